@@ -1,0 +1,35 @@
+# Build options and the compile flags every target shares (interface target coca_flags).
+option(COCA_DEV "Build tests, benchmarks and examples; warnings are errors" ${PROJECT_IS_TOP_LEVEL})
+option(COCA_SCALAR "Compile the Highway kernels for the scalar target only" OFF)
+option(COCA_CUDA "Build the CUDA backend (plumbing only for now)" OFF)
+set(COCA_SANITIZE "" CACHE STRING "Sanitizers, for example address;undefined or thread")
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
+  set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
+endif()
+
+# -O2 and never -ffast-math: NaN checks must work and results must not depend on the optimizer's mood.
+set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
+set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g")
+
+add_library(coca_flags INTERFACE)
+target_compile_options(coca_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wno-missing-field-initializers
+  -ffp-contract=off)
+if(COCA_DEV)
+  target_compile_options(coca_flags INTERFACE -Werror)
+endif()
+if(COCA_SCALAR)
+  target_compile_definitions(coca_flags INTERFACE HWY_COMPILE_ONLY_SCALAR)
+endif()
+if(COCA_SANITIZE)
+  string(REPLACE ";" "," _sanitize "${COCA_SANITIZE}")
+  # g++ warns falsely about maybe-uninitialized values in sanitized code.
+  target_compile_options(coca_flags INTERFACE -fsanitize=${_sanitize} -fno-omit-frame-pointer
+    -fno-sanitize-recover=all -Wno-maybe-uninitialized)
+  target_link_options(coca_flags INTERFACE -fsanitize=${_sanitize})
+endif()

@@ -1,0 +1,59 @@
+// coca/base/enum_names.h - one table per enum serves printing, parsing, help texts and error messages.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <span>
+#include <string>
+#include <string_view>
+
+#include "coca/base/error.h"
+
+namespace coca {
+
+template <typename E>
+struct EnumName {
+  E value;
+  std::string_view name;
+};
+
+// Specialise for each enum that has text: static std::span<const EnumName<E>> names(); static string_view what().
+template <typename E>
+struct EnumTraits;
+
+template <typename E>
+std::string_view enum_name(E value) {
+  for (const auto& entry : EnumTraits<E>::names())
+    if (entry.value == value) return entry.name;
+  return "?";
+}
+
+template <typename E>
+std::string enum_choices() {
+  std::string text;
+  for (const auto& entry : EnumTraits<E>::names()) {
+    if (!text.empty()) text += ", ";
+    text += entry.name;
+  }
+  return text;
+}
+
+template <typename E>
+E enum_from_name(std::string_view name) {
+  for (const auto& entry : EnumTraits<E>::names())
+    if (entry.name == name) return entry.value;
+  fail(ErrorKind::kInvalidArgument, "{}: unknown value \"{}\"; expected one of {}", EnumTraits<E>::what(), name,
+       enum_choices<E>());
+}
+
+}  // namespace coca
+
+// COCA_ENUM_NAMES(coca::MlpKind, "mlp", {coca::MlpKind::kGelu, "gelu"}, ...) - at global namespace scope.
+#define COCA_ENUM_NAMES(Type, What, ...)                                   \
+  template <>                                                              \
+  struct coca::EnumTraits<Type> {                                          \
+    static constexpr std::string_view what() { return What; }              \
+    static std::span<const ::coca::EnumName<Type>> names() {               \
+      static constexpr ::coca::EnumName<Type> kNames[] = {__VA_ARGS__};    \
+      return kNames;                                                       \
+    }                                                                      \
+  };

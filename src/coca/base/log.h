@@ -1,0 +1,34 @@
+// coca/base/log.h - the library's voice: silent until somebody installs a sink. Only tools/ prints.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <fmt/format.h>
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <utility>
+
+namespace coca {
+
+enum class LogLevel { kDebug, kInfo, kWarning, kError };
+
+using LogSink = std::function<void(LogLevel, std::string_view)>;
+
+void set_log_sink(LogSink sink);  // an empty sink silences
+void log_message(LogLevel level, std::string_view text);
+
+template <typename... Args>
+void log_info(fmt::format_string<Args...> text, Args&&... args) {
+  log_message(LogLevel::kInfo, fmt::format(text, std::forward<Args>(args)...));
+}
+template <typename... Args>
+void log_warning(fmt::format_string<Args...> text, Args&&... args) {
+  log_message(LogLevel::kWarning, fmt::format(text, std::forward<Args>(args)...));
+}
+template <typename... Args>
+void log_debug(fmt::format_string<Args...> text, Args&&... args) {
+  log_message(LogLevel::kDebug, fmt::format(text, std::forward<Args>(args)...));
+}
+
+}  // namespace coca

@@ -1,0 +1,41 @@
+// coca/ops/attention.h - scaled dot-product attention with online softmax, forward and backward: no N x S tensor.
+// Math: docs/math/attention.md. CoCA calls it with the outputs of collinear.h, RoPE with rotated q and k.
+// Saved for backward: o and lse. Deterministic: the same bits for any number of threads.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "coca/tensor/context.h"
+
+namespace coca::ops {
+
+enum class Mask : uint8_t { kNone, kCausal };
+
+struct AttentionOptions {
+  float scale = 0.0f;       // 0 selects 1/sqrt(D)
+  Mask mask = Mask::kCausal;
+  int64_t query_start = 0;  // position of query 0 among the keys; decoding passes S - N
+};
+
+// Query head h reads key/value head h / (H / G). Any strides with an innermost stride of 1.
+struct AttentionForward {
+  TensorRef q, k, v;    // [B, N, H, D]  [B, S, G, D]  [B, S, G, D]
+  TensorRef slopes;     // [H] f32: adds -slope_h * (m - n) to the scaled score (ALiBi); empty: none
+  MutTensorRef o;       // [B, N, H, D] written; rows that see no key are zero
+  MutTensorRef lse;     // [B, H, N] f32 written (-inf for rows that see no key); empty when no backward follows
+};
+struct AttentionBackward {
+  TensorRef q, k, v, slopes, o, lse, d_o;  // as above
+  MutTensorRef dq, dk, dv;                 // written (=); may be strided views
+};
+
+void attention_forward(Context&, const AttentionOptions&, const AttentionForward&);
+void attention_backward(Context&, const AttentionOptions&, const AttentionBackward&);
+
+// ALiBi's slopes for H heads (Press et al. 2022, get_slopes of the official code).
+std::vector<float> alibi_slopes(int64_t H);
+
+}  // namespace coca::ops

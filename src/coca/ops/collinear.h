@@ -1,0 +1,66 @@
+// coca/ops/collinear.h - the collinear prologue of CoCA (arXiv 2309.08646): from q and t to q_eff and k_eff, on
+// which ordinary attention (attention.h) gives the CoCA scores. Math: docs/math/collinear.md.
+//
+//   fold:    tbar_j = relu((t_a + t_b) / 2)                      the two members of a pair; D/2 numbers per head
+//   slack:   q_eff = q * R_m q,             k_eff = R_n [tbar, tbar]     (paper eq. 10; official code)
+//   strict:  q_eff = R_m (|q_j|^2, 0),      k_eff = R_n (tbar, 0)        (paper eq. 9 and 17)
+//   tied:    slack with q_a = q_b = their mean                           (paper eq. 11; equals strict of that q)
+//
+// Partial rotary (R < D): kRotary folds inside the rotary dims (pairs j, j + R/2) and, by themselves, inside the
+// D-R dims that do not rotate (pairs R + j, R + (D-R)/2 + j, angle zero), so every pair stays collinear.
+// kOfficial folds over the whole head (pairs j, j + D/2) and then rotates pairs (j, j + R/2), which is what the
+// official GPT-NeoX code does and what its checkpoints with rotary_pct < 1 need; slack only. Equal when R = D.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "coca/ops/rope.h"
+
+namespace coca::ops {
+
+enum class Collinear : uint8_t { kSlack, kStrict, kTied };
+enum class Fold : uint8_t { kRotary, kOfficial };
+
+struct CollinearOptions {
+  Collinear kind = Collinear::kSlack;
+  Fold fold = Fold::kRotary;
+};
+
+struct CollinearForward {
+  RopeRows rows;
+  TensorRef q;         // [B, N, H, D]
+  TensorRef t;         // [B, N, G, D]
+  MutTensorRef q_eff;  // [B, N, H, D] written; not q
+  MutTensorRef k_eff;  // [B, N, G, D] written; not t
+};
+struct CollinearBackward {
+  RopeRows rows;
+  TensorRef q, t;          // as above
+  TensorRef dq_eff, dk_eff;
+  MutTensorRef dq, dt;     // written; dq may be dq_eff, dt may be dk_eff
+};
+void collinear_forward(Context&, const CollinearOptions&, const CollinearForward&);
+void collinear_backward(Context&, const CollinearOptions&, const CollinearBackward&);
+
+// The pieces the cache needs: t is stored folded and un-rotated, half as wide as a key.
+struct CollinearFold {
+  int64_t R = 0;      // rotary dims
+  TensorRef t;        // [B, N, G, D]
+  MutTensorRef tbar;  // [B, N, G, D/2] written
+};
+struct CollinearQuery {
+  RopeRows rows;
+  TensorRef q;         // [B, N, H, D]
+  MutTensorRef q_eff;  // [B, N, H, D] written; not q
+};
+struct CollinearKey {
+  RopeRows rows;       // rows of the keys' positions
+  TensorRef tbar;      // [B, S, G, D/2]
+  MutTensorRef k_eff;  // [B, S, G, D] written
+};
+void collinear_fold(Context&, const CollinearOptions&, const CollinearFold&);
+void collinear_query(Context&, const CollinearOptions&, const CollinearQuery&);
+void collinear_key(Context&, const CollinearOptions&, const CollinearKey&);
+
+}  // namespace coca::ops

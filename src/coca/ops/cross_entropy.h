@@ -1,0 +1,46 @@
+// coca/ops/cross_entropy.h - next-token loss, and the language-model head fused with it in chunks of rows, so that
+// [M, V] logits never exist as a whole. Math: docs/math/cross_entropy.md.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "coca/tensor/context.h"
+
+namespace coca::ops {
+
+inline constexpr int32_t kIgnoreTarget = -1;  // rows with this target have no loss and no gradient
+
+// Over given logits.
+struct CrossEntropyForward {
+  TensorRef logits;   // [M, V]
+  TensorRef targets;  // [M] i32, 0 <= id < V or kIgnoreTarget
+  MutTensorRef nll;   // [M] f32 written: -log softmax(logits)[target], 0 for ignored rows
+  MutTensorRef lse;   // [M] f32 written: log sum exp; empty: not wanted
+};
+struct CrossEntropyBackward {
+  TensorRef logits, targets, lse;
+  float scale = 1.0f;    // dloss: the factor of each row's gradient, usually 1 / counted rows
+  MutTensorRef dlogits;  // [M, V] written; may be logits
+};
+void cross_entropy_forward(Context&, const CrossEntropyForward&);
+void cross_entropy_backward(Context&, const CrossEntropyBackward&);
+
+// Fused with logits = x W^T. Scratch: chunk_rows * V floats from the Context.
+struct LmLoss {
+  TensorRef x;             // [M, C] final hidden states
+  TensorRef w;             // [V, C] output embedding
+  TensorRef targets;       // [M] i32 or kIgnoreTarget
+  MutTensorRef nll;        // [M] f32 written
+  int64_t chunk_rows = 0;  // rows a time; 0 chooses (about 16 MiB of logits)
+};
+struct LmLossGrad {
+  float scale = 1.0f;  // as in CrossEntropyBackward
+  MutTensorRef dx;     // [M, C] written
+  MutTensorRef dw;     // [V, C] accumulated (+=); empty: not wanted
+};
+void lm_loss_forward(Context&, const LmLoss&);
+// Loss and gradients in one sweep over the chunks (the logits are made once).
+void lm_loss_forward_backward(Context&, const LmLoss&, const LmLossGrad&);
+
+}  // namespace coca::ops

@@ -1,0 +1,31 @@
+// coca/ops/impl.h - which implementation runs: each op has an ordered list, best first, "ref" last.
+// COCA_FORCE_IMPL=op:impl (or Context::force_impl) forces one; an unknown name is an error.
+// COCA_CPU_TARGET=AVX2 limits the SIMD target of the Highway kernels and the instruction set of oneDNN.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <initializer_list>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "coca/tensor/context.h"
+
+namespace coca::ops {
+
+// True when `op` must run its reference; throws when a name outside {best, "ref"} is forced.
+bool use_ref(const Context&, std::string_view op, std::string_view best);
+
+struct OpImpls {
+  std::string_view op;
+  std::vector<std::string_view> impls;  // best first
+};
+const std::vector<OpImpls>& op_impls();  // for `coca info` and the tests
+
+// The SIMD target in use ("AVX3_DL", "AVX2", "SCALAR", ...), and all this CPU and build support, best first.
+std::string cpu_target();
+std::vector<std::string> cpu_targets();
+void set_cpu_target(std::string_view name);  // throws for a name not in cpu_targets()
+void apply_cpu_target_from_environment();    // reads COCA_CPU_TARGET; called once by programs and tests
+
+}  // namespace coca::ops

@@ -1,0 +1,33 @@
+// coca/ops/linear.h - y = x W^T + b and its gradients. Matrix products by oneDNN; ref is a plain triple loop.
+// Math: docs/math/linear.md. Weights are stored as in Hugging Face files: [out, in], row-major.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "coca/tensor/context.h"
+
+namespace coca::ops {
+
+enum class Write : uint8_t { kAssign, kAccumulate };
+
+// Rows of x, y, dx, dy may be strided (stride(0) >= columns); the innermost stride is 1.
+struct LinearForward {
+  TensorRef x;                     // [M, K]
+  TensorRef w;                     // [N, K]
+  TensorRef b;                     // [N], or empty
+  MutTensorRef y;                  // [M, N] written, or += with kAccumulate
+  Write y_write = Write::kAssign;
+};
+struct LinearBackward {
+  TensorRef x, w, dy;              // [M, K] [N, K] [M, N]
+  MutTensorRef dx;                 // [M, K] written or += by dx_write; empty: not wanted
+  MutTensorRef dw;                 // [N, K] accumulated (+=); empty: not wanted
+  MutTensorRef db;                 // [N] accumulated (+=); empty: no bias or not wanted
+  Write dx_write = Write::kAssign;
+};
+
+void linear_forward(Context&, const LinearForward&);
+void linear_backward(Context&, const LinearBackward&);
+
+}  // namespace coca::ops

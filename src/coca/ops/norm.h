@@ -1,0 +1,34 @@
+// coca/ops/norm.h - LayerNorm (Ba et al. 2016) and RMSNorm (Zhang, Sennrich 2019) over the last dimension.
+// Math: docs/math/norm.md. Statistics in fp32 (accumulated blockwise), saved for the backward pass.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "coca/tensor/context.h"
+
+namespace coca::ops {
+
+enum class NormKind : uint8_t { kLayerNorm, kRmsNorm };
+
+struct NormForward {
+  NormKind kind = NormKind::kLayerNorm;
+  float eps = 1e-5f;
+  TensorRef x;        // [M, C]
+  TensorRef w;        // [C]
+  TensorRef b;        // [C], or empty (RMSNorm has none)
+  MutTensorRef y;     // [M, C] written; may be x
+  MutTensorRef stat;  // [M, 2] f32 written: mean (0 for RMSNorm), reciprocal std or rms; empty: not wanted
+};
+struct NormBackward {
+  NormKind kind = NormKind::kLayerNorm;
+  TensorRef x, w, stat, dy;  // as above
+  MutTensorRef dx;           // [M, C] accumulated (+=): the residual path adds to the same gradient
+  MutTensorRef dw;           // [C] accumulated (+=)
+  MutTensorRef db;           // [C] accumulated (+=); empty: no bias
+};
+
+void norm_forward(Context&, const NormForward&);
+void norm_backward(Context&, const NormBackward&);
+
+}  // namespace coca::ops

@@ -1,0 +1,43 @@
+// coca/tensor/context.h - what every op gets first: scratch memory, forced implementations and the trace hook.
+// One Context serves one caller at a time; several may exist side by side.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+
+#include "coca/tensor/tensor.h"
+
+namespace coca {
+
+// Receives every named intermediate ("layer.3.attn.o"); for verification and the hunt for NaNs.
+using TraceHook = std::function<void(std::string_view name, TensorRef value)>;
+
+class Context {
+ public:
+  Context();  // reads COCA_FORCE_IMPL ("attention:ref,linear:ref") once
+
+  // Scratch of at least `bytes`, 64-byte aligned, contents unspecified; valid until the next call of scratch().
+  void* scratch(size_t bytes);
+  MutTensorRef scratch_tensor(const Dims& shape, DType dtype = DType::kF32);
+
+  // Implementation forced for an op ("ref", "cpu", ...), or "" when the op may choose.
+  std::string_view forced_impl(std::string_view op) const;
+  void force_impl(std::string op, std::string impl);
+
+  void set_trace(TraceHook hook) { trace_ = std::move(hook); }
+  bool tracing() const { return static_cast<bool>(trace_); }
+  void trace(std::string_view name, TensorRef value) const {
+    if (trace_) trace_(name, value);
+  }
+
+ private:
+  AlignedBuffer scratch_;
+  size_t scratch_bytes_ = 0;
+  std::map<std::string, std::string, std::less<>> forced_;
+  TraceHook trace_;
+};
+
+}  // namespace coca
