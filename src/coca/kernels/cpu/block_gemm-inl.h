@@ -1,0 +1,109 @@
+// coca/kernels/cpu/block_gemm-inl.h - products of small blocks that live in the L1/L2 cache, for attention.
+// Per-target header: included inside foreach_target. C is computed in register tiles of MR rows by NV vectors.
+// SPDX-License-Identifier: Apache-2.0
+#if defined(COCA_KERNELS_CPU_BLOCK_GEMM_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef COCA_KERNELS_CPU_BLOCK_GEMM_INL_H_
+#undef COCA_KERNELS_CPU_BLOCK_GEMM_INL_H_
+#else
+#define COCA_KERNELS_CPU_BLOCK_GEMM_INL_H_
+#endif
+
+#include <cstdint>
+
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace coca::cpu::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// At -O2 gcc keeps small loops as loops, and the accumulators would live in memory instead of registers.
+#undef COCA_UNROLL
+#define COCA_UNROLL _Pragma("GCC unroll 16")
+
+// C[m, n] (+)= sum_k A[m * rs + k * cs] B[k * ldb + n]. n is a multiple of the vector length; B and C rows are
+// readable and writable up to it. A may be walked by rows (cs = 1) or transposed (rs = 1).
+struct BlockGemm {
+  int64_t m, n, k;
+  const float* a;
+  int64_t rs, cs;
+  const float* b;
+  int64_t ldb;
+  float* c;
+  int64_t ldc;
+};
+
+template <int MR, int NV, bool kAdd>
+HWY_INLINE void gemm_tile(const BlockGemm& g, int64_t m, int64_t n) {
+  const hn::ScalableTag<float> d;
+  using V = hn::Vec<decltype(d)>;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  V acc[MR][NV];
+  COCA_UNROLL
+  for (int i = 0; i < MR; ++i)
+    COCA_UNROLL
+    for (int j = 0; j < NV; ++j) acc[i][j] = hn::Zero(d);
+  const float* a = g.a + m * g.rs;
+  const float* b = g.b + n;
+  for (int64_t k = 0; k < g.k; ++k, a += g.cs, b += g.ldb) {
+    V row[NV];
+    COCA_UNROLL
+    for (int j = 0; j < NV; ++j) row[j] = hn::LoadU(d, b + j * lanes);
+    COCA_UNROLL
+    for (int i = 0; i < MR; ++i) {
+      const V x = hn::Set(d, a[i * g.rs]);
+      COCA_UNROLL
+      for (int j = 0; j < NV; ++j) acc[i][j] = hn::MulAdd(x, row[j], acc[i][j]);
+    }
+  }
+  COCA_UNROLL
+  for (int i = 0; i < MR; ++i) {
+    float* c = g.c + (m + i) * g.ldc + n;
+    COCA_UNROLL
+    for (int j = 0; j < NV; ++j) {
+      const V sum = kAdd ? hn::Add(hn::LoadU(d, c + j * lanes), acc[i][j]) : acc[i][j];
+      hn::StoreU(sum, d, c + j * lanes);
+    }
+  }
+}
+
+// Rows per tile so that MR * NV accumulators, NV loads and a broadcast fit the register file.
+template <int NV>
+constexpr int tile_rows() {
+#if HWY_TARGET <= HWY_AVX3  // 32 registers
+  return NV == 4 ? 6 : NV == 3 ? 8 : 12;
+#else
+  return NV == 2 ? 6 : NV == 1 ? 8 : 3;
+#endif
+}
+#if HWY_TARGET <= HWY_AVX3
+constexpr int kMaxTileVectors = 4;
+#else
+constexpr int kMaxTileVectors = 2;
+#endif
+
+template <int NV, bool kAdd>
+HWY_INLINE void gemm_strip(const BlockGemm& g, int64_t n) {
+  constexpr int kRows = tile_rows<NV>();
+  int64_t m = 0;
+  for (; m + kRows <= g.m; m += kRows) gemm_tile<kRows, NV, kAdd>(g, m, n);
+  for (; m + 4 <= g.m; m += 4) gemm_tile<4, NV, kAdd>(g, m, n);
+  for (; m < g.m; ++m) gemm_tile<1, NV, kAdd>(g, m, n);
+}
+
+template <bool kAdd>
+HWY_NOINLINE void block_gemm(const BlockGemm& g) {
+  const hn::ScalableTag<float> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  int64_t n = 0, vectors = g.n / lanes;
+  for (; vectors >= kMaxTileVectors; vectors -= kMaxTileVectors, n += kMaxTileVectors * lanes)
+    gemm_strip<kMaxTileVectors, kAdd>(g, n);
+  if (vectors == 3) gemm_strip<(kMaxTileVectors > 3 ? 3 : 1), kAdd>(g, n);
+  if (vectors == 2) gemm_strip<(kMaxTileVectors > 2 ? 2 : 1), kAdd>(g, n);
+  if (vectors == 1) gemm_strip<1, kAdd>(g, n);
+}
+
+}  // namespace coca::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

@@ -1,0 +1,259 @@
+// The collinear prologue: values, gradients, the cache's pieces, and the paper's identities.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/ops/collinear.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "coca/kernels/ref/collinear.h"
+#include "support/numerics.h"
+#include "support/targets.h"
+#include "support/views.h"
+
+namespace coca::ops {
+namespace {
+
+using test::as_view;
+using test::Complex;
+
+struct Shape {
+  int64_t B, N, H, G, D, R;
+};
+const Shape kShapes[] = {{1, 1, 1, 1, 2, 2},  {2, 5, 4, 2, 8, 8},     {1, 7, 3, 1, 48, 16}, {1, 3, 2, 2, 80, 80},
+                         {2, 65, 2, 1, 64, 64}, {1, 4, 2, 2, 34, 6}};
+const Collinear kKinds[] = {Collinear::kSlack, Collinear::kStrict, Collinear::kTied};
+
+// The reference over whole tensors, in any scalar.
+template <typename T>
+struct Reference {
+  Shape s;
+  int kind;
+  bool official;
+  const test::Angles& angles;
+
+  template <typename Body>
+  void each(int64_t heads, const Body& body) const {
+    for (int64_t b = 0; b < s.B; ++b)
+      for (int64_t n = 0; n < s.N; ++n)
+        for (int64_t h = 0; h < heads; ++h)
+          body(((b * s.N + n) * heads + h) * s.D, [this, n](int64_t j) { return angles.cos_d()(0, n, j); },
+               [this, n](int64_t j) { return angles.sin_d()(0, n, j); });
+  }
+  void forward(const T* q, const T* t, T* q_eff, T* k_eff) const {
+    each(s.H, [&](int64_t at, auto cos, auto sin) {
+      if (official)
+        ref::collinear_official_head<T>(q + at, nullptr, s.R, s.D, cos, sin, q_eff + at, nullptr);
+      else
+        ref::collinear_query_head(kind, q + at, s.R, s.D, cos, sin, q_eff + at);
+    });
+    std::vector<T> tbar(static_cast<size_t>(s.D / 2));
+    each(s.G, [&](int64_t at, auto cos, auto sin) {
+      if (official) {
+        ref::collinear_official_head<T>(nullptr, t + at, s.R, s.D, cos, sin, nullptr, k_eff + at);
+        return;
+      }
+      ref::collinear_fold_head(t + at, s.R, s.D, tbar.data());
+      ref::collinear_key_head(kind, tbar.data(), s.R, s.D, cos, sin, k_eff + at);
+    });
+  }
+  void backward(const T* q, const T* t, const T* dq_eff, const T* dk_eff, T* dq, T* dt) const {
+    each(s.H, [&](int64_t at, auto cos, auto sin) {
+      ref::collinear_query_head_backward<T>(kind, q + at, dq_eff + at, s.R, s.D, cos, sin, dq + at);
+    });
+    each(s.G, [&](int64_t at, auto cos, auto sin) {
+      ref::collinear_key_head_backward<T>(kind, t + at, dk_eff + at, s.R, s.D, cos, sin, dt + at);
+    });
+  }
+};
+
+TEST(Collinear, ReferenceGradientsMatchComplexStep) {
+  for (const Shape& s : {Shape{1, 2, 2, 1, 8, 8}, Shape{1, 2, 2, 2, 12, 4}})
+    for (const Collinear kind : kKinds) {
+      const test::Angles angles(s.N, s.R / 2, 4);
+      const size_t nq = static_cast<size_t>(s.B * s.N * s.H * s.D), nt = static_cast<size_t>(s.B * s.N * s.G * s.D);
+      const auto values = test::random_values(static_cast<int64_t>(2 * (nq + nt)), 8);
+      const std::vector<double> x(values.begin(), values.begin() + static_cast<long>(nq + nt));
+      const std::vector<double> weight(values.begin() + static_cast<long>(nq + nt), values.end());
+      const auto loss = [&](std::span<const Complex> at) {
+        std::vector<Complex> out(nq + nt);
+        Reference<Complex>{s, static_cast<int>(kind), false, angles}.forward(at.data(), at.data() + nq, out.data(),
+                                                                             out.data() + nq);
+        Complex sum(0);
+        for (size_t i = 0; i < out.size(); ++i) sum += weight[i] * out[i];
+        return sum;
+      };
+      std::vector<double> actual(nq + nt);
+      Reference<double>{s, static_cast<int>(kind), false, angles}.backward(
+          x.data(), x.data() + nq, weight.data(), weight.data() + nq, actual.data(), actual.data() + nq);
+      test::expect_gradient(actual, test::complex_step_gradient(x, loss), "collinear");
+    }
+}
+
+TEST(Collinear, OfficialFoldGradientMatchesComplexStep) {
+  constexpr int64_t R = 4, D = 12;
+  const test::Angles angles(1, R / 2, 4);
+  const auto cos = [&](int64_t j) { return angles.cos_d()(0, 0, j); };
+  const auto sin = [&](int64_t j) { return angles.sin_d()(0, 0, j); };
+  const auto values = test::random_values(4 * D, 8);
+  const std::vector<double> x(values.begin(), values.begin() + 2 * D), weight(values.begin() + 2 * D, values.end());
+  const auto loss = [&](std::span<const Complex> at) {
+    std::vector<Complex> out(2 * D);
+    ref::collinear_official_head<Complex>(at.data(), at.data() + D, R, D, cos, sin, out.data(), out.data() + D);
+    Complex sum(0);
+    for (size_t i = 0; i < out.size(); ++i) sum += weight[i] * out[i];
+    return sum;
+  };
+  std::vector<double> actual(2 * D), scratch(D);
+  ref::collinear_official_head_backward<double>(x.data(), x.data() + D, weight.data(), weight.data() + D, R, D, cos,
+                                                sin, actual.data(), actual.data() + D, scratch.data());
+  test::expect_gradient(actual, test::complex_step_gradient(x, loss), "official fold");
+}
+
+TEST(Collinear, ValuesAndGradientsMatchTheReferenceOnEveryTarget) {
+  for (const Shape& s : kShapes)
+    for (const Collinear kind : kKinds) {
+      const test::Angles angles(s.N, s.R / 2, 2);
+      const Dims qd{s.B, s.N, s.H, s.D}, td{s.B, s.N, s.G, s.D};
+      Tensor q = test::random_tensor(qd, 1), t = test::random_tensor(td, 2);
+      Tensor gq = test::random_tensor(qd, 3), gk = test::random_tensor(td, 4);
+      const auto run = [&](auto zero) {
+        using T = decltype(zero);
+        const auto qx = test::convert<T>(q), tx = test::convert<T>(t), gqx = test::convert<T>(gq),
+                   gkx = test::convert<T>(gk);
+        std::vector<std::vector<T>> out{std::vector<T>(qx.size()), std::vector<T>(tx.size()),
+                                        std::vector<T>(qx.size()), std::vector<T>(tx.size())};
+        const Reference<T> reference{s, static_cast<int>(kind), false, angles};
+        reference.forward(qx.data(), tx.data(), out[0].data(), out[1].data());
+        reference.backward(qx.data(), tx.data(), gqx.data(), gkx.data(), out[2].data(), out[3].data());
+        return out;
+      };
+      const auto expected = run(0.0);
+      const auto naive = run(0.0f);
+      test::for_each_target([&] {
+        Context context;
+        Tensor q_eff(qd), k_eff(td), dq(qd), dt(td);
+        collinear_forward(context, {.kind = kind},
+                          {.rows = angles.rows(), .q = q, .t = t, .q_eff = q_eff, .k_eff = k_eff});
+        collinear_backward(context, {.kind = kind},
+                           {.rows = angles.rows(), .q = q, .t = t, .dq_eff = gq, .dk_eff = gk, .dq = dq, .dt = dt});
+        const test::ErrorRule rule{.terms = 4}, folded{.terms = 4, .zero_share = 0.9};  // ReLU closes about half
+        test::expect_close(q_eff.values<float>(), expected[0], naive[0], rule, "q_eff " + qd.text());
+        test::expect_close(k_eff.values<float>(), expected[1], naive[1], folded, "k_eff " + td.text());
+        test::expect_close(dq.values<float>(), expected[2], naive[2], rule, "dq " + qd.text());
+        test::expect_close(dt.values<float>(), expected[3], naive[3], folded, "dt " + td.text());
+
+        // The cache's way: fold, keep half the width, rotate later. Same bits as the direct way.
+        Tensor tbar({s.B, s.N, s.G, s.D / 2}), k_later(td);
+        collinear_fold(context, {.kind = kind}, {.R = s.R, .t = t, .tbar = tbar});
+        collinear_key(context, {.kind = kind}, {.rows = angles.rows(), .tbar = tbar, .k_eff = k_later});
+        for (int64_t i = 0; i < k_eff.numel(); ++i)
+          ASSERT_EQ(k_later.values<float>()[static_cast<size_t>(i)], k_eff.values<float>()[static_cast<size_t>(i)]);
+      });
+    }
+}
+
+// Score of query position m and key position n, as attention forms it.
+double score(Collinear kind, const std::vector<double>& q, const std::vector<double>& t, double m, double n,
+             const std::vector<double>& theta) {
+  const auto D = static_cast<int64_t>(q.size());
+  std::vector<double> tbar(q.size() / 2), q_eff(q.size()), k_eff(q.size());
+  ref::collinear_fold_head(t.data(), D, D, tbar.data());
+  const auto c = [&](double at) { return [&, at](int64_t j) { return std::cos(at * theta[static_cast<size_t>(j)]); }; };
+  const auto s = [&](double at) { return [&, at](int64_t j) { return std::sin(at * theta[static_cast<size_t>(j)]); }; };
+  ref::collinear_query_head(static_cast<int>(kind), q.data(), D, D, c(m), s(m), q_eff.data());
+  ref::collinear_key_head(static_cast<int>(kind), tbar.data(), D, D, c(n), s(n), k_eff.data());
+  double sum = 0;
+  for (size_t i = 0; i < q.size(); ++i) sum += q_eff[i] * k_eff[i];
+  return sum;
+}
+
+TEST(Collinear, PaperIdentities) {
+  const std::vector<double> theta{1.0, 0.1, 0.01};
+  const auto values = test::random_values(12, 77);
+  std::vector<double> q(values.begin(), values.begin() + 6), t{0.4, 0.9, -0.2, 0.1, -0.3, 0.8};
+  const double m = 11, n = 4;
+  double strict = 0, difference = 0;
+  for (size_t j = 0; j < 3; ++j) {
+    const double tb = std::max(0.0, (t[j] + t[j + 3]) / 2), a = q[j], b = q[j + 3];
+    strict += tb * (a * a + b * b) * std::cos((m - n) * theta[j]);  // paper equation 17
+    difference += tb * ((a * a - b * b) * std::cos(m * theta[j]) * std::sin(n * theta[j]) +
+                        (a - b) * (a - b) * std::sin(m * theta[j]) * std::sin(n * theta[j]));
+  }
+  EXPECT_NEAR(score(Collinear::kStrict, q, t, m, n, theta), strict, 1e-14);
+  // strict - slack in closed form; zero at n = 0
+  EXPECT_NEAR(score(Collinear::kSlack, q, t, m, n, theta), strict - difference, 1e-14);
+  EXPECT_NEAR(score(Collinear::kSlack, q, t, m, 0, theta), score(Collinear::kStrict, q, t, m, 0, theta), 1e-14);
+  // Only strict is invariant under a shift of both positions.
+  EXPECT_NEAR(score(Collinear::kStrict, q, t, m + 50, n + 50, theta), strict, 1e-13);
+  EXPECT_GT(std::abs(score(Collinear::kSlack, q, t, m + 50, n + 50, theta) - (strict - difference)), 1e-3);
+  // Theorem 1: with q's halves tied, slack equals strict.
+  std::vector<double> tied(6);
+  for (size_t j = 0; j < 3; ++j) tied[j] = tied[j + 3] = (q[j] + q[j + 3]) / 2;
+  EXPECT_NEAR(score(Collinear::kTied, q, t, m, n, theta), score(Collinear::kStrict, tied, t, m, n, theta), 1e-14);
+}
+
+TEST(Collinear, OfficialFoldEqualsOursWithFullRotaryAndDiffersWithPartial) {
+  const Dims dims{1, 5, 2, 16};
+  Tensor q = test::random_tensor(dims, 1), t = test::random_tensor(dims, 2), q1(dims), k1(dims), q2(dims), k2(dims);
+  Context context;
+  const auto both = [&](const test::Angles& angles) {
+    collinear_forward(context, {.fold = Fold::kRotary},
+                      {.rows = angles.rows(), .q = q, .t = t, .q_eff = q1, .k_eff = k1});
+    collinear_forward(context, {.fold = Fold::kOfficial},
+                      {.rows = angles.rows(), .q = q, .t = t, .q_eff = q2, .k_eff = k2});
+    double difference = 0;
+    for (size_t i = 0; i < 160; ++i)
+      difference += std::abs(k1.values<float>()[i] - k2.values<float>()[i]) +
+                    std::abs(q1.values<float>()[i] - q2.values<float>()[i]);
+    return difference;
+  };
+  EXPECT_EQ(both(test::Angles(5, 8, 3)), 0.0);
+  EXPECT_GT(both(test::Angles(5, 2, 3)), 1.0);
+  EXPECT_THAT(
+      [&] {
+        const test::Angles angles(5, 2, 3);
+        collinear_forward(context, {.kind = Collinear::kStrict, .fold = Fold::kOfficial},
+                          {.rows = angles.rows(), .q = q, .t = t, .q_eff = q1, .k_eff = k1});
+      },
+      testing::ThrowsMessage<Error>(testing::HasSubstr("slack only")));
+}
+
+TEST(Collinear, OfficialQuirkThroughTheCacheAndBackward) {
+  const Dims dims{1, 3, 2, 12};
+  const test::Angles angles(3, 2, 3);
+  Tensor q = test::random_tensor(dims, 1), t = test::random_tensor(dims, 2), q_eff(dims), k_eff(dims), later(dims);
+  Tensor tbar({1, 3, 2, 6}), dq(dims), dt(dims), gq = test::random_tensor(dims, 5), gk = test::random_tensor(dims, 6);
+  const CollinearOptions options{.fold = Fold::kOfficial};
+  Context context;
+  collinear_forward(context, options, {.rows = angles.rows(), .q = q, .t = t, .q_eff = q_eff, .k_eff = k_eff});
+  collinear_fold(context, options, {.R = 4, .t = t, .tbar = tbar});
+  collinear_key(context, options, {.rows = angles.rows(), .tbar = tbar, .k_eff = later});
+  for (size_t i = 0; i < 72; ++i) ASSERT_FLOAT_EQ(later.values<float>()[i], k_eff.values<float>()[i]);
+  collinear_backward(context, options,
+                     {.rows = angles.rows(), .q = q, .t = t, .dq_eff = gq, .dk_eff = gk, .dq = dq, .dt = dt});
+  const auto expect_gradient_at = [&](Tensor& input, const Tensor& gradient, size_t i) {
+    const auto loss = [&](float change) {
+      input.values<float>()[i] += change;
+      collinear_forward(context, options, {.rows = angles.rows(), .q = q, .t = t, .q_eff = q_eff, .k_eff = k_eff});
+      input.values<float>()[i] -= change;
+      double sum = 0;
+      for (size_t e = 0; e < 72; ++e)
+        sum += q_eff.values<float>()[e] * gq.values<float>()[e] + k_eff.values<float>()[e] * gk.values<float>()[e];
+      return sum;
+    };
+    // Central differences of a quadratic are exact; what is left is float rounding over 2 h = 1/64.
+    ASSERT_NEAR((loss(1.0f / 128) - loss(-1.0f / 128)) * 64, gradient.values<float>()[i], 2e-4) << i;
+  };
+  for (size_t i = 0; i < 72; i += 5) expect_gradient_at(q, dq, i);
+}
+
+TEST(Collinear, BadShapesAreNamed) {
+  const test::Angles angles(4, 4, 1);
+  Tensor q({1, 4, 2, 8}), t({1, 4, 1, 6}), out({1, 4, 2, 8});
+  Context context;
+  EXPECT_THAT([&] { collinear_forward(context, {}, {.rows = angles.rows(), .q = q, .t = t, .q_eff = out, .k_eff = t}); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("t has shape [1, 4, 1, 6]; expected [1, 4, 1, 8]")));
+}
+
+}  // namespace
+}  // namespace coca::ops

@@ -1,0 +1,72 @@
+// RoPE against its reference, its inverse, and the relative-position property.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/ops/rope.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "coca/kernels/ref/rope.h"
+#include "support/numerics.h"
+#include "support/targets.h"
+#include "support/views.h"
+
+namespace coca::ops {
+namespace {
+
+using test::as_view;
+
+struct Shape {
+  int64_t B, N, H, D, R;
+};
+const Shape kShapes[] = {{1, 1, 1, 2, 2}, {2, 5, 3, 8, 8}, {1, 7, 2, 48, 16}, {2, 3, 2, 80, 80}, {1, 130, 4, 64, 64},
+                         {1, 2, 1, 34, 6}};
+
+TEST(Rope, ValuesAndGradientsMatchTheReferenceOnEveryTarget) {
+  for (const Shape& s : kShapes) {
+    const test::Angles angles(s.N, s.R / 2, 3);
+    const Dims dims{s.B, s.N, s.H, s.D};
+    Tensor x = test::random_tensor(dims, 1), y(dims);
+    const auto xd = test::convert<double>(x);
+    std::vector<double> expected(xd.size());
+    std::vector<float> naive(xd.size());
+    for (const bool back : {false, true}) {
+      ref::rope<double, double>(angles.cos_d(), angles.sin_d(), as_view<const double, 4>(xd, dims),
+                                as_view<double, 4>(expected, dims), back ? -1.0 : 1.0);
+      ref::rope<float, float>(angles.cos_f(), angles.sin_f(), x.ref().view<float, 4>(),
+                              as_view<float, 4>(naive, dims), back ? -1.0 : 1.0);
+      test::for_each_target([&] {
+        Context context;
+        if (back)
+          rope_backward(context, {.rows = angles.rows(), .dy = x, .dx = y});
+        else
+          rope_forward(context, {.rows = angles.rows(), .x = x, .y = y});
+        test::expect_close(y.values<float>(), expected, naive, {.terms = 2}, "rope " + dims.text());
+      });
+    }
+  }
+}
+
+TEST(Rope, BackwardUndoesForwardAlsoInPlaceAndOnStridedViews) {
+  const test::Angles angles(6, 8, 9);
+  Tensor fused = test::random_tensor({2, 6, 3, 2, 24}, 5);  // [B, N, H, q|k, D]: views as in a fused projection
+  const std::vector<float> before(fused.values<float>().begin(), fused.values<float>().end());
+  const MutTensorRef q = fused.ref().select(3, 0);
+  Context context;
+  rope_forward(context, {.rows = angles.rows(), .x = q, .y = q});
+  rope_backward(context, {.rows = angles.rows(), .dy = q, .dx = q});
+  for (size_t i = 0; i < before.size(); ++i) ASSERT_NEAR(fused.values<float>()[i], before[i], 4e-7) << i;
+}
+
+TEST(Rope, BadShapesAreNamed) {
+  const test::Angles angles(4, 8, 1);
+  Tensor x({1, 4, 2, 8}), y({1, 4, 2, 8}), short_y({1, 3, 2, 8});
+  Context context;
+  EXPECT_THAT([&] { rope_forward(context, {.rows = angles.rows(), .x = x, .y = y}); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("16 rotary dims exceed the head dim 8")));
+  const test::Angles fitting(4, 4, 1);
+  EXPECT_THAT([&] { rope_forward(context, {.rows = fitting.rows(), .x = x, .y = short_y}); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("y has shape [1, 3, 2, 8]; expected [1, 4, 2, 8]")));
+}
+
+}  // namespace
+}  // namespace coca::ops
