@@ -1,0 +1,52 @@
+// coca/infer/cached_decoder.h - the decoder fed piece by piece: prefill, then token by token.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "coca/base/enum_names.h"
+#include "coca/infer/kv_cache.h"
+#include "coca/model/decoder.h"
+
+namespace coca::infer {
+
+// Which length dynamic NTK reckons with while a sequence grows. The keys are rotated afresh either way.
+//   kStep:    the length so far, as the official code. Hidden states of earlier tokens were made under earlier bases.
+//   kRequest: the planned final length, from the first token on: equal to running the whole sequence at once.
+enum class DynamicBase : uint8_t { kStep, kRequest };
+
+class CachedDecoder {
+ public:
+  // Spec and weights must outlive the decoder. planned_length (> 0) is needed with kRequest.
+  CachedDecoder(const model::ModelSpec&, const model::Weights&, int64_t B, DynamicBase policy = DynamicBase::kStep,
+                int64_t planned_length = 0);
+
+  // Appends ids [B, N] i32; returns their hidden states after the final norm, [B, N, C], valid until the next call.
+  TensorRef append(Context&, TensorRef ids);
+  // Logits [B, V] of the last appended token, valid until the next call.
+  TensorRef last_logits(Context&);
+
+  KvCache& cache() { return cache_; }
+  int64_t length() const { return cache_.length(); }
+
+ private:
+  void prepare(int64_t N);
+  void attend(Context&, size_t layer, int64_t N, int64_t S);
+
+  const model::ModelSpec& spec_;
+  const model::Weights& weights_;
+  DynamicBase policy_;
+  int64_t planned_length_;
+  KvCache cache_;
+  model::PositionSource positions_;
+  model::Positions all_;   // rows of every position 0 .. S-1 of the current step
+  int64_t B_, N_ = 0;
+  Arena arena_;
+  model::LayerActs acts_;
+  MutTensorRef x_, y_;
+  Tensor rotated_keys_;    // [B, capacity, G, D], one layer at a time
+  Tensor logits_;
+};
+
+}  // namespace coca::infer
+
+COCA_ENUM_NAMES(coca::infer::DynamicBase, "dynamic base", {coca::infer::DynamicBase::kStep, "step"},
+                {coca::infer::DynamicBase::kRequest, "request"})

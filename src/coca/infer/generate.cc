@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/infer/generate.h"
+
+#include "coca/base/clock.h"
+#include "coca/base/stop.h"
+
+namespace coca::infer {
+
+GenerateResult generate(Context& cx, const model::ModelSpec& spec, const model::Weights& weights,
+                        std::span<const int32_t> prompt, const GenerateOptions& options,
+                        const std::function<bool(int32_t)>& on_token) {
+  COCA_CHECK(!prompt.empty(), "the prompt is empty; give at least one token");
+  COCA_CHECK(options.max_new_tokens >= 0, "max-new-tokens {} must be at least 0", options.max_new_tokens);
+  check_sampling(options.sampling);
+  const auto length = static_cast<int64_t>(prompt.size());
+  CachedDecoder decoder(spec, weights, 1, options.dynamic_base, length + options.max_new_tokens);
+  Rng rng(options.seed, 0x9e4e);
+  GenerateResult result;
+  Stopwatch watch;
+  decoder.append(cx, TensorRef(prompt.data(), DType::kI32, {1, length}));
+  result.prefill_seconds = watch.seconds();
+  watch.restart();
+  while (static_cast<int64_t>(result.ids.size()) < options.max_new_tokens && !stop_requested()) {
+    const TensorRef logits = decoder.last_logits(cx);
+    const int32_t id = sample({logits.as<float>(), static_cast<size_t>(spec.V)}, options.sampling, rng);
+    if (options.stop_id && id == *options.stop_id) break;
+    result.ids.push_back(id);
+    if (on_token && !on_token(id)) break;
+    if (static_cast<int64_t>(result.ids.size()) == options.max_new_tokens) break;  // no logits needed any more
+    decoder.append(cx, TensorRef(&id, DType::kI32, {1, 1}));
+  }
+  result.decode_seconds = watch.seconds();
+  result.cache_bytes = decoder.cache().bytes();
+  return result;
+}
+
+}  // namespace coca::infer

@@ -1,0 +1,34 @@
+// coca/infer/generate.h - continue a prompt token by token.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "coca/infer/cached_decoder.h"
+#include "coca/infer/sampling.h"
+
+namespace coca::infer {
+
+struct GenerateOptions {
+  int64_t max_new_tokens = 128;
+  SamplingOptions sampling;
+  uint64_t seed = 0;
+  std::optional<int32_t> stop_id;  // generation ends when it is drawn (it is not returned)
+  DynamicBase dynamic_base = DynamicBase::kStep;
+};
+
+struct GenerateResult {
+  std::vector<int32_t> ids;  // new tokens only
+  double prefill_seconds = 0, decode_seconds = 0;
+  size_t cache_bytes = 0;
+};
+
+// prompt must not be empty. on_token sees each new id as it comes and may return false to stop; stop_requested()
+// ends it as well. Ids outside the vocabulary are an Error.
+GenerateResult generate(Context&, const model::ModelSpec&, const model::Weights&, std::span<const int32_t> prompt,
+                        const GenerateOptions&, const std::function<bool(int32_t)>& on_token = {});
+
+}  // namespace coca::infer

@@ -1,0 +1,66 @@
+// coca/model/decoder_layer.h - one pre-norm decoder block for GPT-NeoX and LLaMA; the spec picks the variant.
+//   sequential: mid = x + attn(ln1(x)); y = mid + mlp(ln2(mid))        parallel: y = x + attn(ln1(x)) + mlp(ln2(x))
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+
+#include "coca/model/params.h"
+#include "coca/model/spec.h"
+#include "coca/ops/rope.h"
+#include "coca/tensor/arena.h"
+#include "coca/tensor/context.h"
+
+namespace coca::model {
+
+// Where tokens stand: rows of cos and sin (empty without rotary) and ALiBi's slopes (empty without ALiBi).
+struct Positions {
+  ops::RopeRows rows;
+  TensorRef slopes;  // [H]
+};
+
+// Everything a layer computes on the way, M = B * N. In training each layer has its own; inference shares one.
+struct LayerActs {
+  MutTensorRef ln1, ln1_stat;    // [M, C] [M, 2]
+  MutTensorRef qkv;              // [B, N, H, 3, D]; fused projections only
+  MutTensorRef q, k, v;          // [B, N, H, D] [B, N, G, D] [B, N, G, D]; views of qkv when fused; k is CoCA's t
+  MutTensorRef q_eff, k_eff;     // as q, k: what attention sees (rotated, or collinear); q, k without rotary
+  MutTensorRef o, lse;           // [B, N, H, D] [B, H, N]
+  MutTensorRef mid;              // [M, C]; sequential residual only
+  MutTensorRef ln2, ln2_stat;    // [M, C] [M, 2]
+  MutTensorRef gate, up, act;    // [M, F]; gate with SwiGLU only
+  MutTensorRef branch, branch2;  // [M, C] outputs of attention and mlp; never needed backward, so shared
+};
+
+enum class Keep : uint8_t { kForBackward, kForwardOnly };
+
+// Adds the tensors of one layer to the plan. finish_layer_acts() makes the views once the arena is bound.
+void plan_layer_acts(const ModelSpec&, int64_t B, int64_t N, const std::string& prefix, Keep, ArenaPlan&, LayerActs&);
+void finish_layer_acts(const ModelSpec&, LayerActs&);
+
+// The three parts of the forward pass; cached decoding replaces the middle one.
+void layer_project(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, TensorRef x, LayerActs&);
+void layer_attend(Context&, const ModelSpec&, const Positions&, LayerActs&);
+void layer_finish(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, TensorRef x, LayerActs&, MutTensorRef y);
+
+// y [M, C] is written; x [M, C] is read.
+void layer_forward(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const Positions&, TensorRef x,
+                   LayerActs&, MutTensorRef y);
+
+// Gradients of the activations, shared by all layers.
+struct LayerActGrads {
+  MutTensorRef dln1, dln2;       // [M, C]
+  MutTensorRef dqkv;             // [B, N, H, 3, D]; fused only
+  MutTensorRef dq, dk, dv;       // as q, k, v
+  MutTensorRef dq_eff, dk_eff;   // as q_eff, k_eff; dq, dk without rotary
+  MutTensorRef d_o;              // [B, N, H, D]
+  MutTensorRef dgate, dup, dact; // [M, F]
+};
+void plan_layer_act_grads(const ModelSpec&, int64_t B, int64_t N, ArenaPlan&, LayerActGrads&);
+void finish_layer_act_grads(const ModelSpec&, LayerActGrads&);
+
+// stream [M, C] holds the gradient of y on entry and that of x on return. Weight gradients accumulate (+=).
+void layer_backward(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const Positions&, TensorRef x,
+                    const LayerActs&, LayerActGrads&, LayerTensors<MutTensorRef>& dw, MutTensorRef stream);
+
+}  // namespace coca::model

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/model/params.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "coca/base/parallel.h"
+#include "coca/base/rng.h"
+
+namespace coca::model {
+
+namespace {
+
+// The tensor names of one architecture. %q, %k, ... never appear: an empty string means "does not exist".
+struct Names {
+  std::string embed, layer, ln1, ln2, qkv, q, k, v, o, gate, up, down, norm, head;
+};
+
+Names names_of(const ModelSpec& s) {
+  if (s.architecture == Architecture::kGptNeoX)
+    return {.embed = "gpt_neox.embed_in",
+            .layer = "gpt_neox.layers.",
+            .ln1 = "input_layernorm",
+            .ln2 = "post_attention_layernorm",
+            .qkv = "attention.query_key_value",
+            .o = "attention.dense",
+            .up = "mlp.dense_h_to_4h",
+            .down = "mlp.dense_4h_to_h",
+            .norm = "gpt_neox.final_layer_norm",
+            .head = "embed_out"};
+  return {.embed = "model.embed_tokens",
+          .layer = "model.layers.",
+          .ln1 = "input_layernorm",
+          .ln2 = "post_attention_layernorm",
+          .q = "self_attn.q_proj",
+          .k = is_coca(s.attention) ? "self_attn.t_proj" : "self_attn.k_proj",
+          .v = "self_attn.v_proj",
+          .o = "self_attn.o_proj",
+          .gate = "mlp.gate_proj",
+          .up = "mlp.up_proj",
+          .down = "mlp.down_proj",
+          .norm = "model.norm",
+          .head = "lm_head"};
+}
+
+// Walks every parameter in file order: visit(name, shape, role, slot).
+template <typename Ref, typename Visit>
+void for_each_parameter(const ModelSpec& s, ModelTensors<Ref>& t, const Visit& visit) {
+  const Names n = names_of(s);
+  const Bias norm_bias = s.norm == ops::NormKind::kLayerNorm ? Bias::kYes : Bias::kNone;
+  const auto matrix = [&](const std::string& name, int64_t out, int64_t in, Bias bias, Ref& w, Ref* b) {
+    visit(name + ".weight", Dims{out, in}, ParamRole::kMatrix, w);
+    if (bias == Bias::kYes && b) visit(name + ".bias", Dims{out}, ParamRole::kBias, *b);
+  };
+  const auto norm = [&](const std::string& name, Ref& w, Ref& b) {
+    visit(name + ".weight", Dims{s.C}, ParamRole::kNormWeight, w);
+    if (norm_bias == Bias::kYes) visit(name + ".bias", Dims{s.C}, ParamRole::kBias, b);
+  };
+  visit(n.embed + ".weight", Dims{s.V, s.C}, ParamRole::kEmbedding, t.embed);
+  t.layers.resize(static_cast<size_t>(s.L));
+  for (int64_t i = 0; i < s.L; ++i) {
+    LayerTensors<Ref>& l = t.layers[static_cast<size_t>(i)];
+    const std::string at = n.layer + std::to_string(i) + ".";
+    norm(at + n.ln1, l.ln1_w, l.ln1_b);
+    norm(at + n.ln2, l.ln2_w, l.ln2_b);
+    if (s.qkv == Qkv::kFused) {
+      matrix(at + n.qkv, 3 * s.H * s.D, s.C, s.attention_bias, l.qkv_w, &l.qkv_b);
+    } else {
+      matrix(at + n.q, s.H * s.D, s.C, s.attention_bias, l.q_w, &l.q_b);
+      matrix(at + n.k, s.G * s.D, s.C, s.attention_bias, l.k_w, &l.k_b);
+      matrix(at + n.v, s.G * s.D, s.C, s.attention_bias, l.v_w, &l.v_b);
+    }
+    matrix(at + n.o, s.C, s.H * s.D, s.attention_bias, l.o_w, &l.o_b);
+    if (s.mlp == Mlp::kSwiGlu) matrix(at + n.gate, s.F, s.C, Bias::kNone, l.gate_w, nullptr);
+    matrix(at + n.up, s.F, s.C, s.mlp_bias, l.up_w, &l.up_b);
+    matrix(at + n.down, s.C, s.F, s.mlp_bias, l.down_w, &l.down_b);
+  }
+  norm(n.norm, t.norm_w, t.norm_b);
+  if (s.embeddings == Embeddings::kTied)
+    t.head = t.embed;
+  else
+    visit(n.head + ".weight", Dims{s.V, s.C}, ParamRole::kMatrix, t.head);
+}
+
+}  // namespace
+
+std::vector<ParamInfo> parameter_list(const ModelSpec& spec) {
+  std::vector<ParamInfo> infos;
+  size_t offset = 0;
+  Weights unused;
+  for_each_parameter(spec, unused, [&](std::string name, const Dims& shape, ParamRole role, TensorRef&) {
+    infos.push_back({std::move(name), shape, role, offset});
+    offset += (static_cast<size_t>(shape.product()) + 15) / 16 * 16;  // 64-byte alignment of every tensor
+  });
+  return infos;
+}
+
+ParamStore::ParamStore(const ModelSpec& spec) : infos_(parameter_list(spec)) {
+  const ParamInfo& last = infos_.back();
+  const size_t total = last.offset + (static_cast<size_t>(last.shape.product()) + 15) / 16 * 16;
+  flat_ = Tensor({static_cast<int64_t>(total)});
+  size_t i = 0;
+  const auto bind = [&](const std::string&, const Dims&, ParamRole, auto& slot) { slot = at(infos_[i++]); };
+  for_each_parameter(spec, tensors_, bind);
+  i = 0;
+  for_each_parameter(spec, weights_, bind);
+}
+
+void ParamStore::zero() { std::memset(flat_.ref().data, 0, flat_.ref().bytes()); }
+
+void initialise(const ModelSpec& spec, uint64_t seed, ParamStore& store) {
+  const std::vector<ParamInfo>& infos = store.infos();
+  parallel_for(static_cast<int64_t>(infos.size()), [&](int64_t i) {
+    const ParamInfo& info = infos[static_cast<size_t>(i)];
+    float* values = store.at(info).as<float>();
+    const int64_t n = info.shape.product();
+    if (info.role == ParamRole::kNormWeight) {
+      std::fill_n(values, n, 1.0f);
+    } else if (info.role == ParamRole::kBias) {
+      std::fill_n(values, n, 0.0f);
+    } else {
+      Rng rng(seed, static_cast<uint64_t>(i) + 1);
+      for (int64_t k = 0; k < n; ++k) values[k] = static_cast<float>(spec.init_std * rng.normal());
+    }
+  });
+}
+
+}  // namespace coca::model

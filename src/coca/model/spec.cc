@@ -1,0 +1,63 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/model/spec.h"
+
+#include "coca/model/params.h"
+
+namespace coca::model {
+
+void validate(const ModelSpec& s) {
+  COCA_CHECK(s.V >= 1 && s.C >= 1 && s.F >= 1 && s.L >= 1 && s.H >= 1 && s.G >= 1,
+             "model: vocabulary {}, width {}, mlp width {}, layers {}, heads {} and key/value heads {} must be positive",
+             s.V, s.C, s.F, s.L, s.H, s.G);
+  COCA_CHECK(s.V <= (int64_t{1} << 31) - 1, "model: vocabulary {} exceeds 31 bits", s.V);
+  COCA_CHECK(s.H % s.G == 0, "model: {} heads are not a multiple of {} key/value heads", s.H, s.G);
+  COCA_CHECK(s.D >= 2 && s.D % 2 == 0, "model: the head dim {} must be even and positive", s.D);
+  COCA_CHECK(s.R >= 0 && s.R <= s.D && s.R % 2 == 0, "model: rotary dims {} must be even and at most the head dim {}",
+             s.R, s.D);
+  COCA_CHECK(!uses_rotary(s.attention) || s.R >= 2, "model: attention \"{}\" needs rotary dims, found {}",
+             enum_name(s.attention), s.R);
+  COCA_CHECK(s.qkv == Qkv::kSeparate || s.G == s.H, "model: a fused qkv projection needs as many key/value heads ({}) as heads ({})",
+             s.G, s.H);
+  COCA_CHECK(s.fold == ops::Fold::kRotary || s.R == s.D || s.attention == AttentionKind::kCocaSlack || !is_coca(s.attention),
+             "model: the official fold with partial rotary ({} of {} dims) exists for coca-slack only, not {}", s.R, s.D,
+             enum_name(s.attention));
+  COCA_CHECK(s.max_position >= 1, "model: max_position_embeddings {} must be positive", s.max_position);
+  COCA_CHECK(s.rope_theta > 0 && s.norm_eps >= 0 && s.init_std >= 0,
+             "model: rope theta {}, norm eps {} and init std {} must not be negative", s.rope_theta, s.norm_eps, s.init_std);
+  COCA_CHECK(s.rope_scaling.type == Scaling::kNone || s.rope_scaling.factor >= 1.0,
+             "model: rope scaling factor {} must be at least 1", s.rope_scaling.factor);
+  for (const auto& [name, id] : {std::pair{"bos_token_id", s.bos_id}, std::pair{"eos_token_id", s.eos_id}})
+    COCA_CHECK(!id || (*id >= 0 && *id < s.V), "model: {} {} is outside the vocabulary of {}", name, *id, s.V);
+}
+
+bool is_coca(AttentionKind kind) {
+  return kind == AttentionKind::kCocaSlack || kind == AttentionKind::kCocaStrict || kind == AttentionKind::kCocaTied;
+}
+
+bool uses_rotary(AttentionKind kind) { return kind == AttentionKind::kRope || is_coca(kind); }
+
+ops::CollinearOptions collinear_options(const ModelSpec& s) {
+  const ops::Collinear kind = s.attention == AttentionKind::kCocaStrict ? ops::Collinear::kStrict
+                              : s.attention == AttentionKind::kCocaTied ? ops::Collinear::kTied
+                                                                        : ops::Collinear::kSlack;
+  return {.kind = kind, .fold = s.fold};
+}
+
+int64_t parameter_count(const ModelSpec& spec) {
+  int64_t count = 0;
+  for (const ParamInfo& info : parameter_list(spec)) count += info.shape.product();
+  return count;
+}
+
+int64_t cache_floats_per_token(const ModelSpec& s) { return s.G * (is_coca(s.attention) ? s.D / 2 + s.D : 2 * s.D); }
+
+double forward_flops_per_token(const ModelSpec& s, int64_t S) {
+  double weights = 0;
+  for (const ParamInfo& info : parameter_list(s))
+    if (info.shape.rank == 2 && info.role != ParamRole::kEmbedding) weights += static_cast<double>(info.shape.product());
+  if (s.embeddings == Embeddings::kTied) weights += static_cast<double>(s.V * s.C);
+  // Causal: half of the S x S pairs, two products of D each.
+  return 2 * weights + 2.0 * static_cast<double>(s.L * s.H * s.D) * static_cast<double>(S);
+}
+
+}  // namespace coca::model

@@ -1,0 +1,76 @@
+// coca/model/spec.h - what a decoder is made of: sizes and the choice on every axis. GPT-NeoX and LLaMA are two
+// points of this space; config.json is read and written by config.h.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "coca/base/enum_names.h"
+#include "coca/ops/activation.h"
+#include "coca/ops/collinear.h"
+#include "coca/ops/norm.h"
+
+namespace coca::model {
+
+enum class Architecture : uint8_t { kGptNeoX, kLlama };  // weight names and config fields
+enum class AttentionKind : uint8_t { kRope, kCocaSlack, kCocaStrict, kCocaTied, kAlibi, kNone };
+enum class Mlp : uint8_t { kGelu, kGeluTanh, kSwiGlu };
+enum class ResidualKind : uint8_t { kParallel, kSequential };
+enum class Qkv : uint8_t { kFused, kSeparate };  // one [3 H D, C] matrix (per head q, k or t, v), or three
+enum class Bias : uint8_t { kNone, kYes };
+enum class Embeddings : uint8_t { kUntied, kTied };
+enum class Scaling : uint8_t { kNone, kLinear, kDynamic };
+
+// Position scaling of the rotary frequencies, at training or only at evaluation.
+struct RopeScaling {
+  Scaling type = Scaling::kNone;
+  double factor = 1.0;
+  friend bool operator==(const RopeScaling&, const RopeScaling&) = default;
+};
+
+struct ModelSpec {
+  Architecture architecture = Architecture::kGptNeoX;
+  AttentionKind attention = AttentionKind::kRope;
+  ops::Fold fold = ops::Fold::kRotary;  // CoCA with partial rotary only
+  ops::NormKind norm = ops::NormKind::kLayerNorm;
+  Mlp mlp = Mlp::kGelu;
+  ResidualKind residual = ResidualKind::kParallel;
+  Qkv qkv = Qkv::kFused;
+  Bias attention_bias = Bias::kYes, mlp_bias = Bias::kYes;
+  Embeddings embeddings = Embeddings::kUntied;
+
+  int64_t V = 0, C = 0, F = 0, L = 0;  // vocabulary, width, mlp width, layers
+  int64_t H = 0, G = 0, D = 0, R = 0;  // query heads, key/value heads, head dim, rotary dims
+  int64_t max_position = 2048;         // trained context; dynamic NTK starts beyond it
+  double rope_theta = 10000.0;
+  RopeScaling rope_scaling;
+  double norm_eps = 1e-5;
+  double init_std = 0.02;
+  std::optional<int64_t> bos_id, eos_id;
+};
+
+// Throws Error naming the first contradiction (heads that do not divide, odd head dims, zero sizes, ...).
+void validate(const ModelSpec&);
+
+bool is_coca(AttentionKind);
+bool uses_rotary(AttentionKind);
+ops::CollinearOptions collinear_options(const ModelSpec&);  // for CoCA kinds
+
+int64_t parameter_count(const ModelSpec&);
+// Numbers of the cache per token and layer: CoCA keeps G (D/2 + D), others 2 G D.
+int64_t cache_floats_per_token(const ModelSpec&);
+// Floating-point operations of the matrix products per token, forward: 2 per weight used, and the scores at context S.
+double forward_flops_per_token(const ModelSpec&, int64_t S);
+
+}  // namespace coca::model
+
+COCA_ENUM_NAMES(coca::model::AttentionKind, "attention", {coca::model::AttentionKind::kRope, "rope"},
+                {coca::model::AttentionKind::kCocaSlack, "coca-slack"},
+                {coca::model::AttentionKind::kCocaStrict, "coca-strict"},
+                {coca::model::AttentionKind::kCocaTied, "coca-tied"}, {coca::model::AttentionKind::kAlibi, "alibi"},
+                {coca::model::AttentionKind::kNone, "none"})
+COCA_ENUM_NAMES(coca::model::Architecture, "architecture", {coca::model::Architecture::kGptNeoX, "gpt_neox"},
+                {coca::model::Architecture::kLlama, "llama"})
+COCA_ENUM_NAMES(coca::model::Scaling, "rope-scaling", {coca::model::Scaling::kNone, "none"},
+                {coca::model::Scaling::kLinear, "linear"}, {coca::model::Scaling::kDynamic, "dynamic"})

@@ -1,0 +1,145 @@
+// tools/cli.h - what the subcommands share: options structs as flags, progress on the terminal, exit codes.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <charconv>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include "coca/base/enum_names.h"
+#include "coca/io/json_file.h"
+#include "coca/io/options.h"
+#include "coca/report/progress.h"
+
+namespace coca::tools {
+
+// Exit codes: 0 done, 1 failed or a check did not hold, 2 wrong flags, 130 interrupted (state saved).
+inline constexpr int kExitFailed = 1, kExitUsage = 2, kExitInterrupted = 130;
+
+report::Progress make_progress(report::ProgressOptions options);  // on stderr; rewrites its line on a terminal
+void print(std::string_view text);                                // to stdout, flushed
+
+namespace detail {
+
+std::string flag_name(std::string_view option);  // rope_theta -> --rope-theta
+
+void parse_text(std::string_view flag, const std::string& text, int64_t& out);
+void parse_text(std::string_view flag, const std::string& text, double& out);
+void parse_text(std::string_view flag, const std::string& text, float& out);
+void parse_text(std::string_view flag, const std::string& text, bool& out);
+inline void parse_text(std::string_view, const std::string& text, std::string& out) { out = text; }
+
+template <typename T>
+void parse_value(std::string_view flag, const std::vector<std::string>& texts, T& out) {
+  if constexpr (io::detail::IsVector<T>::value) {
+    T items;
+    for (const std::string& text : texts) {
+      std::string_view rest = text;
+      while (true) {  // comma-separated, and the flag may be given several times
+        const size_t comma = rest.find(',');
+        typename T::value_type item{};
+        parse_value(flag, {std::string(rest.substr(0, comma))}, item);
+        items.push_back(std::move(item));
+        if (comma == std::string_view::npos) break;
+        rest.remove_prefix(comma + 1);
+      }
+    }
+    out = std::move(items);
+  } else if constexpr (io::detail::IsOptional<T>::value) {
+    typename T::value_type item{};
+    parse_value(flag, texts, item);
+    out = std::move(item);
+  } else if constexpr (std::is_enum_v<T>) {
+    for (const auto& entry : EnumTraits<T>::names())
+      if (entry.name == texts.back()) {
+        out = entry.value;
+        return;
+      }
+    fail(ErrorKind::kInvalidArgument, "{}: \"{}\" is unknown; expected one of {}", flag, texts.back(), enum_choices<T>());
+  } else {
+    parse_text(flag, texts.back(), out);
+  }
+}
+
+template <typename T>
+std::string default_text(const T& value) {
+  if constexpr (std::is_same_v<T, std::string>) {
+    return value;
+  } else if constexpr (std::is_enum_v<T>) {
+    return std::string(enum_name(value));
+  } else if constexpr (io::detail::IsOptional<T>::value) {
+    return value ? default_text(*value) : "";
+  } else if constexpr (io::detail::IsVector<T>::value) {
+    std::string text;
+    for (const auto& item : value) text += (text.empty() ? "" : ",") + default_text(item);
+    return text;
+  } else {
+    return io::detail::option_to_json(value).dump();
+  }
+}
+
+template <typename T>
+std::string type_text() {
+  if constexpr (std::is_same_v<T, bool>) return "BOOL";
+  else if constexpr (std::is_same_v<T, int64_t>) return "INT";
+  else if constexpr (std::is_floating_point_v<T>) return "NUMBER";
+  else if constexpr (std::is_enum_v<T>) return "{" + enum_choices<T>() + "}";
+  else if constexpr (io::detail::IsVector<T>::value) return type_text<typename T::value_type>() + ",...";
+  else if constexpr (io::detail::IsOptional<T>::value) return type_text<typename T::value_type>();
+  else return "TEXT";
+}
+
+}  // namespace detail
+
+// Turns every field of an options struct (see coca/io/options.h) into a flag. Values are applied by finish(), in the
+// order: defaults < --config file < flags.
+class OptionFlags {
+ public:
+  template <class S>
+  OptionFlags(CLI::App& app, S& options) : app_(&app) {
+    from_json_ = [&options](const nlohmann::json& object, std::string_view origin) {
+      io::options_from_json(options, object, origin);
+    };
+    options.visit(*this);
+  }
+  void add_config_flag();  // --config FILE
+  void finish();           // after parsing
+
+  void group(std::string_view name) { group_ = name; }
+  template <typename T>
+  void operator()(std::string_view name, std::string_view help, T& field) {
+    auto texts = std::make_shared<std::vector<std::string>>();
+    const std::string flag = detail::flag_name(name);
+    CLI::Option* option = app_->add_option(flag, *texts, std::string(help));
+    option->type_name(detail::type_text<T>())->group(group_)->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
+    if (const std::string text = detail::default_text(field); !text.empty()) option->default_str(text);
+    apply_.push_back([texts, flag, &field] {
+      if (!texts->empty()) detail::parse_value(flag, *texts, field);
+    });
+  }
+
+ private:
+  CLI::App* app_;
+  std::string group_ = "Options";
+  std::string config_file_;
+  std::function<void(const nlohmann::json&, std::string_view)> from_json_;
+  std::vector<std::function<void()>> apply_;
+};
+
+// Each subcommand registers itself and returns its action through *run.
+using Action = std::function<int()>;
+void add_verify(CLI::App& root, Action* run);
+void add_train(CLI::App& root, Action* run);
+void add_eval(CLI::App& root, Action* run);
+void add_generate(CLI::App& root, Action* run);
+void add_study(CLI::App& root, Action* run);
+void add_data(CLI::App& root, Action* run);
+void add_tokenizer(CLI::App& root, Action* run);
+void add_info(CLI::App& root, Action* run);
+
+}  // namespace coca::tools

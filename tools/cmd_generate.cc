@@ -1,0 +1,2 @@
+#include "cli.h"
+namespace coca::tools { void add_generate(CLI::App&, Action*) {} }

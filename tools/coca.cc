@@ -1,0 +1,78 @@
+// coca - Collinear Constrained Attention: train, evaluate, verify, generate, study. One file per subcommand beside this.
+// SPDX-License-Identifier: Apache-2.0
+#include <csignal>
+#include <cstdio>
+#include <cstdlib>
+#include <new>
+
+#include "cli.h"
+#include "coca/base/log.h"
+#include "coca/base/parallel.h"
+#include "coca/base/stop.h"
+#include "coca/base/version.h"
+#include "coca/ops/impl.h"
+
+namespace {
+
+// The first signal asks politely (long work saves and leaves), the second ends the program at once.
+void on_signal(int signal) {
+  if (coca::stop_requested()) std::_Exit(128 + signal);
+  coca::request_stop();
+}
+
+void log_to_stderr(coca::LogLevel level, std::string_view text) {
+  const char* prefix = level == coca::LogLevel::kWarning ? "warning: " : level == coca::LogLevel::kError ? "error: " : "";
+  std::fprintf(stderr, "%s%.*s\n", prefix, static_cast<int>(text.size()), text.data());
+}
+
+int run(int argc, char** argv) {
+  CLI::App app("coca: Collinear Constrained Attention (arXiv 2309.08646) - train, evaluate, verify, generate, study", "coca");
+  app.require_subcommand(1);
+  app.set_version_flag("--version", fmt::format("coca {} ({}, {})", coca::version(), coca::git_commit(), coca::build_type()));
+  app.get_formatter()->column_width(34);
+  int threads = 0;
+  app.add_option("--threads", threads, "threads to use (default: all cores, or OMP_NUM_THREADS)")->check(CLI::Range(1, 4096));
+  app.fallthrough();
+
+  coca::tools::Action action;
+  coca::tools::add_study(app, &action);
+  coca::tools::add_train(app, &action);
+  coca::tools::add_eval(app, &action);
+  coca::tools::add_generate(app, &action);
+  coca::tools::add_verify(app, &action);
+  coca::tools::add_data(app, &action);
+  coca::tools::add_tokenizer(app, &action);
+  coca::tools::add_info(app, &action);
+  try {
+    app.parse(argc, argv);
+  } catch (const CLI::Success& success) {  // --help, --version
+    return app.exit(success);
+  } catch (const CLI::ParseError& error) {
+    std::fprintf(stderr, "coca: %s\nTry: coca --help, or coca SUBCOMMAND --help\n", error.what());
+    return coca::tools::kExitUsage;
+  }
+  if (threads > 0) coca::set_max_threads(threads);
+  return action();
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  std::signal(SIGINT, on_signal);
+  std::signal(SIGTERM, on_signal);
+  std::signal(SIGPIPE, SIG_IGN);
+  coca::set_log_sink(log_to_stderr);
+  try {
+    coca::ops::apply_cpu_target_from_environment();
+    return run(argc, argv);
+  } catch (const coca::Error& error) {
+    std::fprintf(stderr, "coca: %s\n", error.what());
+    if (error.kind() == coca::ErrorKind::kInterrupted) return coca::tools::kExitInterrupted;
+    return error.kind() == coca::ErrorKind::kInvalidArgument ? coca::tools::kExitUsage : coca::tools::kExitFailed;
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "coca: out of memory\n");
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "coca: internal error: %s\n", error.what());
+  }
+  return coca::tools::kExitFailed;
+}
