@@ -32,7 +32,7 @@ struct LmLoss {
   TensorRef w;             // [V, C] output embedding
   TensorRef targets;       // [M] i32 or kIgnoreTarget
   MutTensorRef nll;        // [M] f32 written
-  int64_t chunk_rows = 0;  // rows a time; 0 chooses (about 16 MiB of logits)
+  int64_t chunk_rows = 0;  // rows a time; 0 chooses (about 16 MiB of logits, at least 128 rows)
 };
 struct LmLossGrad {
   float scale = 1.0f;  // as in CrossEntropyBackward

@@ -1,0 +1,15 @@
+// coca/kernels/cpu/linear.h - what surrounds linear's matrix products: bias rows and column sums (Highway).
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+namespace coca::cpu {
+
+// y[m, n] += b[n] for `rows` rows at distance ld.
+void add_bias_rows(const float* b, float* y, int64_t ld, int64_t rows, int64_t cols) noexcept;
+
+// out[n] += sum over m of x[m, n], rows at distance ld, in the order of the rows.
+void add_column_sums(const float* x, int64_t ld, int64_t rows, int64_t cols, float* out) noexcept;
+
+}  // namespace coca::cpu

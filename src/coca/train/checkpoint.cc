@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/train/checkpoint.h"
+
+#include <algorithm>
+#include <charconv>
+#include <cstring>
+
+#include "coca/base/version.h"
+#include "coca/io/fs.h"
+#include "coca/io/json_file.h"
+#include "coca/io/safetensors.h"
+#include "coca/model/model.h"
+
+namespace coca::train {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr std::string_view kPrefix = "step-";
+
+// All complete checkpoints, oldest first. Unfinished ones never carry this name.
+std::vector<std::pair<int64_t, fs::path>> list_checkpoints(const fs::path& out) {
+  std::vector<std::pair<int64_t, fs::path>> found;
+  const fs::path root = checkpoint_root(out);
+  if (!fs::is_directory(root)) return found;
+  for (const fs::directory_entry& entry : fs::directory_iterator(root)) {
+    const std::string name = entry.path().filename().string();
+    if (!entry.is_directory() || !name.starts_with(kPrefix)) continue;
+    int64_t step = -1;
+    const char* end = name.data() + name.size();
+    const auto [at, error] = std::from_chars(name.data() + kPrefix.size(), end, step);
+    if (error == std::errc() && at == end && fs::exists(entry.path() / "train_state.json")) found.emplace_back(step, entry.path());
+  }
+  std::sort(found.begin(), found.end());
+  return found;
+}
+
+nlohmann::ordered_json state_to_json(const TrainState& s) {
+  return {{"step", s.step},       {"updates", s.updates}, {"skipped", s.skipped},
+          {"bad_in_a_row", s.bad_in_a_row}, {"tokens", s.tokens},   {"seconds", s.seconds},
+          {"data_tokens", s.data_tokens},   {"tokenizer_fingerprint", s.tokenizer_fingerprint},
+          {"coca_version", std::string(version())}, {"coca_commit", std::string(git_commit())}};
+}
+
+TrainState state_from_json(const nlohmann::json& j, const std::string& where) {
+  try {
+    return {.step = j.at("step"), .updates = j.at("updates"), .skipped = j.at("skipped"), .bad_in_a_row = j.at("bad_in_a_row"),
+            .tokens = j.at("tokens"), .seconds = j.at("seconds"), .data_tokens = j.at("data_tokens"),
+            .tokenizer_fingerprint = j.at("tokenizer_fingerprint")};
+  } catch (const nlohmann::json::exception& error) {
+    fail(ErrorKind::kBadFile, "{}: {}", where, error.what());
+  }
+}
+
+void load_moments(const io::SafetensorsFile& file, const std::string& prefix, model::ParamStore& store) {
+  for (const model::ParamInfo& info : store.infos()) {
+    const io::StoredTensor& tensor = file.at(prefix + info.name);
+    COCA_CHECK_AS(kBadFile, tensor.dtype == DType::kF32 && tensor.shape == info.shape, "{}: tensor \"{}\" is {} {}; expected F32 {}",
+                  file.path().string(), tensor.name, dtype_name(tensor.dtype), tensor.shape.text(), info.shape.text());
+    std::memcpy(store.at(info).data, tensor.data, tensor.bytes);
+  }
+}
+
+}  // namespace
+
+fs::path checkpoint_root(const fs::path& out) { return out / "checkpoints"; }
+
+std::optional<fs::path> latest_checkpoint(const fs::path& out) {
+  const auto all = list_checkpoints(out);
+  if (all.empty()) return std::nullopt;
+  return all.back().second;
+}
+
+void export_model(const fs::path& dir, const CheckpointParts& parts) {
+  io::make_dirs(dir.parent_path());
+  io::AtomicDir folder(dir);
+  model::save_model(folder.path(), parts.spec, parts.params);
+  parts.tokenizer.save(folder.path());
+  folder.commit();
+}
+
+void save_checkpoint(const TrainConfig& config, const TrainState& state, const CheckpointParts& parts) {
+  const fs::path root = checkpoint_root(config.out);
+  io::make_dirs(root);
+  io::AtomicDir folder(root / fmt::format("{}{:08d}", kPrefix, state.step));
+  model::save_model(folder.path(), parts.spec, parts.params);
+  parts.tokenizer.save(folder.path());
+  std::vector<io::TensorToSave> moments;
+  for (const model::ParamInfo& info : parts.params.infos()) {
+    moments.push_back({"m." + info.name, parts.optimizer.first_moment().at(info)});
+    moments.push_back({"v." + info.name, parts.optimizer.second_moment().at(info)});
+  }
+  io::save_safetensors(folder.path() / "optimizer.safetensors", moments);
+  TrainConfig saved = config;
+  io::write_json(folder.path() / "train_config.json", io::options_to_json(saved));
+  io::write_json(folder.path() / "train_state.json", state_to_json(state));
+  folder.commit();
+  auto all = list_checkpoints(config.out);
+  while (static_cast<int64_t>(all.size()) > config.keep_checkpoints) {
+    fs::remove_all(all.front().second);
+    all.erase(all.begin());
+  }
+}
+
+TrainState load_checkpoint(const fs::path& dir, const CheckpointParts& parts) {
+  TrainState state = state_from_json(io::read_json(dir / "train_state.json"), (dir / "train_state.json").string());
+  model::load_params(dir / "model.safetensors", parts.spec, parts.params);
+  const io::SafetensorsFile moments(dir / "optimizer.safetensors");
+  load_moments(moments, "m.", parts.optimizer.first_moment());
+  load_moments(moments, "v.", parts.optimizer.second_moment());
+  parts.optimizer.set_updates(state.updates);
+  return state;
+}
+
+TrainConfig load_train_config(const fs::path& dir) {
+  TrainConfig config;
+  const fs::path file = dir / "train_config.json";
+  io::options_from_json(config, io::read_json(file), file.string());
+  return config;
+}
+
+}  // namespace coca::train

@@ -1,0 +1,48 @@
+// coca/train/checkpoint.h - checkpoints as folders: config.json, model.safetensors, tokenizer (so that each is a model
+// for eval and generate), optimizer.safetensors, train_state.json, train_config.json. A folder appears whole or not
+// at all. Layout: docs/formats.md.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <optional>
+
+#include "coca/model/params.h"
+#include "coca/optim/optimizer.h"
+#include "coca/text/tokenizer.h"
+#include "coca/train/config.h"
+
+namespace coca::train {
+
+struct TrainState {
+  int64_t step = 0;            // steps done
+  int64_t updates = 0;         // of them applied
+  int64_t skipped = 0;         // of them skipped for non-finite values
+  int64_t bad_in_a_row = 0;
+  int64_t tokens = 0;          // trained on so far
+  double seconds = 0;          // of training, over all runs
+  int64_t data_tokens = 0;     // size and tokenizer of the training data, to notice another file on resume
+  std::string tokenizer_fingerprint;
+};
+
+struct CheckpointParts {
+  const model::ModelSpec& spec;
+  model::ParamStore& params;
+  optim::AdamW& optimizer;
+  const text::Tokenizer& tokenizer;
+};
+
+std::filesystem::path checkpoint_root(const std::filesystem::path& out);
+// The newest complete checkpoint under out/checkpoints, if any.
+std::optional<std::filesystem::path> latest_checkpoint(const std::filesystem::path& out);
+
+// Writes out/checkpoints/step-<step> and removes all but the newest keep_checkpoints.
+void save_checkpoint(const TrainConfig&, const TrainState&, const CheckpointParts&);
+// Weights, moments and state, bit for bit. Throws for a folder that does not fit the spec.
+TrainState load_checkpoint(const std::filesystem::path& dir, const CheckpointParts&);
+TrainConfig load_train_config(const std::filesystem::path& dir);
+
+// A plain model folder (no optimizer): out/model.
+void export_model(const std::filesystem::path& dir, const CheckpointParts&);
+
+}  // namespace coca::train

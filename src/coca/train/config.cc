@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/train/config.h"
+
+namespace coca::train {
+
+void check_config(const TrainConfig& c) {
+  const auto positive = [](const char* name, int64_t value) {
+    COCA_CHECK(value >= 1, "{} is {}; expected at least 1", name, value);
+  };
+  positive("layers", c.layers), positive("width", c.width), positive("heads", c.heads), positive("length", c.length);
+  positive("steps", c.steps), positive("batch", c.batch), positive("accumulation", c.accumulation);
+  positive("log_interval", c.log_interval), positive("keep_checkpoints", c.keep_checkpoints);
+  positive("max_bad_steps", c.max_bad_steps), positive("passkey_digits", c.passkey_digits);
+  COCA_CHECK(c.width % c.heads == 0, "width {} is not a multiple of heads {}", c.width, c.heads);
+  COCA_CHECK(c.passkey_share >= 0 && c.passkey_share <= 1, "passkey_share is {}; expected 0 to 1", c.passkey_share);
+  COCA_CHECK(c.rotary_pct > 0 && c.rotary_pct <= 1, "rotary_pct is {}; expected more than 0 and at most 1", c.rotary_pct);
+  COCA_CHECK(c.validation_interval >= 0 && c.validation_windows >= 0 && c.checkpoint_interval >= 0,
+             "validation_interval {}, validation_windows {} and checkpoint_interval {} must not be negative",
+             c.validation_interval, c.validation_windows, c.checkpoint_interval);
+  optim::check_schedule(make_schedule(c));
+  optim::check_adamw(make_adamw(c));
+}
+
+model::ModelSpec make_spec(const TrainConfig& c, int64_t vocabulary, std::optional<int64_t> bos, std::optional<int64_t> eos) {
+  model::ModelSpec s;
+  const bool neox = c.architecture == model::Architecture::kGptNeoX;
+  s.architecture = c.architecture;
+  s.attention = c.attention;
+  s.norm = neox ? ops::NormKind::kLayerNorm : ops::NormKind::kRmsNorm;
+  s.mlp = neox ? model::Mlp::kGelu : model::Mlp::kSwiGlu;
+  s.residual = neox && c.parallel_residual ? model::ResidualKind::kParallel : model::ResidualKind::kSequential;
+  s.qkv = neox ? model::Qkv::kFused : model::Qkv::kSeparate;
+  s.attention_bias = s.mlp_bias = neox ? model::Bias::kYes : model::Bias::kNone;
+  s.embeddings = c.tie_embeddings ? model::Embeddings::kTied : model::Embeddings::kUntied;
+  s.V = vocabulary;
+  s.C = c.width;
+  s.F = c.mlp_width > 0 ? c.mlp_width : neox ? 4 * c.width : (8 * c.width / 3 + 31) / 32 * 32;
+  s.L = c.layers;
+  s.H = c.heads;
+  s.G = c.kv_heads > 0 ? c.kv_heads : c.heads;
+  s.D = c.width / c.heads;
+  s.R = static_cast<int64_t>(static_cast<double>(s.D) * c.rotary_pct + 1e-6);
+  s.max_position = c.length;
+  s.rope_theta = c.rope_theta;
+  s.norm_eps = c.norm_eps;
+  s.init_std = c.init_std;
+  s.bos_id = bos;
+  s.eos_id = eos;
+  model::validate(s);
+  return s;
+}
+
+optim::Schedule make_schedule(const TrainConfig& c) {
+  return {.decay = c.decay, .peak = c.learning_rate, .floor = c.min_learning_rate, .warmup_steps = c.warmup_steps, .total_steps = c.steps};
+}
+
+optim::AdamWOptions make_adamw(const TrainConfig& c) {
+  return {.beta1 = c.beta1, .beta2 = c.beta2, .eps = c.adam_eps, .weight_decay = c.weight_decay, .clip_norm = c.clip_norm};
+}
+
+}  // namespace coca::train

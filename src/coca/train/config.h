@@ -1,0 +1,95 @@
+// coca/train/config.h - everything that defines a training run. Flags, --config files and the copy saved beside each
+// checkpoint are all made from visit().
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "coca/data/passkey.h"
+#include "coca/io/options.h"
+#include "coca/model/spec.h"
+#include "coca/optim/optimizer.h"
+#include "coca/optim/schedule.h"
+
+namespace coca::train {
+
+struct TrainConfig {
+  // model
+  model::Architecture architecture = model::Architecture::kGptNeoX;
+  model::AttentionKind attention = model::AttentionKind::kCocaSlack;
+  int64_t layers = 4, width = 128, heads = 4, kv_heads = 0, mlp_width = 0, length = 128;
+  double rotary_pct = 1.0, rope_theta = 10000.0, norm_eps = 1e-5, init_std = 0.02;
+  bool tie_embeddings = false, parallel_residual = true;
+  // data
+  std::vector<std::string> text, validation_text;
+  std::string tokenizer = "byte";
+  double passkey_share = 0.0;
+  data::PasskeyWording passkey_wording = data::PasskeyWording::kCompact;
+  int64_t passkey_digits = 5;
+  // optimization
+  int64_t steps = 1000, batch = 32, accumulation = 1, warmup_steps = 50;
+  double learning_rate = 1e-3, min_learning_rate = 1e-4;
+  optim::Decay decay = optim::Decay::kCosine;
+  double beta1 = 0.9, beta2 = 0.95, adam_eps = 1e-8, weight_decay = 0.1, clip_norm = 1.0;
+  int64_t seed = 0, max_bad_steps = 10;
+  // output
+  std::string out = "out/train";
+  int64_t log_interval = 10, validation_interval = 200, validation_windows = 64, checkpoint_interval = 500, keep_checkpoints = 2;
+
+  template <class V>
+  void visit(V&& v) {
+    v.group("Model");
+    v("architecture", "weight names and block form", architecture);
+    v("attention", "attention kind", attention);
+    v("layers", "decoder layers", layers);
+    v("width", "hidden size", width);
+    v("heads", "query heads", heads);
+    v("kv_heads", "key/value heads; 0: as many as heads", kv_heads);
+    v("mlp_width", "mlp hidden size; 0: 4 x width, or 8/3 x width with SwiGLU, rounded up to 32", mlp_width);
+    v("length", "tokens per training window, and max_position_embeddings", length);
+    v("rotary_pct", "share of the head dim that rotates", rotary_pct);
+    v("rope_theta", "base of the rotary frequencies", rope_theta);
+    v("norm_eps", "eps of the norms", norm_eps);
+    v("init_std", "standard deviation of the initial weights", init_std);
+    v("tie_embeddings", "share input and output embeddings", tie_embeddings);
+    v("parallel_residual", "GPT-NeoX: attention and mlp side by side", parallel_residual);
+    v.group("Data");
+    v("text", "training text: files, folders, globs, jsonl, or one .tok file", text);
+    v("validation_text", "validation text, in the same forms; none: no validation", validation_text);
+    v("tokenizer", "byte, a sentencepiece .model, or a folder with one", tokenizer);
+    v("passkey_share", "share of training windows that are passkey prompts", passkey_share);
+    v("passkey_wording", "wording of those prompts", passkey_wording);
+    v("passkey_digits", "digits of the key", passkey_digits);
+    v.group("Optimization");
+    v("steps", "optimizer steps", steps);
+    v("batch", "windows per micro-batch", batch);
+    v("accumulation", "micro-batches per step", accumulation);
+    v("learning_rate", "peak learning rate", learning_rate);
+    v("min_learning_rate", "floor of the decay", min_learning_rate);
+    v("warmup_steps", "steps of linear warm-up", warmup_steps);
+    v("decay", "decay after the warm-up", decay);
+    v("beta1", "AdamW beta1", beta1);
+    v("beta2", "AdamW beta2", beta2);
+    v("adam_eps", "AdamW eps", adam_eps);
+    v("weight_decay", "decoupled weight decay of matrices and embeddings", weight_decay);
+    v("clip_norm", "largest global gradient norm; 0: no clipping", clip_norm);
+    v("seed", "seed of weights, window order and passkeys", seed);
+    v("max_bad_steps", "stop after so many non-finite steps in a row", max_bad_steps);
+    v.group("Output");
+    v("out", "output folder", out);
+    v("log_interval", "steps between rows of metrics.csv", log_interval);
+    v("validation_interval", "steps between validations; 0: only at the end", validation_interval);
+    v("validation_windows", "windows of each validation", validation_windows);
+    v("checkpoint_interval", "steps between checkpoints; 0: only at the end", checkpoint_interval);
+    v("keep_checkpoints", "newest checkpoints to keep", keep_checkpoints);
+  }
+};
+
+// Throws Error naming the first option that makes no sense.
+void check_config(const TrainConfig&);
+model::ModelSpec make_spec(const TrainConfig&, int64_t vocabulary, std::optional<int64_t> bos, std::optional<int64_t> eos);
+optim::Schedule make_schedule(const TrainConfig&);
+optim::AdamWOptions make_adamw(const TrainConfig&);
+
+}  // namespace coca::train

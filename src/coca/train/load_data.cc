@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/train/load_data.h"
+
+#include "coca/base/log.h"
+#include "coca/io/fs.h"
+
+namespace coca::train {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// Changes when a file is added, removed, resized or rewritten.
+std::string stamp_of(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer) {
+  std::string all = tokenizer.fingerprint() + "\n";
+  for (const fs::path& file : io::expand_inputs(inputs, {".txt", ".jsonl"}))
+    all += fmt::format("{}\t{}\t{}\n", fs::absolute(file).string(), fs::file_size(file), fs::last_write_time(file).time_since_epoch().count());
+  return all;
+}
+
+}  // namespace
+
+data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer, const fs::path& cache,
+                            const std::function<void(int64_t, int64_t)>& progress) {
+  COCA_CHECK(!inputs.empty(), "no text given");
+  if (inputs.size() == 1 && inputs[0].ends_with(".tok")) {
+    data::TokenFile file{fs::path(inputs[0])};
+    COCA_CHECK(file.tokenizer_fingerprint() == tokenizer.fingerprint(), "{} was made with tokenizer {}; given is {}", inputs[0],
+               file.tokenizer_fingerprint(), tokenizer.fingerprint());
+    return file;
+  }
+  const std::string stamp = stamp_of(inputs, tokenizer);
+  const fs::path stamp_file = cache.string() + ".stamp";
+  if (fs::exists(cache) && fs::exists(stamp_file) && io::read_file(stamp_file) == stamp) return data::TokenFile(cache);
+  io::make_dirs(cache.parent_path());
+  data::BuildOptions options;
+  options.corpus.inputs = inputs;
+  options.output = cache;
+  options.progress = progress;
+  const data::BuildReport report = data::build_token_file(tokenizer, options);
+  for (const std::string& warning : report.corpus.warnings) log_warning("{}", warning);
+  io::write_file_atomic(stamp_file, stamp);
+  return data::TokenFile(cache);
+}
+
+}  // namespace coca::train

@@ -1,0 +1,20 @@
+// coca/train/load_data.h - text or token files to a TokenFile, as `coca train` and `coca study` take them.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "coca/data/token_file.h"
+
+namespace coca::train {
+
+// One .tok file is mapped (its tokenizer must be `tokenizer`); anything else is tokenized into `cache` (reused when
+// the inputs, their sizes and times, and the tokenizer are the same as when it was made).
+data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer,
+                            const std::filesystem::path& cache,
+                            const std::function<void(int64_t done, int64_t total)>& progress = {});
+
+}  // namespace coca::train

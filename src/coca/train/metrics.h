@@ -1,0 +1,34 @@
+// coca/train/metrics.h - metrics.csv: one row per log interval. On resume, rows beyond the checkpoint are dropped first.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "coca/io/csv.h"
+
+namespace coca::train {
+
+struct StepReport;
+struct TrainState;
+
+class MetricsFile {
+ public:
+  // Keeps the rows up to `step` of an existing file.
+  MetricsFile(const std::filesystem::path& file, int64_t step);
+  void row(const StepReport&, double mean_loss, const TrainState&);
+  void flush();
+
+ private:
+  std::unique_ptr<io::CsvWriter> writer_;
+};
+
+struct MetricsRow {
+  int64_t step = 0;
+  double loss = 0, validation_loss = 0;  // NaN where there is none
+};
+std::vector<MetricsRow> read_metrics(const std::filesystem::path& file);
+
+}  // namespace coca::train

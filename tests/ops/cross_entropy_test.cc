@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/ops/cross_entropy.h"
+
+#include "coca/kernels/ref/cross_entropy.h"
+#include "coca/kernels/ref/linear.h"
+#include "ops/op_test.h"
+
+namespace coca::test {
+namespace {
+
+constexpr float kScale = 0.37f;
+
+// Every fifth row ignored (when there are several), the others with random targets.
+std::vector<int32_t> some_targets(int64_t M, int64_t V) {
+  Rng rng(9);
+  std::vector<int32_t> targets(static_cast<size_t>(M));
+  for (size_t m = 0; m < targets.size(); ++m)
+    targets[m] = m % 5 == 3 ? ops::kIgnoreTarget : static_cast<int32_t>(rng.below(static_cast<uint64_t>(V)));
+  return targets;
+}
+
+template <typename T>
+struct Expected {
+  std::vector<T> nll, lse, dlogits;
+
+  Expected(int64_t M, int64_t V, const std::vector<float>& logits, const std::vector<int32_t>& targets)
+      : nll(static_cast<size_t>(M)), lse(nll), dlogits(logits.size()) {
+    const auto x = as<T>(logits);
+    ref::cross_entropy_forward<T>(M, V, x.data(), targets.data(), nll.data(), lse.data());
+    ref::cross_entropy_backward<T>(M, V, x.data(), targets.data(), lse.data(), static_cast<T>(kScale),
+                                   dlogits.data());
+  }
+};
+
+void run_case(Context& context, int64_t M, int64_t V, double span) {
+  const auto logits = random_values(M * V, 1, -span, span);
+  const auto target_values = some_targets(M, V);
+  const Expected<double> want(M, V, logits, target_values);
+  const Expected<float> naive(M, V, logits, target_values);
+  const Tensor targets = int_tensor(target_values);
+  Guarded x(M, V, logits), nll(1, M), lse(1, M), dlogits(M, V);
+  ops::cross_entropy_forward(
+      context, {.logits = x.ref(), .targets = targets, .nll = nll.vector(), .lse = lse.vector()});
+  ops::cross_entropy_backward(context, {.logits = x.ref(),
+                                        .targets = targets,
+                                        .lse = lse.vector(),
+                                        .scale = kScale,
+                                        .dlogits = dlogits.ref()});
+  const ErrorRule rule{.terms = static_cast<double>(V), .zero_share = V == 1 ? 1.0 : 0.5};
+  expect_close(nll.values(), want.nll, naive.nll, rule, "nll");
+  expect_close(lse.values(), want.lse, naive.lse, rule, "lse");
+  expect_close(dlogits.values(), want.dlogits, naive.dlogits, rule, "dlogits");
+  for (Guarded* out : {&nll, &lse, &dlogits}) out->expect_intact("cross_entropy");
+  const auto apart = dlogits.values();
+  ops::cross_entropy_backward(
+      context,
+      {.logits = x.ref(), .targets = targets, .lse = lse.vector(), .scale = kScale, .dlogits = x.ref()});
+  EXPECT_EQ(x.values(), apart) << "in place";
+}
+
+TEST(CrossEntropy, ValuesAndGradientsOnEveryTarget) {
+  for (const auto& [M, V] :
+       std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {3, 2}, {6, 17}, {7, 256}, {33, 1031}})
+    for (double span : {3.0, 60.0}) {
+      SCOPED_TRACE(fmt::format("M={} V={} span={}", M, V, span));
+      for_each_target([&, m = M, v = V] {
+        Context context;
+        run_case(context, m, v, span);
+      });
+      Context forced;
+      forced.force_impl("cross_entropy", "ref");
+      run_case(forced, M, V, span);
+    }
+}
+
+TEST(CrossEntropy, ReferenceGradientIsTheComplexStep) {
+  constexpr int64_t M = 4, V = 7;
+  const std::vector<int32_t> targets = {3, 0, ops::kIgnoreTarget, 6};
+  const auto logits = as<double>(random_values(M * V, 1, -3, 3));
+  std::vector<double> nll(M), lse(M), dlogits(M * V);
+  ref::cross_entropy_forward<double>(M, V, logits.data(), targets.data(), nll.data(), lse.data());
+  ref::cross_entropy_backward<double>(M, V, logits.data(), targets.data(), lse.data(), 0.25, dlogits.data());
+  const auto expected = complex_step_gradient(logits, [&](std::span<const Complex> at) {
+    std::vector<Complex> nllc(M);
+    ref::cross_entropy_forward<Complex>(M, V, at.data(), targets.data(), nllc.data(), nullptr);
+    return weighted_sum(nllc, std::vector<double>(M, 0.25));
+  });
+  expect_gradient(dlogits, expected, "cross_entropy");
+}
+
+// The fused loss from plain pieces: logits, cross entropy, the two products of its gradient.
+template <typename T>
+struct ExpectedLm {
+  std::vector<T> nll, dx, dw;
+
+  ExpectedLm(int64_t M, int64_t V, int64_t C, const std::vector<float>& xf, const std::vector<float>& wf,
+             const std::vector<float>& dw0, const std::vector<int32_t>& targets)
+      : nll(static_cast<size_t>(M)), dx(xf.size()), dw(as<T>(dw0)) {
+    const auto x = as<T>(xf), w = as<T>(wf);
+    std::vector<T> logits(static_cast<size_t>(M * V)), lse(static_cast<size_t>(M));
+    const TensorView<const T, 2> xv{x.data(), {M, C}, {C, 1}}, wv{w.data(), {V, C}, {C, 1}};
+    const TensorView<T, 2> lv{logits.data(), {M, V}, {V, 1}};
+    ref::linear_forward<T>(xv, wv, {}, lv);
+    ref::cross_entropy_forward<T>(M, V, logits.data(), targets.data(), nll.data(), lse.data());
+    ref::cross_entropy_backward<T>(M, V, logits.data(), targets.data(), lse.data(), static_cast<T>(kScale),
+                                   logits.data());
+    ref::linear_backward_x<T>(wv, lv, TensorView<T, 2>{dx.data(), {M, C}, {C, 1}});
+    ref::linear_backward_w<T>(xv, lv, TensorView<T, 2>{dw.data(), {V, C}, {C, 1}});
+  }
+};
+
+void run_lm(Context& context, int64_t M, int64_t V, int64_t C, int64_t chunk_rows) {
+  const auto x_values = random_values(M * C, 1), w_values = random_values(V * C, 2),
+             dw0 = random_values(V * C, 3);
+  const auto target_values = some_targets(M, V);
+  const ExpectedLm<double> want(M, V, C, x_values, w_values, dw0, target_values);
+  const ExpectedLm<float> naive(M, V, C, x_values, w_values, dw0, target_values);
+  const Tensor targets = int_tensor(target_values);
+  Guarded x(M, C, x_values), w(V, C, w_values), nll(1, M), nll_only(1, M), dx(M, C), dw(V, C, dw0),
+      dx_only(M, C);
+  const ops::LmLoss loss{
+      .x = x.ref(), .w = w.ref(), .targets = targets, .nll = nll.vector(), .chunk_rows = chunk_rows};
+  ops::lm_loss_forward_backward(context, loss, {.scale = kScale, .dx = dx.ref(), .dw = dw.ref()});
+  ops::LmLoss loss_only = loss;
+  loss_only.nll = nll_only.vector();
+  ops::lm_loss_forward(context, loss_only);
+  ops::lm_loss_forward_backward(context, loss, {.scale = kScale, .dx = dx_only.ref()});
+  const ErrorRule rule{.terms = static_cast<double>(V + C)};
+  expect_close(nll.values(), want.nll, naive.nll, rule, "nll");
+  expect_close(nll_only.values(), want.nll, naive.nll, rule, "nll of the forward pass alone");
+  expect_close(dx.values(), want.dx, naive.dx, rule, "dx");
+  expect_close(dw.values(), want.dw, naive.dw, {.terms = static_cast<double>(M + C)}, "dw");
+  EXPECT_EQ(dx_only.values(), dx.values()) << "without dw";
+  for (Guarded* out : {&nll, &nll_only, &dx, &dw}) out->expect_intact("lm_loss");
+}
+
+TEST(LmLoss, ValuesAndGradientsOnEveryTarget) {
+  struct Shape {
+    int64_t M, V, C, chunk_rows;
+  };
+  for (const auto& s :
+       std::vector<Shape>{{1, 2, 1, 0}, {7, 33, 5, 3}, {23, 131, 17, 23}, {40, 67, 33, 0}, {40, 67, 33, 1}}) {
+    SCOPED_TRACE(fmt::format("M={} V={} C={} chunk={}", s.M, s.V, s.C, s.chunk_rows));
+    for_each_target([&] {
+      Context context;
+      run_lm(context, s.M, s.V, s.C, s.chunk_rows);
+    });
+    Context forced;
+    forced.force_impl("cross_entropy", "ref");
+    forced.force_impl("linear", "ref");
+    run_lm(forced, s.M, s.V, s.C, s.chunk_rows);
+  }
+}
+
+TEST(LmLoss, IgnoredRowsHaveNoLossAndNoGradient) {
+  constexpr int64_t M = 3, V = 20, C = 8;
+  Context context;
+  Tensor x = random_tensor({M, C}, 1), w = random_tensor({V, C}, 2), nll({M}), dx({M, C}), dw({V, C});
+  const Tensor targets = int_tensor({4, ops::kIgnoreTarget, 5});
+  ops::lm_loss_forward_backward(context, {.x = x, .w = w, .targets = targets, .nll = nll},
+                                {.dx = dx, .dw = dw});
+  EXPECT_EQ(nll.values<float>()[1], 0.0f);
+  EXPECT_GT(nll.values<float>()[0], 0.0f);
+  for (int64_t c = 0; c < C; ++c) EXPECT_EQ(dx.values<float>()[static_cast<size_t>(C + c)], 0.0f);
+  // A change of the ignored row changes nothing in dw.
+  Tensor dw_other({V, C});
+  for (int64_t c = 0; c < C; ++c) x.values<float>()[static_cast<size_t>(C + c)] += 1.0f;
+  ops::lm_loss_forward_backward(context, {.x = x, .w = w, .targets = targets, .nll = nll},
+                                {.dx = dx, .dw = dw_other});
+  EXPECT_EQ(convert<float>(dw), convert<float>(dw_other));
+}
+
+TEST(LmLoss, BitsDoNotDependOnThreads) {
+  constexpr int64_t M = 200, V = 300, C = 64;
+  const Tensor x = random_tensor({M, C}, 1), w = random_tensor({V, C}, 2),
+               targets = int_tensor(some_targets(M, V));
+  expect_same_bits(
+      [&] {
+        Context context;
+        Tensor nll({M}), dx({M, C}), dw({V, C});
+        ops::lm_loss_forward_backward(context,
+                                      {.x = x, .w = w, .targets = targets, .nll = nll, .chunk_rows = 70},
+                                      {.dx = dx, .dw = dw});
+        std::vector<float> all;
+        for (const Tensor* t : {&nll, &dx, &dw})
+          all.insert(all.end(), t->values<float>().begin(), t->values<float>().end());
+        return all;
+      },
+      "lm_loss");
+}
+
+TEST(CrossEntropy, NaNShowsOnEveryTarget) {
+  const Tensor targets = int_tensor({3, 3});
+  for (int64_t bad : {0, 5, 36})
+    for_each_target([&] {
+      Context context;
+      Tensor logits = random_tensor({2, 37}, 1), nll({2}), lse({2});
+      logits.values<float>()[static_cast<size_t>(bad)] = std::numeric_limits<float>::quiet_NaN();
+      ops::cross_entropy_forward(context, {.logits = logits, .targets = targets, .nll = nll, .lse = lse});
+      EXPECT_TRUE(std::isnan(nll.values<float>()[0])) << "NaN at " << bad;
+      EXPECT_TRUE(std::isfinite(nll.values<float>()[1]));
+    });
+}
+
+TEST(CrossEntropy, Errors) {
+  Context context;
+  Tensor logits({3, 50}), nll({3}), lse({2}), x({3, 4}), w({50, 5}), w4({50, 4});
+  const Tensor good = int_tensor({0, -1, 49}), high = int_tensor({0, 50, 0}), low = int_tensor({0, 1, -2});
+  const auto forward = [&](TensorRef targets) {
+    return [&, targets] {
+      ops::cross_entropy_forward(context, {.logits = logits, .targets = targets, .nll = nll});
+    };
+  };
+  expect_error(forward(high), "[cross_entropy] targets[1] = 50 is not in 0..49 and not -1");
+  expect_error(forward(low), "[cross_entropy] targets[2] = -2 is not in 0..49 and not -1");
+  expect_error(forward(nll), "[cross_entropy] targets has type F32; expected I32");
+  expect_error(
+      [&] {
+        ops::cross_entropy_backward(context,
+                                    {.logits = logits, .targets = good, .lse = lse, .dlogits = logits});
+      },
+      "[cross_entropy] lse has shape [2]; expected [3]");
+  expect_error([&] { ops::lm_loss_forward(context, {.x = x, .w = w, .targets = good, .nll = nll}); },
+               "[lm_loss] x [3, 4] and w [50, 5]: C differs (4 and 5)");
+  expect_error([&] { ops::lm_loss_forward(context, {.x = x, .w = w4, .targets = high, .nll = nll}); },
+               "[lm_loss] targets[1] = 50 is not in 0..49 and not -1");
+  expect_error(
+      [&] {
+        ops::lm_loss_forward(context, {.x = x, .w = w4, .targets = good, .nll = nll, .chunk_rows = -1});
+      },
+      "[lm_loss] chunk_rows = -1 must not be negative");
+}
+
+}  // namespace
+}  // namespace coca::test

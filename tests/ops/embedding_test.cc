@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/ops/embedding.h"
+
+#include "coca/kernels/ref/embedding.h"
+#include "ops/op_test.h"
+
+namespace coca::test {
+namespace {
+
+struct Shape {
+  int64_t M, V, C;
+};
+const std::vector<Shape> kShapes = {{1, 1, 1}, {3, 5, 7}, {40, 11, 67}, {129, 17, 257}, {9, 300, 1031}};
+
+std::vector<int32_t> random_ids(int64_t M, int64_t V, uint64_t seed) {
+  Rng rng(seed);
+  std::vector<int32_t> ids(static_cast<size_t>(M));
+  for (int32_t& id : ids) id = static_cast<int32_t>(rng.below(static_cast<uint64_t>(V)));
+  return ids;
+}
+
+template <typename T>
+std::vector<T> expected_gradient(const Shape& s, const std::vector<int32_t>& ids,
+                                 const std::vector<float>& dy, const std::vector<float>& start) {
+  auto d = as<T>(start);
+  ref::embedding_backward<T>(s.M, s.C, ids.data(), as<T>(dy).data(), d.data());
+  return d;
+}
+
+void run_case(Context& context, const Shape& s) {
+  const std::vector<int32_t> id_values = random_ids(s.M, s.V, 5);
+  const Tensor ids = int_tensor(id_values);
+  const auto dy_values = random_values(s.M * s.C, 2), start = random_values(s.V * s.C, 3);
+  Guarded table(s.V, s.C, random_values(s.V * s.C, 1)), y(s.M, s.C), dy(s.M, s.C, dy_values),
+      dtable(s.V, s.C, start);
+  ops::embedding_forward(context, {.ids = ids, .table = table.ref(), .y = y.ref()});
+  ops::embedding_backward(context, {.ids = ids, .dy = dy.ref(), .dtable = dtable.ref()});
+  std::vector<float> looked_up(static_cast<size_t>(s.M * s.C));
+  ref::embedding_forward<float>(s.M, s.C, id_values.data(), table.values().data(), looked_up.data());
+  EXPECT_EQ(y.values(), looked_up);
+  // The order of the additions is the reference's, so even the bits agree.
+  EXPECT_EQ(dtable.values(), expected_gradient<float>(s, id_values, dy_values, start));
+  expect_close(dtable.values(), expected_gradient<double>(s, id_values, dy_values, start),
+               expected_gradient<float>(s, id_values, dy_values, start),
+               {.terms = static_cast<double>(s.M + 1)}, "dtable");
+  y.expect_intact("y");
+  dtable.expect_intact("dtable");
+}
+
+TEST(Embedding, ValuesAndGradientsOnEveryTarget) {
+  for (const Shape& shape : kShapes) {
+    SCOPED_TRACE(fmt::format("M={} V={} C={}", shape.M, shape.V, shape.C));
+    for_each_target([&] {
+      Context context;
+      run_case(context, shape);
+    });
+    Context forced;
+    forced.force_impl("embedding", "ref");
+    run_case(forced, shape);
+  }
+}
+
+TEST(Embedding, ReferenceGradientIsTheComplexStep) {
+  constexpr int64_t M = 6, V = 4, C = 3;
+  const std::vector<int32_t> ids = {2, 0, 2, 3, 2, 0};
+  const auto table = as<double>(random_values(V * C, 1)), dy = as<double>(random_values(M * C, 2));
+  std::vector<double> dtable(V * C);
+  ref::embedding_backward<double>(M, C, ids.data(), dy.data(), dtable.data());
+  const auto expected = complex_step_gradient(table, [&](std::span<const Complex> at) {
+    std::vector<Complex> y(M * C);
+    ref::embedding_forward<Complex>(M, C, ids.data(), at.data(), y.data());
+    return weighted_sum(y, dy);
+  });
+  expect_gradient(dtable, expected, "embedding");
+}
+
+TEST(Embedding, BitsDoNotDependOnThreads) {
+  constexpr int64_t M = 500, V = 7, C = 200;
+  const Tensor ids = int_tensor(random_ids(M, V, 1)), dy = random_tensor({M, C}, 2);
+  expect_same_bits(
+      [&] {
+        Context context;
+        Tensor dtable({V, C});
+        ops::embedding_backward(context, {.ids = ids, .dy = dy, .dtable = dtable});
+        return convert<float>(dtable);
+      },
+      "dtable");
+}
+
+TEST(Embedding, Errors) {
+  Context context;
+  Tensor table({50, 4}), y({3, 4}), narrow({3, 3});
+  const Tensor good = int_tensor({0, 49, 7}), high = int_tensor({0, 77, 99}), low = int_tensor({0, 1, -1});
+  const auto forward = [&](TensorRef ids, MutTensorRef to) {
+    return [&context, &table, ids, to] {
+      ops::embedding_forward(context, {.ids = ids, .table = table, .y = to});
+    };
+  };
+  expect_error(forward(high, y), "[embedding] ids[1] = 77 is not in 0..49");
+  expect_error(forward(low, y), "[embedding] ids[2] = -1 is not in 0..49");
+  expect_error(forward(good, narrow), "[embedding] y has shape [3, 3]; expected [3, 4]");
+  expect_error(forward(y, y), "[embedding] ids has type F32; expected I32");
+  expect_error([&] { ops::embedding_backward(context, {.ids = high, .dy = y, .dtable = table}); },
+               "[embedding] ids[1] = 77 is not in 0..49");
+}
+
+}  // namespace
+}  // namespace coca::test

@@ -1,0 +1,118 @@
+// tests/ops/op_test.h - what the op tests share: guarded tensors, every SIMD target, error texts, equal bits.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "coca/base/parallel.h"
+#include "coca/ops/impl.h"
+#include "support/numerics.h"
+
+namespace coca::test {
+
+// A float matrix (or vector: one row) amid sentinels: before, behind and between strided rows.
+class Guarded {
+ public:
+  Guarded(int64_t rows, int64_t cols, int64_t gap = 0)
+      : rows_(rows),
+        cols_(cols),
+        ld_(cols + gap),
+        cells_(static_cast<size_t>(rows * ld_ + 2 * kMargin), kSentinel) {}
+  Guarded(int64_t rows, int64_t cols, const std::vector<float>& values, int64_t gap = 0)
+      : Guarded(rows, cols, gap) {
+    for (int64_t m = 0; m < rows; ++m) std::copy_n(values.begin() + m * cols, cols, begin() + m * ld_);
+  }
+
+  MutTensorRef ref() { return {begin(), DType::kF32, {rows_, cols_}, {ld_, 1}}; }
+  MutTensorRef vector() { return {begin(), DType::kF32, {rows_ * cols_}}; }
+  std::vector<float> values() {
+    std::vector<float> out;
+    for (int64_t m = 0; m < rows_; ++m) out.insert(out.end(), begin() + m * ld_, begin() + m * ld_ + cols_);
+    return out;
+  }
+  // Every cell outside the matrix still holds the sentinel, and (written) none inside does.
+  void expect_intact(const std::string& what) const {
+    for (int64_t i = 0; i < static_cast<int64_t>(cells_.size()); ++i) {
+      const int64_t at = i - kMargin, row = at < 0 ? -1 : at / ld_, col = at < 0 ? 0 : at % ld_;
+      const bool inside = row >= 0 && row < rows_ && col < cols_;
+      ASSERT_EQ(inside, cells_[static_cast<size_t>(i)] != kSentinel)
+          << what << ": " << (inside ? "not written" : "stray write") << " at row " << row << " column "
+          << col;
+    }
+  }
+
+ private:
+  static constexpr int64_t kMargin = 64;
+  float* begin() { return cells_.data() + kMargin; }
+
+  int64_t rows_, cols_, ld_;
+  std::vector<float> cells_;
+};
+
+// Runs body once for every SIMD target of this CPU and build; the best one is active afterwards.
+inline void for_each_target(const std::function<void()>& body) {
+  const std::vector<std::string> targets = ops::cpu_targets();
+  for (const std::string& target : targets) {
+    ops::set_cpu_target(target);
+    SCOPED_TRACE("target " + target);
+    body();
+  }
+  ops::set_cpu_target(targets.front());
+}
+
+inline void expect_error(const std::function<void()>& body, const std::string& text) {
+  try {
+    body();
+  } catch (const Error& error) {
+    EXPECT_THAT(error.what(), testing::HasSubstr(text));
+    return;
+  }
+  ADD_FAILURE() << "no error; expected: " << text;
+}
+
+// body's numbers have the same bits for 1, 2 and 3 threads.
+inline void expect_same_bits(const std::function<std::vector<float>()>& body, const std::string& what) {
+  const int before = max_threads();
+  set_max_threads(1);
+  const std::vector<float> one = body();
+  for (int threads : {2, 3}) {
+    set_max_threads(threads);
+    const std::vector<float> many = body();
+    ASSERT_EQ(one.size(), many.size());
+    EXPECT_EQ(0, std::memcmp(one.data(), many.data(), one.size() * sizeof(float)))
+        << what << ": " << threads << " threads give other bits than one";
+  }
+  set_max_threads(before);
+}
+
+template <typename To>
+std::vector<To> as(const std::vector<float>& from) {
+  return std::vector<To>(from.begin(), from.end());
+}
+
+// A loss that weighs every output differently: sum of weights * y.
+inline Complex weighted_sum(const std::vector<Complex>& y, const std::vector<double>& weights) {
+  Complex sum = 0;
+  for (size_t i = 0; i < y.size(); ++i) sum += y[i] * weights[i];
+  return sum;
+}
+
+inline std::vector<double> joined(const std::vector<std::vector<double>>& parts) {
+  std::vector<double> all;
+  for (const auto& part : parts) all.insert(all.end(), part.begin(), part.end());
+  return all;
+}
+
+inline Tensor int_tensor(const std::vector<int32_t>& values) {
+  Tensor t({static_cast<int64_t>(values.size())}, DType::kI32);
+  std::copy(values.begin(), values.end(), t.values<int32_t>().begin());
+  return t;
+}
+
+}  // namespace coca::test
