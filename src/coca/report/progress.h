@@ -1,0 +1,54 @@
+// coca/report/progress.h - progress lines for long work: rewritten in place on a terminal, few in a log file.
+//
+//   Progress progress({.total = steps, .unit = "steps", .label = "train", .terminal = Terminal::kYes}, sink);
+//   progress.update(step, "loss 2.31");   // as often as one likes; most calls write nothing
+//   progress.finish();
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <string_view>
+
+namespace coca::report {
+
+enum class Terminal : uint8_t { kNo, kYes };
+
+struct ProgressOptions {
+  int64_t total = 0;  // 0: not known, then neither share nor time left is shown
+  int64_t start = 0;  // done before this run; the time left is judged by this run alone
+  std::string unit = "steps";
+  std::string label;
+  Terminal terminal = Terminal::kNo;
+  std::optional<double> min_seconds;  // between lines; default 0.2 on a terminal, 10 elsewhere
+  int max_lines = 40;                 // about so many in all where there is no terminal
+  int columns = 100;                  // a line on a terminal is cut to this, so that it can be rewritten
+  std::function<double()> clock;      // seconds; default: the monotonic clock
+};
+
+class Progress {
+ public:
+  using Sink = std::function<void(std::string_view)>;
+
+  Progress(ProgressOptions options, Sink sink);  // an empty sink: nothing is said
+
+  // `done` of the total is done; `text` is appended to the line. Writes at most one line, and mostly none.
+  void update(int64_t done, std::string_view text = {});
+  // The last line: what was done, how long it took, and `text`. Later calls do nothing.
+  void finish(std::string_view text = {});
+
+ private:
+  std::string line(double now, std::string_view text) const;
+  void write(std::string text, bool last);
+
+  ProgressOptions options_;
+  Sink sink_;
+  double start_seconds_ = 0, last_seconds_ = 0, interval_ = 0;
+  int64_t done_ = 0, last_done_ = 0;
+  int lines_ = 0;
+  bool finished_ = false;
+};
+
+}  // namespace coca::report

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/report/table.h"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstdio>
+#include <string_view>
+
+#include "coca/base/error.h"
+#include "coca/io/csv.h"
+#include "coca/report/escape.h"
+
+namespace coca::report {
+
+namespace {
+
+void check(const Table& table) {
+  for (size_t r = 0; r < table.rows.size(); ++r)
+    COCA_CHECK(table.rows[r].size() == table.header.size(),
+               "[table] \"{}\": row {} has {} cells, the header {}", table.title, r, table.rows[r].size(),
+               table.header.size());
+}
+
+Align align_of(const Table& table, size_t column) {
+  if (column < table.align.size()) return table.align[column];
+  return column == 0 ? Align::kLeft : Align::kRight;
+}
+
+// Code points: right for Latin text and box drawing, too small for wide East Asian characters.
+size_t width_of(std::string_view text) {
+  return static_cast<size_t>(std::count_if(
+      text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
+}
+
+std::string padded(const std::string& text, size_t width, Align align) {
+  const std::string space(width - std::min(width, width_of(text)), ' ');
+  return align == Align::kLeft ? text + space : space + text;
+}
+
+std::string markdown_line(const std::vector<std::string>& cells) {
+  std::string out = "|";
+  for (const std::string& cell : cells) out += " " + escape_markdown(cell) + " |";
+  return out + "\n";
+}
+
+}  // namespace
+
+std::string to_text(const Table& table) {
+  check(table);
+  std::vector<size_t> widths;
+  for (const std::string& cell : table.header) widths.push_back(width_of(single_line(cell)));
+  for (const auto& row : table.rows)
+    for (size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], width_of(single_line(row[c])));
+
+  const auto line = [&](const std::vector<std::string>& cells) {
+    std::string out;
+    for (size_t c = 0; c < cells.size(); ++c)
+      out += (c ? "  " : "") + padded(single_line(cells[c]), widths[c], align_of(table, c));
+    out.erase(out.find_last_not_of(' ') + 1);
+    return out + "\n";
+  };
+  std::string out = table.title.empty() ? "" : single_line(table.title) + "\n";
+  out += line(table.header);
+  for (size_t c = 0; c < widths.size(); ++c) out += (c ? "  " : "") + std::string(widths[c], '-');
+  out += "\n";
+  for (const auto& row : table.rows) out += line(row);
+  return out;
+}
+
+std::string to_markdown(const Table& table) {
+  check(table);
+  std::string out = table.title.empty() ? "" : "**" + escape_markdown(table.title) + "**\n\n";
+  out += markdown_line(table.header) + "|";
+  for (size_t c = 0; c < table.header.size(); ++c)
+    out += align_of(table, c) == Align::kLeft ? ":---|" : "---:|";
+  out += "\n";
+  for (const auto& row : table.rows) out += markdown_line(row);
+  return out;
+}
+
+std::string to_html(const Table& table) {
+  check(table);
+  const auto line = [&](const std::vector<std::string>& cells, std::string_view tag) {
+    std::string out = "<tr>";
+    for (size_t c = 0; c < cells.size(); ++c)
+      out +=
+          fmt::format("<{0}{1}>{2}</{0}>", tag, align_of(table, c) == Align::kRight ? " class=\"right\"" : "",
+                      escape_html(single_line(cells[c])));
+    return out + "</tr>\n";
+  };
+  std::string out = "<div class=\"table\"><table>\n";
+  if (!table.title.empty()) out += "<caption>" + escape_html(single_line(table.title)) + "</caption>\n";
+  out += "<thead>\n" + line(table.header, "th") + "</thead>\n<tbody>\n";
+  for (const auto& row : table.rows) out += line(row, "td");
+  return out + "</tbody>\n</table></div>\n";
+}
+
+std::string to_csv(const Table& table) {
+  check(table);
+  std::string out = io::csv_line(table.header);
+  for (const auto& row : table.rows) out += io::csv_line(row);
+  return out;
+}
+
+std::string format_number(std::optional<double> value, int significant) {
+  if (!value) return "-";
+  if (std::isnan(*value)) return "nan";
+  if (std::isinf(*value)) return *value > 0 ? "inf" : "-inf";
+  char digits[64];
+  std::snprintf(digits, sizeof digits, "%#.*g", std::clamp(significant, 1, 17), *value);  // fmt's # adds ".0"
+  std::string text = digits;
+  const size_t e = text.find('e');  // "1235." and "1.e+05" lose their point
+  const size_t end = e == std::string::npos ? text.size() : e;
+  if (end > 0 && text[end - 1] == '.') text.erase(end - 1, 1);
+  return text;
+}
+
+std::string format_count(int64_t count) {
+  std::string digits = fmt::format("{}", count);
+  const size_t first = count < 0 ? 1 : 0;
+  for (size_t at = digits.size(); at > first + 3;) digits.insert(at -= 3, 1, ',');
+  return digits;
+}
+
+std::string format_duration(double seconds) {
+  if (!std::isfinite(seconds) || seconds < 0) return "-";
+  if (seconds == 0) return "0 s";
+  if (seconds < 0.9995e-3) return fmt::format("{:.0f} us", seconds * 1e6);
+  if (seconds < 0.9995) return fmt::format("{:.{}f} ms", seconds * 1e3, seconds < 0.00995 ? 1 : 0);
+  if (seconds < 59.95) return fmt::format("{:.1f} s", seconds);
+  if (seconds > 1e9) return fmt::format("{:.0f} d", seconds / 86400);
+  const int64_t whole = std::llround(seconds);
+  if (whole < 3600) return fmt::format("{} min {:02} s", whole / 60, whole % 60);
+  const int64_t minutes = std::llround(seconds / 60);
+  if (minutes < 24 * 60) return fmt::format("{} h {:02} min", minutes / 60, minutes % 60);
+  const int64_t hours = std::llround(seconds / 3600);
+  return fmt::format("{} d {:02} h", hours / 24, hours % 24);
+}
+
+std::string format_bytes(int64_t bytes) {
+  constexpr std::array<std::string_view, 5> kUnits = {"KiB", "MiB", "GiB", "TiB", "PiB"};
+  if (bytes < 1024 && bytes > -1024) return fmt::format("{} B", bytes);
+  double value = static_cast<double>(bytes) / 1024;
+  size_t unit = 0;
+  while (std::abs(value) >= 1023.95 && unit + 1 < kUnits.size()) value /= 1024, ++unit;
+  return fmt::format("{:.1f} {}", value, kUnits[unit]);
+}
+
+}  // namespace coca::report

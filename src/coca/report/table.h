@@ -1,0 +1,34 @@
+// coca/report/table.h - one table, rendered for a terminal, Markdown, HTML and CSV; and the wording of
+// numbers.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace coca::report {
+
+enum class Align : uint8_t { kLeft, kRight };
+
+struct Table {
+  std::string title;  // may be empty
+  std::vector<std::string> header;
+  std::vector<std::vector<std::string>> rows;  // each as long as the header; the renderers check
+  std::vector<Align> align;                    // what is missing: first column left, the others right
+};
+
+std::string to_text(const Table& table);
+std::string to_markdown(const Table& table);
+std::string to_html(const Table& table);
+std::string to_csv(const Table& table);  // RFC 4180 with "\n"; without the title
+
+// "4.627", "122.3", "1.235e+05"; trailing zeros stay, so that columns line up; "inf", "nan", and "-" for no
+// value.
+std::string format_number(std::optional<double> value, int significant = 4);
+std::string format_count(int64_t count);      // "851,968"
+std::string format_duration(double seconds);  // "45.2 s", "12 min 05 s", "1 h 02 min"; "-" when not finite
+std::string format_bytes(int64_t bytes);      // "512 B", "1.5 KiB", "3.2 GiB"
+
+}  // namespace coca::report

@@ -1,0 +1,158 @@
+// Tables in four formats, and the wording of numbers.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/report/table.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "coca/base/error.h"
+#include "coca/report/escape.h"
+
+namespace coca::report {
+namespace {
+
+using ::testing::HasSubstr;
+
+Table sample() {
+  return {.title = "Perplexity",
+          .header = {"model", "512", "1024"},
+          .rows = {{"rope", "4.800", "35.00"}, {"CoCA é", "4.7", "4.900"}}};
+}
+
+TEST(Table, TextIsAligned) {
+  EXPECT_EQ(to_text(sample()),
+            "Perplexity\n"
+            "model     512   1024\n"
+            "------  -----  -----\n"
+            "rope    4.800  35.00\n"
+            "CoCA é    4.7  4.900\n");
+}
+
+TEST(Table, TextWithoutTitleAndWithExplicitAlignment) {
+  Table t = sample();
+  t.title.clear();
+  t.align = {Align::kRight, Align::kLeft};
+  EXPECT_EQ(to_text(t),
+            " model  512     1024\n"
+            "------  -----  -----\n"
+            "  rope  4.800  35.00\n"
+            "CoCA é  4.7    4.900\n");
+}
+
+TEST(Table, TextKeepsHostileCellsOnOneLine) {
+  const Table t = {.header = {"a"}, .rows = {{"x\ny\x1b[31m"}}};
+  EXPECT_EQ(to_text(t), "a\n--------\nx y [31m\n");
+}
+
+TEST(Table, Markdown) {
+  EXPECT_EQ(to_markdown(sample()),
+            "**Perplexity**\n\n"
+            "| model | 512 | 1024 |\n"
+            "|:---|---:|---:|\n"
+            "| rope | 4.800 | 35.00 |\n"
+            "| CoCA é | 4.7 | 4.900 |\n");
+}
+
+TEST(Table, MarkdownEscapes) {
+  const Table t = {.header = {"a|b"}, .rows = {{"<b>*x*_y_`z`\n&amp;[l](u)\\"}}};
+  EXPECT_EQ(to_markdown(t), "| a\\|b |\n|:---|\n| \\<b\\>\\*x\\*\\_y\\_\\`z\\` &amp;amp;\\[l\\](u)\\\\ |\n");
+}
+
+TEST(Table, HtmlEscapes) {
+  const Table t = {.title = "a<b", .header = {"x", "\"y\""}, .rows = {{"<script>alert('1')</script>", "&"}}};
+  const std::string html = to_html(t);
+  EXPECT_THAT(html, HasSubstr("<caption>a&lt;b</caption>"));
+  EXPECT_THAT(html, HasSubstr("<th class=\"right\">&quot;y&quot;</th>"));
+  EXPECT_THAT(html, HasSubstr("<td>&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;</td>"));
+  EXPECT_THAT(html, HasSubstr("<td class=\"right\">&amp;</td>"));
+}
+
+TEST(Table, CsvQuotes) {
+  const Table t = {
+      .title = "not in it", .header = {"a", "b"}, .rows = {{"x,y", "say \"hi\""}, {"", "two\nlines"}}};
+  EXPECT_EQ(to_csv(t), "a,b\n\"x,y\",\"say \"\"hi\"\"\"\n,\"two\nlines\"\n");
+}
+
+TEST(Table, RaggedRowsAreRefused) {
+  const Table t = {.title = "T", .header = {"a", "b"}, .rows = {{"1", "2"}, {"1"}}};
+  for (auto render : {to_text, to_markdown, static_cast<std::string (*)(const Table&)>(to_html), to_csv}) {
+    try {
+      render(t);
+      ADD_FAILURE() << "accepted";
+    } catch (const Error& e) {
+      EXPECT_THAT(e.what(), HasSubstr("row 1 has 1 cells, the header 2"));
+    }
+  }
+}
+
+TEST(Format, Number) {
+  EXPECT_EQ(format_number(4.6274), "4.627");
+  EXPECT_EQ(format_number(122.34), "122.3");
+  EXPECT_EQ(format_number(4.5), "4.500");
+  EXPECT_EQ(format_number(1234.4), "1234");
+  EXPECT_EQ(format_number(123456, 2), "1.2e+05");
+  EXPECT_EQ(format_number(100000, 1), "1e+05");
+  EXPECT_EQ(format_number(0.0), "0.000");
+  EXPECT_EQ(format_number(-2.5, 2), "-2.5");
+  EXPECT_EQ(format_number(std::nullopt), "-");
+  EXPECT_EQ(format_number(std::nan("")), "nan");
+  EXPECT_EQ(format_number(std::numeric_limits<double>::infinity()), "inf");
+  EXPECT_EQ(format_number(-std::numeric_limits<double>::infinity()), "-inf");
+}
+
+TEST(Format, Count) {
+  EXPECT_EQ(format_count(0), "0");
+  EXPECT_EQ(format_count(999), "999");
+  EXPECT_EQ(format_count(1000), "1,000");
+  EXPECT_EQ(format_count(851968), "851,968");
+  EXPECT_EQ(format_count(-1234567), "-1,234,567");
+  EXPECT_EQ(format_count(-999), "-999");
+  EXPECT_EQ(format_count(std::numeric_limits<int64_t>::min()), "-9,223,372,036,854,775,808");
+}
+
+TEST(Format, Duration) {
+  EXPECT_EQ(format_duration(0), "0 s");
+  EXPECT_EQ(format_duration(85e-6), "85 us");
+  EXPECT_EQ(format_duration(0.0042), "4.2 ms");
+  EXPECT_EQ(format_duration(0.85), "850 ms");
+  EXPECT_EQ(format_duration(0.9999), "1.0 s");
+  EXPECT_EQ(format_duration(45.2), "45.2 s");
+  EXPECT_EQ(format_duration(59.97), "1 min 00 s");
+  EXPECT_EQ(format_duration(725), "12 min 05 s");
+  EXPECT_EQ(format_duration(3599.7), "1 h 00 min");
+  EXPECT_EQ(format_duration(3720), "1 h 02 min");
+  EXPECT_EQ(format_duration(86390), "1 d 00 h");
+  EXPECT_EQ(format_duration(3 * 86400 + 7200), "3 d 02 h");
+  EXPECT_EQ(format_duration(-1), "-");
+  EXPECT_EQ(format_duration(std::nan("")), "-");
+}
+
+TEST(Format, Bytes) {
+  EXPECT_EQ(format_bytes(0), "0 B");
+  EXPECT_EQ(format_bytes(1023), "1023 B");
+  EXPECT_EQ(format_bytes(1536), "1.5 KiB");
+  EXPECT_EQ(format_bytes(1048575), "1.0 MiB");
+  EXPECT_EQ(format_bytes(int64_t{3435973837}), "3.2 GiB");
+}
+
+TEST(Escape, InvalidUtf8BecomesTheReplacementCharacter) {
+  EXPECT_EQ(single_line("a\xff"
+                        "b"),
+            "a\xef\xbf\xbd"
+            "b");
+  EXPECT_EQ(single_line("\xc0\xaf"), "\xef\xbf\xbd\xef\xbf\xbd");       // overlong
+  EXPECT_EQ(single_line("\xed\xa0\x80").substr(0, 3), "\xef\xbf\xbd");  // surrogate
+  EXPECT_EQ(single_line("\xe2\x82"), "\xef\xbf\xbd\xef\xbf\xbd");       // cut short
+  EXPECT_EQ(single_line("\xf0\x9f\x98\x80 \xe2\x82\xac \xc3\xa9"), "\xf0\x9f\x98\x80 \xe2\x82\xac \xc3\xa9");
+}
+
+TEST(Escape, GnuplotQuotes) {
+  EXPECT_EQ(quote_gnuplot("it's\n`x` 3%"), R"("it\047s \140x\140 3%")");
+  EXPECT_EQ(quote_gnuplot_tick("50%"), R"("50%%")");
+}
+
+}  // namespace
+}  // namespace coca::report
