@@ -1,0 +1,21 @@
+// coca/io/json_file.h - JSON read strictly (depth limit, no duplicate keys, whole input) and written
+// atomically. SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+namespace coca::io {
+
+inline constexpr int kMaxJsonDepth = 64;
+
+// `origin` names the text in errors ("config.json", "books.jsonl:17"). Error kBadFile says where and why.
+nlohmann::json parse_json(std::string_view text, std::string_view origin);
+nlohmann::json read_json(const std::filesystem::path& file);
+
+// Indented by two, with a final newline. Ordered values keep the order of their keys.
+void write_json(const std::filesystem::path& file, const nlohmann::json& value);
+void write_json(const std::filesystem::path& file, const nlohmann::ordered_json& value);
+
+}  // namespace coca::io

@@ -1,0 +1,50 @@
+// coca/io/mmap.cc - see mmap.h.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/io/mmap.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "coca/base/error.h"
+
+namespace coca::io {
+
+MappedFile::MappedFile(const std::filesystem::path& file) {
+  const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
+  COCA_CHECK_AS(kIo, fd >= 0, "{}: cannot open: {}", file.string(), std::strerror(errno));
+  struct stat info {};
+  const char* problem = nullptr;
+  void* data = nullptr;
+  size_t size = 0;
+  if (::fstat(fd, &info) != 0) {
+    problem = std::strerror(errno);
+  } else if (!S_ISREG(info.st_mode)) {
+    problem = S_ISDIR(info.st_mode) ? "is a folder, not a file" : "is not a regular file";
+  } else if (info.st_size > 0) {
+    size = static_cast<size_t>(info.st_size);
+    data = ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (data == MAP_FAILED) problem = std::strerror(errno);
+  }
+  ::close(fd);
+  COCA_CHECK_AS(kIo, problem == nullptr, "{}: cannot map: {}", file.string(), problem);
+  bytes_ = {static_cast<const std::byte*>(data), size};
+}
+
+MappedFile::~MappedFile() {
+  if (!bytes_.empty()) ::munmap(const_cast<std::byte*>(bytes_.data()), bytes_.size());
+}
+
+MappedFile::MappedFile(MappedFile&& other) noexcept : bytes_(std::exchange(other.bytes_, {})) {}
+
+MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
+  std::swap(bytes_, other.bytes_);
+  return *this;
+}
+
+}  // namespace coca::io

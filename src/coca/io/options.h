@@ -1,0 +1,170 @@
+// coca/io/options.h - the config system: one plain struct per command, one list of its fields.
+//
+//   struct TrainOptions {
+//     int64_t layers = 2;
+//     std::optional<double> clip;
+//     NormKind norm = NormKind::kLayerNorm;      // an enum with COCA_ENUM_NAMES
+//     template <class V> void visit(V&& v) {
+//       v.group("Model");                        // heading for what follows
+//       v("layers", "number of decoder layers", layers);
+//       v("norm", "normalization", norm);
+//       v.group("Training");
+//       v("clip", "largest gradient norm; null means no clipping", clip);
+//     }
+//   };
+//
+// The defaults are the initializers. The list serves JSON here and command-line flags in tools/ ("max_len"
+// becomes --max-len). Field types: int64_t, double, float, bool, std::string, vectors of string, int64_t and
+// double, optionals of int64_t, double and string, enums. A value of the wrong type names key, value and
+// type; an unknown key names the nearest known one; keys that are absent keep what the struct holds.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+#include "coca/base/enum_names.h"
+
+namespace coca::io {
+
+namespace detail {
+
+template <typename T>
+struct IsOptional : std::false_type {};
+template <typename T>
+struct IsOptional<std::optional<T>> : std::true_type {};
+template <typename T>
+struct IsVector : std::false_type {};
+template <typename T>
+struct IsVector<std::vector<T>> : std::true_type {};
+
+// Where a value came from, for messages.
+struct OptionPlace {
+  std::string_view origin, key;
+};
+
+// One value each way. JSON has no infinities and NaN: they are the strings "inf", "-inf", "nan".
+nlohmann::ordered_json scalar_to_json(double value);
+nlohmann::ordered_json scalar_to_json(float value);  // the shortest decimal of the float
+void scalar_from_json(const nlohmann::json& value, OptionPlace place, int64_t& out);
+void scalar_from_json(const nlohmann::json& value, OptionPlace place, double& out);
+void scalar_from_json(const nlohmann::json& value, OptionPlace place, float& out);
+void scalar_from_json(const nlohmann::json& value, OptionPlace place, bool& out);
+void scalar_from_json(const nlohmann::json& value, OptionPlace place, std::string& out);
+[[noreturn]] void option_type_error(const nlohmann::json& value, OptionPlace place,
+                                    std::string_view expected);
+// Error unless every key of `object` is in `known`.
+void check_option_keys(const nlohmann::json& object, const std::vector<std::string>& known,
+                       std::string_view origin);
+
+template <typename T>
+nlohmann::ordered_json option_to_json(const T& value) {
+  if constexpr (std::is_enum_v<T>) {
+    return std::string(enum_name(value));
+  } else if constexpr (std::is_floating_point_v<T>) {
+    return scalar_to_json(value);
+  } else if constexpr (IsOptional<T>::value) {
+    return value ? option_to_json(*value) : nlohmann::ordered_json(nullptr);
+  } else if constexpr (IsVector<T>::value) {
+    nlohmann::ordered_json list = nlohmann::ordered_json::array();
+    for (const auto& item : value) list.push_back(option_to_json(item));
+    return list;
+  } else {
+    return nlohmann::ordered_json(value);
+  }
+}
+
+template <typename T>
+void option_from_json(const nlohmann::json& value, OptionPlace place, T& out) {
+  if constexpr (std::is_enum_v<T>) {
+    std::string text;
+    scalar_from_json(value, place, text);
+    for (const auto& entry : EnumTraits<T>::names())
+      if (entry.name == text) {
+        out = entry.value;
+        return;
+      }
+    fail(ErrorKind::kInvalidArgument, "{}: \"{}\" is \"{}\"; expected one of {}", place.origin, place.key,
+         text, enum_choices<T>());
+  } else if constexpr (IsOptional<T>::value) {
+    if (value.is_null()) {
+      out.reset();
+      return;
+    }
+    typename T::value_type item{};
+    option_from_json(value, place, item);
+    out = std::move(item);
+  } else if constexpr (IsVector<T>::value) {
+    if (!value.is_array()) option_type_error(value, place, "a list");
+    T items;
+    for (const auto& element : value) {
+      typename T::value_type item{};
+      option_from_json(element, place, item);
+      items.push_back(std::move(item));
+    }
+    out = std::move(items);
+  } else {
+    scalar_from_json(value, place, out);
+  }
+}
+
+struct OptionWriter {
+  nlohmann::ordered_json object = nlohmann::ordered_json::object();
+
+  void group(std::string_view) {}
+  template <typename T>
+  void operator()(std::string_view name, std::string_view, T& field) {
+    object[std::string(name)] = option_to_json(field);
+  }
+};
+
+struct OptionReader {
+  const nlohmann::json& object;
+  std::string_view origin;
+
+  void group(std::string_view) {}
+  template <typename T>
+  void operator()(std::string_view name, std::string_view, T& field) {
+    const auto it = object.find(std::string(name));
+    if (it != object.end()) option_from_json(*it, {origin, name}, field);
+  }
+};
+
+struct OptionNames {
+  std::vector<std::string> names;
+
+  void group(std::string_view) {}
+  template <typename T>
+  void operator()(std::string_view name, std::string_view, T&) {
+    names.emplace_back(name);
+  }
+};
+
+}  // namespace detail
+
+// Every field, in the order of visit().
+template <class S>
+nlohmann::ordered_json options_to_json(S& options) {
+  detail::OptionWriter writer;
+  options.visit(writer);
+  return std::move(writer.object);
+}
+
+// Sets the fields whose keys are present. `origin` names the source in errors. An Error changes nothing.
+template <class S>
+void options_from_json(S& options, const nlohmann::json& object, std::string_view origin) {
+  detail::OptionNames known;
+  options.visit(known);
+  detail::check_option_keys(object, known.names, origin);
+  S changed = options;
+  detail::OptionReader reader{object, origin};
+  changed.visit(reader);
+  options = std::move(changed);
+}
+
+}  // namespace coca::io

@@ -1,0 +1,113 @@
+// coca/text/tokenizer.cc - the byte tokenizer, loading by name, stream decoding.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/text/tokenizer.h"
+
+#include <utility>
+
+#include "coca/base/error.h"
+#include "coca/io/fs.h"
+#include "coca/io/json_file.h"
+#include "coca/text/utf8.h"
+
+namespace coca::text {
+
+namespace stdfs = std::filesystem;
+
+namespace {
+
+constexpr const char* kConfigName = "coca_tokenizer.json";
+constexpr const char* kModelName = "tokenizer.model";
+
+class ByteTokenizer final : public Tokenizer {
+ public:
+  static constexpr int32_t kEndOfText = 256;
+
+  std::string kind() const override { return "byte"; }
+  int32_t vocab_size() const override { return kEndOfText + 1; }
+  std::optional<int32_t> bos_id() const override { return kEndOfText; }
+  std::optional<int32_t> eos_id() const override { return kEndOfText; }
+
+  std::vector<int32_t> encode(std::string_view text) const override {
+    std::vector<int32_t> ids(text.size());
+    for (size_t i = 0; i < text.size(); ++i) ids[i] = static_cast<unsigned char>(text[i]);
+    return ids;
+  }
+  void append_decoded(int32_t id, DecodeState& state, std::string& out) const override {
+    check_id(id);
+    state.at_start = false;
+    if (id != kEndOfText) out += static_cast<char>(id);
+  }
+  void save(const stdfs::path& dir) const override {
+    io::write_json(dir / kConfigName, nlohmann::json{{"type", "byte"}});
+  }
+  std::string fingerprint() const override { return "byte-257"; }
+};
+
+std::unique_ptr<Tokenizer> load_config(const stdfs::path& file) {
+  const nlohmann::json config = io::read_json(file);
+  COCA_CHECK_AS(kBadFile, config.is_object() && config.contains("type") && config["type"] == "byte",
+                "{}: expected {{\"type\": \"byte\"}}", file.string());
+  return make_byte_tokenizer();
+}
+
+std::unique_ptr<Tokenizer> load_folder(const stdfs::path& dir) {
+  const bool config = stdfs::exists(dir / kConfigName), model = stdfs::exists(dir / kModelName);
+  COCA_CHECK_AS(kBadFile, !(config && model), "{}: holds both {} and {}; keep the one that is meant",
+                dir.string(), kConfigName, kModelName);
+  if (config) return load_config(dir / kConfigName);
+  if (model) return load_sentencepiece(dir / kModelName);
+  fail(ErrorKind::kIo, "{}: no tokenizer: looked for {} and {}{}", dir.string(), kModelName, kConfigName,
+       stdfs::exists(dir / "tokenizer.json") ? "; tokenizer.json is there but not supported yet" : "");
+}
+
+}  // namespace
+
+void Tokenizer::check_id(int32_t id) const {
+  COCA_CHECK(id >= 0 && id < vocab_size(), "token id {} is outside the {} ids of the {} tokenizer", id,
+             vocab_size(), kind());
+}
+
+std::string Tokenizer::decode(std::span<const int32_t> ids) const {
+  DecodeState state;
+  std::string text;
+  for (const int32_t id : ids) append_decoded(id, state, text);
+  return text;
+}
+
+std::unique_ptr<Tokenizer> make_byte_tokenizer() {
+  return std::make_unique<ByteTokenizer>();
+}
+
+std::unique_ptr<Tokenizer> load_tokenizer(const stdfs::path& dir_or_file_or_name) {
+  const stdfs::path& where = dir_or_file_or_name;
+  if (where == "byte") return make_byte_tokenizer();
+  if (stdfs::is_directory(where)) return load_folder(where);
+  COCA_CHECK_AS(kIo, stdfs::exists(where),
+                "tokenizer \"{}\": expected \"byte\", a .model file, or a folder holding {} or {}",
+                where.string(), kModelName, kConfigName);
+  if (where.filename() == kConfigName) return load_config(where);
+  COCA_CHECK_AS(kBadFile, where.extension() != ".json",
+                "{}: tokenizer.json is not supported yet; expected a sentencepiece .model file",
+                where.string());
+  return load_sentencepiece(where);
+}
+
+std::string StreamDecoder::push(int32_t id) {
+  tokenizer_->append_decoded(id, state_, pending_);
+  size_t ready = 0;
+  while (ready < pending_.size()) {
+    const Utf8Sequence next = next_utf8(std::string_view(pending_).substr(ready));
+    if (next.step == Utf8Step::kIncomplete) break;
+    ready += next.length;
+  }
+  std::string out = pending_.substr(0, ready);
+  pending_.erase(0, ready);
+  return out;
+}
+
+std::string StreamDecoder::finish() {
+  state_ = {};
+  return std::exchange(pending_, {});
+}
+
+}  // namespace coca::text

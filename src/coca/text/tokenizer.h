@@ -1,0 +1,80 @@
+// coca/text/tokenizer.h - text to token ids and back: bytes, or a sentencepiece model; and sentencepiece
+// training. SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace coca::text {
+
+// What decoding remembers from token to token: a model may drop the space in front of the first word.
+struct DecodeState {
+  bool at_start = true;
+};
+
+class Tokenizer {
+ public:
+  virtual ~Tokenizer() = default;
+
+  virtual std::string kind() const = 0;  // "byte", "sentencepiece"
+  virtual int32_t vocab_size() const = 0;
+  virtual std::optional<int32_t> bos_id() const = 0;
+  virtual std::optional<int32_t> eos_id() const = 0;
+  // Never adds bos or eos, and never produces them from text that spells them.
+  virtual std::vector<int32_t> encode(std::string_view utf8) const = 0;
+  // bos, eos and other control ids decode to nothing. Byte tokens decode to their bytes.
+  virtual std::string decode(std::span<const int32_t> ids) const;
+  // Appends what one more id adds to the text. decode() is this, id after id.
+  virtual void append_decoded(int32_t id, DecodeState& state, std::string& out) const = 0;
+  // Writes into an existing folder what load_tokenizer(folder) reads.
+  virtual void save(const std::filesystem::path& dir) const = 0;
+  // Short text that differs between tokenizers whose ids mean different things.
+  virtual std::string fingerprint() const = 0;
+
+ protected:
+  void check_id(int32_t id) const;  // Error unless 0 <= id < vocab_size()
+};
+
+// Ids 0..255 are bytes, 256 is <|endoftext|> = bos = eos. Encodes any bytes.
+std::unique_ptr<Tokenizer> make_byte_tokenizer();
+// Ids as in the model file.
+std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& model_file);
+// "byte"; a .model file; a folder holding tokenizer.model or coca_tokenizer.json ({"type": "byte"}).
+std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& dir_or_file_or_name);
+
+struct SentencePieceTraining {
+  std::vector<std::filesystem::path> inputs;  // text files; invalid UTF-8 is replaced
+  std::filesystem::path model_prefix;         // writes <model_prefix>.model
+  int64_t vocab_size = 4096;
+  std::string model_type = "bpe";  // bpe | unigram
+  bool byte_fallback = true;  // characters outside the vocabulary become bytes, so that any text round-trips
+  bool split_digits = true;   // each digit is a token of its own
+  double character_coverage = 0.9995;
+  int64_t max_sentences = 2'000'000;  // lines used, spread evenly over the inputs; 0 = all
+};
+
+// Deterministic. Text is kept as it is: no normalization, no space added in front, runs of spaces and
+// newlines kept.
+void train_sentencepiece(const SentencePieceTraining& training);
+
+// Turns ids into text as they come, emitting only whole UTF-8 sequences (bytes that can never become one are
+// passed through). All pushes and finish() together are decode() of all ids. The tokenizer must outlive it.
+class StreamDecoder {
+ public:
+  explicit StreamDecoder(const Tokenizer& tokenizer) : tokenizer_(&tokenizer) {}
+  std::string push(int32_t id);
+  std::string finish();  // what is still held back; then starts anew
+
+ private:
+  const Tokenizer* tokenizer_;
+  DecodeState state_;
+  std::string pending_;
+};
+
+}  // namespace coca::text

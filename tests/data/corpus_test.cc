@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/data/corpus.h"
+
+#include "io/temp_dir.h"
+
+namespace coca::data {
+namespace {
+
+using test::error_of;
+using test::put_file;
+using test::TempDir;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::IsEmpty;
+
+struct Read {
+  std::vector<Document> documents;
+  CorpusReport report;
+  std::vector<std::string> texts() const {
+    std::vector<std::string> out;
+    for (const Document& d : documents) out.push_back(d.text);
+    return out;
+  }
+};
+
+Read read(CorpusOptions options) {
+  Read out;
+  out.report =
+      read_corpus(options, [&](Document&& document) { out.documents.push_back(std::move(document)); });
+  return out;
+}
+
+TEST(Corpus, FoldersGlobsAndFiles) {
+  TempDir dir;
+  put_file(dir / "train/2.txt", "two");
+  put_file(dir / "train/10.txt", "\xef\xbb\xbften\r\n");
+  put_file(dir / "train/more/3.jsonl", "{\"text\": \"three\"}\n{\"content\": \"four\"}\n");
+  put_file(dir / "train/notes.md", "no");
+  put_file(dir / "metadata.csv", "no");
+  const std::string root = dir.path().string();
+  const Read all = read({.inputs = {root + "/train"}});
+  EXPECT_THAT(all.texts(), ElementsAre("ten\r\n", "two", "three", "four"));
+  EXPECT_EQ(all.documents[0].name, root + "/train/10.txt");
+  EXPECT_EQ(all.documents[3].name, root + "/train/more/3.jsonl:2");
+  EXPECT_EQ(all.report.files, 3);
+  EXPECT_EQ(all.report.documents, 4);
+  EXPECT_EQ(all.report.bytes, 5 + 3 + 5 + 4);
+  EXPECT_THAT(all.report.warnings, IsEmpty());
+  EXPECT_EQ(corpus_file_bytes({.inputs = {root + "/train"}}), 8 + 3 + 38);
+  EXPECT_THAT(read({.inputs = {root + "/train/*.md", root + "/train/2.txt"}}).texts(),
+              ElementsAre("two", "no"));
+  EXPECT_THAT(read({.inputs = {root + "/train"}, .max_documents = 3}).texts(),
+              ElementsAre("ten\r\n", "two", "three"));
+  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { read({.inputs = {root + "/test"}}); }), HasSubstr("/test"));
+  error_of(ErrorKind::kInvalidArgument, [&] { read({}); });
+}
+
+TEST(Corpus, EmptyDocumentsAreCountedAndNoDocumentIsAnError) {
+  TempDir dir;
+  put_file(dir / "a.txt", "");
+  put_file(dir / "b.txt", "\xef\xbb\xbf");
+  put_file(dir / "c.jsonl", "\n  \r\n{\"text\":\"\"}\n");
+  const std::string root = dir.path().string();
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { read({.inputs = {root}}); }),
+              AllOf(HasSubstr("no document"), HasSubstr(root)));
+  put_file(dir / "d.txt", "x");
+  const Read all = read({.inputs = {root}});
+  EXPECT_EQ(all.report.empty_documents, 3);
+  EXPECT_EQ(all.report.skipped_lines, 2);
+  EXPECT_EQ(all.report.warnings.size(), 3u);
+  EXPECT_THAT(all.report.warnings[0], HasSubstr("a.txt"));
+  for (int i = 0; i < 50; ++i) put_file(dir / ("e" + std::to_string(i) + ".txt"), "");
+  EXPECT_EQ(read({.inputs = {root}}).report.warnings.size(), kMaxWarnings);
+}
+
+TEST(Corpus, InvalidUtf8) {
+  TempDir dir;
+  put_file(dir / "a.txt", "ab\xff");
+  put_file(dir / "b.jsonl", "{\"text\":\"x\xe2\x82\"}");
+  const std::string root = dir.path().string();
+  const Read replaced = read({.inputs = {root}});
+  EXPECT_THAT(replaced.texts(), ElementsAre("ab\xef\xbf\xbd", "x\xef\xbf\xbd"));
+  EXPECT_EQ(replaced.report.invalid_utf8_documents, 2);
+  EXPECT_EQ(read({.inputs = {root}, .invalid_utf8 = InvalidUtf8::kKeep}).texts()[0], "ab\xff");
+  EXPECT_THAT(
+      error_of(ErrorKind::kBadFile, [&] { read({.inputs = {root}, .invalid_utf8 = InvalidUtf8::kError}); }),
+      AllOf(HasSubstr("a.txt"), HasSubstr("byte 2")));
+  EXPECT_THAT(error_of(ErrorKind::kBadFile,
+                       [&] { read({.inputs = {root + "/b.jsonl"}, .invalid_utf8 = InvalidUtf8::kError}); }),
+              HasSubstr("b.jsonl:1"));
+}
+
+TEST(Corpus, BadJsonLinesNameFileLineAndFinding) {
+  TempDir dir;
+  const auto refused = [&](const std::string& line, const std::string& field = "") {
+    put_file(dir / "x.jsonl", "{\"text\":\"fine\",\"body\":\"fine\"}\n\n" + line + "\n");
+    const std::string message = error_of(
+        ErrorKind::kBadFile, [&] { read({.inputs = {(dir / "x.jsonl").string()}, .json_field = field}); });
+    EXPECT_THAT(message, HasSubstr("x.jsonl:3"));
+    return message;
+  };
+  EXPECT_THAT(refused("{\"text\":"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(refused("[1]"), HasSubstr("array"));
+  EXPECT_THAT(refused("{\"title\":\"t\",\"body\":\"b\"}"),
+              AllOf(HasSubstr("\"content\" or \"text\""), HasSubstr("body, title")));
+  EXPECT_THAT(refused("{\"text\":5}"), AllOf(HasSubstr("\"text\""), HasSubstr("number")));
+  EXPECT_THAT(refused("{\"text\":\"a\",\"text\":\"b\"}"), HasSubstr("twice"));
+  EXPECT_THAT(refused("{\"text\":\"a\"}", "body"), HasSubstr("\"body\""));
+  put_file(dir / "x.jsonl", "{\"text\":\"fine\",\"body\":\"chosen\"}");
+  EXPECT_THAT(read({.inputs = {(dir / "x.jsonl").string()}, .json_field = "body"}).texts(),
+              ElementsAre("chosen"));
+}
+
+}  // namespace
+}  // namespace coca::data

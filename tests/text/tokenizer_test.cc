@@ -1,0 +1,344 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/text/tokenizer.h"
+
+#include <sentencepiece_trainer.h>
+
+#include <numeric>
+#include <sstream>
+
+#include "coca/base/rng.h"
+#include "coca/text/utf8.h"
+#include "io/temp_dir.h"
+
+namespace coca::text {
+namespace {
+
+using test::error_of;
+using test::get_file;
+using test::put_file;
+using test::TempDir;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+std::string sample_text() {
+  std::string text;
+  for (int i = 0; i < 40; ++i)
+    text += "The grass is green. The sky is blue, " + std::to_string(i * 37) +
+            " times.\nHere we go: there  and   back again.\n\n\tCaf\xc3\xa9 na\xc3\xafve "
+            "\xe2\x80\x9cquote\xe2\x80\x9d\n";
+  return text;
+}
+
+struct Trained {
+  TempDir dir;
+  std::unique_ptr<Tokenizer> tokenizer;
+};
+
+SentencePieceTraining small_training(const std::filesystem::path& input,
+                                     const std::filesystem::path& prefix) {
+  return {.inputs = {input}, .model_prefix = prefix, .vocab_size = 360};
+}
+
+const Tokenizer& trained() {
+  static const Trained* const kept = [] {
+    auto* made = new Trained;
+    put_file(made->dir / "in.txt", sample_text());
+    train_sentencepiece(small_training(made->dir / "in.txt", made->dir / "tokenizer"));
+    made->tokenizer = load_tokenizer(made->dir.path());
+    return made;
+  }();
+  return *kept->tokenizer;
+}
+
+// Valid UTF-8 of all lengths with blanks and newlines, without U+2581, which sentencepiece reads as a blank.
+std::string random_text(Rng& rng, size_t characters) {
+  const uint32_t ranges[][2] = {{0x20, 0x7e},  {0x20, 0x20},     {0x0a, 0x0a},
+                                {0xa1, 0x7ff}, {0x4e00, 0x9fff}, {0x1f300, 0x1f6ff}};
+  std::string text;
+  for (size_t i = 0; i < characters; ++i) {
+    const auto& range = ranges[rng.below(6)];
+    const uint32_t c = range[0] + static_cast<uint32_t>(rng.below(range[1] - range[0] + 1));
+    const auto put = [&](uint32_t byte) { text += static_cast<char>(byte); };
+    if (c < 0x80)
+      put(c);
+    else if (c < 0x800)
+      put(0xc0 | c >> 6), put(0x80 | (c & 63));
+    else if (c < 0x10000)
+      put(0xe0 | c >> 12), put(0x80 | (c >> 6 & 63)), put(0x80 | (c & 63));
+    else
+      put(0xf0 | c >> 18), put(0x80 | (c >> 12 & 63)), put(0x80 | (c >> 6 & 63)), put(0x80 | (c & 63));
+  }
+  return text;
+}
+
+void expect_stream_equals_decode(const Tokenizer& tokenizer, const std::vector<int32_t>& ids,
+                                 bool valid_text) {
+  StreamDecoder stream(tokenizer);
+  std::string text;
+  for (const int32_t id : ids) {
+    const std::string part = stream.push(id);
+    if (valid_text) {
+      ASSERT_TRUE(is_valid_utf8(part)) << "half a character was emitted";
+    }
+    text += part;
+  }
+  text += stream.finish();
+  ASSERT_EQ(text, tokenizer.decode(ids));
+}
+
+TEST(ByteTokenizer, EncodesAnyBytes) {
+  const auto tokenizer = make_byte_tokenizer();
+  std::string all(256, '\0');
+  std::iota(all.begin(), all.end(), '\0');
+  std::vector<int32_t> ids = tokenizer->encode(all);
+  ASSERT_EQ(ids.size(), 256u);
+  EXPECT_EQ(ids[200], 200);
+  EXPECT_EQ(tokenizer->decode(ids), all);
+  ids.insert(ids.begin() + 5, 256);
+  EXPECT_EQ(tokenizer->decode(ids), all) << "end of text decodes to nothing";
+  EXPECT_EQ(tokenizer->vocab_size(), 257);
+  EXPECT_EQ(tokenizer->bos_id(), 256);
+  EXPECT_EQ(tokenizer->eos_id(), 256);
+  EXPECT_EQ(tokenizer->encode("<|endoftext|>").size(), 13u) << "text never becomes a control id";
+  for (const int32_t bad : {-1, 257})
+    EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { tokenizer->decode(std::vector<int32_t>{bad}); }),
+                HasSubstr(std::to_string(bad)));
+}
+
+TEST(SentencePiece, AnyTextRoundTrips) {
+  const Tokenizer& tokenizer = trained();
+  EXPECT_EQ(tokenizer.kind(), "sentencepiece");
+  EXPECT_EQ(tokenizer.vocab_size(), 360);
+  EXPECT_EQ(tokenizer.bos_id(), 1);
+  EXPECT_EQ(tokenizer.eos_id(), 2);
+  for (const char* text :
+       {"", " ", "  ", "\n", "\n\n \n", " leading", "trailing ", "a  b   c", "\t", "The grass is green.",
+        "\xe4\xb8\xad\xe6\x96\x87", "\xf0\x9f\x98\x80", "\r\n", "<s>", "</s>", "<unk>", "<0x41>"})
+    EXPECT_EQ(tokenizer.decode(tokenizer.encode(text)), text) << "\"" << text << "\"";
+  EXPECT_EQ(tokenizer.decode(tokenizer.encode(sample_text())), sample_text());
+  Rng rng(3);
+  for (int i = 0; i < 200; ++i) {
+    const std::string text = random_text(rng, 1 + rng.below(40));
+    ASSERT_EQ(tokenizer.decode(tokenizer.encode(text)), text);
+  }
+  const std::vector<int32_t> ids = tokenizer.encode(sample_text());
+  EXPECT_LT(ids.size() * 2, sample_text().size()) << "training must have found words";
+  for (const char* text : {"<s>a</s>", "<unk>"})
+    for (const int32_t id : tokenizer.encode(text)) EXPECT_GT(id, 2) << "text became a control id";
+}
+
+TEST(SentencePiece, PiecesJoinAndControlIdsAreSilent) {
+  const Tokenizer& tokenizer = trained();
+  const std::vector<int32_t> joined = tokenizer.encode("The pass key is 73914");
+  std::vector<int32_t> parts = tokenizer.encode("The pass key is");
+  const std::vector<int32_t> answer = tokenizer.encode(" 73914");
+  parts.insert(parts.end(), answer.begin(), answer.end());
+  EXPECT_EQ(parts, joined);
+  parts.insert(parts.begin(), *tokenizer.bos_id());
+  parts.push_back(*tokenizer.eos_id());
+  EXPECT_EQ(tokenizer.decode(parts), "The pass key is 73914");
+}
+
+TEST(SentencePiece, LineByLineEncodingIsTheLibrarys) {
+  TempDir dir;
+  trained().save(dir.path());
+  sentencepiece::SentencePieceProcessor library;
+  ASSERT_TRUE(library.LoadFromSerializedProto(get_file(dir / "tokenizer.model")).ok());
+  Rng rng(6);
+  for (int i = 0; i < 300; ++i) {
+    const std::string text = i == 0 ? sample_text() : random_text(rng, rng.below(80));
+    ASSERT_EQ(trained().encode(text), std::vector<int32_t>(library.EncodeAsIds(text))) << text;
+  }
+}
+
+TEST(SentencePiece, AgreesWithTheLibraryOnBothSpaceRules) {
+  TempDir dir;
+  put_file(dir / "in.txt", sample_text());
+  for (const char* dummy : {"true", "false"})
+    for (const char* remove : {"true", "false"}) {
+      std::string model;
+      std::istringstream lines(sample_text());
+      const auto status = sentencepiece::SentencePieceTrainer::Train({{"input", (dir / "in.txt").string()},
+                                                                      {"vocab_size", "340"},
+                                                                      {"model_type", "bpe"},
+                                                                      {"byte_fallback", "true"},
+                                                                      {"add_dummy_prefix", dummy},
+                                                                      {"remove_extra_whitespaces", remove},
+                                                                      {"minloglevel", "3"}},
+                                                                     nullptr, &model);
+      ASSERT_TRUE(status.ok()) << status.ToString();
+      put_file(dir / "x.model", model);
+      const auto tokenizer = load_sentencepiece(dir / "x.model");
+      sentencepiece::SentencePieceProcessor library;
+      ASSERT_TRUE(library.LoadFromSerializedProto(model).ok());
+      for (const char* text : {"green", " green", "  two blanks", "a  b", "sky \xf0\x9f\x98\x80 is",
+                               "\xc3\xa9 x", " ", "\n a", "a \n a\n\na", " \n"}) {
+        const std::vector<int32_t> ids = tokenizer->encode(text);
+        EXPECT_EQ(ids, std::vector<int32_t>(library.EncodeAsIds(text)));
+        EXPECT_EQ(tokenizer->decode(ids), library.DecodeIds(ids))
+            << text << " dummy " << dummy << " remove " << remove;
+        expect_stream_equals_decode(*tokenizer, ids, true);
+      }
+      Rng rng(5);
+      for (int i = 0; i < 300; ++i) {  // any ids but bytes, which the library mends differently
+        std::vector<int32_t> ids;
+        for (int j = 0; j < 6; ++j) {
+          const int32_t id = static_cast<int32_t>(rng.below(340));
+          if (!library.IsByte(id)) ids.push_back(id);
+        }
+        ASSERT_EQ(tokenizer->decode(ids), library.DecodeIds(ids))
+            << "dummy " << dummy << " remove " << remove;
+      }
+    }
+}
+
+TEST(SentencePiece, TrainingIsDeterministicAndLeavesOneFile) {
+  TempDir dir;
+  put_file(dir / "in.txt", sample_text());
+  for (const char* type : {"bpe", "unigram"}) {
+    std::string models[2];
+    for (std::string& model : models) {
+      SentencePieceTraining training = small_training(dir / "in.txt", dir / "out/m");
+      std::filesystem::create_directories(dir / "out");
+      training.model_type = type;
+      training.vocab_size = 310;
+      testing::internal::CaptureStderr();
+      testing::internal::CaptureStdout();
+      train_sentencepiece(training);
+      EXPECT_EQ(testing::internal::GetCapturedStderr() + testing::internal::GetCapturedStdout(), "");
+      model = get_file(dir / "out/m.model");
+      EXPECT_EQ(std::distance(std::filesystem::directory_iterator(dir / "out"), {}), 1);
+    }
+    EXPECT_EQ(models[0], models[1]) << type;
+    const auto tokenizer = load_sentencepiece(dir / "out/m.model");
+    EXPECT_EQ(tokenizer->decode(tokenizer->encode(sample_text())), sample_text()) << type;
+  }
+}
+
+TEST(SentencePiece, TrainingVariants) {
+  TempDir dir;
+  put_file(dir / "in.txt",
+           sample_text() + std::string(20000, 'a') + "\xff\n");  // one long line, broken UTF-8
+  SentencePieceTraining training = small_training(dir / "in.txt", dir / "m");
+  training.byte_fallback = false;
+  training.vocab_size = 100;
+  training.character_coverage = 1.0;
+  train_sentencepiece(training);
+  const auto plain = load_sentencepiece(dir / "m.model");
+  EXPECT_EQ(plain->decode(plain->encode("sky\nblue  go")), "sky\nblue  go")
+      << "newlines need a piece without bytes";
+  training = small_training(dir / "in.txt", dir / "m");
+  training.max_sentences = 30;
+  training.vocab_size = 310;
+  train_sentencepiece(training);
+  const auto sampled = load_sentencepiece(dir / "m.model");
+  EXPECT_EQ(sampled->decode(sampled->encode("green\n\nsky")), "green\n\nsky");
+  EXPECT_NE(sampled->fingerprint(), plain->fingerprint());
+}
+
+TEST(SentencePiece, TrainingErrors) {
+  TempDir dir;
+  put_file(dir / "in.txt", "one two\n");
+  put_file(dir / "empty.txt", "\n\n");
+  const auto refused = [&](auto change, ErrorKind kind = ErrorKind::kInvalidArgument) {
+    SentencePieceTraining training = small_training(dir / "in.txt", dir / "m");
+    change(training);
+    return error_of(kind, [&] { train_sentencepiece(training); });
+  };
+  EXPECT_THAT(refused([](auto& t) { t.vocab_size = 100000; }),
+              AllOf(HasSubstr("100000"), HasSubstr("value <="), testing::Not(HasSubstr(".cc("))));
+  EXPECT_THAT(refused([](auto& t) { t.vocab_size = 259; }), HasSubstr("259"));
+  EXPECT_THAT(refused([](auto& t) { t.vocab_size = 262; }), HasSubstr("262"));
+  EXPECT_THAT(refused([](auto& t) { t.model_type = "word"; }), HasSubstr("word"));
+  EXPECT_THAT(refused([](auto& t) { t.character_coverage = 0.5; }), HasSubstr("0.5"));
+  EXPECT_THAT(refused([](auto& t) { t.inputs.clear(); }), HasSubstr("no input"));
+  EXPECT_THAT(refused([&](auto& t) { t.inputs = {dir / "empty.txt"}; }, ErrorKind::kBadFile),
+              HasSubstr("no text"));
+  EXPECT_THAT(refused([&](auto& t) { t.inputs = {dir / "none.txt"}; }, ErrorKind::kIo),
+              HasSubstr("none.txt"));
+  EXPECT_FALSE(std::filesystem::exists(dir / "m.model"));
+}
+
+TEST(Tokenizer, SaveAndLoad) {
+  TempDir dir;
+  const Tokenizer& pieces = trained();
+  std::filesystem::create_directories(dir / "sp");
+  pieces.save(dir / "sp");
+  EXPECT_EQ(load_tokenizer(dir / "sp")->fingerprint(), pieces.fingerprint());
+  EXPECT_EQ(load_tokenizer(dir / "sp/tokenizer.model")->encode("sky"), pieces.encode("sky"));
+  std::filesystem::create_directories(dir / "byte");
+  const auto bytes = load_tokenizer("byte");
+  bytes->save(dir / "byte");
+  EXPECT_EQ(load_tokenizer(dir / "byte")->fingerprint(), bytes->fingerprint());
+  EXPECT_EQ(load_tokenizer(dir / "byte/coca_tokenizer.json")->kind(), "byte");
+  EXPECT_NE(bytes->fingerprint(), pieces.fingerprint());
+}
+
+TEST(Tokenizer, LoadErrorsSayWhatWasLookedFor) {
+  TempDir dir;
+  std::filesystem::create_directories(dir / "empty");
+  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { load_tokenizer(dir / "empty"); }),
+              AllOf(HasSubstr("tokenizer.model"), HasSubstr("coca_tokenizer.json")));
+  put_file(dir / "hf/tokenizer.json", "{}");
+  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { load_tokenizer(dir / "hf"); }),
+              HasSubstr("tokenizer.json is there but not supported"));
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { load_tokenizer(dir / "hf/tokenizer.json"); }),
+              HasSubstr("not supported"));
+  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { load_tokenizer("bytes"); }),
+              AllOf(HasSubstr("\"bytes\""), HasSubstr("\"byte\"")));
+  put_file(dir / "both/tokenizer.model", "x");
+  put_file(dir / "both/coca_tokenizer.json", R"({"type": "byte"})");
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { load_tokenizer(dir / "both"); }), HasSubstr("both"));
+  put_file(dir / "odd/coca_tokenizer.json", R"({"type": "wordpiece"})");
+  error_of(ErrorKind::kBadFile, [&] { load_tokenizer(dir / "odd"); });
+}
+
+TEST(SentencePiece, RefusesFilesThatAreNoModel) {
+  TempDir dir;
+  for (const std::string& content :
+       {std::string(), std::string("not a model at all"), std::string(100, '\xff'), std::string(100, '\0')}) {
+    put_file(dir / "x.model", content);
+    EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { load_sentencepiece(dir / "x.model"); }),
+                HasSubstr("x.model"));
+  }
+}
+
+TEST(StreamDecoder, EqualsDecodeOnRandomText) {
+  Rng rng(7);
+  const auto bytes = make_byte_tokenizer();
+  for (const Tokenizer* tokenizer : {static_cast<const Tokenizer*>(bytes.get()), &trained()})
+    for (int i = 0; i < 200; ++i) {
+      const std::vector<int32_t> ids = tokenizer->encode(random_text(rng, 1 + rng.below(30)));
+      expect_stream_equals_decode(*tokenizer, ids, true);
+    }
+}
+
+TEST(StreamDecoder, EqualsDecodeOnRandomIds) {
+  Rng rng(8);
+  const auto bytes = make_byte_tokenizer();
+  for (const Tokenizer* tokenizer : {static_cast<const Tokenizer*>(bytes.get()), &trained()})
+    for (int i = 0; i < 500; ++i) {
+      std::vector<int32_t> ids(rng.below(20));
+      for (int32_t& id : ids)
+        id = static_cast<int32_t>(rng.below(static_cast<uint64_t>(tokenizer->vocab_size())));
+      expect_stream_equals_decode(*tokenizer, ids, false);
+    }
+}
+
+TEST(StreamDecoder, HoldsBackHalfACharacterAndStartsAnew) {
+  const auto tokenizer = make_byte_tokenizer();
+  StreamDecoder stream(*tokenizer);
+  EXPECT_EQ(stream.push('a'), "a");
+  EXPECT_EQ(stream.push(0xe2), "");
+  EXPECT_EQ(stream.push(0x82), "");
+  EXPECT_EQ(stream.push(0xac), "\xe2\x82\xac");
+  EXPECT_EQ(stream.push(0xf0), "");
+  EXPECT_EQ(stream.push('x'), "\xf0x") << "can never become a character: passed through";
+  EXPECT_EQ(stream.push(0xc3), "");
+  EXPECT_EQ(stream.finish(), "\xc3");
+  EXPECT_EQ(stream.finish(), "");
+  EXPECT_EQ(stream.push('b'), "b");
+}
+
+}  // namespace
+}  // namespace coca::text
