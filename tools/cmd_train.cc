@@ -1,2 +1,81 @@
+// coca train: train a decoder from scratch on text.
+// SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
-namespace coca::tools { void add_train(CLI::App&, Action*) {} }
+#include "coca/base/memory.h"
+#include "coca/report/table.h"
+#include "coca/train/load_data.h"
+#include "coca/train/trainer.h"
+
+namespace coca::tools {
+
+namespace {
+
+struct Options {
+  train::TrainConfig config;
+  bool resume = false;
+};
+
+data::TokenFile tokens_of(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer, const std::filesystem::path& cache, const std::string& what) {
+  std::optional<report::Progress> progress;
+  data::TokenFile file = train::load_tokens(inputs, tokenizer, cache, [&](int64_t done, int64_t total) {
+    if (!progress) progress = make_progress({.total = total, .unit = "bytes", .label = "tokenizing " + what});
+    progress->update(done);
+  });
+  if (progress) progress->finish();
+  return file;
+}
+
+int run(const Options& options) {
+  const train::TrainConfig& c = options.config;
+  train::check_config(c);
+  COCA_CHECK(!c.text.empty(), "--text: no training text given");
+  const std::filesystem::path out = c.out;
+  const auto tokenizer = text::load_tokenizer(c.tokenizer);
+  const data::TokenFile tokens = tokens_of(c.text, *tokenizer, out / "data" / "train.tok", "training text");
+  std::optional<data::TokenFile> validation;
+  if (!c.validation_text.empty()) validation = tokens_of(c.validation_text, *tokenizer, out / "data" / "validation.tok", "validation text");
+
+  train::Trainer trainer(c, {.tokens = tokens, .validation = validation ? &*validation : nullptr, .tokenizer = *tokenizer},
+                         options.resume ? train::Start::kResume : train::Start::kFresh);
+  print(fmt::format("{}: {} parameters, attention {}, {} training tokens, {} per step, activations {}\n", c.out,
+                    report::format_count(model::parameter_count(trainer.spec())), enum_name(c.attention), report::format_count(tokens.size()),
+                    report::format_count(c.batch * c.length * c.accumulation), report::format_bytes(static_cast<int64_t>(trainer.activation_bytes()))));
+  if (trainer.first_step() > 0) print(fmt::format("resuming at step {}\n", trainer.first_step()));
+  report::Progress progress = make_progress({.total = c.steps, .start = trainer.first_step(), .unit = "steps", .label = "train"});
+  const train::TrainSummary summary = trainer.run([&](const train::StepReport& r) {
+    progress.update(r.step, fmt::format("loss {:.4f} lr {:.2e} norm {:.2f} {:.0f} tok/s{}{}", r.loss, r.learning_rate, r.grad_norm, r.tokens_per_second,
+                                        r.validation_loss ? fmt::format(" val {:.4f}", *r.validation_loss) : "", r.skipped ? fmt::format(" skipped {}", r.skipped) : ""));
+  });
+  progress.finish();
+  report::Table table{.title = "", .header = {"", "value"}, .rows = {}, .align = {}};
+  table.rows = {{"steps", report::format_count(summary.steps)},
+                {"tokens", report::format_count(summary.tokens)},
+                {"final loss", fmt::format("{:.4f}", summary.final_loss)},
+                {"validation loss", summary.validation_loss ? fmt::format("{:.4f}", *summary.validation_loss) : "-"},
+                {"skipped steps", report::format_count(summary.skipped)},
+                {"training time", report::format_duration(summary.seconds)},
+                {"tokens per second", report::format_count(static_cast<int64_t>(summary.tokens_per_second))},
+                {"peak memory", report::format_bytes(peak_resident_bytes())}};
+  print(report::to_text(table));
+  print(fmt::format("model: {}\nmetrics: {}\n", (out / "model").string(), (out / "metrics.csv").string()));
+  return 0;
+}
+
+}  // namespace
+
+void add_train(CLI::App& root, Action* action) {
+  CLI::App* app = root.add_subcommand("train", "Train a decoder from scratch on text");
+  auto options = std::make_shared<Options>();
+  auto flags = std::make_shared<OptionFlags>(*app, options->config);
+  flags->add_config_flag();
+  app->add_flag("--resume", options->resume, "go on from the newest checkpoint in --out (bitwise as if never stopped)")->group("Output");
+  app->footer("Example: coca train --text books/train --validation-text books/validation --attention coca-slack --out out/slack");
+  app->callback([=] {
+    *action = [=] {
+      flags->finish();
+      return run(*options);
+    };
+  });
+}
+
+}  // namespace coca::tools

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/study/config.h"
+
+#include <algorithm>
+
+namespace coca::study {
+
+namespace {
+
+struct PresetNumbers {
+  int64_t layers, width, heads, length, batch, steps, warmup_steps, eval_documents, eval_tokens, passkey_trials;
+  double learning_rate;
+};
+
+// tiny: about ten minutes for the whole default study on two cores; small: an afternoon; base: days.
+PresetNumbers numbers_of(Preset preset) {
+  switch (preset) {
+    case Preset::kTiny: return {4, 128, 4, 128, 32, 800, 80, 4, 6144, 4, 2e-3};
+    case Preset::kSmall: return {6, 256, 8, 256, 16, 4000, 200, 8, 16384, 10, 1e-3};
+    case Preset::kBase: return {8, 512, 8, 512, 16, 20000, 500, 8, 32768, 20, 6e-4};
+  }
+  return {};
+}
+
+}  // namespace
+
+StudyConfig resolve(StudyConfig c) {
+  const PresetNumbers p = numbers_of(c.preset);
+  const auto fill = [](auto& field, auto value) {
+    if (field == 0) field = value;
+  };
+  fill(c.layers, p.layers), fill(c.width, p.width), fill(c.heads, p.heads), fill(c.length, p.length);
+  fill(c.batch, p.batch), fill(c.steps, p.steps), fill(c.learning_rate, p.learning_rate);
+  if (c.warmup_steps == 0) c.warmup_steps = std::min(p.warmup_steps, std::max<int64_t>(1, c.steps / 10));
+  fill(c.eval_documents, p.eval_documents), fill(c.eval_tokens, p.eval_tokens), fill(c.passkey_trials, p.passkey_trials);
+  fill(c.stride, c.length);
+  COCA_CHECK(!c.methods.empty() && !c.seeds.empty() && !c.multiples.empty(), "methods, seeds and multiples must not be empty");
+  for (const auto* list : {&c.methods, &c.ntk_methods})
+    for (const std::string& method : *list) enum_from_name<model::AttentionKind>(method);
+  for (const std::string& method : c.methods)
+    COCA_CHECK(std::count(c.methods.begin(), c.methods.end(), method) == 1, "method {} is listed twice", method);
+  for (const int64_t seed : c.seeds)
+    COCA_CHECK(std::count(c.seeds.begin(), c.seeds.end(), seed) == 1, "seed {} is listed twice", seed);
+  std::erase_if(c.ntk_methods, [&](const std::string& m) { return std::find(c.methods.begin(), c.methods.end(), m) == c.methods.end(); });
+  for (const std::string& method : c.ntk_methods)
+    COCA_CHECK(model::uses_rotary(enum_from_name<model::AttentionKind>(method)), "method {} has no rotary embedding for dynamic NTK to scale", method);
+  for (const int64_t m : c.multiples) COCA_CHECK(m >= 1, "multiples: {} must be at least 1", m);
+  COCA_CHECK(std::is_sorted(c.multiples.begin(), c.multiples.end()), "multiples must ascend");
+  COCA_CHECK(c.factor >= 1, "factor {} must be at least 1", c.factor);
+  COCA_CHECK(c.stride >= 1 && c.eval_documents >= 1 && c.eval_tokens >= 2 && c.passkey_trials >= 1,
+             "stride {}, eval_documents {}, eval_tokens {} and passkey_trials {} must be positive", c.stride, c.eval_documents, c.eval_tokens, c.passkey_trials);
+  train::check_config(train_config(c, c.methods[0], c.seeds[0], c.out));
+  return c;
+}
+
+std::vector<int64_t> eval_lengths(const StudyConfig& c) {
+  std::vector<int64_t> lengths;
+  for (const int64_t m : c.multiples) lengths.push_back(m * c.length);
+  return lengths;
+}
+
+train::TrainConfig train_config(const StudyConfig& c, const std::string& method, int64_t seed, const std::string& out) {
+  train::TrainConfig t;
+  t.architecture = c.architecture;
+  t.attention = enum_from_name<model::AttentionKind>(method);
+  t.layers = c.layers, t.width = c.width, t.heads = c.heads, t.length = c.length;
+  t.passkey_share = c.passkey_share;
+  t.passkey_wording = c.passkey_wording;
+  t.passkey_digits = c.passkey_digits;
+  t.steps = c.steps, t.batch = c.batch, t.warmup_steps = c.warmup_steps;
+  t.learning_rate = c.learning_rate;
+  t.min_learning_rate = c.learning_rate / 10;
+  t.seed = seed;
+  t.out = out;
+  t.tokenizer = c.tokenizer;
+  t.validation_interval = std::max<int64_t>(1, c.steps / 8);
+  t.checkpoint_interval = std::max<int64_t>(50, c.steps / 20);
+  t.keep_checkpoints = 1;
+  return t;
+}
+
+}  // namespace coca::study

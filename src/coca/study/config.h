@@ -1,0 +1,75 @@
+// coca/study/config.h - what a study trains and measures. Numbers that are 0 (and empty lists) come from the preset.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "coca/train/config.h"
+
+namespace coca::study {
+
+enum class Preset : uint8_t { kTiny, kSmall, kBase };
+
+struct StudyConfig {
+  Preset preset = Preset::kTiny;
+  std::vector<std::string> methods = {"rope", "coca-slack", "coca-strict", "alibi"};
+  std::vector<std::string> ntk_methods = {"rope", "coca-slack", "coca-strict"};
+  double factor = 4.0;
+  std::vector<int64_t> seeds = {0};
+  std::vector<std::string> text, test_text;
+  std::string tokenizer = "byte";
+  model::Architecture architecture = model::Architecture::kGptNeoX;
+  int64_t layers = 0, width = 0, heads = 0, length = 0, batch = 0, steps = 0, warmup_steps = 0;
+  double learning_rate = 0;
+  double passkey_share = 0.1;
+  std::vector<int64_t> multiples = {1, 2, 4, 8, 16, 32};
+  int64_t eval_documents = 0, eval_tokens = 0, stride = 0, passkey_trials = 0;
+  data::PasskeyWording passkey_wording = data::PasskeyWording::kCompact;
+  int64_t passkey_digits = 5;
+  std::string out = "out/study";
+
+  template <class V>
+  void visit(V&& v) {
+    v.group("Study");
+    v("preset", "size of models and budget; single values below win over it", preset);
+    v("methods", "attention kinds to train", methods);
+    v("ntk_methods", "methods evaluated again with dynamic NTK scaling", ntk_methods);
+    v("factor", "factor of that scaling", factor);
+    v("seeds", "one model per method and seed", seeds);
+    v("out", "output folder; an unfinished study in it is continued", out);
+    v.group("Text");
+    v("text", "training text (files, folders, globs, jsonl); none: the compiler's C++ standard library headers", text);
+    v("test_text", "text to evaluate on; none: a tenth of the documents is held out", test_text);
+    v("tokenizer", "byte, a sentencepiece .model, or a folder with one", tokenizer);
+    v.group("Model and training (0: from the preset)");
+    v("architecture", "block form and weight names", architecture);
+    v("layers", "decoder layers", layers);
+    v("width", "hidden size", width);
+    v("heads", "heads", heads);
+    v("length", "trained length", length);
+    v("batch", "windows per step", batch);
+    v("steps", "training steps", steps);
+    v("warmup_steps", "warm-up steps", warmup_steps);
+    v("learning_rate", "peak learning rate; decays to a tenth of it along a cosine", learning_rate);
+    v("passkey_share", "share of training windows that are passkey prompts", passkey_share);
+    v.group("Evaluation (0: from the preset)");
+    v("multiples", "evaluated lengths, as multiples of the trained one", multiples);
+    v("eval_documents", "test documents used", eval_documents);
+    v("eval_tokens", "tokens of each", eval_tokens);
+    v("stride", "stride of the sliding window; 0: the trained length", stride);
+    v("passkey_trials", "passkey prompts per length and depth", passkey_trials);
+    v("passkey_wording", "wording of the passkey prompts", passkey_wording);
+    v("passkey_digits", "digits of the key", passkey_digits);
+  }
+};
+
+// Fills in the preset's numbers and checks everything; throws Error naming the first option that makes no sense.
+StudyConfig resolve(StudyConfig);
+std::vector<int64_t> eval_lengths(const StudyConfig&);  // trained length times multiples
+train::TrainConfig train_config(const StudyConfig&, const std::string& method, int64_t seed, const std::string& out);
+
+}  // namespace coca::study
+
+COCA_ENUM_NAMES(coca::study::Preset, "preset", {coca::study::Preset::kTiny, "tiny"}, {coca::study::Preset::kSmall, "small"},
+                {coca::study::Preset::kBase, "base"})

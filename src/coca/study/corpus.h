@@ -1,0 +1,31 @@
+// coca/study/corpus.h - the text of a study: given, or the C++ standard library headers of the installed compiler;
+// split by documents into training, validation and test.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "coca/data/token_file.h"
+#include "coca/study/config.h"
+
+namespace coca::study {
+
+// Files of the compiler's C++ standard library, sorted. Asks the compiler named by CXX, else c++, g++, clang++.
+std::vector<std::string> standard_library_headers();
+
+struct Corpus {
+  std::string description;                         // one sentence for the report
+  std::unique_ptr<text::Tokenizer> tokenizer;
+  std::optional<data::TokenFile> train, validation;
+  std::vector<std::vector<int32_t>> test;          // documents to evaluate on, cut to eval_tokens
+  std::vector<std::string> test_names;             // "document 12 (345,678 tokens)"
+};
+
+// Tokenizes into <out>/data. With test_text: all of `text` is for training and validation (a twentieth of the
+// documents, at least one; of a single document its last twentieth); else every tenth document is held out for the
+// test as well. Test documents that reach the longest evaluated length come first.
+Corpus load_corpus(const StudyConfig& resolved);
+
+}  // namespace coca::study

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/study/report.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "coca/base/log.h"
+#include "coca/base/version.h"
+#include "coca/io/fs.h"
+#include "coca/io/json_file.h"
+#include "coca/report/chart.h"
+#include "coca/report/write.h"
+
+namespace coca::study {
+
+namespace {
+
+struct Spread {
+  double mean = 0, deviation = 0;
+};
+Spread spread_of(const std::vector<double>& values) {
+  Spread s;
+  for (const double v : values) s.mean += v / static_cast<double>(values.size());
+  for (const double v : values) s.deviation += (v - s.mean) * (v - s.mean);
+  s.deviation = values.size() > 1 ? std::sqrt(s.deviation / static_cast<double>(values.size() - 1)) : 0.0;
+  return s;
+}
+
+// One line of a table or chart: a method under a scaling, over its seeds.
+struct Line {
+  std::string method, variant;
+  std::vector<const Evaluation*> seeds;
+  int color = 0;
+  std::string name() const { return variant_name(method, variant); }
+};
+
+std::vector<Line> lines_of(const StudyResults& s) {
+  std::vector<Line> lines;
+  for (size_t m = 0; m < s.config.methods.size(); ++m)
+    for (const RunResult& r : s.runs)
+      for (const Evaluation& e : r.evaluations) {
+        if (r.method != s.config.methods[m]) continue;
+        const auto it = std::find_if(lines.begin(), lines.end(), [&](const Line& l) { return l.method == r.method && l.variant == e.variant; });
+        if (it != lines.end())
+          it->seeds.push_back(&e);
+        else
+          lines.push_back({r.method, e.variant, {&e}, static_cast<int>(m)});
+      }
+  // Plain models first, scaled ones behind: within each, the order of the methods.
+  std::stable_partition(lines.begin(), lines.end(), [](const Line& l) { return l.variant.empty(); });
+  return lines;
+}
+
+Spread perplexity_at(const Line& line, size_t i) {
+  std::vector<double> values;
+  for (const Evaluation* e : line.seeds) values.push_back(e->perplexity[i].perplexity);
+  return spread_of(values);
+}
+Spread accuracy_at(const Line& line, size_t i) {
+  std::vector<double> values;
+  for (const Evaluation* e : line.seeds) values.push_back(e->passkey[i].accuracy);
+  return spread_of(values);
+}
+Spread digits_at(const Line& line, size_t i) {
+  std::vector<double> values;
+  for (const Evaluation* e : line.seeds) values.push_back(e->passkey[i].digit_accuracy);
+  return spread_of(values);
+}
+
+std::string with_deviation(const Spread& s, size_t seeds, int digits) {
+  std::string text = report::format_number(s.mean, digits);
+  if (seeds > 1) text += " ± " + report::format_number(s.deviation, 2);
+  return text;
+}
+
+template <typename At>
+report::Table length_table(const StudyResults& s, const std::string& title, int digits, const At& at) {
+  report::Table table{.title = title, .header = {"method"}, .rows = {}, .align = {}};
+  for (size_t i = 0; i < s.config.multiples.size(); ++i)
+    table.header.push_back(fmt::format("{} ({}x)", s.config.multiples[i] * s.config.length, s.config.multiples[i]));
+  for (const Line& line : lines_of(s)) {
+    std::vector<std::string> row{line.name()};
+    for (size_t i = 0; i < s.config.multiples.size(); ++i) row.push_back(with_deviation(at(line, i), line.seeds.size(), digits));
+    table.rows.push_back(std::move(row));
+  }
+  return table;
+}
+
+template <typename At>
+report::Chart length_chart(const StudyResults& s, const std::string& title, const std::string& y_label, const At& at) {
+  report::Chart chart;
+  chart.title = title;
+  chart.x_label = "evaluated length (tokens)";
+  chart.y_label = y_label;
+  chart.x_scale = report::Scale::kLog2;
+  chart.vertical_line = report::Marker{static_cast<double>(s.config.length), "trained length"};
+  for (const Line& line : lines_of(s)) {
+    report::Series series;
+    series.label = line.name();
+    series.color_index = line.color;
+    series.line = line.variant.empty() ? report::LineStyle::kSolid : report::LineStyle::kDashed;
+    for (size_t i = 0; i < s.config.multiples.size(); ++i) {
+      const Spread value = at(line, i);
+      series.x.push_back(static_cast<double>(s.config.multiples[i] * s.config.length));
+      series.y.push_back(value.mean);
+      if (line.seeds.size() > 1) {
+        series.y_low.push_back(std::max(value.mean - value.deviation, value.mean * 1e-3));
+        series.y_high.push_back(value.mean + value.deviation);
+      }
+    }
+    chart.series.push_back(std::move(series));
+  }
+  return chart;
+}
+
+report::Chart loss_chart(const StudyResults& s) {
+  report::Chart chart;
+  chart.title = "Training loss";
+  chart.x_label = "step";
+  chart.y_label = "loss (nats per token)";
+  for (const RunResult& r : s.runs) {
+    if (r.seed != s.config.seeds[0]) continue;
+    report::Series series;
+    series.label = r.method;
+    for (const train::MetricsRow& row : r.curve) {
+      series.x.push_back(static_cast<double>(row.step));
+      series.y.push_back(row.loss);
+    }
+    chart.series.push_back(std::move(series));
+  }
+  return chart;
+}
+
+bool has_passkey(const StudyResults& s) { return !s.runs.empty() && !s.runs[0].evaluations[0].passkey.empty(); }
+
+void add_figure(report::Document& document, const std::string& name, const report::Chart& chart, const std::string& caption) {
+  document.figure({.name = name, .svg = report::render_svg(chart), .caption = caption});
+}
+
+std::string model_sentence(const StudyResults& s) {
+  const StudyConfig& c = s.config;
+  int64_t parameters = 0, tokens = 0;
+  for (const RunResult& r : s.runs) parameters = std::max(parameters, r.parameters), tokens = std::max(tokens, r.tokens);
+  return fmt::format("{} decoders of {} layers x {} ({} heads, {} parameters), trained from scratch at length **{}** on {} tokens each "
+                     "({} steps of {} windows; AdamW, peak learning rate {:g}, cosine decay), same text, same seed, same order for every method. "
+                     "{:g} % of the training windows are passkey prompts.",
+                     enum_name(c.architecture) == "gpt_neox" ? "GPT-NeoX" : "LLaMA", c.layers, c.width, c.heads, report::format_count(parameters), c.length,
+                     report::format_count(tokens), report::format_count(c.steps), c.batch, c.learning_rate, 100 * c.passkey_share);
+}
+
+void add_reading(const StudyResults& s, report::Document& d) {
+  const StudyConfig& c = s.config;
+  d.heading(2, "How to read this");
+  d.list({fmt::format("**Perplexity**: a window of W tokens slides over each test document with stride {}; only tokens not scored before count, the mean is "
+                      "token-weighted, no BOS is added, windows never cross documents. Perplexity 1 is certainty; {} is a blind guess.",
+                      c.stride, c.tokenizer == "byte" ? "256" : "the vocabulary size"),
+          "**Dynamic NTK** changes the rotary base at evaluation only, and only beyond the trained length; the weights are the same as in the row without it.",
+          fmt::format("**Passkey**: a {}-digit number hidden in filler text must be repeated; a trial counts when greedy decoding gives every digit. "
+                      "Intervals in results.json are Wilson's at 95 %.", c.passkey_digits),
+          c.seeds.size() > 1 ? fmt::format("Values are means over {} seeds ± one standard deviation.", c.seeds.size())
+                             : std::string("One seed: differences of a few percent between methods are within what another seed may change."),
+          "The models are tiny and briefly trained. What they show about extrapolation is real for them; it is not a claim about larger models."});
+  if (has_passkey(s) && s.runs[0].evaluations[0].passkey[0].accuracy < 0.5)
+    d.paragraph("At the trained length itself the passkey task is not yet solved with this budget, so the accuracies beyond it say little; the share of single digits "
+                "(chance: 10 %) is the finer measure.");
+}
+
+}  // namespace
+
+report::Table perplexity_table(const StudyResults& s) { return length_table(s, "Perplexity by evaluated length", 4, perplexity_at); }
+report::Table passkey_table(const StudyResults& s) { return length_table(s, "Passkey accuracy (whole keys)", 2, accuracy_at); }
+
+report::Table training_table(const StudyResults& s) {
+  report::Table table{.title = "Training", .header = {"run", "parameters", "tokens", "train loss", "validation loss", "tokens/s", "time", "skipped"}, .rows = {}, .align = {}};
+  for (const RunResult& r : s.runs)
+    table.rows.push_back({s.config.seeds.size() > 1 ? fmt::format("{} seed {}", r.method, r.seed) : r.method, report::format_count(r.parameters), report::format_count(r.tokens),
+                          fmt::format("{:.3f}", r.train_loss), fmt::format("{:.3f}", r.validation_loss), report::format_count(static_cast<int64_t>(r.tokens_per_second)),
+                          report::format_duration(r.seconds), report::format_count(r.skipped)});
+  return table;
+}
+
+std::vector<std::string> findings(const StudyResults& s) {
+  std::vector<std::string> out;
+  const std::vector<Line> lines = lines_of(s);
+  const size_t last = s.config.multiples.size() - 1;
+  const auto best_at = [&](size_t i) {
+    return *std::min_element(lines.begin(), lines.end(), [&](const Line& a, const Line& b) { return perplexity_at(a, i).mean < perplexity_at(b, i).mean; });
+  };
+  for (const size_t i : last > 0 ? std::vector<size_t>{0, last} : std::vector<size_t>{0}) {
+    const Line best = best_at(i);
+    out.push_back(fmt::format("At {}x the trained length the lowest perplexity is that of **{}** ({}).", s.config.multiples[i], best.name(),
+                              report::format_number(perplexity_at(best, i).mean, 4)));
+  }
+  for (const Line& line : lines) {
+    if (!line.variant.empty()) continue;
+    const double near = perplexity_at(line, 0).mean, far = perplexity_at(line, last).mean;
+    out.push_back(fmt::format("**{}**: from {} to {}, a factor of {}.", line.name(), report::format_number(near, 4), report::format_number(far, 4), report::format_number(far / near, 3)));
+  }
+  for (const Line& line : lines) {
+    if (line.variant.empty()) continue;
+    const Line& plain = *std::find_if(lines.begin(), lines.end(), [&](const Line& l) { return l.method == line.method && l.variant.empty(); });
+    std::string helps, hurts;
+    for (size_t i = 0; i <= last; ++i) {
+      const double change = perplexity_at(line, i).mean / perplexity_at(plain, i).mean;
+      if (std::abs(change - 1) < 0.005) continue;  // no difference worth a word
+      std::string& list = change < 1 ? helps : hurts;
+      list += fmt::format("{}{}x", list.empty() ? "" : ", ", s.config.multiples[i]);
+    }
+    out.push_back(fmt::format("Dynamic NTK on **{}** lowers perplexity at {} and raises it at {}.", line.method, helps.empty() ? "no length" : helps, hurts.empty() ? "no length" : hurts));
+  }
+  return out;
+}
+
+report::Document make_document(const StudyResults& s) {
+  report::Document d("Beyond the trained length: " + [&] {
+    std::string names;
+    for (const std::string& m : s.config.methods) names += (names.empty() ? "" : ", ") + m;
+    return names;
+  }());
+  d.paragraph(model_sentence(s));
+  d.paragraph(s.corpus + ".");
+  d.heading(2, "What was found");
+  d.list(findings(s));
+  d.heading(2, "Perplexity against length");
+  d.table(perplexity_table(s));
+  const bool plots = report::gnuplot_available();
+  if (plots) {
+    report::Chart chart = length_chart(s, "Perplexity by evaluated length", "perplexity", perplexity_at);
+    chart.y_scale = report::Scale::kLog;
+    add_figure(d, "perplexity", chart, "Both axes are logarithmic. Dashed: the same weights with dynamic NTK scaling.");
+  } else {
+    d.paragraph("gnuplot is not installed, so there are no plots; the numbers are all in the tables and in results.csv.");
+  }
+  if (has_passkey(s)) {
+    d.heading(2, "Passkey retrieval against length");
+    d.table(passkey_table(s));
+    d.table(length_table(s, "Passkey: share of single digits right (chance 0.10)", 2, digits_at));
+    if (plots) {
+      report::Chart chart = length_chart(s, "Passkey: share of digits right", "share of digits", digits_at);
+      chart.y_min = 0, chart.y_max = 1;
+      add_figure(d, "passkey", chart, "Every length has the same number of prompts, spread over five depths.");
+    }
+  }
+  d.heading(2, "Training");
+  d.table(training_table(s));
+  if (plots) add_figure(d, "loss", loss_chart(s), "Mean loss of each logged interval, first seed.");
+  d.paragraph(fmt::format("Measured with coca {} ({}), {}. All numbers: results.json, results.csv, runs/*/metrics.csv.", version(), git_commit(), s.machine));
+  add_reading(s, d);
+  return d;
+}
+
+StudyFiles write_study(StudyResults& s) {
+  const std::filesystem::path out = s.config.out;
+  StudyFiles files;
+  files.json = out / "results.json";
+  files.csv = out / "results.csv";
+  io::write_json(files.json, to_json(s));
+  io::write_file_atomic(files.csv, to_csv(s));
+  const report::ReportFiles written = report::write_document(make_document(s), out);
+  files.html = written.html;
+  files.markdown = written.markdown;
+  return files;
+}
+
+}  // namespace coca::study

@@ -1,0 +1,28 @@
+// coca/study/report.h - tables, charts and files from what a study measured.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+
+#include "coca/report/document.h"
+#include "coca/study/results.h"
+
+namespace coca::study {
+
+// Rows: method and variant; columns: lengths. Several seeds: mean and standard deviation.
+report::Table perplexity_table(const StudyResults&);
+report::Table passkey_table(const StudyResults&);
+report::Table training_table(const StudyResults&);
+
+// What the numbers say, in sentences made from the numbers alone.
+std::vector<std::string> findings(const StudyResults&);
+
+report::Document make_document(const StudyResults&);
+
+struct StudyFiles {
+  std::filesystem::path html, markdown, json, csv;
+};
+// Writes report.html, report.md, figures/*.svg, results.json and results.csv into config.out.
+StudyFiles write_study(StudyResults&);
+
+}  // namespace coca::study

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/study/results.h"
+
+#include "coca/base/version.h"
+#include "coca/io/csv.h"
+
+namespace coca::study {
+
+namespace {
+
+nlohmann::ordered_json number(double x) { return io::detail::scalar_to_json(x); }
+
+double number_from(const nlohmann::json& object, const char* key) {
+  double x = 0;
+  io::detail::scalar_from_json(object.at(key), {"study results", key}, x);
+  return x;
+}
+
+}  // namespace
+
+std::string variant_name(const std::string& method, const std::string& variant) {
+  return variant.empty() ? method : method + " + dynamic NTK " + variant.substr(3);
+}
+
+nlohmann::ordered_json to_json(const RunResult& r) {
+  nlohmann::ordered_json j{{"method", r.method}, {"seed", r.seed}, {"parameters", r.parameters}, {"steps", r.steps},
+                           {"tokens", r.tokens}, {"skipped", r.skipped}, {"train_loss", number(r.train_loss)},
+                           {"validation_loss", number(r.validation_loss)}, {"seconds", r.seconds}, {"tokens_per_second", r.tokens_per_second}};
+  j["evaluations"] = nlohmann::ordered_json::array();
+  for (const Evaluation& e : r.evaluations) {
+    nlohmann::ordered_json ppl = nlohmann::ordered_json::array(), key = nlohmann::ordered_json::array();
+    for (const PerplexityPoint& p : e.perplexity)
+      ppl.push_back({{"length", p.length}, {"perplexity", number(p.perplexity)}, {"nll", number(p.nll)},
+                     {"standard_error", number(p.standard_error)}, {"scored_tokens", p.scored_tokens}, {"reached", p.reached}});
+    for (const PasskeyPoint& p : e.passkey)
+      key.push_back({{"length", p.length}, {"trials", p.trials}, {"correct", p.correct}, {"accuracy", p.accuracy},
+                     {"low", p.low}, {"high", p.high}, {"digit_accuracy", p.digit_accuracy}});
+    j["evaluations"].push_back({{"variant", e.variant}, {"perplexity", ppl}, {"passkey", key}});
+  }
+  return j;
+}
+
+RunResult run_from_json(const nlohmann::json& j, const std::string& where) {
+  try {
+    RunResult r;
+    r.method = j.at("method"), r.seed = j.at("seed"), r.parameters = j.at("parameters");
+    r.steps = j.at("steps"), r.tokens = j.at("tokens"), r.skipped = j.at("skipped");
+    r.train_loss = number_from(j, "train_loss"), r.validation_loss = number_from(j, "validation_loss");
+    r.seconds = j.at("seconds"), r.tokens_per_second = j.at("tokens_per_second");
+    for (const nlohmann::json& e : j.at("evaluations")) {
+      Evaluation evaluation{.variant = e.at("variant"), .perplexity = {}, .passkey = {}};
+      for (const nlohmann::json& p : e.at("perplexity"))
+        evaluation.perplexity.push_back({p.at("length"), p.at("scored_tokens"), number_from(p, "perplexity"), number_from(p, "nll"),
+                                         number_from(p, "standard_error"), p.at("reached")});
+      for (const nlohmann::json& p : e.at("passkey"))
+        evaluation.passkey.push_back({p.at("length"), p.at("trials"), p.at("correct"), p.at("accuracy"), p.at("low"), p.at("high"), p.at("digit_accuracy")});
+      r.evaluations.push_back(std::move(evaluation));
+    }
+    return r;
+  } catch (const nlohmann::json::exception& error) {
+    fail(ErrorKind::kBadFile, "{}: {}", where, error.what());
+  }
+}
+
+nlohmann::ordered_json to_json(StudyResults& s) {
+  nlohmann::ordered_json j{{"coca_version", std::string(version())}, {"coca_commit", std::string(git_commit())},
+                           {"machine", s.machine}, {"corpus", s.corpus}, {"seconds", s.seconds}, {"config", io::options_to_json(s.config)}};
+  j["runs"] = nlohmann::ordered_json::array();
+  for (const RunResult& r : s.runs) j["runs"].push_back(to_json(r));
+  return j;
+}
+
+std::string to_csv(const StudyResults& s) {
+  std::string out = io::csv_line({"method", "variant", "seed", "length", "perplexity", "nll", "standard_error", "scored_tokens",
+                                  "passkey_accuracy", "passkey_low", "passkey_high", "passkey_digit_accuracy", "passkey_trials"});
+  for (const RunResult& r : s.runs)
+    for (const Evaluation& e : r.evaluations)
+      for (size_t i = 0; i < e.perplexity.size(); ++i) {
+        const PerplexityPoint& p = e.perplexity[i];
+        std::vector<std::string> row{r.method, e.variant, std::to_string(r.seed), std::to_string(p.length), io::csv_number(p.perplexity),
+                                     io::csv_number(p.nll), io::csv_number(p.standard_error), std::to_string(p.scored_tokens)};
+        if (i < e.passkey.size()) {
+          const PasskeyPoint& k = e.passkey[i];
+          for (const double x : {k.accuracy, k.low, k.high, k.digit_accuracy}) row.push_back(io::csv_number(x));
+          row.push_back(std::to_string(k.trials));
+        } else {
+          row.resize(13);
+        }
+        out += io::csv_line(row);
+      }
+  return out;
+}
+
+}  // namespace coca::study

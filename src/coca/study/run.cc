@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/study/run.h"
+
+#include <cmath>
+#include <filesystem>
+#include <limits>
+
+#include "coca/base/clock.h"
+#include "coca/base/parallel.h"
+#include "coca/eval/passkey.h"
+#include "coca/eval/perplexity.h"
+#include "coca/io/fs.h"
+#include "coca/io/json_file.h"
+#include "coca/model/model.h"
+#include "coca/ops/impl.h"
+#include "coca/report/table.h"
+#include "coca/train/trainer.h"
+
+namespace coca::study {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+// A folder holds one study; going on with other options would mix two.
+void claim_folder(StudyConfig config) {
+  const fs::path file = fs::path(config.out) / "study.json";
+  io::make_dirs(config.out);
+  const nlohmann::ordered_json now = io::options_to_json(config);
+  if (!fs::exists(file)) {
+    io::write_json(file, now);
+    return;
+  }
+  const nlohmann::json before = io::read_json(file);
+  for (const auto& [key, value] : now.items())
+    COCA_CHECK(key == "out" || (before.contains(key) && before[key] == nlohmann::json(value)),
+               "{} holds a study with {} = {}; asked for {}: choose another --out or remove the folder", config.out, key,
+               before.contains(key) ? before[key].dump() : "nothing", value.dump());
+}
+
+RunResult train_one(const StudyConfig& c, const Corpus& corpus, const std::string& method, int64_t seed, const fs::path& dir,
+                    const StudyListener& listen) {
+  const train::TrainConfig config = train_config(c, method, seed, dir.string());
+  train::Trainer trainer(config, {.tokens = *corpus.train, .validation = &*corpus.validation, .tokenizer = *corpus.tokenizer}, train::Start::kResume);
+  const int64_t first = trainer.first_step();
+  const train::TrainSummary summary = trainer.run([&](const train::StepReport& r) {
+    if (listen)
+      listen({.stage = fmt::format("{} seed {}: training", method, seed), .done = r.step, .total = r.steps, .start = first, .unit = "steps",
+              .text = fmt::format("loss {:.3f} lr {:.1e} norm {:.2f} {:.0f} tok/s", r.loss, r.learning_rate, r.grad_norm, r.tokens_per_second)});
+  });
+  RunResult result;
+  result.method = method;
+  result.seed = seed;
+  result.parameters = summary.parameters;
+  result.steps = summary.steps, result.tokens = summary.tokens, result.skipped = summary.skipped;
+  result.train_loss = summary.final_loss;
+  result.validation_loss = summary.validation_loss.value_or(std::numeric_limits<double>::quiet_NaN());
+  result.seconds = summary.seconds, result.tokens_per_second = summary.tokens_per_second;
+  // A training that had ended before (only its evaluation was lost) runs no step and so has no last interval.
+  const std::vector<train::MetricsRow> curve = train::read_metrics(dir / "metrics.csv");
+  if (!curve.empty()) result.train_loss = curve.back().loss, result.validation_loss = curve.back().validation_loss;
+  return result;
+}
+
+Evaluation evaluate_one(const StudyConfig& c, const Corpus& corpus, const model::Model& m, const std::string& name, const std::string& variant,
+                        const StudyListener& listen) {
+  Evaluation result{.variant = variant, .perplexity = {}, .passkey = {}};
+  std::optional<model::RopeScaling> scaling;
+  if (!variant.empty()) scaling = model::RopeScaling{model::Scaling::kDynamic, c.factor};
+  Context context;
+  eval::PerplexityOptions ppl;
+  ppl.lengths = eval_lengths(c);
+  ppl.stride = c.stride;
+  ppl.bos = eval::Bos::kNever;
+  ppl.scaling = scaling;
+  ppl.progress = [&](const eval::PerplexityProgress& p) {
+    if (listen) listen({.stage = name + ": perplexity", .done = p.done_tokens, .total = p.total_tokens, .start = 0, .unit = "tokens", .text = fmt::format("length {}", p.length)});
+  };
+  for (const eval::PerplexityResult& r : eval::perplexity(context, m.spec, m.params->weights(), corpus.test, ppl))
+    result.perplexity.push_back({.length = r.length, .scored_tokens = r.scored_tokens, .perplexity = r.perplexity, .nll = r.nll,
+                                 .standard_error = r.standard_error.value_or(std::numeric_limits<double>::quiet_NaN()), .reached = r.reaches_length()});
+  if (c.passkey_share == 0) return result;  // a model that never saw such a prompt has nothing to show
+  eval::PasskeyOptions key;
+  key.lengths = eval_lengths(c);
+  key.trials = c.passkey_trials;
+  key.wording = c.passkey_wording;
+  key.digits = c.passkey_digits;
+  key.bos = eval::Bos::kNever;
+  key.scaling = scaling;
+  key.progress = [&](const eval::PasskeyProgress& p) {
+    if (listen) listen({.stage = name + ": passkey", .done = p.done, .total = p.total, .start = 0, .unit = "prompts", .text = fmt::format("length {}", p.length)});
+  };
+  for (const eval::PasskeyTotal& t : eval::passkey(context, m.spec, m.params->weights(), *corpus.tokenizer, key).totals)
+    result.passkey.push_back({.length = t.length, .trials = t.score.trials, .correct = t.score.correct, .accuracy = t.score.accuracy,
+                              .low = t.score.accuracy_low, .high = t.score.accuracy_high, .digit_accuracy = t.score.digit_accuracy});
+  return result;
+}
+
+RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string& method, int64_t seed, const StudyListener& listen) {
+  const fs::path dir = fs::path(c.out) / "runs" / fmt::format("{}-s{}", method, seed);
+  const fs::path file = dir / "result.json";
+  if (fs::exists(file)) {
+    RunResult done = run_from_json(io::read_json(file), file.string());
+    done.curve = train::read_metrics(dir / "metrics.csv");
+    return done;
+  }
+  RunResult result = train_one(c, corpus, method, seed, dir, listen);
+  const model::Model m = model::load_model(dir / "model");
+  const std::string name = fmt::format("{} seed {}", method, seed);
+  result.evaluations.push_back(evaluate_one(c, corpus, m, name, "", listen));
+  if (std::find(c.ntk_methods.begin(), c.ntk_methods.end(), method) != c.ntk_methods.end())
+    result.evaluations.push_back(evaluate_one(c, corpus, m, name + " + dynamic NTK", fmt::format("ntk{:g}", c.factor), listen));
+  io::write_json(file, to_json(result));
+  fs::remove_all(train::checkpoint_root(dir));  // runs/<method>/model is all that is needed from here on
+  result.curve = train::read_metrics(dir / "metrics.csv");
+  return result;
+}
+
+}  // namespace
+
+StudyResults run_study(const StudyConfig& config, const Corpus& corpus, const StudyListener& listen) {
+  claim_folder(config);
+  StudyResults results;
+  results.config = config;
+  results.corpus = corpus.description;
+  results.machine = fmt::format("{} threads, SIMD target {}", max_threads(), ops::cpu_target());
+  Stopwatch watch;
+  for (const int64_t seed : config.seeds)
+    for (const std::string& method : config.methods) results.runs.push_back(run_one(config, corpus, method, seed, listen));
+  results.seconds = watch.seconds();
+  return results;
+}
+
+}  // namespace coca::study

@@ -1,0 +1,25 @@
+// coca/study/run.h - train and evaluate every method and seed; finished parts are kept in files and not done again.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+
+#include "coca/study/corpus.h"
+#include "coca/study/results.h"
+
+namespace coca::study {
+
+// What is going on, for a progress line: a stage begins, moves, ends.
+struct StudyProgress {
+  std::string stage;             // "coca-slack: training"
+  int64_t done = 0, total = 0, start = 0;
+  std::string unit, text;
+};
+
+using StudyListener = std::function<void(const StudyProgress&)>;
+
+// Layout of config.out: study.json (the resolved config; another one in the same folder is an Error), data/,
+// runs/<method>-s<seed>/ (a training folder with result.json when finished).
+StudyResults run_study(const StudyConfig& resolved, const Corpus&, const StudyListener& listen = {});
+
+}  // namespace coca::study

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "model_flags.h"
+
+#include <cstdio>
+
+#include "coca/eval/protocol.h"
+
+namespace coca::tools {
+
+namespace {
+
+std::optional<model::RopeScaling> scaling_of(const ModelFlags& flags, const model::ModelSpec& spec) {
+  if (!flags.rope_scaling) {
+    COCA_CHECK(!flags.factor, "--factor {}: needs --rope-scaling linear or dynamic", *flags.factor);
+    return std::nullopt;
+  }
+  if (*flags.rope_scaling == model::Scaling::kNone) {
+    COCA_CHECK(!flags.factor, "--factor {}: --rope-scaling none takes none", *flags.factor);
+    return model::RopeScaling{};
+  }
+  COCA_CHECK(flags.factor, "--rope-scaling {}: needs --factor", enum_name(*flags.rope_scaling));
+  COCA_CHECK(*flags.factor >= 1, "--factor {}: must be at least 1", *flags.factor);
+  COCA_CHECK(model::uses_rotary(spec.attention), "--rope-scaling {}: a model with attention \"{}\" has no rotary positions to scale",
+             enum_name(*flags.rope_scaling), enum_name(spec.attention));
+  return model::RopeScaling{*flags.rope_scaling, *flags.factor};
+}
+
+}  // namespace
+
+LoadedModel load_with_flags(const ModelFlags& flags) {
+  COCA_CHECK(!flags.model.empty(), "--model: no model folder given");
+  const model::ModelSpec spec = model::load_spec(flags.model);  // mistakes show before the weights are read
+  LoadedModel out;
+  out.scaling = scaling_of(flags, spec);
+  out.used_scaling = out.scaling.value_or(spec.rope_scaling);
+  out.tokenizer = text::load_tokenizer(flags.tokenizer.empty() ? flags.model : flags.tokenizer);
+  eval::check_tokenizer(*out.tokenizer, spec);
+  out.model = model::load_model(flags.model);
+  return out;
+}
+
+std::string scaling_text(const model::RopeScaling& scaling) {
+  if (scaling.type == model::Scaling::kNone) return "none";
+  return fmt::format("{} x{:g}", enum_name(scaling.type), scaling.factor);
+}
+
+std::string text_or_stdin(const std::optional<std::string>& given) {
+  if (given) return *given;
+  std::string text;
+  char block[65536];
+  while (const size_t n = std::fread(block, 1, sizeof block, stdin)) text.append(block, n);
+  if (!text.empty() && text.back() == '\n') text.pop_back();
+  return text;
+}
+
+nlohmann::ordered_json number_json(double value) { return io::detail::scalar_to_json(value); }
+
+}  // namespace coca::tools

@@ -1,0 +1,46 @@
+// tools/model_flags.h - the flags of subcommands that run a model, and what they load.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "cli.h"
+#include "coca/model/model.h"
+#include "coca/text/tokenizer.h"
+
+namespace coca::tools {
+
+struct ModelFlags {
+  std::string model, tokenizer;
+  std::optional<model::Scaling> rope_scaling;
+  std::optional<double> factor;
+
+  template <class V>
+  void visit(V&& v) {
+    v.group("Model");
+    v("model", "model folder: config.json, model.safetensors, tokenizer", model);
+    v("tokenizer", "\"byte\", a sentencepiece .model file or a folder; default: the model folder", tokenizer);
+    v("rope_scaling", "position scaling instead of config.json's; linear and dynamic need --factor", rope_scaling);
+    v("factor", "factor of --rope-scaling, at least 1", factor);
+  }
+};
+
+struct LoadedModel {
+  model::Model model;
+  std::unique_ptr<text::Tokenizer> tokenizer;
+  std::optional<model::RopeScaling> scaling;  // what the flags ask for
+  model::RopeScaling used_scaling;            // that, or config.json's
+};
+
+// Errors name the flag that is missing or contradicts the model.
+LoadedModel load_with_flags(const ModelFlags&);
+std::string scaling_text(const model::RopeScaling&);  // "none", "dynamic x4"
+
+// Text given as one argument, or all of standard input without its last newline.
+std::string text_or_stdin(const std::optional<std::string>& text);
+
+nlohmann::ordered_json number_json(double value);  // "inf", "nan" as text: JSON has no such numbers
+
+}  // namespace coca::tools
