@@ -17,7 +17,8 @@ struct Schedule {
 };
 
 void check_schedule(const Schedule&);  // throws for a floor above the peak, negative steps, ...
-// step is 0-based: the first step of a warm-up of w steps uses peak / w; the last step of all uses the floor.
+// step is 0-based: the first of w warm-up steps uses peak / w, the last the peak; the decay starts at the peak and
+// the last step of all uses the floor (unless the decay has one step only).
 double learning_rate(const Schedule&, int64_t step);
 
 }  // namespace coca::optim

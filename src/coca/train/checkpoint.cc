@@ -9,6 +9,7 @@
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 #include "coca/io/safetensors.h"
+#include "coca/model/config.h"
 #include "coca/model/model.h"
 
 namespace coca::train {
@@ -39,6 +40,7 @@ std::vector<std::pair<int64_t, fs::path>> list_checkpoints(const fs::path& out) 
 nlohmann::ordered_json state_to_json(const TrainState& s) {
   return {{"step", s.step},       {"updates", s.updates}, {"skipped", s.skipped},
           {"bad_in_a_row", s.bad_in_a_row}, {"tokens", s.tokens},   {"seconds", s.seconds},
+          {"interval_loss", s.interval_loss}, {"interval_steps", s.interval_steps},
           {"data_tokens", s.data_tokens},   {"tokenizer_fingerprint", s.tokenizer_fingerprint},
           {"coca_version", std::string(version())}, {"coca_commit", std::string(git_commit())}};
 }
@@ -46,11 +48,22 @@ nlohmann::ordered_json state_to_json(const TrainState& s) {
 TrainState state_from_json(const nlohmann::json& j, const std::string& where) {
   try {
     return {.step = j.at("step"), .updates = j.at("updates"), .skipped = j.at("skipped"), .bad_in_a_row = j.at("bad_in_a_row"),
-            .tokens = j.at("tokens"), .seconds = j.at("seconds"), .data_tokens = j.at("data_tokens"),
-            .tokenizer_fingerprint = j.at("tokenizer_fingerprint")};
+            .tokens = j.at("tokens"), .seconds = j.at("seconds"), .interval_loss = j.at("interval_loss"),
+            .interval_steps = j.at("interval_steps"), .data_tokens = j.at("data_tokens"), .tokenizer_fingerprint = j.at("tokenizer_fingerprint")};
   } catch (const nlohmann::json::exception& error) {
     fail(ErrorKind::kBadFile, "{}: {}", where, error.what());
   }
+}
+
+// GPT-NeoX tensors have the same names and shapes under every attention kind: only config.json tells them apart.
+void check_spec(const fs::path& dir, const model::ModelSpec& wanted) {
+  const auto found = model::spec_to_json(model::load_spec(dir)), expected = model::spec_to_json(wanted);
+  const std::string file = (dir / "config.json").string();
+  for (const auto& [key, value] : expected.items())
+    if (found.contains(key))
+      COCA_CHECK(found[key] == value, "{}: \"{}\" is {}; this run has {}", file, key, found[key].dump(), value.dump());
+  for (const auto& [key, value] : expected.items())
+    COCA_CHECK(found.contains(key), "{}: \"{}\" is missing; this run has {}", file, key, value.dump());
 }
 
 void load_moments(const io::SafetensorsFile& file, const std::string& prefix, model::ParamStore& store) {
@@ -105,6 +118,7 @@ void save_checkpoint(const TrainConfig& config, const TrainState& state, const C
 
 TrainState load_checkpoint(const fs::path& dir, const CheckpointParts& parts) {
   TrainState state = state_from_json(io::read_json(dir / "train_state.json"), (dir / "train_state.json").string());
+  check_spec(dir, parts.spec);
   model::load_params(dir / "model.safetensors", parts.spec, parts.params);
   const io::SafetensorsFile moments(dir / "optimizer.safetensors");
   load_moments(moments, "m.", parts.optimizer.first_moment());

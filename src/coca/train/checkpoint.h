@@ -21,6 +21,8 @@ struct TrainState {
   int64_t bad_in_a_row = 0;
   int64_t tokens = 0;          // trained on so far
   double seconds = 0;          // of training, over all runs
+  double interval_loss = 0;    // sum and number of the finite losses since the last row of metrics.csv
+  int64_t interval_steps = 0;
   int64_t data_tokens = 0;     // size and tokenizer of the training data, to notice another file on resume
   std::string tokenizer_fingerprint;
 };
@@ -38,7 +40,7 @@ std::optional<std::filesystem::path> latest_checkpoint(const std::filesystem::pa
 
 // Writes out/checkpoints/step-<step> and removes all but the newest keep_checkpoints.
 void save_checkpoint(const TrainConfig&, const TrainState&, const CheckpointParts&);
-// Weights, moments and state, bit for bit. Throws for a folder that does not fit the spec.
+// Weights, moments and state, bit for bit. Throws for a folder whose config.json differs from the spec.
 TrainState load_checkpoint(const std::filesystem::path& dir, const CheckpointParts&);
 TrainConfig load_train_config(const std::filesystem::path& dir);
 

@@ -11,6 +11,8 @@ void check_config(const TrainConfig& c) {
   positive("steps", c.steps), positive("batch", c.batch), positive("accumulation", c.accumulation);
   positive("log_interval", c.log_interval), positive("keep_checkpoints", c.keep_checkpoints);
   positive("max_bad_steps", c.max_bad_steps), positive("passkey_digits", c.passkey_digits);
+  for (const auto& [name, value] : {std::pair{"kv_heads", c.kv_heads}, std::pair{"mlp_width", c.mlp_width}})
+    COCA_CHECK(value >= 0, "{} is {}; expected 0 (choose) or more", name, value);
   COCA_CHECK(c.width % c.heads == 0, "width {} is not a multiple of heads {}", c.width, c.heads);
   COCA_CHECK(c.passkey_share >= 0 && c.passkey_share <= 1, "passkey_share is {}; expected 0 to 1", c.passkey_share);
   COCA_CHECK(c.rotary_pct > 0 && c.rotary_pct <= 1, "rotary_pct is {}; expected more than 0 and at most 1", c.rotary_pct);

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
+#include <set>
 
 #include "coca/base/clock.h"
 #include "coca/base/log.h"
@@ -26,6 +28,16 @@ model::ModelSpec spec_for(const TrainConfig& config, const TrainData& data) {
   return make_spec(config, padded_vocabulary(data.tokenizer), widen(data.tokenizer.bos_id()), widen(data.tokenizer.eos_id()));
 }
 
+// A resumed run ends in the same bits only under the same options; some may change without harm.
+void warn_of_changes(TrainConfig before, TrainConfig now) {
+  const std::set<std::string> harmless = {"text", "validation_text", "tokenizer", "max_bad_steps", "out", "log_interval", "validation_interval",
+                                          "validation_windows", "checkpoint_interval", "keep_checkpoints"};
+  const auto was = io::options_to_json(before), is = io::options_to_json(now);
+  for (const auto& [key, value] : is.items())
+    if (!harmless.contains(key) && was[key] != value)
+      log_warning("resuming with {} = {}; the run so far had {}", key, value.dump(), was[key].dump());
+}
+
 }  // namespace
 
 int64_t padded_vocabulary(const text::Tokenizer& tokenizer) { return (tokenizer.vocab_size() + 15) / 16 * 16; }
@@ -41,11 +53,7 @@ Trainer::Trainer(const TrainConfig& config, const TrainData& data, Start start)
                newest ? newest->string() : "");
   }
   if (start == Start::kResume && newest) {
-    state_ = load_checkpoint(*newest, parts());
-    COCA_CHECK(state_.data_tokens == data.tokens.size() && state_.tokenizer_fingerprint == data.tokenizer.fingerprint(),
-               "{} was trained on {} tokens of tokenizer {}; the data given has {} of {}", newest->string(), state_.data_tokens,
-               state_.tokenizer_fingerprint, data.tokens.size(), data.tokenizer.fingerprint());
-    COCA_CHECK(state_.step <= config.steps, "{} is at step {}, beyond the {} steps asked for", newest->string(), state_.step, config.steps);
+    resume(*newest);
   } else {
     model::initialise(spec_, static_cast<uint64_t>(config.seed), params_);
     state_.data_tokens = data.tokens.size();
@@ -55,6 +63,15 @@ Trainer::Trainer(const TrainConfig& config, const TrainData& data, Start start)
     COCA_CHECK(data.validation->size() > config.length, "validation text has {} tokens; one window needs {}", data.validation->size(), config.length + 1);
     validator_ = std::make_unique<model::Decoder>(spec_, params_.weights());
   }
+}
+
+void Trainer::resume(const std::filesystem::path& checkpoint) {
+  state_ = load_checkpoint(checkpoint, parts());
+  COCA_CHECK(state_.data_tokens == data_.tokens.size() && state_.tokenizer_fingerprint == data_.tokenizer.fingerprint(),
+             "{} was trained on {} tokens of tokenizer {}; the data given has {} of {}", checkpoint.string(), state_.data_tokens,
+             state_.tokenizer_fingerprint, data_.tokens.size(), data_.tokenizer.fingerprint());
+  COCA_CHECK(state_.step <= config_.steps, "{} is at step {}, beyond the {} steps asked for", checkpoint.string(), state_.step, config_.steps);
+  warn_of_changes(load_train_config(checkpoint), config_);
 }
 
 CheckpointParts Trainer::parts() { return {spec_, params_, optimizer_, data_.tokenizer}; }
@@ -118,6 +135,15 @@ void Trainer::one_step(StepReport& report) {
   report.skipped = state_.skipped;
 }
 
+// Mean of the finite losses since the last row; the sum is part of the state, so that a resumed run has the same rows.
+void Trainer::log_row(MetricsFile& metrics, const StepReport& report, TrainSummary& summary) {
+  summary.final_loss = state_.interval_steps > 0 ? state_.interval_loss / static_cast<double>(state_.interval_steps)
+                                                 : std::numeric_limits<double>::quiet_NaN();
+  metrics.row(report, summary.final_loss, state_);
+  state_.interval_loss = 0;
+  state_.interval_steps = 0;
+}
+
 TrainSummary Trainer::run(const std::function<void(const StepReport&)>& on_step) {
   io::make_dirs(config_.out);
   io::write_json(std::filesystem::path(config_.out) / "train_config.json", io::options_to_json(config_));
@@ -125,8 +151,12 @@ TrainSummary Trainer::run(const std::function<void(const StepReport&)>& on_step)
   const int64_t step_tokens = config_.accumulation * config_.batch * config_.length;
   const int64_t first = state_.step;
   TrainSummary summary;
-  double interval_loss = 0, seconds = 0;
-  int64_t interval_steps = 0, saved_at = state_.step;
+  double seconds = 0;
+  if (first == config_.steps)  // nothing left to do: say what the finished run said
+    for (const MetricsRow& row : read_metrics(std::filesystem::path(config_.out) / "metrics.csv")) {
+      summary.final_loss = row.loss;
+      if (!std::isnan(row.validation_loss)) summary.validation_loss = row.validation_loss;
+    }
   while (state_.step < config_.steps) {
     StepReport report{.steps = config_.steps};
     Stopwatch watch;
@@ -134,25 +164,21 @@ TrainSummary Trainer::run(const std::function<void(const StepReport&)>& on_step)
     seconds += watch.seconds();
     state_.seconds += watch.seconds();
     report.tokens_per_second = static_cast<double>((state_.step - first) * step_tokens) / seconds;
-    interval_loss += report.loss;
-    ++interval_steps;
+    if (std::isfinite(report.loss)) {
+      state_.interval_loss += report.loss;
+      ++state_.interval_steps;
+    }
     const bool last = state_.step == config_.steps;
     if (validator_ && (last || (config_.validation_interval > 0 && state_.step % config_.validation_interval == 0)))
       summary.validation_loss = report.validation_loss = validate();
-    if (last || state_.step % config_.log_interval == 0 || report.validation_loss) {
-      summary.final_loss = interval_loss / static_cast<double>(interval_steps);
-      metrics.row(report, summary.final_loss, state_);
-      interval_loss = 0;
-      interval_steps = 0;
-    }
+    if (last || state_.step % config_.log_interval == 0 || report.validation_loss) log_row(metrics, report, summary);
     if (on_step) on_step(report);
     const bool stop = stop_requested() && !last;
     if (stop || (config_.checkpoint_interval > 0 && state_.step % config_.checkpoint_interval == 0) || last) {
       metrics.flush();
       save_checkpoint(config_, state_, parts());
-      saved_at = state_.step;
     }
-    if (stop) fail(ErrorKind::kInterrupted, "stopped at step {} of {}; saved in {}, resume with --resume", saved_at, config_.steps, config_.out);
+    if (stop) fail(ErrorKind::kInterrupted, "stopped at step {} of {}; saved in {}, resume with --resume", state_.step, config_.steps, config_.out);
   }
   export_model(std::filesystem::path(config_.out) / "model", parts());
   summary.steps = state_.step;

@@ -13,6 +13,8 @@
 
 namespace coca::train {
 
+class MetricsFile;
+
 struct TrainData {
   const data::TokenFile& tokens;
   const data::TokenFile* validation = nullptr;  // null: no validation
@@ -29,7 +31,7 @@ struct StepReport {
 
 struct TrainSummary {
   int64_t steps = 0, tokens = 0, skipped = 0, parameters = 0;
-  double final_loss = 0;         // mean of the last logged interval
+  double final_loss = 0;         // mean of the last logged interval; NaN where no loss was finite
   std::optional<double> validation_loss;
   double seconds = 0, tokens_per_second = 0;  // validation and checkpoints excluded
   size_t activation_bytes = 0;
@@ -41,6 +43,8 @@ class Trainer {
  public:
   // Builds model and optimizer. A fresh start refuses an out folder that already holds checkpoints.
   Trainer(const TrainConfig&, const TrainData&, Start);
+  Trainer(const Trainer&) = delete;  // the decoders keep references to members
+  Trainer& operator=(const Trainer&) = delete;
 
   // Trains to config.steps; writes out/metrics.csv, checkpoints and out/model. on_step sees every step.
   // On stop_requested(): saves a checkpoint and throws Error{kInterrupted}. After max_bad_steps non-finite steps in
@@ -56,6 +60,8 @@ class Trainer {
   double forward_backward(int64_t step);
   double validate();
   void one_step(StepReport&);
+  void resume(const std::filesystem::path& checkpoint);
+  void log_row(MetricsFile&, const StepReport&, TrainSummary&);
   CheckpointParts parts();
 
   TrainConfig config_;

@@ -1,0 +1,88 @@
+// coca/eval/passkey.h - passkey retrieval by length and depth, decoded greedily. Protocol: docs/evaluation.md.
+//
+// The ids are those of prompt and answer encoded together; the answer's begin where the prompt's own encoding ends.
+// The prompt is run once into the cache and the answer behind it. By induction over the positions, greedy decoding
+// from the prompt writes exactly the answer if and only if the argmax before each answer token, given the right
+// tokens before it, is that token: so one pass decides. Only where it fails is the answer decoded freely, from the
+// first wrong token on, to count the digits that are right all the same.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "coca/data/passkey.h"
+#include "coca/eval/protocol.h"
+#include "coca/model/params.h"
+#include "coca/tensor/context.h"
+
+namespace coca::eval {
+
+struct PasskeyProgress {
+  int64_t done = 0, total = 0;  // prompts, over all lengths
+  int64_t length = 0;
+  int64_t correct = 0, tried = 0;  // at this length so far
+};
+
+struct PasskeyOptions {
+  std::vector<int64_t> lengths;  // tokens of bos, prompt and answer together, at most
+  std::vector<double> depths = {0.0, 0.25, 0.5, 0.75, 1.0};  // share of the garbage in front of the key
+  int64_t trials = 20;           // per length and depth
+  data::PasskeyWording wording = data::PasskeyWording::kLandmark;
+  int64_t digits = 5;
+  int64_t seed = 0;              // each prompt depends on seed, length, depth and its number alone
+  Bos bos = Bos::kAuto;
+  std::optional<model::RopeScaling> scaling;  // instead of the spec's; dynamic NTK reckons with the whole sequence
+  int64_t batch_tokens = 8192;   // prompts of equal length run together up to about so many tokens
+  std::function<void(const PasskeyProgress&)> progress;  // may be empty
+};
+
+struct PasskeyScore {
+  int64_t trials = 0, correct = 0;
+  double accuracy = 0;
+  double accuracy_low = 0, accuracy_high = 1;  // Wilson's 95 % interval
+  double digit_accuracy = 0;                   // share of the key's digits right and in place, freely decoded
+  double nll = 0;                              // mean per answer token, given the right tokens before it
+};
+
+struct PasskeyCell {
+  int64_t length = 0;
+  double depth = 0;
+  PasskeyScore score;
+};
+struct PasskeyTotal {
+  int64_t length = 0;
+  int64_t least_tokens = 0, most_tokens = 0;  // of the sequences run
+  PasskeyScore score;                         // over all depths
+  double seconds = 0;
+  int64_t peak_resident_bytes = 0;            // of the process until then
+};
+struct PasskeyResult {
+  std::vector<PasskeyCell> cells;    // lengths in their order, within a length depths in theirs
+  std::vector<PasskeyTotal> totals;  // one per length
+  std::optional<int32_t> bos;        // in front of every prompt
+};
+
+// Throws Error kInterrupted when asked to stop; logits that are NaN count as wrong.
+PasskeyResult passkey(Context&, const model::ModelSpec&, const model::Weights&, const text::Tokenizer&,
+                      const PasskeyOptions&);
+
+// The prompt `trial` of a cell as ids.
+struct PasskeyTrial {
+  std::vector<int32_t> ids;   // bos, prompt, answer
+  int64_t answer_start = 0;   // the answer's first id; it ends the ids
+  std::string answer;         // " 73914"
+};
+PasskeyTrial make_passkey_trial(const text::Tokenizer&, const PasskeyOptions&, std::optional<int32_t> bos,
+                                int64_t length, double depth, int64_t trial);
+
+// Wilson's score interval for a share at 95 %.
+struct Interval {
+  double low = 0, high = 1;
+};
+Interval wilson_interval(int64_t successes, int64_t trials);
+
+}  // namespace coca::eval

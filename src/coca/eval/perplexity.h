@@ -1,0 +1,81 @@
+// coca/eval/perplexity.h - sliding-window perplexity over documents. Protocol: docs/evaluation.md.
+//
+//   For a document of N tokens, window W and stride S: prev = 0; for b = 0, S, 2S, ...: e = min(b + W, N); run the
+//   tokens [b, e); score the targets at positions >= prev that have a predecessor in the window; prev = e; stop at
+//   e == N. With a bos token in front, W counts it, so that a window holds W - 1 tokens of text.
+//
+// Every target is scored once, with at least W - S tokens before it wherever the document has them. The first token
+// of a document is scored only after a bos token, and so is the first of each window when windows do not overlap.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "coca/eval/protocol.h"
+#include "coca/model/params.h"
+#include "coca/tensor/context.h"
+
+namespace coca::eval {
+
+enum class Average : uint8_t {
+  kTokens,   // exp of the mean nll of all scored tokens
+  kWindows,  // exp of the mean over windows of each window's mean nll, all documents pooled (YaRN's script)
+};
+
+struct PerplexityProgress {
+  int64_t done_tokens = 0, total_tokens = 0;  // run through the model, over all lengths
+  int64_t length = 0;                         // the one at work
+  double perplexity = 0;                      // of what was scored at this length so far
+};
+
+struct PerplexityOptions {
+  std::vector<int64_t> lengths;     // windows W, bos included; each at least 2
+  int64_t stride = 512;
+  int64_t max_tokens = 0;           // per document, the rest is cut off; 0: all
+  int64_t max_documents = 0;        // 0: all
+  Bos bos = Bos::kAuto;
+  std::optional<model::RopeScaling> scaling;  // instead of the spec's
+  int64_t batch_tokens = 8192;      // windows of equal length run together up to about so many tokens
+  std::vector<int32_t> id_bytes;    // bytes_per_id() of the tokenizer, for bits per byte; empty: not wanted
+  std::function<void(const PerplexityProgress&)> progress;  // may be empty
+};
+
+struct PerplexityResult {
+  int64_t length = 0;           // W
+  int64_t stride = 0;           // the one used: at most the text tokens of a window
+  int64_t documents = 0;        // evaluated
+  int64_t short_documents = 0;  // of these, shorter than a window
+  int64_t skipped_documents = 0;  // fewer than two tokens
+  int64_t windows = 0;          // with at least one scored token
+  int64_t scored_tokens = 0, run_tokens = 0;
+  int64_t longest_window = 0;   // tokens of the longest window run, bos included
+  std::optional<int32_t> bos;   // in front of every window
+  double nll = 0;               // token-weighted mean, in nats; inf and nan are reported as they are
+  double perplexity = 0;        // exp(nll)
+  double window_mean_perplexity = 0;
+  std::optional<double> bits_per_byte;
+  // Of the mean nll, as a ratio over windows taken as independent draws: sqrt(W/(W-1) sum (s - n mean)^2) / sum n, s
+  // the sum and n the number of scored tokens in a window. Neighbouring windows of one document are alike, so it is
+  // on the small side. Empty for a single window.
+  std::optional<double> standard_error;
+  double seconds = 0, tokens_per_second = 0;  // of the tokens run
+  int64_t peak_resident_bytes = 0;            // of the process until then
+
+  bool reaches_length() const { return longest_window == length; }
+  double value(Average average) const { return average == Average::kTokens ? perplexity : window_mean_perplexity; }
+};
+
+// One result per length, in the order of the lengths. batch_tokens changes no result beyond the rounding of the matrix
+// products. Logits never exist as a whole, and scored positions alone reach the output embedding. Throws Error kInterrupted when asked to stop, and for
+// documents none of which has two tokens.
+std::vector<PerplexityResult> perplexity(Context&, const model::ModelSpec&, const model::Weights&,
+                                         std::span<const std::vector<int32_t>> documents, const PerplexityOptions&);
+
+}  // namespace coca::eval
+
+COCA_ENUM_NAMES(coca::eval::Average, "average", {coca::eval::Average::kTokens, "tokens"},
+                {coca::eval::Average::kWindows, "windows"})
