@@ -1,7 +1,10 @@
 # Build options and the compile flags every target shares (interface target coca_flags).
 option(COCA_DEV "Build tests, benchmarks and examples; warnings are errors" ${PROJECT_IS_TOP_LEVEL})
 option(COCA_SCALAR "Compile the Highway kernels for the scalar target only" OFF)
-option(COCA_CUDA "Build the CUDA backend (plumbing only for now)" OFF)
+option(COCA_CUDA "Ask for the CUDA backend; it does not exist yet, so this builds the CPU program and says so" OFF)
+if(COCA_CUDA)
+  message(WARNING "COCA_CUDA: there are no CUDA kernels yet; this builds the CPU program")
+endif()
 set(COCA_SANITIZE "" CACHE STRING "Sanitizers, for example address;undefined or thread")
 
 set(CMAKE_CXX_STANDARD 20)

@@ -36,8 +36,12 @@ int run_build(const BuildFlags& flags) {
   COCA_CHECK(!flags.output.empty(), "--output: no file given");
   const auto tokenizer = text::load_tokenizer(flags.tokenizer);
   std::optional<report::Progress> progress;
-  data::BuildOptions options{.corpus = {.inputs = flags.input, .invalid_utf8 = flags.invalid_utf8, .json_field = flags.field, .max_documents = flags.max_documents},
-                             .output = flags.output, .add_eos = !flags.no_eos};
+  data::BuildOptions options{.corpus = {.inputs = flags.input,
+                                        .invalid_utf8 = flags.invalid_utf8,
+                                        .json_field = flags.field,
+                                        .max_documents = flags.max_documents},
+                             .output = flags.output,
+                             .add_eos = !flags.no_eos};
   options.progress = [&](int64_t done, int64_t total) {
     if (!progress) progress = make_progress({.total = total, .unit = "bytes", .label = "tokenizing"});
     progress->update(done);
@@ -54,7 +58,8 @@ int run_build(const BuildFlags& flags) {
                 {"text", report::format_bytes(r.corpus.bytes)},
                 {"tokens", report::format_count(r.tokens)},
                 {"bytes per token", report::format_number(r.bytes_per_token)},
-                {"tokenizer", fmt::format("{}, {} ids", tokenizer->kind(), report::format_count(tokenizer->vocab_size()))},
+                {"tokenizer",
+                 fmt::format("{}, {} ids", tokenizer->kind(), report::format_count(tokenizer->vocab_size()))},
                 {"time", report::format_duration(watch.seconds())}};
   print(report::to_text(table));
   return 0;
@@ -70,16 +75,27 @@ int run_info(const std::string& path, bool json) {
   }
   const auto bytes = static_cast<int64_t>(std::filesystem::file_size(path));
   if (json) {
-    print(nlohmann::ordered_json{{"file", path}, {"bytes", bytes}, {"tokens", file.size()}, {"documents", file.documents()},
-                                 {"shortest_document", shortest}, {"longest_document", longest}, {"vocab_size", file.vocab_size()},
-                                 {"tokenizer", file.tokenizer_kind()}, {"fingerprint", file.tokenizer_fingerprint()}}.dump(2) + "\n");
+    print(nlohmann::ordered_json{{"file", path},
+                                 {"bytes", bytes},
+                                 {"tokens", file.size()},
+                                 {"documents", file.documents()},
+                                 {"shortest_document", shortest},
+                                 {"longest_document", longest},
+                                 {"vocab_size", file.vocab_size()},
+                                 {"tokenizer", file.tokenizer_kind()},
+                                 {"fingerprint", file.tokenizer_fingerprint()}}
+              .dump(2) +
+          "\n");
     return 0;
   }
   report::Table table{.title = path, .header = {"", "value"}, .rows = {}, .align = {}};
   table.rows = {{"size", report::format_bytes(bytes)},
                 {"tokens", report::format_count(file.size())},
                 {"documents", report::format_count(file.documents())},
-                {"tokens per document", file.documents() > 0 ? fmt::format("{} to {}", report::format_count(shortest), report::format_count(longest)) : "-"},
+                {"tokens per document",
+                 file.documents() > 0
+                     ? fmt::format("{} to {}", report::format_count(shortest), report::format_count(longest))
+                     : "-"},
                 {"vocabulary", report::format_count(file.vocab_size())},
                 {"tokenizer", fmt::format("{} ({})", file.tokenizer_kind(), file.tokenizer_fingerprint())}};
   print(report::to_text(table));

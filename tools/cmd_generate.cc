@@ -24,7 +24,9 @@ struct Options : ModelFlags {
   template <class V>
   void visit(V&& v) {
     ModelFlags::visit(v);
-    v("dynamic_base", "length that dynamic NTK reckons with: the one so far (step), or the planned one (request)", dynamic_base);
+    v("dynamic_base",
+      "length that dynamic NTK reckons with: the one so far (step), or the planned one (request)",
+      dynamic_base);
     v.group("Text");
     v("prompt", "text to continue; default: standard input, without its last newline", prompt);
     v("bos", "whether a bos token leads the prompt; auto: if config.json names one", bos);
@@ -54,10 +56,15 @@ int run(const Options& o) {
   const LoadedModel m = load_with_flags(o);
   const std::string prompt = text_or_stdin(o.prompt);
   const std::vector<int32_t> ids = prompt_ids(o, m, prompt);
-  infer::GenerateOptions options{.max_new_tokens = o.max_new_tokens, .sampling = sampling, .seed = static_cast<uint64_t>(o.seed), .dynamic_base = o.dynamic_base};
+  infer::GenerateOptions options{.max_new_tokens = o.max_new_tokens,
+                                 .sampling = sampling,
+                                 .seed = static_cast<uint64_t>(o.seed),
+                                 .dynamic_base = o.dynamic_base};
   if (!o.ignore_eos) {
-    if (m.model.spec.eos_id) options.stop_id = static_cast<int32_t>(*m.model.spec.eos_id);
-    else options.stop_id = m.tokenizer->eos_id();
+    if (m.model.spec.eos_id)
+      options.stop_id = static_cast<int32_t>(*m.model.spec.eos_id);
+    else
+      options.stop_id = m.tokenizer->eos_id();
   }
   const model::ModelSpec spec = eval::with_scaling(m.model.spec, m.scaling);
 
@@ -69,10 +76,12 @@ int run(const Options& o) {
   };
   if (o.echo) emit(prompt);
   Context cx;
-  const infer::GenerateResult result = infer::generate(cx, spec, m.model.params->weights(), ids, options, [&](int32_t id) {
-    if (id < m.tokenizer->vocab_size()) emit(stream.push(id));  // beyond are padding rows of the embedding: no text
-    return std::ferror(stdout) == 0;                            // nobody reads any more
-  });
+  const infer::GenerateResult result =
+      infer::generate(cx, spec, m.model.params->weights(), ids, options, [&](int32_t id) {
+        if (id < m.tokenizer->vocab_size())
+          emit(stream.push(id));          // beyond are padding rows of the embedding: no text
+        return std::ferror(stdout) == 0;  // nobody reads any more
+      });
   emit(stream.finish());
   if (o.json) {
     nlohmann::ordered_json j;
@@ -86,9 +95,12 @@ int run(const Options& o) {
   } else {
     print("\n");
   }
-  std::fprintf(stderr, "%s\n", fmt::format("prefill {} tokens, {}; decode {} tokens, {}; cache {}", ids.size(), rate(ids.size(), result.prefill_seconds),
-                                           result.ids.size(), rate(result.ids.size(), result.decode_seconds),
-                                           report::format_bytes(static_cast<int64_t>(result.cache_bytes))).c_str());
+  std::fprintf(stderr, "%s\n",
+               fmt::format("prefill {} tokens, {}; decode {} tokens, {}; cache {}", ids.size(),
+                           rate(ids.size(), result.prefill_seconds), result.ids.size(),
+                           rate(result.ids.size(), result.decode_seconds),
+                           report::format_bytes(static_cast<int64_t>(result.cache_bytes)))
+                   .c_str());
   return stop_requested() ? kExitInterrupted : 0;
 }
 
@@ -101,8 +113,11 @@ void add_generate(CLI::App& root, Action* action) {
   flags->add_config_flag();
   app->add_flag("--ignore-eos", options->ignore_eos, "go on after the end-of-text token")->group("Text");
   app->add_flag("--echo", options->echo, "print the prompt first")->group("Output");
-  app->add_flag("--json", options->json, "print one JSON object instead of the text as it comes")->group("Output");
-  app->footer("Example: coca generate --model out/model --prompt \"It was a\" --max-new-tokens 100 --temperature 0.8");
+  app->add_flag("--json", options->json, "print one JSON object instead of the text as it comes")
+      ->group("Output");
+  app->footer(
+      "Example: coca generate --model out/model --prompt \"It was a\" --max-new-tokens 100 --temperature "
+      "0.8");
   app->callback([=] {
     *action = [=] {
       flags->finish();

@@ -37,7 +37,9 @@ struct Facts {
   }
 };
 
-std::string joined(const auto& items) { return fmt::format("{}", fmt::join(items, ", ")); }
+std::string joined(const auto& items) {
+  return fmt::format("{}", fmt::join(items, ", "));
+}
 
 Facts program_facts() {
   Facts f("coca");
@@ -51,8 +53,11 @@ Facts program_facts() {
   for (const ops::OpImpls& op : ops::op_impls()) {
     const std::string_view forced = cx.forced_impl(op.op);
     const std::string used(forced.empty() ? op.impls.front() : forced);
-    f.json["ops"][std::string(op.op)] = {{"used", used}, {"forced", !forced.empty()}, {"implementations", op.impls}};
-    f.table.rows.push_back({fmt::format("op {}", op.op), fmt::format("{}{} (of {})", used, forced.empty() ? "" : ", forced", joined(op.impls))});
+    f.json["ops"][std::string(op.op)] = {
+        {"used", used}, {"forced", !forced.empty()}, {"implementations", op.impls}};
+    f.table.rows.push_back(
+        {fmt::format("op {}", op.op),
+         fmt::format("{}{} (of {})", used, forced.empty() ? "" : ", forced", joined(op.impls))});
   }
   return f;
 }
@@ -79,7 +84,9 @@ Facts model_facts(const std::string& dir) {
   f.count("trained length", "trained_length", s.max_position);
   f.text("rope theta", "rope_theta", fmt::format("{:g}", s.rope_theta));
   f.text("rope scaling", "rope_scaling", scaling_text(s.rope_scaling));
-  f.text("bos, eos", "bos_eos", fmt::format("{}, {}", s.bos_id ? fmt::format("{}", *s.bos_id) : "none", s.eos_id ? fmt::format("{}", *s.eos_id) : "none"));
+  f.text("bos, eos", "bos_eos",
+         fmt::format("{}, {}", s.bos_id ? fmt::format("{}", *s.bos_id) : "none",
+                     s.eos_id ? fmt::format("{}", *s.eos_id) : "none"));
   std::string tokenizer;
   try {
     const auto loaded = text::load_tokenizer(dir);
@@ -95,8 +102,10 @@ Facts model_facts(const std::string& dir) {
   f.bytes("cache at the trained length", "cache_bytes_at_trained_length", cache * s.max_position);
   std::error_code error;
   const auto size = fs::file_size(fs::path(dir) / "model.safetensors", error);
-  if (!error) f.bytes("model.safetensors", "file_bytes", static_cast<int64_t>(size));
-  else f.text("model.safetensors", "file_bytes", "missing");
+  if (!error)
+    f.bytes("model.safetensors", "file_bytes", static_cast<int64_t>(size));
+  else
+    f.text("model.safetensors", "file_bytes", "missing");
   return f;
 }
 

@@ -43,11 +43,17 @@ int run_train(const TrainFlags& flags) {
   if (model.extension() != ".model" || fs::is_directory(model)) model /= "tokenizer.model";
   if (model.has_parent_path()) io::make_dirs(model.parent_path());
   const Stopwatch watch;
-  text::train_sentencepiece({.inputs = io::expand_inputs(flags.input, {".txt"}), .model_prefix = fs::path(model).replace_extension(),
-                             .vocab_size = flags.vocab_size, .model_type = flags.type, .byte_fallback = flags.byte_fallback,
-                             .split_digits = flags.split_digits, .character_coverage = flags.character_coverage, .max_sentences = flags.max_sentences});
+  text::train_sentencepiece({.inputs = io::expand_inputs(flags.input, {".txt"}),
+                             .model_prefix = fs::path(model).replace_extension(),
+                             .vocab_size = flags.vocab_size,
+                             .model_type = flags.type,
+                             .byte_fallback = flags.byte_fallback,
+                             .split_digits = flags.split_digits,
+                             .character_coverage = flags.character_coverage,
+                             .max_sentences = flags.max_sentences});
   const auto tokenizer = text::load_tokenizer(model);
-  print(fmt::format("{}: {} ids, trained in {}\n", model.string(), report::format_count(tokenizer->vocab_size()), report::format_duration(watch.seconds())));
+  print(fmt::format("{}: {} ids, trained in {}\n", model.string(),
+                    report::format_count(tokenizer->vocab_size()), report::format_duration(watch.seconds())));
   return 0;
 }
 

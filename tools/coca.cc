@@ -34,7 +34,11 @@ void log_to_stderr(coca::LogLevel level, std::string_view text) {
 void bound_spinning(char** argv) {
   if (std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) return;
   setenv("GOMP_SPINCOUNT", "2000", 1);
-  execv("/proc/self/exe", argv);  // returns only on failure, and then all goes on as it was
+  char self[4096];  // the real path: executed as /proc/self/exe, the process would be called "exe"
+  const ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
+  if (length <= 0) return;
+  self[length] = '\0';
+  execv(self, argv);  // returns only on failure, and then all goes on as it was
 }
 
 int run(int argc, char** argv) {
@@ -60,7 +64,13 @@ int run(int argc, char** argv) {
   } catch (const CLI::Success& success) {  // --help, --version
     return app.exit(success);
   } catch (const CLI::ParseError& error) {
-    std::fprintf(stderr, "coca: %s\nTry: coca --help, or coca SUBCOMMAND --help\n", error.what());
+    // A misspelt subcommand is left over, and would be reported as none given.
+    const CLI::App* deepest = &app;
+    while (!deepest->get_subcommands().empty()) deepest = deepest->get_subcommands().front();
+    const std::vector<std::string> left = app.remaining(true);
+    const bool misspelt = !left.empty() && deepest->get_require_subcommand_min() > 0;
+    const std::string message = misspelt ? fmt::format("\"{}\" is not known here", left.front()) : error.what();
+    std::fprintf(stderr, "coca: %s\nTry: coca --help, or coca SUBCOMMAND --help\n", message.c_str());
     return coca::tools::kExitUsage;
   }
   if (threads > 0) coca::set_max_threads(threads);

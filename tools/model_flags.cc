@@ -20,7 +20,8 @@ std::optional<model::RopeScaling> scaling_of(const ModelFlags& flags, const mode
   }
   COCA_CHECK(flags.factor, "--rope-scaling {}: needs --factor", enum_name(*flags.rope_scaling));
   COCA_CHECK(*flags.factor >= 1, "--factor {}: must be at least 1", *flags.factor);
-  COCA_CHECK(model::uses_rotary(spec.attention), "--rope-scaling {}: a model with attention \"{}\" has no rotary positions to scale",
+  COCA_CHECK(model::uses_rotary(spec.attention),
+             "--rope-scaling {}: a model with attention \"{}\" has no rotary positions to scale",
              enum_name(*flags.rope_scaling), enum_name(spec.attention));
   return model::RopeScaling{*flags.rope_scaling, *flags.factor};
 }
@@ -53,6 +54,8 @@ std::string text_or_stdin(const std::optional<std::string>& given) {
   return text;
 }
 
-nlohmann::ordered_json number_json(double value) { return io::detail::scalar_to_json(value); }
+nlohmann::ordered_json number_json(double value) {
+  return io::detail::scalar_to_json(value);
+}
 
 }  // namespace coca::tools

@@ -22,7 +22,8 @@ struct ModelFlags {
     v.group("Model");
     v("model", "model folder: config.json, model.safetensors, tokenizer", model);
     v("tokenizer", "\"byte\", a sentencepiece .model file or a folder; default: the model folder", tokenizer);
-    v("rope_scaling", "position scaling instead of config.json's; linear and dynamic need --factor", rope_scaling);
+    v("rope_scaling", "position scaling instead of config.json's; linear and dynamic need --factor",
+      rope_scaling);
     v("factor", "factor of --rope-scaling, at least 1", factor);
   }
 };

@@ -43,14 +43,17 @@ Choice choose(const float* logits, int64_t V, int32_t target) {
   }
   if (nan) return {kNoToken, std::nan("")};
   double sum = 0;
-  for (int64_t v = 0; v < V; ++v) sum += std::exp(static_cast<double>(logits[v]) - static_cast<double>(logits[best]));
-  return {static_cast<int32_t>(best), std::log(sum) + static_cast<double>(logits[best]) - static_cast<double>(logits[target])};
+  for (int64_t v = 0; v < V; ++v)
+    sum += std::exp(static_cast<double>(logits[v]) - static_cast<double>(logits[best]));
+  return {static_cast<int32_t>(best),
+          std::log(sum) + static_cast<double>(logits[best]) - static_cast<double>(logits[target])};
 }
 
 // Runs prompts of one shape: `start` tokens of prompt, then A of answer.
 class TrialRunner {
  public:
-  TrialRunner(Context& cx, const model::ModelSpec& spec, const model::Weights& weights, const text::Tokenizer& tokenizer)
+  TrialRunner(Context& cx, const model::ModelSpec& spec, const model::Weights& weights,
+              const text::Tokenizer& tokenizer)
       : cx_(cx), spec_(spec), weights_(weights), tokenizer_(tokenizer) {}
 
   void run(std::span<Trial*> batch) {
@@ -62,7 +65,7 @@ class TrialRunner {
     // The base of dynamic NTK is that of the whole sequence throughout: what running it at once would see.
     infer::CachedDecoder decoder(spec_, weights_, B_, infer::DynamicBase::kRequest, start_ + A_);
     const int64_t first_wrong = force(decoder);
-    if (first_wrong + 1 < 0) decode_freely(decoder, first_wrong);
+    if (first_wrong + 1 < A_) decode_freely(decoder, first_wrong);
     for (int64_t b = 0; b < B_; ++b) judge(b);
   }
 
@@ -75,7 +78,8 @@ class TrialRunner {
   // ids [begin, begin + count) of every prompt.
   TensorRef columns(int64_t begin, int64_t count) {
     ids_.clear();
-    for (const Trial* t : batch_) ids_.insert(ids_.end(), t->prompt.ids.begin() + begin, t->prompt.ids.begin() + begin + count);
+    for (const Trial* t : batch_)
+      ids_.insert(ids_.end(), t->prompt.ids.begin() + begin, t->prompt.ids.begin() + begin + count);
     return {ids_.data(), DType::kI32, {B_, count}};
   }
 
@@ -123,7 +127,8 @@ class TrialRunner {
     text::DecodeState inside{.at_start = false};  // the answer's leading space is kept
     for (int64_t i = 0; i < A_; ++i) {
       t.correct = t.correct && chosen(b, i) == answer(b, i);
-      if (chosen(b, i) == kNoToken || chosen(b, i) >= tokenizer_.vocab_size()) break;  // a padding row of the embedding
+      if (chosen(b, i) == kNoToken || chosen(b, i) >= tokenizer_.vocab_size())
+        break;  // a padding row of the embedding
       tokenizer_.append_decoded(chosen(b, i), inside, text);
     }
     const std::string& right = t.prompt.answer;
@@ -166,8 +171,10 @@ void finish(PasskeyScore& score) {
 void check_options(const PasskeyOptions& o) {
   COCA_CHECK(!o.lengths.empty(), "passkey: no length given");
   COCA_CHECK(!o.depths.empty(), "passkey: no depth given");
-  for (const int64_t length : o.lengths) COCA_CHECK(length >= 2, "passkey: length {} must be at least 2", length);
-  for (const double depth : o.depths) COCA_CHECK(depth >= 0 && depth <= 1, "passkey: depth {} must be from 0 to 1", depth);
+  for (const int64_t length : o.lengths)
+    COCA_CHECK(length >= 2, "passkey: length {} must be at least 2", length);
+  for (const double depth : o.depths)
+    COCA_CHECK(depth >= 0 && depth <= 1, "passkey: depth {} must be from 0 to 1", depth);
   COCA_CHECK(o.trials >= 1, "passkey: trials {} must be at least 1", o.trials);
   COCA_CHECK(o.batch_tokens >= 1, "passkey: batch_tokens {} must be at least 1", o.batch_tokens);
 }
@@ -175,21 +182,26 @@ void check_options(const PasskeyOptions& o) {
 }  // namespace
 
 Interval wilson_interval(int64_t successes, int64_t trials) {
-  COCA_CHECK(trials >= 1 && successes >= 0 && successes <= trials, "wilson interval: {} of {}", successes, trials);
+  COCA_CHECK(trials >= 1 && successes >= 0 && successes <= trials, "wilson interval: {} of {}", successes,
+             trials);
   constexpr double z = 1.959963984540054;  // the normal distribution's 97.5 % quantile
   const auto n = static_cast<double>(trials);
   const double p = static_cast<double>(successes) / n, z2 = z * z / n;
-  const double middle = (p + z2 / 2) / (1 + z2), half = z * std::sqrt(p * (1 - p) / n + z2 / (4 * n)) / (1 + z2);
-  return {successes == 0 ? 0.0 : std::max(0.0, middle - half), successes == trials ? 1.0 : std::min(1.0, middle + half)};
+  const double middle = (p + z2 / 2) / (1 + z2),
+               half = z * std::sqrt(p * (1 - p) / n + z2 / (4 * n)) / (1 + z2);
+  return {successes == 0 ? 0.0 : std::max(0.0, middle - half),
+          successes == trials ? 1.0 : std::min(1.0, middle + half)};
 }
 
-PasskeyTrial make_passkey_trial(const text::Tokenizer& tokenizer, const PasskeyOptions& o, std::optional<int32_t> bos,
-                                int64_t length, double depth, int64_t trial) {
+PasskeyTrial make_passkey_trial(const text::Tokenizer& tokenizer, const PasskeyOptions& o,
+                                std::optional<int32_t> bos, int64_t length, double depth, int64_t trial) {
   const uint64_t cell = mix64(mix64(static_cast<uint64_t>(length)) ^ std::bit_cast<uint64_t>(depth + 0.0));
   Rng rng(static_cast<uint64_t>(o.seed), mix64(cell ^ mix64(static_cast<uint64_t>(trial))));
   const int64_t front = bos ? 1 : 0;
-  const data::PasskeyPrompt prompt = data::make_passkey_prompt(o.wording, length - front, depth, tokenizer, rng, o.digits);
-  const std::vector<int32_t> both = tokenizer.encode(prompt.text + prompt.answer), alone = tokenizer.encode(prompt.text);
+  const data::PasskeyPrompt prompt =
+      data::make_passkey_prompt(o.wording, length - front, depth, tokenizer, rng, o.digits);
+  const std::vector<int32_t> both = tokenizer.encode(prompt.text + prompt.answer),
+                             alone = tokenizer.encode(prompt.text);
   const auto part = std::mismatch(both.begin(), both.end(), alone.begin(), alone.end()).first;
   PasskeyTrial out{.answer_start = front + (part - both.begin()), .answer = prompt.answer};
   if (bos) out.ids.push_back(*bos);
@@ -206,13 +218,14 @@ PasskeyResult passkey(Context& cx, const model::ModelSpec& model_spec, const mod
   const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
   PasskeyResult result{.bos = bos_token(spec, o.bos)};
   // A length without room for the prompt fails before any work is done.
-  make_passkey_trial(tokenizer, o, result.bos, *std::min_element(o.lengths.begin(), o.lengths.end()), o.depths[0], 0);
+  make_passkey_trial(tokenizer, o, result.bos, *std::min_element(o.lengths.begin(), o.lengths.end()),
+                     o.depths[0], 0);
   TrialRunner runner(cx, spec, weights, tokenizer);
   const auto cells = static_cast<int64_t>(o.depths.size());
   PasskeyProgress progress{.total = static_cast<int64_t>(o.lengths.size()) * cells * o.trials};
   const auto stop_here = [&](int64_t length) {
-    COCA_CHECK_AS(kInterrupted, !stop_requested(), "passkey: stopped at length {}, {} of {} prompts done", length,
-                  progress.done, progress.total);
+    COCA_CHECK_AS(kInterrupted, !stop_requested(), "passkey: stopped at length {}, {} of {} prompts done",
+                  length, progress.done, progress.total);
   };
   for (const int64_t length : o.lengths) {
     const Stopwatch watch;
@@ -222,7 +235,8 @@ PasskeyResult passkey(Context& cx, const model::ModelSpec& model_spec, const mod
     for (size_t d = 0; d < o.depths.size(); ++d)
       for (int64_t t = 0; t < o.trials; ++t) {
         stop_here(length);
-        trials.push_back({.prompt = make_passkey_trial(tokenizer, o, result.bos, length, o.depths[d], t), .cell = d});
+        trials.push_back(
+            {.prompt = make_passkey_trial(tokenizer, o, result.bos, length, o.depths[d], t), .cell = d});
       }
     // Prompts of one shape run together, most tokens first.
     std::map<std::pair<int64_t, int64_t>, std::vector<Trial*>, std::greater<>> shapes;
@@ -240,7 +254,9 @@ PasskeyResult passkey(Context& cx, const model::ModelSpec& model_spec, const mod
         }
         if (o.progress) o.progress(progress);
       }
-    PasskeyTotal total{.length = length, .least_tokens = shapes.rbegin()->first.first, .most_tokens = shapes.begin()->first.first};
+    PasskeyTotal total{.length = length,
+                       .least_tokens = shapes.rbegin()->first.first,
+                       .most_tokens = shapes.begin()->first.first};
     std::vector<PasskeyCell> row;
     for (const double depth : o.depths) row.push_back({.length = length, .depth = depth});
     for (const Trial& t : trials) {

@@ -30,13 +30,14 @@ struct PasskeyProgress {
 struct PasskeyOptions {
   std::vector<int64_t> lengths;  // tokens of bos, prompt and answer together, at most
   std::vector<double> depths = {0.0, 0.25, 0.5, 0.75, 1.0};  // share of the garbage in front of the key
-  int64_t trials = 20;           // per length and depth
+  int64_t trials = 20;                                       // per length and depth
   data::PasskeyWording wording = data::PasskeyWording::kLandmark;
   int64_t digits = 5;
-  int64_t seed = 0;              // each prompt depends on seed, length, depth and its number alone
+  int64_t seed = 0;  // each prompt depends on seed, length, depth and its number alone
   Bos bos = Bos::kAuto;
-  std::optional<model::RopeScaling> scaling;  // instead of the spec's; dynamic NTK reckons with the whole sequence
-  int64_t batch_tokens = 8192;   // prompts of equal length run together up to about so many tokens
+  std::optional<model::RopeScaling>
+      scaling;                  // instead of the spec's; dynamic NTK reckons with the whole sequence
+  int64_t batch_tokens = 8192;  // prompts of equal length run together up to about so many tokens
   std::function<void(const PasskeyProgress&)> progress;  // may be empty
 };
 
@@ -58,7 +59,7 @@ struct PasskeyTotal {
   int64_t least_tokens = 0, most_tokens = 0;  // of the sequences run
   PasskeyScore score;                         // over all depths
   double seconds = 0;
-  int64_t peak_resident_bytes = 0;            // of the process until then
+  int64_t peak_resident_bytes = 0;  // of the process until then
 };
 struct PasskeyResult {
   std::vector<PasskeyCell> cells;    // lengths in their order, within a length depths in theirs
@@ -72,9 +73,9 @@ PasskeyResult passkey(Context&, const model::ModelSpec&, const model::Weights&, 
 
 // The prompt `trial` of a cell as ids.
 struct PasskeyTrial {
-  std::vector<int32_t> ids;   // bos, prompt, answer
-  int64_t answer_start = 0;   // the answer's first id; it ends the ids
-  std::string answer;         // " 73914"
+  std::vector<int32_t> ids;  // bos, prompt, answer
+  int64_t answer_start = 0;  // the answer's first id; it ends the ids
+  std::string answer;        // " 73914"
 };
 PasskeyTrial make_passkey_trial(const text::Tokenizer&, const PasskeyOptions&, std::optional<int32_t> bos,
                                 int64_t length, double depth, int64_t trial);

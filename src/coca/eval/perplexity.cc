@@ -71,7 +71,8 @@ Plan plan_windows(std::span<const std::vector<int32_t>> documents, const Perplex
 // Runs windows of equal size and fills in their sums.
 class WindowRunner {
  public:
-  WindowRunner(Context& cx, const model::ModelSpec& spec, const model::Weights& weights, std::span<const int32_t> id_bytes)
+  WindowRunner(Context& cx, const model::ModelSpec& spec, const model::Weights& weights,
+               std::span<const int32_t> id_bytes)
       : cx_(cx), weights_(weights), decoder_(spec, weights), id_bytes_(id_bytes) {}
 
   void run(std::span<Window*> batch, std::optional<int32_t> bos) {
@@ -92,8 +93,10 @@ class WindowRunner {
     const int64_t rows = w.targets();
     if (nll_.empty() || nll_.size(0) < rows) nll_ = Tensor({rows});
     const int32_t* targets = w.text + w.first_target;
-    ops::lm_loss_forward(cx_, {.x = hidden.narrow(0, w.first_target + front - 1, rows), .w = weights_.head,
-                               .targets = {targets, DType::kI32, {rows}}, .nll = nll_.ref().narrow(0, 0, rows)});
+    ops::lm_loss_forward(cx_, {.x = hidden.narrow(0, w.first_target + front - 1, rows),
+                               .w = weights_.head,
+                               .targets = {targets, DType::kI32, {rows}},
+                               .nll = nll_.ref().narrow(0, 0, rows)});
     const float* nll = nll_.ref().as<float>();
     w.nll = w.bytes = 0;
     for (int64_t i = 0; i < rows; ++i) {
@@ -141,14 +144,17 @@ void check_options(const PerplexityOptions& o) {
   for (const int64_t W : o.lengths) COCA_CHECK(W >= 2, "perplexity: length {} must be at least 2", W);
   COCA_CHECK(o.stride >= 1, "perplexity: stride {} must be at least 1", o.stride);
   COCA_CHECK(o.batch_tokens >= 1, "perplexity: batch_tokens {} must be at least 1", o.batch_tokens);
-  COCA_CHECK(o.max_tokens == 0 || o.max_tokens >= 2, "perplexity: max_tokens {} must be 0 (all) or at least 2", o.max_tokens);
+  COCA_CHECK(o.max_tokens == 0 || o.max_tokens >= 2,
+             "perplexity: max_tokens {} must be 0 (all) or at least 2", o.max_tokens);
   COCA_CHECK(o.max_documents >= 0, "perplexity: max_documents {} must be at least 0", o.max_documents);
 }
 
 }  // namespace
 
-std::vector<PerplexityResult> perplexity(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights,
-                                         std::span<const std::vector<int32_t>> documents, const PerplexityOptions& o) {
+std::vector<PerplexityResult> perplexity(Context& cx, const model::ModelSpec& model_spec,
+                                         const model::Weights& weights,
+                                         std::span<const std::vector<int32_t>> documents,
+                                         const PerplexityOptions& o) {
   check_options(o);
   const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
   const std::optional<int32_t> bos = bos_token(spec, o.bos);
@@ -165,7 +171,8 @@ std::vector<PerplexityResult> perplexity(Context& cx, const model::ModelSpec& mo
     std::vector<Window*> order;
     for (Window& w : plan.windows) order.push_back(&w);
     // Longest first: memory is asked for once, and a length that does not fit fails at once.
-    std::stable_sort(order.begin(), order.end(), [](const Window* a, const Window* b) { return a->tokens > b->tokens; });
+    std::stable_sort(order.begin(), order.end(),
+                     [](const Window* a, const Window* b) { return a->tokens > b->tokens; });
     double nll = 0;
     int64_t scored = 0;
     for (size_t i = 0; i < order.size();) {

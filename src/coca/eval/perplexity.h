@@ -33,47 +33,50 @@ struct PerplexityProgress {
 };
 
 struct PerplexityOptions {
-  std::vector<int64_t> lengths;     // windows W, bos included; each at least 2
+  std::vector<int64_t> lengths;  // windows W, bos included; each at least 2
   int64_t stride = 512;
-  int64_t max_tokens = 0;           // per document, the rest is cut off; 0: all
-  int64_t max_documents = 0;        // 0: all
+  int64_t max_tokens = 0;     // per document, the rest is cut off; 0: all
+  int64_t max_documents = 0;  // 0: all
   Bos bos = Bos::kAuto;
   std::optional<model::RopeScaling> scaling;  // instead of the spec's
-  int64_t batch_tokens = 8192;      // windows of equal length run together up to about so many tokens
-  std::vector<int32_t> id_bytes;    // bytes_per_id() of the tokenizer, for bits per byte; empty: not wanted
+  int64_t batch_tokens = 8192;    // windows of equal length run together up to about so many tokens
+  std::vector<int32_t> id_bytes;  // bytes_per_id() of the tokenizer, for bits per byte; empty: not wanted
   std::function<void(const PerplexityProgress&)> progress;  // may be empty
 };
 
 struct PerplexityResult {
-  int64_t length = 0;           // W
-  int64_t stride = 0;           // the one used: at most the text tokens of a window
-  int64_t documents = 0;        // evaluated
-  int64_t short_documents = 0;  // of these, shorter than a window
+  int64_t length = 0;             // W
+  int64_t stride = 0;             // the one used: at most the text tokens of a window
+  int64_t documents = 0;          // evaluated
+  int64_t short_documents = 0;    // of these, shorter than a window
   int64_t skipped_documents = 0;  // fewer than two tokens
-  int64_t windows = 0;          // with at least one scored token
+  int64_t windows = 0;            // with at least one scored token
   int64_t scored_tokens = 0, run_tokens = 0;
-  int64_t longest_window = 0;   // tokens of the longest window run, bos included
-  std::optional<int32_t> bos;   // in front of every window
-  double nll = 0;               // token-weighted mean, in nats; inf and nan are reported as they are
-  double perplexity = 0;        // exp(nll)
+  int64_t longest_window = 0;  // tokens of the longest window run, bos included
+  std::optional<int32_t> bos;  // in front of every window
+  double nll = 0;              // token-weighted mean, in nats; inf and nan are reported as they are
+  double perplexity = 0;       // exp(nll)
   double window_mean_perplexity = 0;
   std::optional<double> bits_per_byte;
-  // Of the mean nll, as a ratio over windows taken as independent draws: sqrt(W/(W-1) sum (s - n mean)^2) / sum n, s
-  // the sum and n the number of scored tokens in a window. Neighbouring windows of one document are alike, so it is
+  // Of the mean nll, as a ratio over windows taken as independent draws: sqrt(k/(k-1) sum (s - n mean)^2) / sum n, for
+  // k windows, s the sum of a window's nll and n its scored tokens. Neighbouring windows of one document are alike, so it is
   // on the small side. Empty for a single window.
   std::optional<double> standard_error;
   double seconds = 0, tokens_per_second = 0;  // of the tokens run
   int64_t peak_resident_bytes = 0;            // of the process until then
 
   bool reaches_length() const { return longest_window == length; }
-  double value(Average average) const { return average == Average::kTokens ? perplexity : window_mean_perplexity; }
+  double value(Average average) const {
+    return average == Average::kTokens ? perplexity : window_mean_perplexity;
+  }
 };
 
 // One result per length, in the order of the lengths. batch_tokens changes no result beyond the rounding of the matrix
-// products. Logits never exist as a whole, and scored positions alone reach the output embedding. Throws Error kInterrupted when asked to stop, and for
-// documents none of which has two tokens.
+// products. Logits never exist as a whole, and scored positions alone reach the output embedding. Throws Error
+// kInterrupted when asked to stop, and for documents none of which has two tokens.
 std::vector<PerplexityResult> perplexity(Context&, const model::ModelSpec&, const model::Weights&,
-                                         std::span<const std::vector<int32_t>> documents, const PerplexityOptions&);
+                                         std::span<const std::vector<int32_t>> documents,
+                                         const PerplexityOptions&);
 
 }  // namespace coca::eval
 

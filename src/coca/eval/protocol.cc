@@ -7,11 +7,13 @@ namespace coca::eval {
 
 std::optional<int32_t> bos_token(const model::ModelSpec& spec, Bos rule) {
   if (rule == Bos::kNever) return std::nullopt;
-  COCA_CHECK(rule == Bos::kAuto || spec.bos_id, "bos \"always\": the model's config.json names no bos_token_id");
+  COCA_CHECK(rule == Bos::kAuto || spec.bos_id,
+             "bos \"always\": the model's config.json names no bos_token_id");
   return spec.bos_id ? std::optional<int32_t>(static_cast<int32_t>(*spec.bos_id)) : std::nullopt;
 }
 
-model::ModelSpec with_scaling(const model::ModelSpec& spec, const std::optional<model::RopeScaling>& scaling) {
+model::ModelSpec with_scaling(const model::ModelSpec& spec,
+                              const std::optional<model::RopeScaling>& scaling) {
   model::ModelSpec out = spec;
   if (scaling) out.rope_scaling = *scaling;
   model::validate(out);
@@ -20,8 +22,8 @@ model::ModelSpec with_scaling(const model::ModelSpec& spec, const std::optional<
 
 void check_tokenizer(const text::Tokenizer& tokenizer, const model::ModelSpec& spec) {
   COCA_CHECK(tokenizer.vocab_size() <= spec.V,
-             "the tokenizer ({}) has {} ids, the model's vocabulary only {}: they do not belong together", tokenizer.kind(),
-             tokenizer.vocab_size(), spec.V);
+             "the tokenizer ({}) has {} ids, the model's vocabulary only {}: they do not belong together",
+             tokenizer.kind(), tokenizer.vocab_size(), spec.V);
 }
 
 std::vector<int32_t> bytes_per_id(const text::Tokenizer& tokenizer) {

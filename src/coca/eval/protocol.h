@@ -15,7 +15,7 @@ namespace coca::eval {
 
 // Whether every window and every prompt begins with the model's bos token; it takes one place of the length.
 enum class Bos : uint8_t {
-  kAuto,    // when config.json names one
+  kAuto,  // when config.json names one
   kNever,
   kAlways,  // Error when config.json names none
 };

@@ -22,7 +22,7 @@ struct StudyConfig {
   model::Architecture architecture = model::Architecture::kGptNeoX;
   int64_t layers = 0, width = 0, heads = 0, length = 0, batch = 0, steps = 0, warmup_steps = 0;
   double learning_rate = 0;
-  double passkey_share = 0.1;
+  double passkey_share = 0.3;
   std::vector<int64_t> multiples = {1, 2, 4, 8, 16, 32};
   int64_t eval_documents = 0, eval_tokens = 0, stride = 0, passkey_trials = 0;
   data::PasskeyWording passkey_wording = data::PasskeyWording::kCompact;

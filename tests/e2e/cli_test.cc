@@ -1,0 +1,215 @@
+// The program from outside: help, messages and exit codes; train, evaluate, generate; interrupt and resume.
+// SPDX-License-Identifier: Apache-2.0
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <functional>
+#include <sstream>
+#include <thread>
+
+#include "coca/io/json_file.h"
+#include "coca/train/checkpoint.h"
+#include "coca/train/metrics.h"
+#include "e2e/program.h"
+#include "support/paths.h"
+
+namespace coca {
+namespace {
+
+namespace fs = std::filesystem;
+using test::Outcome;
+using testing::HasSubstr;
+using Args = std::vector<std::string>;
+
+class Cli : public testing::Test {
+ protected:
+  Outcome coca(const Args& args) { return test::run_program(dir_.path(), args); }
+  std::string at(const std::string& name) const { return (dir_.path() / name).string(); }
+  std::string put(const std::string& name, const std::string& text) {
+    std::ofstream(at(name)) << text;
+    return at(name);
+  }
+  std::string text_file() {  // written once: a newer file would be tokenized anew
+    if (fs::exists(at("text.txt"))) return at("text.txt");
+    std::string text;
+    for (int i = 0; i < 200; ++i) text += "the cat sat on the mat and the dog lay on the rug. ";
+    return put("text.txt", text);
+  }
+  Args tiny_train(const std::string& out, const Args& more = {}) {
+    Args args = {"train", "--text", text_file(), "--out", at(out), "--layers", "1", "--width", "32", "--heads", "2", "--length", "24",
+                 "--batch", "4", "--steps", "30", "--warmup-steps", "2", "--learning-rate", "0.01", "--log-interval", "1"};
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  }
+  // Exit code and one clear line; after a wrong flag a second line says where help is.
+  void expect_refused(const Args& args, int code, const std::string& text) {
+    const Outcome o = coca(args);
+    std::string line;
+    for (const std::string& arg : args) line += arg + " ";
+    EXPECT_EQ(o.code, code) << line << o.err;
+    EXPECT_THAT(o.err, testing::StartsWith("coca: ")) << line;
+    EXPECT_THAT(o.err.substr(0, o.err.find('\n')), HasSubstr(text)) << line;
+    EXPECT_LE(std::ranges::count(o.err, '\n'), 2) << line << o.err;
+    EXPECT_EQ(o.out, "") << line;
+  }
+
+  test::TempDir dir_;
+};
+
+// The names listed under "Subcommands:" in a help text.
+Args subcommands_of(const std::string& help) {
+  Args names;
+  std::istringstream lines(help);
+  bool listed = false;
+  for (std::string line; std::getline(lines, line);) {
+    if (listed && line.size() > 2 && line[0] == ' ' && line[2] != ' ') names.push_back(line.substr(2, line.find(' ', 2) - 2));
+    if (line.find("Subcommands:") == 0) listed = true;
+  }
+  return names;
+}
+
+TEST_F(Cli, EveryCommandHasHelp) {
+  int seen = 0;
+  const std::function<void(Args)> walk = [&](Args command) {
+    Args args = command;
+    args.push_back("--help");
+    const Outcome o = coca(args);
+    const std::string name = testing::PrintToString(command);
+    EXPECT_EQ(o.code, 0) << name << o.err;
+    EXPECT_EQ(o.err, "") << name;
+    EXPECT_THAT(o.out, HasSubstr("Usage: coca")) << name;
+    EXPECT_THAT(o.out, HasSubstr("--help")) << name;
+    ++seen;
+    for (const std::string& sub : subcommands_of(o.out)) {
+      Args next = command;
+      next.push_back(sub);
+      walk(next);
+    }
+  };
+  walk({});
+  EXPECT_GE(seen, 9);
+  const Args commands = subcommands_of(coca({"--help"}).out);
+  for (const char* name : {"train", "eval", "generate", "verify", "study", "data", "tokenizer", "info"})
+    EXPECT_THAT(commands, testing::Contains(name));
+  EXPECT_THAT(coca({"--version"}).out, testing::StartsWith("coca 0."));
+}
+
+TEST_F(Cli, TrainHelpNamesEveryOption) {
+  const std::string help = coca({"train", "--help"}).out;
+  train::TrainConfig config;
+  io::detail::OptionNames names;
+  config.visit(names);
+  for (std::string flag : names.names) {
+    std::ranges::replace(flag, '_', '-');
+    EXPECT_THAT(help, HasSubstr("--" + flag + " "));
+  }
+  EXPECT_THAT(help, HasSubstr("--resume"));
+  EXPECT_THAT(help, HasSubstr("--config"));
+}
+
+TEST_F(Cli, WrongUseIsRefusedInOneLine) {
+  expect_refused({}, 2, "subcommand");
+  expect_refused({"trane"}, 2, "\"trane\" is not known here");
+  expect_refused({"--stepz", "3"}, 2, "\"--stepz\" is not known here");
+  expect_refused({"eval", "pppl"}, 2, "\"pppl\" is not known here");
+  expect_refused({"train", "--stepz", "3"}, 2, "--stepz");
+  expect_refused({"train"}, 2, "--text");
+  expect_refused(tiny_train("a", {"--steps", "many"}), 2, "--steps: \"many\" is not an integer");
+  expect_refused(tiny_train("a", {"--steps", "3.5"}), 2, "--steps: \"3.5\" is not an integer");
+  expect_refused(tiny_train("a", {"--learning-rate", "fast"}), 2, "--learning-rate: \"fast\"");
+  expect_refused(tiny_train("a", {"--learning-rate", "-1"}), 2, "learning rate -1");
+  expect_refused(tiny_train("a", {"--attention", "linear"}), 2, "--attention: \"linear\" is unknown; expected one of rope, coca-slack");
+  expect_refused(tiny_train("a", {"--width", "33"}), 2, "width 33 is not a multiple of heads 2");
+  expect_refused({"--threads", "0", "info"}, 2, "--threads");
+  EXPECT_FALSE(fs::exists(at("a") + "/checkpoints"));
+}
+
+TEST_F(Cli, MissingFilesAreNamed) {
+  expect_refused({"train", "--text", at("no.txt"), "--out", at("a")}, 1, at("no.txt"));
+  expect_refused({"train", "--config", at("no.json")}, 1, at("no.json"));
+  expect_refused(tiny_train("a", {"--tokenizer", at("no.model")}), 1, at("no.model"));
+  expect_refused({"generate", "--model", at("nowhere"), "--prompt", "a"}, 1, at("nowhere"));
+  expect_refused({"eval", "ppl", "--model", at("nowhere"), "--text", text_file()}, 1, at("nowhere"));
+}
+
+TEST_F(Cli, WrongConfigFilesAreNamed) {
+  expect_refused({"train", "--config", put("key.json", R"({"step": 3})")}, 2, "\"step\"");
+  expect_refused({"train", "--config", put("type.json", R"({"steps": "3"})")}, 2, "steps");
+  expect_refused({"train", "--config", put("broken.json", "{\"steps\": ")}, 1, "broken.json");
+}
+
+TEST_F(Cli, FlagsWinOverTheConfigFile) {
+  const std::string config = put("run.json", R"({"steps": 3, "seed": 5, "decay": "linear"})");
+  Args args = tiny_train("run", {"--config", config});
+  args[std::distance(args.begin(), std::ranges::find(args, "30"))] = "2";
+  ASSERT_EQ(coca(args).code, 0);
+  const auto saved = io::read_json(at("run") + "/train_config.json");
+  EXPECT_EQ(saved["steps"], 2);
+  EXPECT_EQ(saved["seed"], 5);
+  EXPECT_EQ(saved["decay"], "linear");
+}
+
+TEST_F(Cli, TrainEvaluateGenerate) {
+  const Outcome trained = coca(tiny_train("run", {"--validation-text", text_file(), "--validation-windows", "8"}));
+  ASSERT_EQ(trained.code, 0) << trained.err;
+  EXPECT_THAT(trained.out, HasSubstr("attention coca-slack"));
+  EXPECT_THAT(trained.out, HasSubstr("validation loss"));
+  const auto rows = train::read_metrics(at("run") + "/metrics.csv");
+  ASSERT_EQ(rows.size(), 30u);
+  EXPECT_LT(rows.back().loss, rows.front().loss - 1);
+
+  const Outcome ppl = coca({"eval", "ppl", "--model", at("run") + "/model", "--text", text_file(), "--lengths", "24,48", "--stride", "24",
+                            "--max-tokens", "500", "--json", at("ppl.json")});
+  ASSERT_EQ(ppl.code, 0) << ppl.err;
+  EXPECT_THAT(ppl.out, HasSubstr("48"));
+  EXPECT_TRUE(fs::exists(at("ppl.json")));
+
+  const Args generate = {"generate", "--model", at("run") + "/model", "--prompt", "the cat", "--max-new-tokens", "12", "--temperature", "0",
+                         "--ignore-eos"};
+  const Outcome text = coca(generate);
+  ASSERT_EQ(text.code, 0) << text.err;
+  EXPECT_GE(text.out.size(), 5u);
+  EXPECT_EQ(coca(generate).out, text.out);
+}
+
+TEST_F(Cli, AUsedFolderNeedsResume) {
+  ASSERT_EQ(coca(tiny_train("run")).code, 0);
+  expect_refused(tiny_train("run"), 2, "already holds a training run");
+  const Outcome again = coca(tiny_train("run", {"--resume"}));  // nothing left to do
+  EXPECT_EQ(again.code, 0) << again.err;
+  EXPECT_THAT(again.out, HasSubstr("resuming at step 30"));
+  expect_refused(tiny_train("run", {"--resume", "--attention", "rope"}), 2, "attention_type");
+}
+
+TEST_F(Cli, AnInterruptedRunGoesOn) {
+  Args endless = tiny_train("run");
+  const auto steps = std::ranges::find(endless, "30");
+  *steps = "1000000";
+  test::Program program(dir_.path(), endless);
+  const fs::path metrics = at("run") + "/metrics.csv";
+  const auto trained = [&] { return fs::exists(metrics) && fs::file_size(metrics) > 0 && train::read_metrics(metrics).size() >= 2; };
+  for (int i = 0; i < 6000 && !program.ended() && !trained(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  ASSERT_FALSE(program.ended()) << program.wait().err;
+  program.interrupt();
+  const Outcome stopped = program.wait();
+  EXPECT_EQ(stopped.code, 130) << stopped.err;
+  EXPECT_THAT(stopped.err, HasSubstr("resume with --resume"));
+  const auto checkpoint = train::latest_checkpoint(at("run"));
+  ASSERT_TRUE(checkpoint);
+  const int64_t done = io::read_json(*checkpoint / "train_state.json")["step"];
+  EXPECT_GE(done, 2);
+  *steps = std::to_string(done + 3);
+  endless.push_back("--resume");
+  const Outcome resumed = coca(endless);
+  EXPECT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_THAT(resumed.out, HasSubstr("resuming at step " + std::to_string(done)));
+  const auto rows = train::read_metrics(metrics);
+  ASSERT_EQ(static_cast<int64_t>(rows.size()), done + 3);  // one row a step, none twice
+  for (size_t i = 0; i < rows.size(); ++i) EXPECT_EQ(rows[i].step, static_cast<int64_t>(i) + 1);
+}
+
+}  // namespace
+}  // namespace coca

@@ -1,0 +1,258 @@
+// Teacher-forced scoring is greedy decoding: held against infer::generate on models that are right now and then.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/eval/passkey.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "coca/base/stop.h"
+#include "coca/infer/generate.h"
+#include "coca/model/decoder.h"
+#include "coca/ops/cross_entropy.h"
+#include "support/tiny_model.h"
+
+namespace coca::eval {
+namespace {
+
+using test::AttentionKind;
+using test::TinyModel;
+
+auto message(const char* text) {
+  return testing::ThrowsMessage<Error>(testing::HasSubstr(text));
+}
+
+// A byte model that answers with a space and then digits of its own taste: after "s" comes a space, after a space or a
+// digit comes a digit; which one, the random rest of the model decides. Keys of one or two digits are then met by
+// chance, some whole, some in part.
+TinyModel babbler(AttentionKind kind, uint64_t seed) {
+  model::ModelSpec spec = kind == AttentionKind::kRope ? test::tiny_neox(kind) : test::tiny_llama(kind);
+  spec.V = 264;  // 257 and padding
+  spec.bos_id = 256;
+  spec.max_position = 64;
+  TinyModel m(spec, seed);
+  float* embed = m.params.tensors().embed.as<float>();
+  float* head = m.params.tensors().head.as<float>();
+  const auto row = [&](float* table, int32_t id) { return table + id * spec.C; };
+  for (int32_t id = 0; id < spec.V; ++id) {
+    row(head, id)[0] = row(head, id)[1] = -1;
+    for (int64_t c = 0; c < spec.C; ++c) row(embed, id)[c] *= 3;
+  }
+  row(embed, 's')[0] += 12;
+  row(head, ' ')[0] = 6;
+  row(embed, ' ')[1] += 12;
+  for (int32_t d = '0'; d <= '9'; ++d) {
+    row(embed, d)[1] += 12;
+    row(head, d)[1] = 6;
+  }
+  return m;
+}
+
+PasskeyResult run(const TinyModel& m, const PasskeyOptions& options) {
+  Context cx;
+  return passkey(cx, m.spec, m.params.weights(), *text::make_byte_tokenizer(), options);
+}
+
+// The same by real greedy decoding, prompt by prompt, with the base of the whole request.
+PasskeyScore by_generation(const TinyModel& m, const PasskeyOptions& o, int64_t length, double depth) {
+  const auto tokenizer = text::make_byte_tokenizer();
+  const model::ModelSpec spec = with_scaling(m.spec, o.scaling);
+  Context cx;
+  PasskeyScore score;
+  for (int64_t i = 0; i < o.trials; ++i) {
+    const PasskeyTrial t = make_passkey_trial(*tokenizer, o, bos_token(spec, o.bos), length, depth, i);
+    const std::vector<int32_t> prompt(t.ids.begin(), t.ids.begin() + t.answer_start);
+    const int64_t A = static_cast<int64_t>(t.ids.size()) - t.answer_start;
+    const infer::GenerateResult g = infer::generate(
+        cx, spec, m.params.weights(), prompt,
+        {.max_new_tokens = A, .sampling = {.temperature = 0}, .dynamic_base = infer::DynamicBase::kRequest});
+    std::string text;
+    text::DecodeState inside{.at_start = false};
+    for (const int32_t id : g.ids)
+      if (id < tokenizer->vocab_size()) tokenizer->append_decoded(id, inside, text);
+    ++score.trials;
+    score.correct += text == t.answer;
+    double digits = 0;
+    for (size_t c = 1; c < t.answer.size(); ++c) digits += c < text.size() && text[c] == t.answer[c];
+    score.digit_accuracy += digits / static_cast<double>(t.answer.size() - 1);
+
+    model::Decoder decoder(spec, m.params.weights());
+    const auto N = static_cast<int64_t>(t.ids.size());
+    const TensorRef hidden = decoder.forward(cx, {t.ids.data(), DType::kI32, {1, N}});
+    Tensor nll({A});
+    ops::lm_loss_forward(cx, {.x = hidden.narrow(0, t.answer_start - 1, A),
+                              .w = m.params.weights().head,
+                              .targets = {t.ids.data() + t.answer_start, DType::kI32, {A}},
+                              .nll = nll});
+    for (const float value : nll.values<float>())
+      score.nll += static_cast<double>(value) / static_cast<double>(A);
+  }
+  score.digit_accuracy /= static_cast<double>(o.trials);
+  score.nll /= static_cast<double>(o.trials);
+  return score;
+}
+
+class Passkey : public testing::TestWithParam<AttentionKind> {};
+INSTANTIATE_TEST_SUITE_P(Kinds, Passkey,
+                         testing::Values(AttentionKind::kRope, AttentionKind::kCocaSlack,
+                                         AttentionKind::kCocaStrict, AttentionKind::kAlibi),
+                         [](const auto& kind_info) {
+                           std::string name(enum_name(kind_info.param));
+                           std::replace(name.begin(), name.end(), '-', '_');
+                           return name;
+                         });
+
+TEST_P(Passkey, EqualsGreedyGeneration) {
+  const TinyModel m = babbler(GetParam(), 2);
+  for (const int64_t digits : {1, 2}) {
+    PasskeyOptions options{.lengths = {60, 90},
+                           .depths = {0.0, 0.3, 1.0},
+                           .trials = 30,
+                           .wording = data::PasskeyWording::kCompact,
+                           .digits = digits};
+    if (model::uses_rotary(GetParam()))
+      options.scaling = model::RopeScaling{model::Scaling::kDynamic, 4.0};  // 90 > the trained 64
+    const PasskeyResult result = run(m, options);
+    ASSERT_EQ(result.cells.size(), 6u);
+    EXPECT_EQ(result.bos, 256);
+    int64_t correct = 0, partly = 0, trials = 0;
+    for (const PasskeyCell& cell : result.cells) {
+      SCOPED_TRACE(fmt::format("length {} depth {} digits {}", cell.length, cell.depth, digits));
+      const PasskeyScore expected = by_generation(m, options, cell.length, cell.depth);
+      EXPECT_EQ(cell.score.trials, 30);
+      EXPECT_EQ(cell.score.correct, expected.correct);
+      EXPECT_NEAR(cell.score.digit_accuracy, expected.digit_accuracy, 1e-12);
+      // Both are float passes over two layers with nll up to about 20: see the bound in perplexity_test.cc.
+      EXPECT_NEAR(cell.score.nll, expected.nll, 1e-4);
+      EXPECT_DOUBLE_EQ(cell.score.accuracy, static_cast<double>(cell.score.correct) / 30);
+      correct += cell.score.correct;
+      trials += cell.score.trials;
+      partly += cell.score.digit_accuracy > cell.score.accuracy;
+    }
+    // The model is neither always wrong nor always right, or this would prove little.
+    EXPECT_LT(correct, trials);
+    EXPECT_GE(digits == 1 ? correct : partly, 3);
+    int64_t total = 0;
+    for (const PasskeyTotal& t : result.totals) total += t.score.correct;
+    EXPECT_EQ(total, correct);
+  }
+}
+
+TEST(PasskeyEval, BatchesChangeNothing) {
+  const TinyModel m = babbler(AttentionKind::kCocaSlack, 2);
+  PasskeyOptions options{.lengths = {50, 70},
+                         .depths = {0.0, 0.5},
+                         .trials = 12,
+                         .wording = data::PasskeyWording::kCompact,
+                         .digits = 1};
+  options.batch_tokens = 1;
+  const PasskeyResult one = run(m, options);
+  options.batch_tokens = 300;
+  const PasskeyResult many = run(m, options);
+  for (size_t i = 0; i < one.cells.size(); ++i) {
+    EXPECT_EQ(one.cells[i].score.correct, many.cells[i].score.correct);
+    EXPECT_EQ(one.cells[i].score.digit_accuracy, many.cells[i].score.digit_accuracy);
+    EXPECT_NEAR(one.cells[i].score.nll, many.cells[i].score.nll, 1e-4);
+  }
+}
+
+// A prompt depends on seed, length, depth and number alone: other lengths and depths in the list change nothing.
+TEST(PasskeyEval, PromptsDependOnTheirPlaceAlone) {
+  const TinyModel m = babbler(AttentionKind::kRope, 2);
+  PasskeyOptions options{.lengths = {50, 70},
+                         .depths = {0.0, 0.5},
+                         .trials = 10,
+                         .wording = data::PasskeyWording::kCompact,
+                         .digits = 1};
+  const PasskeyResult wide = run(m, options);
+  options.lengths = {70};
+  options.depths = {0.5};
+  const PasskeyResult narrow = run(m, options);
+  EXPECT_EQ(narrow.cells[0].score.nll, run(m, options).cells[0].score.nll);
+  EXPECT_NEAR(narrow.cells[0].score.nll, wide.cells[3].score.nll, 1e-4);
+  options.seed = 1;
+  EXPECT_GT(std::abs(run(m, options).cells[0].score.nll - narrow.cells[0].score.nll), 1e-3);
+}
+
+TEST(PasskeyEval, TrialsHoldBosPromptAndAnswer) {
+  const auto tokenizer = text::make_byte_tokenizer();
+  const PasskeyOptions options{.wording = data::PasskeyWording::kLandmark, .digits = 5};
+  for (const std::optional<int32_t> bos : {std::optional<int32_t>(), std::optional<int32_t>(256)}) {
+    const PasskeyTrial t = make_passkey_trial(*tokenizer, options, bos, 512, 0.5, 3);
+    EXPECT_LE(t.ids.size(), 512u);
+    EXPECT_GE(t.ids.size(), 500u);
+    EXPECT_EQ(t.ids[0] == 256, bos.has_value());
+    const std::string text = tokenizer->decode(t.ids);
+    EXPECT_THAT(text, testing::EndsWith("The pass key is" + t.answer));
+    EXPECT_EQ(tokenizer->decode(std::span(t.ids).subspan(static_cast<size_t>(t.answer_start))), t.answer);
+    EXPECT_EQ(t.answer.size(), 6u);
+  }
+}
+
+TEST(PasskeyEval, LogitsThatAreNoNumbersAreWrong) {
+  TinyModel m = babbler(AttentionKind::kRope, 2);
+  m.params.tensors().head.as<float>()[5] = std::numeric_limits<float>::quiet_NaN();
+  const PasskeyResult r =
+      run(m, {.lengths = {60}, .depths = {0.5}, .trials = 5, .wording = data::PasskeyWording::kCompact});
+  EXPECT_EQ(r.totals[0].score.correct, 0);
+  EXPECT_EQ(r.totals[0].score.digit_accuracy, 0);
+  EXPECT_TRUE(std::isnan(r.totals[0].score.nll));
+}
+
+TEST(PasskeyEval, StopsWhenAsked) {
+  const TinyModel m = babbler(AttentionKind::kRope, 2);
+  PasskeyOptions options{.lengths = {60},
+                         .depths = {0.5},
+                         .trials = 9,
+                         .wording = data::PasskeyWording::kCompact,
+                         .batch_tokens = 60};
+  int64_t done = 0;
+  options.progress = [&](const PasskeyProgress& p) {
+    EXPECT_EQ(p.total, 9);
+    done = p.done;
+    if (p.done == 4) request_stop();
+  };
+  try {
+    run(m, options);
+    ADD_FAILURE() << "it went on";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kInterrupted);
+  }
+  clear_stop();
+  EXPECT_EQ(done, 4);
+}
+
+TEST(PasskeyEval, MistakesAreNamed) {
+  const TinyModel m = babbler(AttentionKind::kRope, 2);
+  EXPECT_THAT([&] { run(m, {}); }, message("no length"));
+  EXPECT_THAT([&] { run(m, {.lengths = {60}, .depths = {}}); }, message("no depth"));
+  EXPECT_THAT([&] { run(m, {.lengths = {60}, .depths = {1.5}}); }, message("depth 1.5"));
+  EXPECT_THAT([&] { run(m, {.lengths = {60}, .trials = 0}); }, message("trials 0"));
+  EXPECT_THAT(
+      [&] {
+        run(m, {.lengths = {4096, 60}});
+      },
+      message("without garbage"));  // before any work is done
+  const TinyModel small(test::tiny_neox(AttentionKind::kRope));
+  EXPECT_THAT([&] { run(small, {.lengths = {60}}); }, message("257 ids"));
+}
+
+// (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), z = 1.959964, worked out apart.
+TEST(WilsonInterval, KnownValues) {
+  const auto near = [](Interval interval, double low, double high) {
+    EXPECT_NEAR(interval.low, low, 5e-5);
+    EXPECT_NEAR(interval.high, high, 5e-5);
+  };
+  near(wilson_interval(0, 10), 0.0, 0.2775);
+  near(wilson_interval(10, 10), 0.7225, 1.0);
+  near(wilson_interval(5, 10), 0.2366, 0.7634);
+  near(wilson_interval(1, 20), 0.0089, 0.2361);
+  near(wilson_interval(89, 100), 0.8137, 0.9375);
+  EXPECT_THROW(wilson_interval(0, 0), Error);
+  EXPECT_THROW(wilson_interval(3, 2), Error);
+}
+
+}  // namespace
+}  // namespace coca::eval

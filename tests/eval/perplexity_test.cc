@@ -1,0 +1,322 @@
+// The protocol of docs/evaluation.md against its plainest form: every window by the reference decoder in double.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/eval/perplexity.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <map>
+
+#include "coca/base/stop.h"
+#include "support/numerics.h"
+#include "support/reference_decoder.h"
+#include "support/tiny_model.h"
+
+namespace coca::eval {
+namespace {
+
+using test::AttentionKind;
+using test::TinyModel;
+using Documents = std::vector<std::vector<int32_t>>;
+
+auto message(const char* text) {
+  return testing::ThrowsMessage<Error>(testing::HasSubstr(text));
+}
+
+Documents documents_of(const TinyModel& m, const std::vector<int64_t>& sizes) {
+  Documents documents;
+  for (size_t i = 0; i < sizes.size(); ++i) documents.push_back(test::random_ids(sizes[i], m.spec.V, 50 + i));
+  return documents;
+}
+
+// Position by position: target p is scored in the first window [b, b + room) that holds it, b a multiple of the
+// stride, unless it is the window's first token and nothing stands before it.
+struct Expected {
+  int64_t windows = 0, scored = 0;
+  double nll = 0, perplexity = 0, window_mean = 0, standard_error = 0, tolerance = 0;
+};
+Expected brute_force(const TinyModel& m, const Documents& documents, int64_t W, int64_t stride,
+                     std::optional<int32_t> bos) {
+  const int64_t front = bos ? 1 : 0, room = W - front, S = std::min(stride, room);
+  test::ReferenceDecoder<double> exact(m.spec, m.params);
+  test::ReferenceDecoder<float> naive(m.spec, m.params);
+  Expected e;
+  std::vector<double> sums, counts;
+  for (const std::vector<int32_t>& document : documents) {
+    const auto N = static_cast<int64_t>(document.size());
+    if (N < 2) continue;
+    std::map<int64_t, std::vector<int64_t>> by_window;  // window begin -> targets
+    for (int64_t p = 0; p < N; ++p) {
+      int64_t b = 0;
+      while (b + room <= p) b += S;
+      if (p > b || bos) by_window[b].push_back(p);
+    }
+    for (const auto& [b, targets] : by_window) {
+      std::vector<int32_t> ids(document.begin() + b, document.begin() + std::min(b + room, N));
+      if (bos) ids.insert(ids.begin(), *bos);
+      const auto length = static_cast<int64_t>(ids.size());
+      const std::vector<double> logits = exact.run(ids, length);
+      const std::vector<float> rough = naive.run(ids, length);
+      double sum = 0;
+      for (const int64_t p : targets) {
+        const int64_t row = (p - b + front - 1) * m.spec.V;
+        const int32_t target = document[static_cast<size_t>(p)];
+        const double nll = test::reference_nll(logits.data() + row, m.spec.V, target);
+        sum += nll;
+        const double off =
+            std::abs(static_cast<double>(test::reference_nll(rough.data() + row, m.spec.V, target)) - nll);
+        e.tolerance = std::max(e.tolerance, off);
+      }
+      sums.push_back(sum);
+      counts.push_back(static_cast<double>(targets.size()));
+    }
+  }
+  e.windows = static_cast<int64_t>(sums.size());
+  double scored = 0, means = 0;
+  for (size_t i = 0; i < sums.size(); ++i) {
+    e.nll += sums[i];
+    scored += counts[i];
+    means += sums[i] / counts[i];
+  }
+  e.scored = static_cast<int64_t>(scored);
+  e.nll /= scored;
+  e.perplexity = std::exp(e.nll);
+  e.window_mean = std::exp(means / static_cast<double>(e.windows));
+  for (size_t i = 0; i < sums.size(); ++i) e.standard_error += std::pow(sums[i] - counts[i] * e.nll, 2);
+  e.standard_error =
+      std::sqrt(e.standard_error * static_cast<double>(e.windows) / static_cast<double>(e.windows - 1)) /
+      scored;
+  // A mean is off by no more than its worst term; twice that of naive float arithmetic, and the rounding of an nll.
+  e.tolerance = 2 * e.tolerance + 1e-6;
+  return e;
+}
+
+std::vector<PerplexityResult> run(const TinyModel& m, const Documents& documents,
+                                  const PerplexityOptions& options) {
+  Context cx;
+  return perplexity(cx, m.spec, m.params.weights(), documents, options);
+}
+
+struct Case {
+  int64_t length, stride;
+};
+
+TEST(Perplexity, EqualsTheBruteForce) {
+  for (const AttentionKind kind : {AttentionKind::kCocaSlack, AttentionKind::kRope, AttentionKind::kAlibi}) {
+    TinyModel m(test::tiny_llama(kind));
+    const Documents documents = documents_of(m, {40, 1, 12, 33, 0, 2, 17});
+    for (const Case c :
+         {Case{16, 4}, {16, 16}, {16, 500}, {16, 5}, {16, 1}, {2, 1}, {2, 2}, {12, 7}, {64, 8}}) {
+      for (const bool with_bos : {false, true}) {
+        SCOPED_TRACE(
+            fmt::format("{} length {} stride {} bos {}", enum_name(kind), c.length, c.stride, with_bos));
+        m.spec.bos_id = with_bos ? std::optional<int64_t>(7) : std::nullopt;
+        const std::optional<int32_t> bos = with_bos ? std::optional<int32_t>(7) : std::nullopt;
+        const Expected e = brute_force(m, documents, c.length, c.stride, bos);
+        const PerplexityResult r = run(m, documents, {.lengths = {c.length}, .stride = c.stride}).at(0);
+        EXPECT_EQ(r.length, c.length);
+        EXPECT_EQ(r.stride, std::min(c.stride, c.length - (with_bos ? 1 : 0)));
+        EXPECT_EQ(r.documents, 5);
+        EXPECT_EQ(r.skipped_documents, 2);
+        EXPECT_EQ(r.windows, e.windows);
+        EXPECT_EQ(r.scored_tokens, e.scored);
+        EXPECT_EQ(r.bos, bos);
+        EXPECT_NEAR(r.nll, e.nll, e.tolerance);
+        EXPECT_NEAR(r.perplexity, e.perplexity, 1.01 * e.perplexity * e.tolerance);
+        EXPECT_NEAR(r.window_mean_perplexity, e.window_mean, 1.01 * e.window_mean * e.tolerance);
+        ASSERT_TRUE(r.standard_error);
+        EXPECT_NEAR(*r.standard_error, e.standard_error, 2 * e.tolerance);
+        EXPECT_EQ(r.perplexity == r.window_mean_perplexity || c.length == 2,
+                  c.length == 2);  // there a window has one target
+        EXPECT_EQ(r.value(Average::kTokens), r.perplexity);
+        EXPECT_EQ(r.value(Average::kWindows), r.window_mean_perplexity);
+      }
+    }
+  }
+}
+
+// Each window reckons with its own length; the spec's scaling can be replaced.
+TEST(Perplexity, ScalingIsThatOfTheOptions) {
+  for (const model::RopeScaling scaling :
+       {model::RopeScaling{model::Scaling::kDynamic, 4.0}, {model::Scaling::kLinear, 2.0}}) {
+    TinyModel m(test::tiny_neox(AttentionKind::kCocaSlack));
+    const Documents documents = documents_of(m, {40, 21});
+    const PerplexityResult plain = run(m, documents, {.lengths = {24}, .stride = 8}).at(0);
+    const PerplexityResult scaled =
+        run(m, documents, {.lengths = {24}, .stride = 8, .scaling = scaling}).at(0);
+    m.spec.rope_scaling = scaling;
+    const Expected e = brute_force(m, documents, 24, 8, std::nullopt);
+    EXPECT_NEAR(scaled.nll, e.nll, e.tolerance);
+    EXPECT_GT(std::abs(plain.nll - e.nll), 10 * e.tolerance);
+    EXPECT_EQ(run(m, documents, {.lengths = {24}, .stride = 8, .scaling = model::RopeScaling{}}).at(0).nll,
+              plain.nll);
+  }
+}
+
+TEST(Perplexity, CountsByHand) {
+  const TinyModel m(test::tiny_neox(AttentionKind::kRope));
+  // 10 tokens, windows of 4, stride 2: [0,4) scores 1..3, [2,6) 4..5, [4,8) 6..7, [6,10) 8..9.
+  PerplexityResult r = run(m, documents_of(m, {10}), {.lengths = {4}, .stride = 2}).at(0);
+  EXPECT_EQ(r.windows, 4);
+  EXPECT_EQ(r.scored_tokens, 9);
+  EXPECT_EQ(r.run_tokens, 16);
+  // No overlap: tokens 0, 4 and 8 have no predecessor in their window.
+  r = run(m, documents_of(m, {10}), {.lengths = {4}, .stride = 4}).at(0);
+  EXPECT_EQ(r.windows, 3);
+  EXPECT_EQ(r.scored_tokens, 7);
+  // 9 tokens: the last window would hold token 8 alone, which nothing predicts.
+  r = run(m, documents_of(m, {9}), {.lengths = {4}, .stride = 4}).at(0);
+  EXPECT_EQ(r.windows, 2);
+  EXPECT_EQ(r.scored_tokens, 6);
+}
+
+TEST(Perplexity, NothingDependsOnTheBatch) {
+  model::ModelSpec spec = test::tiny_llama(AttentionKind::kCocaSlack);
+  spec.C = 48, spec.D = 12, spec.R = 12, spec.F = 130, spec.V = 300;
+  const TinyModel m(spec);
+  const Documents documents = documents_of(m, {400, 150, 33, 400, 7});
+  const std::vector<int64_t> lengths = {8, 32, 100};
+  const auto results = [&](int64_t batch_tokens, const char* linear) {
+    Context cx;
+    cx.force_impl("linear", linear);
+    std::vector<double> all;
+    for (const PerplexityResult& r :
+         perplexity(cx, m.spec, m.params.weights(), documents,
+                    {.lengths = lengths, .stride = 16, .batch_tokens = batch_tokens}))
+      all.insert(all.end(), {r.nll, r.window_mean_perplexity, *r.standard_error});
+    return all;
+  };
+  // oneDNN picks its kernel by the number of rows, so its last bits do depend on the batch: an nll of about 8 behind
+  // 800 roundings (two layers of ten operations with sums of about 40 terms) may move by sqrt(800) eps 16 = 5e-5, for
+  // logits up to 16. All that is ours does not move at all.
+  const std::vector<double> one = results(1, "ref"), fast = results(1, "onednn");
+  for (const int64_t batch_tokens : {64, 100, 1000, 8192}) {
+    EXPECT_EQ(results(batch_tokens, "ref"), one) << batch_tokens;
+    const std::vector<double> other = results(batch_tokens, "onednn");
+    for (size_t i = 0; i < other.size(); i += 3) EXPECT_NEAR(other[i], fast[i], 5e-5);
+  }
+}
+
+TEST(Perplexity, ShortDocumentsAreEvaluatedAndCounted) {
+  const TinyModel m(test::tiny_neox(AttentionKind::kCocaStrict));
+  const Documents documents = documents_of(m, {20, 50, 1, 64});
+  const std::vector<PerplexityResult> r = run(m, documents, {.lengths = {32, 64, 128}, .stride = 32});
+  EXPECT_EQ(r[0].short_documents, 1);
+  EXPECT_EQ(r[1].short_documents, 2);
+  EXPECT_EQ(r[2].short_documents, 3);
+  EXPECT_TRUE(r[0].reaches_length());
+  EXPECT_TRUE(r[1].reaches_length());
+  EXPECT_FALSE(r[2].reaches_length());
+  EXPECT_EQ(r[2].longest_window, 64);
+  EXPECT_EQ(r[2].windows, 3);  // a window that holds the whole document is enough
+  EXPECT_EQ(r[2].scored_tokens, 19 + 49 + 63);
+  EXPECT_EQ(r[2].skipped_documents, 1);
+  EXPECT_GT(r[2].peak_resident_bytes, 0);
+  EXPECT_GT(r[2].tokens_per_second, 0);
+}
+
+TEST(Perplexity, LimitsCutDocumentsAndTheirNumber) {
+  const TinyModel m(test::tiny_neox(AttentionKind::kRope));
+  const Documents documents = documents_of(m, {1, 50, 40, 30});
+  const Documents cut = {{documents[1].begin(), documents[1].begin() + 25},
+                         {documents[2].begin(), documents[2].begin() + 25}};
+  const PerplexityResult limited =
+      run(m, documents, {.lengths = {16}, .stride = 8, .max_tokens = 25, .max_documents = 2}).at(0);
+  EXPECT_EQ(limited.documents, 2);
+  EXPECT_EQ(limited.nll, run(m, cut, {.lengths = {16}, .stride = 8}).at(0).nll);
+}
+
+TEST(Perplexity, BitsPerByteCountTheBytesOfWhatIsScored) {
+  const TinyModel m(test::tiny_neox(AttentionKind::kRope));
+  const Documents documents = documents_of(m, {30});
+  PerplexityOptions options{.lengths = {8}, .stride = 4};
+  EXPECT_FALSE(run(m, documents, options).at(0).bits_per_byte);
+  for (int32_t id = 0; id < 23; ++id) options.id_bytes.push_back(id % 5);
+  int64_t bytes = 0;
+  for (size_t p = 1; p < 30; ++p) bytes += documents[0][p] % 5;  // all but the first are scored
+  const PerplexityResult r = run(m, documents, options).at(0);
+  EXPECT_DOUBLE_EQ(r.bits_per_byte.value(), r.nll * 29 / std::log(2.0) / static_cast<double>(bytes));
+}
+
+TEST(Perplexity, BosRules) {
+  TinyModel m(test::tiny_neox(AttentionKind::kRope));
+  const Documents documents = documents_of(m, {20});
+  EXPECT_EQ(run(m, documents, {.lengths = {8}}).at(0).bos, std::nullopt);
+  EXPECT_THAT([&] { run(m, documents, {.lengths = {8}, .bos = Bos::kAlways}); }, message("bos_token_id"));
+  m.spec.bos_id = 3;
+  EXPECT_EQ(run(m, documents, {.lengths = {8}}).at(0).bos, 3);
+  EXPECT_EQ(run(m, documents, {.lengths = {8}, .bos = Bos::kAlways}).at(0).bos, 3);
+  const PerplexityResult never = run(m, documents, {.lengths = {8}, .bos = Bos::kNever}).at(0);
+  EXPECT_EQ(never.bos, std::nullopt);
+  EXPECT_EQ(never.scored_tokens, 20 - 3);
+  EXPECT_EQ(run(m, documents, {.lengths = {8}}).at(0).scored_tokens, 20);  // the first token too
+}
+
+// A model that has broken down is reported as it is.
+TEST(Perplexity, ValuesThatAreNotFiniteAreReported) {
+  TinyModel m(test::tiny_neox(AttentionKind::kRope));
+  const Documents documents = documents_of(m, {20});
+  float* head = m.params.tensors().head.as<float>();
+  const int32_t target = documents[0][5];
+  for (int64_t c = 0; c < m.spec.C; ++c)
+    head[target * m.spec.C + c] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_TRUE(std::isnan(run(m, documents, {.lengths = {8}}).at(0).nll));
+  for (int64_t i = 0; i < m.spec.V * m.spec.C; ++i) head[i] = 1e30f * static_cast<float>(1 + i % 7);
+  const PerplexityResult r = run(m, documents, {.lengths = {8}}).at(0);
+  EXPECT_FALSE(r.perplexity < 1e30);  // huge, infinite or no number: but no crash
+}
+
+TEST(Perplexity, StopsWhenAsked) {
+  const TinyModel m(test::tiny_neox(AttentionKind::kRope));
+  int64_t calls = 0;
+  PerplexityOptions options{.lengths = {8}, .stride = 4, .batch_tokens = 8};
+  options.progress = [&](const PerplexityProgress&) {
+    if (++calls == 3) request_stop();
+  };
+  try {
+    run(m, documents_of(m, {100}), options);
+    ADD_FAILURE() << "it went on";
+  } catch (const Error& error) {
+    EXPECT_EQ(error.kind(), ErrorKind::kInterrupted);
+  }
+  clear_stop();
+  EXPECT_EQ(calls, 3);
+}
+
+TEST(Perplexity, ProgressCountsTheTokensOfAllLengths) {
+  const TinyModel m(test::tiny_neox(AttentionKind::kRope));
+  int64_t done = 0, total = 0;
+  PerplexityOptions options{.lengths = {8, 16}, .stride = 4, .batch_tokens = 20};
+  options.progress = [&](const PerplexityProgress& p) {
+    EXPECT_GT(p.done_tokens, done);
+    EXPECT_GT(p.perplexity, 1);
+    done = p.done_tokens;
+    total = p.total_tokens;
+  };
+  int64_t run_tokens = 0;
+  for (const PerplexityResult& r : run(m, documents_of(m, {40, 13}), options)) run_tokens += r.run_tokens;
+  EXPECT_EQ(done, total);
+  EXPECT_EQ(done, run_tokens);
+}
+
+TEST(Perplexity, MistakesAreNamed) {
+  const TinyModel m(test::tiny_neox(AttentionKind::kRope));
+  const Documents good = documents_of(m, {20});
+  EXPECT_THAT([&] { run(m, good, {}); }, message("no length"));
+  EXPECT_THAT([&] { run(m, good, {.lengths = {8, 1}}); }, message("length 1"));
+  EXPECT_THAT([&] { run(m, good, {.lengths = {8}, .stride = 0}); }, message("stride 0"));
+  EXPECT_THAT([&] { run(m, good, {.lengths = {8}, .max_tokens = 1}); }, message("max_tokens 1"));
+  EXPECT_THAT([&] { run(m, good, {.lengths = {8}, .batch_tokens = 0}); }, message("batch_tokens 0"));
+  EXPECT_THAT(
+      [&] {
+        run(m, good, {.lengths = {8}, .scaling = model::RopeScaling{model::Scaling::kLinear, 0.5}});
+      },
+      message("factor 0.5"));
+  EXPECT_THAT([&] { run(m, {{5}, {}}, {.lengths = {8}}); }, message("none of the 2 documents"));
+  EXPECT_THAT([&] { run(m, {{5, 23, 1}}, {.lengths = {8}}); }, message("23"));
+}
+
+}  // namespace
+}  // namespace coca::eval

@@ -1,0 +1,221 @@
+// Decoding piece by piece gives what the whole sequence gives, in every kind of model; and under dynamic NTK it gives
+// what its policy promises.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/infer/cached_decoder.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "coca/ops/linear.h"
+#include "support/numerics.h"
+#include "support/reference_decoder.h"
+#include "support/tiny_model.h"
+
+namespace coca::infer {
+namespace {
+
+using test::AttentionKind;
+using test::NamedSpec;
+using test::TinyModel;
+using Chunks = std::vector<int64_t>;
+
+constexpr int64_t kB = 2, kN = 19;
+
+// Behind a logit are two layers of about ten operations, each with sums of up to F = 40 terms: 800 roundings.
+constexpr test::ErrorRule kRule{.terms = 800};
+
+std::vector<float> logits_of(Context& cx, const TinyModel& m, TensorRef hidden) {
+  const int64_t rows = hidden.numel() / m.spec.C;
+  Tensor logits({rows, m.spec.V});
+  ops::linear_forward(cx, {.x = hidden.reshape({rows, m.spec.C}), .w = m.params.weights().head, .y = logits});
+  return {logits.values<float>().begin(), logits.values<float>().end()};
+}
+
+// Ids [B, N]; rows differ.
+std::vector<int32_t> batch_ids(const TinyModel& m) {
+  return test::random_ids(kB * kN, m.spec.V, 5);
+}
+
+// Logits [B, N, V] of a decoder fed in chunks.
+std::vector<float> cached_logits(const TinyModel& m, const std::vector<int32_t>& ids, const Chunks& chunks,
+                                 DynamicBase policy = DynamicBase::kStep, int64_t planned = 0) {
+  Context cx;
+  CachedDecoder decoder(m.spec, m.params.weights(), kB, policy, planned);
+  std::vector<float> all(static_cast<size_t>(kB * kN * m.spec.V));
+  int64_t begin = 0;
+  for (const int64_t n : chunks) {
+    std::vector<int32_t> part;
+    for (int64_t b = 0; b < kB; ++b)
+      part.insert(part.end(), ids.begin() + b * kN + begin, ids.begin() + b * kN + begin + n);
+    const std::vector<float> logits =
+        logits_of(cx, m, decoder.append(cx, {part.data(), DType::kI32, {kB, n}}));
+    for (int64_t b = 0; b < kB; ++b)
+      std::copy_n(logits.begin() + b * n * m.spec.V, n * m.spec.V, all.begin() + (b * kN + begin) * m.spec.V);
+    const TensorRef last = decoder.last_logits(cx);  // the same numbers, asked for in another way
+    for (int64_t b = 0; b < kB; ++b)
+      for (int64_t v = 0; v < m.spec.V; ++v)
+        EXPECT_NEAR(last.as<float>()[b * m.spec.V + v],
+                    logits[static_cast<size_t>((b * n + n - 1) * m.spec.V + v)], 1e-4);
+    begin += n;
+  }
+  EXPECT_EQ(begin, kN);
+  EXPECT_EQ(decoder.length(), kN);
+  return all;
+}
+
+// The same by the reference; lengths[n] is what token n's step reckons with.
+template <typename T>
+std::vector<T> reference_logits(const TinyModel& m, const std::vector<int32_t>& ids,
+                                const std::vector<int64_t>& lengths,
+                                test::KeyMemory memory = test::KeyMemory::kPlain) {
+  test::ReferenceDecoder<T> decoder(m.spec, m.params, memory);
+  std::vector<T> all;
+  for (int64_t b = 0; b < kB; ++b) {
+    decoder.restart();
+    for (int64_t n = 0; n < kN; ++n) {
+      const std::vector<T> logits =
+          decoder.step(ids[static_cast<size_t>(b * kN + n)], lengths[static_cast<size_t>(n)]);
+      all.insert(all.end(), logits.begin(), logits.end());
+    }
+  }
+  return all;
+}
+
+void expect_reference(const TinyModel& m, const std::vector<int32_t>& ids,
+                      const std::vector<int64_t>& lengths, const std::vector<float>& actual,
+                      const std::string& what) {
+  test::expect_close(actual, reference_logits<double>(m, ids, lengths),
+                     reference_logits<float>(m, ids, lengths), kRule, what);
+}
+
+double largest_difference(const auto& a, const auto& b) {
+  double largest = 0;
+  for (size_t i = 0; i < a.size(); ++i)
+    largest = std::max(largest, std::abs(static_cast<double>(a[i]) - static_cast<double>(b[i])));
+  return largest;
+}
+
+// Each step reckons with the tokens so far, its whole chunk included.
+std::vector<int64_t> lengths_by_chunk(const Chunks& chunks) {
+  std::vector<int64_t> lengths;
+  for (const int64_t n : chunks)
+    lengths.insert(lengths.end(), static_cast<size_t>(n), static_cast<int64_t>(lengths.size()) + n);
+  return lengths;
+}
+
+const std::vector<Chunks>& chunkings() {
+  static const std::vector<Chunks> all = {
+      {19}, Chunks(19, 1), {5, 3, 5, 3, 3}, {7, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, {1, 17, 1}};
+  return all;
+}
+
+class Cached : public testing::TestWithParam<NamedSpec> {};
+INSTANTIATE_TEST_SUITE_P(Specs, Cached, testing::ValuesIn(test::all_specs()), test::spec_test_name);
+class CachedRotary : public testing::TestWithParam<NamedSpec> {};
+INSTANTIATE_TEST_SUITE_P(Specs, CachedRotary, testing::ValuesIn(test::rotary_specs()), test::spec_test_name);
+
+TEST_P(Cached, EqualsTheWholeSequenceHoweverItIsCut) {
+  const TinyModel m(GetParam().spec);
+  const std::vector<int32_t> ids = batch_ids(m);
+  const std::vector<int64_t> lengths(static_cast<size_t>(kN), kN);  // no scaling: any length will do
+  const std::vector<double> expected = reference_logits<double>(m, ids, lengths);
+  const std::vector<float> naive = reference_logits<float>(m, ids, lengths);
+  Context cx;
+  model::Decoder whole(m.spec, m.params.weights());
+  test::expect_close(logits_of(cx, m, whole.forward(cx, {ids.data(), DType::kI32, {kB, kN}})), expected,
+                     naive, kRule, "whole");
+  for (const Chunks& chunks : chunkings()) {
+    SCOPED_TRACE(testing::PrintToString(chunks));
+    test::expect_close(cached_logits(m, ids, chunks), expected, naive, kRule, "cached");
+  }
+}
+
+TEST_P(CachedRotary, LinearScalingToo) {
+  TinyModel m(GetParam().spec);
+  m.spec.rope_scaling = {model::Scaling::kLinear, 4.0};
+  const std::vector<int32_t> ids = batch_ids(m);
+  expect_reference(m, ids, std::vector<int64_t>(kN, kN),
+                   cached_logits(m, ids, {7, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}), "linear");
+}
+
+// A base fixed for the request: what one pass over the sequence gives with that length.
+TEST_P(CachedRotary, DynamicNtkPerRequestEqualsOnePassAtThePlannedLength) {
+  TinyModel m(GetParam().spec);
+  m.spec.rope_scaling = {model::Scaling::kDynamic, 4.0};
+  const std::vector<int32_t> ids = batch_ids(m);
+  constexpr int64_t kPlanned = 24;
+  const std::vector<int64_t> lengths(static_cast<size_t>(kN), kPlanned);
+  Context cx;
+  model::Decoder whole(m.spec, m.params.weights());
+  const std::vector<float> once =
+      logits_of(cx, m, whole.forward(cx, {ids.data(), DType::kI32, {kB, kN}}, kPlanned));
+  expect_reference(m, ids, lengths, once, "one pass");
+  for (const Chunks& chunks : chunkings()) {
+    SCOPED_TRACE(testing::PrintToString(chunks));
+    expect_reference(m, ids, lengths, cached_logits(m, ids, chunks, DynamicBase::kRequest, kPlanned),
+                     "cached");
+  }
+}
+
+// The base moves with every step beyond the trained length of 8; the cache must rotate what it holds anew.
+TEST_P(CachedRotary, DynamicNtkPerStepRotatesAllKeysByTheBaseOfTheStep) {
+  TinyModel m(GetParam().spec);
+  m.spec.rope_scaling = {model::Scaling::kDynamic, 4.0};
+  const std::vector<int32_t> ids = batch_ids(m);
+  for (const Chunks& chunks :
+       {Chunks(19, 1), Chunks{6, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, Chunks{5, 4, 1, 3, 1, 5}}) {
+    SCOPED_TRACE(testing::PrintToString(chunks));
+    const std::vector<int64_t> lengths = lengths_by_chunk(chunks);
+    const std::vector<float> actual = cached_logits(m, ids, chunks);
+    const std::vector<double> right = reference_logits<double>(m, ids, lengths);
+    test::expect_close(actual, right, reference_logits<float>(m, ids, lengths), kRule, "per step");
+    // What this must be told from: keys that keep the rotation of their own step, and a base that never moves.
+    const std::vector<double> stale = reference_logits<double>(m, ids, lengths, test::KeyMemory::kRotated);
+    const std::vector<double> frozen = reference_logits<double>(m, ids, std::vector<int64_t>(kN, kN));
+    const double error = largest_difference(actual, right);
+    EXPECT_GT(largest_difference(actual, stale), 100 * error);
+    EXPECT_GT(largest_difference(actual, frozen), 100 * error);
+  }
+}
+
+TEST_P(Cached, GrowthBeyondTheCapacityChangesNoBit) {
+  const TinyModel m(GetParam().spec);
+  const std::vector<int32_t> ids = batch_ids(m);
+  const Chunks chunks = {2, 3, 1, 1, 6, 6};
+  EXPECT_EQ(cached_logits(m, ids, chunks, DynamicBase::kStep, 64),
+            cached_logits(m, ids, chunks, DynamicBase::kStep, 0));
+}
+
+TEST_P(Cached, TruncatedTokensAreForgotten) {
+  const TinyModel m(GetParam().spec);
+  const std::vector<int32_t> ids = test::random_ids(12, m.spec.V, 8),
+                             other = test::random_ids(5, m.spec.V, 9);
+  Context cx;
+  CachedDecoder fresh(m.spec, m.params.weights(), 1), used(m.spec, m.params.weights(), 1);
+  fresh.append(cx, {ids.data(), DType::kI32, {1, 6}});
+  const std::vector<float> expected =
+      logits_of(cx, m, fresh.append(cx, {ids.data() + 6, DType::kI32, {1, 6}}));
+  used.append(cx, {ids.data(), DType::kI32, {1, 6}});
+  used.append(cx, {other.data(), DType::kI32, {1, 5}});
+  used.cache().truncate(6);
+  EXPECT_EQ(logits_of(cx, m, used.append(cx, {ids.data() + 6, DType::kI32, {1, 6}})), expected);
+}
+
+TEST(CachedDecoder, MisuseIsNamed) {
+  const TinyModel m(test::tiny_neox(AttentionKind::kCocaSlack));
+  Context cx;
+  CachedDecoder decoder(m.spec, m.params.weights(), 1);
+  const auto message = [](const char* text) {
+    return testing::ThrowsMessage<Error>(testing::HasSubstr(text));
+  };
+  EXPECT_THAT([&] { decoder.last_logits(cx); }, message("no token"));
+  const std::vector<int32_t> ids = {1, 2, 23};
+  EXPECT_THAT([&] { decoder.append(cx, {ids.data(), DType::kI32, {3, 1}}); }, message("[1, N]"));
+  EXPECT_THAT([&] { decoder.append(cx, {ids.data(), DType::kI32, {1, 3}}); }, message("23"));
+  EXPECT_EQ(decoder.length(), 0);  // the failed append left nothing behind
+  EXPECT_THAT([&] { CachedDecoder(m.spec, m.params.weights(), 1, DynamicBase::kRequest); },
+              message("planned length"));
+}
+
+}  // namespace
+}  // namespace coca::infer

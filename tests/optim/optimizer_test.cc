@@ -1,0 +1,142 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/optim/optimizer.h"
+
+#include <gmock/gmock.h>
+
+#include <cstring>
+
+#include "support/numerics.h"
+
+namespace coca::optim {
+namespace {
+
+using model::ParamInfo;
+using model::ParamRole;
+using model::ParamStore;
+
+model::ModelSpec tiny_spec() {
+  model::ModelSpec s;
+  s.V = 11, s.C = 8, s.F = 12, s.L = 1, s.H = 2, s.G = 2, s.D = 4, s.R = 4;
+  return s;
+}
+
+void fill(ParamStore& store, uint64_t seed, double size) {
+  for (const ParamInfo& info : store.infos()) {
+    const auto values = test::random_values(info.shape.product(), seed++, -size, size);
+    std::copy(values.begin(), values.end(), store.at(info).as<float>());
+  }
+}
+
+std::vector<float> copy_of(const ParamStore& store) {
+  const float* values = store.flat().as<float>();
+  return {values, values + store.flat().numel()};
+}
+
+bool same_bits(const std::vector<float>& before, const ParamStore& store) {
+  return std::memcmp(before.data(), store.flat().data, store.flat().bytes()) == 0;
+}
+
+bool decays(const ParamInfo& info) { return info.name.ends_with(".weight") && info.name.find("norm") == std::string::npos; }
+
+TEST(AdamW, MatchesTheFormulaInDouble) {
+  const AdamWOptions options{.beta1 = 0.8, .beta2 = 0.9, .eps = 1e-6, .weight_decay = 0.2, .clip_norm = 1.5};
+  const double lr = 0.01;
+  ParamStore params(tiny_spec()), grads(tiny_spec());
+  fill(params, 1, 1.0);
+  AdamW optimizer(tiny_spec(), options);
+  Context context;
+  const std::vector<float> start = copy_of(params);
+  std::vector<double> p(start.begin(), start.end()), m(p.size()), v(p.size());
+  for (int step = 1; step <= 4; ++step) {
+    const double size = step == 2 ? 1e-3 : 1.0;  // the second step is below the clipping norm
+    fill(grads, static_cast<uint64_t>(100 * step), size);
+    double squares = 0;
+    for (const float g : copy_of(grads)) squares += static_cast<double>(g) * g;
+    const double norm = std::sqrt(squares), scale = std::min(1.0, options.clip_norm / norm);
+    ASSERT_EQ(norm > options.clip_norm, step != 2);
+    const UpdateReport report = optimizer.step(context, lr, grads, params);
+    EXPECT_NEAR(report.grad_norm, norm, 1e-12 * norm);
+    EXPECT_EQ(report.outcome, UpdateReport::Outcome::kApplied);
+    EXPECT_EQ(optimizer.updates(), step);
+    for (const ParamInfo& info : params.infos()) {
+      const float* grad = grads.at(info).as<float>();
+      for (int64_t i = 0; i < info.shape.product(); ++i) {
+        const size_t at = info.offset + static_cast<size_t>(i);
+        const double g = scale * grad[i];
+        m[at] = options.beta1 * m[at] + (1 - options.beta1) * g;
+        v[at] = options.beta2 * v[at] + (1 - options.beta2) * g * g;
+        p[at] -= lr * (decays(info) ? options.weight_decay : 0.0) * p[at];
+        p[at] -= lr * (m[at] / (1 - std::pow(options.beta1, step))) / (std::sqrt(v[at] / (1 - std::pow(options.beta2, step))) + options.eps);
+      }
+    }
+  }
+  for (const ParamInfo& info : params.infos())
+    for (int64_t i = 0; i < info.shape.product(); ++i) {
+      const size_t at = info.offset + static_cast<size_t>(i);
+      // Four steps of a dozen float operations on numbers of size one.
+      ASSERT_NEAR(params.at(info).as<float>()[i], p[at], 48 * 0x1p-24) << info.name << " " << i;
+      ASSERT_NEAR(optimizer.first_moment().at(info).as<float>()[i], m[at], 16 * 0x1p-24) << info.name << " " << i;
+      ASSERT_NEAR(optimizer.second_moment().at(info).as<float>()[i], v[at], 16 * 0x1p-24) << info.name << " " << i;
+    }
+}
+
+TEST(AdamW, OnlyMatricesAndEmbeddingsDecay) {
+  ParamStore params(tiny_spec()), grads(tiny_spec());  // zero gradients: what moves is decay
+  fill(params, 1, 1.0);
+  const std::vector<float> before = copy_of(params);
+  AdamW optimizer(tiny_spec(), {.weight_decay = 0.5});
+  Context context;
+  optimizer.step(context, 0.1, grads, params);
+  size_t decayed = 0;
+  for (const ParamInfo& info : params.infos()) {
+    decayed += decays(info);
+    for (int64_t i = 0; i < info.shape.product(); ++i) {
+      const float old = before[info.offset + static_cast<size_t>(i)];
+      EXPECT_FLOAT_EQ(params.at(info).as<float>()[i], decays(info) ? 0.95f * old : old) << info.name;
+    }
+  }
+  EXPECT_EQ(decayed, 6u);  // embedding, head, qkv, dense, mlp up and down
+}
+
+TEST(AdamW, NonFiniteGradientsChangeNothing) {
+  Context context;
+  for (const float poison : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    ParamStore params(tiny_spec()), grads(tiny_spec());
+    AdamW optimizer(tiny_spec(), {});
+    fill(params, 1, 1.0);
+    fill(grads, 50, 1.0);
+    optimizer.step(context, 0.1, grads, params);
+    const auto p = copy_of(params), m = copy_of(optimizer.first_moment()), v = copy_of(optimizer.second_moment());
+    const ParamInfo& last = grads.infos().back();
+    grads.at(last).as<float>()[last.shape.product() - 1] = poison;
+    const UpdateReport report = optimizer.step(context, 0.1, grads, params);
+    EXPECT_EQ(report.outcome, UpdateReport::Outcome::kSkippedNonFinite);
+    EXPECT_FALSE(std::isfinite(report.grad_norm));
+    EXPECT_EQ(optimizer.updates(), 1);
+    EXPECT_TRUE(same_bits(p, params) && same_bits(m, optimizer.first_moment()) && same_bits(v, optimizer.second_moment()));
+  }
+}
+
+TEST(AdamW, ZeroClipNormDoesNotClip) {
+  ParamStore params(tiny_spec()), grads(tiny_spec());
+  fill(grads, 50, 1e3);
+  AdamW optimizer(tiny_spec(), {.clip_norm = 0});
+  Context context;
+  EXPECT_GT(optimizer.step(context, 0.1, grads, params).grad_norm, 1e3);
+  const ParamInfo& info = params.infos().front();
+  EXPECT_FLOAT_EQ(optimizer.first_moment().at(info).as<float>()[0], 0.1f * grads.at(info).as<float>()[0]);
+}
+
+TEST(AdamW, BadOptionsAreNamed) {
+  const auto expect_error = [](const AdamWOptions& o, const char* text) {
+    EXPECT_THAT([&] { AdamW(tiny_spec(), o); }, testing::ThrowsMessage<Error>(testing::HasSubstr(text)));
+  };
+  expect_error({.beta1 = 1.0}, "betas 1 and 0.95");
+  expect_error({.beta2 = -0.1}, "betas 0.9 and -0.1");
+  expect_error({.eps = 0}, "eps 0");
+  expect_error({.weight_decay = -1}, "weight decay -1");
+  expect_error({.clip_norm = -1}, "clip norm -1");
+}
+
+}  // namespace
+}  // namespace coca::optim

@@ -1,0 +1,230 @@
+// tests/support/reference_decoder.h - a decoder fed token by token, in plain loops over float, double or
+// complex<double>. Each step may reckon with another sequence length (dynamic NTK), and all keys seen so far are
+// rotated for it; the hidden states of earlier tokens stay what they were. With the same length at every step it
+// is the whole causal forward pass.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cmath>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "coca/kernels/ref/activation.h"
+#include "coca/kernels/ref/attention.h"
+#include "coca/kernels/ref/collinear.h"
+#include "coca/kernels/ref/norm.h"
+#include "coca/model/params.h"
+#include "coca/ops/attention.h"
+
+namespace coca::test {
+
+// What the cache of the reference remembers: keys as they are, or (wrongly, under dynamic NTK) as once rotated.
+enum class KeyMemory : uint8_t { kPlain, kRotated };
+
+template <typename T>
+class ReferenceDecoder {
+ public:
+  ReferenceDecoder(const model::ModelSpec& spec, const model::ParamStore& store,
+                   KeyMemory memory = KeyMemory::kPlain)
+      : s_(spec),
+        store_(store),
+        memory_(memory),
+        flat_(flat_of(store)),
+        layers_(static_cast<size_t>(spec.L)) {
+    if (spec.attention == model::AttentionKind::kAlibi) slopes_ = ops::alibi_slopes(spec.H);
+  }
+
+  std::vector<T>& weights() { return flat_; }  // in the order of ParamStore::flat()
+  void restart() {
+    for (Layer& layer : layers_) layer = {};
+    position_ = 0;
+  }
+
+  // Logits [V] of the token after `id`.
+  std::vector<T> step(int32_t id, int64_t seq_len) {
+    const model::Weights& w = store_.weights();
+    theta_ = frequencies(seq_len);
+    std::vector<T> x(at(w.embed) + id * s_.C, at(w.embed) + (id + 1) * s_.C);
+    for (size_t i = 0; i < layers_.size(); ++i) x = layer(x, w.layers[i], layers_[i]);
+    ++position_;
+    return linear(norm(x, w.norm_w, w.norm_b), w.head, {}, s_.V);
+  }
+
+  // [N, V]: the whole sequence under one length.
+  std::vector<T> run(std::span<const int32_t> ids, int64_t seq_len) {
+    restart();
+    std::vector<T> out;
+    for (const int32_t id : ids) {
+      const std::vector<T> logits = step(id, seq_len);
+      out.insert(out.end(), logits.begin(), logits.end());
+    }
+    return out;
+  }
+
+ private:
+  struct Layer {
+    std::vector<T> keys, values;  // [tokens, G, D] each
+  };
+
+  static std::vector<T> flat_of(const model::ParamStore& store) {
+    const float* p = store.flat().as<float>();
+    return std::vector<T>(p, p + store.flat().numel());
+  }
+  const T* at(TensorRef r) const {
+    return r.empty() ? nullptr : flat_.data() + (r.as<float>() - store_.flat().as<float>());
+  }
+
+  // docs/math/rope.md, written out again.
+  std::vector<double> frequencies(int64_t seq_len) const {
+    const double R = static_cast<double>(s_.R), L = static_cast<double>(s_.max_position),
+                 f = s_.rope_scaling.factor;
+    double base = s_.rope_theta;
+    if (s_.rope_scaling.type == model::Scaling::kDynamic && seq_len > s_.max_position)
+      base *= std::pow(f * static_cast<double>(seq_len) / L - (f - 1), R / (R - 2));
+    std::vector<double> theta;
+    for (double j = 0; j < R / 2; ++j)
+      theta.push_back(std::pow(base, -2 * j / R) /
+                      (s_.rope_scaling.type == model::Scaling::kLinear ? f : 1.0));
+    return theta;
+  }
+
+  std::vector<T> norm(const std::vector<T>& x, TensorRef w, TensorRef b) const {
+    std::vector<T> y(x.size());
+    const auto kind = s_.norm == ops::NormKind::kLayerNorm ? ref::Norm::kLayer : ref::Norm::kRms;
+    ref::norm_forward<T>(
+        {.kind = kind, .eps = s_.norm_eps, .M = 1, .C = s_.C, .x = x.data(), .w = at(w), .b = at(b)},
+        y.data(), nullptr);
+    return y;
+  }
+
+  // w [out, in], b [out] or empty.
+  std::vector<T> linear(const std::vector<T>& x, TensorRef w, TensorRef b, int64_t out) const {
+    std::vector<T> y(static_cast<size_t>(out));
+    const auto in = static_cast<int64_t>(x.size());
+    for (int64_t o = 0; o < out; ++o) {
+      T sum = at(b) ? at(b)[o] : T(0);
+      for (int64_t i = 0; i < in; ++i) sum += at(w)[o * in + i] * x[static_cast<size_t>(i)];
+      y[static_cast<size_t>(o)] = sum;
+    }
+    return y;
+  }
+
+  // One head of q (q_eff) or of a key (k_eff) at a position; the other output is null.
+  void rotate(const T* x, int64_t position, T* q_eff, T* k_eff) const {
+    const auto cos = [&](int64_t j) {
+      return std::cos(static_cast<double>(position) * theta_[static_cast<size_t>(j)]);
+    };
+    const auto sin = [&](int64_t j) {
+      return std::sin(static_cast<double>(position) * theta_[static_cast<size_t>(j)]);
+    };
+    T* out = q_eff ? q_eff : k_eff;
+    if (!model::uses_rotary(s_.attention)) {
+      std::copy(x, x + s_.D, out);
+    } else if (s_.attention == model::AttentionKind::kRope) {
+      const int64_t half = s_.R / 2;
+      for (int64_t j = 0; j < half; ++j) {
+        out[j] = x[j] * T(cos(j)) - x[j + half] * T(sin(j));
+        out[j + half] = x[j + half] * T(cos(j)) + x[j] * T(sin(j));
+      }
+      std::copy(x + s_.R, x + s_.D, out + s_.R);
+    } else if (s_.fold == ops::Fold::kOfficial) {
+      ref::collinear_official_head<T>(x, x, s_.R, s_.D, cos, sin, q_eff, k_eff);
+    } else {
+      const int kind = s_.attention == model::AttentionKind::kCocaStrict ? 1
+                       : s_.attention == model::AttentionKind::kCocaTied ? 2
+                                                                         : 0;
+      if (q_eff) return ref::collinear_query_head(kind, x, s_.R, s_.D, cos, sin, q_eff);
+      std::vector<T> tbar(static_cast<size_t>(s_.D / 2));
+      ref::collinear_fold_head(x, s_.R, s_.D, tbar.data());
+      ref::collinear_key_head(kind, tbar.data(), s_.R, s_.D, cos, sin, k_eff);
+    }
+  }
+
+  std::vector<T> attend(const std::vector<T>& q, Layer& cache) const {
+    const int64_t n = position_, S = n + 1, row = s_.G * s_.D;
+    std::vector<T> keys = cache.keys;
+    for (int64_t m = memory_ == KeyMemory::kPlain ? 0 : n; m < S; ++m)
+      for (int64_t g = 0; g < s_.G; ++g)
+        rotate(cache.keys.data() + m * row + g * s_.D, m, nullptr, keys.data() + m * row + g * s_.D);
+    if (memory_ == KeyMemory::kRotated) cache.keys = keys;
+    std::vector<T> o(q.size()), q_eff(static_cast<size_t>(s_.D)), p(static_cast<size_t>(S));
+    for (int64_t h = 0; h < s_.H; ++h) {
+      const int64_t g = h / (s_.H / s_.G);
+      rotate(q.data() + h * s_.D, n, q_eff.data(), nullptr);
+      for (int64_t m = 0; m < S; ++m) {
+        T dot(0);
+        for (int64_t d = 0; d < s_.D; ++d)
+          dot += q_eff[static_cast<size_t>(d)] * keys[static_cast<size_t>(m * row + g * s_.D + d)];
+        p[static_cast<size_t>(m)] = dot / T(std::sqrt(static_cast<double>(s_.D)));
+        if (!slopes_.empty())
+          p[static_cast<size_t>(m)] -=
+              T(static_cast<double>(slopes_[static_cast<size_t>(h)]) * static_cast<double>(n - m));
+      }
+      ref::softmax_row(p);
+      for (int64_t m = 0; m < S; ++m)
+        for (int64_t d = 0; d < s_.D; ++d)
+          o[static_cast<size_t>(h * s_.D + d)] +=
+              p[static_cast<size_t>(m)] * cache.values[static_cast<size_t>(m * row + g * s_.D + d)];
+    }
+    return o;
+  }
+
+  std::vector<T> mlp(const std::vector<T>& x, const model::LayerTensors<TensorRef>& w) const {
+    std::vector<T> up = linear(x, w.up_w, w.up_b, s_.F), act(up.size());
+    if (s_.mlp == model::Mlp::kSwiGlu) {
+      const std::vector<T> gate = linear(x, w.gate_w, {}, s_.F);
+      for (size_t i = 0; i < act.size(); ++i) act[i] = gate[i] / (T(1) + std::exp(-gate[i])) * up[i];
+    } else if (s_.mlp == model::Mlp::kGelu) {
+      ref::gelu_exact_forward(s_.F, up.data(), act.data());
+    } else {
+      ref::gelu_tanh_forward(s_.F, up.data(), act.data());
+    }
+    return linear(act, w.down_w, w.down_b, s_.C);
+  }
+
+  std::vector<T> layer(const std::vector<T>& x, const model::LayerTensors<TensorRef>& w, Layer& cache) const {
+    const std::vector<T> ln1 = norm(x, w.ln1_w, w.ln1_b);
+    std::vector<T> q, k, v;
+    if (s_.qkv == model::Qkv::kFused) {  // per head: q, k or t, v
+      const std::vector<T> qkv = linear(ln1, w.qkv_w, w.qkv_b, 3 * s_.H * s_.D);
+      for (int64_t h = 0; h < s_.H; ++h) {
+        const T* p = qkv.data() + 3 * h * s_.D;
+        q.insert(q.end(), p, p + s_.D);
+        k.insert(k.end(), p + s_.D, p + 2 * s_.D);
+        v.insert(v.end(), p + 2 * s_.D, p + 3 * s_.D);
+      }
+    } else {
+      q = linear(ln1, w.q_w, w.q_b, s_.H * s_.D);
+      k = linear(ln1, w.k_w, w.k_b, s_.G * s_.D);
+      v = linear(ln1, w.v_w, w.v_b, s_.G * s_.D);
+    }
+    cache.keys.insert(cache.keys.end(), k.begin(), k.end());
+    cache.values.insert(cache.values.end(), v.begin(), v.end());
+    const std::vector<T> branch = linear(attend(q, cache), w.o_w, w.o_b, s_.C);
+    std::vector<T> mid(x.size()), y(x.size());
+    for (size_t c = 0; c < x.size(); ++c) mid[c] = x[c] + branch[c];
+    const bool sequential = s_.residual == model::ResidualKind::kSequential;
+    const std::vector<T> second = mlp(norm(sequential ? mid : x, w.ln2_w, w.ln2_b), w);
+    for (size_t c = 0; c < x.size(); ++c) y[c] = mid[c] + second[c];
+    return y;
+  }
+
+  const model::ModelSpec& s_;
+  const model::ParamStore& store_;
+  KeyMemory memory_;
+  std::vector<T> flat_;
+  std::vector<Layer> layers_;
+  std::vector<float> slopes_;
+  std::vector<double> theta_;
+  int64_t position_ = 0;
+};
+
+// -log softmax(logits [V])[target].
+template <typename T>
+T reference_nll(const T* logits, int64_t V, int32_t target) {
+  std::vector<T> row(logits, logits + V);
+  return ref::softmax_row(row) - logits[target];
+}
+
+}  // namespace coca::test

@@ -1,0 +1,118 @@
+// tests/support/tiny_model.h - small models with random weights, one for every choice a spec can make.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "coca/base/rng.h"
+#include "coca/model/params.h"
+
+namespace coca::test {
+
+using model::AttentionKind;
+
+inline const std::vector<AttentionKind>& attention_kinds() {
+  static const std::vector<AttentionKind> kinds = {AttentionKind::kRope,       AttentionKind::kCocaSlack,
+                                                   AttentionKind::kCocaStrict, AttentionKind::kCocaTied,
+                                                   AttentionKind::kAlibi,      AttentionKind::kNone};
+  return kinds;
+}
+
+inline model::ModelSpec tiny_neox(AttentionKind kind) {
+  model::ModelSpec s;
+  s.architecture = model::Architecture::kGptNeoX;
+  s.attention = kind;
+  s.V = 23, s.C = 24, s.F = 40, s.L = 2, s.H = 3, s.G = 3, s.D = 8, s.R = 8;
+  s.max_position = 8;
+  s.init_std = 0.3;
+  return s;
+}
+
+// Grouped queries, D / 2 odd.
+inline model::ModelSpec tiny_llama(AttentionKind kind) {
+  model::ModelSpec s;
+  s.architecture = model::Architecture::kLlama;
+  s.attention = kind;
+  s.norm = ops::NormKind::kRmsNorm;
+  s.mlp = model::Mlp::kSwiGlu;
+  s.residual = model::ResidualKind::kSequential;
+  s.qkv = model::Qkv::kSeparate;
+  s.attention_bias = s.mlp_bias = model::Bias::kNone;
+  s.V = 23, s.C = 24, s.F = 36, s.L = 2, s.H = 4, s.G = 2, s.D = 6, s.R = 6;
+  s.max_position = 8;
+  s.init_std = 0.3;
+  return s;
+}
+
+struct NamedSpec {
+  std::string name;
+  model::ModelSpec spec;
+  friend void PrintTo(const NamedSpec& s, std::ostream* out) { *out << s.name; }
+};
+
+// Every attention kind in both architectures, and partial rotary, the official fold, sequential GPT-NeoX, tied
+// embeddings, attention biases and the tanh GELU.
+inline std::vector<NamedSpec> all_specs() {
+  std::vector<NamedSpec> all;
+  for (const AttentionKind kind : attention_kinds()) {
+    std::string name(enum_name(kind));
+    for (char& c : name) c = c == '-' ? '_' : c;
+    all.push_back({"neox_" + name, tiny_neox(kind)});
+    all.push_back({"llama_" + name, tiny_llama(kind)});
+    if (!model::uses_rotary(kind)) continue;
+    model::ModelSpec partial = tiny_neox(kind);
+    partial.R = 4;
+    partial.residual = model::ResidualKind::kSequential;
+    partial.mlp = model::Mlp::kGeluTanh;
+    all.push_back({"neox_partial_" + name, partial});
+  }
+  model::ModelSpec official = tiny_neox(AttentionKind::kCocaSlack);
+  official.R = 4;
+  official.fold = ops::Fold::kOfficial;
+  all.push_back({"neox_official_fold", official});
+  model::ModelSpec tied = tiny_llama(AttentionKind::kCocaSlack);
+  tied.embeddings = model::Embeddings::kTied;
+  tied.attention_bias = model::Bias::kYes;
+  all.push_back({"llama_tied", tied});
+  return all;
+}
+
+inline std::vector<NamedSpec> rotary_specs() {
+  std::vector<NamedSpec> all = all_specs();
+  std::erase_if(all, [](const NamedSpec& s) { return !model::uses_rotary(s.spec.attention); });
+  return all;
+}
+
+inline std::string spec_test_name(const testing::TestParamInfo<NamedSpec>& info) {
+  return info.param.name;
+}
+
+struct TinyModel {
+  model::ModelSpec spec;
+  model::ParamStore params;
+
+  explicit TinyModel(const model::ModelSpec& s, uint64_t seed = 1) : spec(s), params(s) {
+    model::initialise(s, seed, params);
+    Rng rng(seed, 0xb1a5);  // biases and norms that do something
+    for (const model::ParamInfo& info : params.infos()) {
+      const bool norm = info.role == model::ParamRole::kNormWeight;
+      if (!norm && info.role != model::ParamRole::kBias) continue;
+      float* values = params.at(info).as<float>();
+      for (int64_t i = 0; i < info.shape.product(); ++i)
+        values[i] = static_cast<float>((norm ? 1.0 : 0.0) + 0.2 * rng.normal());
+    }
+  }
+};
+
+inline std::vector<int32_t> random_ids(int64_t n, int64_t V, uint64_t seed) {
+  Rng rng(seed, 0x1d5);
+  std::vector<int32_t> ids(static_cast<size_t>(n));
+  for (int32_t& id : ids) id = static_cast<int32_t>(rng.below(static_cast<uint64_t>(V)));
+  return ids;
+}
+
+}  // namespace coca::test

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/train/config.h"
+
+#include "train/tiny_run.h"
+
+namespace coca::train {
+namespace {
+
+using test::expect_error;
+
+TEST(TrainConfig, JsonRoundTrip) {
+  TrainConfig c;
+  c.architecture = model::Architecture::kLlama;
+  c.attention = model::AttentionKind::kCocaStrict;
+  c.width = 96, c.kv_heads = 2, c.rotary_pct = 0.5, c.tie_embeddings = true, c.parallel_residual = false;
+  c.text = {"a.txt", "b"}, c.tokenizer = "x.model", c.passkey_share = 0.1, c.passkey_wording = data::PasskeyWording::kCoca;
+  c.learning_rate = 1.0 / 3, c.decay = optim::Decay::kLinear, c.seed = 7, c.out = "o", c.keep_checkpoints = 5;
+  const auto json = io::options_to_json(c);
+  TrainConfig back;
+  io::options_from_json(back, nlohmann::json::parse(json.dump()), "saved");
+  EXPECT_EQ(io::options_to_json(back).dump(), json.dump());
+  EXPECT_EQ(back.learning_rate, 1.0 / 3);
+  EXPECT_EQ(back.attention, model::AttentionKind::kCocaStrict);
+  EXPECT_EQ(back.text, c.text);
+}
+
+TEST(TrainConfig, WrongJsonIsNamedAndChangesNothing) {
+  TrainConfig c;
+  const auto read = [&](const char* text) { io::options_from_json(c, nlohmann::json::parse(text), "run.json"); };
+  EXPECT_THAT([&] { read(R"({"steps": 5, "stepz": 5})"); }, testing::ThrowsMessage<Error>(testing::AllOf(
+      testing::HasSubstr("run.json"), testing::HasSubstr("stepz"))));
+  EXPECT_THAT([&] { read(R"({"steps": 5, "decay": "square"})"); }, testing::ThrowsMessage<Error>(testing::AllOf(
+      testing::HasSubstr("decay"), testing::HasSubstr("square"), testing::HasSubstr("cosine"))));
+  EXPECT_THAT([&] { read(R"({"steps": "many"})"); }, testing::ThrowsMessage<Error>(testing::HasSubstr("steps")));
+  EXPECT_EQ(c.steps, TrainConfig{}.steps);
+}
+
+TEST(TrainConfig, BadValuesAreNamed) {
+  const auto bad = [](auto change, const std::string& text) {
+    TrainConfig c;
+    change(c);
+    expect_error([&] { check_config(c); }, ErrorKind::kInvalidArgument, text);
+  };
+  EXPECT_NO_THROW(check_config({}));
+  bad([](auto& c) { c.layers = 0; }, "layers is 0");
+  bad([](auto& c) { c.batch = -2; }, "batch is -2");
+  bad([](auto& c) { c.accumulation = 0; }, "accumulation is 0");
+  bad([](auto& c) { c.heads = 5; }, "width 128 is not a multiple of heads 5");
+  bad([](auto& c) { c.kv_heads = -1; }, "kv_heads is -1");
+  bad([](auto& c) { c.mlp_width = -4; }, "mlp_width is -4");
+  bad([](auto& c) { c.passkey_share = 1.5; }, "passkey_share is 1.5");
+  bad([](auto& c) { c.rotary_pct = 0; }, "rotary_pct is 0");
+  bad([](auto& c) { c.validation_windows = -1; }, "validation_windows -1");
+  bad([](auto& c) { c.keep_checkpoints = 0; }, "keep_checkpoints is 0");
+  bad([](auto& c) { c.learning_rate = -1; }, "learning rate -1");
+  bad([](auto& c) { c.min_learning_rate = 1; }, "floor 1");
+  bad([](auto& c) { c.beta2 = 1; }, "betas 0.9 and 1");
+  bad([](auto& c) { c.clip_norm = -1; }, "clip norm -1");
+}
+
+TEST(TrainConfig, SpecsFollowTheArchitecture) {
+  TrainConfig c;
+  c.width = 96, c.heads = 4, c.length = 64, c.rotary_pct = 0.5;
+  const model::ModelSpec neox = make_spec(c, 272, 1, 2);
+  EXPECT_EQ(neox.F, 4 * 96);
+  EXPECT_EQ(neox.D, 24);
+  EXPECT_EQ(neox.R, 12);
+  EXPECT_EQ(neox.G, 4);
+  EXPECT_EQ(neox.max_position, 64);
+  EXPECT_EQ(neox.residual, model::ResidualKind::kParallel);
+  EXPECT_EQ(neox.eos_id, 2);
+  c.architecture = model::Architecture::kLlama, c.kv_heads = 2, c.tie_embeddings = true;
+  const model::ModelSpec llama = make_spec(c, 272, std::nullopt, std::nullopt);
+  EXPECT_EQ(llama.F, 256);  // 8 / 3 x 96
+  EXPECT_EQ(llama.G, 2);
+  EXPECT_EQ(llama.qkv, model::Qkv::kSeparate);
+  EXPECT_EQ(llama.attention_bias, model::Bias::kNone);
+  EXPECT_EQ(llama.embeddings, model::Embeddings::kTied);
+  c.rotary_pct = 0.05;  // one dim of 24: not even
+  expect_error([&] { make_spec(c, 272, std::nullopt, std::nullopt); }, ErrorKind::kInvalidArgument, "rotary dims 1");
+}
+
+}  // namespace
+}  // namespace coca::train

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/train/load_data.h"
+
+#include "train/tiny_run.h"
+
+namespace coca::train {
+namespace {
+
+namespace fs = std::filesystem;
+
+class LoadTokens : public testing::Test {
+ protected:
+  void put(const std::string& name, const std::string& text) { io::write_file_atomic(dir_.path() / name, text); }
+  // Tokenizes (or not), and says whether the cache was made anew.
+  bool load(const std::vector<std::string>& inputs, std::string* text = nullptr) {
+    bool made = false;
+    const data::TokenFile file = load_tokens(inputs, *tokenizer_, cache_, [&](int64_t, int64_t) { made = true; });
+    std::vector<int32_t> ids(static_cast<size_t>(file.size()));
+    file.read(0, ids);
+    if (text) *text = tokenizer_->decode(ids);
+    return made;
+  }
+
+  test::TempDir dir_;
+  std::unique_ptr<text::Tokenizer> tokenizer_ = text::make_byte_tokenizer();
+  fs::path cache_ = dir_.path() / "cache" / "train.tok";
+};
+
+TEST_F(LoadTokens, CachesUntilTheInputsChange) {
+  put("a.txt", "first text");
+  put("b.txt", "second");
+  const std::string a = (dir_.path() / "a.txt").string(), b = (dir_.path() / "b.txt").string();
+  std::string text;
+  EXPECT_TRUE(load({a}, &text));
+  EXPECT_EQ(text, "first text");
+  EXPECT_FALSE(load({a}, &text));
+  EXPECT_EQ(text, "first text");
+  EXPECT_TRUE(load({a, b}, &text));  // one more file
+  EXPECT_EQ(text, "first textsecond");
+  EXPECT_FALSE(load({a, b}));
+  put("b.txt", "third!");  // the same size, another time
+  fs::last_write_time(b, fs::last_write_time(b) + std::chrono::seconds(5));
+  EXPECT_TRUE(load({a, b}, &text));
+  EXPECT_EQ(text, "first textthird!");
+  fs::remove(cache_);
+  EXPECT_TRUE(load({a, b}));
+}
+
+TEST_F(LoadTokens, MapsATokenFile) {
+  put("a.txt", "some text");
+  load({(dir_.path() / "a.txt").string()});
+  const fs::path other = dir_.path() / "mine.tok";
+  fs::copy_file(cache_, other);
+  fs::remove_all(cache_.parent_path());
+  std::string text;
+  EXPECT_FALSE(load({other.string()}, &text));
+  EXPECT_EQ(text, "some text");
+  EXPECT_FALSE(fs::exists(cache_));
+}
+
+TEST_F(LoadTokens, AnotherTokenizerIsNamed) {
+  data::BuildOptions options;
+  put("a.txt", "some text");
+  options.corpus.inputs = {(dir_.path() / "a.txt").string()};
+  options.output = dir_.path() / "a.tok";
+  data::build_token_file(*tokenizer_, options);
+  std::string bytes = io::read_file(options.output);
+  struct Other : text::Tokenizer {
+    std::unique_ptr<text::Tokenizer> bytes = text::make_byte_tokenizer();
+    std::string kind() const override { return "byte"; }
+    int32_t vocab_size() const override { return 257; }
+    std::optional<int32_t> bos_id() const override { return 256; }
+    std::optional<int32_t> eos_id() const override { return 256; }
+    std::vector<int32_t> encode(std::string_view text) const override { return bytes->encode(text); }
+    void append_decoded(int32_t, text::DecodeState&, std::string&) const override {}
+    void save(const fs::path&) const override {}
+    std::string fingerprint() const override { return "other"; }
+  };
+  test::expect_error([&] { load_tokens({options.output.string()}, Other(), cache_); }, ErrorKind::kInvalidArgument, "given is other");
+}
+
+TEST_F(LoadTokens, MissingTextIsNamed) {
+  test::expect_error([&] { load({}); }, ErrorKind::kInvalidArgument, "no text given");
+  EXPECT_THAT([&] { load({"/nowhere/a.txt"}); }, testing::ThrowsMessage<Error>(testing::HasSubstr("/nowhere/a.txt")));
+  EXPECT_FALSE(fs::exists(cache_));
+}
+
+}  // namespace
+}  // namespace coca::train
