@@ -168,6 +168,24 @@ void finish(PasskeyScore& score) {
   score.accuracy_high = interval.high;
 }
 
+// Appends the cells of one length.
+PasskeyTotal summarise(const std::vector<Trial>& trials, int64_t length, const std::vector<double>& depths,
+                       std::vector<PasskeyCell>& cells) {
+  PasskeyTotal total{
+      .length = length, .least_tokens = trials[0].tokens(), .most_tokens = trials[0].tokens()};
+  const size_t first = cells.size();
+  for (const double depth : depths) cells.push_back({.length = length, .depth = depth});
+  for (const Trial& t : trials) {
+    add(cells[first + t.cell].score, t);
+    add(total.score, t);
+    total.least_tokens = std::min(total.least_tokens, t.tokens());
+    total.most_tokens = std::max(total.most_tokens, t.tokens());
+  }
+  for (size_t i = first; i < cells.size(); ++i) finish(cells[i].score);
+  finish(total.score);
+  return total;
+}
+
 void check_options(const PasskeyOptions& o) {
   COCA_CHECK(!o.lengths.empty(), "passkey: no length given");
   COCA_CHECK(!o.depths.empty(), "passkey: no depth given");
@@ -254,20 +272,9 @@ PasskeyResult passkey(Context& cx, const model::ModelSpec& model_spec, const mod
         }
         if (o.progress) o.progress(progress);
       }
-    PasskeyTotal total{.length = length,
-                       .least_tokens = shapes.rbegin()->first.first,
-                       .most_tokens = shapes.begin()->first.first};
-    std::vector<PasskeyCell> row;
-    for (const double depth : o.depths) row.push_back({.length = length, .depth = depth});
-    for (const Trial& t : trials) {
-      add(row[t.cell].score, t);
-      add(total.score, t);
-    }
-    for (PasskeyCell& cell : row) finish(cell.score);
-    finish(total.score);
+    PasskeyTotal total = summarise(trials, length, o.depths, result.cells);
     total.seconds = watch.seconds();
     total.peak_resident_bytes = peak_resident_bytes();
-    result.cells.insert(result.cells.end(), row.begin(), row.end());
     result.totals.push_back(total);
   }
   return result;

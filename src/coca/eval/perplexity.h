@@ -58,9 +58,9 @@ struct PerplexityResult {
   double perplexity = 0;       // exp(nll)
   double window_mean_perplexity = 0;
   std::optional<double> bits_per_byte;
-  // Of the mean nll, as a ratio over windows taken as independent draws: sqrt(k/(k-1) sum (s - n mean)^2) / sum n, for
-  // k windows, s the sum of a window's nll and n its scored tokens. Neighbouring windows of one document are alike, so it is
-  // on the small side. Empty for a single window.
+  // Of the mean nll, as a ratio over k windows taken as independent draws: sqrt(k/(k-1) sum (s - n mean)^2) / sum n,
+  // where s is the sum of a window's nll and n its scored tokens. Neighbouring windows of one document are alike, so
+  // it is on the small side. Empty for a single window.
   std::optional<double> standard_error;
   double seconds = 0, tokens_per_second = 0;  // of the tokens run
   int64_t peak_resident_bytes = 0;            // of the process until then

@@ -1,0 +1,149 @@
+// A whole study at toy size: what it writes, that a stopped one goes on, and that it refuses to mix two.
+// SPDX-License-Identifier: Apache-2.0
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "coca/base/rng.h"
+#include "coca/base/stop.h"
+#include "coca/io/fs.h"
+#include "coca/io/json_file.h"
+#include "coca/report/chart.h"
+#include "coca/study/report.h"
+#include "coca/study/run.h"
+#include "support/paths.h"
+
+namespace coca::study {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Twelve documents of random words out of a few: learnable, and long enough for four times the trained length.
+void write_documents(const fs::path& dir) {
+  const char* words[] = {"the ", "cat ", "sat ", "on ", "a ", "mat ", "and ", "ran ", "off. "};
+  Rng rng(5);
+  for (int d = 0; d < 12; ++d) {
+    std::ofstream file(dir / fmt::format("doc{:02d}.txt", d));
+    for (int w = 0; w < 300; ++w) file << words[rng.below(9)];
+  }
+}
+
+StudyConfig toy(const fs::path& dir) {
+  StudyConfig c;
+  c.methods = {"rope", "coca-slack", "alibi"};
+  c.ntk_methods = {"rope"};
+  c.text = {(dir / "text").string()};
+  c.out = (dir / "out").string();
+  c.layers = 1, c.width = 16, c.heads = 2, c.length = 64, c.batch = 2, c.steps = 12, c.warmup_steps = 2;
+  c.multiples = {1, 2, 4};
+  c.eval_documents = 1, c.eval_tokens = 300, c.passkey_trials = 1;
+  return c;
+}
+
+class Study : public testing::Test {
+ protected:
+  void SetUp() override {
+    fs::create_directories(dir_.path() / "text");
+    write_documents(dir_.path() / "text");
+  }
+  test::TempDir dir_;
+};
+
+TEST_F(Study, TrainsEvaluatesAndReportsEveryMethod) {
+  const StudyConfig config = resolve(toy(dir_));
+  const Corpus corpus = load_corpus(config);
+  EXPECT_EQ(corpus.test.size(), 1u);
+  EXPECT_EQ(corpus.test[0].size(), 300u);
+  StudyResults results = run_study(config, corpus);
+  ASSERT_EQ(results.runs.size(), 3u);
+  for (const RunResult& r : results.runs) {
+    EXPECT_EQ(r.steps, 12);
+    EXPECT_EQ(r.tokens, 12 * 2 * 64);
+    EXPECT_EQ(r.evaluations.size(), r.method == "rope" ? 2u : 1u);
+    for (const Evaluation& e : r.evaluations) {
+      ASSERT_EQ(e.perplexity.size(), 3u);
+      ASSERT_EQ(e.passkey.size(), 3u);
+      for (const PerplexityPoint& p : e.perplexity) {
+        // All but the first of the document; where windows do not overlap, all but the first of each of the five.
+        EXPECT_EQ(p.scored_tokens, p.length == 64 ? 295 : 299);
+        EXPECT_GT(p.perplexity, 1.0);
+        EXPECT_LT(p.perplexity, 300.0);
+      }
+    }
+  }
+  // Dynamic NTK does nothing at the trained length, and something beyond it.
+  const RunResult& rope = results.runs[0];
+  EXPECT_EQ(rope.evaluations[0].perplexity[0].nll, rope.evaluations[1].perplexity[0].nll);
+  EXPECT_NE(rope.evaluations[0].perplexity[2].nll, rope.evaluations[1].perplexity[2].nll);
+
+  const StudyFiles files = write_study(results);
+  const std::string html = io::read_file(files.html), csv = io::read_file(files.csv);
+  for (const char* text : {"rope + dynamic NTK 4", "coca-slack", "alibi", "How to read this"})
+    EXPECT_THAT(html, testing::HasSubstr(text));
+  if (report::gnuplot_available()) {
+    EXPECT_THAT(html, testing::HasSubstr("<svg"));
+  }
+  EXPECT_EQ(std::count(csv.begin(), csv.end(), '\n'), 1 + 4 * 3);
+  EXPECT_EQ(io::read_json(files.json).at("runs").size(), 3u);
+  EXPECT_EQ(perplexity_table(results).rows.size(), 4u);
+}
+
+TEST_F(Study, AStoppedStudyGoesOnAndEndsInTheSameNumbers) {
+  StudyConfig asked = toy(dir_);
+  asked.methods = {"rope", "coca-strict"};
+  asked.ntk_methods = {};
+  const StudyConfig config = resolve(asked);
+  const Corpus corpus = load_corpus(config);
+  int calls = 0;
+  EXPECT_THROW(run_study(config, corpus, [&](const StudyProgress& p) {
+                 if (p.stage == "coca-strict seed 0: training" && ++calls == 5) request_stop();
+               }),
+               Error);
+  clear_stop();
+  EXPECT_TRUE(fs::exists(fs::path(config.out) / "runs/rope-s0/result.json"));
+  EXPECT_FALSE(fs::exists(fs::path(config.out) / "runs/coca-strict-s0/result.json"));
+  bool rope_again = false;
+  StudyResults resumed = run_study(config, corpus, [&](const StudyProgress& p) { rope_again = rope_again || p.stage.starts_with("rope"); });
+  EXPECT_FALSE(rope_again);
+
+  StudyConfig straight = config;
+  straight.out = (dir_.path() / "straight").string();
+  StudyResults whole = run_study(straight, load_corpus(straight));
+  ASSERT_EQ(resumed.runs.size(), whole.runs.size());
+  for (size_t r = 0; r < whole.runs.size(); ++r)
+    for (size_t i = 0; i < 3; ++i) EXPECT_EQ(resumed.runs[r].evaluations[0].perplexity[i].nll, whole.runs[r].evaluations[0].perplexity[i].nll);
+}
+
+TEST_F(Study, RefusesWhatMakesNoSense) {
+  const StudyConfig config = resolve([&] {
+    StudyConfig c = toy(dir_);
+    c.methods = {"rope"};
+    c.ntk_methods = {};
+    c.steps = 2;
+    return c;
+  }());
+  run_study(config, load_corpus(config));
+  StudyConfig other = config;
+  other.steps = 3;
+  EXPECT_THAT([&] { run_study(other, load_corpus(other)); }, testing::ThrowsMessage<Error>(testing::HasSubstr("holds a study with steps = 2")));
+  const auto refused = [&](auto change, const char* message) {
+    StudyConfig c = toy(dir_);
+    c.ntk_methods = {};
+    change(c);
+    EXPECT_THAT([&] { resolve(c); }, testing::ThrowsMessage<Error>(testing::HasSubstr(message)));
+  };
+  refused([](StudyConfig& c) { c.ntk_methods = {"alibi"}; }, "alibi has no rotary embedding");
+  refused([](StudyConfig& c) { c.methods = {"rope", "rope"}; }, "listed twice");
+  refused([](StudyConfig& c) { c.methods = {"cola"}; }, "unknown value \"cola\"");
+  refused([](StudyConfig& c) { c.multiples = {4, 2}; }, "must ascend");
+}
+
+TEST(StudyText, TheCompilerKnowsItsHeaders) {
+  const std::vector<std::string> headers = standard_library_headers();
+  EXPECT_GT(headers.size(), 50u);
+  for (const std::string& file : headers) ASSERT_TRUE(fs::is_regular_file(file)) << file;
+}
+
+}  // namespace
+}  // namespace coca::study
