@@ -15,26 +15,26 @@ namespace {
 const std::vector<std::string> kHeader = {"step", "tokens", "loss", "validation_loss", "learning_rate", "grad_norm",
                                           "tokens_per_second", "skipped", "seconds"};
 
-std::vector<std::string> lines_of(const std::filesystem::path& file) {
-  std::vector<std::string> lines;
-  std::string text = io::read_file(file);
-  for (size_t at = 0; at < text.size();) {
-    const size_t end = text.find('\n', at);
-    if (end == std::string::npos) break;  // a row cut short by a kill
-    lines.push_back(text.substr(at, end - at));
-    at = end + 1;
-  }
-  return lines;
+using Rows = std::vector<std::vector<std::string>>;
+
+// Complete rows, the header first; a row cut short by a kill is left out.
+Rows rows_of(const std::filesystem::path& file) {
+  const std::string text = io::read_file(file);
+  size_t complete = 0;
+  io::parse_csv(text, &complete);
+  return io::parse_csv(std::string_view(text).substr(0, complete));
 }
+
+int64_t step_of(const std::vector<std::string>& row) { return std::atoll(row.at(0).c_str()); }
 
 }  // namespace
 
 MetricsFile::MetricsFile(const std::filesystem::path& file, int64_t step) {
   if (step > 0 && std::filesystem::exists(file)) {
     std::string kept;
-    const std::vector<std::string> lines = lines_of(file);
-    for (size_t i = 0; i < lines.size(); ++i)
-      if (i == 0 || std::atoll(lines[i].c_str()) <= step) kept += lines[i] + "\n";
+    const Rows rows = rows_of(file);
+    for (size_t i = 0; i < rows.size(); ++i)
+      if (i == 0 || step_of(rows[i]) <= step) kept += io::csv_line(rows[i]);
     io::write_file_atomic(file, kept);
     writer_ = std::make_unique<io::CsvWriter>(file, kHeader, io::CsvWriter::Mode::kAppend);
   } else {
@@ -54,18 +54,14 @@ void MetricsFile::flush() { writer_->flush(); }
 
 std::vector<MetricsRow> read_metrics(const std::filesystem::path& file) {
   std::vector<MetricsRow> rows;
-  const std::vector<std::string> lines = lines_of(file);
-  for (size_t i = 1; i < lines.size(); ++i) {
-    std::vector<std::string> cells{""};
-    for (const char c : lines[i]) {
-      if (c == ',')
-        cells.emplace_back();
-      else
-        cells.back().push_back(c);
-    }
-    COCA_CHECK_AS(kBadFile, cells.size() == kHeader.size(), "{}: line {} has {} cells; expected {}", file.string(), i + 1, cells.size(), kHeader.size());
-    rows.push_back({std::atoll(cells[0].c_str()), std::strtod(cells[2].c_str(), nullptr),
-                    cells[3].empty() ? std::numeric_limits<double>::quiet_NaN() : std::strtod(cells[3].c_str(), nullptr)});
+  const Rows cells = rows_of(file);
+  for (size_t i = 1; i < cells.size(); ++i) {
+    COCA_CHECK_AS(kBadFile, cells[i].size() == kHeader.size(), "{}: line {} has {} cells; expected {}", file.string(), i + 1, cells[i].size(), kHeader.size());
+    const auto number = [&](size_t column) {
+      const std::string& text = cells[i][column];
+      return text.empty() ? std::numeric_limits<double>::quiet_NaN() : std::strtod(text.c_str(), nullptr);
+    };
+    rows.push_back({step_of(cells[i]), number(2), number(3)});
   }
   return rows;
 }

@@ -13,8 +13,8 @@
 #define HWY_TARGET_INCLUDE "coca/kernels/cpu/attention.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
-#include "hwy/contrib/math/math-inl.h"
 #include "coca/kernels/cpu/block_gemm-inl.h"
+#include "coca/kernels/cpu/math-inl.h"
 
 // Per target: needs the vector length only through padding to kPad floats, the longest vector in use.
 #ifndef COCA_ATTENTION_SHARED
@@ -33,12 +33,6 @@ namespace coca::cpu::HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 constexpr float kNegInf = -std::numeric_limits<float>::infinity();
-
-// Highway's Exp turns NaN into 0, which would hide a broken key; this one lets it through.
-template <class D, class V>
-HWY_INLINE V exp_or_nan(D d, V x) {
-  return hn::IfThenElse(hn::Eq(x, x), hn::Exp(d, x), x);
-}
 
 // dst [rows_padded, Dp] = factor * src rows, zero beyond; src rows at src + r * stride.
 HWY_INLINE void pack_rows(const float* src, int64_t stride, int64_t rows, int64_t rows_padded, int64_t D, float factor,
@@ -119,7 +113,7 @@ HWY_INLINE void softmax_strip(const AttentionParams& p, float slope, int64_t m0,
     const auto base = hn::Set(d, new_max);
     auto vsum = hn::Zero(d);
     for (int64_t c = 0; c < width; c += lanes) {
-      const auto e = exp_or_nan(d, hn::Sub(hn::LoadU(d, row + c), base));
+      const auto e = exp_of(d, hn::Sub(hn::LoadU(d, row + c), base));
       vsum = hn::Add(vsum, e);
       hn::StoreU(e, d, row + c);
     }
@@ -206,7 +200,7 @@ void forward_row(const AttentionParams& p, int64_t b, int64_t h, int64_t n, floa
   auto vsum = hn::Zero(d);
   int64_t s = 0;
   for (; s + lanes <= seen; s += lanes) {
-    const auto e = exp_or_nan(d, hn::Sub(hn::LoadU(d, scores + s), base));
+    const auto e = exp_of(d, hn::Sub(hn::LoadU(d, scores + s), base));
     vsum = hn::Add(vsum, e);
     hn::StoreU(e, d, scores + s);
   }
@@ -257,7 +251,7 @@ HWY_INLINE void probabilities_strip(const AttentionParams& a, float slope, int64
     for (int64_t c = seen; c < width; ++c) prow[c] = kNegInf;
     const auto base = hn::Set(d, lse[r]), minus = hn::Set(d, delta[r]);
     for (int64_t c = 0; c < width; c += lanes) {
-      const auto e = exp_or_nan(d, hn::Sub(hn::LoadU(d, prow + c), base));
+      const auto e = exp_of(d, hn::Sub(hn::LoadU(d, prow + c), base));
       hn::StoreU(e, d, prow + c);
       hn::StoreU(hn::Mul(e, hn::Sub(hn::LoadU(d, drow + c), minus)), d, drow + c);
     }

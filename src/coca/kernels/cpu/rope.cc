@@ -7,6 +7,7 @@
 #define HWY_TARGET_INCLUDE "coca/kernels/cpu/rope.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
+#include "coca/kernels/cpu/math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace coca::cpu::HWY_NAMESPACE {
@@ -19,17 +20,6 @@ struct PairRun {
   const float* cos;
   const float* sin;
 };
-
-// Calls step(tag, i) for vectors of pairs, then for the single pairs left.
-template <class Step>
-HWY_INLINE void for_pairs(int64_t count, const Step& step) {
-  const hn::ScalableTag<float> d;
-  const hn::CappedTag<float, 1> d1;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  int64_t i = 0;
-  for (; i + lanes <= count; i += lanes) step(d, i);
-  for (; i < count; ++i) step(d1, i);
-}
 
 template <class D>
 HWY_INLINE hn::Vec<D> load_or(D d, const float* p, int64_t i, float otherwise) {
@@ -61,7 +51,7 @@ void rope(const RopeTables& tables, Turn turn, const TensorView<const float, 4>&
     const float* in = x.ptr(b, n, h);
     float* out = y.ptr(b, n, h);
     const PairRun run = head_runs(tables, b, n, D).rotary;
-    for_pairs(half, [&](auto d, int64_t i) HWY_ATTR {
+    for_lanes(half, [&](auto d, int64_t i) HWY_ATTR {
       const auto c = hn::LoadU(d, run.cos + i);
       const auto s0 = hn::LoadU(d, run.sin + i);
       const auto s = turn == Turn::kForward ? s0 : hn::Neg(s0);
@@ -85,15 +75,15 @@ void fold(int64_t R, const TensorView<const float, 4>& t, const TensorView<float
   for_heads(t, row0, row1, [&](int64_t b, int64_t n, int64_t g) HWY_ATTR {
     const float* in = t.ptr(b, n, g);
     float* out = tbar.ptr(b, n, g);
-    for_pairs(half, [&](auto d, int64_t i) HWY_ATTR { hn::StoreU(folded(d, in + i, in + half + i), d, out + i); });
-    for_pairs(rest, [&](auto d, int64_t i) HWY_ATTR {
+    for_lanes(half, [&](auto d, int64_t i) HWY_ATTR { hn::StoreU(folded(d, in + i, in + half + i), d, out + i); });
+    for_lanes(rest, [&](auto d, int64_t i) HWY_ATTR {
       hn::StoreU(folded(d, in + R + i, in + R + rest + i), d, out + half + i);
     });
   });
 }
 
 HWY_INLINE void query_run(int kind, const PairRun& run, const float* q, float* out) {
-  for_pairs(run.count, [&](auto d, int64_t i) HWY_ATTR {
+  for_lanes(run.count, [&](auto d, int64_t i) HWY_ATTR {
     const auto c = load_or(d, run.cos, i, 1.0f), s = load_or(d, run.sin, i, 0.0f);
     auto a = hn::LoadU(d, q + run.a + i), b = hn::LoadU(d, q + run.b + i);
     if (kind == 1) {
@@ -131,10 +121,10 @@ void key(int kind, const RopeTables& tables, const TensorView<const float, 4>& t
     const HeadRuns runs = head_runs(tables, b, n, k_eff.size(3));
     const float* in = tbar.ptr(b, n, g);
     float* out = k_eff.ptr(b, n, g);
-    for_pairs(runs.rotary.count, [&](auto d, int64_t i)
+    for_lanes(runs.rotary.count, [&](auto d, int64_t i)
                                      HWY_ATTR { store_key(d, kind, runs.rotary, i, hn::LoadU(d, in + i), out); });
     in += runs.rotary.count;
-    for_pairs(runs.rest.count,
+    for_lanes(runs.rest.count,
               [&](auto d, int64_t i) HWY_ATTR { store_key(d, kind, runs.rest, i, hn::LoadU(d, in + i), out); });
   });
 }
@@ -146,14 +136,14 @@ void key_from_t(int kind, const RopeTables& tables, const TensorView<const float
     const float* in = t.ptr(b, n, g);
     float* out = k_eff.ptr(b, n, g);
     for (const PairRun& run : {runs.rotary, runs.rest})
-      for_pairs(run.count, [&](auto d, int64_t i) HWY_ATTR {
+      for_lanes(run.count, [&](auto d, int64_t i) HWY_ATTR {
         store_key(d, kind, run, i, folded(d, in + run.a + i, in + run.b + i), out);
       });
   });
 }
 
 HWY_INLINE void query_run_backward(int kind, const PairRun& run, const float* q, const float* g, float* dq) {
-  for_pairs(run.count, [&](auto d, int64_t i) HWY_ATTR {
+  for_lanes(run.count, [&](auto d, int64_t i) HWY_ATTR {
     const auto c = load_or(d, run.cos, i, 1.0f), s = load_or(d, run.sin, i, 0.0f);
     auto a = hn::LoadU(d, q + run.a + i), b = hn::LoadU(d, q + run.b + i);
     const auto ga = hn::LoadU(d, g + run.a + i), gb = hn::LoadU(d, g + run.b + i);
@@ -194,7 +184,7 @@ void key_backward(int kind, const RopeTables& tables, const TensorView<const flo
     const float* g = dk_eff.ptr(b, n, h);
     float* out = dt.ptr(b, n, h);
     for (const PairRun& run : {runs.rotary, runs.rest})
-      for_pairs(run.count, [&](auto d, int64_t i) HWY_ATTR {
+      for_lanes(run.count, [&](auto d, int64_t i) HWY_ATTR {
         const auto c = load_or(d, run.cos, i, 1.0f), s = load_or(d, run.sin, i, 0.0f);
         const auto ga = hn::LoadU(d, g + run.a + i), gb = hn::LoadU(d, g + run.b + i);
         const auto wa = kind == 1 ? c : hn::Sub(c, s), wb = kind == 1 ? s : hn::Add(c, s);
