@@ -1,5 +1,6 @@
 // coca/data/passkey.cc - see passkey.h. Texts: Mohtashami and Jaggi 2023 (landmark attention, run_test.py);
-// CoCA paper. SPDX-License-Identifier: Apache-2.0
+// CoCA paper.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/data/passkey.h"
 
 #include <algorithm>

@@ -1,6 +1,7 @@
 // coca/data/sampler.h - training windows in random order, as a pure function of (file, length, seed, k).
 // An epoch cuts the file, from a random phase on, into windows whose inputs do not overlap and visits each
-// once. SPDX-License-Identifier: Apache-2.0
+// once.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,6 @@
 // coca/data/token_layout.h - the bytes of a token file, for its reader and writer only. Text:
-// docs/formats.md. SPDX-License-Identifier: Apache-2.0
+// docs/formats.md.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstddef>

@@ -1,5 +1,6 @@
 // coca/io/fs.h - files and folders that are either wholly written or not there: temporary sibling, fsync,
-// rename. SPDX-License-Identifier: Apache-2.0
+// rename.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>

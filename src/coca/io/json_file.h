@@ -1,5 +1,6 @@
 // coca/io/json_file.h - JSON read strictly (depth limit, no duplicate keys, whole input) and written
-// atomically. SPDX-License-Identifier: Apache-2.0
+// atomically.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <filesystem>

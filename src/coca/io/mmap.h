@@ -1,5 +1,6 @@
 // coca/io/mmap.h - a read-only view of a whole file. Replace files by rename, never in place: shrinking a
-// mapped file kills its readers with SIGBUS. SPDX-License-Identifier: Apache-2.0
+// mapped file kills its readers with SIGBUS.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstddef>

@@ -1,6 +1,7 @@
 // coca/io/safetensors.h - the safetensors format: 8 bytes header length (little endian), a JSON header, raw
 // data. The reader trusts nothing: every violation of the format is Error kBadFile with file, tensor, found
-// and expected. SPDX-License-Identifier: Apache-2.0
+// and expected.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstddef>

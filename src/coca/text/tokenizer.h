@@ -1,5 +1,6 @@
 // coca/text/tokenizer.h - text to token ids and back: bytes, or a sentencepiece model; and sentencepiece
-// training. SPDX-License-Identifier: Apache-2.0
+// training.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>
