@@ -140,28 +140,69 @@ PasskeyPrompt make_passkey_prompt(PasskeyWording wording, int64_t length_tokens,
   return prompt;
 }
 
+namespace {
+
+struct TrainingPrompt {
+  std::vector<int32_t> ids;  // prompt and answer
+  PasskeyWindowInfo info;    // answer_start within ids
+};
+
+TrainingPrompt training_prompt(PasskeyWording wording, int64_t most_tokens, const text::Tokenizer& tokenizer,
+                               Rng& rng, int64_t digits) {
+  TrainingPrompt out;
+  out.info.depth = rng.uniform();
+  const PasskeyPrompt prompt =
+      make_passkey_prompt(wording, most_tokens, out.info.depth, tokenizer, rng, digits);
+  out.info.key = prompt.key;
+  out.ids = tokenizer.encode(prompt.text + prompt.answer);
+  // The prompt alone may end in other ids than the prompt with its answer: the answer begins where they part.
+  const std::vector<int32_t> question = tokenizer.encode(prompt.text);
+  out.info.answer_start =
+      std::mismatch(out.ids.begin(), out.ids.end(), question.begin(), question.end()).first - out.ids.begin();
+  return out;
+}
+
+// Tokens of the prompt without garbage, for some key of so many digits.
+int64_t least_prompt_tokens(PasskeyWording wording, const text::Tokenizer& tokenizer, int64_t digits) {
+  Rng any(0);
+  const int64_t key = random_key(any, digits);
+  return static_cast<int64_t>(
+      tokenizer.encode(prompt_text(parts_of(wording, key), 0, 0.0) + fmt::format(" {}\n", key)).size());
+}
+
+}  // namespace
+
 std::vector<int32_t> passkey_training_window(PasskeyWording wording, int64_t tokens,
                                              const text::Tokenizer& tokenizer, Rng& rng, int64_t digits,
                                              PasskeyWindowInfo* info) {
-  const double depth = rng.uniform();
-  const PasskeyPrompt prompt = make_passkey_prompt(wording, tokens, depth, tokenizer, rng, digits);
-  const std::vector<int32_t> ids = tokenizer.encode(prompt.text + prompt.answer);
-  const std::vector<int32_t> question = tokenizer.encode(prompt.text);
-  // The prompt alone may end in other ids than the prompt with its answer: the answer begins where they part.
-  const auto part = std::mismatch(ids.begin(), ids.end(), question.begin(), question.end()).first;
+  // Half of the windows are one long prompt, as the evaluation's; the others end in a prompt of random length.
+  const int64_t least = least_prompt_tokens(wording, tokenizer, digits);
+  const bool one = rng.uniform() < 0.5 || tokens < 2 * least;
+  const auto any_length = [&](int64_t most) { return least + static_cast<int64_t>(rng.below(static_cast<uint64_t>(most - least + 1))); };
+  TrainingPrompt last = training_prompt(wording, one ? tokens : any_length(tokens - least), tokenizer, rng, digits);
 
-  std::vector<int32_t> window;
-  const size_t missing = static_cast<size_t>(tokens) - ids.size();
-  std::vector<int32_t> filling;
-  const std::string_view unit = parts_of(wording, prompt.key).garbage;
-  for (int64_t chars = static_cast<int64_t>(unit.size()); filling.size() < missing; chars *= 2)
-    filling = tokenizer.encode(garbage_text(unit, chars) + "\n");
-  window.assign(filling.end() - static_cast<int64_t>(missing), filling.end());
-  window.insert(window.end(), ids.begin(), ids.end());
-  if (info != nullptr)
-    *info = {.answer_start = static_cast<int64_t>(missing) + (part - ids.begin()),
-             .key = prompt.key,
-             .depth = depth};
+  // In front of it further prompts with other keys, as long as they fit: each is one more lesson in looking back.
+  std::vector<int32_t> window = last.ids;
+  const std::vector<int32_t> line_end = tokenizer.encode("\n");
+  int64_t room = tokens - static_cast<int64_t>(window.size());
+  while (room >= least + static_cast<int64_t>(line_end.size())) {
+    const int64_t most = room - static_cast<int64_t>(line_end.size());
+    std::vector<int32_t> ids = training_prompt(wording, any_length(most), tokenizer, rng, digits).ids;
+    ids.insert(ids.end(), line_end.begin(), line_end.end());
+    window.insert(window.begin(), ids.begin(), ids.end());
+    room = tokens - static_cast<int64_t>(window.size());
+  }
+  if (room > 0) {  // garbage, cut to fit
+    std::vector<int32_t> filling;
+    const std::string_view unit = parts_of(wording, last.info.key).garbage;
+    for (int64_t chars = static_cast<int64_t>(unit.size()); static_cast<int64_t>(filling.size()) < room; chars *= 2)
+      filling = tokenizer.encode(garbage_text(unit, chars) + "\n");
+    window.insert(window.begin(), filling.end() - room, filling.end());
+  }
+  if (info != nullptr) {
+    *info = last.info;
+    info->answer_start += tokens - static_cast<int64_t>(last.ids.size());
+  }
   return window;
 }
 

@@ -36,7 +36,9 @@ struct PasskeyWindowInfo {
   double depth = 0;
 };
 
-// Exactly `tokens` ids: a prompt with its answer at a random depth, filled up in front with garbage ids.
+// Exactly `tokens` ids that end in a prompt with its answer at a random depth. Half of the windows are that one
+// prompt; the others have a shorter one, and in front of it as many more, each with its own key and answer, as fit.
+// What is left in front is garbage.
 std::vector<int32_t> passkey_training_window(PasskeyWording wording, int64_t tokens,
                                              const text::Tokenizer& tokenizer, Rng& rng, int64_t digits = 5,
                                              PasskeyWindowInfo* info = nullptr);
