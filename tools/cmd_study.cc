@@ -40,7 +40,10 @@ int run(const study::StudyConfig& options) {
   progress.finish();
   const study::StudyFiles files = study::write_study(results);
   print("\n" + report::to_text(study::perplexity_table(results)) + "\n");
-  if (config.passkey_share > 0) print(report::to_text(study::passkey_table(results)) + "\n");
+  if (config.passkey_share > 0) {
+    print(report::to_text(study::passkey_table(results)) + "\n");
+    print(report::to_text(study::passkey_digits_table(results)) + "\n");
+  }
   print(report::to_text(study::training_table(results)) + "\n");
   print(fmt::format("report: {}\nalso:   {}, {}, {}\n", files.html.string(), files.markdown.string(), files.json.string(), files.csv.string()));
   return 0;

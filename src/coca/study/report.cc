@@ -170,6 +170,10 @@ void add_reading(const StudyResults& s, report::Document& d) {
 report::Table perplexity_table(const StudyResults& s) { return length_table(s, "Perplexity by evaluated length", 4, perplexity_at); }
 report::Table passkey_table(const StudyResults& s) { return length_table(s, "Passkey accuracy (whole keys)", 2, accuracy_at); }
 
+report::Table passkey_digits_table(const StudyResults& s) {
+  return length_table(s, "Passkey: share of single digits right (chance 0.10)", 2, digits_at);
+}
+
 report::Table training_table(const StudyResults& s) {
   report::Table table{.title = "Training", .header = {"run", "parameters", "tokens", "train loss", "validation loss", "tokens/s", "time", "skipped"}, .rows = {}, .align = {}};
   for (const RunResult& r : s.runs)
@@ -234,7 +238,7 @@ report::Document make_document(const StudyResults& s) {
   if (has_passkey(s)) {
     d.heading(2, "Passkey retrieval against length");
     d.table(passkey_table(s));
-    d.table(length_table(s, "Passkey: share of single digits right (chance 0.10)", 2, digits_at));
+    d.table(passkey_digits_table(s));
     if (plots) {
       report::Chart chart = length_chart(s, "Passkey: share of digits right", "share of digits", digits_at);
       chart.y_min = 0, chart.y_max = 1;

@@ -12,6 +12,7 @@ namespace coca::study {
 // Rows: method and variant; columns: lengths. Several seeds: mean and standard deviation.
 report::Table perplexity_table(const StudyResults&);
 report::Table passkey_table(const StudyResults&);
+report::Table passkey_digits_table(const StudyResults&);
 report::Table training_table(const StudyResults&);
 
 // What the numbers say, in sentences made from the numbers alone.
