@@ -41,15 +41,7 @@ CachedDecoder::CachedDecoder(const model::ModelSpec& spec, const model::Weights&
 
 void CachedDecoder::prepare(int64_t N) {
   if (N == N_) return;
-  acts_ = {};
-  ArenaPlan plan;
-  plan.add("x", {B_ * N, spec_.C}, DType::kF32, &x_);
-  plan.add("y", {B_ * N, spec_.C}, DType::kF32, &y_);
-  model::plan_layer_acts(spec_, B_, N, "layer.", model::Keep::kForwardOnly, plan, acts_);
-  plan.add("branch", {B_ * N, spec_.C}, DType::kF32, &acts_.branch);
-  plan.add("branch2", {B_ * N, spec_.C}, DType::kF32, &acts_.branch2);
-  arena_.bind(plan);
-  model::finish_layer_acts(spec_, acts_);
+  model::bind_forward_acts(spec_, B_, N, arena_, acts_, x_, y_);
   N_ = N;
 }
 

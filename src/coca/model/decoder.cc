@@ -53,15 +53,7 @@ Decoder::Decoder(const ModelSpec& spec, const Weights& weights) : spec_(spec), w
 
 void Decoder::prepare(int64_t B, int64_t N) {
   if (B == B_ && N == N_) return;
-  acts_ = {};
-  ArenaPlan plan;
-  plan.add("x", {B * N, spec_.C}, DType::kF32, &x_);
-  plan.add("y", {B * N, spec_.C}, DType::kF32, &y_);
-  plan_layer_acts(spec_, B, N, "layer.", Keep::kForwardOnly, plan, acts_);
-  plan.add("branch", {B * N, spec_.C}, DType::kF32, &acts_.branch);
-  plan.add("branch2", {B * N, spec_.C}, DType::kF32, &acts_.branch2);
-  arena_.bind(plan);
-  finish_layer_acts(spec_, acts_);
+  bind_forward_acts(spec_, B, N, arena_, acts_, x_, y_);
   B_ = B;
   N_ = N;
 }

@@ -117,6 +117,19 @@ void finish_layer_acts(const ModelSpec& s, LayerActs& a) {
   }
 }
 
+void bind_forward_acts(const ModelSpec& s, int64_t B, int64_t N, Arena& arena, LayerActs& a, MutTensorRef& x,
+                       MutTensorRef& y) {
+  a = {};
+  ArenaPlan plan;
+  plan.add("x", {B * N, s.C}, DType::kF32, &x);
+  plan.add("y", {B * N, s.C}, DType::kF32, &y);
+  plan_layer_acts(s, B, N, "layer.", Keep::kForwardOnly, plan, a);
+  plan.add("branch", {B * N, s.C}, DType::kF32, &a.branch);
+  plan.add("branch2", {B * N, s.C}, DType::kF32, &a.branch2);
+  arena.bind(plan);
+  finish_layer_acts(s, a);
+}
+
 void layer_project(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, TensorRef x, LayerActs& a) {
   ops::norm_forward(cx, {.kind = s.norm, .eps = static_cast<float>(s.norm_eps), .x = x, .w = w.ln1_w, .b = w.ln1_b,
                          .y = a.ln1, .stat = a.ln1_stat});

@@ -38,6 +38,10 @@ enum class Keep : uint8_t { kForBackward, kForwardOnly };
 void plan_layer_acts(const ModelSpec&, int64_t B, int64_t N, const std::string& prefix, Keep, ArenaPlan&, LayerActs&);
 void finish_layer_acts(const ModelSpec&, LayerActs&);
 
+// Forward only: one layer's tensors serve all layers, x and y [M, C] are the stream in front of and behind a layer.
+// Binds everything into the arena (which grows when needed); what was there before is lost.
+void bind_forward_acts(const ModelSpec&, int64_t B, int64_t N, Arena&, LayerActs&, MutTensorRef& x, MutTensorRef& y);
+
 // The three parts of the forward pass; cached decoding replaces the middle one.
 void layer_project(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, TensorRef x, LayerActs&);
 void layer_attend(Context&, const ModelSpec&, const Positions&, LayerActs&);

@@ -21,8 +21,9 @@ using Rows = std::vector<std::vector<std::string>>;
 Rows rows_of(const std::filesystem::path& file) {
   const std::string text = io::read_file(file);
   size_t complete = 0;
-  io::parse_csv(text, &complete);
-  return io::parse_csv(std::string_view(text).substr(0, complete));
+  Rows rows = io::parse_csv(text, &complete);
+  if (complete < text.size()) rows.pop_back();
+  return rows;
 }
 
 int64_t step_of(const std::vector<std::string>& row) { return std::atoll(row.at(0).c_str()); }
