@@ -75,7 +75,8 @@ TEST(Cast, Errors) {
   expect_error([&] { ops::cast(context, {.x = ids, .y = y}); }, "[cast] x has type I32; expected F32 or BF16");
   expect_error([&] { ops::cast(context, {.x = x, .y = y}); }, "[cast] y has type F32; expected BF16");
   expect_error([&] { ops::cast(context, {.x = x, .y = short_y}); }, "[cast] y has shape [4, 7]; expected [4, 8]");
-  expect_error([&] { ops::cast(context, {.x = x.ref().narrow(1, 0, 4), .y = y}); }, "[cast] x [4, 4] must be contiguous");
+  expect_error([&] { ops::cast(context, {.x = x.ref().narrow(1, 0, 4), .y = y}); },
+               "[cast] x [4, 4] must be contiguous");
 }
 
 }  // namespace

@@ -115,8 +115,8 @@ struct Outputs {
 };
 
 template <typename T>
-Outputs<T> expected_outputs(const Shape& s, Collinear kind, const test::Angles& angles, const Tensor& q, const Tensor& t,
-                            const Tensor& gq, const Tensor& gk) {
+Outputs<T> expected_outputs(const Shape& s, Collinear kind, const test::Angles& angles, const Tensor& q,
+                            const Tensor& t, const Tensor& gq, const Tensor& gk) {
   const auto qx = test::convert<T>(q), tx = test::convert<T>(t), gqx = test::convert<T>(gq), gkx = test::convert<T>(gk);
   Outputs<T> out{std::vector<T>(qx.size()), std::vector<T>(tx.size()), std::vector<T>(qx.size()),
                  std::vector<T>(tx.size())};
@@ -312,7 +312,10 @@ TEST(Collinear, BadShapesAreNamed) {
       [&] { collinear_forward(context, {}, {.rows = angles.rows(), .q = q, .t = half, .q_eff = out, .k_eff = half}); },
       testing::ThrowsMessage<Error>(testing::HasSubstr("[collinear] t has type BF16; expected F32")));
   EXPECT_THAT(
-      [&] { collinear_forward(context, {}, {.rows = angles.rows(), .q = half, .t = half, .q_eff = out, .k_eff = half}); },
+      [&] {
+        collinear_forward(context, {},
+                          {.rows = angles.rows(), .q = half, .t = half, .q_eff = out, .k_eff = half});
+      },
       testing::ThrowsMessage<Error>(testing::HasSubstr("[collinear] q_eff has type F32; expected BF16")));
   EXPECT_THAT([&] { collinear_forward(context, {}, {.rows = angles.rows(), .q = q, .t = t, .q_eff = out, .k_eff = t}); },
               testing::ThrowsMessage<Error>(testing::HasSubstr("t has shape [1, 4, 1, 6]; expected [1, 4, 1, 8]")));

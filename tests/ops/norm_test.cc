@@ -175,7 +175,8 @@ TEST(Norm, NaNStaysInItsRow) {
 
 TEST(Norm, Errors) {
   Context context;
-  Tensor x({4, 8}), w({7}), w8({8}), y({4, 8}), stat({4, 2}), stat3({4, 3}), half({4, 8}, DType::kBF16), ids({4, 8}, DType::kI32);
+  Tensor x({4, 8}), w({7}), w8({8}), y({4, 8}), stat({4, 2}), stat3({4, 3});
+  Tensor half({4, 8}, DType::kBF16), ids({4, 8}, DType::kI32);
   const auto forward = [&](const ops::NormForward& a) {
     return [&context, a] { ops::norm_forward(context, a); };
   };

@@ -153,22 +153,24 @@ void backward_ref(Path path, int kind, const CollinearBackward& a) {
   // The two sides are independent; the official routine does both at once, so the missing one gets zeros.
   std::vector<float> scratch(static_cast<size_t>(D)), zeros(static_cast<size_t>(D)), sink(static_cast<size_t>(D));
   for_each_head(a.q, [&](int64_t b, int64_t n, int64_t h) {
+    const auto cos = rows.cos_at(b, n);
+    const auto sin = rows.sin_at(b, n);
     if (path == Path::kOfficial)
-      ref::collinear_official_head_backward<float>(q.ptr(b, n, h), zeros.data(), dq_eff.ptr(b, n, h), zeros.data(), R, D,
-                                                   rows.cos_at(b, n), rows.sin_at(b, n), dq.ptr(b, n, h), sink.data(),
-                                                   scratch.data());
+      ref::collinear_official_head_backward<float>(q.ptr(b, n, h), zeros.data(), dq_eff.ptr(b, n, h), zeros.data(), R,
+                                                   D, cos, sin, dq.ptr(b, n, h), sink.data(), scratch.data());
     else
-      ref::collinear_query_head_backward<float>(kind, q.ptr(b, n, h), dq_eff.ptr(b, n, h), R, D, rows.cos_at(b, n),
-                                                rows.sin_at(b, n), dq.ptr(b, n, h));
+      ref::collinear_query_head_backward<float>(kind, q.ptr(b, n, h), dq_eff.ptr(b, n, h), R, D, cos, sin,
+                                                dq.ptr(b, n, h));
   });
   for_each_head(a.t, [&](int64_t b, int64_t n, int64_t g) {
+    const auto cos = rows.cos_at(b, n);
+    const auto sin = rows.sin_at(b, n);
     if (path == Path::kOfficial)
-      ref::collinear_official_head_backward<float>(zeros.data(), t.ptr(b, n, g), zeros.data(), dk_eff.ptr(b, n, g), R, D,
-                                                   rows.cos_at(b, n), rows.sin_at(b, n), sink.data(), dt.ptr(b, n, g),
-                                                   scratch.data());
+      ref::collinear_official_head_backward<float>(zeros.data(), t.ptr(b, n, g), zeros.data(), dk_eff.ptr(b, n, g), R,
+                                                   D, cos, sin, sink.data(), dt.ptr(b, n, g), scratch.data());
     else
-      ref::collinear_key_head_backward<float>(kind, t.ptr(b, n, g), dk_eff.ptr(b, n, g), R, D, rows.cos_at(b, n),
-                                              rows.sin_at(b, n), dt.ptr(b, n, g));
+      ref::collinear_key_head_backward<float>(kind, t.ptr(b, n, g), dk_eff.ptr(b, n, g), R, D, cos, sin,
+                                              dt.ptr(b, n, g));
   });
   dq_copy.store();
   dt_copy.store();

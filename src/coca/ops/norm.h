@@ -1,5 +1,6 @@
 // coca/ops/norm.h - LayerNorm (Ba et al. 2016) and RMSNorm (Zhang, Sennrich 2019) over the last dimension.
-// y and dy may be bf16 (rounded once); all else is f32. Math: docs/math/norm.md. Statistics in fp32 (accumulated blockwise), saved for the backward pass.
+// Math: docs/math/norm.md. Statistics in fp32 (accumulated blockwise), saved for the backward pass.
+// y and dy may be bf16 (rounded once); all else is f32.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
