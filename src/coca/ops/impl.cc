@@ -13,7 +13,7 @@ const std::vector<OpImpls>& op_impls() {
       {"linear", {"onednn", "ref"}},   {"embedding", {"cpu", "ref"}},  {"norm", {"cpu", "ref"}},
       {"rope", {"cpu", "ref"}},        {"collinear", {"cpu", "ref"}},  {"attention", {"cpu", "ref"}},
       {"gelu", {"cpu", "ref"}},        {"swiglu", {"cpu", "ref"}},     {"residual", {"cpu", "ref"}},
-      {"cross_entropy", {"cpu", "ref"}}, {"adamw", {"cpu", "ref"}},
+      {"cross_entropy", {"cpu", "ref"}}, {"adamw", {"cpu", "ref"}},  {"cast", {"cpu", "ref"}},
   };
   return kImpls;
 }
