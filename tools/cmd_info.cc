@@ -52,12 +52,10 @@ Facts program_facts() {
   const Context cx;  // what COCA_FORCE_IMPL forces
   for (const ops::OpImpls& op : ops::op_impls()) {
     const std::string_view forced = cx.forced_impl(op.op);
-    const std::string used(forced.empty() ? op.impls.front() : forced);
-    f.json["ops"][std::string(op.op)] = {
-        {"used", used}, {"forced", !forced.empty()}, {"implementations", op.impls}};
-    f.table.rows.push_back(
-        {fmt::format("op {}", op.op),
-         fmt::format("{}{} (of {})", used, forced.empty() ? "" : ", forced", joined(op.impls))});
+    const std::string used(ops::running_impl(cx, op.op, DType::kF32)), bf16(ops::running_impl(cx, op.op, DType::kBF16));
+    f.json["ops"][std::string(op.op)] = {{"used", used}, {"used_bf16", bf16}, {"forced", !forced.empty()}, {"implementations", op.impls}};
+    f.table.rows.push_back({fmt::format("op {}", op.op), fmt::format("{}{}{} (of {})", used, bf16 == used ? "" : ", in bf16 " + bf16,
+                                                                     forced.empty() ? "" : ", forced", joined(op.impls))});
   }
   return f;
 }
