@@ -12,6 +12,7 @@ const std::vector<OpImpls>& op_impls() {
   static const std::vector<OpImpls> kImpls = {
       {"linear", {"onednn", "ref"}},   {"embedding", {"cpu", "ref"}},  {"norm", {"cpu", "ref"}},
       {"rope", {"cpu", "ref"}},        {"collinear", {"cpu", "ref"}},  {"attention", {"cpu", "ref"}},
+      {"decode_attention", {"cpu", "ref"}},
       {"gelu", {"cpu", "ref"}},        {"swiglu", {"cpu", "ref"}},     {"residual", {"cpu", "ref"}},
       {"cross_entropy", {"cpu", "ref"}}, {"adamw", {"cpu", "ref"}},
   };
