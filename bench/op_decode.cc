@@ -41,6 +41,7 @@ void BM_ReadMemory(benchmark::State& state) {
 BENCHMARK(BM_ReadMemory)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 enum class Keys { kRope, kCoca };
+constexpr int64_t kLayers = 4;  // taken in turn: in a model no layer's cache survives the others in the last-level cache
 
 // Args: S, H, G, D, new tokens
 void BM_Decode(benchmark::State& state, Keys keys, KvType type) {
@@ -48,14 +49,16 @@ void BM_Decode(benchmark::State& state, Keys keys, KvType type) {
   const bool coca = keys == Keys::kCoca;
   const int64_t W = coca ? D / 2 : D;
   coca::KvPages pages(
-      {.type = type, .key_sign = coca ? coca::KeySign::kNonNegative : coca::KeySign::kSigned, .B = 1, .G = G, .W = W, .D = D});
+      {.type = type, .key_sign = coca ? coca::KeySign::kNonNegative : coca::KeySign::kSigned, .B = 1, .G = G, .W = W, .D = D},
+      kLayers);
   pages.reserve(S);
   Context context;
   constexpr int64_t kPart = 1024;
   Tensor k({1, kPart, G, W}), v({1, kPart, G, D});
   fill(k, 1, coca ? 0.0 : -0.5), fill(v, 2);
-  for (int64_t first = 0; first < S; first += kPart)
-    coca::ops::kv_store(context, {.keys = k, .values = v, .first = first, .cache = pages.mut_view(S)});
+  for (int64_t layer = 0; layer < kLayers; ++layer)
+    for (int64_t first = 0; first < S; first += kPart)
+      coca::ops::kv_store(context, {.keys = k, .values = v, .first = first, .cache = pages.mut_view(layer, S)});
   std::vector<double> frequencies;
   for (int64_t j = 0; j < D / 2; ++j)
     frequencies.push_back(std::pow(10000.0, -2.0 * static_cast<double>(j) / static_cast<double>(D)));
@@ -64,9 +67,12 @@ void BM_Decode(benchmark::State& state, Keys keys, KvType type) {
   Tensor q({1, N, H, D}), o({1, N, H, D}), cos({1, N, D / 2}), sin({1, N, D / 2});
   fill(q, 3), fill(cos, 4), fill(sin, 5);
   const coca::ops::DecodeAttentionOptions options{.score = coca ? coca::ops::Score::kCollinear : coca::ops::Score::kRope};
-  for (auto _ : state)
+  int64_t layer = 0;
+  for (auto _ : state) {
     coca::ops::decode_attention(
-        context, options, {.q = q, .rows = {cos, sin}, .angles = &angles, .cache = pages.view(S), .o = o});
+        context, options, {.q = q, .rows = {cos, sin}, .angles = &angles, .cache = pages.view(layer, S), .o = o});
+    layer = (layer + 1) % kLayers;
+  }
   const double bytes = static_cast<double>(S * G) * static_cast<double>(pages.layout().head_bytes());
   using Counter = benchmark::Counter;
   state.counters["GB/s"] = Counter(1e-9 * bytes, Counter::kIsIterationInvariantRate);

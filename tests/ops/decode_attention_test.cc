@@ -76,7 +76,7 @@ struct Decoding {
   KeyAngles angles;
 
   Decoding(const Case& c_, KvType type, uint64_t seed = 1)
-      : c(c_), pages(layout(c_, type)), q(test::random_tensor({c.B, c.N, c.H, c.D}, seed, -2, 2)),
+      : c(c_), pages(layout(c_, type), 1), q(test::random_tensor({c.B, c.N, c.H, c.D}, seed, -2, 2)),
         keys({c.B, c.S, c.G, pages.layout().W}), values({c.B, c.S, c.G, c.D}), slopes({c.H}), cos({1, c.S, c.R / 2}),
         sin({1, c.S, c.R / 2}) {
     const bool folded = c.options.score == Score::kCollinear;
@@ -85,8 +85,8 @@ struct Decoding {
       for (float& x : k.values<float>()) x = std::max(x, 0.0f);  // zeros as ReLU makes them
     pages.reserve(c.S);
     Context cx;
-    kv_store(cx, {.keys = k, .values = v, .cache = pages.mut_view(c.S)});
-    kv_load(cx, {.cache = pages.view(c.S), .keys = keys, .values = values});
+    kv_store(cx, {.keys = k, .values = v, .cache = pages.mut_view(0, c.S)});
+    kv_load(cx, {.cache = pages.view(0, c.S), .keys = keys, .values = values});
     const std::vector<float> a = alibi_slopes(c.H);
     std::copy(a.begin(), a.end(), slopes.values<float>().begin());
     const std::vector<double> f = frequencies_of(c.R);
@@ -108,7 +108,7 @@ struct Decoding {
     return {cos.ref().narrow(1, c.S - c.N, c.N), sin.ref().narrow(1, c.S - c.N, c.N)};
   }
   DecodeAttention args(MutTensorRef o) const {
-    return {.q = q, .rows = query_rows(), .angles = c.R > 0 ? &angles : nullptr, .cache = pages.view(c.S),
+    return {.q = q, .rows = query_rows(), .angles = c.R > 0 ? &angles : nullptr, .cache = pages.view(0, c.S),
             .slopes = c.alibi ? slopes.ref() : TensorRef(), .o = o};
   }
   // In double with exact angles; in float with the rounded cos and sin of a table.
@@ -282,12 +282,12 @@ TEST(DecodeAttention, BrokenTokensShowAndForgottenOnesDoNot) {
     std::fill_n(nan_keys.values<float>().begin(), 8, std::numeric_limits<float>::quiet_NaN());
     std::fill_n(nan_values.values<float>().begin(), 16, std::numeric_limits<float>::quiet_NaN());
     // Behind the end, as after truncation: no bit changes.
-    kv_store(cx, {.keys = nan_keys, .values = nan_values, .first = 300, .cache = s.pages.mut_view(301)});
+    kv_store(cx, {.keys = nan_keys, .values = nan_values, .first = 300, .cache = s.pages.mut_view(0, 301)});
     decode_attention(cx, c.options, s.args(o));
     EXPECT_EQ(values_of(o), values_of(clean));
     // A broken key: exactly the queries that see token 290 are lost.
     Tensor value({1, 1, 1, 16});
-    kv_store(cx, {.keys = nan_keys, .values = value, .first = 290, .cache = s.pages.mut_view(300)});
+    kv_store(cx, {.keys = nan_keys, .values = value, .first = 290, .cache = s.pages.mut_view(0, 300)});
     decode_attention(cx, c.options, s.args(o));
     for (int64_t n = 0; n < c.N; ++n)
       ASSERT_EQ(std::isnan(o.values<float>()[static_cast<size_t>(n * 32)]), 280 + n >= 290) << n;

@@ -31,7 +31,7 @@ Tokens load(const KvPages& pages, int64_t first, int64_t N) {
   const KvLayout& l = pages.layout();
   Tokens t{Tensor({l.B, N, l.G, l.W}), Tensor({l.B, N, l.G, l.D})};
   Context cx;
-  kv_load(cx, {.cache = pages.view(first + N), .first = first, .keys = t.keys, .values = t.values});
+  kv_load(cx, {.cache = pages.view(0, first + N), .first = first, .keys = t.keys, .values = t.values});
   return t;
 }
 
@@ -57,7 +57,7 @@ TEST(KvStore, ReadsBackWhatItsTypeHolds) {
     for (const KeySign sign : {KeySign::kSigned, KeySign::kNonNegative}) {
       SCOPED_TRACE(enum_name(type));
       const KvLayout l = layout_of(type, sign);
-      KvPages pages(l);
+      KvPages pages(l, 1);
       constexpr int64_t kN = 600;  // three pages, the last one not full
       pages.reserve(kN);
       const Tokens t = random_tokens(l, kN, 1);
@@ -65,7 +65,7 @@ TEST(KvStore, ReadsBackWhatItsTypeHolds) {
       int64_t first = 0;
       for (const int64_t n : {1, 70, 250, 1, 278}) {  // pieces that begin and end within tiles and pages
         kv_store(cx, {.keys = t.keys.ref().narrow(1, first, n), .values = t.values.ref().narrow(1, first, n),
-                      .first = first, .cache = pages.mut_view(kN)});
+                      .first = first, .cache = pages.mut_view(0, kN)});
         first += n;
       }
       ASSERT_EQ(first, kN);
@@ -89,13 +89,13 @@ TEST(KvStore, ReadsBackWhatItsTypeHolds) {
 
 TEST(KvStore, TakesBf16AndStridedViews) {
   const KvLayout l = layout_of(KvType::kF32, KeySign::kSigned);
-  KvPages pages(l);
+  KvPages pages(l, 1);
   pages.reserve(4);
   Tensor wide = test::random_tensor({2, 4, 3, 2, 10}, 5);  // values are every other head
   Tensor keys({2, 4, 3, 5}, DType::kBF16);
   for (size_t i = 0; i < keys.values<BF16>().size(); ++i) keys.values<BF16>()[i] = BF16(static_cast<float>(i) + 0.25f);
   Context cx;
-  kv_store(cx, {.keys = keys, .values = wide.ref().select(3, 1), .cache = pages.mut_view(4)});
+  kv_store(cx, {.keys = keys, .values = wide.ref().select(3, 1), .cache = pages.mut_view(0, 4)});
   const Tokens back = load(pages, 0, 4);
   for (size_t i = 0; i < keys.values<BF16>().size(); ++i)
     ASSERT_EQ(back.keys.values<float>()[i], static_cast<float>(keys.values<BF16>()[i]));
@@ -105,7 +105,7 @@ TEST(KvStore, TakesBf16AndStridedViews) {
 
 TEST(KvStore, Int8Extremes) {
   KvLayout l{.type = KvType::kInt8, .B = 1, .G = 1, .W = 4, .D = 4};
-  KvPages pages(l);
+  KvPages pages(l, 1);
   pages.reserve(6);
   const std::vector<std::vector<float>> rows = {
       {0, 0, 0, 0},                   // exact
@@ -118,7 +118,7 @@ TEST(KvStore, Int8Extremes) {
   Tensor x({1, 6, 1, 4});
   for (size_t i = 0; i < 24; ++i) x.values<float>()[i] = rows[i / 4][i % 4];
   Context cx;
-  kv_store(cx, {.keys = x, .values = x, .cache = pages.mut_view(6)});
+  kv_store(cx, {.keys = x, .values = x, .cache = pages.mut_view(0, 6)});
   const Tokens back = load(pages, 0, 6);
   for (const Tensor* t : {&back.keys, &back.values}) {
     const auto y = t->values<float>();
@@ -134,30 +134,30 @@ TEST(KvStore, Int8Extremes) {
 }
 
 TEST(KvStore, NegativeNumbersOfNonNegativeKeysAreZero) {
-  KvPages pages({.type = KvType::kInt8, .key_sign = KeySign::kNonNegative, .B = 1, .G = 1, .W = 4, .D = 4});
+  KvPages pages({.type = KvType::kInt8, .key_sign = KeySign::kNonNegative, .B = 1, .G = 1, .W = 4, .D = 4}, 1);
   pages.reserve(1);
   Tensor x({1, 1, 1, 4});
   const float values[] = {-9, 2, 0, 1};
   std::copy_n(values, 4, x.values<float>().begin());
   Context cx;
-  kv_store(cx, {.keys = x, .values = x, .cache = pages.mut_view(1)});
+  kv_store(cx, {.keys = x, .values = x, .cache = pages.mut_view(0, 1)});
   EXPECT_THAT(load(pages, 0, 1).keys.values<float>(), testing::ElementsAre(0, 2, 0, testing::FloatNear(1, 1.0f / 255)));
 }
 
 TEST(KvStore, MisuseIsNamed) {
   const KvLayout l = layout_of(KvType::kF32, KeySign::kSigned);
-  KvPages pages(l);
+  KvPages pages(l, 1);
   pages.reserve(8);
   Tensor keys({2, 4, 3, 5}), values({2, 4, 3, 10}), wide({2, 4, 3, 6}), ints({2, 4, 3, 5}, DType::kI32);
   Context cx;
   const auto store = [&](TensorRef k, TensorRef v, int64_t first) {
-    return [&cx, &pages, k, v, first] { kv_store(cx, {.keys = k, .values = v, .first = first, .cache = pages.mut_view(8)}); };
+    return [&cx, &pages, k, v, first] { kv_store(cx, {.keys = k, .values = v, .first = first, .cache = pages.mut_view(0, 8)}); };
   };
   test::expect_error(store(wide, values, 0), "keys has shape [2, 4, 3, 6]; expected [2, 4, 3, 5]");
   test::expect_error(store(ints, values, 0), "keys has type I32");
   test::expect_error(store(keys, keys, 0), "values has shape");
   test::expect_error(store(keys, values, 5), "tokens 5 to 9 are not among the 8");
-  test::expect_error([&] { pages.view(257); }, "257 tokens do not fit 256");
+  test::expect_error([&] { pages.view(0, 257); }, "257 tokens do not fit 256");
 }
 
 }  // namespace

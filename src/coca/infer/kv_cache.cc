@@ -5,25 +5,12 @@
 
 namespace coca::infer {
 
-KvCache::KvCache(const model::ModelSpec& spec, int64_t B, KvType type) : B_(B) {
-  COCA_CHECK(B >= 1, "[kv_cache] batch {} must be positive", B);
-  layers_.reserve(static_cast<size_t>(spec.L));
-  for (int64_t i = 0; i < spec.L; ++i) layers_.emplace_back(model::cache_layout(spec, B, type));
-}
-
-size_t KvCache::bytes() const {
-  size_t sum = 0;
-  for (const KvPages& layer : layers_) sum += layer.bytes();
-  return sum;
-}
-
-void KvCache::reserve(int64_t tokens) {
-  for (KvPages& layer : layers_) layer.reserve(tokens);
-}
+KvCache::KvCache(const model::ModelSpec& spec, int64_t B, KvType type)
+    : B_(B), pages_(model::cache_layout(spec, B, type), spec.L) {}
 
 void KvCache::write(Context& cx, int64_t layer, int64_t first, TensorRef keys, TensorRef values) {
   ops::kv_store(cx, {.keys = keys, .values = values, .first = first,
-                     .cache = layers_[static_cast<size_t>(layer)].mut_view(first + keys.size(1))});
+                     .cache = pages_.mut_view(layer, first + keys.size(1))});
 }
 
 void KvCache::truncate(int64_t length) {

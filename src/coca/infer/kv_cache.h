@@ -4,8 +4,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <vector>
-
 #include "coca/model/spec.h"
 #include "coca/tensor/context.h"
 #include "coca/tensor/kv_pages.h"
@@ -19,11 +17,11 @@ class KvCache {
 
   int64_t batch() const { return B_; }
   int64_t length() const { return length_; }
-  int64_t capacity() const { return layers_[0].capacity(); }
-  KvType type() const { return layers_[0].layout().type; }
-  size_t bytes() const;  // of the pages there are
+  int64_t capacity() const { return pages_.capacity(); }
+  KvType type() const { return pages_.layout().type; }
+  size_t bytes() const { return pages_.bytes(); }  // of the pages there are
   // Adds pages for `tokens` in all; nothing is copied.
-  void reserve(int64_t tokens);
+  void reserve(int64_t tokens) { pages_.reserve(tokens); }
   // Keys [B, N, G, D/2 (CoCA: the folded t) or D] and values [B, N, G, D] become the tokens from `first` on of one
   // layer; they must be reserved.
   void write(Context&, int64_t layer, int64_t first, TensorRef keys, TensorRef values);
@@ -32,11 +30,11 @@ class KvCache {
   void truncate(int64_t length);
 
   // The first `tokens` of one layer, for decode attention.
-  KvView view(int64_t layer, int64_t tokens) const { return layers_[static_cast<size_t>(layer)].view(tokens); }
+  KvView view(int64_t layer, int64_t tokens) const { return pages_.view(layer, tokens); }
 
  private:
   int64_t B_, length_ = 0;
-  std::vector<KvPages> layers_;
+  KvPages pages_;
 };
 
 }  // namespace coca::infer

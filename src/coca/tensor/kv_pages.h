@@ -1,6 +1,6 @@
-// coca/tensor/kv_pages.h - keys and values of one layer in pages of 256 tokens, laid out for decode attention.
-// A page holds all (batch, kv head) pairs; growth adds pages and copies nothing. Each pair has one run of memory in a
-// page, in the order in which attention reads it:
+// coca/tensor/kv_pages.h - keys and values in pages of 256 tokens, laid out for decode attention.
+// A page holds all layers and (batch, kv head) pairs; growth adds pages and copies nothing. Each layer and pair has one
+// run of memory in a page, in the order in which attention reads it:
 //   keys [4, W, 64]: tiles of 64 tokens, transposed, so that 64 scores come out without sums across lanes
 //   values [256, D]
 //   with int8: key scales [256] f32, value scales [256] f32
@@ -33,7 +33,7 @@ struct KvLayout {
   size_t scale_bytes() const { return type == KvType::kInt8 ? 2 * sizeof(float) : 0; }
   size_t head_bytes() const { return static_cast<size_t>(W + D) * element_bytes() + scale_bytes(); }  // of one token
   size_t run_bytes() const { return static_cast<size_t>(kKvPage) * head_bytes(); }
-  size_t page_bytes() const { return static_cast<size_t>(B * G) * run_bytes() + (D % 16 == 0 ? 0 : 64); }
+  size_t layer_bytes() const { return static_cast<size_t>(B * G) * run_bytes(); }  // of one page
   // Offsets in a run, of token n of the page: its key's first number (the next ones follow 64 elements apart), its value.
   size_t key_at(int64_t n) const {
     return static_cast<size_t>(n / kKvTile * W * kKvTile + n % kKvTile) * element_bytes();
@@ -43,16 +43,17 @@ struct KvLayout {
   size_t value_scale_at(int64_t n) const { return key_scale_at(kKvPage + n); }
 };
 
-// The first `length` tokens; pages belong to somebody else. Byte is std::byte or const std::byte.
+// The first `length` tokens of a layer; pages belong to somebody else. Byte is std::byte or const std::byte.
 template <typename Byte>
 struct BasicKvView {
   KvLayout layout;
   std::byte* const* pages = nullptr;
+  size_t offset = 0;  // of the layer in each page
   int64_t length = 0;
 
   // The run of (b, g) in the page of this token.
   Byte* run(int64_t b, int64_t g, int64_t token) const {
-    return pages[token / kKvPage] + static_cast<size_t>(b * layout.G + g) * layout.run_bytes();
+    return pages[token / kKvPage] + offset + static_cast<size_t>(b * layout.G + g) * layout.run_bytes();
   }
 };
 using KvView = BasicKvView<const std::byte>;
@@ -60,16 +61,18 @@ using MutKvView = BasicKvView<std::byte>;
 
 class KvPages {
  public:
-  explicit KvPages(const KvLayout& layout);
+  KvPages(const KvLayout& layout, int64_t layers);
   const KvLayout& layout() const { return layout_; }
   int64_t capacity() const { return static_cast<int64_t>(pages_.size()) * kKvPage; }
-  size_t bytes() const { return pages_.size() * layout_.page_bytes(); }
+  size_t page_bytes() const;
+  size_t bytes() const { return pages_.size() * page_bytes(); }
   void reserve(int64_t tokens);  // adds zero-filled pages
-  KvView view(int64_t length) const;
-  MutKvView mut_view(int64_t length);
+  KvView view(int64_t layer, int64_t length) const;
+  MutKvView mut_view(int64_t layer, int64_t length);
 
  private:
   KvLayout layout_;
+  int64_t layers_;
   std::vector<AlignedBuffer> pages_;
   std::vector<std::byte*> starts_;
 };
