@@ -93,10 +93,14 @@ Facts model_facts(const std::string& dir) {
     tokenizer = "none";
   }
   f.text("tokenizer", "tokenizer", tokenizer);
-  const auto word = static_cast<int64_t>(sizeof(float));
-  const int64_t cache = s.L * model::cache_floats_per_token(s) * word, both = s.L * 2 * s.G * s.D * word;
+  const int64_t cache = s.L * model::cache_bytes_per_token(s, KvType::kF32);
+  model::ModelSpec full = s;  // keys as wide as values
+  full.attention = model::AttentionKind::kNone;
   f.bytes("cache per token", "cache_bytes_per_token", cache);
-  f.bytes("the same with keys and values", "kv_cache_bytes_per_token", both);
+  f.bytes("the same in bf16", "cache_bytes_per_token_bf16", s.L * model::cache_bytes_per_token(s, KvType::kBF16));
+  f.bytes("the same in int8", "cache_bytes_per_token_int8", s.L * model::cache_bytes_per_token(s, KvType::kInt8));
+  f.bytes("the same with keys and values", "kv_cache_bytes_per_token",
+          s.L * model::cache_bytes_per_token(full, KvType::kF32));
   f.bytes("cache at the trained length", "cache_bytes_at_trained_length", cache * s.max_position);
   std::error_code error;
   const auto size = fs::file_size(fs::path(dir) / "model.safetensors", error);

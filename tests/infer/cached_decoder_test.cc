@@ -201,6 +201,37 @@ TEST_P(Cached, TruncatedTokensAreForgotten) {
   EXPECT_EQ(logits_of(cx, m, used.append(cx, {ids.data() + 6, DType::kI32, {1, 6}})), expected);
 }
 
+// A rounded cache: near the exact one, and the same bits when tokens are forgotten and come again. That attention is
+// exact for what the cache holds is tests/ops/decode_attention_test.cc's business.
+TEST_P(Cached, RoundedCachesStayNear) {
+  const TinyModel m(GetParam().spec);
+  const std::vector<int32_t> ids = test::random_ids(14, m.spec.V, 8);
+  Context cx;
+  std::vector<float> exact;
+  double spread = 0;
+  for (const KvType type : {KvType::kF32, KvType::kBF16, KvType::kInt8}) {
+    SCOPED_TRACE(enum_name(type));
+    CachedDecoder decoder(m.spec, m.params.weights(), 1, DynamicBase::kStep, 0, type);
+    EXPECT_EQ(decoder.cache().type(), type);
+    decoder.append(cx, {ids.data(), DType::kI32, {1, 6}});
+    const auto rest = [&] {
+      return logits_of(cx, m, decoder.append(cx, {ids.data() + 6, DType::kI32, {1, 8}}));
+    };
+    const std::vector<float> first = rest();
+    decoder.cache().truncate(6);
+    EXPECT_EQ(rest(), first);
+    if (type == KvType::kF32) {
+      exact = first;
+      for (const float x : exact) spread = std::max(spread, std::abs(static_cast<double>(x)));
+      continue;
+    }
+    // Steps of 2^-8 (bf16, relative) and 1/127 (int8, of a head's largest) are at most 1 % each; two layers of keys and
+    // values add up to several of them, far below a wrong number's effect.
+    EXPECT_LT(largest_difference(first, exact), 0.1 * spread);
+    EXPECT_GT(largest_difference(first, exact), 0.0);
+  }
+}
+
 TEST(CachedDecoder, MisuseIsNamed) {
   const TinyModel m(test::tiny_neox(AttentionKind::kCocaSlack));
   Context cx;
