@@ -103,6 +103,22 @@ TEST(DecoderMemory, IsTheStreamTheKeysAndAChunk) {
     }
 }
 
+// In bf16 the stream is fp32 still, and the hidden states that leave it take the place of the last layer's tensors.
+TEST(DecoderMemory, InBf16HalfOfAllButTheStream) {
+  const TinyModel m(test::tiny_llama(AttentionKind::kCocaSlack));
+  const ModelSpec& s = m.spec;
+  Context cx;
+  ParamStore rounded(s, Precision::kBF16);
+  copy_params(cx, m.params, rounded);
+  constexpr int64_t kN = 6400, n = 128;
+  const std::vector<int32_t> ids = test::random_ids(kN, s.V, 7);
+  Decoder decoder(s, rounded.weights(), {.chunk_tokens = n});
+  EXPECT_EQ(decoder.forward(cx, ids_ref(ids, 1)).dtype, DType::kBF16);
+  const int64_t chunk = 4 * n * s.C + 3 * n * s.H * s.D + n * s.G * s.D + 3 * n * s.F;
+  EXPECT_EQ(static_cast<int64_t>(decoder.activation_bytes()),
+            4 * kN * s.C + 2 * (2 * kN * s.G * s.D) + 2 * chunk + 4 * n * s.C);  // the last: mid
+}
+
 TEST(DecoderMemory, ChunksAreWholeTiles) {
   const TinyModel m(test::tiny_neox(AttentionKind::kRope));
   for (const int64_t bad : {0, -64, 63, 100})
@@ -129,8 +145,8 @@ TEST(TrainingMemory, IsWhatThePolicyKeeps) {
     constexpr int64_t kB = 2, kN = 32, kM = kB * kN;  // every tensor is a whole number of cache lines
     const bool rotary = uses_rotary(s.attention), sequential = s.residual == ResidualKind::kSequential;
     const int64_t q = s.H * s.D, k = s.G * s.D, mlp = s.F * (s.mlp == Mlp::kSwiGlu ? 2 : 1);
-    const int64_t kept = q + 2 * k + q + s.H + (sequential ? s.C : 0) + mlp;
-    const int64_t remade = 2 * s.C + 4 + (rotary ? q + k : 0) + s.F;
+    const int64_t kept = q + 2 * k + q + s.H + 4 + (sequential ? s.C : 0) + mlp;
+    const int64_t remade = 2 * s.C + (rotary ? q + k : 0) + s.F;
     const int64_t grads = 2 * s.C + 2 * q + 2 * k + (rotary ? q + k : 0) + mlp + s.F + s.C;  // the last: dnormed
     const int64_t whole = (s.L + 1) * s.C + s.C + 2 + 1 + s.C + grads;                       // x, normed, stat, nll, stream
     const auto bytes = [&](Recompute recompute) {

@@ -67,17 +67,22 @@ void Decoder::prepare(int64_t B, int64_t N, int64_t chunk) {
   acts_ = {};
   keys_ = {};
   ArenaPlan plan;
-  const auto add = [&](const char* name, const Dims& shape, MutTensorRef& slot) { plan.add(name, shape, DType::kF32, &slot); };
-  add("x", {B * N, spec_.C}, x_);
+  const DType type = weights_.embed.dtype;
+  const auto add = [&](const char* name, const Dims& shape, MutTensorRef& slot) { plan.add(name, shape, type, &slot); };
+  plan.add("x", {B * N, spec_.C}, DType::kF32, &x_);
+  const size_t mark = plan.mark();
   if (parts) {
     add("keys.k_eff", {1, N, spec_.G, spec_.D}, keys_.k_eff);
     add("keys.v", {1, N, spec_.G, spec_.D}, keys_.v);
   }
   const int64_t longest = parts ? longest_part(N, chunk) : N;
-  plan_layer_acts(spec_, sequences_, longest, "chunk.", parts ? Acts::kChunk : Acts::kForward, plan, acts_);
+  plan_layer_acts(spec_, {.B = sequences_, .N = longest, .dtype = type}, "chunk.", parts ? Acts::kChunk : Acts::kForward, plan, acts_);
   add("branch", {sequences_ * longest, spec_.C}, acts_.branch);
   add("branch2", {sequences_ * longest, spec_.C}, acts_.branch2);
+  plan.rewind(mark);
+  if (type != DType::kF32) add("hidden", {B * N, spec_.C}, hidden_);
   arena_.bind(plan);
+  if (type == DType::kF32) hidden_ = x_;
   B_ = B;
   N_ = N;
   chunk_ = chunk;
@@ -114,9 +119,9 @@ TensorRef Decoder::forward(Context& cx, TensorRef ids, int64_t scaling_length) {
     layer(cx, i, at);
   }
   ops::norm_forward(cx, {.kind = spec_.norm, .eps = static_cast<float>(spec_.norm_eps), .x = x_, .w = weights_.norm_w,
-                         .b = weights_.norm_b, .y = x_});
-  if (cx.tracing()) cx.trace("hidden." + std::to_string(weights_.layers.size()), x_);
-  return x_;
+                         .b = weights_.norm_b, .y = hidden_});
+  if (cx.tracing()) cx.trace("hidden." + std::to_string(weights_.layers.size()), hidden_);
+  return hidden_;
 }
 
 TrainingDecoder::TrainingDecoder(const ModelSpec& spec, int64_t B, int64_t N, const TrainingOptions& options)
@@ -129,31 +134,32 @@ TrainingDecoder::TrainingDecoder(const ModelSpec& spec, int64_t B, int64_t N, co
 
 void TrainingDecoder::plan() {
   const int64_t M = B_ * N_;
+  const ActShape shape{.B = B_, .N = N_, .dtype = dtype_of(options_.precision)};
   ArenaPlan plan;
-  const auto add = [&](std::string name, const Dims& shape, MutTensorRef& slot) {
-    plan.add(std::move(name), shape, DType::kF32, &slot);
+  const auto add = [&](std::string name, const Dims& dims, MutTensorRef& slot, DType type = DType::kF32) {
+    plan.add(std::move(name), dims, type, &slot);
   };
   for (size_t i = 0; i < x_.size(); ++i) add("x." + std::to_string(i), {M, spec_.C}, x_[i]);
   if (options_.recompute != Recompute::kLayer)
     for (size_t i = 0; i < acts_.size(); ++i)
-      plan_layer_acts(spec_, B_, N_, "layer." + std::to_string(i) + ".",
+      plan_layer_acts(spec_, shape, "layer." + std::to_string(i) + ".",
                       options_.recompute == Recompute::kNone ? Acts::kAll : Acts::kKept, plan, acts_[i]);
   LayerActs shared;
   if (options_.recompute != Recompute::kNone)
-    plan_layer_acts(spec_, B_, N_, "shared.", options_.recompute == Recompute::kLayer ? Acts::kAll : Acts::kRemade, plan,
+    plan_layer_acts(spec_, shape, "shared.", options_.recompute == Recompute::kLayer ? Acts::kAll : Acts::kRemade, plan,
                     shared);
-  add("normed", {M, spec_.C}, normed_);
+  add("normed", {M, spec_.C}, normed_, shape.dtype);
   add("norm_stat", {M, 2}, norm_stat_);
   add("nll", {M}, nll_);
   add("stream", {M, spec_.C}, stream_);
   // The forward pass's branches and the backward pass's gradients never live at the same time: a layer is remade when
   // the gradients of the one above have been used.
   const size_t mark = plan.mark();
-  add("branch", {M, spec_.C}, shared.branch);
-  add("branch2", {M, spec_.C}, shared.branch2);
+  add("branch", {M, spec_.C}, shared.branch, shape.dtype);
+  add("branch2", {M, spec_.C}, shared.branch2, shape.dtype);
   plan.rewind(mark);
   add("dnormed", {M, spec_.C}, dnormed_);
-  plan_layer_act_grads(spec_, B_, N_, plan, grad_acts_);
+  plan_layer_act_grads(spec_, shape, plan, grad_acts_);
   arena_.bind(plan);
   for (LayerActs& a : acts_) {
     fill_layer_acts(shared, a);
@@ -192,6 +198,8 @@ TensorRef TrainingDecoder::forward_backward(Context& cx, const Weights& w, Tenso
   check_ids(targets, "targets");
   COCA_CHECK(ids.shape == Dims({B_, N_}) && targets.shape == ids.shape, "[decoder] ids {} and targets {} must be [{}, {}]",
              ids.shape.text(), targets.shape.text(), B_, N_);
+  COCA_CHECK(w.embed.dtype == dtype_of(options_.precision), "[decoder] the weights are {}; planned for {}",
+             dtype_name(w.embed.dtype), enum_name(options_.precision));
   forward(cx, w, ids);
   ops::lm_loss_forward_backward(cx, {.x = normed_, .w = w.head, .targets = targets.reshape({B_ * N_}), .nll = nll_},
                                 {.scale = scale, .dx = dnormed_, .dw = grads.head});

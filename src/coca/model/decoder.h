@@ -27,14 +27,14 @@ struct DecoderOptions {
 };
 
 // Forward only. Each layer is one causal pass over chunks of tokens: beside the weights live the stream x [M, C], k_eff
-// and v of one layer and one sequence, and the activations of one chunk. Chunks change no result beyond the rounding of
+// and v of one layer and one sequence, and the activations of one chunk. The activations have the type of the matrices (params.h). Chunks change no result beyond the rounding of
 // the matrix products. The spec and the weights must outlive the decoder.
 class Decoder {
  public:
   Decoder(const ModelSpec&, const Weights&, const DecoderOptions& = {});
 
   // ids [B, N] i32. scaling_length is the sequence length dynamic NTK reckons with (0: N). Returns the hidden states
-  // after the final norm, [B * N, C], valid until the next call.
+  // after the final norm, [B * N, C] of the matrices' type, valid until the next call.
   // Trace names: hidden.<i> (input of layer i; the last one after the final norm), layer.<i>.<name of LayerActs>. While
   // tracing, a chunk is the whole batch.
   TensorRef forward(Context&, TensorRef ids, int64_t scaling_length = 0);
@@ -54,12 +54,14 @@ class Decoder {
   int64_t sequences_ = 0, tokens_ = 0;  // of a chunk: several whole sequences, or a part of one
   Arena arena_;
   LayerActs acts_;
-  LayerKeys keys_;   // chunks that are a part of a sequence only
-  MutTensorRef x_;   // [M, C]
+  LayerKeys keys_;       // chunks that are a part of a sequence only
+  MutTensorRef x_;       // [M, C] f32
+  MutTensorRef hidden_;  // [M, C]: x_, or bf16 in the place of a layer's activations
 };
 
 struct TrainingOptions {
   Recompute recompute = Recompute::kNone;
+  Precision precision = Precision::kF32;  // of the weights passed in
 };
 
 // Forward and backward for fixed B and N, all activations planned in one arena. Gradients have the same bits under

@@ -6,6 +6,7 @@
 #include "coca/base/parallel.h"
 #include "coca/ops/activation.h"
 #include "coca/ops/attention.h"
+#include "coca/ops/cast.h"
 #include "coca/ops/collinear.h"
 #include "coca/ops/linear.h"
 #include "coca/ops/norm.h"
@@ -94,6 +95,13 @@ void mlp_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>
   }
 }
 
+// The gradient of both branches' outputs is the stream's, in the type of the activations.
+TensorRef branch_gradient(Context& cx, const LayerActGrads& g, TensorRef stream) {
+  if (g.dy.empty()) return stream;
+  ops::cast(cx, {.x = stream, .y = g.dy});
+  return g.dy;
+}
+
 // From dy of the attention branch down to dln1 (written).
 void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w,
                                const Positions& at, const LayerActs& a, LayerActGrads& g,
@@ -126,18 +134,19 @@ Positions Positions::narrow(int64_t first, int64_t count) const {
   return {.rows = {rows.cos.narrow(1, first, count), rows.sin.narrow(1, first, count)}, .slopes = slopes};
 }
 
-void plan_layer_acts(const ModelSpec& s, int64_t B, int64_t N, const std::string& prefix, Acts which, ArenaPlan& plan,
+void plan_layer_acts(const ModelSpec& s, const ActShape& shape, const std::string& prefix, Acts which, ArenaPlan& plan,
                      LayerActs& a) {
+  const auto [B, N, type] = shape;
   const int64_t M = B * N;
   const bool forward_only = which == Acts::kForward || which == Acts::kChunk;
-  const auto add = [&](const char* name, const Dims& shape, MutTensorRef& slot) {
-    plan.add(prefix + name, shape, DType::kF32, &slot);
+  const auto kept = [&, type = type](const char* name, const Dims& dims, MutTensorRef& slot) {
+    if (which != Acts::kRemade) plan.add(prefix + name, dims, type, &slot);
   };
-  const auto kept = [&](const char* name, const Dims& shape, MutTensorRef& slot) {
-    if (which != Acts::kRemade) add(name, shape, slot);
+  const auto remade = [&, type = type](const char* name, const Dims& dims, MutTensorRef& slot) {
+    if (which != Acts::kKept) plan.add(prefix + name, dims, type, &slot);
   };
-  const auto remade = [&](const char* name, const Dims& shape, MutTensorRef& slot) {
-    if (which != Acts::kKept) add(name, shape, slot);
+  const auto kept_f32 = [&](const char* name, const Dims& dims, MutTensorRef& slot) {
+    if (which != Acts::kRemade) plan.add(prefix + name, dims, DType::kF32, &slot);
   };
   remade("ln1", {M, s.C}, a.ln1);
   if (s.qkv == Qkv::kFused) {
@@ -152,15 +161,15 @@ void plan_layer_acts(const ModelSpec& s, int64_t B, int64_t N, const std::string
     if (which != Acts::kChunk) remade("k_eff", {B, N, s.G, s.D}, a.k_eff);
   }
   kept("o", {B, N, s.H, s.D}, a.o);
-  if (s.residual == ResidualKind::kSequential) kept("mid", {M, s.C}, a.mid);
+  if (s.residual == ResidualKind::kSequential) kept_f32("mid", {M, s.C}, a.mid);
   remade("ln2", {M, s.C}, a.ln2);
   if (s.mlp == Mlp::kSwiGlu) kept("gate", {M, s.F}, a.gate);
   kept("up", {M, s.F}, a.up);
   remade("act", {M, s.F}, a.act);
   if (!forward_only) {
-    remade("ln1_stat", {M, 2}, a.ln1_stat);
-    remade("ln2_stat", {M, 2}, a.ln2_stat);
-    kept("lse", {B, s.H, N}, a.lse);
+    kept_f32("ln1_stat", {M, 2}, a.ln1_stat);
+    kept_f32("ln2_stat", {M, 2}, a.ln2_stat);
+    kept_f32("lse", {B, s.H, N}, a.lse);
   }
 }
 
@@ -210,7 +219,7 @@ void bind_forward_acts(const ModelSpec& s, int64_t B, int64_t N, Arena& arena, L
   ArenaPlan plan;
   plan.add("x", {B * N, s.C}, DType::kF32, &x);
   plan.add("y", {B * N, s.C}, DType::kF32, &y);
-  plan_layer_acts(s, B, N, "layer.", Acts::kForward, plan, a);
+  plan_layer_acts(s, {.B = B, .N = N}, "layer.", Acts::kForward, plan, a);
   plan.add("branch", {B * N, s.C}, DType::kF32, &a.branch);
   plan.add("branch2", {B * N, s.C}, DType::kF32, &a.branch2);
   arena.bind(plan);
@@ -287,13 +296,15 @@ void layer_remake(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>
   mlp_activate(cx, s, a);
 }
 
-void plan_layer_act_grads(const ModelSpec& s, int64_t B, int64_t N, ArenaPlan& plan, LayerActGrads& g) {
+void plan_layer_act_grads(const ModelSpec& s, const ActShape& shape, ArenaPlan& plan, LayerActGrads& g) {
+  const auto [B, N, type] = shape;
   const int64_t M = B * N;
-  const auto add = [&](const char* name, const Dims& shape, MutTensorRef& slot) {
-    plan.add(std::string("grad.") + name, shape, DType::kF32, &slot);
+  const auto add = [&, type = type](const char* name, const Dims& dims, MutTensorRef& slot) {
+    plan.add(std::string("grad.") + name, dims, type, &slot);
   };
-  add("dln1", {M, s.C}, g.dln1);
-  add("dln2", {M, s.C}, g.dln2);
+  if (type != DType::kF32) add("dy", {M, s.C}, g.dy);
+  plan.add("grad.dln1", {M, s.C}, DType::kF32, &g.dln1);
+  plan.add("grad.dln2", {M, s.C}, DType::kF32, &g.dln2);
   if (s.qkv == Qkv::kFused) {
     add("dqkv", {B, N, s.H, 3, s.D}, g.dqkv);
   } else {
@@ -326,13 +337,14 @@ void finish_layer_act_grads(const ModelSpec& s, LayerActGrads& g) {
 void layer_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const Positions& at,
                     TensorRef x, const LayerActs& a, LayerActGrads& g, LayerTensors<MutTensorRef>& dw,
                     MutTensorRef stream) {
-  mlp_backward(cx, s, w, a, g, dw, stream);
+  const TensorRef dy = branch_gradient(cx, g, stream);
+  mlp_backward(cx, s, w, a, g, dw, dy);
   if (s.residual == ResidualKind::kSequential) {
     ops::norm_backward(cx, {.kind = s.norm, .x = a.mid, .w = w.ln2_w, .stat = a.ln2_stat, .dy = g.dln2, .dx = stream,
                             .dw = dw.ln2_w, .db = dw.ln2_b});
-    attention_branch_backward(cx, s, w, at, a, g, dw, stream);
+    attention_branch_backward(cx, s, w, at, a, g, dw, branch_gradient(cx, g, stream));
   } else {  // both branches saw the same incoming gradient: the norms may add to it only after both have read it
-    attention_branch_backward(cx, s, w, at, a, g, dw, stream);
+    attention_branch_backward(cx, s, w, at, a, g, dw, dy);
     ops::norm_backward(cx, {.kind = s.norm, .x = x, .w = w.ln2_w, .stat = a.ln2_stat, .dy = g.dln2, .dx = stream,
                             .dw = dw.ln2_w, .db = dw.ln2_b});
   }

@@ -43,13 +43,20 @@ struct LayerActs {
 //   kLayer:     everything; only the input of each layer is kept
 enum class Recompute : uint8_t { kNone, kAttention, kLayer };
 
+// Tokens of a call, and the type of what flows between the products of a layer: of the activations, beside those that
+// are fp32 in any case (mid, statistics, lse).
+struct ActShape {
+  int64_t B = 0, N = 0;
+  DType dtype = DType::kF32;
+};
+
 // Which tensors of a layer go into a plan. kAll is everything backward reads; kKept and kRemade are its two parts under
 // Recompute::kAttention. kForward leaves out what backward alone reads; kChunk also k_eff, and v of a separate
 // projection, which a chunk writes into its sequence's LayerKeys.
 enum class Acts : uint8_t { kAll, kKept, kRemade, kForward, kChunk };
 
 // Adds tensors of one layer to the plan. finish_layer_acts() makes the views once the arena is bound.
-void plan_layer_acts(const ModelSpec&, int64_t B, int64_t N, const std::string& prefix, Acts, ArenaPlan&, LayerActs&);
+void plan_layer_acts(const ModelSpec&, const ActShape&, const std::string& prefix, Acts, ArenaPlan&, LayerActs&);
 void finish_layer_acts(const ModelSpec&, LayerActs&);
 // Tensors that `a` does not have are those of `shared`. Before finish_layer_acts().
 void fill_layer_acts(const LayerActs& shared, LayerActs& a);
@@ -82,19 +89,20 @@ void layer_forward_chunk(Context&, const ModelSpec&, const LayerTensors<TensorRe
 void layer_remake(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const Positions&, TensorRef x, Recompute,
                   LayerActs&);
 
-// Gradients of the activations, shared by all layers.
+// Gradients of the activations, shared by all layers, of the activations' type.
 struct LayerActGrads {
-  MutTensorRef dln1, dln2;       // [M, C]
+  MutTensorRef dy;               // [M, C] the stream's gradient as the products read it; bf16 only
+  MutTensorRef dln1, dln2;       // [M, C] f32: they end in the stream
   MutTensorRef dqkv;             // [B, N, H, 3, D]; fused only
   MutTensorRef dq, dk, dv;       // as q, k, v
   MutTensorRef dq_eff, dk_eff;   // as q_eff, k_eff; dq, dk without rotary
   MutTensorRef d_o;              // [B, N, H, D]
   MutTensorRef dgate, dup, dact; // [M, F]
 };
-void plan_layer_act_grads(const ModelSpec&, int64_t B, int64_t N, ArenaPlan&, LayerActGrads&);
+void plan_layer_act_grads(const ModelSpec&, const ActShape&, ArenaPlan&, LayerActGrads&);
 void finish_layer_act_grads(const ModelSpec&, LayerActGrads&);
 
-// stream [M, C] holds the gradient of y on entry and that of x on return. Weight gradients accumulate (+=).
+// stream [M, C] f32 holds the gradient of y on entry and that of x on return. Weight gradients accumulate (+=).
 void layer_backward(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const Positions&, TensorRef x,
                     const LayerActs&, LayerActGrads&, LayerTensors<MutTensorRef>& dw, MutTensorRef stream);
 
