@@ -257,6 +257,22 @@ TEST(Trainer, AccumulationEqualsALargerBatch) {
   for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 64 * 0x1p-24f * largest) << i;
 }
 
+// A run may even go on under another policy.
+TEST(Trainer, RecomputationDoesNotChangeABit) {
+  const test::TempDir dir;
+  const test::TinyData data;
+  const auto run = [&](const char* name, model::Recompute recompute, int64_t steps, Start start) {
+    TrainConfig c = test::tiny_config(dir.path() / name);
+    c.recompute = recompute, c.steps = steps, c.warmup_steps = 0, c.decay = optim::Decay::kConstant;
+    Trainer(c, data.without_validation(), start).run();
+  };
+  run("none", model::Recompute::kNone, 8, Start::kFresh);
+  run("attention", model::Recompute::kAttention, 8, Start::kFresh);
+  run("layer", model::Recompute::kLayer, 4, Start::kFresh);
+  run("layer", model::Recompute::kAttention, 8, Start::kResume);
+  for (const char* name : {"attention", "layer"}) EXPECT_TRUE(test::newest_bytes(dir.path() / name) == test::newest_bytes(dir.path() / "none")) << name;
+}
+
 TEST(Trainer, TheNumberOfThreadsDoesNotChangeABit) {
   const int before = max_threads();
   const test::TinyData data;

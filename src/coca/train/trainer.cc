@@ -31,7 +31,7 @@ model::ModelSpec spec_for(const TrainConfig& config, const TrainData& data) {
 // A resumed run ends in the same bits only under the same options; some may change without harm.
 void warn_of_changes(TrainConfig before, TrainConfig now) {
   const std::set<std::string> harmless = {"text", "validation_text", "tokenizer", "max_bad_steps", "out", "log_interval", "validation_interval",
-                                          "validation_windows", "checkpoint_interval", "keep_checkpoints"};
+                                          "validation_windows", "checkpoint_interval", "keep_checkpoints", "recompute"};
   const auto was = io::options_to_json(before), is = io::options_to_json(now);
   for (const auto& [key, value] : is.items())
     if (!harmless.contains(key) && was[key] != value)
@@ -44,7 +44,7 @@ int64_t padded_vocabulary(const text::Tokenizer& tokenizer) { return (tokenizer.
 
 Trainer::Trainer(const TrainConfig& config, const TrainData& data, Start start)
     : config_(config), data_(data), spec_(spec_for(config, data)), params_(spec_), grads_(spec_),
-      optimizer_(spec_, make_adamw(config)), decoder_(spec_, config.batch, config.length),
+      optimizer_(spec_, make_adamw(config)), decoder_(spec_, config.batch, config.length, {.recompute = config.recompute}),
       batches_(config, data.tokens, data.tokenizer), ids_({config.batch, config.length}, DType::kI32),
       targets_({config.batch, config.length}, DType::kI32) {
   const auto newest = latest_checkpoint(config.out);
