@@ -6,6 +6,7 @@
 #include "coca/base/log.h"
 #include "coca/base/parallel.h"
 #include "coca/base/stop.h"
+#include "coca/io/json_file.h"
 #include "coca/io/safetensors.h"
 #include "coca/train/metrics.h"
 #include "train/tiny_run.h"
@@ -172,6 +173,25 @@ TEST(Trainer, OtherDataOnResumeIsRefused) {
   const auto longer = test::random_letters(2001, 1);
   expect_error([&] { Trainer(c, {.tokens = longer, .tokenizer = *data.tokenizer}, Start::kResume); }, ErrorKind::kInvalidArgument,
                "was trained on 2000 tokens");
+  const auto other = test::random_letters(2000, 7);  // as many tokens of the same tokenizer, but another text
+  expect_error([&] { Trainer(c, {.tokens = other, .tokenizer = *data.tokenizer}, Start::kResume); }, ErrorKind::kInvalidArgument,
+               "content " + other.content_fingerprint());
+}
+
+TEST(Trainer, ACheckpointFromBeforeFingerprintsOfTheDataResumes) {
+  const test::TempDir dir;
+  const test::TinyData data;
+  TrainConfig c = test::tiny_config(dir.path());
+  c.steps = 1;
+  Trainer(c, data.without_validation(), Start::kFresh).run();
+  const fs::path state = *latest_checkpoint(dir.path()) / "train_state.json";
+  auto json = io::read_json(state);
+  ASSERT_EQ(json.at("data_fingerprint"), data.tokens.content_fingerprint());
+  json.erase("data_fingerprint");
+  io::write_json(state, json);
+  c.steps = 2;
+  Trainer(c, data.without_validation(), Start::kResume).run();  // and knows it from here on
+  EXPECT_EQ(io::read_json(*latest_checkpoint(dir.path()) / "train_state.json").at("data_fingerprint"), data.tokens.content_fingerprint());
 }
 
 TEST(Trainer, DataThatDoesNotFitIsNamed) {

@@ -58,6 +58,7 @@ Trainer::Trainer(const TrainConfig& config, const TrainData& data, Start start)
     model::initialise(spec_, static_cast<uint64_t>(config.seed), params_);
     state_.data_tokens = data.tokens.size();
     state_.tokenizer_fingerprint = data.tokenizer.fingerprint();
+    state_.data_fingerprint = data.tokens.content_fingerprint();
   }
   if (config.precision != model::Precision::kF32) {
     copy_ = std::make_unique<model::ParamStore>(spec_, config.precision);
@@ -71,9 +72,13 @@ Trainer::Trainer(const TrainConfig& config, const TrainData& data, Start start)
 
 void Trainer::resume(const std::filesystem::path& checkpoint) {
   state_ = load_checkpoint(checkpoint, parts());
-  COCA_CHECK(state_.data_tokens == data_.tokens.size() && state_.tokenizer_fingerprint == data_.tokenizer.fingerprint(),
-             "{} was trained on {} tokens of tokenizer {}; the data given has {} of {}", checkpoint.string(), state_.data_tokens,
-             state_.tokenizer_fingerprint, data_.tokens.size(), data_.tokenizer.fingerprint());
+  const std::string content = data_.tokens.content_fingerprint();
+  if (state_.data_fingerprint.empty()) state_.data_fingerprint = content;
+  COCA_CHECK(state_.data_tokens == data_.tokens.size() && state_.tokenizer_fingerprint == data_.tokenizer.fingerprint() &&
+                 state_.data_fingerprint == content,
+             "{} was trained on {} tokens of tokenizer {}, content {}; the data given has {} of {}, content {}", checkpoint.string(),
+             state_.data_tokens, state_.tokenizer_fingerprint, state_.data_fingerprint, data_.tokens.size(), data_.tokenizer.fingerprint(),
+             content);
   COCA_CHECK(state_.step <= config_.steps, "{} is at step {}, beyond the {} steps asked for", checkpoint.string(), state_.step, config_.steps);
   warn_of_changes(load_train_config(checkpoint), config_);
 }
