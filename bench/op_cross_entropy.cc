@@ -10,10 +10,11 @@ namespace {
 
 using benchmark::Counter;
 
+template <typename T = float>
 Tensor small_values(const Dims& shape, uint64_t seed) {
-  Tensor t(shape);
+  Tensor t(shape, DTypeOf<T>::value);
   Rng rng(seed);
-  for (float& v : t.values<float>()) v = static_cast<float>(rng.uniform() - 0.5);
+  for (T& v : t.values<T>()) v = static_cast<T>(static_cast<float>(rng.uniform() - 0.5));
   return t;
 }
 
@@ -46,12 +47,13 @@ void cross_entropy_backward(benchmark::State& state) {
   state.counters["GB/s"] = Counter(8e-9 * static_cast<double>(M * V), Counter::kIsIterationInvariantRate);
 }
 
-// chunk 0: the op's own choice.
+// chunk 0: the op's own choice. T is the type of x, w and dx.
+template <typename T>
 void lm_loss_forward_backward(benchmark::State& state) {
   const int64_t M = state.range(0), V = state.range(1), C = state.range(2);
   Context context;
-  const Tensor x = small_values({M, C}, 1), w = small_values({V, C}, 2), targets = random_targets(M, V);
-  Tensor nll({M}), dx({M, C}), dw({V, C});
+  const Tensor x = small_values<T>({M, C}, 1), w = small_values<T>({V, C}, 2), targets = random_targets(M, V);
+  Tensor nll({M}), dx({M, C}, DTypeOf<T>::value), dw({V, C});
   for (auto _ : state)
     ops::lm_loss_forward_backward(
         context, {.x = x, .w = w, .targets = targets, .nll = nll, .chunk_rows = state.range(3)},
@@ -74,18 +76,14 @@ BENCHMARK(cross_entropy_backward)
     ->Args({64, 100000})
     ->UseRealTime()
     ->Unit(benchmark::kMicrosecond);
-BENCHMARK(lm_loss_forward_backward)
-    ->ArgNames({"M", "V", "C", "chunk"})
-    ->Args({4096, 256, 128, 0})
-    ->Args({4096, 256, 512, 0})
-    ->Args({1024, 16384, 512, 64})
-    ->Args({1024, 16384, 512, 0})
-    ->Args({1024, 16384, 512, 1024})
-    ->Args({512, 100000, 512, 41})
-    ->Args({512, 100000, 512, 0})
-    ->Args({512, 100000, 512, 512})
-    ->UseRealTime()
-    ->Unit(benchmark::kMillisecond);
+void lm_loss_shapes(benchmark::internal::Benchmark* b) {
+  b->ArgNames({"M", "V", "C", "chunk"})->UseRealTime()->Unit(benchmark::kMillisecond);
+  b->Args({4096, 256, 128, 0})->Args({4096, 256, 512, 0});
+  for (int64_t chunk : {64, 0, 1024}) b->Args({1024, 16384, 512, chunk});
+  for (int64_t chunk : {41, 0, 512}) b->Args({512, 100000, 512, chunk});
+}
+BENCHMARK(lm_loss_forward_backward<float>)->Name("lm_loss_forward_backward")->Apply(lm_loss_shapes);
+BENCHMARK(lm_loss_forward_backward<BF16>)->Name("lm_loss_forward_backward_bf16")->Apply(lm_loss_shapes);
 
 }  // namespace
 }  // namespace coca

@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <unistd.h>
 
-#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <new>
@@ -10,17 +9,11 @@
 #include "cli.h"
 #include "coca/base/log.h"
 #include "coca/base/parallel.h"
-#include "coca/base/stop.h"
 #include "coca/base/version.h"
 #include "coca/ops/impl.h"
+#include "signals.h"
 
 namespace {
-
-// The first signal asks politely (long work saves and leaves), the second ends the program at once.
-void on_signal(int signal) {
-  if (coca::stop_requested()) std::_Exit(128 + signal);
-  coca::request_stop();
-}
 
 void log_to_stderr(coca::LogLevel level, std::string_view text) {
   const char* prefix = level == coca::LogLevel::kWarning ? "warning: " : level == coca::LogLevel::kError ? "error: " : "";
@@ -82,9 +75,7 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   bound_spinning(argv);
-  std::signal(SIGINT, on_signal);
-  std::signal(SIGTERM, on_signal);
-  std::signal(SIGPIPE, SIG_IGN);
+  coca::tools::watch_signals();
   coca::set_log_sink(log_to_stderr);
   try {
     coca::ops::apply_cpu_target_from_environment();

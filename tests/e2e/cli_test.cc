@@ -226,15 +226,40 @@ TEST_F(Cli, AUsedFolderNeedsResume) {
   expect_refused(tiny_train("run", {"--resume", "--attention", "rope"}), 2, "attention_type");
 }
 
+// Waits until the run in `folder` has written two rows of metrics, or has ended.
+void wait_for_training(test::Program& program, const std::string& folder) {
+  const fs::path metrics = folder + "/metrics.csv";
+  const auto trained = [&] { return fs::exists(metrics) && fs::file_size(metrics) > 0 && train::read_metrics(metrics).size() >= 2; };
+  for (int i = 0; i < 6000 && !program.ended() && !trained(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  ASSERT_FALSE(program.ended()) << program.wait().err;
+}
+
+// oneDNN's products break when a signal handler runs on their stack (docs/decisions/007), so every thread but one
+// blocks the signals that the program handles.
+TEST_F(Cli, SignalsStayAwayFromThreadsThatCompute) {
+  Args endless = tiny_train("run");
+  *std::ranges::find(endless, "30") = "1000000";
+  test::Program program(dir_.path(), endless);
+  wait_for_training(program, at("run"));
+  const uint64_t handled = (1u << (SIGINT - 1)) | (1u << (SIGTERM - 1));
+  int open = 0, blocked = 0;
+  for (const auto& thread : fs::directory_iterator(fmt::format("/proc/{}/task", program.pid()))) {
+    const std::string status = io::read_file(thread.path() / "status");
+    const auto field = [&](const char* name) { return std::stoull(status.substr(status.find(name) + 8), nullptr, 16); };
+    const bool catches = (field("SigCgt:") & handled) != 0 && (field("SigBlk:") & handled) != handled;
+    ++(catches ? open : blocked);
+  }
+  EXPECT_EQ(open, 0);
+  EXPECT_GE(blocked, 1);
+}
+
 TEST_F(Cli, AnInterruptedRunGoesOn) {
   Args endless = tiny_train("run");
   const auto steps = std::ranges::find(endless, "30");
   *steps = "1000000";
   test::Program program(dir_.path(), endless);
   const fs::path metrics = at("run") + "/metrics.csv";
-  const auto trained = [&] { return fs::exists(metrics) && fs::file_size(metrics) > 0 && train::read_metrics(metrics).size() >= 2; };
-  for (int i = 0; i < 6000 && !program.ended() && !trained(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  ASSERT_FALSE(program.ended()) << program.wait().err;
+  wait_for_training(program, at("run"));
   program.interrupt();
   const Outcome stopped = program.wait();
   EXPECT_EQ(stopped.code, 130) << stopped.err;

@@ -49,6 +49,7 @@ class Program {
   Program& operator=(const Program&) = delete;
 
   void interrupt() { kill(pid_, SIGINT); }
+  pid_t pid() const { return pid_; }
   bool ended() {  // without waiting
     if (running_ && waitpid(pid_, &status_, WNOHANG) == pid_) running_ = false;
     return !running_;

@@ -24,26 +24,31 @@ void ref_gelu(ops::Gelu kind, const std::vector<T>& x, const std::vector<T>& dy,
   }
 }
 
+template <typename T>
 void run_gelu(Context& context, ops::Gelu kind, int64_t M, int64_t F) {
-  const auto x = random_values(M * F, 1, -6, 6), dy = random_values(M * F, 2);
+  const auto x = as_stored<T>(random_values(M * F, 1, -6, 6)), dy = as_stored<T>(random_values(M * F, 2));
+  const ErrorRule rule{.stored = DTypeOf<T>::value};
   std::vector<double> y_want, dx_want;
   std::vector<float> y_naive, dx_naive;
   ref_gelu(kind, as<double>(x), as<double>(dy), y_want, dx_want);
   ref_gelu(kind, x, dy, y_naive, dx_naive);
-  Guarded gx(M, F, x), gy(M, F), gdy(M, F, dy), gdx(M, F);
+  GuardedOf<T> gx(M, F, x), gy(M, F), gdy(M, F, dy), gdx(M, F);
   ops::gelu_forward(context, {.kind = kind, .x = gx.ref(), .y = gy.ref()});
   ops::gelu_backward(context, {.kind = kind, .x = gx.ref(), .dy = gdy.ref(), .dx = gdx.ref()});
-  expect_close(gy.values(), y_want, y_naive, {}, "y");
-  expect_close(gdx.values(), dx_want, dx_naive, {}, "dx");
+  expect_close(gy.values(), y_want, y_naive, rule, "y");
+  expect_close(gdx.values(), dx_want, dx_naive, rule, "dx");
   gy.expect_intact("y");
   gdx.expect_intact("dx");
   ops::gelu_backward(context, {.kind = kind, .x = gx.ref(), .dy = gdy.ref(), .dx = gdy.ref()});
   EXPECT_EQ(gdy.values(), gdx.values()) << "in place of dy";
 }
 
+template <typename T>
 void run_swiglu(Context& context, int64_t M, int64_t F) {
+  const ErrorRule rule{.stored = DTypeOf<T>::value};
   const auto n = static_cast<int64_t>(M * F);
-  const auto gate = random_values(n, 1, -6, 6), up = random_values(n, 2), dy = random_values(n, 3);
+  const auto gate = as_stored<T>(random_values(n, 1, -6, 6)), up = as_stored<T>(random_values(n, 2)),
+             dy = as_stored<T>(random_values(n, 3));
   const auto gated = as<double>(gate), upd = as<double>(up), dyd = as<double>(dy);
   std::vector<double> y(gated.size()), dgate(y), dup(y);
   std::vector<float> y_naive(gate.size()), dgate_naive(y_naive), dup_naive(y_naive);
@@ -51,15 +56,15 @@ void run_swiglu(Context& context, int64_t M, int64_t F) {
   ref::swiglu_backward(n, gated.data(), upd.data(), dyd.data(), dgate.data(), dup.data());
   ref::swiglu_forward(n, gate.data(), up.data(), y_naive.data());
   ref::swiglu_backward(n, gate.data(), up.data(), dy.data(), dgate_naive.data(), dup_naive.data());
-  Guarded ggate(M, F, gate), gup(M, F, up), gdy(M, F, dy), gy(M, F), gdgate(M, F), gdup(M, F);
+  GuardedOf<T> ggate(M, F, gate), gup(M, F, up), gdy(M, F, dy), gy(M, F), gdgate(M, F), gdup(M, F);
   ops::swiglu_forward(context, {.gate = ggate.ref(), .up = gup.ref(), .y = gy.ref()});
   ops::swiglu_backward(
       context,
       {.gate = ggate.ref(), .up = gup.ref(), .dy = gdy.ref(), .dgate = gdgate.ref(), .dup = gdup.ref()});
-  expect_close(gy.values(), y, y_naive, {}, "y");
-  expect_close(gdgate.values(), dgate, dgate_naive, {}, "dgate");
-  expect_close(gdup.values(), dup, dup_naive, {}, "dup");
-  for (Guarded* out : {&gy, &gdgate, &gdup}) out->expect_intact("swiglu");
+  expect_close(gy.values(), y, y_naive, rule, "y");
+  expect_close(gdgate.values(), dgate, dgate_naive, rule, "dgate");
+  expect_close(gdup.values(), dup, dup_naive, rule, "dup");
+  for (GuardedOf<T>* out : {&gy, &gdgate, &gdup}) out->expect_intact("swiglu");
   ops::swiglu_backward(
       context,
       {.gate = ggate.ref(), .up = gup.ref(), .dy = gdy.ref(), .dgate = gdgate.ref(), .dup = gdy.ref()});
@@ -70,9 +75,12 @@ TEST(Activation, ValuesAndGradientsOnEveryTarget) {
   for (const auto& [M, F] : kShapes) {
     SCOPED_TRACE(fmt::format("M={} F={}", M, F));
     const auto all = [m = M, f = F](Context& context) {
-      run_gelu(context, ops::Gelu::kExact, m, f);
-      run_gelu(context, ops::Gelu::kTanh, m, f);
-      run_swiglu(context, m, f);
+      for (const auto kind : {ops::Gelu::kExact, ops::Gelu::kTanh}) {
+        run_gelu<float>(context, kind, m, f);
+        run_gelu<BF16>(context, kind, m, f);
+      }
+      run_swiglu<float>(context, m, f);
+      run_swiglu<BF16>(context, m, f);
     };
     for_each_target([&] {
       Context context;
@@ -170,7 +178,13 @@ TEST(Activation, ExtremesOnEveryTarget) {
 
 TEST(Activation, Errors) {
   Context context;
-  Tensor x({4, 8}), y({4, 7});
+  Tensor x({4, 8}), y({4, 7}), half({4, 8}, DType::kBF16), ids({4, 8}, DType::kI32);
+  expect_error([&] { ops::gelu_forward(context, {.x = ids, .y = x}); },
+               "[gelu] x has type I32; expected F32 or BF16");
+  expect_error([&] { ops::gelu_backward(context, {.x = half, .dy = x, .dx = half}); },
+               "[gelu] dy has type F32; expected BF16");
+  expect_error([&] { ops::swiglu_forward(context, {.gate = x, .up = half, .y = x}); },
+               "[swiglu] up has type BF16; expected F32");
   expect_error([&] { ops::gelu_forward(context, {.x = x, .y = y}); },
                "[gelu] y has shape [4, 7]; expected [4, 8]");
   expect_error([&] { ops::gelu_backward(context, {.x = x, .dy = y, .dx = x}); },

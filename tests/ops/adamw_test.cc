@@ -47,6 +47,7 @@ void run_case(Context& context, int64_t n) {
   const State<float> naive = expected<float>(n);
   Guarded param(1, n, random_values(n, 1)), m(1, n, std::vector<float>(static_cast<size_t>(n))),
       v(1, n, std::vector<float>(static_cast<size_t>(n)));
+  GuardedOf<BF16> copy(1, n);
   for (int step = 1; step <= kSteps; ++step) {
     Guarded grad(1, n, random_values(n, 10 + static_cast<uint64_t>(step)));
     auto a = step_options(step);
@@ -54,12 +55,15 @@ void run_case(Context& context, int64_t n) {
     a.param = param.vector();
     a.m = m.vector();
     a.v = v.vector();
+    if (step == kSteps) a.copy = copy.vector();
     ops::adamw_step(context, a);
   }
   expect_close(param.values(), want.param, naive.param, {.terms = kSteps}, "param");
   expect_close(m.values(), want.m, naive.m, {.terms = kSteps}, "m");
   expect_close(v.values(), want.v, naive.v, {.terms = kSteps}, "v");
+  EXPECT_EQ(copy.values(), as_stored<BF16>(param.values()));
   for (Guarded* out : {&param, &m, &v}) out->expect_intact("adamw");
+  copy.expect_intact("copy");
 }
 
 TEST(AdamW, ValuesOnEveryTarget) {
@@ -141,6 +145,8 @@ TEST(AdamW, Errors) {
   expect_error(step({.step = 0, .grad = grad, .param = p8, .m = m, .v = v}),
                "[adamw] step = 0 must be at least 1");
   expect_error(step({.beta2 = 1.0f, .grad = grad, .param = p8, .m = m, .v = v}), "must be in [0, 1)");
+  expect_error(step({.grad = grad, .param = p8, .m = m, .v = v, .copy = p8}),
+               "[adamw] copy has type F32; expected BF16");
   expect_error(step({.grad = grad, .param = p8, .m = m}), "[adamw] v is missing");
 }
 

@@ -109,47 +109,103 @@ TEST(Collinear, OfficialFoldGradientMatchesComplexStep) {
   test::expect_gradient(actual, test::complex_step_gradient(x, loss), "official fold");
 }
 
+template <typename T>
+struct Outputs {
+  std::vector<T> q_eff, k_eff, dq, dt;
+};
+
+template <typename T>
+Outputs<T> expected_outputs(const Shape& s, Collinear kind, const test::Angles& angles, const Tensor& q,
+                            const Tensor& t, const Tensor& gq, const Tensor& gk) {
+  const auto qx = test::convert<T>(q), tx = test::convert<T>(t), gqx = test::convert<T>(gq), gkx = test::convert<T>(gk);
+  Outputs<T> out{std::vector<T>(qx.size()), std::vector<T>(tx.size()), std::vector<T>(qx.size()),
+                 std::vector<T>(tx.size())};
+  const Reference<T> reference{s, static_cast<int>(kind), false, angles};
+  reference.forward(qx.data(), tx.data(), out.q_eff.data(), out.k_eff.data());
+  reference.backward(qx.data(), tx.data(), gqx.data(), gkx.data(), out.dq.data(), out.dt.data());
+  return out;
+}
+
+// T is the type of q, t and what is made of them.
+template <typename T>
+void run_case(const Shape& s, Collinear kind) {
+  constexpr DType kType = DTypeOf<T>::value;
+  const test::Angles angles(s.N, s.R / 2, 2);
+  const Dims qd{s.B, s.N, s.H, s.D}, td{s.B, s.N, s.G, s.D};
+  const Tensor q = test::tensor_of<T>(qd, test::random_values(qd.product(), 1)),
+               t = test::tensor_of<T>(td, test::random_values(td.product(), 2)),
+               gq = test::tensor_of<T>(qd, test::random_values(qd.product(), 3)),
+               gk = test::tensor_of<T>(td, test::random_values(td.product(), 4));
+  const auto expected = expected_outputs<double>(s, kind, angles, q, t, gq, gk);
+  const auto naive = expected_outputs<float>(s, kind, angles, q, t, gq, gk);
+  const auto check = [&](Context& context) {
+    Tensor q_eff(qd, kType), k_eff(td, kType), dq(qd, kType), dt(td, kType);
+    collinear_forward(context, {.kind = kind},
+                      {.rows = angles.rows(), .q = q, .t = t, .q_eff = q_eff, .k_eff = k_eff});
+    collinear_backward(context, {.kind = kind},
+                       {.rows = angles.rows(), .q = q, .t = t, .dq_eff = gq, .dk_eff = gk, .dq = dq, .dt = dt});
+    const test::ErrorRule rule{.terms = 4, .stored = kType},
+        folded{.terms = 4, .zero_share = 0.9, .stored = kType};  // ReLU closes about half
+    test::expect_close(test::float_values(q_eff), expected.q_eff, naive.q_eff, rule, "q_eff " + qd.text());
+    test::expect_close(test::float_values(k_eff), expected.k_eff, naive.k_eff, folded, "k_eff " + td.text());
+    test::expect_close(test::float_values(dq), expected.dq, naive.dq, rule, "dq " + qd.text());
+    test::expect_close(test::float_values(dt), expected.dt, naive.dt, folded, "dt " + td.text());
+
+    // The cache's way: fold, keep half the width, rotate later. With an fp32 tbar the bits are those of the direct way.
+    Tensor tbar({s.B, s.N, s.G, s.D / 2}), k_later(td, kType);
+    collinear_fold(context, {.kind = kind}, {.R = s.R, .t = t, .tbar = tbar});
+    collinear_key(context, {.kind = kind}, {.rows = angles.rows(), .tbar = tbar, .k_eff = k_later});
+    ASSERT_EQ(test::float_values(k_later), test::float_values(k_eff));
+    // A bf16 tbar is the fp32 one rounded, and keys of it are those of its fp32 copy.
+    Tensor tbar16(tbar.shape(), DType::kBF16), k16(td, kType);
+    collinear_fold(context, {.kind = kind}, {.R = s.R, .t = t, .tbar = tbar16});
+    ASSERT_EQ(test::float_values(tbar16), test::as_stored<BF16>(test::float_values(tbar)));
+    collinear_key(context, {.kind = kind}, {.rows = angles.rows(), .tbar = tbar16, .k_eff = k16});
+    const Tensor promoted = test::tensor_of<float>(tbar.shape(), test::float_values(tbar16));
+    collinear_key(context, {.kind = kind}, {.rows = angles.rows(), .tbar = promoted, .k_eff = k_later});
+    ASSERT_EQ(test::float_values(k16), test::float_values(k_later));
+  };
+  test::for_each_target([&] {
+    Context context;
+    check(context);
+  });
+  Context forced;
+  forced.force_impl("collinear", "ref");
+  check(forced);
+}
+
 TEST(Collinear, ValuesAndGradientsMatchTheReferenceOnEveryTarget) {
   for (const Shape& s : kShapes)
     for (const Collinear kind : kKinds) {
-      const test::Angles angles(s.N, s.R / 2, 2);
-      const Dims qd{s.B, s.N, s.H, s.D}, td{s.B, s.N, s.G, s.D};
-      Tensor q = test::random_tensor(qd, 1), t = test::random_tensor(td, 2);
-      Tensor gq = test::random_tensor(qd, 3), gk = test::random_tensor(td, 4);
-      const auto run = [&](auto zero) {
-        using T = decltype(zero);
-        const auto qx = test::convert<T>(q), tx = test::convert<T>(t), gqx = test::convert<T>(gq),
-                   gkx = test::convert<T>(gk);
-        std::vector<std::vector<T>> out{std::vector<T>(qx.size()), std::vector<T>(tx.size()),
-                                        std::vector<T>(qx.size()), std::vector<T>(tx.size())};
-        const Reference<T> reference{s, static_cast<int>(kind), false, angles};
-        reference.forward(qx.data(), tx.data(), out[0].data(), out[1].data());
-        reference.backward(qx.data(), tx.data(), gqx.data(), gkx.data(), out[2].data(), out[3].data());
-        return out;
-      };
-      const auto expected = run(0.0);
-      const auto naive = run(0.0f);
-      test::for_each_target([&] {
-        Context context;
-        Tensor q_eff(qd), k_eff(td), dq(qd), dt(td);
-        collinear_forward(context, {.kind = kind},
-                          {.rows = angles.rows(), .q = q, .t = t, .q_eff = q_eff, .k_eff = k_eff});
-        collinear_backward(context, {.kind = kind},
-                           {.rows = angles.rows(), .q = q, .t = t, .dq_eff = gq, .dk_eff = gk, .dq = dq, .dt = dt});
-        const test::ErrorRule rule{.terms = 4}, folded{.terms = 4, .zero_share = 0.9};  // ReLU closes about half
-        test::expect_close(q_eff.values<float>(), expected[0], naive[0], rule, "q_eff " + qd.text());
-        test::expect_close(k_eff.values<float>(), expected[1], naive[1], folded, "k_eff " + td.text());
-        test::expect_close(dq.values<float>(), expected[2], naive[2], rule, "dq " + qd.text());
-        test::expect_close(dt.values<float>(), expected[3], naive[3], folded, "dt " + td.text());
-
-        // The cache's way: fold, keep half the width, rotate later. Same bits as the direct way.
-        Tensor tbar({s.B, s.N, s.G, s.D / 2}), k_later(td);
-        collinear_fold(context, {.kind = kind}, {.R = s.R, .t = t, .tbar = tbar});
-        collinear_key(context, {.kind = kind}, {.rows = angles.rows(), .tbar = tbar, .k_eff = k_later});
-        for (int64_t i = 0; i < k_eff.numel(); ++i)
-          ASSERT_EQ(k_later.values<float>()[static_cast<size_t>(i)], k_eff.values<float>()[static_cast<size_t>(i)]);
-      });
+      run_case<float>(s, kind);
+      run_case<BF16>(s, kind);
     }
+}
+
+// The official fold runs its reference, in fp32 between a load and one rounding.
+TEST(Collinear, OfficialQuirkInBF16IsTheFloatOneRounded) {
+  const Dims dims{1, 3, 2, 12};
+  const test::Angles angles(3, 2, 3);
+  const CollinearOptions options{.fold = Fold::kOfficial};
+  const auto run = [&](DType type) {
+    const auto input = [&](uint64_t seed) {
+      const auto values = test::as_stored<BF16>(test::random_values(dims.product(), seed));
+      return type == DType::kBF16 ? test::tensor_of<BF16>(dims, values) : test::tensor_of<float>(dims, values);
+    };
+    const Tensor q = input(1), t = input(2), gq = input(3), gk = input(4);
+    Tensor q_eff(dims, type), k_eff(dims, type), dq(dims, type), dt(dims, type);
+    Context context;
+    collinear_forward(context, options, {.rows = angles.rows(), .q = q, .t = t, .q_eff = q_eff, .k_eff = k_eff});
+    collinear_backward(context, options,
+                       {.rows = angles.rows(), .q = q, .t = t, .dq_eff = gq, .dk_eff = gk, .dq = dq, .dt = dt});
+    std::vector<float> all;
+    for (const Tensor* out : {&q_eff, &k_eff, &dq, &dt}) {
+      const auto values = test::as_stored<BF16>(test::float_values(*out));
+      all.insert(all.end(), values.begin(), values.end());
+    }
+    return all;
+  };
+  EXPECT_EQ(run(DType::kBF16), run(DType::kF32));
 }
 
 // Score of query position m and key position n, as attention forms it.
@@ -251,6 +307,16 @@ TEST(Collinear, BadShapesAreNamed) {
   const test::Angles angles(4, 4, 1);
   Tensor q({1, 4, 2, 8}), t({1, 4, 1, 6}), out({1, 4, 2, 8});
   Context context;
+  Tensor half({1, 4, 2, 8}, DType::kBF16);
+  EXPECT_THAT(
+      [&] { collinear_forward(context, {}, {.rows = angles.rows(), .q = q, .t = half, .q_eff = out, .k_eff = half}); },
+      testing::ThrowsMessage<Error>(testing::HasSubstr("[collinear] t has type BF16; expected F32")));
+  EXPECT_THAT(
+      [&] {
+        collinear_forward(context, {},
+                          {.rows = angles.rows(), .q = half, .t = half, .q_eff = out, .k_eff = half});
+      },
+      testing::ThrowsMessage<Error>(testing::HasSubstr("[collinear] q_eff has type F32; expected BF16")));
   EXPECT_THAT([&] { collinear_forward(context, {}, {.rows = angles.rows(), .q = q, .t = t, .q_eff = out, .k_eff = t}); },
               testing::ThrowsMessage<Error>(testing::HasSubstr("t has shape [1, 4, 1, 6]; expected [1, 4, 1, 8]")));
 }

@@ -88,13 +88,14 @@ TEST(CrossEntropy, ReferenceGradientIsTheComplexStep) {
   expect_gradient(dlogits, expected, "cross_entropy");
 }
 
-// The fused loss from plain pieces: logits, cross entropy, the two products of its gradient.
+// The fused loss from plain pieces: logits, cross entropy, the two products of its gradient. The naive form of bf16
+// rounds dlogits, because its products take one type; the double form, the truth, rounds nothing.
 template <typename T>
 struct ExpectedLm {
   std::vector<T> nll, dx, dw;
 
   ExpectedLm(int64_t M, int64_t V, int64_t C, const std::vector<float>& xf, const std::vector<float>& wf,
-             const std::vector<float>& dw0, const std::vector<int32_t>& targets)
+             const std::vector<float>& dw0, const std::vector<int32_t>& targets, DType type)
       : nll(static_cast<size_t>(M)), dx(xf.size()), dw(as<T>(dw0)) {
     const auto x = as<T>(xf), w = as<T>(wf);
     std::vector<T> logits(static_cast<size_t>(M * V)), lse(static_cast<size_t>(M));
@@ -104,20 +105,26 @@ struct ExpectedLm {
     ref::cross_entropy_forward<T>(M, V, logits.data(), targets.data(), nll.data(), lse.data());
     ref::cross_entropy_backward<T>(M, V, logits.data(), targets.data(), lse.data(), static_cast<T>(kScale),
                                    logits.data());
+    if constexpr (std::is_same_v<T, float>)
+      if (type == DType::kBF16) logits = as_stored<BF16>(logits);
     ref::linear_backward_x<T>(wv, lv, TensorView<T, 2>{dx.data(), {M, C}, {C, 1}});
     ref::linear_backward_w<T>(xv, lv, TensorView<T, 2>{dw.data(), {V, C}, {C, 1}});
   }
 };
 
+// X is the type of x and w, DX of dx.
+template <typename X, typename DX>
 void run_lm(Context& context, int64_t M, int64_t V, int64_t C, int64_t chunk_rows) {
-  const auto x_values = random_values(M * C, 1), w_values = random_values(V * C, 2),
+  const auto x_values = as_stored<X>(random_values(M * C, 1)), w_values = as_stored<X>(random_values(V * C, 2)),
              dw0 = random_values(V * C, 3);
   const auto target_values = some_targets(M, V);
-  const ExpectedLm<double> want(M, V, C, x_values, w_values, dw0, target_values);
-  const ExpectedLm<float> naive(M, V, C, x_values, w_values, dw0, target_values);
+  const DType type = DTypeOf<X>::value;
+  const ExpectedLm<double> want(M, V, C, x_values, w_values, dw0, target_values, type);
+  const ExpectedLm<float> naive(M, V, C, x_values, w_values, dw0, target_values, type);
   const Tensor targets = int_tensor(target_values);
-  Guarded x(M, C, x_values), w(V, C, w_values), nll(1, M), nll_only(1, M), dx(M, C), dw(V, C, dw0),
-      dx_only(M, C);
+  GuardedOf<X> x(M, C, x_values), w(V, C, w_values);
+  Guarded nll(1, M), nll_only(1, M), dw(V, C, dw0);
+  GuardedOf<DX> dx(M, C), dx_only(M, C);
   const ops::LmLoss loss{
       .x = x.ref(), .w = w.ref(), .targets = targets, .nll = nll.vector(), .chunk_rows = chunk_rows};
   ops::lm_loss_forward_backward(context, loss, {.scale = kScale, .dx = dx.ref(), .dw = dw.ref()});
@@ -128,10 +135,17 @@ void run_lm(Context& context, int64_t M, int64_t V, int64_t C, int64_t chunk_row
   const ErrorRule rule{.terms = static_cast<double>(V + C)};
   expect_close(nll.values(), want.nll, naive.nll, rule, "nll");
   expect_close(nll_only.values(), want.nll, naive.nll, rule, "nll of the forward pass alone");
-  expect_close(dx.values(), want.dx, naive.dx, rule, "dx");
+  expect_close(dx.values(), want.dx, naive.dx, {.terms = rule.terms, .stored = DTypeOf<DX>::value}, "dx");
   expect_close(dw.values(), want.dw, naive.dw, {.terms = static_cast<double>(M + C)}, "dw");
   EXPECT_EQ(dx_only.values(), dx.values()) << "without dw";
-  for (Guarded* out : {&nll, &nll_only, &dx, &dw}) out->expect_intact("lm_loss");
+  for (Guarded* out : {&nll, &nll_only, &dw}) out->expect_intact("lm_loss");
+  dx.expect_intact("lm_loss dx");
+}
+
+void run_lm_types(Context& context, int64_t M, int64_t V, int64_t C, int64_t chunk_rows) {
+  run_lm<float, float>(context, M, V, C, chunk_rows);
+  run_lm<BF16, float>(context, M, V, C, chunk_rows);
+  run_lm<BF16, BF16>(context, M, V, C, chunk_rows);
 }
 
 TEST(LmLoss, ValuesAndGradientsOnEveryTarget) {
@@ -143,12 +157,12 @@ TEST(LmLoss, ValuesAndGradientsOnEveryTarget) {
     SCOPED_TRACE(fmt::format("M={} V={} C={} chunk={}", s.M, s.V, s.C, s.chunk_rows));
     for_each_target([&] {
       Context context;
-      run_lm(context, s.M, s.V, s.C, s.chunk_rows);
+      run_lm_types(context, s.M, s.V, s.C, s.chunk_rows);
     });
     Context forced;
     forced.force_impl("cross_entropy", "ref");
     forced.force_impl("linear", "ref");
-    run_lm(forced, s.M, s.V, s.C, s.chunk_rows);
+    run_lm_types(forced, s.M, s.V, s.C, s.chunk_rows);
   }
 }
 
@@ -170,23 +184,31 @@ TEST(LmLoss, IgnoredRowsHaveNoLossAndNoGradient) {
   EXPECT_EQ(convert<float>(dw), convert<float>(dw_other));
 }
 
-TEST(LmLoss, BitsDoNotDependOnThreads) {
+template <typename T>
+void expect_lm_same_bits() {
   constexpr int64_t M = 200, V = 300, C = 64;
-  const Tensor x = random_tensor({M, C}, 1), w = random_tensor({V, C}, 2),
+  const Tensor x = tensor_of<T>({M, C}, random_values(M * C, 1)), w = tensor_of<T>({V, C}, random_values(V * C, 2)),
                targets = int_tensor(some_targets(M, V));
   expect_same_bits(
       [&] {
         Context context;
-        Tensor nll({M}), dx({M, C}), dw({V, C});
+        Tensor nll({M}), dx({M, C}, DTypeOf<T>::value), dw({V, C});
         ops::lm_loss_forward_backward(context,
                                       {.x = x, .w = w, .targets = targets, .nll = nll, .chunk_rows = 70},
                                       {.dx = dx, .dw = dw});
         std::vector<float> all;
-        for (const Tensor* t : {&nll, &dx, &dw})
-          all.insert(all.end(), t->values<float>().begin(), t->values<float>().end());
+        for (const Tensor* t : {&nll, &dx, &dw}) {
+          const auto values = float_values(*t);
+          all.insert(all.end(), values.begin(), values.end());
+        }
         return all;
       },
       "lm_loss");
+}
+
+TEST(LmLoss, BitsDoNotDependOnThreads) {
+  expect_lm_same_bits<float>();
+  expect_lm_same_bits<BF16>();
 }
 
 TEST(CrossEntropy, NaNShowsOnEveryTarget) {
@@ -224,6 +246,20 @@ TEST(CrossEntropy, Errors) {
                "[lm_loss] x [3, 4] and w [50, 5]: C differs (4 and 5)");
   expect_error([&] { ops::lm_loss_forward(context, {.x = x, .w = w4, .targets = high, .nll = nll}); },
                "[lm_loss] targets[1] = 50 is not in 0..49 and not -1");
+  Tensor half({3, 4}, DType::kBF16), half_w({50, 4}, DType::kBF16);
+  expect_error([&] { ops::lm_loss_forward(context, {.x = half, .w = w4, .targets = good, .nll = nll}); },
+               "[lm_loss] w has type F32; expected BF16");
+  expect_error(
+      [&] {
+        ops::lm_loss_forward_backward(context, {.x = half, .w = half_w, .targets = good, .nll = nll},
+                                      {.dx = half, .dw = half_w});
+      },
+      "[lm_loss] dw has type BF16; expected F32");
+  expect_error(
+      [&] {
+        ops::lm_loss_forward_backward(context, {.x = x, .w = w4, .targets = good, .nll = nll}, {.dx = half});
+      },
+      "[lm_loss] dx has type BF16; expected F32");
   expect_error(
       [&] {
         ops::lm_loss_forward(context, {.x = x, .w = w4, .targets = good, .nll = nll, .chunk_rows = -1});

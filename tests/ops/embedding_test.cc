@@ -27,11 +27,13 @@ std::vector<T> expected_gradient(const Shape& s, const std::vector<int32_t>& ids
   return d;
 }
 
+template <typename T>  // of the table
 void run_case(Context& context, const Shape& s) {
   const std::vector<int32_t> id_values = random_ids(s.M, s.V, 5);
   const Tensor ids = int_tensor(id_values);
   const auto dy_values = random_values(s.M * s.C, 2), start = random_values(s.V * s.C, 3);
-  Guarded table(s.V, s.C, random_values(s.V * s.C, 1)), y(s.M, s.C), dy(s.M, s.C, dy_values),
+  GuardedOf<T> table(s.V, s.C, random_values(s.V * s.C, 1));
+  Guarded y(s.M, s.C), dy(s.M, s.C, dy_values),
       dtable(s.V, s.C, start);
   ops::embedding_forward(context, {.ids = ids, .table = table.ref(), .y = y.ref()});
   ops::embedding_backward(context, {.ids = ids, .dy = dy.ref(), .dtable = dtable.ref()});
@@ -52,11 +54,13 @@ TEST(Embedding, ValuesAndGradientsOnEveryTarget) {
     SCOPED_TRACE(fmt::format("M={} V={} C={}", shape.M, shape.V, shape.C));
     for_each_target([&] {
       Context context;
-      run_case(context, shape);
+      run_case<float>(context, shape);
+      run_case<BF16>(context, shape);
     });
     Context forced;
     forced.force_impl("embedding", "ref");
-    run_case(forced, shape);
+    run_case<float>(forced, shape);
+    run_case<BF16>(forced, shape);
   }
 }
 
@@ -89,7 +93,7 @@ TEST(Embedding, BitsDoNotDependOnThreads) {
 
 TEST(Embedding, Errors) {
   Context context;
-  Tensor table({50, 4}), y({3, 4}), narrow({3, 3});
+  Tensor table({50, 4}), y({3, 4}), narrow({3, 3}), half({50, 4}, DType::kBF16);
   const Tensor good = int_tensor({0, 49, 7}), high = int_tensor({0, 77, 99}), low = int_tensor({0, 1, -1});
   const auto forward = [&](TensorRef ids, MutTensorRef to) {
     return [&context, &table, ids, to] {
@@ -100,6 +104,8 @@ TEST(Embedding, Errors) {
   expect_error(forward(low, y), "[embedding] ids[2] = -1 is not in 0..49");
   expect_error(forward(good, narrow), "[embedding] y has shape [3, 3]; expected [3, 4]");
   expect_error(forward(y, y), "[embedding] ids has type F32; expected I32");
+  expect_error([&] { ops::embedding_backward(context, {.ids = good, .dy = y, .dtable = half}); },
+               "[embedding] dtable has type BF16; expected F32");
   expect_error([&] { ops::embedding_backward(context, {.ids = high, .dy = y, .dtable = table}); },
                "[embedding] ids[1] = 77 is not in 0..49");
 }

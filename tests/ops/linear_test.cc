@@ -31,6 +31,14 @@ struct Case {
   Shape s;
   std::vector<float> x, w, b, dy, y0, dx0, dw0, db0;
 
+  // The operands as T holds them, what is added to (y and dx) as O does.
+  template <typename T, typename O>
+  static Case of(Shape shape) {
+    Case c(shape);
+    for (auto* operand : {&c.x, &c.w, &c.dy}) *operand = as_stored<T>(*operand);
+    for (auto* added : {&c.y0, &c.dx0}) *added = as_stored<O>(*added);
+    return c;
+  }
   explicit Case(Shape shape) : s(shape) {
     const uint64_t seed = static_cast<uint64_t>(s.M * 1000003 + s.N * 1009 + s.K);
     x = random_values(s.M * s.K, seed);
@@ -67,13 +75,16 @@ struct Expected {
   }
 };
 
+template <typename T, typename O>
 void run_case(Context& context, const Case& c, const Expected<double>& want, const Expected<float>& naive,
               int64_t gap) {
   const auto [M, N, K] = c.s;
-  const auto terms = [](int64_t n) { return ErrorRule{.terms = static_cast<double>(n + 1)}; };
-  Guarded x(M, K, c.x, gap), w(N, K, c.w), b(1, N, c.b), dy(M, N, c.dy, gap);
-  Guarded y(M, N, gap), y_added(M, N, c.y0, gap), dx(M, K, gap), dx_added(M, K, c.dx0, gap);
-  Guarded dw(N, K, c.dw0), db(1, N, c.db0);
+  const auto terms = [](int64_t n, DType stored = DTypeOf<O>::value) {
+    return ErrorRule{.terms = static_cast<double>(n + 1), .stored = stored};
+  };
+  GuardedOf<T> x(M, K, c.x, gap), w(N, K, c.w), dy(M, N, c.dy, gap);
+  GuardedOf<O> y(M, N, gap), y_added(M, N, c.y0, gap), dx(M, K, gap), dx_added(M, K, c.dx0, gap);
+  Guarded b(1, N, c.b), dw(N, K, c.dw0), db(1, N, c.db0);
   ops::linear_forward(context, {.x = x.ref(), .w = w.ref(), .b = b.vector(), .y = y.ref()});
   ops::linear_forward(
       context,
@@ -90,23 +101,37 @@ void run_case(Context& context, const Case& c, const Expected<double>& want, con
   expect_close(y_added.values(), want.y_added, naive.y_added, terms(K), "y += " + c.text());
   expect_close(dx.values(), want.dx, naive.dx, terms(N), "dx " + c.text());
   expect_close(dx_added.values(), want.dx_added, naive.dx_added, terms(N), "dx += " + c.text());
-  expect_close(dw.values(), want.dw, naive.dw, terms(M), "dw " + c.text());
-  expect_close(db.values(), want.db, naive.db, terms(M), "db " + c.text());
-  for (Guarded* out : {&y, &y_added, &dx, &dx_added, &dw, &db}) out->expect_intact(c.text());
+  expect_close(dw.values(), want.dw, naive.dw, terms(M, DType::kF32), "dw " + c.text());
+  expect_close(db.values(), want.db, naive.db, terms(M, DType::kF32), "db " + c.text());
+  for (GuardedOf<O>* out : {&y, &y_added, &dx, &dx_added}) out->expect_intact(c.text());
+  for (Guarded* out : {&dw, &db}) out->expect_intact(c.text());
+}
+
+// On every target, and by each implementation that can be forced.
+template <typename T, typename O>
+void run_types(const Shape& shape) {
+  const Case c = Case::of<T, O>(shape);
+  SCOPED_TRACE(fmt::format("{} operands, {} results", dtype_name(DTypeOf<T>::value), dtype_name(DTypeOf<O>::value)));
+  const Expected<double> want(c);
+  const Expected<float> naive(c);
+  for_each_target([&] {
+    Context context;
+    for (int64_t gap : {0, 5}) run_case<T, O>(context, c, want, naive, gap);
+  });
+  for (const char* impl : {"widened", "ref"}) {
+    SCOPED_TRACE(impl);
+    Context forced;
+    forced.force_impl("linear", impl);
+    run_case<T, O>(forced, c, want, naive, 3);
+  }
 }
 
 TEST(Linear, ValuesAndGradientsOnEveryTarget) {
   for (const Shape& shape : kShapes) {
-    const Case c(shape);
-    const Expected<double> want(c);
-    const Expected<float> naive(c);
-    for_each_target([&] {
-      Context context;
-      for (int64_t gap : {0, 5}) run_case(context, c, want, naive, gap);
-    });
-    Context forced;
-    forced.force_impl("linear", "ref");
-    run_case(forced, c, want, naive, 3);
+    run_types<float, float>(shape);
+    run_types<float, BF16>(shape);
+    run_types<BF16, float>(shape);
+    run_types<BF16, BF16>(shape);
   }
 }
 
@@ -131,20 +156,28 @@ TEST(Linear, ReferenceGradientIsTheComplexStep) {
 TEST(Linear, BitsDoNotDependOnThreads) {
   // oneDNN splits the sum of a whole product of this shape between threads; tiles must not.
   constexpr int64_t M = 64, N = 128, K = 1100;
-  const Tensor x = random_tensor({M, K}, 1), w = random_tensor({N, K}, 2), b = random_tensor({N}, 3),
-               dy = random_tensor({M, N}, 4);
-  expect_same_bits(
-      [&] {
-        Context context;
-        Tensor y({M, N}), dx({M, K}), dw({N, K}), db({N});
-        ops::linear_forward(context, {.x = x, .w = w, .b = b, .y = y});
-        ops::linear_backward(context, {.x = x, .w = w, .dy = dy, .dx = dx, .dw = dw, .db = db});
-        std::vector<float> all;
-        for (const Tensor* t : {&y, &dx, &dw, &db})
-          all.insert(all.end(), t->values<float>().begin(), t->values<float>().end());
-        return all;
-      },
-      "linear");
+  const auto run = [&](const Tensor& x, const Tensor& w, const Tensor& dy, const char* impl) {
+    const Tensor b = random_tensor({N}, 3);
+    expect_same_bits(
+        [&] {
+          Context context;
+          if (impl) context.force_impl("linear", impl);
+          Tensor y({M, N}), dx({M, K}, x.dtype()), dw({N, K}), db({N});
+          ops::linear_forward(context, {.x = x, .w = w, .b = b, .y = y});
+          ops::linear_backward(context, {.x = x, .w = w, .dy = dy, .dx = dx, .dw = dw, .db = db});
+          std::vector<float> all;
+          for (const Tensor* t : {&y, &dx, &dw, &db}) {
+            const std::vector<float> values = float_values(*t);
+            all.insert(all.end(), values.begin(), values.end());
+          }
+          return all;
+        },
+        "linear");
+  };
+  const auto x = random_values(M * K, 1), w = random_values(N * K, 2), dy = random_values(M * N, 4);
+  run(tensor_of<float>({M, K}, x), tensor_of<float>({N, K}, w), tensor_of<float>({M, N}, dy), nullptr);
+  for (const char* impl : {"onednn", "widened"})
+    run(tensor_of<BF16>({M, K}, x), tensor_of<BF16>({N, K}, w), tensor_of<BF16>({M, N}, dy), impl);
 }
 
 TEST(Linear, NoRowsIsNoWork) {
@@ -170,7 +203,11 @@ TEST(Linear, Errors) {
   expect_error(forward({.x = x, .w = w8, .y = x}), "[linear] w [3, 8] and y [4, 8]: N differs (3 and 8)");
   expect_error(forward({.x = x, .w = w8, .b = b, .y = y}), "[linear] b has shape [4]; expected [3]");
   expect_error(forward({.x = x, .w = w8}), "[linear] y is missing");
-  expect_error(forward({.x = ids, .w = w8, .y = y}), "[linear] x has type I32; expected F32");
+  expect_error(forward({.x = ids, .w = w8, .y = y}), "[linear] x has type I32; expected F32 or BF16");
+  Tensor half({4, 8}, DType::kBF16);
+  expect_error(forward({.x = half, .w = w8, .y = y}), "[linear] w has type F32; expected BF16");
+  expect_error([&] { ops::linear_backward(context, {.x = x, .w = w8, .dy = y, .dw = half}); },
+               "[linear] dw has type BF16; expected F32");
   expect_error(forward({.x = b, .w = w8, .y = y}), "[linear] x [4] must have two dimensions");
   const TensorRef turned(x.ref().data, DType::kF32, {4, 8}, {1, 4});
   expect_error(forward({.x = turned, .w = w8, .y = y}), "[linear] x [4, 8] has strides [1, 4]");

@@ -16,6 +16,12 @@ struct Case {
   double offset = 0;  // added to x: variance must survive a large mean
   std::vector<float> x, w, b, dy, dx0, dw0, db0;
 
+  template <typename T>  // of y and dy
+  static Case of(ops::NormKind kind, Bias bias, int64_t M, int64_t C, double offset) {
+    Case c(kind, bias, M, C, offset);
+    c.dy = as_stored<T>(c.dy);
+    return c;
+  }
   Case(ops::NormKind kind_, Bias bias_, int64_t M_, int64_t C_, double offset_)
       : kind(kind_), bias(bias_), M(M_), C(C_), offset(offset_) {
     x = random_values(M * C, 1, offset - 2, offset + 2);
@@ -56,9 +62,11 @@ struct Expected {
   }
 };
 
+template <typename T>
 void run_case(Context& context, const Case& c, const Expected<double>& want, const Expected<float>& naive) {
-  Guarded x(c.M, c.C, c.x), w(1, c.C, c.w), b(1, c.C, c.b), dy(c.M, c.C, c.dy);
-  Guarded y(c.M, c.C), stat(c.M, 2), dx(c.M, c.C, c.dx0), dw(1, c.C, c.dw0), db(1, c.C, c.db0);
+  Guarded x(c.M, c.C, c.x), w(1, c.C, c.w), b(1, c.C, c.b);
+  GuardedOf<T> dy(c.M, c.C, c.dy), y(c.M, c.C);
+  Guarded stat(c.M, 2), dx(c.M, c.C, c.dx0), dw(1, c.C, c.dw0), db(1, c.C, c.db0);
   const bool biased = c.bias == Bias::kYes;
   const MutTensorRef none;
   ops::norm_forward(context, {.kind = c.kind,
@@ -76,17 +84,34 @@ void run_case(Context& context, const Case& c, const Expected<double>& want, con
                                .dw = dw.vector(),
                                .db = biased ? db.vector() : none});
   const ErrorRule row{.terms = static_cast<double>(c.C)}, column{.terms = static_cast<double>(c.M + 1)};
-  expect_close(y.values(), want.y, naive.y, row, "y");
+  expect_close(y.values(), want.y, naive.y, {.terms = row.terms, .stored = DTypeOf<T>::value}, "y");
   expect_close(stat.values(), want.stat, naive.stat, row, "stat");
   expect_close(dx.values(), want.dx, naive.dx, row, "dx");
   expect_close(dw.values(), want.dw, naive.dw, column, "dw");
   expect_close(db.values(), want.db, naive.db, column, "db");
-  for (Guarded* out : {&y, &stat, &dx, &dw, &db}) out->expect_intact(c.text());
+  y.expect_intact(c.text());
+  for (Guarded* out : {&stat, &dx, &dw, &db}) out->expect_intact(c.text());
+  if constexpr (std::is_same_v<T, BF16>) return;
   const std::vector<float> apart = y.values();
   ops::norm_forward(
       context,
       {.kind = c.kind, .x = x.ref(), .w = w.vector(), .b = biased ? b.vector() : none, .y = x.ref()});
   EXPECT_EQ(x.values(), apart) << "in place, without stat";
+}
+
+template <typename T>
+void run_types(ops::NormKind kind, Bias bias, int64_t M, int64_t C, double offset) {
+  const Case c = Case::of<T>(kind, bias, M, C, offset);
+  SCOPED_TRACE(fmt::format("{} y {}", c.text(), dtype_name(DTypeOf<T>::value)));
+  const Expected<double> want(c);
+  const Expected<float> naive(c);
+  for_each_target([&] {
+    Context context;
+    run_case<T>(context, c, want, naive);
+  });
+  Context forced;
+  forced.force_impl("norm", "ref");
+  run_case<T>(forced, c, want, naive);
 }
 
 TEST(Norm, ValuesAndGradientsOnEveryTarget) {
@@ -96,17 +121,8 @@ TEST(Norm, ValuesAndGradientsOnEveryTarget) {
     for (auto bias : {Bias::kYes, Bias::kNo})
       for (const auto& [M, C] : shapes)
         for (double offset : {0.0, 30.0}) {
-          const Case c(kind, bias, M, C, offset);
-          SCOPED_TRACE(c.text());
-          const Expected<double> want(c);
-          const Expected<float> naive(c);
-          for_each_target([&] {
-            Context context;
-            run_case(context, c, want, naive);
-          });
-          Context forced;
-          forced.force_impl("norm", "ref");
-          run_case(forced, c, want, naive);
+          run_types<float>(kind, bias, M, C, offset);
+          run_types<BF16>(kind, bias, M, C, offset);
         }
 }
 
@@ -160,9 +176,12 @@ TEST(Norm, NaNStaysInItsRow) {
 TEST(Norm, Errors) {
   Context context;
   Tensor x({4, 8}), w({7}), w8({8}), y({4, 8}), stat({4, 2}), stat3({4, 3});
+  Tensor half({4, 8}, DType::kBF16), ids({4, 8}, DType::kI32);
   const auto forward = [&](const ops::NormForward& a) {
     return [&context, a] { ops::norm_forward(context, a); };
   };
+  expect_error(forward({.x = half, .w = w8, .y = y}), "[norm] x has type BF16; expected F32");
+  expect_error(forward({.x = x, .w = w8, .y = ids}), "[norm] y has type I32; expected F32 or BF16");
   expect_error(forward({.x = x, .w = w, .y = y}), "[norm] w has shape [7]; expected [8]");
   expect_error(forward({.x = x, .w = w8, .b = w, .y = y}), "[norm] b has shape [7]; expected [8]");
   expect_error(forward({.x = x, .w = w8, .y = y, .stat = stat3}),

@@ -16,32 +16,37 @@
 
 namespace coca::test {
 
-// A float matrix (or vector: one row) amid sentinels: before, behind and between strided rows.
-class Guarded {
+// A matrix of float or bf16 (or vector: one row) amid sentinels: before, behind and between strided rows.
+template <typename T>
+class GuardedOf {
  public:
-  Guarded(int64_t rows, int64_t cols, int64_t gap = 0)
+  GuardedOf(int64_t rows, int64_t cols, int64_t gap = 0)
       : rows_(rows),
         cols_(cols),
         ld_(cols + gap),
-        cells_(static_cast<size_t>(rows * ld_ + 2 * kMargin), kSentinel) {}
-  Guarded(int64_t rows, int64_t cols, const std::vector<float>& values, int64_t gap = 0)
-      : Guarded(rows, cols, gap) {
-    for (int64_t m = 0; m < rows; ++m) std::copy_n(values.begin() + m * cols, cols, begin() + m * ld_);
+        cells_(static_cast<size_t>(rows * ld_ + 2 * kMargin), static_cast<T>(kSentinel)) {}
+  GuardedOf(int64_t rows, int64_t cols, const std::vector<float>& values, int64_t gap = 0)
+      : GuardedOf(rows, cols, gap) {
+    for (int64_t m = 0; m < rows; ++m)
+      for (int64_t c = 0; c < cols; ++c)
+        begin()[m * ld_ + c] = static_cast<T>(values[static_cast<size_t>(m * cols + c)]);
   }
 
-  MutTensorRef ref() { return {begin(), DType::kF32, {rows_, cols_}, {ld_, 1}}; }
-  MutTensorRef vector() { return {begin(), DType::kF32, {rows_ * cols_}}; }
+  MutTensorRef ref() { return {begin(), DTypeOf<T>::value, {rows_, cols_}, {ld_, 1}}; }
+  MutTensorRef vector() { return {begin(), DTypeOf<T>::value, {rows_ * cols_}}; }
   std::vector<float> values() {
     std::vector<float> out;
-    for (int64_t m = 0; m < rows_; ++m) out.insert(out.end(), begin() + m * ld_, begin() + m * ld_ + cols_);
+    for (int64_t m = 0; m < rows_; ++m)
+      for (int64_t c = 0; c < cols_; ++c) out.push_back(static_cast<float>(begin()[m * ld_ + c]));
     return out;
   }
   // Every cell outside the matrix still holds the sentinel, and (written) none inside does.
   void expect_intact(const std::string& what) const {
+    const float sentinel = static_cast<float>(static_cast<T>(kSentinel));
     for (int64_t i = 0; i < static_cast<int64_t>(cells_.size()); ++i) {
       const int64_t at = i - kMargin, row = at < 0 ? -1 : at / ld_, col = at < 0 ? 0 : at % ld_;
       const bool inside = row >= 0 && row < rows_ && col < cols_;
-      ASSERT_EQ(inside, cells_[static_cast<size_t>(i)] != kSentinel)
+      ASSERT_EQ(inside, static_cast<float>(cells_[static_cast<size_t>(i)]) != sentinel)
           << what << ": " << (inside ? "not written" : "stray write") << " at row " << row << " column "
           << col;
     }
@@ -49,11 +54,12 @@ class Guarded {
 
  private:
   static constexpr int64_t kMargin = 64;
-  float* begin() { return cells_.data() + kMargin; }
+  T* begin() { return cells_.data() + kMargin; }
 
   int64_t rows_, cols_, ld_;
-  std::vector<float> cells_;
+  std::vector<T> cells_;
 };
+using Guarded = GuardedOf<float>;
 
 // Runs body once for every SIMD target of this CPU and build; the best one is active afterwards.
 inline void for_each_target(const std::function<void()>& body) {

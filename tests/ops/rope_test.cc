@@ -21,29 +21,62 @@ struct Shape {
 const Shape kShapes[] = {{1, 1, 1, 2, 2}, {2, 5, 3, 8, 8}, {1, 7, 2, 48, 16}, {2, 3, 2, 80, 80}, {1, 130, 4, 64, 64},
                          {1, 2, 1, 34, 6}};
 
+template <typename T>
+void run_case(const Shape& s, bool back) {
+  const test::Angles angles(s.N, s.R / 2, 3);
+  const Dims dims{s.B, s.N, s.H, s.D};
+  const Tensor x = test::tensor_of<T>(dims, test::random_values(dims.product(), 1));
+  Tensor y(dims, DTypeOf<T>::value);
+  const auto xd = test::convert<double>(x);
+  const auto xf = test::convert<float>(x);
+  std::vector<double> expected(xd.size());
+  std::vector<float> naive(xd.size());
+  ref::rope<double, double>(angles.cos_d(), angles.sin_d(), as_view<const double, 4>(xd, dims),
+                            as_view<double, 4>(expected, dims), back ? -1.0 : 1.0);
+  ref::rope<float, float>(angles.cos_f(), angles.sin_f(), as_view<const float, 4>(xf, dims),
+                          as_view<float, 4>(naive, dims), back ? -1.0 : 1.0);
+  const auto check = [&](Context& context) {
+    if (back)
+      rope_backward(context, {.rows = angles.rows(), .dy = x, .dx = y});
+    else
+      rope_forward(context, {.rows = angles.rows(), .x = x, .y = y});
+    test::expect_close(test::float_values(y), expected, naive, {.terms = 2, .stored = DTypeOf<T>::value},
+                       "rope " + dims.text());
+  };
+  test::for_each_target([&] {
+    Context context;
+    check(context);
+  });
+  Context forced;
+  forced.force_impl("rope", "ref");
+  check(forced);
+}
+
 TEST(Rope, ValuesAndGradientsMatchTheReferenceOnEveryTarget) {
-  for (const Shape& s : kShapes) {
-    const test::Angles angles(s.N, s.R / 2, 3);
-    const Dims dims{s.B, s.N, s.H, s.D};
-    Tensor x = test::random_tensor(dims, 1), y(dims);
-    const auto xd = test::convert<double>(x);
-    std::vector<double> expected(xd.size());
-    std::vector<float> naive(xd.size());
+  for (const Shape& s : kShapes)
     for (const bool back : {false, true}) {
-      ref::rope<double, double>(angles.cos_d(), angles.sin_d(), as_view<const double, 4>(xd, dims),
-                                as_view<double, 4>(expected, dims), back ? -1.0 : 1.0);
-      ref::rope<float, float>(angles.cos_f(), angles.sin_f(), x.ref().view<float, 4>(),
-                              as_view<float, 4>(naive, dims), back ? -1.0 : 1.0);
-      test::for_each_target([&] {
-        Context context;
-        if (back)
-          rope_backward(context, {.rows = angles.rows(), .dy = x, .dx = y});
-        else
-          rope_forward(context, {.rows = angles.rows(), .x = x, .y = y});
-        test::expect_close(y.values<float>(), expected, naive, {.terms = 2}, "rope " + dims.text());
-      });
+      run_case<float>(s, back);
+      run_case<BF16>(s, back);
     }
-  }
+}
+
+TEST(Rope, StridedViewsInPlaceInBF16EqualTheReferenceRounded) {
+  const test::Angles angles(6, 8, 9);
+  const Dims dims{2, 6, 3, 2, 24};
+  const auto values = test::random_values(dims.product(), 5);
+  test::for_each_target([&] {
+    Tensor ours = test::tensor_of<BF16>(dims, values), plain = test::tensor_of<BF16>(dims, values);
+    Context context, forced;
+    forced.force_impl("rope", "ref");
+    for (const auto& [cx, fused] : {std::pair{&context, &ours}, std::pair{&forced, &plain}}) {
+      const MutTensorRef q = fused->ref().select(3, 0);
+      rope_forward(*cx, {.rows = angles.rows(), .x = q, .y = q});
+    }
+    // The float results differ by a few roundings of numbers below 2 (2^-22 in all), and may then round to
+    // neighbouring bf16 numbers: one step is at most 2^-7 of a number.
+    const auto a = test::float_values(ours), b = test::float_values(plain);
+    for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 0x1p-7 * std::abs(b[i]) + 0x1p-22) << i;
+  });
 }
 
 TEST(Rope, BackwardUndoesForwardAlsoInPlaceAndOnStridedViews) {
@@ -61,6 +94,9 @@ TEST(Rope, BadShapesAreNamed) {
   const test::Angles angles(4, 8, 1);
   Tensor x({1, 4, 2, 8}), y({1, 4, 2, 8}), short_y({1, 3, 2, 8});
   Context context;
+  Tensor half({1, 4, 2, 8}, DType::kBF16);
+  EXPECT_THAT([&] { rope_forward(context, {.rows = test::Angles(4, 4, 1).rows(), .x = half, .y = y}); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("[rope] y has type F32; expected BF16")));
   EXPECT_THAT([&] { rope_forward(context, {.rows = angles.rows(), .x = x, .y = y}); },
               testing::ThrowsMessage<Error>(testing::HasSubstr("16 rotary dims exceed the head dim 8")));
   const test::Angles fitting(4, 4, 1);

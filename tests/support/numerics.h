@@ -3,7 +3,8 @@
 // Error rule (after FlashAttention's tests): with ref in double and naive the same formula in float,
 //   max|actual - ref| <= 2 max|naive - ref| + 2 max|((ref + c) - c) - ref| + sqrt(terms) eps max|ref|.
 // The second term is what any float arithmetic on values of this size costs, the third the random-walk rounding
-// of a sum of `terms` numbers in another order.
+// of a sum of `terms` numbers in another order. An output stored as bf16 is such a float rounded once more, which
+// moves a number f by at most 2^-8 |f|; reference and naive form see the same (bf16) inputs.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -31,10 +32,36 @@ inline std::vector<float> random_values(int64_t n, uint64_t seed, double low = -
   return values;
 }
 
+// The values as type T holds them (bf16: rounded), in float again.
+template <typename T>
+std::vector<float> as_stored(std::vector<float> values) {
+  for (float& v : values) v = static_cast<float>(static_cast<T>(v));
+  return values;
+}
+
+// A tensor's numbers in float, whatever type holds them.
+inline std::vector<float> float_values(const Tensor& t) {
+  std::vector<float> out(static_cast<size_t>(t.numel()));
+  if (t.dtype() == DType::kBF16)
+    std::transform(t.values<BF16>().begin(), t.values<BF16>().end(), out.begin(),
+                   [](BF16 v) { return static_cast<float>(v); });
+  else
+    std::copy(t.values<float>().begin(), t.values<float>().end(), out.begin());
+  return out;
+}
+
 inline Tensor random_tensor(const Dims& shape, uint64_t seed, double low = -1.0, double high = 1.0) {
   Tensor t(shape);
   const std::vector<float> values = random_values(shape.product(), seed, low, high);
   std::copy(values.begin(), values.end(), t.values<float>().begin());
+  return t;
+}
+
+// A tensor of type T with these values (bf16: rounded).
+template <typename T>
+Tensor tensor_of(const Dims& shape, const std::vector<float>& values) {
+  Tensor t(shape, DTypeOf<T>::value);
+  std::transform(values.begin(), values.end(), t.values<T>().begin(), [](float v) { return static_cast<T>(v); });
   return t;
 }
 
@@ -44,7 +71,7 @@ std::vector<To> convert(std::span<const From> from) {
 }
 template <typename To>
 std::vector<To> convert(const Tensor& from) {
-  return convert<To>(from.values<float>());
+  return convert<To>(std::span<const float>(float_values(from)));
 }
 
 // A tensor with one sentinel row before and behind: stray writes show.
@@ -53,6 +80,7 @@ inline constexpr float kSentinel = -987654.25f;
 struct ErrorRule {
   double terms = 1;               // longest sum behind one element
   double zero_share = 0.5;        // more zeros than this in the reference: the test proves too little
+  DType stored = DType::kF32;     // element type of the output
 };
 
 // actual (float) against ref (double), with the naive float result for scale.
@@ -60,8 +88,8 @@ inline void expect_close(std::span<const float> actual, std::span<const double> 
                          const ErrorRule& rule, const std::string& what) {
   ASSERT_EQ(actual.size(), ref.size()) << what;
   ASSERT_EQ(naive.size(), ref.size()) << what;
-  double max_ref = 0, naive_error = 0, float_cost = 0, worst = 0;
-  size_t worst_at = 0, zeros = 0;
+  double max_ref = 0, naive_error = 0, float_cost = 0;
+  size_t zeros = 0;
   for (size_t i = 0; i < ref.size(); ++i) {
     ASSERT_TRUE(std::isfinite(ref[i])) << what << ": reference not finite at " << i;
     ASSERT_TRUE(std::isfinite(actual[i])) << what << ": not finite at " << i << ": " << actual[i];
@@ -71,15 +99,24 @@ inline void expect_close(std::span<const float> actual, std::span<const double> 
     const float c = 0.3f, r = static_cast<float>(ref[i]);
     const float moved = (r + c) - c;
     float_cost = std::max(float_cost, std::abs(static_cast<double>(moved) - ref[i]));
-    const double error = std::abs(static_cast<double>(actual[i]) - ref[i]);
-    if (error > worst) worst = error, worst_at = i;
   }
   ASSERT_LE(static_cast<double>(zeros), rule.zero_share * static_cast<double>(ref.size()) + 0.5)
       << what << ": MISTRUSTED, " << zeros << " of " << ref.size() << " reference values are zero";
   const double eps = std::numeric_limits<float>::epsilon();
   const double bound = 2 * naive_error + 2 * float_cost + std::sqrt(rule.terms) * eps * max_ref;
-  EXPECT_LE(worst, bound) << what << ": worst at " << worst_at << ": " << actual[worst_at] << " against "
-                          << ref[worst_at] << " (largest " << max_ref << ", naive error " << naive_error << ")";
+  const double rounding = rule.stored == DType::kBF16 ? 0x1p-8 : 0.0;
+  double worst = -1, error_there = 0, bound_there = 0;  // the element that is nearest to its bound, or beyond
+  size_t worst_at = 0;
+  for (size_t i = 0; i < ref.size(); ++i) {
+    const double error = std::abs(static_cast<double>(actual[i]) - ref[i]);
+    const double element_bound = bound + rounding * (std::abs(ref[i]) + bound);
+    const double share = error / std::max(element_bound, std::numeric_limits<double>::min());
+    if (share > worst) worst = share, worst_at = i, error_there = error, bound_there = element_bound;
+  }
+  if (ref.empty()) return;
+  EXPECT_LE(error_there, bound_there) << what << ": worst at " << worst_at << ": " << actual[worst_at] << " against "
+                                      << ref[worst_at] << " (largest " << max_ref << ", naive error " << naive_error
+                                      << ")";
 }
 
 // Gradient of a real function by complex step: f takes complex inputs and returns a complex loss, and must be

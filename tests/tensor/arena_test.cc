@@ -93,6 +93,10 @@ TEST(Context, ScratchGrowsAndStays) {
   EXPECT_EQ(reinterpret_cast<uintptr_t>(first) % 64, 0u);
   EXPECT_EQ(context.scratch(10), first);
   EXPECT_NE(context.scratch(0), nullptr);
+  void* outer = context.scratch(1000, ScratchUser::kCaller);  // stays while ops use theirs
+  EXPECT_NE(outer, first);
+  context.scratch(100000);
+  EXPECT_EQ(context.scratch(1000, ScratchUser::kCaller), outer);
   const MutTensorRef t = context.scratch_tensor({100, 100}, DType::kF64);
   EXPECT_EQ(t.bytes(), 80000u);
   t.as<double>()[9999] = 1.0;

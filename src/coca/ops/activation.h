@@ -1,4 +1,5 @@
 // coca/ops/activation.h - GELU (exact and tanh form) and SwiGLU, elementwise. Math: docs/math/activation.md.
+// The tensors of a call are all f32 or all bf16; the arithmetic is in f32, rounded once.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -6,6 +6,7 @@
 #include "coca/base/parallel.h"
 #include "coca/kernels/cpu/adamw.h"
 #include "coca/kernels/ref/adamw.h"
+#include "coca/kernels/ref/cast.h"
 #include "coca/ops/check.h"
 #include "coca/ops/impl.h"
 
@@ -36,24 +37,29 @@ void adamw_step(Context& context, const AdamWStep& a) {
   check_packed(kOp, "param", a.param, a.grad.shape);
   check_packed(kOp, "m", a.m, a.grad.shape);
   check_packed(kOp, "v", a.v, a.grad.shape);
+  if (!a.copy.empty()) check_packed(kOp, "copy", a.copy, a.grad.shape, DType::kBF16);
   COCA_CHECK(a.step >= 1, "[{}] step = {} must be at least 1", kOp, a.step);
   COCA_CHECK(a.beta1 >= 0 && a.beta1 < 1 && a.beta2 >= 0 && a.beta2 < 1,
              "[{}] betas ({}, {}) must be in [0, 1)", kOp, a.beta1, a.beta2);
   const int64_t n = a.grad.numel();
   const float* grad = a.grad.as<float>();
   float *param = a.param.as<float>(), *m = a.m.as<float>(), *v = a.v.as<float>();
-  if (use_ref(context, kOp, "cpu"))
-    return ref::adamw_step<float>({.learning_rate = a.learning_rate,
-                                   .beta1 = a.beta1,
-                                   .beta2 = a.beta2,
-                                   .eps = a.eps,
-                                   .weight_decay = a.weight_decay,
-                                   .grad_scale = a.grad_scale,
-                                   .step = a.step},
-                                  n, grad, param, m, v);
+  BF16* copy = a.copy.as<BF16>();
+  if (use_ref(context, kOp, "cpu")) {
+    ref::adamw_step<float>({.learning_rate = a.learning_rate,
+                            .beta1 = a.beta1,
+                            .beta2 = a.beta2,
+                            .eps = a.eps,
+                            .weight_decay = a.weight_decay,
+                            .grad_scale = a.grad_scale,
+                            .step = a.step},
+                           n, grad, param, m, v);
+    if (copy) ref::cast(n, param, copy);
+    return;
+  }
   const cpu::AdamWFactors f = factors(a);
   parallel_blocks(n, kGrain, [&](int64_t i0, int64_t i1) {
-    cpu::adamw_update(f, grad + i0, param + i0, m + i0, v + i0, i1 - i0);
+    cpu::adamw_update(f, grad + i0, param + i0, m + i0, v + i0, copy ? copy + i0 : nullptr, i1 - i0);
   });
 }
 

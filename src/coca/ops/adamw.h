@@ -15,9 +15,10 @@ struct AdamWStep {
   float weight_decay = 0.0f;
   float grad_scale = 1.0f;  // gradients are multiplied by this first (clipping, accumulation)
   int64_t step = 1;         // 1-based, for the bias corrections
-  TensorRef grad;           // [n]
-  MutTensorRef param;       // [n] updated
+  TensorRef grad;           // [n] f32
+  MutTensorRef param;       // [n] f32 updated
   MutTensorRef m, v;        // [n] f32 updated: first and second moment
+  MutTensorRef copy;        // [n] bf16 written with the updated parameters, rounded; empty: not wanted
 };
 void adamw_step(Context&, const AdamWStep&);
 

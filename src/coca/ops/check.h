@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <span>
+#include <string>
 #include <string_view>
 
 #include "coca/tensor/tensor_ref.h"
@@ -14,23 +16,37 @@ inline void check_given(std::string_view op, std::string_view name, TensorRef t)
   COCA_CHECK(t.rank() > 0 && (!t.empty() || t.numel() == 0), "[{}] {} is missing", op, name);
 }
 
-inline void check_dtype(std::string_view op, std::string_view name, TensorRef t, DType wanted) {
+// The element types an argument may have.
+inline constexpr DType kF32Only[] = {DType::kF32};
+inline constexpr DType kF32OrBF16[] = {DType::kF32, DType::kBF16};
+
+inline void check_dtype(std::string_view op, std::string_view name, TensorRef t, std::span<const DType> wanted) {
   check_given(op, name, t);
-  COCA_CHECK(t.dtype == wanted, "[{}] {} has type {}; expected {}", op, name, dtype_name(t.dtype),
-             dtype_name(wanted));
+  if (std::find(wanted.begin(), wanted.end(), t.dtype) != wanted.end()) return;
+  std::string names;
+  for (DType type : wanted) names += fmt::format("{}{}", names.empty() ? "" : " or ", dtype_name(type));
+  fail(ErrorKind::kInvalidArgument, "[{}] {} has type {}; expected {}", op, name, dtype_name(t.dtype), names);
+}
+inline void check_dtype(std::string_view op, std::string_view name, TensorRef t, DType wanted) {
+  check_dtype(op, name, t, std::span(&wanted, 1));
 }
 
-// Contiguous fp32 of any shape.
-inline void check_packed(std::string_view op, std::string_view name, TensorRef t) {
-  check_dtype(op, name, t, DType::kF32);
+// Contiguous, of any shape.
+inline void check_packed(std::string_view op, std::string_view name, TensorRef t,
+                         std::span<const DType> types = kF32Only) {
+  check_dtype(op, name, t, types);
   COCA_CHECK(t.contiguous(), "[{}] {} {} must be contiguous", op, name, t.shape.text());
 }
 
-// Contiguous fp32 of shape `wanted`.
-inline void check_packed(std::string_view op, std::string_view name, TensorRef t, const Dims& wanted) {
-  check_dtype(op, name, t, DType::kF32);
+// Contiguous, of shape `wanted`.
+inline void check_packed(std::string_view op, std::string_view name, TensorRef t, const Dims& wanted,
+                         std::span<const DType> types = kF32Only) {
+  check_dtype(op, name, t, types);
   COCA_CHECK(t.shape == wanted, "[{}] {} has shape {}; expected {}", op, name, t.shape.text(), wanted.text());
   COCA_CHECK(t.contiguous(), "[{}] {} {} must be contiguous", op, name, t.shape.text());
+}
+inline void check_packed(std::string_view op, std::string_view name, TensorRef t, const Dims& wanted, DType type) {
+  check_packed(op, name, t, wanted, std::span(&type, 1));
 }
 
 // Contiguous [M] i32.

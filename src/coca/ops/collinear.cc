@@ -6,6 +6,8 @@
 #include "coca/base/parallel.h"
 #include "coca/kernels/cpu/rope.h"
 #include "coca/kernels/ref/collinear.h"
+#include "coca/ops/check.h"
+#include "coca/ops/float_types.h"
 #include "coca/ops/impl.h"
 #include "coca/ops/rope_check.h"
 
@@ -43,6 +45,8 @@ void for_each_head(TensorRef x, const Body& body) {
 
 void check_pair(const RopeRows& rows, TensorRef q, TensorRef t) {
   check_rows("collinear", rows, q);
+  check_dtype("collinear", "q", q, kF32OrBF16);
+  check_dtype("collinear", "t", t, q.dtype);
   COCA_CHECK(t.rank() == 4, "[collinear] t has shape {}; expected [B, N, G, D]", t.shape.text());
   check_heads("collinear", "t", t, {q.size(0), q.size(1), t.size(2), q.size(3)});
   check_even(q.size(3));
@@ -53,155 +57,225 @@ void over_rows(TensorRef x, const Body& body) {
   parallel_blocks(x.size(0) * x.size(1), row_grain(x), body);
 }
 
-}  // namespace
+// x has type `type` and shape [B, N, heads, D].
+void check_side(std::string_view name, TensorRef x, const Dims& shape, DType type) {
+  check_dtype("collinear", name, x, type);
+  check_heads("collinear", name, x, shape);
+}
 
-void collinear_fold(Context& context, const CollinearOptions& options, const CollinearFold& a) {
-  COCA_CHECK(a.t.rank() == 4, "[collinear] t has shape {}; expected [B, N, G, D]", a.t.shape.text());
+enum class Path { kCpu, kRef, kOfficial };  // kOfficial runs the reference's routine for the quirk
+
+Path choose_path(const Context& context, const CollinearOptions& options, int64_t R, int64_t D) {
+  if (official_quirk(options, R, D)) return Path::kOfficial;
+  return use_ref(context, "collinear", "cpu") ? Path::kRef : Path::kCpu;
+}
+
+RowAccess row_access(const RopeRows& rows) { return {rows.cos.view<float, 3>(), rows.sin.view<float, 3>()}; }
+
+void fold_ref(Path path, const CollinearFold& a) {
   const int64_t D = a.t.size(3);
-  check_even(D);
-  check_heads("collinear", "t", a.t, a.t.shape);
-  check_heads("collinear", "tbar", a.tbar, {a.t.size(0), a.t.size(1), a.t.size(2), D / 2});
-  COCA_CHECK(a.R >= 0 && a.R <= D && a.R % 2 == 0, "[collinear] rotary dims {} must be even and at most {}", a.R, D);
-  const bool quirk = official_quirk(options, a.R, D);
-  const auto t = a.t.view<float, 4>();
-  const auto tbar = a.tbar.view<float, 4>();
-  if (quirk || use_ref(context, "collinear", "cpu")) {
-    for_each_head(a.t, [&](int64_t b, int64_t n, int64_t g) {
-      ref::collinear_fold_head(t.ptr(b, n, g), quirk ? D : a.R, D, tbar.ptr(b, n, g));
-    });
-    return;
-  }
-  over_rows(a.t, [&](int64_t r0, int64_t r1) { cpu::collinear_fold_rows(a.R, t, tbar, r0, r1); });
-}
-
-void collinear_query(Context& context, const CollinearOptions& options, const CollinearQuery& a) {
-  check_rows("collinear", a.rows, a.q);
-  check_heads("collinear", "q_eff", a.q_eff, a.q.shape);
-  const int64_t D = a.q.size(3), R = 2 * a.rows.cos.size(2);
-  check_even(D);
-  const bool quirk = official_quirk(options, R, D);
-  const auto q = a.q.view<float, 4>();
-  const auto q_eff = a.q_eff.view<float, 4>();
-  const RowAccess rows{a.rows.cos.view<float, 3>(), a.rows.sin.view<float, 3>()};
-  if (quirk || use_ref(context, "collinear", "cpu")) {
-    for_each_head(a.q, [&](int64_t b, int64_t n, int64_t h) {
-      if (quirk)
-        ref::collinear_official_head<float>(q.ptr(b, n, h), nullptr, R, D, rows.cos_at(b, n), rows.sin_at(b, n),
-                                            q_eff.ptr(b, n, h), nullptr);
-      else
-        ref::collinear_query_head(static_cast<int>(options.kind), q.ptr(b, n, h), R, D, rows.cos_at(b, n),
-                                  rows.sin_at(b, n), q_eff.ptr(b, n, h));
-    });
-    return;
-  }
-  over_rows(a.q, [&](int64_t r0, int64_t r1) {
-    cpu::collinear_query_rows(static_cast<int>(options.kind), {rows.cos, rows.sin}, q, q_eff, r0, r1);
+  const FloatInput t_copy(a.t);
+  const FloatOutput tbar_copy(a.tbar);
+  const auto t = t_copy.ref().view<float, 4>();
+  const auto tbar = tbar_copy.ref().view<float, 4>();
+  for_each_head(a.t, [&](int64_t b, int64_t n, int64_t g) {
+    ref::collinear_fold_head(t.ptr(b, n, g), path == Path::kOfficial ? D : a.R, D, tbar.ptr(b, n, g));
   });
+  tbar_copy.store();
 }
 
-void collinear_key(Context& context, const CollinearOptions& options, const CollinearKey& a) {
-  COCA_CHECK(a.tbar.rank() == 4, "[collinear] tbar has shape {}; expected [B, S, G, D/2]", a.tbar.shape.text());
-  const int64_t D = 2 * a.tbar.size(3), R = 2 * a.rows.cos.size(2);
-  check_heads("collinear", "tbar", a.tbar, a.tbar.shape);
-  check_rows("collinear", a.rows, a.k_eff);
-  check_heads("collinear", "k_eff", a.k_eff, {a.tbar.size(0), a.tbar.size(1), a.tbar.size(2), D});
-  const bool quirk = official_quirk(options, R, D);
-  const auto tbar = a.tbar.view<float, 4>();
-  const auto k_eff = a.k_eff.view<float, 4>();
-  const RowAccess rows{a.rows.cos.view<float, 3>(), a.rows.sin.view<float, 3>()};
-  if (quirk || use_ref(context, "collinear", "cpu")) {
-    std::vector<float> full(static_cast<size_t>(D));
-    for_each_head(a.tbar, [&](int64_t b, int64_t n, int64_t g) {
-      const float* half = tbar.ptr(b, n, g);
-      if (quirk) {  // folding [tbar, tbar] again gives tbar back
-        for (int64_t i = 0; i < D; ++i) full[static_cast<size_t>(i)] = half[i % (D / 2)];
-        ref::collinear_official_head<float>(nullptr, full.data(), R, D, rows.cos_at(b, n), rows.sin_at(b, n), nullptr,
-                                            k_eff.ptr(b, n, g));
-      } else {
-        ref::collinear_key_head(static_cast<int>(options.kind), half, R, D, rows.cos_at(b, n), rows.sin_at(b, n),
-                                k_eff.ptr(b, n, g));
-      }
-    });
-    return;
-  }
-  over_rows(a.k_eff, [&](int64_t r0, int64_t r1) {
-    cpu::collinear_key_rows(static_cast<int>(options.kind), {rows.cos, rows.sin}, tbar, k_eff, r0, r1);
-  });
-}
-
-void collinear_forward(Context& context, const CollinearOptions& options, const CollinearForward& a) {
-  check_pair(a.rows, a.q, a.t);
-  check_heads("collinear", "k_eff", a.k_eff, a.t.shape);
+void query_ref(Path path, int kind, const CollinearQuery& a) {
   const int64_t D = a.q.size(3), R = 2 * a.rows.cos.size(2);
-  collinear_query(context, options, {.rows = a.rows, .q = a.q, .q_eff = a.q_eff});
-  const auto t = a.t.view<float, 4>();
-  const auto k_eff = a.k_eff.view<float, 4>();
-  const RowAccess rows{a.rows.cos.view<float, 3>(), a.rows.sin.view<float, 3>()};
-  const int kind = static_cast<int>(options.kind);
-  const bool quirk = official_quirk(options, R, D);
-  if (quirk || use_ref(context, "collinear", "cpu")) {
-    std::vector<float> half(static_cast<size_t>(D / 2));
-    for_each_head(a.t, [&](int64_t b, int64_t n, int64_t g) {
-      if (quirk) {
-        ref::collinear_official_head<float>(nullptr, t.ptr(b, n, g), R, D, rows.cos_at(b, n), rows.sin_at(b, n),
-                                            nullptr, k_eff.ptr(b, n, g));
-      } else {
-        ref::collinear_fold_head(t.ptr(b, n, g), R, D, half.data());
-        ref::collinear_key_head(kind, half.data(), R, D, rows.cos_at(b, n), rows.sin_at(b, n), k_eff.ptr(b, n, g));
-      }
-    });
-    return;
-  }
-  over_rows(a.t, [&](int64_t r0, int64_t r1) {
-    cpu::collinear_key_rows_from_t(kind, {rows.cos, rows.sin}, t, k_eff, r0, r1);
+  const FloatInput q_copy(a.q);
+  const FloatOutput q_eff_copy(a.q_eff);
+  const auto q = q_copy.ref().view<float, 4>();
+  const auto q_eff = q_eff_copy.ref().view<float, 4>();
+  const RowAccess rows = row_access(a.rows);
+  for_each_head(a.q, [&](int64_t b, int64_t n, int64_t h) {
+    if (path == Path::kOfficial)
+      ref::collinear_official_head<float>(q.ptr(b, n, h), nullptr, R, D, rows.cos_at(b, n), rows.sin_at(b, n),
+                                          q_eff.ptr(b, n, h), nullptr);
+    else
+      ref::collinear_query_head(kind, q.ptr(b, n, h), R, D, rows.cos_at(b, n), rows.sin_at(b, n), q_eff.ptr(b, n, h));
   });
+  q_eff_copy.store();
 }
 
-void collinear_backward(Context& context, const CollinearOptions& options, const CollinearBackward& a) {
-  check_pair(a.rows, a.q, a.t);
-  check_heads("collinear", "dq_eff", a.dq_eff, a.q.shape);
-  check_heads("collinear", "dk_eff", a.dk_eff, a.t.shape);
-  check_heads("collinear", "dq", a.dq, a.q.shape);
-  check_heads("collinear", "dt", a.dt, a.t.shape);
+void key_ref(Path path, int kind, const CollinearKey& a) {
+  const int64_t D = a.k_eff.size(3), R = 2 * a.rows.cos.size(2);
+  const FloatInput tbar_copy(a.tbar);
+  const FloatOutput k_eff_copy(a.k_eff);
+  const auto tbar = tbar_copy.ref().view<float, 4>();
+  const auto k_eff = k_eff_copy.ref().view<float, 4>();
+  const RowAccess rows = row_access(a.rows);
+  std::vector<float> full(static_cast<size_t>(D));
+  for_each_head(a.tbar, [&](int64_t b, int64_t n, int64_t g) {
+    const float* half = tbar.ptr(b, n, g);
+    if (path == Path::kOfficial) {  // folding [tbar, tbar] again gives tbar back
+      for (int64_t i = 0; i < D; ++i) full[static_cast<size_t>(i)] = half[i % (D / 2)];
+      ref::collinear_official_head<float>(nullptr, full.data(), R, D, rows.cos_at(b, n), rows.sin_at(b, n), nullptr,
+                                          k_eff.ptr(b, n, g));
+    } else {
+      ref::collinear_key_head(kind, half, R, D, rows.cos_at(b, n), rows.sin_at(b, n), k_eff.ptr(b, n, g));
+    }
+  });
+  k_eff_copy.store();
+}
+
+void key_from_t_ref(Path path, int kind, const CollinearForward& a) {
+  const int64_t D = a.t.size(3), R = 2 * a.rows.cos.size(2);
+  const FloatInput t_copy(a.t);
+  const FloatOutput k_eff_copy(a.k_eff);
+  const auto t = t_copy.ref().view<float, 4>();
+  const auto k_eff = k_eff_copy.ref().view<float, 4>();
+  const RowAccess rows = row_access(a.rows);
+  std::vector<float> half(static_cast<size_t>(D / 2));
+  for_each_head(a.t, [&](int64_t b, int64_t n, int64_t g) {
+    if (path == Path::kOfficial) {
+      ref::collinear_official_head<float>(nullptr, t.ptr(b, n, g), R, D, rows.cos_at(b, n), rows.sin_at(b, n), nullptr,
+                                          k_eff.ptr(b, n, g));
+    } else {
+      ref::collinear_fold_head(t.ptr(b, n, g), R, D, half.data());
+      ref::collinear_key_head(kind, half.data(), R, D, rows.cos_at(b, n), rows.sin_at(b, n), k_eff.ptr(b, n, g));
+    }
+  });
+  k_eff_copy.store();
+}
+
+void backward_ref(Path path, int kind, const CollinearBackward& a) {
   const int64_t D = a.q.size(3), R = 2 * a.rows.cos.size(2);
-  const auto q = a.q.view<float, 4>(), t = a.t.view<float, 4>();
-  const auto dq_eff = a.dq_eff.view<float, 4>(), dk_eff = a.dk_eff.view<float, 4>();
-  const auto dq = a.dq.view<float, 4>(), dt = a.dt.view<float, 4>();
-  const RowAccess rows{a.rows.cos.view<float, 3>(), a.rows.sin.view<float, 3>()};
-  const int kind = static_cast<int>(options.kind);
-  if (official_quirk(options, R, D)) {
-    // The two sides are independent; the routine does both at once, so the missing one gets zeros.
-    std::vector<float> scratch(static_cast<size_t>(D)), zeros(static_cast<size_t>(D)), sink(static_cast<size_t>(D));
-    for_each_head(a.q, [&](int64_t b, int64_t n, int64_t h) {
-      ref::collinear_official_head_backward<float>(q.ptr(b, n, h), zeros.data(), dq_eff.ptr(b, n, h), zeros.data(), R, D,
-                                                   rows.cos_at(b, n), rows.sin_at(b, n), dq.ptr(b, n, h), sink.data(),
-                                                   scratch.data());
-    });
-    for_each_head(a.t, [&](int64_t b, int64_t n, int64_t g) {
-      ref::collinear_official_head_backward<float>(zeros.data(), t.ptr(b, n, g), zeros.data(), dk_eff.ptr(b, n, g), R, D,
-                                                   rows.cos_at(b, n), rows.sin_at(b, n), sink.data(), dt.ptr(b, n, g),
-                                                   scratch.data());
-    });
-    return;
-  }
-  if (use_ref(context, "collinear", "cpu")) {
-    for_each_head(a.q, [&](int64_t b, int64_t n, int64_t h) {
-      ref::collinear_query_head_backward<float>(kind, q.ptr(b, n, h), dq_eff.ptr(b, n, h), R, D, rows.cos_at(b, n),
-                                                rows.sin_at(b, n), dq.ptr(b, n, h));
-    });
-    for_each_head(a.t, [&](int64_t b, int64_t n, int64_t g) {
-      ref::collinear_key_head_backward<float>(kind, t.ptr(b, n, g), dk_eff.ptr(b, n, g), R, D, rows.cos_at(b, n),
-                                              rows.sin_at(b, n), dt.ptr(b, n, g));
-    });
-    return;
-  }
-  const cpu::RopeTables tables{rows.cos, rows.sin};
+  const FloatInput q_copy(a.q), t_copy(a.t), dq_eff_copy(a.dq_eff), dk_eff_copy(a.dk_eff);
+  const FloatOutput dq_copy(a.dq), dt_copy(a.dt);
+  const auto q = q_copy.ref().view<float, 4>(), t = t_copy.ref().view<float, 4>();
+  const auto dq_eff = dq_eff_copy.ref().view<float, 4>(), dk_eff = dk_eff_copy.ref().view<float, 4>();
+  const auto dq = dq_copy.ref().view<float, 4>(), dt = dt_copy.ref().view<float, 4>();
+  const RowAccess rows = row_access(a.rows);
+  // The two sides are independent; the official routine does both at once, so the missing one gets zeros.
+  std::vector<float> scratch(static_cast<size_t>(D)), zeros(static_cast<size_t>(D)), sink(static_cast<size_t>(D));
+  for_each_head(a.q, [&](int64_t b, int64_t n, int64_t h) {
+    const auto cos = rows.cos_at(b, n);
+    const auto sin = rows.sin_at(b, n);
+    if (path == Path::kOfficial)
+      ref::collinear_official_head_backward<float>(q.ptr(b, n, h), zeros.data(), dq_eff.ptr(b, n, h), zeros.data(), R,
+                                                   D, cos, sin, dq.ptr(b, n, h), sink.data(), scratch.data());
+    else
+      ref::collinear_query_head_backward<float>(kind, q.ptr(b, n, h), dq_eff.ptr(b, n, h), R, D, cos, sin,
+                                                dq.ptr(b, n, h));
+  });
+  for_each_head(a.t, [&](int64_t b, int64_t n, int64_t g) {
+    const auto cos = rows.cos_at(b, n);
+    const auto sin = rows.sin_at(b, n);
+    if (path == Path::kOfficial)
+      ref::collinear_official_head_backward<float>(zeros.data(), t.ptr(b, n, g), zeros.data(), dk_eff.ptr(b, n, g), R,
+                                                   D, cos, sin, sink.data(), dt.ptr(b, n, g), scratch.data());
+    else
+      ref::collinear_key_head_backward<float>(kind, t.ptr(b, n, g), dk_eff.ptr(b, n, g), R, D, cos, sin,
+                                              dt.ptr(b, n, g));
+  });
+  dq_copy.store();
+  dt_copy.store();
+}
+
+template <typename T>
+void backward_as(int kind, const CollinearBackward& a) {
+  const cpu::RopeTables tables{a.rows.cos.view<float, 3>(), a.rows.sin.view<float, 3>()};
+  const auto q = a.q.view<T, 4>(), t = a.t.view<T, 4>();
+  const auto dq_eff = a.dq_eff.view<T, 4>(), dk_eff = a.dk_eff.view<T, 4>();
+  const auto dq = a.dq.view<T, 4>(), dt = a.dt.view<T, 4>();
   over_rows(a.q, [&](int64_t r0, int64_t r1) {
     cpu::collinear_query_rows_backward(kind, tables, q, dq_eff, dq, r0, r1);
   });
   over_rows(a.t, [&](int64_t r0, int64_t r1) {
     cpu::collinear_key_rows_backward(kind, tables, t, dk_eff, dt, r0, r1);
   });
+}
+
+}  // namespace
+
+void collinear_fold(Context& context, const CollinearOptions& options, const CollinearFold& a) {
+  COCA_CHECK(a.t.rank() == 4, "[collinear] t has shape {}; expected [B, N, G, D]", a.t.shape.text());
+  const int64_t D = a.t.size(3);
+  check_even(D);
+  check_dtype("collinear", "t", a.t, kF32OrBF16);
+  check_heads("collinear", "t", a.t, a.t.shape);
+  check_dtype("collinear", "tbar", a.tbar, kF32OrBF16);
+  check_heads("collinear", "tbar", a.tbar, {a.t.size(0), a.t.size(1), a.t.size(2), D / 2});
+  COCA_CHECK(a.R >= 0 && a.R <= D && a.R % 2 == 0, "[collinear] rotary dims {} must be even and at most {}", a.R, D);
+  const Path path = choose_path(context, options, a.R, D);
+  if (path != Path::kCpu) return fold_ref(path, a);
+  with_float_type(a.t.dtype, [&](auto t_zero) {
+    with_float_type(a.tbar.dtype, [&](auto tbar_zero) {
+      const auto t = a.t.view<decltype(t_zero), 4>();
+      const auto tbar = a.tbar.view<decltype(tbar_zero), 4>();
+      over_rows(a.t, [&](int64_t r0, int64_t r1) { cpu::collinear_fold_rows(a.R, t, tbar, r0, r1); });
+    });
+  });
+}
+
+void collinear_query(Context& context, const CollinearOptions& options, const CollinearQuery& a) {
+  check_rows("collinear", a.rows, a.q);
+  check_dtype("collinear", "q", a.q, kF32OrBF16);
+  check_side("q_eff", a.q_eff, a.q.shape, a.q.dtype);
+  const int64_t D = a.q.size(3), R = 2 * a.rows.cos.size(2);
+  const int kind = static_cast<int>(options.kind);
+  check_even(D);
+  const Path path = choose_path(context, options, R, D);
+  if (path != Path::kCpu) return query_ref(path, kind, a);
+  const cpu::RopeTables tables{a.rows.cos.view<float, 3>(), a.rows.sin.view<float, 3>()};
+  with_float_type(a.q.dtype, [&](auto zero) {
+    const auto q = a.q.view<decltype(zero), 4>();
+    const auto q_eff = a.q_eff.view<decltype(zero), 4>();
+    over_rows(a.q, [&](int64_t r0, int64_t r1) { cpu::collinear_query_rows(kind, tables, q, q_eff, r0, r1); });
+  });
+}
+
+void collinear_key(Context& context, const CollinearOptions& options, const CollinearKey& a) {
+  COCA_CHECK(a.tbar.rank() == 4, "[collinear] tbar has shape {}; expected [B, S, G, D/2]", a.tbar.shape.text());
+  const int64_t D = 2 * a.tbar.size(3), R = 2 * a.rows.cos.size(2);
+  const int kind = static_cast<int>(options.kind);
+  check_dtype("collinear", "tbar", a.tbar, kF32OrBF16);
+  check_heads("collinear", "tbar", a.tbar, a.tbar.shape);
+  check_rows("collinear", a.rows, a.k_eff);
+  check_dtype("collinear", "k_eff", a.k_eff, kF32OrBF16);
+  check_heads("collinear", "k_eff", a.k_eff, {a.tbar.size(0), a.tbar.size(1), a.tbar.size(2), D});
+  const Path path = choose_path(context, options, R, D);
+  if (path != Path::kCpu) return key_ref(path, kind, a);
+  const cpu::RopeTables tables{a.rows.cos.view<float, 3>(), a.rows.sin.view<float, 3>()};
+  with_float_type(a.tbar.dtype, [&](auto tbar_zero) {
+    with_float_type(a.k_eff.dtype, [&](auto key_zero) {
+      const auto tbar = a.tbar.view<decltype(tbar_zero), 4>();
+      const auto k_eff = a.k_eff.view<decltype(key_zero), 4>();
+      over_rows(a.k_eff, [&](int64_t r0, int64_t r1) { cpu::collinear_key_rows(kind, tables, tbar, k_eff, r0, r1); });
+    });
+  });
+}
+
+void collinear_forward(Context& context, const CollinearOptions& options, const CollinearForward& a) {
+  check_pair(a.rows, a.q, a.t);
+  check_side("k_eff", a.k_eff, a.t.shape, a.t.dtype);
+  const int64_t D = a.q.size(3), R = 2 * a.rows.cos.size(2);
+  const int kind = static_cast<int>(options.kind);
+  collinear_query(context, options, {.rows = a.rows, .q = a.q, .q_eff = a.q_eff});
+  const Path path = choose_path(context, options, R, D);
+  if (path != Path::kCpu) return key_from_t_ref(path, kind, a);
+  const cpu::RopeTables tables{a.rows.cos.view<float, 3>(), a.rows.sin.view<float, 3>()};
+  with_float_type(a.t.dtype, [&](auto zero) {
+    const auto t = a.t.view<decltype(zero), 4>();
+    const auto k_eff = a.k_eff.view<decltype(zero), 4>();
+    over_rows(a.t, [&](int64_t r0, int64_t r1) { cpu::collinear_key_rows_from_t(kind, tables, t, k_eff, r0, r1); });
+  });
+}
+
+void collinear_backward(Context& context, const CollinearOptions& options, const CollinearBackward& a) {
+  check_pair(a.rows, a.q, a.t);
+  check_side("dq_eff", a.dq_eff, a.q.shape, a.q.dtype);
+  check_side("dk_eff", a.dk_eff, a.t.shape, a.q.dtype);
+  check_side("dq", a.dq, a.q.shape, a.q.dtype);
+  check_side("dt", a.dt, a.t.shape, a.q.dtype);
+  const int kind = static_cast<int>(options.kind);
+  const Path path = choose_path(context, options, 2 * a.rows.cos.size(2), a.q.size(3));
+  if (path != Path::kCpu) return backward_ref(path, kind, a);
+  with_float_type(a.q.dtype, [&](auto zero) { backward_as<decltype(zero)>(kind, a); });
 }
 
 }  // namespace coca::ops

@@ -10,6 +10,7 @@
 // D-R dims that do not rotate (pairs R + j, R + (D-R)/2 + j, angle zero), so every pair stays collinear.
 // kOfficial folds over the whole head (pairs j, j + D/2) and then rotates pairs (j, j + R/2), which is what the
 // official GPT-NeoX code does and what its checkpoints with rotary_pct < 1 need; slack only. Equal when R = D.
+// q, t, q_eff, k_eff and their gradients are all f32 or all bf16 (computed in f32, rounded once); tbar may be either.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -47,7 +48,7 @@ void collinear_backward(Context&, const CollinearOptions&, const CollinearBackwa
 struct CollinearFold {
   int64_t R = 0;      // rotary dims
   TensorRef t;        // [B, N, G, D]
-  MutTensorRef tbar;  // [B, N, G, D/2] written
+  MutTensorRef tbar;  // [B, N, G, D/2] written; f32 or bf16, whatever t is
 };
 struct CollinearQuery {
   RopeRows rows;
@@ -56,7 +57,7 @@ struct CollinearQuery {
 };
 struct CollinearKey {
   RopeRows rows;       // rows of the keys' positions
-  TensorRef tbar;      // [B, S, G, D/2]
+  TensorRef tbar;      // [B, S, G, D/2]; f32 or bf16, whatever k_eff is
   MutTensorRef k_eff;  // [B, S, G, D] written
 };
 void collinear_fold(Context&, const CollinearOptions&, const CollinearFold&);

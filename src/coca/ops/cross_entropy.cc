@@ -1,4 +1,5 @@
-// The fused loss calls the linear op for its three products; its scratch holds one chunk of logits.
+// The fused loss calls the linear op for its three products; its scratch holds one chunk of logits (and, in bf16, of
+// their gradients).
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/cross_entropy.h"
 
@@ -7,8 +8,10 @@
 
 #include "coca/base/parallel.h"
 #include "coca/kernels/cpu/cross_entropy.h"
+#include "coca/kernels/ref/cast.h"
 #include "coca/kernels/ref/cross_entropy.h"
 #include "coca/ops/check.h"
+#include "coca/ops/float_types.h"
 #include "coca/ops/impl.h"
 #include "coca/ops/linear.h"
 
@@ -53,18 +56,30 @@ void backward_rows(Context& context, TensorRef logits, const int32_t* targets, c
   });
 }
 
-// logits become dlogits in place.
-void fused_rows(Context& context, MutTensorRef logits, const int32_t* targets, float scale, float* nll) {
+// logits become dlogits: in place when they are fp32, else in bf16 beside them.
+template <typename T>
+void fused_rows_as(MutTensorRef logits, const int32_t* targets, float scale, float* nll, MutTensorRef dlogits) {
   const int64_t M = logits.size(0), V = logits.size(1);
   float* x = logits.as<float>();
+  T* dx = dlogits.as<T>();
+  parallel_blocks(M, grain_of(V), [&](int64_t m0, int64_t m1) {
+    cpu::cross_entropy_rows_fused(x + m0 * V, targets + m0, V, scale, nll + m0, dx + m0 * V, m1 - m0);
+  });
+}
+
+void fused_rows(Context& context, MutTensorRef logits, const int32_t* targets, float scale, float* nll,
+                MutTensorRef dlogits) {
   if (use_ref(context, kOp, "cpu")) {
+    const int64_t M = logits.size(0), V = logits.size(1);
+    float* x = logits.as<float>();
     std::vector<float> lse(static_cast<size_t>(M));
     ref::cross_entropy_forward<float>(M, V, x, targets, nll, lse.data());
-    return ref::cross_entropy_backward<float>(M, V, x, targets, lse.data(), scale, x);
+    ref::cross_entropy_backward<float>(M, V, x, targets, lse.data(), scale, x);
+    if (dlogits.dtype == DType::kBF16) ref::cast(M * V, x, dlogits.as<BF16>());
+    return;
   }
-  parallel_blocks(M, grain_of(V), [&](int64_t m0, int64_t m1) {
-    cpu::cross_entropy_rows_fused(x + m0 * V, targets + m0, V, scale, nll + m0, m1 - m0);
-  });
+  with_float_type(dlogits.dtype,
+                  [&](auto zero) { fused_rows_as<decltype(zero)>(logits, targets, scale, nll, dlogits); });
 }
 
 // 16 MiB of logits, but at least 128 rows: every chunk reads all of W (and dW), which must be worth it.
@@ -82,23 +97,35 @@ void check_lm_loss(const LmLoss& a) {
              a.w.shape.text(), a.x.size(1), a.w.size(1));
   COCA_CHECK(a.w.size(0) >= 1, "[{}] w {}: V must be at least 1", kLm, a.w.shape.text());
   COCA_CHECK(a.chunk_rows >= 0, "[{}] chunk_rows = {} must not be negative", kLm, a.chunk_rows);
-  check_packed(kLm, "x", a.x);
-  check_packed(kLm, "w", a.w);
+  check_packed(kLm, "x", a.x, kF32OrBF16);
+  check_packed(kLm, "w", a.w, a.w.shape, a.x.dtype);
   check_targets(kLm, a.targets, a.x.size(0), a.w.size(0));
   check_packed(kLm, "nll", a.nll, {a.x.size(0)});
 }
 
-// Calls body(first row, rows, logits of these rows) chunk by chunk. linear without db leaves the scratch
-// alone.
+enum class Sweep { kLoss, kLossAndGradient };
+
+struct Chunk {
+  int64_t row0, rows;
+  MutTensorRef logits;   // [rows, V] f32
+  MutTensorRef dlogits;  // [rows, V] room of x's type for the gradient: the logits themselves when that is f32
+};
+
+// Calls body(chunk) chunk by chunk.
 template <typename Body>
-void for_chunks(Context& context, const LmLoss& a, const Body& body) {
-  const int64_t M = a.x.size(0), V = a.w.size(0), chunk = choose_chunk(a);
-  const MutTensorRef logits = context.scratch_tensor({chunk, V});
+void for_chunks(Context& context, const LmLoss& a, Sweep sweep, const Body& body) {
+  const int64_t M = a.x.size(0), V = a.w.size(0), chunk = choose_chunk(a), numbers = chunk * V;
+  const bool beside = sweep == Sweep::kLossAndGradient && a.x.dtype == DType::kBF16;
+  const size_t logit_bytes = static_cast<size_t>(numbers) * sizeof(float);
+  const size_t bytes = logit_bytes + (beside ? static_cast<size_t>(numbers) * sizeof(BF16) : 0);
+  auto* scratch = static_cast<char*>(context.scratch(bytes, ScratchUser::kCaller));
+  const MutTensorRef logits(scratch, DType::kF32, {chunk, V});
+  const MutTensorRef dlogits = beside ? MutTensorRef(scratch + logit_bytes, DType::kBF16, {chunk, V}) : logits;
   for (int64_t m = 0; m < M; m += chunk) {
     const int64_t rows = std::min(chunk, M - m);
     const MutTensorRef part = logits.narrow(0, 0, rows);
     linear_forward(context, {.x = a.x.narrow(0, m, rows), .w = a.w, .y = part});
-    body(m, rows, part);
+    body(Chunk{m, rows, part, dlogits.narrow(0, 0, rows)});
   }
 }
 
@@ -123,23 +150,26 @@ void lm_loss_forward(Context& context, const LmLoss& a) {
   check_lm_loss(a);
   const int32_t* targets = a.targets.as<int32_t>();
   float* nll = a.nll.as<float>();
-  for_chunks(context, a, [&](int64_t m, int64_t, MutTensorRef logits) {
-    forward_rows(context, logits, targets + m, nll + m, nullptr);
+  for_chunks(context, a, Sweep::kLoss, [&](const Chunk& c) {
+    forward_rows(context, c.logits, targets + c.row0, nll + c.row0, nullptr);
   });
 }
 
 void lm_loss_forward_backward(Context& context, const LmLoss& a, const LmLossGrad& grad) {
   check_lm_loss(a);
-  check_packed("lm_loss", "dx", grad.dx, a.x.shape);
+  if (a.x.dtype == DType::kBF16)
+    check_packed("lm_loss", "dx", grad.dx, a.x.shape, kF32OrBF16);
+  else
+    check_packed("lm_loss", "dx", grad.dx, a.x.shape);
   if (!grad.dw.empty()) check_packed("lm_loss", "dw", grad.dw, a.w.shape);
   const int32_t* targets = a.targets.as<int32_t>();
   float* nll = a.nll.as<float>();
-  for_chunks(context, a, [&](int64_t m, int64_t rows, MutTensorRef logits) {
-    fused_rows(context, logits, targets + m, grad.scale, nll + m);
-    linear_backward(context, {.x = a.x.narrow(0, m, rows),
+  for_chunks(context, a, Sweep::kLossAndGradient, [&](const Chunk& c) {
+    fused_rows(context, c.logits, targets + c.row0, grad.scale, nll + c.row0, c.dlogits);
+    linear_backward(context, {.x = a.x.narrow(0, c.row0, c.rows),
                               .w = a.w,
-                              .dy = logits,
-                              .dx = grad.dx.narrow(0, m, rows),
+                              .dy = c.dlogits,
+                              .dx = grad.dx.narrow(0, c.row0, c.rows),
                               .dw = grad.dw});
   });
 }

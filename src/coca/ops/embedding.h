@@ -9,13 +9,13 @@ namespace coca::ops {
 
 struct EmbeddingForward {
   TensorRef ids;      // [M] i32, 0 <= id < V, else Error naming the first bad id and its place
-  TensorRef table;    // [V, C]
-  MutTensorRef y;     // [M, C] written
+  TensorRef table;    // [V, C] f32 or bf16
+  MutTensorRef y;     // [M, C] f32 written
 };
 struct EmbeddingBackward {
   TensorRef ids;        // [M] i32
-  TensorRef dy;         // [M, C]
-  MutTensorRef dtable;  // [V, C] accumulated (+=)
+  TensorRef dy;         // [M, C] f32
+  MutTensorRef dtable;  // [V, C] f32 accumulated (+=)
 };
 
 void embedding_forward(Context&, const EmbeddingForward&);

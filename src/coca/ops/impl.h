@@ -13,6 +13,8 @@
 
 namespace coca::ops {
 
+// The implementation of `op` that is forced, else the first of its list; throws when the forced name is not in it.
+std::string_view choose_impl(const Context&, std::string_view op);
 // True when `op` must run its reference; throws when a name outside {best, "ref"} is forced.
 bool use_ref(const Context&, std::string_view op, std::string_view best);
 

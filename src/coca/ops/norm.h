@@ -1,5 +1,6 @@
 // coca/ops/norm.h - LayerNorm (Ba et al. 2016) and RMSNorm (Zhang, Sennrich 2019) over the last dimension.
 // Math: docs/math/norm.md. Statistics in fp32 (accumulated blockwise), saved for the backward pass.
+// y and dy may be bf16 (rounded once); all else is f32.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -17,12 +18,13 @@ struct NormForward {
   TensorRef x;        // [M, C]
   TensorRef w;        // [C]
   TensorRef b;        // [C], or empty (RMSNorm has none)
-  MutTensorRef y;     // [M, C] written; may be x
+  MutTensorRef y;     // [M, C] f32 or bf16, written; may be x when f32
   MutTensorRef stat;  // [M, 2] f32 written: mean (0 for RMSNorm), reciprocal std or rms; empty: not wanted
 };
 struct NormBackward {
   NormKind kind = NormKind::kLayerNorm;
-  TensorRef x, w, stat, dy;  // as above
+  TensorRef x, w, stat;      // as above
+  TensorRef dy;              // [M, C] f32 or bf16
   MutTensorRef dx;           // [M, C] accumulated (+=): the residual path adds to the same gradient
   MutTensorRef dw;           // [C] accumulated (+=)
   MutTensorRef db;           // [C] accumulated (+=); empty: no bias

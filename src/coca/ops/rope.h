@@ -14,6 +14,7 @@ struct RopeRows {
 };
 
 // Pairs are (j, j + R/2); dims R..D-1 pass through. x and y may be strided views and may be the same tensor.
+// Both f32 or both bf16; the rotation is in f32, rounded once.
 struct RopeForward {
   RopeRows rows;
   TensorRef x;     // [B, N, H, D]

@@ -3,6 +3,7 @@
 #include "coca/report/child_process.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <spawn.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -54,6 +55,23 @@ struct FileActions {
   }
 };
 
+// The child handles signals as programs do by default, whatever this process blocks or ignores.
+struct DefaultSignals {
+  posix_spawnattr_t attributes;
+  DefaultSignals() {
+    sigset_t none, all;
+    sigemptyset(&none);
+    sigfillset(&all);
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setsigmask(&attributes, &none);
+    posix_spawnattr_setsigdefault(&attributes, &all);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
+  }
+  ~DefaultSignals() { posix_spawnattr_destroy(&attributes); }
+  DefaultSignals(const DefaultSignals&) = delete;
+  DefaultSignals& operator=(const DefaultSignals&) = delete;
+};
+
 // This process's environment with numbers and text fixed to the C locale in UTF-8.
 std::vector<std::string> child_environment() {
   std::vector<std::string> kept;
@@ -88,9 +106,10 @@ ProcessResult run_process(const std::vector<std::string>& arguments, std::string
   actions.connect(in, STDIN_FILENO);
   actions.connect(out, STDOUT_FILENO);
   actions.connect(err, STDERR_FILENO);
+  const DefaultSignals signals;
   std::vector<std::string> argument_copies = arguments, environment = child_environment();
   pid_t child = 0;
-  const int error = posix_spawnp(&child, arguments[0].c_str(), &actions.actions, nullptr,
+  const int error = posix_spawnp(&child, arguments[0].c_str(), &actions.actions, &signals.attributes,
                                  pointers(argument_copies).data(), pointers(environment).data());
   COCA_CHECK_AS(kIo, error == 0, "could not start {}: {}", arguments[0], std::strerror(error));
 

@@ -19,13 +19,14 @@ Context::Context() {
   }
 }
 
-void* Context::scratch(size_t bytes) {
-  if (bytes > scratch_bytes_ || !scratch_) {
-    scratch_.reset();
-    scratch_ = allocate_aligned(bytes);
-    scratch_bytes_ = bytes;
+void* Context::scratch(size_t bytes, ScratchUser user) {
+  Scratch& scratch = scratch_[static_cast<size_t>(user)];
+  if (bytes > scratch.bytes || !scratch.buffer) {
+    scratch.buffer.reset();
+    scratch.buffer = allocate_aligned(bytes);
+    scratch.bytes = bytes;
   }
-  return scratch_.get();
+  return scratch.buffer.get();
 }
 
 MutTensorRef Context::scratch_tensor(const Dims& shape, DType dtype) {

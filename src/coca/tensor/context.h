@@ -3,6 +3,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <functional>
 #include <map>
 #include <string>
@@ -15,12 +17,15 @@ namespace coca {
 // Receives every named intermediate ("layer.3.attn.o"); for verification and the hunt for NaNs.
 using TraceHook = std::function<void(std::string_view name, TensorRef value)>;
 
+// Whose scratch: that of an op, which the next op overwrites, or that of an op which calls other ops meanwhile.
+enum class ScratchUser : uint8_t { kOp, kCaller };
+
 class Context {
  public:
   Context();  // reads COCA_FORCE_IMPL ("attention:ref,linear:ref") once
 
-  // Scratch of at least `bytes`, 64-byte aligned, contents unspecified; valid until the next call of scratch().
-  void* scratch(size_t bytes);
+  // Scratch of at least `bytes`, 64-byte aligned, contents unspecified; valid until the next call for the same user.
+  void* scratch(size_t bytes, ScratchUser user = ScratchUser::kOp);
   MutTensorRef scratch_tensor(const Dims& shape, DType dtype = DType::kF32);
 
   // Implementation forced for an op ("ref", "cpu", ...), or "" when the op may choose.
@@ -34,8 +39,11 @@ class Context {
   }
 
  private:
-  AlignedBuffer scratch_;
-  size_t scratch_bytes_ = 0;
+  struct Scratch {
+    AlignedBuffer buffer;
+    size_t bytes = 0;
+  };
+  std::array<Scratch, 2> scratch_;  // by ScratchUser
   std::map<std::string, std::string, std::less<>> forced_;
   TraceHook trace_;
 };

@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "coca/base/dtype.h"
+
 namespace coca::cpu {
 
 // The scalars of one step, ready to use: the bias corrections are folded into step_size and root_scale.
@@ -17,7 +19,8 @@ struct AdamWFactors {
   float root_scale = 1.0f;  // 1 / sqrt(1 - beta2^step)
   float eps = 1e-8f;
 };
-void adamw_update(const AdamWFactors&, const float* grad, float* param, float* m, float* v,
+// copy, when not null, is written with the updated parameters, rounded.
+void adamw_update(const AdamWFactors&, const float* grad, float* param, float* m, float* v, BF16* copy,
                   int64_t n) noexcept;
 
 double sum_of_squares_block(const float* x, int64_t n) noexcept;

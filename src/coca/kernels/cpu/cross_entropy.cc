@@ -9,6 +9,7 @@
 #define HWY_TARGET_INCLUDE "coca/kernels/cpu/cross_entropy.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 
+#include "coca/kernels/cpu/bf16-inl.h"
 #include "coca/kernels/cpu/math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -65,14 +66,16 @@ void loss_grad_block(const LossRows& a, const float* lse, float scale, float* dl
   }
 }
 
-void loss_fused_block(float* logits, const int32_t* targets, int64_t V, float scale, float* nll,
+template <typename T>
+void loss_fused_block(float* logits, const int32_t* targets, int64_t V, float scale, float* nll, T* dlogits,
                       int64_t rows) {
   for (int64_t m = 0; m < rows; ++m) {
     float* x = logits + m * V;
+    T* dx = dlogits + m * V;
     const int32_t target = targets[m];
     nll[m] = 0.0f;
     if (target < 0) {
-      std::fill_n(x, V, 0.0f);
+      std::fill_n(dx, V, static_cast<T>(0.0f));
       continue;
     }
     const float top = row_max(x, V), gap = top - x[target];
@@ -82,12 +85,16 @@ void loss_fused_block(float* logits, const int32_t* targets, int64_t V, float sc
       return e;
     });
     nll[m] = std::log(sum) + gap;
-    const float factor = scale / sum;
+    const float factor = scale / sum, at_target = x[target] * factor - scale;
     for_lanes(V, [&](auto d, int64_t i)
-                     HWY_ATTR { hn::StoreU(hn::Mul(hn::LoadU(d, x + i), hn::Set(d, factor)), d, x + i); });
-    x[target] -= scale;
+                     HWY_ATTR { store_f32(hn::Mul(hn::LoadU(d, x + i), hn::Set(d, factor)), d, dx + i); });
+    dx[target] = static_cast<T>(at_target);
   }
 }
+
+// One name per element type, for the dispatch tables.
+constexpr auto& loss_fused_f32 = loss_fused_block<float>;
+constexpr auto& loss_fused_bf16 = loss_fused_block<BF16>;
 
 }  // namespace coca::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -97,7 +104,8 @@ namespace coca::cpu {
 
 HWY_EXPORT(loss_block);
 HWY_EXPORT(loss_grad_block);
-HWY_EXPORT(loss_fused_block);
+HWY_EXPORT(loss_fused_f32);
+HWY_EXPORT(loss_fused_bf16);
 
 void cross_entropy_rows(const LossRows& a, float* nll, float* lse, int64_t rows) noexcept {
   HWY_DYNAMIC_DISPATCH(loss_block)(a, nll, lse, rows);
@@ -106,9 +114,13 @@ void cross_entropy_rows_backward(const LossRows& a, const float* lse, float scal
                                  int64_t rows) noexcept {
   HWY_DYNAMIC_DISPATCH(loss_grad_block)(a, lse, scale, dlogits, rows);
 }
-void cross_entropy_rows_fused(float* logits, const int32_t* targets, int64_t V, float scale, float* nll,
+void cross_entropy_rows_fused(float* logits, const int32_t* targets, int64_t V, float scale, float* nll, float* dlogits,
                               int64_t rows) noexcept {
-  HWY_DYNAMIC_DISPATCH(loss_fused_block)(logits, targets, V, scale, nll, rows);
+  HWY_DYNAMIC_DISPATCH(loss_fused_f32)(logits, targets, V, scale, nll, dlogits, rows);
+}
+void cross_entropy_rows_fused(float* logits, const int32_t* targets, int64_t V, float scale, float* nll, BF16* dlogits,
+                              int64_t rows) noexcept {
+  HWY_DYNAMIC_DISPATCH(loss_fused_bf16)(logits, targets, V, scale, nll, dlogits, rows);
 }
 
 }  // namespace coca::cpu

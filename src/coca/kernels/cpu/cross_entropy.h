@@ -5,6 +5,8 @@
 
 #include <cstdint>
 
+#include "coca/base/dtype.h"
+
 namespace coca::cpu {
 
 struct LossRows {
@@ -20,8 +22,11 @@ void cross_entropy_rows(const LossRows&, float* nll, float* lse, int64_t rows) n
 void cross_entropy_rows_backward(const LossRows&, const float* lse, float scale, float* dlogits,
                                  int64_t rows) noexcept;
 
-// Both at once, in place: `logits` becomes dlogits. One exp a logit.
-void cross_entropy_rows_fused(float* logits, const int32_t* targets, int64_t V, float scale, float* nll,
+// Both at once, one exp a logit. dlogits is `logits` itself, or a bf16 array beside it (rounded once; the logits are
+// then overwritten with scratch).
+void cross_entropy_rows_fused(float* logits, const int32_t* targets, int64_t V, float scale, float* nll, float* dlogits,
+                              int64_t rows) noexcept;
+void cross_entropy_rows_fused(float* logits, const int32_t* targets, int64_t V, float scale, float* nll, BF16* dlogits,
                               int64_t rows) noexcept;
 
 }  // namespace coca::cpu

@@ -8,6 +8,7 @@
 #define HWY_TARGET_INCLUDE "coca/kernels/cpu/norm.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 
+#include "coca/kernels/cpu/bf16-inl.h"
 #include "coca/kernels/cpu/math-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -21,11 +22,12 @@ HWY_INLINE float centred_squares(const float* x, int64_t C, float mean) {
   });
 }
 
-void norm_forward_block(const NormRows& a, int64_t rows) {
+template <typename Y>
+void norm_forward_block(const NormRows<Y>& a, int64_t rows) {
   const float inv_C = 1.0f / static_cast<float>(a.C);
   for (int64_t m = 0; m < rows; ++m) {
     const float* x = a.x + m * a.C;
-    float* y = a.y + m * a.C;
+    Y* y = a.y + m * a.C;
     float mean = 0.0f;
     if (a.kind == Norm::kLayer)
       mean = inv_C * sum_of(a.C, [&](auto d, int64_t i) HWY_ATTR { return hn::LoadU(d, x + i); });
@@ -33,7 +35,7 @@ void norm_forward_block(const NormRows& a, int64_t rows) {
     for_lanes(a.C, [&](auto d, int64_t i) HWY_ATTR {
       const auto xhat = hn::Mul(hn::Sub(hn::LoadU(d, x + i), hn::Set(d, mean)), hn::Set(d, r));
       const auto bias = a.b ? hn::LoadU(d, a.b + i) : hn::Zero(d);
-      hn::StoreU(hn::MulAdd(xhat, hn::LoadU(d, a.w + i), bias), d, y + i);
+      store_f32(hn::MulAdd(xhat, hn::LoadU(d, a.w + i), bias), d, y + i);
     });
     if (a.stat) a.stat[2 * m] = mean, a.stat[2 * m + 1] = r;
   }
@@ -43,7 +45,8 @@ void norm_forward_block(const NormRows& a, int64_t rows) {
 struct NormSums {
   float g, gx;
 };
-HWY_INLINE NormSums norm_sums(const NormRowsBackward& a, const float* x, const float* dy, float mean,
+template <typename DY>
+HWY_INLINE NormSums norm_sums(const NormRowsBackward<DY>& a, const float* x, const DY* dy, float mean,
                               float r) {
   const hn::ScalableTag<float> d;
   auto sum_g = hn::Zero(d), sum_gx = hn::Zero(d);
@@ -51,7 +54,7 @@ HWY_INLINE NormSums norm_sums(const NormRowsBackward& a, const float* x, const f
   auto rest_g = hn::Zero(d1), rest_gx = hn::Zero(d1);
   const auto step = [&](auto tag, int64_t i, auto& sg, auto& sgx) HWY_ATTR {
     const auto xhat = hn::Mul(hn::Sub(hn::LoadU(tag, x + i), hn::Set(tag, mean)), hn::Set(tag, r));
-    const auto dyi = hn::LoadU(tag, dy + i), g = hn::Mul(dyi, hn::LoadU(tag, a.w + i));
+    const auto dyi = load_f32(tag, dy + i), g = hn::Mul(dyi, hn::LoadU(tag, a.w + i));
     sg = hn::Add(sg, g);
     sgx = hn::MulAdd(g, xhat, sgx);
     hn::StoreU(hn::MulAdd(dyi, xhat, hn::LoadU(tag, a.dw + i)), tag, a.dw + i);
@@ -67,22 +70,30 @@ HWY_INLINE NormSums norm_sums(const NormRowsBackward& a, const float* x, const f
 
 // y = xhat w + b, xhat = (x - mean) r:  dx += r (g - mean(g) - xhat mean(g xhat)), without mean(g) for
 // RMSNorm.
-void norm_backward_block(const NormRowsBackward& a, int64_t rows) {
+template <typename DY>
+void norm_backward_block(const NormRowsBackward<DY>& a, int64_t rows) {
   const float inv_C = 1.0f / static_cast<float>(a.C);
   for (int64_t m = 0; m < rows; ++m) {
-    const float *x = a.x + m * a.C, *dy = a.dy + m * a.C;
+    const float* x = a.x + m * a.C;
+    const DY* dy = a.dy + m * a.C;
     float* dx = a.dx + m * a.C;
     const float mean = a.stat[2 * m], r = a.stat[2 * m + 1];
     const NormSums sums = norm_sums(a, x, dy, mean, r);
     const float mean_g = a.kind == Norm::kLayer ? inv_C * sums.g : 0.0f, mean_gx = inv_C * sums.gx;
     for_lanes(a.C, [&](auto d, int64_t i) HWY_ATTR {
       const auto xhat = hn::Mul(hn::Sub(hn::LoadU(d, x + i), hn::Set(d, mean)), hn::Set(d, r));
-      const auto g = hn::MulSub(hn::LoadU(d, dy + i), hn::LoadU(d, a.w + i), hn::Set(d, mean_g));
+      const auto g = hn::MulSub(load_f32(d, dy + i), hn::LoadU(d, a.w + i), hn::Set(d, mean_g));
       const auto inner = hn::NegMulAdd(xhat, hn::Set(d, mean_gx), g);
       hn::StoreU(hn::MulAdd(inner, hn::Set(d, r), hn::LoadU(d, dx + i)), d, dx + i);
     });
   }
 }
+
+// One name per element type, for the dispatch tables.
+constexpr auto& norm_forward_f32 = norm_forward_block<float>;
+constexpr auto& norm_forward_bf16 = norm_forward_block<BF16>;
+constexpr auto& norm_backward_f32 = norm_backward_block<float>;
+constexpr auto& norm_backward_bf16 = norm_backward_block<BF16>;
 
 }  // namespace coca::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -90,14 +101,22 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace coca::cpu {
 
-HWY_EXPORT(norm_forward_block);
-HWY_EXPORT(norm_backward_block);
+HWY_EXPORT(norm_forward_f32);
+HWY_EXPORT(norm_forward_bf16);
+HWY_EXPORT(norm_backward_f32);
+HWY_EXPORT(norm_backward_bf16);
 
-void norm_rows(const NormRows& a, int64_t rows) noexcept {
-  HWY_DYNAMIC_DISPATCH(norm_forward_block)(a, rows);
+void norm_rows(const NormRows<float>& a, int64_t rows) noexcept {
+  HWY_DYNAMIC_DISPATCH(norm_forward_f32)(a, rows);
 }
-void norm_rows_backward(const NormRowsBackward& a, int64_t rows) noexcept {
-  HWY_DYNAMIC_DISPATCH(norm_backward_block)(a, rows);
+void norm_rows(const NormRows<BF16>& a, int64_t rows) noexcept {
+  HWY_DYNAMIC_DISPATCH(norm_forward_bf16)(a, rows);
+}
+void norm_rows_backward(const NormRowsBackward<float>& a, int64_t rows) noexcept {
+  HWY_DYNAMIC_DISPATCH(norm_backward_f32)(a, rows);
+}
+void norm_rows_backward(const NormRowsBackward<BF16>& a, int64_t rows) noexcept {
+  HWY_DYNAMIC_DISPATCH(norm_backward_bf16)(a, rows);
 }
 
 }  // namespace coca::cpu

@@ -1,0 +1,56 @@
+// coca/kernels/cpu/bf16-inl.h - loads and stores of float or bf16 elements as float vectors, for any float tag.
+// Bits are as coca::BF16's on every target: to nearest even, NaN stays NaN (quiet), denormals kept. Hence integer
+// arithmetic: Highway's DemoteTo for bf16 truncates, and the CPU's own instruction flushes denormals.
+// Per-target header: included inside foreach_target.
+// SPDX-License-Identifier: Apache-2.0
+#if defined(COCA_KERNELS_CPU_BF16_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef COCA_KERNELS_CPU_BF16_INL_H_
+#undef COCA_KERNELS_CPU_BF16_INL_H_
+#else
+#define COCA_KERNELS_CPU_BF16_INL_H_
+#endif
+
+#include <cstdint>
+
+#include "coca/base/dtype.h"
+#include "hwy/highway.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace coca::cpu::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+
+// Lanes(d) elements from p, which needs no alignment.
+template <class D>
+HWY_INLINE hn::Vec<D> load_f32(D d, const float* p) {
+  return hn::LoadU(d, p);
+}
+template <class D>
+HWY_INLINE hn::Vec<D> load_f32(D d, const BF16* p) {
+  const hn::Rebind<uint16_t, D> du16;
+  const hn::RebindToUnsigned<D> du;
+  return hn::BitCast(d, hn::ShiftLeft<16>(hn::PromoteTo(du, hn::LoadU(du16, &p->bits))));
+}
+
+// Writes Lanes(d) elements at p, each rounded once.
+template <class V, class D>
+HWY_INLINE void store_f32(V v, D d, float* p) {
+  hn::StoreU(v, d, p);
+}
+template <class V, class D>
+HWY_INLINE void store_f32(V v, D /* d */, BF16* p) {
+  const hn::Rebind<uint16_t, D> du16;
+  const hn::RebindToUnsigned<D> du;
+  const hn::RebindToSigned<D> di;
+  const auto u = hn::BitCast(du, v), high = hn::ShiftRight<16>(u);
+  const auto odd = hn::And(high, hn::Set(du, 1));
+  const auto near = hn::ShiftRight<16>(hn::Add(u, hn::Add(odd, hn::Set(du, 0x7fff))));
+  const auto quiet = hn::Or(high, hn::Set(du, 0x40));
+  const auto bits = hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(v)), quiet, near);
+  hn::StoreU(hn::DemoteTo(du16, hn::BitCast(di, bits)), du16, &p->bits);
+}
+
+}  // namespace coca::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard

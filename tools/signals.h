@@ -1,0 +1,11 @@
+// Ctrl-C and SIGTERM: the first asks politely (long work saves and leaves), the second ends the program at once.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+namespace coca::tools {
+
+// Blocks both signals in every thread started from here on and waits for them on a thread of its own: no handler
+// ever runs on a thread that computes (docs/decisions/007). Call it first in main.
+void watch_signals();
+
+}  // namespace coca::tools
