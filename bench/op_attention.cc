@@ -66,7 +66,8 @@ void BM_Layer(benchmark::State& state, Positions kind) {
   fill(q, 1), fill(t, 2), fill(v, 3), fill(d_o, 4);
   Tensor cos({1, N, D / 2}), sin({1, N, D / 2});
   for (int64_t i = 0; i < N * D / 2; ++i) {
-    const double angle = static_cast<double>(i / (D / 2)) * std::pow(10000.0, -2.0 * static_cast<double>(i % (D / 2)) / static_cast<double>(D));
+    const auto position = static_cast<double>(i / (D / 2)), pair = static_cast<double>(i % (D / 2));
+    const double angle = position * std::pow(10000.0, -2.0 * pair / static_cast<double>(D));
     cos.values<float>()[static_cast<size_t>(i)] = static_cast<float>(std::cos(angle));
     sin.values<float>()[static_cast<size_t>(i)] = static_cast<float>(std::sin(angle));
   }
@@ -82,8 +83,8 @@ void BM_Layer(benchmark::State& state, Positions kind) {
       coca::ops::collinear_forward(context, options, {.rows = rows, .q = q, .t = t, .q_eff = q_eff, .k_eff = k_eff});
     }
     coca::ops::attention_forward(context, {}, {.q = q_eff, .k = k_eff, .v = v, .o = o, .lse = lse});
-    coca::ops::attention_backward(context, {}, {.q = q_eff, .k = k_eff, .v = v, .o = o, .lse = lse, .d_o = d_o, .dq = dq,
-                                                .dk = dt, .dv = dv});
+    coca::ops::attention_backward(context, {}, {.q = q_eff, .k = k_eff, .v = v, .o = o, .lse = lse, .d_o = d_o,
+                                                .dq = dq, .dk = dt, .dv = dv});
     if (kind == Positions::kRope) {
       coca::ops::rope_backward(context, {.rows = rows, .dy = dq, .dx = dq});
       coca::ops::rope_backward(context, {.rows = rows, .dy = dt, .dx = dt});

@@ -1,5 +1,5 @@
-// coca bench attention|train|eval|decode: what this machine reaches. The measurements are coca/bench; bench/README.md
-// says what each shows.
+// coca bench attention|train|eval|decode: what this machine reaches. The measurements are coca/bench;
+// bench/README.md says what each shows.
 // SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
 #include "coca/bench/attention.h"
@@ -39,7 +39,8 @@ Measured measured(report::Table table, const std::vector<Result>& results, std::
   return m;
 }
 
-constexpr const char* kSpreadNote = "+-: half the distance between the quartiles of the rounds, as a share of their median";
+constexpr const char* kSpreadNote =
+    "+-: half the distance between the quartiles of the rounds, as a share of their median";
 constexpr const char* kRateNote = "matrix rate: a product of 2048 x 2048 x 2048 in the same rounds";
 
 std::string rate_note(double matrix_gflops) {
@@ -67,12 +68,14 @@ Measured run_eval(Context& cx, const bench::EvalOptions& o, bench::ProgressCount
 Measured run_decode(Context& cx, const bench::DecodeOptions& o, bench::ProgressCounter progress) {
   const auto results = bench_decode(cx, o, std::move(progress));
   return measured(decode_table(o, results), results,
-                  {fmt::format("memory rate: reading 256 MiB in the same rounds, last at {} GB/s; GB/s counts the weights and the cache once",
+                  {fmt::format("memory rate: reading 256 MiB in the same rounds, last at {} GB/s; GB/s "
+                               "counts the weights and the cache once",
                                report::format_number(results.back().memory_gbytes_per_second))});
 }
 
 template <class Options>
-int run(const char* name, BenchFlags<Options>& flags, Measured (*measure)(Context&, const Options&, bench::ProgressCounter)) {
+int run(const char* name, BenchFlags<Options>& flags,
+        Measured (*measure)(Context&, const Options&, bench::ProgressCounter)) {
   check_output_folders({flags.output.json, flags.output.csv});
   std::optional<report::Progress> progress;
   const auto show = [&](int64_t done, int64_t total, std::string_view what) {
@@ -115,27 +118,31 @@ void add_one(CLI::App& bench_app, Action* action, const char* name, const char* 
 }  // namespace
 
 void add_bench(CLI::App& root, Action* action) {
-  CLI::App* app = root.add_subcommand("bench", "Measure this machine: attention, training, evaluation, decoding");
+  CLI::App* app =
+      root.add_subcommand("bench", "Measure this machine: attention, training, evaluation, decoding");
   app->require_subcommand(1);
   add_one(*app, action, "attention", "Attention with its prologue, forward and backward, by length",
-          "Times rotation or CoCA's prologue together with attention. GFLOP/s counts the products under the causal mask (4 D per\n"
+          "Times rotation or CoCA's prologue together with attention. GFLOP/s counts the products under the "
+          "causal mask (4 D per\n"
           "visible pair forward, 10 D backward). A small case is compared with the plain loops first.\n\n"
           "Examples:\n"
           "  coca bench attention --kind coca-slack --against rope --lengths 2048,8192\n"
           "  coca bench attention --kind einsum,einsum-3d --against coca-slack --lengths 256,512,1024",
           run_attention);
   add_one(*app, action, "train", "Optimizer steps of a random model",
-          "One step is forward, backward and AdamW on random tokens. GFLOP/s counts matrix products, three times the forward ones.\n\n"
+          "One step is forward, backward and AdamW on random tokens. GFLOP/s counts matrix products, three "
+          "times the forward ones.\n\n"
           "Examples:\n"
           "  coca bench train --preset 10m --kind coca-slack --against rope\n"
           "  coca bench train --preset 100m --length 2048 --batch 1 --json train.json",
           run_train);
-  add_one(*app, action, "eval", "One long window of a random model: speed and peak memory by length",
-          "Runs what `coca eval ppl` runs for one window. Peak memory is the process's while that length ran.\n\n"
-          "Examples:\n"
-          "  coca bench eval --preset 10m --lengths 4096,16384,65536\n"
-          "  coca bench eval --preset 350m --lengths 32768 --repeats 1",
-          run_eval);
+  add_one(
+      *app, action, "eval", "One long window of a random model: speed and peak memory by length",
+      "Runs what `coca eval ppl` runs for one window. Peak memory is the process's while that length ran.\n\n"
+      "Examples:\n"
+      "  coca bench eval --preset 10m --lengths 4096,16384,65536\n"
+      "  coca bench eval --preset 350m --lengths 32768 --repeats 1",
+      run_eval);
   add_one(*app, action, "decode", "Tokens one by one from a cache of a given length",
           "Fills the cache with random tokens, then times single tokens, their logits included.\n\n"
           "Examples:\n"

@@ -22,8 +22,8 @@ struct OutputFlags {
 // Asked before the work is done: an answer hours later would be lost.
 void check_output_folders(const std::vector<std::string>& files);
 
-// The whole as JSON; the list of flat objects under `results` as a table for programs: one row per result, one column per
-// key, numbers in full.
+// The whole as JSON; the list of flat objects under `results` as a table for programs: one row per result,
+// one column per key, numbers in full.
 void write_outputs(const OutputFlags&, const nlohmann::ordered_json& json, const char* results);
 
 }  // namespace coca::tools

@@ -1,4 +1,5 @@
-// Every benchmark at tiny sizes: the rows it promises, its counts, and the errors of options that make no sense. No times.
+// Every benchmark at tiny sizes: the rows it promises, its counts, and the errors of options that make no
+// sense. No times.
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -34,12 +35,18 @@ std::string error_of(const Call& call) {
 }
 
 TEST(BenchAttention, EveryKindAndPass) {
-  AttentionOptions o{.kind = {}, .against = AttentionForm::kRope, .lengths = {20, 9}, .heads = 4, .kv_heads = 2, .head_dim = 8};
+  AttentionOptions o{.kind = {},
+                     .against = AttentionForm::kRope,
+                     .lengths = {20, 9},
+                     .heads = 4,
+                     .kv_heads = 2,
+                     .head_dim = 8};
   for (const auto& entry : EnumTraits<AttentionForm>::names()) o.kind.push_back(entry.value);
   o.repeat = kQuick;
   Context cx;
   int64_t done = 0, total = 0;
-  const AttentionReport report = bench_attention(cx, o, {.sink = [&](int64_t d, int64_t t, std::string_view) { done = d, total = t; }});
+  const AttentionReport report =
+      bench_attention(cx, o, {.sink = [&](int64_t d, int64_t t, std::string_view) { done = d, total = t; }});
   ASSERT_EQ(report.results.size(), 2 * 3 * o.kind.size());
   EXPECT_EQ(done, total);
   EXPECT_THAT(report.notes, testing::IsEmpty());
@@ -58,11 +65,18 @@ TEST(BenchAttention, EveryKindAndPass) {
 }
 
 TEST(BenchAttention, AnEinsumThatDoesNotFitIsLeftOut) {
-  AttentionOptions o{.kind = {AttentionForm::kEinsum3d, AttentionForm::kCocaSlack}, .against = AttentionForm::kEinsum3d,
-                     .pass = Pass::kForward, .lengths = {64}, .heads = 1, .head_dim = 2, .memory_cap = 1e-6, .repeat = kQuick};
+  AttentionOptions o{.kind = {AttentionForm::kEinsum3d, AttentionForm::kCocaSlack},
+                     .against = AttentionForm::kEinsum3d,
+                     .pass = Pass::kForward,
+                     .lengths = {64},
+                     .heads = 1,
+                     .head_dim = 2,
+                     .memory_cap = 1e-6,
+                     .repeat = kQuick};
   Context cx;
   int64_t done = 0, total = 0;
-  const AttentionReport report = bench_attention(cx, o, {.sink = [&](int64_t d, int64_t t, std::string_view) { done = d, total = t; }});
+  const AttentionReport report =
+      bench_attention(cx, o, {.sink = [&](int64_t d, int64_t t, std::string_view) { done = d, total = t; }});
   EXPECT_EQ(done, total);
   ASSERT_EQ(report.results.size(), 1u);
   EXPECT_FALSE(report.results[0].ratio);
@@ -82,8 +96,12 @@ TEST(BenchAttention, BadOptionsAreNamed) {
 }
 
 TEST(BenchTrain, EveryKind) {
-  TrainOptions o{.kind = {AttentionKind::kCocaSlack, AttentionKind::kAlibi}, .against = AttentionKind::kRope, .shape = kTiny,
-                 .length = 12, .batch = 3, .repeat = kQuick};
+  TrainOptions o{.kind = {AttentionKind::kCocaSlack, AttentionKind::kAlibi},
+                 .against = AttentionKind::kRope,
+                 .shape = kTiny,
+                 .length = 12,
+                 .batch = 3,
+                 .repeat = kQuick};
   Context cx;
   const std::vector<TrainResult> results = bench_train(cx, o, {});
   ASSERT_EQ(results.size(), 3u);
@@ -113,12 +131,14 @@ TEST(BenchTrain, TheExportedModelGivesTheExportedNumbers) {
   ASSERT_EQ(check.at("logits").shape, (Dims{2, 12, 31}));
   model::ParamStore grads(m.spec);
   model::TrainingDecoder decoder(m.spec, 2, 12);
-  const TensorRef nll = decoder.forward_backward(cx, m.params->weights(), ids, check.at("targets").ref(), 1, grads.tensors());
+  const TensorRef nll =
+      decoder.forward_backward(cx, m.params->weights(), ids, check.at("targets").ref(), 1, grads.tensors());
   for (int64_t i = 0; i < 24; ++i) EXPECT_EQ(nll.as<float>()[i], check.at("nll").ref().as<float>()[i]);
   for (const model::ParamInfo& info : grads.infos()) {
     const io::StoredTensor& stored = check.at("grad." + info.name);
     ASSERT_EQ(stored.shape, info.shape);
-    for (int64_t i = 0; i < info.shape.product(); ++i) ASSERT_EQ(stored.ref().as<float>()[i], grads.at(info).as<float>()[i]) << info.name;
+    for (int64_t i = 0; i < info.shape.product(); ++i)
+      ASSERT_EQ(stored.ref().as<float>()[i], grads.at(info).as<float>()[i]) << info.name;
   }
 }
 
@@ -139,7 +159,12 @@ TEST(BenchEval, SpeedAndMemoryByLength) {
 }
 
 TEST(BenchDecode, SpeedAndCacheByLength) {
-  DecodeOptions o{.against = AttentionKind::kRope, .lengths = {20, 5, 20}, .batch = 2, .tokens = 3, .prefill = 4, .shape = kTiny,
+  DecodeOptions o{.against = AttentionKind::kRope,
+                  .lengths = {20, 5, 20},
+                  .batch = 2,
+                  .tokens = 3,
+                  .prefill = 4,
+                  .shape = kTiny,
                   .repeat = kQuick};
   Context cx;
   int64_t done = 0, total = 0;
@@ -149,15 +174,16 @@ TEST(BenchDecode, SpeedAndCacheByLength) {
   ASSERT_EQ(results.size(), 4u);  // ascending, each length once
   EXPECT_EQ(results[0].length, 5);
   EXPECT_EQ(results[2].length, 20);
-  EXPECT_EQ(results[0].cache_bytes_per_token, 2 * 16 * 4);          // keys and values of 16 numbers
-  EXPECT_EQ(results[1].cache_bytes_per_token, (16 + 8) * 4);        // t folded
+  EXPECT_EQ(results[0].cache_bytes_per_token, 2 * 16 * 4);    // keys and values of 16 numbers
+  EXPECT_EQ(results[1].cache_bytes_per_token, (16 + 8) * 4);  // t folded
   for (const DecodeResult& r : results) {
     EXPECT_NEAR(r.tokens_per_second * r.seconds.median, 2, 1e-6);
     EXPECT_GT(r.memory_gbytes_per_second, 0);
     EXPECT_GT(r.prefill_tokens_per_second, 0);
   }
   const double bytes = results[2].gbytes_per_second * results[2].seconds.median * 1e9;
-  const auto weights = static_cast<double>(results[2].parameters - 31 * 16);  // of the embedding one row is read
+  const auto weights =
+      static_cast<double>(results[2].parameters - 31 * 16);  // of the embedding one row is read
   EXPECT_NEAR(bytes, 4 * weights + 2 * 20 * 2 * 16 * 4, 1e-3);
   EXPECT_EQ(decode_table(o, results).rows.size(), 4u);
   EXPECT_THAT(error_of([&] { bench_decode(cx, {.tokens = 0}, {}); }), HasSubstr("tokens 0"));
@@ -168,11 +194,17 @@ TEST(BenchShapes, PresetsAndSizes) {
   for (const auto& preset : EnumTraits<Preset>::names())
     sizes.insert(model::parameter_count(make_spec({.preset = preset.value}, AttentionKind::kRope, 128)));
   EXPECT_EQ(sizes, (std::set<int64_t>{862'976, 10'038'400, 97'638'912, 508'880'896}));
-  EXPECT_THAT(error_of([] { make_spec({.layers = -1}, AttentionKind::kRope, 8); }), HasSubstr("layers is -1"));
-  EXPECT_THAT(error_of([] { make_spec({.width = 33}, AttentionKind::kRope, 8); }), HasSubstr("multiple of heads"));
-  const model::ModelSpec llama = make_spec({.architecture = model::Architecture::kLlama, .kv_heads = 5}, AttentionKind::kCocaSlack, 8);
+  EXPECT_THAT(error_of([] { make_spec({.layers = -1}, AttentionKind::kRope, 8); }),
+              HasSubstr("layers is -1"));
+  EXPECT_THAT(error_of([] { make_spec({.width = 33}, AttentionKind::kRope, 8); }),
+              HasSubstr("multiple of heads"));
+  const model::ModelSpec llama =
+      make_spec({.architecture = model::Architecture::kLlama, .kv_heads = 5}, AttentionKind::kCocaSlack, 8);
   EXPECT_EQ(llama.G, 5);
-  EXPECT_EQ(make_check_spec({.architecture = model::Architecture::kLlama, .kv_heads = 5}, AttentionKind::kCocaSlack, 8).G, 1);
+  EXPECT_EQ(make_check_spec({.architecture = model::Architecture::kLlama, .kv_heads = 5},
+                            AttentionKind::kCocaSlack, 8)
+                .G,
+            1);
 }
 
 }  // namespace

@@ -27,7 +27,8 @@ TEST(Timing, QuantilesLieBetweenNeighbours) {
 }
 
 TEST(Timing, SumsAndRatiosGoRoundByRound) {
-  const Timing a = summarise({2, 4, 30}), b = summarise({1, 2, 10});  // the machine was slow in the last round
+  const Timing a = summarise({2, 4, 30}),
+               b = summarise({1, 2, 10});  // the machine was slow in the last round
   EXPECT_DOUBLE_EQ(ratio_of(a, b).median, 2);
   EXPECT_DOUBLE_EQ(ratio_of(a, b).high, 2.5);
   EXPECT_DOUBLE_EQ((a + b).median, 6);
@@ -85,7 +86,8 @@ TEST(Answers, AWrongOneIsAnError) {
 
 TEST(Answers, BF16InputsAreTheRoundedOnes) {
   const Tensor wide = random_tensor({64}, DType::kF32, 5), narrow = random_tensor({64}, DType::kBF16, 5);
-  for (size_t i = 0; i < 64; ++i) EXPECT_EQ(narrow.values<BF16>()[i].bits, BF16(wide.values<float>()[i]).bits);
+  for (size_t i = 0; i < 64; ++i)
+    EXPECT_EQ(narrow.values<BF16>()[i].bits, BF16(wide.values<float>()[i]).bits);
 }
 
 }  // namespace

@@ -16,8 +16,8 @@ namespace {
 
 using Form = AttentionForm;
 
-// 32 roundings: the chain rotates, folds, multiplies, exponentiates and sums, each step a few roundings deep, and their
-// errors partly cancel in the norm. A wrong mask, head or angle moves the result by tens of per cent.
+// 32 roundings: the chain rotates, folds, multiplies, exponentiates and sums, each step a few roundings deep,
+// and their errors partly cancel in the norm. A wrong mask, head or angle moves it by tens of per cent.
 constexpr double kRoundings = 32;
 constexpr int64_t kCheckLength = 67;  // ragged against every block
 
@@ -25,9 +25,15 @@ struct Shape {
   int64_t B, N, H, G, D;
 };
 
-bool is_coca(Form f) { return f == Form::kCocaSlack || f == Form::kCocaStrict || f == Form::kCocaTied; }
-bool is_einsum(Form f) { return f == Form::kEinsum || f == Form::kEinsum3d; }
-EinsumForm einsum_form(Form f) { return f == Form::kEinsum3d ? EinsumForm::kTriples : EinsumForm::kPairs; }
+bool is_coca(Form f) {
+  return f == Form::kCocaSlack || f == Form::kCocaStrict || f == Form::kCocaTied;
+}
+bool is_einsum(Form f) {
+  return f == Form::kEinsum || f == Form::kEinsum3d;
+}
+EinsumForm einsum_form(Form f) {
+  return f == Form::kEinsum3d ? EinsumForm::kTriples : EinsumForm::kPairs;
+}
 
 ops::CollinearOptions collinear_options(Form f) {
   return {.kind = f == Form::kCocaStrict ? ops::Collinear::kStrict
@@ -38,8 +44,12 @@ ops::CollinearOptions collinear_options(Form f) {
 // q, t (or k), v and the gradient of o, the same for every kind.
 struct Inputs {
   Inputs(const Shape& shape, DType dtype)
-      : s(shape), q(random_tensor({s.B, s.N, s.H, s.D}, dtype, 11)), t(random_tensor({s.B, s.N, s.G, s.D}, dtype, 12)),
-        v(random_tensor({s.B, s.N, s.G, s.D}, dtype, 13)), d_o(random_tensor({s.B, s.N, s.H, s.D}, dtype, 14)), slopes({s.H}) {
+      : s(shape),
+        q(random_tensor({s.B, s.N, s.H, s.D}, dtype, 11)),
+        t(random_tensor({s.B, s.N, s.G, s.D}, dtype, 12)),
+        v(random_tensor({s.B, s.N, s.G, s.D}, dtype, 13)),
+        d_o(random_tensor({s.B, s.N, s.H, s.D}, dtype, 14)),
+        slopes({s.H}) {
     model::ModelSpec spec;  // only for its positions
     spec.D = spec.R = s.D;
     table.build(spec, 0, s.N, s.N);
@@ -62,7 +72,8 @@ class AttentionCase {
     const Shape& s = in.s;
     const DType dtype = in.q.dtype();
     if (is_einsum(form)) {
-      COCA_CHECK(dtype == DType::kF32, "[bench] {} runs in F32 only, not {}", enum_name(form), dtype_name(dtype));
+      COCA_CHECK(dtype == DType::kF32, "[bench] {} runs in F32 only, not {}", enum_name(form),
+                 dtype_name(dtype));
       einsum_.emplace(einsum_form(form), EinsumShape{s.B, s.N, s.H, s.G, s.D}, gradients);
     } else if (rotates()) {
       q_eff_ = Tensor(in.q.shape(), dtype), k_eff_ = Tensor(in.t.shape(), dtype);
@@ -74,7 +85,8 @@ class AttentionCase {
   AttentionCase(const AttentionCase&) = delete;
 
   void forward() {
-    if (einsum_) return einsum_->forward(cx_, {.rows = in_.rows, .q = in_.q, .t = in_.t, .v = in_.v, .o = o_});
+    if (einsum_)
+      return einsum_->forward(cx_, {.rows = in_.rows, .q = in_.q, .t = in_.t, .v = in_.v, .o = o_});
     if (is_coca(form_)) {
       ops::collinear_forward(cx_, collinear_options(form_),
                              {.rows = in_.rows, .q = in_.q, .t = in_.t, .q_eff = q_eff_, .k_eff = k_eff_});
@@ -82,17 +94,35 @@ class AttentionCase {
       ops::rope_forward(cx_, {.rows = in_.rows, .x = in_.q, .y = q_eff_});
       ops::rope_forward(cx_, {.rows = in_.rows, .x = in_.t, .y = k_eff_});
     }
-    ops::attention_forward(cx_, {}, {.q = q(), .k = k(), .v = in_.v, .slopes = slopes(), .o = o_, .lse = lse_});
+    ops::attention_forward(cx_, {},
+                           {.q = q(), .k = k(), .v = in_.v, .slopes = slopes(), .o = o_, .lse = lse_});
   }
 
   void backward() {
     if (einsum_)
-      return einsum_->backward(cx_, {.rows = in_.rows, .q = in_.q, .t = in_.t, .v = in_.v, .d_o = in_.d_o, .dq = dq_, .dt = dt_, .dv = dv_});
-    ops::attention_backward(cx_, {}, {.q = q(), .k = k(), .v = in_.v, .slopes = slopes(), .o = o_, .lse = lse_, .d_o = in_.d_o,
-                                      .dq = dq_, .dk = dt_, .dv = dv_});
+      return einsum_->backward(cx_, {.rows = in_.rows,
+                                     .q = in_.q,
+                                     .t = in_.t,
+                                     .v = in_.v,
+                                     .d_o = in_.d_o,
+                                     .dq = dq_,
+                                     .dt = dt_,
+                                     .dv = dv_});
+    ops::attention_backward(cx_, {},
+                            {.q = q(),
+                             .k = k(),
+                             .v = in_.v,
+                             .slopes = slopes(),
+                             .o = o_,
+                             .lse = lse_,
+                             .d_o = in_.d_o,
+                             .dq = dq_,
+                             .dk = dt_,
+                             .dv = dv_});
     if (is_coca(form_)) {
-      ops::collinear_backward(cx_, collinear_options(form_),
-                              {.rows = in_.rows, .q = in_.q, .t = in_.t, .dq_eff = dq_, .dk_eff = dt_, .dq = dq_, .dt = dt_});
+      ops::collinear_backward(
+          cx_, collinear_options(form_),
+          {.rows = in_.rows, .q = in_.q, .t = in_.t, .dq_eff = dq_, .dk_eff = dt_, .dq = dq_, .dt = dt_});
     } else if (form_ == Form::kRope) {
       ops::rope_backward(cx_, {.rows = in_.rows, .dy = dq_, .dx = dq_});
       ops::rope_backward(cx_, {.rows = in_.rows, .dy = dt_, .dx = dt_});
@@ -122,9 +152,11 @@ void check_options(const AttentionOptions& o) {
   COCA_CHECK(!o.kind.empty(), "kind: none given");
   COCA_CHECK(!o.lengths.empty(), "lengths: none given");
   for (const int64_t N : o.lengths) COCA_CHECK(N >= 1, "length {} must be at least 1", N);
-  COCA_CHECK(o.batch >= 1 && o.heads >= 1 && o.kv_heads >= 0, "batch {}, heads {} must be positive and kv_heads {} not negative",
-             o.batch, o.heads, o.kv_heads);
-  COCA_CHECK(o.kv_heads == 0 || o.heads % o.kv_heads == 0, "heads {} is not a multiple of kv_heads {}", o.heads, o.kv_heads);
+  COCA_CHECK(o.batch >= 1 && o.heads >= 1 && o.kv_heads >= 0,
+             "batch {}, heads {} must be positive and kv_heads {} not negative", o.batch, o.heads,
+             o.kv_heads);
+  COCA_CHECK(o.kv_heads == 0 || o.heads % o.kv_heads == 0, "heads {} is not a multiple of kv_heads {}",
+             o.heads, o.kv_heads);
   COCA_CHECK(o.head_dim >= 2 && o.head_dim % 2 == 0, "head_dim {} must be even and positive", o.head_dim);
   COCA_CHECK(o.memory_cap > 0, "memory_cap {} must be positive", o.memory_cap);
   check_repeats(o.repeat);
@@ -134,9 +166,13 @@ Shape shape_of(const AttentionOptions& o, int64_t N) {
   return {.B = o.batch, .N = N, .H = o.heads, .G = o.kv_heads > 0 ? o.kv_heads : o.heads, .D = o.head_dim};
 }
 
-Gradients gradients_of(Pass pass) { return pass == Pass::kForward ? Gradients::kNone : Gradients::kWanted; }
+Gradients gradients_of(Pass pass) {
+  return pass == Pass::kForward ? Gradients::kNone : Gradients::kWanted;
+}
 
-int64_t passes_of(const AttentionOptions& o) { return o.pass == Pass::kBoth ? 2 : 1; }  // timed apart
+int64_t passes_of(const AttentionOptions& o) {
+  return o.pass == Pass::kBoth ? 2 : 1;
+}  // timed apart
 
 // All kinds, the one to compare with first, each once.
 std::vector<Form> forms_of(const AttentionOptions& o) {
@@ -167,10 +203,11 @@ void check_answer(Context& cx, Form form, const AttentionOptions& o) {
 bool fits(Form form, const AttentionOptions& o, int64_t N, std::vector<std::string>& notes) {
   if (!is_einsum(form)) return true;
   const Shape s = shape_of(o, N);
-  const int64_t bytes = EinsumAttention::bytes(einsum_form(form), {s.B, s.N, s.H, s.G, s.D}, gradients_of(o.pass));
+  const int64_t bytes =
+      EinsumAttention::bytes(einsum_form(form), {s.B, s.N, s.H, s.G, s.D}, gradients_of(o.pass));
   if (static_cast<double>(bytes) <= o.memory_cap * 0x1p30) return true;
-  notes.push_back(fmt::format("{} at length {} is left out: it would hold {}, and --memory-cap is {:g} GiB", enum_name(form), N,
-                              report::format_bytes(bytes), o.memory_cap));
+  notes.push_back(fmt::format("{} at length {} is left out: it would hold {}, and --memory-cap is {:g} GiB",
+                              enum_name(form), N, report::format_bytes(bytes), o.memory_cap));
   return false;
 }
 
@@ -186,7 +223,8 @@ AttentionResult result_of(const AttentionOptions& o, int64_t N, Form form, Pass 
           .tokens_per_second = tokens / seconds.median};
 }
 
-void bench_length(Context& cx, const AttentionOptions& o, int64_t N, ProgressCounter& progress, AttentionReport& report) {
+void bench_length(Context& cx, const AttentionOptions& o, int64_t N, ProgressCounter& progress,
+                  AttentionReport& report) {
   const Inputs in(shape_of(o, N), dtype_of(o.dtype));
   MatrixProduct product(cx, dtype_of(o.dtype));
   std::vector<std::unique_ptr<AttentionCase>> cases;
@@ -196,7 +234,8 @@ void bench_length(Context& cx, const AttentionOptions& o, int64_t N, ProgressCou
       progress.total -= planned_steps(passes_of(o), o.repeat);
       continue;
     }
-    AttentionCase& c = *cases.emplace_back(std::make_unique<AttentionCase>(cx, form, in, gradients_of(o.pass)));
+    AttentionCase& c =
+        *cases.emplace_back(std::make_unique<AttentionCase>(cx, form, in, gradients_of(o.pass)));
     const std::string name = fmt::format("{} {}", enum_name(form), N);
     if (o.pass == Pass::kBackward) c.forward();  // what backward needs
     if (o.pass != Pass::kBackward) contestants.push_back({name + " forward", [&c] { c.forward(); }});
@@ -209,7 +248,9 @@ void bench_length(Context& cx, const AttentionOptions& o, int64_t N, ProgressCou
   const size_t first = report.results.size();
   size_t at = 0;
   for (const auto& c : cases) {
-    const auto add = [&](Pass pass, Timing t) { report.results.push_back(result_of(o, N, c->form(), pass, std::move(t))); };
+    const auto add = [&](Pass pass, Timing t) {
+      report.results.push_back(result_of(o, N, c->form(), pass, std::move(t)));
+    };
     if (o.pass != Pass::kBackward) add(Pass::kForward, timings[at++]);
     if (o.pass != Pass::kForward) add(Pass::kBackward, timings[at++]);
     if (o.pass == Pass::kBoth) add(Pass::kBoth, timings[at - 2] + timings[at - 1]);
@@ -237,15 +278,17 @@ AttentionReport bench_attention(Context& cx, const AttentionOptions& o, Progress
 }
 
 report::Table attention_table(const AttentionOptions& o, const AttentionReport& report) {
-  report::Table table{.title = "",
-                      .header = {"length", "kind", "pass", "ms", "+-", "GFLOP/s", "of matrix rate", "tokens/s"},
-                      .rows = {},
-                      .align = {report::Align::kRight, report::Align::kLeft, report::Align::kLeft}};
+  report::Table table{
+      .title = "",
+      .header = {"length", "kind", "pass", "ms", "+-", "GFLOP/s", "of matrix rate", "tokens/s"},
+      .rows = {},
+      .align = {report::Align::kRight, report::Align::kLeft, report::Align::kLeft}};
   if (o.against) table.header.push_back(fmt::format("x {}", enum_name(*o.against)));
   for (const AttentionResult& r : report.results) {
-    table.rows.push_back({fmt::format("{}", r.length), std::string(enum_name(r.kind)), std::string(enum_name(r.pass)),
-                          report::format_number(1e3 * r.seconds.median), fmt::format("{:.1f} %", 100 * r.seconds.spread()),
-                          report::format_number(r.gflops), fmt::format("{:.1f} %", 100 * r.gflops / r.matrix_gflops),
+    table.rows.push_back({fmt::format("{}", r.length), std::string(enum_name(r.kind)),
+                          std::string(enum_name(r.pass)), report::format_number(1e3 * r.seconds.median),
+                          fmt::format("{:.1f} %", 100 * r.seconds.spread()), report::format_number(r.gflops),
+                          fmt::format("{:.1f} %", 100 * r.gflops / r.matrix_gflops),
                           report::format_count(static_cast<int64_t>(r.tokens_per_second))});
     if (o.against) table.rows.back().push_back(r.ratio ? fmt::format("{:.3f}", r.ratio->median) : "-");
   }

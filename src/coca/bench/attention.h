@@ -1,5 +1,6 @@
-// coca/bench/attention.h - `coca bench attention`: prologue (rotation, CoCA's products) and attention together, forward
-// and backward, by length; next to a matrix product of the same type, to another kind, or to the official formulation.
+// coca/bench/attention.h - `coca bench attention`: prologue (rotation, CoCA's products) and attention
+// together, forward and backward, by length; next to a matrix product of the same type, to another kind, or
+// to the official formulation.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -16,7 +17,16 @@
 namespace coca::bench {
 
 // The library's attention kinds, and the official formulation materialised (einsum_attention.h).
-enum class AttentionForm : uint8_t { kRope, kCocaSlack, kCocaStrict, kCocaTied, kAlibi, kNone, kEinsum, kEinsum3d };
+enum class AttentionForm : uint8_t {
+  kRope,
+  kCocaSlack,
+  kCocaStrict,
+  kCocaTied,
+  kAlibi,
+  kNone,
+  kEinsum,
+  kEinsum3d
+};
 enum class Pass : uint8_t { kForward, kBackward, kBoth };
 
 struct AttentionOptions {
@@ -32,7 +42,9 @@ struct AttentionOptions {
   template <class V>
   void visit(V&& v) {
     v.group("What");
-    v("kind", "what to time; einsum: the official formula with N x N scores, einsum-3d: with N x N x D numbers", kind);
+    v("kind",
+      "what to time; einsum: the official formula with N x N scores, einsum-3d: with N x N x D numbers",
+      kind);
     v("against", "time this one too, in turns, and print how many times as long the others take", against);
     v("pass", "both: forward and backward, each and together", pass);
     v("dtype", "type of q, k or t, v and their gradients", dtype);
@@ -62,7 +74,7 @@ struct AttentionReport {
   std::vector<std::string> notes;  // what was left out, and why
 };
 
-// Before timing, every kind is held against the plain reference loops on a small case: a wrong number is an Error.
+// Before timing, every kind is held against the plain loops on a small case: a wrong number is an Error.
 AttentionReport bench_attention(Context&, const AttentionOptions&, ProgressCounter);
 report::Table attention_table(const AttentionOptions&, const AttentionReport&);
 nlohmann::ordered_json to_json(const AttentionResult&);
@@ -72,8 +84,9 @@ nlohmann::ordered_json to_json(const AttentionResult&);
 COCA_ENUM_NAMES(coca::bench::AttentionForm, "kind", {coca::bench::AttentionForm::kRope, "rope"},
                 {coca::bench::AttentionForm::kCocaSlack, "coca-slack"},
                 {coca::bench::AttentionForm::kCocaStrict, "coca-strict"},
-                {coca::bench::AttentionForm::kCocaTied, "coca-tied"}, {coca::bench::AttentionForm::kAlibi, "alibi"},
-                {coca::bench::AttentionForm::kNone, "none"}, {coca::bench::AttentionForm::kEinsum, "einsum"},
+                {coca::bench::AttentionForm::kCocaTied, "coca-tied"},
+                {coca::bench::AttentionForm::kAlibi, "alibi"}, {coca::bench::AttentionForm::kNone, "none"},
+                {coca::bench::AttentionForm::kEinsum, "einsum"},
                 {coca::bench::AttentionForm::kEinsum3d, "einsum-3d"})
 COCA_ENUM_NAMES(coca::bench::Pass, "pass", {coca::bench::Pass::kForward, "forward"},
                 {coca::bench::Pass::kBackward, "backward"}, {coca::bench::Pass::kBoth, "both"})

@@ -19,9 +19,13 @@ using model::AttentionKind;
 constexpr int64_t kCheckLength = 21;
 
 struct DecodeCase {
-  DecodeCase(Context& context, const model::ModelSpec& s, const model::Weights& weights, const DecodeOptions& o)
-      : cx(context), spec(s), decoder(spec, weights, o.batch),
-        ids(random_ids(o.batch * std::max(o.tokens, o.prefill), spec.V, 2)), B(o.batch) {}
+  DecodeCase(Context& context, const model::ModelSpec& s, const model::Weights& weights,
+             const DecodeOptions& o)
+      : cx(context),
+        spec(s),
+        decoder(spec, weights, o.batch),
+        ids(random_ids(o.batch * std::max(o.tokens, o.prefill), spec.V, 2)),
+        B(o.batch) {}
   DecodeCase(const DecodeCase&) = delete;
 
   // Appends pieces until the cache holds `length` tokens; tokens/s of all sequences.
@@ -53,8 +57,8 @@ void check_options(const DecodeOptions& o) {
   check_repeats(o.repeat);
   COCA_CHECK(!o.lengths.empty(), "lengths: none given");
   for (const int64_t N : o.lengths) COCA_CHECK(N >= 1, "length {} must be at least 1", N);
-  COCA_CHECK(o.batch >= 1 && o.tokens >= 1 && o.prefill >= 1, "batch {}, tokens {} and prefill {} must be positive", o.batch, o.tokens,
-             o.prefill);
+  COCA_CHECK(o.batch >= 1 && o.tokens >= 1 && o.prefill >= 1,
+             "batch {}, tokens {} and prefill {} must be positive", o.batch, o.tokens, o.prefill);
 }
 
 void check_answer(Context& cx, const DecodeOptions& o, AttentionKind kind) {
@@ -71,7 +75,8 @@ void check_answer(Context& cx, const DecodeOptions& o, AttentionKind kind) {
     const TensorRef hidden = cached.append(cx, {ids.data() + n, DType::kI32, {1, 1}});
     std::copy_n(hidden.as<float>(), spec.C, actual.ref().select(0, n).as<float>());
   }
-  check_close(actual, expected, Precision::kF32, kModelRoundings, fmt::format("hidden states of {}", enum_name(kind)));
+  check_close(actual, expected, Precision::kF32, kModelRoundings,
+              fmt::format("hidden states of {}", enum_name(kind)));
 }
 
 int64_t cache_bytes_per_token(const model::ModelSpec& spec) {
@@ -143,17 +148,18 @@ std::vector<DecodeResult> bench_decode(Context& cx, const DecodeOptions& o, Prog
 
 report::Table decode_table(const DecodeOptions& o, const std::vector<DecodeResult>& results) {
   report::Table table{.title = "",
-                      .header = {"length", "kind", "parameters", "ms/token", "+-", "tokens/s", "prefill tokens/s", "cache/token", "GB/s",
-                                 "of memory rate"},
+                      .header = {"length", "kind", "parameters", "ms/token", "+-", "tokens/s",
+                                 "prefill tokens/s", "cache/token", "GB/s", "of memory rate"},
                       .rows = {},
                       .align = {report::Align::kRight, report::Align::kLeft}};
   if (o.against) table.header.push_back(fmt::format("x {}", enum_name(*o.against)));
   for (const DecodeResult& r : results) {
-    table.rows.push_back({fmt::format("{}", r.length), std::string(enum_name(r.kind)), report::format_count(r.parameters),
-                          report::format_number(1e3 * r.seconds.median), fmt::format("{:.1f} %", 100 * r.seconds.spread()),
-                          report::format_number(r.tokens_per_second), report::format_number(r.prefill_tokens_per_second),
-                          report::format_bytes(r.cache_bytes_per_token), report::format_number(r.gbytes_per_second),
-                          fmt::format("{:.1f} %", 100 * r.gbytes_per_second / r.memory_gbytes_per_second)});
+    table.rows.push_back(
+        {fmt::format("{}", r.length), std::string(enum_name(r.kind)), report::format_count(r.parameters),
+         report::format_number(1e3 * r.seconds.median), fmt::format("{:.1f} %", 100 * r.seconds.spread()),
+         report::format_number(r.tokens_per_second), report::format_number(r.prefill_tokens_per_second),
+         report::format_bytes(r.cache_bytes_per_token), report::format_number(r.gbytes_per_second),
+         fmt::format("{:.1f} %", 100 * r.gbytes_per_second / r.memory_gbytes_per_second)});
     if (r.ratio) table.rows.back().push_back(fmt::format("{:.3f}", r.ratio->median));
   }
   return table;

@@ -1,5 +1,5 @@
-// coca/bench/decode.h - `coca bench decode`: tokens one by one from a cache of a given length, for a random model:
-// tokens/s, and the bytes each token must read against the rate at which this machine reads memory.
+// coca/bench/decode.h - `coca bench decode`: tokens one by one from a cache of a given length, for a random
+// model: tokens/s, and the bytes each token must read against the rate at which this machine reads memory.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -41,14 +41,16 @@ struct DecodeResult {
   model::AttentionKind kind = model::AttentionKind::kRope;
   int64_t batch = 0, parameters = 0;
   Timing seconds;  // of one token of every sequence, its logits included
-  double tokens_per_second = 0, prefill_tokens_per_second = 0;  // prefill: of the last tokens up to this length
-  int64_t cache_bytes_per_token = 0;                            // of one sequence
-  // Read once for one token: the weights (of the embedding one row) and the cache. Against reading memory in the same rounds.
+  double tokens_per_second = 0,
+         prefill_tokens_per_second = 0;  // prefill: of the last tokens up to this length
+  int64_t cache_bytes_per_token = 0;     // of one sequence
+  // Read once for one token: the weights (of the embedding one row) and the cache. Against reading memory in
+  // the same rounds.
   double gbytes_per_second = 0, memory_gbytes_per_second = 0;
   std::optional<Timing> ratio;
 };
 
-// Before timing, tokens one by one are held against the whole sequence at once, for a small model of each kind.
+// Before timing, tokens one by one are held against the whole sequence at once, for a small model.
 std::vector<DecodeResult> bench_decode(Context&, const DecodeOptions&, ProgressCounter);
 report::Table decode_table(const DecodeOptions&, const std::vector<DecodeResult>&);
 nlohmann::ordered_json to_json(const DecodeResult&);

@@ -18,8 +18,9 @@ namespace {
 constexpr size_t kLanes = 8;
 constexpr int64_t kRowGrain = 16;
 
-// e^x for x <= 0 without branches, so that the compiler makes vectors of it (the yardstick should not lose by a slow exp):
-// 2^i from the exponent bits, the rest by a polynomial of degree 6 on [-ln2/2, ln2/2]; off by less than 1e-6.
+// e^x for x <= 0 without branches, so that the compiler makes vectors of it (the yardstick should not lose by
+// a slow exp): 2^i from the exponent bits, the rest by a polynomial of degree 6 on [-ln2/2, ln2/2]; off by
+// less than 1e-6.
 float exp_of_negative(float x) {
   x = std::max(x, -87.0f);
   const auto i = static_cast<int32_t>(x * 1.44269504f - 0.5f);  // nearest, as x <= 0
@@ -43,7 +44,8 @@ float dot(const float* x, const float* y, int64_t n) {
   std::array<float, kLanes> lanes{};
   int64_t i = 0;
   for (; i + static_cast<int64_t>(kLanes) <= n; i += static_cast<int64_t>(kLanes))
-    for (size_t l = 0; l < kLanes; ++l) lanes[l] += x[i + static_cast<int64_t>(l)] * y[i + static_cast<int64_t>(l)];
+    for (size_t l = 0; l < kLanes; ++l)
+      lanes[l] += x[i + static_cast<int64_t>(l)] * y[i + static_cast<int64_t>(l)];
   float sum = 0;
   for (; i < n; ++i) sum += x[i] * y[i];
   for (const float lane : lanes) sum += lane;
@@ -61,21 +63,34 @@ void softmax_row(float* row, int64_t visible, int64_t N, float scale) {
   std::fill(row + visible, row + N, 0.0f);
 }
 
-MutTensorRef head_matrix(MutTensorRef x, int64_t b, int64_t h) { return x.select(0, b).select(1, h); }  // [N, D]
-TensorRef head_matrix(TensorRef x, int64_t b, int64_t h) { return x.select(0, b).select(1, h); }
-MutTensorRef plane(Tensor& x, int64_t b, int64_t h) { return x.ref().select(0, b).select(0, h); }  // [N, N]
+MutTensorRef head_matrix(MutTensorRef x, int64_t b, int64_t h) {
+  return x.select(0, b).select(1, h);
+}  // [N, D]
+TensorRef head_matrix(TensorRef x, int64_t b, int64_t h) {
+  return x.select(0, b).select(1, h);
+}
+MutTensorRef plane(Tensor& x, int64_t b, int64_t h) {
+  return x.ref().select(0, b).select(0, h);
+}  // [N, N]
 
-void fill_zero(MutTensorRef x) { std::fill_n(x.as<float>(), x.numel(), 0.0f); }
+void fill_zero(MutTensorRef x) {
+  std::fill_n(x.as<float>(), x.numel(), 0.0f);
+}
 
 }  // namespace
 
 int64_t EinsumAttention::bytes(EinsumForm form, const EinsumShape& s, Gradients gradients) {
-  const int64_t pairs = s.B * s.H * s.N * s.N, numbers = form == EinsumForm::kTriples ? pairs * (s.D + 1) : pairs;
+  const int64_t pairs = s.B * s.H * s.N * s.N,
+                numbers = form == EinsumForm::kTriples ? pairs * (s.D + 1) : pairs;
   return numbers * static_cast<int64_t>(sizeof(float)) * (gradients == Gradients::kWanted ? 2 : 1);
 }
 
 EinsumAttention::EinsumAttention(EinsumForm form, const EinsumShape& s, Gradients gradients)
-    : form_(form), s_(s), left_({s.B, s.N, s.H, s.D}), keys_({s.B, s.N, s.G, s.D}), tbar_({s.B, s.N, s.G, s.D / 2}),
+    : form_(form),
+      s_(s),
+      left_({s.B, s.N, s.H, s.D}),
+      keys_({s.B, s.N, s.G, s.D}),
+      tbar_({s.B, s.N, s.G, s.D / 2}),
       scores_({s.B, s.H, s.N, s.N}) {
   const bool triples = form == EinsumForm::kTriples;
   if (triples) triples_ = Tensor({s.B * s.H, s.N, s.N, s.D});
@@ -86,7 +101,8 @@ EinsumAttention::EinsumAttention(EinsumForm form, const EinsumShape& s, Gradient
 
 // left_ is q_rot here. triples[n, s] = q[n] * t_rot[s]; scores[n, s] = triples[n, s] . q_rot[n].
 void EinsumAttention::scores_of_triples(const Forward& a) {
-  const auto q = a.q.view<float, 4>(), q_rot = TensorRef(left_).view<float, 4>(), t_rot = TensorRef(keys_).view<float, 4>();
+  const auto q = a.q.view<float, 4>(), q_rot = TensorRef(left_).view<float, 4>(),
+             t_rot = TensorRef(keys_).view<float, 4>();
   parallel_for(s_.B * s_.H * s_.N, [&](int64_t task) {
     const int64_t n = task % s_.N, h = task / s_.N % s_.H, b = task / s_.N / s_.H;
     const float* query = q.ptr(b, n, h);
@@ -130,13 +146,16 @@ void EinsumAttention::forward(Context& cx, const Forward& a) {
 // dtriples[n, s] = ds q_rot[n]; dq_rot[n] = sum_s ds triples[n, s]; dq[n] = sum_s dtriples[n, s] * t_rot[s];
 // dt_rot[s] = sum_n dtriples[n, s] * q[n].
 void EinsumAttention::gradients_of_triples(const Backward& a) {
-  const auto q = a.q.view<float, 4>(), q_rot = TensorRef(left_).view<float, 4>(), t_rot = TensorRef(keys_).view<float, 4>();
-  const auto dq_rot = dleft_.ref().view<float, 4>(), dq = dq_own_.ref().view<float, 4>(), dt = dkeys_.ref().view<float, 4>();
+  const auto q = a.q.view<float, 4>(), q_rot = TensorRef(left_).view<float, 4>(),
+             t_rot = TensorRef(keys_).view<float, 4>();
+  const auto dq_rot = dleft_.ref().view<float, 4>(), dq = dq_own_.ref().view<float, 4>(),
+             dt = dkeys_.ref().view<float, 4>();
   const int64_t N = s_.N, D = s_.D, group = s_.H / s_.G;
   parallel_for(s_.B * s_.H * N, [&](int64_t task) {
     const int64_t n = task % N, h = task / N % s_.H, b = task / N / s_.H;
     const float *ds = dscores_.ref().as<float>() + task * N, *row = triples_.ref().as<float>() + task * N * D;
-    float *drow = dtriples_.ref().as<float>() + task * N * D, *to_rot = dq_rot.ptr(b, n, h), *to = dq.ptr(b, n, h);
+    float *drow = dtriples_.ref().as<float>() + task * N * D, *to_rot = dq_rot.ptr(b, n, h),
+          *to = dq.ptr(b, n, h);
     const float* rotated = q_rot.ptr(b, n, h);
     std::fill_n(to_rot, D, 0.0f), std::fill_n(to, D, 0.0f);
     for (int64_t s = 0; s < N; ++s) {
@@ -166,7 +185,8 @@ void EinsumAttention::backward(Context& cx, const Backward& a) {
     for (int64_t h = 0; h < s_.H; ++h) {
       const TensorRef d_o = head_matrix(a.d_o, b, h), v = head_matrix(a.v, b, h / group);
       ops::linear_forward(cx, {.x = d_o, .w = v, .y = plane(dscores_, b, h)});  // dp = d_o v^T
-      ops::linear_backward(cx, {.x = d_o, .w = v, .dy = plane(scores_, b, h), .dw = head_matrix(a.dv, b, h / group)});
+      ops::linear_backward(
+          cx, {.x = d_o, .w = v, .dy = plane(scores_, b, h), .dw = head_matrix(a.dv, b, h / group)});
     }
   const float scale = 1.0f / std::sqrt(static_cast<float>(s_.D));
   parallel_blocks(s_.B * s_.H * s_.N, kRowGrain, [&](int64_t first, int64_t last) {
@@ -186,7 +206,9 @@ void EinsumAttention::backward(Context& cx, const Backward& a) {
       for (int64_t i = first; i < last; ++i) dq[i] += own[static_cast<size_t>(i)];
     });
     // The gradient of t does not depend on the one of q_eff, which this form does not have.
-    ops::collinear_backward(cx, {}, {.rows = a.rows, .q = a.q, .t = a.t, .dq_eff = dq_own_, .dk_eff = dkeys_, .dq = dleft_, .dt = a.dt});
+    ops::collinear_backward(
+        cx, {},
+        {.rows = a.rows, .q = a.q, .t = a.t, .dq_eff = dq_own_, .dk_eff = dkeys_, .dq = dleft_, .dt = a.dt});
     return;
   }
   fill_zero(dkeys_);
@@ -197,7 +219,9 @@ void EinsumAttention::backward(Context& cx, const Backward& a) {
                                 .dy = plane(dscores_, b, h),
                                 .dx = head_matrix(dleft_.ref(), b, h),
                                 .dw = head_matrix(dkeys_.ref(), b, h / group)});
-  ops::collinear_backward(cx, {}, {.rows = a.rows, .q = a.q, .t = a.t, .dq_eff = dleft_, .dk_eff = dkeys_, .dq = a.dq, .dt = a.dt});
+  ops::collinear_backward(
+      cx, {},
+      {.rows = a.rows, .q = a.q, .t = a.t, .dq_eff = dleft_, .dk_eff = dkeys_, .dq = a.dq, .dt = a.dt});
 }
 
 }  // namespace coca::bench

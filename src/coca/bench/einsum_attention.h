@@ -1,5 +1,6 @@
-// coca/bench/einsum_attention.h - CoCA (slack) as the official code writes it, einsum('bnd,bsd,bnd->bns', q, t_rot, q_rot),
-// softmax and product with everything materialised: the yardstick of `coca bench attention`, not an op.
+// coca/bench/einsum_attention.h - CoCA (slack) as the official code writes it, einsum('bnd,bsd,bnd->bns', q,
+// t_rot, q_rot), softmax and product with everything materialised: the yardstick of `coca bench attention`,
+// not an op.
 //   kPairs:    q * q_rot first, then a matrix product: N x N scores per head (the best order for the einsum)
 //   kTriples:  q * t_rot first, as torch.einsum contracts from the left: N x N x D numbers per head
 // Every pair is computed and the upper half masked afterwards, as there. Matrix products run in ops::linear.

@@ -14,9 +14,11 @@ using model::AttentionKind;
 
 constexpr int64_t kCheckLength = 67;
 
-double nll_of(Context& cx, const model::ModelSpec& spec, const model::ParamStore& params, const std::vector<int32_t>& ids) {
+double nll_of(Context& cx, const model::ModelSpec& spec, const model::ParamStore& params,
+              const std::vector<int32_t>& ids) {
   const auto N = static_cast<int64_t>(ids.size());
-  return eval::perplexity(cx, spec, params.weights(), std::span(&ids, 1), {.lengths = {N}, .stride = N, .bos = eval::Bos::kNever})
+  return eval::perplexity(cx, spec, params.weights(), std::span(&ids, 1),
+                          {.lengths = {N}, .stride = N, .bos = eval::Bos::kNever})
       .front()
       .nll;
 }
@@ -27,7 +29,8 @@ void check_answer(Context& cx, const EvalOptions& o, AttentionKind kind) {
   model::initialise(spec, 1, params);
   const std::vector<int32_t> ids = random_ids(kCheckLength, spec.V, 2);
   Context plain = reference_context();
-  const auto actual = static_cast<float>(nll_of(cx, spec, params, ids)), expected = static_cast<float>(nll_of(plain, spec, params, ids));
+  const auto actual = static_cast<float>(nll_of(cx, spec, params, ids)),
+             expected = static_cast<float>(nll_of(plain, spec, params, ids));
   check_close({&actual, DType::kF32, {1}}, {&expected, DType::kF32, {1}}, Precision::kF32, kModelRoundings,
               fmt::format("nll of {}", enum_name(kind)));
 }
@@ -71,7 +74,8 @@ std::vector<EvalResult> bench_eval(Context& cx, const EvalOptions& o, ProgressCo
     }
     std::vector<Contestant> contestants;
     for (const EvalCase& c : cases)
-      contestants.push_back({fmt::format("{} {}", enum_name(c.spec.attention), N), [&] { run_window(c, params); }});
+      contestants.push_back(
+          {fmt::format("{} {}", enum_name(c.spec.attention), N), [&] { run_window(c, params); }});
     MatrixProduct product(cx, DType::kF32);  // only now, so that it is not in the peak
     contestants.push_back(product.contestant());
     const std::vector<Timing> timings = measure_interleaved(contestants, o.repeat, progress);
@@ -95,17 +99,18 @@ std::vector<EvalResult> bench_eval(Context& cx, const EvalOptions& o, ProgressCo
 
 report::Table eval_table(const EvalOptions& o, const std::vector<EvalResult>& results) {
   report::Table table{.title = "",
-                      .header = {"length", "kind", "parameters", "seconds", "+-", "tokens/s", "GFLOP/s", "of matrix rate", "weights",
-                                 "peak memory"},
+                      .header = {"length", "kind", "parameters", "seconds", "+-", "tokens/s", "GFLOP/s",
+                                 "of matrix rate", "weights", "peak memory"},
                       .rows = {},
                       .align = {report::Align::kRight, report::Align::kLeft}};
   if (o.against) table.header.push_back(fmt::format("x {}", enum_name(*o.against)));
   for (const EvalResult& r : results) {
-    table.rows.push_back({fmt::format("{}", r.length), std::string(enum_name(r.kind)), report::format_count(r.parameters),
-                          report::format_number(r.seconds.median), fmt::format("{:.1f} %", 100 * r.seconds.spread()),
-                          report::format_count(static_cast<int64_t>(r.tokens_per_second)), report::format_number(r.gflops),
-                          fmt::format("{:.1f} %", 100 * r.gflops / r.matrix_gflops), report::format_bytes(r.weight_bytes),
-                          report::format_bytes(r.peak_resident_bytes)});
+    table.rows.push_back(
+        {fmt::format("{}", r.length), std::string(enum_name(r.kind)), report::format_count(r.parameters),
+         report::format_number(r.seconds.median), fmt::format("{:.1f} %", 100 * r.seconds.spread()),
+         report::format_count(static_cast<int64_t>(r.tokens_per_second)), report::format_number(r.gflops),
+         fmt::format("{:.1f} %", 100 * r.gflops / r.matrix_gflops), report::format_bytes(r.weight_bytes),
+         report::format_bytes(r.peak_resident_bytes)});
     if (r.ratio) table.rows.back().push_back(fmt::format("{:.3f}", r.ratio->median));
   }
   return table;

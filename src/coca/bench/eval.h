@@ -1,5 +1,5 @@
-// coca/bench/eval.h - `coca bench eval`: the perplexity of one window of random tokens under a random model, as
-// `coca eval ppl` runs it: tokens/s and peak resident memory by length.
+// coca/bench/eval.h - `coca bench eval`: the perplexity of one window of random tokens under a random model,
+// as `coca eval ppl` runs it: tokens/s and peak resident memory by length.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -39,7 +39,7 @@ struct EvalResult {
   Timing seconds;  // of the window, its loss included
   double tokens_per_second = 0, gflops = 0, matrix_gflops = 0;
   int64_t weight_bytes = 0;
-  // Of the process while this length ran, weights included; where the system cannot reset its mark, since the start.
+  // Of the process while this length ran, weights included; since the start where the mark cannot be reset.
   int64_t peak_resident_bytes = 0;
   std::optional<Timing> ratio;
 };

@@ -46,8 +46,8 @@ Machine this_machine() {
 }
 
 std::string Machine::text() const {
-  return fmt::format("coca {} ({}, {}, {}); {}, {}, {} thread{}", version, commit, build_type, compiler, cpu, cpu_target,
-                     threads, threads == 1 ? "" : "s");
+  return fmt::format("coca {} ({}, {}, {}); {}, {}, {} thread{}", version, commit, build_type, compiler, cpu,
+                     cpu_target, threads, threads == 1 ? "" : "s");
 }
 
 nlohmann::ordered_json to_json(const Machine& m) {
@@ -68,13 +68,17 @@ Tensor random_tensor(const Dims& shape, DType dtype, uint64_t seed) {
   const auto fill = [&](auto values) {
     for (auto& value : values) value = std::decay_t<decltype(value)>(static_cast<float>(rng.uniform() - 0.5));
   };
-  if (dtype == DType::kBF16) fill(t.values<BF16>());
-  else fill(t.values<float>());
+  if (dtype == DType::kBF16)
+    fill(t.values<BF16>());
+  else
+    fill(t.values<float>());
   return t;
 }
 
 MatrixProduct::MatrixProduct(Context& cx, DType dtype)
-    : cx_(cx), x_(random_tensor({kProduct, kProduct}, dtype, 1)), w_(random_tensor({kProduct, kProduct}, dtype, 2)),
+    : cx_(cx),
+      x_(random_tensor({kProduct, kProduct}, dtype, 1)),
+      w_(random_tensor({kProduct, kProduct}, dtype, 2)),
       y_({kProduct, kProduct}) {}
 
 Contestant MatrixProduct::contestant() {

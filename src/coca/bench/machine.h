@@ -1,5 +1,5 @@
-// coca/bench/machine.h - what a figure was measured with, and the two rates it is held against: a large matrix product
-// and reading memory.
+// coca/bench/machine.h - what a figure was measured with, and the two rates it is held against: a large
+// matrix product and reading memory.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -16,17 +16,23 @@ struct Sizes {
 
 Sizes sizes_of(Preset preset) {
   switch (preset) {
-    case Preset::k0_86m: return {4, 128, 4, 272, 128, 32};
-    case Preset::k10m: return {8, 320, 10, 272, 256, 16};
-    case Preset::k100m: return {12, 768, 12, 8192, 512, 4};
-    case Preset::k350m: return {24, 1024, 16, 100864, 512, 1};
+    case Preset::k0_86m:
+      return {4, 128, 4, 272, 128, 32};
+    case Preset::k10m:
+      return {8, 320, 10, 272, 256, 16};
+    case Preset::k100m:
+      return {12, 768, 12, 8192, 512, 4};
+    case Preset::k350m:
+      return {24, 1024, 16, 100864, 512, 1};
   }
   fail(ErrorKind::kInternal, "[bench] preset {} has no sizes", static_cast<int>(preset));
 }
 
 }  // namespace
 
-Window preset_window(Preset preset) { return {sizes_of(preset).length, sizes_of(preset).batch}; }
+Window preset_window(Preset preset) {
+  return {sizes_of(preset).length, sizes_of(preset).batch};
+}
 
 model::ModelSpec make_spec(const ModelShape& shape, model::AttentionKind kind, int64_t length) {
   const Sizes s = sizes_of(shape.preset);

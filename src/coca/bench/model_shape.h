@@ -1,5 +1,5 @@
-// coca/bench/model_shape.h - the random models that `coca bench train|eval|decode` run: presets, and sizes that replace
-// a preset's.
+// coca/bench/model_shape.h - the random models that `coca bench train|eval|decode` run: presets, and sizes
+// that replace a preset's.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -10,7 +10,8 @@
 
 namespace coca::bench {
 
-// 0.86m and 10m: `coca study`'s tiny preset and configs/train-10m.json; 350m: the paper's shape (509M with its vocabulary).
+// 0.86m and 10m: `coca study`'s tiny preset and configs/train-10m.json; 350m: the paper's shape (509M with
+// its vocabulary).
 enum class Preset : uint8_t { k0_86m, k10m, k100m, k350m };
 
 struct ModelShape {
@@ -21,7 +22,8 @@ struct ModelShape {
   template <class V>
   void visit(V&& v) {
     v.group("Model");
-    v("preset", "sizes for what is not given: 4 x 128, 8 x 320, 12 x 768 or 24 x 1024 (vocabulary 100864)", preset);
+    v("preset", "sizes for what is not given: 4 x 128, 8 x 320, 12 x 768 or 24 x 1024 (vocabulary 100864)",
+      preset);
     v("architecture", "block form", architecture);
     v("layers", "decoder layers; 0: the preset's, here and below", layers);
     v("width", "hidden size", width);
@@ -48,8 +50,8 @@ std::vector<int32_t> random_ids(int64_t n, int64_t vocabulary, uint64_t seed);
 std::vector<model::AttentionKind> kinds_of(std::span<const model::AttentionKind> kind,
                                            std::optional<model::AttentionKind> against);
 
-// Roundings the answers of a small model may be away from those of the plain loops: about a thousand operations follow one
-// another in two layers, and rounding errors of one size can add up in the worst order.
+// Roundings the answers of a small model may be away from those of the plain loops: about a thousand
+// operations follow one another in two layers, and rounding errors of one size can add up in the worst order.
 inline constexpr double kModelRoundings = 1024;
 
 }  // namespace coca::bench

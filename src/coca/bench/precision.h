@@ -1,4 +1,5 @@
-// coca/bench/precision.h - the types a benchmark can run in, and how far its answers may be from the reference.
+// coca/bench/precision.h - the types a benchmark can run in, and how far its answers may be from the
+// reference.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -11,8 +12,12 @@ namespace coca::bench {
 
 enum class Precision : uint8_t { kF32, kBF16 };
 
-inline DType dtype_of(Precision p) { return p == Precision::kBF16 ? DType::kBF16 : DType::kF32; }
-inline double unit_roundoff(Precision p) { return p == Precision::kBF16 ? 0x1p-9 : 0x1p-24; }
+inline DType dtype_of(Precision p) {
+  return p == Precision::kBF16 ? DType::kBF16 : DType::kF32;
+}
+inline double unit_roundoff(Precision p) {
+  return p == Precision::kBF16 ? 0x1p-9 : 0x1p-24;
+}
 
 // |a - b| / |b| in the Euclidean norm, each f32 or bf16, contiguous.
 double relative_distance(TensorRef a, TensorRef b);

@@ -1,5 +1,6 @@
-// coca/bench/timing.h - how every benchmark times: warm-up, then rounds in which all contestants run one after the other
-// (A B C A B C ...), so that a slow spell of the machine meets them all; medians and quartiles over the rounds.
+// coca/bench/timing.h - how every benchmark times: warm-up, then rounds in which all contestants run one
+// after the other (A B C A B C ...), so that a slow spell of the machine meets them all; medians and
+// quartiles over the rounds.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -36,8 +37,8 @@ struct Timing {
   double spread() const { return median > 0 ? (high - low) / 2 / median : 0; }  // as a share of the median
 };
 Timing summarise(std::vector<double> samples);
-Timing operator+(const Timing& a, const Timing& b);        // round by round
-Timing ratio_of(const Timing& a, const Timing& b);         // a / b, round by round: drift cancels
+Timing operator+(const Timing& a, const Timing& b);  // round by round
+Timing ratio_of(const Timing& a, const Timing& b);   // a / b, round by round: drift cancels
 // name, name_low, name_high and rounds; "ratio", "ratio_low", "ratio_high", null where nothing was compared.
 void add_timing(nlohmann::ordered_json& to, const std::string& name, const Timing&);
 void add_ratio(nlohmann::ordered_json& to, const std::optional<Timing>&);
@@ -59,7 +60,7 @@ struct Contestant {
   std::string name;
   std::function<void()> run;
 };
-// One Timing per contestant. Throws Error kInterrupted when asked to stop. Steps of progress: planned_steps().
+// One Timing per contestant. Throws Error kInterrupted when asked to stop. Steps: planned_steps().
 std::vector<Timing> measure_interleaved(std::span<const Contestant>, const RepeatOptions&, ProgressCounter&);
 int64_t planned_steps(int64_t contestants, const RepeatOptions&);
 

@@ -25,8 +25,14 @@ constexpr int64_t kCheckBatch = 2, kCheckLength = 33;
 // A model with its gradients, and one batch of random ids for both input and target.
 struct Batch {
   Batch(const model::ModelSpec& s, int64_t batch, int64_t length)
-      : spec(s), B(batch), N(length), ids(random_ids(B * N, s.V, 2)), targets(random_ids(B * N, s.V, 3)), params(spec),
-        grads(spec), decoder(spec, B, N) {
+      : spec(s),
+        B(batch),
+        N(length),
+        ids(random_ids(B * N, s.V, 2)),
+        targets(random_ids(B * N, s.V, 3)),
+        params(spec),
+        grads(spec),
+        decoder(spec, B, N) {
     model::initialise(spec, 1, params);
   }
   Batch(const Batch&) = delete;
@@ -62,7 +68,8 @@ struct TrainCase {
 
 Window window_of(const TrainOptions& o) {
   const Window preset = preset_window(o.shape.preset);
-  COCA_CHECK(o.length >= 0 && o.batch >= 0, "length {} and batch {} must be 0 (the preset's) or more", o.length, o.batch);
+  COCA_CHECK(o.length >= 0 && o.batch >= 0, "length {} and batch {} must be 0 (the preset's) or more",
+             o.length, o.batch);
   return {.length = o.length > 0 ? o.length : preset.length, .batch = o.batch > 0 ? o.batch : preset.batch};
 }
 
@@ -88,7 +95,8 @@ std::vector<TrainResult> bench_train(Context& cx, const TrainOptions& o, Progres
   std::vector<std::unique_ptr<TrainCase>> cases;
   std::vector<Contestant> contestants;
   for (const AttentionKind kind : kinds) {
-    TrainCase& c = *cases.emplace_back(std::make_unique<TrainCase>(cx, make_spec(o.shape, kind, window.length), window));
+    TrainCase& c =
+        *cases.emplace_back(std::make_unique<TrainCase>(cx, make_spec(o.shape, kind, window.length), window));
     contestants.push_back({std::string(enum_name(kind)), [&c] { c.step(); }});
   }
   MatrixProduct product(cx, DType::kF32);
@@ -118,18 +126,19 @@ std::vector<TrainResult> bench_train(Context& cx, const TrainOptions& o, Progres
 
 report::Table train_table(const TrainOptions& o, const std::vector<TrainResult>& results) {
   report::Table table{.title = "",
-                      .header = {"kind", "parameters", "length", "batch", "ms/step", "+-", "tokens/s", "GFLOP/s", "of matrix rate",
-                                 "state", "activations"},
+                      .header = {"kind", "parameters", "length", "batch", "ms/step", "+-", "tokens/s",
+                                 "GFLOP/s", "of matrix rate", "state", "activations"},
                       .rows = {},
                       .align = {}};
   if (o.against) table.header.push_back(fmt::format("x {}", enum_name(*o.against)));
   for (const TrainResult& r : results) {
-    table.rows.push_back({std::string(enum_name(r.kind)), report::format_count(r.parameters), fmt::format("{}", r.length),
-                          fmt::format("{}", r.batch), report::format_number(1e3 * r.seconds.median),
-                          fmt::format("{:.1f} %", 100 * r.seconds.spread()),
-                          report::format_count(static_cast<int64_t>(r.tokens_per_second)), report::format_number(r.gflops),
-                          fmt::format("{:.1f} %", 100 * r.gflops / r.matrix_gflops), report::format_bytes(r.state_bytes),
-                          report::format_bytes(r.activation_bytes)});
+    table.rows.push_back(
+        {std::string(enum_name(r.kind)), report::format_count(r.parameters), fmt::format("{}", r.length),
+         fmt::format("{}", r.batch), report::format_number(1e3 * r.seconds.median),
+         fmt::format("{:.1f} %", 100 * r.seconds.spread()),
+         report::format_count(static_cast<int64_t>(r.tokens_per_second)), report::format_number(r.gflops),
+         fmt::format("{:.1f} %", 100 * r.gflops / r.matrix_gflops), report::format_bytes(r.state_bytes),
+         report::format_bytes(r.activation_bytes)});
     if (r.ratio) table.rows.back().push_back(fmt::format("{:.3f}", r.ratio->median));
   }
   return table;
@@ -162,14 +171,16 @@ void export_models(Context& cx, const TrainOptions& o) {
     model::save_model(dir, spec, batch.params);
     model::Decoder decoder(batch.spec, batch.params.weights());
     Tensor logits({kCheckBatch, N, spec.V});
-    ops::linear_forward(cx, {.x = decoder.forward(cx, batch.ids_ref()), .w = batch.params.weights().head,
+    ops::linear_forward(cx, {.x = decoder.forward(cx, batch.ids_ref()),
+                             .w = batch.params.weights().head,
                              .y = logits.ref().reshape({kCheckBatch * N, spec.V})});
     const TensorRef nll = batch.forward_backward(cx, 1);
     std::vector<io::TensorToSave> tensors = {{"ids", batch.ids_ref()},
                                              {"targets", batch.targets_ref()},
                                              {"logits", logits},
                                              {"nll", nll.reshape({kCheckBatch, N})}};
-    for (const model::ParamInfo& info : batch.grads.infos()) tensors.push_back({"grad." + info.name, batch.grads.at(info)});
+    for (const model::ParamInfo& info : batch.grads.infos())
+      tensors.push_back({"grad." + info.name, batch.grads.at(info)});
     io::save_safetensors(dir / "check.safetensors", tensors);
   }
 }

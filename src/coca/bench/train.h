@@ -1,5 +1,5 @@
-// coca/bench/train.h - `coca bench train`: whole optimizer steps (forward, backward, AdamW) of a random model on random
-// tokens: tokens/s, the share of the matrix rate, and the memory they take.
+// coca/bench/train.h - `coca bench train`: whole optimizer steps (forward, backward, AdamW) of a random model
+// on random tokens: tokens/s, the share of the matrix rate, and the memory they take.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -34,16 +34,19 @@ struct TrainOptions {
     v("batch", "windows per step; 0: the preset's", batch);
     repeat.visit(v);
     v.group("Output");
-    v("export", "write each model, and its logits and gradients on a few tokens, below this folder (bench/peers)", export_to);
+    v("export",
+      "write each model, and its logits and gradients on a few tokens, below this folder (bench/peers)",
+      export_to);
   }
 };
 
 struct TrainResult {
   model::AttentionKind kind = model::AttentionKind::kRope;
   int64_t length = 0, batch = 0, parameters = 0;
-  Timing seconds;  // of one step
+  Timing seconds;                                               // of one step
   double tokens_per_second = 0, gflops = 0, matrix_gflops = 0;  // matrix products, 3 x forward
-  int64_t state_bytes = 0, activation_bytes = 0;  // weights, gradients and moments; what forward keeps for backward
+  int64_t state_bytes = 0,
+          activation_bytes = 0;  // weights, gradients and moments; what forward keeps for backward
   std::optional<Timing> ratio;
 };
 
@@ -52,8 +55,8 @@ std::vector<TrainResult> bench_train(Context&, const TrainOptions&, ProgressCoun
 report::Table train_table(const TrainOptions&, const std::vector<TrainResult>&);
 nlohmann::ordered_json to_json(const TrainResult&);
 
-// Writes <export_to>/<kind>/: config.json, model.safetensors, and check.safetensors with ids, targets, logits, nll and
-// grad.<name> of the sum of nll over the tokens.
+// Writes <export_to>/<kind>/: config.json, model.safetensors, and check.safetensors with ids, targets,
+// logits, nll and grad.<name> of the sum of nll over the tokens.
 void export_models(Context&, const TrainOptions&);
 
 }  // namespace coca::bench
