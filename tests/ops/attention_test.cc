@@ -22,10 +22,11 @@ using test::Complex;
 struct Case {
   int64_t B, N, S, H, G, D;
   bool causal, alibi;
+  int64_t window = 0;
 };
 std::ostream& operator<<(std::ostream& out, const Case& c) {
-  return out << fmt::format("B{} N{} S{} H{} G{} D{}{}{}", c.B, c.N, c.S, c.H, c.G, c.D, c.causal ? " causal" : "",
-                            c.alibi ? " alibi" : "");
+  return out << fmt::format("B{} N{} S{} H{} G{} D{}{}{} window {}", c.B, c.N, c.S, c.H, c.G, c.D, c.causal ? " causal" : "",
+                            c.alibi ? " alibi" : "", c.window);
 }
 
 const Case kCases[] = {
@@ -33,11 +34,20 @@ const Case kCases[] = {
     {1, 64, 64, 2, 2, 32, true, false},  {2, 65, 65, 3, 1, 48, true, true},   {1, 130, 130, 2, 1, 80, true, false},
     {1, 9, 77, 2, 2, 64, true, false},   {1, 3, 150, 4, 2, 34, true, true},   {1, 33, 70, 2, 1, 20, false, false},
     {1, 1, 100, 2, 1, 64, true, false},  {1, 129, 129, 1, 1, 160, true, false}, {1, 8, 64, 1, 1, 96, false, true},
+    {1, 70, 70, 1, 1, 192, true, false}, {1, 67, 67, 1, 1, 256, true, false}, {1, 40, 40, 2, 1, 7, true, false},
+    // windows: inside a tile, across tiles, of one key, decoding, wider than the text, with ALiBi
+    {1, 200, 200, 2, 1, 16, true, false, 5},   {2, 150, 150, 2, 2, 32, true, false, 64}, {1, 130, 130, 1, 1, 8, true, false, 1},
+    {1, 3, 150, 2, 1, 24, true, false, 70},    {1, 90, 200, 2, 1, 20, true, true, 97},   {1, 70, 70, 1, 1, 16, true, false, 1000},
 };
 
+AttentionOptions options_of(const Case& c) {
+  const Mask mask = c.window > 0 ? Mask::kSlidingWindow : c.causal ? Mask::kCausal : Mask::kNone;
+  return {.mask = mask, .window = c.window, .query_start = c.S - c.N};
+}
 ref::AttentionSpec spec_of(const Case& c, const std::vector<float>& slopes) {
   return {.scale = 1.0 / std::sqrt(static_cast<float>(c.D)),
           .causal = c.causal,
+          .window = c.window,
           .query_start = c.S - c.N,
           .slopes = c.alibi ? slopes.data() : nullptr};
 }
@@ -93,39 +103,134 @@ TEST(Attention, ReferenceGradientMatchesComplexStep) {
   }
 }
 
-TEST(Attention, ValuesAndGradientsMatchTheReferenceOnEveryTarget) {
-  for (const Case& c : kCases) {
-    SCOPED_TRACE(testing::PrintToString(c));
-    const std::vector<float> slope_values = alibi_slopes(c.H);
-    Tensor slopes({c.H});
-    std::copy(slope_values.begin(), slope_values.end(), slopes.values<float>().begin());
-    const Dims qd{c.B, c.N, c.H, c.D}, kd{c.B, c.S, c.G, c.D};
-    // Scores of several units, so that the softmax is far from uniform.
-    Tensor q = test::random_tensor(qd, 1, -3, 3), k = test::random_tensor(kd, 2, -2, 2), v = test::random_tensor(kd, 3),
-           d_o = test::random_tensor(qd, 4);
-    const Results<double> expected = reference<double>(c, q, k, v, d_o, slope_values);
-    const Results<float> naive = reference<float>(c, q, k, v, d_o, slope_values);
-    const AttentionOptions options{.mask = c.causal ? Mask::kCausal : Mask::kNone, .query_start = c.S - c.N};
-    const TensorRef slope_ref = c.alibi ? TensorRef(slopes) : TensorRef();
-    test::for_each_target([&] {
+// The naive form in bf16, as a framework computes it: each product's result is rounded to bf16. Only the roundings that
+// the tiles have too count here: probabilities, ds and the outputs.
+Results<float> naive_bf16(const Case& c, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& d_o,
+                          const std::vector<float>& slopes) {
+  const Dims qd = q.shape(), kd = k.shape();
+  const auto qx = test::convert<float>(q), kx = test::convert<float>(k), vx = test::convert<float>(v), gx = test::convert<float>(d_o);
+  const auto Q = as_view<const float, 4>(qx, qd), K = as_view<const float, 4>(kx, kd), V = as_view<const float, 4>(vx, kd),
+             dO = as_view<const float, 4>(gx, qd);
+  Results<float> r{std::vector<float>(qx.size()), std::vector<float>(static_cast<size_t>(c.B * c.H * c.N)),
+                   std::vector<float>(qx.size()), std::vector<float>(kx.size()), std::vector<float>(kx.size())};
+  const auto o = as_view<float, 4>(r.o, qd), dq = as_view<float, 4>(r.dq, qd), dk = as_view<float, 4>(r.dk, kd), dv = as_view<float, 4>(r.dv, kd);
+  const auto lse = as_view<float, 3>(r.lse, {c.B, c.H, c.N});
+  const auto round = [](float x) { return static_cast<float>(BF16(x)); };
+  const auto spec = spec_of(c, slopes);
+  std::vector<float> p;
+  for (int64_t b = 0; b < c.B; ++b)
+    for (int64_t h = 0; h < c.H; ++h)
+      for (int64_t n = 0; n < c.N; ++n) {
+        const int64_t g = h / (c.H / c.G), begin = ref::attention_scores(spec, Q.ptr(b, n, h), K, b, n, h, g, p);
+        lse(b, h, n) = ref::softmax_row(p);
+        float delta = 0;
+        std::vector<float> dp(p.size());
+        for (size_t i = 0; i < p.size(); ++i) {
+          const int64_t s = begin + static_cast<int64_t>(i);
+          for (int64_t d = 0; d < c.D; ++d) {
+            o(b, n, h, d) += round(p[i]) * V(b, s, g, d);
+            dp[i] += dO(b, n, h, d) * V(b, s, g, d);
+          }
+        }
+        for (int64_t d = 0; d < c.D; ++d) delta += (o(b, n, h, d) = round(o(b, n, h, d))) * dO(b, n, h, d);
+        for (size_t i = 0; i < p.size(); ++i) {
+          const int64_t s = begin + static_cast<int64_t>(i);
+          const float ds = round(p[i] * (dp[i] - delta)) * static_cast<float>(spec.scale);
+          for (int64_t d = 0; d < c.D; ++d) {
+            dv(b, s, g, d) += round(p[i]) * dO(b, n, h, d);
+            dq(b, n, h, d) += ds * K(b, s, g, d);
+            dk(b, s, g, d) += ds * Q(b, n, h, d);
+          }
+        }
+      }
+  for (auto* out : {&r.dq, &r.dk, &r.dv})
+    for (float& x : *out) x = round(x);
+  return r;
+}
+
+template <typename T>
+void expect_matches_reference(const Case& c, const std::vector<const char*>& impls) {
+  SCOPED_TRACE(fmt::format("{} {}", testing::PrintToString(c), dtype_name(DTypeOf<T>::value)));
+  const std::vector<float> slope_values = alibi_slopes(c.H);
+  Tensor slopes({c.H});
+  std::copy(slope_values.begin(), slope_values.end(), slopes.values<float>().begin());
+  const Dims qd{c.B, c.N, c.H, c.D}, kd{c.B, c.S, c.G, c.D};
+  // Scores of several units, so that the softmax is far from uniform.
+  const Tensor q = test::tensor_of<T>(qd, test::random_values(qd.product(), 1, -3, 3)), k = test::tensor_of<T>(kd, test::random_values(kd.product(), 2, -2, 2)),
+               v = test::tensor_of<T>(kd, test::random_values(kd.product(), 3)), d_o = test::tensor_of<T>(qd, test::random_values(qd.product(), 4));
+  const Results<double> expected = reference<double>(c, q, k, v, d_o, slope_values);
+  const Results<float> naive =
+      std::is_same_v<T, BF16> ? naive_bf16(c, q, k, v, d_o, slope_values) : reference<float>(c, q, k, v, d_o, slope_values);
+  const TensorRef slope_ref = c.alibi ? TensorRef(slopes) : TensorRef();
+  const auto S = static_cast<double>(c.S), rows = static_cast<double>(c.N * c.H / c.G);
+  // Scores carry the rounding of D products into the exponent, and exp(s - lse) turns an absolute error of
+  // eps |s| into a relative one of the probability: with terms = a^2 the rule's last term is a eps.
+  double score = 0;
+  for (const double l : expected.lse) score = std::max(score, std::abs(l));
+  const double D = static_cast<double>(c.D) + 4 * score * score;
+  const DType stored = DTypeOf<T>::value;
+  // Keys before every window have no gradient; of the others the rule's half.
+  const double unseen = c.window > 0 ? static_cast<double>(std::max<int64_t>(0, c.S - c.N + 1 - c.window)) / S : 0.0;
+  const double zeros = unseen + 0.5 * (1 - unseen);
+  test::for_each_target([&] {
+    for (const char* impl : impls) {
+      SCOPED_TRACE(impl);
       Context context;
-      Tensor o(qd), lse({c.B, c.H, c.N}), dq(qd), dk(kd), dv(kd);
-      attention_forward(context, options, {.q = q, .k = k, .v = v, .slopes = slope_ref, .o = o, .lse = lse});
-      attention_backward(context, options, {.q = q, .k = k, .v = v, .slopes = slope_ref, .o = o, .lse = lse,
-                                            .d_o = d_o, .dq = dq, .dk = dk, .dv = dv});
-      const auto S = static_cast<double>(c.S), rows = static_cast<double>(c.N * c.H / c.G);
-      // Scores carry the rounding of D products into the exponent, and exp(s - lse) turns an absolute error of
-      // eps |s| into a relative one of the probability: with terms = a^2 the rule's last term is a eps.
-      double score = 0;
-      for (const double l : expected.lse) score = std::max(score, std::abs(l));
-      const double D = static_cast<double>(c.D) + 4 * score * score;
-      test::expect_close(o.values<float>(), expected.o, naive.o, {.terms = S + D}, "o");
+      context.force_impl("attention", impl);
+      Tensor o(qd, stored), lse({c.B, c.H, c.N}), dq(qd, stored), dk(kd, stored), dv(kd, stored);
+      attention_forward(context, options_of(c), {.q = q, .k = k, .v = v, .slopes = slope_ref, .o = o, .lse = lse});
+      attention_backward(context, options_of(c), {.q = q, .k = k, .v = v, .slopes = slope_ref, .o = o, .lse = lse,
+                                                  .d_o = d_o, .dq = dq, .dk = dk, .dv = dv});
+      test::expect_close(test::float_values(o), expected.o, naive.o, {.terms = S + D, .stored = stored}, "o");
       test::expect_close(lse.values<float>(), expected.lse, naive.lse, {.terms = S + D}, "lse");
-      test::expect_close(dv.values<float>(), expected.dv, naive.dv, {.terms = rows + D}, "dv");
-      if (c.S == 1) return;  // one key: the softmax is constant, dq and dk are zero by nature
-      test::expect_close(dq.values<float>(), expected.dq, naive.dq, {.terms = S + D}, "dq");
-      test::expect_close(dk.values<float>(), expected.dk, naive.dk, {.terms = rows + D}, "dk");
-    });
+      test::expect_close(test::float_values(dv), expected.dv, naive.dv, {.terms = rows + D, .zero_share = zeros, .stored = stored}, "dv");
+      if (c.S == 1 || c.window == 1) continue;  // one key: the softmax is constant, dq and dk are zero by nature
+      test::expect_close(test::float_values(dq), expected.dq, naive.dq, {.terms = S + D, .stored = stored}, "dq");
+      test::expect_close(test::float_values(dk), expected.dk, naive.dk, {.terms = rows + D, .zero_share = zeros, .stored = stored}, "dk");
+    }
+  });
+}
+
+TEST(Attention, ValuesAndGradientsMatchTheReferenceOnEveryTarget) {
+  for (const Case& c : kCases) expect_matches_reference<float>(c, {"cpu"});
+}
+
+TEST(Attention, Bf16MatchesTheReferenceOnEveryTargetAndByBothImplementations) {
+  for (const Case& c : kCases) expect_matches_reference<BF16>(c, {"cpu", "avx512_bf16", "ref"});
+}
+
+// Few groups and many keys: the backward pass cuts the keys into parts whose dq are added in order.
+TEST(Attention, BackwardInPartsMatchesTheReference) {
+  for (const Case& c : {Case{1, 1100, 1100, 2, 1, 8, true, false}, Case{1, 1100, 1100, 2, 1, 8, true, false, 300},
+                        Case{1, 70, 1100, 1, 1, 8, true, false}, Case{1, 90, 1030, 3, 1, 8, false, false}}) {
+    expect_matches_reference<float>(c, {"cpu"});
+    expect_matches_reference<BF16>(c, {"avx512_bf16"});
+  }
+}
+
+TEST(Attention, RowsThatSeeNoKeyAreZero) {
+  const Case c{1, 40, 20, 1, 1, 16, true, false, 8};  // keys end at 20; queries stand at 0 .. 39
+  const Dims qd{1, c.N, 1, c.D}, kd{1, c.S, 1, c.D};
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    const auto make = [&](const Dims& dims, uint64_t seed) {
+      const auto values = test::random_values(dims.product(), seed);
+      return type == DType::kF32 ? test::tensor_of<float>(dims, values) : test::tensor_of<BF16>(dims, values);
+    };
+    const Tensor q = make(qd, 1), k = make(kd, 2), v = make(kd, 3), d_o = make(qd, 4);
+    Tensor o(qd, type), lse({1, 1, c.N}), dq(qd, type), dk(kd, type), dv(kd, type);
+    Context context;
+    const AttentionOptions options{.mask = Mask::kSlidingWindow, .window = c.window};
+    attention_forward(context, options, {.q = q, .k = k, .v = v, .o = o, .lse = lse});
+    attention_backward(context, options, {.q = q, .k = k, .v = v, .o = o, .lse = lse, .d_o = d_o, .dq = dq, .dk = dk, .dv = dv});
+    const auto values = test::float_values(o), gradient = test::float_values(dq);
+    for (int64_t n = 0; n < c.N; ++n) {
+      const bool blind = n >= c.S + c.window - 1;
+      ASSERT_EQ(std::isinf(lse.values<float>()[static_cast<size_t>(n)]), blind) << n;
+      ASSERT_EQ(values[static_cast<size_t>(n * c.D)] == 0.0f, blind) << n;
+      if (blind) { ASSERT_EQ(gradient[static_cast<size_t>(n * c.D)], 0.0f) << n; }
+    }
+    for (const Tensor* t : {&dq, &dk, &dv})
+      for (const float x : test::float_values(*t)) ASSERT_TRUE(std::isfinite(x));
   }
 }
 
@@ -168,24 +273,33 @@ TEST(Attention, ViewsOfAFusedProjectionEqualSeparateTensors) {
 }
 
 TEST(Attention, SameBitsForAnyNumberOfThreads) {
-  const Dims qd{2, 200, 4, 32}, kd{2, 200, 2, 32};
-  Tensor q = test::random_tensor(qd, 1, -2, 2), k = test::random_tensor(kd, 2, -2, 2), v = test::random_tensor(kd, 3),
-         d_o = test::random_tensor(qd, 4);
-  std::vector<float> first;
-  const int before = max_threads();
-  for (const int threads : {1, 2, 3}) {
-    set_max_threads(threads);
-    Context context;
-    Tensor o(qd), lse({2, 4, 200}), dq(qd), dk(kd), dv(kd);
-    attention_forward(context, {}, {.q = q, .k = k, .v = v, .o = o, .lse = lse});
-    attention_backward(context, {}, {.q = q, .k = k, .v = v, .o = o, .lse = lse, .d_o = d_o, .dq = dq, .dk = dk, .dv = dv});
-    std::vector<float> all;
-    for (const Tensor* t : {&o, &lse, &dq, &dk, &dv})
-      all.insert(all.end(), t->values<float>().begin(), t->values<float>().end());
-    if (first.empty()) first = all;
-    EXPECT_EQ(std::memcmp(first.data(), all.data(), all.size() * sizeof(float)), 0) << threads << " threads";
-  }
-  set_max_threads(before);
+  struct Shape { int64_t B, N, H, G; };
+  for (const auto& [B, N, H, G] : {Shape{2, 200, 4, 2}, Shape{1, 1100, 2, 1}, Shape{5, 70, 2, 2}})
+    for (const DType type : {DType::kF32, DType::kBF16}) {
+      const Dims qd{B, N, H, 32}, kd{B, N, G, 32};
+      const auto make = [&](const Dims& dims, uint64_t seed, double size) {
+        const auto values = test::random_values(dims.product(), seed, -size, size);
+        return type == DType::kF32 ? test::tensor_of<float>(dims, values) : test::tensor_of<BF16>(dims, values);
+      };
+      const Tensor q = make(qd, 1, 2), k = make(kd, 2, 2), v = make(kd, 3, 1), d_o = make(qd, 4, 1);
+      std::vector<float> first;
+      const int before = max_threads();
+      for (const int threads : {1, 2, 3}) {
+        set_max_threads(threads);
+        Context context;
+        Tensor o(qd, type), lse({B, H, N}), dq(qd, type), dk(kd, type), dv(kd, type);
+        attention_forward(context, {}, {.q = q, .k = k, .v = v, .o = o, .lse = lse});
+        attention_backward(context, {}, {.q = q, .k = k, .v = v, .o = o, .lse = lse, .d_o = d_o, .dq = dq, .dk = dk, .dv = dv});
+        std::vector<float> all;
+        for (const Tensor* t : {&o, &lse, &dq, &dk, &dv}) {
+          const std::vector<float> values = test::float_values(*t);
+          all.insert(all.end(), values.begin(), values.end());
+        }
+        if (first.empty()) first = all;
+        EXPECT_EQ(std::memcmp(first.data(), all.data(), all.size() * sizeof(float)), 0) << threads << " threads, B " << B;
+      }
+      set_max_threads(before);
+    }
 }
 
 TEST(Attention, LargeScoresStayFiniteAndNaNsShow) {
@@ -217,7 +331,15 @@ TEST(Attention, BadShapesAreNamed) {
   context.force_impl("attention", "gpu");
   Tensor k3({1, 4, 3, 8});
   EXPECT_THAT([&] { attention_forward(context, {}, {.q = q, .k = k3, .v = k3, .o = o}); },
-              testing::ThrowsMessage<Error>(testing::HasSubstr("expected cpu or ref")));
+              testing::ThrowsMessage<Error>(testing::HasSubstr("expected avx512_bf16, cpu or ref")));
+  Context plain;
+  Tensor half({1, 4, 3, 8}, DType::kBF16);
+  EXPECT_THAT([&] { attention_forward(plain, {}, {.q = q, .k = half, .v = k3, .o = o}); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("[attention] k has type BF16; expected F32")));
+  EXPECT_THAT([&] { attention_forward(plain, {.mask = Mask::kSlidingWindow}, {.q = q, .k = k3, .v = k3, .o = o}); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("window=0: expected at least 1 with a sliding window")));
+  EXPECT_THAT([&] { attention_forward(plain, {.scale = -1}, {.q = q, .k = k3, .v = k3, .o = o}); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("scale=-1 must be positive")));
 }
 
 }  // namespace

@@ -1,11 +1,16 @@
+// Checks, the choice of implementation, and how the work is spread: which thread does which block never changes a bit,
+// so that may follow the number of threads; what is summed with what follows from the shapes alone.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/attention.h"
 
+#include <algorithm>
 #include <cmath>
+#include <optional>
 
 #include "coca/base/parallel.h"
 #include "coca/kernels/cpu/attention.h"
 #include "coca/kernels/ref/attention.h"
+#include "coca/ops/float_types.h"
 #include "coca/ops/impl.h"
 #include "coca/ops/rope_check.h"
 
@@ -13,127 +18,216 @@ namespace coca::ops {
 
 namespace {
 
+using cpu::AttentionKernels;
+using cpu::AttentionParams;
+using cpu::attention_blocks;
+using cpu::kAttentionBlock;
+using cpu::TileMath;
+
 // Fewer queries than this go row by row: packing the keys would cost more than it saves.
 constexpr int64_t kRowQueries = 8;
-// From this many queries on, threads share one (batch, kv head) at a time, so that only one is packed in memory.
-constexpr int64_t kLongQueries = 1024;
+// The backward pass has at least this many tasks where the keys allow it, of at least this many key blocks.
+constexpr int64_t kBackwardTasks = 8, kLeastPartBlocks = 8;
 
 void check_attention(const AttentionOptions& options, TensorRef q, TensorRef k, TensorRef v, TensorRef slopes) {
   COCA_CHECK(q.rank() == 4 && k.rank() == 4, "[attention] q {} and k {} must be [B, N, H, D] and [B, S, G, D]",
              q.shape.text(), k.shape.text());
-  check_heads("attention", "q", q, q.shape);
-  check_heads("attention", "k", k, {q.size(0), k.size(1), k.size(2), q.size(3)});
-  check_heads("attention", "v", v, k.shape);
+  check_heads("attention", "q", q, q.shape, kF32OrBF16);
+  check_heads("attention", "k", k, {q.size(0), k.size(1), k.size(2), q.size(3)}, std::span(&q.dtype, 1));
+  check_heads("attention", "v", v, k.shape, std::span(&q.dtype, 1));
   COCA_CHECK(k.size(2) > 0 && q.size(2) % k.size(2) == 0, "[attention] H={} must be a multiple of G={}", q.size(2),
              k.size(2));
   COCA_CHECK(slopes.empty() || slopes.shape == Dims({q.size(2)}), "[attention] slopes {} must be [{}]",
              slopes.shape.text(), q.size(2));
   COCA_CHECK(options.query_start >= 0, "[attention] query_start={} is negative", options.query_start);
+  COCA_CHECK(options.scale >= 0, "[attention] scale={} must be positive (0: 1/sqrt(D))", options.scale);
+  const bool windowed = options.mask == Mask::kSlidingWindow;
+  COCA_CHECK(windowed ? options.window >= 1 : options.window == 0, "[attention] window={}: expected {}", options.window,
+             windowed ? "at least 1 with a sliding window" : "0 without a sliding window");
 }
 
-cpu::AttentionParams make_params(const AttentionOptions& options, TensorRef q, TensorRef k, TensorRef v,
-                                 TensorRef slopes) {
-  cpu::AttentionParams p;
-  p.q = q.view<float, 4>();
-  p.k = k.view<float, 4>();
-  p.v = v.view<float, 4>();
+template <typename T>
+AttentionParams<T> make_params(const AttentionOptions& options, TensorRef q, TensorRef k, TensorRef v, TensorRef slopes) {
+  AttentionParams<T> p;
+  p.q = q.view<T, 4>();
+  p.k = k.view<T, 4>();
+  p.v = v.view<T, 4>();
   p.slopes = slopes.empty() ? nullptr : slopes.as<float>();
   p.scale = options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(q.size(3)));
-  p.causal = options.mask == Mask::kCausal;
+  p.causal = options.mask != Mask::kNone;
+  p.window = options.window;
   p.query_start = options.query_start;
   return p;
 }
 
-ref::AttentionSpec ref_spec(const cpu::AttentionParams& p) {
-  return {.scale = p.scale, .causal = p.causal, .query_start = p.query_start, .slopes = p.slopes};
+template <typename T>
+ref::AttentionSpec ref_spec(const AttentionParams<T>& p) {
+  return {.scale = p.scale, .causal = p.causal, .window = p.window, .query_start = p.query_start, .slopes = p.slopes};
 }
 
-void forward_rows(Context& context, const cpu::AttentionParams& p) {
-  const int64_t N = p.q.size(1), H = p.q.size(2), S = p.k.size(1);
-  float* work = static_cast<float*>(context.scratch(static_cast<size_t>(S * max_threads()) * sizeof(float)));
+// nullopt: the reference.
+std::optional<TileMath> choose(const Context& context, DType type) {
+  const std::string_view impl = choose_impl(context, "attention");
+  if (impl == "ref") return std::nullopt;
+  const bool dot = impl == "avx512_bf16" && type == DType::kBF16 && cpu::has_bf16_dot();
+  return dot ? TileMath::kBf16Dot : TileMath::kF32;
+}
+
+std::byte* scratch_of(Context& context, size_t bytes) { return static_cast<std::byte*>(context.scratch(bytes)); }
+size_t rounded(size_t bytes) { return (bytes + 63) / 64 * 64; }
+
+template <typename T>
+void forward_rows(Context& context, const AttentionParams<T>& p) {
+  const int64_t N = p.q.size(1), H = p.q.size(2), own = p.k.size(1) + p.q.size(3);
+  auto* work = reinterpret_cast<float*>(scratch_of(context, static_cast<size_t>(own * max_threads()) * sizeof(float)));
   parallel_for(p.q.size(0) * N * H, [&](int64_t task) {
-    cpu::attention_forward_row(p, task / (N * H), task % H, task / H % N, work + thread_index() * S);
+    AttentionKernels<T>::forward_row(p, task / (N * H), task % H, task / H % N, work + thread_index() * own);
   });
 }
 
-void forward_blocks(Context& context, const cpu::AttentionParams& p) {
-  const int64_t B = p.q.size(0), N = p.q.size(1), G = p.k.size(2), group = p.q.size(2) / G, S = p.k.size(1),
-                D = p.q.size(3);
-  const int64_t key_blocks = (S + cpu::kAttentionBlock - 1) / cpu::kAttentionBlock;
-  const int64_t query_blocks = (N + cpu::kAttentionBlock - 1) / cpu::kAttentionBlock;
-  const size_t packed = cpu::packed_kv_floats(S, D), own = cpu::attention_forward_floats(D);
+template <typename T>
+void forward_blocks(Context& context, TileMath math, const AttentionParams<T>& p) {
+  const int64_t B = p.q.size(0), G = p.k.size(2), group = p.q.size(2) / G, D = p.q.size(3);
+  const int64_t key_blocks = attention_blocks(p.k.size(1)), query_blocks = attention_blocks(p.q.size(1));
+  const size_t packed = rounded(cpu::attention_packed_bytes(math, D) * static_cast<size_t>(key_blocks));
+  const size_t own = rounded(cpu::attention_forward_bytes(D));
   const auto threads = static_cast<size_t>(max_threads());
-  if (N < kLongQueries) {
-    auto* work = static_cast<float*>(context.scratch((packed + own) * threads * sizeof(float)));
+  // Many short groups: a thread packs and does one alone. Few or long ones: threads share a group at a time, so that
+  // only one is packed in memory and none waits.
+  if (B * G >= 4 * max_threads() && key_blocks <= 16) {
+    std::byte* work = scratch_of(context, (packed + own) * threads);
     parallel_for(B * G, [&](int64_t task) {
       const int64_t b = task / G, g = task % G;
-      float* kv = work + static_cast<size_t>(thread_index()) * (packed + own);
-      for (int64_t i = 0; i < key_blocks; ++i) cpu::attention_pack_block(p, b, g, i, kv);
+      std::byte* kv = work + static_cast<size_t>(thread_index()) * (packed + own);
+      for (int64_t i = 0; i < key_blocks; ++i) AttentionKernels<T>::pack_block(math, p, b, g, i, kv);
       for (int64_t i = 0; i < query_blocks * group; ++i)
-        cpu::attention_forward_block(p, b, g * group + i / query_blocks, i % query_blocks, kv, kv + packed);
+        AttentionKernels<T>::forward_block(math, p, b, g * group + i / query_blocks, i % query_blocks, kv, kv + packed);
     });
     return;
   }
-  auto* work = static_cast<float*>(context.scratch((packed + own * threads) * sizeof(float)));
+  std::byte* work = scratch_of(context, packed + own * threads);
   for (int64_t task = 0; task < B * G; ++task) {
     const int64_t b = task / G, g = task % G;
-    parallel_for(key_blocks, [&](int64_t i) { cpu::attention_pack_block(p, b, g, i, work); });
+    parallel_for(key_blocks, [&](int64_t i) { AttentionKernels<T>::pack_block(math, p, b, g, i, work); });
     // The longest rows first: under the causal mask they cost most, and the short ones fill the gaps.
     parallel_for(query_blocks * group, [&](int64_t i) {
-      cpu::attention_forward_block(p, b, g * group + i % group, query_blocks - 1 - i / group, work,
-                                   work + packed + own * static_cast<size_t>(thread_index()));
+      AttentionKernels<T>::forward_block(math, p, b, g * group + i % group, query_blocks - 1 - i / group, work,
+                                         work + packed + own * static_cast<size_t>(thread_index()));
     });
   }
+}
+
+// Where parts begin: of the key blocks, so that under the mask each part has about as many tiles as the others.
+std::vector<int64_t> part_bounds(int64_t parts, int64_t key_blocks, int64_t query_blocks, int64_t first_position, bool causal) {
+  std::vector<int64_t> cost(static_cast<size_t>(key_blocks) + 1, 0);  // tiles of the blocks before
+  for (int64_t i = 0; i < key_blocks; ++i) {
+    const int64_t unseen = causal ? std::max<int64_t>(0, i * kAttentionBlock - first_position) / kAttentionBlock : 0;
+    cost[static_cast<size_t>(i) + 1] = cost[static_cast<size_t>(i)] + std::max<int64_t>(1, query_blocks - unseen);
+  }
+  std::vector<int64_t> bounds{0};
+  for (int64_t part = 1; part < parts; ++part) {
+    const int64_t wanted = cost.back() * part / parts;
+    const auto at = std::lower_bound(cost.begin(), cost.end(), wanted) - cost.begin();
+    bounds.push_back(std::clamp<int64_t>(at, bounds.back() + 1, key_blocks - (parts - part)));
+  }
+  bounds.push_back(key_blocks);
+  return bounds;
+}
+
+template <typename T>
+void backward_parts(Context& context, TileMath math, const AttentionParams<T>& p) {
+  const int64_t B = p.q.size(0), N = p.q.size(1), H = p.q.size(2), D = p.q.size(3), G = p.k.size(2), group = H / G;
+  const int64_t key_blocks = attention_blocks(p.k.size(1)), query_blocks = attention_blocks(N);
+  const int64_t most = std::max<int64_t>(1, key_blocks / kLeastPartBlocks);
+  const int64_t parts = std::clamp<int64_t>(B * G > 0 ? kBackwardTasks / (B * G) : 1, 1, most);
+  const std::vector<int64_t> bounds = part_bounds(parts, key_blocks, query_blocks, p.query_start, p.causal);
+  int64_t longest = 0;
+  for (size_t i = 0; i + 1 < bounds.size(); ++i) longest = std::max(longest, bounds[i + 1] - bounds[i]);
+  const size_t own = rounded(cpu::attention_backward_bytes(math, N, longest, D));
+  const size_t partial = parts > 1 ? cpu::attention_partial_dq_floats(N, group, D) : 0;
+  const size_t all_partial = rounded(partial * static_cast<size_t>(B * G * parts) * sizeof(float));
+  std::byte* work = scratch_of(context, all_partial + own * static_cast<size_t>(max_threads()));
+  auto* partial_dq = reinterpret_cast<float*>(work);
+  parallel_for(B * G * parts, [&](int64_t task) {
+    const int64_t part = task % parts, b = task / parts / G, g = task / parts % G;
+    AttentionKernels<T>::backward_part(math, p,
+                                       {.b = b, .g = g, .block0 = bounds[static_cast<size_t>(part)], .block1 = bounds[static_cast<size_t>(part) + 1],
+                                        .dq = parts > 1 ? partial_dq + partial * static_cast<size_t>(task) : nullptr},
+                                       work + all_partial + own * static_cast<size_t>(thread_index()));
+  });
+  if (parts == 1) return;
+  parallel_for(B * H * query_blocks, [&](int64_t task) {
+    const int64_t block = task % query_blocks, b = task / query_blocks / H, h = task / query_blocks % H;
+    const size_t at = partial * static_cast<size_t>((b * G + h / group) * parts) + partial / static_cast<size_t>(group) * static_cast<size_t>(h % group);
+    AttentionKernels<T>::sum_dq(p, b, h, block, partial_dq + at, parts, static_cast<int64_t>(partial));
+  });
+}
+
+template <typename T>
+void forward_typed(Context& context, TileMath math, const AttentionOptions& options, const AttentionForward& a) {
+  AttentionParams<T> p = make_params<T>(options, a.q, a.k, a.v, a.slopes);
+  p.o = a.o.view<T, 4>();
+  if (!a.lse.empty()) p.lse = a.lse.view<float, 3>();
+  a.q.size(1) < kRowQueries ? forward_rows(context, p) : forward_blocks(context, math, p);
+}
+
+template <typename T>
+void backward_typed(Context& context, TileMath math, const AttentionOptions& options, const AttentionBackward& a) {
+  AttentionParams<T> p = make_params<T>(options, a.q, a.k, a.v, a.slopes);
+  const auto lse = a.lse.view<float, 3>();
+  p.lse = {const_cast<float*>(lse.data), lse.shape, lse.strides};  // only read in the backward pass
+  p.out = a.o.view<T, 4>();
+  p.d_o = a.d_o.view<T, 4>();
+  p.dq = a.dq.view<T, 4>();
+  p.dk = a.dk.view<T, 4>();
+  p.dv = a.dv.view<T, 4>();
+  backward_parts(context, math, p);
+}
+
+void forward_ref(const AttentionOptions& options, const AttentionForward& a) {
+  const FloatInput q(a.q), k(a.k), v(a.v);
+  const FloatOutput o(a.o);
+  const AttentionParams<float> p = make_params<float>(options, q.ref(), k.ref(), v.ref(), a.slopes);
+  ref::attention_forward<float>(ref_spec(p), p.q, p.k, p.v, o.ref().view<float, 4>(), a.lse.empty() ? TensorView<float, 3>() : a.lse.view<float, 3>());
+  o.store();
+}
+
+void backward_ref(const AttentionOptions& options, const AttentionBackward& a) {
+  const FloatInput q(a.q), k(a.k), v(a.v), d_o(a.d_o);
+  const FloatOutput dq(a.dq), dk(a.dk), dv(a.dv);
+  const AttentionParams<float> p = make_params<float>(options, q.ref(), k.ref(), v.ref(), a.slopes);
+  ref::attention_backward<float>(ref_spec(p), p.q, p.k, p.v, d_o.ref().view<float, 4>(), dq.ref().view<float, 4>(),
+                                 dk.ref().view<float, 4>(), dv.ref().view<float, 4>());
+  for (const FloatOutput* out : {&dq, &dk, &dv}) out->store();
 }
 
 }  // namespace
 
 void attention_forward(Context& context, const AttentionOptions& options, const AttentionForward& a) {
   check_attention(options, a.q, a.k, a.v, a.slopes);
-  check_heads("attention", "o", a.o, a.q.shape);
+  check_heads("attention", "o", a.o, a.q.shape, std::span(&a.q.dtype, 1));
   const Dims lse_shape{a.q.size(0), a.q.size(2), a.q.size(1)};
   COCA_CHECK(a.lse.empty() || a.lse.shape == lse_shape, "[attention] lse has shape {}; expected {}", a.lse.shape.text(),
              lse_shape.text());
-  cpu::AttentionParams p = make_params(options, a.q, a.k, a.v, a.slopes);
-  p.o = a.o.view<float, 4>();
-  if (!a.lse.empty()) p.lse = a.lse.view<float, 3>();
-  if (use_ref(context, "attention", "cpu")) {
-    ref::attention_forward<float>(ref_spec(p), p.q, p.k, p.v, p.o, p.lse);
-  } else if (a.q.size(1) < kRowQueries) {
-    forward_rows(context, p);
-  } else {
-    forward_blocks(context, p);
-  }
+  const auto math = choose(context, a.q.dtype);
+  if (!math) return forward_ref(options, a);
+  with_float_type(a.q.dtype, [&](auto zero) { forward_typed<decltype(zero)>(context, *math, options, a); });
 }
 
 void attention_backward(Context& context, const AttentionOptions& options, const AttentionBackward& a) {
   check_attention(options, a.q, a.k, a.v, a.slopes);
-  check_heads("attention", "o", a.o, a.q.shape);
-  check_heads("attention", "d_o", a.d_o, a.q.shape);
-  check_heads("attention", "dq", a.dq, a.q.shape);
-  check_heads("attention", "dk", a.dk, a.k.shape);
-  check_heads("attention", "dv", a.dv, a.v.shape);
+  const auto same = std::span(&a.q.dtype, 1);
+  check_heads("attention", "o", a.o, a.q.shape, same);
+  check_heads("attention", "d_o", a.d_o, a.q.shape, same);
+  check_heads("attention", "dq", a.dq, a.q.shape, same);
+  check_heads("attention", "dk", a.dk, a.k.shape, same);
+  check_heads("attention", "dv", a.dv, a.v.shape, same);
   const Dims lse_shape{a.q.size(0), a.q.size(2), a.q.size(1)};
   COCA_CHECK(!a.lse.empty() && a.lse.shape == lse_shape && a.lse.contiguous(),
              "[attention] lse has shape {}; expected a contiguous {}", a.lse.shape.text(), lse_shape.text());
-  cpu::AttentionParams p = make_params(options, a.q, a.k, a.v, a.slopes);
-  const auto lse = a.lse.view<float, 3>();
-  p.lse = {const_cast<float*>(lse.data), lse.shape, lse.strides};  // only read in the backward pass
-  p.out = a.o.view<float, 4>();
-  p.d_o = a.d_o.view<float, 4>();
-  p.dq = a.dq.view<float, 4>();
-  p.dk = a.dk.view<float, 4>();
-  p.dv = a.dv.view<float, 4>();
-  if (use_ref(context, "attention", "cpu")) {
-    ref::attention_backward<float>(ref_spec(p), p.q, p.k, p.v, p.d_o, p.dq, p.dk, p.dv);
-    return;
-  }
-  const int64_t G = p.k.size(2);
-  const size_t own = cpu::attention_backward_floats(a.q.size(1), a.k.size(1), a.q.size(3));
-  auto* work = static_cast<float*>(context.scratch(own * static_cast<size_t>(max_threads()) * sizeof(float)));
-  parallel_for(p.q.size(0) * G, [&](int64_t task) {
-    cpu::attention_backward_group(p, task / G, task % G, work + own * static_cast<size_t>(thread_index()));
-  });
+  const auto math = choose(context, a.q.dtype);
+  if (!math) return backward_ref(options, a);
+  with_float_type(a.q.dtype, [&](auto zero) { backward_typed<decltype(zero)>(context, *math, options, a); });
 }
 
 std::vector<float> alibi_slopes(int64_t H) {

@@ -1,6 +1,11 @@
 // coca/ops/attention.h - scaled dot-product attention with online softmax, forward and backward: no N x S tensor.
 // Math: docs/math/attention.md. CoCA calls it with the outputs of collinear.h, RoPE with rotated q and k.
 // Saved for backward: o and lse. Deterministic: the same bits for any number of threads.
+// q, k, v, o, d_o, dq, dk, dv are f32 or bf16, all of one type; lse and slopes are f32. bf16 runs as `avx512_bf16` (dot
+// products of bf16 with fp32 sums; probabilities and their gradients are rounded to bf16, denormal numbers count as
+// zero) where the CPU has it, else as `cpu` (widened to fp32 tile by tile, rounded only when stored).
+// Scores must stay finite in fp32: an infinite or NaN score makes its row NaN, as softmax does. Probabilities below
+// exp(-87) of the row's largest are zero.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -12,11 +17,12 @@
 
 namespace coca::ops {
 
-enum class Mask : uint8_t { kNone, kCausal };
+enum class Mask : uint8_t { kNone, kCausal, kSlidingWindow };  // the last is causal too
 
 struct AttentionOptions {
-  float scale = 0.0f;       // 0 selects 1/sqrt(D)
+  float scale = 0.0f;       // positive; 0 selects 1/sqrt(D)
   Mask mask = Mask::kCausal;
+  int64_t window = 0;       // kSlidingWindow only: keys a query sees, itself included (>= 1); others are skipped in blocks
   int64_t query_start = 0;  // position of query 0 among the keys; decoding passes S - N
 };
 

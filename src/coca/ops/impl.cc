@@ -12,7 +12,7 @@ namespace coca::ops {
 const std::vector<OpImpls>& op_impls() {
   static const std::vector<OpImpls> kImpls = {
       {"linear", {"onednn", "widened", "ref"}}, {"embedding", {"cpu", "ref"}},  {"norm", {"cpu", "ref"}},
-      {"rope", {"cpu", "ref"}},        {"collinear", {"cpu", "ref"}},  {"attention", {"cpu", "ref"}},
+      {"rope", {"cpu", "ref"}},        {"collinear", {"cpu", "ref"}},  {"attention", {"avx512_bf16", "cpu", "ref"}},
       {"gelu", {"cpu", "ref"}},        {"swiglu", {"cpu", "ref"}},     {"residual", {"cpu", "ref"}},
       {"cross_entropy", {"cpu", "ref"}}, {"adamw", {"cpu", "ref"}},  {"cast", {"cpu", "ref"}},
   };

@@ -5,12 +5,15 @@
 #include <algorithm>
 #include <string_view>
 
+#include "coca/ops/check.h"
 #include "coca/ops/rope.h"
 
 namespace coca::ops {
 
 // x is [B, N, H, D] with an innermost stride of 1.
-inline void check_heads(std::string_view op, std::string_view name, TensorRef x, const Dims& wanted) {
+inline void check_heads(std::string_view op, std::string_view name, TensorRef x, const Dims& wanted,
+                        std::span<const DType> types = kF32OrBF16) {
+  check_dtype(op, name, x, types);
   COCA_CHECK(!x.empty() && x.shape == wanted, "[{}] {} has shape {}; expected {}", op, name, x.shape.text(),
              wanted.text());
   COCA_CHECK(x.size(3) <= 1 || x.stride(3) == 1, "[{}] {}: the innermost stride must be 1, not {}", op, name,

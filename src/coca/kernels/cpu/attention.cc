@@ -1,6 +1,7 @@
-// Tiles of 64 queries by 64 keys. Tiles on the causal diagonal are cut into strips of 16 queries, each with only
-// the keys it can see. All operands of a product are packed (contiguous, zero-padded to whole vectors), so one
-// block product serves forward and backward: S = Q K^T, O += P V, dV += P^T dO, dP = dO V^T, dK += dS^T Q, dQ += dS K.
+// Tiles of 64 queries by 64 keys. Tiles that the mask cuts are walked in strips of 16 queries, each with only the keys it
+// can see; tiles that no query sees are skipped. All operands of a product are packed (contiguous, zero-padded to whole
+// vectors), so one block product serves forward and backward:
+//   S = Q K^T, O += P V, dV += P^T dO, dP = dO V^T, dK += dS^T Q, dQ += dS K.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/kernels/cpu/attention.h"
 
@@ -13,306 +14,322 @@
 #define HWY_TARGET_INCLUDE "coca/kernels/cpu/attention.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
 #include "hwy/highway.h"
-#include "coca/kernels/cpu/block_gemm-inl.h"
-#include "coca/kernels/cpu/math-inl.h"
 
 // Per target: needs the vector length only through padding to kPad floats, the longest vector in use.
 #ifndef COCA_ATTENTION_SHARED
 #define COCA_ATTENTION_SHARED
 namespace coca::cpu {
 inline constexpr int64_t kPad = 16;    // floats in the widest vector (AVX-512); a multiple of every narrower one
-inline constexpr int64_t kStrip = 16;  // queries per strip of a diagonal tile
-inline constexpr int64_t kTile = kAttentionBlock;
+inline constexpr int64_t kStrip = 16;  // queries per strip of a tile that the mask cuts
 inline int64_t padded(int64_t n) { return (n + kPad - 1) / kPad * kPad; }
-inline int64_t blocks(int64_t n) { return (n + kTile - 1) / kTile; }
 }  // namespace coca::cpu
 #endif
+
+#include "coca/kernels/cpu/attention_tile-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace coca::cpu::HWY_NAMESPACE {
 
-namespace hn = hwy::HWY_NAMESPACE;
-constexpr float kNegInf = -std::numeric_limits<float>::infinity();
-
-// dst [rows_padded, Dp] = factor * src rows, zero beyond; src rows at src + r * stride.
-HWY_INLINE void pack_rows(const float* src, int64_t stride, int64_t rows, int64_t rows_padded, int64_t D, float factor,
-                          float* HWY_RESTRICT dst) {
-  const int64_t Dp = padded(D);
-  for (int64_t r = 0; r < rows; ++r) {
-    float* out = dst + r * Dp;
-    for (int64_t i = 0; i < D; ++i) out[i] = src[r * stride + i] * factor;
-    for (int64_t i = D; i < Dp; ++i) out[i] = 0.0f;
-  }
-  if (rows_padded > rows)
-    std::memset(dst + rows * Dp, 0, static_cast<size_t>((rows_padded - rows) * Dp) * sizeof(float));
+// A packed key block: K^T [steps(D), kTile], then V [key_steps(kTile), padded(D)].
+template <class E>
+int64_t packed_elements(int64_t D) {
+  return steps<E>(D) * kTile + key_steps<E>(kTile) * padded(D);
 }
 
-// dst [D, kTile] = transpose of src rows (at most kTile), zero beyond.
-HWY_INLINE void pack_transposed(const float* src, int64_t stride, int64_t rows, int64_t D, float* HWY_RESTRICT dst) {
-  for (int64_t i = 0; i < D; ++i) {
-    float* out = dst + i * kTile;
-    for (int64_t r = 0; r < rows; ++r) out[r] = src[r * stride + i];
-    for (int64_t r = rows; r < kTile; ++r) out[r] = 0.0f;
-  }
-}
-
-// How many keys of [key0, key0 + kTile) the query at position m sees.
-HWY_INLINE int64_t visible_keys(const AttentionParams& p, int64_t m, int64_t key0) {
-  const int64_t end = p.causal ? std::min(p.k.size(1), m + 1) : p.k.size(1);
-  return std::clamp<int64_t>(end - key0, 0, kTile);
-}
-
-// Walks the strips of a tile: body(first row, rows, columns), columns = keys seen by the strip's last row.
-template <class Body>
-HWY_INLINE void for_strips(const AttentionParams& p, int64_t m0, int64_t rows, int64_t key0, const Body& body) {
-  if (visible_keys(p, m0, key0) == visible_keys(p, m0 + rows - 1, key0)) {
-    body(0, rows, visible_keys(p, m0, key0));
-    return;
-  }
-  for (int64_t r = 0; r < rows; r += kStrip) {
-    const int64_t strip = std::min(kStrip, rows - r);
-    const int64_t columns = visible_keys(p, m0 + r + strip - 1, key0);
-    if (columns > 0) body(r, strip, columns);
-  }
-}
-
-// Adds the ALiBi bias -slope (m - s) to one row of scores.
-HWY_INLINE void add_alibi(float slope, int64_t m, int64_t key0, int64_t columns, float* row) {
-  for (int64_t c = 0; c < columns; ++c) row[c] -= slope * static_cast<float>(m - key0 - c);
-}
-
-void pack_block(const AttentionParams& p, int64_t b, int64_t g, int64_t block, float* packed) {
-  const int64_t S = p.k.size(1), D = p.k.size(3), key0 = block * kTile, rows = std::min(kTile, S - key0);
-  float* k_t = packed + block * D * kTile;
-  float* v = packed + blocks(S) * D * kTile + key0 * padded(D);
+template <class E, class S>
+void pack_block(const AttentionParams<S>& p, int64_t b, int64_t g, int64_t block, E* packed) {
+  const int64_t D = p.k.size(3), key0 = block * kTile, rows = std::min(kTile, p.k.size(1) - key0);
+  E* k_t = packed + block * packed_elements<E>(D);
   pack_transposed(p.k.ptr(b, key0, g), p.k.stride(1), rows, D, k_t);
-  pack_rows(p.v.ptr(b, key0, g), p.v.stride(1), rows, kTile, D, 1.0f, v);
+  pack_keys(p.v.ptr(b, key0, g), p.v.stride(1), rows, D, k_t + steps<E>(D) * kTile);
 }
 
-struct RowState {
-  float max[kTile], sum[kTile];
-};
-
-// Online softmax of one strip: scores become probabilities relative to the running maximum; o rows are rescaled.
-HWY_INLINE void softmax_strip(const AttentionParams& p, float slope, int64_t m0, int64_t key0, int64_t r0, int64_t rows,
-                              int64_t columns, float* s, RowState& state, float* o, int64_t Dp) {
-  const hn::ScalableTag<float> d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), width = padded(columns);
-  for (int64_t r = r0; r < r0 + rows; ++r) {
-    float* row = s + r * kTile;
-    const int64_t seen = visible_keys(p, m0 + r, key0);
-    if (p.slopes) add_alibi(slope, m0 + r, key0, seen, row);
-    for (int64_t c = seen; c < width; ++c) row[c] = kNegInf;
-    auto vmax = hn::Set(d, state.max[r]);
-    for (int64_t c = 0; c < width; c += lanes) vmax = hn::Max(vmax, hn::LoadU(d, row + c));
-    const float new_max = hn::GetLane(hn::MaxOfLanes(d, vmax));
-    if (new_max == kNegInf) {  // nothing seen yet: probabilities are zero, and -inf - -inf must not be formed
-      std::memset(row, 0, static_cast<size_t>(width) * sizeof(float));
-      continue;
-    }
-    const auto base = hn::Set(d, new_max);
-    auto vsum = hn::Zero(d);
-    for (int64_t c = 0; c < width; c += lanes) {
-      const auto e = exp_of(d, hn::Sub(hn::LoadU(d, row + c), base));
-      vsum = hn::Add(vsum, e);
-      hn::StoreU(e, d, row + c);
-    }
-    const float factor = std::exp(state.max[r] - new_max);  // 0 for the first keys
-    state.sum[r] = state.sum[r] * factor + hn::GetLane(hn::SumOfLanes(d, vsum));
-    if (factor != 1.0f && state.max[r] != kNegInf) {
-      const auto f = hn::Set(d, factor);
-      for (int64_t c = 0; c < Dp; c += lanes) hn::StoreU(hn::Mul(hn::LoadU(d, o + r * Dp + c), f), d, o + r * Dp + c);
-    }
-    state.max[r] = new_max;
-  }
+// Query rows of a tile are computed in fp32 and leave as S.
+template <class S>
+HWY_INLINE void store_row(const float* row, float factor, int64_t D, S* out) {
+  for_lanes(D, [&](auto d, int64_t i) HWY_ATTR { store_f32(hn::Mul(hn::LoadU(d, row + i), hn::Set(d, factor)), d, out + i); });
 }
 
-void forward_block(const AttentionParams& p, int64_t b, int64_t h, int64_t query_block, const float* packed,
-                   float* work) {
-  const int64_t N = p.q.size(1), D = p.q.size(3), S = p.k.size(1), Dp = padded(D);
+template <class E, class S>
+void forward_block(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t query_block, const E* packed, float* work) {
+  const int64_t N = p.q.size(1), D = p.q.size(3), Dp = padded(D), width = row_steps<E>(D);
   const int64_t n0 = query_block * kTile, rows = std::min(kTile, N - n0), m0 = p.query_start + n0;
-  float* q = work;             // [kTile, Dp]
-  float* o = q + kTile * Dp;   // [kTile, Dp]
-  float* s = o + kTile * Dp;   // [kTile, kTile]
-  pack_rows(p.q.ptr(b, n0, h), p.q.stride(1), rows, rows, D, p.scale, q);
+  float* o = work;            // [kTile, Dp]
+  float* s = o + kTile * Dp;  // [kTile, kTile]
+  E* q = reinterpret_cast<E*>(s + kTile * kTile);  // [kTile, width]
+  E* probabilities = reinterpret_cast<E*>(s);      // [kTile, ld]; floats replace their scores
+  if constexpr (kPairs<E>) probabilities = q + kTile * width;
+  const int64_t ld = key_steps<E>(kTile);
+  pack_rows(p.q.ptr(b, n0, h), p.q.stride(1), rows, D, q);
   std::memset(o, 0, static_cast<size_t>(rows * Dp) * sizeof(float));
   RowState state;
   std::fill_n(state.max, kTile, kNegInf);
   std::fill_n(state.sum, kTile, 0.0f);
-  const float slope = p.slopes ? p.slopes[h] : 0.0f;
-  const int64_t key_end = p.causal ? std::clamp<int64_t>(m0 + rows, 0, S) : S;
-  for (int64_t key0 = 0; key0 < key_end; key0 += kTile) {
-    const float* k_t = packed + key0 / kTile * D * kTile;
-    const float* v = packed + blocks(S) * D * kTile + key0 * Dp;
-    for_strips(p, m0, rows, key0, [&](int64_t r0, int64_t strip, int64_t columns) HWY_ATTR {
-      const int64_t width = padded(columns);
-      block_gemm<false>({strip, width, D, q + r0 * Dp, Dp, 1, k_t, kTile, s + r0 * kTile, kTile});
-      softmax_strip(p, slope, m0, key0, r0, strip, columns, s, state, o, Dp);
-      block_gemm<true>({strip, Dp, columns, s + r0 * kTile, kTile, 1, v, Dp, o + r0 * Dp, Dp});
+  const float slope = p.slopes ? p.slopes[h] : 0.0f, factor = p.slopes ? 1.0f : p.scale;
+  const int64_t key_end = p.causal ? std::clamp<int64_t>(m0 + rows, 0, p.k.size(1)) : p.k.size(1);
+  const int64_t key_begin = p.window > 0 ? std::max<int64_t>(0, m0 + 1 - p.window) / kTile * kTile : 0;
+  for (int64_t key0 = key_begin; key0 < key_end; key0 += kTile) {
+    const E* k_t = packed + key0 / kTile * packed_elements<E>(D);
+    const E* v = k_t + steps<E>(D) * kTile;
+    for_strips(p, m0, rows, key0, [&](int64_t r0, int64_t strip, const Seen& columns) HWY_ATTR {
+      const int64_t c0 = columns.begin, k0 = key_steps<E>(c0);
+      block_gemm<false, E>({strip, padded(columns.end) - c0, steps<E>(D), q + r0 * width, width, 1, k_t + c0, kTile,
+                            s + r0 * kTile + c0, kTile});
+      for (int64_t r = r0; r < r0 + strip; ++r) {
+        finish_scores(p, slope, m0 + r, key0, columns, s + r * kTile);
+        softmax_row<E>(factor, columns, s + r * kTile, probabilities + r * ld, state.max[r], state.sum[r], o + r * Dp, Dp);
+      }
+      block_gemm<true, E>({strip, Dp, key_steps<E>(columns.end - c0), probabilities + r0 * ld + k0, ld, 1, v + k0 * Dp, Dp,
+                           o + r0 * Dp, Dp});
     });
   }
   for (int64_t r = 0; r < rows; ++r) {
     const float inverse = state.sum[r] > 0.0f || std::isnan(state.sum[r]) ? 1.0f / state.sum[r] : 0.0f;
-    float* out = p.o.ptr(b, n0 + r, h);
-    for (int64_t i = 0; i < D; ++i) out[i] = o[r * Dp + i] * inverse;
+    store_row(o + r * Dp, inverse, D, p.o.ptr(b, n0 + r, h));
     if (!p.lse.empty()) *p.lse.ptr(b, h, n0 + r) = state.sum[r] == 0.0f ? kNegInf : state.max[r] + std::log(state.sum[r]);
   }
 }
 
-HWY_INLINE float dot(const float* a, const float* b, int64_t n) {
-  const hn::ScalableTag<float> d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  auto s0 = hn::Zero(d), s1 = hn::Zero(d);
-  int64_t i = 0;
-  for (; i + 2 * lanes <= n; i += 2 * lanes) {
-    s0 = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), s0);
-    s1 = hn::MulAdd(hn::LoadU(d, a + i + lanes), hn::LoadU(d, b + i + lanes), s1);
-  }
-  for (; i + lanes <= n; i += lanes) s0 = hn::MulAdd(hn::LoadU(d, a + i), hn::LoadU(d, b + i), s0);
-  float sum = hn::GetLane(hn::SumOfLanes(d, hn::Add(s0, s1)));
-  for (; i < n; ++i) sum += a[i] * b[i];
-  return sum;
+template <class A, class B>
+HWY_INLINE float dot(const A* a, const B* b, int64_t n) {
+  return sum_of(n, [&](auto d, int64_t i) HWY_ATTR { return hn::Mul(load_f32(d, a + i), load_f32(d, b + i)); });
 }
 
-HWY_INLINE void axpy(float factor, const float* x, int64_t n, float* y) {
-  const hn::ScalableTag<float> d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  const auto f = hn::Set(d, factor);
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) hn::StoreU(hn::MulAdd(f, hn::LoadU(d, x + i), hn::LoadU(d, y + i)), d, y + i);
-  for (; i < n; ++i) y[i] += factor * x[i];
-}
-
-void forward_row(const AttentionParams& p, int64_t b, int64_t h, int64_t n, float* scores) {
-  const int64_t D = p.q.size(3), S = p.k.size(1), g = h / (p.q.size(2) / p.k.size(2)), m = p.query_start + n;
-  const int64_t seen = p.causal ? std::clamp<int64_t>(m + 1, 0, S) : S;
-  const float* q = p.q.ptr(b, n, h);
+template <class S>
+void forward_row(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n, float* work) {
+  const int64_t D = p.q.size(3), S_ = p.k.size(1), g = h / (p.q.size(2) / p.k.size(2)), m = p.query_start + n;
+  const int64_t end = p.causal ? std::clamp<int64_t>(m + 1, 0, S_) : S_;
+  const int64_t begin = p.window > 0 ? std::clamp<int64_t>(m + 1 - p.window, 0, end) : 0;
+  float* scores = work;
+  float* o = work + S_;
   float largest = kNegInf;
-  for (int64_t s = 0; s < seen; ++s) {
-    float score = dot(q, p.k.ptr(b, s, g), D) * p.scale;
+  for (int64_t s = begin; s < end; ++s) {
+    float score = dot(p.q.ptr(b, n, h), p.k.ptr(b, s, g), D) * p.scale;
     if (p.slopes) score -= p.slopes[h] * static_cast<float>(m - s);
     scores[s] = score;
     largest = std::max(largest, score);
   }
-  const hn::ScalableTag<float> d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  const auto base = hn::Set(d, largest);
-  auto vsum = hn::Zero(d);
-  int64_t s = 0;
-  for (; s + lanes <= seen; s += lanes) {
-    const auto e = exp_of(d, hn::Sub(hn::LoadU(d, scores + s), base));
-    vsum = hn::Add(vsum, e);
-    hn::StoreU(e, d, scores + s);
-  }
-  float sum = hn::GetLane(hn::SumOfLanes(d, vsum));
-  for (; s < seen; ++s) sum += scores[s] = std::exp(scores[s] - largest);
-  float* o = p.o.ptr(b, n, h);
+  float sum = 0;
+  if (end > begin)
+    sum = sum_of(end - begin, [&](auto d, int64_t i) HWY_ATTR {
+      const auto e = exp_of_score(d, hn::Sub(hn::LoadU(d, scores + begin + i), hn::Set(d, largest)));
+      hn::StoreU(e, d, scores + begin + i);
+      return e;
+    });
   std::memset(o, 0, static_cast<size_t>(D) * sizeof(float));
-  for (s = 0; s < seen; ++s) axpy(scores[s] / sum, p.v.ptr(b, s, g), D, o);
-  if (!p.lse.empty()) *p.lse.ptr(b, h, n) = seen == 0 ? kNegInf : largest + std::log(sum);
+  for (int64_t s = begin; s < end; ++s) {
+    const S* v = p.v.ptr(b, s, g);
+    for_lanes(D, [&](auto d, int64_t i) HWY_ATTR {
+      hn::StoreU(hn::MulAdd(hn::Set(d, scores[s]), load_f32(d, v + i), hn::LoadU(d, o + i)), d, o + i);
+    });
+  }
+  store_row(o, end > begin ? 1.0f / sum : 0.0f, D, p.o.ptr(b, n, h));
+  if (!p.lse.empty()) *p.lse.ptr(b, h, n) = end > begin ? largest + std::log(sum) : kNegInf;
 }
 
-// Work space of one group's backward pass, all row-major and zero-padded.
-struct BackwardWork {
-  float *k, *k_t, *v_t;      // [Sp, Dp], blocks of [D, kTile], blocks of [D, kTile]
-  float *dk, *dv;            // [Sp, Dp]
-  float *q, *d_o, *dq;       // [Np, Dp] of one query head; q is scaled
-  float *delta;              // [Np] sum over d of o * do
-  float *p, *ds;             // [kTile, kTile]
+// Work space of one part of the backward pass, zero-padded. The parts' keys:
+template <class E>
+struct KeyWork {
+  E *k, *k_t, *v_t;  // [key_steps, Dp] a block; blocks of [steps(D), kTile]
+  float *dk, *dv;    // [keys, Dp]
+};
+// ... and one query head, from its first query that sees them:
+template <class E>
+struct QueryWork {
+  E *q, *d_o;            // [queries, row_steps(D)]
+  E *q_steps, *do_steps; // [steps(queries), Dp]; floats: the same as q and d_o
+  float *dq, *delta;     // [queries, Dp]; [queries] sum over d of o * do
+  float *p, *ds;         // [kTile, kTile]
+  E *p_queries, *ds_queries, *ds_keys;  // pairs only: over queries [kTile / 2, kTile], over keys [kTile, kTile / 2]
 };
 
-BackwardWork carve(float* work, int64_t N, int64_t S, int64_t D) {
-  const int64_t Dp = padded(D), Sp = blocks(S) * kTile, Np = blocks(N) * kTile;
-  BackwardWork w;
-  const auto take = [&work](int64_t floats) {
-    float* at = work;
-    work += floats;
-    return at;
+template <class E>
+void carve(void* memory, int64_t N, int64_t blocks, int64_t D, KeyWork<E>& k, QueryWork<E>& q) {
+  const int64_t Dp = padded(D), keys = blocks * kTile, Np = attention_blocks(N) * kTile;
+  auto* at = static_cast<std::byte*>(memory);
+  const auto take = [&at]<class T>(T*& slot, int64_t count) {
+    slot = reinterpret_cast<T*>(at);
+    at += static_cast<size_t>(count) * sizeof(T);
   };
-  w.k = take(Sp * Dp), w.k_t = take(Sp * Dp), w.v_t = take(Sp * Dp);
-  w.dk = take(Sp * Dp), w.dv = take(Sp * Dp);
-  w.q = take(Np * Dp), w.d_o = take(Np * Dp), w.dq = take(Np * Dp);
-  w.delta = take(Np);
-  w.p = take(kTile * kTile), w.ds = take(kTile * kTile);
-  return w;
+  take(k.k, blocks * key_steps<E>(kTile) * Dp), take(k.k_t, blocks * steps<E>(D) * kTile), take(k.v_t, blocks * steps<E>(D) * kTile);
+  take(k.dk, keys * Dp), take(k.dv, keys * Dp);
+  take(q.q, Np * row_steps<E>(D)), take(q.d_o, Np * row_steps<E>(D));
+  q.q_steps = q.q, q.do_steps = q.d_o;
+  if constexpr (kPairs<E>) take(q.q_steps, steps<E>(Np) * Dp), take(q.do_steps, steps<E>(Np) * Dp);
+  take(q.dq, Np * Dp), take(q.delta, Np), take(q.p, kTile * kTile), take(q.ds, kTile * kTile);
+  if constexpr (kPairs<E>) {
+    take(q.p_queries, kTile * kTile / 2), take(q.ds_queries, kTile * kTile / 2), take(q.ds_keys, kTile * kTile / 2);
+  } else {
+    q.p_queries = q.p, q.ds_queries = q.ds_keys = q.ds;
+  }
 }
 
-// p = exp(s - lse); ds = p (dp - delta), for one strip; masked columns become zero in both.
-HWY_INLINE void probabilities_strip(const AttentionParams& a, float slope, int64_t m0, int64_t key0, int64_t r0,
-                                    int64_t rows, int64_t columns, const float* lse, const float* delta, float* p,
-                                    float* ds) {
+// p = exp(s - lse); ds = p (dp - delta), for one row of a strip; masked columns become zero in both.
+HWY_INLINE void gradient_row(float factor, const Seen& columns, float lse, float delta, float* p, float* ds) {
   const hn::ScalableTag<float> d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), width = padded(columns);
-  for (int64_t r = r0; r < r0 + rows; ++r) {
-    float* prow = p + r * kTile;
-    float* drow = ds + r * kTile;
-    const int64_t seen = visible_keys(a, m0 + r, key0);
-    if (a.slopes) add_alibi(slope, m0 + r, key0, seen, prow);
-    for (int64_t c = seen; c < width; ++c) prow[c] = kNegInf;
-    const auto base = hn::Set(d, lse[r]), minus = hn::Set(d, delta[r]);
-    for (int64_t c = 0; c < width; c += lanes) {
-      const auto e = exp_of(d, hn::Sub(hn::LoadU(d, prow + c), base));
-      hn::StoreU(e, d, prow + c);
-      hn::StoreU(hn::Mul(e, hn::Sub(hn::LoadU(d, drow + c), minus)), d, drow + c);
-    }
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), width = padded(columns.end);
+  // A row that sees nothing anywhere has lse = -inf; its scores are -inf, and -inf - 0 makes them zero.
+  const auto base = hn::Set(d, lse == kNegInf ? 0.0f : lse), minus = hn::Set(d, delta), f = hn::Set(d, factor);
+  for (int64_t c = columns.begin; c < width; c += lanes) {
+    const auto e = exp_of_score(d, hn::MulSub(hn::LoadU(d, p + c), f, base));
+    hn::StoreU(e, d, p + c);
+    hn::StoreU(hn::Mul(e, hn::Sub(hn::LoadU(d, ds + c), minus)), d, ds + c);
   }
 }
 
-// Gradients of one query head against all keys of its group.
-void backward_head(const AttentionParams& a, int64_t b, int64_t g, int64_t h, const BackwardWork& w) {
-  const int64_t N = a.q.size(1), D = a.q.size(3), S = a.k.size(1), Dp = padded(D);
-  pack_rows(a.q.ptr(b, 0, h), a.q.stride(1), N, N, D, a.scale, w.q);
-  pack_rows(a.d_o.ptr(b, 0, h), a.d_o.stride(1), N, N, D, 1.0f, w.d_o);
-  std::memset(w.dq, 0, static_cast<size_t>(N * Dp) * sizeof(float));
-  for (int64_t n = 0; n < N; ++n) w.delta[n] = dot(a.out.ptr(b, n, h), w.d_o + n * Dp, D);
-  const float slope = a.slopes ? a.slopes[h] : 0.0f;
-  const float* lse = a.lse.ptr(b, h);
-  for (int64_t key0 = 0; key0 < S; key0 += kTile) {
-    const float* k_t = w.k_t + key0 / kTile * D * kTile;
-    const float* v_t = w.v_t + key0 / kTile * D * kTile;
-    // The first query that sees key0, rounded down to a block.
-    const int64_t first = a.causal ? std::max<int64_t>(0, key0 - a.query_start) / kTile * kTile : 0;
-    for (int64_t n0 = first; n0 < N; n0 += kTile) {
-      const int64_t rows = std::min(kTile, N - n0), m0 = a.query_start + n0;
-      for_strips(a, m0, rows, key0, [&](int64_t r0, int64_t strip, int64_t columns) HWY_ATTR {
-        const int64_t width = padded(columns), at = (n0 + r0) * Dp;
-        float* p = w.p + r0 * kTile;
-        float* ds = w.ds + r0 * kTile;
-        block_gemm<false>({strip, width, D, w.q + at, Dp, 1, k_t, kTile, p, kTile});
-        block_gemm<false>({strip, width, D, w.d_o + at, Dp, 1, v_t, kTile, ds, kTile});
-        probabilities_strip(a, slope, m0, key0, r0, strip, columns, lse + n0, w.delta + n0, w.p, w.ds);
-        block_gemm<true>({columns, Dp, strip, p, 1, kTile, w.d_o + at, Dp, w.dv + key0 * Dp, Dp});
-        block_gemm<true>({columns, Dp, strip, ds, 1, kTile, w.q + at, Dp, w.dk + key0 * Dp, Dp});
-        block_gemm<true>({strip, Dp, columns, ds, kTile, 1, w.k + key0 * Dp, Dp, w.dq + at, Dp});
-      });
+// Rounds a strip's p and ds into the three forms of pairs. An odd last row is paired with zeros.
+template <class E>
+HWY_INLINE void pair_strip(const QueryWork<E>& w, int64_t r0, int64_t strip, const Seen& columns) {
+  const hn::ScalableTag<float> d;
+  const hn::RebindToUnsigned<decltype(d)> du;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), width = padded(columns.end);
+  for (int64_t r = r0; r < r0 + strip; r += 2) {
+    const bool both = r + 1 < r0 + strip;
+    for (int64_t c = columns.begin; c < width; c += lanes)
+      for (const auto& [from, to] : {std::pair{w.p, w.p_queries}, std::pair{w.ds, w.ds_queries}}) {
+        const auto low = hn::LoadU(d, from + r * kTile + c);
+        const auto high = both ? hn::LoadU(d, from + (r + 1) * kTile + c) : hn::Zero(d);
+        hn::StoreU(round_to_pairs(low, high), du, to + r / 2 * kTile + c);
+      }
+  }
+  for (int64_t r = r0; r < r0 + strip; ++r)
+    for (int64_t c = columns.begin; c < width; c += 32) {
+      const float* row = w.ds + r * kTile + c;
+      const auto high = c + 16 < width ? hn::LoadU(d, row + 16) : hn::Zero(d);
+      hn::StoreU(round_to_pairs(hn::LoadU(d, row), high), du, w.ds_keys + r * (kTile / 2) + c / 2);
     }
-  }
-  for (int64_t n = 0; n < N; ++n) {
-    float* out = a.dq.ptr(b, n, h);
-    for (int64_t i = 0; i < D; ++i) out[i] = w.dq[n * Dp + i] * a.scale;
-  }
-  (void)g;
 }
 
-void backward_group(const AttentionParams& a, int64_t b, int64_t g, float* work) {
-  const int64_t N = a.q.size(1), D = a.q.size(3), S = a.k.size(1), Dp = padded(D), group = a.q.size(2) / a.k.size(2);
-  const BackwardWork w = carve(work, N, S, D);
-  pack_rows(a.k.ptr(b, 0, g), a.k.stride(1), S, blocks(S) * kTile, D, 1.0f, w.k);
-  for (int64_t key0 = 0; key0 < S; key0 += kTile) {
-    const int64_t rows = std::min(kTile, S - key0), at = key0 / kTile * D * kTile;
-    pack_transposed(a.k.ptr(b, key0, g), a.k.stride(1), rows, D, w.k_t + at);
-    pack_transposed(a.v.ptr(b, key0, g), a.v.stride(1), rows, D, w.v_t + at);
+// The gradients that one key block and one query block give each other. key0 and n0 count from the tensors' beginning,
+// kb and q0 from that of the work space.
+template <class E, class S>
+void backward_tile(const AttentionParams<S>& a, int64_t h, const KeyWork<E>& k, const QueryWork<E>& w, int64_t key0, int64_t kb,
+                   int64_t n0, int64_t q0, const float* lse) {
+  const int64_t D = a.q.size(3), Dp = padded(D), width = row_steps<E>(D), rows = std::min(kTile, a.q.size(1) - n0);
+  const int64_t m0 = a.query_start + n0, ld = key_steps<E>(kTile);
+  const float slope = a.slopes ? a.slopes[h] : 0.0f, factor = a.slopes ? 1.0f : a.scale;
+  const E* k_t = k.k_t + kb * steps<E>(D) * kTile;
+  const E* v_t = k.v_t + kb * steps<E>(D) * kTile;
+  const E* k_rows = k.k + kb * key_steps<E>(kTile) * Dp;
+  for_strips(a, m0, rows, key0, [&](int64_t r0, int64_t strip, const Seen& columns) HWY_ATTR {
+    const int64_t c0 = columns.begin, count = columns.end - c0, wide = padded(columns.end) - c0, at = q0 + r0;
+    block_gemm<false, E>({strip, wide, steps<E>(D), w.q + at * width, width, 1, k_t + c0, kTile, w.p + r0 * kTile + c0, kTile});
+    block_gemm<false, E>({strip, wide, steps<E>(D), w.d_o + at * width, width, 1, v_t + c0, kTile, w.ds + r0 * kTile + c0, kTile});
+    for (int64_t r = r0; r < r0 + strip; ++r) {
+      finish_scores(a, slope, m0 + r, key0, columns, w.p + r * kTile);
+      gradient_row(factor, columns, lse[n0 + r], w.delta[q0 + r], w.p + r * kTile, w.ds + r * kTile);
+    }
+    if constexpr (kPairs<E>) pair_strip(w, r0, strip, columns);
+    const int64_t over = steps<E>(strip), from = steps<E>(r0), rows_at = steps<E>(at), key_at = (kb * kTile + c0) * Dp;
+    block_gemm<true, E>({count, Dp, over, w.p_queries + from * kTile + c0, 1, kTile, w.do_steps + rows_at * Dp, Dp, k.dv + key_at, Dp});
+    block_gemm<true, E>({count, Dp, over, w.ds_queries + from * kTile + c0, 1, kTile, w.q_steps + rows_at * Dp, Dp, k.dk + key_at, Dp});
+    block_gemm<true, E>({strip, Dp, key_steps<E>(count), w.ds_keys + r0 * ld + key_steps<E>(c0), ld, 1,
+                         k_rows + key_steps<E>(c0) * Dp, Dp, w.dq + at * Dp, Dp});
+  });
+}
+
+// All keys of the part against the queries of one head, from block `first` on.
+template <class E, class S>
+void backward_head(const AttentionParams<S>& a, const AttentionPart& part, int64_t h, int64_t first, const KeyWork<E>& k,
+                   const QueryWork<E>& w) {
+  const int64_t N = a.q.size(1), D = a.q.size(3), Dp = padded(D), begin = first * kTile, rows = N - begin;
+  if (rows > 0) {
+    pack_rows(a.q.ptr(part.b, begin, h), a.q.stride(1), rows, D, w.q);
+    pack_rows(a.d_o.ptr(part.b, begin, h), a.d_o.stride(1), rows, D, w.d_o);
+    if constexpr (kPairs<E>) {
+      pack_queries(a.q.ptr(part.b, begin, h), a.q.stride(1), rows, D, w.q_steps);
+      pack_queries(a.d_o.ptr(part.b, begin, h), a.d_o.stride(1), rows, D, w.do_steps);
+    }
+    std::memset(w.dq, 0, static_cast<size_t>(rows * Dp) * sizeof(float));
   }
-  std::memset(w.dk, 0, static_cast<size_t>(S * Dp) * sizeof(float));
-  std::memset(w.dv, 0, static_cast<size_t>(S * Dp) * sizeof(float));
-  for (int64_t h = g * group; h < (g + 1) * group; ++h) backward_head(a, b, g, h, w);
-  for (int64_t s = 0; s < S; ++s) {
-    float* dk = a.dk.ptr(b, s, g);
-    float* dv = a.dv.ptr(b, s, g);
-    for (int64_t i = 0; i < D; ++i) dk[i] = w.dk[s * Dp + i];  // q was scaled, so dk needs no factor
-    for (int64_t i = 0; i < D; ++i) dv[i] = w.dv[s * Dp + i];
+  for (int64_t n = begin; n < N; ++n) w.delta[n - begin] = dot(a.out.ptr(part.b, n, h), a.d_o.ptr(part.b, n, h), D);
+  for (int64_t block = part.block0; block < part.block1; ++block) {
+    const int64_t key0 = block * kTile;
+    const int64_t sees_first = a.causal ? std::max<int64_t>(0, key0 - a.query_start) / kTile : 0;
+    const int64_t sees_last = a.window > 0 ? key0 + kTile - 2 + a.window - a.query_start : N - 1;
+    for (int64_t n0 = sees_first * kTile; n0 <= std::min(N - 1, sees_last); n0 += kTile)
+      backward_tile(a, h, k, w, key0, block - part.block0, n0, n0 - begin, a.lse.ptr(part.b, h));
   }
 }
+
+template <class E, class S>
+void backward_part(const AttentionParams<S>& a, const AttentionPart& part, void* memory) {
+  const int64_t N = a.q.size(1), D = a.q.size(3), S_ = a.k.size(1), Dp = padded(D), group = a.q.size(2) / a.k.size(2);
+  const int64_t key_begin = part.block0 * kTile, key_end = std::min(S_, part.block1 * kTile);
+  const int64_t first = std::min(attention_blocks(N), a.causal ? std::max<int64_t>(0, key_begin - a.query_start) / kTile : 0);
+  KeyWork<E> k;
+  QueryWork<E> w;
+  carve(memory, N, part.block1 - part.block0, D, k, w);
+  for (int64_t block = part.block0; block < part.block1; ++block) {
+    const int64_t key0 = block * kTile, rows = std::min(kTile, S_ - key0), kb = block - part.block0;
+    pack_keys(a.k.ptr(part.b, key0, part.g), a.k.stride(1), rows, D, k.k + kb * key_steps<E>(kTile) * Dp);
+    pack_transposed(a.k.ptr(part.b, key0, part.g), a.k.stride(1), rows, D, k.k_t + kb * steps<E>(D) * kTile);
+    pack_transposed(a.v.ptr(part.b, key0, part.g), a.v.stride(1), rows, D, k.v_t + kb * steps<E>(D) * kTile);
+  }
+  const auto key_floats = static_cast<size_t>((part.block1 - part.block0) * kTile * Dp);
+  std::memset(k.dk, 0, key_floats * sizeof(float));
+  std::memset(k.dv, 0, key_floats * sizeof(float));
+  const int64_t partial = attention_blocks(N) * kTile * Dp;
+  for (int64_t h = part.g * group; h < (part.g + 1) * group; ++h) {
+    QueryWork<E> head = w;
+    if (part.dq) {
+      float* dq = part.dq + (h - part.g * group) * partial;
+      std::memset(dq, 0, static_cast<size_t>(first * kTile * Dp) * sizeof(float));
+      head.dq = dq + first * kTile * Dp;
+    }
+    backward_head(a, part, h, first, k, head);
+    for (int64_t n = 0; n < N && !part.dq; ++n) {
+      if (n < first * kTile)
+        std::fill_n(a.dq.ptr(part.b, n, h), D, S(0.0f));
+      else
+        store_row(head.dq + (n - first * kTile) * Dp, a.scale, D, a.dq.ptr(part.b, n, h));
+    }
+  }
+  for (int64_t s = key_begin; s < key_end; ++s) {
+    store_row(k.dk + (s - key_begin) * Dp, a.scale, D, a.dk.ptr(part.b, s, part.g));
+    store_row(k.dv + (s - key_begin) * Dp, 1.0f, D, a.dv.ptr(part.b, s, part.g));
+  }
+}
+
+template <class S>
+void sum_dq(const AttentionParams<S>& a, int64_t b, int64_t h, int64_t query_block, const float* partial, int64_t parts,
+            int64_t part_stride) {
+  const int64_t N = a.q.size(1), D = a.q.size(3), Dp = padded(D), n0 = query_block * kTile;
+  for (int64_t n = n0; n < std::min(N, n0 + kTile); ++n) {
+    S* dq = a.dq.ptr(b, n, h);
+    for_lanes(D, [&](auto d, int64_t i) HWY_ATTR {
+      auto sum = hn::Zero(d);
+      for (int64_t part = 0; part < parts; ++part) sum = hn::Add(sum, hn::LoadU(d, partial + part * part_stride + n * Dp + i));
+      store_f32(hn::Mul(sum, hn::Set(d, a.scale)), d, dq + i);
+    });
+  }
+}
+
+// What HWY_EXPORT needs: plain functions. T names the tensors' type, E the operands'.
+#define COCA_ATTENTION_ENTRIES(NAME, T, E)                                                                                         \
+  void pack_block_##NAME(const AttentionParams<T>& p, int64_t b, int64_t g, int64_t block, void* packed) {                        \
+    pack_block(p, b, g, block, static_cast<E*>(packed));                                                                           \
+  }                                                                                                                                \
+  void forward_block_##NAME(const AttentionParams<T>& p, int64_t b, int64_t h, int64_t query_block, const void* packed, void* work) { \
+    forward_block(p, b, h, query_block, static_cast<const E*>(packed), static_cast<float*>(work));                                 \
+  }                                                                                                                                \
+  void backward_part_##NAME(const AttentionParams<T>& p, const AttentionPart& part, void* work) { backward_part<E>(p, part, work); }
+COCA_ATTENTION_ENTRIES(f32, float, float)
+COCA_ATTENTION_ENTRIES(bf16, BF16, float)
+#if HWY_TARGET <= HWY_AVX3
+COCA_ATTENTION_ENTRIES(bf16_dot, BF16, Bf16Pair)
+#else  // has_bf16_dot() is false at these targets
+COCA_ATTENTION_ENTRIES(bf16_dot, BF16, float)
+#endif
+void forward_row_f32(const AttentionParams<float>& p, int64_t b, int64_t h, int64_t n, float* work) { forward_row(p, b, h, n, work); }
+void forward_row_bf16(const AttentionParams<BF16>& p, int64_t b, int64_t h, int64_t n, float* work) { forward_row(p, b, h, n, work); }
+void sum_dq_f32(const AttentionParams<float>& p, int64_t b, int64_t h, int64_t block, const float* partial, int64_t parts, int64_t stride) {
+  sum_dq(p, b, h, block, partial, parts, stride);
+}
+void sum_dq_bf16(const AttentionParams<BF16>& p, int64_t b, int64_t h, int64_t block, const float* partial, int64_t parts, int64_t stride) {
+  sum_dq(p, b, h, block, partial, parts, stride);
+}
+bool dot_target() { return HWY_TARGET <= HWY_AVX3; }
 
 }  // namespace coca::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -320,33 +337,99 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace coca::cpu {
 
-HWY_EXPORT(pack_block);
-HWY_EXPORT(forward_block);
-HWY_EXPORT(forward_row);
-HWY_EXPORT(backward_group);
+HWY_EXPORT(pack_block_f32);
+HWY_EXPORT(pack_block_bf16);
+HWY_EXPORT(pack_block_bf16_dot);
+HWY_EXPORT(forward_block_f32);
+HWY_EXPORT(forward_block_bf16);
+HWY_EXPORT(forward_block_bf16_dot);
+HWY_EXPORT(backward_part_f32);
+HWY_EXPORT(backward_part_bf16);
+HWY_EXPORT(backward_part_bf16_dot);
+HWY_EXPORT(forward_row_f32);
+HWY_EXPORT(forward_row_bf16);
+HWY_EXPORT(sum_dq_f32);
+HWY_EXPORT(sum_dq_bf16);
+HWY_EXPORT(dot_target);
 
-size_t packed_kv_floats(int64_t S, int64_t D) noexcept {
-  return static_cast<size_t>(blocks(S) * kTile * (D + padded(D)));
+bool has_bf16_dot() noexcept {
+#if HWY_ARCH_X86
+  static const bool cpu = __builtin_cpu_supports("avx512bf16");
+  return cpu && HWY_DYNAMIC_DISPATCH(dot_target)();
+#else
+  return false;
+#endif
 }
-void attention_pack_block(const AttentionParams& p, int64_t b, int64_t g, int64_t block, float* packed) noexcept {
-  HWY_DYNAMIC_DISPATCH(pack_block)(p, b, g, block, packed);
+
+namespace {
+// Elements are 4 bytes in either form. Upper bounds that hold for both.
+constexpr size_t kElement = 4;
+int64_t row_elements(TileMath math, int64_t D) { return math == TileMath::kF32 ? padded(D) : (D + 1) / 2; }
+int64_t half(TileMath math, int64_t n) { return math == TileMath::kF32 ? n : (n + 1) / 2; }
+}  // namespace
+
+size_t attention_packed_bytes(TileMath math, int64_t D) noexcept {
+  return static_cast<size_t>(half(math, D) * kAttentionBlock + half(math, kAttentionBlock) * padded(D)) * kElement;
 }
-size_t attention_forward_floats(int64_t D) noexcept {
-  return static_cast<size_t>(kTile * (2 * padded(D) + kTile));
+size_t attention_forward_bytes(int64_t D) noexcept {
+  return static_cast<size_t>(kAttentionBlock * (2 * padded(D) + 2 * kAttentionBlock)) * kElement;
 }
-void attention_forward_block(const AttentionParams& p, int64_t b, int64_t h, int64_t query_block, const float* packed,
-                             float* work) noexcept {
-  HWY_DYNAMIC_DISPATCH(forward_block)(p, b, h, query_block, packed, work);
+size_t attention_backward_bytes(TileMath math, int64_t N, int64_t blocks, int64_t D) noexcept {
+  const int64_t Dp = padded(D), T = kAttentionBlock, Np = attention_blocks(N) * T;
+  const int64_t keys = blocks * (half(math, T) * Dp + 2 * half(math, D) * T + 2 * T * Dp);
+  const int64_t queries = 2 * Np * row_elements(math, D) + (math == TileMath::kF32 ? 0 : 2 * half(math, Np) * Dp) + Np * Dp + Np;
+  return static_cast<size_t>(keys + queries + 4 * T * T) * kElement;
 }
-void attention_forward_row(const AttentionParams& p, int64_t b, int64_t h, int64_t n, float* work) noexcept {
-  HWY_DYNAMIC_DISPATCH(forward_row)(p, b, h, n, work);
+size_t attention_partial_dq_floats(int64_t N, int64_t group, int64_t D) noexcept {
+  return static_cast<size_t>(group * attention_blocks(N) * kAttentionBlock * padded(D));
 }
-size_t attention_backward_floats(int64_t N, int64_t S, int64_t D) noexcept {
-  const int64_t Dp = padded(D), Sp = blocks(S) * kTile, Np = blocks(N) * kTile;
-  return static_cast<size_t>(5 * Sp * Dp + 3 * Np * Dp + Np + 2 * kTile * kTile);
+
+template <>
+void AttentionKernels<float>::pack_block(TileMath, const AttentionParams<float>& p, int64_t b, int64_t g, int64_t block, void* packed) noexcept {
+  HWY_DYNAMIC_DISPATCH(pack_block_f32)(p, b, g, block, packed);
 }
-void attention_backward_group(const AttentionParams& p, int64_t b, int64_t g, float* work) noexcept {
-  HWY_DYNAMIC_DISPATCH(backward_group)(p, b, g, work);
+template <>
+void AttentionKernels<BF16>::pack_block(TileMath math, const AttentionParams<BF16>& p, int64_t b, int64_t g, int64_t block, void* packed) noexcept {
+  math == TileMath::kBf16Dot ? HWY_DYNAMIC_DISPATCH(pack_block_bf16_dot)(p, b, g, block, packed)
+                             : HWY_DYNAMIC_DISPATCH(pack_block_bf16)(p, b, g, block, packed);
+}
+template <>
+void AttentionKernels<float>::forward_block(TileMath, const AttentionParams<float>& p, int64_t b, int64_t h, int64_t query_block,
+                                            const void* packed, void* work) noexcept {
+  HWY_DYNAMIC_DISPATCH(forward_block_f32)(p, b, h, query_block, packed, work);
+}
+template <>
+void AttentionKernels<BF16>::forward_block(TileMath math, const AttentionParams<BF16>& p, int64_t b, int64_t h, int64_t query_block,
+                                           const void* packed, void* work) noexcept {
+  math == TileMath::kBf16Dot ? HWY_DYNAMIC_DISPATCH(forward_block_bf16_dot)(p, b, h, query_block, packed, work)
+                             : HWY_DYNAMIC_DISPATCH(forward_block_bf16)(p, b, h, query_block, packed, work);
+}
+template <>
+void AttentionKernels<float>::forward_row(const AttentionParams<float>& p, int64_t b, int64_t h, int64_t n, float* work) noexcept {
+  HWY_DYNAMIC_DISPATCH(forward_row_f32)(p, b, h, n, work);
+}
+template <>
+void AttentionKernels<BF16>::forward_row(const AttentionParams<BF16>& p, int64_t b, int64_t h, int64_t n, float* work) noexcept {
+  HWY_DYNAMIC_DISPATCH(forward_row_bf16)(p, b, h, n, work);
+}
+template <>
+void AttentionKernels<float>::backward_part(TileMath, const AttentionParams<float>& p, const AttentionPart& part, void* work) noexcept {
+  HWY_DYNAMIC_DISPATCH(backward_part_f32)(p, part, work);
+}
+template <>
+void AttentionKernels<BF16>::backward_part(TileMath math, const AttentionParams<BF16>& p, const AttentionPart& part, void* work) noexcept {
+  math == TileMath::kBf16Dot ? HWY_DYNAMIC_DISPATCH(backward_part_bf16_dot)(p, part, work)
+                             : HWY_DYNAMIC_DISPATCH(backward_part_bf16)(p, part, work);
+}
+template <>
+void AttentionKernels<float>::sum_dq(const AttentionParams<float>& p, int64_t b, int64_t h, int64_t block, const float* partial,
+                                     int64_t parts, int64_t part_stride) noexcept {
+  HWY_DYNAMIC_DISPATCH(sum_dq_f32)(p, b, h, block, partial, parts, part_stride);
+}
+template <>
+void AttentionKernels<BF16>::sum_dq(const AttentionParams<BF16>& p, int64_t b, int64_t h, int64_t block, const float* partial,
+                                    int64_t parts, int64_t part_stride) noexcept {
+  HWY_DYNAMIC_DISPATCH(sum_dq_bf16)(p, b, h, block, partial, parts, part_stride);
 }
 
 }  // namespace coca::cpu

@@ -1,45 +1,66 @@
-// coca/kernels/cpu/attention.h - tiled attention with online softmax, forward and backward (Highway, fp32).
-// Math: docs/math/attention.md. The exported functions do one (batch, kv head) group or one query block;
-// ops/attention.cc spreads them over threads and provides the work space.
+// coca/kernels/cpu/attention.h - tiled attention with online softmax, forward and backward (Highway).
+// Math: docs/math/attention.md. Tensors hold T = float or BF16; sums, softmax and gradients being summed are fp32. The
+// exported functions do one key block, one query block or one part of the keys; ops/attention.cc spreads them over
+// threads and provides the work space.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstddef>
 #include <cstdint>
 
+#include "coca/base/dtype.h"
 #include "coca/tensor/view.h"
 
 namespace coca::cpu {
 
 inline constexpr int64_t kAttentionBlock = 64;  // queries and keys a tile; the S tile (16 KiB) stays in L1
 
+// How tiles are multiplied: in fp32 (bf16 tensors are widened when they are packed), or as bf16 with the dot-product
+// instructions of avx512_bf16, which also rounds probabilities and their gradients to bf16.
+enum class TileMath : uint8_t { kF32, kBf16Dot };
+bool has_bf16_dot() noexcept;  // this CPU, at the active SIMD target
+
+template <typename T>
 struct AttentionParams {
-  TensorView<const float, 4> q, k, v;  // [B, N, H, D] [B, S, G, D] [B, S, G, D]
-  const float* slopes = nullptr;       // [H] or null
-  float scale = 1.0f;
+  TensorView<const T, 4> q, k, v;  // [B, N, H, D] [B, S, G, D] [B, S, G, D]
+  const float* slopes = nullptr;   // [H] or null
+  float scale = 1.0f;              // positive
   bool causal = true;
+  int64_t window = 0;              // keys a query sees, itself included; 0: all
   int64_t query_start = 0;
-  TensorView<float, 4> o;              // forward: written
-  TensorView<float, 3> lse;            // forward: written (may be empty); backward: read
-  TensorView<const float, 4> out, d_o; // backward
-  TensorView<float, 4> dq, dk, dv;     // backward: written
+  TensorView<T, 4> o;              // forward: written
+  TensorView<float, 3> lse;        // forward: written (may be empty); backward: read
+  TensorView<const T, 4> out, d_o; // backward
+  TensorView<T, 4> dq, dk, dv;     // backward: written
 };
 
-// K and V of one (b, g), packed: K^T in blocks of kAttentionBlock keys, V row-major, both padded with zeros.
-size_t packed_kv_floats(int64_t S, int64_t D) noexcept;
-// Packs key block `block` (all blocks together fill `packed`).
-void attention_pack_block(const AttentionParams&, int64_t b, int64_t g, int64_t block, float* packed) noexcept;
+inline int64_t attention_blocks(int64_t n) { return (n + kAttentionBlock - 1) / kAttentionBlock; }
 
-// One query block of one head. work: attention_forward_floats(D) floats of the calling thread.
-size_t attention_forward_floats(int64_t D) noexcept;
-void attention_forward_block(const AttentionParams&, int64_t b, int64_t h, int64_t query_block, const float* packed,
-                             float* work) noexcept;
+// K and V of one (b, g), packed and padded with zeros: bytes of a key block, and packing one.
+size_t attention_packed_bytes(TileMath, int64_t D) noexcept;
+// One query block of one head; packed holds all key blocks. work: attention_forward_bytes(D) of the calling thread.
+size_t attention_forward_bytes(int64_t D) noexcept;
+// A few queries against many keys: row by row, nothing packed. work: S + D floats.
 
-// A few queries against many keys (decoding): row by row, nothing packed. work: S floats.
-void attention_forward_row(const AttentionParams&, int64_t b, int64_t h, int64_t n, float* work) noexcept;
+// Backward, keys [block0, block1) x kAttentionBlock of one (b, g): dk and dv of these keys, and dq of the group's heads
+// as far as these keys make it. Queries begin at the block `first_query_block` (none before sees these keys).
+struct AttentionPart {
+  int64_t b, g, block0, block1;
+  float* dq;  // null: these are all keys, and dq is written; else [H/G, attention_blocks(N) * 64, padded D] written
+};
+size_t attention_backward_bytes(TileMath, int64_t N, int64_t blocks, int64_t D) noexcept;
+size_t attention_partial_dq_floats(int64_t N, int64_t group, int64_t D) noexcept;
 
-// All gradients of one (b, g): dk, dv of the group and dq of its query heads.
-size_t attention_backward_floats(int64_t N, int64_t S, int64_t D) noexcept;
-void attention_backward_group(const AttentionParams&, int64_t b, int64_t g, float* work) noexcept;
+template <typename T>
+struct AttentionKernels {
+  static void pack_block(TileMath, const AttentionParams<T>&, int64_t b, int64_t g, int64_t block, void* packed) noexcept;
+  static void forward_block(TileMath, const AttentionParams<T>&, int64_t b, int64_t h, int64_t query_block, const void* packed,
+                            void* work) noexcept;
+  static void forward_row(const AttentionParams<T>&, int64_t b, int64_t h, int64_t n, float* work) noexcept;
+  static void backward_part(TileMath, const AttentionParams<T>&, const AttentionPart&, void* work) noexcept;
+  // dq of one (b, h) and query block = scale * sum over parts of their dq, in their order.
+  static void sum_dq(const AttentionParams<T>&, int64_t b, int64_t h, int64_t query_block, const float* partial, int64_t parts,
+                     int64_t part_stride) noexcept;
+};
 
 }  // namespace coca::cpu

@@ -49,6 +49,20 @@ HWY_INLINE float sum_of(int64_t n, const Term& term) {
   return sum;
 }
 
+// exp(x) / 2^q for a whole q within 1/2 of x / ln 2.
+template <class D, class V>
+HWY_INLINE V exp_of_rest(D d, V x, V q) {
+  // r = x - q ln 2 in two parts, the first with spare low bits so that its product is exact.
+  const V r = hn::MulAdd(q, hn::Set(d, -1.428606765e-6f), hn::MulAdd(q, hn::Set(d, -0.693145752f), x));
+  // Cephes expf: exp(r) = 1 + r + r^2 p(r) for |r| <= ln 2 / 2.
+  V p = hn::MulAdd(hn::Set(d, 1.9875691500e-4f), r, hn::Set(d, 1.3981999507e-3f));
+  p = hn::MulAdd(p, r, hn::Set(d, 8.3334519073e-3f));
+  p = hn::MulAdd(p, r, hn::Set(d, 4.1665795894e-2f));
+  p = hn::MulAdd(p, r, hn::Set(d, 1.6666665459e-1f));
+  p = hn::MulAdd(p, r, hn::Set(d, 5.0000001201e-1f));
+  return hn::Add(hn::MulAdd(p, hn::Mul(r, r), r), hn::Set(d, 1.0f));
+}
+
 // exp(x) within 2 ulp; 0 below -104, inf above 89. Unlike hn::Exp it keeps NaN: comparisons with NaN are
 // false, so the clamps let it through and the polynomial carries it.
 template <class D, class V>
@@ -58,16 +72,7 @@ HWY_INLINE V exp_of(D d, V x) {
   x = hn::IfThenElse(hn::Lt(x, low), low, x);
   x = hn::IfThenElse(hn::Gt(x, high), high, x);
   const auto q = hn::NearestInt(hn::Mul(x, hn::Set(d, 1.44269504f)));
-  const V qf = hn::ConvertTo(d, q);
-  // r = x - q ln 2 in two parts, the first with spare low bits so that its product is exact.
-  const V r = hn::MulAdd(qf, hn::Set(d, -1.428606765e-6f), hn::MulAdd(qf, hn::Set(d, -0.693145752f), x));
-  // Cephes expf: exp(r) = 1 + r + r^2 p(r) for |r| <= ln 2 / 2.
-  V p = hn::MulAdd(hn::Set(d, 1.9875691500e-4f), r, hn::Set(d, 1.3981999507e-3f));
-  p = hn::MulAdd(p, r, hn::Set(d, 8.3334519073e-3f));
-  p = hn::MulAdd(p, r, hn::Set(d, 4.1665795894e-2f));
-  p = hn::MulAdd(p, r, hn::Set(d, 1.6666665459e-1f));
-  p = hn::MulAdd(p, r, hn::Set(d, 5.0000001201e-1f));
-  const V y = hn::Add(hn::MulAdd(p, hn::Mul(r, r), r), hn::Set(d, 1.0f));
+  const V y = exp_of_rest(d, x, hn::ConvertTo(d, q));
   // 2^q in two factors: one alone overflows or is denormal at the ends.
   const auto half = hn::ShiftRight<1>(q), bias = hn::Set(di, 127);
   const V scale0 = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(half, bias)));

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <complex>
 #include <limits>
@@ -15,26 +16,37 @@ namespace coca::ref {
 struct AttentionSpec {
   double scale = 1.0;
   bool causal = true;
+  int64_t window = 0;  // keys a query sees, itself included; 0: all
   int64_t query_start = 0;
   const float* slopes = nullptr;  // [H] ALiBi slopes or null
 };
 
-// Scores of one query row over its visible keys; returns how many keys are visible.
+// The keys query row n sees.
+struct VisibleKeys {
+  int64_t begin, end;
+};
+inline VisibleKeys visible_keys(const AttentionSpec& spec, int64_t n, int64_t S) {
+  const int64_t m = spec.query_start + n;
+  const int64_t end = spec.causal ? std::max<int64_t>(0, std::min(S, m + 1)) : S;
+  return {spec.window > 0 ? std::clamp<int64_t>(m + 1 - spec.window, 0, end) : 0, end};
+}
+
+// Scores of one query row over its visible keys; returns the first of them.
 template <typename T>
 int64_t attention_scores(const AttentionSpec& spec, const T* q, TensorView<const T, 4> k, int64_t b, int64_t n,
                          int64_t h, int64_t g, std::vector<T>& scores) {
-  const int64_t S = k.size(1), D = k.size(3), m = spec.query_start + n;
-  const int64_t visible = spec.causal ? std::max<int64_t>(0, std::min(S, m + 1)) : S;
-  scores.assign(static_cast<size_t>(visible), T(0));
-  for (int64_t s = 0; s < visible; ++s) {
+  const int64_t D = k.size(3), m = spec.query_start + n;
+  const auto [begin, end] = visible_keys(spec, n, k.size(1));
+  scores.assign(static_cast<size_t>(end - begin), T(0));
+  for (int64_t s = begin; s < end; ++s) {
     const T* key = k.ptr(b, s, g);
     T sum(0);
     for (int64_t d = 0; d < D; ++d) sum += q[d] * key[d];
     sum = sum * T(spec.scale);
     if (spec.slopes) sum -= T(static_cast<double>(spec.slopes[h]) * static_cast<double>(m - s));
-    scores[static_cast<size_t>(s)] = sum;
+    scores[static_cast<size_t>(s - begin)] = sum;
   }
-  return visible;
+  return begin;
 }
 
 // Softmax in place; returns log sum exp (-inf for no keys).
@@ -58,14 +70,14 @@ void attention_forward(const AttentionSpec& spec, TensorView<const T, 4> q, Tens
   for (int64_t b = 0; b < q.size(0); ++b)
     for (int64_t h = 0; h < H; ++h)
       for (int64_t n = 0; n < q.size(1); ++n) {
-        const int64_t visible = attention_scores(spec, q.ptr(b, n, h), k, b, n, h, h / group, p);
+        const int64_t begin = attention_scores(spec, q.ptr(b, n, h), k, b, n, h, h / group, p);
         const T row_lse = softmax_row(p);
         if (!lse.empty()) lse(b, h, n) = row_lse;
         T* out = o.ptr(b, n, h);
         for (int64_t d = 0; d < D; ++d) out[d] = T(0);
-        for (int64_t s = 0; s < visible; ++s) {
-          const T* value = v.ptr(b, s, h / group);
-          for (int64_t d = 0; d < D; ++d) out[d] += p[static_cast<size_t>(s)] * value[d];
+        for (size_t i = 0; i < p.size(); ++i) {
+          const T* value = v.ptr(b, begin + static_cast<int64_t>(i), h / group);
+          for (int64_t d = 0; d < D; ++d) out[d] += p[i] * value[d];
         }
       }
 }
@@ -85,18 +97,19 @@ void attention_backward(const AttentionSpec& spec, TensorView<const T, 4> q, Ten
     for (int64_t h = 0; h < H; ++h)
       for (int64_t n = 0; n < N; ++n) {
         const int64_t g = h / group;
-        const int64_t visible = attention_scores(spec, q.ptr(b, n, h), k, b, n, h, g, p);
+        const int64_t begin = attention_scores(spec, q.ptr(b, n, h), k, b, n, h, g, p);
         softmax_row(p);
         dp.assign(p.size(), T(0));
         T delta(0);
-        for (int64_t s = 0; s < visible; ++s) {
-          for (int64_t d = 0; d < D; ++d) dp[static_cast<size_t>(s)] += d_o(b, n, h, d) * v(b, s, g, d);
-          delta += p[static_cast<size_t>(s)] * dp[static_cast<size_t>(s)];
+        for (size_t i = 0; i < p.size(); ++i) {
+          for (int64_t d = 0; d < D; ++d) dp[i] += d_o(b, n, h, d) * v(b, begin + static_cast<int64_t>(i), g, d);
+          delta += p[i] * dp[i];
         }
         for (int64_t d = 0; d < D; ++d) dq(b, n, h, d) = T(0);
-        for (int64_t s = 0; s < visible; ++s) {
-          const T prob = p[static_cast<size_t>(s)];
-          const T ds = prob * (dp[static_cast<size_t>(s)] - delta) * T(spec.scale);
+        for (size_t i = 0; i < p.size(); ++i) {
+          const int64_t s = begin + static_cast<int64_t>(i);
+          const T prob = p[i];
+          const T ds = prob * (dp[i] - delta) * T(spec.scale);
           for (int64_t d = 0; d < D; ++d) {
             dv(b, s, g, d) += prob * d_o(b, n, h, d);
             dq(b, n, h, d) += ds * k(b, s, g, d);

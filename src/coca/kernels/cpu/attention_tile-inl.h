@@ -1,0 +1,224 @@
+// coca/kernels/cpu/attention_tile-inl.h - what one tile of 64 queries by 64 keys needs besides its products: packed
+// operands, who sees whom, the softmax. Per-target header: included inside foreach_target.
+// Tensors hold S = float or BF16; operands are E = float or Bf16Pair. Pairs are formed
+//   over the head dim and over queries from neighbours (2i, 2i + 1),
+//   over keys from (c, c + 16) in groups of 32, so that probabilities become pairs lane by lane.
+// SPDX-License-Identifier: Apache-2.0
+#if defined(COCA_KERNELS_CPU_ATTENTION_TILE_INL_H_) == defined(HWY_TARGET_TOGGLE)
+#ifdef COCA_KERNELS_CPU_ATTENTION_TILE_INL_H_
+#undef COCA_KERNELS_CPU_ATTENTION_TILE_INL_H_
+#else
+#define COCA_KERNELS_CPU_ATTENTION_TILE_INL_H_
+#endif
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <type_traits>
+
+#include "coca/kernels/cpu/attention.h"
+#include "coca/kernels/cpu/bf16-inl.h"
+#include "coca/kernels/cpu/block_gemm-inl.h"
+#include "coca/kernels/cpu/math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace coca::cpu::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+constexpr float kNegInf = -std::numeric_limits<float>::infinity();
+constexpr int64_t kTile = kAttentionBlock;
+
+template <class E>
+constexpr bool kPairs = !std::is_same_v<E, float>;
+
+// Steps of an inner dimension of n: the head dim or queries, and keys (n a multiple of 32 unless it is the last).
+template <class E>
+constexpr int64_t steps(int64_t n) {
+  return kPairs<E> ? (n + 1) / 2 : n;
+}
+template <class E>
+constexpr int64_t key_steps(int64_t n) {
+  return kPairs<E> ? (n + 31) / 32 * 16 : n;
+}
+// Width of a packed row over the head dim.
+template <class E>
+constexpr int64_t row_steps(int64_t D) {
+  return kPairs<E> ? steps<E>(D) : padded(D);
+}
+
+HWY_INLINE Bf16Pair make_pair(BF16 low, BF16 high) { return static_cast<Bf16Pair>(low.bits) | static_cast<Bf16Pair>(high.bits) << 16; }
+
+// Both vectors rounded to nearest even into the halves of each lane. Arguments are probabilities or their
+// gradients: finite, or NaN and infinity as the CPU makes them, whose bits this keeps as such.
+template <class V>
+HWY_INLINE auto round_to_pairs(V low, V high) {
+  const hn::RebindToUnsigned<hn::DFromV<V>> du;
+  const auto rounded = [&](V v) HWY_ATTR {
+    const auto u = hn::BitCast(du, v);
+    return hn::Add(u, hn::Add(hn::And(hn::ShiftRight<16>(u), hn::Set(du, 1)), hn::Set(du, 0x7fff)));
+  };
+  return hn::Or(hn::ShiftRight<16>(rounded(low)), hn::And(rounded(high), hn::Set(du, 0xffff0000u)));
+}
+
+// dst [rows, row_steps(D)] = src rows, for products over the head dim.
+template <class E, class S>
+HWY_INLINE void pack_rows(const S* src, int64_t stride, int64_t rows, int64_t D, E* HWY_RESTRICT dst) {
+  const int64_t width = row_steps<E>(D);
+  for (int64_t r = 0; r < rows; ++r) {
+    const S* in = src + r * stride;
+    E* out = dst + r * width;
+    if constexpr (kPairs<E>) {
+      for (int64_t i = 0; i + 1 < D; i += 2) out[i / 2] = make_pair(in[i], in[i + 1]);
+      if (D % 2) out[D / 2] = make_pair(in[D - 1], BF16());
+    } else {
+      for (int64_t i = 0; i < D; ++i) out[i] = static_cast<float>(in[i]);
+      for (int64_t i = D; i < width; ++i) out[i] = 0.0f;
+    }
+  }
+}
+
+// dst [steps(D), kTile] = transpose of src rows (at most kTile), zero beyond: the other operand of such products.
+template <class E, class S>
+HWY_INLINE void pack_transposed(const S* src, int64_t stride, int64_t rows, int64_t D, E* HWY_RESTRICT dst) {
+  for (int64_t i = 0; i < steps<E>(D); ++i) {
+    E* out = dst + i * kTile;
+    for (int64_t r = 0; r < rows; ++r) {
+      const S* in = src + r * stride;
+      if constexpr (kPairs<E>)
+        out[r] = make_pair(in[2 * i], 2 * i + 1 < D ? in[2 * i + 1] : BF16());
+      else
+        out[r] = static_cast<float>(in[i]);
+    }
+    for (int64_t r = rows; r < kTile; ++r) out[r] = E(0);
+  }
+}
+
+// dst [steps, padded(D)] with each step's row(s) first(step) and second(step) of src, zero from `rows` on.
+template <class E, class S, class First, class Second>
+HWY_INLINE void pack_steps(const S* src, int64_t stride, int64_t rows, int64_t count, int64_t D, const First& first,
+                           const Second& second, E* HWY_RESTRICT dst) {
+  const int64_t Dp = padded(D);
+  for (int64_t k = 0; k < count; ++k) {
+    E* out = dst + k * Dp;
+    const int64_t r0 = first(k), r1 = second(k);
+    for (int64_t i = 0; i < Dp; ++i) {
+      if constexpr (kPairs<E>)
+        out[i] = i < D ? make_pair(r0 < rows ? src[r0 * stride + i] : BF16(), r1 < rows ? src[r1 * stride + i] : BF16()) : 0;
+      else
+        out[i] = i < D && r0 < rows ? static_cast<float>(src[r0 * stride + i]) : 0.0f;
+    }
+  }
+}
+// For products over the (at most kTile) keys of a block: [key_steps(kTile), padded(D)].
+template <class E, class S>
+HWY_INLINE void pack_keys(const S* src, int64_t stride, int64_t rows, int64_t D, E* dst) {
+  const auto first = [](int64_t k) { return kPairs<E> ? k / 16 * 32 + k % 16 : k; };
+  const auto second = [](int64_t k) { return k / 16 * 32 + k % 16 + 16; };
+  pack_steps(src, stride, rows, key_steps<E>(kTile), D, first, second, dst);
+}
+// For products over queries: [steps(rows), padded(D)].
+template <class E, class S>
+HWY_INLINE void pack_queries(const S* src, int64_t stride, int64_t rows, int64_t D, E* dst) {
+  const auto first = [](int64_t k) { return kPairs<E> ? 2 * k : k; };
+  const auto second = [](int64_t k) { return 2 * k + 1; };
+  pack_steps(src, stride, rows, steps<E>(rows), D, first, second, dst);
+}
+
+// Keys that a query sees, relative to a block's first: [begin, end), both within the block, both growing with m.
+struct Seen {
+  int64_t begin, end;
+  bool operator==(const Seen&) const = default;
+};
+template <class S>
+HWY_INLINE Seen seen_keys(const AttentionParams<S>& p, int64_t m, int64_t key0) {
+  const int64_t end = p.causal ? std::min(p.k.size(1), m + 1) : p.k.size(1);
+  const int64_t begin = p.window > 0 ? m + 1 - p.window : 0;
+  return {std::clamp<int64_t>(begin - key0, 0, kTile), std::clamp<int64_t>(end - key0, 0, kTile)};
+}
+
+// Walks the strips of a tile: body(first row, rows, columns), columns = all that a row of the strip sees, begun at a
+// multiple of 32. Tiles that every row sees alike are one strip.
+template <class S, class Body>
+HWY_INLINE void for_strips(const AttentionParams<S>& p, int64_t m0, int64_t rows, int64_t key0, const Body& body) {
+  const int64_t height = seen_keys(p, m0, key0) == seen_keys(p, m0 + rows - 1, key0) ? rows : kStrip;
+  for (int64_t r = 0; r < rows; r += height) {
+    const int64_t strip = std::min(height, rows - r);
+    const Seen columns{seen_keys(p, m0 + r, key0).begin / 32 * 32, seen_keys(p, m0 + r + strip - 1, key0).end};
+    if (columns.begin < columns.end) body(r, strip, columns);
+  }
+}
+
+// One row of products becomes scores: scaled, with the ALiBi bias -slope (m - s), -inf where it sees nothing.
+template <class S>
+HWY_INLINE void finish_scores(const AttentionParams<S>& p, float slope, int64_t m, int64_t key0, const Seen& columns, float* row) {
+  const Seen seen = seen_keys(p, m, key0);
+  const int64_t width = padded(columns.end);
+  if (p.slopes)
+    for (int64_t c = seen.begin; c < seen.end; ++c) row[c] = row[c] * p.scale - slope * static_cast<float>(m - key0 - c);
+  for (int64_t c = columns.begin; c < std::min(seen.begin, width); ++c) row[c] = kNegInf;
+  for (int64_t c = std::max(seen.end, columns.begin); c < width; ++c) row[c] = kNegInf;
+}
+
+// exp(x) for x <= 0 (a little above does no harm): as exp_of, but zero below -87, where results would be denormal.
+template <class D, class V>
+HWY_INLINE V exp_of_score(D d, V x) {
+  const V low = hn::Set(d, -87.0f);
+  const auto lost = hn::Lt(x, low);
+  const hn::RebindToSigned<D> di;
+  const V bounded = hn::IfThenElse(lost, low, x);
+  const auto q = hn::NearestInt(hn::Mul(bounded, hn::Set(d, 1.44269504f)));
+  const V y = exp_of_rest(d, bounded, hn::ConvertTo(d, q));
+  const V scale = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(q, hn::Set(di, 127))));  // a product, so that NaN stays NaN
+  return hn::IfThenZeroElse(lost, hn::Mul(y, scale));
+}
+
+struct RowState {
+  float max[kTile], sum[kTile];
+};
+
+// Online softmax of one row: probabilities relative to the running maximum go to p (p == row for floats); the row of o
+// is rescaled. `factor` turns a product into a score.
+template <class E>
+HWY_INLINE void softmax_row(float factor, const Seen& columns, float* row, E* p, float& row_max, float& row_sum, float* o,
+                            int64_t Dp) {
+  const hn::ScalableTag<float> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), width = padded(columns.end);
+  const auto vf = hn::Set(d, factor);
+  auto vmax = hn::Set(d, row_max);
+  for (int64_t c = columns.begin; c < width; c += lanes) vmax = hn::Max(vmax, hn::Mul(hn::LoadU(d, row + c), vf));
+  const float new_max = hn::GetLane(hn::MaxOfLanes(d, vmax));
+  if (new_max == kNegInf) {  // nothing seen yet: probabilities are zero, and -inf - -inf must not be formed
+    std::memset(p + key_steps<E>(columns.begin), 0, static_cast<size_t>(key_steps<E>(width - columns.begin)) * sizeof(E));
+    return;
+  }
+  const auto base = hn::Set(d, new_max);
+  const auto probability = [&](int64_t c) HWY_ATTR { return exp_of_score(d, hn::MulSub(hn::LoadU(d, row + c), vf, base)); };
+  auto vsum = hn::Zero(d);
+  if constexpr (kPairs<E>) {
+    const hn::RebindToUnsigned<decltype(d)> du;
+    for (int64_t c = columns.begin; c < width; c += 32) {
+      const auto low = probability(c), high = c + 16 < width ? probability(c + 16) : hn::Zero(d);
+      vsum = hn::Add(vsum, hn::Add(low, high));
+      hn::StoreU(round_to_pairs(low, high), du, p + c / 2);
+    }
+  } else {
+    for (int64_t c = columns.begin; c < width; c += lanes) {
+      const auto e = probability(c);
+      vsum = hn::Add(vsum, e);
+      hn::StoreU(e, d, p + c);
+    }
+  }
+  const float decay = std::exp(row_max - new_max);  // 0 for the first keys
+  row_sum = row_sum * decay + hn::GetLane(hn::SumOfLanes(d, vsum));
+  if (decay != 1.0f && row_max != kNegInf) {
+    const auto f = hn::Set(d, decay);
+    for (int64_t c = 0; c < Dp; c += lanes) hn::StoreU(hn::Mul(hn::LoadU(d, o + c), f), d, o + c);
+  }
+  row_max = new_max;
+}
+
+}  // namespace coca::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#endif  // per-target include guard
