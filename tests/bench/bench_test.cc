@@ -64,6 +64,19 @@ TEST(BenchAttention, EveryKindAndPass) {
   EXPECT_THAT(report::to_text(attention_table(o, report)), HasSubstr("x rope"));
 }
 
+TEST(BenchAttention, BF16) {
+  AttentionOptions o{.kind = {},
+                     .lengths = {33},
+                     .heads = 2,
+                     .head_dim = 16,
+                     .dtype = Precision::kBF16,
+                     .repeat = kQuick};
+  for (const auto& entry : EnumTraits<AttentionForm>::names())
+    if (!entry.name.starts_with("einsum")) o.kind.push_back(entry.value);
+  Context cx;
+  EXPECT_EQ(bench_attention(cx, o, {}).results.size(), 3 * o.kind.size());
+}
+
 TEST(BenchAttention, AnEinsumThatDoesNotFitIsLeftOut) {
   AttentionOptions o{.kind = {AttentionForm::kEinsum3d, AttentionForm::kCocaSlack},
                      .against = AttentionForm::kEinsum3d,
