@@ -17,7 +17,7 @@ def parse():
     parser.add_argument("--heads", type=int, default=8)
     parser.add_argument("--head-dim", type=int, default=64)
     parser.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
-    parser.add_argument("--memory-cap", type=float, default=6, help="GiB an einsum may take (default 6)")
+    parser.add_argument("--memory-cap", type=float, default=8, help="GiB an einsum may take (default 8)")
     return parser.parse_args()
 
 
