@@ -19,6 +19,7 @@ struct Options : ModelFlags {
   double temperature = 1.0, top_p = 1.0;
   eval::Bos bos = eval::Bos::kAuto;
   infer::DynamicBase dynamic_base = infer::DynamicBase::kStep;
+  KvType cache = KvType::kF32;
   bool ignore_eos = false, echo = false, json = false;  // flags without a value, not in --config
 
   template <class V>
@@ -27,6 +28,7 @@ struct Options : ModelFlags {
     v("dynamic_base",
       "length that dynamic NTK reckons with: the one so far (step), or the planned one (request)",
       dynamic_base);
+    v("cache", "how the cache stores keys and values: as they are, or rounded to take half or about a quarter", cache);
     v.group("Text");
     v("prompt", "text to continue; default: standard input, without its last newline", prompt);
     v("bos", "whether a bos token leads the prompt; auto: if config.json names one", bos);
@@ -59,7 +61,8 @@ int run(const Options& o) {
   infer::GenerateOptions options{.max_new_tokens = o.max_new_tokens,
                                  .sampling = sampling,
                                  .seed = static_cast<uint64_t>(o.seed),
-                                 .dynamic_base = o.dynamic_base};
+                                 .dynamic_base = o.dynamic_base,
+                                 .cache = o.cache};
   if (!o.ignore_eos) {
     if (m.model.spec.eos_id)
       options.stop_id = static_cast<int32_t>(*m.model.spec.eos_id);

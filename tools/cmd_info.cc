@@ -52,12 +52,10 @@ Facts program_facts() {
   const Context cx;  // what COCA_FORCE_IMPL forces
   for (const ops::OpImpls& op : ops::op_impls()) {
     const std::string_view forced = cx.forced_impl(op.op);
-    const std::string used(forced.empty() ? op.impls.front() : forced);
-    f.json["ops"][std::string(op.op)] = {
-        {"used", used}, {"forced", !forced.empty()}, {"implementations", op.impls}};
-    f.table.rows.push_back(
-        {fmt::format("op {}", op.op),
-         fmt::format("{}{} (of {})", used, forced.empty() ? "" : ", forced", joined(op.impls))});
+    const std::string used(ops::running_impl(cx, op.op, DType::kF32)), bf16(ops::running_impl(cx, op.op, DType::kBF16));
+    f.json["ops"][std::string(op.op)] = {{"used", used}, {"used_bf16", bf16}, {"forced", !forced.empty()}, {"implementations", op.impls}};
+    f.table.rows.push_back({fmt::format("op {}", op.op), fmt::format("{}{}{} (of {})", used, bf16 == used ? "" : ", in bf16 " + bf16,
+                                                                     forced.empty() ? "" : ", forced", joined(op.impls))});
   }
   return f;
 }
@@ -95,10 +93,14 @@ Facts model_facts(const std::string& dir) {
     tokenizer = "none";
   }
   f.text("tokenizer", "tokenizer", tokenizer);
-  const auto word = static_cast<int64_t>(sizeof(float));
-  const int64_t cache = s.L * model::cache_floats_per_token(s) * word, both = s.L * 2 * s.G * s.D * word;
+  const int64_t cache = s.L * model::cache_bytes_per_token(s, KvType::kF32);
+  model::ModelSpec full = s;  // keys as wide as values
+  full.attention = model::AttentionKind::kNone;
   f.bytes("cache per token", "cache_bytes_per_token", cache);
-  f.bytes("the same with keys and values", "kv_cache_bytes_per_token", both);
+  f.bytes("the same in bf16", "cache_bytes_per_token_bf16", s.L * model::cache_bytes_per_token(s, KvType::kBF16));
+  f.bytes("the same in int8", "cache_bytes_per_token_int8", s.L * model::cache_bytes_per_token(s, KvType::kInt8));
+  f.bytes("the same with keys and values", "kv_cache_bytes_per_token",
+          s.L * model::cache_bytes_per_token(full, KvType::kF32));
   f.bytes("cache at the trained length", "cache_bytes_at_trained_length", cache * s.max_position);
   std::error_code error;
   const auto size = fs::file_size(fs::path(dir) / "model.safetensors", error);

@@ -41,6 +41,9 @@ int run(int argc, char** argv) {
   app.get_formatter()->column_width(34);
   int threads = 0;
   app.add_option("--threads", threads, "threads to use (default: all cores, or OMP_NUM_THREADS)")->check(CLI::Range(1, 4096));
+  std::string target, forced;
+  app.add_option("--cpu-target", target, "SIMD target to use, one of those that coca info lists (default: the best, or COCA_CPU_TARGET)");
+  app.add_option("--force-impl", forced, "implementations to use, as op:implementation,...; coca info lists them (or COCA_FORCE_IMPL)");
   app.fallthrough();
 
   coca::tools::Action action;
@@ -68,6 +71,9 @@ int run(int argc, char** argv) {
     return coca::tools::kExitUsage;
   }
   if (threads > 0) coca::set_max_threads(threads);
+  if (!forced.empty()) setenv("COCA_FORCE_IMPL", forced.c_str(), 1);  // every Context reads it
+  coca::ops::check_forced(coca::Context());
+  target.empty() ? coca::ops::apply_cpu_target_from_environment() : coca::ops::set_cpu_target(target);
   return action();
 }
 
@@ -78,7 +84,6 @@ int main(int argc, char** argv) {
   coca::tools::watch_signals();
   coca::set_log_sink(log_to_stderr);
   try {
-    coca::ops::apply_cpu_target_from_environment();
     return run(argc, argv);
   } catch (const coca::Error& error) {
     std::fprintf(stderr, "coca: %s\n", error.what());

@@ -74,7 +74,8 @@ bool is_system(const std::string& header) {
       "poll.h",   "pthread.h", "sched.h", "signal.h", "spawn.h",   "stdint.h", "stdio.h",     "stdlib.h",
       "string.h", "termios.h", "time.h",  "unistd.h", "wchar.h",   "xlocale.h"};
   const bool standard = header.find_first_of("./") == std::string::npos;  // <vector>
-  return standard || header.starts_with("sys/") || header.starts_with("linux/") || kPosix.contains(header);
+  return standard || header.starts_with("sys/") || header.starts_with("linux/") || header.starts_with("sanitizer/") ||
+         kPosix.contains(header);
 }
 
 // The text with comments, and with strings if asked, blanked out; line breaks stay where they are.

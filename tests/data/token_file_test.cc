@@ -184,5 +184,47 @@ TEST(TokenFile, IdsBeyondTheVocabularyAreNamedOnReading) {
               AllOf(HasSubstr("bad"), HasSubstr("token 3 is 257")));
 }
 
+TEST(TokenFile, ContentFingerprintIsOfTheIdsAlone) {
+  TempDir dir;
+  put_file(dir / "small", small_file(dir));
+  const TokenFile file(dir / "small");
+  const std::vector<int32_t> ids = all_tokens(file);
+  const auto in_memory = [](std::vector<int32_t> tokens) {
+    const auto n = static_cast<int64_t>(tokens.size());
+    return TokenFile::from_tokens(std::move(tokens), {0, n}, 1000).content_fingerprint();
+  };
+  EXPECT_EQ(file.content_fingerprint(), in_memory(ids));
+  for (size_t i = 0; i < ids.size(); ++i) {  // a file this small is read whole
+    std::vector<int32_t> other = ids;
+    other[i] ^= 1;
+    EXPECT_NE(in_memory(other), in_memory(ids)) << i;
+  }
+  std::vector<int32_t> longer = ids;
+  longer.push_back(0);
+  EXPECT_NE(in_memory(longer), in_memory(ids));
+  EXPECT_NE(in_memory({}), in_memory({0}));
+}
+
+TEST(TokenFile, ContentFingerprintOfALongFileSeesItsEndsAndBlocksBetween) {
+  const auto fingerprint = [](const std::vector<int32_t>& tokens) {
+    return TokenFile::from_tokens(tokens, {0, static_cast<int64_t>(tokens.size())}, 1000).content_fingerprint();
+  };
+  std::vector<int32_t> tokens(5'000'011);  // more than the 1024 blocks of 4096 that are read
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i % 997);
+  const std::string before = fingerprint(tokens);
+  EXPECT_EQ(before, fingerprint(tokens));
+  for (const size_t at : {size_t{0}, size_t{4095}, tokens.size() - 4096, tokens.size() - 1}) {
+    tokens[at] ^= 1;
+    EXPECT_NE(fingerprint(tokens), before) << at;
+    tokens[at] ^= 1;
+  }
+  // Any change of 1000 tokens in a row: the gaps between blocks are shorter.
+  for (const size_t at : {size_t{100'000}, size_t{2'345'678}, size_t{4'990'000}}) {
+    for (size_t i = 0; i < 1000; ++i) tokens[at + i] ^= 1;
+    EXPECT_NE(fingerprint(tokens), before) << at;
+    for (size_t i = 0; i < 1000; ++i) tokens[at + i] ^= 1;
+  }
+}
+
 }  // namespace
 }  // namespace coca::data

@@ -7,6 +7,7 @@
 #include <chrono>
 #include <fstream>
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
 
@@ -170,6 +171,20 @@ TEST_F(Cli, BenchRefusesInOneLine) {
   expect_refused({"bench", "train", "--heads", "7"}, 2, "width 320 is not a multiple of heads 7");
   expect_refused({"bench", "eval", "--repeats", "0"}, 2, "repeats is 0");
   expect_refused({"bench", "decode", "--json", at("no/where.json")}, 1, "does not exist");
+}
+
+TEST_F(Cli, ImplementationsAndTargetsCanBeForced) {
+  const Outcome o = coca({"--force-impl", "attention:ref,norm:cpu", "--cpu-target", "SCALAR", "info", "--json"});
+  ASSERT_EQ(o.code, 0) << o.err;
+  const auto facts = nlohmann::json::parse(o.out);
+  EXPECT_EQ(facts["cpu_target"], "SCALAR");
+  EXPECT_EQ(facts["ops"]["attention"]["used"], "ref");
+  EXPECT_EQ(facts["ops"]["attention"]["forced"], true);
+  EXPECT_EQ(facts["ops"]["linear"]["used_bf16"], "widened");
+  expect_refused({"--force-impl", "attention:gpu", "info"}, 2, "expected avx512_bf16, cpu or ref");
+  expect_refused({"--force-impl", "tension:cpu", "info"}, 2, "op \"tension\", which does not exist");
+  expect_refused({"--force-impl", "attention", "info"}, 2, "is not op:implementation");
+  expect_refused({"--cpu-target", "MMX", "info"}, 2, "CPU target \"MMX\" is not available here");
 }
 
 TEST_F(Cli, MissingFilesAreNamed) {

@@ -81,6 +81,18 @@ TEST_F(GenerateOnce, TellsTokensAsTheyComeAndMayBeStopped) {
   EXPECT_GE(result.prefill_seconds, 0);
 }
 
+TEST_F(GenerateOnce, TheCacheHasTheTypeAskedFor) {
+  for (const KvType type : {KvType::kF32, KvType::kBF16, KvType::kInt8}) {
+    GenerateOptions options = kGreedy;
+    options.cache = type;
+    const GenerateResult result = run(options);
+    EXPECT_EQ(result.ids.size(), 12u);
+    KvCache cache(m.spec, 1, type);  // 16 tokens take a page
+    cache.reserve(1);
+    EXPECT_EQ(result.cache_bytes, cache.bytes());
+  }
+}
+
 TEST_F(GenerateOnce, StopRequestEndsIt) {
   int64_t seen = 0;
   const GenerateResult result = run(kGreedy, [&](int32_t) {

@@ -4,70 +4,86 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "coca/ops/kv_store.h"
+#include "support/numerics.h"
 #include "support/tiny_model.h"
 
 namespace coca::infer {
 namespace {
 
 using test::AttentionKind;
+const KvType kTypes[] = {KvType::kF32, KvType::kBF16, KvType::kInt8};
 
 TEST(KvCache, CocaNeedsThreeQuartersOfTheBytes) {
   for (const AttentionKind kind :
        {AttentionKind::kCocaSlack, AttentionKind::kCocaStrict, AttentionKind::kCocaTied})
-    for (const auto make : {test::tiny_neox, test::tiny_llama}) {
-      const KvCache rope(make(AttentionKind::kRope), 2, 100), coca(make(kind), 2, 100);
-      EXPECT_EQ(4 * coca.bytes(), 3 * rope.bytes());
-      const model::ModelSpec s = make(kind);
-      EXPECT_EQ(coca.bytes(),
-                sizeof(float) * static_cast<size_t>(2 * 100 * s.L * model::cache_floats_per_token(s)));
+    for (model::ModelSpec coca : {test::tiny_neox(kind), test::tiny_llama(kind)}) {
+      coca.D = 32;
+      model::ModelSpec rope = coca;
+      rope.attention = AttentionKind::kRope;
+      for (const KvType type : kTypes) {
+        KvCache c(coca, 2, type), r(rope, 2, type);
+        EXPECT_EQ(c.bytes(), 0u);
+        c.reserve(512), r.reserve(512);
+        const int64_t scales = type == KvType::kInt8 ? 8 : 0, number = type == KvType::kF32 ? 4 : type == KvType::kBF16 ? 2 : 1;
+        EXPECT_EQ(model::cache_bytes_per_token(rope, type), coca.G * (64 * number + scales));
+        EXPECT_EQ(model::cache_bytes_per_token(coca, type), coca.G * (48 * number + scales));
+        EXPECT_EQ(c.bytes(), static_cast<size_t>(2 * 512 * coca.L * model::cache_bytes_per_token(coca, type)));
+        EXPECT_EQ(r.bytes(), static_cast<size_t>(2 * 512 * coca.L * model::cache_bytes_per_token(rope, type)));
+        if (scales == 0) {
+          EXPECT_EQ(4 * c.bytes(), 3 * r.bytes());
+        }
+      }
     }
 }
 
 TEST(KvCache, ShapesFollowTheAttention) {
   const model::ModelSpec s = test::tiny_llama(AttentionKind::kCocaSlack);
-  KvCache coca(s, 3, 10);
-  EXPECT_EQ(coca.keys(1, 2, 5).shape, Dims({3, 5, s.G, s.D / 2}));
-  EXPECT_EQ(coca.values(1, 2, 5).shape, Dims({3, 5, s.G, s.D}));
-  KvCache rope(test::tiny_llama(AttentionKind::kRope), 3, 10);
-  EXPECT_EQ(rope.keys(0, 0, 10).shape, Dims({3, 10, s.G, s.D}));
+  KvCache coca(s, 3, KvType::kInt8);
+  coca.reserve(7);
+  const KvView v = coca.view(1, 7);
+  EXPECT_EQ(v.layout.W, s.D / 2);
+  EXPECT_EQ(v.layout.D, s.D);
+  EXPECT_EQ(v.layout.G, s.G);
+  EXPECT_EQ(v.layout.B, 3);
+  EXPECT_EQ(v.layout.key_sign, KeySign::kNonNegative);
+  const KvCache rope(test::tiny_llama(AttentionKind::kRope), 3);
+  EXPECT_EQ(rope.view(0, 0).layout.W, s.D);
+  EXPECT_EQ(rope.view(0, 0).layout.key_sign, KeySign::kSigned);
 }
 
-// Every number written before growing is there afterwards, for every layer and row of the batch.
+// Every number written before growing is there afterwards, for every layer and row of the batch, at its old address.
 TEST(KvCache, GrowthKeepsWhatIsThere) {
   const model::ModelSpec s = test::tiny_neox(AttentionKind::kCocaSlack);
-  KvCache cache(s, 2, 3);
-  const auto value = [](int64_t layer, int64_t b, int64_t n, int64_t g, int64_t d, float kind) {
-    return static_cast<float>(layer * 10000 + b * 1000 + n * 100 + g * 10 + d) + kind;
-  };
-  const auto visit = [&](const auto& body) {
-    for (int64_t l = 0; l < s.L; ++l)
-      for (const bool keys : {true, false}) {
-        const auto v = (keys ? cache.keys(l, 0, 3) : cache.values(l, 0, 3)).view<float, 4>();
-        for (int64_t b = 0; b < 2; ++b)
-          for (int64_t n = 0; n < 3; ++n)
-            for (int64_t g = 0; g < s.G; ++g)
-              for (int64_t d = 0; d < v.size(3); ++d)
-                body(v(b, n, g, d), value(l, b, n, g, d, keys ? 0.25f : 0.75f));
-      }
-  };
-  visit([](float& slot, float number) { slot = number; });
-  cache.advance(3);
-  cache.reserve(4);
-  EXPECT_GE(cache.capacity(), 6);  // doubled
-  EXPECT_EQ(cache.length(), 3);
-  visit([](float& slot, float number) { ASSERT_EQ(slot, number); });
-  cache.reserve(100);
-  EXPECT_EQ(cache.capacity(), 100);
-  visit([](float& slot, float number) { ASSERT_EQ(slot, number); });
-  const int64_t capacity = cache.capacity();
-  cache.reserve(50);
-  EXPECT_EQ(cache.capacity(), capacity);
+  KvCache cache(s, 2);
+  Context cx;
+  const auto keys = [&](int64_t l) { return test::random_tensor({2, 300, s.G, s.D / 2}, static_cast<uint64_t>(l), 0, 1); };
+  const auto values = [&](int64_t l) { return test::random_tensor({2, 300, s.G, s.D}, static_cast<uint64_t>(100 + l)); };
+  cache.reserve(300);
+  EXPECT_EQ(cache.capacity(), 512);
+  for (int64_t l = 0; l < s.L; ++l) cache.write(cx, l, 0, keys(l), values(l));
+  cache.advance(300);
+  const std::byte* first = cache.view(0, 300).pages[0];
+  for (const int64_t more : {301, 513, 5000, 50}) {
+    cache.reserve(more);
+    EXPECT_GE(cache.capacity(), more);
+    EXPECT_EQ(cache.length(), 300);
+    EXPECT_EQ(cache.view(0, 300).pages[0], first);
+    for (int64_t l = 0; l < s.L; ++l) {
+      const Tensor k = keys(l), v = values(l);
+      Tensor k_read(k.shape()), v_read(v.shape());
+      ops::kv_load(cx, {.cache = cache.view(l, 300), .keys = k_read, .values = v_read});
+      EXPECT_TRUE(std::ranges::equal(k.values<float>(), k_read.values<float>()));
+      EXPECT_TRUE(std::ranges::equal(v.values<float>(), v_read.values<float>()));
+    }
+  }
+  EXPECT_EQ(cache.capacity(), 5120);  // never shrinks, never more than a page too much
 }
 
 TEST(KvCache, TruncateAndErrors) {
   const model::ModelSpec s = test::tiny_neox(AttentionKind::kRope);
-  KvCache cache(s, 1, 0);
-  EXPECT_EQ(cache.capacity(), 1);
+  KvCache cache(s, 1);
+  EXPECT_EQ(cache.capacity(), 0);
   cache.reserve(8);
   cache.advance(8);
   cache.truncate(5);
@@ -76,7 +92,10 @@ TEST(KvCache, TruncateAndErrors) {
   EXPECT_THROW(cache.truncate(-1), Error);
   cache.truncate(0);
   EXPECT_EQ(cache.length(), 0);
-  EXPECT_THROW(KvCache(s, 0, 8), Error);
+  EXPECT_THROW(KvCache(s, 0), Error);
+  Context cx;
+  Tensor k({1, 2, s.G, s.D});
+  EXPECT_THROW(cache.write(cx, 0, 255, k, k), Error);  // beyond what is reserved
 }
 
 }  // namespace

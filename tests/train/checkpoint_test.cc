@@ -37,7 +37,8 @@ TEST(Checkpoint, RoundTripsBitwise) {
   State saved(test::tiny_config(dir.path()), 1), loaded(saved.config, 100);
   saved.optimizer.set_updates(6);
   const TrainState state{.step = 7, .updates = 6, .skipped = 1, .bad_in_a_row = 1, .tokens = 224, .seconds = 1.0 / 3, .interval_loss = 0.1,
-                         .interval_steps = 1, .data_tokens = 2000, .tokenizer_fingerprint = saved.tokenizer->fingerprint()};
+                         .interval_steps = 1, .data_tokens = 2000, .tokenizer_fingerprint = saved.tokenizer->fingerprint(),
+                         .data_fingerprint = "0123456789abcdef"};
   save_checkpoint(saved.config, state, saved.parts());
   ASSERT_NE(test::values_of(saved.params), test::values_of(loaded.params));
   const TrainState back = loaded.load();
@@ -54,6 +55,7 @@ TEST(Checkpoint, RoundTripsBitwise) {
   EXPECT_EQ(back.interval_steps, 1);
   EXPECT_EQ(back.data_tokens, 2000);
   EXPECT_EQ(back.tokenizer_fingerprint, saved.tokenizer->fingerprint());
+  EXPECT_EQ(back.data_fingerprint, "0123456789abcdef");
   EXPECT_EQ(load_train_config(*latest_checkpoint(dir.path())).learning_rate, saved.config.learning_rate);
 }
 

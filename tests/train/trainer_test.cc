@@ -6,6 +6,7 @@
 #include "coca/base/log.h"
 #include "coca/base/parallel.h"
 #include "coca/base/stop.h"
+#include "coca/io/json_file.h"
 #include "coca/io/safetensors.h"
 #include "coca/train/metrics.h"
 #include "train/tiny_run.h"
@@ -142,6 +143,25 @@ TEST(Trainer, OtherDataOnResumeIsRefused) {
   const auto longer = test::random_letters(2001, 1);
   expect_error([&] { Trainer(c, {.tokens = longer, .tokenizer = *data.tokenizer}, Start::kResume); }, ErrorKind::kInvalidArgument,
                "was trained on 2000 tokens");
+  const auto other = test::random_letters(2000, 7);  // as many tokens of the same tokenizer, but another text
+  expect_error([&] { Trainer(c, {.tokens = other, .tokenizer = *data.tokenizer}, Start::kResume); }, ErrorKind::kInvalidArgument,
+               "content " + other.content_fingerprint());
+}
+
+TEST(Trainer, ACheckpointFromBeforeFingerprintsOfTheDataResumes) {
+  const test::TempDir dir;
+  const test::TinyData data;
+  TrainConfig c = test::tiny_config(dir.path());
+  c.steps = 1;
+  Trainer(c, data.without_validation(), Start::kFresh).run();
+  const fs::path state = *latest_checkpoint(dir.path()) / "train_state.json";
+  auto json = io::read_json(state);
+  ASSERT_EQ(json.at("data_fingerprint"), data.tokens.content_fingerprint());
+  json.erase("data_fingerprint");
+  io::write_json(state, json);
+  c.steps = 2;
+  Trainer(c, data.without_validation(), Start::kResume).run();  // and knows it from here on
+  EXPECT_EQ(io::read_json(*latest_checkpoint(dir.path()) / "train_state.json").at("data_fingerprint"), data.tokens.content_fingerprint());
 }
 
 TEST(Trainer, DataThatDoesNotFitIsNamed) {
@@ -255,6 +275,22 @@ TEST(Trainer, AccumulationEqualsALargerBatch) {
   ASSERT_GT(largest, 0.0f);
   // Sums over 64 positions in another order: at most 64 roundings of numbers no larger than the largest.
   for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 64 * 0x1p-24f * largest) << i;
+}
+
+// A run may even go on under another policy.
+TEST(Trainer, RecomputationDoesNotChangeABit) {
+  const test::TempDir dir;
+  const test::TinyData data;
+  const auto run = [&](const char* name, model::Recompute recompute, int64_t steps, Start start) {
+    TrainConfig c = test::tiny_config(dir.path() / name);
+    c.recompute = recompute, c.steps = steps, c.warmup_steps = 0, c.decay = optim::Decay::kConstant;
+    Trainer(c, data.without_validation(), start).run();
+  };
+  run("none", model::Recompute::kNone, 8, Start::kFresh);
+  run("attention", model::Recompute::kAttention, 8, Start::kFresh);
+  run("layer", model::Recompute::kLayer, 4, Start::kFresh);
+  run("layer", model::Recompute::kAttention, 8, Start::kResume);
+  for (const char* name : {"attention", "layer"}) EXPECT_TRUE(test::newest_bytes(dir.path() / name) == test::newest_bytes(dir.path() / "none")) << name;
 }
 
 TEST(Trainer, TheNumberOfThreadsDoesNotChangeABit) {

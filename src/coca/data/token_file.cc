@@ -92,6 +92,22 @@ std::pair<int64_t, int64_t> TokenFile::document(int64_t i) const {
   return {offsets_[static_cast<size_t>(i)], offsets_[static_cast<size_t>(i) + 1]};
 }
 
+std::string TokenFile::content_fingerprint() const {
+  constexpr int64_t kBlock = 4096, kBlocks = 1024;
+  const int64_t all = (tokens_ + kBlock - 1) / kBlock, blocks = std::min(all, kBlocks);
+  std::vector<int32_t> ids(static_cast<size_t>(std::min(tokens_, kBlock)));
+  std::vector<std::byte> bytes(ids.size() * 4);
+  const int64_t last = tokens_ - static_cast<int64_t>(ids.size()), stride = all <= kBlocks ? kBlock : last / (blocks - 1);
+  std::string digest = fmt::format("{}", tokens_);
+  for (int64_t i = 0; i < blocks; ++i) {
+    const int64_t start = i == blocks - 1 ? last : i * stride;  // blocks may overlap: all tokens of a short file are seen
+    read(start, ids);
+    for (size_t k = 0; k < ids.size(); ++k) layout::put(&bytes[4 * k], static_cast<uint32_t>(ids[k]));
+    digest += io::fingerprint64({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
+  }
+  return io::fingerprint64(digest);
+}
+
 void TokenFile::read(int64_t start, std::span<int32_t> out) const {
   const int64_t count = static_cast<int64_t>(out.size());
   COCA_CHECK(start >= 0 && count <= tokens_ && start <= tokens_ - count, "{}: {} tokens from {} on, of {}",

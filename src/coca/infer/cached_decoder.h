@@ -5,6 +5,7 @@
 #include "coca/base/enum_names.h"
 #include "coca/infer/kv_cache.h"
 #include "coca/model/decoder.h"
+#include "coca/ops/decode_attention.h"
 
 namespace coca::infer {
 
@@ -15,9 +16,10 @@ enum class DynamicBase : uint8_t { kStep, kRequest };
 
 class CachedDecoder {
  public:
-  // Spec and weights must outlive the decoder. planned_length (> 0) is needed with kRequest.
+  // Spec and weights must outlive the decoder. planned_length (> 0) is needed with kRequest. What is appended attends to
+  // what the cache holds of it, rounded to its type.
   CachedDecoder(const model::ModelSpec&, const model::Weights&, int64_t B, DynamicBase policy = DynamicBase::kStep,
-                int64_t planned_length = 0);
+                int64_t planned_length = 0, KvType cache = KvType::kF32);
 
   // Appends ids [B, N] i32; returns their hidden states after the final norm, [B, N, C], valid until the next call.
   TensorRef append(Context&, TensorRef ids);
@@ -29,7 +31,7 @@ class CachedDecoder {
 
  private:
   void prepare(int64_t N);
-  void attend(Context&, size_t layer, int64_t N, int64_t S);
+  void attend(Context&, size_t layer, const model::Positions&, int64_t N, int64_t S);
 
   const model::ModelSpec& spec_;
   const model::Weights& weights_;
@@ -37,12 +39,11 @@ class CachedDecoder {
   int64_t planned_length_;
   KvCache cache_;
   model::PositionSource positions_;
-  model::Positions all_;   // rows of every position 0 .. S-1 of the current step
+  ops::KeyAngles angles_;
   int64_t B_, N_ = 0;
   Arena arena_;
   model::LayerActs acts_;
   MutTensorRef x_, y_;
-  Tensor rotated_keys_;    // [B, capacity, G, D], one layer at a time
   Tensor logits_;
 };
 

@@ -13,7 +13,7 @@ GenerateResult generate(Context& cx, const model::ModelSpec& spec, const model::
   COCA_CHECK(options.max_new_tokens >= 0, "max-new-tokens {} must be at least 0", options.max_new_tokens);
   check_sampling(options.sampling);
   const auto length = static_cast<int64_t>(prompt.size());
-  CachedDecoder decoder(spec, weights, 1, options.dynamic_base, length + options.max_new_tokens);
+  CachedDecoder decoder(spec, weights, 1, options.dynamic_base, length + options.max_new_tokens, options.cache);
   Rng rng(options.seed, 0x9e4e);
   GenerateResult result;
   Stopwatch watch;

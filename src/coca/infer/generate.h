@@ -18,6 +18,7 @@ struct GenerateOptions {
   uint64_t seed = 0;
   std::optional<int32_t> stop_id;  // generation ends when it is drawn (it is not returned)
   DynamicBase dynamic_base = DynamicBase::kStep;
+  KvType cache = KvType::kF32;
 };
 
 struct GenerateResult {

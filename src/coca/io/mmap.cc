@@ -47,4 +47,12 @@ MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   return *this;
 }
 
+void MappedFile::release(std::span<const std::byte> part) const {
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto file = reinterpret_cast<uintptr_t>(bytes_.data()), data = reinterpret_cast<uintptr_t>(part.data());
+  if (data < file || data + part.size() > file + bytes_.size()) return;
+  const uintptr_t begin = (data + page - 1) / page * page, end = (data + part.size()) / page * page;
+  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
 }  // namespace coca::io

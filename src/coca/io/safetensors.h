@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <filesystem>
 #include <map>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,6 +39,8 @@ class SafetensorsFile {
   const StoredTensor& at(std::string_view name) const;                   // Error naming file and tensor
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const std::filesystem::path& path() const { return path_; }
+  // Takes the tensor's pages out of memory; it can still be read, from the file again.
+  void release(const StoredTensor&) const;
 
  private:
   std::filesystem::path path_;
@@ -58,7 +61,8 @@ struct TensorToSave {
 void save_safetensors(const std::filesystem::path& file, const std::vector<TensorToSave>& tensors,
                       const std::map<std::string, std::string>& metadata = {});
 
-// Values of an F32, F16, BF16 or F64 tensor; Error for other types.
+// Values of an F32, F16, BF16 or F64 tensor; Error for other types. read_values: those from `first` on.
 std::vector<float> to_f32(const StoredTensor& tensor);
+void read_values(const StoredTensor& tensor, int64_t first, std::span<float> values);
 
 }  // namespace coca::io

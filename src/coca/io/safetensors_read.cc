@@ -313,6 +313,8 @@ const StoredTensor& SafetensorsFile::at(std::string_view name) const {
   return *tensor;
 }
 
+void SafetensorsFile::release(const StoredTensor& tensor) const { file_.release({tensor.data, tensor.bytes}); }
+
 namespace {
 
 template <typename T>
@@ -322,34 +324,36 @@ T load(const std::byte* p) {
   return value;
 }
 
+template <typename Stored, typename Convert>
+void convert(const std::byte* from, std::span<float> values, const Convert& to_float) {
+  for (float& value : values) {
+    value = to_float(load<Stored>(from));
+    from += sizeof(Stored);
+  }
+}
+
 }  // namespace
 
-std::vector<float> to_f32(const StoredTensor& tensor) {
-  const size_t size = dtype_size(tensor.dtype), n = tensor.bytes / size;
-  std::vector<float> values(n);
-  for (size_t i = 0; i < n; ++i) {
-    const std::byte* p = tensor.data + i * size;
-    switch (tensor.dtype) {
-      case DType::kF32:
-        values[i] = load<float>(p);
-        break;
-      case DType::kF64:
-        values[i] = static_cast<float>(load<double>(p));
-        break;
-      case DType::kF16:
-        values[i] = f16_to_f32(load<uint16_t>(p));
-        break;
-      case DType::kBF16:
-        values[i] = static_cast<float>(load<BF16>(p));
-        break;
-      default:
-        break;
-    }
+void read_values(const StoredTensor& tensor, int64_t first, std::span<float> values) {
+  const std::byte* from = tensor.data + static_cast<size_t>(first) * dtype_size(tensor.dtype);
+  switch (tensor.dtype) {
+    case DType::kF32:
+      return convert<float>(from, values, [](float x) { return x; });
+    case DType::kF64:
+      return convert<double>(from, values, [](double x) { return static_cast<float>(x); });
+    case DType::kF16:
+      return convert<uint16_t>(from, values, f16_to_f32);
+    case DType::kBF16:
+      return convert<BF16>(from, values, [](BF16 x) { return static_cast<float>(x); });
+    default:
+      fail(ErrorKind::kInvalidArgument, "tensor \"{}\" of type {}; expected one of F32, F16, BF16, F64", tensor.name,
+           dtype_name(tensor.dtype));
   }
-  const bool real = tensor.dtype == DType::kF32 || tensor.dtype == DType::kF64 ||
-                    tensor.dtype == DType::kF16 || tensor.dtype == DType::kBF16;
-  COCA_CHECK(real, "tensor \"{}\" of type {}; expected one of F32, F16, BF16, F64", tensor.name,
-             dtype_name(tensor.dtype));
+}
+
+std::vector<float> to_f32(const StoredTensor& tensor) {
+  std::vector<float> values(tensor.bytes / dtype_size(tensor.dtype));
+  read_values(tensor, 0, values);
   return values;
 }
 

@@ -165,12 +165,12 @@ ModelSpec spec_from_json(const json& config, std::string_view origin) {
   return spec;
 }
 
-nlohmann::ordered_json spec_to_json(const ModelSpec& s) {
+nlohmann::ordered_json spec_to_json(const ModelSpec& s, Precision precision) {
   nlohmann::ordered_json c;
   const bool neox = s.architecture == Architecture::kGptNeoX;
   c["architectures"] = {neox ? "GPTNeoXForCausalLM" : "LlamaForCausalLM"};
   c["model_type"] = neox ? "gpt_neox" : "llama";
-  c["torch_dtype"] = "float32";
+  c["torch_dtype"] = precision == Precision::kBF16 ? "bfloat16" : "float32";
   c["attention_type"] = std::string(enum_name(s.attention));
   if (is_coca(s.attention) && s.R != s.D) c["coca_fold"] = s.fold == ops::Fold::kOfficial ? "official" : "rotary";
   c["vocab_size"] = s.V;

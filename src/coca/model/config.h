@@ -7,13 +7,14 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
-#include "coca/model/spec.h"
+#include "coca/model/params.h"
 
 namespace coca::model {
 
 // origin names the file in errors.
 ModelSpec spec_from_json(const nlohmann::json& config, std::string_view origin);
-nlohmann::ordered_json spec_to_json(const ModelSpec&);
+// The precision is that of the weights beside it ("torch_dtype").
+nlohmann::ordered_json spec_to_json(const ModelSpec&, Precision = Precision::kF32);
 
 // {"type" or "rope_type": "linear" | "dynamic" | "default", "factor": f >= 1}, or null.
 RopeScaling rope_scaling_from_json(const nlohmann::json& value, std::string_view origin);

@@ -28,6 +28,11 @@ void trace_layer(Context& cx, size_t i, const LayerActs& a) {
   cx.trace(at + "o", a.o);
 }
 
+// A remainder shorter than a tile goes with the part in front of it: attention has another form for few queries.
+constexpr int64_t kTile = 64;
+int64_t part_length(int64_t left, int64_t chunk) { return left < chunk + kTile ? left : chunk; }
+int64_t longest_part(int64_t N, int64_t chunk) { return N % chunk < kTile ? chunk + N % chunk : chunk; }
+
 }  // namespace
 
 PositionSource::PositionSource(const ModelSpec& spec) : spec_(spec) {
@@ -47,66 +52,120 @@ Positions PositionSource::at(int64_t start, int64_t n, int64_t seq_len) {
   return p;
 }
 
-Decoder::Decoder(const ModelSpec& spec, const Weights& weights) : spec_(spec), weights_(weights), positions_(spec) {
+Decoder::Decoder(const ModelSpec& spec, const Weights& weights, const DecoderOptions& options)
+    : spec_(spec), weights_(weights), options_(options), positions_(spec) {
   validate(spec);
+  COCA_CHECK(options.chunk_tokens >= kTile && options.chunk_tokens % kTile == 0,
+             "[decoder] chunk_tokens {} must be a positive multiple of {}", options.chunk_tokens, kTile);
 }
 
-void Decoder::prepare(int64_t B, int64_t N) {
-  if (B == B_ && N == N_) return;
-  bind_forward_acts(spec_, B, N, arena_, acts_, x_, y_);
+void Decoder::prepare(int64_t B, int64_t N, int64_t chunk) {
+  if (B == B_ && N == N_ && chunk == chunk_) return;
+  const bool parts = N > chunk;
+  sequences_ = parts ? 1 : std::min(B, chunk / N);
+  tokens_ = parts ? chunk : N;
+  acts_ = {};
+  keys_ = {};
+  ArenaPlan plan;
+  const DType type = weights_.embed.dtype;
+  const auto add = [&](const char* name, const Dims& shape, MutTensorRef& slot) { plan.add(name, shape, type, &slot); };
+  plan.add("x", {B * N, spec_.C}, DType::kF32, &x_);
+  const size_t mark = plan.mark();
+  if (parts) {
+    add("keys.k_eff", {1, N, spec_.G, spec_.D}, keys_.k_eff);
+    add("keys.v", {1, N, spec_.G, spec_.D}, keys_.v);
+  }
+  const int64_t longest = parts ? longest_part(N, chunk) : N;
+  plan_layer_acts(spec_, {.B = sequences_, .N = longest, .dtype = type}, "chunk.", parts ? Acts::kChunk : Acts::kForward, plan, acts_);
+  add("branch", {sequences_ * longest, spec_.C}, acts_.branch);
+  add("branch2", {sequences_ * longest, spec_.C}, acts_.branch2);
+  plan.rewind(mark);
+  if (type != DType::kF32) add("hidden", {B * N, spec_.C}, hidden_);
+  arena_.bind(plan);
+  if (type == DType::kF32) hidden_ = x_;
   B_ = B;
   N_ = N;
+  chunk_ = chunk;
+}
+
+// Chunks of several whole sequences, or sequence by sequence in parts; their rows of x are adjacent either way.
+void Decoder::layer(Context& cx, size_t i, const Positions& at) {
+  const auto rows = [&](int64_t b, int64_t n, int64_t count) { return x_.narrow(0, b * N_ + n, count); };
+  const LayerTensors<TensorRef>& w = weights_.layers[i];
+  for (int64_t b = 0; b < B_; b += sequences_) {
+    const int64_t count = std::min(sequences_, B_ - b);
+    if (tokens_ == N_) {
+      LayerActs acts = resize_layer_acts(spec_, acts_, count, N_);
+      layer_forward(cx, spec_, w, at, rows(b, 0, count * N_), acts, rows(b, 0, count * N_));
+      trace_layer(cx, i, acts);
+      continue;
+    }
+    for (int64_t n = 0, length = 0; n < N_; n += length) {
+      length = part_length(N_ - n, tokens_);
+      LayerActs acts = resize_layer_acts(spec_, acts_, 1, length);
+      layer_forward_chunk(cx, spec_, w, at.narrow(n, length), n, keys_, acts, rows(b, n, length));
+    }
+  }
 }
 
 TensorRef Decoder::forward(Context& cx, TensorRef ids, int64_t scaling_length) {
   check_ids(ids, "ids");
   const int64_t B = ids.size(0), N = ids.size(1), M = B * N;
-  prepare(B, N);
+  prepare(B, N, cx.tracing() ? M : options_.chunk_tokens);
   const Positions at = positions_.at(0, N, scaling_length > 0 ? scaling_length : N);
   ops::embedding_forward(cx, {.ids = ids.reshape({M}), .table = weights_.embed, .y = x_});
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
     if (cx.tracing()) cx.trace("hidden." + std::to_string(i), x_);
-    layer_forward(cx, spec_, weights_.layers[i], at, x_, acts_, y_);
-    trace_layer(cx, i, acts_);
-    std::swap(x_, y_);
+    layer(cx, i, at);
   }
   ops::norm_forward(cx, {.kind = spec_.norm, .eps = static_cast<float>(spec_.norm_eps), .x = x_, .w = weights_.norm_w,
-                         .b = weights_.norm_b, .y = y_});
-  if (cx.tracing()) cx.trace("hidden." + std::to_string(weights_.layers.size()), y_);
-  return y_;
+                         .b = weights_.norm_b, .y = hidden_});
+  if (cx.tracing()) cx.trace("hidden." + std::to_string(weights_.layers.size()), hidden_);
+  return hidden_;
 }
 
-TrainingDecoder::TrainingDecoder(const ModelSpec& spec, int64_t B, int64_t N)
-    : spec_(spec), B_(B), N_(N), positions_(spec), acts_(static_cast<size_t>(spec.L)),
+TrainingDecoder::TrainingDecoder(const ModelSpec& spec, int64_t B, int64_t N, const TrainingOptions& options)
+    : spec_(spec), B_(B), N_(N), options_(options), positions_(spec), acts_(static_cast<size_t>(spec.L)),
       x_(static_cast<size_t>(spec.L) + 1) {
   validate(spec);
   COCA_CHECK(B >= 1 && N >= 1, "[decoder] batch {} and length {} must be positive", B, N);
-  const int64_t M = B * N;
+  plan();
+}
+
+void TrainingDecoder::plan() {
+  const int64_t M = B_ * N_;
+  const ActShape shape{.B = B_, .N = N_, .dtype = dtype_of(options_.precision)};
   ArenaPlan plan;
-  const auto add = [&](std::string name, const Dims& shape, MutTensorRef& slot) {
-    plan.add(std::move(name), shape, DType::kF32, &slot);
+  const auto add = [&](std::string name, const Dims& dims, MutTensorRef& slot, DType type = DType::kF32) {
+    plan.add(std::move(name), dims, type, &slot);
   };
-  for (size_t i = 0; i < x_.size(); ++i) add("x." + std::to_string(i), {M, spec.C}, x_[i]);
-  for (size_t i = 0; i < acts_.size(); ++i)
-    plan_layer_acts(spec, B, N, "layer." + std::to_string(i) + ".", Keep::kForBackward, plan, acts_[i]);
-  add("normed", {M, spec.C}, normed_);
+  for (size_t i = 0; i < x_.size(); ++i) add("x." + std::to_string(i), {M, spec_.C}, x_[i]);
+  if (options_.recompute != Recompute::kLayer)
+    for (size_t i = 0; i < acts_.size(); ++i)
+      plan_layer_acts(spec_, shape, "layer." + std::to_string(i) + ".",
+                      options_.recompute == Recompute::kNone ? Acts::kAll : Acts::kKept, plan, acts_[i]);
+  LayerActs shared;
+  if (options_.recompute != Recompute::kNone)
+    plan_layer_acts(spec_, shape, "shared.", options_.recompute == Recompute::kLayer ? Acts::kAll : Acts::kRemade, plan,
+                    shared);
+  add("normed", {M, spec_.C}, normed_, shape.dtype);
   add("norm_stat", {M, 2}, norm_stat_);
   add("nll", {M}, nll_);
-  add("stream", {M, spec.C}, stream_);
-  // The forward pass's branches and the backward pass's gradients never live at the same time.
+  add("stream", {M, spec_.C}, stream_);
+  // The forward pass's branches and the backward pass's gradients never live at the same time: a layer is remade when
+  // the gradients of the one above have been used.
   const size_t mark = plan.mark();
-  add("branch", {M, spec.C}, branch_);
-  add("branch2", {M, spec.C}, branch2_);
+  add("branch", {M, spec_.C}, shared.branch, shape.dtype);
+  add("branch2", {M, spec_.C}, shared.branch2, shape.dtype);
   plan.rewind(mark);
-  add("dnormed", {M, spec.C}, dnormed_);
-  plan_layer_act_grads(spec, B, N, plan, grad_acts_);
+  add("dnormed", {M, spec_.C}, dnormed_);
+  plan_layer_act_grads(spec_, shape, plan, grad_acts_);
   arena_.bind(plan);
   for (LayerActs& a : acts_) {
-    a.branch = branch_;
-    a.branch2 = branch2_;
-    finish_layer_acts(spec, a);
+    fill_layer_acts(shared, a);
+    finish_layer_acts(spec_, a);
   }
-  finish_layer_act_grads(spec, grad_acts_);
+  finish_layer_act_grads(spec_, grad_acts_);
 }
 
 void TrainingDecoder::forward(Context& cx, const Weights& w, TensorRef ids) {
@@ -125,8 +184,11 @@ void TrainingDecoder::backward(Context& cx, const Weights& w, TensorRef ids, Mut
   std::memset(stream_.data, 0, stream_.bytes());
   ops::norm_backward(cx, {.kind = spec_.norm, .x = x_.back(), .w = w.norm_w, .stat = norm_stat_, .dy = dnormed_,
                           .dx = stream_, .dw = grads.norm_w, .db = grads.norm_b});
-  for (size_t i = acts_.size(); i-- > 0;)
+  for (size_t i = acts_.size(); i-- > 0;) {
+    // The topmost layer went through the shared tensors last: they still hold what it needs.
+    if (i + 1 < acts_.size()) layer_remake(cx, spec_, w.layers[i], at, x_[i], options_.recompute, acts_[i]);
     layer_backward(cx, spec_, w.layers[i], at, x_[i], acts_[i], grad_acts_, grads.layers[i], stream_);
+  }
   ops::embedding_backward(cx, {.ids = ids.reshape({B_ * N_}), .dy = stream_, .dtable = grads.embed});
 }
 
@@ -136,6 +198,8 @@ TensorRef TrainingDecoder::forward_backward(Context& cx, const Weights& w, Tenso
   check_ids(targets, "targets");
   COCA_CHECK(ids.shape == Dims({B_, N_}) && targets.shape == ids.shape, "[decoder] ids {} and targets {} must be [{}, {}]",
              ids.shape.text(), targets.shape.text(), B_, N_);
+  COCA_CHECK(w.embed.dtype == dtype_of(options_.precision), "[decoder] the weights are {}; planned for {}",
+             dtype_name(w.embed.dtype), enum_name(options_.precision));
   forward(cx, w, ids);
   ops::lm_loss_forward_backward(cx, {.x = normed_, .w = w.head, .targets = targets.reshape({B_ * N_}), .nll = nll_},
                                 {.scale = scale, .dx = dnormed_, .dw = grads.head});

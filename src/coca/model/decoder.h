@@ -22,35 +22,53 @@ class PositionSource {
   Tensor slopes_;
 };
 
-// Forward only, memory linear in the tokens of one call: the activations of one layer serve all. The spec and the
-// weights must outlive the decoder.
+struct DecoderOptions {
+  int64_t chunk_tokens = 1024;  // tokens at work at a time; a multiple of 64, as the tiles of attention
+};
+
+// Forward only. Each layer is one causal pass over chunks of tokens: beside the weights live the stream x [M, C], k_eff
+// and v of one layer and one sequence, and the activations of one chunk. The activations have the type of the matrices (params.h). Chunks change no result beyond the rounding of
+// the matrix products. The spec and the weights must outlive the decoder.
 class Decoder {
  public:
-  Decoder(const ModelSpec&, const Weights&);
+  Decoder(const ModelSpec&, const Weights&, const DecoderOptions& = {});
 
-  // ids [B, N] i32. scaling_length is the sequence length dynamic NTK reckons with (0: N). Returns the hidden states after the final norm, [B * N, C], valid until the next call.
-  // Trace names: hidden.<i> (input of layer i; the last one after the final norm), layer.<i>.<name of LayerActs>.
+  // ids [B, N] i32. scaling_length is the sequence length dynamic NTK reckons with (0: N). Returns the hidden states
+  // after the final norm, [B * N, C] of the matrices' type, valid until the next call.
+  // Trace names: hidden.<i> (input of layer i; the last one after the final norm), layer.<i>.<name of LayerActs>. While
+  // tracing, a chunk is the whole batch.
   TensorRef forward(Context&, TensorRef ids, int64_t scaling_length = 0);
   const ModelSpec& spec() const { return spec_; }
   const Weights& weights() const { return weights_; }
   size_t activation_bytes() const { return arena_.bytes(); }
 
  private:
-  void prepare(int64_t B, int64_t N);
+  void prepare(int64_t B, int64_t N, int64_t chunk);
+  void layer(Context&, size_t i, const Positions&);
 
   const ModelSpec& spec_;
   const Weights& weights_;
+  DecoderOptions options_;
   PositionSource positions_;
-  int64_t B_ = 0, N_ = 0;
+  int64_t B_ = 0, N_ = 0, chunk_ = 0;
+  int64_t sequences_ = 0, tokens_ = 0;  // of a chunk: several whole sequences, or a part of one
   Arena arena_;
   LayerActs acts_;
-  MutTensorRef x_, y_;  // [M, C]
+  LayerKeys keys_;       // chunks that are a part of a sequence only
+  MutTensorRef x_;       // [M, C] f32
+  MutTensorRef hidden_;  // [M, C]: x_, or bf16 in the place of a layer's activations
 };
 
-// Forward and backward for fixed B and N, all activations planned in one arena.
+struct TrainingOptions {
+  Recompute recompute = Recompute::kNone;
+  Precision precision = Precision::kF32;  // of the weights passed in
+};
+
+// Forward and backward for fixed B and N, all activations planned in one arena. Gradients have the same bits under
+// every Recompute.
 class TrainingDecoder {
  public:
-  TrainingDecoder(const ModelSpec&, int64_t B, int64_t N);
+  TrainingDecoder(const ModelSpec&, int64_t B, int64_t N, const TrainingOptions& = {});
 
   // ids, targets [B, N] i32 (targets may be ops::kIgnoreTarget). Adds scale * d(sum of nll) to the gradients and
   // returns the nll per position, [B * N], valid until the next call.
@@ -58,18 +76,20 @@ class TrainingDecoder {
   size_t activation_bytes() const { return arena_.bytes(); }
 
  private:
+  void plan();
   void forward(Context&, const Weights&, TensorRef ids);
   void backward(Context&, const Weights&, TensorRef ids, MutWeights& grads);
 
   const ModelSpec& spec_;
   int64_t B_, N_;
+  TrainingOptions options_;
   PositionSource positions_;
   Arena arena_;
-  std::vector<LayerActs> acts_;
+  std::vector<LayerActs> acts_;           // those of all layers share what is remade
   std::vector<MutTensorRef> x_;           // L + 1 of [M, C]: x_[i] is the input of layer i
   LayerActGrads grad_acts_;
   MutTensorRef normed_, norm_stat_, nll_;  // [M, C] [M, 2] [M]
-  MutTensorRef dnormed_, stream_, branch_, branch2_;
+  MutTensorRef dnormed_, stream_;
 };
 
 }  // namespace coca::model

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/model/decoder_layer.h"
 
+#include <cstring>
+
+#include "coca/base/parallel.h"
 #include "coca/ops/activation.h"
 #include "coca/ops/attention.h"
+#include "coca/ops/cast.h"
 #include "coca/ops/collinear.h"
 #include "coca/ops/linear.h"
 #include "coca/ops/norm.h"
@@ -20,15 +24,59 @@ MutTensorRef flat_fused(MutTensorRef t) { return t.reshape({t.size(0) * t.size(1
 
 ops::AttentionOptions attention_options() { return {.mask = ops::Mask::kCausal}; }
 
-void mlp_forward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, LayerActs& a, MutTensorRef y) {
-  ops::linear_forward(cx, {.x = a.ln2, .w = w.up_w, .b = w.up_b, .y = a.up});
-  if (s.mlp == Mlp::kSwiGlu) {
-    ops::linear_forward(cx, {.x = a.ln2, .w = w.gate_w, .y = a.gate});
-    ops::swiglu_forward(cx, {.gate = a.gate, .up = a.up, .y = a.act});
+void norm(Context& cx, const ModelSpec& s, TensorRef x, TensorRef w, TensorRef b, MutTensorRef y, MutTensorRef stat) {
+  ops::norm_forward(cx, {.kind = s.norm, .eps = static_cast<float>(s.norm_eps), .x = x, .w = w, .b = b, .y = y, .stat = stat});
+}
+
+void project(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, LayerActs& a) {
+  if (s.qkv == Qkv::kFused) {
+    ops::linear_forward(cx, {.x = a.ln1, .w = w.qkv_w, .b = w.qkv_b, .y = flat_fused(a.qkv)});
   } else {
-    ops::gelu_forward(cx, {.kind = s.mlp == Mlp::kGelu ? ops::Gelu::kExact : ops::Gelu::kTanh, .x = a.up, .y = a.act});
+    ops::linear_forward(cx, {.x = a.ln1, .w = w.q_w, .b = w.q_b, .y = flat_heads(a.q)});
+    ops::linear_forward(cx, {.x = a.ln1, .w = w.k_w, .b = w.k_b, .y = flat_heads(a.k)});
+    ops::linear_forward(cx, {.x = a.ln1, .w = w.v_w, .b = w.v_b, .y = flat_heads(a.v)});
   }
-  ops::linear_forward(cx, {.x = a.act, .w = w.down_w, .b = w.down_b, .y = y});
+}
+
+// q and k to what attention sees.
+void position(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a) {
+  if (is_coca(s.attention)) {
+    ops::collinear_forward(cx, collinear_options(s), {.rows = at.rows, .q = a.q, .t = a.k, .q_eff = a.q_eff, .k_eff = a.k_eff});
+  } else if (s.attention == AttentionKind::kRope) {
+    ops::rope_forward(cx, {.rows = at.rows, .x = a.q, .y = a.q_eff});
+    ops::rope_forward(cx, {.rows = at.rows, .x = a.k, .y = a.k_eff});
+  }
+}
+
+void attention_output(Context& cx, const LayerTensors<TensorRef>& w, const LayerActs& a) {
+  ops::linear_forward(cx, {.x = flat_heads(TensorRef(a.o)), .w = w.o_w, .b = w.o_b, .y = a.branch});
+}
+
+void mlp_up(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, LayerActs& a) {
+  ops::linear_forward(cx, {.x = a.ln2, .w = w.up_w, .b = w.up_b, .y = a.up});
+  if (s.mlp == Mlp::kSwiGlu) ops::linear_forward(cx, {.x = a.ln2, .w = w.gate_w, .y = a.gate});
+}
+
+void mlp_activate(Context& cx, const ModelSpec& s, LayerActs& a) {
+  if (s.mlp == Mlp::kSwiGlu)
+    ops::swiglu_forward(cx, {.gate = a.gate, .up = a.up, .y = a.act});
+  else
+    ops::gelu_forward(cx, {.kind = s.mlp == Mlp::kGelu ? ops::Gelu::kExact : ops::Gelu::kTanh, .x = a.up, .y = a.act});
+}
+
+// to [B, N, G, D] = from, each with any strides in front of D.
+void copy_heads(TensorRef from, MutTensorRef to) {
+  const auto element = static_cast<int64_t>(dtype_size(from.dtype));
+  const auto* source = static_cast<const std::byte*>(from.data);
+  auto* target = static_cast<std::byte*>(to.data);
+  const int64_t N = from.size(1), G = from.size(2);
+  const auto bytes = static_cast<size_t>(from.size(3) * element);
+  parallel_blocks(from.size(0) * N, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      for (int64_t g = 0; g < G; ++g)
+        std::memcpy(target + (i / N * to.stride(0) + i % N * to.stride(1) + g * to.stride(2)) * element,
+                    source + (i / N * from.stride(0) + i % N * from.stride(1) + g * from.stride(2)) * element, bytes);
+  });
 }
 
 // dln2 is written.
@@ -45,6 +93,13 @@ void mlp_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>
                             .dy = g.dact, .dx = g.dup});
     ops::linear_backward(cx, {.x = a.ln2, .w = w.up_w, .dy = g.dup, .dx = g.dln2, .dw = dw.up_w, .db = dw.up_b});
   }
+}
+
+// The gradient of both branches' outputs is the stream's, in the type of the activations.
+TensorRef branch_gradient(Context& cx, const LayerActGrads& g, TensorRef stream) {
+  if (g.dy.empty()) return stream;
+  ops::cast(cx, {.x = stream, .y = g.dy});
+  return g.dy;
 }
 
 // From dy of the attention branch down to dln1 (written).
@@ -74,34 +129,47 @@ void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTenso
 
 }  // namespace
 
-void plan_layer_acts(const ModelSpec& s, int64_t B, int64_t N, const std::string& prefix, Keep keep, ArenaPlan& plan,
+Positions Positions::narrow(int64_t first, int64_t count) const {
+  if (rows.cos.empty()) return *this;
+  return {.rows = {rows.cos.narrow(1, first, count), rows.sin.narrow(1, first, count)}, .slopes = slopes};
+}
+
+void plan_layer_acts(const ModelSpec& s, const ActShape& shape, const std::string& prefix, Acts which, ArenaPlan& plan,
                      LayerActs& a) {
+  const auto [B, N, type] = shape;
   const int64_t M = B * N;
-  const auto add = [&](const char* name, const Dims& shape, MutTensorRef& slot) {
-    plan.add(prefix + name, shape, DType::kF32, &slot);
+  const bool forward_only = which == Acts::kForward || which == Acts::kChunk;
+  const auto kept = [&, type = type](const char* name, const Dims& dims, MutTensorRef& slot) {
+    if (which != Acts::kRemade) plan.add(prefix + name, dims, type, &slot);
   };
-  add("ln1", {M, s.C}, a.ln1);
+  const auto remade = [&, type = type](const char* name, const Dims& dims, MutTensorRef& slot) {
+    if (which != Acts::kKept) plan.add(prefix + name, dims, type, &slot);
+  };
+  const auto kept_f32 = [&](const char* name, const Dims& dims, MutTensorRef& slot) {
+    if (which != Acts::kRemade) plan.add(prefix + name, dims, DType::kF32, &slot);
+  };
+  remade("ln1", {M, s.C}, a.ln1);
   if (s.qkv == Qkv::kFused) {
-    add("qkv", {B, N, s.H, 3, s.D}, a.qkv);
+    kept("qkv", {B, N, s.H, 3, s.D}, a.qkv);
   } else {
-    add("q", {B, N, s.H, s.D}, a.q);
-    add("k", {B, N, s.G, s.D}, a.k);
-    add("v", {B, N, s.G, s.D}, a.v);
+    kept("q", {B, N, s.H, s.D}, a.q);
+    kept("k", {B, N, s.G, s.D}, a.k);
+    if (which != Acts::kChunk) kept("v", {B, N, s.G, s.D}, a.v);
   }
   if (uses_rotary(s.attention)) {
-    add("q_eff", {B, N, s.H, s.D}, a.q_eff);
-    add("k_eff", {B, N, s.G, s.D}, a.k_eff);
+    remade("q_eff", {B, N, s.H, s.D}, a.q_eff);
+    if (which != Acts::kChunk) remade("k_eff", {B, N, s.G, s.D}, a.k_eff);
   }
-  add("o", {B, N, s.H, s.D}, a.o);
-  if (s.residual == ResidualKind::kSequential) add("mid", {M, s.C}, a.mid);
-  add("ln2", {M, s.C}, a.ln2);
-  if (s.mlp == Mlp::kSwiGlu) add("gate", {M, s.F}, a.gate);
-  add("up", {M, s.F}, a.up);
-  add("act", {M, s.F}, a.act);
-  if (keep == Keep::kForBackward) {
-    add("ln1_stat", {M, 2}, a.ln1_stat);
-    add("ln2_stat", {M, 2}, a.ln2_stat);
-    add("lse", {B, s.H, N}, a.lse);
+  kept("o", {B, N, s.H, s.D}, a.o);
+  if (s.residual == ResidualKind::kSequential) kept_f32("mid", {M, s.C}, a.mid);
+  remade("ln2", {M, s.C}, a.ln2);
+  if (s.mlp == Mlp::kSwiGlu) kept("gate", {M, s.F}, a.gate);
+  kept("up", {M, s.F}, a.up);
+  remade("act", {M, s.F}, a.act);
+  if (!forward_only) {
+    kept_f32("ln1_stat", {M, 2}, a.ln1_stat);
+    kept_f32("ln2_stat", {M, 2}, a.ln2_stat);
+    kept_f32("lse", {B, s.H, N}, a.lse);
   }
 }
 
@@ -117,13 +185,41 @@ void finish_layer_acts(const ModelSpec& s, LayerActs& a) {
   }
 }
 
+namespace {
+
+constexpr MutTensorRef LayerActs::* kLayerActs[] = {
+    &LayerActs::ln1,   &LayerActs::ln1_stat, &LayerActs::qkv,  &LayerActs::q,   &LayerActs::k,   &LayerActs::v,
+    &LayerActs::q_eff, &LayerActs::k_eff,    &LayerActs::o,    &LayerActs::lse, &LayerActs::mid, &LayerActs::ln2,
+    &LayerActs::ln2_stat, &LayerActs::gate,  &LayerActs::up,   &LayerActs::act, &LayerActs::branch, &LayerActs::branch2};
+
+}  // namespace
+
+void fill_layer_acts(const LayerActs& shared, LayerActs& a) {
+  for (const auto member : kLayerActs)
+    if ((a.*member).empty()) a.*member = shared.*member;
+}
+
+LayerActs resize_layer_acts(const ModelSpec& s, const LayerActs& planned, int64_t B, int64_t N) {
+  LayerActs a = planned;
+  for (const auto member : kLayerActs) {
+    MutTensorRef& t = a.*member;
+    if (t.empty()) continue;
+    Dims shape = t.shape;
+    shape[0] = t.rank() == 2 ? B * N : B;
+    if (t.rank() > 2) shape[1] = N;
+    t = MutTensorRef(t.data, t.dtype, shape);
+  }
+  finish_layer_acts(s, a);
+  return a;
+}
+
 void bind_forward_acts(const ModelSpec& s, int64_t B, int64_t N, Arena& arena, LayerActs& a, MutTensorRef& x,
                        MutTensorRef& y) {
   a = {};
   ArenaPlan plan;
   plan.add("x", {B * N, s.C}, DType::kF32, &x);
   plan.add("y", {B * N, s.C}, DType::kF32, &y);
-  plan_layer_acts(s, B, N, "layer.", Keep::kForwardOnly, plan, a);
+  plan_layer_acts(s, {.B = B, .N = N}, "layer.", Acts::kForward, plan, a);
   plan.add("branch", {B * N, s.C}, DType::kF32, &a.branch);
   plan.add("branch2", {B * N, s.C}, DType::kF32, &a.branch2);
   arena.bind(plan);
@@ -131,42 +227,29 @@ void bind_forward_acts(const ModelSpec& s, int64_t B, int64_t N, Arena& arena, L
 }
 
 void layer_project(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, TensorRef x, LayerActs& a) {
-  ops::norm_forward(cx, {.kind = s.norm, .eps = static_cast<float>(s.norm_eps), .x = x, .w = w.ln1_w, .b = w.ln1_b,
-                         .y = a.ln1, .stat = a.ln1_stat});
-  if (s.qkv == Qkv::kFused) {
-    ops::linear_forward(cx, {.x = a.ln1, .w = w.qkv_w, .b = w.qkv_b, .y = flat_fused(a.qkv)});
-  } else {
-    ops::linear_forward(cx, {.x = a.ln1, .w = w.q_w, .b = w.q_b, .y = flat_heads(a.q)});
-    ops::linear_forward(cx, {.x = a.ln1, .w = w.k_w, .b = w.k_b, .y = flat_heads(a.k)});
-    ops::linear_forward(cx, {.x = a.ln1, .w = w.v_w, .b = w.v_b, .y = flat_heads(a.v)});
-  }
+  norm(cx, s, x, w.ln1_w, w.ln1_b, a.ln1, a.ln1_stat);
+  project(cx, s, w, a);
 }
 
 void layer_attend(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a) {
-  if (is_coca(s.attention)) {
-    ops::collinear_forward(cx, collinear_options(s), {.rows = at.rows, .q = a.q, .t = a.k, .q_eff = a.q_eff, .k_eff = a.k_eff});
-  } else if (s.attention == AttentionKind::kRope) {
-    ops::rope_forward(cx, {.rows = at.rows, .x = a.q, .y = a.q_eff});
-    ops::rope_forward(cx, {.rows = at.rows, .x = a.k, .y = a.k_eff});
-  }
+  position(cx, s, at, a);
   ops::attention_forward(cx, attention_options(),
                          {.q = a.q_eff, .k = a.k_eff, .v = a.v, .slopes = at.slopes, .o = a.o, .lse = a.lse});
 }
 
 void layer_finish(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, TensorRef x, LayerActs& a,
                   MutTensorRef y) {
-  const float eps = static_cast<float>(s.norm_eps);
-  ops::linear_forward(cx, {.x = flat_heads(TensorRef(a.o)), .w = w.o_w, .b = w.o_b, .y = a.branch});
-  if (s.residual == ResidualKind::kSequential) {
-    ops::residual_forward(cx, {.a = x, .b = a.branch, .y = a.mid});
-    ops::norm_forward(cx, {.kind = s.norm, .eps = eps, .x = a.mid, .w = w.ln2_w, .b = w.ln2_b, .y = a.ln2, .stat = a.ln2_stat});
-    mlp_forward(cx, s, w, a, a.branch2);
+  attention_output(cx, w, a);
+  const bool sequential = s.residual == ResidualKind::kSequential;
+  if (sequential) ops::residual_forward(cx, {.a = x, .b = a.branch, .y = a.mid});
+  norm(cx, s, sequential ? TensorRef(a.mid) : x, w.ln2_w, w.ln2_b, a.ln2, a.ln2_stat);
+  mlp_up(cx, s, w, a);
+  mlp_activate(cx, s, a);
+  ops::linear_forward(cx, {.x = a.act, .w = w.down_w, .b = w.down_b, .y = a.branch2});
+  if (sequential)
     ops::residual_forward(cx, {.a = a.mid, .b = a.branch2, .y = y});
-  } else {
-    ops::norm_forward(cx, {.kind = s.norm, .eps = eps, .x = x, .w = w.ln2_w, .b = w.ln2_b, .y = a.ln2, .stat = a.ln2_stat});
-    mlp_forward(cx, s, w, a, a.branch2);
+  else
     ops::residual_forward(cx, {.a = x, .b = a.branch, .c = a.branch2, .y = y});
-  }
 }
 
 void layer_forward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const Positions& at,
@@ -176,13 +259,52 @@ void layer_forward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef
   layer_finish(cx, s, w, x, a, y);
 }
 
-void plan_layer_act_grads(const ModelSpec& s, int64_t B, int64_t N, ArenaPlan& plan, LayerActGrads& g) {
+void layer_forward_chunk(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const Positions& at,
+                         int64_t start, const LayerKeys& keys, LayerActs& a, MutTensorRef x) {
+  const int64_t n = a.q.size(1);
+  const MutTensorRef k_eff = keys.k_eff.narrow(1, start, n), v = keys.v.narrow(1, start, n);
+  if (uses_rotary(s.attention)) a.k_eff = k_eff;
+  if (s.qkv == Qkv::kSeparate) a.v = v;
+  layer_project(cx, s, w, x, a);
+  position(cx, s, at, a);
+  if (!uses_rotary(s.attention)) copy_heads(a.k, k_eff);
+  if (s.qkv == Qkv::kFused) copy_heads(a.v, v);
+  ops::AttentionOptions options = attention_options();
+  options.query_start = start;
+  ops::attention_forward(cx, options, {.q = a.q_eff, .k = keys.k_eff.narrow(1, 0, start + n),
+                                       .v = keys.v.narrow(1, 0, start + n), .slopes = at.slopes, .o = a.o});
+  layer_finish(cx, s, w, x, a, x);
+}
+
+void layer_remake(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const Positions& at, TensorRef x,
+                  Recompute policy, LayerActs& a) {
+  if (policy == Recompute::kNone) return;
+  const bool all = policy == Recompute::kLayer, sequential = s.residual == ResidualKind::kSequential;
+  if (all) {
+    layer_project(cx, s, w, x, a);
+    layer_attend(cx, s, at, a);
+  } else {
+    norm(cx, s, x, w.ln1_w, w.ln1_b, a.ln1, a.ln1_stat);
+    position(cx, s, at, a);
+  }
+  if (all && sequential) {  // the branches themselves are not read backward
+    attention_output(cx, w, a);
+    ops::residual_forward(cx, {.a = x, .b = a.branch, .y = a.mid});
+  }
+  norm(cx, s, sequential ? TensorRef(a.mid) : x, w.ln2_w, w.ln2_b, a.ln2, a.ln2_stat);
+  if (all) mlp_up(cx, s, w, a);
+  mlp_activate(cx, s, a);
+}
+
+void plan_layer_act_grads(const ModelSpec& s, const ActShape& shape, ArenaPlan& plan, LayerActGrads& g) {
+  const auto [B, N, type] = shape;
   const int64_t M = B * N;
-  const auto add = [&](const char* name, const Dims& shape, MutTensorRef& slot) {
-    plan.add(std::string("grad.") + name, shape, DType::kF32, &slot);
+  const auto add = [&, type = type](const char* name, const Dims& dims, MutTensorRef& slot) {
+    plan.add(std::string("grad.") + name, dims, type, &slot);
   };
-  add("dln1", {M, s.C}, g.dln1);
-  add("dln2", {M, s.C}, g.dln2);
+  if (type != DType::kF32) add("dy", {M, s.C}, g.dy);
+  plan.add("grad.dln1", {M, s.C}, DType::kF32, &g.dln1);
+  plan.add("grad.dln2", {M, s.C}, DType::kF32, &g.dln2);
   if (s.qkv == Qkv::kFused) {
     add("dqkv", {B, N, s.H, 3, s.D}, g.dqkv);
   } else {
@@ -215,13 +337,14 @@ void finish_layer_act_grads(const ModelSpec& s, LayerActGrads& g) {
 void layer_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const Positions& at,
                     TensorRef x, const LayerActs& a, LayerActGrads& g, LayerTensors<MutTensorRef>& dw,
                     MutTensorRef stream) {
-  mlp_backward(cx, s, w, a, g, dw, stream);
+  const TensorRef dy = branch_gradient(cx, g, stream);
+  mlp_backward(cx, s, w, a, g, dw, dy);
   if (s.residual == ResidualKind::kSequential) {
     ops::norm_backward(cx, {.kind = s.norm, .x = a.mid, .w = w.ln2_w, .stat = a.ln2_stat, .dy = g.dln2, .dx = stream,
                             .dw = dw.ln2_w, .db = dw.ln2_b});
-    attention_branch_backward(cx, s, w, at, a, g, dw, stream);
+    attention_branch_backward(cx, s, w, at, a, g, dw, branch_gradient(cx, g, stream));
   } else {  // both branches saw the same incoming gradient: the norms may add to it only after both have read it
-    attention_branch_backward(cx, s, w, at, a, g, dw, stream);
+    attention_branch_backward(cx, s, w, at, a, g, dw, dy);
     ops::norm_backward(cx, {.kind = s.norm, .x = x, .w = w.ln2_w, .stat = a.ln2_stat, .dy = g.dln2, .dx = stream,
                             .dw = dw.ln2_w, .db = dw.ln2_b});
   }

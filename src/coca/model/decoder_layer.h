@@ -5,6 +5,7 @@
 
 #include <string>
 
+#include "coca/base/enum_names.h"
 #include "coca/model/params.h"
 #include "coca/model/spec.h"
 #include "coca/ops/rope.h"
@@ -17,9 +18,12 @@ namespace coca::model {
 struct Positions {
   ops::RopeRows rows;
   TensorRef slopes;  // [H]
+
+  Positions narrow(int64_t first, int64_t count) const;  // of `count` tokens from the `first` of these
 };
 
-// Everything a layer computes on the way, M = B * N. In training each layer has its own; inference shares one.
+// Everything a layer computes on the way, M = B * N. In training each layer has its own, or as much of it as its
+// Recompute keeps; inference shares one.
 struct LayerActs {
   MutTensorRef ln1, ln1_stat;    // [M, C] [M, 2]
   MutTensorRef qkv;              // [B, N, H, 3, D]; fused projections only
@@ -32,39 +36,77 @@ struct LayerActs {
   MutTensorRef branch, branch2;  // [M, C] outputs of attention and mlp; never needed backward, so shared
 };
 
-enum class Keep : uint8_t { kForBackward, kForwardOnly };
+// What training remakes in front of each layer's backward pass instead of keeping it. Docs: docs/memory.md.
+//   kNone:      nothing
+//   kAttention: what costs a pass over memory and no product: attention's inputs q_eff and k_eff, the outputs of the
+//               norms and of the mlp's activation. Attention's output and lse are kept.
+//   kLayer:     everything; only the input of each layer is kept
+enum class Recompute : uint8_t { kNone, kAttention, kLayer };
 
-// Adds the tensors of one layer to the plan. finish_layer_acts() makes the views once the arena is bound.
-void plan_layer_acts(const ModelSpec&, int64_t B, int64_t N, const std::string& prefix, Keep, ArenaPlan&, LayerActs&);
+// Tokens of a call, and the type of what flows between the products of a layer: of the activations, beside those that
+// are fp32 in any case (mid, statistics, lse).
+struct ActShape {
+  int64_t B = 0, N = 0;
+  DType dtype = DType::kF32;
+};
+
+// Which tensors of a layer go into a plan. kAll is everything backward reads; kKept and kRemade are its two parts under
+// Recompute::kAttention. kForward leaves out what backward alone reads; kChunk also k_eff, and v of a separate
+// projection, which a chunk writes into its sequence's LayerKeys.
+enum class Acts : uint8_t { kAll, kKept, kRemade, kForward, kChunk };
+
+// Adds tensors of one layer to the plan. finish_layer_acts() makes the views once the arena is bound.
+void plan_layer_acts(const ModelSpec&, const ActShape&, const std::string& prefix, Acts, ArenaPlan&, LayerActs&);
 void finish_layer_acts(const ModelSpec&, LayerActs&);
+// Tensors that `a` does not have are those of `shared`. Before finish_layer_acts().
+void fill_layer_acts(const LayerActs& shared, LayerActs& a);
+// The same memory for fewer tokens, B * N at most those planned. Not finished before; finished after.
+LayerActs resize_layer_acts(const ModelSpec&, const LayerActs&, int64_t B, int64_t N);
 
 // Forward only: one layer's tensors serve all layers, x and y [M, C] are the stream in front of and behind a layer.
 // Binds everything into the arena (which grows when needed); what was there before is lost.
 void bind_forward_acts(const ModelSpec&, int64_t B, int64_t N, Arena&, LayerActs&, MutTensorRef& x, MutTensorRef& y);
+
+// The keys and values of sequences that come in chunks.
+struct LayerKeys {
+  MutTensorRef k_eff, v;  // [B, N, G, D]
+};
 
 // The three parts of the forward pass; cached decoding replaces the middle one.
 void layer_project(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, TensorRef x, LayerActs&);
 void layer_attend(Context&, const ModelSpec&, const Positions&, LayerActs&);
 void layer_finish(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, TensorRef x, LayerActs&, MutTensorRef y);
 
-// y [M, C] is written; x [M, C] is read.
+// y [M, C] is written; x [M, C] is read, and may be y.
 void layer_forward(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const Positions&, TensorRef x,
                    LayerActs&, MutTensorRef y);
+// Tokens start, start + 1, ... of sequences whose earlier tokens have been through here; k_eff and v of these are added
+// to the keys. Positions are the chunk's own. x [M, C] is updated in place.
+void layer_forward_chunk(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const Positions&, int64_t start,
+                         const LayerKeys&, LayerActs&, MutTensorRef x);
 
-// Gradients of the activations, shared by all layers.
+// What layer_forward computed from x and the policy dropped, again and in the same bits.
+void layer_remake(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const Positions&, TensorRef x, Recompute,
+                  LayerActs&);
+
+// Gradients of the activations, shared by all layers, of the activations' type.
 struct LayerActGrads {
-  MutTensorRef dln1, dln2;       // [M, C]
+  MutTensorRef dy;               // [M, C] the stream's gradient as the products read it; bf16 only
+  MutTensorRef dln1, dln2;       // [M, C] f32: they end in the stream
   MutTensorRef dqkv;             // [B, N, H, 3, D]; fused only
   MutTensorRef dq, dk, dv;       // as q, k, v
   MutTensorRef dq_eff, dk_eff;   // as q_eff, k_eff; dq, dk without rotary
   MutTensorRef d_o;              // [B, N, H, D]
   MutTensorRef dgate, dup, dact; // [M, F]
 };
-void plan_layer_act_grads(const ModelSpec&, int64_t B, int64_t N, ArenaPlan&, LayerActGrads&);
+void plan_layer_act_grads(const ModelSpec&, const ActShape&, ArenaPlan&, LayerActGrads&);
 void finish_layer_act_grads(const ModelSpec&, LayerActGrads&);
 
-// stream [M, C] holds the gradient of y on entry and that of x on return. Weight gradients accumulate (+=).
+// stream [M, C] f32 holds the gradient of y on entry and that of x on return. Weight gradients accumulate (+=).
 void layer_backward(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const Positions&, TensorRef x,
                     const LayerActs&, LayerActGrads&, LayerTensors<MutTensorRef>& dw, MutTensorRef stream);
 
 }  // namespace coca::model
+
+COCA_ENUM_NAMES(coca::model::Recompute, "recompute", {coca::model::Recompute::kNone, "none"},
+                {coca::model::Recompute::kAttention, "attention"}, {coca::model::Recompute::kLayer, "layer"})

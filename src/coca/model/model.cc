@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/model/model.h"
 
+#include <algorithm>
+#include <atomic>
 #include <cmath>
-#include <cstring>
+#include <optional>
 #include <set>
 
+#include "coca/base/parallel.h"
 #include "coca/io/json_file.h"
 #include "coca/io/safetensors.h"
 #include "coca/model/config.h"
@@ -19,6 +22,31 @@ namespace {
 bool is_buffer(std::string_view name) {
   return name.ends_with(".rotary_emb.inv_freq") || name.ends_with(".attention.bias") ||
          name.ends_with(".attention.masked_bias");
+}
+
+// Fills `out` (f32 or bf16). Returns the first element that is not finite, if any.
+std::optional<int64_t> load_values(const io::StoredTensor& tensor, MutTensorRef out) {
+  constexpr int64_t kBlock = 4096;
+  const int64_t n = out.numel();
+  io::read_values(tensor, 0, {});  // throws for a type it cannot read; the threads below must not
+  std::atomic<int64_t> first_bad{n};
+  parallel_blocks(n, kBlock, [&](int64_t begin, int64_t end) {
+    float values[kBlock];
+    const auto count = static_cast<size_t>(end - begin);
+    io::read_values(tensor, begin, {values, count});
+    for (int64_t i = begin; i < end; ++i) {
+      const float value = values[i - begin];
+      if (std::isfinite(value)) continue;
+      for (int64_t seen = first_bad; i < seen && !first_bad.compare_exchange_weak(seen, i);) {
+      }
+      return;
+    }
+    if (out.dtype == DType::kBF16)
+      std::transform(values, values + count, out.as<BF16>() + begin, [](float x) { return BF16(x); });
+    else
+      std::copy_n(values, count, out.as<float>() + begin);
+  });
+  return first_bad < n ? std::optional<int64_t>(first_bad) : std::nullopt;
 }
 
 }  // namespace
@@ -39,11 +67,12 @@ void load_params(const fs::path& file, const ModelSpec& spec, ParamStore& store)
     COCA_CHECK_AS(kBadFile, tensor, "{}: tensor \"{}\" is missing", file.string(), info.name);
     COCA_CHECK_AS(kBadFile, tensor->shape == info.shape, "{}: tensor \"{}\" has shape {}; config.json asks for {}",
                   file.string(), info.name, tensor->shape.text(), info.shape.text());
-    const std::vector<float> values = io::to_f32(*tensor);
-    for (size_t i = 0; i < values.size(); ++i)
-      COCA_CHECK_AS(kBadFile, std::isfinite(values[i]), "{}: tensor \"{}\" holds {} at element {}; expected finite values",
-                    file.string(), info.name, values[i], i);
-    std::memcpy(store.at(info).data, values.data(), values.size() * sizeof(float));
+    if (const std::optional<int64_t> bad = load_values(*tensor, store.at(info))) {
+      float value = 0;
+      io::read_values(*tensor, *bad, {&value, 1});
+      fail(ErrorKind::kBadFile, "{}: tensor \"{}\" holds {} at element {}; expected finite values", file.string(), info.name, value, *bad);
+    }
+    stored.release(*tensor);
   }
   for (const io::StoredTensor& tensor : stored.tensors()) {
     const bool tied_head = spec.embeddings == Embeddings::kTied && (tensor.name == "lm_head.weight" || tensor.name == "embed_out.weight");
@@ -53,9 +82,9 @@ void load_params(const fs::path& file, const ModelSpec& spec, ParamStore& store)
   }
 }
 
-Model load_model(const fs::path& dir) {
+Model load_model(const fs::path& dir, Precision precision) {
   Model model{load_spec(dir), nullptr};
-  model.params = std::make_unique<ParamStore>(model.spec);
+  model.params = std::make_unique<ParamStore>(model.spec, precision);
   const fs::path file = dir / "model.safetensors";
   COCA_CHECK_AS(kIo, fs::exists(file), "{} has no model.safetensors", dir.string());
   load_params(file, model.spec, *model.params);
@@ -69,7 +98,7 @@ void save_params(const fs::path& file, const ParamStore& store, const std::map<s
 }
 
 void save_model(const fs::path& dir, const ModelSpec& spec, const ParamStore& store) {
-  io::write_json(dir / "config.json", spec_to_json(spec));
+  io::write_json(dir / "config.json", spec_to_json(spec, store.precision()));
   save_params(dir / "model.safetensors", store, {{"format", "pt"}});
 }
 

@@ -18,11 +18,12 @@ struct Model {
 };
 
 // Errors name the folder, the file and the tensor: missing, unexpected, of another shape, or not finite.
-Model load_model(const std::filesystem::path& dir);
+Model load_model(const std::filesystem::path& dir, Precision = Precision::kF32);
 // Only config.json.
 ModelSpec load_spec(const std::filesystem::path& dir);
 
-// Tensors of one file into a store of the same spec; F32, F16, BF16 and F64 are converted to fp32.
+// Tensors of one file into a store of the same spec; F32, F16, BF16 and F64 are converted to the
+// store's precision, through fp32, a block at a time.
 void load_params(const std::filesystem::path& file, const ModelSpec&, ParamStore&);
 void save_params(const std::filesystem::path& file, const ParamStore&, const std::map<std::string, std::string>& metadata);
 

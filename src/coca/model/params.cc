@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 
 #include "coca/base/parallel.h"
 #include "coca/base/rng.h"
+#include "coca/ops/cast.h"
 
 namespace coca::model {
 
@@ -84,21 +86,29 @@ void for_each_parameter(const ModelSpec& s, ModelTensors<Ref>& t, const Visit& v
 
 }  // namespace
 
+DType param_dtype(ParamRole role, Precision precision) {
+  return role == ParamRole::kEmbedding || role == ParamRole::kMatrix ? dtype_of(precision) : DType::kF32;
+}
+
 std::vector<ParamInfo> parameter_list(const ModelSpec& spec) {
   std::vector<ParamInfo> infos;
   size_t offset = 0;
   Weights unused;
   for_each_parameter(spec, unused, [&](std::string name, const Dims& shape, ParamRole role, TensorRef&) {
-    infos.push_back({std::move(name), shape, role, offset});
+    infos.push_back({std::move(name), shape, role, infos.size(), offset});
     offset += (static_cast<size_t>(shape.product()) + 15) / 16 * 16;  // 64-byte alignment of every tensor
   });
   return infos;
 }
 
-ParamStore::ParamStore(const ModelSpec& spec) : infos_(parameter_list(spec)) {
-  const ParamInfo& last = infos_.back();
-  const size_t total = last.offset + (static_cast<size_t>(last.shape.product()) + 15) / 16 * 16;
-  flat_ = Tensor({static_cast<int64_t>(total)});
+ParamStore::ParamStore(const ModelSpec& spec, Precision precision) : precision_(precision), infos_(parameter_list(spec)) {
+  size_t total = 0;
+  for (const ParamInfo& info : infos_) {
+    offsets_.push_back(total);
+    total += (static_cast<size_t>(info.shape.product()) * dtype_size(param_dtype(info.role, precision)) + 63) / 64 * 64;
+  }
+  const auto count = static_cast<int64_t>(total);
+  flat_ = precision == Precision::kF32 ? Tensor({count / 4}) : Tensor({count}, DType::kU8);
   size_t i = 0;
   const auto bind = [&](const std::string&, const Dims&, ParamRole, auto& slot) { slot = at(infos_[i++]); };
   for_each_parameter(spec, tensors_, bind);
@@ -108,21 +118,38 @@ ParamStore::ParamStore(const ModelSpec& spec) : infos_(parameter_list(spec)) {
 
 void ParamStore::zero() { std::memset(flat_.ref().data, 0, flat_.ref().bytes()); }
 
+namespace {
+
+void fill(MutTensorRef t, const std::function<float()>& next) {
+  const int64_t n = t.numel();
+  if (t.dtype == DType::kBF16)
+    std::generate_n(t.as<BF16>(), n, [&] { return BF16(next()); });
+  else
+    std::generate_n(t.as<float>(), n, next);
+}
+
+}  // namespace
+
 void initialise(const ModelSpec& spec, uint64_t seed, ParamStore& store) {
   const std::vector<ParamInfo>& infos = store.infos();
   parallel_for(static_cast<int64_t>(infos.size()), [&](int64_t i) {
     const ParamInfo& info = infos[static_cast<size_t>(i)];
-    float* values = store.at(info).as<float>();
-    const int64_t n = info.shape.product();
-    if (info.role == ParamRole::kNormWeight) {
-      std::fill_n(values, n, 1.0f);
-    } else if (info.role == ParamRole::kBias) {
-      std::fill_n(values, n, 0.0f);
-    } else {
-      Rng rng(seed, static_cast<uint64_t>(i) + 1);
-      for (int64_t k = 0; k < n; ++k) values[k] = static_cast<float>(spec.init_std * rng.normal());
-    }
+    if (info.role == ParamRole::kNormWeight) return fill(store.at(info), [] { return 1.0f; });
+    if (info.role == ParamRole::kBias) return fill(store.at(info), [] { return 0.0f; });
+    Rng rng(seed, static_cast<uint64_t>(i) + 1);
+    fill(store.at(info), [&] { return static_cast<float>(spec.init_std * rng.normal()); });
   });
+}
+
+void copy_params(Context& cx, const ParamStore& from, ParamStore& to) {
+  for (const ParamInfo& info : from.infos()) {
+    const TensorRef x = from.at(info);
+    const MutTensorRef y = to.at(info);
+    if (x.dtype == y.dtype)
+      std::memcpy(y.data, x.data, x.bytes());
+    else
+      ops::cast(cx, {.x = x, .y = y});
+  }
 }
 
 }  // namespace coca::model

@@ -6,10 +6,16 @@
 #include <string>
 #include <vector>
 
+#include "coca/base/enum_names.h"
 #include "coca/model/spec.h"
-#include "coca/tensor/tensor.h"
+#include "coca/tensor/context.h"
 
 namespace coca::model {
+
+// The type of matrices and embeddings, and of the activations between products. In either, fp32 are the residual
+// stream, norms' weights and statistics, biases, every gradient of a weight and the optimizer's state, and every sum.
+enum class Precision : uint8_t { kF32, kBF16 };
+inline DType dtype_of(Precision precision) { return precision == Precision::kBF16 ? DType::kBF16 : DType::kF32; }
 
 template <typename Ref>
 struct LayerTensors {
@@ -42,19 +48,24 @@ struct ParamInfo {
   std::string name;  // as in the architecture's official files
   Dims shape;
   ParamRole role;
-  size_t offset;     // in floats, within a ParamStore
+  size_t index;      // in the list
+  size_t offset;     // in floats, within an fp32 ParamStore
 };
+// Of a parameter in a store of this precision.
+DType param_dtype(ParamRole, Precision);
 
 std::vector<ParamInfo> parameter_list(const ModelSpec&);
 
-// fp32 storage of all parameters in one block: weights, gradients and optimizer moments are three or four of these.
+// Storage of all parameters in one block: weights, gradients and optimizer moments are three or four of these.
 class ParamStore {
  public:
-  explicit ParamStore(const ModelSpec&);
+  explicit ParamStore(const ModelSpec&, Precision = Precision::kF32);
 
+  Precision precision() const { return precision_; }
   const std::vector<ParamInfo>& infos() const { return infos_; }
-  MutTensorRef at(const ParamInfo& info) { return {flat_.ref().as<float>() + info.offset, DType::kF32, info.shape}; }
-  TensorRef at(const ParamInfo& info) const { return {flat_.ref().as<float>() + info.offset, DType::kF32, info.shape}; }
+  MutTensorRef at(const ParamInfo& info) { return {bytes_at(info), param_dtype(info.role, precision_), info.shape}; }
+  TensorRef at(const ParamInfo& info) const { return {bytes_at(info), param_dtype(info.role, precision_), info.shape}; }
+  // Everything as one vector, fp32 stores only: in a bf16 store these are bytes.
   MutTensorRef flat() { return flat_; }
   TensorRef flat() const { return flat_; }
   MutWeights& tensors() { return tensors_; }
@@ -62,14 +73,27 @@ class ParamStore {
   void zero();
 
  private:
+  std::byte* bytes_at(const ParamInfo& info) const {
+    return static_cast<std::byte*>(const_cast<void*>(flat_.ref().data)) + offsets_[info.index];
+  }
+
+  Precision precision_;
   std::vector<ParamInfo> infos_;
+  std::vector<size_t> offsets_;  // in bytes
   Tensor flat_;
   MutWeights tensors_;
   Weights weights_;
 };
 
 // Linear and embedding weights N(0, init_std), norms 1, biases 0 (as the official code). Each tensor draws from its
-// own stream (seed, position in the list), so that models of different kinds share all draws they can.
+// own stream (seed, position in the list), so that models of different kinds share all draws they can. A bf16 store
+// holds the fp32 values, rounded.
 void initialise(const ModelSpec&, uint64_t seed, ParamStore&);
 
+// All parameters of a store of the same spec, rounded or widened where the precisions differ.
+void copy_params(Context&, const ParamStore& from, ParamStore& to);
+
 }  // namespace coca::model
+
+COCA_ENUM_NAMES(coca::model::Precision, "precision", {coca::model::Precision::kF32, "f32"},
+                {coca::model::Precision::kBF16, "bf16"})

@@ -49,7 +49,15 @@ int64_t parameter_count(const ModelSpec& spec) {
   return count;
 }
 
-int64_t cache_floats_per_token(const ModelSpec& s) { return s.G * (is_coca(s.attention) ? s.D / 2 + s.D : 2 * s.D); }
+KvLayout cache_layout(const ModelSpec& s, int64_t B, KvType type) {
+  const bool coca = is_coca(s.attention);
+  return {.type = type, .key_sign = coca ? KeySign::kNonNegative : KeySign::kSigned, .B = B, .G = s.G,
+          .W = coca ? s.D / 2 : s.D, .D = s.D};
+}
+
+int64_t cache_bytes_per_token(const ModelSpec& s, KvType type) {
+  return s.G * static_cast<int64_t>(cache_layout(s, 1, type).head_bytes());
+}
 
 double forward_flops_per_token(const ModelSpec& s, int64_t S) {
   double weights = 0;

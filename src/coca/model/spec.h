@@ -10,6 +10,7 @@
 #include "coca/ops/activation.h"
 #include "coca/ops/collinear.h"
 #include "coca/ops/norm.h"
+#include "coca/tensor/kv_pages.h"
 
 namespace coca::model {
 
@@ -58,8 +59,11 @@ bool uses_rotary(AttentionKind);
 ops::CollinearOptions collinear_options(const ModelSpec&);  // for CoCA kinds
 
 int64_t parameter_count(const ModelSpec&);
-// Numbers of the cache per token and layer: CoCA keeps G (D/2 + D), others 2 G D.
-int64_t cache_floats_per_token(const ModelSpec&);
+// How a layer's keys and values lie in the cache: CoCA keeps the folded t, D/2 + D numbers a token and kv head, others
+// keys and values, 2 D.
+KvLayout cache_layout(const ModelSpec&, int64_t B, KvType);
+// Per token and layer, the scales of int8 included.
+int64_t cache_bytes_per_token(const ModelSpec&, KvType);
 // Floating-point operations of the matrix products per token, forward: 2 per weight used, and the scores at context S.
 double forward_flops_per_token(const ModelSpec&, int64_t S);
 

@@ -67,10 +67,9 @@ ref::AttentionSpec ref_spec(const AttentionParams<T>& p) {
 
 // nullopt: the reference.
 std::optional<TileMath> choose(const Context& context, DType type) {
-  const std::string_view impl = choose_impl(context, "attention");
+  const std::string_view impl = running_impl(context, "attention", type);
   if (impl == "ref") return std::nullopt;
-  const bool dot = impl == "avx512_bf16" && type == DType::kBF16 && cpu::has_bf16_dot();
-  return dot ? TileMath::kBf16Dot : TileMath::kF32;
+  return impl == "avx512_bf16" ? TileMath::kBf16Dot : TileMath::kF32;
 }
 
 std::byte* scratch_of(Context& context, size_t bytes) { return static_cast<std::byte*>(context.scratch(bytes)); }

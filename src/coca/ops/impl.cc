@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstdlib>
 
+#include "coca/kernels/cpu/attention.h"
 #include "coca/kernels/cpu/target.h"
 #include "coca/kernels/onednn/gemm.h"
 
@@ -13,11 +14,22 @@ const std::vector<OpImpls>& op_impls() {
   static const std::vector<OpImpls> kImpls = {
       {"linear", {"onednn", "widened", "ref"}}, {"embedding", {"cpu", "ref"}},  {"norm", {"cpu", "ref"}},
       {"rope", {"cpu", "ref"}},        {"collinear", {"cpu", "ref"}},  {"attention", {"avx512_bf16", "cpu", "ref"}},
+      {"decode_attention", {"cpu", "ref"}},
       {"gelu", {"cpu", "ref"}},        {"swiglu", {"cpu", "ref"}},     {"residual", {"cpu", "ref"}},
       {"cross_entropy", {"cpu", "ref"}}, {"adamw", {"cpu", "ref"}},  {"cast", {"cpu", "ref"}},
   };
   return kImpls;
 }
+
+namespace {
+
+std::string listed(const std::vector<std::string_view>& names) {
+  std::string text;
+  for (const std::string_view name : names) text += fmt::format("{}{}", text.empty() ? "" : name == names.back() ? " or " : ", ", name);
+  return text;
+}
+
+}  // namespace
 
 std::string_view choose_impl(const Context& context, std::string_view op) {
   const auto& all = op_impls();
@@ -25,10 +37,24 @@ std::string_view choose_impl(const Context& context, std::string_view op) {
   const std::string_view forced = context.forced_impl(op);
   if (forced.empty()) return impls.front();
   const auto found = std::find(impls.begin(), impls.end(), forced);
-  if (found != impls.end()) return *found;
-  std::string names;
-  for (const std::string_view name : impls) names += fmt::format("{}{}", names.empty() ? "" : name == impls.back() ? " or " : ", ", name);
-  fail(ErrorKind::kInvalidArgument, "implementation \"{}\" forced for op \"{}\" does not exist; expected {}", forced, op, names);
+  COCA_CHECK(found != impls.end(), "implementation \"{}\" forced for op \"{}\" does not exist; expected {}", forced, op, listed(impls));
+  return *found;
+}
+
+std::string_view running_impl(const Context& context, std::string_view op, DType type) {
+  const std::string_view impl = choose_impl(context, op);
+  if (impl == "avx512_bf16") return type == DType::kBF16 && cpu::has_bf16_dot() ? impl : "cpu";
+  if (op != "linear" || impl == "ref") return impl;
+  if (type != DType::kBF16) return "onednn";
+  const bool native = cpu_target().starts_with("AVX3") && onednn::bf16_products();
+  return impl == "onednn" && native ? "onednn" : "widened";
+}
+
+void check_forced(const Context& context) {
+  std::vector<std::string_view> ops;
+  for (const OpImpls& o : op_impls()) ops.push_back(o.op), choose_impl(context, o.op);
+  for (const auto& [op, impl] : context.forced_impls())
+    COCA_CHECK(std::find(ops.begin(), ops.end(), op) != ops.end(), "implementation \"{}\" forced for op \"{}\", which does not exist; expected {}", impl, op, listed(ops));
 }
 
 bool use_ref(const Context& context, std::string_view op, std::string_view) { return choose_impl(context, op) == "ref"; }

@@ -1,6 +1,6 @@
 // coca/ops/impl.h - which implementation runs: each op has an ordered list, best first, "ref" last.
-// COCA_FORCE_IMPL=op:impl (or Context::force_impl) forces one; an unknown name is an error.
-// COCA_CPU_TARGET=AVX2 limits the SIMD target of the Highway kernels and the instruction set of oneDNN.
+// COCA_FORCE_IMPL=op:impl (coca --force-impl, Context::force_impl) forces one; an unknown name is an error.
+// COCA_CPU_TARGET=AVX2 (coca --cpu-target) limits the SIMD target of the Highway kernels and the instruction set of oneDNN.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -15,6 +15,9 @@ namespace coca::ops {
 
 // The implementation of `op` that is forced, else the first of its list; throws when the forced name is not in it.
 std::string_view choose_impl(const Context&, std::string_view op);
+// What of it runs for operands of a type: "avx512_bf16" and oneDNN's bf16 products need bf16 operands and a CPU (and
+// SIMD target) with the instructions, else "cpu" and "widened" take their place.
+std::string_view running_impl(const Context&, std::string_view op, DType type);
 // True when `op` must run its reference; throws when a name outside {best, "ref"} is forced.
 bool use_ref(const Context&, std::string_view op, std::string_view best);
 
@@ -23,6 +26,8 @@ struct OpImpls {
   std::vector<std::string_view> impls;  // best first
 };
 const std::vector<OpImpls>& op_impls();  // for `coca info` and the tests
+// Throws when an op or implementation forced on this context does not exist.
+void check_forced(const Context&);
 
 // The SIMD target in use ("AVX3_DL", "AVX2", "SCALAR", ...), and all this CPU and build support, best first.
 std::string cpu_target();

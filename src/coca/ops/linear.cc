@@ -91,11 +91,11 @@ void backward_ref(const LinearBackward& a) {
   if (!a.db.empty()) ref::linear_backward_b<float>(dy, a.db.view<float, 1>());
 }
 
-// nullopt: the reference. "widened" is what runs for bf16 where the CPU has no products of its own for it.
-std::optional<Bf16Product> choose(const Context& context) {
-  const std::string_view impl = choose_impl(context, kOp);
+// nullopt: the reference.
+std::optional<Bf16Product> choose(const Context& context, DType type) {
+  const std::string_view impl = running_impl(context, kOp, type);
   if (impl == "ref") return std::nullopt;
-  return impl == "widened" ? Bf16Product::kWidened : best_bf16_product();
+  return impl == "widened" ? Bf16Product::kWidened : Bf16Product::kNative;
 }
 
 // The product x w^T and its like: operands of one type, rows as they stand.
@@ -126,7 +126,7 @@ void linear_forward(Context& context, const LinearForward& a) {
   check_extent("x", a.x, "y", a.y, 'M', 0, 0);
   check_extent("w", a.w, "y", a.y, 'N', 0, 1);
   if (!a.b.empty()) check_vector("b", a.b, a.w.size(0));
-  const auto how = choose(context);
+  const auto how = choose(context, a.x.dtype);
   if (!how) return forward_ref(a);
   Product p = operands(a.x, Trans::kNo, a.w, Trans::kYes, a.y, a.y_write);
   p.bias = a.b.as<float>();
@@ -151,7 +151,7 @@ void linear_backward(Context& context, const LinearBackward& a) {
     check_extent("w", a.w, "dw", a.dw, 'K', 1, 1);
   }
   if (!a.db.empty()) check_vector("db", a.db, a.w.size(0));
-  const auto how = choose(context);
+  const auto how = choose(context, a.x.dtype);
   if (!how) return backward_ref(a);
   if (!a.dx.empty()) product(context, *how, operands(a.dy, Trans::kNo, a.w, Trans::kNo, a.dx, a.dx_write));  // dx = dy W
   if (!a.dw.empty() && a.x.size(0) > 0)  // dW += dy^T x

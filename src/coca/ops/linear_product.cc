@@ -9,7 +9,6 @@
 #include "coca/base/parallel.h"
 #include "coca/kernels/cpu/cast.h"
 #include "coca/kernels/cpu/linear.h"
-#include "coca/kernels/cpu/target.h"
 
 namespace coca::ops {
 
@@ -75,11 +74,6 @@ bool gemm_widened(const onednn::Gemm<BF16>& g, float* work) {
 }
 
 }  // namespace
-
-Bf16Product best_bf16_product() {
-  const bool wide = std::string_view(cpu::active_target()).starts_with("AVX3");
-  return wide && onednn::bf16_products() ? Bf16Product::kNative : Bf16Product::kWidened;
-}
 
 void product(Context& context, Bf16Product how, const Product& p) {
   if (p.m == 0 || p.n == 0) return;

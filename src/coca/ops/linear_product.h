@@ -30,7 +30,6 @@ struct Product {
 // How bf16 operands are multiplied: by oneDNN as they are, or widened to fp32 in blocks where the CPU has no
 // generated code for them. fp32 operands go to oneDNN either way.
 enum class Bf16Product : uint8_t { kNative, kWidened };
-Bf16Product best_bf16_product();
 
 void product(Context&, Bf16Product, const Product&);
 

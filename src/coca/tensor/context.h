@@ -31,6 +31,7 @@ class Context {
   // Implementation forced for an op ("ref", "cpu", ...), or "" when the op may choose.
   std::string_view forced_impl(std::string_view op) const;
   void force_impl(std::string op, std::string impl);
+  const std::map<std::string, std::string, std::less<>>& forced_impls() const { return forced_; }
 
   void set_trace(TraceHook hook) { trace_ = std::move(hook); }
   bool tracing() const { return static_cast<bool>(trace_); }

@@ -42,6 +42,7 @@ nlohmann::ordered_json state_to_json(const TrainState& s) {
           {"bad_in_a_row", s.bad_in_a_row}, {"tokens", s.tokens},   {"seconds", s.seconds},
           {"interval_loss", s.interval_loss}, {"interval_steps", s.interval_steps},
           {"data_tokens", s.data_tokens},   {"tokenizer_fingerprint", s.tokenizer_fingerprint},
+          {"data_fingerprint", s.data_fingerprint},
           {"coca_version", std::string(version())}, {"coca_commit", std::string(git_commit())}};
 }
 
@@ -49,7 +50,8 @@ TrainState state_from_json(const nlohmann::json& j, const std::string& where) {
   try {
     return {.step = j.at("step"), .updates = j.at("updates"), .skipped = j.at("skipped"), .bad_in_a_row = j.at("bad_in_a_row"),
             .tokens = j.at("tokens"), .seconds = j.at("seconds"), .interval_loss = j.at("interval_loss"),
-            .interval_steps = j.at("interval_steps"), .data_tokens = j.at("data_tokens"), .tokenizer_fingerprint = j.at("tokenizer_fingerprint")};
+            .interval_steps = j.at("interval_steps"), .data_tokens = j.at("data_tokens"), .tokenizer_fingerprint = j.at("tokenizer_fingerprint"),
+            .data_fingerprint = j.value("data_fingerprint", "")};
   } catch (const nlohmann::json::exception& error) {
     fail(ErrorKind::kBadFile, "{}: {}", where, error.what());
   }

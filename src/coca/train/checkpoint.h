@@ -23,8 +23,9 @@ struct TrainState {
   double seconds = 0;          // of training, over all runs
   double interval_loss = 0;    // sum and number of the finite losses since the last row of metrics.csv
   int64_t interval_steps = 0;
-  int64_t data_tokens = 0;     // size and tokenizer of the training data, to notice another file on resume
+  int64_t data_tokens = 0;     // size, tokenizer and content of the training data, to notice other data on resume
   std::string tokenizer_fingerprint;
+  std::string data_fingerprint;  // empty: a checkpoint from before it was saved
 };
 
 struct CheckpointParts {

@@ -8,7 +8,7 @@
 
 #include "coca/data/passkey.h"
 #include "coca/io/options.h"
-#include "coca/model/spec.h"
+#include "coca/model/decoder_layer.h"
 #include "coca/optim/optimizer.h"
 #include "coca/optim/schedule.h"
 
@@ -33,6 +33,7 @@ struct TrainConfig {
   optim::Decay decay = optim::Decay::kCosine;
   double beta1 = 0.9, beta2 = 0.95, adam_eps = 1e-8, weight_decay = 0.1, clip_norm = 1.0;
   int64_t seed = 0, max_bad_steps = 10;
+  model::Recompute recompute = model::Recompute::kNone;
   // output
   std::string out = "out/train";
   int64_t log_interval = 10, validation_interval = 200, validation_windows = 64, checkpoint_interval = 500, keep_checkpoints = 2;
@@ -76,6 +77,7 @@ struct TrainConfig {
     v("clip_norm", "largest global gradient norm; 0: no clipping", clip_norm);
     v("seed", "seed of weights, window order and passkeys", seed);
     v("max_bad_steps", "stop after so many non-finite steps in a row", max_bad_steps);
+    v("recompute", "activations to remake instead of keeping: less memory, the same results", recompute);
     v.group("Output");
     v("out", "output folder", out);
     v("log_interval", "steps between rows of metrics.csv", log_interval);

@@ -31,7 +31,7 @@ model::ModelSpec spec_for(const TrainConfig& config, const TrainData& data) {
 // A resumed run ends in the same bits only under the same options; some may change without harm.
 void warn_of_changes(TrainConfig before, TrainConfig now) {
   const std::set<std::string> harmless = {"text", "validation_text", "tokenizer", "max_bad_steps", "out", "log_interval", "validation_interval",
-                                          "validation_windows", "checkpoint_interval", "keep_checkpoints"};
+                                          "validation_windows", "checkpoint_interval", "keep_checkpoints", "recompute"};
   const auto was = io::options_to_json(before), is = io::options_to_json(now);
   for (const auto& [key, value] : is.items())
     if (!harmless.contains(key) && was[key] != value)
@@ -44,7 +44,7 @@ int64_t padded_vocabulary(const text::Tokenizer& tokenizer) { return (tokenizer.
 
 Trainer::Trainer(const TrainConfig& config, const TrainData& data, Start start)
     : config_(config), data_(data), spec_(spec_for(config, data)), params_(spec_), grads_(spec_),
-      optimizer_(spec_, make_adamw(config)), decoder_(spec_, config.batch, config.length),
+      optimizer_(spec_, make_adamw(config)), decoder_(spec_, config.batch, config.length, {.recompute = config.recompute}),
       batches_(config, data.tokens, data.tokenizer), ids_({config.batch, config.length}, DType::kI32),
       targets_({config.batch, config.length}, DType::kI32) {
   const auto newest = latest_checkpoint(config.out);
@@ -58,6 +58,7 @@ Trainer::Trainer(const TrainConfig& config, const TrainData& data, Start start)
     model::initialise(spec_, static_cast<uint64_t>(config.seed), params_);
     state_.data_tokens = data.tokens.size();
     state_.tokenizer_fingerprint = data.tokenizer.fingerprint();
+    state_.data_fingerprint = data.tokens.content_fingerprint();
   }
   if (data.validation && config.validation_windows > 0) {
     COCA_CHECK(data.validation->size() > config.length, "validation text has {} tokens; one window needs {}", data.validation->size(), config.length + 1);
@@ -67,9 +68,13 @@ Trainer::Trainer(const TrainConfig& config, const TrainData& data, Start start)
 
 void Trainer::resume(const std::filesystem::path& checkpoint) {
   state_ = load_checkpoint(checkpoint, parts());
-  COCA_CHECK(state_.data_tokens == data_.tokens.size() && state_.tokenizer_fingerprint == data_.tokenizer.fingerprint(),
-             "{} was trained on {} tokens of tokenizer {}; the data given has {} of {}", checkpoint.string(), state_.data_tokens,
-             state_.tokenizer_fingerprint, data_.tokens.size(), data_.tokenizer.fingerprint());
+  const std::string content = data_.tokens.content_fingerprint();
+  if (state_.data_fingerprint.empty()) state_.data_fingerprint = content;
+  COCA_CHECK(state_.data_tokens == data_.tokens.size() && state_.tokenizer_fingerprint == data_.tokenizer.fingerprint() &&
+                 state_.data_fingerprint == content,
+             "{} was trained on {} tokens of tokenizer {}, content {}; the data given has {} of {}, content {}", checkpoint.string(),
+             state_.data_tokens, state_.tokenizer_fingerprint, state_.data_fingerprint, data_.tokens.size(), data_.tokenizer.fingerprint(),
+             content);
   COCA_CHECK(state_.step <= config_.steps, "{} is at step {}, beyond the {} steps asked for", checkpoint.string(), state_.step, config_.steps);
   warn_of_changes(load_train_config(checkpoint), config_);
 }

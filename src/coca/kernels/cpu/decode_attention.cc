@@ -1,0 +1,361 @@
+// A page of 256 tokens at a time: scores (lanes are tokens), online softmax, then values (lanes are dims). Rows go
+// in blocks of 8, 4, 2 and 1, so that a key is widened and rotated once per block.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/kernels/cpu/decode_attention.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "coca/kernels/cpu/decode_attention.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "hwy/cache_control.h"
+#include "hwy/highway.h"
+#include "coca/kernels/cpu/bf16-inl.h"
+#include "coca/kernels/cpu/math-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace coca::cpu::HWY_NAMESPACE {
+
+namespace hn = hwy::HWY_NAMESPACE;
+constexpr float kNegInf = -std::numeric_limits<float>::infinity();
+
+// At -O2 gcc keeps small loops as loops, and the accumulators would live in memory instead of registers.
+#undef COCA_UNROLL
+#define COCA_UNROLL _Pragma("GCC unroll 16")
+
+// int8 as floats, without the token's scale; f32 and bf16 are in bf16-inl.h.
+template <class D, class Integer>
+HWY_INLINE hn::Vec<D> load_int8(D d, const Integer* p) {
+  const hn::RebindToSigned<D> di;
+  return hn::ConvertTo(d, hn::PromoteTo(di, hn::LoadU(hn::Rebind<Integer, D>(), p)));
+}
+template <class D>
+HWY_INLINE hn::Vec<D> load_f32(D d, const int8_t* p) {
+  return load_int8(d, p);
+}
+template <class D>
+HWY_INLINE hn::Vec<D> load_f32(D d, const uint8_t* p) {
+  return load_int8(d, p);
+}
+template <class T>
+constexpr bool kScaled = sizeof(T) == 1;
+
+// Registers: kRows * kVecs sums, 2 kVecs turned keys, and a broadcast.
+template <int kRows>
+constexpr int score_vectors() {
+#if HWY_TARGET <= HWY_AVX3  // 32 registers
+  return kRows <= 4 ? 4 : 2;
+#else
+  return kRows <= 1 ? 4 : kRows <= 4 ? 2 : 1;
+#endif
+}
+template <int kRows>
+constexpr int value_vectors() {
+#if HWY_TARGET <= HWY_AVX3
+  return kRows <= 4 ? 4 : 2;
+#else
+  return kRows <= 2 ? 4 : kRows <= 4 ? 2 : 1;
+#endif
+}
+
+// Memory this far ahead of its use is asked for: a run is too short for the CPU to find the pattern by itself in time.
+// Many rows compute longer than memory takes.
+constexpr int64_t kAhead = 4096;
+template <int kRows>
+constexpr bool kPrefetch = kRows < 8;
+HWY_INLINE void prefetch(const void* p, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += 64) hwy::Prefetch(static_cast<const std::byte*>(p) + i);
+}
+
+struct ScoreTile {
+  const std::byte* keys;       // [W, 64]
+  const float* scales;         // [64]
+  const float *cos, *sin;      // [half, 64]
+  const float *turned, *rest;  // u, w and p of row 0
+  int64_t turned_step, rest_step;
+  float* scores;               // [kRows, kKvPage] written
+};
+
+// Scores of kRows rows with kVecs vectors of tokens from lane c on.
+template <class Stored, Keys kKeys, int kRows, int kVecs>
+HWY_INLINE void score_strip(const DecodeParams& p, const ScoreTile& t, int64_t c) {
+  const hn::ScalableTag<float> d;
+  using V = hn::Vec<decltype(d)>;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), W = p.cache.layout.W;
+  const auto* keys = reinterpret_cast<const Stored*>(t.keys) + c;
+  V sum[kRows][kVecs];
+  COCA_UNROLL
+  for (int r = 0; r < kRows; ++r)
+    COCA_UNROLL
+    for (int v = 0; v < kVecs; ++v) sum[r][v] = hn::Zero(d);
+  int64_t a = 0, b = p.half % W;
+  for (int64_t j = 0; j < p.half; ++j) {
+    const float* turned = t.turned + j;
+    const float* cos = t.cos + j * kKvTile + c;
+    const float* sin = t.sin + j * kKvTile + c;
+    if constexpr (kPrefetch<kRows>) {
+      constexpr int64_t kBytes = kVecs * static_cast<int64_t>(hn::MaxLanes(d) * sizeof(Stored));
+      const int64_t offset = kAhead / static_cast<int64_t>(sizeof(Stored));
+      prefetch(keys + a * kKvTile + offset, kBytes);
+      if constexpr (kKeys == Keys::kPairs) prefetch(keys + b * kKvTile + offset, kBytes);
+    }
+    V x[kVecs], y[kVecs];
+    if constexpr (kKeys == Keys::kFolded && kRows == 1) {  // turning the query is cheaper for a single row
+      const V u = hn::Set(d, turned[0]), w = hn::Set(d, turned[p.half]);
+      COCA_UNROLL
+      for (int v = 0; v < kVecs; ++v) {
+        const V q = hn::MulAdd(hn::LoadU(d, cos + v * lanes), u, hn::Mul(hn::LoadU(d, sin + v * lanes), w));
+        sum[0][v] = hn::MulAdd(load_f32(d, keys + a * kKvTile + v * lanes), q, sum[0][v]);
+      }
+      ++a;
+      continue;
+    }
+    COCA_UNROLL
+    for (int v = 0; v < kVecs; ++v) {
+      const V cv = hn::LoadU(d, cos + v * lanes), sv = hn::LoadU(d, sin + v * lanes);
+      const V ka = load_f32(d, keys + a * kKvTile + v * lanes);
+      if constexpr (kKeys == Keys::kFolded) {
+        x[v] = hn::Mul(ka, cv);
+        y[v] = hn::Mul(ka, sv);
+      } else {
+        const V kb = load_f32(d, keys + b * kKvTile + v * lanes);
+        x[v] = hn::NegMulAdd(kb, sv, hn::Mul(ka, cv));
+        y[v] = hn::MulAdd(kb, cv, hn::Mul(ka, sv));
+      }
+    }
+    COCA_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const V u = hn::Set(d, turned[r * t.turned_step]), w = hn::Set(d, turned[r * t.turned_step + p.half]);
+      COCA_UNROLL
+      for (int v = 0; v < kVecs; ++v) sum[r][v] = hn::MulAdd(x[v], u, hn::MulAdd(y[v], w, sum[r][v]));
+    }
+    if (++a == W) a = 0;
+    if (++b == W) b = 0;
+  }
+  for (int64_t i = p.plain; i < W; ++i) {
+    if constexpr (kPrefetch<kRows>)
+      prefetch(keys + i * kKvTile + kAhead / static_cast<int64_t>(sizeof(Stored)),
+               kVecs * static_cast<int64_t>(hn::MaxLanes(d) * sizeof(Stored)));
+    V k[kVecs];
+    COCA_UNROLL
+    for (int v = 0; v < kVecs; ++v) k[v] = load_f32(d, keys + i * kKvTile + v * lanes);
+    COCA_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const V q = hn::Set(d, t.rest[r * t.rest_step + i - p.plain]);
+      COCA_UNROLL
+      for (int v = 0; v < kVecs; ++v) sum[r][v] = hn::MulAdd(k[v], q, sum[r][v]);
+    }
+  }
+  COCA_UNROLL
+  for (int r = 0; r < kRows; ++r)
+    COCA_UNROLL
+    for (int v = 0; v < kVecs; ++v) {
+      if constexpr (kScaled<Stored>) sum[r][v] = hn::Mul(sum[r][v], hn::LoadU(d, t.scales + c + v * lanes));
+      hn::StoreU(sum[r][v], d, t.scores + r * kKvPage + c + v * lanes);
+    }
+}
+
+template <class Stored, Keys kKeys, int kRows>
+HWY_NOINLINE void score_tile(const DecodeParams& p, const ScoreTile& t) {
+  constexpr int kVecs = score_vectors<kRows>();
+  const int64_t step = kVecs * static_cast<int64_t>(hn::Lanes(hn::ScalableTag<float>()));
+  for (int64_t c = 0; c < kKvTile; c += step) score_strip<Stored, kKeys, kRows, kVecs>(p, t, c);
+}
+
+struct ValuePage {
+  const std::byte* values;  // [256, D]
+  int64_t tokens, D, Dp;
+  const float* p;           // [kRows, kKvPage] probabilities, times the values' scales with int8
+  const float* factors;     // [kRows] by which o is rescaled first
+  float* o;                 // [kRows, Dp]
+  int64_t left;             // bytes from `values` to the end of its run; the next run's are at `next`
+  const std::byte* next;
+};
+
+template <class Stored, int kRows, int kVecs>
+HWY_INLINE void value_strip(const ValuePage& t, int64_t c) {
+  const hn::ScalableTag<float> d;
+  using V = hn::Vec<decltype(d)>;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const auto* values = reinterpret_cast<const Stored*>(t.values) + c;
+  V sum[kRows][kVecs];
+  COCA_UNROLL
+  for (int r = 0; r < kRows; ++r) {
+    const V f = hn::Set(d, t.factors[r]);
+    COCA_UNROLL
+    for (int v = 0; v < kVecs; ++v) sum[r][v] = hn::Mul(f, hn::LoadU(d, t.o + r * t.Dp + c + v * lanes));
+  }
+  for (int64_t n = 0; n < t.tokens; ++n, values += t.D) {
+    if constexpr (kPrefetch<kRows>) {
+      const int64_t at = (n * t.D + c) * static_cast<int64_t>(sizeof(Stored)) + kAhead;
+      prefetch(at < t.left ? t.values + at : t.next + (at - t.left),
+               kVecs * static_cast<int64_t>(hn::MaxLanes(d) * sizeof(Stored)));
+    }
+    V x[kVecs];
+    COCA_UNROLL
+    for (int v = 0; v < kVecs; ++v) x[v] = load_f32(d, values + v * lanes);
+    COCA_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const V p = hn::Set(d, t.p[r * kKvPage + n]);
+      COCA_UNROLL
+      for (int v = 0; v < kVecs; ++v) sum[r][v] = hn::MulAdd(p, x[v], sum[r][v]);
+    }
+  }
+  COCA_UNROLL
+  for (int r = 0; r < kRows; ++r)
+    COCA_UNROLL
+    for (int v = 0; v < kVecs; ++v) hn::StoreU(sum[r][v], d, t.o + r * t.Dp + c + v * lanes);
+}
+
+// o = factor o + sum of p v. Vectors beyond D hold whatever lies behind the row; nobody reads them.
+template <class Stored, int kRows>
+HWY_NOINLINE void value_page(const ValuePage& t) {
+  constexpr int kVecs = value_vectors<kRows>();
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(hn::ScalableTag<float>()));
+  int64_t c = 0;
+  for (; c + kVecs * lanes <= t.Dp; c += kVecs * lanes) value_strip<Stored, kRows, kVecs>(t, c);
+  for (; c < t.D; c += lanes) value_strip<Stored, kRows, 1>(t, c);
+}
+
+// Turns u, w to the tile's start: u' = c u + s w, w' = c w - s u, so that the tokens' angles count from there.
+HWY_INLINE void turn_queries(const DecodeParams& p, int64_t tile, const float* queries, int64_t rows, float* turned) {
+  const float* cos = p.start_cos + tile * p.half;
+  const float* sin = p.start_sin + tile * p.half;
+  for (int64_t r = 0; r < rows; ++r) {
+    const float* u = queries + r * p.query_floats();
+    const float* w = u + p.half;
+    float* out = turned + r * 2 * p.half;
+    for_lanes(p.half, [&](auto d, int64_t j) HWY_ATTR {
+      const auto c = hn::LoadU(d, cos + j), s = hn::LoadU(d, sin + j);
+      const auto uj = hn::LoadU(d, u + j), wj = hn::LoadU(d, w + j);
+      hn::StoreU(hn::MulAdd(c, uj, hn::Mul(s, wj)), d, out + j);
+      hn::StoreU(hn::NegMulAdd(s, uj, hn::Mul(c, wj)), d, out + p.half + j);
+    });
+  }
+}
+
+// Scores of one row become exp(score - max), beyond `columns` zero; returns the factor for what was summed before.
+HWY_INLINE float softmax_row(int64_t columns, int64_t width, float* row, float& max, float& sum) {
+  const hn::ScalableTag<float> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t c = columns; c < width; ++c) row[c] = kNegInf;
+  auto vmax = hn::Set(d, max);
+  for (int64_t c = 0; c < width; c += lanes) vmax = hn::Max(vmax, hn::LoadU(d, row + c));
+  const float new_max = hn::GetLane(hn::MaxOfLanes(d, vmax));
+  if (new_max == kNegInf) {  // nothing seen yet: -inf - -inf must not be formed
+    for (int64_t c = 0; c < width; ++c) row[c] = 0.0f;
+    return 1.0f;
+  }
+  const auto base = hn::Set(d, new_max);
+  auto vsum = hn::Zero(d);
+  for (int64_t c = 0; c < width; c += lanes) {
+    const auto e = exp_of(d, hn::Sub(hn::LoadU(d, row + c), base));
+    vsum = hn::Add(vsum, e);
+    hn::StoreU(e, d, row + c);
+  }
+  const float factor = std::exp(max - new_max);  // 0 for the first tokens
+  sum = sum * factor + hn::GetLane(hn::SumOfLanes(d, vsum));
+  max = new_max;
+  return factor;
+}
+
+// Rows [r0, r0 + kRows) over the tokens [token, token + columns) of one page, as the last of these rows sees them.
+template <class StoredKeys, class StoredValues, Keys kKeys, int kRows>
+HWY_NOINLINE void page_rows(const DecodeParams& p, const DecodeTask& t, int64_t r0, int64_t token, int64_t columns,
+                            float* work) {
+  const hn::ScalableTag<float> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), D = p.cache.layout.D, Dp = decode_padded(D);
+  const int64_t width = (columns + 15) / 16 * 16;
+  const float* queries = t.queries + r0 * p.query_floats();
+  float* scores = work;                          // [kRows, kKvPage]
+  float* turned = work + kDecodeRows * kKvPage;  // [kRows, 2 half]
+  const KvLayout& layout = p.cache.layout;
+  const std::byte* run = p.cache.run(t.b, t.g, token);
+  for (int64_t n = 0; n < columns; n += kKvTile) {
+    const int64_t tile = (token + n) / kKvTile;
+    if (p.start_cos) turn_queries(p, tile, queries, kRows, turned);
+    score_tile<StoredKeys, kKeys, kRows>(
+        p, {.keys = run + layout.key_at(n), .scales = reinterpret_cast<const float*>(run + layout.key_scale_at(n)),
+            .cos = p.cos + tile * p.tile_step, .sin = p.sin + tile * p.tile_step,
+            .turned = p.start_cos ? turned : queries, .rest = queries + 2 * p.half,
+            .turned_step = p.start_cos ? 2 * p.half : p.query_floats(), .rest_step = p.query_floats(),
+            .scores = scores + n});
+  }
+  float factors[kRows];
+  for (int r = 0; r < kRows; ++r) {
+    float* row = scores + r * kKvPage;
+    const int64_t seen = t.seen[r0 + r];
+    if (t.slopes)  // -slope (m - n) with m = seen - 1
+      for (int64_t c = 0; c < columns; ++c) row[c] -= t.slopes[r0 + r] * static_cast<float>(seen - 1 - token - c);
+    factors[r] = softmax_row(std::clamp<int64_t>(seen - token, 0, columns), width, row, t.max[r0 + r], t.sum[r0 + r]);
+    if constexpr (kScaled<StoredValues>) {
+      const auto* scales = reinterpret_cast<const float*>(run + layout.value_scale_at(0));
+      for (int64_t c = 0; c < width; c += lanes) hn::StoreU(hn::Mul(hn::LoadU(d, row + c), hn::LoadU(d, scales + c)), d, row + c);
+    }
+  }
+  value_page<StoredValues, kRows>({.values = run + layout.value_at(0), .tokens = columns, .D = D, .Dp = Dp, .p = scores,
+                                   .factors = factors, .o = t.o + r0 * Dp,
+                                   .left = static_cast<int64_t>(layout.run_bytes() - layout.value_at(0)),
+                                   .next = token + kKvPage < t.end ? p.cache.run(t.b, t.g, token + kKvPage) : run});
+}
+
+template <class StoredKeys, class StoredValues, Keys kKeys>
+void range_of(const DecodeParams& p, const DecodeTask& t, float* work) {
+  const int64_t Dp = decode_padded(p.cache.layout.D);
+  std::fill_n(t.o, t.rows * Dp, 0.0f);
+  std::fill_n(t.max, t.rows, kNegInf);
+  std::fill_n(t.sum, t.rows, 0.0f);
+  for (int64_t token = t.begin; token < t.end; token += kKvPage) {
+    const int64_t page_end = std::min(t.end, token + kKvPage);
+    for (int64_t r = 0; r < t.rows;) {
+      const int64_t left = t.rows - r, block = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
+      const int64_t columns = std::min(page_end, t.seen[r + block - 1]) - token;
+      if (columns > 0) {
+        if (block == 8) page_rows<StoredKeys, StoredValues, kKeys, 8>(p, t, r, token, columns, work);
+        if (block == 4) page_rows<StoredKeys, StoredValues, kKeys, 4>(p, t, r, token, columns, work);
+        if (block == 2) page_rows<StoredKeys, StoredValues, kKeys, 2>(p, t, r, token, columns, work);
+        if (block == 1) page_rows<StoredKeys, StoredValues, kKeys, 1>(p, t, r, token, columns, work);
+      }
+      r += block;
+    }
+  }
+}
+
+template <class StoredKeys, class StoredValues>
+void range_with(const DecodeParams& p, const DecodeTask& t, float* work) {
+  if (p.keys == Keys::kFolded)
+    range_of<StoredKeys, StoredValues, Keys::kFolded>(p, t, work);
+  else
+    range_of<StoredKeys, StoredValues, Keys::kPairs>(p, t, work);
+}
+
+void range(const DecodeParams& p, const DecodeTask& t, float* work) {
+  switch (p.cache.layout.type) {
+    case KvType::kF32: return range_with<float, float>(p, t, work);
+    case KvType::kBF16: return range_with<BF16, BF16>(p, t, work);
+    case KvType::kInt8:
+      if (p.cache.layout.key_sign == KeySign::kNonNegative)
+        return range_with<uint8_t, int8_t>(p, t, work);
+      return range_with<int8_t, int8_t>(p, t, work);
+  }
+}
+
+}  // namespace coca::cpu::HWY_NAMESPACE
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace coca::cpu {
+
+HWY_EXPORT(range);
+
+size_t decode_work_floats(const DecodeParams& p) noexcept {
+  return static_cast<size_t>(kDecodeRows * (kKvPage + 2 * p.half));
+}
+void decode_range(const DecodeParams& p, const DecodeTask& task, float* work) noexcept {
+  HWY_DYNAMIC_DISPATCH(range)(p, task, work);
+}
+
+}  // namespace coca::cpu
+#endif  // HWY_ONCE

@@ -1,0 +1,54 @@
+// coca/kernels/cpu/decode_attention.h - attention of some query rows over a range of cached tokens (Highway).
+// Math: docs/math/decode_attention.md. Keys are un-rotated; a score is linear in cos and sin of the key's position:
+//   score = sum_{j < half} (x_j u_j + y_j w_j) + sum_{i >= plain} k_i p_i
+//   Keys::kFolded: x = k_j c, y = k_j s                            (CoCA's folded t)
+//   Keys::kPairs:  (x, y) = the pair (k_j, k_(j + half)) turned by c, s  (indices modulo the key's width W)
+// ops/decode_attention.cc makes u, w, p from the queries and merges the ranges.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "coca/tensor/kv_pages.h"
+
+namespace coca::cpu {
+
+inline constexpr int64_t kDecodeRows = 8;  // rows that share one pass over a page
+
+enum class Keys : uint8_t { kFolded, kPairs };
+
+struct DecodeParams {
+  KvView cache;
+  Keys keys = Keys::kPairs;
+  int64_t half = 0;   // rotated pairs
+  int64_t plain = 0;  // first key row that also counts unrotated; W: none
+  // cos and sin [half, 64] of a tile's tokens, relative to the tile's start; the next tile's are tile_step further on
+  // (0: all tiles share one table).
+  const float* cos = nullptr;
+  const float* sin = nullptr;
+  int64_t tile_step = 0;
+  // cos and sin [tiles, half] of the tiles' starts; null: starts count as angle zero.
+  const float* start_cos = nullptr;
+  const float* start_sin = nullptr;
+  int64_t query_floats() const { return 2 * half + cache.layout.W - plain; }
+};
+
+// Rows r = 0 .. rows-1; row r sees the tokens before seen[r].
+struct DecodeTask {
+  int64_t b = 0, g = 0;
+  int64_t rows = 0;
+  const float* queries = nullptr;  // [rows, query_floats]: u [half], w [half], p [W - plain], scale included
+  const int64_t* seen = nullptr;   // [rows], not decreasing
+  const float* slopes = nullptr;   // [rows] ALiBi slopes or null
+  int64_t begin = 0, end = 0;      // tokens; begin is a multiple of a page
+  float* o = nullptr;              // [rows, decode_padded(D)] written: sum of exp(score - max) v
+  float* max = nullptr;            // [rows] written: largest score, -inf when none is seen
+  float* sum = nullptr;            // [rows] written: sum of exp(score - max)
+};
+
+inline int64_t decode_padded(int64_t D) { return (D + 15) / 16 * 16; }  // whole vectors on every target
+size_t decode_work_floats(const DecodeParams&) noexcept;
+void decode_range(const DecodeParams&, const DecodeTask&, float* work) noexcept;
+
+}  // namespace coca::cpu

@@ -1,0 +1,57 @@
+// coca/ops/decode_attention.h - attention of new tokens over the cache, which holds un-rotated keys. The cache is read
+// once; keys are widened and rotated in registers, so nothing rotated is ever kept and the frequencies may change with
+// every call (dynamic NTK). Math: docs/math/decode_attention.md. No backward.
+// Long caches are cut into ranges by shape alone, merged in order: the same bits for any number of threads.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "coca/ops/collinear.h"
+#include "coca/tensor/kv_pages.h"
+
+namespace coca::ops {
+
+// Angles of the tokens 0, 1, 2, ... (angle of token s and pair j: s * frequencies[j]) as decode attention wants them:
+// cos and sin of every 64th token and one table of 64 offsets, 1/64 of a full table. Formed in double.
+class KeyAngles {
+ public:
+  // Makes room for S tokens. Other frequencies than before: all afresh; else only what is missing is added.
+  void build(std::span<const double> frequencies, int64_t S);
+  int64_t half() const { return static_cast<int64_t>(frequencies_.size()); }
+  int64_t tokens() const { return tiles_ * kKvTile; }
+  const float* start_cos() const { return start_cos_.data(); }    // [tiles, half]
+  const float* start_sin() const { return start_sin_.data(); }
+  const float* offset_cos() const { return offset_cos_.data(); }  // [half, 64]
+  const float* offset_sin() const { return offset_sin_.data(); }
+
+ private:
+  std::vector<double> frequencies_;
+  std::vector<float> start_cos_, start_sin_, offset_cos_, offset_sin_;
+  int64_t tiles_ = 0;
+};
+
+// kDot: q . k as they are. kRope: both rotated. kCollinear: the cache holds CoCA's folded t (W = D/2).
+enum class Score : uint8_t { kDot, kRope, kCollinear };
+
+struct DecodeAttentionOptions {
+  Score score = Score::kDot;
+  CollinearOptions collinear;  // with kCollinear
+  float scale = 0.0f;          // 0 selects 1/sqrt(D)
+};
+
+// The queries are the last N tokens of the cache: query n sees the tokens up to S - N + n. Query head h reads kv head
+// h / (H / G). Query rows, and angles or key_rows, are needed unless the score is kDot.
+struct DecodeAttention {
+  TensorRef q;                        // [B, N, H, D] un-rotated, f32 or bf16, innermost stride 1
+  RopeRows rows;                      // [1 or B, N, R/2] of the queries
+  const KeyAngles* angles = nullptr;  // of at least S tokens: evenly spaced positions
+  RopeRows key_rows;                  // or [1 or B, S, R/2]: any positions
+  KvView cache;                       // S = length tokens, keys W = D (kDot, kRope) or D/2 (kCollinear)
+  TensorRef slopes;                   // [H] f32 ALiBi slopes, as in attention.h; empty: none
+  MutTensorRef o;                     // [B, N, H, D] written, same type as q
+};
+void decode_attention(Context&, const DecodeAttentionOptions&, const DecodeAttention&);
+
+}  // namespace coca::ops

@@ -1,0 +1,83 @@
+// coca/tensor/kv_pages.h - keys and values in pages of 256 tokens, laid out for decode attention.
+// A page holds all layers and (batch, kv head) pairs; growth adds pages and copies nothing. Each layer and pair has one
+// run of memory in a page, in the order in which attention reads it:
+//   keys [4, W, 64]: tiles of 64 tokens, transposed, so that 64 scores come out without sums across lanes
+//   values [256, D]
+//   with int8: key scales [256] f32, value scales [256] f32
+// Kernels read values in whole vectors and may touch up to 60 bytes behind the last row; pages end with room for that.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <vector>
+
+#include "coca/base/enum_names.h"
+#include "coca/tensor/tensor.h"
+
+namespace coca {
+
+inline constexpr int64_t kKvTile = 64;   // tokens
+inline constexpr int64_t kKvPage = 256;  // tokens
+
+enum class KvType : uint8_t { kF32, kBF16, kInt8 };
+enum class KeySign : uint8_t { kSigned, kNonNegative };  // int8: -127..127, or 0..255 for CoCA's folded t
+
+// int8: a number is its integer times one scale per token and kv head, of the keys and of the values.
+struct KvLayout {
+  KvType type = KvType::kF32;
+  KeySign key_sign = KeySign::kSigned;
+  int64_t B = 0, G = 0, W = 0, D = 0;  // batch, kv heads, numbers per key, numbers per value
+
+  size_t element_bytes() const { return type == KvType::kF32 ? 4 : type == KvType::kBF16 ? 2 : 1; }
+  size_t scale_bytes() const { return type == KvType::kInt8 ? 2 * sizeof(float) : 0; }
+  size_t head_bytes() const { return static_cast<size_t>(W + D) * element_bytes() + scale_bytes(); }  // of one token
+  size_t run_bytes() const { return static_cast<size_t>(kKvPage) * head_bytes(); }
+  size_t layer_bytes() const { return static_cast<size_t>(B * G) * run_bytes(); }  // of one page
+  // Offsets in a run, of token n of the page: its key's first number (the next ones follow 64 elements apart), its value.
+  size_t key_at(int64_t n) const {
+    return static_cast<size_t>(n / kKvTile * W * kKvTile + n % kKvTile) * element_bytes();
+  }
+  size_t value_at(int64_t n) const { return static_cast<size_t>(kKvPage * W + n * D) * element_bytes(); }
+  size_t key_scale_at(int64_t n) const { return value_at(kKvPage) + static_cast<size_t>(n) * sizeof(float); }
+  size_t value_scale_at(int64_t n) const { return key_scale_at(kKvPage + n); }
+};
+
+// The first `length` tokens of a layer; pages belong to somebody else. Byte is std::byte or const std::byte.
+template <typename Byte>
+struct BasicKvView {
+  KvLayout layout;
+  std::byte* const* pages = nullptr;
+  size_t offset = 0;  // of the layer in each page
+  int64_t length = 0;
+
+  // The run of (b, g) in the page of this token.
+  Byte* run(int64_t b, int64_t g, int64_t token) const {
+    return pages[token / kKvPage] + offset + static_cast<size_t>(b * layout.G + g) * layout.run_bytes();
+  }
+};
+using KvView = BasicKvView<const std::byte>;
+using MutKvView = BasicKvView<std::byte>;
+
+class KvPages {
+ public:
+  KvPages(const KvLayout& layout, int64_t layers);
+  const KvLayout& layout() const { return layout_; }
+  int64_t capacity() const { return static_cast<int64_t>(pages_.size()) * kKvPage; }
+  size_t page_bytes() const;
+  size_t bytes() const { return pages_.size() * page_bytes(); }
+  void reserve(int64_t tokens);  // adds zero-filled pages
+  KvView view(int64_t layer, int64_t length) const;
+  MutKvView mut_view(int64_t layer, int64_t length);
+
+ private:
+  KvLayout layout_;
+  int64_t layers_;
+  std::vector<AlignedBuffer> pages_;
+  std::vector<std::byte*> starts_;
+};
+
+}  // namespace coca
+
+COCA_ENUM_NAMES(coca::KvType, "cache", {coca::KvType::kF32, "f32"}, {coca::KvType::kBF16, "bf16"},
+                {coca::KvType::kInt8, "int8"})

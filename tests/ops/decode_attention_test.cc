@@ -1,0 +1,332 @@
+// Attention over the cache against the reference in double, fed what the cache holds: every storage type and score,
+// grouped queries, partial rotary, ragged lengths, every target.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/ops/decode_attention.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+
+#include "coca/kernels/ref/decode_attention.h"
+#include "coca/ops/attention.h"
+#include "coca/ops/kv_store.h"
+#include "ops/op_test.h"
+#include "support/views.h"
+
+namespace coca::ops {
+namespace {
+
+using test::as_view;
+
+struct Case {
+  int64_t B, N, S, H, G, D, R;
+  DecodeAttentionOptions options;
+  bool alibi = false;
+  ref::DecodeScore ref_score = ref::DecodeScore::kDot;
+};
+constexpr DecodeAttentionOptions kRope{.score = Score::kRope};
+constexpr DecodeAttentionOptions collinear(Collinear kind, Fold fold = Fold::kRotary) {
+  return {.score = Score::kCollinear, .collinear = {.kind = kind, .fold = fold}};
+}
+constexpr auto kSlack = collinear(Collinear::kSlack), kStrict = collinear(Collinear::kStrict),
+               kTied = collinear(Collinear::kTied), kOfficial = collinear(Collinear::kSlack, Fold::kOfficial);
+using ref::DecodeScore;
+
+const Case kCases[] = {
+    {1, 1, 1, 1, 1, 2, 2, kSlack, false, DecodeScore::kSlack},
+    {2, 1, 63, 2, 2, 6, 6, kRope, false, DecodeScore::kRope},
+    {1, 1, 64, 3, 1, 34, 34, kSlack, false, DecodeScore::kSlack},
+    {1, 2, 65, 6, 2, 16, 8, kStrict, false, DecodeScore::kStrict},
+    {2, 1, 256, 4, 4, 64, 64, kTied, false, DecodeScore::kTied},
+    {1, 3, 257, 4, 2, 20, 6, kSlack, false, DecodeScore::kSlack},
+    {1, 1, 300, 7, 1, 48, 16, kRope, false, DecodeScore::kRope},
+    {1, 5, 600, 2, 1, 80, 80, kSlack, false, DecodeScore::kSlack},
+    {1, 8, 700, 4, 1, 32, 32, kRope, false, DecodeScore::kRope},
+    {1, 1, 520, 2, 2, 24, 8, kOfficial, false, DecodeScore::kOfficial},   // R < D/2
+    {1, 2, 130, 4, 2, 16, 12, kOfficial, false, DecodeScore::kOfficial},  // R > D/2
+    {1, 1, 90, 2, 2, 16, 16, kOfficial, false, DecodeScore::kSlack},      // R = D: the same as ours
+    {2, 1, 333, 4, 2, 40, 0, {}, true},
+    {1, 4, 70, 3, 3, 10, 0, {}, false},
+    {1, 100, 100, 2, 2, 16, 16, kSlack, false, DecodeScore::kSlack},   // prefill
+    {2, 70, 333, 4, 2, 18, 10, kStrict, false, DecodeScore::kStrict},  // and behind something
+    {1, 75, 300, 2, 1, 16, 0, {}, true},
+    {1, 1, 2100, 4, 1, 64, 64, kSlack, false, DecodeScore::kSlack},  // three ranges
+    {1, 6, 1500, 2, 2, 34, 34, kRope, false, DecodeScore::kRope},
+};
+std::ostream& operator<<(std::ostream& out, const Case& c) {
+  return out << fmt::format("B{} N{} S{} H{} G{} D{} R{} score {}{}", c.B, c.N, c.S, c.H, c.G, c.D, c.R,
+                            static_cast<int>(c.ref_score), c.alibi ? " alibi" : "");
+}
+
+const KvType kTypes[] = {KvType::kF32, KvType::kBF16, KvType::kInt8};
+
+std::vector<double> frequencies_of(int64_t R) {
+  std::vector<double> f;
+  for (double j = 0; j < static_cast<double>(R) / 2; ++j) f.push_back(std::pow(10000.0, -2 * j / static_cast<double>(R)));
+  return f;
+}
+
+// Queries, a filled cache, and where everything stands.
+struct Decoding {
+  Case c;
+  KvPages pages;
+  Tensor q, keys, values, slopes, cos, sin;  // keys, values: as the cache gives them back; cos, sin [1, S, R/2]
+  KeyAngles angles;
+
+  Decoding(const Case& c_, KvType type, uint64_t seed = 1)
+      : c(c_), pages(layout(c_, type), 1), q(test::random_tensor({c.B, c.N, c.H, c.D}, seed, -2, 2)),
+        keys({c.B, c.S, c.G, pages.layout().W}), values({c.B, c.S, c.G, c.D}), slopes({c.H}), cos({1, c.S, c.R / 2}),
+        sin({1, c.S, c.R / 2}) {
+    const bool folded = c.options.score == Score::kCollinear;
+    Tensor k = test::random_tensor(keys.shape(), seed + 1, -2, 2), v = test::random_tensor(values.shape(), seed + 2);
+    if (folded)
+      for (float& x : k.values<float>()) x = std::max(x, 0.0f);  // zeros as ReLU makes them
+    pages.reserve(c.S);
+    Context cx;
+    kv_store(cx, {.keys = k, .values = v, .cache = pages.mut_view(0, c.S)});
+    kv_load(cx, {.cache = pages.view(0, c.S), .keys = keys, .values = values});
+    const std::vector<float> a = alibi_slopes(c.H);
+    std::copy(a.begin(), a.end(), slopes.values<float>().begin());
+    const std::vector<double> f = frequencies_of(c.R);
+    angles.build(f, c.S);
+    for (int64_t i = 0; i < cos.numel(); ++i) {
+      const double angle = static_cast<double>(i / (c.R / 2)) * f[static_cast<size_t>(i % (c.R / 2))];
+      cos.values<float>()[static_cast<size_t>(i)] = static_cast<float>(std::cos(angle));
+      sin.values<float>()[static_cast<size_t>(i)] = static_cast<float>(std::sin(angle));
+    }
+  }
+  static KvLayout layout(const Case& c, KvType type) {
+    const bool folded = c.options.score == Score::kCollinear;
+    return {.type = type, .key_sign = folded ? KeySign::kNonNegative : KeySign::kSigned, .B = c.B, .G = c.G,
+            .W = folded ? c.D / 2 : c.D, .D = c.D};
+  }
+  RopeRows key_rows() const { return c.R == 0 ? RopeRows{} : RopeRows{cos, sin}; }
+  RopeRows query_rows() const {
+    if (c.R == 0) return {};
+    return {cos.ref().narrow(1, c.S - c.N, c.N), sin.ref().narrow(1, c.S - c.N, c.N)};
+  }
+  DecodeAttention args(MutTensorRef o) const {
+    return {.q = q, .rows = query_rows(), .angles = c.R > 0 ? &angles : nullptr, .cache = pages.view(0, c.S),
+            .slopes = c.alibi ? slopes.ref() : TensorRef(), .o = o};
+  }
+  // In double with exact angles; in float with the rounded cos and sin of a table.
+  template <typename T>
+  std::vector<T> reference(double* largest_lse = nullptr) const {
+    const auto qx = test::convert<T>(q), kx = test::convert<T>(keys), vx = test::convert<T>(values);
+    std::vector<T> o(qx.size()), lse(static_cast<size_t>(c.B * c.H * c.N));
+    const std::vector<double> f = frequencies_of(c.R);
+    const auto angle = [&](int64_t s, int64_t j) { return static_cast<double>(s) * f[static_cast<size_t>(j)]; };
+    ref::decode_attention<T>(
+        {.scale = 1.0 / std::sqrt(static_cast<float>(c.D)), .query_start = c.S - c.N,
+         .slopes = c.alibi ? slopes.values<float>().data() : nullptr},
+        c.ref_score, c.R, [&](int64_t, int64_t s, int64_t j) { return static_cast<T>(std::cos(angle(s, j))); },
+        [&](int64_t, int64_t s, int64_t j) { return static_cast<T>(std::sin(angle(s, j))); },
+        as_view<const T, 4>(qx, q.shape()), as_view<const T, 4>(kx, keys.shape()),
+        as_view<const T, 4>(vx, values.shape()), as_view<T, 4>(o, q.shape()), as_view<T, 3>(lse, {c.B, c.H, c.N}));
+    if (largest_lse)
+      for (const T l : lse) *largest_lse = std::max(*largest_lse, std::abs(static_cast<double>(l)));
+    return o;
+  }
+  // Scores carry the rounding of D products into the exponent, and exp(s - max) turns an absolute error of eps |s| into
+  // a relative one of the probability: with terms = a^2 the rule's last term is a eps (as in attention_test.cc).
+  test::ErrorRule rule(double largest_lse) const {
+    return {.terms = static_cast<double>(c.S + c.D) + 4 * largest_lse * largest_lse};
+  }
+};
+
+std::vector<float> values_of(const Tensor& t) { return {t.values<float>().begin(), t.values<float>().end()}; }
+
+TEST(DecodeAttention, MatchesTheReferenceOnEveryTarget) {
+  for (const Case& c : kCases)
+    for (const KvType type : kTypes) {
+      SCOPED_TRACE(testing::PrintToString(c) + " " + std::string(enum_name(type)));
+      const Decoding s(c, type);
+      double lse = 0;
+      const std::vector<double> expected = s.reference<double>(&lse);
+      const std::vector<float> naive = s.reference<float>();
+      test::for_each_target([&] {
+        Context cx;
+        Tensor o(s.q.shape());
+        decode_attention(cx, c.options, s.args(o));
+        test::expect_close(o.values<float>(), expected, naive, s.rule(lse), "evenly spaced");
+        if (c.R == 0) return;
+        DecodeAttention given = s.args(o);
+        given.angles = nullptr;
+        given.key_rows = s.key_rows();
+        decode_attention(cx, c.options, given);
+        test::expect_close(o.values<float>(), expected, naive, s.rule(lse), "given rows");
+      });
+      Context reference;
+      reference.force_impl("decode_attention", "ref");
+      Tensor o(s.q.shape());
+      decode_attention(reference, c.options, s.args(o));
+      test::expect_close(o.values<float>(), expected, naive, s.rule(lse), "forced reference");
+    }
+}
+
+// Rows of cos and sin that differ by batch row and follow no line.
+TEST(DecodeAttention, AnyPositionsPerBatchRow) {
+  const Case c{2, 3, 300, 4, 2, 24, 16, kSlack, false, DecodeScore::kSlack};
+  const Decoding s(c, KvType::kF32);
+  Tensor cos({2, c.S, 8}), sin({2, c.S, 8});
+  Rng rng(3);
+  for (size_t i = 0; i < cos.values<float>().size(); ++i) {
+    const double angle = 50 * rng.uniform();
+    cos.values<float>()[i] = static_cast<float>(std::cos(angle));
+    sin.values<float>()[i] = static_cast<float>(std::sin(angle));
+  }
+  const auto at = [&](const Tensor& t, int64_t b, int64_t n, int64_t j) {
+    return t.values<float>()[static_cast<size_t>((b * c.S + n) * 8 + j)];
+  };
+  const auto reference = [&](auto zero) {
+    using T = decltype(zero);
+    const auto qx = test::convert<T>(s.q), kx = test::convert<T>(s.keys), vx = test::convert<T>(s.values);
+    std::vector<T> o(qx.size());
+    ref::decode_attention<T>({.scale = 1.0 / std::sqrt(static_cast<float>(c.D)), .query_start = c.S - c.N},
+                             c.ref_score, c.R, [&](int64_t b, int64_t n, int64_t j) { return T(at(cos, b, n, j)); },
+                             [&](int64_t b, int64_t n, int64_t j) { return T(at(sin, b, n, j)); },
+                             as_view<const T, 4>(qx, s.q.shape()), as_view<const T, 4>(kx, s.keys.shape()),
+                             as_view<const T, 4>(vx, s.values.shape()), as_view<T, 4>(o, s.q.shape()), {});
+    return o;
+  };
+  Tensor o(s.q.shape());
+  DecodeAttention args = s.args(o);
+  args.angles = nullptr;
+  args.key_rows = {cos, sin};
+  args.rows = {cos.ref().narrow(1, c.S - c.N, c.N), sin.ref().narrow(1, c.S - c.N, c.N)};
+  Context cx;
+  decode_attention(cx, c.options, args);
+  double lse = 0;
+  s.reference<double>(&lse);  // scores of the same size
+  test::expect_close(o.values<float>(), reference(0.0), reference(0.0f), s.rule(lse), "any positions");
+}
+
+TEST(DecodeAttention, LongCache) {
+  for (const auto& [options, score] : {std::pair{kSlack, DecodeScore::kSlack}, {kRope, DecodeScore::kRope}})
+    for (const KvType type : kTypes) {
+      const Case c{1, 1, 32768 + 5, 2, 1, 16, 16, options, false, score};
+      const Decoding s(c, type);
+      double lse = 0;
+      const std::vector<double> expected = s.reference<double>(&lse);
+      Context cx;
+      Tensor o(s.q.shape());
+      decode_attention(cx, options, s.args(o));
+      test::expect_close(o.values<float>(), expected, s.reference<float>(), s.rule(lse), "long");
+    }
+}
+
+// bf16 queries and outputs: one rounding of o, so at most twice the error of the naive form rounded once.
+TEST(DecodeAttention, Bf16QueriesAndOutputs) {
+  for (const KvType type : kTypes) {
+    const Case c{1, 3, 300, 4, 2, 20, 12, kSlack, false, DecodeScore::kSlack};
+    Decoding s(c, type);
+    Tensor q16(s.q.shape(), DType::kBF16), o16(s.q.shape(), DType::kBF16);
+    for (size_t i = 0; i < q16.values<BF16>().size(); ++i) {
+      q16.values<BF16>()[i] = BF16(s.q.values<float>()[i]);
+      s.q.values<float>()[i] = static_cast<float>(q16.values<BF16>()[i]);
+    }
+    DecodeAttention args = s.args(o16);
+    args.q = q16;
+    Context cx;
+    decode_attention(cx, c.options, args);
+    double lse = 0;
+    const std::vector<double> expected = s.reference<double>(&lse);
+    std::vector<float> naive = s.reference<float>(), actual;
+    for (float& x : naive) x = static_cast<float>(BF16(x));
+    for (const BF16 x : o16.values<BF16>()) actual.push_back(static_cast<float>(x));
+    test::expect_close(actual, expected, naive, s.rule(lse), "bf16");
+  }
+}
+
+TEST(DecodeAttention, SameBitsForAnyNumberOfThreads) {
+  for (const Case& c : {Case{1, 1, 5000, 4, 2, 32, 32, kSlack}, Case{1, 130, 2000, 4, 2, 16, 8, kRope}}) {
+    const Decoding s(c, KvType::kInt8);
+    test::expect_same_bits(
+        [&] {
+          Context cx;
+          Tensor o(s.q.shape());
+          decode_attention(cx, c.options, s.args(o));
+          return values_of(o);
+        },
+        "decode_attention");
+  }
+}
+
+// Angles grown piece by piece, or after another base, are those built at once.
+TEST(DecodeAttention, AnglesDependOnFrequenciesAlone) {
+  const Case c{1, 1, 900, 2, 2, 16, 16, kSlack};
+  Decoding s(c, KvType::kF32);
+  Context cx;
+  Tensor once(s.q.shape()), grown(s.q.shape());
+  decode_attention(cx, c.options, s.args(once));
+  std::vector<double> other = frequencies_of(c.R);
+  for (double& f : other) f *= 0.9;
+  s.angles.build(other, 2000);
+  decode_attention(cx, c.options, s.args(grown));
+  EXPECT_NE(values_of(once), values_of(grown));
+  for (const int64_t S : {1, 70, 64, 900}) s.angles.build(frequencies_of(c.R), S);
+  decode_attention(cx, c.options, s.args(grown));
+  EXPECT_EQ(values_of(once), values_of(grown));
+}
+
+TEST(DecodeAttention, BrokenTokensShowAndForgottenOnesDoNot) {
+  for (const KvType type : kTypes) {
+    const Case c{1, 20, 300, 2, 1, 16, 16, kSlack};
+    Decoding s(c, type);
+    Context cx;
+    Tensor clean(s.q.shape()), o(s.q.shape());
+    decode_attention(cx, c.options, s.args(clean));
+    Tensor nan_keys({1, 1, 1, 8}), nan_values({1, 1, 1, 16});
+    std::fill_n(nan_keys.values<float>().begin(), 8, std::numeric_limits<float>::quiet_NaN());
+    std::fill_n(nan_values.values<float>().begin(), 16, std::numeric_limits<float>::quiet_NaN());
+    // Behind the end, as after truncation: no bit changes.
+    kv_store(cx, {.keys = nan_keys, .values = nan_values, .first = 300, .cache = s.pages.mut_view(0, 301)});
+    decode_attention(cx, c.options, s.args(o));
+    EXPECT_EQ(values_of(o), values_of(clean));
+    // A broken key: exactly the queries that see token 290 are lost.
+    Tensor value({1, 1, 1, 16});
+    kv_store(cx, {.keys = nan_keys, .values = value, .first = 290, .cache = s.pages.mut_view(0, 300)});
+    decode_attention(cx, c.options, s.args(o));
+    for (int64_t n = 0; n < c.N; ++n)
+      ASSERT_EQ(std::isnan(o.values<float>()[static_cast<size_t>(n * 32)]), 280 + n >= 290) << n;
+  }
+}
+
+TEST(DecodeAttention, LargeScoresStayFinite) {
+  const Case c{1, 2, 2000, 2, 1, 16, 16, kSlack};
+  Decoding s(c, KvType::kF32);
+  for (float& x : s.q.values<float>()) x *= 1000;  // CoCA's scores grow with the cube
+  Context cx;
+  Tensor o(s.q.shape());
+  decode_attention(cx, c.options, s.args(o));
+  for (const float x : o.values<float>()) ASSERT_TRUE(std::isfinite(x));
+}
+
+TEST(DecodeAttention, MisuseIsNamed) {
+  const Case c{1, 1, 10, 4, 2, 8, 8, kSlack};
+  const Decoding s(c, KvType::kF32);
+  Tensor o({1, 1, 4, 8});
+  Context cx;
+  const auto with = [&](const auto& change, DecodeAttentionOptions options = kSlack) {
+    return [&, change, options] {
+      DecodeAttention args = s.args(o);
+      change(args);
+      decode_attention(cx, options, args);
+    };
+  };
+  test::expect_error(with([](DecodeAttention&) {}, kRope), "keys have 4 numbers; expected 8");
+  test::expect_error(with([](DecodeAttention& a) { a.angles = nullptr; }), "either angles or key_rows");
+  test::expect_error(with([&](DecodeAttention& a) { a.key_rows = s.key_rows(); }), "either angles or key_rows");
+  test::expect_error(with([](DecodeAttention& a) { a.cache.length = 0; }), "fewer than the 1 queries");
+  KeyAngles small;
+  small.build(frequencies_of(4), 10);
+  test::expect_error(with([&](DecodeAttention& a) { a.angles = &small; }), "angles of 2 pairs");
+  Tensor o16({1, 1, 4, 8}, DType::kBF16), q5({1, 1, 5, 8}), o5({1, 1, 5, 8});
+  test::expect_error(with([&](DecodeAttention& a) { a.o = o16; }), "o has type BF16; expected F32");
+  test::expect_error(with([&](DecodeAttention& a) { a.q = q5, a.o = o5; }), "H=5 must be a multiple of G=2");
+}
+
+}  // namespace
+}  // namespace coca::ops
