@@ -98,6 +98,21 @@ TEST(AdamW, OnlyMatricesAndEmbeddingsDecay) {
   EXPECT_EQ(decayed, 6u);  // embedding, head, qkv, dense, mlp up and down
 }
 
+// The copy a model runs with: after each step that of copy_params, bit by bit.
+TEST(AdamW, ABf16CopyFollowsTheParameters) {
+  ParamStore params(tiny_spec()), grads(tiny_spec()), copy(tiny_spec(), model::Precision::kBF16),
+      expected(tiny_spec(), model::Precision::kBF16);
+  fill(params, 1, 1.0);
+  AdamW optimizer(tiny_spec(), {});
+  Context context;
+  for (uint64_t step = 1; step <= 3; ++step) {
+    fill(grads, 100 * step, 1.0);
+    optimizer.step(context, 0.01, grads, params, &copy);
+    model::copy_params(context, params, expected);
+    EXPECT_EQ(std::memcmp(copy.flat().data, expected.flat().data, expected.flat().bytes()), 0) << step;
+  }
+}
+
 TEST(AdamW, NonFiniteGradientsChangeNothing) {
   Context context;
   for (const float poison : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {

@@ -88,6 +88,36 @@ TEST(Trainer, ResumesBitwiseWithAccumulationLlamaAndPasskeys) {
   expect_resumes_bitwise(c, dir.path());
 }
 
+TEST(Trainer, ResumesBitwiseInBf16) {
+  for (const auto architecture : {model::Architecture::kGptNeoX, model::Architecture::kLlama}) {
+    const test::TempDir dir;
+    TrainConfig c = test::tiny_config("");
+    c.architecture = architecture, c.precision = model::Precision::kBF16, c.recompute = model::Recompute::kAttention;
+    expect_resumes_bitwise(c, dir.path());
+  }
+}
+
+// Master weights, moments and the exported model are fp32; what runs is their bf16 copy.
+TEST(Trainer, Bf16TrainsAlmostAsFp32) {
+  const test::TempDir dir;
+  const test::TinyData data;
+  const auto run = [&](const char* name, model::Precision precision) {
+    TrainConfig c = test::tiny_config(dir.path() / name);
+    c.precision = precision, c.steps = 40;
+    return Trainer(c, data.with_validation(), Start::kFresh).run();
+  };
+  const TrainSummary exact = run("f32", model::Precision::kF32), rounded = run("bf16", model::Precision::kBF16);
+  EXPECT_NE(rounded.final_loss, exact.final_loss);
+  // A rounding moves a logit (below 4) by at most 2^-8 of itself, and a mean loss by less than one logit.
+  EXPECT_NEAR(rounded.final_loss, exact.final_loss, 4 * 0x1p-8);
+  EXPECT_NEAR(*rounded.validation_loss, *exact.validation_loss, 4 * 0x1p-8);
+  EXPECT_LT(rounded.activation_bytes, exact.activation_bytes);
+  for (const char* name : {"f32", "bf16"}) {
+    const io::SafetensorsFile file(*latest_checkpoint(dir.path() / name) / "model.safetensors");
+    for (const io::StoredTensor& t : file.tensors()) EXPECT_EQ(t.dtype, DType::kF32) << t.name;
+  }
+}
+
 TEST(Trainer, ResumingAFinishedRunRepeatsItsSummary) {
   const test::TempDir dir;
   const test::TinyData data;
@@ -296,10 +326,12 @@ TEST(Trainer, RecomputationDoesNotChangeABit) {
 TEST(Trainer, TheNumberOfThreadsDoesNotChangeABit) {
   const int before = max_threads();
   const test::TinyData data;
-  for (const auto architecture : {model::Architecture::kGptNeoX, model::Architecture::kLlama}) {
+  for (const auto& [architecture, precision] : {std::pair{model::Architecture::kGptNeoX, model::Precision::kF32},
+                                                std::pair{model::Architecture::kLlama, model::Precision::kF32},
+                                                std::pair{model::Architecture::kGptNeoX, model::Precision::kBF16}}) {
     const test::TempDir dir;
     TrainConfig c = test::tiny_config("");
-    c.architecture = architecture;
+    c.architecture = architecture, c.precision = precision;
     c.steps = 4, c.width = 64, c.length = 100, c.batch = 3, c.checkpoint_interval = 0, c.validation_windows = 2;  // ragged, many blocks
     for (const int threads : {1, 2, 3}) {
       set_max_threads(threads);

@@ -2,6 +2,7 @@
 #include "coca/optim/optimizer.h"
 
 #include <cmath>
+#include <cstring>
 #include <utility>
 
 namespace coca::optim {
@@ -16,7 +17,8 @@ AdamW::AdamW(const model::ModelSpec& spec, const AdamWOptions& options) : option
   check_adamw(options);
 }
 
-UpdateReport AdamW::step(Context& cx, double learning_rate, const model::ParamStore& grads, model::ParamStore& params) {
+UpdateReport AdamW::step(Context& cx, double learning_rate, const model::ParamStore& grads, model::ParamStore& params,
+                         model::ParamStore* copy) {
   UpdateReport report;
   report.grad_norm = std::sqrt(ops::sum_of_squares(cx, grads.flat()));
   if (!std::isfinite(report.grad_norm)) {
@@ -28,6 +30,8 @@ UpdateReport AdamW::step(Context& cx, double learning_rate, const model::ParamSt
   for (const model::ParamInfo& info : params.infos()) {
     const bool decays = info.role == model::ParamRole::kMatrix || info.role == model::ParamRole::kEmbedding;
     const Dims flat{info.shape.product()};
+    MutTensorRef rounded;
+    if (copy && copy->at(info).dtype == DType::kBF16) rounded = copy->at(info).reshape(flat);
     ops::adamw_step(cx, {.learning_rate = static_cast<float>(learning_rate),
                          .beta1 = static_cast<float>(options_.beta1),
                          .beta2 = static_cast<float>(options_.beta2),
@@ -38,7 +42,9 @@ UpdateReport AdamW::step(Context& cx, double learning_rate, const model::ParamSt
                          .grad = grads.at(info).reshape(flat),
                          .param = params.at(info).reshape(flat),
                          .m = m_.at(info).reshape(flat),
-                         .v = v_.at(info).reshape(flat)});
+                         .v = v_.at(info).reshape(flat),
+                         .copy = rounded});
+    if (copy && rounded.empty()) std::memcpy(copy->at(info).data, params.at(info).data, params.at(info).bytes());
   }
   return report;
 }

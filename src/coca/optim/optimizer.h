@@ -24,8 +24,10 @@ class AdamW {
  public:
   AdamW(const model::ModelSpec&, const AdamWOptions&);
 
-  // One update; a non-finite gradient norm changes nothing and is reported.
-  UpdateReport step(Context&, double learning_rate, const model::ParamStore& grads, model::ParamStore& params);
+  // One update; a non-finite gradient norm changes nothing and is reported. Grads and params are fp32; a bf16 copy of
+  // the params is written in the same pass where one is given.
+  UpdateReport step(Context&, double learning_rate, const model::ParamStore& grads, model::ParamStore& params,
+                    model::ParamStore* copy = nullptr);
 
   int64_t updates() const { return updates_; }  // applied so far: the step of the bias corrections
   void set_updates(int64_t updates) { updates_ = updates; }

@@ -67,6 +67,7 @@ train::TrainConfig train_config(const StudyConfig& c, const std::string& method,
   t.passkey_share = c.passkey_share;
   t.passkey_wording = c.passkey_wording;
   t.passkey_digits = c.passkey_digits;
+  t.precision = c.precision;
   t.steps = c.steps, t.batch = c.batch, t.warmup_steps = c.warmup_steps;
   t.learning_rate = c.learning_rate;
   t.min_learning_rate = c.learning_rate / 10;

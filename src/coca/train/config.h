@@ -34,6 +34,7 @@ struct TrainConfig {
   double beta1 = 0.9, beta2 = 0.95, adam_eps = 1e-8, weight_decay = 0.1, clip_norm = 1.0;
   int64_t seed = 0, max_bad_steps = 10;
   model::Recompute recompute = model::Recompute::kNone;
+  model::Precision precision = model::Precision::kF32;
   // output
   std::string out = "out/train";
   int64_t log_interval = 10, validation_interval = 200, validation_windows = 64, checkpoint_interval = 500, keep_checkpoints = 2;
@@ -77,6 +78,7 @@ struct TrainConfig {
     v("clip_norm", "largest global gradient norm; 0: no clipping", clip_norm);
     v("seed", "seed of weights, window order and passkeys", seed);
     v("max_bad_steps", "stop after so many non-finite steps in a row", max_bad_steps);
+    v("precision", "of matrices and activations; bf16 has fp32 master weights and optimizer state", precision);
     v("recompute", "activations to remake instead of keeping: less memory, the same results", recompute);
     v.group("Output");
     v("out", "output folder", out);

@@ -44,7 +44,7 @@ int64_t padded_vocabulary(const text::Tokenizer& tokenizer) { return (tokenizer.
 
 Trainer::Trainer(const TrainConfig& config, const TrainData& data, Start start)
     : config_(config), data_(data), spec_(spec_for(config, data)), params_(spec_), grads_(spec_),
-      optimizer_(spec_, make_adamw(config)), decoder_(spec_, config.batch, config.length, {.recompute = config.recompute}),
+      optimizer_(spec_, make_adamw(config)), decoder_(spec_, config.batch, config.length, {.recompute = config.recompute, .precision = config.precision}),
       batches_(config, data.tokens, data.tokenizer), ids_({config.batch, config.length}, DType::kI32),
       targets_({config.batch, config.length}, DType::kI32) {
   const auto newest = latest_checkpoint(config.out);
@@ -60,9 +60,13 @@ Trainer::Trainer(const TrainConfig& config, const TrainData& data, Start start)
     state_.tokenizer_fingerprint = data.tokenizer.fingerprint();
     state_.data_fingerprint = data.tokens.content_fingerprint();
   }
+  if (config.precision != model::Precision::kF32) {
+    copy_ = std::make_unique<model::ParamStore>(spec_, config.precision);
+    model::copy_params(context_, params_, *copy_);
+  }
   if (data.validation && config.validation_windows > 0) {
     COCA_CHECK(data.validation->size() > config.length, "validation text has {} tokens; one window needs {}", data.validation->size(), config.length + 1);
-    validator_ = std::make_unique<model::Decoder>(spec_, params_.weights());
+    validator_ = std::make_unique<model::Decoder>(spec_, weights());
   }
 }
 
@@ -87,7 +91,7 @@ double Trainer::forward_backward(int64_t step) {
   double sum = 0;
   for (int64_t part = 0; part < config_.accumulation; ++part) {
     batches_.fill(step, part, ids_, targets_);
-    const TensorRef nll = decoder_.forward_backward(context_, params_.weights(), ids_, targets_,
+    const TensorRef nll = decoder_.forward_backward(context_, weights(), ids_, targets_,
                                                     static_cast<float>(1.0 / static_cast<double>(counted)), grads_.tensors());
     for (int64_t i = 0; i < nll.numel(); ++i) sum += nll.as<float>()[i];
   }
@@ -109,7 +113,7 @@ double Trainer::validate() {
       std::copy_n(window.begin() + 1, N, targets.values<int32_t>().begin() + row * N);
     }
     const TensorRef hidden = validator_->forward(context_, ids);
-    ops::lm_loss_forward(context_, {.x = hidden, .w = params_.weights().head, .targets = targets.ref().reshape({rows * N}), .nll = nll});
+    ops::lm_loss_forward(context_, {.x = hidden, .w = weights().head, .targets = targets.ref().reshape({rows * N}), .nll = nll});
     for (const float x : nll.values<float>()) sum += x;
   }
   return sum / static_cast<double>(windows * N);
@@ -121,7 +125,7 @@ void Trainer::one_step(StepReport& report) {
   // A non-finite loss has non-finite gradients somewhere; the update looks at the gradients, this at the loss.
   bool applied = std::isfinite(report.loss);
   if (applied) {
-    const optim::UpdateReport update = optimizer_.step(context_, report.learning_rate, grads_, params_);
+    const optim::UpdateReport update = optimizer_.step(context_, report.learning_rate, grads_, params_, copy_.get());
     report.grad_norm = update.grad_norm;
     applied = update.outcome == optim::UpdateReport::Outcome::kApplied;
   }

@@ -63,6 +63,7 @@ class Trainer {
   void resume(const std::filesystem::path& checkpoint);
   void log_row(MetricsFile&, const StepReport&, TrainSummary&);
   CheckpointParts parts();
+  const model::Weights& weights() const { return (copy_ ? *copy_ : params_).weights(); }
 
   TrainConfig config_;
   const TrainData data_;
@@ -71,6 +72,7 @@ class Trainer {
   model::ParamStore params_, grads_;
   optim::AdamW optimizer_;
   model::TrainingDecoder decoder_;
+  std::unique_ptr<model::ParamStore> copy_;  // what the model runs with in bf16; params_ are the master weights
   std::unique_ptr<model::Decoder> validator_;
   Batches batches_;
   TrainState state_;
