@@ -65,12 +65,8 @@ TEST(BenchAttention, EveryKindAndPass) {
 }
 
 TEST(BenchAttention, BF16) {
-  AttentionOptions o{.kind = {},
-                     .lengths = {33},
-                     .heads = 2,
-                     .head_dim = 16,
-                     .dtype = Precision::kBF16,
-                     .repeat = kQuick};
+  AttentionOptions o{
+      .kind = {}, .lengths = {33}, .heads = 2, .head_dim = 16, .dtype = Precision::kBF16, .repeat = kQuick};
   for (const auto& entry : EnumTraits<AttentionForm>::names())
     if (!entry.name.starts_with("einsum")) o.kind.push_back(entry.value);
   Context cx;
@@ -132,6 +128,25 @@ TEST(BenchTrain, EveryKind) {
   EXPECT_TRUE(to_json(results[1])["ratio"].is_number());
 }
 
+TEST(BenchTrain, BF16AndRecomputation) {
+  Context cx;
+  TrainOptions o{.kind = {AttentionKind::kRope, AttentionKind::kCocaSlack},
+                 .shape = kTiny,
+                 .length = 12,
+                 .batch = 3,
+                 .repeat = kQuick};
+  const int64_t kept = bench_train(cx, o, {})[1].activation_bytes;
+  o.recompute = model::Recompute::kLayer;
+  o.shape.layers = 4;
+  const int64_t remade = bench_train(cx, o, {})[1].activation_bytes;
+  EXPECT_LT(remade, 4 * kept);
+  o.precision = Precision::kBF16;
+  const TrainResult narrow = bench_train(cx, o, {})[1];
+  EXPECT_LT(narrow.activation_bytes, remade);
+  EXPECT_GT(narrow.state_bytes, 16 * narrow.parameters);  // the bf16 copy of the weights comes on top
+  EXPECT_LE(narrow.state_bytes, 18 * narrow.parameters + 4096);
+}
+
 TEST(BenchTrain, TheExportedModelGivesTheExportedNumbers) {
   const test::TempDir dir;
   TrainOptions o{.shape = kTiny, .length = 12, .export_to = dir.path().string()};
@@ -169,6 +184,21 @@ TEST(BenchEval, SpeedAndMemoryByLength) {
   EXPECT_EQ(eval_table(o, results).rows.size(), 4u);
   EXPECT_EQ(to_json(results[2])["length"], 2048);
   EXPECT_THAT(error_of([&] { bench_eval(cx, {.lengths = {1}}, {}); }), HasSubstr("length 1"));
+}
+
+TEST(BenchEval, BF16HalvesTheWeights) {
+  Context cx;
+  const EvalOptions o{.lengths = {40}, .shape = kTiny, .precision = Precision::kBF16, .repeat = kQuick};
+  const std::vector<EvalResult> results = bench_eval(cx, o, {});
+  EXPECT_LT(results[0].weight_bytes, 3 * results[0].parameters);
+}
+
+TEST(BenchDecode, SmallerCaches) {
+  Context cx;
+  DecodeOptions o{.lengths = {20}, .tokens = 2, .cache = KvType::kBF16, .shape = kTiny, .repeat = kQuick};
+  EXPECT_EQ(bench_decode(cx, o, {})[0].cache_bytes_per_token, (16 + 8) * 2);
+  o.cache = KvType::kInt8;
+  EXPECT_EQ(bench_decode(cx, o, {})[0].cache_bytes_per_token, 16 + 8 + 2 * 2 * 4);  // and two scales a head
 }
 
 TEST(BenchDecode, SpeedAndCacheByLength) {

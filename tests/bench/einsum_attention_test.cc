@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
+#include "coca/bench/answers.h"
 #include "coca/bench/einsum_attention.h"
 #include "coca/bench/machine.h"
-#include "coca/bench/precision.h"
 #include "coca/model/rope_table.h"
 #include "coca/ops/attention.h"
 #include "coca/ops/collinear.h"

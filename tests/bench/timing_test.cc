@@ -5,8 +5,8 @@
 
 #include "coca/base/error.h"
 #include "coca/base/stop.h"
+#include "coca/bench/answers.h"
 #include "coca/bench/machine.h"
-#include "coca/bench/precision.h"
 #include "coca/bench/timing.h"
 
 namespace coca::bench {

@@ -9,7 +9,7 @@
 #include <string>
 #include <vector>
 
-#include "coca/bench/precision.h"
+#include "coca/bench/answers.h"
 #include "coca/bench/timing.h"
 #include "coca/report/table.h"
 #include "coca/tensor/context.h"

@@ -6,8 +6,8 @@
 
 #include "coca/base/clock.h"
 #include "coca/base/stop.h"
+#include "coca/bench/answers.h"
 #include "coca/bench/machine.h"
-#include "coca/bench/precision.h"
 #include "coca/infer/cached_decoder.h"
 
 namespace coca::bench {
@@ -23,7 +23,7 @@ struct DecodeCase {
              const DecodeOptions& o)
       : cx(context),
         spec(s),
-        decoder(spec, weights, o.batch),
+        decoder(spec, weights, o.batch, infer::DynamicBase::kStep, 0, o.cache),
         ids(random_ids(o.batch * std::max(o.tokens, o.prefill), spec.V, 2)),
         B(o.batch) {}
   DecodeCase(const DecodeCase&) = delete;
@@ -69,27 +69,26 @@ void check_answer(Context& cx, const DecodeOptions& o, AttentionKind kind) {
   Context plain = reference_context();
   model::Decoder whole(spec, params.weights());
   const TensorRef expected = whole.forward(plain, {ids.data(), DType::kI32, {1, kCheckLength}});
-  infer::CachedDecoder cached(spec, params.weights(), 1);
+  infer::CachedDecoder cached(spec, params.weights(), 1, infer::DynamicBase::kStep, 0, o.cache);
   Tensor actual({kCheckLength, spec.C});
   for (int64_t n = 0; n < kCheckLength; ++n) {
     const TensorRef hidden = cached.append(cx, {ids.data() + n, DType::kI32, {1, 1}});
     std::copy_n(hidden.as<float>(), spec.C, actual.ref().select(0, n).as<float>());
   }
-  check_close(actual, expected, Precision::kF32, kModelRoundings,
+  // int8 has 127 steps of its largest number to either side: the rounding of bf16 or a little more.
+  const Precision precision = o.cache == KvType::kF32 ? Precision::kF32 : Precision::kBF16;
+  check_close(actual, expected, precision, model_roundings(precision),
               fmt::format("hidden states of {}", enum_name(kind)));
 }
 
-int64_t cache_bytes_per_token(const model::ModelSpec& spec) {
-  return spec.L * model::cache_floats_per_token(spec) * static_cast<int64_t>(sizeof(float));
-}
-
-double bytes_per_step(const model::ModelSpec& spec, int64_t length, int64_t batch) {
+double bytes_per_step(const model::ModelSpec& spec, int64_t cached) {
   const int64_t table = spec.embeddings == model::Embeddings::kTied ? 0 : spec.V * spec.C;
   return static_cast<double>((model::parameter_count(spec) - table) * static_cast<int64_t>(sizeof(float)) +
-                             batch * length * cache_bytes_per_token(spec));
+                             cached);
 }
 
 DecodeResult result_of(const DecodeOptions& o, const DecodeCase& c, int64_t length, Timing seconds) {
+  const int64_t per_token = c.spec.L * model::cache_bytes_per_token(c.spec, o.cache);
   return {.length = length,
           .kind = c.spec.attention,
           .batch = o.batch,
@@ -97,8 +96,8 @@ DecodeResult result_of(const DecodeOptions& o, const DecodeCase& c, int64_t leng
           .seconds = seconds,
           .tokens_per_second = static_cast<double>(o.batch) / seconds.median,
           .prefill_tokens_per_second = c.prefill_rate,
-          .cache_bytes_per_token = cache_bytes_per_token(c.spec),
-          .gbytes_per_second = 1e-9 * bytes_per_step(c.spec, length, o.batch) / seconds.median};
+          .cache_bytes_per_token = per_token,
+          .gbytes_per_second = 1e-9 * bytes_per_step(c.spec, o.batch * length * per_token) / seconds.median};
 }
 
 }  // namespace

@@ -19,6 +19,7 @@ struct DecodeOptions {
   std::optional<model::AttentionKind> against;
   std::vector<int64_t> lengths = {512, 2048, 8192};
   int64_t batch = 1, tokens = 16, prefill = 256;
+  KvType cache = KvType::kF32;
   ModelShape shape;
   RepeatOptions repeat;
 
@@ -31,6 +32,8 @@ struct DecodeOptions {
     v("batch", "sequences at a time", batch);
     v("tokens", "tokens of one timed run; the cache is cut back after it", tokens);
     v("prefill", "tokens per piece while the cache is filled", prefill);
+    v("cache",
+      "how the cache stores keys and values: as they are, or rounded to take half or about a quarter", cache);
     shape.visit(v);
     repeat.visit(v);
   }

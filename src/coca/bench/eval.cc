@@ -2,8 +2,8 @@
 #include "coca/bench/eval.h"
 
 #include "coca/base/memory.h"
+#include "coca/bench/answers.h"
 #include "coca/bench/machine.h"
-#include "coca/bench/precision.h"
 #include "coca/eval/perplexity.h"
 
 namespace coca::bench {
@@ -25,14 +25,14 @@ double nll_of(Context& cx, const model::ModelSpec& spec, const model::ParamStore
 
 void check_answer(Context& cx, const EvalOptions& o, AttentionKind kind) {
   const model::ModelSpec spec = make_check_spec(o.shape, kind, kCheckLength);
-  model::ParamStore params(spec);
-  model::initialise(spec, 1, params);
+  model::ParamStore params(spec, o.precision), exact(spec);
+  model::initialise(spec, 1, params), model::initialise(spec, 1, exact);
   const std::vector<int32_t> ids = random_ids(kCheckLength, spec.V, 2);
   Context plain = reference_context();
   const auto actual = static_cast<float>(nll_of(cx, spec, params, ids)),
-             expected = static_cast<float>(nll_of(plain, spec, params, ids));
-  check_close({&actual, DType::kF32, {1}}, {&expected, DType::kF32, {1}}, Precision::kF32, kModelRoundings,
-              fmt::format("nll of {}", enum_name(kind)));
+             expected = static_cast<float>(nll_of(plain, spec, exact, ids));
+  check_close({&actual, DType::kF32, {1}}, {&expected, DType::kF32, {1}}, o.precision,
+              model_roundings(o.precision), fmt::format("nll of {}", enum_name(kind)));
 }
 
 struct EvalCase {
@@ -59,7 +59,7 @@ std::vector<EvalResult> bench_eval(Context& cx, const EvalOptions& o, ProgressCo
 
   // All kinds have tensors of the same shapes (t stands where k does), so one set of weights serves them.
   const model::ModelSpec first = make_spec(o.shape, kinds.front(), o.lengths.front());
-  model::ParamStore params(first);
+  model::ParamStore params(first, o.precision);
   model::initialise(first, 1, params);
   std::vector<EvalResult> results;
   for (const int64_t N : o.lengths) {
@@ -76,7 +76,7 @@ std::vector<EvalResult> bench_eval(Context& cx, const EvalOptions& o, ProgressCo
     for (const EvalCase& c : cases)
       contestants.push_back(
           {fmt::format("{} {}", enum_name(c.spec.attention), N), [&] { run_window(c, params); }});
-    MatrixProduct product(cx, DType::kF32);  // only now, so that it is not in the peak
+    MatrixProduct product(cx, dtype_of(o.precision));  // only now, so that it is not in the peak
     contestants.push_back(product.contestant());
     const std::vector<Timing> timings = measure_interleaved(contestants, o.repeat, progress);
     for (size_t i = 0; i < cases.size(); ++i) {

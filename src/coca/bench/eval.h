@@ -19,6 +19,7 @@ struct EvalOptions {
   std::optional<model::AttentionKind> against;
   std::vector<int64_t> lengths = {1024, 2048, 4096, 8192};
   ModelShape shape;
+  model::Precision precision = model::Precision::kF32;
   RepeatOptions repeat{.repeats = 3, .warmup = 0};  // the run that measures memory warms up
 
   template <class V>
@@ -28,6 +29,7 @@ struct EvalOptions {
     v("against", "run this one too, in turns, and print how many times as long the others take", against);
     v("lengths", "tokens of the one window", lengths);
     shape.visit(v);
+    v("precision", "of matrices and activations; statistics and sums are fp32", precision);
     repeat.visit(v);
   }
 };

@@ -63,7 +63,8 @@ model::ModelSpec make_check_spec(const ModelShape& shape, model::AttentionKind k
   small.mlp_width = 0;
   small.vocab = 61;
   model::ModelSpec spec = make_spec(small, kind, length);
-  spec.init_std = 1 / std::sqrt(static_cast<double>(spec.C));  // activations and scores of about one: nothing hides
+  spec.init_std =
+      1 / std::sqrt(static_cast<double>(spec.C));  // activations and scores of about one: nothing hides
   return spec;
 }
 

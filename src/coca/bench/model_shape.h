@@ -50,10 +50,6 @@ std::vector<int32_t> random_ids(int64_t n, int64_t vocabulary, uint64_t seed);
 std::vector<model::AttentionKind> kinds_of(std::span<const model::AttentionKind> kind,
                                            std::optional<model::AttentionKind> against);
 
-// Roundings the answers of a small model may be away from those of the plain loops: about a thousand
-// operations follow one another in two layers, and rounding errors of one size can add up in the worst order.
-inline constexpr double kModelRoundings = 1024;
-
 }  // namespace coca::bench
 
 COCA_ENUM_NAMES(coca::bench::Preset, "preset", {coca::bench::Preset::k0_86m, "0.86m"},

@@ -5,8 +5,8 @@
 #include <filesystem>
 #include <memory>
 
+#include "coca/bench/answers.h"
 #include "coca/bench/machine.h"
-#include "coca/bench/precision.h"
 #include "coca/io/fs.h"
 #include "coca/io/safetensors.h"
 #include "coca/model/decoder.h"
@@ -24,7 +24,7 @@ constexpr int64_t kCheckBatch = 2, kCheckLength = 33;
 
 // A model with its gradients, and one batch of random ids for both input and target.
 struct Batch {
-  Batch(const model::ModelSpec& s, int64_t batch, int64_t length)
+  Batch(const model::ModelSpec& s, int64_t batch, int64_t length, const model::TrainingOptions& options)
       : spec(s),
         B(batch),
         N(length),
@@ -32,15 +32,20 @@ struct Batch {
         targets(random_ids(B * N, s.V, 3)),
         params(spec),
         grads(spec),
-        decoder(spec, B, N) {
+        decoder(spec, B, N, options) {
     model::initialise(spec, 1, params);
+    if (options.precision == Precision::kF32) return;
+    Context cx;
+    copy = std::make_unique<model::ParamStore>(spec, options.precision);
+    model::copy_params(cx, params, *copy);
   }
   Batch(const Batch&) = delete;
 
   // The nll of every token; gradients of scale times their sum.
   TensorRef forward_backward(Context& cx, float scale) {
     grads.zero();
-    return decoder.forward_backward(cx, params.weights(), ids_ref(), targets_ref(), scale, grads.tensors());
+    return decoder.forward_backward(cx, (copy ? *copy : params).weights(), ids_ref(), targets_ref(), scale,
+                                    grads.tensors());
   }
   TensorRef ids_ref() const { return {ids.data(), DType::kI32, {B, N}}; }
   TensorRef targets_ref() const { return {targets.data(), DType::kI32, {B, N}}; }
@@ -49,22 +54,28 @@ struct Batch {
   int64_t B, N;
   std::vector<int32_t> ids, targets;
   model::ParamStore params, grads;
+  std::unique_ptr<model::ParamStore> copy;  // the weights in bf16
   model::TrainingDecoder decoder;
 };
 
 struct TrainCase {
-  TrainCase(Context& context, const model::ModelSpec& spec, const Window& window)
-      : cx(context), batch(spec, window.batch, window.length), optimizer(spec, {}) {}
+  TrainCase(Context& context, const model::ModelSpec& spec, const Window& window,
+            const model::TrainingOptions& options)
+      : cx(context), batch(spec, window.batch, window.length, options), optimizer(spec, {}) {}
 
   void step() {
     batch.forward_backward(cx, 1.0f / static_cast<float>(batch.B * batch.N));
-    optimizer.step(cx, 1e-4, batch.grads, batch.params);
+    optimizer.step(cx, 1e-4, batch.grads, batch.params, batch.copy.get());
   }
 
   Context& cx;
   Batch batch;
   optim::AdamW optimizer;
 };
+
+model::TrainingOptions training_options(const TrainOptions& o) {
+  return {.recompute = o.recompute, .precision = o.precision};
+}
 
 Window window_of(const TrainOptions& o) {
   const Window preset = preset_window(o.shape.preset);
@@ -75,11 +86,13 @@ Window window_of(const TrainOptions& o) {
 
 void check_answer(Context& cx, const TrainOptions& o, AttentionKind kind) {
   const model::ModelSpec spec = make_check_spec(o.shape, kind, kCheckLength);
-  Batch actual(spec, kCheckBatch, kCheckLength), expected(spec, kCheckBatch, kCheckLength);
+  Batch actual(spec, kCheckBatch, kCheckLength, training_options(o)),
+      expected(spec, kCheckBatch, kCheckLength, {});
   Context plain = reference_context();
   const TensorRef nll = actual.forward_backward(cx, 1), nll_expected = expected.forward_backward(plain, 1);
-  check_close(nll, nll_expected, Precision::kF32, kModelRoundings, fmt::format("nll of {}", enum_name(kind)));
-  check_close(actual.grads.flat(), expected.grads.flat(), Precision::kF32, kModelRoundings,
+  check_close(nll, nll_expected, o.precision, model_roundings(o.precision),
+              fmt::format("nll of {}", enum_name(kind)));
+  check_close(actual.grads.flat(), expected.grads.flat(), o.precision, model_roundings(o.precision),
               fmt::format("the gradients of {}", enum_name(kind)));
 }
 
@@ -95,11 +108,11 @@ std::vector<TrainResult> bench_train(Context& cx, const TrainOptions& o, Progres
   std::vector<std::unique_ptr<TrainCase>> cases;
   std::vector<Contestant> contestants;
   for (const AttentionKind kind : kinds) {
-    TrainCase& c =
-        *cases.emplace_back(std::make_unique<TrainCase>(cx, make_spec(o.shape, kind, window.length), window));
+    TrainCase& c = *cases.emplace_back(std::make_unique<TrainCase>(
+        cx, make_spec(o.shape, kind, window.length), window, training_options(o)));
     contestants.push_back({std::string(enum_name(kind)), [&c] { c.step(); }});
   }
-  MatrixProduct product(cx, DType::kF32);
+  MatrixProduct product(cx, dtype_of(o.precision));
   contestants.push_back(product.contestant());
   const std::vector<Timing> timings = measure_interleaved(contestants, o.repeat, progress);
 
@@ -116,7 +129,8 @@ std::vector<TrainResult> bench_train(Context& cx, const TrainOptions& o, Progres
                   .tokens_per_second = tokens / timings[i].median,
                   .gflops = 1e-9 * flop / timings[i].median,
                   .matrix_gflops = MatrixProduct::gflops(timings.back()),
-                  .state_bytes = static_cast<int64_t>(4 * b.params.flat().bytes()),
+                  .state_bytes = static_cast<int64_t>(4 * b.params.flat().bytes() +
+                                                      (b.copy ? b.copy->flat().bytes() : 0)),
                   .activation_bytes = static_cast<int64_t>(b.decoder.activation_bytes())};
     if (o.against) r.ratio = ratio_of(timings[i], timings[0]);
     results.push_back(std::move(r));
@@ -167,7 +181,7 @@ void export_models(Context& cx, const TrainOptions& o) {
     const model::ModelSpec spec = make_spec(o.shape, kind, window_of(o).length);
     const std::filesystem::path dir = std::filesystem::path(o.export_to) / enum_name(kind);
     io::make_dirs(dir);
-    Batch batch(spec, kCheckBatch, N);
+    Batch batch(spec, kCheckBatch, N, {});
     model::save_model(dir, spec, batch.params);
     model::Decoder decoder(batch.spec, batch.params.weights());
     Tensor logits({kCheckBatch, N, spec.V});

@@ -10,6 +10,7 @@
 
 #include "coca/bench/model_shape.h"
 #include "coca/bench/timing.h"
+#include "coca/model/decoder.h"
 #include "coca/report/table.h"
 #include "coca/tensor/context.h"
 
@@ -20,6 +21,8 @@ struct TrainOptions {
   std::optional<model::AttentionKind> against;
   ModelShape shape;
   int64_t length = 0, batch = 0;
+  model::Precision precision = model::Precision::kF32;
+  model::Recompute recompute = model::Recompute::kNone;
   RepeatOptions repeat;
   std::string export_to;
 
@@ -32,6 +35,9 @@ struct TrainOptions {
     v.group("Step");
     v("length", "tokens per window; 0: the preset's", length);
     v("batch", "windows per step; 0: the preset's", batch);
+    v("precision", "of matrices and activations; bf16 has fp32 master weights and optimizer state",
+      precision);
+    v("recompute", "activations to remake instead of keeping: less memory, the same results", recompute);
     repeat.visit(v);
     v.group("Output");
     v("export",

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "coca/bench/precision.h"
+#include "coca/bench/answers.h"
 
 #include <cmath>
 
