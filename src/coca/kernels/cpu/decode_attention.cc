@@ -59,8 +59,9 @@ constexpr int value_vectors() {
 #endif
 }
 
-// Memory this many bytes ahead of its use is fetched into L2: a run is too short for the CPU to find the pattern by itself
-// in time, and fetching into L1 would occupy the buffers that loads need. Many rows compute longer than memory takes.
+// Memory this many bytes ahead of its use is fetched into L2: a run is too short for the CPU to find the pattern by
+// itself in time, and fetching into L1 would occupy the buffers that loads need. Many rows compute longer than memory
+// takes.
 constexpr int64_t kAhead = 8192;
 template <int kRows>
 constexpr bool kPrefetch = kRows < 8;
@@ -76,6 +77,27 @@ struct ScoreTile {
   int64_t turned_step, rest_step;
   float* scores;               // [kRows, kKvPage] written
 };
+
+// Adds the numbers that count unrotated.
+template <class Stored, class V, int kRows, int kVecs>
+HWY_INLINE void add_plain(const DecodeParams& p, const ScoreTile& t, const Stored* keys, V (&sum)[kRows][kVecs]) {
+  const hn::ScalableTag<float> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), W = p.cache.layout.W;
+  for (int64_t i = p.plain; i < W; ++i) {
+    if constexpr (kPrefetch<kRows>)
+      prefetch(keys + i * kKvTile + kAhead / static_cast<int64_t>(sizeof(Stored)),
+               kVecs * static_cast<int64_t>(hn::MaxLanes(d) * sizeof(Stored)));
+    V k[kVecs];
+    COCA_UNROLL
+    for (int v = 0; v < kVecs; ++v) k[v] = load_f32(d, keys + i * kKvTile + v * lanes);
+    COCA_UNROLL
+    for (int r = 0; r < kRows; ++r) {
+      const V q = hn::Set(d, t.rest[r * t.rest_step + i - p.plain]);
+      COCA_UNROLL
+      for (int v = 0; v < kVecs; ++v) sum[r][v] = hn::MulAdd(k[v], q, sum[r][v]);
+    }
+  }
+}
 
 // Scores of kRows rows with kVecs vectors of tokens from lane c on.
 template <class Stored, Keys kKeys, int kRows, int kVecs>
@@ -133,20 +155,7 @@ HWY_INLINE void score_strip(const DecodeParams& p, const ScoreTile& t, int64_t c
     if (++a == W) a = 0;
     if (++b == W) b = 0;
   }
-  for (int64_t i = p.plain; i < W; ++i) {
-    if constexpr (kPrefetch<kRows>)
-      prefetch(keys + i * kKvTile + kAhead / static_cast<int64_t>(sizeof(Stored)),
-               kVecs * static_cast<int64_t>(hn::MaxLanes(d) * sizeof(Stored)));
-    V k[kVecs];
-    COCA_UNROLL
-    for (int v = 0; v < kVecs; ++v) k[v] = load_f32(d, keys + i * kKvTile + v * lanes);
-    COCA_UNROLL
-    for (int r = 0; r < kRows; ++r) {
-      const V q = hn::Set(d, t.rest[r * t.rest_step + i - p.plain]);
-      COCA_UNROLL
-      for (int v = 0; v < kVecs; ++v) sum[r][v] = hn::MulAdd(k[v], q, sum[r][v]);
-    }
-  }
+  add_plain<Stored>(p, t, keys, sum);
   COCA_UNROLL
   for (int r = 0; r < kRows; ++r)
     COCA_UNROLL
@@ -291,7 +300,8 @@ HWY_NOINLINE void page_rows(const DecodeParams& p, const DecodeTask& t, int64_t 
     factors[r] = softmax_row(std::clamp<int64_t>(seen - token, 0, columns), width, row, t.max[r0 + r], t.sum[r0 + r]);
     if constexpr (kScaled<StoredValues>) {
       const auto* scales = reinterpret_cast<const float*>(run + layout.value_scale_at(0));
-      for (int64_t c = 0; c < width; c += lanes) hn::StoreU(hn::Mul(hn::LoadU(d, row + c), hn::LoadU(d, scales + c)), d, row + c);
+      for (int64_t c = 0; c < width; c += lanes)
+        hn::StoreU(hn::Mul(hn::LoadU(d, row + c), hn::LoadU(d, scales + c)), d, row + c);
     }
   }
   value_page<StoredValues, kRows>({.values = run + layout.value_at(0), .tokens = columns, .D = D, .Dp = Dp, .p = scores,
