@@ -16,6 +16,7 @@ struct ModelFlags {
   std::string model, tokenizer;
   std::optional<model::Scaling> rope_scaling;
   std::optional<double> factor;
+  model::Precision precision = model::Precision::kF32;
 
   template <class V>
   void visit(V&& v) {
@@ -25,6 +26,7 @@ struct ModelFlags {
     v("rope_scaling", "position scaling instead of config.json's; linear and dynamic need --factor",
       rope_scaling);
     v("factor", "factor of --rope-scaling, at least 1", factor);
+    v("precision", "of matrices and activations, whatever the file's; statistics and sums are fp32", precision);
   }
 };
 
@@ -36,7 +38,7 @@ struct LoadedModel {
 };
 
 // Errors name the flag that is missing or contradicts the model.
-LoadedModel load_with_flags(const ModelFlags&, model::Precision = model::Precision::kF32);
+LoadedModel load_with_flags(const ModelFlags&);
 std::string scaling_text(const model::RopeScaling&);  // "none", "dynamic x4"
 
 // Text given as one argument, or all of standard input without its last newline.

@@ -256,6 +256,9 @@ TEST_F(Cli, RandomModelsInEitherPrecision) {
   EXPECT_NEAR(nll["f32"], std::log(300.0), 0.1);  // nothing is known
   EXPECT_NE(nll["bf16"], nll["f32"]);
   EXPECT_NEAR(nll["bf16"], nll["f32"], 4 * 0x1p-8);  // a rounding of logits below 4
+  const Outcome text = coca({"generate", "--model", at("bf16"), "--prompt", "the cat", "--max-new-tokens", "8", "--precision", "bf16",
+                             "--ignore-eos"});
+  EXPECT_EQ(text.code, 0) << text.err;
   EXPECT_LT(sizes["bf16"], 0.6 * static_cast<double>(sizes["f32"]));
   expect_refused({"init", "--out", at("x")}, 2, "--config");
   expect_refused({"init", "--config", at("nowhere.json"), "--out", at("x")}, 1, "nowhere.json");

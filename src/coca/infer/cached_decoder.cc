@@ -31,7 +31,7 @@ CachedDecoder::CachedDecoder(const model::ModelSpec& spec, const model::Weights&
 
 void CachedDecoder::prepare(int64_t N) {
   if (N == N_) return;
-  model::bind_forward_acts(spec_, B_, N, arena_, acts_, x_, y_);
+  model::bind_forward_acts(spec_, {.B = B_, .N = N, .dtype = weights_.embed.dtype}, arena_, acts_, x_, y_);
   N_ = N;
 }
 
@@ -67,15 +67,15 @@ TensorRef CachedDecoder::append(Context& cx, TensorRef ids) {
     std::swap(x_, y_);
   }
   ops::norm_forward(cx, {.kind = spec_.norm, .eps = static_cast<float>(spec_.norm_eps), .x = x_, .w = weights_.norm_w,
-                         .b = weights_.norm_b, .y = y_});
+                         .b = weights_.norm_b, .y = hidden()});
   cache_.advance(N);
-  return TensorRef(y_).reshape({B_, N, spec_.C});
+  return TensorRef(hidden()).reshape({B_, N, spec_.C});
 }
 
 TensorRef CachedDecoder::last_logits(Context& cx) {
   COCA_CHECK(N_ >= 1, "[generate] no token has been appended yet");
   if (logits_.empty()) logits_ = Tensor({B_, spec_.V});
-  const TensorRef last = TensorRef(y_).reshape({B_, N_, spec_.C}).select(1, N_ - 1);  // [B, C], strided rows
+  const TensorRef last = TensorRef(hidden()).reshape({B_, N_, spec_.C}).select(1, N_ - 1);  // [B, C], strided rows
   ops::linear_forward(cx, {.x = last, .w = weights_.head, .y = logits_});
   return logits_.ref();
 }

@@ -21,7 +21,8 @@ class CachedDecoder {
   CachedDecoder(const model::ModelSpec&, const model::Weights&, int64_t B, DynamicBase policy = DynamicBase::kStep,
                 int64_t planned_length = 0, KvType cache = KvType::kF32);
 
-  // Appends ids [B, N] i32; returns their hidden states after the final norm, [B, N, C], valid until the next call.
+  // Appends ids [B, N] i32; returns their hidden states after the final norm, [B, N, C] of the matrices' type, valid until
+  // the next call.
   TensorRef append(Context&, TensorRef ids);
   // Logits [B, V] of the last appended token, valid until the next call.
   TensorRef last_logits(Context&);
@@ -31,6 +32,7 @@ class CachedDecoder {
 
  private:
   void prepare(int64_t N);
+  MutTensorRef hidden() const { return acts_.ln1; }  // of the last layer no longer needed, and of the right type
   void attend(Context&, size_t layer, const model::Positions&, int64_t N, int64_t S);
 
   const model::ModelSpec& spec_;
@@ -43,7 +45,7 @@ class CachedDecoder {
   int64_t B_, N_ = 0;
   Arena arena_;
   model::LayerActs acts_;
-  MutTensorRef x_, y_;
+  MutTensorRef x_, y_;  // [M, C] f32
   Tensor logits_;
 };
 

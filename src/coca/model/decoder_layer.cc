@@ -213,15 +213,16 @@ LayerActs resize_layer_acts(const ModelSpec& s, const LayerActs& planned, int64_
   return a;
 }
 
-void bind_forward_acts(const ModelSpec& s, int64_t B, int64_t N, Arena& arena, LayerActs& a, MutTensorRef& x,
+void bind_forward_acts(const ModelSpec& s, const ActShape& shape, Arena& arena, LayerActs& a, MutTensorRef& x,
                        MutTensorRef& y) {
   a = {};
   ArenaPlan plan;
-  plan.add("x", {B * N, s.C}, DType::kF32, &x);
-  plan.add("y", {B * N, s.C}, DType::kF32, &y);
-  plan_layer_acts(s, {.B = B, .N = N}, "layer.", Acts::kForward, plan, a);
-  plan.add("branch", {B * N, s.C}, DType::kF32, &a.branch);
-  plan.add("branch2", {B * N, s.C}, DType::kF32, &a.branch2);
+  const Dims stream{shape.B * shape.N, s.C};
+  plan.add("x", stream, DType::kF32, &x);
+  plan.add("y", stream, DType::kF32, &y);
+  plan_layer_acts(s, shape, "layer.", Acts::kForward, plan, a);
+  plan.add("branch", stream, shape.dtype, &a.branch);
+  plan.add("branch2", stream, shape.dtype, &a.branch2);
   arena.bind(plan);
   finish_layer_acts(s, a);
 }

@@ -63,9 +63,9 @@ void fill_layer_acts(const LayerActs& shared, LayerActs& a);
 // The same memory for fewer tokens, B * N at most those planned. Not finished before; finished after.
 LayerActs resize_layer_acts(const ModelSpec&, const LayerActs&, int64_t B, int64_t N);
 
-// Forward only: one layer's tensors serve all layers, x and y [M, C] are the stream in front of and behind a layer.
+// Forward only: one layer's tensors serve all layers, x and y [M, C] f32 are the stream in front of and behind a layer.
 // Binds everything into the arena (which grows when needed); what was there before is lost.
-void bind_forward_acts(const ModelSpec&, int64_t B, int64_t N, Arena&, LayerActs&, MutTensorRef& x, MutTensorRef& y);
+void bind_forward_acts(const ModelSpec&, const ActShape&, Arena&, LayerActs&, MutTensorRef& x, MutTensorRef& y);
 
 // The keys and values of sequences that come in chunks.
 struct LayerKeys {
