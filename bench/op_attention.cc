@@ -1,10 +1,14 @@
 // Causal attention forward and backward: GFLOP/s (products under the mask only: 4 D per visible pair forward,
-// 10 D backward) next to the rate of a large matrix product in the same process.
+// 10 D backward) next to the rate of a large matrix product in the same process. "layer" is prologue and attention
+// together, RoPE beside CoCA, for head dims 32 to 256; bench/README.md says how to compare the two.
 // SPDX-License-Identifier: Apache-2.0
 #include <benchmark/benchmark.h>
 
+#include <cmath>
+
 #include "coca/base/rng.h"
 #include "coca/ops/attention.h"
+#include "coca/ops/collinear.h"
 #include "coca/ops/linear.h"
 
 namespace {
@@ -28,7 +32,13 @@ void BM_MatrixProduct(benchmark::State& state) {
 }
 BENCHMARK(BM_MatrixProduct)->Arg(2048)->UseRealTime()->Unit(benchmark::kMillisecond);
 
-// Args: B, N, H, D
+void count(benchmark::State& state, double products) {  // Args: B, N, H, D
+  const int64_t B = state.range(0), N = state.range(1), H = state.range(2), D = state.range(3);
+  const double pairs = static_cast<double>(B * H) * static_cast<double>(N) * static_cast<double>(N + 1) / 2;
+  state.counters["GFLOP/s"] = benchmark::Counter(1e-9 * pairs * static_cast<double>(D) * products,
+                                                 benchmark::Counter::kIsIterationInvariantRate);
+}
+
 void BM_Attention(benchmark::State& state, bool backward) {
   const int64_t B = state.range(0), N = state.range(1), H = state.range(2), D = state.range(3);
   Tensor q({B, N, H, D}), k({B, N, H, D}), v({B, N, H, D}), o({B, N, H, D}), lse({B, H, N});
@@ -43,10 +53,56 @@ void BM_Attention(benchmark::State& state, bool backward) {
     else
       coca::ops::attention_forward(context, {}, {.q = q, .k = k, .v = v, .o = o, .lse = lse});
   }
-  const double pairs = static_cast<double>(B * H) * static_cast<double>(N) * static_cast<double>(N + 1) / 2;
-  state.counters["GFLOP/s"] = benchmark::Counter(1e-9 * pairs * static_cast<double>(D) * (backward ? 10 : 4),
-                                                 benchmark::Counter::kIsIterationInvariantRate);
+  count(state, backward ? 10 : 4);
 }
+
+enum class Positions { kRope, kCocaSlack, kCocaStrict };
+
+// Forward and backward of prologue and attention, as a decoder layer runs them.
+void BM_Layer(benchmark::State& state, Positions kind) {
+  const int64_t B = state.range(0), N = state.range(1), H = state.range(2), D = state.range(3);
+  Tensor q({B, N, H, D}), t({B, N, H, D}), v({B, N, H, D}), d_o({B, N, H, D}), q_eff({B, N, H, D}), k_eff({B, N, H, D});
+  Tensor o({B, N, H, D}), lse({B, H, N}), dq({B, N, H, D}), dt({B, N, H, D}), dv({B, N, H, D});
+  fill(q, 1), fill(t, 2), fill(v, 3), fill(d_o, 4);
+  Tensor cos({1, N, D / 2}), sin({1, N, D / 2});
+  for (int64_t i = 0; i < N * D / 2; ++i) {
+    const auto position = static_cast<double>(i / (D / 2)), pair = static_cast<double>(i % (D / 2));
+    const double angle = position * std::pow(10000.0, -2.0 * pair / static_cast<double>(D));
+    cos.values<float>()[static_cast<size_t>(i)] = static_cast<float>(std::cos(angle));
+    sin.values<float>()[static_cast<size_t>(i)] = static_cast<float>(std::sin(angle));
+  }
+  const coca::ops::RopeRows rows{cos.ref(), sin.ref()};
+  const coca::ops::CollinearOptions options{.kind = kind == Positions::kCocaStrict ? coca::ops::Collinear::kStrict
+                                                                                   : coca::ops::Collinear::kSlack};
+  Context context;
+  for (auto _ : state) {
+    if (kind == Positions::kRope) {
+      coca::ops::rope_forward(context, {.rows = rows, .x = q, .y = q_eff});
+      coca::ops::rope_forward(context, {.rows = rows, .x = t, .y = k_eff});
+    } else {
+      coca::ops::collinear_forward(context, options, {.rows = rows, .q = q, .t = t, .q_eff = q_eff, .k_eff = k_eff});
+    }
+    coca::ops::attention_forward(context, {}, {.q = q_eff, .k = k_eff, .v = v, .o = o, .lse = lse});
+    coca::ops::attention_backward(context, {}, {.q = q_eff, .k = k_eff, .v = v, .o = o, .lse = lse, .d_o = d_o,
+                                                .dq = dq, .dk = dt, .dv = dv});
+    if (kind == Positions::kRope) {
+      coca::ops::rope_backward(context, {.rows = rows, .dy = dq, .dx = dq});
+      coca::ops::rope_backward(context, {.rows = rows, .dy = dt, .dx = dt});
+    } else {
+      coca::ops::collinear_backward(context, options,
+                                    {.rows = rows, .q = q, .t = t, .dq_eff = dq, .dk_eff = dt, .dq = dq, .dt = dt});
+    }
+  }
+  count(state, 14);
+}
+void layers(benchmark::internal::Benchmark* b) {
+  for (const int64_t D : {32, 48, 64, 80, 96, 128, 160, 192, 256}) b->Args({1, 2048, 512 / D, D});
+  b->ArgNames({"B", "N", "H", "D"})->UseRealTime()->Unit(benchmark::kMillisecond);
+}
+BENCHMARK_CAPTURE(BM_Layer, rope, Positions::kRope)->Apply(layers);
+BENCHMARK_CAPTURE(BM_Layer, coca_slack, Positions::kCocaSlack)->Apply(layers);
+BENCHMARK_CAPTURE(BM_Layer, coca_strict, Positions::kCocaStrict)->Apply(layers);
+
 void shapes(benchmark::internal::Benchmark* b) {
   b->Args({32, 128, 4, 32})->Args({8, 512, 8, 64})->Args({1, 2048, 8, 64})->Args({1, 8192, 4, 64})->Args({1, 2048, 4, 128});
   b->UseRealTime()->Unit(benchmark::kMillisecond);

@@ -142,5 +142,6 @@ void add_study(CLI::App& root, Action* run);
 void add_data(CLI::App& root, Action* run);
 void add_tokenizer(CLI::App& root, Action* run);
 void add_info(CLI::App& root, Action* run);
+void add_bench(CLI::App& root, Action* run);
 
 }  // namespace coca::tools

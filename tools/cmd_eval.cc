@@ -10,11 +10,11 @@
 #include "coca/data/corpus.h"
 #include "coca/eval/passkey.h"
 #include "coca/eval/perplexity.h"
-#include "coca/io/csv.h"
 #include "coca/io/fs.h"
 #include "coca/report/chart.h"
 #include "coca/report/table.h"
 #include "model_flags.h"
+#include "output_flags.h"
 
 namespace coca::tools {
 
@@ -22,14 +22,12 @@ namespace {
 
 using nlohmann::ordered_json;
 
-struct OutputFlags {
-  std::string json, csv, plot;
+struct EvalOutputFlags : OutputFlags {
+  std::string plot;
 
   template <class V>
   void visit(V&& v) {
-    v.group("Output");
-    v("json", "write options and results to this file", json);
-    v("csv", "write the results to this file as a table", csv);
+    OutputFlags::visit(v);
     v("plot", "draw the results into this SVG file (needs gnuplot)", plot);
   }
 };
@@ -42,7 +40,7 @@ struct PplFlags : ModelFlags {
   int64_t stride = 512, max_tokens = 0, max_documents = 0, batch_tokens = 8192;
   eval::Average average = eval::Average::kTokens;
   eval::Bos bos = eval::Bos::kAuto;
-  OutputFlags output;
+  EvalOutputFlags output;
 
   template <class V>
   void visit(V&& v) {
@@ -69,7 +67,7 @@ struct PasskeyFlags : ModelFlags {
   int64_t trials = 20, digits = 5, seed = 0, batch_tokens = 8192;
   data::PasskeyWording wording = data::PasskeyWording::kLandmark;
   eval::Bos bos = eval::Bos::kAuto;
-  OutputFlags output;
+  EvalOutputFlags output;
 
   template <class V>
   void visit(V&& v) {
@@ -87,37 +85,15 @@ struct PasskeyFlags : ModelFlags {
   }
 };
 
-// A table for programs: one row per result, one column per key, numbers in full.
-std::string csv_of(const ordered_json& results) {
-  std::vector<std::string> header;
-  for (const auto& item : results.front().items()) header.push_back(item.key());
-  std::string text = io::csv_line(header);
-  for (const ordered_json& result : results) {
-    std::vector<std::string> row;
-    for (const auto& item : result.items()) {
-      const auto& value = item.value();
-      row.push_back(value.is_string() ? value.get<std::string>() : value.is_null() ? "" : value.dump());
-    }
-    text += io::csv_line(row);
-  }
-  return text;
-}
-
-void write_outputs(const OutputFlags& o, const ordered_json& json, const char* results,
+void write_outputs(const EvalOutputFlags& o, const ordered_json& json, const char* results,
                    const std::function<std::string()>& svg) {
-  if (!o.json.empty()) io::write_json(o.json, json);
-  if (!o.csv.empty()) io::write_file_atomic(o.csv, csv_of(json.at(results)));
+  write_outputs(o, json, results);
   if (!o.plot.empty()) io::write_file_atomic(o.plot, svg());
 }
 
-// Asked before the work is done: an answer hours later would be lost.
-void check_outputs(const OutputFlags& o) {
+void check_outputs(const EvalOutputFlags& o) {
   COCA_CHECK_AS(kIo, o.plot.empty() || report::gnuplot_available(), "--plot: gnuplot is not installed");
-  for (const std::string& file : {o.json, o.csv, o.plot}) {
-    const std::filesystem::path folder = std::filesystem::path(file).parent_path();
-    COCA_CHECK_AS(kIo, folder.empty() || std::filesystem::is_directory(folder),
-                  "{}: the folder {} does not exist", file, folder.string());
-  }
+  check_output_folders({o.json, o.csv, o.plot});
 }
 
 ordered_json header_json(const std::string& dir, const LoadedModel& m, ordered_json options) {

@@ -56,6 +56,7 @@ int run(int argc, char** argv) {
   coca::tools::add_data(app, &action);
   coca::tools::add_tokenizer(app, &action);
   coca::tools::add_info(app, &action);
+  coca::tools::add_bench(app, &action);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {  // --help, --version

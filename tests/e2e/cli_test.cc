@@ -95,7 +95,7 @@ TEST_F(Cli, EveryCommandHasHelp) {
   walk({});
   EXPECT_GE(seen, 9);
   const Args commands = subcommands_of(coca({"--help"}).out);
-  for (const char* name : {"init", "train", "eval", "generate", "verify", "study", "data", "tokenizer", "info"})
+  for (const char* name : {"init", "train", "eval", "generate", "verify", "study", "data", "tokenizer", "info", "bench"})
     EXPECT_THAT(commands, testing::Contains(name));
   EXPECT_THAT(coca({"--version"}).out, testing::StartsWith("coca 0."));
 }
@@ -128,6 +128,51 @@ TEST_F(Cli, WrongUseIsRefusedInOneLine) {
   expect_refused(tiny_train("a", {"--width", "33"}), 2, "width 33 is not a multiple of heads 2");
   expect_refused({"--threads", "0", "info"}, 2, "--threads");
   EXPECT_FALSE(fs::exists(at("a") + "/checkpoints"));
+}
+
+TEST_F(Cli, BenchWritesJsonAndCsv) {
+  const Args quick = {"--repeats", "2", "--warmup", "0", "--json", at("b.json"), "--csv", at("b.csv")};
+  const Args model = {"--preset", "0.86m", "--layers", "1", "--width", "16",
+                      "--heads", "2", "--vocab", "31", "--against", "rope"};
+  const auto check = [&](Args args, const Args& more, size_t results, const Args& fields) {
+    args.insert(args.end(), more.begin(), more.end());
+    args.insert(args.end(), quick.begin(), quick.end());
+    const Outcome o = coca(args);
+    ASSERT_EQ(o.code, 0) << o.err;
+    EXPECT_THAT(o.out, HasSubstr("coca-slack"));
+    EXPECT_THAT(o.out, HasSubstr("x rope"));
+    const auto json = io::read_json(at("b.json"));
+    EXPECT_EQ(json["bench"], args[1]);
+    for (const char* key : {"version", "build_type", "compiler", "cpu", "cpu_target"})
+      EXPECT_NE(json["machine"][key], "") << key;
+    EXPECT_EQ(json["machine"]["threads"], 1);
+    EXPECT_EQ(json["options"]["against"], "rope");
+    ASSERT_EQ(json["results"].size(), results);
+    for (const std::string& field : fields) EXPECT_TRUE(json["results"][0][field].is_number()) << field;
+    std::ifstream csv(at("b.csv"));
+    std::string header;
+    std::getline(csv, header);
+    for (const std::string& field : fields) EXPECT_THAT("," + header, HasSubstr("," + field));
+  };
+  check({"bench", "attention", "--against", "rope", "--lengths", "16,24", "--heads", "2", "--head-dim", "8"}, {}, 12,
+        {"length", "seconds", "seconds_low", "gflops", "matrix_gflops", "share_of_matrix_rate", "tokens_per_second",
+         "ratio"});
+  check({"bench", "train", "--length", "8", "--batch", "2"}, model, 2,
+        {"seconds", "tokens_per_second", "share_of_matrix_rate", "state_bytes", "activation_bytes", "ratio"});
+  check({"bench", "eval", "--lengths", "8"}, model, 2, {"length", "tokens_per_second", "peak_resident_bytes", "ratio"});
+  check({"bench", "decode", "--lengths", "8", "--tokens", "2"}, model, 2,
+        {"length", "tokens_per_second", "cache_bytes_per_token", "gbytes_per_second", "ratio"});
+}
+
+TEST_F(Cli, BenchRefusesInOneLine) {
+  expect_refused({"bench"}, 2, "subcommand");
+  expect_refused({"bench", "atention"}, 2, "\"atention\" is not known here");
+  expect_refused({"bench", "attention", "--kind", "linear"}, 2, "--kind: \"linear\" is unknown; expected one of rope, coca-");
+  expect_refused({"bench", "attention", "--dtype", "f64"}, 2, "--dtype: \"f64\" is unknown; expected one of f32");
+  expect_refused({"bench", "attention", "--lengths", "0"}, 2, "length 0 must be at least 1");
+  expect_refused({"bench", "train", "--heads", "7"}, 2, "width 320 is not a multiple of heads 7");
+  expect_refused({"bench", "eval", "--repeats", "0"}, 2, "repeats is 0");
+  expect_refused({"bench", "decode", "--json", at("no/where.json")}, 1, "does not exist");
 }
 
 TEST_F(Cli, ImplementationsAndTargetsCanBeForced) {

@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/bench/answers.h"
+
+#include <cmath>
+
+#include "coca/ops/impl.h"
+
+namespace coca::bench {
+
+namespace {
+
+double value_at(TensorRef t, int64_t i) {
+  return static_cast<double>(t.dtype == DType::kBF16 ? static_cast<float>(t.as<BF16>()[i])
+                                                     : t.as<float>()[i]);
+}
+
+}  // namespace
+
+double relative_distance(TensorRef a, TensorRef b) {
+  COCA_CHECK_AS(kInternal, a.numel() == b.numel() && a.contiguous() && b.contiguous(),
+                "[bench] {} cannot be compared with {}", a.shape.text(), b.shape.text());
+  double off = 0, size = 0;
+  for (int64_t i = 0; i < a.numel(); ++i) {
+    const double y = value_at(b, i), d = value_at(a, i) - y;
+    off += d * d, size += y * y;
+  }
+  return std::sqrt(off / size);  // NaN for all zeros: such an answer proves nothing
+}
+
+void check_close(TensorRef actual, TensorRef expected, Precision precision, double roundings,
+                 std::string_view what) {
+  const double distance = relative_distance(actual, expected), most = roundings * unit_roundoff(precision);
+  COCA_CHECK_AS(kInternal, distance <= most,
+                "[bench] wrong answer: {} is {:.2e} away from the reference; expected at most {:.2e}", what,
+                distance, most);
+}
+
+Context reference_context() {
+  Context cx;
+  for (const ops::OpImpls& op : ops::op_impls())
+    cx.force_impl(std::string(op.op), std::string(op.impls.back()));
+  return cx;
+}
+
+}  // namespace coca::bench

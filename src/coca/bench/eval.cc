@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/bench/eval.h"
+
+#include "coca/base/memory.h"
+#include "coca/bench/answers.h"
+#include "coca/bench/machine.h"
+#include "coca/eval/perplexity.h"
+
+namespace coca::bench {
+
+namespace {
+
+using model::AttentionKind;
+
+constexpr int64_t kCheckLength = 67;
+
+double nll_of(Context& cx, const model::ModelSpec& spec, const model::ParamStore& params,
+              const std::vector<int32_t>& ids) {
+  const auto N = static_cast<int64_t>(ids.size());
+  return eval::perplexity(cx, spec, params.weights(), std::span(&ids, 1),
+                          {.lengths = {N}, .stride = N, .bos = eval::Bos::kNever})
+      .front()
+      .nll;
+}
+
+void check_answer(Context& cx, const EvalOptions& o, AttentionKind kind) {
+  const model::ModelSpec spec = make_check_spec(o.shape, kind, kCheckLength);
+  model::ParamStore params(spec, o.precision), exact(spec);
+  model::initialise(spec, 1, params), model::initialise(spec, 1, exact);
+  const std::vector<int32_t> ids = random_ids(kCheckLength, spec.V, 2);
+  Context plain = reference_context();
+  const auto actual = static_cast<float>(nll_of(cx, spec, params, ids)),
+             expected = static_cast<float>(nll_of(plain, spec, exact, ids));
+  check_close({&actual, DType::kF32, {1}}, {&expected, DType::kF32, {1}}, o.precision,
+              model_roundings(o.precision), fmt::format("nll of {}", enum_name(kind)));
+}
+
+struct EvalCase {
+  model::ModelSpec spec;
+  std::vector<int32_t> ids;
+  int64_t peak = 0;
+};
+
+void run_window(const EvalCase& c, const model::ParamStore& params) {
+  Context cx;  // its scratch counts, and no other length's
+  nll_of(cx, c.spec, params, c.ids);
+}
+
+}  // namespace
+
+std::vector<EvalResult> bench_eval(Context& cx, const EvalOptions& o, ProgressCounter progress) {
+  check_repeats(o.repeat);
+  const std::vector<AttentionKind> kinds = kinds_of(o.kind, o.against);
+  COCA_CHECK(!o.lengths.empty(), "lengths: none given");
+  for (const int64_t N : o.lengths) COCA_CHECK(N >= 2, "length {} must be at least 2", N);
+  const auto count = static_cast<int64_t>(kinds.size());
+  progress.total = static_cast<int64_t>(o.lengths.size()) * (count + planned_steps(count + 1, o.repeat));
+  for (const AttentionKind kind : kinds) check_answer(cx, o, kind);
+
+  // All kinds have tensors of the same shapes (t stands where k does), so one set of weights serves them.
+  const model::ModelSpec first = make_spec(o.shape, kinds.front(), o.lengths.front());
+  model::ParamStore params(first, o.precision);
+  model::initialise(first, 1, params);
+  std::vector<EvalResult> results;
+  for (const int64_t N : o.lengths) {
+    std::vector<EvalCase> cases;
+    for (const AttentionKind kind : kinds) {
+      EvalCase c{.spec = make_spec(o.shape, kind, N), .ids = random_ids(N, first.V, 2)};
+      reset_peak_resident();
+      run_window(c, params);
+      c.peak = peak_resident_bytes();
+      progress.step(fmt::format("{} {} memory", enum_name(kind), N));
+      cases.push_back(std::move(c));
+    }
+    std::vector<Contestant> contestants;
+    for (const EvalCase& c : cases)
+      contestants.push_back(
+          {fmt::format("{} {}", enum_name(c.spec.attention), N), [&] { run_window(c, params); }});
+    MatrixProduct product(cx, dtype_of(o.precision));  // only now, so that it is not in the peak
+    contestants.push_back(product.contestant());
+    const std::vector<Timing> timings = measure_interleaved(contestants, o.repeat, progress);
+    for (size_t i = 0; i < cases.size(); ++i) {
+      const double flop = static_cast<double>(N) * model::forward_flops_per_token(cases[i].spec, N);
+      EvalResult r{.length = N,
+                   .kind = kinds[i],
+                   .parameters = model::parameter_count(first),
+                   .seconds = timings[i],
+                   .tokens_per_second = static_cast<double>(N) / timings[i].median,
+                   .gflops = 1e-9 * flop / timings[i].median,
+                   .matrix_gflops = MatrixProduct::gflops(timings.back()),
+                   .weight_bytes = static_cast<int64_t>(params.flat().bytes()),
+                   .peak_resident_bytes = cases[i].peak};
+      if (o.against) r.ratio = ratio_of(timings[i], timings[0]);
+      results.push_back(std::move(r));
+    }
+  }
+  return results;
+}
+
+report::Table eval_table(const EvalOptions& o, const std::vector<EvalResult>& results) {
+  report::Table table{.title = "",
+                      .header = {"length", "kind", "parameters", "seconds", "+-", "tokens/s", "GFLOP/s",
+                                 "of matrix rate", "weights", "peak memory"},
+                      .rows = {},
+                      .align = {report::Align::kRight, report::Align::kLeft}};
+  if (o.against) table.header.push_back(fmt::format("x {}", enum_name(*o.against)));
+  for (const EvalResult& r : results) {
+    table.rows.push_back(
+        {fmt::format("{}", r.length), std::string(enum_name(r.kind)), report::format_count(r.parameters),
+         report::format_number(r.seconds.median), fmt::format("{:.1f} %", 100 * r.seconds.spread()),
+         report::format_count(static_cast<int64_t>(r.tokens_per_second)), report::format_number(r.gflops),
+         fmt::format("{:.1f} %", 100 * r.gflops / r.matrix_gflops), report::format_bytes(r.weight_bytes),
+         report::format_bytes(r.peak_resident_bytes)});
+    if (r.ratio) table.rows.back().push_back(fmt::format("{:.3f}", r.ratio->median));
+  }
+  return table;
+}
+
+nlohmann::ordered_json to_json(const EvalResult& r) {
+  nlohmann::ordered_json j;
+  j["length"] = r.length;
+  j["kind"] = std::string(enum_name(r.kind));
+  j["parameters"] = r.parameters;
+  add_timing(j, "seconds", r.seconds);
+  j["tokens_per_second"] = r.tokens_per_second;
+  j["gflops"] = r.gflops;
+  j["matrix_gflops"] = r.matrix_gflops;
+  j["share_of_matrix_rate"] = r.gflops / r.matrix_gflops;
+  j["weight_bytes"] = r.weight_bytes;
+  j["peak_resident_bytes"] = r.peak_resident_bytes;
+  add_ratio(j, r.ratio);
+  return j;
+}
+
+}  // namespace coca::bench

@@ -1,0 +1,153 @@
+// coca bench attention|train|eval|decode: what this machine reaches. The measurements are coca/bench;
+// bench/README.md says what each shows.
+// SPDX-License-Identifier: Apache-2.0
+#include "cli.h"
+#include "coca/bench/attention.h"
+#include "coca/bench/decode.h"
+#include "coca/bench/eval.h"
+#include "coca/bench/machine.h"
+#include "coca/bench/train.h"
+#include "output_flags.h"
+
+namespace coca::tools {
+
+namespace {
+
+using nlohmann::ordered_json;
+
+template <class Options>
+struct BenchFlags : Options {
+  OutputFlags output;
+
+  template <class V>
+  void visit(V&& v) {
+    Options::visit(v);
+    output.visit(v);
+  }
+};
+
+struct Measured {
+  report::Table table;
+  ordered_json results = ordered_json::array();
+  std::vector<std::string> notes;
+};
+
+template <class Result>
+Measured measured(report::Table table, const std::vector<Result>& results, std::vector<std::string> notes) {
+  Measured m{.table = std::move(table), .notes = std::move(notes)};
+  for (const Result& result : results) m.results.push_back(bench::to_json(result));
+  return m;
+}
+
+constexpr const char* kSpreadNote =
+    "+-: half the distance between the quartiles of the rounds, as a share of their median";
+constexpr const char* kRateNote = "matrix rate: a product of 2048 x 2048 x 2048 in the same rounds";
+
+std::string rate_note(double matrix_gflops) {
+  return fmt::format("{}, last at {} GFLOP/s", kRateNote, report::format_number(matrix_gflops));
+}
+
+Measured run_attention(Context& cx, const bench::AttentionOptions& o, bench::ProgressCounter progress) {
+  bench::AttentionReport r = bench_attention(cx, o, std::move(progress));
+  COCA_CHECK(!r.results.empty(), "nothing to time: {}", r.notes.front());
+  r.notes.push_back(rate_note(r.results.back().matrix_gflops));
+  return measured(attention_table(o, r), r.results, r.notes);
+}
+
+Measured run_train(Context& cx, const bench::TrainOptions& o, bench::ProgressCounter progress) {
+  if (!o.export_to.empty()) export_models(cx, o);
+  const auto results = bench_train(cx, o, std::move(progress));
+  return measured(train_table(o, results), results, {rate_note(results.back().matrix_gflops)});
+}
+
+Measured run_eval(Context& cx, const bench::EvalOptions& o, bench::ProgressCounter progress) {
+  const auto results = bench_eval(cx, o, std::move(progress));
+  return measured(eval_table(o, results), results, {rate_note(results.back().matrix_gflops)});
+}
+
+Measured run_decode(Context& cx, const bench::DecodeOptions& o, bench::ProgressCounter progress) {
+  const auto results = bench_decode(cx, o, std::move(progress));
+  return measured(decode_table(o, results), results,
+                  {fmt::format("memory rate: reading 256 MiB in the same rounds, last at {} GB/s; GB/s "
+                               "counts the weights and the cache once",
+                               report::format_number(results.back().memory_gbytes_per_second))});
+}
+
+template <class Options>
+int run(const char* name, BenchFlags<Options>& flags,
+        Measured (*measure)(Context&, const Options&, bench::ProgressCounter)) {
+  check_output_folders({flags.output.json, flags.output.csv});
+  std::optional<report::Progress> progress;
+  const auto show = [&](int64_t done, int64_t total, std::string_view what) {
+    if (!progress) progress = make_progress({.total = total, .unit = "runs", .label = name});
+    progress->update(done, what);
+  };
+  Context cx;
+  const Measured m = measure(cx, flags, {.sink = show});
+  if (progress) progress->finish();
+  const bench::Machine machine = bench::this_machine();
+  print(machine.text() + "\n\n" + report::to_text(m.table) + "\n");
+  for (const std::string& note : m.notes) print(note + "\n");
+  print(std::string(kSpreadNote) + "\n");
+  ordered_json json;
+  json["bench"] = name;
+  json["machine"] = to_json(machine);
+  json["options"] = io::options_to_json(flags);
+  json["notes"] = m.notes;
+  json["results"] = m.results;
+  write_outputs(flags.output, json, "results");
+  return 0;
+}
+
+template <class Options>
+void add_one(CLI::App& bench_app, Action* action, const char* name, const char* help, const char* footer,
+             Measured (*measure)(Context&, const Options&, bench::ProgressCounter)) {
+  CLI::App* app = bench_app.add_subcommand(name, help);
+  auto options = std::make_shared<BenchFlags<Options>>();
+  auto flags = std::make_shared<OptionFlags>(*app, *options);
+  flags->add_config_flag();
+  app->footer(footer);
+  app->callback([=] {
+    *action = [=] {
+      flags->finish();
+      return run(name, *options, measure);
+    };
+  });
+}
+
+}  // namespace
+
+void add_bench(CLI::App& root, Action* action) {
+  CLI::App* app =
+      root.add_subcommand("bench", "Measure this machine: attention, training, evaluation, decoding");
+  app->require_subcommand(1);
+  add_one(*app, action, "attention", "Attention with its prologue, forward and backward, by length",
+          "Times rotation or CoCA's prologue together with attention. GFLOP/s counts the products under the "
+          "causal mask (4 D per\n"
+          "visible pair forward, 10 D backward). A small case is compared with the plain loops first.\n\n"
+          "Examples:\n"
+          "  coca bench attention --kind coca-slack --against rope --lengths 2048,8192\n"
+          "  coca bench attention --kind einsum,einsum-3d --against coca-slack --lengths 256,512,1024",
+          run_attention);
+  add_one(*app, action, "train", "Optimizer steps of a random model",
+          "One step is forward, backward and AdamW on random tokens. GFLOP/s counts matrix products, three "
+          "times the forward ones.\n\n"
+          "Examples:\n"
+          "  coca bench train --preset 10m --kind coca-slack --against rope\n"
+          "  coca bench train --preset 100m --length 2048 --batch 1 --json train.json",
+          run_train);
+  add_one(
+      *app, action, "eval", "One long window of a random model: speed and peak memory by length",
+      "Runs what `coca eval ppl` runs for one window. Peak memory is the process's while that length ran.\n\n"
+      "Examples:\n"
+      "  coca bench eval --preset 10m --lengths 4096,16384,65536\n"
+      "  coca bench eval --preset 350m --lengths 32768 --repeats 1",
+      run_eval);
+  add_one(*app, action, "decode", "Tokens one by one from a cache of a given length",
+          "Fills the cache with random tokens, then times single tokens, their logits included.\n\n"
+          "Examples:\n"
+          "  coca bench decode --preset 10m --kind coca-slack --against rope --lengths 2048,32768",
+          run_decode);
+}
+
+}  // namespace coca::tools
