@@ -134,6 +134,7 @@ class OptionFlags {
 // Each subcommand registers itself and returns its action through *run.
 using Action = std::function<int()>;
 void add_verify(CLI::App& root, Action* run);
+void add_init(CLI::App& root, Action* run);
 void add_train(CLI::App& root, Action* run);
 void add_eval(CLI::App& root, Action* run);
 void add_generate(CLI::App& root, Action* run);

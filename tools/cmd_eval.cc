@@ -40,11 +40,13 @@ struct PplFlags : ModelFlags {
   int64_t stride = 512, max_tokens = 0, max_documents = 0, batch_tokens = 8192;
   eval::Average average = eval::Average::kTokens;
   eval::Bos bos = eval::Bos::kAuto;
+  model::Precision precision = model::Precision::kF32;
   EvalOutputFlags output;
 
   template <class V>
   void visit(V&& v) {
     ModelFlags::visit(v);
+    v("precision", "of matrices and activations, whatever the file's; statistics and sums are fp32", precision);
     v.group("Text");
     v("text", "files, globs or folders (their .txt and .jsonl files)", text);
     v("field", "field of JSON lines; default: content, then text", field);
@@ -230,7 +232,7 @@ std::string ppl_svg(const std::vector<eval::PerplexityResult>& results, const Lo
 
 int run_ppl(PplFlags& flags) {
   check_outputs(flags.output);
-  const LoadedModel m = load_with_flags(flags);
+  const LoadedModel m = load_with_flags(flags, flags.precision);
   const Documents documents = read_documents(flags, *m.tokenizer);
   std::optional<report::Progress> progress;
   eval::PerplexityOptions options{.lengths = flags.lengths,

@@ -48,6 +48,7 @@ int run(int argc, char** argv) {
 
   coca::tools::Action action;
   coca::tools::add_study(app, &action);
+  coca::tools::add_init(app, &action);
   coca::tools::add_train(app, &action);
   coca::tools::add_eval(app, &action);
   coca::tools::add_generate(app, &action);

@@ -28,7 +28,7 @@ std::optional<model::RopeScaling> scaling_of(const ModelFlags& flags, const mode
 
 }  // namespace
 
-LoadedModel load_with_flags(const ModelFlags& flags) {
+LoadedModel load_with_flags(const ModelFlags& flags, model::Precision precision) {
   COCA_CHECK(!flags.model.empty(), "--model: no model folder given");
   const model::ModelSpec spec = model::load_spec(flags.model);  // mistakes show before the weights are read
   LoadedModel out;
@@ -36,7 +36,7 @@ LoadedModel load_with_flags(const ModelFlags& flags) {
   out.used_scaling = out.scaling.value_or(spec.rope_scaling);
   out.tokenizer = text::load_tokenizer(flags.tokenizer.empty() ? flags.model : flags.tokenizer);
   eval::check_tokenizer(*out.tokenizer, spec);
-  out.model = model::load_model(flags.model);
+  out.model = model::load_model(flags.model, precision);
   return out;
 }
 

@@ -36,7 +36,7 @@ struct LoadedModel {
 };
 
 // Errors name the flag that is missing or contradicts the model.
-LoadedModel load_with_flags(const ModelFlags&);
+LoadedModel load_with_flags(const ModelFlags&, model::Precision = model::Precision::kF32);
 std::string scaling_text(const model::RopeScaling&);  // "none", "dynamic x4"
 
 // Text given as one argument, or all of standard input without its last newline.

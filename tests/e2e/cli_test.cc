@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <fstream>
 #include <functional>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
 #include <thread>
@@ -93,7 +95,7 @@ TEST_F(Cli, EveryCommandHasHelp) {
   walk({});
   EXPECT_GE(seen, 9);
   const Args commands = subcommands_of(coca({"--help"}).out);
-  for (const char* name : {"train", "eval", "generate", "verify", "study", "data", "tokenizer", "info", "bench"})
+  for (const char* name : {"init", "train", "eval", "generate", "verify", "study", "data", "tokenizer", "info", "bench"})
     EXPECT_THAT(commands, testing::Contains(name));
   EXPECT_THAT(coca({"--version"}).out, testing::StartsWith("coca 0."));
 }
@@ -233,6 +235,30 @@ TEST_F(Cli, TrainEvaluateGenerate) {
   ASSERT_EQ(text.code, 0) << text.err;
   EXPECT_GE(text.out.size(), 5u);
   EXPECT_EQ(coca(generate).out, text.out);
+}
+
+TEST_F(Cli, RandomModelsInEitherPrecision) {
+  const std::string config = put("config.json", R"({"model_type": "llama", "attention_type": "coca-slack", "vocab_size": 300,
+      "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+      "max_position_embeddings": 32})");
+  std::map<std::string, int64_t> sizes;
+  std::map<std::string, double> nll;
+  for (const std::string precision : {"f32", "bf16"}) {
+    const Args init = {"init", "--config", config, "--out", at(precision), "--precision", precision};
+    ASSERT_EQ(coca(init).code, 0);
+    expect_refused(init, 1, "exists already");
+    sizes[precision] = static_cast<int64_t>(fs::file_size(at(precision) + "/model.safetensors"));
+    const Outcome ppl = coca({"eval", "ppl", "--model", at(precision), "--text", text_file(), "--lengths", "64", "--stride", "64",
+                              "--max-tokens", "300", "--precision", precision, "--json", at(precision + ".json")});
+    ASSERT_EQ(ppl.code, 0) << ppl.err;
+    nll[precision] = io::read_json(at(precision + ".json")).at("results").at(0).at("nll").get<double>();
+  }
+  EXPECT_NEAR(nll["f32"], std::log(300.0), 0.1);  // nothing is known
+  EXPECT_NE(nll["bf16"], nll["f32"]);
+  EXPECT_NEAR(nll["bf16"], nll["f32"], 4 * 0x1p-8);  // a rounding of logits below 4
+  EXPECT_LT(sizes["bf16"], 0.6 * static_cast<double>(sizes["f32"]));
+  expect_refused({"init", "--out", at("x")}, 2, "--config");
+  expect_refused({"init", "--config", at("nowhere.json"), "--out", at("x")}, 1, "nowhere.json");
 }
 
 TEST_F(Cli, AUsedFolderNeedsResume) {

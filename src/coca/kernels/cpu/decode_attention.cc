@@ -10,7 +10,6 @@
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "coca/kernels/cpu/decode_attention.cc"
 #include "hwy/foreach_target.h"  // IWYU pragma: keep
-#include "hwy/cache_control.h"
 #include "hwy/highway.h"
 #include "coca/kernels/cpu/bf16-inl.h"
 #include "coca/kernels/cpu/math-inl.h"
@@ -60,13 +59,13 @@ constexpr int value_vectors() {
 #endif
 }
 
-// Memory this far ahead of its use is asked for: a run is too short for the CPU to find the pattern by itself in time.
-// Many rows compute longer than memory takes.
-constexpr int64_t kAhead = 4096;
+// Memory this many bytes ahead of its use is fetched into L2: a run is too short for the CPU to find the pattern by itself
+// in time, and fetching into L1 would occupy the buffers that loads need. Many rows compute longer than memory takes.
+constexpr int64_t kAhead = 8192;
 template <int kRows>
 constexpr bool kPrefetch = kRows < 8;
 HWY_INLINE void prefetch(const void* p, int64_t bytes) {
-  for (int64_t i = 0; i < bytes; i += 64) hwy::Prefetch(static_cast<const std::byte*>(p) + i);
+  for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(static_cast<const std::byte*>(p) + i, 0, 2);
 }
 
 struct ScoreTile {
