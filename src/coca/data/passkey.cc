@@ -151,11 +151,14 @@ int64_t answer_start(const text::Tokenizer& tokenizer, const std::string& text, 
   return std::mismatch(with_answer.begin(), with_answer.end(), alone.begin(), alone.end()).first - with_answer.begin();
 }
 
-// The last `tokens` of the text front(), front() ... front() end.
+// The last `tokens` of the text front(), front() ... front() end. For bytes one round is enough; longer tokens take more.
 template <typename Front>
 Ids grow_to(int64_t tokens, const text::Tokenizer& tokenizer, std::string end, const Front& front) {
   Ids ids;
-  while (static_cast<int64_t>((ids = tokenizer.encode(end)).size()) < tokens) end = front() + end;
+  for (size_t chars = static_cast<size_t>(tokens); static_cast<int64_t>(ids.size()) < tokens; chars *= 2) {
+    while (end.size() < chars) end = front() + end;
+    ids = tokenizer.encode(end);
+  }
   return {ids.end() - tokens, ids.end()};
 }
 
