@@ -110,28 +110,60 @@ TEST(Passkey, KeysHaveTheirDigitsAndFollowTheGenerator) {
              [&] { make_passkey_prompt(PasskeyWording::kCoca, 600, depth, *tokenizer, rng); });
 }
 
+int64_t occurrences(const std::string& text, const std::string& part) {
+  int64_t n = 0;
+  for (size_t at = text.find(part); at != std::string::npos; at = text.find(part, at + 1)) ++n;
+  return n;
+}
+
 TEST(Passkey, TrainingWindowsEndWithTheAnswer) {
   const auto bytes = text::make_byte_tokenizer();
   for (const text::Tokenizer* tokenizer : {static_cast<const text::Tokenizer*>(bytes.get()), &pieces()})
     for (const PasskeyWording wording : kAll) {
       Rng rng(4);
       double least = 1, most = 0;
-      for (int i = 0; i < 60; ++i) {
+      int64_t kinds[3] = {};
+      for (int i = 0; i < 200; ++i) {
         const int64_t length = (wording == PasskeyWording::kCompact ? 60 : 330) + i;
         PasskeyWindowInfo info;
         const std::vector<int32_t> ids = passkey_training_window(wording, length, *tokenizer, rng, 5, &info);
         ASSERT_EQ(static_cast<int64_t>(ids.size()), length);
-        const std::string text = tokenizer->decode(ids);
-        ASSERT_THAT(text, EndsWith(" " + std::to_string(info.key)));
-        ASSERT_THAT(text, HasSubstr(std::to_string(info.key) + "."));
+        ++kinds[static_cast<int>(info.kind)];
+        const std::string text = tokenizer->decode(ids), key = std::to_string(info.key);
+        if (info.kind == PasskeyWindow::kDigits) {  // periodic: 3 to 20 digits and the blank between
+          bool found = false;
+          for (size_t period = 4; period <= 21; ++period) found |= std::equal(text.begin() + static_cast<std::ptrdiff_t>(period), text.end(), text.begin());
+          ASSERT_TRUE(found) << text;
+          continue;
+        }
+        ASSERT_THAT(text, EndsWith(" " + key));
         const std::vector<int32_t> answer(ids.begin() + info.answer_start, ids.end());
-        ASSERT_EQ(tokenizer->decode(answer), " " + std::to_string(info.key));
-        least = std::min(least, info.depth);
-        most = std::max(most, info.depth);
+        ASSERT_EQ(tokenizer->decode(answer), " " + key);
+        if (info.kind == PasskeyWindow::kPrompt) {
+          ASSERT_THAT(text, HasSubstr(key + "."));
+          least = std::min(least, info.depth);
+          most = std::max(most, info.depth);
+        } else {
+          ASSERT_GE(occurrences(text, key), 2) << text;
+        }
       }
       EXPECT_LT(least, 0.2);
       EXPECT_GT(most, 0.8);
+      EXPECT_NEAR(static_cast<double>(kinds[0]), 40, 23);  // four standard deviations of 200 draws
+      EXPECT_NEAR(static_cast<double>(kinds[1]), 80, 28);
     }
+}
+
+TEST(Passkey, RepeatedKeysAreDense) {
+  const auto tokenizer = text::make_byte_tokenizer();
+  Rng rng(11);
+  for (int i = 0; i < 100; ++i) {
+    PasskeyWindowInfo info;
+    const std::string text = tokenizer->decode(passkey_training_window(PasskeyWording::kCompact, 129, *tokenizer, rng, 5, &info));
+    // A mention takes 22 bytes and its newline, the garbage between at most 20: at least three whole ones fit.
+    if (info.kind != PasskeyWindow::kRepeated) continue;
+    EXPECT_GE(occurrences(text, std::to_string(info.key)), 3) << text;
+  }
 }
 
 }  // namespace

@@ -79,7 +79,8 @@ TEST_F(Study, TrainsEvaluatesAndReportsEveryMethod) {
 
   const StudyFiles files = write_study(results);
   const std::string html = io::read_file(files.html), csv = io::read_file(files.csv);
-  for (const char* text : {"rope + dynamic NTK 4", "coca-slack", "alibi", "How to read this"})
+  for (const char* text : {"rope + dynamic NTK 4", "coca-slack", "alibi", "How to read this", "All windows of the first 4 steps and 20 % of the later ones",
+                           "not solved with this budget by: rope, coca-slack, alibi"})
     EXPECT_THAT(html, testing::HasSubstr(text));
   if (report::gnuplot_available()) {
     EXPECT_THAT(html, testing::HasSubstr("<svg"));
@@ -137,6 +138,16 @@ TEST_F(Study, RefusesWhatMakesNoSense) {
   refused([](StudyConfig& c) { c.methods = {"rope", "rope"}; }, "listed twice");
   refused([](StudyConfig& c) { c.methods = {"cola"}; }, "unknown value \"cola\"");
   refused([](StudyConfig& c) { c.multiples = {4, 2}; }, "must ascend");
+}
+
+TEST_F(Study, PasskeysAreTaughtFirstForAtMostAThirdOfTheSteps) {
+  StudyConfig c = toy(dir_);
+  EXPECT_EQ(resolve(c).passkey_first_steps, 4);
+  c.steps = 9000;
+  EXPECT_EQ(resolve(c).passkey_first_steps, 1000);
+  EXPECT_EQ(train_config(resolve(c), "rope", 0, "out").passkey_first_steps, 1000);
+  c.passkey_share = 0;
+  EXPECT_EQ(resolve(c).passkey_first_steps, 0);
 }
 
 TEST(StudyText, TheCompilerKnowsItsHeaders) {

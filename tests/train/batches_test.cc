@@ -86,13 +86,26 @@ TEST(Batches, TheShareOfPasskeysIsRight) {
         const auto targets = b.targets.values<int32_t>().subspan(static_cast<size_t>(row * c.length), static_cast<size_t>(c.length));
         const bool passkey = std::ranges::any_of(targets, [](int32_t id) { return id >= '0' && id <= '9'; });
         passkeys += passkey;
-        if (passkey) {  // the answer ends the window
-          for (const int32_t id : targets.last(5)) EXPECT_TRUE(id >= '0' && id <= '9') << id;
+        if (passkey) {  // the answer, or the last of the digits, ends the window
+          for (const int32_t id : targets.last(3)) EXPECT_TRUE(id >= '0' && id <= '9') << id;
         }
       }
     }
     const double sigma = std::sqrt(share * (1 - share) * windows);
     EXPECT_NEAR(passkeys, share * windows, 4 * sigma) << share;
+  }
+}
+
+TEST(Batches, TheFirstStepsAreAllPasskeys) {
+  const test::TinyData data;
+  TrainConfig c = test::tiny_config("unused");
+  c.length = 96, c.batch = 20, c.passkey_first_steps = 3;
+  for (int64_t step = 0; step < 6; ++step) {
+    const Batch b = batch_of(c, data, step);
+    for (int64_t row = 0; row < c.batch; ++row) {
+      const int32_t last = b.targets.values<int32_t>()[static_cast<size_t>((row + 1) * c.length - 1)];
+      EXPECT_EQ(last >= '0' && last <= '9', step < 3) << step;
+    }
   }
 }
 

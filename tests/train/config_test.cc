@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/train/config.h"
 
+#include <cmath>
+
 #include "train/tiny_run.h"
 
 namespace coca::train {
@@ -49,7 +51,9 @@ TEST(TrainConfig, BadValuesAreNamed) {
   bad([](auto& c) { c.kv_heads = -1; }, "kv_heads is -1");
   bad([](auto& c) { c.mlp_width = -4; }, "mlp_width is -4");
   bad([](auto& c) { c.passkey_share = 1.5; }, "passkey_share is 1.5");
+  bad([](auto& c) { c.passkey_first_steps = -1; }, "passkey_first_steps is -1");
   bad([](auto& c) { c.rotary_pct = 0; }, "rotary_pct is 0");
+  bad([](auto& c) { c.init_std = -0.1; }, "init_std is -0.1");
   bad([](auto& c) { c.validation_windows = -1; }, "validation_windows -1");
   bad([](auto& c) { c.keep_checkpoints = 0; }, "keep_checkpoints is 0");
   bad([](auto& c) { c.learning_rate = -1; }, "learning rate -1");
@@ -69,6 +73,7 @@ TEST(TrainConfig, SpecsFollowTheArchitecture) {
   EXPECT_EQ(neox.max_position, 64);
   EXPECT_EQ(neox.residual, model::ResidualKind::kParallel);
   EXPECT_EQ(neox.eos_id, 2);
+  EXPECT_DOUBLE_EQ(neox.init_std, 0.64 / std::sqrt(96.0));  // 0.02 at width 1024
   c.architecture = model::Architecture::kLlama, c.kv_heads = 2, c.tie_embeddings = true;
   const model::ModelSpec llama = make_spec(c, 272, std::nullopt, std::nullopt);
   EXPECT_EQ(llama.F, 256);  // 8 / 3 x 96
@@ -76,6 +81,8 @@ TEST(TrainConfig, SpecsFollowTheArchitecture) {
   EXPECT_EQ(llama.qkv, model::Qkv::kSeparate);
   EXPECT_EQ(llama.attention_bias, model::Bias::kNone);
   EXPECT_EQ(llama.embeddings, model::Embeddings::kTied);
+  c.init_std = 0.02;
+  EXPECT_EQ(make_spec(c, 272, std::nullopt, std::nullopt).init_std, 0.02);
   c.rotary_pct = 0.05;  // one dim of 24: not even
   expect_error([&] { make_spec(c, 272, std::nullopt, std::nullopt); }, ErrorKind::kInvalidArgument, "rotary dims 1");
 }

@@ -34,7 +34,9 @@ TEST(Trainer, LossFallsOnARepetitiveText) {
   const TrainSummary summary = trainer.run([&](const StepReport& r) {
     if (r.step == 1) first = r.loss;
   });
-  EXPECT_NEAR(first, std::log(272.0), 0.3);  // nothing is known yet
+  // Nothing is known yet. Initial logits are N(0, 0.64^2) (init_std sqrt(width)): the log sum exceeds log 272 by 0.64^2 / 2,
+  // and the mean over the text's ten letters varies by 0.64 / sqrt(10) = 0.2, three times which is allowed.
+  EXPECT_NEAR(first, std::log(272.0) + 0.2, 0.6);
   EXPECT_LT(summary.final_loss, 0.3);
   EXPECT_EQ(summary.steps, 80);
   EXPECT_EQ(summary.tokens, 80 * 4 * 16);
@@ -233,7 +235,7 @@ TEST(Trainer, ARunWithSkippedStepsResumes) {
   c.learning_rate = 1e30, c.warmup_steps = 0, c.log_interval = 100, c.steps = 3;
   const TrainSummary first = Trainer(c, data.without_validation(), Start::kFresh).run();
   EXPECT_EQ(first.skipped, 2);
-  EXPECT_NEAR(first.final_loss, std::log(272.0), 0.3);  // of the one finite step
+  EXPECT_NEAR(first.final_loss, std::log(272.0) + 0.2, 0.4);  // of the one finite step; 26 letters: 3 x 0.64 / sqrt(26)
   c.steps = 5;
   const TrainSummary second = Trainer(c, data.without_validation(), Start::kResume).run();
   EXPECT_EQ(second.skipped, 4);

@@ -142,32 +142,63 @@ PasskeyPrompt make_passkey_prompt(PasskeyWording wording, int64_t length_tokens,
 
 namespace {
 
-struct TrainingPrompt {
-  std::vector<int32_t> ids;  // prompt and answer
-  PasskeyWindowInfo info;    // answer_start within ids
-};
+using Ids = std::vector<int32_t>;
 
-TrainingPrompt training_prompt(PasskeyWording wording, int64_t most_tokens, const text::Tokenizer& tokenizer,
-                               Rng& rng, int64_t digits) {
-  TrainingPrompt out;
-  out.info.depth = rng.uniform();
-  const PasskeyPrompt prompt =
-      make_passkey_prompt(wording, most_tokens, out.info.depth, tokenizer, rng, digits);
-  out.info.key = prompt.key;
-  out.ids = tokenizer.encode(prompt.text + prompt.answer);
-  // The prompt alone may end in other ids than the prompt with its answer: the answer begins where they part.
-  const std::vector<int32_t> question = tokenizer.encode(prompt.text);
-  out.info.answer_start =
-      std::mismatch(out.ids.begin(), out.ids.end(), question.begin(), question.end()).first - out.ids.begin();
-  return out;
+// Index in encode(text + answer) of the answer's first id. The text alone may end in other ids: the answer begins where
+// they part.
+int64_t answer_start(const text::Tokenizer& tokenizer, const std::string& text, const Ids& with_answer) {
+  const Ids alone = tokenizer.encode(text);
+  return std::mismatch(with_answer.begin(), with_answer.end(), alone.begin(), alone.end()).first - with_answer.begin();
 }
 
-// Tokens of the prompt without garbage, for some key of so many digits.
-int64_t least_prompt_tokens(PasskeyWording wording, const text::Tokenizer& tokenizer, int64_t digits) {
-  Rng any(0);
-  const int64_t key = random_key(any, digits);
-  return static_cast<int64_t>(
-      tokenizer.encode(prompt_text(parts_of(wording, key), 0, 0.0) + fmt::format(" {}\n", key)).size());
+// The last `tokens` of the text front(), front() ... front() end. For bytes one round is enough; longer tokens take more.
+template <typename Front>
+Ids grow_to(int64_t tokens, const text::Tokenizer& tokenizer, std::string end, const Front& front) {
+  Ids ids;
+  for (size_t chars = static_cast<size_t>(tokens); static_cast<int64_t>(ids.size()) < tokens; chars *= 2) {
+    while (end.size() < chars) end = front() + end;
+    ids = tokenizer.encode(end);
+  }
+  return {ids.end() - tokens, ids.end()};
+}
+
+Ids prompt_window(PasskeyWording wording, int64_t tokens, const text::Tokenizer& tokenizer, Rng& rng, int64_t digits,
+                  PasskeyWindowInfo& info) {
+  info.depth = rng.uniform();
+  const PasskeyPrompt prompt = make_passkey_prompt(wording, tokens, info.depth, tokenizer, rng, digits);
+  info.key = prompt.key;
+  Ids ids = tokenizer.encode(prompt.text + prompt.answer);
+  const int64_t room = tokens - static_cast<int64_t>(ids.size());
+  info.answer_start = answer_start(tokenizer, prompt.text, ids) + room;
+  if (room > 0) {  // garbage, cut to fit
+    const std::string unit(parts_of(wording, info.key).garbage);
+    const Ids filling = grow_to(room, tokenizer, "\n", [&] { return unit; });
+    ids.insert(ids.begin(), filling.begin(), filling.end());
+  }
+  return ids;
+}
+
+Ids repeated_window(PasskeyWording wording, int64_t tokens, const text::Tokenizer& tokenizer, Rng& rng, int64_t digits,
+                    PasskeyWindowInfo& info) {
+  constexpr uint64_t kMostGarbage = 20;  // characters between two mentions of the key
+  info.key = random_key(rng, digits);
+  const Parts parts = parts_of(wording, info.key);
+  const std::string answer = fmt::format(" {}", info.key);
+  const Ids ids = grow_to(tokens, tokenizer, parts.question + answer, [&] {
+    const std::string mention = rng.below(2) == 0 ? parts.key : parts.question + answer;
+    const std::string gap = garbage_text(parts.garbage, static_cast<int64_t>(rng.below(kMostGarbage)));
+    return mention + "\n" + gap + (gap.empty() ? "" : "\n");
+  });
+  const Ids end = tokenizer.encode(parts.question + answer);
+  info.answer_start = tokens - static_cast<int64_t>(end.size()) + answer_start(tokenizer, parts.question, end);
+  return ids;
+}
+
+Ids digits_window(int64_t tokens, const text::Tokenizer& tokenizer, Rng& rng) {
+  constexpr uint64_t kLeast = 3, kMost = 20;
+  std::string string = " ";
+  for (uint64_t n = kLeast + rng.below(kMost - kLeast + 1); n > 0; --n) string += static_cast<char>('0' + rng.below(10));
+  return grow_to(tokens, tokenizer, string, [&] { return string; });
 }
 
 }  // namespace
@@ -175,35 +206,17 @@ int64_t least_prompt_tokens(PasskeyWording wording, const text::Tokenizer& token
 std::vector<int32_t> passkey_training_window(PasskeyWording wording, int64_t tokens,
                                              const text::Tokenizer& tokenizer, Rng& rng, int64_t digits,
                                              PasskeyWindowInfo* info) {
-  // Half of the windows are one long prompt, as the evaluation's; the others end in a prompt of random length.
-  const int64_t least = least_prompt_tokens(wording, tokenizer, digits);
-  const bool one = rng.uniform() < 0.5 || tokens < 2 * least;
-  const auto any_length = [&](int64_t most) { return least + static_cast<int64_t>(rng.below(static_cast<uint64_t>(most - least + 1))); };
-  TrainingPrompt last = training_prompt(wording, one ? tokens : any_length(tokens - least), tokenizer, rng, digits);
-
-  // In front of it further prompts with other keys, as long as they fit: each is one more lesson in looking back.
-  std::vector<int32_t> window = last.ids;
-  const std::vector<int32_t> line_end = tokenizer.encode("\n");
-  int64_t room = tokens - static_cast<int64_t>(window.size());
-  while (room >= least + static_cast<int64_t>(line_end.size())) {
-    const int64_t most = room - static_cast<int64_t>(line_end.size());
-    std::vector<int32_t> ids = training_prompt(wording, any_length(most), tokenizer, rng, digits).ids;
-    ids.insert(ids.end(), line_end.begin(), line_end.end());
-    window.insert(window.begin(), ids.begin(), ids.end());
-    room = tokens - static_cast<int64_t>(window.size());
+  PasskeyWindowInfo about;
+  const double kind = rng.uniform();
+  about.kind = kind < 0.2 ? PasskeyWindow::kPrompt : kind < 0.6 ? PasskeyWindow::kRepeated : PasskeyWindow::kDigits;
+  std::vector<int32_t> ids;
+  switch (about.kind) {
+    case PasskeyWindow::kPrompt: ids = prompt_window(wording, tokens, tokenizer, rng, digits, about); break;
+    case PasskeyWindow::kRepeated: ids = repeated_window(wording, tokens, tokenizer, rng, digits, about); break;
+    case PasskeyWindow::kDigits: ids = digits_window(tokens, tokenizer, rng); break;
   }
-  if (room > 0) {  // garbage, cut to fit
-    std::vector<int32_t> filling;
-    const std::string_view unit = parts_of(wording, last.info.key).garbage;
-    for (int64_t chars = static_cast<int64_t>(unit.size()); static_cast<int64_t>(filling.size()) < room; chars *= 2)
-      filling = tokenizer.encode(garbage_text(unit, chars) + "\n");
-    window.insert(window.begin(), filling.end() - room, filling.end());
-  }
-  if (info != nullptr) {
-    *info = last.info;
-    info->answer_start += tokens - static_cast<int64_t>(last.ids.size());
-  }
-  return window;
+  if (info != nullptr) *info = about;
+  return ids;
 }
 
 }  // namespace coca::data

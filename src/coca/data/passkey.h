@@ -30,15 +30,22 @@ struct PasskeyPrompt {
 PasskeyPrompt make_passkey_prompt(PasskeyWording wording, int64_t length_tokens, double depth,
                                   const text::Tokenizer& tokenizer, Rng& rng, int64_t digits = 5);
 
-struct PasskeyWindowInfo {
-  int64_t answer_start = 0;  // index of the answer's first id; the answer ends the window
-  int64_t key = 0;
-  double depth = 0;
+enum class PasskeyWindow : uint8_t {
+  kPrompt,    // one prompt as evaluated, at a random depth
+  kRepeated,  // one key, said and asked for again and again, little garbage between
+  kDigits,    // a string of 3 to 20 digits, over and over
 };
 
-// Exactly `tokens` ids that end in a prompt with its answer at a random depth. Half of the windows are that one
-// prompt; the others have a shorter one, and in front of it as many more, each with its own key and answer, as fit.
-// What is left in front is garbage.
+struct PasskeyWindowInfo {
+  PasskeyWindow kind = PasskeyWindow::kPrompt;
+  int64_t answer_start = 0;  // index of the last answer's first id; the answer ends the window. Not for kDigits
+  int64_t key = 0;           // not for kDigits
+  double depth = 0;          // kPrompt only
+};
+
+// Exactly `tokens` ids. A fifth of the windows are prompts as the evaluation's, two fifths each repeated keys and
+// repeated digits: in these most tokens can be copied from further up, which is what a small model has to learn first
+// (docs/decisions/010).
 std::vector<int32_t> passkey_training_window(PasskeyWording wording, int64_t tokens,
                                              const text::Tokenizer& tokenizer, Rng& rng, int64_t digits = 5,
                                              PasskeyWindowInfo* info = nullptr);

@@ -15,7 +15,7 @@ struct PresetNumbers {
 // tiny: about ten minutes for the whole default study on two cores; small: an afternoon; base: days.
 PresetNumbers numbers_of(Preset preset) {
   switch (preset) {
-    case Preset::kTiny: return {4, 128, 4, 128, 32, 700, 70, 4, 6144, 4, 3e-3};
+    case Preset::kTiny: return {4, 128, 4, 128, 8, 2800, 70, 4, 6144, 4, 3e-3};
     case Preset::kSmall: return {6, 256, 8, 256, 16, 4000, 200, 8, 16384, 10, 1e-3};
     case Preset::kBase: return {8, 512, 8, 512, 16, 20000, 500, 8, 32768, 20, 6e-4};
   }
@@ -32,6 +32,7 @@ StudyConfig resolve(StudyConfig c) {
   fill(c.layers, p.layers), fill(c.width, p.width), fill(c.heads, p.heads), fill(c.length, p.length);
   fill(c.batch, p.batch), fill(c.steps, p.steps), fill(c.learning_rate, p.learning_rate);
   if (c.warmup_steps == 0) c.warmup_steps = std::min(p.warmup_steps, std::max<int64_t>(1, c.steps / 10));
+  c.passkey_first_steps = c.passkey_share > 0 ? std::min(c.passkey_first_steps, c.steps / 3) : 0;
   fill(c.eval_documents, p.eval_documents), fill(c.eval_tokens, p.eval_tokens), fill(c.passkey_trials, p.passkey_trials);
   fill(c.stride, c.length);
   COCA_CHECK(!c.methods.empty() && !c.seeds.empty() && !c.multiples.empty(), "methods, seeds and multiples must not be empty");
@@ -68,6 +69,7 @@ train::TrainConfig train_config(const StudyConfig& c, const std::string& method,
   t.passkey_wording = c.passkey_wording;
   t.passkey_digits = c.passkey_digits;
   t.precision = c.precision;
+  t.passkey_first_steps = c.passkey_first_steps;
   t.steps = c.steps, t.batch = c.batch, t.warmup_steps = c.warmup_steps;
   t.learning_rate = c.learning_rate;
   t.min_learning_rate = c.learning_rate / 10;

@@ -22,7 +22,8 @@ struct StudyConfig {
   model::Architecture architecture = model::Architecture::kGptNeoX;
   int64_t layers = 0, width = 0, heads = 0, length = 0, batch = 0, steps = 0, warmup_steps = 0;
   double learning_rate = 0;
-  double passkey_share = 0.3;
+  double passkey_share = 0.2;
+  int64_t passkey_first_steps = 1000;
   model::Precision precision = model::Precision::kF32;
   std::vector<int64_t> multiples = {1, 2, 4, 8, 16, 32};
   int64_t eval_documents = 0, eval_tokens = 0, stride = 0, passkey_trials = 0;
@@ -53,7 +54,8 @@ struct StudyConfig {
     v("steps", "training steps", steps);
     v("warmup_steps", "warm-up steps", warmup_steps);
     v("learning_rate", "peak learning rate; decays to a tenth of it along a cosine", learning_rate);
-    v("passkey_share", "share of training windows that are passkey prompts", passkey_share);
+    v("passkey_share", "share of training windows that teach the passkey task; 0: it is neither taught nor measured", passkey_share);
+    v("passkey_first_steps", "steps at the beginning in which all windows teach it; at most a third of all", passkey_first_steps);
     v("precision", "of training; evaluation is in fp32", precision);
     v.group("Evaluation (0: from the preset)");
     v("multiples", "evaluated lengths, as multiples of the trained one", multiples);

@@ -1,5 +1,5 @@
 // coca/train/batches.h - training batches as a pure function of (config, step): text windows, and among them the
-// stated share of passkey prompts.
+// stated share of windows that teach the passkey task (all of them in the first steps, if asked for).
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/train/config.h"
 
+#include <cmath>
+
 namespace coca::train {
 
 void check_config(const TrainConfig& c) {
@@ -11,11 +13,13 @@ void check_config(const TrainConfig& c) {
   positive("steps", c.steps), positive("batch", c.batch), positive("accumulation", c.accumulation);
   positive("log_interval", c.log_interval), positive("keep_checkpoints", c.keep_checkpoints);
   positive("max_bad_steps", c.max_bad_steps), positive("passkey_digits", c.passkey_digits);
+  COCA_CHECK(c.passkey_first_steps >= 0, "passkey_first_steps is {}; expected 0 or more", c.passkey_first_steps);
   for (const auto& [name, value] : {std::pair{"kv_heads", c.kv_heads}, std::pair{"mlp_width", c.mlp_width}})
     COCA_CHECK(value >= 0, "{} is {}; expected 0 (choose) or more", name, value);
   COCA_CHECK(c.width % c.heads == 0, "width {} is not a multiple of heads {}", c.width, c.heads);
   COCA_CHECK(c.passkey_share >= 0 && c.passkey_share <= 1, "passkey_share is {}; expected 0 to 1", c.passkey_share);
   COCA_CHECK(c.rotary_pct > 0 && c.rotary_pct <= 1, "rotary_pct is {}; expected more than 0 and at most 1", c.rotary_pct);
+  COCA_CHECK(c.init_std >= 0, "init_std is {}; expected 0 (choose) or more", c.init_std);
   COCA_CHECK(c.validation_interval >= 0 && c.validation_windows >= 0 && c.checkpoint_interval >= 0,
              "validation_interval {}, validation_windows {} and checkpoint_interval {} must not be negative",
              c.validation_interval, c.validation_windows, c.checkpoint_interval);
@@ -45,7 +49,9 @@ model::ModelSpec make_spec(const TrainConfig& c, int64_t vocabulary, std::option
   s.max_position = c.length;
   s.rope_theta = c.rope_theta;
   s.norm_eps = c.norm_eps;
-  s.init_std = c.init_std;
+  // 0.02 is meant for widths about 1024. A score is quadratic (CoCA: cubic) in the projections, whose size is
+  // init_std sqrt(width): narrow models that begin with 0.02 have flat attention and hardly a gradient to leave it.
+  s.init_std = c.init_std > 0 ? c.init_std : 0.64 / std::sqrt(static_cast<double>(c.width));
   s.bos_id = bos;
   s.eos_id = eos;
   model::validate(s);

@@ -19,14 +19,14 @@ struct TrainConfig {
   model::Architecture architecture = model::Architecture::kGptNeoX;
   model::AttentionKind attention = model::AttentionKind::kCocaSlack;
   int64_t layers = 4, width = 128, heads = 4, kv_heads = 0, mlp_width = 0, length = 128;
-  double rotary_pct = 1.0, rope_theta = 10000.0, norm_eps = 1e-5, init_std = 0.02;
+  double rotary_pct = 1.0, rope_theta = 10000.0, norm_eps = 1e-5, init_std = 0;
   bool tie_embeddings = false, parallel_residual = true;
   // data
   std::vector<std::string> text, validation_text;
   std::string tokenizer = "byte";
   double passkey_share = 0.0;
   data::PasskeyWording passkey_wording = data::PasskeyWording::kCompact;
-  int64_t passkey_digits = 5;
+  int64_t passkey_digits = 5, passkey_first_steps = 0;
   // optimization
   int64_t steps = 1000, batch = 32, accumulation = 1, warmup_steps = 50;
   double learning_rate = 1e-3, min_learning_rate = 1e-4;
@@ -53,16 +53,17 @@ struct TrainConfig {
     v("rotary_pct", "share of the head dim that rotates", rotary_pct);
     v("rope_theta", "base of the rotary frequencies", rope_theta);
     v("norm_eps", "eps of the norms", norm_eps);
-    v("init_std", "standard deviation of the initial weights", init_std);
+    v("init_std", "standard deviation of the initial weights; 0: 0.64 / sqrt(width), which is 0.02 at width 1024", init_std);
     v("tie_embeddings", "share input and output embeddings", tie_embeddings);
     v("parallel_residual", "GPT-NeoX: attention and mlp side by side", parallel_residual);
     v.group("Data");
     v("text", "training text: files, folders, globs, jsonl, or one .tok file", text);
     v("validation_text", "validation text, in the same forms; none: no validation", validation_text);
     v("tokenizer", "byte, a sentencepiece .model, or a folder with one", tokenizer);
-    v("passkey_share", "share of training windows that are passkey prompts", passkey_share);
+    v("passkey_share", "share of training windows that teach the passkey task", passkey_share);
     v("passkey_wording", "wording of those prompts", passkey_wording);
     v("passkey_digits", "digits of the key", passkey_digits);
+    v("passkey_first_steps", "steps at the beginning in which all windows teach it", passkey_first_steps);
     v.group("Optimization");
     v("steps", "optimizer steps", steps);
     v("batch", "windows per micro-batch", batch);
