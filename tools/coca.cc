@@ -1,4 +1,5 @@
-// coca - Collinear Constrained Attention: train, evaluate, verify, generate, study. One file per subcommand beside this.
+// coca - Collinear Constrained Attention: train, evaluate, verify, generate, study. One file per subcommand beside
+// this.
 // SPDX-License-Identifier: Apache-2.0
 #include <unistd.h>
 
@@ -16,7 +17,9 @@
 namespace {
 
 void log_to_stderr(coca::LogLevel level, std::string_view text) {
-  const char* prefix = level == coca::LogLevel::kWarning ? "warning: " : level == coca::LogLevel::kError ? "error: " : "";
+  const char* prefix = level == coca::LogLevel::kWarning ? "warning: "
+                       : level == coca::LogLevel::kError ? "error: "
+                                                         : "";
   std::fprintf(stderr, "%s%.*s\n", prefix, static_cast<int>(text.size()), text.data());
 }
 
@@ -35,15 +38,20 @@ void bound_spinning(char** argv) {
 }
 
 int run(int argc, char** argv) {
-  CLI::App app("coca: Collinear Constrained Attention (arXiv 2309.08646) - train, evaluate, verify, generate, study", "coca");
+  CLI::App app("coca: Collinear Constrained Attention (arXiv 2309.08646) - train, evaluate, verify, generate, study",
+               "coca");
   app.require_subcommand(1);
-  app.set_version_flag("--version", fmt::format("coca {} ({}, {})", coca::version(), coca::git_commit(), coca::build_type()));
+  app.set_version_flag("--version",
+                       fmt::format("coca {} ({}, {})", coca::version(), coca::git_commit(), coca::build_type()));
   app.get_formatter()->column_width(34);
   int threads = 0;
-  app.add_option("--threads", threads, "threads to use (default: all cores, or OMP_NUM_THREADS)")->check(CLI::Range(1, 4096));
+  app.add_option("--threads", threads, "threads to use (default: all cores, or OMP_NUM_THREADS)")
+      ->check(CLI::Range(1, 4096));
   std::string target, forced;
-  app.add_option("--cpu-target", target, "SIMD target to use, one of those that coca info lists (default: the best, or COCA_CPU_TARGET)");
-  app.add_option("--force-impl", forced, "implementations to use, as op:implementation,...; coca info lists them (or COCA_FORCE_IMPL)");
+  app.add_option("--cpu-target", target,
+                 "SIMD target to use, one of those that coca info lists (default: the best, or COCA_CPU_TARGET)");
+  app.add_option("--force-impl", forced,
+                 "implementations to use, as op:implementation,...; coca info lists them (or COCA_FORCE_IMPL)");
   app.fallthrough();
 
   coca::tools::Action action;

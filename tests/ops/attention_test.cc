@@ -25,19 +25,33 @@ struct Case {
   int64_t window = 0;
 };
 std::ostream& operator<<(std::ostream& out, const Case& c) {
-  return out << fmt::format("B{} N{} S{} H{} G{} D{}{}{} window {}", c.B, c.N, c.S, c.H, c.G, c.D, c.causal ? " causal" : "",
-                            c.alibi ? " alibi" : "", c.window);
+  return out << fmt::format("B{} N{} S{} H{} G{} D{}{}{} window {}", c.B, c.N, c.S, c.H, c.G, c.D,
+                            c.causal ? " causal" : "", c.alibi ? " alibi" : "", c.window);
 }
 
 const Case kCases[] = {
-    {1, 1, 1, 1, 1, 2, true, false},     {2, 5, 5, 2, 1, 6, true, false},     {1, 17, 17, 4, 2, 16, true, true},
-    {1, 64, 64, 2, 2, 32, true, false},  {2, 65, 65, 3, 1, 48, true, true},   {1, 130, 130, 2, 1, 80, true, false},
-    {1, 9, 77, 2, 2, 64, true, false},   {1, 3, 150, 4, 2, 34, true, true},   {1, 33, 70, 2, 1, 20, false, false},
-    {1, 1, 100, 2, 1, 64, true, false},  {1, 129, 129, 1, 1, 160, true, false}, {1, 8, 64, 1, 1, 96, false, true},
-    {1, 70, 70, 1, 1, 192, true, false}, {1, 67, 67, 1, 1, 256, true, false}, {1, 40, 40, 2, 1, 7, true, false},
+    {1, 1, 1, 1, 1, 2, true, false},
+    {2, 5, 5, 2, 1, 6, true, false},
+    {1, 17, 17, 4, 2, 16, true, true},
+    {1, 64, 64, 2, 2, 32, true, false},
+    {2, 65, 65, 3, 1, 48, true, true},
+    {1, 130, 130, 2, 1, 80, true, false},
+    {1, 9, 77, 2, 2, 64, true, false},
+    {1, 3, 150, 4, 2, 34, true, true},
+    {1, 33, 70, 2, 1, 20, false, false},
+    {1, 1, 100, 2, 1, 64, true, false},
+    {1, 129, 129, 1, 1, 160, true, false},
+    {1, 8, 64, 1, 1, 96, false, true},
+    {1, 70, 70, 1, 1, 192, true, false},
+    {1, 67, 67, 1, 1, 256, true, false},
+    {1, 40, 40, 2, 1, 7, true, false},
     // windows: inside a tile, across tiles, of one key, decoding, wider than the text, with ALiBi
-    {1, 200, 200, 2, 1, 16, true, false, 5},   {2, 150, 150, 2, 2, 32, true, false, 64}, {1, 130, 130, 1, 1, 8, true, false, 1},
-    {1, 3, 150, 2, 1, 24, true, false, 70},    {1, 90, 200, 2, 1, 20, true, true, 97},   {1, 70, 70, 1, 1, 16, true, false, 1000},
+    {1, 200, 200, 2, 1, 16, true, false, 5},
+    {2, 150, 150, 2, 2, 32, true, false, 64},
+    {1, 130, 130, 1, 1, 8, true, false, 1},
+    {1, 3, 150, 2, 1, 24, true, false, 70},
+    {1, 90, 200, 2, 1, 20, true, true, 97},
+    {1, 70, 70, 1, 1, 16, true, false, 1000},
 };
 
 AttentionOptions options_of(const Case& c) {
@@ -96,9 +110,10 @@ TEST(Attention, ReferenceGradientMatchesComplexStep) {
     const auto q = all.subspan(0, nq), k = all.subspan(nq, nk), v = all.subspan(nq + nk, nk);
     const std::span<double> grad(actual);
     auto dq = grad.subspan(0, nq), dk = grad.subspan(nq, nk), dv = grad.subspan(nq + nk, nk);
-    ref::attention_backward<double>(spec_of(c, slopes), as_view<const double, 4>(q, qd), as_view<const double, 4>(k, kd),
-                                    as_view<const double, 4>(v, kd), as_view<const double, 4>(weight, qd),
-                                    as_view<double, 4>(dq, qd), as_view<double, 4>(dk, kd), as_view<double, 4>(dv, kd));
+    ref::attention_backward<double>(spec_of(c, slopes), as_view<const double, 4>(q, qd),
+                                    as_view<const double, 4>(k, kd), as_view<const double, 4>(v, kd),
+                                    as_view<const double, 4>(weight, qd), as_view<double, 4>(dq, qd),
+                                    as_view<double, 4>(dk, kd), as_view<double, 4>(dv, kd));
     test::expect_gradient(actual, test::complex_step_gradient(x, loss), "attention");
   }
 }
@@ -108,12 +123,14 @@ TEST(Attention, ReferenceGradientMatchesComplexStep) {
 Results<float> naive_bf16(const Case& c, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& d_o,
                           const std::vector<float>& slopes) {
   const Dims qd = q.shape(), kd = k.shape();
-  const auto qx = test::convert<float>(q), kx = test::convert<float>(k), vx = test::convert<float>(v), gx = test::convert<float>(d_o);
-  const auto Q = as_view<const float, 4>(qx, qd), K = as_view<const float, 4>(kx, kd), V = as_view<const float, 4>(vx, kd),
-             dO = as_view<const float, 4>(gx, qd);
+  const auto qx = test::convert<float>(q), kx = test::convert<float>(k), vx = test::convert<float>(v),
+             gx = test::convert<float>(d_o);
+  const auto Q = as_view<const float, 4>(qx, qd), K = as_view<const float, 4>(kx, kd),
+             V = as_view<const float, 4>(vx, kd), dO = as_view<const float, 4>(gx, qd);
   Results<float> r{std::vector<float>(qx.size()), std::vector<float>(static_cast<size_t>(c.B * c.H * c.N)),
                    std::vector<float>(qx.size()), std::vector<float>(kx.size()), std::vector<float>(kx.size())};
-  const auto o = as_view<float, 4>(r.o, qd), dq = as_view<float, 4>(r.dq, qd), dk = as_view<float, 4>(r.dk, kd), dv = as_view<float, 4>(r.dv, kd);
+  const auto o = as_view<float, 4>(r.o, qd), dq = as_view<float, 4>(r.dq, qd), dk = as_view<float, 4>(r.dk, kd),
+             dv = as_view<float, 4>(r.dv, kd);
   const auto lse = as_view<float, 3>(r.lse, {c.B, c.H, c.N});
   const auto round = [](float x) { return static_cast<float>(BF16(x)); };
   const auto spec = spec_of(c, slopes);
@@ -156,11 +173,13 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
   std::copy(slope_values.begin(), slope_values.end(), slopes.values<float>().begin());
   const Dims qd{c.B, c.N, c.H, c.D}, kd{c.B, c.S, c.G, c.D};
   // Scores of several units, so that the softmax is far from uniform.
-  const Tensor q = test::tensor_of<T>(qd, test::random_values(qd.product(), 1, -3, 3)), k = test::tensor_of<T>(kd, test::random_values(kd.product(), 2, -2, 2)),
-               v = test::tensor_of<T>(kd, test::random_values(kd.product(), 3)), d_o = test::tensor_of<T>(qd, test::random_values(qd.product(), 4));
+  const Tensor q = test::tensor_of<T>(qd, test::random_values(qd.product(), 1, -3, 3)),
+               k = test::tensor_of<T>(kd, test::random_values(kd.product(), 2, -2, 2)),
+               v = test::tensor_of<T>(kd, test::random_values(kd.product(), 3)),
+               d_o = test::tensor_of<T>(qd, test::random_values(qd.product(), 4));
   const Results<double> expected = reference<double>(c, q, k, v, d_o, slope_values);
-  const Results<float> naive =
-      std::is_same_v<T, BF16> ? naive_bf16(c, q, k, v, d_o, slope_values) : reference<float>(c, q, k, v, d_o, slope_values);
+  const Results<float> naive = std::is_same_v<T, BF16> ? naive_bf16(c, q, k, v, d_o, slope_values)
+                                                       : reference<float>(c, q, k, v, d_o, slope_values);
   const TensorRef slope_ref = c.alibi ? TensorRef(slopes) : TensorRef();
   const auto S = static_cast<double>(c.S), rows = static_cast<double>(c.N * c.H / c.G);
   // Scores carry the rounding of D products into the exponent, and exp(s - lse) turns an absolute error of
@@ -179,14 +198,17 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
       context.force_impl("attention", impl);
       Tensor o(qd, stored), lse({c.B, c.H, c.N}), dq(qd, stored), dk(kd, stored), dv(kd, stored);
       attention_forward(context, options_of(c), {.q = q, .k = k, .v = v, .slopes = slope_ref, .o = o, .lse = lse});
-      attention_backward(context, options_of(c), {.q = q, .k = k, .v = v, .slopes = slope_ref, .o = o, .lse = lse,
-                                                  .d_o = d_o, .dq = dq, .dk = dk, .dv = dv});
+      attention_backward(
+          context, options_of(c),
+          {.q = q, .k = k, .v = v, .slopes = slope_ref, .o = o, .lse = lse, .d_o = d_o, .dq = dq, .dk = dk, .dv = dv});
       test::expect_close(test::float_values(o), expected.o, naive.o, {.terms = S + D, .stored = stored}, "o");
       test::expect_close(lse.values<float>(), expected.lse, naive.lse, {.terms = S + D}, "lse");
-      test::expect_close(test::float_values(dv), expected.dv, naive.dv, {.terms = rows + D, .zero_share = zeros, .stored = stored}, "dv");
+      test::expect_close(test::float_values(dv), expected.dv, naive.dv,
+                         {.terms = rows + D, .zero_share = zeros, .stored = stored}, "dv");
       if (c.S == 1 || c.window == 1) continue;  // one key: the softmax is constant, dq and dk are zero by nature
       test::expect_close(test::float_values(dq), expected.dq, naive.dq, {.terms = S + D, .stored = stored}, "dq");
-      test::expect_close(test::float_values(dk), expected.dk, naive.dk, {.terms = rows + D, .zero_share = zeros, .stored = stored}, "dk");
+      test::expect_close(test::float_values(dk), expected.dk, naive.dk,
+                         {.terms = rows + D, .zero_share = zeros, .stored = stored}, "dk");
     }
   });
 }
@@ -221,13 +243,16 @@ TEST(Attention, RowsThatSeeNoKeyAreZero) {
     Context context;
     const AttentionOptions options{.mask = Mask::kSlidingWindow, .window = c.window};
     attention_forward(context, options, {.q = q, .k = k, .v = v, .o = o, .lse = lse});
-    attention_backward(context, options, {.q = q, .k = k, .v = v, .o = o, .lse = lse, .d_o = d_o, .dq = dq, .dk = dk, .dv = dv});
+    attention_backward(context, options,
+                       {.q = q, .k = k, .v = v, .o = o, .lse = lse, .d_o = d_o, .dq = dq, .dk = dk, .dv = dv});
     const auto values = test::float_values(o), gradient = test::float_values(dq);
     for (int64_t n = 0; n < c.N; ++n) {
       const bool blind = n >= c.S + c.window - 1;
       ASSERT_EQ(std::isinf(lse.values<float>()[static_cast<size_t>(n)]), blind) << n;
       ASSERT_EQ(values[static_cast<size_t>(n * c.D)] == 0.0f, blind) << n;
-      if (blind) { ASSERT_EQ(gradient[static_cast<size_t>(n * c.D)], 0.0f) << n; }
+      if (blind) {
+        ASSERT_EQ(gradient[static_cast<size_t>(n * c.D)], 0.0f) << n;
+      }
     }
     for (const Tensor* t : {&dq, &dk, &dv})
       for (const float x : test::float_values(*t)) ASSERT_TRUE(std::isfinite(x));
@@ -254,26 +279,46 @@ TEST(Attention, ViewsOfAFusedProjectionEqualSeparateTensors) {
   Tensor parts[3] = {Tensor({B, N, H, D}), Tensor({B, N, H, D}), Tensor({B, N, H, D})};
   for (int part = 0; part < 3; ++part)
     for (int64_t row = 0; row < B * N * H; ++row)
-      std::memcpy(parts[part].values<float>().data() + row * D,
-                  fused.values<float>().data() + (row * 3 + part) * D, D * sizeof(float));
+      std::memcpy(parts[part].values<float>().data() + row * D, fused.values<float>().data() + (row * 3 + part) * D,
+                  D * sizeof(float));
   Context context;
   const auto slot = [](Tensor& t, int64_t i) { return t.ref().select(3, i); };
   attention_forward(context, {}, {.q = slot(fused, 0), .k = slot(fused, 1), .v = slot(fused, 2), .o = o, .lse = lse});
-  attention_backward(context, {}, {.q = slot(fused, 0), .k = slot(fused, 1), .v = slot(fused, 2), .o = o, .lse = lse,
-                                   .d_o = d_o, .dq = slot(d_fused, 0), .dk = slot(d_fused, 1), .dv = slot(d_fused, 2)});
-  Tensor o2({B, N, H, D}), lse2({B, H, N}), grads[3] = {Tensor({B, N, H, D}), Tensor({B, N, H, D}), Tensor({B, N, H, D})};
+  attention_backward(context, {},
+                     {.q = slot(fused, 0),
+                      .k = slot(fused, 1),
+                      .v = slot(fused, 2),
+                      .o = o,
+                      .lse = lse,
+                      .d_o = d_o,
+                      .dq = slot(d_fused, 0),
+                      .dk = slot(d_fused, 1),
+                      .dv = slot(d_fused, 2)});
+  Tensor o2({B, N, H, D}), lse2({B, H, N}),
+      grads[3] = {Tensor({B, N, H, D}), Tensor({B, N, H, D}), Tensor({B, N, H, D})};
   attention_forward(context, {}, {.q = parts[0], .k = parts[1], .v = parts[2], .o = o2, .lse = lse2});
-  attention_backward(context, {}, {.q = parts[0], .k = parts[1], .v = parts[2], .o = o2, .lse = lse2, .d_o = d_o,
-                                   .dq = grads[0], .dk = grads[1], .dv = grads[2]});
+  attention_backward(context, {},
+                     {.q = parts[0],
+                      .k = parts[1],
+                      .v = parts[2],
+                      .o = o2,
+                      .lse = lse2,
+                      .d_o = d_o,
+                      .dq = grads[0],
+                      .dk = grads[1],
+                      .dv = grads[2]});
   EXPECT_EQ(std::memcmp(o.values<float>().data(), o2.values<float>().data(), static_cast<size_t>(o.numel()) * 4), 0);
   for (int part = 0; part < 3; ++part)
     for (int64_t row = 0; row < B * N * H; ++row)
       ASSERT_EQ(std::memcmp(grads[part].values<float>().data() + row * D,
-                            d_fused.values<float>().data() + (row * 3 + part) * D, D * sizeof(float)), 0);
+                            d_fused.values<float>().data() + (row * 3 + part) * D, D * sizeof(float)),
+                0);
 }
 
 TEST(Attention, SameBitsForAnyNumberOfThreads) {
-  struct Shape { int64_t B, N, H, G; };
+  struct Shape {
+    int64_t B, N, H, G;
+  };
   for (const auto& [B, N, H, G] : {Shape{2, 200, 4, 2}, Shape{1, 1100, 2, 1}, Shape{5, 70, 2, 2}})
     for (const DType type : {DType::kF32, DType::kBF16}) {
       const Dims qd{B, N, H, 32}, kd{B, N, G, 32};
@@ -289,14 +334,16 @@ TEST(Attention, SameBitsForAnyNumberOfThreads) {
         Context context;
         Tensor o(qd, type), lse({B, H, N}), dq(qd, type), dk(kd, type), dv(kd, type);
         attention_forward(context, {}, {.q = q, .k = k, .v = v, .o = o, .lse = lse});
-        attention_backward(context, {}, {.q = q, .k = k, .v = v, .o = o, .lse = lse, .d_o = d_o, .dq = dq, .dk = dk, .dv = dv});
+        attention_backward(context, {},
+                           {.q = q, .k = k, .v = v, .o = o, .lse = lse, .d_o = d_o, .dq = dq, .dk = dk, .dv = dv});
         std::vector<float> all;
         for (const Tensor* t : {&o, &lse, &dq, &dk, &dv}) {
           const std::vector<float> values = test::float_values(*t);
           all.insert(all.end(), values.begin(), values.end());
         }
         if (first.empty()) first = all;
-        EXPECT_EQ(std::memcmp(first.data(), all.data(), all.size() * sizeof(float)), 0) << threads << " threads, B " << B;
+        EXPECT_EQ(std::memcmp(first.data(), all.data(), all.size() * sizeof(float)), 0)
+            << threads << " threads, B " << B;
       }
       set_max_threads(before);
     }
@@ -304,8 +351,8 @@ TEST(Attention, SameBitsForAnyNumberOfThreads) {
 
 TEST(Attention, LargeScoresStayFiniteAndNaNsShow) {
   const Dims d{1, 70, 1, 16};
-  Tensor q = test::random_tensor(d, 1, -300, 300), k = test::random_tensor(d, 2, -300, 300), v = test::random_tensor(d, 3),
-         o(d);
+  Tensor q = test::random_tensor(d, 1, -300, 300), k = test::random_tensor(d, 2, -300, 300),
+         v = test::random_tensor(d, 3), o(d);
   Context context;
   attention_forward(context, {}, {.q = q, .k = k, .v = v, .o = o});
   for (const float x : o.values<float>()) ASSERT_TRUE(std::isfinite(x));
@@ -316,7 +363,8 @@ TEST(Attention, LargeScoresStayFiniteAndNaNsShow) {
 }
 
 TEST(Attention, AlibiSlopesAreTheOfficialOnes) {
-  EXPECT_THAT(alibi_slopes(8), testing::ElementsAre(0.5f, 0.25f, 0.125f, 1 / 16.f, 1 / 32.f, 1 / 64.f, 1 / 128.f, 1 / 256.f));
+  EXPECT_THAT(alibi_slopes(8),
+              testing::ElementsAre(0.5f, 0.25f, 0.125f, 1 / 16.f, 1 / 32.f, 1 / 64.f, 1 / 128.f, 1 / 256.f));
   const std::vector<float> twelve = alibi_slopes(12);
   EXPECT_FLOAT_EQ(twelve[7], 0.00390625f);
   EXPECT_FLOAT_EQ(twelve[8], 0.70710678f);

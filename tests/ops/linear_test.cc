@@ -68,8 +68,7 @@ struct Expected {
     const auto x = as<T>(c.x), w = as<T>(c.w), b = as<T>(c.b), dy = as<T>(c.dy);
     for (auto* out : {&y, &y_added})
       ref::linear_forward<T>(matrix(x, M, K), matrix(w, N, K), row(b), matrix(*out, M, N));
-    for (auto* out : {&dx, &dx_added})
-      ref::linear_backward_x<T>(matrix(w, N, K), matrix(dy, M, N), matrix(*out, M, K));
+    for (auto* out : {&dx, &dx_added}) ref::linear_backward_x<T>(matrix(w, N, K), matrix(dy, M, N), matrix(*out, M, K));
     ref::linear_backward_w<T>(matrix(x, M, K), matrix(dy, M, N), matrix(dw, N, K));
     ref::linear_backward_b<T>(matrix(dy, M, N), TensorView<T, 1>{db.data(), {N}, {1}});
   }
@@ -87,16 +86,11 @@ void run_case(Context& context, const Case& c, const Expected<double>& want, con
   Guarded b(1, N, c.b), dw(N, K, c.dw0), db(1, N, c.db0);
   ops::linear_forward(context, {.x = x.ref(), .w = w.ref(), .b = b.vector(), .y = y.ref()});
   ops::linear_forward(
-      context,
-      {.x = x.ref(), .w = w.ref(), .b = b.vector(), .y = y_added.ref(), .y_write = ops::Write::kAccumulate});
+      context, {.x = x.ref(), .w = w.ref(), .b = b.vector(), .y = y_added.ref(), .y_write = ops::Write::kAccumulate});
+  ops::linear_backward(context,
+                       {.x = x.ref(), .w = w.ref(), .dy = dy.ref(), .dx = dx.ref(), .dw = dw.ref(), .db = db.vector()});
   ops::linear_backward(
-      context,
-      {.x = x.ref(), .w = w.ref(), .dy = dy.ref(), .dx = dx.ref(), .dw = dw.ref(), .db = db.vector()});
-  ops::linear_backward(context, {.x = x.ref(),
-                                 .w = w.ref(),
-                                 .dy = dy.ref(),
-                                 .dx = dx_added.ref(),
-                                 .dx_write = ops::Write::kAccumulate});
+      context, {.x = x.ref(), .w = w.ref(), .dy = dy.ref(), .dx = dx_added.ref(), .dx_write = ops::Write::kAccumulate});
   expect_close(y.values(), want.y, naive.y, terms(K), "y " + c.text());
   expect_close(y_added.values(), want.y_added, naive.y_added, terms(K), "y += " + c.text());
   expect_close(dx.values(), want.dx, naive.dx, terms(N), "dx " + c.text());
@@ -195,9 +189,7 @@ TEST(Linear, NoRowsIsNoWork) {
 TEST(Linear, Errors) {
   Context context;
   Tensor x({4, 8}), w({3, 7}), w8({3, 8}), y({4, 3}), y5({5, 3}), b({4}), ids({4, 8}, DType::kI32);
-  const auto forward = [&](const ops::LinearForward& a) {
-    return [&context, a] { ops::linear_forward(context, a); };
-  };
+  const auto forward = [&](const ops::LinearForward& a) { return [&context, a] { ops::linear_forward(context, a); }; };
   expect_error(forward({.x = x, .w = w, .y = y}), "[linear] x [4, 8] and w [3, 7]: K differs (8 and 7)");
   expect_error(forward({.x = x, .w = w8, .y = y5}), "[linear] x [4, 8] and y [5, 3]: M differs (4 and 5)");
   expect_error(forward({.x = x, .w = w8, .y = x}), "[linear] w [3, 8] and y [4, 8]: N differs (3 and 8)");

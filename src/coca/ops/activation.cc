@@ -89,7 +89,7 @@ void swiglu_backward_ref(const SwiGluBackward& a) {
 void gelu_forward(Context& context, const GeluForward& a) {
   check_packed("gelu", "x", a.x, kF32OrBF16);
   check_packed("gelu", "y", a.y, a.x.shape, a.x.dtype);
-  if (use_ref(context, "gelu", "cpu")) return gelu_forward_ref(a);
+  if (use_ref(context, "gelu")) return gelu_forward_ref(a);
   with_float_type(a.x.dtype, [&](auto zero) { gelu_forward_as<decltype(zero)>(a); });
 }
 
@@ -97,7 +97,7 @@ void gelu_backward(Context& context, const GeluBackward& a) {
   check_packed("gelu", "x", a.x, kF32OrBF16);
   check_packed("gelu", "dy", a.dy, a.x.shape, a.x.dtype);
   check_packed("gelu", "dx", a.dx, a.x.shape, a.x.dtype);
-  if (use_ref(context, "gelu", "cpu")) return gelu_backward_ref(a);
+  if (use_ref(context, "gelu")) return gelu_backward_ref(a);
   with_float_type(a.x.dtype, [&](auto zero) { gelu_backward_as<decltype(zero)>(a); });
 }
 
@@ -105,7 +105,7 @@ void swiglu_forward(Context& context, const SwiGluForward& a) {
   check_packed("swiglu", "gate", a.gate, kF32OrBF16);
   check_packed("swiglu", "up", a.up, a.gate.shape, a.gate.dtype);
   check_packed("swiglu", "y", a.y, a.gate.shape, a.gate.dtype);
-  if (use_ref(context, "swiglu", "cpu")) return swiglu_forward_ref(a);
+  if (use_ref(context, "swiglu")) return swiglu_forward_ref(a);
   with_float_type(a.gate.dtype, [&](auto zero) { swiglu_forward_as<decltype(zero)>(a); });
 }
 
@@ -115,7 +115,7 @@ void swiglu_backward(Context& context, const SwiGluBackward& a) {
   check_packed("swiglu", "dy", a.dy, a.gate.shape, a.gate.dtype);
   check_packed("swiglu", "dgate", a.dgate, a.gate.shape, a.gate.dtype);
   check_packed("swiglu", "dup", a.dup, a.gate.shape, a.gate.dtype);
-  if (use_ref(context, "swiglu", "cpu")) return swiglu_backward_ref(a);
+  if (use_ref(context, "swiglu")) return swiglu_backward_ref(a);
   with_float_type(a.gate.dtype, [&](auto zero) { swiglu_backward_as<decltype(zero)>(a); });
 }
 

@@ -45,7 +45,7 @@ void adamw_step(Context& context, const AdamWStep& a) {
   const float* grad = a.grad.as<float>();
   float *param = a.param.as<float>(), *m = a.m.as<float>(), *v = a.v.as<float>();
   BF16* copy = a.copy.as<BF16>();
-  if (use_ref(context, kOp, "cpu")) {
+  if (use_ref(context, kOp)) {
     ref::adamw_step<float>({.learning_rate = a.learning_rate,
                             .beta1 = a.beta1,
                             .beta2 = a.beta2,
@@ -67,7 +67,7 @@ double sum_of_squares(Context& context, TensorRef t) {
   check_packed("sum_of_squares", "x", t);
   const int64_t n = t.numel(), blocks = (n + kGrain - 1) / kGrain;
   const float* x = t.as<float>();
-  if (use_ref(context, kOp, "cpu")) return ref::sum_of_squares(n, x);
+  if (use_ref(context, kOp)) return ref::sum_of_squares(n, x);
   auto* partial = static_cast<double*>(context.scratch(static_cast<size_t>(blocks + 1) * sizeof(double)));
   parallel_blocks(n, kGrain, [&](int64_t i0, int64_t i1) {
     partial[i0 / kGrain] = cpu::sum_of_squares_block(x + i0, i1 - i0);

@@ -18,9 +18,9 @@ namespace coca::ops {
 
 namespace {
 
+using cpu::attention_blocks;
 using cpu::AttentionKernels;
 using cpu::AttentionParams;
-using cpu::attention_blocks;
 using cpu::kAttentionBlock;
 using cpu::TileMath;
 
@@ -47,7 +47,8 @@ void check_attention(const AttentionOptions& options, TensorRef q, TensorRef k, 
 }
 
 template <typename T>
-AttentionParams<T> make_params(const AttentionOptions& options, TensorRef q, TensorRef k, TensorRef v, TensorRef slopes) {
+AttentionParams<T> make_params(const AttentionOptions& options, TensorRef q, TensorRef k, TensorRef v,
+                               TensorRef slopes) {
   AttentionParams<T> p;
   p.q = q.view<T, 4>();
   p.k = k.view<T, 4>();
@@ -72,8 +73,12 @@ std::optional<TileMath> choose(const Context& context, DType type) {
   return impl == "avx512_bf16" ? TileMath::kBf16Dot : TileMath::kF32;
 }
 
-std::byte* scratch_of(Context& context, size_t bytes) { return static_cast<std::byte*>(context.scratch(bytes)); }
-size_t rounded(size_t bytes) { return (bytes + 63) / 64 * 64; }
+std::byte* scratch_of(Context& context, size_t bytes) {
+  return static_cast<std::byte*>(context.scratch(bytes));
+}
+size_t rounded(size_t bytes) {
+  return (bytes + 63) / 64 * 64;
+}
 
 template <typename T>
 void forward_rows(Context& context, const AttentionParams<T>& p) {
@@ -117,7 +122,8 @@ void forward_blocks(Context& context, TileMath math, const AttentionParams<T>& p
 }
 
 // Where parts begin: of the key blocks, so that under the mask each part has about as many tiles as the others.
-std::vector<int64_t> part_bounds(int64_t parts, int64_t key_blocks, int64_t query_blocks, int64_t first_position, bool causal) {
+std::vector<int64_t> part_bounds(int64_t parts, int64_t key_blocks, int64_t query_blocks, int64_t first_position,
+                                 bool causal) {
   std::vector<int64_t> cost(static_cast<size_t>(key_blocks) + 1, 0);  // tiles of the blocks before
   for (int64_t i = 0; i < key_blocks; ++i) {
     const int64_t unseen = causal ? std::max<int64_t>(0, i * kAttentionBlock - first_position) / kAttentionBlock : 0;
@@ -150,14 +156,18 @@ void backward_parts(Context& context, TileMath math, const AttentionParams<T>& p
   parallel_for(B * G * parts, [&](int64_t task) {
     const int64_t part = task % parts, b = task / parts / G, g = task / parts % G;
     AttentionKernels<T>::backward_part(math, p,
-                                       {.b = b, .g = g, .block0 = bounds[static_cast<size_t>(part)], .block1 = bounds[static_cast<size_t>(part) + 1],
+                                       {.b = b,
+                                        .g = g,
+                                        .block0 = bounds[static_cast<size_t>(part)],
+                                        .block1 = bounds[static_cast<size_t>(part) + 1],
                                         .dq = parts > 1 ? partial_dq + partial * static_cast<size_t>(task) : nullptr},
                                        work + all_partial + own * static_cast<size_t>(thread_index()));
   });
   if (parts == 1) return;
   parallel_for(B * H * query_blocks, [&](int64_t task) {
     const int64_t block = task % query_blocks, b = task / query_blocks / H, h = task / query_blocks % H;
-    const size_t at = partial * static_cast<size_t>((b * G + h / group) * parts) + partial / static_cast<size_t>(group) * static_cast<size_t>(h % group);
+    const size_t at = partial * static_cast<size_t>((b * G + h / group) * parts) +
+                      partial / static_cast<size_t>(group) * static_cast<size_t>(h % group);
     AttentionKernels<T>::sum_dq(p, b, h, block, partial_dq + at, parts, static_cast<int64_t>(partial));
   });
 }
@@ -187,7 +197,8 @@ void forward_ref(const AttentionOptions& options, const AttentionForward& a) {
   const FloatInput q(a.q), k(a.k), v(a.v);
   const FloatOutput o(a.o);
   const AttentionParams<float> p = make_params<float>(options, q.ref(), k.ref(), v.ref(), a.slopes);
-  ref::attention_forward<float>(ref_spec(p), p.q, p.k, p.v, o.ref().view<float, 4>(), a.lse.empty() ? TensorView<float, 3>() : a.lse.view<float, 3>());
+  ref::attention_forward<float>(ref_spec(p), p.q, p.k, p.v, o.ref().view<float, 4>(),
+                                a.lse.empty() ? TensorView<float, 3>() : a.lse.view<float, 3>());
   o.store();
 }
 

@@ -18,7 +18,7 @@ void cast_as(Context& context, const Cast& a) {
   const int64_t n = a.x.numel();
   const From* x = a.x.as<From>();
   To* y = a.y.as<To>();
-  if (use_ref(context, kOp, "cpu")) return ref::cast(n, x, y);
+  if (use_ref(context, kOp)) return ref::cast(n, x, y);
   parallel_blocks(n, 65536, [&](int64_t i0, int64_t i1) { cpu::cast(x + i0, y + i0, i1 - i0); });
 }
 

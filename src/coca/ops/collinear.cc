@@ -67,7 +67,7 @@ enum class Path { kCpu, kRef, kOfficial };  // kOfficial runs the reference's ro
 
 Path choose_path(const Context& context, const CollinearOptions& options, int64_t R, int64_t D) {
   if (official_quirk(options, R, D)) return Path::kOfficial;
-  return use_ref(context, "collinear", "cpu") ? Path::kRef : Path::kCpu;
+  return use_ref(context, "collinear") ? Path::kRef : Path::kCpu;
 }
 
 RowAccess row_access(const RopeRows& rows) { return {rows.cos.view<float, 3>(), rows.sin.view<float, 3>()}; }

@@ -39,7 +39,7 @@ void check_logits(TensorRef logits, TensorRef targets) {
 void forward_rows(Context& context, TensorRef logits, const int32_t* targets, float* nll, float* lse) {
   const int64_t M = logits.size(0), V = logits.size(1);
   const float* x = logits.as<float>();
-  if (use_ref(context, kOp, "cpu")) return ref::cross_entropy_forward(M, V, x, targets, nll, lse);
+  if (use_ref(context, kOp)) return ref::cross_entropy_forward(M, V, x, targets, nll, lse);
   parallel_blocks(M, grain_of(V), [&](int64_t m0, int64_t m1) {
     cpu::cross_entropy_rows({x + m0 * V, targets + m0, V}, nll + m0, lse ? lse + m0 : nullptr, m1 - m0);
   });
@@ -49,7 +49,7 @@ void backward_rows(Context& context, TensorRef logits, const int32_t* targets, c
                    float* dlogits) {
   const int64_t M = logits.size(0), V = logits.size(1);
   const float* x = logits.as<float>();
-  if (use_ref(context, kOp, "cpu")) return ref::cross_entropy_backward(M, V, x, targets, lse, scale, dlogits);
+  if (use_ref(context, kOp)) return ref::cross_entropy_backward(M, V, x, targets, lse, scale, dlogits);
   parallel_blocks(M, grain_of(V), [&](int64_t m0, int64_t m1) {
     cpu::cross_entropy_rows_backward({x + m0 * V, targets + m0, V}, lse + m0, scale, dlogits + m0 * V,
                                      m1 - m0);
@@ -69,7 +69,7 @@ void fused_rows_as(MutTensorRef logits, const int32_t* targets, float scale, flo
 
 void fused_rows(Context& context, MutTensorRef logits, const int32_t* targets, float scale, float* nll,
                 MutTensorRef dlogits) {
-  if (use_ref(context, kOp, "cpu")) {
+  if (use_ref(context, kOp)) {
     const int64_t M = logits.size(0), V = logits.size(1);
     float* x = logits.as<float>();
     std::vector<float> lse(static_cast<size_t>(M));

@@ -324,7 +324,7 @@ void decode_attention(Context& context, const DecodeAttentionOptions& options, c
   check_decode(options, a);
   if (a.q.size(1) == 0) return;
   Plan plan(options, a);
-  if (use_ref(context, "decode_attention", "cpu"))
+  if (use_ref(context, "decode_attention"))
     decode_ref(context, plan);
   else
     decode_cpu(context, plan);

@@ -42,7 +42,7 @@ void forward_as(const EmbeddingForward& a) {
 
 void embedding_forward(Context& context, const EmbeddingForward& a) {
   check(a.ids, "table", a.table, kF32OrBF16, "y", a.y);
-  if (use_ref(context, kOp, "cpu"))
+  if (use_ref(context, kOp))
     return ref::embedding_forward(a.ids.size(0), a.table.size(1), a.ids.as<int32_t>(),
                                   FloatInput(a.table).ref().as<float>(), a.y.as<float>());
   with_float_type(a.table.dtype, [&](auto zero) { forward_as<decltype(zero)>(a); });
@@ -55,7 +55,7 @@ void embedding_backward(Context& context, const EmbeddingBackward& a) {
   const auto* ids = a.ids.as<int32_t>();
   const float* dy = a.dy.as<float>();
   float* dtable = a.dtable.as<float>();
-  if (use_ref(context, kOp, "cpu")) return ref::embedding_backward(M, C, ids, dy, dtable);
+  if (use_ref(context, kOp)) return ref::embedding_backward(M, C, ids, dy, dtable);
   parallel_blocks(C, 64,
                   [&](int64_t c0, int64_t c1) { cpu::embedding_add_columns(ids, dy, dtable, M, C, c0, c1); });
 }

@@ -12,11 +12,19 @@ namespace coca::ops {
 
 const std::vector<OpImpls>& op_impls() {
   static const std::vector<OpImpls> kImpls = {
-      {"linear", {"onednn", "widened", "ref"}}, {"embedding", {"cpu", "ref"}},  {"norm", {"cpu", "ref"}},
-      {"rope", {"cpu", "ref"}},        {"collinear", {"cpu", "ref"}},  {"attention", {"avx512_bf16", "cpu", "ref"}},
+      {"linear", {"onednn", "widened", "ref"}},
+      {"embedding", {"cpu", "ref"}},
+      {"norm", {"cpu", "ref"}},
+      {"rope", {"cpu", "ref"}},
+      {"collinear", {"cpu", "ref"}},
+      {"attention", {"avx512_bf16", "cpu", "ref"}},
       {"decode_attention", {"cpu", "ref"}},
-      {"gelu", {"cpu", "ref"}},        {"swiglu", {"cpu", "ref"}},     {"residual", {"cpu", "ref"}},
-      {"cross_entropy", {"cpu", "ref"}}, {"adamw", {"cpu", "ref"}},  {"cast", {"cpu", "ref"}},
+      {"gelu", {"cpu", "ref"}},
+      {"swiglu", {"cpu", "ref"}},
+      {"residual", {"cpu", "ref"}},
+      {"cross_entropy", {"cpu", "ref"}},
+      {"adamw", {"cpu", "ref"}},
+      {"cast", {"cpu", "ref"}},
   };
   return kImpls;
 }
@@ -25,7 +33,8 @@ namespace {
 
 std::string listed(const std::vector<std::string_view>& names) {
   std::string text;
-  for (const std::string_view name : names) text += fmt::format("{}{}", text.empty() ? "" : name == names.back() ? " or " : ", ", name);
+  for (const std::string_view name : names)
+    text += fmt::format("{}{}", text.empty() ? "" : name == names.back() ? " or " : ", ", name);
   return text;
 }
 
@@ -37,7 +46,8 @@ std::string_view choose_impl(const Context& context, std::string_view op) {
   const std::string_view forced = context.forced_impl(op);
   if (forced.empty()) return impls.front();
   const auto found = std::find(impls.begin(), impls.end(), forced);
-  COCA_CHECK(found != impls.end(), "implementation \"{}\" forced for op \"{}\" does not exist; expected {}", forced, op, listed(impls));
+  COCA_CHECK(found != impls.end(), "implementation \"{}\" forced for op \"{}\" does not exist; expected {}", forced, op,
+             listed(impls));
   return *found;
 }
 
@@ -54,13 +64,20 @@ void check_forced(const Context& context) {
   std::vector<std::string_view> ops;
   for (const OpImpls& o : op_impls()) ops.push_back(o.op), choose_impl(context, o.op);
   for (const auto& [op, impl] : context.forced_impls())
-    COCA_CHECK(std::find(ops.begin(), ops.end(), op) != ops.end(), "implementation \"{}\" forced for op \"{}\", which does not exist; expected {}", impl, op, listed(ops));
+    COCA_CHECK(std::find(ops.begin(), ops.end(), op) != ops.end(),
+               "implementation \"{}\" forced for op \"{}\", which does not exist; expected {}", impl, op, listed(ops));
 }
 
-bool use_ref(const Context& context, std::string_view op, std::string_view) { return choose_impl(context, op) == "ref"; }
+bool use_ref(const Context& context, std::string_view op) {
+  return choose_impl(context, op) == "ref";
+}
 
-std::string cpu_target() { return cpu::active_target(); }
-std::vector<std::string> cpu_targets() { return cpu::supported_targets(); }
+std::string cpu_target() {
+  return cpu::active_target();
+}
+std::vector<std::string> cpu_targets() {
+  return cpu::supported_targets();
+}
 
 void set_cpu_target(std::string_view name) {
   if (!cpu::select_target(name)) {

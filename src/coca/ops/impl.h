@@ -18,8 +18,8 @@ std::string_view choose_impl(const Context&, std::string_view op);
 // What of it runs for operands of a type: "avx512_bf16" and oneDNN's bf16 products need bf16 operands and a CPU (and
 // SIMD target) with the instructions, else "cpu" and "widened" take their place.
 std::string_view running_impl(const Context&, std::string_view op, DType type);
-// True when `op` must run its reference; throws when a name outside {best, "ref"} is forced.
-bool use_ref(const Context&, std::string_view op, std::string_view best);
+// True when `op` must run its reference.
+bool use_ref(const Context&, std::string_view op);
 
 struct OpImpls {
   std::string_view op;

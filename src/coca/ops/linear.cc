@@ -26,14 +26,14 @@ void check_matrix(std::string_view name, TensorRef t, std::span<const DType> typ
   check_rank2(kOp, name, t);
   check_dtype(kOp, name, t, types);
   COCA_CHECK((t.size(1) <= 1 || t.stride(1) == 1) && (t.size(0) <= 1 || t.stride(0) >= t.size(1)),
-             "[{}] {} {} has strides {}; rows must not overlap and their elements must be adjacent", kOp,
-             name, t.shape.text(), t.strides.text());
+             "[{}] {} {} has strides {}; rows must not overlap and their elements must be adjacent", kOp, name,
+             t.shape.text(), t.strides.text());
 }
 
 void check_extent(std::string_view a, TensorRef ta, std::string_view b, TensorRef tb, char letter, int dim_a,
                   int dim_b) {
-  COCA_CHECK(ta.size(dim_a) == tb.size(dim_b), "[{}] {} {} and {} {}: {} differs ({} and {})", kOp, a,
-             ta.shape.text(), b, tb.shape.text(), letter, ta.size(dim_a), tb.size(dim_b));
+  COCA_CHECK(ta.size(dim_a) == tb.size(dim_b), "[{}] {} {} and {} {}: {} differs ({} and {})", kOp, a, ta.shape.text(),
+             b, tb.shape.text(), letter, ta.size(dim_a), tb.size(dim_b));
 }
 
 void check_vector(std::string_view name, TensorRef t, int64_t N) {
@@ -58,15 +58,13 @@ void bias_gradient(Context& context, TensorRef dy, MutTensorRef db) {
     });
   });
   float* to = db.as<float>();
-  parallel_blocks(N, 4096, [&](int64_t n0, int64_t n1) {
-    cpu::add_column_sums(partial + n0, N, blocks, n1 - n0, to + n0);
-  });
+  parallel_blocks(N, 4096,
+                  [&](int64_t n0, int64_t n1) { cpu::add_column_sums(partial + n0, N, blocks, n1 - n0, to + n0); });
 }
 
 template <typename Ref>
 void clear_rows(const Ref& t) {
-  for (int64_t m = 0; m < t.size(0); ++m)
-    std::fill_n(t.template as<float>() + m * t.stride(0), t.size(1), 0.0f);
+  for (int64_t m = 0; m < t.size(0); ++m) std::fill_n(t.template as<float>() + m * t.stride(0), t.size(1), 0.0f);
 }
 
 void forward_ref(const LinearForward& a) {
@@ -153,8 +151,9 @@ void linear_backward(Context& context, const LinearBackward& a) {
   if (!a.db.empty()) check_vector("db", a.db, a.w.size(0));
   const auto how = choose(context, a.x.dtype);
   if (!how) return backward_ref(a);
-  if (!a.dx.empty()) product(context, *how, operands(a.dy, Trans::kNo, a.w, Trans::kNo, a.dx, a.dx_write));  // dx = dy W
-  if (!a.dw.empty() && a.x.size(0) > 0)  // dW += dy^T x
+  if (!a.dx.empty())
+    product(context, *how, operands(a.dy, Trans::kNo, a.w, Trans::kNo, a.dx, a.dx_write));  // dx = dy W
+  if (!a.dw.empty() && a.x.size(0) > 0)                                                     // dW += dy^T x
     product(context, *how, operands(a.dy, Trans::kYes, a.x, Trans::kNo, a.dw, Write::kAccumulate));
   if (!a.db.empty()) bias_gradient(context, a.dy, a.db);
 }

@@ -66,9 +66,18 @@ bool gemm_widened(const onednn::Gemm<BF16>& g, float* work) {
     const bool ta = g.trans_a == Trans::kYes, tb = g.trans_b == Trans::kYes;
     widen_rows(g.a + (ta ? k0 * g.lda : k0), g.lda, ta ? depth : g.m, ta ? g.m : depth, a);
     widen_rows(g.b + (tb ? k0 : k0 * g.ldb), g.ldb, tb ? g.n : depth, tb ? depth : g.n, b);
-    ok = ok && onednn::gemm(onednn::Gemm<float>{.trans_a = g.trans_a, .trans_b = g.trans_b, .m = g.m, .n = g.n, .k = depth,
-                                                .beta = k0 == 0 ? g.beta : 1.0f, .a = a, .lda = std::max<int64_t>(1, ta ? g.m : depth),
-                                                .b = b, .ldb = std::max<int64_t>(1, tb ? depth : g.n), .c = g.c, .ldc = g.ldc});
+    ok = ok && onednn::gemm(onednn::Gemm<float>{.trans_a = g.trans_a,
+                                                .trans_b = g.trans_b,
+                                                .m = g.m,
+                                                .n = g.n,
+                                                .k = depth,
+                                                .beta = k0 == 0 ? g.beta : 1.0f,
+                                                .a = a,
+                                                .lda = std::max<int64_t>(1, ta ? g.m : depth),
+                                                .b = b,
+                                                .ldb = std::max<int64_t>(1, tb ? depth : g.n),
+                                                .c = g.c,
+                                                .ldc = g.ldc});
   }
   return ok;
 }

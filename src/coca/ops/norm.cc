@@ -96,7 +96,7 @@ void norm_forward(Context& context, const NormForward& a) {
   if (!a.b.empty()) check_packed(kOp, "b", a.b, {C});
   check_packed(kOp, "y", a.y, {M, C}, kF32OrBF16);
   if (!a.stat.empty()) check_packed(kOp, "stat", a.stat, {M, 2});
-  if (use_ref(context, kOp, "cpu")) return forward_ref(a);
+  if (use_ref(context, kOp)) return forward_ref(a);
   with_float_type(a.y.dtype, [&](auto zero) { forward_cpu<decltype(zero)>(a); });
 }
 
@@ -110,7 +110,7 @@ void norm_backward(Context& context, const NormBackward& a) {
   check_packed(kOp, "dx", a.dx, {M, C});
   check_packed(kOp, "dw", a.dw, {C});
   if (!a.db.empty()) check_packed(kOp, "db", a.db, {C});
-  if (use_ref(context, kOp, "cpu"))
+  if (use_ref(context, kOp))
     return ref::norm_backward(ref_args(a.kind, 0.0, a.x, a.w, {}), a.stat.as<float>(),
                               FloatInput(a.dy).ref().as<float>(), a.dx.as<float>(), a.dw.as<float>(),
                               a.db.as<float>());

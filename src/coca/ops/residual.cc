@@ -31,7 +31,7 @@ void residual_forward(Context& context, const ResidualForward& args) {
   check_packed(kOp, "b", args.b, args.a.shape, kF32OrBF16);
   if (!args.c.empty()) check_packed(kOp, "c", args.c, args.a.shape, args.b.dtype);
   check_packed(kOp, "y", args.y, args.a.shape);
-  if (use_ref(context, kOp, "cpu"))
+  if (use_ref(context, kOp))
     return ref::residual_forward(args.a.numel(), args.a.as<float>(), FloatInput(args.b).ref().as<float>(),
                                  FloatInput(args.c).ref().as<float>(), args.y.as<float>());
   with_float_type(args.b.dtype, [&](auto zero) { sum_as<decltype(zero)>(args); });

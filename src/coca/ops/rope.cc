@@ -27,7 +27,7 @@ void rotate(Context& context, const RopeRows& rows, TensorRef x, MutTensorRef y,
   check_dtype("rope", "y", y, x.dtype);
   check_heads("rope", "y", y, x.shape);
   const cpu::RopeTables tables{rows.cos.view<float, 3>(), rows.sin.view<float, 3>()};
-  if (use_ref(context, "rope", "cpu")) {
+  if (use_ref(context, "rope")) {
     const FloatInput from(x);
     const FloatOutput to(y);
     ref::rope<float, float>(tables.cos, tables.sin, from.ref().view<float, 4>(), to.ref().view<float, 4>(),

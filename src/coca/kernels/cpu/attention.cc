@@ -1,6 +1,6 @@
-// Tiles of 64 queries by 64 keys. Tiles that the mask cuts are walked in strips of 16 queries, each with only the keys it
-// can see; tiles that no query sees are skipped. All operands of a product are packed (contiguous, zero-padded to whole
-// vectors), so one block product serves forward and backward:
+// Tiles of 64 queries by 64 keys. Tiles that the mask cuts are walked in strips of 16 queries, each with only the keys
+// it can see; tiles that no query sees are skipped. All operands of a product are packed (contiguous, zero-padded to
+// whole vectors), so one block product serves forward and backward:
 //   S = Q K^T, O += P V, dV += P^T dO, dP = dO V^T, dK += dS^T Q, dQ += dS K.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/kernels/cpu/attention.h"
@@ -21,7 +21,9 @@
 namespace coca::cpu {
 inline constexpr int64_t kPad = 16;    // floats in the widest vector (AVX-512); a multiple of every narrower one
 inline constexpr int64_t kStrip = 16;  // queries per strip of a tile that the mask cuts
-inline int64_t padded(int64_t n) { return (n + kPad - 1) / kPad * kPad; }
+inline int64_t padded(int64_t n) {
+  return (n + kPad - 1) / kPad * kPad;
+}
 }  // namespace coca::cpu
 #endif
 
@@ -47,15 +49,17 @@ void pack_block(const AttentionParams<S>& p, int64_t b, int64_t g, int64_t block
 // Query rows of a tile are computed in fp32 and leave as S.
 template <class S>
 HWY_INLINE void store_row(const float* row, float factor, int64_t D, S* out) {
-  for_lanes(D, [&](auto d, int64_t i) HWY_ATTR { store_f32(hn::Mul(hn::LoadU(d, row + i), hn::Set(d, factor)), d, out + i); });
+  for_lanes(D, [&](auto d, int64_t i)
+                   HWY_ATTR { store_f32(hn::Mul(hn::LoadU(d, row + i), hn::Set(d, factor)), d, out + i); });
 }
 
 template <class E, class S>
-void forward_block(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t query_block, const E* packed, float* work) {
+void forward_block(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t query_block, const E* packed,
+                   float* work) {
   const int64_t N = p.q.size(1), D = p.q.size(3), Dp = padded(D), width = row_steps<E>(D);
   const int64_t n0 = query_block * kTile, rows = std::min(kTile, N - n0), m0 = p.query_start + n0;
-  float* o = work;            // [kTile, Dp]
-  float* s = o + kTile * Dp;  // [kTile, kTile]
+  float* o = work;                                 // [kTile, Dp]
+  float* s = o + kTile * Dp;                       // [kTile, kTile]
   E* q = reinterpret_cast<E*>(s + kTile * kTile);  // [kTile, width]
   E* probabilities = reinterpret_cast<E*>(s);      // [kTile, ld]; floats replace their scores
   if constexpr (kPairs<E>) probabilities = q + kTile * width;
@@ -77,16 +81,18 @@ void forward_block(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t qu
                             s + r0 * kTile + c0, kTile});
       for (int64_t r = r0; r < r0 + strip; ++r) {
         finish_scores(p, slope, m0 + r, key0, columns, s + r * kTile);
-        softmax_row<E>(factor, columns, s + r * kTile, probabilities + r * ld, state.max[r], state.sum[r], o + r * Dp, Dp);
+        softmax_row<E>(factor, columns, s + r * kTile, probabilities + r * ld, state.max[r], state.sum[r], o + r * Dp,
+                       Dp);
       }
-      block_gemm<true, E>({strip, Dp, key_steps<E>(columns.end - c0), probabilities + r0 * ld + k0, ld, 1, v + k0 * Dp, Dp,
-                           o + r0 * Dp, Dp});
+      block_gemm<true, E>({strip, Dp, key_steps<E>(columns.end - c0), probabilities + r0 * ld + k0, ld, 1, v + k0 * Dp,
+                           Dp, o + r0 * Dp, Dp});
     });
   }
   for (int64_t r = 0; r < rows; ++r) {
     const float inverse = state.sum[r] > 0.0f || std::isnan(state.sum[r]) ? 1.0f / state.sum[r] : 0.0f;
     store_row(o + r * Dp, inverse, D, p.o.ptr(b, n0 + r, h));
-    if (!p.lse.empty()) *p.lse.ptr(b, h, n0 + r) = state.sum[r] == 0.0f ? kNegInf : state.max[r] + std::log(state.sum[r]);
+    if (!p.lse.empty())
+      *p.lse.ptr(b, h, n0 + r) = state.sum[r] == 0.0f ? kNegInf : state.max[r] + std::log(state.sum[r]);
   }
 }
 
@@ -136,10 +142,10 @@ struct KeyWork {
 // ... and one query head, from its first query that sees them:
 template <class E>
 struct QueryWork {
-  E *q, *d_o;            // [queries, row_steps(D)]
-  E *q_steps, *do_steps; // [steps(queries), Dp]; floats: the same as q and d_o
-  float *dq, *delta;     // [queries, Dp]; [queries] sum over d of o * do
-  float *p, *ds;         // [kTile, kTile]
+  E *q, *d_o;                           // [queries, row_steps(D)]
+  E *q_steps, *do_steps;                // [steps(queries), Dp]; floats: the same as q and d_o
+  float *dq, *delta;                    // [queries, Dp]; [queries] sum over d of o * do
+  float *p, *ds;                        // [kTile, kTile]
   E *p_queries, *ds_queries, *ds_keys;  // pairs only: over queries [kTile / 2, kTile], over keys [kTile, kTile / 2]
 };
 
@@ -151,7 +157,8 @@ void carve(void* memory, int64_t N, int64_t blocks, int64_t D, KeyWork<E>& k, Qu
     slot = reinterpret_cast<T*>(at);
     at += static_cast<size_t>(count) * sizeof(T);
   };
-  take(k.k, blocks * key_steps<E>(kTile) * Dp), take(k.k_t, blocks * steps<E>(D) * kTile), take(k.v_t, blocks * steps<E>(D) * kTile);
+  take(k.k, blocks * key_steps<E>(kTile) * Dp), take(k.k_t, blocks * steps<E>(D) * kTile),
+      take(k.v_t, blocks * steps<E>(D) * kTile);
   take(k.dk, keys * Dp), take(k.dv, keys * Dp);
   take(q.q, Np * row_steps<E>(D)), take(q.d_o, Np * row_steps<E>(D));
   q.q_steps = q.q, q.do_steps = q.d_o;
@@ -203,8 +210,8 @@ HWY_INLINE void pair_strip(const QueryWork<E>& w, int64_t r0, int64_t strip, con
 // The gradients that one key block and one query block give each other. key0 and n0 count from the tensors' beginning,
 // kb and q0 from that of the work space.
 template <class E, class S>
-void backward_tile(const AttentionParams<S>& a, int64_t h, const KeyWork<E>& k, const QueryWork<E>& w, int64_t key0, int64_t kb,
-                   int64_t n0, int64_t q0, const float* lse) {
+void backward_tile(const AttentionParams<S>& a, int64_t h, const KeyWork<E>& k, const QueryWork<E>& w, int64_t key0,
+                   int64_t kb, int64_t n0, int64_t q0, const float* lse) {
   const int64_t D = a.q.size(3), Dp = padded(D), width = row_steps<E>(D), rows = std::min(kTile, a.q.size(1) - n0);
   const int64_t m0 = a.query_start + n0, ld = key_steps<E>(kTile);
   const float slope = a.slopes ? a.slopes[h] : 0.0f, factor = a.slopes ? 1.0f : a.scale;
@@ -213,16 +220,20 @@ void backward_tile(const AttentionParams<S>& a, int64_t h, const KeyWork<E>& k, 
   const E* k_rows = k.k + kb * key_steps<E>(kTile) * Dp;
   for_strips(a, m0, rows, key0, [&](int64_t r0, int64_t strip, const Seen& columns) HWY_ATTR {
     const int64_t c0 = columns.begin, count = columns.end - c0, wide = padded(columns.end) - c0, at = q0 + r0;
-    block_gemm<false, E>({strip, wide, steps<E>(D), w.q + at * width, width, 1, k_t + c0, kTile, w.p + r0 * kTile + c0, kTile});
-    block_gemm<false, E>({strip, wide, steps<E>(D), w.d_o + at * width, width, 1, v_t + c0, kTile, w.ds + r0 * kTile + c0, kTile});
+    block_gemm<false, E>(
+        {strip, wide, steps<E>(D), w.q + at * width, width, 1, k_t + c0, kTile, w.p + r0 * kTile + c0, kTile});
+    block_gemm<false, E>(
+        {strip, wide, steps<E>(D), w.d_o + at * width, width, 1, v_t + c0, kTile, w.ds + r0 * kTile + c0, kTile});
     for (int64_t r = r0; r < r0 + strip; ++r) {
       finish_scores(a, slope, m0 + r, key0, columns, w.p + r * kTile);
       gradient_row(factor, columns, lse[n0 + r], w.delta[q0 + r], w.p + r * kTile, w.ds + r * kTile);
     }
     if constexpr (kPairs<E>) pair_strip(w, r0, strip, columns);
     const int64_t over = steps<E>(strip), from = steps<E>(r0), rows_at = steps<E>(at), key_at = (kb * kTile + c0) * Dp;
-    block_gemm<true, E>({count, Dp, over, w.p_queries + from * kTile + c0, 1, kTile, w.do_steps + rows_at * Dp, Dp, k.dv + key_at, Dp});
-    block_gemm<true, E>({count, Dp, over, w.ds_queries + from * kTile + c0, 1, kTile, w.q_steps + rows_at * Dp, Dp, k.dk + key_at, Dp});
+    block_gemm<true, E>(
+        {count, Dp, over, w.p_queries + from * kTile + c0, 1, kTile, w.do_steps + rows_at * Dp, Dp, k.dv + key_at, Dp});
+    block_gemm<true, E>(
+        {count, Dp, over, w.ds_queries + from * kTile + c0, 1, kTile, w.q_steps + rows_at * Dp, Dp, k.dk + key_at, Dp});
     block_gemm<true, E>({strip, Dp, key_steps<E>(count), w.ds_keys + r0 * ld + key_steps<E>(c0), ld, 1,
                          k_rows + key_steps<E>(c0) * Dp, Dp, w.dq + at * Dp, Dp});
   });
@@ -230,8 +241,8 @@ void backward_tile(const AttentionParams<S>& a, int64_t h, const KeyWork<E>& k, 
 
 // All keys of the part against the queries of one head, from block `first` on.
 template <class E, class S>
-void backward_head(const AttentionParams<S>& a, const AttentionPart& part, int64_t h, int64_t first, const KeyWork<E>& k,
-                   const QueryWork<E>& w) {
+void backward_head(const AttentionParams<S>& a, const AttentionPart& part, int64_t h, int64_t first,
+                   const KeyWork<E>& k, const QueryWork<E>& w) {
   const int64_t N = a.q.size(1), D = a.q.size(3), Dp = padded(D), begin = first * kTile, rows = N - begin;
   if (rows > 0) {
     pack_rows(a.q.ptr(part.b, begin, h), a.q.stride(1), rows, D, w.q);
@@ -256,7 +267,8 @@ template <class E, class S>
 void backward_part(const AttentionParams<S>& a, const AttentionPart& part, void* memory) {
   const int64_t N = a.q.size(1), D = a.q.size(3), S_ = a.k.size(1), Dp = padded(D), group = a.q.size(2) / a.k.size(2);
   const int64_t key_begin = part.block0 * kTile, key_end = std::min(S_, part.block1 * kTile);
-  const int64_t first = std::min(attention_blocks(N), a.causal ? std::max<int64_t>(0, key_begin - a.query_start) / kTile : 0);
+  const int64_t first =
+      std::min(attention_blocks(N), a.causal ? std::max<int64_t>(0, key_begin - a.query_start) / kTile : 0);
   KeyWork<E> k;
   QueryWork<E> w;
   carve(memory, N, part.block1 - part.block0, D, k, w);
@@ -299,21 +311,25 @@ void sum_dq(const AttentionParams<S>& a, int64_t b, int64_t h, int64_t query_blo
     S* dq = a.dq.ptr(b, n, h);
     for_lanes(D, [&](auto d, int64_t i) HWY_ATTR {
       auto sum = hn::Zero(d);
-      for (int64_t part = 0; part < parts; ++part) sum = hn::Add(sum, hn::LoadU(d, partial + part * part_stride + n * Dp + i));
+      for (int64_t part = 0; part < parts; ++part)
+        sum = hn::Add(sum, hn::LoadU(d, partial + part * part_stride + n * Dp + i));
       store_f32(hn::Mul(sum, hn::Set(d, a.scale)), d, dq + i);
     });
   }
 }
 
 // What HWY_EXPORT needs: plain functions. T names the tensors' type, E the operands'.
-#define COCA_ATTENTION_ENTRIES(NAME, T, E)                                                                                         \
-  void pack_block_##NAME(const AttentionParams<T>& p, int64_t b, int64_t g, int64_t block, void* packed) {                        \
-    pack_block(p, b, g, block, static_cast<E*>(packed));                                                                           \
-  }                                                                                                                                \
-  void forward_block_##NAME(const AttentionParams<T>& p, int64_t b, int64_t h, int64_t query_block, const void* packed, void* work) { \
-    forward_block(p, b, h, query_block, static_cast<const E*>(packed), static_cast<float*>(work));                                 \
-  }                                                                                                                                \
-  void backward_part_##NAME(const AttentionParams<T>& p, const AttentionPart& part, void* work) { backward_part<E>(p, part, work); }
+#define COCA_ATTENTION_ENTRIES(NAME, T, E)                                                                 \
+  void pack_block_##NAME(const AttentionParams<T>& p, int64_t b, int64_t g, int64_t block, void* packed) { \
+    pack_block(p, b, g, block, static_cast<E*>(packed));                                                   \
+  }                                                                                                        \
+  void forward_block_##NAME(const AttentionParams<T>& p, int64_t b, int64_t h, int64_t query_block,        \
+                            const void* packed, void* work) {                                              \
+    forward_block(p, b, h, query_block, static_cast<const E*>(packed), static_cast<float*>(work));         \
+  }                                                                                                        \
+  void backward_part_##NAME(const AttentionParams<T>& p, const AttentionPart& part, void* work) {          \
+    backward_part<E>(p, part, work);                                                                       \
+  }
 COCA_ATTENTION_ENTRIES(f32, float, float)
 COCA_ATTENTION_ENTRIES(bf16, BF16, float)
 #if HWY_TARGET <= HWY_AVX3
@@ -321,15 +337,23 @@ COCA_ATTENTION_ENTRIES(bf16_dot, BF16, Bf16Pair)
 #else  // has_bf16_dot() is false at these targets
 COCA_ATTENTION_ENTRIES(bf16_dot, BF16, float)
 #endif
-void forward_row_f32(const AttentionParams<float>& p, int64_t b, int64_t h, int64_t n, float* work) { forward_row(p, b, h, n, work); }
-void forward_row_bf16(const AttentionParams<BF16>& p, int64_t b, int64_t h, int64_t n, float* work) { forward_row(p, b, h, n, work); }
-void sum_dq_f32(const AttentionParams<float>& p, int64_t b, int64_t h, int64_t block, const float* partial, int64_t parts, int64_t stride) {
+void forward_row_f32(const AttentionParams<float>& p, int64_t b, int64_t h, int64_t n, float* work) {
+  forward_row(p, b, h, n, work);
+}
+void forward_row_bf16(const AttentionParams<BF16>& p, int64_t b, int64_t h, int64_t n, float* work) {
+  forward_row(p, b, h, n, work);
+}
+void sum_dq_f32(const AttentionParams<float>& p, int64_t b, int64_t h, int64_t block, const float* partial,
+                int64_t parts, int64_t stride) {
   sum_dq(p, b, h, block, partial, parts, stride);
 }
-void sum_dq_bf16(const AttentionParams<BF16>& p, int64_t b, int64_t h, int64_t block, const float* partial, int64_t parts, int64_t stride) {
+void sum_dq_bf16(const AttentionParams<BF16>& p, int64_t b, int64_t h, int64_t block, const float* partial,
+                 int64_t parts, int64_t stride) {
   sum_dq(p, b, h, block, partial, parts, stride);
 }
-bool dot_target() { return HWY_TARGET <= HWY_AVX3; }
+bool dot_target() {
+  return HWY_TARGET <= HWY_AVX3;
+}
 
 }  // namespace coca::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -364,8 +388,12 @@ bool has_bf16_dot() noexcept {
 namespace {
 // Elements are 4 bytes in either form. Upper bounds that hold for both.
 constexpr size_t kElement = 4;
-int64_t row_elements(TileMath math, int64_t D) { return math == TileMath::kF32 ? padded(D) : (D + 1) / 2; }
-int64_t half(TileMath math, int64_t n) { return math == TileMath::kF32 ? n : (n + 1) / 2; }
+int64_t row_elements(TileMath math, int64_t D) {
+  return math == TileMath::kF32 ? padded(D) : (D + 1) / 2;
+}
+int64_t half(TileMath math, int64_t n) {
+  return math == TileMath::kF32 ? n : (n + 1) / 2;
+}
 }  // namespace
 
 size_t attention_packed_bytes(TileMath math, int64_t D) noexcept {
@@ -377,7 +405,8 @@ size_t attention_forward_bytes(int64_t D) noexcept {
 size_t attention_backward_bytes(TileMath math, int64_t N, int64_t blocks, int64_t D) noexcept {
   const int64_t Dp = padded(D), T = kAttentionBlock, Np = attention_blocks(N) * T;
   const int64_t keys = blocks * (half(math, T) * Dp + 2 * half(math, D) * T + 2 * T * Dp);
-  const int64_t queries = 2 * Np * row_elements(math, D) + (math == TileMath::kF32 ? 0 : 2 * half(math, Np) * Dp) + Np * Dp + Np;
+  const int64_t queries =
+      2 * Np * row_elements(math, D) + (math == TileMath::kF32 ? 0 : 2 * half(math, Np) * Dp) + Np * Dp + Np;
   return static_cast<size_t>(keys + queries + 4 * T * T) * kElement;
 }
 size_t attention_partial_dq_floats(int64_t N, int64_t group, int64_t D) noexcept {
@@ -385,50 +414,56 @@ size_t attention_partial_dq_floats(int64_t N, int64_t group, int64_t D) noexcept
 }
 
 template <>
-void AttentionKernels<float>::pack_block(TileMath, const AttentionParams<float>& p, int64_t b, int64_t g, int64_t block, void* packed) noexcept {
+void AttentionKernels<float>::pack_block(TileMath, const AttentionParams<float>& p, int64_t b, int64_t g, int64_t block,
+                                         void* packed) noexcept {
   HWY_DYNAMIC_DISPATCH(pack_block_f32)(p, b, g, block, packed);
 }
 template <>
-void AttentionKernels<BF16>::pack_block(TileMath math, const AttentionParams<BF16>& p, int64_t b, int64_t g, int64_t block, void* packed) noexcept {
+void AttentionKernels<BF16>::pack_block(TileMath math, const AttentionParams<BF16>& p, int64_t b, int64_t g,
+                                        int64_t block, void* packed) noexcept {
   math == TileMath::kBf16Dot ? HWY_DYNAMIC_DISPATCH(pack_block_bf16_dot)(p, b, g, block, packed)
                              : HWY_DYNAMIC_DISPATCH(pack_block_bf16)(p, b, g, block, packed);
 }
 template <>
-void AttentionKernels<float>::forward_block(TileMath, const AttentionParams<float>& p, int64_t b, int64_t h, int64_t query_block,
-                                            const void* packed, void* work) noexcept {
+void AttentionKernels<float>::forward_block(TileMath, const AttentionParams<float>& p, int64_t b, int64_t h,
+                                            int64_t query_block, const void* packed, void* work) noexcept {
   HWY_DYNAMIC_DISPATCH(forward_block_f32)(p, b, h, query_block, packed, work);
 }
 template <>
-void AttentionKernels<BF16>::forward_block(TileMath math, const AttentionParams<BF16>& p, int64_t b, int64_t h, int64_t query_block,
-                                           const void* packed, void* work) noexcept {
+void AttentionKernels<BF16>::forward_block(TileMath math, const AttentionParams<BF16>& p, int64_t b, int64_t h,
+                                           int64_t query_block, const void* packed, void* work) noexcept {
   math == TileMath::kBf16Dot ? HWY_DYNAMIC_DISPATCH(forward_block_bf16_dot)(p, b, h, query_block, packed, work)
                              : HWY_DYNAMIC_DISPATCH(forward_block_bf16)(p, b, h, query_block, packed, work);
 }
 template <>
-void AttentionKernels<float>::forward_row(const AttentionParams<float>& p, int64_t b, int64_t h, int64_t n, float* work) noexcept {
+void AttentionKernels<float>::forward_row(const AttentionParams<float>& p, int64_t b, int64_t h, int64_t n,
+                                          float* work) noexcept {
   HWY_DYNAMIC_DISPATCH(forward_row_f32)(p, b, h, n, work);
 }
 template <>
-void AttentionKernels<BF16>::forward_row(const AttentionParams<BF16>& p, int64_t b, int64_t h, int64_t n, float* work) noexcept {
+void AttentionKernels<BF16>::forward_row(const AttentionParams<BF16>& p, int64_t b, int64_t h, int64_t n,
+                                         float* work) noexcept {
   HWY_DYNAMIC_DISPATCH(forward_row_bf16)(p, b, h, n, work);
 }
 template <>
-void AttentionKernels<float>::backward_part(TileMath, const AttentionParams<float>& p, const AttentionPart& part, void* work) noexcept {
+void AttentionKernels<float>::backward_part(TileMath, const AttentionParams<float>& p, const AttentionPart& part,
+                                            void* work) noexcept {
   HWY_DYNAMIC_DISPATCH(backward_part_f32)(p, part, work);
 }
 template <>
-void AttentionKernels<BF16>::backward_part(TileMath math, const AttentionParams<BF16>& p, const AttentionPart& part, void* work) noexcept {
+void AttentionKernels<BF16>::backward_part(TileMath math, const AttentionParams<BF16>& p, const AttentionPart& part,
+                                           void* work) noexcept {
   math == TileMath::kBf16Dot ? HWY_DYNAMIC_DISPATCH(backward_part_bf16_dot)(p, part, work)
                              : HWY_DYNAMIC_DISPATCH(backward_part_bf16)(p, part, work);
 }
 template <>
-void AttentionKernels<float>::sum_dq(const AttentionParams<float>& p, int64_t b, int64_t h, int64_t block, const float* partial,
-                                     int64_t parts, int64_t part_stride) noexcept {
+void AttentionKernels<float>::sum_dq(const AttentionParams<float>& p, int64_t b, int64_t h, int64_t block,
+                                     const float* partial, int64_t parts, int64_t part_stride) noexcept {
   HWY_DYNAMIC_DISPATCH(sum_dq_f32)(p, b, h, block, partial, parts, part_stride);
 }
 template <>
-void AttentionKernels<BF16>::sum_dq(const AttentionParams<BF16>& p, int64_t b, int64_t h, int64_t block, const float* partial,
-                                    int64_t parts, int64_t part_stride) noexcept {
+void AttentionKernels<BF16>::sum_dq(const AttentionParams<BF16>& p, int64_t b, int64_t h, int64_t block,
+                                    const float* partial, int64_t parts, int64_t part_stride) noexcept {
   HWY_DYNAMIC_DISPATCH(sum_dq_bf16)(p, b, h, block, partial, parts, part_stride);
 }
 

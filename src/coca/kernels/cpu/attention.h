@@ -26,15 +26,17 @@ struct AttentionParams {
   const float* slopes = nullptr;   // [H] or null
   float scale = 1.0f;              // positive
   bool causal = true;
-  int64_t window = 0;              // keys a query sees, itself included; 0: all
+  int64_t window = 0;  // keys a query sees, itself included; 0: all
   int64_t query_start = 0;
-  TensorView<T, 4> o;              // forward: written
-  TensorView<float, 3> lse;        // forward: written (may be empty); backward: read
-  TensorView<const T, 4> out, d_o; // backward
-  TensorView<T, 4> dq, dk, dv;     // backward: written
+  TensorView<T, 4> o;               // forward: written
+  TensorView<float, 3> lse;         // forward: written (may be empty); backward: read
+  TensorView<const T, 4> out, d_o;  // backward
+  TensorView<T, 4> dq, dk, dv;      // backward: written
 };
 
-inline int64_t attention_blocks(int64_t n) { return (n + kAttentionBlock - 1) / kAttentionBlock; }
+inline int64_t attention_blocks(int64_t n) {
+  return (n + kAttentionBlock - 1) / kAttentionBlock;
+}
 
 // K and V of one (b, g), packed and padded with zeros: bytes of a key block, and packing one.
 size_t attention_packed_bytes(TileMath, int64_t D) noexcept;
@@ -53,14 +55,15 @@ size_t attention_partial_dq_floats(int64_t N, int64_t group, int64_t D) noexcept
 
 template <typename T>
 struct AttentionKernels {
-  static void pack_block(TileMath, const AttentionParams<T>&, int64_t b, int64_t g, int64_t block, void* packed) noexcept;
-  static void forward_block(TileMath, const AttentionParams<T>&, int64_t b, int64_t h, int64_t query_block, const void* packed,
-                            void* work) noexcept;
+  static void pack_block(TileMath, const AttentionParams<T>&, int64_t b, int64_t g, int64_t block,
+                         void* packed) noexcept;
+  static void forward_block(TileMath, const AttentionParams<T>&, int64_t b, int64_t h, int64_t query_block,
+                            const void* packed, void* work) noexcept;
   static void forward_row(const AttentionParams<T>&, int64_t b, int64_t h, int64_t n, float* work) noexcept;
   static void backward_part(TileMath, const AttentionParams<T>&, const AttentionPart&, void* work) noexcept;
   // dq of one (b, h) and query block = scale * sum over parts of their dq, in their order.
-  static void sum_dq(const AttentionParams<T>&, int64_t b, int64_t h, int64_t query_block, const float* partial, int64_t parts,
-                     int64_t part_stride) noexcept;
+  static void sum_dq(const AttentionParams<T>&, int64_t b, int64_t h, int64_t query_block, const float* partial,
+                     int64_t parts, int64_t part_stride) noexcept;
 };
 
 }  // namespace coca::cpu

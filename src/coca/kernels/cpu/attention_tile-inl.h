@@ -47,7 +47,9 @@ constexpr int64_t row_steps(int64_t D) {
   return kPairs<E> ? steps<E>(D) : padded(D);
 }
 
-HWY_INLINE Bf16Pair make_pair(BF16 low, BF16 high) { return static_cast<Bf16Pair>(low.bits) | static_cast<Bf16Pair>(high.bits) << 16; }
+HWY_INLINE Bf16Pair make_pair(BF16 low, BF16 high) {
+  return static_cast<Bf16Pair>(low.bits) | static_cast<Bf16Pair>(high.bits) << 16;
+}
 
 // Both vectors rounded to nearest even into the halves of each lane. Arguments are probabilities or their
 // gradients: finite, or NaN and infinity as the CPU makes them, whose bits this keeps as such.
@@ -104,7 +106,8 @@ HWY_INLINE void pack_steps(const S* src, int64_t stride, int64_t rows, int64_t c
     const int64_t r0 = first(k), r1 = second(k);
     for (int64_t i = 0; i < Dp; ++i) {
       if constexpr (kPairs<E>)
-        out[i] = i < D ? make_pair(r0 < rows ? src[r0 * stride + i] : BF16(), r1 < rows ? src[r1 * stride + i] : BF16()) : 0;
+        out[i] =
+            i < D ? make_pair(r0 < rows ? src[r0 * stride + i] : BF16(), r1 < rows ? src[r1 * stride + i] : BF16()) : 0;
       else
         out[i] = i < D && r0 < rows ? static_cast<float>(src[r0 * stride + i]) : 0.0f;
     }
@@ -151,11 +154,13 @@ HWY_INLINE void for_strips(const AttentionParams<S>& p, int64_t m0, int64_t rows
 
 // One row of products becomes scores: scaled, with the ALiBi bias -slope (m - s), -inf where it sees nothing.
 template <class S>
-HWY_INLINE void finish_scores(const AttentionParams<S>& p, float slope, int64_t m, int64_t key0, const Seen& columns, float* row) {
+HWY_INLINE void finish_scores(const AttentionParams<S>& p, float slope, int64_t m, int64_t key0, const Seen& columns,
+                              float* row) {
   const Seen seen = seen_keys(p, m, key0);
   const int64_t width = padded(columns.end);
   if (p.slopes)
-    for (int64_t c = seen.begin; c < seen.end; ++c) row[c] = row[c] * p.scale - slope * static_cast<float>(m - key0 - c);
+    for (int64_t c = seen.begin; c < seen.end; ++c)
+      row[c] = row[c] * p.scale - slope * static_cast<float>(m - key0 - c);
   for (int64_t c = columns.begin; c < std::min(seen.begin, width); ++c) row[c] = kNegInf;
   for (int64_t c = std::max(seen.end, columns.begin); c < width; ++c) row[c] = kNegInf;
 }
@@ -180,8 +185,8 @@ struct RowState {
 // Online softmax of one row: probabilities relative to the running maximum go to p (p == row for floats); the row of o
 // is rescaled. `factor` turns a product into a score.
 template <class E>
-HWY_INLINE void softmax_row(float factor, const Seen& columns, float* row, E* p, float& row_max, float& row_sum, float* o,
-                            int64_t Dp) {
+HWY_INLINE void softmax_row(float factor, const Seen& columns, float* row, E* p, float& row_max, float& row_sum,
+                            float* o, int64_t Dp) {
   const hn::ScalableTag<float> d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), width = padded(columns.end);
   const auto vf = hn::Set(d, factor);
@@ -189,11 +194,13 @@ HWY_INLINE void softmax_row(float factor, const Seen& columns, float* row, E* p,
   for (int64_t c = columns.begin; c < width; c += lanes) vmax = hn::Max(vmax, hn::Mul(hn::LoadU(d, row + c), vf));
   const float new_max = hn::GetLane(hn::MaxOfLanes(d, vmax));
   if (new_max == kNegInf) {  // nothing seen yet: probabilities are zero, and -inf - -inf must not be formed
-    std::memset(p + key_steps<E>(columns.begin), 0, static_cast<size_t>(key_steps<E>(width - columns.begin)) * sizeof(E));
+    std::memset(p + key_steps<E>(columns.begin), 0,
+                static_cast<size_t>(key_steps<E>(width - columns.begin)) * sizeof(E));
     return;
   }
   const auto base = hn::Set(d, new_max);
-  const auto probability = [&](int64_t c) HWY_ATTR { return exp_of_score(d, hn::MulSub(hn::LoadU(d, row + c), vf, base)); };
+  const auto probability = [&](int64_t c)
+                               HWY_ATTR { return exp_of_score(d, hn::MulSub(hn::LoadU(d, row + c), vf, base)); };
   auto vsum = hn::Zero(d);
   if constexpr (kPairs<E>) {
     const hn::RebindToUnsigned<decltype(d)> du;

@@ -26,8 +26,8 @@ using Bf16Pair = uint32_t;
 #undef COCA_UNROLL
 #define COCA_UNROLL _Pragma("GCC unroll 16")
 
-// C[m, n] (+)= sum over steps k of A[m * rs + k * cs] B[k * ldb + n]. n is a multiple of the vector length; B and C rows
-// are readable and writable up to it. A may be walked by rows (cs = 1) or transposed (rs = 1).
+// C[m, n] (+)= sum over steps k of A[m * rs + k * cs] B[k * ldb + n]. n is a multiple of the vector length; B and C
+// rows are readable and writable up to it. A may be walked by rows (cs = 1) or transposed (rs = 1).
 template <class E>
 struct BlockGemm {
   int64_t m, n, k;
@@ -62,9 +62,8 @@ HWY_INLINE void gemm_tile(const BlockGemm<E>& g, int64_t m, int64_t n) {
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   V acc[MR][NV];
   COCA_UNROLL
-  for (int i = 0; i < MR; ++i)
-    COCA_UNROLL
-    for (int j = 0; j < NV; ++j) acc[i][j] = hn::Zero(d);
+  for (int i = 0; i < MR; ++i) COCA_UNROLL
+  for (int j = 0; j < NV; ++j) acc[i][j] = hn::Zero(d);
   const E* a = g.a + m * g.rs;
   const E* b = g.b + n;
   for (int64_t k = 0; k < g.k; ++k, a += g.cs, b += g.ldb) {

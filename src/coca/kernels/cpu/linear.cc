@@ -17,9 +17,8 @@ void add_to_rows(const T* x, int64_t ldx, float* y, int64_t ldy, int64_t rows, i
   for (int64_t m = 0; m < rows; ++m) {
     const T* from = x + m * ldx;
     float* row = y + m * ldy;
-    for_lanes(cols, [&](auto d, int64_t i) HWY_ATTR {
-      hn::StoreU(hn::Add(hn::LoadU(d, row + i), load_f32(d, from + i)), d, row + i);
-    });
+    for_lanes(cols, [&](auto d, int64_t i)
+                        HWY_ATTR { hn::StoreU(hn::Add(hn::LoadU(d, row + i), load_f32(d, from + i)), d, row + i); });
   }
 }
 void add_f32_rows(const float* x, int64_t ldx, float* y, int64_t ldy, int64_t rows, int64_t cols) {
@@ -43,8 +42,12 @@ void column_sums(const T* x, int64_t ld, int64_t rows, int64_t cols, float* out)
   }
   for (; m < rows; ++m) add_to_rows(x + m * ld, 0, out, cols, 1, cols);
 }
-void column_sums_f32(const float* x, int64_t ld, int64_t rows, int64_t cols, float* out) { column_sums(x, ld, rows, cols, out); }
-void column_sums_bf16(const BF16* x, int64_t ld, int64_t rows, int64_t cols, float* out) { column_sums(x, ld, rows, cols, out); }
+void column_sums_f32(const float* x, int64_t ld, int64_t rows, int64_t cols, float* out) {
+  column_sums(x, ld, rows, cols, out);
+}
+void column_sums_bf16(const BF16* x, int64_t ld, int64_t rows, int64_t cols, float* out) {
+  column_sums(x, ld, rows, cols, out);
+}
 
 }  // namespace coca::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

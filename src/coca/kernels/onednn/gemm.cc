@@ -55,7 +55,8 @@ dnnl_memory_desc_t matrix(int64_t rows, int64_t cols, int64_t ld, Trans trans, d
 
 // Null when oneDNN refuses.
 std::unique_ptr<Product> make_product(const Gemm<BF16>& g) {
-  const dnnl_memory_desc_t a = matrix(g.m, g.k, g.lda, g.trans_a, dnnl_bf16), b = matrix(g.k, g.n, g.ldb, g.trans_b, dnnl_bf16),
+  const dnnl_memory_desc_t a = matrix(g.m, g.k, g.lda, g.trans_a, dnnl_bf16),
+                           b = matrix(g.k, g.n, g.ldb, g.trans_b, dnnl_bf16),
                            c = matrix(g.m, g.n, g.ldc, Trans::kNo, dnnl_f32);
   dnnl_matmul_desc_t desc;
   Owned<dnnl_primitive_attr_t, dnnl_primitive_attr_destroy> attributes;
@@ -66,7 +67,8 @@ std::unique_ptr<Product> make_product(const Gemm<BF16>& g) {
             dnnl_primitive_attr_create(attributes.slot()) == dnnl_success &&
             dnnl_primitive_attr_set_scratchpad_mode(attributes.get(), dnnl_scratchpad_mode_user) == dnnl_success;
   if (ok && g.beta != 0.0f)
-    ok = dnnl_post_ops_create(post_ops.slot()) == dnnl_success && dnnl_post_ops_append_sum(post_ops.get(), 1.0f) == dnnl_success &&
+    ok = dnnl_post_ops_create(post_ops.slot()) == dnnl_success &&
+         dnnl_post_ops_append_sum(post_ops.get(), 1.0f) == dnnl_success &&
          dnnl_primitive_attr_set_post_ops(attributes.get(), post_ops.get()) == dnnl_success;
   ok = ok && dnnl_primitive_desc_create(primitive.slot(), &desc, attributes.get(), engine(), nullptr) == dnnl_success &&
        dnnl_primitive_create(p->primitive.slot(), primitive.get()) == dnnl_success;
@@ -85,7 +87,8 @@ Product* find_product(const Gemm<BF16>& g) {
   using Key = std::array<int64_t, 9>;
   constexpr size_t kMostShapes = 512;
   static thread_local std::map<Key, std::unique_ptr<Product>> products;
-  const Key key = {g.m, g.n, g.k, g.lda, g.ldb, g.ldc, g.trans_a == Trans::kYes, g.trans_b == Trans::kYes, g.beta != 0.0f};
+  const Key key = {g.m,           g.n, g.k, g.lda, g.ldb, g.ldc, g.trans_a == Trans::kYes, g.trans_b == Trans::kYes,
+                   g.beta != 0.0f};
   const auto found = products.find(key);
   if (found != products.end()) return found->second.get();
   if (products.size() >= kMostShapes) products.clear();
@@ -103,7 +106,8 @@ bool gemm(const Gemm<float>& g) noexcept {
 bool gemm(const Gemm<BF16>& g) noexcept try {
   if (g.m == 0 || g.n == 0) return true;
   static thread_local Owned<dnnl_stream_t, dnnl_stream_destroy> stream;
-  if (!stream.get() && (!engine() || dnnl_stream_create(stream.slot(), engine(), dnnl_stream_default_flags) != dnnl_success))
+  if (!stream.get() &&
+      (!engine() || dnnl_stream_create(stream.slot(), engine(), dnnl_stream_default_flags) != dnnl_success))
     return false;
   Product* p = find_product(g);
   if (!p) return false;
