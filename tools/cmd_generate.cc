@@ -64,8 +64,8 @@ int run(const Options& o) {
                                  .dynamic_base = o.dynamic_base,
                                  .cache = o.cache};
   if (!o.ignore_eos) {
-    if (m.model.spec.eos_id)
-      options.stop_id = static_cast<int32_t>(*m.model.spec.eos_id);
+    if (const auto eos = m.model.spec.eos_id())
+      options.stop_id = static_cast<int32_t>(*eos);
     else
       options.stop_id = m.tokenizer->eos_id();
   }

@@ -84,7 +84,7 @@ Facts model_facts(const std::string& dir) {
   f.text("rope scaling", "rope_scaling", scaling_text(s.rope_scaling));
   f.text("bos, eos", "bos_eos",
          fmt::format("{}, {}", s.bos_id ? fmt::format("{}", *s.bos_id) : "none",
-                     s.eos_id ? fmt::format("{}", *s.eos_id) : "none"));
+                     s.eos_ids.empty() ? "none" : joined(s.eos_ids)));
   std::string tokenizer;
   try {
     const auto loaded = text::load_tokenizer(dir);

@@ -34,7 +34,10 @@ void expect_equal(const ModelSpec& a, const ModelSpec& b) {
   EXPECT_EQ(a.norm_eps, b.norm_eps);
   EXPECT_EQ(a.init_std, b.init_std);
   EXPECT_EQ(a.bos_id, b.bos_id);
-  EXPECT_EQ(a.eos_id, b.eos_id);
+  EXPECT_EQ(a.eos_ids, b.eos_ids);
+  EXPECT_EQ(a.output_bias, b.output_bias);
+  EXPECT_EQ(a.head_norm, b.head_norm);
+  EXPECT_EQ(a.layer_window, b.layer_window);
 }
 
 TEST(Config, EverySpecRoundTrips) {
@@ -47,7 +50,7 @@ TEST(Config, EverySpecRoundTrips) {
       s.rope_theta = 12345.678;
       s.norm_eps = 3e-7;
       s.bos_id = 3;
-      s.eos_id = scaling.type == Scaling::kLinear ? std::nullopt : std::optional<int64_t>(0);
+      s.eos_ids = scaling.type == Scaling::kLinear ? std::vector<int64_t>{} : std::vector<int64_t>{0, 4};
       expect_equal(spec_from_json(json::parse(spec_to_json(s).dump()), "config.json"), s);
     }
   }
@@ -71,6 +74,11 @@ json llama() {
   return json::parse(
       R"({"model_type": "llama", "vocab_size": 100, "hidden_size": 64, "intermediate_size": 172, "num_hidden_layers": 2,
     "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_act": "silu"})");
+}
+json qwen2() {
+  json config = llama();
+  config["model_type"] = "qwen2";
+  return config;
 }
 ModelSpec read(json config, const json& changes = {}) {
   config.update(changes.is_null() ? json::object() : changes);
@@ -108,15 +116,64 @@ TEST(Config, FieldsOfOtherSpellings) {
   EXPECT_EQ(read(neox(), {{"rotary_emb_base", 500.0}}).rope_theta, 500.0);
   EXPECT_EQ(read(neox(), {{"rope_theta", 600.0}}).rope_theta, 600.0);
   EXPECT_EQ(read(neox(), {{"hidden_act", "gelu_new"}}).mlp, Mlp::kGeluTanh);
-  EXPECT_EQ(read(llama(), {{"eos_token_id", {5, 7}}}).eos_id, 5);
+  EXPECT_EQ(read(llama(), {{"eos_token_id", {5, 7}}}).eos_ids, (std::vector<int64_t>{5, 7}));
   EXPECT_EQ(read(llama(), {{"bos_token_id", nullptr}}).bos_id, std::nullopt);
   EXPECT_EQ(read(llama(), {{"head_dim", 20}}).D, 20);
-  EXPECT_EQ(read(llama(), {{"some_new_field", 1}}).V, 100);  // fields we do not know are none of our business
+  for (const json& nothing : {json(nullptr), json(false), json(""), json::array(), json::object()})
+    EXPECT_EQ(read(llama(), {{"some_new_field", nothing}}).V, 100);  // says nothing
+  EXPECT_EQ(read(llama(), {{"transformers_version", "4.30"}, {"_attn_implementation", "sdpa"}, {"pad_token_id", 3}}).V, 100);
   for (const char* key : {"type", "rope_type"}) {
     EXPECT_EQ(read(llama(), {{"rope_scaling", {{key, "dynamic"}, {"factor", 4}}}}).rope_scaling,
               (RopeScaling{Scaling::kDynamic, 4.0}));
     EXPECT_EQ(read(llama(), {{"rope_scaling", {{key, "default"}}}}).rope_scaling, RopeScaling{});
   }
+}
+
+// Defaults are those of Hugging Face's classes.
+TEST(Config, FamiliesOfLlama) {
+  const ModelSpec llama_bias = read(llama(), {{"attention_bias", true}, {"mlp_bias", true}});
+  EXPECT_EQ(llama_bias.output_bias, Bias::kYes);
+  EXPECT_EQ(llama_bias.mlp_bias, Bias::kYes);
+  const ModelSpec q2 = read(qwen2());
+  EXPECT_EQ(q2.attention_bias, Bias::kYes);
+  EXPECT_EQ(q2.output_bias, Bias::kNone);
+  EXPECT_EQ(q2.max_position, 32768);
+  EXPECT_TRUE(q2.layer_window.empty());
+  EXPECT_TRUE(read(qwen2(), {{"sliding_window", 64}, {"max_window_layers", 0}}).layer_window.empty());
+  EXPECT_EQ(read(qwen2(), {{"use_sliding_window", true}, {"sliding_window", 64}, {"max_window_layers", 1}}).layer_window,
+            (std::vector<int64_t>{0, 64}));
+  EXPECT_EQ(read(qwen2(), {{"use_sliding_window", true}, {"sliding_window", 64}, {"layer_types", {"sliding_attention", "full_attention"}}}).layer_window,
+            (std::vector<int64_t>{64, 0}));
+  const ModelSpec q3 = read(qwen2(), {{"model_type", "qwen3"}});
+  EXPECT_EQ(q3.head_norm, HeadNorm::kRms);
+  EXPECT_EQ(q3.D, 128);
+  EXPECT_EQ(q3.R, 128);
+  EXPECT_EQ(q3.attention_bias, Bias::kNone);
+  json mistral = llama();
+  mistral["model_type"] = "mistral";
+  EXPECT_EQ(read(mistral).layer_window, (std::vector<int64_t>{4096, 4096}));
+  EXPECT_TRUE(read(mistral, {{"sliding_window", nullptr}}).layer_window.empty());
+  EXPECT_EQ(read(mistral, {{"sliding_window", 7}}).layer_window, (std::vector<int64_t>{7, 7}));
+}
+
+// transformers 4 and 5 write the same positions in two forms.
+TEST(Config, RopeOfBothForms) {
+  const json llama3 = {{"rope_type", "llama3"}, {"factor", 8.0}, {"low_freq_factor", 1.0}, {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 64}};
+  json v5 = llama3;
+  v5["rope_theta"] = 500000.0;
+  const ModelSpec a = read(llama(), {{"rope_theta", 500000.0}, {"rope_scaling", llama3}}), b = read(llama(), {{"rope_parameters", v5}});
+  const RopeScaling expected{.type = Scaling::kLlama3, .factor = 8, .low_freq_factor = 1, .high_freq_factor = 4, .original_max_position = 64};
+  for (const ModelSpec& spec : {a, b}) {
+    EXPECT_EQ(spec.rope_theta, 500000.0);
+    EXPECT_EQ(spec.rope_scaling, expected);
+  }
+  EXPECT_EQ(read(llama(), {{"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 700.0}}}}).rope_theta, 700.0);
+  json n = neox();
+  n.erase("rotary_pct");
+  const ModelSpec neox5 = read(n, {{"rope_parameters", {{"rope_type", "dynamic"}, {"factor", 2.0}, {"rope_theta", 600.0}, {"partial_rotary_factor", 0.5}}}});
+  EXPECT_EQ(neox5.R, 8);
+  EXPECT_EQ(neox5.rope_theta, 600.0);
+  EXPECT_EQ(neox5.rope_scaling, (RopeScaling{Scaling::kDynamic, 2.0}));
 }
 
 // Every mistake names the file and the field.
@@ -131,7 +188,7 @@ TEST(Config, MistakesAreNamed) {
       {neox(), {{"vocab_size", 0}}, "vocabulary 0"},
       {neox(), {{"num_attention_heads", 0}}, "num_attention_heads is 0"},
       {neox(), {{"num_attention_heads", 5}}, "hidden_size 64 is not a multiple of num_attention_heads 5"},
-      {neox(), {{"rotary_pct", 1.5}}, "rotary_pct is 1.5"},
+      {neox(), {{"rotary_pct", 1.5}}, "rotates (rotary_pct, partial_rotary_factor) is 1.5"},
       {neox(), {{"hidden_act", "relu"}}, "hidden_act \"relu\""},
       {neox(), {{"attention_type", "linear"}}, "attention_type \"linear\" is unknown"},
       {neox(),
@@ -143,7 +200,19 @@ TEST(Config, MistakesAreNamed) {
       {neox(), {{"bos_token_id", 100}}, "bos_token_id 100"},
       {neox(), {{"eos_token_id", -1}}, "eos_token_id -1"},
       {llama(), {{"num_key_value_heads", 3}}, "4 heads are not a multiple of 3"},
-      {llama(), {{"mlp_bias", true}}, "mlp_bias"},
+      {llama(), {{"some_new_field", 1}}, "field \"some_new_field\" (1) is unknown and may change"},
+      {llama(), {{"quantization_config", {{"bits", 4}}}}, "quantization_config"},
+      {llama(), {{"partial_rotary_factor", 0.5}}, "partial_rotary_factor"},
+      {llama(), {{"rope_parameters", {{"full_attention", {{"rope_type", "default"}}}}}}, "rope_parameters.full_attention"},
+      {llama(), {{"rope_scaling", {{"type", "linear"}, {"factor", 2}, {"odd", 1}}}}, "rope_scaling.odd"},
+      {llama(), {{"rope_scaling", {{"rope_type", "llama3"}, {"factor", 2}}}}, "rope_scaling.low_freq_factor\" is missing"},
+      {llama(), {{"rope_scaling", {{"rope_type", "llama3"}, {"factor", 2}, {"low_freq_factor", 4}, {"high_freq_factor", 1}}}}, "llama3 needs"},
+      {llama(), {{"eos_token_id", {1, "two"}}}, "eos_token_id"},
+      {llama(), {{"num_hidden_layers", 1000000000}}, "num_hidden_layers is 1000000000"},
+      {qwen2(), {{"layer_types", {"full_attention"}}}, "layer_types names 1 layers"},
+      {qwen2(), {{"layer_types", {"full_attention", "linear_attention"}}}, "layer type \"linear_attention\""},
+      {qwen2(), {{"layer_types", {"full_attention", "sliding_attention"}}}, "use_sliding_window is not true"},
+      {qwen2(), {{"use_sliding_window", true}, {"max_window_layers", 0}, {"sliding_window", -1}}, "sliding window -1"},
       {llama(), {{"hidden_act", "gelu"}}, "hidden_act \"gelu\""},
       {llama(), {{"head_dim", 15}}, "15 must be even"},
       {llama(), {{"tie_word_embeddings", 1}}, "\"tie_word_embeddings\" is 1; expected true or false"},

@@ -145,8 +145,9 @@ TEST(TrainingMemory, IsWhatThePolicyKeeps) {
     constexpr int64_t kB = 2, kN = 32, kM = kB * kN;  // every tensor is a whole number of cache lines
     const bool rotary = uses_rotary(s.attention), sequential = s.residual == ResidualKind::kSequential;
     const int64_t q = s.H * s.D, k = s.G * s.D, mlp = s.F * (s.mlp == Mlp::kSwiGlu ? 2 : 1);
-    const int64_t kept = q + 2 * k + q + s.H + 4 + (sequential ? s.C : 0) + mlp;
-    const int64_t remade = 2 * s.C + (rotary ? q + k : 0) + s.F;
+    const bool head_norm = s.head_norm == HeadNorm::kRms;  // q and k are kept as they were in front of it
+    const int64_t kept = q + 2 * k + q + s.H + 4 + (sequential ? s.C : 0) + mlp + (head_norm ? 2 * (s.H + s.G) : 0);
+    const int64_t remade = 2 * s.C + (rotary ? q + k : 0) + s.F + (head_norm ? q + k : 0);
     const int64_t grads = 2 * s.C + 2 * q + 2 * k + (rotary ? q + k : 0) + mlp + s.F + s.C;  // the last: dnormed
     const int64_t whole = (s.L + 1) * s.C + s.C + 2 + 1 + s.C + grads;                       // x, normed, stat, nll, stream
     const auto bytes = [&](Recompute recompute) {

@@ -25,6 +25,12 @@ struct Case {
   DecodeAttentionOptions options;
   bool alibi = false;
   ref::DecodeScore ref_score = ref::DecodeScore::kDot;
+  int64_t window = 0;
+  DecodeAttentionOptions all_options() const {
+    DecodeAttentionOptions o = options;
+    o.window = window;
+    return o;
+  }
 };
 constexpr DecodeAttentionOptions kRope{.score = Score::kRope};
 constexpr DecodeAttentionOptions collinear(Collinear kind, Fold fold = Fold::kRotary) {
@@ -54,6 +60,12 @@ const Case kCases[] = {
     {1, 75, 300, 2, 1, 16, 0, {}, true},
     {1, 1, 2100, 4, 1, 64, 64, kSlack, false, DecodeScore::kSlack},  // three ranges
     {1, 6, 1500, 2, 2, 34, 34, kRope, false, DecodeScore::kRope},
+    {1, 1, 700, 4, 2, 16, 16, kSlack, false, DecodeScore::kSlack, 100},   // windows: pages behind, part of a page,
+    {2, 9, 333, 2, 2, 18, 10, kRope, false, DecodeScore::kRope, 77},      // rows that begin at other tokens,
+    {1, 70, 600, 2, 1, 8, 8, kStrict, false, DecodeScore::kStrict, 1},    // the token itself only,
+    {1, 100, 100, 2, 1, 8, 0, {}, true, DecodeScore::kDot, 30},           // prefill,
+    {1, 2, 2100, 2, 2, 10, 10, kSlack, false, DecodeScore::kSlack, 257},  // ranges that see nothing
+    {1, 3, 90, 2, 2, 6, 6, kRope, false, DecodeScore::kRope, 500},        // wider than the cache
 };
 std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << fmt::format("B{} N{} S{} H{} G{} D{} R{} score {}{}", c.B, c.N, c.S, c.H, c.G, c.D, c.R,
@@ -119,7 +131,7 @@ struct Decoding {
     const std::vector<double> f = frequencies_of(c.R);
     const auto angle = [&](int64_t s, int64_t j) { return static_cast<double>(s) * f[static_cast<size_t>(j)]; };
     ref::decode_attention<T>(
-        {.scale = 1.0 / std::sqrt(static_cast<float>(c.D)), .query_start = c.S - c.N,
+        {.scale = 1.0 / std::sqrt(static_cast<float>(c.D)), .window = c.window, .query_start = c.S - c.N,
          .slopes = c.alibi ? slopes.values<float>().data() : nullptr},
         c.ref_score, c.R, [&](int64_t, int64_t s, int64_t j) { return static_cast<T>(std::cos(angle(s, j))); },
         [&](int64_t, int64_t s, int64_t j) { return static_cast<T>(std::sin(angle(s, j))); },
@@ -149,19 +161,19 @@ TEST(DecodeAttention, MatchesTheReferenceOnEveryTarget) {
       test::for_each_target([&] {
         Context cx;
         Tensor o(s.q.shape());
-        decode_attention(cx, c.options, s.args(o));
+        decode_attention(cx, c.all_options(), s.args(o));
         test::expect_close(o.values<float>(), expected, naive, s.rule(lse), "evenly spaced");
         if (c.R == 0) return;
         DecodeAttention given = s.args(o);
         given.angles = nullptr;
         given.key_rows = s.key_rows();
-        decode_attention(cx, c.options, given);
+        decode_attention(cx, c.all_options(), given);
         test::expect_close(o.values<float>(), expected, naive, s.rule(lse), "given rows");
       });
       Context reference;
       reference.force_impl("decode_attention", "ref");
       Tensor o(s.q.shape());
-      decode_attention(reference, c.options, s.args(o));
+      decode_attention(reference, c.all_options(), s.args(o));
       test::expect_close(o.values<float>(), expected, naive, s.rule(lse), "forced reference");
     }
 }
@@ -197,7 +209,7 @@ TEST(DecodeAttention, AnyPositionsPerBatchRow) {
   args.key_rows = {cos, sin};
   args.rows = {cos.ref().narrow(1, c.S - c.N, c.N), sin.ref().narrow(1, c.S - c.N, c.N)};
   Context cx;
-  decode_attention(cx, c.options, args);
+  decode_attention(cx, c.all_options(), args);
   double lse = 0;
   s.reference<double>(&lse);  // scores of the same size
   test::expect_close(o.values<float>(), reference(0.0), reference(0.0f), s.rule(lse), "any positions");
@@ -230,7 +242,7 @@ TEST(DecodeAttention, Bf16QueriesAndOutputs) {
     DecodeAttention args = s.args(o16);
     args.q = q16;
     Context cx;
-    decode_attention(cx, c.options, args);
+    decode_attention(cx, c.all_options(), args);
     double lse = 0;
     const std::vector<double> expected = s.reference<double>(&lse);
     std::vector<float> naive = s.reference<float>(), actual;
@@ -247,7 +259,7 @@ TEST(DecodeAttention, SameBitsForAnyNumberOfThreads) {
         [&] {
           Context cx;
           Tensor o(s.q.shape());
-          decode_attention(cx, c.options, s.args(o));
+          decode_attention(cx, c.all_options(), s.args(o));
           return values_of(o);
         },
         "decode_attention");
@@ -260,14 +272,14 @@ TEST(DecodeAttention, AnglesDependOnFrequenciesAlone) {
   Decoding s(c, KvType::kF32);
   Context cx;
   Tensor once(s.q.shape()), grown(s.q.shape());
-  decode_attention(cx, c.options, s.args(once));
+  decode_attention(cx, c.all_options(), s.args(once));
   std::vector<double> other = frequencies_of(c.R);
   for (double& f : other) f *= 0.9;
   s.angles.build(other, 2000);
-  decode_attention(cx, c.options, s.args(grown));
+  decode_attention(cx, c.all_options(), s.args(grown));
   EXPECT_NE(values_of(once), values_of(grown));
   for (const int64_t S : {1, 70, 64, 900}) s.angles.build(frequencies_of(c.R), S);
-  decode_attention(cx, c.options, s.args(grown));
+  decode_attention(cx, c.all_options(), s.args(grown));
   EXPECT_EQ(values_of(once), values_of(grown));
 }
 
@@ -277,18 +289,18 @@ TEST(DecodeAttention, BrokenTokensShowAndForgottenOnesDoNot) {
     Decoding s(c, type);
     Context cx;
     Tensor clean(s.q.shape()), o(s.q.shape());
-    decode_attention(cx, c.options, s.args(clean));
+    decode_attention(cx, c.all_options(), s.args(clean));
     Tensor nan_keys({1, 1, 1, 8}), nan_values({1, 1, 1, 16});
     std::fill_n(nan_keys.values<float>().begin(), 8, std::numeric_limits<float>::quiet_NaN());
     std::fill_n(nan_values.values<float>().begin(), 16, std::numeric_limits<float>::quiet_NaN());
     // Behind the end, as after truncation: no bit changes.
     kv_store(cx, {.keys = nan_keys, .values = nan_values, .first = 300, .cache = s.pages.mut_view(0, 301)});
-    decode_attention(cx, c.options, s.args(o));
+    decode_attention(cx, c.all_options(), s.args(o));
     EXPECT_EQ(values_of(o), values_of(clean));
     // A broken key: exactly the queries that see token 290 are lost.
     Tensor value({1, 1, 1, 16});
     kv_store(cx, {.keys = nan_keys, .values = value, .first = 290, .cache = s.pages.mut_view(0, 300)});
-    decode_attention(cx, c.options, s.args(o));
+    decode_attention(cx, c.all_options(), s.args(o));
     for (int64_t n = 0; n < c.N; ++n)
       ASSERT_EQ(std::isnan(o.values<float>()[static_cast<size_t>(n * 32)]), 280 + n >= 290) << n;
   }
@@ -300,7 +312,7 @@ TEST(DecodeAttention, LargeScoresStayFinite) {
   for (float& x : s.q.values<float>()) x *= 1000;  // CoCA's scores grow with the cube
   Context cx;
   Tensor o(s.q.shape());
-  decode_attention(cx, c.options, s.args(o));
+  decode_attention(cx, c.all_options(), s.args(o));
   for (const float x : o.values<float>()) ASSERT_TRUE(std::isfinite(x));
 }
 

@@ -99,6 +99,39 @@ void run_case(Context& context, const Case& c, const Expected<double>& want, con
   EXPECT_EQ(x.values(), apart) << "in place, without stat";
 }
 
+// x, y, dy and dx of one type, dx written over what was there: the norms of heads.
+template <typename T>
+void run_written(Context& context, const Case& c, const Expected<double>& want, const Expected<float>& naive) {
+  GuardedOf<T> x(c.M, c.C, c.x), y(c.M, c.C), dx(c.M, c.C, c.dy);  // dx is dy: in place
+  Guarded w(1, c.C, c.w), stat(c.M, 2), dw(1, c.C, c.dw0);
+  ops::norm_forward(context, {.kind = c.kind, .x = x.ref(), .w = w.vector(), .y = y.ref(), .stat = stat.ref()});
+  ops::norm_backward(context, {.kind = c.kind, .x = x.ref(), .w = w.vector(), .stat = stat.ref(), .dy = dx.ref(), .dx = dx.ref(),
+                               .dw = dw.vector(), .dx_write = ops::Write::kAssign});
+  const ErrorRule row{.terms = static_cast<double>(c.C), .stored = DTypeOf<T>::value}, column{.terms = static_cast<double>(c.M + 1)};
+  expect_close(y.values(), want.y, naive.y, row, "y");
+  expect_close(dx.values(), want.dx, naive.dx, row, "dx");
+  expect_close(dw.values(), want.dw, naive.dw, column, "dw");
+  for (auto* out : {&y, &dx}) out->expect_intact(c.text());
+  dw.expect_intact(c.text());
+}
+
+template <typename T>
+void run_written_types(int64_t M, int64_t C) {
+  Case c = Case::of<T>(ops::NormKind::kRmsNorm, Bias::kNo, M, C, 0);
+  c.x = as_stored<T>(c.x);
+  c.dx0.assign(c.dx0.size(), 0.0f);
+  SCOPED_TRACE(fmt::format("{} all {}", c.text(), dtype_name(DTypeOf<T>::value)));
+  const Expected<double> want(c);
+  const Expected<float> naive(c);
+  for_each_target([&] {
+    Context context;
+    run_written<T>(context, c, want, naive);
+  });
+  Context forced;
+  forced.force_impl("norm", "ref");
+  run_written<T>(forced, c, want, naive);
+}
+
 template <typename T>
 void run_types(ops::NormKind kind, Bias bias, int64_t M, int64_t C, double offset) {
   const Case c = Case::of<T>(kind, bias, M, C, offset);
@@ -124,6 +157,13 @@ TEST(Norm, ValuesAndGradientsOnEveryTarget) {
           run_types<float>(kind, bias, M, C, offset);
           run_types<BF16>(kind, bias, M, C, offset);
         }
+}
+
+TEST(Norm, WritesDxInTheTypeOfX) {
+  for (const auto& [M, C] : {std::pair<int64_t, int64_t>{3, 2}, {5, 17}, {131, 67}, {200, 128}}) {
+    run_written_types<float>(M, C);
+    run_written_types<BF16>(M, C);
+  }
 }
 
 TEST(Norm, ReferenceGradientIsTheComplexStep) {
@@ -180,7 +220,7 @@ TEST(Norm, Errors) {
   const auto forward = [&](const ops::NormForward& a) {
     return [&context, a] { ops::norm_forward(context, a); };
   };
-  expect_error(forward({.x = half, .w = w8, .y = y}), "[norm] x has type BF16; expected F32");
+  expect_error(forward({.x = half, .w = w8, .y = y}), "[norm] x is bf16 and y f32");
   expect_error(forward({.x = x, .w = w8, .y = ids}), "[norm] y has type I32; expected F32 or BF16");
   expect_error(forward({.x = x, .w = w, .y = y}), "[norm] w has shape [7]; expected [8]");
   expect_error(forward({.x = x, .w = w8, .b = w, .y = y}), "[norm] b has shape [7]; expected [8]");

@@ -50,7 +50,7 @@ class ReferenceDecoder {
     const model::Weights& w = store_.weights();
     theta_ = frequencies(seq_len);
     std::vector<T> x(at(w.embed) + id * s_.C, at(w.embed) + (id + 1) * s_.C);
-    for (size_t i = 0; i < layers_.size(); ++i) x = layer(x, w.layers[i], layers_[i]);
+    for (size_t i = 0; i < layers_.size(); ++i) x = layer(x, w.layers[i], layers_[i], s_.window_of(i));
     ++position_;
     return linear(norm(x, w.norm_w, w.norm_b), w.head, {}, s_.V);
   }
@@ -87,10 +87,23 @@ class ReferenceDecoder {
     if (s_.rope_scaling.type == model::Scaling::kDynamic && seq_len > s_.max_position)
       base *= std::pow(f * static_cast<double>(seq_len) / L - (f - 1), R / (R - 2));
     std::vector<double> theta;
-    for (double j = 0; j < R / 2; ++j)
-      theta.push_back(std::pow(base, -2 * j / R) /
-                      (s_.rope_scaling.type == model::Scaling::kLinear ? f : 1.0));
+    for (double j = 0; j < R / 2; ++j) {
+      double t = std::pow(base, -2 * j / R);
+      if (s_.rope_scaling.type == model::Scaling::kLinear) t /= f;
+      if (s_.rope_scaling.type == model::Scaling::kLlama3) t = llama3(t);
+      theta.push_back(t);
+    }
     return theta;
+  }
+
+  // In wavelengths, as the published code has it.
+  double llama3(double theta) const {
+    const model::RopeScaling& s = s_.rope_scaling;
+    const double original = static_cast<double>(s.original_max_position), wavelength = 2 * 3.14159265358979323846 / theta;
+    if (wavelength < original / s.high_freq_factor) return theta;
+    if (wavelength > original / s.low_freq_factor) return theta / s.factor;
+    const double smooth = (original / wavelength - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor);
+    return (1 - smooth) * theta / s.factor + smooth * theta;
   }
 
   std::vector<T> norm(const std::vector<T>& x, TensorRef w, TensorRef b) const {
@@ -148,8 +161,17 @@ class ReferenceDecoder {
     }
   }
 
-  std::vector<T> attend(const std::vector<T>& q, Layer& cache) const {
-    const int64_t n = position_, S = n + 1, row = s_.G * s_.D;
+  // RMSNorm of every head, where the spec has it.
+  void head_norms(std::vector<T>& heads, TensorRef w) const {
+    if (s_.head_norm == model::HeadNorm::kNone) return;
+    const std::vector<T> x = heads;
+    ref::norm_forward<T>({.kind = ref::Norm::kRms, .eps = s_.norm_eps, .M = static_cast<int64_t>(x.size()) / s_.D, .C = s_.D,
+                          .x = x.data(), .w = at(w)},
+                         heads.data(), nullptr);
+  }
+
+  std::vector<T> attend(const std::vector<T>& q, Layer& cache, int64_t window) const {
+    const int64_t n = position_, S = n + 1, row = s_.G * s_.D, first = window > 0 ? std::max<int64_t>(0, S - window) : 0;
     std::vector<T> keys = cache.keys;
     for (int64_t m = memory_ == KeyMemory::kPlain ? 0 : n; m < S; ++m)
       for (int64_t g = 0; g < s_.G; ++g)
@@ -168,7 +190,10 @@ class ReferenceDecoder {
           p[static_cast<size_t>(m)] -=
               T(static_cast<double>(slopes_[static_cast<size_t>(h)]) * static_cast<double>(n - m));
       }
-      ref::softmax_row(p);
+      std::vector<T> seen(p.begin() + first, p.end());
+      ref::softmax_row(seen);
+      std::fill(p.begin(), p.begin() + first, T(0));
+      std::copy(seen.begin(), seen.end(), p.begin() + first);
       for (int64_t m = 0; m < S; ++m)
         for (int64_t d = 0; d < s_.D; ++d)
           o[static_cast<size_t>(h * s_.D + d)] +=
@@ -180,7 +205,7 @@ class ReferenceDecoder {
   std::vector<T> mlp(const std::vector<T>& x, const model::LayerTensors<TensorRef>& w) const {
     std::vector<T> up = linear(x, w.up_w, w.up_b, s_.F), act(up.size());
     if (s_.mlp == model::Mlp::kSwiGlu) {
-      const std::vector<T> gate = linear(x, w.gate_w, {}, s_.F);
+      const std::vector<T> gate = linear(x, w.gate_w, w.gate_b, s_.F);
       for (size_t i = 0; i < act.size(); ++i) act[i] = gate[i] / (T(1) + std::exp(-gate[i])) * up[i];
     } else if (s_.mlp == model::Mlp::kGelu) {
       ref::gelu_exact_forward(s_.F, up.data(), act.data());
@@ -190,7 +215,8 @@ class ReferenceDecoder {
     return linear(act, w.down_w, w.down_b, s_.C);
   }
 
-  std::vector<T> layer(const std::vector<T>& x, const model::LayerTensors<TensorRef>& w, Layer& cache) const {
+  std::vector<T> layer(const std::vector<T>& x, const model::LayerTensors<TensorRef>& w, Layer& cache,
+                       int64_t window) const {
     const std::vector<T> ln1 = norm(x, w.ln1_w, w.ln1_b);
     std::vector<T> q, k, v;
     if (s_.qkv == model::Qkv::kFused) {  // per head: q, k or t, v
@@ -206,9 +232,11 @@ class ReferenceDecoder {
       k = linear(ln1, w.k_w, w.k_b, s_.G * s_.D);
       v = linear(ln1, w.v_w, w.v_b, s_.G * s_.D);
     }
+    head_norms(q, w.q_norm_w);
+    head_norms(k, w.k_norm_w);
     cache.keys.insert(cache.keys.end(), k.begin(), k.end());
     cache.values.insert(cache.values.end(), v.begin(), v.end());
-    const std::vector<T> branch = linear(attend(q, cache), w.o_w, w.o_b, s_.C);
+    const std::vector<T> branch = linear(attend(q, cache, window), w.o_w, w.o_b, s_.C);
     std::vector<T> mid(x.size()), y(x.size());
     for (size_t c = 0; c < x.size(); ++c) mid[c] = x[c] + branch[c];
     const bool sequential = s_.residual == model::ResidualKind::kSequential;

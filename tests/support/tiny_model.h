@@ -41,7 +41,7 @@ inline model::ModelSpec tiny_llama(AttentionKind kind) {
   s.mlp = model::Mlp::kSwiGlu;
   s.residual = model::ResidualKind::kSequential;
   s.qkv = model::Qkv::kSeparate;
-  s.attention_bias = s.mlp_bias = model::Bias::kNone;
+  s.attention_bias = s.output_bias = s.mlp_bias = model::Bias::kNone;
   s.V = 23, s.C = 24, s.F = 36, s.L = 2, s.H = 4, s.G = 2, s.D = 6, s.R = 6;
   s.max_position = 8;
   s.init_std = 0.3;
@@ -54,7 +54,17 @@ struct NamedSpec {
   friend void PrintTo(const NamedSpec& s, std::ostream* out) { *out << s.name; }
 };
 
-// Every attention kind in both architectures, and partial rotary, the official fold, sequential GPT-NeoX, tied
+// Norms of heads, and a window in one of the layers.
+inline model::ModelSpec tiny_qwen3(AttentionKind kind) {
+  model::ModelSpec s = tiny_llama(kind);
+  s.architecture = model::Architecture::kQwen3;
+  s.head_norm = model::HeadNorm::kRms;
+  s.D = s.R = 10;
+  s.layer_window = {0, 3};
+  return s;
+}
+
+// Every attention kind in both architectures, head norms and windows, and partial rotary, the official fold, sequential GPT-NeoX, tied
 // embeddings, attention biases and the tanh GELU.
 inline std::vector<NamedSpec> all_specs() {
   std::vector<NamedSpec> all;
@@ -76,8 +86,22 @@ inline std::vector<NamedSpec> all_specs() {
   all.push_back({"neox_official_fold", official});
   model::ModelSpec tied = tiny_llama(AttentionKind::kCocaSlack);
   tied.embeddings = model::Embeddings::kTied;
-  tied.attention_bias = model::Bias::kYes;
+  tied.attention_bias = tied.output_bias = tied.mlp_bias = model::Bias::kYes;
   all.push_back({"llama_tied", tied});
+  for (const AttentionKind kind : {AttentionKind::kRope, AttentionKind::kCocaSlack, AttentionKind::kCocaStrict})
+    all.push_back({std::string("qwen3_") + (kind == AttentionKind::kRope ? "rope" : kind == AttentionKind::kCocaSlack ? "coca_slack" : "coca_strict"),
+                   tiny_qwen3(kind)});
+  model::ModelSpec qwen2 = tiny_llama(AttentionKind::kRope);
+  qwen2.architecture = model::Architecture::kQwen2;
+  qwen2.attention_bias = model::Bias::kYes;
+  all.push_back({"qwen2", qwen2});
+  model::ModelSpec mistral = tiny_llama(AttentionKind::kRope);
+  mistral.architecture = model::Architecture::kMistral;
+  mistral.layer_window = {5, 5};
+  all.push_back({"mistral", mistral});
+  model::ModelSpec llama3 = tiny_llama(AttentionKind::kRope);
+  llama3.rope_scaling = {.type = model::Scaling::kLlama3, .factor = 8, .original_max_position = 16};
+  all.push_back({"llama3", llama3});
   return all;
 }
 

@@ -72,7 +72,7 @@ TEST(TrainConfig, SpecsFollowTheArchitecture) {
   EXPECT_EQ(neox.G, 4);
   EXPECT_EQ(neox.max_position, 64);
   EXPECT_EQ(neox.residual, model::ResidualKind::kParallel);
-  EXPECT_EQ(neox.eos_id, 2);
+  EXPECT_EQ(neox.eos_id(), 2);
   EXPECT_DOUBLE_EQ(neox.init_std, 0.64 / std::sqrt(96.0));  // 0.02 at width 1024
   c.architecture = model::Architecture::kLlama, c.kv_heads = 2, c.tie_embeddings = true;
   const model::ModelSpec llama = make_spec(c, 272, std::nullopt, std::nullopt);

@@ -13,9 +13,15 @@ namespace coca::infer {
 
 namespace {
 
-ops::DecodeAttentionOptions attention_options(const model::ModelSpec& s) {
-  if (model::is_coca(s.attention)) return {.score = ops::Score::kCollinear, .collinear = model::collinear_options(s)};
-  return {.score = s.attention == model::AttentionKind::kRope ? ops::Score::kRope : ops::Score::kDot};
+ops::DecodeAttentionOptions attention_options(const model::ModelSpec& s, size_t layer) {
+  ops::DecodeAttentionOptions o{.window = s.window_of(layer)};
+  if (model::is_coca(s.attention)) {
+    o.score = ops::Score::kCollinear;
+    o.collinear = model::collinear_options(s);
+  } else if (s.attention == model::AttentionKind::kRope) {
+    o.score = ops::Score::kRope;
+  }
+  return o;
 }
 
 }  // namespace
@@ -44,7 +50,7 @@ void CachedDecoder::attend(Context& cx, size_t layer, const model::Positions& at
     ops::collinear_fold(cx, model::collinear_options(spec_), {.R = spec_.R, .t = acts_.k, .tbar = keys});
   }
   cache_.write(cx, l, S - N, keys, acts_.v);
-  ops::decode_attention(cx, attention_options(spec_),
+  ops::decode_attention(cx, attention_options(spec_, layer),
                         {.q = acts_.q, .rows = at.rows, .angles = at.rows.cos.empty() ? nullptr : &angles_,
                          .cache = cache_.view(l, S), .slopes = at.slopes, .o = acts_.o});
 }

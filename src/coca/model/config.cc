@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/model/config.h"
 
+#include <algorithm>
 #include <string>
+
+#include "coca/model/architecture.h"
+#include "coca/model/config_fields.h"
 
 namespace coca::model {
 
@@ -9,47 +13,8 @@ using nlohmann::json;
 
 namespace {
 
-// Reads fields of one object; errors name the file, the field, what was found and what was expected.
-class Fields {
- public:
-  Fields(const json& object, std::string_view origin) : object_(object), origin_(origin) {
-    COCA_CHECK_AS(kBadFile, object.is_object(), "{}: expected a JSON object, found {}", origin, object.type_name());
-  }
-  bool has(const char* key) const { return object_.contains(key) && !object_.at(key).is_null(); }
-  int64_t integer(const char* key) const { return number_at(key, &json::is_number_integer, "an integer").get<int64_t>(); }
-  int64_t integer(const char* key, int64_t otherwise) const { return has(key) ? integer(key) : otherwise; }
-  double number(const char* key, double otherwise) const {
-    return has(key) ? number_at(key, &json::is_number, "a number").get<double>() : otherwise;
-  }
-  bool boolean(const char* key, bool otherwise) const {
-    return has(key) ? number_at(key, &json::is_boolean, "true or false").get<bool>() : otherwise;
-  }
-  std::string text(const char* key, std::string otherwise) const {
-    return has(key) ? number_at(key, &json::is_string, "a string").get<std::string>() : std::move(otherwise);
-  }
-  std::optional<int64_t> optional_id(const char* key) const {
-    if (!has(key)) return std::nullopt;
-    const json& value = object_.at(key);  // LLaMA 3 lists several eos ids; the first ends a document
-    if (value.is_array() && !value.empty() && value[0].is_number_integer()) return value[0].get<int64_t>();
-    return integer(key);
-  }
-  const json& raw(const char* key) const { return object_.at(key); }
-  std::string_view origin() const { return origin_; }
-
- private:
-  const json& number_at(const char* key, bool (json::*is)() const noexcept, const char* expected) const {
-    COCA_CHECK_AS(kBadFile, object_.contains(key), "{}: field \"{}\" is missing", origin_, key);
-    const json& value = object_.at(key);
-    COCA_CHECK_AS(kBadFile, (value.*is)(), "{}: field \"{}\" is {}; expected {}", origin_, key, value.dump(), expected);
-    return value;
-  }
-
-  const json& object_;
-  std::string_view origin_;
-};
-
-void read_attention(const Fields& f, ModelSpec& s) {
-  const std::string kind = f.text("attention_type", "rope");
+void read_attention(const ConfigFields& f, ModelSpec& s) {
+  const std::string kind = f.text("attention_type", "rope"), fold = f.text("coca_fold", "rotary");
   if (kind == "coca") {
     s.attention = AttentionKind::kCocaSlack;
     s.fold = ops::Fold::kOfficial;
@@ -60,103 +25,263 @@ void read_attention(const Fields& f, ModelSpec& s) {
   COCA_CHECK_AS(kBadFile, known, "{}: attention_type \"{}\" is unknown; expected coca, {}", f.origin(), kind,
                 enum_choices<AttentionKind>());
   s.attention = enum_from_name<AttentionKind>(kind);
-  const std::string fold = f.text("coca_fold", "rotary");
   COCA_CHECK_AS(kBadFile, fold == "rotary" || fold == "official", "{}: coca_fold \"{}\" is unknown; expected rotary or official",
                 f.origin(), fold);
   s.fold = fold == "official" ? ops::Fold::kOfficial : ops::Fold::kRotary;
 }
 
-void read_common(const Fields& f, ModelSpec& s) {
+// v4: rope_theta beside "rope_scaling" {"type" or "rope_type", ...}. v5: everything in "rope_parameters". The names the
+// architecture has for the base and the share that rotates come first in v4.
+struct RopeFields {
+  double theta = 10000.0, share = 1.0;
+  RopeScaling scaling;
+};
+
+RopeFields read_rope(const ConfigFields& f, const char* theta_name, double share, int64_t max_position) {
+  RopeFields rope{.theta = f.number(theta_name, f.number("rope_theta", 10000.0)), .share = share, .scaling = {}};
+  rope.share = f.number("partial_rotary_factor", rope.share);
+  // A top-level original length wins, as in Hugging Face's standardize_rope_params.
+  const std::optional<int64_t> original = f.optional_id("original_max_position_embeddings");
+  const auto scaling = [&](const char* key) {
+    rope.scaling = rope_scaling_from_json(f.raw(key), f.origin(), max_position, key);
+    if (original) rope.scaling.original_max_position = *original;
+  };
+  const bool v4 = f.has("rope_scaling"), v5 = f.has("rope_parameters");
+  COCA_CHECK_AS(kBadFile, !v4 || !v5, "{}: holds both \"rope_scaling\" and \"rope_parameters\"; keep the one that is meant", f.origin());
+  if (v4) scaling("rope_scaling");
+  if (v4 || v5) {
+    const ConfigFields nested(f.raw(v4 ? "rope_scaling" : "rope_parameters"), f.origin(), v4 ? "rope_scaling." : "rope_parameters.");
+    rope.theta = nested.number("rope_theta", rope.theta);
+    rope.share = nested.number("partial_rotary_factor", rope.share);
+  }
+  if (v5) scaling("rope_parameters");
+  COCA_CHECK_AS(kBadFile, rope.share >= 0 && rope.share <= 1, "{}: the share of the head that rotates (rotary_pct, partial_rotary_factor) is {}; expected 0 to 1",
+                f.origin(), rope.share);
+  return rope;
+}
+
+void apply_rope(const RopeFields& rope, ModelSpec& s) {
+  s.rope_theta = rope.theta;
+  s.rope_scaling = rope.scaling;
+  s.R = static_cast<int64_t>(static_cast<double>(s.D) * rope.share + 1e-6);  // 6/34 * 34 must be 6
+}
+
+// Fields of Hugging Face's files that describe training, caching, other tasks or the file itself.
+void ignore_harmless(const ConfigFields& f) {
+  f.ignore({"architectures", "model_type", "torch_dtype", "dtype", "use_cache", "attention_dropout", "hidden_dropout",
+            "classifier_dropout", "pad_token_id", "unk_token_id", "sep_token_id", "cls_token_id", "mask_token_id", "pretraining_tp",
+            "output_attentions", "output_hidden_states", "output_scores", "return_dict", "return_dict_in_generate", "torchscript",
+            "is_decoder", "is_encoder_decoder", "add_cross_attention", "id2label", "label2id", "num_labels", "problem_type",
+            "task_specific_params", "tokenizer_class", "finetuning_task", "chunk_size_feed_forward", "prefix", "pruned_heads",
+            "tie_encoder_decoder", "use_bfloat16", "gradient_checkpointing", "embd_pdrop", "resid_pdrop", "attn_pdrop",
+            "auto_map", "attn_implementation", "max_sequence_length", "name_or_path", "library_name",
+            // generation settings that old files keep here
+            "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p",
+            "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
+            "num_return_sequences", "max_length", "min_length", "exponential_decay_length_penalty", "remove_invalid_values",
+            "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids", "suppress_tokens",
+            "begin_suppress_tokens", "cross_attention_hidden_size"});
+  COCA_CHECK_AS(kBadFile, !f.boolean("is_encoder_decoder", false), "{}: is_encoder_decoder is true; expected a decoder", f.origin());
+}
+
+void read_common(const ConfigFields& f, ModelSpec& s) {
+  ignore_harmless(f);
   s.V = f.integer("vocab_size");
   s.C = f.integer("hidden_size");
   s.L = f.integer("num_hidden_layers");
   s.H = f.integer("num_attention_heads");
   s.F = f.integer("intermediate_size");
   COCA_CHECK_AS(kBadFile, s.H >= 1, "{}: num_attention_heads is {}; expected at least 1", f.origin(), s.H);
+  COCA_CHECK_AS(kBadFile, s.L >= 1 && s.L <= 100'000, "{}: num_hidden_layers is {}; expected 1 to 100000", f.origin(), s.L);
   if (f.has("head_dim")) {
     s.D = f.integer("head_dim");
   } else {
     COCA_CHECK_AS(kBadFile, s.C % s.H == 0, "{}: hidden_size {} is not a multiple of num_attention_heads {}", f.origin(), s.C, s.H);
     s.D = s.C / s.H;
   }
-  s.max_position = f.integer("max_position_embeddings", 2048);
   s.init_std = f.number("initializer_range", 0.02);
   s.bos_id = f.optional_id("bos_token_id");
-  s.eos_id = f.optional_id("eos_token_id");
-  if (f.has("rope_scaling")) s.rope_scaling = rope_scaling_from_json(f.raw("rope_scaling"), f.origin());
+  s.eos_ids = f.ids("eos_token_id");
+  s.embeddings = f.boolean("tie_word_embeddings", false) ? Embeddings::kTied : Embeddings::kUntied;
   read_attention(f, s);
 }
 
-Mlp gelu_from(const Fields& f, const std::string& act) {
+Mlp gelu_from(const ConfigFields& f, const std::string& act) {
   if (act == "gelu") return Mlp::kGelu;
   if (act == "gelu_new" || act == "gelu_fast" || act == "gelu_pytorch_tanh") return Mlp::kGeluTanh;
   fail(ErrorKind::kBadFile, "{}: hidden_act \"{}\" is not supported; expected gelu, gelu_new, gelu_fast or gelu_pytorch_tanh",
        f.origin(), act);
 }
 
-ModelSpec read_gpt_neox(const Fields& f) {
+ModelSpec read_gpt_neox(const ConfigFields& f) {
   ModelSpec s;
   s.architecture = Architecture::kGptNeoX;
   s.norm = ops::NormKind::kLayerNorm;
   s.qkv = Qkv::kFused;
-  s.attention_bias = f.boolean("attention_bias", true) ? Bias::kYes : Bias::kNone;
+  s.attention_bias = s.output_bias = f.boolean("attention_bias", true) ? Bias::kYes : Bias::kNone;
   s.mlp_bias = Bias::kYes;
   read_common(f, s);
   s.G = s.H;
-  const double rotary_pct = f.number("rotary_pct", 0.25);
-  COCA_CHECK_AS(kBadFile, rotary_pct >= 0 && rotary_pct <= 1, "{}: rotary_pct is {}; expected 0 to 1", f.origin(), rotary_pct);
-  s.R = static_cast<int64_t>(static_cast<double>(s.D) * rotary_pct + 1e-6);  // 6/34 * 34 must be 6
-  s.rope_theta = f.number("rotary_emb_base", f.number("rope_theta", 10000.0));
+  s.max_position = f.integer("max_position_embeddings", 2048);
+  apply_rope(read_rope(f, "rotary_emb_base", f.number("rotary_pct", 0.25), s.max_position), s);
   s.norm_eps = f.number("layer_norm_eps", 1e-5);
   s.residual = f.boolean("use_parallel_residual", true) ? ResidualKind::kParallel : ResidualKind::kSequential;
-  s.embeddings = f.boolean("tie_word_embeddings", false) ? Embeddings::kTied : Embeddings::kUntied;
   s.mlp = gelu_from(f, f.text("hidden_act", "gelu"));
   return s;
 }
 
-ModelSpec read_llama(const Fields& f) {
+// What LLaMA, Mistral and Qwen have in common. Defaults are those of Hugging Face's classes.
+ModelSpec read_llama_family(const ConfigFields& f, Architecture architecture, int64_t default_max_position) {
   ModelSpec s;
-  s.architecture = Architecture::kLlama;
+  s.architecture = architecture;
   s.norm = ops::NormKind::kRmsNorm;
   s.qkv = Qkv::kSeparate;
   s.residual = ResidualKind::kSequential;
-  s.attention_bias = f.boolean("attention_bias", false) ? Bias::kYes : Bias::kNone;
-  COCA_CHECK_AS(kBadFile, !f.boolean("mlp_bias", false), "{}: mlp_bias true is not supported", f.origin());
-  s.mlp_bias = Bias::kNone;
+  s.attention_bias = s.output_bias = s.mlp_bias = Bias::kNone;
   read_common(f, s);
-  s.G = f.integer("num_key_value_heads", s.H);
-  s.R = s.D;
-  s.rope_theta = f.number("rope_theta", 10000.0);
+  s.max_position = f.integer("max_position_embeddings", default_max_position);
+  apply_rope(read_rope(f, "rope_theta", 1.0, s.max_position), s);
+  COCA_CHECK_AS(kBadFile, s.R == s.D, "{}: partial_rotary_factor rotates {} of {} dims; {} models rotate all", f.origin(), s.R, s.D,
+                enum_name(architecture));
   s.norm_eps = f.number("rms_norm_eps", 1e-6);
-  s.embeddings = f.boolean("tie_word_embeddings", false) ? Embeddings::kTied : Embeddings::kUntied;
   const std::string act = f.text("hidden_act", "silu");
-  COCA_CHECK_AS(kBadFile, act == "silu" || act == "swish", "{}: hidden_act \"{}\" is not supported for llama; expected silu",
-                f.origin(), act);
+  COCA_CHECK_AS(kBadFile, act == "silu" || act == "swish", "{}: hidden_act \"{}\" is not supported for {}; expected silu",
+                f.origin(), act, enum_name(architecture));
   s.mlp = Mlp::kSwiGlu;
   return s;
 }
 
+ModelSpec read_llama(const ConfigFields& f) {
+  ModelSpec s = read_llama_family(f, Architecture::kLlama, 2048);
+  s.G = f.integer("num_key_value_heads", s.H);
+  s.attention_bias = s.output_bias = f.boolean("attention_bias", false) ? Bias::kYes : Bias::kNone;
+  s.mlp_bias = f.boolean("mlp_bias", false) ? Bias::kYes : Bias::kNone;
+  return s;
+}
+
+// Hugging Face's default is 8 key/value heads and a window of 4096 where config.json says nothing (null: no window).
+ModelSpec read_mistral(const ConfigFields& f, const json& config) {
+  ModelSpec s = read_llama_family(f, Architecture::kMistral, 4096 * 32);
+  s.G = f.integer("num_key_value_heads", 8);
+  if (f.has("sliding_window") || !config.contains("sliding_window"))
+    s.layer_window.assign(static_cast<size_t>(s.L), f.integer("sliding_window", 4096));
+  return s;
+}
+
+// Layers that see a window: those named by layer_types, else those from max_window_layers on.
+void read_qwen_windows(const ConfigFields& f, ModelSpec& s) {
+  const int64_t window = f.integer("sliding_window", 4096), first = f.integer("max_window_layers", 28);
+  const bool used = f.boolean("use_sliding_window", false);
+  const std::vector<std::string> types = f.texts("layer_types");
+  COCA_CHECK_AS(kBadFile, types.empty() || static_cast<int64_t>(types.size()) == s.L, "{}: layer_types names {} layers; num_hidden_layers is {}",
+                f.origin(), types.size(), s.L);
+  for (const std::string& type : types)
+    COCA_CHECK_AS(kBadFile, type == "full_attention" || type == "sliding_attention",
+                  "{}: layer type \"{}\" is not supported; expected full_attention or sliding_attention", f.origin(), type);
+  std::vector<int64_t> windows;
+  for (int64_t i = 0; i < s.L; ++i) {
+    const bool slides = types.empty() ? used && i >= first : types[static_cast<size_t>(i)] == "sliding_attention";
+    COCA_CHECK_AS(kBadFile, !slides || used, "{}: layer {} is a sliding_attention, but use_sliding_window is not true", f.origin(), i);
+    windows.push_back(slides ? window : 0);
+  }
+  if (std::any_of(windows.begin(), windows.end(), [](int64_t w) { return w != 0; })) s.layer_window = std::move(windows);
+}
+
+ModelSpec read_qwen2(const ConfigFields& f) {
+  ModelSpec s = read_llama_family(f, Architecture::kQwen2, 32768);
+  s.G = f.integer("num_key_value_heads", 32);
+  s.attention_bias = Bias::kYes;
+  read_qwen_windows(f, s);
+  return s;
+}
+
+ModelSpec read_qwen3(const ConfigFields& f) {
+  ModelSpec s = read_llama_family(f, Architecture::kQwen3, 32768);
+  if (!f.has("head_dim")) s.D = s.R = 128;
+  s.G = f.integer("num_key_value_heads", 32);
+  s.attention_bias = s.output_bias = f.boolean("attention_bias", false) ? Bias::kYes : Bias::kNone;
+  s.head_norm = HeadNorm::kRms;
+  read_qwen_windows(f, s);
+  return s;
+}
+
+ModelSpec read_architecture(const ConfigFields& f, const json& config) {
+  const std::string type = f.text("model_type", "");
+  if (type == "gpt_neox") return read_gpt_neox(f);
+  if (type == "llama") return read_llama(f);
+  if (type == "mistral") return read_mistral(f, config);
+  if (type == "qwen2") return read_qwen2(f);
+  if (type == "qwen3") return read_qwen3(f);
+  fail(ErrorKind::kBadFile, "{}: model_type \"{}\" is not supported; expected {}", f.origin(), type, enum_choices<Architecture>());
+}
+
+void write_llama_family(const ModelSpec& s, nlohmann::ordered_json& c) {
+  const bool all_alike = std::all_of(s.layer_window.begin(), s.layer_window.end(), [&](int64_t w) { return w == s.layer_window.front(); });
+  COCA_CHECK(s.layer_window.empty() || all_alike || s.architecture == Architecture::kQwen2 || s.architecture == Architecture::kQwen3,
+             "[config] {} models have one sliding window for all layers", enum_name(s.architecture));
+  c["num_key_value_heads"] = s.G;
+  c["rope_theta"] = s.rope_theta;
+  c["rms_norm_eps"] = s.norm_eps;
+  c["hidden_act"] = "silu";
+  if (s.architecture == Architecture::kLlama) {
+    c["attention_bias"] = s.attention_bias == Bias::kYes;
+    c["mlp_bias"] = s.mlp_bias == Bias::kYes;
+  } else if (s.architecture == Architecture::kMistral) {
+    c["sliding_window"] = s.layer_window.empty() ? json(nullptr) : json(s.layer_window.front());
+  } else {
+    if (s.architecture == Architecture::kQwen3) c["attention_bias"] = s.attention_bias == Bias::kYes;
+    c["use_sliding_window"] = !s.layer_window.empty();
+    if (s.layer_window.empty()) return;
+    c["sliding_window"] = *std::max_element(s.layer_window.begin(), s.layer_window.end());
+    for (const int64_t window : s.layer_window) c["layer_types"].push_back(window > 0 ? "sliding_attention" : "full_attention");
+  }
+}
+
+json scaling_to_json(const RopeScaling& scaling) {
+  if (scaling.type == Scaling::kNone) return nullptr;
+  json j = {{"rope_type", std::string(enum_name(scaling.type))}, {"factor", scaling.factor}};
+  if (scaling.type == Scaling::kLlama3) {
+    j["low_freq_factor"] = scaling.low_freq_factor;
+    j["high_freq_factor"] = scaling.high_freq_factor;
+    j["original_max_position_embeddings"] = scaling.original_max_position;
+  }
+  return j;
+}
+
 }  // namespace
 
-RopeScaling rope_scaling_from_json(const json& value, std::string_view origin) {
+RopeScaling rope_scaling_from_json(const json& value, std::string_view origin, int64_t max_position, std::string_view name) {
   if (value.is_null()) return {};
-  const Fields f(value, origin);
-  const std::string type = f.text("rope_type", f.text("type", ""));
-  if (type == "default") return {};
-  COCA_CHECK_AS(kBadFile, type == "linear" || type == "dynamic", "{}: rope_scaling type \"{}\" is not supported; expected linear or dynamic",
-                origin, type);
-  COCA_CHECK_AS(kBadFile, f.has("factor"), "{}: rope_scaling of type {} needs a factor", origin, type);
-  RopeScaling scaling{type == "linear" ? Scaling::kLinear : Scaling::kDynamic, f.number("factor", 1.0)};
-  COCA_CHECK_AS(kBadFile, scaling.factor >= 1.0, "{}: rope_scaling factor is {}; expected at least 1", origin, scaling.factor);
+  const ConfigFields f(value, origin, std::string(name) + ".");
+  f.ignore({"rope_theta", "partial_rotary_factor"});
+  const std::string old_name = f.text("type", "default"), type = f.text("rope_type", old_name);
+  RopeScaling scaling;
+  if (type == "default") {
+    f.ignore({"factor"});
+    f.refuse_unread();
+    return scaling;
+  }
+  COCA_CHECK_AS(kBadFile, type == "linear" || type == "dynamic" || type == "llama3",
+                "{}: {} type \"{}\" is not supported; expected linear, dynamic or llama3", origin, name, type);
+  scaling.type = enum_from_name<Scaling>(type);
+  COCA_CHECK_AS(kBadFile, f.has("factor"), "{}: {} of type {} needs a factor", origin, name, type);
+  scaling.factor = f.number("factor");
+  COCA_CHECK_AS(kBadFile, scaling.factor >= 1.0, "{}: {} factor is {}; expected at least 1", origin, name, scaling.factor);
+  if (type == "llama3") {
+    scaling.low_freq_factor = f.number("low_freq_factor");
+    scaling.high_freq_factor = f.number("high_freq_factor");
+    scaling.original_max_position = f.integer("original_max_position_embeddings", max_position);
+  } else {
+    f.ignore({"original_max_position_embeddings"});  // Hugging Face's dynamic NTK reckons with max_position_embeddings
+  }
+  f.refuse_unread();
   return scaling;
 }
 
 ModelSpec spec_from_json(const json& config, std::string_view origin) {
-  const Fields f(config, origin);
-  const std::string type = f.text("model_type", "");
-  COCA_CHECK_AS(kBadFile, type == "gpt_neox" || type == "llama", "{}: model_type \"{}\" is not supported; expected gpt_neox or llama",
-                origin, type);
-  const ModelSpec spec = type == "gpt_neox" ? read_gpt_neox(f) : read_llama(f);
+  const ConfigFields f(config, origin);
+  const ModelSpec spec = read_architecture(f, config);
+  f.refuse_unread();
   try {
     validate(spec);
   } catch (const Error& error) {
@@ -168,8 +293,8 @@ ModelSpec spec_from_json(const json& config, std::string_view origin) {
 nlohmann::ordered_json spec_to_json(const ModelSpec& s, Precision precision) {
   nlohmann::ordered_json c;
   const bool neox = s.architecture == Architecture::kGptNeoX;
-  c["architectures"] = {neox ? "GPTNeoXForCausalLM" : "LlamaForCausalLM"};
-  c["model_type"] = neox ? "gpt_neox" : "llama";
+  c["architectures"] = {std::string(class_name(s.architecture))};
+  c["model_type"] = std::string(enum_name(s.architecture));
   c["torch_dtype"] = precision == Precision::kBF16 ? "bfloat16" : "float32";
   c["attention_type"] = std::string(enum_name(s.attention));
   if (is_coca(s.attention) && s.R != s.D) c["coca_fold"] = s.fold == ops::Fold::kOfficial ? "official" : "rotary";
@@ -178,30 +303,24 @@ nlohmann::ordered_json spec_to_json(const ModelSpec& s, Precision precision) {
   c["intermediate_size"] = s.F;
   c["num_hidden_layers"] = s.L;
   c["num_attention_heads"] = s.H;
-  if (s.D * s.H != s.C) c["head_dim"] = s.D;
+  if (s.D * s.H != s.C || s.architecture == Architecture::kQwen3) c["head_dim"] = s.D;
   c["max_position_embeddings"] = s.max_position;
   c["initializer_range"] = s.init_std;
   c["tie_word_embeddings"] = s.embeddings == Embeddings::kTied;
-  c["attention_bias"] = s.attention_bias == Bias::kYes;
-  if (s.rope_scaling.type == Scaling::kNone) {
-    c["rope_scaling"] = nullptr;
-  } else {
-    c["rope_scaling"] = {{"type", std::string(enum_name(s.rope_scaling.type))}, {"factor", s.rope_scaling.factor}};
-  }
+  c["rope_scaling"] = scaling_to_json(s.rope_scaling);
   if (neox) {
+    c["attention_bias"] = s.attention_bias == Bias::kYes;
     c["rotary_pct"] = static_cast<double>(s.R) / static_cast<double>(s.D);
     c["rotary_emb_base"] = s.rope_theta;
     c["layer_norm_eps"] = s.norm_eps;
     c["use_parallel_residual"] = s.residual == ResidualKind::kParallel;
     c["hidden_act"] = s.mlp == Mlp::kGelu ? "gelu" : "gelu_new";
   } else {
-    c["num_key_value_heads"] = s.G;
-    c["rope_theta"] = s.rope_theta;
-    c["rms_norm_eps"] = s.norm_eps;
-    c["hidden_act"] = "silu";
+    write_llama_family(s, c);
   }
   if (s.bos_id) c["bos_token_id"] = *s.bos_id;
-  if (s.eos_id) c["eos_token_id"] = *s.eos_id;
+  if (s.eos_ids.size() == 1) c["eos_token_id"] = s.eos_ids.front();
+  if (s.eos_ids.size() > 1) c["eos_token_id"] = s.eos_ids;
   return c;
 }
 

@@ -89,7 +89,8 @@ void Decoder::prepare(int64_t B, int64_t N, int64_t chunk) {
 }
 
 // Chunks of several whole sequences, or sequence by sequence in parts; their rows of x are adjacent either way.
-void Decoder::layer(Context& cx, size_t i, const Positions& at) {
+void Decoder::layer(Context& cx, size_t i, const Positions& positions) {
+  const Positions at = positions.in_layer(spec_, i);
   const auto rows = [&](int64_t b, int64_t n, int64_t count) { return x_.narrow(0, b * N_ + n, count); };
   const LayerTensors<TensorRef>& w = weights_.layers[i];
   for (int64_t b = 0; b < B_; b += sequences_) {
@@ -172,7 +173,7 @@ void TrainingDecoder::forward(Context& cx, const Weights& w, TensorRef ids) {
   const Positions at = positions_.at(0, N_, N_);
   ops::embedding_forward(cx, {.ids = ids.reshape({B_ * N_}), .table = w.embed, .y = x_[0]});
   for (size_t i = 0; i < acts_.size(); ++i) {
-    layer_forward(cx, spec_, w.layers[i], at, x_[i], acts_[i], x_[i + 1]);
+    layer_forward(cx, spec_, w.layers[i], at.in_layer(spec_, i), x_[i], acts_[i], x_[i + 1]);
     trace_layer(cx, i, acts_[i]);
   }
   ops::norm_forward(cx, {.kind = spec_.norm, .eps = static_cast<float>(spec_.norm_eps), .x = x_.back(), .w = w.norm_w,
@@ -186,8 +187,9 @@ void TrainingDecoder::backward(Context& cx, const Weights& w, TensorRef ids, Mut
                           .dx = stream_, .dw = grads.norm_w, .db = grads.norm_b});
   for (size_t i = acts_.size(); i-- > 0;) {
     // The topmost layer went through the shared tensors last: they still hold what it needs.
-    if (i + 1 < acts_.size()) layer_remake(cx, spec_, w.layers[i], at, x_[i], options_.recompute, acts_[i]);
-    layer_backward(cx, spec_, w.layers[i], at, x_[i], acts_[i], grad_acts_, grads.layers[i], stream_);
+    const Positions here = at.in_layer(spec_, i);
+    if (i + 1 < acts_.size()) layer_remake(cx, spec_, w.layers[i], here, x_[i], options_.recompute, acts_[i]);
+    layer_backward(cx, spec_, w.layers[i], here, x_[i], acts_[i], grad_acts_, grads.layers[i], stream_);
   }
   ops::embedding_backward(cx, {.ids = ids.reshape({B_ * N_}), .dy = stream_, .dtable = grads.embed});
 }

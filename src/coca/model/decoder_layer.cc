@@ -22,7 +22,9 @@ TensorRef flat_heads(TensorRef t) { return t.reshape({t.size(0) * t.size(1), t.s
 MutTensorRef flat_heads(MutTensorRef t) { return t.reshape({t.size(0) * t.size(1), t.size(2) * t.size(3)}); }
 MutTensorRef flat_fused(MutTensorRef t) { return t.reshape({t.size(0) * t.size(1), t.size(2) * t.size(3) * t.size(4)}); }
 
-ops::AttentionOptions attention_options() { return {.mask = ops::Mask::kCausal}; }
+ops::AttentionOptions attention_options(const Positions& at) {
+  return {.mask = at.window > 0 ? ops::Mask::kSlidingWindow : ops::Mask::kCausal, .window = at.window};
+}
 
 void norm(Context& cx, const ModelSpec& s, TensorRef x, TensorRef w, TensorRef b, MutTensorRef y, MutTensorRef stat) {
   ops::norm_forward(cx, {.kind = s.norm, .eps = static_cast<float>(s.norm_eps), .x = x, .w = w, .b = b, .y = y, .stat = stat});
@@ -32,10 +34,39 @@ void project(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, 
   if (s.qkv == Qkv::kFused) {
     ops::linear_forward(cx, {.x = a.ln1, .w = w.qkv_w, .b = w.qkv_b, .y = flat_fused(a.qkv)});
   } else {
-    ops::linear_forward(cx, {.x = a.ln1, .w = w.q_w, .b = w.q_b, .y = flat_heads(a.q)});
-    ops::linear_forward(cx, {.x = a.ln1, .w = w.k_w, .b = w.k_b, .y = flat_heads(a.k)});
+    const bool raw = s.head_norm != HeadNorm::kNone;
+    ops::linear_forward(cx, {.x = a.ln1, .w = w.q_w, .b = w.q_b, .y = flat_heads(raw ? a.q_raw : a.q)});
+    ops::linear_forward(cx, {.x = a.ln1, .w = w.k_w, .b = w.k_b, .y = flat_heads(raw ? a.k_raw : a.k)});
     ops::linear_forward(cx, {.x = a.ln1, .w = w.v_w, .b = w.v_b, .y = flat_heads(a.v)});
   }
+}
+
+// [B, N, H, X] as one row per head.
+template <typename Ref>
+Ref head_rows(Ref t) {
+  return t.empty() ? t : t.reshape({t.size(0) * t.size(1) * t.size(2), t.size(3)});
+}
+
+void head_norms(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, LayerActs& a) {
+  if (s.head_norm == HeadNorm::kNone) return;
+  const auto one = [&](TensorRef x, TensorRef weight, MutTensorRef y, MutTensorRef stat) {
+    ops::norm_forward(cx, {.kind = ops::NormKind::kRmsNorm, .eps = static_cast<float>(s.norm_eps), .x = head_rows(x), .w = weight,
+                           .y = head_rows(y), .stat = head_rows(stat)});
+  };
+  one(a.q_raw, w.q_norm_w, a.q, a.q_stat);
+  one(a.k_raw, w.k_norm_w, a.k, a.k_stat);
+}
+
+// dq and dk turn from the gradients of what the norms gave into those of what they got.
+void head_norms_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const LayerActs& a,
+                         LayerActGrads& g, LayerTensors<MutTensorRef>& dw) {
+  if (s.head_norm == HeadNorm::kNone) return;
+  const auto one = [&](TensorRef x, TensorRef weight, TensorRef stat, MutTensorRef grad, MutTensorRef dweight) {
+    ops::norm_backward(cx, {.kind = ops::NormKind::kRmsNorm, .x = head_rows(x), .w = weight, .stat = head_rows(stat),
+                            .dy = head_rows(TensorRef(grad)), .dx = head_rows(grad), .dw = dweight, .dx_write = ops::Write::kAssign});
+  };
+  one(a.q_raw, w.q_norm_w, a.q_stat, g.dq, dw.q_norm_w);
+  one(a.k_raw, w.k_norm_w, a.k_stat, g.dk, dw.k_norm_w);
 }
 
 // q and k to what attention sees.
@@ -54,7 +85,7 @@ void attention_output(Context& cx, const LayerTensors<TensorRef>& w, const Layer
 
 void mlp_up(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, LayerActs& a) {
   ops::linear_forward(cx, {.x = a.ln2, .w = w.up_w, .b = w.up_b, .y = a.up});
-  if (s.mlp == Mlp::kSwiGlu) ops::linear_forward(cx, {.x = a.ln2, .w = w.gate_w, .y = a.gate});
+  if (s.mlp == Mlp::kSwiGlu) ops::linear_forward(cx, {.x = a.ln2, .w = w.gate_w, .b = w.gate_b, .y = a.gate});
 }
 
 void mlp_activate(Context& cx, const ModelSpec& s, LayerActs& a) {
@@ -85,7 +116,7 @@ void mlp_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>
   ops::linear_backward(cx, {.x = a.act, .w = w.down_w, .dy = dy, .dx = g.dact, .dw = dw.down_w, .db = dw.down_b});
   if (s.mlp == Mlp::kSwiGlu) {
     ops::swiglu_backward(cx, {.gate = a.gate, .up = a.up, .dy = g.dact, .dgate = g.dgate, .dup = g.dup});
-    ops::linear_backward(cx, {.x = a.ln2, .w = w.gate_w, .dy = g.dgate, .dx = g.dln2, .dw = dw.gate_w});
+    ops::linear_backward(cx, {.x = a.ln2, .w = w.gate_w, .dy = g.dgate, .dx = g.dln2, .dw = dw.gate_w, .db = dw.gate_b});
     ops::linear_backward(cx, {.x = a.ln2, .w = w.up_w, .dy = g.dup, .dx = g.dln2, .dw = dw.up_w, .db = dw.up_b,
                               .dx_write = ops::Write::kAccumulate});
   } else {
@@ -107,7 +138,7 @@ void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTenso
                                const Positions& at, const LayerActs& a, LayerActGrads& g,
                                LayerTensors<MutTensorRef>& dw, TensorRef dy) {
   ops::linear_backward(cx, {.x = flat_heads(TensorRef(a.o)), .w = w.o_w, .dy = dy, .dx = flat_heads(g.d_o), .dw = dw.o_w, .db = dw.o_b});
-  ops::attention_backward(cx, attention_options(),
+  ops::attention_backward(cx, attention_options(at),
                           {.q = a.q_eff, .k = a.k_eff, .v = a.v, .slopes = at.slopes, .o = a.o, .lse = a.lse,
                            .d_o = g.d_o, .dq = g.dq_eff, .dk = g.dk_eff, .dv = g.dv});
   if (is_coca(s.attention)) {
@@ -117,6 +148,7 @@ void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTenso
     ops::rope_backward(cx, {.rows = at.rows, .dy = g.dq_eff, .dx = g.dq});
     ops::rope_backward(cx, {.rows = at.rows, .dy = g.dk_eff, .dx = g.dk});
   }
+  head_norms_backward(cx, s, w, a, g, dw);
   if (s.qkv == Qkv::kFused) {
     ops::linear_backward(cx, {.x = a.ln1, .w = w.qkv_w, .dy = flat_fused(g.dqkv), .dx = g.dln1, .dw = dw.qkv_w, .db = dw.qkv_b});
   } else {
@@ -130,8 +162,15 @@ void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTenso
 }  // namespace
 
 Positions Positions::narrow(int64_t first, int64_t count) const {
-  if (rows.cos.empty()) return *this;
-  return {.rows = {rows.cos.narrow(1, first, count), rows.sin.narrow(1, first, count)}, .slopes = slopes};
+  Positions part = *this;
+  if (!rows.cos.empty()) part.rows = {rows.cos.narrow(1, first, count), rows.sin.narrow(1, first, count)};
+  return part;
+}
+
+Positions Positions::in_layer(const ModelSpec& spec, size_t layer) const {
+  Positions at = *this;
+  at.window = spec.window_of(layer);
+  return at;
 }
 
 void plan_layer_acts(const ModelSpec& s, const ActShape& shape, const std::string& prefix, Acts which, ArenaPlan& plan,
@@ -152,8 +191,15 @@ void plan_layer_acts(const ModelSpec& s, const ActShape& shape, const std::strin
   if (s.qkv == Qkv::kFused) {
     kept("qkv", {B, N, s.H, 3, s.D}, a.qkv);
   } else {
-    kept("q", {B, N, s.H, s.D}, a.q);
-    kept("k", {B, N, s.G, s.D}, a.k);
+    if (s.head_norm == HeadNorm::kNone) {
+      kept("q", {B, N, s.H, s.D}, a.q);
+      kept("k", {B, N, s.G, s.D}, a.k);
+    } else {
+      kept("q_raw", {B, N, s.H, s.D}, a.q_raw);
+      kept("k_raw", {B, N, s.G, s.D}, a.k_raw);
+      remade("q", {B, N, s.H, s.D}, a.q);
+      remade("k", {B, N, s.G, s.D}, a.k);
+    }
     if (which != Acts::kChunk) kept("v", {B, N, s.G, s.D}, a.v);
   }
   if (uses_rotary(s.attention)) {
@@ -170,6 +216,10 @@ void plan_layer_acts(const ModelSpec& s, const ActShape& shape, const std::strin
     kept_f32("ln1_stat", {M, 2}, a.ln1_stat);
     kept_f32("ln2_stat", {M, 2}, a.ln2_stat);
     kept_f32("lse", {B, s.H, N}, a.lse);
+    if (s.head_norm != HeadNorm::kNone) {
+      kept_f32("q_stat", {B, N, s.H, 2}, a.q_stat);
+      kept_f32("k_stat", {B, N, s.G, 2}, a.k_stat);
+    }
   }
 }
 
@@ -188,6 +238,7 @@ void finish_layer_acts(const ModelSpec& s, LayerActs& a) {
 namespace {
 
 constexpr MutTensorRef LayerActs::* kLayerActs[] = {
+    &LayerActs::q_raw, &LayerActs::k_raw,    &LayerActs::q_stat, &LayerActs::k_stat,
     &LayerActs::ln1,   &LayerActs::ln1_stat, &LayerActs::qkv,  &LayerActs::q,   &LayerActs::k,   &LayerActs::v,
     &LayerActs::q_eff, &LayerActs::k_eff,    &LayerActs::o,    &LayerActs::lse, &LayerActs::mid, &LayerActs::ln2,
     &LayerActs::ln2_stat, &LayerActs::gate,  &LayerActs::up,   &LayerActs::act, &LayerActs::branch, &LayerActs::branch2};
@@ -230,11 +281,12 @@ void bind_forward_acts(const ModelSpec& s, const ActShape& shape, Arena& arena, 
 void layer_project(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, TensorRef x, LayerActs& a) {
   norm(cx, s, x, w.ln1_w, w.ln1_b, a.ln1, a.ln1_stat);
   project(cx, s, w, a);
+  head_norms(cx, s, w, a);
 }
 
 void layer_attend(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a) {
   position(cx, s, at, a);
-  ops::attention_forward(cx, attention_options(),
+  ops::attention_forward(cx, attention_options(at),
                          {.q = a.q_eff, .k = a.k_eff, .v = a.v, .slopes = at.slopes, .o = a.o, .lse = a.lse});
 }
 
@@ -270,7 +322,7 @@ void layer_forward_chunk(Context& cx, const ModelSpec& s, const LayerTensors<Ten
   position(cx, s, at, a);
   if (!uses_rotary(s.attention)) copy_heads(a.k, k_eff);
   if (s.qkv == Qkv::kFused) copy_heads(a.v, v);
-  ops::AttentionOptions options = attention_options();
+  ops::AttentionOptions options = attention_options(at);
   options.query_start = start;
   ops::attention_forward(cx, options, {.q = a.q_eff, .k = keys.k_eff.narrow(1, 0, start + n),
                                        .v = keys.v.narrow(1, 0, start + n), .slopes = at.slopes, .o = a.o});
@@ -286,6 +338,7 @@ void layer_remake(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>
     layer_attend(cx, s, at, a);
   } else {
     norm(cx, s, x, w.ln1_w, w.ln1_b, a.ln1, a.ln1_stat);
+    head_norms(cx, s, w, a);
     position(cx, s, at, a);
   }
   if (all && sequential) {  // the branches themselves are not read backward

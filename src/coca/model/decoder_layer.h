@@ -17,9 +17,11 @@ namespace coca::model {
 // Where tokens stand: rows of cos and sin (empty without rotary) and ALiBi's slopes (empty without ALiBi).
 struct Positions {
   ops::RopeRows rows;
-  TensorRef slopes;  // [H]
+  TensorRef slopes;    // [H]
+  int64_t window = 0;  // keys a query sees, itself included; 0: all
 
-  Positions narrow(int64_t first, int64_t count) const;  // of `count` tokens from the `first` of these
+  Positions narrow(int64_t first, int64_t count) const;           // of `count` tokens from the `first` of these
+  Positions in_layer(const ModelSpec&, size_t layer) const;       // with that layer's window
 };
 
 // Everything a layer computes on the way, M = B * N. In training each layer has its own, or as much of it as its
@@ -27,6 +29,8 @@ struct Positions {
 struct LayerActs {
   MutTensorRef ln1, ln1_stat;    // [M, C] [M, 2]
   MutTensorRef qkv;              // [B, N, H, 3, D]; fused projections only
+  MutTensorRef q_raw, k_raw;     // as q, k: the projections in front of their norms; with HeadNorm only
+  MutTensorRef q_stat, k_stat;   // [B, N, H, 2] [B, N, G, 2]
   MutTensorRef q, k, v;          // [B, N, H, D] [B, N, G, D] [B, N, G, D]; views of qkv when fused; k is CoCA's t
   MutTensorRef q_eff, k_eff;     // as q, k: what attention sees (rotated, or collinear); q, k without rotary
   MutTensorRef o, lse;           // [B, N, H, D] [B, H, N]

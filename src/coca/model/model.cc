@@ -6,11 +6,13 @@
 #include <cmath>
 #include <optional>
 #include <set>
+#include <vector>
 
 #include "coca/base/parallel.h"
 #include "coca/io/json_file.h"
 #include "coca/io/safetensors.h"
 #include "coca/model/config.h"
+#include "coca/model/weight_files.h"
 
 namespace coca::model {
 
@@ -58,26 +60,26 @@ ModelSpec load_spec(const fs::path& dir) {
   return spec_from_json(io::read_json(file), file.string());
 }
 
-void load_params(const fs::path& file, const ModelSpec& spec, ParamStore& store) {
-  const io::SafetensorsFile stored(file);
+void load_params(const fs::path& at, const ModelSpec& spec, ParamStore& store) {
+  const WeightFiles stored(at);
   std::set<std::string, std::less<>> wanted;
   for (const ParamInfo& info : store.infos()) {
     wanted.insert(info.name);
-    const io::StoredTensor* tensor = stored.find(info.name);
-    COCA_CHECK_AS(kBadFile, tensor, "{}: tensor \"{}\" is missing", file.string(), info.name);
+    const auto [file, tensor] = stored.at(info.name);
     COCA_CHECK_AS(kBadFile, tensor->shape == info.shape, "{}: tensor \"{}\" has shape {}; config.json asks for {}",
-                  file.string(), info.name, tensor->shape.text(), info.shape.text());
+                  file->path().string(), info.name, tensor->shape.text(), info.shape.text());
     if (const std::optional<int64_t> bad = load_values(*tensor, store.at(info))) {
       float value = 0;
       io::read_values(*tensor, *bad, {&value, 1});
-      fail(ErrorKind::kBadFile, "{}: tensor \"{}\" holds {} at element {}; expected finite values", file.string(), info.name, value, *bad);
+      fail(ErrorKind::kBadFile, "{}: tensor \"{}\" holds {} at element {}; expected finite values", file->path().string(), info.name,
+           value, *bad);
     }
-    stored.release(*tensor);
+    file->release(*tensor);
   }
-  for (const io::StoredTensor& tensor : stored.tensors()) {
-    const bool tied_head = spec.embeddings == Embeddings::kTied && (tensor.name == "lm_head.weight" || tensor.name == "embed_out.weight");
-    COCA_CHECK_AS(kBadFile, wanted.contains(tensor.name) || is_buffer(tensor.name) || tied_head,
-                  "{}: tensor \"{}\" does not belong to a {} model with attention \"{}\"", file.string(), tensor.name,
+  for (const auto& [name, entry] : stored.entries()) {
+    const bool tied_head = spec.embeddings == Embeddings::kTied && (name == "lm_head.weight" || name == "embed_out.weight");
+    COCA_CHECK_AS(kBadFile, wanted.contains(name) || is_buffer(name) || tied_head,
+                  "{}: tensor \"{}\" does not belong to a {} model with attention \"{}\"", entry.file->path().string(), name,
                   enum_name(spec.architecture), enum_name(spec.attention));
   }
 }
@@ -85,9 +87,7 @@ void load_params(const fs::path& file, const ModelSpec& spec, ParamStore& store)
 Model load_model(const fs::path& dir, Precision precision) {
   Model model{load_spec(dir), nullptr};
   model.params = std::make_unique<ParamStore>(model.spec, precision);
-  const fs::path file = dir / "model.safetensors";
-  COCA_CHECK_AS(kIo, fs::exists(file), "{} has no model.safetensors", dir.string());
-  load_params(file, model.spec, *model.params);
+  load_params(dir, model.spec, *model.params);
   return model;
 }
 
@@ -97,9 +97,43 @@ void save_params(const fs::path& file, const ParamStore& store, const std::map<s
   io::save_safetensors(file, tensors, metadata);
 }
 
-void save_model(const fs::path& dir, const ModelSpec& spec, const ParamStore& store) {
+namespace {
+
+// The tensors of each file, in the order of the model.
+std::vector<std::vector<io::TensorToSave>> shards_of(const ParamStore& store, size_t max_bytes) {
+  std::vector<std::vector<io::TensorToSave>> shards(1);
+  size_t bytes = 0;
+  for (const ParamInfo& info : store.infos()) {
+    const TensorRef value = store.at(info);
+    if (!shards.back().empty() && bytes + value.bytes() > max_bytes) {
+      shards.emplace_back();
+      bytes = 0;
+    }
+    shards.back().push_back({info.name, value});
+    bytes += value.bytes();
+  }
+  return shards;
+}
+
+}  // namespace
+
+void save_model(const fs::path& dir, const ModelSpec& spec, const ParamStore& store, const SaveOptions& options) {
   io::write_json(dir / "config.json", spec_to_json(spec, store.precision()));
-  save_params(dir / "model.safetensors", store, {{"format", "pt"}});
+  const std::map<std::string, std::string> metadata = {{"format", "pt"}};
+  const auto shards = shards_of(store, options.max_shard_bytes);
+  if (shards.size() == 1) return io::save_safetensors(dir / "model.safetensors", shards.front(), metadata);
+  nlohmann::ordered_json index;
+  size_t bytes = 0;
+  for (size_t i = 0; i < shards.size(); ++i) {
+    const std::string name = fmt::format("model-{:05d}-of-{:05d}.safetensors", i + 1, shards.size());
+    io::save_safetensors(dir / name, shards[i], metadata);
+    for (const io::TensorToSave& tensor : shards[i]) {
+      index["weight_map"][tensor.name] = name;
+      bytes += tensor.value.bytes();
+    }
+  }
+  index["metadata"] = {{"total_size", bytes}};
+  io::write_json(dir / "model.safetensors.index.json", index);
 }
 
 }  // namespace coca::model

@@ -1,4 +1,5 @@
-// coca/model/model.h - a model as a folder: config.json and model.safetensors, in Hugging Face's layout.
+// coca/model/model.h - a model as a folder: config.json and model.safetensors (or shards with an index), in Hugging
+// Face's layout.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -22,12 +23,15 @@ Model load_model(const std::filesystem::path& dir, Precision = Precision::kF32);
 // Only config.json.
 ModelSpec load_spec(const std::filesystem::path& dir);
 
-// Tensors of one file into a store of the same spec; F32, F16, BF16 and F64 are converted to the
+// Tensors of a folder or of one file into a store of the same spec; F32, F16, BF16 and F64 are converted to the
 // store's precision, through fp32, a block at a time.
-void load_params(const std::filesystem::path& file, const ModelSpec&, ParamStore&);
+void load_params(const std::filesystem::path& folder_or_file, const ModelSpec&, ParamStore&);
 void save_params(const std::filesystem::path& file, const ParamStore&, const std::map<std::string, std::string>& metadata);
 
-// Writes config.json and model.safetensors into an existing folder, each atomically.
-void save_model(const std::filesystem::path& dir, const ModelSpec&, const ParamStore&);
+struct SaveOptions {
+  size_t max_shard_bytes = size_t{5} << 30;  // larger models are cut into shards; a tensor is never cut
+};
+// Writes config.json and the weights into an existing folder, each file atomically.
+void save_model(const std::filesystem::path& dir, const ModelSpec&, const ParamStore&, const SaveOptions& = {});
 
 }  // namespace coca::model

@@ -7,52 +7,21 @@
 
 #include "coca/base/parallel.h"
 #include "coca/base/rng.h"
+#include "coca/model/architecture.h"
 #include "coca/ops/cast.h"
 
 namespace coca::model {
 
 namespace {
 
-// The tensor names of one architecture. %q, %k, ... never appear: an empty string means "does not exist".
-struct Names {
-  std::string embed, layer, ln1, ln2, qkv, q, k, v, o, gate, up, down, norm, head;
-};
-
-Names names_of(const ModelSpec& s) {
-  if (s.architecture == Architecture::kGptNeoX)
-    return {.embed = "gpt_neox.embed_in",
-            .layer = "gpt_neox.layers.",
-            .ln1 = "input_layernorm",
-            .ln2 = "post_attention_layernorm",
-            .qkv = "attention.query_key_value",
-            .o = "attention.dense",
-            .up = "mlp.dense_h_to_4h",
-            .down = "mlp.dense_4h_to_h",
-            .norm = "gpt_neox.final_layer_norm",
-            .head = "embed_out"};
-  return {.embed = "model.embed_tokens",
-          .layer = "model.layers.",
-          .ln1 = "input_layernorm",
-          .ln2 = "post_attention_layernorm",
-          .q = "self_attn.q_proj",
-          .k = is_coca(s.attention) ? "self_attn.t_proj" : "self_attn.k_proj",
-          .v = "self_attn.v_proj",
-          .o = "self_attn.o_proj",
-          .gate = "mlp.gate_proj",
-          .up = "mlp.up_proj",
-          .down = "mlp.down_proj",
-          .norm = "model.norm",
-          .head = "lm_head"};
-}
-
 // Walks every parameter in file order: visit(name, shape, role, slot).
 template <typename Ref, typename Visit>
 void for_each_parameter(const ModelSpec& s, ModelTensors<Ref>& t, const Visit& visit) {
-  const Names n = names_of(s);
+  const TensorNames n = tensor_names(s);
   const Bias norm_bias = s.norm == ops::NormKind::kLayerNorm ? Bias::kYes : Bias::kNone;
-  const auto matrix = [&](const std::string& name, int64_t out, int64_t in, Bias bias, Ref& w, Ref* b) {
+  const auto matrix = [&](const std::string& name, int64_t out, int64_t in, Bias bias, Ref& w, Ref& b) {
     visit(name + ".weight", Dims{out, in}, ParamRole::kMatrix, w);
-    if (bias == Bias::kYes && b) visit(name + ".bias", Dims{out}, ParamRole::kBias, *b);
+    if (bias == Bias::kYes) visit(name + ".bias", Dims{out}, ParamRole::kBias, b);
   };
   const auto norm = [&](const std::string& name, Ref& w, Ref& b) {
     visit(name + ".weight", Dims{s.C}, ParamRole::kNormWeight, w);
@@ -66,16 +35,20 @@ void for_each_parameter(const ModelSpec& s, ModelTensors<Ref>& t, const Visit& v
     norm(at + n.ln1, l.ln1_w, l.ln1_b);
     norm(at + n.ln2, l.ln2_w, l.ln2_b);
     if (s.qkv == Qkv::kFused) {
-      matrix(at + n.qkv, 3 * s.H * s.D, s.C, s.attention_bias, l.qkv_w, &l.qkv_b);
+      matrix(at + n.qkv, 3 * s.H * s.D, s.C, s.attention_bias, l.qkv_w, l.qkv_b);
     } else {
-      matrix(at + n.q, s.H * s.D, s.C, s.attention_bias, l.q_w, &l.q_b);
-      matrix(at + n.k, s.G * s.D, s.C, s.attention_bias, l.k_w, &l.k_b);
-      matrix(at + n.v, s.G * s.D, s.C, s.attention_bias, l.v_w, &l.v_b);
+      matrix(at + n.q, s.H * s.D, s.C, s.attention_bias, l.q_w, l.q_b);
+      matrix(at + n.k, s.G * s.D, s.C, s.attention_bias, l.k_w, l.k_b);
+      matrix(at + n.v, s.G * s.D, s.C, s.attention_bias, l.v_w, l.v_b);
     }
-    matrix(at + n.o, s.C, s.H * s.D, s.attention_bias, l.o_w, &l.o_b);
-    if (s.mlp == Mlp::kSwiGlu) matrix(at + n.gate, s.F, s.C, Bias::kNone, l.gate_w, nullptr);
-    matrix(at + n.up, s.F, s.C, s.mlp_bias, l.up_w, &l.up_b);
-    matrix(at + n.down, s.C, s.F, s.mlp_bias, l.down_w, &l.down_b);
+    if (s.head_norm != HeadNorm::kNone) {
+      visit(at + n.q_norm + ".weight", Dims{s.D}, ParamRole::kNormWeight, l.q_norm_w);
+      visit(at + n.k_norm + ".weight", Dims{s.D}, ParamRole::kNormWeight, l.k_norm_w);
+    }
+    matrix(at + n.o, s.C, s.H * s.D, s.output_bias, l.o_w, l.o_b);
+    if (s.mlp == Mlp::kSwiGlu) matrix(at + n.gate, s.F, s.C, s.mlp_bias, l.gate_w, l.gate_b);
+    matrix(at + n.up, s.F, s.C, s.mlp_bias, l.up_w, l.up_b);
+    matrix(at + n.down, s.C, s.F, s.mlp_bias, l.down_w, l.down_b);
   }
   norm(n.norm, t.norm_w, t.norm_b);
   if (s.embeddings == Embeddings::kTied)

@@ -24,9 +24,10 @@ struct LayerTensors {
   Ref q_w, q_b;                  // [H D, C] [H D]; Qkv::kSeparate
   Ref k_w, k_b;                  // [G D, C] [G D]: K, or CoCA's T
   Ref v_w, v_b;                  // [G D, C] [G D]
+  Ref q_norm_w, k_norm_w;        // [D]; HeadNorm::kRms
   Ref o_w, o_b;                  // [C, H D] [C]
   Ref ln2_w, ln2_b;              // [C]
-  Ref gate_w;                    // [F, C]; SwiGLU only
+  Ref gate_w, gate_b;            // [F, C] [F]; SwiGLU only
   Ref up_w, up_b;                // [F, C] [F]
   Ref down_w, down_b;            // [C, F] [C]
 };

@@ -2,6 +2,7 @@
 #include "coca/model/rope_table.h"
 
 #include <cmath>
+#include <numbers>
 
 #include "coca/base/parallel.h"
 
@@ -14,12 +15,27 @@ double rope_base(const ModelSpec& s, int64_t seq_len) {
   return s.rope_theta * std::pow(stretch, static_cast<double>(s.R) / static_cast<double>(s.R - 2));
 }
 
+namespace {
+
+// Grattafiori et al. 2024; Hugging Face's _compute_llama3_parameters: by how often a pair turns within the original length.
+double llama3_frequency(const RopeScaling& scaling, double theta) {
+  const double turns = static_cast<double>(scaling.original_max_position) * theta / (2.0 * std::numbers::pi);
+  if (turns < scaling.low_freq_factor) return theta / scaling.factor;
+  if (turns > scaling.high_freq_factor) return theta;
+  const double keep = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
+  return (1.0 - keep) * theta / scaling.factor + keep * theta;
+}
+
+}  // namespace
+
 std::vector<double> rope_frequencies(const ModelSpec& s, int64_t seq_len) {
   const double base = rope_base(s, seq_len);
-  const double divisor = s.rope_scaling.type == Scaling::kLinear ? s.rope_scaling.factor : 1.0;
   std::vector<double> theta(static_cast<size_t>(s.R / 2));
-  for (size_t j = 0; j < theta.size(); ++j)
-    theta[j] = std::pow(base, -2.0 * static_cast<double>(j) / static_cast<double>(s.R)) / divisor;
+  for (size_t j = 0; j < theta.size(); ++j) {
+    theta[j] = std::pow(base, -2.0 * static_cast<double>(j) / static_cast<double>(s.R));
+    if (s.rope_scaling.type == Scaling::kLinear) theta[j] /= s.rope_scaling.factor;
+    if (s.rope_scaling.type == Scaling::kLlama3) theta[j] = llama3_frequency(s.rope_scaling, theta[j]);
+  }
   return theta;
 }
 

@@ -13,6 +13,8 @@ namespace coca::model {
 
 // theta_j, j < R/2, for a sequence of seq_len tokens (dynamic NTK depends on it; the other scalings do not).
 //   linear:  theta_j / factor (position interpolation, Chen et al. 2023)
+//   llama3:  theta_j / factor where the pair turns seldom within the original length, theta_j where it turns often, and
+//            between them a mean of both, linear in the number of turns
 //   dynamic: base' = base (factor seq_len / L - (factor - 1))^(R/(R-2)) when seq_len > L = max_position, else base
 std::vector<double> rope_frequencies(const ModelSpec&, int64_t seq_len);
 

@@ -26,8 +26,20 @@ void validate(const ModelSpec& s) {
              "model: rope theta {}, norm eps {} and init std {} must not be negative", s.rope_theta, s.norm_eps, s.init_std);
   COCA_CHECK(s.rope_scaling.type == Scaling::kNone || s.rope_scaling.factor >= 1.0,
              "model: rope scaling factor {} must be at least 1", s.rope_scaling.factor);
-  for (const auto& [name, id] : {std::pair{"bos_token_id", s.bos_id}, std::pair{"eos_token_id", s.eos_id}})
-    COCA_CHECK(!id || (*id >= 0 && *id < s.V), "model: {} {} is outside the vocabulary of {}", name, *id, s.V);
+  COCA_CHECK(s.rope_scaling.type != Scaling::kLlama3 ||
+                 (s.rope_scaling.low_freq_factor > 0 && s.rope_scaling.high_freq_factor > s.rope_scaling.low_freq_factor &&
+                  s.rope_scaling.original_max_position >= 1),
+             "model: rope scaling llama3 needs 0 < low_freq_factor < high_freq_factor and a positive original length, found {}, {}, {}",
+             s.rope_scaling.low_freq_factor, s.rope_scaling.high_freq_factor, s.rope_scaling.original_max_position);
+  COCA_CHECK(s.head_norm == HeadNorm::kNone || s.qkv == Qkv::kSeparate, "model: norms of heads need separate q, k and v projections");
+  COCA_CHECK(s.layer_window.empty() || static_cast<int64_t>(s.layer_window.size()) == s.L,
+             "model: sliding windows are given for {} layers, the model has {}", s.layer_window.size(), s.L);
+  for (const int64_t window : s.layer_window) COCA_CHECK(window >= 0, "model: sliding window {} must be positive", window);
+  const auto check_id = [&](const char* name, int64_t id) {
+    COCA_CHECK(id >= 0 && id < s.V, "model: {} {} is outside the vocabulary of {}", name, id, s.V);
+  };
+  if (s.bos_id) check_id("bos_token_id", *s.bos_id);
+  for (const int64_t id : s.eos_ids) check_id("eos_token_id", id);
 }
 
 bool is_coca(AttentionKind kind) {

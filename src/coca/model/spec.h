@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "coca/base/enum_names.h"
 #include "coca/ops/activation.h"
@@ -14,19 +15,24 @@
 
 namespace coca::model {
 
-enum class Architecture : uint8_t { kGptNeoX, kLlama };  // weight names and config fields
+enum class Architecture : uint8_t { kGptNeoX, kLlama, kMistral, kQwen2, kQwen3 };  // weight names and config fields
 enum class AttentionKind : uint8_t { kRope, kCocaSlack, kCocaStrict, kCocaTied, kAlibi, kNone };
 enum class Mlp : uint8_t { kGelu, kGeluTanh, kSwiGlu };
 enum class ResidualKind : uint8_t { kParallel, kSequential };
 enum class Qkv : uint8_t { kFused, kSeparate };  // one [3 H D, C] matrix (per head q, k or t, v), or three
 enum class Bias : uint8_t { kNone, kYes };
+enum class HeadNorm : uint8_t { kNone, kRms };  // of every head of q and k (or t) in front of the positions (Qwen3)
 enum class Embeddings : uint8_t { kUntied, kTied };
-enum class Scaling : uint8_t { kNone, kLinear, kDynamic };
+enum class Scaling : uint8_t { kNone, kLinear, kDynamic, kLlama3 };
 
 // Position scaling of the rotary frequencies, at training or only at evaluation.
 struct RopeScaling {
   Scaling type = Scaling::kNone;
   double factor = 1.0;
+  // llama3: frequencies that turn less than low_freq_factor times in original_max_position tokens are divided by the
+  // factor, those that turn more than high_freq_factor times stay.
+  double low_freq_factor = 1.0, high_freq_factor = 4.0;
+  int64_t original_max_position = 8192;
   friend bool operator==(const RopeScaling&, const RopeScaling&) = default;
 };
 
@@ -38,17 +44,26 @@ struct ModelSpec {
   Mlp mlp = Mlp::kGelu;
   ResidualKind residual = ResidualKind::kParallel;
   Qkv qkv = Qkv::kFused;
-  Bias attention_bias = Bias::kYes, mlp_bias = Bias::kYes;
+  Bias attention_bias = Bias::kYes;  // of q, k, v
+  Bias output_bias = Bias::kYes;     // of the projection behind attention
+  Bias mlp_bias = Bias::kYes;
+  HeadNorm head_norm = HeadNorm::kNone;
   Embeddings embeddings = Embeddings::kUntied;
 
   int64_t V = 0, C = 0, F = 0, L = 0;  // vocabulary, width, mlp width, layers
   int64_t H = 0, G = 0, D = 0, R = 0;  // query heads, key/value heads, head dim, rotary dims
   int64_t max_position = 2048;         // trained context; dynamic NTK starts beyond it
+  // [L] keys a query of each layer sees, itself included; 0: all. Empty: all layers see all.
+  std::vector<int64_t> layer_window;
   double rope_theta = 10000.0;
   RopeScaling rope_scaling;
   double norm_eps = 1e-5;
   double init_std = 0.02;
-  std::optional<int64_t> bos_id, eos_id;
+  std::optional<int64_t> bos_id;
+  std::vector<int64_t> eos_ids;        // each ends a generation; the first ends a document
+
+  std::optional<int64_t> eos_id() const { return eos_ids.empty() ? std::nullopt : std::optional(eos_ids.front()); }
+  int64_t window_of(size_t layer) const { return layer_window.empty() ? 0 : layer_window[layer]; }
 };
 
 // Throws Error naming the first contradiction (heads that do not divide, odd head dims, zero sizes, ...).
@@ -75,6 +90,8 @@ COCA_ENUM_NAMES(coca::model::AttentionKind, "attention", {coca::model::Attention
                 {coca::model::AttentionKind::kCocaTied, "coca-tied"}, {coca::model::AttentionKind::kAlibi, "alibi"},
                 {coca::model::AttentionKind::kNone, "none"})
 COCA_ENUM_NAMES(coca::model::Architecture, "architecture", {coca::model::Architecture::kGptNeoX, "gpt_neox"},
-                {coca::model::Architecture::kLlama, "llama"})
+                {coca::model::Architecture::kLlama, "llama"}, {coca::model::Architecture::kMistral, "mistral"},
+                {coca::model::Architecture::kQwen2, "qwen2"}, {coca::model::Architecture::kQwen3, "qwen3"})
 COCA_ENUM_NAMES(coca::model::Scaling, "rope-scaling", {coca::model::Scaling::kNone, "none"},
-                {coca::model::Scaling::kLinear, "linear"}, {coca::model::Scaling::kDynamic, "dynamic"})
+                {coca::model::Scaling::kLinear, "linear"}, {coca::model::Scaling::kDynamic, "dynamic"},
+                {coca::model::Scaling::kLlama3, "llama3"})

@@ -43,6 +43,7 @@ void check_decode(const DecodeAttentionOptions& options, const DecodeAttention& 
   COCA_CHECK(S >= N, "[decode_attention] the cache holds {} tokens, fewer than the {} queries", S, N);
   COCA_CHECK(a.slopes.empty() || (a.slopes.shape == Dims{H} && a.slopes.dtype == DType::kF32),
              "[decode_attention] slopes {} must be F32 [{}]", a.slopes.shape.text(), H);
+  COCA_CHECK(options.window >= 0, "[decode_attention] the window {} must be positive, or 0 for all tokens", options.window);
   const bool folded = options.score == Score::kCollinear;
   COCA_CHECK(!folded || D % 2 == 0, "[decode_attention] the head dim {} must be even", D);
   COCA_CHECK(l.W == (folded ? D / 2 : D), "[decode_attention] the cache's keys have {} numbers; expected {}", l.W,
@@ -117,6 +118,7 @@ struct Plan {
     ranges = (S + range - 1) / range;
     scale = options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(D));
     p.cache = a.cache;
+    p.window = options.window;
     const bool folded = options.score == Score::kCollinear && score != ref::DecodeScore::kOfficial;
     p.keys = folded ? cpu::Keys::kFolded : cpu::Keys::kPairs;
     p.half = R / 2;
@@ -309,7 +311,7 @@ void decode_ref(Context& context, const Plan& plan) {
     return cosine ? c0 * c1 - s0 * s1 : s0 * c1 + c0 * s1;
   };
   ref::decode_attention<float>(
-      {.scale = plan.scale, .query_start = plan.S - plan.N, .slopes = a.slopes.empty() ? nullptr : a.slopes.as<float>()},
+      {.scale = plan.scale, .window = plan.options.window, .query_start = plan.S - plan.N, .slopes = a.slopes.empty() ? nullptr : a.slopes.as<float>()},
       plan.score, plan.R, [&](int64_t b, int64_t s, int64_t j) { return angle(true, b, s, j); },
       [&](int64_t b, int64_t s, int64_t j) { return angle(false, b, s, j); }, TensorRef(q).view<float, 4>(),
       TensorRef(keys).view<float, 4>(), TensorRef(values).view<float, 4>(), o.ref().view<float, 4>(), {});

@@ -39,6 +39,7 @@ struct DecodeAttentionOptions {
   Score score = Score::kDot;
   CollinearOptions collinear;  // with kCollinear
   float scale = 0.0f;          // 0 selects 1/sqrt(D)
+  int64_t window = 0;          // tokens a query sees, itself included; older pages are not read. 0: all
 };
 
 // The queries are the last N tokens of the cache: query n sees the tokens up to S - N + n. Query head h reads kv head

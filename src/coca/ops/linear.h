@@ -7,11 +7,10 @@
 
 #include <cstdint>
 
+#include "coca/ops/write.h"
 #include "coca/tensor/context.h"
 
 namespace coca::ops {
-
-enum class Write : uint8_t { kAssign, kAccumulate };
 
 // Rows of x, y, dx, dy may be strided (stride(0) >= columns); the innermost stride is 1.
 struct LinearForward {

@@ -36,7 +36,9 @@ model::ModelSpec make_spec(const TrainConfig& c, int64_t vocabulary, std::option
   s.mlp = neox ? model::Mlp::kGelu : model::Mlp::kSwiGlu;
   s.residual = neox && c.parallel_residual ? model::ResidualKind::kParallel : model::ResidualKind::kSequential;
   s.qkv = neox ? model::Qkv::kFused : model::Qkv::kSeparate;
-  s.attention_bias = s.mlp_bias = neox ? model::Bias::kYes : model::Bias::kNone;
+  s.attention_bias = s.output_bias = s.mlp_bias = neox ? model::Bias::kYes : model::Bias::kNone;
+  if (c.architecture == model::Architecture::kQwen2) s.attention_bias = model::Bias::kYes;
+  if (c.architecture == model::Architecture::kQwen3) s.head_norm = model::HeadNorm::kRms;
   s.embeddings = c.tie_embeddings ? model::Embeddings::kTied : model::Embeddings::kUntied;
   s.V = vocabulary;
   s.C = c.width;
@@ -53,7 +55,7 @@ model::ModelSpec make_spec(const TrainConfig& c, int64_t vocabulary, std::option
   // init_std sqrt(width): narrow models that begin with 0.02 have flat attention and hardly a gradient to leave it.
   s.init_std = c.init_std > 0 ? c.init_std : 0.64 / std::sqrt(static_cast<double>(c.width));
   s.bos_id = bos;
-  s.eos_id = eos;
+  if (eos) s.eos_ids = {*eos};
   model::validate(s);
   return s;
 }

@@ -297,6 +297,7 @@ HWY_NOINLINE void page_rows(const DecodeParams& p, const DecodeTask& t, int64_t 
     const int64_t seen = t.seen[r0 + r];
     if (t.slopes)  // -slope (m - n) with m = seen - 1
       for (int64_t c = 0; c < columns; ++c) row[c] -= t.slopes[r0 + r] * static_cast<float>(seen - 1 - token - c);
+    if (p.window > 0) std::fill_n(row, std::clamp<int64_t>(seen - p.window - token, 0, columns), kNegInf);
     factors[r] = softmax_row(std::clamp<int64_t>(seen - token, 0, columns), width, row, t.max[r0 + r], t.sum[r0 + r]);
     if constexpr (kScaled<StoredValues>) {
       const auto* scales = reinterpret_cast<const float*>(run + layout.value_scale_at(0));
@@ -321,7 +322,8 @@ void range_of(const DecodeParams& p, const DecodeTask& t, float* work) {
     for (int64_t r = 0; r < t.rows;) {
       const int64_t left = t.rows - r, block = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
       const int64_t columns = std::min(page_end, t.seen[r + block - 1]) - token;
-      if (columns > 0) {
+      const bool behind = p.window > 0 && t.seen[r] - p.window >= page_end;  // the first row sees farthest back
+      if (columns > 0 && !behind) {
         if (block == 8) page_rows<StoredKeys, StoredValues, kKeys, 8>(p, t, r, token, columns, work);
         if (block == 4) page_rows<StoredKeys, StoredValues, kKeys, 4>(p, t, r, token, columns, work);
         if (block == 2) page_rows<StoredKeys, StoredValues, kKeys, 2>(p, t, r, token, columns, work);

@@ -28,13 +28,14 @@ struct DecodeParams {
   const float* cos = nullptr;
   const float* sin = nullptr;
   int64_t tile_step = 0;
+  int64_t window = 0;  // tokens a row sees, the last of those before seen[r]; 0: all
   // cos and sin [tiles, half] of the tiles' starts; null: starts count as angle zero.
   const float* start_cos = nullptr;
   const float* start_sin = nullptr;
   int64_t query_floats() const { return 2 * half + cache.layout.W - plain; }
 };
 
-// Rows r = 0 .. rows-1; row r sees the tokens before seen[r].
+// Rows r = 0 .. rows-1; row r sees the tokens before seen[r], the last `window` of them where there is a window.
 struct DecodeTask {
   int64_t b = 0, g = 0;
   int64_t rows = 0;

@@ -15,25 +15,26 @@ HWY_BEFORE_NAMESPACE();
 namespace coca::cpu::HWY_NAMESPACE {
 
 // Sum of (x - mean)^2: two passes, because sum x^2 - C mean^2 cancels.
-HWY_INLINE float centred_squares(const float* x, int64_t C, float mean) {
+template <typename X>
+HWY_INLINE float centred_squares(const X* x, int64_t C, float mean) {
   return sum_of(C, [&](auto d, int64_t i) HWY_ATTR {
-    const auto centred = hn::Sub(hn::LoadU(d, x + i), hn::Set(d, mean));
+    const auto centred = hn::Sub(load_f32(d, x + i), hn::Set(d, mean));
     return hn::Mul(centred, centred);
   });
 }
 
-template <typename Y>
-void norm_forward_block(const NormRows<Y>& a, int64_t rows) {
+template <typename X, typename Y>
+void norm_forward_block(const NormRows<X, Y>& a, int64_t rows) {
   const float inv_C = 1.0f / static_cast<float>(a.C);
   for (int64_t m = 0; m < rows; ++m) {
-    const float* x = a.x + m * a.C;
+    const X* x = a.x + m * a.C;
     Y* y = a.y + m * a.C;
     float mean = 0.0f;
     if (a.kind == Norm::kLayer)
-      mean = inv_C * sum_of(a.C, [&](auto d, int64_t i) HWY_ATTR { return hn::LoadU(d, x + i); });
+      mean = inv_C * sum_of(a.C, [&](auto d, int64_t i) HWY_ATTR { return load_f32(d, x + i); });
     const float r = 1.0f / std::sqrt(inv_C * centred_squares(x, a.C, mean) + a.eps);
     for_lanes(a.C, [&](auto d, int64_t i) HWY_ATTR {
-      const auto xhat = hn::Mul(hn::Sub(hn::LoadU(d, x + i), hn::Set(d, mean)), hn::Set(d, r));
+      const auto xhat = hn::Mul(hn::Sub(load_f32(d, x + i), hn::Set(d, mean)), hn::Set(d, r));
       const auto bias = a.b ? hn::LoadU(d, a.b + i) : hn::Zero(d);
       store_f32(hn::MulAdd(xhat, hn::LoadU(d, a.w + i), bias), d, y + i);
     });
@@ -45,15 +46,15 @@ void norm_forward_block(const NormRows<Y>& a, int64_t rows) {
 struct NormSums {
   float g, gx;
 };
-template <typename DY>
-HWY_INLINE NormSums norm_sums(const NormRowsBackward<DY>& a, const float* x, const DY* dy, float mean,
+template <typename X, typename DY, typename DX>
+HWY_INLINE NormSums norm_sums(const NormRowsBackward<X, DY, DX>& a, const X* x, const DY* dy, float mean,
                               float r) {
   const hn::ScalableTag<float> d;
   auto sum_g = hn::Zero(d), sum_gx = hn::Zero(d);
   const hn::CappedTag<float, 1> d1;
   auto rest_g = hn::Zero(d1), rest_gx = hn::Zero(d1);
   const auto step = [&](auto tag, int64_t i, auto& sg, auto& sgx) HWY_ATTR {
-    const auto xhat = hn::Mul(hn::Sub(hn::LoadU(tag, x + i), hn::Set(tag, mean)), hn::Set(tag, r));
+    const auto xhat = hn::Mul(hn::Sub(load_f32(tag, x + i), hn::Set(tag, mean)), hn::Set(tag, r));
     const auto dyi = load_f32(tag, dy + i), g = hn::Mul(dyi, hn::LoadU(tag, a.w + i));
     sg = hn::Add(sg, g);
     sgx = hn::MulAdd(g, xhat, sgx);
@@ -70,30 +71,33 @@ HWY_INLINE NormSums norm_sums(const NormRowsBackward<DY>& a, const float* x, con
 
 // y = xhat w + b, xhat = (x - mean) r:  dx += r (g - mean(g) - xhat mean(g xhat)), without mean(g) for
 // RMSNorm.
-template <typename DY>
-void norm_backward_block(const NormRowsBackward<DY>& a, int64_t rows) {
+template <typename X, typename DY, typename DX>
+void norm_backward_block(const NormRowsBackward<X, DY, DX>& a, int64_t rows) {
   const float inv_C = 1.0f / static_cast<float>(a.C);
   for (int64_t m = 0; m < rows; ++m) {
-    const float* x = a.x + m * a.C;
+    const X* x = a.x + m * a.C;
     const DY* dy = a.dy + m * a.C;
-    float* dx = a.dx + m * a.C;
+    DX* dx = a.dx + m * a.C;
     const float mean = a.stat[2 * m], r = a.stat[2 * m + 1];
     const NormSums sums = norm_sums(a, x, dy, mean, r);
     const float mean_g = a.kind == Norm::kLayer ? inv_C * sums.g : 0.0f, mean_gx = inv_C * sums.gx;
     for_lanes(a.C, [&](auto d, int64_t i) HWY_ATTR {
-      const auto xhat = hn::Mul(hn::Sub(hn::LoadU(d, x + i), hn::Set(d, mean)), hn::Set(d, r));
+      const auto xhat = hn::Mul(hn::Sub(load_f32(d, x + i), hn::Set(d, mean)), hn::Set(d, r));
       const auto g = hn::MulSub(load_f32(d, dy + i), hn::LoadU(d, a.w + i), hn::Set(d, mean_g));
       const auto inner = hn::NegMulAdd(xhat, hn::Set(d, mean_gx), g);
-      hn::StoreU(hn::MulAdd(inner, hn::Set(d, r), hn::LoadU(d, dx + i)), d, dx + i);
+      const auto before = a.dx_write == NormDx::kAdd ? load_f32(d, dx + i) : hn::Zero(d);
+      store_f32(hn::MulAdd(inner, hn::Set(d, r), before), d, dx + i);
     });
   }
 }
 
-// One name per element type, for the dispatch tables.
-constexpr auto& norm_forward_f32 = norm_forward_block<float>;
-constexpr auto& norm_forward_bf16 = norm_forward_block<BF16>;
-constexpr auto& norm_backward_f32 = norm_backward_block<float>;
-constexpr auto& norm_backward_bf16 = norm_backward_block<BF16>;
+// One name per combination of element types, for the dispatch tables.
+constexpr auto& norm_forward_f32 = norm_forward_block<float, float>;
+constexpr auto& norm_forward_f32_bf16 = norm_forward_block<float, BF16>;
+constexpr auto& norm_forward_bf16 = norm_forward_block<BF16, BF16>;
+constexpr auto& norm_backward_f32 = norm_backward_block<float, float, float>;
+constexpr auto& norm_backward_f32_bf16 = norm_backward_block<float, BF16, float>;
+constexpr auto& norm_backward_bf16 = norm_backward_block<BF16, BF16, BF16>;
 
 }  // namespace coca::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -102,20 +106,28 @@ HWY_AFTER_NAMESPACE();
 namespace coca::cpu {
 
 HWY_EXPORT(norm_forward_f32);
+HWY_EXPORT(norm_forward_f32_bf16);
 HWY_EXPORT(norm_forward_bf16);
 HWY_EXPORT(norm_backward_f32);
+HWY_EXPORT(norm_backward_f32_bf16);
 HWY_EXPORT(norm_backward_bf16);
 
-void norm_rows(const NormRows<float>& a, int64_t rows) noexcept {
+void norm_rows(const NormRows<float, float>& a, int64_t rows) noexcept {
   HWY_DYNAMIC_DISPATCH(norm_forward_f32)(a, rows);
 }
-void norm_rows(const NormRows<BF16>& a, int64_t rows) noexcept {
+void norm_rows(const NormRows<float, BF16>& a, int64_t rows) noexcept {
+  HWY_DYNAMIC_DISPATCH(norm_forward_f32_bf16)(a, rows);
+}
+void norm_rows(const NormRows<BF16, BF16>& a, int64_t rows) noexcept {
   HWY_DYNAMIC_DISPATCH(norm_forward_bf16)(a, rows);
 }
-void norm_rows_backward(const NormRowsBackward<float>& a, int64_t rows) noexcept {
+void norm_rows_backward(const NormRowsBackward<float, float, float>& a, int64_t rows) noexcept {
   HWY_DYNAMIC_DISPATCH(norm_backward_f32)(a, rows);
 }
-void norm_rows_backward(const NormRowsBackward<BF16>& a, int64_t rows) noexcept {
+void norm_rows_backward(const NormRowsBackward<float, BF16, float>& a, int64_t rows) noexcept {
+  HWY_DYNAMIC_DISPATCH(norm_backward_f32_bf16)(a, rows);
+}
+void norm_rows_backward(const NormRowsBackward<BF16, BF16, BF16>& a, int64_t rows) noexcept {
   HWY_DYNAMIC_DISPATCH(norm_backward_bf16)(a, rows);
 }
 

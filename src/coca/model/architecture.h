@@ -1,0 +1,22 @@
+// coca/model/architecture.h - what an architecture calls its tensors and its classes, as in Hugging Face's files and the
+// official code. A CoCA model of the LLaMA family has t_proj (t_norm) where a RoPE model has k_proj (k_norm).
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "coca/model/spec.h"
+
+namespace coca::model {
+
+// Without ".weight" and ".bias"; layer is the prefix in front of the layer's number. Empty: the tensor does not exist.
+struct TensorNames {
+  std::string embed, layer, ln1, ln2, qkv, q, k, v, q_norm, k_norm, o, gate, up, down, norm, head;
+};
+TensorNames tensor_names(const ModelSpec&);
+
+// "architectures" of config.json, such as LlamaForCausalLM.
+std::string_view class_name(Architecture);
+
+}  // namespace coca::model

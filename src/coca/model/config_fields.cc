@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/model/config_fields.h"
+
+#include <utility>
+
+#include "coca/base/error.h"
+
+namespace coca::model {
+
+using nlohmann::json;
+
+ConfigFields::ConfigFields(const json& object, std::string_view origin, std::string where)
+    : object_(object), origin_(origin), where_(std::move(where)) {
+  COCA_CHECK_AS(kBadFile, object.is_object(), "{}: {}expected a JSON object, found {}", origin,
+                where_.empty() ? "" : "field \"" + where_.substr(0, where_.size() - 1) + "\": ", object.type_name());
+}
+
+bool ConfigFields::has(const char* key) const {
+  read_.insert(key);
+  return object_.contains(key) && !object_.at(key).is_null();
+}
+
+const json& ConfigFields::at(const char* key, bool (json::*is)() const noexcept, const char* expected) const {
+  read_.insert(key);
+  COCA_CHECK_AS(kBadFile, object_.contains(key), "{}: field \"{}{}\" is missing", origin_, where_, key);
+  const json& value = object_.at(key);
+  COCA_CHECK_AS(kBadFile, (value.*is)(), "{}: field \"{}{}\" is {}; expected {}", origin_, where_, key, value.dump(), expected);
+  return value;
+}
+
+int64_t ConfigFields::integer(const char* key) const {
+  const json& value = at(key, &json::is_number_integer, "an integer");
+  COCA_CHECK_AS(kBadFile, !value.is_number_unsigned() || value.get<uint64_t>() <= uint64_t{INT64_MAX},
+                "{}: field \"{}{}\" is {}; expected an integer of 64 bits", origin_, where_, key, value.dump());
+  return value.get<int64_t>();
+}
+
+double ConfigFields::number(const char* key) const { return at(key, &json::is_number, "a number").get<double>(); }
+
+bool ConfigFields::boolean(const char* key, bool otherwise) const {
+  return has(key) ? at(key, &json::is_boolean, "true or false").get<bool>() : otherwise;
+}
+
+std::string ConfigFields::text(const char* key, std::string otherwise) const {
+  return has(key) ? at(key, &json::is_string, "a string").get<std::string>() : std::move(otherwise);
+}
+
+std::vector<std::string> ConfigFields::texts(const char* key) const {
+  std::vector<std::string> items;
+  if (!has(key)) return items;
+  const json& list = at(key, &json::is_array, "a list of strings");
+  for (const json& item : list) {
+    COCA_CHECK_AS(kBadFile, item.is_string(), "{}: field \"{}{}\" is {}; expected a list of strings", origin_, where_, key, list.dump());
+    items.push_back(item.get<std::string>());
+  }
+  return items;
+}
+
+std::optional<int64_t> ConfigFields::optional_id(const char* key) const {
+  return has(key) ? std::optional<int64_t>(integer(key)) : std::nullopt;
+}
+
+std::vector<int64_t> ConfigFields::ids(const char* key) const {
+  if (!has(key)) return {};
+  const json& value = object_.at(key);
+  if (!value.is_array()) return {integer(key)};
+  std::vector<int64_t> ids;
+  for (const json& item : value) {
+    COCA_CHECK_AS(kBadFile, item.is_number_integer(), "{}: field \"{}{}\" is {}; expected an integer or a list of integers", origin_,
+                  where_, key, value.dump());
+    ids.push_back(item.get<int64_t>());
+  }
+  return ids;
+}
+
+const json& ConfigFields::raw(const char* key) const {
+  read_.insert(key);
+  return object_.at(key);
+}
+
+void ConfigFields::ignore(std::initializer_list<std::string_view> keys) const { read_.insert(keys.begin(), keys.end()); }
+
+void ConfigFields::refuse_unread() const {
+  for (const auto& [key, value] : object_.items()) {
+    const bool says_nothing = value.is_null() || value == false || value == "" || (value.is_structured() && value.empty());
+    if (says_nothing || read_.contains(key) || key.starts_with('_') || key.ends_with("version")) continue;
+    fail(ErrorKind::kBadFile, "{}: field \"{}{}\" ({}) is unknown and may change what the model computes; remove it if it does not",
+         origin_, where_, key, value.dump().substr(0, 80));
+  }
+}
+
+}  // namespace coca::model

@@ -1,0 +1,50 @@
+// coca/model/config_fields.h - reading one JSON object field by field, and refusing what nobody read.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <set>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace coca::model {
+
+// Errors name the file, the field, what was found and what was expected. Null counts as absent. The object must outlive
+// this.
+class ConfigFields {
+ public:
+  // where names a nested object in errors: "rope_scaling.", or empty.
+  ConfigFields(const nlohmann::json& object, std::string_view origin, std::string where = "");
+
+  std::string_view origin() const { return origin_; }
+  bool has(const char* key) const;
+  int64_t integer(const char* key) const;
+  int64_t integer(const char* key, int64_t otherwise) const { return has(key) ? integer(key) : otherwise; }
+  double number(const char* key) const;
+  double number(const char* key, double otherwise) const { return has(key) ? number(key) : otherwise; }
+  bool boolean(const char* key, bool otherwise) const;
+  std::string text(const char* key, std::string otherwise) const;
+  std::vector<std::string> texts(const char* key) const;     // a list of strings; empty when absent
+  std::optional<int64_t> optional_id(const char* key) const;
+  std::vector<int64_t> ids(const char* key) const;           // one id or a list of them; empty when absent
+  const nlohmann::json& raw(const char* key) const;          // has(key) must hold
+
+  // Marks fields as read whatever they hold.
+  void ignore(std::initializer_list<std::string_view> keys) const;
+  // Error for the first field that nothing has read and that says something: null, false, empty strings, lists and
+  // objects pass, and so do fields with a leading underscore or whose name ends in "version".
+  void refuse_unread() const;
+
+ private:
+  const nlohmann::json& at(const char* key, bool (nlohmann::json::*is)() const noexcept, const char* expected) const;
+
+  const nlohmann::json& object_;
+  std::string_view origin_;
+  std::string where_;
+  mutable std::set<std::string, std::less<>> read_;
+};
+
+}  // namespace coca::model

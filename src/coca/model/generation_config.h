@@ -1,0 +1,28 @@
+// coca/model/generation_config.h - generation_config.json of a model folder: how its authors mean it to be sampled.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+namespace coca::model {
+
+// Absent fields say nothing; fields of other methods (beams, penalties of length, ...) are kept but not used.
+struct GenerationConfig {
+  std::optional<int64_t> bos_id;
+  std::vector<int64_t> eos_ids;
+  std::optional<bool> do_sample;  // false: greedy, whatever the temperature
+  std::optional<double> temperature, top_p, min_p, repetition_penalty;
+  std::optional<int64_t> top_k, max_new_tokens;
+};
+
+// Error naming file and field for values of the wrong type.
+GenerationConfig generation_config_from_json(const nlohmann::json&, std::string_view origin);
+// Of dir/generation_config.json; nothing is set when there is none.
+GenerationConfig load_generation_config(const std::filesystem::path& dir);
+
+}  // namespace coca::model
