@@ -1,6 +1,7 @@
 // Causal attention forward and backward: GFLOP/s (products under the mask only: 4 D per visible pair forward,
 // 10 D backward) next to the rate of a large matrix product in the same process. "layer" is prologue and attention
-// together, RoPE beside CoCA, for head dims 32 to 256; bench/README.md says how to compare the two.
+// together, RoPE beside CoCA, for head dims 32 to 256; bench/README.md says how to compare the two. "packed": several
+// documents in one row, beside the same row as a single one.
 // SPDX-License-Identifier: Apache-2.0
 #include <benchmark/benchmark.h>
 
@@ -32,9 +33,9 @@ void BM_MatrixProduct(benchmark::State& state) {
 }
 BENCHMARK(BM_MatrixProduct)->Arg(2048)->UseRealTime()->Unit(benchmark::kMillisecond);
 
-void count(benchmark::State& state, double products) {  // Args: B, N, H, D
+void count(benchmark::State& state, double products, int64_t documents = 1) {  // Args: B, N, H, D
   const int64_t B = state.range(0), N = state.range(1), H = state.range(2), D = state.range(3);
-  const double pairs = static_cast<double>(B * H) * static_cast<double>(N) * static_cast<double>(N + 1) / 2;
+  const double pairs = static_cast<double>(B * H) * static_cast<double>(N) * static_cast<double>(N / documents + 1) / 2;
   state.counters["GFLOP/s"] = benchmark::Counter(1e-9 * pairs * static_cast<double>(D) * products,
                                                  benchmark::Counter::kIsIterationInvariantRate);
 }
@@ -55,6 +56,37 @@ void BM_Attention(benchmark::State& state, bool backward) {
   }
   count(state, backward ? 10 : 4);
 }
+
+// Args: B, N, H, D, documents of equal length in a row. One document: the causal mask without document_start.
+void BM_Packed(benchmark::State& state, bool backward) {
+  const int64_t B = state.range(0), N = state.range(1), H = state.range(2), D = state.range(3), documents = state.range(4);
+  Tensor q({B, N, H, D}), k({B, N, H, D}), v({B, N, H, D}), o({B, N, H, D}), lse({B, H, N});
+  Tensor d_o({B, N, H, D}), dq({B, N, H, D}), dk({B, N, H, D}), dv({B, N, H, D}), starts;
+  fill(q, 1), fill(k, 2), fill(v, 3), fill(d_o, 4);
+  if (documents > 1) {
+    const int64_t length = N / documents;
+    starts = Tensor({B, N}, coca::DType::kI32);
+    for (int64_t i = 0; i < B * N; ++i)
+      starts.values<int32_t>()[static_cast<size_t>(i)] = static_cast<int32_t>(i % N / length * length);
+  }
+  Context context;
+  const coca::ops::AttentionForward forward{.q = q, .k = k, .v = v, .document_start = starts, .o = o, .lse = lse};
+  coca::ops::attention_forward(context, {}, forward);
+  for (auto _ : state) {
+    if (backward)
+      coca::ops::attention_backward(context, {}, {.q = q, .k = k, .v = v, .document_start = starts, .o = o, .lse = lse,
+                                                  .d_o = d_o, .dq = dq, .dk = dk, .dv = dv});
+    else
+      coca::ops::attention_forward(context, {}, forward);
+  }
+  count(state, backward ? 10 : 4, documents);
+}
+void packings(benchmark::internal::Benchmark* b) {
+  for (const int64_t documents : {1, 4, 16, 64}) b->Args({1, 8192, 4, 64, documents});
+  b->ArgNames({"B", "N", "H", "D", "documents"})->UseRealTime()->Unit(benchmark::kMillisecond);
+}
+BENCHMARK_CAPTURE(BM_Packed, forward, false)->Apply(packings);
+BENCHMARK_CAPTURE(BM_Packed, backward, true)->Apply(packings);
 
 enum class Positions { kRope, kCocaSlack, kCocaStrict };
 

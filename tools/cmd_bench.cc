@@ -122,11 +122,14 @@ void add_bench(CLI::App& root, Action* action) {
       root.add_subcommand("bench", "Measure this machine: attention, training, evaluation, decoding");
   app->require_subcommand(1);
   add_one(*app, action, "attention", "Attention with its prologue, forward and backward, by length",
-          "Times rotation or CoCA's prologue together with attention. GFLOP/s counts the products under the "
-          "causal mask (4 D per\n"
-          "visible pair forward, 10 D backward). A small case is compared with the plain loops first.\n\n"
+          "Times rotation or CoCA's prologue together with attention. GFLOP/s counts the products of pairs that "
+          "the mask, the\n"
+          "window and the documents leave (4 D a pair forward, 10 D backward). A small case is compared with the "
+          "plain loops first.\n\n"
           "Examples:\n"
           "  coca bench attention --kind coca-slack --against rope --lengths 2048,8192\n"
+          "  coca bench attention --kind coca-slack --lengths 32768 --window 4096\n"
+          "  coca bench attention --kind coca-slack --lengths 8192 --documents 16\n"
           "  coca bench attention --kind einsum,einsum-3d --against coca-slack --lengths 256,512,1024",
           run_attention);
   add_one(*app, action, "train", "Optimizer steps of a random model",

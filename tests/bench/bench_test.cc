@@ -74,6 +74,26 @@ TEST(BenchAttention, BF16) {
   EXPECT_EQ(bench_attention(cx, o, {}).results.size(), 3 * o.kind.size());
 }
 
+// A window and packed documents: only visible pairs count.
+TEST(BenchAttention, WindowsAndDocuments) {
+  AttentionOptions o{.kind = {AttentionForm::kCocaSlack, AttentionForm::kAlibi},
+                     .lengths = {100},
+                     .heads = 2,
+                     .head_dim = 8,
+                     .repeat = {.repeats = 1, .warmup = 0, .sample_seconds = 0}};
+  const auto pairs_with = [&](int64_t window, int64_t documents) {
+    o.window = window, o.documents = documents;
+    Context cx;
+    const AttentionResult r = bench_attention(cx, o, {}).results.front();
+    return r.gflops * r.seconds.median * 1e9 / (4.0 * 8 * 2);
+  };
+  EXPECT_NEAR(pairs_with(0, 1), 100 * 101 / 2, 1e-6);
+  EXPECT_NEAR(pairs_with(10, 1), 10 * 11 / 2 + 90 * 10, 1e-6);
+  EXPECT_NEAR(pairs_with(0, 4), 4 * 25 * 26 / 2, 1e-6);
+  EXPECT_NEAR(pairs_with(0, 3), 34 * 35 / 2 + 2 * 33 * 34 / 2, 1e-6);
+  EXPECT_NEAR(pairs_with(10, 4), 4 * (10 * 11 / 2 + 15 * 10), 1e-6);
+}
+
 TEST(BenchAttention, AnEinsumThatDoesNotFitIsLeftOut) {
   AttentionOptions o{.kind = {AttentionForm::kEinsum3d, AttentionForm::kCocaSlack},
                      .against = AttentionForm::kEinsum3d,
@@ -103,6 +123,9 @@ TEST(BenchAttention, BadOptionsAreNamed) {
   EXPECT_THAT(error({.heads = 3, .kv_heads = 2}), HasSubstr("multiple of kv_heads 2"));
   EXPECT_THAT(error({.head_dim = 7}), HasSubstr("head_dim 7"));
   EXPECT_THAT(error({.kind = {AttentionForm::kEinsum}, .dtype = Precision::kBF16}), HasSubstr("F32 only"));
+  EXPECT_THAT(error({.window = -1}), HasSubstr("window -1"));
+  EXPECT_THAT(error({.lengths = {9}, .documents = 10}), HasSubstr("documents 10"));
+  EXPECT_THAT(error({.kind = {AttentionForm::kEinsum}, .window = 5}), HasSubstr("einsum computes every pair"));
 }
 
 TEST(BenchTrain, EveryKind) {
@@ -212,6 +235,22 @@ TEST(BenchDecode, SmallerCaches) {
   EXPECT_EQ(bench_decode(cx, o, {})[0].cache_bytes_per_token, (16 + 8) * 2);
   o.cache = KvType::kInt8;
   EXPECT_EQ(bench_decode(cx, o, {})[0].cache_bytes_per_token, 16 + 8 + 2 * 2 * 4);  // and two scales a head
+}
+
+TEST(BenchDecode, BF16HalvesTheWeights) {
+  Context cx;
+  DecodeOptions o{.lengths = {20}, .tokens = 2, .shape = kTiny, .repeat = kQuick};
+  const auto bytes = [&] {
+    const DecodeResult r = bench_decode(cx, o, {})[0];
+    return r.gbytes_per_second * r.seconds.median * 1e9 - static_cast<double>(20 * r.cache_bytes_per_token);
+  };
+  const double f32 = bytes();
+  o.precision = Precision::kBF16;
+  for (const KvType type : {KvType::kF32, KvType::kBF16, KvType::kInt8}) {
+    o.cache = type;
+    EXPECT_LT(bytes(), 0.6 * f32);
+    EXPECT_GE(bytes(), 0.5 * f32);
+  }
 }
 
 TEST(BenchDecode, SpeedAndCacheByLength) {

@@ -1,4 +1,5 @@
-// Tiled attention against the naive one: ragged shapes, GQA, queries that start late, ALiBi, views, every target.
+// Tiled attention against the naive one: ragged shapes, GQA, queries that start late, ALiBi, views, packed documents,
+// every target.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/attention.h"
 
@@ -23,10 +24,11 @@ struct Case {
   int64_t B, N, S, H, G, D;
   bool causal, alibi;
   int64_t window = 0;
+  std::vector<int64_t> documents = {};  // lengths of packed documents, S in all; batch b begins with the b-th of them
 };
 std::ostream& operator<<(std::ostream& out, const Case& c) {
-  return out << fmt::format("B{} N{} S{} H{} G{} D{}{}{} window {}", c.B, c.N, c.S, c.H, c.G, c.D,
-                            c.causal ? " causal" : "", c.alibi ? " alibi" : "", c.window);
+  return out << fmt::format("B{} N{} S{} H{} G{} D{}{}{} window {} documents {}", c.B, c.N, c.S, c.H, c.G, c.D,
+                            c.causal ? " causal" : "", c.alibi ? " alibi" : "", c.window, fmt::join(c.documents, ","));
 }
 
 const Case kCases[] = {
@@ -52,18 +54,45 @@ const Case kCases[] = {
     {1, 3, 150, 2, 1, 24, true, false, 70},
     {1, 90, 200, 2, 1, 20, true, true, 97},
     {1, 70, 70, 1, 1, 16, true, false, 1000},
+    // documents: ends inside tiles and strips, at tiles, of one token, a row of them, decoding, with a window and ALiBi
+    {2, 200, 200, 2, 1, 16, true, false, 0, {37, 1, 90, 64, 1, 1, 6}},
+    {1, 192, 192, 2, 2, 32, true, false, 0, {64, 128}},
+    {1, 150, 150, 2, 1, 20, true, true, 0, {15, 16, 17, 18, 19, 65}},
+    {2, 90, 200, 2, 1, 24, true, false, 0, {70, 60, 70}},
+    {1, 5, 150, 4, 2, 34, true, true, 0, {146, 2, 2}},
+    {2, 180, 180, 2, 2, 18, true, true, 33, {100, 75, 5}},
 };
+
+// [B, N] starts of the documents that the queries stand in; empty without documents.
+Tensor documents_of(const Case& c) {
+  if (c.documents.empty()) return {};
+  Tensor starts({c.B, c.N}, DType::kI32);
+  for (int64_t b = 0; b < c.B; ++b) {
+    std::vector<int64_t> lengths = c.documents;
+    std::rotate(lengths.begin(), lengths.begin() + b % static_cast<int64_t>(lengths.size()), lengths.end());
+    int64_t start = 0;
+    for (const int64_t length : lengths) {
+      for (int64_t m = start; m < start + length; ++m)
+        if (const int64_t n = m - (c.S - c.N); n >= 0)
+          starts.values<int32_t>()[static_cast<size_t>(b * c.N + n)] = static_cast<int32_t>(start);
+      start += length;
+    }
+    COCA_CHECK(start == c.S, "{} tokens in documents of {} keys", start, c.S);
+  }
+  return starts;
+}
 
 AttentionOptions options_of(const Case& c) {
   const Mask mask = c.window > 0 ? Mask::kSlidingWindow : c.causal ? Mask::kCausal : Mask::kNone;
   return {.mask = mask, .window = c.window, .query_start = c.S - c.N};
 }
-ref::AttentionSpec spec_of(const Case& c, const std::vector<float>& slopes) {
+ref::AttentionSpec spec_of(const Case& c, const std::vector<float>& slopes, const Tensor& documents) {
   return {.scale = 1.0 / std::sqrt(static_cast<float>(c.D)),
           .causal = c.causal,
           .window = c.window,
           .query_start = c.S - c.N,
-          .slopes = c.alibi ? slopes.data() : nullptr};
+          .slopes = c.alibi ? slopes.data() : nullptr,
+          .document_start = documents.ref().view<int32_t, 2>()};
 }
 
 template <typename T>
@@ -72,13 +101,12 @@ struct Results {
 };
 
 template <typename T>
-Results<T> reference(const Case& c, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& d_o,
-                     const std::vector<float>& slopes) {
+Results<T> reference(const ref::AttentionSpec& spec, const Case& c, const Tensor& q, const Tensor& k, const Tensor& v,
+                     const Tensor& d_o) {
   const Dims qd = q.shape(), kd = k.shape();
   const auto qx = test::convert<T>(q), kx = test::convert<T>(k), vx = test::convert<T>(v), gx = test::convert<T>(d_o);
   Results<T> r{std::vector<T>(qx.size()), std::vector<T>(static_cast<size_t>(c.B * c.H * c.N)),
                std::vector<T>(qx.size()), std::vector<T>(kx.size()), std::vector<T>(kx.size())};
-  const auto spec = spec_of(c, slopes);
   ref::attention_forward<T>(spec, as_view<const T, 4>(qx, qd), as_view<const T, 4>(kx, kd), as_view<const T, 4>(vx, kd),
                             as_view<T, 4>(r.o, qd), as_view<T, 3>(r.lse, {c.B, c.H, c.N}));
   ref::attention_backward<T>(spec, as_view<const T, 4>(qx, qd), as_view<const T, 4>(kx, kd),
@@ -88,8 +116,11 @@ Results<T> reference(const Case& c, const Tensor& q, const Tensor& k, const Tens
 }
 
 TEST(Attention, ReferenceGradientMatchesComplexStep) {
-  for (const Case& c : {Case{1, 3, 3, 2, 1, 4, true, true}, Case{1, 2, 4, 2, 2, 2, true, false}}) {
+  for (const Case& c : {Case{1, 3, 3, 2, 1, 4, true, true}, Case{1, 2, 4, 2, 2, 2, true, false},
+                        Case{2, 6, 7, 2, 1, 4, true, true, 0, {3, 1, 3}}}) {
     const std::vector<float> slopes = alibi_slopes(c.H);
+    const Tensor documents = documents_of(c);
+    const ref::AttentionSpec spec = spec_of(c, slopes, documents);
     const Dims qd{c.B, c.N, c.H, c.D}, kd{c.B, c.S, c.G, c.D};
     const auto nq = static_cast<size_t>(qd.product()), nk = static_cast<size_t>(kd.product());
     const auto values = test::random_values(static_cast<int64_t>(2 * nq + 2 * nk), 21, -2, 2);
@@ -98,9 +129,8 @@ TEST(Attention, ReferenceGradientMatchesComplexStep) {
     const auto loss = [&](std::span<const Complex> at) {
       std::vector<Complex> o(nq);
       const std::span<const Complex> q = at.subspan(0, nq), k = at.subspan(nq, nk), v = at.subspan(nq + nk, nk);
-      ref::attention_forward<Complex>(spec_of(c, slopes), as_view<const Complex, 4>(q, qd),
-                                      as_view<const Complex, 4>(k, kd), as_view<const Complex, 4>(v, kd),
-                                      as_view<Complex, 4>(o, qd), {});
+      ref::attention_forward<Complex>(spec, as_view<const Complex, 4>(q, qd), as_view<const Complex, 4>(k, kd),
+                                      as_view<const Complex, 4>(v, kd), as_view<Complex, 4>(o, qd), {});
       Complex sum(0);
       for (size_t i = 0; i < nq; ++i) sum += weight[i] * o[i];
       return sum;
@@ -110,18 +140,17 @@ TEST(Attention, ReferenceGradientMatchesComplexStep) {
     const auto q = all.subspan(0, nq), k = all.subspan(nq, nk), v = all.subspan(nq + nk, nk);
     const std::span<double> grad(actual);
     auto dq = grad.subspan(0, nq), dk = grad.subspan(nq, nk), dv = grad.subspan(nq + nk, nk);
-    ref::attention_backward<double>(spec_of(c, slopes), as_view<const double, 4>(q, qd),
-                                    as_view<const double, 4>(k, kd), as_view<const double, 4>(v, kd),
-                                    as_view<const double, 4>(weight, qd), as_view<double, 4>(dq, qd),
-                                    as_view<double, 4>(dk, kd), as_view<double, 4>(dv, kd));
+    ref::attention_backward<double>(spec, as_view<const double, 4>(q, qd), as_view<const double, 4>(k, kd),
+                                    as_view<const double, 4>(v, kd), as_view<const double, 4>(weight, qd),
+                                    as_view<double, 4>(dq, qd), as_view<double, 4>(dk, kd), as_view<double, 4>(dv, kd));
     test::expect_gradient(actual, test::complex_step_gradient(x, loss), "attention");
   }
 }
 
 // The naive form in bf16, as a framework computes it: each product's result is rounded to bf16. Only the roundings that
 // the tiles have too count here: probabilities, ds and the outputs.
-Results<float> naive_bf16(const Case& c, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& d_o,
-                          const std::vector<float>& slopes) {
+Results<float> naive_bf16(const ref::AttentionSpec& spec, const Case& c, const Tensor& q, const Tensor& k,
+                          const Tensor& v, const Tensor& d_o) {
   const Dims qd = q.shape(), kd = k.shape();
   const auto qx = test::convert<float>(q), kx = test::convert<float>(k), vx = test::convert<float>(v),
              gx = test::convert<float>(d_o);
@@ -133,7 +162,6 @@ Results<float> naive_bf16(const Case& c, const Tensor& q, const Tensor& k, const
              dv = as_view<float, 4>(r.dv, kd);
   const auto lse = as_view<float, 3>(r.lse, {c.B, c.H, c.N});
   const auto round = [](float x) { return static_cast<float>(BF16(x)); };
-  const auto spec = spec_of(c, slopes);
   std::vector<float> p;
   for (int64_t b = 0; b < c.B; ++b)
     for (int64_t h = 0; h < c.H; ++h)
@@ -165,6 +193,28 @@ Results<float> naive_bf16(const Case& c, const Tensor& q, const Tensor& k, const
   return r;
 }
 
+// Shares of gradients that are zero by nature: dv of keys that no query sees; dq of queries that see one key (whose
+// softmax is constant), and dk of keys that no other query sees.
+struct Blank {
+  double dq = 0, dk = 0, dv = 0;
+};
+Blank blank_of(const ref::AttentionSpec& spec, const Case& c) {
+  Blank blank;
+  for (int64_t b = 0; b < c.B; ++b) {
+    std::vector<int> seen(static_cast<size_t>(c.S)), moved(static_cast<size_t>(c.S));
+    for (int64_t n = 0; n < c.N; ++n) {
+      const auto [begin, end] = ref::visible_keys(spec, b, n, c.S);
+      blank.dq += end - begin <= 1;
+      for (int64_t s = begin; s < end; ++s) seen[static_cast<size_t>(s)] = 1;
+      for (int64_t s = begin; s < end && end - begin > 1; ++s) moved[static_cast<size_t>(s)] = 1;
+    }
+    blank.dv += static_cast<double>(std::count(seen.begin(), seen.end(), 0));
+    blank.dk += static_cast<double>(std::count(moved.begin(), moved.end(), 0));
+  }
+  const auto keys = static_cast<double>(c.B * c.S);
+  return {blank.dq / static_cast<double>(c.B * c.N), blank.dk / keys, blank.dv / keys};
+}
+
 template <typename T>
 void expect_matches_reference(const Case& c, const std::vector<const char*>& impls) {
   SCOPED_TRACE(fmt::format("{} {}", testing::PrintToString(c), dtype_name(DTypeOf<T>::value)));
@@ -177,9 +227,11 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
                k = test::tensor_of<T>(kd, test::random_values(kd.product(), 2, -2, 2)),
                v = test::tensor_of<T>(kd, test::random_values(kd.product(), 3)),
                d_o = test::tensor_of<T>(qd, test::random_values(qd.product(), 4));
-  const Results<double> expected = reference<double>(c, q, k, v, d_o, slope_values);
-  const Results<float> naive = std::is_same_v<T, BF16> ? naive_bf16(c, q, k, v, d_o, slope_values)
-                                                       : reference<float>(c, q, k, v, d_o, slope_values);
+  const Tensor documents = documents_of(c);
+  const ref::AttentionSpec spec = spec_of(c, slope_values, documents);
+  const Results<double> expected = reference<double>(spec, c, q, k, v, d_o);
+  const Results<float> naive =
+      std::is_same_v<T, BF16> ? naive_bf16(spec, c, q, k, v, d_o) : reference<float>(spec, c, q, k, v, d_o);
   const TensorRef slope_ref = c.alibi ? TensorRef(slopes) : TensorRef();
   const auto S = static_cast<double>(c.S), rows = static_cast<double>(c.N * c.H / c.G);
   // Scores carry the rounding of D products into the exponent, and exp(s - lse) turns an absolute error of
@@ -188,27 +240,37 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
   for (const double l : expected.lse) score = std::max(score, std::abs(l));
   const double D = static_cast<double>(c.D) + 4 * score * score;
   const DType stored = DTypeOf<T>::value;
-  // Keys before every window have no gradient; of the others the rule's half.
-  const double unseen = c.window > 0 ? static_cast<double>(std::max<int64_t>(0, c.S - c.N + 1 - c.window)) / S : 0.0;
-  const double zeros = unseen + 0.5 * (1 - unseen);
+  const auto zeros = [](double share) { return share + 0.5 * (1 - share); };  // of the others the rule's half
+  const Blank blank = blank_of(spec, c);
   test::for_each_target([&] {
     for (const char* impl : impls) {
       SCOPED_TRACE(impl);
       Context context;
       context.force_impl("attention", impl);
       Tensor o(qd, stored), lse({c.B, c.H, c.N}), dq(qd, stored), dk(kd, stored), dv(kd, stored);
-      attention_forward(context, options_of(c), {.q = q, .k = k, .v = v, .slopes = slope_ref, .o = o, .lse = lse});
-      attention_backward(
-          context, options_of(c),
-          {.q = q, .k = k, .v = v, .slopes = slope_ref, .o = o, .lse = lse, .d_o = d_o, .dq = dq, .dk = dk, .dv = dv});
+      attention_forward(context, options_of(c),
+                        {.q = q, .k = k, .v = v, .slopes = slope_ref, .document_start = documents, .o = o, .lse = lse});
+      attention_backward(context, options_of(c),
+                         {.q = q,
+                          .k = k,
+                          .v = v,
+                          .slopes = slope_ref,
+                          .document_start = documents,
+                          .o = o,
+                          .lse = lse,
+                          .d_o = d_o,
+                          .dq = dq,
+                          .dk = dk,
+                          .dv = dv});
       test::expect_close(test::float_values(o), expected.o, naive.o, {.terms = S + D, .stored = stored}, "o");
       test::expect_close(lse.values<float>(), expected.lse, naive.lse, {.terms = S + D}, "lse");
       test::expect_close(test::float_values(dv), expected.dv, naive.dv,
-                         {.terms = rows + D, .zero_share = zeros, .stored = stored}, "dv");
+                         {.terms = rows + D, .zero_share = zeros(blank.dv), .stored = stored}, "dv");
       if (c.S == 1 || c.window == 1) continue;  // one key: the softmax is constant, dq and dk are zero by nature
-      test::expect_close(test::float_values(dq), expected.dq, naive.dq, {.terms = S + D, .stored = stored}, "dq");
+      test::expect_close(test::float_values(dq), expected.dq, naive.dq,
+                         {.terms = S + D, .zero_share = zeros(blank.dq), .stored = stored}, "dq");
       test::expect_close(test::float_values(dk), expected.dk, naive.dk,
-                         {.terms = rows + D, .zero_share = zeros, .stored = stored}, "dk");
+                         {.terms = rows + D, .zero_share = zeros(blank.dk), .stored = stored}, "dk");
     }
   });
 }
@@ -224,7 +286,8 @@ TEST(Attention, Bf16MatchesTheReferenceOnEveryTargetAndByBothImplementations) {
 // Few groups and many keys: the backward pass cuts the keys into parts whose dq are added in order.
 TEST(Attention, BackwardInPartsMatchesTheReference) {
   for (const Case& c : {Case{1, 1100, 1100, 2, 1, 8, true, false}, Case{1, 1100, 1100, 2, 1, 8, true, false, 300},
-                        Case{1, 70, 1100, 1, 1, 8, true, false}, Case{1, 90, 1030, 3, 1, 8, false, false}}) {
+                        Case{1, 70, 1100, 1, 1, 8, true, false}, Case{1, 90, 1030, 3, 1, 8, false, false},
+                        Case{2, 1100, 1100, 2, 1, 8, true, false, 0, {300, 1, 500, 29, 270}}}) {
     expect_matches_reference<float>(c, {"cpu"});
     expect_matches_reference<BF16>(c, {"avx512_bf16"});
   }
@@ -256,6 +319,132 @@ TEST(Attention, RowsThatSeeNoKeyAreZero) {
     }
     for (const Tensor* t : {&dq, &dk, &dv})
       for (const float x : test::float_values(*t)) ASSERT_TRUE(std::isfinite(x));
+  }
+}
+
+// o, lse, dq, dk, dv of packed documents, or of the document [start, start + length) alone, in one row of floats.
+struct Packed {
+  Dims qd, kd;
+  Tensor q, k, v, d_o, starts;
+  Packed(const Case& c, DType type) : qd{c.B, c.N, c.H, c.D}, kd{c.B, c.S, c.G, c.D}, starts(documents_of(c)) {
+    const auto make = [&](const Dims& dims, uint64_t seed) {
+      const auto values = test::random_values(dims.product(), seed, -2, 2);
+      return type == DType::kF32 ? test::tensor_of<float>(dims, values) : test::tensor_of<BF16>(dims, values);
+    };
+    q = make(qd, 1), k = make(kd, 2), v = make(kd, 3), d_o = make(qd, 4);
+  }
+};
+struct Written {
+  Tensor o, lse, dq, dk, dv;
+  Written(const Packed& p, DType type)
+      : o(p.qd, type), lse({p.qd[0], p.qd[2], p.qd[1]}), dq(p.qd, type), dk(p.kd, type), dv(p.kd, type) {}
+  std::vector<float> all() const {
+    std::vector<float> out;
+    for (const Tensor* t : {&o, &lse, &dq, &dk, &dv}) {
+      const std::vector<float> values = test::float_values(*t);
+      out.insert(out.end(), values.begin(), values.end());
+    }
+    return out;
+  }
+};
+
+Written run(Context& context, const Packed& p, DType type) {
+  Written w(p, type);
+  attention_forward(context, {}, {.q = p.q, .k = p.k, .v = p.v, .document_start = p.starts, .o = w.o, .lse = w.lse});
+  attention_backward(context, {},
+                     {.q = p.q,
+                      .k = p.k,
+                      .v = p.v,
+                      .document_start = p.starts,
+                      .o = w.o,
+                      .lse = w.lse,
+                      .d_o = p.d_o,
+                      .dq = w.dq,
+                      .dk = w.dk,
+                      .dv = w.dv});
+  return w;
+}
+
+// Where documents begin at multiples of a tile, the same tiles are summed in the same order: equal to the last bit.
+TEST(Attention, DocumentsAtTilesEqualDocumentsAloneBitForBit) {
+  const Case c{1, 500, 500, 4, 2, 24, true, false, 0, {64, 128, 192, 116}};
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    const Packed p(c, type);
+    test::for_each_target([&] {
+      Context context;
+      const Written packed = run(context, p, type);
+      Written alone(p, type);
+      int64_t start = 0;
+      for (const int64_t length : c.documents) {
+        const auto rows = [&](auto t) { return t.narrow(1, start, length); };
+        Tensor lse({1, c.H, length});
+        attention_forward(
+            context, {},
+            {.q = rows(p.q.ref()), .k = rows(p.k.ref()), .v = rows(p.v.ref()), .o = rows(alone.o.ref()), .lse = lse});
+        attention_backward(context, {},
+                           {.q = rows(p.q.ref()),
+                            .k = rows(p.k.ref()),
+                            .v = rows(p.v.ref()),
+                            .o = rows(alone.o.ref()),
+                            .lse = lse,
+                            .d_o = rows(p.d_o.ref()),
+                            .dq = rows(alone.dq.ref()),
+                            .dk = rows(alone.dk.ref()),
+                            .dv = rows(alone.dv.ref())});
+        for (int64_t h = 0; h < c.H; ++h)
+          std::copy_n(lse.values<float>().data() + h * length, length,
+                      alone.lse.values<float>().data() + h * c.N + start);
+        start += length;
+      }
+      const std::vector<float> a = packed.all(), b = alone.all();
+      EXPECT_EQ(std::memcmp(a.data(), b.data(), a.size() * sizeof(float)), 0) << dtype_name(type);
+    });
+  }
+}
+
+// A few queries go row by row from the first key they see: equal to the cache cut at the document's beginning.
+TEST(Attention, AFewQueriesOfADocumentEqualTheDocumentAloneBitForBit) {
+  const Case c{1, 4, 150, 2, 1, 40, true, true, 0, {77, 73}};
+  const Packed p(c, DType::kF32);
+  const std::vector<float> slope_values = alibi_slopes(c.H);
+  Tensor slopes({c.H}), o(p.qd), alone(p.qd);
+  std::copy(slope_values.begin(), slope_values.end(), slopes.values<float>().begin());
+  test::for_each_target([&] {
+    Context context;
+    attention_forward(context, {.query_start = 146},
+                      {.q = p.q, .k = p.k, .v = p.v, .slopes = slopes, .document_start = p.starts, .o = o});
+    attention_forward(
+        context, {.query_start = 146 - 77},
+        {.q = p.q, .k = p.k.ref().narrow(1, 77, 73), .v = p.v.ref().narrow(1, 77, 73), .slopes = slopes, .o = alone});
+    EXPECT_EQ(std::memcmp(o.values<float>().data(), alone.values<float>().data(),
+                          static_cast<size_t>(o.numel()) * sizeof(float)),
+              0);
+  });
+}
+
+// 0 * NaN would be NaN: tiles of other documents are not multiplied with anything, forward or backward.
+TEST(Attention, TilesOfOtherDocumentsAreNeverTouched) {
+  const Case c{1, 640, 640, 2, 1, 16, true, false, 0, {192, 320, 128}};
+  for (const DType type : {DType::kF32, DType::kBF16}) {
+    Packed p(c, type);
+    const auto spoil = [&](Tensor& t, int64_t from, int64_t to) {
+      const int64_t row = t.size(2) * t.size(3);
+      for (int64_t i = from * row; i < to * row; ++i) {
+        if (type == DType::kF32)
+          t.values<float>()[static_cast<size_t>(i)] = std::numeric_limits<float>::quiet_NaN();
+        else
+          t.values<BF16>()[static_cast<size_t>(i)] = BF16(std::numeric_limits<float>::quiet_NaN());
+      }
+    };
+    for (Tensor* t : {&p.q, &p.k, &p.v, &p.d_o}) spoil(*t, 0, 192), spoil(*t, 512, 640);
+    Context context;
+    const Written w = run(context, p, type);
+    for (const Tensor* t : {&w.o, &w.dq, &w.dk, &w.dv}) {
+      const std::vector<float> values = test::float_values(*t);
+      const int64_t row = t->size(2) * t->size(3);
+      for (int64_t i = 0; i < t->numel(); ++i)
+        ASSERT_EQ(std::isnan(values[static_cast<size_t>(i)]), i < 192 * row || i >= 512 * row) << i / row;
+    }
   }
 }
 
@@ -316,34 +505,20 @@ TEST(Attention, ViewsOfAFusedProjectionEqualSeparateTensors) {
 }
 
 TEST(Attention, SameBitsForAnyNumberOfThreads) {
-  struct Shape {
-    int64_t B, N, H, G;
-  };
-  for (const auto& [B, N, H, G] : {Shape{2, 200, 4, 2}, Shape{1, 1100, 2, 1}, Shape{5, 70, 2, 2}})
+  for (const Case& c :
+       {Case{2, 200, 200, 4, 2, 32, true, false}, Case{1, 1100, 1100, 2, 1, 32, true, false},
+        Case{5, 70, 70, 2, 2, 32, true, false}, Case{2, 1100, 1100, 2, 1, 32, true, false, 0, {1, 399, 64, 500, 136}}})
     for (const DType type : {DType::kF32, DType::kBF16}) {
-      const Dims qd{B, N, H, 32}, kd{B, N, G, 32};
-      const auto make = [&](const Dims& dims, uint64_t seed, double size) {
-        const auto values = test::random_values(dims.product(), seed, -size, size);
-        return type == DType::kF32 ? test::tensor_of<float>(dims, values) : test::tensor_of<BF16>(dims, values);
-      };
-      const Tensor q = make(qd, 1, 2), k = make(kd, 2, 2), v = make(kd, 3, 1), d_o = make(qd, 4, 1);
+      const Packed p(c, type);
       std::vector<float> first;
       const int before = max_threads();
       for (const int threads : {1, 2, 3}) {
         set_max_threads(threads);
         Context context;
-        Tensor o(qd, type), lse({B, H, N}), dq(qd, type), dk(kd, type), dv(kd, type);
-        attention_forward(context, {}, {.q = q, .k = k, .v = v, .o = o, .lse = lse});
-        attention_backward(context, {},
-                           {.q = q, .k = k, .v = v, .o = o, .lse = lse, .d_o = d_o, .dq = dq, .dk = dk, .dv = dv});
-        std::vector<float> all;
-        for (const Tensor* t : {&o, &lse, &dq, &dk, &dv}) {
-          const std::vector<float> values = test::float_values(*t);
-          all.insert(all.end(), values.begin(), values.end());
-        }
+        const std::vector<float> all = run(context, p, type).all();
         if (first.empty()) first = all;
         EXPECT_EQ(std::memcmp(first.data(), all.data(), all.size() * sizeof(float)), 0)
-            << threads << " threads, B " << B;
+            << threads << " threads, " << testing::PrintToString(c);
       }
       set_max_threads(before);
     }
@@ -388,6 +563,26 @@ TEST(Attention, BadShapesAreNamed) {
               testing::ThrowsMessage<Error>(testing::HasSubstr("window=0: expected at least 1 with a sliding window")));
   EXPECT_THAT([&] { attention_forward(plain, {.scale = -1}, {.q = q, .k = k3, .v = k3, .o = o}); },
               testing::ThrowsMessage<Error>(testing::HasSubstr("scale=-1 must be positive")));
+}
+
+TEST(Attention, BadDocumentsAreNamed) {
+  Tensor q({1, 4, 1, 8}), o({1, 4, 1, 8});
+  Context context;
+  const auto message = [&](const AttentionOptions& options, std::vector<int32_t> starts, const Dims& shape,
+                           const char* text) {
+    const TensorRef documents(starts.data(), DType::kI32, shape);
+    EXPECT_THAT(
+        [&] { attention_forward(context, options, {.q = q, .k = q, .v = q, .document_start = documents, .o = o}); },
+        testing::ThrowsMessage<Error>(testing::HasSubstr(text)));
+  };
+  message({}, {0, 0, 3, 3}, {1, 4}, "document_start[0, 2]=3 must be at least 0 and at most 2");
+  message({}, {0, 1, 1, 0}, {1, 4}, "document_start[0, 3]=0 must be at least 1 and at most 3");
+  message({.query_start = 5}, {-1, 0, 0, 0}, {1, 4}, "document_start[0, 0]=-1 must be at least 0 and at most 5");
+  message({}, {0, 0, 0, 0}, {4, 1}, "document_start has shape [4, 1]; expected [1, 4]");
+  message({.mask = Mask::kNone}, {0, 0, 0, 0}, {1, 4}, "document_start needs a causal mask");
+  Tensor wrong({1, 4});
+  EXPECT_THAT([&] { attention_forward(context, {}, {.q = q, .k = q, .v = q, .document_start = wrong, .o = o}); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("document_start has type F32; expected I32")));
 }
 
 }  // namespace

@@ -216,15 +216,17 @@ TEST(DecodeAttention, AnyPositionsPerBatchRow) {
 }
 
 TEST(DecodeAttention, LongCache) {
-  for (const auto& [options, score] : {std::pair{kSlack, DecodeScore::kSlack}, {kRope, DecodeScore::kRope}})
+  const Case cases[] = {{1, 1, 32768 + 5, 2, 1, 16, 16, kRope, false, DecodeScore::kRope},
+                        {1, 1, 131072, 2, 1, 64, 64, kSlack, false, DecodeScore::kSlack}};
+  for (const Case& c : cases)
     for (const KvType type : kTypes) {
-      const Case c{1, 1, 32768 + 5, 2, 1, 16, 16, options, false, score};
+      SCOPED_TRACE(testing::PrintToString(c) + " " + std::string(enum_name(type)));
       const Decoding s(c, type);
       double lse = 0;
       const std::vector<double> expected = s.reference<double>(&lse);
       Context cx;
       Tensor o(s.q.shape());
-      decode_attention(cx, options, s.args(o));
+      decode_attention(cx, c.options, s.args(o));
       test::expect_close(o.values<float>(), expected, s.reference<float>(), s.rule(lse), "long");
     }
 }

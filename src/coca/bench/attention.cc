@@ -23,7 +23,28 @@ constexpr int64_t kCheckLength = 67;  // ragged against every block
 
 struct Shape {
   int64_t B, N, H, G, D;
+  int64_t window = 0, documents = 1;
 };
+
+// Where the document of token n begins.
+int64_t document_start(const Shape& s, int64_t n) {
+  const int64_t document = n * s.documents / s.N;
+  return (document * s.N + s.documents - 1) / s.documents;
+}
+
+int64_t visible_pairs(const Shape& s) {  // of one sequence and head
+  int64_t pairs = 0;
+  for (int64_t n = 0; n < s.N; ++n) {
+    const int64_t window = s.window > 0 ? n + 1 - s.window : 0;
+    pairs += n + 1 - std::max(window, document_start(s, n));
+  }
+  return pairs;
+}
+
+ops::AttentionOptions mask_of(const Shape& s) {
+  if (s.window == 0) return {};
+  return {.mask = ops::Mask::kSlidingWindow, .window = s.window};
+}
 
 bool is_coca(Form f) {
   return f == Form::kCocaSlack || f == Form::kCocaStrict || f == Form::kCocaTied;
@@ -55,11 +76,15 @@ struct Inputs {
     table.build(spec, 0, s.N, s.N);
     rows = table.rows(0, s.N);
     std::ranges::copy(ops::alibi_slopes(s.H), slopes.values<float>().begin());
+    if (s.documents == 1) return;
+    starts = Tensor({s.B, s.N}, DType::kI32);
+    for (int64_t i = 0; i < s.B * s.N; ++i)
+      starts.values<int32_t>()[static_cast<size_t>(i)] = static_cast<int32_t>(document_start(s, i % s.N));
   }
   Inputs(const Inputs&) = delete;
 
   Shape s;
-  Tensor q, t, v, d_o, slopes;
+  Tensor q, t, v, d_o, slopes, starts;
   model::RopeTable table;
   ops::RopeRows rows;
 };
@@ -94,8 +119,14 @@ class AttentionCase {
       ops::rope_forward(cx_, {.rows = in_.rows, .x = in_.q, .y = q_eff_});
       ops::rope_forward(cx_, {.rows = in_.rows, .x = in_.t, .y = k_eff_});
     }
-    ops::attention_forward(cx_, {},
-                           {.q = q(), .k = k(), .v = in_.v, .slopes = slopes(), .o = o_, .lse = lse_});
+    ops::attention_forward(cx_, mask_of(in_.s),
+                           {.q = q(),
+                            .k = k(),
+                            .v = in_.v,
+                            .slopes = slopes(),
+                            .document_start = in_.starts,
+                            .o = o_,
+                            .lse = lse_});
   }
 
   void backward() {
@@ -108,11 +139,12 @@ class AttentionCase {
                                      .dq = dq_,
                                      .dt = dt_,
                                      .dv = dv_});
-    ops::attention_backward(cx_, {},
+    ops::attention_backward(cx_, mask_of(in_.s),
                             {.q = q(),
                              .k = k(),
                              .v = in_.v,
                              .slopes = slopes(),
+                             .document_start = in_.starts,
                              .o = o_,
                              .lse = lse_,
                              .d_o = in_.d_o,
@@ -148,6 +180,15 @@ class AttentionCase {
   std::optional<EinsumAttention> einsum_;
 };
 
+// All kinds, the one to compare with first, each once.
+std::vector<Form> forms_of(const AttentionOptions& o) {
+  std::vector<Form> forms;
+  if (o.against) forms.push_back(*o.against);
+  for (const Form f : o.kind)
+    if (std::ranges::find(forms, f) == forms.end()) forms.push_back(f);
+  return forms;
+}
+
 void check_options(const AttentionOptions& o) {
   COCA_CHECK(!o.kind.empty(), "kind: none given");
   COCA_CHECK(!o.lengths.empty(), "lengths: none given");
@@ -159,11 +200,23 @@ void check_options(const AttentionOptions& o) {
              o.heads, o.kv_heads);
   COCA_CHECK(o.head_dim >= 2 && o.head_dim % 2 == 0, "head_dim {} must be even and positive", o.head_dim);
   COCA_CHECK(o.memory_cap > 0, "memory_cap {} must be positive", o.memory_cap);
+  COCA_CHECK(o.window >= 0, "window {} must be 0 (none) or more", o.window);
+  for (const int64_t N : o.lengths)
+    COCA_CHECK(o.documents >= 1 && o.documents <= N, "documents {} must be 1 to the length, {}", o.documents, N);
+  for (const Form form : forms_of(o))
+    COCA_CHECK(!is_einsum(form) || (o.window == 0 && o.documents == 1),
+               "{} computes every pair: give it no window and no documents", enum_name(form));
   check_repeats(o.repeat);
 }
 
 Shape shape_of(const AttentionOptions& o, int64_t N) {
-  return {.B = o.batch, .N = N, .H = o.heads, .G = o.kv_heads > 0 ? o.kv_heads : o.heads, .D = o.head_dim};
+  return {.B = o.batch,
+          .N = N,
+          .H = o.heads,
+          .G = o.kv_heads > 0 ? o.kv_heads : o.heads,
+          .D = o.head_dim,
+          .window = o.window,
+          .documents = o.documents};
 }
 
 Gradients gradients_of(Pass pass) {
@@ -174,18 +227,10 @@ int64_t passes_of(const AttentionOptions& o) {
   return o.pass == Pass::kBoth ? 2 : 1;
 }  // timed apart
 
-// All kinds, the one to compare with first, each once.
-std::vector<Form> forms_of(const AttentionOptions& o) {
-  std::vector<Form> forms;
-  if (o.against) forms.push_back(*o.against);
-  for (const Form f : o.kind)
-    if (std::ranges::find(forms, f) == forms.end()) forms.push_back(f);
-  return forms;
-}
-
 void check_answer(Context& cx, Form form, const AttentionOptions& o) {
   Shape s = shape_of(o, kCheckLength);
   s.B = 1;
+  s.window = std::min(s.window, kCheckLength / 3), s.documents = std::min(s.documents, kCheckLength / 3);
   const Inputs in(s, dtype_of(o.dtype));
   AttentionCase actual(cx, form, in, Gradients::kWanted);
   Context plain = reference_context();
@@ -213,7 +258,7 @@ bool fits(Form form, const AttentionOptions& o, int64_t N, std::vector<std::stri
 
 AttentionResult result_of(const AttentionOptions& o, int64_t N, Form form, Pass pass, Timing seconds) {
   const auto tokens = static_cast<double>(o.batch * N);
-  const double pairs = tokens * static_cast<double>(o.heads) * static_cast<double>(N + 1) / 2;
+  const double pairs = static_cast<double>(o.batch * o.heads) * static_cast<double>(visible_pairs(shape_of(o, N)));
   const double products = pass == Pass::kForward ? 4 : pass == Pass::kBackward ? 10 : 14;
   return {.length = N,
           .kind = form,

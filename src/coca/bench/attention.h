@@ -36,6 +36,7 @@ struct AttentionOptions {
   std::vector<int64_t> lengths = {512, 1024, 2048, 4096};
   int64_t batch = 1, heads = 8, kv_heads = 0, head_dim = 64;
   Precision dtype = Precision::kF32;
+  int64_t window = 0, documents = 1;
   double memory_cap = 6;
   RepeatOptions repeat;
 
@@ -54,6 +55,8 @@ struct AttentionOptions {
     v("heads", "query heads", heads);
     v("kv_heads", "key/value heads; 0: as many as heads", kv_heads);
     v("head_dim", "numbers per head; all rotate", head_dim);
+    v("window", "keys a query sees, itself included (sliding window); 0: all before it", window);
+    v("documents", "packed documents of about equal length in a sequence; none sees another", documents);
     v("memory_cap", "GiB an einsum may take; longer ones are left out", memory_cap);
     repeat.visit(v);
   }
@@ -64,7 +67,7 @@ struct AttentionResult {
   AttentionForm kind = AttentionForm::kRope;
   Pass pass = Pass::kForward;
   Timing seconds;
-  double gflops = 0;         // products under the causal mask: 4 D per pair forward, 10 D backward
+  double gflops = 0;         // products of visible pairs: 4 D a pair forward, 10 D backward
   double matrix_gflops = 0;  // a 2048^3 product of the same type, in the same rounds
   double tokens_per_second = 0;
   std::optional<Timing> ratio;  // of the time to that of `against`

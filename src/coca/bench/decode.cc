@@ -2,6 +2,7 @@
 #include "coca/bench/decode.h"
 
 #include <algorithm>
+#include <cstring>
 #include <memory>
 
 #include "coca/base/clock.h"
@@ -63,31 +64,33 @@ void check_options(const DecodeOptions& o) {
 
 void check_answer(Context& cx, const DecodeOptions& o, AttentionKind kind) {
   const model::ModelSpec spec = make_check_spec(o.shape, kind, kCheckLength);
-  model::ParamStore params(spec);
-  model::initialise(spec, 1, params);
+  model::ParamStore params(spec, o.precision), exact(spec);
+  model::initialise(spec, 1, params), model::initialise(spec, 1, exact);
   const std::vector<int32_t> ids = random_ids(kCheckLength, spec.V, 4);
   Context plain = reference_context();
-  model::Decoder whole(spec, params.weights());
+  model::Decoder whole(spec, exact.weights());
   const TensorRef expected = whole.forward(plain, {ids.data(), DType::kI32, {1, kCheckLength}});
   infer::CachedDecoder cached(spec, params.weights(), 1, infer::DynamicBase::kStep, 0, o.cache);
-  Tensor actual({kCheckLength, spec.C});
+  Tensor actual({kCheckLength, spec.C}, dtype_of(o.precision));
   for (int64_t n = 0; n < kCheckLength; ++n) {
     const TensorRef hidden = cached.append(cx, {ids.data() + n, DType::kI32, {1, 1}});
-    std::copy_n(hidden.as<float>(), spec.C, actual.ref().select(0, n).as<float>());
+    std::memcpy(actual.ref().select(0, n).data, hidden.data, hidden.bytes());
   }
   // int8 has 127 steps of its largest number to either side: the rounding of bf16 or a little more.
-  const Precision precision = o.cache == KvType::kF32 ? Precision::kF32 : Precision::kBF16;
+  const Precision precision = o.cache == KvType::kF32 ? o.precision : Precision::kBF16;
   check_close(actual, expected, precision, model_roundings(precision),
               fmt::format("hidden states of {}", enum_name(kind)));
 }
 
-double bytes_per_step(const model::ModelSpec& spec, int64_t cached) {
-  const int64_t table = spec.embeddings == model::Embeddings::kTied ? 0 : spec.V * spec.C;
-  return static_cast<double>((model::parameter_count(spec) - table) * static_cast<int64_t>(sizeof(float)) +
-                             cached);
+double bytes_per_step(const model::ModelSpec& spec, const model::ParamStore& params, int64_t cached) {
+  auto bytes = static_cast<double>(cached);
+  for (const model::ParamInfo& info : params.infos()) bytes += static_cast<double>(params.at(info).bytes());
+  if (spec.embeddings == model::Embeddings::kTied) return bytes;
+  return bytes - static_cast<double>(params.weights().embed.bytes());  // one row of it is read
 }
 
-DecodeResult result_of(const DecodeOptions& o, const DecodeCase& c, int64_t length, Timing seconds) {
+DecodeResult result_of(const DecodeOptions& o, const DecodeCase& c, const model::ParamStore& params,
+                       int64_t length, Timing seconds) {
   const int64_t per_token = c.spec.L * model::cache_bytes_per_token(c.spec, o.cache);
   return {.length = length,
           .kind = c.spec.attention,
@@ -97,7 +100,8 @@ DecodeResult result_of(const DecodeOptions& o, const DecodeCase& c, int64_t leng
           .tokens_per_second = static_cast<double>(o.batch) / seconds.median,
           .prefill_tokens_per_second = c.prefill_rate,
           .cache_bytes_per_token = per_token,
-          .gbytes_per_second = 1e-9 * bytes_per_step(c.spec, o.batch * length * per_token) / seconds.median};
+          .gbytes_per_second =
+              1e-9 * bytes_per_step(c.spec, params, o.batch * length * per_token) / seconds.median};
 }
 
 }  // namespace
@@ -114,7 +118,7 @@ std::vector<DecodeResult> bench_decode(Context& cx, const DecodeOptions& o, Prog
 
   // All kinds have tensors of the same shapes (t stands where k does), so one set of weights serves them.
   const model::ModelSpec first = make_spec(o.shape, kinds.front(), lengths.back());
-  model::ParamStore params(first);
+  model::ParamStore params(first, o.precision);
   model::initialise(first, 1, params);
   MemoryRead read(cx);
   std::vector<std::unique_ptr<DecodeCase>> cases;
@@ -136,7 +140,7 @@ std::vector<DecodeResult> bench_decode(Context& cx, const DecodeOptions& o, Prog
     for (size_t i = 0; i < cases.size(); ++i) {
       std::vector<double> each = timings[i].samples;
       for (double& seconds : each) seconds /= static_cast<double>(o.tokens);
-      DecodeResult r = result_of(o, *cases[i], length, summarise(std::move(each)));
+      DecodeResult r = result_of(o, *cases[i], params, length, summarise(std::move(each)));
       r.memory_gbytes_per_second = MemoryRead::gbytes_per_second(timings.back());
       if (o.against) r.ratio = ratio_of(timings[i], timings[0]);
       results.push_back(std::move(r));

@@ -20,6 +20,7 @@ struct DecodeOptions {
   std::vector<int64_t> lengths = {512, 2048, 8192};
   int64_t batch = 1, tokens = 16, prefill = 256;
   KvType cache = KvType::kF32;
+  model::Precision precision = model::Precision::kF32;
   ModelShape shape;
   RepeatOptions repeat;
 
@@ -34,6 +35,7 @@ struct DecodeOptions {
     v("prefill", "tokens per piece while the cache is filled", prefill);
     v("cache",
       "how the cache stores keys and values: as they are, or rounded to take half or about a quarter", cache);
+    v("precision", "of matrices and activations; the cache has its own type", precision);
     shape.visit(v);
     repeat.visit(v);
   }

@@ -46,9 +46,25 @@ void check_attention(const AttentionOptions& options, TensorRef q, TensorRef k, 
              windowed ? "at least 1 with a sliding window" : "0 without a sliding window");
 }
 
+void check_documents(const AttentionOptions& options, TensorRef q, TensorRef starts) {
+  if (starts.empty()) return;
+  COCA_CHECK(options.mask != Mask::kNone, "[attention] document_start needs a causal mask or a sliding window");
+  check_dtype("attention", "document_start", starts, DType::kI32);
+  COCA_CHECK(starts.shape == Dims({q.size(0), q.size(1)}), "[attention] document_start has shape {}; expected {}",
+             starts.shape.text(), Dims({q.size(0), q.size(1)}).text());
+  COCA_CHECK(starts.size(1) <= 1 || starts.stride(1) == 1,
+             "[attention] document_start: the innermost stride must be 1, not {}", starts.stride(1));
+  const auto view = starts.view<int32_t, 2>();
+  for (int64_t b = 0; b < q.size(0); ++b)
+    for (int64_t n = 0, least = 0; n < q.size(1); least = view(b, n++))
+      COCA_CHECK(view(b, n) >= least && view(b, n) <= options.query_start + n,
+                 "[attention] document_start[{}, {}]={} must be at least {} and at most {}", b, n, view(b, n), least,
+                 options.query_start + n);
+}
+
 template <typename T>
-AttentionParams<T> make_params(const AttentionOptions& options, TensorRef q, TensorRef k, TensorRef v,
-                               TensorRef slopes) {
+AttentionParams<T> make_params(const AttentionOptions& options, TensorRef q, TensorRef k, TensorRef v, TensorRef slopes,
+                               TensorRef document_start) {
   AttentionParams<T> p;
   p.q = q.view<T, 4>();
   p.k = k.view<T, 4>();
@@ -58,12 +74,18 @@ AttentionParams<T> make_params(const AttentionOptions& options, TensorRef q, Ten
   p.causal = options.mask != Mask::kNone;
   p.window = options.window;
   p.query_start = options.query_start;
+  if (!document_start.empty()) p.document_start = document_start.view<int32_t, 2>();
   return p;
 }
 
 template <typename T>
 ref::AttentionSpec ref_spec(const AttentionParams<T>& p) {
-  return {.scale = p.scale, .causal = p.causal, .window = p.window, .query_start = p.query_start, .slopes = p.slopes};
+  return {.scale = p.scale,
+          .causal = p.causal,
+          .window = p.window,
+          .query_start = p.query_start,
+          .slopes = p.slopes,
+          .document_start = p.document_start};
 }
 
 // nullopt: the reference.
@@ -89,6 +111,13 @@ void forward_rows(Context& context, const AttentionParams<T>& p) {
   });
 }
 
+// The key blocks of batch b that some query sees.
+template <typename T>
+cpu::IndexRange seen_blocks(const AttentionParams<T>& p, int64_t b) {
+  const int64_t begin = cpu::seen_keys(p, b, 0).begin / kAttentionBlock;
+  return {begin, std::max(begin, attention_blocks(cpu::seen_keys(p, b, p.q.size(1) - 1).end))};
+}
+
 template <typename T>
 void forward_blocks(Context& context, TileMath math, const AttentionParams<T>& p) {
   const int64_t B = p.q.size(0), G = p.k.size(2), group = p.q.size(2) / G, D = p.q.size(3);
@@ -103,7 +132,8 @@ void forward_blocks(Context& context, TileMath math, const AttentionParams<T>& p
     parallel_for(B * G, [&](int64_t task) {
       const int64_t b = task / G, g = task % G;
       std::byte* kv = work + static_cast<size_t>(thread_index()) * (packed + own);
-      for (int64_t i = 0; i < key_blocks; ++i) AttentionKernels<T>::pack_block(math, p, b, g, i, kv);
+      const cpu::IndexRange seen = seen_blocks(p, b);
+      for (int64_t i = seen.begin; i < seen.end; ++i) AttentionKernels<T>::pack_block(math, p, b, g, i, kv);
       for (int64_t i = 0; i < query_blocks * group; ++i)
         AttentionKernels<T>::forward_block(math, p, b, g * group + i / query_blocks, i % query_blocks, kv, kv + packed);
     });
@@ -112,7 +142,9 @@ void forward_blocks(Context& context, TileMath math, const AttentionParams<T>& p
   std::byte* work = scratch_of(context, packed + own * threads);
   for (int64_t task = 0; task < B * G; ++task) {
     const int64_t b = task / G, g = task % G;
-    parallel_for(key_blocks, [&](int64_t i) { AttentionKernels<T>::pack_block(math, p, b, g, i, work); });
+    const cpu::IndexRange seen = seen_blocks(p, b);
+    parallel_for(seen.end - seen.begin,
+                 [&](int64_t i) { AttentionKernels<T>::pack_block(math, p, b, g, seen.begin + i, work); });
     // The longest rows first: under the causal mask they cost most, and the short ones fill the gaps.
     parallel_for(query_blocks * group, [&](int64_t i) {
       AttentionKernels<T>::forward_block(math, p, b, g * group + i % group, query_blocks - 1 - i / group, work,
@@ -121,13 +153,19 @@ void forward_blocks(Context& context, TileMath math, const AttentionParams<T>& p
   }
 }
 
-// Where parts begin: of the key blocks, so that under the mask each part has about as many tiles as the others.
-std::vector<int64_t> part_bounds(int64_t parts, int64_t key_blocks, int64_t query_blocks, int64_t first_position,
-                                 bool causal) {
-  std::vector<int64_t> cost(static_cast<size_t>(key_blocks) + 1, 0);  // tiles of the blocks before
+// Where parts begin: of the key blocks, so that under the mask each part has about as many tiles as the others. With
+// documents the parts follow from these too.
+template <typename T>
+std::vector<int64_t> part_bounds(const AttentionParams<T>& p, int64_t parts, int64_t key_blocks) {
+  std::vector<int64_t> cost(static_cast<size_t>(key_blocks) + 1, 0);   // tiles of the blocks before
+  const int64_t batches = p.document_start.empty() ? 1 : p.q.size(0);  // else all rows are alike
   for (int64_t i = 0; i < key_blocks; ++i) {
-    const int64_t unseen = causal ? std::max<int64_t>(0, i * kAttentionBlock - first_position) / kAttentionBlock : 0;
-    cost[static_cast<size_t>(i) + 1] = cost[static_cast<size_t>(i)] + std::max<int64_t>(1, query_blocks - unseen);
+    int64_t tiles = 0;
+    for (int64_t b = 0; b < batches; ++b) {
+      const auto [begin, end] = cpu::seeing_queries(p, b, {i * kAttentionBlock, (i + 1) * kAttentionBlock});
+      tiles += std::max<int64_t>(1, attention_blocks(end) - begin / kAttentionBlock);
+    }
+    cost[static_cast<size_t>(i) + 1] = cost[static_cast<size_t>(i)] + tiles;
   }
   std::vector<int64_t> bounds{0};
   for (int64_t part = 1; part < parts; ++part) {
@@ -145,7 +183,7 @@ void backward_parts(Context& context, TileMath math, const AttentionParams<T>& p
   const int64_t key_blocks = attention_blocks(p.k.size(1)), query_blocks = attention_blocks(N);
   const int64_t most = std::max<int64_t>(1, key_blocks / kLeastPartBlocks);
   const int64_t parts = std::clamp<int64_t>(B * G > 0 ? kBackwardTasks / (B * G) : 1, 1, most);
-  const std::vector<int64_t> bounds = part_bounds(parts, key_blocks, query_blocks, p.query_start, p.causal);
+  const std::vector<int64_t> bounds = part_bounds(p, parts, key_blocks);
   int64_t longest = 0;
   for (size_t i = 0; i + 1 < bounds.size(); ++i) longest = std::max(longest, bounds[i + 1] - bounds[i]);
   const size_t own = rounded(cpu::attention_backward_bytes(math, N, longest, D));
@@ -174,7 +212,7 @@ void backward_parts(Context& context, TileMath math, const AttentionParams<T>& p
 
 template <typename T>
 void forward_typed(Context& context, TileMath math, const AttentionOptions& options, const AttentionForward& a) {
-  AttentionParams<T> p = make_params<T>(options, a.q, a.k, a.v, a.slopes);
+  AttentionParams<T> p = make_params<T>(options, a.q, a.k, a.v, a.slopes, a.document_start);
   p.o = a.o.view<T, 4>();
   if (!a.lse.empty()) p.lse = a.lse.view<float, 3>();
   a.q.size(1) < kRowQueries ? forward_rows(context, p) : forward_blocks(context, math, p);
@@ -182,7 +220,7 @@ void forward_typed(Context& context, TileMath math, const AttentionOptions& opti
 
 template <typename T>
 void backward_typed(Context& context, TileMath math, const AttentionOptions& options, const AttentionBackward& a) {
-  AttentionParams<T> p = make_params<T>(options, a.q, a.k, a.v, a.slopes);
+  AttentionParams<T> p = make_params<T>(options, a.q, a.k, a.v, a.slopes, a.document_start);
   const auto lse = a.lse.view<float, 3>();
   p.lse = {const_cast<float*>(lse.data), lse.shape, lse.strides};  // only read in the backward pass
   p.out = a.o.view<T, 4>();
@@ -196,7 +234,7 @@ void backward_typed(Context& context, TileMath math, const AttentionOptions& opt
 void forward_ref(const AttentionOptions& options, const AttentionForward& a) {
   const FloatInput q(a.q), k(a.k), v(a.v);
   const FloatOutput o(a.o);
-  const AttentionParams<float> p = make_params<float>(options, q.ref(), k.ref(), v.ref(), a.slopes);
+  const AttentionParams<float> p = make_params<float>(options, q.ref(), k.ref(), v.ref(), a.slopes, a.document_start);
   ref::attention_forward<float>(ref_spec(p), p.q, p.k, p.v, o.ref().view<float, 4>(),
                                 a.lse.empty() ? TensorView<float, 3>() : a.lse.view<float, 3>());
   o.store();
@@ -205,7 +243,7 @@ void forward_ref(const AttentionOptions& options, const AttentionForward& a) {
 void backward_ref(const AttentionOptions& options, const AttentionBackward& a) {
   const FloatInput q(a.q), k(a.k), v(a.v), d_o(a.d_o);
   const FloatOutput dq(a.dq), dk(a.dk), dv(a.dv);
-  const AttentionParams<float> p = make_params<float>(options, q.ref(), k.ref(), v.ref(), a.slopes);
+  const AttentionParams<float> p = make_params<float>(options, q.ref(), k.ref(), v.ref(), a.slopes, a.document_start);
   ref::attention_backward<float>(ref_spec(p), p.q, p.k, p.v, d_o.ref().view<float, 4>(), dq.ref().view<float, 4>(),
                                  dk.ref().view<float, 4>(), dv.ref().view<float, 4>());
   for (const FloatOutput* out : {&dq, &dk, &dv}) out->store();
@@ -215,6 +253,7 @@ void backward_ref(const AttentionOptions& options, const AttentionBackward& a) {
 
 void attention_forward(Context& context, const AttentionOptions& options, const AttentionForward& a) {
   check_attention(options, a.q, a.k, a.v, a.slopes);
+  check_documents(options, a.q, a.document_start);
   check_heads("attention", "o", a.o, a.q.shape, std::span(&a.q.dtype, 1));
   const Dims lse_shape{a.q.size(0), a.q.size(2), a.q.size(1)};
   COCA_CHECK(a.lse.empty() || a.lse.shape == lse_shape, "[attention] lse has shape {}; expected {}", a.lse.shape.text(),
@@ -226,6 +265,7 @@ void attention_forward(Context& context, const AttentionOptions& options, const 
 
 void attention_backward(Context& context, const AttentionOptions& options, const AttentionBackward& a) {
   check_attention(options, a.q, a.k, a.v, a.slopes);
+  check_documents(options, a.q, a.document_start);
   const auto same = std::span(&a.q.dtype, 1);
   check_heads("attention", "o", a.o, a.q.shape, same);
   check_heads("attention", "d_o", a.d_o, a.q.shape, same);

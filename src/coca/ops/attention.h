@@ -30,12 +30,15 @@ struct AttentionOptions {
 struct AttentionForward {
   TensorRef q, k, v;    // [B, N, H, D]  [B, S, G, D]  [B, S, G, D]
   TensorRef slopes;     // [H] f32: adds -slope_h * (m - n) to the scaled score (ALiBi); empty: none
+  // [B, N] i32, rows contiguous: packed documents. A query sees no key before this index, at which its document begins:
+  // 0 <= document_start <= query_start + n, growing along n; not with Mask::kNone. Empty: none.
+  TensorRef document_start;
   MutTensorRef o;       // [B, N, H, D] written; rows that see no key are zero
   MutTensorRef lse;     // [B, H, N] f32 written (-inf for rows that see no key); empty when no backward follows
 };
 struct AttentionBackward {
-  TensorRef q, k, v, slopes, o, lse, d_o;  // as above
-  MutTensorRef dq, dk, dv;                 // written (=); may be strided views
+  TensorRef q, k, v, slopes, document_start, o, lse, d_o;  // as above
+  MutTensorRef dq, dk, dv;                                 // written (=); may be strided views
 };
 
 void attention_forward(Context&, const AttentionOptions&, const AttentionForward&);

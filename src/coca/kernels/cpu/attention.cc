@@ -57,7 +57,7 @@ template <class E, class S>
 void forward_block(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t query_block, const E* packed,
                    float* work) {
   const int64_t N = p.q.size(1), D = p.q.size(3), Dp = padded(D), width = row_steps<E>(D);
-  const int64_t n0 = query_block * kTile, rows = std::min(kTile, N - n0), m0 = p.query_start + n0;
+  const int64_t n0 = query_block * kTile, rows = std::min(kTile, N - n0);
   float* o = work;                                 // [kTile, Dp]
   float* s = o + kTile * Dp;                       // [kTile, kTile]
   E* q = reinterpret_cast<E*>(s + kTile * kTile);  // [kTile, width]
@@ -70,17 +70,16 @@ void forward_block(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t qu
   std::fill_n(state.max, kTile, kNegInf);
   std::fill_n(state.sum, kTile, 0.0f);
   const float slope = p.slopes ? p.slopes[h] : 0.0f, factor = p.slopes ? 1.0f : p.scale;
-  const int64_t key_end = p.causal ? std::clamp<int64_t>(m0 + rows, 0, p.k.size(1)) : p.k.size(1);
-  const int64_t key_begin = p.window > 0 ? std::max<int64_t>(0, m0 + 1 - p.window) / kTile * kTile : 0;
+  const int64_t key_begin = seen_keys(p, b, n0).begin / kTile * kTile, key_end = seen_keys(p, b, n0 + rows - 1).end;
   for (int64_t key0 = key_begin; key0 < key_end; key0 += kTile) {
     const E* k_t = packed + key0 / kTile * packed_elements<E>(D);
     const E* v = k_t + steps<E>(D) * kTile;
-    for_strips(p, m0, rows, key0, [&](int64_t r0, int64_t strip, const Seen& columns) HWY_ATTR {
+    for_strips(p, b, n0, rows, key0, [&](int64_t r0, int64_t strip, const Seen& columns) HWY_ATTR {
       const int64_t c0 = columns.begin, k0 = key_steps<E>(c0);
       block_gemm<false, E>({strip, padded(columns.end) - c0, steps<E>(D), q + r0 * width, width, 1, k_t + c0, kTile,
                             s + r0 * kTile + c0, kTile});
       for (int64_t r = r0; r < r0 + strip; ++r) {
-        finish_scores(p, slope, m0 + r, key0, columns, s + r * kTile);
+        finish_scores(p, slope, b, n0 + r, key0, columns, s + r * kTile);
         softmax_row<E>(factor, columns, s + r * kTile, probabilities + r * ld, state.max[r], state.sum[r], o + r * Dp,
                        Dp);
       }
@@ -104,8 +103,7 @@ HWY_INLINE float dot(const A* a, const B* b, int64_t n) {
 template <class S>
 void forward_row(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n, float* work) {
   const int64_t D = p.q.size(3), S_ = p.k.size(1), g = h / (p.q.size(2) / p.k.size(2)), m = p.query_start + n;
-  const int64_t end = p.causal ? std::clamp<int64_t>(m + 1, 0, S_) : S_;
-  const int64_t begin = p.window > 0 ? std::clamp<int64_t>(m + 1 - p.window, 0, end) : 0;
+  const int64_t end = seen_keys(p, b, n).end, begin = std::min(seen_keys(p, b, n).begin, end);
   float* scores = work;
   float* o = work + S_;
   float largest = kNegInf;
@@ -139,7 +137,7 @@ struct KeyWork {
   E *k, *k_t, *v_t;  // [key_steps, Dp] a block; blocks of [steps(D), kTile]
   float *dk, *dv;    // [keys, Dp]
 };
-// ... and one query head, from its first query that sees them:
+// ... and one query head, from the block of the first query that sees them to that of the last:
 template <class E>
 struct QueryWork {
   E *q, *d_o;                           // [queries, row_steps(D)]
@@ -210,22 +208,23 @@ HWY_INLINE void pair_strip(const QueryWork<E>& w, int64_t r0, int64_t strip, con
 // The gradients that one key block and one query block give each other. key0 and n0 count from the tensors' beginning,
 // kb and q0 from that of the work space.
 template <class E, class S>
-void backward_tile(const AttentionParams<S>& a, int64_t h, const KeyWork<E>& k, const QueryWork<E>& w, int64_t key0,
-                   int64_t kb, int64_t n0, int64_t q0, const float* lse) {
+void backward_tile(const AttentionParams<S>& a, int64_t b, int64_t h, const KeyWork<E>& k, const QueryWork<E>& w,
+                   int64_t key0, int64_t kb, int64_t n0, int64_t q0) {
   const int64_t D = a.q.size(3), Dp = padded(D), width = row_steps<E>(D), rows = std::min(kTile, a.q.size(1) - n0);
-  const int64_t m0 = a.query_start + n0, ld = key_steps<E>(kTile);
+  const int64_t ld = key_steps<E>(kTile);
   const float slope = a.slopes ? a.slopes[h] : 0.0f, factor = a.slopes ? 1.0f : a.scale;
+  const float* lse = a.lse.ptr(b, h);
   const E* k_t = k.k_t + kb * steps<E>(D) * kTile;
   const E* v_t = k.v_t + kb * steps<E>(D) * kTile;
   const E* k_rows = k.k + kb * key_steps<E>(kTile) * Dp;
-  for_strips(a, m0, rows, key0, [&](int64_t r0, int64_t strip, const Seen& columns) HWY_ATTR {
+  for_strips(a, b, n0, rows, key0, [&](int64_t r0, int64_t strip, const Seen& columns) HWY_ATTR {
     const int64_t c0 = columns.begin, count = columns.end - c0, wide = padded(columns.end) - c0, at = q0 + r0;
     block_gemm<false, E>(
         {strip, wide, steps<E>(D), w.q + at * width, width, 1, k_t + c0, kTile, w.p + r0 * kTile + c0, kTile});
     block_gemm<false, E>(
         {strip, wide, steps<E>(D), w.d_o + at * width, width, 1, v_t + c0, kTile, w.ds + r0 * kTile + c0, kTile});
     for (int64_t r = r0; r < r0 + strip; ++r) {
-      finish_scores(a, slope, m0 + r, key0, columns, w.p + r * kTile);
+      finish_scores(a, slope, b, n0 + r, key0, columns, w.p + r * kTile);
       gradient_row(factor, columns, lse[n0 + r], w.delta[q0 + r], w.p + r * kTile, w.ds + r * kTile);
     }
     if constexpr (kPairs<E>) pair_strip(w, r0, strip, columns);
@@ -239,11 +238,11 @@ void backward_tile(const AttentionParams<S>& a, int64_t h, const KeyWork<E>& k, 
   });
 }
 
-// All keys of the part against the queries of one head, from block `first` on.
+// All keys of the part against these queries (whole blocks) of one head.
 template <class E, class S>
-void backward_head(const AttentionParams<S>& a, const AttentionPart& part, int64_t h, int64_t first,
+void backward_head(const AttentionParams<S>& a, const AttentionPart& part, int64_t h, IndexRange queries,
                    const KeyWork<E>& k, const QueryWork<E>& w) {
-  const int64_t N = a.q.size(1), D = a.q.size(3), Dp = padded(D), begin = first * kTile, rows = N - begin;
+  const int64_t D = a.q.size(3), Dp = padded(D), begin = queries.begin, rows = queries.end - begin;
   if (rows > 0) {
     pack_rows(a.q.ptr(part.b, begin, h), a.q.stride(1), rows, D, w.q);
     pack_rows(a.d_o.ptr(part.b, begin, h), a.d_o.stride(1), rows, D, w.d_o);
@@ -253,13 +252,13 @@ void backward_head(const AttentionParams<S>& a, const AttentionPart& part, int64
     }
     std::memset(w.dq, 0, static_cast<size_t>(rows * Dp) * sizeof(float));
   }
-  for (int64_t n = begin; n < N; ++n) w.delta[n - begin] = dot(a.out.ptr(part.b, n, h), a.d_o.ptr(part.b, n, h), D);
+  for (int64_t n = begin; n < queries.end; ++n)
+    w.delta[n - begin] = dot(a.out.ptr(part.b, n, h), a.d_o.ptr(part.b, n, h), D);
   for (int64_t block = part.block0; block < part.block1; ++block) {
     const int64_t key0 = block * kTile;
-    const int64_t sees_first = a.causal ? std::max<int64_t>(0, key0 - a.query_start) / kTile : 0;
-    const int64_t sees_last = a.window > 0 ? key0 + kTile - 2 + a.window - a.query_start : N - 1;
-    for (int64_t n0 = sees_first * kTile; n0 <= std::min(N - 1, sees_last); n0 += kTile)
-      backward_tile(a, h, k, w, key0, block - part.block0, n0, n0 - begin, a.lse.ptr(part.b, h));
+    const IndexRange seeing = seeing_queries(a, part.b, {key0, key0 + kTile});
+    for (int64_t n0 = seeing.begin / kTile * kTile; n0 < seeing.end; n0 += kTile)
+      backward_tile(a, part.b, h, k, w, key0, block - part.block0, n0, n0 - begin);
   }
 }
 
@@ -267,8 +266,8 @@ template <class E, class S>
 void backward_part(const AttentionParams<S>& a, const AttentionPart& part, void* memory) {
   const int64_t N = a.q.size(1), D = a.q.size(3), S_ = a.k.size(1), Dp = padded(D), group = a.q.size(2) / a.k.size(2);
   const int64_t key_begin = part.block0 * kTile, key_end = std::min(S_, part.block1 * kTile);
-  const int64_t first =
-      std::min(attention_blocks(N), a.causal ? std::max<int64_t>(0, key_begin - a.query_start) / kTile : 0);
+  const IndexRange seeing = seeing_queries(a, part.b, {key_begin, part.block1 * kTile});
+  const IndexRange queries{seeing.begin / kTile * kTile, std::min(N, attention_blocks(seeing.end) * kTile)};
   KeyWork<E> k;
   QueryWork<E> w;
   carve(memory, N, part.block1 - part.block0, D, k, w);
@@ -286,15 +285,16 @@ void backward_part(const AttentionParams<S>& a, const AttentionPart& part, void*
     QueryWork<E> head = w;
     if (part.dq) {
       float* dq = part.dq + (h - part.g * group) * partial;
-      std::memset(dq, 0, static_cast<size_t>(first * kTile * Dp) * sizeof(float));
-      head.dq = dq + first * kTile * Dp;
+      std::fill(dq, dq + queries.begin * Dp, 0.0f);
+      std::fill(dq + queries.end * Dp, dq + N * Dp, 0.0f);
+      head.dq = dq + queries.begin * Dp;
     }
-    backward_head(a, part, h, first, k, head);
+    backward_head(a, part, h, queries, k, head);
     for (int64_t n = 0; n < N && !part.dq; ++n) {
-      if (n < first * kTile)
+      if (n < queries.begin || n >= queries.end)
         std::fill_n(a.dq.ptr(part.b, n, h), D, S(0.0f));
       else
-        store_row(head.dq + (n - first * kTile) * Dp, a.scale, D, a.dq.ptr(part.b, n, h));
+        store_row(head.dq + (n - queries.begin) * Dp, a.scale, D, a.dq.ptr(part.b, n, h));
     }
   }
   for (int64_t s = key_begin; s < key_end; ++s) {

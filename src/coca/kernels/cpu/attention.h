@@ -5,6 +5,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -28,14 +29,40 @@ struct AttentionParams {
   bool causal = true;
   int64_t window = 0;  // keys a query sees, itself included; 0: all
   int64_t query_start = 0;
-  TensorView<T, 4> o;               // forward: written
-  TensorView<float, 3> lse;         // forward: written (may be empty); backward: read
-  TensorView<const T, 4> out, d_o;  // backward
-  TensorView<T, 4> dq, dk, dv;      // backward: written
+  TensorView<const int32_t, 2> document_start;  // [B, N]; empty: one document
+  TensorView<T, 4> o;                           // forward: written
+  TensorView<float, 3> lse;                     // forward: written (may be empty); backward: read
+  TensorView<const T, 4> out, d_o;              // backward
+  TensorView<T, 4> dq, dk, dv;                  // backward: written
 };
 
 inline int64_t attention_blocks(int64_t n) {
   return (n + kAttentionBlock - 1) / kAttentionBlock;
+}
+
+struct IndexRange {
+  int64_t begin, end;  // [begin, end)
+};
+// The keys that query n of batch b sees (none where begin >= end); both ends grow with n, and the ranges of neighbours
+// leave no gap between them.
+template <typename T>
+IndexRange seen_keys(const AttentionParams<T>& p, int64_t b, int64_t n) {
+  const int64_t m = p.query_start + n, S = p.k.size(1);
+  int64_t begin = p.window > 0 ? std::max<int64_t>(0, m + 1 - p.window) : 0;
+  if (!p.document_start.empty()) begin = std::max<int64_t>(begin, p.document_start(b, n));
+  return {begin, p.causal ? std::min(S, m + 1) : S};
+}
+// The queries of batch b that see some of these keys: none outside the range does.
+template <typename T>
+IndexRange seeing_queries(const AttentionParams<T>& p, int64_t b, IndexRange keys) {
+  const int64_t N = p.q.size(1);
+  const int64_t begin = p.causal ? std::clamp<int64_t>(keys.begin - p.query_start, 0, N) : 0;
+  int64_t end = p.window > 0 ? std::min(N, keys.end + p.window - 1 - p.query_start) : N;
+  if (!p.document_start.empty() && N > 0) {
+    const int32_t* starts = p.document_start.ptr(b, 0);
+    end = std::min(end, std::lower_bound(starts, starts + N, keys.end) - starts);
+  }
+  return {begin, std::max(begin, end)};
 }
 
 // K and V of one (b, g), packed and padded with zeros: bytes of a key block, and packing one.
@@ -45,7 +72,7 @@ size_t attention_forward_bytes(int64_t D) noexcept;
 // A few queries against many keys: row by row, nothing packed. work: S + D floats.
 
 // Backward, keys [block0, block1) x kAttentionBlock of one (b, g): dk and dv of these keys, and dq of the group's heads
-// as far as these keys make it. Queries begin at the block `first_query_block` (none before sees these keys).
+// as far as these keys make it.
 struct AttentionPart {
   int64_t b, g, block0, block1;
   float* dq;  // null: these are all keys, and dq is written; else [H/G, attention_blocks(N) * 64, padded D] written

@@ -128,36 +128,37 @@ HWY_INLINE void pack_queries(const S* src, int64_t stride, int64_t rows, int64_t
   pack_steps(src, stride, rows, steps<E>(rows), D, first, second, dst);
 }
 
-// Keys that a query sees, relative to a block's first: [begin, end), both within the block, both growing with m.
+// Keys that a query sees, relative to a block's first: [begin, end), both within the block, both growing with n.
 struct Seen {
   int64_t begin, end;
   bool operator==(const Seen&) const = default;
 };
 template <class S>
-HWY_INLINE Seen seen_keys(const AttentionParams<S>& p, int64_t m, int64_t key0) {
-  const int64_t end = p.causal ? std::min(p.k.size(1), m + 1) : p.k.size(1);
-  const int64_t begin = p.window > 0 ? m + 1 - p.window : 0;
-  return {std::clamp<int64_t>(begin - key0, 0, kTile), std::clamp<int64_t>(end - key0, 0, kTile)};
+HWY_INLINE Seen seen_in_block(const AttentionParams<S>& p, int64_t b, int64_t n, int64_t key0) {
+  const IndexRange seen = seen_keys(p, b, n);
+  return {std::clamp<int64_t>(seen.begin - key0, 0, kTile), std::clamp<int64_t>(seen.end - key0, 0, kTile)};
 }
 
 // Walks the strips of a tile: body(first row, rows, columns), columns = all that a row of the strip sees, begun at a
 // multiple of 32. Tiles that every row sees alike are one strip.
 template <class S, class Body>
-HWY_INLINE void for_strips(const AttentionParams<S>& p, int64_t m0, int64_t rows, int64_t key0, const Body& body) {
-  const int64_t height = seen_keys(p, m0, key0) == seen_keys(p, m0 + rows - 1, key0) ? rows : kStrip;
+HWY_INLINE void for_strips(const AttentionParams<S>& p, int64_t b, int64_t n0, int64_t rows, int64_t key0,
+                           const Body& body) {
+  const auto seen = [&](int64_t r) HWY_ATTR { return seen_in_block(p, b, n0 + r, key0); };
+  const int64_t height = seen(0) == seen(rows - 1) ? rows : kStrip;
   for (int64_t r = 0; r < rows; r += height) {
     const int64_t strip = std::min(height, rows - r);
-    const Seen columns{seen_keys(p, m0 + r, key0).begin / 32 * 32, seen_keys(p, m0 + r + strip - 1, key0).end};
+    const Seen columns{seen(r).begin / 32 * 32, seen(r + strip - 1).end};
     if (columns.begin < columns.end) body(r, strip, columns);
   }
 }
 
 // One row of products becomes scores: scaled, with the ALiBi bias -slope (m - s), -inf where it sees nothing.
 template <class S>
-HWY_INLINE void finish_scores(const AttentionParams<S>& p, float slope, int64_t m, int64_t key0, const Seen& columns,
-                              float* row) {
-  const Seen seen = seen_keys(p, m, key0);
-  const int64_t width = padded(columns.end);
+HWY_INLINE void finish_scores(const AttentionParams<S>& p, float slope, int64_t b, int64_t n, int64_t key0,
+                              const Seen& columns, float* row) {
+  const Seen seen = seen_in_block(p, b, n, key0);
+  const int64_t width = padded(columns.end), m = p.query_start + n;
   if (p.slopes)
     for (int64_t c = seen.begin; c < seen.end; ++c)
       row[c] = row[c] * p.scale - slope * static_cast<float>(m - key0 - c);

@@ -1,4 +1,4 @@
-// coca/kernels/ref/attention.h - causal attention, plainly: one row of scores at a time. Math: docs/math/attention.md.
+// coca/kernels/ref/attention.h - attention, plainly: one row of scores at a time. Math: docs/math/attention.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -18,17 +18,20 @@ struct AttentionSpec {
   bool causal = true;
   int64_t window = 0;  // keys a query sees, itself included; 0: all
   int64_t query_start = 0;
-  const float* slopes = nullptr;  // [H] ALiBi slopes or null
+  const float* slopes = nullptr;                  // [H] ALiBi slopes or null
+  TensorView<const int32_t, 2> document_start{};  // [B, N] no key before it is seen; empty: none
 };
 
-// The keys query row n sees.
+// The keys query row n of batch b sees.
 struct VisibleKeys {
   int64_t begin, end;
 };
-inline VisibleKeys visible_keys(const AttentionSpec& spec, int64_t n, int64_t S) {
+inline VisibleKeys visible_keys(const AttentionSpec& spec, int64_t b, int64_t n, int64_t S) {
   const int64_t m = spec.query_start + n;
   const int64_t end = spec.causal ? std::max<int64_t>(0, std::min(S, m + 1)) : S;
-  return {spec.window > 0 ? std::clamp<int64_t>(m + 1 - spec.window, 0, end) : 0, end};
+  const int64_t window = spec.window > 0 ? m + 1 - spec.window : 0;
+  const int64_t document = spec.document_start.empty() ? 0 : spec.document_start(b, n);
+  return {std::clamp<int64_t>(std::max(window, document), 0, end), end};
 }
 
 // Scores of one query row over its visible keys; returns the first of them.
@@ -36,7 +39,7 @@ template <typename T>
 int64_t attention_scores(const AttentionSpec& spec, const T* q, TensorView<const T, 4> k, int64_t b, int64_t n,
                          int64_t h, int64_t g, std::vector<T>& scores) {
   const int64_t D = k.size(3), m = spec.query_start + n;
-  const auto [begin, end] = visible_keys(spec, n, k.size(1));
+  const auto [begin, end] = visible_keys(spec, b, n, k.size(1));
   scores.assign(static_cast<size_t>(end - begin), T(0));
   for (int64_t s = begin; s < end; ++s) {
     const T* key = k.ptr(b, s, g);
