@@ -141,6 +141,7 @@ void add_generate(CLI::App& root, Action* run);
 void add_study(CLI::App& root, Action* run);
 void add_data(CLI::App& root, Action* run);
 void add_tokenizer(CLI::App& root, Action* run);
+void add_convert(CLI::App& root, Action* run);
 void add_info(CLI::App& root, Action* run);
 void add_bench(CLI::App& root, Action* run);
 

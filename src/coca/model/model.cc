@@ -11,8 +11,8 @@
 #include "coca/base/parallel.h"
 #include "coca/io/json_file.h"
 #include "coca/io/safetensors.h"
+#include "coca/model/architecture.h"
 #include "coca/model/config.h"
-#include "coca/model/weight_files.h"
 
 namespace coca::model {
 
@@ -60,14 +60,32 @@ ModelSpec load_spec(const fs::path& dir) {
   return spec_from_json(io::read_json(file), file.string());
 }
 
-void load_params(const fs::path& at, const ModelSpec& spec, ParamStore& store) {
-  const WeightFiles stored(at);
+void check_tensors(const WeightFiles& stored, const ModelSpec& spec) {
   std::set<std::string, std::less<>> wanted;
-  for (const ParamInfo& info : store.infos()) {
+  const TensorNames names = tensor_names(spec);
+  // config.json of the official code says nothing of CoCA; its tensors do, except GPT-NeoX's.
+  COCA_CHECK_AS(kBadFile, is_coca(spec.attention) || spec.qkv == Qkv::kFused || !stored.find(names.layer + "0.self_attn.t_proj.weight").tensor,
+                "{}: holds t_proj, but config.json does not say attention_type: an official CoCA model; make it one of ours with "
+                "`coca convert DIR OUT --source-attention coca-slack`", stored.where());
+  for (const ParamInfo& info : parameter_list(spec)) {
     wanted.insert(info.name);
     const auto [file, tensor] = stored.at(info.name);
     COCA_CHECK_AS(kBadFile, tensor->shape == info.shape, "{}: tensor \"{}\" has shape {}; config.json asks for {}",
                   file->path().string(), info.name, tensor->shape.text(), info.shape.text());
+  }
+  for (const auto& [name, entry] : stored.entries()) {
+    const bool tied_head = spec.embeddings == Embeddings::kTied && (name == "lm_head.weight" || name == "embed_out.weight");
+    COCA_CHECK_AS(kBadFile, wanted.contains(name) || is_buffer(name) || tied_head,
+                  "{}: tensor \"{}\" does not belong to a {} model with attention \"{}\"", entry.file->path().string(), name,
+                  enum_name(spec.architecture), enum_name(spec.attention));
+  }
+}
+
+void load_params(const fs::path& at, const ModelSpec& spec, ParamStore& store) {
+  const WeightFiles stored(at);
+  check_tensors(stored, spec);
+  for (const ParamInfo& info : store.infos()) {
+    const auto [file, tensor] = stored.at(info.name);
     if (const std::optional<int64_t> bad = load_values(*tensor, store.at(info))) {
       float value = 0;
       io::read_values(*tensor, *bad, {&value, 1});
@@ -75,12 +93,6 @@ void load_params(const fs::path& at, const ModelSpec& spec, ParamStore& store) {
            value, *bad);
     }
     file->release(*tensor);
-  }
-  for (const auto& [name, entry] : stored.entries()) {
-    const bool tied_head = spec.embeddings == Embeddings::kTied && (name == "lm_head.weight" || name == "embed_out.weight");
-    COCA_CHECK_AS(kBadFile, wanted.contains(name) || is_buffer(name) || tied_head,
-                  "{}: tensor \"{}\" does not belong to a {} model with attention \"{}\"", entry.file->path().string(), name,
-                  enum_name(spec.architecture), enum_name(spec.attention));
   }
 }
 

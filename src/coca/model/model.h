@@ -10,6 +10,7 @@
 
 #include "coca/model/params.h"
 #include "coca/model/spec.h"
+#include "coca/model/weight_files.h"
 
 namespace coca::model {
 
@@ -22,6 +23,9 @@ struct Model {
 Model load_model(const std::filesystem::path& dir, Precision = Precision::kF32);
 // Only config.json.
 ModelSpec load_spec(const std::filesystem::path& dir);
+
+// Error for a tensor of the spec that the files lack or hold in another shape, and for one that the spec does not have.
+void check_tensors(const WeightFiles&, const ModelSpec&);
 
 // Tensors of a folder or of one file into a store of the same spec; F32, F16, BF16 and F64 are converted to the
 // store's precision, through fp32, a block at a time.

@@ -1,0 +1,235 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/model/convert.h"
+
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <vector>
+
+#include "coca/base/rng.h"
+#include "coca/io/json_file.h"
+#include "coca/io/safetensors.h"
+#include "coca/model/architecture.h"
+#include "coca/model/config.h"
+#include "coca/model/tensor_source.h"
+
+namespace coca::model {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+ModelSpec target_spec(const ModelSpec& from, const ConvertOptions& o) {
+  ModelSpec to = from;
+  if (!o.attention || *o.attention == from.attention) return to;
+  COCA_CHECK(is_coca(*o.attention), "cannot convert to attention \"{}\": only coca-slack, coca-strict and coca-tied can be made from a model",
+             enum_name(*o.attention));
+  COCA_CHECK(uses_rotary(from.attention), "cannot convert attention \"{}\" to \"{}\": the source has no rotary positions",
+             enum_name(from.attention), enum_name(*o.attention));
+  to.attention = *o.attention;
+  if (!is_coca(from.attention)) to.fold = ops::Fold::kRotary;
+  validate(to);
+  return to;
+}
+
+// The root mean square of |q_j| over the G groups' query heads, [G, D/2], for a layer input x = g * z (+ b) with
+// independent z of mean 0 and variance 1: E q_i^2 = sum_c (w_ic g_c)^2 + (bias_i + sum_c w_ic b_c)^2.
+class QuerySize {
+ public:
+  QuerySize(const ModelSpec& s, int64_t layer, const TensorSource& source, const std::vector<ParamInfo>& infos)
+      : s_(s), size_(static_cast<size_t>(s.G * s.D / 2)) {
+    const TensorNames n = tensor_names(s);
+    const std::string at = n.layer + std::to_string(layer) + ".";
+    const auto values = [&](const std::string& name) -> std::vector<float> {
+      const auto info = std::find_if(infos.begin(), infos.end(), [&](const ParamInfo& i) { return i.name == name; });
+      return info == infos.end() ? std::vector<float>{} : source.read(*info);
+    };
+    // Rows [H, D] of q: those of the fused matrix lie 3 D apart.
+    const bool fused = s.qkv == Qkv::kFused;
+    const std::string q = at + (fused ? n.qkv : n.q);
+    const std::vector<float> w = values(q + ".weight"), bias = values(q + ".bias"), g = values(at + n.ln1 + ".weight"),
+                             b = values(at + n.ln1 + ".bias"), head_g = n.q_norm.empty() ? std::vector<float>{} : values(at + n.q_norm + ".weight");
+    const int64_t step = fused ? 3 * s.D : s.D, group = s.H / s.G;
+    for (int64_t h = 0; h < s.H; ++h)
+      for (int64_t d = 0; d < s.D; ++d) {
+        double square = 0, mean = bias.empty() ? 0.0 : static_cast<double>(bias[static_cast<size_t>(h * step + d)]);
+        for (int64_t c = 0; c < s.C; ++c) {
+          const double weight = static_cast<double>(w[static_cast<size_t>((h * step + d) * s.C + c)]);
+          square += std::pow(weight * static_cast<double>(g[static_cast<size_t>(c)]), 2);
+          if (!b.empty()) mean += weight * static_cast<double>(b[static_cast<size_t>(c)]);
+        }
+        double expected = square + mean * mean;
+        if (!head_g.empty()) expected = std::pow(static_cast<double>(head_g[static_cast<size_t>(d)]), 2);  // normalised
+        size_[static_cast<size_t>(h / group * (s.D / 2) + pair_of(d))] += expected / static_cast<double>(group);
+      }
+    for (double& x : size_) x = std::sqrt(x);
+  }
+  // Of the pair that dim d of a head belongs to: rotary pairs first, then the halves of the rest, as CoCA folds them.
+  double at(int64_t g, int64_t d) const { return size_[static_cast<size_t>(g * (s_.D / 2) + pair_of(d))]; }
+
+ private:
+  int64_t pair_of(int64_t d) const {
+    if (d < s_.R) return d % (s_.R / 2);
+    return s_.R / 2 + (d - s_.R) % std::max<int64_t>(1, (s_.D - s_.R) / 2);
+  }
+  const ModelSpec& s_;
+  std::vector<double> size_;
+};
+
+// Makes the tensors of a CoCA model out of those of a RoPE model.
+class TMaker {
+ public:
+  TMaker(const TensorSource& source, const ModelSpec& to, const ConvertOptions& options)
+      : source_(source), to_(to), options_(options), from_infos_(parameter_list(source.spec())), names_(tensor_names(to)) {}
+
+  // Whether this output holds T (or its norm), in all or in part.
+  bool makes(const ParamInfo& info) const {
+    if (is_coca(source_.spec().attention) || !is_coca(to_.attention)) return false;
+    const bool matrix = info.name.find("." + (to_.qkv == Qkv::kFused ? names_.qkv : names_.k) + ".") != std::string::npos;
+    return matrix || (!names_.k_norm.empty() && info.name.find("." + names_.k_norm + ".") != std::string::npos);
+  }
+
+  std::vector<float> make(const ParamInfo& info, std::vector<float> values) {
+    const bool norm = !names_.k_norm.empty() && info.name.find("." + names_.k_norm + ".") != std::string::npos;
+    if (options_.t_init == TInit::kFromK) return values;
+    if (options_.t_init == TInit::kRandom) {
+      randomise(info, norm, values);
+      return values;
+    }
+    // Behind a norm of heads only its weight sets the size.
+    const bool normed = to_.head_norm != HeadNorm::kNone;
+    if (norm == normed) scale(info, values);
+    return values;
+  }
+
+ private:
+  // visit(index of the row's first value, kv head, dim) for each row of T of a matrix or bias, or each value of a norm.
+  template <typename Visit>
+  void rows(const ParamInfo& info, const Visit& visit) const {
+    const int64_t width = info.shape.rank == 2 ? info.shape[1] : 1;
+    if (info.shape[0] == to_.D && info.role == ParamRole::kNormWeight) {
+      for (int64_t d = 0; d < to_.D; ++d) visit(d, -1, d, 1);
+      return;
+    }
+    const bool fused = to_.qkv == Qkv::kFused;
+    for (int64_t g = 0; g < to_.G; ++g)
+      for (int64_t d = 0; d < to_.D; ++d) visit(((fused ? 3 * g + 1 : g) * to_.D + d) * width, g, d, width);
+  }
+
+  void scale(const ParamInfo& info, std::vector<float>& values) {
+    const size_t dot = names_.layer.size();
+    const int64_t layer = std::stoll(info.name.substr(dot));
+    if (layer != layer_) {
+      size_ = std::make_unique<QuerySize>(source_.spec(), layer, source_, from_infos_);
+      layer_ = layer;
+    }
+    rows(info, [&](int64_t at, int64_t g, int64_t d, int64_t width) {
+      const double size = std::max(size_->at(std::max<int64_t>(0, g), d), 1e-6);  // a norm's weight serves all heads alike
+      for (int64_t i = 0; i < width; ++i)
+        values[static_cast<size_t>(at + i)] = static_cast<float>(static_cast<double>(values[static_cast<size_t>(at + i)]) / size);
+    });
+  }
+
+  void randomise(const ParamInfo& info, bool norm, std::vector<float>& values) const {
+    Rng rng(options_.seed, static_cast<uint64_t>(info.index) + 1);
+    rows(info, [&](int64_t at, int64_t, int64_t, int64_t width) {
+      for (int64_t i = 0; i < width; ++i)
+        values[static_cast<size_t>(at + i)] = norm ? 1.0f : info.role == ParamRole::kBias ? 0.0f : static_cast<float>(to_.init_std * rng.normal());
+    });
+  }
+
+  const TensorSource& source_;
+  const ModelSpec& to_;
+  const ConvertOptions& options_;
+  std::vector<ParamInfo> from_infos_;
+  TensorNames names_;
+  int64_t layer_ = -1;
+  std::unique_ptr<QuerySize> size_;
+};
+
+Tensor store_as(DType type, const std::vector<float>& values, const ParamInfo& info) {
+  Tensor out(info.shape, type);
+  const auto n = values.size();
+  if (type == DType::kF32) {
+    std::copy_n(values.data(), n, out.values<float>().data());
+  } else if (type == DType::kBF16) {
+    std::transform(values.begin(), values.end(), out.values<BF16>().data(), [](float x) { return BF16(x); });
+  } else {
+    auto* bits = static_cast<uint16_t*>(out.ref().data);
+    for (size_t i = 0; i < n; ++i) {
+      bits[i] = f32_to_f16(values[i]);
+      COCA_CHECK_AS(kNumeric, std::isfinite(f16_to_f32(bits[i])), "tensor \"{}\" holds {} at element {}, which F16 cannot hold; expected at most 65504",
+                    info.name, values[i], i);
+    }
+  }
+  return out;
+}
+
+// Which outputs go into which file.
+std::vector<std::vector<size_t>> plan_shards(const std::vector<ParamInfo>& infos, const std::vector<DType>& types, size_t max_bytes) {
+  std::vector<std::vector<size_t>> shards(1);
+  size_t bytes = 0;
+  for (size_t i = 0; i < infos.size(); ++i) {
+    const size_t size = static_cast<size_t>(infos[i].shape.product()) * dtype_size(types[i]);
+    if (!shards.back().empty() && bytes + size > max_bytes) {
+      shards.emplace_back();
+      bytes = 0;
+    }
+    shards.back().push_back(i);
+    bytes += size;
+  }
+  return shards;
+}
+
+std::string shard_name(size_t i, size_t count) {
+  return count == 1 ? "model.safetensors" : fmt::format("model-{:05d}-of-{:05d}.safetensors", i + 1, count);
+}
+
+}  // namespace
+
+ConvertReport convert_model(const fs::path& source_dir, const fs::path& out, const ConvertOptions& o,
+                            const std::function<void(int64_t, int64_t)>& progress) {
+  COCA_CHECK(!o.dtype || *o.dtype == DType::kF32 || *o.dtype == DType::kF16 || *o.dtype == DType::kBF16,
+             "cannot store a model as {}; expected F32, F16 or BF16", dtype_name(*o.dtype));
+  const std::unique_ptr<TensorSource> source = open_source(source_dir, o.source_attention);
+  ConvertReport report{.layout = source->layout(), .from = source->spec(), .to = target_spec(source->spec(), o)};
+  const std::vector<ParamInfo> from = parameter_list(report.from), to = parameter_list(report.to);
+  std::vector<DType> types;
+  int64_t total = 0;
+  for (const ParamInfo& info : from) {
+    const DType stored = source->stored_type(info);
+    types.push_back(o.dtype.value_or(stored == DType::kF64 ? DType::kF32 : stored));
+    total += info.shape.product() * static_cast<int64_t>(dtype_size(types.back()));
+  }
+  TMaker maker(*source, report.to, o);
+  const auto shards = plan_shards(to, types, o.max_shard_bytes);
+  nlohmann::ordered_json index;
+  for (size_t s = 0; s < shards.size(); ++s) {
+    std::vector<Tensor> tensors;
+    std::vector<io::TensorToSave> saved;
+    for (const size_t i : shards[s]) {
+      std::vector<float> values = source->read(from[i]);
+      if (maker.makes(to[i])) {
+        values = maker.make(to[i], std::move(values));
+        ++report.made;
+      }
+      tensors.push_back(store_as(types[i], values, to[i]));
+      saved.push_back({to[i].name, tensors.back().ref()});
+      index["weight_map"][to[i].name] = shard_name(s, shards.size());
+      report.bytes += static_cast<int64_t>(saved.back().value.bytes());
+      if (progress) progress(report.bytes, total);
+    }
+    io::save_safetensors(out / shard_name(s, shards.size()), saved, {{"format", "pt"}});
+  }
+  index["metadata"] = {{"total_size", report.bytes}};
+  if (shards.size() > 1) io::write_json(out / "model.safetensors.index.json", index);
+  nlohmann::ordered_json config = spec_to_json(report.to);
+  const DType type = types.empty() ? DType::kF32 : *std::min_element(types.begin(), types.end(), [](DType a, DType b) { return dtype_size(a) < dtype_size(b); });
+  config["torch_dtype"] = type == DType::kBF16 ? "bfloat16" : type == DType::kF16 ? "float16" : "float32";
+  io::write_json(out / "config.json", config);
+  report.tensors = static_cast<int64_t>(to.size());
+  report.shards = static_cast<int64_t>(shards.size());
+  return report;
+}
+
+}  // namespace coca::model

@@ -1,0 +1,53 @@
+// coca/model/convert.h - a model folder made into another: RoPE attention into CoCA, other element types and shards,
+// Meta's layout into Hugging Face's. Tensor by tensor: no more than one output shard is in memory.
+// Why t begins as it does: docs/decisions/011.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <optional>
+
+#include "coca/base/enum_names.h"
+#include "coca/model/spec.h"
+
+namespace coca::model {
+
+// Where t_proj comes from when a RoPE model becomes a CoCA model. q_proj, v_proj and all else are kept.
+//   kFromK:       t_proj = k_proj
+//   kFromKScaled: the rows of each rotary pair divided by the root mean square of |q_j| that q_proj gives for an input of
+//                 independent normalised features, so that |q_j|^2 t_j is of the size of |q_j| |k_j|
+//   kRandom:      N(0, initializer_range)
+enum class TInit : uint8_t { kFromK, kFromKScaled, kRandom };
+
+struct ConvertOptions {
+  // What the source is where its config.json does not say: an official CoCA GPT-NeoX folder reads as RoPE.
+  std::optional<AttentionKind> source_attention;
+  std::optional<AttentionKind> attention;  // of the result; default: as the source
+  TInit t_init = TInit::kFromKScaled;
+  uint64_t seed = 0;                       // of kRandom
+  std::optional<DType> dtype;              // F32, F16 or BF16 for every tensor; default: each as it is stored
+  size_t max_shard_bytes = size_t{5} << 30;
+};
+
+enum class Layout : uint8_t { kHuggingFace, kMeta };
+
+struct ConvertReport {
+  Layout layout = Layout::kHuggingFace;
+  ModelSpec from, to;
+  int64_t tensors = 0, shards = 0, bytes = 0;
+  int64_t made = 0;  // tensors that hold other values than the source's
+};
+
+// Writes config.json and weights into the existing folder `out`. Meta's layout: params.json and consolidated*.safetensors
+// (several: model parallel); its rows of wq and wk are put in the order of half-split rotary pairs.
+// Errors: an attention kind that cannot be reached from the source's, values that the new type cannot hold, everything
+// that loading refuses. progress sees bytes done and in all.
+ConvertReport convert_model(const std::filesystem::path& source, const std::filesystem::path& out, const ConvertOptions&,
+                            const std::function<void(int64_t, int64_t)>& progress = {});
+
+}  // namespace coca::model
+
+COCA_ENUM_NAMES(coca::model::TInit, "t-init", {coca::model::TInit::kFromK, "from-k"},
+                {coca::model::TInit::kFromKScaled, "from-k-scaled"}, {coca::model::TInit::kRandom, "random"})

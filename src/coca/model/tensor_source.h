@@ -1,0 +1,31 @@
+// coca/model/tensor_source.h - the tensors of a model under Hugging Face's names, whatever layout they are stored in.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "coca/model/convert.h"
+#include "coca/model/params.h"
+
+namespace coca::model {
+
+class TensorSource {
+ public:
+  virtual ~TensorSource() = default;
+  virtual Layout layout() const = 0;
+  virtual const ModelSpec& spec() const = 0;
+  virtual DType stored_type(const ParamInfo&) const = 0;
+  // Values in the order of the shape; Error naming the tensor when it is missing, of another shape or not finite.
+  virtual std::vector<float> read(const ParamInfo&) const = 0;
+};
+
+// By what the folder holds: params.json (and no config.json) is Meta's. attention replaces what config.json says.
+std::unique_ptr<TensorSource> open_source(const std::filesystem::path& dir, std::optional<AttentionKind> attention);
+
+// Meta's rows of a rotary projection [heads * D, C], pairs side by side, in half-split order.
+std::vector<float> half_split_rows(const std::vector<float>& interleaved, int64_t heads, int64_t D, int64_t C);
+
+}  // namespace coca::model
