@@ -1,0 +1,138 @@
+// Shards and their index, and the ways in which they can be wrong.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/model/weight_files.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "coca/io/json_file.h"
+#include "coca/model/generation_config.h"
+#include "coca/model/model.h"
+#include "support/paths.h"
+#include "support/tiny_model.h"
+
+namespace coca::model {
+namespace {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+using test::TempDir;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::ThrowsMessage;
+
+class Shards : public testing::Test {
+ protected:
+  TempDir temp;
+  fs::path dir = temp.path(), index = dir / "model.safetensors.index.json";
+  test::TinyModel m{test::tiny_llama(AttentionKind::kCocaSlack)};
+
+  Shards() { save_model(dir, m.spec, m.params, {.max_shard_bytes = 8000}); }
+  json read_index() const { return io::read_json(index); }
+  void change_index(const auto& change) {
+    json j = read_index();
+    change(j);
+    io::write_json(index, j);
+  }
+  void expect_error(const std::string& text) const {
+    EXPECT_THAT([&] { load_model(dir); }, ThrowsMessage<Error>(HasSubstr(text)));
+  }
+  std::string first_name() const { return m.params.infos()[0].name; }
+};
+
+TEST_F(Shards, LoadAsOneFileDoes) {
+  const Model loaded = load_model(dir);
+  EXPECT_TRUE(std::equal(m.params.flat().as<float>(), m.params.flat().as<float>() + m.params.flat().numel(), loaded.params->flat().as<float>()));
+  EXPECT_EQ(static_cast<int64_t>(read_index()["metadata"]["total_size"]), parameter_count(m.spec) * 4);
+}
+
+TEST_F(Shards, TheSingleFileWins) {
+  fs::remove(index);
+  save_model(dir, m.spec, m.params);
+  io::write_json(index, json{{"weight_map", {{"odd", "nowhere.safetensors"}}}});
+  EXPECT_NO_THROW(load_model(dir));
+}
+
+TEST_F(Shards, MistakesAreNamed) {
+  const std::string shard = read_index()["weight_map"][first_name()];
+  const json good = read_index();
+  const auto with = [&](const auto& change, const std::string& text) {
+    io::write_json(index, good);
+    change_index(change);
+    expect_error(text);
+  };
+  for (const char* name : {"../elsewhere.safetensors", "/etc/passwd", "a/b.safetensors", "..", ".", "", "..\\x"})
+    with([&](json& j) { j["weight_map"][first_name()] = name; }, "is not the name of a file in this folder");
+  with([&](json& j) { j["weight_map"][first_name()] = 3; }, "expected a name");
+  with([&](json& j) { j["weight_map"][first_name()] = "gone.safetensors"; }, "shard gone.safetensors does not exist");
+  with([&](json& j) { j["weight_map"]["extra.weight"] = shard; }, "tensor \"extra.weight\" should be in");
+  with([&](json& j) { j["weight_map"].erase(first_name()); }, "is not in the index");
+  with([&](json& j) { j.erase("weight_map"); }, "expected an object with \"weight_map\"");
+  with([&](json& j) { j["weight_map"] = json::array(); }, "expected an object with \"weight_map\"");
+  std::string other;
+  for (const auto& [name, file] : good["weight_map"].items())
+    if (file != shard) other = file;
+  with([&](json& j) { j["weight_map"][first_name()] = other; }, "but is in " + shard);
+  io::write_json(index, good);
+  fs::copy_file(dir / shard, dir / "copy.safetensors");
+  with([&](json& j) { j["weight_map"]["x"] = "copy.safetensors"; }, "is in");  // twice
+}
+
+TEST_F(Shards, AMissingShardIsNamed) {
+  fs::remove(dir / std::string(read_index()["weight_map"][first_name()]));
+  expect_error("does not exist");
+}
+
+TEST(WeightFiles, OtherFormatsAreNamed) {
+  const TempDir temp;
+  const test::TinyModel m(test::tiny_llama(AttentionKind::kRope));
+  save_model(temp, m.spec, m.params);
+  fs::rename(temp.path() / "model.safetensors", temp.path() / "pytorch_model.bin");
+  EXPECT_THAT([&] { load_model(temp); }, ThrowsMessage<Error>(AllOf(HasSubstr("pytorch_model.bin"), HasSubstr("save the model as safetensors"))));
+}
+
+TEST(WeightFiles, BadTensorsAreNamed) {
+  const TempDir temp;
+  const ModelSpec spec = test::tiny_llama(AttentionKind::kRope);
+  test::TinyModel m(spec);
+  const auto expect = [&](const std::string& text) {
+    EXPECT_THAT([&] { load_model(temp); }, ThrowsMessage<Error>(AllOf(HasSubstr("model.safetensors"), HasSubstr(text))));
+  };
+  ModelSpec other = spec;
+  other.F = 44;
+  save_model(temp, spec, m.params);
+  io::write_json(temp.path() / "config.json", [&] { json j = io::read_json(temp.path() / "config.json"); j["intermediate_size"] = 44; return j; }());
+  expect("has shape [36, 24]; config.json asks for [44, 24]");
+  io::write_json(temp.path() / "config.json", [&] { json j = io::read_json(temp.path() / "config.json"); j["intermediate_size"] = 36; j["num_hidden_layers"] = 3; return j; }());
+  expect("\"model.layers.2.input_layernorm.weight\" is missing");
+  io::write_json(temp.path() / "config.json", [&] { json j = io::read_json(temp.path() / "config.json"); j["num_hidden_layers"] = 1; return j; }());
+  expect("does not belong to a llama model");
+  m.params.at(m.params.infos()[4]).as<float>()[7] = std::numeric_limits<float>::quiet_NaN();
+  save_model(temp, spec, m.params);
+  expect(m.params.infos()[4].name + "\" holds nan at element 7; expected finite values");
+}
+
+TEST(GenerationConfig, IsRead) {
+  const GenerationConfig c = generation_config_from_json(
+      json::parse(R"({"eos_token_id": [3, 5], "bos_token_id": 1, "do_sample": true, "temperature": 0.6, "top_p": 0.9, "top_k": 20,
+                      "min_p": 0.1, "repetition_penalty": 1.1, "max_new_tokens": 7, "transformers_version": "4.40.0", "num_beams": 3})"),
+      "here");
+  EXPECT_EQ(c.eos_ids, (std::vector<int64_t>{3, 5}));
+  EXPECT_EQ(c.bos_id, 1);
+  EXPECT_EQ(c.do_sample, true);
+  EXPECT_EQ(c.temperature, 0.6);
+  EXPECT_EQ(c.top_p, 0.9);
+  EXPECT_EQ(c.top_k, 20);
+  EXPECT_EQ(c.min_p, 0.1);
+  EXPECT_EQ(c.repetition_penalty, 1.1);
+  EXPECT_EQ(c.max_new_tokens, 7);
+  EXPECT_EQ(generation_config_from_json(json::object(), "here").temperature, std::nullopt);
+  EXPECT_THAT([] { generation_config_from_json(json{{"temperature", "warm"}}, "here"); }, ThrowsMessage<Error>(HasSubstr("\"temperature\" is \"warm\"")));
+  const TempDir temp;
+  EXPECT_TRUE(load_generation_config(temp).eos_ids.empty());
+}
+
+}  // namespace
+}  // namespace coca::model
