@@ -6,7 +6,9 @@
 #include "coca/base/stop.h"
 #include "coca/eval/protocol.h"
 #include "coca/infer/generate.h"
+#include "coca/model/generation_config.h"
 #include "coca/report/table.h"
+#include "coca/text/stop_strings.h"
 #include "model_flags.h"
 
 namespace coca::tools {
@@ -15,8 +17,10 @@ namespace {
 
 struct Options : ModelFlags {
   std::optional<std::string> prompt;
-  int64_t max_new_tokens = 128, top_k = 0, seed = 0;
-  double temperature = 1.0, top_p = 1.0;
+  int64_t max_new_tokens = 128, seed = 0;
+  std::optional<int64_t> top_k;
+  std::optional<double> temperature, top_p, min_p, repetition_penalty;
+  std::vector<std::string> stop;
   eval::Bos bos = eval::Bos::kAuto;
   infer::DynamicBase dynamic_base = infer::DynamicBase::kStep;
   KvType cache = KvType::kF32;
@@ -33,10 +37,12 @@ struct Options : ModelFlags {
     v("prompt", "text to continue; default: standard input, without its last newline", prompt);
     v("bos", "whether a bos token leads the prompt; auto: if config.json names one", bos);
     v("max_new_tokens", "stop after so many", max_new_tokens);
-    v.group("Sampling");
-    v("temperature", "0: always the likeliest token", temperature);
-    v("top_k", "draw from the k likeliest tokens; 0: all", top_k);
-    v("top_p", "draw from the fewest tokens that reach this probability", top_p);
+    v.group("Sampling (what is not given comes from the model's generation_config.json)");
+    v("temperature", "0: always the likeliest token; else 1", temperature);
+    v("top_k", "draw from the k likeliest tokens; 0, the default: all", top_k);
+    v("top_p", "draw from the fewest tokens that reach this probability; default 1: all", top_p);
+    v("min_p", "draw from tokens at least so many times as likely as the likeliest; default 0: all", min_p);
+    v("repetition_penalty", "divides the logits of tokens that have come before; default 1: none", repetition_penalty);
     v("seed", "the same seed gives the same text", seed);
   }
 };
@@ -52,9 +58,38 @@ std::string rate(size_t tokens, double seconds) {
   return seconds > 0 ? fmt::format("{:.0f} tokens/s", static_cast<double>(tokens) / seconds) : "-";
 }
 
+// Flags before the model's own settings before ours.
+infer::SamplingOptions sampling_of(const Options& o, const model::GenerationConfig& c) {
+  const double warmth = c.do_sample == false ? 0.0 : c.temperature.value_or(1.0);
+  return {.temperature = o.temperature.value_or(warmth),
+          .top_k = o.top_k ? *o.top_k : c.top_k.value_or(0),
+          .top_p = o.top_p ? *o.top_p : c.top_p.value_or(1.0),
+          .min_p = o.min_p ? *o.min_p : c.min_p.value_or(0.0),
+          .repetition_penalty = o.repetition_penalty ? *o.repetition_penalty : c.repetition_penalty.value_or(1.0)};
+}
+
+// generation_config.json, else config.json, else the tokenizer.
+std::vector<int32_t> stop_ids_of(const LoadedModel& m, const model::GenerationConfig& c) {
+  std::vector<int32_t> ids;
+  for (const int64_t id : c.eos_ids.empty() ? m.model.spec.eos_ids : c.eos_ids) ids.push_back(static_cast<int32_t>(id));
+  if (ids.empty() && m.tokenizer->eos_id()) ids.push_back(*m.tokenizer->eos_id());
+  return ids;
+}
+
+constexpr std::string_view finish_text(infer::Finish finish, bool stop_string) {
+  if (stop_string) return "stop string";
+  switch (finish) {
+    case infer::Finish::kLength: return "length";
+    case infer::Finish::kStopId: return "end of text";
+    default: return "interrupted";
+  }
+}
+
 int run(const Options& o) {
-  const infer::SamplingOptions sampling{.temperature = o.temperature, .top_k = o.top_k, .top_p = o.top_p};
+  const model::GenerationConfig config = model::load_generation_config(o.model);
+  const infer::SamplingOptions sampling = sampling_of(o, config);
   infer::check_sampling(sampling);
+  text::StopStrings stops(o.stop);
   const LoadedModel m = load_with_flags(o);
   const std::string prompt = text_or_stdin(o.prompt);
   const std::vector<int32_t> ids = prompt_ids(o, m, prompt);
@@ -63,12 +98,7 @@ int run(const Options& o) {
                                  .seed = static_cast<uint64_t>(o.seed),
                                  .dynamic_base = o.dynamic_base,
                                  .cache = o.cache};
-  if (!o.ignore_eos) {
-    if (const auto eos = m.model.spec.eos_id())
-      options.stop_id = static_cast<int32_t>(*eos);
-    else
-      options.stop_id = m.tokenizer->eos_id();
-  }
+  if (!o.ignore_eos) options.stop_ids = stop_ids_of(m, config);
   const model::ModelSpec spec = eval::with_scaling(m.model.spec, m.scaling);
 
   text::StreamDecoder stream(*m.tokenizer);
@@ -82,15 +112,19 @@ int run(const Options& o) {
   const infer::GenerateResult result =
       infer::generate(cx, spec, m.model.params->weights(), ids, options, [&](int32_t id) {
         if (id < m.tokenizer->vocab_size())
-          emit(stream.push(id));          // beyond are padding rows of the embedding: no text
-        return std::ferror(stdout) == 0;  // nobody reads any more
+          emit(stops.push(stream.push(id)));                   // beyond are padding rows of the embedding: no text
+        return std::ferror(stdout) == 0 && !stops.matched();  // the former: nobody reads any more
       });
-  emit(stream.finish());
+  if (!stops.matched()) emit(stops.push(stream.finish()));
+  emit(stops.finish());
   if (o.json) {
     nlohmann::ordered_json j;
     j["prompt_ids"] = ids;
     j["ids"] = result.ids;
     j["text"] = text;
+    j["finish"] = finish_text(result.finish, stops.matched());
+    j["sampling"] = {{"temperature", sampling.temperature}, {"top_k", sampling.top_k}, {"top_p", sampling.top_p},
+                     {"min_p", sampling.min_p}, {"repetition_penalty", sampling.repetition_penalty}};
     j["prefill_seconds"] = result.prefill_seconds;
     j["decode_seconds"] = result.decode_seconds;
     j["cache_bytes"] = result.cache_bytes;
@@ -114,6 +148,8 @@ void add_generate(CLI::App& root, Action* action) {
   auto options = std::make_shared<Options>();
   auto flags = std::make_shared<OptionFlags>(*app, *options);
   flags->add_config_flag();
+  app->add_option("--stop", options->stop, "end the text in front of this; may be given several times")
+      ->type_name("TEXT")->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)->group("Text");
   app->add_flag("--ignore-eos", options->ignore_eos, "go on after the end-of-text token")->group("Text");
   app->add_flag("--echo", options->echo, "print the prompt first")->group("Output");
   app->add_flag("--json", options->json, "print one JSON object instead of the text as it comes")

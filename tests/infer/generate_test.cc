@@ -63,9 +63,22 @@ TEST_F(GenerateOnce, EndsAtTheStopToken) {
   const std::vector<int32_t> all = run(kGreedy).ids;
   ASSERT_EQ(all.size(), 12u);
   GenerateOptions stop = kGreedy;
-  stop.stop_id = all[4];
+  stop.stop_ids = {22, all[4]};
+  ASSERT_EQ(std::count(all.begin(), all.end(), 22), 0);
   const auto first = std::find(all.begin(), all.end(), all[4]) - all.begin();
   EXPECT_EQ(run(stop).ids, std::vector<int32_t>(all.begin(), all.begin() + first));  // not returned itself
+  EXPECT_EQ(run(stop).finish, Finish::kStopId);
+  EXPECT_EQ(run(kGreedy).finish, Finish::kLength);
+}
+
+// No token of the text so far can come again when its logit is driven down far enough.
+TEST_F(GenerateOnce, APenaltyKeepsFromRepeating) {
+  GenerateOptions options = kGreedy;
+  options.sampling.repetition_penalty = 1e6;
+  std::vector<int32_t> ids = run(options).ids;
+  ids.insert(ids.end(), {3, 1, 4, 5});
+  std::sort(ids.begin(), ids.end());
+  EXPECT_EQ(std::adjacent_find(ids.begin(), ids.end()), ids.end());
 }
 
 TEST_F(GenerateOnce, TellsTokensAsTheyComeAndMayBeStopped) {

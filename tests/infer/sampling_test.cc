@@ -165,5 +165,34 @@ TEST(Sampling, OptionsAreChecked) {
   EXPECT_NO_THROW(check_sampling({.temperature = 0, .top_k = 5, .top_p = 1}));
 }
 
+// log-probabilities of 0.5, 0.25, 0.15, 0.1
+const std::vector<float> kFour = {std::log(0.15f), std::log(0.5f), std::log(0.1f), std::log(0.25f)};
+
+TEST(Sampling, MinPKeepsWhatIsNearTheLikeliest) {
+  constexpr int64_t kTimes = 20000;
+  expect_distribution(draw(kFour, {.min_p = 0.4}, kTimes), {0, 0.5 / 0.75, 0, 0.25 / 0.75}, kTimes);
+  expect_distribution(draw(kFour, {.min_p = 0.0}, kTimes), {0.15, 0.5, 0.1, 0.25}, kTimes);
+  expect_distribution(draw(kFour, {.min_p = 1.0}, kTimes), {0, 1, 0, 0}, kTimes);
+  // After the temperature: at 2 the ratios are square roots, 0.707, 0.548, 0.447.
+  expect_distribution(draw(kFour, {.temperature = 2, .min_p = 0.6}, kTimes), {0, 1 / 1.7071, 0, 0.7071 / 1.7071}, kTimes);
+  expect_distribution(draw(kFour, {.top_k = 3, .min_p = 0.25}, kTimes), {0.15 / 0.9, 0.5 / 0.9, 0, 0.25 / 0.9}, kTimes);
+}
+
+TEST(Sampling, RepetitionPenalty) {
+  std::vector<float> logits = {2, -2, 4, 0};
+  penalize_repetition(logits, std::vector<int32_t>{0, 1, 0, 3}, 2.0);
+  EXPECT_EQ(logits, (std::vector<float>{1, -4, 4, 0}));  // once each, both signs downwards
+  penalize_repetition(logits, std::vector<int32_t>{0, 1, 2, 3}, 1.0);
+  EXPECT_EQ(logits, (std::vector<float>{1, -4, 4, 0}));
+  EXPECT_THAT([&] { penalize_repetition(logits, std::vector<int32_t>{4}, 2.0); }, testing::ThrowsMessage<Error>(testing::HasSubstr("token id 4")));
+}
+
+TEST(Sampling, NewOptionsAreChecked) {
+  const auto message = [](const char* text) { return testing::ThrowsMessage<Error>(testing::HasSubstr(text)); };
+  EXPECT_THAT([] { check_sampling({.min_p = 1.5}); }, message("min-p 1.5"));
+  EXPECT_THAT([] { check_sampling({.min_p = -0.1}); }, message("min-p -0.1"));
+  EXPECT_THAT([] { check_sampling({.repetition_penalty = 0}); }, message("repetition-penalty 0"));
+}
+
 }  // namespace
 }  // namespace coca::infer

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/infer/generate.h"
 
+#include <algorithm>
+
 #include "coca/base/clock.h"
 #include "coca/base/stop.h"
 
@@ -20,12 +22,27 @@ GenerateResult generate(Context& cx, const model::ModelSpec& spec, const model::
   decoder.append(cx, TensorRef(prompt.data(), DType::kI32, {1, length}));
   result.prefill_seconds = watch.seconds();
   watch.restart();
-  while (static_cast<int64_t>(result.ids.size()) < options.max_new_tokens && !stop_requested()) {
-    const TensorRef logits = decoder.last_logits(cx);
-    const int32_t id = sample({logits.as<float>(), static_cast<size_t>(spec.V)}, options.sampling, rng);
-    if (options.stop_id && id == *options.stop_id) break;
+  std::vector<int32_t> seen(prompt.begin(), prompt.end());
+  std::vector<float> logits(static_cast<size_t>(spec.V));
+  while (static_cast<int64_t>(result.ids.size()) < options.max_new_tokens) {
+    if (stop_requested()) {
+      result.finish = Finish::kInterrupted;
+      break;
+    }
+    const TensorRef last = decoder.last_logits(cx);
+    std::copy_n(last.as<float>(), spec.V, logits.begin());
+    penalize_repetition(logits, seen, options.sampling.repetition_penalty);
+    const int32_t id = sample(logits, options.sampling, rng);
+    if (std::find(options.stop_ids.begin(), options.stop_ids.end(), id) != options.stop_ids.end()) {
+      result.finish = Finish::kStopId;
+      break;
+    }
     result.ids.push_back(id);
-    if (on_token && !on_token(id)) break;
+    seen.push_back(id);
+    if (on_token && !on_token(id)) {
+      result.finish = Finish::kCallback;
+      break;
+    }
     if (static_cast<int64_t>(result.ids.size()) == options.max_new_tokens) break;  // no logits needed any more
     decoder.append(cx, TensorRef(&id, DType::kI32, {1, 1}));
   }

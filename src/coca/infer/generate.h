@@ -3,7 +3,6 @@
 #pragma once
 
 #include <functional>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -16,15 +15,18 @@ struct GenerateOptions {
   int64_t max_new_tokens = 128;
   SamplingOptions sampling;
   uint64_t seed = 0;
-  std::optional<int32_t> stop_id;  // generation ends when it is drawn (it is not returned)
+  std::vector<int32_t> stop_ids;  // generation ends when one of them is drawn (it is not returned)
   DynamicBase dynamic_base = DynamicBase::kStep;
   KvType cache = KvType::kF32;
 };
+
+enum class Finish : uint8_t { kLength, kStopId, kCallback, kInterrupted };
 
 struct GenerateResult {
   std::vector<int32_t> ids;  // new tokens only
   double prefill_seconds = 0, decode_seconds = 0;
   size_t cache_bytes = 0;
+  Finish finish = Finish::kLength;
 };
 
 // prompt must not be empty. on_token sees each new id as it comes and may return false to stop; stop_requested()

@@ -12,12 +12,19 @@ namespace coca::infer {
 struct SamplingOptions {
   double temperature = 1.0;  // 0: greedy (the largest logit; the lowest id among equals)
   int64_t top_k = 0;         // keep the k most likely; 0: all
-  double top_p = 1.0;        // keep the smallest set of tokens whose probability reaches p
+  double top_p = 1.0;        // of those, keep the smallest set whose probability reaches p
+  double min_p = 0.0;        // of those, keep what is at least min_p times as likely as the likeliest
+  // Logits of tokens seen before are divided (when negative: multiplied) by it, also when greedy (Keskar et al. 2019);
+  // 1: none.
+  double repetition_penalty = 1.0;
 };
 
-void check_sampling(const SamplingOptions&);  // throws for a negative temperature, p outside (0, 1], negative k
+// Throws for a negative temperature, p outside (0, 1], min_p outside [0, 1], negative k, a penalty that is not positive.
+void check_sampling(const SamplingOptions&);
+// Every id of `seen` counts once.
+void penalize_repetition(std::span<float> logits, std::span<const int32_t> seen, double penalty);
 int32_t argmax(std::span<const float> logits);
-// Throws Error kNumeric when a logit is NaN.
+// Throws Error kNumeric when a logit is NaN. The penalty has been applied by the caller.
 int32_t sample(std::span<const float> logits, const SamplingOptions&, Rng&);
 
 }  // namespace coca::infer

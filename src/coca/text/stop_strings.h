@@ -1,0 +1,26 @@
+// coca/text/stop_strings.h - ends a text at the first of several strings to be complete, while it comes piece by piece.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace coca::text {
+
+// What may be the beginning of a stop string is held back until it is known. The stop string itself is never given out.
+class StopStrings {
+ public:
+  explicit StopStrings(std::vector<std::string> strings);  // empty ones are an Error
+
+  std::string push(std::string_view piece);  // what can be shown now; nothing once matched
+  std::string finish();                      // what was held back, when no stop string came
+  bool matched() const { return matched_; }
+
+ private:
+  std::vector<std::string> strings_;
+  std::string pending_;
+  bool matched_ = false;
+};
+
+}  // namespace coca::text
