@@ -1,10 +1,13 @@
 // coca info: the program and this machine, or a model folder.
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <filesystem>
+#include <map>
 
 #include "cli.h"
 #include "coca/base/parallel.h"
 #include "coca/base/version.h"
+#include "coca/model/decoder.h"
 #include "coca/model/model.h"
 #include "coca/ops/impl.h"
 #include "coca/report/table.h"
@@ -64,18 +67,102 @@ std::string mlp_text(const model::ModelSpec& s) {
   return s.mlp == model::Mlp::kSwiGlu ? "swiglu" : s.mlp == model::Mlp::kGelu ? "gelu" : "gelu (tanh)";
 }
 
-Facts model_facts(const std::string& dir) {
+std::string windows_text(const model::ModelSpec& s) {
+  if (s.layer_window.empty()) return "none";
+  const auto count = std::count_if(s.layer_window.begin(), s.layer_window.end(), [](int64_t w) { return w > 0; });
+  return fmt::format("{} tokens in {} of {} layers", *std::max_element(s.layer_window.begin(), s.layer_window.end()), count, s.L);
+}
+
+// Parameters by where they work: names say it in every architecture.
+void parameter_facts(const model::ModelSpec& s, Facts& f) {
+  int64_t embedding = 0, attention = 0, mlp = 0, norms = 0, head = 0;
+  for (const model::ParamInfo& info : model::parameter_list(s)) {
+    const int64_t n = info.shape.product();
+    const bool norm = info.name.find("norm") != std::string::npos;  // also "layernorm", and biases of norms
+    if (norm) norms += n;
+    else if (info.role == model::ParamRole::kEmbedding) embedding += n;
+    else if (info.name.find(".mlp.") != std::string::npos) mlp += n;
+    else if (info.name.find("attn.") != std::string::npos || info.name.find("attention.") != std::string::npos) attention += n;
+    else head += n;
+  }
+  f.count("parameters", "parameters", model::parameter_count(s));
+  f.count("  embedding", "parameters_embedding", embedding);
+  f.count("  attention", "parameters_attention", attention);
+  f.count("  mlp", "parameters_mlp", mlp);
+  f.count("  norms", "parameters_norms", norms);
+  if (s.embeddings == model::Embeddings::kTied) f.text("  output", "parameters_output", "the embedding's");
+  else f.count("  output", "parameters_output", head);
+}
+
+void tokenizer_facts(const std::string& dir, Facts& f) {
+  std::string tokenizer;
+  try {
+    const auto loaded = text::load_tokenizer(dir);
+    tokenizer = fmt::format("{}, {} ids", loaded->kind(), report::format_count(loaded->vocab_size()));
+  } catch (const Error& error) {
+    tokenizer = error.kind() == ErrorKind::kIo ? "none" : fmt::format("not usable: {}", error.what());
+  }
+  f.text("tokenizer", "tokenizer", tokenizer);
+}
+
+void cache_facts(const model::ModelSpec& s, Facts& f) {
+  model::ModelSpec full = s;  // keys as wide as values
+  full.attention = model::AttentionKind::kNone;
+  const auto per_token = [&](const model::ModelSpec& spec, KvType type) { return spec.L * model::cache_bytes_per_token(spec, type); };
+  f.bytes("cache per token", "cache_bytes_per_token", per_token(s, KvType::kF32));
+  f.bytes("the same in bf16", "cache_bytes_per_token_bf16", per_token(s, KvType::kBF16));
+  f.bytes("the same in int8", "cache_bytes_per_token_int8", per_token(s, KvType::kInt8));
+  f.bytes("the same with keys and values", "kv_cache_bytes_per_token", per_token(full, KvType::kF32));
+  f.bytes("cache at the trained length", "cache_bytes_at_trained_length", per_token(s, KvType::kF32) * s.max_position);
+}
+
+// What one sequence of `length` tokens needs, in each precision.
+void memory_facts(const model::ModelSpec& s, int64_t length, Facts& f) {
+  const std::string at = fmt::format(" at {} tokens", report::format_count(length));
+  f.json["length"] = length;
+  for (const model::Precision precision : {model::Precision::kF32, model::Precision::kBF16}) {
+    const bool half = precision == model::Precision::kBF16;
+    const std::string in = half ? ", bf16" : "", key = half ? "_bf16" : "";
+    int64_t weights = 0;
+    for (const model::ParamInfo& info : model::parameter_list(s))
+      weights += info.shape.product() * static_cast<int64_t>(dtype_size(model::param_dtype(info.role, precision)));
+    const int64_t cache = s.L * model::cache_bytes_per_token(s, half ? KvType::kBF16 : KvType::kF32) * length;
+    const auto acts = static_cast<int64_t>(model::Decoder::activation_bytes(s, 1, length, precision));
+    f.bytes(("weights" + in).c_str(), ("weights_bytes" + key).c_str(), weights);
+    f.bytes(("generating" + at + in).c_str(), ("generate_bytes" + key).c_str(), weights + cache);
+    f.bytes(("evaluating" + at + in).c_str(), ("eval_bytes" + key).c_str(), weights + acts);
+  }
+}
+
+void file_facts(const std::string& dir, Facts& f) {
+  try {
+    const model::WeightFiles files(dir);
+    std::map<std::string, int64_t> types;
+    for (const auto& [name, entry] : files.entries()) types[std::string(dtype_name(entry.tensor->dtype))] += static_cast<int64_t>(entry.tensor->bytes);
+    std::vector<std::string> parts;
+    for (const auto& [type, bytes] : types) parts.push_back(fmt::format("{} {}", type, report::format_bytes(bytes)));
+    f.bytes("weights on disk", "file_bytes", static_cast<int64_t>(files.bytes()));
+    f.text("element types", "element_types", joined(parts));
+  } catch (const Error& error) {
+    f.json["file_bytes"] = nullptr;
+    f.table.rows.push_back({"weights on disk", fmt::format("none: {}", error.what())});
+  }
+}
+
+Facts model_facts(const std::string& dir, std::optional<int64_t> length) {
   const model::ModelSpec s = model::load_spec(dir);
   Facts f(dir);
   f.text("architecture", "architecture", std::string(enum_name(s.architecture)));
   f.text("attention", "attention", std::string(enum_name(s.attention)));
-  f.count("parameters", "parameters", model::parameter_count(s));
+  parameter_facts(s, f);
   f.count("layers", "layers", s.L);
   f.count("width", "width", s.C);
   f.count("heads", "heads", s.H);
   f.count("key/value heads", "kv_heads", s.G);
   f.count("head dim", "head_dim", s.D);
+  f.text("norms of heads", "head_norm", s.head_norm == model::HeadNorm::kNone ? "none" : "rms");
   f.count("rotary dims", "rotary_dims", model::uses_rotary(s.attention) ? s.R : 0);
+  f.text("sliding window", "sliding_window", windows_text(s));
   f.text("mlp", "mlp", mlp_text(s));
   f.count("mlp width", "mlp_width", s.F);
   f.count("vocabulary", "vocab_size", s.V);
@@ -85,34 +172,23 @@ Facts model_facts(const std::string& dir) {
   f.text("bos, eos", "bos_eos",
          fmt::format("{}, {}", s.bos_id ? fmt::format("{}", *s.bos_id) : "none",
                      s.eos_ids.empty() ? "none" : joined(s.eos_ids)));
-  std::string tokenizer;
-  try {
-    const auto loaded = text::load_tokenizer(dir);
-    tokenizer = fmt::format("{}, {} ids", loaded->kind(), report::format_count(loaded->vocab_size()));
-  } catch (const Error&) {  // a model may be kept without one
-    tokenizer = "none";
-  }
-  f.text("tokenizer", "tokenizer", tokenizer);
-  const int64_t cache = s.L * model::cache_bytes_per_token(s, KvType::kF32);
-  model::ModelSpec full = s;  // keys as wide as values
-  full.attention = model::AttentionKind::kNone;
-  f.bytes("cache per token", "cache_bytes_per_token", cache);
-  f.bytes("the same in bf16", "cache_bytes_per_token_bf16", s.L * model::cache_bytes_per_token(s, KvType::kBF16));
-  f.bytes("the same in int8", "cache_bytes_per_token_int8", s.L * model::cache_bytes_per_token(s, KvType::kInt8));
-  f.bytes("the same with keys and values", "kv_cache_bytes_per_token",
-          s.L * model::cache_bytes_per_token(full, KvType::kF32));
-  f.bytes("cache at the trained length", "cache_bytes_at_trained_length", cache * s.max_position);
-  std::error_code error;
-  const auto size = fs::file_size(fs::path(dir) / "model.safetensors", error);
-  if (!error)
-    f.bytes("model.safetensors", "file_bytes", static_cast<int64_t>(size));
-  else
-    f.text("model.safetensors", "file_bytes", "missing");
+  tokenizer_facts(dir, f);
+  cache_facts(s, f);
+  memory_facts(s, length.value_or(s.max_position), f);
+  file_facts(dir, f);
   return f;
 }
 
-int run(const std::string& dir, bool json) {
-  const Facts facts = dir.empty() ? program_facts() : model_facts(dir);
+int run(const std::string& dir, std::optional<int64_t> length, bool json) {
+  COCA_CHECK(!length || *length >= 1, "--length {}: must be at least 1", *length);
+  COCA_CHECK(!length || !dir.empty(), "--length: needs a model folder");
+  Facts facts = dir.empty() ? program_facts() : model_facts(dir, length);
+  if (!dir.empty()) {  // what would run it here
+    const Facts program = program_facts();
+    facts.json["ops"] = program.json["ops"];
+    for (const auto& row : program.table.rows)
+      if (row.front().starts_with("op ")) facts.table.rows.push_back(row);
+  }
   print(json ? facts.json.dump(2) + "\n" : report::to_text(facts.table));
   return 0;
 }
@@ -123,9 +199,11 @@ void add_info(CLI::App& root, Action* action) {
   CLI::App* app = root.add_subcommand("info", "Describe this program and machine, or a model folder");
   auto dir = std::make_shared<std::string>();
   auto json = std::make_shared<bool>(false);
+  auto length = std::make_shared<std::optional<int64_t>>();
   app->add_option("DIR", *dir, "model folder");
+  app->add_option("--length", *length, "tokens to reckon memory for; default: the trained length")->type_name("INT");
   app->add_flag("--json", *json, "as JSON");
-  app->callback([=] { *action = [=] { return run(*dir, *json); }; });
+  app->callback([=] { *action = [=] { return run(*dir, *length, *json); }; });
 }
 
 }  // namespace coca::tools

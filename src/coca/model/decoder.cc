@@ -59,30 +59,40 @@ Decoder::Decoder(const ModelSpec& spec, const Weights& weights, const DecoderOpt
              "[decoder] chunk_tokens {} must be a positive multiple of {}", options.chunk_tokens, kTile);
 }
 
-void Decoder::prepare(int64_t B, int64_t N, int64_t chunk) {
-  if (B == B_ && N == N_ && chunk == chunk_) return;
+// Where one pass over [B, N] keeps what it computes; the slots are bound with the plan.
+void Decoder::plan(const ModelSpec& s, DType type, int64_t B, int64_t N, int64_t chunk, Buffers& out, ArenaPlan& plan) {
   const bool parts = N > chunk;
-  sequences_ = parts ? 1 : std::min(B, chunk / N);
-  tokens_ = parts ? chunk : N;
-  acts_ = {};
-  keys_ = {};
-  ArenaPlan plan;
-  const DType type = weights_.embed.dtype;
+  out = {};
+  out.sequences = parts ? 1 : std::min(B, chunk / N);
+  out.tokens = parts ? chunk : N;
   const auto add = [&](const char* name, const Dims& shape, MutTensorRef& slot) { plan.add(name, shape, type, &slot); };
-  plan.add("x", {B * N, spec_.C}, DType::kF32, &x_);
+  plan.add("x", {B * N, s.C}, DType::kF32, &out.x);
   const size_t mark = plan.mark();
   if (parts) {
-    add("keys.k_eff", {1, N, spec_.G, spec_.D}, keys_.k_eff);
-    add("keys.v", {1, N, spec_.G, spec_.D}, keys_.v);
+    add("keys.k_eff", {1, N, s.G, s.D}, out.keys.k_eff);
+    add("keys.v", {1, N, s.G, s.D}, out.keys.v);
   }
   const int64_t longest = parts ? longest_part(N, chunk) : N;
-  plan_layer_acts(spec_, {.B = sequences_, .N = longest, .dtype = type}, "chunk.", parts ? Acts::kChunk : Acts::kForward, plan, acts_);
-  add("branch", {sequences_ * longest, spec_.C}, acts_.branch);
-  add("branch2", {sequences_ * longest, spec_.C}, acts_.branch2);
+  plan_layer_acts(s, {.B = out.sequences, .N = longest, .dtype = type}, "chunk.", parts ? Acts::kChunk : Acts::kForward, plan, out.acts);
+  add("branch", {out.sequences * longest, s.C}, out.acts.branch);
+  add("branch2", {out.sequences * longest, s.C}, out.acts.branch2);
   plan.rewind(mark);
-  if (type != DType::kF32) add("hidden", {B * N, spec_.C}, hidden_);
-  arena_.bind(plan);
-  if (type == DType::kF32) hidden_ = x_;
+  if (type != DType::kF32) add("hidden", {B * N, s.C}, out.hidden);
+}
+
+size_t Decoder::activation_bytes(const ModelSpec& spec, int64_t B, int64_t N, Precision precision, const DecoderOptions& options) {
+  Buffers unused;
+  ArenaPlan bytes;
+  plan(spec, dtype_of(precision), B, N, options.chunk_tokens, unused, bytes);
+  return bytes.bytes();
+}
+
+void Decoder::prepare(int64_t B, int64_t N, int64_t chunk) {
+  if (B == B_ && N == N_ && chunk == chunk_) return;
+  ArenaPlan bytes;
+  plan(spec_, weights_.embed.dtype, B, N, chunk, buffers_, bytes);
+  arena_.bind(bytes);
+  if (buffers_.hidden.empty()) buffers_.hidden = buffers_.x;
   B_ = B;
   N_ = N;
   chunk_ = chunk;
@@ -91,20 +101,20 @@ void Decoder::prepare(int64_t B, int64_t N, int64_t chunk) {
 // Chunks of several whole sequences, or sequence by sequence in parts; their rows of x are adjacent either way.
 void Decoder::layer(Context& cx, size_t i, const Positions& positions) {
   const Positions at = positions.in_layer(spec_, i);
-  const auto rows = [&](int64_t b, int64_t n, int64_t count) { return x_.narrow(0, b * N_ + n, count); };
+  const auto rows = [&](int64_t b, int64_t n, int64_t count) { return buffers_.x.narrow(0, b * N_ + n, count); };
   const LayerTensors<TensorRef>& w = weights_.layers[i];
-  for (int64_t b = 0; b < B_; b += sequences_) {
-    const int64_t count = std::min(sequences_, B_ - b);
-    if (tokens_ == N_) {
-      LayerActs acts = resize_layer_acts(spec_, acts_, count, N_);
+  for (int64_t b = 0; b < B_; b += buffers_.sequences) {
+    const int64_t count = std::min(buffers_.sequences, B_ - b);
+    if (buffers_.tokens == N_) {
+      LayerActs acts = resize_layer_acts(spec_, buffers_.acts, count, N_);
       layer_forward(cx, spec_, w, at, rows(b, 0, count * N_), acts, rows(b, 0, count * N_));
       trace_layer(cx, i, acts);
       continue;
     }
     for (int64_t n = 0, length = 0; n < N_; n += length) {
-      length = part_length(N_ - n, tokens_);
-      LayerActs acts = resize_layer_acts(spec_, acts_, 1, length);
-      layer_forward_chunk(cx, spec_, w, at.narrow(n, length), n, keys_, acts, rows(b, n, length));
+      length = part_length(N_ - n, buffers_.tokens);
+      LayerActs acts = resize_layer_acts(spec_, buffers_.acts, 1, length);
+      layer_forward_chunk(cx, spec_, w, at.narrow(n, length), n, buffers_.keys, acts, rows(b, n, length));
     }
   }
 }
@@ -114,15 +124,15 @@ TensorRef Decoder::forward(Context& cx, TensorRef ids, int64_t scaling_length) {
   const int64_t B = ids.size(0), N = ids.size(1), M = B * N;
   prepare(B, N, cx.tracing() ? M : options_.chunk_tokens);
   const Positions at = positions_.at(0, N, scaling_length > 0 ? scaling_length : N);
-  ops::embedding_forward(cx, {.ids = ids.reshape({M}), .table = weights_.embed, .y = x_});
+  ops::embedding_forward(cx, {.ids = ids.reshape({M}), .table = weights_.embed, .y = buffers_.x});
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
-    if (cx.tracing()) cx.trace("hidden." + std::to_string(i), x_);
+    if (cx.tracing()) cx.trace("hidden." + std::to_string(i), buffers_.x);
     layer(cx, i, at);
   }
-  ops::norm_forward(cx, {.kind = spec_.norm, .eps = static_cast<float>(spec_.norm_eps), .x = x_, .w = weights_.norm_w,
-                         .b = weights_.norm_b, .y = hidden_});
-  if (cx.tracing()) cx.trace("hidden." + std::to_string(weights_.layers.size()), hidden_);
-  return hidden_;
+  ops::norm_forward(cx, {.kind = spec_.norm, .eps = static_cast<float>(spec_.norm_eps), .x = buffers_.x, .w = weights_.norm_w,
+                         .b = weights_.norm_b, .y = buffers_.hidden});
+  if (cx.tracing()) cx.trace("hidden." + std::to_string(weights_.layers.size()), buffers_.hidden);
+  return buffers_.hidden;
 }
 
 TrainingDecoder::TrainingDecoder(const ModelSpec& spec, int64_t B, int64_t N, const TrainingOptions& options)

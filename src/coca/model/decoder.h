@@ -41,8 +41,18 @@ class Decoder {
   const ModelSpec& spec() const { return spec_; }
   const Weights& weights() const { return weights_; }
   size_t activation_bytes() const { return arena_.bytes(); }
+  // What forward() of ids [B, N] would need.
+  static size_t activation_bytes(const ModelSpec&, int64_t B, int64_t N, Precision, const DecoderOptions& = {});
 
  private:
+  struct Buffers {
+    int64_t sequences = 0, tokens = 0;  // of a chunk: several whole sequences, or a part of one
+    LayerActs acts;
+    LayerKeys keys;       // chunks that are a part of a sequence only
+    MutTensorRef x;       // [M, C] f32
+    MutTensorRef hidden;  // [M, C]: x, or bf16 in the place of a layer's activations
+  };
+  static void plan(const ModelSpec&, DType, int64_t B, int64_t N, int64_t chunk, Buffers&, ArenaPlan&);
   void prepare(int64_t B, int64_t N, int64_t chunk);
   void layer(Context&, size_t i, const Positions&);
 
@@ -51,12 +61,8 @@ class Decoder {
   DecoderOptions options_;
   PositionSource positions_;
   int64_t B_ = 0, N_ = 0, chunk_ = 0;
-  int64_t sequences_ = 0, tokens_ = 0;  // of a chunk: several whole sequences, or a part of one
   Arena arena_;
-  LayerActs acts_;
-  LayerKeys keys_;       // chunks that are a part of a sequence only
-  MutTensorRef x_;       // [M, C] f32
-  MutTensorRef hidden_;  // [M, C]: x_, or bf16 in the place of a layer's activations
+  Buffers buffers_;
 };
 
 struct TrainingOptions {
