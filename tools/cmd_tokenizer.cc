@@ -1,5 +1,8 @@
-// coca tokenizer: train a sentencepiece model; encode and decode by hand.
+// coca tokenizer: train a sentencepiece model; describe any tokenizer; encode and decode by hand or line by line.
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/ranges.h>
+
+#include <algorithm>
 #include <filesystem>
 #include <sstream>
 
@@ -61,15 +64,61 @@ struct Codec {
   std::string tokenizer;
   std::optional<std::string> text;
   std::vector<int32_t> ids;
+  bool special = false, json = false;
+  std::string lines, json_lines;
 };
 
+template <typename Each>
+void for_each_line(const std::string& file, const Each& each) {
+  const std::string content = io::read_file(file);
+  for (size_t at = 0, number = 1; at < content.size(); ++number) {
+    const size_t end = std::min(content.find('\n', at), content.size());
+    each(std::string_view(content).substr(at, end - at), fmt::format("{}:{}", file, number));
+    at = end + 1;
+  }
+}
+
 int run_encode(const Codec& c) {
-  const std::vector<int32_t> ids = text::load_tokenizer(c.tokenizer)->encode(text_or_stdin(c.text));
-  print(fmt::format("{}\n", fmt::join(ids, " ")));
+  const auto tokenizer = text::load_tokenizer(c.tokenizer);
+  const auto ids_of = [&](std::string_view text) {
+    return tokenizer->encode(text, c.special ? text::SpecialTokens::kParse : text::SpecialTokens::kAsText);
+  };
+  COCA_CHECK(int{c.text.has_value()} + int{!c.lines.empty()} + int{!c.json_lines.empty()} <= 1,
+             "TEXT, --lines and --json-lines exclude each other");
+  if (c.lines.empty() && c.json_lines.empty()) {
+    print(fmt::format("{}\n", fmt::join(ids_of(text_or_stdin(c.text)), " ")));
+    return 0;
+  }
+  std::string out;
+  const bool json = !c.json_lines.empty();
+  for_each_line(json ? c.json_lines : c.lines, [&](std::string_view line, const std::string& where) {
+    if (json) {
+      const nlohmann::json text = io::parse_json(line, where);
+      COCA_CHECK_AS(kBadFile, text.is_string(), "{}: expected a JSON string", where);
+      out += fmt::format("[{}]\n", fmt::join(ids_of(text.get_ref<const std::string&>()), ","));
+    } else {
+      out += fmt::format("[{}]\n", fmt::join(ids_of(line), ","));
+    }
+  });
+  print(out);
   return 0;
 }
 
 int run_decode(Codec c) {
+  const auto tokenizer = text::load_tokenizer(c.tokenizer);
+  COCA_CHECK(c.ids.empty() || c.lines.empty(), "IDS and --lines exclude each other");
+  if (!c.lines.empty()) {
+    std::string out;
+    for_each_line(c.lines, [&](std::string_view line, const std::string& where) {
+      const nlohmann::json ids = io::parse_json(line, where);
+      const bool good = ids.is_array() && std::ranges::all_of(ids, [](const auto& id) { return id.is_number_integer(); });
+      COCA_CHECK_AS(kBadFile, good, "{}: expected a JSON array of ids", where);
+      const nlohmann::json text = tokenizer->decode(ids.get<std::vector<int32_t>>());
+      out += text.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+    });
+    print(out);
+    return 0;
+  }
   if (c.ids.empty()) {
     std::istringstream words(text_or_stdin(std::nullopt));
     for (std::string word; words >> word;) {
@@ -79,14 +128,44 @@ int run_decode(Codec c) {
       c.ids.push_back(static_cast<int32_t>(id));
     }
   }
-  print(text::load_tokenizer(c.tokenizer)->decode(c.ids) + "\n");
+  print(tokenizer->decode(c.ids) + "\n");
+  return 0;
+}
+
+int run_info(const Codec& c) {
+  const auto tokenizer = text::load_tokenizer(c.tokenizer);
+  const auto number = [](std::optional<int32_t> id) { return id ? nlohmann::ordered_json(*id) : nullptr; };
+  const text::SequenceFrame frame = tokenizer->frame();
+  const nlohmann::ordered_json facts = {{"kind", tokenizer->kind()},
+                                        {"vocab_size", tokenizer->vocab_size()},
+                                        {"bos", number(tokenizer->bos_id())},
+                                        {"eos", number(tokenizer->eos_id())},
+                                        {"ends", tokenizer->eos_ids()},
+                                        {"before", frame.before},
+                                        {"after", frame.after},
+                                        {"fingerprint", tokenizer->fingerprint()}};
+  if (c.json) {
+    print(facts.dump(2) + "\n");
+    return 0;
+  }
+  const std::pair<const char*, const char*> labels[] = {
+      {"kind", "kind"},         {"vocab_size", "ids"},          {"bos", "bos"},
+      {"eos", "eos"},           {"ends", "ends a text"},        {"before", "in front of a text"},
+      {"after", "behind a text"}, {"fingerprint", "fingerprint"}};
+  for (const auto& [key, label] : labels) {
+    const nlohmann::ordered_json& value = facts[key];
+    const bool none = value.is_null() || (value.is_array() && value.empty());
+    std::string text = none ? "none" : value.is_string() ? value.get<std::string>() : value.dump();
+    std::erase_if(text, [](char x) { return x == '[' || x == ']'; });
+    print(fmt::format("{:<18}  {}\n", label, text));
+  }
   return 0;
 }
 
 }  // namespace
 
 void add_tokenizer(CLI::App& root, Action* action) {
-  CLI::App* app = root.add_subcommand("tokenizer", "Train a sentencepiece tokenizer; encode and decode text");
+  CLI::App* app = root.add_subcommand("tokenizer", "Train a sentencepiece tokenizer; encode and decode text with any");
   app->require_subcommand(1);
 
   CLI::App* train = app->add_subcommand("train", "Train a sentencepiece model");
@@ -101,15 +180,25 @@ void add_tokenizer(CLI::App& root, Action* action) {
     };
   });
 
+  const char* const which = "\"byte\", a .model or .json file, or a folder";
   auto codec = std::make_shared<Codec>();
   CLI::App* encode = app->add_subcommand("encode", "Text to ids, without bos and eos");
-  encode->add_option("--tokenizer", codec->tokenizer, "\"byte\", a .model file or a folder")->required();
+  encode->add_option("--tokenizer", codec->tokenizer, which)->required();
+  encode->add_flag("--special", codec->special, "text that spells a control token is that token");
+  encode->add_option("--lines", codec->lines, "each line of FILE is a text; prints a JSON array for each")->type_name("FILE");
+  encode->add_option("--json-lines", codec->json_lines, "the same, each line a JSON string")->type_name("FILE");
   encode->add_option("TEXT", codec->text, "default: standard input, without its last newline");
   encode->callback([=] { *action = [=] { return run_encode(*codec); }; });
   CLI::App* decode = app->add_subcommand("decode", "Ids to text");
-  decode->add_option("--tokenizer", codec->tokenizer, "\"byte\", a .model file or a folder")->required();
+  decode->add_option("--tokenizer", codec->tokenizer, which)->required();
+  decode->add_option("--lines", codec->lines, "each line of FILE is a JSON array of ids; prints a JSON string for each")
+      ->type_name("FILE");
   decode->add_option("IDS", codec->ids, "default: standard input");
   decode->callback([=] { *action = [=] { return run_decode(*codec); }; });
+  CLI::App* info = app->add_subcommand("info", "Kind, number of ids, control ids");
+  info->add_option("--tokenizer", codec->tokenizer, which)->required();
+  info->add_flag("--json", codec->json, "as JSON");
+  info->callback([=] { *action = [=] { return run_info(*codec); }; });
 }
 
 }  // namespace coca::tools

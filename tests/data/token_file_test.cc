@@ -25,7 +25,8 @@ class WideTokenizer final : public text::Tokenizer {
   int32_t vocab_size() const override { return vocab_; }
   std::optional<int32_t> bos_id() const override { return std::nullopt; }
   std::optional<int32_t> eos_id() const override { return std::nullopt; }
-  std::vector<int32_t> encode(std::string_view text) const override {
+  std::optional<int32_t> token_id(std::string_view) const override { return std::nullopt; }
+  std::vector<int32_t> encode(std::string_view text, text::SpecialTokens) const override {
     std::vector<int32_t> ids;
     for (const char c : text) ids.push_back(vocab_ - 1 - static_cast<unsigned char>(c));
     return ids;

@@ -71,7 +71,8 @@ TEST_F(LoadTokens, AnotherTokenizerIsNamed) {
     int32_t vocab_size() const override { return 257; }
     std::optional<int32_t> bos_id() const override { return 256; }
     std::optional<int32_t> eos_id() const override { return 256; }
-    std::vector<int32_t> encode(std::string_view text) const override { return bytes->encode(text); }
+    std::optional<int32_t> token_id(std::string_view) const override { return std::nullopt; }
+    std::vector<int32_t> encode(std::string_view text, text::SpecialTokens) const override { return bytes->encode(text); }
     void append_decoded(int32_t, text::DecodeState&, std::string&) const override {}
     void save(const fs::path&) const override {}
     std::string fingerprint() const override { return "other"; }

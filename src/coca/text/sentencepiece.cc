@@ -7,7 +7,9 @@
 #include "coca/base/error.h"
 #include "coca/io/fs.h"
 #include "coca/io/hash.h"
+#include "coca/text/added_tokens.h"
 #include "coca/text/tokenizer.h"
+#include "coca/text/utf8.h"
 
 namespace coca::text {
 
@@ -36,15 +38,20 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::optional<int32_t> bos_id() const override { return known(processor_.bos_id()); }
   std::optional<int32_t> eos_id() const override { return known(processor_.eos_id()); }
 
-  std::vector<int32_t> encode(std::string_view text) const override {
+  std::optional<int32_t> token_id(std::string_view token) const override {
+    const int id = processor_.PieceToId(token);
+    return processor_.IsUnknown(id) && processor_.IdToPiece(id) != token ? std::nullopt : std::optional<int32_t>(id);
+  }
+
+  using Tokenizer::encode;
+  std::vector<int32_t> encode(std::string_view text, SpecialTokens special) const override {
+    if (special == SpecialTokens::kAsText) return encode_text(text);
     std::vector<int32_t> ids;
-    for (size_t begin = 0; begin < text.size();) {
-      const size_t newline = lines_are_independent_ ? text.find('\n', begin) : std::string_view::npos;
-      const size_t end = newline == std::string_view::npos ? text.size() : newline + 1;
-      const std::vector<int32_t> line = encode_by_library(text.substr(begin, end - begin));
-      ids.insert(ids.end(), line.begin(), line.end());
-      begin = end;
-    }
+    controls_.split(replace_invalid(text), special, [&](std::string_view part, int32_t id) {
+      if (id >= 0) return ids.push_back(id);
+      const std::vector<int32_t> made = encode_text(part);
+      ids.insert(ids.end(), made.begin(), made.end());
+    });
     return ids;
   }
 
@@ -73,6 +80,18 @@ class SentencePieceTokenizer final : public Tokenizer {
     bool words = false;  // an ordinary piece, whose leading blank may be one the model added
   };
 
+  std::vector<int32_t> encode_text(std::string_view text) const {
+    std::vector<int32_t> ids;
+    for (size_t begin = 0; begin < text.size();) {
+      const size_t newline = lines_are_independent_ ? text.find('\n', begin) : std::string_view::npos;
+      const size_t end = newline == std::string_view::npos ? text.size() : newline + 1;
+      const std::vector<int32_t> line = encode_by_library(text.substr(begin, end - begin));
+      ids.insert(ids.end(), line.begin(), line.end());
+      begin = end;
+    }
+    return ids;
+  }
+
   static std::optional<int32_t> known(int id) { return id < 0 ? std::nullopt : std::optional<int32_t>(id); }
 
   void read_pieces() {
@@ -89,8 +108,16 @@ class SentencePieceTokenizer final : public Tokenizer {
         piece.text = with_blanks(name);
         if (name.starts_with(kSpace) && name != kSpace) with_space = id;
       }
+      if (processor_.IsControl(id)) control_tokens_.push_back({.id = id, .content = name, .special = true});
       pieces_.push_back(std::move(piece));
     }
+    std::vector<const AddedToken*> tokens;
+    std::vector<std::string> names;
+    for (const AddedToken& token : control_tokens_) {
+      tokens.push_back(&token);
+      names.push_back(token.content);
+    }
+    controls_ = TokenMatcher(std::move(tokens), names);
     // The library knows the rule but offers no way to ask: see what it does to "_" "_" and "_word".
     const int blank = processor_.PieceToId(kSpace);
     if (!processor_.IsUnknown(blank) && !processor_.IsControl(blank)) {
@@ -160,6 +187,8 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::string model_;
   sentencepiece::SentencePieceProcessor processor_;
   std::vector<Piece> pieces_;
+  std::vector<AddedToken> control_tokens_;
+  TokenMatcher controls_;  // finds them in a text
   LeadingSpace leading_ = LeadingSpace::kKeep;
   bool lines_are_independent_ = false;
 };

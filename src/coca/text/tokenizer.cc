@@ -17,19 +17,32 @@ namespace {
 
 constexpr const char* kConfigName = "coca_tokenizer.json";
 constexpr const char* kModelName = "tokenizer.model";
+constexpr const char* kJsonName = "tokenizer.json";
 
 class ByteTokenizer final : public Tokenizer {
  public:
   static constexpr int32_t kEndOfText = 256;
+  static constexpr std::string_view kEndOfTextName = "<|endoftext|>";
 
   std::string kind() const override { return "byte"; }
   int32_t vocab_size() const override { return kEndOfText + 1; }
   std::optional<int32_t> bos_id() const override { return kEndOfText; }
   std::optional<int32_t> eos_id() const override { return kEndOfText; }
 
-  std::vector<int32_t> encode(std::string_view text) const override {
-    std::vector<int32_t> ids(text.size());
-    for (size_t i = 0; i < text.size(); ++i) ids[i] = static_cast<unsigned char>(text[i]);
+  std::optional<int32_t> token_id(std::string_view token) const override {
+    if (token == kEndOfTextName) return kEndOfText;
+    return token.size() == 1 ? std::optional<int32_t>(static_cast<unsigned char>(token[0])) : std::nullopt;
+  }
+
+  using Tokenizer::encode;
+  std::vector<int32_t> encode(std::string_view text, SpecialTokens special) const override {
+    std::vector<int32_t> ids;
+    ids.reserve(text.size());
+    for (size_t i = 0; i < text.size();) {
+      const bool end = special == SpecialTokens::kParse && text.substr(i).starts_with(kEndOfTextName);
+      ids.push_back(end ? kEndOfText : static_cast<unsigned char>(text[i]));
+      i += end ? kEndOfTextName.size() : 1;
+    }
     return ids;
   }
   void append_decoded(int32_t id, DecodeState& state, std::string& out) const override {
@@ -52,12 +65,14 @@ std::unique_ptr<Tokenizer> load_config(const stdfs::path& file) {
 
 std::unique_ptr<Tokenizer> load_folder(const stdfs::path& dir) {
   const bool config = stdfs::exists(dir / kConfigName), model = stdfs::exists(dir / kModelName);
-  COCA_CHECK_AS(kBadFile, !(config && model), "{}: holds both {} and {}; keep the one that is meant",
-                dir.string(), kConfigName, kModelName);
+  const bool json = stdfs::exists(dir / kJsonName);
+  // coca's own file is never beside another; the folders of models often hold both of the others.
+  COCA_CHECK_AS(kBadFile, !(config && (model || json)), "{}: holds both {} and {}; keep the one that is meant",
+                dir.string(), kConfigName, json ? kJsonName : kModelName);
   if (config) return load_config(dir / kConfigName);
+  if (json) return load_tokenizer_json(dir);
   if (model) return load_sentencepiece(dir / kModelName);
-  fail(ErrorKind::kIo, "{}: no tokenizer: looked for {} and {}{}", dir.string(), kModelName, kConfigName,
-       stdfs::exists(dir / "tokenizer.json") ? "; tokenizer.json is there but not supported yet" : "");
+  fail(ErrorKind::kIo, "{}: no tokenizer: looked for {}, {} and {}", dir.string(), kConfigName, kJsonName, kModelName);
 }
 
 }  // namespace
@@ -65,6 +80,11 @@ std::unique_ptr<Tokenizer> load_folder(const stdfs::path& dir) {
 void Tokenizer::check_id(int32_t id) const {
   COCA_CHECK(id >= 0 && id < vocab_size(), "token id {} is outside the {} ids of the {} tokenizer", id,
              vocab_size(), kind());
+}
+
+std::vector<int32_t> Tokenizer::eos_ids() const {
+  const auto eos = eos_id();
+  return eos ? std::vector<int32_t>{*eos} : std::vector<int32_t>{};
 }
 
 std::string Tokenizer::decode(std::span<const int32_t> ids) const {
@@ -83,12 +103,10 @@ std::unique_ptr<Tokenizer> load_tokenizer(const stdfs::path& dir_or_file_or_name
   if (where == "byte") return make_byte_tokenizer();
   if (stdfs::is_directory(where)) return load_folder(where);
   COCA_CHECK_AS(kIo, stdfs::exists(where),
-                "tokenizer \"{}\": expected \"byte\", a .model file, or a folder holding {} or {}",
-                where.string(), kModelName, kConfigName);
+                "tokenizer \"{}\": expected \"byte\", a .model or .json file, or a folder holding {}, {} or {}",
+                where.string(), kConfigName, kJsonName, kModelName);
   if (where.filename() == kConfigName) return load_config(where);
-  COCA_CHECK_AS(kBadFile, where.extension() != ".json",
-                "{}: tokenizer.json is not supported yet; expected a sentencepiece .model file",
-                where.string());
+  if (where.extension() == ".json") return load_tokenizer_json(where);
   return load_sentencepiece(where);
 }
 

@@ -1,5 +1,5 @@
-// coca/text/tokenizer.h - text to token ids and back: bytes, or a sentencepiece model; and sentencepiece
-// training.
+// coca/text/tokenizer.h - text to token ids and back: bytes, a sentencepiece model, or a tokenizer.json; and
+// sentencepiece training.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -17,18 +17,39 @@ namespace coca::text {
 // What decoding remembers from token to token: a model may drop the space in front of the first word.
 struct DecodeState {
   bool at_start = true;
+  bool in_text = false;  // nothing more is dropped
+  size_t stripped = 0;   // characters dropped so far
+};
+
+// What to make of text that spells a control token, such as "</s>" or "<|im_end|>".
+enum class SpecialTokens {
+  kAsText,  // it is text: what users write cannot become control ids
+  kParse,   // it is the token: for prompts made by a chat template
+};
+
+// What the model expects around a text on its own, as its tokenizer.json says (often bos in front).
+struct SequenceFrame {
+  std::vector<int32_t> before, after;
 };
 
 class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  virtual std::string kind() const = 0;  // "byte", "sentencepiece"
-  virtual int32_t vocab_size() const = 0;
+  virtual std::string kind() const = 0;  // "byte", "sentencepiece", "bpe"
+  virtual int32_t vocab_size() const = 0;  // largest id + 1; a tokenizer.json may leave ids without a token
   virtual std::optional<int32_t> bos_id() const = 0;
   virtual std::optional<int32_t> eos_id() const = 0;
-  // Never adds bos or eos, and never produces them from text that spells them.
-  virtual std::vector<int32_t> encode(std::string_view utf8) const = 0;
+  // All ids that end a generated text: eos, and what generation_config.json names beside it.
+  virtual std::vector<int32_t> eos_ids() const;
+  virtual std::optional<int32_t> token_id(std::string_view token) const = 0;  // of a token as its file writes it
+  virtual SequenceFrame frame() const { return {}; }
+
+  // Never adds bos or eos. With kAsText (the default) text never becomes a control id. A tokenizer.json's added tokens
+  // that are not special, such as "<tool_call>", are found either way. Any bytes can be encoded: a byte-level model keeps
+  // them, one of characters reads what is not UTF-8 as U+FFFD.
+  std::vector<int32_t> encode(std::string_view utf8) const { return encode(utf8, SpecialTokens::kAsText); }
+  virtual std::vector<int32_t> encode(std::string_view utf8, SpecialTokens special) const = 0;
   // bos, eos and other control ids decode to nothing. Byte tokens decode to their bytes.
   virtual std::string decode(std::span<const int32_t> ids) const;
   // Appends what one more id adds to the text. decode() is this, id after id.
@@ -46,7 +67,11 @@ class Tokenizer {
 std::unique_ptr<Tokenizer> make_byte_tokenizer();
 // Ids as in the model file.
 std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& model_file);
-// "byte"; a .model file; a folder holding tokenizer.model or coca_tokenizer.json ({"type": "byte"}).
+// A tokenizer.json of Hugging Face's tokenizers with a BPE model (docs/tokenizers.md). From the folder of a model, bos and
+// eos too: tokenizer_config.json, special_tokens_map.json, generation_config.json.
+std::unique_ptr<Tokenizer> load_tokenizer_json(const std::filesystem::path& file_or_dir);
+// "byte"; a .model or .json file; a folder holding coca_tokenizer.json ({"type": "byte"}), tokenizer.json or
+// tokenizer.model: the first of these counts.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& dir_or_file_or_name);
 
 struct SentencePieceTraining {

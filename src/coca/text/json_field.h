@@ -1,0 +1,44 @@
+// coca/text/json_field.h - one value of a tokenizer's JSON file that knows where it stands, so that whatever is
+// wrong with it is told by file, field, value and need.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <fmt/format.h>
+
+#include <cstdint>
+#include <initializer_list>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <string_view>
+
+namespace coca::text {
+
+class JsonField {
+ public:
+  JsonField(const nlohmann::json& value, std::string file, std::string path = "")
+      : value_(&value), file_(std::move(file)), path_(std::move(path)) {}
+
+  const nlohmann::json& value() const { return *value_; }
+  std::string where() const { return path_.empty() ? file_ : file_ + ": " + path_; }
+  bool null() const { return value_->is_null(); }
+  bool has(std::string_view key) const;  // an object's member that is not null
+  JsonField at(std::string_view key) const;
+  JsonField item(size_t index) const;
+  size_t size() const;  // of an array
+
+  const std::string& string() const;
+  int64_t integer() const;
+  bool boolean() const;
+  // Members of an object, or what holds when they are absent or null.
+  bool flag(std::string_view key, bool absent) const;
+  std::string text(std::string_view key, std::string_view absent) const;
+
+  void only(std::initializer_list<std::string_view> keys) const;  // Error when an object has other members
+  [[noreturn]] void refuse(std::string_view expected) const;      // Error kBadFile
+
+ private:
+  const nlohmann::json* value_;
+  std::string file_, path_;
+};
+
+}  // namespace coca::text

@@ -1,0 +1,105 @@
+// coca/text/special_ids.cc - see special_ids.h.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/text/special_ids.h"
+
+#include <algorithm>
+#include <filesystem>
+
+#include "coca/base/error.h"
+#include "coca/io/json_file.h"
+
+namespace coca::text {
+
+namespace {
+
+// "bos_token": a string, or an object with "content"; null and "" name none.
+std::optional<std::string> token_name(const JsonField& config, std::string_view key) {
+  if (!config.has(key)) return std::nullopt;
+  const JsonField token = config.at(key);
+  std::string name = token.value().is_object() ? token.at("content").string() : token.string();
+  return name.empty() ? std::nullopt : std::optional(std::move(name));
+}
+
+int32_t small_id(const JsonField& field) {
+  if (field.integer() < 0 || field.integer() > INT32_MAX) field.refuse(fmt::format("0 to {}", INT32_MAX));
+  return static_cast<int32_t>(field.integer());
+}
+
+// "eos_token_id": a number or a list of them.
+std::vector<int32_t> id_list(const JsonField& config, std::string_view key) {
+  std::vector<int32_t> ids;
+  if (!config.has(key)) return ids;
+  const JsonField field = config.at(key);
+  if (!field.value().is_array()) return {small_id(field)};
+  for (size_t i = 0; i < field.size(); ++i) ids.push_back(small_id(field.item(i)));
+  return ids;
+}
+
+void add_frame(const JsonField& field, SequenceFrame& frame, bool& seen) {
+  const JsonField type = field.at("type");
+  if (type.string() == "ByteLevel") return;  // moves offsets only
+  if (type.string() == "Sequence") {
+    const JsonField list = field.at("processors");
+    for (size_t i = 0; i < list.size(); ++i) add_frame(list.item(i), frame, seen);
+    return;
+  }
+  if (type.string() != "TemplateProcessing") type.refuse("TemplateProcessing, ByteLevel or Sequence");
+  if (seen) type.refuse("one TemplateProcessing");
+  seen = true;
+  const JsonField single = field.at("single");
+  bool behind = false;
+  for (size_t i = 0; i < single.size(); ++i) {
+    const JsonField item = single.item(i);
+    if (item.has("Sequence")) {
+      if (behind) item.refuse("one Sequence");
+      behind = true;
+      continue;
+    }
+    const std::string& name = item.at("SpecialToken").at("id").string();
+    const JsonField ids = field.at("special_tokens").at(name).at("ids");
+    for (size_t k = 0; k < ids.size(); ++k) (behind ? frame.after : frame.before).push_back(small_id(ids.item(k)));
+  }
+  if (!behind) single.refuse("a Sequence in it");
+}
+
+}  // namespace
+
+SpecialIds read_special_ids(const std::map<std::string, std::string>& files, const std::string& origin,
+                            const std::function<std::optional<int32_t>(std::string_view)>& id_of) {
+  SpecialIds out;
+  const auto path_of = [&](const char* name) { return (std::filesystem::path(origin).parent_path() / name).string(); };
+  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
+    const auto file = files.find(name);
+    if (file == files.end()) continue;
+    const nlohmann::json config = io::parse_json(file->second, path_of(name));
+    const JsonField field(config, path_of(name));
+    const auto read = [&](std::string_view key, std::optional<int32_t>& id) {
+      const auto token = token_name(field, key);
+      if (id || !token) return;
+      id = id_of(*token);
+      if (!id) field.at(key).refuse("a token of tokenizer.json");
+    };
+    read("bos_token", out.bos);
+    read("eos_token", out.eos);
+  }
+  if (out.eos) out.ends.push_back(*out.eos);
+  if (const auto file = files.find("generation_config.json"); file != files.end()) {
+    const nlohmann::json config = io::parse_json(file->second, path_of(file->first.c_str()));
+    const JsonField field(config, path_of(file->first.c_str()));
+    if (const auto bos = id_list(field, "bos_token_id"); !out.bos && !bos.empty()) out.bos = bos[0];
+    for (const int32_t id : id_list(field, "eos_token_id")) {
+      if (!out.eos) out.eos = id;
+      if (std::ranges::find(out.ends, id) == out.ends.end()) out.ends.push_back(id);
+    }
+  }
+  return out;
+}
+
+SequenceFrame read_frame(const JsonField& post_processor) {
+  SequenceFrame frame;
+  bool seen = false;
+  add_frame(post_processor, frame, seen);
+  return frame;
+}
+
+}  // namespace coca::text
