@@ -346,9 +346,7 @@ nlohmann::ordered_json to_json(const AttentionResult& r) {
   j["kind"] = std::string(enum_name(r.kind));
   j["pass"] = std::string(enum_name(r.pass));
   add_timing(j, "seconds", r.seconds);
-  j["gflops"] = r.gflops;
-  j["matrix_gflops"] = r.matrix_gflops;
-  j["share_of_matrix_rate"] = r.gflops / r.matrix_gflops;
+  add_rates(j, r.gflops, r.matrix_gflops);
   j["tokens_per_second"] = r.tokens_per_second;
   add_ratio(j, r.ratio);
   return j;

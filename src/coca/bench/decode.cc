@@ -64,8 +64,7 @@ void check_options(const DecodeOptions& o) {
 
 void check_answer(Context& cx, const DecodeOptions& o, AttentionKind kind) {
   const model::ModelSpec spec = make_check_spec(o.shape, kind, kCheckLength);
-  model::ParamStore params(spec, o.precision), exact(spec);
-  model::initialise(spec, 1, params), model::initialise(spec, 1, exact);
+  const model::ParamStore params = random_params(spec, o.precision), exact = random_params(spec);
   const std::vector<int32_t> ids = random_ids(kCheckLength, spec.V, 4);
   Context plain = reference_context();
   model::Decoder whole(spec, exact.weights());
@@ -118,8 +117,7 @@ std::vector<DecodeResult> bench_decode(Context& cx, const DecodeOptions& o, Prog
 
   // All kinds have tensors of the same shapes (t stands where k does), so one set of weights serves them.
   const model::ModelSpec first = make_spec(o.shape, kinds.front(), lengths.back());
-  model::ParamStore params(first, o.precision);
-  model::initialise(first, 1, params);
+  const model::ParamStore params = random_params(first, o.precision);
   MemoryRead read(cx);
   std::vector<std::unique_ptr<DecodeCase>> cases;
   std::vector<Contestant> contestants;

@@ -25,8 +25,7 @@ double nll_of(Context& cx, const model::ModelSpec& spec, const model::ParamStore
 
 void check_answer(Context& cx, const EvalOptions& o, AttentionKind kind) {
   const model::ModelSpec spec = make_check_spec(o.shape, kind, kCheckLength);
-  model::ParamStore params(spec, o.precision), exact(spec);
-  model::initialise(spec, 1, params), model::initialise(spec, 1, exact);
+  const model::ParamStore params = random_params(spec, o.precision), exact = random_params(spec);
   const std::vector<int32_t> ids = random_ids(kCheckLength, spec.V, 2);
   Context plain = reference_context();
   const auto actual = static_cast<float>(nll_of(cx, spec, params, ids)),
@@ -59,8 +58,7 @@ std::vector<EvalResult> bench_eval(Context& cx, const EvalOptions& o, ProgressCo
 
   // All kinds have tensors of the same shapes (t stands where k does), so one set of weights serves them.
   const model::ModelSpec first = make_spec(o.shape, kinds.front(), o.lengths.front());
-  model::ParamStore params(first, o.precision);
-  model::initialise(first, 1, params);
+  const model::ParamStore params = random_params(first, o.precision);
   std::vector<EvalResult> results;
   for (const int64_t N : o.lengths) {
     std::vector<EvalCase> cases;
@@ -123,9 +121,7 @@ nlohmann::ordered_json to_json(const EvalResult& r) {
   j["parameters"] = r.parameters;
   add_timing(j, "seconds", r.seconds);
   j["tokens_per_second"] = r.tokens_per_second;
-  j["gflops"] = r.gflops;
-  j["matrix_gflops"] = r.matrix_gflops;
-  j["share_of_matrix_rate"] = r.gflops / r.matrix_gflops;
+  add_rates(j, r.gflops, r.matrix_gflops);
   j["weight_bytes"] = r.weight_bytes;
   j["peak_resident_bytes"] = r.peak_resident_bytes;
   add_ratio(j, r.ratio);

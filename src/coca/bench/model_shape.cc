@@ -68,6 +68,12 @@ model::ModelSpec make_check_spec(const ModelShape& shape, model::AttentionKind k
   return spec;
 }
 
+model::ParamStore random_params(const model::ModelSpec& spec, model::Precision precision) {
+  model::ParamStore params(spec, precision);
+  model::initialise(spec, 1, params);
+  return params;
+}
+
 std::vector<int32_t> random_ids(int64_t n, int64_t vocabulary, uint64_t seed) {
   Rng rng(seed, 0x1d5);
   std::vector<int32_t> ids(static_cast<size_t>(n));

@@ -44,6 +44,8 @@ model::ModelSpec make_spec(const ModelShape&, model::AttentionKind, int64_t leng
 // Two layers of two heads of the same form, for checking answers.
 model::ModelSpec make_check_spec(const ModelShape&, model::AttentionKind, int64_t length);
 
+// Parameters as initialise() draws them from seed 1.
+model::ParamStore random_params(const model::ModelSpec&, model::Precision = model::Precision::kF32);
 std::vector<int32_t> random_ids(int64_t n, int64_t vocabulary, uint64_t seed);
 
 // The kinds to run, the one to compare with first, each once.

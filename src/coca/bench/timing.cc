@@ -74,6 +74,12 @@ void add_ratio(nlohmann::ordered_json& to, const std::optional<Timing>& ratio) {
   to["ratio_high"] = ratio ? nlohmann::ordered_json(ratio->high) : none;
 }
 
+void add_rates(nlohmann::ordered_json& to, double gflops, double matrix_gflops) {
+  to["gflops"] = gflops;
+  to["matrix_gflops"] = matrix_gflops;
+  to["share_of_matrix_rate"] = gflops / matrix_gflops;
+}
+
 int64_t planned_steps(int64_t contestants, const RepeatOptions& o) {
   return contestants * (o.warmup + o.repeats);
 }

@@ -42,6 +42,7 @@ Timing ratio_of(const Timing& a, const Timing& b);   // a / b, round by round: d
 // name, name_low, name_high and rounds; "ratio", "ratio_low", "ratio_high", null where nothing was compared.
 void add_timing(nlohmann::ordered_json& to, const std::string& name, const Timing&);
 void add_ratio(nlohmann::ordered_json& to, const std::optional<Timing>&);
+void add_rates(nlohmann::ordered_json& to, double gflops, double matrix_gflops);  // and the share of the latter
 
 double quantile(std::vector<double> values, double share);  // linear between neighbours
 

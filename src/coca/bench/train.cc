@@ -30,10 +30,9 @@ struct Batch {
         N(length),
         ids(random_ids(B * N, s.V, 2)),
         targets(random_ids(B * N, s.V, 3)),
-        params(spec),
+        params(random_params(spec)),
         grads(spec),
         decoder(spec, B, N, options) {
-    model::initialise(spec, 1, params);
     if (options.precision == Precision::kF32) return;
     Context cx;
     copy = std::make_unique<model::ParamStore>(spec, options.precision);
@@ -166,9 +165,7 @@ nlohmann::ordered_json to_json(const TrainResult& r) {
   j["parameters"] = r.parameters;
   add_timing(j, "seconds", r.seconds);
   j["tokens_per_second"] = r.tokens_per_second;
-  j["gflops"] = r.gflops;
-  j["matrix_gflops"] = r.matrix_gflops;
-  j["share_of_matrix_rate"] = r.gflops / r.matrix_gflops;
+  add_rates(j, r.gflops, r.matrix_gflops);
   j["state_bytes"] = r.state_bytes;
   j["activation_bytes"] = r.activation_bytes;
   add_ratio(j, r.ratio);

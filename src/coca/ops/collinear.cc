@@ -72,6 +72,17 @@ Path choose_path(const Context& context, const CollinearOptions& options, int64_
 
 RowAccess row_access(const RopeRows& rows) { return {rows.cos.view<float, 3>(), rows.sin.view<float, 3>()}; }
 
+// What the rotated ops share: by which code, which form, and the angles as the kernels take them.
+struct Plan {
+  Path path;
+  int kind;
+  cpu::RopeTables tables;
+};
+Plan plan_of(const Context& context, const CollinearOptions& options, const RopeRows& rows, int64_t D) {
+  return {choose_path(context, options, 2 * rows.cos.size(2), D), static_cast<int>(options.kind),
+          {rows.cos.view<float, 3>(), rows.sin.view<float, 3>()}};
+}
+
 void fold_ref(Path path, const CollinearFold& a) {
   const int64_t D = a.t.size(3);
   const FloatInput t_copy(a.t);
@@ -84,7 +95,7 @@ void fold_ref(Path path, const CollinearFold& a) {
   tbar_copy.store();
 }
 
-void query_ref(Path path, int kind, const CollinearQuery& a) {
+void query_ref(const Plan& plan, const CollinearQuery& a) {
   const int64_t D = a.q.size(3), R = 2 * a.rows.cos.size(2);
   const FloatInput q_copy(a.q);
   const FloatOutput q_eff_copy(a.q_eff);
@@ -92,16 +103,17 @@ void query_ref(Path path, int kind, const CollinearQuery& a) {
   const auto q_eff = q_eff_copy.ref().view<float, 4>();
   const RowAccess rows = row_access(a.rows);
   for_each_head(a.q, [&](int64_t b, int64_t n, int64_t h) {
-    if (path == Path::kOfficial)
+    if (plan.path == Path::kOfficial)
       ref::collinear_official_head<float>(q.ptr(b, n, h), nullptr, R, D, rows.cos_at(b, n), rows.sin_at(b, n),
                                           q_eff.ptr(b, n, h), nullptr);
     else
-      ref::collinear_query_head(kind, q.ptr(b, n, h), R, D, rows.cos_at(b, n), rows.sin_at(b, n), q_eff.ptr(b, n, h));
+      ref::collinear_query_head(plan.kind, q.ptr(b, n, h), R, D, rows.cos_at(b, n), rows.sin_at(b, n),
+                                q_eff.ptr(b, n, h));
   });
   q_eff_copy.store();
 }
 
-void key_ref(Path path, int kind, const CollinearKey& a) {
+void key_ref(const Plan& plan, const CollinearKey& a) {
   const int64_t D = a.k_eff.size(3), R = 2 * a.rows.cos.size(2);
   const FloatInput tbar_copy(a.tbar);
   const FloatOutput k_eff_copy(a.k_eff);
@@ -111,18 +123,18 @@ void key_ref(Path path, int kind, const CollinearKey& a) {
   std::vector<float> full(static_cast<size_t>(D));
   for_each_head(a.tbar, [&](int64_t b, int64_t n, int64_t g) {
     const float* half = tbar.ptr(b, n, g);
-    if (path == Path::kOfficial) {  // folding [tbar, tbar] again gives tbar back
+    if (plan.path == Path::kOfficial) {  // folding [tbar, tbar] again gives tbar back
       for (int64_t i = 0; i < D; ++i) full[static_cast<size_t>(i)] = half[i % (D / 2)];
       ref::collinear_official_head<float>(nullptr, full.data(), R, D, rows.cos_at(b, n), rows.sin_at(b, n), nullptr,
                                           k_eff.ptr(b, n, g));
     } else {
-      ref::collinear_key_head(kind, half, R, D, rows.cos_at(b, n), rows.sin_at(b, n), k_eff.ptr(b, n, g));
+      ref::collinear_key_head(plan.kind, half, R, D, rows.cos_at(b, n), rows.sin_at(b, n), k_eff.ptr(b, n, g));
     }
   });
   k_eff_copy.store();
 }
 
-void key_from_t_ref(Path path, int kind, const CollinearForward& a) {
+void key_from_t_ref(const Plan& plan, const CollinearForward& a) {
   const int64_t D = a.t.size(3), R = 2 * a.rows.cos.size(2);
   const FloatInput t_copy(a.t);
   const FloatOutput k_eff_copy(a.k_eff);
@@ -131,18 +143,18 @@ void key_from_t_ref(Path path, int kind, const CollinearForward& a) {
   const RowAccess rows = row_access(a.rows);
   std::vector<float> half(static_cast<size_t>(D / 2));
   for_each_head(a.t, [&](int64_t b, int64_t n, int64_t g) {
-    if (path == Path::kOfficial) {
+    if (plan.path == Path::kOfficial) {
       ref::collinear_official_head<float>(nullptr, t.ptr(b, n, g), R, D, rows.cos_at(b, n), rows.sin_at(b, n), nullptr,
                                           k_eff.ptr(b, n, g));
     } else {
       ref::collinear_fold_head(t.ptr(b, n, g), R, D, half.data());
-      ref::collinear_key_head(kind, half.data(), R, D, rows.cos_at(b, n), rows.sin_at(b, n), k_eff.ptr(b, n, g));
+      ref::collinear_key_head(plan.kind, half.data(), R, D, rows.cos_at(b, n), rows.sin_at(b, n), k_eff.ptr(b, n, g));
     }
   });
   k_eff_copy.store();
 }
 
-void backward_ref(Path path, int kind, const CollinearBackward& a) {
+void backward_ref(const Plan& plan, const CollinearBackward& a) {
   const int64_t D = a.q.size(3), R = 2 * a.rows.cos.size(2);
   const FloatInput q_copy(a.q), t_copy(a.t), dq_eff_copy(a.dq_eff), dk_eff_copy(a.dk_eff);
   const FloatOutput dq_copy(a.dq), dt_copy(a.dt);
@@ -155,38 +167,57 @@ void backward_ref(Path path, int kind, const CollinearBackward& a) {
   for_each_head(a.q, [&](int64_t b, int64_t n, int64_t h) {
     const auto cos = rows.cos_at(b, n);
     const auto sin = rows.sin_at(b, n);
-    if (path == Path::kOfficial)
+    if (plan.path == Path::kOfficial)
       ref::collinear_official_head_backward<float>(q.ptr(b, n, h), zeros.data(), dq_eff.ptr(b, n, h), zeros.data(), R,
                                                    D, cos, sin, dq.ptr(b, n, h), sink.data(), scratch.data());
     else
-      ref::collinear_query_head_backward<float>(kind, q.ptr(b, n, h), dq_eff.ptr(b, n, h), R, D, cos, sin,
+      ref::collinear_query_head_backward<float>(plan.kind, q.ptr(b, n, h), dq_eff.ptr(b, n, h), R, D, cos, sin,
                                                 dq.ptr(b, n, h));
   });
   for_each_head(a.t, [&](int64_t b, int64_t n, int64_t g) {
     const auto cos = rows.cos_at(b, n);
     const auto sin = rows.sin_at(b, n);
-    if (path == Path::kOfficial)
+    if (plan.path == Path::kOfficial)
       ref::collinear_official_head_backward<float>(zeros.data(), t.ptr(b, n, g), zeros.data(), dk_eff.ptr(b, n, g), R,
                                                    D, cos, sin, sink.data(), dt.ptr(b, n, g), scratch.data());
     else
-      ref::collinear_key_head_backward<float>(kind, t.ptr(b, n, g), dk_eff.ptr(b, n, g), R, D, cos, sin,
+      ref::collinear_key_head_backward<float>(plan.kind, t.ptr(b, n, g), dk_eff.ptr(b, n, g), R, D, cos, sin,
                                               dt.ptr(b, n, g));
   });
   dq_copy.store();
   dt_copy.store();
 }
 
+void query_by(const Plan& plan, const CollinearQuery& a) {
+  if (plan.path != Path::kCpu) return query_ref(plan, a);
+  with_float_type(a.q.dtype, [&](auto zero) {
+    const auto q = a.q.view<decltype(zero), 4>();
+    const auto q_eff = a.q_eff.view<decltype(zero), 4>();
+    over_rows(a.q,
+              [&](int64_t r0, int64_t r1) { cpu::collinear_query_rows(plan.kind, plan.tables, q, q_eff, r0, r1); });
+  });
+}
+
+void key_from_t_by(const Plan& plan, const CollinearForward& a) {
+  if (plan.path != Path::kCpu) return key_from_t_ref(plan, a);
+  with_float_type(a.t.dtype, [&](auto zero) {
+    const auto t = a.t.view<decltype(zero), 4>();
+    const auto k_eff = a.k_eff.view<decltype(zero), 4>();
+    over_rows(a.t,
+              [&](int64_t r0, int64_t r1) { cpu::collinear_key_rows_from_t(plan.kind, plan.tables, t, k_eff, r0, r1); });
+  });
+}
+
 template <typename T>
-void backward_as(int kind, const CollinearBackward& a) {
-  const cpu::RopeTables tables{a.rows.cos.view<float, 3>(), a.rows.sin.view<float, 3>()};
+void backward_as(const Plan& plan, const CollinearBackward& a) {
   const auto q = a.q.view<T, 4>(), t = a.t.view<T, 4>();
   const auto dq_eff = a.dq_eff.view<T, 4>(), dk_eff = a.dk_eff.view<T, 4>();
   const auto dq = a.dq.view<T, 4>(), dt = a.dt.view<T, 4>();
   over_rows(a.q, [&](int64_t r0, int64_t r1) {
-    cpu::collinear_query_rows_backward(kind, tables, q, dq_eff, dq, r0, r1);
+    cpu::collinear_query_rows_backward(plan.kind, plan.tables, q, dq_eff, dq, r0, r1);
   });
   over_rows(a.t, [&](int64_t r0, int64_t r1) {
-    cpu::collinear_key_rows_backward(kind, tables, t, dk_eff, dt, r0, r1);
+    cpu::collinear_key_rows_backward(plan.kind, plan.tables, t, dk_eff, dt, r0, r1);
   });
 }
 
@@ -216,54 +247,38 @@ void collinear_query(Context& context, const CollinearOptions& options, const Co
   check_rows("collinear", a.rows, a.q);
   check_dtype("collinear", "q", a.q, kF32OrBF16);
   check_side("q_eff", a.q_eff, a.q.shape, a.q.dtype);
-  const int64_t D = a.q.size(3), R = 2 * a.rows.cos.size(2);
-  const int kind = static_cast<int>(options.kind);
-  check_even(D);
-  const Path path = choose_path(context, options, R, D);
-  if (path != Path::kCpu) return query_ref(path, kind, a);
-  const cpu::RopeTables tables{a.rows.cos.view<float, 3>(), a.rows.sin.view<float, 3>()};
-  with_float_type(a.q.dtype, [&](auto zero) {
-    const auto q = a.q.view<decltype(zero), 4>();
-    const auto q_eff = a.q_eff.view<decltype(zero), 4>();
-    over_rows(a.q, [&](int64_t r0, int64_t r1) { cpu::collinear_query_rows(kind, tables, q, q_eff, r0, r1); });
-  });
+  check_even(a.q.size(3));
+  query_by(plan_of(context, options, a.rows, a.q.size(3)), a);
 }
 
 void collinear_key(Context& context, const CollinearOptions& options, const CollinearKey& a) {
   COCA_CHECK(a.tbar.rank() == 4, "[collinear] tbar has shape {}; expected [B, S, G, D/2]", a.tbar.shape.text());
-  const int64_t D = 2 * a.tbar.size(3), R = 2 * a.rows.cos.size(2);
-  const int kind = static_cast<int>(options.kind);
+  const int64_t D = 2 * a.tbar.size(3);
   check_dtype("collinear", "tbar", a.tbar, kF32OrBF16);
   check_heads("collinear", "tbar", a.tbar, a.tbar.shape);
   check_rows("collinear", a.rows, a.k_eff);
   check_dtype("collinear", "k_eff", a.k_eff, kF32OrBF16);
   check_heads("collinear", "k_eff", a.k_eff, {a.tbar.size(0), a.tbar.size(1), a.tbar.size(2), D});
-  const Path path = choose_path(context, options, R, D);
-  if (path != Path::kCpu) return key_ref(path, kind, a);
-  const cpu::RopeTables tables{a.rows.cos.view<float, 3>(), a.rows.sin.view<float, 3>()};
+  const Plan plan = plan_of(context, options, a.rows, D);
+  if (plan.path != Path::kCpu) return key_ref(plan, a);
   with_float_type(a.tbar.dtype, [&](auto tbar_zero) {
     with_float_type(a.k_eff.dtype, [&](auto key_zero) {
       const auto tbar = a.tbar.view<decltype(tbar_zero), 4>();
       const auto k_eff = a.k_eff.view<decltype(key_zero), 4>();
-      over_rows(a.k_eff, [&](int64_t r0, int64_t r1) { cpu::collinear_key_rows(kind, tables, tbar, k_eff, r0, r1); });
+      over_rows(a.k_eff, [&](int64_t r0, int64_t r1) {
+        cpu::collinear_key_rows(plan.kind, plan.tables, tbar, k_eff, r0, r1);
+      });
     });
   });
 }
 
 void collinear_forward(Context& context, const CollinearOptions& options, const CollinearForward& a) {
   check_pair(a.rows, a.q, a.t);
+  check_side("q_eff", a.q_eff, a.q.shape, a.q.dtype);
   check_side("k_eff", a.k_eff, a.t.shape, a.t.dtype);
-  const int64_t D = a.q.size(3), R = 2 * a.rows.cos.size(2);
-  const int kind = static_cast<int>(options.kind);
-  collinear_query(context, options, {.rows = a.rows, .q = a.q, .q_eff = a.q_eff});
-  const Path path = choose_path(context, options, R, D);
-  if (path != Path::kCpu) return key_from_t_ref(path, kind, a);
-  const cpu::RopeTables tables{a.rows.cos.view<float, 3>(), a.rows.sin.view<float, 3>()};
-  with_float_type(a.t.dtype, [&](auto zero) {
-    const auto t = a.t.view<decltype(zero), 4>();
-    const auto k_eff = a.k_eff.view<decltype(zero), 4>();
-    over_rows(a.t, [&](int64_t r0, int64_t r1) { cpu::collinear_key_rows_from_t(kind, tables, t, k_eff, r0, r1); });
-  });
+  const Plan plan = plan_of(context, options, a.rows, a.q.size(3));
+  query_by(plan, {.rows = a.rows, .q = a.q, .q_eff = a.q_eff});
+  key_from_t_by(plan, a);
 }
 
 void collinear_backward(Context& context, const CollinearOptions& options, const CollinearBackward& a) {
@@ -272,10 +287,9 @@ void collinear_backward(Context& context, const CollinearOptions& options, const
   check_side("dk_eff", a.dk_eff, a.t.shape, a.q.dtype);
   check_side("dq", a.dq, a.q.shape, a.q.dtype);
   check_side("dt", a.dt, a.t.shape, a.q.dtype);
-  const int kind = static_cast<int>(options.kind);
-  const Path path = choose_path(context, options, 2 * a.rows.cos.size(2), a.q.size(3));
-  if (path != Path::kCpu) return backward_ref(path, kind, a);
-  with_float_type(a.q.dtype, [&](auto zero) { backward_as<decltype(zero)>(kind, a); });
+  const Plan plan = plan_of(context, options, a.rows, a.q.size(3));
+  if (plan.path != Path::kCpu) return backward_ref(plan, a);
+  with_float_type(a.q.dtype, [&](auto zero) { backward_as<decltype(zero)>(plan, a); });
 }
 
 }  // namespace coca::ops

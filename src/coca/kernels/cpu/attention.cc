@@ -53,6 +53,11 @@ HWY_INLINE void store_row(const float* row, float factor, int64_t D, S* out) {
                    HWY_ATTR { store_f32(hn::Mul(hn::LoadU(d, row + i), hn::Set(d, factor)), d, out + i); });
 }
 
+HWY_INLINE void scale_row(float* row, float factor, int64_t Dp) {
+  for_lanes(Dp, [&](auto d, int64_t i)
+                    HWY_ATTR { hn::StoreU(hn::Mul(hn::LoadU(d, row + i), hn::Set(d, factor)), d, row + i); });
+}
+
 template <class E, class S>
 void forward_block(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t query_block, const E* packed,
                    float* work) {
@@ -80,8 +85,9 @@ void forward_block(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t qu
                             s + r0 * kTile + c0, kTile});
       for (int64_t r = r0; r < r0 + strip; ++r) {
         finish_scores(p, slope, b, n0 + r, key0, columns, s + r * kTile);
-        softmax_row<E>(factor, columns, s + r * kTile, probabilities + r * ld, state.max[r], state.sum[r], o + r * Dp,
-                       Dp);
+        const float decay = softmax_row(factor, c0, padded(columns.end), s + r * kTile, probabilities + r * ld,
+                                        state.max[r], state.sum[r]);
+        if (decay != 1.0f) scale_row(o + r * Dp, decay, Dp);
       }
       block_gemm<true, E>({strip, Dp, key_steps<E>(columns.end - c0), probabilities + r0 * ld + k0, ld, 1, v + k0 * Dp,
                            Dp, o + r0 * Dp, Dp});

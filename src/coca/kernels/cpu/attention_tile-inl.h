@@ -1,5 +1,5 @@
 // coca/kernels/cpu/attention_tile-inl.h - what one tile of 64 queries by 64 keys needs besides its products: packed
-// operands, who sees whom, the softmax. Per-target header: included inside foreach_target.
+// operands and who sees whom. Per-target header: included inside foreach_target.
 // Tensors hold S = float or BF16; operands are E = float or Bf16Pair. Pairs are formed
 //   over the head dim and over queries from neighbours (2i, 2i + 1),
 //   over keys from (c, c + 16) in groups of 32, so that probabilities become pairs lane by lane.
@@ -12,25 +12,18 @@
 #endif
 
 #include <algorithm>
-#include <cmath>
 #include <cstring>
-#include <limits>
-#include <type_traits>
 
 #include "coca/kernels/cpu/attention.h"
 #include "coca/kernels/cpu/bf16-inl.h"
 #include "coca/kernels/cpu/block_gemm-inl.h"
-#include "coca/kernels/cpu/math-inl.h"
+#include "coca/kernels/cpu/softmax-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace coca::cpu::HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
-constexpr float kNegInf = -std::numeric_limits<float>::infinity();
 constexpr int64_t kTile = kAttentionBlock;
-
-template <class E>
-constexpr bool kPairs = !std::is_same_v<E, float>;
 
 // Steps of an inner dimension of n: the head dim or queries, and keys (n a multiple of 32 unless it is the last).
 template <class E>
@@ -45,22 +38,6 @@ constexpr int64_t key_steps(int64_t n) {
 template <class E>
 constexpr int64_t row_steps(int64_t D) {
   return kPairs<E> ? steps<E>(D) : padded(D);
-}
-
-HWY_INLINE Bf16Pair make_pair(BF16 low, BF16 high) {
-  return static_cast<Bf16Pair>(low.bits) | static_cast<Bf16Pair>(high.bits) << 16;
-}
-
-// Both vectors rounded to nearest even into the halves of each lane. Arguments are probabilities or their
-// gradients: finite, or NaN and infinity as the CPU makes them, whose bits this keeps as such.
-template <class V>
-HWY_INLINE auto round_to_pairs(V low, V high) {
-  const hn::RebindToUnsigned<hn::DFromV<V>> du;
-  const auto rounded = [&](V v) HWY_ATTR {
-    const auto u = hn::BitCast(du, v);
-    return hn::Add(u, hn::Add(hn::And(hn::ShiftRight<16>(u), hn::Set(du, 1)), hn::Set(du, 0x7fff)));
-  };
-  return hn::Or(hn::ShiftRight<16>(rounded(low)), hn::And(rounded(high), hn::Set(du, 0xffff0000u)));
 }
 
 // dst [rows, row_steps(D)] = src rows, for products over the head dim.
@@ -166,65 +143,9 @@ HWY_INLINE void finish_scores(const AttentionParams<S>& p, float slope, int64_t 
   for (int64_t c = std::max(seen.end, columns.begin); c < width; ++c) row[c] = kNegInf;
 }
 
-// exp(x) for x <= 0 (a little above does no harm): as exp_of, but zero below -87, where results would be denormal.
-template <class D, class V>
-HWY_INLINE V exp_of_score(D d, V x) {
-  const V low = hn::Set(d, -87.0f);
-  const auto lost = hn::Lt(x, low);
-  const hn::RebindToSigned<D> di;
-  const V bounded = hn::IfThenElse(lost, low, x);
-  const auto q = hn::NearestInt(hn::Mul(bounded, hn::Set(d, 1.44269504f)));
-  const V y = exp_of_rest(d, bounded, hn::ConvertTo(d, q));
-  const V scale = hn::BitCast(d, hn::ShiftLeft<23>(hn::Add(q, hn::Set(di, 127))));  // a product, so that NaN stays NaN
-  return hn::IfThenZeroElse(lost, hn::Mul(y, scale));
-}
-
 struct RowState {
   float max[kTile], sum[kTile];
 };
-
-// Online softmax of one row: probabilities relative to the running maximum go to p (p == row for floats); the row of o
-// is rescaled. `factor` turns a product into a score.
-template <class E>
-HWY_INLINE void softmax_row(float factor, const Seen& columns, float* row, E* p, float& row_max, float& row_sum,
-                            float* o, int64_t Dp) {
-  const hn::ScalableTag<float> d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), width = padded(columns.end);
-  const auto vf = hn::Set(d, factor);
-  auto vmax = hn::Set(d, row_max);
-  for (int64_t c = columns.begin; c < width; c += lanes) vmax = hn::Max(vmax, hn::Mul(hn::LoadU(d, row + c), vf));
-  const float new_max = hn::GetLane(hn::MaxOfLanes(d, vmax));
-  if (new_max == kNegInf) {  // nothing seen yet: probabilities are zero, and -inf - -inf must not be formed
-    std::memset(p + key_steps<E>(columns.begin), 0,
-                static_cast<size_t>(key_steps<E>(width - columns.begin)) * sizeof(E));
-    return;
-  }
-  const auto base = hn::Set(d, new_max);
-  const auto probability = [&](int64_t c)
-                               HWY_ATTR { return exp_of_score(d, hn::MulSub(hn::LoadU(d, row + c), vf, base)); };
-  auto vsum = hn::Zero(d);
-  if constexpr (kPairs<E>) {
-    const hn::RebindToUnsigned<decltype(d)> du;
-    for (int64_t c = columns.begin; c < width; c += 32) {
-      const auto low = probability(c), high = c + 16 < width ? probability(c + 16) : hn::Zero(d);
-      vsum = hn::Add(vsum, hn::Add(low, high));
-      hn::StoreU(round_to_pairs(low, high), du, p + c / 2);
-    }
-  } else {
-    for (int64_t c = columns.begin; c < width; c += lanes) {
-      const auto e = probability(c);
-      vsum = hn::Add(vsum, e);
-      hn::StoreU(e, d, p + c);
-    }
-  }
-  const float decay = std::exp(row_max - new_max);  // 0 for the first keys
-  row_sum = row_sum * decay + hn::GetLane(hn::SumOfLanes(d, vsum));
-  if (decay != 1.0f && row_max != kNegInf) {
-    const auto f = hn::Set(d, decay);
-    for (int64_t c = 0; c < Dp; c += lanes) hn::StoreU(hn::Mul(hn::LoadU(d, o + c), f), d, o + c);
-  }
-  row_max = new_max;
-}
 
 }  // namespace coca::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();

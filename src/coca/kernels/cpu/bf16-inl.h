@@ -1,4 +1,5 @@
-// coca/kernels/cpu/bf16-inl.h - loads and stores of float or bf16 elements as float vectors, for any float tag.
+// coca/kernels/cpu/bf16-inl.h - loads and stores of float or bf16 elements as float vectors, for any float tag, and
+// pairs of bf16 for dot products.
 // Bits are as coca::BF16's on every target: to nearest even, NaN stays NaN (quiet), denormals kept. Hence integer
 // arithmetic: Highway's DemoteTo for bf16 truncates, and the CPU's own instruction flushes denormals.
 // Per-target header: included inside foreach_target.
@@ -11,6 +12,7 @@
 #endif
 
 #include <cstdint>
+#include <type_traits>
 
 #include "coca/base/dtype.h"
 #include "hwy/highway.h"
@@ -48,6 +50,28 @@ HWY_INLINE void store_f32(V v, D /* d */, BF16* p) {
   const auto quiet = hn::Or(high, hn::Set(du, 0x40));
   const auto bits = hn::IfThenElse(hn::RebindMask(du, hn::IsNaN(v)), quiet, near);
   hn::StoreU(hn::DemoteTo(du16, hn::BitCast(di, bits)), du16, &p->bits);
+}
+
+// Two bf16: the number of the first inner index in the lower half.
+using Bf16Pair = uint32_t;
+
+template <class E>
+constexpr bool kPairs = !std::is_same_v<E, float>;
+
+HWY_INLINE Bf16Pair make_pair(BF16 low, BF16 high) {
+  return static_cast<Bf16Pair>(low.bits) | static_cast<Bf16Pair>(high.bits) << 16;
+}
+
+// Both vectors rounded to nearest even into the halves of each lane. Arguments are probabilities or their
+// gradients: finite, or NaN and infinity as the CPU makes them, whose bits this keeps as such.
+template <class V>
+HWY_INLINE auto round_to_pairs(V low, V high) {
+  const hn::RebindToUnsigned<hn::DFromV<V>> du;
+  const auto rounded = [&](V v) HWY_ATTR {
+    const auto u = hn::BitCast(du, v);
+    return hn::Add(u, hn::Add(hn::And(hn::ShiftRight<16>(u), hn::Set(du, 1)), hn::Set(du, 0x7fff)));
+  };
+  return hn::Or(hn::ShiftRight<16>(rounded(low)), hn::And(rounded(high), hn::Set(du, 0xffff0000u)));
 }
 
 }  // namespace coca::cpu::HWY_NAMESPACE

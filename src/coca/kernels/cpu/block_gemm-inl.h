@@ -12,15 +12,13 @@
 
 #include <cstdint>
 
+#include "coca/kernels/cpu/bf16-inl.h"
 #include "hwy/highway.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace coca::cpu::HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
-
-// Two bf16: the number of the first inner index in the lower half.
-using Bf16Pair = uint32_t;
 
 // At -O2 gcc keeps small loops as loops, and the accumulators would live in memory instead of registers.
 #undef COCA_UNROLL

@@ -4,8 +4,6 @@
 #include "coca/kernels/cpu/decode_attention.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "coca/kernels/cpu/decode_attention.cc"
@@ -13,12 +11,12 @@
 #include "hwy/highway.h"
 #include "coca/kernels/cpu/bf16-inl.h"
 #include "coca/kernels/cpu/math-inl.h"
+#include "coca/kernels/cpu/softmax-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace coca::cpu::HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
-constexpr float kNegInf = -std::numeric_limits<float>::infinity();
 
 // At -O2 gcc keeps small loops as loops, and the accumulators would live in memory instead of registers.
 #undef COCA_UNROLL
@@ -244,31 +242,6 @@ HWY_INLINE void turn_queries(const DecodeParams& p, int64_t tile, const float* q
   }
 }
 
-// Scores of one row become exp(score - max), beyond `columns` zero; returns the factor for what was summed before.
-HWY_INLINE float softmax_row(int64_t columns, int64_t width, float* row, float& max, float& sum) {
-  const hn::ScalableTag<float> d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  for (int64_t c = columns; c < width; ++c) row[c] = kNegInf;
-  auto vmax = hn::Set(d, max);
-  for (int64_t c = 0; c < width; c += lanes) vmax = hn::Max(vmax, hn::LoadU(d, row + c));
-  const float new_max = hn::GetLane(hn::MaxOfLanes(d, vmax));
-  if (new_max == kNegInf) {  // nothing seen yet: -inf - -inf must not be formed
-    for (int64_t c = 0; c < width; ++c) row[c] = 0.0f;
-    return 1.0f;
-  }
-  const auto base = hn::Set(d, new_max);
-  auto vsum = hn::Zero(d);
-  for (int64_t c = 0; c < width; c += lanes) {
-    const auto e = exp_of(d, hn::Sub(hn::LoadU(d, row + c), base));
-    vsum = hn::Add(vsum, e);
-    hn::StoreU(e, d, row + c);
-  }
-  const float factor = std::exp(max - new_max);  // 0 for the first tokens
-  sum = sum * factor + hn::GetLane(hn::SumOfLanes(d, vsum));
-  max = new_max;
-  return factor;
-}
-
 // Rows [r0, r0 + kRows) over the tokens [token, token + columns) of one page, as the last of these rows sees them.
 template <class StoredKeys, class StoredValues, Keys kKeys, int kRows>
 HWY_NOINLINE void page_rows(const DecodeParams& p, const DecodeTask& t, int64_t r0, int64_t token, int64_t columns,
@@ -298,7 +271,8 @@ HWY_NOINLINE void page_rows(const DecodeParams& p, const DecodeTask& t, int64_t 
     if (t.slopes)  // -slope (m - n) with m = seen - 1
       for (int64_t c = 0; c < columns; ++c) row[c] -= t.slopes[r0 + r] * static_cast<float>(seen - 1 - token - c);
     if (p.window > 0) std::fill_n(row, std::clamp<int64_t>(seen - p.window - token, 0, columns), kNegInf);
-    factors[r] = softmax_row(std::clamp<int64_t>(seen - token, 0, columns), width, row, t.max[r0 + r], t.sum[r0 + r]);
+    std::fill(row + std::clamp<int64_t>(seen - token, 0, columns), row + width, kNegInf);
+    factors[r] = softmax_row(1.0f, 0, width, row, row, t.max[r0 + r], t.sum[r0 + r]);
     if constexpr (kScaled<StoredValues>) {
       const auto* scales = reinterpret_cast<const float*>(run + layout.value_scale_at(0));
       for (int64_t c = 0; c < width; c += lanes)
