@@ -26,6 +26,7 @@ class WideTokenizer final : public text::Tokenizer {
   std::optional<int32_t> bos_id() const override { return std::nullopt; }
   std::optional<int32_t> eos_id() const override { return std::nullopt; }
   std::optional<int32_t> token_id(std::string_view) const override { return std::nullopt; }
+  using Tokenizer::encode;
   std::vector<int32_t> encode(std::string_view text, text::SpecialTokens) const override {
     std::vector<int32_t> ids;
     for (const char c : text) ids.push_back(vocab_ - 1 - static_cast<unsigned char>(c));
