@@ -28,6 +28,14 @@ void trace_layer(Context& cx, size_t i, const LayerActs& a) {
   cx.trace(at + "o", a.o);
 }
 
+// The layer below which no gradient is wanted.
+size_t lowest_trained(const MutWeights& grads) {
+  if (!grads.embed.empty()) return 0;
+  size_t i = 0;
+  while (i < grads.layers.size() && !has_tensors(grads.layers[i])) ++i;
+  return i;
+}
+
 // A remainder shorter than a tile goes with the part in front of it: attention has another form for few queries.
 constexpr int64_t kTile = 64;
 int64_t part_length(int64_t left, int64_t chunk) { return left < chunk + kTile ? left : chunk; }
@@ -195,13 +203,13 @@ void TrainingDecoder::backward(Context& cx, const Weights& w, TensorRef ids, Mut
   std::memset(stream_.data, 0, stream_.bytes());
   ops::norm_backward(cx, {.kind = spec_.norm, .x = x_.back(), .w = w.norm_w, .stat = norm_stat_, .dy = dnormed_,
                           .dx = stream_, .dw = grads.norm_w, .db = grads.norm_b});
-  for (size_t i = acts_.size(); i-- > 0;) {
+  for (size_t i = acts_.size(), lowest = lowest_trained(grads); i-- > lowest;) {
     // The topmost layer went through the shared tensors last: they still hold what it needs.
     const Positions here = at.in_layer(spec_, i);
     if (i + 1 < acts_.size()) layer_remake(cx, spec_, w.layers[i], here, x_[i], options_.recompute, acts_[i]);
     layer_backward(cx, spec_, w.layers[i], here, x_[i], acts_[i], grad_acts_, grads.layers[i], stream_);
   }
-  ops::embedding_backward(cx, {.ids = ids.reshape({B_ * N_}), .dy = stream_, .dtable = grads.embed});
+  if (!grads.embed.empty()) ops::embedding_backward(cx, {.ids = ids.reshape({B_ * N_}), .dy = stream_, .dtable = grads.embed});
 }
 
 TensorRef TrainingDecoder::forward_backward(Context& cx, const Weights& w, TensorRef ids, TensorRef targets,

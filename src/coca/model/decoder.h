@@ -77,7 +77,8 @@ class TrainingDecoder {
   TrainingDecoder(const ModelSpec&, int64_t B, int64_t N, const TrainingOptions& = {});
 
   // ids, targets [B, N] i32 (targets may be ops::kIgnoreTarget). Adds scale * d(sum of nll) to the gradients and
-  // returns the nll per position, [B * N], valid until the next call.
+  // returns the nll per position, [B * N], valid until the next call. Gradients that are empty are not computed, and the
+  // backward pass ends at the lowest layer that has one.
   TensorRef forward_backward(Context&, const Weights&, TensorRef ids, TensorRef targets, float scale, MutWeights& grads);
   size_t activation_bytes() const { return arena_.bytes(); }
 

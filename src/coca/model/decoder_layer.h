@@ -106,7 +106,8 @@ struct LayerActGrads {
 void plan_layer_act_grads(const ModelSpec&, const ActShape&, ArenaPlan&, LayerActGrads&);
 void finish_layer_act_grads(const ModelSpec&, LayerActGrads&);
 
-// stream [M, C] f32 holds the gradient of y on entry and that of x on return. Weight gradients accumulate (+=).
+// stream [M, C] f32 holds the gradient of y on entry and that of x on return. Weight gradients accumulate (+=);
+// those that dw lacks are not computed.
 void layer_backward(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const Positions&, TensorRef x,
                     const LayerActs&, LayerActGrads&, LayerTensors<MutTensorRef>& dw, MutTensorRef stream);
 
