@@ -157,8 +157,8 @@ void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTenso
                                LayerTensors<MutTensorRef>& dw, TensorRef dy) {
   ops::linear_backward(cx, {.x = flat_heads(TensorRef(a.o)), .w = w.o_w, .dy = dy, .dx = flat_heads(g.d_o), .dw = dw.o_w, .db = dw.o_b});
   ops::attention_backward(cx, attention_options(at),
-                          {.q = a.q_eff, .k = a.k_eff, .v = a.v, .slopes = at.slopes, .o = a.o, .lse = a.lse,
-                           .d_o = g.d_o, .dq = g.dq_eff, .dk = g.dk_eff, .dv = g.dv});
+                          {.q = a.q_eff, .k = a.k_eff, .v = a.v, .slopes = at.slopes, .document_start = at.document_start,
+                           .o = a.o, .lse = a.lse, .d_o = g.d_o, .dq = g.dq_eff, .dk = g.dk_eff, .dv = g.dv});
   if (is_coca(s.attention)) {
     ops::collinear_backward(cx, collinear_options(s),
                             {.rows = at.rows, .q = a.q, .t = a.k, .dq_eff = g.dq_eff, .dk_eff = g.dk_eff, .dq = g.dq, .dt = g.dk});
@@ -306,7 +306,8 @@ void layer_project(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef
 void layer_attend(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a) {
   position(cx, s, at, a);
   ops::attention_forward(cx, attention_options(at),
-                         {.q = a.q_eff, .k = a.k_eff, .v = a.v, .slopes = at.slopes, .o = a.o, .lse = a.lse});
+                         {.q = a.q_eff, .k = a.k_eff, .v = a.v, .slopes = at.slopes, .document_start = at.document_start, .o = a.o,
+                          .lse = a.lse});
 }
 
 void layer_finish(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, TensorRef x, LayerActs& a,

@@ -19,6 +19,7 @@ struct Positions {
   ops::RopeRows rows;
   TensorRef slopes;    // [H]
   int64_t window = 0;  // keys a query sees, itself included; 0: all
+  TensorRef document_start;  // [B, N] i32, packed documents: no token sees one in front of this place; empty: none
 
   Positions narrow(int64_t first, int64_t count) const;           // of `count` tokens from the `first` of these
   Positions in_layer(const ModelSpec&, size_t layer) const;       // with that layer's window
