@@ -185,7 +185,7 @@ void fill(MutTensorRef t, const std::function<float()>& next) {
 
 }  // namespace
 
-void initialise(const ModelSpec& spec, uint64_t seed, ParamStore& store) {
+void initialise(const ModelSpec& spec, uint64_t seed, TensorStore& store) {
   const std::vector<ParamInfo>& infos = store.infos();
   parallel_for(static_cast<int64_t>(infos.size()), [&](int64_t i) {
     const ParamInfo& info = infos[static_cast<size_t>(i)];
@@ -196,7 +196,7 @@ void initialise(const ModelSpec& spec, uint64_t seed, ParamStore& store) {
   });
 }
 
-void copy_params(Context& cx, const ParamStore& from, ParamStore& to) {
+void copy_params(Context& cx, const TensorStore& from, TensorStore& to) {
   for (const ParamInfo& info : from.infos()) {
     const TensorRef x = from.at(info);
     const MutTensorRef y = to.at(info);

@@ -117,10 +117,10 @@ class ParamStore : public TensorStore {
 // Linear and embedding weights N(0, init_std), norms 1, biases 0 (as the official code). Each tensor draws from its
 // own stream (seed, position in the list), so that models of different kinds share all draws they can. A bf16 store
 // holds the fp32 values, rounded.
-void initialise(const ModelSpec&, uint64_t seed, ParamStore&);
+void initialise(const ModelSpec&, uint64_t seed, TensorStore&);
 
 // All parameters of a store of the same spec, rounded or widened where the precisions differ.
-void copy_params(Context&, const ParamStore& from, ParamStore& to);
+void copy_params(Context&, const TensorStore& from, TensorStore& to);
 
 }  // namespace coca::model
 
