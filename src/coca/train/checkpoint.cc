@@ -134,7 +134,7 @@ TrainState load_state(const fs::path& dir) {
 TrainState load_checkpoint(const fs::path& dir, const CheckpointParts& parts, Moments which) {
   TrainState state = load_state(dir);
   check_spec(dir, parts.spec);
-  model::load_params(dir / "model.safetensors", parts.spec, parts.params);
+  model::load_params(dir, parts.spec, parts.params);
   if (which == Moments::kLeave) return state;
   const io::SafetensorsFile moments(dir / "optimizer.safetensors");
   load_moments(moments, "m.", parts.optimizer.first_moment());
