@@ -36,7 +36,9 @@ inline void parse_text(std::string_view, const std::string& text, std::string& o
 
 template <typename T>
 void parse_value(std::string_view flag, const std::vector<std::string>& texts, T& out) {
-  if constexpr (io::detail::IsVector<T>::value) {
+  if constexpr (requires { out.from_option_text(flag, texts.back()); }) {
+    out.from_option_text(flag, texts.back());
+  } else if constexpr (io::detail::IsVector<T>::value) {
     T items;
     for (const std::string& text : texts) {
       std::string_view rest = text;
@@ -68,7 +70,9 @@ void parse_value(std::string_view flag, const std::vector<std::string>& texts, T
 
 template <typename T>
 std::string default_text(const T& value) {
-  if constexpr (std::is_same_v<T, std::string>) {
+  if constexpr (requires { value.to_option_json(); }) {
+    return "";
+  } else if constexpr (std::is_same_v<T, std::string>) {
     return value;
   } else if constexpr (std::is_enum_v<T>) {
     return std::string(enum_name(value));
@@ -136,6 +140,7 @@ using Action = std::function<int()>;
 void add_verify(CLI::App& root, Action* run);
 void add_init(CLI::App& root, Action* run);
 void add_train(CLI::App& root, Action* run);
+void add_finetune(CLI::App& root, Action* run);
 void add_eval(CLI::App& root, Action* run);
 void add_generate(CLI::App& root, Action* run);
 void add_study(CLI::App& root, Action* run);

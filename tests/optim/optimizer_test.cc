@@ -5,6 +5,7 @@
 
 #include <cstring>
 
+#include "coca/model/select.h"
 #include "support/numerics.h"
 
 namespace coca::optim {
@@ -27,12 +28,12 @@ void fill(ParamStore& store, uint64_t seed, double size) {
   }
 }
 
-std::vector<float> copy_of(const ParamStore& store) {
+std::vector<float> copy_of(const model::TensorStore& store) {
   const float* values = store.flat().as<float>();
   return {values, values + store.flat().numel()};
 }
 
-bool same_bits(const std::vector<float>& before, const ParamStore& store) {
+bool same_bits(const std::vector<float>& before, const model::TensorStore& store) {
   return std::memcmp(before.data(), store.flat().data, store.flat().bytes()) == 0;
 }
 
@@ -111,6 +112,38 @@ TEST(AdamW, ABf16CopyFollowsTheParameters) {
     model::copy_params(context, params, expected);
     EXPECT_EQ(std::memcmp(copy.flat().data, expected.flat().data, expected.flat().bytes()), 0) << step;
   }
+}
+
+// Of a fused projection only k, and the biases of the mlp: these end as when all are trained, all others keep their bits.
+TEST(AdamW, UpdatesASelectionAndNothingElse) {
+  const std::vector<model::ParamInfo> trained = model::select_parameters(tiny_spec(), {"*.k.*", "*mlp*bias"});
+  ParamStore all(tiny_spec()), all_grads(tiny_spec()), params(tiny_spec()), grads(tiny_spec(), trained),
+      copy(tiny_spec(), model::Precision::kBF16), expected(tiny_spec(), model::Precision::kBF16);
+  fill(all, 1, 1.0), fill(params, 1, 1.0);
+  Context context;
+  model::copy_params(context, params, copy);
+  const AdamWOptions options{.weight_decay = 0.5, .clip_norm = 0};  // the norm of all is not that of some
+  AdamW whole(tiny_spec(), options), some(trained, options);
+  EXPECT_EQ(some.first_moment().flat().numel(), grads.flat().numel());
+  for (uint64_t step = 1; step <= 3; ++step) {
+    fill(all_grads, 100 * step, 1.0);
+    for (const model::ParamInfo& info : trained) {
+      float* to = grads.at(info).as<float>();
+      for (const MutTensorRef& block : all_grads.blocks(info)) to = std::copy_n(block.as<float>(), block.numel(), to);
+    }
+    whole.step(context, 0.01, all_grads, all);
+    some.step(context, 0.01, grads, params, &copy);
+  }
+  ParamStore before(tiny_spec());
+  fill(before, 1, 1.0);
+  for (const model::ParamInfo& info : trained) {
+    const auto from = all.blocks(info), to = before.blocks(info);
+    for (size_t i = 0; i < from.size(); ++i) std::memcpy(to[i].data, from[i].data, from[i].bytes());
+  }
+  EXPECT_EQ(copy_of(params), copy_of(before));
+  EXPECT_NE(copy_of(params), copy_of(all));
+  model::copy_params(context, params, expected);
+  EXPECT_EQ(std::memcmp(copy.flat().data, expected.flat().data, expected.flat().bytes()), 0);
 }
 
 TEST(AdamW, NonFiniteGradientsChangeNothing) {

@@ -8,7 +8,7 @@
 namespace coca::train {
 namespace {
 
-struct Batch {
+struct Made {
   Tensor ids, targets;
   std::vector<int32_t> all() const {
     std::vector<int32_t> v(ids.values<int32_t>().begin(), ids.values<int32_t>().end());
@@ -17,9 +17,9 @@ struct Batch {
   }
 };
 
-Batch batch_of(const TrainConfig& c, const test::TinyData& data, int64_t step, int64_t part = 0) {
-  Batch b{Tensor({c.batch, c.length}, DType::kI32), Tensor({c.batch, c.length}, DType::kI32)};
-  Batches(c, data.tokens, *data.tokenizer).fill(step, part, b.ids, b.targets);
+Made batch_of(const TrainConfig& c, const test::TinyData& data, int64_t step, int64_t part = 0) {
+  Made b{Tensor({c.batch, c.length}, DType::kI32), Tensor({c.batch, c.length}, DType::kI32)};
+  Batches(c, data.tokens, *data.tokenizer).fill(step, part, {b.ids, b.targets, {}});
   return b;
 }
 
@@ -30,8 +30,8 @@ TEST(Batches, AreAPureFunctionOfSeedAndStep) {
   const Batches batches(c, data.tokens, *data.tokenizer);
   Tensor ids({2, 96}, DType::kI32), targets({2, 96}, DType::kI32);
   for (const int64_t step : {7, 0, 3, 7}) {  // any order, a fresh object each time: what resuming needs
-    batches.fill(step, 0, ids, targets);
-    const Batch fresh = batch_of(c, data, step);
+    batches.fill(step, 0, {ids, targets, {}});
+    const Made fresh = batch_of(c, data, step);
     EXPECT_TRUE(std::ranges::equal(ids.values<int32_t>(), fresh.ids.values<int32_t>())) << step;
     EXPECT_TRUE(std::ranges::equal(targets.values<int32_t>(), fresh.targets.values<int32_t>())) << step;
   }
@@ -47,7 +47,7 @@ TEST(Batches, TargetsAreTheNextTokensOfTheText) {
   std::vector<int32_t> text(static_cast<size_t>(data.tokens.size()));
   data.tokens.read(0, text);
   for (int64_t step = 0; step < 5; ++step) {
-    const Batch b = batch_of(c, data, step);
+    const Made b = batch_of(c, data, step);
     for (int64_t row = 0; row < c.batch; ++row) {
       const int32_t* ids = b.ids.values<int32_t>().data() + row * c.length;
       const int32_t* targets = b.targets.values<int32_t>().data() + row * c.length;
@@ -65,7 +65,7 @@ TEST(Batches, AccumulationSplitsTheSameWindows) {
   whole.batch = 4;
   split.batch = 2, split.accumulation = 2;
   for (int64_t step = 0; step < 3; ++step) {
-    const Batch all = batch_of(whole, data, step);
+    const Made all = batch_of(whole, data, step);
     const size_t half = static_cast<size_t>(2 * whole.length);
     for (int64_t part = 0; part < 2; ++part)
       EXPECT_TRUE(std::ranges::equal(batch_of(split, data, step, part).ids.values<int32_t>(),
@@ -81,7 +81,7 @@ TEST(Batches, TheShareOfPasskeysIsRight) {
     c.passkey_share = share;
     int passkeys = 0, windows = 0;
     for (int64_t step = 0; step < 20; ++step) {
-      const Batch b = batch_of(c, data, step);
+      const Made b = batch_of(c, data, step);
       for (int64_t row = 0; row < c.batch; ++row, ++windows) {
         const auto targets = b.targets.values<int32_t>().subspan(static_cast<size_t>(row * c.length), static_cast<size_t>(c.length));
         const bool passkey = std::ranges::any_of(targets, [](int32_t id) { return id >= '0' && id <= '9'; });
@@ -101,7 +101,7 @@ TEST(Batches, TheFirstStepsAreAllPasskeys) {
   TrainConfig c = test::tiny_config("unused");
   c.length = 96, c.batch = 20, c.passkey_first_steps = 3;
   for (int64_t step = 0; step < 6; ++step) {
-    const Batch b = batch_of(c, data, step);
+    const Made b = batch_of(c, data, step);
     for (int64_t row = 0; row < c.batch; ++row) {
       const int32_t last = b.targets.values<int32_t>()[static_cast<size_t>((row + 1) * c.length - 1)];
       EXPECT_EQ(last >= '0' && last <= '9', step < 3) << step;

@@ -21,14 +21,14 @@ struct State {
 
   explicit State(const TrainConfig& c, uint64_t seed)
       : config(c), spec(make_spec(c, 272, std::nullopt, std::nullopt)), params(spec), optimizer(spec, make_adamw(c)) {
-    for (model::ParamStore* store : {&params, &optimizer.first_moment(), &optimizer.second_moment()}) {
+    for (model::TensorStore* store : std::initializer_list<model::TensorStore*>{&params, &optimizer.first_moment(), &optimizer.second_moment()}) {
       spec.init_std = 0.5;
       model::initialise(spec, seed++, *store);
     }
     spec.init_std = c.init_std;
   }
   CheckpointParts parts() { return {spec, params, optimizer, *tokenizer}; }
-  void save(int64_t step) { save_checkpoint(config, {.step = step}, parts()); }
+  void save(int64_t step) { save_checkpoint(checkpoint_plan(config), {.step = step}, parts()); }
   TrainState load() { return load_checkpoint(latest_checkpoint(config.out).value(), parts()); }
 };
 
@@ -39,7 +39,7 @@ TEST(Checkpoint, RoundTripsBitwise) {
   const TrainState state{.step = 7, .updates = 6, .skipped = 1, .bad_in_a_row = 1, .tokens = 224, .seconds = 1.0 / 3, .interval_loss = 0.1,
                          .interval_steps = 1, .data_tokens = 2000, .tokenizer_fingerprint = saved.tokenizer->fingerprint(),
                          .data_fingerprint = "0123456789abcdef"};
-  save_checkpoint(saved.config, state, saved.parts());
+  save_checkpoint(checkpoint_plan(saved.config), state, saved.parts());
   ASSERT_NE(test::values_of(saved.params), test::values_of(loaded.params));
   const TrainState back = loaded.load();
   EXPECT_EQ(test::values_of(saved.params), test::values_of(loaded.params));

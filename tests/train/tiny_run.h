@@ -42,7 +42,7 @@ struct TinyData {
   train::TrainData without_validation() const { return {.tokens = tokens, .tokenizer = *tokenizer}; }
 };
 
-inline std::vector<float> values_of(const model::ParamStore& params) {
+inline std::vector<float> values_of(const model::TensorStore& params) {
   const float* values = params.flat().as<float>();
   return {values, values + params.flat().numel()};
 }

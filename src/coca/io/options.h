@@ -15,7 +15,8 @@
 //
 // The defaults are the initializers. The list serves JSON here and command-line flags in tools/ ("max_len"
 // becomes --max-len). Field types: int64_t, double, float, bool, std::string, vectors of string, int64_t and
-// double, optionals of int64_t, double and string, enums. A value of the wrong type names key, value and
+// double, optionals of int64_t, double, string and enums, enums, and structs that bring to_option_json() and
+// from_option_json() (and for flags from_option_text()). A value of the wrong type names key, value and
 // type; an unknown key names the nearest known one; keys that are absent keep what the struct holds.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -64,7 +65,9 @@ void check_option_keys(const nlohmann::json& object, const std::vector<std::stri
 
 template <typename T>
 nlohmann::ordered_json option_to_json(const T& value) {
-  if constexpr (std::is_enum_v<T>) {
+  if constexpr (requires { value.to_option_json(); }) {
+    return value.to_option_json();
+  } else if constexpr (std::is_enum_v<T>) {
     return std::string(enum_name(value));
   } else if constexpr (std::is_floating_point_v<T>) {
     return scalar_to_json(value);
@@ -81,7 +84,9 @@ nlohmann::ordered_json option_to_json(const T& value) {
 
 template <typename T>
 void option_from_json(const nlohmann::json& value, OptionPlace place, T& out) {
-  if constexpr (std::is_enum_v<T>) {
+  if constexpr (requires { out.from_option_json(value, std::string()); }) {
+    out.from_option_json(value, std::string(place.origin) + ": \"" + std::string(place.key) + "\"");
+  } else if constexpr (std::is_enum_v<T>) {
     std::string text;
     scalar_from_json(value, place, text);
     for (const auto& entry : EnumTraits<T>::names())

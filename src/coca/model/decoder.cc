@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "coca/ops/attention.h"
 #include "coca/ops/cross_entropy.h"
@@ -28,6 +29,14 @@ void trace_layer(Context& cx, size_t i, const LayerActs& a) {
   cx.trace(at + "o", a.o);
 }
 
+// The layer below which no gradient is wanted.
+size_t lowest_trained(const MutWeights& grads) {
+  if (!grads.embed.empty()) return 0;
+  size_t i = 0;
+  while (i < grads.layers.size() && !has_tensors(grads.layers[i])) ++i;
+  return i;
+}
+
 // A remainder shorter than a tile goes with the part in front of it: attention has another form for few queries.
 constexpr int64_t kTile = 64;
 int64_t part_length(int64_t left, int64_t chunk) { return left < chunk + kTile ? left : chunk; }
@@ -49,6 +58,24 @@ Positions PositionSource::at(int64_t start, int64_t n, int64_t seq_len) {
     table_.build(spec_, start, n, seq_len);
     p.rows = table_.rows(0, n);
   }
+  return p;
+}
+
+Positions PositionSource::packed(TensorRef document_start, int64_t seq_len) {
+  const int64_t B = document_start.size(0), N = document_start.size(1), half = spec_.R / 2;
+  Positions p = at(0, N, seq_len);
+  p.document_start = document_start;
+  if (p.rows.cos.empty()) return p;
+  if (cos_.empty() || !(cos_.shape() == Dims{B, N, half})) {
+    cos_ = Tensor({B, N, half});
+    sin_ = Tensor({B, N, half});
+  }
+  const int32_t* start = document_start.as<int32_t>();
+  const std::pair<const float*, float*> tables[] = {{p.rows.cos.as<float>(), cos_.ref().as<float>()},
+                                                    {p.rows.sin.as<float>(), sin_.ref().as<float>()}};
+  for (const auto& [from, to] : tables)
+    for (int64_t i = 0; i < B * N; ++i) std::copy_n(from + (i % N - start[i]) * half, half, to + i * half);
+  p.rows = {cos_.ref(), sin_.ref()};
   return p;
 }
 
@@ -179,8 +206,17 @@ void TrainingDecoder::plan() {
   finish_layer_act_grads(spec_, grad_acts_);
 }
 
-void TrainingDecoder::forward(Context& cx, const Weights& w, TensorRef ids) {
-  const Positions at = positions_.at(0, N_, N_);
+Positions TrainingDecoder::positions(TensorRef document_start) {
+  if (document_start.empty()) return positions_.at(0, N_, N_);
+  check_ids(document_start, "document_start");
+  COCA_CHECK(document_start.shape == Dims({B_, N_}), "[decoder] document_start {} must be [{}, {}]", document_start.shape.text(), B_, N_);
+  const int32_t* start = document_start.as<int32_t>();
+  for (int64_t i = 0; i < B_ * N_; ++i)  // the rows are looked up before attention checks it all
+    COCA_CHECK(start[i] >= 0 && start[i] <= i % N_, "[decoder] document_start[{}, {}] is {}; expected 0 to {}", i / N_, i % N_, start[i], i % N_);
+  return positions_.packed(document_start, N_);
+}
+
+void TrainingDecoder::forward(Context& cx, const Weights& w, const Positions& at, TensorRef ids) {
   ops::embedding_forward(cx, {.ids = ids.reshape({B_ * N_}), .table = w.embed, .y = x_[0]});
   for (size_t i = 0; i < acts_.size(); ++i) {
     layer_forward(cx, spec_, w.layers[i], at.in_layer(spec_, i), x_[i], acts_[i], x_[i + 1]);
@@ -190,32 +226,43 @@ void TrainingDecoder::forward(Context& cx, const Weights& w, TensorRef ids) {
                          .b = w.norm_b, .y = normed_, .stat = norm_stat_});
 }
 
-void TrainingDecoder::backward(Context& cx, const Weights& w, TensorRef ids, MutWeights& grads) {
-  const Positions at = positions_.at(0, N_, N_);
+void TrainingDecoder::backward(Context& cx, const Weights& w, const Positions& at, TensorRef ids, MutWeights& grads) {
   std::memset(stream_.data, 0, stream_.bytes());
   ops::norm_backward(cx, {.kind = spec_.norm, .x = x_.back(), .w = w.norm_w, .stat = norm_stat_, .dy = dnormed_,
                           .dx = stream_, .dw = grads.norm_w, .db = grads.norm_b});
-  for (size_t i = acts_.size(); i-- > 0;) {
+  for (size_t i = acts_.size(), lowest = lowest_trained(grads); i-- > lowest;) {
     // The topmost layer went through the shared tensors last: they still hold what it needs.
     const Positions here = at.in_layer(spec_, i);
     if (i + 1 < acts_.size()) layer_remake(cx, spec_, w.layers[i], here, x_[i], options_.recompute, acts_[i]);
     layer_backward(cx, spec_, w.layers[i], here, x_[i], acts_[i], grad_acts_, grads.layers[i], stream_);
   }
-  ops::embedding_backward(cx, {.ids = ids.reshape({B_ * N_}), .dy = stream_, .dtable = grads.embed});
+  if (!grads.embed.empty()) ops::embedding_backward(cx, {.ids = ids.reshape({B_ * N_}), .dy = stream_, .dtable = grads.embed});
 }
 
-TensorRef TrainingDecoder::forward_backward(Context& cx, const Weights& w, TensorRef ids, TensorRef targets,
-                                            float scale, MutWeights& grads) {
+void TrainingDecoder::check(const Weights& w, TensorRef ids, TensorRef targets) const {
   check_ids(ids, "ids");
   check_ids(targets, "targets");
   COCA_CHECK(ids.shape == Dims({B_, N_}) && targets.shape == ids.shape, "[decoder] ids {} and targets {} must be [{}, {}]",
              ids.shape.text(), targets.shape.text(), B_, N_);
   COCA_CHECK(w.embed.dtype == dtype_of(options_.precision), "[decoder] the weights are {}; planned for {}",
              dtype_name(w.embed.dtype), enum_name(options_.precision));
-  forward(cx, w, ids);
+}
+
+TensorRef TrainingDecoder::forward_backward(Context& cx, const Weights& w, TensorRef ids, TensorRef targets,
+                                            float scale, MutWeights& grads, TensorRef document_start) {
+  check(w, ids, targets);
+  const Positions at = positions(document_start);
+  forward(cx, w, at, ids);
   ops::lm_loss_forward_backward(cx, {.x = normed_, .w = w.head, .targets = targets.reshape({B_ * N_}), .nll = nll_},
                                 {.scale = scale, .dx = dnormed_, .dw = grads.head});
-  backward(cx, w, ids, grads);
+  backward(cx, w, at, ids, grads);
+  return nll_;
+}
+
+TensorRef TrainingDecoder::loss(Context& cx, const Weights& w, TensorRef ids, TensorRef targets, TensorRef document_start) {
+  check(w, ids, targets);
+  forward(cx, w, positions(document_start), ids);
+  ops::lm_loss_forward(cx, {.x = normed_, .w = w.head, .targets = targets.reshape({B_ * N_}), .nll = nll_});
   return nll_;
 }
 

@@ -15,11 +15,14 @@ class PositionSource {
  public:
   explicit PositionSource(const ModelSpec&);
   Positions at(int64_t start, int64_t n, int64_t seq_len);
+  // Packed documents: rows for each token's place in its own document. document_start [B, N] i32, as attention takes it.
+  Positions packed(TensorRef document_start, int64_t seq_len);
 
  private:
   const ModelSpec& spec_;
   RopeTable table_;
   Tensor slopes_;
+  Tensor cos_, sin_;  // [B, N, R/2] of packed documents
 };
 
 struct DecoderOptions {
@@ -77,14 +80,21 @@ class TrainingDecoder {
   TrainingDecoder(const ModelSpec&, int64_t B, int64_t N, const TrainingOptions& = {});
 
   // ids, targets [B, N] i32 (targets may be ops::kIgnoreTarget). Adds scale * d(sum of nll) to the gradients and
-  // returns the nll per position, [B * N], valid until the next call.
-  TensorRef forward_backward(Context&, const Weights&, TensorRef ids, TensorRef targets, float scale, MutWeights& grads);
+  // returns the nll per position, [B * N], valid until the next call. Gradients that are empty are not computed, and the
+  // backward pass ends at the lowest layer that has one.
+  // document_start [B, N] i32: packed documents (ops/attention.h), each with positions from 0 on; empty: one a row.
+  TensorRef forward_backward(Context&, const Weights&, TensorRef ids, TensorRef targets, float scale, MutWeights& grads,
+                             TensorRef document_start = {});
+  // The nll alone.
+  TensorRef loss(Context&, const Weights&, TensorRef ids, TensorRef targets, TensorRef document_start = {});
   size_t activation_bytes() const { return arena_.bytes(); }
 
  private:
   void plan();
-  void forward(Context&, const Weights&, TensorRef ids);
-  void backward(Context&, const Weights&, TensorRef ids, MutWeights& grads);
+  void check(const Weights&, TensorRef ids, TensorRef targets) const;
+  Positions positions(TensorRef document_start);
+  void forward(Context&, const Weights&, const Positions&, TensorRef ids);
+  void backward(Context&, const Weights&, const Positions&, TensorRef ids, MutWeights& grads);
 
   const ModelSpec& spec_;
   int64_t B_, N_;

@@ -2,6 +2,7 @@
 #include "coca/model/decoder_layer.h"
 
 #include <cstring>
+#include <utility>
 
 #include "coca/base/parallel.h"
 #include "coca/ops/activation.h"
@@ -133,14 +134,31 @@ TensorRef branch_gradient(Context& cx, const LayerActGrads& g, TensorRef stream)
   return g.dy;
 }
 
+// Of the parts that are trained without the others: head by head, as their rows lie apart in the whole.
+void fused_part_gradients(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const LayerActs& a, LayerActGrads& g,
+                          LayerTensors<MutTensorRef>& dw) {
+  const MutTensorRef dqkv = flat_fused(g.dqkv);
+  const std::pair<MutTensorRef, MutTensorRef> parts[] = {{dw.q_w, dw.q_b}, {dw.k_w, dw.k_b}, {dw.v_w, dw.v_b}};
+  for (int64_t part = 0; part < 3; ++part) {
+    const auto& [dpart_w, dpart_b] = parts[part];
+    if (dpart_w.empty() && dpart_b.empty()) continue;
+    for (int64_t h = 0; h < s.H; ++h) {
+      const int64_t row = (3 * h + part) * s.D;
+      ops::linear_backward(cx, {.x = a.ln1, .w = w.qkv_w.narrow(0, row, s.D), .dy = dqkv.narrow(1, row, s.D), .dx = {},
+                                .dw = dpart_w.empty() ? dpart_w : dpart_w.narrow(0, h * s.D, s.D),
+                                .db = dpart_b.empty() ? dpart_b : dpart_b.narrow(0, h * s.D, s.D)});
+    }
+  }
+}
+
 // From dy of the attention branch down to dln1 (written).
 void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w,
                                const Positions& at, const LayerActs& a, LayerActGrads& g,
                                LayerTensors<MutTensorRef>& dw, TensorRef dy) {
   ops::linear_backward(cx, {.x = flat_heads(TensorRef(a.o)), .w = w.o_w, .dy = dy, .dx = flat_heads(g.d_o), .dw = dw.o_w, .db = dw.o_b});
   ops::attention_backward(cx, attention_options(at),
-                          {.q = a.q_eff, .k = a.k_eff, .v = a.v, .slopes = at.slopes, .o = a.o, .lse = a.lse,
-                           .d_o = g.d_o, .dq = g.dq_eff, .dk = g.dk_eff, .dv = g.dv});
+                          {.q = a.q_eff, .k = a.k_eff, .v = a.v, .slopes = at.slopes, .document_start = at.document_start,
+                           .o = a.o, .lse = a.lse, .d_o = g.d_o, .dq = g.dq_eff, .dk = g.dk_eff, .dv = g.dv});
   if (is_coca(s.attention)) {
     ops::collinear_backward(cx, collinear_options(s),
                             {.rows = at.rows, .q = a.q, .t = a.k, .dq_eff = g.dq_eff, .dk_eff = g.dk_eff, .dq = g.dq, .dt = g.dk});
@@ -151,6 +169,7 @@ void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTenso
   head_norms_backward(cx, s, w, a, g, dw);
   if (s.qkv == Qkv::kFused) {
     ops::linear_backward(cx, {.x = a.ln1, .w = w.qkv_w, .dy = flat_fused(g.dqkv), .dx = g.dln1, .dw = dw.qkv_w, .db = dw.qkv_b});
+    fused_part_gradients(cx, s, w, a, g, dw);
   } else {
     const auto add = ops::Write::kAccumulate;
     ops::linear_backward(cx, {.x = a.ln1, .w = w.q_w, .dy = flat_heads(g.dq), .dx = g.dln1, .dw = dw.q_w, .db = dw.q_b});
@@ -287,7 +306,8 @@ void layer_project(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef
 void layer_attend(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a) {
   position(cx, s, at, a);
   ops::attention_forward(cx, attention_options(at),
-                         {.q = a.q_eff, .k = a.k_eff, .v = a.v, .slopes = at.slopes, .o = a.o, .lse = a.lse});
+                         {.q = a.q_eff, .k = a.k_eff, .v = a.v, .slopes = at.slopes, .document_start = at.document_start, .o = a.o,
+                          .lse = a.lse});
 }
 
 void layer_finish(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, TensorRef x, LayerActs& a,

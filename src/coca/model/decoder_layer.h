@@ -19,6 +19,7 @@ struct Positions {
   ops::RopeRows rows;
   TensorRef slopes;    // [H]
   int64_t window = 0;  // keys a query sees, itself included; 0: all
+  TensorRef document_start;  // [B, N] i32, packed documents: no token sees one in front of this place; empty: none
 
   Positions narrow(int64_t first, int64_t count) const;           // of `count` tokens from the `first` of these
   Positions in_layer(const ModelSpec&, size_t layer) const;       // with that layer's window
@@ -106,7 +107,8 @@ struct LayerActGrads {
 void plan_layer_act_grads(const ModelSpec&, const ActShape&, ArenaPlan&, LayerActGrads&);
 void finish_layer_act_grads(const ModelSpec&, LayerActGrads&);
 
-// stream [M, C] f32 holds the gradient of y on entry and that of x on return. Weight gradients accumulate (+=).
+// stream [M, C] f32 holds the gradient of y on entry and that of x on return. Weight gradients accumulate (+=);
+// those that dw lacks are not computed.
 void layer_backward(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const Positions&, TensorRef x,
                     const LayerActs&, LayerActGrads&, LayerTensors<MutTensorRef>& dw, MutTensorRef stream);
 

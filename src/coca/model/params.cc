@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
+#include <map>
 
 #include "coca/base/parallel.h"
 #include "coca/base/rng.h"
@@ -14,9 +15,10 @@ namespace coca::model {
 
 namespace {
 
-// Walks every parameter in file order: visit(name, shape, role, slot).
-template <typename Ref, typename Visit>
-void for_each_parameter(const ModelSpec& s, ModelTensors<Ref>& t, const Visit& visit) {
+// Walks every parameter in file order: visit(name, shape, role, slot). visit_part sees the parts of fused projections
+// behind their whole: (name, shape, role, part, slot).
+template <typename Ref, typename Visit, typename VisitPart>
+void for_each_parameter(const ModelSpec& s, ModelTensors<Ref>& t, const Visit& visit, const VisitPart& visit_part) {
   const TensorNames n = tensor_names(s);
   const Bias norm_bias = s.norm == ops::NormKind::kLayerNorm ? Bias::kYes : Bias::kNone;
   const auto matrix = [&](const std::string& name, int64_t out, int64_t in, Bias bias, Ref& w, Ref& b) {
@@ -27,6 +29,15 @@ void for_each_parameter(const ModelSpec& s, ModelTensors<Ref>& t, const Visit& v
     visit(name + ".weight", Dims{s.C}, ParamRole::kNormWeight, w);
     if (norm_bias == Bias::kYes) visit(name + ".bias", Dims{s.C}, ParamRole::kBias, b);
   };
+  const auto parts = [&](const std::string& name, LayerTensors<Ref>& l) {
+    const auto one = [&](const char* letter, ParamPart part, Ref& w, Ref& b) {
+      visit_part(name + "." + letter + ".weight", Dims{s.H * s.D, s.C}, ParamRole::kMatrix, part, w);
+      if (s.attention_bias == Bias::kYes) visit_part(name + "." + letter + ".bias", Dims{s.H * s.D}, ParamRole::kBias, part, b);
+    };
+    one("q", ParamPart::kQ, l.q_w, l.q_b);
+    one(is_coca(s.attention) ? "t" : "k", ParamPart::kK, l.k_w, l.k_b);
+    one("v", ParamPart::kV, l.v_w, l.v_b);
+  };
   visit(n.embed + ".weight", Dims{s.V, s.C}, ParamRole::kEmbedding, t.embed);
   t.layers.resize(static_cast<size_t>(s.L));
   for (int64_t i = 0; i < s.L; ++i) {
@@ -36,6 +47,7 @@ void for_each_parameter(const ModelSpec& s, ModelTensors<Ref>& t, const Visit& v
     norm(at + n.ln2, l.ln2_w, l.ln2_b);
     if (s.qkv == Qkv::kFused) {
       matrix(at + n.qkv, 3 * s.H * s.D, s.C, s.attention_bias, l.qkv_w, l.qkv_b);
+      parts(at + n.qkv, l);
     } else {
       matrix(at + n.q, s.H * s.D, s.C, s.attention_bias, l.q_w, l.q_b);
       matrix(at + n.k, s.G * s.D, s.C, s.attention_bias, l.k_w, l.k_b);
@@ -59,37 +71,107 @@ void for_each_parameter(const ModelSpec& s, ModelTensors<Ref>& t, const Visit& v
 
 }  // namespace
 
+bool has_tensors(const LayerTensors<MutTensorRef>& l) {
+  for (const MutTensorRef* t : {&l.ln1_w, &l.ln1_b, &l.qkv_w, &l.qkv_b, &l.q_w, &l.q_b, &l.k_w, &l.k_b, &l.v_w, &l.v_b,
+                                &l.q_norm_w, &l.k_norm_w, &l.o_w, &l.o_b,
+                                &l.ln2_w, &l.ln2_b, &l.gate_w, &l.gate_b, &l.up_w, &l.up_b, &l.down_w, &l.down_b})
+    if (!t->empty()) return true;
+  return false;
+}
+
 DType param_dtype(ParamRole role, Precision precision) {
   return role == ParamRole::kEmbedding || role == ParamRole::kMatrix ? dtype_of(precision) : DType::kF32;
 }
 
+namespace {
+
+constexpr auto kNoParts = [](auto&&...) {};
+
+}  // namespace
+
 std::vector<ParamInfo> parameter_list(const ModelSpec& spec) {
   std::vector<ParamInfo> infos;
-  size_t offset = 0;
   Weights unused;
   for_each_parameter(spec, unused, [&](std::string name, const Dims& shape, ParamRole role, TensorRef&) {
-    infos.push_back({std::move(name), shape, role, infos.size(), offset});
-    offset += (static_cast<size_t>(shape.product()) + 15) / 16 * 16;  // 64-byte alignment of every tensor
-  });
+    infos.push_back({.name = std::move(name), .shape = shape, .role = role, .index = infos.size(), .offset = 0});
+  }, kNoParts);
+  assign_offsets(infos);
   return infos;
 }
 
-ParamStore::ParamStore(const ModelSpec& spec, Precision precision) : precision_(precision), infos_(parameter_list(spec)) {
+std::vector<ParamInfo> part_list(const ModelSpec& spec) {
+  std::vector<ParamInfo> parts;
+  std::map<ParamRole, size_t> whole;  // the fused weight and bias are adjacent, and their parts follow both
+  size_t index = 0;
+  Weights unused;
+  for_each_parameter(spec, unused, [&](const std::string&, const Dims&, ParamRole role, TensorRef&) { whole[role] = index++; },
+                     [&](std::string name, const Dims& shape, ParamRole role, ParamPart part, TensorRef&) {
+                       parts.push_back({.name = std::move(name), .shape = shape, .role = role, .index = whole.at(role), .offset = 0,
+                                        .part = part, .block_rows = spec.D});
+                     });
+  assign_offsets(parts);
+  return parts;
+}
+
+void assign_offsets(std::vector<ParamInfo>& infos) {
+  size_t offset = 0;
+  for (ParamInfo& info : infos) {
+    info.offset = offset;
+    offset += (static_cast<size_t>(info.shape.product()) + 15) / 16 * 16;  // 64-byte alignment of every tensor
+  }
+}
+
+TensorStore::TensorStore(std::vector<ParamInfo> infos, Precision precision) : precision_(precision), infos_(std::move(infos)) {
   size_t total = 0;
   for (const ParamInfo& info : infos_) {
-    offsets_.push_back(total);
+    const size_t at = key(info.index, info.part);
+    if (places_.size() <= at) places_.resize(at + 1, kAbsent);
+    places_[at] = total;
     total += (static_cast<size_t>(info.shape.product()) * dtype_size(param_dtype(info.role, precision)) + 63) / 64 * 64;
   }
   const auto count = static_cast<int64_t>(total);
   flat_ = precision == Precision::kF32 ? Tensor({count / 4}) : Tensor({count}, DType::kU8);
-  size_t i = 0;
-  const auto bind = [&](const std::string&, const Dims&, ParamRole, auto& slot) { slot = at(infos_[i++]); };
-  for_each_parameter(spec, tensors_, bind);
-  i = 0;
-  for_each_parameter(spec, weights_, bind);
 }
 
-void ParamStore::zero() { std::memset(flat_.ref().data, 0, flat_.ref().bytes()); }
+size_t TensorStore::place(const ParamInfo& info) const {
+  const size_t at = key(info.index, info.part);
+  COCA_CHECK_AS(kInternal, at < places_.size() && places_[at] != kAbsent, "parameter \"{}\" is not in this store", info.name);
+  return places_[at];
+}
+
+std::vector<MutTensorRef> TensorStore::blocks(const ParamInfo& info) {
+  const size_t own = key(info.index, info.part);
+  if (info.part == ParamPart::kWhole || (own < places_.size() && places_[own] != kAbsent))
+    return {at(info).reshape({info.shape.product()})};
+  ParamInfo whole = info;
+  whole.part = ParamPart::kWhole;
+  whole.shape[0] *= 3;
+  const int64_t width = info.shape.product() / info.shape[0], count = info.block_rows * width, heads = info.shape[0] / info.block_rows;
+  const MutTensorRef flat = at(whole).reshape({3 * info.shape.product()});
+  std::vector<MutTensorRef> blocks;
+  for (int64_t h = 0; h < heads; ++h) blocks.push_back(flat.narrow(0, (3 * h + static_cast<int64_t>(info.part) - 1) * count, count));
+  return blocks;
+}
+
+void TensorStore::zero() { std::memset(flat_.ref().data, 0, flat_.ref().bytes()); }
+
+ParamStore::ParamStore(const ModelSpec& spec, Precision precision) : TensorStore(parameter_list(spec), precision) { bind(spec); }
+
+ParamStore::ParamStore(const ModelSpec& spec, std::vector<ParamInfo> selection) : TensorStore(std::move(selection)) { bind(spec); }
+
+void ParamStore::bind(const ModelSpec& spec) {
+  std::map<std::string, const ParamInfo*, std::less<>> here;
+  for (const ParamInfo& info : infos()) here[info.name] = &info;
+  const auto bind_to = [&](auto& tensors) {
+    const auto set = [&](const std::string& name, auto& slot) {
+      if (const auto it = here.find(name); it != here.end()) slot = at(*it->second);
+    };
+    for_each_parameter(spec, tensors, [&](const std::string& name, const Dims&, ParamRole, auto& slot) { set(name, slot); },
+                       [&](const std::string& name, const Dims&, ParamRole, ParamPart, auto& slot) { set(name, slot); });
+  };
+  bind_to(tensors_);
+  bind_to(weights_);
+}
 
 namespace {
 
@@ -103,7 +185,7 @@ void fill(MutTensorRef t, const std::function<float()>& next) {
 
 }  // namespace
 
-void initialise(const ModelSpec& spec, uint64_t seed, ParamStore& store) {
+void initialise(const ModelSpec& spec, uint64_t seed, TensorStore& store) {
   const std::vector<ParamInfo>& infos = store.infos();
   parallel_for(static_cast<int64_t>(infos.size()), [&](int64_t i) {
     const ParamInfo& info = infos[static_cast<size_t>(i)];
@@ -114,7 +196,7 @@ void initialise(const ModelSpec& spec, uint64_t seed, ParamStore& store) {
   });
 }
 
-void copy_params(Context& cx, const ParamStore& from, ParamStore& to) {
+void copy_params(Context& cx, const TensorStore& from, TensorStore& to) {
   for (const ParamInfo& info : from.infos()) {
     const TensorRef x = from.at(info);
     const MutTensorRef y = to.at(info);

@@ -21,7 +21,7 @@ template <typename Ref>
 struct LayerTensors {
   Ref ln1_w, ln1_b;              // [C]
   Ref qkv_w, qkv_b;              // [3 H D, C] [3 H D]; Qkv::kFused
-  Ref q_w, q_b;                  // [H D, C] [H D]; Qkv::kSeparate
+  Ref q_w, q_b;                  // [H D, C] [H D]; Qkv::kSeparate, and gradients of the parts of a fused projection
   Ref k_w, k_b;                  // [G D, C] [G D]: K, or CoCA's T
   Ref v_w, v_b;                  // [G D, C] [G D]
   Ref q_norm_w, k_norm_w;        // [D]; HeadNorm::kRms
@@ -42,46 +42,74 @@ struct ModelTensors {
 
 using Weights = ModelTensors<TensorRef>;
 using MutWeights = ModelTensors<MutTensorRef>;
+bool has_tensors(const LayerTensors<MutTensorRef>&);  // any at all
 
 enum class ParamRole : uint8_t { kEmbedding, kMatrix, kNormWeight, kBias };
 
+// A share of a fused projection that may be trained by itself: of the rows [H, 3, D] those of q, of k (or t), or of v.
+enum class ParamPart : uint8_t { kWhole, kQ, kK, kV };
+
 struct ParamInfo {
-  std::string name;  // as in the architecture's official files
+  std::string name;  // as in the architecture's official files; parts: ".q", ".k" or ".t", ".v" before ".weight", ".bias"
   Dims shape;
   ParamRole role;
-  size_t index;      // in the list
-  size_t offset;     // in floats, within an fp32 ParamStore
+  size_t index;      // in the list of all; a part has its whole's
+  size_t offset;     // in floats, within an fp32 store of the list
+  ParamPart part = ParamPart::kWhole;
+  int64_t block_rows = 0;  // parts only: adjacent rows in the whole, D
 };
 // Of a parameter in a store of this precision.
 DType param_dtype(ParamRole, Precision);
 
 std::vector<ParamInfo> parameter_list(const ModelSpec&);
+// The parts of the fused projections, in the order of the list; none with separate projections.
+std::vector<ParamInfo> part_list(const ModelSpec&);
+// Places for the tensors of a list, one behind the other.
+void assign_offsets(std::vector<ParamInfo>&);
 
-// Storage of all parameters in one block: weights, gradients and optimizer moments are three or four of these.
-class ParamStore {
+// Storage of a list of tensors in one block.
+class TensorStore {
  public:
-  explicit ParamStore(const ModelSpec&, Precision = Precision::kF32);
+  explicit TensorStore(std::vector<ParamInfo>, Precision = Precision::kF32);
 
   Precision precision() const { return precision_; }
   const std::vector<ParamInfo>& infos() const { return infos_; }
   MutTensorRef at(const ParamInfo& info) { return {bytes_at(info), param_dtype(info.role, precision_), info.shape}; }
   TensorRef at(const ParamInfo& info) const { return {bytes_at(info), param_dtype(info.role, precision_), info.shape}; }
+  // The tensor as flat vectors: one, or the blocks of rows of a part whose whole is here.
+  std::vector<MutTensorRef> blocks(const ParamInfo&);
   // Everything as one vector, fp32 stores only: in a bf16 store these are bytes.
   MutTensorRef flat() { return flat_; }
   TensorRef flat() const { return flat_; }
-  MutWeights& tensors() { return tensors_; }
-  const Weights& weights() const { return weights_; }
   void zero();
 
  private:
+  static constexpr size_t kAbsent = ~size_t{0};
+  static size_t key(size_t index, ParamPart part) { return 4 * index + static_cast<size_t>(part); }
+  size_t place(const ParamInfo&) const;
   std::byte* bytes_at(const ParamInfo& info) const {
-    return static_cast<std::byte*>(const_cast<void*>(flat_.ref().data)) + offsets_[info.index];
+    return static_cast<std::byte*>(const_cast<void*>(flat_.ref().data)) + place(info);
   }
 
   Precision precision_;
   std::vector<ParamInfo> infos_;
-  std::vector<size_t> offsets_;  // in bytes
+  std::vector<size_t> places_;  // in bytes, by key
   Tensor flat_;
+};
+
+// A store of a model's parameters, and these by their places in the model: weights, gradients and optimizer moments are
+// three or four of these. Of a selection (select.h) the others are empty.
+class ParamStore : public TensorStore {
+ public:
+  explicit ParamStore(const ModelSpec&, Precision = Precision::kF32);
+  ParamStore(const ModelSpec&, std::vector<ParamInfo> selection);  // f32
+
+  MutWeights& tensors() { return tensors_; }
+  const Weights& weights() const { return weights_; }
+
+ private:
+  void bind(const ModelSpec&);
+
   MutWeights tensors_;
   Weights weights_;
 };
@@ -89,10 +117,10 @@ class ParamStore {
 // Linear and embedding weights N(0, init_std), norms 1, biases 0 (as the official code). Each tensor draws from its
 // own stream (seed, position in the list), so that models of different kinds share all draws they can. A bf16 store
 // holds the fp32 values, rounded.
-void initialise(const ModelSpec&, uint64_t seed, ParamStore&);
+void initialise(const ModelSpec&, uint64_t seed, TensorStore&);
 
 // All parameters of a store of the same spec, rounded or widened where the precisions differ.
-void copy_params(Context&, const ParamStore& from, ParamStore& to);
+void copy_params(Context&, const TensorStore& from, TensorStore& to);
 
 }  // namespace coca::model
 

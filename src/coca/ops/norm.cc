@@ -59,8 +59,9 @@ void backward_cpu(Context& context, const NormBackward& a) {
                                          .db = db ? sums + C : nullptr},
         m1 - m0);
   });
+  if (!dw && !db) return;
   parallel_blocks(C, 1024, [&](int64_t c0, int64_t c1) {
-    cpu::add_column_sums(partial + c0, 2 * C, blocks, c1 - c0, dw + c0);
+    if (dw) cpu::add_column_sums(partial + c0, 2 * C, blocks, c1 - c0, dw + c0);
     if (db) cpu::add_column_sums(partial + C + c0, 2 * C, blocks, c1 - c0, db + c0);
   });
 }
@@ -129,7 +130,7 @@ void norm_backward(Context& context, const NormBackward& a) {
   check_packed(kOp, "stat", a.stat, {M, 2});
   check_packed(kOp, "dy", a.dy, {M, C}, kF32OrBF16);
   check_packed(kOp, "dx", a.dx, {M, C}, a.x.dtype);
-  check_packed(kOp, "dw", a.dw, {C});
+  if (!a.dw.empty()) check_packed(kOp, "dw", a.dw, {C});
   if (!a.db.empty()) check_packed(kOp, "db", a.db, {C});
   COCA_CHECK(!bf16 || (a.dy.dtype == DType::kBF16 && a.dx_write == Write::kAssign),
              "[norm] with x in bf16, dy must be bf16 and dx written, not accumulated");

@@ -27,8 +27,8 @@ struct NormBackward {
   TensorRef x, w, stat;      // as above
   TensorRef dy;              // [M, C] f32 or bf16
   MutTensorRef dx;           // [M, C] by dx_write; may be dy when written
-  MutTensorRef dw;           // [C] accumulated (+=)
-  MutTensorRef db;           // [C] accumulated (+=); empty: no bias
+  MutTensorRef dw;           // [C] accumulated (+=); empty: not wanted
+  MutTensorRef db;           // [C] accumulated (+=); empty: no bias or not wanted
   Write dx_write = Write::kAccumulate;  // the residual path adds to the same gradient; kAssign where x is bf16
 };
 

@@ -3,6 +3,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <vector>
+
 #include "coca/model/params.h"
 #include "coca/ops/adamw.h"
 
@@ -23,20 +25,22 @@ struct UpdateReport {
 class AdamW {
  public:
   AdamW(const model::ModelSpec&, const AdamWOptions&);
+  AdamW(const std::vector<model::ParamInfo>& trained, const AdamWOptions&);  // moments of these alone
 
-  // One update; a non-finite gradient norm changes nothing and is reported. Grads and params are fp32; a bf16 copy of
-  // the params is written in the same pass where one is given.
-  UpdateReport step(Context&, double learning_rate, const model::ParamStore& grads, model::ParamStore& params,
-                    model::ParamStore* copy = nullptr);
+  // One update of the parameters that have a gradient: the list the optimizer was made for. All others of params keep
+  // their bits. A non-finite gradient norm changes nothing and is reported. Grads and params are fp32; a bf16 copy of the
+  // params is written in the same pass where one is given.
+  UpdateReport step(Context&, double learning_rate, const model::TensorStore& grads, model::TensorStore& params,
+                    model::TensorStore* copy = nullptr);
 
   int64_t updates() const { return updates_; }  // applied so far: the step of the bias corrections
   void set_updates(int64_t updates) { updates_ = updates; }
-  model::ParamStore& first_moment() { return m_; }
-  model::ParamStore& second_moment() { return v_; }
+  model::TensorStore& first_moment() { return m_; }
+  model::TensorStore& second_moment() { return v_; }
 
  private:
   AdamWOptions options_;
-  model::ParamStore m_, v_;
+  model::TensorStore m_, v_;
   int64_t updates_ = 0;
 };
 

@@ -8,28 +8,81 @@
 
 namespace coca::train {
 
+namespace {
+
+std::span<int32_t> row_of(const MutTensorRef& t, int64_t row) {
+  return {t.as<int32_t>() + row * t.size(1), static_cast<size_t>(t.size(1))};
+}
+
+Batches::Options options_of(const TrainConfig& c) {
+  return {.shape = {.batch = c.batch, .accumulation = c.accumulation, .length = c.length},
+          .seed = static_cast<uint64_t>(c.seed),
+          .passkey_share = c.passkey_share,
+          .passkey_wording = c.passkey_wording,
+          .passkey_digits = c.passkey_digits,
+          .passkey_first_steps = c.passkey_first_steps};
+}
+
+}  // namespace
+
 Batches::Batches(const TrainConfig& config, const data::TokenFile& tokens, const text::Tokenizer& tokenizer)
-    : config_(config), tokenizer_(tokenizer), sampler_(tokens, config.length, static_cast<uint64_t>(config.seed)) {
-  if (config.passkey_share > 0 || config.passkey_first_steps > 0) {  // fail now, not at the first prompt
+    : Batches(options_of(config), tokens, tokenizer) {}
+
+Batches::Batches(const Options& options, const data::TokenFile& tokens, const text::Tokenizer& tokenizer)
+    : options_(options), tokenizer_(tokenizer), sampler_(tokens, options.shape.length, options.seed) {
+  if (options.passkey_share > 0 || options.passkey_first_steps > 0) {  // fail now, not at the first prompt
     Rng rng(0);
-    data::make_passkey_prompt(config.passkey_wording, config.length + 1, 0.5, tokenizer, rng, config.passkey_digits);
+    data::make_passkey_prompt(options.passkey_wording, options.shape.length + 1, 0.5, tokenizer, rng, options.passkey_digits);
   }
 }
 
-void Batches::fill(int64_t step, int64_t part, Tensor& ids, Tensor& targets) const {
-  const auto N = static_cast<size_t>(config_.length);
-  const double share = step < config_.passkey_first_steps ? 1.0 : config_.passkey_share;
+void Batches::fill(int64_t step, int64_t part, const Batch& out) const {
+  const auto& [B, accumulation, length] = options_.shape;
+  const auto N = static_cast<size_t>(length);
+  const double share = step < options_.passkey_first_steps ? 1.0 : options_.passkey_share;
   std::vector<int32_t> window(N + 1);
-  for (int64_t row = 0; row < config_.batch; ++row) {
-    const int64_t k = (step * config_.accumulation + part) * config_.batch + row;
-    Rng rng(static_cast<uint64_t>(config_.seed), mix64(static_cast<uint64_t>(k)) ^ 0xba7c4);
+  for (int64_t row = 0; row < B; ++row) {
+    const int64_t k = (step * accumulation + part) * B + row;
+    Rng rng(options_.seed, mix64(static_cast<uint64_t>(k)) ^ 0xba7c4);
     if (rng.uniform() < share)
-      window = data::passkey_training_window(config_.passkey_wording, config_.length + 1, tokenizer_, rng, config_.passkey_digits);
+      window = data::passkey_training_window(options_.passkey_wording, length + 1, tokenizer_, rng, options_.passkey_digits);
     else
       sampler_.window(k, window);
-    std::copy_n(window.begin(), N, ids.values<int32_t>().begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(row) * N));
-    std::copy_n(window.begin() + 1, N, targets.values<int32_t>().begin() + static_cast<std::ptrdiff_t>(static_cast<size_t>(row) * N));
+    std::copy_n(window.begin(), N, row_of(out.ids, row).begin());
+    std::copy_n(window.begin() + 1, N, row_of(out.targets, row).begin());
   }
+}
+
+PackedBatches::PackedBatches(const BatchShape& shape, const data::PackedWindows& windows) : shape_(shape), windows_(windows) {
+  COCA_CHECK(windows.length() == shape.length, "documents packed into windows of {}; the batches have {}", windows.length(), shape.length);
+}
+
+void PackedBatches::fill(int64_t step, int64_t part, const Batch& out) const {
+  for (int64_t row = 0; row < shape_.batch; ++row)
+    windows_.shuffled((step * shape_.accumulation + part) * shape_.batch + row,
+                      {row_of(out.ids, row), row_of(out.targets, row), row_of(out.document_start, row)});
+}
+
+int64_t PackedBatches::counted(int64_t step) const {
+  std::vector<int32_t> ids(static_cast<size_t>(shape_.length)), targets(ids.size()), starts(ids.size());
+  int64_t count = 0;
+  const int64_t windows = shape_.accumulation * shape_.batch;
+  for (int64_t k = step * windows; k < (step + 1) * windows; ++k) {
+    windows_.shuffled(k, {ids, targets, starts});
+    count += std::ranges::count_if(targets, [](int32_t id) { return id != data::kNoTarget; });
+  }
+  return count;
+}
+
+TextValidation::TextValidation(const data::TokenFile& tokens, int64_t length) : tokens_(tokens), length_(length) {
+  COCA_CHECK(tokens.size() > length, "validation text has {} tokens; one window needs {}", tokens.size(), length + 1);
+}
+
+void TextValidation::window(int64_t i, const data::WindowRow& out) const {
+  std::vector<int32_t> window(static_cast<size_t>(length_) + 1);
+  tokens_.read(i * length_, window);
+  std::copy_n(window.begin(), length_, out.ids.begin());
+  std::copy_n(window.begin() + 1, length_, out.targets.begin());
 }
 
 }  // namespace coca::train

@@ -1,8 +1,9 @@
-// coca/train/batches.h - training batches as a pure function of (config, step): text windows, and among them the
-// stated share of windows that teach the passkey task (all of them in the first steps, if asked for).
+// coca/train/batches.h - training batches as a pure function of (config, step), from a text's windows or from packed
+// documents, and the windows of a validation.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "coca/data/packing.h"
 #include "coca/data/sampler.h"
 #include "coca/data/token_file.h"
 #include "coca/tensor/tensor.h"
@@ -11,18 +12,97 @@
 
 namespace coca::train {
 
-class Batches {
+struct Batch {
+  MutTensorRef ids, targets;    // [B, N] i32
+  MutTensorRef document_start;  // [B, N] i32, of packed documents only; empty otherwise
+};
+
+// How windows make up steps: window k = (step * accumulation + part) * batch + row.
+struct BatchShape {
+  int64_t batch = 1, accumulation = 1, length = 1;
+  int64_t step_tokens() const { return batch * accumulation * length; }
+};
+
+enum class Packing : uint8_t { kNone, kDocuments };
+
+class BatchSource {
  public:
+  virtual ~BatchSource() = default;
+  virtual Packing packing() const { return Packing::kNone; }
+  // Micro-batch `part` of `step`: written.
+  virtual void fill(int64_t step, int64_t part, const Batch&) const = 0;
+  // Targets of the whole step that count in the loss.
+  virtual int64_t counted(int64_t step) const = 0;
+};
+
+// The windows of a text, and among them the stated share of windows that teach the passkey task (all of them in the first
+// steps, if asked for).
+class Batches : public BatchSource {
+ public:
+  struct Options {
+    BatchShape shape;
+    uint64_t seed = 0;
+    double passkey_share = 0.0;
+    data::PasskeyWording passkey_wording = data::PasskeyWording::kCompact;
+    int64_t passkey_digits = 5, passkey_first_steps = 0;
+  };
   // The token file and the tokenizer must outlive this.
+  Batches(const Options&, const data::TokenFile&, const text::Tokenizer&);
   Batches(const TrainConfig&, const data::TokenFile&, const text::Tokenizer&);
 
-  // ids and targets [B, N] i32 of micro-batch `part` of `step`: written.
-  void fill(int64_t step, int64_t part, Tensor& ids, Tensor& targets) const;
+  void fill(int64_t step, int64_t part, const Batch&) const override;
+  int64_t counted(int64_t) const override { return options_.shape.step_tokens(); }
 
  private:
-  TrainConfig config_;
+  Options options_;
   const text::Tokenizer& tokenizer_;
   data::WindowSampler sampler_;
+};
+
+// Packed documents; the windows must outlive this.
+class PackedBatches : public BatchSource {
+ public:
+  PackedBatches(const BatchShape&, const data::PackedWindows&);
+
+  Packing packing() const override { return Packing::kDocuments; }
+  void fill(int64_t step, int64_t part, const Batch&) const override;
+  int64_t counted(int64_t step) const override;
+
+ private:
+  BatchShape shape_;
+  const data::PackedWindows& windows_;
+};
+
+// Windows in a fixed order.
+class ValidationSource {
+ public:
+  virtual ~ValidationSource() = default;
+  virtual Packing packing() const { return Packing::kNone; }
+  virtual int64_t windows() const = 0;
+  virtual void window(int64_t i, const data::WindowRow&) const = 0;  // document_start only of packed documents
+};
+
+// Side by side without overlap. The token file must outlive this.
+class TextValidation : public ValidationSource {
+ public:
+  TextValidation(const data::TokenFile&, int64_t length);
+  int64_t windows() const override { return (tokens_.size() - 1) / length_; }
+  void window(int64_t i, const data::WindowRow&) const override;
+
+ private:
+  const data::TokenFile& tokens_;
+  int64_t length_;
+};
+
+class PackedValidation : public ValidationSource {
+ public:
+  explicit PackedValidation(const data::PackedWindows& windows) : windows_(windows) {}
+  Packing packing() const override { return Packing::kDocuments; }
+  int64_t windows() const override { return windows_.windows(); }
+  void window(int64_t i, const data::WindowRow& out) const override { windows_.window(i, out); }
+
+ private:
+  const data::PackedWindows& windows_;
 };
 
 }  // namespace coca::train

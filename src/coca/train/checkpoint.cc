@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cstring>
 
+#include "coca/base/log.h"
 #include "coca/base/version.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
@@ -68,7 +69,7 @@ void check_spec(const fs::path& dir, const model::ModelSpec& wanted) {
     COCA_CHECK(found.contains(key), "{}: \"{}\" is missing; this run has {}", file, key, value.dump());
 }
 
-void load_moments(const io::SafetensorsFile& file, const std::string& prefix, model::ParamStore& store) {
+void load_moments(const io::SafetensorsFile& file, const std::string& prefix, model::TensorStore& store) {
   for (const model::ParamInfo& info : store.infos()) {
     const io::StoredTensor& tensor = file.at(prefix + info.name);
     COCA_CHECK_AS(kBadFile, tensor.dtype == DType::kF32 && tensor.shape == info.shape, "{}: tensor \"{}\" is {} {}; expected F32 {}",
@@ -95,38 +96,58 @@ void export_model(const fs::path& dir, const CheckpointParts& parts) {
   folder.commit();
 }
 
-void save_checkpoint(const TrainConfig& config, const TrainState& state, const CheckpointParts& parts) {
-  const fs::path root = checkpoint_root(config.out);
+CheckpointPlan checkpoint_plan(const TrainConfig& config) {
+  TrainConfig saved = config;
+  return {.out = config.out,
+          .keep = config.keep_checkpoints,
+          .config = io::options_to_json(saved),
+          .harmless = {"text", "validation_text", "tokenizer", "max_bad_steps", "out", "log_interval", "validation_interval",
+                       "validation_windows", "checkpoint_interval", "keep_checkpoints", "recompute"}};
+}
+
+void save_checkpoint(const CheckpointPlan& plan, const TrainState& state, const CheckpointParts& parts) {
+  const fs::path root = checkpoint_root(plan.out);
   io::make_dirs(root);
   io::AtomicDir folder(root / fmt::format("{}{:08d}", kPrefix, state.step));
   model::save_model(folder.path(), parts.spec, parts.params);
   parts.tokenizer.save(folder.path());
   std::vector<io::TensorToSave> moments;
-  for (const model::ParamInfo& info : parts.params.infos()) {
+  for (const model::ParamInfo& info : parts.optimizer.first_moment().infos()) {
     moments.push_back({"m." + info.name, parts.optimizer.first_moment().at(info)});
     moments.push_back({"v." + info.name, parts.optimizer.second_moment().at(info)});
   }
   io::save_safetensors(folder.path() / "optimizer.safetensors", moments);
-  TrainConfig saved = config;
-  io::write_json(folder.path() / "train_config.json", io::options_to_json(saved));
+  io::write_json(folder.path() / plan.config_name, plan.config);
   io::write_json(folder.path() / "train_state.json", state_to_json(state));
   folder.commit();
-  auto all = list_checkpoints(config.out);
-  while (static_cast<int64_t>(all.size()) > config.keep_checkpoints) {
+  auto all = list_checkpoints(plan.out);
+  while (static_cast<int64_t>(all.size()) > plan.keep) {
     fs::remove_all(all.front().second);
     all.erase(all.begin());
   }
 }
 
-TrainState load_checkpoint(const fs::path& dir, const CheckpointParts& parts) {
-  TrainState state = state_from_json(io::read_json(dir / "train_state.json"), (dir / "train_state.json").string());
+TrainState load_state(const fs::path& dir) {
+  return state_from_json(io::read_json(dir / "train_state.json"), (dir / "train_state.json").string());
+}
+
+TrainState load_checkpoint(const fs::path& dir, const CheckpointParts& parts, Moments which) {
+  TrainState state = load_state(dir);
   check_spec(dir, parts.spec);
-  model::load_params(dir / "model.safetensors", parts.spec, parts.params);
+  model::load_params(dir, parts.spec, parts.params);
+  if (which == Moments::kLeave) return state;
   const io::SafetensorsFile moments(dir / "optimizer.safetensors");
   load_moments(moments, "m.", parts.optimizer.first_moment());
   load_moments(moments, "v.", parts.optimizer.second_moment());
   parts.optimizer.set_updates(state.updates);
   return state;
+}
+
+void warn_of_changes(const fs::path& dir, const CheckpointPlan& plan) {
+  const nlohmann::json was = io::read_json(dir / plan.config_name);
+  for (const auto& [key, value] : plan.config.items())
+    if (!plan.harmless.contains(key) && was.contains(key) && was[key] != nlohmann::json(value))
+      log_warning("resuming with {} = {}; the run so far had {}", key, value.dump(), was[key].dump());
 }
 
 TrainConfig load_train_config(const fs::path& dir) {

@@ -5,7 +5,10 @@
 #pragma once
 
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <optional>
+#include <set>
+#include <string>
 
 #include "coca/model/params.h"
 #include "coca/optim/optimizer.h"
@@ -28,6 +31,15 @@ struct TrainState {
   std::string data_fingerprint;  // empty: a checkpoint from before it was saved
 };
 
+// Where checkpoints go, and the options that are saved beside each.
+struct CheckpointPlan {
+  std::filesystem::path out;
+  int64_t keep = 2;  // newest ones
+  std::string config_name = "train_config.json";
+  nlohmann::ordered_json config;
+  std::set<std::string> harmless;  // options that may change on resume without another result
+};
+
 struct CheckpointParts {
   const model::ModelSpec& spec;
   model::ParamStore& params;
@@ -39,10 +51,16 @@ std::filesystem::path checkpoint_root(const std::filesystem::path& out);
 // The newest complete checkpoint under out/checkpoints, if any.
 std::optional<std::filesystem::path> latest_checkpoint(const std::filesystem::path& out);
 
-// Writes out/checkpoints/step-<step> and removes all but the newest keep_checkpoints.
-void save_checkpoint(const TrainConfig&, const TrainState&, const CheckpointParts&);
+CheckpointPlan checkpoint_plan(const TrainConfig&);
+// Writes out/checkpoints/step-<step> and removes all but the newest that are to be kept.
+void save_checkpoint(const CheckpointPlan&, const TrainState&, const CheckpointParts&);
+// Step and all else that is not a tensor.
+TrainState load_state(const std::filesystem::path& dir);
 // Weights, moments and state, bit for bit. Throws for a folder whose config.json differs from the spec.
-TrainState load_checkpoint(const std::filesystem::path& dir, const CheckpointParts&);
+enum class Moments : uint8_t { kLoad, kLeave };  // kLeave: a new stage begins here
+TrainState load_checkpoint(const std::filesystem::path& dir, const CheckpointParts&, Moments = Moments::kLoad);
+// Warns of each option that differs from the checkpoint's and is not harmless.
+void warn_of_changes(const std::filesystem::path& dir, const CheckpointPlan&);
 TrainConfig load_train_config(const std::filesystem::path& dir);
 
 // A plain model folder (no optimizer): out/model.

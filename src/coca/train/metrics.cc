@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "coca/io/fs.h"
-#include "coca/train/trainer.h"
+#include "coca/train/loop.h"
 
 namespace coca::train {
 

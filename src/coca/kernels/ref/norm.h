@@ -41,7 +41,7 @@ void norm_forward(const NormArgs<T>& a, T* y, T* stat) {
 }
 
 // With xhat = (x - mean) r and g = dy w: dx += r (g - mean(g) - xhat mean(g xhat)) (RMSNorm: without
-// mean(g)), dw += sum dy xhat, db += sum dy.
+// mean(g)), dw += sum dy xhat, db += sum dy; dw and db may be null.
 template <typename T>
 void norm_backward(const NormArgs<T>& a, const T* stat, const T* dy, T* dx, T* dw, T* db) {
   const T count = static_cast<T>(static_cast<double>(a.C));
@@ -53,7 +53,7 @@ void norm_backward(const NormArgs<T>& a, const T* stat, const T* dy, T* dx, T* d
       const T xhat = (x[c] - mean) * r, g = dyr[c] * a.w[c];
       mean_g += g;
       mean_gx += g * xhat;
-      dw[c] += dyr[c] * xhat;
+      if (dw) dw[c] += dyr[c] * xhat;
       if (db) db[c] += dyr[c];
     }
     mean_g = a.kind == Norm::kLayer ? mean_g / count : T(0);

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/model/select.h"
+
+#include <algorithm>
+#include <numeric>
+
+namespace coca::model {
+
+namespace {
+
+// Changes that turn `text` into some part of `name`.
+size_t distance_within(std::string_view text, std::string_view name) {
+  std::vector<size_t> row(name.size() + 1, 0);
+  for (size_t i = 1; i <= text.size(); ++i) {
+    size_t diagonal = row[0];
+    row[0] = i;
+    for (size_t j = 1; j <= name.size(); ++j) {
+      const size_t replaced = diagonal + (text[i - 1] != name[j - 1] ? 1 : 0);
+      diagonal = row[j];
+      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
+    }
+  }
+  return *std::min_element(row.begin(), row.end());
+}
+
+std::string nearest_name(const std::vector<std::string>& names, std::string_view pattern) {
+  std::string letters;
+  std::copy_if(pattern.begin(), pattern.end(), std::back_inserter(letters), [](char c) { return c != '*' && c != '?' && c != '!'; });
+  return *std::min_element(names.begin(), names.end(), [&](const std::string& a, const std::string& b) {
+    return distance_within(letters, a) < distance_within(letters, b);
+  });
+}
+
+std::vector<std::string> split_patterns(const std::vector<std::string>& texts) {
+  std::vector<std::string> patterns;
+  for (const std::string& text : texts)
+    for (size_t begin = 0; begin <= text.size();) {
+      const size_t end = std::min(text.find(',', begin), text.size());
+      if (end > begin) patterns.push_back(text.substr(begin, end - begin));
+      begin = end + 1;
+    }
+  return patterns;
+}
+
+// A name, and the second one it goes by, if any.
+struct Candidate {
+  std::string name, also;
+};
+
+std::vector<bool> select(const std::vector<Candidate>& candidates, const std::vector<std::string>& texts, std::string_view what) {
+  const std::vector<std::string> patterns = split_patterns(texts);
+  std::vector<bool> in(candidates.size(), patterns.empty() || patterns.front().starts_with('!'));
+  for (const std::string& pattern : patterns) {
+    const bool takes_out = pattern.starts_with('!');
+    const std::string_view glob = std::string_view(pattern).substr(takes_out ? 1 : 0);
+    bool any = false;
+    for (size_t i = 0; i < candidates.size(); ++i) {
+      if (!glob_matches(glob, candidates[i].name) && !glob_matches(glob, candidates[i].also)) continue;
+      any = true;
+      in[i] = !takes_out;
+    }
+    if (any) continue;
+    std::vector<std::string> names;
+    for (const Candidate& c : candidates) names.push_back(c.name);
+    fail(ErrorKind::kInvalidArgument, "{}: \"{}\" matches nothing; the nearest name is \"{}\"", what, pattern, nearest_name(names, pattern));
+  }
+  COCA_CHECK(std::find(in.begin(), in.end(), true) != in.end(), "{}: nothing is left of {} names", what, candidates.size());
+  return in;
+}
+
+}  // namespace
+
+bool glob_matches(std::string_view pattern, std::string_view name) {
+  size_t p = 0, n = 0, star = std::string_view::npos, taken = 0;
+  while (n < name.size()) {
+    if (p < pattern.size() && pattern[p] == '*') {
+      star = p++;
+      taken = n;
+    } else if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == name[n])) {
+      ++p, ++n;
+    } else if (star != std::string_view::npos) {  // the last star takes one more
+      p = star + 1;
+      n = ++taken;
+    } else {
+      return false;
+    }
+  }
+  while (p < pattern.size() && pattern[p] == '*') ++p;
+  return p == pattern.size();
+}
+
+std::vector<bool> select_names(const std::vector<std::string>& names, const std::vector<std::string>& patterns, std::string_view what) {
+  std::vector<Candidate> candidates;
+  for (const std::string& name : names) candidates.push_back({name, name});
+  return select(candidates, patterns, what);
+}
+
+std::vector<ParamInfo> select_parameters(const ModelSpec& spec, const std::vector<std::string>& patterns) {
+  const std::vector<ParamInfo> wholes = parameter_list(spec), parts = part_list(spec);
+  std::vector<Candidate> candidates;
+  std::vector<const ParamInfo*> infos;
+  for (const ParamInfo& whole : wholes) {
+    const size_t before = infos.size();
+    for (const ParamInfo& part : parts)
+      if (part.index == whole.index) candidates.push_back({part.name, whole.name}), infos.push_back(&part);
+    if (infos.size() == before) candidates.push_back({whole.name, whole.name}), infos.push_back(&whole);
+  }
+  const std::vector<bool> in = select(candidates, patterns, "parameters to train");
+  std::vector<ParamInfo> selection;
+  for (size_t i = 0; i < infos.size(); ++i) {
+    const bool part = infos[i]->part == ParamPart::kQ;  // the first of three
+    if (part && in[i] && in[i + 1] && in[i + 2]) {
+      selection.push_back(wholes[infos[i]->index]);
+      i += 2;
+    } else if (in[i]) {
+      selection.push_back(*infos[i]);
+    }
+  }
+  assign_offsets(selection);
+  return selection;
+}
+
+int64_t element_count(const std::vector<ParamInfo>& infos) {
+  return std::accumulate(infos.begin(), infos.end(), int64_t{0}, [](int64_t sum, const ParamInfo& info) { return sum + info.shape.product(); });
+}
+
+}  // namespace coca::model

@@ -1,0 +1,80 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/train/finetune.h"
+
+#include <cmath>
+
+#include "coca/model/model.h"
+
+namespace coca::train {
+
+namespace {
+
+BatchShape shape_of(const FinetuneConfig& c, int64_t length) { return {.batch = c.batch, .accumulation = c.accumulation, .length = length}; }
+
+int64_t steps_of(double epochs, int64_t windows, const BatchShape& shape) {
+  const double steps = epochs * static_cast<double>(windows) / static_cast<double>(shape.batch * shape.accumulation);
+  COCA_CHECK(steps < 1e12, "epochs {} of {} windows are too many steps", epochs, windows);
+  return std::max<int64_t>(1, static_cast<int64_t>(std::ceil(steps - 1e-9)));
+}
+
+}  // namespace
+
+FinetuneTarget finetune_target(const FinetuneConfig& config, const text::Tokenizer& tokenizer) {
+  check_config(config);
+  FinetuneTarget target{.spec = model::load_spec(config.model)};
+  target.length = config.length > 0 ? config.length : target.spec.max_position;
+  COCA_CHECK(tokenizer.vocab_size() <= target.spec.V, "the tokenizer has {} ids; the model {} has {}: they do not belong together",
+             tokenizer.vocab_size(), config.model, target.spec.V);
+  if (config.bos == LeadingBos::kAuto && target.spec.bos_id) target.bos = static_cast<int32_t>(*target.spec.bos_id);
+  return target;
+}
+
+Finetuner::Finetuner(const FinetuneConfig& config, const FinetuneData& data, Start start) : target_(finetune_target(config, data.tokenizer)) {
+  const BatchShape shape = shape_of(config, target_.length);
+  COCA_CHECK((data.examples != nullptr) != (data.text != nullptr), "fine-tuning data: expected examples or text, one of them");
+  int64_t windows = 0;
+  if (data.examples) {
+    pack(config, data);
+    windows = windows_->windows();
+  } else {
+    cut_text(config, data);
+    windows = data::WindowSampler(*data.text, target_.length, 0).windows_per_epoch();
+  }
+  stages_ = make_stages(config, target_.spec, steps_of(config.epochs, windows, shape));
+  const LoopData loop_data{.batches = *batches_,
+                           .validation = validation_.get(),
+                           .tokenizer = data.tokenizer,
+                           .tokens = data.examples ? data.examples->tokens() : data.text->size(),
+                           .fingerprint = data.examples ? data.examples->fingerprint() : data.text->content_fingerprint()};
+  loop_ = std::make_unique<Loop>(LoopOptions{.shape = shape,
+                                             .stages = stages_,
+                                             .recompute = config.recompute,
+                                             .precision = config.precision,
+                                             .max_bad_steps = config.max_bad_steps,
+                                             .log_interval = config.log_interval,
+                                             .validation_interval = config.validation_interval,
+                                             .validation_windows = config.validation_windows,
+                                             .checkpoint_interval = config.checkpoint_interval,
+                                             .checkpoints = checkpoint_plan(config)},
+                                 target_.spec, loop_data, start,
+                                 [&](model::ParamStore& params) { model::load_params(config.model, target_.spec, params); });
+}
+
+void Finetuner::pack(const FinetuneConfig& config, const FinetuneData& data) {
+  const data::PackingOptions options{.length = target_.length, .seed = static_cast<uint64_t>(config.seed), .long_documents = config.long_documents};
+  windows_.emplace(*data.examples, options);
+  batches_ = std::make_unique<PackedBatches>(shape_of(config, target_.length), *windows_);
+  if (!data.validation_examples || config.validation_windows == 0) return;
+  validation_windows_.emplace(*data.validation_examples, options);
+  validation_ = std::make_unique<PackedValidation>(*validation_windows_);
+}
+
+void Finetuner::cut_text(const FinetuneConfig& config, const FinetuneData& data) {
+  COCA_CHECK(data.text->vocab_size() <= data.tokenizer.vocab_size(), "the text uses {} ids, but the tokenizer has {}: they do not belong together",
+             data.text->vocab_size(), data.tokenizer.vocab_size());
+  batches_ = std::make_unique<Batches>(
+      Batches::Options{.shape = shape_of(config, target_.length), .seed = static_cast<uint64_t>(config.seed)}, *data.text, data.tokenizer);
+  if (data.validation_text && config.validation_windows > 0) validation_ = std::make_unique<TextValidation>(*data.validation_text, target_.length);
+}
+
+}  // namespace coca::train

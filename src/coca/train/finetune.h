@@ -1,0 +1,55 @@
+// coca/train/finetune.h - fine-tuning: a loaded model, trained further by the loop (loop.h) on examples or text, all of it
+// or a selection of its parameters, in one or more stages. Guide: docs/finetune.md.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "coca/train/finetune_config.h"
+
+namespace coca::train {
+
+// Examples, or text; all must outlive the run.
+struct FinetuneData {
+  const text::Tokenizer& tokenizer;
+  const data::TokenDocuments* examples = nullptr;
+  const data::TokenDocuments* validation_examples = nullptr;
+  const data::TokenFile* text = nullptr;
+  const data::TokenFile* validation_text = nullptr;
+};
+
+// The spec of the model folder, with the window that the run trains on: what data and stages are made for.
+struct FinetuneTarget {
+  model::ModelSpec spec;
+  int64_t length = 0;
+  std::optional<int32_t> bos;  // in front of each example
+};
+FinetuneTarget finetune_target(const FinetuneConfig&, const text::Tokenizer&);
+
+class Finetuner {
+ public:
+  // Loads the model, or the newest checkpoint. A fresh start refuses an out folder that already holds checkpoints.
+  Finetuner(const FinetuneConfig&, const FinetuneData&, Start);
+
+  TrainSummary run(const std::function<void(const StepReport&)>& on_step = {}) { return loop_->run(on_step); }
+
+  const Loop& loop() const { return *loop_; }
+  const std::vector<Stage>& stages() const { return stages_; }
+  int64_t length() const { return target_.length; }
+  const std::optional<data::PackedWindows>& windows() const { return windows_; }  // of examples
+
+ private:
+  void pack(const FinetuneConfig&, const FinetuneData&);
+  void cut_text(const FinetuneConfig&, const FinetuneData&);
+
+  FinetuneTarget target_;
+  std::optional<data::PackedWindows> windows_, validation_windows_;
+  std::unique_ptr<BatchSource> batches_;
+  std::unique_ptr<ValidationSource> validation_;
+  std::vector<Stage> stages_;
+  std::unique_ptr<Loop> loop_;
+};
+
+}  // namespace coca::train

@@ -1,0 +1,124 @@
+// coca/train/finetune_config.h - everything that defines a fine-tuning run. Flags, --config files and the copy saved beside
+// each checkpoint are all made from visit().
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "coca/data/packing.h"
+#include "coca/io/options.h"
+#include "coca/model/decoder_layer.h"
+#include "coca/optim/schedule.h"
+#include "coca/train/loop.h"
+
+namespace coca::train {
+
+// One stage; what it does not say is as the whole run has it.
+struct StageConfig {
+  std::vector<std::string> train;
+  std::optional<int64_t> steps, warmup_steps;
+  std::optional<double> learning_rate, min_learning_rate, weight_decay;
+  std::optional<optim::Decay> decay;
+
+  template <class V>
+  void visit(V&& v) {
+    v("train", "patterns over the names of the parameters to train; none: all", train);
+    v("steps", "optimizer steps", steps);
+    v("learning_rate", "peak learning rate", learning_rate);
+    v("min_learning_rate", "floor of the decay", min_learning_rate);
+    v("warmup_steps", "steps of linear warm-up", warmup_steps);
+    v("decay", "decay after the warm-up", decay);
+    v("weight_decay", "decoupled weight decay of matrices and embeddings", weight_decay);
+  }
+};
+
+// In JSON a list of stages, or the name of a preset; as a flag that name, or a JSON file with a list.
+struct StageList {
+  std::string preset;  // "": the list
+  std::vector<StageConfig> list;
+
+  nlohmann::ordered_json to_option_json() const;
+  void from_option_json(const nlohmann::json& value, const std::string& where);
+  void from_option_text(std::string_view flag, const std::string& text);
+};
+
+enum class LeadingBos : uint8_t { kAuto, kNever };  // kAuto: when config.json names a bos token
+
+struct FinetuneConfig {
+  // model
+  std::string model, tokenizer;
+  std::vector<std::string> train, freeze;
+  StageList stages;
+  // data
+  std::vector<std::string> data, validation_data, text, validation_text;
+  int64_t length = 0;
+  data::LongDocuments long_documents = data::LongDocuments::kSplit;
+  LeadingBos bos = LeadingBos::kAuto;
+  // optimization
+  int64_t steps = 0, batch = 8, accumulation = 1, warmup_steps = 10;
+  double epochs = 1, learning_rate = 2e-5, min_learning_rate = 0;
+  optim::Decay decay = optim::Decay::kCosine;
+  double beta1 = 0.9, beta2 = 0.999, adam_eps = 1e-8, weight_decay = 0.0, clip_norm = 1.0;
+  int64_t seed = 0, max_bad_steps = 10;
+  model::Precision precision = model::Precision::kF32;
+  model::Recompute recompute = model::Recompute::kNone;
+  // output
+  std::string out = "out/finetune";
+  int64_t log_interval = 1, validation_interval = 0, validation_windows = 64, checkpoint_interval = 100, keep_checkpoints = 2;
+
+  template <class V>
+  void visit(V&& v) {
+    v.group("Model");
+    v("model", "model folder to start from", model);
+    v("tokenizer", "\"byte\", a tokenizer file or a folder; default: the model folder", tokenizer);
+    v.group("What is trained");
+    v("train", "patterns over parameter names: * any characters, ? one, ! in front takes out; none: all", train);
+    v("freeze", "patterns of parameters to leave as they are, out of those trained", freeze);
+    v("stages", "coca-paper (T; Q, T and V; all), or a JSON file with a list of stages; in --config the name or the list", stages);
+    v.group("Data");
+    v("data", "examples, one a line: .jsonl files, folders or globs (prompt and answer, messages, or text)", data);
+    v("validation_data", "examples to validate on; none: no validation", validation_data);
+    v("text", "plain text instead of examples: files, folders, globs, or one .tok file", text);
+    v("validation_text", "validation text, in the same forms", validation_text);
+    v("length", "tokens per window; 0: max_position_embeddings of the model", length);
+    v("long_documents", "what becomes of examples longer than a window", long_documents);
+    v("bos", "whether a bos token leads each example; auto: if config.json names one", bos);
+    v.group("Optimization");
+    v("steps", "optimizer steps (of each stage that does not say); 0: as many as --epochs", steps);
+    v("epochs", "times that each window is seen, when --steps is 0", epochs);
+    v("batch", "windows per micro-batch", batch);
+    v("accumulation", "micro-batches per step", accumulation);
+    v("learning_rate", "peak learning rate", learning_rate);
+    v("min_learning_rate", "floor of the decay", min_learning_rate);
+    v("warmup_steps", "steps of linear warm-up", warmup_steps);
+    v("decay", "decay after the warm-up", decay);
+    v("beta1", "AdamW beta1", beta1);
+    v("beta2", "AdamW beta2", beta2);
+    v("adam_eps", "AdamW eps", adam_eps);
+    v("weight_decay", "decoupled weight decay of matrices and embeddings", weight_decay);
+    v("clip_norm", "largest global gradient norm; 0: no clipping", clip_norm);
+    v("seed", "seed of the order of documents and windows", seed);
+    v("max_bad_steps", "stop after so many non-finite steps in a row", max_bad_steps);
+    v("precision", "of matrices and activations; bf16 has fp32 master weights and optimizer state", precision);
+    v("recompute", "activations to remake instead of keeping: less memory, the same results", recompute);
+    v.group("Output");
+    v("out", "output folder", out);
+    v("log_interval", "steps between rows of metrics.csv", log_interval);
+    v("validation_interval", "steps between validations; 0: only at the end", validation_interval);
+    v("validation_windows", "windows of each validation", validation_windows);
+    v("checkpoint_interval", "steps between checkpoints; 0: only at the end", checkpoint_interval);
+    v("keep_checkpoints", "newest checkpoints to keep", keep_checkpoints);
+  }
+};
+
+// Throws Error naming the first option that makes no sense.
+void check_config(const FinetuneConfig&);
+// The stages of a run on a model of this spec; steps_of_epochs: steps where neither stage nor run say.
+std::vector<Stage> make_stages(const FinetuneConfig&, const model::ModelSpec&, int64_t steps_of_epochs);
+CheckpointPlan checkpoint_plan(const FinetuneConfig&);
+
+}  // namespace coca::train
+
+COCA_ENUM_NAMES(coca::train::LeadingBos, "bos", {coca::train::LeadingBos::kAuto, "auto"}, {coca::train::LeadingBos::kNever, "never"})

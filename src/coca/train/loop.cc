@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/train/loop.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "coca/base/clock.h"
+#include "coca/base/log.h"
+#include "coca/base/stop.h"
+#include "coca/io/fs.h"
+#include "coca/io/json_file.h"
+#include "coca/model/select.h"
+#include "coca/ops/cross_entropy.h"
+#include "coca/train/metrics.h"
+
+namespace coca::train {
+
+namespace fs = std::filesystem;
+
+static_assert(data::kNoTarget == ops::kIgnoreTarget);
+
+Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& data, Start start, const Initialise& initialise)
+    : options_(std::move(options)), data_(data), spec_(spec), params_(spec_),
+      decoder_(spec_, options_.shape.batch, options_.shape.length, {.recompute = options_.recompute, .precision = options_.precision}),
+      ids_({options_.shape.batch, options_.shape.length}, DType::kI32), targets_(ids_.shape(), DType::kI32) {
+  COCA_CHECK(!options_.stages.empty(), "a run needs at least one stage");
+  for (const Stage& stage : options_.stages) {
+    COCA_CHECK(stage.steps >= 1, "a stage of {} steps; expected at least 1", stage.steps);
+    steps_ += stage.steps;
+  }
+  if (data.batches.packing() == Packing::kDocuments || (data.validation && data.validation->packing() == Packing::kDocuments))
+    starts_ = Tensor(ids_.shape(), DType::kI32);
+  const fs::path& out = options_.checkpoints.out;
+  const auto newest = latest_checkpoint(out);
+  COCA_CHECK(start == Start::kResume || !newest, "{} already holds a training run ({}); resume it, or choose another folder", out.string(),
+             newest ? newest->string() : "");
+  if (newest) {
+    resume(*newest);
+  } else {
+    begin_stage(0);
+    initialise(params_);
+    state_.data_tokens = data.tokens;
+    state_.tokenizer_fingerprint = data.tokenizer.fingerprint();
+    state_.data_fingerprint = data.fingerprint;
+  }
+  if (options_.precision != model::Precision::kF32) {
+    copy_ = std::make_unique<model::ParamStore>(spec_, options_.precision);
+    model::copy_params(context_, params_, *copy_);
+  }
+}
+
+void Loop::begin_stage(int64_t stage) {
+  stage_ = stage;
+  const Stage& s = options_.stages[static_cast<size_t>(stage)];
+  grads_.reset();  // the old ones go before the new ones come
+  optimizer_.reset();
+  const std::vector<model::ParamInfo> trained = model::select_parameters(spec_, s.train);
+  grads_ = std::make_unique<model::ParamStore>(spec_, trained);
+  optimizer_ = std::make_unique<optim::AdamW>(trained, s.adamw);
+}
+
+int64_t Loop::stage_start(int64_t stage) const {
+  const auto first = options_.stages.begin();
+  return std::accumulate(first, first + stage, int64_t{0}, [](int64_t sum, const Stage& s) { return sum + s.steps; });
+}
+
+int64_t Loop::stage_at(int64_t step) const {
+  int64_t stage = 0;
+  const auto last = static_cast<int64_t>(options_.stages.size()) - 1;
+  while (stage < last && step >= stage_start(stage + 1)) ++stage;
+  return stage;
+}
+
+int64_t Loop::trained_parameters() const { return model::element_count(grads_->infos()); }
+
+void Loop::resume(const fs::path& checkpoint) {
+  const int64_t step = load_state(checkpoint).step, stage = stage_at(step);
+  COCA_CHECK(step <= steps_, "{} is at step {}, beyond the {} steps asked for", checkpoint.string(), step, steps_);
+  begin_stage(stage);
+  state_ = load_checkpoint(checkpoint, parts(), step > stage_start(stage) ? Moments::kLoad : Moments::kLeave);
+  if (state_.data_fingerprint.empty()) state_.data_fingerprint = data_.fingerprint;
+  COCA_CHECK(state_.data_tokens == data_.tokens && state_.tokenizer_fingerprint == data_.tokenizer.fingerprint() &&
+                 state_.data_fingerprint == data_.fingerprint,
+             "{} was trained on {} tokens of tokenizer {}, content {}; the data given has {} of {}, content {}", checkpoint.string(),
+             state_.data_tokens, state_.tokenizer_fingerprint, state_.data_fingerprint, data_.tokens, data_.tokenizer.fingerprint(),
+             data_.fingerprint);
+  warn_of_changes(checkpoint, options_.checkpoints);
+}
+
+CheckpointParts Loop::parts() { return {spec_, params_, *optimizer_, data_.tokenizer}; }
+
+// The loss is the mean over the targets of the whole step, in whatever micro-batches these lie.
+double Loop::forward_backward(int64_t step) {
+  grads_->zero();
+  const auto counted = static_cast<double>(data_.batches.counted(step));
+  double sum = 0;
+  for (int64_t part = 0; part < options_.shape.accumulation; ++part) {
+    data_.batches.fill(step, part, {ids_, targets_, starts_.empty() ? MutTensorRef() : starts_.ref()});
+    const TensorRef nll = decoder_.forward_backward(context_, weights(), ids_, targets_, static_cast<float>(1.0 / counted), grads_->tensors(),
+                                                    data_.batches.packing() == Packing::kDocuments ? starts() : TensorRef());
+    for (int64_t i = 0; i < nll.numel(); ++i) sum += nll.as<float>()[i];
+  }
+  return sum / counted;
+}
+
+// Mean loss over the first validation_windows windows. The last batch is filled up with windows without targets.
+double Loop::validate() {
+  const int64_t B = options_.shape.batch, N = options_.shape.length;
+  const int64_t windows = std::min(options_.validation_windows, data_.validation->windows());
+  const bool packed = data_.validation->packing() == Packing::kDocuments;
+  double sum = 0;
+  int64_t counted = 0;
+  for (int64_t first = 0; first < windows; first += B) {
+    std::ranges::fill(targets_.values<int32_t>(), ops::kIgnoreTarget);
+    if (packed) std::ranges::fill(starts_.values<int32_t>(), 0);
+    for (int64_t row = 0; row < std::min(B, windows - first); ++row) {
+      const auto part = [&](Tensor& t) { return t.values<int32_t>().subspan(static_cast<size_t>(row * N), static_cast<size_t>(N)); };
+      data_.validation->window(first + row, {part(ids_), part(targets_), packed ? part(starts_) : std::span<int32_t>()});
+    }
+    const TensorRef nll = decoder_.loss(context_, weights(), ids_, targets_, packed ? starts() : TensorRef());
+    for (int64_t i = 0; i < nll.numel(); ++i) sum += nll.as<float>()[i];
+    counted += std::ranges::count_if(targets_.values<int32_t>(), [](int32_t id) { return id != ops::kIgnoreTarget; });
+  }
+  return sum / static_cast<double>(counted);
+}
+
+void Loop::one_step(StepReport& report) {
+  if (const int64_t stage = stage_at(state_.step); stage != stage_) begin_stage(stage);
+  report.stage = stage_;
+  report.learning_rate = optim::learning_rate(options_.stages[static_cast<size_t>(stage_)].schedule, state_.step - stage_start(stage_));
+  report.loss = forward_backward(state_.step);
+  // A non-finite loss has non-finite gradients somewhere; the update looks at the gradients, this at the loss.
+  bool applied = std::isfinite(report.loss);
+  if (applied) {
+    const optim::UpdateReport update = optimizer_->step(context_, report.learning_rate, *grads_, params_, copy_.get());
+    report.grad_norm = update.grad_norm;
+    applied = update.outcome == optim::UpdateReport::Outcome::kApplied;
+  }
+  ++state_.step;
+  state_.tokens += options_.shape.step_tokens();
+  state_.updates = optimizer_->updates();
+  state_.bad_in_a_row = applied ? 0 : state_.bad_in_a_row + 1;
+  if (!applied) {
+    ++state_.skipped;
+    log_warning("step {}: loss {} and gradient norm {}: update skipped", state_.step, report.loss, report.grad_norm);
+    COCA_CHECK_AS(kNumeric, state_.bad_in_a_row < options_.max_bad_steps,
+                  "training stopped at step {}: {} steps in a row had a non-finite loss or gradient; lower the learning rate "
+                  "(now {}) or resume from an earlier checkpoint", state_.step, state_.bad_in_a_row, report.learning_rate);
+  }
+  report.step = state_.step;
+  report.skipped = state_.skipped;
+}
+
+// Mean of the finite losses since the last row; the sum is part of the state, so that a resumed run has the same rows.
+void Loop::log_row(MetricsFile& metrics, const StepReport& report, TrainSummary& summary) {
+  summary.final_loss = state_.interval_steps > 0 ? state_.interval_loss / static_cast<double>(state_.interval_steps)
+                                                 : std::numeric_limits<double>::quiet_NaN();
+  metrics.row(report, summary.final_loss, state_);
+  state_.interval_loss = 0;
+  state_.interval_steps = 0;
+}
+
+TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
+  const fs::path& out = options_.checkpoints.out;
+  io::make_dirs(out);
+  io::write_json(out / options_.checkpoints.config_name, options_.checkpoints.config);
+  MetricsFile metrics(out / "metrics.csv", state_.step);
+  const int64_t first = state_.step;
+  TrainSummary summary;
+  double seconds = 0;
+  if (first == steps_)  // nothing left to do: say what the finished run said
+    for (const MetricsRow& row : read_metrics(out / "metrics.csv")) {
+      summary.final_loss = row.loss;
+      if (!std::isnan(row.validation_loss)) summary.validation_loss = row.validation_loss;
+    }
+  while (state_.step < steps_) {
+    StepReport report{.steps = steps_};
+    Stopwatch watch;
+    one_step(report);
+    seconds += watch.seconds();
+    state_.seconds += watch.seconds();
+    report.tokens_per_second = static_cast<double>((state_.step - first) * options_.shape.step_tokens()) / seconds;
+    if (std::isfinite(report.loss)) {
+      state_.interval_loss += report.loss;
+      ++state_.interval_steps;
+    }
+    const bool last = state_.step == steps_;
+    if (data_.validation && (last || due(options_.validation_interval))) summary.validation_loss = report.validation_loss = validate();
+    if (last || due(options_.log_interval) || report.validation_loss) log_row(metrics, report, summary);
+    if (on_step) on_step(report);
+    const bool stop = stop_requested() && !last;
+    if (stop || due(options_.checkpoint_interval) || last) {
+      metrics.flush();
+      save_checkpoint(options_.checkpoints, state_, parts());
+    }
+    if (stop) fail(ErrorKind::kInterrupted, "stopped at step {} of {}; saved in {}, resume with --resume", state_.step, steps_, out.string());
+  }
+  export_model(out / "model", parts());
+  summary.steps = state_.step;
+  summary.tokens = state_.tokens;
+  summary.skipped = state_.skipped;
+  summary.parameters = model::parameter_count(spec_);
+  summary.seconds = state_.seconds;
+  summary.tokens_per_second = state_.seconds > 0 ? static_cast<double>(state_.tokens) / state_.seconds : 0;
+  summary.activation_bytes = decoder_.activation_bytes();
+  return summary;
+}
+
+}  // namespace coca::train

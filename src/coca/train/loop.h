@@ -1,0 +1,113 @@
+// coca/train/loop.h - the training loop: forward and backward, update, validation, metrics, checkpoints, in one or more
+// stages. Pretraining (trainer.h) and fine-tuning (finetune.h) put models, data and stages into it. A run is a pure function
+// of its config and data: resumed from any checkpoint it ends in the same bits.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "coca/model/decoder.h"
+#include "coca/train/batches.h"
+#include "coca/train/checkpoint.h"
+
+namespace coca::train {
+
+class MetricsFile;
+
+struct StepReport {
+  int64_t step = 0, steps = 0;  // steps done, of all
+  int64_t stage = 0;            // that of this step, from 0
+  double loss = 0, learning_rate = 0, grad_norm = 0;
+  std::optional<double> validation_loss;
+  double tokens_per_second = 0;  // of this run so far
+  int64_t skipped = 0;
+};
+
+struct TrainSummary {
+  int64_t steps = 0, tokens = 0, skipped = 0, parameters = 0;
+  double final_loss = 0;         // mean of the last logged interval; NaN where no loss was finite
+  std::optional<double> validation_loss;
+  double seconds = 0, tokens_per_second = 0;  // validation and checkpoints excluded
+  size_t activation_bytes = 0;
+};
+
+enum class Start : uint8_t { kFresh, kResume };  // kResume: from the newest checkpoint, fresh when there is none
+
+// A stretch of steps with its own parameters, optimizer (moments begin at zero) and schedule.
+struct Stage {
+  std::vector<std::string> train;  // patterns (model/select.h); none: everything
+  int64_t steps = 0;
+  optim::Schedule schedule;        // over the steps of the stage
+  optim::AdamWOptions adamw;
+};
+
+struct LoopOptions {
+  BatchShape shape;
+  std::vector<Stage> stages;
+  model::Recompute recompute = model::Recompute::kNone;
+  model::Precision precision = model::Precision::kF32;
+  int64_t max_bad_steps = 10, log_interval = 10, validation_interval = 0, validation_windows = 64, checkpoint_interval = 0;
+  CheckpointPlan checkpoints;
+};
+
+// Both must outlive the loop, as must the tokenizer.
+struct LoopData {
+  const BatchSource& batches;
+  const ValidationSource* validation = nullptr;  // null: no validation
+  const text::Tokenizer& tokenizer;
+  int64_t tokens = 0;       // identity of the data: a checkpoint resumes with the same only
+  std::string fingerprint;
+};
+
+class Loop {
+ public:
+  // A fresh start refuses an out folder that already holds checkpoints, and calls `initialise` for the weights; otherwise
+  // these, the moments and the state are those of the newest checkpoint.
+  using Initialise = std::function<void(model::ParamStore&)>;
+  Loop(LoopOptions, const model::ModelSpec&, const LoopData&, Start, const Initialise&);
+  Loop(const Loop&) = delete;  // the decoder keeps references to members
+  Loop& operator=(const Loop&) = delete;
+
+  // Trains to the last step of the last stage; writes out/metrics.csv, checkpoints and out/model. on_step sees every step.
+  // On stop_requested(): saves a checkpoint and throws Error{kInterrupted}. After max_bad_steps non-finite steps in
+  // a row: throws Error{kNumeric}; the last checkpoint stays.
+  TrainSummary run(const std::function<void(const StepReport&)>& on_step = {});
+
+  const model::ModelSpec& spec() const { return spec_; }
+  const model::ParamStore& params() const { return params_; }
+  int64_t first_step() const { return state_.step; }
+  int64_t steps() const { return steps_; }
+  int64_t trained_parameters() const;  // of the present stage
+  size_t activation_bytes() const { return decoder_.activation_bytes(); }
+
+ private:
+  void begin_stage(int64_t stage);
+  int64_t stage_at(int64_t step) const;  // that of the step which follows `step` steps
+  int64_t stage_start(int64_t stage) const;
+  double forward_backward(int64_t step);
+  double validate();
+  void one_step(StepReport&);
+  void resume(const std::filesystem::path& checkpoint);
+  void log_row(MetricsFile&, const StepReport&, TrainSummary&);
+  bool due(int64_t interval) const { return interval > 0 && state_.step % interval == 0; }
+  CheckpointParts parts();
+  const model::Weights& weights() const { return (copy_ ? *copy_ : params_).weights(); }
+  TensorRef starts() const { return starts_.empty() ? TensorRef() : starts_.ref(); }
+
+  LoopOptions options_;
+  const LoopData data_;
+  model::ModelSpec spec_;
+  int64_t steps_ = 0, stage_ = -1;
+  Context context_;
+  model::ParamStore params_;                    // fp32, the master weights
+  std::unique_ptr<model::ParamStore> copy_;     // what the model runs with in bf16
+  std::unique_ptr<model::ParamStore> grads_;    // of the stage's parameters
+  std::unique_ptr<optim::AdamW> optimizer_;
+  model::TrainingDecoder decoder_;
+  TrainState state_;
+  Tensor ids_, targets_, starts_;
+};
+
+}  // namespace coca::train

@@ -1,0 +1,265 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/train/finetune.h"
+
+#include <cmath>
+#include <cstring>
+
+#include "coca/base/log.h"
+#include "coca/base/stop.h"
+#include "coca/io/json_file.h"
+#include "coca/model/select.h"
+#include "coca/train/metrics.h"
+#include "train/tiny_finetune.h"
+
+namespace coca::train {
+namespace {
+
+namespace fs = std::filesystem;
+using model::AttentionKind;
+using test::expect_error;
+
+const std::vector<model::ModelSpec>& specs() {
+  static const std::vector<model::ModelSpec> all = {test::byte_spec(test::tiny_neox(AttentionKind::kCocaSlack)),
+                                                    test::byte_spec(test::tiny_llama(AttentionKind::kCocaSlack))};
+  return all;
+}
+
+TEST(Finetune, LearnsTheAnswers) {
+  const test::TempDir dir;
+  const test::TinyExamples made;
+  for (const model::ModelSpec& spec : specs()) {
+    const std::string name(enum_name(spec.architecture));
+    test::put_model(dir.path() / name, spec);
+    FinetuneConfig c = test::tiny_finetune(dir.path() / name, dir.path() / (name + "-run"));
+    c.steps = 150, c.learning_rate = 1e-2, c.validation_windows = 64, c.log_interval = 10, c.validation_interval = 0;
+    Finetuner run(c, made.data(), Start::kFresh);
+    EXPECT_EQ(run.loop().trained_parameters(), model::parameter_count(spec));
+    double first = 0;
+    const TrainSummary summary = run.run([&](const StepReport& r) { first = r.step == 1 ? r.loss : first; });
+    // The answers count up from 0 and end after 1 to 5 digits: what is left to guess is where they end, five equally
+    // likely lengths over 4 tokens on average: log(5) / 4 = 0.40 nats a token; nothing else of it is hard.
+    EXPECT_GT(first, 2.0);
+    EXPECT_LT(*summary.validation_loss, 0.8) << name;
+    EXPECT_EQ(summary.steps, 150);
+    const model::Model tuned = model::load_model(dir.path() / (name + "-run") / "model");
+    EXPECT_EQ(test::values_of(*tuned.params), test::values_of(run.loop().params()));
+  }
+}
+
+// Names of the tensors whose bits differ between two model folders.
+std::vector<std::string> changed(const fs::path& before, const fs::path& after) {
+  const model::Model a = model::load_model(before), b = model::load_model(after);
+  std::vector<std::string> names;
+  const std::vector<model::ParamInfo> parts = model::part_list(a.spec);
+  const auto differs = [&](const model::ParamInfo& info) {
+    const auto x = a.params->blocks(info), y = b.params->blocks(info);
+    for (size_t i = 0; i < x.size(); ++i)
+      if (std::memcmp(x[i].data, y[i].data, x[i].bytes()) != 0) return true;
+    return false;
+  };
+  for (const model::ParamInfo& info : a.params->infos())
+    if (differs(info)) names.push_back(info.name);
+  for (const model::ParamInfo& info : parts)
+    if (differs(info)) names.push_back(info.name);
+  std::ranges::sort(names);
+  return names;
+}
+
+TEST(Finetune, WhatIsNotTrainedKeepsItsBits) {
+  const test::TempDir dir;
+  const test::TinyExamples made;
+  test::put_model(dir.path() / "neox", specs()[0]);
+  test::put_model(dir.path() / "llama", specs()[1]);
+  const auto run = [&](const char* name, const std::vector<std::string>& train, const std::vector<std::string>& freeze, model::Precision precision) {
+    FinetuneConfig c = test::tiny_finetune(dir.path() / name, dir.path() / "run");
+    c.train = train, c.freeze = freeze, c.precision = precision, c.weight_decay = 0.1;
+    fs::remove_all(c.out);
+    Finetuner(c, made.data(), Start::kFresh).run();
+    return changed(c.model, fs::path(c.out) / "model");
+  };
+  const std::string fused = "gpt_neox.layers.1.attention.query_key_value.";
+  for (const model::Precision precision : {model::Precision::kF32, model::Precision::kBF16}) {
+    EXPECT_THAT(run("neox", {"*.1.*.t.*"}, {}, precision), testing::ElementsAre(fused + "bias", fused + "t.bias", fused + "t.weight", fused + "weight"));
+    EXPECT_THAT(run("llama", {"*t_proj*", "*q_proj*"}, {"*.1.*"}, precision),
+                testing::ElementsAre("model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.t_proj.weight"));
+    EXPECT_THAT(run("llama", {}, {"model.layers.*"}, precision), testing::ElementsAre("lm_head.weight", "model.embed_tokens.weight", "model.norm.weight"));
+    EXPECT_THAT(run("neox", {"gpt_neox.final_layer_norm.*"}, {}, precision),
+                testing::ElementsAre("gpt_neox.final_layer_norm.bias", "gpt_neox.final_layer_norm.weight"));
+  }
+}
+
+// Stages of 3, 2 and 3 steps, stopped after every single step and resumed; and killed behind the last checkpoint.
+void expect_resumes_bitwise(const model::ModelSpec& spec, const std::function<void(FinetuneConfig&)>& change) {
+  const test::TempDir dir;
+  const test::TinyExamples made;
+  test::put_model(dir.path() / "model", spec);
+  const auto run = [&](const std::string& name, Start start, const std::function<void(const StepReport&)>& on_step = {}) {
+    FinetuneConfig c = test::tiny_finetune(dir.path() / "model", dir.path() / name);
+    c.stages.list.resize(3);
+    const bool fused = spec.qkv == model::Qkv::kFused;
+    c.stages.list[0].train = {fused ? "*.t.*" : "*t_proj*"};
+    c.stages.list[1].train = {fused ? "*query_key_value*" : "*_proj*"};
+    c.stages.list[1].steps = 2, c.stages.list[1].learning_rate = 1e-3;
+    change(c);
+    Finetuner tuner(c, made.data(), start);
+    return tuner.run(on_step);
+  };
+  const TrainSummary whole = run("straight", Start::kFresh);
+  EXPECT_EQ(whole.steps, 8);
+  const std::string straight = test::newest_bytes(dir.path() / "straight");
+  for (int64_t at = 1; at < 8; ++at) {
+    const std::string name = fmt::format("stopped-{}", at);
+    expect_error([&] { run(name, Start::kFresh, [&](const StepReport& r) { if (r.step == at) request_stop(); }); }, ErrorKind::kInterrupted,
+                 fmt::format("stopped at step {} of 8", at));
+    clear_stop();
+    const TrainSummary resumed = run(name, Start::kResume, [&](const StepReport& r) { EXPECT_GT(r.step, at); });
+    EXPECT_EQ(resumed.validation_loss, whole.validation_loss) << at;
+    EXPECT_TRUE(test::newest_bytes(dir.path() / name) == straight) << at << ": weights or moments differ";
+    EXPECT_EQ(test::metrics_without_times(dir.path() / name), test::metrics_without_times(dir.path() / "straight")) << at;
+    EXPECT_EQ(io::read_file(dir.path() / name / "model" / "model.safetensors"), io::read_file(dir.path() / "straight" / "model" / "model.safetensors"));
+  }
+}
+
+TEST(Finetune, ResumesBitwiseInEveryStage) {
+  for (const model::ModelSpec& spec : specs()) {
+    SCOPED_TRACE(enum_name(spec.architecture));
+    expect_resumes_bitwise(spec, [](FinetuneConfig&) {});
+  }
+}
+
+TEST(Finetune, ResumesBitwiseInBf16WithRecomputation) {
+  expect_resumes_bitwise(specs()[0], [](FinetuneConfig& c) { c.precision = model::Precision::kBF16, c.recompute = model::Recompute::kLayer; });
+}
+
+TEST(Finetune, AnyRecomputationEndsInTheSameBits) {
+  const test::TempDir dir;
+  const test::TinyExamples made;
+  test::put_model(dir.path() / "model", specs()[1]);
+  for (const auto recompute : {model::Recompute::kNone, model::Recompute::kAttention, model::Recompute::kLayer}) {
+    FinetuneConfig c = test::tiny_finetune(dir.path() / "model", dir.path() / enum_name(recompute));
+    c.recompute = recompute;
+    Finetuner(c, made.data(), Start::kFresh).run();
+    EXPECT_TRUE(test::newest_bytes(c.out) == test::newest_bytes(dir.path() / "none")) << enum_name(recompute);
+  }
+}
+
+TEST(Finetune, ThePapersStages) {
+  FinetuneConfig c = test::tiny_finetune("m", "o");
+  c.stages.preset = "coca-paper";
+  c.freeze = {"*.0.mlp.*"};
+  const std::vector<Stage> neox = make_stages(c, specs()[0], 1), llama = make_stages(c, specs()[1], 1);
+  ASSERT_EQ(neox.size(), 3u);
+  EXPECT_THAT(neox[0].train, testing::ElementsAre("*.attention.query_key_value.t.*", "!*.0.mlp.*"));
+  EXPECT_THAT(llama[0].train, testing::ElementsAre("*.self_attn.t_proj.*", "!*.0.mlp.*"));
+  EXPECT_THAT(llama[1].train, testing::ElementsAre("*.self_attn.q_proj.*", "*.self_attn.t_proj.*", "*.self_attn.v_proj.*", "!*.0.mlp.*"));
+  EXPECT_THAT(llama[2].train, testing::ElementsAre("*", "!*.0.mlp.*"));
+  EXPECT_EQ(neox[2].steps, 3);
+  const auto fused = model::select_parameters(specs()[0], {neox[1].train[0], neox[1].train[1], neox[1].train[2]});
+  EXPECT_EQ(fused.size(), 4u);  // whole weights and biases of two layers
+  c.stages.preset = "coca-paper";
+  expect_error([&] { make_stages(c, test::byte_spec(test::tiny_llama(AttentionKind::kRope)), 1); }, ErrorKind::kInvalidArgument, "has no T to train");
+}
+
+TEST(Finetune, TheLossCountsAnswersAlone) {
+  const test::TempDir dir;
+  test::put_model(dir.path() / "model", specs()[0]);
+  const test::TinyExamples made;
+  FinetuneConfig c = test::tiny_finetune(dir.path() / "model", dir.path() / "run");
+  c.steps = 1, c.batch = 2, c.accumulation = 1, c.validation_windows = 0;
+  Finetuner run(c, made.data(), Start::kFresh);
+  // The first window's loss by hand: each document by itself, the mean over the answers of both windows.
+  const model::Model m = model::load_model(c.model);
+  Context cx;
+  double sum = 0;
+  int64_t counted = 0;
+  for (int64_t k = 0; k < 2; ++k) {
+    std::vector<int32_t> ids(24), targets(24), starts(24);
+    run.windows()->shuffled(k, {ids, targets, starts});
+    for (size_t first = 0, end = 0; first < 24; first = end) {
+      for (end = first; end < 24 && starts[end] == static_cast<int32_t>(first);) ++end;
+      const auto n = static_cast<int64_t>(end - first);
+      model::TrainingDecoder decoder(m.spec, 1, n);
+      const TensorRef nll = decoder.loss(cx, m.params->weights(), TensorRef(ids.data() + first, DType::kI32, {1, n}),
+                                         TensorRef(targets.data() + first, DType::kI32, {1, n}));
+      for (int64_t i = 0; i < n; ++i) sum += nll.as<float>()[i], counted += targets[first + static_cast<size_t>(i)] != data::kNoTarget;
+    }
+  }
+  double loss = 0;
+  run.run([&](const StepReport& r) { loss = r.loss; });
+  EXPECT_NEAR(loss, sum / static_cast<double>(counted), 1e-5);  // as in packed_test.cc
+  EXPECT_GT(counted, 5);
+  EXPECT_LT(counted, 40);
+}
+
+TEST(Finetune, TextTrainsOnWindowsAsPretrainingDoes) {
+  const test::TempDir dir;
+  test::put_model(dir.path() / "model", specs()[1]);
+  const test::TinyData made;
+  FinetuneConfig c = test::tiny_finetune(dir.path() / "model", dir.path() / "run");
+  c.data = {}, c.text = {"given"}, c.steps = 0, c.epochs = 0.2, c.length = 16;
+  Finetuner run(c, {.tokenizer = *made.tokenizer, .text = &made.tokens, .validation_text = &made.validation}, Start::kFresh);
+  EXPECT_EQ(run.loop().steps(), 7);  // (1999 - 15) / 16 = 124 windows, a fifth of them, four a step
+  const TrainSummary summary = run.run();
+  EXPECT_TRUE(summary.validation_loss.has_value());
+  EXPECT_EQ(summary.tokens, 7 * 4 * 16);
+}
+
+TEST(Finetune, ConfigRoundTripsWithStages) {
+  FinetuneConfig c;
+  io::options_from_json(c, nlohmann::json::parse(R"({"model": "m", "data": ["d"], "stages": [{"train": ["*t_proj*"], "steps": 5, "learning_rate": 0.5},
+      {"train": ["*"], "decay": "linear"}]})"), "run.json");
+  ASSERT_EQ(c.stages.list.size(), 2u);
+  EXPECT_EQ(c.stages.list[0].steps, 5);
+  EXPECT_EQ(c.stages.list[1].decay, optim::Decay::kLinear);
+  FinetuneConfig back;
+  io::options_from_json(back, nlohmann::json::parse(io::options_to_json(c).dump()), "saved");
+  EXPECT_EQ(io::options_to_json(back).dump(), io::options_to_json(c).dump());
+  const auto refused = [&](const char* text, const std::string& message) {
+    expect_error([&] { io::options_from_json(c, nlohmann::json::parse(text), "run.json"); }, ErrorKind::kInvalidArgument, message);
+  };
+  refused(R"({"stages": "paper"})", "\"stages\" is \"paper\"; expected coca-paper");
+  refused(R"({"stages": 3})", "\"stages\" is number");
+  refused(R"({"stages": [{"trian": ["*"]}]})", "\"stages\"[0]: unknown option \"trian\"");
+  refused(R"({"stages": [{}, {"steps": "many"}]})", "\"stages\"[1]: \"steps\"");
+}
+
+TEST(Finetune, BadValuesAreNamed) {
+  const auto bad = [](auto change, const std::string& text) {
+    FinetuneConfig c = test::tiny_finetune("m", "o");
+    change(c);
+    expect_error([&] { check_config(c); make_stages(c, specs()[1], 1); }, ErrorKind::kInvalidArgument, text);
+  };
+  bad([](auto& c) { c.model = ""; }, "no model folder");
+  bad([](auto& c) { c.text = {"t"}; }, "one of them");
+  bad([](auto& c) { c.data = {}; }, "one of them");
+  bad([](auto& c) { c.validation_text = {"t"}; }, "validation_text: needs text");
+  bad([](auto& c) { c.steps = 0, c.epochs = 0; }, "epochs is 0");
+  bad([](auto& c) { c.batch = 0; }, "batch is 0");
+  bad([](auto& c) { c.train = {"*"}, c.stages.preset = "coca-paper"; }, "the stages say what each trains");
+  bad([](auto& c) { c.train = {"*k_prj*"}; }, "\"*k_prj*\" matches nothing");
+  bad([](auto& c) { c.stages.list.resize(2), c.stages.list[1].train = {"*nowhere*"}; }, "\"*nowhere*\"");
+  bad([](auto& c) { c.stages.list.resize(2), c.stages.list[1].learning_rate = -1; }, "learning rate -1");
+  bad([](auto& c) { c.stages.list.resize(1), c.stages.list[0].steps = 0; }, "stage 0: steps is 0");
+}
+
+TEST(Finetune, OtherDataOrOptionsOnResume) {
+  const test::TempDir dir;
+  test::put_model(dir.path() / "model", specs()[0]);
+  const test::TinyExamples made;
+  FinetuneConfig c = test::tiny_finetune(dir.path() / "model", dir.path() / "run");
+  Finetuner(c, made.data(), Start::kFresh).run();
+  expect_error([&] { Finetuner(c, made.data(), Start::kFresh); }, ErrorKind::kInvalidArgument, "already holds a training run");
+  const data::TokenDocuments other = test::tiny_examples(60, 9);
+  expect_error([&] { Finetuner(c, {.tokenizer = *made.tokenizer, .examples = &other}, Start::kResume); }, ErrorKind::kInvalidArgument, "was trained on");
+  std::vector<std::string> warnings;
+  set_log_sink([&](LogLevel level, std::string_view text) {
+    if (level == LogLevel::kWarning) warnings.emplace_back(text);
+  });
+  c.long_documents = data::LongDocuments::kDrop;
+  Finetuner(c, made.data(), Start::kResume);
+  set_log_sink({});
+  EXPECT_THAT(warnings, testing::ElementsAre("resuming with long_documents = \"drop\"; the run so far had \"split\""));
+}
+
+}  // namespace
+}  // namespace coca::train
