@@ -103,8 +103,9 @@ int run(const Options& o) {
     print(j.dump(2) + "\n");
     return 0;
   }
-  print(fmt::format("{}: {} {} -> {}, {} tensors ({} made by --t-init {}), {} in {} file{}\n", o.out, enum_name(report.to.architecture),
-                    enum_name(report.from.attention), enum_name(report.to.attention), report.tensors, report.made, enum_name(o.t_init),
+  const std::string made = report.made > 0 ? fmt::format(" ({} made by --t-init {})", report.made, enum_name(o.t_init)) : "";
+  print(fmt::format("{}: {} {} -> {}, {} tensors{}, {} in {} file{}\n", o.out, enum_name(report.to.architecture),
+                    enum_name(report.from.attention), enum_name(report.to.attention), report.tensors, made,
                     report::format_bytes(report.bytes), report.shards, report.shards == 1 ? "" : "s"));
   if (!copied.empty()) print(fmt::format("copied {}\n", fmt::join(copied, ", ")));
   return 0;
