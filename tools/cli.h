@@ -141,6 +141,7 @@ void add_verify(CLI::App& root, Action* run);
 void add_init(CLI::App& root, Action* run);
 void add_train(CLI::App& root, Action* run);
 void add_finetune(CLI::App& root, Action* run);
+void add_merge(CLI::App& root, Action* run);
 void add_eval(CLI::App& root, Action* run);
 void add_generate(CLI::App& root, Action* run);
 void add_study(CLI::App& root, Action* run);

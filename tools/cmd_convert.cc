@@ -6,6 +6,7 @@
 #include "coca/io/fs.h"
 #include "coca/model/convert.h"
 #include "coca/report/table.h"
+#include "companions.h"
 
 namespace coca::tools {
 
@@ -47,21 +48,6 @@ struct Options {
     v("max_shard_gib", "largest weight file, in GiB", max_shard_gib);
   }
 };
-
-// What belongs to a model beside its weights and config.json.
-constexpr const char* kCompanions[] = {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
-                                       "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
-                                       "coca_tokenizer.json", "generation_config.json"};
-
-std::vector<std::string> copy_companions(const fs::path& from, const fs::path& to) {
-  std::vector<std::string> copied;
-  for (const char* name : kCompanions) {
-    if (!fs::is_regular_file(from / name)) continue;
-    fs::copy_file(from / name, to / name);
-    copied.emplace_back(name);
-  }
-  return copied;
-}
 
 std::optional<DType> dtype_of(StoredAs stored) {
   switch (stored) {

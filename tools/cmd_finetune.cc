@@ -7,6 +7,7 @@
 #include "coca/report/table.h"
 #include "coca/train/finetune.h"
 #include "coca/train/load_data.h"
+#include "companions.h"
 
 namespace coca::tools {
 
@@ -81,8 +82,10 @@ void print_packing(const data::PackedWindows& windows) {
 void print_start(const train::FinetuneConfig& c, const train::Finetuner& tuner) {
   const train::Loop& loop = tuner.loop();
   if (tuner.windows()) print_packing(*tuner.windows());
-  print(fmt::format("{}: {} of {} parameters trained{}, {} steps of {} tokens, activations {}\n", c.out,
-                    report::format_count(loop.trained_parameters()), report::format_count(model::parameter_count(loop.spec())),
+  const std::string whole = report::format_count(model::parameter_count(loop.spec()));
+  print(fmt::format("{}: {}{}, {} steps of {} tokens, activations {}\n", c.out,
+                    train::trains_adapter(c) ? fmt::format("adapter of {} parameters beside a model of {}", report::format_count(loop.trained_parameters()), whole)
+                                             : fmt::format("{} of {} parameters trained", report::format_count(loop.trained_parameters()), whole),
                     tuner.stages().size() > 1 ? fmt::format(" in the first of {} stages", tuner.stages().size()) : "", report::format_count(loop.steps()),
                     report::format_count(c.batch * c.accumulation * tuner.length()), report::format_bytes(static_cast<int64_t>(loop.activation_bytes()))));
   if (loop.first_step() > 0) print(fmt::format("resuming at step {}\n", loop.first_step()));
@@ -126,7 +129,9 @@ int run(const Options& options) {
                 {"peak memory", report::format_bytes(peak_resident_bytes())}};
   print(report::to_text(table));
   const std::filesystem::path out = c.out;
-  print(fmt::format("model: {}\nmetrics: {}\n", (out / "model").string(), (out / "metrics.csv").string()));
+  const std::string result = train::trains_adapter(c) ? "adapter" : "model";
+  if (result == "model") copy_companions(c.model, out / result);
+  print(fmt::format("{}: {}\nmetrics: {}\n", result, (out / result).string(), (out / "metrics.csv").string()));
   return 0;
 }
 

@@ -59,6 +59,7 @@ int run(int argc, char** argv) {
   coca::tools::add_init(app, &action);
   coca::tools::add_train(app, &action);
   coca::tools::add_finetune(app, &action);
+  coca::tools::add_merge(app, &action);
   coca::tools::add_eval(app, &action);
   coca::tools::add_generate(app, &action);
   coca::tools::add_verify(app, &action);

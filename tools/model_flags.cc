@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "coca/eval/protocol.h"
+#include "coca/model/adapter.h"
 
 namespace coca::tools {
 
@@ -36,7 +37,9 @@ LoadedModel load_with_flags(const ModelFlags& flags) {
   out.used_scaling = out.scaling.value_or(spec.rope_scaling);
   out.tokenizer = text::load_tokenizer(flags.tokenizer.empty() ? flags.model : flags.tokenizer);
   eval::check_tokenizer(*out.tokenizer, spec);
+  const auto adapter = flags.adapter.empty() ? nullptr : model::load_adapter(flags.adapter, spec);
   out.model = model::load_model(flags.model, flags.precision);
+  if (adapter) model::merge_adapter(*adapter, *out.model.params);
   return out;
 }
 

@@ -13,7 +13,7 @@
 namespace coca::tools {
 
 struct ModelFlags {
-  std::string model, tokenizer;
+  std::string model, tokenizer, adapter;
   std::optional<model::Scaling> rope_scaling;
   std::optional<double> factor;
   model::Precision precision = model::Precision::kF32;
@@ -23,6 +23,7 @@ struct ModelFlags {
     v.group("Model");
     v("model", "model folder: config.json, model.safetensors, tokenizer", model);
     v("tokenizer", "\"byte\", a sentencepiece .model file or a folder; default: the model folder", tokenizer);
+    v("adapter", "LoRA adapter in PEFT's layout, merged into the model", adapter);
     v("rope_scaling", "position scaling instead of config.json's; linear and dynamic need --factor",
       rope_scaling);
     v("factor", "factor of --rope-scaling, at least 1", factor);

@@ -31,14 +31,28 @@ void norm(Context& cx, const ModelSpec& s, TensorRef x, TensorRef w, TensorRef b
   ops::norm_forward(cx, {.kind = s.norm, .eps = static_cast<float>(s.norm_eps), .x = x, .w = w, .b = b, .y = y, .stat = stat});
 }
 
+// y = x W^T + b, and what an adapter adds.
+void linear(Context& cx, const LoraTensors<TensorRef>& lora, const ops::LinearForward& p) {
+  ops::linear_forward(cx, p);
+  if (lora.a.empty()) return;
+  ops::lora_forward(cx, {.x = p.x, .a = lora.a, .b = lora.b, .scale = lora.scale, .dropout = lora.dropout, .y = p.y});
+}
+
+void linear_back(Context& cx, const LoraTensors<TensorRef>& lora, const LoraTensors<MutTensorRef>& dlora, const ops::LinearBackward& p) {
+  ops::linear_backward(cx, p);
+  if (lora.a.empty()) return;
+  ops::lora_backward(cx, {.x = p.x, .a = lora.a, .b = lora.b, .dy = p.dy, .scale = lora.scale, .dropout = lora.dropout, .dx = p.dx,
+                          .da = dlora.a, .db = dlora.b});
+}
+
 void project(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, LayerActs& a) {
   if (s.qkv == Qkv::kFused) {
-    ops::linear_forward(cx, {.x = a.ln1, .w = w.qkv_w, .b = w.qkv_b, .y = flat_fused(a.qkv)});
+    linear(cx, w.lora.qkv, {.x = a.ln1, .w = w.qkv_w, .b = w.qkv_b, .y = flat_fused(a.qkv)});
   } else {
     const bool raw = s.head_norm != HeadNorm::kNone;
-    ops::linear_forward(cx, {.x = a.ln1, .w = w.q_w, .b = w.q_b, .y = flat_heads(raw ? a.q_raw : a.q)});
-    ops::linear_forward(cx, {.x = a.ln1, .w = w.k_w, .b = w.k_b, .y = flat_heads(raw ? a.k_raw : a.k)});
-    ops::linear_forward(cx, {.x = a.ln1, .w = w.v_w, .b = w.v_b, .y = flat_heads(a.v)});
+    linear(cx, w.lora.q, {.x = a.ln1, .w = w.q_w, .b = w.q_b, .y = flat_heads(raw ? a.q_raw : a.q)});
+    linear(cx, w.lora.k, {.x = a.ln1, .w = w.k_w, .b = w.k_b, .y = flat_heads(raw ? a.k_raw : a.k)});
+    linear(cx, w.lora.v, {.x = a.ln1, .w = w.v_w, .b = w.v_b, .y = flat_heads(a.v)});
   }
 }
 
@@ -81,12 +95,12 @@ void position(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a
 }
 
 void attention_output(Context& cx, const LayerTensors<TensorRef>& w, const LayerActs& a) {
-  ops::linear_forward(cx, {.x = flat_heads(TensorRef(a.o)), .w = w.o_w, .b = w.o_b, .y = a.branch});
+  linear(cx, w.lora.o, {.x = flat_heads(TensorRef(a.o)), .w = w.o_w, .b = w.o_b, .y = a.branch});
 }
 
 void mlp_up(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, LayerActs& a) {
-  ops::linear_forward(cx, {.x = a.ln2, .w = w.up_w, .b = w.up_b, .y = a.up});
-  if (s.mlp == Mlp::kSwiGlu) ops::linear_forward(cx, {.x = a.ln2, .w = w.gate_w, .b = w.gate_b, .y = a.gate});
+  linear(cx, w.lora.up, {.x = a.ln2, .w = w.up_w, .b = w.up_b, .y = a.up});
+  if (s.mlp == Mlp::kSwiGlu) linear(cx, w.lora.gate, {.x = a.ln2, .w = w.gate_w, .b = w.gate_b, .y = a.gate});
 }
 
 void mlp_activate(Context& cx, const ModelSpec& s, LayerActs& a) {
@@ -114,16 +128,16 @@ void copy_heads(TensorRef from, MutTensorRef to) {
 // dln2 is written.
 void mlp_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const LayerActs& a,
                   LayerActGrads& g, LayerTensors<MutTensorRef>& dw, TensorRef dy) {
-  ops::linear_backward(cx, {.x = a.act, .w = w.down_w, .dy = dy, .dx = g.dact, .dw = dw.down_w, .db = dw.down_b});
+  linear_back(cx, w.lora.down, dw.lora.down, {.x = a.act, .w = w.down_w, .dy = dy, .dx = g.dact, .dw = dw.down_w, .db = dw.down_b});
   if (s.mlp == Mlp::kSwiGlu) {
     ops::swiglu_backward(cx, {.gate = a.gate, .up = a.up, .dy = g.dact, .dgate = g.dgate, .dup = g.dup});
-    ops::linear_backward(cx, {.x = a.ln2, .w = w.gate_w, .dy = g.dgate, .dx = g.dln2, .dw = dw.gate_w, .db = dw.gate_b});
-    ops::linear_backward(cx, {.x = a.ln2, .w = w.up_w, .dy = g.dup, .dx = g.dln2, .dw = dw.up_w, .db = dw.up_b,
+    linear_back(cx, w.lora.gate, dw.lora.gate, {.x = a.ln2, .w = w.gate_w, .dy = g.dgate, .dx = g.dln2, .dw = dw.gate_w, .db = dw.gate_b});
+    linear_back(cx, w.lora.up, dw.lora.up, {.x = a.ln2, .w = w.up_w, .dy = g.dup, .dx = g.dln2, .dw = dw.up_w, .db = dw.up_b,
                               .dx_write = ops::Write::kAccumulate});
   } else {
     ops::gelu_backward(cx, {.kind = s.mlp == Mlp::kGelu ? ops::Gelu::kExact : ops::Gelu::kTanh, .x = a.up,
                             .dy = g.dact, .dx = g.dup});
-    ops::linear_backward(cx, {.x = a.ln2, .w = w.up_w, .dy = g.dup, .dx = g.dln2, .dw = dw.up_w, .db = dw.up_b});
+    linear_back(cx, w.lora.up, dw.lora.up, {.x = a.ln2, .w = w.up_w, .dy = g.dup, .dx = g.dln2, .dw = dw.up_w, .db = dw.up_b});
   }
 }
 
@@ -155,7 +169,7 @@ void fused_part_gradients(Context& cx, const ModelSpec& s, const LayerTensors<Te
 void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w,
                                const Positions& at, const LayerActs& a, LayerActGrads& g,
                                LayerTensors<MutTensorRef>& dw, TensorRef dy) {
-  ops::linear_backward(cx, {.x = flat_heads(TensorRef(a.o)), .w = w.o_w, .dy = dy, .dx = flat_heads(g.d_o), .dw = dw.o_w, .db = dw.o_b});
+  linear_back(cx, w.lora.o, dw.lora.o, {.x = flat_heads(TensorRef(a.o)), .w = w.o_w, .dy = dy, .dx = flat_heads(g.d_o), .dw = dw.o_w, .db = dw.o_b});
   ops::attention_backward(cx, attention_options(at),
                           {.q = a.q_eff, .k = a.k_eff, .v = a.v, .slopes = at.slopes, .document_start = at.document_start,
                            .o = a.o, .lse = a.lse, .d_o = g.d_o, .dq = g.dq_eff, .dk = g.dk_eff, .dv = g.dv});
@@ -168,13 +182,13 @@ void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTenso
   }
   head_norms_backward(cx, s, w, a, g, dw);
   if (s.qkv == Qkv::kFused) {
-    ops::linear_backward(cx, {.x = a.ln1, .w = w.qkv_w, .dy = flat_fused(g.dqkv), .dx = g.dln1, .dw = dw.qkv_w, .db = dw.qkv_b});
+    linear_back(cx, w.lora.qkv, dw.lora.qkv, {.x = a.ln1, .w = w.qkv_w, .dy = flat_fused(g.dqkv), .dx = g.dln1, .dw = dw.qkv_w, .db = dw.qkv_b});
     fused_part_gradients(cx, s, w, a, g, dw);
   } else {
     const auto add = ops::Write::kAccumulate;
-    ops::linear_backward(cx, {.x = a.ln1, .w = w.q_w, .dy = flat_heads(g.dq), .dx = g.dln1, .dw = dw.q_w, .db = dw.q_b});
-    ops::linear_backward(cx, {.x = a.ln1, .w = w.k_w, .dy = flat_heads(g.dk), .dx = g.dln1, .dw = dw.k_w, .db = dw.k_b, .dx_write = add});
-    ops::linear_backward(cx, {.x = a.ln1, .w = w.v_w, .dy = flat_heads(g.dv), .dx = g.dln1, .dw = dw.v_w, .db = dw.v_b, .dx_write = add});
+    linear_back(cx, w.lora.q, dw.lora.q, {.x = a.ln1, .w = w.q_w, .dy = flat_heads(g.dq), .dx = g.dln1, .dw = dw.q_w, .db = dw.q_b});
+    linear_back(cx, w.lora.k, dw.lora.k, {.x = a.ln1, .w = w.k_w, .dy = flat_heads(g.dk), .dx = g.dln1, .dw = dw.k_w, .db = dw.k_b, .dx_write = add});
+    linear_back(cx, w.lora.v, dw.lora.v, {.x = a.ln1, .w = w.v_w, .dy = flat_heads(g.dv), .dx = g.dln1, .dw = dw.v_w, .db = dw.v_b, .dx_write = add});
   }
 }
 
@@ -318,7 +332,7 @@ void layer_finish(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>
   norm(cx, s, sequential ? TensorRef(a.mid) : x, w.ln2_w, w.ln2_b, a.ln2, a.ln2_stat);
   mlp_up(cx, s, w, a);
   mlp_activate(cx, s, a);
-  ops::linear_forward(cx, {.x = a.act, .w = w.down_w, .b = w.down_b, .y = a.branch2});
+  linear(cx, w.lora.down, {.x = a.act, .w = w.down_w, .b = w.down_b, .y = a.branch2});
   if (sequential)
     ops::residual_forward(cx, {.a = a.mid, .b = a.branch2, .y = y});
   else

@@ -76,6 +76,9 @@ bool has_tensors(const LayerTensors<MutTensorRef>& l) {
                                 &l.q_norm_w, &l.k_norm_w, &l.o_w, &l.o_b,
                                 &l.ln2_w, &l.ln2_b, &l.gate_w, &l.gate_b, &l.up_w, &l.up_b, &l.down_w, &l.down_b})
     if (!t->empty()) return true;
+  const auto& x = l.lora;
+  for (const auto* pair : {&x.qkv, &x.q, &x.k, &x.v, &x.o, &x.gate, &x.up, &x.down})
+    if (!pair->a.empty()) return true;
   return false;
 }
 

@@ -8,6 +8,7 @@
 
 #include "coca/base/enum_names.h"
 #include "coca/model/spec.h"
+#include "coca/ops/lora.h"
 #include "coca/tensor/context.h"
 
 namespace coca::model {
@@ -16,6 +17,18 @@ namespace coca::model {
 // stream, norms' weights and statistics, biases, every gradient of a weight and the optimizer's state, and every sum.
 enum class Precision : uint8_t { kF32, kBF16 };
 inline DType dtype_of(Precision precision) { return precision == Precision::kBF16 ? DType::kBF16 : DType::kF32; }
+
+// A low-rank addition to a matrix (ops/lora.h); a and b are empty where there is none.
+template <typename Ref>
+struct LoraTensors {
+  Ref a, b;                      // [r, in] [out, r]
+  float scale = 0.0f;
+  ops::Dropout dropout;
+};
+template <typename Ref>
+struct LayerLora {
+  LoraTensors<Ref> qkv, q, k, v, o, gate, up, down;
+};
 
 template <typename Ref>
 struct LayerTensors {
@@ -30,6 +43,7 @@ struct LayerTensors {
   Ref gate_w, gate_b;            // [F, C] [F]; SwiGLU only
   Ref up_w, up_b;                // [F, C] [F]
   Ref down_w, down_b;            // [C, F] [C]
+  LayerLora<Ref> lora;           // of an adapter (adapter.h): not in the list of a model's tensors
 };
 
 template <typename Ref>

@@ -43,7 +43,7 @@ nlohmann::ordered_json state_to_json(const TrainState& s) {
           {"bad_in_a_row", s.bad_in_a_row}, {"tokens", s.tokens},   {"seconds", s.seconds},
           {"interval_loss", s.interval_loss}, {"interval_steps", s.interval_steps},
           {"data_tokens", s.data_tokens},   {"tokenizer_fingerprint", s.tokenizer_fingerprint},
-          {"data_fingerprint", s.data_fingerprint},
+          {"data_fingerprint", s.data_fingerprint}, {"base_fingerprint", s.base_fingerprint},
           {"coca_version", std::string(version())}, {"coca_commit", std::string(git_commit())}};
 }
 
@@ -52,7 +52,7 @@ TrainState state_from_json(const nlohmann::json& j, const std::string& where) {
     return {.step = j.at("step"), .updates = j.at("updates"), .skipped = j.at("skipped"), .bad_in_a_row = j.at("bad_in_a_row"),
             .tokens = j.at("tokens"), .seconds = j.at("seconds"), .interval_loss = j.at("interval_loss"),
             .interval_steps = j.at("interval_steps"), .data_tokens = j.at("data_tokens"), .tokenizer_fingerprint = j.at("tokenizer_fingerprint"),
-            .data_fingerprint = j.value("data_fingerprint", "")};
+            .data_fingerprint = j.value("data_fingerprint", ""), .base_fingerprint = j.value("base_fingerprint", "")};
   } catch (const nlohmann::json::exception& error) {
     fail(ErrorKind::kBadFile, "{}: {}", where, error.what());
   }
@@ -78,6 +78,14 @@ void load_moments(const io::SafetensorsFile& file, const std::string& prefix, mo
   }
 }
 
+void save_weights(const fs::path& dir, const CheckpointParts& parts) {
+  if (parts.adapter)
+    model::save_adapter(dir, *parts.adapter);
+  else
+    model::save_model(dir, parts.spec, parts.params);
+  parts.tokenizer.save(dir);
+}
+
 }  // namespace
 
 fs::path checkpoint_root(const fs::path& out) { return out / "checkpoints"; }
@@ -91,8 +99,7 @@ std::optional<fs::path> latest_checkpoint(const fs::path& out) {
 void export_model(const fs::path& dir, const CheckpointParts& parts) {
   io::make_dirs(dir.parent_path());
   io::AtomicDir folder(dir);
-  model::save_model(folder.path(), parts.spec, parts.params);
-  parts.tokenizer.save(folder.path());
+  save_weights(folder.path(), parts);
   folder.commit();
 }
 
@@ -109,8 +116,7 @@ void save_checkpoint(const CheckpointPlan& plan, const TrainState& state, const 
   const fs::path root = checkpoint_root(plan.out);
   io::make_dirs(root);
   io::AtomicDir folder(root / fmt::format("{}{:08d}", kPrefix, state.step));
-  model::save_model(folder.path(), parts.spec, parts.params);
-  parts.tokenizer.save(folder.path());
+  save_weights(folder.path(), parts);
   std::vector<io::TensorToSave> moments;
   for (const model::ParamInfo& info : parts.optimizer.first_moment().infos()) {
     moments.push_back({"m." + info.name, parts.optimizer.first_moment().at(info)});
@@ -133,8 +139,12 @@ TrainState load_state(const fs::path& dir) {
 
 TrainState load_checkpoint(const fs::path& dir, const CheckpointParts& parts, Moments which) {
   TrainState state = load_state(dir);
-  check_spec(dir, parts.spec);
-  model::load_params(dir, parts.spec, parts.params);
+  if (parts.adapter) {
+    model::load_adapter_tensors(dir, *parts.adapter);
+  } else {
+    check_spec(dir, parts.spec);
+    model::load_params(dir, parts.spec, parts.params);
+  }
   if (which == Moments::kLeave) return state;
   const io::SafetensorsFile moments(dir / "optimizer.safetensors");
   load_moments(moments, "m.", parts.optimizer.first_moment());

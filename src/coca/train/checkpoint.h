@@ -10,6 +10,7 @@
 #include <set>
 #include <string>
 
+#include "coca/model/adapter.h"
 #include "coca/model/params.h"
 #include "coca/optim/optimizer.h"
 #include "coca/text/tokenizer.h"
@@ -29,6 +30,7 @@ struct TrainState {
   int64_t data_tokens = 0;     // size, tokenizer and content of the training data, to notice other data on resume
   std::string tokenizer_fingerprint;
   std::string data_fingerprint;  // empty: a checkpoint from before it was saved
+  std::string base_fingerprint;  // of the frozen model under an adapter; empty without one
 };
 
 // Where checkpoints go, and the options that are saved beside each.
@@ -45,6 +47,7 @@ struct CheckpointParts {
   model::ParamStore& params;
   optim::AdamW& optimizer;
   const text::Tokenizer& tokenizer;
+  model::Adapter* adapter = nullptr;  // when one is trained: saved and loaded in the place of the parameters
 };
 
 std::filesystem::path checkpoint_root(const std::filesystem::path& out);
@@ -63,7 +66,7 @@ TrainState load_checkpoint(const std::filesystem::path& dir, const CheckpointPar
 void warn_of_changes(const std::filesystem::path& dir, const CheckpointPlan&);
 TrainConfig load_train_config(const std::filesystem::path& dir);
 
-// A plain model folder (no optimizer): out/model.
+// A plain model folder (no optimizer), or with an adapter PEFT's files of it.
 void export_model(const std::filesystem::path& dir, const CheckpointParts&);
 
 }  // namespace coca::train

@@ -17,6 +17,15 @@ int64_t steps_of(double epochs, int64_t windows, const BatchShape& shape) {
   return std::max<int64_t>(1, static_cast<int64_t>(std::ceil(steps - 1e-9)));
 }
 
+std::shared_ptr<model::Adapter> adapter_of(const FinetuneConfig& c, const model::ModelSpec& spec) {
+  if (!c.adapter.empty()) return model::load_adapter(c.adapter, spec);
+  if (c.lora_rank == 0) return nullptr;
+  const model::LoraSettings settings{.rank = c.lora_rank, .alpha = c.lora_alpha, .dropout = c.lora_dropout, .scaling = c.lora_scaling, .base = c.model};
+  auto adapter = std::make_shared<model::Adapter>(spec, settings, model::select_lora_targets(spec, settings, c.lora_targets));
+  adapter->initialise(static_cast<uint64_t>(c.seed));
+  return adapter;
+}
+
 }  // namespace
 
 FinetuneTarget finetune_target(const FinetuneConfig& config, const text::Tokenizer& tokenizer) {
@@ -55,7 +64,9 @@ Finetuner::Finetuner(const FinetuneConfig& config, const FinetuneData& data, Sta
                                              .validation_interval = config.validation_interval,
                                              .validation_windows = config.validation_windows,
                                              .checkpoint_interval = config.checkpoint_interval,
-                                             .checkpoints = checkpoint_plan(config)},
+                                             .checkpoints = checkpoint_plan(config),
+                                             .adapter = adapter_of(config, target_.spec),
+                                             .dropout_seed = static_cast<uint64_t>(config.seed)},
                                  target_.spec, loop_data, start,
                                  [&](model::ParamStore& params) { model::load_params(config.model, target_.spec, params); });
 }

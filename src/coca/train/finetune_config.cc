@@ -61,6 +61,8 @@ void StageList::from_option_text(std::string_view flag, const std::string& text)
   from_option_json(value, text);
 }
 
+bool trains_adapter(const FinetuneConfig& c) { return c.lora_rank > 0 || !c.adapter.empty(); }
+
 void check_config(const FinetuneConfig& c) {
   const auto positive = [](const char* name, int64_t value) { COCA_CHECK(value >= 1, "{} is {}; expected at least 1", name, value); };
   COCA_CHECK(!c.model.empty(), "model: no model folder given");
@@ -77,6 +79,10 @@ void check_config(const FinetuneConfig& c) {
              c.validation_windows, c.checkpoint_interval);
   const bool staged = !c.stages.preset.empty() || !c.stages.list.empty();
   COCA_CHECK(!staged || c.train.empty(), "train: the stages say what each trains; freeze applies to all of them");
+  COCA_CHECK(c.lora_rank >= 0, "lora_rank is {}; expected 0 (no adapter) or more", c.lora_rank);
+  COCA_CHECK(c.lora_rank == 0 || c.adapter.empty(), "lora_rank and adapter: an adapter to go on from has its own rank");
+  COCA_CHECK(!trains_adapter(c) || (c.train.empty() && c.freeze.empty() && !staged),
+             "train, freeze and stages choose parameters of the model; with an adapter all of these stay as they are");
 }
 
 std::vector<Stage> make_stages(const FinetuneConfig& c, const model::ModelSpec& spec, int64_t steps_of_epochs) {
@@ -90,7 +96,7 @@ std::vector<Stage> make_stages(const FinetuneConfig& c, const model::ModelSpec& 
     for (const std::string& pattern : c.freeze) stage.train.push_back("!" + pattern);
     stage.steps = s.steps.value_or(c.steps > 0 ? c.steps : steps_of_epochs);
     stage.schedule = {.decay = s.decay.value_or(c.decay),
-                      .peak = s.learning_rate.value_or(c.learning_rate),
+                      .peak = s.learning_rate.value_or(c.learning_rate != 0 ? c.learning_rate : trains_adapter(c) ? 2e-4 : 2e-5),
                       .floor = s.min_learning_rate.value_or(c.min_learning_rate),
                       .warmup_steps = s.warmup_steps.value_or(c.warmup_steps),
                       .total_steps = stage.steps};
@@ -111,7 +117,7 @@ CheckpointPlan checkpoint_plan(const FinetuneConfig& config) {
           .keep = config.keep_checkpoints,
           .config_name = "finetune_config.json",
           .config = io::options_to_json(saved),
-          .harmless = {"model", "tokenizer", "data", "validation_data", "text", "validation_text", "max_bad_steps", "out", "log_interval",
+          .harmless = {"model", "adapter", "tokenizer", "data", "validation_data", "text", "validation_text", "max_bad_steps", "out", "log_interval",
                        "validation_interval", "validation_windows", "checkpoint_interval", "keep_checkpoints", "recompute"}};
 }
 

@@ -51,6 +51,12 @@ struct FinetuneConfig {
   std::string model, tokenizer;
   std::vector<std::string> train, freeze;
   StageList stages;
+  // LoRA
+  int64_t lora_rank = 0;
+  double lora_alpha = 16, lora_dropout = 0;
+  std::vector<std::string> lora_targets;
+  model::LoraSettings::Scaling lora_scaling = model::LoraSettings::Scaling::kByRank;
+  std::string adapter;
   // data
   std::vector<std::string> data, validation_data, text, validation_text;
   int64_t length = 0;
@@ -58,7 +64,7 @@ struct FinetuneConfig {
   LeadingBos bos = LeadingBos::kAuto;
   // optimization
   int64_t steps = 0, batch = 8, accumulation = 1, warmup_steps = 10;
-  double epochs = 1, learning_rate = 2e-5, min_learning_rate = 0;
+  double epochs = 1, learning_rate = 0, min_learning_rate = 0;
   optim::Decay decay = optim::Decay::kCosine;
   double beta1 = 0.9, beta2 = 0.999, adam_eps = 1e-8, weight_decay = 0.0, clip_norm = 1.0;
   int64_t seed = 0, max_bad_steps = 10;
@@ -77,6 +83,13 @@ struct FinetuneConfig {
     v("train", "patterns over parameter names: * any characters, ? one, ! in front takes out; none: all", train);
     v("freeze", "patterns of parameters to leave as they are, out of those trained", freeze);
     v("stages", "coca-paper (T; Q, T and V; all), or a JSON file with a list of stages; in --config the name or the list", stages);
+    v.group("LoRA");
+    v("lora_rank", "train a LoRA adapter of this rank and leave the model as it is; 0: none", lora_rank);
+    v("lora_alpha", "its output is multiplied by alpha / rank", lora_alpha);
+    v("lora_dropout", "share of its input that is left out in training", lora_dropout);
+    v("lora_targets", "patterns over the matrices (modules) to adapt; none: all in the layers", lora_targets);
+    v("lora_scaling", "whether alpha is divided by the rank or by its square root (rslora)", lora_scaling);
+    v("adapter", "adapter folder to go on from; its own rank, alpha, dropout and targets hold", adapter);
     v.group("Data");
     v("data", "examples, one a line: .jsonl files, folders or globs (prompt and answer, messages, or text)", data);
     v("validation_data", "examples to validate on; none: no validation", validation_data);
@@ -90,7 +103,7 @@ struct FinetuneConfig {
     v("epochs", "times that each window is seen, when --steps is 0", epochs);
     v("batch", "windows per micro-batch", batch);
     v("accumulation", "micro-batches per step", accumulation);
-    v("learning_rate", "peak learning rate", learning_rate);
+    v("learning_rate", "peak learning rate; 0: 2e-5, for an adapter 2e-4", learning_rate);
     v("min_learning_rate", "floor of the decay", min_learning_rate);
     v("warmup_steps", "steps of linear warm-up", warmup_steps);
     v("decay", "decay after the warm-up", decay);
@@ -99,7 +112,7 @@ struct FinetuneConfig {
     v("adam_eps", "AdamW eps", adam_eps);
     v("weight_decay", "decoupled weight decay of matrices and embeddings", weight_decay);
     v("clip_norm", "largest global gradient norm; 0: no clipping", clip_norm);
-    v("seed", "seed of the order of documents and windows", seed);
+    v("seed", "seed of the order of documents and windows, of the adapter and its dropout", seed);
     v("max_bad_steps", "stop after so many non-finite steps in a row", max_bad_steps);
     v("precision", "of matrices and activations; bf16 has fp32 master weights and optimizer state", precision);
     v("recompute", "activations to remake instead of keeping: less memory, the same results", recompute);
@@ -113,6 +126,7 @@ struct FinetuneConfig {
   }
 };
 
+bool trains_adapter(const FinetuneConfig&);
 // Throws Error naming the first option that makes no sense.
 void check_config(const FinetuneConfig&);
 // The stages of a run on a model of this spec; steps_of_epochs: steps where neither stage nor run say.

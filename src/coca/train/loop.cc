@@ -8,8 +8,10 @@
 
 #include "coca/base/clock.h"
 #include "coca/base/log.h"
+#include "coca/base/rng.h"
 #include "coca/base/stop.h"
 #include "coca/io/fs.h"
+#include "coca/io/hash.h"
 #include "coca/io/json_file.h"
 #include "coca/model/select.h"
 #include "coca/ops/cross_entropy.h"
@@ -21,8 +23,23 @@ namespace fs = std::filesystem;
 
 static_assert(data::kNoTarget == ops::kIgnoreTarget);
 
+namespace {
+
+// Tells models apart: the beginning of every tensor.
+std::string weights_fingerprint(const model::ParamStore& params) {
+  constexpr size_t kBytes = 65536;
+  uint32_t sum = 0;
+  for (const model::ParamInfo& info : params.infos()) {
+    const TensorRef t = params.at(info);
+    sum = io::crc32c(t.data, std::min(t.bytes(), kBytes), sum);
+  }
+  return fmt::format("{:08x}", sum);
+}
+
+}  // namespace
+
 Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& data, Start start, const Initialise& initialise)
-    : options_(std::move(options)), data_(data), spec_(spec), params_(spec_),
+    : options_(std::move(options)), data_(data), spec_(spec), params_(spec_, options_.adapter ? options_.precision : model::Precision::kF32),
       decoder_(spec_, options_.shape.batch, options_.shape.length, {.recompute = options_.recompute, .precision = options_.precision}),
       ids_({options_.shape.batch, options_.shape.length}, DType::kI32), targets_(ids_.shape(), DType::kI32) {
   COCA_CHECK(!options_.stages.empty(), "a run needs at least one stage");
@@ -36,19 +53,30 @@ Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& da
   const auto newest = latest_checkpoint(out);
   COCA_CHECK(start == Start::kResume || !newest, "{} already holds a training run ({}); resume it, or choose another folder", out.string(),
              newest ? newest->string() : "");
+  if (options_.adapter || !newest) initialise(params_);
+  if (options_.adapter) state_.base_fingerprint = weights_fingerprint(params_);
   if (newest) {
     resume(*newest);
   } else {
     begin_stage(0);
-    initialise(params_);
     state_.data_tokens = data.tokens;
     state_.tokenizer_fingerprint = data.tokenizer.fingerprint();
     state_.data_fingerprint = data.fingerprint;
   }
-  if (options_.precision != model::Precision::kF32) {
+  bind_weights();
+}
+
+void Loop::bind_weights() {
+  const bool rounded = options_.precision != model::Precision::kF32;
+  if (rounded && options_.adapter) {
+    adapter_copy_ = std::make_unique<model::TensorStore>(options_.adapter->tensors().infos(), options_.precision);
+    model::copy_params(context_, options_.adapter->tensors(), *adapter_copy_);
+  } else if (rounded) {
     copy_ = std::make_unique<model::ParamStore>(spec_, options_.precision);
     model::copy_params(context_, params_, *copy_);
   }
+  weights_ = (copy_ ? *copy_ : params_).weights();
+  if (options_.adapter) options_.adapter->bind(adapter_copy_ ? *adapter_copy_ : options_.adapter->tensors(), weights_);
 }
 
 void Loop::begin_stage(int64_t stage) {
@@ -56,9 +84,17 @@ void Loop::begin_stage(int64_t stage) {
   const Stage& s = options_.stages[static_cast<size_t>(stage)];
   grads_.reset();  // the old ones go before the new ones come
   optimizer_.reset();
-  const std::vector<model::ParamInfo> trained = model::select_parameters(spec_, s.train);
-  grads_ = std::make_unique<model::ParamStore>(spec_, trained);
-  optimizer_ = std::make_unique<optim::AdamW>(trained, s.adamw);
+  if (options_.adapter) {
+    grads_ = std::make_unique<model::TensorStore>(options_.adapter->tensors().infos());
+    grad_tensors_ = {};
+    grad_tensors_.layers.resize(static_cast<size_t>(spec_.L));
+    options_.adapter->bind_gradients(*grads_, grad_tensors_);
+  } else {
+    auto grads = std::make_unique<model::ParamStore>(spec_, model::select_parameters(spec_, s.train));
+    grad_tensors_ = grads->tensors();
+    grads_ = std::move(grads);
+  }
+  optimizer_ = std::make_unique<optim::AdamW>(grads_->infos(), s.adamw);
 }
 
 int64_t Loop::stage_start(int64_t stage) const {
@@ -79,6 +115,7 @@ void Loop::resume(const fs::path& checkpoint) {
   const int64_t step = load_state(checkpoint).step, stage = stage_at(step);
   COCA_CHECK(step <= steps_, "{} is at step {}, beyond the {} steps asked for", checkpoint.string(), step, steps_);
   begin_stage(stage);
+  const std::string base = state_.base_fingerprint;
   state_ = load_checkpoint(checkpoint, parts(), step > stage_start(stage) ? Moments::kLoad : Moments::kLeave);
   if (state_.data_fingerprint.empty()) state_.data_fingerprint = data_.fingerprint;
   COCA_CHECK(state_.data_tokens == data_.tokens && state_.tokenizer_fingerprint == data_.tokenizer.fingerprint() &&
@@ -86,10 +123,12 @@ void Loop::resume(const fs::path& checkpoint) {
              "{} was trained on {} tokens of tokenizer {}, content {}; the data given has {} of {}, content {}", checkpoint.string(),
              state_.data_tokens, state_.tokenizer_fingerprint, state_.data_fingerprint, data_.tokens, data_.tokenizer.fingerprint(),
              data_.fingerprint);
+  COCA_CHECK(state_.base_fingerprint == base, "{} is an adapter of a model with fingerprint \"{}\"; the model given has \"{}\"", checkpoint.string(),
+             state_.base_fingerprint, base);
   warn_of_changes(checkpoint, options_.checkpoints);
 }
 
-CheckpointParts Loop::parts() { return {spec_, params_, *optimizer_, data_.tokenizer}; }
+CheckpointParts Loop::parts() { return {spec_, params_, *optimizer_, data_.tokenizer, options_.adapter.get()}; }
 
 // The loss is the mean over the targets of the whole step, in whatever micro-batches these lie.
 double Loop::forward_backward(int64_t step) {
@@ -98,7 +137,8 @@ double Loop::forward_backward(int64_t step) {
   double sum = 0;
   for (int64_t part = 0; part < options_.shape.accumulation; ++part) {
     data_.batches.fill(step, part, {ids_, targets_, starts_.empty() ? MutTensorRef() : starts_.ref()});
-    const TensorRef nll = decoder_.forward_backward(context_, weights(), ids_, targets_, static_cast<float>(1.0 / counted), grads_->tensors(),
+    if (options_.adapter) options_.adapter->set_dropout(mix64(options_.dropout_seed ^ mix64(static_cast<uint64_t>(step * options_.shape.accumulation + part))), weights_);
+    const TensorRef nll = decoder_.forward_backward(context_, weights_, ids_, targets_, static_cast<float>(1.0 / counted), grad_tensors_,
                                                     data_.batches.packing() == Packing::kDocuments ? starts() : TensorRef());
     for (int64_t i = 0; i < nll.numel(); ++i) sum += nll.as<float>()[i];
   }
@@ -110,6 +150,7 @@ double Loop::validate() {
   const int64_t B = options_.shape.batch, N = options_.shape.length;
   const int64_t windows = std::min(options_.validation_windows, data_.validation->windows());
   const bool packed = data_.validation->packing() == Packing::kDocuments;
+  if (options_.adapter) options_.adapter->clear_dropout(weights_);
   double sum = 0;
   int64_t counted = 0;
   for (int64_t first = 0; first < windows; first += B) {
@@ -119,7 +160,7 @@ double Loop::validate() {
       const auto part = [&](Tensor& t) { return t.values<int32_t>().subspan(static_cast<size_t>(row * N), static_cast<size_t>(N)); };
       data_.validation->window(first + row, {part(ids_), part(targets_), packed ? part(starts_) : std::span<int32_t>()});
     }
-    const TensorRef nll = decoder_.loss(context_, weights(), ids_, targets_, packed ? starts() : TensorRef());
+    const TensorRef nll = decoder_.loss(context_, weights_, ids_, targets_, packed ? starts() : TensorRef());
     for (int64_t i = 0; i < nll.numel(); ++i) sum += nll.as<float>()[i];
     counted += std::ranges::count_if(targets_.values<int32_t>(), [](int32_t id) { return id != ops::kIgnoreTarget; });
   }
@@ -134,7 +175,7 @@ void Loop::one_step(StepReport& report) {
   // A non-finite loss has non-finite gradients somewhere; the update looks at the gradients, this at the loss.
   bool applied = std::isfinite(report.loss);
   if (applied) {
-    const optim::UpdateReport update = optimizer_->step(context_, report.learning_rate, *grads_, params_, copy_.get());
+    const optim::UpdateReport update = optimizer_->step(context_, report.learning_rate, *grads_, master(), options_.adapter ? adapter_copy_.get() : copy_.get());
     report.grad_norm = update.grad_norm;
     applied = update.outcome == optim::UpdateReport::Outcome::kApplied;
   }
@@ -197,7 +238,7 @@ TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
     }
     if (stop) fail(ErrorKind::kInterrupted, "stopped at step {} of {}; saved in {}, resume with --resume", state_.step, steps_, out.string());
   }
-  export_model(out / "model", parts());
+  export_model(out / (options_.adapter ? "adapter" : "model"), parts());
   summary.steps = state_.step;
   summary.tokens = state_.tokens;
   summary.skipped = state_.skipped;

@@ -50,6 +50,8 @@ struct LoopOptions {
   model::Precision precision = model::Precision::kF32;
   int64_t max_bad_steps = 10, log_interval = 10, validation_interval = 0, validation_windows = 64, checkpoint_interval = 0;
   CheckpointPlan checkpoints;
+  std::shared_ptr<model::Adapter> adapter;  // trained in the place of the parameters, which stay as they are; null: none
+  uint64_t dropout_seed = 0;                // of the adapter
 };
 
 // Both must outlive the loop, as must the tokenizer.
@@ -64,13 +66,14 @@ struct LoopData {
 class Loop {
  public:
   // A fresh start refuses an out folder that already holds checkpoints, and calls `initialise` for the weights; otherwise
-  // these, the moments and the state are those of the newest checkpoint.
+  // these, the moments and the state are those of the newest checkpoint. Under an adapter the frozen weights, in the
+  // run's precision, always come from `initialise`.
   using Initialise = std::function<void(model::ParamStore&)>;
   Loop(LoopOptions, const model::ModelSpec&, const LoopData&, Start, const Initialise&);
   Loop(const Loop&) = delete;  // the decoder keeps references to members
   Loop& operator=(const Loop&) = delete;
 
-  // Trains to the last step of the last stage; writes out/metrics.csv, checkpoints and out/model. on_step sees every step.
+  // Trains to the last step of the last stage; writes out/metrics.csv, checkpoints and out/model (or out/adapter). on_step sees every step.
   // On stop_requested(): saves a checkpoint and throws Error{kInterrupted}. After max_bad_steps non-finite steps in
   // a row: throws Error{kNumeric}; the last checkpoint stays.
   TrainSummary run(const std::function<void(const StepReport&)>& on_step = {});
@@ -93,7 +96,8 @@ class Loop {
   void log_row(MetricsFile&, const StepReport&, TrainSummary&);
   bool due(int64_t interval) const { return interval > 0 && state_.step % interval == 0; }
   CheckpointParts parts();
-  const model::Weights& weights() const { return (copy_ ? *copy_ : params_).weights(); }
+  void bind_weights();
+  model::TensorStore& master() { return options_.adapter ? options_.adapter->tensors() : params_; }
   TensorRef starts() const { return starts_.empty() ? TensorRef() : starts_.ref(); }
 
   LoopOptions options_;
@@ -101,9 +105,12 @@ class Loop {
   model::ModelSpec spec_;
   int64_t steps_ = 0, stage_ = -1;
   Context context_;
-  model::ParamStore params_;                    // fp32, the master weights
+  model::ParamStore params_;                    // fp32, the master weights; under an adapter in the run's precision
   std::unique_ptr<model::ParamStore> copy_;     // what the model runs with in bf16
-  std::unique_ptr<model::ParamStore> grads_;    // of the stage's parameters
+  std::unique_ptr<model::TensorStore> adapter_copy_;  // the same of the adapter
+  model::Weights weights_;                      // of all this, what the model runs with
+  std::unique_ptr<model::TensorStore> grads_;   // of the stage's parameters
+  model::MutWeights grad_tensors_;              // the same by their places in the model
   std::unique_ptr<optim::AdamW> optimizer_;
   model::TrainingDecoder decoder_;
   TrainState state_;

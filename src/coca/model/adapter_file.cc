@@ -1,0 +1,180 @@
+// PEFT's files of an adapter.
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <optional>
+#include <regex>
+#include <set>
+
+#include "coca/io/json_file.h"
+#include "coca/io/safetensors.h"
+#include "coca/model/adapter.h"
+#include "coca/model/config_fields.h"
+
+namespace coca::model {
+
+namespace fs = std::filesystem;
+using nlohmann::json;
+
+namespace {
+
+constexpr std::string_view kPrefix = "base_model.model.";
+constexpr const char* kConfigName = "adapter_config.json";
+constexpr const char* kTensorsName = "adapter_model.safetensors";
+
+std::string_view leaf_of(std::string_view module) { return module.substr(module.rfind('.') + 1); }
+
+// A pattern of Python's re, as far as ECMAScript's means the same.
+std::regex regex_of(const std::string& pattern, const std::string& where) {
+  try {
+    return std::regex(pattern);
+  } catch (const std::regex_error& error) {
+    fail(ErrorKind::kBadFile, "{} \"{}\" is not a regular expression that can be read here: {}", where, pattern, error.what());
+  }
+}
+
+std::function<bool(const std::string&)> target_rule(const ConfigFields& f) {
+  const std::string where = std::string(f.origin()) + ": target_modules";
+  COCA_CHECK_AS(kBadFile, f.has("target_modules"), "{}: field \"target_modules\" is missing", f.origin());
+  if (f.raw("target_modules").is_string()) {
+    const std::string text = f.text("target_modules", "");
+    if (text == "all-linear") return [](const std::string&) { return true; };
+    return [rule = regex_of(text, where)](const std::string& module) { return std::regex_match(module, rule); };
+  }
+  return [names = f.texts("target_modules")](const std::string& module) {
+    return std::ranges::any_of(names, [&](const std::string& name) { return module == name || module.ends_with("." + name); });
+  };
+}
+
+// The value of the first key of a pattern object that fits the module: re.match(r"(.*\.)?(key)$", module).
+template <typename T>
+std::optional<T> by_pattern(const ConfigFields& f, const char* field, bool (json::*is)() const noexcept, const std::string& module) {
+  if (!f.has(field)) return std::nullopt;
+  const json& patterns = f.raw(field);
+  COCA_CHECK_AS(kBadFile, patterns.is_object(), "{}: field \"{}\" is {}; expected an object", f.origin(), field, patterns.dump());
+  for (const auto& [key, value] : patterns.items()) {
+    COCA_CHECK_AS(kBadFile, (value.*is)(), "{}: {} of \"{}\" is {}; expected a number", f.origin(), field, key, value.dump());
+    if (std::regex_match(module, regex_of("(.*\\.)?(" + key + ")$", std::string(f.origin()) + ": " + field))) return value.template get<T>();
+  }
+  return std::nullopt;
+}
+
+LoraSettings read_settings(const ConfigFields& f) {
+  const std::string type = f.text("peft_type", "");
+  COCA_CHECK_AS(kBadFile, type == "LORA", "{}: peft_type \"{}\" is not supported; expected LORA", f.origin(), type);
+  LoraSettings s;
+  s.rank = f.integer("r");
+  s.alpha = f.number("lora_alpha");
+  s.dropout = f.number("lora_dropout", 0.0);
+  s.scaling = f.boolean("use_rslora", false) ? LoraSettings::Scaling::kByRootOfRank : LoraSettings::Scaling::kByRank;
+  s.base = f.text("base_model_name_or_path", "");
+  const std::string bias = f.text("bias", "none");
+  COCA_CHECK_AS(kBadFile, bias == "none", "{}: bias \"{}\" is not supported; expected none", f.origin(), bias);
+  // Some initialisations take something out of the base: these adapters belong to a changed base.
+  if (f.has("init_lora_weights")) {
+    const json& init = f.raw("init_lora_weights");
+    COCA_CHECK_AS(kBadFile, init.is_boolean() || init == "gaussian" || init == "eva" || init == "orthogonal",
+                  "{}: init_lora_weights {} is not supported: its base is not the model as it is", f.origin(), init.dump());
+  }
+  f.ignore({"task_type", "auto_mapping", "revision", "inference_mode", "loftq_config", "eva_config", "corda_config", "qalora_group_size",
+            "runtime_config", "ensure_weight_tying", "megatron_core"});
+  return s;
+}
+
+std::vector<LoraTarget> read_targets(const ConfigFields& f, const ModelSpec& spec, const LoraSettings& settings) {
+  const auto targeted = target_rule(f);
+  const std::vector<std::string> excluded = f.has("exclude_modules") && f.raw("exclude_modules").is_array() ? f.texts("exclude_modules") : std::vector<std::string>{};
+  std::vector<LoraTarget> targets;
+  for (LoraTarget& m : lora_modules(spec)) {
+    const bool out = std::ranges::any_of(excluded, [&](const std::string& name) { return m.module == name || m.module.ends_with("." + name); });
+    if (out || !targeted(m.module)) continue;
+    m.rank = by_pattern<int64_t>(f, "rank_pattern", &json::is_number_integer, m.module).value_or(settings.rank);
+    m.alpha = by_pattern<double>(f, "alpha_pattern", &json::is_number, m.module).value_or(settings.alpha);
+    targets.push_back(std::move(m));
+  }
+  COCA_CHECK_AS(kBadFile, !targets.empty(), "{}: target_modules {} fits no module of this {} model", f.origin(), f.raw("target_modules").dump(),
+                enum_name(spec.architecture));
+  return targets;
+}
+
+// Names as short as they can be: "q_proj" where every layer has it, else all in full.
+json target_names(const Adapter& adapter, const std::vector<LoraTarget>& modules) {
+  std::map<std::string, size_t, std::less<>> all, chosen;
+  for (const LoraTarget& m : modules) ++all[std::string(leaf_of(m.module))];
+  for (const LoraTarget& t : adapter.targets()) ++chosen[std::string(leaf_of(t.module))];
+  std::set<std::string> names;
+  for (const LoraTarget& t : adapter.targets()) {
+    const std::string leaf(leaf_of(t.module));
+    names.insert(all[leaf] == chosen[leaf] ? leaf : t.module);
+  }
+  return json(names);
+}
+
+void read_tensors(const fs::path& file, TensorStore& store) {
+  const io::SafetensorsFile stored(file);
+  std::set<std::string> wanted;
+  for (const ParamInfo& info : store.infos()) {
+    const std::string name = std::string(kPrefix) + info.name;
+    wanted.insert(name);
+    const io::StoredTensor& tensor = stored.at(name);
+    COCA_CHECK_AS(kBadFile, tensor.shape == info.shape, "{}: tensor \"{}\" has shape {}; expected {}", file.string(), name, tensor.shape.text(),
+                  info.shape.text());
+    const std::vector<float> values = io::to_f32(tensor);
+    std::copy(values.begin(), values.end(), store.at(info).as<float>());
+  }
+  for (const io::StoredTensor& tensor : stored.tensors())
+    COCA_CHECK_AS(kBadFile, wanted.contains(tensor.name), "{}: tensor \"{}\" belongs to no module that {} targets in this model", file.string(),
+                  tensor.name, kConfigName);
+}
+
+}  // namespace
+
+void save_adapter(const fs::path& dir, const Adapter& adapter) {
+  const LoraSettings& s = adapter.settings();
+  nlohmann::ordered_json c;
+  c["peft_type"] = "LORA";
+  c["task_type"] = "CAUSAL_LM";
+  c["base_model_name_or_path"] = s.base;
+  c["inference_mode"] = true;
+  c["r"] = s.rank;
+  c["lora_alpha"] = s.alpha;
+  c["lora_dropout"] = s.dropout;
+  c["use_rslora"] = s.scaling == LoraSettings::Scaling::kByRootOfRank;
+  c["use_dora"] = false;
+  c["bias"] = "none";
+  c["fan_in_fan_out"] = false;
+  c["init_lora_weights"] = true;
+  c["modules_to_save"] = nullptr;
+  c["target_modules"] = target_names(adapter, lora_modules(adapter.spec()));
+  c["rank_pattern"] = nlohmann::ordered_json::object();
+  c["alpha_pattern"] = nlohmann::ordered_json::object();
+  for (const LoraTarget& t : adapter.targets()) {
+    if (t.rank != s.rank) c["rank_pattern"][t.module] = t.rank;
+    if (t.alpha != s.alpha) c["alpha_pattern"][t.module] = t.alpha;
+  }
+  io::write_json(dir / kConfigName, c);
+  std::vector<io::TensorToSave> tensors;
+  for (const ParamInfo& info : adapter.tensors().infos()) tensors.push_back({std::string(kPrefix) + info.name, adapter.tensors().at(info)});
+  io::save_safetensors(dir / kTensorsName, tensors, {{"format", "pt"}});
+}
+
+std::unique_ptr<Adapter> load_adapter(const fs::path& dir, const ModelSpec& spec) {
+  const fs::path file = dir / kConfigName;
+  COCA_CHECK_AS(kIo, fs::exists(dir), "adapter folder {} does not exist", dir.string());
+  COCA_CHECK_AS(kIo, fs::exists(file), "{} has no {}: not an adapter folder", dir.string(), kConfigName);
+  COCA_CHECK_AS(kIo, fs::exists(dir / kTensorsName), "{} has no {}", dir.string(), kTensorsName);
+  const json config = io::read_json(file);
+  const std::string origin = file.string();
+  const ConfigFields f(config, origin);
+  const LoraSettings settings = read_settings(f);
+  std::vector<LoraTarget> targets = read_targets(f, spec, settings);
+  f.refuse_unread();  // use_dora, modules_to_save, layers_to_transform, fan_in_fan_out, ...
+  auto adapter = std::make_unique<Adapter>(spec, settings, std::move(targets));
+  load_adapter_tensors(dir, *adapter);
+  return adapter;
+}
+
+void load_adapter_tensors(const fs::path& dir, Adapter& adapter) { read_tensors(dir / kTensorsName, adapter.tensors()); }
+
+}  // namespace coca::model

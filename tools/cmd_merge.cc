@@ -1,0 +1,72 @@
+// coca merge: a model and an adapter made into one model.
+// SPDX-License-Identifier: Apache-2.0
+#include <filesystem>
+
+#include "cli.h"
+#include "coca/io/fs.h"
+#include "coca/model/adapter.h"
+#include "coca/model/model.h"
+#include "coca/report/table.h"
+#include "companions.h"
+
+namespace coca::tools {
+
+namespace {
+
+namespace fs = std::filesystem;
+
+struct Options {
+  std::string model, adapter, out;
+  model::Precision precision = model::Precision::kF32;
+
+  template <class V>
+  void visit(V&& v) {
+    v.group("Model");
+    v("model", "model folder", model);
+    v("adapter", "adapter folder in PEFT's layout", adapter);
+    v.group("Output");
+    v("out", "model folder to write; must not exist", out);
+    v("precision", "of matrices and embeddings in the file; sums are formed in fp32", precision);
+  }
+};
+
+int run(const Options& o) {
+  COCA_CHECK(!o.model.empty(), "--model: no model folder given");
+  COCA_CHECK(!o.adapter.empty(), "--adapter: no adapter folder given");
+  COCA_CHECK(!o.out.empty(), "--out: no folder to write given");
+  COCA_CHECK_AS(kIo, !fs::exists(o.out), "{} exists already; choose another folder", o.out);
+  const auto adapter = model::load_adapter(o.adapter, model::load_spec(o.model));  // mistakes show before the weights are read
+  model::Model merged = model::load_model(o.model);
+  model::merge_adapter(*adapter, *merged.params);
+  if (o.precision != model::Precision::kF32) {
+    auto rounded = std::make_unique<model::ParamStore>(merged.spec, o.precision);
+    Context cx;
+    model::copy_params(cx, *merged.params, *rounded);
+    merged.params = std::move(rounded);
+  }
+  const fs::path out = fs::path(o.out).lexically_normal(), target = out.has_filename() ? out : out.parent_path();
+  if (target.has_parent_path()) io::make_dirs(target.parent_path());
+  io::AtomicDir folder(target);
+  model::save_model(folder.path(), merged.spec, *merged.params);
+  copy_companions(o.model, folder.path());
+  folder.commit();
+  print(fmt::format("{}: {} with {} matrices changed by {}\n", o.out, o.model, adapter->targets().size(), o.adapter));
+  return 0;
+}
+
+}  // namespace
+
+void add_merge(CLI::App& root, Action* action) {
+  CLI::App* app = root.add_subcommand("merge", "Make a model and a LoRA adapter into one model");
+  auto options = std::make_shared<Options>();
+  auto flags = std::make_shared<OptionFlags>(*app, *options);
+  app->footer("Example: coca merge --model out/model --adapter out/tuned/adapter --out out/merged");
+  app->callback([=] {
+    *action = [=] {
+      flags->finish();
+      return run(*options);
+    };
+  });
+}
+
+}  // namespace coca::tools
