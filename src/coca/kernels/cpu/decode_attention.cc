@@ -176,7 +176,7 @@ struct ValuePage {
   const float* p;           // [kRows, kKvPage] probabilities, times the values' scales with int8
   const float* factors;     // [kRows] by which o is rescaled first
   float* o;                 // [kRows, Dp]
-  int64_t left;             // bytes from `values` to the end of its run; the next run's are at `next`
+  int64_t left;             // bytes of values in the run; what is read after them begins at `next`
   const std::byte* next;
 };
 
@@ -279,10 +279,15 @@ HWY_NOINLINE void page_rows(const DecodeParams& p, const DecodeTask& t, int64_t 
         hn::StoreU(hn::Mul(hn::LoadU(d, row + c), hn::LoadU(d, scales + c)), d, row + c);
     }
   }
+  const std::byte* next = token + kKvPage < t.end ? p.cache.run(t.b, t.g, token + kKvPage) : run;
+  // Scales lie behind the values but are needed before them: the next run's keys follow this run's values, and its
+  // scales come apart.
+  if constexpr (kPrefetch<kRows> && kScaled<StoredValues>)
+    prefetch(next + layout.key_scale_at(0), static_cast<int64_t>(layout.scale_bytes()) * kKvPage);
   value_page<StoredValues, kRows>({.values = run + layout.value_at(0), .tokens = columns, .D = D, .Dp = Dp, .p = scores,
                                    .factors = factors, .o = t.o + r0 * Dp,
-                                   .left = static_cast<int64_t>(layout.run_bytes() - layout.value_at(0)),
-                                   .next = token + kKvPage < t.end ? p.cache.run(t.b, t.g, token + kKvPage) : run});
+                                   .left = static_cast<int64_t>(layout.value_at(kKvPage) - layout.value_at(0)),
+                                   .next = next});
 }
 
 template <class StoredKeys, class StoredValues, Keys kKeys>
