@@ -149,7 +149,8 @@ def words(corpus):
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("contiguous"),
                                                        pre_tokenizers.Digits(), pre_tokenizers.Metaspace()])
     tokenizer.decoder = decoders.Metaspace()
-    trained(tokenizer, corpus, [special("<unk>"), AddedToken("İstanbul", normalized=True)], alphabet=False, limit_alphabet=150)
+    trained(tokenizer, corpus, [special("<unk>")], alphabet=False, limit_alphabet=150)
+    tokenizer.add_tokens([AddedToken("İstanbul", normalized=True)])
     return json.loads(tokenizer.to_str())
 
 

@@ -15,6 +15,7 @@ namespace coca::text {
 struct AddedToken {
   int32_t id = 0;
   std::string content;
+  std::string spelling;  // in the text to search, which may be normalized; it decodes to this
   bool single_word = false, lstrip = false, rstrip = false, normalized = true, special = false;
 };
 AddedToken read_added_token(const JsonField& field);

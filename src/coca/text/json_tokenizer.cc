@@ -107,7 +107,7 @@ class JsonTokenizer final : public Tokenizer {
     check_id(id);
     const auto added = added_by_id_.find(id);
     if (added != added_by_id_.end()) {
-      if (!added->second->special) decoder_->append(added->second->content, state, out);
+      if (!added->second->special) decoder_->append(added->second->spelling, state, out);
       return;
     }
     COCA_CHECK(vocabulary_.holds(id), "token id {} has no token in this tokenizer.json; its ids have holes", id);
@@ -134,7 +134,9 @@ class JsonTokenizer final : public Tokenizer {
     const JsonField list = root.at("added_tokens");
     for (size_t i = 0; i < list.size(); ++i) {
       AddedToken token = read_added_token(list.item(i));
-      if (!token.content.empty()) added_tokens_.push_back(std::move(token));
+      if (token.content.empty()) continue;
+      token.spelling = token.normalized ? normalizer_.apply(token.content).text : token.content;
+      added_tokens_.push_back(std::move(token));
     }
     const int64_t most = 16 * (static_cast<int64_t>(vocabulary_.count()) + std::ssize(added_tokens_)) + 1024;
     std::vector<const AddedToken*> raw, normalized;
@@ -152,10 +154,7 @@ class JsonTokenizer final : public Tokenizer {
       const auto [place, fresh] = added_by_id_.emplace(token.id, &token);
       COCA_CHECK_AS(kBadFile, fresh, "{} has id {}, as \"{}\" has", where, token.id, place->second->content);
       (token.normalized ? normalized : raw).push_back(&token);
-      if (token.normalized)
-        normalized_spelling.push_back(normalizer_.apply(token.content).text);
-      else
-        raw_spelling.push_back(token.content);
+      (token.normalized ? normalized_spelling : raw_spelling).push_back(token.spelling);
     }
     raw_matcher_ = TokenMatcher(std::move(raw), raw_spelling);
     normalized_matcher_ = TokenMatcher(std::move(normalized), normalized_spelling);
