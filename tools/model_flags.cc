@@ -4,6 +4,7 @@
 #include <cstdio>
 
 #include "coca/eval/protocol.h"
+#include "coca/text/leading_id.h"
 #include "coca/model/adapter.h"
 
 namespace coca::tools {
@@ -40,6 +41,8 @@ LoadedModel load_with_flags(const ModelFlags& flags) {
   const auto adapter = flags.adapter.empty() ? nullptr : model::load_adapter(flags.adapter, spec);
   out.model = model::load_model(flags.model, flags.precision);
   if (adapter) model::merge_adapter(*adapter, *out.model.params);
+  const std::optional<int32_t> leading = text::leading_id(*out.tokenizer, out.model.spec.bos_id);
+  out.model.spec.bos_id = leading ? std::optional<int64_t>(*leading) : std::nullopt;
   return out;
 }
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "coca/model/model.h"
+#include "coca/text/leading_id.h"
 
 namespace coca::train {
 
@@ -34,7 +35,7 @@ FinetuneTarget finetune_target(const FinetuneConfig& config, const text::Tokeniz
   target.length = config.length > 0 ? config.length : target.spec.max_position;
   COCA_CHECK(tokenizer.vocab_size() <= target.spec.V, "the tokenizer has {} ids; the model {} has {}: they do not belong together",
              tokenizer.vocab_size(), config.model, target.spec.V);
-  if (config.bos == LeadingBos::kAuto && target.spec.bos_id) target.bos = static_cast<int32_t>(*target.spec.bos_id);
+  if (config.bos == LeadingBos::kAuto) target.bos = text::leading_id(tokenizer, target.spec.bos_id);
   return target;
 }
 

@@ -1,0 +1,16 @@
+// coca/text/leading_id.h - the id that leads a text on its own.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "coca/text/tokenizer.h"
+
+namespace coca::text {
+
+// A tokenizer.json says itself what it puts in front (Qwen's config.json names a bos that its tokenizer never adds); for
+// other tokenizers it is the bos of config.json. Error for a tokenizer.json that puts more than one id in front.
+std::optional<int32_t> leading_id(const Tokenizer&, std::optional<int64_t> config_bos);
+
+}  // namespace coca::text
