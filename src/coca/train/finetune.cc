@@ -34,6 +34,8 @@ FinetuneTarget finetune_target(const FinetuneConfig& config, const text::Tokeniz
   target.length = config.length > 0 ? config.length : target.spec.max_position;
   COCA_CHECK(tokenizer.vocab_size() <= target.spec.V, "the tokenizer has {} ids; the model {} has {}: they do not belong together",
              tokenizer.vocab_size(), config.model, target.spec.V);
+  make_stages(config, target.spec, 1);  // mistakes in patterns show before any data is read
+  if (config.lora_rank > 0) model::select_lora_targets(target.spec, {.rank = config.lora_rank, .alpha = config.lora_alpha}, config.lora_targets);
   if (config.bos == LeadingBos::kAuto && target.spec.bos_id) target.bos = static_cast<int32_t>(*target.spec.bos_id);
   return target;
 }
