@@ -29,14 +29,16 @@ class Finetune : public testing::Test {
     }
     std::ofstream(at("text.txt")) << text;
     std::ofstream(at("examples.jsonl")) << examples;
-    const Outcome trained = coca({"train", "--text", at("text.txt"), "--out", at("base"), "--layers", "1", "--width", "32", "--heads", "2", "--length",
-                                  "48", "--batch", "2", "--steps", "4", "--attention", "coca-slack"});
+    const Outcome trained =
+        coca({"train", "--text", at("text.txt"), "--out", at("base"), "--layers", "1", "--width", "32", "--heads", "2",
+              "--length", "48", "--batch", "2", "--steps", "4", "--attention", "coca-slack"});
     ASSERT_EQ(trained.code, 0) << trained.err;
   }
   Outcome coca(const Args& args) { return test::run_program(dir_.path(), args); }
   std::string at(const std::string& name) const { return (dir_.path() / name).string(); }
   Args tune(const std::string& out, const Args& more = {}) {
-    Args args = {"finetune", "--model", at("base/model"), "--data", at("examples.jsonl"), "--out", at(out), "--batch", "2", "--steps", "6"};
+    Args args = {"finetune", "--model", at("base/model"), "--data", at("examples.jsonl"), "--out", at(out),
+                 "--batch",  "2",       "--steps",        "6"};
     args.insert(args.end(), more.begin(), more.end());
     return args;
   }
@@ -52,8 +54,10 @@ class Finetune : public testing::Test {
 };
 
 TEST_F(Finetune, ExamplesStagesAndResume) {
-  std::ofstream(at("run.json")) << R"({"stages": [{"train": ["*.t.*"], "steps": 2}, {"train": ["*query_key_value*"], "steps": 2, "learning_rate": 0.001}, {"steps": 2}]})";
-  const Outcome whole = coca(tune("whole", {"--config", at("run.json"), "--validation-data", at("examples.jsonl"), "--learning-rate", "0.01"}));
+  std::ofstream(at("run.json"))
+      << R"({"stages": [{"train": ["*.t.*"], "steps": 2}, {"train": ["*query_key_value*"], "steps": 2, "learning_rate": 0.001}, {"steps": 2}]})";
+  const Outcome whole = coca(tune(
+      "whole", {"--config", at("run.json"), "--validation-data", at("examples.jsonl"), "--learning-rate", "0.01"}));
   ASSERT_EQ(whole.code, 0) << whole.err;
   EXPECT_THAT(whole.out, HasSubstr("examples: 40 in"));
   EXPECT_THAT(whole.out, HasSubstr("without an answer in reach: 0 left out"));
@@ -62,7 +66,8 @@ TEST_F(Finetune, ExamplesStagesAndResume) {
   const Outcome again = coca(tune("whole", {"--config", at("run.json"), "--learning-rate", "0.01"}));
   EXPECT_EQ(again.code, 2);
   EXPECT_THAT(again.err, HasSubstr("already holds a training run"));
-  const Outcome resumed = coca(tune("whole", {"--config", at("run.json"), "--validation-data", at("examples.jsonl"), "--learning-rate", "0.01", "--resume"}));
+  const Outcome resumed = coca(tune("whole", {"--config", at("run.json"), "--validation-data", at("examples.jsonl"),
+                                              "--learning-rate", "0.01", "--resume"}));
   EXPECT_EQ(resumed.code, 0) << resumed.err;
   EXPECT_THAT(resumed.out, HasSubstr("resuming at step 6"));
   EXPECT_FALSE(generate({"--model", at("whole/model")}).empty());
@@ -72,15 +77,19 @@ TEST_F(Finetune, ExamplesStagesAndResume) {
 }
 
 TEST_F(Finetune, AnAdapterIsTrainedUsedAndMerged) {
-  const Outcome trained = coca(tune("lora", {"--lora-rank", "4", "--lora-alpha", "16", "--lora-dropout", "0.1", "--learning-rate", "0.1", "--steps", "20"}));
+  const Outcome trained = coca(tune("lora", {"--lora-rank", "4", "--lora-alpha", "16", "--lora-dropout", "0.1",
+                                             "--learning-rate", "0.1", "--steps", "20"}));
   ASSERT_EQ(trained.code, 0) << trained.err;
   EXPECT_THAT(trained.out, HasSubstr("adapter of"));
   EXPECT_THAT(trained.out, HasSubstr("adapter: " + at("lora/adapter")));
-  const Outcome merged = coca({"merge", "--model", at("base/model"), "--adapter", at("lora/adapter"), "--out", at("merged")});
+  const Outcome merged =
+      coca({"merge", "--model", at("base/model"), "--adapter", at("lora/adapter"), "--out", at("merged")});
   ASSERT_EQ(merged.code, 0) << merged.err;
-  EXPECT_EQ(generate({"--model", at("base/model"), "--adapter", at("lora/adapter")}), generate({"--model", at("merged")}));
+  EXPECT_EQ(generate({"--model", at("base/model"), "--adapter", at("lora/adapter")}),
+            generate({"--model", at("merged")}));
   EXPECT_NE(generate({"--model", at("base/model")}), generate({"--model", at("merged")}));
-  EXPECT_EQ(coca({"merge", "--model", at("base/model"), "--adapter", at("lora/adapter"), "--out", at("merged")}).code, 1);  // it exists
+  EXPECT_EQ(coca({"merge", "--model", at("base/model"), "--adapter", at("lora/adapter"), "--out", at("merged")}).code,
+            1);  // it exists
 }
 
 TEST_F(Finetune, WrongUseIsRefusedInOneLine) {
@@ -97,8 +106,10 @@ TEST_F(Finetune, WrongUseIsRefusedInOneLine) {
   refused(tune("o", {"--stages", "paper"}), 2, "expected coca-paper");
   refused(tune("o", {"--lora-rank", "2", "--freeze", "*"}), 2, "with an adapter");
   std::ofstream(at("bad.jsonl")) << "{\"prompt\": \"p\"}\n";
-  refused({"finetune", "--model", at("base/model"), "--data", at("bad.jsonl")}, 1, "bad.jsonl:1: field \"answer\" is missing");
-  refused({"generate", "--model", at("base/model"), "--adapter", at("base/model"), "--prompt", "x"}, 1, "not an adapter folder");
+  refused({"finetune", "--model", at("base/model"), "--data", at("bad.jsonl")}, 1,
+          "bad.jsonl:1: field \"answer\" is missing");
+  refused({"generate", "--model", at("base/model"), "--adapter", at("base/model"), "--prompt", "x"}, 1,
+          "not an adapter folder");
 }
 
 }  // namespace

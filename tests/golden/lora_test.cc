@@ -1,4 +1,5 @@
-// Adapters as PEFT saves them: logits, loss and gradients as PyTorch computes them (tests/parity/compare_lora.py --store).
+// Adapters as PEFT saves them: logits, loss and gradients as PyTorch computes them (tests/parity/compare_lora.py
+// --store).
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 
@@ -25,7 +26,8 @@ void expect_near(const float* ours, const io::StoredTensor& stored) {
   float largest = 0;
   for (const float x : expected) largest = std::max(largest, std::abs(x));
   ASSERT_GT(largest, 0.0f) << stored.name;
-  for (size_t i = 0; i < expected.size(); ++i) ASSERT_NEAR(ours[i], expected[i], 1e-4f * largest) << stored.name << " " << i;
+  for (size_t i = 0; i < expected.size(); ++i)
+    ASSERT_NEAR(ours[i], expected[i], 1e-4f * largest) << stored.name << " " << i;
 }
 
 TEST_P(LoraGolden, LogitsLossAndGradientsArePyTorchs) {
@@ -62,7 +64,8 @@ TEST_P(LoraGolden, LogitsLossAndGradientsArePyTorchs) {
   for (const ParamInfo& info : grads.infos()) expect_near(grads.at(info).as<float>(), stored.at("grad." + info.name));
 }
 
-INSTANTIATE_TEST_SUITE_P(Peft, LoraGolden, testing::Values("llama", "gpt_neox"), [](const auto& param_info) { return std::string(param_info.param); });
+INSTANTIATE_TEST_SUITE_P(Peft, LoraGolden, testing::Values("llama", "gpt_neox"),
+                         [](const auto& param_info) { return std::string(param_info.param); });
 
 }  // namespace
 }  // namespace coca::model

@@ -17,7 +17,8 @@ using test::expect_error;
 std::string newest_bytes(const fs::path& out) {
   const auto newest = latest_checkpoint(out);
   if (!newest) return "no checkpoint";
-  return newest->filename().string() + io::read_file(*newest / "adapter_model.safetensors") + io::read_file(*newest / "optimizer.safetensors");
+  return newest->filename().string() + io::read_file(*newest / "adapter_model.safetensors") +
+         io::read_file(*newest / "optimizer.safetensors");
 }
 
 FinetuneConfig tiny_lora(const fs::path& model, const fs::path& out) {
@@ -29,11 +30,13 @@ FinetuneConfig tiny_lora(const fs::path& model, const fs::path& out) {
 // Stopped after every single step: dropout's masks are those of the step, whoever comes to it.
 TEST(FinetuneLora, ResumesBitwise) {
   const test::TinyExamples made;
-  for (const auto& [spec, precision] : {std::pair{test::byte_spec(test::tiny_neox(AttentionKind::kCocaSlack)), model::Precision::kF32},
-                                        {test::byte_spec(test::tiny_llama(AttentionKind::kCocaSlack)), model::Precision::kBF16}}) {
+  for (const auto& [spec, precision] :
+       {std::pair{test::byte_spec(test::tiny_neox(AttentionKind::kCocaSlack)), model::Precision::kF32},
+        {test::byte_spec(test::tiny_llama(AttentionKind::kCocaSlack)), model::Precision::kBF16}}) {
     const test::TempDir dir;
     test::put_model(dir.path() / "model", spec);
-    const auto run = [&](const std::string& name, Start start, const std::function<void(const StepReport&)>& on_step = {}) {
+    const auto run = [&](const std::string& name, Start start,
+                         const std::function<void(const StepReport&)>& on_step = {}) {
       FinetuneConfig c = tiny_lora(dir.path() / "model", dir.path() / name);
       c.precision = precision, c.recompute = name == "straight" ? model::Recompute::kNone : model::Recompute::kLayer;
       return Finetuner(c, made.data(), start).run(on_step);
@@ -41,7 +44,13 @@ TEST(FinetuneLora, ResumesBitwise) {
     const TrainSummary whole = run("straight", Start::kFresh);
     for (int64_t at = 1; at < 6; ++at) {
       const std::string name = fmt::format("stopped-{}", at);
-      expect_error([&] { run(name, Start::kFresh, [&](const StepReport& r) { if (r.step == at) request_stop(); }); }, ErrorKind::kInterrupted, "stopped");
+      expect_error(
+          [&] {
+            run(name, Start::kFresh, [&](const StepReport& r) {
+              if (r.step == at) request_stop();
+            });
+          },
+          ErrorKind::kInterrupted, "stopped");
       clear_stop();
       EXPECT_EQ(run(name, Start::kResume).validation_loss, whole.validation_loss) << at;
       EXPECT_TRUE(newest_bytes(dir.path() / name) == newest_bytes(dir.path() / "straight")) << at;
@@ -76,7 +85,8 @@ TEST(FinetuneLora, LearnsBesideAModelThatStaysAsItIs) {
   again.lora_rank = 0, again.steps = 1, again.warmup_steps = 0, again.learning_rate = 1e-30;
   EXPECT_NEAR(*Finetuner(again, made.data(), Start::kFresh).run().validation_loss, *summary.validation_loss, 1e-5);
   // An adapter goes on from where it ended, with its own settings.
-  again.model = c.model, again.adapter = (fs::path(c.out) / "adapter").string(), again.out = (dir.path() / "further").string();
+  again.model = c.model, again.adapter = (fs::path(c.out) / "adapter").string(),
+  again.out = (dir.path() / "further").string();
   EXPECT_NEAR(*Finetuner(again, made.data(), Start::kFresh).run().validation_loss, *summary.validation_loss, 1e-5);
 }
 
@@ -90,7 +100,8 @@ TEST(FinetuneLora, AnotherBaseOnResumeIsRefused) {
   c.steps = 1;
   Finetuner(c, made.data(), Start::kFresh).run();
   c.model = (dir.path() / "other").string();
-  expect_error([&] { Finetuner(c, made.data(), Start::kResume); }, ErrorKind::kInvalidArgument, "is an adapter of a model with fingerprint");
+  expect_error([&] { Finetuner(c, made.data(), Start::kResume); }, ErrorKind::kInvalidArgument,
+               "is an adapter of a model with fingerprint");
 }
 
 TEST(FinetuneLora, WhatContradictsAnAdapterIsNamed) {
