@@ -41,8 +41,9 @@ class BytesProgress {
   std::optional<report::Progress> progress_;
 };
 
-std::optional<data::TokenDocuments> load_examples(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer,
-                                                  std::optional<int32_t> bos, const std::string& what) {
+std::optional<data::TokenDocuments> load_examples(const std::vector<std::string>& inputs,
+                                                  const text::Tokenizer& tokenizer, std::optional<int32_t> bos,
+                                                  const std::string& what) {
   if (inputs.empty()) return std::nullopt;
   BytesProgress progress("tokenizing " + what);
   return data::load_examples(tokenizer, {.inputs = inputs, .bos = bos, .progress = std::ref(progress)});
@@ -73,10 +74,13 @@ const T* pointer(const std::optional<T>& value) {
 void print_packing(const data::PackedWindows& windows) {
   const data::PackingReport& r = windows.report();
   const double places = static_cast<double>(r.windows * windows.length());
-  print(fmt::format("examples: {} in {} windows of {} ({:.1f} % full), {} targets count; longer than a window: {} split, {} truncated, "
-                    "{} dropped; without an answer in reach: {} left out\n",
-                    report::format_count(r.documents), report::format_count(r.windows), windows.length(), 100.0 * static_cast<double>(r.inputs) / places,
-                    report::format_count(r.targets), r.split, r.truncated, r.dropped, r.without_loss));
+  print(
+      fmt::format("examples: {} in {} windows of {} ({:.1f} % full), {} targets count; longer than a window: {} split, "
+                  "{} truncated, "
+                  "{} dropped; without an answer in reach: {} left out\n",
+                  report::format_count(r.documents), report::format_count(r.windows), windows.length(),
+                  100.0 * static_cast<double>(r.inputs) / places, report::format_count(r.targets), r.split, r.truncated,
+                  r.dropped, r.without_loss));
 }
 
 void print_start(const train::FinetuneConfig& c, const train::Finetuner& tuner) {
@@ -84,20 +88,26 @@ void print_start(const train::FinetuneConfig& c, const train::Finetuner& tuner) 
   if (tuner.windows()) print_packing(*tuner.windows());
   const std::string whole = report::format_count(model::parameter_count(loop.spec()));
   print(fmt::format("{}: {}{}, {} steps of {} tokens, activations {}\n", c.out,
-                    train::trains_adapter(c) ? fmt::format("adapter of {} parameters beside a model of {}", report::format_count(loop.trained_parameters()), whole)
-                                             : fmt::format("{} of {} parameters trained", report::format_count(loop.trained_parameters()), whole),
-                    tuner.stages().size() > 1 ? fmt::format(" in the first of {} stages", tuner.stages().size()) : "", report::format_count(loop.steps()),
-                    report::format_count(c.batch * c.accumulation * tuner.length()), report::format_bytes(static_cast<int64_t>(loop.activation_bytes()))));
+                    train::trains_adapter(c) ? fmt::format("adapter of {} parameters beside a model of {}",
+                                                           report::format_count(loop.trained_parameters()), whole)
+                                             : fmt::format("{} of {} parameters trained",
+                                                           report::format_count(loop.trained_parameters()), whole),
+                    tuner.stages().size() > 1 ? fmt::format(" in the first of {} stages", tuner.stages().size()) : "",
+                    report::format_count(loop.steps()), report::format_count(c.batch * c.accumulation * tuner.length()),
+                    report::format_bytes(static_cast<int64_t>(loop.activation_bytes()))));
   if (loop.first_step() > 0) print(fmt::format("resuming at step {}\n", loop.first_step()));
 }
 
 train::TrainSummary run_with_progress(train::Finetuner& tuner) {
-  report::Progress progress = make_progress({.total = tuner.loop().steps(), .start = tuner.loop().first_step(), .unit = "steps", .label = "finetune"});
+  report::Progress progress = make_progress(
+      {.total = tuner.loop().steps(), .start = tuner.loop().first_step(), .unit = "steps", .label = "finetune"});
   const bool staged = tuner.stages().size() > 1;
   const train::TrainSummary summary = tuner.run([&](const train::StepReport& r) {
-    progress.update(r.step, fmt::format("{}loss {:.4f} lr {:.2e} norm {:.2f} {:.0f} tok/s{}{}", staged ? fmt::format("stage {} ", r.stage + 1) : "", r.loss,
-                                        r.learning_rate, r.grad_norm, r.tokens_per_second,
-                                        r.validation_loss ? fmt::format(" val {:.4f}", *r.validation_loss) : "", r.skipped ? fmt::format(" skipped {}", r.skipped) : ""));
+    progress.update(r.step, fmt::format("{}loss {:.4f} lr {:.2e} norm {:.2f} {:.0f} tok/s{}{}",
+                                        staged ? fmt::format("stage {} ", r.stage + 1) : "", r.loss, r.learning_rate,
+                                        r.grad_norm, r.tokens_per_second,
+                                        r.validation_loss ? fmt::format(" val {:.4f}", *r.validation_loss) : "",
+                                        r.skipped ? fmt::format(" skipped {}", r.skipped) : ""));
   });
   progress.finish();
   return summary;
@@ -142,8 +152,10 @@ void add_finetune(CLI::App& root, Action* action) {
   auto options = std::make_shared<Options>();
   auto flags = std::make_shared<OptionFlags>(*app, options->config);
   flags->add_config_flag();
-  app->add_flag("--resume", options->resume, "go on from the newest checkpoint in --out (bitwise as if never stopped)")->group("Output");
-  app->footer("Example: coca finetune --model out/model --data examples.jsonl --epochs 3 --learning-rate 1e-4 --out out/tuned");
+  app->add_flag("--resume", options->resume, "go on from the newest checkpoint in --out (bitwise as if never stopped)")
+      ->group("Output");
+  app->footer(
+      "Example: coca finetune --model out/model --data examples.jsonl --epochs 3 --learning-rate 1e-4 --out out/tuned");
   app->callback([=] {
     *action = [=] {
       flags->finish();

@@ -35,7 +35,8 @@ int run(const Options& o) {
   COCA_CHECK(!o.adapter.empty(), "--adapter: no adapter folder given");
   COCA_CHECK(!o.out.empty(), "--out: no folder to write given");
   COCA_CHECK_AS(kIo, !fs::exists(o.out), "{} exists already; choose another folder", o.out);
-  const auto adapter = model::load_adapter(o.adapter, model::load_spec(o.model));  // mistakes show before the weights are read
+  const auto adapter =
+      model::load_adapter(o.adapter, model::load_spec(o.model));  // mistakes show before the weights are read
   model::Model merged = model::load_model(o.model);
   model::merge_adapter(*adapter, *merged.params);
   if (o.precision != model::Precision::kF32) {

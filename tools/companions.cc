@@ -6,9 +6,17 @@ namespace coca::tools {
 namespace fs = std::filesystem;
 
 std::vector<std::string> copy_companions(const fs::path& from, const fs::path& to) {
-  constexpr const char* kCompanions[] = {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
-                                         "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
-                                         "coca_tokenizer.json", "generation_config.json"};
+  constexpr const char* kCompanions[] = {"tokenizer.json",
+                                         "tokenizer.model",
+                                         "tokenizer_config.json",
+                                         "special_tokens_map.json",
+                                         "added_tokens.json",
+                                         "vocab.json",
+                                         "merges.txt",
+                                         "chat_template.jinja",
+                                         "chat_template.json",
+                                         "coca_tokenizer.json",
+                                         "generation_config.json"};
   std::vector<std::string> copied;
   for (const char* name : kCompanions) {
     if (!fs::is_regular_file(from / name) || fs::exists(to / name)) continue;

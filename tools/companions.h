@@ -8,7 +8,8 @@
 
 namespace coca::tools {
 
-// Tokenizer, chat template and generation defaults, as far as `from` has them and `to` does not. Returns what was copied.
+// Tokenizer, chat template and generation defaults, as far as `from` has them and `to` does not. Returns what was
+// copied.
 std::vector<std::string> copy_companions(const std::filesystem::path& from, const std::filesystem::path& to);
 
 }  // namespace coca::tools

@@ -40,9 +40,11 @@ TEST(Instruct, EveryFormAndWhatCounts) {
            "{\"prompt\":\"2+2=\",\"answer\":\" 4\"}\n"
            "{\"system\":\"Be brief.\",\"prompt\":\"Hi\",\"answer\":\"!\",\"id\":7}\n\n"
            "{\"messages\":[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":\"u\"},"
-           "{\"role\":\"assistant\",\"content\":\"a\"},{\"role\":\"user\",\"content\":\"v\"},{\"role\":\"assistant\",\"content\":\"b\"},"
+           "{\"role\":\"assistant\",\"content\":\"a\"},{\"role\":\"user\",\"content\":\"v\"},{\"role\":\"assistant\","
+           "\"content\":\"b\"},"
            "{\"role\":\"user\",\"content\":\"unanswered\"}]}\n"
-           "{\"id\":1,\"data_name\":\"d\",\"chat_rounds\":[{\"role\":\"human\",\"content\":\"u\"},{\"role\":\"bot\",\"content\":\"a\"}]}\n"
+           "{\"id\":1,\"data_name\":\"d\",\"chat_rounds\":[{\"role\":\"human\",\"content\":\"u\"},{\"role\":\"bot\","
+           "\"content\":\"a\"}]}\n"
            "{\"text\":\"plain\"}\n{\"content\":\"same\"}\n");
   ReadReport report;
   const std::vector<Example> all = read(dir / "x.jsonl", &report);
@@ -72,10 +74,12 @@ TEST(Instruct, ErrorsNameFileLineAndField) {
   EXPECT_THAT(refused("[1]"), HasSubstr("array"));
   EXPECT_THAT(refused("{\"prompt\":\"p\"}"), HasSubstr("\"answer\" is missing"));
   EXPECT_THAT(refused("{\"answer\":\"p\"}"), HasSubstr("\"prompt\" is missing"));
-  EXPECT_THAT(refused("{\"prompt\":\"p\",\"answer\":4}"), AllOf(HasSubstr("\"answer\" is number"), HasSubstr("string")));
+  EXPECT_THAT(refused("{\"prompt\":\"p\",\"answer\":4}"),
+              AllOf(HasSubstr("\"answer\" is number"), HasSubstr("string")));
   EXPECT_THAT(refused("{\"messages\":{}}"), AllOf(HasSubstr("\"messages\" is object"), HasSubstr("list")));
   EXPECT_THAT(refused("{\"messages\":[{\"role\":\"user\",\"content\":\"u\"}]}"), HasSubstr("none of an assistant"));
-  EXPECT_THAT(refused("{\"messages\":[{\"role\":\"user\"}]}"), AllOf(HasSubstr("messages[0]"), HasSubstr("\"content\" is missing")));
+  EXPECT_THAT(refused("{\"messages\":[{\"role\":\"user\"}]}"),
+              AllOf(HasSubstr("messages[0]"), HasSubstr("\"content\" is missing")));
   EXPECT_THAT(refused("{\"chat_rounds\":[\"hi\"]}"), HasSubstr("chat_rounds[0] is string"));
   EXPECT_THAT(refused("{\"messages\":[{\"role\":\"judge\",\"content\":\"u\"}]}"), HasSubstr("role \"judge\""));
   EXPECT_THAT(refused("{\"question\":\"q\"}"), HasSubstr("found question"));
@@ -93,7 +97,9 @@ TEST(Instruct, LoadsFoldersWithProgress) {
   int64_t done = 0, total = 0;
   LoadReport report;
   const TokenDocuments documents = load_examples(
-      *tokenizer, {.inputs = {(dir / "d").string()}, .bos = 256, .progress = [&](int64_t d, int64_t t) { done = d, total = t; }}, &report);
+      *tokenizer,
+      {.inputs = {(dir / "d").string()}, .bos = 256, .progress = [&](int64_t d, int64_t t) { done = d, total = t; }},
+      &report);
   EXPECT_EQ(documents.documents(), 2);
   EXPECT_EQ(documents.length(0), 4);  // bos a A eos
   EXPECT_EQ(documents.length(1), 5);

@@ -21,9 +21,9 @@ using ::testing::HasSubstr;
 // document is prompt.
 struct Made {
   TokenDocuments documents;
-  std::map<int32_t, int32_t> next;      // id to the id behind it in its document
-  std::map<int32_t, int64_t> place;     // id to its place in its document
-  std::set<int32_t> counted;            // ids that count as targets
+  std::map<int32_t, int32_t> next;   // id to the id behind it in its document
+  std::map<int32_t, int64_t> place;  // id to its place in its document
+  std::set<int32_t> counted;         // ids that count as targets
 
   Made(int64_t count, int64_t longest, uint64_t seed) {
     Rng rng(seed);
@@ -111,7 +111,8 @@ TEST(Packing, WindowsAreAFunctionOfSeedAndNumber) {
     EXPECT_EQ(a.starts, b.starts);
   }
   std::vector<std::vector<int32_t>> first, second;
-  for (int64_t k = 0; k < epoch; ++k) first.push_back(shuffled(one, k).ids), second.push_back(shuffled(one, epoch + k).ids);
+  for (int64_t k = 0; k < epoch; ++k)
+    first.push_back(shuffled(one, k).ids), second.push_back(shuffled(one, epoch + k).ids);
   EXPECT_NE(first, second);  // another order
   std::sort(first.begin(), first.end()), std::sort(second.begin(), second.end());
   EXPECT_EQ(first, second);  // of the same windows
@@ -123,8 +124,8 @@ TEST(Packing, WindowsAreFull) {
   const Made made(2000, 60, 4);
   const PackedWindows windows(made.documents, {.length = 128, .seed = 1});
   const double places = static_cast<double>(windows.windows() * 128);
-  // Best fit leaves room in a window only where no later document was short enough: with pieces of 1 to 59 in windows of
-  // 128 that is a few per cent, and the last windows.
+  // Best fit leaves room in a window only where no later document was short enough: with pieces of 1 to 59 in windows
+  // of 128 that is a few per cent, and the last windows.
   EXPECT_GT(static_cast<double>(windows.report().inputs) / places, 0.95);
 }
 
@@ -141,7 +142,9 @@ TEST(Packing, LongDocumentsAreSplitTruncatedOrDropped) {
   add(100, 11, 0);  // 10 inputs: three windows of 4
   add(200, 5, 1);   // 4 inputs: just fits
   add(300, 9, 8);   // truncated, its answer is out of reach
-  const auto report = [&](LongDocuments policy) { return PackedWindows(documents, {.length = 4, .seed = 0, .long_documents = policy}).report(); };
+  const auto report = [&](LongDocuments policy) {
+    return PackedWindows(documents, {.length = 4, .seed = 0, .long_documents = policy}).report();
+  };
   const PackingReport split = report(LongDocuments::kSplit);
   EXPECT_EQ(split.split, 2);
   EXPECT_EQ(split.pieces, 3 + 1 + 1);  // of the last document only the piece with its answer
@@ -162,9 +165,15 @@ TEST(Packing, NothingToLearnIsAnError) {
   TokenDocuments documents;
   documents.add({.ids = {1, 2, 3}, .counts = {true, false, false}});  // the first token is never a target
   documents.add({.ids = {7}, .counts = {true}});
-  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { PackedWindows(documents, {.length = 8}); }), HasSubstr("of 2 documents none"));
-  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { PackedWindows(documents, {.length = 0}); }), HasSubstr("length is 0"));
-  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { documents.add({.ids = {1, 2}, .counts = {true}}); }), HasSubstr("2 ids with 1"));
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { PackedWindows(documents, {.length = 8}); }),
+              HasSubstr("of 2 documents none"));
+  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { PackedWindows(documents, {.length = 0}); }),
+              HasSubstr("length is 0"));
+  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument,
+                       [&] {
+                         documents.add({.ids = {1, 2}, .counts = {true}});
+                       }),
+              HasSubstr("2 ids with 1"));
 }
 
 TEST(Packing, TheFingerprintSeesIdsBoundsAndWhatCounts) {
@@ -173,9 +182,9 @@ TEST(Packing, TheFingerprintSeesIdsBoundsAndWhatCounts) {
     for (const TokenDocument& d : list) documents.add(d);
     return documents.fingerprint();
   };
-  const std::set<std::string> all = {of({{{1, 2, 3, 4}, {false, true, true, true}}}), of({{{1, 2, 3, 5}, {false, true, true, true}}}),
-                                     of({{{1, 2, 3, 4}, {false, false, true, true}}}),
-                                     of({{{1, 2}, {false, true}}, {{3, 4}, {true, true}}})};
+  const std::set<std::string> all = {
+      of({{{1, 2, 3, 4}, {false, true, true, true}}}), of({{{1, 2, 3, 5}, {false, true, true, true}}}),
+      of({{{1, 2, 3, 4}, {false, false, true, true}}}), of({{{1, 2}, {false, true}}, {{3, 4}, {true, true}}})};
   EXPECT_EQ(all.size(), 4u);
   EXPECT_EQ(of({{{1, 2}, {false, true}}}), of({{{1, 2}, {false, true}}}));
 }

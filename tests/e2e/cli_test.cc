@@ -237,6 +237,63 @@ TEST_F(Cli, TrainEvaluateGenerate) {
   EXPECT_EQ(coca(generate).out, text.out);
 }
 
+// A RoPE model becomes a CoCA model, in other types and shards, with its tokenizer; nothing is left of what fails.
+TEST_F(Cli, ConvertAndDescribe) {
+  ASSERT_EQ(coca(tiny_train("rope", {"--attention", "rope", "--architecture", "llama", "--steps", "3"})).code, 0);
+  const std::string model = at("rope/model");
+  const Outcome done = coca({"convert", model, at("coca"), "--attention", "coca-slack", "--dtype", "bf16", "--max-shard-gib", "0.00001", "--json"});
+  ASSERT_EQ(done.code, 0) << done.err;
+  const auto report = nlohmann::json::parse(done.out);
+  EXPECT_EQ(report["from"], "rope");
+  EXPECT_EQ(report["attention"], "coca-slack");
+  EXPECT_EQ(report["made"], 1);
+  EXPECT_GT(report["shards"], 1);
+  EXPECT_TRUE(fs::exists(at("coca/coca_tokenizer.json")));
+  const Outcome info = coca({"info", at("coca"), "--json", "--length", "500"});
+  ASSERT_EQ(info.code, 0) << info.err;
+  const auto facts = nlohmann::json::parse(info.out);
+  EXPECT_EQ(facts["architecture"], "llama");
+  EXPECT_EQ(facts["attention"], "coca-slack");
+  EXPECT_EQ(facts["length"], 500);
+  EXPECT_EQ(facts["file_bytes"], report["bytes"]);
+  int64_t parts = 0;
+  for (const char* part : {"embedding", "attention", "mlp", "norms", "output"}) parts += facts[std::string("parameters_") + part].get<int64_t>();
+  EXPECT_EQ(parts, facts["parameters"]);
+  EXPECT_TRUE(facts["ops"].contains("attention"));
+  EXPECT_EQ(coca({"generate", "--model", at("coca"), "--prompt", "the cat", "--max-new-tokens", "5"}).code, 0);
+  expect_refused({"convert", model, at("coca")}, 1, "exists already");
+  expect_refused({"convert", at("coca"), at("back"), "--attention", "rope"}, 2, "cannot convert to attention");
+  expect_refused({"convert", at("nowhere"), at("back")}, 1, "does not exist");
+  expect_refused({"info", model, "--length", "0"}, 2, "--length 0");
+  EXPECT_FALSE(fs::exists(at("back")));
+  EXPECT_EQ(std::ranges::count_if(fs::directory_iterator(dir_.path()), [](const fs::directory_entry& e) { return e.path().filename().string().starts_with(".tmp"); }), 0);
+}
+
+TEST_F(Cli, GenerationEndsAtAStopStringAndFollowsItsConfig) {
+  ASSERT_EQ(coca(tiny_train("run", {"--steps", "60"})).code, 0);
+  const Args base = {"generate", "--model", at("run/model"), "--prompt", "the cat sat on ", "--max-new-tokens", "60", "--json"};
+  const auto with = [&](const Args& more) {
+    Args args = base;
+    args.insert(args.end(), more.begin(), more.end());
+    const Outcome o = coca(args);
+    EXPECT_EQ(o.code, 0) << o.err;
+    return nlohmann::json::parse(o.out);
+  };
+  const auto whole = with({"--temperature", "0"});
+  const std::string text = whole["text"];
+  ASSERT_GT(text.size(), 20u);
+  EXPECT_EQ(whole["finish"], "length");
+  const std::string stop = text.substr(10, 3);
+  const auto cut = with({"--temperature", "0", "--stop", "never, seen", "--stop", stop});
+  EXPECT_EQ(cut["text"], text.substr(0, text.find(stop)));
+  EXPECT_EQ(cut["finish"], "stop string");
+  std::ofstream(at("run/model/generation_config.json")) << R"({"do_sample": false, "min_p": 0.2})";
+  EXPECT_EQ(with({})["text"], text) << "greedy by its own settings";
+  EXPECT_EQ(with({"--min-p", "0.5"})["sampling"]["min_p"], 0.5) << "a flag wins";
+  std::ofstream(at("run/model/generation_config.json")) << R"({"temperature": "hot"})";
+  expect_refused(base, 1, "generation_config.json");
+}
+
 TEST_F(Cli, RandomModelsInEitherPrecision) {
   const std::string config = put("config.json", R"({"model_type": "llama", "attention_type": "coca-slack", "vocab_size": 300,
       "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,

@@ -64,12 +64,14 @@ TEST_P(AdapterInSpec, MergedWeightsComputeTheSame) {
   Decoder forward(m.spec, bound);  // the forward-only decoder knows branches too
   const TensorRef hidden = forward.forward(cx, batch.ids_ref());
   Tensor nll({kB * kN});
-  ops::lm_loss_forward(cx, {.x = hidden, .w = bound.head, .targets = batch.targets_ref().reshape({kB * kN}), .nll = nll});
+  ops::lm_loss_forward(cx,
+                       {.x = hidden, .w = bound.head, .targets = batch.targets_ref().reshape({kB * kN}), .nll = nll});
   merge_adapter(adapter, m.params);
   const std::vector<float> merged = loss(m.params.weights());
   double moved = 0;
   for (size_t i = 0; i < merged.size(); ++i) {
-    // Sums of at most 40 + 3 terms in another order through two layers: as in decoder_test.cc, roundings of values to 20.
+    // Sums of at most 40 + 3 terms in another order through two layers: as in decoder_test.cc, roundings of values
+    // to 20.
     EXPECT_NEAR(branch[i], merged[i], 1e-4) << i;
     EXPECT_NEAR(nll.values<float>()[i], branch[i], 1e-5) << i;
     moved = std::max(moved, std::abs(static_cast<double>(plain[i]) - static_cast<double>(merged[i])));
@@ -101,8 +103,10 @@ TEST_P(AdapterInSpec, GradientsAreThoseOfPlainLoops) {
     reference.weights() = base;
     for (size_t i = 0; i < adapter.targets().size(); ++i) {
       const LoraTarget& t = adapter.targets()[i];
-      const float *a = adapter.tensors().at(adapter.tensors().infos()[2 * i]).as<float>(), *b = adapter.tensors().at(adapter.tensors().infos()[2 * i + 1]).as<float>();
-      const auto info = std::ranges::find_if(m.params.infos(), [&](const ParamInfo& p) { return p.name == t.module + ".weight"; });
+      const float *a = adapter.tensors().at(adapter.tensors().infos()[2 * i]).as<float>(),
+                  *b = adapter.tensors().at(adapter.tensors().infos()[2 * i + 1]).as<float>();
+      const auto info =
+          std::ranges::find_if(m.params.infos(), [&](const ParamInfo& p) { return p.name == t.module + ".weight"; });
       for (int64_t n = 0; n < t.out; ++n)
         for (int64_t k = 0; k < t.in; ++k) {
           Complex sum = 0;
@@ -118,7 +122,9 @@ TEST_P(AdapterInSpec, GradientsAreThoseOfPlainLoops) {
     Complex loss = 0;
     for (int64_t b = 0; b < kB; ++b) {
       const std::vector<Complex> logits = reference.run({batch.ids.data() + b * kN, static_cast<size_t>(kN)}, kN);
-      for (int64_t n = 0; n < kN; ++n) loss += test::reference_nll(logits.data() + n * m.spec.V, m.spec.V, batch.targets[static_cast<size_t>(b * kN + n)]);
+      for (int64_t n = 0; n < kN; ++n)
+        loss +=
+            test::reference_nll(logits.data() + n * m.spec.V, m.spec.V, batch.targets[static_cast<size_t>(b * kN + n)]);
     }
     return loss.imag() / kStep;
   };
@@ -132,7 +138,9 @@ TEST_P(AdapterInSpec, GradientsAreThoseOfPlainLoops) {
     ASSERT_GT(largest, 0.0) << info.name;
     for (const int64_t element : {at, static_cast<int64_t>(rng.below(static_cast<uint64_t>(info.shape.product())))})
       // 2000 roundings, as decoder_test.cc reckons.
-      EXPECT_NEAR(ours[element], exact(i / 2, i % 2 == 0, element / info.shape[1], element % info.shape[1]), 2000 * 0x1p-24 * (largest + 1e-3)) << info.name;
+      EXPECT_NEAR(ours[element], exact(i / 2, i % 2 == 0, element / info.shape[1], element % info.shape[1]),
+                  2000 * 0x1p-24 * (largest + 1e-3))
+          << info.name;
   }
 }
 
@@ -145,7 +153,8 @@ TEST(Adapter, BeginsAsPeftDoes) {
   adapter.initialise(3);
   for (const ParamInfo& info : adapter.tensors().infos()) {
     const float* v = adapter.tensors().at(info).as<float>();
-    const float largest = std::abs(*std::max_element(v, v + info.shape.product(), [](float a, float b) { return std::abs(a) < std::abs(b); }));
+    const float largest = std::abs(
+        *std::max_element(v, v + info.shape.product(), [](float a, float b) { return std::abs(a) < std::abs(b); }));
     const bool is_a = info.name.ends_with("lora_A.weight");
     const double bound = 1.0 / std::sqrt(static_cast<double>(info.shape[1]));
     EXPECT_LE(largest, is_a ? bound : 0.0) << info.name;
@@ -165,8 +174,12 @@ TEST(Adapter, DropoutIsAFunctionOfItsKey) {
   adapter.bind(adapter.tensors(), bound);
   Context cx;
   std::vector<std::vector<float>> seen;
-  for (const auto& [key, recompute] : {std::pair{1, Recompute::kNone}, {1, Recompute::kLayer}, {2, Recompute::kNone}, {0, Recompute::kNone}}) {
-    if (key > 0) adapter.set_dropout(static_cast<uint64_t>(key), bound); else adapter.clear_dropout(bound);
+  for (const auto& [key, recompute] :
+       {std::pair{1, Recompute::kNone}, {1, Recompute::kLayer}, {2, Recompute::kNone}, {0, Recompute::kNone}}) {
+    if (key > 0)
+      adapter.set_dropout(static_cast<uint64_t>(key), bound);
+    else
+      adapter.clear_dropout(bound);
     TrainingDecoder decoder(m.spec, kB, kN, {.recompute = recompute});
     TensorStore grads(adapter.tensors().infos());
     MutWeights tensors;
@@ -183,7 +196,8 @@ TEST(Adapter, DropoutIsAFunctionOfItsKey) {
 TEST(Adapter, FilesRoundTripBitwise) {
   const test::TempDir dir;
   const ModelSpec spec = test::tiny_llama(AttentionKind::kCocaSlack);
-  const LoraSettings settings{.rank = 3, .alpha = 5, .dropout = 0.25, .scaling = LoraSettings::Scaling::kByRootOfRank, .base = "some/model"};
+  const LoraSettings settings{
+      .rank = 3, .alpha = 5, .dropout = 0.25, .scaling = LoraSettings::Scaling::kByRootOfRank, .base = "some/model"};
   std::vector<LoraTarget> targets = select_lora_targets(spec, settings, {"*t_proj", "*.1.mlp.up_proj"});
   targets[0].rank = 2, targets[1].alpha = 7;
   Adapter saved(spec, settings, targets);
@@ -219,9 +233,11 @@ TEST(Adapter, ConfigsAsPeftWritesThem) {
     io::write_json(dir / "adapter_config.json", c);
     return load_adapter(dir.path(), spec);
   };
-  for (const nlohmann::json& all : {nlohmann::json("all-linear"), nlohmann::json(".*(query_key_value|dense.*)"), good["target_modules"]})
+  for (const nlohmann::json& all :
+       {nlohmann::json("all-linear"), nlohmann::json(".*(query_key_value|dense.*)"), good["target_modules"]})
     EXPECT_EQ(with("target_modules", all)->targets().size(), 8u) << all;
-  const nlohmann::json newest = {{"layers_to_transform", nullptr}, {"lora_bias", false}, {"peft_version", "0.18.0"}, {"qalora_group_size", 16},
+  const nlohmann::json newest = {{"layers_to_transform", nullptr},   {"lora_bias", false},
+                                 {"peft_version", "0.18.0"},         {"qalora_group_size", 16},
                                  {"megatron_core", "megatron.core"}, {"exclude_modules", nullptr}};
   for (const auto& [field, value] : newest.items()) EXPECT_NO_THROW(with(field.c_str(), value)) << field;
   EXPECT_EQ(with("alpha_pattern", {{"dense", 1.0}})->scale(load_adapter(dir.path(), spec)->targets()[1]), 0.5f);

@@ -16,12 +16,16 @@ constexpr int64_t kN = 12;
 struct Packed {
   std::vector<int32_t> ids, targets, starts;
 
-  explicit Packed(int64_t V) : ids(test::random_ids(kN, V, 1)), targets(test::random_ids(kN, V, 2)), starts{0, 0, 0, 0, 0, 5, 6, 6, 6, 6, 10, 11} {
+  explicit Packed(int64_t V)
+      : ids(test::random_ids(kN, V, 1)), targets(test::random_ids(kN, V, 2)), starts{0, 0, 0, 0, 0,  5,
+                                                                                     6, 6, 6, 6, 10, 11} {
     for (const size_t i : {0u, 5u, 10u, 11u}) targets[i] = ops::kIgnoreTarget;
   }
 };
 
-TensorRef row_of(const std::vector<int32_t>& values) { return {values.data(), DType::kI32, {1, static_cast<int64_t>(values.size())}}; }
+TensorRef row_of(const std::vector<int32_t>& values) {
+  return {values.data(), DType::kI32, {1, static_cast<int64_t>(values.size())}};
+}
 
 class PackedInSpec : public testing::TestWithParam<test::NamedSpec> {};
 
@@ -32,14 +36,19 @@ TEST_P(PackedInSpec, AWindowIsItsDocumentsByThemselves) {
   Context cx;
   TrainingDecoder decoder(m.spec, 1, kN);
   ParamStore grads(m.spec), sum(m.spec);
-  const TensorRef nll = decoder.forward_backward(cx, m.params.weights(), row_of(p.ids), row_of(p.targets), 1.0f, grads.tensors(), row_of(p.starts));
+  const TensorRef nll = decoder.forward_backward(cx, m.params.weights(), row_of(p.ids), row_of(p.targets), 1.0f,
+                                                 grads.tensors(), row_of(p.starts));
   const std::vector<float> ours(nll.as<float>(), nll.as<float>() + kN);
   for (const auto& [first, length] : {std::pair<size_t, size_t>{0, 5}, {5, 1}, {6, 4}}) {
-    const std::vector<int32_t> ids(p.ids.begin() + static_cast<std::ptrdiff_t>(first), p.ids.begin() + static_cast<std::ptrdiff_t>(first + length)),
-        targets(p.targets.begin() + static_cast<std::ptrdiff_t>(first), p.targets.begin() + static_cast<std::ptrdiff_t>(first + length));
+    const std::vector<int32_t> ids(p.ids.begin() + static_cast<std::ptrdiff_t>(first),
+                                   p.ids.begin() + static_cast<std::ptrdiff_t>(first + length)),
+        targets(p.targets.begin() + static_cast<std::ptrdiff_t>(first),
+                p.targets.begin() + static_cast<std::ptrdiff_t>(first + length));
     TrainingDecoder alone(m.spec, 1, static_cast<int64_t>(length));
-    const TensorRef own = alone.forward_backward(cx, m.params.weights(), row_of(ids), row_of(targets), 1.0f, sum.tensors());
-    for (size_t i = 0; i < length; ++i)  // products of other shapes round otherwise: some roundings of values up to about 20
+    const TensorRef own =
+        alone.forward_backward(cx, m.params.weights(), row_of(ids), row_of(targets), 1.0f, sum.tensors());
+    for (size_t i = 0; i < length;
+         ++i)  // products of other shapes round otherwise: some roundings of values up to about 20
       EXPECT_NEAR(ours[first + i], own.as<float>()[i], 1e-5) << first + i;
   }
   EXPECT_EQ(ours[10], 0.0f);
@@ -67,7 +76,8 @@ TEST_P(PackedInSpec, NeighboursChangeNothing) {
       return std::vector<float>(nll.as<float>(), nll.as<float>() + kN);
     };
     const std::vector<float> before = run();
-    for (const size_t other : {0u, 4u, 5u, 10u, 11u}) p.ids[other] = (p.ids[other] + 1) % static_cast<int32_t>(m.spec.V);
+    for (const size_t other : {0u, 4u, 5u, 10u, 11u})
+      p.ids[other] = (p.ids[other] + 1) % static_cast<int32_t>(m.spec.V);
     const std::vector<float> after = run();
     for (size_t i = 6; i < 10; ++i) EXPECT_EQ(before[i], after[i]) << i;
   }

@@ -32,21 +32,34 @@ std::string error_of(const ModelSpec& spec, const std::vector<std::string>& patt
 }
 
 TEST(Glob, StarsAndQuestionMarks) {
-  for (const auto& [pattern, name] : std::vector<std::pair<const char*, const char*>>{
-           {"", ""}, {"*", ""}, {"*", "a.b"}, {"a?c", "abc"}, {"*.weight", "x.y.weight"}, {"a*b*c", "aXbYbZc"}, {"**x", "x"}, {"a.b", "a.b"}})
+  for (const auto& [pattern, name] : std::vector<std::pair<const char*, const char*>>{{"", ""},
+                                                                                      {"*", ""},
+                                                                                      {"*", "a.b"},
+                                                                                      {"a?c", "abc"},
+                                                                                      {"*.weight", "x.y.weight"},
+                                                                                      {"a*b*c", "aXbYbZc"},
+                                                                                      {"**x", "x"},
+                                                                                      {"a.b", "a.b"}})
     EXPECT_TRUE(glob_matches(pattern, name)) << pattern << " " << name;
-  for (const auto& [pattern, name] : std::vector<std::pair<const char*, const char*>>{
-           {"", "a"}, {"?", ""}, {"a?c", "ac"}, {"*.weight", "x.weights"}, {"a*b*c", "acb"}, {"a.b", "axb"}, {"a", "ab"}})
+  for (const auto& [pattern, name] : std::vector<std::pair<const char*, const char*>>{{"", "a"},
+                                                                                      {"?", ""},
+                                                                                      {"a?c", "ac"},
+                                                                                      {"*.weight", "x.weights"},
+                                                                                      {"a*b*c", "acb"},
+                                                                                      {"a.b", "axb"},
+                                                                                      {"a", "ab"}})
     EXPECT_FALSE(glob_matches(pattern, name)) << pattern << " " << name;
 }
 
 TEST(Select, PatternsAddAndTakeOutInOrder) {
   const ModelSpec s = test::tiny_llama(AttentionKind::kCocaSlack);
   EXPECT_EQ(names_of(s, {}).size(), parameter_list(s).size());
-  EXPECT_THAT(names_of(s, {"*t_proj*"}), ElementsAre("model.layers.0.self_attn.t_proj.weight", "model.layers.1.self_attn.t_proj.weight"));
+  EXPECT_THAT(names_of(s, {"*t_proj*"}),
+              ElementsAre("model.layers.0.self_attn.t_proj.weight", "model.layers.1.self_attn.t_proj.weight"));
   EXPECT_EQ(names_of(s, {"*.0.*", "!*mlp*", "!*norm*"}), names_of(s, {"*.0.self_attn.*"}));
   EXPECT_EQ(names_of(s, {"*.0.*,!*mlp*,!*norm*"}), names_of(s, {"*.0.self_attn.*"}));
-  EXPECT_EQ(names_of(s, {"!*.layers.*"}), (std::vector<std::string>{"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"}));
+  EXPECT_EQ(names_of(s, {"!*.layers.*"}),
+            (std::vector<std::string>{"model.embed_tokens.weight", "model.norm.weight", "lm_head.weight"}));
   EXPECT_EQ(names_of(s, {"!*.layers.*", "*.1.mlp.up_proj.weight"}).size(), 4u);
 }
 
@@ -58,7 +71,8 @@ TEST(Select, PartsOfAFusedProjection) {
   EXPECT_THAT(names_of(s, {"*.0.*query_key_value.?.weight"}), ElementsAre(fused + "weight"));  // all three: the whole
   EXPECT_THAT(names_of(s, {"*.0.*query_key_value*", "!*.q.*"}),
               ElementsAre(fused + "t.weight", fused + "v.weight", fused + "t.bias", fused + "v.bias"));
-  EXPECT_THAT(names_of(test::tiny_neox(AttentionKind::kRope), {"*.0.*query_key_value.k.weight"}), ElementsAre(fused + "k.weight"));
+  EXPECT_THAT(names_of(test::tiny_neox(AttentionKind::kRope), {"*.0.*query_key_value.k.weight"}),
+              ElementsAre(fused + "k.weight"));
   const auto parts = select_parameters(s, {"*query_key_value.t.weight"});
   EXPECT_EQ(parts[0].shape, Dims({s.H * s.D, s.C}));
   EXPECT_EQ(element_count(parts), s.L * s.H * s.D * s.C);
@@ -87,8 +101,11 @@ TEST_P(SelectInSpec, GradientsOfASelection) {
   TrainingDecoder decoder(m.spec, kB, kN);
   ParamStore all(m.spec);
   decoder.forward_backward(cx, m.params.weights(), ids_ref, targets_ref, 1.0f, all.tensors());
-  std::vector<std::vector<std::string>> selections = {{"*embed*"}, {"*norm*"}, {"*.1.*"}, {"!*.0.*", "!*embed*"}, {"*.bias"}};
-  if (m.spec.qkv == Qkv::kFused) selections.insert(selections.end(), {{"*value.q.*"}, {"*value.q.*", "*value.v.*"}, {"*.1.*value.?.bias", "!*.q.*"}});
+  std::vector<std::vector<std::string>> selections = {
+      {"*embed*"}, {"*norm*"}, {"*.1.*"}, {"!*.0.*", "!*embed*"}, {"*.bias"}};
+  if (m.spec.qkv == Qkv::kFused)
+    selections.insert(selections.end(),
+                      {{"*value.q.*"}, {"*value.q.*", "*value.v.*"}, {"*.1.*value.?.bias", "!*.q.*"}});
   for (const std::vector<std::string>& patterns : selections) {
     if (patterns[0] == "*.bias" && m.spec.attention_bias == Bias::kNone) continue;
     SCOPED_TRACE(patterns.back());

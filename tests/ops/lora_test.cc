@@ -37,7 +37,14 @@ struct Expected {
   std::vector<T> x, a, b, dy, y, dx, da, db;
 
   explicit Expected(const Case& c)
-      : x(as<T>(c.x)), a(as<T>(c.a)), b(as<T>(c.b)), dy(as<T>(c.dy)), y(as<T>(c.y0)), dx(as<T>(c.dx0)), da(as<T>(c.da0)), db(as<T>(c.db0)) {
+      : x(as<T>(c.x)),
+        a(as<T>(c.a)),
+        b(as<T>(c.b)),
+        dy(as<T>(c.dy)),
+        y(as<T>(c.y0)),
+        dx(as<T>(c.dx0)),
+        da(as<T>(c.da0)),
+        db(as<T>(c.db0)) {
     const ref::LoraArgs<T> args{c.s.M, c.s.K, c.s.N, c.s.R, x.data(), a.data(), b.data(), c.scale, c.rate, 77};
     ref::lora_forward(args, y.data());
     ref::lora_backward(args, dy.data(), dx.data(), da.data(), db.data());
@@ -54,9 +61,17 @@ struct Results {
     GuardedOf<T> gx(M, K, c.x), a(R, K, c.a), b(N, R, c.b), dy_given(M, N, c.dy, 3), gy(M, N, c.y0, 5);
     Guarded gdx(M, K, c.dx0), gda(R, K, c.da0), gdb(N, R, c.db0);
     const ops::Dropout dropout{.rate = static_cast<float>(c.rate), .key = 77};
-    ops::lora_forward(cx, {.x = gx.ref(), .a = a.ref(), .b = b.ref(), .scale = 0.5f, .dropout = dropout, .y = gy.ref()});
-    ops::lora_backward(cx, {.x = gx.ref(), .a = a.ref(), .b = b.ref(), .dy = dy_given.ref(), .scale = 0.5f, .dropout = dropout, .dx = gdx.ref(),
-                            .da = gda.ref(), .db = gdb.ref()});
+    ops::lora_forward(cx,
+                      {.x = gx.ref(), .a = a.ref(), .b = b.ref(), .scale = 0.5f, .dropout = dropout, .y = gy.ref()});
+    ops::lora_backward(cx, {.x = gx.ref(),
+                            .a = a.ref(),
+                            .b = b.ref(),
+                            .dy = dy_given.ref(),
+                            .scale = 0.5f,
+                            .dropout = dropout,
+                            .dx = gdx.ref(),
+                            .da = gda.ref(),
+                            .db = gdb.ref()});
     gy.expect_intact(c.text());
     for (Guarded* out : {&gdx, &gda, &gdb}) out->expect_intact(c.text());
     y = gy.values(), dx = gdx.values(), da = gda.values(), db = gdb.values();
@@ -70,7 +85,9 @@ TEST(Lora, ValuesAndGradientsOnEveryTarget) {
       const Case c = Case::of<float>(shape, rate);
       const Expected<double> want(c);
       const Expected<float> naive(c);
-      const auto rule = [](int64_t first, int64_t second) { return ErrorRule{.terms = static_cast<double>((first + 1) * (second + 1))}; };
+      const auto rule = [](int64_t first, int64_t second) {
+        return ErrorRule{.terms = static_cast<double>((first + 1) * (second + 1))};
+      };
       for_each_target([&] {
         const Results<float> ours(c);
         expect_close(ours.y, want.y, naive.y, rule(shape.K, shape.R), "y " + c.text());
@@ -81,8 +98,8 @@ TEST(Lora, ValuesAndGradientsOnEveryTarget) {
     }
 }
 
-// At most four bf16 roundings (of dropout(x), h, dh and the result) touch a term, each of 2^-9 of it at most; fp32 sums add
-// little to that. The sum of the terms' sizes is what the reference gives for the absolute values.
+// At most four bf16 roundings (of dropout(x), h, dh and the result) touch a term, each of 2^-9 of it at most; fp32 sums
+// add little to that. The sum of the terms' sizes is what the reference gives for the absolute values.
 TEST(Lora, InBf16) {
   for (const Shape& shape : kShapes) {
     const Case c = Case::of<BF16>(shape, 0.25);
@@ -90,8 +107,10 @@ TEST(Lora, InBf16) {
     for (auto* values : {&sizes.x, &sizes.a, &sizes.b, &sizes.dy, &sizes.y0, &sizes.dx0, &sizes.da0, &sizes.db0})
       for (float& v : *values) v = std::abs(v);
     const Expected<double> want(c), size(sizes);
-    const auto near = [&](const std::vector<float>& ours, const std::vector<double>& exact, const std::vector<double>& most, const char* name) {
-      for (size_t i = 0; i < ours.size(); ++i) ASSERT_NEAR(ours[i], exact[i], (0x1p-7 + 0x1p-12) * most[i]) << name << " " << i << " " << c.text();
+    const auto near = [&](const std::vector<float>& ours, const std::vector<double>& exact,
+                          const std::vector<double>& most, const char* name) {
+      for (size_t i = 0; i < ours.size(); ++i)
+        ASSERT_NEAR(ours[i], exact[i], (0x1p-7 + 0x1p-12) * most[i]) << name << " " << i << " " << c.text();
     };
     for_each_target([&] {
       const Results<BF16> ours(c);
@@ -105,18 +124,20 @@ TEST(Lora, InBf16) {
 
 TEST(Lora, ReferenceGradientIsTheComplexStep) {
   constexpr int64_t M = 3, K = 4, N = 5, R = 2;
-  const auto x = as<double>(random_values(M * K, 1)), a = as<double>(random_values(R * K, 2)), b = as<double>(random_values(N * R, 3)),
-             dy = as<double>(random_values(M * N, 4));
+  const auto x = as<double>(random_values(M * K, 1)), a = as<double>(random_values(R * K, 2)),
+             b = as<double>(random_values(N * R, 3)), dy = as<double>(random_values(M * N, 4));
   const auto loss = [&](std::span<const Complex> at) {
     std::vector<Complex> y(M * N);
-    ref::lora_forward<Complex>({M, K, N, R, at.data(), at.data() + M * K, at.data() + M * K + R * K, 0.7, 0.3, 5}, y.data());
+    ref::lora_forward<Complex>({M, K, N, R, at.data(), at.data() + M * K, at.data() + M * K + R * K, 0.7, 0.3, 5},
+                               y.data());
     Complex sum = 0;
     for (size_t i = 0; i < y.size(); ++i) sum += y[i] * dy[i];
     return sum;
   };
   const std::vector<double> expected = complex_step_gradient(joined({x, a, b}), loss);
   std::vector<double> dx(M * K), da(R * K), db(N * R);
-  ref::lora_backward<double>({M, K, N, R, x.data(), a.data(), b.data(), 0.7, 0.3, 5}, dy.data(), dx.data(), da.data(), db.data());
+  ref::lora_backward<double>({M, K, N, R, x.data(), a.data(), b.data(), 0.7, 0.3, 5}, dy.data(), dx.data(), da.data(),
+                             db.data());
   expect_gradient(joined({dx, da, db}), expected, "lora");
 }
 
@@ -129,7 +150,9 @@ TEST(Lora, DropoutKeepsItsShareAndForgetsNothing) {
       kept += keeps;
       same += keeps == ref::dropout_keeps(2, i, ref::dropout_threshold(rate));
     }
-    const auto near = [&](int64_t count, double share) { EXPECT_NEAR(count, share * kCount, 4 * std::sqrt(share * (1 - share) * kCount)) << rate; };
+    const auto near = [&](int64_t count, double share) {
+      EXPECT_NEAR(count, share * kCount, 4 * std::sqrt(share * (1 - share) * kCount)) << rate;
+    };
     near(kept, 1 - rate);
     near(same, rate * rate + (1 - rate) * (1 - rate));  // another key: another mask
   }
@@ -138,8 +161,10 @@ TEST(Lora, DropoutKeepsItsShareAndForgetsNothing) {
 TEST(Lora, WrongArgumentsAreNamed) {
   Context cx;
   Tensor x({2, 3}), a({1, 3}), b({4, 1}), y({2, 4}), wrong({4, 2});
-  expect_error([&] { ops::lora_forward(cx, {.x = x, .a = a, .b = wrong, .y = y}); }, "[lora] b has shape [4, 2]; expected [4, 1]");
-  expect_error([&] { ops::lora_forward(cx, {.x = x, .a = a, .b = b, .dropout = {.rate = 1.0f}, .y = y}); }, "dropout is 1");
+  expect_error([&] { ops::lora_forward(cx, {.x = x, .a = a, .b = wrong, .y = y}); },
+               "[lora] b has shape [4, 2]; expected [4, 1]");
+  expect_error([&] { ops::lora_forward(cx, {.x = x, .a = a, .b = b, .dropout = {.rate = 1.0f}, .y = y}); },
+               "dropout is 1");
 }
 
 }  // namespace

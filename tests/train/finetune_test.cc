@@ -70,7 +70,8 @@ TEST(Finetune, WhatIsNotTrainedKeepsItsBits) {
   const test::TinyExamples made;
   test::put_model(dir.path() / "neox", specs()[0]);
   test::put_model(dir.path() / "llama", specs()[1]);
-  const auto run = [&](const char* name, const std::vector<std::string>& train, const std::vector<std::string>& freeze, model::Precision precision) {
+  const auto run = [&](const char* name, const std::vector<std::string>& train, const std::vector<std::string>& freeze,
+                       model::Precision precision) {
     FinetuneConfig c = test::tiny_finetune(dir.path() / name, dir.path() / "run");
     c.train = train, c.freeze = freeze, c.precision = precision, c.weight_decay = 0.1;
     fs::remove_all(c.out);
@@ -79,10 +80,13 @@ TEST(Finetune, WhatIsNotTrainedKeepsItsBits) {
   };
   const std::string fused = "gpt_neox.layers.1.attention.query_key_value.";
   for (const model::Precision precision : {model::Precision::kF32, model::Precision::kBF16}) {
-    EXPECT_THAT(run("neox", {"*.1.*.t.*"}, {}, precision), testing::ElementsAre(fused + "bias", fused + "t.bias", fused + "t.weight", fused + "weight"));
-    EXPECT_THAT(run("llama", {"*t_proj*", "*q_proj*"}, {"*.1.*"}, precision),
-                testing::ElementsAre("model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.t_proj.weight"));
-    EXPECT_THAT(run("llama", {}, {"model.layers.*"}, precision), testing::ElementsAre("lm_head.weight", "model.embed_tokens.weight", "model.norm.weight"));
+    EXPECT_THAT(run("neox", {"*.1.*.t.*"}, {}, precision),
+                testing::ElementsAre(fused + "bias", fused + "t.bias", fused + "t.weight", fused + "weight"));
+    EXPECT_THAT(
+        run("llama", {"*t_proj*", "*q_proj*"}, {"*.1.*"}, precision),
+        testing::ElementsAre("model.layers.0.self_attn.q_proj.weight", "model.layers.0.self_attn.t_proj.weight"));
+    EXPECT_THAT(run("llama", {}, {"model.layers.*"}, precision),
+                testing::ElementsAre("lm_head.weight", "model.embed_tokens.weight", "model.norm.weight"));
     EXPECT_THAT(run("neox", {"gpt_neox.final_layer_norm.*"}, {}, precision),
                 testing::ElementsAre("gpt_neox.final_layer_norm.bias", "gpt_neox.final_layer_norm.weight"));
   }
@@ -93,7 +97,8 @@ void expect_resumes_bitwise(const model::ModelSpec& spec, const std::function<vo
   const test::TempDir dir;
   const test::TinyExamples made;
   test::put_model(dir.path() / "model", spec);
-  const auto run = [&](const std::string& name, Start start, const std::function<void(const StepReport&)>& on_step = {}) {
+  const auto run = [&](const std::string& name, Start start,
+                       const std::function<void(const StepReport&)>& on_step = {}) {
     FinetuneConfig c = test::tiny_finetune(dir.path() / "model", dir.path() / name);
     c.stages.list.resize(3);
     const bool fused = spec.qkv == model::Qkv::kFused;
@@ -109,14 +114,21 @@ void expect_resumes_bitwise(const model::ModelSpec& spec, const std::function<vo
   const std::string straight = test::newest_bytes(dir.path() / "straight");
   for (int64_t at = 1; at < 8; ++at) {
     const std::string name = fmt::format("stopped-{}", at);
-    expect_error([&] { run(name, Start::kFresh, [&](const StepReport& r) { if (r.step == at) request_stop(); }); }, ErrorKind::kInterrupted,
-                 fmt::format("stopped at step {} of 8", at));
+    expect_error(
+        [&] {
+          run(name, Start::kFresh, [&](const StepReport& r) {
+            if (r.step == at) request_stop();
+          });
+        },
+        ErrorKind::kInterrupted, fmt::format("stopped at step {} of 8", at));
     clear_stop();
     const TrainSummary resumed = run(name, Start::kResume, [&](const StepReport& r) { EXPECT_GT(r.step, at); });
     EXPECT_EQ(resumed.validation_loss, whole.validation_loss) << at;
     EXPECT_TRUE(test::newest_bytes(dir.path() / name) == straight) << at << ": weights or moments differ";
-    EXPECT_EQ(test::metrics_without_times(dir.path() / name), test::metrics_without_times(dir.path() / "straight")) << at;
-    EXPECT_EQ(io::read_file(dir.path() / name / "model" / "model.safetensors"), io::read_file(dir.path() / "straight" / "model" / "model.safetensors"));
+    EXPECT_EQ(test::metrics_without_times(dir.path() / name), test::metrics_without_times(dir.path() / "straight"))
+        << at;
+    EXPECT_EQ(io::read_file(dir.path() / name / "model" / "model.safetensors"),
+              io::read_file(dir.path() / "straight" / "model" / "model.safetensors"));
   }
 }
 
@@ -128,7 +140,9 @@ TEST(Finetune, ResumesBitwiseInEveryStage) {
 }
 
 TEST(Finetune, ResumesBitwiseInBf16WithRecomputation) {
-  expect_resumes_bitwise(specs()[0], [](FinetuneConfig& c) { c.precision = model::Precision::kBF16, c.recompute = model::Recompute::kLayer; });
+  expect_resumes_bitwise(specs()[0], [](FinetuneConfig& c) {
+    c.precision = model::Precision::kBF16, c.recompute = model::Recompute::kLayer;
+  });
 }
 
 TEST(Finetune, AnyRecomputationEndsInTheSameBits) {
@@ -151,13 +165,15 @@ TEST(Finetune, ThePapersStages) {
   ASSERT_EQ(neox.size(), 3u);
   EXPECT_THAT(neox[0].train, testing::ElementsAre("*.attention.query_key_value.t.*", "!*.0.mlp.*"));
   EXPECT_THAT(llama[0].train, testing::ElementsAre("*.self_attn.t_proj.*", "!*.0.mlp.*"));
-  EXPECT_THAT(llama[1].train, testing::ElementsAre("*.self_attn.q_proj.*", "*.self_attn.t_proj.*", "*.self_attn.v_proj.*", "!*.0.mlp.*"));
+  EXPECT_THAT(llama[1].train, testing::ElementsAre("*.self_attn.q_proj.*", "*.self_attn.t_proj.*",
+                                                   "*.self_attn.v_proj.*", "!*.0.mlp.*"));
   EXPECT_THAT(llama[2].train, testing::ElementsAre("*", "!*.0.mlp.*"));
   EXPECT_EQ(neox[2].steps, 3);
   const auto fused = model::select_parameters(specs()[0], {neox[1].train[0], neox[1].train[1], neox[1].train[2]});
   EXPECT_EQ(fused.size(), 4u);  // whole weights and biases of two layers
   c.stages.preset = "coca-paper";
-  expect_error([&] { make_stages(c, test::byte_spec(test::tiny_llama(AttentionKind::kRope)), 1); }, ErrorKind::kInvalidArgument, "has no T to train");
+  expect_error([&] { make_stages(c, test::byte_spec(test::tiny_llama(AttentionKind::kRope)), 1); },
+               ErrorKind::kInvalidArgument, "has no T to train");
 }
 
 TEST(Finetune, TheLossCountsAnswersAlone) {
@@ -181,7 +197,8 @@ TEST(Finetune, TheLossCountsAnswersAlone) {
       model::TrainingDecoder decoder(m.spec, 1, n);
       const TensorRef nll = decoder.loss(cx, m.params->weights(), TensorRef(ids.data() + first, DType::kI32, {1, n}),
                                          TensorRef(targets.data() + first, DType::kI32, {1, n}));
-      for (int64_t i = 0; i < n; ++i) sum += nll.as<float>()[i], counted += targets[first + static_cast<size_t>(i)] != data::kNoTarget;
+      for (int64_t i = 0; i < n; ++i)
+        sum += nll.as<float>()[i], counted += targets[first + static_cast<size_t>(i)] != data::kNoTarget;
     }
   }
   double loss = 0;
@@ -197,7 +214,8 @@ TEST(Finetune, TextTrainsOnWindowsAsPretrainingDoes) {
   const test::TinyData made;
   FinetuneConfig c = test::tiny_finetune(dir.path() / "model", dir.path() / "run");
   c.data = {}, c.text = {"given"}, c.steps = 0, c.epochs = 0.2, c.length = 16;
-  Finetuner run(c, {.tokenizer = *made.tokenizer, .text = &made.tokens, .validation_text = &made.validation}, Start::kFresh);
+  Finetuner run(c, {.tokenizer = *made.tokenizer, .text = &made.tokens, .validation_text = &made.validation},
+                Start::kFresh);
   EXPECT_EQ(run.loop().steps(), 7);  // (1999 - 15) / 16 = 124 windows, a fifth of them, four a step
   const TrainSummary summary = run.run();
   EXPECT_TRUE(summary.validation_loss.has_value());
@@ -206,8 +224,12 @@ TEST(Finetune, TextTrainsOnWindowsAsPretrainingDoes) {
 
 TEST(Finetune, ConfigRoundTripsWithStages) {
   FinetuneConfig c;
-  io::options_from_json(c, nlohmann::json::parse(R"({"model": "m", "data": ["d"], "stages": [{"train": ["*t_proj*"], "steps": 5, "learning_rate": 0.5},
-      {"train": ["*"], "decay": "linear"}]})"), "run.json");
+  io::options_from_json(
+      c,
+      nlohmann::json::parse(
+          R"({"model": "m", "data": ["d"], "stages": [{"train": ["*t_proj*"], "steps": 5, "learning_rate": 0.5},
+      {"train": ["*"], "decay": "linear"}]})"),
+      "run.json");
   ASSERT_EQ(c.stages.list.size(), 2u);
   EXPECT_EQ(c.stages.list[0].steps, 5);
   EXPECT_EQ(c.stages.list[1].decay, optim::Decay::kLinear);
@@ -215,7 +237,8 @@ TEST(Finetune, ConfigRoundTripsWithStages) {
   io::options_from_json(back, nlohmann::json::parse(io::options_to_json(c).dump()), "saved");
   EXPECT_EQ(io::options_to_json(back).dump(), io::options_to_json(c).dump());
   const auto refused = [&](const char* text, const std::string& message) {
-    expect_error([&] { io::options_from_json(c, nlohmann::json::parse(text), "run.json"); }, ErrorKind::kInvalidArgument, message);
+    expect_error([&] { io::options_from_json(c, nlohmann::json::parse(text), "run.json"); },
+                 ErrorKind::kInvalidArgument, message);
   };
   refused(R"({"stages": "paper"})", "\"stages\" is \"paper\"; expected coca-paper");
   refused(R"({"stages": 3})", "\"stages\" is number");
@@ -227,7 +250,12 @@ TEST(Finetune, BadValuesAreNamed) {
   const auto bad = [](auto change, const std::string& text) {
     FinetuneConfig c = test::tiny_finetune("m", "o");
     change(c);
-    expect_error([&] { check_config(c); make_stages(c, specs()[1], 1); }, ErrorKind::kInvalidArgument, text);
+    expect_error(
+        [&] {
+          check_config(c);
+          make_stages(c, specs()[1], 1);
+        },
+        ErrorKind::kInvalidArgument, text);
   };
   bad([](auto& c) { c.model = ""; }, "no model folder");
   bad([](auto& c) { c.text = {"t"}; }, "one of them");
@@ -248,9 +276,11 @@ TEST(Finetune, OtherDataOrOptionsOnResume) {
   const test::TinyExamples made;
   FinetuneConfig c = test::tiny_finetune(dir.path() / "model", dir.path() / "run");
   Finetuner(c, made.data(), Start::kFresh).run();
-  expect_error([&] { Finetuner(c, made.data(), Start::kFresh); }, ErrorKind::kInvalidArgument, "already holds a training run");
+  expect_error([&] { Finetuner(c, made.data(), Start::kFresh); }, ErrorKind::kInvalidArgument,
+               "already holds a training run");
   const data::TokenDocuments other = test::tiny_examples(60, 9);
-  expect_error([&] { Finetuner(c, {.tokenizer = *made.tokenizer, .examples = &other}, Start::kResume); }, ErrorKind::kInvalidArgument, "was trained on");
+  expect_error([&] { Finetuner(c, {.tokenizer = *made.tokenizer, .examples = &other}, Start::kResume); },
+               ErrorKind::kInvalidArgument, "was trained on");
   std::vector<std::string> warnings;
   set_log_sink([&](LogLevel level, std::string_view text) {
     if (level == LogLevel::kWarning) warnings.emplace_back(text);

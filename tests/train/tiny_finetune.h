@@ -46,7 +46,9 @@ struct TinyExamples {
   std::unique_ptr<text::Tokenizer> tokenizer = text::make_byte_tokenizer();
   data::TokenDocuments examples = tiny_examples(60, 1), validation = tiny_examples(10, 2);
 
-  train::FinetuneData data() const { return {.tokenizer = *tokenizer, .examples = &examples, .validation_examples = &validation}; }
+  train::FinetuneData data() const {
+    return {.tokenizer = *tokenizer, .examples = &examples, .validation_examples = &validation};
+  }
 };
 
 inline train::FinetuneConfig tiny_finetune(const std::filesystem::path& model, const std::filesystem::path& out) {

@@ -28,21 +28,25 @@ Role role_of(const std::string& name, const std::string& where) {
   if (name == "system") return Role::kSystem;
   if (name == "user" || name == "human") return Role::kUser;
   if (name == "assistant" || name == "bot" || name == "gpt") return Role::kAssistant;
-  fail(ErrorKind::kBadFile, "{}: role \"{}\" is unknown; expected system, user (human) or assistant (bot, gpt)", where, name);
+  fail(ErrorKind::kBadFile, "{}: role \"{}\" is unknown; expected system, user (human) or assistant (bot, gpt)", where,
+       name);
 }
 
 std::vector<Message> take_messages(json& list, const char* field, const std::string& name) {
-  COCA_CHECK_AS(kBadFile, list.is_array(), "{}: field \"{}\" is {}; expected a list of messages", name, field, list.type_name());
+  COCA_CHECK_AS(kBadFile, list.is_array(), "{}: field \"{}\" is {}; expected a list of messages", name, field,
+                list.type_name());
   std::vector<Message> messages;
   bool answered = false;
   for (size_t i = 0; i < list.size(); ++i) {
     const std::string where = fmt::format("{}: {}[{}]", name, field, i);
-    COCA_CHECK_AS(kBadFile, list[i].is_object(), "{} is {}; expected an object with role and content", where, list[i].type_name());
+    COCA_CHECK_AS(kBadFile, list[i].is_object(), "{} is {}; expected an object with role and content", where,
+                  list[i].type_name());
     const Role role = role_of(take_text(list[i], "role", where), where);
     messages.push_back({role, take_text(list[i], "content", where)});
     answered |= role == Role::kAssistant;
   }
-  COCA_CHECK_AS(kBadFile, answered, "{}: field \"{}\" has {} messages and none of an assistant: nothing to learn", name, field, list.size());
+  COCA_CHECK_AS(kBadFile, answered, "{}: field \"{}\" has {} messages and none of an assistant: nothing to learn", name,
+                field, list.size());
   return messages;
 }
 
@@ -50,7 +54,10 @@ Example example_of(json& object, const std::string& name) {
   COCA_CHECK_AS(kBadFile, object.is_object(), "{}: found {}; expected an object", name, object.type_name());
   for (const char* field : {"messages", "chat_rounds"})
     if (object.contains(field))
-      return {.name = name, .form = ExampleForm::kMessages, .text = "", .messages = take_messages(object[field], field, name)};
+      return {.name = name,
+              .form = ExampleForm::kMessages,
+              .text = "",
+              .messages = take_messages(object[field], field, name)};
   if (object.contains("prompt") || object.contains("answer")) {
     Example example{.name = name, .form = ExampleForm::kPrompt, .text = "", .messages = {}};
     if (object.contains("system")) example.messages.push_back({Role::kSystem, take_text(object, "system", name)});
@@ -64,8 +71,9 @@ Example example_of(json& object, const std::string& name) {
   std::string found;
   for (const auto& item : object.items())
     if (found.size() < 200) found += (found.empty() ? "" : ", ") + item.key();
-  fail(ErrorKind::kBadFile, "{}: no field \"prompt\" and \"answer\", \"messages\", \"chat_rounds\", \"text\" or \"content\"; found {}",
-       name, found.empty() ? "no fields" : found);
+  fail(ErrorKind::kBadFile,
+       "{}: no field \"prompt\" and \"answer\", \"messages\", \"chat_rounds\", \"text\" or \"content\"; found {}", name,
+       found.empty() ? "no fields" : found);
 }
 
 struct LineReader {
@@ -97,7 +105,8 @@ ReadReport read_lines(const std::vector<std::string>& inputs, const std::functio
   COCA_CHECK(!inputs.empty(), "examples: no .jsonl files, folders or globs given");
   LineReader reader{take, {}};
   for (const auto& file : io::expand_inputs(inputs, {".jsonl"})) reader.file(file);
-  COCA_CHECK_AS(kBadFile, reader.report.examples > 0, "examples: none in {} files, first input \"{}\"", reader.report.files, inputs.front());
+  COCA_CHECK_AS(kBadFile, reader.report.examples > 0, "examples: none in {} files, first input \"{}\"",
+                reader.report.files, inputs.front());
   return reader.report;
 }
 
@@ -108,8 +117,12 @@ std::vector<Segment> plain_chat(const std::vector<Message>& messages) {
   std::string before;  // what does not count, since the last answer
   for (const Message& message : messages) {
     switch (message.role) {
-      case Role::kSystem: before += "system: " + message.content + "\n"; break;
-      case Role::kUser: before += "user: " + message.content + "\n"; break;
+      case Role::kSystem:
+        before += "system: " + message.content + "\n";
+        break;
+      case Role::kUser:
+        before += "user: " + message.content + "\n";
+        break;
       case Role::kAssistant:
         segments.push_back({.text = std::move(before) + "assistant:"});
         segments.push_back({.text = " " + message.content, .counts = Counts::kYes, .close = Close::kEos});
@@ -122,17 +135,22 @@ std::vector<Segment> plain_chat(const std::vector<Message>& messages) {
 
 std::vector<Segment> segments_of(const Example& example, const ChatTemplate& chat) {
   switch (example.form) {
-    case ExampleForm::kText: return {{.text = example.text, .counts = Counts::kYes, .close = Close::kEos}};
-    case ExampleForm::kMessages: return chat(example.messages);
-    case ExampleForm::kPrompt: break;
+    case ExampleForm::kText:
+      return {{.text = example.text, .counts = Counts::kYes, .close = Close::kEos}};
+    case ExampleForm::kMessages:
+      return chat(example.messages);
+    case ExampleForm::kPrompt:
+      break;
   }
   std::string prompt;
   for (const Message& message : example.messages)
     if (message.role != Role::kAssistant) prompt += message.content + (message.role == Role::kSystem ? "\n" : "");
-  return {{.text = std::move(prompt)}, {.text = example.messages.back().content, .counts = Counts::kYes, .close = Close::kEos}};
+  return {{.text = std::move(prompt)},
+          {.text = example.messages.back().content, .counts = Counts::kYes, .close = Close::kEos}};
 }
 
-TokenDocument encode_segments(const std::vector<Segment>& segments, const text::Tokenizer& tokenizer, std::optional<int32_t> bos) {
+TokenDocument encode_segments(const std::vector<Segment>& segments, const text::Tokenizer& tokenizer,
+                              std::optional<int32_t> bos) {
   TokenDocument document;
   const auto add = [&](int32_t id, Counts counts) {
     document.ids.push_back(id);
@@ -155,7 +173,8 @@ ReadReport read_examples(const std::vector<std::string>& inputs, const std::func
 TokenDocuments load_examples(const text::Tokenizer& tokenizer, const LoadOptions& options, LoadReport* report) {
   TokenDocuments documents;
   int64_t done = 0, total = 0;
-  for (const auto& file : io::expand_inputs(options.inputs, {".jsonl"})) total += static_cast<int64_t>(std::filesystem::file_size(file));
+  for (const auto& file : io::expand_inputs(options.inputs, {".jsonl"}))
+    total += static_cast<int64_t>(std::filesystem::file_size(file));
   const ReadReport read = read_lines(options.inputs, [&](Example&& example, int64_t bytes) {
     COCA_CHECK_AS(kInterrupted, !stop_requested(), "examples: stopped before {}", example.name);
     documents.add(encode_segments(segments_of(example, options.chat), tokenizer, options.bos));

@@ -51,10 +51,11 @@ TokenDocument encode_segments(const std::vector<Segment>&, const text::Tokenizer
 struct ReadReport {
   int64_t files = 0, examples = 0, skipped_lines = 0;  // blank lines are skipped
 };
-// Hands out every example of the .jsonl files (or of folders with such), in the order of the sorted files. A line is one
-// object: {"prompt", "answer"[, "system"]}, {"messages": [{"role", "content"}]}, the same as "chat_rounds", {"text"} or
-// {"content"}; other fields are ignored. Roles: system; user or human; assistant, bot or gpt. Errors name file, line and
-// field.
+// Hands out every example of the .jsonl files (or of folders with such), in the order of the sorted files. A line is
+// one object: {"prompt", "answer"[, "system"]}, {"messages": [{"role", "content"}]}, the same as "chat_rounds",
+// {"text"} or
+// {"content"}; other fields are ignored. Roles: system; user or human; assistant, bot or gpt. Errors name file, line
+// and field.
 ReadReport read_examples(const std::vector<std::string>& inputs, const std::function<void(Example&&)>& take);
 
 struct LoadReport {

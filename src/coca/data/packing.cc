@@ -30,12 +30,13 @@ std::string TokenDocuments::fingerprint() const {
 
 PackedWindows::PackedWindows(const TokenDocuments& documents, const PackingOptions& options)
     : documents_(&documents), options_(options) {
-  COCA_CHECK(options.length >= 1 && options.length < std::numeric_limits<int32_t>::max(), "window length is {}; expected 1 or more",
-             options.length);
+  COCA_CHECK(options.length >= 1 && options.length < std::numeric_limits<int32_t>::max(),
+             "window length is {}; expected 1 or more", options.length);
   report_.documents = documents.documents();
   for (int64_t i = 0; i < documents.documents(); ++i) cut(i);
   COCA_CHECK_AS(kBadFile, !pieces_.empty(),
-                "packing: of {} documents none has a token that counts within windows of {} ({} were longer and dropped, {} without "
+                "packing: of {} documents none has a token that counts within windows of {} ({} were longer and "
+                "dropped, {} without "
                 "an answer in reach)",
                 report_.documents, options.length, report_.dropped, report_.without_loss);
   pack();
@@ -57,12 +58,16 @@ void PackedWindows::cut(int64_t document) {
   int64_t inputs = documents_->length(document) - 1;
   if (inputs > N) {
     switch (options_.long_documents) {
-      case LongDocuments::kSplit: ++report_.split; break;
+      case LongDocuments::kSplit:
+        ++report_.split;
+        break;
       case LongDocuments::kTruncate:
         ++report_.truncated;
         inputs = N;
         break;
-      case LongDocuments::kDrop: ++report_.dropped; return;
+      case LongDocuments::kDrop:
+        ++report_.dropped;
+        return;
     }
   }
   bool kept = false;
@@ -98,7 +103,8 @@ void PackedWindows::window(int64_t i, const WindowRow& out) const {
   COCA_CHECK(i >= 0 && i < windows(), "packed window {} of {}", i, windows());
   const auto N = static_cast<size_t>(options_.length);
   COCA_CHECK(out.ids.size() == N && out.targets.size() == N && out.document_start.size() == N,
-             "packed window into {}, {} and {} places; expected {}", out.ids.size(), out.targets.size(), out.document_start.size(), N);
+             "packed window into {}, {} and {} places; expected {}", out.ids.size(), out.targets.size(),
+             out.document_start.size(), N);
   size_t at = 0;
   for (int64_t p = first_[static_cast<size_t>(i)]; p < first_[static_cast<size_t>(i) + 1]; ++p) {
     const Piece& piece = pieces_[static_cast<size_t>(p)];

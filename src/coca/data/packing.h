@@ -52,17 +52,17 @@ struct PackingOptions {
 };
 
 struct PackingReport {
-  int64_t documents = 0;                       // given
+  int64_t documents = 0;                          // given
   int64_t split = 0, truncated = 0, dropped = 0;  // of them longer than a window
   int64_t without_loss = 0;  // documents left out because none of their tokens (or of those left of them) counts
   int64_t pieces = 0, windows = 0;
-  int64_t inputs = 0, targets = 0;             // tokens read; of them with a target that counts
+  int64_t inputs = 0, targets = 0;  // tokens read; of them with a target that counts
 };
 
 // One row of a batch, N of each. A document of T tokens takes T - 1 places: its last is a target only.
 struct WindowRow {
-  std::span<int32_t> ids, targets;     // kNoTarget where nothing counts
-  std::span<int32_t> document_start;   // place in the window where this token's document starts; for padding, its own
+  std::span<int32_t> ids, targets;    // kNoTarget where nothing counts
+  std::span<int32_t> document_start;  // place in the window where this token's document starts; for padding, its own
 };
 
 // Documents in a random order, each into the fullest window with room for it (best fit). The windows are the same in

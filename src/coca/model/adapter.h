@@ -1,5 +1,6 @@
-// coca/model/adapter.h - LoRA adapters (Hu et al. 2021): low-rank additions to a model's matrices, trained in their place,
-// and merged into them. Files are in PEFT's layout: adapter_config.json, adapter_model.safetensors (docs/formats.md).
+// coca/model/adapter.h - LoRA adapters (Hu et al. 2021): low-rank additions to a model's matrices, trained in their
+// place, and merged into them. Files are in PEFT's layout: adapter_config.json, adapter_model.safetensors
+// (docs/formats.md).
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -28,11 +29,11 @@ struct LoraSettings {
 struct LoraTarget {
   std::string module;  // "model.layers.0.self_attn.q_proj"
   size_t layer = 0;
-  LoraTensors<TensorRef> LayerLora<TensorRef>::* weights;
-  LoraTensors<MutTensorRef> LayerLora<MutTensorRef>::* grads;
+  LoraTensors<TensorRef> LayerLora<TensorRef>::*weights;
+  LoraTensors<MutTensorRef> LayerLora<MutTensorRef>::*grads;
   int64_t in = 0, out = 0;
   int64_t rank = 0;
-  double alpha = 0;    // the settings', unless a file says otherwise for this module
+  double alpha = 0;  // the settings', unless a file says otherwise for this module
 };
 
 // The modules of a model that may have one, in file order: the matrices of its layers.
@@ -52,7 +53,8 @@ class Adapter {
 
   // As PEFT: A uniform in +-1/sqrt(in), B zero. Each A draws from its own stream of the seed.
   void initialise(uint64_t seed);
-  // Makes the layers of `weights` (or of gradients) refer to the tensors of a store with this adapter's list. Without dropout.
+  // Makes the layers of `weights` (or of gradients) refer to the tensors of a store with this adapter's list. Without
+  // dropout.
   void bind(const TensorStore&, Weights&) const;
   void bind_gradients(TensorStore&, MutWeights&) const;
   // Dropout under one key for this pass over these weights; each matrix has its own mask.
@@ -70,13 +72,15 @@ class Adapter {
 };
 
 // Targets by patterns over module names (select.h), such as "*q_proj"; rank and alpha are the settings'.
-std::vector<LoraTarget> select_lora_targets(const ModelSpec&, const LoraSettings&, const std::vector<std::string>& patterns);
+std::vector<LoraTarget> select_lora_targets(const ModelSpec&, const LoraSettings&,
+                                            const std::vector<std::string>& patterns);
 
 // The parameters plus scale * B A, in fp32, rounded to their type.
 void merge_adapter(const Adapter&, ParamStore&);
 
 // Into an existing folder; from one. What changes the meaning of the tensors and is not supported (DoRA, biases, whole
-// modules, other initialisations that change the base, ...) is an Error naming the field, and so are tensors that do not fit.
+// modules, other initialisations that change the base, ...) is an Error naming the field, and so are tensors that do
+// not fit.
 void save_adapter(const std::filesystem::path& dir, const Adapter&);
 std::unique_ptr<Adapter> load_adapter(const std::filesystem::path& dir, const ModelSpec&);
 // Values into an adapter of the same targets, bit for bit (F32).
@@ -84,5 +88,6 @@ void load_adapter_tensors(const std::filesystem::path& dir, Adapter&);
 
 }  // namespace coca::model
 
-COCA_ENUM_NAMES(coca::model::LoraSettings::Scaling, "lora_scaling", {coca::model::LoraSettings::Scaling::kByRank, "rank"},
+COCA_ENUM_NAMES(coca::model::LoraSettings::Scaling, "lora_scaling",
+                {coca::model::LoraSettings::Scaling::kByRank, "rank"},
                 {coca::model::LoraSettings::Scaling::kByRootOfRank, "root-of-rank"})

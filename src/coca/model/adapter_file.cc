@@ -23,14 +23,17 @@ constexpr std::string_view kPrefix = "base_model.model.";
 constexpr const char* kConfigName = "adapter_config.json";
 constexpr const char* kTensorsName = "adapter_model.safetensors";
 
-std::string_view leaf_of(std::string_view module) { return module.substr(module.rfind('.') + 1); }
+std::string_view leaf_of(std::string_view module) {
+  return module.substr(module.rfind('.') + 1);
+}
 
 // A pattern of Python's re, as far as ECMAScript's means the same.
 std::regex regex_of(const std::string& pattern, const std::string& where) {
   try {
     return std::regex(pattern);
   } catch (const std::regex_error& error) {
-    fail(ErrorKind::kBadFile, "{} \"{}\" is not a regular expression that can be read here: {}", where, pattern, error.what());
+    fail(ErrorKind::kBadFile, "{} \"{}\" is not a regular expression that can be read here: {}", where, pattern,
+         error.what());
   }
 }
 
@@ -43,19 +46,24 @@ std::function<bool(const std::string&)> target_rule(const ConfigFields& f) {
     return [rule = regex_of(text, where)](const std::string& module) { return std::regex_match(module, rule); };
   }
   return [names = f.texts("target_modules")](const std::string& module) {
-    return std::ranges::any_of(names, [&](const std::string& name) { return module == name || module.ends_with("." + name); });
+    return std::ranges::any_of(names,
+                               [&](const std::string& name) { return module == name || module.ends_with("." + name); });
   };
 }
 
 // The value of the first key of a pattern object that fits the module: re.match(r"(.*\.)?(key)$", module).
 template <typename T>
-std::optional<T> by_pattern(const ConfigFields& f, const char* field, bool (json::*is)() const noexcept, const std::string& module) {
+std::optional<T> by_pattern(const ConfigFields& f, const char* field, bool (json::*is)() const noexcept,
+                            const std::string& module) {
   if (!f.has(field)) return std::nullopt;
   const json& patterns = f.raw(field);
-  COCA_CHECK_AS(kBadFile, patterns.is_object(), "{}: field \"{}\" is {}; expected an object", f.origin(), field, patterns.dump());
+  COCA_CHECK_AS(kBadFile, patterns.is_object(), "{}: field \"{}\" is {}; expected an object", f.origin(), field,
+                patterns.dump());
   for (const auto& [key, value] : patterns.items()) {
-    COCA_CHECK_AS(kBadFile, (value.*is)(), "{}: {} of \"{}\" is {}; expected a number", f.origin(), field, key, value.dump());
-    if (std::regex_match(module, regex_of("(.*\\.)?(" + key + ")$", std::string(f.origin()) + ": " + field))) return value.template get<T>();
+    COCA_CHECK_AS(kBadFile, (value.*is)(), "{}: {} of \"{}\" is {}; expected a number", f.origin(), field, key,
+                  value.dump());
+    if (std::regex_match(module, regex_of("(.*\\.)?(" + key + ")$", std::string(f.origin()) + ": " + field)))
+      return value.template get<T>();
   }
   return std::nullopt;
 }
@@ -75,26 +83,30 @@ LoraSettings read_settings(const ConfigFields& f) {
   if (f.has("init_lora_weights")) {
     const json& init = f.raw("init_lora_weights");
     COCA_CHECK_AS(kBadFile, init.is_boolean() || init == "gaussian" || init == "eva" || init == "orthogonal",
-                  "{}: init_lora_weights {} is not supported: its base is not the model as it is", f.origin(), init.dump());
+                  "{}: init_lora_weights {} is not supported: its base is not the model as it is", f.origin(),
+                  init.dump());
   }
-  f.ignore({"task_type", "auto_mapping", "revision", "inference_mode", "loftq_config", "eva_config", "corda_config", "qalora_group_size",
-            "runtime_config", "ensure_weight_tying", "megatron_core"});
+  f.ignore({"task_type", "auto_mapping", "revision", "inference_mode", "loftq_config", "eva_config", "corda_config",
+            "qalora_group_size", "runtime_config", "ensure_weight_tying", "megatron_core"});
   return s;
 }
 
 std::vector<LoraTarget> read_targets(const ConfigFields& f, const ModelSpec& spec, const LoraSettings& settings) {
   const auto targeted = target_rule(f);
-  const std::vector<std::string> excluded = f.has("exclude_modules") && f.raw("exclude_modules").is_array() ? f.texts("exclude_modules") : std::vector<std::string>{};
+  const std::vector<std::string> excluded = f.has("exclude_modules") && f.raw("exclude_modules").is_array()
+                                                ? f.texts("exclude_modules")
+                                                : std::vector<std::string>{};
   std::vector<LoraTarget> targets;
   for (LoraTarget& m : lora_modules(spec)) {
-    const bool out = std::ranges::any_of(excluded, [&](const std::string& name) { return m.module == name || m.module.ends_with("." + name); });
+    const bool out = std::ranges::any_of(
+        excluded, [&](const std::string& name) { return m.module == name || m.module.ends_with("." + name); });
     if (out || !targeted(m.module)) continue;
     m.rank = by_pattern<int64_t>(f, "rank_pattern", &json::is_number_integer, m.module).value_or(settings.rank);
     m.alpha = by_pattern<double>(f, "alpha_pattern", &json::is_number, m.module).value_or(settings.alpha);
     targets.push_back(std::move(m));
   }
-  COCA_CHECK_AS(kBadFile, !targets.empty(), "{}: target_modules {} fits no module of this {} model", f.origin(), f.raw("target_modules").dump(),
-                enum_name(spec.architecture));
+  COCA_CHECK_AS(kBadFile, !targets.empty(), "{}: target_modules {} fits no module of this {} model", f.origin(),
+                f.raw("target_modules").dump(), enum_name(spec.architecture));
   return targets;
 }
 
@@ -118,14 +130,15 @@ void read_tensors(const fs::path& file, TensorStore& store) {
     const std::string name = std::string(kPrefix) + info.name;
     wanted.insert(name);
     const io::StoredTensor& tensor = stored.at(name);
-    COCA_CHECK_AS(kBadFile, tensor.shape == info.shape, "{}: tensor \"{}\" has shape {}; expected {}", file.string(), name, tensor.shape.text(),
-                  info.shape.text());
+    COCA_CHECK_AS(kBadFile, tensor.shape == info.shape, "{}: tensor \"{}\" has shape {}; expected {}", file.string(),
+                  name, tensor.shape.text(), info.shape.text());
     const std::vector<float> values = io::to_f32(tensor);
     std::copy(values.begin(), values.end(), store.at(info).as<float>());
   }
   for (const io::StoredTensor& tensor : stored.tensors())
-    COCA_CHECK_AS(kBadFile, wanted.contains(tensor.name), "{}: tensor \"{}\" belongs to no module that {} targets in this model", file.string(),
-                  tensor.name, kConfigName);
+    COCA_CHECK_AS(kBadFile, wanted.contains(tensor.name),
+                  "{}: tensor \"{}\" belongs to no module that {} targets in this model", file.string(), tensor.name,
+                  kConfigName);
 }
 
 }  // namespace
@@ -155,7 +168,8 @@ void save_adapter(const fs::path& dir, const Adapter& adapter) {
   }
   io::write_json(dir / kConfigName, c);
   std::vector<io::TensorToSave> tensors;
-  for (const ParamInfo& info : adapter.tensors().infos()) tensors.push_back({std::string(kPrefix) + info.name, adapter.tensors().at(info)});
+  for (const ParamInfo& info : adapter.tensors().infos())
+    tensors.push_back({std::string(kPrefix) + info.name, adapter.tensors().at(info)});
   io::save_safetensors(dir / kTensorsName, tensors, {{"format", "pt"}});
 }
 
@@ -175,6 +189,8 @@ std::unique_ptr<Adapter> load_adapter(const fs::path& dir, const ModelSpec& spec
   return adapter;
 }
 
-void load_adapter_tensors(const fs::path& dir, Adapter& adapter) { read_tensors(dir / kTensorsName, adapter.tensors()); }
+void load_adapter_tensors(const fs::path& dir, Adapter& adapter) {
+  read_tensors(dir / kTensorsName, adapter.tensors());
+}
 
 }  // namespace coca::model

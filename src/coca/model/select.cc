@@ -25,7 +25,8 @@ size_t distance_within(std::string_view text, std::string_view name) {
 
 std::string nearest_name(const std::vector<std::string>& names, std::string_view pattern) {
   std::string letters;
-  std::copy_if(pattern.begin(), pattern.end(), std::back_inserter(letters), [](char c) { return c != '*' && c != '?' && c != '!'; });
+  std::copy_if(pattern.begin(), pattern.end(), std::back_inserter(letters),
+               [](char c) { return c != '*' && c != '?' && c != '!'; });
   return *std::min_element(names.begin(), names.end(), [&](const std::string& a, const std::string& b) {
     return distance_within(letters, a) < distance_within(letters, b);
   });
@@ -47,7 +48,8 @@ struct Candidate {
   std::string name, also;
 };
 
-std::vector<bool> select(const std::vector<Candidate>& candidates, const std::vector<std::string>& texts, std::string_view what) {
+std::vector<bool> select(const std::vector<Candidate>& candidates, const std::vector<std::string>& texts,
+                         std::string_view what) {
   const std::vector<std::string> patterns = split_patterns(texts);
   std::vector<bool> in(candidates.size(), patterns.empty() || patterns.front().starts_with('!'));
   for (const std::string& pattern : patterns) {
@@ -62,9 +64,11 @@ std::vector<bool> select(const std::vector<Candidate>& candidates, const std::ve
     if (any) continue;
     std::vector<std::string> names;
     for (const Candidate& c : candidates) names.push_back(c.name);
-    fail(ErrorKind::kInvalidArgument, "{}: \"{}\" matches nothing; the nearest name is \"{}\"", what, pattern, nearest_name(names, pattern));
+    fail(ErrorKind::kInvalidArgument, "{}: \"{}\" matches nothing; the nearest name is \"{}\"", what, pattern,
+         nearest_name(names, pattern));
   }
-  COCA_CHECK(std::find(in.begin(), in.end(), true) != in.end(), "{}: nothing is left of {} names", what, candidates.size());
+  COCA_CHECK(std::find(in.begin(), in.end(), true) != in.end(), "{}: nothing is left of {} names", what,
+             candidates.size());
   return in;
 }
 
@@ -89,7 +93,8 @@ bool glob_matches(std::string_view pattern, std::string_view name) {
   return p == pattern.size();
 }
 
-std::vector<bool> select_names(const std::vector<std::string>& names, const std::vector<std::string>& patterns, std::string_view what) {
+std::vector<bool> select_names(const std::vector<std::string>& names, const std::vector<std::string>& patterns,
+                               std::string_view what) {
   std::vector<Candidate> candidates;
   for (const std::string& name : names) candidates.push_back({name, name});
   return select(candidates, patterns, what);
@@ -121,7 +126,8 @@ std::vector<ParamInfo> select_parameters(const ModelSpec& spec, const std::vecto
 }
 
 int64_t element_count(const std::vector<ParamInfo>& infos) {
-  return std::accumulate(infos.begin(), infos.end(), int64_t{0}, [](int64_t sum, const ParamInfo& info) { return sum + info.shape.product(); });
+  return std::accumulate(infos.begin(), infos.end(), int64_t{0},
+                         [](int64_t sum, const ParamInfo& info) { return sum + info.shape.product(); });
 }
 
 }  // namespace coca::model

@@ -1,4 +1,5 @@
-// Three products of linear.h and two element-wise passes; scratch of the Context holds dropout(x) and what has R columns.
+// Three products of linear.h and two element-wise passes; scratch of the Context holds dropout(x) and what has R
+// columns.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/lora.h"
 
@@ -15,7 +16,8 @@ namespace {
 constexpr std::string_view kOp = "lora";
 constexpr int64_t kGrain = 16384;
 
-void check(TensorRef x, TensorRef a, TensorRef b, TensorRef outer, std::string_view outer_name, const Dropout& dropout) {
+void check(TensorRef x, TensorRef a, TensorRef b, TensorRef outer, std::string_view outer_name,
+           const Dropout& dropout) {
   check_rank2(kOp, "x", x);
   check_packed(kOp, "x", x, kF32OrBF16);
   check_rank2(kOp, "a", a);
@@ -23,9 +25,10 @@ void check(TensorRef x, TensorRef a, TensorRef b, TensorRef outer, std::string_v
   check_rank2(kOp, outer_name, outer);
   check_packed(kOp, "a", a, {a.size(0), x.size(1)}, x.dtype);
   check_packed(kOp, "b", b, {outer.size(1), a.size(0)}, x.dtype);
-  COCA_CHECK(outer.size(0) == x.size(0), "[{}] x {} and {} {}: M differs ({} and {})", kOp, x.shape.text(), outer_name, outer.shape.text(),
-             x.size(0), outer.size(0));
-  COCA_CHECK(dropout.rate >= 0 && dropout.rate < 1, "[{}] dropout is {}; expected 0 or more and less than 1", kOp, dropout.rate);
+  COCA_CHECK(outer.size(0) == x.size(0), "[{}] x {} and {} {}: M differs ({} and {})", kOp, x.shape.text(), outer_name,
+             outer.shape.text(), x.size(0), outer.size(0));
+  COCA_CHECK(dropout.rate >= 0 && dropout.rate < 1, "[{}] dropout is {}; expected 0 or more and less than 1", kOp,
+             dropout.rate);
 }
 
 // to[i] = (or +=) from[i] under the mask.
@@ -43,7 +46,8 @@ void mask_as(const Dropout& dropout, Write write, const From* from, To* to, int6
 
 void mask(const Dropout& dropout, Write write, TensorRef from, MutTensorRef to) {
   with_float_type(from.dtype, [&](auto f) {
-    with_float_type(to.dtype, [&](auto t) { mask_as(dropout, write, from.as<decltype(f)>(), to.as<decltype(t)>(), from.numel()); });
+    with_float_type(
+        to.dtype, [&](auto t) { mask_as(dropout, write, from.as<decltype(f)>(), to.as<decltype(t)>(), from.numel()); });
   });
 }
 
@@ -51,14 +55,17 @@ void multiply(MutTensorRef t, float factor) {
   if (factor == 1.0f) return;
   with_float_type(t.dtype, [&](auto zero) {
     auto* values = t.as<decltype(zero)>();
-    for (int64_t i = 0; i < t.numel(); ++i) values[i] = static_cast<decltype(zero)>(factor * static_cast<float>(values[i]));
+    for (int64_t i = 0; i < t.numel(); ++i)
+      values[i] = static_cast<decltype(zero)>(factor * static_cast<float>(values[i]));
   });
 }
 
 // Parts of one block of the caller's scratch.
 class Scratch {
  public:
-  static size_t bytes(const Dims& shape, DType type) { return (static_cast<size_t>(shape.product()) * dtype_size(type) + 63) / 64 * 64; }
+  static size_t bytes(const Dims& shape, DType type) {
+    return (static_cast<size_t>(shape.product()) * dtype_size(type) + 63) / 64 * 64;
+  }
   Scratch(Context& cx, size_t total) : next_(static_cast<std::byte*>(cx.scratch(total, ScratchUser::kCaller))) {}
   MutTensorRef take(const Dims& shape, DType type) {
     std::byte* at = next_;
@@ -98,14 +105,16 @@ void lora_forward(Context& cx, const LoraForward& p) {
 void lora_backward(Context& cx, const LoraBackward& p) {
   check(p.x, p.a, p.b, p.dy, "dy", p.dropout);
   const Dims narrow{p.x.size(0), p.a.size(0)};
-  Scratch scratch(cx, Scratch::bytes(p.x.shape, p.x.dtype) + 2 * Scratch::bytes(narrow, p.x.dtype) + Scratch::bytes(p.x.shape, DType::kF32));
+  Scratch scratch(cx, Scratch::bytes(p.x.shape, p.x.dtype) + 2 * Scratch::bytes(narrow, p.x.dtype) +
+                          Scratch::bytes(p.x.shape, DType::kF32));
   const TensorRef x = dropped(p.dropout, p.x, scratch);
   const MutTensorRef h = inner(cx, x, p.a, p.scale, scratch), dh = scratch.take(narrow, p.x.dtype);
   linear_backward(cx, {.x = h, .w = p.b, .dy = p.dy, .dx = dh, .dw = p.db});
   multiply(dh, p.scale);
   const bool masked = p.dropout.rate > 0 && !p.dx.empty();
   const MutTensorRef dx = masked ? scratch.take(p.x.shape, DType::kF32) : p.dx;
-  linear_backward(cx, {.x = x, .w = p.a, .dy = dh, .dx = dx, .dw = p.da, .dx_write = masked ? Write::kAssign : Write::kAccumulate});
+  linear_backward(
+      cx, {.x = x, .w = p.a, .dy = dh, .dx = dx, .dw = p.da, .dx_write = masked ? Write::kAssign : Write::kAccumulate});
   if (masked) mask(p.dropout, Write::kAccumulate, dx, p.dx);
 }
 

@@ -18,18 +18,18 @@ struct Dropout {
 };
 
 struct LoraForward {
-  TensorRef x;      // [M, K], contiguous
-  TensorRef a, b;   // [R, K] [N, R]
+  TensorRef x;     // [M, K], contiguous
+  TensorRef a, b;  // [R, K] [N, R]
   float scale = 1.0f;
   Dropout dropout;
-  MutTensorRef y;   // [M, N] accumulated (+=)
+  MutTensorRef y;  // [M, N] accumulated (+=)
 };
 struct LoraBackward {
   TensorRef x, a, b, dy;  // as above; dy [M, N]
   float scale = 1.0f;
   Dropout dropout;
-  MutTensorRef dx;        // [M, K] accumulated (+=); empty: not wanted
-  MutTensorRef da, db;    // [R, K] [N, R] accumulated (+=); empty: not wanted
+  MutTensorRef dx;      // [M, K] accumulated (+=); empty: not wanted
+  MutTensorRef da, db;  // [R, K] [N, R] accumulated (+=); empty: not wanted
 };
 
 void lora_forward(Context&, const LoraForward&);

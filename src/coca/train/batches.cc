@@ -32,7 +32,8 @@ Batches::Batches(const Options& options, const data::TokenFile& tokens, const te
     : options_(options), tokenizer_(tokenizer), sampler_(tokens, options.shape.length, options.seed) {
   if (options.passkey_share > 0 || options.passkey_first_steps > 0) {  // fail now, not at the first prompt
     Rng rng(0);
-    data::make_passkey_prompt(options.passkey_wording, options.shape.length + 1, 0.5, tokenizer, rng, options.passkey_digits);
+    data::make_passkey_prompt(options.passkey_wording, options.shape.length + 1, 0.5, tokenizer, rng,
+                              options.passkey_digits);
   }
 }
 
@@ -45,7 +46,8 @@ void Batches::fill(int64_t step, int64_t part, const Batch& out) const {
     const int64_t k = (step * accumulation + part) * B + row;
     Rng rng(options_.seed, mix64(static_cast<uint64_t>(k)) ^ 0xba7c4);
     if (rng.uniform() < share)
-      window = data::passkey_training_window(options_.passkey_wording, length + 1, tokenizer_, rng, options_.passkey_digits);
+      window =
+          data::passkey_training_window(options_.passkey_wording, length + 1, tokenizer_, rng, options_.passkey_digits);
     else
       sampler_.window(k, window);
     std::copy_n(window.begin(), N, row_of(out.ids, row).begin());
@@ -53,8 +55,10 @@ void Batches::fill(int64_t step, int64_t part, const Batch& out) const {
   }
 }
 
-PackedBatches::PackedBatches(const BatchShape& shape, const data::PackedWindows& windows) : shape_(shape), windows_(windows) {
-  COCA_CHECK(windows.length() == shape.length, "documents packed into windows of {}; the batches have {}", windows.length(), shape.length);
+PackedBatches::PackedBatches(const BatchShape& shape, const data::PackedWindows& windows)
+    : shape_(shape), windows_(windows) {
+  COCA_CHECK(windows.length() == shape.length, "documents packed into windows of {}; the batches have {}",
+             windows.length(), shape.length);
 }
 
 void PackedBatches::fill(int64_t step, int64_t part, const Batch& out) const {

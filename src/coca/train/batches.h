@@ -35,8 +35,8 @@ class BatchSource {
   virtual int64_t counted(int64_t step) const = 0;
 };
 
-// The windows of a text, and among them the stated share of windows that teach the passkey task (all of them in the first
-// steps, if asked for).
+// The windows of a text, and among them the stated share of windows that teach the passkey task (all of them in the
+// first steps, if asked for).
 class Batches : public BatchSource {
  public:
   struct Options {

@@ -10,7 +10,9 @@ namespace coca::train {
 
 namespace {
 
-BatchShape shape_of(const FinetuneConfig& c, int64_t length) { return {.batch = c.batch, .accumulation = c.accumulation, .length = length}; }
+BatchShape shape_of(const FinetuneConfig& c, int64_t length) {
+  return {.batch = c.batch, .accumulation = c.accumulation, .length = length};
+}
 
 int64_t steps_of(double epochs, int64_t windows, const BatchShape& shape) {
   const double steps = epochs * static_cast<double>(windows) / static_cast<double>(shape.batch * shape.accumulation);
@@ -21,8 +23,13 @@ int64_t steps_of(double epochs, int64_t windows, const BatchShape& shape) {
 std::shared_ptr<model::Adapter> adapter_of(const FinetuneConfig& c, const model::ModelSpec& spec) {
   if (!c.adapter.empty()) return model::load_adapter(c.adapter, spec);
   if (c.lora_rank == 0) return nullptr;
-  const model::LoraSettings settings{.rank = c.lora_rank, .alpha = c.lora_alpha, .dropout = c.lora_dropout, .scaling = c.lora_scaling, .base = c.model};
-  auto adapter = std::make_shared<model::Adapter>(spec, settings, model::select_lora_targets(spec, settings, c.lora_targets));
+  const model::LoraSettings settings{.rank = c.lora_rank,
+                                     .alpha = c.lora_alpha,
+                                     .dropout = c.lora_dropout,
+                                     .scaling = c.lora_scaling,
+                                     .base = c.model};
+  auto adapter =
+      std::make_shared<model::Adapter>(spec, settings, model::select_lora_targets(spec, settings, c.lora_targets));
   adapter->initialise(static_cast<uint64_t>(c.seed));
   return adapter;
 }
@@ -33,15 +40,22 @@ FinetuneTarget finetune_target(const FinetuneConfig& config, const text::Tokeniz
   check_config(config);
   FinetuneTarget target{.spec = model::load_spec(config.model)};
   target.length = config.length > 0 ? config.length : target.spec.max_position;
-  COCA_CHECK(tokenizer.vocab_size() <= target.spec.V, "the tokenizer has {} ids; the model {} has {}: they do not belong together",
-             tokenizer.vocab_size(), config.model, target.spec.V);
+  COCA_CHECK(tokenizer.vocab_size() <= target.spec.V,
+             "the tokenizer has {} ids; the model {} has {}: they do not belong together", tokenizer.vocab_size(),
+             config.model, target.spec.V);
+  make_stages(config, target.spec, 1);  // mistakes in patterns show before any data is read
+  if (config.lora_rank > 0)
+    model::select_lora_targets(target.spec, {.rank = config.lora_rank, .alpha = config.lora_alpha},
+                               config.lora_targets);
   if (config.bos == LeadingBos::kAuto) target.bos = text::leading_id(tokenizer, target.spec.bos_id);
   return target;
 }
 
-Finetuner::Finetuner(const FinetuneConfig& config, const FinetuneData& data, Start start) : target_(finetune_target(config, data.tokenizer)) {
+Finetuner::Finetuner(const FinetuneConfig& config, const FinetuneData& data, Start start)
+    : target_(finetune_target(config, data.tokenizer)) {
   const BatchShape shape = shape_of(config, target_.length);
-  COCA_CHECK((data.examples != nullptr) != (data.text != nullptr), "fine-tuning data: expected examples or text, one of them");
+  COCA_CHECK((data.examples != nullptr) != (data.text != nullptr),
+             "fine-tuning data: expected examples or text, one of them");
   int64_t windows = 0;
   if (data.examples) {
     pack(config, data);
@@ -51,11 +65,12 @@ Finetuner::Finetuner(const FinetuneConfig& config, const FinetuneData& data, Sta
     windows = data::WindowSampler(*data.text, target_.length, 0).windows_per_epoch();
   }
   stages_ = make_stages(config, target_.spec, steps_of(config.epochs, windows, shape));
-  const LoopData loop_data{.batches = *batches_,
-                           .validation = validation_.get(),
-                           .tokenizer = data.tokenizer,
-                           .tokens = data.examples ? data.examples->tokens() : data.text->size(),
-                           .fingerprint = data.examples ? data.examples->fingerprint() : data.text->content_fingerprint()};
+  const LoopData loop_data{
+      .batches = *batches_,
+      .validation = validation_.get(),
+      .tokenizer = data.tokenizer,
+      .tokens = data.examples ? data.examples->tokens() : data.text->size(),
+      .fingerprint = data.examples ? data.examples->fingerprint() : data.text->content_fingerprint()};
   loop_ = std::make_unique<Loop>(LoopOptions{.shape = shape,
                                              .stages = stages_,
                                              .recompute = config.recompute,
@@ -68,12 +83,14 @@ Finetuner::Finetuner(const FinetuneConfig& config, const FinetuneData& data, Sta
                                              .checkpoints = checkpoint_plan(config),
                                              .adapter = adapter_of(config, target_.spec),
                                              .dropout_seed = static_cast<uint64_t>(config.seed)},
-                                 target_.spec, loop_data, start,
-                                 [&](model::ParamStore& params) { model::load_params(config.model, target_.spec, params); });
+                                 target_.spec, loop_data, start, [&](model::ParamStore& params) {
+                                   model::load_params(config.model, target_.spec, params);
+                                 });
 }
 
 void Finetuner::pack(const FinetuneConfig& config, const FinetuneData& data) {
-  const data::PackingOptions options{.length = target_.length, .seed = static_cast<uint64_t>(config.seed), .long_documents = config.long_documents};
+  const data::PackingOptions options{
+      .length = target_.length, .seed = static_cast<uint64_t>(config.seed), .long_documents = config.long_documents};
   windows_.emplace(*data.examples, options);
   batches_ = std::make_unique<PackedBatches>(shape_of(config, target_.length), *windows_);
   if (!data.validation_examples || config.validation_windows == 0) return;
@@ -82,11 +99,14 @@ void Finetuner::pack(const FinetuneConfig& config, const FinetuneData& data) {
 }
 
 void Finetuner::cut_text(const FinetuneConfig& config, const FinetuneData& data) {
-  COCA_CHECK(data.text->vocab_size() <= data.tokenizer.vocab_size(), "the text uses {} ids, but the tokenizer has {}: they do not belong together",
-             data.text->vocab_size(), data.tokenizer.vocab_size());
+  COCA_CHECK(data.text->vocab_size() <= data.tokenizer.vocab_size(),
+             "the text uses {} ids, but the tokenizer has {}: they do not belong together", data.text->vocab_size(),
+             data.tokenizer.vocab_size());
   batches_ = std::make_unique<Batches>(
-      Batches::Options{.shape = shape_of(config, target_.length), .seed = static_cast<uint64_t>(config.seed)}, *data.text, data.tokenizer);
-  if (data.validation_text && config.validation_windows > 0) validation_ = std::make_unique<TextValidation>(*data.validation_text, target_.length);
+      Batches::Options{.shape = shape_of(config, target_.length), .seed = static_cast<uint64_t>(config.seed)},
+      *data.text, data.tokenizer);
+  if (data.validation_text && config.validation_windows > 0)
+    validation_ = std::make_unique<TextValidation>(*data.validation_text, target_.length);
 }
 
 }  // namespace coca::train

@@ -1,5 +1,5 @@
-// coca/train/finetune.h - fine-tuning: a loaded model, trained further by the loop (loop.h) on examples or text, all of it
-// or a selection of its parameters, in one or more stages. Guide: docs/finetune.md.
+// coca/train/finetune.h - fine-tuning: a loaded model, trained further by the loop (loop.h) on examples or text, all of
+// it or a selection of its parameters, in one or more stages. Guide: docs/finetune.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

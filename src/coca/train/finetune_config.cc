@@ -16,11 +16,14 @@ constexpr std::string_view kPaper = "coca-paper";
 // The three stages in which the paper turns a trained RoPE model into a CoCA model: first T alone, which is new; then
 // all of attention's inputs; then everything.
 std::vector<StageConfig> paper_stages(const model::ModelSpec& spec) {
-  COCA_CHECK(model::is_coca(spec.attention), "stages {}: a model with attention \"{}\" has no T to train; expected a CoCA model", kPaper,
+  COCA_CHECK(model::is_coca(spec.attention),
+             "stages {}: a model with attention \"{}\" has no T to train; expected a CoCA model", kPaper,
              enum_name(spec.attention));
   const model::TensorNames n = model::tensor_names(spec);
   const bool fused = spec.qkv == model::Qkv::kFused;
-  const auto one = [&](const std::string& part, const std::string& separate) { return fused ? "*." + n.qkv + "." + part + ".*" : "*." + separate + ".*"; };
+  const auto one = [&](const std::string& part, const std::string& separate) {
+    return fused ? "*." + n.qkv + "." + part + ".*" : "*." + separate + ".*";
+  };
   std::vector<std::string> t = {one("t", n.k)}, qtv = {one("q", n.q), one("t", n.k), one("v", n.v)};
   if (spec.head_norm != model::HeadNorm::kNone) {
     t.push_back("*." + n.k_norm + ".*");
@@ -49,7 +52,8 @@ void StageList::from_option_json(const nlohmann::json& value, const std::string&
     COCA_CHECK(read.preset == kPaper, "{} is \"{}\"; expected {} or a list of stages", where, read.preset, kPaper);
   } else {
     COCA_CHECK(value.is_array(), "{} is {}; expected {} or a list of stages", where, value.type_name(), kPaper);
-    for (size_t i = 0; i < value.size(); ++i) io::options_from_json(read.list.emplace_back(), value[i], fmt::format("{}[{}]", where, i));
+    for (size_t i = 0; i < value.size(); ++i)
+      io::options_from_json(read.list.emplace_back(), value[i], fmt::format("{}[{}]", where, i));
   }
   *this = std::move(read);
 }
@@ -61,22 +65,29 @@ void StageList::from_option_text(std::string_view flag, const std::string& text)
   from_option_json(value, text);
 }
 
-bool trains_adapter(const FinetuneConfig& c) { return c.lora_rank > 0 || !c.adapter.empty(); }
+bool trains_adapter(const FinetuneConfig& c) {
+  return c.lora_rank > 0 || !c.adapter.empty();
+}
 
 void check_config(const FinetuneConfig& c) {
-  const auto positive = [](const char* name, int64_t value) { COCA_CHECK(value >= 1, "{} is {}; expected at least 1", name, value); };
+  const auto positive = [](const char* name, int64_t value) {
+    COCA_CHECK(value >= 1, "{} is {}; expected at least 1", name, value);
+  };
   COCA_CHECK(!c.model.empty(), "model: no model folder given");
   COCA_CHECK(c.data.empty() != c.text.empty(), "data and text: give examples or text, one of them");
-  COCA_CHECK(c.validation_data.empty() || !c.data.empty(), "validation_data: needs data; a run on text validates on validation_text");
-  COCA_CHECK(c.validation_text.empty() || !c.text.empty(), "validation_text: needs text; a run on examples validates on validation_data");
+  COCA_CHECK(c.validation_data.empty() || !c.data.empty(),
+             "validation_data: needs data; a run on text validates on validation_text");
+  COCA_CHECK(c.validation_text.empty() || !c.text.empty(),
+             "validation_text: needs text; a run on examples validates on validation_data");
   positive("batch", c.batch), positive("accumulation", c.accumulation), positive("log_interval", c.log_interval);
   positive("keep_checkpoints", c.keep_checkpoints), positive("max_bad_steps", c.max_bad_steps);
   COCA_CHECK(c.length >= 0, "length is {}; expected 0 (the model's) or more", c.length);
   COCA_CHECK(c.steps >= 0, "steps is {}; expected 0 (by epochs) or more", c.steps);
-  COCA_CHECK(c.steps > 0 || (c.epochs > 0 && std::isfinite(c.epochs)), "epochs is {}; expected more than 0, or steps", c.epochs);
+  COCA_CHECK(c.steps > 0 || (c.epochs > 0 && std::isfinite(c.epochs)), "epochs is {}; expected more than 0, or steps",
+             c.epochs);
   COCA_CHECK(c.validation_interval >= 0 && c.validation_windows >= 0 && c.checkpoint_interval >= 0,
-             "validation_interval {}, validation_windows {} and checkpoint_interval {} must not be negative", c.validation_interval,
-             c.validation_windows, c.checkpoint_interval);
+             "validation_interval {}, validation_windows {} and checkpoint_interval {} must not be negative",
+             c.validation_interval, c.validation_windows, c.checkpoint_interval);
   const bool staged = !c.stages.preset.empty() || !c.stages.list.empty();
   COCA_CHECK(!staged || c.train.empty(), "train: the stages say what each trains; freeze applies to all of them");
   COCA_CHECK(c.lora_rank >= 0, "lora_rank is {}; expected 0 (no adapter) or more", c.lora_rank);
@@ -96,11 +107,16 @@ std::vector<Stage> make_stages(const FinetuneConfig& c, const model::ModelSpec& 
     for (const std::string& pattern : c.freeze) stage.train.push_back("!" + pattern);
     stage.steps = s.steps.value_or(c.steps > 0 ? c.steps : steps_of_epochs);
     stage.schedule = {.decay = s.decay.value_or(c.decay),
-                      .peak = s.learning_rate.value_or(c.learning_rate != 0 ? c.learning_rate : trains_adapter(c) ? 2e-4 : 2e-5),
+                      .peak = s.learning_rate.value_or(c.learning_rate != 0 ? c.learning_rate
+                                                       : trains_adapter(c)  ? 2e-4
+                                                                            : 2e-5),
                       .floor = s.min_learning_rate.value_or(c.min_learning_rate),
                       .warmup_steps = s.warmup_steps.value_or(c.warmup_steps),
                       .total_steps = stage.steps};
-    stage.adamw = {.beta1 = c.beta1, .beta2 = c.beta2, .eps = c.adam_eps, .weight_decay = s.weight_decay.value_or(c.weight_decay),
+    stage.adamw = {.beta1 = c.beta1,
+                   .beta2 = c.beta2,
+                   .eps = c.adam_eps,
+                   .weight_decay = s.weight_decay.value_or(c.weight_decay),
                    .clip_norm = c.clip_norm};
     COCA_CHECK(stage.steps >= 1, "stage {}: steps is {}; expected at least 1", stages.size(), stage.steps);
     optim::check_schedule(stage.schedule);
@@ -117,8 +133,9 @@ CheckpointPlan checkpoint_plan(const FinetuneConfig& config) {
           .keep = config.keep_checkpoints,
           .config_name = "finetune_config.json",
           .config = io::options_to_json(saved),
-          .harmless = {"model", "adapter", "tokenizer", "data", "validation_data", "text", "validation_text", "max_bad_steps", "out", "log_interval",
-                       "validation_interval", "validation_windows", "checkpoint_interval", "keep_checkpoints", "recompute"}};
+          .harmless = {"model", "adapter", "tokenizer", "data", "validation_data", "text", "validation_text",
+                       "max_bad_steps", "out", "log_interval", "validation_interval", "validation_windows",
+                       "checkpoint_interval", "keep_checkpoints", "recompute"}};
 }
 
 }  // namespace coca::train

@@ -1,5 +1,5 @@
-// coca/train/finetune_config.h - everything that defines a fine-tuning run. Flags, --config files and the copy saved beside
-// each checkpoint are all made from visit().
+// coca/train/finetune_config.h - everything that defines a fine-tuning run. Flags, --config files and the copy saved
+// beside each checkpoint are all made from visit().
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -72,7 +72,8 @@ struct FinetuneConfig {
   model::Recompute recompute = model::Recompute::kNone;
   // output
   std::string out = "out/finetune";
-  int64_t log_interval = 1, validation_interval = 0, validation_windows = 64, checkpoint_interval = 100, keep_checkpoints = 2;
+  int64_t log_interval = 1, validation_interval = 0, validation_windows = 64, checkpoint_interval = 100,
+          keep_checkpoints = 2;
 
   template <class V>
   void visit(V&& v) {
@@ -82,7 +83,9 @@ struct FinetuneConfig {
     v.group("What is trained");
     v("train", "patterns over parameter names: * any characters, ? one, ! in front takes out; none: all", train);
     v("freeze", "patterns of parameters to leave as they are, out of those trained", freeze);
-    v("stages", "coca-paper (T; Q, T and V; all), or a JSON file with a list of stages; in --config the name or the list", stages);
+    v("stages",
+      "coca-paper (T; Q, T and V; all), or a JSON file with a list of stages; in --config the name or the list",
+      stages);
     v.group("LoRA");
     v("lora_rank", "train a LoRA adapter of this rank and leave the model as it is; 0: none", lora_rank);
     v("lora_alpha", "its output is multiplied by alpha / rank", lora_alpha);
@@ -135,4 +138,5 @@ CheckpointPlan checkpoint_plan(const FinetuneConfig&);
 
 }  // namespace coca::train
 
-COCA_ENUM_NAMES(coca::train::LeadingBos, "bos", {coca::train::LeadingBos::kAuto, "auto"}, {coca::train::LeadingBos::kNever, "never"})
+COCA_ENUM_NAMES(coca::train::LeadingBos, "bos", {coca::train::LeadingBos::kAuto, "auto"},
+                {coca::train::LeadingBos::kNever, "never"})

@@ -38,20 +38,28 @@ std::string weights_fingerprint(const model::ParamStore& params) {
 
 }  // namespace
 
-Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& data, Start start, const Initialise& initialise)
-    : options_(std::move(options)), data_(data), spec_(spec), params_(spec_, options_.adapter ? options_.precision : model::Precision::kF32),
-      decoder_(spec_, options_.shape.batch, options_.shape.length, {.recompute = options_.recompute, .precision = options_.precision}),
-      ids_({options_.shape.batch, options_.shape.length}, DType::kI32), targets_(ids_.shape(), DType::kI32) {
+Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& data, Start start,
+           const Initialise& initialise)
+    : options_(std::move(options)),
+      data_(data),
+      spec_(spec),
+      params_(spec_, options_.adapter ? options_.precision : model::Precision::kF32),
+      decoder_(spec_, options_.shape.batch, options_.shape.length,
+               {.recompute = options_.recompute, .precision = options_.precision}),
+      ids_({options_.shape.batch, options_.shape.length}, DType::kI32),
+      targets_(ids_.shape(), DType::kI32) {
   COCA_CHECK(!options_.stages.empty(), "a run needs at least one stage");
   for (const Stage& stage : options_.stages) {
     COCA_CHECK(stage.steps >= 1, "a stage of {} steps; expected at least 1", stage.steps);
     steps_ += stage.steps;
   }
-  if (data.batches.packing() == Packing::kDocuments || (data.validation && data.validation->packing() == Packing::kDocuments))
+  if (data.batches.packing() == Packing::kDocuments ||
+      (data.validation && data.validation->packing() == Packing::kDocuments))
     starts_ = Tensor(ids_.shape(), DType::kI32);
   const fs::path& out = options_.checkpoints.out;
   const auto newest = latest_checkpoint(out);
-  COCA_CHECK(start == Start::kResume || !newest, "{} already holds a training run ({}); resume it, or choose another folder", out.string(),
+  COCA_CHECK(start == Start::kResume || !newest,
+             "{} already holds a training run ({}); resume it, or choose another folder", out.string(),
              newest ? newest->string() : "");
   if (options_.adapter || !newest) initialise(params_);
   if (options_.adapter) state_.base_fingerprint = weights_fingerprint(params_);
@@ -109,7 +117,9 @@ int64_t Loop::stage_at(int64_t step) const {
   return stage;
 }
 
-int64_t Loop::trained_parameters() const { return model::element_count(grads_->infos()); }
+int64_t Loop::trained_parameters() const {
+  return model::element_count(grads_->infos());
+}
 
 void Loop::resume(const fs::path& checkpoint) {
   const int64_t step = load_state(checkpoint).step, stage = stage_at(step);
@@ -120,15 +130,18 @@ void Loop::resume(const fs::path& checkpoint) {
   if (state_.data_fingerprint.empty()) state_.data_fingerprint = data_.fingerprint;
   COCA_CHECK(state_.data_tokens == data_.tokens && state_.tokenizer_fingerprint == data_.tokenizer.fingerprint() &&
                  state_.data_fingerprint == data_.fingerprint,
-             "{} was trained on {} tokens of tokenizer {}, content {}; the data given has {} of {}, content {}", checkpoint.string(),
-             state_.data_tokens, state_.tokenizer_fingerprint, state_.data_fingerprint, data_.tokens, data_.tokenizer.fingerprint(),
-             data_.fingerprint);
-  COCA_CHECK(state_.base_fingerprint == base, "{} is an adapter of a model with fingerprint \"{}\"; the model given has \"{}\"", checkpoint.string(),
+             "{} was trained on {} tokens of tokenizer {}, content {}; the data given has {} of {}, content {}",
+             checkpoint.string(), state_.data_tokens, state_.tokenizer_fingerprint, state_.data_fingerprint,
+             data_.tokens, data_.tokenizer.fingerprint(), data_.fingerprint);
+  COCA_CHECK(state_.base_fingerprint == base,
+             "{} is an adapter of a model with fingerprint \"{}\"; the model given has \"{}\"", checkpoint.string(),
              state_.base_fingerprint, base);
   warn_of_changes(checkpoint, options_.checkpoints);
 }
 
-CheckpointParts Loop::parts() { return {spec_, params_, *optimizer_, data_.tokenizer, options_.adapter.get()}; }
+CheckpointParts Loop::parts() {
+  return {spec_, params_, *optimizer_, data_.tokenizer, options_.adapter.get()};
+}
 
 // The loss is the mean over the targets of the whole step, in whatever micro-batches these lie.
 double Loop::forward_backward(int64_t step) {
@@ -137,9 +150,13 @@ double Loop::forward_backward(int64_t step) {
   double sum = 0;
   for (int64_t part = 0; part < options_.shape.accumulation; ++part) {
     data_.batches.fill(step, part, {ids_, targets_, starts_.empty() ? MutTensorRef() : starts_.ref()});
-    if (options_.adapter) options_.adapter->set_dropout(mix64(options_.dropout_seed ^ mix64(static_cast<uint64_t>(step * options_.shape.accumulation + part))), weights_);
-    const TensorRef nll = decoder_.forward_backward(context_, weights_, ids_, targets_, static_cast<float>(1.0 / counted), grad_tensors_,
-                                                    data_.batches.packing() == Packing::kDocuments ? starts() : TensorRef());
+    if (options_.adapter)
+      options_.adapter->set_dropout(
+          mix64(options_.dropout_seed ^ mix64(static_cast<uint64_t>(step * options_.shape.accumulation + part))),
+          weights_);
+    const TensorRef nll =
+        decoder_.forward_backward(context_, weights_, ids_, targets_, static_cast<float>(1.0 / counted), grad_tensors_,
+                                  data_.batches.packing() == Packing::kDocuments ? starts() : TensorRef());
     for (int64_t i = 0; i < nll.numel(); ++i) sum += nll.as<float>()[i];
   }
   return sum / counted;
@@ -157,8 +174,11 @@ double Loop::validate() {
     std::ranges::fill(targets_.values<int32_t>(), ops::kIgnoreTarget);
     if (packed) std::ranges::fill(starts_.values<int32_t>(), 0);
     for (int64_t row = 0; row < std::min(B, windows - first); ++row) {
-      const auto part = [&](Tensor& t) { return t.values<int32_t>().subspan(static_cast<size_t>(row * N), static_cast<size_t>(N)); };
-      data_.validation->window(first + row, {part(ids_), part(targets_), packed ? part(starts_) : std::span<int32_t>()});
+      const auto part = [&](Tensor& t) {
+        return t.values<int32_t>().subspan(static_cast<size_t>(row * N), static_cast<size_t>(N));
+      };
+      data_.validation->window(first + row,
+                               {part(ids_), part(targets_), packed ? part(starts_) : std::span<int32_t>()});
     }
     const TensorRef nll = decoder_.loss(context_, weights_, ids_, targets_, packed ? starts() : TensorRef());
     for (int64_t i = 0; i < nll.numel(); ++i) sum += nll.as<float>()[i];
@@ -170,12 +190,14 @@ double Loop::validate() {
 void Loop::one_step(StepReport& report) {
   if (const int64_t stage = stage_at(state_.step); stage != stage_) begin_stage(stage);
   report.stage = stage_;
-  report.learning_rate = optim::learning_rate(options_.stages[static_cast<size_t>(stage_)].schedule, state_.step - stage_start(stage_));
+  report.learning_rate =
+      optim::learning_rate(options_.stages[static_cast<size_t>(stage_)].schedule, state_.step - stage_start(stage_));
   report.loss = forward_backward(state_.step);
   // A non-finite loss has non-finite gradients somewhere; the update looks at the gradients, this at the loss.
   bool applied = std::isfinite(report.loss);
   if (applied) {
-    const optim::UpdateReport update = optimizer_->step(context_, report.learning_rate, *grads_, master(), options_.adapter ? adapter_copy_.get() : copy_.get());
+    const optim::UpdateReport update = optimizer_->step(context_, report.learning_rate, *grads_, master(),
+                                                        options_.adapter ? adapter_copy_.get() : copy_.get());
     report.grad_norm = update.grad_norm;
     applied = update.outcome == optim::UpdateReport::Outcome::kApplied;
   }
@@ -186,9 +208,11 @@ void Loop::one_step(StepReport& report) {
   if (!applied) {
     ++state_.skipped;
     log_warning("step {}: loss {} and gradient norm {}: update skipped", state_.step, report.loss, report.grad_norm);
-    COCA_CHECK_AS(kNumeric, state_.bad_in_a_row < options_.max_bad_steps,
-                  "training stopped at step {}: {} steps in a row had a non-finite loss or gradient; lower the learning rate "
-                  "(now {}) or resume from an earlier checkpoint", state_.step, state_.bad_in_a_row, report.learning_rate);
+    COCA_CHECK_AS(
+        kNumeric, state_.bad_in_a_row < options_.max_bad_steps,
+        "training stopped at step {}: {} steps in a row had a non-finite loss or gradient; lower the learning rate "
+        "(now {}) or resume from an earlier checkpoint",
+        state_.step, state_.bad_in_a_row, report.learning_rate);
   }
   report.step = state_.step;
   report.skipped = state_.skipped;
@@ -228,7 +252,8 @@ TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
       ++state_.interval_steps;
     }
     const bool last = state_.step == steps_;
-    if (data_.validation && (last || due(options_.validation_interval))) summary.validation_loss = report.validation_loss = validate();
+    if (data_.validation && (last || due(options_.validation_interval)))
+      summary.validation_loss = report.validation_loss = validate();
     if (last || due(options_.log_interval) || report.validation_loss) log_row(metrics, report, summary);
     if (on_step) on_step(report);
     const bool stop = stop_requested() && !last;
@@ -236,7 +261,9 @@ TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
       metrics.flush();
       save_checkpoint(options_.checkpoints, state_, parts());
     }
-    if (stop) fail(ErrorKind::kInterrupted, "stopped at step {} of {}; saved in {}, resume with --resume", state_.step, steps_, out.string());
+    if (stop)
+      fail(ErrorKind::kInterrupted, "stopped at step {} of {}; saved in {}, resume with --resume", state_.step, steps_,
+           out.string());
   }
   export_model(out / (options_.adapter ? "adapter" : "model"), parts());
   summary.steps = state_.step;

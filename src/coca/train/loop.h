@@ -1,6 +1,6 @@
 // coca/train/loop.h - the training loop: forward and backward, update, validation, metrics, checkpoints, in one or more
-// stages. Pretraining (trainer.h) and fine-tuning (finetune.h) put models, data and stages into it. A run is a pure function
-// of its config and data: resumed from any checkpoint it ends in the same bits.
+// stages. Pretraining (trainer.h) and fine-tuning (finetune.h) put models, data and stages into it. A run is a pure
+// function of its config and data: resumed from any checkpoint it ends in the same bits.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -27,7 +27,7 @@ struct StepReport {
 
 struct TrainSummary {
   int64_t steps = 0, tokens = 0, skipped = 0, parameters = 0;
-  double final_loss = 0;         // mean of the last logged interval; NaN where no loss was finite
+  double final_loss = 0;  // mean of the last logged interval; NaN where no loss was finite
   std::optional<double> validation_loss;
   double seconds = 0, tokens_per_second = 0;  // validation and checkpoints excluded
   size_t activation_bytes = 0;
@@ -39,7 +39,7 @@ enum class Start : uint8_t { kFresh, kResume };  // kResume: from the newest che
 struct Stage {
   std::vector<std::string> train;  // patterns (model/select.h); none: everything
   int64_t steps = 0;
-  optim::Schedule schedule;        // over the steps of the stage
+  optim::Schedule schedule;  // over the steps of the stage
   optim::AdamWOptions adamw;
 };
 
@@ -48,10 +48,12 @@ struct LoopOptions {
   std::vector<Stage> stages;
   model::Recompute recompute = model::Recompute::kNone;
   model::Precision precision = model::Precision::kF32;
-  int64_t max_bad_steps = 10, log_interval = 10, validation_interval = 0, validation_windows = 64, checkpoint_interval = 0;
+  int64_t max_bad_steps = 10, log_interval = 10, validation_interval = 0, validation_windows = 64,
+          checkpoint_interval = 0;
   CheckpointPlan checkpoints;
-  std::shared_ptr<model::Adapter> adapter;  // trained in the place of the parameters, which stay as they are; null: none
-  uint64_t dropout_seed = 0;                // of the adapter
+  std::shared_ptr<model::Adapter>
+      adapter;                // trained in the place of the parameters, which stay as they are; null: none
+  uint64_t dropout_seed = 0;  // of the adapter
 };
 
 // Both must outlive the loop, as must the tokenizer.
@@ -59,23 +61,23 @@ struct LoopData {
   const BatchSource& batches;
   const ValidationSource* validation = nullptr;  // null: no validation
   const text::Tokenizer& tokenizer;
-  int64_t tokens = 0;       // identity of the data: a checkpoint resumes with the same only
+  int64_t tokens = 0;  // identity of the data: a checkpoint resumes with the same only
   std::string fingerprint;
 };
 
 class Loop {
  public:
-  // A fresh start refuses an out folder that already holds checkpoints, and calls `initialise` for the weights; otherwise
-  // these, the moments and the state are those of the newest checkpoint. Under an adapter the frozen weights, in the
-  // run's precision, always come from `initialise`.
+  // A fresh start refuses an out folder that already holds checkpoints, and calls `initialise` for the weights;
+  // otherwise these, the moments and the state are those of the newest checkpoint. Under an adapter the frozen weights,
+  // in the run's precision, always come from `initialise`.
   using Initialise = std::function<void(model::ParamStore&)>;
   Loop(LoopOptions, const model::ModelSpec&, const LoopData&, Start, const Initialise&);
   Loop(const Loop&) = delete;  // the decoder keeps references to members
   Loop& operator=(const Loop&) = delete;
 
-  // Trains to the last step of the last stage; writes out/metrics.csv, checkpoints and out/model (or out/adapter). on_step sees every step.
-  // On stop_requested(): saves a checkpoint and throws Error{kInterrupted}. After max_bad_steps non-finite steps in
-  // a row: throws Error{kNumeric}; the last checkpoint stays.
+  // Trains to the last step of the last stage; writes out/metrics.csv, checkpoints and out/model (or out/adapter).
+  // on_step sees every step. On stop_requested(): saves a checkpoint and throws Error{kInterrupted}. After
+  // max_bad_steps non-finite steps in a row: throws Error{kNumeric}; the last checkpoint stays.
   TrainSummary run(const std::function<void(const StepReport&)>& on_step = {});
 
   const model::ModelSpec& spec() const { return spec_; }
@@ -105,12 +107,12 @@ class Loop {
   model::ModelSpec spec_;
   int64_t steps_ = 0, stage_ = -1;
   Context context_;
-  model::ParamStore params_;                    // fp32, the master weights; under an adapter in the run's precision
-  std::unique_ptr<model::ParamStore> copy_;     // what the model runs with in bf16
+  model::ParamStore params_;                 // fp32, the master weights; under an adapter in the run's precision
+  std::unique_ptr<model::ParamStore> copy_;  // what the model runs with in bf16
   std::unique_ptr<model::TensorStore> adapter_copy_;  // the same of the adapter
-  model::Weights weights_;                      // of all this, what the model runs with
-  std::unique_ptr<model::TensorStore> grads_;   // of the stage's parameters
-  model::MutWeights grad_tensors_;              // the same by their places in the model
+  model::Weights weights_;                            // of all this, what the model runs with
+  std::unique_ptr<model::TensorStore> grads_;         // of the stage's parameters
+  model::MutWeights grad_tensors_;                    // the same by their places in the model
   std::unique_ptr<optim::AdamW> optimizer_;
   model::TrainingDecoder decoder_;
   TrainState state_;

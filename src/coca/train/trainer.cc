@@ -7,12 +7,16 @@ namespace coca::train {
 
 namespace {
 
-std::optional<int64_t> widen(std::optional<int32_t> id) { return id ? std::optional<int64_t>(*id) : std::nullopt; }
+std::optional<int64_t> widen(std::optional<int32_t> id) {
+  return id ? std::optional<int64_t>(*id) : std::nullopt;
+}
 
 model::ModelSpec spec_for(const TrainConfig& config, const TrainData& data) {
   COCA_CHECK(data.tokens.vocab_size() <= data.tokenizer.vocab_size(),
-             "training data uses {} ids, but the tokenizer has {}: they do not belong together", data.tokens.vocab_size(), data.tokenizer.vocab_size());
-  return make_spec(config, padded_vocabulary(data.tokenizer), widen(data.tokenizer.bos_id()), widen(data.tokenizer.eos_id()));
+             "training data uses {} ids, but the tokenizer has {}: they do not belong together",
+             data.tokens.vocab_size(), data.tokenizer.vocab_size());
+  return make_spec(config, padded_vocabulary(data.tokenizer), widen(data.tokenizer.bos_id()),
+                   widen(data.tokenizer.eos_id()));
 }
 
 const TrainConfig& checked(const TrainConfig& config) {
@@ -48,13 +52,16 @@ LoopData loop_data(const TrainData& data, const BatchSource& batches, const std:
 
 }  // namespace
 
-int64_t padded_vocabulary(const text::Tokenizer& tokenizer) { return (tokenizer.vocab_size() + 15) / 16 * 16; }
+int64_t padded_vocabulary(const text::Tokenizer& tokenizer) {
+  return (tokenizer.vocab_size() + 15) / 16 * 16;
+}
 
 Trainer::Trainer(const TrainConfig& config, const TrainData& data, Start start)
     : batches_(checked(config), data.tokens, data.tokenizer),
       validation_(validation_for(config, data)),
-      loop_(loop_options(config), spec_for(config, data), loop_data(data, batches_, validation_), start, [&](model::ParamStore& params) {
-        model::initialise(spec_for(config, data), static_cast<uint64_t>(config.seed), params);
-      }) {}
+      loop_(loop_options(config), spec_for(config, data), loop_data(data, batches_, validation_), start,
+            [&](model::ParamStore& params) {
+              model::initialise(spec_for(config, data), static_cast<uint64_t>(config.seed), params);
+            }) {}
 
 }  // namespace coca::train

@@ -1,0 +1,116 @@
+// coca finetune, merge and --adapter, run as a user runs them.
+// SPDX-License-Identifier: Apache-2.0
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <fstream>
+
+#include "coca/io/fs.h"
+#include "coca/io/json_file.h"
+#include "e2e/program.h"
+#include "support/paths.h"
+
+namespace coca {
+namespace {
+
+namespace fs = std::filesystem;
+using test::Outcome;
+using testing::HasSubstr;
+using Args = std::vector<std::string>;
+
+class Finetune : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string text, examples;
+    for (int i = 0; i < 100; ++i) text += "the cat sat on the mat and the dog lay on the rug. ";
+    for (int i = 0; i < 40; ++i) {
+      const std::string word = std::string(1, static_cast<char>('a' + i % 7)) + static_cast<char>('a' + i % 5);
+      examples += "{\"prompt\": \"say " + word + ": \", \"answer\": \"" + word + word + "\"}\n";
+    }
+    std::ofstream(at("text.txt")) << text;
+    std::ofstream(at("examples.jsonl")) << examples;
+    const Outcome trained =
+        coca({"train", "--text", at("text.txt"), "--out", at("base"), "--layers", "1", "--width", "32", "--heads", "2",
+              "--length", "48", "--batch", "2", "--steps", "4", "--attention", "coca-slack"});
+    ASSERT_EQ(trained.code, 0) << trained.err;
+  }
+  Outcome coca(const Args& args) { return test::run_program(dir_.path(), args); }
+  std::string at(const std::string& name) const { return (dir_.path() / name).string(); }
+  Args tune(const std::string& out, const Args& more = {}) {
+    Args args = {"finetune", "--model", at("base/model"), "--data", at("examples.jsonl"), "--out", at(out),
+                 "--batch",  "2",       "--steps",        "6"};
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  }
+  std::string generate(const Args& more) {
+    Args args = {"generate", "--prompt", "say ab: ", "--temperature", "0", "--max-new-tokens", "8"};
+    args.insert(args.end(), more.begin(), more.end());
+    const Outcome o = coca(args);
+    EXPECT_EQ(o.code, 0) << o.err;
+    return o.out;
+  }
+
+  test::TempDir dir_;
+};
+
+TEST_F(Finetune, ExamplesStagesAndResume) {
+  std::ofstream(at("run.json"))
+      << R"({"stages": [{"train": ["*.t.*"], "steps": 2}, {"train": ["*query_key_value*"], "steps": 2, "learning_rate": 0.001}, {"steps": 2}]})";
+  const Outcome whole = coca(tune(
+      "whole", {"--config", at("run.json"), "--validation-data", at("examples.jsonl"), "--learning-rate", "0.01"}));
+  ASSERT_EQ(whole.code, 0) << whole.err;
+  EXPECT_THAT(whole.out, HasSubstr("examples: 40 in"));
+  EXPECT_THAT(whole.out, HasSubstr("without an answer in reach: 0 left out"));
+  EXPECT_THAT(whole.out, HasSubstr("in the first of 3 stages"));
+  EXPECT_EQ(io::read_json(at("whole/finetune_config.json"))["stages"].size(), 3u);
+  const Outcome again = coca(tune("whole", {"--config", at("run.json"), "--learning-rate", "0.01"}));
+  EXPECT_EQ(again.code, 2);
+  EXPECT_THAT(again.err, HasSubstr("already holds a training run"));
+  const Outcome resumed = coca(tune("whole", {"--config", at("run.json"), "--validation-data", at("examples.jsonl"),
+                                              "--learning-rate", "0.01", "--resume"}));
+  EXPECT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_THAT(resumed.out, HasSubstr("resuming at step 6"));
+  EXPECT_FALSE(generate({"--model", at("whole/model")}).empty());
+  const Outcome paper = coca(tune("paper", {"--stages", "coca-paper", "--steps", "1"}));
+  EXPECT_EQ(paper.code, 0) << paper.err;
+  EXPECT_THAT(paper.out, HasSubstr("3 steps"));
+}
+
+TEST_F(Finetune, AnAdapterIsTrainedUsedAndMerged) {
+  const Outcome trained = coca(tune("lora", {"--lora-rank", "4", "--lora-alpha", "16", "--lora-dropout", "0.1",
+                                             "--learning-rate", "0.1", "--steps", "20"}));
+  ASSERT_EQ(trained.code, 0) << trained.err;
+  EXPECT_THAT(trained.out, HasSubstr("adapter of"));
+  EXPECT_THAT(trained.out, HasSubstr("adapter: " + at("lora/adapter")));
+  const Outcome merged =
+      coca({"merge", "--model", at("base/model"), "--adapter", at("lora/adapter"), "--out", at("merged")});
+  ASSERT_EQ(merged.code, 0) << merged.err;
+  EXPECT_EQ(generate({"--model", at("base/model"), "--adapter", at("lora/adapter")}),
+            generate({"--model", at("merged")}));
+  EXPECT_NE(generate({"--model", at("base/model")}), generate({"--model", at("merged")}));
+  EXPECT_EQ(coca({"merge", "--model", at("base/model"), "--adapter", at("lora/adapter"), "--out", at("merged")}).code,
+            1);  // it exists
+}
+
+TEST_F(Finetune, WrongUseIsRefusedInOneLine) {
+  const auto refused = [&](const Args& args, int code, const std::string& text) {
+    const Outcome o = coca(args);
+    EXPECT_EQ(o.code, code) << o.err;
+    EXPECT_THAT(o.err.substr(0, o.err.find('\n')), HasSubstr(text));
+    EXPECT_EQ(o.out, "");
+  };
+  refused({"finetune"}, 2, "no model folder given");
+  refused({"finetune", "--model", at("base/model")}, 2, "give examples or text");
+  refused({"finetune", "--model", at("nothing"), "--data", at("examples.jsonl")}, 1, "nothing does not exist");
+  refused(tune("o", {"--train", "*t_proj*"}), 2, "\"*t_proj*\" matches nothing");
+  refused(tune("o", {"--stages", "paper"}), 2, "expected coca-paper");
+  refused(tune("o", {"--lora-rank", "2", "--freeze", "*"}), 2, "with an adapter");
+  std::ofstream(at("bad.jsonl")) << "{\"prompt\": \"p\"}\n";
+  refused({"finetune", "--model", at("base/model"), "--data", at("bad.jsonl")}, 1,
+          "bad.jsonl:1: field \"answer\" is missing");
+  refused({"generate", "--model", at("base/model"), "--adapter", at("base/model"), "--prompt", "x"}, 1,
+          "not an adapter folder");
+}
+
+}  // namespace
+}  // namespace coca
