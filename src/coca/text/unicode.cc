@@ -157,6 +157,16 @@ std::string to_lower(std::string_view valid) {
   return out;
 }
 
+std::string to_upper(std::string_view valid) {
+  std::string out;
+  for (size_t i = 0; i < valid.size();) {
+    const CodePoint c = read_utf8(valid.data() + i);
+    i += c.length;
+    append_utf8(static_cast<uint32_t>(utf8proc_toupper(static_cast<utf8proc_int32_t>(c.value))), out);
+  }
+  return out;
+}
+
 std::string later_members(std::string_view property) {
   std::string out;
   const auto add = [&](uint32_t first, uint32_t last) {

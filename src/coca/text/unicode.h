@@ -47,6 +47,8 @@ enum class NormalForm { kNfc, kNfd, kNfkc, kNfkd };
 std::string normalize(std::string_view valid, NormalForm form);
 std::string to_lower(std::string_view valid);  // character by character; no final sigma
 
+std::string to_upper(std::string_view valid);  // character by character; no letter becomes two
+
 // For regular expressions, which the library compiles with Unicode 14: the later characters of a property
 // ("L", "Lu", "Han") as the inside of a PCRE2 character class, for example "\x{897}\x{105c0}-\x{105f3}".
 std::string later_members(std::string_view property);

@@ -1,0 +1,183 @@
+// coca/text/chat_template.cc - see chat_template.h. The named templates are in chat_template_names.cc.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/text/chat_template.h"
+
+#include <algorithm>
+
+#include "coca/base/error.h"
+#include "coca/io/fs.h"
+#include "coca/io/json_file.h"
+#include "coca/text/jinja_interpreter.h"
+#include "coca/text/json_field.h"
+#include "coca/text/named_templates.h"
+#include "coca/text/utf8.h"
+
+namespace coca::text {
+
+namespace stdfs = std::filesystem;
+
+namespace {
+
+constexpr size_t kMaxSource = 1 << 20;
+
+// As Jinja reads a source: newlines are \n, the last one goes.
+std::string clean(const std::string& source) {
+  std::string out;
+  for (size_t i = 0; i < source.size(); ++i) {
+    if (source[i] == '\r') {
+      out += '\n';
+      if (i + 1 < source.size() && source[i + 1] == '\n') ++i;
+    } else {
+      out += source[i];
+    }
+  }
+  if (out.ends_with('\n')) out.pop_back();
+  return out;
+}
+
+bool is_blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
+}  // namespace
+
+struct ChatTemplate::Parsed {
+  std::string source, origin, cleaned;
+  jinja::Body body;
+  std::vector<std::pair<std::string, std::string>> tokens;
+
+  jinja::Output run(std::span<const ChatMessage> messages, const ChatOptions& options, GenerationPrompt prompt) const {
+    jinja::Dict variables;
+    for (const auto& [name, text] : tokens) variables.set(name, text);
+    for (const auto& [name, value] : options.variables.items()) variables.set(name, jinja::Value::from_json(value));
+    jinja::List list;
+    for (const ChatMessage& message : messages) {
+      jinja::Dict dict;
+      dict.set("role", message.role);
+      dict.set("content", message.content);
+      list.push_back(std::move(dict));
+    }
+    variables.set("messages", std::move(list));
+    variables.set("add_generation_prompt", prompt == GenerationPrompt::kAdd);
+    for (const char* absent : {"tools", "documents"})
+      if (!variables.find(absent)) variables.set(absent, nullptr);
+    return jinja::run_template(body, variables, {options.now.value_or(std::time(nullptr))}, cleaned, origin);
+  }
+};
+
+ChatTemplate::ChatTemplate(std::unique_ptr<Parsed> parsed) : parsed_(std::move(parsed)) {}
+ChatTemplate::~ChatTemplate() = default;
+ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
+ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
+
+const std::string& ChatTemplate::source() const { return parsed_->source; }
+
+ChatTemplate ChatTemplate::from_source(std::string source, std::string origin) {
+  COCA_CHECK_AS(kBadFile, source.size() <= kMaxSource, "{}: a template of {} bytes; at most {}", origin, source.size(), kMaxSource);
+  COCA_CHECK_AS(kBadFile, is_valid_utf8(source), "{}: not UTF-8", origin);
+  auto parsed = std::make_unique<Parsed>();
+  parsed->cleaned = clean(source);
+  parsed->source = std::move(source);
+  parsed->origin = std::move(origin);
+  parsed->body = jinja::parse_template(parsed->cleaned, parsed->origin);
+  return ChatTemplate(std::move(parsed));
+}
+
+ChatTemplate ChatTemplate::named(std::string_view name) {
+  const auto templates = named_templates();
+  const auto found = std::ranges::find(templates, name, &NamedTemplate::name);
+  if (found == templates.end())
+    fail(ErrorKind::kInvalidArgument, "chat template \"{}\" is unknown; expected one of {}", name,
+         fmt::join(chat_template_names(), ", "));
+  ChatTemplate made = from_source(std::string(found->source), fmt::format("chat template {}", name));
+  made.set_token("bos_token", std::string(found->bos));
+  made.set_token("eos_token", std::string(found->eos));
+  return made;
+}
+
+std::vector<std::string> chat_template_names() {
+  std::vector<std::string> names;
+  for (const NamedTemplate& entry : named_templates()) names.emplace_back(entry.name);
+  return names;
+}
+
+void ChatTemplate::set_token(std::string_view name, std::string text) {
+  for (auto& [known, old] : parsed_->tokens)
+    if (known == name) {
+      old = std::move(text);
+      return;
+    }
+  parsed_->tokens.emplace_back(std::string(name), std::move(text));
+}
+
+std::string ChatTemplate::render(std::span<const ChatMessage> messages, const ChatOptions& options) const {
+  for (const ChatMessage& message : messages)
+    COCA_CHECK(is_valid_utf8(message.role) && is_valid_utf8(message.content), "a chat message is not UTF-8");
+  return parsed_->run(messages, options, options.prompt).text;
+}
+
+RenderedChat ChatTemplate::render_with_answers(std::span<const ChatMessage> messages, const ChatOptions& options) const {
+  RenderedChat out;
+  out.text = render(messages, options);
+  ChatOptions fixed = options;  // all renderings at the same time
+  if (!fixed.now) fixed.now = std::time(nullptr);
+  const jinja::Output whole = parsed_->run(messages, fixed, options.prompt);
+  out.text = whole.text;
+  for (const auto& [begin, end] : whole.generations) out.answers.push_back({begin, end});
+  if (!out.answers.empty()) return out;
+  for (size_t i = 0; i < messages.size(); ++i) {
+    if (messages[i].role != "assistant") continue;
+    const std::string before = parsed_->run(messages.first(i), fixed, GenerationPrompt::kAdd).text;
+    const std::string with = parsed_->run(messages.first(i + 1), fixed, GenerationPrompt::kNone).text;
+    // Blanks behind the end of a turn belong to what follows.
+    size_t end = with.size();
+    const size_t content = with.rfind(messages[i].content);
+    const size_t least = content == std::string::npos ? before.size() : content + messages[i].content.size();
+    while (end > least && is_blank(with[end - 1])) --end;
+    const bool same = with.size() >= before.size() && end >= before.size() && with.compare(0, before.size(), before) == 0 &&
+                      out.text.compare(0, end, with, 0, end) == 0;
+    COCA_CHECK(same,
+               "{}: the text in front of answer {} (message {}) changes when more messages follow: places of answers cannot be "
+               "told; a template with {{% generation %}} blocks can tell them",
+               parsed_->origin, out.answers.size() + 1, i + 1);
+    out.answers.push_back({before.size(), end});
+  }
+  return out;
+}
+
+namespace {
+
+// tokenizer_config.json's "chat_template": a string, or a list of {"name", "template"}.
+std::optional<std::string> template_of(const JsonField& config, std::string_view which) {
+  if (!config.has("chat_template")) return std::nullopt;
+  const JsonField field = config.at("chat_template");
+  if (!field.value().is_array()) return field.string();
+  std::vector<std::string> names;
+  for (size_t i = 0; i < field.size(); ++i) {
+    names.push_back(field.item(i).at("name").string());
+    if (names.back() == which) return field.item(i).at("template").string();
+  }
+  fail(ErrorKind::kBadFile, "{}: has no template \"{}\"; expected one of {}", field.where(), which, fmt::join(names, ", "));
+}
+
+}  // namespace
+
+std::optional<ChatTemplate> load_chat_template(const stdfs::path& dir, std::string_view which) {
+  const stdfs::path config_file = dir / "tokenizer_config.json", jinja_file = dir / "chat_template.jinja";
+  nlohmann::json config = nlohmann::json::object();
+  if (stdfs::exists(config_file)) config = io::read_json(config_file);
+  const JsonField field(config, config_file.string());
+  std::optional<ChatTemplate> made;
+  if (stdfs::exists(jinja_file)) {
+    made = ChatTemplate::from_source(io::read_file(jinja_file), jinja_file.string());
+  } else if (auto source = template_of(field, which)) {
+    made = ChatTemplate::from_source(std::move(*source), config_file.string() + ": chat_template");
+  }
+  if (!made) return std::nullopt;
+  for (const auto& [key, value] : config.items()) {
+    if (!key.ends_with("_token") || value.is_null()) continue;
+    if (value.is_string()) made->set_token(key, value.get<std::string>());
+    if (value.is_object() && value.contains("content")) made->set_token(key, field.at(key).at("content").string());
+  }
+  return made;
+}
+
+}  // namespace coca::text

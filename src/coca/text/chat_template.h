@@ -1,0 +1,73 @@
+// coca/text/chat_template.h - conversations as the prompt text a chat model was trained on. The text holds control tokens
+// as they are spelled: encode it with SpecialTokens::kParse. docs/chat-templates.md.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <ctime>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace coca::text {
+
+struct ChatMessage {
+  std::string role;  // "system", "user", "assistant"; templates may know others
+  std::string content;
+};
+
+// Whether the prompt ends with what begins the assistant's next answer.
+enum class GenerationPrompt { kNone, kAdd };
+
+struct ChatOptions {
+  GenerationPrompt prompt = GenerationPrompt::kNone;
+  std::optional<std::time_t> now;  // for templates that write the date; default: the time of the call
+  nlohmann::ordered_json variables = nlohmann::ordered_json::object();  // more names that a template may ask for
+};
+
+struct TextSpan {
+  size_t begin, end;  // bytes
+};
+struct RenderedChat {
+  std::string text;
+  std::vector<TextSpan> answers;  // the assistant's answers with the tokens that end them, in order
+};
+
+class ChatTemplate {
+ public:
+  // A template of coca's own: chat_template_names(). The texts of bos and eos are those of its models unless given.
+  static ChatTemplate named(std::string_view name);
+  // Jinja source; `origin` names it in errors. Error kBadFile says line and construct when it is not supported.
+  static ChatTemplate from_source(std::string source, std::string origin);
+  ~ChatTemplate();
+  ChatTemplate(ChatTemplate&&) noexcept;
+  ChatTemplate& operator=(ChatTemplate&&) noexcept;
+
+  // What {{ bos_token }} and others write; a folder's tokenizer_config.json sets them.
+  void set_token(std::string_view name, std::string text);
+
+  // Content must be UTF-8. Error kInvalidArgument when the template refuses the messages.
+  std::string render(std::span<const ChatMessage> messages, const ChatOptions& options = {}) const;
+  // For loss on answers only. Places come from the template's {% generation %} blocks, or from rendering the conversation
+  // up to each answer without and with it. Error kInvalidArgument when the template writes earlier messages differently
+  // once later ones follow, so that no place can be told.
+  RenderedChat render_with_answers(std::span<const ChatMessage> messages, const ChatOptions& options = {}) const;
+
+  const std::string& source() const;
+
+ private:
+  struct Parsed;
+  explicit ChatTemplate(std::unique_ptr<Parsed> parsed);
+  std::unique_ptr<Parsed> parsed_;
+};
+
+std::vector<std::string> chat_template_names();
+// The template of a model's folder: chat_template.jinja, or tokenizer_config.json's chat_template (of a list, the one called
+// `which`, else "default"), with the folder's bos, eos and other tokens. None when the folder has none.
+std::optional<ChatTemplate> load_chat_template(const std::filesystem::path& dir, std::string_view which = "default");
+
+}  // namespace coca::text

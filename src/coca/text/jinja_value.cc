@@ -1,0 +1,209 @@
+// coca/text/jinja_value.cc - see jinja_value.h.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/text/jinja_value.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "coca/base/error.h"
+
+namespace coca::text::jinja {
+
+const Value* Dict::find(std::string_view key) const {
+  for (const auto& [name, value] : items)
+    if (name == key) return &value;
+  return nullptr;
+}
+
+void Dict::set(std::string_view key, Value value) {
+  for (auto& [name, old] : items)
+    if (name == key) {
+      old = std::move(value);
+      return;
+    }
+  items.emplace_back(std::string(key), std::move(value));
+}
+
+void Value::add_inside(const Value& item) {
+  constexpr int kMaxDepth = 100;
+  constexpr size_t kMaxWeight = 4'000'000;
+  depth_ = std::max(depth_, item.depth_ + 1);
+  weight_ += item.weight_;
+  COCA_CHECK_AS(kBadFile, depth_ <= kMaxDepth && weight_ <= kMaxWeight,
+                "a value nested {} deep, {} values in all; at most {} and {}", depth_, weight_, kMaxDepth, kMaxWeight);
+}
+
+Value::Value(List v) : data_(nullptr) {
+  for (const Value& item : v) add_inside(item);
+  data_ = std::make_shared<List>(std::move(v));
+}
+
+Value::Value(Dict v) : data_(nullptr) {
+  for (const auto& [key, item] : v.items) {
+    add_inside(item);
+    weight_ += key.size() / 16;
+  }
+  data_ = std::make_shared<Dict>(std::move(v));
+}
+
+namespace {
+
+template <typename Json>
+Value convert(const Json& json) {
+  if (json.is_null()) return nullptr;
+  if (json.is_boolean()) return json.template get<bool>();
+  if (json.is_number_integer()) return json.template get<int64_t>();
+  if (json.is_number()) return json.template get<double>();
+  if (json.is_string()) return json.template get<std::string>();
+  if (json.is_array()) {
+    List list;
+    for (const auto& item : json) list.push_back(convert(item));
+    return list;
+  }
+  Dict dict;
+  for (const auto& [key, item] : json.items()) dict.items.emplace_back(key, convert(item));
+  return dict;
+}
+
+std::string float_text(double v) {
+  if (std::isnan(v)) return "nan";
+  if (std::isinf(v)) return v < 0 ? "-inf" : "inf";
+  std::string text = fmt::format("{}", v);
+  if (text.find_first_of(".e") == std::string::npos) text += ".0";
+  return text;
+}
+
+std::string quoted(const std::string& text) {  // repr() of a string
+  const char quote = text.find('\'') != std::string::npos && text.find('"') == std::string::npos ? '"' : '\'';
+  std::string out(1, quote);
+  for (const char c : text) {
+    if (c == '\\' || c == quote) (out += '\\') += c;
+    else if (c == '\n') out += "\\n";
+    else if (c == '\r') out += "\\r";
+    else if (c == '\t') out += "\\t";
+    else if (static_cast<unsigned char>(c) < 32 || c == 127) out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    else out += c;
+  }
+  return out + quote;
+}
+
+std::string repr(const Value& value) {
+  if (const auto* text = value.string()) return quoted(*text);
+  std::string out;
+  if (const auto* list = value.list()) {
+    for (const Value& item : *list) out += (out.empty() ? "" : ", ") + repr(item);
+    return "[" + out + "]";
+  }
+  if (const auto* dict = value.dict()) {
+    if (dict->is_namespace) return "<Namespace>";
+    for (const auto& [key, item] : dict->items) out += (out.empty() ? "" : ", ") + quoted(key) + ": " + repr(item);
+    return "{" + out + "}";
+  }
+  return value.is_undefined() ? "Undefined" : to_text(value);
+}
+
+void append_json(const Value& value, std::optional<int64_t> indent, size_t depth, std::string& out) {
+  const std::string newline = indent ? "\n" + std::string(static_cast<size_t>(*indent) * (depth + 1), ' ') : "";
+  const std::string end = indent ? "\n" + std::string(static_cast<size_t>(*indent) * depth, ' ') : "";
+  const char* const comma = indent ? "," : ", ";
+  if (const auto* list = value.list()) {
+    out += '[';
+    for (size_t i = 0; i < list->size(); ++i) {
+      out += (i > 0 ? comma : "") + newline;
+      append_json((*list)[i], indent, depth + 1, out);
+    }
+    out += (list->empty() ? "" : end) + "]";
+  } else if (const auto* dict = value.dict(); dict && !dict->is_namespace) {
+    out += '{';
+    for (size_t i = 0; i < dict->items.size(); ++i) {
+      out += (i > 0 ? comma : "") + newline + nlohmann::json(dict->items[i].first).dump() + ": ";
+      append_json(dict->items[i].second, indent, depth + 1, out);
+    }
+    out += (dict->items.empty() ? "" : end) + "}";
+  } else if (const auto* text = value.string()) {
+    out += nlohmann::json(*text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+  } else if (value.is_none()) {
+    out += "null";
+  } else if (const auto* flag = value.boolean()) {
+    out += *flag ? "true" : "false";
+  } else if (value.number()) {
+    out += to_text(value);
+  } else {
+    fail(ErrorKind::kBadFile, "tojson: {} cannot be written as JSON", value.type_name());
+  }
+}
+
+}  // namespace
+
+Value Value::from_json(const nlohmann::json& json) { return convert(json); }
+Value Value::from_json(const nlohmann::ordered_json& json) { return convert(json); }
+
+Dict* Value::mutable_dict() const {
+  const auto* pointer = std::get_if<std::shared_ptr<Dict>>(&data_);
+  return pointer ? pointer->get() : nullptr;
+}
+
+std::optional<int64_t> Value::integer() const {
+  if (const auto* v = std::get_if<int64_t>(&data_)) return *v;
+  if (const auto* v = boolean()) return *v ? 1 : 0;
+  return std::nullopt;
+}
+
+std::optional<double> Value::number() const {
+  if (const auto* v = real()) return *v;
+  if (const auto v = integer()) return static_cast<double>(*v);
+  return std::nullopt;
+}
+
+bool Value::truth() const {
+  if (is_undefined() || is_none()) return false;
+  if (const auto v = number()) return *v != 0;
+  if (const auto* v = string()) return !v->empty();
+  if (const auto* v = list()) return !v->empty();
+  if (const auto* v = dict()) return v->is_namespace || !v->items.empty();
+  return true;
+}
+
+std::string_view Value::type_name() const {
+  constexpr std::string_view kNames[] = {"undefined", "NoneType", "bool", "int", "float", "str", "list", "dict", "function"};
+  return kNames[data_.index()];
+}
+
+bool equal(const Value& a, const Value& b) {
+  if (const auto x = a.integer(), y = b.integer(); x && y) return *x == *y;
+  if (const auto x = a.number(), y = b.number(); x && y) return *x == *y;
+  if (a.string() && b.string()) return *a.string() == *b.string();
+  if (a.list() && b.list())
+    return std::equal(a.list()->begin(), a.list()->end(), b.list()->begin(), b.list()->end(), equal);
+  if (a.dict() && b.dict()) {
+    if (a.dict() == b.dict()) return true;
+    if (a.dict()->is_namespace || a.dict()->items.size() != b.dict()->items.size()) return false;
+    for (const auto& [key, value] : a.dict()->items) {
+      const Value* other = b.dict()->find(key);
+      if (other == nullptr || !equal(value, *other)) return false;
+    }
+    return true;
+  }
+  return (a.is_none() && b.is_none()) || (a.is_undefined() && b.is_undefined());
+}
+
+std::string to_text(const Value& value) {
+  if (const auto* text = value.string()) return *text;
+  if (value.is_undefined()) return "";
+  if (value.is_none()) return "None";
+  if (const auto* flag = value.boolean()) return *flag ? "True" : "False";
+  if (const auto integer = value.integer()) return std::to_string(*integer);
+  if (const auto* real = value.real()) return float_text(*real);
+  if (value.callable()) return "<function " + value.callable()->name + ">";
+  return repr(value);
+}
+
+std::string to_json(const Value& value, std::optional<int64_t> indent) {
+  std::string out;
+  append_json(value, indent, 0, out);
+  return out;
+}
+
+}  // namespace coca::text::jinja

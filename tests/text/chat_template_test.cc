@@ -1,0 +1,169 @@
+// Chat templates: stored renderings of the jinja2 package, places of answers, limits, and what is refused.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/text/chat_template.h"
+
+#include "coca/io/json_file.h"
+#include "io/temp_dir.h"
+
+namespace coca::text {
+namespace {
+
+using nlohmann::json;
+using test::error_of;
+using test::get_file;
+using test::put_file;
+using test::TempDir;
+using ::testing::AllOf;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using Messages = std::vector<ChatMessage>;
+
+std::filesystem::path data(const std::string& name) {
+  return std::filesystem::path(COCA_SOURCE_DIR) / "tests/data/chat_templates" / name;
+}
+
+Messages messages_of(const json& list) {
+  Messages out;
+  for (const json& message : list) out.push_back({message["role"], message["content"]});
+  return out;
+}
+
+ChatTemplate from_data(const std::string& name) {
+  if (!name.ends_with(".jinja")) return ChatTemplate::named(name);
+  ChatTemplate made = ChatTemplate::from_source(get_file(data(name)), name);
+  made.set_token("bos_token", "<s>");
+  made.set_token("eos_token", "</s>");
+  return made;
+}
+
+TEST(ChatTemplate, RendersAsJinja2Does) {
+  const json conversations = io::read_json(data("messages.json")), golden = io::read_json(data("golden.json"));
+  ASSERT_GT(golden.size(), 100u);
+  for (const json& row : golden) {
+    const std::string name = row[0];
+    SCOPED_TRACE(name + ", conversation " + row[1].dump() + ", prompt " + row[2].dump());
+    const ChatTemplate made = from_data(name);
+    const Messages messages = messages_of(conversations[row[1].get<size_t>()]);
+    ChatOptions options;
+    if (row[2].get<bool>()) options.prompt = GenerationPrompt::kAdd;
+    if (row[3].is_string())
+      EXPECT_EQ(made.render(messages, options), row[3].get<std::string>());
+    else
+      EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { made.render(messages, options); }),
+                  HasSubstr(row[3]["refused"].get<std::string>()));
+  }
+}
+
+const Messages kTalk = {{"system", "S"}, {"user", "a"}, {"assistant", "first"}, {"user", "b"}, {"assistant", "second"}};
+
+std::vector<std::string> answers_of(const ChatTemplate& made, const Messages& messages) {
+  const RenderedChat chat = made.render_with_answers(messages);
+  std::vector<std::string> out;
+  for (const TextSpan& span : chat.answers) out.push_back(chat.text.substr(span.begin, span.end - span.begin));
+  return out;
+}
+
+TEST(ChatTemplate, PlacesOfAnswers) {
+  EXPECT_THAT(answers_of(from_data("chatml"), kTalk), ElementsAre("first<|im_end|>", "second<|im_end|>"));
+  EXPECT_THAT(answers_of(from_data("llama-3"), kTalk), ElementsAre("first<|eot_id|>", "second<|eot_id|>"));
+  EXPECT_THAT(answers_of(from_data("llama-2"), kTalk), ElementsAre(" first </s>", " second </s>"));
+  EXPECT_THAT(answers_of(from_data("mistral"), kTalk), ElementsAre(" first</s>", " second</s>"));
+  EXPECT_THAT(answers_of(from_data("vicuna"), kTalk), ElementsAre(" first</s>", " second</s>"));
+  EXPECT_THAT(answers_of(from_data("alpaca"), kTalk), ElementsAre("first</s>", "second</s>"));
+  EXPECT_THAT(answers_of(from_data("zephyr"), kTalk), ElementsAre("first</s>", "second</s>"));
+  EXPECT_THAT(answers_of(from_data("qwen2_5.jinja"), kTalk), ElementsAre("first<|im_end|>", "second<|im_end|>"));
+  EXPECT_THAT(answers_of(from_data("generation.jinja"), kTalk), ElementsAre("first</s>", "second</s>"));
+  EXPECT_THAT(answers_of(from_data("chatml"), {{"user", "a"}, {"assistant", "ends blank \n"}}), ElementsAre("ends blank \n<|im_end|>"));
+  EXPECT_THAT(answers_of(from_data("chatml"), {{"user", "a"}}), ElementsAre());
+}
+
+TEST(ChatTemplate, SaysWhenPlacesCannotBeTold) {
+  // The thinking of earlier answers is dropped once a user speaks again.
+  const Messages talk = {{"user", "a"}, {"assistant", "<think>x</think>y"}, {"user", "b"}, {"assistant", "z"}};
+  const ChatTemplate made = from_data("thinking.jinja");
+  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { made.render_with_answers(talk); }),
+              AllOf(HasSubstr("thinking.jinja"), HasSubstr("message 2"), HasSubstr("generation")));
+}
+
+TEST(ChatTemplate, VariablesAndTime) {
+  const ChatTemplate made = ChatTemplate::from_source("{{ strftime_now('%Y') }} {{ x.y[1] }}{{ tools is none }}", "t");
+  ChatOptions options;
+  options.now = 1'700'000'000;
+  options.variables = {{"x", {{"y", {1, 2}}}}};
+  EXPECT_EQ(made.render({}, options), "2023 2True");
+}
+
+std::string refused(const std::string& source, ErrorKind kind = ErrorKind::kBadFile) {
+  const Messages messages = {{"user", "a"}};
+  return error_of(kind, [&] { ChatTemplate::from_source(source, "t.jinja").render(messages); });
+}
+
+TEST(ChatTemplate, RefusesWhatItDoesNotKnowByNameAndPlace) {
+  EXPECT_THAT(refused("a\n{% include 'x' %}"), AllOf(HasSubstr("t.jinja: line 2"), HasSubstr("{% include %} is not supported")));
+  for (const char* name : {"extends", "block", "import", "from", "call", "filter", "with", "do", "autoescape", "trans"})
+    EXPECT_THAT(refused(std::string("{% ") + name + " x %}"), HasSubstr(name));
+  EXPECT_THAT(refused("\n\n{{ 'a' | wordcount }}"), AllOf(HasSubstr("line 3"), HasSubstr("filter \"wordcount\"")));
+  EXPECT_THAT(refused("{{ 1 is prime }}"), HasSubstr("test \"prime\""));
+  EXPECT_THAT(refused("{{ 'a'.encode() }}"), HasSubstr("encode"));
+  EXPECT_THAT(refused("{{ [1].append(2) }}"), HasSubstr("append"));
+  EXPECT_THAT(refused("{{ cycler('a') }}"), HasSubstr("cycler"));
+  EXPECT_THAT(refused("{{ nothing.at_all }}"), HasSubstr("\"nothing\" is not defined"));
+  EXPECT_THAT(refused("{{ f(*x) }}"), HasSubstr("*"));
+  EXPECT_THAT(refused("{% for x in y recursive %}{% endfor %}"), HasSubstr("recursive"));
+  EXPECT_THAT(refused("{{ 'a' + 1 }}"), HasSubstr("str + int"));
+  EXPECT_THAT(refused("{{ 'a' * 3 }}"), HasSubstr("str * int"));
+  EXPECT_THAT(refused("{{ 1 // 0 }}"), HasSubstr("division"));
+  EXPECT_THAT(refused("{{ 'a' < 1 }}"), HasSubstr("str < int"));
+  EXPECT_THAT(refused("{{ messages[0].__class__.__mro__ }}"), HasSubstr("not defined"));
+}
+
+TEST(ChatTemplate, RefusesWrongSyntax) {
+  for (const char* source : {"{{", "{{ 1", "{{ 'a }}", "{% if true %}", "{% if %}{% endif %}", "{% endif %}", "{% else %}", "{% for x in %}{% endfor %}",
+                             "{% for x in [1] %}", "{% set %}", "{% set x %}", "{{ (1 }}", "{{ [1, }}", "{{ {1 }}", "{{ 1 2 }}", "{{ a. }}", "{# open",
+                             "{% raw %}", "{% break %}", "{% macro m( %}", "{{ x ! y }}", "{% %}", "{{ }}", "{{ 99999999999999999999 }}", "{{ '\\xzz' }}",
+                             "{% if true %}{% endfor %}", "{{ a[] }}", "{{ f(a=1, 2) }}", "\xff"})
+    EXPECT_THAT(refused(source), HasSubstr("t.jinja")) << source;
+}
+
+TEST(ChatTemplate, HostileTemplatesEnd) {
+  EXPECT_THAT(refused("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"), HasSubstr("steps"));
+  EXPECT_THAT(refused("{% set n = namespace(s='0123456789abcdef') %}{% for a in range(99) %}{% set n.s = n.s ~ n.s %}{% endfor %}"),
+              HasSubstr("line 1"));
+  EXPECT_THAT(refused("{% set n = namespace(l=[1]) %}{% for a in range(99) %}{% set n.l = [n.l, n.l] %}{% endfor %}{{ n.l }}"),
+              HasSubstr("at most"));
+  EXPECT_THAT(refused("{% set n = namespace(l=[1]) %}{% for a in range(999) %}{% set n.l = [n.l] %}{% endfor %}"), HasSubstr("nested"));
+  EXPECT_THAT(refused("{% set n = namespace() %}{% set n.me = n %}"), HasSubstr("namespace"));
+  EXPECT_THAT(refused("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}"), HasSubstr("macros"));
+  EXPECT_THAT(refused("{{ range(1000000000) }}"), HasSubstr("range"));
+  EXPECT_THAT(refused("{{ " + std::string(5000, '(') + "1" + std::string(5000, ')') + " }}"), HasSubstr("deeper"));
+  EXPECT_THAT(refused("{{ " + std::string(5000, '-') + "1 }}"), HasSubstr("deeper"));
+  EXPECT_THAT(refused("{{ " + std::string(20000, '[') + std::string(20000, ']') + " }}"), HasSubstr("deeper"));
+  std::string nested;
+  for (int i = 0; i < 5000; ++i) nested += "{% if true %}";
+  EXPECT_THAT(refused(nested), HasSubstr("deeper"));
+  EXPECT_THAT(refused(std::string(2 << 20, 'x')), HasSubstr("at most"));
+  EXPECT_THAT(refused("{{ raise_exception('no ' ~ 'thanks') }}", ErrorKind::kInvalidArgument), HasSubstr("no thanks"));
+}
+
+TEST(ChatTemplate, OfAFolder) {
+  TempDir dir;
+  EXPECT_FALSE(load_chat_template(dir.path()));
+  put_file(dir / "tokenizer_config.json", R"({"bos_token": "<b>", "eos_token": {"content": "<e>"}, "pad_token": null,
+    "chat_template": "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"})");
+  const Messages messages = {{"user", "x"}};
+  EXPECT_EQ(load_chat_template(dir.path())->render(messages), "<b>x<e>");
+  put_file(dir / "chat_template.jinja", "file {{ bos_token }}\n");
+  EXPECT_EQ(load_chat_template(dir.path())->render(messages), "file <b>");
+  std::filesystem::remove(dir / "chat_template.jinja");
+  put_file(dir / "tokenizer_config.json",
+           R"({"chat_template": [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "T"}]})");
+  EXPECT_EQ(load_chat_template(dir.path())->render(messages), "D");
+  EXPECT_EQ(load_chat_template(dir.path(), "tool_use")->render(messages), "T");
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { load_chat_template(dir.path(), "rag"); }), AllOf(HasSubstr("rag"), HasSubstr("tool_use")));
+  put_file(dir / "tokenizer_config.json", R"({"chat_template": 3})");
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { load_chat_template(dir.path()); }), HasSubstr("chat_template"));
+  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [] { ChatTemplate::named("none"); }), AllOf(HasSubstr("none"), HasSubstr("chatml")));
+}
+
+}  // namespace
+}  // namespace coca::text
