@@ -8,6 +8,7 @@
 #include "coca/infer/generate.h"
 #include "coca/model/generation_config.h"
 #include "coca/report/table.h"
+#include "coca/text/chat_choice.h"
 #include "coca/text/stop_strings.h"
 #include "model_flags.h"
 
@@ -21,10 +22,12 @@ struct Options : ModelFlags {
   std::optional<int64_t> top_k;
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
   std::vector<std::string> stop;
+  std::optional<std::string> system;
+  std::string chat_template = "auto";
   eval::Bos bos = eval::Bos::kAuto;
   infer::DynamicBase dynamic_base = infer::DynamicBase::kStep;
   KvType cache = KvType::kF32;
-  bool ignore_eos = false, echo = false, json = false;  // flags without a value, not in --config
+  bool chat = false, ignore_eos = false, echo = false, json = false;  // flags without a value, not in --config
 
   template <class V>
   void visit(V&& v) {
@@ -35,6 +38,8 @@ struct Options : ModelFlags {
     v("cache", "how the cache stores keys and values: as they are, or rounded to take half or about a quarter", cache);
     v.group("Text");
     v("prompt", "text to continue; default: standard input, without its last newline", prompt);
+    v("system", "with --chat: the system message", system);
+    v("chat_template", "with --chat: auto (the model's), a template's name, or a file", chat_template);
     v("bos", "whether a bos token leads the prompt; auto: if config.json names one", bos);
     v("max_new_tokens", "stop after so many", max_new_tokens);
     v.group("Sampling (what is not given comes from the model's generation_config.json)");
@@ -48,6 +53,15 @@ struct Options : ModelFlags {
 };
 
 std::vector<int32_t> prompt_ids(const Options& o, const LoadedModel& m, const std::string& prompt) {
+  COCA_CHECK(o.chat || !o.system, "--system: needs --chat");
+  if (o.chat) {
+    const auto chat = text::choose_chat_template(o.chat_template, o.model);
+    COCA_CHECK(chat, "--chat: {} has no chat template; name one with --chat-template", o.model);
+    std::vector<text::ChatMessage> messages;
+    if (o.system) messages.push_back({"system", *o.system});
+    messages.push_back({"user", prompt});
+    return m.tokenizer->encode(chat->render(messages, {.prompt = text::GenerationPrompt::kAdd}), text::SpecialTokens::kParse);
+  }
   std::vector<int32_t> ids = m.tokenizer->encode(prompt);
   if (const auto bos = eval::bos_token(m.model.spec, o.bos)) ids.insert(ids.begin(), *bos);
   COCA_CHECK(!ids.empty(), "the prompt is empty, and there is no bos token to begin with");
@@ -150,6 +164,7 @@ void add_generate(CLI::App& root, Action* action) {
   flags->add_config_flag();
   app->add_option("--stop", options->stop, "end the text in front of this; may be given several times")
       ->type_name("TEXT")->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)->group("Text");
+  app->add_flag("--chat", options->chat, "the prompt is a user's message; the model's chat template frames it")->group("Text");
   app->add_flag("--ignore-eos", options->ignore_eos, "go on after the end-of-text token")->group("Text");
   app->add_flag("--echo", options->echo, "print the prompt first")->group("Output");
   app->add_flag("--json", options->json, "print one JSON object instead of the text as it comes")

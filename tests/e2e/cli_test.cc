@@ -290,6 +290,12 @@ TEST_F(Cli, GenerationEndsAtAStopStringAndFollowsItsConfig) {
   std::ofstream(at("run/model/generation_config.json")) << R"({"do_sample": false, "min_p": 0.2})";
   EXPECT_EQ(with({})["text"], text) << "greedy by its own settings";
   EXPECT_EQ(with({"--min-p", "0.5"})["sampling"]["min_p"], 0.5) << "a flag wins";
+  std::ofstream(at("run/model/generation_config.json")) << "{}";
+  const auto chat = with({"--temperature", "0", "--chat", "--chat-template", "chatml", "--system", "Be brief."});
+  EXPECT_EQ(chat["prompt_ids"].size(), std::string("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nthe cat sat on <|im_end|>\n<|im_start|>assistant\n").size());
+  expect_refused({"generate", "--model", at("run/model"), "--prompt", "x", "--chat"}, 2, "has no chat template");
+  expect_refused({"generate", "--model", at("run/model"), "--prompt", "x", "--system", "y"}, 2, "--system: needs --chat");
+  expect_refused({"generate", "--model", at("run/model"), "--prompt", "x", "--chat", "--chat-template", "odd"}, 2, "chatml");
   std::ofstream(at("run/model/generation_config.json")) << R"({"temperature": "hot"})";
   expect_refused(base, 1, "generation_config.json");
 }

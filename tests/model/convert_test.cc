@@ -10,6 +10,7 @@
 #include "coca/base/rng.h"
 #include "coca/io/json_file.h"
 #include "coca/io/safetensors.h"
+#include "coca/model/decoder.h"
 #include "coca/model/model.h"
 #include "coca/model/tensor_source.h"
 #include "support/paths.h"
@@ -125,6 +126,31 @@ TEST_P(ConvertToCoca, ScaledRowsAreDividedByTheSizeOfTheQueries) {
       if (pair(e) == pair(d)) size += std::pow(static_cast<double>(gq[static_cast<size_t>(e)]), 2);
     EXPECT_NEAR(static_cast<double>(gk[static_cast<size_t>(d)]) / static_cast<double>(gt[static_cast<size_t>(d)]), std::sqrt(size), 1e-5 * std::sqrt(size));
   }
+}
+
+// A RoPE model does not change when its queries are four times as large and its keys a fourth. Nor, then, may the CoCA
+// model made from it; powers of two make that exact. Copied, T would give scores four times as large.
+TEST(Convert, ScaledTDoesNotDependOnHowSizeIsSharedByQAndK) {
+  const ModelSpec spec = test::tiny_llama(AttentionKind::kRope);
+  const auto logits = [&](float factor, TInit init) {
+    Folders f(spec);
+    test::TinyModel m(spec);
+    for (const ParamInfo& info : m.params.infos()) {
+      const bool q = info.name.find("q_proj") != std::string::npos, k = info.name.find("k_proj") != std::string::npos;
+      if (!q && !k) continue;
+      float* x = m.params.at(info).as<float>();
+      for (int64_t i = 0; i < info.shape.product(); ++i) x[i] *= q ? factor : 1 / factor;
+    }
+    save_model(f.source, spec, m.params);
+    f.convert({.attention = AttentionKind::kCocaSlack, .t_init = init});
+    const Model coca = load_model(f.out);
+    Context cx;
+    Decoder decoder(coca.spec, coca.params->weights());
+    const std::vector<int32_t> ids = test::random_ids(16, spec.V, 4);
+    return values(decoder.forward(cx, TensorRef(ids.data(), DType::kI32, {1, 16})));
+  };
+  EXPECT_EQ(logits(4.0f, TInit::kFromKScaled), logits(1.0f, TInit::kFromKScaled));
+  EXPECT_NE(logits(4.0f, TInit::kFromK), logits(1.0f, TInit::kFromK));
 }
 
 TEST_P(ConvertToCoca, RandomChangesTAlone) {
