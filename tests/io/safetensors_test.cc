@@ -146,6 +146,8 @@ TEST(Safetensors, RefusesBadLengths) {
   EXPECT_THAT(open(""), HasSubstr("0 bytes"));
   EXPECT_THAT(open("1234567"), HasSubstr("7 bytes"));
   EXPECT_THAT(open(std::string(8, '\xff') + "{}"), HasSubstr("18446744073709551615"));
+  EXPECT_THAT(open(std::string("\x01\xe1\xf5\x05\0\0\0\0{}", 10)), HasSubstr("header of 100000001 bytes; at most 100000000"));
+  EXPECT_THAT(open(std::string("\x00\xe1\xf5\x05\0\0\0\0{}", 10)), HasSubstr("header of 100000000 bytes in a file of 10: truncated?"));
   EXPECT_THAT(open(std::string("\x03\0\0\0\0\0\0\0{}", 10)), HasSubstr("truncated"));
   EXPECT_THAT(open(std::string(8, '\0')), HasSubstr("begin with"));
   EXPECT_THAT(open(raw_file(" {}", 0)), HasSubstr("begin with"));
