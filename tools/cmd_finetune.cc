@@ -43,10 +43,10 @@ class BytesProgress {
 
 std::optional<data::TokenDocuments> load_examples(const std::vector<std::string>& inputs,
                                                   const text::Tokenizer& tokenizer, std::optional<int32_t> bos,
-                                                  const std::string& what) {
+                                                  const data::ChatTemplate& chat, const std::string& what) {
   if (inputs.empty()) return std::nullopt;
   BytesProgress progress("tokenizing " + what);
-  return data::load_examples(tokenizer, {.inputs = inputs, .bos = bos, .progress = std::ref(progress)});
+  return data::load_examples(tokenizer, {.inputs = inputs, .chat = chat, .bos = bos, .progress = std::ref(progress)});
 }
 
 std::optional<data::TokenFile> load_text(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer,
@@ -58,9 +58,10 @@ std::optional<data::TokenFile> load_text(const std::vector<std::string>& inputs,
 
 Loaded load_data(const train::FinetuneConfig& c, const text::Tokenizer& tokenizer) {
   const std::optional<int32_t> bos = train::finetune_target(c, tokenizer).bos;
+  const data::ChatTemplate chat = train::chat_template_for(c);
   const std::filesystem::path cache = std::filesystem::path(c.out) / "data";
-  return {.examples = load_examples(c.data, tokenizer, bos, "examples"),
-          .validation_examples = load_examples(c.validation_data, tokenizer, bos, "validation examples"),
+  return {.examples = load_examples(c.data, tokenizer, bos, chat, "examples"),
+          .validation_examples = load_examples(c.validation_data, tokenizer, bos, chat, "validation examples"),
           .text = load_text(c.text, tokenizer, cache / "train.tok", "text"),
           .validation_text = load_text(c.validation_text, tokenizer, cache / "validation.tok", "validation text")};
 }

@@ -62,6 +62,24 @@ TEST(Instruct, EveryFormAndWhatCounts) {
   EXPECT_EQ(report.skipped_lines, 1);
 }
 
+TEST(Instruct, AChatTemplateSaysWhichPlacesAreAnswers) {
+  const Example example{
+      .name = "x.jsonl:1",
+      .form = ExampleForm::kMessages,
+      .text = "",
+      .messages = {{Role::kUser, "u"}, {Role::kAssistant, "a"}, {Role::kUser, "v"}, {Role::kAssistant, "b"}}};
+  const auto segments = segments_of(example, chat_by(text::ChatTemplate::named("chatml")));
+  std::string shown;
+  for (const Segment& s : segments) shown += s.counts == Counts::kYes ? "[" + s.text + "]" : s.text;
+  EXPECT_THAT(shown, HasSubstr("<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\n[a<|im_end|>"));
+  EXPECT_THAT(shown, HasSubstr("<|im_start|>assistant\n[b<|im_end|>"));
+  EXPECT_EQ(segments.size(), 4u);
+  const auto tokenizer = text::make_byte_tokenizer();
+  EXPECT_NE(encode_segments(segments, *tokenizer, 256).ids.front(), 256);  // a template writes its own bos
+  const auto refuses = chat_by(text::ChatTemplate::from_source("{{ raise_exception('no') }}", "t.jinja"));
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { segments_of(example, refuses); }), HasSubstr("x.jsonl:1: "));
+}
+
 TEST(Instruct, ErrorsNameFileLineAndField) {
   TempDir dir;
   const auto refused = [&](const std::string& line) {

@@ -3,6 +3,7 @@
 #include "coca/data/instruct.h"
 
 #include <filesystem>
+#include <memory>
 #include <nlohmann/json.hpp>
 
 #include "coca/base/error.h"
@@ -110,6 +111,14 @@ ReadReport read_lines(const std::vector<std::string>& inputs, const std::functio
   return reader.report;
 }
 
+std::vector<Segment> by_template(const Example& example, const ChatTemplate& chat) {
+  try {
+    return chat(example.messages);
+  } catch (const Error& error) {
+    fail(ErrorKind::kBadFile, "{}: {}", example.name, error.what());
+  }
+}
+
 }  // namespace
 
 std::vector<Segment> plain_chat(const std::vector<Message>& messages) {
@@ -133,12 +142,36 @@ std::vector<Segment> plain_chat(const std::vector<Message>& messages) {
   return segments;  // what follows the last answer would be read for nothing
 }
 
+ChatTemplate chat_by(text::ChatTemplate given) {
+  const auto chat = std::make_shared<const text::ChatTemplate>(std::move(given));
+  return [chat](const std::vector<Message>& messages) {
+    constexpr std::time_t kDay = 1721952000;
+    std::vector<text::ChatMessage> all;
+    for (const Message& m : messages)
+      all.push_back({m.role == Role::kSystem ? "system" : m.role == Role::kUser ? "user" : "assistant", m.content});
+    const text::RenderedChat rendered = chat->render_with_answers(all, {.now = kDay});
+    std::vector<Segment> segments;
+    size_t at = 0;
+    const auto add = [&](size_t end, Counts counts) {
+      if (end > at)
+        segments.push_back(
+            {.text = rendered.text.substr(at, end - at), .counts = counts, .special = text::SpecialTokens::kParse});
+      at = end;
+    };
+    for (const text::TextSpan& answer : rendered.answers) {
+      add(answer.begin, Counts::kNo);
+      add(answer.end, Counts::kYes);
+    }
+    return segments;  // what follows the last answer would be read for nothing
+  };
+}
+
 std::vector<Segment> segments_of(const Example& example, const ChatTemplate& chat) {
   switch (example.form) {
     case ExampleForm::kText:
       return {{.text = example.text, .counts = Counts::kYes, .close = Close::kEos}};
     case ExampleForm::kMessages:
-      return chat(example.messages);
+      return by_template(example, chat);
     case ExampleForm::kPrompt:
       break;
   }
@@ -156,9 +189,10 @@ TokenDocument encode_segments(const std::vector<Segment>& segments, const text::
     document.ids.push_back(id);
     document.counts.push_back(counts == Counts::kYes);
   };
-  if (bos) add(*bos, Counts::kNo);
+  const bool own_bos = !segments.empty() && segments.front().special == text::SpecialTokens::kParse;
+  if (bos && !own_bos) add(*bos, Counts::kNo);
   for (const Segment& segment : segments) {
-    for (const int32_t id : tokenizer.encode(segment.text)) add(id, segment.counts);
+    for (const int32_t id : tokenizer.encode(segment.text, segment.special)) add(id, segment.counts);
     if (segment.close == Close::kNone) continue;
     COCA_CHECK(tokenizer.eos_id(), "examples: the {} tokenizer has no eos to close answers with", tokenizer.kind());
     add(*tokenizer.eos_id(), segment.counts);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "coca/data/packing.h"
+#include "coca/text/chat_template.h"
 #include "coca/text/tokenizer.h"
 
 namespace coca::data {
@@ -35,17 +36,23 @@ struct Segment {
   std::string text;
   Counts counts = Counts::kNo;
   Close close = Close::kNone;  // an eos behind it, which counts as the piece does
+  text::SpecialTokens special = text::SpecialTokens::kAsText;
 };
 using ChatTemplate = std::function<std::vector<Segment>(const std::vector<Message>&)>;
 
 // "system: ...\n", "user: ...\n", "assistant: ..." and eos; the answers, their leading space included, and eos count.
 std::vector<Segment> plain_chat(const std::vector<Message>&);
 
+// A chat model's own template: the answers count with the tokens that end them, as text/chat_template.h finds them.
+// Control tokens are parsed, bos among them. A template that writes the date writes 26 July 2024: examples must not
+// change by the day.
+ChatTemplate chat_by(text::ChatTemplate);
+
 // A text counts whole, and eos follows. A prompt (behind its system text and a newline) and its answer are joined as
 // they are; the answer and eos count. Messages go through the template.
 std::vector<Segment> segments_of(const Example&, const ChatTemplate&);
 
-// bos, when given, leads the document.
+// bos, when given, leads the document, unless its text holds control tokens: a template writes its own.
 TokenDocument encode_segments(const std::vector<Segment>&, const text::Tokenizer&, std::optional<int32_t> bos);
 
 struct ReadReport {

@@ -3,9 +3,11 @@
 
 #include <cmath>
 
+#include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 #include "coca/model/architecture.h"
 #include "coca/model/select.h"
+#include "coca/text/chat_template.h"
 
 namespace coca::train {
 
@@ -67,6 +69,17 @@ void StageList::from_option_text(std::string_view flag, const std::string& text)
 
 bool trains_adapter(const FinetuneConfig& c) {
   return c.lora_rank > 0 || !c.adapter.empty();
+}
+
+data::ChatTemplate chat_template_for(const FinetuneConfig& c) {
+  if (c.chat_template == "plain") return data::plain_chat;
+  if (c.chat_template == "auto") {
+    std::optional<text::ChatTemplate> own = text::load_chat_template(c.model);
+    return own ? data::chat_by(std::move(*own)) : data::plain_chat;
+  }
+  if (c.chat_template.ends_with(".jinja"))
+    return data::chat_by(text::ChatTemplate::from_source(io::read_file(c.chat_template), c.chat_template));
+  return data::chat_by(text::ChatTemplate::named(c.chat_template));
 }
 
 void check_config(const FinetuneConfig& c) {

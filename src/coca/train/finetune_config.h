@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "coca/data/instruct.h"
 #include "coca/data/packing.h"
 #include "coca/io/options.h"
 #include "coca/model/decoder_layer.h"
@@ -62,6 +63,7 @@ struct FinetuneConfig {
   int64_t length = 0;
   data::LongDocuments long_documents = data::LongDocuments::kSplit;
   LeadingBos bos = LeadingBos::kAuto;
+  std::string chat_template = "auto";
   // optimization
   int64_t steps = 0, batch = 8, accumulation = 1, warmup_steps = 10;
   double epochs = 1, learning_rate = 0, min_learning_rate = 0;
@@ -100,6 +102,8 @@ struct FinetuneConfig {
     v("validation_text", "validation text, in the same forms", validation_text);
     v("length", "tokens per window; 0: max_position_embeddings of the model", length);
     v("long_documents", "what becomes of examples longer than a window", long_documents);
+    v("chat_template", "for messages: plain, a name or .jinja file, or auto: the model folder's, else plain",
+      chat_template);
     v("bos", "whether a bos token leads each example; auto: if config.json names one", bos);
     v.group("Optimization");
     v("steps", "optimizer steps (of each stage that does not say); 0: as many as --epochs", steps);
@@ -130,6 +134,8 @@ struct FinetuneConfig {
 };
 
 bool trains_adapter(const FinetuneConfig&);
+// How messages become text.
+data::ChatTemplate chat_template_for(const FinetuneConfig&);
 // Throws Error naming the first option that makes no sense.
 void check_config(const FinetuneConfig&);
 // The stages of a run on a model of this spec; steps_of_epochs: steps where neither stage nor run say.
