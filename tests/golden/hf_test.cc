@@ -20,7 +20,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-fs::path models_dir() { return fs::path(COCA_SOURCE_DIR) / "tests" / "data" / "hf"; }
+fs::path models_dir() { return fs::path(COCA_SOURCE_DIR) / "tests" / "stored" / "hf"; }
 
 std::vector<std::string> model_names() {
   std::vector<std::string> names;

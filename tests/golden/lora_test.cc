@@ -31,7 +31,7 @@ void expect_near(const float* ours, const io::StoredTensor& stored) {
 }
 
 TEST_P(LoraGolden, LogitsLossAndGradientsArePyTorchs) {
-  const fs::path data = fs::path(COCA_SOURCE_DIR) / "tests" / "data", dir = data / "lora" / GetParam();
+  const fs::path data = fs::path(COCA_SOURCE_DIR) / "tests" / "stored", dir = data / "lora" / GetParam();
   const Model m = load_model(data / "hf" / GetParam());
   const auto adapter = load_adapter(dir, m.spec);
   const io::SafetensorsFile stored(dir / "expected.safetensors");

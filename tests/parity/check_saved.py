@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What coca saves, transformers loads: every model of tests/data/hf goes through `coca convert` (as it is, and in shards)
+"""What coca saves, transformers loads: every model of tests/stored/hf goes through `coca convert` (as it is, and in shards)
 and must give transformers the same logits as the original, without a missing or unexpected tensor.
 
 Exit code 77 (skipped) when transformers is not there; tests/parity/setup makes the environment.
@@ -46,7 +46,7 @@ def main():
     transformers.utils.logging.disable_progress_bar()
     failed = 0
     with tempfile.TemporaryDirectory() as temp:
-        for source in sorted((ROOT / "tests" / "data" / "hf").iterdir()):
+        for source in sorted((ROOT / "tests" / "stored" / "hf").iterdir()):
             for name, shard in (("whole", 5), ("shards", 2e-5)):
                 problem = check(args.coca, source, pathlib.Path(temp) / f"{source.name}-{name}", shard)
                 print(f"{source.name}, {name}: {problem or 'equal'}")

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""LoRA against PEFT and PyTorch, on the small models of tests/data/hf.
+"""LoRA against PEFT and PyTorch, on the small models of tests/stored/hf.
 
   compare_lora.py            an adapter that PEFT saves, merged by `coca merge`, must give transformers the logits that PEFT
                              computes; one that coca's own files describe must load into PEFT without a missing tensor
-  compare_lora.py --store    writes tests/data/lora: an adapter as PEFT saves it, with logits, loss and gradients of its
+  compare_lora.py --store    writes tests/stored/lora: an adapter as PEFT saves it, with logits, loss and gradients of its
                              tensors as PyTorch computes them, against which tests/golden/lora_test.cc holds coca
 
 Exit code 77 (skipped) when peft is not there (pip install torch transformers peft).
@@ -17,7 +17,7 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).parents[2]
-HF = ROOT / "tests" / "data" / "hf"
+HF = ROOT / "tests" / "stored" / "hf"
 TOLERANCE = 1e-5  # of the largest logit
 TARGETS = {"llama": ["q_proj", "v_proj", "o_proj", "gate_proj", "down_proj"], "gpt_neox": ["query_key_value", "dense_h_to_4h"]}
 
@@ -71,13 +71,13 @@ def check_ours(coca, name, torch, transformers, peft, temp):
 def store(name, torch, transformers, peft):
     from safetensors.torch import save_file
 
-    out = ROOT / "tests" / "data" / "lora" / name
+    out = ROOT / "tests" / "stored" / "lora" / name
     shutil.rmtree(out, ignore_errors=True)
     model = adapted(name, torch, transformers, peft, use_rslora=name == "gpt_neox")
     model.save_pretrained(out)
     (out / "README.md").unlink(missing_ok=True)
     config = json.loads((out / "adapter_config.json").read_text())
-    config["base_model_name_or_path"] = f"tests/data/hf/{name}"
+    config["base_model_name_or_path"] = f"tests/stored/hf/{name}"
     (out / "adapter_config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     ids = ids_of(torch, model)
     model.train()

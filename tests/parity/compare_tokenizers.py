@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # Compares coca with the tokenizers package: ids and decoded text of many hard lines, for every tokenizer of
-# tests/data/tokenizers (or the tokenizer.json files given). Exit code 1 when anything differs.
+# tests/stored/tokenizers (or the tokenizer.json files given). Exit code 1 when anything differs.
 # SPDX-License-Identifier: Apache-2.0
 import argparse
 import json
@@ -88,7 +88,7 @@ def main():
     parser.add_argument("--coca", default=str(ROOT / "build/release/bin/coca"), help="the program")
     parser.add_argument("files", nargs="*", type=pathlib.Path, help="tokenizer.json files")
     options = parser.parse_args()
-    files = options.files or sorted((ROOT / "tests/data/tokenizers").glob("*/tokenizer.json"))
+    files = options.files or sorted((ROOT / "tests/stored/tokenizers").glob("*/tokenizer.json"))
     lines = texts.lines(options.lines, options.seed)
     broken = texts.broken_lines(options.broken, options.seed + 1)
     print(f"tokenizers {package_version}: {len(lines)} lines of {sum(map(len, lines))} characters, {len(broken)} broken ones")

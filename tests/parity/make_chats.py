@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# Renders the templates of tests/data/chat_templates and coca's named ones with the jinja2 package, set up as transformers
+# Renders the templates of tests/stored/chat_templates and coca's named ones with the jinja2 package, set up as transformers
 # does, and stores the results for coca's tests.   build/parity-venv/bin/python tests/parity/make_chats.py
 # SPDX-License-Identifier: Apache-2.0
 import json
@@ -11,7 +11,7 @@ from jinja2.ext import loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
-DATA = ROOT / "tests" / "data" / "chat_templates"
+DATA = ROOT / "tests" / "stored" / "chat_templates"
 TOKENS = {"bos_token": "<s>", "eos_token": "</s>"}
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Tiny random models made by transformers, with the logits and greedy tokens it gets from them: tests/data/hf.
+"""Tiny random models made by transformers, with the logits and greedy tokens it gets from them: tests/stored/hf.
 
 tests/parity/setup makes the environment. The weights are rounded to the type they are stored in before anything is
 computed; everything is computed in fp32.
@@ -98,7 +98,7 @@ def make(name, out):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parents[1] / "data" / "hf")
+    parser.add_argument("--out", type=pathlib.Path, default=pathlib.Path(__file__).parents[1] / "stored" / "hf")
     parser.add_argument("names", nargs="*", default=list(MODELS))
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# Trains the small tokenizers of tests/data/tokenizers with the tokenizers package and stores what it makes of hard texts.
+# Trains the small tokenizers of tests/stored/tokenizers with the tokenizers package and stores what it makes of hard texts.
 #   build/parity-venv/bin/python tests/parity/make_tokenizers.py BOOK.txt...
 # SPDX-License-Identifier: Apache-2.0
 import json
@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 
 import texts
 
-DATA = pathlib.Path(__file__).resolve().parent.parent / "data" / "tokenizers"
+DATA = pathlib.Path(__file__).resolve().parent.parent / "stored" / "tokenizers"
 CONTRACTION = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 LLAMA3 = CONTRACTION + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 QWEN2 = LLAMA3.replace("{1,3}", "")

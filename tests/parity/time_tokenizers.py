@@ -52,7 +52,7 @@ def main():
     parser.add_argument("--text", action="append", type=pathlib.Path, help="text files; default: hard lines made from a seed")
     parser.add_argument("files", nargs="*", type=pathlib.Path, help="tokenizer.json files (default: those of the tests)")
     options = parser.parse_args()
-    files = options.files or sorted((ROOT / "tests/data/tokenizers").glob("*/tokenizer.json"))
+    files = options.files or sorted((ROOT / "tests/stored/tokenizers").glob("*/tokenizer.json"))
     # Documents of about 8 kB: what a data set or a prompt looks like.
     text = "".join(p.read_text(errors="replace") for p in options.text) if options.text else "\n".join(texts.lines(30000, 11))
     documents = [text[i:i + 8000] for i in range(0, min(len(text), 4_000_000), 8000)]

@@ -19,7 +19,7 @@ using ::testing::HasSubstr;
 using Messages = std::vector<ChatMessage>;
 
 std::filesystem::path data(const std::string& name) {
-  return std::filesystem::path(COCA_SOURCE_DIR) / "tests/data/chat_templates" / name;
+  return std::filesystem::path(COCA_SOURCE_DIR) / "tests/stored/chat_templates" / name;
 }
 
 Messages messages_of(const json& list) {

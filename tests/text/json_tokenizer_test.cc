@@ -24,7 +24,7 @@ using Ids = std::vector<int32_t>;
 const char* const kNames[] = {"gpt_neox", "llama_3", "qwen2", "gpt_4o", "starcoder", "llama_2", "mistral", "words"};
 
 std::filesystem::path folder(const std::string& name) {
-  return std::filesystem::path(COCA_SOURCE_DIR) / "tests/data/tokenizers" / name;
+  return std::filesystem::path(COCA_SOURCE_DIR) / "tests/stored/tokenizers" / name;
 }
 
 std::string stream_of(const Tokenizer& tokenizer, const Ids& ids) {
