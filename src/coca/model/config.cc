@@ -239,7 +239,9 @@ void write_llama_family(const ModelSpec& s, nlohmann::ordered_json& c) {
 
 json scaling_to_json(const RopeScaling& scaling) {
   if (scaling.type == Scaling::kNone) return nullptr;
-  json j = {{"rope_type", std::string(enum_name(scaling.type))}, {"factor", scaling.factor}};
+  // The official code and old transformers know the first two types, under "type", and no third key.
+  const char* key = scaling.type == Scaling::kLlama3 ? "rope_type" : "type";
+  json j = {{key, std::string(enum_name(scaling.type))}, {"factor", scaling.factor}};
   if (scaling.type == Scaling::kLlama3) {
     j["low_freq_factor"] = scaling.low_freq_factor;
     j["high_freq_factor"] = scaling.high_freq_factor;
