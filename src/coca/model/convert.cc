@@ -11,6 +11,7 @@
 #include "coca/io/safetensors.h"
 #include "coca/model/architecture.h"
 #include "coca/model/config.h"
+#include "coca/model/shards.h"
 #include "coca/model/tensor_source.h"
 
 namespace coca::model {
@@ -165,26 +166,6 @@ Tensor store_as(DType type, const std::vector<float>& values, const ParamInfo& i
   return out;
 }
 
-// Which outputs go into which file.
-std::vector<std::vector<size_t>> plan_shards(const std::vector<ParamInfo>& infos, const std::vector<DType>& types, size_t max_bytes) {
-  std::vector<std::vector<size_t>> shards(1);
-  size_t bytes = 0;
-  for (size_t i = 0; i < infos.size(); ++i) {
-    const size_t size = static_cast<size_t>(infos[i].shape.product()) * dtype_size(types[i]);
-    if (!shards.back().empty() && bytes + size > max_bytes) {
-      shards.emplace_back();
-      bytes = 0;
-    }
-    shards.back().push_back(i);
-    bytes += size;
-  }
-  return shards;
-}
-
-std::string shard_name(size_t i, size_t count) {
-  return count == 1 ? "model.safetensors" : fmt::format("model-{:05d}-of-{:05d}.safetensors", i + 1, count);
-}
-
 }  // namespace
 
 ConvertReport convert_model(const fs::path& source_dir, const fs::path& out, const ConvertOptions& o,
@@ -195,19 +176,21 @@ ConvertReport convert_model(const fs::path& source_dir, const fs::path& out, con
   ConvertReport report{.layout = source->layout(), .from = source->spec(), .to = target_spec(source->spec(), o)};
   const std::vector<ParamInfo> from = parameter_list(report.from), to = parameter_list(report.to);
   std::vector<DType> types;
+  std::vector<size_t> sizes;
   int64_t total = 0;
   for (const ParamInfo& info : from) {
     const DType stored = source->stored_type(info);
     types.push_back(o.dtype.value_or(stored == DType::kF64 ? DType::kF32 : stored));
-    total += info.shape.product() * static_cast<int64_t>(dtype_size(types.back()));
+    sizes.push_back(static_cast<size_t>(info.shape.product()) * dtype_size(types.back()));
+    total += static_cast<int64_t>(sizes.back());
   }
   TMaker maker(*source, report.to, o);
-  const auto shards = plan_shards(to, types, o.max_shard_bytes);
-  nlohmann::ordered_json index;
-  for (size_t s = 0; s < shards.size(); ++s) {
+  const auto shards = plan_shards(sizes, o.max_shard_bytes);
+  ShardWriter writer(out, shards.size());
+  for (const std::vector<size_t>& shard : shards) {
     std::vector<Tensor> tensors;
     std::vector<io::TensorToSave> saved;
-    for (const size_t i : shards[s]) {
+    for (const size_t i : shard) {
       std::vector<float> values = source->read(from[i]);
       if (maker.makes(to[i])) {
         values = maker.make(to[i], std::move(values));
@@ -215,14 +198,11 @@ ConvertReport convert_model(const fs::path& source_dir, const fs::path& out, con
       }
       tensors.push_back(store_as(types[i], values, to[i]));
       saved.push_back({to[i].name, tensors.back().ref()});
-      index["weight_map"][to[i].name] = shard_name(s, shards.size());
       report.bytes += static_cast<int64_t>(saved.back().value.bytes());
       if (progress) progress(report.bytes, total);
     }
-    io::save_safetensors(out / shard_name(s, shards.size()), saved, {{"format", "pt"}});
+    writer.write(saved);
   }
-  index["metadata"] = {{"total_size", report.bytes}};
-  if (shards.size() > 1) io::write_json(out / "model.safetensors.index.json", index);
   nlohmann::ordered_json config = spec_to_json(report.to);
   const DType type = types.empty() ? DType::kF32 : *std::min_element(types.begin(), types.end(), [](DType a, DType b) { return dtype_size(a) < dtype_size(b); });
   config["torch_dtype"] = type == DType::kBF16 ? "bfloat16" : type == DType::kF16 ? "float16" : "float32";

@@ -13,6 +13,7 @@
 #include "coca/io/safetensors.h"
 #include "coca/model/architecture.h"
 #include "coca/model/config.h"
+#include "coca/model/shards.h"
 
 namespace coca::model {
 
@@ -109,43 +110,21 @@ void save_params(const fs::path& file, const ParamStore& store, const std::map<s
   io::save_safetensors(file, tensors, metadata);
 }
 
-namespace {
-
-// The tensors of each file, in the order of the model.
-std::vector<std::vector<io::TensorToSave>> shards_of(const ParamStore& store, size_t max_bytes) {
-  std::vector<std::vector<io::TensorToSave>> shards(1);
-  size_t bytes = 0;
-  for (const ParamInfo& info : store.infos()) {
-    const TensorRef value = store.at(info);
-    if (!shards.back().empty() && bytes + value.bytes() > max_bytes) {
-      shards.emplace_back();
-      bytes = 0;
-    }
-    shards.back().push_back({info.name, value});
-    bytes += value.bytes();
-  }
-  return shards;
-}
-
-}  // namespace
-
 void save_model(const fs::path& dir, const ModelSpec& spec, const ParamStore& store, const SaveOptions& options) {
   io::write_json(dir / "config.json", spec_to_json(spec, store.precision()));
-  const std::map<std::string, std::string> metadata = {{"format", "pt"}};
-  const auto shards = shards_of(store, options.max_shard_bytes);
-  if (shards.size() == 1) return io::save_safetensors(dir / "model.safetensors", shards.front(), metadata);
-  nlohmann::ordered_json index;
-  size_t bytes = 0;
-  for (size_t i = 0; i < shards.size(); ++i) {
-    const std::string name = fmt::format("model-{:05d}-of-{:05d}.safetensors", i + 1, shards.size());
-    io::save_safetensors(dir / name, shards[i], metadata);
-    for (const io::TensorToSave& tensor : shards[i]) {
-      index["weight_map"][tensor.name] = name;
-      bytes += tensor.value.bytes();
-    }
+  std::vector<io::TensorToSave> tensors;
+  std::vector<size_t> sizes;
+  for (const ParamInfo& info : store.infos()) {
+    tensors.push_back({info.name, store.at(info)});
+    sizes.push_back(tensors.back().value.bytes());
   }
-  index["metadata"] = {{"total_size", bytes}};
-  io::write_json(dir / "model.safetensors.index.json", index);
+  const auto shards = plan_shards(sizes, options.max_shard_bytes);
+  ShardWriter writer(dir, shards.size());
+  for (const std::vector<size_t>& shard : shards) {
+    std::vector<io::TensorToSave> part;
+    for (const size_t i : shard) part.push_back(tensors[i]);
+    writer.write(part);
+  }
 }
 
 }  // namespace coca::model
