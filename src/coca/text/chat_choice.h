@@ -10,7 +10,7 @@
 
 namespace coca::text {
 
-// "auto": the model folder's, if it has one; "none": none; one of chat_template_names(); or a file with a template.
+// "auto": the model folder's, if it has one; one of chat_template_names(); or a file with a template.
 std::optional<ChatTemplate> choose_chat_template(const std::string& choice, const std::filesystem::path& model_dir);
 
 }  // namespace coca::text

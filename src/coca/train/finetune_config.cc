@@ -3,11 +3,10 @@
 
 #include <cmath>
 
-#include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 #include "coca/model/architecture.h"
 #include "coca/model/select.h"
-#include "coca/text/chat_template.h"
+#include "coca/text/chat_choice.h"
 
 namespace coca::train {
 
@@ -73,13 +72,8 @@ bool trains_adapter(const FinetuneConfig& c) {
 
 data::ChatTemplate chat_template_for(const FinetuneConfig& c) {
   if (c.chat_template == "plain") return data::plain_chat;
-  if (c.chat_template == "auto") {
-    std::optional<text::ChatTemplate> own = text::load_chat_template(c.model);
-    return own ? data::chat_by(std::move(*own)) : data::plain_chat;
-  }
-  if (c.chat_template.ends_with(".jinja"))
-    return data::chat_by(text::ChatTemplate::from_source(io::read_file(c.chat_template), c.chat_template));
-  return data::chat_by(text::ChatTemplate::named(c.chat_template));
+  std::optional<text::ChatTemplate> chosen = text::choose_chat_template(c.chat_template, c.model);
+  return chosen ? data::chat_by(std::move(*chosen)) : data::plain_chat;
 }
 
 void check_config(const FinetuneConfig& c) {
