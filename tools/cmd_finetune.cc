@@ -1,13 +1,13 @@
 // coca finetune: train a loaded model further, on examples or text.
 // SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
-#include "coca/base/memory.h"
 #include "coca/data/instruct.h"
 #include "coca/model/model.h"
 #include "coca/report/table.h"
 #include "coca/train/finetune.h"
 #include "coca/train/load_data.h"
 #include "companions.h"
+#include "training.h"
 
 namespace coca::tools {
 
@@ -22,23 +22,6 @@ struct Options {
 struct Loaded {
   std::optional<data::TokenDocuments> examples, validation_examples;
   std::optional<data::TokenFile> text, validation_text;
-};
-
-// A callback that shows bytes read on a line of its own, and a way to end that line.
-class BytesProgress {
- public:
-  explicit BytesProgress(std::string label) : label_(std::move(label)) {}
-  ~BytesProgress() {
-    if (progress_) progress_->finish();
-  }
-  void operator()(int64_t done, int64_t total) {
-    if (!progress_) progress_ = make_progress({.total = total, .unit = "bytes", .label = label_});
-    progress_->update(done);
-  }
-
- private:
-  std::string label_;
-  std::optional<report::Progress> progress_;
 };
 
 std::optional<data::TokenDocuments> load_examples(const std::vector<std::string>& inputs,
@@ -104,11 +87,7 @@ train::TrainSummary run_with_progress(train::Finetuner& tuner) {
       {.total = tuner.loop().steps(), .start = tuner.loop().first_step(), .unit = "steps", .label = "finetune"});
   const bool staged = tuner.stages().size() > 1;
   const train::TrainSummary summary = tuner.run([&](const train::StepReport& r) {
-    progress.update(r.step, fmt::format("{}loss {:.4f} lr {:.2e} norm {:.2f} {:.0f} tok/s{}{}",
-                                        staged ? fmt::format("stage {} ", r.stage + 1) : "", r.loss, r.learning_rate,
-                                        r.grad_norm, r.tokens_per_second,
-                                        r.validation_loss ? fmt::format(" val {:.4f}", *r.validation_loss) : "",
-                                        r.skipped ? fmt::format(" skipped {}", r.skipped) : ""));
+    progress.update(r.step, (staged ? fmt::format("stage {} ", r.stage + 1) : "") + step_text(r));
   });
   progress.finish();
   return summary;
@@ -129,16 +108,7 @@ int run(const Options& options) {
                          options.resume ? train::Start::kResume : train::Start::kFresh);
   print_start(c, tuner);
   const train::TrainSummary summary = run_with_progress(tuner);
-  report::Table table{.title = "", .header = {"", "value"}, .rows = {}, .align = {}};
-  table.rows = {{"steps", report::format_count(summary.steps)},
-                {"tokens", report::format_count(summary.tokens)},
-                {"final loss", fmt::format("{:.4f}", summary.final_loss)},
-                {"validation loss", summary.validation_loss ? fmt::format("{:.4f}", *summary.validation_loss) : "-"},
-                {"skipped steps", report::format_count(summary.skipped)},
-                {"training time", report::format_duration(summary.seconds)},
-                {"tokens per second", report::format_count(static_cast<int64_t>(summary.tokens_per_second))},
-                {"peak memory", report::format_bytes(peak_resident_bytes())}};
-  print(report::to_text(table));
+  print_summary(summary);
   const std::filesystem::path out = c.out;
   const std::string result = train::trains_adapter(c) ? "adapter" : "model";
   if (result == "model") copy_companions(c.model, out / result);

@@ -1,10 +1,10 @@
 // coca train: train a decoder from scratch on text.
 // SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
-#include "coca/base/memory.h"
 #include "coca/report/table.h"
 #include "coca/train/load_data.h"
 #include "coca/train/trainer.h"
+#include "training.h"
 
 namespace coca::tools {
 
@@ -16,13 +16,8 @@ struct Options {
 };
 
 data::TokenFile tokens_of(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer, const std::filesystem::path& cache, const std::string& what) {
-  std::optional<report::Progress> progress;
-  data::TokenFile file = train::load_tokens(inputs, tokenizer, cache, [&](int64_t done, int64_t total) {
-    if (!progress) progress = make_progress({.total = total, .unit = "bytes", .label = "tokenizing " + what});
-    progress->update(done);
-  });
-  if (progress) progress->finish();
-  return file;
+  BytesProgress progress("tokenizing " + what);
+  return train::load_tokens(inputs, tokenizer, cache, std::ref(progress));
 }
 
 int run(const Options& options) {
@@ -43,20 +38,10 @@ int run(const Options& options) {
   if (trainer.first_step() > 0) print(fmt::format("resuming at step {}\n", trainer.first_step()));
   report::Progress progress = make_progress({.total = c.steps, .start = trainer.first_step(), .unit = "steps", .label = "train"});
   const train::TrainSummary summary = trainer.run([&](const train::StepReport& r) {
-    progress.update(r.step, fmt::format("loss {:.4f} lr {:.2e} norm {:.2f} {:.0f} tok/s{}{}", r.loss, r.learning_rate, r.grad_norm, r.tokens_per_second,
-                                        r.validation_loss ? fmt::format(" val {:.4f}", *r.validation_loss) : "", r.skipped ? fmt::format(" skipped {}", r.skipped) : ""));
+    progress.update(r.step, step_text(r));
   });
   progress.finish();
-  report::Table table{.title = "", .header = {"", "value"}, .rows = {}, .align = {}};
-  table.rows = {{"steps", report::format_count(summary.steps)},
-                {"tokens", report::format_count(summary.tokens)},
-                {"final loss", fmt::format("{:.4f}", summary.final_loss)},
-                {"validation loss", summary.validation_loss ? fmt::format("{:.4f}", *summary.validation_loss) : "-"},
-                {"skipped steps", report::format_count(summary.skipped)},
-                {"training time", report::format_duration(summary.seconds)},
-                {"tokens per second", report::format_count(static_cast<int64_t>(summary.tokens_per_second))},
-                {"peak memory", report::format_bytes(peak_resident_bytes())}};
-  print(report::to_text(table));
+  print_summary(summary);
   print(fmt::format("model: {}\nmetrics: {}\n", (out / "model").string(), (out / "metrics.csv").string()));
   return 0;
 }

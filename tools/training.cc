@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "training.h"
+
+#include "coca/base/memory.h"
+#include "coca/report/table.h"
+
+namespace coca::tools {
+
+std::string step_text(const train::StepReport& r) {
+  return fmt::format("loss {:.4f} lr {:.2e} norm {:.2f} {:.0f} tok/s{}{}", r.loss, r.learning_rate, r.grad_norm, r.tokens_per_second,
+                     r.validation_loss ? fmt::format(" val {:.4f}", *r.validation_loss) : "",
+                     r.skipped ? fmt::format(" skipped {}", r.skipped) : "");
+}
+
+void print_summary(const train::TrainSummary& summary) {
+  report::Table table{.title = "", .header = {"", "value"}, .rows = {}, .align = {}};
+  table.rows = {{"steps", report::format_count(summary.steps)},
+                {"tokens", report::format_count(summary.tokens)},
+                {"final loss", fmt::format("{:.4f}", summary.final_loss)},
+                {"validation loss", summary.validation_loss ? fmt::format("{:.4f}", *summary.validation_loss) : "-"},
+                {"skipped steps", report::format_count(summary.skipped)},
+                {"training time", report::format_duration(summary.seconds)},
+                {"tokens per second", report::format_count(static_cast<int64_t>(summary.tokens_per_second))},
+                {"peak memory", report::format_bytes(peak_resident_bytes())}};
+  print(report::to_text(table));
+}
+
+}  // namespace coca::tools

@@ -1,0 +1,34 @@
+// tools/training.h - what `coca train` and `coca finetune` show alike.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "cli.h"
+#include "coca/train/loop.h"
+
+namespace coca::tools {
+
+// A callback that shows bytes read on a line of its own, which ends with it. Nothing is shown when it is never called.
+class BytesProgress {
+ public:
+  explicit BytesProgress(std::string label) : label_(std::move(label)) {}
+  ~BytesProgress() {
+    if (progress_) progress_->finish();
+  }
+  void operator()(int64_t done, int64_t total) {
+    if (!progress_) progress_ = make_progress({.total = total, .unit = "bytes", .label = label_});
+    progress_->update(done);
+  }
+
+ private:
+  std::string label_;
+  std::optional<report::Progress> progress_;
+};
+
+// loss, learning rate, gradient norm, speed, and what there is of validation and skipped steps.
+std::string step_text(const train::StepReport&);
+void print_summary(const train::TrainSummary&);
+
+}  // namespace coca::tools
