@@ -139,7 +139,7 @@ TEST(Perplexity, EqualsTheBruteForce) {
 
 // Each window reckons with its own length; the spec's scaling can be replaced.
 TEST(Perplexity, ScalingIsThatOfTheOptions) {
-  for (const model::RopeScaling scaling :
+  for (const model::RopeScaling& scaling :
        {model::RopeScaling{model::Scaling::kDynamic, 4.0}, {model::Scaling::kLinear, 2.0}}) {
     TinyModel m(test::tiny_neox(AttentionKind::kCocaSlack));
     const Documents documents = documents_of(m, {40, 21});
