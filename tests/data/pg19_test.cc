@@ -30,7 +30,8 @@ TEST(Pg19, ListsWithAndWithoutHeader) {
 
 TEST(Pg19, TheFolderMeansItsTestSplit) {
   test::TempDir dir;
-  for (const char* file : {"pg/train/1.txt", "pg/test/2.txt", "pg/metadata.csv", "plain/test/3.txt"}) put_file(dir / file, "1,One,1900,u\n");
+  for (const char* file : {"pg/train/1.txt", "pg/test/2.txt", "pg/metadata.csv", "plain/test/3.txt"})
+    put_file(dir / file, "1,One,1900,u\n");
   const std::string pg = (dir / "pg").string(), plain = (dir / "plain").string();
   SplitInputs chosen = choose_split({pg, plain}, std::nullopt);
   EXPECT_THAT(chosen.inputs, ElementsAre(pg + "/test", plain));

@@ -84,7 +84,9 @@ TEST(RulerNeedles, SingleNeedle) {
   const std::string key = prompt.text.substr(begin, prompt.text.find(" is: ", begin) - begin);
   EXPECT_EQ(count(prompt.text, "One of the special magic numbers for " + key + " is: " + prompt.answers[0] + "."), 1);
   EXPECT_EQ(count(prompt.text, prompt.answers[0]), 1);
-  EXPECT_THAT(prompt.text, EndsWith("\nWhat is the special magic number for " + key + " mentioned in the provided text? The special magic number for " + key + " mentioned in the provided text is"));
+  EXPECT_THAT(prompt.text, EndsWith("\nWhat is the special magic number for " + key +
+                                    " mentioned in the provided text? The special magic number for " + key +
+                                    " mentioned in the provided text is"));
 }
 
 TEST(RulerNeedles, EachOfSeveralOccursOnce) {

@@ -18,13 +18,15 @@ void check_protocol(const Protocol& p) {
              "perplexity: placement ends scores new targets only, not {}", enum_name(p.scored));
 }
 
-const std::vector<NamedProtocol>& named_protocols() {
-  constexpr int64_t k32 = 32768, k128 = 131072;
-  static const std::vector<int64_t> to_32k = {512, 1024, 2048, 4096, 8192, 16384, k32};
-  static const std::vector<NamedProtocol> table = {
+namespace {
+
+constexpr int64_t k32 = 32768, k128 = 131072;
+
+std::vector<NamedProtocol> within_documents() {
+  return {
       {"sliding", "this project's default", {}},
       {"coca", "CoCA paper: PG-19 test, 100 documents cut after 32,768 tokens",
-       {.lengths = to_32k, .stride = 512, .min_tokens = k32, .max_tokens = k32, .max_documents = 100}},
+       {.lengths = {512, 1024, 2048, 4096, 8192, 16384, k32}, .stride = 512, .min_tokens = k32, .max_tokens = k32, .max_documents = 100}},
       {"pi", "Position Interpolation: PG-19 test, whole documents",
        {.lengths = {2048, 4096, 8192, 16384, k32}, .stride = 256}},
       {"yarn", "YaRN, eval/perplexity.py --sliding-window 256",
@@ -42,6 +44,11 @@ const std::vector<NamedProtocol>& named_protocols() {
         .min_tokens = k128,
         .max_tokens = k128,
         .max_documents = 20}},
+  };
+}
+
+std::vector<NamedProtocol> over_joined_documents() {
+  return {
       {"longlora", "LongLoRA, eval.py",
        {.lengths = {2048, 4096, 8192, 16384, k32},
         .stride = 256,
@@ -81,6 +88,17 @@ const std::vector<NamedProtocol>& named_protocols() {
         .bos_place = BosPlace::kTextStart,
         .join = Join::kJoined}},
   };
+}
+
+}  // namespace
+
+const std::vector<NamedProtocol>& named_protocols() {
+  static const std::vector<NamedProtocol> table = [] {
+    std::vector<NamedProtocol> all = within_documents();
+    const std::vector<NamedProtocol> more = over_joined_documents();
+    all.insert(all.end(), more.begin(), more.end());
+    return all;
+  }();
   return table;
 }
 
