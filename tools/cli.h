@@ -138,6 +138,7 @@ class OptionFlags {
 // Each subcommand registers itself and returns its action through *run.
 using Action = std::function<int()>;
 void add_verify(CLI::App& root, Action* run);
+void add_methods(CLI::App& root, Action* run);
 void add_init(CLI::App& root, Action* run);
 void add_train(CLI::App& root, Action* run);
 void add_finetune(CLI::App& root, Action* run);

@@ -29,23 +29,25 @@ ordered_json header_json(const std::string& dir, const LoadedModel& m, ordered_j
   j["attention"] = std::string(enum_name(m.model.spec.attention));
   j["trained_length"] = m.model.spec.max_position;
   j["rope_scaling"] = scaling_text(m.used_scaling);
+  j["pattern"] = pattern_text(m.model.spec.pattern);
   j["tokenizer"] = m.tokenizer->fingerprint();
   j["options"] = std::move(options);
   return j;
 }
 
 void print_model_line(const std::string& dir, const LoadedModel& m) {
-  print(fmt::format("model: {} (attention {}, trained length {}, rope scaling {}), tokenizer: {}\n", dir,
+  const std::string pattern = m.model.spec.pattern.far() ? ", pattern " + pattern_text(m.model.spec.pattern) : "";
+  print(fmt::format("model: {} (attention {}, trained length {}, rope scaling {}{}), tokenizer: {}\n", dir,
                     enum_name(m.model.spec.attention), m.model.spec.max_position,
-                    scaling_text(m.used_scaling), m.tokenizer->kind()));
+                    scaling_text(m.used_scaling), pattern, m.tokenizer->kind()));
 }
 
 void note_extrapolation(const LoadedModel& m, const std::vector<int64_t>& lengths) {
   const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
-  if (m.used_scaling.type == model::Scaling::kNone && model::uses_rotary(m.model.spec.attention) &&
+  if (m.used_scaling.type == model::Scaling::kNone && !m.model.spec.pattern.far() && model::uses_rotary(m.model.spec.attention) &&
       longest > m.model.spec.max_position)
     print(fmt::format(
-        "note: lengths above {} exceed the trained length, without position scaling (see --rope-scaling)\n",
+        "note: lengths above {} exceed the trained length, without position scaling (see --rope-scaling, --pattern)\n",
         m.model.spec.max_position));
 }
 

@@ -63,6 +63,7 @@ int run(int argc, char** argv) {
   coca::tools::add_eval(app, &action);
   coca::tools::add_generate(app, &action);
   coca::tools::add_verify(app, &action);
+  coca::tools::add_methods(app, &action);
   coca::tools::add_data(app, &action);
   coca::tools::add_tokenizer(app, &action);
   coca::tools::add_convert(app, &action);

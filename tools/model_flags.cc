@@ -24,6 +24,27 @@ std::optional<model::RopeScaling> scaling_of(const ModelFlags& flags, const mode
   }
 }
 
+model::AttentionPattern pattern_of(const ModelFlags& flags, const model::ModelSpec& spec) {
+  model::AttentionPattern p = model::default_pattern(flags.pattern.value_or(model::Pattern::kFull), spec.max_position);
+  const auto take = [&](const char* flag, const std::optional<int64_t>& given, int64_t& value, bool known) {
+    if (!given) return;
+    COCA_CHECK(known, "--{} {}: --pattern {} has none", flag, *given, enum_name(p.type));
+    value = *given;
+  };
+  const bool infinite = p.type == model::Pattern::kLmInfinite;
+  take("window", flags.window, p.window, p.far());
+  if (infinite) p.distance = p.window;  // the published setting: both the trained length
+  take("sinks", flags.sinks, p.sinks, p.forgets());
+  take("distance", flags.distance, p.distance, infinite);
+  take("group", flags.group, p.group, p.type == model::Pattern::kSelfExtend);
+  if (flags.slack_frame) {
+    COCA_CHECK(p.far() && spec.attention == model::AttentionKind::kCocaSlack, "--slack-frame {}: only patterns of coca-slack models have one",
+               enum_name(*flags.slack_frame));
+    p.frame = *flags.slack_frame;
+  }
+  return p;
+}
+
 }  // namespace
 
 LoadedModel load_with_flags(const ModelFlags& flags) {
@@ -32,10 +53,14 @@ LoadedModel load_with_flags(const ModelFlags& flags) {
   LoadedModel out;
   out.scaling = scaling_of(flags, spec);
   out.used_scaling = out.scaling.value_or(spec.rope_scaling);
+  model::ModelSpec patterned = spec;
+  patterned.pattern = pattern_of(flags, spec);
+  model::validate(patterned);
   out.tokenizer = text::load_tokenizer(flags.tokenizer.empty() ? flags.model : flags.tokenizer);
   eval::check_tokenizer(*out.tokenizer, spec);
   const auto adapter = flags.adapter.empty() ? nullptr : model::load_adapter(flags.adapter, spec);
   out.model = model::load_model(flags.model, flags.precision);
+  out.model.spec.pattern = patterned.pattern;
   if (adapter) model::merge_adapter(*adapter, *out.model.params);
   const std::optional<int32_t> leading = text::leading_id(*out.tokenizer, out.model.spec.bos_id);
   out.model.spec.bos_id = leading ? std::optional<int64_t>(*leading) : std::nullopt;
@@ -45,6 +70,16 @@ LoadedModel load_with_flags(const ModelFlags& flags) {
 std::string scaling_text(const model::RopeScaling& scaling) {
   if (scaling.type == model::Scaling::kNone) return "none";
   return fmt::format("{} x{:g}", enum_name(scaling.type), scaling.factor);
+}
+
+std::string pattern_text(const model::AttentionPattern& p) {
+  if (!p.far()) return std::string(enum_name(p.type));
+  std::string text = fmt::format("{}, window {}", enum_name(p.type), p.window);
+  if (p.forgets()) text += fmt::format(", {} sinks", p.sinks);
+  if (p.type == model::Pattern::kLmInfinite) text += fmt::format(", distance {}", p.distance);
+  if (p.type == model::Pattern::kSelfExtend) text += fmt::format(", groups of {}", p.group);
+  if (p.frame == model::SlackFrame::kAbsolute) text += ", absolute positions";
+  return text;
 }
 
 std::string text_or_stdin(const std::optional<std::string>& given) {

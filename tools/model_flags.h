@@ -16,6 +16,9 @@ struct ModelFlags {
   std::string model, tokenizer, adapter;
   std::optional<model::Scaling> rope_scaling;
   std::optional<double> factor;
+  std::optional<model::Pattern> pattern;
+  std::optional<int64_t> window, sinks, distance, group;
+  std::optional<model::SlackFrame> slack_frame;
   model::Precision precision = model::Precision::kF32;
 
   template <class V>
@@ -27,6 +30,12 @@ struct ModelFlags {
     v("rope_scaling", "position scaling instead of config.json's; all but none and longrope need --factor",
       rope_scaling);
     v("factor", "factor of --rope-scaling, at least 1", factor);
+    v("pattern", "which keys are seen, and where: patterns for texts beyond the trained length", pattern);
+    v("window", "of --pattern: nearest keys seen as they are, the query's own included", window);
+    v("sinks", "of --pattern streaming-llm and lm-infinite: first tokens that stay in sight", sinks);
+    v("distance", "of --pattern lm-infinite: the distance at which these are seen", distance);
+    v("group", "of --pattern self-extend: positions of distant keys are divided by it; divides 64", group);
+    v("slack_frame", "of --pattern with slack CoCA: queries count as inside the window, or stand where they are", slack_frame);
     v("precision", "of matrices and activations, whatever the file's; statistics and sums are fp32", precision);
   }
 };
@@ -41,6 +50,7 @@ struct LoadedModel {
 // Errors name the flag that is missing or contradicts the model.
 LoadedModel load_with_flags(const ModelFlags&);
 std::string scaling_text(const model::RopeScaling&);  // "none", "dynamic x4"
+std::string pattern_text(const model::AttentionPattern&);  // "full", "streaming-llm, window 252, 4 sinks"
 
 // Text given as one argument, or all of standard input without its last newline.
 std::string text_or_stdin(const std::optional<std::string>& text);

@@ -209,7 +209,7 @@ TEST_P(Cached, TruncatedTokensAreForgotten) {
       logits_of(cx, m, fresh.append(cx, {ids.data() + 6, DType::kI32, {1, 6}}));
   used.append(cx, {ids.data(), DType::kI32, {1, 6}});
   used.append(cx, {other.data(), DType::kI32, {1, 5}});
-  used.cache().truncate(6);
+  used.truncate(6);
   EXPECT_EQ(logits_of(cx, m, used.append(cx, {ids.data() + 6, DType::kI32, {1, 6}})), expected);
 }
 
@@ -230,7 +230,7 @@ TEST_P(Cached, RoundedCachesStayNear) {
       return logits_of(cx, m, decoder.append(cx, {ids.data() + 6, DType::kI32, {1, 8}}));
     };
     const std::vector<float> first = rest();
-    decoder.cache().truncate(6);
+    decoder.truncate(6);
     EXPECT_EQ(rest(), first);
     if (type == KvType::kF32) {
       exact = first;

@@ -29,7 +29,7 @@ struct Case {
   // Far keys, their range, and the most that ALiBi counts there; or a symmetric window.
   int64_t far = 0;
   FarRange far_range = FarRange::kBehindWindow;
-  int64_t most_distance = 0;
+  int64_t most_distance = 0, most_position = 0;
   Mask windowed = Mask::kSlidingWindow;
 };
 std::ostream& operator<<(std::ostream& out, const Case& c) {
@@ -74,15 +74,16 @@ const Case kCases[] = {
     {1, 170, 170, 3, 1, 20, true, false, 33, {}, 170},
     {1, 5, 150, 4, 2, 34, true, true, 20, {}, 70, FarRange::kBehindWindow, 25},
     {1, 1, 90, 2, 1, 16, true, false, 10, {}, 90},
+    {2, 150, 150, 2, 1, 16, true, true, 40, {}, 4, FarRange::kBehindWindow, 0, 43},
     {1, 130, 130, 2, 1, 24, true, true, 17, {}, 130, FarRange::kBehindWindow, 30},
     {2, 180, 180, 2, 2, 18, true, false, 33, {100, 75, 5}, 180},
     {1, 140, 140, 2, 1, 16, true, false, 30, {}, 9, FarRange::kAll},
     {1, 3, 140, 2, 1, 16, true, true, 30, {}, 9, FarRange::kAll},
     // symmetric windows: inside a tile, across tiles, wider than the text, one key
-    {1, 150, 150, 2, 1, 16, true, false, 9, {}, 0, FarRange::kBehindWindow, 0, Mask::kSymmetricWindow},
-    {2, 200, 200, 2, 2, 32, true, false, 70, {}, 0, FarRange::kBehindWindow, 0, Mask::kSymmetricWindow},
-    {1, 40, 40, 2, 1, 16, true, false, 90, {}, 0, FarRange::kBehindWindow, 0, Mask::kSymmetricWindow},
-    {1, 5, 90, 2, 1, 16, true, false, 12, {}, 0, FarRange::kBehindWindow, 0, Mask::kSymmetricWindow},
+    {1, 150, 150, 2, 1, 16, true, false, 9, {}, 0, FarRange::kBehindWindow, 0, 0, Mask::kSymmetricWindow},
+    {2, 200, 200, 2, 2, 32, true, false, 70, {}, 0, FarRange::kBehindWindow, 0, 0, Mask::kSymmetricWindow},
+    {1, 40, 40, 2, 1, 16, true, false, 90, {}, 0, FarRange::kBehindWindow, 0, 0, Mask::kSymmetricWindow},
+    {1, 5, 90, 2, 1, 16, true, false, 12, {}, 0, FarRange::kBehindWindow, 0, 0, Mask::kSymmetricWindow},
 };
 
 // [B, N] starts of the documents that the queries stand in; empty without documents.
@@ -124,6 +125,7 @@ ref::AttentionSpec far_spec_of(const Case& c, const ref::AttentionSpec& window) 
   far.window = 0;
   far.hidden = c.window;
   far.most_distance = c.most_distance;
+  far.most_position = c.most_position;
   if (c.far_range == FarRange::kAll) far.causal = false, far.document_start = {};
   return far;
 }
@@ -177,7 +179,7 @@ Results<T> reference(const ref::AttentionSpec& spec, const Case& c, const Inputs
 TEST(Attention, ReferenceGradientMatchesComplexStep) {
   for (const Case& c : {Case{1, 3, 3, 2, 1, 4, true, true}, Case{1, 2, 4, 2, 2, 2, true, false},
                         Case{2, 6, 7, 2, 1, 4, true, true, 0, {3, 1, 3}}, Case{1, 6, 7, 2, 1, 4, true, true, 2, {}, 5, FarRange::kBehindWindow, 3},
-                        Case{1, 5, 6, 2, 1, 2, true, false, 2, {}, 0, FarRange::kBehindWindow, 0, Mask::kSymmetricWindow}}) {
+                        Case{1, 5, 6, 2, 1, 2, true, false, 2, {}, 0, FarRange::kBehindWindow, 0, 0, Mask::kSymmetricWindow}}) {
     const std::vector<float> slopes = alibi_slopes(c.H);
     const Tensor documents = documents_of(c);
     const ref::AttentionSpec spec = spec_of(c, slopes, documents);
@@ -308,7 +310,7 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
   Inputs in{.q = make(qd, 1, 3), .k = make(kd, 2, 2), .v = make(kd, 3, 1), .d_o = make(qd, 4, 1), .far_q = {}, .far_k = {}};
   if (c.far > 0) in.far_q = make(qd, 5, 3), in.far_k = make(fd, 6, 2);
   const auto& [q, k, v, d_o, far_q, far_k] = in;
-  const FarKeys far{.q = far_q, .k = far_k, .range = c.far_range, .most_distance = c.most_distance};
+  const FarKeys far{.q = far_q, .k = far_k, .range = c.far_range, .most_distance = c.most_distance, .most_position = c.most_position};
   const Tensor documents = documents_of(c);
   const ref::AttentionSpec spec = spec_of(c, slope_values, documents);
   const Results<double> expected = reference<double>(spec, c, in);

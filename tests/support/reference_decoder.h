@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <span>
 #include <type_traits>
 #include <vector>
@@ -49,7 +50,7 @@ class ReferenceDecoder {
   // Logits [V] of the token after `id`.
   std::vector<T> step(int32_t id, int64_t seq_len) {
     const model::Weights& w = store_.weights();
-    angles_ = reference_angles(s_, seq_len);
+    angles_ = reference_angles(s_, s_.pattern.used_length(seq_len));
     std::vector<T> x(at(w.embed) + id * s_.C, at(w.embed) + (id + 1) * s_.C);
     for (size_t i = 0; i < layers_.size(); ++i) x = layer(x, w.layers[i], layers_[i], s_.window_of(i));
     ++position_;
@@ -140,7 +141,65 @@ class ReferenceDecoder {
                          heads.data(), nullptr);
   }
 
+  // Where a query at n and a key at m stand towards each other under the pattern, as it is published; nothing: not seen.
+  struct Places {
+    int64_t query, key;
+    double distance;      // for ALiBi
+    double factor = 1.0;  // of the score
+  };
+  std::optional<Places> places(int64_t n, int64_t m) const {
+    const model::AttentionPattern& p = s_.pattern;
+    const int64_t w = p.window;
+    const double distance = static_cast<double>(n - m), trained = static_cast<double>(s_.max_position);
+    // Slack CoCA by default: the query inside the window, keys at their distances from it.
+    const int64_t cached = std::min(n, p.type == model::Pattern::kStreamingLlm ? p.sinks + w - 1 : w - 1);
+    const bool framed = s_.attention == model::AttentionKind::kCocaSlack && p.frame == model::SlackFrame::kWindow;
+    const double log_factor = std::max(1.0, std::log(static_cast<double>(n + 1)) / std::log(trained));
+    const double factor = p.type == model::Pattern::kReRope ? log_factor : 1.0;
+    if (n - m < w) return framed ? Places{cached, cached - (n - m), distance, factor} : Places{n, m, distance, factor};
+    switch (p.type) {
+      case model::Pattern::kStreamingLlm:
+        if (m >= p.sinks) return std::nullopt;
+        return Places{cached, m, static_cast<double>(cached - m)};
+      case model::Pattern::kLmInfinite:
+        if (m >= p.sinks) return std::nullopt;
+        return Places{std::min(n, p.distance), 0, std::min(distance, static_cast<double>(p.distance))};
+      case model::Pattern::kSelfExtend: return Places{n / p.group + w - w / p.group, m / p.group, distance};
+      case model::Pattern::kReRope: return Places{w, 0, distance, factor};
+      case model::Pattern::kFull: break;
+    }
+    return std::nullopt;
+  }
+
+  std::vector<T> attend_by_pattern(const std::vector<T>& q, const Layer& cache) const {
+    const int64_t n = position_, row = s_.G * s_.D;
+    std::vector<T> o(q.size()), q_eff(static_cast<size_t>(s_.D)), k_eff(q_eff.size());
+    for (int64_t h = 0; h < s_.H; ++h) {
+      const int64_t at_head = h / (s_.H / s_.G) * s_.D;
+      std::vector<T> p;
+      std::vector<int64_t> seen;
+      for (int64_t m = 0; m <= n; ++m) {
+        const std::optional<Places> at = places(n, m);
+        if (!at) continue;
+        rotate(q.data() + h * s_.D, at->query, q_eff.data(), nullptr);
+        rotate(cache.keys.data() + m * row + at_head, at->key, nullptr, k_eff.data());
+        T dot(0);
+        for (size_t d = 0; d < q_eff.size(); ++d) dot += q_eff[d] * k_eff[d];
+        T score = dot * T(at->factor / std::sqrt(static_cast<double>(s_.D)));
+        if (!slopes_.empty()) score -= T(static_cast<double>(slopes_[static_cast<size_t>(h)]) * at->distance);
+        p.push_back(score);
+        seen.push_back(m);
+      }
+      ref::softmax_row(p);
+      for (size_t i = 0; i < p.size(); ++i)
+        for (int64_t d = 0; d < s_.D; ++d)
+          o[static_cast<size_t>(h * s_.D + d)] += p[i] * cache.values[static_cast<size_t>(seen[i] * row + at_head + d)];
+    }
+    return o;
+  }
+
   std::vector<T> attend(const std::vector<T>& q, Layer& cache, int64_t window) const {
+    if (s_.pattern.far()) return attend_by_pattern(q, cache);
     const int64_t n = position_, S = n + 1, row = s_.G * s_.D, first = window > 0 ? std::max<int64_t>(0, S - window) : 0;
     std::vector<T> keys = cache.keys;
     for (int64_t m = memory_ == KeyMemory::kPlain ? 0 : n; m < S; ++m)

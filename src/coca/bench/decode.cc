@@ -42,7 +42,7 @@ struct DecodeCase {
   void decode(int64_t tokens) {
     const int64_t before = decoder.length();
     for (int64_t i = 0; i < tokens; ++i) append(1), decoder.last_logits(cx);
-    decoder.cache().truncate(before);
+    decoder.truncate(before);
   }
   void append(int64_t n) { decoder.append(cx, {ids.data(), DType::kI32, {B, n}}); }
 

@@ -109,7 +109,7 @@ class TrialRunner {
   // Greedy from position `from` on, whose choices were made after right tokens alone. Rows that were right throughout
   // choose the same again.
   void decode_freely(infer::CachedDecoder& decoder, int64_t from) {
-    decoder.cache().truncate(start_ + from);
+    decoder.truncate(start_ + from);
     for (int64_t i = from + 1; i < A_; ++i) {
       ids_.clear();
       for (int64_t b = 0; b < B_; ++b) ids_.push_back(std::max(chosen(b, i - 1), 0));

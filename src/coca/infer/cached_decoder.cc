@@ -31,6 +31,8 @@ CachedDecoder::CachedDecoder(const model::ModelSpec& spec, const model::Weights&
     : spec_(spec), weights_(weights), policy_(policy), planned_length_(planned_length),
       cache_(spec, B, cache), positions_(spec), B_(B) {
   model::validate(spec);
+  COCA_CHECK(!spec.pattern.forgets() || spec.pattern.sinks <= kKvPage, "[generate] pattern {}: {} sinks; the cache keeps at most {}",
+             enum_name(spec.pattern.type), spec.pattern.sinks, kKvPage);
   COCA_CHECK(policy == DynamicBase::kStep || planned_length > 0,
              "[generate] a base fixed per request needs the planned length, found {}", planned_length);
 }
@@ -41,18 +43,57 @@ void CachedDecoder::prepare(int64_t N) {
   N_ = N;
 }
 
+// The angles at which the cached keys are seen: those in the window (or all), and those beyond it.
+void CachedDecoder::build_angles(int64_t N, int64_t scaling_length) {
+  const ops::Rotation rotation = model::rope_rotation(spec_, scaling_length);
+  const int64_t S = cache_.length() + N, held = cache_.held() + N;
+  angles_.build(rotation, held, {.start = static_cast<double>(cache_.forgotten()), .origin = model::growth_origin(spec_, S - N, N)});
+  const model::AttentionPattern& pattern = spec_.pattern;
+  if (!pattern.far()) return;
+  ops::Rotation far = rotation;
+  const bool all_alike = pattern.type == model::Pattern::kLmInfinite || pattern.type == model::Pattern::kReRope;
+  if (all_alike) std::fill(far.frequencies.begin(), far.frequencies.end(), 0.0);  // at position 0
+  far_angles_.build(far, pattern.far_tokens(held), {.group = pattern.type == model::Pattern::kSelfExtend ? pattern.group : 1});
+}
+
+ops::DecodeFar CachedDecoder::far_side(const model::Positions& at, int64_t N) const {
+  ops::DecodeFar far;
+  if (!spec_.pattern.far()) return far;
+  const int64_t first = cache_.length();
+  far.tokens = spec_.pattern.far_tokens(cache_.held() + N);
+  far.rows = at.far.rows;
+  far.angles = at.far.rows.cos.empty() ? nullptr : &far_angles_;
+  far.most_distance = at.far.most_distance;
+  for (int64_t m = first; m < first + N; ++m)
+    far.alibi_positions.push_back(at.far.most_position > 0 ? std::min(m, at.far.most_position) : m);
+  return far;
+}
+
 // The new tokens' t (or k) and v go into the cache un-rotated; attention reads it back with today's angles.
-void CachedDecoder::attend(Context& cx, size_t layer, const model::Positions& at, int64_t N, int64_t S) {
+void CachedDecoder::attend(Context& cx, size_t layer, const model::Positions& at, const ops::DecodeFar& far, int64_t N) {
   const auto l = static_cast<int64_t>(layer);
+  const int64_t held = cache_.held() + N;
   MutTensorRef keys = acts_.k;
   if (model::is_coca(spec_.attention)) {
     keys = cx.scratch_tensor({B_, N, spec_.G, spec_.D / 2});
     ops::collinear_fold(cx, model::collinear_options(spec_), {.R = spec_.R, .t = acts_.k, .tbar = keys});
   }
-  cache_.write(cx, l, S - N, keys, acts_.v);
+  cache_.write(cx, l, held - N, keys, acts_.v);
   ops::decode_attention(cx, attention_options(spec_, layer),
-                        {.q = acts_.q, .rows = at.rows, .angles = at.rows.cos.empty() ? nullptr : &angles_,
-                         .cache = cache_.view(l, S), .slopes = at.slopes, .o = acts_.o});
+                        {.q = acts_.q, .rows = at.rows, .turn = at.turn, .angles = at.rows.cos.empty() ? nullptr : &angles_,
+                         .cache = cache_.view(l, held), .slopes = at.slopes, .far = far, .o = acts_.o});
+}
+
+void CachedDecoder::truncate(int64_t length) {
+  const int64_t behind = cache_.forgotten() > 0 ? cache_.forgotten() + kKvPage : 0;
+  COCA_CHECK(behind == 0 || length + 1 - spec_.pattern.window >= behind,
+             "[generate] cannot go back to {} tokens: the {} in front of {} that their window reaches are forgotten", length, cache_.forgotten(), behind);
+  cache_.truncate(length);
+}
+
+// Keys that no query from the next one on will see make room, a page at a time.
+void CachedDecoder::forget() {
+  if (spec_.pattern.forgets()) cache_.forget_before(cache_.length() + 1 - spec_.pattern.window);
 }
 
 TensorRef CachedDecoder::append(Context& cx, TensorRef ids) {
@@ -60,15 +101,17 @@ TensorRef CachedDecoder::append(Context& cx, TensorRef ids) {
              ids.shape.text(), B_);
   const int64_t N = ids.size(1), S = cache_.length() + N;
   prepare(N);
-  cache_.reserve(S);
+  forget();
+  cache_.reserve(cache_.held() + N);
   const int64_t scaling_length = policy_ == DynamicBase::kRequest ? std::max(planned_length_, S) : S;
   const model::Positions at = positions_.at(S - N, N, scaling_length);
-  if (!at.rows.cos.empty()) angles_.build(model::rope_rotation(spec_, scaling_length), S, 0.0, model::growth_origin(spec_, S - N, N));
+  if (!at.rows.cos.empty()) build_angles(N, scaling_length);
+  const ops::DecodeFar far = far_side(at, N);
 
   ops::embedding_forward(cx, {.ids = ids.reshape({B_ * N}), .table = weights_.embed, .y = x_});
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
     model::layer_project(cx, spec_, weights_.layers[i], x_, acts_);
-    attend(cx, i, at, N, S);
+    attend(cx, i, at, far, N);
     model::layer_finish(cx, spec_, weights_.layers[i], x_, acts_, y_);
     std::swap(x_, y_);
   }

@@ -27,13 +27,19 @@ class CachedDecoder {
   // Logits [B, V] of the last appended token, valid until the next call.
   TensorRef last_logits(Context&);
 
-  KvCache& cache() { return cache_; }
+  // Takes the tokens from `length` on back. Throws where the cache has forgotten what the token then next would see.
+  void truncate(int64_t length);
+
+  const KvCache& cache() const { return cache_; }
   int64_t length() const { return cache_.length(); }
 
  private:
   void prepare(int64_t N);
   MutTensorRef hidden() const { return acts_.ln1; }  // of the last layer no longer needed, and of the right type
-  void attend(Context&, size_t layer, const model::Positions&, int64_t N, int64_t S);
+  void forget();
+  void build_angles(int64_t N, int64_t scaling_length);
+  ops::DecodeFar far_side(const model::Positions&, int64_t N) const;
+  void attend(Context&, size_t layer, const model::Positions&, const ops::DecodeFar&, int64_t N);
 
   const model::ModelSpec& spec_;
   const model::Weights& weights_;
@@ -41,7 +47,7 @@ class CachedDecoder {
   int64_t planned_length_;
   KvCache cache_;
   model::PositionSource positions_;
-  ops::KeyAngles angles_;
+  ops::KeyAngles angles_, far_angles_;
   int64_t B_, N_ = 0;
   Arena arena_;
   model::LayerActs acts_;

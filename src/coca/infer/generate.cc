@@ -8,6 +8,10 @@
 
 namespace coca::infer {
 
+namespace {
+constexpr int64_t kPrefillTokens = 1024;
+}
+
 GenerateResult generate(Context& cx, const model::ModelSpec& spec, const model::Weights& weights,
                         std::span<const int32_t> prompt, const GenerateOptions& options,
                         const std::function<bool(int32_t)>& on_token) {
@@ -19,7 +23,10 @@ GenerateResult generate(Context& cx, const model::ModelSpec& spec, const model::
   Rng rng(options.seed, 0x9e4e);
   GenerateResult result;
   Stopwatch watch;
-  decoder.append(cx, TensorRef(prompt.data(), DType::kI32, {1, length}));
+  // A pattern that forgets needs no more room for a long prompt than for a short one.
+  const int64_t piece = spec.pattern.forgets() ? kPrefillTokens : length;
+  for (int64_t at = 0; at < length; at += piece)
+    decoder.append(cx, TensorRef(prompt.data() + at, DType::kI32, {1, std::min(piece, length - at)}));
   result.prefill_seconds = watch.seconds();
   watch.restart();
   std::vector<int32_t> seen(prompt.begin(), prompt.end());

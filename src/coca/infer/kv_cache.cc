@@ -13,8 +13,16 @@ void KvCache::write(Context& cx, int64_t layer, int64_t first, TensorRef keys, T
                      .cache = pages_.mut_view(layer, first + keys.size(1))});
 }
 
+void KvCache::forget_before(int64_t token) {
+  const int64_t pages = (token - forgotten_) / kKvPage - 1;
+  if (pages <= 0) return;
+  pages_.recycle(1, pages);
+  forgotten_ += pages * kKvPage;
+}
+
 void KvCache::truncate(int64_t length) {
-  COCA_CHECK(length >= 0 && length <= length_, "[kv_cache] cannot truncate {} tokens to {}", length_, length);
+  const int64_t least = forgotten_ > 0 ? forgotten_ + kKvPage : 0;
+  COCA_CHECK(length >= least && length <= length_, "[kv_cache] cannot truncate {} tokens to {}; expected {} or more", length_, length, least);
   length_ = length;
 }
 

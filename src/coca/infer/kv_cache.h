@@ -16,24 +16,29 @@ class KvCache {
   KvCache(const model::ModelSpec&, int64_t B, KvType = KvType::kF32);
 
   int64_t batch() const { return B_; }
-  int64_t length() const { return length_; }
+  int64_t length() const { return length_; }        // tokens so far, the forgotten ones included
+  int64_t forgotten() const { return forgotten_; }  // of them: what stood behind the first page and is no more
+  int64_t held() const { return length_ - forgotten_; }
   int64_t capacity() const { return pages_.capacity(); }
   KvType type() const { return pages_.layout().type; }
   size_t bytes() const { return pages_.bytes(); }  // of the pages there are
-  // Adds pages for `tokens` in all; nothing is copied.
+  // Adds pages for `tokens` held in all; nothing is copied.
   void reserve(int64_t tokens) { pages_.reserve(tokens); }
+  // Whole pages of tokens in front of `token` are used again; the first page, which holds the first tokens, stays. What is
+  // behind moves up: token n > 255 is then held at n - forgotten().
+  void forget_before(int64_t token);
   // Keys [B, N, G, D/2 (CoCA: the folded t) or D] and values [B, N, G, D] become the tokens from `first` on of one
-  // layer; they must be reserved.
+  // layer, counted as they are held; they must be reserved.
   void write(Context&, int64_t layer, int64_t first, TensorRef keys, TensorRef values);
   // Marks n appended tokens as present, after every layer has written its part.
   void advance(int64_t n) { length_ += n; }
   void truncate(int64_t length);
 
-  // The first `tokens` of one layer, for decode attention.
+  // The first `tokens` held of one layer, for decode attention.
   KvView view(int64_t layer, int64_t tokens) const { return pages_.view(layer, tokens); }
 
  private:
-  int64_t B_, length_ = 0;
+  int64_t B_, length_ = 0, forgotten_ = 0;
   KvPages pages_;
 };
 

@@ -61,8 +61,43 @@ Positions PositionSource::of_table(int64_t n) const {
 }
 
 Positions PositionSource::at(int64_t start, int64_t n, int64_t seq_len) {
-  if (transforms_keys(spec_.attention)) table_.build(rope_rotation(spec_, seq_len), start, n, growth_origin(spec_, start, n));
-  return of_table(n);
+  if (transforms_keys(spec_.attention) && !spec_.pattern.far())
+    table_.build(rope_rotation(spec_, seq_len), start, n, growth_origin(spec_, start, n));
+  if (!spec_.pattern.far()) return of_table(n);
+  Positions p;
+  if (!slopes_.empty()) p.slopes = slopes_.ref();
+  add_pattern(p, start, n, seq_len);
+  return p;
+}
+
+void PositionSource::add_pattern(Positions& p, int64_t start, int64_t n, int64_t seq_len) {
+  const AttentionPattern& pattern = spec_.pattern;
+  p.far.tokens = pattern.far_tokens(seq_len);
+  if (pattern.type == Pattern::kLmInfinite) p.far.most_distance = pattern.distance;
+  if (pattern.type == Pattern::kStreamingLlm) p.far.most_position = pattern.framed_query(seq_len);
+  if (!transforms_keys(spec_.attention)) return;
+  const bool framed = frames_queries(spec_);
+  std::vector<double> query, turn, far, far_key, factor;
+  for (int64_t m = start; m < start + n; ++m) {
+    const int64_t at = framed ? pattern.framed_query(m) : m;
+    query.push_back(static_cast<double>(at));
+    turn.push_back(static_cast<double>(m - at));
+    far.push_back(static_cast<double>(pattern.far_query(m)));
+    far_key.push_back(static_cast<double>(pattern.far_key(m)));
+    factor.push_back(pattern.score_factor(m, spec_.max_position));
+  }
+  const ops::Rotation rotation = rope_rotation(spec_, seq_len);
+  table_.build_at(rotation, query, n, 0.0, factor);
+  keys_.build(rotation, start, n);
+  far_.build_at(rotation, far, n, 0.0, factor);
+  far_keys_.build_at(rotation, far_key, n);
+  p.rows = table_.rows(0, n);
+  p.key_rows = keys_.rows(0, n);
+  p.far.rows = far_.rows(0, n);
+  p.far.key_rows = far_keys_.rows(0, n);
+  if (!framed) return;
+  turn_.build_at({.frequencies = rotation.frequencies}, turn, n);
+  p.turn = turn_.rows(0, n);
 }
 
 Positions PositionSource::at_positions(std::span<const double> positions, int64_t n, int64_t seq_len) {
@@ -103,6 +138,7 @@ void Decoder::plan(const ModelSpec& s, DType type, int64_t B, int64_t N, int64_t
   if (parts) {
     add("keys.k_eff", {1, N, s.G, s.D}, out.keys.k_eff);
     add("keys.v", {1, N, s.G, s.D}, out.keys.v);
+    if (s.pattern.far() && transforms_keys(s.attention)) add("keys.k_far", {1, s.pattern.far_tokens(N), s.G, s.D}, out.keys.k_far);
   }
   const int64_t longest = parts ? longest_part(N, chunk) : N;
   plan_layer_acts(s, {.B = out.sequences, .N = longest, .dtype = type}, "chunk.", parts ? Acts::kChunk : Acts::kForward, plan, out.acts);
@@ -172,6 +208,8 @@ TrainingDecoder::TrainingDecoder(const ModelSpec& spec, int64_t B, int64_t N, co
       x_(static_cast<size_t>(spec.L) + 1) {
   validate(spec);
   COCA_CHECK(B >= 1 && N >= 1, "[decoder] batch {} and length {} must be positive", B, N);
+  COCA_CHECK(trains(spec.pattern), "[decoder] pattern {} is for evaluation; models train with full attention or sliding windows",
+             enum_name(spec.pattern.type));
   plan();
 }
 

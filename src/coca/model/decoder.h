@@ -24,9 +24,11 @@ class PositionSource {
 
  private:
   Positions of_table(int64_t n) const;
+  void add_pattern(Positions&, int64_t start, int64_t n, int64_t seq_len);
 
   const ModelSpec& spec_;
   RopeTable table_;
+  RopeTable keys_, turn_, far_, far_keys_;  // patterns
   Tensor slopes_;
 };
 

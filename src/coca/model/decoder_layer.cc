@@ -92,6 +92,28 @@ void position(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a
     ops::rope_forward(cx, {.rows = at.rows, .x = a.q, .y = a.q_eff});
     ops::rope_forward(cx, {.rows = at.keys(), .x = a.k, .y = a.k_eff});
   }
+  if (!at.turn.cos.empty()) ops::rope_forward(cx, {.rows = at.turn, .x = a.q_eff, .y = a.q_eff});
+}
+
+// The same for keys beyond the window. k_far [B, n, G, D] is written: the first n tokens here.
+void position_far(Context& cx, const ModelSpec& s, const Positions& at, const LayerActs& a, MutTensorRef k_far) {
+  const int64_t n = k_far.empty() ? 0 : k_far.size(1);
+  const ops::RopeRows key_rows = n > 0 ? ops::RopeRows{at.far.key_rows.cos.narrow(1, 0, n), at.far.key_rows.sin.narrow(1, 0, n)} : ops::RopeRows{};
+  if (!is_coca(s.attention)) {
+    ops::rope_forward(cx, {.rows = at.far.rows, .x = a.q, .y = a.q_far});
+    if (n > 0) ops::rope_forward(cx, {.rows = key_rows, .x = a.k.narrow(1, 0, n), .y = k_far});
+    return;
+  }
+  const ops::CollinearOptions options = collinear_options(s);
+  ops::collinear_query(cx, options, {.rows = at.far.rows, .q = a.q, .q_eff = a.q_far});
+  if (n == 0) return;
+  const MutTensorRef tbar = cx.scratch_tensor({a.k.size(0), n, s.G, s.D / 2});
+  ops::collinear_fold(cx, options, {.R = s.R, .t = a.k.narrow(1, 0, n), .tbar = tbar});
+  ops::collinear_key(cx, options, {.rows = key_rows, .tbar = tbar, .k_eff = k_far});
+}
+
+ops::FarKeys far_keys(const Positions& at, TensorRef q, TensorRef k) {
+  return {.q = q, .k = k, .most_distance = at.far.most_distance, .most_position = at.far.most_position};
 }
 
 void attention_output(Context& cx, const LayerTensors<TensorRef>& w, const LayerActs& a) {
@@ -196,7 +218,7 @@ void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTenso
 
 Positions Positions::narrow(int64_t first, int64_t count) const {
   Positions part = *this;
-  for (ops::RopeRows* r : {&part.rows, &part.key_rows})
+  for (ops::RopeRows* r : {&part.rows, &part.key_rows, &part.turn, &part.far.rows, &part.far.key_rows})
     if (!r->cos.empty()) *r = {r->cos.narrow(1, first, count), r->sin.narrow(1, first, count)};
   return part;
 }
@@ -240,6 +262,10 @@ void plan_layer_acts(const ModelSpec& s, const ActShape& shape, const std::strin
     remade("q_eff", {B, N, s.H, s.D}, a.q_eff);
     if (which != Acts::kChunk) remade("k_eff", {B, N, s.G, s.D}, a.k_eff);
   }
+  if (s.pattern.far() && transforms_keys(s.attention)) {
+    remade("q_far", {B, N, s.H, s.D}, a.q_far);
+    if (which != Acts::kChunk) remade("k_far", {B, N, s.G, s.D}, a.k_far);
+  }
   kept("o", {B, N, s.H, s.D}, a.o);
   if (s.residual == ResidualKind::kSequential) kept_f32("mid", {M, s.C}, a.mid);
   remade("ln2", {M, s.C}, a.ln2);
@@ -266,6 +292,7 @@ void finish_layer_acts(const ModelSpec& s, LayerActs& a) {
   if (!transforms_keys(s.attention)) {
     a.q_eff = a.q;
     a.k_eff = a.k;
+    if (s.pattern.far()) a.q_far = a.q, a.k_far = a.k;
   }
 }
 
@@ -274,7 +301,7 @@ namespace {
 constexpr MutTensorRef LayerActs::* kLayerActs[] = {
     &LayerActs::q_raw, &LayerActs::k_raw,    &LayerActs::q_stat, &LayerActs::k_stat,
     &LayerActs::ln1,   &LayerActs::ln1_stat, &LayerActs::qkv,  &LayerActs::q,   &LayerActs::k,   &LayerActs::v,
-    &LayerActs::q_eff, &LayerActs::k_eff,    &LayerActs::o,    &LayerActs::lse, &LayerActs::mid, &LayerActs::ln2,
+    &LayerActs::q_eff, &LayerActs::k_eff,    &LayerActs::q_far, &LayerActs::k_far, &LayerActs::o,    &LayerActs::lse, &LayerActs::mid, &LayerActs::ln2,
     &LayerActs::ln2_stat, &LayerActs::gate,  &LayerActs::up,   &LayerActs::act, &LayerActs::branch, &LayerActs::branch2};
 
 }  // namespace
@@ -320,8 +347,14 @@ void layer_project(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef
 
 void layer_attend(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a) {
   position(cx, s, at, a);
+  ops::FarKeys far;
+  if (at.far.tokens > 0) {
+    const MutTensorRef k_far = a.k_far.narrow(1, 0, std::min(at.far.tokens, a.k_far.size(1)));
+    if (transforms_keys(s.attention)) position_far(cx, s, at, a, k_far);
+    far = far_keys(at, a.q_far, k_far);
+  }
   ops::attention_forward(cx, attention_options(at),
-                         {.q = a.q_eff, .k = a.k_eff, .v = a.v, .slopes = at.slopes, .document_start = at.document_start, .o = a.o,
+                         {.q = a.q_eff, .k = a.k_eff, .v = a.v, .slopes = at.slopes, .document_start = at.document_start, .far = far, .o = a.o,
                           .lse = a.lse});
 }
 
@@ -359,8 +392,16 @@ void layer_forward_chunk(Context& cx, const ModelSpec& s, const LayerTensors<Ten
   if (s.qkv == Qkv::kFused) copy_heads(a.v, v);
   ops::AttentionOptions options = attention_options(at);
   options.query_start = start;
+  ops::FarKeys far;
+  if (at.far.tokens > 0) {
+    const bool own = transforms_keys(s.attention);
+    const MutTensorRef all = own ? keys.k_far : keys.k_eff;
+    const int64_t before = std::min(start, at.far.tokens), seen = std::min(start + n, at.far.tokens);
+    if (own) position_far(cx, s, at, a, seen > before ? all.narrow(1, before, seen - before) : MutTensorRef());
+    far = far_keys(at, a.q_far, all.narrow(1, 0, seen));
+  }
   ops::attention_forward(cx, options, {.q = a.q_eff, .k = keys.k_eff.narrow(1, 0, start + n),
-                                       .v = keys.v.narrow(1, 0, start + n), .slopes = at.slopes, .o = a.o});
+                                       .v = keys.v.narrow(1, 0, start + n), .slopes = at.slopes, .far = far, .o = a.o});
   layer_finish(cx, s, w, x, a, x);
 }
 

@@ -19,6 +19,14 @@ namespace coca::model {
 struct Positions {
   ops::RopeRows rows;
   ops::RopeRows key_rows;  // of keys, where they are others than the queries' (xPos); else empty
+  // Patterns (pattern.h): slack's queries turn on by these angles; empty: they do not.
+  ops::RopeRows turn;
+  // The first `tokens` of a sequence are seen beyond the window too, at other positions.
+  struct Far {
+    int64_t tokens = 0;
+    ops::RopeRows rows, key_rows;  // of the queries towards them; of the tokens here as such keys
+    int64_t most_distance = 0, most_position = 0;  // ALiBi (ops/attention.h)
+  } far;
   TensorRef slopes;    // [H]
   int64_t window = 0;  // keys a query sees, itself included; 0: all
   TensorRef document_start;  // [B, N] i32, packed documents: no token sees one in front of this place; empty: none
@@ -37,6 +45,7 @@ struct LayerActs {
   MutTensorRef q_stat, k_stat;   // [B, N, H, 2] [B, N, G, 2]
   MutTensorRef q, k, v;          // [B, N, H, D] [B, N, G, D] [B, N, G, D]; views of qkv when fused; k is CoCA's t
   MutTensorRef q_eff, k_eff;     // as q, k: what attention sees (rotated, or collinear); q, k without rotary
+  MutTensorRef q_far, k_far;     // as q, k: what attention sees beyond the window; patterns only
   MutTensorRef o, lse;           // [B, N, H, D] [B, H, N]
   MutTensorRef mid;              // [M, C]; sequential residual only
   MutTensorRef ln2, ln2_stat;    // [M, C] [M, 2]
@@ -78,6 +87,7 @@ void bind_forward_acts(const ModelSpec&, const ActShape&, Arena&, LayerActs&, Mu
 // The keys and values of sequences that come in chunks.
 struct LayerKeys {
   MutTensorRef k_eff, v;  // [B, N, G, D]
+  MutTensorRef k_far;     // [B, far tokens, G, D]; patterns of models that transform keys only
 };
 
 // The three parts of the forward pass; cached decoding replaces the middle one.

@@ -43,6 +43,8 @@ struct AttentionPattern {
 
 // Throws Error naming the first number that makes no sense.
 void validate(const AttentionPattern&);
+// Whether models can be trained under it: the others change what a trained model sees.
+inline bool trains(const AttentionPattern& p) { return !p.far(); }
 // The published settings for a model trained on `trained` tokens: StreamingLLM 4 sinks and a window that fills the trained
 // length, LM-Infinite 100 first tokens (a tenth of short windows at most) and window and distance of the trained length,
 // Self-Extend group 8 and half of it, ReRoPE half of it.

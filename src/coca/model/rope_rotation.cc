@@ -77,7 +77,13 @@ double rope_base(const ModelSpec& s, int64_t seq_len) {
   return s.rope_theta * std::pow(stretch, static_cast<double>(s.R) / static_cast<double>(s.R - 2));
 }
 
-ops::Rotation rope_rotation(const ModelSpec& s, int64_t seq_len) {
+bool frames_queries(const ModelSpec& s) {
+  return s.pattern.far() && s.pattern.frame == SlackFrame::kWindow && is_coca(s.attention) && uses_rotary(s.attention) &&
+         collinear_options(s).kind == ops::Collinear::kSlack;
+}
+
+ops::Rotation rope_rotation(const ModelSpec& s, int64_t all_tokens) {
+  const int64_t seq_len = s.pattern.used_length(all_tokens);
   ops::Rotation rotation;
   rotation.frequencies.resize(static_cast<size_t>(s.R / 2));
   if (!uses_rotary(s.attention)) return rotation;

@@ -9,7 +9,7 @@
 
 namespace coca::model {
 
-// For a sequence of seq_len tokens (dynamic NTK and longrope depend on it; the others do not). theta_j is the pair's own
+// For a sequence of seq_len tokens, or as many positions as its pattern uses (dynamic NTK and longrope depend on it; the others do not). theta_j is the pair's own
 // frequency, L the original context, turns_j = L theta_j / (2 pi).
 //   linear:     theta_j / factor (position interpolation, Chen et al. 2023)
 //   ntk:        base' = base factor^(R/(R-2)) (NTK-aware, bloc97 2023)
@@ -21,6 +21,9 @@ namespace coca::model {
 //   longrope:   theta_j / long_factor_j beyond the original context, else theta_j / short_factor_j (Ding et al. 2024)
 // Without rotary positions all frequencies are zero; xPos adds its growth.
 ops::Rotation rope_rotation(const ModelSpec&, int64_t seq_len);
+
+// Whether queries count as standing inside the pattern's window: slack CoCA's do, unless the pattern says otherwise.
+bool frames_queries(const ModelSpec&);
 
 // Where the growth of queries start .. start + n - 1 is 1 (ops/rotation.h): their middle, 0 without growth. Throws beyond
 // 65,536 tokens in one piece: zeta^(n / 2 / 512) would leave fp32.

@@ -22,7 +22,8 @@ ops::RopeRows narrowed(const Tensor& cos, const Tensor& sin, int64_t first, int6
 
 // growth_sign: +1 for queries, -1 for keys.
 template <typename PositionOf>
-void RopeTable::fill(Rows& rows, double growth_sign, int64_t sequences, int64_t n, const PositionOf& position_of) const {
+void RopeTable::fill(Rows& rows, double growth_sign, int64_t sequences, int64_t n, std::span<const double> sizes,
+                     const PositionOf& position_of) const {
   const int64_t half = rotation_.pairs();
   make_room(rows.cos, sequences, n, half);
   make_room(rows.sin, sequences, n, half);
@@ -32,7 +33,7 @@ void RopeTable::fill(Rows& rows, double growth_sign, int64_t sequences, int64_t 
       const double position = position_of(i);
       for (int64_t j = 0; j < half; ++j) {
         const auto pair = static_cast<size_t>(j);
-        double size = rotation_.amplitude;
+        double size = rotation_.amplitude * (sizes.empty() ? 1.0 : sizes[static_cast<size_t>(i)]);
         if (!rotation_.growth.empty()) size *= std::exp(growth_sign * rotation_.growth[pair] * (position - origin_));
         const double angle = position * rotation_.frequencies[pair];
         *cos.ptr(i / n, i % n, j) = static_cast<float>(size * std::cos(angle));
@@ -49,19 +50,20 @@ void RopeTable::build(const ops::Rotation& rotation, int64_t start, int64_t n, d
   start_ = start;
   n_ = n;
   const auto position = [&](int64_t i) { return static_cast<double>(start + i); };
-  fill(queries_, 1.0, 1, n, position);
-  if (!rotation_.growth.empty()) fill(keys_, -1.0, 1, n, position);
+  fill(queries_, 1.0, 1, n, {}, position);
+  if (!rotation_.growth.empty()) fill(keys_, -1.0, 1, n, {}, position);
 }
 
-void RopeTable::build_at(const ops::Rotation& rotation, std::span<const double> positions, int64_t n, double origin) {
+void RopeTable::build_at(const ops::Rotation& rotation, std::span<const double> positions, int64_t n, double origin,
+                         std::span<const double> sizes) {
   rotation_ = rotation;
   origin_ = origin;
   start_ = -1;
   n_ = n;
   const int64_t sequences = static_cast<int64_t>(positions.size()) / n;
   const auto position = [&](int64_t i) { return positions[static_cast<size_t>(i)]; };
-  fill(queries_, 1.0, sequences, n, position);
-  if (!rotation_.growth.empty()) fill(keys_, -1.0, sequences, n, position);
+  fill(queries_, 1.0, sequences, n, sizes, position);
+  if (!rotation_.growth.empty()) fill(keys_, -1.0, sequences, n, sizes, position);
 }
 
 ops::RopeRows RopeTable::rows(int64_t first, int64_t count) const { return narrowed(queries_.cos, queries_.sin, first, count); }

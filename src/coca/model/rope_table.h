@@ -14,8 +14,10 @@ class RopeTable {
  public:
   // Rows for positions start, start + 1, ..., start + n - 1.
   void build(const ops::Rotation&, int64_t start, int64_t n, double origin = 0.0);
-  // Rows for any positions, [sequences, n] of them; sequences is 1 or B.
-  void build_at(const ops::Rotation&, std::span<const double> positions, int64_t n, double origin = 0.0);
+  // Rows for any positions, [sequences, n] of them; sequences is 1 or B. Those of `sizes`, where it is given, are
+  // multiplied by them.
+  void build_at(const ops::Rotation&, std::span<const double> positions, int64_t n, double origin = 0.0,
+                std::span<const double> sizes = {});
   ops::RopeRows rows(int64_t first, int64_t count) const;      // [1 or B, count, R/2], from row `first` of the last build
   // Those of keys where they are others than the queries' (growth); else empty.
   ops::RopeRows key_rows(int64_t first, int64_t count) const;
@@ -25,7 +27,7 @@ class RopeTable {
     Tensor cos, sin;  // [sequences, at least n, R/2]
   };
   template <typename PositionOf>
-  void fill(Rows&, double growth_sign, int64_t sequences, int64_t n, const PositionOf&) const;
+  void fill(Rows&, double growth_sign, int64_t sequences, int64_t n, std::span<const double> sizes, const PositionOf&) const;
 
   ops::Rotation rotation_;
   Rows queries_, keys_;

@@ -16,6 +16,18 @@ ops::Collinear collinear_kind(AttentionKind kind) {
                                               : ops::Collinear::kSlack;
 }
 
+void validate_pattern(const ModelSpec& s) {
+  if (!s.pattern.far()) return;
+  validate(s.pattern);
+  const std::string_view name = enum_name(s.pattern.type);
+  COCA_CHECK(s.layer_window.empty(), "model: pattern {}: the model was trained with sliding windows, which are its pattern", name);
+  COCA_CHECK(!uses_xpos(s.attention), "model: pattern {}: xPos decays with true distances, which the pattern replaces", name);
+  COCA_CHECK(s.pattern.forgets() || uses_rotary(s.attention), "model: pattern {} moves rotary positions; attention \"{}\" has none", name,
+             enum_name(s.attention));
+  COCA_CHECK(s.pattern.type != Pattern::kReRope || s.R == s.D,
+             "model: pattern rerope scales scores through the rotary dims; {} of {} rotate in this model", s.R, s.D);
+}
+
 }  // namespace
 
 void validate(const ModelSpec& s) {
@@ -43,6 +55,7 @@ void validate(const ModelSpec& s) {
   COCA_CHECK(s.layer_window.empty() || static_cast<int64_t>(s.layer_window.size()) == s.L,
              "model: sliding windows are given for {} layers, the model has {}", s.layer_window.size(), s.L);
   for (const int64_t window : s.layer_window) COCA_CHECK(window >= 0, "model: sliding window {} must be positive", window);
+  validate_pattern(s);
   const auto check_id = [&](const char* name, int64_t id) {
     COCA_CHECK(id >= 0 && id < s.V, "model: {} {} is outside the vocabulary of {}", name, id, s.V);
   };

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "coca/base/enum_names.h"
+#include "coca/model/pattern.h"
 #include "coca/model/rope_scaling.h"
 #include "coca/ops/activation.h"
 #include "coca/ops/collinear.h"
@@ -51,6 +52,7 @@ struct ModelSpec {
   int64_t max_position = 2048;         // trained context; dynamic NTK starts beyond it
   // [L] keys a query of each layer sees, itself included; 0: all. Empty: all layers see all.
   std::vector<int64_t> layer_window;
+  AttentionPattern pattern;            // at evaluation; not part of config.json
   double rope_theta = 10000.0;
   RopeScaling rope_scaling;
   double norm_eps = 1e-5;
@@ -59,7 +61,7 @@ struct ModelSpec {
   std::vector<int64_t> eos_ids;        // each ends a generation; the first ends a document
 
   std::optional<int64_t> eos_id() const { return eos_ids.empty() ? std::nullopt : std::optional(eos_ids.front()); }
-  int64_t window_of(size_t layer) const { return layer_window.empty() ? 0 : layer_window[layer]; }
+  int64_t window_of(size_t layer) const { return pattern.far() ? pattern.window : layer_window.empty() ? 0 : layer_window[layer]; }
 };
 
 // Throws Error naming the first contradiction (heads that do not divide, odd head dims, zero sizes, ...).

@@ -53,7 +53,8 @@ void check_far(const AttentionOptions& options, const FarKeys& far, TensorRef q,
   COCA_CHECK(far.k.rank() == 4 && far.k.size(1) <= k.size(1), "[attention] far.k {} must be [B, F, G, D] with F at most {}",
              far.k.shape.text(), k.size(1));
   check_heads("attention", "far.k", far.k, {k.size(0), far.k.size(1), k.size(2), k.size(3)}, std::span(&q.dtype, 1));
-  COCA_CHECK(far.most_distance >= 0, "[attention] far.most_distance={} is negative", far.most_distance);
+  COCA_CHECK(far.most_distance >= 0 && far.most_position >= 0, "[attention] far.most_distance={} and far.most_position={} must not be negative",
+             far.most_distance, far.most_position);
 }
 
 void check_documents(const AttentionOptions& options, TensorRef q, TensorRef starts) {
@@ -101,6 +102,7 @@ std::optional<AttentionParams<T>> far_params(const AttentionParams<T>& near, con
   p.window = 0;
   p.hidden = near.window;
   p.most_distance = far.most_distance;
+  p.most_position = far.most_position;
   if (far.range == FarRange::kAll) {
     p.causal = false;
     p.document_start = {};
@@ -115,6 +117,7 @@ ref::AttentionSpec ref_spec(const AttentionParams<T>& p) {
           .window = p.window,
           .hidden = p.hidden,
           .most_distance = p.most_distance,
+          .most_position = p.most_position,
           .query_start = p.query_start,
           .slopes = p.slopes,
           .document_start = p.document_start};

@@ -38,7 +38,8 @@ enum class FarRange : uint8_t {
 struct FarKeys {
   TensorRef q, k;             // [B, N, H, D]  [B, F, G, D], F <= S; empty: none
   FarRange range = FarRange::kBehindWindow;
-  int64_t most_distance = 0;  // ALiBi counts farther keys as this far away; 0: as they are
+  // ALiBi: farther keys count as this far away, and later queries as standing at this position; 0: as they are.
+  int64_t most_distance = 0, most_position = 0;
 };
 
 // Query head h reads key/value head h / (H / G). Any strides with an innermost stride of 1.

@@ -48,6 +48,10 @@ void check_decode(const DecodeAttentionOptions& options, const DecodeAttention& 
   COCA_CHECK(!folded || D % 2 == 0, "[decode_attention] the head dim {} must be even", D);
   COCA_CHECK(l.W == (folded ? D / 2 : D), "[decode_attention] the cache's keys have {} numbers; expected {}", l.W,
              folded ? D / 2 : D);
+  COCA_CHECK(a.far.tokens >= 0 && a.far.tokens <= S && (a.far.tokens == 0 || options.window > 0),
+             "[decode_attention] far tokens {}; expected 0 to {}, and a window", a.far.tokens, S);
+  COCA_CHECK(a.far.tokens == 0 || a.slopes.empty() || static_cast<int64_t>(a.far.alibi_positions.size()) == N,
+             "[decode_attention] far tokens with ALiBi need {} positions, found {}", N, a.far.alibi_positions.size());
   if (options.score == Score::kDot) return;
   check_rows("decode_attention", a.rows, a.q);
   const int64_t half = a.rows.cos.size(2);
@@ -61,6 +65,15 @@ void check_decode(const DecodeAttentionOptions& options, const DecodeAttention& 
     COCA_CHECK(a.angles->half() == half && a.angles->tokens() >= S,
                "[decode_attention] angles of {} pairs and {} tokens do not fit {} pairs and {} tokens", a.angles->half(),
                a.angles->tokens(), half, S);
+  }
+  COCA_CHECK(a.turn.cos.empty() || (a.turn.cos.shape == a.rows.cos.shape && a.turn.sin.shape == a.rows.cos.shape),
+             "[decode_attention] turn {} and {} must have the shape of the rows, {}", a.turn.cos.shape.text(), a.turn.sin.shape.text(),
+             a.rows.cos.shape.text());
+  if (a.far.tokens > 0) {
+    COCA_CHECK(a.far.rows.cos.shape == a.rows.cos.shape && a.far.rows.sin.shape == a.rows.cos.shape,
+               "[decode_attention] far rows {} must have the shape of the rows, {}", a.far.rows.cos.shape.text(), a.rows.cos.shape.text());
+    COCA_CHECK(a.far.angles && a.far.angles->half() == half && a.far.angles->tokens() >= a.far.tokens,
+               "[decode_attention] far angles do not fit {} pairs and {} tokens", half, a.far.tokens);
   }
   COCA_CHECK(score_of(options, 2 * half, D) != ref::DecodeScore::kOfficial || options.collinear.kind == Collinear::kSlack,
              "[decode_attention] the official fold with rotary dims {} < {} is slack only", 2 * half, D);
@@ -93,8 +106,18 @@ struct Row {
         sin(rows.sin.view<float, 3>().ptr(rows.sin.size(0) == 1 ? 0 : b, n)) {}
 };
 
-// The call seen as tasks: (batch, kv head) x chunks of query rows x ranges of tokens. Row r of a kv head is query
-// r / group of head g * group + r % group.
+// Tokens that are seen by the same rules and angles: those of the window (or all), and the far ones.
+struct Side {
+  RopeRows rows, turn;  // of the queries
+  const KeyAngles* angles;
+  int64_t tokens, ranges;
+  int64_t hidden;       // the nearest tokens that are not seen
+  const std::vector<int64_t>* places;  // for ALiBi; null: where the queries are
+  cpu::DecodeParams p;
+};
+
+// The call seen as tasks: (batch, kv head) x chunks of query rows x ranges of tokens, those of the far side behind those of
+// the other. Row r of a kv head is query r / group of head g * group + r % group.
 struct Plan {
   const DecodeAttentionOptions& options;
   const DecodeAttention& a;
@@ -102,7 +125,7 @@ struct Plan {
   int64_t B, N, H, D, G, S, R;
   int64_t group, rows, chunks, most_rows, range, ranges;
   float scale;
-  cpu::DecodeParams p;
+  std::vector<Side> sides;
 
   Plan(const DecodeAttentionOptions& options_, const DecodeAttention& a_)
       : options(options_), a(a_), B(a.q.size(0)), N(a.q.size(1)), H(a.q.size(2)), D(a.q.size(3)),
@@ -115,35 +138,57 @@ struct Plan {
     // From the shape alone: enough tasks for many cores, few partial sums.
     const int64_t wanted = std::max(kRangeTokens, S * (B * G * chunks) / kEnoughTasks);
     range = (wanted + kKvPage - 1) / kKvPage * kKvPage;
-    ranges = (S + range - 1) / range;
     scale = options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(D));
+    sides.push_back({.rows = a.rows, .turn = a.turn, .angles = a.angles, .tokens = S, .ranges = ranges_of(S), .hidden = 0,
+                     .places = nullptr, .p = params(options.window)});
+    if (a.far.tokens > 0) {
+      sides.push_back({.rows = a.far.rows, .turn = {}, .angles = a.far.angles, .tokens = a.far.tokens,
+                       .ranges = ranges_of(a.far.tokens), .hidden = options.window, .places = &a.far.alibi_positions, .p = params(0)});
+      sides.back().p.most_distance = a.far.most_distance;
+    }
+    ranges = sides.front().ranges + (sides.size() > 1 ? sides.back().ranges : 0);
+  }
+  int64_t ranges_of(int64_t tokens) const { return (tokens + range - 1) / range; }
+  cpu::DecodeParams params(int64_t window) const {
+    cpu::DecodeParams p;
     p.cache = a.cache;
-    p.window = options.window;
+    p.window = window;
     const bool folded = options.score == Score::kCollinear && score != ref::DecodeScore::kOfficial;
     p.keys = folded ? cpu::Keys::kFolded : cpu::Keys::kPairs;
     p.half = R / 2;
     p.plain = score == ref::DecodeScore::kOfficial ? 0 : folded ? R / 2 : R;
+    return p;
   }
   int64_t chunk_rows(int64_t chunk) const { return std::min(kTaskRows, rows - chunk * kTaskRows); }
   size_t state_floats() const { return static_cast<size_t>(most_rows * (cpu::decode_padded(D) + 2)); }
   size_t work_floats() const {
+    const cpu::DecodeParams& p = sides.front().p;
     return cpu::decode_work_floats(p) + static_cast<size_t>(most_rows * (p.query_floats() + 1) + 2 * D) +
            state_floats();
   }
 };
 
+void turn_pairs(const Row& row, int64_t half, float* x) {
+  for (int64_t j = 0; j < half; ++j) {
+    const float a = x[j], b = x[j + half];
+    x[j] = a * row.cos[j] - b * row.sin[j];
+    x[j + half] = b * row.cos[j] + a * row.sin[j];
+  }
+}
+
 // u, w and p of one query row (kernels/cpu/decode_attention.h) in `out`; work: 2 D floats.
-void prepare_row(const Plan& plan, int64_t b, int64_t n, int64_t h, float* work, float* out) {
-  const int64_t D = plan.D, half = plan.R / 2, W = plan.p.cache.layout.W, plain = plan.p.plain;
+void prepare_row(const Plan& plan, const Side& side, int64_t b, int64_t n, int64_t h, float* work, float* out) {
+  const int64_t D = plan.D, half = plan.R / 2, W = side.p.cache.layout.W, plain = side.p.plain;
   float *q = work, *e = work + D;
   load_head(plan.a.q, b, n, h, q);
   if (plan.score == ref::DecodeScore::kDot) {
     std::copy_n(q, D, e);
   } else {
-    const Row row(plan.a.rows, b, n);
+    const Row row(side.rows, b, n);
     ref::decode_query_head<float>(plan.score, q, plan.R, D, [&](int64_t j) { return row.cos[j]; },
                                   [&](int64_t j) { return row.sin[j]; }, e);
   }
+  if (!side.turn.cos.empty()) turn_pairs(Row(side.turn, b, n), half, e);
   float *u = out, *w = out + half, *rest = out + 2 * half;
   const bool sums = plan.score == ref::DecodeScore::kSlack || plan.score == ref::DecodeScore::kTied;
   const auto pair = [&](int64_t i, int64_t j, float& first, float& second) {
@@ -153,7 +198,7 @@ void prepare_row(const Plan& plan, int64_t b, int64_t n, int64_t h, float* work,
   };
   for (int64_t j = 0; j < half; ++j) pair(j, j + half, u[j], w[j]);
   std::fill_n(rest, W - plain, 0.0f);
-  if (plan.p.keys == cpu::Keys::kFolded) {
+  if (side.p.keys == cpu::Keys::kFolded) {
     float unused = 0;
     for (int64_t i = 0; i < W - plain; ++i) pair(plan.R + i, plan.R + (D - plan.R) / 2 + i, rest[i], unused);
   } else {  // the official fold meets a key's number up to twice
@@ -163,7 +208,7 @@ void prepare_row(const Plan& plan, int64_t b, int64_t n, int64_t h, float* work,
 
 // Small tasks go together: a thread is not woken for less.
 int64_t task_grain(const Plan& plan) {
-  return grain_of(std::min(plan.S, plan.range) * (plan.p.cache.layout.W + plan.D) * plan.most_rows, 65536);
+  return grain_of(std::min(plan.S, plan.range) * (plan.a.cache.layout.W + plan.D) * plan.most_rows, 65536);
 }
 
 // cos and sin [B or 1, tiles, half, 64] of given key rows, tile by tile as the kernel reads them.
@@ -212,10 +257,14 @@ Partial partial_of(const Plan& plan, const float* state, int64_t row) {
 }
 
 // One task: prepares its rows and runs the kernel; its state is written.
-void run_task(const Plan& plan, cpu::DecodeParams p, int64_t task, float* state, float* work) {
-  const int64_t Dp = cpu::decode_padded(plan.D), range = task % plan.ranges, chunk = task / plan.ranges % plan.chunks,
-                bg = task / plan.ranges / plan.chunks, b = bg / plan.G, g = bg % plan.G;
-  int64_t seen[kTaskRows];
+void run_task(const Plan& plan, int64_t task, float* state, float* work) {
+  const int64_t Dp = cpu::decode_padded(plan.D), chunk = task / plan.ranges % plan.chunks, bg = task / plan.ranges / plan.chunks,
+                b = bg / plan.G, g = bg % plan.G, near_ranges = plan.sides.front().ranges;
+  const bool far = task % plan.ranges >= near_ranges;
+  const Side& side = far ? plan.sides.back() : plan.sides.front();
+  const int64_t range = task % plan.ranges - (far ? near_ranges : 0);
+  cpu::DecodeParams p = side.p;
+  int64_t seen[kTaskRows], places[kTaskRows];
   float* queries = work;
   float* slopes = queries + plan.most_rows * p.query_floats();
   float* heads = slopes + plan.most_rows;
@@ -223,9 +272,11 @@ void run_task(const Plan& plan, cpu::DecodeParams p, int64_t task, float* state,
   const int64_t rows = plan.chunk_rows(chunk);
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t r = chunk * kTaskRows + i, n = r / plan.group, h = g * plan.group + r % plan.group;
-    prepare_row(plan, b, n, h, heads, queries + i * p.query_floats());
-    seen[i] = plan.S - plan.N + n + 1;
-    if (!plan.a.slopes.empty()) slopes[i] = plan.a.slopes.as<float>()[h];
+    prepare_row(plan, side, b, n, h, heads, queries + i * p.query_floats());
+    seen[i] = std::clamp<int64_t>(plan.S - plan.N + n + 1 - side.hidden, 0, side.tokens);
+    if (plan.a.slopes.empty()) continue;
+    slopes[i] = plan.a.slopes.as<float>()[h];
+    places[i] = side.places ? (*side.places)[static_cast<size_t>(n)] : seen[i] - 1;
   }
   if (p.tile_step > 0 && plan.a.key_rows.cos.size(0) > 1) {
     const int64_t tiles = (plan.S + kKvTile - 1) / kKvTile;
@@ -234,8 +285,8 @@ void run_task(const Plan& plan, cpu::DecodeParams p, int64_t task, float* state,
   }
   cpu::decode_range(p,
                     {.b = b, .g = g, .rows = rows, .queries = queries, .seen = seen,
-                     .slopes = plan.a.slopes.empty() ? nullptr : slopes, .begin = range * plan.range,
-                     .end = std::min(plan.S, (range + 1) * plan.range), .o = state,
+                     .slopes = plan.a.slopes.empty() ? nullptr : slopes, .places = places, .begin = range * plan.range,
+                     .end = std::min(side.tokens, (range + 1) * plan.range), .o = state,
                      .max = state + plan.most_rows * Dp, .sum = state + plan.most_rows * (Dp + 1)},
                     kernel_work);
 }
@@ -252,12 +303,15 @@ void decode_cpu(Context& context, Plan& plan) {
       context.scratch((2 * table + partials + threads * plan.work_floats()) * sizeof(float)));
   float* states = memory + 2 * table;
   float* works = states + partials;
-  if (given) {
-    transpose_rows(a.key_rows, half, memory, memory + table);
-    plan.p.cos = memory, plan.p.sin = memory + table, plan.p.tile_step = half * kKvTile;
-  } else if (plan.R > 0) {
-    plan.p.cos = a.angles->offset_cos(), plan.p.sin = a.angles->offset_sin();
-    plan.p.start_cos = a.angles->start_cos(), plan.p.start_sin = a.angles->start_sin();
+  for (Side& side : plan.sides) {
+    if (plan.R == 0) continue;
+    if (side.angles == nullptr) {
+      transpose_rows(a.key_rows, half, memory, memory + table);
+      side.p.cos = memory, side.p.sin = memory + table, side.p.tile_step = half * kKvTile;
+    } else {
+      side.p.cos = side.angles->offset_cos(), side.p.sin = side.angles->offset_sin();
+      side.p.start_cos = side.angles->start_cos(), side.p.start_sin = side.angles->start_sin();
+    }
   }
   const auto own_work = [&] { return works + static_cast<size_t>(thread_index()) * plan.work_floats(); };
   const auto merge = [&](int64_t chunk_of_group, const float* state, size_t step, float* total) {
@@ -274,14 +328,14 @@ void decode_cpu(Context& context, Plan& plan) {
       float* work = own_work();
       float* state = work + plan.work_floats() - plan.state_floats();
       for (int64_t task = begin; task < end; ++task) {
-        run_task(plan, plan.p, task, state, work);
+        run_task(plan, task, state, work);
         merge(task, state, 0, work);
       }
     });
     return;
   }
   parallel_for(tasks, [&](int64_t task) {
-    run_task(plan, plan.p, task, states + static_cast<size_t>(task) * plan.state_floats(), own_work());
+    run_task(plan, task, states + static_cast<size_t>(task) * plan.state_floats(), own_work());
   });
   parallel_blocks(groups, grain_of(plan.ranges * plan.most_rows * plan.D), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
@@ -289,8 +343,30 @@ void decode_cpu(Context& context, Plan& plan) {
   });
 }
 
-// Positions of the queries come from their rows, those of the keys from key_rows or, of evenly spaced ones, from the
-// starts and offsets.
+ref::DecodeSide<float> ref_side(const Plan& plan, const Side& side) {
+  using Angle = ref::DecodeSide<float>::Angle;
+  const auto of_rows = [](const RopeRows& rows, const float* Row::* table) -> Angle {
+    return [&rows, table](int64_t b, int64_t n, int64_t j) { return (Row(rows, b, n).*table)[j]; };
+  };
+  const auto of_keys = [&side, half = plan.R / 2](bool cosine) -> Angle {
+    return [&side, half, cosine](int64_t, int64_t s, int64_t j) {
+      const int64_t start = s / kKvTile * half + j, offset = j * kKvTile + s % kKvTile;
+      const float c0 = side.angles->start_cos()[start], s0 = side.angles->start_sin()[start];
+      const float c1 = side.angles->offset_cos()[offset], s1 = side.angles->offset_sin()[offset];
+      return cosine ? c0 * c1 - s0 * s1 : s0 * c1 + c0 * s1;
+    };
+  };
+  ref::DecodeSide<float> out{.tokens = side.tokens, .query_cos = of_rows(side.rows, &Row::cos), .query_sin = of_rows(side.rows, &Row::sin)};
+  out.spec = {.scale = plan.scale, .window = side.p.window, .hidden = side.hidden, .most_distance = side.p.most_distance,
+              .query_start = plan.S - plan.N, .slopes = plan.a.slopes.empty() ? nullptr : plan.a.slopes.as<float>()};
+  const bool given = side.angles == nullptr;
+  out.key_cos = given ? of_rows(plan.a.key_rows, &Row::cos) : of_keys(true);
+  out.key_sin = given ? of_rows(plan.a.key_rows, &Row::sin) : of_keys(false);
+  if (!side.turn.cos.empty()) out.turn_cos = of_rows(side.turn, &Row::cos), out.turn_sin = of_rows(side.turn, &Row::sin);
+  if (side.places) out.spec.places = side.places->data();
+  return out;
+}
+
 void decode_ref(Context& context, const Plan& plan) {
   const DecodeAttention& a = plan.a;
   const KvLayout& l = a.cache.layout;
@@ -299,22 +375,10 @@ void decode_ref(Context& context, const Plan& plan) {
   for (int64_t i = 0; i < plan.B * plan.N * plan.H; ++i)
     load_head(a.q, i / plan.H / plan.N, i / plan.H % plan.N, i % plan.H, out + i * plan.D);
   kv_load(context, {.cache = a.cache, .keys = keys, .values = values});
-  const int64_t half = plan.R / 2;
-  const auto angle = [&](bool cosine, int64_t b, int64_t s, int64_t j) {
-    if (a.angles == nullptr) {
-      const Row row(a.key_rows, b, s);
-      return cosine ? row.cos[j] : row.sin[j];
-    }
-    const int64_t start = s / kKvTile * half + j, offset = j * kKvTile + s % kKvTile;
-    const float c0 = a.angles->start_cos()[start], s0 = a.angles->start_sin()[start];
-    const float c1 = a.angles->offset_cos()[offset], s1 = a.angles->offset_sin()[offset];
-    return cosine ? c0 * c1 - s0 * s1 : s0 * c1 + c0 * s1;
-  };
-  ref::decode_attention<float>(
-      {.scale = plan.scale, .window = plan.options.window, .query_start = plan.S - plan.N, .slopes = a.slopes.empty() ? nullptr : a.slopes.as<float>()},
-      plan.score, plan.R, [&](int64_t b, int64_t s, int64_t j) { return angle(true, b, s, j); },
-      [&](int64_t b, int64_t s, int64_t j) { return angle(false, b, s, j); }, TensorRef(q).view<float, 4>(),
-      TensorRef(keys).view<float, 4>(), TensorRef(values).view<float, 4>(), o.ref().view<float, 4>(), {});
+  std::vector<ref::DecodeSide<float>> sides;
+  for (const Side& side : plan.sides) sides.push_back(ref_side(plan, side));
+  ref::decode_attention<float>(sides, plan.score, plan.R, TensorRef(q).view<float, 4>(), TensorRef(keys).view<float, 4>(),
+                               TensorRef(values).view<float, 4>(), o.ref().view<float, 4>(), {});
   const float* result = o.values<float>().data();
   for (int64_t i = 0; i < plan.B * plan.N * plan.H; ++i)
     store_head(result + i * plan.D, 1.0f, a.o, i / plan.H / plan.N, i / plan.H % plan.N, i % plan.H);

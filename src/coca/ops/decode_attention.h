@@ -13,13 +13,20 @@
 
 namespace coca::ops {
 
-// Angles of evenly spaced keys as decode attention wants them: token s stands at position start + s. Of every 64th token
-// cos and sin, and one table of 64 offsets with the rotation's amplitude: 1/64 of a full table. Formed in double.
+// Where keys stand: token s at position start + floor(s / group). origin: of the rotation's growth, where it has one; that of
+// the queries' rows.
+struct KeySpacing {
+  double start = 0.0, origin = 0.0;
+  int64_t group = 1;  // divides 64
+  friend bool operator==(const KeySpacing&, const KeySpacing&) = default;
+};
+
+// Angles of evenly spaced keys as decode attention wants them. Of every 64th token cos and sin, and one table of 64 offsets
+// with the rotation's amplitude: 1/64 of a full table. Formed in double.
 class KeyAngles {
  public:
-  // Makes room for S tokens. Another rotation or start than before: all afresh; else only what is missing is added.
-  // origin: of the rotation's growth, where it has one; that of the queries' rows.
-  void build(const Rotation&, int64_t S, double start = 0.0, double origin = 0.0);
+  // Makes room for S tokens. Another rotation or spacing than before: all afresh; else only what is missing is added.
+  void build(const Rotation&, int64_t S, const KeySpacing& = {});
   int64_t half() const { return rotation_.pairs(); }
   int64_t tokens() const { return tiles_ * kKvTile; }
   const float* start_cos() const { return start_cos_.data(); }    // [tiles, half]
@@ -32,7 +39,7 @@ class KeyAngles {
   void build_starts(int64_t begin, int64_t end);
 
   Rotation rotation_;
-  double start_ = 0.0, origin_ = 0.0;
+  KeySpacing spacing_;
   std::vector<float> start_cos_, start_sin_, offset_cos_, offset_sin_;
   int64_t tiles_ = 0;
 };
@@ -47,15 +54,28 @@ struct DecodeAttentionOptions {
   int64_t window = 0;          // tokens a query sees, itself included; older pages are not read. 0: all
 };
 
+// More tokens under the same softmax, at other positions than those in the window (ops/attention.h, FarKeys): the first
+// `tokens` of the cache, as far as the window no longer holds them.
+struct DecodeFar {
+  int64_t tokens = 0;                 // 0: none
+  RopeRows rows;                      // [1 or B, N, R/2] of the queries towards them
+  const KeyAngles* angles = nullptr;  // of at least so many tokens
+  // ALiBi: where each query counts as standing, [N]; farther tokens count as most_distance away (0: as they are).
+  std::vector<int64_t> alibi_positions;
+  int64_t most_distance = 0;
+};
+
 // The queries are the last N tokens of the cache: query n sees the tokens up to S - N + n. Query head h reads kv head
 // h / (H / G). Query rows, and angles or key_rows, are needed unless the score is kDot.
 struct DecodeAttention {
   TensorRef q;                        // [B, N, H, D] un-rotated, f32 or bf16, innermost stride 1
   RopeRows rows;                      // [1 or B, N, R/2] of the queries
+  RopeRows turn;                      // the same shape: the transformed queries turn on by these angles; empty: they do not
   const KeyAngles* angles = nullptr;  // of at least S tokens: evenly spaced positions
   RopeRows key_rows;                  // or [1 or B, S, R/2]: any positions
   KvView cache;                       // S = length tokens, keys W = D (kDot, kRope) or D/2 (kCollinear)
   TensorRef slopes;                   // [H] f32 ALiBi slopes, as in attention.h; empty: none
+  DecodeFar far;                      // with a window only
   MutTensorRef o;                     // [B, N, H, D] written, same type as q
 };
 void decode_attention(Context&, const DecodeAttentionOptions&, const DecodeAttention&);

@@ -21,7 +21,7 @@ void KeyAngles::build_offsets() {
   offset_sin_.resize(half * kKvTile);
   for (size_t j = 0; j < half; ++j)
     for (size_t i = 0; i < kKvTile; ++i) {
-      const auto position = static_cast<double>(i);
+      const auto position = static_cast<double>(static_cast<int64_t>(i) / spacing_.group);
       const double angle = position * rotation_.frequencies[j], size = rotation_.amplitude * std::exp(-growth_of(rotation_, j) * position);
       offset_cos_[j * kKvTile + i] = static_cast<float>(size * std::cos(angle));
       offset_sin_[j * kKvTile + i] = static_cast<float>(size * std::sin(angle));
@@ -36,20 +36,21 @@ void KeyAngles::build_starts(int64_t begin, int64_t end) {
     for (int64_t t = begin + first; t < begin + last; ++t)
       for (int64_t j = 0; j < half; ++j) {
         const auto pair = static_cast<size_t>(j), at = static_cast<size_t>(t * half + j);
-        const double position = start_ + static_cast<double>(t * kKvTile);
-        const double angle = position * rotation_.frequencies[pair], size = std::exp(growth_of(rotation_, pair) * (origin_ - position));
+        const double position = spacing_.start + static_cast<double>(t * kKvTile / spacing_.group);
+        const double angle = position * rotation_.frequencies[pair], size = std::exp(growth_of(rotation_, pair) * (spacing_.origin - position));
         start_cos_[at] = static_cast<float>(size * std::cos(angle));
         start_sin_[at] = static_cast<float>(size * std::sin(angle));
       }
   });
 }
 
-void KeyAngles::build(const Rotation& rotation, int64_t S, double start, double origin) {
-  const bool same = rotation == rotation_;
-  const bool same_starts = same && start == start_ && (origin == origin_ || rotation.growth.empty());
+void KeyAngles::build(const Rotation& rotation, int64_t S, const KeySpacing& spacing) {
+  COCA_CHECK(spacing.group >= 1 && kKvTile % spacing.group == 0, "[decode_attention] groups of {} tokens do not divide {}", spacing.group, kKvTile);
+  KeySpacing wanted = spacing;
+  if (rotation.growth.empty()) wanted.origin = spacing_.origin;  // it does not matter
+  const bool same = rotation == rotation_ && wanted.group == spacing_.group, same_starts = same && wanted == spacing_;
   rotation_ = rotation;
-  start_ = start;
-  origin_ = origin;
+  spacing_ = wanted;
   if (!same) build_offsets();
   const int64_t tiles = (S + kKvTile - 1) / kKvTile, kept = same_starts ? tiles_ : 0;
   if (tiles <= kept) return;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/tensor/kv_pages.h"
 
+#include <algorithm>
+
 namespace coca {
 
 KvPages::KvPages(const KvLayout& layout, int64_t layers) : layout_(layout), layers_(layers) {
@@ -18,6 +20,13 @@ void KvPages::reserve(int64_t tokens) {
     pages_.push_back(allocate_aligned(page_bytes()));
     starts_.push_back(pages_.back().get());
   }
+}
+
+void KvPages::recycle(int64_t first, int64_t count) {
+  COCA_CHECK(first >= 0 && count >= 0 && first + count <= static_cast<int64_t>(pages_.size()), "[kv_pages] there are no pages {} to {} of {}",
+             first, first + count, pages_.size());
+  std::rotate(pages_.begin() + first, pages_.begin() + first + count, pages_.end());
+  std::rotate(starts_.begin() + first, starts_.begin() + first + count, starts_.end());
 }
 
 KvView KvPages::view(int64_t layer, int64_t length) const {

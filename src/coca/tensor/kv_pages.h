@@ -67,6 +67,9 @@ class KvPages {
   size_t page_bytes() const;
   size_t bytes() const { return pages_.size() * page_bytes(); }
   void reserve(int64_t tokens);  // adds zero-filled pages
+  // Takes pages [first, first + count) out of the order and puts them behind the last, to be written again: the tokens behind
+  // them move up.
+  void recycle(int64_t first, int64_t count);
   KvView view(int64_t layer, int64_t length) const;
   MutKvView mut_view(int64_t layer, int64_t length);
 

@@ -135,7 +135,7 @@ int64_t row_scores(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n,
   const int64_t D = p.q.size(3), g = h / (p.q.size(2) / p.k.size(2)), m = p.query_start + n;
   for (int64_t s = begin; s < end; ++s) {
     float score = dot(p.q.ptr(b, n, h), p.k.ptr(b, s, g), D) * p.scale;
-    if (p.slopes) score -= p.slopes[h] * static_cast<float>(biased_distance(p, m - s));
+    if (p.slopes) score -= p.slopes[h] * static_cast<float>(biased_distance(p, m, s));
     scores[s - begin] = score;
   }
   return end - begin;

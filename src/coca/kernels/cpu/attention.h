@@ -32,7 +32,8 @@ struct AttentionParams {
   int64_t window = 0;  // no key before m + 1 - window is seen, with m the query's position; 0: all
   int64_t hidden = 0;  // causal: the last key seen is m - hidden; negative: some behind the query's own place are seen too
   int64_t query_start = 0;
-  int64_t most_distance = 0;  // ALiBi counts farther keys as this far away; 0: as they are
+  // ALiBi: farther keys count as this far away, and later queries as standing at this position; 0: as they are.
+  int64_t most_distance = 0, most_position = 0;
   TensorView<const int32_t, 2> document_start;  // [B, N]; empty: one document
   TensorView<T, 4> o;                           // forward: written
   TensorView<float, 3> lse;                     // forward: written (may be empty); backward: read

@@ -130,9 +130,10 @@ HWY_INLINE void for_strips(const AttentionParams<S>& p, int64_t b, int64_t n0, i
   }
 }
 
-// What ALiBi's slope is multiplied by.
+// What ALiBi's slope is multiplied by, for a query at m and a key at s.
 template <class S>
-HWY_INLINE int64_t biased_distance(const AttentionParams<S>& p, int64_t distance) {
+HWY_INLINE int64_t biased_distance(const AttentionParams<S>& p, int64_t m, int64_t s) {
+  const int64_t distance = (p.most_position > 0 ? std::min(m, p.most_position) : m) - s;
   return p.most_distance > 0 ? std::min(distance, p.most_distance) : distance;
 }
 
@@ -144,7 +145,7 @@ HWY_INLINE void finish_scores(const AttentionParams<S>& p, float slope, int64_t 
   const int64_t width = padded(columns.end), m = p.query_start + n;
   if (p.slopes)
     for (int64_t c = seen.begin; c < seen.end; ++c)
-      row[c] = row[c] * p.scale - slope * static_cast<float>(biased_distance(p, m - key0 - c));
+      row[c] = row[c] * p.scale - slope * static_cast<float>(biased_distance(p, m, key0 + c));
   for (int64_t c = columns.begin; c < std::min(seen.begin, width); ++c) row[c] = kNegInf;
   for (int64_t c = std::max(seen.end, columns.begin); c < width; ++c) row[c] = kNegInf;
 }

@@ -4,6 +4,7 @@
 #include "coca/kernels/cpu/decode_attention.h"
 
 #include <algorithm>
+#include <limits>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "coca/kernels/cpu/decode_attention.cc"
@@ -268,8 +269,11 @@ HWY_NOINLINE void page_rows(const DecodeParams& p, const DecodeTask& t, int64_t 
   for (int r = 0; r < kRows; ++r) {
     float* row = scores + r * kKvPage;
     const int64_t seen = t.seen[r0 + r];
-    if (t.slopes)  // -slope (m - n) with m = seen - 1
-      for (int64_t c = 0; c < columns; ++c) row[c] -= t.slopes[r0 + r] * static_cast<float>(seen - 1 - token - c);
+    if (t.slopes) {  // -slope (m - n)
+      const int64_t m = t.places ? t.places[r0 + r] : seen - 1;
+      const int64_t most = p.most_distance > 0 ? p.most_distance : std::numeric_limits<int64_t>::max();
+      for (int64_t c = 0; c < columns; ++c) row[c] -= t.slopes[r0 + r] * static_cast<float>(std::min(m - token - c, most));
+    }
     if (p.window > 0) std::fill_n(row, std::clamp<int64_t>(seen - p.window - token, 0, columns), kNegInf);
     std::fill(row + std::clamp<int64_t>(seen - token, 0, columns), row + width, kNegInf);
     factors[r] = softmax_row(1.0f, 0, width, row, row, t.max[r0 + r], t.sum[r0 + r]);

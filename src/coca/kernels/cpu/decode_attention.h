@@ -29,6 +29,7 @@ struct DecodeParams {
   const float* sin = nullptr;
   int64_t tile_step = 0;
   int64_t window = 0;  // tokens a row sees, the last of those before seen[r]; 0: all
+  int64_t most_distance = 0;  // ALiBi counts farther tokens as this far away; 0: as they are
   // cos and sin [tiles, half] of the tiles' starts; null: starts count as angle zero.
   const float* start_cos = nullptr;
   const float* start_sin = nullptr;
@@ -42,6 +43,7 @@ struct DecodeTask {
   const float* queries = nullptr;  // [rows, query_floats]: u [half], w [half], p [W - plain], scale included
   const int64_t* seen = nullptr;   // [rows], not decreasing
   const float* slopes = nullptr;   // [rows] ALiBi slopes or null
+  const int64_t* places = nullptr; // [rows] where each row stands for ALiBi; null: at seen[r] - 1
   int64_t begin = 0, end = 0;      // tokens; begin is a multiple of a page
   float* o = nullptr;              // [rows, decode_padded(D)] written: sum of exp(score - max) v
   float* max = nullptr;            // [rows] written: largest score, -inf when none is seen

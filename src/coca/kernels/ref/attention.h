@@ -19,8 +19,10 @@ struct AttentionSpec {
   bool causal = true;
   int64_t window = 0;         // no key before m + 1 - window is seen, with m the query's position; 0: all
   int64_t hidden = 0;         // causal: the last key seen is m - hidden
-  int64_t most_distance = 0;  // ALiBi counts farther keys as this far away; 0: as they are
+  // ALiBi: farther keys count as this far away, and later queries as standing at this position; 0: as they are.
+  int64_t most_distance = 0, most_position = 0;
   int64_t query_start = 0;
+  const int64_t* places = nullptr;                // [N] where queries stand for ALiBi; null: at their positions
   const float* slopes = nullptr;                  // [H] ALiBi slopes or null
   TensorView<const int32_t, 2> document_start{};  // [B, N] no key before it is seen; empty: none
 };
@@ -56,7 +58,9 @@ int64_t attention_scores(const AttentionKeys<T>& keys, int64_t b, int64_t n, int
     T sum(0);
     for (int64_t d = 0; d < D; ++d) sum += q[d] * key[d];
     sum = sum * T(spec.scale);
-    const int64_t distance = spec.most_distance > 0 ? std::min(m - s, spec.most_distance) : m - s;
+    const int64_t place = spec.places ? spec.places[n] : m;
+    int64_t distance = (spec.most_position > 0 ? std::min(place, spec.most_position) : place) - s;
+    if (spec.most_distance > 0) distance = std::min(distance, spec.most_distance);
     if (spec.slopes) sum -= T(static_cast<double>(spec.slopes[h]) * static_cast<double>(distance));
     scores.push_back(sum);
   }

@@ -4,6 +4,8 @@
 #pragma once
 
 #include <algorithm>
+#include <functional>
+#include <span>
 #include <vector>
 
 #include "coca/kernels/ref/attention.h"
@@ -47,26 +49,58 @@ void decode_key_head(DecodeScore score, const T* key, int64_t R, int64_t D, Cos 
   }
 }
 
+// Tokens with the angles and rules by which they are seen. Angles: cos and sin by (b, query or token, pair).
+template <typename T>
+struct DecodeSide {
+  using Angle = std::function<T(int64_t b, int64_t n, int64_t j)>;
+  AttentionSpec spec;
+  int64_t tokens = 0;  // the first so many of the cache
+  Angle query_cos, query_sin, key_cos, key_sin;
+  Angle turn_cos, turn_sin;  // by which q_eff turns on, or empty
+};
+
 // q [B, N, H, D], keys [B, S, G, W], v [B, S, G, D], o [B, N, H, D] and lse [B, H, N] (may be empty) written.
-// cos(b, s, j) and sin(b, s, j) are those of token s; spec.query_start = S - N.
+template <typename T>
+void decode_attention(std::span<const DecodeSide<T>> sides, DecodeScore score, int64_t R, TensorView<const T, 4> q,
+                      TensorView<const T, 4> keys, TensorView<const T, 4> v, TensorView<T, 4> o, TensorView<T, 3> lse) {
+  const int64_t D = q.size(3);
+  std::vector<std::vector<T>> memory;
+  // Every head of x as `head` makes it.
+  const auto each_head = [&](TensorView<const T, 4> x, int64_t count, const auto& head) {
+    const int64_t B = x.size(0), H = x.size(2);
+    std::vector<T>& out = memory.emplace_back(static_cast<size_t>(B * count * H * D));
+    for (int64_t b = 0; b < B; ++b)
+      for (int64_t n = 0; n < count; ++n)
+        for (int64_t h = 0; h < H; ++h) head(b, n, x.ptr(b, n, h), out.data() + ((b * count + n) * H + h) * D);
+    return TensorView<const T, 4>{out.data(), {B, count, H, D}, {count * H * D, H * D, D, 1}};
+  };
+  std::vector<AttentionKeys<T>> parts;
+  memory.reserve(2 * sides.size());
+  for (const DecodeSide<T>& side : sides) {
+    const auto at = [](const auto& angle, int64_t b, int64_t n) { return [&angle, b, n](int64_t j) { return angle(b, n, j); }; };
+    const auto queries = each_head(q, q.size(1), [&](int64_t b, int64_t n, const T* x, T* out) {
+      decode_query_head(score, x, R, D, at(side.query_cos, b, n), at(side.query_sin, b, n), out);
+      if (!side.turn_cos) return;
+      const std::vector<T> once(out, out + D);
+      decode_query_head(DecodeScore::kRope, once.data(), R, D, at(side.turn_cos, b, n), at(side.turn_sin, b, n), out);
+    });
+    const auto turned = each_head(keys, side.tokens, [&](int64_t b, int64_t n, const T* x, T* out) {
+      decode_key_head(score, x, R, D, at(side.key_cos, b, n), at(side.key_sin, b, n), out);
+    });
+    parts.push_back({side.spec, queries, turned});
+  }
+  attention_forward<T>(parts, v, o, lse);
+}
+
+// All tokens, cos(b, s, j) and sin(b, s, j) those of token s; spec.query_start = S - N.
 template <typename T, typename Cos, typename Sin>
 void decode_attention(const AttentionSpec& spec, DecodeScore score, int64_t R, Cos cos, Sin sin,
                       TensorView<const T, 4> q, TensorView<const T, 4> keys, TensorView<const T, 4> v,
                       TensorView<T, 4> o, TensorView<T, 3> lse) {
-  const auto rotated = [&](TensorView<const T, 4> x, int64_t first, std::vector<T>& out, const auto& head) {
-    const int64_t D = q.size(3), B = x.size(0), N = x.size(1), H = x.size(2);
-    out.resize(static_cast<size_t>(B * N * H * D));
-    for (int64_t b = 0; b < B; ++b)
-      for (int64_t n = 0; n < N; ++n)
-        for (int64_t h = 0; h < H; ++h)
-          head(score, x.ptr(b, n, h), R, D, [&](int64_t j) { return cos(b, first + n, j); },
-               [&](int64_t j) { return sin(b, first + n, j); }, out.data() + ((b * N + n) * H + h) * D);
-    return TensorView<const T, 4>{out.data(), {B, N, H, D}, {N * H * D, H * D, D, 1}};
-  };
-  std::vector<T> q_eff, k_eff;
-  const auto queries = rotated(q, spec.query_start, q_eff, [](auto... a) { decode_query_head<T>(a...); });
-  const auto turned = rotated(keys, 0, k_eff, [](auto... a) { decode_key_head<T>(a...); });
-  attention_forward<T>(spec, queries, turned, v, o, lse);
+  const auto angle = [](const auto& of, int64_t first) { return [of, first](int64_t b, int64_t n, int64_t j) { return T(of(b, first + n, j)); }; };
+  const DecodeSide<T> all{.spec = spec, .tokens = keys.size(1), .query_cos = angle(cos, spec.query_start),
+                          .query_sin = angle(sin, spec.query_start), .key_cos = angle(cos, 0), .key_sin = angle(sin, 0)};
+  decode_attention<T>(std::span(&all, 1), score, R, q, keys, v, o, lse);
 }
 
 }  // namespace coca::ref

@@ -1,0 +1,230 @@
+// Patterns against the reference, which places every query and key as the papers do: whole sequences, chunks, and
+// piece by piece through the cache, which forgets what no query will see again.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/model/pattern.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "coca/infer/generate.h"
+#include "coca/model/decoder.h"
+#include "coca/ops/linear.h"
+#include "support/numerics.h"
+#include "support/reference_decoder.h"
+#include "support/tiny_model.h"
+
+namespace coca::infer {
+namespace {
+
+using model::AttentionKind;
+using model::AttentionPattern;
+using model::ModelSpec;
+using model::Pattern;
+using model::SlackFrame;
+using test::TinyModel;
+using testing::HasSubstr;
+using testing::ThrowsMessage;
+
+constexpr int64_t kN = 40;
+constexpr test::ErrorRule kRule{.terms = 800};  // as cached_decoder_test.cc
+
+// Windows and groups small enough that 40 tokens reach every branch of each.
+AttentionPattern small(Pattern type) {
+  AttentionPattern p{.type = type, .window = 9};
+  if (p.forgets()) p.sinks = 3;
+  if (type == Pattern::kLmInfinite) p.distance = 12;
+  if (type == Pattern::kSelfExtend) p.group = 4;
+  return p;
+}
+
+struct Named {
+  std::string name;
+  ModelSpec spec;
+  friend void PrintTo(const Named& n, std::ostream* out) { *out << n.name; }
+};
+
+std::string identifier(std::string text) {
+  for (char& c : text) c = c == '-' ? '_' : c;
+  return text;
+}
+
+// Every kind with every pattern that its spec allows, and dynamic NTK and YaRN on top of some.
+std::vector<Named> patterned_specs() {
+  std::vector<Named> all;
+  const auto add = [&](std::string name, ModelSpec s) {
+    try {
+      validate(s);
+    } catch (const Error&) {
+      return;
+    }
+    all.push_back({identifier(std::move(name)), std::move(s)});
+  };
+  for (const auto& pattern : EnumTraits<Pattern>::names()) {
+    if (pattern.value == Pattern::kFull) continue;
+    const std::string suffix = "_" + std::string(pattern.name);
+    for (const AttentionKind kind : test::attention_kinds()) {
+      ModelSpec s = test::tiny_llama(kind);
+      s.pattern = small(pattern.value);
+      add(std::string(enum_name(kind)) + suffix, s);
+      if (kind != AttentionKind::kCocaSlack && kind != AttentionKind::kRope) continue;
+      s.rope_scaling = {.type = model::Scaling::kDynamic, .factor = 2};
+      add(std::string(enum_name(kind)) + "_dynamic" + suffix, s);
+      s.rope_scaling = test::tiny_scaling(model::Scaling::kYarn, s.R / 2);
+      add(std::string(enum_name(kind)) + "_yarn" + suffix, s);
+      s.pattern.frame = SlackFrame::kAbsolute;
+      if (kind == AttentionKind::kCocaSlack) add("coca-slack_absolute" + suffix, s);
+      ModelSpec partial = test::tiny_neox(kind);
+      partial.R = 4;
+      partial.pattern = small(pattern.value);
+      add("partial_" + std::string(enum_name(kind)) + suffix, partial);
+    }
+  }
+  return all;
+}
+
+std::vector<float> logits_of(Context& cx, const TinyModel& m, TensorRef hidden) {
+  const int64_t rows = hidden.numel() / m.spec.C;
+  Tensor logits({rows, m.spec.V});
+  ops::linear_forward(cx, {.x = hidden.reshape({rows, m.spec.C}), .w = m.params.weights().head, .y = logits});
+  return {logits.values<float>().begin(), logits.values<float>().end()};
+}
+
+class Patterned : public testing::TestWithParam<Named> {
+ protected:
+  TinyModel m{GetParam().spec};
+  Context cx;
+  std::vector<int32_t> ids = test::random_ids(kN, m.spec.V, 5);
+  test::ReferenceDecoder<double> exact{m.spec, m.params};
+  test::ReferenceDecoder<float> naive{m.spec, m.params};
+
+  void expect_logits(std::span<const float> ours, const char* what) {
+    const std::vector<double> right = exact.run(ids, kN);
+    const std::vector<float> rough = test::farthest_naive(right, [&](int64_t first_term) {
+      naive.set_first_term(first_term);
+      return naive.run(ids, kN);
+    });
+    test::expect_close(ours, right, rough, kRule, what);
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Specs, Patterned, testing::ValuesIn(patterned_specs()), [](const auto& spec) { return spec.param.name; });
+
+TEST_P(Patterned, LogitsAreThoseOfTheReference) {
+  model::Decoder decoder(m.spec, m.params.weights());
+  expect_logits(logits_of(cx, m, decoder.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kN}))), "whole");
+}
+
+TEST_P(Patterned, ThroughTheCacheHoweverItIsCut) {
+  for (const std::vector<int64_t>& chunks : {std::vector<int64_t>(kN, 1), {17, 1, 1, 13, 8}}) {
+    CachedDecoder decoder(m.spec, m.params.weights(), 1, DynamicBase::kRequest, kN);
+    std::vector<float> all;
+    int64_t at = 0;
+    for (const int64_t n : chunks) {
+      const std::vector<float> part = logits_of(cx, m, decoder.append(cx, TensorRef(ids.data() + at, DType::kI32, {1, n})));
+      all.insert(all.end(), part.begin(), part.end());
+      at += n;
+    }
+    expect_logits(all, "cached");
+  }
+}
+
+// A chunk of 64 tokens and the rest: the chunks' far keys are gathered as they come.
+TEST_P(Patterned, ChunksChangeNothing) {
+  constexpr int64_t kLong = 200;
+  const std::vector<int32_t> text = test::random_ids(kLong, m.spec.V, 6);
+  const auto run = [&](int64_t chunk) {
+    model::Decoder decoder(m.spec, m.params.weights(), {.chunk_tokens = chunk});
+    return logits_of(cx, m, decoder.forward(cx, TensorRef(text.data(), DType::kI32, {1, kLong})));
+  };
+  const std::vector<float> whole = run(1024), parts = run(64);
+  for (size_t i = 0; i < whole.size(); ++i)  // products of other shapes round otherwise, as packed_test.cc
+    ASSERT_NEAR(whole[i], parts[i], 1e-4 * (1 + std::abs(whole[i]))) << i;
+}
+
+// Far beyond the pages that are kept: decoding equals the whole sequence, and memory does not grow.
+TEST(Patterns, TheCacheForgets) {
+  constexpr int64_t kTokens = 1700;
+  for (const AttentionKind kind : {AttentionKind::kRope, AttentionKind::kCocaSlack, AttentionKind::kCocaStrict, AttentionKind::kAlibi})
+    for (const Pattern type : {Pattern::kStreamingLlm, Pattern::kLmInfinite}) {
+      SCOPED_TRACE(std::string(enum_name(kind)) + " " + std::string(enum_name(type)));
+      ModelSpec spec = test::tiny_llama(kind);
+      spec.pattern = {.type = type, .window = 300, .sinks = 4, .distance = type == Pattern::kLmInfinite ? 300 : 0};
+      const TinyModel m(spec);
+      const std::vector<int32_t> ids = test::random_ids(kTokens, m.spec.V, 7);
+      Context cx;
+      model::Decoder whole(m.spec, m.params.weights());
+      const std::vector<float> expected = logits_of(cx, m, whole.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kTokens})));
+      CachedDecoder decoder(m.spec, m.params.weights(), 1);
+      int64_t at = 0, most = 0;
+      for (int64_t n = 1; at < kTokens; n = n % 37 + 1) {
+        n = std::min(n, kTokens - at);
+        const std::vector<float> part = logits_of(cx, m, decoder.append(cx, TensorRef(ids.data() + at, DType::kI32, {1, n})));
+        for (size_t i = 0; i < part.size(); ++i) {
+          const float e = expected[static_cast<size_t>(at * m.spec.V) + i];
+          ASSERT_NEAR(part[i], e, 1e-3 * (1 + std::abs(e))) << at << " " << i;
+        }
+        at += n;
+        most = std::max(most, decoder.cache().capacity());
+      }
+      EXPECT_EQ(decoder.length(), kTokens);
+      EXPECT_LE(most, 4 * kKvPage);  // the first page, 300 tokens and a page begun on either side
+      EXPECT_THAT([&] { decoder.truncate(10); }, ThrowsMessage<Error>(HasSubstr("are forgotten")));
+      decoder.truncate(kTokens - 5);
+      EXPECT_EQ(decoder.length(), kTokens - 5);
+    }
+}
+
+// Strict CoCA and RoPE know no positions but distances: the window's frame changes nothing. Slack does; and in its frame what
+// StreamingLLM keeps is what a sequence without the evicted tokens would see.
+TEST(Patterns, SlackInItsFrameEqualsATextWithoutTheForgottenTokens) {
+  ModelSpec spec = test::tiny_llama(AttentionKind::kCocaSlack);
+  spec.L = 1;
+  spec.pattern = {.type = Pattern::kStreamingLlm, .window = 6, .sinks = 2};
+  const TinyModel m(spec);
+  std::vector<int32_t> ids = test::random_ids(30, m.spec.V, 9);
+  std::vector<int32_t> kept(ids.begin(), ids.begin() + 2);
+  kept.insert(kept.end(), ids.end() - 6, ids.end());
+  Context cx;
+  ModelSpec full = spec, absolute = spec;
+  full.pattern = {};
+  absolute.pattern.frame = SlackFrame::kAbsolute;
+  const auto last = [&](const ModelSpec& s, const std::vector<int32_t>& text) {
+    model::Decoder decoder(s, m.params.weights());
+    const std::vector<float> all = logits_of(cx, m, decoder.forward(cx, TensorRef(text.data(), DType::kI32, {1, static_cast<int64_t>(text.size())})));
+    return std::vector<float>(all.end() - s.V, all.end());
+  };
+  const std::vector<float> a = last(spec, ids), b = last(full, kept), c = last(absolute, ids);
+  double frame = 0, own = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    frame = std::max(frame, std::abs(static_cast<double>(a[i] - b[i])));
+    own = std::max(own, std::abs(static_cast<double>(c[i] - b[i])));
+  }
+  EXPECT_LT(frame, 1e-4);  // one layer: the keys of a token are those of the token alone
+  EXPECT_GT(own, 1e-2);
+}
+
+TEST(Patterns, WrongOnesAreNamed) {
+  const auto error = [](AttentionKind kind, AttentionPattern p, const char* text) {
+    ModelSpec s = test::tiny_llama(kind);
+    s.pattern = p;
+    EXPECT_THAT([&] { validate(s); }, ThrowsMessage<Error>(HasSubstr(text)));
+  };
+  error(AttentionKind::kRope, {.type = Pattern::kReRope}, "window 0 must be at least 1");
+  error(AttentionKind::kRope, {.type = Pattern::kReRope, .window = 4, .sinks = 2}, "sinks 2; expected none");
+  error(AttentionKind::kRope, {.type = Pattern::kLmInfinite, .window = 4}, "distance 0 must be at least 1");
+  error(AttentionKind::kRope, {.type = Pattern::kSelfExtend, .window = 4, .group = 6}, "group 6 must divide 64");
+  error(AttentionKind::kXpos, small(Pattern::kStreamingLlm), "xPos decays with true distances");
+  error(AttentionKind::kAlibi, small(Pattern::kSelfExtend), "attention \"alibi\" has none");
+  ModelSpec partial = test::tiny_neox(AttentionKind::kRope);
+  partial.R = 4;
+  partial.pattern = small(Pattern::kReRope);
+  EXPECT_THAT([&] { validate(partial); }, ThrowsMessage<Error>(HasSubstr("4 of 8 rotate")));
+  ModelSpec windowed = test::tiny_qwen3(AttentionKind::kRope);
+  windowed.pattern = small(Pattern::kReRope);
+  EXPECT_THAT([&] { validate(windowed); }, ThrowsMessage<Error>(HasSubstr("trained with sliding windows")));
+  ModelSpec s = test::tiny_llama(AttentionKind::kRope);
+  s.pattern = small(Pattern::kReRope);
+  EXPECT_THAT([&] { model::TrainingDecoder(s, 1, 8); }, ThrowsMessage<Error>(HasSubstr("is for evaluation")));
+}
+
+}  // namespace
+}  // namespace coca::infer
