@@ -13,6 +13,7 @@
 #include "coca/io/fs.h"
 #include "coca/report/chart.h"
 #include "coca/report/table.h"
+#include "documents.h"
 #include "model_flags.h"
 #include "output_flags.h"
 
@@ -130,36 +131,6 @@ std::string bos_text(std::optional<int32_t> bos, const char* with, const char* w
 
 // ---- perplexity -----------------------------------------------------------------------------------------------------
 
-struct Documents {
-  std::vector<std::vector<int32_t>> ids;
-  int64_t bytes = 0;
-};
-
-Documents read_documents(const PplFlags& flags, const text::Tokenizer& tokenizer) {
-  COCA_CHECK(!flags.text.empty(), "--text: no text given");
-  Documents out;
-  const data::CorpusOptions options{.inputs = flags.text,
-                                    .invalid_utf8 = flags.invalid_utf8,
-                                    .json_field = flags.field,
-                                    .max_documents = flags.max_documents};
-  report::Progress progress =
-      make_progress({.total = flags.max_documents > 0 ? 0 : data::corpus_file_bytes(options),
-                     .unit = "bytes",
-                     .label = "tokenizing"});
-  const data::CorpusReport report = data::read_corpus(options, [&](data::Document&& document) {
-    out.bytes += static_cast<int64_t>(document.text.size());
-    out.ids.push_back(tokenizer.encode(document.text));
-    if (flags.max_tokens > 0 && static_cast<int64_t>(out.ids.back().size()) > flags.max_tokens) {
-      out.ids.back().resize(static_cast<size_t>(flags.max_tokens));
-      out.ids.back().shrink_to_fit();
-    }
-    progress.update(out.bytes);
-  });
-  progress.finish();
-  for (const std::string& warning : report.warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
-  return out;
-}
-
 report::Table ppl_table(const std::vector<eval::PerplexityResult>& results, eval::Average average) {
   report::Table table{.title = "",
                       .header = {"length", "stride", "windows", "scored tokens", "ppl", "+-", "nll",
@@ -231,7 +202,11 @@ std::string ppl_svg(const std::vector<eval::PerplexityResult>& results, const Lo
 int run_ppl(PplFlags& flags) {
   check_outputs(flags.output);
   const LoadedModel m = load_with_flags(flags);
-  const Documents documents = read_documents(flags, *m.tokenizer);
+  const Documents documents = read_documents({.inputs = flags.text,
+                                              .invalid_utf8 = flags.invalid_utf8,
+                                              .json_field = flags.field,
+                                              .max_documents = flags.max_documents},
+                                             *m.tokenizer, flags.max_tokens);
   std::optional<report::Progress> progress;
   eval::PerplexityOptions options{.lengths = flags.lengths,
                                   .stride = flags.stride,
