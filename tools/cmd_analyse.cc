@@ -51,11 +51,15 @@ struct AnalyseFlags : ModelFlags {
   }
 };
 
+void check_flags(const AnalyseFlags& flags) {
+  check_output_folders({flags.output.json, flags.output.csv, flags.html});
+  COCA_CHECK(flags.windows >= 1, "--windows {}: must be positive", flags.windows);
+  COCA_CHECK(flags.length == 0 || flags.length >= 2, "--length {}: a window needs two tokens", flags.length);
+}
+
 // Windows of `length` tokens, bos included, evenly spread over all that the documents hold; none crosses documents.
 std::vector<std::vector<int32_t>> cut_windows(const Documents& documents, std::optional<int32_t> bos, int64_t length, int64_t count) {
-  COCA_CHECK(count >= 1, "--windows {}: must be positive", count);
   const int64_t room = length - (bos ? 1 : 0);
-  COCA_CHECK(length >= 2 && room >= 1, "--length {}: a window needs two tokens", length);
   std::vector<std::pair<size_t, int64_t>> places;  // document, first token
   int64_t longest = 0;
   for (size_t d = 0; d < documents.ids.size(); ++d) {
@@ -99,7 +103,7 @@ void print_summary(const analyse::Analysis& a, const std::string& source) {
 }
 
 int run(AnalyseFlags& flags) {
-  check_output_folders({flags.output.json, flags.output.csv, flags.html});
+  check_flags(flags);
   const LoadedModel m = load_with_flags(flags);
   const model::ModelSpec spec = eval::with_scaling(m.model.spec, m.scaling);
   const std::optional<int32_t> bos = eval::bos_token(spec, flags.bos);

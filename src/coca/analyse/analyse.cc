@@ -187,6 +187,7 @@ HeadStats empty_head(const ModelSpec& spec, int64_t N, size_t shifts) {
 }
 
 void check(std::span<const std::vector<int32_t>> windows, const AnalyseOptions& options) {
+  analyse::check(options.borders);  // before the work: it is needed behind it
   COCA_CHECK(!windows.empty(), "analyse: no window of text");
   COCA_CHECK(options.pairs >= 0 && options.rows >= 0, "analyse: pairs {} and rows {} must not be negative", options.pairs, options.rows);
   for (const int64_t shift : options.shifts) COCA_CHECK(shift >= 0, "analyse: shift {} must not be negative", shift);

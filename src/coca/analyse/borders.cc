@@ -67,6 +67,12 @@ std::vector<double> plane_frequencies(const model::ModelSpec& spec, int64_t seq_
   return model::rope_frequencies(spec, seq_len);
 }
 
+void check(const BordersOptions& options) {
+  COCA_CHECK(options.dynamic_factor >= 1, "analyse: dynamic factor {} must be at least 1", options.dynamic_factor);
+  for (const int64_t multiple : options.multiples)
+    COCA_CHECK(multiple >= 1, "analyse: multiple {} of the trained length must be positive", multiple);
+}
+
 int64_t ScaledBorders::unseen_planes() const {
   // A share of 1e-9 is rounding: position interpolation sweeps exactly what training did.
   return std::count_if(planes.begin(), planes.end(), [](const PlaneBorders& p) { return p.unseen > 1e-9; });
@@ -91,12 +97,10 @@ int64_t ScaledBorders::compressed_planes() const {
 std::vector<ScaledBorders> scaled_borders(const model::ModelSpec& spec, std::span<const AngleStats> angles, const BordersOptions& options) {
   std::vector<ScaledBorders> out;
   if (!model::uses_rotary(spec.attention)) return out;
-  COCA_CHECK(options.dynamic_factor >= 1, "analyse: dynamic factor {} must be at least 1", options.dynamic_factor);
-  for (const int64_t multiple : options.multiples) {
-    COCA_CHECK(multiple >= 1, "analyse: multiple {} of the trained length must be positive", multiple);
+  check(options);
+  for (const int64_t multiple : options.multiples)
     for (const model::RopeScaling& scaling : candidates(spec, multiple, options.dynamic_factor))
       out.push_back(borders_of(spec, scaling, multiple, angles));
-  }
   return out;
 }
 

@@ -41,6 +41,8 @@ struct BordersOptions {
   double dynamic_factor = 4;  // of dynamic scaling; the others get the multiple as their factor
 };
 
+void check(const BordersOptions&);  // Error for a multiple or a factor below 1
+
 // Every scaling that needs no more than a factor, over the model's own first. angles: of each plane over all heads, or none.
 std::vector<ScaledBorders> scaled_borders(const model::ModelSpec&, std::span<const AngleStats> angles, const BordersOptions&);
 std::string scaling_name(const model::RopeScaling&);  // "none", "linear", "dynamic x4": the factor where it is no multiple

@@ -3,8 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <map>
-#include <numbers>
 
 #include "coca/analyse/results.h"
 
@@ -16,6 +14,13 @@ constexpr int64_t kMostCurves = 4;  // layers or planes in one chart
 constexpr int kFarPoints = 160;
 
 report::Marker trained_marker(const Analysis& a) { return {static_cast<double>(a.spec.max_position), "trained length"}; }
+
+// The starts of the octaves; the centres, where the points stand, are no round numbers.
+std::vector<double> octave_ticks(const Analysis& a) {
+  std::vector<double> ticks = {bin_centre(0)};
+  for (size_t bin = 1; bin <= distance_bin(a.window - 1); ++bin) ticks.push_back(static_cast<double>(bin_begin(bin)));
+  return ticks;
+}
 
 std::vector<int64_t> some_layers(const Analysis& a) { return spread_over(a.spec.L, kMostCurves); }
 
@@ -90,6 +95,7 @@ report::Chart score_chart(const Analysis& a) {
   chart.x_label = "distance (tokens; 1/2: the token itself)";
   chart.y_label = "score / sqrt(D)";
   chart.x_scale = report::Scale::kLog2;
+  chart.x_ticks = octave_ticks(a);
   int color = 0;
   for (const int64_t i : some_layers(a)) {
     const HeadStats layer = a.layer(i);
@@ -100,7 +106,7 @@ report::Chart score_chart(const Analysis& a) {
       measured.y.push_back(layer.attention.mean_score(bin));
       if (!is_rotary(a)) continue;
       content.x.push_back(bin_centre(bin));
-      content.y.push_back(layer.score_at(bin == 0 ? 0 : bin_centre(bin), a.frequencies, a.spec.D));
+      content.y.push_back(content_score(a, layer, bin));
     }
     chart.series.push_back(std::move(measured));
     if (is_rotary(a)) chart.series.push_back(std::move(content));
@@ -130,7 +136,7 @@ report::Chart far_score_chart(const Analysis& a) {
 
 report::Chart unseen_chart(const Analysis& a) {
   report::Chart chart;
-  chart.title = "Distances at which a plane stands at an angle never seen in training";
+  chart.title = "Distances at unseen angles";
   chart.x_label = "length / trained length";
   chart.y_label = "share, mean over planes";
   chart.x_scale = report::Scale::kLog2;
@@ -142,7 +148,7 @@ report::Chart unseen_chart(const Analysis& a) {
 report::Chart compression_chart(const Analysis& a) {
   report::Chart chart;
   const std::vector<const ScaledBorders*> far = farthest(a);
-  chart.title = fmt::format("How much slower each plane turns, at {} times the trained length", far.front()->multiple);
+  chart.title = fmt::format("Slowing of planes at {} times the trained length", far.front()->multiple);
   chart.x_label = "plane (fastest first)";
   chart.y_label = "trained theta / theta";
   chart.y_scale = report::Scale::kLog2;
@@ -163,6 +169,7 @@ report::Chart distance_chart(const Analysis& a) {
   chart.x_label = "distance (tokens, by octave; 1/2: the token itself)";
   chart.y_label = "share of attention";
   chart.x_scale = report::Scale::kLog2;
+  chart.x_ticks = octave_ticks(a);
   chart.y_min = 0;
   for (const int64_t i : some_layers(a)) {
     const HeadStats layer = a.layer(i);

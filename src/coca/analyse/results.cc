@@ -11,6 +11,7 @@ namespace {
 using nlohmann::ordered_json;
 
 constexpr int64_t kMostPlanesShown = 16;
+constexpr int64_t kMostDistances = 64;  // of an octave, for its mean
 
 std::string number(double value) {
   return report::format_number(std::isnan(value) ? std::nullopt : std::optional(value), 3);
@@ -72,7 +73,7 @@ ordered_json distances_json(const HeadStats& head, const Analysis& a) {
     j["from"].push_back(bin_begin(bin));
     j["attention"].push_back(figure(head.attention.mass_share(bin)));
     j["score"].push_back(figure(head.attention.mean_score(bin)));
-    if (is_rotary(a)) j["score_of_all_pairs"].push_back(figure(head.score_at(bin == 0 ? 0 : bin_centre(bin), a.frequencies, a.spec.D)));
+    if (is_rotary(a)) j["score_of_all_pairs"].push_back(figure(content_score(a, head, bin)));
   }
   return j;
 }
@@ -130,6 +131,16 @@ std::vector<int64_t> spread_over(int64_t count, int64_t most) {
   std::vector<int64_t> out;
   for (int64_t i = 0; i < most; ++i) out.push_back(most == 1 ? 0 : (i * (count - 1) + (most - 1) / 2) / (most - 1));
   return out;
+}
+
+double content_score(const Analysis& a, const HeadStats& head, size_t bin) {
+  const int64_t begin = bin_begin(bin), end = std::min(bin_begin(bin + 1), a.window);
+  double sum = 0, count = 0;
+  for (const int64_t at : spread_over(end - begin, kMostDistances)) {
+    sum += head.score_at(static_cast<double>(begin + at), a.frequencies, a.spec.D);
+    ++count;
+  }
+  return ratio(sum, count);
 }
 
 report::Table layer_table(const Analysis& a) {

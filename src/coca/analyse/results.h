@@ -19,6 +19,9 @@ report::Table shift_table(const Analysis&);    // CoCA: by layer and shift
 // "distances" and "histograms". Figures that do not exist are null.
 nlohmann::ordered_json to_json(const Analysis&);
 
+// HeadStats::score_at, mean over the distances of an octave (distance_bin).
+double content_score(const Analysis&, const HeadStats&, size_t bin);
+
 // At most `most` of the numbers 0 .. count-1, evenly spread, both ends among them.
 std::vector<int64_t> spread_over(int64_t count, int64_t most);
 std::string percent(double share);  // "12.3 %", "-" for NaN
