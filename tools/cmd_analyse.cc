@@ -105,13 +105,14 @@ void print_summary(const analyse::Analysis& a, const std::string& source) {
 int run(AnalyseFlags& flags) {
   check_flags(flags);
   const LoadedModel m = load_with_flags(flags);
-  const model::ModelSpec spec = eval::with_scaling(m.model.spec, m.scaling);
+  const model::ModelSpec& spec = m.model.spec;
   const std::optional<int32_t> bos = eval::bos_token(spec, flags.bos);
   const Documents documents = read_documents({.inputs = flags.text, .json_field = flags.field, .max_documents = flags.max_documents}, *m.tokenizer, 0);
   const std::vector<std::vector<int32_t>> windows = cut_windows(documents, bos, flags.length > 0 ? flags.length : spec.max_position, flags.windows);
 
   report::Progress progress = make_progress({.total = static_cast<int64_t>(windows.size()) * spec.L, .unit = "layers", .label = "analyse"});
   analyse::AnalyseOptions options = flags.options;
+  options.scaling = m.scaling;
   options.progress = [&](int64_t done, int64_t) { progress.update(done); };
   const analyse::Analysis a = analyse::analyse(spec, m.model.params->weights(), windows, options);
   progress.finish();

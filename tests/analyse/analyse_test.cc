@@ -8,6 +8,7 @@
 #include <cmath>
 #include <filesystem>
 #include <functional>
+#include <limits>
 #include <map>
 
 #include "coca/analyse/report.h"
@@ -203,6 +204,22 @@ TEST(Analyse, StoredModelsOfTransformers) {
   }
 }
 
+// A scaling at evaluation only changes what is run, not what training saw.
+TEST(Analyse, ScalingAtEvaluationLeavesTheTrainedAngles) {
+  test::TinyModel m(test::tiny_llama(model::AttentionKind::kRope));
+  AnalyseOptions options = everything();
+  const Analysis plain = analyse(m.spec, m.params.weights(), two_windows(m.spec), options);
+  options.scaling = {.type = model::Scaling::kLinear, .factor = 4};
+  const Analysis scaled = analyse(m.spec, m.params.weights(), two_windows(m.spec), options);
+  for (size_t j = 0; j < plain.frequencies.size(); ++j) {
+    EXPECT_EQ(scaled.frequencies[j], plain.frequencies[j] / 4);
+    EXPECT_EQ(scaled.borders[0].planes[j].trained_turns, plain.borders[0].planes[j].trained_turns);
+    // Layer 0 projects the same q and k: the initial angles are what they were, however fast the planes turn.
+    EXPECT_EQ(scaled.head(0, 0).planes[j].anomalous_share(), plain.head(0, 0).planes[j].anomalous_share());
+  }
+  EXPECT_NE(scaled.head(0, 0).attention.mean_entropy(), plain.head(0, 0).attention.mean_entropy());
+}
+
 TEST(Analyse, TheSameSeedDrawsTheSamePairs) {
   test::TinyModel m(test::tiny_llama(model::AttentionKind::kRope));
   const auto json = [&](int64_t seed) {
@@ -220,6 +237,9 @@ TEST(Analyse, RefusesWhatItCannotLookAt) {
   EXPECT_THAT([&] { with({{1}}); }, message("a window of 1 tokens"));
   EXPECT_THAT([&] { with({{1, 2, 3}, {1, 2}}); }, message("equally long"));
   EXPECT_THAT([&] { with(two_windows(m.spec), {.borders = {.multiples = {0}}}); }, message("multiple 0"));
+  test::TinyModel broken(m.spec);
+  broken.params.tensors().layers[0].q_w.as<float>()[0] = std::numeric_limits<float>::infinity();
+  EXPECT_THAT([&] { analyse(broken.spec, broken.params.weights(), two_windows(m.spec), {}); }, message("in q or k"));
   request_stop();
   EXPECT_THAT([&] { with(two_windows(m.spec)); }, message("stopped"));
   clear_stop();

@@ -137,6 +137,14 @@ bool has_collinear_planes(const ModelSpec& s) {
   return model::is_coca(s.attention) && (s.fold == ops::Fold::kRotary || s.R == s.D);
 }
 
+// An angle needs finite numbers: activations of a broken model may overflow.
+void check_finite(const HeadView& v, size_t layer) {
+  for (int64_t n = 0; n < v.size(1); ++n)
+    for (int64_t h = 0; h < v.size(2); ++h)
+      for (int64_t d = 0; d < v.size(3); ++d)
+        COCA_CHECK_AS(kNumeric, std::isfinite(v.ptr(0, n, h)[d]), "analyse: layer {}, position {}, head {}: {} in q or k", layer, n, h, v.ptr(0, n, h)[d]);
+}
+
 // Waits for the traced tensors of a layer, and looks at it when the last of them, k_eff, has come.
 class LayerListener {
  public:
@@ -159,6 +167,8 @@ class LayerListener {
     const ops::FloatInput q_eff(q_eff_), keys(k_eff), q(q_);
     LayerVectors v{.q_eff = q_eff.ref().view<float, 4>(), .k_eff = keys.ref().view<float, 4>(), .q = {}, .tbar = {},
                    .window = spec_.window_of(layer_), .rounding = angle_rounding(k_eff.dtype)};
+    check_finite(v.q_eff, layer_);
+    check_finite(v.k_eff, layer_);
     if (has_collinear_planes(spec_)) {
       if (tbar_.empty()) tbar_ = Tensor({1, k_.size(1), spec_.G, spec_.D / 2});
       ops::collinear_fold(fold_context_, model::collinear_options(spec_), {.R = spec_.R, .t = k_, .tbar = tbar_});
@@ -236,12 +246,14 @@ HeadStats Analysis::all() const {
 Analysis analyse(const ModelSpec& spec, const model::Weights& weights, std::span<const std::vector<int32_t>> windows,
                  const AnalyseOptions& options) {
   check(windows, options);
+  ModelSpec used = spec;
+  used.rope_scaling = options.scaling.value_or(spec.rope_scaling);
   const auto N = static_cast<int64_t>(windows[0].size());
   Analysis out{.spec = spec, .window = N, .windows = static_cast<int64_t>(windows.size()), .shifts = options.shifts,
-               .frequencies = plane_frequencies(spec, N), .heads = {}, .borders = {}};
+               .frequencies = plane_frequencies(used, N), .heads = {}, .borders = {}};
   out.heads.assign(static_cast<size_t>(spec.L * spec.H), empty_head(spec, N, options.shifts.size()));
   Context cx;
-  model::Decoder decoder(spec, weights);
+  model::Decoder decoder(used, weights);
   int64_t done = 0;
   for (size_t i = 0; i < windows.size(); ++i) {
     WindowScan scan(spec, options, out.frequencies, N, i);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -36,6 +37,7 @@ struct AnalyseOptions {
   int64_t seed = 0;
   std::vector<int64_t> shifts = {1, 16, 256};  // CoCA: both positions moved by so much
   BordersOptions borders;
+  std::optional<model::RopeScaling> scaling;   // instead of the spec's, which stays what training saw
   std::function<void(int64_t done, int64_t total)> progress;  // layers done, over all windows; may be empty
 };
 
@@ -44,7 +46,7 @@ struct Analysis {
   int64_t window = 0, windows = 0;  // tokens of a window
   int64_t pairs = 0, rows = 0;      // per window and head
   std::vector<int64_t> shifts;
-  std::vector<double> frequencies;  // [R / 2] of this window
+  std::vector<double> frequencies;  // [R / 2] of this window, under the scaling asked for
   std::vector<HeadStats> heads;     // [L, H]
   std::vector<ScaledBorders> borders;
 

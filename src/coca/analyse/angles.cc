@@ -68,7 +68,9 @@ void AngleStats::add(const AngleStats& other) {
 
 double AngleStats::share(Course c) const { return ratio(static_cast<double>(courses[index(c)]), static_cast<double>(pairs)); }
 double AngleStats::weighted_share(Course c) const { return ratio(course_weight[index(c)], weight); }
-double AngleStats::anomalous_share() const { return share(Course::kRises) + share(Course::kRisesThenFalls); }
+double AngleStats::anomalous_share() const {
+  return ratio(static_cast<double>(courses[index(Course::kRises)] + courses[index(Course::kRisesThenFalls)]), static_cast<double>(pairs));
+}
 double AngleStats::weighted_anomalous_share() const {
   return weighted_share(Course::kRises) + weighted_share(Course::kRisesThenFalls);
 }
