@@ -59,11 +59,11 @@ void BM_Decode(benchmark::State& state, Keys keys, KvType type) {
   for (int64_t layer = 0; layer < kLayers; ++layer)
     for (int64_t first = 0; first < S; first += kPart)
       coca::ops::kv_store(context, {.keys = k, .values = v, .first = first, .cache = pages.mut_view(layer, S)});
-  std::vector<double> frequencies;
+  coca::ops::Rotation rotation;
   for (int64_t j = 0; j < D / 2; ++j)
-    frequencies.push_back(std::pow(10000.0, -2.0 * static_cast<double>(j) / static_cast<double>(D)));
+    rotation.frequencies.push_back(std::pow(10000.0, -2.0 * static_cast<double>(j) / static_cast<double>(D)));
   coca::ops::KeyAngles angles;
-  angles.build(frequencies, S);
+  angles.build(rotation, S);
   Tensor q({1, N, H, D}), o({1, N, H, D}), cos({1, N, D / 2}), sin({1, N, D / 2});
   fill(q, 3), fill(cos, 4), fill(sin, 5);
   const coca::ops::DecodeAttentionOptions options{.score = coca ? coca::ops::Score::kCollinear : coca::ops::Score::kRope};

@@ -1,6 +1,7 @@
 // coca analyse: initial angles, attention and CoCA's own figures of a model on a text. Figures: docs/analyse.md.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <cstdio>
 #include <filesystem>
 
 #include "cli.h"
@@ -8,10 +9,10 @@
 #include "coca/analyse/report.h"
 #include "coca/analyse/results.h"
 #include "coca/base/version.h"
+#include "coca/data/corpus.h"
 #include "coca/eval/protocol.h"
 #include "coca/io/fs.h"
 #include "coca/report/html.h"
-#include "documents.h"
 #include "model_flags.h"
 #include "output_flags.h"
 
@@ -57,13 +58,29 @@ void check_flags(const AnalyseFlags& flags) {
   COCA_CHECK(flags.length == 0 || flags.length >= 2, "--length {}: a window needs two tokens", flags.length);
 }
 
+using Documents = std::vector<std::vector<int32_t>>;
+
+Documents read_documents(const AnalyseFlags& flags, const text::Tokenizer& tokenizer) {
+  COCA_CHECK(!flags.text.empty(), "--text: no text given");
+  const data::CorpusOptions options{.inputs = flags.text, .json_field = flags.field, .max_documents = flags.max_documents};
+  Documents documents;
+  report::Progress progress = make_progress({.unit = "documents", .label = "tokenizing"});
+  const data::CorpusReport report = data::read_corpus(options, [&](data::Document&& document) {
+    documents.push_back(tokenizer.encode(document.text));
+    progress.update(static_cast<int64_t>(documents.size()));
+  });
+  progress.finish();
+  for (const std::string& warning : report.warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
+  return documents;
+}
+
 // Windows of `length` tokens, bos included, evenly spread over all that the documents hold; none crosses documents.
 std::vector<std::vector<int32_t>> cut_windows(const Documents& documents, std::optional<int32_t> bos, int64_t length, int64_t count) {
   const int64_t room = length - (bos ? 1 : 0);
   std::vector<std::pair<size_t, int64_t>> places;  // document, first token
   int64_t longest = 0;
-  for (size_t d = 0; d < documents.ids.size(); ++d) {
-    const auto N = static_cast<int64_t>(documents.ids[d].size());
+  for (size_t d = 0; d < documents.size(); ++d) {
+    const auto N = static_cast<int64_t>(documents[d].size());
     longest = std::max(longest, N);
     for (int64_t begin = 0; begin + room <= N; begin += room) places.emplace_back(d, begin);
   }
@@ -73,7 +90,7 @@ std::vector<std::vector<int32_t>> cut_windows(const Documents& documents, std::o
     const auto& [d, begin] = places[static_cast<size_t>(i)];
     std::vector<int32_t>& ids = windows.emplace_back();
     if (bos) ids.push_back(*bos);
-    ids.insert(ids.end(), documents.ids[d].begin() + begin, documents.ids[d].begin() + begin + room);
+    ids.insert(ids.end(), documents[d].begin() + begin, documents[d].begin() + begin + room);
   }
   return windows;
 }
@@ -94,7 +111,7 @@ void print_summary(const analyse::Analysis& a, const std::string& source) {
   } else {
     print("no rotary positions: initial angles and borders do not apply\n\n");
   }
-  if (analyse::is_coca(a) && !a.shifts.empty()) print(report::to_text(analyse::shift_table(a)) + "\n");
+  if (analyse::has_collinear_planes(a.spec) && !a.shifts.empty()) print(report::to_text(analyse::shift_table(a)) + "\n");
   for (const std::string& finding : analyse::findings(a)) {
     std::string plain;
     for (const report::Span& span : report::parse_spans(finding)) plain += span.text;
@@ -107,7 +124,7 @@ int run(AnalyseFlags& flags) {
   const LoadedModel m = load_with_flags(flags);
   const model::ModelSpec& spec = m.model.spec;
   const std::optional<int32_t> bos = eval::bos_token(spec, flags.bos);
-  const Documents documents = read_documents({.inputs = flags.text, .json_field = flags.field, .max_documents = flags.max_documents}, *m.tokenizer, 0);
+  const Documents documents = read_documents(flags, *m.tokenizer);
   const std::vector<std::vector<int32_t>> windows = cut_windows(documents, bos, flags.length > 0 ? flags.length : spec.max_position, flags.windows);
 
   report::Progress progress = make_progress({.total = static_cast<int64_t>(windows.size()) * spec.L, .unit = "layers", .label = "analyse"});

@@ -13,19 +13,15 @@ namespace {
 
 std::optional<model::RopeScaling> scaling_of(const ModelFlags& flags, const model::ModelSpec& spec) {
   if (!flags.rope_scaling) {
-    COCA_CHECK(!flags.factor, "--factor {}: needs --rope-scaling linear or dynamic", *flags.factor);
+    COCA_CHECK(!flags.factor, "--factor {}: needs --rope-scaling", *flags.factor);
     return std::nullopt;
   }
-  if (*flags.rope_scaling == model::Scaling::kNone) {
-    COCA_CHECK(!flags.factor, "--factor {}: --rope-scaling none takes none", *flags.factor);
-    return model::RopeScaling{};
+  COCA_CHECK(!flags.factor || *flags.factor >= 1, "--factor {}: must be at least 1", *flags.factor);
+  try {
+    return model::with_scaling(spec, *flags.rope_scaling, flags.factor).rope_scaling;
+  } catch (const Error& error) {
+    fail(error.kind(), "--rope-scaling {}: {} (--factor)", enum_name(*flags.rope_scaling), error.what());
   }
-  COCA_CHECK(flags.factor, "--rope-scaling {}: needs --factor", enum_name(*flags.rope_scaling));
-  COCA_CHECK(*flags.factor >= 1, "--factor {}: must be at least 1", *flags.factor);
-  COCA_CHECK(model::uses_rotary(spec.attention),
-             "--rope-scaling {}: a model with attention \"{}\" has no rotary positions to scale",
-             enum_name(*flags.rope_scaling), enum_name(spec.attention));
-  return model::RopeScaling{*flags.rope_scaling, *flags.factor};
 }
 
 }  // namespace

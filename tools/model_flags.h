@@ -24,7 +24,7 @@ struct ModelFlags {
     v("model", "model folder: config.json, model.safetensors, tokenizer", model);
     v("tokenizer", "\"byte\", a sentencepiece .model file or a folder; default: the model folder", tokenizer);
     v("adapter", "LoRA adapter in PEFT's layout, merged into the model", adapter);
-    v("rope_scaling", "position scaling instead of config.json's; linear and dynamic need --factor",
+    v("rope_scaling", "position scaling instead of config.json's; all but none and longrope need --factor",
       rope_scaling);
     v("factor", "factor of --rope-scaling, at least 1", factor);
     v("precision", "of matrices and activations, whatever the file's; statistics and sums are fp32", precision);

@@ -57,7 +57,7 @@ class AnalyseOfRope : public testing::TestWithParam<test::NamedSpec> {};
 
 std::vector<test::NamedSpec> rope_specs() {
   std::vector<test::NamedSpec> all = test::all_specs();
-  std::erase_if(all, [](const test::NamedSpec& s) { return s.spec.attention != model::AttentionKind::kRope; });
+  std::erase_if(all, [](const test::NamedSpec& s) { return !model::uses_rotary(s.spec.attention) || model::is_coca(s.spec.attention); });
   return all;
 }
 
@@ -67,7 +67,7 @@ TEST_P(AnalyseOfSpec, AttentionAgreesWithPlainLoops) {
   test::TinyModel m(s);
   const std::vector<int32_t> ids = test::random_ids(kN, s.V, 1);
   const Analysis a = analyse(m.spec, m.params.weights(), Windows{ids}, everything());
-  const std::vector<float> slopes = s.attention == model::AttentionKind::kAlibi ? ops::alibi_slopes(s.H) : std::vector<float>(static_cast<size_t>(s.H));
+  const std::vector<float> slopes = model::uses_alibi(s.attention) ? ops::alibi_slopes(s.H) : std::vector<float>(static_cast<size_t>(s.H));
   const auto exponential = [&](LayerTrace& t, int64_t layer, int64_t h, int64_t i, int64_t n) {
     if (const int64_t window = s.window_of(static_cast<size_t>(layer)); window > 0 && i - n >= window) return 0.0;
     const double score = dot(t["q_eff"].ptr(0, i, h), t["k_eff"].ptr(0, n, h / (s.H / s.G)), s.D) / std::sqrt(static_cast<double>(s.D));
@@ -92,7 +92,7 @@ TEST_P(AnalyseOfSpec, AttentionAgreesWithPlainLoops) {
   });
 }
 
-// RoPE: angles between q and k as they were before rotation. What the program turns back from rotated floats agrees.
+// RoPE and xPos: angles between q and k as they were before rotation, weights before amplitude and decay. What the program turns back from rotated floats agrees.
 TEST_P(AnalyseOfRope, AnglesAreThoseBeforeRotation) {
   const model::ModelSpec& s = GetParam().spec;
   test::TinyModel m(s);
@@ -109,7 +109,7 @@ TEST_P(AnalyseOfRope, AnglesAreThoseBeforeRotation) {
             const float *q = t["q"].ptr(0, i, h), *k = t["k"].ptr(0, n, h / (s.H / s.G));
             const double angle = wrapped(std::atan2(q[j + s.R / 2], q[j]) - std::atan2(k[j + s.R / 2], k[j]));
             expected.add({.angle = angle, .weight = std::hypot(q[j], q[j + s.R / 2]) * std::hypot(k[j], k[j + s.R / 2])},
-                         course_of(angle, a.frequencies[static_cast<size_t>(j)], static_cast<double>(s.max_position)));
+                         course_of(angle, a.rotation.frequencies[static_cast<size_t>(j)], static_cast<double>(s.max_position)));
           }
         const AngleStats& got = a.head(layer, h).planes[static_cast<size_t>(j)];
         // Rotated floats are off by about 1e-7: no angle of these models is so near a border that its case changes.
@@ -144,7 +144,7 @@ TEST_P(AnalyseOfSpec, CountsAndReportsOfEveryModel) {
   }
   const nlohmann::ordered_json j = to_json(a);
   EXPECT_EQ(j["heads"].size(), static_cast<size_t>(s.L * s.H));
-  EXPECT_EQ(j["planes"].size(), static_cast<size_t>(s.L * s.H) * a.frequencies.size());
+  EXPECT_EQ(j["planes"].size(), static_cast<size_t>(s.L * s.H) * a.rotation.frequencies.size());
   EXPECT_EQ(j["heads"][0].contains("anomalous"), model::uses_rotary(s.attention));
   EXPECT_EQ(layer_table(a).rows.size(), static_cast<size_t>(s.L) + 1);
   EXPECT_EQ(a.borders.empty(), !model::uses_rotary(s.attention));
@@ -159,7 +159,7 @@ TEST(Analyse, StrictAndTiedHaveNoInitialAngle) {
     test::TinyModel m(named.spec);
     const Analysis a = analyse(m.spec, m.params.weights(), two_windows(m.spec), everything());
     const HeadStats all = a.all();
-    const bool collinear = named.spec.attention == model::AttentionKind::kCocaStrict || named.spec.attention == model::AttentionKind::kCocaTied;
+    const bool collinear = model::is_coca(named.spec.attention) && model::collinear_options(named.spec).kind != ops::Collinear::kSlack;
     if (collinear) {
       EXPECT_LT(all.collinear.largest_angle, 1e-6) << named.name;  // fp32 rotations: some 6e-8 each
       EXPECT_EQ(all.all_planes().anomalous_share(), 0) << named.name;
@@ -179,8 +179,17 @@ TEST(Analyse, ScoreOfAllPairsAtDistanceZeroIsTheMeanOfUnrotatedProducts) {
     for (int64_t i = 0; i < kN; ++i)
       for (int64_t n = 0; n <= i; ++n) sum += dot(t["q"].ptr(0, i, 1), t["k"].ptr(0, n, 0), m.spec.D);
     const double expected = sum / (kN * (kN + 1) / 2) / std::sqrt(static_cast<double>(m.spec.D));
-    EXPECT_NEAR(a.head(layer, 1).score_at(0, a.frequencies, m.spec.D), expected, 1e-5);  // floats: 1e-7 of products of size up to 10
+    EXPECT_NEAR(a.head(layer, 1).score_at(0, a.rotation, m.spec.D), expected, 1e-5);  // floats: 1e-7 of products of size up to 10
   });
+}
+
+TEST(Analyse, ScoreHasAmplitudeAndDecayOfThePositions) {
+  HeadStats head;
+  head.pairs = 2;
+  head.planes.resize(1);
+  head.planes[0].add({.angle = 0, .weight = 6}, Course::kFalls);
+  const ops::Rotation rotation{.frequencies = {0.2}, .amplitude = 1.5, .growth = {-0.1}};
+  EXPECT_NEAR(head.score_at(3, rotation, 4), 6 * std::cos(0.6) * 2.25 * std::exp(-0.3) / 2 / 2, 1e-14);
 }
 
 TEST(Analyse, ZeroShareCountsTheFoldedT) {
@@ -211,8 +220,8 @@ TEST(Analyse, ScalingAtEvaluationLeavesTheTrainedAngles) {
   const Analysis plain = analyse(m.spec, m.params.weights(), two_windows(m.spec), options);
   options.scaling = {.type = model::Scaling::kLinear, .factor = 4};
   const Analysis scaled = analyse(m.spec, m.params.weights(), two_windows(m.spec), options);
-  for (size_t j = 0; j < plain.frequencies.size(); ++j) {
-    EXPECT_EQ(scaled.frequencies[j], plain.frequencies[j] / 4);
+  for (size_t j = 0; j < plain.rotation.frequencies.size(); ++j) {
+    EXPECT_EQ(scaled.rotation.frequencies[j], plain.rotation.frequencies[j] / 4);
     EXPECT_EQ(scaled.borders[0].planes[j].trained_turns, plain.borders[0].planes[j].trained_turns);
     // Layer 0 projects the same q and k: the initial angles are what they were, however fast the planes turn.
     EXPECT_EQ(scaled.head(0, 0).planes[j].anomalous_share(), plain.head(0, 0).planes[j].anomalous_share());

@@ -10,6 +10,7 @@
 #include "coca/analyse/borders.h"
 #include "coca/analyse/sample.h"
 #include "coca/model/rope_table.h"
+#include "coca/ops/rope.h"
 #include "support/tiny_model.h"
 
 namespace coca::analyse {
@@ -44,7 +45,7 @@ TEST(PlanePair, FormulaIsTheScoreOfTheRotationOp) {
   spec.H = spec.G = 1, spec.D = spec.R = 2;
   const int64_t m = 7, n = 3;
   model::RopeTable table;
-  table.build(spec, 0, 8, 8);
+  table.build(plane_rotation(spec, 8), 0, 8);
   Tensor x({1, 8, 1, 2}), y({1, 8, 1, 2});
   x.values<float>()[2 * m] = 0.7f, x.values<float>()[2 * m + 1] = 0.2f;
   x.values<float>()[2 * n] = -0.4f, x.values<float>()[2 * n + 1] = 0.9f;
@@ -52,7 +53,7 @@ TEST(PlanePair, FormulaIsTheScoreOfTheRotationOp) {
   ops::rope_forward(cx, {.rows = table.rows(0, 8), .x = x, .y = y});
   const auto v = y.values<float>();
   const Plane q{v[2 * m], v[2 * m + 1]}, k{v[2 * n], v[2 * n + 1]};
-  const double theta = plane_frequencies(spec, 8)[0];
+  const double theta = plane_rotation(spec, 8).frequencies[0];
   const PlanePair p = plane_pair(q, k, static_cast<double>(m - n) * theta);
   // Before rotation: q stands at atan2(0.2, 0.7), k at atan2(0.9, -0.4). Floats of size 1: a few times 6e-8.
   EXPECT_NEAR(p.angle, wrapped(std::atan2(0.2, 0.7) - std::atan2(0.9, -0.4)), 1e-6);
@@ -111,7 +112,7 @@ TEST(Borders, ScalingsOfTwoPlanesByHand) {
     EXPECT_NE(at, all.end());
     return *at;
   };
-  const ScaledBorders none = of(model::Scaling::kNone), linear = of(model::Scaling::kLinear), dynamic = of(model::Scaling::kDynamic);
+  const ScaledBorders none = of(model::Scaling::kNone), linear = of(model::Scaling::kLinear), dynamic = of(model::Scaling::kDynamic), ntk = of(model::Scaling::kNtk);
   EXPECT_EQ(none.planes[0].opposite, std::floor((400 + 0.044 + kPi) / kTurn));  // 64 passes
   EXPECT_EQ(none.planes[1].opposite, 1);                                        // a sweep of 4 passes pi once
   EXPECT_EQ(none.unseen_planes(), 1);
@@ -124,6 +125,8 @@ TEST(Borders, ScalingsOfTwoPlanesByHand) {
   // base' = base (2 * 4 - 1)^(4 / 2): the fast plane stays, the slow one turns 7 times slower.
   EXPECT_NEAR(dynamic.planes[0].compression, 1, kRounding);
   EXPECT_NEAR(dynamic.planes[1].compression, 7, 1e-11);
+  EXPECT_NEAR(ntk.planes[1].compression, 4, 1e-11);  // base' = base 4^(4 / 2)
+  EXPECT_EQ(ntk.compressed_planes(), 0);
   EXPECT_EQ(dynamic.unseen_planes(), 0);
   EXPECT_EQ(dynamic.compressed_planes(), 0);
 }

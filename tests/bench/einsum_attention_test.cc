@@ -24,7 +24,7 @@ TEST_P(Einsum, EqualsTheOps) {
     model::ModelSpec positions;
     positions.D = positions.R = s.D;
     model::RopeTable table;
-    table.build(positions, 0, s.N, s.N);
+    table.build(model::rope_rotation(positions, s.N), 0, s.N);
     const ops::RopeRows rows = table.rows(0, s.N);
 
     Context plain = reference_context(), cx;

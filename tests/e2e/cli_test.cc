@@ -124,7 +124,7 @@ TEST_F(Cli, WrongUseIsRefusedInOneLine) {
   expect_refused(tiny_train("a", {"--steps", "3.5"}), 2, "--steps: \"3.5\" is not an integer");
   expect_refused(tiny_train("a", {"--learning-rate", "fast"}), 2, "--learning-rate: \"fast\"");
   expect_refused(tiny_train("a", {"--learning-rate", "-1"}), 2, "learning rate -1");
-  expect_refused(tiny_train("a", {"--attention", "linear"}), 2, "--attention: \"linear\" is unknown; expected one of rope, coca-slack");
+  expect_refused(tiny_train("a", {"--attention", "linear"}), 2, "--attention: \"linear\" is unknown; expected one of rope, xpos");
   expect_refused(tiny_train("a", {"--width", "33"}), 2, "width 33 is not a multiple of heads 2");
   expect_refused({"--threads", "0", "info"}, 2, "--threads");
   EXPECT_FALSE(fs::exists(at("a") + "/checkpoints"));

@@ -115,7 +115,7 @@ TEST(Perplexity, EqualsTheBruteForce) {
         m.spec.bos_id = with_bos ? std::optional<int64_t>(7) : std::nullopt;
         const std::optional<int32_t> bos = with_bos ? std::optional<int32_t>(7) : std::nullopt;
         const Expected e = brute_force(m, documents, c.length, c.stride, bos);
-        const PerplexityResult r = run(m, documents, {.lengths = {c.length}, .stride = c.stride}).at(0);
+        const PerplexityResult r = run(m, documents, {.protocol = {.lengths = {c.length}, .stride = c.stride}}).at(0);
         EXPECT_EQ(r.length, c.length);
         EXPECT_EQ(r.stride, std::min(c.stride, c.length - (with_bos ? 1 : 0)));
         EXPECT_EQ(r.documents, 5);
@@ -139,18 +139,18 @@ TEST(Perplexity, EqualsTheBruteForce) {
 
 // Each window reckons with its own length; the spec's scaling can be replaced.
 TEST(Perplexity, ScalingIsThatOfTheOptions) {
-  for (const model::RopeScaling scaling :
+  for (const model::RopeScaling& scaling :
        {model::RopeScaling{model::Scaling::kDynamic, 4.0}, {model::Scaling::kLinear, 2.0}}) {
     TinyModel m(test::tiny_neox(AttentionKind::kCocaSlack));
     const Documents documents = documents_of(m, {40, 21});
-    const PerplexityResult plain = run(m, documents, {.lengths = {24}, .stride = 8}).at(0);
+    const PerplexityResult plain = run(m, documents, {.protocol = {.lengths = {24}, .stride = 8}}).at(0);
     const PerplexityResult scaled =
-        run(m, documents, {.lengths = {24}, .stride = 8, .scaling = scaling}).at(0);
+        run(m, documents, {.protocol = {.lengths = {24}, .stride = 8}, .scaling = scaling}).at(0);
     m.spec.rope_scaling = scaling;
     const Expected e = brute_force(m, documents, 24, 8, std::nullopt);
     EXPECT_NEAR(scaled.nll, e.nll, e.tolerance);
     EXPECT_GT(std::abs(plain.nll - e.nll), 10 * e.tolerance);
-    EXPECT_EQ(run(m, documents, {.lengths = {24}, .stride = 8, .scaling = model::RopeScaling{}}).at(0).nll,
+    EXPECT_EQ(run(m, documents, {.protocol = {.lengths = {24}, .stride = 8}, .scaling = model::RopeScaling{}}).at(0).nll,
               plain.nll);
   }
 }
@@ -158,16 +158,16 @@ TEST(Perplexity, ScalingIsThatOfTheOptions) {
 TEST(Perplexity, CountsByHand) {
   const TinyModel m(test::tiny_neox(AttentionKind::kRope));
   // 10 tokens, windows of 4, stride 2: [0,4) scores 1..3, [2,6) 4..5, [4,8) 6..7, [6,10) 8..9.
-  PerplexityResult r = run(m, documents_of(m, {10}), {.lengths = {4}, .stride = 2}).at(0);
+  PerplexityResult r = run(m, documents_of(m, {10}), {.protocol = {.lengths = {4}, .stride = 2}}).at(0);
   EXPECT_EQ(r.windows, 4);
   EXPECT_EQ(r.scored_tokens, 9);
   EXPECT_EQ(r.run_tokens, 16);
   // No overlap: tokens 0, 4 and 8 have no predecessor in their window.
-  r = run(m, documents_of(m, {10}), {.lengths = {4}, .stride = 4}).at(0);
+  r = run(m, documents_of(m, {10}), {.protocol = {.lengths = {4}, .stride = 4}}).at(0);
   EXPECT_EQ(r.windows, 3);
   EXPECT_EQ(r.scored_tokens, 7);
   // 9 tokens: the last window would hold token 8 alone, which nothing predicts.
-  r = run(m, documents_of(m, {9}), {.lengths = {4}, .stride = 4}).at(0);
+  r = run(m, documents_of(m, {9}), {.protocol = {.lengths = {4}, .stride = 4}}).at(0);
   EXPECT_EQ(r.windows, 2);
   EXPECT_EQ(r.scored_tokens, 6);
 }
@@ -184,7 +184,7 @@ TEST(Perplexity, NothingDependsOnTheBatch) {
     std::vector<double> all;
     for (const PerplexityResult& r :
          perplexity(cx, m.spec, m.params.weights(), documents,
-                    {.lengths = lengths, .stride = 16, .batch_tokens = batch_tokens}))
+                    {.protocol = {.lengths = lengths, .stride = 16}, .batch_tokens = batch_tokens}))
       all.insert(all.end(), {r.nll, r.window_mean_perplexity, *r.standard_error});
     return all;
   };
@@ -202,7 +202,7 @@ TEST(Perplexity, NothingDependsOnTheBatch) {
 TEST(Perplexity, ShortDocumentsAreEvaluatedAndCounted) {
   const TinyModel m(test::tiny_neox(AttentionKind::kCocaStrict));
   const Documents documents = documents_of(m, {20, 50, 1, 64});
-  const std::vector<PerplexityResult> r = run(m, documents, {.lengths = {32, 64, 128}, .stride = 32});
+  const std::vector<PerplexityResult> r = run(m, documents, {.protocol = {.lengths = {32, 64, 128}, .stride = 32}});
   EXPECT_EQ(r[0].short_documents, 1);
   EXPECT_EQ(r[1].short_documents, 2);
   EXPECT_EQ(r[2].short_documents, 3);
@@ -223,17 +223,17 @@ TEST(Perplexity, LimitsCutDocumentsAndTheirNumber) {
   const Documents cut = {{documents[1].begin(), documents[1].begin() + 25},
                          {documents[2].begin(), documents[2].begin() + 25}};
   const PerplexityResult limited =
-      run(m, documents, {.lengths = {16}, .stride = 8, .max_tokens = 25, .max_documents = 2}).at(0);
+      run(m, documents, {.protocol = {.lengths = {16}, .stride = 8, .max_tokens = 25, .max_documents = 2}}).at(0);
   EXPECT_EQ(limited.documents, 2);
-  EXPECT_EQ(limited.nll, run(m, cut, {.lengths = {16}, .stride = 8}).at(0).nll);
+  EXPECT_EQ(limited.nll, run(m, cut, {.protocol = {.lengths = {16}, .stride = 8}}).at(0).nll);
 }
 
 TEST(Perplexity, BitsPerByteCountTheBytesOfWhatIsScored) {
   const TinyModel m(test::tiny_neox(AttentionKind::kRope));
   const Documents documents = documents_of(m, {30});
-  PerplexityOptions options{.lengths = {8}, .stride = 4};
+  PerplexityOptions options{.protocol = {.lengths = {8}, .stride = 4}};
   EXPECT_FALSE(run(m, documents, options).at(0).bits_per_byte);
-  for (int32_t id = 0; id < 23; ++id) options.id_bytes.push_back(id % 5);
+  for (int32_t id = 0; id < 23; ++id) options.id_text.push_back({.bytes = id % 5});
   int64_t bytes = 0;
   for (size_t p = 1; p < 30; ++p) bytes += documents[0][p] % 5;  // all but the first are scored
   const PerplexityResult r = run(m, documents, options).at(0);
@@ -243,15 +243,15 @@ TEST(Perplexity, BitsPerByteCountTheBytesOfWhatIsScored) {
 TEST(Perplexity, BosRules) {
   TinyModel m(test::tiny_neox(AttentionKind::kRope));
   const Documents documents = documents_of(m, {20});
-  EXPECT_EQ(run(m, documents, {.lengths = {8}}).at(0).bos, std::nullopt);
-  EXPECT_THAT([&] { run(m, documents, {.lengths = {8}, .bos = Bos::kAlways}); }, message("bos_token_id"));
+  EXPECT_EQ(run(m, documents, {.protocol = {.lengths = {8}}}).at(0).bos, std::nullopt);
+  EXPECT_THAT([&] { run(m, documents, {.protocol = {.lengths = {8}, .bos = Bos::kAlways}}); }, message("bos_token_id"));
   m.spec.bos_id = 3;
-  EXPECT_EQ(run(m, documents, {.lengths = {8}}).at(0).bos, 3);
-  EXPECT_EQ(run(m, documents, {.lengths = {8}, .bos = Bos::kAlways}).at(0).bos, 3);
-  const PerplexityResult never = run(m, documents, {.lengths = {8}, .bos = Bos::kNever}).at(0);
+  EXPECT_EQ(run(m, documents, {.protocol = {.lengths = {8}}}).at(0).bos, 3);
+  EXPECT_EQ(run(m, documents, {.protocol = {.lengths = {8}, .bos = Bos::kAlways}}).at(0).bos, 3);
+  const PerplexityResult never = run(m, documents, {.protocol = {.lengths = {8}, .bos = Bos::kNever}}).at(0);
   EXPECT_EQ(never.bos, std::nullopt);
   EXPECT_EQ(never.scored_tokens, 20 - 3);
-  EXPECT_EQ(run(m, documents, {.lengths = {8}}).at(0).scored_tokens, 20);  // the first token too
+  EXPECT_EQ(run(m, documents, {.protocol = {.lengths = {8}}}).at(0).scored_tokens, 20);  // the first token too
 }
 
 // A model that has broken down is reported as it is.
@@ -262,16 +262,16 @@ TEST(Perplexity, ValuesThatAreNotFiniteAreReported) {
   const int32_t target = documents[0][5];
   for (int64_t c = 0; c < m.spec.C; ++c)
     head[target * m.spec.C + c] = std::numeric_limits<float>::quiet_NaN();
-  EXPECT_TRUE(std::isnan(run(m, documents, {.lengths = {8}}).at(0).nll));
+  EXPECT_TRUE(std::isnan(run(m, documents, {.protocol = {.lengths = {8}}}).at(0).nll));
   for (int64_t i = 0; i < m.spec.V * m.spec.C; ++i) head[i] = 1e30f * static_cast<float>(1 + i % 7);
-  const PerplexityResult r = run(m, documents, {.lengths = {8}}).at(0);
+  const PerplexityResult r = run(m, documents, {.protocol = {.lengths = {8}}}).at(0);
   EXPECT_FALSE(r.perplexity < 1e30);  // huge, infinite or no number: but no crash
 }
 
 TEST(Perplexity, StopsWhenAsked) {
   const TinyModel m(test::tiny_neox(AttentionKind::kRope));
   int64_t calls = 0;
-  PerplexityOptions options{.lengths = {8}, .stride = 4, .batch_tokens = 8};
+  PerplexityOptions options{.protocol = {.lengths = {8}, .stride = 4}, .batch_tokens = 8};
   options.progress = [&](const PerplexityProgress&) {
     if (++calls == 3) request_stop();
   };
@@ -288,7 +288,7 @@ TEST(Perplexity, StopsWhenAsked) {
 TEST(Perplexity, ProgressCountsTheTokensOfAllLengths) {
   const TinyModel m(test::tiny_neox(AttentionKind::kRope));
   int64_t done = 0, total = 0;
-  PerplexityOptions options{.lengths = {8, 16}, .stride = 4, .batch_tokens = 20};
+  PerplexityOptions options{.protocol = {.lengths = {8, 16}, .stride = 4}, .batch_tokens = 20};
   options.progress = [&](const PerplexityProgress& p) {
     EXPECT_GT(p.done_tokens, done);
     EXPECT_GT(p.perplexity, 1);
@@ -304,18 +304,18 @@ TEST(Perplexity, ProgressCountsTheTokensOfAllLengths) {
 TEST(Perplexity, MistakesAreNamed) {
   const TinyModel m(test::tiny_neox(AttentionKind::kRope));
   const Documents good = documents_of(m, {20});
-  EXPECT_THAT([&] { run(m, good, {}); }, message("no length"));
-  EXPECT_THAT([&] { run(m, good, {.lengths = {8, 1}}); }, message("length 1"));
-  EXPECT_THAT([&] { run(m, good, {.lengths = {8}, .stride = 0}); }, message("stride 0"));
-  EXPECT_THAT([&] { run(m, good, {.lengths = {8}, .max_tokens = 1}); }, message("max_tokens 1"));
-  EXPECT_THAT([&] { run(m, good, {.lengths = {8}, .batch_tokens = 0}); }, message("batch_tokens 0"));
+  EXPECT_THAT([&] { run(m, good, {.protocol = {.lengths = {}}}); }, message("no length"));
+  EXPECT_THAT([&] { run(m, good, {.protocol = {.lengths = {8, 1}}}); }, message("length 1"));
+  EXPECT_THAT([&] { run(m, good, {.protocol = {.lengths = {8}, .stride = -1}}); }, message("stride -1"));
+  EXPECT_THAT([&] { run(m, good, {.protocol = {.lengths = {8}, .max_tokens = 1}}); }, message("max_tokens 1"));
+  EXPECT_THAT([&] { run(m, good, {.protocol = {.lengths = {8}}, .batch_tokens = 0}); }, message("batch_tokens 0"));
   EXPECT_THAT(
       [&] {
-        run(m, good, {.lengths = {8}, .scaling = model::RopeScaling{model::Scaling::kLinear, 0.5}});
+        run(m, good, {.protocol = {.lengths = {8}}, .scaling = model::RopeScaling{model::Scaling::kLinear, 0.5}});
       },
       message("factor 0.5"));
-  EXPECT_THAT([&] { run(m, {{5}, {}}, {.lengths = {8}}); }, message("none of the 2 documents"));
-  EXPECT_THAT([&] { run(m, {{5, 23, 1}}, {.lengths = {8}}); }, message("23"));
+  EXPECT_THAT([&] { run(m, {{5}, {}}, {.protocol = {.lengths = {8}}}); }, message("none of the 2 documents"));
+  EXPECT_THAT([&] { run(m, {{5, 23, 1}}, {.protocol = {.lengths = {8}}}); }, message("23"));
 }
 
 }  // namespace

@@ -40,12 +40,24 @@ void expect_equal(const ModelSpec& a, const ModelSpec& b) {
   EXPECT_EQ(a.layer_window, b.layer_window);
 }
 
+// Every number that the type has, none at its default.
+RopeScaling full_scaling(Scaling type, int64_t pairs) {
+  RopeScaling r = test::tiny_scaling(type, pairs);
+  const bool yarn = type == Scaling::kYarn || type == Scaling::kYarnPaper;
+  if (yarn || type == Scaling::kLlama3 || type == Scaling::kLongRope) r.original_max_position = 5;
+  if (type == Scaling::kLlama3) r.low_freq_factor = 2, r.high_freq_factor = 9;
+  if (yarn) r.borders = YarnBorders::kFractional, r.mscale = 0.7, r.mscale_all_dim = 0.9;
+  if (yarn || type == Scaling::kLongRope) r.attention_factor = 1.25;
+  return r;
+}
+
 TEST(Config, EverySpecRoundTrips) {
   for (const test::NamedSpec& named : test::all_specs()) {
     SCOPED_TRACE(named.name);
     ModelSpec s = named.spec;
-    for (const RopeScaling scaling :
-         {RopeScaling{}, RopeScaling{Scaling::kLinear, 4.0}, RopeScaling{Scaling::kDynamic, 2.5}}) {
+    for (const auto& entry : EnumTraits<Scaling>::names()) {
+      if (!uses_rotary(s.attention) && entry.value != Scaling::kNone) continue;
+      const RopeScaling scaling = full_scaling(entry.value, s.R / 2);
       s.rope_scaling = scaling;
       s.rope_theta = 12345.678;
       s.norm_eps = 3e-7;
@@ -162,7 +174,7 @@ TEST(Config, RopeOfBothForms) {
   json v5 = llama3;
   v5["rope_theta"] = 500000.0;
   const ModelSpec a = read(llama(), {{"rope_theta", 500000.0}, {"rope_scaling", llama3}}), b = read(llama(), {{"rope_parameters", v5}});
-  const RopeScaling expected{.type = Scaling::kLlama3, .factor = 8, .low_freq_factor = 1, .high_freq_factor = 4, .original_max_position = 64};
+  const RopeScaling expected{.type = Scaling::kLlama3, .factor = 8, .original_max_position = 64, .low_freq_factor = 1, .high_freq_factor = 4};
   for (const ModelSpec& spec : {a, b}) {
     EXPECT_EQ(spec.rope_theta, 500000.0);
     EXPECT_EQ(spec.rope_scaling, expected);
@@ -216,7 +228,7 @@ TEST(Config, MistakesAreNamed) {
       {llama(), {{"hidden_act", "gelu"}}, "hidden_act \"gelu\""},
       {llama(), {{"head_dim", 15}}, "15 must be even"},
       {llama(), {{"tie_word_embeddings", 1}}, "\"tie_word_embeddings\" is 1; expected true or false"},
-      {llama(), {{"rope_scaling", {{"type", "yarn"}, {"factor", 4}}}}, "rope_scaling type \"yarn\""},
+      {llama(), {{"rope_scaling", {{"type", "ntk-by-parts"}, {"factor", 4}}}}, "rope_scaling type \"ntk-by-parts\""},
       {llama(), {{"rope_scaling", {{"type", "linear"}}}}, "needs a factor"},
       {llama(), {{"rope_scaling", {{"type", "linear"}, {"factor", 0.5}}}}, "factor is 0.5"},
       {llama(), {{"rope_scaling", "dynamic"}}, "expected a JSON object"},

@@ -143,7 +143,7 @@ TEST(DecoderMemory, TheNumberOfThreadsDoesNotChangeABit) {
 TEST(TrainingMemory, IsWhatThePolicyKeeps) {
   for (const auto& [name, s] : test::all_specs()) {
     constexpr int64_t kB = 2, kN = 32, kM = kB * kN;  // every tensor is a whole number of cache lines
-    const bool rotary = uses_rotary(s.attention), sequential = s.residual == ResidualKind::kSequential;
+    const bool rotary = transforms_keys(s.attention), sequential = s.residual == ResidualKind::kSequential;
     const int64_t q = s.H * s.D, k = s.G * s.D, mlp = s.F * (s.mlp == Mlp::kSwiGlu ? 2 : 1);
     const bool head_norm = s.head_norm == HeadNorm::kRms;  // q and k are kept as they were in front of it
     const int64_t kept = q + 2 * k + q + s.H + 4 + (sequential ? s.C : 0) + mlp + (head_norm ? 2 * (s.H + s.G) : 0);

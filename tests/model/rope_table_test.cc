@@ -19,6 +19,8 @@ ModelSpec spec_of(int64_t R, Scaling scaling, double factor, int64_t max_positio
   return s;
 }
 
+std::vector<double> frequencies_of(const ModelSpec& s, int64_t seq_len) { return rope_rotation(s, seq_len).frequencies; }
+
 // base (factor n / L - (factor - 1))^(R / (R - 2)) for R = 64, base 1e4, factor 4, L = 512, worked out apart.
 TEST(RopeTable, DynamicBasesAreTheKnownOnes) {
   const ModelSpec s = spec_of(64, Scaling::kDynamic, 4.0);
@@ -33,28 +35,28 @@ TEST(RopeTable, DynamicBasesAreTheKnownOnes) {
 }
 
 TEST(RopeTable, FrequenciesOfEachScaling) {
-  const std::vector<double> plain = rope_frequencies(spec_of(8, Scaling::kNone, 1.0), 2048);
+  const std::vector<double> plain = frequencies_of(spec_of(8, Scaling::kNone, 1.0), 2048);
   ASSERT_EQ(plain.size(), 4u);
   for (size_t j = 0; j < 4; ++j)
     EXPECT_NEAR(plain[j], std::pow(10.0, -static_cast<double>(j)), 1e-15);  // 1e4^(-2j/8)
-  const std::vector<double> linear = rope_frequencies(spec_of(8, Scaling::kLinear, 4.0), 2048);
+  const std::vector<double> linear = frequencies_of(spec_of(8, Scaling::kLinear, 4.0), 2048);
   for (size_t j = 0; j < 4; ++j) EXPECT_DOUBLE_EQ(linear[j], plain[j] / 4);
   // Dynamic NTK leaves the first frequency and divides the last by the whole stretch, 4 * 2048 / 512 - 3 = 13.
-  const std::vector<double> dynamic = rope_frequencies(spec_of(8, Scaling::kDynamic, 4.0), 2048);
+  const std::vector<double> dynamic = frequencies_of(spec_of(8, Scaling::kDynamic, 4.0), 2048);
   EXPECT_EQ(dynamic[0], 1.0);
   EXPECT_NEAR(dynamic[3], plain[3] / 13, 1e-15);
   EXPECT_LT(dynamic[1], plain[1]);
-  EXPECT_EQ(rope_frequencies(spec_of(8, Scaling::kDynamic, 4.0), 512), plain);
+  EXPECT_EQ(frequencies_of(spec_of(8, Scaling::kDynamic, 4.0), 512), plain);
 }
 
 // A single rotary pair has frequency 1 under any base; R / (R - 2) has no value there.
 TEST(RopeTable, OnePairIsNotStretched) {
   EXPECT_EQ(rope_base(spec_of(2, Scaling::kDynamic, 4.0), 4096), 10000.0);
-  EXPECT_EQ(rope_frequencies(spec_of(2, Scaling::kDynamic, 4.0), 4096), std::vector<double>{1.0});
+  EXPECT_EQ(frequencies_of(spec_of(2, Scaling::kDynamic, 4.0), 4096), std::vector<double>{1.0});
 }
 
 void expect_rows(const ModelSpec& s, const ops::RopeRows& rows, int64_t start, int64_t n, int64_t seq_len) {
-  const std::vector<double> theta = rope_frequencies(s, seq_len);
+  const std::vector<double> theta = frequencies_of(s, seq_len);
   const auto cos = rows.cos.view<float, 3>(), sin = rows.sin.view<float, 3>();
   ASSERT_EQ(rows.cos.shape, Dims({1, n, s.R / 2}));
   for (int64_t i = 0; i < n; ++i)
@@ -71,10 +73,10 @@ void expect_rows(const ModelSpec& s, const ops::RopeRows& rows, int64_t start, i
 TEST(RopeTable, RowsAreCosAndSinEvenFarOut) {
   const ModelSpec s = spec_of(16, Scaling::kNone, 1.0);
   RopeTable table;
-  table.build(s, 0, 40, 40);
+  table.build(rope_rotation(s, 40), 0, 40);
   expect_rows(s, table.rows(0, 40), 0, 40, 40);
   expect_rows(s, table.rows(7, 20), 7, 20, 40);
-  table.build(s, 32700, 68, 32768);
+  table.build(rope_rotation(s, 32768), 32700, 68);
   expect_rows(s, table.rows(0, 68), 32700, 68, 32768);
 }
 
@@ -83,7 +85,7 @@ TEST(RopeTable, RebuildsWhenItMust) {
   const ModelSpec s = spec_of(16, Scaling::kDynamic, 4.0);
   RopeTable table;
   const auto check = [&](int64_t start, int64_t n, int64_t seq_len) {
-    table.build(s, start, n, seq_len);
+    table.build(rope_rotation(s, seq_len), start, n);
     expect_rows(s, table.rows(0, n), start, n, seq_len);
   };
   check(0, 600, 600);

@@ -28,13 +28,13 @@ Row naive(const ref::AttentionSpec& spec, int64_t N, const Tensor& q, const Tens
   const auto queries = as_view<const float, 4>(qx, q.shape());
   Row row{std::vector<float>(qx.size()), std::vector<float>(static_cast<size_t>(kHeads * N))};
   const auto o = as_view<float, 4>(row.o, q.shape());
-  std::vector<float> p;
+  const ref::AttentionKeys<float> all{spec, queries, keys};
   for (int64_t h = 0; h < kHeads; ++h)
     for (int64_t n = 0; n < N; ++n) {
-      ref::attention_scores(spec, queries.ptr(0, n, h), keys, 0, n, h, 0, p);
-      row.lse[static_cast<size_t>(h * N + n)] = ref::softmax_row(p);
-      for (size_t s = 0; s < p.size(); ++s) {
-        const float weight = static_cast<float>(static_cast<T>(p[s]));
+      const ref::AttentionRow<float> plain(std::span(&all, 1), 0, n, h, 0);
+      row.lse[static_cast<size_t>(h * N + n)] = plain.lse;
+      for (size_t s = 0; s < plain.p.size(); ++s) {
+        const float weight = static_cast<float>(static_cast<T>(plain.p[s]));
         for (int64_t d = 0; d < kDim; ++d) o(0, n, h, d) += weight * values(0, static_cast<int64_t>(s), 0, d);
       }
     }

@@ -7,6 +7,7 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <numeric>
 
 #include "coca/base/parallel.h"
 #include "coca/kernels/ref/attention.h"
@@ -25,10 +26,15 @@ struct Case {
   bool causal, alibi;
   int64_t window = 0;
   std::vector<int64_t> documents = {};  // lengths of packed documents, S in all; batch b begins with the b-th of them
+  // Far keys, their range, and the most that ALiBi counts there; or a symmetric window.
+  int64_t far = 0;
+  FarRange far_range = FarRange::kBehindWindow;
+  int64_t most_distance = 0;
+  Mask windowed = Mask::kSlidingWindow;
 };
 std::ostream& operator<<(std::ostream& out, const Case& c) {
-  return out << fmt::format("B{} N{} S{} H{} G{} D{}{}{} window {} documents {}", c.B, c.N, c.S, c.H, c.G, c.D,
-                            c.causal ? " causal" : "", c.alibi ? " alibi" : "", c.window, fmt::join(c.documents, ","));
+  return out << fmt::format("B{} N{} S{} H{} G{} D{}{}{} window {} documents {} far {}", c.B, c.N, c.S, c.H, c.G, c.D,
+                            c.causal ? " causal" : "", c.alibi ? " alibi" : "", c.window, fmt::join(c.documents, ","), c.far);
 }
 
 const Case kCases[] = {
@@ -61,6 +67,22 @@ const Case kCases[] = {
     {2, 90, 200, 2, 1, 24, true, false, 0, {70, 60, 70}},
     {1, 5, 150, 4, 2, 34, true, true, 0, {146, 2, 2}},
     {2, 180, 180, 2, 2, 18, true, true, 33, {100, 75, 5}},
+    // far keys: a few first tokens, many, all behind the window; short queries, decoding, ALiBi with a ceiling, documents,
+    // every one for each query
+    {2, 150, 150, 2, 1, 16, true, false, 40, {}, 4},
+    {1, 200, 200, 2, 2, 32, true, false, 64, {}, 100},
+    {1, 170, 170, 3, 1, 20, true, false, 33, {}, 170},
+    {1, 5, 150, 4, 2, 34, true, true, 20, {}, 70, FarRange::kBehindWindow, 25},
+    {1, 1, 90, 2, 1, 16, true, false, 10, {}, 90},
+    {1, 130, 130, 2, 1, 24, true, true, 17, {}, 130, FarRange::kBehindWindow, 30},
+    {2, 180, 180, 2, 2, 18, true, false, 33, {100, 75, 5}, 180},
+    {1, 140, 140, 2, 1, 16, true, false, 30, {}, 9, FarRange::kAll},
+    {1, 3, 140, 2, 1, 16, true, true, 30, {}, 9, FarRange::kAll},
+    // symmetric windows: inside a tile, across tiles, wider than the text, one key
+    {1, 150, 150, 2, 1, 16, true, false, 9, {}, 0, FarRange::kBehindWindow, 0, Mask::kSymmetricWindow},
+    {2, 200, 200, 2, 2, 32, true, false, 70, {}, 0, FarRange::kBehindWindow, 0, Mask::kSymmetricWindow},
+    {1, 40, 40, 2, 1, 16, true, false, 90, {}, 0, FarRange::kBehindWindow, 0, Mask::kSymmetricWindow},
+    {1, 5, 90, 2, 1, 16, true, false, 12, {}, 0, FarRange::kBehindWindow, 0, Mask::kSymmetricWindow},
 };
 
 // [B, N] starts of the documents that the queries stand in; empty without documents.
@@ -83,136 +105,192 @@ Tensor documents_of(const Case& c) {
 }
 
 AttentionOptions options_of(const Case& c) {
-  const Mask mask = c.window > 0 ? Mask::kSlidingWindow : c.causal ? Mask::kCausal : Mask::kNone;
+  const Mask mask = c.window > 0 ? c.windowed : c.causal ? Mask::kCausal : Mask::kNone;
   return {.mask = mask, .window = c.window, .query_start = c.S - c.N};
 }
 ref::AttentionSpec spec_of(const Case& c, const std::vector<float>& slopes, const Tensor& documents) {
   return {.scale = 1.0 / std::sqrt(static_cast<float>(c.D)),
           .causal = c.causal,
           .window = c.window,
+          .hidden = c.windowed == Mask::kSymmetricWindow ? 1 - c.window : 0,
           .query_start = c.S - c.N,
           .slopes = c.alibi ? slopes.data() : nullptr,
           .document_start = documents.ref().view<int32_t, 2>()};
 }
 
-template <typename T>
-struct Results {
-  std::vector<T> o, lse, dq, dk, dv;
+// By which rules the far keys are seen.
+ref::AttentionSpec far_spec_of(const Case& c, const ref::AttentionSpec& window) {
+  ref::AttentionSpec far = window;
+  far.window = 0;
+  far.hidden = c.window;
+  far.most_distance = c.most_distance;
+  if (c.far_range == FarRange::kAll) far.causal = false, far.document_start = {};
+  return far;
+}
+
+struct Inputs {
+  Tensor q, k, v, d_o, far_q, far_k;
 };
 
 template <typename T>
-Results<T> reference(const ref::AttentionSpec& spec, const Case& c, const Tensor& q, const Tensor& k, const Tensor& v,
-                     const Tensor& d_o) {
-  const Dims qd = q.shape(), kd = k.shape();
-  const auto qx = test::convert<T>(q), kx = test::convert<T>(k), vx = test::convert<T>(v), gx = test::convert<T>(d_o);
-  Results<T> r{std::vector<T>(qx.size()), std::vector<T>(static_cast<size_t>(c.B * c.H * c.N)),
-               std::vector<T>(qx.size()), std::vector<T>(kx.size()), std::vector<T>(kx.size())};
-  ref::attention_forward<T>(spec, as_view<const T, 4>(qx, qd), as_view<const T, 4>(kx, kd), as_view<const T, 4>(vx, kd),
-                            as_view<T, 4>(r.o, qd), as_view<T, 3>(r.lse, {c.B, c.H, c.N}));
-  ref::attention_backward<T>(spec, as_view<const T, 4>(qx, qd), as_view<const T, 4>(kx, kd),
-                             as_view<const T, 4>(vx, kd), as_view<const T, 4>(gx, qd), as_view<T, 4>(r.dq, qd),
-                             as_view<T, 4>(r.dk, kd), as_view<T, 4>(r.dv, kd));
+struct Results {
+  std::vector<T> o, lse, dq, dk, dv, dq_far, dk_far;
+  Results(const Case& c, const Inputs& in)
+      : o(static_cast<size_t>(in.q.numel())), lse(static_cast<size_t>(c.B * c.H * c.N)), dq(o.size()),
+        dk(static_cast<size_t>(in.k.numel())), dv(dk.size()), dq_far(c.far > 0 ? o.size() : 0),
+        dk_far(static_cast<size_t>(in.far_k.numel())) {}
+};
+
+// The inputs in another type, seen as the reference takes them.
+template <typename T>
+struct ReferenceInputs {
+  std::vector<T> q, k, v, d_o, far_q, far_k;
+  std::vector<ref::AttentionKeys<T>> parts;
+  TensorView<const T, 4> values, gradient;
+
+  ReferenceInputs(const ref::AttentionSpec& spec, const Case& c, const Inputs& in)
+      : q(test::convert<T>(in.q)), k(test::convert<T>(in.k)), v(test::convert<T>(in.v)), d_o(test::convert<T>(in.d_o)),
+        values(as_view<const T, 4>(v, in.v.shape())), gradient(as_view<const T, 4>(d_o, in.q.shape())) {
+    parts.push_back({spec, as_view<const T, 4>(q, in.q.shape()), as_view<const T, 4>(k, in.k.shape())});
+    if (c.far == 0) return;
+    far_q = test::convert<T>(in.far_q), far_k = test::convert<T>(in.far_k);
+    parts.push_back({far_spec_of(c, spec), as_view<const T, 4>(far_q, in.q.shape()), as_view<const T, 4>(far_k, in.far_k.shape())});
+  }
+};
+
+template <typename T>
+std::vector<ref::AttentionKeyGrads<T>> gradients_of(const Case& c, const Inputs& in, Results<T>& r) {
+  std::vector<ref::AttentionKeyGrads<T>> grads{{as_view<T, 4>(r.dq, in.q.shape()), as_view<T, 4>(r.dk, in.k.shape())}};
+  if (c.far > 0) grads.push_back({as_view<T, 4>(r.dq_far, in.q.shape()), as_view<T, 4>(r.dk_far, in.far_k.shape())});
+  return grads;
+}
+
+template <typename T>
+Results<T> reference(const ref::AttentionSpec& spec, const Case& c, const Inputs& in) {
+  const ReferenceInputs<T> x(spec, c, in);
+  Results<T> r(c, in);
+  ref::attention_forward<T>(x.parts, x.values, as_view<T, 4>(r.o, in.q.shape()), as_view<T, 3>(r.lse, {c.B, c.H, c.N}));
+  ref::attention_backward<T>(x.parts, x.values, x.gradient, gradients_of(c, in, r), as_view<T, 4>(r.dv, in.k.shape()));
   return r;
 }
 
 TEST(Attention, ReferenceGradientMatchesComplexStep) {
   for (const Case& c : {Case{1, 3, 3, 2, 1, 4, true, true}, Case{1, 2, 4, 2, 2, 2, true, false},
-                        Case{2, 6, 7, 2, 1, 4, true, true, 0, {3, 1, 3}}}) {
+                        Case{2, 6, 7, 2, 1, 4, true, true, 0, {3, 1, 3}}, Case{1, 6, 7, 2, 1, 4, true, true, 2, {}, 5, FarRange::kBehindWindow, 3},
+                        Case{1, 5, 6, 2, 1, 2, true, false, 2, {}, 0, FarRange::kBehindWindow, 0, Mask::kSymmetricWindow}}) {
     const std::vector<float> slopes = alibi_slopes(c.H);
     const Tensor documents = documents_of(c);
     const ref::AttentionSpec spec = spec_of(c, slopes, documents);
-    const Dims qd{c.B, c.N, c.H, c.D}, kd{c.B, c.S, c.G, c.D};
-    const auto nq = static_cast<size_t>(qd.product()), nk = static_cast<size_t>(kd.product());
-    const auto values = test::random_values(static_cast<int64_t>(2 * nq + 2 * nk), 21, -2, 2);
-    const std::vector<double> x(values.begin(), values.begin() + static_cast<long>(nq + 2 * nk));
-    const std::vector<double> weight(values.begin() + static_cast<long>(nq + 2 * nk), values.end());
+    const Dims qd{c.B, c.N, c.H, c.D}, kd{c.B, c.S, c.G, c.D}, fd{c.B, c.far, c.G, c.D};
+    const int64_t sizes[] = {qd.product(), kd.product(), kd.product(), c.far > 0 ? qd.product() : 0, fd.product()};
+    const auto cut = [&](auto all) {  // q, k, v, far q, far k
+      std::vector<decltype(all)> pieces;
+      for (size_t at = 0, i = 0; i < 5; at += static_cast<size_t>(sizes[i++])) pieces.push_back(all.subspan(at, static_cast<size_t>(sizes[i])));
+      return pieces;
+    };
+    const auto parts = [&]<typename T>(const std::vector<std::span<const T>>& x) {
+      std::vector<ref::AttentionKeys<T>> keys{{spec, as_view<const T, 4>(x[0], qd), as_view<const T, 4>(x[1], kd)}};
+      if (c.far > 0) keys.push_back({far_spec_of(c, spec), as_view<const T, 4>(x[3], qd), as_view<const T, 4>(x[4], fd)});
+      return keys;
+    };
+    const auto draw = [](int64_t n, uint64_t seed) {
+      const std::vector<float> values = test::random_values(n, seed, -2, 2);
+      return std::vector<double>(values.begin(), values.end());
+    };
+    const std::vector<double> x = draw(std::accumulate(std::begin(sizes), std::end(sizes), int64_t{0}), 21), weight = draw(qd.product(), 22);
     const auto loss = [&](std::span<const Complex> at) {
-      std::vector<Complex> o(nq);
-      const std::span<const Complex> q = at.subspan(0, nq), k = at.subspan(nq, nk), v = at.subspan(nq + nk, nk);
-      ref::attention_forward<Complex>(spec, as_view<const Complex, 4>(q, qd), as_view<const Complex, 4>(k, kd),
-                                      as_view<const Complex, 4>(v, kd), as_view<Complex, 4>(o, qd), {});
+      std::vector<Complex> o(weight.size());
+      const auto pieces = cut(at);
+      ref::attention_forward<Complex>(parts(pieces), as_view<const Complex, 4>(pieces[2], kd), as_view<Complex, 4>(o, qd), {});
       Complex sum(0);
-      for (size_t i = 0; i < nq; ++i) sum += weight[i] * o[i];
+      for (size_t i = 0; i < o.size(); ++i) sum += weight[i] * o[i];
       return sum;
     };
     std::vector<double> actual(x.size());
-    const std::span<const double> all(x);
-    const auto q = all.subspan(0, nq), k = all.subspan(nq, nk), v = all.subspan(nq + nk, nk);
-    const std::span<double> grad(actual);
-    auto dq = grad.subspan(0, nq), dk = grad.subspan(nq, nk), dv = grad.subspan(nq + nk, nk);
-    ref::attention_backward<double>(spec, as_view<const double, 4>(q, qd), as_view<const double, 4>(k, kd),
-                                    as_view<const double, 4>(v, kd), as_view<const double, 4>(weight, qd),
-                                    as_view<double, 4>(dq, qd), as_view<double, 4>(dk, kd), as_view<double, 4>(dv, kd));
+    const auto at = cut(std::span<const double>(x));
+    const auto g = cut(std::span<double>(actual));
+    std::vector<ref::AttentionKeyGrads<double>> grads{{as_view<double, 4>(g[0], qd), as_view<double, 4>(g[1], kd)}};
+    if (c.far > 0) grads.push_back({as_view<double, 4>(g[3], qd), as_view<double, 4>(g[4], fd)});
+    ref::attention_backward<double>(parts(at), as_view<const double, 4>(at[2], kd), as_view<const double, 4>(weight, qd), grads,
+                                    as_view<double, 4>(g[2], kd));
     test::expect_gradient(actual, test::complex_step_gradient(x, loss), "attention");
   }
 }
 
 // The naive form in bf16, as a framework computes it: each product's result is rounded to bf16. Only the roundings that
 // the tiles have too count here: probabilities, ds and the outputs.
-Results<float> naive_bf16(const ref::AttentionSpec& spec, const Case& c, const Tensor& q, const Tensor& k,
-                          const Tensor& v, const Tensor& d_o) {
-  const Dims qd = q.shape(), kd = k.shape();
-  const auto qx = test::convert<float>(q), kx = test::convert<float>(k), vx = test::convert<float>(v),
-             gx = test::convert<float>(d_o);
-  const auto Q = as_view<const float, 4>(qx, qd), K = as_view<const float, 4>(kx, kd),
-             V = as_view<const float, 4>(vx, kd), dO = as_view<const float, 4>(gx, qd);
-  Results<float> r{std::vector<float>(qx.size()), std::vector<float>(static_cast<size_t>(c.B * c.H * c.N)),
-                   std::vector<float>(qx.size()), std::vector<float>(kx.size()), std::vector<float>(kx.size())};
-  const auto o = as_view<float, 4>(r.o, qd), dq = as_view<float, 4>(r.dq, qd), dk = as_view<float, 4>(r.dk, kd),
-             dv = as_view<float, 4>(r.dv, kd);
+Results<float> naive_bf16(const ref::AttentionSpec& spec, const Case& c, const Inputs& in) {
+  const ReferenceInputs<float> x(spec, c, in);
+  Results<float> r(c, in);
+  const auto grads = gradients_of(c, in, r);
+  const auto o = as_view<float, 4>(r.o, in.q.shape()), dv = as_view<float, 4>(r.dv, in.k.shape());
   const auto lse = as_view<float, 3>(r.lse, {c.B, c.H, c.N});
-  const auto round = [](float x) { return static_cast<float>(BF16(x)); };
-  std::vector<float> p;
+  const auto round = [](float value) { return static_cast<float>(BF16(value)); };
   for (int64_t b = 0; b < c.B; ++b)
     for (int64_t h = 0; h < c.H; ++h)
       for (int64_t n = 0; n < c.N; ++n) {
-        const int64_t g = h / (c.H / c.G), begin = ref::attention_scores(spec, Q.ptr(b, n, h), K, b, n, h, g, p);
-        lse(b, h, n) = ref::softmax_row(p);
+        const int64_t g = h / (c.H / c.G);
+        const ref::AttentionRow<float> row(x.parts, b, n, h, g);
+        const auto over_keys = [&](const auto& body) {  // body(part, index in row.p, key)
+          for (size_t part = 0; part < x.parts.size(); ++part)
+            for (size_t i = row.offset[part]; i < row.offset[part + 1]; ++i)
+              body(part, i, row.begin[part] + static_cast<int64_t>(i - row.offset[part]));
+        };
+        lse(b, h, n) = row.lse;
         float delta = 0;
-        std::vector<float> dp(p.size());
-        for (size_t i = 0; i < p.size(); ++i) {
-          const int64_t s = begin + static_cast<int64_t>(i);
+        std::vector<float> dp(row.p.size());
+        over_keys([&](size_t, size_t i, int64_t s) {
           for (int64_t d = 0; d < c.D; ++d) {
-            o(b, n, h, d) += round(p[i]) * V(b, s, g, d);
-            dp[i] += dO(b, n, h, d) * V(b, s, g, d);
+            o(b, n, h, d) += round(row.p[i]) * x.values(b, s, g, d);
+            dp[i] += x.gradient(b, n, h, d) * x.values(b, s, g, d);
           }
-        }
-        for (int64_t d = 0; d < c.D; ++d) delta += (o(b, n, h, d) = round(o(b, n, h, d))) * dO(b, n, h, d);
-        for (size_t i = 0; i < p.size(); ++i) {
-          const int64_t s = begin + static_cast<int64_t>(i);
-          const float ds = round(p[i] * (dp[i] - delta)) * static_cast<float>(spec.scale);
+        });
+        for (int64_t d = 0; d < c.D; ++d) delta += (o(b, n, h, d) = round(o(b, n, h, d))) * x.gradient(b, n, h, d);
+        over_keys([&](size_t part, size_t i, int64_t s) {
+          const float ds = round(row.p[i] * (dp[i] - delta)) * static_cast<float>(spec.scale);
           for (int64_t d = 0; d < c.D; ++d) {
-            dv(b, s, g, d) += round(p[i]) * dO(b, n, h, d);
-            dq(b, n, h, d) += ds * K(b, s, g, d);
-            dk(b, s, g, d) += ds * Q(b, n, h, d);
+            dv(b, s, g, d) += round(row.p[i]) * x.gradient(b, n, h, d);
+            grads[part].dq(b, n, h, d) += ds * x.parts[part].k(b, s, g, d);
+            grads[part].dk(b, s, g, d) += ds * x.parts[part].q(b, n, h, d);
           }
-        }
+        });
       }
-  for (auto* out : {&r.dq, &r.dk, &r.dv})
-    for (float& x : *out) x = round(x);
+  for (auto* out : {&r.dq, &r.dk, &r.dv, &r.dq_far, &r.dk_far})
+    for (float& value : *out) value = round(value);
   return r;
 }
 
-// Shares of gradients that are zero by nature: dv of keys that no query sees; dq of queries that see one key (whose
-// softmax is constant), and dk of keys that no other query sees.
+// Shares of gradients that are zero by nature: dv of keys that no query sees; dq of queries that see one key in all (whose
+// softmax is constant) or none of a part, and dk of keys that no other query sees.
 struct Blank {
-  double dq = 0, dk = 0, dv = 0;
+  double dq = 0, dk = 0, dv = 0, dq_far = 0, dk_far = 0;
 };
-Blank blank_of(const ref::AttentionSpec& spec, const Case& c) {
+Blank blank_of(const ref::AttentionSpec& window, const Case& c) {
   Blank blank;
+  std::vector<ref::AttentionSpec> specs{window};
+  if (c.far > 0) specs.push_back(far_spec_of(c, window));
   for (int64_t b = 0; b < c.B; ++b) {
-    std::vector<int> seen(static_cast<size_t>(c.S)), moved(static_cast<size_t>(c.S));
+    std::vector<int> seen(static_cast<size_t>(c.S));
+    std::vector<std::vector<int>> moved(specs.size(), seen);
     for (int64_t n = 0; n < c.N; ++n) {
-      const auto [begin, end] = ref::visible_keys(spec, b, n, c.S);
-      blank.dq += end - begin <= 1;
-      for (int64_t s = begin; s < end; ++s) seen[static_cast<size_t>(s)] = 1;
-      for (int64_t s = begin; s < end && end - begin > 1; ++s) moved[static_cast<size_t>(s)] = 1;
+      int64_t all = 0;
+      for (size_t part = 0; part < specs.size(); ++part) {
+        const auto [begin, end] = ref::visible_keys(specs[part], b, n, part == 0 ? c.S : c.far);
+        all += end - begin;
+      }
+      for (size_t part = 0; part < specs.size(); ++part) {
+        const auto [begin, end] = ref::visible_keys(specs[part], b, n, part == 0 ? c.S : c.far);
+        (part == 0 ? blank.dq : blank.dq_far) += all <= 1 || begin == end;
+        for (int64_t s = begin; s < end; ++s) seen[static_cast<size_t>(s)] = 1;
+        for (int64_t s = begin; s < end && all > 1; ++s) moved[part][static_cast<size_t>(s)] = 1;
+      }
     }
     blank.dv += static_cast<double>(std::count(seen.begin(), seen.end(), 0));
-    blank.dk += static_cast<double>(std::count(moved.begin(), moved.end(), 0));
+    blank.dk += static_cast<double>(std::count(moved[0].begin(), moved[0].end(), 0));
+    if (c.far > 0) blank.dk_far += static_cast<double>(std::count(moved[1].begin(), moved[1].begin() + c.far, 0));
   }
-  const auto keys = static_cast<double>(c.B * c.S);
-  return {blank.dq / static_cast<double>(c.B * c.N), blank.dk / keys, blank.dv / keys};
+  const auto keys = static_cast<double>(c.B * c.S), queries = static_cast<double>(c.B * c.N), far = static_cast<double>(c.B * c.far);
+  return {blank.dq / queries, blank.dk / keys, blank.dv / keys, blank.dq_far / queries, blank.dk_far / std::max(1.0, far)};
 }
 
 template <typename T>
@@ -223,15 +301,18 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
   std::copy(slope_values.begin(), slope_values.end(), slopes.values<float>().begin());
   const Dims qd{c.B, c.N, c.H, c.D}, kd{c.B, c.S, c.G, c.D};
   // Scores of several units, so that the softmax is far from uniform.
-  const Tensor q = test::tensor_of<T>(qd, test::random_values(qd.product(), 1, -3, 3)),
-               k = test::tensor_of<T>(kd, test::random_values(kd.product(), 2, -2, 2)),
-               v = test::tensor_of<T>(kd, test::random_values(kd.product(), 3)),
-               d_o = test::tensor_of<T>(qd, test::random_values(qd.product(), 4));
+  const auto make = [](const Dims& dims, uint64_t seed, double limit) {
+    return test::tensor_of<T>(dims, test::random_values(dims.product(), seed, -limit, limit));
+  };
+  const Dims fd{c.B, c.far, c.G, c.D};
+  Inputs in{.q = make(qd, 1, 3), .k = make(kd, 2, 2), .v = make(kd, 3, 1), .d_o = make(qd, 4, 1), .far_q = {}, .far_k = {}};
+  if (c.far > 0) in.far_q = make(qd, 5, 3), in.far_k = make(fd, 6, 2);
+  const auto& [q, k, v, d_o, far_q, far_k] = in;
+  const FarKeys far{.q = far_q, .k = far_k, .range = c.far_range, .most_distance = c.most_distance};
   const Tensor documents = documents_of(c);
   const ref::AttentionSpec spec = spec_of(c, slope_values, documents);
-  const Results<double> expected = reference<double>(spec, c, q, k, v, d_o);
-  const Results<float> naive =
-      std::is_same_v<T, BF16> ? naive_bf16(spec, c, q, k, v, d_o) : reference<float>(spec, c, q, k, v, d_o);
+  const Results<double> expected = reference<double>(spec, c, in);
+  const Results<float> naive = std::is_same_v<T, BF16> ? naive_bf16(spec, c, in) : reference<float>(spec, c, in);
   const TensorRef slope_ref = c.alibi ? TensorRef(slopes) : TensorRef();
   const auto S = static_cast<double>(c.S), rows = static_cast<double>(c.N * c.H / c.G);
   // Scores carry the rounding of D products into the exponent, and exp(s - lse) turns an absolute error of
@@ -247,25 +328,35 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
       SCOPED_TRACE(impl);
       Context context;
       context.force_impl("attention", impl);
-      Tensor o(qd, stored), lse({c.B, c.H, c.N}), dq(qd, stored), dk(kd, stored), dv(kd, stored);
+      Tensor o(qd, stored), lse({c.B, c.H, c.N}), dq(qd, stored), dk(kd, stored), dv(kd, stored), dq_far, dk_far;
+      if (c.far > 0) dq_far = Tensor(qd, stored), dk_far = Tensor(fd, stored);
       attention_forward(context, options_of(c),
-                        {.q = q, .k = k, .v = v, .slopes = slope_ref, .document_start = documents, .o = o, .lse = lse});
+                        {.q = q, .k = k, .v = v, .slopes = slope_ref, .document_start = documents, .far = far, .o = o, .lse = lse});
       attention_backward(context, options_of(c),
                          {.q = q,
                           .k = k,
                           .v = v,
                           .slopes = slope_ref,
                           .document_start = documents,
+                          .far = far,
                           .o = o,
                           .lse = lse,
                           .d_o = d_o,
                           .dq = dq,
                           .dk = dk,
-                          .dv = dv});
+                          .dv = dv,
+                          .dq_far = dq_far,
+                          .dk_far = dk_far});
       test::expect_close(test::float_values(o), expected.o, naive.o, {.terms = S + D, .stored = stored}, "o");
       test::expect_close(lse.values<float>(), expected.lse, naive.lse, {.terms = S + D}, "lse");
       test::expect_close(test::float_values(dv), expected.dv, naive.dv,
                          {.terms = rows + D, .zero_share = zeros(blank.dv), .stored = stored}, "dv");
+      if (c.far > 0) {
+        test::expect_close(test::float_values(dq_far), expected.dq_far, naive.dq_far,
+                           {.terms = S + D, .zero_share = zeros(blank.dq_far), .stored = stored}, "dq_far");
+        test::expect_close(test::float_values(dk_far), expected.dk_far, naive.dk_far,
+                           {.terms = rows + D, .zero_share = zeros(blank.dk_far), .stored = stored}, "dk_far");
+      }
       if (c.S == 1 || c.window == 1) continue;  // one key: the softmax is constant, dq and dk are zero by nature
       test::expect_close(test::float_values(dq), expected.dq, naive.dq,
                          {.terms = S + D, .zero_share = zeros(blank.dq), .stored = stored}, "dq");
@@ -560,7 +651,7 @@ TEST(Attention, BadShapesAreNamed) {
   EXPECT_THAT([&] { attention_forward(plain, {}, {.q = q, .k = half, .v = k3, .o = o}); },
               testing::ThrowsMessage<Error>(testing::HasSubstr("[attention] k has type BF16; expected F32")));
   EXPECT_THAT([&] { attention_forward(plain, {.mask = Mask::kSlidingWindow}, {.q = q, .k = k3, .v = k3, .o = o}); },
-              testing::ThrowsMessage<Error>(testing::HasSubstr("window=0: expected at least 1 with a sliding window")));
+              testing::ThrowsMessage<Error>(testing::HasSubstr("window=0: expected at least 1 with a window")));
   EXPECT_THAT([&] { attention_forward(plain, {.scale = -1}, {.q = q, .k = k3, .v = k3, .o = o}); },
               testing::ThrowsMessage<Error>(testing::HasSubstr("scale=-1 must be positive")));
 }

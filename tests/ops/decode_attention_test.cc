@@ -74,10 +74,10 @@ std::ostream& operator<<(std::ostream& out, const Case& c) {
 
 const KvType kTypes[] = {KvType::kF32, KvType::kBF16, KvType::kInt8};
 
-std::vector<double> frequencies_of(int64_t R) {
-  std::vector<double> f;
-  for (double j = 0; j < static_cast<double>(R) / 2; ++j) f.push_back(std::pow(10000.0, -2 * j / static_cast<double>(R)));
-  return f;
+Rotation rotation_of(int64_t R) {
+  Rotation r;
+  for (double j = 0; j < static_cast<double>(R) / 2; ++j) r.frequencies.push_back(std::pow(10000.0, -2 * j / static_cast<double>(R)));
+  return r;
 }
 
 // Queries, a filled cache, and where everything stands.
@@ -101,8 +101,9 @@ struct Decoding {
     kv_load(cx, {.cache = pages.view(0, c.S), .keys = keys, .values = values});
     const std::vector<float> a = alibi_slopes(c.H);
     std::copy(a.begin(), a.end(), slopes.values<float>().begin());
-    const std::vector<double> f = frequencies_of(c.R);
-    angles.build(f, c.S);
+    const Rotation rotation = rotation_of(c.R);
+    const std::vector<double>& f = rotation.frequencies;
+    angles.build(rotation, c.S);
     for (int64_t i = 0; i < cos.numel(); ++i) {
       const double angle = static_cast<double>(i / (c.R / 2)) * f[static_cast<size_t>(i % (c.R / 2))];
       cos.values<float>()[static_cast<size_t>(i)] = static_cast<float>(std::cos(angle));
@@ -128,7 +129,7 @@ struct Decoding {
   std::vector<T> reference(double* largest_lse = nullptr) const {
     const auto qx = test::convert<T>(q), kx = test::convert<T>(keys), vx = test::convert<T>(values);
     std::vector<T> o(qx.size()), lse(static_cast<size_t>(c.B * c.H * c.N));
-    const std::vector<double> f = frequencies_of(c.R);
+    const std::vector<double> f = rotation_of(c.R).frequencies;
     const auto angle = [&](int64_t s, int64_t j) { return static_cast<double>(s) * f[static_cast<size_t>(j)]; };
     ref::decode_attention<T>(
         {.scale = 1.0 / std::sqrt(static_cast<float>(c.D)), .window = c.window, .query_start = c.S - c.N,
@@ -275,12 +276,12 @@ TEST(DecodeAttention, AnglesDependOnFrequenciesAlone) {
   Context cx;
   Tensor once(s.q.shape()), grown(s.q.shape());
   decode_attention(cx, c.all_options(), s.args(once));
-  std::vector<double> other = frequencies_of(c.R);
-  for (double& f : other) f *= 0.9;
+  Rotation other = rotation_of(c.R);
+  for (double& f : other.frequencies) f *= 0.9;
   s.angles.build(other, 2000);
   decode_attention(cx, c.all_options(), s.args(grown));
   EXPECT_NE(values_of(once), values_of(grown));
-  for (const int64_t S : {1, 70, 64, 900}) s.angles.build(frequencies_of(c.R), S);
+  for (const int64_t S : {1, 70, 64, 900}) s.angles.build(rotation_of(c.R), S);
   decode_attention(cx, c.all_options(), s.args(grown));
   EXPECT_EQ(values_of(once), values_of(grown));
 }
@@ -335,7 +336,7 @@ TEST(DecodeAttention, MisuseIsNamed) {
   test::expect_error(with([&](DecodeAttention& a) { a.key_rows = s.key_rows(); }), "either angles or key_rows");
   test::expect_error(with([](DecodeAttention& a) { a.cache.length = 0; }), "fewer than the 1 queries");
   KeyAngles small;
-  small.build(frequencies_of(4), 10);
+  small.build(rotation_of(4), 10);
   test::expect_error(with([&](DecodeAttention& a) { a.angles = &small; }), "angles of 2 pairs");
   Tensor o16({1, 1, 4, 8}, DType::kBF16), q5({1, 1, 5, 8}), o5({1, 1, 5, 8});
   test::expect_error(with([&](DecodeAttention& a) { a.o = o16; }), "o has type BF16; expected F32");

@@ -19,6 +19,11 @@ SIZES = dict(vocab_size=96, hidden_size=32, intermediate_size=48, num_hidden_lay
 LLAMA3 = dict(rope_type="llama3", rope_theta=5000.0, factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0,
               original_max_position_embeddings=16)
 
+YARN = dict(rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=24, beta_fast=2.0, beta_slow=0.05)
+# The prompt is beyond the original context: long factors from the first token on.
+LONGROPE = dict(rope_type="longrope", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=24,
+                short_factor=[1.0, 1.1, 1.3, 1.7], long_factor=[1.2, 2.0, 3.5, 6.0])
+
 # name: (class, settings, stored type, shard size)
 MODELS = {
     "gpt_neox": ("GPTNeoX", dict(SIZES, intermediate_size=64, rotary_pct=0.25), torch.float32, None),
@@ -35,6 +40,8 @@ MODELS = {
     "llama_linear": ("Llama", dict(SIZES, num_key_value_heads=2, max_position_embeddings=24,
                                    rope_parameters=dict(rope_type="linear", factor=4.0, rope_theta=10000.0)),
                      torch.bfloat16, None),
+    "llama_yarn": ("Llama", dict(SIZES, num_key_value_heads=2, max_position_embeddings=96, rope_parameters=YARN), torch.bfloat16, None),
+    "llama_longrope": ("Llama", dict(SIZES, num_key_value_heads=2, max_position_embeddings=192, rope_parameters=LONGROPE), torch.bfloat16, None),
     "mistral": ("Mistral", dict(SIZES, num_key_value_heads=2, sliding_window=9), torch.bfloat16, None),
     "qwen2": ("Qwen2", dict(SIZES, num_key_value_heads=2, tie_word_embeddings=True), torch.bfloat16, None),
     "qwen2_window": ("Qwen2", dict(SIZES, num_key_value_heads=2, use_sliding_window=True, sliding_window=7,
@@ -89,7 +96,7 @@ def make(name, out):
         ids = prompt  # token after token over the whole sequence: dynamic NTK with the length so far
         for _ in range(NEW):
             # a fresh model each time: transformers keeps the base of the longest sequence it saw
-            fresh = load() if "dynamic" in name else model
+            fresh = load() if "dynamic" in name or "longrope" in name else model
             ids = torch.cat([ids, fresh(ids).logits[:, -1:].argmax(-1)], dim=1)
     save_file({"prompt": prompt.int(), "logits": logits.contiguous(), "greedy": ids[:, LENGTH:].int().contiguous()},
               folder / "expected.safetensors")

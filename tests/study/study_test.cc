@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <fstream>
 
 #include "coca/base/rng.h"
@@ -148,6 +149,43 @@ TEST_F(Study, PasskeysAreTaughtFirstForAtMostAThirdOfTheSteps) {
   EXPECT_EQ(train_config(resolve(c), "rope", 0, "out").passkey_first_steps, 1000);
   c.passkey_share = 0;
   EXPECT_EQ(resolve(c).passkey_first_steps, 0);
+}
+
+// Quantiles of Student's t as tables print them, and an interval worked out by hand: 1, 2, 6 has mean 3, deviation
+// sqrt(7), and half width 4.302653 sqrt(7 / 3).
+TEST(SeedMeans, StudentsInterval) {
+  EXPECT_NEAR(student_t(1), 12.7062, 5e-5);
+  EXPECT_NEAR(student_t(11), 2.200985, 2e-5);
+  EXPECT_NEAR(student_t(30), 2.0423, 5e-5);
+  EXPECT_NEAR(student_t(1000000), 1.9600, 5e-5);
+  const SeedMean m = mean_over_seeds({1, 2, 6});
+  EXPECT_EQ(m.n, 3);
+  EXPECT_DOUBLE_EQ(m.mean, 3);
+  EXPECT_DOUBLE_EQ(m.deviation, std::sqrt(7.0));
+  EXPECT_NEAR(m.high - 3, 4.302653 * std::sqrt(7.0 / 3), 1e-12);
+  EXPECT_NEAR(3 - m.low, m.half_width(), 1e-12);
+  const SeedMean one = mean_over_seeds({5});
+  EXPECT_EQ(one.low, 5);
+  EXPECT_EQ(one.high, 5);
+}
+
+TEST(SeedMeans, AreInTableJsonAndCsv) {
+  StudyResults s;
+  s.config.methods = {"rope"};
+  s.config.seeds = {0, 1, 2};
+  s.config.multiples = {1};
+  s.config.length = 64;
+  for (const double perplexity : {1.0, 2.0, 6.0})
+    s.runs.push_back({.method = "rope",
+                      .evaluations = {{.variant = "",
+                                       .perplexity = {{.length = 64, .perplexity = perplexity}},
+                                       .passkey = {{.length = 64, .accuracy = perplexity / 10}}}}});
+  EXPECT_EQ(perplexity_table(s).rows[0][1], "3.000 ± 6.6");
+  EXPECT_EQ(passkey_table(s).rows[0][1], "0.30 ± 0.66");
+  const auto j = to_json(s)["summary"][0]["points"][0];
+  EXPECT_EQ(j["perplexity"]["n"], 3);
+  EXPECT_NEAR(j["passkey_accuracy"]["high"].get<double>(), 0.3 + 0.1 * 4.302653 * std::sqrt(7.0 / 3), 1e-12);
+  EXPECT_THAT(summary_csv(s), testing::HasSubstr("\nrope,,64,3,3,"));
 }
 
 TEST(StudyText, TheCompilerKnowsItsHeaders) {

@@ -17,6 +17,7 @@
 #include "coca/kernels/ref/norm.h"
 #include "coca/model/params.h"
 #include "coca/ops/attention.h"
+#include "support/reference_angles.h"
 
 namespace coca::test {
 
@@ -33,7 +34,7 @@ class ReferenceDecoder {
         memory_(memory),
         flat_(flat_of(store)),
         layers_(static_cast<size_t>(spec.L)) {
-    if (spec.attention == model::AttentionKind::kAlibi) slopes_ = ops::alibi_slopes(spec.H);
+    if (model::uses_alibi(spec.attention)) slopes_ = ops::alibi_slopes(spec.H);
   }
 
   // Sums of linear layers begin with this term and go round: other roundings of the same formula.
@@ -48,7 +49,7 @@ class ReferenceDecoder {
   // Logits [V] of the token after `id`.
   std::vector<T> step(int32_t id, int64_t seq_len) {
     const model::Weights& w = store_.weights();
-    theta_ = frequencies(seq_len);
+    angles_ = reference_angles(s_, seq_len);
     std::vector<T> x(at(w.embed) + id * s_.C, at(w.embed) + (id + 1) * s_.C);
     for (size_t i = 0; i < layers_.size(); ++i) x = layer(x, w.layers[i], layers_[i], s_.window_of(i));
     ++position_;
@@ -79,33 +80,6 @@ class ReferenceDecoder {
     return r.empty() ? nullptr : flat_.data() + (r.as<float>() - store_.flat().as<float>());
   }
 
-  // docs/math/rope.md, written out again.
-  std::vector<double> frequencies(int64_t seq_len) const {
-    const double R = static_cast<double>(s_.R), L = static_cast<double>(s_.max_position),
-                 f = s_.rope_scaling.factor;
-    double base = s_.rope_theta;
-    if (s_.rope_scaling.type == model::Scaling::kDynamic && seq_len > s_.max_position)
-      base *= std::pow(f * static_cast<double>(seq_len) / L - (f - 1), R / (R - 2));
-    std::vector<double> theta;
-    for (double j = 0; j < R / 2; ++j) {
-      double t = std::pow(base, -2 * j / R);
-      if (s_.rope_scaling.type == model::Scaling::kLinear) t /= f;
-      if (s_.rope_scaling.type == model::Scaling::kLlama3) t = llama3(t);
-      theta.push_back(t);
-    }
-    return theta;
-  }
-
-  // In wavelengths, as the published code has it.
-  double llama3(double theta) const {
-    const model::RopeScaling& s = s_.rope_scaling;
-    const double original = static_cast<double>(s.original_max_position), wavelength = 2 * 3.14159265358979323846 / theta;
-    if (wavelength < original / s.high_freq_factor) return theta;
-    if (wavelength > original / s.low_freq_factor) return theta / s.factor;
-    const double smooth = (original / wavelength - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor);
-    return (1 - smooth) * theta / s.factor + smooth * theta;
-  }
-
   std::vector<T> norm(const std::vector<T>& x, TensorRef w, TensorRef b) const {
     std::vector<T> y(x.size());
     const auto kind = s_.norm == ops::NormKind::kLayerNorm ? ref::Norm::kLayer : ref::Norm::kRms;
@@ -132,16 +106,13 @@ class ReferenceDecoder {
 
   // One head of q (q_eff) or of a key (k_eff) at a position; the other output is null.
   void rotate(const T* x, int64_t position, T* q_eff, T* k_eff) const {
-    const auto cos = [&](int64_t j) {
-      return std::cos(static_cast<double>(position) * theta_[static_cast<size_t>(j)]);
-    };
-    const auto sin = [&](int64_t j) {
-      return std::sin(static_cast<double>(position) * theta_[static_cast<size_t>(j)]);
-    };
+    const double side = q_eff ? 1.0 : -1.0;
+    const auto cos = [&](int64_t j) { return angles_.cos(position, j, side); };
+    const auto sin = [&](int64_t j) { return angles_.sin(position, j, side); };
     T* out = q_eff ? q_eff : k_eff;
-    if (!model::uses_rotary(s_.attention)) {
+    if (!model::transforms_keys(s_.attention)) {
       std::copy(x, x + s_.D, out);
-    } else if (s_.attention == model::AttentionKind::kRope) {
+    } else if (!model::is_coca(s_.attention)) {
       const int64_t half = s_.R / 2;
       for (int64_t j = 0; j < half; ++j) {
         out[j] = x[j] * T(cos(j)) - x[j + half] * T(sin(j));
@@ -151,9 +122,8 @@ class ReferenceDecoder {
     } else if (s_.fold == ops::Fold::kOfficial) {
       ref::collinear_official_head<T>(x, x, s_.R, s_.D, cos, sin, q_eff, k_eff);
     } else {
-      const int kind = s_.attention == model::AttentionKind::kCocaStrict ? 1
-                       : s_.attention == model::AttentionKind::kCocaTied ? 2
-                                                                         : 0;
+      const std::string_view name = enum_name(s_.attention);
+      const int kind = name.starts_with("coca-strict") ? 1 : name.starts_with("coca-tied") ? 2 : 0;
       if (q_eff) return ref::collinear_query_head(kind, x, s_.R, s_.D, cos, sin, q_eff);
       std::vector<T> tbar(static_cast<size_t>(s_.D / 2));
       ref::collinear_fold_head(x, s_.R, s_.D, tbar.data());
@@ -251,7 +221,7 @@ class ReferenceDecoder {
   std::vector<T> flat_;
   std::vector<Layer> layers_;
   std::vector<float> slopes_;
-  std::vector<double> theta_;
+  ReferenceAngles angles_;
   int64_t position_ = 0, first_term_ = 0;
 };
 

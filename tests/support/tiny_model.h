@@ -16,9 +16,11 @@ namespace coca::test {
 using model::AttentionKind;
 
 inline const std::vector<AttentionKind>& attention_kinds() {
-  static const std::vector<AttentionKind> kinds = {AttentionKind::kRope,       AttentionKind::kCocaSlack,
-                                                   AttentionKind::kCocaStrict, AttentionKind::kCocaTied,
-                                                   AttentionKind::kAlibi,      AttentionKind::kNone};
+  static const std::vector<AttentionKind> kinds = [] {
+    std::vector<AttentionKind> all;
+    for (const auto& entry : EnumTraits<AttentionKind>::names()) all.push_back(entry.value);
+    return all;
+  }();
   return kinds;
 }
 
@@ -64,6 +66,36 @@ inline model::ModelSpec tiny_qwen3(AttentionKind kind) {
   return s;
 }
 
+// Every scaling, with numbers under which the tiny contexts of tests reach each of its branches.
+inline model::RopeScaling tiny_scaling(model::Scaling type, int64_t pairs) {
+  model::RopeScaling r{.type = type, .factor = type == model::Scaling::kNone ? 1.0 : 4.0};
+  if (type == model::Scaling::kLlama3) r.factor = 8, r.original_max_position = 16;
+  if (type == model::Scaling::kYarn || type == model::Scaling::kYarnPaper) r.beta_fast = 1.2, r.beta_slow = 0.01;
+  for (int64_t j = 0; type == model::Scaling::kLongRope && j < pairs; ++j) {
+    r.short_factor.push_back(1.0 + 0.125 * static_cast<double>(j));
+    r.long_factor.push_back(1.5 + static_cast<double>(j));
+  }
+  return r;
+}
+
+// Dynamic NTK and longrope: a part of a sequence has other frequencies than the whole.
+inline bool goes_by_length(model::Scaling type) { return type == model::Scaling::kDynamic || type == model::Scaling::kLongRope; }
+
+// Scalings that do not go by the length, by attention kinds, one architecture each.
+inline std::vector<NamedSpec> scaled_specs() {
+  std::vector<NamedSpec> all;
+  for (const auto& scaling : EnumTraits<model::Scaling>::names())
+    for (const AttentionKind kind : {AttentionKind::kRope, AttentionKind::kCocaSlack, AttentionKind::kCocaStrict}) {
+      if (scaling.value == model::Scaling::kNone || goes_by_length(scaling.value)) continue;
+      model::ModelSpec s = kind == AttentionKind::kCocaStrict ? tiny_neox(kind) : tiny_llama(kind);
+      s.rope_scaling = tiny_scaling(scaling.value, s.R / 2);
+      std::string name = std::string(scaling.name) + "_" + std::string(enum_name(kind));
+      for (char& c : name) c = c == '-' ? '_' : c;
+      all.push_back({name, s});
+    }
+  return all;
+}
+
 // Every attention kind in both architectures, head norms and windows, and partial rotary, the official fold, sequential GPT-NeoX, tied
 // embeddings, attention biases and the tanh GELU.
 inline std::vector<NamedSpec> all_specs() {
@@ -99,9 +131,7 @@ inline std::vector<NamedSpec> all_specs() {
   mistral.architecture = model::Architecture::kMistral;
   mistral.layer_window = {5, 5};
   all.push_back({"mistral", mistral});
-  model::ModelSpec llama3 = tiny_llama(AttentionKind::kRope);
-  llama3.rope_scaling = {.type = model::Scaling::kLlama3, .factor = 8, .original_max_position = 16};
-  all.push_back({"llama3", llama3});
+  for (const NamedSpec& scaled : scaled_specs()) all.push_back(scaled);
   return all;
 }
 

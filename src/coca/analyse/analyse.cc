@@ -38,10 +38,15 @@ class PositionRotations {
 // Rounding of a rotated pair moves its angle by a few units in the last place of its type.
 double angle_rounding(DType type) { return type == DType::kBF16 ? 0x1p-6 : 1e-6; }
 
+// What positions do to the size of a plane's score: the amplitude on both sides, and xPos's decay.
+double position_size(const ops::Rotation& r, size_t plane, double distance) {
+  return r.amplitude * r.amplitude * (r.growth.empty() ? 1.0 : std::exp(r.growth[plane] * distance));
+}
+
 // What one layer computed for one window, in float.
 struct LayerVectors {
   HeadView q_eff, k_eff;
-  std::optional<HeadView> q, tbar;  // before rotation; CoCA whose fold keeps to rotary pairs
+  std::optional<HeadView> q, tbar;  // before rotation; CoCA only
   int64_t window = 0;               // keys a query sees; 0: all
   double rounding = 0;
 };
@@ -49,16 +54,16 @@ struct LayerVectors {
 // Everything about one window that layers share.
 class WindowScan {
  public:
-  WindowScan(const ModelSpec& spec, const AnalyseOptions& options, std::span<const double> frequencies, int64_t N, uint64_t number)
-      : spec_(spec), frequencies_(frequencies), rotations_(frequencies, N) {
+  WindowScan(const ModelSpec& spec, const AnalyseOptions& options, const ops::Rotation& rotation, int64_t N, uint64_t number)
+      : spec_(spec), rotation_(rotation), rotations_(rotation.frequencies, N) {
     Rng rng(static_cast<uint64_t>(options.seed), number);
     pairs_ = sample_pairs(N, options.pairs, rng);
     rows_ = sample_rows(N, options.rows, rng);
     for (const int64_t shift : options.shifts) {
       shifts_.emplace_back();
-      for (const double theta : frequencies) shifts_.back().push_back(std::polar(1.0, static_cast<double>(shift) * theta));
+      for (const double theta : rotation.frequencies) shifts_.back().push_back(std::polar(1.0, static_cast<double>(shift) * theta));
     }
-    if (spec.attention == model::AttentionKind::kAlibi) slopes_ = ops::alibi_slopes(spec.H);
+    if (model::uses_alibi(spec.attention)) slopes_ = ops::alibi_slopes(spec.H);
     row_scores_.assign(static_cast<size_t>(max_threads()), std::vector<double>(static_cast<size_t>(N)));
   }
 
@@ -73,7 +78,7 @@ class WindowScan {
   int64_t key_head(int64_t h) const { return h / (spec_.H / spec_.G); }
 
   const ModelSpec& spec_;
-  std::span<const double> frequencies_;
+  const ops::Rotation& rotation_;
   PositionRotations rotations_;
   std::vector<TokenPair> pairs_;
   std::vector<int64_t> rows_;
@@ -85,14 +90,16 @@ class WindowScan {
 void WindowScan::add_angles(const LayerVectors& v, const TokenPair& p, int64_t h, HeadStats& out) const {
   const float* q = v.q_eff.ptr(0, p.m, h);
   const float* k = v.k_eff.ptr(0, p.n, key_head(h));
-  const size_t planes = frequencies_.size();
+  const std::vector<double>& theta = rotation_.frequencies;
+  const size_t planes = theta.size();
+  const auto distance = static_cast<double>(p.m - p.n);
   for (size_t j = 0; j < planes; ++j) {
-    const double turned = static_cast<double>(p.m - p.n) * frequencies_[j];
-    PlanePair pair = plane_pair({q[j], q[j + planes]}, {k[j], k[j + planes]}, turned);
+    PlanePair pair = plane_pair({q[j], q[j + planes]}, {k[j], k[j + planes]}, distance * theta[j]);
     if (pair.weight == 0) continue;  // a zero has no angle
+    pair.weight /= position_size(rotation_, j, distance);
     out.collinear.add_angle(pair.angle);
     pair.angle = snapped(pair.angle, v.rounding);
-    out.planes[j].add(pair, course_of(pair.angle, frequencies_[j], static_cast<double>(spec_.max_position)));
+    out.planes[j].add(pair, course_of(pair.angle, theta[j], static_cast<double>(spec_.max_position)));
   }
   for (int64_t d = static_cast<int64_t>(2 * planes); d < spec_.D; ++d) out.unrotated += static_cast<double>(q[d]) * k[d];
 }
@@ -123,18 +130,13 @@ void WindowScan::add_head(const LayerVectors& v, int64_t h, HeadStats& out) {
     if (v.window > 0 && p.m - p.n >= v.window) continue;  // attention does not see it
     ++out.pairs;
     add_angles(v, p, h, out);
-    if (v.tbar) add_collinear(v, p, h, out);
+    if (has_collinear_planes(spec_)) add_collinear(v, p, h, out);
   }
   for (const int64_t m : rows_) add_row(v, m, h, out);
   if (!v.tbar) return;
   for (int64_t n = 0; n < v.tbar->size(1); ++n)
     for (int64_t j = 0; j < v.tbar->size(3); ++j) out.collinear.zeros += v.tbar->ptr(0, n, key_head(h))[j] == 0;
   out.collinear.values += v.tbar->size(1) * v.tbar->size(3);
-}
-
-// The official fold with partial rotary joins values of different planes: slack and strict in closed form know no such t.
-bool has_collinear_planes(const ModelSpec& s) {
-  return model::is_coca(s.attention) && (s.fold == ops::Fold::kRotary || s.R == s.D);
 }
 
 // An angle needs finite numbers: activations of a broken model may overflow.
@@ -169,7 +171,7 @@ class LayerListener {
                    .window = spec_.window_of(layer_), .rounding = angle_rounding(k_eff.dtype)};
     check_finite(v.q_eff, layer_);
     check_finite(v.k_eff, layer_);
-    if (has_collinear_planes(spec_)) {
+    if (model::is_coca(spec_.attention)) {
       if (tbar_.empty()) tbar_ = Tensor({1, k_.size(1), spec_.G, spec_.D / 2});
       ops::collinear_fold(fold_context_, model::collinear_options(spec_), {.R = spec_.R, .t = k_, .tbar = tbar_});
       v.q = q.ref().view<float, 4>();
@@ -224,11 +226,17 @@ AngleStats HeadStats::all_planes() const {
   return sum;
 }
 
-double HeadStats::score_at(double distance, std::span<const double> frequencies, int64_t D) const {
+double HeadStats::score_at(double distance, const ops::Rotation& rotation, int64_t D) const {
   double sum = unrotated;
-  for (size_t j = 0; j < planes.size(); ++j)
-    sum += planes[j].weighted_cos * std::cos(distance * frequencies[j]) - planes[j].weighted_sin * std::sin(distance * frequencies[j]);
+  for (size_t j = 0; j < planes.size(); ++j) {
+    const double turn = distance * rotation.frequencies[j];
+    sum += (planes[j].weighted_cos * std::cos(turn) - planes[j].weighted_sin * std::sin(turn)) * position_size(rotation, j, distance);
+  }
   return ratio(sum, static_cast<double>(pairs)) / std::sqrt(static_cast<double>(D));
+}
+
+bool has_collinear_planes(const ModelSpec& s) {
+  return model::is_coca(s.attention) && model::uses_rotary(s.attention) && (s.fold == ops::Fold::kRotary || s.R == s.D);
 }
 
 HeadStats Analysis::layer(int64_t i) const {
@@ -250,13 +258,13 @@ Analysis analyse(const ModelSpec& spec, const model::Weights& weights, std::span
   used.rope_scaling = options.scaling.value_or(spec.rope_scaling);
   const auto N = static_cast<int64_t>(windows[0].size());
   Analysis out{.spec = spec, .window = N, .windows = static_cast<int64_t>(windows.size()), .shifts = options.shifts,
-               .frequencies = plane_frequencies(used, N), .heads = {}, .borders = {}};
+               .rotation = plane_rotation(used, N), .heads = {}, .borders = {}};
   out.heads.assign(static_cast<size_t>(spec.L * spec.H), empty_head(spec, N, options.shifts.size()));
   Context cx;
   model::Decoder decoder(used, weights);
   int64_t done = 0;
   for (size_t i = 0; i < windows.size(); ++i) {
-    WindowScan scan(spec, options, out.frequencies, N, i);
+    WindowScan scan(spec, options, out.rotation, N, i);
     out.pairs = static_cast<int64_t>(scan.pairs());
     out.rows = static_cast<int64_t>(scan.rows());
     LayerListener listener(spec, scan, out.heads, [&] {

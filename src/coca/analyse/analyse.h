@@ -26,9 +26,9 @@ struct HeadStats {
 
   void add(const HeadStats&);
   AngleStats all_planes() const;
-  // Mean over pairs of (sum_j |q_j||k_j| cos(angle_j + distance theta_j) + the unrotated part) / sqrt(D): what the content of
-  // the pairs looked at would score at this distance.
-  double score_at(double distance, std::span<const double> frequencies, int64_t D) const;
+  // Mean over pairs of (sum_j |q_j||k_j| cos(angle_j + distance theta_j) + the unrotated part) / sqrt(D), with the rotation's
+  // amplitude and growth: what the content of the pairs looked at would score at this distance.
+  double score_at(double distance, const ops::Rotation&, int64_t D) const;
 };
 
 struct AnalyseOptions {
@@ -46,7 +46,7 @@ struct Analysis {
   int64_t window = 0, windows = 0;  // tokens of a window
   int64_t pairs = 0, rows = 0;      // per window and head
   std::vector<int64_t> shifts;
-  std::vector<double> frequencies;  // [R / 2] of this window, under the scaling asked for
+  ops::Rotation rotation;           // of this window, under the scaling asked for
   std::vector<HeadStats> heads;     // [L, H]
   std::vector<ScaledBorders> borders;
 
@@ -54,6 +54,10 @@ struct Analysis {
   HeadStats layer(int64_t i) const;  // all heads of it
   HeadStats all() const;
 };
+
+// CoCA with rotary positions whose fold joins the members of a plane. The official fold with partial rotary joins values of
+// different planes: slack and strict in closed form know no such t.
+bool has_collinear_planes(const model::ModelSpec&);
 
 // Windows of equal length, at least 2 tokens. Throws Error kInterrupted when asked to stop.
 Analysis analyse(const model::ModelSpec&, const model::Weights&, std::span<const std::vector<int32_t>> windows,

@@ -3,8 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 
-#include "coca/model/rope_table.h"
+#include "coca/model/rope_rotation.h"
 
 namespace coca::analyse {
 
@@ -19,39 +20,31 @@ double mean_opposite(const AngleStats& angles, double sweep) {
   return ratio(sum, static_cast<double>(angles.pairs));
 }
 
-// Scalings that need more than a factor (lists of factors, weights) are of no use without a model made for them.
-bool stands_alone(const model::ModelSpec& spec) {
-  try {
-    model::validate(spec);
-    return true;
-  } catch (const Error&) {
-    return false;
-  }
-}
-
 std::vector<model::RopeScaling> candidates(const model::ModelSpec& spec, int64_t multiple, double dynamic_factor) {
   std::vector<model::RopeScaling> out = {spec.rope_scaling};
   for (const auto& entry : EnumTraits<model::Scaling>::names()) {
     if (entry.value == spec.rope_scaling.type) continue;
-    model::ModelSpec scaled = spec;
-    scaled.rope_scaling = {.type = entry.value, .original_max_position = spec.max_position};
-    if (entry.value == model::Scaling::kDynamic) scaled.rope_scaling.factor = dynamic_factor;
-    else if (entry.value != model::Scaling::kNone) scaled.rope_scaling.factor = static_cast<double>(multiple);
-    if (stands_alone(scaled)) out.push_back(scaled.rope_scaling);
+    std::optional<double> factor = static_cast<double>(multiple);
+    if (entry.value == model::Scaling::kDynamic) factor = dynamic_factor;
+    if (entry.value == model::Scaling::kNone) factor.reset();
+    try {
+      out.push_back(model::with_scaling(spec, entry.value, factor).rope_scaling);
+    } catch (const Error&) {  // needs more than a factor (longrope's lists): of no use to a model not made for it
+    }
   }
   return out;
 }
 
 ScaledBorders borders_of(const model::ModelSpec& spec, const model::RopeScaling& scaling, int64_t multiple,
                          std::span<const AngleStats> angles) {
-  const std::vector<double> trained = plane_frequencies(spec, spec.max_position);
+  const std::vector<double> trained = plane_rotation(spec, spec.max_position).frequencies;
   model::ModelSpec scaled = spec;
   scaled.rope_scaling = scaling;
   const auto trained_length = static_cast<double>(spec.max_position), length = trained_length * static_cast<double>(multiple);
-  ScaledBorders out{.scaling = scaling, .multiple = multiple, .frequencies = plane_frequencies(scaled, spec.max_position * multiple), .planes = {}};
+  ScaledBorders out{.scaling = scaling, .multiple = multiple, .rotation = plane_rotation(scaled, spec.max_position * multiple), .planes = {}};
   for (size_t j = 0; j < trained.size(); ++j) {
-    const double sweep = length * out.frequencies[j];
-    out.planes.push_back({.compression = trained[j] / out.frequencies[j],
+    const double sweep = length * out.rotation.frequencies[j];
+    out.planes.push_back({.compression = trained[j] / out.rotation.frequencies[j],
                           .trained_turns = trained_length * trained[j] / kTurn,
                           .turns = sweep / kTurn,
                           .opposite = angles.empty() ? ratio(0, 0) : mean_opposite(angles[j], sweep),
@@ -62,9 +55,8 @@ ScaledBorders borders_of(const model::ModelSpec& spec, const model::RopeScaling&
 
 }  // namespace
 
-std::vector<double> plane_frequencies(const model::ModelSpec& spec, int64_t seq_len) {
-  if (!model::uses_rotary(spec.attention)) return {};
-  return model::rope_frequencies(spec, seq_len);
+ops::Rotation plane_rotation(const model::ModelSpec& spec, int64_t seq_len) {
+  return model::uses_rotary(spec.attention) ? model::rope_rotation(spec, seq_len) : ops::Rotation{};
 }
 
 void check(const BordersOptions& options) {

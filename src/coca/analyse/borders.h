@@ -10,11 +10,12 @@
 
 #include "coca/analyse/angles.h"
 #include "coca/model/spec.h"
+#include "coca/ops/rotation.h"
 
 namespace coca::analyse {
 
-// theta_j of a sequence of seq_len tokens, j < R/2; empty without rotary positions.
-std::vector<double> plane_frequencies(const model::ModelSpec&, int64_t seq_len);
+// Of a sequence of seq_len tokens; no planes without rotary positions.
+ops::Rotation plane_rotation(const model::ModelSpec&, int64_t seq_len);
 
 struct PlaneBorders {
   double compression = 1;  // trained theta / theta: neighbouring tokens are so many times nearer than in training
@@ -27,7 +28,7 @@ struct PlaneBorders {
 struct ScaledBorders {
   model::RopeScaling scaling;
   int64_t multiple = 1;
-  std::vector<double> frequencies;
+  ops::Rotation rotation;
   std::vector<PlaneBorders> planes;
 
   int64_t unseen_planes() const;      // with distances at unseen turns

@@ -77,7 +77,7 @@ report::Chart tau_chart(const Analysis& a) {
   const HeadStats all = a.all();
   report::Series median{.label = "median, 10-90 %"}, trained{.label = "trained length", .line = report::LineStyle::kDashed};
   for (size_t j = 0; j < all.planes.size(); ++j) {
-    const auto tau = [&](double q) { return all.planes[j].rising_quantile(q, a.frequencies[j]); };
+    const auto tau = [&](double q) { return all.planes[j].rising_quantile(q, a.rotation.frequencies[j]); };
     median.x.push_back(static_cast<double>(j));
     median.y.push_back(tau(0.5));
     median.y_low.push_back(tau(0.1));
@@ -127,7 +127,7 @@ report::Chart far_score_chart(const Analysis& a) {
     const double last = static_cast<double>(a.spec.max_position * b->multiple);
     for (int i = 0; i <= kFarPoints; ++i) {
       series.x.push_back(std::pow(last, static_cast<double>(i) / kFarPoints));
-      series.y.push_back(all.score_at(series.x.back(), b->frequencies, a.spec.D));
+      series.y.push_back(all.score_at(series.x.back(), b->rotation, a.spec.D));
     }
     chart.series.push_back(std::move(series));
   }

@@ -43,7 +43,7 @@ std::string largest_head(const Analysis& a, HeadFigure figure) {
 }
 
 std::string anomaly_sentence(const Analysis& a, const AngleStats& all) {
-  if (a.spec.attention == model::AttentionKind::kCocaStrict || a.spec.attention == model::AttentionKind::kCocaTied)
+  if (is_coca(a) && model::collinear_options(a.spec).kind != ops::Collinear::kSlack)
     return fmt::format("The largest initial angle in any plane is **{:.1e}** radians: the collinear constraint holds up to rounding.", a.all().collinear.largest_angle);
   return fmt::format("In **{}** of pairs and planes the score first rises with distance ({} by weight |q||k|; largest {} by weight).", percent(all.anomalous_share()),
                      percent(all.weighted_anomalous_share()), largest_head(a, anomalous));
@@ -53,7 +53,7 @@ std::string anomaly_sentence(const Analysis& a, const AngleStats& all) {
 std::string tau_sentence(const Analysis& a, const HeadStats& all) {
   size_t longer = 0;
   for (size_t j = 0; j < all.planes.size(); ++j)
-    longer += all.planes[j].rising_quantile(0.5, a.frequencies[j]) >= static_cast<double>(a.spec.max_position);
+    longer += all.planes[j].rising_quantile(0.5, a.rotation.frequencies[j]) >= static_cast<double>(a.spec.max_position);
   return fmt::format("In {} of {} planes the median anomaly is longer than the trained length: there the score rises with every distance seen in training.", longer, all.planes.size());
 }
 
@@ -106,8 +106,12 @@ void add_attention(const Analysis& a, report::Document& d, Figures& figures) {
 
 void add_collinear(const Analysis& a, report::Document& d, Figures& figures) {
   d.heading(2, "Collinear constraint");
-  const HeadStats all = a.all();
-  if (all.collinear.values == 0) {
+  figures.add("zero-t", head_map(a, "Share of t that ReLU made zero", zero_t), "A plane whose t is zero adds nothing to the score of that key.");
+  if (!model::uses_rotary(a.spec.attention)) {
+    d.paragraph("Without rotary positions slack and strict scores are the same.");
+    return;
+  }
+  if (!has_collinear_planes(a.spec)) {
     d.paragraph("This model folds t over the whole head and rotates a part of it (the official GPT-NeoX code with partial rotary): its planes are not collinear, and slack and strict have no common form.");
     return;
   }
@@ -115,7 +119,6 @@ void add_collinear(const Analysis& a, report::Document& d, Figures& figures) {
   figures.add("slack", head_map(a, "Strict - slack, rms over rms of strict", departure), "How far the slack scores of a head are from strict ones; 100 % stands for all that is larger.");
   d.table(shift_table(a));
   figures.add("shift", shift_chart(a), "Both tokens of a pair move by so much, their distance stays: a score that knows distances only would not change.");
-  figures.add("zero-t", head_map(a, "Share of t that ReLU made zero", zero_t), "A plane whose t is zero adds nothing to the score of that key.");
 }
 
 }  // namespace
@@ -130,8 +133,8 @@ std::vector<std::string> findings(const Analysis& a) {
   }
   out.push_back(fmt::format("Attention has **{}** of the entropy it could have and looks {} tokens back on average; the first four tokens get {} of it (largest {}).",
                             percent(entropy_share(all)), report::format_number(all.attention.mean_distance(), 3), percent(sink(all)), largest_head(a, sink)));
-  if (is_coca(a) && all.collinear.values > 0)
-    out.push_back(fmt::format("Slack scores differ from strict ones by **{}** (rms); {} of t is zero.", percent(all.collinear.departure()), percent(all.collinear.zero_share())));
+  if (has_collinear_planes(a.spec)) out.push_back(fmt::format("Slack scores differ from strict ones by **{}** (rms).", percent(all.collinear.departure())));
+  if (is_coca(a)) out.push_back(fmt::format("ReLU made {} of t zero.", percent(all.collinear.zero_share())));
   return out;
 }
 

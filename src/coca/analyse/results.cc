@@ -50,10 +50,11 @@ void fill_head(ordered_json& j, const HeadStats& head, const Analysis& a) {
   j["first_four"] = figure(head.attention.mean_sink());
   j["distance"] = figure(head.attention.mean_distance());
   if (!is_coca(a)) return;
+  j["zero_t"] = figure(head.collinear.zero_share());
+  if (!has_collinear_planes(a.spec)) return;
   j["strict_minus_slack"] = figure(head.collinear.departure());
   for (size_t i = 0; i < a.shifts.size(); ++i)
     j[fmt::format("moved_by_{}", a.shifts[i])] = figure(head.collinear.moved_departure(i));
-  j["zero_t"] = figure(head.collinear.zero_share());
   j["largest_angle"] = head.collinear.largest_angle;
 }
 
@@ -111,9 +112,9 @@ ordered_json planes_json(const Analysis& a) {
   ordered_json out = ordered_json::array();
   for (int64_t i = 0; i < a.spec.L; ++i)
     for (int64_t h = 0; h < a.spec.H; ++h)
-      for (size_t p = 0; p < a.frequencies.size(); ++p) {
+      for (size_t p = 0; p < a.rotation.frequencies.size(); ++p) {
         ordered_json j{{"layer", i}, {"head", h}, {"plane", p}};
-        j.update(plane_json(a.head(i, h).planes[p], a.frequencies[p]));
+        j.update(plane_json(a.head(i, h).planes[p], a.rotation.frequencies[p]));
         out.push_back(std::move(j));
       }
   return out;
@@ -121,7 +122,7 @@ ordered_json planes_json(const Analysis& a) {
 
 }  // namespace
 
-bool is_rotary(const Analysis& a) { return !a.frequencies.empty(); }
+bool is_rotary(const Analysis& a) { return !a.rotation.frequencies.empty(); }
 bool is_coca(const Analysis& a) { return model::is_coca(a.spec.attention); }
 
 std::string percent(double share) { return std::isnan(share) ? "-" : fmt::format("{:.1f} %", 100 * share); }
@@ -137,7 +138,7 @@ double content_score(const Analysis& a, const HeadStats& head, size_t bin) {
   const int64_t begin = bin_begin(bin), end = std::min(bin_begin(bin + 1), a.window);
   double sum = 0, count = 0;
   for (const int64_t at : spread_over(end - begin, kMostDistances)) {
-    sum += head.score_at(static_cast<double>(begin + at), a.frequencies, a.spec.D);
+    sum += head.score_at(static_cast<double>(begin + at), a.rotation, a.spec.D);
     ++count;
   }
   return ratio(sum, count);
@@ -184,18 +185,18 @@ report::Table plane_table(const Analysis& a) {
                       .header = {"plane", "period", "share of |q||k|", "anomalous", "weighted", "concentration", "tau 10 %", "tau median", "tau 90 %"},
                       .rows = {}, .align = {}};
   const double weight = all.all_planes().weight;
-  for (const int64_t at : spread_over(static_cast<int64_t>(a.frequencies.size()), kMostPlanesShown)) {
+  for (const int64_t at : spread_over(static_cast<int64_t>(a.rotation.frequencies.size()), kMostPlanesShown)) {
     const auto j = static_cast<size_t>(at);
     const AngleStats& plane = all.planes[j];
-    const auto tau = [&](double q) { return number(plane.rising_quantile(q, a.frequencies[j])); };
-    table.rows.push_back({fmt::format("{}", j), number(kTurn / a.frequencies[j]), percent(ratio(plane.weight, weight)), percent(plane.anomalous_share()),
+    const auto tau = [&](double q) { return number(plane.rising_quantile(q, a.rotation.frequencies[j])); };
+    table.rows.push_back({fmt::format("{}", j), number(kTurn / a.rotation.frequencies[j]), percent(ratio(plane.weight, weight)), percent(plane.anomalous_share()),
                           percent(plane.weighted_anomalous_share()), number(plane.concentration()), tau(0.1), tau(0.5), tau(0.9)});
   }
   return table;
 }
 
 report::Table borders_table(const Analysis& a) {
-  report::Table table{.title = fmt::format("Beyond the trained length ({} planes)", a.frequencies.size()),
+  report::Table table{.title = fmt::format("Beyond the trained length ({} planes)", a.rotation.frequencies.size()),
                       .header = {"length", "scaling", "planes at unseen angles", "distances unseen", "pi passed", "fastest plane slowed", "slowest", "full-circle planes compressed"},
                       .rows = {}, .align = {report::Align::kRight, report::Align::kLeft}};
   for (const ScaledBorders& b : a.borders)
@@ -219,7 +220,7 @@ report::Table shift_table(const Analysis& a) {
 
 ordered_json to_json(const Analysis& a) {
   ordered_json j{{"window", a.window}, {"windows", a.windows}, {"pairs_per_window", a.pairs}, {"rows_per_window", a.rows}};
-  j["frequencies"] = a.frequencies;
+  j["frequencies"] = a.rotation.frequencies;
   const HeadStats all = a.all();
   fill_head(j["all"], all, a);
   j["layers"] = ordered_json::array();

@@ -73,7 +73,7 @@ struct Inputs {
         slopes({s.H}) {
     model::ModelSpec spec;  // only for its positions
     spec.D = spec.R = s.D;
-    table.build(spec, 0, s.N, s.N);
+    table.build(model::rope_rotation(spec, s.N), 0, s.N);
     rows = table.rows(0, s.N);
     std::ranges::copy(ops::alibi_slopes(s.H), slopes.values<float>().begin());
     if (s.documents == 1) return;

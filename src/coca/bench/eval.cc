@@ -18,7 +18,7 @@ double nll_of(Context& cx, const model::ModelSpec& spec, const model::ParamStore
               const std::vector<int32_t>& ids) {
   const auto N = static_cast<int64_t>(ids.size());
   return eval::perplexity(cx, spec, params.weights(), std::span(&ids, 1),
-                          {.lengths = {N}, .stride = N, .bos = eval::Bos::kNever})
+                          {.protocol = {.lengths = {N}, .stride = N, .bos = eval::Bos::kNever}})
       .front()
       .nll;
 }

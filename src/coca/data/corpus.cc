@@ -40,7 +40,10 @@ class CorpusReader {
   }
 
  private:
-  bool full() const { return options_.max_documents > 0 && report_.documents >= options_.max_documents; }
+  bool full() const {
+    return (options_.max_documents > 0 && report_.documents >= options_.max_documents) ||
+           (options_.enough && options_.enough());
+  }
 
   void warn(std::string text) {
     if (report_.warnings.size() < kMaxWarnings) report_.warnings.push_back(std::move(text));

@@ -27,6 +27,7 @@ struct CorpusOptions {
   InvalidUtf8 invalid_utf8 = InvalidUtf8::kReplace;
   std::string json_field;     // empty: "content", then "text"
   int64_t max_documents = 0;  // 0: all
+  std::function<bool()> enough;  // asked before each document: true reads no further; may be empty
 };
 
 struct CorpusReport {

@@ -199,16 +199,18 @@ void check_options(const PasskeyOptions& o) {
 
 }  // namespace
 
-Interval wilson_interval(int64_t successes, int64_t trials) {
-  COCA_CHECK(trials >= 1 && successes >= 0 && successes <= trials, "wilson interval: {} of {}", successes,
-             trials);
+Interval wilson_interval_of_mean(double mean, int64_t trials) {
+  COCA_CHECK(trials >= 1 && mean >= 0 && mean <= 1, "wilson interval: mean {} of {}", mean, trials);
   constexpr double z = 1.959963984540054;  // the normal distribution's 97.5 % quantile
   const auto n = static_cast<double>(trials);
-  const double p = static_cast<double>(successes) / n, z2 = z * z / n;
-  const double middle = (p + z2 / 2) / (1 + z2),
-               half = z * std::sqrt(p * (1 - p) / n + z2 / (4 * n)) / (1 + z2);
-  return {successes == 0 ? 0.0 : std::max(0.0, middle - half),
-          successes == trials ? 1.0 : std::min(1.0, middle + half)};
+  const double z2 = z * z / n, middle = (mean + z2 / 2) / (1 + z2),
+               half = z * std::sqrt(mean * (1 - mean) / n + z2 / (4 * n)) / (1 + z2);
+  return {mean == 0 ? 0.0 : std::max(0.0, middle - half), mean == 1 ? 1.0 : std::min(1.0, middle + half)};
+}
+
+Interval wilson_interval(int64_t successes, int64_t trials) {
+  COCA_CHECK(trials >= 1 && successes >= 0 && successes <= trials, "wilson interval: {} of {}", successes, trials);
+  return wilson_interval_of_mean(static_cast<double>(successes) / static_cast<double>(trials), trials);
 }
 
 PasskeyTrial make_passkey_trial(const text::Tokenizer& tokenizer, const PasskeyOptions& o,

@@ -85,5 +85,8 @@ struct Interval {
   double low = 0, high = 1;
 };
 Interval wilson_interval(int64_t successes, int64_t trials);
+// The same for a mean of values from 0 to 1, as if it were a share of successes: that varies most, so it is no narrower
+// than it has to be.
+Interval wilson_interval_of_mean(double mean, int64_t trials);
 
 }  // namespace coca::eval

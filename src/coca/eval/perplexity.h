@@ -1,10 +1,9 @@
-// coca/eval/perplexity.h - sliding-window perplexity over documents. Protocol: docs/evaluation.md.
+// coca/eval/perplexity.h - perplexity of documents by window length, under a protocol (perplexity_protocol.h).
 //
-//   For a document of N tokens, window W and stride S: prev = 0; for b = 0, S, 2S, ...: e = min(b + W, N); run the
-//   tokens [b, e); score the targets at positions >= prev that have a predecessor in the window; prev = e; stop at
-//   e == N. With a bos token in front, W counts it, so that a window holds W - 1 tokens of text.
-//
-// Every target is scored once, with at least W - S tokens before it wherever the document has them. The first token
+// The default slides a window: for a document of N tokens, window W and stride S: prev = 0; for b = 0, S, 2S, ...:
+// e = min(b + W, N); run the tokens [b, e); score the targets at positions >= prev that have a predecessor in the
+// window; prev = e; stop at e == N. With a bos token in front, W counts it, so that a window holds W - 1 tokens of text.
+// Every target is then scored once, with at least W - S tokens before it wherever the document has them. The first token
 // of a document is scored only after a bos token, and so is the first of each window when windows do not overlap.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -15,16 +14,11 @@
 #include <span>
 #include <vector>
 
-#include "coca/eval/protocol.h"
+#include "coca/eval/perplexity_protocol.h"
 #include "coca/model/params.h"
 #include "coca/tensor/context.h"
 
 namespace coca::eval {
-
-enum class Average : uint8_t {
-  kTokens,   // exp of the mean nll of all scored tokens
-  kWindows,  // exp of the mean over windows of each window's mean nll, all documents pooled (YaRN's script)
-};
 
 struct PerplexityProgress {
   int64_t done_tokens = 0, total_tokens = 0;  // run through the model, over all lengths
@@ -33,31 +27,48 @@ struct PerplexityProgress {
 };
 
 struct PerplexityOptions {
-  std::vector<int64_t> lengths;  // windows W, bos included; each at least 2
-  int64_t stride = 512;
-  int64_t max_tokens = 0;     // per document, the rest is cut off; 0: all
-  int64_t max_documents = 0;  // 0: all
-  Bos bos = Bos::kAuto;
+  Protocol protocol;
   std::optional<model::RopeScaling> scaling;  // instead of the spec's
-  int64_t batch_tokens = 8192;    // windows of equal length run together up to about so many tokens
-  std::vector<int32_t> id_bytes;  // bytes_per_id() of the tokenizer, for bits per byte; empty: not wanted
+  int64_t batch_tokens = 8192;                // windows of equal length run together up to about so many tokens
+  std::vector<IdText> id_text;  // text_of_ids() of the tokenizer, for bytes and words; empty: not wanted
   std::function<void(const PerplexityProgress&)> progress;  // may be empty
+};
+
+// Sums over the targets of some windows.
+struct PerplexitySums {
+  int64_t windows = 0, scored_tokens = 0;
+  int64_t bytes = 0, words = 0;  // of the text of the scored tokens; words as white space parts them
+  double nll = 0;                // in nats
+
+  double mean_nll() const { return nll / static_cast<double>(scored_tokens); }
+  double perplexity() const;                      // per token
+  std::optional<double> word_perplexity() const;  // exp(nll / words); empty when words were not counted
+  std::optional<double> bits_per_byte() const;
+};
+
+struct DocumentPerplexity {
+  int64_t document = 0;  // index among those given
+  int64_t tokens = 0;    // as cut, and with a bos token put in front of it
+  PerplexitySums sums;
 };
 
 struct PerplexityResult {
   int64_t length = 0;             // W
   int64_t stride = 0;             // the one used: at most the text tokens of a window
   int64_t documents = 0;          // evaluated
-  int64_t short_documents = 0;    // of these, shorter than a window
-  int64_t skipped_documents = 0;  // fewer than two tokens
+  int64_t document_tokens = 0;    // of these, as cut
+  int64_t short_documents = 0;    // texts shorter than a window
+  int64_t skipped_documents = 0;  // fewer tokens than two, or than the protocol wants
   int64_t windows = 0;            // with at least one scored token
   int64_t scored_tokens = 0, run_tokens = 0;
   int64_t longest_window = 0;  // tokens of the longest window run, bos included
-  std::optional<int32_t> bos;  // in front of every window
+  std::optional<int32_t> bos;  // where the protocol puts it
   double nll = 0;              // token-weighted mean, in nats; inf and nan are reported as they are
   double perplexity = 0;       // exp(nll)
   double window_mean_perplexity = 0;
-  std::optional<double> bits_per_byte;
+  std::optional<double> bits_per_byte, word_perplexity;
+  int64_t words = 0;  // of the scored tokens
+  std::vector<DocumentPerplexity> by_document;  // those with a scored token; empty when documents are joined
   // Of the mean nll, as a ratio over k windows taken as independent draws: sqrt(k/(k-1) sum (s - n mean)^2) / sum n,
   // where s is the sum of a window's nll and n its scored tokens. Neighbouring windows of one document are alike, so
   // it is on the small side. Empty for a single window.
@@ -73,12 +84,9 @@ struct PerplexityResult {
 
 // One result per length, in the order of the lengths. batch_tokens changes no result beyond the rounding of the matrix
 // products. Logits never exist as a whole, and scored positions alone reach the output embedding. Throws Error
-// kInterrupted when asked to stop, and for documents none of which has two tokens.
+// kInterrupted when asked to stop, and for documents none of which has the tokens the protocol wants.
 std::vector<PerplexityResult> perplexity(Context&, const model::ModelSpec&, const model::Weights&,
                                          std::span<const std::vector<int32_t>> documents,
                                          const PerplexityOptions&);
 
 }  // namespace coca::eval
-
-COCA_ENUM_NAMES(coca::eval::Average, "average", {coca::eval::Average::kTokens, "tokens"},
-                {coca::eval::Average::kWindows, "windows"})

@@ -2,6 +2,7 @@
 #include "coca/eval/protocol.h"
 
 #include <string>
+#include <string_view>
 
 namespace coca::eval {
 
@@ -26,16 +27,56 @@ void check_tokenizer(const text::Tokenizer& tokenizer, const model::ModelSpec& s
              tokenizer.kind(), tokenizer.vocab_size(), spec.V);
 }
 
-std::vector<int32_t> bytes_per_id(const text::Tokenizer& tokenizer) {
-  std::vector<int32_t> bytes(static_cast<size_t>(tokenizer.vocab_size()));
+namespace {
+
+bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
+IdText measure(std::string_view text) {
+  IdText size{.bytes = static_cast<int32_t>(text.size())};
+  bool in_word = false;
+  for (const char c : text) {
+    size.words += !in_word && !is_space(c);
+    in_word = !is_space(c);
+  }
+  if (!text.empty()) size.begins_in_word = !is_space(text.front()), size.ends_in_word = in_word;
+  return size;
+}
+
+}  // namespace
+
+std::vector<IdText> text_of_ids(const text::Tokenizer& tokenizer) {
+  std::vector<IdText> sizes(static_cast<size_t>(tokenizer.vocab_size()));
   std::string text;
   for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
     text.clear();
     text::DecodeState inside{.at_start = false};  // the space in front of a word counts
     tokenizer.append_decoded(id, inside, text);
-    bytes[static_cast<size_t>(id)] = static_cast<int32_t>(text.size());
+    sizes[static_cast<size_t>(id)] = measure(text);
   }
-  return bytes;
+  return sizes;
+}
+
+TextSize text_size(std::span<const IdText> id_text, std::span<const int32_t> ids, int64_t first, int64_t end) {
+  const auto size_of = [&](int64_t i) {
+    const auto id = static_cast<size_t>(ids[static_cast<size_t>(i)]);
+    return id < id_text.size() ? id_text[id] : IdText{};  // a padding row of the embedding
+  };
+  bool in_word = false;
+  for (int64_t i = first; i > 0; --i) {
+    const IdText before = size_of(i - 1);
+    if (before.bytes == 0) continue;
+    in_word = before.ends_in_word;
+    break;
+  }
+  TextSize total;
+  for (int64_t i = first; i < end; ++i) {
+    const IdText text = size_of(i);
+    if (text.bytes == 0) continue;
+    total.bytes += text.bytes;
+    total.words += text.words - (in_word && text.begins_in_word);
+    in_word = text.ends_in_word;
+  }
+  return total;
 }
 
 }  // namespace coca::eval

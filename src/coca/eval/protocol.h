@@ -1,10 +1,11 @@
 // coca/eval/protocol.h - what the evaluations share: the rule for the begin-of-sequence token, the check that
-// tokenizer and model belong together, and what a token weighs in bytes. See docs/evaluation.md.
+// tokenizer and model belong together, and what a token weighs in bytes and words. See docs/evaluation.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "coca/base/enum_names.h"
@@ -13,7 +14,7 @@
 
 namespace coca::eval {
 
-// Whether every window and every prompt begins with the model's bos token; it takes one place of the length.
+// Whether windows and prompts begin with the model's bos token; it takes one place of the length.
 enum class Bos : uint8_t {
   kAuto,  // when config.json names one
   kNever,
@@ -27,8 +28,19 @@ model::ModelSpec with_scaling(const model::ModelSpec&, const std::optional<model
 // Error unless every id of the tokenizer has a row in the model's embedding.
 void check_tokenizer(const text::Tokenizer&, const model::ModelSpec&);
 
-// Bytes of text that each id stands for; control ids stand for none.
-std::vector<int32_t> bytes_per_id(const text::Tokenizer&);
+// The text an id stands for, as far as sizes go; control ids stand for none. White space is ASCII's.
+struct IdText {
+  int32_t bytes = 0;
+  int32_t words = 0;  // words that begin in it when white space stands before it
+  bool begins_in_word = false, ends_in_word = false;
+};
+std::vector<IdText> text_of_ids(const text::Tokenizer&);
+
+// Of the ids [first, end), words counted where they begin: all of a text add up to its words between white space.
+struct TextSize {
+  int64_t bytes = 0, words = 0;
+};
+TextSize text_size(std::span<const IdText>, std::span<const int32_t> ids, int64_t first, int64_t end);
 
 }  // namespace coca::eval
 

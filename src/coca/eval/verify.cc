@@ -218,7 +218,7 @@ std::vector<CaseCheck> verify_folder(const fs::path& dir, const VerifyOptions& o
     COCA_CHECK_AS(kBadFile, !name.has_parent_path() && !name.empty(), "{}: case file \"{}\" must be a plain name in the folder",
                   manifest_path.string(), name.string());
     ModelSpec spec = model.spec;
-    if (entry.contains("rope_scaling")) spec.rope_scaling = model::rope_scaling_from_json(entry["rope_scaling"], manifest_path.string(), spec.max_position);
+    if (entry.contains("rope_scaling")) spec.rope_scaling = model::rope_scaling_from_json(entry["rope_scaling"], manifest_path.string(), {.max_position = spec.max_position});
     int64_t prompt_length = 8;
     if (entry.contains("prompt_length")) {
       COCA_CHECK_AS(kBadFile, entry["prompt_length"].is_number_integer(), "{}: prompt_length must be an integer", manifest_path.string());

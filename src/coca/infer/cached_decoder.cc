@@ -18,7 +18,7 @@ ops::DecodeAttentionOptions attention_options(const model::ModelSpec& s, size_t 
   if (model::is_coca(s.attention)) {
     o.score = ops::Score::kCollinear;
     o.collinear = model::collinear_options(s);
-  } else if (s.attention == model::AttentionKind::kRope) {
+  } else if (model::uses_rotary(s.attention)) {
     o.score = ops::Score::kRope;
   }
   return o;
@@ -63,7 +63,7 @@ TensorRef CachedDecoder::append(Context& cx, TensorRef ids) {
   cache_.reserve(S);
   const int64_t scaling_length = policy_ == DynamicBase::kRequest ? std::max(planned_length_, S) : S;
   const model::Positions at = positions_.at(S - N, N, scaling_length);
-  if (!at.rows.cos.empty()) angles_.build(model::rope_frequencies(spec_, scaling_length), S);
+  if (!at.rows.cos.empty()) angles_.build(model::rope_rotation(spec_, scaling_length), S, 0.0, model::growth_origin(spec_, S - N, N));
 
   ops::embedding_forward(cx, {.ids = ids.reshape({B_ * N}), .table = weights_.embed, .y = x_});
   for (size_t i = 0; i < weights_.layers.size(); ++i) {

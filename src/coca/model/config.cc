@@ -40,12 +40,8 @@ struct RopeFields {
 RopeFields read_rope(const ConfigFields& f, const char* theta_name, double share, int64_t max_position) {
   RopeFields rope{.theta = f.number(theta_name, f.number("rope_theta", 10000.0)), .share = share, .scaling = {}};
   rope.share = f.number("partial_rotary_factor", rope.share);
-  // A top-level original length wins, as in Hugging Face's standardize_rope_params.
-  const std::optional<int64_t> original = f.optional_id("original_max_position_embeddings");
-  const auto scaling = [&](const char* key) {
-    rope.scaling = rope_scaling_from_json(f.raw(key), f.origin(), max_position, key);
-    if (original) rope.scaling.original_max_position = *original;
-  };
+  const LengthsOfConfig lengths{.max_position = max_position, .original = f.optional_id("original_max_position_embeddings")};
+  const auto scaling = [&](const char* key) { rope.scaling = rope_scaling_from_json(f.raw(key), f.origin(), lengths, key); };
   const bool v4 = f.has("rope_scaling"), v5 = f.has("rope_parameters");
   COCA_CHECK_AS(kBadFile, !v4 || !v5, "{}: holds both \"rope_scaling\" and \"rope_parameters\"; keep the one that is meant", f.origin());
   if (v4) scaling("rope_scaling");
@@ -237,48 +233,7 @@ void write_llama_family(const ModelSpec& s, nlohmann::ordered_json& c) {
   }
 }
 
-json scaling_to_json(const RopeScaling& scaling) {
-  if (scaling.type == Scaling::kNone) return nullptr;
-  // The official code and old transformers know the first two types, under "type", and no third key.
-  const char* key = scaling.type == Scaling::kLlama3 ? "rope_type" : "type";
-  json j = {{key, std::string(enum_name(scaling.type))}, {"factor", scaling.factor}};
-  if (scaling.type == Scaling::kLlama3) {
-    j["low_freq_factor"] = scaling.low_freq_factor;
-    j["high_freq_factor"] = scaling.high_freq_factor;
-    j["original_max_position_embeddings"] = scaling.original_max_position;
-  }
-  return j;
-}
-
 }  // namespace
-
-RopeScaling rope_scaling_from_json(const json& value, std::string_view origin, int64_t max_position, std::string_view name) {
-  if (value.is_null()) return {};
-  const ConfigFields f(value, origin, std::string(name) + ".");
-  f.ignore({"rope_theta", "partial_rotary_factor"});
-  const std::string old_name = f.text("type", "default"), type = f.text("rope_type", old_name);
-  RopeScaling scaling;
-  if (type == "default") {
-    f.ignore({"factor"});
-    f.refuse_unread();
-    return scaling;
-  }
-  COCA_CHECK_AS(kBadFile, type == "linear" || type == "dynamic" || type == "llama3",
-                "{}: {} type \"{}\" is not supported; expected linear, dynamic or llama3", origin, name, type);
-  scaling.type = enum_from_name<Scaling>(type);
-  COCA_CHECK_AS(kBadFile, f.has("factor"), "{}: {} of type {} needs a factor", origin, name, type);
-  scaling.factor = f.number("factor");
-  COCA_CHECK_AS(kBadFile, scaling.factor >= 1.0, "{}: {} factor is {}; expected at least 1", origin, name, scaling.factor);
-  if (type == "llama3") {
-    scaling.low_freq_factor = f.number("low_freq_factor");
-    scaling.high_freq_factor = f.number("high_freq_factor");
-    scaling.original_max_position = f.integer("original_max_position_embeddings", max_position);
-  } else {
-    f.ignore({"original_max_position_embeddings"});  // Hugging Face's dynamic NTK reckons with max_position_embeddings
-  }
-  f.refuse_unread();
-  return scaling;
-}
 
 ModelSpec spec_from_json(const json& config, std::string_view origin) {
   const ConfigFields f(config, origin);
@@ -309,7 +264,7 @@ nlohmann::ordered_json spec_to_json(const ModelSpec& s, Precision precision) {
   c["max_position_embeddings"] = s.max_position;
   c["initializer_range"] = s.init_std;
   c["tie_word_embeddings"] = s.embeddings == Embeddings::kTied;
-  c["rope_scaling"] = scaling_to_json(s.rope_scaling);
+  c["rope_scaling"] = rope_scaling_to_json(s.rope_scaling);
   if (neox) {
     c["attention_bias"] = s.attention_bias == Bias::kYes;
     c["rotary_pct"] = static_cast<double>(s.R) / static_cast<double>(s.D);

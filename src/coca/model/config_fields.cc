@@ -56,6 +56,16 @@ std::vector<std::string> ConfigFields::texts(const char* key) const {
   return items;
 }
 
+std::vector<double> ConfigFields::numbers(const char* key) const {
+  std::vector<double> items;
+  const json& list = at(key, &json::is_array, "a list of numbers");
+  for (const json& item : list) {
+    COCA_CHECK_AS(kBadFile, item.is_number(), "{}: field \"{}{}\" holds {}; expected numbers", origin_, where_, key, item.dump());
+    items.push_back(item.get<double>());
+  }
+  return items;
+}
+
 std::optional<int64_t> ConfigFields::optional_id(const char* key) const {
   return has(key) ? std::optional<int64_t>(integer(key)) : std::nullopt;
 }

@@ -28,6 +28,7 @@ class ConfigFields {
   bool boolean(const char* key, bool otherwise) const;
   std::string text(const char* key, std::string otherwise) const;
   std::vector<std::string> texts(const char* key) const;     // a list of strings; empty when absent
+  std::vector<double> numbers(const char* key) const;         // a list of numbers
   std::optional<int64_t> optional_id(const char* key) const;
   std::vector<int64_t> ids(const char* key) const;           // one id or a list of them; empty when absent
   const nlohmann::json& raw(const char* key) const;          // has(key) must hold

@@ -47,37 +47,42 @@ int64_t longest_part(int64_t N, int64_t chunk) { return N % chunk < kTile ? chun
 }  // namespace
 
 PositionSource::PositionSource(const ModelSpec& spec) : spec_(spec) {
-  if (spec.attention != AttentionKind::kAlibi) return;
+  if (!uses_alibi(spec.attention)) return;
   const std::vector<float> slopes = ops::alibi_slopes(spec.H);
   slopes_ = Tensor({spec.H});
   std::copy(slopes.begin(), slopes.end(), slopes_.values<float>().begin());
 }
 
-Positions PositionSource::at(int64_t start, int64_t n, int64_t seq_len) {
+Positions PositionSource::of_table(int64_t n) const {
   Positions p;
   if (!slopes_.empty()) p.slopes = slopes_.ref();
-  if (uses_rotary(spec_.attention)) {
-    table_.build(spec_, start, n, seq_len);
-    p.rows = table_.rows(0, n);
-  }
+  if (!transforms_keys(spec_.attention)) return p;
+  p.rows = table_.rows(0, n);
+  p.key_rows = table_.key_rows(0, n);
   return p;
 }
 
+Positions PositionSource::at(int64_t start, int64_t n, int64_t seq_len) {
+  if (transforms_keys(spec_.attention)) table_.build(rope_rotation(spec_, seq_len), start, n, growth_origin(spec_, start, n));
+  return of_table(n);
+}
+
+Positions PositionSource::at_positions(std::span<const double> positions, int64_t n, int64_t seq_len) {
+  COCA_CHECK(!uses_alibi(spec_.attention), "[decoder] ALiBi's bias goes by the distance in tokens; it takes no positions");
+  double last = 0;
+  for (const double p : positions) last = std::max(last, p);
+  const auto span = static_cast<int64_t>(std::ceil(last)) + 1;
+  if (transforms_keys(spec_.attention)) table_.build_at(rope_rotation(spec_, seq_len), positions, n, growth_origin(spec_, 0, span));
+  return of_table(n);
+}
+
 Positions PositionSource::packed(TensorRef document_start, int64_t seq_len) {
-  const int64_t B = document_start.size(0), N = document_start.size(1), half = spec_.R / 2;
-  Positions p = at(0, N, seq_len);
-  p.document_start = document_start;
-  if (p.rows.cos.empty()) return p;
-  if (cos_.empty() || !(cos_.shape() == Dims{B, N, half})) {
-    cos_ = Tensor({B, N, half});
-    sin_ = Tensor({B, N, half});
-  }
+  const int64_t B = document_start.size(0), N = document_start.size(1);
+  std::vector<double> positions(static_cast<size_t>(B * N));
   const int32_t* start = document_start.as<int32_t>();
-  const std::pair<const float*, float*> tables[] = {{p.rows.cos.as<float>(), cos_.ref().as<float>()},
-                                                    {p.rows.sin.as<float>(), sin_.ref().as<float>()}};
-  for (const auto& [from, to] : tables)
-    for (int64_t i = 0; i < B * N; ++i) std::copy_n(from + (i % N - start[i]) * half, half, to + i * half);
-  p.rows = {cos_.ref(), sin_.ref()};
+  for (int64_t i = 0; i < B * N; ++i) positions[static_cast<size_t>(i)] = static_cast<double>(i % N - start[i]);
+  Positions p = uses_alibi(spec_.attention) ? at(0, N, seq_len) : at_positions(positions, N, seq_len);
+  p.document_start = document_start;
   return p;
 }
 

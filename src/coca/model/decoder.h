@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <span>
 #include <vector>
 
 #include "coca/model/decoder_layer.h"
@@ -10,19 +11,23 @@
 
 namespace coca::model {
 
-// Keeps the position tables of a spec: rows for `n` tokens from `start` of a sequence of seq_len.
+// Keeps the position tables of a spec.
 class PositionSource {
  public:
   explicit PositionSource(const ModelSpec&);
+  // `n` tokens from `start` of a sequence of seq_len.
   Positions at(int64_t start, int64_t n, int64_t seq_len);
+  // Tokens anywhere: positions [1 or B, n], for methods that draw them.
+  Positions at_positions(std::span<const double> positions, int64_t n, int64_t seq_len);
   // Packed documents: rows for each token's place in its own document. document_start [B, N] i32, as attention takes it.
   Positions packed(TensorRef document_start, int64_t seq_len);
 
  private:
+  Positions of_table(int64_t n) const;
+
   const ModelSpec& spec_;
   RopeTable table_;
   Tensor slopes_;
-  Tensor cos_, sin_;  // [B, N, R/2] of packed documents
 };
 
 struct DecoderOptions {

@@ -87,10 +87,10 @@ void head_norms_backward(Context& cx, const ModelSpec& s, const LayerTensors<Ten
 // q and k to what attention sees.
 void position(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a) {
   if (is_coca(s.attention)) {
-    ops::collinear_forward(cx, collinear_options(s), {.rows = at.rows, .q = a.q, .t = a.k, .q_eff = a.q_eff, .k_eff = a.k_eff});
-  } else if (s.attention == AttentionKind::kRope) {
+    ops::collinear_forward(cx, collinear_options(s), {.rows = at.rows, .key_rows = at.key_rows, .q = a.q, .t = a.k, .q_eff = a.q_eff, .k_eff = a.k_eff});
+  } else if (uses_rotary(s.attention)) {
     ops::rope_forward(cx, {.rows = at.rows, .x = a.q, .y = a.q_eff});
-    ops::rope_forward(cx, {.rows = at.rows, .x = a.k, .y = a.k_eff});
+    ops::rope_forward(cx, {.rows = at.keys(), .x = a.k, .y = a.k_eff});
   }
 }
 
@@ -175,10 +175,10 @@ void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTenso
                            .o = a.o, .lse = a.lse, .d_o = g.d_o, .dq = g.dq_eff, .dk = g.dk_eff, .dv = g.dv});
   if (is_coca(s.attention)) {
     ops::collinear_backward(cx, collinear_options(s),
-                            {.rows = at.rows, .q = a.q, .t = a.k, .dq_eff = g.dq_eff, .dk_eff = g.dk_eff, .dq = g.dq, .dt = g.dk});
-  } else if (s.attention == AttentionKind::kRope) {
+                            {.rows = at.rows, .key_rows = at.key_rows, .q = a.q, .t = a.k, .dq_eff = g.dq_eff, .dk_eff = g.dk_eff, .dq = g.dq, .dt = g.dk});
+  } else if (uses_rotary(s.attention)) {
     ops::rope_backward(cx, {.rows = at.rows, .dy = g.dq_eff, .dx = g.dq});
-    ops::rope_backward(cx, {.rows = at.rows, .dy = g.dk_eff, .dx = g.dk});
+    ops::rope_backward(cx, {.rows = at.keys(), .dy = g.dk_eff, .dx = g.dk});
   }
   head_norms_backward(cx, s, w, a, g, dw);
   if (s.qkv == Qkv::kFused) {
@@ -196,7 +196,8 @@ void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTenso
 
 Positions Positions::narrow(int64_t first, int64_t count) const {
   Positions part = *this;
-  if (!rows.cos.empty()) part.rows = {rows.cos.narrow(1, first, count), rows.sin.narrow(1, first, count)};
+  for (ops::RopeRows* r : {&part.rows, &part.key_rows})
+    if (!r->cos.empty()) *r = {r->cos.narrow(1, first, count), r->sin.narrow(1, first, count)};
   return part;
 }
 
@@ -235,7 +236,7 @@ void plan_layer_acts(const ModelSpec& s, const ActShape& shape, const std::strin
     }
     if (which != Acts::kChunk) kept("v", {B, N, s.G, s.D}, a.v);
   }
-  if (uses_rotary(s.attention)) {
+  if (transforms_keys(s.attention)) {
     remade("q_eff", {B, N, s.H, s.D}, a.q_eff);
     if (which != Acts::kChunk) remade("k_eff", {B, N, s.G, s.D}, a.k_eff);
   }
@@ -262,7 +263,7 @@ void finish_layer_acts(const ModelSpec& s, LayerActs& a) {
     a.k = a.qkv.select(3, 1);
     a.v = a.qkv.select(3, 2);
   }
-  if (!uses_rotary(s.attention)) {
+  if (!transforms_keys(s.attention)) {
     a.q_eff = a.q;
     a.k_eff = a.k;
   }
@@ -350,11 +351,11 @@ void layer_forward_chunk(Context& cx, const ModelSpec& s, const LayerTensors<Ten
                          int64_t start, const LayerKeys& keys, LayerActs& a, MutTensorRef x) {
   const int64_t n = a.q.size(1);
   const MutTensorRef k_eff = keys.k_eff.narrow(1, start, n), v = keys.v.narrow(1, start, n);
-  if (uses_rotary(s.attention)) a.k_eff = k_eff;
+  if (transforms_keys(s.attention)) a.k_eff = k_eff;
   if (s.qkv == Qkv::kSeparate) a.v = v;
   layer_project(cx, s, w, x, a);
   position(cx, s, at, a);
-  if (!uses_rotary(s.attention)) copy_heads(a.k, k_eff);
+  if (!transforms_keys(s.attention)) copy_heads(a.k, k_eff);
   if (s.qkv == Qkv::kFused) copy_heads(a.v, v);
   ops::AttentionOptions options = attention_options(at);
   options.query_start = start;
@@ -400,7 +401,7 @@ void plan_layer_act_grads(const ModelSpec& s, const ActShape& shape, ArenaPlan& 
     add("dk", {B, N, s.G, s.D}, g.dk);
     add("dv", {B, N, s.G, s.D}, g.dv);
   }
-  if (uses_rotary(s.attention)) {
+  if (transforms_keys(s.attention)) {
     add("dq_eff", {B, N, s.H, s.D}, g.dq_eff);
     add("dk_eff", {B, N, s.G, s.D}, g.dk_eff);
   }
@@ -416,7 +417,7 @@ void finish_layer_act_grads(const ModelSpec& s, LayerActGrads& g) {
     g.dk = g.dqkv.select(3, 1);
     g.dv = g.dqkv.select(3, 2);
   }
-  if (!uses_rotary(s.attention)) {
+  if (!transforms_keys(s.attention)) {
     g.dq_eff = g.dq;
     g.dk_eff = g.dk;
   }

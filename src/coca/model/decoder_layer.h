@@ -14,13 +14,16 @@
 
 namespace coca::model {
 
-// Where tokens stand: rows of cos and sin (empty without rotary) and ALiBi's slopes (empty without ALiBi).
+// Where tokens stand: rows of cos and sin (empty where attention sees q and k as they are) and ALiBi's slopes (empty
+// without ALiBi).
 struct Positions {
   ops::RopeRows rows;
+  ops::RopeRows key_rows;  // of keys, where they are others than the queries' (xPos); else empty
   TensorRef slopes;    // [H]
   int64_t window = 0;  // keys a query sees, itself included; 0: all
   TensorRef document_start;  // [B, N] i32, packed documents: no token sees one in front of this place; empty: none
 
+  const ops::RopeRows& keys() const { return key_rows.cos.empty() ? rows : key_rows; }
   Positions narrow(int64_t first, int64_t count) const;           // of `count` tokens from the `first` of these
   Positions in_layer(const ModelSpec&, size_t layer) const;       // with that layer's window
 };

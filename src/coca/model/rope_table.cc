@@ -2,68 +2,72 @@
 #include "coca/model/rope_table.h"
 
 #include <cmath>
-#include <numbers>
 
 #include "coca/base/parallel.h"
 
 namespace coca::model {
 
-double rope_base(const ModelSpec& s, int64_t seq_len) {
-  if (s.rope_scaling.type != Scaling::kDynamic || seq_len <= s.max_position || s.R <= 2) return s.rope_theta;
-  const double stretch = s.rope_scaling.factor * static_cast<double>(seq_len) / static_cast<double>(s.max_position) -
-                         (s.rope_scaling.factor - 1.0);
-  return s.rope_theta * std::pow(stretch, static_cast<double>(s.R) / static_cast<double>(s.R - 2));
-}
-
 namespace {
 
-// Grattafiori et al. 2024; Hugging Face's _compute_llama3_parameters: by how often a pair turns within the original length.
-double llama3_frequency(const RopeScaling& scaling, double theta) {
-  const double turns = static_cast<double>(scaling.original_max_position) * theta / (2.0 * std::numbers::pi);
-  if (turns < scaling.low_freq_factor) return theta / scaling.factor;
-  if (turns > scaling.high_freq_factor) return theta;
-  const double keep = (turns - scaling.low_freq_factor) / (scaling.high_freq_factor - scaling.low_freq_factor);
-  return (1.0 - keep) * theta / scaling.factor + keep * theta;
+// Rows that there is room for serve again, whatever stood there.
+void make_room(Tensor& t, int64_t sequences, int64_t n, int64_t half) {
+  if (t.empty() || t.size(0) != sequences || t.size(1) < n || t.size(2) != half) t = Tensor({sequences, n, half});
+}
+
+ops::RopeRows narrowed(const Tensor& cos, const Tensor& sin, int64_t first, int64_t count) {
+  return {cos.ref().narrow(1, first, count), sin.ref().narrow(1, first, count)};
 }
 
 }  // namespace
 
-std::vector<double> rope_frequencies(const ModelSpec& s, int64_t seq_len) {
-  const double base = rope_base(s, seq_len);
-  std::vector<double> theta(static_cast<size_t>(s.R / 2));
-  for (size_t j = 0; j < theta.size(); ++j) {
-    theta[j] = std::pow(base, -2.0 * static_cast<double>(j) / static_cast<double>(s.R));
-    if (s.rope_scaling.type == Scaling::kLinear) theta[j] /= s.rope_scaling.factor;
-    if (s.rope_scaling.type == Scaling::kLlama3) theta[j] = llama3_frequency(s.rope_scaling, theta[j]);
-  }
-  return theta;
-}
-
-void RopeTable::build(const ModelSpec& spec, int64_t start, int64_t n, int64_t seq_len) {
-  std::vector<double> frequencies = rope_frequencies(spec, seq_len);
-  if (frequencies == frequencies_ && start == start_ && n <= n_) return;  // what is there serves
-  const auto half = static_cast<int64_t>(frequencies.size());
-  if (cos_.empty() || cos_.size(1) < n || cos_.size(2) != half) {
-    cos_ = Tensor({1, n, half});
-    sin_ = Tensor({1, n, half});
-  }
-  frequencies_ = std::move(frequencies);
-  start_ = start;
-  n_ = n;
-  float* cos = cos_.ref().as<float>();
-  float* sin = sin_.ref().as<float>();
-  parallel_blocks(n, 256, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
+// growth_sign: +1 for queries, -1 for keys.
+template <typename PositionOf>
+void RopeTable::fill(Rows& rows, double growth_sign, int64_t sequences, int64_t n, const PositionOf& position_of) const {
+  const int64_t half = rotation_.pairs();
+  make_room(rows.cos, sequences, n, half);
+  make_room(rows.sin, sequences, n, half);
+  const auto cos = rows.cos.ref().view<float, 3>(), sin = rows.sin.ref().view<float, 3>();
+  parallel_blocks(sequences * n, 256, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const double position = position_of(i);
       for (int64_t j = 0; j < half; ++j) {
-        const double angle = static_cast<double>(start + i) * frequencies_[static_cast<size_t>(j)];
-        cos[i * half + j] = static_cast<float>(std::cos(angle));
-        sin[i * half + j] = static_cast<float>(std::sin(angle));
+        const auto pair = static_cast<size_t>(j);
+        double size = rotation_.amplitude;
+        if (!rotation_.growth.empty()) size *= std::exp(growth_sign * rotation_.growth[pair] * (position - origin_));
+        const double angle = position * rotation_.frequencies[pair];
+        *cos.ptr(i / n, i % n, j) = static_cast<float>(size * std::cos(angle));
+        *sin.ptr(i / n, i % n, j) = static_cast<float>(size * std::sin(angle));
       }
+    }
   });
 }
 
-ops::RopeRows RopeTable::rows(int64_t first, int64_t count) const {
-  return {cos_.ref().narrow(1, first, count), sin_.ref().narrow(1, first, count)};
+void RopeTable::build(const ops::Rotation& rotation, int64_t start, int64_t n, double origin) {
+  if (rotation == rotation_ && start == start_ && n <= n_ && origin == origin_) return;  // what is there serves
+  rotation_ = rotation;
+  origin_ = origin;
+  start_ = start;
+  n_ = n;
+  const auto position = [&](int64_t i) { return static_cast<double>(start + i); };
+  fill(queries_, 1.0, 1, n, position);
+  if (!rotation_.growth.empty()) fill(keys_, -1.0, 1, n, position);
+}
+
+void RopeTable::build_at(const ops::Rotation& rotation, std::span<const double> positions, int64_t n, double origin) {
+  rotation_ = rotation;
+  origin_ = origin;
+  start_ = -1;
+  n_ = n;
+  const int64_t sequences = static_cast<int64_t>(positions.size()) / n;
+  const auto position = [&](int64_t i) { return positions[static_cast<size_t>(i)]; };
+  fill(queries_, 1.0, sequences, n, position);
+  if (!rotation_.growth.empty()) fill(keys_, -1.0, sequences, n, position);
+}
+
+ops::RopeRows RopeTable::rows(int64_t first, int64_t count) const { return narrowed(queries_.cos, queries_.sin, first, count); }
+
+ops::RopeRows RopeTable::key_rows(int64_t first, int64_t count) const {
+  return rotation_.growth.empty() ? ops::RopeRows{} : narrowed(keys_.cos, keys_.sin, first, count);
 }
 
 }  // namespace coca::model

@@ -1,35 +1,35 @@
-// coca/model/rope_table.h - frequencies and tables of rotary positions under each scaling.
-// Math: docs/math/rope.md. Frequencies and angles are formed in double: at position 32768 a float angle is off by
-// 2e-3, which the tests against double would see.
+// coca/model/rope_table.h - rows of cos and sin for positions. Math: docs/math/rope.md. Angles are formed in double.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <span>
 #include <vector>
 
-#include "coca/model/spec.h"
+#include "coca/model/rope_rotation.h"
 #include "coca/ops/rope.h"
 
 namespace coca::model {
 
-// theta_j, j < R/2, for a sequence of seq_len tokens (dynamic NTK depends on it; the other scalings do not).
-//   linear:  theta_j / factor (position interpolation, Chen et al. 2023)
-//   llama3:  theta_j / factor where the pair turns seldom within the original length, theta_j where it turns often, and
-//            between them a mean of both, linear in the number of turns
-//   dynamic: base' = base (factor seq_len / L - (factor - 1))^(R/(R-2)) when seq_len > L = max_position, else base
-std::vector<double> rope_frequencies(const ModelSpec&, int64_t seq_len);
-
-// The base after dynamic NTK; equals rope_theta where it does not apply.
-double rope_base(const ModelSpec&, int64_t seq_len);
-
 class RopeTable {
  public:
-  // Rows for positions start, start + 1, ..., start + n - 1 of a sequence of seq_len tokens.
-  void build(const ModelSpec&, int64_t start, int64_t n, int64_t seq_len);
-  ops::RopeRows rows(int64_t first, int64_t count) const;  // [1, count, R/2], from row `first` of the last build
+  // Rows for positions start, start + 1, ..., start + n - 1.
+  void build(const ops::Rotation&, int64_t start, int64_t n, double origin = 0.0);
+  // Rows for any positions, [sequences, n] of them; sequences is 1 or B.
+  void build_at(const ops::Rotation&, std::span<const double> positions, int64_t n, double origin = 0.0);
+  ops::RopeRows rows(int64_t first, int64_t count) const;      // [1 or B, count, R/2], from row `first` of the last build
+  // Those of keys where they are others than the queries' (growth); else empty.
+  ops::RopeRows key_rows(int64_t first, int64_t count) const;
 
  private:
-  Tensor cos_, sin_;
-  std::vector<double> frequencies_;
+  struct Rows {
+    Tensor cos, sin;  // [sequences, at least n, R/2]
+  };
+  template <typename PositionOf>
+  void fill(Rows&, double growth_sign, int64_t sequences, int64_t n, const PositionOf&) const;
+
+  ops::Rotation rotation_;
+  Rows queries_, keys_;
+  double origin_ = 0.0;
   int64_t start_ = -1, n_ = 0;
 };
 

@@ -5,6 +5,19 @@
 
 namespace coca::model {
 
+// The kinds are listed form by form, each with all encodings in their order.
+Encoding encoding_of(AttentionKind kind) { return static_cast<Encoding>(static_cast<int>(kind) % 4); }
+
+namespace {
+
+ops::Collinear collinear_kind(AttentionKind kind) {
+  return kind >= AttentionKind::kCocaTied     ? ops::Collinear::kTied
+         : kind >= AttentionKind::kCocaStrict ? ops::Collinear::kStrict
+                                              : ops::Collinear::kSlack;
+}
+
+}  // namespace
+
 void validate(const ModelSpec& s) {
   COCA_CHECK(s.V >= 1 && s.C >= 1 && s.F >= 1 && s.L >= 1 && s.H >= 1 && s.G >= 1,
              "model: vocabulary {}, width {}, mlp width {}, layers {}, heads {} and key/value heads {} must be positive",
@@ -14,24 +27,19 @@ void validate(const ModelSpec& s) {
   COCA_CHECK(s.D >= 2 && s.D % 2 == 0, "model: the head dim {} must be even and positive", s.D);
   COCA_CHECK(s.R >= 0 && s.R <= s.D && s.R % 2 == 0, "model: rotary dims {} must be even and at most the head dim {}",
              s.R, s.D);
-  COCA_CHECK(!uses_rotary(s.attention) || s.R >= 2, "model: attention \"{}\" needs rotary dims, found {}",
+  COCA_CHECK(!transforms_keys(s.attention) || s.R >= 2, "model: attention \"{}\" needs rotary dims, found {}",
              enum_name(s.attention), s.R);
   COCA_CHECK(s.qkv == Qkv::kSeparate || s.G == s.H, "model: a fused qkv projection needs as many key/value heads ({}) as heads ({})",
              s.G, s.H);
-  COCA_CHECK(s.fold == ops::Fold::kRotary || s.R == s.D || s.attention == AttentionKind::kCocaSlack || !is_coca(s.attention),
+  COCA_CHECK(s.fold == ops::Fold::kRotary || s.R == s.D || collinear_kind(s.attention) == ops::Collinear::kSlack || !is_coca(s.attention),
              "model: the official fold with partial rotary ({} of {} dims) exists for coca-slack only, not {}", s.R, s.D,
              enum_name(s.attention));
   COCA_CHECK(s.max_position >= 1, "model: max_position_embeddings {} must be positive", s.max_position);
   COCA_CHECK(s.rope_theta > 0 && s.norm_eps >= 0 && s.init_std >= 0,
              "model: rope theta {}, norm eps {} and init std {} must not be negative", s.rope_theta, s.norm_eps, s.init_std);
-  COCA_CHECK(s.rope_scaling.type == Scaling::kNone || s.rope_scaling.factor >= 1.0,
-             "model: rope scaling factor {} must be at least 1", s.rope_scaling.factor);
-  COCA_CHECK(s.rope_scaling.type != Scaling::kLlama3 ||
-                 (s.rope_scaling.low_freq_factor > 0 && s.rope_scaling.high_freq_factor > s.rope_scaling.low_freq_factor &&
-                  s.rope_scaling.original_max_position >= 1),
-             "model: rope scaling llama3 needs 0 < low_freq_factor < high_freq_factor and a positive original length, found {}, {}, {}",
-             s.rope_scaling.low_freq_factor, s.rope_scaling.high_freq_factor, s.rope_scaling.original_max_position);
-  COCA_CHECK(s.head_norm == HeadNorm::kNone || s.qkv == Qkv::kSeparate, "model: norms of heads need separate q, k and v projections");
+  COCA_CHECK(s.rope_scaling.type == Scaling::kNone || uses_rotary(s.attention),
+             "model: rope scaling {} needs rotary positions; attention \"{}\" has none", enum_name(s.rope_scaling.type), enum_name(s.attention));
+  validate(s.rope_scaling, s.R / 2);
   COCA_CHECK(s.layer_window.empty() || static_cast<int64_t>(s.layer_window.size()) == s.L,
              "model: sliding windows are given for {} layers, the model has {}", s.layer_window.size(), s.L);
   for (const int64_t window : s.layer_window) COCA_CHECK(window >= 0, "model: sliding window {} must be positive", window);
@@ -42,18 +50,29 @@ void validate(const ModelSpec& s) {
   for (const int64_t id : s.eos_ids) check_id("eos_token_id", id);
 }
 
-bool is_coca(AttentionKind kind) {
-  return kind == AttentionKind::kCocaSlack || kind == AttentionKind::kCocaStrict || kind == AttentionKind::kCocaTied;
+ModelSpec with_scaling(const ModelSpec& spec, Scaling type, std::optional<double> factor) {
+  ModelSpec out = spec;
+  out.rope_scaling.type = type;
+  if (type == Scaling::kNone) {
+    COCA_CHECK(!factor, "rope scaling none takes no factor, found {}", *factor);
+    out.rope_scaling = {};
+    return out;
+  }
+  const bool lists = !spec.rope_scaling.long_factor.empty();
+  COCA_CHECK(type != Scaling::kLongRope || lists, "rope scaling longrope: its short_factor and long_factor come from config.json, which has none");
+  COCA_CHECK(factor || type == Scaling::kLongRope, "rope scaling {} needs a factor", enum_name(type));
+  if (factor) out.rope_scaling.factor = *factor;
+  validate(out);
+  return out;
 }
 
-bool uses_rotary(AttentionKind kind) { return kind == AttentionKind::kRope || is_coca(kind); }
+bool is_coca(AttentionKind kind) { return kind >= AttentionKind::kCocaSlack; }
+bool uses_xpos(AttentionKind kind) { return encoding_of(kind) == Encoding::kXpos; }
+bool uses_alibi(AttentionKind kind) { return encoding_of(kind) == Encoding::kAlibi; }
+bool uses_rotary(AttentionKind kind) { return encoding_of(kind) == Encoding::kRotary || uses_xpos(kind); }
+bool transforms_keys(AttentionKind kind) { return is_coca(kind) || uses_rotary(kind); }
 
-ops::CollinearOptions collinear_options(const ModelSpec& s) {
-  const ops::Collinear kind = s.attention == AttentionKind::kCocaStrict ? ops::Collinear::kStrict
-                              : s.attention == AttentionKind::kCocaTied ? ops::Collinear::kTied
-                                                                        : ops::Collinear::kSlack;
-  return {.kind = kind, .fold = s.fold};
-}
+ops::CollinearOptions collinear_options(const ModelSpec& s) { return {.kind = collinear_kind(s.attention), .fold = s.fold}; }
 
 int64_t parameter_count(const ModelSpec& spec) {
   int64_t count = 0;

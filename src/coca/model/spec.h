@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "coca/base/enum_names.h"
+#include "coca/model/rope_scaling.h"
 #include "coca/ops/activation.h"
 #include "coca/ops/collinear.h"
 #include "coca/ops/norm.h"
@@ -16,26 +17,21 @@
 namespace coca::model {
 
 enum class Architecture : uint8_t { kGptNeoX, kLlama, kMistral, kQwen2, kQwen3 };  // weight names and config fields
-enum class AttentionKind : uint8_t { kRope, kCocaSlack, kCocaStrict, kCocaTied, kAlibi, kNone };
+// How a score is made of q and k, and how it learns of positions: dot products, or CoCA's collinear forms, each with
+// rotary positions, xPos (rotary and a decay), ALiBi's bias, or none.
+enum class AttentionKind : uint8_t {
+  kRope, kXpos, kAlibi, kNone,
+  kCocaSlack, kCocaSlackXpos, kCocaSlackAlibi, kCocaSlackNone,
+  kCocaStrict, kCocaStrictXpos, kCocaStrictAlibi, kCocaStrictNone,
+  kCocaTied, kCocaTiedXpos, kCocaTiedAlibi, kCocaTiedNone,
+};
+enum class Encoding : uint8_t { kRotary, kXpos, kAlibi, kNone };  // of positions
 enum class Mlp : uint8_t { kGelu, kGeluTanh, kSwiGlu };
 enum class ResidualKind : uint8_t { kParallel, kSequential };
 enum class Qkv : uint8_t { kFused, kSeparate };  // one [3 H D, C] matrix (per head q, k or t, v), or three
 enum class Bias : uint8_t { kNone, kYes };
 enum class HeadNorm : uint8_t { kNone, kRms };  // of every head of q and k (or t) in front of the positions (Qwen3)
 enum class Embeddings : uint8_t { kUntied, kTied };
-enum class Scaling : uint8_t { kNone, kLinear, kDynamic, kLlama3 };
-
-// Position scaling of the rotary frequencies, at training or only at evaluation.
-struct RopeScaling {
-  Scaling type = Scaling::kNone;
-  double factor = 1.0;
-  // llama3: frequencies that turn less than low_freq_factor times in original_max_position tokens are divided by the
-  // factor, those that turn more than high_freq_factor times stay.
-  double low_freq_factor = 1.0, high_freq_factor = 4.0;
-  int64_t original_max_position = 8192;
-  friend bool operator==(const RopeScaling&, const RopeScaling&) = default;
-};
-
 struct ModelSpec {
   Architecture architecture = Architecture::kGptNeoX;
   AttentionKind attention = AttentionKind::kRope;
@@ -69,8 +65,16 @@ struct ModelSpec {
 // Throws Error naming the first contradiction (heads that do not divide, odd head dims, zero sizes, ...).
 void validate(const ModelSpec&);
 
+// The model under another scaling, with what its own says of original context and ramps. Throws where the kind, type or
+// factor do not go together: all types but none and longrope need a factor, and longrope the model's own lists.
+ModelSpec with_scaling(const ModelSpec&, Scaling, std::optional<double> factor);
+
+Encoding encoding_of(AttentionKind);
 bool is_coca(AttentionKind);
-bool uses_rotary(AttentionKind);
+bool uses_rotary(AttentionKind);    // positions turn pairs: scalings apply
+bool uses_xpos(AttentionKind);
+bool uses_alibi(AttentionKind);
+bool transforms_keys(AttentionKind);  // attention sees other q and k than the projections'
 ops::CollinearOptions collinear_options(const ModelSpec&);  // for CoCA kinds
 
 int64_t parameter_count(const ModelSpec&);
@@ -84,14 +88,23 @@ double forward_flops_per_token(const ModelSpec&, int64_t S);
 
 }  // namespace coca::model
 
-COCA_ENUM_NAMES(coca::model::AttentionKind, "attention", {coca::model::AttentionKind::kRope, "rope"},
+COCA_ENUM_NAMES(coca::model::AttentionKind, "attention",
+                {coca::model::AttentionKind::kRope, "rope"},
+                {coca::model::AttentionKind::kXpos, "xpos"},
+                {coca::model::AttentionKind::kAlibi, "alibi"},
+                {coca::model::AttentionKind::kNone, "none"},
                 {coca::model::AttentionKind::kCocaSlack, "coca-slack"},
+                {coca::model::AttentionKind::kCocaSlackXpos, "coca-slack-xpos"},
+                {coca::model::AttentionKind::kCocaSlackAlibi, "coca-slack-alibi"},
+                {coca::model::AttentionKind::kCocaSlackNone, "coca-slack-none"},
                 {coca::model::AttentionKind::kCocaStrict, "coca-strict"},
-                {coca::model::AttentionKind::kCocaTied, "coca-tied"}, {coca::model::AttentionKind::kAlibi, "alibi"},
-                {coca::model::AttentionKind::kNone, "none"})
+                {coca::model::AttentionKind::kCocaStrictXpos, "coca-strict-xpos"},
+                {coca::model::AttentionKind::kCocaStrictAlibi, "coca-strict-alibi"},
+                {coca::model::AttentionKind::kCocaStrictNone, "coca-strict-none"},
+                {coca::model::AttentionKind::kCocaTied, "coca-tied"},
+                {coca::model::AttentionKind::kCocaTiedXpos, "coca-tied-xpos"},
+                {coca::model::AttentionKind::kCocaTiedAlibi, "coca-tied-alibi"},
+                {coca::model::AttentionKind::kCocaTiedNone, "coca-tied-none"})
 COCA_ENUM_NAMES(coca::model::Architecture, "architecture", {coca::model::Architecture::kGptNeoX, "gpt_neox"},
                 {coca::model::Architecture::kLlama, "llama"}, {coca::model::Architecture::kMistral, "mistral"},
                 {coca::model::Architecture::kQwen2, "qwen2"}, {coca::model::Architecture::kQwen3, "qwen3"})
-COCA_ENUM_NAMES(coca::model::Scaling, "rope-scaling", {coca::model::Scaling::kNone, "none"},
-                {coca::model::Scaling::kLinear, "linear"}, {coca::model::Scaling::kDynamic, "dynamic"},
-                {coca::model::Scaling::kLlama3, "llama3"})

@@ -41,14 +41,25 @@ void check_attention(const AttentionOptions& options, TensorRef q, TensorRef k, 
              slopes.shape.text(), q.size(2));
   COCA_CHECK(options.query_start >= 0, "[attention] query_start={} is negative", options.query_start);
   COCA_CHECK(options.scale >= 0, "[attention] scale={} must be positive (0: 1/sqrt(D))", options.scale);
-  const bool windowed = options.mask == Mask::kSlidingWindow;
+  const bool windowed = options.mask == Mask::kSlidingWindow || options.mask == Mask::kSymmetricWindow;
   COCA_CHECK(windowed ? options.window >= 1 : options.window == 0, "[attention] window={}: expected {}", options.window,
-             windowed ? "at least 1 with a sliding window" : "0 without a sliding window");
+             windowed ? "at least 1 with a window" : "0 without a window");
+}
+
+void check_far(const AttentionOptions& options, const FarKeys& far, TensorRef q, TensorRef k) {
+  if (far.q.empty() && far.k.empty()) return;
+  COCA_CHECK(options.mask == Mask::kSlidingWindow, "[attention] far keys need a sliding window");
+  check_heads("attention", "far.q", far.q, q.shape, std::span(&q.dtype, 1));
+  COCA_CHECK(far.k.rank() == 4 && far.k.size(1) <= k.size(1), "[attention] far.k {} must be [B, F, G, D] with F at most {}",
+             far.k.shape.text(), k.size(1));
+  check_heads("attention", "far.k", far.k, {k.size(0), far.k.size(1), k.size(2), k.size(3)}, std::span(&q.dtype, 1));
+  COCA_CHECK(far.most_distance >= 0, "[attention] far.most_distance={} is negative", far.most_distance);
 }
 
 void check_documents(const AttentionOptions& options, TensorRef q, TensorRef starts) {
   if (starts.empty()) return;
-  COCA_CHECK(options.mask != Mask::kNone, "[attention] document_start needs a causal mask or a sliding window");
+  COCA_CHECK(options.mask == Mask::kCausal || options.mask == Mask::kSlidingWindow,
+             "[attention] document_start needs a causal mask or a sliding window");
   check_dtype("attention", "document_start", starts, DType::kI32);
   COCA_CHECK(starts.shape == Dims({q.size(0), q.size(1)}), "[attention] document_start has shape {}; expected {}",
              starts.shape.text(), Dims({q.size(0), q.size(1)}).text());
@@ -73,8 +84,27 @@ AttentionParams<T> make_params(const AttentionOptions& options, TensorRef q, Ten
   p.scale = options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(q.size(3)));
   p.causal = options.mask != Mask::kNone;
   p.window = options.window;
+  if (options.mask == Mask::kSymmetricWindow) p.hidden = 1 - options.window;
   p.query_start = options.query_start;
   if (!document_start.empty()) p.document_start = document_start.view<int32_t, 2>();
+  return p;
+}
+
+// The far keys as attention of their own; `near` are the params of the window.
+template <typename T>
+std::optional<AttentionParams<T>> far_params(const AttentionParams<T>& near, const FarKeys& far) {
+  if (far.k.empty()) return std::nullopt;
+  AttentionParams<T> p = near;
+  p.q = far.q.view<T, 4>();
+  p.k = far.k.view<T, 4>();
+  p.v.shape[1] = far.k.size(1);
+  p.window = 0;
+  p.hidden = near.window;
+  p.most_distance = far.most_distance;
+  if (far.range == FarRange::kAll) {
+    p.causal = false;
+    p.document_start = {};
+  }
   return p;
 }
 
@@ -83,6 +113,8 @@ ref::AttentionSpec ref_spec(const AttentionParams<T>& p) {
   return {.scale = p.scale,
           .causal = p.causal,
           .window = p.window,
+          .hidden = p.hidden,
+          .most_distance = p.most_distance,
           .query_start = p.query_start,
           .slopes = p.slopes,
           .document_start = p.document_start};
@@ -104,7 +136,7 @@ size_t rounded(size_t bytes) {
 
 template <typename T>
 void forward_rows(Context& context, const AttentionParams<T>& p) {
-  const int64_t N = p.q.size(1), H = p.q.size(2), own = p.k.size(1) + p.q.size(3);
+  const int64_t N = p.q.size(1), H = p.q.size(2), own = p.k.size(1) + (p.far ? p.far->k.size(1) : 0) + p.q.size(3);
   auto* work = reinterpret_cast<float*>(scratch_of(context, static_cast<size_t>(own * max_threads()) * sizeof(float)));
   parallel_for(p.q.size(0) * N * H, [&](int64_t task) {
     AttentionKernels<T>::forward_row(p, task / (N * H), task % H, task / H % N, work + thread_index() * own);
@@ -118,12 +150,46 @@ cpu::IndexRange seen_blocks(const AttentionParams<T>& p, int64_t b) {
   return {begin, std::max(begin, attention_blocks(cpu::seen_keys(p, b, p.q.size(1) - 1).end))};
 }
 
+// Where packed keys of one (b, g) lie: those of the window, and the far ones behind them.
+template <typename T>
+struct PackedLayout {
+  size_t near, far;
+  PackedLayout(TileMath math, const AttentionParams<T>& p)
+      : near(rounded(cpu::attention_packed_bytes(math, p.q.size(3)) * static_cast<size_t>(attention_blocks(p.k.size(1))))),
+        far(p.far ? rounded(cpu::attention_packed_bytes(math, p.q.size(3)) * static_cast<size_t>(attention_blocks(p.far->k.size(1)))) : 0) {}
+  size_t bytes() const { return near + far; }
+  cpu::PackedKeys at(const std::byte* memory) const { return {memory, memory + near}; }
+};
+
+// Packs block i of those that some query sees, the far ones behind the window's.
+template <typename T>
+struct Packing {
+  TileMath math;
+  const AttentionParams<T>& p;
+  const PackedLayout<T>& layout;
+  int64_t b, g;
+  cpu::IndexRange near, far;
+
+  Packing(TileMath math_, const AttentionParams<T>& p_, const PackedLayout<T>& layout_, int64_t b_, int64_t g_)
+      : math(math_), p(p_), layout(layout_), b(b_), g(g_), near(seen_blocks(p, b)), far{0, 0} {
+    if (p.far) far = seen_blocks(*p.far, b);
+  }
+  int64_t blocks() const { return near.end - near.begin + far.end - far.begin; }
+  void pack(int64_t i, std::byte* memory) const {
+    const int64_t count = near.end - near.begin;
+    if (i < count)
+      AttentionKernels<T>::pack_block(math, p, b, g, near.begin + i, memory);
+    else
+      AttentionKernels<T>::pack_block(math, *p.far, b, g, far.begin + i - count, memory + layout.near);
+  }
+};
+
 template <typename T>
 void forward_blocks(Context& context, TileMath math, const AttentionParams<T>& p) {
   const int64_t B = p.q.size(0), G = p.k.size(2), group = p.q.size(2) / G, D = p.q.size(3);
   const int64_t key_blocks = attention_blocks(p.k.size(1)), query_blocks = attention_blocks(p.q.size(1));
-  const size_t packed = rounded(cpu::attention_packed_bytes(math, D) * static_cast<size_t>(key_blocks));
-  const size_t own = rounded(cpu::attention_forward_bytes(D));
+  const PackedLayout<T> layout(math, p);
+  const size_t packed = layout.bytes(), own = rounded(cpu::attention_forward_bytes(D));
   const auto threads = static_cast<size_t>(max_threads());
   // Many short groups: a thread packs and does one alone. Few or long ones: threads share a group at a time, so that
   // only one is packed in memory and none waits.
@@ -132,22 +198,21 @@ void forward_blocks(Context& context, TileMath math, const AttentionParams<T>& p
     parallel_for(B * G, [&](int64_t task) {
       const int64_t b = task / G, g = task % G;
       std::byte* kv = work + static_cast<size_t>(thread_index()) * (packed + own);
-      const cpu::IndexRange seen = seen_blocks(p, b);
-      for (int64_t i = seen.begin; i < seen.end; ++i) AttentionKernels<T>::pack_block(math, p, b, g, i, kv);
+      const Packing<T> packing(math, p, layout, b, g);
+      for (int64_t i = 0; i < packing.blocks(); ++i) packing.pack(i, kv);
       for (int64_t i = 0; i < query_blocks * group; ++i)
-        AttentionKernels<T>::forward_block(math, p, b, g * group + i / query_blocks, i % query_blocks, kv, kv + packed);
+        AttentionKernels<T>::forward_block(math, p, b, g * group + i / query_blocks, i % query_blocks, layout.at(kv), kv + packed);
     });
     return;
   }
   std::byte* work = scratch_of(context, packed + own * threads);
   for (int64_t task = 0; task < B * G; ++task) {
     const int64_t b = task / G, g = task % G;
-    const cpu::IndexRange seen = seen_blocks(p, b);
-    parallel_for(seen.end - seen.begin,
-                 [&](int64_t i) { AttentionKernels<T>::pack_block(math, p, b, g, seen.begin + i, work); });
+    const Packing<T> packing(math, p, layout, b, g);
+    parallel_for(packing.blocks(), [&](int64_t i) { packing.pack(i, work); });
     // The longest rows first: under the causal mask they cost most, and the short ones fill the gaps.
     parallel_for(query_blocks * group, [&](int64_t i) {
-      AttentionKernels<T>::forward_block(math, p, b, g * group + i % group, query_blocks - 1 - i / group, work,
+      AttentionKernels<T>::forward_block(math, p, b, g * group + i % group, query_blocks - 1 - i / group, layout.at(work),
                                          work + packed + own * static_cast<size_t>(thread_index()));
     });
   }
@@ -213,6 +278,8 @@ void backward_parts(Context& context, TileMath math, const AttentionParams<T>& p
 template <typename T>
 void forward_typed(Context& context, TileMath math, const AttentionOptions& options, const AttentionForward& a) {
   AttentionParams<T> p = make_params<T>(options, a.q, a.k, a.v, a.slopes, a.document_start);
+  const std::optional<AttentionParams<T>> far = far_params(p, a.far);
+  if (far) p.far = &*far;
   p.o = a.o.view<T, 4>();
   if (!a.lse.empty()) p.lse = a.lse.view<float, 3>();
   a.q.size(1) < kRowQueries ? forward_rows(context, p) : forward_blocks(context, math, p);
@@ -225,28 +292,46 @@ void backward_typed(Context& context, TileMath math, const AttentionOptions& opt
   p.lse = {const_cast<float*>(lse.data), lse.shape, lse.strides};  // only read in the backward pass
   p.out = a.o.view<T, 4>();
   p.d_o = a.d_o.view<T, 4>();
+  p.dv = a.dv.view<T, 4>();
+  std::optional<AttentionParams<T>> far = far_params(p, a.far);
   p.dq = a.dq.view<T, 4>();
   p.dk = a.dk.view<T, 4>();
-  p.dv = a.dv.view<T, 4>();
   backward_parts(context, math, p);
+  if (!far) return;
+  far->dq = a.dq_far.view<T, 4>();
+  far->dk = a.dk_far.view<T, 4>();
+  far->store_dv = cpu::StoreDv::kAdd;
+  backward_parts(context, math, *far);
+}
+
+// The window and, where there are any, the far keys.
+std::vector<ref::AttentionKeys<float>> ref_parts(const AttentionParams<float>& p, const FarKeys& far) {
+  std::vector<ref::AttentionKeys<float>> parts{{ref_spec(p), p.q, p.k}};
+  if (const auto f = far_params(p, far)) parts.push_back({ref_spec(*f), f->q, f->k});
+  return parts;
 }
 
 void forward_ref(const AttentionOptions& options, const AttentionForward& a) {
-  const FloatInput q(a.q), k(a.k), v(a.v);
+  const FloatInput q(a.q), k(a.k), v(a.v), far_q(a.far.q), far_k(a.far.k);
   const FloatOutput o(a.o);
   const AttentionParams<float> p = make_params<float>(options, q.ref(), k.ref(), v.ref(), a.slopes, a.document_start);
-  ref::attention_forward<float>(ref_spec(p), p.q, p.k, p.v, o.ref().view<float, 4>(),
+  FarKeys far = a.far;
+  far.q = far_q.ref(), far.k = far_k.ref();
+  ref::attention_forward<float>(ref_parts(p, far), p.v, o.ref().view<float, 4>(),
                                 a.lse.empty() ? TensorView<float, 3>() : a.lse.view<float, 3>());
   o.store();
 }
 
 void backward_ref(const AttentionOptions& options, const AttentionBackward& a) {
-  const FloatInput q(a.q), k(a.k), v(a.v), d_o(a.d_o);
-  const FloatOutput dq(a.dq), dk(a.dk), dv(a.dv);
+  const FloatInput q(a.q), k(a.k), v(a.v), d_o(a.d_o), far_q(a.far.q), far_k(a.far.k);
+  const FloatOutput dq(a.dq), dk(a.dk), dv(a.dv), dq_far(a.dq_far), dk_far(a.dk_far);
   const AttentionParams<float> p = make_params<float>(options, q.ref(), k.ref(), v.ref(), a.slopes, a.document_start);
-  ref::attention_backward<float>(ref_spec(p), p.q, p.k, p.v, d_o.ref().view<float, 4>(), dq.ref().view<float, 4>(),
-                                 dk.ref().view<float, 4>(), dv.ref().view<float, 4>());
-  for (const FloatOutput* out : {&dq, &dk, &dv}) out->store();
+  FarKeys far = a.far;
+  far.q = far_q.ref(), far.k = far_k.ref();
+  std::vector<ref::AttentionKeyGrads<float>> grads{{dq.ref().view<float, 4>(), dk.ref().view<float, 4>()}};
+  if (!a.far.k.empty()) grads.push_back({dq_far.ref().view<float, 4>(), dk_far.ref().view<float, 4>()});
+  ref::attention_backward<float>(ref_parts(p, far), p.v, d_o.ref().view<float, 4>(), grads, dv.ref().view<float, 4>());
+  for (const FloatOutput* out : {&dq, &dk, &dv, &dq_far, &dk_far}) out->store();
 }
 
 }  // namespace
@@ -254,6 +339,7 @@ void backward_ref(const AttentionOptions& options, const AttentionBackward& a) {
 void attention_forward(Context& context, const AttentionOptions& options, const AttentionForward& a) {
   check_attention(options, a.q, a.k, a.v, a.slopes);
   check_documents(options, a.q, a.document_start);
+  check_far(options, a.far, a.q, a.k);
   check_heads("attention", "o", a.o, a.q.shape, std::span(&a.q.dtype, 1));
   const Dims lse_shape{a.q.size(0), a.q.size(2), a.q.size(1)};
   COCA_CHECK(a.lse.empty() || a.lse.shape == lse_shape, "[attention] lse has shape {}; expected {}", a.lse.shape.text(),
@@ -266,12 +352,17 @@ void attention_forward(Context& context, const AttentionOptions& options, const 
 void attention_backward(Context& context, const AttentionOptions& options, const AttentionBackward& a) {
   check_attention(options, a.q, a.k, a.v, a.slopes);
   check_documents(options, a.q, a.document_start);
+  check_far(options, a.far, a.q, a.k);
   const auto same = std::span(&a.q.dtype, 1);
   check_heads("attention", "o", a.o, a.q.shape, same);
   check_heads("attention", "d_o", a.d_o, a.q.shape, same);
   check_heads("attention", "dq", a.dq, a.q.shape, same);
   check_heads("attention", "dk", a.dk, a.k.shape, same);
   check_heads("attention", "dv", a.dv, a.v.shape, same);
+  if (!a.far.k.empty()) {
+    check_heads("attention", "dq_far", a.dq_far, a.q.shape, same);
+    check_heads("attention", "dk_far", a.dk_far, a.far.k.shape, same);
+  }
   const Dims lse_shape{a.q.size(0), a.q.size(2), a.q.size(1)};
   COCA_CHECK(!a.lse.empty() && a.lse.shape == lse_shape && a.lse.contiguous(),
              "[attention] lse has shape {}; expected a contiguous {}", a.lse.shape.text(), lse_shape.text());

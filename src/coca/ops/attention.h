@@ -17,13 +17,28 @@
 
 namespace coca::ops {
 
-enum class Mask : uint8_t { kNone, kCausal, kSlidingWindow };  // the last is causal too
+// kSlidingWindow is causal too; kSymmetricWindow sees as far ahead as back (Longformer's encoder).
+enum class Mask : uint8_t { kNone, kCausal, kSlidingWindow, kSymmetricWindow };
 
 struct AttentionOptions {
   float scale = 0.0f;       // positive; 0 selects 1/sqrt(D)
   Mask mask = Mask::kCausal;
-  int64_t window = 0;       // kSlidingWindow only: keys a query sees, itself included (>= 1); others are skipped in blocks
+  // With windows only: keys a query sees on each side, itself included (>= 1); others are skipped in blocks.
+  int64_t window = 0;
   int64_t query_start = 0;  // position of query 0 among the keys; decoding passes S - N
+};
+
+// More keys under the same softmax, seen through other vectors than those in the window: the first tokens of StreamingLLM
+// and LM-Infinite, the distant ones of Self-Extend and ReRoPE, Longformer's global ones. They are the first F tokens, with
+// the same values. Sliding windows only.
+enum class FarRange : uint8_t {
+  kBehindWindow,  // those of them that the window no longer holds, none in front of a document's start
+  kAll,           // all, for every query; the caller keeps them out of the window (document_start)
+};
+struct FarKeys {
+  TensorRef q, k;             // [B, N, H, D]  [B, F, G, D], F <= S; empty: none
+  FarRange range = FarRange::kBehindWindow;
+  int64_t most_distance = 0;  // ALiBi counts farther keys as this far away; 0: as they are
 };
 
 // Query head h reads key/value head h / (H / G). Any strides with an innermost stride of 1.
@@ -33,12 +48,16 @@ struct AttentionForward {
   // [B, N] i32, rows contiguous: packed documents. A query sees no key before this index, at which its document begins:
   // 0 <= document_start <= query_start + n, growing along n; not with Mask::kNone. Empty: none.
   TensorRef document_start;
+  FarKeys far;
   MutTensorRef o;       // [B, N, H, D] written; rows that see no key are zero
   MutTensorRef lse;     // [B, H, N] f32 written (-inf for rows that see no key); empty when no backward follows
 };
 struct AttentionBackward {
-  TensorRef q, k, v, slopes, document_start, o, lse, d_o;  // as above
-  MutTensorRef dq, dk, dv;                                 // written (=); may be strided views
+  TensorRef q, k, v, slopes, document_start;  // as above
+  FarKeys far;
+  TensorRef o, lse, d_o;
+  MutTensorRef dq, dk, dv;      // written (=); may be strided views
+  MutTensorRef dq_far, dk_far;  // of far.q and far.k, written; with far keys
 };
 
 void attention_forward(Context&, const AttentionOptions&, const AttentionForward&);

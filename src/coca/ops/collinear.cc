@@ -43,8 +43,11 @@ void for_each_head(TensorRef x, const Body& body) {
       for (int64_t h = 0; h < x.size(2); ++h) body(b, n, h);
 }
 
-void check_pair(const RopeRows& rows, TensorRef q, TensorRef t) {
+void check_pair(const RopeRows& rows, const RopeRows& key_rows, TensorRef q, TensorRef t) {
   check_rows("collinear", rows, q);
+  COCA_CHECK(key_rows.cos.empty() || (key_rows.cos.shape == rows.cos.shape && key_rows.sin.shape == rows.cos.shape),
+             "[collinear] key cos {} and sin {} must have the shape of cos {}", key_rows.cos.shape.text(), key_rows.sin.shape.text(),
+             rows.cos.shape.text());
   check_dtype("collinear", "q", q, kF32OrBF16);
   check_dtype("collinear", "t", t, q.dtype);
   COCA_CHECK(t.rank() == 4, "[collinear] t has shape {}; expected [B, N, G, D]", t.shape.text());
@@ -71,6 +74,8 @@ Path choose_path(const Context& context, const CollinearOptions& options, int64_
 }
 
 RowAccess row_access(const RopeRows& rows) { return {rows.cos.view<float, 3>(), rows.sin.view<float, 3>()}; }
+
+RopeRows rows_of_keys(const RopeRows& rows, const RopeRows& key_rows) { return key_rows.cos.empty() ? rows : key_rows; }
 
 // What the rotated ops share: by which code, which form, and the angles as the kernels take them.
 struct Plan {
@@ -134,7 +139,14 @@ void key_ref(const Plan& plan, const CollinearKey& a) {
   k_eff_copy.store();
 }
 
-void key_from_t_ref(const Plan& plan, const CollinearForward& a) {
+// t [B, N, G, D] folded and turned by the rows into k_eff.
+struct KeyFromT {
+  RopeRows rows;
+  TensorRef t;
+  MutTensorRef k_eff;
+};
+
+void key_from_t_ref(const Plan& plan, const KeyFromT& a) {
   const int64_t D = a.t.size(3), R = 2 * a.rows.cos.size(2);
   const FloatInput t_copy(a.t);
   const FloatOutput k_eff_copy(a.k_eff);
@@ -161,7 +173,7 @@ void backward_ref(const Plan& plan, const CollinearBackward& a) {
   const auto q = q_copy.ref().view<float, 4>(), t = t_copy.ref().view<float, 4>();
   const auto dq_eff = dq_eff_copy.ref().view<float, 4>(), dk_eff = dk_eff_copy.ref().view<float, 4>();
   const auto dq = dq_copy.ref().view<float, 4>(), dt = dt_copy.ref().view<float, 4>();
-  const RowAccess rows = row_access(a.rows);
+  const RowAccess rows = row_access(a.rows), key_rows = row_access(rows_of_keys(a.rows, a.key_rows));
   // The two sides are independent; the official routine does both at once, so the missing one gets zeros.
   std::vector<float> scratch(static_cast<size_t>(D)), zeros(static_cast<size_t>(D)), sink(static_cast<size_t>(D));
   for_each_head(a.q, [&](int64_t b, int64_t n, int64_t h) {
@@ -175,8 +187,8 @@ void backward_ref(const Plan& plan, const CollinearBackward& a) {
                                                 dq.ptr(b, n, h));
   });
   for_each_head(a.t, [&](int64_t b, int64_t n, int64_t g) {
-    const auto cos = rows.cos_at(b, n);
-    const auto sin = rows.sin_at(b, n);
+    const auto cos = key_rows.cos_at(b, n);
+    const auto sin = key_rows.sin_at(b, n);
     if (plan.path == Path::kOfficial)
       ref::collinear_official_head_backward<float>(zeros.data(), t.ptr(b, n, g), zeros.data(), dk_eff.ptr(b, n, g), R,
                                                    D, cos, sin, sink.data(), dt.ptr(b, n, g), scratch.data());
@@ -198,7 +210,7 @@ void query_by(const Plan& plan, const CollinearQuery& a) {
   });
 }
 
-void key_from_t_by(const Plan& plan, const CollinearForward& a) {
+void key_from_t_by(const Plan& plan, const KeyFromT& a) {
   if (plan.path != Path::kCpu) return key_from_t_ref(plan, a);
   with_float_type(a.t.dtype, [&](auto zero) {
     const auto t = a.t.view<decltype(zero), 4>();
@@ -209,7 +221,7 @@ void key_from_t_by(const Plan& plan, const CollinearForward& a) {
 }
 
 template <typename T>
-void backward_as(const Plan& plan, const CollinearBackward& a) {
+void backward_as(const Plan& plan, const cpu::RopeTables& key_tables, const CollinearBackward& a) {
   const auto q = a.q.view<T, 4>(), t = a.t.view<T, 4>();
   const auto dq_eff = a.dq_eff.view<T, 4>(), dk_eff = a.dk_eff.view<T, 4>();
   const auto dq = a.dq.view<T, 4>(), dt = a.dt.view<T, 4>();
@@ -217,7 +229,7 @@ void backward_as(const Plan& plan, const CollinearBackward& a) {
     cpu::collinear_query_rows_backward(plan.kind, plan.tables, q, dq_eff, dq, r0, r1);
   });
   over_rows(a.t, [&](int64_t r0, int64_t r1) {
-    cpu::collinear_key_rows_backward(plan.kind, plan.tables, t, dk_eff, dt, r0, r1);
+    cpu::collinear_key_rows_backward(plan.kind, key_tables, t, dk_eff, dt, r0, r1);
   });
 }
 
@@ -273,23 +285,24 @@ void collinear_key(Context& context, const CollinearOptions& options, const Coll
 }
 
 void collinear_forward(Context& context, const CollinearOptions& options, const CollinearForward& a) {
-  check_pair(a.rows, a.q, a.t);
+  check_pair(a.rows, a.key_rows, a.q, a.t);
   check_side("q_eff", a.q_eff, a.q.shape, a.q.dtype);
   check_side("k_eff", a.k_eff, a.t.shape, a.t.dtype);
-  const Plan plan = plan_of(context, options, a.rows, a.q.size(3));
-  query_by(plan, {.rows = a.rows, .q = a.q, .q_eff = a.q_eff});
-  key_from_t_by(plan, a);
+  const RopeRows keys = rows_of_keys(a.rows, a.key_rows);
+  query_by(plan_of(context, options, a.rows, a.q.size(3)), {.rows = a.rows, .q = a.q, .q_eff = a.q_eff});
+  key_from_t_by(plan_of(context, options, keys, a.q.size(3)), {.rows = keys, .t = a.t, .k_eff = a.k_eff});
 }
 
 void collinear_backward(Context& context, const CollinearOptions& options, const CollinearBackward& a) {
-  check_pair(a.rows, a.q, a.t);
+  check_pair(a.rows, a.key_rows, a.q, a.t);
   check_side("dq_eff", a.dq_eff, a.q.shape, a.q.dtype);
   check_side("dk_eff", a.dk_eff, a.t.shape, a.q.dtype);
   check_side("dq", a.dq, a.q.shape, a.q.dtype);
   check_side("dt", a.dt, a.t.shape, a.q.dtype);
   const Plan plan = plan_of(context, options, a.rows, a.q.size(3));
   if (plan.path != Path::kCpu) return backward_ref(plan, a);
-  with_float_type(a.q.dtype, [&](auto zero) { backward_as<decltype(zero)>(plan, a); });
+  const cpu::RopeTables key_tables = plan_of(context, options, rows_of_keys(a.rows, a.key_rows), a.q.size(3)).tables;
+  with_float_type(a.q.dtype, [&](auto zero) { backward_as<decltype(zero)>(plan, key_tables, a); });
 }
 
 }  // namespace coca::ops

@@ -30,13 +30,14 @@ struct CollinearOptions {
 
 struct CollinearForward {
   RopeRows rows;
+  RopeRows key_rows;   // of the keys, where they are others than the queries' (xPos); empty: rows
   TensorRef q;         // [B, N, H, D]
   TensorRef t;         // [B, N, G, D]
   MutTensorRef q_eff;  // [B, N, H, D] written; not q
   MutTensorRef k_eff;  // [B, N, G, D] written; not t
 };
 struct CollinearBackward {
-  RopeRows rows;
+  RopeRows rows, key_rows;  // as above
   TensorRef q, t;          // as above
   TensorRef dq_eff, dk_eff;
   MutTensorRef dq, dt;     // written; dq may be dq_eff, dt may be dk_eff

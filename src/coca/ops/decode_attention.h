@@ -5,21 +5,22 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <span>
 #include <vector>
 
 #include "coca/ops/collinear.h"
+#include "coca/ops/rotation.h"
 #include "coca/tensor/kv_pages.h"
 
 namespace coca::ops {
 
-// Angles of the tokens 0, 1, 2, ... (angle of token s and pair j: s * frequencies[j]) as decode attention wants them:
-// cos and sin of every 64th token and one table of 64 offsets, 1/64 of a full table. Formed in double.
+// Angles of evenly spaced keys as decode attention wants them: token s stands at position start + s. Of every 64th token
+// cos and sin, and one table of 64 offsets with the rotation's amplitude: 1/64 of a full table. Formed in double.
 class KeyAngles {
  public:
-  // Makes room for S tokens. Other frequencies than before: all afresh; else only what is missing is added.
-  void build(std::span<const double> frequencies, int64_t S);
-  int64_t half() const { return static_cast<int64_t>(frequencies_.size()); }
+  // Makes room for S tokens. Another rotation or start than before: all afresh; else only what is missing is added.
+  // origin: of the rotation's growth, where it has one; that of the queries' rows.
+  void build(const Rotation&, int64_t S, double start = 0.0, double origin = 0.0);
+  int64_t half() const { return rotation_.pairs(); }
   int64_t tokens() const { return tiles_ * kKvTile; }
   const float* start_cos() const { return start_cos_.data(); }    // [tiles, half]
   const float* start_sin() const { return start_sin_.data(); }
@@ -27,7 +28,11 @@ class KeyAngles {
   const float* offset_sin() const { return offset_sin_.data(); }
 
  private:
-  std::vector<double> frequencies_;
+  void build_offsets();
+  void build_starts(int64_t begin, int64_t end);
+
+  Rotation rotation_;
+  double start_ = 0.0, origin_ = 0.0;
   std::vector<float> start_cos_, start_sin_, offset_cos_, offset_sin_;
   int64_t tiles_ = 0;
 };

@@ -15,61 +15,14 @@ namespace coca::study {
 
 namespace {
 
-struct Spread {
-  double mean = 0, deviation = 0;
-};
-Spread spread_of(const std::vector<double>& values) {
-  Spread s;
-  for (const double v : values) s.mean += v / static_cast<double>(values.size());
-  for (const double v : values) s.deviation += (v - s.mean) * (v - s.mean);
-  s.deviation = values.size() > 1 ? std::sqrt(s.deviation / static_cast<double>(values.size() - 1)) : 0.0;
-  return s;
-}
+// The lines, and what of a summary they show.
+const SeedMean& perplexity_of(const SummaryPoint& p) { return p.perplexity; }
+const SeedMean& accuracy_of(const SummaryPoint& p) { return p.passkey_accuracy; }
+const SeedMean& digits_of(const SummaryPoint& p) { return p.passkey_digits; }
 
-// One line of a table or chart: a method under a scaling, over its seeds.
-struct Line {
-  std::string method, variant;
-  std::vector<const Evaluation*> seeds;
-  int color = 0;
-  std::string name() const { return variant_name(method, variant); }
-};
-
-std::vector<Line> lines_of(const StudyResults& s) {
-  std::vector<Line> lines;
-  for (size_t m = 0; m < s.config.methods.size(); ++m)
-    for (const RunResult& r : s.runs)
-      for (const Evaluation& e : r.evaluations) {
-        if (r.method != s.config.methods[m]) continue;
-        const auto it = std::find_if(lines.begin(), lines.end(), [&](const Line& l) { return l.method == r.method && l.variant == e.variant; });
-        if (it != lines.end())
-          it->seeds.push_back(&e);
-        else
-          lines.push_back({r.method, e.variant, {&e}, static_cast<int>(m)});
-      }
-  // Plain models first, scaled ones behind: within each, the order of the methods.
-  std::stable_partition(lines.begin(), lines.end(), [](const Line& l) { return l.variant.empty(); });
-  return lines;
-}
-
-Spread perplexity_at(const Line& line, size_t i) {
-  std::vector<double> values;
-  for (const Evaluation* e : line.seeds) values.push_back(e->perplexity[i].perplexity);
-  return spread_of(values);
-}
-Spread accuracy_at(const Line& line, size_t i) {
-  std::vector<double> values;
-  for (const Evaluation* e : line.seeds) values.push_back(e->passkey[i].accuracy);
-  return spread_of(values);
-}
-Spread digits_at(const Line& line, size_t i) {
-  std::vector<double> values;
-  for (const Evaluation* e : line.seeds) values.push_back(e->passkey[i].digit_accuracy);
-  return spread_of(values);
-}
-
-std::string with_deviation(const Spread& s, size_t seeds, int digits) {
+std::string mean_text(const SeedMean& s, int digits) {
   std::string text = report::format_number(s.mean, digits);
-  if (seeds > 1) text += " ± " + report::format_number(s.deviation, 2);
+  if (s.n > 1) text += " ± " + report::format_number(s.half_width(), 2);
   return text;
 }
 
@@ -78,9 +31,9 @@ report::Table length_table(const StudyResults& s, const std::string& title, int 
   report::Table table{.title = title, .header = {"method"}, .rows = {}, .align = {}};
   for (size_t i = 0; i < s.config.multiples.size(); ++i)
     table.header.push_back(fmt::format("{} ({}x)", s.config.multiples[i] * s.config.length, s.config.multiples[i]));
-  for (const Line& line : lines_of(s)) {
+  for (const SummaryLine& line : summarise(s)) {
     std::vector<std::string> row{line.name()};
-    for (size_t i = 0; i < s.config.multiples.size(); ++i) row.push_back(with_deviation(at(line, i), line.seeds.size(), digits));
+    for (const SummaryPoint& point : line.points) row.push_back(mean_text(at(point), digits));
     table.rows.push_back(std::move(row));
   }
   return table;
@@ -94,19 +47,18 @@ report::Chart length_chart(const StudyResults& s, const std::string& title, cons
   chart.y_label = y_label;
   chart.x_scale = report::Scale::kLog2;
   chart.vertical_line = report::Marker{static_cast<double>(s.config.length), "trained length"};
-  for (const Line& line : lines_of(s)) {
+  for (const SummaryLine& line : summarise(s)) {
     report::Series series;
     series.label = line.name();
-    series.color_index = line.color;
+    series.color_index = static_cast<int>(line.method_index);
     series.line = line.variant.empty() ? report::LineStyle::kSolid : report::LineStyle::kDashed;
-    for (size_t i = 0; i < s.config.multiples.size(); ++i) {
-      const Spread value = at(line, i);
-      series.x.push_back(static_cast<double>(s.config.multiples[i] * s.config.length));
+    for (const SummaryPoint& point : line.points) {
+      const SeedMean& value = at(point);
+      series.x.push_back(static_cast<double>(point.length));
       series.y.push_back(value.mean);
-      if (line.seeds.size() > 1) {
-        series.y_low.push_back(std::max(value.mean - value.deviation, value.mean * 1e-3));
-        series.y_high.push_back(value.mean + value.deviation);
-      }
+      if (value.n < 2) continue;
+      series.y_low.push_back(std::max(value.low, value.mean * 1e-3));  // a logarithmic axis has no room below 0
+      series.y_high.push_back(value.high);
     }
     chart.series.push_back(std::move(series));
   }
@@ -159,7 +111,9 @@ void add_reading(const StudyResults& s, report::Document& d) {
           "**Dynamic NTK** changes the rotary base at evaluation only, and only beyond the trained length; the weights are the same as in the row without it.",
           fmt::format("**Passkey**: a {}-digit number hidden in filler text must be repeated; a trial counts when greedy decoding gives every digit. "
                       "Intervals in results.json are Wilson's at 95 %.", c.passkey_digits),
-          c.seeds.size() > 1 ? fmt::format("Values are means over {} seeds ± one standard deviation.", c.seeds.size())
+          c.seeds.size() > 1 ? fmt::format("Values are means over n = {} seeds ± the half width of their 95 % interval (Student's t with {} degrees of "
+                                                     "freedom); bands in the charts are that interval. It speaks of seeds alone, not of other texts.",
+                                                     c.seeds.size(), c.seeds.size() - 1)
                              : std::string("One seed: differences of a few percent between methods are within what another seed may change."),
           "The models are tiny and briefly trained. What they show about extrapolation is real for them; it is not a claim about larger models."});
   std::string unsolved;
@@ -173,11 +127,11 @@ void add_reading(const StudyResults& s, report::Document& d) {
 
 }  // namespace
 
-report::Table perplexity_table(const StudyResults& s) { return length_table(s, "Perplexity by evaluated length", 4, perplexity_at); }
-report::Table passkey_table(const StudyResults& s) { return length_table(s, "Passkey accuracy (whole keys)", 2, accuracy_at); }
+report::Table perplexity_table(const StudyResults& s) { return length_table(s, "Perplexity by evaluated length", 4, perplexity_of); }
+report::Table passkey_table(const StudyResults& s) { return length_table(s, "Passkey accuracy (whole keys)", 2, accuracy_of); }
 
 report::Table passkey_digits_table(const StudyResults& s) {
-  return length_table(s, "Passkey: share of single digits right (chance 0.10)", 2, digits_at);
+  return length_table(s, "Passkey: share of single digits right (chance 0.10)", 2, digits_of);
 }
 
 report::Table training_table(const StudyResults& s) {
@@ -191,27 +145,27 @@ report::Table training_table(const StudyResults& s) {
 
 std::vector<std::string> findings(const StudyResults& s) {
   std::vector<std::string> out;
-  const std::vector<Line> lines = lines_of(s);
+  const std::vector<SummaryLine> lines = summarise(s);
   const size_t last = s.config.multiples.size() - 1;
   const auto best_at = [&](size_t i) {
-    return *std::min_element(lines.begin(), lines.end(), [&](const Line& a, const Line& b) { return perplexity_at(a, i).mean < perplexity_at(b, i).mean; });
+    return *std::min_element(lines.begin(), lines.end(), [&](const SummaryLine& a, const SummaryLine& b) { return a.points[i].perplexity.mean < b.points[i].perplexity.mean; });
   };
   for (const size_t i : last > 0 ? std::vector<size_t>{0, last} : std::vector<size_t>{0}) {
-    const Line best = best_at(i);
+    const SummaryLine best = best_at(i);
     out.push_back(fmt::format("At {}x the trained length the lowest perplexity is that of **{}** ({}).", s.config.multiples[i], best.name(),
-                              report::format_number(perplexity_at(best, i).mean, 4)));
+                              report::format_number(best.points[i].perplexity.mean, 4)));
   }
-  for (const Line& line : lines) {
+  for (const SummaryLine& line : lines) {
     if (!line.variant.empty()) continue;
-    const double near = perplexity_at(line, 0).mean, far = perplexity_at(line, last).mean;
+    const double near = line.points[0].perplexity.mean, far = line.points[last].perplexity.mean;
     out.push_back(fmt::format("**{}**: from {} to {}, a factor of {}.", line.name(), report::format_number(near, 4), report::format_number(far, 4), report::format_number(far / near, 3)));
   }
-  for (const Line& line : lines) {
+  for (const SummaryLine& line : lines) {
     if (line.variant.empty()) continue;
-    const Line& plain = *std::find_if(lines.begin(), lines.end(), [&](const Line& l) { return l.method == line.method && l.variant.empty(); });
+    const SummaryLine& plain = *std::find_if(lines.begin(), lines.end(), [&](const SummaryLine& l) { return l.method == line.method && l.variant.empty(); });
     std::string helps, hurts;
     for (size_t i = 0; i <= last; ++i) {
-      const double change = perplexity_at(line, i).mean / perplexity_at(plain, i).mean;
+      const double change = line.points[i].perplexity.mean / plain.points[i].perplexity.mean;
       if (std::abs(change - 1) < 0.005) continue;  // no difference worth a word
       std::string& list = change < 1 ? helps : hurts;
       list += fmt::format("{}{}x", list.empty() ? "" : ", ", s.config.multiples[i]);
@@ -235,7 +189,7 @@ report::Document make_document(const StudyResults& s) {
   d.table(perplexity_table(s));
   const bool plots = report::gnuplot_available();
   if (plots) {
-    report::Chart chart = length_chart(s, "Perplexity by evaluated length", "perplexity", perplexity_at);
+    report::Chart chart = length_chart(s, "Perplexity by evaluated length", "perplexity", perplexity_of);
     chart.y_scale = report::Scale::kLog;
     add_figure(d, "perplexity", chart, "Both axes are logarithmic. Dashed: the same weights with dynamic NTK scaling.");
   } else {
@@ -246,7 +200,7 @@ report::Document make_document(const StudyResults& s) {
     d.table(passkey_table(s));
     d.table(passkey_digits_table(s));
     if (plots) {
-      report::Chart chart = length_chart(s, "Passkey: share of digits right", "share of digits", digits_at);
+      report::Chart chart = length_chart(s, "Passkey: share of digits right", "share of digits", digits_of);
       chart.y_min = 0, chart.y_max = 1;
       add_figure(d, "passkey", chart, "Every length has the same number of prompts, spread over five depths.");
     }
@@ -254,7 +208,7 @@ report::Document make_document(const StudyResults& s) {
   d.heading(2, "Training");
   d.table(training_table(s));
   if (plots) add_figure(d, "loss", loss_chart(s), "Mean loss of each logged interval, first seed.");
-  d.paragraph(fmt::format("Measured with coca {} ({}), {}. All numbers: results.json, results.csv, runs/*/metrics.csv.", version(), git_commit(), s.machine));
+  d.paragraph(fmt::format("Measured with coca {} ({}), {}. All numbers: results.json, results.csv, summary.csv, runs/*/metrics.csv.", version(), git_commit(), s.machine));
   add_reading(s, d);
   return d;
 }
@@ -266,6 +220,8 @@ StudyFiles write_study(StudyResults& s) {
   files.csv = out / "results.csv";
   io::write_json(files.json, to_json(s));
   io::write_file_atomic(files.csv, to_csv(s));
+  files.summary_csv = out / "summary.csv";
+  io::write_file_atomic(files.summary_csv, summary_csv(s));
   const report::ReportFiles written = report::write_document(make_document(s), out);
   files.html = written.html;
   files.markdown = written.markdown;

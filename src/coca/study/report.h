@@ -9,7 +9,7 @@
 
 namespace coca::study {
 
-// Rows: method and variant; columns: lengths. Several seeds: mean and standard deviation.
+// Rows: method and variant; columns: lengths. Several seeds: mean and half its 95 % interval.
 report::Table perplexity_table(const StudyResults&);
 report::Table passkey_table(const StudyResults&);
 report::Table passkey_digits_table(const StudyResults&);
@@ -21,9 +21,9 @@ std::vector<std::string> findings(const StudyResults&);
 report::Document make_document(const StudyResults&);
 
 struct StudyFiles {
-  std::filesystem::path html, markdown, json, csv;
+  std::filesystem::path html, markdown, json, csv, summary_csv;
 };
-// Writes report.html, report.md, figures/*.svg, results.json and results.csv into config.out.
+// Writes report.html, report.md, figures/*.svg, results.json, results.csv (a row a seed) and summary.csv (over seeds) into config.out.
 StudyFiles write_study(StudyResults&);
 
 }  // namespace coca::study

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/study/results.h"
 
+#include <algorithm>
+
 #include "coca/base/version.h"
 #include "coca/io/csv.h"
 
@@ -20,6 +22,80 @@ double number_from(const nlohmann::json& object, const char* key) {
 
 std::string variant_name(const std::string& method, const std::string& variant) {
   return variant.empty() ? method : method + " + dynamic NTK " + variant.substr(3);
+}
+
+namespace {
+
+SummaryPoint point_at(const std::vector<const Evaluation*>& seeds, size_t i) {
+  std::vector<double> perplexity, accuracy, digits;
+  for (const Evaluation* e : seeds) {
+    perplexity.push_back(e->perplexity[i].perplexity);
+    if (i >= e->passkey.size()) continue;
+    accuracy.push_back(e->passkey[i].accuracy);
+    digits.push_back(e->passkey[i].digit_accuracy);
+  }
+  return {.length = seeds[0]->perplexity[i].length,
+          .perplexity = mean_over_seeds(perplexity),
+          .passkey_accuracy = mean_over_seeds(accuracy),
+          .passkey_digits = mean_over_seeds(digits)};
+}
+
+// The evaluations of one method and variant, one per seed.
+std::vector<const Evaluation*> evaluations_of(const StudyResults& s, const std::string& method, const std::string& variant) {
+  std::vector<const Evaluation*> list;
+  for (const RunResult& r : s.runs)
+    for (const Evaluation& e : r.evaluations)
+      if (r.method == method && e.variant == variant) list.push_back(&e);
+  return list;
+}
+
+nlohmann::ordered_json to_json(const SeedMean& m) {
+  return {{"n", m.n}, {"mean", number(m.mean)}, {"deviation", number(m.deviation)}, {"low", number(m.low)}, {"high", number(m.high)}};
+}
+
+nlohmann::ordered_json to_json(const SummaryLine& line) {
+  nlohmann::ordered_json points = nlohmann::ordered_json::array();
+  for (const SummaryPoint& p : line.points) {
+    nlohmann::ordered_json j{{"length", p.length}, {"perplexity", to_json(p.perplexity)}};
+    if (p.passkey_accuracy.n > 0)
+      j["passkey_accuracy"] = to_json(p.passkey_accuracy), j["passkey_digit_accuracy"] = to_json(p.passkey_digits);
+    points.push_back(std::move(j));
+  }
+  return {{"method", line.method}, {"variant", line.variant}, {"points", std::move(points)}};
+}
+
+}  // namespace
+
+std::vector<SummaryLine> summarise(const StudyResults& s) {
+  std::vector<SummaryLine> lines;
+  for (size_t m = 0; m < s.config.methods.size(); ++m) {
+    const std::string& method = s.config.methods[m];
+    const auto run = std::find_if(s.runs.begin(), s.runs.end(), [&](const RunResult& r) { return r.method == method; });
+    if (run == s.runs.end()) continue;
+    for (const Evaluation& e : run->evaluations) {
+      SummaryLine line{.method = method, .variant = e.variant, .method_index = m, .points = {}};
+      const auto seeds = evaluations_of(s, method, e.variant);
+      for (size_t i = 0; i < e.perplexity.size(); ++i) line.points.push_back(point_at(seeds, i));
+      lines.push_back(std::move(line));
+    }
+  }
+  std::stable_partition(lines.begin(), lines.end(), [](const SummaryLine& l) { return l.variant.empty(); });
+  return lines;
+}
+
+std::string summary_csv(const StudyResults& s) {
+  std::vector<std::string> header = {"method", "variant", "length", "n"};
+  for (const char* figure : {"perplexity", "passkey_accuracy", "passkey_digit_accuracy"})
+    for (const char* part : {"", "_deviation", "_low", "_high"}) header.push_back(std::string(figure) + part);
+  std::string out = io::csv_line(header);
+  for (const SummaryLine& line : summarise(s))
+    for (const SummaryPoint& p : line.points) {
+      std::vector<std::string> row{line.method, line.variant, std::to_string(p.length), std::to_string(p.perplexity.n)};
+      for (const SeedMean* m : {&p.perplexity, &p.passkey_accuracy, &p.passkey_digits})
+        for (const double x : {m->mean, m->deviation, m->low, m->high}) row.push_back(m->n > 0 ? io::csv_number(x) : "");
+      out += io::csv_line(row);
+    }
+  return out;
 }
 
 nlohmann::ordered_json to_json(const RunResult& r) {
@@ -67,6 +143,8 @@ nlohmann::ordered_json to_json(StudyResults& s) {
                            {"machine", s.machine}, {"corpus", s.corpus}, {"seconds", s.seconds}, {"config", io::options_to_json(s.config)}};
   j["runs"] = nlohmann::ordered_json::array();
   for (const RunResult& r : s.runs) j["runs"].push_back(to_json(r));
+  j["summary"] = nlohmann::ordered_json::array();
+  for (const SummaryLine& line : summarise(s)) j["summary"].push_back(to_json(line));
   return j;
 }
 

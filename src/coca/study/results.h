@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "coca/study/config.h"
+#include "coca/study/seeds.h"
 #include "coca/train/metrics.h"
 
 namespace coca::study {
@@ -47,10 +48,27 @@ struct StudyResults {
 
 std::string variant_name(const std::string& method, const std::string& variant);  // "rope + dynamic NTK 4"
 
+// A method under a scaling, over its seeds.
+struct SummaryPoint {
+  int64_t length = 0;
+  SeedMean perplexity, passkey_accuracy, passkey_digits;  // the passkey's with n = 0 where it was not measured
+};
+struct SummaryLine {
+  std::string method, variant;
+  size_t method_index = 0;  // in the config
+  std::vector<SummaryPoint> points;
+
+  std::string name() const { return variant_name(method, variant); }
+};
+// Plain models first, scaled ones behind: within each, the order of the methods.
+std::vector<SummaryLine> summarise(const StudyResults&);
+
 nlohmann::ordered_json to_json(const RunResult&);
 RunResult run_from_json(const nlohmann::json&, const std::string& where);
 nlohmann::ordered_json to_json(StudyResults&);
 // One row per (method, variant, seed, length): perplexity and passkey side by side.
 std::string to_csv(const StudyResults&);
+// One row per (method, variant, length): n, mean, deviation and interval over the seeds.
+std::string summary_csv(const StudyResults&);
 
 }  // namespace coca::study

@@ -69,9 +69,9 @@ Evaluation evaluate_one(const StudyConfig& c, const Corpus& corpus, const model:
   if (!variant.empty()) scaling = model::RopeScaling{model::Scaling::kDynamic, c.factor};
   Context context;
   eval::PerplexityOptions ppl;
-  ppl.lengths = eval_lengths(c);
-  ppl.stride = c.stride;
-  ppl.bos = eval::Bos::kNever;
+  ppl.protocol.lengths = eval_lengths(c);
+  ppl.protocol.stride = c.stride;
+  ppl.protocol.bos = eval::Bos::kNever;
   ppl.scaling = scaling;
   ppl.progress = [&](const eval::PerplexityProgress& p) {
     if (listen) listen({.stage = name + ": perplexity", .done = p.done_tokens, .total = p.total_tokens, .start = 0, .unit = "tokens", .text = fmt::format("length {}", p.length)});

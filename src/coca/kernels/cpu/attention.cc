@@ -58,46 +58,62 @@ HWY_INLINE void scale_row(float* row, float factor, int64_t Dp) {
                     HWY_ATTR { hn::StoreU(hn::Mul(hn::LoadU(d, row + i), hn::Set(d, factor)), d, row + i); });
 }
 
-template <class E, class S>
-void forward_block(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t query_block, const E* packed,
-                   float* work) {
-  const int64_t N = p.q.size(1), D = p.q.size(3), Dp = padded(D), width = row_steps<E>(D);
-  const int64_t n0 = query_block * kTile, rows = std::min(kTile, N - n0);
-  float* o = work;                                 // [kTile, Dp]
-  float* s = o + kTile * Dp;                       // [kTile, kTile]
-  E* q = reinterpret_cast<E*>(s + kTile * kTile);  // [kTile, width]
-  E* probabilities = reinterpret_cast<E*>(s);      // [kTile, ld]; floats replace their scores
-  if constexpr (kPairs<E>) probabilities = q + kTile * width;
-  const int64_t ld = key_steps<E>(kTile);
-  pack_rows(p.q.ptr(b, n0, h), p.q.stride(1), rows, D, q);
-  std::memset(o, 0, static_cast<size_t>(rows * Dp) * sizeof(float));
+// One query block's sums while its keys are walked.
+template <class E>
+struct BlockWork {
+  float* o;          // [kTile, Dp]
+  float* s;          // [kTile, kTile]
+  E* q;              // [kTile, width]
+  E* probabilities;  // [kTile, ld]; floats replace their scores
   RowState state;
-  std::fill_n(state.max, kTile, kNegInf);
-  std::fill_n(state.sum, kTile, 0.0f);
+};
+
+// The keys of p, added to what the rows have seen before.
+template <class E, class S>
+void walk_keys(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n0, int64_t rows, const E* packed, BlockWork<E>& w) {
+  const int64_t D = p.q.size(3), Dp = padded(D), width = row_steps<E>(D), ld = key_steps<E>(kTile);
   const float slope = p.slopes ? p.slopes[h] : 0.0f, factor = p.slopes ? 1.0f : p.scale;
   const int64_t key_begin = seen_keys(p, b, n0).begin / kTile * kTile, key_end = seen_keys(p, b, n0 + rows - 1).end;
+  pack_rows(p.q.ptr(b, n0, h), p.q.stride(1), rows, D, w.q);
   for (int64_t key0 = key_begin; key0 < key_end; key0 += kTile) {
     const E* k_t = packed + key0 / kTile * packed_elements<E>(D);
     const E* v = k_t + steps<E>(D) * kTile;
     for_strips(p, b, n0, rows, key0, [&](int64_t r0, int64_t strip, const Seen& columns) HWY_ATTR {
       const int64_t c0 = columns.begin, k0 = key_steps<E>(c0);
-      block_gemm<false, E>({strip, padded(columns.end) - c0, steps<E>(D), q + r0 * width, width, 1, k_t + c0, kTile,
-                            s + r0 * kTile + c0, kTile});
+      block_gemm<false, E>({strip, padded(columns.end) - c0, steps<E>(D), w.q + r0 * width, width, 1, k_t + c0, kTile,
+                            w.s + r0 * kTile + c0, kTile});
       for (int64_t r = r0; r < r0 + strip; ++r) {
-        finish_scores(p, slope, b, n0 + r, key0, columns, s + r * kTile);
-        const float decay = softmax_row(factor, c0, padded(columns.end), s + r * kTile, probabilities + r * ld,
-                                        state.max[r], state.sum[r]);
-        if (decay != 1.0f) scale_row(o + r * Dp, decay, Dp);
+        finish_scores(p, slope, b, n0 + r, key0, columns, w.s + r * kTile);
+        const float decay = softmax_row(factor, c0, padded(columns.end), w.s + r * kTile, w.probabilities + r * ld,
+                                        w.state.max[r], w.state.sum[r]);
+        if (decay != 1.0f) scale_row(w.o + r * Dp, decay, Dp);
       }
-      block_gemm<true, E>({strip, Dp, key_steps<E>(columns.end - c0), probabilities + r0 * ld + k0, ld, 1, v + k0 * Dp,
-                           Dp, o + r0 * Dp, Dp});
+      block_gemm<true, E>({strip, Dp, key_steps<E>(columns.end - c0), w.probabilities + r0 * ld + k0, ld, 1, v + k0 * Dp,
+                           Dp, w.o + r0 * Dp, Dp});
     });
   }
+}
+
+template <class E, class S>
+void forward_block(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t query_block, const PackedKeys& packed,
+                   float* work) {
+  const int64_t N = p.q.size(1), D = p.q.size(3), Dp = padded(D);
+  const int64_t n0 = query_block * kTile, rows = std::min(kTile, N - n0);
+  BlockWork<E> w;
+  w.o = work;
+  w.s = w.o + kTile * Dp;
+  w.q = reinterpret_cast<E*>(w.s + kTile * kTile);
+  w.probabilities = reinterpret_cast<E*>(w.s);
+  if constexpr (kPairs<E>) w.probabilities = w.q + kTile * row_steps<E>(D);
+  std::memset(w.o, 0, static_cast<size_t>(rows * Dp) * sizeof(float));
+  std::fill_n(w.state.max, kTile, kNegInf);
+  std::fill_n(w.state.sum, kTile, 0.0f);
+  walk_keys(p, b, h, n0, rows, static_cast<const E*>(packed.keys), w);
+  if (p.far) walk_keys(*p.far, b, h, n0, rows, static_cast<const E*>(packed.far), w);
   for (int64_t r = 0; r < rows; ++r) {
-    const float inverse = state.sum[r] > 0.0f || std::isnan(state.sum[r]) ? 1.0f / state.sum[r] : 0.0f;
-    store_row(o + r * Dp, inverse, D, p.o.ptr(b, n0 + r, h));
-    if (!p.lse.empty())
-      *p.lse.ptr(b, h, n0 + r) = state.sum[r] == 0.0f ? kNegInf : state.max[r] + std::log(state.sum[r]);
+    const float sum = w.state.sum[r], inverse = sum > 0.0f || std::isnan(sum) ? 1.0f / sum : 0.0f;
+    store_row(w.o + r * Dp, inverse, D, p.o.ptr(b, n0 + r, h));
+    if (!p.lse.empty()) *p.lse.ptr(b, h, n0 + r) = sum == 0.0f ? kNegInf : w.state.max[r] + std::log(sum);
   }
 }
 
@@ -107,34 +123,55 @@ HWY_INLINE float dot(const A* a, const B* b, int64_t n) {
 }
 
 template <class S>
-void forward_row(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n, float* work) {
-  const int64_t D = p.q.size(3), S_ = p.k.size(1), g = h / (p.q.size(2) / p.k.size(2)), m = p.query_start + n;
-  const int64_t end = seen_keys(p, b, n).end, begin = std::min(seen_keys(p, b, n).begin, end);
-  float* scores = work;
-  float* o = work + S_;
-  float largest = kNegInf;
+IndexRange row_keys(const AttentionParams<S>& p, int64_t b, int64_t n) {
+  const IndexRange seen = seen_keys(p, b, n);
+  return {std::max<int64_t>(0, std::min(seen.begin, seen.end)), std::max<int64_t>(0, seen.end)};
+}
+
+// Scores of one query with the keys it sees; returns their number.
+template <class S>
+int64_t row_scores(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n, float* scores) {
+  const auto [begin, end] = row_keys(p, b, n);
+  const int64_t D = p.q.size(3), g = h / (p.q.size(2) / p.k.size(2)), m = p.query_start + n;
   for (int64_t s = begin; s < end; ++s) {
     float score = dot(p.q.ptr(b, n, h), p.k.ptr(b, s, g), D) * p.scale;
-    if (p.slopes) score -= p.slopes[h] * static_cast<float>(m - s);
-    scores[s] = score;
-    largest = std::max(largest, score);
+    if (p.slopes) score -= p.slopes[h] * static_cast<float>(biased_distance(p, m - s));
+    scores[s - begin] = score;
   }
-  float sum = 0;
-  if (end > begin)
-    sum = sum_of(end - begin, [&](auto d, int64_t i) HWY_ATTR {
-      const auto e = exp_of_score(d, hn::Sub(hn::LoadU(d, scores + begin + i), hn::Set(d, largest)));
-      hn::StoreU(e, d, scores + begin + i);
-      return e;
-    });
-  std::memset(o, 0, static_cast<size_t>(D) * sizeof(float));
+  return end - begin;
+}
+
+template <class S>
+void add_row_values(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n, const float* probabilities, float* o) {
+  const auto [begin, end] = row_keys(p, b, n);
+  const int64_t D = p.q.size(3), g = h / (p.q.size(2) / p.k.size(2));
   for (int64_t s = begin; s < end; ++s) {
     const S* v = p.v.ptr(b, s, g);
     for_lanes(D, [&](auto d, int64_t i) HWY_ATTR {
-      hn::StoreU(hn::MulAdd(hn::Set(d, scores[s]), load_f32(d, v + i), hn::LoadU(d, o + i)), d, o + i);
+      hn::StoreU(hn::MulAdd(hn::Set(d, probabilities[s - begin]), load_f32(d, v + i), hn::LoadU(d, o + i)), d, o + i);
     });
   }
-  store_row(o, end > begin ? 1.0f / sum : 0.0f, D, p.o.ptr(b, n, h));
-  if (!p.lse.empty()) *p.lse.ptr(b, h, n) = end > begin ? largest + std::log(sum) : kNegInf;
+}
+
+template <class S>
+void forward_row(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n, float* work) {
+  const int64_t D = p.q.size(3);
+  float* scores = work;
+  float* o = work + p.k.size(1) + (p.far ? p.far->k.size(1) : 0);
+  const int64_t near = row_scores(p, b, h, n, scores), count = near + (p.far ? row_scores(*p.far, b, h, n, scores + near) : 0);
+  const float largest = count > 0 ? *std::max_element(scores, scores + count) : kNegInf;
+  float sum = 0;
+  if (count > 0)
+    sum = sum_of(count, [&](auto d, int64_t i) HWY_ATTR {
+      const auto e = exp_of_score(d, hn::Sub(hn::LoadU(d, scores + i), hn::Set(d, largest)));
+      hn::StoreU(e, d, scores + i);
+      return e;
+    });
+  std::memset(o, 0, static_cast<size_t>(D) * sizeof(float));
+  add_row_values(p, b, h, n, scores, o);
+  if (p.far) add_row_values(*p.far, b, h, n, scores + near, o);
+  store_row(o, count > 0 ? 1.0f / sum : 0.0f, D, p.o.ptr(b, n, h));
+  if (!p.lse.empty()) *p.lse.ptr(b, h, n) = count > 0 ? largest + std::log(sum) : kNegInf;
 }
 
 // Work space of one part of the backward pass, zero-padded. The parts' keys:
@@ -305,7 +342,11 @@ void backward_part(const AttentionParams<S>& a, const AttentionPart& part, void*
   }
   for (int64_t s = key_begin; s < key_end; ++s) {
     store_row(k.dk + (s - key_begin) * Dp, a.scale, D, a.dk.ptr(part.b, s, part.g));
-    store_row(k.dv + (s - key_begin) * Dp, 1.0f, D, a.dv.ptr(part.b, s, part.g));
+    float* dv = k.dv + (s - key_begin) * Dp;
+    S* stored = a.dv.ptr(part.b, s, part.g);
+    if (a.store_dv == StoreDv::kAdd)
+      for_lanes(D, [&](auto d, int64_t i) HWY_ATTR { hn::StoreU(hn::Add(load_f32(d, stored + i), hn::LoadU(d, dv + i)), d, dv + i); });
+    store_row(dv, 1.0f, D, stored);
   }
 }
 
@@ -330,8 +371,8 @@ void sum_dq(const AttentionParams<S>& a, int64_t b, int64_t h, int64_t query_blo
     pack_block(p, b, g, block, static_cast<E*>(packed));                                                   \
   }                                                                                                        \
   void forward_block_##NAME(const AttentionParams<T>& p, int64_t b, int64_t h, int64_t query_block,        \
-                            const void* packed, void* work) {                                              \
-    forward_block(p, b, h, query_block, static_cast<const E*>(packed), static_cast<float*>(work));         \
+                            const PackedKeys& packed, void* work) {                                        \
+    forward_block<E>(p, b, h, query_block, packed, static_cast<float*>(work));                             \
   }                                                                                                        \
   void backward_part_##NAME(const AttentionParams<T>& p, const AttentionPart& part, void* work) {          \
     backward_part<E>(p, part, work);                                                                       \
@@ -432,12 +473,12 @@ void AttentionKernels<BF16>::pack_block(TileMath math, const AttentionParams<BF1
 }
 template <>
 void AttentionKernels<float>::forward_block(TileMath, const AttentionParams<float>& p, int64_t b, int64_t h,
-                                            int64_t query_block, const void* packed, void* work) noexcept {
+                                            int64_t query_block, const PackedKeys& packed, void* work) noexcept {
   HWY_DYNAMIC_DISPATCH(forward_block_f32)(p, b, h, query_block, packed, work);
 }
 template <>
 void AttentionKernels<BF16>::forward_block(TileMath math, const AttentionParams<BF16>& p, int64_t b, int64_t h,
-                                           int64_t query_block, const void* packed, void* work) noexcept {
+                                           int64_t query_block, const PackedKeys& packed, void* work) noexcept {
   math == TileMath::kBf16Dot ? HWY_DYNAMIC_DISPATCH(forward_block_bf16_dot)(p, b, h, query_block, packed, work)
                              : HWY_DYNAMIC_DISPATCH(forward_block_bf16)(p, b, h, query_block, packed, work);
 }

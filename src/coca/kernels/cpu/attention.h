@@ -21,19 +21,25 @@ inline constexpr int64_t kAttentionBlock = 64;  // queries and keys a tile; the 
 enum class TileMath : uint8_t { kF32, kBf16Dot };
 bool has_bf16_dot() noexcept;  // this CPU, at the active SIMD target
 
+enum class StoreDv : uint8_t { kWrite, kAdd };
+
 template <typename T>
 struct AttentionParams {
   TensorView<const T, 4> q, k, v;  // [B, N, H, D] [B, S, G, D] [B, S, G, D]
   const float* slopes = nullptr;   // [H] or null
   float scale = 1.0f;              // positive
-  bool causal = true;
-  int64_t window = 0;  // keys a query sees, itself included; 0: all
+  bool causal = true;  // false: every query sees all keys
+  int64_t window = 0;  // no key before m + 1 - window is seen, with m the query's position; 0: all
+  int64_t hidden = 0;  // causal: the last key seen is m - hidden; negative: some behind the query's own place are seen too
   int64_t query_start = 0;
+  int64_t most_distance = 0;  // ALiBi counts farther keys as this far away; 0: as they are
   TensorView<const int32_t, 2> document_start;  // [B, N]; empty: one document
   TensorView<T, 4> o;                           // forward: written
   TensorView<float, 3> lse;                     // forward: written (may be empty); backward: read
   TensorView<const T, 4> out, d_o;              // backward
   TensorView<T, 4> dq, dk, dv;                  // backward: written
+  StoreDv store_dv = StoreDv::kWrite;
+  const AttentionParams* far = nullptr;  // forward: more keys under the same softmax, with q, k, v and rules of their own
 };
 
 inline int64_t attention_blocks(int64_t n) {
@@ -50,13 +56,13 @@ IndexRange seen_keys(const AttentionParams<T>& p, int64_t b, int64_t n) {
   const int64_t m = p.query_start + n, S = p.k.size(1);
   int64_t begin = p.window > 0 ? std::max<int64_t>(0, m + 1 - p.window) : 0;
   if (!p.document_start.empty()) begin = std::max<int64_t>(begin, p.document_start(b, n));
-  return {begin, p.causal ? std::min(S, m + 1) : S};
+  return {begin, p.causal ? std::min(S, m + 1 - p.hidden) : S};
 }
 // The queries of batch b that see some of these keys: none outside the range does.
 template <typename T>
 IndexRange seeing_queries(const AttentionParams<T>& p, int64_t b, IndexRange keys) {
   const int64_t N = p.q.size(1);
-  const int64_t begin = p.causal ? std::clamp<int64_t>(keys.begin - p.query_start, 0, N) : 0;
+  const int64_t begin = p.causal ? std::clamp<int64_t>(keys.begin + p.hidden - p.query_start, 0, N) : 0;
   int64_t end = p.window > 0 ? std::min(N, keys.end + p.window - 1 - p.query_start) : N;
   if (!p.document_start.empty() && N > 0) {
     const int32_t* starts = p.document_start.ptr(b, 0);
@@ -67,9 +73,14 @@ IndexRange seeing_queries(const AttentionParams<T>& p, int64_t b, IndexRange key
 
 // K and V of one (b, g), packed and padded with zeros: bytes of a key block, and packing one.
 size_t attention_packed_bytes(TileMath, int64_t D) noexcept;
-// One query block of one head; packed holds all key blocks. work: attention_forward_bytes(D) of the calling thread.
+// All key blocks of one (b, g), and those of `far`.
+struct PackedKeys {
+  const void* keys;
+  const void* far = nullptr;
+};
+// One query block of one head. work: attention_forward_bytes(D) of the calling thread.
 size_t attention_forward_bytes(int64_t D) noexcept;
-// A few queries against many keys: row by row, nothing packed. work: S + D floats.
+// A few queries against many keys: row by row, nothing packed. work: S (and far's) + D floats.
 
 // Backward, keys [block0, block1) x kAttentionBlock of one (b, g): dk and dv of these keys, and dq of the group's heads
 // as far as these keys make it.
@@ -85,7 +96,7 @@ struct AttentionKernels {
   static void pack_block(TileMath, const AttentionParams<T>&, int64_t b, int64_t g, int64_t block,
                          void* packed) noexcept;
   static void forward_block(TileMath, const AttentionParams<T>&, int64_t b, int64_t h, int64_t query_block,
-                            const void* packed, void* work) noexcept;
+                            const PackedKeys& packed, void* work) noexcept;
   static void forward_row(const AttentionParams<T>&, int64_t b, int64_t h, int64_t n, float* work) noexcept;
   static void backward_part(TileMath, const AttentionParams<T>&, const AttentionPart&, void* work) noexcept;
   // dq of one (b, h) and query block = scale * sum over parts of their dq, in their order.

@@ -130,6 +130,12 @@ HWY_INLINE void for_strips(const AttentionParams<S>& p, int64_t b, int64_t n0, i
   }
 }
 
+// What ALiBi's slope is multiplied by.
+template <class S>
+HWY_INLINE int64_t biased_distance(const AttentionParams<S>& p, int64_t distance) {
+  return p.most_distance > 0 ? std::min(distance, p.most_distance) : distance;
+}
+
 // One row of products becomes scores: scaled, with the ALiBi bias -slope (m - s), -inf where it sees nothing.
 template <class S>
 HWY_INLINE void finish_scores(const AttentionParams<S>& p, float slope, int64_t b, int64_t n, int64_t key0,
@@ -138,7 +144,7 @@ HWY_INLINE void finish_scores(const AttentionParams<S>& p, float slope, int64_t 
   const int64_t width = padded(columns.end), m = p.query_start + n;
   if (p.slopes)
     for (int64_t c = seen.begin; c < seen.end; ++c)
-      row[c] = row[c] * p.scale - slope * static_cast<float>(m - key0 - c);
+      row[c] = row[c] * p.scale - slope * static_cast<float>(biased_distance(p, m - key0 - c));
   for (int64_t c = columns.begin; c < std::min(seen.begin, width); ++c) row[c] = kNegInf;
   for (int64_t c = std::max(seen.end, columns.begin); c < width; ++c) row[c] = kNegInf;
 }

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <complex>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "coca/kernels/ref/scalar.h"
@@ -16,7 +17,9 @@ namespace coca::ref {
 struct AttentionSpec {
   double scale = 1.0;
   bool causal = true;
-  int64_t window = 0;  // keys a query sees, itself included; 0: all
+  int64_t window = 0;         // no key before m + 1 - window is seen, with m the query's position; 0: all
+  int64_t hidden = 0;         // causal: the last key seen is m - hidden
+  int64_t most_distance = 0;  // ALiBi counts farther keys as this far away; 0: as they are
   int64_t query_start = 0;
   const float* slopes = nullptr;                  // [H] ALiBi slopes or null
   TensorView<const int32_t, 2> document_start{};  // [B, N] no key before it is seen; empty: none
@@ -28,26 +31,34 @@ struct VisibleKeys {
 };
 inline VisibleKeys visible_keys(const AttentionSpec& spec, int64_t b, int64_t n, int64_t S) {
   const int64_t m = spec.query_start + n;
-  const int64_t end = spec.causal ? std::max<int64_t>(0, std::min(S, m + 1)) : S;
+  const int64_t end = spec.causal ? std::max<int64_t>(0, std::min(S, m + 1 - spec.hidden)) : S;
   const int64_t window = spec.window > 0 ? m + 1 - spec.window : 0;
   const int64_t document = spec.document_start.empty() ? 0 : spec.document_start(b, n);
   return {std::clamp<int64_t>(std::max(window, document), 0, end), end};
 }
 
-// Scores of one query row over its visible keys; returns the first of them.
+// Keys with the vectors and rules by which they are seen; several may share a softmax.
 template <typename T>
-int64_t attention_scores(const AttentionSpec& spec, const T* q, TensorView<const T, 4> k, int64_t b, int64_t n,
-                         int64_t h, int64_t g, std::vector<T>& scores) {
-  const int64_t D = k.size(3), m = spec.query_start + n;
-  const auto [begin, end] = visible_keys(spec, b, n, k.size(1));
-  scores.assign(static_cast<size_t>(end - begin), T(0));
+struct AttentionKeys {
+  AttentionSpec spec;
+  TensorView<const T, 4> q, k;  // [B, N, H, D] [B, S, G, D]
+};
+
+// Scores of one query row over the keys it sees, appended to `scores`; returns the first of these keys.
+template <typename T>
+int64_t attention_scores(const AttentionKeys<T>& keys, int64_t b, int64_t n, int64_t h, int64_t g, std::vector<T>& scores) {
+  const AttentionSpec& spec = keys.spec;
+  const int64_t D = keys.k.size(3), m = spec.query_start + n;
+  const auto [begin, end] = visible_keys(spec, b, n, keys.k.size(1));
+  const T* q = keys.q.ptr(b, n, h);
   for (int64_t s = begin; s < end; ++s) {
-    const T* key = k.ptr(b, s, g);
+    const T* key = keys.k.ptr(b, s, g);
     T sum(0);
     for (int64_t d = 0; d < D; ++d) sum += q[d] * key[d];
     sum = sum * T(spec.scale);
-    if (spec.slopes) sum -= T(static_cast<double>(spec.slopes[h]) * static_cast<double>(m - s));
-    scores[static_cast<size_t>(s - begin)] = sum;
+    const int64_t distance = spec.most_distance > 0 ? std::min(m - s, spec.most_distance) : m - s;
+    if (spec.slopes) sum -= T(static_cast<double>(spec.slopes[h]) * static_cast<double>(distance));
+    scores.push_back(sum);
   }
   return begin;
 }
@@ -64,62 +75,105 @@ T softmax_row(std::vector<T>& row) {
   return T(largest) + std::log(sum);
 }
 
-// o [B, N, H, D] and lse [B, H, N] (may be empty) are written.
+// Probabilities of one query row over the keys of all parts, one part behind the other.
 template <typename T>
-void attention_forward(const AttentionSpec& spec, TensorView<const T, 4> q, TensorView<const T, 4> k,
-                       TensorView<const T, 4> v, TensorView<T, 4> o, TensorView<T, 3> lse) {
-  const int64_t H = q.size(2), D = q.size(3), group = H / k.size(2);
+struct AttentionRow {
   std::vector<T> p;
-  for (int64_t b = 0; b < q.size(0); ++b)
+  std::vector<int64_t> begin;  // of each part: the first key seen
+  std::vector<size_t> offset;  // and where its keys begin in p; one more entry
+  T lse;
+
+  AttentionRow(std::span<const AttentionKeys<T>> parts, int64_t b, int64_t n, int64_t h, int64_t g) {
+    for (const AttentionKeys<T>& part : parts) {
+      offset.push_back(p.size());
+      begin.push_back(attention_scores(part, b, n, h, g, p));
+    }
+    offset.push_back(p.size());
+    lse = softmax_row(p);
+  }
+};
+
+// o [B, N, H, D] and lse [B, H, N] (may be empty) are written; v [B, S, G, D] serves all parts.
+template <typename T>
+void attention_forward(std::span<const AttentionKeys<T>> parts, TensorView<const T, 4> v, TensorView<T, 4> o,
+                       TensorView<T, 3> lse) {
+  const int64_t H = o.size(2), D = o.size(3), group = H / v.size(2);
+  for (int64_t b = 0; b < o.size(0); ++b)
     for (int64_t h = 0; h < H; ++h)
-      for (int64_t n = 0; n < q.size(1); ++n) {
-        const int64_t begin = attention_scores(spec, q.ptr(b, n, h), k, b, n, h, h / group, p);
-        const T row_lse = softmax_row(p);
-        if (!lse.empty()) lse(b, h, n) = row_lse;
+      for (int64_t n = 0; n < o.size(1); ++n) {
+        const AttentionRow<T> row(parts, b, n, h, h / group);
+        if (!lse.empty()) lse(b, h, n) = row.lse;
         T* out = o.ptr(b, n, h);
         for (int64_t d = 0; d < D; ++d) out[d] = T(0);
-        for (size_t i = 0; i < p.size(); ++i) {
-          const T* value = v.ptr(b, begin + static_cast<int64_t>(i), h / group);
-          for (int64_t d = 0; d < D; ++d) out[d] += p[i] * value[d];
-        }
+        for (size_t part = 0; part < parts.size(); ++part)
+          for (size_t i = row.offset[part]; i < row.offset[part + 1]; ++i) {
+            const T* value = v.ptr(b, row.begin[part] + static_cast<int64_t>(i - row.offset[part]), h / group);
+            for (int64_t d = 0; d < D; ++d) out[d] += row.p[i] * value[d];
+          }
       }
 }
 
-// dq, dk, dv are written. With p = softmax(s): dv += p do; dp = do v; ds = p (dp - sum_d do o); dq = ds k; dk += ds q.
+template <typename T>
+void attention_forward(const AttentionSpec& spec, TensorView<const T, 4> q, TensorView<const T, 4> k,
+                       TensorView<const T, 4> v, TensorView<T, 4> o, TensorView<T, 3> lse) {
+  const AttentionKeys<T> all{spec, q, k};
+  attention_forward(std::span(&all, 1), v, o, lse);
+}
+
+// Gradients of one part's q and k.
+template <typename T>
+struct AttentionKeyGrads {
+  TensorView<T, 4> dq, dk;
+};
+
+template <typename T>
+void zero(TensorView<T, 4> x) {
+  for (int64_t b = 0; b < x.size(0); ++b)
+    for (int64_t s = 0; s < x.size(1); ++s)
+      for (int64_t g = 0; g < x.size(2); ++g) std::fill_n(x.ptr(b, s, g), x.size(3), T(0));
+}
+
+// All gradients are written. With p = softmax(s): dv += p do; dp = do v; ds = p (dp - sum_d do o); dq = ds k; dk += ds q.
+template <typename T>
+void attention_backward(std::span<const AttentionKeys<T>> parts, TensorView<const T, 4> v, TensorView<const T, 4> d_o,
+                        std::span<const AttentionKeyGrads<T>> grads, TensorView<T, 4> dv) {
+  const int64_t H = d_o.size(2), D = d_o.size(3), group = H / v.size(2);
+  zero(dv);
+  for (const AttentionKeyGrads<T>& part : grads) zero(part.dq), zero(part.dk);
+  std::vector<T> dp;
+  for (int64_t b = 0; b < d_o.size(0); ++b)
+    for (int64_t h = 0; h < H; ++h)
+      for (int64_t n = 0; n < d_o.size(1); ++n) {
+        const int64_t g = h / group;
+        const AttentionRow<T> row(parts, b, n, h, g);
+        const auto key = [&](size_t part, size_t i) { return row.begin[part] + static_cast<int64_t>(i - row.offset[part]); };
+        dp.assign(row.p.size(), T(0));
+        T delta(0);
+        for (size_t part = 0; part < parts.size(); ++part)
+          for (size_t i = row.offset[part]; i < row.offset[part + 1]; ++i) {
+            for (int64_t d = 0; d < D; ++d) dp[i] += d_o(b, n, h, d) * v(b, key(part, i), g, d);
+            delta += row.p[i] * dp[i];
+          }
+        for (size_t part = 0; part < parts.size(); ++part)
+          for (size_t i = row.offset[part]; i < row.offset[part + 1]; ++i) {
+            const int64_t s = key(part, i);
+            const T ds = row.p[i] * (dp[i] - delta) * T(parts[part].spec.scale);
+            for (int64_t d = 0; d < D; ++d) {
+              dv(b, s, g, d) += row.p[i] * d_o(b, n, h, d);
+              grads[part].dq(b, n, h, d) += ds * parts[part].k(b, s, g, d);
+              grads[part].dk(b, s, g, d) += ds * parts[part].q(b, n, h, d);
+            }
+          }
+      }
+}
+
 template <typename T>
 void attention_backward(const AttentionSpec& spec, TensorView<const T, 4> q, TensorView<const T, 4> k,
                         TensorView<const T, 4> v, TensorView<const T, 4> d_o, TensorView<T, 4> dq, TensorView<T, 4> dk,
                         TensorView<T, 4> dv) {
-  const int64_t B = q.size(0), N = q.size(1), H = q.size(2), D = q.size(3), S = k.size(1), group = H / k.size(2);
-  for (int64_t b = 0; b < B; ++b)
-    for (int64_t s = 0; s < S; ++s)
-      for (int64_t g = 0; g < k.size(2); ++g)
-        for (int64_t d = 0; d < D; ++d) dk(b, s, g, d) = dv(b, s, g, d) = T(0);
-  std::vector<T> p, dp;
-  for (int64_t b = 0; b < B; ++b)
-    for (int64_t h = 0; h < H; ++h)
-      for (int64_t n = 0; n < N; ++n) {
-        const int64_t g = h / group;
-        const int64_t begin = attention_scores(spec, q.ptr(b, n, h), k, b, n, h, g, p);
-        softmax_row(p);
-        dp.assign(p.size(), T(0));
-        T delta(0);
-        for (size_t i = 0; i < p.size(); ++i) {
-          for (int64_t d = 0; d < D; ++d) dp[i] += d_o(b, n, h, d) * v(b, begin + static_cast<int64_t>(i), g, d);
-          delta += p[i] * dp[i];
-        }
-        for (int64_t d = 0; d < D; ++d) dq(b, n, h, d) = T(0);
-        for (size_t i = 0; i < p.size(); ++i) {
-          const int64_t s = begin + static_cast<int64_t>(i);
-          const T prob = p[i];
-          const T ds = prob * (dp[i] - delta) * T(spec.scale);
-          for (int64_t d = 0; d < D; ++d) {
-            dv(b, s, g, d) += prob * d_o(b, n, h, d);
-            dq(b, n, h, d) += ds * k(b, s, g, d);
-            dk(b, s, g, d) += ds * q(b, n, h, d);
-          }
-        }
-      }
+  const AttentionKeys<T> all{spec, q, k};
+  const AttentionKeyGrads<T> grads{dq, dk};
+  attention_backward(std::span(&all, 1), v, d_o, std::span(&grads, 1), dv);
 }
 
 }  // namespace coca::ref

@@ -1,0 +1,46 @@
+// coca/data/pg19.h - a corpus in the layout of PG-19: folders train, validation and test of <id>.txt, and metadata.csv.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "coca/base/enum_names.h"
+
+namespace coca::data {
+
+enum class Split : uint8_t { kTrain, kValidation, kTest };
+
+// Folders of that layout become the folder of one split (kTest where none is asked for); other inputs stay as they are.
+// Error for a split asked of an input that has no such folder.
+struct SplitInputs {
+  std::vector<std::string> inputs;
+  std::optional<Split> used;  // when at least one input had the layout
+};
+SplitInputs choose_split(const std::vector<std::string>& inputs, std::optional<Split> split);
+
+struct Book {
+  std::string title;
+  std::optional<int64_t> year;
+};
+
+// By id. Rows are id,title,year and perhaps url (the published file: 28,752 rows without a header); a first row whose
+// id is no number is a header. Error for any other row, naming it.
+std::map<std::string, Book> read_book_list(const std::filesystem::path& metadata_csv);
+
+// The list beside the folder of a document such as ".../test/145.txt", or in it. A list is read once.
+class BookLists {
+ public:
+  std::optional<Book> find(const std::filesystem::path& document);
+
+ private:
+  std::map<std::filesystem::path, std::map<std::string, Book>> lists_;  // by file; empty for a file that is not there
+};
+
+}  // namespace coca::data
+
+COCA_ENUM_NAMES(coca::data::Split, "split", {coca::data::Split::kTrain, "train"},
+                {coca::data::Split::kValidation, "validation"}, {coca::data::Split::kTest, "test"})

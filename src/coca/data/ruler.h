@@ -1,0 +1,52 @@
+// coca/data/ruler.h - prompts of RULER's synthetic tasks (Hsieh et al. 2024): needles, variable tracking, frequent words.
+// Wording, counts and answer prefixes are RULER's; words are made up (words.h). See docs/evaluation.md.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "coca/base/enum_names.h"
+#include "coca/base/rng.h"
+#include "coca/text/tokenizer.h"
+
+namespace coca::data {
+
+enum class RulerTask : uint8_t {
+  kNiahSingle1,    // one needle (word: number) in noise
+  kNiahSingle2,    // the same in a text
+  kNiahSingle3,    // word: uuid, in a text
+  kNiahMultikey1,  // four keys in a text, one asked for
+  kNiahMultikey2,  // among needles with other keys alone
+  kNiahMultikey3,  // the same, uuid: uuid
+  kNiahMultivalue, // one key with four values, in a text
+  kNiahMultiquery, // four keys, all asked for, in a text
+  kVariableTracking,
+  kCommonWords,
+  kFrequentWords,
+};
+
+struct RulerPrompt {
+  std::string text;                  // ends in the answer prefix
+  std::vector<std::string> answers;  // all to be found in what follows
+};
+
+int64_t ruler_new_tokens(RulerTask);  // to generate: 128, 30, 120 or 50
+
+// The largest prompt of at most `tokens` ids. `haystack` is the text that needles of the tasks "in a text" hide in,
+// between its sentences; where it is empty they hide in noise. Error naming the least length when no prompt fits.
+RulerPrompt make_ruler_prompt(RulerTask, int64_t tokens, const text::Tokenizer&, Rng&, const std::string& haystack = {});
+
+}  // namespace coca::data
+
+COCA_ENUM_NAMES(coca::data::RulerTask, "task", {coca::data::RulerTask::kNiahSingle1, "niah_single_1"},
+                {coca::data::RulerTask::kNiahSingle2, "niah_single_2"},
+                {coca::data::RulerTask::kNiahSingle3, "niah_single_3"},
+                {coca::data::RulerTask::kNiahMultikey1, "niah_multikey_1"},
+                {coca::data::RulerTask::kNiahMultikey2, "niah_multikey_2"},
+                {coca::data::RulerTask::kNiahMultikey3, "niah_multikey_3"},
+                {coca::data::RulerTask::kNiahMultivalue, "niah_multivalue"},
+                {coca::data::RulerTask::kNiahMultiquery, "niah_multiquery"},
+                {coca::data::RulerTask::kVariableTracking, "vt"}, {coca::data::RulerTask::kCommonWords, "cwe"},
+                {coca::data::RulerTask::kFrequentWords, "fwe"})

@@ -1,0 +1,133 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/eval/ruler.h"
+
+#include <algorithm>
+
+#include "coca/base/clock.h"
+#include "coca/base/rng.h"
+#include "coca/base/stop.h"
+#include "coca/infer/generate.h"
+
+namespace coca::eval {
+
+namespace {
+
+std::string lower(std::string_view text) {
+  std::string out(text);
+  for (char& c : out)
+    if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+  return out;
+}
+
+// Answers prompts of one model.
+class Answerer {
+ public:
+  Answerer(Context& cx, const model::ModelSpec& spec, const model::Weights& weights, const text::Tokenizer& tokenizer,
+           std::optional<int32_t> bos)
+      : cx_(cx), spec_(spec), weights_(weights), tokenizer_(tokenizer), bos_(bos) {}
+
+  void answer(RulerSample& sample) const {
+    std::vector<int32_t> ids = tokenizer_.encode(sample.prompt.text);
+    if (bos_) ids.insert(ids.begin(), *bos_);
+    sample.tokens = static_cast<int64_t>(ids.size());
+    text::DecodeState inside{.at_start = false};
+    // A found answer stays found: what would follow once all are there changes nothing.
+    const auto on_token = [&](int32_t id) {
+      if (id < tokenizer_.vocab_size()) tokenizer_.append_decoded(id, inside, sample.prediction);
+      sample.score = string_match_all(sample.prediction, sample.prompt.answers);
+      return sample.score < 1;
+    };
+    try {
+      infer::generate(cx_, spec_, weights_, ids,
+                      {.max_new_tokens = data::ruler_new_tokens(sample.task),
+                       .sampling = {.temperature = 0},
+                       .stop_ids = tokenizer_.eos_ids(),
+                       .dynamic_base = infer::DynamicBase::kRequest},
+                      on_token);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kNumeric) throw;  // NaN: the model has broken down, and what it said counts
+    }
+  }
+
+ private:
+  Context& cx_;
+  const model::ModelSpec& spec_;
+  const model::Weights& weights_;
+  const text::Tokenizer& tokenizer_;
+  std::optional<int32_t> bos_;
+};
+
+void check_options(const RulerOptions& o) {
+  COCA_CHECK(!o.tasks.empty(), "ruler: no task given");
+  COCA_CHECK(!o.lengths.empty(), "ruler: no length given");
+  COCA_CHECK(o.samples >= 1, "ruler: samples {} must be at least 1", o.samples);
+  const bool in_text = std::find(o.tasks.begin(), o.tasks.end(), data::RulerTask::kNiahSingle2) != o.tasks.end();
+  COCA_CHECK(!in_text || !o.haystack.empty(), "ruler: niah_single_2 without a haystack text is niah_single_1");
+}
+
+void summarise(RulerResult& result, const RulerOptions& o) {
+  bool holds = true;
+  for (size_t l = 0; l < o.lengths.size(); ++l) {
+    double sum = 0;
+    for (size_t t = 0; t < o.tasks.size(); ++t) sum += result.cells[t * o.lengths.size() + l].score.score;
+    result.averages.push_back(sum / static_cast<double>(o.tasks.size()));
+    holds = holds && result.averages.back() >= kRulerThreshold;
+    if (holds) result.effective_length = std::max(result.effective_length, o.lengths[l]);
+  }
+}
+
+}  // namespace
+
+double string_match_all(std::string_view text, std::span<const std::string> answers) {
+  const std::string said = lower(text);
+  int64_t found = 0;
+  for (const std::string& answer : answers) found += said.find(lower(answer)) != std::string::npos;
+  return static_cast<double>(found) / static_cast<double>(answers.size());
+}
+
+data::RulerPrompt make_ruler_sample(const text::Tokenizer& tokenizer, const RulerOptions& o, std::optional<int32_t> bos,
+                                    data::RulerTask task, int64_t length, int64_t number) {
+  const uint64_t cell = mix64(mix64(static_cast<uint64_t>(length)) ^ static_cast<uint64_t>(task));
+  Rng rng(static_cast<uint64_t>(o.seed), mix64(cell ^ mix64(static_cast<uint64_t>(number))));
+  const int64_t room = length - (bos ? 1 : 0) - data::ruler_new_tokens(task);
+  return data::make_ruler_prompt(task, room, tokenizer, rng, o.haystack);
+}
+
+RulerResult ruler(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights,
+                  const text::Tokenizer& tokenizer, const RulerOptions& o) {
+  check_options(o);
+  check_tokenizer(tokenizer, model_spec);
+  const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
+  RulerResult result{.bos = bos_token(spec, o.bos)};
+  // A length without room for a prompt fails before any work is done.
+  for (const data::RulerTask task : o.tasks)
+    make_ruler_sample(tokenizer, o, result.bos, task, *std::min_element(o.lengths.begin(), o.lengths.end()), 0);
+  const Answerer answerer(cx, spec, weights, tokenizer, result.bos);
+  const int64_t total = static_cast<int64_t>(o.tasks.size() * o.lengths.size()) * o.samples;
+  int64_t done = 0;
+  for (const data::RulerTask task : o.tasks)
+    for (const int64_t length : o.lengths) {
+      const Stopwatch watch;
+      RulerCell cell{.task = task, .length = length, .score = {.samples = o.samples}};
+      double sum = 0;
+      for (int64_t i = 0; i < o.samples; ++i) {
+        RulerSample sample{.task = task, .length = length, .number = i};
+        sample.prompt = make_ruler_sample(tokenizer, o, result.bos, task, length, i);
+        answerer.answer(sample);
+        COCA_CHECK_AS(kInterrupted, !stop_requested(), "ruler: stopped at {}, length {}, {} of {} prompts done",
+                      enum_name(task), length, done, total);
+        sum += sample.score;
+        cell.least_tokens = i == 0 ? sample.tokens : std::min(cell.least_tokens, sample.tokens);
+        cell.most_tokens = std::max(cell.most_tokens, sample.tokens);
+        if (o.progress) o.progress(sample, ++done, total);
+      }
+      cell.score.score = sum / static_cast<double>(o.samples);
+      cell.score.interval = wilson_interval_of_mean(cell.score.score, o.samples);
+      cell.seconds = watch.seconds();
+      result.cells.push_back(cell);
+    }
+  summarise(result, o);
+  return result;
+}
+
+}  // namespace coca::eval

@@ -1,0 +1,57 @@
+// coca/model/pattern.h - which keys a query sees at evaluation, and at which positions: patterns that carry a trained
+// model past its length. Math and what they mean for CoCA: docs/math/patterns.md.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "coca/base/enum_names.h"
+
+namespace coca::model {
+
+// Each keeps the last `window` keys (the query's own included) as they are. Of the others a query sees
+//   kStreamingLlm: the first `sinks`, as if nothing lay between them and the window (Xiao et al. 2024)
+//   kLmInfinite:   the first `sinks`, all at `distance` (Han et al. 2024)
+//   kSelfExtend:   all, at positions divided by `group` (Jin et al. 2024)
+//   kReRope:       all, at the distance `window`; scores grow with the logarithm of the position (Su 2023)
+enum class Pattern : uint8_t { kFull, kStreamingLlm, kLmInfinite, kSelfExtend, kReRope };
+
+// Slack CoCA's scores depend on absolute positions. kWindow: queries count as standing inside the window, so that scores
+// are those the model was trained with; kAbsolute: at their own places. Nothing else tells the two apart.
+enum class SlackFrame : uint8_t { kWindow, kAbsolute };
+
+struct AttentionPattern {
+  Pattern type = Pattern::kFull;
+  int64_t window = 0, sinks = 0, distance = 0, group = 1;
+  SlackFrame frame = SlackFrame::kWindow;
+
+  bool far() const { return type != Pattern::kFull; }                // keys are seen beyond the window
+  bool forgets() const { return type == Pattern::kStreamingLlm || type == Pattern::kLmInfinite; }
+  int64_t far_tokens(int64_t S) const;                               // the first so many may be seen far
+  // Where query m stands towards far keys, and where far key n stands.
+  int64_t far_query(int64_t m) const;
+  int64_t far_key(int64_t n) const;
+  // Where query m counts as standing inside the window (SlackFrame::kWindow).
+  int64_t framed_query(int64_t m) const;
+  // What scores are multiplied by (ReRoPE), for a model trained on `trained` tokens.
+  double score_factor(int64_t m, int64_t trained) const;
+  // The positions in use while a sequence has n tokens: what scalings that go by the length reckon with.
+  int64_t used_length(int64_t n) const;
+
+  friend bool operator==(const AttentionPattern&, const AttentionPattern&) = default;
+};
+
+// Throws Error naming the first number that makes no sense.
+void validate(const AttentionPattern&);
+// The published settings for a model trained on `trained` tokens: StreamingLLM 4 sinks and a window that fills the trained
+// length, LM-Infinite 100 first tokens (a tenth of short windows at most) and window and distance of the trained length,
+// Self-Extend group 8 and half of it, ReRoPE half of it.
+AttentionPattern default_pattern(Pattern, int64_t trained);
+
+}  // namespace coca::model
+
+COCA_ENUM_NAMES(coca::model::Pattern, "pattern", {coca::model::Pattern::kFull, "full"},
+                {coca::model::Pattern::kStreamingLlm, "streaming-llm"}, {coca::model::Pattern::kLmInfinite, "lm-infinite"},
+                {coca::model::Pattern::kSelfExtend, "self-extend"}, {coca::model::Pattern::kReRope, "rerope"})
+COCA_ENUM_NAMES(coca::model::SlackFrame, "slack frame", {coca::model::SlackFrame::kWindow, "window"},
+                {coca::model::SlackFrame::kAbsolute, "absolute"})

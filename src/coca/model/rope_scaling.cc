@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/model/rope_scaling.h"
+
+#include <cmath>
+
+namespace coca::model {
+
+namespace {
+
+void check_factors(const char* name, const std::vector<double>& factors, int64_t pairs) {
+  COCA_CHECK(static_cast<int64_t>(factors.size()) == pairs, "model: rope scaling longrope has {} numbers in {}; expected {}, one per rotary pair",
+             factors.size(), name, pairs);
+  for (const double f : factors) COCA_CHECK(std::isfinite(f) && f > 0, "model: rope scaling longrope has {} in {}; expected positive numbers", f, name);
+}
+
+}  // namespace
+
+void validate(const RopeScaling& s, int64_t pairs) {
+  if (s.type == Scaling::kNone) return;
+  COCA_CHECK(std::isfinite(s.factor) && s.factor >= 1.0, "model: rope scaling factor {} must be at least 1", s.factor);
+  COCA_CHECK(s.original_max_position >= 0, "model: rope scaling {} has original_max_position_embeddings {}; expected a positive length",
+             enum_name(s.type), s.original_max_position);
+  COCA_CHECK(s.type != Scaling::kLlama3 || (s.low_freq_factor > 0 && s.high_freq_factor > s.low_freq_factor),
+             "model: rope scaling llama3 needs 0 < low_freq_factor < high_freq_factor, found {} and {}", s.low_freq_factor, s.high_freq_factor);
+  COCA_CHECK((s.type != Scaling::kYarn && s.type != Scaling::kYarnPaper) || (s.beta_slow > 0 && s.beta_fast > s.beta_slow),
+             "model: rope scaling {} needs 0 < beta_slow < beta_fast, found {} and {}", enum_name(s.type), s.beta_slow, s.beta_fast);
+  COCA_CHECK(!s.attention_factor || (std::isfinite(*s.attention_factor) && *s.attention_factor > 0),
+             "model: rope scaling {} has attention_factor {}; expected a positive number", enum_name(s.type), s.attention_factor.value_or(0));
+  if (s.type != Scaling::kLongRope) return;
+  check_factors("short_factor", s.short_factor, pairs);
+  check_factors("long_factor", s.long_factor, pairs);
+}
+
+}  // namespace coca::model

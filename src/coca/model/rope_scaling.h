@@ -1,0 +1,48 @@
+// coca/model/rope_scaling.h - which scaling of rotary positions a model has, with its numbers. What each does to the
+// frequencies: rope_rotation.h, docs/math/rope.md. JSON forms: config.h.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+#include "coca/base/enum_names.h"
+
+namespace coca::model {
+
+enum class Scaling : uint8_t { kNone, kLinear, kNtk, kDynamic, kYarn, kYarnPaper, kLlama3, kLongRope };
+
+// Borders of YaRN's ramp in pair indices: Hugging Face rounds them outwards, or not ("truncate": false).
+enum class YarnBorders : uint8_t { kWhole, kFractional };
+
+struct RopeScaling {
+  Scaling type = Scaling::kNone;
+  double factor = 1.0;
+  // The context before scaling, for yarn, llama3 and longrope; 0: the model's max_position. Dynamic NTK always reckons
+  // with max_position.
+  int64_t original_max_position = 0;
+  // llama3: frequencies that turn less than low_freq_factor times in the original context are divided by the factor,
+  // those that turn more than high_freq_factor times stay.
+  double low_freq_factor = 1.0, high_freq_factor = 4.0;
+  // yarn: those that turn more than beta_fast times stay, those that turn less than beta_slow times are divided.
+  double beta_fast = 32.0, beta_slow = 1.0;
+  YarnBorders borders = YarnBorders::kWhole;
+  // yarn, longrope: what cos and sin are multiplied by; none: from the factor.
+  std::optional<double> attention_factor;
+  std::optional<double> mscale, mscale_all_dim;   // yarn as DeepSeek has it
+  std::vector<double> short_factor, long_factor;  // longrope: [R/2] each
+
+  friend bool operator==(const RopeScaling&, const RopeScaling&) = default;
+};
+
+// Throws Error naming the first number that makes no sense. pairs: R/2 of the model.
+void validate(const RopeScaling&, int64_t pairs);
+
+}  // namespace coca::model
+
+COCA_ENUM_NAMES(coca::model::Scaling, "rope-scaling", {coca::model::Scaling::kNone, "none"},
+                {coca::model::Scaling::kLinear, "linear"}, {coca::model::Scaling::kNtk, "ntk"},
+                {coca::model::Scaling::kDynamic, "dynamic"}, {coca::model::Scaling::kYarn, "yarn"},
+                {coca::model::Scaling::kYarnPaper, "yarn-paper"}, {coca::model::Scaling::kLlama3, "llama3"},
+                {coca::model::Scaling::kLongRope, "longrope"})

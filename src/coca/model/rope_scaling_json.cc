@@ -1,0 +1,106 @@
+// rope_scaling (transformers 4) and rope_parameters (transformers 5) of config.json, both ways; declared in config.h.
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+
+#include "coca/model/config.h"
+#include "coca/model/config_fields.h"
+
+namespace coca::model {
+
+using nlohmann::json;
+
+namespace {
+
+std::optional<double> optional_number(const ConfigFields& f, const char* key) {
+  return f.has(key) ? std::optional(f.number(key)) : std::nullopt;
+}
+
+std::string choices() {
+  std::string text = "default";
+  for (const auto& entry : EnumTraits<Scaling>::names())
+    if (entry.value != Scaling::kNone) text += ", " + std::string(entry.name);
+  return text;
+}
+
+Scaling type_of(const ConfigFields& f, std::string_view name) {
+  const std::string old_name = f.text("type", "default"), type = f.text("rope_type", old_name);
+  if (type == "default") return Scaling::kNone;
+  if (type == "su") return Scaling::kLongRope;  // its first name
+  const auto& known = EnumTraits<Scaling>::names();
+  const auto at = std::find_if(known.begin(), known.end(), [&](const auto& entry) { return entry.name == type && entry.value != Scaling::kNone; });
+  COCA_CHECK_AS(kBadFile, at != known.end(), "{}: {} type \"{}\" is not supported; expected {}", f.origin(), name, type, choices());
+  return at->value;
+}
+
+void read_yarn(const ConfigFields& f, RopeScaling& s) {
+  s.beta_fast = f.number("beta_fast", s.beta_fast);
+  s.beta_slow = f.number("beta_slow", s.beta_slow);
+  s.attention_factor = optional_number(f, "attention_factor");
+  s.mscale = optional_number(f, "mscale");
+  s.mscale_all_dim = optional_number(f, "mscale_all_dim");
+  s.borders = f.boolean("truncate", true) ? YarnBorders::kWhole : YarnBorders::kFractional;
+  f.ignore({"finetuned"});  // yarn's own code: whether the weights were tuned for it
+}
+
+void read_longrope(const ConfigFields& f, int64_t max_position, RopeScaling& s) {
+  s.short_factor = f.numbers("short_factor");
+  s.long_factor = f.numbers("long_factor");
+  s.attention_factor = optional_number(f, "attention_factor");
+  const auto original = static_cast<double>(std::max<int64_t>(1, s.original_max_position));
+  s.factor = f.number("factor", std::max(1.0, static_cast<double>(max_position) / original));
+}
+
+}  // namespace
+
+RopeScaling rope_scaling_from_json(const json& value, std::string_view origin, const LengthsOfConfig& lengths, std::string_view name) {
+  if (value.is_null()) return {};
+  const ConfigFields f(value, origin, std::string(name) + ".");
+  f.ignore({"rope_theta", "partial_rotary_factor"});
+  RopeScaling s{.type = type_of(f, name)};
+  const int64_t own = f.integer("original_max_position_embeddings", lengths.max_position);
+  if (s.type == Scaling::kYarn || s.type == Scaling::kYarnPaper || s.type == Scaling::kLlama3 || s.type == Scaling::kLongRope)
+    s.original_max_position = lengths.original.value_or(own);
+  if (s.type == Scaling::kNone) {
+    f.ignore({"factor"});
+  } else if (s.type == Scaling::kLongRope) {
+    read_longrope(f, lengths.max_position, s);
+  } else {
+    COCA_CHECK_AS(kBadFile, f.has("factor"), "{}: {} of type {} needs a factor", origin, name, enum_name(s.type));
+    s.factor = f.number("factor");
+  }
+  COCA_CHECK_AS(kBadFile, s.factor >= 1.0, "{}: {} factor is {}; expected at least 1", origin, name, s.factor);
+  if (s.type == Scaling::kYarn || s.type == Scaling::kYarnPaper) read_yarn(f, s);
+  if (s.type == Scaling::kLlama3) {
+    s.low_freq_factor = f.number("low_freq_factor");
+    s.high_freq_factor = f.number("high_freq_factor");
+  }
+  f.refuse_unread();
+  return s;
+}
+
+json rope_scaling_to_json(const RopeScaling& s) {
+  if (s.type == Scaling::kNone) return nullptr;
+  // The official code and old transformers know the first two types, under "type", and no third key.
+  const bool old = s.type == Scaling::kLinear || s.type == Scaling::kDynamic;
+  json j = {{old ? "type" : "rope_type", std::string(enum_name(s.type))}, {"factor", s.factor}};
+  if (s.original_max_position > 0) j["original_max_position_embeddings"] = s.original_max_position;
+  if (s.type == Scaling::kLlama3) {
+    j["low_freq_factor"] = s.low_freq_factor;
+    j["high_freq_factor"] = s.high_freq_factor;
+  }
+  if (s.type == Scaling::kYarn || s.type == Scaling::kYarnPaper) {
+    j["beta_fast"] = s.beta_fast;
+    j["beta_slow"] = s.beta_slow;
+    if (s.borders == YarnBorders::kFractional) j["truncate"] = false;
+    if (s.mscale) j["mscale"] = *s.mscale;
+    if (s.mscale_all_dim) j["mscale_all_dim"] = *s.mscale_all_dim;
+  }
+  if (s.type == Scaling::kLongRope) {
+    j["short_factor"] = s.short_factor;
+    j["long_factor"] = s.long_factor;
+  }
+  if (s.attention_factor) j["attention_factor"] = *s.attention_factor;
+  return j;
+}
+
+}  // namespace coca::model

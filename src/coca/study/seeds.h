@@ -1,0 +1,22 @@
+// coca/study/seeds.h - a figure over seeds: its mean and how well few seeds fix it.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace coca::study {
+
+// The 97.5 % quantile of Student's t with so many degrees of freedom, at least 1.
+double student_t(int64_t freedom);
+
+struct SeedMean {
+  int64_t n = 0;
+  double mean = 0, deviation = 0;
+  double low = 0, high = 0;  // 95 % interval of the mean by Student's t; the mean itself where there is one seed
+
+  double half_width() const { return (high - low) / 2; }
+};
+SeedMean mean_over_seeds(const std::vector<double>& values);
+
+}  // namespace coca::study

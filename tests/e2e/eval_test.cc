@@ -1,0 +1,127 @@
+// coca eval from outside: protocols and what wins over them, PG-19's layout, RULER's tasks.
+// SPDX-License-Identifier: Apache-2.0
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+
+#include "coca/io/json_file.h"
+#include "e2e/program.h"
+#include "support/paths.h"
+
+namespace coca {
+namespace {
+
+namespace fs = std::filesystem;
+using test::Outcome;
+using testing::HasSubstr;
+using Args = std::vector<std::string>;
+
+class EvalCli : public testing::Test {
+ protected:
+  void SetUp() override {
+    const Outcome made = coca({"train", "--text", put("train.txt", std::string(500, 'a')), "--out", at("run"), "--layers", "1",
+                               "--width", "16", "--heads", "2", "--length", "16", "--batch", "1", "--steps", "1",
+                               "--warmup-steps", "1"});
+    ASSERT_EQ(made.code, 0) << made.err;
+  }
+  Outcome coca(Args args) {
+    if (args[0] == "eval") args.insert(args.begin() + 2, {"--model", at("run/model"), "--json", at("out.json"), "--csv", at("out.csv")});
+    return test::run_program(dir_.path(), args);
+  }
+  std::string at(const std::string& name) const { return (dir_.path() / name).string(); }
+  std::string put(const std::string& name, const std::string& text) {
+    fs::create_directories(fs::path(at(name)).parent_path());
+    std::ofstream(at(name)) << text;
+    return at(name);
+  }
+  nlohmann::json result() const { return io::read_json(at("out.json")); }
+  int64_t lines(const std::string& file) const {
+    const std::string text = io::read_file(at(file));
+    return std::ranges::count(text, '\n');
+  }
+
+  test::TempDir dir_;
+};
+
+TEST_F(EvalCli, FlagsWinOverTheProtocol) {
+  std::string words;
+  for (int i = 0; i < 300; ++i) words += "word ";  // 1500 bytes
+  const std::string text = put("a.txt", words);
+  Outcome o = coca({"eval", "ppl", "--text", text, "--protocol", "llama.cpp"});
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out, HasSubstr("protocol: llama.cpp (stride the window, windows begins, scored second-half"));
+  auto r = result();
+  EXPECT_EQ(r["protocol"]["scored"], "second-half");
+  EXPECT_EQ(r["results"][0]["windows"], 2);  // of 512 among 1501 tokens
+  EXPECT_EQ(r["results"][0]["scored_tokens"], 2 * 255);
+  EXPECT_EQ(r["results"][0]["run_tokens"], 2 * 512);
+  o = coca({"eval", "ppl", "--text", text, "--protocol", "llama.cpp", "--lengths", "100", "--scored", "new", "--bos", "never"});
+  ASSERT_EQ(o.code, 0) << o.err;
+  r = result();
+  EXPECT_EQ(r["protocol"]["join"], "joined");
+  EXPECT_EQ(r["results"][0]["scored_tokens"], 15 * 99);
+  EXPECT_EQ(r["results"][0]["words"], 15 * 20 - 15);  // the first letter of a window is not scored
+  o = coca({"eval", "ppl", "--text", text, "--protocol", "yarm"});
+  EXPECT_EQ(o.code, 2);
+  EXPECT_THAT(o.err, HasSubstr("expected one of sliding, coca"));
+  o = coca({"eval", "ppl", "--text", text, "--protocol", "coca"});
+  EXPECT_THAT(o.err, HasSubstr("none of the 1 documents has 32768 tokens"));
+}
+
+TEST_F(EvalCli, Pg19FoldersAreReadAsPublished) {
+  put("pg/metadata.csv", "7,Seven by A,1870,http://x/7\n9,Nine by B,1901,http://x/9\n");
+  put("pg/train/1.txt", "not to be read");
+  put("pg/test/7.txt", "one two three four");
+  put("pg/test/9.txt", "five six\nseven");
+  const Outcome o = coca({"eval", "ppl", "--text", at("pg"), "--lengths", "8", "--stride", "4", "--by-document", "true",
+                          "--document-csv", at("documents.csv")});
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out, HasSubstr("(split test)"));
+  EXPECT_THAT(o.out, HasSubstr("Nine by B"));
+  const auto r = result();
+  ASSERT_EQ(r["documents"].size(), 2u);
+  EXPECT_EQ(r["documents"][0]["title"], "Seven by A");
+  EXPECT_EQ(r["documents"][1]["year"], 1901);
+  EXPECT_EQ(r["documents"][1]["words"], 3);
+  EXPECT_EQ(r["results"][0]["words"], 7);
+  double nll = 0;
+  for (const auto& d : r["documents"]) nll += d["nll"].get<double>() * d["scored_tokens"].get<double>();
+  EXPECT_NEAR(r["results"][0]["word_perplexity"].get<double>() / std::exp(nll / 7), 1, 1e-9);
+  EXPECT_EQ(lines("documents.csv"), 3);
+  EXPECT_THAT(coca({"eval", "ppl", "--text", at("pg"), "--split", "validation"}).err, HasSubstr("pg/validation"));
+}
+
+TEST_F(EvalCli, BooksOfPg19sLayout) {
+  COCA_SKIP_WITHOUT(test::books_dir());
+  const Outcome o = coca({"eval", "ppl", "--text", test::books_dir().string(), "--lengths", "64", "--stride", "64", "--max-tokens",
+                          "200", "--max-documents", "2"});
+  ASSERT_EQ(o.code, 0) << o.err;
+  const auto r = result();
+  ASSERT_EQ(r["documents"].size(), 2u);
+  for (const auto& d : r["documents"]) {
+    EXPECT_FALSE(d["title"].get<std::string>().empty());
+    EXPECT_LT(d["year"].get<int>(), 1919);
+  }
+}
+
+TEST_F(EvalCli, RulerByTaskAndLength) {
+  const Outcome o = coca({"eval", "ruler", "--tasks", "fwe,niah_multivalue", "--lengths", "1100,1200", "--samples", "2",
+                          "--predictions", at("pred.jsonl")});
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out, HasSubstr("niah_multivalue"));
+  EXPECT_THAT(o.out, HasSubstr("effective length"));
+  const auto r = result();
+  ASSERT_EQ(r["cells"].size(), 4u);
+  EXPECT_EQ(r["cells"][1]["task"], "fwe");
+  EXPECT_EQ(r["cells"][1]["length"], 1200);
+  EXPECT_LE(r["cells"][1]["most_tokens"], 1200 - 50);
+  EXPECT_EQ(lines("out.csv"), 5);
+  EXPECT_EQ(lines("pred.jsonl"), 8);
+  EXPECT_THAT(coca({"eval", "ruler", "--tasks", "qa_1"}).err, HasSubstr("\"qa_1\""));
+}
+
+}  // namespace
+}  // namespace coca

@@ -1,0 +1,99 @@
+// Scoring, intervals and places of RULER's tasks, on a model that says what it likes.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/eval/ruler.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <limits>
+
+#include "support/tiny_model.h"
+
+namespace coca::eval {
+namespace {
+
+using data::RulerTask;
+using test::TinyModel;
+
+TEST(StringMatchAll, CountsTheAnswersFound) {
+  const std::vector<std::string> two = {"Alpha", "17"};
+  EXPECT_EQ(string_match_all("it is ALPHA and 4178.", two), 1);
+  EXPECT_EQ(string_match_all("alpha, 18", two), 0.5);
+  EXPECT_EQ(string_match_all("", two), 0);
+}
+
+TinyModel byte_model() {
+  model::ModelSpec spec = test::tiny_neox(test::AttentionKind::kCocaSlack);
+  spec.V = 257;
+  spec.bos_id = 256;
+  spec.L = 1;
+  return TinyModel(spec);
+}
+
+RulerResult run(const TinyModel& m, const RulerOptions& options) {
+  Context cx;
+  return ruler(cx, m.spec, m.params.weights(), *text::make_byte_tokenizer(), options);
+}
+
+RulerOptions small() { return {.tasks = {RulerTask::kVariableTracking, RulerTask::kFrequentWords}, .lengths = {1100, 1200}, .samples = 2}; }
+
+TEST(RulerEval, SamplesFitAndDependOnTheirPlaceAlone) {
+  const TinyModel m = byte_model();
+  RulerOptions options = small();
+  std::vector<RulerSample> samples;
+  options.progress = [&](const RulerSample& s, int64_t done, int64_t total) {
+    samples.push_back(s);
+    EXPECT_EQ(done, static_cast<int64_t>(samples.size()));
+    EXPECT_EQ(total, 8);
+  };
+  const RulerResult result = run(m, options);
+  ASSERT_EQ(result.cells.size(), 4u);
+  EXPECT_EQ(result.bos, 256);
+  for (const RulerSample& s : samples) {
+    EXPECT_LE(s.tokens + data::ruler_new_tokens(s.task), s.length);
+    EXPECT_EQ(s.score, string_match_all(s.prediction, s.prompt.answers));
+  }
+  EXPECT_NE(samples[0].prompt.text, samples[1].prompt.text);
+  EXPECT_EQ(make_ruler_sample(*text::make_byte_tokenizer(), options, 256, RulerTask::kFrequentWords, 1200, 1).text,
+            samples[7].prompt.text);
+  options.tasks = {RulerTask::kFrequentWords}, options.lengths = {1200};
+  const std::string before = samples[7].prompt.text + samples[7].prediction;
+  samples.clear();
+  options.progress = [&](const RulerSample& s, int64_t, int64_t) { samples.push_back(s); };
+  run(m, options);
+  EXPECT_EQ(samples[1].prompt.text + samples[1].prediction, before);
+}
+
+// NaN logits end a prompt without a word.
+TEST(RulerEval, ModelsThatSayNothingScoreNothing) {
+  TinyModel m = byte_model();
+  m.params.tensors().head.as<float>()[5] = std::numeric_limits<float>::quiet_NaN();
+  const RulerResult result = run(m, small());
+  for (const RulerCell& cell : result.cells) {
+    EXPECT_EQ(cell.score.score, 0);
+    EXPECT_EQ(cell.score.interval.low, 0);
+    EXPECT_NEAR(cell.score.interval.high, 0.6576, 5e-5);  // Wilson, 0 of 2
+  }
+  EXPECT_EQ(result.effective_length, 0);
+  EXPECT_EQ(result.averages, (std::vector<double>{0, 0}));
+}
+
+TEST(RulerEval, MistakesAreNamed) {
+  const TinyModel m = byte_model();
+  const auto message = [](const char* text) { return testing::ThrowsMessage<Error>(testing::HasSubstr(text)); };
+  EXPECT_THAT([&] { run(m, {}); }, message("no task"));
+  EXPECT_THAT([&] { run(m, {.tasks = {RulerTask::kFrequentWords}}); }, message("no length"));
+  EXPECT_THAT([&] { run(m, {.tasks = {RulerTask::kFrequentWords}, .lengths = {900}, .samples = 0}); }, message("samples 0"));
+  EXPECT_THAT([&] { run(m, {.tasks = {RulerTask::kNiahSingle2}, .lengths = {900}}); }, message("haystack"));
+  EXPECT_THAT([&] { run(m, {.tasks = {RulerTask::kNiahSingle1}, .lengths = {4000, 200}}); }, message("the shortest prompt takes"));
+}
+
+// Twenty prompts at a mean of 0.25: as five whole hits.
+TEST(WilsonOfMean, EqualsTheShareOfSuccesses) {
+  const Interval a = wilson_interval_of_mean(0.25, 20), b = wilson_interval(5, 20);
+  EXPECT_EQ(a.low, b.low);
+  EXPECT_EQ(a.high, b.high);
+}
+
+}  // namespace
+}  // namespace coca::eval

@@ -1,0 +1,52 @@
+// tools/eval_command.h - what the subcommands of coca eval share: output flags, the model's lines and JSON, registering.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "cli.h"
+#include "model_flags.h"
+#include "output_flags.h"
+
+namespace coca::tools {
+
+struct EvalOutputFlags : OutputFlags {
+  std::string plot;
+
+  template <class V>
+  void visit(V&& v) {
+    OutputFlags::visit(v);
+    v("plot", "draw the results into this SVG file (needs gnuplot)", plot);
+  }
+};
+
+void check_outputs(const EvalOutputFlags&);
+void write_outputs(const EvalOutputFlags&, const nlohmann::ordered_json& json, const char* results,
+                   const std::function<std::string()>& svg);
+
+nlohmann::ordered_json header_json(const std::string& dir, const LoadedModel&, nlohmann::ordered_json options);
+void print_model_line(const std::string& dir, const LoadedModel&);
+// Beyond the trained length rotary models break down without scaling; that is no error, but it should be known.
+void note_extrapolation(const LoadedModel&, const std::vector<int64_t>& lengths);
+std::string bos_text(std::optional<int32_t> bos, const char* with, const char* without);
+
+template <class Flags>
+void add_one(CLI::App& eval_app, Action* action, const char* name, const char* help, const char* example,
+             int (*run)(Flags&)) {
+  CLI::App* app = eval_app.add_subcommand(name, help);
+  auto options = std::make_shared<Flags>();
+  auto flags = std::make_shared<OptionFlags>(*app, *options);
+  flags->add_config_flag();
+  app->footer(example);
+  app->callback([=] {
+    *action = [=] {
+      flags->finish();
+      return run(*options);
+    };
+  });
+}
+
+
+void add_eval_ppl(CLI::App& eval_app, Action*);
+void add_eval_passkey(CLI::App& eval_app, Action*);
+void add_eval_ruler(CLI::App& eval_app, Action*);
+
+}  // namespace coca::tools

@@ -1,0 +1,157 @@
+// coca eval ruler: RULER's synthetic tasks by task and length. Protocol: docs/evaluation.md.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/eval/ruler.h"
+
+#include "coca/data/corpus.h"
+#include "coca/io/fs.h"
+#include "coca/report/chart.h"
+#include "coca/report/table.h"
+#include "eval_command.h"
+
+namespace coca::tools {
+
+namespace {
+
+using nlohmann::ordered_json;
+
+struct RulerFlags : ModelFlags {
+  std::vector<std::string> tasks = {"niah_single_1",   "niah_single_3",   "niah_multikey_1", "niah_multikey_2", "niah_multikey_3",
+                                    "niah_multivalue", "niah_multiquery", "vt",              "cwe",             "fwe"};
+  std::vector<int64_t> lengths = {4096, 8192};
+  int64_t samples = 50, seed = 42;
+  std::vector<std::string> haystack;
+  eval::Bos bos = eval::Bos::kAuto;
+  std::string predictions;
+  EvalOutputFlags output;
+
+  template <class V>
+  void visit(V&& v) {
+    static const std::string tasks_help = "of " + enum_choices<data::RulerTask>();
+    ModelFlags::visit(v);
+    v.group("Protocol");
+    v("tasks", tasks_help, tasks);
+    v("lengths", "tokens of bos, prompt and what is generated together", lengths);
+    v("samples", "prompts per task and length; RULER takes 500", samples);
+    v("seed", "of prompts; the same seed gives the same prompts", seed);
+    v("haystack", "text (files, folders) for the tasks that hide needles in essays; none: noise", haystack);
+    v("bos", "whether a bos token leads every prompt; auto: if config.json names one", bos);
+    output.visit(v);
+    v("predictions", "write prompts, answers and predictions to this .jsonl file", predictions);
+  }
+};
+
+std::string haystack_text(const std::vector<std::string>& inputs) {
+  std::string text;
+  if (inputs.empty()) return text;
+  constexpr size_t kEnough = 4u << 20;  // bytes; a longer prompt begins the text anew
+  data::CorpusOptions options{.inputs = inputs};
+  options.enough = [&] { return text.size() >= kEnough; };
+  data::read_corpus(options, [&](data::Document&& document) { text += document.text + "\n"; });
+  text.resize(std::min(text.size(), text.find(' ', std::min(text.size(), kEnough))));
+  return text;
+}
+
+ordered_json sample_json(const eval::RulerSample& s) {
+  return {{"task", std::string(enum_name(s.task))}, {"length", s.length},        {"index", s.number},
+          {"tokens", s.tokens},                     {"input", s.prompt.text},    {"outputs", s.prompt.answers},
+          {"pred", s.prediction},                   {"score", s.score}};
+}
+
+std::string score_text(const eval::RulerScore& s) {
+  return fmt::format("{:.2f} ({:.2f}-{:.2f})", s.score, s.interval.low, s.interval.high);
+}
+
+report::Table ruler_table(const eval::RulerResult& result, const eval::RulerOptions& o) {
+  report::Table table{.title = "", .header = {"task"}, .rows = {}, .align = {}};
+  for (const int64_t length : o.lengths) table.header.push_back(fmt::format("{}", length));
+  for (size_t t = 0; t < o.tasks.size(); ++t) {
+    std::vector<std::string> row{std::string(enum_name(o.tasks[t]))};
+    for (size_t l = 0; l < o.lengths.size(); ++l)
+      row.push_back(score_text(result.cells[t * o.lengths.size() + l].score));
+    table.rows.push_back(std::move(row));
+  }
+  std::vector<std::string> average{"average"};
+  for (const double a : result.averages) average.push_back(fmt::format("{:.3f}", a));
+  table.rows.push_back(std::move(average));
+  return table;
+}
+
+std::string ruler_svg(const eval::RulerResult& result, const eval::RulerOptions& o, const LoadedModel& m) {
+  report::HeatMap map{.title = fmt::format("RULER tasks, {} ({})", enum_name(m.model.spec.attention),
+                                           scaling_text(m.used_scaling)),
+                      .x_label = "length (tokens)",
+                      .y_label = ""};
+  for (const int64_t length : o.lengths) map.x_ticks.push_back(fmt::format("{}", length));
+  for (size_t t = 0; t < o.tasks.size(); ++t) {
+    map.y_ticks.emplace_back(enum_name(o.tasks[t]));
+    map.values.emplace_back();
+    for (size_t l = 0; l < o.lengths.size(); ++l)
+      map.values.back().push_back(result.cells[t * o.lengths.size() + l].score.score);
+  }
+  return report::render_svg(map);
+}
+
+ordered_json cell_json(const eval::RulerCell& c) {
+  return {{"task", std::string(enum_name(c.task))}, {"length", c.length},
+          {"samples", c.score.samples},             {"score", number_json(c.score.score)},
+          {"score_low", number_json(c.score.interval.low)}, {"score_high", number_json(c.score.interval.high)},
+          {"least_tokens", c.least_tokens},         {"most_tokens", c.most_tokens},
+          {"new_tokens", data::ruler_new_tokens(c.task)},   {"seconds", c.seconds}};
+}
+
+ordered_json result_json(RulerFlags& flags, const LoadedModel& m, const eval::RulerResult& result) {
+  ordered_json json = header_json(flags.model, m, io::options_to_json(flags));
+  json["cells"] = ordered_json::array();
+  for (const eval::RulerCell& cell : result.cells) json["cells"].push_back(cell_json(cell));
+  json["averages"] = result.averages;
+  json["threshold"] = eval::kRulerThreshold;
+  json["effective_length"] = result.effective_length;
+  return json;
+}
+
+int run_ruler(RulerFlags& flags) {
+  check_outputs(flags.output);
+  check_output_folders({flags.predictions});
+  eval::RulerOptions options{.lengths = flags.lengths,
+                             .samples = flags.samples,
+                             .seed = flags.seed,
+                             .haystack = haystack_text(flags.haystack),
+                             .bos = flags.bos};
+  for (const std::string& task : flags.tasks) options.tasks.push_back(enum_from_name<data::RulerTask>(task));
+  const LoadedModel m = load_with_flags(flags);
+  options.scaling = m.scaling;
+  std::optional<report::Progress> progress;
+  std::string predictions;
+  options.progress = [&](const eval::RulerSample& s, int64_t done, int64_t total) {
+    if (!progress) progress = make_progress({.total = total, .unit = "prompts", .label = "ruler"});
+    progress->update(done, fmt::format("{} length {} score {:.2f}", enum_name(s.task), s.length, s.score));
+    if (!flags.predictions.empty())
+      predictions += sample_json(s).dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+  };
+  Context cx;
+  const eval::RulerResult result =
+      eval::ruler(cx, m.model.spec, m.model.params->weights(), *m.tokenizer, options);
+  if (progress) progress->finish();
+  print_model_line(flags.model, m);
+  print(bos_text(result.bos, "in front of every prompt, which counts it", "") +
+        fmt::format("; {} prompts a cell, seed {}; essay haystack: {}; greedy; score: share of the answers found, with "
+                    "Wilson's 95 % interval\n\n",
+                    flags.samples, flags.seed, options.haystack.empty() ? "noise" : "the text given"));
+  print(report::to_text(ruler_table(result, options)));
+  print(fmt::format("effective length (average at least {:g}): {}\n", eval::kRulerThreshold,
+                    result.effective_length > 0 ? std::to_string(result.effective_length) : "none of these"));
+  note_extrapolation(m, flags.lengths);
+  write_outputs(flags.output, result_json(flags, m, result), "cells", [&] { return ruler_svg(result, options, m); });
+  if (!flags.predictions.empty()) io::write_file_atomic(flags.predictions, predictions);
+  return 0;
+}
+
+}  // namespace
+
+void add_eval_ruler(CLI::App& eval_app, Action* action) {
+  add_one<RulerFlags>(eval_app, action, "ruler", "RULER's synthetic tasks (needles, variable tracking, word counts) by length",
+                      "Example: coca eval ruler --model out/model --tasks niah_single_1,vt --lengths 1024,2048 --samples 20",
+                      run_ruler);
+}
+
+}  // namespace coca::tools
