@@ -144,6 +144,7 @@ void add_train(CLI::App& root, Action* run);
 void add_finetune(CLI::App& root, Action* run);
 void add_merge(CLI::App& root, Action* run);
 void add_eval(CLI::App& root, Action* run);
+void add_analyse(CLI::App& root, Action* run);
 void add_generate(CLI::App& root, Action* run);
 void add_study(CLI::App& root, Action* run);
 void add_data(CLI::App& root, Action* run);

@@ -61,6 +61,7 @@ int run(int argc, char** argv) {
   coca::tools::add_finetune(app, &action);
   coca::tools::add_merge(app, &action);
   coca::tools::add_eval(app, &action);
+  coca::tools::add_analyse(app, &action);
   coca::tools::add_generate(app, &action);
   coca::tools::add_verify(app, &action);
   coca::tools::add_methods(app, &action);

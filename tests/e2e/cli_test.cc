@@ -95,7 +95,7 @@ TEST_F(Cli, EveryCommandHasHelp) {
   walk({});
   EXPECT_GE(seen, 9);
   const Args commands = subcommands_of(coca({"--help"}).out);
-  for (const char* name : {"init", "train", "eval", "generate", "verify", "study", "data", "tokenizer", "info", "bench"})
+  for (const char* name : {"init", "train", "eval", "analyse", "generate", "verify", "study", "data", "tokenizer", "info", "bench"})
     EXPECT_THAT(commands, testing::Contains(name));
   EXPECT_THAT(coca({"--version"}).out, testing::StartsWith("coca 0."));
 }
@@ -235,6 +235,35 @@ TEST_F(Cli, TrainEvaluateGenerate) {
   ASSERT_EQ(text.code, 0) << text.err;
   EXPECT_GE(text.out.size(), 5u);
   EXPECT_EQ(coca(generate).out, text.out);
+}
+
+TEST_F(Cli, AnalyseWritesTablesAndAReport) {
+  ASSERT_EQ(coca(tiny_train("run", {"--attention", "coca-strict", "--steps", "3"})).code, 0);
+  const Args analyse = {"analyse", "--model", at("run/model"), "--text", text_file(), "--windows", "3"};
+  const auto with = [&](const Args& more) {
+    Args args = analyse;
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  };
+  const Outcome done = coca(with({"--pairs", "0", "--multiples", "1,8", "--json", at("a.json"), "--csv", at("a.csv"), "--html", at("a.html")}));
+  ASSERT_EQ(done.code, 0) << done.err;
+  EXPECT_THAT(done.out, HasSubstr("3 windows of 24 tokens; per window and head 300 token pairs and 23 rows"));
+  EXPECT_THAT(done.out, HasSubstr("the collinear constraint holds"));
+  const nlohmann::json j = io::read_json(at("a.json"));
+  EXPECT_EQ(j["all"]["anomalous"], 0.0);
+  EXPECT_LT(j["all"]["largest_angle"], 1e-6);
+  EXPECT_EQ(j["layers"].size(), 1u);
+  const std::string csv = io::read_file(at("a.csv")), html = io::read_file(at("a.html"));
+  EXPECT_THAT(csv, testing::StartsWith("layer,head,plane,theta,"));
+  EXPECT_EQ(std::ranges::count(csv, '\n'), 1 + 1 * 2 * 8);  // layers, heads, planes
+  EXPECT_THAT(html, HasSubstr("Collinear constraint"));
+  const Outcome too_long = coca(with({"--length", "100000"}));
+  EXPECT_EQ(too_long.code, 2);
+  EXPECT_THAT(too_long.err, HasSubstr("a window of 100000 tokens needs"));
+  expect_refused(with({"--length", "1"}), 2, "--length 1");
+  expect_refused(with({"--windows", "0"}), 2, "--windows 0");
+  expect_refused(with({"--html", at("nowhere/a.html")}), 1, "nowhere");
+  expect_refused({"analyse", "--model", at("run/model")}, 2, "--text");
 }
 
 // A RoPE model becomes a CoCA model, in other types and shards, with its tokenizer; nothing is left of what fails.

@@ -23,6 +23,8 @@ void check_ids(TensorRef ids, const char* what) {
 void trace_layer(Context& cx, size_t i, const LayerActs& a) {
   if (!cx.tracing()) return;
   const std::string at = "layer." + std::to_string(i) + ".";
+  cx.trace(at + "q", a.q);
+  cx.trace(at + "k", a.k);
   cx.trace(at + "q_eff", a.q_eff);
   cx.trace(at + "k_eff", a.k_eff);
   cx.trace(at + "v", a.v);

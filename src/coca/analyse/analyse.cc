@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/analyse/analyse.h"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "coca/analyse/sample.h"
+#include "coca/base/parallel.h"
+#include "coca/base/stop.h"
+#include "coca/model/decoder.h"
+#include "coca/ops/attention.h"
+#include "coca/ops/float_types.h"
+
+namespace coca::analyse {
+
+namespace {
+
+using model::ModelSpec;
+using HeadView = TensorView<const float, 4>;  // [1, N, H or G, D]
+
+// Products of unit numbers by positions: e^(i n theta_j), [N, R/2].
+class PositionRotations {
+ public:
+  PositionRotations(std::span<const double> frequencies, int64_t N) : planes_(frequencies.size()), values_(static_cast<size_t>(N) * planes_) {
+    for (size_t n = 0; n < static_cast<size_t>(N); ++n)
+      for (size_t j = 0; j < planes_; ++j) values_[n * planes_ + j] = std::polar(1.0, static_cast<double>(n) * frequencies[j]);
+  }
+  std::span<const Rotation> at(int64_t n) const { return {values_.data() + static_cast<size_t>(n) * planes_, planes_}; }
+
+ private:
+  size_t planes_;
+  std::vector<Rotation> values_;
+};
+
+// Rounding of a rotated pair moves its angle by a few units in the last place of its type.
+double angle_rounding(DType type) { return type == DType::kBF16 ? 0x1p-6 : 1e-6; }
+
+// What positions do to the size of a plane's score: the amplitude on both sides, and xPos's decay.
+double position_size(const ops::Rotation& r, size_t plane, double distance) {
+  return r.amplitude * r.amplitude * (r.growth.empty() ? 1.0 : std::exp(r.growth[plane] * distance));
+}
+
+// What one layer computed for one window, in float.
+struct LayerVectors {
+  HeadView q_eff, k_eff;
+  std::optional<HeadView> q, tbar;  // before rotation; CoCA only
+  int64_t window = 0;               // keys a query sees; 0: all
+  double rounding = 0;
+};
+
+// Everything about one window that layers share.
+class WindowScan {
+ public:
+  WindowScan(const ModelSpec& spec, const AnalyseOptions& options, const ops::Rotation& rotation, int64_t N, uint64_t number)
+      : spec_(spec), rotation_(rotation), rotations_(rotation.frequencies, N) {
+    Rng rng(static_cast<uint64_t>(options.seed), number);
+    pairs_ = sample_pairs(N, options.pairs, rng);
+    rows_ = sample_rows(N, options.rows, rng);
+    for (const int64_t shift : options.shifts) {
+      shifts_.emplace_back();
+      for (const double theta : rotation.frequencies) shifts_.back().push_back(std::polar(1.0, static_cast<double>(shift) * theta));
+    }
+    if (model::uses_alibi(spec.attention)) slopes_ = ops::alibi_slopes(spec.H);
+    row_scores_.assign(static_cast<size_t>(max_threads()), std::vector<double>(static_cast<size_t>(N)));
+  }
+
+  void add_head(const LayerVectors&, int64_t h, HeadStats&);
+  size_t pairs() const { return pairs_.size(); }
+  size_t rows() const { return rows_.size(); }
+
+ private:
+  void add_angles(const LayerVectors&, const TokenPair&, int64_t h, HeadStats&) const;
+  void add_collinear(const LayerVectors&, const TokenPair&, int64_t h, HeadStats&) const;
+  void add_row(const LayerVectors&, int64_t m, int64_t h, HeadStats&);
+  int64_t key_head(int64_t h) const { return h / (spec_.H / spec_.G); }
+
+  const ModelSpec& spec_;
+  const ops::Rotation& rotation_;
+  PositionRotations rotations_;
+  std::vector<TokenPair> pairs_;
+  std::vector<int64_t> rows_;
+  std::vector<std::vector<Rotation>> shifts_;
+  std::vector<float> slopes_;
+  std::vector<std::vector<double>> row_scores_;  // per thread
+};
+
+void WindowScan::add_angles(const LayerVectors& v, const TokenPair& p, int64_t h, HeadStats& out) const {
+  const float* q = v.q_eff.ptr(0, p.m, h);
+  const float* k = v.k_eff.ptr(0, p.n, key_head(h));
+  const std::vector<double>& theta = rotation_.frequencies;
+  const size_t planes = theta.size();
+  const auto distance = static_cast<double>(p.m - p.n);
+  for (size_t j = 0; j < planes; ++j) {
+    PlanePair pair = plane_pair({q[j], q[j + planes]}, {k[j], k[j + planes]}, distance * theta[j]);
+    if (pair.weight == 0) continue;  // a zero has no angle
+    pair.weight /= position_size(rotation_, j, distance);
+    out.collinear.add_angle(pair.angle);
+    pair.angle = snapped(pair.angle, v.rounding);
+    out.planes[j].add(pair, course_of(pair.angle, theta[j], static_cast<double>(spec_.max_position)));
+  }
+  for (int64_t d = static_cast<int64_t>(2 * planes); d < spec_.D; ++d) out.unrotated += static_cast<double>(q[d]) * k[d];
+}
+
+void WindowScan::add_collinear(const LayerVectors& v, const TokenPair& p, int64_t h, HeadStats& out) const {
+  out.collinear.add_pair(model::collinear_options(spec_).kind,
+                         {.q = v.q->ptr(0, p.m, h), .tbar = v.tbar->ptr(0, p.n, key_head(h)), .query = rotations_.at(p.m), .key = rotations_.at(p.n)},
+                         shifts_);
+}
+
+void WindowScan::add_row(const LayerVectors& v, int64_t m, int64_t h, HeadStats& out) {
+  const int64_t first = v.window > 0 ? std::max<int64_t>(0, m + 1 - v.window) : 0;
+  const std::span<double> scores = std::span(row_scores_[static_cast<size_t>(thread_index())]).first(static_cast<size_t>(m + 1 - first));
+  const float* q = v.q_eff.ptr(0, m, h);
+  const double scale = 1.0 / std::sqrt(static_cast<double>(spec_.D));
+  for (int64_t n = first; n <= m; ++n) {
+    const float* k = v.k_eff.ptr(0, n, key_head(h));
+    double dot = 0;
+    for (int64_t d = 0; d < spec_.D; ++d) dot += static_cast<double>(q[d]) * k[d];
+    const double slope = slopes_.empty() ? 0.0 : static_cast<double>(slopes_[static_cast<size_t>(h)]);
+    scores[static_cast<size_t>(n - first)] = dot * scale - slope * static_cast<double>(m - n);
+  }
+  out.attention.add_row(scores, first);
+}
+
+void WindowScan::add_head(const LayerVectors& v, int64_t h, HeadStats& out) {
+  for (const TokenPair& p : pairs_) {
+    if (v.window > 0 && p.m - p.n >= v.window) continue;  // attention does not see it
+    ++out.pairs;
+    add_angles(v, p, h, out);
+    if (has_collinear_planes(spec_)) add_collinear(v, p, h, out);
+  }
+  for (const int64_t m : rows_) add_row(v, m, h, out);
+  if (!v.tbar) return;
+  for (int64_t n = 0; n < v.tbar->size(1); ++n)
+    for (int64_t j = 0; j < v.tbar->size(3); ++j) out.collinear.zeros += v.tbar->ptr(0, n, key_head(h))[j] == 0;
+  out.collinear.values += v.tbar->size(1) * v.tbar->size(3);
+}
+
+// An angle needs finite numbers: activations of a broken model may overflow.
+void check_finite(const HeadView& v, size_t layer) {
+  for (int64_t n = 0; n < v.size(1); ++n)
+    for (int64_t h = 0; h < v.size(2); ++h)
+      for (int64_t d = 0; d < v.size(3); ++d)
+        COCA_CHECK_AS(kNumeric, std::isfinite(v.ptr(0, n, h)[d]), "analyse: layer {}, position {}, head {}: {} in q or k", layer, n, h, v.ptr(0, n, h)[d]);
+}
+
+// Waits for the traced tensors of a layer, and looks at it when the last of them, k_eff, has come.
+class LayerListener {
+ public:
+  LayerListener(const ModelSpec& spec, WindowScan& scan, std::span<HeadStats> heads, std::function<void()> layer_done)
+      : spec_(spec), scan_(scan), heads_(heads), layer_done_(std::move(layer_done)) {}
+
+  void operator()(std::string_view name, TensorRef value) {
+    if (name.ends_with(".q")) q_ = value;
+    if (name.ends_with(".k")) k_ = value;
+    if (name.ends_with(".q_eff")) q_eff_ = value;
+    if (!name.ends_with(".k_eff")) return;
+    COCA_CHECK_AS(kInterrupted, !stop_requested(), "stopped in layer {} of {}", layer_, spec_.L);
+    look(value);
+    ++layer_;
+    layer_done_();
+  }
+
+ private:
+  void look(TensorRef k_eff) {
+    const ops::FloatInput q_eff(q_eff_), keys(k_eff), q(q_);
+    LayerVectors v{.q_eff = q_eff.ref().view<float, 4>(), .k_eff = keys.ref().view<float, 4>(), .q = {}, .tbar = {},
+                   .window = spec_.window_of(layer_), .rounding = angle_rounding(k_eff.dtype)};
+    check_finite(v.q_eff, layer_);
+    check_finite(v.k_eff, layer_);
+    if (model::is_coca(spec_.attention)) {
+      if (tbar_.empty()) tbar_ = Tensor({1, k_.size(1), spec_.G, spec_.D / 2});
+      ops::collinear_fold(fold_context_, model::collinear_options(spec_), {.R = spec_.R, .t = k_, .tbar = tbar_});
+      v.q = q.ref().view<float, 4>();
+      v.tbar = TensorRef(tbar_.ref()).view<float, 4>();
+    }
+    parallel_for(spec_.H, [&](int64_t h) { scan_.add_head(v, h, heads_[layer_ * static_cast<size_t>(spec_.H) + static_cast<size_t>(h)]); });
+  }
+
+  const ModelSpec& spec_;
+  WindowScan& scan_;
+  std::span<HeadStats> heads_;
+  std::function<void()> layer_done_;
+  Context fold_context_;  // the decoder's own is at work
+  Tensor tbar_;           // [1, N, G, D/2]
+  TensorRef q_, k_, q_eff_;
+  size_t layer_ = 0;
+};
+
+HeadStats empty_head(const ModelSpec& spec, int64_t N, size_t shifts) {
+  HeadStats head;
+  if (model::uses_rotary(spec.attention)) head.planes.resize(static_cast<size_t>(spec.R / 2));
+  head.attention = AttentionStats(N);
+  head.collinear = CollinearStats(shifts);
+  return head;
+}
+
+void check(std::span<const std::vector<int32_t>> windows, const AnalyseOptions& options) {
+  analyse::check(options.borders);  // before the work: it is needed behind it
+  COCA_CHECK(!windows.empty(), "analyse: no window of text");
+  COCA_CHECK(options.pairs >= 0 && options.rows >= 0, "analyse: pairs {} and rows {} must not be negative", options.pairs, options.rows);
+  for (const int64_t shift : options.shifts) COCA_CHECK(shift >= 0, "analyse: shift {} must not be negative", shift);
+  const size_t N = windows[0].size();
+  COCA_CHECK(N >= 2, "analyse: a window of {} tokens; at least 2 are needed", N);
+  for (const std::vector<int32_t>& window : windows)
+    COCA_CHECK(window.size() == N, "analyse: windows of {} and {} tokens; all must be equally long", N, window.size());
+}
+
+}  // namespace
+
+void HeadStats::add(const HeadStats& other) {
+  planes.resize(std::max(planes.size(), other.planes.size()));
+  for (size_t j = 0; j < other.planes.size(); ++j) planes[j].add(other.planes[j]);
+  pairs += other.pairs;
+  unrotated += other.unrotated;
+  attention.add(other.attention);
+  collinear.add(other.collinear);
+}
+
+AngleStats HeadStats::all_planes() const {
+  AngleStats sum;
+  for (const AngleStats& plane : planes) sum.add(plane);
+  return sum;
+}
+
+double HeadStats::score_at(double distance, const ops::Rotation& rotation, int64_t D) const {
+  double sum = unrotated;
+  for (size_t j = 0; j < planes.size(); ++j) {
+    const double turn = distance * rotation.frequencies[j];
+    sum += (planes[j].weighted_cos * std::cos(turn) - planes[j].weighted_sin * std::sin(turn)) * position_size(rotation, j, distance);
+  }
+  return ratio(sum, static_cast<double>(pairs)) / std::sqrt(static_cast<double>(D));
+}
+
+bool has_collinear_planes(const ModelSpec& s) {
+  return model::is_coca(s.attention) && model::uses_rotary(s.attention) && (s.fold == ops::Fold::kRotary || s.R == s.D);
+}
+
+HeadStats Analysis::layer(int64_t i) const {
+  HeadStats sum;
+  for (int64_t h = 0; h < spec.H; ++h) sum.add(head(i, h));
+  return sum;
+}
+
+HeadStats Analysis::all() const {
+  HeadStats sum;
+  for (const HeadStats& head : heads) sum.add(head);
+  return sum;
+}
+
+Analysis analyse(const ModelSpec& spec, const model::Weights& weights, std::span<const std::vector<int32_t>> windows,
+                 const AnalyseOptions& options) {
+  check(windows, options);
+  ModelSpec used = spec;
+  used.rope_scaling = options.scaling.value_or(spec.rope_scaling);
+  const auto N = static_cast<int64_t>(windows[0].size());
+  Analysis out{.spec = spec, .window = N, .windows = static_cast<int64_t>(windows.size()), .shifts = options.shifts,
+               .rotation = plane_rotation(used, N), .heads = {}, .borders = {}};
+  out.heads.assign(static_cast<size_t>(spec.L * spec.H), empty_head(spec, N, options.shifts.size()));
+  Context cx;
+  model::Decoder decoder(used, weights);
+  int64_t done = 0;
+  for (size_t i = 0; i < windows.size(); ++i) {
+    WindowScan scan(spec, options, out.rotation, N, i);
+    out.pairs = static_cast<int64_t>(scan.pairs());
+    out.rows = static_cast<int64_t>(scan.rows());
+    LayerListener listener(spec, scan, out.heads, [&] {
+      if (options.progress) options.progress(++done, out.windows * spec.L);
+    });
+    cx.set_trace([&](std::string_view name, TensorRef value) { listener(name, value); });
+    decoder.forward(cx, TensorRef(windows[i].data(), DType::kI32, {1, N}));
+  }
+  const HeadStats all = out.all();
+  out.borders = scaled_borders(spec, all.planes, options.borders);
+  return out;
+}
+
+}  // namespace coca::analyse

@@ -1,0 +1,266 @@
+// Whole models: every figure again by plain loops over all pairs, the constraint of CoCA, and the stored models of others.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/analyse/analyse.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <filesystem>
+#include <functional>
+#include <limits>
+#include <map>
+
+#include "coca/analyse/report.h"
+#include "coca/analyse/results.h"
+#include "coca/base/stop.h"
+#include "coca/model/decoder.h"
+#include "coca/model/model.h"
+#include "coca/ops/attention.h"
+#include "coca/report/html.h"
+#include "support/tiny_model.h"
+
+namespace coca::analyse {
+namespace {
+
+using Windows = std::vector<std::vector<int32_t>>;
+constexpr int64_t kN = 12;
+
+AnalyseOptions everything() { return {.pairs = 0, .rows = 0, .shifts = {5}, .borders = {.multiples = {1, 4}}}; }
+
+Windows two_windows(const model::ModelSpec& s) { return {test::random_ids(kN, s.V, 1), test::random_ids(kN, s.V, 2)}; }
+
+// What one layer traced, by name: q, k (before rotation), q_eff, k_eff.
+using LayerTrace = std::map<std::string, TensorView<const float, 4>>;
+void for_each_layer(const test::TinyModel& m, const std::vector<int32_t>& ids, const std::function<void(int64_t, LayerTrace&)>& look) {
+  Context cx;
+  LayerTrace trace;
+  int64_t layer = 0;
+  cx.set_trace([&](std::string_view name, TensorRef value) {
+    if (value.rank() != 4) return;
+    const std::string short_name(name.substr(name.rfind('.') + 1));
+    trace[short_name] = value.view<float, 4>();
+    if (short_name == "k_eff") look(layer++, trace);
+  });
+  model::Decoder(m.spec, m.params.weights()).forward(cx, TensorRef(ids.data(), DType::kI32, {1, static_cast<int64_t>(ids.size())}));
+  ASSERT_EQ(layer, m.spec.L);
+}
+
+double dot(const float* x, const float* y, int64_t D) {
+  double sum = 0;
+  for (int64_t d = 0; d < D; ++d) sum += static_cast<double>(x[d]) * static_cast<double>(y[d]);
+  return sum;
+}
+
+class AnalyseOfSpec : public testing::TestWithParam<test::NamedSpec> {};
+class AnalyseOfRope : public testing::TestWithParam<test::NamedSpec> {};
+
+std::vector<test::NamedSpec> rope_specs() {
+  std::vector<test::NamedSpec> all = test::all_specs();
+  std::erase_if(all, [](const test::NamedSpec& s) { return !model::uses_rotary(s.spec.attention) || model::is_coca(s.spec.attention); });
+  return all;
+}
+
+// Entropy and sinks from the traces of the decoder, by the plainest loops.
+TEST_P(AnalyseOfSpec, AttentionAgreesWithPlainLoops) {
+  const model::ModelSpec& s = GetParam().spec;
+  test::TinyModel m(s);
+  const std::vector<int32_t> ids = test::random_ids(kN, s.V, 1);
+  const Analysis a = analyse(m.spec, m.params.weights(), Windows{ids}, everything());
+  const std::vector<float> slopes = model::uses_alibi(s.attention) ? ops::alibi_slopes(s.H) : std::vector<float>(static_cast<size_t>(s.H));
+  const auto exponential = [&](LayerTrace& t, int64_t layer, int64_t h, int64_t i, int64_t n) {
+    if (const int64_t window = s.window_of(static_cast<size_t>(layer)); window > 0 && i - n >= window) return 0.0;
+    const double score = dot(t["q_eff"].ptr(0, i, h), t["k_eff"].ptr(0, n, h / (s.H / s.G)), s.D) / std::sqrt(static_cast<double>(s.D));
+    return std::exp(score - static_cast<double>(slopes[static_cast<size_t>(h)]) * static_cast<double>(i - n));
+  };
+  for_each_layer(m, ids, [&](int64_t layer, LayerTrace& t) {
+    for (int64_t h = 0; h < s.H; ++h) {
+      double entropy = 0, sink = 0;
+      for (int64_t i = 1; i < kN; ++i) {
+        double total = 0;
+        for (int64_t n = 0; n <= i; ++n) total += exponential(t, layer, h, i, n);
+        for (int64_t n = 0; n <= i; ++n) {
+          const double p = exponential(t, layer, h, i, n) / total;
+          entropy -= p > 0 ? p * std::log(p) : 0;
+          sink += n < 4 ? p : 0;
+        }
+      }
+      const AttentionStats& got = a.head(layer, h).attention;
+      EXPECT_NEAR(got.mean_entropy(), entropy / (kN - 1), 1e-10) << layer;  // doubles; only the order of sums differs
+      EXPECT_NEAR(got.mean_sink(), sink / (kN - 1), 1e-10) << layer;
+    }
+  });
+}
+
+// RoPE and xPos: angles between q and k as they were before rotation, weights before amplitude and decay. What the program turns back from rotated floats agrees.
+TEST_P(AnalyseOfRope, AnglesAreThoseBeforeRotation) {
+  const model::ModelSpec& s = GetParam().spec;
+  test::TinyModel m(s);
+  const std::vector<int32_t> ids = test::random_ids(kN, s.V, 1);
+  const Analysis a = analyse(m.spec, m.params.weights(), Windows{ids}, everything());
+  for_each_layer(m, ids, [&](int64_t layer, LayerTrace& t) {
+    const int64_t window = s.window_of(static_cast<size_t>(layer));
+    for (int64_t h = 0; h < s.H; ++h)
+      for (int64_t j = 0; j < s.R / 2; ++j) {
+        AngleStats expected;
+        for (int64_t i = 0; i < kN; ++i)
+          for (int64_t n = 0; n <= i; ++n) {
+            if (window > 0 && i - n >= window) continue;
+            const float *q = t["q"].ptr(0, i, h), *k = t["k"].ptr(0, n, h / (s.H / s.G));
+            const double angle = wrapped(std::atan2(q[j + s.R / 2], q[j]) - std::atan2(k[j + s.R / 2], k[j]));
+            expected.add({.angle = angle, .weight = std::hypot(q[j], q[j + s.R / 2]) * std::hypot(k[j], k[j + s.R / 2])},
+                         course_of(angle, a.rotation.frequencies[static_cast<size_t>(j)], static_cast<double>(s.max_position)));
+          }
+        const AngleStats& got = a.head(layer, h).planes[static_cast<size_t>(j)];
+        // Rotated floats are off by about 1e-7: no angle of these models is so near a border that its case changes.
+        EXPECT_EQ(got.courses, expected.courses) << layer << " " << h << " " << j;
+        EXPECT_NEAR(got.weighted_cos, expected.weighted_cos, 1e-5 * expected.weight);
+        EXPECT_NEAR(got.weighted_sin, expected.weighted_sin, 1e-5 * expected.weight);
+      }
+  });
+}
+
+// Counts add up; JSON and tables can be made of every model.
+TEST_P(AnalyseOfSpec, CountsAndReportsOfEveryModel) {
+  const model::ModelSpec& s = GetParam().spec;
+  test::TinyModel m(s);
+  int64_t calls = 0;
+  AnalyseOptions options = everything();
+  options.progress = [&](int64_t done, int64_t total) {
+    EXPECT_EQ(done, ++calls);
+    EXPECT_EQ(total, 2 * s.L);
+  };
+  const Analysis a = analyse(m.spec, m.params.weights(), two_windows(s), options);
+  EXPECT_EQ(calls, 2 * s.L);
+  for (int64_t i = 0; i < s.L; ++i) {
+    const int64_t window = s.window_of(static_cast<size_t>(i)) > 0 ? s.window_of(static_cast<size_t>(i)) : kN;
+    int64_t seen = 0;
+    for (int64_t n = 0; n < kN; ++n) seen += std::min(n + 1, window);
+    EXPECT_EQ(a.head(i, 0).pairs, 2 * seen);
+    if (s.attention == model::AttentionKind::kRope) {
+      EXPECT_EQ(a.head(i, 0).planes[0].pairs, 2 * seen);
+    }
+    EXPECT_EQ(a.head(i, 0).attention.rows, 2 * (kN - 1));
+  }
+  const nlohmann::ordered_json j = to_json(a);
+  EXPECT_EQ(j["heads"].size(), static_cast<size_t>(s.L * s.H));
+  EXPECT_EQ(j["planes"].size(), static_cast<size_t>(s.L * s.H) * a.rotation.frequencies.size());
+  EXPECT_EQ(j["heads"][0].contains("anomalous"), model::uses_rotary(s.attention));
+  EXPECT_EQ(layer_table(a).rows.size(), static_cast<size_t>(s.L) + 1);
+  EXPECT_EQ(a.borders.empty(), !model::uses_rotary(s.attention));
+  EXPECT_FALSE(findings(a).empty());
+}
+
+INSTANTIATE_TEST_SUITE_P(Specs, AnalyseOfSpec, testing::ValuesIn(test::all_specs()), test::spec_test_name);
+INSTANTIATE_TEST_SUITE_P(Specs, AnalyseOfRope, testing::ValuesIn(rope_specs()), test::spec_test_name);
+
+TEST(Analyse, StrictAndTiedHaveNoInitialAngle) {
+  for (const test::NamedSpec& named : test::rotary_specs()) {
+    test::TinyModel m(named.spec);
+    const Analysis a = analyse(m.spec, m.params.weights(), two_windows(m.spec), everything());
+    const HeadStats all = a.all();
+    const bool collinear = model::is_coca(named.spec.attention) && model::collinear_options(named.spec).kind != ops::Collinear::kSlack;
+    if (collinear) {
+      EXPECT_LT(all.collinear.largest_angle, 1e-6) << named.name;  // fp32 rotations: some 6e-8 each
+      EXPECT_EQ(all.all_planes().anomalous_share(), 0) << named.name;
+      EXPECT_LT(all.collinear.moved_departure(0), 1e-12) << named.name;
+    } else {
+      EXPECT_GT(all.all_planes().anomalous_share(), 0.05) << named.name;
+    }
+  }
+}
+
+TEST(Analyse, ScoreOfAllPairsAtDistanceZeroIsTheMeanOfUnrotatedProducts) {
+  test::TinyModel m(test::tiny_llama(model::AttentionKind::kRope));
+  const std::vector<int32_t> ids = test::random_ids(kN, m.spec.V, 1);
+  const Analysis a = analyse(m.spec, m.params.weights(), Windows{ids}, everything());
+  for_each_layer(m, ids, [&](int64_t layer, LayerTrace& t) {
+    double sum = 0;
+    for (int64_t i = 0; i < kN; ++i)
+      for (int64_t n = 0; n <= i; ++n) sum += dot(t["q"].ptr(0, i, 1), t["k"].ptr(0, n, 0), m.spec.D);
+    const double expected = sum / (kN * (kN + 1) / 2) / std::sqrt(static_cast<double>(m.spec.D));
+    EXPECT_NEAR(a.head(layer, 1).score_at(0, a.rotation, m.spec.D), expected, 1e-5);  // floats: 1e-7 of products of size up to 10
+  });
+}
+
+TEST(Analyse, ScoreHasAmplitudeAndDecayOfThePositions) {
+  HeadStats head;
+  head.pairs = 2;
+  head.planes.resize(1);
+  head.planes[0].add({.angle = 0, .weight = 6}, Course::kFalls);
+  const ops::Rotation rotation{.frequencies = {0.2}, .amplitude = 1.5, .growth = {-0.1}};
+  EXPECT_NEAR(head.score_at(3, rotation, 4), 6 * std::cos(0.6) * 2.25 * std::exp(-0.3) / 2 / 2, 1e-14);
+}
+
+TEST(Analyse, ZeroShareCountsTheFoldedT) {
+  test::TinyModel m(test::tiny_neox(model::AttentionKind::kCocaSlack));
+  const Analysis a = analyse(m.spec, m.params.weights(), two_windows(m.spec), everything());
+  EXPECT_EQ(a.head(0, 0).collinear.values, 2 * kN * m.spec.D / 2);
+  EXPECT_GT(a.all().collinear.zero_share(), 0.2);
+  EXPECT_LT(a.all().collinear.zero_share(), 0.8);
+}
+
+TEST(Analyse, StoredModelsOfTransformers) {
+  const std::filesystem::path dir = std::filesystem::path(COCA_SOURCE_DIR) / "tests" / "stored" / "hf";
+  for (const char* name : {"llama", "llama3", "qwen2", "qwen3", "gpt_neox"}) {
+    const model::Model m = model::load_model(dir / name);
+    const Analysis a = analyse(m.spec, m.params->weights(), Windows{test::random_ids(24, m.spec.V, 7)}, everything());
+    const double share = a.all().all_planes().anomalous_share();
+    EXPECT_GT(share, 0.2) << name;  // random weights prefer no angle
+    EXPECT_LT(share, 0.8) << name;
+    EXPECT_EQ(a.borders[0].scaling, m.spec.rope_scaling) << name;
+    EXPECT_EQ(a.borders[0].unseen_planes(), 0) << name << ": nothing is new at the trained length";
+  }
+}
+
+// A scaling at evaluation only changes what is run, not what training saw.
+TEST(Analyse, ScalingAtEvaluationLeavesTheTrainedAngles) {
+  test::TinyModel m(test::tiny_llama(model::AttentionKind::kRope));
+  AnalyseOptions options = everything();
+  const Analysis plain = analyse(m.spec, m.params.weights(), two_windows(m.spec), options);
+  options.scaling = {.type = model::Scaling::kLinear, .factor = 4};
+  const Analysis scaled = analyse(m.spec, m.params.weights(), two_windows(m.spec), options);
+  for (size_t j = 0; j < plain.rotation.frequencies.size(); ++j) {
+    EXPECT_EQ(scaled.rotation.frequencies[j], plain.rotation.frequencies[j] / 4);
+    EXPECT_EQ(scaled.borders[0].planes[j].trained_turns, plain.borders[0].planes[j].trained_turns);
+    // Layer 0 projects the same q and k: the initial angles are what they were, however fast the planes turn.
+    EXPECT_EQ(scaled.head(0, 0).planes[j].anomalous_share(), plain.head(0, 0).planes[j].anomalous_share());
+  }
+  EXPECT_NE(scaled.head(0, 0).attention.mean_entropy(), plain.head(0, 0).attention.mean_entropy());
+}
+
+TEST(Analyse, TheSameSeedDrawsTheSamePairs) {
+  test::TinyModel m(test::tiny_llama(model::AttentionKind::kRope));
+  const auto json = [&](int64_t seed) {
+    return to_json(analyse(m.spec, m.params.weights(), two_windows(m.spec), {.pairs = 20, .rows = 4, .seed = seed})).dump();
+  };
+  EXPECT_EQ(json(1), json(1));
+  EXPECT_NE(json(1), json(2));
+}
+
+TEST(Analyse, RefusesWhatItCannotLookAt) {
+  test::TinyModel m(test::tiny_llama(model::AttentionKind::kRope));
+  const auto with = [&](const Windows& windows, const AnalyseOptions& options = {}) { return analyse(m.spec, m.params.weights(), windows, options); };
+  const auto message = [](const char* text) { return testing::ThrowsMessage<Error>(testing::HasSubstr(text)); };
+  EXPECT_THAT([&] { with({}); }, message("no window"));
+  EXPECT_THAT([&] { with({{1}}); }, message("a window of 1 tokens"));
+  EXPECT_THAT([&] { with({{1, 2, 3}, {1, 2}}); }, message("equally long"));
+  EXPECT_THAT([&] { with(two_windows(m.spec), {.borders = {.multiples = {0}}}); }, message("multiple 0"));
+  test::TinyModel broken(m.spec);
+  broken.params.tensors().layers[0].q_w.as<float>()[0] = std::numeric_limits<float>::infinity();
+  EXPECT_THAT([&] { analyse(broken.spec, broken.params.weights(), two_windows(m.spec), {}); }, message("in q or k"));
+  request_stop();
+  EXPECT_THAT([&] { with(two_windows(m.spec)); }, message("stopped"));
+  clear_stop();
+}
+
+// ALiBi: its document alone, for it has few charts to draw; CoCA's is made by the test of the program.
+TEST(Report, LeavesOutWhatDoesNotApply) {
+  test::TinyModel m(test::tiny_neox(model::AttentionKind::kAlibi));
+  const std::string html = report::to_html(make_document(analyse(m.spec, m.params.weights(), two_windows(m.spec), everything()), "Inside", "a model"));
+  for (const char* there : {"What was found", "initial angles and borders do not apply", "By layer"}) EXPECT_THAT(html, testing::HasSubstr(there));
+  for (const char* absent : {"Beyond the trained length", "Collinear constraint", "nan"}) EXPECT_THAT(html, testing::Not(testing::HasSubstr(absent)));
+}
+
+}  // namespace
+}  // namespace coca::analyse

@@ -1,0 +1,167 @@
+// coca analyse: initial angles, attention and CoCA's own figures of a model on a text. Figures: docs/analyse.md.
+// SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
+#include <cstdio>
+#include <filesystem>
+
+#include "cli.h"
+#include "coca/analyse/analyse.h"
+#include "coca/analyse/report.h"
+#include "coca/analyse/results.h"
+#include "coca/base/version.h"
+#include "coca/data/corpus.h"
+#include "coca/eval/protocol.h"
+#include "coca/io/fs.h"
+#include "coca/report/html.h"
+#include "model_flags.h"
+#include "output_flags.h"
+
+namespace coca::tools {
+
+namespace {
+
+using nlohmann::ordered_json;
+
+struct AnalyseFlags : ModelFlags {
+  std::vector<std::string> text;
+  std::string field, html;
+  int64_t max_documents = 0, length = 0, windows = 8;
+  eval::Bos bos = eval::Bos::kAuto;
+  analyse::AnalyseOptions options;
+  OutputFlags output;
+
+  template <class V>
+  void visit(V&& v) {
+    ModelFlags::visit(v);
+    v.group("Text");
+    v("text", "files, globs or folders (their .txt and .jsonl files)", text);
+    v("field", "field of JSON lines; default: content, then text", field);
+    v("max_documents", "take the first so many; 0: all", max_documents);
+    v("length", "tokens of a window, a leading bos included; 0: the trained length", length);
+    v("windows", "windows, spread evenly over the text", windows);
+    v("bos", "whether a bos token leads every window; auto: if config.json names one", bos);
+    v.group("What is looked at");
+    v("pairs", "token pairs per window and head; 0: all causal pairs", options.pairs);
+    v("rows", "rows of attention per window and head; 0: all", options.rows);
+    v("seed", "of the pairs and rows drawn", options.seed);
+    v("shifts", "CoCA: tokens by which both positions of a pair are moved", options.shifts);
+    v("multiples", "of the trained length, at which position scalings are compared", options.borders.multiples);
+    v("dynamic_factor", "factor of dynamic NTK in that comparison; the other scalings get the multiple", options.borders.dynamic_factor);
+    output.visit(v);
+    v("html", "write a report with charts to this file (charts need gnuplot)", html);
+  }
+};
+
+void check_flags(const AnalyseFlags& flags) {
+  check_output_folders({flags.output.json, flags.output.csv, flags.html});
+  COCA_CHECK(flags.windows >= 1, "--windows {}: must be positive", flags.windows);
+  COCA_CHECK(flags.length == 0 || flags.length >= 2, "--length {}: a window needs two tokens", flags.length);
+}
+
+using Documents = std::vector<std::vector<int32_t>>;
+
+Documents read_documents(const AnalyseFlags& flags, const text::Tokenizer& tokenizer) {
+  COCA_CHECK(!flags.text.empty(), "--text: no text given");
+  const data::CorpusOptions options{.inputs = flags.text, .json_field = flags.field, .max_documents = flags.max_documents};
+  Documents documents;
+  report::Progress progress = make_progress({.unit = "documents", .label = "tokenizing"});
+  const data::CorpusReport report = data::read_corpus(options, [&](data::Document&& document) {
+    documents.push_back(tokenizer.encode(document.text));
+    progress.update(static_cast<int64_t>(documents.size()));
+  });
+  progress.finish();
+  for (const std::string& warning : report.warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
+  return documents;
+}
+
+// Windows of `length` tokens, bos included, evenly spread over all that the documents hold; none crosses documents.
+std::vector<std::vector<int32_t>> cut_windows(const Documents& documents, std::optional<int32_t> bos, int64_t length, int64_t count) {
+  const int64_t room = length - (bos ? 1 : 0);
+  std::vector<std::pair<size_t, int64_t>> places;  // document, first token
+  int64_t longest = 0;
+  for (size_t d = 0; d < documents.size(); ++d) {
+    const auto N = static_cast<int64_t>(documents[d].size());
+    longest = std::max(longest, N);
+    for (int64_t begin = 0; begin + room <= N; begin += room) places.emplace_back(d, begin);
+  }
+  COCA_CHECK(!places.empty(), "--text: too short; a window of {} tokens needs {} of text, the longest document has {} (see --length)", length, room, longest);
+  std::vector<std::vector<int32_t>> windows;
+  for (const int64_t i : analyse::spread_over(static_cast<int64_t>(places.size()), count)) {
+    const auto& [d, begin] = places[static_cast<size_t>(i)];
+    std::vector<int32_t>& ids = windows.emplace_back();
+    if (bos) ids.push_back(*bos);
+    ids.insert(ids.end(), documents[d].begin() + begin, documents[d].begin() + begin + room);
+  }
+  return windows;
+}
+
+std::string source_line(const AnalyseFlags& flags, const LoadedModel& m, std::optional<int32_t> bos) {
+  return fmt::format("model: {} (attention {}, {} layers, {} heads, trained length {}, rope scaling {}); tokenizer: {}; bos: {}", flags.model,
+                     enum_name(m.model.spec.attention), m.model.spec.L, m.model.spec.H, m.model.spec.max_position, scaling_text(m.used_scaling),
+                     m.tokenizer->kind(), bos ? fmt::format("token {}", *bos) : "none");
+}
+
+void print_summary(const analyse::Analysis& a, const std::string& source) {
+  print(source + "\n");
+  print(fmt::format("{} windows of {} tokens; per window and head {} token pairs and {} rows of attention\n\n", a.windows, a.window, a.pairs, a.rows));
+  print(report::to_text(analyse::layer_table(a)) + "\n");
+  if (analyse::is_rotary(a)) {
+    print(report::to_text(analyse::course_table(a)) + "\n" + report::to_text(analyse::plane_table(a)) + "\n");
+    if (!a.borders.empty()) print(report::to_text(analyse::borders_table(a)) + "\n");
+  } else {
+    print("no rotary positions: initial angles and borders do not apply\n\n");
+  }
+  if (analyse::has_collinear_planes(a.spec) && !a.shifts.empty()) print(report::to_text(analyse::shift_table(a)) + "\n");
+  for (const std::string& finding : analyse::findings(a)) {
+    std::string plain;
+    for (const report::Span& span : report::parse_spans(finding)) plain += span.text;
+    print("- " + plain + "\n");
+  }
+}
+
+int run(AnalyseFlags& flags) {
+  check_flags(flags);
+  const LoadedModel m = load_with_flags(flags);
+  const model::ModelSpec& spec = m.model.spec;
+  const std::optional<int32_t> bos = eval::bos_token(spec, flags.bos);
+  const Documents documents = read_documents(flags, *m.tokenizer);
+  const std::vector<std::vector<int32_t>> windows = cut_windows(documents, bos, flags.length > 0 ? flags.length : spec.max_position, flags.windows);
+
+  report::Progress progress = make_progress({.total = static_cast<int64_t>(windows.size()) * spec.L, .unit = "layers", .label = "analyse"});
+  analyse::AnalyseOptions options = flags.options;
+  options.scaling = m.scaling;
+  options.progress = [&](int64_t done, int64_t) { progress.update(done); };
+  const analyse::Analysis a = analyse::analyse(spec, m.model.params->weights(), windows, options);
+  progress.finish();
+
+  const std::string source = source_line(flags, m, bos);
+  print_summary(a, source);
+  ordered_json json{{"coca", fmt::format("{} ({})", version(), git_commit())}, {"model", flags.model}, {"attention", enum_name(spec.attention)},
+                    {"trained_length", spec.max_position}, {"rope_scaling", scaling_text(m.used_scaling)}, {"options", io::options_to_json(flags)}};
+  json.update(analyse::to_json(a));
+  write_outputs(flags.output, json, analyse::is_rotary(a) ? "planes" : "heads");
+  if (flags.html.empty()) return 0;
+  const std::string name = std::filesystem::path(flags.model).lexically_normal().string();
+  io::write_file_atomic(flags.html, report::to_html(analyse::make_document(a, "Inside " + name, source)));
+  print(fmt::format("report: {}\n", flags.html));
+  return 0;
+}
+
+}  // namespace
+
+void add_analyse(CLI::App& root, Action* action) {
+  CLI::App* app = root.add_subcommand("analyse", "Look inside a model: initial angles, anomalies, attention, position scalings");
+  auto options = std::make_shared<AnalyseFlags>();
+  auto flags = std::make_shared<OptionFlags>(*app, *options);
+  flags->add_config_flag();
+  app->footer("--csv has a row per layer, head and plane. docs/analyse.md says what each figure is.\n"
+              "Example: coca analyse --model out/model --text books/test --html analysis.html");
+  app->callback([=] {
+    *action = [=] {
+      flags->finish();
+      return run(*options);
+    };
+  });
+}
+
+}  // namespace coca::tools
