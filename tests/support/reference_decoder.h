@@ -40,6 +40,9 @@ class ReferenceDecoder {
   // Sums of linear layers begin with this term and go round: other roundings of the same formula.
   void set_first_term(int64_t term) { first_term_ = term; }
 
+  // Token n stands at positions[n]; none: at n.
+  void set_positions(std::vector<double> positions) { positions_ = std::move(positions); }
+
   std::vector<T>& weights() { return flat_; }  // in the order of ParamStore::flat()
   void restart() {
     for (Layer& layer : layers_) layer = {};
@@ -105,7 +108,8 @@ class ReferenceDecoder {
   }
 
   // One head of q (q_eff) or of a key (k_eff) at a position; the other output is null.
-  void rotate(const T* x, int64_t position, T* q_eff, T* k_eff) const {
+  void rotate(const T* x, int64_t token, T* q_eff, T* k_eff) const {
+    const double position = positions_.empty() ? static_cast<double>(token) : positions_[static_cast<size_t>(token)];
     const double side = q_eff ? 1.0 : -1.0;
     const auto cos = [&](int64_t j) { return angles_.cos(position, j, side); };
     const auto sin = [&](int64_t j) { return angles_.sin(position, j, side); };
@@ -223,6 +227,7 @@ class ReferenceDecoder {
   std::vector<float> slopes_;
   ReferenceAngles angles_;
   int64_t position_ = 0, first_term_ = 0;
+  std::vector<double> positions_;
 };
 
 // What the error rule takes for the naive form of a whole network: of eight float runs that begin their sums with other

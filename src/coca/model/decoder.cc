@@ -211,7 +211,13 @@ void TrainingDecoder::plan() {
   finish_layer_act_grads(spec_, grad_acts_);
 }
 
-Positions TrainingDecoder::positions(TensorRef document_start) {
+Positions TrainingDecoder::positions(TensorRef document_start, const DrawnPositions& drawn) {
+  if (!drawn.positions.empty()) {
+    const auto given = static_cast<int64_t>(drawn.positions.size());
+    COCA_CHECK(given == N_ || given == B_ * N_, "[decoder] {} positions; expected [1, {}] or [{}, {}]", given, N_, B_, N_);
+    COCA_CHECK(document_start.empty(), "[decoder] the positions of packed documents begin at 0; none can be drawn for them");
+    return positions_.at_positions(drawn.positions, N_, drawn.scaling_length > 0 ? drawn.scaling_length : N_);
+  }
   if (document_start.empty()) return positions_.at(0, N_, N_);
   check_ids(document_start, "document_start");
   COCA_CHECK(document_start.shape == Dims({B_, N_}), "[decoder] document_start {} must be [{}, {}]", document_start.shape.text(), B_, N_);
@@ -254,9 +260,10 @@ void TrainingDecoder::check(const Weights& w, TensorRef ids, TensorRef targets) 
 }
 
 TensorRef TrainingDecoder::forward_backward(Context& cx, const Weights& w, TensorRef ids, TensorRef targets,
-                                            float scale, MutWeights& grads, TensorRef document_start) {
+                                            float scale, MutWeights& grads, TensorRef document_start,
+                                            const DrawnPositions& drawn) {
   check(w, ids, targets);
-  const Positions at = positions(document_start);
+  const Positions at = positions(document_start, drawn);
   forward(cx, w, at, ids);
   ops::lm_loss_forward_backward(cx, {.x = normed_, .w = w.head, .targets = targets.reshape({B_ * N_}), .nll = nll_},
                                 {.scale = scale, .dx = dnormed_, .dw = grads.head});
@@ -264,9 +271,10 @@ TensorRef TrainingDecoder::forward_backward(Context& cx, const Weights& w, Tenso
   return nll_;
 }
 
-TensorRef TrainingDecoder::loss(Context& cx, const Weights& w, TensorRef ids, TensorRef targets, TensorRef document_start) {
+TensorRef TrainingDecoder::loss(Context& cx, const Weights& w, TensorRef ids, TensorRef targets, TensorRef document_start,
+                                const DrawnPositions& drawn) {
   check(w, ids, targets);
-  forward(cx, w, positions(document_start), ids);
+  forward(cx, w, positions(document_start, drawn), ids);
   ops::lm_loss_forward(cx, {.x = normed_, .w = w.head, .targets = targets.reshape({B_ * N_}), .nll = nll_});
   return nll_;
 }

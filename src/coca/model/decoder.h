@@ -73,6 +73,13 @@ class Decoder {
   Buffers buffers_;
 };
 
+// Tokens that do not stand one after the other: their positions, [1 or B, N], and the sequence length that dynamic NTK
+// and longrope reckon with. Without positions: plain.
+struct DrawnPositions {
+  std::span<const double> positions;
+  int64_t scaling_length = 0;
+};
+
 struct TrainingOptions {
   Recompute recompute = Recompute::kNone;
   Precision precision = Precision::kF32;  // of the weights passed in
@@ -88,16 +95,18 @@ class TrainingDecoder {
   // returns the nll per position, [B * N], valid until the next call. Gradients that are empty are not computed, and the
   // backward pass ends at the lowest layer that has one.
   // document_start [B, N] i32: packed documents (ops/attention.h), each with positions from 0 on; empty: one a row.
+  // Drawn positions and packed documents exclude each other.
   TensorRef forward_backward(Context&, const Weights&, TensorRef ids, TensorRef targets, float scale, MutWeights& grads,
-                             TensorRef document_start = {});
+                             TensorRef document_start = {}, const DrawnPositions& = {});
   // The nll alone.
-  TensorRef loss(Context&, const Weights&, TensorRef ids, TensorRef targets, TensorRef document_start = {});
+  TensorRef loss(Context&, const Weights&, TensorRef ids, TensorRef targets, TensorRef document_start = {},
+                 const DrawnPositions& = {});
   size_t activation_bytes() const { return arena_.bytes(); }
 
  private:
   void plan();
   void check(const Weights&, TensorRef ids, TensorRef targets) const;
-  Positions positions(TensorRef document_start);
+  Positions positions(TensorRef document_start, const DrawnPositions&);
   void forward(Context&, const Weights&, const Positions&, TensorRef ids);
   void backward(Context&, const Weights&, const Positions&, TensorRef ids, MutWeights& grads);
 
