@@ -214,6 +214,23 @@ TEST_F(Cli, FlagsWinOverTheConfigFile) {
   EXPECT_EQ(saved["decay"], "linear");
 }
 
+TEST_F(Cli, TrainsAtDrawnPositionsUnderAScaling) {
+  const Args pose = {"--positions", "pose", "--target-length", "96", "--rope-scaling", "linear", "--factor", "4", "--validation-text", text_file()};
+  const Outcome trained = coca(tiny_train("pose", pose));
+  ASSERT_EQ(trained.code, 0) << trained.err;
+  const auto rows = train::read_metrics(at("pose") + "/metrics.csv");
+  EXPECT_LT(rows.back().loss, rows.front().loss - 1);
+  const auto config = io::read_json(at("pose") + "/model/config.json");
+  EXPECT_EQ(config["rope_scaling"]["type"], "linear");
+  EXPECT_EQ(config["rope_scaling"]["factor"], 4.0);
+  EXPECT_EQ(config["max_position_embeddings"], 24);
+  const Outcome tuned = coca({"finetune", "--model", at("pose") + "/model", "--text", text_file(), "--positions", "random", "--target-length", "192",
+                              "--rope-scaling", "ntk", "--factor", "8", "--steps", "2", "--out", at("tuned")});
+  ASSERT_EQ(tuned.code, 0) << tuned.err;
+  EXPECT_EQ(io::read_json(at("tuned") + "/model/config.json")["rope_scaling"]["rope_type"], "ntk");
+  expect_refused(tiny_train("a", {"--positions", "pose", "--target-length", "96", "--attention", "alibi"}), 2, "ALiBi's bias goes by the distance");
+}
+
 TEST_F(Cli, TrainEvaluateGenerate) {
   const Outcome trained = coca(tiny_train("run", {"--validation-text", text_file(), "--validation-windows", "8"}));
   ASSERT_EQ(trained.code, 0) << trained.err;

@@ -38,8 +38,9 @@ std::shared_ptr<model::Adapter> adapter_of(const FinetuneConfig& c, const model:
 
 FinetuneTarget finetune_target(const FinetuneConfig& config, const text::Tokenizer& tokenizer) {
   check_config(config);
-  FinetuneTarget target{.spec = model::load_spec(config.model)};
+  FinetuneTarget target{.spec = scaled_spec(config.positions, model::load_spec(config.model))};
   target.length = config.length > 0 ? config.length : target.spec.max_position;
+  check_positions(config.positions, target.spec.attention, target.length);
   COCA_CHECK(tokenizer.vocab_size() <= target.spec.V,
              "the tokenizer has {} ids; the model {} has {}: they do not belong together", tokenizer.vocab_size(),
              config.model, target.spec.V);
@@ -103,7 +104,9 @@ void Finetuner::cut_text(const FinetuneConfig& config, const FinetuneData& data)
              "the text uses {} ids, but the tokenizer has {}: they do not belong together", data.text->vocab_size(),
              data.tokenizer.vocab_size());
   batches_ = std::make_unique<Batches>(
-      Batches::Options{.shape = shape_of(config, target_.length), .seed = static_cast<uint64_t>(config.seed)},
+      Batches::Options{.shape = shape_of(config, target_.length),
+                       .seed = static_cast<uint64_t>(config.seed),
+                       .positions = config.positions},
       *data.text, data.tokenizer);
   if (data.validation_text && config.validation_windows > 0)
     validation_ = std::make_unique<TextValidation>(*data.validation_text, target_.length);
