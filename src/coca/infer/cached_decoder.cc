@@ -29,7 +29,7 @@ ops::DecodeAttentionOptions attention_options(const model::ModelSpec& s, size_t 
 CachedDecoder::CachedDecoder(const model::ModelSpec& spec, const model::Weights& weights, int64_t B, DynamicBase policy,
                              int64_t planned_length, KvType cache)
     : spec_(spec), weights_(weights), policy_(policy), planned_length_(planned_length),
-      cache_(spec, B, cache), positions_(spec), B_(B) {
+      cache_(spec, B, cache), positions_(spec, &weights), B_(B) {
   model::validate(spec);
   COCA_CHECK(policy == DynamicBase::kStep || planned_length > 0,
              "[generate] a base fixed per request needs the planned length, found {}", planned_length);
@@ -63,7 +63,7 @@ TensorRef CachedDecoder::append(Context& cx, TensorRef ids) {
   cache_.reserve(S);
   const int64_t scaling_length = policy_ == DynamicBase::kRequest ? std::max(planned_length_, S) : S;
   const model::Positions at = positions_.at(S - N, N, scaling_length);
-  if (!at.rows.cos.empty()) angles_.build(model::rope_rotation(spec_, scaling_length), S, 0.0, model::growth_origin(spec_, S - N, N));
+  if (!at.rows.cos.empty()) angles_.build(positions_.rotation(scaling_length), S, 0.0, model::growth_origin(spec_, S - N, N));
 
   ops::embedding_forward(cx, {.ids = ids.reshape({B_ * N}), .table = weights_.embed, .y = x_});
   for (size_t i = 0; i < weights_.layers.size(); ++i) {

@@ -14,11 +14,16 @@ namespace coca::model {
 // Keeps the position tables of a spec.
 class PositionSource {
  public:
-  explicit PositionSource(const ModelSpec&);
+  // The weights, for what positions need of them (CLEX's network); they must not change, and outlive this.
+  explicit PositionSource(const ModelSpec&, const Weights* = nullptr);
+  // The angles of a sequence of seq_len. CLEX's tables are solved at the first call.
+  ops::Rotation rotation(int64_t seq_len);
   // `n` tokens from `start` of a sequence of seq_len.
   Positions at(int64_t start, int64_t n, int64_t seq_len);
   // Tokens anywhere: positions [1 or B, n], for methods that draw them.
   Positions at_positions(std::span<const double> positions, int64_t n, int64_t seq_len);
+  // From here on these: the frequencies of weights that are being trained.
+  void set_frequencies(std::vector<double> frequencies) { frequencies_ = std::move(frequencies); }
   // Packed documents: rows for each token's place in its own document. document_start [B, N] i32, as attention takes it.
   Positions packed(TensorRef document_start, int64_t seq_len);
 
@@ -26,6 +31,9 @@ class PositionSource {
   Positions of_table(int64_t n) const;
 
   const ModelSpec& spec_;
+  const Weights* weights_;
+  std::vector<std::vector<double>> clex_;  // by length factor
+  std::vector<double> frequencies_;        // set_frequencies(); else empty
   RopeTable table_;
   Tensor slopes_;
 };
@@ -106,7 +114,10 @@ class TrainingDecoder {
  private:
   void plan();
   void check(const Weights&, TensorRef ids, TensorRef targets) const;
-  Positions positions(TensorRef document_start, const DrawnPositions&);
+  void prepare_clex(const Weights&, int64_t seq_len);
+  Positions positions(const Weights&, TensorRef document_start, const DrawnPositions&);
+  MutTensorRef angle_gradient(const MutWeights& grads);
+  void clex_backward(const Weights&, const Positions&, TensorRef document_start, const DrawnPositions&, MutWeights& grads);
   void forward(Context&, const Weights&, const Positions&, TensorRef ids);
   void backward(Context&, const Weights&, const Positions&, TensorRef ids, MutWeights& grads);
 
@@ -120,6 +131,8 @@ class TrainingDecoder {
   LayerActGrads grad_acts_;
   MutTensorRef normed_, norm_stat_, nll_;  // [M, C] [M, 2] [M]
   MutTensorRef dnormed_, stream_;
+  std::vector<double> clex_path_;          // of this step's length factor; Scaling::kClex
+  Tensor dangle_;                          // [B, N, R/2]
 };
 
 }  // namespace coca::model
