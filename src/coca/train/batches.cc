@@ -21,7 +21,8 @@ Batches::Options options_of(const TrainConfig& c) {
           .passkey_wording = c.passkey_wording,
           .passkey_digits = c.passkey_digits,
           .passkey_first_steps = c.passkey_first_steps,
-          .positions = c.positions};
+          .positions = c.positions,
+          .clex = clex_draws(make_spec(c, 1, {}, {}))};
 }
 
 }  // namespace
@@ -36,6 +37,12 @@ Batches::Batches(const Options& options, const data::TokenFile& tokens, const te
     data::make_passkey_prompt(options.passkey_wording, options.shape.length + 1, 0.5, tokenizer, rng,
                               options.passkey_digits);
   }
+}
+
+// CLEX's positions stand for t times the trained length, or a window longer than that.
+int64_t Batches::drawn_length(int64_t step) const {
+  if (options_.clex.max_factor == 0) return options_.positions.target_length;
+  return draw_clex_factor(options_.seed, step, options_.clex.max_factor) * options_.clex.trained_length;
 }
 
 // The second chunk of a cut window comes from further on in the text.
@@ -54,10 +61,12 @@ void Batches::make_window(int64_t step, int64_t k, std::vector<int32_t>& ids, st
   const bool passkey = rng.uniform() < share;
   Rng places = position_rng(options_.seed, k);
   PoseCut cut;
-  if (options_.positions.draw == PositionDraw::kRandom) draw_random(places, target_length(), positions);
+  if (options_.positions.draw == PositionDraw::kRandom) draw_random(places, options_.positions.target_length, positions);
+  if (options_.clex.max_factor > 0)
+    draw_clex(places, draw_clex_factor(options_.seed, step, options_.clex.max_factor), options_.clex.trained_length, positions);
   if (options_.positions.draw == PositionDraw::kPose) {
     // Nothing of a passkey prompt may be left out, or its question has no answer.
-    cut = draw_pose(places, N, target_length(), passkey ? N + 1 : tokens_.size() - sampler_.window_start(k));
+    cut = draw_pose(places, N, options_.positions.target_length, passkey ? N + 1 : tokens_.size() - sampler_.window_start(k));
     pose_positions(cut, positions);
   }
   if (passkey)
@@ -69,12 +78,12 @@ void Batches::make_window(int64_t step, int64_t k, std::vector<int32_t>& ids, st
 void Batches::fill(int64_t step, int64_t part, const Batch& out) const {
   const auto& [B, accumulation, length] = options_.shape;
   const auto N = static_cast<size_t>(length);
-  COCA_CHECK(!options_.positions.draws() || out.positions.size() == N * static_cast<size_t>(B),
+  COCA_CHECK(!draws() || out.positions.size() == N * static_cast<size_t>(B),
              "batches: room for {} positions; {} are drawn", out.positions.size(), N * static_cast<size_t>(B));
   std::vector<int32_t> ids(N + 1);
   for (int64_t row = 0; row < B; ++row) {
     const std::span<double> positions =
-        options_.positions.draws() ? out.positions.subspan(static_cast<size_t>(row) * N, N) : std::span<double>();
+        draws() ? out.positions.subspan(static_cast<size_t>(row) * N, N) : std::span<double>();
     make_window(step, (step * accumulation + part) * B + row, ids, positions);
     std::copy_n(ids.begin(), N, row_of(out.ids, row).begin());
     std::copy_n(ids.begin() + 1, N, row_of(out.targets, row).begin());

@@ -34,6 +34,14 @@ std::shared_ptr<model::Adapter> adapter_of(const FinetuneConfig& c, const model:
   return adapter;
 }
 
+// The source may lack CLEX's network, or have one that this run does without.
+void load_start(const FinetuneConfig& c, const model::ModelSpec& spec, model::ParamStore& params) {
+  const model::ModelSpec source = model::load_spec(c.model);
+  model::load_params(c.model, source, params);
+  if (spec.rope_scaling.type == model::Scaling::kClex && source.rope_scaling.type != model::Scaling::kClex)
+    model::initialise_clex(static_cast<uint64_t>(c.seed), params);
+}
+
 }  // namespace
 
 FinetuneTarget finetune_target(const FinetuneConfig& config, const text::Tokenizer& tokenizer) {
@@ -85,7 +93,7 @@ Finetuner::Finetuner(const FinetuneConfig& config, const FinetuneData& data, Sta
                                              .adapter = adapter_of(config, target_.spec),
                                              .dropout_seed = static_cast<uint64_t>(config.seed)},
                                  target_.spec, loop_data, start, [&](model::ParamStore& params) {
-                                   model::load_params(config.model, target_.spec, params);
+                                   load_start(config, target_.spec, params);
                                  });
 }
 
@@ -106,7 +114,8 @@ void Finetuner::cut_text(const FinetuneConfig& config, const FinetuneData& data)
   batches_ = std::make_unique<Batches>(
       Batches::Options{.shape = shape_of(config, target_.length),
                        .seed = static_cast<uint64_t>(config.seed),
-                       .positions = config.positions},
+                       .positions = config.positions,
+                       .clex = clex_draws(target_.spec)},
       *data.text, data.tokenizer);
   if (data.validation_text && config.validation_windows > 0)
     validation_ = std::make_unique<TextValidation>(*data.validation_text, target_.length);

@@ -56,7 +56,7 @@ Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& da
   if (data.batches.packing() == Packing::kDocuments ||
       (data.validation && data.validation->packing() == Packing::kDocuments))
     starts_ = Tensor(ids_.shape(), DType::kI32);
-  if (data.batches.target_length() > 0) positions_.resize(static_cast<size_t>(ids_.ref().numel()));
+  if (data.batches.drawn_length(0) > 0) positions_.resize(static_cast<size_t>(ids_.ref().numel()));
   const fs::path& out = options_.checkpoints.out;
   const auto newest = latest_checkpoint(out);
   COCA_CHECK(start == Start::kResume || !newest,
@@ -157,7 +157,7 @@ double Loop::forward_backward(int64_t step) {
           weights_);
     const TensorRef nll =
         decoder_.forward_backward(context_, weights_, ids_, targets_, static_cast<float>(1.0 / counted), grad_tensors_,
-                                  data_.batches.packing() == Packing::kDocuments ? starts() : TensorRef(), drawn());
+                                  data_.batches.packing() == Packing::kDocuments ? starts() : TensorRef(), drawn(step));
     for (int64_t i = 0; i < nll.numel(); ++i) sum += nll.as<float>()[i];
   }
   return sum / counted;

@@ -100,7 +100,7 @@ class Loop {
   CheckpointParts parts();
   void bind_weights();
   model::TensorStore& master() { return options_.adapter ? options_.adapter->tensors() : params_; }
-  model::DrawnPositions drawn() const { return {.positions = positions_, .scaling_length = data_.batches.target_length()}; }
+  model::DrawnPositions drawn(int64_t step) const { return {.positions = positions_, .scaling_length = data_.batches.drawn_length(step)}; }
   TensorRef starts() const { return starts_.empty() ? TensorRef() : starts_.ref(); }
 
   LoopOptions options_;

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "coca/model/clex.h"
+
 namespace coca::train {
 
 namespace {
@@ -20,7 +22,8 @@ model::ModelSpec rescaled(const model::ModelSpec& spec, model::Scaling type, std
   const int64_t original = spec.rope_scaling.original_max_position > 0 ? spec.rope_scaling.original_max_position : spec.max_position;
   if (spec.rope_scaling.type != type) from.rope_scaling = {};
   model::ModelSpec out = model::with_scaling(from, type, factor);
-  const bool reckons = type == Scaling::kYarn || type == Scaling::kYarnPaper || type == Scaling::kLlama3 || type == Scaling::kLongRope;
+  const bool reckons = type == Scaling::kYarn || type == Scaling::kYarnPaper || type == Scaling::kLlama3 || type == Scaling::kLongRope ||
+                       type == Scaling::kClex;
   out.rope_scaling.original_max_position = reckons ? original : 0;
   return out;
 }
@@ -42,7 +45,14 @@ void check_positions(const PositionOptions& p, model::AttentionKind attention, i
 }
 
 model::ModelSpec scaled_spec(const PositionOptions& p, const model::ModelSpec& spec) {
-  return p.rope_scaling ? rescaled(spec, *p.rope_scaling, p.factor) : spec;
+  const model::ModelSpec out = p.rope_scaling ? rescaled(spec, *p.rope_scaling, p.factor) : spec;
+  COCA_CHECK(out.rope_scaling.type != model::Scaling::kClex || !p.draws(), "positions \"{}\": rope scaling clex draws its own", enum_name(p.draw));
+  return out;
+}
+
+ClexDraws clex_draws(const model::ModelSpec& s) {
+  if (s.rope_scaling.type != model::Scaling::kClex) return {};
+  return {.max_factor = s.rope_scaling.max_factor, .trained_length = model::clex_trained_length(s)};
 }
 
 Rng position_rng(uint64_t seed, int64_t k) { return Rng(seed, mix64(static_cast<uint64_t>(k)) ^ 0x705e); }
@@ -70,6 +80,22 @@ void pose_positions(const PoseCut& cut, std::span<double> out) {
     const auto place = static_cast<int64_t>(i);
     out[i] = static_cast<double>(place < cut.first ? place : place + cut.skipped_positions);
   }
+}
+
+int64_t draw_clex_factor(uint64_t seed, int64_t step, int64_t max_factor) {
+  Rng rng(seed, mix64(static_cast<uint64_t>(step)) ^ 0xc1e8);
+  return between(rng, 1, max_factor);
+}
+
+void draw_clex(Rng& rng, int64_t factor, int64_t trained_length, std::span<double> out) {
+  const auto N = static_cast<int64_t>(out.size());
+  out[0] = 0;
+  if (N < 2) return;
+  const int64_t divisor = std::max<int64_t>(1, N / trained_length);
+  const std::span<double> between_ends = out.subspan(1, out.size() - 2);
+  draw_random(rng, N * factor - 2, between_ends);
+  for (double& place : between_ends) place = (place + 1) / static_cast<double>(divisor);
+  out.back() = static_cast<double>(N * factor / divisor - 1);
 }
 
 }  // namespace coca::train

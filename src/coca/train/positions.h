@@ -17,6 +17,13 @@ namespace coca::train {
 //   kPose:   two chunks of a longer window, the second one moved on by a random distance (PoSE, Zhu et al. 2023)
 enum class PositionDraw : uint8_t { kPlain, kRandom, kPose };
 
+// CLEX draws a length factor for each step, and positions of that many times the window. max_factor 0: no such model.
+struct ClexDraws {
+  int64_t max_factor = 0;
+  int64_t trained_length = 0;  // L
+};
+ClexDraws clex_draws(const model::ModelSpec&);
+
 // What pretraining and fine-tuning say about positions alike.
 struct PositionOptions {
   PositionDraw draw = PositionDraw::kPlain;
@@ -32,7 +39,7 @@ struct PositionOptions {
     v("positions", "of a window's tokens in training: plain, random (sorted draws), or pose (two chunks, the second moved on)", draw);
     v("target_length", "positions are drawn below this; more than length", target_length);
     v("rope_scaling", "scaling of the rotary frequencies; none given: that of the model trained further", rope_scaling);
-    v("factor", "its factor", factor);
+    v("factor", "its factor; clex: the largest length factor, 16", factor);
   }
 };
 
@@ -56,6 +63,12 @@ struct PoseCut {
 // readable: tokens of text there are from the beginning of the window on, at least N + 1.
 PoseCut draw_pose(Rng&, int64_t N, int64_t target_length, int64_t readable);
 void pose_positions(const PoseCut&, std::span<double> out);
+
+// t of a step, as likely any of 1 .. max_factor.
+int64_t draw_clex_factor(uint64_t seed, int64_t step, int64_t max_factor);
+// Sorted places of t windows: the first and the last of them, and others in between; divided where the window is longer
+// than the trained length.
+void draw_clex(Rng&, int64_t factor, int64_t trained_length, std::span<double> out);
 
 }  // namespace coca::train
 
