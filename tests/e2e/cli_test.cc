@@ -242,7 +242,8 @@ TEST_F(Cli, FinetunesUnderClex) {
   const auto config = io::read_json(at("clex") + "/model/config.json");
   EXPECT_EQ(config["rope_scaling"]["type"], "clex");
   EXPECT_EQ(config["rope_scaling"]["max_factor"], 3);
-  const Outcome ppl = coca({"eval", "ppl", "--model", at("clex") + "/model", "--text", text_file(), "--lengths", "24,72", "--stride", "24", "--max-tokens", "300"});
+  const Outcome ppl = coca({"eval", "ppl", "--model", at("clex") + "/model", "--text", text_file(), "--lengths", "24,72",
+                            "--stride", "24", "--max-tokens", "300"});
   EXPECT_EQ(ppl.code, 0) << ppl.err;
   EXPECT_EQ(coca({"generate", "--model", at("clex") + "/model", "--prompt", "the cat", "--max-new-tokens", "40"}).code, 0);
   Args wrong = {"eval", "ppl", "--rope-scaling", "clex", "--lengths", "24", "--stride", "24"};
