@@ -1,10 +1,11 @@
 // Causal attention forward and backward: GFLOP/s (products under the mask only: 4 D per visible pair forward,
 // 10 D backward) next to the rate of a large matrix product in the same process. "layer" is prologue and attention
 // together, RoPE beside CoCA, for head dims 32 to 256; bench/README.md says how to compare the two. "packed": several
-// documents in one row, beside the same row as a single one.
+// documents in one row, beside the same row as a single one. "window": windows with and without far keys.
 // SPDX-License-Identifier: Apache-2.0
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cmath>
 
 #include "coca/base/rng.h"
@@ -87,6 +88,28 @@ void packings(benchmark::internal::Benchmark* b) {
 }
 BENCHMARK_CAPTURE(BM_Packed, forward, false)->Apply(packings);
 BENCHMARK_CAPTURE(BM_Packed, backward, true)->Apply(packings);
+
+// Args: N, window, far keys. Beside the causal mask (window 0): the work is that of the pairs attended.
+void BM_Window(benchmark::State& state) {
+  constexpr int64_t H = 4, D = 64;
+  const int64_t N = state.range(0), window = state.range(1), far = state.range(2);
+  Tensor q({1, N, H, D}), k({1, N, H, D}), v({1, N, H, D}), o({1, N, H, D}), far_q({1, N, H, D}), far_k({1, far, H, D});
+  fill(q, 1), fill(k, 2), fill(v, 3), fill(far_q, 4), fill(far_k, 5);
+  const coca::ops::AttentionOptions options{.mask = window > 0 ? coca::ops::Mask::kSlidingWindow : coca::ops::Mask::kCausal, .window = window};
+  coca::ops::FarKeys keys;
+  if (far > 0) keys.q = far_q, keys.k = far_k;
+  Context context;
+  for (auto _ : state) coca::ops::attention_forward(context, options, {.q = q, .k = k, .v = v, .far = keys, .o = o});
+  double pairs = 0;
+  for (int64_t m = 0; m < N; ++m) {
+    const int64_t seen = window > 0 ? std::min(window, m + 1) : m + 1;
+    pairs += static_cast<double>(seen + std::min(far, m + 1 - seen));
+  }
+  state.counters["GFLOP/s"] = benchmark::Counter(4e-9 * pairs * static_cast<double>(H * D), benchmark::Counter::kIsIterationInvariantRate);
+}
+BENCHMARK(BM_Window)
+    ->Args({16384, 0, 0})->Args({16384, 2048, 0})->Args({16384, 2044, 4})->Args({16384, 2048, 100})->Args({16384, 2048, 16384})
+    ->ArgNames({"N", "window", "far"})->UseRealTime()->Unit(benchmark::kMillisecond);
 
 enum class Positions { kRope, kCocaSlack, kCocaStrict };
 

@@ -75,11 +75,12 @@ std::string windows_text(const model::ModelSpec& s) {
 
 // Parameters by where they work: names say it in every architecture.
 void parameter_facts(const model::ModelSpec& s, Facts& f) {
-  int64_t embedding = 0, attention = 0, mlp = 0, norms = 0, head = 0;
+  int64_t embedding = 0, attention = 0, mlp = 0, norms = 0, head = 0, clex = 0;
   for (const model::ParamInfo& info : model::parameter_list(s)) {
     const int64_t n = info.shape.product();
     const bool norm = info.name.find("norm") != std::string::npos;  // also "layernorm", and biases of norms
-    if (norm) norms += n;
+    if (info.role == model::ParamRole::kClexUp || info.role == model::ParamRole::kClexDown) clex += n;
+    else if (norm) norms += n;
     else if (info.role == model::ParamRole::kEmbedding) embedding += n;
     else if (info.name.find(".mlp.") != std::string::npos) mlp += n;
     else if (info.name.find("attn.") != std::string::npos || info.name.find("attention.") != std::string::npos) attention += n;
@@ -90,6 +91,7 @@ void parameter_facts(const model::ModelSpec& s, Facts& f) {
   f.count("  attention", "parameters_attention", attention);
   f.count("  mlp", "parameters_mlp", mlp);
   f.count("  norms", "parameters_norms", norms);
+  if (clex > 0) f.count("  clex", "parameters_clex", clex);
   if (s.embeddings == model::Embeddings::kTied) f.text("  output", "parameters_output", "the embedding's");
   else f.count("  output", "parameters_output", head);
 }

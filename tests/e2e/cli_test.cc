@@ -214,6 +214,45 @@ TEST_F(Cli, FlagsWinOverTheConfigFile) {
   EXPECT_EQ(saved["decay"], "linear");
 }
 
+TEST_F(Cli, TrainsAtDrawnPositionsUnderAScaling) {
+  const Args pose = {"--positions", "pose", "--target-length", "96", "--rope-scaling", "linear", "--factor", "4", "--validation-text", text_file()};
+  const Outcome trained = coca(tiny_train("pose", pose));
+  ASSERT_EQ(trained.code, 0) << trained.err;
+  const auto rows = train::read_metrics(at("pose") + "/metrics.csv");
+  EXPECT_LT(rows.back().loss, rows.front().loss - 1);
+  const auto config = io::read_json(at("pose") + "/model/config.json");
+  EXPECT_EQ(config["rope_scaling"]["type"], "linear");
+  EXPECT_EQ(config["rope_scaling"]["factor"], 4.0);
+  EXPECT_EQ(config["max_position_embeddings"], 24);
+  const Outcome tuned = coca({"finetune", "--model", at("pose") + "/model", "--text", text_file(), "--positions", "random", "--target-length", "192",
+                              "--rope-scaling", "ntk", "--factor", "8", "--steps", "2", "--out", at("tuned")});
+  ASSERT_EQ(tuned.code, 0) << tuned.err;
+  EXPECT_EQ(io::read_json(at("tuned") + "/model/config.json")["rope_scaling"]["rope_type"], "ntk");
+  expect_refused(tiny_train("a", {"--positions", "pose", "--target-length", "96", "--attention", "alibi"}), 2, "ALiBi's bias goes by the distance");
+}
+
+// A CLEX network beside a trained model; evaluation past the trained length and generation take its frequencies.
+TEST_F(Cli, FinetunesUnderClex) {
+  ASSERT_EQ(coca(tiny_train("base")).code, 0);
+  const Args model = {"--model", at("base") + "/model", "--text", text_file()};
+  Args args = {"finetune", "--rope-scaling", "clex", "--factor", "3", "--steps", "4", "--learning-rate", "0.01", "--out", at("clex")};
+  args.insert(args.end(), model.begin(), model.end());
+  const Outcome tuned = coca(args);
+  ASSERT_EQ(tuned.code, 0) << tuned.err;
+  const auto config = io::read_json(at("clex") + "/model/config.json");
+  EXPECT_EQ(config["rope_scaling"]["type"], "clex");
+  EXPECT_EQ(config["rope_scaling"]["max_factor"], 3);
+  const Outcome ppl = coca({"eval", "ppl", "--model", at("clex") + "/model", "--text", text_file(), "--lengths", "24,72",
+                            "--stride", "24", "--max-tokens", "300"});
+  EXPECT_EQ(ppl.code, 0) << ppl.err;
+  EXPECT_EQ(coca({"generate", "--model", at("clex") + "/model", "--prompt", "the cat", "--max-new-tokens", "40"}).code, 0);
+  Args wrong = {"eval", "ppl", "--rope-scaling", "clex", "--lengths", "24", "--stride", "24"};
+  wrong.insert(wrong.end(), model.begin(), model.end());
+  const Outcome without = coca(wrong);
+  EXPECT_NE(without.code, 0);
+  EXPECT_THAT(without.err, HasSubstr("coca finetune --rope-scaling clex"));
+}
+
 TEST_F(Cli, TrainEvaluateGenerate) {
   const Outcome trained = coca(tiny_train("run", {"--validation-text", text_file(), "--validation-windows", "8"}));
   ASSERT_EQ(trained.code, 0) << trained.err;

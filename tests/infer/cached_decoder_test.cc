@@ -9,7 +9,7 @@
 #include "coca/ops/linear.h"
 #include "support/numerics.h"
 #include "support/reference_decoder.h"
-#include "support/tiny_model.h"
+#include "support/tiny_clex.h"
 
 namespace coca::infer {
 namespace {
@@ -166,6 +166,18 @@ TEST_P(CachedRotary, DynamicNtkPerRequestEqualsOnePassAtThePlannedLength) {
   for (const Chunks& chunks : chunkings()) {
     SCOPED_TRACE(testing::PrintToString(chunks));
     expect_logits(cached_logits(m, ids, chunks, DynamicBase::kRequest, kPlanned), expected, "cached");
+  }
+}
+
+// CLEX's tables go by the length, as dynamic NTK's base does: trained on 8 tokens, 19 are factor 3.
+TEST(CachedClex, TakesTheTableOfTheLength) {
+  for (const NamedSpec& named : test::clex_specs()) {
+    SCOPED_TRACE(named.name);
+    const TinyModel m = test::clex_model(named.spec);
+    const std::vector<int32_t> ids = batch_ids(m);
+    expect_logits(cached_logits(m, ids, {7, 1, 1, 10}, DynamicBase::kRequest, kN), expected_logits(m, ids, std::vector<int64_t>(kN, kN)), "request");
+    const Chunks chunks = {5, 3, 1, 6, 3, 1};
+    expect_logits(cached_logits(m, ids, chunks), expected_logits(m, ids, lengths_by_chunk(chunks)), "step");
   }
 }
 

@@ -44,7 +44,8 @@ void expect_equal(const ModelSpec& a, const ModelSpec& b) {
 RopeScaling full_scaling(Scaling type, int64_t pairs) {
   RopeScaling r = test::tiny_scaling(type, pairs);
   const bool yarn = type == Scaling::kYarn || type == Scaling::kYarnPaper;
-  if (yarn || type == Scaling::kLlama3 || type == Scaling::kLongRope) r.original_max_position = 5;
+  if (yarn || type == Scaling::kLlama3 || type == Scaling::kLongRope || type == Scaling::kClex) r.original_max_position = 5;
+  if (type == Scaling::kClex) r.factor = 1, r.max_factor = 5, r.param_factor = 3, r.activation = ClexActivation::kSilu, r.time_step = 0.125;
   if (type == Scaling::kLlama3) r.low_freq_factor = 2, r.high_freq_factor = 9;
   if (yarn) r.borders = YarnBorders::kFractional, r.mscale = 0.7, r.mscale_all_dim = 0.9;
   if (yarn || type == Scaling::kLongRope) r.attention_factor = 1.25;
@@ -57,6 +58,7 @@ TEST(Config, EverySpecRoundTrips) {
     ModelSpec s = named.spec;
     for (const auto& entry : EnumTraits<Scaling>::names()) {
       if (!uses_rotary(s.attention) && entry.value != Scaling::kNone) continue;
+      if (uses_xpos(s.attention) && entry.value == Scaling::kClex) continue;
       const RopeScaling scaling = full_scaling(entry.value, s.R / 2);
       s.rope_scaling = scaling;
       s.rope_theta = 12345.678;

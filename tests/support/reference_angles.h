@@ -18,13 +18,13 @@ struct ReferenceAngles {
   std::vector<double> zeta;  // xPos; else empty
 
   // side: 1 for queries, -1 for keys.
-  double cos(int64_t position, int64_t j, double side) const { return factor(position, j, side) * std::cos(angle(position, j)); }
-  double sin(int64_t position, int64_t j, double side) const { return factor(position, j, side) * std::sin(angle(position, j)); }
+  double cos(double position, int64_t j, double side) const { return factor(position, j, side) * std::cos(angle(position, j)); }
+  double sin(double position, int64_t j, double side) const { return factor(position, j, side) * std::sin(angle(position, j)); }
 
  private:
-  double angle(int64_t position, int64_t j) const { return static_cast<double>(position) * theta[static_cast<size_t>(j)]; }
-  double factor(int64_t position, int64_t j, double side) const {
-    return zeta.empty() ? size : size * std::pow(zeta[static_cast<size_t>(j)], side * static_cast<double>(position) / 512);
+  double angle(double position, int64_t j) const { return position * theta[static_cast<size_t>(j)]; }
+  double factor(double position, int64_t j, double side) const {
+    return zeta.empty() ? size : size * std::pow(zeta[static_cast<size_t>(j)], side * position / 512);
   }
 };
 

@@ -19,6 +19,7 @@
 #include "coca/model/params.h"
 #include "coca/ops/attention.h"
 #include "support/reference_angles.h"
+#include "support/reference_clex.h"
 
 namespace coca::test {
 
@@ -41,6 +42,9 @@ class ReferenceDecoder {
   // Sums of linear layers begin with this term and go round: other roundings of the same formula.
   void set_first_term(int64_t term) { first_term_ = term; }
 
+  // Token n stands at positions[n]; none: at n.
+  void set_positions(std::vector<double> positions) { positions_ = std::move(positions); }
+
   std::vector<T>& weights() { return flat_; }  // in the order of ParamStore::flat()
   void restart() {
     for (Layer& layer : layers_) layer = {};
@@ -51,6 +55,7 @@ class ReferenceDecoder {
   std::vector<T> step(int32_t id, int64_t seq_len) {
     const model::Weights& w = store_.weights();
     angles_ = reference_angles(s_, s_.pattern.used_length(seq_len));
+    if (s_.rope_scaling.type == model::Scaling::kClex) theta_ = learnt_frequencies(s_.pattern.used_length(seq_len));
     std::vector<T> x(at(w.embed) + id * s_.C, at(w.embed) + (id + 1) * s_.C);
     for (size_t i = 0; i < layers_.size(); ++i) x = layer(x, w.layers[i], layers_[i], s_.window_of(i));
     ++position_;
@@ -81,6 +86,13 @@ class ReferenceDecoder {
     return r.empty() ? nullptr : flat_.data() + (r.as<float>() - store_.flat().as<float>());
   }
 
+  // The frequencies of the step's length, from the weights as they are.
+  std::vector<T> learnt_frequencies(int64_t seq_len) {
+    const int64_t t = std::min((seq_len + s_.max_position - 1) / s_.max_position, s_.rope_scaling.max_factor);
+    const model::Weights& w = store_.weights();
+    return reference_clex(s_, at(w.clex_up), at(w.clex_down), t);
+  }
+
   std::vector<T> norm(const std::vector<T>& x, TensorRef w, TensorRef b) const {
     std::vector<T> y(x.size());
     const auto kind = s_.norm == ops::NormKind::kLayerNorm ? ref::Norm::kLayer : ref::Norm::kRms;
@@ -106,10 +118,12 @@ class ReferenceDecoder {
   }
 
   // One head of q (q_eff) or of a key (k_eff) at a position; the other output is null.
-  void rotate(const T* x, int64_t position, T* q_eff, T* k_eff) const {
+  void rotate(const T* x, int64_t token, T* q_eff, T* k_eff) const {
+    const double position = positions_.empty() ? static_cast<double>(token) : positions_[static_cast<size_t>(token)];
     const double side = q_eff ? 1.0 : -1.0;
-    const auto cos = [&](int64_t j) { return angles_.cos(position, j, side); };
-    const auto sin = [&](int64_t j) { return angles_.sin(position, j, side); };
+    const auto learnt = [&](int64_t j) { return T(position) * theta_[static_cast<size_t>(j)]; };
+    const auto cos = [&](int64_t j) { return theta_.empty() ? T(angles_.cos(position, j, side)) : std::cos(learnt(j)); };
+    const auto sin = [&](int64_t j) { return theta_.empty() ? T(angles_.sin(position, j, side)) : std::sin(learnt(j)); };
     T* out = q_eff ? q_eff : k_eff;
     if (!model::transforms_keys(s_.attention)) {
       std::copy(x, x + s_.D, out);
@@ -282,6 +296,8 @@ class ReferenceDecoder {
   std::vector<float> slopes_;
   ReferenceAngles angles_;
   int64_t position_ = 0, first_term_ = 0;
+  std::vector<double> positions_;
+  std::vector<T> theta_;  // of CLEX's network; else empty
 };
 
 // What the error rule takes for the naive form of a whole network: of eight float runs that begin their sums with other

@@ -23,7 +23,7 @@ double mean_opposite(const AngleStats& angles, double sweep) {
 std::vector<model::RopeScaling> candidates(const model::ModelSpec& spec, int64_t multiple, double dynamic_factor) {
   std::vector<model::RopeScaling> out = {spec.rope_scaling};
   for (const auto& entry : EnumTraits<model::Scaling>::names()) {
-    if (entry.value == spec.rope_scaling.type) continue;
+    if (entry.value == spec.rope_scaling.type || entry.value == model::Scaling::kClex) continue;  // CLEX has its angles from weights
     std::optional<double> factor = static_cast<double>(multiple);
     if (entry.value == model::Scaling::kDynamic) factor = dynamic_factor;
     if (entry.value == model::Scaling::kNone) factor.reset();

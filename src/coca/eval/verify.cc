@@ -122,7 +122,7 @@ struct OneCase {
     Tensor logits({B * N, spec.V});
     ops::linear_forward(cx, {.x = hidden, .w = params.weights().head, .y = logits});
     ours["logits"].assign(logits.values<float>().begin(), logits.values<float>().end());
-    const model::Positions at = model::PositionSource(spec).at(0, N, N);
+    const model::Positions at = model::PositionSource(spec, &params.weights()).at(0, N, N);
     std::vector<float> slopes;
     if (!at.slopes.empty()) slopes.assign(at.slopes.as<float>(), at.slopes.as<float>() + spec.H);
     for (int64_t i = 0; i <= spec.L; ++i) ours[fmt::format("hidden.{}", i)] = traced[fmt::format("hidden.{}", i)];

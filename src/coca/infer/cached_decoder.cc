@@ -29,7 +29,7 @@ ops::DecodeAttentionOptions attention_options(const model::ModelSpec& s, size_t 
 CachedDecoder::CachedDecoder(const model::ModelSpec& spec, const model::Weights& weights, int64_t B, DynamicBase policy,
                              int64_t planned_length, KvType cache)
     : spec_(spec), weights_(weights), policy_(policy), planned_length_(planned_length),
-      cache_(spec, B, cache), positions_(spec), B_(B) {
+      cache_(spec, B, cache), positions_(spec, &weights), B_(B) {
   model::validate(spec);
   COCA_CHECK(!spec.pattern.forgets() || spec.pattern.sinks <= kKvPage, "[generate] pattern {}: {} sinks; the cache keeps at most {}",
              enum_name(spec.pattern.type), spec.pattern.sinks, kKvPage);
@@ -45,7 +45,7 @@ void CachedDecoder::prepare(int64_t N) {
 
 // The angles at which the cached keys are seen: those in the window (or all), and those beyond it.
 void CachedDecoder::build_angles(int64_t N, int64_t scaling_length) {
-  const ops::Rotation rotation = model::rope_rotation(spec_, scaling_length);
+  const ops::Rotation rotation = positions_.rotation(scaling_length);
   const int64_t S = cache_.length() + N, held = cache_.held() + N;
   angles_.build(rotation, held, {.start = static_cast<double>(cache_.forgotten()), .origin = model::growth_origin(spec_, S - N, N)});
   const model::AttentionPattern& pattern = spec_.pattern;

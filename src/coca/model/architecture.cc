@@ -15,7 +15,8 @@ TensorNames gpt_neox_names() {
           .up = "mlp.dense_h_to_4h",
           .down = "mlp.dense_4h_to_h",
           .norm = "gpt_neox.final_layer_norm",
-          .head = "embed_out"};
+          .head = "embed_out",
+          .clex = "gpt_neox.clex_layer.proj_func."};
 }
 
 TensorNames llama_names(const ModelSpec& s) {
@@ -34,7 +35,8 @@ TensorNames llama_names(const ModelSpec& s) {
           .up = "mlp.up_proj",
           .down = "mlp.down_proj",
           .norm = "model.norm",
-          .head = "lm_head"};
+          .head = "lm_head",
+          .clex = "model.clex_layer.proj_func."};
 }
 
 }  // namespace

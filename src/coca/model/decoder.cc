@@ -5,6 +5,7 @@
 #include <cstring>
 #include <utility>
 
+#include "coca/model/clex.h"
 #include "coca/ops/attention.h"
 #include "coca/ops/cross_entropy.h"
 #include "coca/ops/embedding.h"
@@ -33,7 +34,7 @@ void trace_layer(Context& cx, size_t i, const LayerActs& a) {
 
 // The layer below which no gradient is wanted.
 size_t lowest_trained(const MutWeights& grads) {
-  if (!grads.embed.empty()) return 0;
+  if (!grads.embed.empty() || !grads.clex_up.empty() || !grads.clex_down.empty()) return 0;
   size_t i = 0;
   while (i < grads.layers.size() && !has_tensors(grads.layers[i])) ++i;
   return i;
@@ -46,11 +47,19 @@ int64_t longest_part(int64_t N, int64_t chunk) { return N % chunk < kTile ? chun
 
 }  // namespace
 
-PositionSource::PositionSource(const ModelSpec& spec) : spec_(spec) {
+PositionSource::PositionSource(const ModelSpec& spec, const Weights* weights) : spec_(spec), weights_(weights) {
   if (!uses_alibi(spec.attention)) return;
   const std::vector<float> slopes = ops::alibi_slopes(spec.H);
   slopes_ = Tensor({spec.H});
   std::copy(slopes.begin(), slopes.end(), slopes_.values<float>().begin());
+}
+
+ops::Rotation PositionSource::rotation(int64_t seq_len) {
+  if (spec_.rope_scaling.type != Scaling::kClex) return rope_rotation(spec_, seq_len);
+  if (!frequencies_.empty()) return {.frequencies = frequencies_};
+  COCA_CHECK_AS(kInternal, weights_ != nullptr, "[decoder] positions of a CLEX model need its weights");
+  if (clex_.empty()) clex_ = ClexOde(spec_, weights_->clex_up, weights_->clex_down).tables(spec_.rope_scaling.max_factor);
+  return {.frequencies = clex_[static_cast<size_t>(clex_factor(spec_, spec_.pattern.used_length(seq_len)) - 1)]};
 }
 
 Positions PositionSource::of_table(int64_t n) const {
@@ -64,7 +73,7 @@ Positions PositionSource::of_table(int64_t n) const {
 
 Positions PositionSource::at(int64_t start, int64_t n, int64_t seq_len) {
   if (transforms_keys(spec_.attention) && !spec_.pattern.far())
-    table_.build(rope_rotation(spec_, seq_len), start, n, growth_origin(spec_, start, n));
+    table_.build(rotation(seq_len), start, n, growth_origin(spec_, start, n));
   if (!spec_.pattern.far()) return of_table(n);
   Positions p;
   if (!slopes_.empty()) p.slopes = slopes_.ref();
@@ -88,17 +97,17 @@ void PositionSource::add_pattern(Positions& p, int64_t start, int64_t n, int64_t
     far_key.push_back(static_cast<double>(pattern.far_key(m)));
     factor.push_back(pattern.score_factor(m, spec_.max_position));
   }
-  const ops::Rotation rotation = rope_rotation(spec_, seq_len);
-  table_.build_at(rotation, query, n, 0.0, factor);
-  keys_.build(rotation, start, n);
-  far_.build_at(rotation, far, n, 0.0, factor);
-  far_keys_.build_at(rotation, far_key, n);
+  const ops::Rotation angles = rotation(seq_len);
+  table_.build_at(angles, query, n, 0.0, factor);
+  keys_.build(angles, start, n);
+  far_.build_at(angles, far, n, 0.0, factor);
+  far_keys_.build_at(angles, far_key, n);
   p.rows = table_.rows(0, n);
   p.key_rows = keys_.rows(0, n);
   p.far.rows = far_.rows(0, n);
   p.far.key_rows = far_keys_.rows(0, n);
   if (!framed) return;
-  turn_.build_at({.frequencies = rotation.frequencies}, turn, n);
+  turn_.build_at({.frequencies = angles.frequencies}, turn, n);
   p.turn = turn_.rows(0, n);
 }
 
@@ -107,7 +116,7 @@ Positions PositionSource::at_positions(std::span<const double> positions, int64_
   double last = 0;
   for (const double p : positions) last = std::max(last, p);
   const auto span = static_cast<int64_t>(std::ceil(last)) + 1;
-  if (transforms_keys(spec_.attention)) table_.build_at(rope_rotation(spec_, seq_len), positions, n, growth_origin(spec_, 0, span));
+  if (transforms_keys(spec_.attention)) table_.build_at(rotation(seq_len), positions, n, growth_origin(spec_, 0, span));
   return of_table(n);
 }
 
@@ -122,7 +131,7 @@ Positions PositionSource::packed(TensorRef document_start, int64_t seq_len) {
 }
 
 Decoder::Decoder(const ModelSpec& spec, const Weights& weights, const DecoderOptions& options)
-    : spec_(spec), weights_(weights), options_(options), positions_(spec) {
+    : spec_(spec), weights_(weights), options_(options), positions_(spec, &weights) {
   validate(spec);
   COCA_CHECK(options.chunk_tokens >= kTile && options.chunk_tokens % kTile == 0,
              "[decoder] chunk_tokens {} must be a positive multiple of {}", options.chunk_tokens, kTile);
@@ -251,7 +260,22 @@ void TrainingDecoder::plan() {
   finish_layer_act_grads(spec_, grad_acts_);
 }
 
-Positions TrainingDecoder::positions(TensorRef document_start) {
+// The frequencies of this step's weights. With factor 1 there is nothing to solve.
+void TrainingDecoder::prepare_clex(const Weights& w, int64_t seq_len) {
+  if (spec_.rope_scaling.type != Scaling::kClex) return;
+  const ClexOde ode(spec_, w.clex_up, w.clex_down);
+  clex_path_ = ode.path(clex_factor(spec_, seq_len));
+  positions_.set_frequencies(ode.frequencies(clex_path_));
+}
+
+Positions TrainingDecoder::positions(const Weights& w, TensorRef document_start, const DrawnPositions& drawn) {
+  prepare_clex(w, !drawn.positions.empty() && drawn.scaling_length > 0 ? drawn.scaling_length : N_);
+  if (!drawn.positions.empty()) {
+    const auto given = static_cast<int64_t>(drawn.positions.size());
+    COCA_CHECK(given == N_ || given == B_ * N_, "[decoder] {} positions; expected [1, {}] or [{}, {}]", given, N_, B_, N_);
+    COCA_CHECK(document_start.empty(), "[decoder] the positions of packed documents begin at 0; none can be drawn for them");
+    return positions_.at_positions(drawn.positions, N_, drawn.scaling_length > 0 ? drawn.scaling_length : N_);
+  }
   if (document_start.empty()) return positions_.at(0, N_, N_);
   check_ids(document_start, "document_start");
   COCA_CHECK(document_start.shape == Dims({B_, N_}), "[decoder] document_start {} must be [{}, {}]", document_start.shape.text(), B_, N_);
@@ -293,20 +317,48 @@ void TrainingDecoder::check(const Weights& w, TensorRef ids, TensorRef targets) 
              dtype_name(w.embed.dtype), enum_name(options_.precision));
 }
 
+// d loss / d frequency is the sum of position times d loss / d angle; from there on through the solver.
+void TrainingDecoder::clex_backward(const Weights& w, const Positions& at, TensorRef document_start, const DrawnPositions& drawn, MutWeights& grads) {
+  if (at.dangle.empty()) return;
+  const auto dangle = dangle_.ref().view<float, 3>();
+  std::vector<double> dfrequencies(static_cast<size_t>(spec_.R / 2));
+  for (int64_t i = 0; i < B_ * N_; ++i) {
+    const int64_t b = i / N_, n = i % N_;
+    const auto given = drawn.positions.size();
+    const double place = given > 0               ? drawn.positions[static_cast<size_t>(i) % given]
+                         : document_start.empty() ? static_cast<double>(n)
+                                                  : static_cast<double>(n - document_start.as<int32_t>()[i]);
+    for (size_t j = 0; j < dfrequencies.size(); ++j) dfrequencies[j] += place * static_cast<double>(*dangle.ptr(b, n, static_cast<int64_t>(j)));
+  }
+  ClexOde(spec_, w.clex_up, w.clex_down).backward(clex_path_, dfrequencies, grads.clex_up, grads.clex_down);
+}
+
+// Zeroed, where the gradient of CLEX's network is wanted; else empty.
+MutTensorRef TrainingDecoder::angle_gradient(const MutWeights& grads) {
+  if (grads.clex_up.empty() && grads.clex_down.empty()) return {};
+  if (dangle_.empty()) dangle_ = Tensor({B_, N_, spec_.R / 2});
+  std::ranges::fill(dangle_.values<float>(), 0.0f);
+  return dangle_.ref();
+}
+
 TensorRef TrainingDecoder::forward_backward(Context& cx, const Weights& w, TensorRef ids, TensorRef targets,
-                                            float scale, MutWeights& grads, TensorRef document_start) {
+                                            float scale, MutWeights& grads, TensorRef document_start,
+                                            const DrawnPositions& drawn) {
   check(w, ids, targets);
-  const Positions at = positions(document_start);
+  Positions at = positions(w, document_start, drawn);
+  at.dangle = angle_gradient(grads);
   forward(cx, w, at, ids);
   ops::lm_loss_forward_backward(cx, {.x = normed_, .w = w.head, .targets = targets.reshape({B_ * N_}), .nll = nll_},
                                 {.scale = scale, .dx = dnormed_, .dw = grads.head});
   backward(cx, w, at, ids, grads);
+  clex_backward(w, at, document_start, drawn, grads);
   return nll_;
 }
 
-TensorRef TrainingDecoder::loss(Context& cx, const Weights& w, TensorRef ids, TensorRef targets, TensorRef document_start) {
+TensorRef TrainingDecoder::loss(Context& cx, const Weights& w, TensorRef ids, TensorRef targets, TensorRef document_start,
+                                const DrawnPositions& drawn) {
   check(w, ids, targets);
-  forward(cx, w, positions(document_start), ids);
+  forward(cx, w, positions(w, document_start, drawn), ids);
   ops::lm_loss_forward(cx, {.x = normed_, .w = w.head, .targets = targets.reshape({B_ * N_}), .nll = nll_});
   return nll_;
 }

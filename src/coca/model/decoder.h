@@ -14,11 +14,16 @@ namespace coca::model {
 // Keeps the position tables of a spec.
 class PositionSource {
  public:
-  explicit PositionSource(const ModelSpec&);
+  // The weights, for what positions need of them (CLEX's network); they must not change, and outlive this.
+  explicit PositionSource(const ModelSpec&, const Weights* = nullptr);
+  // The angles of a sequence of seq_len. CLEX's tables are solved at the first call.
+  ops::Rotation rotation(int64_t seq_len);
   // `n` tokens from `start` of a sequence of seq_len.
   Positions at(int64_t start, int64_t n, int64_t seq_len);
   // Tokens anywhere: positions [1 or B, n], for methods that draw them.
   Positions at_positions(std::span<const double> positions, int64_t n, int64_t seq_len);
+  // From here on these: the frequencies of weights that are being trained.
+  void set_frequencies(std::vector<double> frequencies) { frequencies_ = std::move(frequencies); }
   // Packed documents: rows for each token's place in its own document. document_start [B, N] i32, as attention takes it.
   Positions packed(TensorRef document_start, int64_t seq_len);
 
@@ -27,6 +32,9 @@ class PositionSource {
   void add_pattern(Positions&, int64_t start, int64_t n, int64_t seq_len);
 
   const ModelSpec& spec_;
+  const Weights* weights_;
+  std::vector<std::vector<double>> clex_;  // by length factor
+  std::vector<double> frequencies_;        // set_frequencies(); else empty
   RopeTable table_;
   RopeTable keys_, turn_, far_, far_keys_;  // patterns
   Tensor slopes_;
@@ -75,6 +83,13 @@ class Decoder {
   Buffers buffers_;
 };
 
+// Tokens that do not stand one after the other: their positions, [1 or B, N], and the sequence length that dynamic NTK
+// and longrope reckon with. Without positions: plain.
+struct DrawnPositions {
+  std::span<const double> positions;
+  int64_t scaling_length = 0;
+};
+
 struct TrainingOptions {
   Recompute recompute = Recompute::kNone;
   Precision precision = Precision::kF32;  // of the weights passed in
@@ -90,16 +105,21 @@ class TrainingDecoder {
   // returns the nll per position, [B * N], valid until the next call. Gradients that are empty are not computed, and the
   // backward pass ends at the lowest layer that has one.
   // document_start [B, N] i32: packed documents (ops/attention.h), each with positions from 0 on; empty: one a row.
+  // Drawn positions and packed documents exclude each other.
   TensorRef forward_backward(Context&, const Weights&, TensorRef ids, TensorRef targets, float scale, MutWeights& grads,
-                             TensorRef document_start = {});
+                             TensorRef document_start = {}, const DrawnPositions& = {});
   // The nll alone.
-  TensorRef loss(Context&, const Weights&, TensorRef ids, TensorRef targets, TensorRef document_start = {});
+  TensorRef loss(Context&, const Weights&, TensorRef ids, TensorRef targets, TensorRef document_start = {},
+                 const DrawnPositions& = {});
   size_t activation_bytes() const { return arena_.bytes(); }
 
  private:
   void plan();
   void check(const Weights&, TensorRef ids, TensorRef targets) const;
-  Positions positions(TensorRef document_start);
+  void prepare_clex(const Weights&, int64_t seq_len);
+  Positions positions(const Weights&, TensorRef document_start, const DrawnPositions&);
+  MutTensorRef angle_gradient(const MutWeights& grads);
+  void clex_backward(const Weights&, const Positions&, TensorRef document_start, const DrawnPositions&, MutWeights& grads);
   void forward(Context&, const Weights&, const Positions&, TensorRef ids);
   void backward(Context&, const Weights&, const Positions&, TensorRef ids, MutWeights& grads);
 
@@ -113,6 +133,8 @@ class TrainingDecoder {
   LayerActGrads grad_acts_;
   MutTensorRef normed_, norm_stat_, nll_;  // [M, C] [M, 2] [M]
   MutTensorRef dnormed_, stream_;
+  std::vector<double> clex_path_;          // of this step's length factor; Scaling::kClex
+  Tensor dangle_;                          // [B, N, R/2]
 };
 
 }  // namespace coca::model

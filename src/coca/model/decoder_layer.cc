@@ -13,6 +13,7 @@
 #include "coca/ops/norm.h"
 #include "coca/ops/residual.h"
 #include "coca/ops/rope.h"
+#include "coca/ops/rope_angle.h"
 
 namespace coca::model {
 
@@ -187,6 +188,18 @@ void fused_part_gradients(Context& cx, const ModelSpec& s, const LayerTensors<Te
   }
 }
 
+// What the layer adds to the gradient of the angles. Keys are turned whatever the kind; so is strict CoCA's query.
+void angle_gradients(Context& cx, const ModelSpec& s, const Positions& at, const LayerActs& a, const LayerActGrads& g) {
+  if (at.dangle.empty()) return;
+  using ops::AngleOf;
+  const ops::Collinear form = collinear_options(s).kind;
+  const AngleOf query = !is_coca(s.attention) || form == ops::Collinear::kStrict ? AngleOf::kRotated
+                        : form == ops::Collinear::kTied                          ? AngleOf::kTied
+                                                                                 : AngleOf::kSlack;
+  ops::rope_angle_backward(cx, {.kind = query, .rows = at.rows, .x = query == AngleOf::kRotated ? a.q_eff : a.q, .dy = g.dq_eff, .dangle = at.dangle});
+  ops::rope_angle_backward(cx, {.kind = AngleOf::kRotated, .rows = at.rows, .x = a.k_eff, .dy = g.dk_eff, .dangle = at.dangle});
+}
+
 // From dy of the attention branch down to dln1 (written).
 void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w,
                                const Positions& at, const LayerActs& a, LayerActGrads& g,
@@ -195,6 +208,7 @@ void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTenso
   ops::attention_backward(cx, attention_options(at),
                           {.q = a.q_eff, .k = a.k_eff, .v = a.v, .slopes = at.slopes, .document_start = at.document_start,
                            .o = a.o, .lse = a.lse, .d_o = g.d_o, .dq = g.dq_eff, .dk = g.dk_eff, .dv = g.dv});
+  angle_gradients(cx, s, at, a, g);
   if (is_coca(s.attention)) {
     ops::collinear_backward(cx, collinear_options(s),
                             {.rows = at.rows, .key_rows = at.key_rows, .q = a.q, .t = a.k, .dq_eff = g.dq_eff, .dk_eff = g.dk_eff, .dq = g.dq, .dt = g.dk});

@@ -31,6 +31,8 @@ struct Positions {
   int64_t window = 0;  // keys a query sees, itself included; 0: all
   TensorRef document_start;  // [B, N] i32, packed documents: no token sees one in front of this place; empty: none
 
+  MutTensorRef dangle;       // [B, N, R/2] f32: gradient of the rows' angles, added to; empty: not wanted
+
   const ops::RopeRows& keys() const { return key_rows.cos.empty() ? rows : key_rows; }
   Positions narrow(int64_t first, int64_t count) const;           // of `count` tokens from the `first` of these
   Positions in_layer(const ModelSpec&, size_t layer) const;       // with that layer's window

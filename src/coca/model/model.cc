@@ -86,6 +86,8 @@ void load_params(const fs::path& at, const ModelSpec& spec, ParamStore& store) {
   const WeightFiles stored(at);
   check_tensors(stored, spec);
   for (const ParamInfo& info : store.infos()) {
+    const bool clex = info.role == ParamRole::kClexUp || info.role == ParamRole::kClexDown;
+    if (clex && spec.rope_scaling.type != Scaling::kClex) continue;
     const auto [file, tensor] = stored.at(info.name);
     if (const std::optional<int64_t> bad = load_values(*tensor, store.at(info))) {
       float value = 0;

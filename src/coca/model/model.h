@@ -27,7 +27,8 @@ ModelSpec load_spec(const std::filesystem::path& dir);
 // Error for a tensor of the spec that the files lack or hold in another shape, and for one that the spec does not have.
 void check_tensors(const WeightFiles&, const ModelSpec&);
 
-// Tensors of a folder or of one file into a store of the same spec; F32, F16, BF16 and F64 are converted to the
+// Tensors of a folder or of one file into a store of the same spec, CLEX's network aside: the store may be without it, or
+// have it where the spec does not, and then keeps what it holds; F32, F16, BF16 and F64 are converted to the
 // store's precision, through fp32, a block at a time.
 void load_params(const std::filesystem::path& folder_or_file, const ModelSpec&, ParamStore&);
 void save_params(const std::filesystem::path& file, const ParamStore&, const std::map<std::string, std::string>& metadata);

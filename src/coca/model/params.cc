@@ -2,6 +2,7 @@
 #include "coca/model/params.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <functional>
 #include <map>
@@ -9,6 +10,7 @@
 #include "coca/base/parallel.h"
 #include "coca/base/rng.h"
 #include "coca/model/architecture.h"
+#include "coca/model/clex.h"
 #include "coca/ops/cast.h"
 
 namespace coca::model {
@@ -67,6 +69,10 @@ void for_each_parameter(const ModelSpec& s, ModelTensors<Ref>& t, const Visit& v
     t.head = t.embed;
   else
     visit(n.head + ".weight", Dims{s.V, s.C}, ParamRole::kMatrix, t.head);
+  if (s.rope_scaling.type != Scaling::kClex) return;  // last: what is in front keeps its place and its draws
+  const int64_t W = clex_width(s);
+  visit(n.clex + "ode_up_proj", Dims{s.R / 2, W}, ParamRole::kClexUp, t.clex_up);
+  visit(n.clex + "ode_down_proj", Dims{W, s.R / 2}, ParamRole::kClexDown, t.clex_down);
 }
 
 }  // namespace
@@ -188,6 +194,23 @@ void fill(MutTensorRef t, const std::function<float()>& next) {
 
 }  // namespace
 
+namespace {
+
+bool initialise_as_clex(const ParamInfo& info, Rng rng, TensorStore& store) {
+  if (info.role == ParamRole::kClexDown) fill(store.at(info), [] { return 0.0f; });
+  if (info.role == ParamRole::kClexUp) {
+    const double bound = 1.0 / std::sqrt(static_cast<double>(info.shape[1]));
+    fill(store.at(info), [&] { return static_cast<float>(bound * (2.0 * rng.uniform() - 1.0)); });
+  }
+  return info.role == ParamRole::kClexDown || info.role == ParamRole::kClexUp;
+}
+
+}  // namespace
+
+void initialise_clex(uint64_t seed, TensorStore& store) {
+  for (size_t i = 0; i < store.infos().size(); ++i) initialise_as_clex(store.infos()[i], Rng(seed, i + 1), store);
+}
+
 void initialise(const ModelSpec& spec, uint64_t seed, TensorStore& store) {
   const std::vector<ParamInfo>& infos = store.infos();
   parallel_for(static_cast<int64_t>(infos.size()), [&](int64_t i) {
@@ -195,6 +218,7 @@ void initialise(const ModelSpec& spec, uint64_t seed, TensorStore& store) {
     if (info.role == ParamRole::kNormWeight) return fill(store.at(info), [] { return 1.0f; });
     if (info.role == ParamRole::kBias) return fill(store.at(info), [] { return 0.0f; });
     Rng rng(seed, static_cast<uint64_t>(i) + 1);
+    if (initialise_as_clex(info, rng, store)) return;
     fill(store.at(info), [&] { return static_cast<float>(spec.init_std * rng.normal()); });
   });
 }

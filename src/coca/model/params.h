@@ -52,13 +52,16 @@ struct ModelTensors {
   std::vector<LayerTensors<Ref>> layers;
   Ref norm_w, norm_b;            // [C]
   Ref head;                      // [V, C]; with tied embeddings the same tensor as embed
+  Ref clex_up, clex_down;        // [R/2, W] [W, R/2]; Scaling::kClex
 };
 
 using Weights = ModelTensors<TensorRef>;
 using MutWeights = ModelTensors<MutTensorRef>;
 bool has_tensors(const LayerTensors<MutTensorRef>&);  // any at all
 
-enum class ParamRole : uint8_t { kEmbedding, kMatrix, kNormWeight, kBias };
+// CLEX's network makes frequencies and is no part of the stream: fp32 always, and no weight decay, which would pull its
+// frequencies towards NTK's.
+enum class ParamRole : uint8_t { kEmbedding, kMatrix, kNormWeight, kBias, kClexUp, kClexDown };
 
 // A share of a fused projection that may be trained by itself: of the rows [H, 3, D] those of q, of k (or t), or of v.
 enum class ParamPart : uint8_t { kWhole, kQ, kK, kV };
@@ -132,6 +135,8 @@ class ParamStore : public TensorStore {
 // own stream (seed, position in the list), so that models of different kinds share all draws they can. A bf16 store
 // holds the fp32 values, rounded.
 void initialise(const ModelSpec&, uint64_t seed, TensorStore&);
+// CLEX's network alone, as initialise() has it: W_up uniform within 1 / sqrt(W) (as published), W_down zero.
+void initialise_clex(uint64_t seed, TensorStore&);
 
 // All parameters of a store of the same spec, rounded or widened where the precisions differ.
 void copy_params(Context&, const TensorStore& from, TensorStore& to);

@@ -61,6 +61,7 @@ double scaled_frequency(const ModelSpec& s, size_t j, double theta, bool beyond)
     case Scaling::kYarn: return yarn_frequency(s, static_cast<double>(j), theta);
     case Scaling::kYarnPaper: return mix_by_turns(s, theta, scaling.beta_slow, scaling.beta_fast);
     case Scaling::kLlama3: return mix_by_turns(s, theta, scaling.low_freq_factor, scaling.high_freq_factor);
+    case Scaling::kClex: fail(ErrorKind::kInternal, "clex: its frequencies come from weights (PositionSource)");
     case Scaling::kLongRope: return theta / (beyond ? scaling.long_factor : scaling.short_factor)[j];
   }
   return theta;

@@ -26,6 +26,9 @@ void validate(const RopeScaling& s, int64_t pairs) {
              "model: rope scaling {} needs 0 < beta_slow < beta_fast, found {} and {}", enum_name(s.type), s.beta_slow, s.beta_fast);
   COCA_CHECK(!s.attention_factor || (std::isfinite(*s.attention_factor) && *s.attention_factor > 0),
              "model: rope scaling {} has attention_factor {}; expected a positive number", enum_name(s.type), s.attention_factor.value_or(0));
+  COCA_CHECK(s.type != Scaling::kClex || (s.max_factor >= 1 && s.max_factor <= 1024 && s.param_factor >= 1 && s.param_factor <= 64 && s.time_step >= 1e-3 && s.time_step <= 1),
+             "model: rope scaling clex needs a max_factor {} of 1 to 1024, a param_factor {} of 1 to 64 and a time_dt {} of 0.001 to 1", s.max_factor,
+             s.param_factor, s.time_step);
   if (s.type != Scaling::kLongRope) return;
   check_factors("short_factor", s.short_factor, pairs);
   check_factors("long_factor", s.long_factor, pairs);

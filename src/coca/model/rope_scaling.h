@@ -11,7 +11,9 @@
 
 namespace coca::model {
 
-enum class Scaling : uint8_t { kNone, kLinear, kNtk, kDynamic, kYarn, kYarnPaper, kLlama3, kLongRope };
+enum class Scaling : uint8_t { kNone, kLinear, kNtk, kDynamic, kYarn, kYarnPaper, kLlama3, kLongRope, kClex };
+
+enum class ClexActivation : uint8_t { kTanh, kSilu };
 
 // Borders of YaRN's ramp in pair indices: Hugging Face rounds them outwards, or not ("truncate": false).
 enum class YarnBorders : uint8_t { kWhole, kFractional };
@@ -19,7 +21,7 @@ enum class YarnBorders : uint8_t { kWhole, kFractional };
 struct RopeScaling {
   Scaling type = Scaling::kNone;
   double factor = 1.0;
-  // The context before scaling, for yarn, llama3 and longrope; 0: the model's max_position. Dynamic NTK always reckons
+  // The context before scaling, for yarn, llama3, longrope and clex; 0: the model's max_position. Dynamic NTK always reckons
   // with max_position.
   int64_t original_max_position = 0;
   // llama3: frequencies that turn less than low_freq_factor times in the original context are divided by the factor,
@@ -32,6 +34,11 @@ struct RopeScaling {
   std::optional<double> attention_factor;
   std::optional<double> mscale, mscale_all_dim;   // yarn as DeepSeek has it
   std::vector<double> short_factor, long_factor;  // longrope: [R/2] each
+  // clex (clex.h): the largest length factor, the inner width of its network in multiples of R, the network's activation,
+  // and the largest step of the solver.
+  int64_t max_factor = 16, param_factor = 1;
+  ClexActivation activation = ClexActivation::kTanh;
+  double time_step = 0.01;
 
   friend bool operator==(const RopeScaling&, const RopeScaling&) = default;
 };
@@ -45,4 +52,6 @@ COCA_ENUM_NAMES(coca::model::Scaling, "rope-scaling", {coca::model::Scaling::kNo
                 {coca::model::Scaling::kLinear, "linear"}, {coca::model::Scaling::kNtk, "ntk"},
                 {coca::model::Scaling::kDynamic, "dynamic"}, {coca::model::Scaling::kYarn, "yarn"},
                 {coca::model::Scaling::kYarnPaper, "yarn-paper"}, {coca::model::Scaling::kLlama3, "llama3"},
-                {coca::model::Scaling::kLongRope, "longrope"})
+                {coca::model::Scaling::kLongRope, "longrope"}, {coca::model::Scaling::kClex, "clex"})
+COCA_ENUM_NAMES(coca::model::ClexActivation, "act", {coca::model::ClexActivation::kTanh, "tanh"},
+                {coca::model::ClexActivation::kSilu, "silu"})

@@ -50,6 +50,24 @@ void read_longrope(const ConfigFields& f, int64_t max_position, RopeScaling& s) 
   s.factor = f.number("factor", std::max(1.0, static_cast<double>(max_position) / original));
 }
 
+// CLEX's own names; "factor" says nothing there.
+void read_clex(const ConfigFields& f, RopeScaling& s) {
+  f.ignore({"factor"});
+  s.max_factor = f.integer("max_factor", s.max_factor);
+  s.param_factor = f.integer("param_factor", s.param_factor);
+  s.time_step = f.number("time_dt", s.time_step);
+  const std::string act = f.text("act", "tanh");
+  COCA_CHECK_AS(kBadFile, act == "tanh" || act == "silu", "{}: rope_scaling of type clex has act \"{}\"; expected tanh or silu", f.origin(), act);
+  s.activation = enum_from_name<ClexActivation>(act);
+}
+
+void write_clex(const RopeScaling& s, json& j) {
+  j["max_factor"] = s.max_factor;
+  j["param_factor"] = s.param_factor;
+  j["act"] = std::string(enum_name(s.activation));
+  j["time_dt"] = s.time_step;
+}
+
 }  // namespace
 
 RopeScaling rope_scaling_from_json(const json& value, std::string_view origin, const LengthsOfConfig& lengths, std::string_view name) {
@@ -58,10 +76,13 @@ RopeScaling rope_scaling_from_json(const json& value, std::string_view origin, c
   f.ignore({"rope_theta", "partial_rotary_factor"});
   RopeScaling s{.type = type_of(f, name)};
   const int64_t own = f.integer("original_max_position_embeddings", lengths.max_position);
-  if (s.type == Scaling::kYarn || s.type == Scaling::kYarnPaper || s.type == Scaling::kLlama3 || s.type == Scaling::kLongRope)
+  if (s.type == Scaling::kYarn || s.type == Scaling::kYarnPaper || s.type == Scaling::kLlama3 || s.type == Scaling::kLongRope ||
+      s.type == Scaling::kClex)
     s.original_max_position = lengths.original.value_or(own);
   if (s.type == Scaling::kNone) {
     f.ignore({"factor"});
+  } else if (s.type == Scaling::kClex) {
+    read_clex(f, s);
   } else if (s.type == Scaling::kLongRope) {
     read_longrope(f, lengths.max_position, s);
   } else {
@@ -80,8 +101,8 @@ RopeScaling rope_scaling_from_json(const json& value, std::string_view origin, c
 
 json rope_scaling_to_json(const RopeScaling& s) {
   if (s.type == Scaling::kNone) return nullptr;
-  // The official code and old transformers know the first two types, under "type", and no third key.
-  const bool old = s.type == Scaling::kLinear || s.type == Scaling::kDynamic;
+  // The official code and old transformers know the first two types, under "type", and no third key; so has CLEX's code.
+  const bool old = s.type == Scaling::kLinear || s.type == Scaling::kDynamic || s.type == Scaling::kClex;
   json j = {{old ? "type" : "rope_type", std::string(enum_name(s.type))}, {"factor", s.factor}};
   if (s.original_max_position > 0) j["original_max_position_embeddings"] = s.original_max_position;
   if (s.type == Scaling::kLlama3) {
@@ -99,6 +120,7 @@ json rope_scaling_to_json(const RopeScaling& s) {
     j["short_factor"] = s.short_factor;
     j["long_factor"] = s.long_factor;
   }
+  if (s.type == Scaling::kClex) write_clex(s, j);
   if (s.attention_factor) j["attention_factor"] = *s.attention_factor;
   return j;
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/model/spec.h"
 
+#include <cmath>
+
 #include "coca/model/params.h"
 
 namespace coca::model {
@@ -51,6 +53,8 @@ void validate(const ModelSpec& s) {
              "model: rope theta {}, norm eps {} and init std {} must not be negative", s.rope_theta, s.norm_eps, s.init_std);
   COCA_CHECK(s.rope_scaling.type == Scaling::kNone || uses_rotary(s.attention),
              "model: rope scaling {} needs rotary positions; attention \"{}\" has none", enum_name(s.rope_scaling.type), enum_name(s.attention));
+  COCA_CHECK(s.rope_scaling.type != Scaling::kClex || !uses_xpos(s.attention), "model: rope scaling clex does not go with xPos (attention \"{}\")",
+             enum_name(s.attention));
   validate(s.rope_scaling, s.R / 2);
   COCA_CHECK(s.layer_window.empty() || static_cast<int64_t>(s.layer_window.size()) == s.L,
              "model: sliding windows are given for {} layers, the model has {}", s.layer_window.size(), s.L);
@@ -73,8 +77,14 @@ ModelSpec with_scaling(const ModelSpec& spec, Scaling type, std::optional<double
   }
   const bool lists = !spec.rope_scaling.long_factor.empty();
   COCA_CHECK(type != Scaling::kLongRope || lists, "rope scaling longrope: its short_factor and long_factor come from config.json, which has none");
-  COCA_CHECK(factor || type == Scaling::kLongRope, "rope scaling {} needs a factor", enum_name(type));
-  if (factor) out.rope_scaling.factor = *factor;
+  COCA_CHECK(factor || type == Scaling::kLongRope || type == Scaling::kClex, "rope scaling {} needs a factor", enum_name(type));
+  if (type == Scaling::kClex) {
+    COCA_CHECK(!factor || *factor == std::floor(*factor), "rope scaling clex: its factor is the largest length factor, a whole number, not {}", *factor);
+    out.rope_scaling.factor = 1;
+    if (factor) out.rope_scaling.max_factor = static_cast<int64_t>(*factor);
+  } else if (factor) {
+    out.rope_scaling.factor = *factor;
+  }
   validate(out);
   return out;
 }
@@ -106,7 +116,7 @@ int64_t cache_bytes_per_token(const ModelSpec& s, KvType type) {
 double forward_flops_per_token(const ModelSpec& s, int64_t S) {
   double weights = 0;
   for (const ParamInfo& info : parameter_list(s))
-    if (info.shape.rank == 2 && info.role != ParamRole::kEmbedding) weights += static_cast<double>(info.shape.product());
+    if (info.role == ParamRole::kMatrix) weights += static_cast<double>(info.shape.product());
   if (s.embeddings == Embeddings::kTied) weights += static_cast<double>(s.V * s.C);
   // Causal: half of the S x S pairs, two products of D each.
   return 2 * weights + 2.0 * static_cast<double>(s.L * s.H * s.D) * static_cast<double>(S);

@@ -68,7 +68,7 @@ struct ModelSpec {
 void validate(const ModelSpec&);
 
 // The model under another scaling, with what its own says of original context and ramps. Throws where the kind, type or
-// factor do not go together: all types but none and longrope need a factor, and longrope the model's own lists.
+// factor do not go together: all types but none, longrope and clex need a factor (clex: max_factor), and longrope the model's own lists.
 ModelSpec with_scaling(const ModelSpec&, Scaling, std::optional<double> factor);
 
 Encoding encoding_of(AttentionKind);

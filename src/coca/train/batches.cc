@@ -20,7 +20,9 @@ Batches::Options options_of(const TrainConfig& c) {
           .passkey_share = c.passkey_share,
           .passkey_wording = c.passkey_wording,
           .passkey_digits = c.passkey_digits,
-          .passkey_first_steps = c.passkey_first_steps};
+          .passkey_first_steps = c.passkey_first_steps,
+          .positions = c.positions,
+          .clex = clex_draws(make_spec(c, 1, {}, {}))};
 }
 
 }  // namespace
@@ -29,7 +31,7 @@ Batches::Batches(const TrainConfig& config, const data::TokenFile& tokens, const
     : Batches(options_of(config), tokens, tokenizer) {}
 
 Batches::Batches(const Options& options, const data::TokenFile& tokens, const text::Tokenizer& tokenizer)
-    : options_(options), tokenizer_(tokenizer), sampler_(tokens, options.shape.length, options.seed) {
+    : options_(options), tokens_(tokens), tokenizer_(tokenizer), sampler_(tokens, options.shape.length, options.seed) {
   if (options.passkey_share > 0 || options.passkey_first_steps > 0) {  // fail now, not at the first prompt
     Rng rng(0);
     data::make_passkey_prompt(options.passkey_wording, options.shape.length + 1, 0.5, tokenizer, rng,
@@ -37,21 +39,54 @@ Batches::Batches(const Options& options, const data::TokenFile& tokens, const te
   }
 }
 
+// CLEX's positions stand for t times the trained length, or a window longer than that.
+int64_t Batches::drawn_length(int64_t step) const {
+  if (options_.clex.max_factor == 0) return options_.positions.target_length;
+  return draw_clex_factor(options_.seed, step, options_.clex.max_factor) * options_.clex.trained_length;
+}
+
+// The second chunk of a cut window comes from further on in the text.
+void Batches::text_window(int64_t k, const PoseCut& cut, std::span<int32_t> ids) const {
+  if (cut.skipped_tokens == 0) return sampler_.window(k, ids);
+  const int64_t start = sampler_.window_start(k);
+  const auto first = static_cast<size_t>(cut.first);
+  tokens_.read(start, ids.first(first));
+  tokens_.read(start + cut.first + cut.skipped_tokens, ids.subspan(first));
+}
+
+void Batches::make_window(int64_t step, int64_t k, std::vector<int32_t>& ids, std::span<double> positions) const {
+  const int64_t N = options_.shape.length;
+  const double share = step < options_.passkey_first_steps ? 1.0 : options_.passkey_share;
+  Rng rng(options_.seed, mix64(static_cast<uint64_t>(k)) ^ 0xba7c4);
+  const bool passkey = rng.uniform() < share;
+  Rng places = position_rng(options_.seed, k);
+  PoseCut cut;
+  if (options_.positions.draw == PositionDraw::kRandom) draw_random(places, options_.positions.target_length, positions);
+  if (options_.clex.max_factor > 0)
+    draw_clex(places, draw_clex_factor(options_.seed, step, options_.clex.max_factor), options_.clex.trained_length, positions);
+  if (options_.positions.draw == PositionDraw::kPose) {
+    // Nothing of a passkey prompt may be left out, or its question has no answer.
+    cut = draw_pose(places, N, options_.positions.target_length, passkey ? N + 1 : tokens_.size() - sampler_.window_start(k));
+    pose_positions(cut, positions);
+  }
+  if (passkey)
+    ids = data::passkey_training_window(options_.passkey_wording, N + 1, tokenizer_, rng, options_.passkey_digits);
+  else
+    text_window(k, cut, ids);
+}
+
 void Batches::fill(int64_t step, int64_t part, const Batch& out) const {
   const auto& [B, accumulation, length] = options_.shape;
   const auto N = static_cast<size_t>(length);
-  const double share = step < options_.passkey_first_steps ? 1.0 : options_.passkey_share;
-  std::vector<int32_t> window(N + 1);
+  COCA_CHECK(!draws() || out.positions.size() == N * static_cast<size_t>(B),
+             "batches: room for {} positions; {} are drawn", out.positions.size(), N * static_cast<size_t>(B));
+  std::vector<int32_t> ids(N + 1);
   for (int64_t row = 0; row < B; ++row) {
-    const int64_t k = (step * accumulation + part) * B + row;
-    Rng rng(options_.seed, mix64(static_cast<uint64_t>(k)) ^ 0xba7c4);
-    if (rng.uniform() < share)
-      window =
-          data::passkey_training_window(options_.passkey_wording, length + 1, tokenizer_, rng, options_.passkey_digits);
-    else
-      sampler_.window(k, window);
-    std::copy_n(window.begin(), N, row_of(out.ids, row).begin());
-    std::copy_n(window.begin() + 1, N, row_of(out.targets, row).begin());
+    const std::span<double> positions =
+        draws() ? out.positions.subspan(static_cast<size_t>(row) * N, N) : std::span<double>();
+    make_window(step, (step * accumulation + part) * B + row, ids, positions);
+    std::copy_n(ids.begin(), N, row_of(out.ids, row).begin());
+    std::copy_n(ids.begin() + 1, N, row_of(out.targets, row).begin());
   }
 }
 

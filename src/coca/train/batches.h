@@ -15,6 +15,7 @@ namespace coca::train {
 struct Batch {
   MutTensorRef ids, targets;    // [B, N] i32
   MutTensorRef document_start;  // [B, N] i32, of packed documents only; empty otherwise
+  std::span<double> positions = {};  // [B, N], of a source that draws them only; empty otherwise
 };
 
 // How windows make up steps: window k = (step * accumulation + part) * batch + row.
@@ -29,6 +30,8 @@ class BatchSource {
  public:
   virtual ~BatchSource() = default;
   virtual Packing packing() const { return Packing::kNone; }
+  // The sequence length that the drawn positions of a step stand for; 0: tokens stand one after the other.
+  virtual int64_t drawn_length(int64_t /*step*/) const { return 0; }
   // Micro-batch `part` of `step`: written.
   virtual void fill(int64_t step, int64_t part, const Batch&) const = 0;
   // Targets of the whole step that count in the loss.
@@ -45,16 +48,25 @@ class Batches : public BatchSource {
     double passkey_share = 0.0;
     data::PasskeyWording passkey_wording = data::PasskeyWording::kCompact;
     int64_t passkey_digits = 5, passkey_first_steps = 0;
+    PositionOptions positions = {};
+    ClexDraws clex = {};
   };
   // The token file and the tokenizer must outlive this.
   Batches(const Options&, const data::TokenFile&, const text::Tokenizer&);
   Batches(const TrainConfig&, const data::TokenFile&, const text::Tokenizer&);
 
+  int64_t drawn_length(int64_t step) const override;
   void fill(int64_t step, int64_t part, const Batch&) const override;
   int64_t counted(int64_t) const override { return options_.shape.step_tokens(); }
 
  private:
+  void text_window(int64_t k, const PoseCut&, std::span<int32_t> ids) const;
+  // Window k of N + 1 tokens, and the positions of the first N of them where they are drawn.
+  bool draws() const { return options_.positions.draws() || options_.clex.max_factor > 0; }
+  void make_window(int64_t step, int64_t k, std::vector<int32_t>& ids, std::span<double> positions) const;
+
   Options options_;
+  const data::TokenFile& tokens_;
   const text::Tokenizer& tokenizer_;
   data::WindowSampler sampler_;
 };

@@ -23,6 +23,7 @@ void check_config(const TrainConfig& c) {
   COCA_CHECK(c.validation_interval >= 0 && c.validation_windows >= 0 && c.checkpoint_interval >= 0,
              "validation_interval {}, validation_windows {} and checkpoint_interval {} must not be negative",
              c.validation_interval, c.validation_windows, c.checkpoint_interval);
+  check_positions(c.positions, c.attention, c.length);
   optim::check_schedule(make_schedule(c));
   optim::check_adamw(make_adamw(c));
 }
@@ -57,7 +58,7 @@ model::ModelSpec make_spec(const TrainConfig& c, int64_t vocabulary, std::option
   s.bos_id = bos;
   if (eos) s.eos_ids = {*eos};
   model::validate(s);
-  return s;
+  return scaled_spec(c.positions, s);
 }
 
 optim::Schedule make_schedule(const TrainConfig& c) {

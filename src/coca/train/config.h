@@ -11,6 +11,7 @@
 #include "coca/model/decoder_layer.h"
 #include "coca/optim/optimizer.h"
 #include "coca/optim/schedule.h"
+#include "coca/train/positions.h"
 
 namespace coca::train {
 
@@ -21,6 +22,7 @@ struct TrainConfig {
   int64_t layers = 4, width = 128, heads = 4, kv_heads = 0, mlp_width = 0, length = 128;
   double rotary_pct = 1.0, rope_theta = 10000.0, norm_eps = 1e-5, init_std = 0;
   bool tie_embeddings = false, parallel_residual = true;
+  PositionOptions positions;
   // data
   std::vector<std::string> text, validation_text;
   std::string tokenizer = "byte";
@@ -56,6 +58,7 @@ struct TrainConfig {
     v("init_std", "standard deviation of the initial weights; 0: 0.64 / sqrt(width), which is 0.02 at width 1024", init_std);
     v("tie_embeddings", "share input and output embeddings", tie_embeddings);
     v("parallel_residual", "GPT-NeoX: attention and mlp side by side", parallel_residual);
+    positions.visit(v);
     v.group("Data");
     v("text", "training text: files, folders, globs, jsonl, or one .tok file", text);
     v("validation_text", "validation text, in the same forms; none: no validation", validation_text);
@@ -77,7 +80,7 @@ struct TrainConfig {
     v("adam_eps", "AdamW eps", adam_eps);
     v("weight_decay", "decoupled weight decay of matrices and embeddings", weight_decay);
     v("clip_norm", "largest global gradient norm; 0: no clipping", clip_norm);
-    v("seed", "seed of weights, window order and passkeys", seed);
+    v("seed", "seed of weights, window order, passkeys and positions", seed);
     v("max_bad_steps", "stop after so many non-finite steps in a row", max_bad_steps);
     v("precision", "of matrices and activations; bf16 has fp32 master weights and optimizer state", precision);
     v("recompute", "activations to remake instead of keeping: less memory, the same results", recompute);

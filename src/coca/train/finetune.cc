@@ -34,12 +34,21 @@ std::shared_ptr<model::Adapter> adapter_of(const FinetuneConfig& c, const model:
   return adapter;
 }
 
+// The source may lack CLEX's network, or have one that this run does without.
+void load_start(const FinetuneConfig& c, const model::ModelSpec& spec, model::ParamStore& params) {
+  const model::ModelSpec source = model::load_spec(c.model);
+  model::load_params(c.model, source, params);
+  if (spec.rope_scaling.type == model::Scaling::kClex && source.rope_scaling.type != model::Scaling::kClex)
+    model::initialise_clex(static_cast<uint64_t>(c.seed), params);
+}
+
 }  // namespace
 
 FinetuneTarget finetune_target(const FinetuneConfig& config, const text::Tokenizer& tokenizer) {
   check_config(config);
-  FinetuneTarget target{.spec = model::load_spec(config.model)};
+  FinetuneTarget target{.spec = scaled_spec(config.positions, model::load_spec(config.model))};
   target.length = config.length > 0 ? config.length : target.spec.max_position;
+  check_positions(config.positions, target.spec.attention, target.length);
   COCA_CHECK(tokenizer.vocab_size() <= target.spec.V,
              "the tokenizer has {} ids; the model {} has {}: they do not belong together", tokenizer.vocab_size(),
              config.model, target.spec.V);
@@ -84,7 +93,7 @@ Finetuner::Finetuner(const FinetuneConfig& config, const FinetuneData& data, Sta
                                              .adapter = adapter_of(config, target_.spec),
                                              .dropout_seed = static_cast<uint64_t>(config.seed)},
                                  target_.spec, loop_data, start, [&](model::ParamStore& params) {
-                                   model::load_params(config.model, target_.spec, params);
+                                   load_start(config, target_.spec, params);
                                  });
 }
 
@@ -103,7 +112,10 @@ void Finetuner::cut_text(const FinetuneConfig& config, const FinetuneData& data)
              "the text uses {} ids, but the tokenizer has {}: they do not belong together", data.text->vocab_size(),
              data.tokenizer.vocab_size());
   batches_ = std::make_unique<Batches>(
-      Batches::Options{.shape = shape_of(config, target_.length), .seed = static_cast<uint64_t>(config.seed)},
+      Batches::Options{.shape = shape_of(config, target_.length),
+                       .seed = static_cast<uint64_t>(config.seed),
+                       .positions = config.positions,
+                       .clex = clex_draws(target_.spec)},
       *data.text, data.tokenizer);
   if (data.validation_text && config.validation_windows > 0)
     validation_ = std::make_unique<TextValidation>(*data.validation_text, target_.length);

@@ -101,6 +101,12 @@ void check_config(const FinetuneConfig& c) {
   COCA_CHECK(c.lora_rank == 0 || c.adapter.empty(), "lora_rank and adapter: an adapter to go on from has its own rank");
   COCA_CHECK(!trains_adapter(c) || (c.train.empty() && c.freeze.empty() && !staged),
              "train, freeze and stages choose parameters of the model; with an adapter all of these stay as they are");
+  COCA_CHECK(!c.positions.draws() || c.data.empty(), "positions \"{}\": needs text; examples are packed, and the positions of each begin at 0",
+             enum_name(c.positions.draw));
+  COCA_CHECK(c.positions.rope_scaling != model::Scaling::kClex || c.data.empty(),
+             "rope_scaling clex: needs text; examples are packed at plain positions, from which its network learns nothing");
+  COCA_CHECK(!trains_adapter(c) || !c.positions.rope_scaling,
+             "rope_scaling: is written into the model's config.json; with an adapter the model stays as it is");
 }
 
 std::vector<Stage> make_stages(const FinetuneConfig& c, const model::ModelSpec& spec, int64_t steps_of_epochs) {

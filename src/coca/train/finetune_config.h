@@ -13,6 +13,7 @@
 #include "coca/model/decoder_layer.h"
 #include "coca/optim/schedule.h"
 #include "coca/train/loop.h"
+#include "coca/train/positions.h"
 
 namespace coca::train {
 
@@ -50,6 +51,7 @@ enum class LeadingBos : uint8_t { kAuto, kNever };  // kAuto: when config.json n
 struct FinetuneConfig {
   // model
   std::string model, tokenizer;
+  PositionOptions positions;
   std::vector<std::string> train, freeze;
   StageList stages;
   // LoRA
@@ -82,6 +84,7 @@ struct FinetuneConfig {
     v.group("Model");
     v("model", "model folder to start from", model);
     v("tokenizer", "\"byte\", a tokenizer file or a folder; default: the model folder", tokenizer);
+    positions.visit(v);
     v.group("What is trained");
     v("train", "patterns over parameter names: * any characters, ? one, ! in front takes out; none: all", train);
     v("freeze", "patterns of parameters to leave as they are, out of those trained", freeze);
@@ -119,7 +122,7 @@ struct FinetuneConfig {
     v("adam_eps", "AdamW eps", adam_eps);
     v("weight_decay", "decoupled weight decay of matrices and embeddings", weight_decay);
     v("clip_norm", "largest global gradient norm; 0: no clipping", clip_norm);
-    v("seed", "seed of the order of documents and windows, of the adapter and its dropout", seed);
+    v("seed", "seed of the order of documents and windows, of positions, of the adapter and its dropout", seed);
     v("max_bad_steps", "stop after so many non-finite steps in a row", max_bad_steps);
     v("precision", "of matrices and activations; bf16 has fp32 master weights and optimizer state", precision);
     v("recompute", "activations to remake instead of keeping: less memory, the same results", recompute);

@@ -56,6 +56,7 @@ Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& da
   if (data.batches.packing() == Packing::kDocuments ||
       (data.validation && data.validation->packing() == Packing::kDocuments))
     starts_ = Tensor(ids_.shape(), DType::kI32);
+  if (data.batches.drawn_length(0) > 0) positions_.resize(static_cast<size_t>(ids_.ref().numel()));
   const fs::path& out = options_.checkpoints.out;
   const auto newest = latest_checkpoint(out);
   COCA_CHECK(start == Start::kResume || !newest,
@@ -149,14 +150,14 @@ double Loop::forward_backward(int64_t step) {
   const auto counted = static_cast<double>(data_.batches.counted(step));
   double sum = 0;
   for (int64_t part = 0; part < options_.shape.accumulation; ++part) {
-    data_.batches.fill(step, part, {ids_, targets_, starts_.empty() ? MutTensorRef() : starts_.ref()});
+    data_.batches.fill(step, part, {ids_, targets_, starts_.empty() ? MutTensorRef() : starts_.ref(), positions_});
     if (options_.adapter)
       options_.adapter->set_dropout(
           mix64(options_.dropout_seed ^ mix64(static_cast<uint64_t>(step * options_.shape.accumulation + part))),
           weights_);
     const TensorRef nll =
         decoder_.forward_backward(context_, weights_, ids_, targets_, static_cast<float>(1.0 / counted), grad_tensors_,
-                                  data_.batches.packing() == Packing::kDocuments ? starts() : TensorRef());
+                                  data_.batches.packing() == Packing::kDocuments ? starts() : TensorRef(), drawn(step));
     for (int64_t i = 0; i < nll.numel(); ++i) sum += nll.as<float>()[i];
   }
   return sum / counted;

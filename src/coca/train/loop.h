@@ -100,6 +100,7 @@ class Loop {
   CheckpointParts parts();
   void bind_weights();
   model::TensorStore& master() { return options_.adapter ? options_.adapter->tensors() : params_; }
+  model::DrawnPositions drawn(int64_t step) const { return {.positions = positions_, .scaling_length = data_.batches.drawn_length(step)}; }
   TensorRef starts() const { return starts_.empty() ? TensorRef() : starts_.ref(); }
 
   LoopOptions options_;
@@ -117,6 +118,7 @@ class Loop {
   model::TrainingDecoder decoder_;
   TrainState state_;
   Tensor ids_, targets_, starts_;
+  std::vector<double> positions_;  // [B, N], where the batches draw them
 };
 
 }  // namespace coca::train

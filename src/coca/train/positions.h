@@ -1,0 +1,76 @@
+// coca/train/positions.h - where the tokens of a training window stand: one after the other, or drawn from a range beyond
+// the window so that a model meets long distances in short windows. Math: docs/math/drawn_positions.md.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "coca/base/enum_names.h"
+#include "coca/base/rng.h"
+#include "coca/model/spec.h"
+
+namespace coca::train {
+
+//   kRandom: sorted distinct places of [0, target_length) (Ruoss et al. 2023)
+//   kPose:   two chunks of a longer window, the second one moved on by a random distance (PoSE, Zhu et al. 2023)
+enum class PositionDraw : uint8_t { kPlain, kRandom, kPose };
+
+// CLEX draws a length factor for each step, and positions of that many times the window. max_factor 0: no such model.
+struct ClexDraws {
+  int64_t max_factor = 0;
+  int64_t trained_length = 0;  // L
+};
+ClexDraws clex_draws(const model::ModelSpec&);
+
+// What pretraining and fine-tuning say about positions alike.
+struct PositionOptions {
+  PositionDraw draw = PositionDraw::kPlain;
+  int64_t target_length = 0;
+  std::optional<model::Scaling> rope_scaling;
+  std::optional<double> factor;
+
+  bool draws() const { return draw != PositionDraw::kPlain; }
+
+  template <class V>
+  void visit(V&& v) {
+    v.group("Positions");
+    v("positions", "of a window's tokens in training: plain, random (sorted draws), or pose (two chunks, the second moved on)", draw);
+    v("target_length", "positions are drawn below this; more than length", target_length);
+    v("rope_scaling", "scaling of the rotary frequencies; none given: that of the model trained further", rope_scaling);
+    v("factor", "its factor; clex: the largest length factor, 16", factor);
+  }
+};
+
+// Throws Error naming what does not go together. length: tokens per window.
+void check_positions(const PositionOptions&, model::AttentionKind, int64_t length);
+// The model with the scaling asked for; as it is where none is.
+model::ModelSpec scaled_spec(const PositionOptions&, const model::ModelSpec&);
+
+// The draws of window k of a run: nothing but (seed, k) decides them.
+Rng position_rng(uint64_t seed, int64_t k);
+
+// Sorted and distinct, out.size() of [0, target_length), each such set as likely as any other.
+void draw_random(Rng&, int64_t target_length, std::span<double> out);
+
+// Two chunks of N tokens in all and the target of the last one.
+struct PoseCut {
+  int64_t first = 0;           // tokens of the first chunk
+  int64_t skipped_tokens = 0;  // of the text between the chunks
+  int64_t skipped_positions = 0;
+};
+// readable: tokens of text there are from the beginning of the window on, at least N + 1.
+PoseCut draw_pose(Rng&, int64_t N, int64_t target_length, int64_t readable);
+void pose_positions(const PoseCut&, std::span<double> out);
+
+// t of a step, as likely any of 1 .. max_factor.
+int64_t draw_clex_factor(uint64_t seed, int64_t step, int64_t max_factor);
+// Sorted places of t windows: the first and the last of them, and others in between; divided where the window is longer
+// than the trained length.
+void draw_clex(Rng&, int64_t factor, int64_t trained_length, std::span<double> out);
+
+}  // namespace coca::train
+
+COCA_ENUM_NAMES(coca::train::PositionDraw, "positions", {coca::train::PositionDraw::kPlain, "plain"},
+                {coca::train::PositionDraw::kRandom, "random"}, {coca::train::PositionDraw::kPose, "pose"})

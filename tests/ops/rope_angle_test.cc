@@ -1,0 +1,138 @@
+// Gradients of angles: complex steps through the rotations themselves, ragged and strided shapes, both types.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/ops/rope_angle.h"
+
+#include "coca/kernels/ref/collinear.h"
+#include "coca/kernels/ref/rope_angle.h"
+#include "ops/op_test.h"
+
+namespace coca::ops {
+namespace {
+
+using test::Complex;
+
+struct Shape {
+  int64_t B, N, H, D, R, rows;  // rows: B or 1
+};
+const Shape kShapes[] = {{1, 1, 1, 2, 2, 1}, {2, 5, 3, 8, 8, 2}, {2, 3, 2, 10, 6, 1}, {1, 140, 4, 32, 16, 1}};
+
+struct Case {
+  Shape s;
+  AngleOf kind;
+  std::vector<double> angles;  // [rows, N, R/2]
+  Tensor cos, sin;
+
+  Case(const Shape& shape, AngleOf of) : s(shape), kind(of), cos({s.rows, s.N, s.R / 2}), sin(cos.shape()) {
+    for (const float a : test::random_values(cos.numel(), 3, -4, 4)) angles.push_back(static_cast<double>(a));
+    for (size_t i = 0; i < angles.size(); ++i) {
+      cos.values<float>()[i] = static_cast<float>(std::cos(angles[i]));
+      sin.values<float>()[i] = static_cast<float>(std::sin(angles[i]));
+    }
+  }
+  size_t row(int64_t b, int64_t n) const { return static_cast<size_t>(((s.rows == 1 ? 0 : b) * s.N + n) * (s.R / 2)); }
+};
+
+// What attention sees of the head v under angles: rotary for kRotated, else q_eff.
+std::vector<Complex> seen(const Case& c, const std::vector<Complex>& v, const std::vector<Complex>& angles) {
+  std::vector<Complex> out = v;
+  const auto cos = [&](int64_t j) { return std::cos(angles[static_cast<size_t>(j)]); };
+  const auto sin = [&](int64_t j) { return std::sin(angles[static_cast<size_t>(j)]); };
+  if (c.kind != AngleOf::kRotated) {
+    ref::collinear_query_head<Complex>(c.kind == AngleOf::kTied ? 2 : 0, v.data(), c.s.R, c.s.D, cos, sin, out.data());
+    return out;
+  }
+  const auto half = static_cast<size_t>(c.s.R / 2);
+  for (size_t j = 0; j < half; ++j) {
+    out[j] = v[j] * cos(static_cast<int64_t>(j)) - v[j + half] * sin(static_cast<int64_t>(j));
+    out[j + half] = v[j + half] * cos(static_cast<int64_t>(j)) + v[j] * sin(static_cast<int64_t>(j));
+  }
+  return out;
+}
+
+// d sum(dy y) / d angle by complex steps: [B, N, R/2].
+std::vector<double> exact(const Case& c, const std::vector<float>& v, const std::vector<float>& dy) {
+  constexpr double kStep = 1e-50;
+  std::vector<double> out;
+  for (int64_t b = 0; b < c.s.B; ++b)
+    for (int64_t n = 0; n < c.s.N; ++n)
+      for (int64_t j = 0; j < c.s.R / 2; ++j) {
+        std::vector<Complex> angles(c.angles.begin() + static_cast<std::ptrdiff_t>(c.row(b, n)), c.angles.begin() + static_cast<std::ptrdiff_t>(c.row(b, n)) + c.s.R / 2);
+        angles[static_cast<size_t>(j)] += Complex(0, kStep);
+        double sum = 0;
+        for (int64_t h = 0; h < c.s.H; ++h) {
+          const auto at = static_cast<std::ptrdiff_t>(((b * c.s.N + n) * c.s.H + h) * c.s.D);
+          const std::vector<Complex> y = seen(c, {v.begin() + at, v.begin() + at + c.s.D}, angles);
+          for (int64_t d = 0; d < c.s.D; ++d) sum += y[static_cast<size_t>(d)].imag() / kStep * static_cast<double>(dy[static_cast<size_t>(at + d)]);
+        }
+        out.push_back(sum);
+      }
+  return out;
+}
+
+// The op's input for heads v: v itself, or with kRotated what attention sees of it.
+std::vector<float> op_input(const Case& c, const std::vector<float>& v) {
+  if (c.kind != AngleOf::kRotated) return v;
+  std::vector<float> y;
+  for (int64_t i = 0; i < c.s.B * c.s.N * c.s.H; ++i) {
+    const auto angles = c.angles.begin() + static_cast<std::ptrdiff_t>(c.row(i / c.s.H / c.s.N, i / c.s.H % c.s.N));
+    for (const Complex& z : seen(c, {v.begin() + i * c.s.D, v.begin() + (i + 1) * c.s.D}, {angles, angles + c.s.R / 2})) y.push_back(static_cast<float>(z.real()));
+  }
+  return y;
+}
+
+template <typename T>
+void run_case(const Case& c) {
+  const Dims dims{c.s.B, c.s.N, c.s.H, c.s.D};
+  const std::vector<float> v = test::as_stored<T>(test::random_values(dims.product(), 1)), dy = test::as_stored<T>(test::random_values(dims.product(), 2));
+  const Tensor x = test::tensor_of<T>(dims, op_input(c, v)), d = test::tensor_of<T>(dims, dy);
+  Tensor dangle({c.s.B, c.s.N, c.s.R / 2});
+  std::ranges::fill(dangle.values<float>(), 0.5f);  // added to
+  Context cx;
+  const RopeAngleBackward p{.kind = c.kind, .rows = {c.cos, c.sin}, .x = x, .dy = d, .dangle = dangle};
+  test::expect_same_bits([&] {
+    std::ranges::fill(dangle.values<float>(), 0.5f);
+    rope_angle_backward(cx, p);
+    return test::float_values(dangle);
+  }, "rope_angle");
+  const std::vector<double> wanted = exact(c, v, dy);
+  // Six roundings a term and one for each of 2 H terms of a size below 4, random walk; rotated heads are inputs rounded to T.
+  const double ulp = c.kind == AngleOf::kRotated && DTypeOf<T>::value == DType::kBF16 ? 0x1p-8 : 0x1p-24;
+  const double bound = 4 * ulp * 8 * std::sqrt(2.0 * static_cast<double>(c.s.H)) + 0x1p-22;
+  for (size_t i = 0; i < wanted.size(); ++i) EXPECT_NEAR(dangle.values<float>()[i], wanted[i] + 0.5, bound) << i;
+}
+
+TEST(RopeAngle, GradientsAreThoseOfComplexSteps) {
+  for (const Shape& s : kShapes)
+    for (const AngleOf kind : {AngleOf::kRotated, AngleOf::kSlack, AngleOf::kTied}) {
+      if (kind == AngleOf::kTied && s.R != s.D) continue;  // pairs of the rest are none of the op's
+      SCOPED_TRACE(fmt::format("kind {} N {} D {} R {}", static_cast<int>(kind), s.N, s.D, s.R));
+      run_case<float>(Case(s, kind));
+      run_case<BF16>(Case(s, kind));
+    }
+}
+
+// q of a fused projection has other strides than a tensor of its own.
+TEST(RopeAngle, StridedHeadsAreTheSame) {
+  const Case c({2, 5, 3, 8, 8, 2}, AngleOf::kSlack);
+  const Tensor fused = test::random_tensor({2, 5, 3, 3, 8}, 1), dy = test::random_tensor({2, 5, 3, 8}, 2);
+  const TensorRef view = fused.ref().select(3, 1);
+  Tensor packed({2, 5, 3, 8}), one({2, 5, 4}), other({2, 5, 4});
+  for (int64_t i = 0; i < 30; ++i) std::copy_n(fused.values<float>().data() + (3 * i + 1) * 8, 8, packed.values<float>().data() + 8 * i);
+  Context cx;
+  rope_angle_backward(cx, {.kind = c.kind, .rows = {c.cos, c.sin}, .x = view, .dy = dy, .dangle = one});
+  rope_angle_backward(cx, {.kind = c.kind, .rows = {c.cos, c.sin}, .x = packed, .dy = dy, .dangle = other});
+  EXPECT_EQ(test::float_values(one), test::float_values(other));
+  EXPECT_NE(test::float_values(one), test::float_values(Tensor({2, 5, 4})));
+}
+
+TEST(RopeAngle, MistakesAreNamed) {
+  const Case c({2, 5, 3, 8, 8, 2}, AngleOf::kSlack);
+  const Tensor x = test::random_tensor({2, 5, 3, 8}, 1), thin = test::random_tensor({2, 5, 3, 6}, 1);
+  Tensor dangle({2, 5, 4}), wide({2, 5, 8});
+  Context cx;
+  test::expect_error([&] { rope_angle_backward(cx, {.kind = c.kind, .rows = {c.cos, c.sin}, .x = x, .dy = thin, .dangle = dangle}); }, "dy has shape");
+  test::expect_error([&] { rope_angle_backward(cx, {.kind = c.kind, .rows = {c.cos, c.sin}, .x = x, .dy = x, .dangle = wide}); }, "dangle has shape");
+}
+
+}  // namespace
+}  // namespace coca::ops
