@@ -117,6 +117,29 @@ TEST_F(Study, AStoppedStudyGoesOnAndEndsInTheSameNumbers) {
     for (size_t i = 0; i < 3; ++i) EXPECT_EQ(resumed.runs[r].evaluations[0].perplexity[i].nll, whole.runs[r].evaluations[0].perplexity[i].nll);
 }
 
+TEST_F(Study, PresetsOfComparisons) {
+  StudyConfig c = toy(dir_);
+  c.methods = {}, c.ntk_methods = StudyConfig{}.ntk_methods;
+  c.preset = Preset::kAblation;
+  StudyConfig ablation = resolve(c);
+  EXPECT_EQ(ablation.methods, (std::vector<std::string>{"coca-slack", "coca-strict", "coca-tied"}));
+  EXPECT_EQ(ablation.ntk_methods, ablation.methods);
+  EXPECT_EQ(ablation.factors, (std::vector<double>{2, 4, 8}));
+  EXPECT_EQ(ablation.seeds, (std::vector<int64_t>{0, 1, 2}));
+  c.preset = Preset::kSurvey;
+  EXPECT_EQ(resolve(c).methods.size(), EnumTraits<model::AttentionKind>::names().size());
+  // One model, evaluated under each factor.
+  ablation.methods = ablation.ntk_methods = {"coca-strict"};
+  ablation.seeds = {0};
+  ablation.steps = 2;
+  const StudyResults results = run_study(ablation, load_corpus(ablation));
+  std::vector<std::string> variants;
+  for (const Evaluation& e : results.runs.at(0).evaluations) variants.push_back(e.variant);
+  EXPECT_EQ(variants, (std::vector<std::string>{"", "ntk2", "ntk4", "ntk8"}));
+  EXPECT_NE(results.runs[0].evaluations[1].perplexity.back().nll, results.runs[0].evaluations[3].perplexity.back().nll);
+  EXPECT_EQ(perplexity_table(results).rows.size(), 4u);
+}
+
 TEST_F(Study, RefusesWhatMakesNoSense) {
   const StudyConfig config = resolve([&] {
     StudyConfig c = toy(dir_);

@@ -15,16 +15,32 @@ struct PresetNumbers {
 // tiny: nine minutes for the whole default study on two cores; small: an afternoon; base: days.
 PresetNumbers numbers_of(Preset preset) {
   switch (preset) {
-    case Preset::kTiny: return {4, 128, 4, 128, 8, 2400, 70, 4, 5120, 4, 3e-3};
+    case Preset::kTiny:
+    case Preset::kAblation:
+    case Preset::kSurvey: return {4, 128, 4, 128, 8, 2400, 70, 4, 5120, 4, 3e-3};
     case Preset::kSmall: return {6, 256, 8, 256, 16, 4000, 200, 8, 16384, 10, 1e-3};
     case Preset::kBase: return {8, 512, 8, 512, 16, 20000, 500, 8, 32768, 20, 6e-4};
   }
   return {};
 }
 
+// What the preset compares, where nothing was asked for.
+void fill_comparison(StudyConfig& c) {
+  const bool ablation = c.preset == Preset::kAblation, survey = c.preset == Preset::kSurvey;
+  if (c.methods.empty() && survey) {
+    for (const auto& kind : EnumTraits<model::AttentionKind>::names()) c.methods.emplace_back(kind.name);
+  } else if (c.methods.empty()) {
+    c.methods = ablation ? std::vector<std::string>{"coca-slack", "coca-strict", "coca-tied"}
+                         : std::vector<std::string>{"rope", "coca-slack", "coca-strict", "alibi"};
+  }
+  if (c.factors.empty()) c.factors = ablation ? std::vector<double>{2, 4, 8} : std::vector<double>{4};
+  if (c.seeds.empty()) c.seeds = ablation || survey ? std::vector<int64_t>{0, 1, 2} : std::vector<int64_t>{0};
+}
+
 }  // namespace
 
 StudyConfig resolve(StudyConfig c) {
+  fill_comparison(c);
   const PresetNumbers p = numbers_of(c.preset);
   const auto fill = [](auto& field, auto value) {
     if (field == 0) field = value;
@@ -35,7 +51,7 @@ StudyConfig resolve(StudyConfig c) {
   c.passkey_first_steps = c.passkey_share > 0 ? std::min(c.passkey_first_steps, c.steps / 3) : 0;
   fill(c.eval_documents, p.eval_documents), fill(c.eval_tokens, p.eval_tokens), fill(c.passkey_trials, p.passkey_trials);
   fill(c.stride, c.length);
-  COCA_CHECK(!c.methods.empty() && !c.seeds.empty() && !c.multiples.empty(), "methods, seeds and multiples must not be empty");
+  COCA_CHECK(!c.multiples.empty(), "multiples must not be empty");
   for (const auto* list : {&c.methods, &c.ntk_methods})
     for (const std::string& method : *list) enum_from_name<model::AttentionKind>(method);
   for (const std::string& method : c.methods)
@@ -47,7 +63,7 @@ StudyConfig resolve(StudyConfig c) {
     COCA_CHECK(model::uses_rotary(enum_from_name<model::AttentionKind>(method)), "method {} has no rotary embedding for dynamic NTK to scale", method);
   for (const int64_t m : c.multiples) COCA_CHECK(m >= 1, "multiples: {} must be at least 1", m);
   COCA_CHECK(std::is_sorted(c.multiples.begin(), c.multiples.end()), "multiples must ascend");
-  COCA_CHECK(c.factor >= 1, "factor {} must be at least 1", c.factor);
+  for (const double factor : c.factors) COCA_CHECK(factor >= 1, "factors: {} must be at least 1", factor);
   COCA_CHECK(c.stride >= 1 && c.eval_documents >= 1 && c.eval_tokens >= 2 && c.passkey_trials >= 1,
              "stride {}, eval_documents {}, eval_tokens {} and passkey_trials {} must be positive", c.stride, c.eval_documents, c.eval_tokens, c.passkey_trials);
   train::check_config(train_config(c, c.methods[0], c.seeds[0], c.out));

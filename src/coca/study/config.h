@@ -9,14 +9,16 @@
 
 namespace coca::study {
 
-enum class Preset : uint8_t { kTiny, kSmall, kBase };
+// Sizes; ablation and survey are tiny ones with methods, factors and seeds of their own: the paper's table 3 (slack, strict and
+// tied under dynamic NTK 2, 4, 8), and every attention kind that trains.
+enum class Preset : uint8_t { kTiny, kSmall, kBase, kAblation, kSurvey };
 
 struct StudyConfig {
   Preset preset = Preset::kTiny;
-  std::vector<std::string> methods = {"rope", "coca-slack", "coca-strict", "alibi"};
-  std::vector<std::string> ntk_methods = {"rope", "coca-slack", "coca-strict"};
-  double factor = 4.0;
-  std::vector<int64_t> seeds = {0};
+  std::vector<std::string> methods;
+  std::vector<std::string> ntk_methods = {"rope", "xpos", "coca-slack", "coca-strict", "coca-tied"};
+  std::vector<double> factors;
+  std::vector<int64_t> seeds;
   std::vector<std::string> text, test_text;
   std::string tokenizer = "byte";
   model::Architecture architecture = model::Architecture::kGptNeoX;
@@ -34,11 +36,11 @@ struct StudyConfig {
   template <class V>
   void visit(V&& v) {
     v.group("Study");
-    v("preset", "size of models and budget; single values below win over it", preset);
-    v("methods", "attention kinds to train", methods);
-    v("ntk_methods", "methods evaluated again with dynamic NTK scaling", ntk_methods);
-    v("factor", "factor of that scaling", factor);
-    v("seeds", "one model per method and seed", seeds);
+    v("preset", "size of models and budget, or what to compare; single values below win over it", preset);
+    v("methods", "attention kinds to train; none: the preset's", methods);
+    v("ntk_methods", "those of them that are evaluated again with dynamic NTK scaling", ntk_methods);
+    v("factors", "factors of that scaling; none: the preset's", factors);
+    v("seeds", "one model per method and seed; none: the preset's", seeds);
     v("out", "output folder; an unfinished study in it is continued", out);
     v.group("Text");
     v("text", "training text (files, folders, globs, jsonl); none: the compiler's C++ standard library headers", text);
@@ -76,4 +78,5 @@ train::TrainConfig train_config(const StudyConfig&, const std::string& method, i
 }  // namespace coca::study
 
 COCA_ENUM_NAMES(coca::study::Preset, "preset", {coca::study::Preset::kTiny, "tiny"}, {coca::study::Preset::kSmall, "small"},
-                {coca::study::Preset::kBase, "base"})
+                {coca::study::Preset::kBase, "base"}, {coca::study::Preset::kAblation, "ablation"},
+                {coca::study::Preset::kSurvey, "survey"})

@@ -62,11 +62,11 @@ RunResult train_one(const StudyConfig& c, const Corpus& corpus, const std::strin
   return result;
 }
 
-Evaluation evaluate_one(const StudyConfig& c, const Corpus& corpus, const model::Model& m, const std::string& name, const std::string& variant,
+Evaluation evaluate_one(const StudyConfig& c, const Corpus& corpus, const model::Model& m, const std::string& name, std::optional<double> ntk_factor,
                         const StudyListener& listen) {
-  Evaluation result{.variant = variant, .perplexity = {}, .passkey = {}};
+  Evaluation result{.variant = ntk_factor ? fmt::format("ntk{:g}", *ntk_factor) : "", .perplexity = {}, .passkey = {}};
   std::optional<model::RopeScaling> scaling;
-  if (!variant.empty()) scaling = model::RopeScaling{model::Scaling::kDynamic, c.factor};
+  if (ntk_factor) scaling = model::RopeScaling{.type = model::Scaling::kDynamic, .factor = *ntk_factor};
   Context context;
   eval::PerplexityOptions ppl;
   ppl.protocol.lengths = eval_lengths(c);
@@ -107,9 +107,10 @@ RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string&
   RunResult result = train_one(c, corpus, method, seed, dir, listen);
   const model::Model m = model::load_model(dir / "model");
   const std::string name = fmt::format("{} seed {}", method, seed);
-  result.evaluations.push_back(evaluate_one(c, corpus, m, name, "", listen));
+  result.evaluations.push_back(evaluate_one(c, corpus, m, name, std::nullopt, listen));
   if (std::find(c.ntk_methods.begin(), c.ntk_methods.end(), method) != c.ntk_methods.end())
-    result.evaluations.push_back(evaluate_one(c, corpus, m, name + " + dynamic NTK", fmt::format("ntk{:g}", c.factor), listen));
+    for (const double factor : c.factors)
+      result.evaluations.push_back(evaluate_one(c, corpus, m, fmt::format("{} + dynamic NTK {:g}", name, factor), factor, listen));
   io::write_json(file, to_json(result));
   fs::remove_all(train::checkpoint_root(dir));  // runs/<method>/model is all that is needed from here on
   result.curve = train::read_metrics(dir / "metrics.csv");
