@@ -246,6 +246,11 @@ TEST(Analyse, RefusesWhatItCannotLookAt) {
   EXPECT_THAT([&] { with({{1}}); }, message("a window of 1 tokens"));
   EXPECT_THAT([&] { with({{1, 2, 3}, {1, 2}}); }, message("equally long"));
   EXPECT_THAT([&] { with(two_windows(m.spec), {.borders = {.multiples = {0}}}); }, message("multiple 0"));
+  model::ModelSpec patterned = m.spec, clex = m.spec;
+  patterned.pattern = model::default_pattern(model::Pattern::kReRope, 8);
+  EXPECT_THAT([&] { analyse(patterned, m.params.weights(), two_windows(m.spec), {}); }, message("pattern rerope is not analysed"));
+  clex.rope_scaling = {.type = model::Scaling::kClex};
+  EXPECT_THAT([&] { analyse(clex, m.params.weights(), two_windows(m.spec), {}); }, message("angles of CLEX"));
   test::TinyModel broken(m.spec);
   broken.params.tensors().layers[0].q_w.as<float>()[0] = std::numeric_limits<float>::infinity();
   EXPECT_THAT([&] { analyse(broken.spec, broken.params.weights(), two_windows(m.spec), {}); }, message("in q or k"));
