@@ -13,8 +13,7 @@
 #include "coca/eval/protocol.h"
 #include "coca/io/fs.h"
 #include "coca/report/html.h"
-#include "model_flags.h"
-#include "output_flags.h"
+#include "eval_command.h"
 
 namespace coca::tools {
 
@@ -150,18 +149,10 @@ int run(AnalyseFlags& flags) {
 }  // namespace
 
 void add_analyse(CLI::App& root, Action* action) {
-  CLI::App* app = root.add_subcommand("analyse", "Look inside a model: initial angles, anomalies, attention, position scalings");
-  auto options = std::make_shared<AnalyseFlags>();
-  auto flags = std::make_shared<OptionFlags>(*app, *options);
-  flags->add_config_flag();
-  app->footer("--csv has a row per layer, head and plane. docs/analyse.md says what each figure is.\n"
-              "Example: coca analyse --model out/model --text books/test --html analysis.html");
-  app->callback([=] {
-    *action = [=] {
-      flags->finish();
-      return run(*options);
-    };
-  });
+  add_one<AnalyseFlags>(root, action, "analyse", "Look inside a model: initial angles, anomalies, attention, position scalings",
+                        "--csv has a row per layer, head and plane. docs/analyse.md says what each figure is.\n"
+                        "Example: coca analyse --model out/model --text books/test --html analysis.html",
+                        run);
 }
 
 }  // namespace coca::tools

@@ -1,4 +1,5 @@
-// tools/eval_command.h - what the subcommands of coca eval share: output flags, the model's lines and JSON, registering.
+// tools/eval_command.h - what the subcommands that measure a model share: output flags, the model's lines and JSON,
+// registering.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -29,9 +30,9 @@ void note_extrapolation(const LoadedModel&, const std::vector<int64_t>& lengths)
 std::string bos_text(std::optional<int32_t> bos, const char* with, const char* without);
 
 template <class Flags>
-void add_one(CLI::App& eval_app, Action* action, const char* name, const char* help, const char* example,
+void add_one(CLI::App& parent, Action* action, const char* name, const char* help, const char* example,
              int (*run)(Flags&)) {
-  CLI::App* app = eval_app.add_subcommand(name, help);
+  CLI::App* app = parent.add_subcommand(name, help);
   auto options = std::make_shared<Flags>();
   auto flags = std::make_shared<OptionFlags>(*app, *options);
   flags->add_config_flag();
@@ -43,7 +44,6 @@ void add_one(CLI::App& eval_app, Action* action, const char* name, const char* h
     };
   });
 }
-
 
 void add_eval_ppl(CLI::App& eval_app, Action*);
 void add_eval_passkey(CLI::App& eval_app, Action*);

@@ -62,9 +62,14 @@ ops::Rotation PositionSource::rotation(int64_t seq_len) {
   return {.frequencies = clex_[static_cast<size_t>(clex_factor(spec_, spec_.pattern.used_length(seq_len)) - 1)]};
 }
 
-Positions PositionSource::of_table(int64_t n) const {
+Positions PositionSource::without_rows() const {
   Positions p;
   if (!slopes_.empty()) p.slopes = slopes_.ref();
+  return p;
+}
+
+Positions PositionSource::of_table(int64_t n) const {
+  Positions p = without_rows();
   if (!transforms_keys(spec_.attention)) return p;
   p.rows = table_.rows(0, n);
   p.key_rows = table_.key_rows(0, n);
@@ -72,13 +77,13 @@ Positions PositionSource::of_table(int64_t n) const {
 }
 
 Positions PositionSource::at(int64_t start, int64_t n, int64_t seq_len) {
-  if (transforms_keys(spec_.attention) && !spec_.pattern.far())
-    table_.build(rotation(seq_len), start, n, growth_origin(spec_, start, n));
-  if (!spec_.pattern.far()) return of_table(n);
-  Positions p;
-  if (!slopes_.empty()) p.slopes = slopes_.ref();
-  add_pattern(p, start, n, seq_len);
-  return p;
+  if (spec_.pattern.far()) {
+    Positions p = without_rows();
+    add_pattern(p, start, n, seq_len);
+    return p;
+  }
+  if (transforms_keys(spec_.attention)) table_.build(rotation(seq_len), start, n, growth_origin(spec_, start, n));
+  return of_table(n);
 }
 
 void PositionSource::add_pattern(Positions& p, int64_t start, int64_t n, int64_t seq_len) {

@@ -28,6 +28,7 @@ class PositionSource {
   Positions packed(TensorRef document_start, int64_t seq_len);
 
  private:
+  Positions without_rows() const;
   Positions of_table(int64_t n) const;
   void add_pattern(Positions&, int64_t start, int64_t n, int64_t seq_len);
 
