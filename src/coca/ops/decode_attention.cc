@@ -220,8 +220,8 @@ void transpose_rows(const RopeRows& rows, int64_t half, float* cos, float* sin) 
         const int64_t token = std::min(t % tiles * kKvTile + i, S - 1);
         const Row row(rows, t / tiles, token);
         for (int64_t j = 0; j < half; ++j) {
-          cos[(t * half + j) * kKvTile + i] = row.cos[j];
-          sin[(t * half + j) * kKvTile + i] = row.sin[j];
+          cos[(t * half + j) * kKvTile + kv_lane(i)] = row.cos[j];
+          sin[(t * half + j) * kKvTile + kv_lane(i)] = row.sin[j];
         }
       }
   });
@@ -311,6 +311,7 @@ void decode_cpu(Context& context, Plan& plan) {
     } else {
       side.p.cos = side.angles->offset_cos(), side.p.sin = side.angles->offset_sin();
       side.p.start_cos = side.angles->start_cos(), side.p.start_sin = side.angles->start_sin();
+      side.p.mirrored = side.angles->mirrored();
     }
   }
   const auto own_work = [&] { return works + static_cast<size_t>(thread_index()) * plan.work_floats(); };
@@ -350,7 +351,7 @@ ref::DecodeSide<float> ref_side(const Plan& plan, const Side& side) {
   };
   const auto of_keys = [&side, half = plan.R / 2](bool cosine) -> Angle {
     return [&side, half, cosine](int64_t, int64_t s, int64_t j) {
-      const int64_t start = s / kKvTile * half + j, offset = j * kKvTile + s % kKvTile;
+      const int64_t start = s / kKvTile * half + j, offset = j * kKvTile + kv_lane(s % kKvTile);
       const float c0 = side.angles->start_cos()[start], s0 = side.angles->start_sin()[start];
       const float c1 = side.angles->offset_cos()[offset], s1 = side.angles->offset_sin()[offset];
       return cosine ? c0 * c1 - s0 * s1 : s0 * c1 + c0 * s1;

@@ -21,14 +21,16 @@ struct KeySpacing {
   friend bool operator==(const KeySpacing&, const KeySpacing&) = default;
 };
 
-// Angles of evenly spaced keys as decode attention wants them. Of every 64th token cos and sin, and one table of 64 offsets
-// with the rotation's amplitude: 1/64 of a full table. Formed in double.
+// Angles of evenly spaced keys as decode attention wants them. Of the middle of every 64 tokens cos and sin, and one table of
+// the 64 offsets from it, in the order of kv_lane, with the rotation's amplitude: 1/64 of a full table. Formed in double.
 class KeyAngles {
  public:
   // Makes room for S tokens. Another rotation or spacing than before: all afresh; else only what is missing is added.
   void build(const Rotation&, int64_t S, const KeySpacing& = {});
   int64_t half() const { return rotation_.pairs(); }
   int64_t tokens() const { return tiles_ * kKvTile; }
+  // Lanes 32 to 63 are as far behind the middle as lanes 0 to 31 are ahead of it, with the same cosines and the opposite sines.
+  bool mirrored() const { return rotation_.growth.empty(); }
   const float* start_cos() const { return start_cos_.data(); }    // [tiles, half]
   const float* start_sin() const { return start_sin_.data(); }
   const float* offset_cos() const { return offset_cos_.data(); }  // [half, 64]

@@ -13,6 +13,9 @@ double growth_of(const Rotation& r, size_t j) {
   return r.growth.empty() ? 0.0 : r.growth[j];
 }
 
+// From a tile's first token to its middle.
+double middle_of(const KeySpacing& spacing) { return (static_cast<double>(kKvTile / spacing.group) - 1) / 2; }
+
 }  // namespace
 
 void KeyAngles::build_offsets() {
@@ -20,11 +23,12 @@ void KeyAngles::build_offsets() {
   offset_cos_.resize(half * kKvTile);
   offset_sin_.resize(half * kKvTile);
   for (size_t j = 0; j < half; ++j)
-    for (size_t i = 0; i < kKvTile; ++i) {
-      const auto position = static_cast<double>(static_cast<int64_t>(i) / spacing_.group);
+    for (int64_t i = 0; i < kKvTile; ++i) {
+      const double position = static_cast<double>(i / spacing_.group) - middle_of(spacing_);
       const double angle = position * rotation_.frequencies[j], size = rotation_.amplitude * std::exp(-growth_of(rotation_, j) * position);
-      offset_cos_[j * kKvTile + i] = static_cast<float>(size * std::cos(angle));
-      offset_sin_[j * kKvTile + i] = static_cast<float>(size * std::sin(angle));
+      const auto at = j * kKvTile + static_cast<size_t>(kv_lane(i));
+      offset_cos_[at] = static_cast<float>(size * std::cos(angle));
+      offset_sin_[at] = static_cast<float>(size * std::sin(angle));
     }
 }
 
@@ -36,7 +40,7 @@ void KeyAngles::build_starts(int64_t begin, int64_t end) {
     for (int64_t t = begin + first; t < begin + last; ++t)
       for (int64_t j = 0; j < half; ++j) {
         const auto pair = static_cast<size_t>(j), at = static_cast<size_t>(t * half + j);
-        const double position = spacing_.start + static_cast<double>(t * kKvTile / spacing_.group);
+        const double position = spacing_.start + static_cast<double>(t * kKvTile / spacing_.group) + middle_of(spacing_);
         const double angle = position * rotation_.frequencies[pair], size = std::exp(growth_of(rotation_, pair) * (spacing_.origin - position));
         start_cos_[at] = static_cast<float>(size * std::cos(angle));
         start_sin_[at] = static_cast<float>(size * std::sin(angle));

@@ -1,7 +1,8 @@
 // coca/tensor/kv_pages.h - keys and values in pages of 256 tokens, laid out for decode attention.
 // A page holds all layers and (batch, kv head) pairs; growth adds pages and copies nothing. Each layer and pair has one
 // run of memory in a page, in the order in which attention reads it:
-//   keys [4, W, 64]: tiles of 64 tokens, transposed, so that 64 scores come out without sums across lanes
+//   keys [4, W, 64]: tiles of 64 tokens, transposed, so that 64 scores come out without sums across lanes; the order of a
+//     tile's tokens is that of kv_lane
 //   values [256, D]
 //   with int8: key scales [256] f32, value scales [256] f32
 // Kernels read values in whole vectors and may touch up to 60 bytes behind the last row; pages end with room for that.
@@ -20,6 +21,10 @@ namespace coca {
 inline constexpr int64_t kKvTile = 64;   // tokens
 inline constexpr int64_t kKvPage = 256;  // tokens
 
+// Where token n of a tile lies among the tile's 64: the first half backwards, so that vectors of either half stand at the same
+// distance from the tile's middle and share its cosines and sines.
+constexpr int64_t kv_lane(int64_t n) { return n < kKvTile / 2 ? kKvTile / 2 - 1 - n : n; }
+
 enum class KvType : uint8_t { kF32, kBF16, kInt8 };
 enum class KeySign : uint8_t { kSigned, kNonNegative };  // int8: -127..127, or 0..255 for CoCA's folded t
 
@@ -34,9 +39,15 @@ struct KvLayout {
   size_t head_bytes() const { return static_cast<size_t>(W + D) * element_bytes() + scale_bytes(); }  // of one token
   size_t run_bytes() const { return static_cast<size_t>(kKvPage) * head_bytes(); }
   size_t layer_bytes() const { return static_cast<size_t>(B * G) * run_bytes(); }  // of one page
+  // Where lane l of a tile's row lies. bf16: a lane of either half together in 32 bits, which widens both in one operation each.
+  int64_t key_element(int64_t lane) const {
+    constexpr int64_t kHalf = kKvTile / 2;
+    return type == KvType::kBF16 ? lane % kHalf * 2 + lane / kHalf : lane;
+  }
   // Offsets in a run, of token n of the page: its key's first number (the next ones follow 64 elements apart), its value.
+  size_t key_tile_at(int64_t tile) const { return static_cast<size_t>(tile * W * kKvTile) * element_bytes(); }
   size_t key_at(int64_t n) const {
-    return static_cast<size_t>(n / kKvTile * W * kKvTile + n % kKvTile) * element_bytes();
+    return key_tile_at(n / kKvTile) + static_cast<size_t>(key_element(kv_lane(n % kKvTile))) * element_bytes();
   }
   size_t value_at(int64_t n) const { return static_cast<size_t>(kKvPage * W + n * D) * element_bytes(); }
   size_t key_scale_at(int64_t n) const { return value_at(kKvPage) + static_cast<size_t>(n) * sizeof(float); }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <limits>
+#include <type_traits>
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "coca/kernels/cpu/decode_attention.cc"
@@ -69,26 +70,61 @@ HWY_INLINE void prefetch(const void* p, int64_t bytes) {
 }
 
 struct ScoreTile {
-  const std::byte* keys;       // [W, 64]
-  const float* scales;         // [64]
-  const float *cos, *sin;      // [half, 64]
+  const std::byte* keys;       // [W, 64] in the order of kv_lane
+  const float* scales;         // [64] by tokens
+  const float *cos, *sin;      // [half, 64] in the order of kv_lane
   const float *turned, *rest;  // u, w and p of row 0
   int64_t turned_step, rest_step;
-  float* scores;               // [kRows, kKvPage] written
+  float* scores;               // [kRows, kKvPage] written, by tokens
 };
+
+// A strip has half of its vectors from lane c on and the others 32 lanes behind them, or a single one from lane c on.
+constexpr int64_t kHalfTile = kKvTile / 2;
+template <int kVecs>
+HWY_INLINE int64_t lane_of(int v, int64_t c, int64_t lanes) {
+  if constexpr (kVecs == 1) return c;
+  return v < kVecs / 2 ? c + v * lanes : kHalfTile + c + (v - kVecs / 2) * lanes;
+}
+
+// A strip's part of row `row` of the keys, as floats; fetches the same part of what comes kAhead later.
+template <class Stored, int kRows, int kVecs, class D, class V>
+HWY_INLINE void load_keys(D d, const std::byte* keys, int64_t row, int64_t c, V (&k)[kVecs]) {
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  const auto* at = reinterpret_cast<const Stored*>(keys) + row * kKvTile;
+  if constexpr (kPrefetch<kRows>) {
+    const int64_t part = c * (kVecs == 1 ? 1 : 2);
+    prefetch(at + part + kAhead / static_cast<int64_t>(sizeof(Stored)), kVecs * static_cast<int64_t>(hn::MaxLanes(d) * sizeof(Stored)));
+  }
+  if constexpr (std::is_same_v<Stored, BF16>) {  // 32 bits hold a lane of either half: a float is its bf16 and zeros
+    const hn::RebindToUnsigned<D> du;
+    const auto* pairs = reinterpret_cast<const uint32_t*>(at);
+    const auto low = [&](auto x) HWY_ATTR { return hn::BitCast(d, hn::ShiftLeft<16>(x)); };
+    const auto high = [&](auto x) HWY_ATTR { return hn::BitCast(d, hn::And(x, hn::Set(du, 0xffff0000u))); };
+    if constexpr (kVecs == 1) {
+      const auto x = hn::LoadU(du, pairs + c % kHalfTile);
+      k[0] = c < kHalfTile ? low(x) : high(x);
+    } else {
+      COCA_UNROLL
+      for (int v = 0; v < kVecs / 2; ++v) {
+        const auto x = hn::LoadU(du, pairs + c + v * lanes);
+        k[v] = low(x);
+        k[v + kVecs / 2] = high(x);
+      }
+    }
+  } else {
+    COCA_UNROLL
+    for (int v = 0; v < kVecs; ++v) k[v] = load_f32(d, at + lane_of<kVecs>(v, c, lanes));
+  }
+}
 
 // Adds the numbers that count unrotated.
 template <class Stored, class V, int kRows, int kVecs>
-HWY_INLINE void add_plain(const DecodeParams& p, const ScoreTile& t, const Stored* keys, V (&sum)[kRows][kVecs]) {
+HWY_INLINE void add_plain(const DecodeParams& p, const ScoreTile& t, int64_t c, V (&sum)[kRows][kVecs]) {
   const hn::ScalableTag<float> d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), W = p.cache.layout.W;
+  const int64_t W = p.cache.layout.W;
   for (int64_t i = p.plain; i < W; ++i) {
-    if constexpr (kPrefetch<kRows>)
-      prefetch(keys + i * kKvTile + kAhead / static_cast<int64_t>(sizeof(Stored)),
-               kVecs * static_cast<int64_t>(hn::MaxLanes(d) * sizeof(Stored)));
     V k[kVecs];
-    COCA_UNROLL
-    for (int v = 0; v < kVecs; ++v) k[v] = load_f32(d, keys + i * kKvTile + v * lanes);
+    load_keys<Stored, kRows>(d, t.keys, i, c, k);
     COCA_UNROLL
     for (int r = 0; r < kRows; ++r) {
       const V q = hn::Set(d, t.rest[r * t.rest_step + i - p.plain]);
@@ -98,51 +134,70 @@ HWY_INLINE void add_plain(const DecodeParams& p, const ScoreTile& t, const Store
   }
 }
 
-// Scores of kRows rows with kVecs vectors of tokens from lane c on.
-template <class Stored, Keys kKeys, int kRows, int kVecs>
-HWY_INLINE void score_strip(const DecodeParams& p, const ScoreTile& t, int64_t c) {
+template <class Stored, class V, int kRows, int kVecs>
+HWY_INLINE void store_scores(const ScoreTile& t, int64_t c, const V (&sum)[kRows][kVecs]) {
   const hn::ScalableTag<float> d;
-  using V = hn::Vec<decltype(d)>;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), W = p.cache.layout.W;
-  const auto* keys = reinterpret_cast<const Stored*>(t.keys) + c;
-  V sum[kRows][kVecs];
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
   COCA_UNROLL
-  for (int r = 0; r < kRows; ++r)
+  for (int v = 0; v < kVecs; ++v) {
+    const int64_t lane = lane_of<kVecs>(v, c, lanes);
+    const bool back = lane < kHalfTile;  // the first half's tokens run backwards
+    const int64_t token = back ? kHalfTile - lane - lanes : lane;
     COCA_UNROLL
-    for (int v = 0; v < kVecs; ++v) sum[r][v] = hn::Zero(d);
+    for (int r = 0; r < kRows; ++r) {
+      V x = back ? hn::Reverse(d, sum[r][v]) : sum[r][v];
+      if constexpr (kScaled<Stored>) x = hn::Mul(x, hn::LoadU(d, t.scales + token));
+      hn::StoreU(x, d, t.scores + r * kKvPage + token);
+    }
+  }
+}
+
+// Turning the query instead of the key, cheaper for a single row: q = cos u + sin w, and where the table is mirrored
+// both halves share cos u.
+template <class Stored, bool kMirrored, class V, int kVecs>
+HWY_INLINE void add_folded_row(const DecodeParams& p, const ScoreTile& t, int64_t c, V (&sum)[1][kVecs]) {
+  const hn::ScalableTag<float> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  for (int64_t j = 0; j < p.half; ++j) {
+    const float *cos = t.cos + j * kKvTile, *sin = t.sin + j * kKvTile;
+    const V u = hn::Set(d, t.turned[j]), w = hn::Set(d, t.turned[p.half + j]);
+    V k[kVecs], q[kVecs];
+    load_keys<Stored, 1>(d, t.keys, j, c, k);
+    COCA_UNROLL
+    for (int v = 0; v < kVecs; ++v) {
+      if (kMirrored && v < kVecs / 2) continue;
+      const int64_t lane = lane_of<kVecs>(v, c, lanes);
+      const V cu = hn::Mul(hn::LoadU(d, cos + lane), u), sv = hn::LoadU(d, sin + lane);
+      q[v] = hn::MulAdd(sv, w, cu);
+      if constexpr (kMirrored) q[v - kVecs / 2] = hn::NegMulAdd(sv, w, cu);
+    }
+    COCA_UNROLL
+    for (int v = 0; v < kVecs; ++v) sum[0][v] = hn::MulAdd(k[v], q[v], sum[0][v]);
+  }
+}
+
+// The key is turned once for all rows.
+template <class Stored, Keys kKeys, class V, int kRows, int kVecs>
+HWY_INLINE void add_rows(const DecodeParams& p, const ScoreTile& t, int64_t c, V (&sum)[kRows][kVecs]) {
+  const hn::ScalableTag<float> d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), W = p.cache.layout.W;
   int64_t a = 0, b = p.half % W;
   for (int64_t j = 0; j < p.half; ++j) {
     const float* turned = t.turned + j;
-    const float* cos = t.cos + j * kKvTile + c;
-    const float* sin = t.sin + j * kKvTile + c;
-    if constexpr (kPrefetch<kRows>) {
-      constexpr int64_t kBytes = kVecs * static_cast<int64_t>(hn::MaxLanes(d) * sizeof(Stored));
-      const int64_t offset = kAhead / static_cast<int64_t>(sizeof(Stored));
-      prefetch(keys + a * kKvTile + offset, kBytes);
-      if constexpr (kKeys == Keys::kPairs) prefetch(keys + b * kKvTile + offset, kBytes);
-    }
-    V x[kVecs], y[kVecs];
-    if constexpr (kKeys == Keys::kFolded && kRows == 1) {  // turning the query is cheaper for a single row
-      const V u = hn::Set(d, turned[0]), w = hn::Set(d, turned[p.half]);
-      COCA_UNROLL
-      for (int v = 0; v < kVecs; ++v) {
-        const V q = hn::MulAdd(hn::LoadU(d, cos + v * lanes), u, hn::Mul(hn::LoadU(d, sin + v * lanes), w));
-        sum[0][v] = hn::MulAdd(load_f32(d, keys + a * kKvTile + v * lanes), q, sum[0][v]);
-      }
-      ++a;
-      continue;
-    }
+    const float *cos = t.cos + j * kKvTile, *sin = t.sin + j * kKvTile;
+    V x[kVecs], y[kVecs], ka[kVecs], kb[kVecs];
+    load_keys<Stored, kRows>(d, t.keys, a, c, ka);
+    if constexpr (kKeys == Keys::kPairs) load_keys<Stored, kRows>(d, t.keys, b, c, kb);
     COCA_UNROLL
     for (int v = 0; v < kVecs; ++v) {
-      const V cv = hn::LoadU(d, cos + v * lanes), sv = hn::LoadU(d, sin + v * lanes);
-      const V ka = load_f32(d, keys + a * kKvTile + v * lanes);
+      const int64_t lane = lane_of<kVecs>(v, c, lanes);
+      const V cv = hn::LoadU(d, cos + lane), sv = hn::LoadU(d, sin + lane);
       if constexpr (kKeys == Keys::kFolded) {
-        x[v] = hn::Mul(ka, cv);
-        y[v] = hn::Mul(ka, sv);
+        x[v] = hn::Mul(ka[v], cv);
+        y[v] = hn::Mul(ka[v], sv);
       } else {
-        const V kb = load_f32(d, keys + b * kKvTile + v * lanes);
-        x[v] = hn::NegMulAdd(kb, sv, hn::Mul(ka, cv));
-        y[v] = hn::MulAdd(kb, cv, hn::Mul(ka, sv));
+        x[v] = hn::NegMulAdd(kb[v], sv, hn::Mul(ka[v], cv));
+        y[v] = hn::MulAdd(kb[v], cv, hn::Mul(ka[v], sv));
       }
     }
     COCA_UNROLL
@@ -154,21 +209,35 @@ HWY_INLINE void score_strip(const DecodeParams& p, const ScoreTile& t, int64_t c
     if (++a == W) a = 0;
     if (++b == W) b = 0;
   }
-  add_plain<Stored>(p, t, keys, sum);
+}
+
+// Scores of kRows rows with kVecs vectors of tokens.
+template <class Stored, Keys kKeys, int kRows, int kVecs>
+HWY_INLINE void score_strip(const DecodeParams& p, const ScoreTile& t, int64_t c) {
+  const hn::ScalableTag<float> d;
+  hn::Vec<decltype(d)> sum[kRows][kVecs];
   COCA_UNROLL
   for (int r = 0; r < kRows; ++r)
     COCA_UNROLL
-    for (int v = 0; v < kVecs; ++v) {
-      if constexpr (kScaled<Stored>) sum[r][v] = hn::Mul(sum[r][v], hn::LoadU(d, t.scales + c + v * lanes));
-      hn::StoreU(sum[r][v], d, t.scores + r * kKvPage + c + v * lanes);
-    }
+    for (int v = 0; v < kVecs; ++v) sum[r][v] = hn::Zero(d);
+  if constexpr (kKeys == Keys::kFolded && kRows == 1) {
+    if (p.mirrored)
+      add_folded_row<Stored, true>(p, t, c, sum);
+    else
+      add_folded_row<Stored, false>(p, t, c, sum);
+  } else {
+    add_rows<Stored, kKeys>(p, t, c, sum);
+  }
+  add_plain<Stored>(p, t, c, sum);
+  store_scores<Stored>(t, c, sum);
 }
 
 template <class Stored, Keys kKeys, int kRows>
 HWY_NOINLINE void score_tile(const DecodeParams& p, const ScoreTile& t) {
   constexpr int kVecs = score_vectors<kRows>();
-  const int64_t step = kVecs * static_cast<int64_t>(hn::Lanes(hn::ScalableTag<float>()));
-  for (int64_t c = 0; c < kKvTile; c += step) score_strip<Stored, kKeys, kRows, kVecs>(p, t, c);
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(hn::ScalableTag<float>()));
+  const int64_t end = kVecs == 1 ? kKvTile : kHalfTile, step = kVecs == 1 ? lanes : kVecs / 2 * lanes;
+  for (int64_t c = 0; c < end; c += step) score_strip<Stored, kKeys, kRows, kVecs>(p, t, c);
 }
 
 struct ValuePage {
@@ -226,7 +295,7 @@ HWY_NOINLINE void value_page(const ValuePage& t) {
   for (; c < t.D; c += lanes) value_strip<Stored, kRows, 1>(t, c);
 }
 
-// Turns u, w to the tile's start: u' = c u + s w, w' = c w - s u, so that the tokens' angles count from there.
+// Turns u, w to the tile's middle: u' = c u + s w, w' = c w - s u, so that the tokens' angles count from there.
 HWY_INLINE void turn_queries(const DecodeParams& p, int64_t tile, const float* queries, int64_t rows, float* turned) {
   const float* cos = p.start_cos + tile * p.half;
   const float* sin = p.start_sin + tile * p.half;
@@ -259,7 +328,7 @@ HWY_NOINLINE void page_rows(const DecodeParams& p, const DecodeTask& t, int64_t 
     const int64_t tile = (token + n) / kKvTile;
     if (p.start_cos) turn_queries(p, tile, queries, kRows, turned);
     score_tile<StoredKeys, kKeys, kRows>(
-        p, {.keys = run + layout.key_at(n), .scales = reinterpret_cast<const float*>(run + layout.key_scale_at(n)),
+        p, {.keys = run + layout.key_tile_at(n / kKvTile), .scales = reinterpret_cast<const float*>(run + layout.key_scale_at(n)),
             .cos = p.cos + tile * p.tile_step, .sin = p.sin + tile * p.tile_step,
             .turned = p.start_cos ? turned : queries, .rest = queries + 2 * p.half,
             .turned_step = p.start_cos ? 2 * p.half : p.query_floats(), .rest_step = p.query_floats(),

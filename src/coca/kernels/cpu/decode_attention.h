@@ -23,14 +23,15 @@ struct DecodeParams {
   Keys keys = Keys::kPairs;
   int64_t half = 0;   // rotated pairs
   int64_t plain = 0;  // first key row that also counts unrotated; W: none
-  // cos and sin [half, 64] of a tile's tokens, relative to the tile's start; the next tile's are tile_step further on
-  // (0: all tiles share one table).
+  // cos and sin [half, 64] of a tile's tokens in the order of kv_lane, relative to the tile's middle where there is start_cos;
+  // the next tile's are tile_step further on (0: all tiles share one table).
   const float* cos = nullptr;
   const float* sin = nullptr;
   int64_t tile_step = 0;
+  bool mirrored = false;  // lanes 32 to 63 have the cosines of lanes 0 to 31 and the opposite of their sines
   int64_t window = 0;  // tokens a row sees, the last of those before seen[r]; 0: all
   int64_t most_distance = 0;  // ALiBi counts farther tokens as this far away; 0: as they are
-  // cos and sin [tiles, half] of the tiles' starts; null: starts count as angle zero.
+  // cos and sin [tiles, half] of the tiles' middles; null: these count as angle zero.
   const float* start_cos = nullptr;
   const float* start_sin = nullptr;
   int64_t query_floats() const { return 2 * half + cache.layout.W - plain; }
