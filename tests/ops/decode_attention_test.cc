@@ -381,6 +381,15 @@ TEST(DecodeAttention, MisuseIsNamed) {
   test::expect_error(with([](DecodeAttention& a) { a.angles = nullptr; }), "either angles or key_rows");
   test::expect_error(with([&](DecodeAttention& a) { a.key_rows = s.key_rows(); }), "either angles or key_rows");
   test::expect_error(with([](DecodeAttention& a) { a.cache.length = 0; }), "fewer than the 1 queries");
+  const std::vector<int64_t> short_list = {1, 1}, split = {2, 1, 1, 1}, twos = {2, 2, 2, 2};
+  const auto dilated = [](const std::vector<int64_t>& dilation, int64_t window) {
+    DecodeAttentionOptions options = kSlack;
+    options.dilation = dilation, options.window = window;
+    return options;
+  };
+  test::expect_error(with([](DecodeAttention&) {}, dilated(short_list, 3)), "2 dilations; expected 4");
+  test::expect_error(with([](DecodeAttention&) {}, dilated(split, 3)), "dilation[1]=1 must be at least 1, and that of all heads with its key/value head");
+  test::expect_error(with([](DecodeAttention&) {}, dilated(twos, 0)), "dilation[0]=2 needs a window");
   KeyAngles small;
   small.build(rotation_of(4), 10);
   test::expect_error(with([&](DecodeAttention& a) { a.angles = &small; }), "angles of 2 pairs");

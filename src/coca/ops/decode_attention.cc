@@ -44,11 +44,13 @@ void check_decode(const DecodeAttentionOptions& options, const DecodeAttention& 
   COCA_CHECK(a.slopes.empty() || (a.slopes.shape == Dims{H} && a.slopes.dtype == DType::kF32),
              "[decode_attention] slopes {} must be F32 [{}]", a.slopes.shape.text(), H);
   COCA_CHECK(options.window >= 0, "[decode_attention] the window {} must be positive, or 0 for all tokens", options.window);
-  COCA_CHECK(options.dilation.empty() || (static_cast<int64_t>(options.dilation.size()) == H && options.window > 0),
-             "[decode_attention] {} dilations with window {}; expected {}, one per head, and a window", options.dilation.size(), options.window, H);
-  for (size_t h = 0; h < options.dilation.size(); ++h)
+  COCA_CHECK(options.dilation.empty() || static_cast<int64_t>(options.dilation.size()) == H, "[decode_attention] {} dilations; expected {}, one per head",
+             options.dilation.size(), H);
+  for (size_t h = 0; h < options.dilation.size(); ++h) {
+    COCA_CHECK(options.dilation[h] == 1 || options.window > 0, "[decode_attention] dilation[{}]={} needs a window", h, options.dilation[h]);
     COCA_CHECK(options.dilation[h] >= 1 && options.dilation[h] == options.dilation[h / static_cast<size_t>(H / l.G) * static_cast<size_t>(H / l.G)],
                "[decode_attention] dilation[{}]={} must be at least 1, and that of all heads with its key/value head", h, options.dilation[h]);
+  }
   const bool folded = options.score == Score::kCollinear;
   COCA_CHECK(!folded || D % 2 == 0, "[decode_attention] the head dim {} must be even", D);
   COCA_CHECK(l.W == (folded ? D / 2 : D), "[decode_attention] the cache's keys have {} numbers; expected {}", l.W,

@@ -54,7 +54,7 @@ struct DecodeAttentionOptions {
   CollinearOptions collinear;  // with kCollinear
   float scale = 0.0f;          // 0 selects 1/sqrt(D)
   int64_t window = 0;          // tokens a query sees, itself included; older pages are not read. 0: all
-  // [H] as in dilated_attention.h, with a window; empty: all 1. Masked: the pages of the whole span are read.
+  // [H] as in dilated_attention.h, more than 1 with a window only; empty: all 1. Masked: the pages of the whole span are read.
   std::span<const int64_t> dilation = {};
 };
 
