@@ -5,7 +5,7 @@
 #include <cstdio>
 
 #include "coca/data/corpus.h"
-#include "coca/report/chart.h"
+#include "coca/model/windows.h"
 #include "coca/report/table.h"
 #include "eval_command.h"
 
@@ -49,6 +49,7 @@ std::vector<std::vector<int32_t>> read_texts(const MlmFlags& flags, const text::
 int run_mlm(MlmFlags& flags) {
   check_output_folders({flags.output.json, flags.output.csv});
   const LoadedModel m = load_with_flags(flags);
+  model::require_masked(m.model.spec, "eval mlm");
   if (flags.lengths.empty()) flags.lengths = {m.model.spec.max_position};
   std::optional<report::Progress> progress;
   const eval::MlmOptions options{.lengths = flags.lengths, .max_windows = flags.max_windows, .seed = flags.seed, .batch_tokens = flags.batch_tokens,
