@@ -7,6 +7,7 @@
 
 #include "coca/data/corpus.h"
 #include "coca/data/pg19.h"
+#include "coca/model/windows.h"
 #include "coca/report/chart.h"
 #include "coca/report/table.h"
 #include "eval_command.h"
@@ -300,6 +301,7 @@ int run_ppl(PplFlags& flags) {
   check_output_folders({flags.document_csv});
   eval::Protocol protocol = protocol_from(flags);
   const LoadedModel m = load_with_flags(flags);
+  model::require_causal(m.model.spec, "perplexity");
   const Documents documents = read_documents(flags, protocol, *m.tokenizer);
   const std::vector<eval::PerplexityResult> results = measure(flags, protocol, m, documents);
   const ordered_json by_document = documents_json(results, documents);

@@ -214,6 +214,44 @@ TEST_F(Cli, FlagsWinOverTheConfigFile) {
   EXPECT_EQ(saved["decay"], "linear");
 }
 
+TEST_F(Cli, LongformerFromTrainingToGeneration) {
+  const Outcome trained = coca(tiny_train("long", {"--layer-window", "6", "--dilation", "1,2", "--global-tokens", "2", "--validation-text", text_file()}));
+  ASSERT_EQ(trained.code, 0) << trained.err;
+  const auto config = io::read_json(at("long") + "/model/config.json");
+  EXPECT_EQ(config["layer_window"], (std::vector<int64_t>{6}));
+  EXPECT_EQ(config["layer_dilation"], (std::vector<std::vector<int64_t>>{{1, 2}}));
+  EXPECT_EQ(config["global_tokens"], 2);
+  const auto rows = train::read_metrics(at("long") + "/metrics.csv");
+  EXPECT_LT(rows.back().loss, rows.front().loss - 1);
+  const std::string model = at("long") + "/model";
+  EXPECT_EQ(coca({"eval", "ppl", "--model", model, "--text", text_file(), "--lengths", "24", "--max-tokens", "200"}).code, 0);
+  EXPECT_EQ(coca({"generate", "--model", model, "--prompt", "the cat", "--max-new-tokens", "20", "--temperature", "0"}).code, 0);
+  EXPECT_THAT(coca({"info", model}).out, testing::AllOf(HasSubstr("6 tokens in 1 of 1 layers, dilation up to 2"), HasSubstr("global tokens")));
+  const Outcome tuned = coca({"finetune", "--model", model, "--text", text_file(), "--length", "24", "--steps", "2", "--train", "*_global*", "--out", at("tuned")});
+  ASSERT_EQ(tuned.code, 0) << tuned.err;
+  ASSERT_EQ(coca(tiny_train("base")).code, 0);
+  const Outcome made = coca({"convert", at("base") + "/model", at("made"), "--layer-window", "8", "--global-tokens", "3"});
+  ASSERT_EQ(made.code, 0) << made.err;
+  EXPECT_THAT(made.out, HasSubstr("of global tokens, copies"));
+  expect_refused(tiny_train("a", {"--layer-window", "3,4"}), 2, "layer_window has 2 numbers; expected 1");
+  expect_refused(tiny_train("a", {"--dilation", "1,2"}), 2, "no layer has a window");
+}
+
+TEST_F(Cli, AnEncoderTrainsAndIsMeasuredOnMaskedTokens) {
+  const Outcome trained = coca(tiny_train("both", {"--direction", "bidirectional", "--layer-window", "6", "--global-tokens", "1", "--validation-text", text_file()}));
+  ASSERT_EQ(trained.code, 0) << trained.err;
+  EXPECT_THAT(trained.out, HasSubstr("validation loss"));
+  const std::string model = at("both") + "/model";
+  EXPECT_EQ(io::read_json(model + "/config.json")["mask_token_id"], 257);
+  const Outcome measured = coca({"eval", "mlm", "--model", model, "--text", text_file(), "--lengths", "12,24", "--json", at("mlm.json")});
+  ASSERT_EQ(measured.code, 0) << measured.err;
+  EXPECT_EQ(io::read_json(at("mlm.json"))["results"].size(), 2u);
+  const Outcome tuned = coca({"finetune", "--model", model, "--text", text_file(), "--length", "24", "--steps", "2", "--out", at("tuned")});
+  ASSERT_EQ(tuned.code, 0) << tuned.err;
+  expect_refused({"eval", "ppl", "--model", model, "--text", text_file(), "--lengths", "24"}, 2, "perplexity: the model is bidirectional");
+  expect_refused({"generate", "--model", model, "--prompt", "the"}, 2, "generation: the model is bidirectional");
+}
+
 TEST_F(Cli, TrainsAtDrawnPositionsUnderAScaling) {
   const Args pose = {"--positions", "pose", "--target-length", "96", "--rope-scaling", "linear", "--factor", "4", "--validation-text", text_file()};
   const Outcome trained = coca(tiny_train("pose", pose));

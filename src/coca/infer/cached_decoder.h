@@ -39,7 +39,9 @@ class CachedDecoder {
   void forget();
   void build_angles(int64_t N, int64_t scaling_length);
   ops::DecodeFar far_side(const model::Positions&, int64_t N) const;
+  ops::DecodeFar global_side(const model::Positions&, int64_t N) const;
   void attend(Context&, size_t layer, const model::Positions&, const ops::DecodeFar&, int64_t N);
+  void attend_globals(Context&, size_t layer, int64_t count);
 
   const model::ModelSpec& spec_;
   const model::Weights& weights_;
@@ -48,6 +50,11 @@ class CachedDecoder {
   KvCache cache_;
   model::PositionSource positions_;
   ops::KeyAngles angles_, far_angles_;
+  // Keys and values of the global tokens through their own projections, un-rotated, by layer: [B, global tokens, G, D]. Only
+  // these tokens read them.
+  std::vector<Tensor> global_keys_, global_values_;
+  model::PositionSource global_positions_;
+  model::Positions global_at_;
   int64_t B_, N_ = 0;
   Arena arena_;
   model::LayerActs acts_;

@@ -68,8 +68,13 @@ Positions PositionSource::without_rows() const {
   return p;
 }
 
-Positions PositionSource::of_table(int64_t n) const {
+Positions PositionSource::of_table(int64_t n) {
   Positions p = without_rows();
+  if (spec_.global_tokens > 0) {
+    if (global_start_.empty() || global_start_.numel() < n) global_start_ = Tensor({n}, DType::kI32);
+    std::ranges::fill(global_start_.values<int32_t>(), static_cast<int32_t>(spec_.global_tokens));
+    p.global_start = global_start_.ref();
+  }
   if (!transforms_keys(spec_.attention)) return p;
   p.rows = table_.rows(0, n);
   p.key_rows = table_.key_rows(0, n);
@@ -167,7 +172,8 @@ void Decoder::plan(const ModelSpec& s, DType type, int64_t B, int64_t N, int64_t
 size_t Decoder::activation_bytes(const ModelSpec& spec, int64_t B, int64_t N, Precision precision, const DecoderOptions& options) {
   Buffers unused;
   ArenaPlan bytes;
-  plan(spec, dtype_of(precision), B, N, options.chunk_tokens, unused, bytes);
+  const int64_t chunk = spec.direction == Direction::kBidirectional ? std::max(N, options.chunk_tokens) : options.chunk_tokens;
+  plan(spec, dtype_of(precision), B, N, chunk, unused, bytes);
   return bytes.bytes();
 }
 
@@ -206,7 +212,9 @@ void Decoder::layer(Context& cx, size_t i, const Positions& positions) {
 TensorRef Decoder::forward(Context& cx, TensorRef ids, int64_t scaling_length) {
   check_ids(ids, "ids");
   const int64_t B = ids.size(0), N = ids.size(1), M = B * N;
-  prepare(B, N, cx.tracing() ? M : options_.chunk_tokens);
+  // Where tokens see ahead a layer cannot go through a sequence in parts.
+  const int64_t chunk = spec_.direction == Direction::kBidirectional ? std::max(N, options_.chunk_tokens) : options_.chunk_tokens;
+  prepare(B, N, cx.tracing() ? M : chunk);
   const Positions at = positions_.at(0, N, scaling_length > 0 ? scaling_length : N);
   ops::embedding_forward(cx, {.ids = ids.reshape({M}), .table = weights_.embed, .y = buffers_.x});
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
@@ -282,6 +290,8 @@ Positions TrainingDecoder::positions(const Weights& w, TensorRef document_start,
     return positions_.at_positions(drawn.positions, N_, drawn.scaling_length > 0 ? drawn.scaling_length : N_);
   }
   if (document_start.empty()) return positions_.at(0, N_, N_);
+  COCA_CHECK(spec_.global_tokens == 0 && spec_.direction == Direction::kCausal,
+             "[decoder] packed documents: {} global tokens, {} attention; expected none, and causal", spec_.global_tokens, enum_name(spec_.direction));
   check_ids(document_start, "document_start");
   COCA_CHECK(document_start.shape == Dims({B_, N_}), "[decoder] document_start {} must be [{}, {}]", document_start.shape.text(), B_, N_);
   const int32_t* start = document_start.as<int32_t>();

@@ -29,7 +29,7 @@ class PositionSource {
 
  private:
   Positions without_rows() const;
-  Positions of_table(int64_t n) const;
+  Positions of_table(int64_t n);
   void add_pattern(Positions&, int64_t start, int64_t n, int64_t seq_len);
 
   const ModelSpec& spec_;
@@ -38,7 +38,7 @@ class PositionSource {
   std::vector<double> frequencies_;        // set_frequencies(); else empty
   RopeTable table_;
   RopeTable keys_, turn_, far_, far_keys_;  // patterns
-  Tensor slopes_;
+  Tensor slopes_, global_start_;
 };
 
 struct DecoderOptions {

@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <span>
 #include <string>
 
 #include "coca/base/enum_names.h"
@@ -29,6 +30,8 @@ struct Positions {
   } far;
   TensorRef slopes;    // [H]
   int64_t window = 0;  // keys a query sees, itself included; 0: all
+  std::span<const int64_t> dilation;  // [H] of the window; empty: none
+  TensorRef global_start;    // [N or more] i32, all the number of global tokens: where windows begin; without these empty
   TensorRef document_start;  // [B, N] i32, packed documents: no token sees one in front of this place; empty: none
 
   MutTensorRef dangle;       // [B, N, R/2] f32: gradient of the rows' angles, added to; empty: not wanted
@@ -48,6 +51,8 @@ struct LayerActs {
   MutTensorRef q, k, v;          // [B, N, H, D] [B, N, G, D] [B, N, G, D]; views of qkv when fused; k is CoCA's t
   MutTensorRef q_eff, k_eff;     // as q, k: what attention sees (rotated, or collinear); q, k without rotary
   MutTensorRef q_far, k_far;     // as q, k: what attention sees beyond the window; patterns only
+  // Of global tokens (layer_attention.h), n of them and keys of m: [B, m, H, 3, D]; [B, n, H, D] [B, m, G, D] [B, m, G, D].
+  MutTensorRef qkv_g, q_g, k_g, v_g, q_g_eff, k_g_eff;
   MutTensorRef o, lse;           // [B, N, H, D] [B, H, N]
   MutTensorRef mid;              // [M, C]; sequential residual only
   MutTensorRef ln2, ln2_stat;    // [M, C] [M, 2]
@@ -116,6 +121,8 @@ struct LayerActGrads {
   MutTensorRef dqkv;             // [B, N, H, 3, D]; fused only
   MutTensorRef dq, dk, dv;       // as q, k, v
   MutTensorRef dq_eff, dk_eff;   // as q_eff, k_eff; dq, dk without rotary
+  MutTensorRef dqkv_g, dq_g, dk_g, dv_g, dq_g_eff, dk_g_eff;  // as qkv_g, ...
+  MutTensorRef dq_far, dk_far;   // [B, N - n, H, D] [B, n, G, D] of the other tokens towards the n global ones
   MutTensorRef d_o;              // [B, N, H, D]
   MutTensorRef dgate, dup, dact; // [M, F]
 };

@@ -44,6 +44,13 @@ void check_decode(const DecodeAttentionOptions& options, const DecodeAttention& 
   COCA_CHECK(a.slopes.empty() || (a.slopes.shape == Dims{H} && a.slopes.dtype == DType::kF32),
              "[decode_attention] slopes {} must be F32 [{}]", a.slopes.shape.text(), H);
   COCA_CHECK(options.window >= 0, "[decode_attention] the window {} must be positive, or 0 for all tokens", options.window);
+  COCA_CHECK(options.dilation.empty() || static_cast<int64_t>(options.dilation.size()) == H, "[decode_attention] {} dilations; expected {}, one per head",
+             options.dilation.size(), H);
+  for (size_t h = 0; h < options.dilation.size(); ++h) {
+    COCA_CHECK(options.dilation[h] == 1 || options.window > 0, "[decode_attention] dilation[{}]={} needs a window", h, options.dilation[h]);
+    COCA_CHECK(options.dilation[h] >= 1 && options.dilation[h] == options.dilation[h / static_cast<size_t>(H / l.G) * static_cast<size_t>(H / l.G)],
+               "[decode_attention] dilation[{}]={} must be at least 1, and that of all heads with its key/value head", h, options.dilation[h]);
+  }
   const bool folded = options.score == Score::kCollinear;
   COCA_CHECK(!folded || D % 2 == 0, "[decode_attention] the head dim {} must be even", D);
   COCA_CHECK(l.W == (folded ? D / 2 : D), "[decode_attention] the cache's keys have {} numbers; expected {}", l.W,
@@ -112,6 +119,7 @@ struct Side {
   const KeyAngles* angles;
   int64_t tokens, ranges;
   int64_t hidden;       // the nearest tokens that are not seen
+  bool sees_all;        // by every query
   const std::vector<int64_t>* places;  // for ALiBi; null: where the queries are
   cpu::DecodeParams p;
 };
@@ -140,10 +148,12 @@ struct Plan {
     range = (wanted + kKvPage - 1) / kKvPage * kKvPage;
     scale = options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(D));
     sides.push_back({.rows = a.rows, .turn = a.turn, .angles = a.angles, .tokens = S, .ranges = ranges_of(S), .hidden = 0,
-                     .places = nullptr, .p = params(options.window)});
+                     .sees_all = false, .places = nullptr, .p = params(options.window)});
     if (a.far.tokens > 0) {
+      const bool all = a.far.range == FarRange::kAll;
+      if (all) sides.front().p.first = a.far.tokens;
       sides.push_back({.rows = a.far.rows, .turn = {}, .angles = a.far.angles, .tokens = a.far.tokens,
-                       .ranges = ranges_of(a.far.tokens), .hidden = options.window, .places = &a.far.alibi_positions, .p = params(0)});
+                       .ranges = ranges_of(a.far.tokens), .hidden = options.window, .sees_all = all, .places = &a.far.alibi_positions, .p = params(0)});
       sides.back().p.most_distance = a.far.most_distance;
     }
     ranges = sides.front().ranges + (sides.size() > 1 ? sides.back().ranges : 0);
@@ -273,7 +283,7 @@ void run_task(const Plan& plan, int64_t task, float* state, float* work) {
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t r = chunk * kTaskRows + i, n = r / plan.group, h = g * plan.group + r % plan.group;
     prepare_row(plan, side, b, n, h, heads, queries + i * p.query_floats());
-    seen[i] = std::clamp<int64_t>(plan.S - plan.N + n + 1 - side.hidden, 0, side.tokens);
+    seen[i] = side.sees_all ? side.tokens : std::clamp<int64_t>(plan.S - plan.N + n + 1 - side.hidden, 0, side.tokens);
     if (plan.a.slopes.empty()) continue;
     slopes[i] = plan.a.slopes.as<float>()[h];
     places[i] = side.places ? (*side.places)[static_cast<size_t>(n)] : seen[i] - 1;
@@ -284,7 +294,8 @@ void run_task(const Plan& plan, int64_t task, float* state, float* work) {
     p.sin += b * tiles * p.tile_step;
   }
   cpu::decode_range(p,
-                    {.b = b, .g = g, .rows = rows, .queries = queries, .seen = seen,
+                    {.b = b, .g = g, .rows = rows,
+                     .dilation = far || plan.options.dilation.empty() ? 1 : plan.options.dilation[static_cast<size_t>(g * plan.group)], .queries = queries, .seen = seen,
                      .slopes = plan.a.slopes.empty() ? nullptr : slopes, .places = places, .begin = range * plan.range,
                      .end = std::min(side.tokens, (range + 1) * plan.range), .o = state,
                      .max = state + plan.most_rows * Dp, .sum = state + plan.most_rows * (Dp + 1)},
@@ -358,8 +369,9 @@ ref::DecodeSide<float> ref_side(const Plan& plan, const Side& side) {
     };
   };
   ref::DecodeSide<float> out{.tokens = side.tokens, .query_cos = of_rows(side.rows, &Row::cos), .query_sin = of_rows(side.rows, &Row::sin)};
-  out.spec = {.scale = plan.scale, .window = side.p.window, .hidden = side.hidden, .most_distance = side.p.most_distance,
-              .query_start = plan.S - plan.N, .slopes = plan.a.slopes.empty() ? nullptr : plan.a.slopes.as<float>()};
+  out.spec = {.scale = plan.scale, .causal = !side.sees_all, .window = side.p.window, .hidden = side.hidden, .most_distance = side.p.most_distance,
+              .query_start = plan.S - plan.N, .first = side.p.first, .slopes = plan.a.slopes.empty() ? nullptr : plan.a.slopes.as<float>()};
+  if (&side == &plan.sides.front() && !plan.options.dilation.empty()) out.spec.dilation = plan.options.dilation.data();
   const bool given = side.angles == nullptr;
   out.key_cos = given ? of_rows(plan.a.key_rows, &Row::cos) : of_keys(true);
   out.key_sin = given ? of_rows(plan.a.key_rows, &Row::sin) : of_keys(false);
