@@ -151,10 +151,6 @@ report::Table ppl_table(const std::vector<eval::PerplexityResult>& results, eval
   return table;
 }
 
-ordered_json number_or_null(std::optional<double> value) {
-  return value ? number_json(*value) : ordered_json(nullptr);
-}
-
 ordered_json ppl_json(const eval::PerplexityResult& r) {
   ordered_json j;
   j["length"] = r.length;

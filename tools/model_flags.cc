@@ -95,4 +95,8 @@ nlohmann::ordered_json number_json(double value) {
   return io::detail::scalar_to_json(value);
 }
 
+nlohmann::ordered_json number_or_null(std::optional<double> value) {
+  return value ? number_json(*value) : nlohmann::ordered_json(nullptr);
+}
+
 }  // namespace coca::tools

@@ -56,5 +56,6 @@ std::string pattern_text(const model::AttentionPattern&);  // "full", "streaming
 std::string text_or_stdin(const std::optional<std::string>& text);
 
 nlohmann::ordered_json number_json(double value);  // "inf", "nan" as text: JSON has no such numbers
+nlohmann::ordered_json number_or_null(std::optional<double> value);
 
 }  // namespace coca::tools
