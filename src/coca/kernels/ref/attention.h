@@ -21,8 +21,8 @@ struct AttentionSpec {
   int64_t hidden = 0;         // causal: the last key seen is m - hidden
   // ALiBi: farther keys count as this far away, and later queries as standing at this position; 0: as they are.
   int64_t most_distance = 0, most_position = 0;
+  int64_t forgotten = 0;  // ALiBi: queries stand so much farther on than their keys tell: tokens between were dropped
   int64_t query_start = 0;
-  const int64_t* places = nullptr;                // [N] where queries stand for ALiBi; null: at their positions
   const float* slopes = nullptr;                  // [H] ALiBi slopes or null
   TensorView<const int32_t, 2> document_start{};  // [B, N] no key before it is seen; empty: none
 };
@@ -58,7 +58,7 @@ int64_t attention_scores(const AttentionKeys<T>& keys, int64_t b, int64_t n, int
     T sum(0);
     for (int64_t d = 0; d < D; ++d) sum += q[d] * key[d];
     sum = sum * T(spec.scale);
-    const int64_t place = spec.places ? spec.places[n] : m;
+    const int64_t place = m + spec.forgotten;
     int64_t distance = (spec.most_position > 0 ? std::min(place, spec.most_position) : place) - s;
     if (spec.most_distance > 0) distance = std::min(distance, spec.most_distance);
     if (spec.slopes) sum -= T(static_cast<double>(spec.slopes[h]) * static_cast<double>(distance));
