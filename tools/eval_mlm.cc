@@ -4,10 +4,10 @@
 
 #include <cstdio>
 
-#include "coca/data/corpus.h"
 #include "coca/model/windows.h"
 #include "coca/report/table.h"
 #include "eval_command.h"
+#include "text_documents.h"
 
 namespace coca::tools {
 
@@ -16,8 +16,7 @@ namespace {
 using nlohmann::ordered_json;
 
 struct MlmFlags : ModelFlags {
-  std::vector<std::string> text;
-  std::string field;
+  TextFlags text;
   std::vector<int64_t> lengths;
   int64_t max_windows = 0, seed = 0, batch_tokens = 8192;
   OutputFlags output;
@@ -25,9 +24,7 @@ struct MlmFlags : ModelFlags {
   template <class V>
   void visit(V&& v) {
     ModelFlags::visit(v);
-    v.group("Text");
-    v("text", "files, globs or folders (their .txt and .jsonl files)", text);
-    v("field", "field of JSON lines; default: content, then text", field);
+    text.visit(v);
     v.group("Protocol");
     v("lengths", "tokens of a window, of which 15 % are asked for; default: the trained length", lengths);
     v("max_windows", "windows of each length; 0: all", max_windows);
@@ -36,15 +33,6 @@ struct MlmFlags : ModelFlags {
     output.visit(v);
   }
 };
-
-std::vector<std::vector<int32_t>> read_texts(const MlmFlags& flags, const text::Tokenizer& tokenizer) {
-  COCA_CHECK(!flags.text.empty(), "--text: no text given");
-  std::vector<std::vector<int32_t>> ids;
-  const data::CorpusReport report = data::read_corpus({.inputs = flags.text, .json_field = flags.field},
-                                                      [&](data::Document&& document) { ids.push_back(tokenizer.encode(document.text)); });
-  for (const std::string& warning : report.warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
-  return ids;
-}
 
 int run_mlm(MlmFlags& flags) {
   check_output_folders({flags.output.json, flags.output.csv});
@@ -59,7 +47,7 @@ int run_mlm(MlmFlags& flags) {
                                  }};
   Context cx;
   const std::vector<eval::MlmResult> results =
-      eval::masked_perplexity(cx, m.model.spec, m.model.params->weights(), read_texts(flags, *m.tokenizer), m.tokenizer->vocab_size(), options);
+      eval::masked_perplexity(cx, m.model.spec, m.model.params->weights(), read_documents(flags.text, {}, *m.tokenizer).ids, m.tokenizer->vocab_size(), options);
   if (progress) progress->finish();
   report::Table table{.title = "", .header = {"length", "windows", "masked tokens", "ppl", "nll"}, .rows = {}, .align = {}};
   ordered_json json = header_json(flags.model, m, io::options_to_json(flags));

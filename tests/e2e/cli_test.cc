@@ -1,12 +1,7 @@
 // The program from outside: help, messages and exit codes; train, evaluate, generate; interrupt and resume.
 // SPDX-License-Identifier: Apache-2.0
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
-#include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <fstream>
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -16,36 +11,25 @@
 #include "coca/io/json_file.h"
 #include "coca/train/checkpoint.h"
 #include "coca/train/metrics.h"
-#include "e2e/program.h"
-#include "support/paths.h"
+#include "e2e/cli_fixture.h"
 
 namespace coca {
 namespace {
 
 namespace fs = std::filesystem;
+using test::Args;
 using test::Outcome;
 using testing::HasSubstr;
-using Args = std::vector<std::string>;
 
-class Cli : public testing::Test {
+class Cli : public test::CliFixture {
  protected:
-  Outcome coca(const Args& args) { return test::run_program(dir_.path(), args); }
-  std::string at(const std::string& name) const { return (dir_.path() / name).string(); }
-  std::string put(const std::string& name, const std::string& text) {
-    std::ofstream(at(name)) << text;
-    return at(name);
-  }
   std::string text_file() {  // written once: a newer file would be tokenized anew
-    if (fs::exists(at("text.txt"))) return at("text.txt");
-    std::string text;
-    for (int i = 0; i < 200; ++i) text += "the cat sat on the mat and the dog lay on the rug. ";
-    return put("text.txt", text);
+    return fs::exists(at("text.txt")) ? at("text.txt") : put("text.txt", cats_and_dogs(200));
   }
   Args tiny_train(const std::string& out, const Args& more = {}) {
-    Args args = {"train", "--text", text_file(), "--out", at(out), "--layers", "1", "--width", "32", "--heads", "2", "--length", "24",
+    const Args args = {"train", "--text", text_file(), "--out", at(out), "--layers", "1", "--width", "32", "--heads", "2", "--length", "24",
                  "--batch", "4", "--steps", "30", "--warmup-steps", "2", "--learning-rate", "0.01", "--log-interval", "1"};
-    args.insert(args.end(), more.begin(), more.end());
-    return args;
+    return with(args, more);
   }
   // Exit code and one clear line; after a wrong flag a second line says where help is.
   void expect_refused(const Args& args, int code, const std::string& text) {
@@ -58,8 +42,6 @@ class Cli : public testing::Test {
     EXPECT_LE(std::ranges::count(o.err, '\n'), 2) << line << o.err;
     EXPECT_EQ(o.out, "") << line;
   }
-
-  test::TempDir dir_;
 };
 
 // The names listed under "Subcommands:" in a help text.

@@ -131,7 +131,7 @@ struct Decoding {
   }
   // In double with exact angles; in float with the rounded cos and sin of a table.
   template <typename T>
-  std::vector<T> reference(double* largest_lse = nullptr) const {
+  std::vector<T> reference(double* largest_lse = nullptr, std::vector<T>* all_lse = nullptr) const {
     const auto qx = test::convert<T>(q), kx = test::convert<T>(keys), vx = test::convert<T>(values);
     std::vector<T> o(qx.size()), lse(static_cast<size_t>(c.B * c.H * c.N));
     const std::vector<double> f = rotation_of(c.R).frequencies;
@@ -143,6 +143,7 @@ struct Decoding {
         [&](int64_t, int64_t s, int64_t j) { return static_cast<T>(std::sin(angle(s, j))); },
         as_view<const T, 4>(qx, q.shape()), as_view<const T, 4>(kx, keys.shape()),
         as_view<const T, 4>(vx, values.shape()), as_view<T, 4>(o, q.shape()), as_view<T, 3>(lse, {c.B, c.H, c.N}));
+    if (all_lse) *all_lse = lse;
     if (largest_lse)
       for (const T l : lse) *largest_lse = std::max(*largest_lse, std::abs(static_cast<double>(l)));
     return o;
@@ -218,7 +219,6 @@ TEST(DecodeAttention, TokensThatAllQueriesSee) {
       Tensor o(s.q.shape());
       DecodeAttention args = s.args(o);
       args.far = {.tokens = kFar, .range = FarRange::kAll, .rows = s.query_rows(), .angles = c.R > 0 ? &s.angles : nullptr};
-      for (int64_t n = 0; n < c.N; ++n) args.far.alibi_positions.push_back(c.S - c.N + n);
       decode_attention(cx, c.all_options(), args);
       test::expect_close(o.values<float>(), reference(0.0), reference(0.0f), s.rule(lse), impl);
     }
@@ -276,6 +276,33 @@ TEST(DecodeAttention, LongCache) {
       decode_attention(cx, c.options, s.args(o));
       test::expect_close(o.values<float>(), expected, s.reference<float>(), s.rule(lse), "long");
     }
+}
+
+TEST(DecodeAttention, LseIsThatOfTheReference) {
+  for (const Case& c : kCases) {
+    SCOPED_TRACE(testing::PrintToString(c));
+    const Decoding s(c, KvType::kF32);
+    std::vector<double> expected;
+    std::vector<float> naive;
+    double largest = 0;
+    s.reference<double>(&largest, &expected);
+    s.reference<float>(nullptr, &naive);
+    test::for_each_target([&] {
+      Context cx;
+      Tensor o(s.q.shape()), lse({c.B, c.H, c.N});
+      DecodeAttention args = s.args(o);
+      args.lse = lse;
+      decode_attention(cx, c.all_options(), args);
+      test::expect_close(lse.values<float>(), expected, naive, s.rule(largest), "lse");
+    });
+    Context forced;
+    forced.force_impl("decode_attention", "ref");
+    Tensor o(s.q.shape()), lse({c.B, c.H, c.N});
+    DecodeAttention args = s.args(o);
+    args.lse = lse;
+    decode_attention(forced, c.all_options(), args);
+    test::expect_close(lse.values<float>(), expected, naive, s.rule(largest), "lse of ref");
+  }
 }
 
 // bf16 queries and outputs: one rounding of o, so at most twice the error of the naive form rounded once.

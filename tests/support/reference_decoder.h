@@ -58,7 +58,10 @@ class ReferenceDecoder {
     angles_ = reference_angles(s_, s_.pattern.used_length(seq_len));
     if (s_.rope_scaling.type == model::Scaling::kClex) theta_ = learnt_frequencies(s_.pattern.used_length(seq_len));
     std::vector<T> x(at(w.embed) + id * s_.C, at(w.embed) + (id + 1) * s_.C);
-    for (size_t i = 0; i < layers_.size(); ++i) x = layer(x, w.layers[i], layers_[i], i);
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      layer_ = static_cast<int64_t>(i);
+      x = layer(x, w.layers[i], layers_[i], i);
+    }
     ++position_;
     return linear(norm(x, w.norm_w, w.norm_b), w.head, {}, s_.V);
   }
@@ -216,6 +219,12 @@ class ReferenceDecoder {
     return std::nullopt;
   }
 
+  // Where keys of the middle stand for LM-Infinite: as its first ones do.
+  Places middle_place(int64_t n, int64_t m) const {
+    const int64_t d = s_.pattern.distance;
+    return {std::min(n, d), 0, static_cast<double>(std::min(n - m, d))};
+  }
+
   std::vector<T> attend_by_pattern(const std::vector<T>& q, const Layer& cache) const {
     const int64_t n = position_, row = s_.G * s_.D;
     std::vector<T> o(q.size()), q_eff(static_cast<size_t>(s_.D)), k_eff(q_eff.size());
@@ -223,18 +232,25 @@ class ReferenceDecoder {
       const int64_t at_head = h / (s_.H / s_.G) * s_.D;
       std::vector<T> p;
       std::vector<int64_t> seen;
+      std::vector<std::pair<T, int64_t>> middle;
       for (int64_t m = 0; m <= n; ++m) {
-        const std::optional<Places> at = places(n, m);
-        if (!at) continue;
-        rotate(q.data() + h * s_.D, at->query, q_eff.data(), nullptr);
-        rotate(cache.keys.data() + m * row + at_head, at->key, nullptr, k_eff.data());
+        const std::optional<Places> here = places(n, m);
+        const Places at = here.value_or(middle_place(n, m));
+        rotate(q.data() + h * s_.D, at.query, q_eff.data(), nullptr);
+        rotate(cache.keys.data() + m * row + at_head, at.key, nullptr, k_eff.data());
         T dot(0);
         for (size_t d = 0; d < q_eff.size(); ++d) dot += q_eff[d] * k_eff[d];
-        T score = dot * T(at->factor / std::sqrt(static_cast<double>(s_.D)));
-        if (!slopes_.empty()) score -= T(static_cast<double>(slopes_[static_cast<size_t>(h)]) * at->distance);
-        p.push_back(score);
-        seen.push_back(m);
+        T score = dot * T(at.factor / std::sqrt(static_cast<double>(s_.D)));
+        if (!slopes_.empty()) score -= T(static_cast<double>(slopes_[static_cast<size_t>(h)]) * at.distance);
+        if (here)
+          p.push_back(score), seen.push_back(m);
+        else
+          middle.emplace_back(score, m);
       }
+      // LM-Infinite's option: of the keys that are not seen, those that score highest.
+      std::stable_sort(middle.begin(), middle.end(), [](const auto& a, const auto& b) { return std::real(a.first) > std::real(b.first); });
+      middle.resize(std::min(middle.size(), static_cast<size_t>(layer_ >= s_.pattern.middle_from_layer ? s_.pattern.middle_top_k : 0)));
+      for (const auto& [score, m] : middle) p.push_back(score), seen.push_back(m);
       ref::softmax_row(p);
       for (size_t i = 0; i < p.size(); ++i)
         for (int64_t d = 0; d < s_.D; ++d)
@@ -379,7 +395,7 @@ class ReferenceDecoder {
   std::vector<Layer> layers_;
   std::vector<float> slopes_;
   ReferenceAngles angles_;
-  int64_t position_ = 0, first_term_ = 0;
+  int64_t position_ = 0, first_term_ = 0, layer_ = 0;
   std::vector<double> positions_;
   std::vector<T> theta_;  // of CLEX's network; else empty
 };

@@ -67,8 +67,7 @@ void CachedDecoder::prepare(int64_t N) {
 }
 
 // The angles at which the cached keys are seen: those in the window (or all), and those beyond it.
-void CachedDecoder::build_angles(int64_t N, int64_t scaling_length) {
-  const ops::Rotation rotation = positions_.rotation(scaling_length);
+void CachedDecoder::build_angles(int64_t N, const ops::Rotation& rotation) {
   const int64_t S = cache_.length() + N, held = cache_.held() + N;
   angles_.build(rotation, held, {.start = static_cast<double>(cache_.forgotten()), .origin = model::growth_origin(spec_, S - N, N)});
   const model::AttentionPattern& pattern = spec_.pattern;
@@ -82,13 +81,12 @@ void CachedDecoder::build_angles(int64_t N, int64_t scaling_length) {
 ops::DecodeFar CachedDecoder::far_side(const model::Positions& at, int64_t N) const {
   ops::DecodeFar far;
   if (!spec_.pattern.far()) return far;
-  const int64_t first = cache_.length();
   far.tokens = spec_.pattern.far_tokens(cache_.held() + N);
   far.rows = at.far.rows;
   far.angles = at.far.rows.cos.empty() ? nullptr : &far_angles_;
   far.most_distance = at.far.most_distance;
-  for (int64_t m = first; m < first + N; ++m)
-    far.alibi_positions.push_back(at.far.most_position > 0 ? std::min(m, at.far.most_position) : m);
+  far.most_position = at.far.most_position;
+  far.forgotten = cache_.forgotten();
   return far;
 }
 
@@ -101,7 +99,6 @@ ops::DecodeFar CachedDecoder::global_side(const model::Positions& at, int64_t N)
   far.range = ops::FarRange::kAll;
   if (first < S) far.rows = rows_from(at.rows, first - cache_.length());
   far.angles = at.rows.cos.empty() ? nullptr : &angles_;
-  for (int64_t m = first; m < S; ++m) far.alibi_positions.push_back(m);
   return far;
 }
 
@@ -143,7 +140,8 @@ void CachedDecoder::attend(Context& cx, size_t layer, const model::Positions& at
   ops::decode_attention(cx, attention_options(spec_, layer),
                         {.q = acts_.q.narrow(1, globals, N - globals), .rows = rows, .turn = at.turn, .angles = at.rows.cos.empty() ? nullptr : &angles_,
                          .key_rows = {}, .cache = cache_.view(l, held), .slopes = at.slopes,
-                         .far = windowed || spec_.pattern.far() ? far : ops::DecodeFar{}, .o = acts_.o.narrow(1, globals, N - globals)});
+                         .far = windowed || spec_.pattern.far() ? far : ops::DecodeFar{}, .o = acts_.o.narrow(1, globals, N - globals), .lse = acts_.lse});
+  if (spec_.pattern.top_keys_of(l) > 0) middle_.attend(cx, spec_, at, cache_.view(l, held), acts_);
 }
 
 void CachedDecoder::truncate(int64_t length) {
@@ -166,8 +164,10 @@ TensorRef CachedDecoder::append(Context& cx, TensorRef ids) {
   forget();
   cache_.reserve(cache_.held() + N);
   const int64_t scaling_length = policy_ == DynamicBase::kRequest ? std::max(planned_length_, S) : S;
-  const model::Positions at = positions_.at(S - N, N, scaling_length);
-  if (!at.rows.cos.empty()) build_angles(N, scaling_length);
+  const bool rotates = model::transforms_keys(spec_.attention);
+  const ops::Rotation rotation = rotates ? positions_.rotation(scaling_length) : ops::Rotation{};
+  const model::Positions at = positions_.at(S - N, N, scaling_length, rotation);
+  if (rotates) build_angles(N, rotation);
   const ops::DecodeFar far = spec_.global_tokens > 0 ? global_side(at, N) : far_side(at, N);
   if (cache_.length() < spec_.global_tokens) global_at_ = global_positions_.at(0, std::min(S, spec_.global_tokens), scaling_length);
 

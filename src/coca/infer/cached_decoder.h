@@ -4,6 +4,7 @@
 
 #include "coca/base/enum_names.h"
 #include "coca/infer/kv_cache.h"
+#include "coca/infer/middle_keys.h"
 #include "coca/model/decoder.h"
 #include "coca/ops/decode_attention.h"
 
@@ -37,7 +38,7 @@ class CachedDecoder {
   void prepare(int64_t N);
   MutTensorRef hidden() const { return acts_.ln1; }  // of the last layer no longer needed, and of the right type
   void forget();
-  void build_angles(int64_t N, int64_t scaling_length);
+  void build_angles(int64_t N, const ops::Rotation&);
   ops::DecodeFar far_side(const model::Positions&, int64_t N) const;
   ops::DecodeFar global_side(const model::Positions&, int64_t N) const;
   void attend(Context&, size_t layer, const model::Positions&, const ops::DecodeFar&, int64_t N);
@@ -59,6 +60,7 @@ class CachedDecoder {
   Arena arena_;
   model::LayerActs acts_;
   MutTensorRef x_, y_;  // [M, C] f32
+  MiddleKeys middle_;
   Tensor logits_;
 };
 

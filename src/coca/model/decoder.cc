@@ -82,16 +82,20 @@ Positions PositionSource::of_table(int64_t n) {
 }
 
 Positions PositionSource::at(int64_t start, int64_t n, int64_t seq_len) {
+  return at(start, n, seq_len, transforms_keys(spec_.attention) ? rotation(seq_len) : ops::Rotation{});
+}
+
+Positions PositionSource::at(int64_t start, int64_t n, int64_t seq_len, const ops::Rotation& angles) {
   if (spec_.pattern.far()) {
     Positions p = without_rows();
-    add_pattern(p, start, n, seq_len);
+    add_pattern(p, start, n, seq_len, angles);
     return p;
   }
-  if (transforms_keys(spec_.attention)) table_.build(rotation(seq_len), start, n, growth_origin(spec_, start, n));
+  if (transforms_keys(spec_.attention)) table_.build(angles, start, n, growth_origin(spec_, start, n));
   return of_table(n);
 }
 
-void PositionSource::add_pattern(Positions& p, int64_t start, int64_t n, int64_t seq_len) {
+void PositionSource::add_pattern(Positions& p, int64_t start, int64_t n, int64_t seq_len, const ops::Rotation& angles) {
   const AttentionPattern& pattern = spec_.pattern;
   p.far.tokens = pattern.far_tokens(seq_len);
   if (pattern.type == Pattern::kLmInfinite) p.far.most_distance = pattern.distance;
@@ -107,7 +111,6 @@ void PositionSource::add_pattern(Positions& p, int64_t start, int64_t n, int64_t
     far_key.push_back(static_cast<double>(pattern.far_key(m)));
     factor.push_back(pattern.score_factor(m, spec_.max_position));
   }
-  const ops::Rotation angles = rotation(seq_len);
   table_.build_at(angles, query, n, 0.0, factor);
   keys_.build(angles, start, n);
   far_.build_at(angles, far, n, 0.0, factor);
@@ -159,7 +162,7 @@ void Decoder::plan(const ModelSpec& s, DType type, int64_t B, int64_t N, int64_t
   if (parts) {
     add("keys.k_eff", {1, N, s.G, s.D}, out.keys.k_eff);
     add("keys.v", {1, N, s.G, s.D}, out.keys.v);
-    if (s.pattern.far() && transforms_keys(s.attention)) add("keys.k_far", {1, s.pattern.far_tokens(N), s.G, s.D}, out.keys.k_far);
+    if (s.pattern.far() && transforms_keys(s.attention)) add("keys.k_far", {1, s.pattern.far_keys(N), s.G, s.D}, out.keys.k_far);
   }
   const int64_t longest = parts ? longest_part(N, chunk) : N;
   plan_layer_acts(s, {.B = out.sequences, .N = longest, .dtype = type}, "chunk.", parts ? Acts::kChunk : Acts::kForward, plan, out.acts);

@@ -94,23 +94,29 @@ void position(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a
 
 // The same for keys beyond the window. k_far [B, n, G, D] is written: the first n tokens here.
 void position_far(Context& cx, const ModelSpec& s, const Positions& at, const LayerActs& a, MutTensorRef k_far) {
+  layer_far_queries(cx, s, at, a);
   const int64_t n = k_far.empty() ? 0 : k_far.size(1);
-  const ops::RopeRows key_rows = n > 0 ? ops::RopeRows{at.far.key_rows.cos.narrow(1, 0, n), at.far.key_rows.sin.narrow(1, 0, n)} : ops::RopeRows{};
-  if (!is_coca(s.attention)) {
-    ops::rope_forward(cx, {.rows = at.far.rows, .x = a.q, .y = a.q_far});
-    if (n > 0) ops::rope_forward(cx, {.rows = key_rows, .x = a.k.narrow(1, 0, n), .y = k_far});
-    return;
-  }
-  const ops::CollinearOptions options = collinear_options(s);
-  ops::collinear_query(cx, options, {.rows = at.far.rows, .q = a.q, .q_eff = a.q_far});
   if (n == 0) return;
+  const ops::RopeRows key_rows{at.far.key_rows.cos.narrow(1, 0, n), at.far.key_rows.sin.narrow(1, 0, n)};
+  if (!is_coca(s.attention)) return ops::rope_forward(cx, {.rows = key_rows, .x = a.k.narrow(1, 0, n), .y = k_far});
+  const ops::CollinearOptions options = collinear_options(s);
   const MutTensorRef tbar = cx.scratch_tensor({a.k.size(0), n, s.G, s.D / 2});
   ops::collinear_fold(cx, options, {.R = s.R, .t = a.k.narrow(1, 0, n), .tbar = tbar});
   ops::collinear_key(cx, options, {.rows = key_rows, .tbar = tbar, .k_eff = k_far});
 }
 
+// Keys that every query sees: of all that stand as such, the first.
 ops::FarKeys far_keys(const Positions& at, TensorRef q, TensorRef k) {
-  return {.q = q, .k = k, .v = {}, .most_distance = at.far.most_distance, .most_position = at.far.most_position};
+  if (at.far.tokens == 0) return {};
+  return {.q = q, .k = k.narrow(1, 0, std::min(at.far.tokens, k.size(1))), .v = {}, .most_distance = at.far.most_distance,
+          .most_position = at.far.most_position};
+}
+
+// Those of the other keys in k_far [B, S, G, D] that score highest join the softmax.
+void attend_middle(Context& cx, const ModelSpec& s, const Positions& at, int64_t start, TensorRef k_far, TensorRef v, LayerActs& a) {
+  ops::top_keys_find(cx, middle_options(s, at, start),
+                     {.q = a.q_far, .k = k_far, .slopes = at.slopes, .scores = a.top_scores, .keys = a.top_keys});
+  ops::top_keys_add(cx, {.scores = a.top_scores, .keys = a.top_keys, .v = v, .o = a.o, .lse = a.lse});
 }
 
 void attention_output(Context& cx, const LayerTensors<TensorRef>& w, const LayerActs& a) {
@@ -236,7 +242,21 @@ Positions Positions::in_layer(const ModelSpec& spec, size_t layer) const {
   Positions at = *this;
   at.window = spec.window_of(layer);
   at.dilation = spec.dilation_of(layer);
+  at.far.top = spec.pattern.top_keys_of(static_cast<int64_t>(layer));
   return at;
+}
+
+void layer_far_queries(Context& cx, const ModelSpec& s, const Positions& at, const LayerActs& a) {
+  if (!transforms_keys(s.attention)) return;  // q_far is q
+  if (is_coca(s.attention))
+    ops::collinear_query(cx, collinear_options(s), {.rows = at.far.rows, .q = a.q, .q_eff = a.q_far});
+  else
+    ops::rope_forward(cx, {.rows = at.far.rows, .x = a.q, .y = a.q_far});
+}
+
+ops::TopKeysOptions middle_options(const ModelSpec& s, const Positions& at, int64_t query_start) {
+  return {.count = s.pattern.middle_top_k, .first = s.pattern.sinks, .hidden = s.pattern.window, .query_start = query_start,
+          .most_distance = at.far.most_distance};
 }
 
 void plan_layer_acts(const ModelSpec& s, const ActShape& shape, const std::string& prefix, Acts which, ArenaPlan& plan,
@@ -278,6 +298,11 @@ void plan_layer_acts(const ModelSpec& s, const ActShape& shape, const std::strin
   }
   plan_global_acts(s, B, N, kept, remade, a);
   kept("o", {B, N, s.H, s.D}, a.o);
+  if (s.pattern.looks_back()) {  // evaluation only
+    kept_f32("lse", {B, s.H, N}, a.lse);
+    kept_f32("top_scores", {B, N, s.H, s.pattern.middle_top_k}, a.top_scores);
+    plan.add(prefix + "top_keys", {B, N, s.H, s.pattern.middle_top_k}, DType::kI32, &a.top_keys);
+  }
   if (s.residual == ResidualKind::kSequential) kept_f32("mid", {M, s.C}, a.mid);
   remade("ln2", {M, s.C}, a.ln2);
   if (s.mlp == Mlp::kSwiGlu) kept("gate", {M, s.F}, a.gate);
@@ -314,6 +339,7 @@ constexpr MutTensorRef LayerActs::* kLayerActs[] = {
     &LayerActs::q_raw, &LayerActs::k_raw,    &LayerActs::q_stat, &LayerActs::k_stat,
     &LayerActs::ln1,   &LayerActs::ln1_stat, &LayerActs::qkv,  &LayerActs::q,   &LayerActs::k,   &LayerActs::v,
     &LayerActs::q_eff, &LayerActs::k_eff,    &LayerActs::q_far, &LayerActs::k_far, &LayerActs::o,    &LayerActs::lse, &LayerActs::mid, &LayerActs::ln2,
+    &LayerActs::top_scores, &LayerActs::top_keys,
     &LayerActs::ln2_stat, &LayerActs::gate,  &LayerActs::up,   &LayerActs::act, &LayerActs::branch, &LayerActs::branch2};
 
 }  // namespace
@@ -331,7 +357,7 @@ LayerActs resize_layer_acts(const ModelSpec& s, const LayerActs& planned, int64_
     if (t.empty()) continue;
     Dims shape = t.shape;
     shape[0] = t.rank() == 2 ? B * N : B;
-    if (t.rank() > 2) shape[1] = N;
+    if (t.rank() > 2) shape[member == &LayerActs::lse ? 2 : 1] = N;
     t = MutTensorRef(t.data, t.dtype, shape);
   }
   resize_global_acts(s, B, N, a);
@@ -371,12 +397,14 @@ void layer_attend(Context& cx, const ModelSpec& s, const Positions& at, LayerAct
   position(cx, s, at, a);
   global_position(cx, s, at, a);
   ops::FarKeys far;
-  if (at.far.tokens > 0) {
-    const MutTensorRef k_far = a.k_far.narrow(1, 0, std::min(at.far.tokens, a.k_far.size(1)));
+  const int64_t far_count = s.pattern.far_keys(a.k.size(1));
+  if (far_count > 0) {
+    const MutTensorRef k_far = a.k_far.narrow(1, 0, far_count);
     if (transforms_keys(s.attention)) position_far(cx, s, at, a, k_far);
     far = far_keys(at, a.q_far, k_far);
   }
   attend_forward(cx, s, at, 0, a.k_eff, a.v, far, a);
+  if (at.far.top > 0) attend_middle(cx, s, at, 0, a.k_far, a.v, a);
 }
 
 void layer_finish(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, TensorRef x, LayerActs& a,
@@ -417,14 +445,15 @@ void layer_forward_chunk(Context& cx, const ModelSpec& s, const LayerTensors<Ten
     global_position(cx, s, at, a);
   }
   ops::FarKeys far;
-  if (at.far.tokens > 0) {
-    const bool own = transforms_keys(s.attention);
-    const MutTensorRef all = own ? keys.k_far : keys.k_eff;
-    const int64_t before = std::min(start, at.far.tokens), seen = std::min(start + n, at.far.tokens);
+  const bool own = transforms_keys(s.attention);
+  const MutTensorRef all = own ? keys.k_far : keys.k_eff;
+  const int64_t before = s.pattern.far_keys(start), seen = s.pattern.far_keys(start + n);
+  if (seen > 0) {
     if (own) position_far(cx, s, at, a, seen > before ? all.narrow(1, before, seen - before) : MutTensorRef());
     far = far_keys(at, a.q_far, all.narrow(1, 0, seen));
   }
   attend_forward(cx, s, at, start, keys.k_eff.narrow(1, 0, start + n), keys.v.narrow(1, 0, start + n), far, a);
+  if (at.far.top > 0) attend_middle(cx, s, at, start, all.narrow(1, 0, seen), keys.v.narrow(1, 0, start + n), a);
   layer_finish(cx, s, w, x, a, x);
 }
 

@@ -10,6 +10,7 @@
 #include "coca/model/params.h"
 #include "coca/model/spec.h"
 #include "coca/ops/rope.h"
+#include "coca/ops/top_keys.h"
 #include "coca/tensor/arena.h"
 #include "coca/tensor/context.h"
 
@@ -27,6 +28,7 @@ struct Positions {
     int64_t tokens = 0;
     ops::RopeRows rows, key_rows;  // of the queries towards them; of the tokens here as such keys
     int64_t most_distance = 0, most_position = 0;  // ALiBi (ops/attention.h)
+    int64_t top = 0;  // keys of the middle that each query and head picks in this layer (LM-Infinite)
   } far;
   TensorRef slopes;    // [H]
   int64_t window = 0;  // keys a query sees, itself included; 0: all
@@ -54,6 +56,7 @@ struct LayerActs {
   // Of global tokens (layer_attention.h), n of them and keys of m: [B, m, H, 3, D]; [B, n, H, D] [B, m, G, D] [B, m, G, D].
   MutTensorRef qkv_g, q_g, k_g, v_g, q_g_eff, k_g_eff;
   MutTensorRef o, lse;           // [B, N, H, D] [B, H, N]
+  MutTensorRef top_scores, top_keys;  // [B, N, H, top]; LM-Infinite's keys of the middle only
   MutTensorRef mid;              // [M, C]; sequential residual only
   MutTensorRef ln2, ln2_stat;    // [M, C] [M, 2]
   MutTensorRef gate, up, act;    // [M, F]; gate with SwiGLU only
@@ -96,6 +99,11 @@ struct LayerKeys {
   MutTensorRef k_eff, v;  // [B, N, G, D]
   MutTensorRef k_far;     // [B, far tokens, G, D]; patterns of models that transform keys only
 };
+
+// q_far is written: the queries as they stand towards keys beyond the window.
+void layer_far_queries(Context&, const ModelSpec&, const Positions&, const LayerActs&);
+// How top_keys looks for keys of the middle (ops/top_keys.h).
+ops::TopKeysOptions middle_options(const ModelSpec&, const Positions&, int64_t query_start);
 
 // The three parts of the forward pass; cached decoding replaces the middle one.
 void layer_project(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, TensorRef x, LayerActs&);

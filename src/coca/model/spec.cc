@@ -28,10 +28,12 @@ void validate_pattern(const ModelSpec& s) {
   COCA_CHECK(s.global_tokens == 0, "model: pattern {}: the model has {} global tokens, which are its pattern", name, s.global_tokens);
   COCA_CHECK(s.direction == Direction::kCausal, "model: pattern {}: it is one of causal models, this one is {}", name, enum_name(s.direction));
   COCA_CHECK(!uses_xpos(s.attention), "model: pattern {}: xPos decays with true distances, which the pattern replaces", name);
-  COCA_CHECK(s.pattern.forgets() || uses_rotary(s.attention), "model: pattern {} moves rotary positions; attention \"{}\" has none", name,
+  COCA_CHECK(s.pattern.keeps_first() || uses_rotary(s.attention), "model: pattern {} moves rotary positions; attention \"{}\" has none", name,
              enum_name(s.attention));
   COCA_CHECK(s.pattern.type != Pattern::kReRope || s.R == s.D,
              "model: pattern rerope scales scores through the rotary dims; {} of {} rotate in this model", s.R, s.D);
+  COCA_CHECK(!s.pattern.looks_back() || s.pattern.middle_from_layer < s.L,
+             "model: pattern lm-infinite: keys of the middle are seen from layer {} on; this model's layers are 0 to {}", s.pattern.middle_from_layer, s.L - 1);
 }
 
 }  // namespace

@@ -68,9 +68,9 @@ struct DecodeFar {
   FarRange range = FarRange::kBehindWindow;
   RopeRows rows;                      // [1 or B, N, R/2] of the queries towards them
   const KeyAngles* angles = nullptr;  // of at least so many tokens
-  // ALiBi: where each query counts as standing, [N]; farther tokens count as most_distance away (0: as they are).
-  std::vector<int64_t> alibi_positions;
-  int64_t most_distance = 0;
+  // ALiBi: farther tokens count as most_distance away, and queries behind most_position as standing there (0: as they are).
+  int64_t most_distance = 0, most_position = 0;
+  int64_t forgotten = 0;  // tokens that the cache dropped between these and the window: queries stand so much farther on
 };
 
 // The queries are the last N tokens of the cache: query n sees the tokens up to S - N + n. Query head h reads kv head
@@ -85,6 +85,7 @@ struct DecodeAttention {
   TensorRef slopes;                   // [H] f32 ALiBi slopes, as in attention.h; empty: none
   DecodeFar far;                      // with a window only
   MutTensorRef o;                     // [B, N, H, D] written, same type as q
+  MutTensorRef lse;                   // [B, H, N] f32 written, as in attention.h; empty: not wanted
 };
 void decode_attention(Context&, const DecodeAttentionOptions&, const DecodeAttention&);
 

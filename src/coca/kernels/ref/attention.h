@@ -21,12 +21,12 @@ struct AttentionSpec {
   int64_t hidden = 0;         // causal: the last key seen is m - hidden
   // ALiBi: farther keys count as this far away, and later queries as standing at this position; 0: as they are.
   int64_t most_distance = 0, most_position = 0;
+  int64_t forgotten = 0;  // ALiBi: queries stand so much farther on than their keys tell: tokens between were dropped
   int64_t query_start = 0;
   const int64_t* dilation = nullptr;  // [H] of a query's keys only every so-manieth back from its own, which the window counts
   int64_t first = 0;                  // no key before it is seen
   // ALiBi: a query at m stands at offset + m * query_step, key s at s * key_step.
   int64_t offset = 0, query_step = 1, key_step = 1;
-  const int64_t* places = nullptr;                // [N] where queries stand for ALiBi; null: at their positions
   const float* slopes = nullptr;                  // [H] ALiBi slopes or null
   TensorView<const int32_t, 2> document_start{};  // [B, N] no key before it is seen; empty: none
 };
@@ -65,7 +65,7 @@ VisibleKeys attention_scores(const AttentionKeys<T>& keys, int64_t b, int64_t n,
     T sum(0);
     for (int64_t d = 0; d < D; ++d) sum += q[d] * key[d];
     sum = sum * T(spec.scale);
-    const int64_t place = spec.places ? spec.places[n] : spec.offset + m * spec.query_step;
+    const int64_t place = spec.offset + m * spec.query_step + spec.forgotten;
     int64_t distance = std::abs((spec.most_position > 0 ? std::min(place, spec.most_position) : place) - s * spec.key_step);
     if (spec.most_distance > 0) distance = std::min(distance, spec.most_distance);
     if (spec.slopes) sum -= T(static_cast<double>(spec.slopes[h]) * static_cast<double>(distance));
