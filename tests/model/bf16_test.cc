@@ -12,7 +12,7 @@
 #include "coca/model/decoder.h"
 #include "coca/model/model.h"
 #include "coca/ops/impl.h"
-#include "io/temp_dir.h"
+#include "support/temp_dir.h"
 #include "support/targets.h"
 #include "support/tiny_model.h"
 
