@@ -476,5 +476,54 @@ TEST_F(Cli, AnInterruptedRunGoesOn) {
   for (size_t i = 0; i < rows.size(); ++i) EXPECT_EQ(rows[i].step, static_cast<int64_t>(i) + 1);
 }
 
+TEST_F(Cli, SigtermSavesToo) {
+  Args endless = tiny_train("run");
+  *std::ranges::find(endless, "30") = "1000000";
+  test::Program program(dir_.path(), endless);
+  wait_for_training(program, at("run"));
+  program.terminate();
+  const Outcome stopped = program.wait();
+  EXPECT_EQ(stopped.code, 130) << stopped.err;
+  EXPECT_TRUE(train::latest_checkpoint(at("run")));
+}
+
+TEST_F(Cli, ASecondTrainerIsTurnedAway) {
+  Args endless = tiny_train("run");
+  *std::ranges::find(endless, "30") = "1000000";
+  test::Program program(dir_.path(), endless);
+  wait_for_training(program, at("run"));
+  fs::create_directory(at("second"));
+  Args again = endless;
+  again.push_back("--resume");
+  const Outcome second = test::run_program(at("second"), again);
+  EXPECT_EQ(second.code, 1);
+  EXPECT_THAT(second.err, HasSubstr(fmt::format("run: another process ({}) writes to this folder", program.pid())));
+}
+
+TEST_F(Cli, DataThatVanishesIsNamed) {
+  Args args = tiny_train("run", {"--checkpoint-interval", "10"});
+  ASSERT_EQ(coca(args).code, 0);
+  *std::ranges::find(args, "30") = "40";
+  args.push_back("--resume");
+  fs::remove(at("text.txt"));
+  expect_refused(args, 1, "text.txt");
+  EXPECT_TRUE(train::latest_sound_checkpoint(at("run")));
+  text_file();  // it is back
+  EXPECT_EQ(coca(args).code, 0);
+}
+
+TEST_F(Cli, ATokenFileCutShortWhileInUseIsNamed) {
+  ASSERT_EQ(coca({"data", "build", "--input", text_file(), "--tokenizer", "byte", "--output", at("text.tok")}).code, 0);
+  Args endless = tiny_train("run");
+  *std::ranges::find(endless, "30") = "1000000";
+  *std::ranges::find(endless, text_file()) = at("text.tok");
+  test::Program program(dir_.path(), endless);
+  wait_for_training(program, at("run"));
+  fs::resize_file(at("text.tok"), 0);
+  const Outcome stopped = program.wait();
+  EXPECT_EQ(stopped.code, 1) << stopped.err;
+  EXPECT_THAT(stopped.err, HasSubstr("coca: " + at("text.tok") + ": cannot be read any more: it was cut short"));
+}
+
 }  // namespace
 }  // namespace coca

@@ -12,8 +12,8 @@
 #include "coca/model/decoder.h"
 #include "coca/model/model.h"
 #include "coca/ops/impl.h"
-#include "io/temp_dir.h"
 #include "support/longformer_specs.h"
+#include "support/temp_dir.h"
 #include "support/targets.h"
 #include "support/tiny_model.h"
 

@@ -306,11 +306,13 @@ Positions TrainingDecoder::positions(const Weights& w, TensorRef document_start,
 void TrainingDecoder::forward(Context& cx, const Weights& w, const Positions& at, TensorRef ids) {
   ops::embedding_forward(cx, {.ids = ids.reshape({B_ * N_}), .table = w.embed, .y = x_[0]});
   for (size_t i = 0; i < acts_.size(); ++i) {
+    if (cx.tracing()) cx.trace("hidden." + std::to_string(i), x_[i]);
     layer_forward(cx, spec_, w.layers[i], at.in_layer(spec_, i), x_[i], acts_[i], x_[i + 1]);
     trace_layer(cx, i, acts_[i]);
   }
   ops::norm_forward(cx, {.kind = spec_.norm, .eps = static_cast<float>(spec_.norm_eps), .x = x_.back(), .w = w.norm_w,
                          .b = w.norm_b, .y = normed_, .stat = norm_stat_});
+  if (cx.tracing()) cx.trace("hidden." + std::to_string(acts_.size()), normed_);
 }
 
 void TrainingDecoder::backward(Context& cx, const Weights& w, const Positions& at, TensorRef ids, MutWeights& grads) {
