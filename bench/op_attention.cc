@@ -1,16 +1,18 @@
 // Causal attention forward and backward: GFLOP/s (products under the mask only: 4 D per visible pair forward,
 // 10 D backward) next to the rate of a large matrix product in the same process. "layer" is prologue and attention
 // together, RoPE beside CoCA, for head dims 32 to 256; bench/README.md says how to compare the two. "packed": several
-// documents in one row, beside the same row as a single one. "window": windows with and without far keys.
+// documents in one row, beside the same row as a single one. "window": windows with and without far keys. "dilated": dilated windows beside the causal mask.
 // SPDX-License-Identifier: Apache-2.0
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
 #include <cmath>
+#include <vector>
 
 #include "coca/base/rng.h"
 #include "coca/ops/attention.h"
 #include "coca/ops/collinear.h"
+#include "coca/ops/dilated_attention.h"
 #include "coca/ops/linear.h"
 
 namespace {
@@ -110,6 +112,37 @@ void BM_Window(benchmark::State& state) {
 BENCHMARK(BM_Window)
     ->Args({16384, 0, 0})->Args({16384, 2048, 0})->Args({16384, 2044, 4})->Args({16384, 2048, 100})->Args({16384, 2048, 16384})
     ->ArgNames({"N", "window", "far"})->UseRealTime()->Unit(benchmark::kMillisecond);
+
+// Args: N, window, dilation of all heads. The pairs attended are those of the window whatever the dilation, and so is the time.
+void BM_Dilated(benchmark::State& state, bool backward) {
+  constexpr int64_t H = 4, D = 64;
+  const int64_t N = state.range(0), window = state.range(1), dilation = state.range(2);
+  Tensor q({1, N, H, D}), k({1, N, H, D}), v({1, N, H, D}), o({1, N, H, D}), lse({1, H, N});
+  Tensor d_o({1, N, H, D}), dq({1, N, H, D}), dk({1, N, H, D}), dv({1, N, H, D});
+  fill(q, 1), fill(k, 2), fill(v, 3), fill(d_o, 4);
+  const std::vector<int64_t> heads(H, dilation);
+  const coca::ops::DilatedAttentionOptions options{
+      .attention = {.mask = window > 0 ? coca::ops::Mask::kSlidingWindow : coca::ops::Mask::kCausal, .window = window}, .dilation = heads};
+  const coca::ops::AttentionForward forward{.q = q, .k = k, .v = v, .o = o, .lse = lse};
+  Context context;
+  coca::ops::dilated_attention_forward(context, options, forward);
+  for (auto _ : state) {
+    if (backward)
+      coca::ops::dilated_attention_backward(context, options, {.q = q, .k = k, .v = v, .o = o, .lse = lse, .d_o = d_o, .dq = dq, .dk = dk, .dv = dv});
+    else
+      coca::ops::dilated_attention_forward(context, options, forward);
+  }
+  double pairs = 0;
+  for (int64_t m = 0; m < N; ++m) pairs += static_cast<double>(window > 0 ? std::min(window, m / dilation + 1) : m + 1);
+  state.counters["GFLOP/s"] =
+      benchmark::Counter((backward ? 10e-9 : 4e-9) * pairs * static_cast<double>(H * D), benchmark::Counter::kIsIterationInvariantRate);
+}
+void dilations(benchmark::internal::Benchmark* b) {
+  b->Args({16384, 0, 1})->Args({16384, 512, 1})->Args({16384, 512, 2})->Args({16384, 512, 4})->Args({16384, 512, 8});
+  b->ArgNames({"N", "window", "dilation"})->UseRealTime()->Unit(benchmark::kMillisecond);
+}
+BENCHMARK_CAPTURE(BM_Dilated, forward, false)->Apply(dilations);
+BENCHMARK_CAPTURE(BM_Dilated, backward, true)->Apply(dilations);
 
 enum class Positions { kRope, kCocaSlack, kCocaStrict };
 

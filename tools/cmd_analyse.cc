@@ -1,19 +1,17 @@
 // coca analyse: initial angles, attention and CoCA's own figures of a model on a text. Figures: docs/analyse.md.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <cstdio>
 #include <filesystem>
 
 #include "cli.h"
 #include "coca/analyse/analyse.h"
 #include "coca/analyse/report.h"
 #include "coca/analyse/results.h"
-#include "coca/base/version.h"
-#include "coca/data/corpus.h"
 #include "coca/eval/protocol.h"
 #include "coca/io/fs.h"
 #include "coca/report/html.h"
 #include "eval_command.h"
+#include "text_documents.h"
 
 namespace coca::tools {
 
@@ -22,8 +20,8 @@ namespace {
 using nlohmann::ordered_json;
 
 struct AnalyseFlags : ModelFlags {
-  std::vector<std::string> text;
-  std::string field, html;
+  TextFlags text;
+  std::string html;
   int64_t max_documents = 0, length = 0, windows = 8;
   eval::Bos bos = eval::Bos::kAuto;
   analyse::AnalyseOptions options;
@@ -32,9 +30,7 @@ struct AnalyseFlags : ModelFlags {
   template <class V>
   void visit(V&& v) {
     ModelFlags::visit(v);
-    v.group("Text");
-    v("text", "files, globs or folders (their .txt and .jsonl files)", text);
-    v("field", "field of JSON lines; default: content, then text", field);
+    text.visit(v);
     v("max_documents", "take the first so many; 0: all", max_documents);
     v("length", "tokens of a window, a leading bos included; 0: the trained length", length);
     v("windows", "windows, spread evenly over the text", windows);
@@ -57,24 +53,8 @@ void check_flags(const AnalyseFlags& flags) {
   COCA_CHECK(flags.length == 0 || flags.length >= 2, "--length {}: a window needs two tokens", flags.length);
 }
 
-using Documents = std::vector<std::vector<int32_t>>;
-
-Documents read_documents(const AnalyseFlags& flags, const text::Tokenizer& tokenizer) {
-  COCA_CHECK(!flags.text.empty(), "--text: no text given");
-  const data::CorpusOptions options{.inputs = flags.text, .json_field = flags.field, .max_documents = flags.max_documents};
-  Documents documents;
-  report::Progress progress = make_progress({.unit = "documents", .label = "tokenizing"});
-  const data::CorpusReport report = data::read_corpus(options, [&](data::Document&& document) {
-    documents.push_back(tokenizer.encode(document.text));
-    progress.update(static_cast<int64_t>(documents.size()));
-  });
-  progress.finish();
-  for (const std::string& warning : report.warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
-  return documents;
-}
-
 // Windows of `length` tokens, bos included, evenly spread over all that the documents hold; none crosses documents.
-std::vector<std::vector<int32_t>> cut_windows(const Documents& documents, std::optional<int32_t> bos, int64_t length, int64_t count) {
+std::vector<std::vector<int32_t>> cut_windows(const std::vector<std::vector<int32_t>>& documents, std::optional<int32_t> bos, int64_t length, int64_t count) {
   const int64_t room = length - (bos ? 1 : 0);
   std::vector<std::pair<size_t, int64_t>> places;  // document, first token
   int64_t longest = 0;
@@ -123,8 +103,8 @@ int run(AnalyseFlags& flags) {
   const LoadedModel m = load_with_flags(flags);
   const model::ModelSpec& spec = m.model.spec;
   const std::optional<int32_t> bos = eval::bos_token(spec, flags.bos);
-  const Documents documents = read_documents(flags, *m.tokenizer);
-  const std::vector<std::vector<int32_t>> windows = cut_windows(documents, bos, flags.length > 0 ? flags.length : spec.max_position, flags.windows);
+  const Documents documents = read_documents(flags.text, {.max_documents = flags.max_documents}, *m.tokenizer);
+  const std::vector<std::vector<int32_t>> windows = cut_windows(documents.ids, bos, flags.length > 0 ? flags.length : spec.max_position, flags.windows);
 
   report::Progress progress = make_progress({.total = static_cast<int64_t>(windows.size()) * spec.L, .unit = "layers", .label = "analyse"});
   analyse::AnalyseOptions options = flags.options;
@@ -135,8 +115,7 @@ int run(AnalyseFlags& flags) {
 
   const std::string source = source_line(flags, m, bos);
   print_summary(a, source);
-  ordered_json json{{"coca", fmt::format("{} ({})", version(), git_commit())}, {"model", flags.model}, {"attention", enum_name(spec.attention)},
-                    {"trained_length", spec.max_position}, {"rope_scaling", scaling_text(m.used_scaling)}, {"options", io::options_to_json(flags)}};
+  ordered_json json = header_json(flags.model, m, io::options_to_json(flags));
   json.update(analyse::to_json(a));
   write_outputs(flags.output, json, analyse::is_rotary(a) ? "planes" : "heads");
   if (flags.html.empty()) return 0;

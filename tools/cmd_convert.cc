@@ -32,6 +32,7 @@ struct Options {
   std::optional<model::AttentionKind> attention, source_attention;
   model::TInit t_init = model::ConvertOptions{}.t_init;
   int64_t seed = 0;
+  model::WindowOptions windows;
   StoredAs dtype = StoredAs::kSource;
   double max_shard_gib = 5.0;
   bool json = false;
@@ -43,6 +44,7 @@ struct Options {
     v("t_init", "where T comes from: K, K scaled to the size of the queries, or random numbers", t_init);
     v("seed", "of --t-init random", seed);
     v("source_attention", "of the source where its config.json does not say: official CoCA folders of GPT-NeoX", source_attention);
+    windows.visit(v);
     v.group("Files");
     v("dtype", "element type of every tensor; source: each as it is", dtype);
     v("max_shard_gib", "largest weight file, in GiB", max_shard_gib);
@@ -70,6 +72,7 @@ int run(const Options& o) {
   const model::ConvertOptions options{.source_attention = o.source_attention,
                                       .attention = o.attention,
                                       .t_init = o.t_init,
+                                      .windows = o.windows,
                                       .seed = static_cast<uint64_t>(o.seed),
                                       .dtype = dtype_of(o.dtype),
                                       .max_shard_bytes = static_cast<size_t>(o.max_shard_gib * 1024 * 1024 * 1024)};
@@ -84,14 +87,15 @@ int run(const Options& o) {
   if (o.json) {
     nlohmann::ordered_json j = {{"out", o.out}, {"layout", report.layout == model::Layout::kMeta ? "meta" : "hugging-face"},
                                 {"from", std::string(enum_name(report.from.attention))}, {"attention", std::string(enum_name(report.to.attention))},
-                                {"tensors", report.tensors}, {"made", report.made}, {"shards", report.shards}, {"bytes", report.bytes},
+                                {"tensors", report.tensors}, {"made", report.made}, {"global_copies", report.copied}, {"shards", report.shards}, {"bytes", report.bytes},
                                 {"copied", copied}};
     print(j.dump(2) + "\n");
     return 0;
   }
+  const std::string global = report.copied > 0 ? fmt::format(" ({} of global tokens, copies)", report.copied) : "";
   const std::string made = report.made > 0 ? fmt::format(" ({} made by --t-init {})", report.made, enum_name(o.t_init)) : "";
-  print(fmt::format("{}: {} {} -> {}, {} tensors{}, {} in {} file{}\n", o.out, enum_name(report.to.architecture),
-                    enum_name(report.from.attention), enum_name(report.to.attention), report.tensors, made,
+  print(fmt::format("{}: {} {} -> {}, {} tensors{}{}, {} in {} file{}\n", o.out, enum_name(report.to.architecture),
+                    enum_name(report.from.attention), enum_name(report.to.attention), report.tensors, made, global,
                     report::format_bytes(report.bytes), report.shards, report.shards == 1 ? "" : "s"));
   if (!copied.empty()) print(fmt::format("copied {}\n", fmt::join(copied, ", ")));
   return 0;

@@ -57,9 +57,11 @@ std::string bos_text(std::optional<int32_t> bos, const char* with, const char* w
 
 void add_eval(CLI::App& root, Action* action) {
   CLI::App* app =
-      root.add_subcommand("eval", "Evaluate a model at several lengths: perplexity, passkey retrieval, RULER's tasks");
+      root.add_subcommand("eval", "Evaluate a model at several lengths: perplexity, of windows, of a stream, of masked tokens, passkey retrieval, RULER's tasks");
   app->require_subcommand(1);
   add_eval_ppl(*app, action);
+  add_eval_stream(*app, action);
+  add_eval_mlm(*app, action);
   add_eval_passkey(*app, action);
   add_eval_ruler(*app, action);
 }

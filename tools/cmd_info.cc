@@ -70,7 +70,9 @@ std::string mlp_text(const model::ModelSpec& s) {
 std::string windows_text(const model::ModelSpec& s) {
   if (s.layer_window.empty()) return "none";
   const auto count = std::count_if(s.layer_window.begin(), s.layer_window.end(), [](int64_t w) { return w > 0; });
-  return fmt::format("{} tokens in {} of {} layers", *std::max_element(s.layer_window.begin(), s.layer_window.end()), count, s.L);
+  std::string text = fmt::format("{} tokens in {} of {} layers", *std::max_element(s.layer_window.begin(), s.layer_window.end()), count, s.L);
+  if (!s.dilation.empty()) text += fmt::format(", dilation up to {}", *std::max_element(s.dilation.begin(), s.dilation.end()));
+  return text;
 }
 
 // Parameters by where they work: names say it in every architecture.
@@ -165,6 +167,8 @@ Facts model_facts(const std::string& dir, std::optional<int64_t> length) {
   f.text("norms of heads", "head_norm", s.head_norm == model::HeadNorm::kNone ? "none" : "rms");
   f.count("rotary dims", "rotary_dims", model::uses_rotary(s.attention) ? s.R : 0);
   f.text("sliding window", "sliding_window", windows_text(s));
+  if (s.global_tokens > 0) f.count("global tokens", "global_tokens", s.global_tokens);
+  if (s.direction != model::Direction::kCausal) f.text("direction", "direction", std::string(enum_name(s.direction)));
   f.text("mlp", "mlp", mlp_text(s));
   f.count("mlp width", "mlp_width", s.F);
   f.count("vocabulary", "vocab_size", s.V);

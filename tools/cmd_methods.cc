@@ -35,8 +35,8 @@ std::string mark(MethodUse use) { return use == MethodUse::kTraining ? "train" :
 report::Table table_of(const std::vector<Method>& methods) {
   report::Table table;
   table.header = {"attention", "position scaling"};
-  for (const auto& pattern : EnumTraits<model::Pattern>::names()) table.header.push_back(std::string(pattern.name));
-  const size_t patterns = EnumTraits<model::Pattern>::names().size();
+  for (const auto& pattern : EnumTraits<model::Sight>::names()) table.header.push_back(std::string(pattern.name));
+  const size_t patterns = EnumTraits<model::Sight>::names().size();
   for (const auto& attention : EnumTraits<model::AttentionKind>::names()) {
     std::vector<std::pair<std::vector<std::string>, std::string>> groups;  // marks by pattern, names of scalings
     for (size_t i = 0; i < methods.size(); i += patterns) {
@@ -70,7 +70,7 @@ void print_reasons(const std::vector<Method>& methods) {
 ordered_json json_of(const std::vector<Method>& methods) {
   ordered_json all = ordered_json::array();
   for (const Method& m : methods)
-    all.push_back({{"attention", enum_name(m.attention)}, {"rope_scaling", enum_name(m.scaling)}, {"pattern", enum_name(m.pattern)},
+    all.push_back({{"attention", enum_name(m.attention)}, {"rope_scaling", enum_name(m.scaling)}, {"pattern", enum_name(m.sight)},
                    {"use", enum_name(m.use)}, {"reason", m.reason}});
   return all;
 }
@@ -80,7 +80,7 @@ int run(const Options& options) {
   const auto count = [&](MethodUse use) { return std::count_if(methods.begin(), methods.end(), [&](const Method& m) { return m.use == use; }); };
   print(report::to_text(table_of(methods)));
   print(fmt::format("\n{} of {} combinations can be evaluated, {} of these trained (train: both; -: refused, see --reasons).\n"
-                    "Sliding windows by layer (Mistral, Qwen) take the place of a pattern and train with every attention kind.\n",
+                    "Those with windows are of the model (coca train --layer-window, --dilation, --global-tokens, --direction), the others of --pattern.\n",
                     count(MethodUse::kEvaluation) + count(MethodUse::kTraining), methods.size(), count(MethodUse::kTraining)));
   if (options.reasons) print_reasons(methods);
   if (!options.json.empty()) io::write_file_atomic(options.json, json_of(methods).dump(2) + "\n");

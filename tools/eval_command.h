@@ -46,7 +46,9 @@ void add_one(CLI::App& parent, Action* action, const char* name, const char* hel
 }
 
 void add_eval_ppl(CLI::App& eval_app, Action*);
+void add_eval_mlm(CLI::App& eval_app, Action*);
 void add_eval_passkey(CLI::App& eval_app, Action*);
+void add_eval_stream(CLI::App& eval_app, Action*);
 void add_eval_ruler(CLI::App& eval_app, Action*);
 
 }  // namespace coca::tools

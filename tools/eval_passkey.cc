@@ -14,28 +14,70 @@ namespace {
 using nlohmann::ordered_json;
 
 struct PasskeyFlags : ModelFlags {
-  std::vector<int64_t> lengths = {512, 1024, 2048, 4096};
-  std::vector<double> depths = {0, 0.25, 0.5, 0.75, 1};
-  int64_t trials = 20, digits = 5, seed = 0, batch_tokens = 8192;
-  data::PasskeyWording wording = data::PasskeyWording::kLandmark;
-  eval::Bos bos = eval::Bos::kAuto;
+  std::string protocol = "ours";
+  std::vector<int64_t> lengths;
+  std::optional<data::PasskeyLength> length_control;
+  std::optional<data::PasskeyWording> wording;
+  std::optional<eval::PasskeyPlace> place;
+  std::vector<double> depths;
+  std::optional<int64_t> digits, key_least, key_most, trials, new_tokens;
+  std::optional<eval::PasskeyRule> rule;
+  std::optional<eval::Bos> bos;
+  int64_t seed = 0, batch_tokens = 8192;
   EvalOutputFlags output;
 
   template <class V>
   void visit(V&& v) {
+    static const std::string protocol_help =
+        "named set of the choices below (docs/evaluation.md): " + eval::passkey_protocol_names();
     ModelFlags::visit(v);
-    v.group("Protocol");
-    v("lengths", "tokens of bos, prompt and answer together", lengths);
-    v("depths", "where the key stands: share of the garbage in front of it", depths);
-    v("trials", "prompts per length and depth", trials);
+    v.group("Protocol (what is given here wins over --protocol)");
+    v("protocol", protocol_help, protocol);
+    v("lengths", "as length-control takes them; ours: tokens of bos, prompt and answer together", lengths);
+    v("length_control", "what a length means", length_control);
     v("wording", "text of the prompt", wording);
-    v("digits", "digits of the key", digits);
-    v("seed", "of keys; the same seed gives the same prompts", seed);
+    v("place", "where the key stands", place);
+    v("depths", "share of the garbage in front of the key; given alone: --place depths", depths);
+    v("digits", "keys of exactly so many digits; in place of key-least and key-most", digits);
+    v("key_least", "smallest key", key_least);
+    v("key_most", "largest key", key_most);
+    v("trials", "prompts per length and depth, or per length at random places", trials);
+    v("new_tokens", "tokens generated; rule exact: 0, as many as the answer has", new_tokens);
+    v("rule", "when an answer counts", rule);
     v("bos", "whether a bos token leads every prompt; auto: if config.json names one", bos);
+    v.group("Run");
+    v("seed", "of keys; the same seed gives the same prompts", seed);
     v("batch_tokens", "run prompts together up to about so many tokens", batch_tokens);
     output.visit(v);
   }
 };
+
+eval::PasskeyProtocol protocol_from(const PasskeyFlags& flags) {
+  eval::PasskeyProtocol p = eval::passkey_protocol_of(flags.protocol);
+  const auto set = [](auto& choice, const auto& given) {
+    if (given) choice = *given;
+  };
+  if (!flags.lengths.empty()) p.lengths = flags.lengths;
+  set(p.length_control, flags.length_control);
+  set(p.wording, flags.wording);
+  if (!flags.depths.empty()) p.depths = flags.depths, p.place = eval::PasskeyPlace::kDepths;
+  set(p.place, flags.place);
+  COCA_CHECK(!flags.digits || (!flags.key_least && !flags.key_most), "--digits {} and --key-least or --key-most: give one of them",
+             *flags.digits);
+  if (flags.digits) p.keys = data::keys_of_digits(*flags.digits);
+  set(p.keys.least, flags.key_least);
+  set(p.keys.most, flags.key_most);
+  set(p.trials, flags.trials);
+  // Another rule brings its published number of tokens, unless that is given too.
+  if (flags.rule && *flags.rule != p.rule)
+    p.rule = *flags.rule, p.new_tokens = p.rule == eval::PasskeyRule::kExact ? 0 : p.rule == eval::PasskeyRule::kContains ? 64 : 10;
+  set(p.new_tokens, flags.new_tokens);
+  set(p.bos, flags.bos);
+  eval::check_protocol(p);
+  return p;
+}
+
+std::string depth_text(std::optional<double> depth) { return depth ? fmt::format("{:g}", *depth) : "random"; }
 
 void fill_score(ordered_json& j, const eval::PasskeyScore& s) {
   j["trials"] = s.trials;
@@ -44,12 +86,13 @@ void fill_score(ordered_json& j, const eval::PasskeyScore& s) {
   j["accuracy_low"] = number_json(s.accuracy_low);
   j["accuracy_high"] = number_json(s.accuracy_high);
   j["digit_accuracy"] = number_json(s.digit_accuracy);
-  j["nll"] = number_json(s.nll);
+  j["nll"] = number_or_null(s.nll);
 }
 
-std::vector<std::string> passkey_row(int64_t length, std::string depth, const eval::PasskeyScore& s) {
+std::vector<std::string> passkey_row(int64_t length, std::string depth, std::string tokens, const eval::PasskeyScore& s) {
   return {fmt::format("{}", length),
           std::move(depth),
+          std::move(tokens),
           fmt::format("{}/{}", s.correct, s.trials),
           fmt::format("{:.2f}", s.accuracy),
           fmt::format("{:.2f}-{:.2f}", s.accuracy_low, s.accuracy_high),
@@ -59,68 +102,49 @@ std::vector<std::string> passkey_row(int64_t length, std::string depth, const ev
 
 report::Table passkey_table(const eval::PasskeyResult& result) {
   report::Table table{.title = "",
-                      .header = {"length", "depth", "correct", "accuracy", "95 % interval", "digits", "nll"},
+                      .header = {"length", "depth", "tokens", "correct", "accuracy", "95 % interval", "digits", "nll"},
                       .rows = {},
                       .align = {}};
   size_t cell = 0;
   for (const eval::PasskeyTotal& total : result.totals) {
     const size_t depths = result.cells.size() / result.totals.size();
     for (size_t d = 0; d < depths; ++d, ++cell)
-      table.rows.push_back(
-          passkey_row(total.length, fmt::format("{:g}", result.cells[cell].depth), result.cells[cell].score));
-    table.rows.push_back(passkey_row(total.length, "all", total.score));
+      table.rows.push_back(passkey_row(total.length, depth_text(result.cells[cell].depth), "", result.cells[cell].score));
+    table.rows.push_back(passkey_row(total.length, "all", fmt::format("{}-{}", total.least_tokens, total.most_tokens), total.score));
   }
   return table;
 }
 
-std::string passkey_svg(const eval::PasskeyResult& result, const PasskeyFlags& flags, const LoadedModel& m) {
+std::string passkey_svg(const eval::PasskeyResult& result, const LoadedModel& m) {
   report::HeatMap map{.title = fmt::format("Passkey accuracy, {} ({})", enum_name(m.model.spec.attention),
                                            scaling_text(m.used_scaling)),
                       .x_label = "length (tokens)",
                       .y_label = "depth"};
-  for (const int64_t length : flags.lengths) map.x_ticks.push_back(fmt::format("{}", length));
-  for (size_t d = 0; d < flags.depths.size(); ++d) {
-    map.y_ticks.push_back(fmt::format("{:g}", flags.depths[d]));
+  const size_t depths = result.cells.size() / result.totals.size();
+  for (const eval::PasskeyTotal& total : result.totals) map.x_ticks.push_back(fmt::format("{}", total.most_tokens));
+  for (size_t d = 0; d < depths; ++d) {
+    map.y_ticks.push_back(depth_text(result.cells[d].depth));
     map.values.emplace_back();
-    for (size_t l = 0; l < flags.lengths.size(); ++l)
-      map.values.back().push_back(result.cells[l * flags.depths.size() + d].score.accuracy);
+    for (size_t l = 0; l < result.totals.size(); ++l)
+      map.values.back().push_back(result.cells[l * depths + d].score.accuracy);
   }
   return report::render_svg(map);
 }
 
-int run_passkey(PasskeyFlags& flags) {
-  check_outputs(flags.output);
-  const LoadedModel m = load_with_flags(flags);
-  std::optional<report::Progress> progress;
-  eval::PasskeyOptions options{.lengths = flags.lengths,
-                               .depths = flags.depths,
-                               .trials = flags.trials,
-                               .wording = flags.wording,
-                               .digits = flags.digits,
-                               .seed = flags.seed,
-                               .bos = flags.bos,
-                               .scaling = m.scaling,
-                               .batch_tokens = flags.batch_tokens};
-  options.progress = [&](const eval::PasskeyProgress& p) {
-    if (!progress) progress = make_progress({.total = p.total, .unit = "prompts", .label = "passkey"});
-    progress->update(p.done, fmt::format("length {} correct {}/{}", p.length, p.correct, p.tried));
-  };
-  Context cx;
-  const eval::PasskeyResult result =
-      eval::passkey(cx, m.model.spec, m.model.params->weights(), *m.tokenizer, options);
-  if (progress) progress->finish();
-  const report::Table table = passkey_table(result);
-  print_model_line(flags.model, m);
+void print_protocol(const PasskeyFlags& flags, const eval::PasskeyProtocol& p, const eval::PasskeyResult& result) {
+  print(fmt::format("protocol: {} (lengths in {}, wording {}, place {}, keys {}..{}, {} trials a cell)\n", flags.protocol,
+                    enum_name(p.length_control), enum_name(p.wording), enum_name(p.place), p.keys.least, p.keys.most, p.trials));
+  const std::string counted =
+      p.rule == eval::PasskeyRule::kExact ? "greedy, all tokens of the answer must be right"
+                                          : fmt::format("rule {} in {} tokens, generated greedily", enum_name(p.rule), p.new_tokens);
   print(bos_text(result.bos, "in front of every prompt, which counts it", "") +
-        fmt::format("; wording {}; {} trials a cell; greedy, all {} digits must be right; peak memory {}\n\n",
-                    enum_name(flags.wording), flags.trials, flags.digits,
-                    report::format_bytes(peak_resident_bytes())));
-  print(report::to_text(table));
-  note_extrapolation(m, flags.lengths);
-  ordered_json json = header_json(flags.model, m, io::options_to_json(flags));
+        fmt::format("; {}; peak memory {}\n\n", counted, report::format_bytes(peak_resident_bytes())));
+}
+
+ordered_json passkey_json(const eval::PasskeyResult& result, ordered_json json) {
   json["cells"] = ordered_json::array();
   for (const eval::PasskeyCell& cell : result.cells) {
-    ordered_json j{{"length", cell.length}, {"depth", cell.depth}};
+    ordered_json j{{"length", cell.length}, {"depth", cell.depth ? ordered_json(*cell.depth) : ordered_json(nullptr)}};
     fill_score(j, cell.score);
     json["cells"].push_back(std::move(j));
   }
@@ -134,7 +158,34 @@ int run_passkey(PasskeyFlags& flags) {
     fill_score(j, total.score);
     json["totals"].push_back(std::move(j));
   }
-  write_outputs(flags.output, json, "cells", [&] { return passkey_svg(result, flags, m); });
+  return json;
+}
+
+int run_passkey(PasskeyFlags& flags) {
+  check_outputs(flags.output);
+  eval::PasskeyProtocol protocol = protocol_from(flags);
+  const LoadedModel m = load_with_flags(flags);
+  std::optional<report::Progress> progress;
+  eval::PasskeyOptions options{
+      .protocol = protocol, .seed = flags.seed, .scaling = m.scaling, .batch_tokens = flags.batch_tokens};
+  options.progress = [&](const eval::PasskeyProgress& p) {
+    if (!progress) progress = make_progress({.total = p.total, .unit = "prompts", .label = "passkey"});
+    progress->update(p.done, fmt::format("length {} correct {}/{}", p.length, p.correct, p.tried));
+  };
+  Context cx;
+  const eval::PasskeyResult result =
+      eval::passkey(cx, m.model.spec, m.model.params->weights(), *m.tokenizer, options);
+  if (progress) progress->finish();
+  print_model_line(flags.model, m);
+  print_protocol(flags, protocol, result);
+  print(report::to_text(passkey_table(result)));
+  std::vector<int64_t> tokens;
+  for (const eval::PasskeyTotal& total : result.totals) tokens.push_back(total.most_tokens);
+  note_extrapolation(m, tokens);
+  ordered_json json = header_json(flags.model, m, io::options_to_json(flags));
+  json["protocol"] = io::options_to_json(protocol);
+  json = passkey_json(result, std::move(json));
+  write_outputs(flags.output, json, "cells", [&] { return passkey_svg(result, m); });
   return 0;
 }
 
@@ -142,7 +193,8 @@ int run_passkey(PasskeyFlags& flags) {
 
 void add_eval_passkey(CLI::App& eval_app, Action* action) {
   add_one<PasskeyFlags>(eval_app, action, "passkey", "Passkey retrieval by length and depth",
-                        "Example: coca eval passkey --model out/model --lengths 512,1024,2048 --trials 20",
+                        "Example: coca eval passkey --model out/model --lengths 512,1024,2048 --trials 20; "
+                        "--protocol pose counts as PoSE's script does",
                         run_passkey);
 }
 

@@ -5,11 +5,11 @@
 #include <cmath>
 #include <limits>
 
-#include "coca/data/corpus.h"
-#include "coca/data/pg19.h"
+#include "coca/model/windows.h"
 #include "coca/report/chart.h"
 #include "coca/report/table.h"
 #include "eval_command.h"
+#include "text_documents.h"
 
 namespace coca::tools {
 
@@ -18,10 +18,8 @@ namespace {
 using nlohmann::ordered_json;
 
 struct PplFlags : ModelFlags {
-  std::vector<std::string> text;
-  std::optional<data::Split> split;
-  std::string field, protocol = "sliding";
-  data::InvalidUtf8 invalid_utf8 = data::InvalidUtf8::kReplace;
+  TextFlags text;
+  std::string protocol = "sliding";
   std::vector<int64_t> lengths;
   std::optional<int64_t> stride, min_tokens, max_tokens, max_documents;
   std::optional<eval::Placement> placement;
@@ -42,11 +40,7 @@ struct PplFlags : ModelFlags {
     static const std::string protocol_help =
         "named set of the choices below (docs/evaluation.md): " + eval::protocol_names();
     ModelFlags::visit(v);
-    v.group("Text");
-    v("text", "files, globs or folders (their .txt and .jsonl files); a PG-19 folder", text);
-    v("split", "folder of PG-19's layout; default there: test", split);
-    v("field", "field of JSON lines; default: content, then text", field);
-    v("invalid_utf8", "what to do with text that is not UTF-8", invalid_utf8);
+    text.visit(v);
     v.group("Protocol (what is given here wins over --protocol)");
     v("protocol", protocol_help, protocol);
     v("lengths", "windows in tokens, a leading bos included", lengths);
@@ -92,41 +86,6 @@ eval::Protocol protocol_from(const PplFlags& flags) {
   return p;
 }
 
-struct Documents {
-  std::vector<std::vector<int32_t>> ids;
-  std::vector<std::string> names;
-  std::optional<data::Split> split;
-  int64_t bytes = 0;
-};
-
-Documents read_documents(const PplFlags& flags, const eval::Protocol& p, const text::Tokenizer& tokenizer) {
-  COCA_CHECK(!flags.text.empty(), "--text: no text given");
-  Documents out;
-  const data::SplitInputs chosen = data::choose_split(flags.text, flags.split);
-  out.split = chosen.used;
-  int64_t long_enough = 0;
-  data::CorpusOptions options{.inputs = chosen.inputs, .invalid_utf8 = flags.invalid_utf8, .json_field = flags.field};
-  report::Progress progress = make_progress({.total = p.max_documents > 0 ? 0 : data::corpus_file_bytes(options),
-                                             .unit = "bytes",
-                                             .label = "tokenizing"});
-  options.enough = [&] { return p.max_documents > 0 && long_enough == p.max_documents; };
-  const data::CorpusReport report = data::read_corpus(options, [&](data::Document&& document) {
-    out.bytes += static_cast<int64_t>(document.text.size());
-    out.names.push_back(document.name);
-    std::vector<int32_t>& ids = out.ids.emplace_back(tokenizer.encode(document.text));
-    const auto N = static_cast<int64_t>(ids.size());
-    long_enough += N >= std::max<int64_t>(2, p.min_tokens);
-    if (N < p.min_tokens || (p.max_tokens > 0 && N > p.max_tokens)) {  // what is not used need not be kept
-      ids.resize(static_cast<size_t>(N < p.min_tokens ? 0 : std::max(p.max_tokens, p.min_tokens)));
-      ids.shrink_to_fit();
-    }
-    progress.update(out.bytes);
-  });
-  progress.finish();
-  for (const std::string& warning : report.warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
-  return out;
-}
-
 report::Table ppl_table(const std::vector<eval::PerplexityResult>& results, eval::Average average) {
   report::Table table{.title = "",
                       .header = {"length", "stride", "windows", "scored tokens", "ppl", "+-", "nll",
@@ -149,10 +108,6 @@ report::Table ppl_table(const std::vector<eval::PerplexityResult>& results, eval
                           report::format_bytes(r.peak_resident_bytes)});
   }
   return table;
-}
-
-ordered_json number_or_null(std::optional<double> value) {
-  return value ? number_json(*value) : ordered_json(nullptr);
 }
 
 ordered_json ppl_json(const eval::PerplexityResult& r) {
@@ -300,7 +255,9 @@ int run_ppl(PplFlags& flags) {
   check_output_folders({flags.document_csv});
   eval::Protocol protocol = protocol_from(flags);
   const LoadedModel m = load_with_flags(flags);
-  const Documents documents = read_documents(flags, protocol, *m.tokenizer);
+  model::require_causal(m.model.spec, "perplexity");
+  const Documents documents = read_documents(
+      flags.text, {.min_tokens = protocol.min_tokens, .max_tokens = protocol.max_tokens, .max_documents = protocol.max_documents}, *m.tokenizer);
   const std::vector<eval::PerplexityResult> results = measure(flags, protocol, m, documents);
   const ordered_json by_document = documents_json(results, documents);
   print_model_line(flags.model, m);

@@ -34,8 +34,10 @@ model::AttentionPattern pattern_of(const ModelFlags& flags, const model::ModelSp
   const bool infinite = p.type == model::Pattern::kLmInfinite;
   take("window", flags.window, p.window, p.far());
   if (infinite) p.distance = p.window;  // the published setting: both the trained length
-  take("sinks", flags.sinks, p.sinks, p.forgets());
+  take("sinks", flags.sinks, p.sinks, p.keeps_first());
   take("distance", flags.distance, p.distance, infinite);
+  take("middle-top-k", flags.middle_top_k, p.middle_top_k, infinite);
+  take("middle-from-layer", flags.middle_from_layer, p.middle_from_layer, infinite && p.middle_top_k > 0);
   take("group", flags.group, p.group, p.type == model::Pattern::kSelfExtend);
   if (flags.slack_frame) {
     COCA_CHECK(p.far() && spec.attention == model::AttentionKind::kCocaSlack, "--slack-frame {}: only patterns of coca-slack models have one",
@@ -75,8 +77,9 @@ std::string scaling_text(const model::RopeScaling& scaling) {
 std::string pattern_text(const model::AttentionPattern& p) {
   if (!p.far()) return std::string(enum_name(p.type));
   std::string text = fmt::format("{}, window {}", enum_name(p.type), p.window);
-  if (p.forgets()) text += fmt::format(", {} sinks", p.sinks);
+  if (p.keeps_first()) text += fmt::format(", {} sinks", p.sinks);
   if (p.type == model::Pattern::kLmInfinite) text += fmt::format(", distance {}", p.distance);
+  if (p.looks_back()) text += fmt::format(", the {} best keys of the middle from layer {} on", p.middle_top_k, p.middle_from_layer);
   if (p.type == model::Pattern::kSelfExtend) text += fmt::format(", groups of {}", p.group);
   if (p.frame == model::SlackFrame::kAbsolute) text += ", absolute positions";
   return text;
@@ -93,6 +96,10 @@ std::string text_or_stdin(const std::optional<std::string>& given) {
 
 nlohmann::ordered_json number_json(double value) {
   return io::detail::scalar_to_json(value);
+}
+
+nlohmann::ordered_json number_or_null(std::optional<double> value) {
+  return value ? number_json(*value) : nlohmann::ordered_json(nullptr);
 }
 
 }  // namespace coca::tools

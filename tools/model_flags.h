@@ -17,7 +17,7 @@ struct ModelFlags {
   std::optional<model::Scaling> rope_scaling;
   std::optional<double> factor;
   std::optional<model::Pattern> pattern;
-  std::optional<int64_t> window, sinks, distance, group;
+  std::optional<int64_t> window, sinks, distance, group, middle_top_k, middle_from_layer;
   std::optional<model::SlackFrame> slack_frame;
   model::Precision precision = model::Precision::kF32;
 
@@ -34,6 +34,8 @@ struct ModelFlags {
     v("window", "of --pattern: nearest keys seen as they are, the query's own included", window);
     v("sinks", "of --pattern streaming-llm and lm-infinite: first tokens that stay in sight", sinks);
     v("distance", "of --pattern lm-infinite: the distance at which these are seen", distance);
+    v("middle_top_k", "of --pattern lm-infinite: keys between these and the window that each query and head picks; default: none", middle_top_k);
+    v("middle_from_layer", "the first layer (of 0, 1, ...) that does; default: 4", middle_from_layer);
     v("group", "of --pattern self-extend: positions of distant keys are divided by it; divides 64", group);
     v("slack_frame", "of --pattern with slack CoCA: queries count as inside the window, or stand where they are", slack_frame);
     v("precision", "of matrices and activations, whatever the file's; statistics and sums are fp32", precision);
@@ -56,5 +58,6 @@ std::string pattern_text(const model::AttentionPattern&);  // "full", "streaming
 std::string text_or_stdin(const std::optional<std::string>& text);
 
 nlohmann::ordered_json number_json(double value);  // "inf", "nan" as text: JSON has no such numbers
+nlohmann::ordered_json number_or_null(std::optional<double> value);
 
 }  // namespace coca::tools

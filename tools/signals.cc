@@ -1,15 +1,81 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "signals.h"
 
+#include <fcntl.h>
+#include <unistd.h>
+
 #include <csignal>
+#include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <thread>
+
+#include "cli.h"
 
 #include "coca/base/stop.h"
 
 namespace coca::tools {
 
+namespace {
+
+// Only calls that are safe in a signal handler from here on.
+void say(const char* text, size_t bytes) {
+  while (bytes > 0) {
+    const ssize_t n = ::write(STDERR_FILENO, text, bytes);
+    if (n <= 0) return;
+    text += n;
+    bytes -= static_cast<size_t>(n);
+  }
+}
+void say(const char* text) { say(text, std::strlen(text)); }
+
+uintptr_t hexadecimal(const char*& at) {
+  uintptr_t value = 0;
+  for (;; ++at) {
+    const char c = *at;
+    if (c >= '0' && c <= '9') value = value * 16 + static_cast<uintptr_t>(c - '0');
+    else if (c >= 'a' && c <= 'f') value = value * 16 + static_cast<uintptr_t>(c - 'a' + 10);
+    else return value;
+  }
+}
+
+// Says which file is mapped where `address` lies: "from-to ... /path" in a line of /proc/self/maps.
+void say_mapped_file(uintptr_t address) {
+  static char line[8192];
+  const int fd = ::open("/proc/self/maps", O_RDONLY);
+  if (fd < 0) return;
+  size_t length = 0;
+  for (char c = 0; ::read(fd, &c, 1) == 1;) {
+    if (c != '\n') {
+      if (length + 1 < sizeof line) line[length++] = c;
+      continue;
+    }
+    line[length] = 0;
+    const char* at = line;
+    const uintptr_t from = hexadecimal(at);
+    const uintptr_t to = hexadecimal(++at);
+    const char* path = std::strchr(at, '/');
+    if (from <= address && address < to && path) return say(path), say(": ");
+    length = 0;
+  }
+}
+
+// A file that is mapped and then cut short in place, or whose disk fails, ends the process wherever it reads.
+void on_bus_error(int, siginfo_t* info, void*) {
+  say("coca: ");
+  say_mapped_file(reinterpret_cast<uintptr_t>(info->si_addr));
+  say("cannot be read any more: it was cut short while in use, or its disk failed\n");
+  ::_exit(kExitFailed);
+}
+
+}  // namespace
+
 void watch_signals() {
+  struct sigaction bus {};
+  bus.sa_sigaction = on_bus_error;
+  bus.sa_flags = SA_SIGINFO;
+  sigemptyset(&bus.sa_mask);
+  ::sigaction(SIGBUS, &bus, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
   sigset_t watched;
   sigemptyset(&watched);

@@ -5,7 +5,8 @@
 namespace coca::tools {
 
 // Blocks both signals in every thread started from here on and waits for them on a thread of its own: no handler
-// ever runs on a thread that computes (docs/decisions/007). Call it first in main.
+// that returns ever runs on a thread that computes (docs/decisions/007). SIGBUS ends the program with one line that names the
+// mapped file which was cut short. Call it first in main.
 void watch_signals();
 
 }  // namespace coca::tools

@@ -14,11 +14,12 @@
 #include "coca/analyse/report.h"
 #include "coca/analyse/results.h"
 #include "coca/base/stop.h"
+#include "coca/model/clex.h"
 #include "coca/model/decoder.h"
 #include "coca/model/model.h"
 #include "coca/ops/attention.h"
 #include "coca/report/html.h"
-#include "support/tiny_model.h"
+#include "support/tiny_clex.h"
 
 namespace coca::analyse {
 namespace {
@@ -238,6 +239,30 @@ TEST(Analyse, TheSameSeedDrawsTheSamePairs) {
   EXPECT_NE(json(1), json(2));
 }
 
+// The angles are those its decoder turns by: of the window's length factor, from the weights.
+TEST(Analyse, ClexHasTheAnglesOfItsWeights) {
+  for (const model::AttentionKind kind : {model::AttentionKind::kRope, model::AttentionKind::kCocaStrict}) {
+    const test::TinyModel m = test::clex_model(test::clex_spec(test::tiny_llama(kind)));
+    const Windows windows{test::random_ids(20, m.spec.V, 1)};
+    AnalyseOptions options;
+    options.borders.multiples = {1, 3};
+    const Analysis a = analyse(m.spec, m.params.weights(), windows, options);
+    const model::ClexOde ode(m.spec, m.params.weights().clex_up, m.params.weights().clex_down);
+    const auto tables = ode.tables(4);
+    const auto factor = static_cast<size_t>(model::clex_factor(m.spec, 20));
+    ASSERT_GT(factor, 1u);
+    EXPECT_EQ(a.rotation.frequencies, tables[factor - 1]);
+    ASSERT_EQ(a.borders.size(), 2u);  // its own scaling alone
+    for (size_t j = 0; j < tables[0].size(); ++j) {
+      EXPECT_EQ(a.borders[0].planes[j].compression, 1);
+      EXPECT_EQ(a.borders[1].planes[j].compression, tables[0][j] / tables[2][j]);
+    }
+    if (kind == model::AttentionKind::kRope) continue;
+    const HeadStats all = a.all();  // strict CoCA's initial angle is 0 when the right angles are taken out, and only then
+    for (const AngleStats& plane : all.planes) EXPECT_EQ(plane.anomalous_share(), 0);
+  }
+}
+
 TEST(Analyse, RefusesWhatItCannotLookAt) {
   test::TinyModel m(test::tiny_llama(model::AttentionKind::kRope));
   const auto with = [&](const Windows& windows, const AnalyseOptions& options = {}) { return analyse(m.spec, m.params.weights(), windows, options); };
@@ -246,11 +271,11 @@ TEST(Analyse, RefusesWhatItCannotLookAt) {
   EXPECT_THAT([&] { with({{1}}); }, message("a window of 1 tokens"));
   EXPECT_THAT([&] { with({{1, 2, 3}, {1, 2}}); }, message("equally long"));
   EXPECT_THAT([&] { with(two_windows(m.spec), {.borders = {.multiples = {0}}}); }, message("multiple 0"));
-  model::ModelSpec patterned = m.spec, clex = m.spec;
+  model::ModelSpec patterned = m.spec, clex = m.spec;  // without the network
   patterned.pattern = model::default_pattern(model::Pattern::kReRope, 8);
   EXPECT_THAT([&] { analyse(patterned, m.params.weights(), two_windows(m.spec), {}); }, message("pattern rerope is not analysed"));
   clex.rope_scaling = {.type = model::Scaling::kClex};
-  EXPECT_THAT([&] { analyse(clex, m.params.weights(), two_windows(m.spec), {}); }, message("angles of CLEX"));
+  EXPECT_THAT([&] { analyse(clex, m.params.weights(), two_windows(m.spec), {}); }, message("rope scaling clex needs the weights of its network"));
   test::TinyModel broken(m.spec);
   broken.params.tensors().layers[0].q_w.as<float>()[0] = std::numeric_limits<float>::infinity();
   EXPECT_THAT([&] { analyse(broken.spec, broken.params.weights(), two_windows(m.spec), {}); }, message("in q or k"));

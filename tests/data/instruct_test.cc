@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/data/instruct.h"
 
-#include "io/temp_dir.h"
+#include "support/temp_dir.h"
 
 namespace coca::data {
 namespace {

@@ -8,7 +8,7 @@
 #include <set>
 
 #include "coca/base/rng.h"
-#include "io/temp_dir.h"
+#include "support/temp_dir.h"
 
 namespace coca::data {
 namespace {

@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "io/temp_dir.h"
+#include "support/temp_dir.h"
 
 namespace coca::data {
 namespace {

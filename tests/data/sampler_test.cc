@@ -5,7 +5,7 @@
 #include <numeric>
 #include <set>
 
-#include "io/temp_dir.h"
+#include "support/temp_dir.h"
 
 namespace coca::data {
 namespace {

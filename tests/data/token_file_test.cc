@@ -5,7 +5,7 @@
 
 #include "coca/base/rng.h"
 #include "coca/base/stop.h"
-#include "io/temp_dir.h"
+#include "support/temp_dir.h"
 
 namespace coca::data {
 namespace {

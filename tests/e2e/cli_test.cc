@@ -1,12 +1,7 @@
 // The program from outside: help, messages and exit codes; train, evaluate, generate; interrupt and resume.
 // SPDX-License-Identifier: Apache-2.0
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
-#include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <fstream>
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -16,36 +11,25 @@
 #include "coca/io/json_file.h"
 #include "coca/train/checkpoint.h"
 #include "coca/train/metrics.h"
-#include "e2e/program.h"
-#include "support/paths.h"
+#include "e2e/cli_fixture.h"
 
 namespace coca {
 namespace {
 
 namespace fs = std::filesystem;
+using test::Args;
 using test::Outcome;
 using testing::HasSubstr;
-using Args = std::vector<std::string>;
 
-class Cli : public testing::Test {
+class Cli : public test::CliFixture {
  protected:
-  Outcome coca(const Args& args) { return test::run_program(dir_.path(), args); }
-  std::string at(const std::string& name) const { return (dir_.path() / name).string(); }
-  std::string put(const std::string& name, const std::string& text) {
-    std::ofstream(at(name)) << text;
-    return at(name);
-  }
   std::string text_file() {  // written once: a newer file would be tokenized anew
-    if (fs::exists(at("text.txt"))) return at("text.txt");
-    std::string text;
-    for (int i = 0; i < 200; ++i) text += "the cat sat on the mat and the dog lay on the rug. ";
-    return put("text.txt", text);
+    return fs::exists(at("text.txt")) ? at("text.txt") : put("text.txt", cats_and_dogs(200));
   }
   Args tiny_train(const std::string& out, const Args& more = {}) {
-    Args args = {"train", "--text", text_file(), "--out", at(out), "--layers", "1", "--width", "32", "--heads", "2", "--length", "24",
+    const Args args = {"train", "--text", text_file(), "--out", at(out), "--layers", "1", "--width", "32", "--heads", "2", "--length", "24",
                  "--batch", "4", "--steps", "30", "--warmup-steps", "2", "--learning-rate", "0.01", "--log-interval", "1"};
-    args.insert(args.end(), more.begin(), more.end());
-    return args;
+    return with(args, more);
   }
   // Exit code and one clear line; after a wrong flag a second line says where help is.
   void expect_refused(const Args& args, int code, const std::string& text) {
@@ -58,8 +42,6 @@ class Cli : public testing::Test {
     EXPECT_LE(std::ranges::count(o.err, '\n'), 2) << line << o.err;
     EXPECT_EQ(o.out, "") << line;
   }
-
-  test::TempDir dir_;
 };
 
 // The names listed under "Subcommands:" in a help text.
@@ -212,6 +194,44 @@ TEST_F(Cli, FlagsWinOverTheConfigFile) {
   EXPECT_EQ(saved["steps"], 2);
   EXPECT_EQ(saved["seed"], 5);
   EXPECT_EQ(saved["decay"], "linear");
+}
+
+TEST_F(Cli, LongformerFromTrainingToGeneration) {
+  const Outcome trained = coca(tiny_train("long", {"--layer-window", "6", "--dilation", "1,2", "--global-tokens", "2", "--validation-text", text_file()}));
+  ASSERT_EQ(trained.code, 0) << trained.err;
+  const auto config = io::read_json(at("long") + "/model/config.json");
+  EXPECT_EQ(config["layer_window"], (std::vector<int64_t>{6}));
+  EXPECT_EQ(config["layer_dilation"], (std::vector<std::vector<int64_t>>{{1, 2}}));
+  EXPECT_EQ(config["global_tokens"], 2);
+  const auto rows = train::read_metrics(at("long") + "/metrics.csv");
+  EXPECT_LT(rows.back().loss, rows.front().loss - 1);
+  const std::string model = at("long") + "/model";
+  EXPECT_EQ(coca({"eval", "ppl", "--model", model, "--text", text_file(), "--lengths", "24", "--max-tokens", "200"}).code, 0);
+  EXPECT_EQ(coca({"generate", "--model", model, "--prompt", "the cat", "--max-new-tokens", "20", "--temperature", "0"}).code, 0);
+  EXPECT_THAT(coca({"info", model}).out, testing::AllOf(HasSubstr("6 tokens in 1 of 1 layers, dilation up to 2"), HasSubstr("global tokens")));
+  const Outcome tuned = coca({"finetune", "--model", model, "--text", text_file(), "--length", "24", "--steps", "2", "--train", "*_global*", "--out", at("tuned")});
+  ASSERT_EQ(tuned.code, 0) << tuned.err;
+  ASSERT_EQ(coca(tiny_train("base")).code, 0);
+  const Outcome made = coca({"convert", at("base") + "/model", at("made"), "--layer-window", "8", "--global-tokens", "3"});
+  ASSERT_EQ(made.code, 0) << made.err;
+  EXPECT_THAT(made.out, HasSubstr("of global tokens, copies"));
+  expect_refused(tiny_train("a", {"--layer-window", "3,4"}), 2, "layer_window has 2 numbers; expected 1");
+  expect_refused(tiny_train("a", {"--dilation", "1,2"}), 2, "no layer has a window");
+}
+
+TEST_F(Cli, AnEncoderTrainsAndIsMeasuredOnMaskedTokens) {
+  const Outcome trained = coca(tiny_train("both", {"--direction", "bidirectional", "--layer-window", "6", "--global-tokens", "1", "--validation-text", text_file()}));
+  ASSERT_EQ(trained.code, 0) << trained.err;
+  EXPECT_THAT(trained.out, HasSubstr("validation loss"));
+  const std::string model = at("both") + "/model";
+  EXPECT_EQ(io::read_json(model + "/config.json")["mask_token_id"], 257);
+  const Outcome measured = coca({"eval", "mlm", "--model", model, "--text", text_file(), "--lengths", "12,24", "--json", at("mlm.json")});
+  ASSERT_EQ(measured.code, 0) << measured.err;
+  EXPECT_EQ(io::read_json(at("mlm.json"))["results"].size(), 2u);
+  const Outcome tuned = coca({"finetune", "--model", model, "--text", text_file(), "--length", "24", "--steps", "2", "--out", at("tuned")});
+  ASSERT_EQ(tuned.code, 0) << tuned.err;
+  expect_refused({"eval", "ppl", "--model", model, "--text", text_file(), "--lengths", "24"}, 2, "perplexity: the model is bidirectional");
+  expect_refused({"generate", "--model", model, "--prompt", "the"}, 2, "generation: the model is bidirectional");
 }
 
 TEST_F(Cli, TrainsAtDrawnPositionsUnderAScaling) {
@@ -454,6 +474,55 @@ TEST_F(Cli, AnInterruptedRunGoesOn) {
   const auto rows = train::read_metrics(metrics);
   ASSERT_EQ(static_cast<int64_t>(rows.size()), done + 3);  // one row a step, none twice
   for (size_t i = 0; i < rows.size(); ++i) EXPECT_EQ(rows[i].step, static_cast<int64_t>(i) + 1);
+}
+
+TEST_F(Cli, SigtermSavesToo) {
+  Args endless = tiny_train("run");
+  *std::ranges::find(endless, "30") = "1000000";
+  test::Program program(dir_.path(), endless);
+  wait_for_training(program, at("run"));
+  program.terminate();
+  const Outcome stopped = program.wait();
+  EXPECT_EQ(stopped.code, 130) << stopped.err;
+  EXPECT_TRUE(train::latest_checkpoint(at("run")));
+}
+
+TEST_F(Cli, ASecondTrainerIsTurnedAway) {
+  Args endless = tiny_train("run");
+  *std::ranges::find(endless, "30") = "1000000";
+  test::Program program(dir_.path(), endless);
+  wait_for_training(program, at("run"));
+  fs::create_directory(at("second"));
+  Args again = endless;
+  again.push_back("--resume");
+  const Outcome second = test::run_program(at("second"), again);
+  EXPECT_EQ(second.code, 1);
+  EXPECT_THAT(second.err, HasSubstr(fmt::format("run: another process ({}) writes to this folder", program.pid())));
+}
+
+TEST_F(Cli, DataThatVanishesIsNamed) {
+  Args args = tiny_train("run", {"--checkpoint-interval", "10"});
+  ASSERT_EQ(coca(args).code, 0);
+  *std::ranges::find(args, "30") = "40";
+  args.push_back("--resume");
+  fs::remove(at("text.txt"));
+  expect_refused(args, 1, "text.txt");
+  EXPECT_TRUE(train::latest_sound_checkpoint(at("run")));
+  text_file();  // it is back
+  EXPECT_EQ(coca(args).code, 0);
+}
+
+TEST_F(Cli, ATokenFileCutShortWhileInUseIsNamed) {
+  ASSERT_EQ(coca({"data", "build", "--input", text_file(), "--tokenizer", "byte", "--output", at("text.tok")}).code, 0);
+  Args endless = tiny_train("run");
+  *std::ranges::find(endless, "30") = "1000000";
+  *std::ranges::find(endless, text_file()) = at("text.tok");
+  test::Program program(dir_.path(), endless);
+  wait_for_training(program, at("run"));
+  fs::resize_file(at("text.tok"), 0);
+  const Outcome stopped = program.wait();
+  EXPECT_EQ(stopped.code, 1) << stopped.err;
+  EXPECT_THAT(stopped.err, HasSubstr("coca: " + at("text.tok") + ": cannot be read any more: it was cut short"));
 }
 
 }  // namespace

@@ -1,25 +1,18 @@
 // coca eval from outside: protocols and what wins over them, PG-19's layout, RULER's tasks.
 // SPDX-License-Identifier: Apache-2.0
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
-#include <algorithm>
 #include <cmath>
-#include <fstream>
 
 #include "coca/io/json_file.h"
-#include "e2e/program.h"
-#include "support/paths.h"
+#include "e2e/cli_fixture.h"
 
 namespace coca {
 namespace {
 
-namespace fs = std::filesystem;
+using test::Args;
 using test::Outcome;
 using testing::HasSubstr;
-using Args = std::vector<std::string>;
 
-class EvalCli : public testing::Test {
+class EvalCli : public test::CliFixture {
  protected:
   void SetUp() override {
     const Outcome made = coca({"train", "--text", put("train.txt", std::string(500, 'a')), "--out", at("run"), "--layers", "1",
@@ -29,21 +22,9 @@ class EvalCli : public testing::Test {
   }
   Outcome coca(Args args) {
     if (args[0] == "eval") args.insert(args.begin() + 2, {"--model", at("run/model"), "--json", at("out.json"), "--csv", at("out.csv")});
-    return test::run_program(dir_.path(), args);
-  }
-  std::string at(const std::string& name) const { return (dir_.path() / name).string(); }
-  std::string put(const std::string& name, const std::string& text) {
-    fs::create_directories(fs::path(at(name)).parent_path());
-    std::ofstream(at(name)) << text;
-    return at(name);
+    return CliFixture::coca(args);
   }
   nlohmann::json result() const { return io::read_json(at("out.json")); }
-  int64_t lines(const std::string& file) const {
-    const std::string text = io::read_file(at(file));
-    return std::ranges::count(text, '\n');
-  }
-
-  test::TempDir dir_;
 };
 
 TEST_F(EvalCli, FlagsWinOverTheProtocol) {
@@ -105,6 +86,51 @@ TEST_F(EvalCli, BooksOfPg19sLayout) {
     EXPECT_FALSE(d["title"].get<std::string>().empty());
     EXPECT_LT(d["year"].get<int>(), 1919);
   }
+}
+
+TEST_F(EvalCli, PasskeyProtocolsAndWhatWinsOverThem) {
+  Outcome o = coca({"eval", "passkey", "--protocol", "landmark", "--lengths", "0,50", "--trials", "3"});
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out, HasSubstr("protocol: landmark (lengths in characters, wording landmark, place random, keys 1..50000, 3 trials a cell)"));
+  EXPECT_THAT(o.out, HasSubstr("rule first-number in 10 tokens"));
+  auto r = result();
+  EXPECT_EQ(r["protocol"]["new_tokens"], 10);
+  ASSERT_EQ(r["cells"].size(), 2u);
+  EXPECT_TRUE(r["cells"][1]["depth"].is_null() && r["cells"][1]["nll"].is_null());
+  EXPECT_EQ(lines("out.csv"), 3);
+  o = coca({"eval", "passkey", "--protocol", "coca", "--lengths", "400", "--trials", "2", "--depths", "0,1", "--rule", "exact", "--digits", "2"});
+  ASSERT_EQ(o.code, 0) << o.err;
+  r = result();
+  EXPECT_EQ(r["protocol"]["wording"], "coca");
+  EXPECT_EQ(r["protocol"]["place"], "depths");
+  EXPECT_EQ(r["protocol"]["new_tokens"], 0);
+  EXPECT_EQ(r["protocol"]["key_least"], 10);
+  ASSERT_EQ(r["cells"].size(), 2u);
+  EXPECT_TRUE(r["cells"][0]["nll"].is_number());
+  EXPECT_THAT(coca({"eval", "passkey", "--protocol", "posy"}).err, HasSubstr("expected one of ours, landmark"));
+  EXPECT_THAT(coca({"eval", "passkey", "--rule", "contains", "--new-tokens", "0"}).err, HasSubstr("new_tokens 0 must be at least 1"));
+  EXPECT_THAT(coca({"eval", "passkey", "--digits", "3", "--key-least", "5"}).err, HasSubstr("give one of them"));
+}
+
+TEST_F(EvalCli, StreamsThroughTheForgettingCache) {
+  put("a/1.txt", cats_and_dogs(40));
+  put("a/2.txt", cats_and_dogs(40));
+  Outcome o = coca({"eval", "stream", "--text", at("a"), "--tokens", "3000", "--interval", "500", "--pattern", "streaming-llm", "--sinks", "4", "--window", "12"});
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out, HasSubstr("stream: 2 documents, 3,000 tokens scored"));
+  EXPECT_THAT(o.out, testing::Not(HasSubstr("note")));
+  auto r = result();
+  ASSERT_EQ(r["points"].size(), 6u);
+  EXPECT_EQ(r["points"][5]["tokens"], 3000);
+  EXPECT_EQ(r["points"][5]["cache_bytes"], r["points"][1]["cache_bytes"]);
+  EXPECT_EQ(lines("out.csv"), 7);
+  o = coca({"eval", "stream", "--text", at("a"), "--pattern", "lm-infinite", "--middle-top-k", "2", "--middle-from-layer", "0"});
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out, HasSubstr("the 2 best keys of the middle from layer 0 on"));
+  EXPECT_THAT(o.out, HasSubstr("nothing is forgotten"));
+  EXPECT_THAT(o.out, HasSubstr("the text ends before 1,000,000 tokens"));
+  EXPECT_THAT(coca({"eval", "stream", "--text", at("a"), "--pattern", "streaming-llm", "--middle-top-k", "2"}).err,
+              HasSubstr("--middle-top-k 2: --pattern streaming-llm has none"));
 }
 
 TEST_F(EvalCli, RulerByTaskAndLength) {

@@ -1,56 +1,39 @@
 // coca finetune, merge and --adapter, run as a user runs them.
 // SPDX-License-Identifier: Apache-2.0
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
-#include <fstream>
-
-#include "coca/io/fs.h"
 #include "coca/io/json_file.h"
-#include "e2e/program.h"
-#include "support/paths.h"
+#include "e2e/cli_fixture.h"
 
 namespace coca {
 namespace {
 
 namespace fs = std::filesystem;
+using test::Args;
 using test::Outcome;
 using testing::HasSubstr;
-using Args = std::vector<std::string>;
 
-class Finetune : public testing::Test {
+class Finetune : public test::CliFixture {
  protected:
   void SetUp() override {
-    std::string text, examples;
-    for (int i = 0; i < 100; ++i) text += "the cat sat on the mat and the dog lay on the rug. ";
+    std::string examples;
     for (int i = 0; i < 40; ++i) {
       const std::string word = std::string(1, static_cast<char>('a' + i % 7)) + static_cast<char>('a' + i % 5);
       examples += "{\"prompt\": \"say " + word + ": \", \"answer\": \"" + word + word + "\"}\n";
     }
-    std::ofstream(at("text.txt")) << text;
-    std::ofstream(at("examples.jsonl")) << examples;
+    put("text.txt", cats_and_dogs(100));
+    put("examples.jsonl", examples);
     const Outcome trained =
         coca({"train", "--text", at("text.txt"), "--out", at("base"), "--layers", "1", "--width", "32", "--heads", "2",
               "--length", "48", "--batch", "2", "--steps", "4", "--attention", "coca-slack"});
     ASSERT_EQ(trained.code, 0) << trained.err;
   }
-  Outcome coca(const Args& args) { return test::run_program(dir_.path(), args); }
-  std::string at(const std::string& name) const { return (dir_.path() / name).string(); }
   Args tune(const std::string& out, const Args& more = {}) {
-    Args args = {"finetune", "--model", at("base/model"), "--data", at("examples.jsonl"), "--out", at(out),
-                 "--batch",  "2",       "--steps",        "6"};
-    args.insert(args.end(), more.begin(), more.end());
-    return args;
+    return with({"finetune", "--model", at("base/model"), "--data", at("examples.jsonl"), "--out", at(out), "--batch", "2", "--steps", "6"}, more);
   }
   std::string generate(const Args& more) {
-    Args args = {"generate", "--prompt", "say ab: ", "--temperature", "0", "--max-new-tokens", "8"};
-    args.insert(args.end(), more.begin(), more.end());
-    const Outcome o = coca(args);
+    const Outcome o = coca(with({"generate", "--prompt", "say ab: ", "--temperature", "0", "--max-new-tokens", "8"}, more));
     EXPECT_EQ(o.code, 0) << o.err;
     return o.out;
   }
-
-  test::TempDir dir_;
 };
 
 TEST_F(Finetune, ExamplesStagesAndResume) {

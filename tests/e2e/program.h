@@ -49,6 +49,8 @@ class Program {
   Program& operator=(const Program&) = delete;
 
   void interrupt() { kill(pid_, SIGINT); }
+  void terminate() { kill(pid_, SIGTERM); }
+  void kill_now() { kill(pid_, SIGKILL); }
   pid_t pid() const { return pid_; }
   bool ended() {  // without waiting
     if (running_ && waitpid(pid_, &status_, WNOHANG) == pid_) running_ = false;

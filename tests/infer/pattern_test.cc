@@ -62,6 +62,18 @@ std::vector<Named> patterned_specs() {
   for (const auto& pattern : EnumTraits<Pattern>::names()) {
     if (pattern.value == Pattern::kFull) continue;
     const std::string suffix = "_" + std::string(pattern.name);
+    if (pattern.value == Pattern::kLmInfinite)
+      for (const AttentionKind kind : test::attention_kinds()) {  // three keys of the middle, in the second layer only
+        ModelSpec s = test::tiny_llama(kind);
+        s.pattern = small(pattern.value);
+        s.pattern.middle_top_k = 3, s.pattern.middle_from_layer = 1;
+        add(std::string(enum_name(kind)) + "_middle" + suffix, s);
+        if (kind != AttentionKind::kCocaSlack) continue;
+        s.pattern.frame = SlackFrame::kAbsolute;
+        s.pattern.sinks = 0, s.pattern.middle_from_layer = 0;
+        s.rope_scaling = test::tiny_scaling(model::Scaling::kYarn, s.R / 2);
+        add("coca-slack_middle_alone" + suffix, s);
+      }
     for (const AttentionKind kind : test::attention_kinds()) {
       ModelSpec s = test::tiny_llama(kind);
       s.pattern = small(pattern.value);
@@ -173,6 +185,40 @@ TEST(Patterns, TheCacheForgets) {
     }
 }
 
+// With keys of the middle in sight nothing may be forgotten; over many pages, in pieces, with grouped heads.
+TEST(Patterns, TheMiddleIsKeptAndFound) {
+  constexpr int64_t kTokens = 900;
+  for (const AttentionKind kind : {AttentionKind::kRope, AttentionKind::kCocaSlack, AttentionKind::kAlibi}) {
+    SCOPED_TRACE(enum_name(kind));
+    ModelSpec spec = test::tiny_llama(kind);
+    spec.pattern = {.type = Pattern::kLmInfinite, .window = 100, .sinks = 4, .distance = 100, .middle_top_k = 5, .middle_from_layer = 1};
+    const TinyModel m(spec);
+    const std::vector<int32_t> ids = test::random_ids(kTokens, m.spec.V, 7);
+    Context cx;
+    model::Decoder whole(m.spec, m.params.weights());
+    const std::vector<float> expected = logits_of(cx, m, whole.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kTokens})));
+    CachedDecoder decoder(m.spec, m.params.weights(), 1);
+    int64_t at = 0;
+    for (int64_t n = 1; at < kTokens; n = n % 61 + 1) {
+      n = std::min(n, kTokens - at);
+      const std::vector<float> part = logits_of(cx, m, decoder.append(cx, TensorRef(ids.data() + at, DType::kI32, {1, n})));
+      for (size_t i = 0; i < part.size(); ++i) {
+        const float e = expected[static_cast<size_t>(at * m.spec.V) + i];
+        ASSERT_NEAR(part[i], e, 1e-3 * (1 + std::abs(e))) << at << " " << i;
+      }
+      at += n;
+    }
+    EXPECT_EQ(decoder.cache().forgotten(), 0);
+    // It is an attention of its own: without it the logits are others.
+    spec.pattern.middle_top_k = 0;
+    model::Decoder without(spec, m.params.weights());
+    const std::vector<float> others = logits_of(cx, m, without.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kTokens})));
+    double apart = 0;
+    for (size_t i = 0; i < others.size(); ++i) apart = std::max(apart, std::abs(static_cast<double>(others[i] - expected[i])));
+    EXPECT_GT(apart, 1e-2);
+  }
+}
+
 // Strict CoCA and RoPE know no positions but distances: the window's frame changes nothing. Slack does; and in its frame what
 // StreamingLLM keeps is what a sequence without the evicted tokens would see.
 TEST(Patterns, SlackInItsFrameEqualsATextWithoutTheForgottenTokens) {
@@ -211,6 +257,8 @@ TEST(Patterns, WrongOnesAreNamed) {
   error(AttentionKind::kRope, {.type = Pattern::kReRope}, "window 0 must be at least 1");
   error(AttentionKind::kRope, {.type = Pattern::kReRope, .window = 4, .sinks = 2}, "sinks 2; expected none");
   error(AttentionKind::kRope, {.type = Pattern::kLmInfinite, .window = 4}, "distance 0 must be at least 1");
+  error(AttentionKind::kRope, {.type = Pattern::kStreamingLlm, .window = 4, .middle_top_k = 5}, "none but with lm-infinite");
+  error(AttentionKind::kRope, {.type = Pattern::kLmInfinite, .window = 4, .distance = 4, .middle_top_k = 5}, "from layer 4 on; this model's layers are 0 to 1");
   error(AttentionKind::kRope, {.type = Pattern::kSelfExtend, .window = 4, .group = 6}, "group 6 must divide 64");
   error(AttentionKind::kXpos, small(Pattern::kStreamingLlm), "xPos decays with true distances");
   error(AttentionKind::kAlibi, small(Pattern::kSelfExtend), "attention \"alibi\" has none");

@@ -3,7 +3,7 @@
 
 #include "coca/io/hash.h"
 #include "coca/io/mmap.h"
-#include "io/temp_dir.h"
+#include "support/temp_dir.h"
 
 namespace coca::io {
 namespace {

@@ -4,7 +4,7 @@
 
 #include "coca/io/csv.h"
 #include "coca/io/json_file.h"
-#include "io/temp_dir.h"
+#include "support/temp_dir.h"
 
 namespace coca::io {
 namespace {

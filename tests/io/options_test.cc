@@ -4,7 +4,7 @@
 #include <cmath>
 #include <limits>
 
-#include "io/temp_dir.h"
+#include "support/temp_dir.h"
 
 namespace coca::io {
 enum class Colour { kRed, kGreen };

@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "coca/base/rng.h"
-#include "io/temp_dir.h"
+#include "support/temp_dir.h"
 
 namespace coca::io {
 namespace {

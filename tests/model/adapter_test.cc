@@ -11,7 +11,7 @@
 #include "coca/kernels/ref/lora.h"
 #include "coca/model/decoder.h"
 #include "coca/ops/cross_entropy.h"
-#include "io/temp_dir.h"
+#include "support/temp_dir.h"
 #include "support/numerics.h"
 #include "support/reference_decoder.h"
 #include "support/tiny_model.h"

@@ -12,7 +12,8 @@
 #include "coca/model/decoder.h"
 #include "coca/model/model.h"
 #include "coca/ops/impl.h"
-#include "io/temp_dir.h"
+#include "support/longformer_specs.h"
+#include "support/temp_dir.h"
 #include "support/targets.h"
 #include "support/tiny_model.h"
 
@@ -74,6 +75,7 @@ class Bf16OfSpec : public testing::TestWithParam<test::NamedSpec> {
   }
 };
 INSTANTIATE_TEST_SUITE_P(Specs, Bf16OfSpec, testing::ValuesIn(test::all_specs()), test::spec_test_name);
+INSTANTIATE_TEST_SUITE_P(Windows, Bf16OfSpec, testing::ValuesIn(test::few_window_specs()), test::spec_test_name);
 
 double distance(std::span<const float> a, std::span<const float> b) {
   double squares = 0;

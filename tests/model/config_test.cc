@@ -38,6 +38,9 @@ void expect_equal(const ModelSpec& a, const ModelSpec& b) {
   EXPECT_EQ(a.output_bias, b.output_bias);
   EXPECT_EQ(a.head_norm, b.head_norm);
   EXPECT_EQ(a.layer_window, b.layer_window);
+  EXPECT_EQ(a.dilation, b.dilation);
+  EXPECT_EQ(a.global_tokens, b.global_tokens);
+  EXPECT_EQ(a.direction, b.direction);
 }
 
 // Every number that the type has, none at its default.
@@ -70,6 +73,28 @@ TEST(Config, EverySpecRoundTrips) {
   }
 }
 
+// Windows that Hugging Face's fields can say are said by them, the others by a list.
+TEST(Config, WindowsRoundTripInEveryArchitecture) {
+  for (const Architecture architecture : {Architecture::kGptNeoX, Architecture::kLlama, Architecture::kMistral, Architecture::kQwen2, Architecture::kQwen3})
+    for (const std::vector<int64_t>& windows : {std::vector<int64_t>{5, 5}, {0, 5}, {5, 7}, {}}) {
+      ModelSpec s = architecture == Architecture::kGptNeoX ? test::tiny_neox(AttentionKind::kCocaStrict)
+                    : architecture == Architecture::kQwen3 ? test::tiny_qwen3(AttentionKind::kCocaStrict)
+                                                           : test::tiny_llama(AttentionKind::kCocaStrict);
+      s.architecture = architecture;
+      if (architecture == Architecture::kQwen2) s.attention_bias = Bias::kYes;
+      s.layer_window = windows;
+      if (windows == std::vector<int64_t>{5, 7} && s.H == 4) s.dilation = {1, 1, 2, 2, 3, 3, 1, 1};
+      if (architecture != Architecture::kQwen3) s.global_tokens = 3;
+      s.direction = windows.empty() ? Direction::kBidirectional : Direction::kCausal;
+      const json written = json::parse(spec_to_json(s).dump());
+      SCOPED_TRACE(written.dump());
+      expect_equal(spec_from_json(written, "config.json"), s);
+      const bool qwen = architecture == Architecture::kQwen2 || architecture == Architecture::kQwen3;
+      const bool said = windows.empty() || (architecture == Architecture::kMistral && windows[0] == windows[1]) || (qwen && windows[1] == 5);
+      EXPECT_EQ(written.contains("layer_window"), !said);
+    }
+}
+
 // A head dim that is not width / heads, and rotary shares that floating point would cut short.
 TEST(Config, UnevenSizesRoundTrip) {
   ModelSpec s = test::tiny_neox(AttentionKind::kCocaSlack);
@@ -97,6 +122,20 @@ json qwen2() {
 ModelSpec read(json config, const json& changes = {}) {
   config.update(changes.is_null() ? json::object() : changes);
   return spec_from_json(config, "here.json");
+}
+
+TEST(Config, ContradictoryWindowsAreNamed) {
+  const auto error = [](json config, const json& changes, const char* text) {
+    EXPECT_THAT([&] { read(config, changes); }, testing::ThrowsMessage<Error>(HasSubstr(text)));
+  };
+  json mistral = llama();
+  mistral["model_type"] = "mistral";
+  error(mistral, {{"sliding_window", 7}, {"layer_window", {7, 7}}}, "layer_window names the layers' windows, and sliding_window does too");
+  error(llama(), {{"layer_window", {7}}}, "sliding windows are given for 1 layers, the model has 2");
+  error(llama(), {{"layer_window", {7, "x"}}}, "field \"layer_window\" holds \"x\"; expected integers");
+  error(llama(), {{"layer_window", {7, 7}}, {"layer_dilation", {{1, 1, 1, 1}}}}, "dilation is given for 4 heads, the model has 8");
+  error(llama(), {{"direction", "sideways"}}, "direction \"sideways\" is unknown; expected causal or bidirectional");
+  error(llama(), {{"global_tokens", -1}}, "global tokens -1");
 }
 
 TEST(Config, HuggingFaceDefaults) {

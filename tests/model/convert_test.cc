@@ -313,6 +313,37 @@ TEST(Convert, MetasLayoutBecomesTheModelItWasMadeFrom) {
   }
 }
 
+// Global projections begin as the ordinary ones, also in a CoCA model made at the same time; those of a source stay, or go.
+TEST(Convert, WindowsAndGlobalTokens) {
+  for (const bool fused : {false, true}) {
+    Folders f(fused ? test::tiny_neox(AttentionKind::kRope) : test::tiny_llama(AttentionKind::kRope));
+    const std::vector<int64_t> dilation = fused ? std::vector<int64_t>{1, 2, 3} : std::vector<int64_t>{1, 1, 2, 2};
+    const ConvertReport report = f.convert({.attention = AttentionKind::kCocaSlack, .windows = {.layer_window = {4}, .dilation = dilation, .global_tokens = 2}});
+    const Model made = load_model(f.out);
+    EXPECT_THAT(made.spec.layer_window, testing::ElementsAre(4, 4));
+    EXPECT_EQ(made.spec.global_tokens, 2);
+    int64_t copies = 0;
+    for (const ParamInfo& info : made.params->infos()) {
+      if (!is_global(info.name)) continue;
+      std::string local = info.name;
+      local.erase(local.find("_global"), 7);
+      EXPECT_EQ(values(made, info.name), values(made, local)) << info.name;
+      ++copies;
+    }
+    EXPECT_EQ(report.copied, copies);
+    EXPECT_EQ(copies, fused ? 4 : 6);
+    f.source = f.temp.path() / "global";
+    fs::rename(f.out, f.source);
+    EXPECT_EQ(f.convert({.windows = {.layer_window = {5}}}).copied, 0);
+    EXPECT_EQ(values(load_model(f.out).params->flat()), values(made.params->flat()));
+    f.convert({.windows = {.global_tokens = 0}});
+    const Model dropped = load_model(f.out);
+    EXPECT_EQ(dropped.spec.global_tokens, 0);
+    for (const ParamInfo& info : dropped.params->infos()) EXPECT_EQ(values(dropped, info.name), values(made, info.name)) << info.name;
+    EXPECT_THAT([&] { f.convert({.attention = AttentionKind::kCocaStrict}); }, ThrowsMessage<Error>(HasSubstr("the source has 2 global tokens")));
+  }
+}
+
 TEST(Convert, PicklesAreNamed) {
   const TempDir temp;
   io::write_json(temp.path() / "params.json", nlohmann::json{{"dim", 24}, {"n_layers", 2}, {"n_heads", 4}});

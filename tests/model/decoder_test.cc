@@ -7,10 +7,12 @@
 
 #include <map>
 
+#include "coca/base/parallel.h"
 #include "coca/ops/cross_entropy.h"
 #include "coca/ops/linear.h"
 #include "support/numerics.h"
 #include "support/reference_decoder.h"
+#include "support/targets.h"
 #include "support/tiny_model.h"
 
 namespace coca::model {
@@ -54,10 +56,6 @@ TEST_P(DecoderOfSpec, LogitsAreThoseOfPlainLoops) {
   for (const Scaling scaling : test::weightless_scalings()) {
     if (!uses_rotary(m.spec.attention) && scaling != Scaling::kNone) continue;
     m.spec.rope_scaling = test::tiny_scaling(scaling, m.spec.R / 2);
-    Decoder decoder(m.spec, m.params.weights());
-    const TensorRef hidden = decoder.forward(cx, batch.ids_ref());
-    Tensor logits({kB * kN, m.spec.V});
-    ops::linear_forward(cx, {.x = hidden, .w = m.params.weights().head, .y = logits});
     test::ReferenceDecoder<double> exact(m.spec, m.params);
     test::ReferenceDecoder<float> naive(m.spec, m.params);
     const auto all_rows = [&](auto& reference) {
@@ -73,9 +71,24 @@ TEST_P(DecoderOfSpec, LogitsAreThoseOfPlainLoops) {
       naive.set_first_term(first_term);
       return all_rows(naive);
     });
-    // Behind a logit are two layers of about ten operations with sums of up to 40 terms: 800 roundings.
-    test::expect_close(logits.values<float>(), right, rough, {.terms = 800},
-                       std::string(enum_name(scaling)));
+    const auto ours = [&] {
+      Decoder decoder(m.spec, m.params.weights());
+      const TensorRef hidden = decoder.forward(cx, batch.ids_ref());
+      Tensor logits({kB * kN, m.spec.V});
+      ops::linear_forward(cx, {.x = hidden, .w = m.params.weights().head, .y = logits});
+      return test::float_values(logits);
+    };
+    test::for_each_target([&] {  // within the same bound each, and each the same bits for any number of threads
+      const std::vector<float> logits = ours();
+      // Behind a logit are two layers of about ten operations with sums of up to 40 terms: 800 roundings.
+      test::expect_close(logits, right, rough, {.terms = 800}, std::string(enum_name(scaling)));
+      const int before = max_threads();
+      for (const int threads : {1, 3}) {
+        set_max_threads(threads);
+        EXPECT_EQ(ours(), logits) << threads << " threads";
+      }
+      set_max_threads(before);
+    });
   }
 }
 

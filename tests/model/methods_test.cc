@@ -24,13 +24,13 @@ ModelSpec tiny() {
 
 // The combination with numbers that reach each branch within so few tokens.
 ModelSpec spec_of(const Method& m) {
-  ModelSpec s = method_spec(tiny(), m.attention, m.scaling, m.pattern);
+  ModelSpec s = method_spec(tiny(), m.attention, m.scaling, m.sight);
   s.rope_scaling = test::tiny_scaling(m.scaling, s.R / 2);
   return s;
 }
 
 std::string name_of(const Method& m) {
-  return fmt::format("{} x {} x {}", enum_name(m.attention), enum_name(m.scaling), enum_name(m.pattern));
+  return fmt::format("{} x {} x {}", enum_name(m.attention), enum_name(m.scaling), enum_name(m.sight));
 }
 
 TEST(Methods, ValidOnesMatchTheReference) {
@@ -104,6 +104,8 @@ TEST(Methods, TheOthersAreRefusedWithTheReason) {
     ++refused;
     const char* wanted = method.scaling != Scaling::kNone && !uses_rotary(method.attention) ? "needs rotary positions"
                          : method.scaling == Scaling::kClex && uses_xpos(method.attention)  ? "clex does not go with xPos"
+                         : method.sight == Sight::kLongformerEncoder && uses_xpos(method.attention) ? "decays with the distance back"
+                         : method.sight >= Sight::kLongformer                               ? "global tokens do not go with rope scaling clex"
                                                                                            : "pattern";
     EXPECT_NE(method.reason.find(wanted), std::string::npos) << method.reason;
   }

@@ -69,6 +69,7 @@ const Case kCases[] = {
     {2, 200, 200, 2, 2, 32, true, false, 70, {}, 0, FarRange::kBehindWindow, 0, 0, Mask::kSymmetricWindow},
     {1, 40, 40, 2, 1, 16, true, false, 90, {}, 0, FarRange::kBehindWindow, 0, 0, Mask::kSymmetricWindow},
     {1, 5, 90, 2, 1, 16, true, false, 12, {}, 0, FarRange::kBehindWindow, 0, 0, Mask::kSymmetricWindow},
+    {1, 90, 90, 4, 2, 16, true, true, 20, {}, 0, FarRange::kBehindWindow, 0, 0, Mask::kSymmetricWindow},  // ALiBi by the distance on either side
 };
 
 ref::AttentionSpec spec_of(const Case& c, const std::vector<float>& slopes, const Tensor& documents) {
@@ -239,11 +240,11 @@ Blank blank_of(const ref::AttentionSpec& window, const Case& c) {
     for (int64_t n = 0; n < c.N; ++n) {
       int64_t all = 0;
       for (size_t part = 0; part < specs.size(); ++part) {
-        const auto [begin, end] = ref::visible_keys(specs[part], b, n, part == 0 ? c.S : c.far);
+        const auto [begin, end, step] = ref::visible_keys(specs[part], b, n, part == 0 ? c.S : c.far);
         all += end - begin;
       }
       for (size_t part = 0; part < specs.size(); ++part) {
-        const auto [begin, end] = ref::visible_keys(specs[part], b, n, part == 0 ? c.S : c.far);
+        const auto [begin, end, step] = ref::visible_keys(specs[part], b, n, part == 0 ? c.S : c.far);
         (part == 0 ? blank.dq : blank.dq_far) += all <= 1 || begin == end;
         for (int64_t s = begin; s < end; ++s) seen[static_cast<size_t>(s)] = 1;
         for (int64_t s = begin; s < end && all > 1; ++s) moved[part][static_cast<size_t>(s)] = 1;

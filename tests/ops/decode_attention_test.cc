@@ -26,9 +26,11 @@ struct Case {
   bool alibi = false;
   ref::DecodeScore ref_score = ref::DecodeScore::kDot;
   int64_t window = 0;
+  std::vector<int64_t> dilation = {};
   DecodeAttentionOptions all_options() const {
     DecodeAttentionOptions o = options;
     o.window = window;
+    o.dilation = dilation;
     return o;
   }
 };
@@ -66,6 +68,9 @@ const Case kCases[] = {
     {1, 100, 100, 2, 1, 8, 0, {}, true, DecodeScore::kDot, 30},           // prefill,
     {1, 2, 2100, 2, 2, 10, 10, kSlack, false, DecodeScore::kSlack, 257},  // ranges that see nothing
     {1, 3, 90, 2, 2, 6, 6, kRope, false, DecodeScore::kRope, 500},        // wider than the cache
+    {1, 1, 700, 4, 2, 16, 16, kSlack, false, DecodeScore::kSlack, 40, {3, 3, 1, 1}},  // dilated: pages behind, others whole,
+    {2, 9, 333, 2, 2, 18, 10, kRope, false, DecodeScore::kRope, 30, {2, 7}},          // heads of different kinds,
+    {1, 70, 600, 2, 1, 8, 0, {}, true, DecodeScore::kDot, 25, {5, 5}},                // ALiBi, several rows
 };
 std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << fmt::format("B{} N{} S{} H{} G{} D{} R{} score {}{}", c.B, c.N, c.S, c.H, c.G, c.D, c.R,
@@ -126,18 +131,19 @@ struct Decoding {
   }
   // In double with exact angles; in float with the rounded cos and sin of a table.
   template <typename T>
-  std::vector<T> reference(double* largest_lse = nullptr) const {
+  std::vector<T> reference(double* largest_lse = nullptr, std::vector<T>* all_lse = nullptr) const {
     const auto qx = test::convert<T>(q), kx = test::convert<T>(keys), vx = test::convert<T>(values);
     std::vector<T> o(qx.size()), lse(static_cast<size_t>(c.B * c.H * c.N));
     const std::vector<double> f = rotation_of(c.R).frequencies;
     const auto angle = [&](int64_t s, int64_t j) { return static_cast<double>(s) * f[static_cast<size_t>(j)]; };
     ref::decode_attention<T>(
         {.scale = 1.0 / std::sqrt(static_cast<float>(c.D)), .window = c.window, .query_start = c.S - c.N,
-         .slopes = c.alibi ? slopes.values<float>().data() : nullptr},
+         .dilation = c.dilation.empty() ? nullptr : c.dilation.data(), .slopes = c.alibi ? slopes.values<float>().data() : nullptr},
         c.ref_score, c.R, [&](int64_t, int64_t s, int64_t j) { return static_cast<T>(std::cos(angle(s, j))); },
         [&](int64_t, int64_t s, int64_t j) { return static_cast<T>(std::sin(angle(s, j))); },
         as_view<const T, 4>(qx, q.shape()), as_view<const T, 4>(kx, keys.shape()),
         as_view<const T, 4>(vx, values.shape()), as_view<T, 4>(o, q.shape()), as_view<T, 3>(lse, {c.B, c.H, c.N}));
+    if (all_lse) *all_lse = lse;
     if (largest_lse)
       for (const T l : lse) *largest_lse = std::max(*largest_lse, std::abs(static_cast<double>(l)));
     return o;
@@ -177,6 +183,46 @@ TEST(DecodeAttention, MatchesTheReferenceOnEveryTarget) {
       decode_attention(reference, c.all_options(), s.args(o));
       test::expect_close(o.values<float>(), expected, naive, s.rule(lse), "forced reference");
     }
+}
+
+// The first tokens seen by every query beside a dilated window that holds none of them.
+TEST(DecodeAttention, TokensThatAllQueriesSee) {
+  constexpr int64_t kFar = 5;
+  for (const bool alibi : {false, true}) {
+    Case c{2, 4, 300, 4, 2, 16, alibi ? 0 : 8, alibi ? DecodeAttentionOptions{} : kRope, alibi, alibi ? DecodeScore::kDot : DecodeScore::kRope, 9, {40, 40, 1, 1}};
+    const Decoding s(c, KvType::kF32);
+    const auto reference = [&](auto zero) {
+      using T = decltype(zero);
+      const auto qx = test::convert<T>(s.q), kx = test::convert<T>(s.keys), vx = test::convert<T>(s.values);
+      std::vector<T> o(qx.size());
+      const std::vector<double> f = rotation_of(c.R).frequencies;
+      const auto angle = [&](auto of, int64_t first) {
+        return [&f, of, first](int64_t, int64_t n, int64_t j) { return T(of(static_cast<double>(first + n) * f[static_cast<size_t>(j)])); };
+      };
+      const auto cosine = [](double x) { return std::cos(x); };
+      const auto sine = [](double x) { return std::sin(x); };
+      ref::DecodeSide<T> near{.spec = {.scale = 1.0 / std::sqrt(static_cast<float>(c.D)), .window = c.window, .query_start = c.S - c.N,
+                                       .dilation = c.dilation.data(), .first = kFar, .slopes = c.alibi ? s.slopes.template values<float>().data() : nullptr},
+                              .tokens = c.S, .query_cos = angle(cosine, c.S - c.N), .query_sin = angle(sine, c.S - c.N), .key_cos = angle(cosine, 0), .key_sin = angle(sine, 0)};
+      ref::DecodeSide<T> far = near;
+      far.tokens = kFar, far.spec.window = 0, far.spec.dilation = nullptr, far.spec.first = 0, far.spec.causal = false;
+      const ref::DecodeSide<T> sides[] = {near, far};
+      ref::decode_attention<T>(sides, c.ref_score, c.R, as_view<const T, 4>(qx, s.q.shape()), as_view<const T, 4>(kx, s.keys.shape()),
+                               as_view<const T, 4>(vx, s.values.shape()), as_view<T, 4>(o, s.q.shape()), {});
+      return o;
+    };
+    double lse = 0;
+    s.reference<double>(&lse);
+    for (const char* impl : {"cpu", "ref"}) {
+      Context cx;
+      cx.force_impl("decode_attention", impl);
+      Tensor o(s.q.shape());
+      DecodeAttention args = s.args(o);
+      args.far = {.tokens = kFar, .range = FarRange::kAll, .rows = s.query_rows(), .angles = c.R > 0 ? &s.angles : nullptr};
+      decode_attention(cx, c.all_options(), args);
+      test::expect_close(o.values<float>(), reference(0.0), reference(0.0f), s.rule(lse), impl);
+    }
+  }
 }
 
 // Rows of cos and sin that differ by batch row and follow no line.
@@ -230,6 +276,33 @@ TEST(DecodeAttention, LongCache) {
       decode_attention(cx, c.options, s.args(o));
       test::expect_close(o.values<float>(), expected, s.reference<float>(), s.rule(lse), "long");
     }
+}
+
+TEST(DecodeAttention, LseIsThatOfTheReference) {
+  for (const Case& c : kCases) {
+    SCOPED_TRACE(testing::PrintToString(c));
+    const Decoding s(c, KvType::kF32);
+    std::vector<double> expected;
+    std::vector<float> naive;
+    double largest = 0;
+    s.reference<double>(&largest, &expected);
+    s.reference<float>(nullptr, &naive);
+    test::for_each_target([&] {
+      Context cx;
+      Tensor o(s.q.shape()), lse({c.B, c.H, c.N});
+      DecodeAttention args = s.args(o);
+      args.lse = lse;
+      decode_attention(cx, c.all_options(), args);
+      test::expect_close(lse.values<float>(), expected, naive, s.rule(largest), "lse");
+    });
+    Context forced;
+    forced.force_impl("decode_attention", "ref");
+    Tensor o(s.q.shape()), lse({c.B, c.H, c.N});
+    DecodeAttention args = s.args(o);
+    args.lse = lse;
+    decode_attention(forced, c.all_options(), args);
+    test::expect_close(lse.values<float>(), expected, naive, s.rule(largest), "lse of ref");
+  }
 }
 
 // bf16 queries and outputs: one rounding of o, so at most twice the error of the naive form rounded once.
@@ -335,6 +408,15 @@ TEST(DecodeAttention, MisuseIsNamed) {
   test::expect_error(with([](DecodeAttention& a) { a.angles = nullptr; }), "either angles or key_rows");
   test::expect_error(with([&](DecodeAttention& a) { a.key_rows = s.key_rows(); }), "either angles or key_rows");
   test::expect_error(with([](DecodeAttention& a) { a.cache.length = 0; }), "fewer than the 1 queries");
+  const std::vector<int64_t> short_list = {1, 1}, split = {2, 1, 1, 1}, twos = {2, 2, 2, 2};
+  const auto dilated = [](const std::vector<int64_t>& dilation, int64_t window) {
+    DecodeAttentionOptions options = kSlack;
+    options.dilation = dilation, options.window = window;
+    return options;
+  };
+  test::expect_error(with([](DecodeAttention&) {}, dilated(short_list, 3)), "2 dilations; expected 4");
+  test::expect_error(with([](DecodeAttention&) {}, dilated(split, 3)), "dilation[1]=1 must be at least 1, and that of all heads with its key/value head");
+  test::expect_error(with([](DecodeAttention&) {}, dilated(twos, 0)), "dilation[0]=2 needs a window");
   KeyAngles small;
   small.build(rotation_of(4), 10);
   test::expect_error(with([&](DecodeAttention& a) { a.angles = &small; }), "angles of 2 pairs");

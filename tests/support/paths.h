@@ -3,11 +3,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <unistd.h>
-
 #include <cstdlib>
 #include <filesystem>
-#include <string>
+
+#include "support/temp_dir.h"
 
 namespace coca::test {
 
@@ -17,27 +16,6 @@ inline std::filesystem::path from_environment(const char* variable, const char* 
 }
 inline std::filesystem::path golden_dir() { return from_environment("COCA_GOLDEN_DIR", "golden"); }
 inline std::filesystem::path books_dir() { return from_environment("COCA_BOOKS_DIR", "data/books"); }
-
-// An empty folder of this test, removed at the end.
-class TempDir {
- public:
-  TempDir() {
-    std::string name = (std::filesystem::temp_directory_path() / "coca-test-XXXXXX").string();
-    if (!mkdtemp(name.data())) std::abort();
-    path_ = name;
-  }
-  ~TempDir() {
-    std::error_code ignored;
-    std::filesystem::remove_all(path_, ignored);
-  }
-  TempDir(const TempDir&) = delete;
-  TempDir& operator=(const TempDir&) = delete;
-  const std::filesystem::path& path() const { return path_; }
-  operator const std::filesystem::path&() const { return path_; }  // NOLINT: implicit on purpose
-
- private:
-  std::filesystem::path path_;
-};
 
 }  // namespace coca::test
 

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <optional>
 #include <span>
@@ -57,7 +58,10 @@ class ReferenceDecoder {
     angles_ = reference_angles(s_, s_.pattern.used_length(seq_len));
     if (s_.rope_scaling.type == model::Scaling::kClex) theta_ = learnt_frequencies(s_.pattern.used_length(seq_len));
     std::vector<T> x(at(w.embed) + id * s_.C, at(w.embed) + (id + 1) * s_.C);
-    for (size_t i = 0; i < layers_.size(); ++i) x = layer(x, w.layers[i], layers_[i], s_.window_of(i));
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      layer_ = static_cast<int64_t>(i);
+      x = layer(x, w.layers[i], layers_[i], i);
+    }
     ++position_;
     return linear(norm(x, w.norm_w, w.norm_b), w.head, {}, s_.V);
   }
@@ -65,6 +69,7 @@ class ReferenceDecoder {
   // [N, V]: the whole sequence under one length.
   std::vector<T> run(std::span<const int32_t> ids, int64_t seq_len) {
     restart();
+    if (s_.direction == model::Direction::kBidirectional) return run_both_ways(ids, seq_len);
     std::vector<T> out;
     for (const int32_t id : ids) {
       const std::vector<T> logits = step(id, seq_len);
@@ -75,8 +80,37 @@ class ReferenceDecoder {
 
  private:
   struct Layer {
-    std::vector<T> keys, values;  // [tokens, G, D] each
+    std::vector<T> keys, values;                // [tokens, G, D] each
+    std::vector<T> global_keys, global_values;  // the same through the global tokens' projections
   };
+  struct Heads {
+    std::vector<T> q, k, v;  // of one token
+  };
+
+  // All tokens go through a layer before the next one begins.
+  std::vector<T> run_both_ways(std::span<const int32_t> ids, int64_t seq_len) {
+    const model::Weights& w = store_.weights();
+    angles_ = reference_angles(s_, seq_len);
+    std::vector<std::vector<T>> x;
+    for (const int32_t id : ids) x.emplace_back(at(w.embed) + id * s_.C, at(w.embed) + (id + 1) * s_.C);
+    for (size_t i = 0; i < layers_.size(); ++i) {
+      std::vector<std::vector<T>> queries;
+      for (size_t n = 0; n < x.size(); ++n) {
+        position_ = static_cast<int64_t>(n);
+        queries.push_back(remember(norm(x[n], w.layers[i].ln1_w, w.layers[i].ln1_b), w.layers[i], layers_[i]));
+      }
+      for (size_t n = 0; n < x.size(); ++n) {
+        position_ = static_cast<int64_t>(n);
+        x[n] = finish(x[n], attend(queries[n], layers_[i], i), w.layers[i]);
+      }
+    }
+    std::vector<T> out;
+    for (const std::vector<T>& row : x) {
+      const std::vector<T> logits = linear(norm(row, w.norm_w, w.norm_b), w.head, {}, s_.V);
+      out.insert(out.end(), logits.begin(), logits.end());
+    }
+    return out;
+  }
 
   static std::vector<T> flat_of(const model::ParamStore& store) {
     const float* p = store.flat().as<float>();
@@ -185,6 +219,12 @@ class ReferenceDecoder {
     return std::nullopt;
   }
 
+  // Where keys of the middle stand for LM-Infinite: as its first ones do.
+  Places middle_place(int64_t n, int64_t m) const {
+    const int64_t d = s_.pattern.distance;
+    return {std::min(n, d), 0, static_cast<double>(std::min(n - m, d))};
+  }
+
   std::vector<T> attend_by_pattern(const std::vector<T>& q, const Layer& cache) const {
     const int64_t n = position_, row = s_.G * s_.D;
     std::vector<T> o(q.size()), q_eff(static_cast<size_t>(s_.D)), k_eff(q_eff.size());
@@ -192,18 +232,25 @@ class ReferenceDecoder {
       const int64_t at_head = h / (s_.H / s_.G) * s_.D;
       std::vector<T> p;
       std::vector<int64_t> seen;
+      std::vector<std::pair<T, int64_t>> middle;
       for (int64_t m = 0; m <= n; ++m) {
-        const std::optional<Places> at = places(n, m);
-        if (!at) continue;
-        rotate(q.data() + h * s_.D, at->query, q_eff.data(), nullptr);
-        rotate(cache.keys.data() + m * row + at_head, at->key, nullptr, k_eff.data());
+        const std::optional<Places> here = places(n, m);
+        const Places at = here.value_or(middle_place(n, m));
+        rotate(q.data() + h * s_.D, at.query, q_eff.data(), nullptr);
+        rotate(cache.keys.data() + m * row + at_head, at.key, nullptr, k_eff.data());
         T dot(0);
         for (size_t d = 0; d < q_eff.size(); ++d) dot += q_eff[d] * k_eff[d];
-        T score = dot * T(at->factor / std::sqrt(static_cast<double>(s_.D)));
-        if (!slopes_.empty()) score -= T(static_cast<double>(slopes_[static_cast<size_t>(h)]) * at->distance);
-        p.push_back(score);
-        seen.push_back(m);
+        T score = dot * T(at.factor / std::sqrt(static_cast<double>(s_.D)));
+        if (!slopes_.empty()) score -= T(static_cast<double>(slopes_[static_cast<size_t>(h)]) * at.distance);
+        if (here)
+          p.push_back(score), seen.push_back(m);
+        else
+          middle.emplace_back(score, m);
       }
+      // LM-Infinite's option: of the keys that are not seen, those that score highest.
+      std::stable_sort(middle.begin(), middle.end(), [](const auto& a, const auto& b) { return std::real(a.first) > std::real(b.first); });
+      middle.resize(std::min(middle.size(), static_cast<size_t>(layer_ >= s_.pattern.middle_from_layer ? s_.pattern.middle_top_k : 0)));
+      for (const auto& [score, m] : middle) p.push_back(score), seen.push_back(m);
       ref::softmax_row(p);
       for (size_t i = 0; i < p.size(); ++i)
         for (int64_t d = 0; d < s_.D; ++d)
@@ -212,8 +259,47 @@ class ReferenceDecoder {
     return o;
   }
 
-  std::vector<T> attend(const std::vector<T>& q, Layer& cache, int64_t window) const {
+  // Longformer's rules, one pair at a time.
+  bool sees(size_t layer, int64_t h, int64_t n, int64_t m) const {
+    const bool both = s_.direction == model::Direction::kBidirectional;
+    if (!both && m > n) return false;
+    const int64_t window = s_.window_of(layer), gap = std::abs(n - m);
+    if (window == 0 || n < s_.global_tokens || m < s_.global_tokens) return true;
+    const int64_t d = s_.dilation.empty() ? 1 : s_.dilation[layer * static_cast<size_t>(s_.H) + static_cast<size_t>(h)];
+    return gap % d == 0 && gap / d < window;
+  }
+
+  std::vector<T> attend_by_rules(const std::vector<T>& q, const Layer& cache, size_t layer) const {
+    const int64_t n = position_, row = s_.G * s_.D;
+    const bool global = n < s_.global_tokens;
+    const std::vector<T>&keys = global ? cache.global_keys : cache.keys, &values = global ? cache.global_values : cache.values;
+    std::vector<T> o(q.size()), q_eff(static_cast<size_t>(s_.D)), k_eff(q_eff.size());
+    for (int64_t h = 0; h < s_.H; ++h) {
+      const int64_t at_head = h / (s_.H / s_.G) * s_.D;
+      std::vector<T> p;
+      std::vector<int64_t> seen;
+      rotate(q.data() + h * s_.D, n, q_eff.data(), nullptr);
+      for (int64_t m = 0; m < static_cast<int64_t>(keys.size()) / row; ++m) {
+        if (!sees(layer, h, n, m)) continue;
+        rotate(keys.data() + m * row + at_head, m, nullptr, k_eff.data());
+        T dot(0);
+        for (size_t d = 0; d < q_eff.size(); ++d) dot += q_eff[d] * k_eff[d];
+        T score = dot / T(std::sqrt(static_cast<double>(s_.D)));
+        if (!slopes_.empty()) score -= T(static_cast<double>(slopes_[static_cast<size_t>(h)]) * static_cast<double>(std::abs(n - m)));
+        p.push_back(score);
+        seen.push_back(m);
+      }
+      ref::softmax_row(p);
+      for (size_t i = 0; i < p.size(); ++i)
+        for (int64_t d = 0; d < s_.D; ++d) o[static_cast<size_t>(h * s_.D + d)] += p[i] * values[static_cast<size_t>(seen[i] * row + at_head + d)];
+    }
+    return o;
+  }
+
+  std::vector<T> attend(const std::vector<T>& q, Layer& cache, size_t index) const {
     if (s_.pattern.far()) return attend_by_pattern(q, cache);
+    if (!s_.dilation.empty() || s_.global_tokens > 0 || s_.direction == model::Direction::kBidirectional) return attend_by_rules(q, cache, index);
+    const int64_t window = s_.window_of(index);
     const int64_t n = position_, S = n + 1, row = s_.G * s_.D, first = window > 0 ? std::max<int64_t>(0, S - window) : 0;
     std::vector<T> keys = cache.keys;
     for (int64_t m = memory_ == KeyMemory::kPlain ? 0 : n; m < S; ++m)
@@ -258,34 +344,48 @@ class ReferenceDecoder {
     return linear(act, w.down_w, w.down_b, s_.C);
   }
 
-  std::vector<T> layer(const std::vector<T>& x, const model::LayerTensors<TensorRef>& w, Layer& cache,
-                       int64_t window) const {
-    const std::vector<T> ln1 = norm(x, w.ln1_w, w.ln1_b);
-    std::vector<T> q, k, v;
-    if (s_.qkv == model::Qkv::kFused) {  // per head: q, k or t, v
-      const std::vector<T> qkv = linear(ln1, w.qkv_w, w.qkv_b, 3 * s_.H * s_.D);
-      for (int64_t h = 0; h < s_.H; ++h) {
-        const T* p = qkv.data() + 3 * h * s_.D;
-        q.insert(q.end(), p, p + s_.D);
-        k.insert(k.end(), p + s_.D, p + 2 * s_.D);
-        v.insert(v.end(), p + 2 * s_.D, p + 3 * s_.D);
-      }
-    } else {
-      q = linear(ln1, w.q_w, w.q_b, s_.H * s_.D);
-      k = linear(ln1, w.k_w, w.k_b, s_.G * s_.D);
-      v = linear(ln1, w.v_w, w.v_b, s_.G * s_.D);
+  // Fused: per head q, k or t, v.
+  Heads heads(const std::vector<T>& ln1, TensorRef qkv_w, TensorRef qkv_b, const std::array<TensorRef, 3>& w, const std::array<TensorRef, 3>& b) const {
+    if (s_.qkv != model::Qkv::kFused)
+      return {linear(ln1, w[0], b[0], s_.H * s_.D), linear(ln1, w[1], b[1], s_.G * s_.D), linear(ln1, w[2], b[2], s_.G * s_.D)};
+    Heads out;
+    const std::vector<T> qkv = linear(ln1, qkv_w, qkv_b, 3 * s_.H * s_.D);
+    for (int64_t h = 0; h < s_.H; ++h) {
+      const T* p = qkv.data() + 3 * h * s_.D;
+      out.q.insert(out.q.end(), p, p + s_.D);
+      out.k.insert(out.k.end(), p + s_.D, p + 2 * s_.D);
+      out.v.insert(out.v.end(), p + 2 * s_.D, p + 3 * s_.D);
     }
-    head_norms(q, w.q_norm_w);
-    head_norms(k, w.k_norm_w);
-    cache.keys.insert(cache.keys.end(), k.begin(), k.end());
-    cache.values.insert(cache.values.end(), v.begin(), v.end());
-    const std::vector<T> branch = linear(attend(q, cache, window), w.o_w, w.o_b, s_.C);
+    return out;
+  }
+
+  // The cache takes the token's keys and values; returns its query, that of its own projection where it is global.
+  std::vector<T> remember(const std::vector<T>& ln1, const model::LayerTensors<TensorRef>& w, Layer& cache) const {
+    Heads own = heads(ln1, w.qkv_w, w.qkv_b, {w.q_w, w.k_w, w.v_w}, {w.q_b, w.k_b, w.v_b});
+    head_norms(own.q, w.q_norm_w);
+    head_norms(own.k, w.k_norm_w);
+    cache.keys.insert(cache.keys.end(), own.k.begin(), own.k.end());
+    cache.values.insert(cache.values.end(), own.v.begin(), own.v.end());
+    if (s_.global_tokens == 0) return own.q;
+    const Heads global = heads(ln1, w.qkv_global_w, w.qkv_global_b, {w.q_global_w, w.k_global_w, w.v_global_w}, {w.q_global_b, w.k_global_b, w.v_global_b});
+    cache.global_keys.insert(cache.global_keys.end(), global.k.begin(), global.k.end());
+    cache.global_values.insert(cache.global_values.end(), global.v.begin(), global.v.end());
+    return position_ < s_.global_tokens ? global.q : own.q;
+  }
+
+  std::vector<T> finish(const std::vector<T>& x, const std::vector<T>& o, const model::LayerTensors<TensorRef>& w) const {
+    const std::vector<T> branch = linear(o, w.o_w, w.o_b, s_.C);
     std::vector<T> mid(x.size()), y(x.size());
     for (size_t c = 0; c < x.size(); ++c) mid[c] = x[c] + branch[c];
     const bool sequential = s_.residual == model::ResidualKind::kSequential;
     const std::vector<T> second = mlp(norm(sequential ? mid : x, w.ln2_w, w.ln2_b), w);
     for (size_t c = 0; c < x.size(); ++c) y[c] = mid[c] + second[c];
     return y;
+  }
+
+  std::vector<T> layer(const std::vector<T>& x, const model::LayerTensors<TensorRef>& w, Layer& cache, size_t index) const {
+    const std::vector<T> q = remember(norm(x, w.ln1_w, w.ln1_b), w, cache);
+    return finish(x, attend(q, cache, index), w);
   }
 
   const model::ModelSpec& s_;
@@ -295,7 +395,7 @@ class ReferenceDecoder {
   std::vector<Layer> layers_;
   std::vector<float> slopes_;
   ReferenceAngles angles_;
-  int64_t position_ = 0, first_term_ = 0;
+  int64_t position_ = 0, first_term_ = 0, layer_ = 0;
   std::vector<double> positions_;
   std::vector<T> theta_;  // of CLEX's network; else empty
 };

@@ -3,7 +3,7 @@
 #include "coca/text/chat_template.h"
 
 #include "coca/io/json_file.h"
-#include "io/temp_dir.h"
+#include "support/temp_dir.h"
 
 namespace coca::text {
 namespace {

@@ -6,7 +6,7 @@
 #include "coca/io/json_file.h"
 #include "coca/text/tokenizer.h"
 #include "coca/text/utf8.h"
-#include "io/temp_dir.h"
+#include "support/temp_dir.h"
 
 namespace coca::text {
 namespace {

@@ -5,7 +5,7 @@
 #include "coca/base/rng.h"
 #include "coca/text/scanner.h"
 #include "coca/text/unicode.h"
-#include "io/temp_dir.h"
+#include "support/temp_dir.h"
 
 namespace coca::text {
 namespace {

@@ -8,7 +8,7 @@
 
 #include "coca/base/rng.h"
 #include "coca/text/utf8.h"
-#include "io/temp_dir.h"
+#include "support/temp_dir.h"
 
 namespace coca::text {
 namespace {

@@ -256,12 +256,13 @@ Analysis analyse(const ModelSpec& spec, const model::Weights& weights, std::span
   check(windows, options);
   ModelSpec used = spec;
   used.rope_scaling = options.scaling.value_or(spec.rope_scaling);
-  for (const ModelSpec* s : {&spec, static_cast<const ModelSpec*>(&used)})
-    COCA_CHECK(s->rope_scaling.type != model::Scaling::kClex, "analyse: the angles of CLEX are solved from weights, for each length others; such models are not analysed");
+  COCA_CHECK(spec.dilation.empty() && spec.global_tokens == 0 && spec.direction == model::Direction::kCausal,
+             "analyse: figures are those of causal attention, full or windowed; models with dilated windows, global tokens or direction {} are not analysed",
+             enum_name(spec.direction));
   COCA_CHECK(!spec.pattern.far(), "analyse: figures are those of full or windowed attention; pattern {} is not analysed", enum_name(spec.pattern.type));
   const auto N = static_cast<int64_t>(windows[0].size());
   Analysis out{.spec = spec, .window = N, .windows = static_cast<int64_t>(windows.size()), .shifts = options.shifts,
-               .rotation = plane_rotation(used, N), .heads = {}, .borders = {}};
+               .rotation = plane_rotation(used, N, &weights), .heads = {}, .borders = {}};
   out.heads.assign(static_cast<size_t>(spec.L * spec.H), empty_head(spec, N, options.shifts.size()));
   Context cx;
   model::Decoder decoder(used, weights);
@@ -277,7 +278,7 @@ Analysis analyse(const ModelSpec& spec, const model::Weights& weights, std::span
     decoder.forward(cx, TensorRef(windows[i].data(), DType::kI32, {1, N}));
   }
   const HeadStats all = out.all();
-  out.borders = scaled_borders(spec, all.planes, options.borders);
+  out.borders = scaled_borders(spec, all.planes, options.borders, &weights);
   return out;
 }
 

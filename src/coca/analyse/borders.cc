@@ -5,7 +5,7 @@
 #include <cmath>
 #include <optional>
 
-#include "coca/model/rope_rotation.h"
+#include "coca/model/decoder.h"
 
 namespace coca::analyse {
 
@@ -22,6 +22,7 @@ double mean_opposite(const AngleStats& angles, double sweep) {
 
 std::vector<model::RopeScaling> candidates(const model::ModelSpec& spec, int64_t multiple, double dynamic_factor) {
   std::vector<model::RopeScaling> out = {spec.rope_scaling};
+  if (spec.rope_scaling.type == model::Scaling::kClex) return out;
   for (const auto& entry : EnumTraits<model::Scaling>::names()) {
     if (entry.value == spec.rope_scaling.type || entry.value == model::Scaling::kClex) continue;  // CLEX has its angles from weights
     std::optional<double> factor = static_cast<double>(multiple);
@@ -36,12 +37,12 @@ std::vector<model::RopeScaling> candidates(const model::ModelSpec& spec, int64_t
 }
 
 ScaledBorders borders_of(const model::ModelSpec& spec, const model::RopeScaling& scaling, int64_t multiple,
-                         std::span<const AngleStats> angles) {
-  const std::vector<double> trained = plane_rotation(spec, spec.max_position).frequencies;
+                         std::span<const AngleStats> angles, const model::Weights* weights) {
+  const std::vector<double> trained = plane_rotation(spec, spec.max_position, weights).frequencies;
   model::ModelSpec scaled = spec;
   scaled.rope_scaling = scaling;
   const auto trained_length = static_cast<double>(spec.max_position), length = trained_length * static_cast<double>(multiple);
-  ScaledBorders out{.scaling = scaling, .multiple = multiple, .rotation = plane_rotation(scaled, spec.max_position * multiple), .planes = {}};
+  ScaledBorders out{.scaling = scaling, .multiple = multiple, .rotation = plane_rotation(scaled, spec.max_position * multiple, weights), .planes = {}};
   for (size_t j = 0; j < trained.size(); ++j) {
     const double sweep = length * out.rotation.frequencies[j];
     out.planes.push_back({.compression = trained[j] / out.rotation.frequencies[j],
@@ -55,8 +56,8 @@ ScaledBorders borders_of(const model::ModelSpec& spec, const model::RopeScaling&
 
 }  // namespace
 
-ops::Rotation plane_rotation(const model::ModelSpec& spec, int64_t seq_len) {
-  return model::uses_rotary(spec.attention) ? model::rope_rotation(spec, seq_len) : ops::Rotation{};
+ops::Rotation plane_rotation(const model::ModelSpec& spec, int64_t seq_len, const model::Weights* weights) {
+  return model::uses_rotary(spec.attention) ? model::PositionSource(spec, weights).rotation(seq_len) : ops::Rotation{};
 }
 
 void check(const BordersOptions& options) {
@@ -86,13 +87,14 @@ int64_t ScaledBorders::compressed_planes() const {
   return std::count_if(planes.begin(), planes.end(), [](const PlaneBorders& p) { return p.compression > 1.1 && p.trained_turns >= 1; });
 }
 
-std::vector<ScaledBorders> scaled_borders(const model::ModelSpec& spec, std::span<const AngleStats> angles, const BordersOptions& options) {
+std::vector<ScaledBorders> scaled_borders(const model::ModelSpec& spec, std::span<const AngleStats> angles, const BordersOptions& options,
+                                          const model::Weights* weights) {
   std::vector<ScaledBorders> out;
   if (!model::uses_rotary(spec.attention)) return out;
   check(options);
   for (const int64_t multiple : options.multiples)
     for (const model::RopeScaling& scaling : candidates(spec, multiple, options.dynamic_factor))
-      out.push_back(borders_of(spec, scaling, multiple, angles));
+      out.push_back(borders_of(spec, scaling, multiple, angles, weights));
   return out;
 }
 

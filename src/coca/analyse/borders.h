@@ -9,13 +9,14 @@
 #include <vector>
 
 #include "coca/analyse/angles.h"
+#include "coca/model/params.h"
 #include "coca/model/spec.h"
 #include "coca/ops/rotation.h"
 
 namespace coca::analyse {
 
-// Of a sequence of seq_len tokens; no planes without rotary positions.
-ops::Rotation plane_rotation(const model::ModelSpec&, int64_t seq_len);
+// Of a sequence of seq_len tokens; no planes without rotary positions. CLEX's angles come from the weights, which it needs.
+ops::Rotation plane_rotation(const model::ModelSpec&, int64_t seq_len, const model::Weights* = nullptr);
 
 struct PlaneBorders {
   double compression = 1;  // trained theta / theta: neighbouring tokens are so many times nearer than in training
@@ -44,8 +45,10 @@ struct BordersOptions {
 
 void check(const BordersOptions&);  // Error for a multiple or a factor below 1
 
-// Every scaling that needs no more than a factor, over the model's own first. angles: of each plane over all heads, or none.
-std::vector<ScaledBorders> scaled_borders(const model::ModelSpec&, std::span<const AngleStats> angles, const BordersOptions&);
+// Every scaling that needs no more than a factor, over the model's own first; with CLEX its own alone, which no other can
+// stand in for. angles: of each plane over all heads, or none. Weights: CLEX only.
+std::vector<ScaledBorders> scaled_borders(const model::ModelSpec&, std::span<const AngleStats> angles, const BordersOptions&,
+                                          const model::Weights* = nullptr);
 std::string scaling_name(const model::RopeScaling&);  // "none", "linear", "dynamic x4": the factor where it is no multiple
 
 }  // namespace coca::analyse

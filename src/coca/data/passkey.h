@@ -16,17 +16,48 @@ enum class PasskeyWording {
   kLandmark,  // Mohtashami and Jaggi 2023, used by most papers since
   kCoca,      // the CoCA paper's, its spelling kept
   kCompact,   // a few dozen bytes, for tiny byte-level models
+  kLmInfinite,  // LM-Infinite's: all in one line, and a blank behind the question
+};
+
+// What a prompt's length means, and what garbage is then made of.
+enum class PasskeyLength : uint8_t {
+  kTokens,         // bos, prompt and answer take at most so many tokens; characters of garbage
+  kGrown,          // YaRN: garbage grows by 128 characters while bos and prompt stay below so many tokens
+  kCharacters,     // landmark: so many characters of garbage
+  kCharacters365,  // LongRoPE: floor(3.65 length) characters
+  kCharacters375,  // LongLoRA: floor(3.75 length) characters, rounded down to whole 1024
+  kUnits,          // PoSE: floor((length - 69) / 25) whole units of garbage, nothing between them
+  kSentences,      // LM-Infinite: as many whole units, blanks between them, as the tokenizer puts into the length
 };
 
 struct PasskeyPrompt {
   std::string text;
-  std::string answer;  // what must follow, with its leading space: " 73914"
-  int64_t key = 0;     // exactly `digits` decimal digits, none leading zero
+  std::string answer;  // what must follow, with its leading space: " 73914" (none where the prompt ends in one)
+  int64_t key = 0;
   double depth = 0;    // share of the garbage in front of the key
 };
 
+struct KeyRange {
+  int64_t least = 10000, most = 99999;  // both included
+  bool operator==(const KeyRange&) const = default;
+};
+KeyRange keys_of_digits(int64_t digits);  // exactly so many decimal digits, none leading zero
+
+// Garbage in front of the key and behind it, in characters or units.
+struct PasskeyGarbage {
+  PasskeyLength control = PasskeyLength::kCharacters;  // how a number becomes text
+  int64_t before = 0, after = 0;
+};
+// The amount of garbage a length stands for under each control but kTokens; `front` is the number of tokens in front of a
+// prompt (bos), 0 or 1. Error when it is too short.
+int64_t passkey_garbage(PasskeyLength, PasskeyWording, int64_t length, int64_t front, const text::Tokenizer&);
+// The prompt with exactly that garbage, cut anywhere, as the published scripts make it.
+PasskeyPrompt passkey_prompt_of(PasskeyWording, const PasskeyGarbage&, int64_t key);
+
 // The prompt with the most garbage such that encode(text + answer) has at most length_tokens ids. Garbage is
 // cut to fit by characters. Error naming the least length when even the prompt without garbage does not fit.
+PasskeyPrompt make_passkey_prompt(PasskeyWording wording, int64_t length_tokens, double depth,
+                                  const text::Tokenizer& tokenizer, Rng& rng, const KeyRange& keys);
 PasskeyPrompt make_passkey_prompt(PasskeyWording wording, int64_t length_tokens, double depth,
                                   const text::Tokenizer& tokenizer, Rng& rng, int64_t digits = 5);
 
@@ -55,4 +86,10 @@ std::vector<int32_t> passkey_training_window(PasskeyWording wording, int64_t tok
 COCA_ENUM_NAMES(coca::data::PasskeyWording, "passkey wording",
                 {coca::data::PasskeyWording::kLandmark, "landmark"},
                 {coca::data::PasskeyWording::kCoca, "coca"},
-                {coca::data::PasskeyWording::kCompact, "compact"})
+                {coca::data::PasskeyWording::kCompact, "compact"},
+                {coca::data::PasskeyWording::kLmInfinite, "lm-infinite"})
+COCA_ENUM_NAMES(coca::data::PasskeyLength, "length control", {coca::data::PasskeyLength::kTokens, "tokens"},
+                {coca::data::PasskeyLength::kGrown, "grown"}, {coca::data::PasskeyLength::kCharacters, "characters"},
+                {coca::data::PasskeyLength::kCharacters365, "characters-3.65"},
+                {coca::data::PasskeyLength::kCharacters375, "characters-3.75"},
+                {coca::data::PasskeyLength::kUnits, "units"}, {coca::data::PasskeyLength::kSentences, "sentences"})

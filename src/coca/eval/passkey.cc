@@ -24,7 +24,7 @@ struct Trial {
   PasskeyTrial prompt;
   size_t cell = 0;
   bool correct = false;
-  double digits_right = 0, nll = 0;  // share of the digits; mean over the answer's tokens
+  double digits_right = 0, nll = 0;  // share of the digits; mean over the answer's tokens, with rule exact
 
   int64_t tokens() const { return static_cast<int64_t>(prompt.ids.size()); }
 };
@@ -49,23 +49,34 @@ Choice choose(const float* logits, int64_t V, int32_t target) {
           std::log(sum) + static_cast<double>(logits[best]) - static_cast<double>(logits[target])};
 }
 
-// Runs prompts of one shape: `start` tokens of prompt, then A of answer.
+// Runs prompts of one shape: `start` tokens of prompt, then A of answer, or A to generate.
 class TrialRunner {
  public:
   TrialRunner(Context& cx, const model::ModelSpec& spec, const model::Weights& weights,
-              const text::Tokenizer& tokenizer)
-      : cx_(cx), spec_(spec), weights_(weights), tokenizer_(tokenizer) {}
+              const text::Tokenizer& tokenizer, const PasskeyProtocol& protocol)
+      : cx_(cx), spec_(spec), weights_(weights), tokenizer_(tokenizer), protocol_(protocol), ends_(tokenizer.eos_ids()) {}
 
   void run(std::span<Trial*> batch) {
     batch_ = batch;
     B_ = static_cast<int64_t>(batch.size());
     start_ = batch[0]->prompt.answer_start;
-    A_ = batch[0]->tokens() - start_;
+    const bool exact = protocol_.rule == PasskeyRule::kExact;
+    A_ = exact ? batch[0]->tokens() - start_ : protocol_.new_tokens;
     chosen_.assign(static_cast<size_t>(B_ * A_), kNoToken);
     // The base of dynamic NTK is that of the whole sequence throughout: what running it at once would see.
     infer::CachedDecoder decoder(spec_, weights_, B_, infer::DynamicBase::kRequest, start_ + A_);
-    const int64_t first_wrong = force(decoder);
-    if (first_wrong + 1 < A_) decode_freely(decoder, first_wrong);
+    if (exact) {
+      const int64_t first_wrong = force(decoder);
+      if (first_wrong + 1 < A_) {
+        decoder.truncate(start_ + first_wrong);
+        decode_freely(decoder, first_wrong);
+      }
+    } else {
+      decoder.append(cx_, columns(0, start_));
+      const float* logits = decoder.last_logits(cx_).as<float>();
+      for (int64_t b = 0; b < B_; ++b) chosen(b, 0) = choose(logits + b * spec_.V, spec_.V, 0).id;
+      decode_freely(decoder, 0);
+    }
     for (int64_t b = 0; b < B_; ++b) judge(b);
   }
 
@@ -109,7 +120,6 @@ class TrialRunner {
   // Greedy from position `from` on, whose choices were made after right tokens alone. Rows that were right throughout
   // choose the same again.
   void decode_freely(infer::CachedDecoder& decoder, int64_t from) {
-    decoder.truncate(start_ + from);
     for (int64_t i = from + 1; i < A_; ++i) {
       ids_.clear();
       for (int64_t b = 0; b < B_; ++b) ids_.push_back(std::max(chosen(b, i - 1), 0));
@@ -120,16 +130,27 @@ class TrialRunner {
     }
   }
 
-  void judge(int64_t b) {
-    Trial& t = *batch_[static_cast<size_t>(b)];
-    t.correct = true;
+  // What row b wrote, up to an end token, an id without text or NaN.
+  std::string written(int64_t b) {
     std::string text;
     text::DecodeState inside{.at_start = false};  // the answer's leading space is kept
     for (int64_t i = 0; i < A_; ++i) {
-      t.correct = t.correct && chosen(b, i) == answer(b, i);
-      if (chosen(b, i) == kNoToken || chosen(b, i) >= tokenizer_.vocab_size())
-        break;  // a padding row of the embedding
-      tokenizer_.append_decoded(chosen(b, i), inside, text);
+      const int32_t id = chosen(b, i);
+      if (id == kNoToken || id >= tokenizer_.vocab_size()) break;  // a padding row of the embedding
+      if (protocol_.rule != PasskeyRule::kExact && std::find(ends_.begin(), ends_.end(), id) != ends_.end()) break;
+      tokenizer_.append_decoded(id, inside, text);
+    }
+    return text;
+  }
+
+  void judge(int64_t b) {
+    Trial& t = *batch_[static_cast<size_t>(b)];
+    const std::string text = written(b);
+    if (protocol_.rule == PasskeyRule::kExact) {
+      t.correct = true;
+      for (int64_t i = 0; i < A_; ++i) t.correct = t.correct && chosen(b, i) == answer(b, i);
+    } else {
+      t.correct = counts(protocol_.rule, text, t.prompt.key);
     }
     const std::string& right = t.prompt.answer;
     int64_t digits = 0, hits = 0;
@@ -145,6 +166,8 @@ class TrialRunner {
   const model::ModelSpec& spec_;
   const model::Weights& weights_;
   const text::Tokenizer& tokenizer_;
+  const PasskeyProtocol& protocol_;
+  std::vector<int32_t> ends_;
   std::span<Trial*> batch_;
   int64_t B_ = 0, start_ = 0, A_ = 0;
   std::vector<int32_t> ids_, chosen_;  // chosen_ [B, A]
@@ -155,46 +178,50 @@ void add(PasskeyScore& score, const Trial& trial) {
   ++score.trials;
   score.correct += trial.correct;
   score.digit_accuracy += trial.digits_right;
-  score.nll += trial.nll;
+  score.nll = score.nll.value_or(0) + trial.nll;
 }
 
-void finish(PasskeyScore& score) {
+void finish(PasskeyScore& score, PasskeyRule rule) {
   const auto n = static_cast<double>(score.trials);
   score.accuracy = static_cast<double>(score.correct) / n;
   score.digit_accuracy /= n;
-  score.nll /= n;
+  score.nll = rule == PasskeyRule::kExact ? std::optional(*score.nll / n) : std::nullopt;
   const Interval interval = wilson_interval(score.correct, score.trials);
   score.accuracy_low = interval.low;
   score.accuracy_high = interval.high;
 }
 
+// The cells of a length: its depths, or the one of random places.
+std::vector<std::optional<double>> cell_depths(const PasskeyProtocol& p) {
+  if (p.place != PasskeyPlace::kDepths) return {std::nullopt};
+  return {p.depths.begin(), p.depths.end()};
+}
+
 // Appends the cells of one length.
-PasskeyTotal summarise(const std::vector<Trial>& trials, int64_t length, const std::vector<double>& depths,
+PasskeyTotal summarise(const std::vector<Trial>& trials, int64_t length, const PasskeyProtocol& p,
                        std::vector<PasskeyCell>& cells) {
   PasskeyTotal total{
       .length = length, .least_tokens = trials[0].tokens(), .most_tokens = trials[0].tokens()};
   const size_t first = cells.size();
-  for (const double depth : depths) cells.push_back({.length = length, .depth = depth});
+  for (const std::optional<double> depth : cell_depths(p)) cells.push_back({.length = length, .depth = depth});
   for (const Trial& t : trials) {
     add(cells[first + t.cell].score, t);
     add(total.score, t);
     total.least_tokens = std::min(total.least_tokens, t.tokens());
     total.most_tokens = std::max(total.most_tokens, t.tokens());
   }
-  for (size_t i = first; i < cells.size(); ++i) finish(cells[i].score);
-  finish(total.score);
+  for (size_t i = first; i < cells.size(); ++i) finish(cells[i].score, p.rule);
+  finish(total.score, p.rule);
   return total;
 }
 
-void check_options(const PasskeyOptions& o) {
-  COCA_CHECK(!o.lengths.empty(), "passkey: no length given");
-  COCA_CHECK(!o.depths.empty(), "passkey: no depth given");
-  for (const int64_t length : o.lengths)
-    COCA_CHECK(length >= 2, "passkey: length {} must be at least 2", length);
-  for (const double depth : o.depths)
-    COCA_CHECK(depth >= 0 && depth <= 1, "passkey: depth {} must be from 0 to 1", depth);
-  COCA_CHECK(o.trials >= 1, "passkey: trials {} must be at least 1", o.trials);
-  COCA_CHECK(o.batch_tokens >= 1, "passkey: batch_tokens {} must be at least 1", o.batch_tokens);
+// A published script's prompt: so much garbage, parted at the depth or at random.
+data::PasskeyPrompt published_prompt(const PasskeyProtocol& p, int64_t garbage, std::optional<double> depth, Rng& rng) {
+  const int64_t places = p.place == PasskeyPlace::kRandomInside ? std::max<int64_t>(1, garbage) : garbage + 1;
+  const int64_t before = depth ? std::llround(*depth * static_cast<double>(garbage))
+                               : static_cast<int64_t>(rng.below(static_cast<uint64_t>(places)));
+  const int64_t key = p.keys.least + static_cast<int64_t>(rng.below(static_cast<uint64_t>(p.keys.most - p.keys.least) + 1));
+  return data::passkey_prompt_of(p.wording, {.control = p.length_control, .before = before, .after = garbage - before}, key);
 }
 
 }  // namespace
@@ -213,18 +240,35 @@ Interval wilson_interval(int64_t successes, int64_t trials) {
   return wilson_interval_of_mean(static_cast<double>(successes) / static_cast<double>(trials), trials);
 }
 
-PasskeyTrial make_passkey_trial(const text::Tokenizer& tokenizer, const PasskeyOptions& o,
-                                std::optional<int32_t> bos, int64_t length, double depth, int64_t trial) {
-  const uint64_t cell = mix64(mix64(static_cast<uint64_t>(length)) ^ std::bit_cast<uint64_t>(depth + 0.0));
+PasskeyPlan plan_passkey(const text::Tokenizer& tokenizer, const PasskeyOptions& o, std::optional<int32_t> bos, int64_t length) {
+  const PasskeyProtocol& p = o.protocol;
+  if (p.length_control == data::PasskeyLength::kTokens) return {.length = length};
+  return {.length = length, .garbage = data::passkey_garbage(p.length_control, p.wording, length, bos ? 1 : 0, tokenizer)};
+}
+
+PasskeyTrial make_passkey_trial(const text::Tokenizer& tokenizer, const PasskeyOptions& o, std::optional<int32_t> bos,
+                                const PasskeyPlan& plan, std::optional<double> depth, int64_t trial) {
+  const PasskeyProtocol& p = o.protocol;
+  const uint64_t cell = mix64(mix64(static_cast<uint64_t>(plan.length)) ^ std::bit_cast<uint64_t>(depth.value_or(-1.0) + 0.0));
   Rng rng(static_cast<uint64_t>(o.seed), mix64(cell ^ mix64(static_cast<uint64_t>(trial))));
   const int64_t front = bos ? 1 : 0;
-  const data::PasskeyPrompt prompt =
-      data::make_passkey_prompt(o.wording, length - front, depth, tokenizer, rng, o.digits);
-  const std::vector<int32_t> both = tokenizer.encode(prompt.text + prompt.answer),
-                             alone = tokenizer.encode(prompt.text);
-  const auto part = std::mismatch(both.begin(), both.end(), alone.begin(), alone.end()).first;
-  PasskeyTrial out{.answer_start = front + (part - both.begin()), .answer = prompt.answer};
+  data::PasskeyPrompt prompt;
+  if (p.length_control == data::PasskeyLength::kTokens) {
+    const double where = depth ? *depth : rng.uniform();
+    prompt = data::make_passkey_prompt(p.wording, plan.length - front, where, tokenizer, rng, p.keys);
+  } else {
+    prompt = published_prompt(p, plan.garbage, depth, rng);
+  }
+  const std::vector<int32_t> alone = tokenizer.encode(prompt.text);
+  PasskeyTrial out{.answer_start = front + static_cast<int64_t>(alone.size()), .answer = prompt.answer, .key = prompt.key};
   if (bos) out.ids.push_back(*bos);
+  if (p.rule != PasskeyRule::kExact) {
+    out.ids.insert(out.ids.end(), alone.begin(), alone.end());
+    return out;
+  }
+  const std::vector<int32_t> both = tokenizer.encode(prompt.text + prompt.answer);
+  const auto part = std::mismatch(both.begin(), both.end(), alone.begin(), alone.end()).first;
+  out.answer_start = front + (part - both.begin());
   out.ids.insert(out.ids.end(), both.begin(), both.end());
   COCA_CHECK(out.answer_start >= 1 && out.answer_start < static_cast<int64_t>(out.ids.size()),
              "passkey: the tokenizer ({}) makes no answer of \"{}\"", tokenizer.kind(), prompt.answer);
@@ -233,30 +277,33 @@ PasskeyTrial make_passkey_trial(const text::Tokenizer& tokenizer, const PasskeyO
 
 PasskeyResult passkey(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights,
                       const text::Tokenizer& tokenizer, const PasskeyOptions& o) {
-  check_options(o);
+  check_protocol(o.protocol);
+  COCA_CHECK(o.batch_tokens >= 1, "passkey: batch_tokens {} must be at least 1", o.batch_tokens);
   check_tokenizer(tokenizer, model_spec);
   const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
-  PasskeyResult result{.bos = bos_token(spec, o.bos)};
+  PasskeyResult result{.bos = bos_token(spec, o.protocol.bos)};
+  const std::vector<std::optional<double>> depths = cell_depths(o.protocol);
   // A length without room for the prompt fails before any work is done.
-  make_passkey_trial(tokenizer, o, result.bos, *std::min_element(o.lengths.begin(), o.lengths.end()),
-                     o.depths[0], 0);
-  TrialRunner runner(cx, spec, weights, tokenizer);
-  const auto cells = static_cast<int64_t>(o.depths.size());
-  PasskeyProgress progress{.total = static_cast<int64_t>(o.lengths.size()) * cells * o.trials};
+  const int64_t shortest = *std::min_element(o.protocol.lengths.begin(), o.protocol.lengths.end());
+  make_passkey_trial(tokenizer, o, result.bos, plan_passkey(tokenizer, o, result.bos, shortest), depths[0], 0);
+  TrialRunner runner(cx, spec, weights, tokenizer, o.protocol);
+  const auto cells = static_cast<int64_t>(depths.size());
+  PasskeyProgress progress{.total = static_cast<int64_t>(o.protocol.lengths.size()) * cells * o.protocol.trials};
   const auto stop_here = [&](int64_t length) {
     COCA_CHECK_AS(kInterrupted, !stop_requested(), "passkey: stopped at length {}, {} of {} prompts done",
                   length, progress.done, progress.total);
   };
-  for (const int64_t length : o.lengths) {
+  for (const int64_t length : o.protocol.lengths) {
+    const PasskeyPlan prompts = plan_passkey(tokenizer, o, result.bos, length);
     const Stopwatch watch;
     progress.length = length;
     progress.correct = progress.tried = 0;
     std::vector<Trial> trials;
-    for (size_t d = 0; d < o.depths.size(); ++d)
-      for (int64_t t = 0; t < o.trials; ++t) {
+    for (size_t d = 0; d < depths.size(); ++d)
+      for (int64_t t = 0; t < o.protocol.trials; ++t) {
         stop_here(length);
         trials.push_back(
-            {.prompt = make_passkey_trial(tokenizer, o, result.bos, length, o.depths[d], t), .cell = d});
+            {.prompt = make_passkey_trial(tokenizer, o, result.bos, prompts, depths[d], t), .cell = d});
       }
     // Prompts of one shape run together, most tokens first.
     std::map<std::pair<int64_t, int64_t>, std::vector<Trial*>, std::greater<>> shapes;
@@ -274,7 +321,7 @@ PasskeyResult passkey(Context& cx, const model::ModelSpec& model_spec, const mod
         }
         if (o.progress) o.progress(progress);
       }
-    PasskeyTotal total = summarise(trials, length, o.depths, result.cells);
+    PasskeyTotal total = summarise(trials, length, o.protocol, result.cells);
     total.seconds = watch.seconds();
     total.peak_resident_bytes = peak_resident_bytes();
     result.totals.push_back(total);

@@ -1,6 +1,7 @@
 // coca/eval/passkey.h - passkey retrieval by length and depth, decoded greedily. Protocol: docs/evaluation.md.
 //
-// The ids are those of prompt and answer encoded together; the answer's begin where the prompt's own encoding ends.
+// Under the rules first-number and contains the prompt is run and continued greedily, token by token, up to the tokens
+// wanted or an end token. Under the rule exact the ids are those of prompt and answer encoded together; the answer's begin where the prompt's own encoding ends.
 // The prompt is run once into the cache and the answer behind it. By induction over the positions, greedy decoding
 // from the prompt writes exactly the answer if and only if the argmax before each answer token, given the right
 // tokens before it, is that token: so one pass decides. Only where it fails is the answer decoded freely, from the
@@ -14,8 +15,7 @@
 #include <string>
 #include <vector>
 
-#include "coca/data/passkey.h"
-#include "coca/eval/protocol.h"
+#include "coca/eval/passkey_protocol.h"
 #include "coca/model/params.h"
 #include "coca/tensor/context.h"
 
@@ -28,13 +28,8 @@ struct PasskeyProgress {
 };
 
 struct PasskeyOptions {
-  std::vector<int64_t> lengths;  // tokens of bos, prompt and answer together, at most
-  std::vector<double> depths = {0.0, 0.25, 0.5, 0.75, 1.0};  // share of the garbage in front of the key
-  int64_t trials = 20;                                       // per length and depth
-  data::PasskeyWording wording = data::PasskeyWording::kLandmark;
-  int64_t digits = 5;
+  PasskeyProtocol protocol;
   int64_t seed = 0;  // each prompt depends on seed, length, depth and its number alone
-  Bos bos = Bos::kAuto;
   std::optional<model::RopeScaling>
       scaling;                  // instead of the spec's; dynamic NTK reckons with the whole sequence
   int64_t batch_tokens = 8192;  // prompts of equal length run together up to about so many tokens
@@ -46,17 +41,17 @@ struct PasskeyScore {
   double accuracy = 0;
   double accuracy_low = 0, accuracy_high = 1;  // Wilson's 95 % interval
   double digit_accuracy = 0;                   // share of the key's digits right and in place, freely decoded
-  double nll = 0;                              // mean per answer token, given the right tokens before it
+  std::optional<double> nll;  // mean per answer token, given the right tokens before it; rule exact only
 };
 
 struct PasskeyCell {
   int64_t length = 0;
-  double depth = 0;
+  std::optional<double> depth;  // nothing: random
   PasskeyScore score;
 };
 struct PasskeyTotal {
   int64_t length = 0;
-  int64_t least_tokens = 0, most_tokens = 0;  // of the sequences run
+  int64_t least_tokens = 0, most_tokens = 0;  // of bos and prompt, with rule exact the answer too
   PasskeyScore score;                         // over all depths
   double seconds = 0;
   int64_t peak_resident_bytes = 0;  // of the process until then
@@ -71,14 +66,19 @@ struct PasskeyResult {
 PasskeyResult passkey(Context&, const model::ModelSpec&, const model::Weights&, const text::Tokenizer&,
                       const PasskeyOptions&);
 
-// The prompt `trial` of a cell as ids.
+// The prompt `trial` of a cell as ids. `garbage` is data::passkey_garbage() of its length, of no matter for tokens.
 struct PasskeyTrial {
-  std::vector<int32_t> ids;  // bos, prompt, answer
-  int64_t answer_start = 0;  // the answer's first id; it ends the ids
+  std::vector<int32_t> ids;  // bos, prompt; with rule exact the answer too
+  int64_t answer_start = 0;  // where the answer's first id is, or belongs; with rule exact it ends the ids
   std::string answer;        // " 73914"
+  int64_t key = 0;
 };
+struct PasskeyPlan {
+  int64_t length = 0, garbage = 0;
+};
+PasskeyPlan plan_passkey(const text::Tokenizer&, const PasskeyOptions&, std::optional<int32_t> bos, int64_t length);
 PasskeyTrial make_passkey_trial(const text::Tokenizer&, const PasskeyOptions&, std::optional<int32_t> bos,
-                                int64_t length, double depth, int64_t trial);
+                                const PasskeyPlan&, std::optional<double> depth, int64_t trial);
 
 // Wilson's score interval for a share at 95 %.
 struct Interval {

@@ -10,6 +10,7 @@
 #include "coca/base/stop.h"
 #include "coca/eval/perplexity_windows.h"
 #include "coca/model/decoder.h"
+#include "coca/model/windows.h"
 #include "coca/ops/cross_entropy.h"
 
 namespace coca::eval {
@@ -184,6 +185,7 @@ std::vector<PerplexityResult> perplexity(Context& cx, const model::ModelSpec& mo
                                          std::span<const std::vector<int32_t>> documents,
                                          const PerplexityOptions& o) {
   check_protocol(o.protocol);
+  model::require_causal(model_spec, "perplexity");
   COCA_CHECK(o.batch_tokens >= 1, "perplexity: batch_tokens {} must be at least 1", o.batch_tokens);
   const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
   const std::optional<int32_t> bos = bos_token(spec, o.protocol.bos);

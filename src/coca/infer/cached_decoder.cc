@@ -2,8 +2,11 @@
 #include "coca/infer/cached_decoder.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
+#include "coca/model/layer_attention.h"
+#include "coca/model/windows.h"
 #include "coca/ops/collinear.h"
 #include "coca/ops/embedding.h"
 #include "coca/ops/linear.h"
@@ -14,7 +17,7 @@ namespace coca::infer {
 namespace {
 
 ops::DecodeAttentionOptions attention_options(const model::ModelSpec& s, size_t layer) {
-  ops::DecodeAttentionOptions o{.window = s.window_of(layer)};
+  ops::DecodeAttentionOptions o{.window = s.window_of(layer), .dilation = s.dilation_of(layer)};
   if (model::is_coca(s.attention)) {
     o.score = ops::Score::kCollinear;
     o.collinear = model::collinear_options(s);
@@ -24,13 +27,33 @@ ops::DecodeAttentionOptions attention_options(const model::ModelSpec& s, size_t 
   return o;
 }
 
+// to[:, first ...] = from, both [B, n, G, D] of one type, `to` packed.
+void keep_rows(TensorRef from, int64_t first, Tensor& to) {
+  const auto size = static_cast<int64_t>(dtype_size(from.dtype)), row = to.size(2) * to.size(3) * size;
+  for (int64_t b = 0; b < from.size(0); ++b)
+    for (int64_t n = 0; n < from.size(1); ++n)
+      for (int64_t g = 0; g < from.size(2); ++g)
+        std::memcpy(static_cast<std::byte*>(to.ref().data) + (b * to.size(1) + first + n) * row + g * from.size(3) * size,
+                    static_cast<const std::byte*>(from.data) + (b * from.stride(0) + n * from.stride(1) + g * from.stride(2)) * size,
+                    static_cast<size_t>(from.size(3) * size));
+}
+
+ops::RopeRows rows_from(const ops::RopeRows& rows, int64_t first) {
+  if (rows.cos.empty()) return rows;
+  const int64_t count = rows.cos.size(1) - first;
+  return {rows.cos.narrow(1, first, count), rows.sin.narrow(1, first, count)};
+}
+
 }  // namespace
 
 CachedDecoder::CachedDecoder(const model::ModelSpec& spec, const model::Weights& weights, int64_t B, DynamicBase policy,
                              int64_t planned_length, KvType cache)
     : spec_(spec), weights_(weights), policy_(policy), planned_length_(planned_length),
-      cache_(spec, B, cache), positions_(spec, &weights), B_(B) {
+      cache_(spec, B, cache), positions_(spec, &weights), global_positions_(spec, &weights), B_(B) {
   model::validate(spec);
+  model::require_causal(spec, "generation");
+  for (int64_t i = 0; i < spec.L && spec.global_tokens > 0; ++i)
+    for (auto* kept : {&global_keys_, &global_values_}) kept->emplace_back(Dims{B, spec.global_tokens, spec.G, spec.D}, weights.embed.dtype);
   COCA_CHECK(!spec.pattern.forgets() || spec.pattern.sinks <= kKvPage, "[generate] pattern {}: {} sinks; the cache keeps at most {}",
              enum_name(spec.pattern.type), spec.pattern.sinks, kKvPage);
   COCA_CHECK(policy == DynamicBase::kStep || planned_length > 0,
@@ -44,8 +67,7 @@ void CachedDecoder::prepare(int64_t N) {
 }
 
 // The angles at which the cached keys are seen: those in the window (or all), and those beyond it.
-void CachedDecoder::build_angles(int64_t N, int64_t scaling_length) {
-  const ops::Rotation rotation = positions_.rotation(scaling_length);
+void CachedDecoder::build_angles(int64_t N, const ops::Rotation& rotation) {
   const int64_t S = cache_.length() + N, held = cache_.held() + N;
   angles_.build(rotation, held, {.start = static_cast<double>(cache_.forgotten()), .origin = model::growth_origin(spec_, S - N, N)});
   const model::AttentionPattern& pattern = spec_.pattern;
@@ -59,14 +81,45 @@ void CachedDecoder::build_angles(int64_t N, int64_t scaling_length) {
 ops::DecodeFar CachedDecoder::far_side(const model::Positions& at, int64_t N) const {
   ops::DecodeFar far;
   if (!spec_.pattern.far()) return far;
-  const int64_t first = cache_.length();
   far.tokens = spec_.pattern.far_tokens(cache_.held() + N);
   far.rows = at.far.rows;
   far.angles = at.far.rows.cos.empty() ? nullptr : &far_angles_;
   far.most_distance = at.far.most_distance;
-  for (int64_t m = first; m < first + N; ++m)
-    far.alibi_positions.push_back(at.far.most_position > 0 ? std::min(m, at.far.most_position) : m);
+  far.most_position = at.far.most_position;
+  far.forgotten = cache_.forgotten();
   return far;
+}
+
+// Tokens that stand behind the global ones and see them beyond their window, at the same positions.
+ops::DecodeFar CachedDecoder::global_side(const model::Positions& at, int64_t N) const {
+  ops::DecodeFar far;
+  if (spec_.global_tokens == 0) return far;
+  const int64_t S = cache_.length() + N, first = std::max(cache_.length(), spec_.global_tokens);
+  far.tokens = spec_.global_tokens;
+  far.range = ops::FarRange::kAll;
+  if (first < S) far.rows = rows_from(at.rows, first - cache_.length());
+  far.angles = at.rows.cos.empty() ? nullptr : &angles_;
+  return far;
+}
+
+// The rows of global tokens among the new ones: `count` of them, which see the global tokens up to themselves.
+void CachedDecoder::attend_globals(Context& cx, size_t layer, int64_t count) {
+  const int64_t first = cache_.length(), seen = first + count;
+  Tensor &keys = global_keys_[layer], &values = global_values_[layer];
+  model::global_project(cx, spec_, weights_.layers[layer], B_, N_, {count, count}, acts_);
+  keep_rows(acts_.k_g.narrow(1, 0, count), first, keys);
+  keep_rows(acts_.v_g.narrow(1, 0, count), first, values);
+  const TensorRef q = acts_.q_g.narrow(1, 0, count), k = keys.ref().narrow(1, 0, seen);
+  MutTensorRef q_eff = acts_.q_g_eff.narrow(1, 0, count), k_eff = keys.ref().narrow(1, 0, seen);
+  Tensor turned;
+  if (model::transforms_keys(spec_.attention)) {
+    turned = Tensor({B_, seen, spec_.G, spec_.D}, keys.dtype());
+    k_eff = turned.ref();
+    const ops::RopeRows key_rows = global_at_.keys();
+    model::position_apart(cx, spec_, rows_from(global_at_.rows, first), key_rows, q, k, q_eff, k_eff);
+  }
+  ops::attention_forward(cx, {.query_start = first}, {.q = q_eff, .k = k_eff, .v = values.ref().narrow(1, 0, seen), .slopes = global_at_.slopes,
+                                                      .document_start = {}, .far = {}, .o = acts_.o.narrow(1, 0, count), .lse = {}});
 }
 
 // The new tokens' t (or k) and v go into the cache un-rotated; attention reads it back with today's angles.
@@ -79,9 +132,16 @@ void CachedDecoder::attend(Context& cx, size_t layer, const model::Positions& at
     ops::collinear_fold(cx, model::collinear_options(spec_), {.R = spec_.R, .t = acts_.k, .tbar = keys});
   }
   cache_.write(cx, l, held - N, keys, acts_.v);
+  const int64_t globals = std::clamp<int64_t>(spec_.global_tokens - cache_.length(), 0, N);
+  if (globals > 0) attend_globals(cx, layer, globals);
+  if (globals == N) return;
+  const bool windowed = spec_.window_of(layer) > 0;
+  const ops::RopeRows rows = rows_from(at.rows, globals);
   ops::decode_attention(cx, attention_options(spec_, layer),
-                        {.q = acts_.q, .rows = at.rows, .turn = at.turn, .angles = at.rows.cos.empty() ? nullptr : &angles_,
-                         .cache = cache_.view(l, held), .slopes = at.slopes, .far = far, .o = acts_.o});
+                        {.q = acts_.q.narrow(1, globals, N - globals), .rows = rows, .turn = at.turn, .angles = at.rows.cos.empty() ? nullptr : &angles_,
+                         .key_rows = {}, .cache = cache_.view(l, held), .slopes = at.slopes,
+                         .far = windowed || spec_.pattern.far() ? far : ops::DecodeFar{}, .o = acts_.o.narrow(1, globals, N - globals), .lse = acts_.lse});
+  if (spec_.pattern.top_keys_of(l) > 0) middle_.attend(cx, spec_, at, cache_.view(l, held), acts_);
 }
 
 void CachedDecoder::truncate(int64_t length) {
@@ -104,9 +164,12 @@ TensorRef CachedDecoder::append(Context& cx, TensorRef ids) {
   forget();
   cache_.reserve(cache_.held() + N);
   const int64_t scaling_length = policy_ == DynamicBase::kRequest ? std::max(planned_length_, S) : S;
-  const model::Positions at = positions_.at(S - N, N, scaling_length);
-  if (!at.rows.cos.empty()) build_angles(N, scaling_length);
-  const ops::DecodeFar far = far_side(at, N);
+  const bool rotates = model::transforms_keys(spec_.attention);
+  const ops::Rotation rotation = rotates ? positions_.rotation(scaling_length) : ops::Rotation{};
+  const model::Positions at = positions_.at(S - N, N, scaling_length, rotation);
+  if (rotates) build_angles(N, rotation);
+  const ops::DecodeFar far = spec_.global_tokens > 0 ? global_side(at, N) : far_side(at, N);
+  if (cache_.length() < spec_.global_tokens) global_at_ = global_positions_.at(0, std::min(S, spec_.global_tokens), scaling_length);
 
   ops::embedding_forward(cx, {.ids = ids.reshape({B_ * N}), .table = weights_.embed, .y = x_});
   for (size_t i = 0; i < weights_.layers.size(); ++i) {

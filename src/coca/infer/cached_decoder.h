@@ -4,6 +4,7 @@
 
 #include "coca/base/enum_names.h"
 #include "coca/infer/kv_cache.h"
+#include "coca/infer/middle_keys.h"
 #include "coca/model/decoder.h"
 #include "coca/ops/decode_attention.h"
 
@@ -37,9 +38,11 @@ class CachedDecoder {
   void prepare(int64_t N);
   MutTensorRef hidden() const { return acts_.ln1; }  // of the last layer no longer needed, and of the right type
   void forget();
-  void build_angles(int64_t N, int64_t scaling_length);
+  void build_angles(int64_t N, const ops::Rotation&);
   ops::DecodeFar far_side(const model::Positions&, int64_t N) const;
+  ops::DecodeFar global_side(const model::Positions&, int64_t N) const;
   void attend(Context&, size_t layer, const model::Positions&, const ops::DecodeFar&, int64_t N);
+  void attend_globals(Context&, size_t layer, int64_t count);
 
   const model::ModelSpec& spec_;
   const model::Weights& weights_;
@@ -48,10 +51,16 @@ class CachedDecoder {
   KvCache cache_;
   model::PositionSource positions_;
   ops::KeyAngles angles_, far_angles_;
+  // Keys and values of the global tokens through their own projections, un-rotated, by layer: [B, global tokens, G, D]. Only
+  // these tokens read them.
+  std::vector<Tensor> global_keys_, global_values_;
+  model::PositionSource global_positions_;
+  model::Positions global_at_;
   int64_t B_, N_ = 0;
   Arena arena_;
   model::LayerActs acts_;
   MutTensorRef x_, y_;  // [M, C] f32
+  MiddleKeys middle_;
   Tensor logits_;
 };
 

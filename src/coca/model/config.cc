@@ -201,6 +201,22 @@ ModelSpec read_qwen3(const ConfigFields& f) {
   return s;
 }
 
+// What no field of Hugging Face's says: windows of other models, or several of them, and dilations.
+void read_windows(const ConfigFields& f, ModelSpec& s) {
+  if (f.has("layer_window")) {
+    COCA_CHECK_AS(kBadFile, s.layer_window.empty(), "{}: layer_window names the layers' windows, and sliding_window does too; keep the one that is meant",
+                  f.origin());
+    s.layer_window = f.integers("layer_window");
+  }
+  if (f.has("layer_dilation")) s.dilation = f.integers("layer_dilation");
+  s.global_tokens = f.integer("global_tokens", 0);
+  const std::string direction = f.text("direction", "causal");
+  COCA_CHECK_AS(kBadFile, direction == "causal" || direction == "bidirectional", "{}: direction \"{}\" is unknown; expected causal or bidirectional",
+                f.origin(), direction);
+  s.direction = enum_from_name<Direction>(direction);
+  if (s.direction == Direction::kBidirectional) s.mask_id = f.optional_id("mask_token_id");
+}
+
 ModelSpec read_architecture(const ConfigFields& f, const json& config) {
   const std::string type = f.text("model_type", "");
   if (type == "gpt_neox") return read_gpt_neox(f);
@@ -211,10 +227,16 @@ ModelSpec read_architecture(const ConfigFields& f, const json& config) {
   fail(ErrorKind::kBadFile, "{}: model_type \"{}\" is not supported; expected {}", f.origin(), type, enum_choices<Architecture>());
 }
 
+// Whether Hugging Face's fields say this model's windows: Mistral's one for all layers, Qwen's one for some.
+bool names_windows(const ModelSpec& s) {
+  const int64_t largest = s.layer_window.empty() ? 0 : *std::max_element(s.layer_window.begin(), s.layer_window.end());
+  const bool some = s.architecture == Architecture::kQwen2 || s.architecture == Architecture::kQwen3;
+  if (!some && s.architecture != Architecture::kMistral) return false;
+  return std::all_of(s.layer_window.begin(), s.layer_window.end(), [&](int64_t w) { return w == largest || (some && w == 0); });
+}
+
 void write_llama_family(const ModelSpec& s, nlohmann::ordered_json& c) {
-  const bool all_alike = std::all_of(s.layer_window.begin(), s.layer_window.end(), [&](int64_t w) { return w == s.layer_window.front(); });
-  COCA_CHECK(s.layer_window.empty() || all_alike || s.architecture == Architecture::kQwen2 || s.architecture == Architecture::kQwen3,
-             "[config] {} models have one sliding window for all layers", enum_name(s.architecture));
+  const bool named = !s.layer_window.empty() && names_windows(s);
   c["num_key_value_heads"] = s.G;
   c["rope_theta"] = s.rope_theta;
   c["rms_norm_eps"] = s.norm_eps;
@@ -223,11 +245,11 @@ void write_llama_family(const ModelSpec& s, nlohmann::ordered_json& c) {
     c["attention_bias"] = s.attention_bias == Bias::kYes;
     c["mlp_bias"] = s.mlp_bias == Bias::kYes;
   } else if (s.architecture == Architecture::kMistral) {
-    c["sliding_window"] = s.layer_window.empty() ? json(nullptr) : json(s.layer_window.front());
+    c["sliding_window"] = named ? json(s.layer_window.front()) : json(nullptr);
   } else {
     if (s.architecture == Architecture::kQwen3) c["attention_bias"] = s.attention_bias == Bias::kYes;
-    c["use_sliding_window"] = !s.layer_window.empty();
-    if (s.layer_window.empty()) return;
+    c["use_sliding_window"] = named;
+    if (!named) return;
     c["sliding_window"] = *std::max_element(s.layer_window.begin(), s.layer_window.end());
     for (const int64_t window : s.layer_window) c["layer_types"].push_back(window > 0 ? "sliding_attention" : "full_attention");
   }
@@ -237,7 +259,8 @@ void write_llama_family(const ModelSpec& s, nlohmann::ordered_json& c) {
 
 ModelSpec spec_from_json(const json& config, std::string_view origin) {
   const ConfigFields f(config, origin);
-  const ModelSpec spec = read_architecture(f, config);
+  ModelSpec spec = read_architecture(f, config);
+  read_windows(f, spec);
   f.refuse_unread();
   try {
     validate(spec);
@@ -275,6 +298,14 @@ nlohmann::ordered_json spec_to_json(const ModelSpec& s, Precision precision) {
   } else {
     write_llama_family(s, c);
   }
+  if (!s.layer_window.empty() && !names_windows(s)) c["layer_window"] = s.layer_window;
+  for (int64_t i = 0; i < s.L && !s.dilation.empty(); ++i) {
+    const auto heads = s.dilation_of(static_cast<size_t>(i));
+    c["layer_dilation"].push_back(std::vector<int64_t>(heads.begin(), heads.end()));
+  }
+  if (s.global_tokens > 0) c["global_tokens"] = s.global_tokens;
+  if (s.direction != Direction::kCausal) c["direction"] = std::string(enum_name(s.direction));
+  if (s.mask_id) c["mask_token_id"] = *s.mask_id;
   if (s.bos_id) c["bos_token_id"] = *s.bos_id;
   if (s.eos_ids.size() == 1) c["eos_token_id"] = s.eos_ids.front();
   if (s.eos_ids.size() > 1) c["eos_token_id"] = s.eos_ids;

@@ -71,6 +71,20 @@ std::vector<double> ConfigFields::numbers(const char* key) const {
   return items;
 }
 
+std::vector<int64_t> ConfigFields::integers(const char* key) const {
+  std::vector<int64_t> items;
+  const json& list = at(key, &json::is_array, "a list of integers");
+  const auto take = [&](const json& item) {
+    COCA_CHECK_AS(kBadFile, item.is_number_integer(), "{}: field \"{}{}\" holds {}; expected integers", origin_, where_, key, item.dump());
+    items.push_back(item.get<int64_t>());
+  };
+  for (const json& item : list) {
+    if (!item.is_array()) take(item);
+    for (const json& inner : item.is_array() ? item : json::array()) take(inner);
+  }
+  return items;
+}
+
 std::optional<int64_t> ConfigFields::optional_id(const char* key) const {
   return has(key) ? std::optional<int64_t>(integer(key)) : std::nullopt;
 }

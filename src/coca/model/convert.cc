@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <ranges>
 #include <string>
 #include <vector>
 
@@ -20,9 +21,11 @@ namespace fs = std::filesystem;
 
 namespace {
 
-ModelSpec target_spec(const ModelSpec& from, const ConvertOptions& o) {
+ModelSpec target_attention(const ModelSpec& from, const ConvertOptions& o) {
   ModelSpec to = from;
   if (!o.attention || *o.attention == from.attention) return to;
+  COCA_CHECK(from.global_tokens == 0, "cannot convert to attention \"{}\": the source has {} global tokens; convert it before these are added",
+             enum_name(*o.attention), from.global_tokens);
   COCA_CHECK(is_coca(*o.attention), "cannot convert to attention \"{}\": only coca-slack, coca-strict and coca-tied can be made from a model",
              enum_name(*o.attention));
   COCA_CHECK(uses_rotary(from.attention), "cannot convert attention \"{}\" to \"{}\": the source has no rotary positions",
@@ -31,6 +34,32 @@ ModelSpec target_spec(const ModelSpec& from, const ConvertOptions& o) {
   if (!is_coca(from.attention)) to.fold = ops::Fold::kRotary;
   validate(to);
   return to;
+}
+
+ModelSpec target_spec(const ModelSpec& from, const ConvertOptions& o) { return with_windows(o.windows, target_attention(from, o)); }
+
+// For each tensor of the result the source's tensor that its values come from, and the result's tensor under whose name they are
+// made: its own, or for global projections that the source lacks the ordinary one.
+struct Origin {
+  size_t from, as;
+};
+std::vector<Origin> origins_of(const ModelSpec& source, const std::vector<ParamInfo>& from, const std::vector<ParamInfo>& to) {
+  const size_t ordinary = static_cast<size_t>(std::ranges::count_if(to, [](const ParamInfo& info) { return !is_global(info.name); }));
+  std::vector<Origin> origins;
+  for (size_t i = 0, common = 0; i < to.size(); ++i) {
+    size_t as = i;
+    if (is_global(to[i].name) && source.global_tokens == 0) {
+      std::string name = to[i].name;
+      name.erase(name.find("_global"), std::string_view("_global").size());
+      as = static_cast<size_t>(std::ranges::find(to, name, &ParamInfo::name) - to.begin());
+      COCA_CHECK_AS(kInternal, as < ordinary, "tensor \"{}\" has no ordinary counterpart", to[i].name);
+      origins.push_back({origins[as].from, as});
+      continue;
+    }
+    while (is_global(from[common].name) != is_global(to[i].name)) ++common;  // the result may do without global tokens
+    origins.push_back({common++, as});
+  }
+  return origins;
 }
 
 // The root mean square of |q_j| over the G groups' query heads, [G, D/2], for a layer input x = g * z (+ b) with
@@ -175,14 +204,16 @@ ConvertReport convert_model(const fs::path& source_dir, const fs::path& out, con
   const std::unique_ptr<TensorSource> source = open_source(source_dir, o.source_attention);
   ConvertReport report{.layout = source->layout(), .from = source->spec(), .to = target_spec(source->spec(), o)};
   const std::vector<ParamInfo> from = parameter_list(report.from), to = parameter_list(report.to);
+  const std::vector<Origin> origins = origins_of(report.from, from, to);
   std::vector<DType> types;
   std::vector<size_t> sizes;
   int64_t total = 0;
-  for (const ParamInfo& info : from) {
-    const DType stored = source->stored_type(info);
+  for (size_t i = 0; i < to.size(); ++i) {
+    const DType stored = source->stored_type(from[origins[i].from]);
     types.push_back(o.dtype.value_or(stored == DType::kF64 ? DType::kF32 : stored));
-    sizes.push_back(static_cast<size_t>(info.shape.product()) * dtype_size(types.back()));
+    sizes.push_back(static_cast<size_t>(to[i].shape.product()) * dtype_size(types.back()));
     total += static_cast<int64_t>(sizes.back());
+    report.copied += origins[i].as != i;
   }
   TMaker maker(*source, report.to, o);
   const auto shards = plan_shards(sizes, o.max_shard_bytes);
@@ -191,9 +222,9 @@ ConvertReport convert_model(const fs::path& source_dir, const fs::path& out, con
     std::vector<Tensor> tensors;
     std::vector<io::TensorToSave> saved;
     for (const size_t i : shard) {
-      std::vector<float> values = source->read(from[i]);
-      if (maker.makes(to[i])) {
-        values = maker.make(to[i], std::move(values));
+      std::vector<float> values = source->read(from[origins[i].from]);
+      if (const ParamInfo& made = to[origins[i].as]; maker.makes(made)) {
+        values = maker.make(made, std::move(values));
         ++report.made;
       }
       tensors.push_back(store_as(types[i], values, to[i]));

@@ -1,5 +1,6 @@
 // coca/model/convert.h - a model folder made into another: RoPE attention into CoCA, other element types and shards,
-// Meta's layout into Hugging Face's. Tensor by tensor: no more than one output shard is in memory.
+// Meta's layout into Hugging Face's, sliding windows and global tokens (whose projections begin as copies of the others,
+// Longformer section 3.1). Tensor by tensor: no more than one output shard is in memory.
 // Why t begins as it does: docs/decisions/011.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -11,6 +12,7 @@
 
 #include "coca/base/enum_names.h"
 #include "coca/model/spec.h"
+#include "coca/model/windows.h"
 
 namespace coca::model {
 
@@ -26,6 +28,7 @@ struct ConvertOptions {
   std::optional<AttentionKind> source_attention;
   std::optional<AttentionKind> attention;  // of the result; default: as the source
   TInit t_init = TInit::kFromKScaled;
+  WindowOptions windows;
   uint64_t seed = 0;                       // of kRandom
   std::optional<DType> dtype;              // F32, F16 or BF16 for every tensor; default: each as it is stored
   size_t max_shard_bytes = size_t{5} << 30;
@@ -38,11 +41,12 @@ struct ConvertReport {
   ModelSpec from, to;
   int64_t tensors = 0, shards = 0, bytes = 0;
   int64_t made = 0;  // tensors that hold other values than the source's
+  int64_t copied = 0;  // projections of global tokens that the source did not have
 };
 
 // Writes config.json and weights into the existing folder `out`. Meta's layout: params.json and consolidated*.safetensors
 // (several: model parallel); its rows of wq and wk are put in the order of half-split rotary pairs.
-// Errors: an attention kind that cannot be reached from the source's, values that the new type cannot hold, everything
+// Errors: an attention kind that cannot be reached from the source's or with global tokens already there, values that the new type cannot hold, everything
 // that loading refuses. progress sees bytes done and in all.
 ConvertReport convert_model(const std::filesystem::path& source, const std::filesystem::path& out, const ConvertOptions&,
                             const std::function<void(int64_t, int64_t)>& progress = {});

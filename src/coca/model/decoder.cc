@@ -68,8 +68,13 @@ Positions PositionSource::without_rows() const {
   return p;
 }
 
-Positions PositionSource::of_table(int64_t n) const {
+Positions PositionSource::of_table(int64_t n) {
   Positions p = without_rows();
+  if (spec_.global_tokens > 0) {
+    if (global_start_.empty() || global_start_.numel() < n) global_start_ = Tensor({n}, DType::kI32);
+    std::ranges::fill(global_start_.values<int32_t>(), static_cast<int32_t>(spec_.global_tokens));
+    p.global_start = global_start_.ref();
+  }
   if (!transforms_keys(spec_.attention)) return p;
   p.rows = table_.rows(0, n);
   p.key_rows = table_.key_rows(0, n);
@@ -77,16 +82,20 @@ Positions PositionSource::of_table(int64_t n) const {
 }
 
 Positions PositionSource::at(int64_t start, int64_t n, int64_t seq_len) {
+  return at(start, n, seq_len, transforms_keys(spec_.attention) ? rotation(seq_len) : ops::Rotation{});
+}
+
+Positions PositionSource::at(int64_t start, int64_t n, int64_t seq_len, const ops::Rotation& angles) {
   if (spec_.pattern.far()) {
     Positions p = without_rows();
-    add_pattern(p, start, n, seq_len);
+    add_pattern(p, start, n, seq_len, angles);
     return p;
   }
-  if (transforms_keys(spec_.attention)) table_.build(rotation(seq_len), start, n, growth_origin(spec_, start, n));
+  if (transforms_keys(spec_.attention)) table_.build(angles, start, n, growth_origin(spec_, start, n));
   return of_table(n);
 }
 
-void PositionSource::add_pattern(Positions& p, int64_t start, int64_t n, int64_t seq_len) {
+void PositionSource::add_pattern(Positions& p, int64_t start, int64_t n, int64_t seq_len, const ops::Rotation& angles) {
   const AttentionPattern& pattern = spec_.pattern;
   p.far.tokens = pattern.far_tokens(seq_len);
   if (pattern.type == Pattern::kLmInfinite) p.far.most_distance = pattern.distance;
@@ -102,7 +111,6 @@ void PositionSource::add_pattern(Positions& p, int64_t start, int64_t n, int64_t
     far_key.push_back(static_cast<double>(pattern.far_key(m)));
     factor.push_back(pattern.score_factor(m, spec_.max_position));
   }
-  const ops::Rotation angles = rotation(seq_len);
   table_.build_at(angles, query, n, 0.0, factor);
   keys_.build(angles, start, n);
   far_.build_at(angles, far, n, 0.0, factor);
@@ -154,7 +162,7 @@ void Decoder::plan(const ModelSpec& s, DType type, int64_t B, int64_t N, int64_t
   if (parts) {
     add("keys.k_eff", {1, N, s.G, s.D}, out.keys.k_eff);
     add("keys.v", {1, N, s.G, s.D}, out.keys.v);
-    if (s.pattern.far() && transforms_keys(s.attention)) add("keys.k_far", {1, s.pattern.far_tokens(N), s.G, s.D}, out.keys.k_far);
+    if (s.pattern.far() && transforms_keys(s.attention)) add("keys.k_far", {1, s.pattern.far_keys(N), s.G, s.D}, out.keys.k_far);
   }
   const int64_t longest = parts ? longest_part(N, chunk) : N;
   plan_layer_acts(s, {.B = out.sequences, .N = longest, .dtype = type}, "chunk.", parts ? Acts::kChunk : Acts::kForward, plan, out.acts);
@@ -167,7 +175,8 @@ void Decoder::plan(const ModelSpec& s, DType type, int64_t B, int64_t N, int64_t
 size_t Decoder::activation_bytes(const ModelSpec& spec, int64_t B, int64_t N, Precision precision, const DecoderOptions& options) {
   Buffers unused;
   ArenaPlan bytes;
-  plan(spec, dtype_of(precision), B, N, options.chunk_tokens, unused, bytes);
+  const int64_t chunk = spec.direction == Direction::kBidirectional ? std::max(N, options.chunk_tokens) : options.chunk_tokens;
+  plan(spec, dtype_of(precision), B, N, chunk, unused, bytes);
   return bytes.bytes();
 }
 
@@ -206,7 +215,9 @@ void Decoder::layer(Context& cx, size_t i, const Positions& positions) {
 TensorRef Decoder::forward(Context& cx, TensorRef ids, int64_t scaling_length) {
   check_ids(ids, "ids");
   const int64_t B = ids.size(0), N = ids.size(1), M = B * N;
-  prepare(B, N, cx.tracing() ? M : options_.chunk_tokens);
+  // Where tokens see ahead a layer cannot go through a sequence in parts.
+  const int64_t chunk = spec_.direction == Direction::kBidirectional ? std::max(N, options_.chunk_tokens) : options_.chunk_tokens;
+  prepare(B, N, cx.tracing() ? M : chunk);
   const Positions at = positions_.at(0, N, scaling_length > 0 ? scaling_length : N);
   ops::embedding_forward(cx, {.ids = ids.reshape({M}), .table = weights_.embed, .y = buffers_.x});
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
@@ -282,6 +293,8 @@ Positions TrainingDecoder::positions(const Weights& w, TensorRef document_start,
     return positions_.at_positions(drawn.positions, N_, drawn.scaling_length > 0 ? drawn.scaling_length : N_);
   }
   if (document_start.empty()) return positions_.at(0, N_, N_);
+  COCA_CHECK(spec_.global_tokens == 0 && spec_.direction == Direction::kCausal,
+             "[decoder] packed documents: {} global tokens, {} attention; expected none, and causal", spec_.global_tokens, enum_name(spec_.direction));
   check_ids(document_start, "document_start");
   COCA_CHECK(document_start.shape == Dims({B_, N_}), "[decoder] document_start {} must be [{}, {}]", document_start.shape.text(), B_, N_);
   const int32_t* start = document_start.as<int32_t>();
@@ -293,11 +306,13 @@ Positions TrainingDecoder::positions(const Weights& w, TensorRef document_start,
 void TrainingDecoder::forward(Context& cx, const Weights& w, const Positions& at, TensorRef ids) {
   ops::embedding_forward(cx, {.ids = ids.reshape({B_ * N_}), .table = w.embed, .y = x_[0]});
   for (size_t i = 0; i < acts_.size(); ++i) {
+    if (cx.tracing()) cx.trace("hidden." + std::to_string(i), x_[i]);
     layer_forward(cx, spec_, w.layers[i], at.in_layer(spec_, i), x_[i], acts_[i], x_[i + 1]);
     trace_layer(cx, i, acts_[i]);
   }
   ops::norm_forward(cx, {.kind = spec_.norm, .eps = static_cast<float>(spec_.norm_eps), .x = x_.back(), .w = w.norm_w,
                          .b = w.norm_b, .y = normed_, .stat = norm_stat_});
+  if (cx.tracing()) cx.trace("hidden." + std::to_string(acts_.size()), normed_);
 }
 
 void TrainingDecoder::backward(Context& cx, const Weights& w, const Positions& at, TensorRef ids, MutWeights& grads) {

@@ -18,8 +18,9 @@ class PositionSource {
   explicit PositionSource(const ModelSpec&, const Weights* = nullptr);
   // The angles of a sequence of seq_len. CLEX's tables are solved at the first call.
   ops::Rotation rotation(int64_t seq_len);
-  // `n` tokens from `start` of a sequence of seq_len.
+  // `n` tokens from `start` of a sequence of seq_len; with its rotation, where the caller has that.
   Positions at(int64_t start, int64_t n, int64_t seq_len);
+  Positions at(int64_t start, int64_t n, int64_t seq_len, const ops::Rotation&);
   // Tokens anywhere: positions [1 or B, n], for methods that draw them.
   Positions at_positions(std::span<const double> positions, int64_t n, int64_t seq_len);
   // From here on these: the frequencies of weights that are being trained.
@@ -29,8 +30,8 @@ class PositionSource {
 
  private:
   Positions without_rows() const;
-  Positions of_table(int64_t n) const;
-  void add_pattern(Positions&, int64_t start, int64_t n, int64_t seq_len);
+  Positions of_table(int64_t n);
+  void add_pattern(Positions&, int64_t start, int64_t n, int64_t seq_len, const ops::Rotation&);
 
   const ModelSpec& spec_;
   const Weights* weights_;
@@ -38,7 +39,7 @@ class PositionSource {
   std::vector<double> frequencies_;        // set_frequencies(); else empty
   RopeTable table_;
   RopeTable keys_, turn_, far_, far_keys_;  // patterns
-  Tensor slopes_;
+  Tensor slopes_, global_start_;
 };
 
 struct DecoderOptions {

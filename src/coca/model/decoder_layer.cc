@@ -5,8 +5,8 @@
 #include <utility>
 
 #include "coca/base/parallel.h"
+#include "coca/model/layer_attention.h"
 #include "coca/ops/activation.h"
-#include "coca/ops/attention.h"
 #include "coca/ops/cast.h"
 #include "coca/ops/collinear.h"
 #include "coca/ops/linear.h"
@@ -23,10 +23,6 @@ namespace {
 TensorRef flat_heads(TensorRef t) { return t.reshape({t.size(0) * t.size(1), t.size(2) * t.size(3)}); }
 MutTensorRef flat_heads(MutTensorRef t) { return t.reshape({t.size(0) * t.size(1), t.size(2) * t.size(3)}); }
 MutTensorRef flat_fused(MutTensorRef t) { return t.reshape({t.size(0) * t.size(1), t.size(2) * t.size(3) * t.size(4)}); }
-
-ops::AttentionOptions attention_options(const Positions& at) {
-  return {.mask = at.window > 0 ? ops::Mask::kSlidingWindow : ops::Mask::kCausal, .window = at.window};
-}
 
 void norm(Context& cx, const ModelSpec& s, TensorRef x, TensorRef w, TensorRef b, MutTensorRef y, MutTensorRef stat) {
   ops::norm_forward(cx, {.kind = s.norm, .eps = static_cast<float>(s.norm_eps), .x = x, .w = w, .b = b, .y = y, .stat = stat});
@@ -98,23 +94,29 @@ void position(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a
 
 // The same for keys beyond the window. k_far [B, n, G, D] is written: the first n tokens here.
 void position_far(Context& cx, const ModelSpec& s, const Positions& at, const LayerActs& a, MutTensorRef k_far) {
+  layer_far_queries(cx, s, at, a);
   const int64_t n = k_far.empty() ? 0 : k_far.size(1);
-  const ops::RopeRows key_rows = n > 0 ? ops::RopeRows{at.far.key_rows.cos.narrow(1, 0, n), at.far.key_rows.sin.narrow(1, 0, n)} : ops::RopeRows{};
-  if (!is_coca(s.attention)) {
-    ops::rope_forward(cx, {.rows = at.far.rows, .x = a.q, .y = a.q_far});
-    if (n > 0) ops::rope_forward(cx, {.rows = key_rows, .x = a.k.narrow(1, 0, n), .y = k_far});
-    return;
-  }
-  const ops::CollinearOptions options = collinear_options(s);
-  ops::collinear_query(cx, options, {.rows = at.far.rows, .q = a.q, .q_eff = a.q_far});
   if (n == 0) return;
+  const ops::RopeRows key_rows{at.far.key_rows.cos.narrow(1, 0, n), at.far.key_rows.sin.narrow(1, 0, n)};
+  if (!is_coca(s.attention)) return ops::rope_forward(cx, {.rows = key_rows, .x = a.k.narrow(1, 0, n), .y = k_far});
+  const ops::CollinearOptions options = collinear_options(s);
   const MutTensorRef tbar = cx.scratch_tensor({a.k.size(0), n, s.G, s.D / 2});
   ops::collinear_fold(cx, options, {.R = s.R, .t = a.k.narrow(1, 0, n), .tbar = tbar});
   ops::collinear_key(cx, options, {.rows = key_rows, .tbar = tbar, .k_eff = k_far});
 }
 
+// Keys that every query sees: of all that stand as such, the first.
 ops::FarKeys far_keys(const Positions& at, TensorRef q, TensorRef k) {
-  return {.q = q, .k = k, .most_distance = at.far.most_distance, .most_position = at.far.most_position};
+  if (at.far.tokens == 0) return {};
+  return {.q = q, .k = k.narrow(1, 0, std::min(at.far.tokens, k.size(1))), .v = {}, .most_distance = at.far.most_distance,
+          .most_position = at.far.most_position};
+}
+
+// Those of the other keys in k_far [B, S, G, D] that score highest join the softmax.
+void attend_middle(Context& cx, const ModelSpec& s, const Positions& at, int64_t start, TensorRef k_far, TensorRef v, LayerActs& a) {
+  ops::top_keys_find(cx, middle_options(s, at, start),
+                     {.q = a.q_far, .k = k_far, .slopes = at.slopes, .scores = a.top_scores, .keys = a.top_keys});
+  ops::top_keys_add(cx, {.scores = a.top_scores, .keys = a.top_keys, .v = v, .o = a.o, .lse = a.lse});
 }
 
 void attention_output(Context& cx, const LayerTensors<TensorRef>& w, const LayerActs& a) {
@@ -205,9 +207,7 @@ void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTenso
                                const Positions& at, const LayerActs& a, LayerActGrads& g,
                                LayerTensors<MutTensorRef>& dw, TensorRef dy) {
   linear_back(cx, w.lora.o, dw.lora.o, {.x = flat_heads(TensorRef(a.o)), .w = w.o_w, .dy = dy, .dx = flat_heads(g.d_o), .dw = dw.o_w, .db = dw.o_b});
-  ops::attention_backward(cx, attention_options(at),
-                          {.q = a.q_eff, .k = a.k_eff, .v = a.v, .slopes = at.slopes, .document_start = at.document_start,
-                           .o = a.o, .lse = a.lse, .d_o = g.d_o, .dq = g.dq_eff, .dk = g.dk_eff, .dv = g.dv});
+  attend_backward(cx, s, at, a, g);
   angle_gradients(cx, s, at, a, g);
   if (is_coca(s.attention)) {
     ops::collinear_backward(cx, collinear_options(s),
@@ -226,6 +226,7 @@ void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTenso
     linear_back(cx, w.lora.k, dw.lora.k, {.x = a.ln1, .w = w.k_w, .dy = flat_heads(g.dk), .dx = g.dln1, .dw = dw.k_w, .db = dw.k_b, .dx_write = add});
     linear_back(cx, w.lora.v, dw.lora.v, {.x = a.ln1, .w = w.v_w, .dy = flat_heads(g.dv), .dx = g.dln1, .dw = dw.v_w, .db = dw.v_b, .dx_write = add});
   }
+  global_project_backward(cx, s, w, a, g, dw);
 }
 
 }  // namespace
@@ -240,7 +241,22 @@ Positions Positions::narrow(int64_t first, int64_t count) const {
 Positions Positions::in_layer(const ModelSpec& spec, size_t layer) const {
   Positions at = *this;
   at.window = spec.window_of(layer);
+  at.dilation = spec.dilation_of(layer);
+  at.far.top = spec.pattern.top_keys_of(static_cast<int64_t>(layer));
   return at;
+}
+
+void layer_far_queries(Context& cx, const ModelSpec& s, const Positions& at, const LayerActs& a) {
+  if (!transforms_keys(s.attention)) return;  // q_far is q
+  if (is_coca(s.attention))
+    ops::collinear_query(cx, collinear_options(s), {.rows = at.far.rows, .q = a.q, .q_eff = a.q_far});
+  else
+    ops::rope_forward(cx, {.rows = at.far.rows, .x = a.q, .y = a.q_far});
+}
+
+ops::TopKeysOptions middle_options(const ModelSpec& s, const Positions& at, int64_t query_start) {
+  return {.count = s.pattern.middle_top_k, .first = s.pattern.sinks, .hidden = s.pattern.window, .query_start = query_start,
+          .most_distance = at.far.most_distance};
 }
 
 void plan_layer_acts(const ModelSpec& s, const ActShape& shape, const std::string& prefix, Acts which, ArenaPlan& plan,
@@ -280,7 +296,13 @@ void plan_layer_acts(const ModelSpec& s, const ActShape& shape, const std::strin
     remade("q_far", {B, N, s.H, s.D}, a.q_far);
     if (which != Acts::kChunk) remade("k_far", {B, N, s.G, s.D}, a.k_far);
   }
+  plan_global_acts(s, B, N, kept, remade, a);
   kept("o", {B, N, s.H, s.D}, a.o);
+  if (s.pattern.looks_back()) {  // evaluation only
+    kept_f32("lse", {B, s.H, N}, a.lse);
+    kept_f32("top_scores", {B, N, s.H, s.pattern.middle_top_k}, a.top_scores);
+    plan.add(prefix + "top_keys", {B, N, s.H, s.pattern.middle_top_k}, DType::kI32, &a.top_keys);
+  }
   if (s.residual == ResidualKind::kSequential) kept_f32("mid", {M, s.C}, a.mid);
   remade("ln2", {M, s.C}, a.ln2);
   if (s.mlp == Mlp::kSwiGlu) kept("gate", {M, s.F}, a.gate);
@@ -308,6 +330,7 @@ void finish_layer_acts(const ModelSpec& s, LayerActs& a) {
     a.k_eff = a.k;
     if (s.pattern.far()) a.q_far = a.q, a.k_far = a.k;
   }
+  finish_global_acts(s, a);
 }
 
 namespace {
@@ -316,6 +339,7 @@ constexpr MutTensorRef LayerActs::* kLayerActs[] = {
     &LayerActs::q_raw, &LayerActs::k_raw,    &LayerActs::q_stat, &LayerActs::k_stat,
     &LayerActs::ln1,   &LayerActs::ln1_stat, &LayerActs::qkv,  &LayerActs::q,   &LayerActs::k,   &LayerActs::v,
     &LayerActs::q_eff, &LayerActs::k_eff,    &LayerActs::q_far, &LayerActs::k_far, &LayerActs::o,    &LayerActs::lse, &LayerActs::mid, &LayerActs::ln2,
+    &LayerActs::top_scores, &LayerActs::top_keys,
     &LayerActs::ln2_stat, &LayerActs::gate,  &LayerActs::up,   &LayerActs::act, &LayerActs::branch, &LayerActs::branch2};
 
 }  // namespace
@@ -323,6 +347,7 @@ constexpr MutTensorRef LayerActs::* kLayerActs[] = {
 void fill_layer_acts(const LayerActs& shared, LayerActs& a) {
   for (const auto member : kLayerActs)
     if ((a.*member).empty()) a.*member = shared.*member;
+  fill_global_acts(shared, a);
 }
 
 LayerActs resize_layer_acts(const ModelSpec& s, const LayerActs& planned, int64_t B, int64_t N) {
@@ -332,9 +357,10 @@ LayerActs resize_layer_acts(const ModelSpec& s, const LayerActs& planned, int64_
     if (t.empty()) continue;
     Dims shape = t.shape;
     shape[0] = t.rank() == 2 ? B * N : B;
-    if (t.rank() > 2) shape[1] = N;
+    if (t.rank() > 2) shape[member == &LayerActs::lse ? 2 : 1] = N;
     t = MutTensorRef(t.data, t.dtype, shape);
   }
+  resize_global_acts(s, B, N, a);
   finish_layer_acts(s, a);
   return a;
 }
@@ -359,17 +385,26 @@ void layer_project(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef
   head_norms(cx, s, w, a);
 }
 
+namespace {
+
+void project_global(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, LayerActs& a) {
+  global_project(cx, s, w, a.q.size(0), a.q.size(1), global_rows(s, a.q.size(1)), a);
+}
+
+}  // namespace
+
 void layer_attend(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a) {
   position(cx, s, at, a);
+  global_position(cx, s, at, a);
   ops::FarKeys far;
-  if (at.far.tokens > 0) {
-    const MutTensorRef k_far = a.k_far.narrow(1, 0, std::min(at.far.tokens, a.k_far.size(1)));
+  const int64_t far_count = s.pattern.far_keys(a.k.size(1));
+  if (far_count > 0) {
+    const MutTensorRef k_far = a.k_far.narrow(1, 0, far_count);
     if (transforms_keys(s.attention)) position_far(cx, s, at, a, k_far);
     far = far_keys(at, a.q_far, k_far);
   }
-  ops::attention_forward(cx, attention_options(at),
-                         {.q = a.q_eff, .k = a.k_eff, .v = a.v, .slopes = at.slopes, .document_start = at.document_start, .far = far, .o = a.o,
-                          .lse = a.lse});
+  attend_forward(cx, s, at, 0, a.k_eff, a.v, far, a);
+  if (at.far.top > 0) attend_middle(cx, s, at, 0, a.k_far, a.v, a);
 }
 
 void layer_finish(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, TensorRef x, LayerActs& a,
@@ -390,6 +425,7 @@ void layer_finish(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>
 void layer_forward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const Positions& at,
                    TensorRef x, LayerActs& a, MutTensorRef y) {
   layer_project(cx, s, w, x, a);
+  project_global(cx, s, w, a);
   layer_attend(cx, s, at, a);
   layer_finish(cx, s, w, x, a, y);
 }
@@ -404,18 +440,20 @@ void layer_forward_chunk(Context& cx, const ModelSpec& s, const LayerTensors<Ten
   position(cx, s, at, a);
   if (!transforms_keys(s.attention)) copy_heads(a.k, k_eff);
   if (s.qkv == Qkv::kFused) copy_heads(a.v, v);
-  ops::AttentionOptions options = attention_options(at);
-  options.query_start = start;
+  if (start == 0) {
+    project_global(cx, s, w, a);
+    global_position(cx, s, at, a);
+  }
   ops::FarKeys far;
-  if (at.far.tokens > 0) {
-    const bool own = transforms_keys(s.attention);
-    const MutTensorRef all = own ? keys.k_far : keys.k_eff;
-    const int64_t before = std::min(start, at.far.tokens), seen = std::min(start + n, at.far.tokens);
+  const bool own = transforms_keys(s.attention);
+  const MutTensorRef all = own ? keys.k_far : keys.k_eff;
+  const int64_t before = s.pattern.far_keys(start), seen = s.pattern.far_keys(start + n);
+  if (seen > 0) {
     if (own) position_far(cx, s, at, a, seen > before ? all.narrow(1, before, seen - before) : MutTensorRef());
     far = far_keys(at, a.q_far, all.narrow(1, 0, seen));
   }
-  ops::attention_forward(cx, options, {.q = a.q_eff, .k = keys.k_eff.narrow(1, 0, start + n),
-                                       .v = keys.v.narrow(1, 0, start + n), .slopes = at.slopes, .far = far, .o = a.o});
+  attend_forward(cx, s, at, start, keys.k_eff.narrow(1, 0, start + n), keys.v.narrow(1, 0, start + n), far, a);
+  if (at.far.top > 0) attend_middle(cx, s, at, start, all.narrow(1, 0, seen), keys.v.narrow(1, 0, start + n), a);
   layer_finish(cx, s, w, x, a, x);
 }
 
@@ -425,11 +463,13 @@ void layer_remake(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>
   const bool all = policy == Recompute::kLayer, sequential = s.residual == ResidualKind::kSequential;
   if (all) {
     layer_project(cx, s, w, x, a);
+    project_global(cx, s, w, a);
     layer_attend(cx, s, at, a);
   } else {
     norm(cx, s, x, w.ln1_w, w.ln1_b, a.ln1, a.ln1_stat);
     head_norms(cx, s, w, a);
     position(cx, s, at, a);
+    global_position(cx, s, at, a);
   }
   if (all && sequential) {  // the branches themselves are not read backward
     attention_output(cx, w, a);
@@ -460,6 +500,7 @@ void plan_layer_act_grads(const ModelSpec& s, const ActShape& shape, ArenaPlan& 
     add("dq_eff", {B, N, s.H, s.D}, g.dq_eff);
     add("dk_eff", {B, N, s.G, s.D}, g.dk_eff);
   }
+  plan_global_grads(s, B, N, add, g);
   add("d_o", {B, N, s.H, s.D}, g.d_o);
   if (s.mlp == Mlp::kSwiGlu) add("dgate", {M, s.F}, g.dgate);
   add("dup", {M, s.F}, g.dup);
@@ -476,6 +517,7 @@ void finish_layer_act_grads(const ModelSpec& s, LayerActGrads& g) {
     g.dq_eff = g.dq;
     g.dk_eff = g.dk;
   }
+  finish_global_grads(s, g);
 }
 
 void layer_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const Positions& at,

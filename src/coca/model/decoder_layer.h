@@ -3,12 +3,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <span>
 #include <string>
 
 #include "coca/base/enum_names.h"
 #include "coca/model/params.h"
 #include "coca/model/spec.h"
 #include "coca/ops/rope.h"
+#include "coca/ops/top_keys.h"
 #include "coca/tensor/arena.h"
 #include "coca/tensor/context.h"
 
@@ -26,9 +28,12 @@ struct Positions {
     int64_t tokens = 0;
     ops::RopeRows rows, key_rows;  // of the queries towards them; of the tokens here as such keys
     int64_t most_distance = 0, most_position = 0;  // ALiBi (ops/attention.h)
+    int64_t top = 0;  // keys of the middle that each query and head picks in this layer (LM-Infinite)
   } far;
   TensorRef slopes;    // [H]
   int64_t window = 0;  // keys a query sees, itself included; 0: all
+  std::span<const int64_t> dilation;  // [H] of the window; empty: none
+  TensorRef global_start;    // [N or more] i32, all the number of global tokens: where windows begin; without these empty
   TensorRef document_start;  // [B, N] i32, packed documents: no token sees one in front of this place; empty: none
 
   MutTensorRef dangle;       // [B, N, R/2] f32: gradient of the rows' angles, added to; empty: not wanted
@@ -48,7 +53,10 @@ struct LayerActs {
   MutTensorRef q, k, v;          // [B, N, H, D] [B, N, G, D] [B, N, G, D]; views of qkv when fused; k is CoCA's t
   MutTensorRef q_eff, k_eff;     // as q, k: what attention sees (rotated, or collinear); q, k without rotary
   MutTensorRef q_far, k_far;     // as q, k: what attention sees beyond the window; patterns only
+  // Of global tokens (layer_attention.h), n of them and keys of m: [B, m, H, 3, D]; [B, n, H, D] [B, m, G, D] [B, m, G, D].
+  MutTensorRef qkv_g, q_g, k_g, v_g, q_g_eff, k_g_eff;
   MutTensorRef o, lse;           // [B, N, H, D] [B, H, N]
+  MutTensorRef top_scores, top_keys;  // [B, N, H, top]; LM-Infinite's keys of the middle only
   MutTensorRef mid;              // [M, C]; sequential residual only
   MutTensorRef ln2, ln2_stat;    // [M, C] [M, 2]
   MutTensorRef gate, up, act;    // [M, F]; gate with SwiGLU only
@@ -92,6 +100,11 @@ struct LayerKeys {
   MutTensorRef k_far;     // [B, far tokens, G, D]; patterns of models that transform keys only
 };
 
+// q_far is written: the queries as they stand towards keys beyond the window.
+void layer_far_queries(Context&, const ModelSpec&, const Positions&, const LayerActs&);
+// How top_keys looks for keys of the middle (ops/top_keys.h).
+ops::TopKeysOptions middle_options(const ModelSpec&, const Positions&, int64_t query_start);
+
 // The three parts of the forward pass; cached decoding replaces the middle one.
 void layer_project(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, TensorRef x, LayerActs&);
 void layer_attend(Context&, const ModelSpec&, const Positions&, LayerActs&);
@@ -116,6 +129,8 @@ struct LayerActGrads {
   MutTensorRef dqkv;             // [B, N, H, 3, D]; fused only
   MutTensorRef dq, dk, dv;       // as q, k, v
   MutTensorRef dq_eff, dk_eff;   // as q_eff, k_eff; dq, dk without rotary
+  MutTensorRef dqkv_g, dq_g, dk_g, dv_g, dq_g_eff, dk_g_eff;  // as qkv_g, ...
+  MutTensorRef dq_far, dk_far;   // [B, N - n, H, D] [B, n, G, D] of the other tokens towards the n global ones
   MutTensorRef d_o;              // [B, N, H, D]
   MutTensorRef dgate, dup, dact; // [M, F]
 };

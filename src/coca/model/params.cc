@@ -17,6 +17,22 @@ namespace coca::model {
 
 namespace {
 
+// matrix(name, out, in, bias, weight slot, bias slot)
+template <typename Ref, typename Matrix>
+void for_each_global_projection(const ModelSpec& s, const TensorNames& n, ModelTensors<Ref>& t, const Matrix& matrix) {
+  for (int64_t i = 0; i < s.L; ++i) {
+    LayerTensors<Ref>& l = t.layers[static_cast<size_t>(i)];
+    const std::string at = n.layer + std::to_string(i) + ".";
+    if (s.qkv == Qkv::kFused) {
+      matrix(at + n.qkv_global, 3 * s.H * s.D, s.C, s.attention_bias, l.qkv_global_w, l.qkv_global_b);
+      continue;
+    }
+    matrix(at + n.q_global, s.H * s.D, s.C, s.attention_bias, l.q_global_w, l.q_global_b);
+    matrix(at + n.k_global, s.G * s.D, s.C, s.attention_bias, l.k_global_w, l.k_global_b);
+    matrix(at + n.v_global, s.G * s.D, s.C, s.attention_bias, l.v_global_w, l.v_global_b);
+  }
+}
+
 // Walks every parameter in file order: visit(name, shape, role, slot). visit_part sees the parts of fused projections
 // behind their whole: (name, shape, role, part, slot).
 template <typename Ref, typename Visit, typename VisitPart>
@@ -69,7 +85,9 @@ void for_each_parameter(const ModelSpec& s, ModelTensors<Ref>& t, const Visit& v
     t.head = t.embed;
   else
     visit(n.head + ".weight", Dims{s.V, s.C}, ParamRole::kMatrix, t.head);
-  if (s.rope_scaling.type != Scaling::kClex) return;  // last: what is in front keeps its place and its draws
+  // What only some models have comes last: what is in front keeps its place and its draws.
+  if (s.global_tokens > 0) for_each_global_projection(s, n, t, matrix);
+  if (s.rope_scaling.type != Scaling::kClex) return;
   const int64_t W = clex_width(s);
   visit(n.clex + "ode_up_proj", Dims{s.R / 2, W}, ParamRole::kClexUp, t.clex_up);
   visit(n.clex + "ode_down_proj", Dims{W, s.R / 2}, ParamRole::kClexDown, t.clex_down);
@@ -79,7 +97,8 @@ void for_each_parameter(const ModelSpec& s, ModelTensors<Ref>& t, const Visit& v
 
 bool has_tensors(const LayerTensors<MutTensorRef>& l) {
   for (const MutTensorRef* t : {&l.ln1_w, &l.ln1_b, &l.qkv_w, &l.qkv_b, &l.q_w, &l.q_b, &l.k_w, &l.k_b, &l.v_w, &l.v_b,
-                                &l.q_norm_w, &l.k_norm_w, &l.o_w, &l.o_b,
+                                &l.q_norm_w, &l.k_norm_w, &l.o_w, &l.o_b, &l.qkv_global_w, &l.qkv_global_b, &l.q_global_w,
+                                &l.q_global_b, &l.k_global_w, &l.k_global_b, &l.v_global_w, &l.v_global_b,
                                 &l.ln2_w, &l.ln2_b, &l.gate_w, &l.gate_b, &l.up_w, &l.up_b, &l.down_w, &l.down_b})
     if (!t->empty()) return true;
   const auto& x = l.lora;
@@ -87,6 +106,8 @@ bool has_tensors(const LayerTensors<MutTensorRef>& l) {
     if (!pair->a.empty()) return true;
   return false;
 }
+
+bool is_global(std::string_view name) { return name.find("_global") != std::string_view::npos; }
 
 DType param_dtype(ParamRole role, Precision precision) {
   return role == ParamRole::kEmbedding || role == ParamRole::kMatrix ? dtype_of(precision) : DType::kF32;

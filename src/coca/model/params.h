@@ -4,6 +4,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "coca/base/enum_names.h"
@@ -38,6 +39,8 @@ struct LayerTensors {
   Ref k_w, k_b;                  // [G D, C] [G D]: K, or CoCA's T
   Ref v_w, v_b;                  // [G D, C] [G D]
   Ref q_norm_w, k_norm_w;        // [D]; HeadNorm::kRms
+  // Of global tokens, as those without: global_tokens > 0.
+  Ref qkv_global_w, qkv_global_b, q_global_w, q_global_b, k_global_w, k_global_b, v_global_w, v_global_b;
   Ref o_w, o_b;                  // [C, H D] [C]
   Ref ln2_w, ln2_b;              // [C]
   Ref gate_w, gate_b;            // [F, C] [F]; SwiGLU only
@@ -58,6 +61,7 @@ struct ModelTensors {
 using Weights = ModelTensors<TensorRef>;
 using MutWeights = ModelTensors<MutTensorRef>;
 bool has_tensors(const LayerTensors<MutTensorRef>&);  // any at all
+bool is_global(std::string_view name);                 // whether a parameter is a projection of global tokens
 
 // CLEX's network makes frequencies and is no part of the stream: fp32 always, and no weight decay, which would pull its
 // frequencies towards NTK's.

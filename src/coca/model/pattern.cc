@@ -8,7 +8,7 @@ namespace coca::model {
 
 int64_t AttentionPattern::far_tokens(int64_t S) const {
   if (type == Pattern::kFull) return 0;
-  return forgets() ? std::min(S, sinks) : S;
+  return keeps_first() ? std::min(S, sinks) : S;
 }
 
 int64_t AttentionPattern::far_query(int64_t m) const {
@@ -57,9 +57,12 @@ int64_t AttentionPattern::used_length(int64_t n) const {
 void validate(const AttentionPattern& p) {
   if (p.type == Pattern::kFull) return;
   COCA_CHECK(p.window >= 1, "pattern {}: window {} must be at least 1", enum_name(p.type), p.window);
-  COCA_CHECK(p.sinks >= 0 && (p.sinks > 0) <= p.forgets(), "pattern {}: sinks {}; expected {}", enum_name(p.type), p.sinks,
-             p.forgets() ? "0 or more" : "none");
+  COCA_CHECK(p.sinks >= 0 && (p.sinks > 0) <= p.keeps_first(), "pattern {}: sinks {}; expected {}", enum_name(p.type), p.sinks,
+             p.keeps_first() ? "0 or more" : "none");
   COCA_CHECK(p.type != Pattern::kLmInfinite || p.distance >= 1, "pattern lm-infinite: distance {} must be at least 1", p.distance);
+  COCA_CHECK(p.middle_top_k >= 0 && (p.middle_top_k == 0 || p.type == Pattern::kLmInfinite) && p.middle_from_layer >= 0,
+             "pattern {}: the {} best keys of the middle from layer {} on; expected 0 or more, and none but with lm-infinite", enum_name(p.type),
+             p.middle_top_k, p.middle_from_layer);
   // Decoding steps through keys in tiles of 64 tokens, which groups must not straddle.
   COCA_CHECK(p.type != Pattern::kSelfExtend || (p.group >= 1 && 64 % p.group == 0), "pattern self-extend: group {} must divide 64", p.group);
 }

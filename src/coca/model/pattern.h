@@ -24,10 +24,17 @@ struct AttentionPattern {
   Pattern type = Pattern::kFull;
   int64_t window = 0, sinks = 0, distance = 0, group = 1;
   SlackFrame frame = SlackFrame::kWindow;
+  // LM-Infinite's option: from this layer on (the first is 0) each query and head also sees, at `distance`, those of the
+  // other keys that score highest there. 0: none.
+  int64_t middle_top_k = 0, middle_from_layer = 4;
 
   bool far() const { return type != Pattern::kFull; }                // keys are seen beyond the window
-  bool forgets() const { return type == Pattern::kStreamingLlm || type == Pattern::kLmInfinite; }
-  int64_t far_tokens(int64_t S) const;                               // the first so many may be seen far
+  bool keeps_first() const { return type == Pattern::kStreamingLlm || type == Pattern::kLmInfinite; }
+  bool looks_back() const { return type == Pattern::kLmInfinite && middle_top_k > 0; }
+  bool forgets() const { return keeps_first() && !looks_back(); }    // keys behind the window need not be kept
+  int64_t top_keys_of(int64_t layer) const { return looks_back() && layer >= middle_from_layer ? middle_top_k : 0; }
+  int64_t far_tokens(int64_t S) const;                               // the first so many are seen far by every query
+  int64_t far_keys(int64_t S) const { return looks_back() ? S : far_tokens(S); }  // the first so many by some
   // Where query m stands towards far keys, and where far key n stands.
   int64_t far_query(int64_t m) const;
   int64_t far_key(int64_t n) const;

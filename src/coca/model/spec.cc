@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/model/spec.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "coca/model/params.h"
+#include "coca/model/windows.h"
 
 namespace coca::model {
 
@@ -23,11 +25,15 @@ void validate_pattern(const ModelSpec& s) {
   validate(s.pattern);
   const std::string_view name = enum_name(s.pattern.type);
   COCA_CHECK(s.layer_window.empty(), "model: pattern {}: the model was trained with sliding windows, which are its pattern", name);
+  COCA_CHECK(s.global_tokens == 0, "model: pattern {}: the model has {} global tokens, which are its pattern", name, s.global_tokens);
+  COCA_CHECK(s.direction == Direction::kCausal, "model: pattern {}: it is one of causal models, this one is {}", name, enum_name(s.direction));
   COCA_CHECK(!uses_xpos(s.attention), "model: pattern {}: xPos decays with true distances, which the pattern replaces", name);
-  COCA_CHECK(s.pattern.forgets() || uses_rotary(s.attention), "model: pattern {} moves rotary positions; attention \"{}\" has none", name,
+  COCA_CHECK(s.pattern.keeps_first() || uses_rotary(s.attention), "model: pattern {} moves rotary positions; attention \"{}\" has none", name,
              enum_name(s.attention));
   COCA_CHECK(s.pattern.type != Pattern::kReRope || s.R == s.D,
              "model: pattern rerope scales scores through the rotary dims; {} of {} rotate in this model", s.R, s.D);
+  COCA_CHECK(!s.pattern.looks_back() || s.pattern.middle_from_layer < s.L,
+             "model: pattern lm-infinite: keys of the middle are seen from layer {} on; this model's layers are 0 to {}", s.pattern.middle_from_layer, s.L - 1);
 }
 
 // Products of extents stay within 63 bits: those of one tensor, and the bytes of all together.
@@ -76,13 +82,12 @@ void validate(const ModelSpec& s) {
   COCA_CHECK(s.rope_scaling.type != Scaling::kClex || !uses_xpos(s.attention), "model: rope scaling clex does not go with xPos (attention \"{}\")",
              enum_name(s.attention));
   validate(s.rope_scaling, s.R / 2);
-  COCA_CHECK(s.layer_window.empty() || static_cast<int64_t>(s.layer_window.size()) == s.L,
-             "model: sliding windows are given for {} layers, the model has {}", s.layer_window.size(), s.L);
-  for (const int64_t window : s.layer_window) COCA_CHECK(window >= 0, "model: sliding window {} must be positive", window);
+  validate_windows(s);
   validate_pattern(s);
   const auto check_id = [&](const char* name, int64_t id) {
     COCA_CHECK(id >= 0 && id < s.V, "model: {} {} is outside the vocabulary of {}", name, id, s.V);
   };
+  if (s.mask_id) check_id("mask_token_id", *s.mask_id);
   if (s.bos_id) check_id("bos_token_id", *s.bos_id);
   for (const int64_t id : s.eos_ids) check_id("eos_token_id", id);
 }
@@ -133,13 +138,37 @@ int64_t cache_bytes_per_token(const ModelSpec& s, KvType type) {
   return s.G * static_cast<int64_t>(cache_layout(s, 1, type).head_bytes());
 }
 
+namespace {
+
+// Keys that a query of a layer sees, on average over S and over the heads.
+double seen_keys(const ModelSpec& s, size_t layer, int64_t S) {
+  const auto length = static_cast<double>(S);
+  const int64_t window = s.window_of(layer);
+  const double sides = s.direction == Direction::kBidirectional ? 2 : 1;
+  if (window == 0 || s.pattern.far()) return sides * length / 2;  // causal: half of the S x S pairs
+  const std::span<const int64_t> dilation = s.dilation_of(layer);
+  double seen = 0;
+  for (int64_t h = 0; h < s.H; ++h) {
+    const double tokens = length / static_cast<double>(dilation.empty() ? 1 : dilation[static_cast<size_t>(h)]);
+    const double w = std::min(static_cast<double>(window), tokens);
+    seen += sides * (w - w * w / (2 * tokens)) / static_cast<double>(s.H);
+  }
+  return seen + static_cast<double>(s.global_tokens);
+}
+
+}  // namespace
+
 double forward_flops_per_token(const ModelSpec& s, int64_t S) {
-  double weights = 0;
-  for (const ParamInfo& info : parameter_list(s))
-    if (info.role == ParamRole::kMatrix) weights += static_cast<double>(info.shape.product());
+  double weights = 0, seen = 0;
+  const double global = static_cast<double>(std::min(s.global_tokens, S)) / static_cast<double>(S);
+  for (const ParamInfo& info : parameter_list(s)) {
+    if (info.role != ParamRole::kMatrix) continue;
+    const bool of_global = is_global(info.name), both = s.direction == Direction::kBidirectional;  // both: keys and values of all tokens
+    weights += static_cast<double>(info.shape.product()) * (of_global && !both ? global : 1.0);
+  }
   if (s.embeddings == Embeddings::kTied) weights += static_cast<double>(s.V * s.C);
-  // Causal: half of the S x S pairs, two products of D each.
-  return 2 * weights + 2.0 * static_cast<double>(s.L * s.H * s.D) * static_cast<double>(S);
+  for (size_t layer = 0; layer < static_cast<size_t>(s.L); ++layer) seen += seen_keys(s, layer, S);
+  return 2 * weights + 4.0 * static_cast<double>(s.H * s.D) * seen;  // two products of D for each key
 }
 
 }  // namespace coca::model

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "coca/base/enum_names.h"
@@ -33,6 +34,7 @@ enum class Qkv : uint8_t { kFused, kSeparate };  // one [3 H D, C] matrix (per h
 enum class Bias : uint8_t { kNone, kYes };
 enum class HeadNorm : uint8_t { kNone, kRms };  // of every head of q and k (or t) in front of the positions (Qwen3)
 enum class Embeddings : uint8_t { kUntied, kTied };
+enum class Direction : uint8_t { kCausal, kBidirectional };  // of attention: keys up to the query's own, or on both sides
 struct ModelSpec {
   Architecture architecture = Architecture::kGptNeoX;
   AttentionKind attention = AttentionKind::kRope;
@@ -52,6 +54,12 @@ struct ModelSpec {
   int64_t max_position = 2048;         // trained context; dynamic NTK starts beyond it
   // [L] keys a query of each layer sees, itself included; 0: all. Empty: all layers see all.
   std::vector<int64_t> layer_window;
+  // [L, H] of layers with a window: a head sees every so-manieth key of a window so much wider. Empty: every key.
+  std::vector<int64_t> dilation;
+  // The first so many tokens of a sequence see all and are seen by all, through projections of their own (Longformer).
+  int64_t global_tokens = 0;
+  Direction direction = Direction::kCausal;
+  std::optional<int64_t> mask_id;      // the token that stands for masked ones; bidirectional models only
   AttentionPattern pattern;            // at evaluation; not part of config.json
   double rope_theta = 10000.0;
   RopeScaling rope_scaling;
@@ -62,6 +70,10 @@ struct ModelSpec {
 
   std::optional<int64_t> eos_id() const { return eos_ids.empty() ? std::nullopt : std::optional(eos_ids.front()); }
   int64_t window_of(size_t layer) const { return pattern.far() ? pattern.window : layer_window.empty() ? 0 : layer_window[layer]; }
+  std::span<const int64_t> dilation_of(size_t layer) const {  // [H], or empty
+    const auto heads = static_cast<size_t>(H);
+    return dilation.empty() ? std::span<const int64_t>() : std::span(dilation).subspan(layer * heads, heads);
+  }
 };
 
 // Throws Error naming the first contradiction (heads that do not divide, odd head dims, zero sizes, ...).
@@ -107,6 +119,8 @@ COCA_ENUM_NAMES(coca::model::AttentionKind, "attention",
                 {coca::model::AttentionKind::kCocaTiedXpos, "coca-tied-xpos"},
                 {coca::model::AttentionKind::kCocaTiedAlibi, "coca-tied-alibi"},
                 {coca::model::AttentionKind::kCocaTiedNone, "coca-tied-none"})
+COCA_ENUM_NAMES(coca::model::Direction, "direction", {coca::model::Direction::kCausal, "causal"},
+                {coca::model::Direction::kBidirectional, "bidirectional"})
 COCA_ENUM_NAMES(coca::model::Architecture, "architecture", {coca::model::Architecture::kGptNeoX, "gpt_neox"},
                 {coca::model::Architecture::kLlama, "llama"}, {coca::model::Architecture::kMistral, "mistral"},
                 {coca::model::Architecture::kQwen2, "qwen2"}, {coca::model::Architecture::kQwen3, "qwen3"})

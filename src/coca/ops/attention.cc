@@ -41,6 +41,8 @@ void check_attention(const AttentionOptions& options, TensorRef q, TensorRef k, 
              slopes.shape.text(), q.size(2));
   COCA_CHECK(options.query_start >= 0, "[attention] query_start={} is negative", options.query_start);
   COCA_CHECK(options.scale >= 0, "[attention] scale={} must be positive (0: 1/sqrt(D))", options.scale);
+  COCA_CHECK(options.spacing >= 1 && options.first_place >= 0, "[attention] spacing={} must be at least 1, first_place={} not negative",
+             options.spacing, options.first_place);
   const bool windowed = options.mask == Mask::kSlidingWindow || options.mask == Mask::kSymmetricWindow;
   COCA_CHECK(windowed ? options.window >= 1 : options.window == 0, "[attention] window={}: expected {}", options.window,
              windowed ? "at least 1 with a window" : "0 without a window");
@@ -48,19 +50,20 @@ void check_attention(const AttentionOptions& options, TensorRef q, TensorRef k, 
 
 void check_far(const AttentionOptions& options, const FarKeys& far, TensorRef q, TensorRef k) {
   if (far.q.empty() && far.k.empty()) return;
-  COCA_CHECK(options.mask == Mask::kSlidingWindow, "[attention] far keys need a sliding window");
+  COCA_CHECK(options.mask == Mask::kSlidingWindow || (options.mask == Mask::kSymmetricWindow && far.range == FarRange::kAll),
+             "[attention] far keys need a sliding window, or all of them to be seen beside a symmetric one");
   check_heads("attention", "far.q", far.q, q.shape, std::span(&q.dtype, 1));
-  COCA_CHECK(far.k.rank() == 4 && far.k.size(1) <= k.size(1), "[attention] far.k {} must be [B, F, G, D] with F at most {}",
+  COCA_CHECK(far.k.rank() == 4 && (far.k.size(1) <= k.size(1) || !far.v.empty()), "[attention] far.k {} must be [B, F, G, D] with F at most {}",
              far.k.shape.text(), k.size(1));
   check_heads("attention", "far.k", far.k, {k.size(0), far.k.size(1), k.size(2), k.size(3)}, std::span(&q.dtype, 1));
+  if (!far.v.empty()) check_heads("attention", "far.v", far.v, far.k.shape, std::span(&q.dtype, 1));
   COCA_CHECK(far.most_distance >= 0 && far.most_position >= 0, "[attention] far.most_distance={} and far.most_position={} must not be negative",
              far.most_distance, far.most_position);
 }
 
 void check_documents(const AttentionOptions& options, TensorRef q, TensorRef starts) {
   if (starts.empty()) return;
-  COCA_CHECK(options.mask == Mask::kCausal || options.mask == Mask::kSlidingWindow,
-             "[attention] document_start needs a causal mask or a sliding window");
+  COCA_CHECK(options.mask != Mask::kNone, "[attention] document_start needs a causal mask or a window");
   check_dtype("attention", "document_start", starts, DType::kI32);
   COCA_CHECK(starts.shape == Dims({q.size(0), q.size(1)}), "[attention] document_start has shape {}; expected {}",
              starts.shape.text(), Dims({q.size(0), q.size(1)}).text());
@@ -87,18 +90,22 @@ AttentionParams<T> make_params(const AttentionOptions& options, TensorRef q, Ten
   p.window = options.window;
   if (options.mask == Mask::kSymmetricWindow) p.hidden = 1 - options.window;
   p.query_start = options.query_start;
+  p.query_step = p.key_step = options.spacing;
   if (!document_start.empty()) p.document_start = document_start.view<int32_t, 2>();
   return p;
 }
 
 // The far keys as attention of their own; `near` are the params of the window.
 template <typename T>
-std::optional<AttentionParams<T>> far_params(const AttentionParams<T>& near, const FarKeys& far) {
+std::optional<AttentionParams<T>> far_params(const AttentionOptions& options, const AttentionParams<T>& near, const FarKeys& far) {
   if (far.k.empty()) return std::nullopt;
   AttentionParams<T> p = near;
   p.q = far.q.view<T, 4>();
   p.k = far.k.view<T, 4>();
+  if (!far.v.empty()) p.v = far.v.view<T, 4>();
   p.v.shape[1] = far.k.size(1);
+  p.offset = options.first_place;
+  p.key_step = 1;
   p.window = 0;
   p.hidden = near.window;
   p.most_distance = far.most_distance;
@@ -119,6 +126,9 @@ ref::AttentionSpec ref_spec(const AttentionParams<T>& p) {
           .most_distance = p.most_distance,
           .most_position = p.most_position,
           .query_start = p.query_start,
+          .offset = p.offset,
+          .query_step = p.query_step,
+          .key_step = p.key_step,
           .slopes = p.slopes,
           .document_start = p.document_start};
 }
@@ -281,7 +291,7 @@ void backward_parts(Context& context, TileMath math, const AttentionParams<T>& p
 template <typename T>
 void forward_typed(Context& context, TileMath math, const AttentionOptions& options, const AttentionForward& a) {
   AttentionParams<T> p = make_params<T>(options, a.q, a.k, a.v, a.slopes, a.document_start);
-  const std::optional<AttentionParams<T>> far = far_params(p, a.far);
+  const std::optional<AttentionParams<T>> far = far_params(options, p, a.far);
   if (far) p.far = &*far;
   p.o = a.o.view<T, 4>();
   if (!a.lse.empty()) p.lse = a.lse.view<float, 3>();
@@ -296,45 +306,48 @@ void backward_typed(Context& context, TileMath math, const AttentionOptions& opt
   p.out = a.o.view<T, 4>();
   p.d_o = a.d_o.view<T, 4>();
   p.dv = a.dv.view<T, 4>();
-  std::optional<AttentionParams<T>> far = far_params(p, a.far);
+  std::optional<AttentionParams<T>> far = far_params(options, p, a.far);
   p.dq = a.dq.view<T, 4>();
   p.dk = a.dk.view<T, 4>();
   backward_parts(context, math, p);
   if (!far) return;
   far->dq = a.dq_far.view<T, 4>();
   far->dk = a.dk_far.view<T, 4>();
-  far->store_dv = cpu::StoreDv::kAdd;
+  if (a.far.v.empty())
+    far->store_dv = cpu::StoreDv::kAdd;
+  else
+    far->dv = a.dv_far.view<T, 4>();
   backward_parts(context, math, *far);
 }
 
 // The window and, where there are any, the far keys.
-std::vector<ref::AttentionKeys<float>> ref_parts(const AttentionParams<float>& p, const FarKeys& far) {
+std::vector<ref::AttentionKeys<float>> ref_parts(const AttentionOptions& options, const AttentionParams<float>& p, const FarKeys& far) {
   std::vector<ref::AttentionKeys<float>> parts{{ref_spec(p), p.q, p.k}};
-  if (const auto f = far_params(p, far)) parts.push_back({ref_spec(*f), f->q, f->k});
+  if (const auto f = far_params(options, p, far)) parts.push_back({ref_spec(*f), f->q, f->k, far.v.empty() ? TensorView<const float, 4>() : f->v});
   return parts;
 }
 
 void forward_ref(const AttentionOptions& options, const AttentionForward& a) {
-  const FloatInput q(a.q), k(a.k), v(a.v), far_q(a.far.q), far_k(a.far.k);
+  const FloatInput q(a.q), k(a.k), v(a.v), far_q(a.far.q), far_k(a.far.k), far_v(a.far.v);
   const FloatOutput o(a.o);
   const AttentionParams<float> p = make_params<float>(options, q.ref(), k.ref(), v.ref(), a.slopes, a.document_start);
   FarKeys far = a.far;
-  far.q = far_q.ref(), far.k = far_k.ref();
-  ref::attention_forward<float>(ref_parts(p, far), p.v, o.ref().view<float, 4>(),
+  far.q = far_q.ref(), far.k = far_k.ref(), far.v = far_v.ref();
+  ref::attention_forward<float>(ref_parts(options, p, far), p.v, o.ref().view<float, 4>(),
                                 a.lse.empty() ? TensorView<float, 3>() : a.lse.view<float, 3>());
   o.store();
 }
 
 void backward_ref(const AttentionOptions& options, const AttentionBackward& a) {
-  const FloatInput q(a.q), k(a.k), v(a.v), d_o(a.d_o), far_q(a.far.q), far_k(a.far.k);
-  const FloatOutput dq(a.dq), dk(a.dk), dv(a.dv), dq_far(a.dq_far), dk_far(a.dk_far);
+  const FloatInput q(a.q), k(a.k), v(a.v), d_o(a.d_o), far_q(a.far.q), far_k(a.far.k), far_v(a.far.v);
+  const FloatOutput dq(a.dq), dk(a.dk), dv(a.dv), dq_far(a.dq_far), dk_far(a.dk_far), dv_far(a.dv_far);
   const AttentionParams<float> p = make_params<float>(options, q.ref(), k.ref(), v.ref(), a.slopes, a.document_start);
   FarKeys far = a.far;
-  far.q = far_q.ref(), far.k = far_k.ref();
+  far.q = far_q.ref(), far.k = far_k.ref(), far.v = far_v.ref();
   std::vector<ref::AttentionKeyGrads<float>> grads{{dq.ref().view<float, 4>(), dk.ref().view<float, 4>()}};
-  if (!a.far.k.empty()) grads.push_back({dq_far.ref().view<float, 4>(), dk_far.ref().view<float, 4>()});
-  ref::attention_backward<float>(ref_parts(p, far), p.v, d_o.ref().view<float, 4>(), grads, dv.ref().view<float, 4>());
-  for (const FloatOutput* out : {&dq, &dk, &dv, &dq_far, &dk_far}) out->store();
+  if (!a.far.k.empty()) grads.push_back({dq_far.ref().view<float, 4>(), dk_far.ref().view<float, 4>(), dv_far.ref().view<float, 4>()});
+  ref::attention_backward<float>(ref_parts(options, p, far), p.v, d_o.ref().view<float, 4>(), grads, dv.ref().view<float, 4>());
+  for (const FloatOutput* out : {&dq, &dk, &dv, &dq_far, &dk_far, &dv_far}) out->store();
 }
 
 }  // namespace
@@ -365,10 +378,10 @@ void attention_backward(Context& context, const AttentionOptions& options, const
   if (!a.far.k.empty()) {
     check_heads("attention", "dq_far", a.dq_far, a.q.shape, same);
     check_heads("attention", "dk_far", a.dk_far, a.far.k.shape, same);
+    if (!a.far.v.empty()) check_heads("attention", "dv_far", a.dv_far, a.far.k.shape, same);
   }
   const Dims lse_shape{a.q.size(0), a.q.size(2), a.q.size(1)};
-  COCA_CHECK(!a.lse.empty() && a.lse.shape == lse_shape && a.lse.contiguous(),
-             "[attention] lse has shape {}; expected a contiguous {}", a.lse.shape.text(), lse_shape.text());
+  COCA_CHECK(!a.lse.empty() && a.lse.shape == lse_shape, "[attention] lse has shape {}; expected {}", a.lse.shape.text(), lse_shape.text());
   const auto math = choose(context, a.q.dtype);
   if (!math) return backward_ref(options, a);
   with_float_type(a.q.dtype, [&](auto zero) { backward_typed<decltype(zero)>(context, *math, options, a); });

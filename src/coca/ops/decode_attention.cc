@@ -39,19 +39,28 @@ void check_decode(const DecodeAttentionOptions& options, const DecodeAttention& 
   check_heads("decode_attention", "o", a.o, a.q.shape);
   COCA_CHECK(a.o.dtype == a.q.dtype, "[decode_attention] o has type {}; expected {}, that of q", dtype_name(a.o.dtype),
              dtype_name(a.q.dtype));
+  if (!a.lse.empty()) check_packed("decode_attention", "lse", a.lse, {B, H, N});
   COCA_CHECK(H % l.G == 0, "[decode_attention] H={} must be a multiple of G={}", H, l.G);
   COCA_CHECK(S >= N, "[decode_attention] the cache holds {} tokens, fewer than the {} queries", S, N);
   COCA_CHECK(a.slopes.empty() || (a.slopes.shape == Dims{H} && a.slopes.dtype == DType::kF32),
              "[decode_attention] slopes {} must be F32 [{}]", a.slopes.shape.text(), H);
   COCA_CHECK(options.window >= 0, "[decode_attention] the window {} must be positive, or 0 for all tokens", options.window);
+  COCA_CHECK(options.dilation.empty() || static_cast<int64_t>(options.dilation.size()) == H, "[decode_attention] {} dilations; expected {}, one per head",
+             options.dilation.size(), H);
+  for (size_t h = 0; h < options.dilation.size(); ++h) {
+    COCA_CHECK(options.dilation[h] == 1 || options.window > 0, "[decode_attention] dilation[{}]={} needs a window", h, options.dilation[h]);
+    COCA_CHECK(options.dilation[h] >= 1 && options.dilation[h] == options.dilation[h / static_cast<size_t>(H / l.G) * static_cast<size_t>(H / l.G)],
+               "[decode_attention] dilation[{}]={} must be at least 1, and that of all heads with its key/value head", h, options.dilation[h]);
+  }
   const bool folded = options.score == Score::kCollinear;
   COCA_CHECK(!folded || D % 2 == 0, "[decode_attention] the head dim {} must be even", D);
   COCA_CHECK(l.W == (folded ? D / 2 : D), "[decode_attention] the cache's keys have {} numbers; expected {}", l.W,
              folded ? D / 2 : D);
   COCA_CHECK(a.far.tokens >= 0 && a.far.tokens <= S && (a.far.tokens == 0 || options.window > 0),
              "[decode_attention] far tokens {}; expected 0 to {}, and a window", a.far.tokens, S);
-  COCA_CHECK(a.far.tokens == 0 || a.slopes.empty() || static_cast<int64_t>(a.far.alibi_positions.size()) == N,
-             "[decode_attention] far tokens with ALiBi need {} positions, found {}", N, a.far.alibi_positions.size());
+  COCA_CHECK(a.far.most_distance >= 0 && a.far.most_position >= 0 && a.far.forgotten >= 0,
+             "[decode_attention] far.most_distance={}, far.most_position={} and far.forgotten={} must not be negative", a.far.most_distance,
+             a.far.most_position, a.far.forgotten);
   if (options.score == Score::kDot) return;
   check_rows("decode_attention", a.rows, a.q);
   const int64_t half = a.rows.cos.size(2);
@@ -112,7 +121,8 @@ struct Side {
   const KeyAngles* angles;
   int64_t tokens, ranges;
   int64_t hidden;       // the nearest tokens that are not seen
-  const std::vector<int64_t>* places;  // for ALiBi; null: where the queries are
+  bool sees_all;        // by every query
+  int64_t most_position, forgotten;  // for ALiBi (DecodeFar)
   cpu::DecodeParams p;
 };
 
@@ -140,10 +150,13 @@ struct Plan {
     range = (wanted + kKvPage - 1) / kKvPage * kKvPage;
     scale = options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(D));
     sides.push_back({.rows = a.rows, .turn = a.turn, .angles = a.angles, .tokens = S, .ranges = ranges_of(S), .hidden = 0,
-                     .places = nullptr, .p = params(options.window)});
+                     .sees_all = false, .most_position = 0, .forgotten = 0, .p = params(options.window)});
     if (a.far.tokens > 0) {
+      const bool all = a.far.range == FarRange::kAll;
+      if (all) sides.front().p.first = a.far.tokens;
       sides.push_back({.rows = a.far.rows, .turn = {}, .angles = a.far.angles, .tokens = a.far.tokens,
-                       .ranges = ranges_of(a.far.tokens), .hidden = options.window, .places = &a.far.alibi_positions, .p = params(0)});
+                       .ranges = ranges_of(a.far.tokens), .hidden = options.window, .sees_all = all,
+                       .most_position = a.far.most_position, .forgotten = a.far.forgotten, .p = params(0)});
       sides.back().p.most_distance = a.far.most_distance;
     }
     ranges = sides.front().ranges + (sides.size() > 1 ? sides.back().ranges : 0);
@@ -227,12 +240,12 @@ void transpose_rows(const RopeRows& rows, int64_t half, float* cos, float* sin) 
   });
 }
 
-// Adds up the partial results of one row's ranges, in order, and writes o.
+// Adds up the partial results of one row's ranges, in order, and writes o and lse.
 struct Partial {
   const float *o, *max, *sum;  // of the row
 };
 template <typename PartialOf>
-void merge_row(int64_t ranges, int64_t D, const PartialOf& partial, float* total, MutTensorRef o, int64_t b, int64_t n,
+void merge_row(int64_t ranges, int64_t D, const PartialOf& partial, float* total, const DecodeAttention& a, int64_t b, int64_t n,
                int64_t h) {
   float max = -std::numeric_limits<float>::infinity(), sum = 0;
   for (int64_t i = 0; i < ranges; ++i) {
@@ -247,7 +260,8 @@ void merge_row(int64_t ranges, int64_t D, const PartialOf& partial, float* total
     sum += *part.sum * factor;
     for (int64_t d = 0; d < D; ++d) total[d] += factor * part.o[d];
   }
-  store_head(total, sum > 0.0f || std::isnan(sum) ? 1.0f / sum : 0.0f, o, b, n, h);
+  store_head(total, sum > 0.0f || std::isnan(sum) ? 1.0f / sum : 0.0f, a.o, b, n, h);
+  if (!a.lse.empty()) *a.lse.view<float, 3>().ptr(b, h, n) = max + std::log(sum);
 }
 
 // A task's state is o [most_rows, Dp], max [most_rows] and sum [most_rows].
@@ -273,10 +287,11 @@ void run_task(const Plan& plan, int64_t task, float* state, float* work) {
   for (int64_t i = 0; i < rows; ++i) {
     const int64_t r = chunk * kTaskRows + i, n = r / plan.group, h = g * plan.group + r % plan.group;
     prepare_row(plan, side, b, n, h, heads, queries + i * p.query_floats());
-    seen[i] = std::clamp<int64_t>(plan.S - plan.N + n + 1 - side.hidden, 0, side.tokens);
+    seen[i] = side.sees_all ? side.tokens : std::clamp<int64_t>(plan.S - plan.N + n + 1 - side.hidden, 0, side.tokens);
     if (plan.a.slopes.empty()) continue;
     slopes[i] = plan.a.slopes.as<float>()[h];
-    places[i] = side.places ? (*side.places)[static_cast<size_t>(n)] : seen[i] - 1;
+    const int64_t m = plan.S - plan.N + n + side.forgotten;
+    places[i] = side.most_position > 0 ? std::min(m, side.most_position) : m;
   }
   if (p.tile_step > 0 && plan.a.key_rows.cos.size(0) > 1) {
     const int64_t tiles = (plan.S + kKvTile - 1) / kKvTile;
@@ -284,7 +299,8 @@ void run_task(const Plan& plan, int64_t task, float* state, float* work) {
     p.sin += b * tiles * p.tile_step;
   }
   cpu::decode_range(p,
-                    {.b = b, .g = g, .rows = rows, .queries = queries, .seen = seen,
+                    {.b = b, .g = g, .rows = rows,
+                     .dilation = far || plan.options.dilation.empty() ? 1 : plan.options.dilation[static_cast<size_t>(g * plan.group)], .queries = queries, .seen = seen,
                      .slopes = plan.a.slopes.empty() ? nullptr : slopes, .places = places, .begin = range * plan.range,
                      .end = std::min(side.tokens, (range + 1) * plan.range), .o = state,
                      .max = state + plan.most_rows * Dp, .sum = state + plan.most_rows * (Dp + 1)},
@@ -320,7 +336,7 @@ void decode_cpu(Context& context, Plan& plan) {
     for (int64_t i = 0; i < plan.chunk_rows(chunk); ++i) {
       const int64_t r = chunk * kTaskRows + i;
       merge_row(plan.ranges, plan.D,
-                [&](int64_t range) { return partial_of(plan, state + static_cast<size_t>(range) * step, i); }, total, a.o,
+                [&](int64_t range) { return partial_of(plan, state + static_cast<size_t>(range) * step, i); }, total, a,
                 bg / plan.G, r / plan.group, bg % plan.G * plan.group + r % plan.group);
     }
   };
@@ -358,13 +374,14 @@ ref::DecodeSide<float> ref_side(const Plan& plan, const Side& side) {
     };
   };
   ref::DecodeSide<float> out{.tokens = side.tokens, .query_cos = of_rows(side.rows, &Row::cos), .query_sin = of_rows(side.rows, &Row::sin)};
-  out.spec = {.scale = plan.scale, .window = side.p.window, .hidden = side.hidden, .most_distance = side.p.most_distance,
-              .query_start = plan.S - plan.N, .slopes = plan.a.slopes.empty() ? nullptr : plan.a.slopes.as<float>()};
+  out.spec = {.scale = plan.scale, .causal = !side.sees_all, .window = side.p.window, .hidden = side.hidden, .most_distance = side.p.most_distance,
+              .most_position = side.most_position, .forgotten = side.forgotten, .query_start = plan.S - plan.N, .first = side.p.first,
+              .slopes = plan.a.slopes.empty() ? nullptr : plan.a.slopes.as<float>()};
+  if (&side == &plan.sides.front() && !plan.options.dilation.empty()) out.spec.dilation = plan.options.dilation.data();
   const bool given = side.angles == nullptr;
   out.key_cos = given ? of_rows(plan.a.key_rows, &Row::cos) : of_keys(true);
   out.key_sin = given ? of_rows(plan.a.key_rows, &Row::sin) : of_keys(false);
   if (!side.turn.cos.empty()) out.turn_cos = of_rows(side.turn, &Row::cos), out.turn_sin = of_rows(side.turn, &Row::sin);
-  if (side.places) out.spec.places = side.places->data();
   return out;
 }
 
@@ -379,7 +396,8 @@ void decode_ref(Context& context, const Plan& plan) {
   std::vector<ref::DecodeSide<float>> sides;
   for (const Side& side : plan.sides) sides.push_back(ref_side(plan, side));
   ref::decode_attention<float>(sides, plan.score, plan.R, TensorRef(q).view<float, 4>(), TensorRef(keys).view<float, 4>(),
-                               TensorRef(values).view<float, 4>(), o.ref().view<float, 4>(), {});
+                               TensorRef(values).view<float, 4>(), o.ref().view<float, 4>(),
+                               a.lse.empty() ? TensorView<float, 3>{} : a.lse.view<float, 3>());
   const float* result = o.values<float>().data();
   for (int64_t i = 0; i < plan.B * plan.N * plan.H; ++i)
     store_head(result + i * plan.D, 1.0f, a.o, i / plan.H / plan.N, i / plan.H % plan.N, i % plan.H);

@@ -5,8 +5,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <span>
 #include <vector>
 
+#include "coca/ops/attention.h"
 #include "coca/ops/collinear.h"
 #include "coca/ops/rotation.h"
 #include "coca/tensor/kv_pages.h"
@@ -54,17 +56,21 @@ struct DecodeAttentionOptions {
   CollinearOptions collinear;  // with kCollinear
   float scale = 0.0f;          // 0 selects 1/sqrt(D)
   int64_t window = 0;          // tokens a query sees, itself included; older pages are not read. 0: all
+  // [H] as in dilated_attention.h, more than 1 with a window only; empty: all 1. Masked: the pages of the whole span are read.
+  std::span<const int64_t> dilation = {};
 };
 
 // More tokens under the same softmax, at other positions than those in the window (ops/attention.h, FarKeys): the first
-// `tokens` of the cache, as far as the window no longer holds them.
+// `tokens` of the cache, as far as the window no longer holds them, or with FarRange::kAll all, of which the window then
+// holds none.
 struct DecodeFar {
   int64_t tokens = 0;                 // 0: none
+  FarRange range = FarRange::kBehindWindow;
   RopeRows rows;                      // [1 or B, N, R/2] of the queries towards them
   const KeyAngles* angles = nullptr;  // of at least so many tokens
-  // ALiBi: where each query counts as standing, [N]; farther tokens count as most_distance away (0: as they are).
-  std::vector<int64_t> alibi_positions;
-  int64_t most_distance = 0;
+  // ALiBi: farther tokens count as most_distance away, and queries behind most_position as standing there (0: as they are).
+  int64_t most_distance = 0, most_position = 0;
+  int64_t forgotten = 0;  // tokens that the cache dropped between these and the window: queries stand so much farther on
 };
 
 // The queries are the last N tokens of the cache: query n sees the tokens up to S - N + n. Query head h reads kv head
@@ -79,6 +85,7 @@ struct DecodeAttention {
   TensorRef slopes;                   // [H] f32 ALiBi slopes, as in attention.h; empty: none
   DecodeFar far;                      // with a window only
   MutTensorRef o;                     // [B, N, H, D] written, same type as q
+  MutTensorRef lse;                   // [B, H, N] f32 written, as in attention.h; empty: not wanted
 };
 void decode_attention(Context&, const DecodeAttentionOptions&, const DecodeAttention&);
 

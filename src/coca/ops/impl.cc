@@ -19,6 +19,7 @@ const std::vector<OpImpls>& op_impls() {
       {"collinear", {"cpu", "ref"}},
       {"attention", {"avx512_bf16", "cpu", "ref"}},
       {"decode_attention", {"cpu", "ref"}},
+      {"top_keys", {"cpu", "ref"}},
       {"gelu", {"cpu", "ref"}},
       {"swiglu", {"cpu", "ref"}},
       {"residual", {"cpu", "ref"}},

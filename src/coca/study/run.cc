@@ -81,11 +81,11 @@ Evaluation evaluate_one(const StudyConfig& c, const Corpus& corpus, const model:
                                  .standard_error = r.standard_error.value_or(std::numeric_limits<double>::quiet_NaN()), .reached = r.reaches_length()});
   if (c.passkey_share == 0) return result;  // a model that never saw such a prompt has nothing to show
   eval::PasskeyOptions key;
-  key.lengths = eval_lengths(c);
-  key.trials = c.passkey_trials;
-  key.wording = c.passkey_wording;
-  key.digits = c.passkey_digits;
-  key.bos = eval::Bos::kNever;
+  key.protocol.lengths = eval_lengths(c);
+  key.protocol.trials = c.passkey_trials;
+  key.protocol.wording = c.passkey_wording;
+  key.protocol.keys = data::keys_of_digits(c.passkey_digits);
+  key.protocol.bos = eval::Bos::kNever;
   key.scaling = scaling;
   key.progress = [&](const eval::PasskeyProgress& p) {
     if (listen) listen({.stage = name + ": passkey", .done = p.done, .total = p.total, .start = 0, .unit = "prompts", .text = fmt::format("length {}", p.length)});

@@ -90,6 +90,26 @@ void Batches::fill(int64_t step, int64_t part, const Batch& out) const {
   }
 }
 
+MaskedBatches::MaskedBatches(const BatchSource& source, const BatchShape& shape, const data::MaskedTokens& tokens, uint64_t seed)
+    : source_(source), shape_(shape), tokens_(tokens), seed_(seed) {}
+
+void MaskedBatches::fill(int64_t step, int64_t part, const Batch& out) const {
+  source_.fill(step, part, out);
+  for (int64_t row = 0; row < shape_.batch; ++row) {
+    const int64_t k = (step * shape_.accumulation + part) * shape_.batch + row;
+    Rng rng(seed_, mix64(static_cast<uint64_t>(k)) ^ 0x3a5c);
+    data::mask_window(tokens_, rng, row_of(out.ids, row), row_of(out.targets, row));
+  }
+}
+
+int64_t MaskedBatches::counted(int64_t) const { return shape_.batch * shape_.accumulation * data::chosen_tokens(shape_.length); }
+
+void MaskedValidation::window(int64_t i, const data::WindowRow& out) const {
+  source_.window(i, out);
+  Rng rng(0, mix64(static_cast<uint64_t>(i)) ^ 0x3a5c);
+  data::mask_window(tokens_, rng, out.ids, out.targets);
+}
+
 PackedBatches::PackedBatches(const BatchShape& shape, const data::PackedWindows& windows)
     : shape_(shape), windows_(windows) {
   COCA_CHECK(windows.length() == shape.length, "documents packed into windows of {}; the batches have {}",

@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "coca/data/masking.h"
 #include "coca/data/packing.h"
 #include "coca/data/sampler.h"
 #include "coca/data/token_file.h"
@@ -71,6 +72,24 @@ class Batches : public BatchSource {
   data::WindowSampler sampler_;
 };
 
+// The windows of another source with tokens masked (data/masking.h), for bidirectional models: window k is masked by (seed, k)
+// alone. The source must outlive this.
+class MaskedBatches : public BatchSource {
+ public:
+  MaskedBatches(const BatchSource&, const BatchShape&, const data::MaskedTokens&, uint64_t seed);
+
+  Packing packing() const override { return source_.packing(); }
+  int64_t drawn_length(int64_t step) const override { return source_.drawn_length(step); }
+  void fill(int64_t step, int64_t part, const Batch&) const override;
+  int64_t counted(int64_t step) const override;
+
+ private:
+  const BatchSource& source_;
+  BatchShape shape_;
+  data::MaskedTokens tokens_;
+  uint64_t seed_;
+};
+
 // Packed documents; the windows must outlive this.
 class PackedBatches : public BatchSource {
  public:
@@ -104,6 +123,19 @@ class TextValidation : public ValidationSource {
  private:
   const data::TokenFile& tokens_;
   int64_t length_;
+};
+
+// The windows of another validation with tokens masked, always the same ones. The source must outlive this.
+class MaskedValidation : public ValidationSource {
+ public:
+  MaskedValidation(const ValidationSource& source, const data::MaskedTokens& tokens) : source_(source), tokens_(tokens) {}
+  Packing packing() const override { return source_.packing(); }
+  int64_t windows() const override { return source_.windows(); }
+  void window(int64_t i, const data::WindowRow&) const override;
+
+ private:
+  const ValidationSource& source_;
+  data::MaskedTokens tokens_;
 };
 
 class PackedValidation : public ValidationSource {

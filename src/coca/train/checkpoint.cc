@@ -9,10 +9,12 @@
 #include "coca/base/version.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
+#include "coca/io/manifest.h"
 #include "coca/io/safetensors.h"
 #include "coca/model/config.h"
 #include "coca/model/config_fields.h"
 #include "coca/model/model.h"
+#include "coca/ops/impl.h"
 
 namespace coca::train {
 
@@ -45,7 +47,7 @@ nlohmann::ordered_json state_to_json(const TrainState& s) {
           {"interval_loss", s.interval_loss}, {"interval_steps", s.interval_steps},
           {"data_tokens", s.data_tokens},   {"tokenizer_fingerprint", s.tokenizer_fingerprint},
           {"data_fingerprint", s.data_fingerprint}, {"base_fingerprint", s.base_fingerprint},
-          {"coca_version", std::string(version())}, {"coca_commit", std::string(git_commit())}};
+          {"coca_version", std::string(version())}, {"coca_commit", std::string(git_commit())}, {"cpu_target", ops::cpu_target()}};
 }
 
 TrainState state_from_json(const nlohmann::json& j, const std::string& where) {
@@ -108,6 +110,23 @@ std::optional<fs::path> latest_checkpoint(const fs::path& out) {
   return all.back().second;
 }
 
+std::optional<fs::path> latest_sound_checkpoint(const fs::path& out) {
+  auto all = list_checkpoints(out);
+  const bool some = !all.empty();
+  std::string first;
+  for (; !all.empty(); all.pop_back()) {
+    try {
+      io::check_manifest(all.back().second);
+      return all.back().second;
+    } catch (const Error& error) {
+      if (first.empty()) first = error.what();
+      if (all.size() > 1) log_warning("{} is damaged: {}; trying the checkpoint before it", all.back().second.string(), error.what());
+    }
+  }
+  COCA_CHECK_AS(kBadFile, !some, "{}: no checkpoint is sound; of the newest: {}", checkpoint_root(out).string(), first);
+  return std::nullopt;
+}
+
 void export_model(const fs::path& dir, const CheckpointParts& parts) {
   io::make_dirs(dir.parent_path());
   io::AtomicDir folder(dir);
@@ -137,6 +156,7 @@ void save_checkpoint(const CheckpointPlan& plan, const TrainState& state, const 
   io::save_safetensors(folder.path() / "optimizer.safetensors", moments);
   io::write_json(folder.path() / plan.config_name, plan.config);
   io::write_json(folder.path() / "train_state.json", state_to_json(state));
+  io::write_manifest(folder.path());
   folder.commit();
   auto all = list_checkpoints(plan.out);
   while (static_cast<int64_t>(all.size()) > plan.keep) {

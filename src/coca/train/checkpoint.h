@@ -1,6 +1,6 @@
 // coca/train/checkpoint.h - checkpoints as folders: config.json, model.safetensors, tokenizer (so that each is a model
-// for eval and generate), optimizer.safetensors, train_state.json, train_config.json. A folder appears whole or not
-// at all. Layout: docs/formats.md.
+// for eval and generate), optimizer.safetensors, train_state.json, train_config.json, manifest.json. A folder appears whole
+// or not at all; the manifest's checksums tell what happened to it later. Layout: docs/formats.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -53,6 +53,9 @@ struct CheckpointParts {
 std::filesystem::path checkpoint_root(const std::filesystem::path& out);
 // The newest complete checkpoint under out/checkpoints, if any.
 std::optional<std::filesystem::path> latest_checkpoint(const std::filesystem::path& out);
+// The newest whose files are as they were written, all of them read; a warning for each newer one that is damaged. Error
+// kBadFile where there are checkpoints and all are damaged.
+std::optional<std::filesystem::path> latest_sound_checkpoint(const std::filesystem::path& out);
 
 CheckpointPlan checkpoint_plan(const TrainConfig&);
 // Writes out/checkpoints/step-<step> and removes all but the newest that are to be kept.

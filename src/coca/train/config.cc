@@ -23,9 +23,13 @@ void check_config(const TrainConfig& c) {
   COCA_CHECK(c.validation_interval >= 0 && c.validation_windows >= 0 && c.checkpoint_interval >= 0,
              "validation_interval {}, validation_windows {} and checkpoint_interval {} must not be negative",
              c.validation_interval, c.validation_windows, c.checkpoint_interval);
+  COCA_CHECK(c.direction == model::Direction::kCausal || (c.passkey_share == 0 && c.passkey_first_steps == 0),
+             "passkey_share is {}, passkey_first_steps {}; direction {} has no next token to teach them with", c.passkey_share, c.passkey_first_steps,
+             enum_name(c.direction));
   check_positions(c.positions, c.attention, c.length);
   optim::check_schedule(make_schedule(c));
   optim::check_adamw(make_adamw(c));
+  make_spec(c, 1, std::nullopt, std::nullopt);  // what the model itself refuses, before any text is read
 }
 
 model::ModelSpec make_spec(const TrainConfig& c, int64_t vocabulary, std::optional<int64_t> bos, std::optional<int64_t> eos) {
@@ -54,11 +58,12 @@ model::ModelSpec make_spec(const TrainConfig& c, int64_t vocabulary, std::option
   s.norm_eps = c.norm_eps;
   // 0.02 is meant for widths about 1024. A score is quadratic (CoCA: cubic) in the projections, whose size is
   // init_std sqrt(width): narrow models that begin with 0.02 have flat attention and hardly a gradient to leave it.
+  s.direction = c.direction;
   s.init_std = c.init_std > 0 ? c.init_std : 0.64 / std::sqrt(static_cast<double>(c.width));
   s.bos_id = bos;
   if (eos) s.eos_ids = {*eos};
   model::validate(s);
-  return scaled_spec(c.positions, s);
+  return model::with_windows(c.windows, scaled_spec(c.positions, s));
 }
 
 optim::Schedule make_schedule(const TrainConfig& c) {

@@ -9,6 +9,7 @@
 #include "coca/data/passkey.h"
 #include "coca/io/options.h"
 #include "coca/model/decoder_layer.h"
+#include "coca/model/windows.h"
 #include "coca/optim/optimizer.h"
 #include "coca/optim/schedule.h"
 #include "coca/train/positions.h"
@@ -23,6 +24,8 @@ struct TrainConfig {
   double rotary_pct = 1.0, rope_theta = 10000.0, norm_eps = 1e-5, init_std = 0;
   bool tie_embeddings = false, parallel_residual = true;
   PositionOptions positions;
+  model::WindowOptions windows;
+  model::Direction direction = model::Direction::kCausal;
   // data
   std::vector<std::string> text, validation_text;
   std::string tokenizer = "byte";
@@ -59,6 +62,8 @@ struct TrainConfig {
     v("tie_embeddings", "share input and output embeddings", tie_embeddings);
     v("parallel_residual", "GPT-NeoX: attention and mlp side by side", parallel_residual);
     positions.visit(v);
+    windows.visit(v);
+    v("direction", "of attention: causal, trained on the next token, or bidirectional, trained on masked tokens", direction);
     v.group("Data");
     v("text", "training text: files, folders, globs, jsonl, or one .tok file", text);
     v("validation_text", "validation text, in the same forms; none: no validation", validation_text);

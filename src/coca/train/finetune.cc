@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "coca/model/model.h"
+#include "coca/model/windows.h"
 #include "coca/text/leading_id.h"
 
 namespace coca::train {
@@ -67,6 +68,7 @@ Finetuner::Finetuner(const FinetuneConfig& config, const FinetuneData& data, Sta
              "fine-tuning data: expected examples or text, one of them");
   int64_t windows = 0;
   if (data.examples) {
+    model::require_causal(target_.spec, "fine-tuning on examples");
     pack(config, data);
     windows = windows_->windows();
   } else {
@@ -119,6 +121,17 @@ void Finetuner::cut_text(const FinetuneConfig& config, const FinetuneData& data)
       *data.text, data.tokenizer);
   if (data.validation_text && config.validation_windows > 0)
     validation_ = std::make_unique<TextValidation>(*data.validation_text, target_.length);
+  if (target_.spec.direction == model::Direction::kBidirectional) mask(config, data);
+}
+
+// Masked with the model's own mask token.
+void Finetuner::mask(const FinetuneConfig& config, const FinetuneData& data) {
+  const data::MaskedTokens tokens{.mask_id = model::require_masked(target_.spec, "fine-tuning"), .vocabulary = data.tokenizer.vocab_size()};
+  plain_ = std::move(batches_);
+  batches_ = std::make_unique<MaskedBatches>(*plain_, shape_of(config, target_.length), tokens, static_cast<uint64_t>(config.seed));
+  if (!validation_) return;
+  plain_validation_ = std::move(validation_);
+  validation_ = std::make_unique<MaskedValidation>(*plain_validation_, tokens);
 }
 
 }  // namespace coca::train

@@ -43,11 +43,12 @@ class Finetuner {
  private:
   void pack(const FinetuneConfig&, const FinetuneData&);
   void cut_text(const FinetuneConfig&, const FinetuneData&);
+  void mask(const FinetuneConfig&, const FinetuneData&);
 
   FinetuneTarget target_;
   std::optional<data::PackedWindows> windows_, validation_windows_;
-  std::unique_ptr<BatchSource> batches_;
-  std::unique_ptr<ValidationSource> validation_;
+  std::unique_ptr<BatchSource> plain_, batches_;  // plain: what batches_ masks for a bidirectional model
+  std::unique_ptr<ValidationSource> plain_validation_, validation_;
   std::vector<Stage> stages_;
   std::unique_ptr<Loop> loop_;
 };

@@ -30,6 +30,10 @@ std::vector<StageConfig> paper_stages(const model::ModelSpec& spec) {
     t.push_back("*." + n.k_norm + ".*");
     qtv.insert(qtv.end(), {"*." + n.q_norm + ".*", "*." + n.k_norm + ".*"});
   }
+  if (spec.global_tokens > 0) {  // a fused projection of theirs is one parameter
+    if (!fused) t.push_back("*." + n.k_global + ".*");
+    for (const std::string& name : fused ? std::vector{n.qkv_global} : std::vector{n.q_global, n.k_global, n.v_global}) qtv.push_back("*." + name + ".*");
+  }
   std::vector<StageConfig> stages(3);
   stages[0].train = t;
   stages[1].train = qtv;

@@ -16,6 +16,7 @@
 #include "coca/model/select.h"
 #include "coca/ops/cross_entropy.h"
 #include "coca/train/metrics.h"
+#include "coca/train/nonfinite.h"
 
 namespace coca::train {
 
@@ -58,10 +59,14 @@ Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& da
     starts_ = Tensor(ids_.shape(), DType::kI32);
   if (data.batches.drawn_length(0) > 0) positions_.resize(static_cast<size_t>(ids_.ref().numel()));
   const fs::path& out = options_.checkpoints.out;
-  const auto newest = latest_checkpoint(out);
-  COCA_CHECK(start == Start::kResume || !newest,
+  io::make_dirs(out);
+  lock_.emplace(out);
+  const auto held = latest_checkpoint(out);
+  COCA_CHECK(start == Start::kResume || !held,
              "{} already holds a training run ({}); resume it, or choose another folder", out.string(),
-             newest ? newest->string() : "");
+             held ? held->string() : "");
+  for (const fs::path& dir : {out, out / "data", checkpoint_root(out)}) io::remove_leftovers(dir);
+  const auto newest = latest_sound_checkpoint(out);
   if (options_.adapter || !newest) initialise(params_);
   if (options_.adapter) state_.base_fingerprint = weights_fingerprint(params_);
   if (newest) {
@@ -163,6 +168,20 @@ double Loop::forward_backward(int64_t step) {
   return sum / counted;
 }
 
+// Goes through the step once more, which gives the same numbers, and says where they first stop being finite.
+std::string Loop::locate_nonfinite(int64_t step) {
+  for (const model::TensorStore* store : {static_cast<const model::TensorStore*>(&params_), static_cast<const model::TensorStore*>(&master())})
+    if (const std::string bad = first_nonfinite_tensor(*store, ListOrder::kForward); !bad.empty()) return "parameter " + bad;
+  FirstNonFinite first;
+  context_.set_trace([&](std::string_view name, TensorRef value) { first.look(name, value); });
+  const double loss = forward_backward(step);
+  context_.set_trace({});
+  if (!first.found().empty()) return "first in " + first.found();
+  if (!std::isfinite(loss)) return "first in the loss, of hidden states that are finite";
+  const std::string bad = first_nonfinite_tensor(*grads_, ListOrder::kBackward);
+  return bad.empty() ? "only in the norm of the gradients" : "first in the gradient of " + bad;
+}
+
 // Mean loss over the first validation_windows windows. The last batch is filled up with windows without targets.
 double Loop::validate() {
   const int64_t B = options_.shape.batch, N = options_.shape.length;
@@ -202,18 +221,19 @@ void Loop::one_step(StepReport& report) {
     report.grad_norm = update.grad_norm;
     applied = update.outcome == optim::UpdateReport::Outcome::kApplied;
   }
+  const std::string where = applied ? "" : locate_nonfinite(state_.step);
   ++state_.step;
   state_.tokens += options_.shape.step_tokens();
   state_.updates = optimizer_->updates();
   state_.bad_in_a_row = applied ? 0 : state_.bad_in_a_row + 1;
   if (!applied) {
     ++state_.skipped;
-    log_warning("step {}: loss {} and gradient norm {}: update skipped", state_.step, report.loss, report.grad_norm);
+    log_warning("step {}: loss {} and gradient norm {}: update skipped; {}", state_.step, report.loss, report.grad_norm, where);
     COCA_CHECK_AS(
         kNumeric, state_.bad_in_a_row < options_.max_bad_steps,
-        "training stopped at step {}: {} steps in a row had a non-finite loss or gradient; lower the learning rate "
+        "training stopped at step {}: {} steps in a row had a non-finite loss or gradient ({}); lower the learning rate "
         "(now {}) or resume from an earlier checkpoint",
-        state_.step, state_.bad_in_a_row, report.learning_rate);
+        state_.step, state_.bad_in_a_row, where, report.learning_rate);
   }
   report.step = state_.step;
   report.skipped = state_.skipped;
@@ -228,9 +248,22 @@ void Loop::log_row(MetricsFile& metrics, const StepReport& report, TrainSummary&
   state_.interval_steps = 0;
 }
 
+// A checkpoint that cannot be written takes nothing away: the older ones stay, training goes on, and the next one may succeed.
+void Loop::save(MetricsFile& metrics, Save how) {
+  try {
+    metrics.flush();
+    save_checkpoint(options_.checkpoints, state_, parts());
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kIo) throw;
+    const auto newest = latest_checkpoint(options_.checkpoints.out);
+    const std::string kept = newest ? fmt::format("the newest checkpoint is {}", newest->string()) : "there is no checkpoint yet";
+    if (how == Save::kMust) fail(ErrorKind::kIo, "step {} could not be saved: {}; {}", state_.step, error.what(), kept);
+    log_warning("step {} could not be saved: {}; {}; training goes on", state_.step, error.what(), kept);
+  }
+}
+
 TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
   const fs::path& out = options_.checkpoints.out;
-  io::make_dirs(out);
   io::write_json(out / options_.checkpoints.config_name, options_.checkpoints.config);
   MetricsFile metrics(out / "metrics.csv", state_.step);
   const int64_t first = state_.step;
@@ -258,10 +291,7 @@ TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
     if (last || due(options_.log_interval) || report.validation_loss) log_row(metrics, report, summary);
     if (on_step) on_step(report);
     const bool stop = stop_requested() && !last;
-    if (stop || due(options_.checkpoint_interval) || last) {
-      metrics.flush();
-      save_checkpoint(options_.checkpoints, state_, parts());
-    }
+    if (stop || due(options_.checkpoint_interval) || last) save(metrics, stop || last ? Save::kMust : Save::kMay);
     if (stop)
       fail(ErrorKind::kInterrupted, "stopped at step {} of {}; saved in {}, resume with --resume", state_.step, steps_,
            out.string());

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 
+#include "coca/io/lock.h"
 #include "coca/model/decoder.h"
 #include "coca/train/batches.h"
 #include "coca/train/checkpoint.h"
@@ -67,8 +68,9 @@ struct LoopData {
 
 class Loop {
  public:
+  // Locks the out folder as long as it lives: Error kIo where another process trains there.
   // A fresh start refuses an out folder that already holds checkpoints, and calls `initialise` for the weights;
-  // otherwise these, the moments and the state are those of the newest checkpoint. Under an adapter the frozen weights,
+  // otherwise these, the moments and the state are those of the newest sound checkpoint. Under an adapter the frozen weights,
   // in the run's precision, always come from `initialise`.
   using Initialise = std::function<void(model::ParamStore&)>;
   Loop(LoopOptions, const model::ModelSpec&, const LoopData&, Start, const Initialise&);
@@ -92,10 +94,13 @@ class Loop {
   int64_t stage_at(int64_t step) const;  // that of the step which follows `step` steps
   int64_t stage_start(int64_t stage) const;
   double forward_backward(int64_t step);
+  std::string locate_nonfinite(int64_t step);
   double validate();
   void one_step(StepReport&);
   void resume(const std::filesystem::path& checkpoint);
   void log_row(MetricsFile&, const StepReport&, TrainSummary&);
+  enum class Save : uint8_t { kMust, kMay };
+  void save(MetricsFile&, Save);
   bool due(int64_t interval) const { return interval > 0 && state_.step % interval == 0; }
   CheckpointParts parts();
   void bind_weights();
@@ -105,6 +110,7 @@ class Loop {
 
   LoopOptions options_;
   const LoopData data_;
+  std::optional<io::FolderLock> lock_;  // of the out folder
   model::ModelSpec spec_;
   int64_t steps_ = 0, stage_ = -1;
   Context context_;

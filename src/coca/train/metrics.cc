@@ -4,7 +4,9 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <utility>
 
+#include "coca/base/log.h"
 #include "coca/io/fs.h"
 #include "coca/train/loop.h"
 
@@ -48,7 +50,11 @@ void MetricsFile::row(const StepReport& r, double mean_loss, const TrainState& s
                 r.validation_loss ? io::csv_number(*r.validation_loss) : "", io::csv_number(r.learning_rate),
                 io::csv_number(r.grad_norm), io::csv_number(std::round(r.tokens_per_second)), std::to_string(r.skipped),
                 io::csv_number(std::round(state.seconds * 1000) / 1000)});
-  writer_->flush();
+  try {
+    writer_->flush();
+  } catch (const Error& error) {  // the row is kept and written with the next
+    if (!std::exchange(warned_, true)) log_warning("{}; training goes on", error.what());
+  }
 }
 
 void MetricsFile::flush() { writer_->flush(); }

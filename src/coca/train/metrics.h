@@ -18,11 +18,13 @@ class MetricsFile {
  public:
   // Keeps the rows up to `step` of an existing file.
   MetricsFile(const std::filesystem::path& file, int64_t step);
+  // A row that cannot be written now is kept for the next call; the first time a warning is logged.
   void row(const StepReport&, double mean_loss, const TrainState&);
-  void flush();
+  void flush();  // Error kIo where it fails
 
  private:
   std::unique_ptr<io::CsvWriter> writer_;
+  bool warned_ = false;
 };
 
 struct MetricsRow {

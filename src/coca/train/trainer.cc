@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/train/trainer.h"
 
+#include <algorithm>
+
 #include "coca/io/json_file.h"
 
 namespace coca::train {
@@ -15,8 +17,10 @@ model::ModelSpec spec_for(const TrainConfig& config, const TrainData& data) {
   COCA_CHECK(data.tokens.vocab_size() <= data.tokenizer.vocab_size(),
              "training data uses {} ids, but the tokenizer has {}: they do not belong together",
              data.tokens.vocab_size(), data.tokenizer.vocab_size());
-  return make_spec(config, padded_vocabulary(data.tokenizer), widen(data.tokenizer.bos_id()),
-                   widen(data.tokenizer.eos_id()));
+  model::ModelSpec spec = make_spec(config, padded_vocabulary(data.tokenizer, config.direction), widen(data.tokenizer.bos_id()),
+                                    widen(data.tokenizer.eos_id()));
+  if (config.direction == model::Direction::kBidirectional) spec.mask_id = data::masked_tokens(data.tokenizer).mask_id;
+  return spec;
 }
 
 const TrainConfig& checked(const TrainConfig& config) {
@@ -42,9 +46,20 @@ LoopOptions loop_options(const TrainConfig& c) {
           .checkpoints = checkpoint_plan(c)};
 }
 
-LoopData loop_data(const TrainData& data, const BatchSource& batches, const std::optional<TextValidation>& validation) {
+std::optional<MaskedBatches> masked_batches(const TrainConfig& c, const TrainData& data, const Batches& source) {
+  if (c.direction == model::Direction::kCausal) return std::nullopt;
+  return std::optional<MaskedBatches>(std::in_place, source, BatchShape{.batch = c.batch, .accumulation = c.accumulation, .length = c.length},
+                                      data::masked_tokens(data.tokenizer), static_cast<uint64_t>(c.seed));
+}
+
+std::optional<MaskedValidation> masked_validation(const TrainConfig& c, const TrainData& data, const std::optional<TextValidation>& source) {
+  if (c.direction == model::Direction::kCausal || !source) return std::nullopt;
+  return std::optional<MaskedValidation>(std::in_place, *source, data::masked_tokens(data.tokenizer));
+}
+
+LoopData loop_data(const TrainData& data, const BatchSource& batches, const ValidationSource* validation) {
   return {.batches = batches,
-          .validation = validation ? &*validation : nullptr,
+          .validation = validation,
           .tokenizer = data.tokenizer,
           .tokens = data.tokens.size(),
           .fingerprint = data.tokens.content_fingerprint()};
@@ -52,14 +67,21 @@ LoopData loop_data(const TrainData& data, const BatchSource& batches, const std:
 
 }  // namespace
 
-int64_t padded_vocabulary(const text::Tokenizer& tokenizer) {
-  return (tokenizer.vocab_size() + 15) / 16 * 16;
+int64_t padded_vocabulary(const text::Tokenizer& tokenizer, model::Direction direction) {
+  int64_t ids = tokenizer.vocab_size();
+  if (direction == model::Direction::kBidirectional) ids = std::max<int64_t>(ids, data::masked_tokens(tokenizer).mask_id + 1);
+  return (ids + 15) / 16 * 16;
 }
 
 Trainer::Trainer(const TrainConfig& config, const TrainData& data, Start start)
     : batches_(checked(config), data.tokens, data.tokenizer),
       validation_(validation_for(config, data)),
-      loop_(loop_options(config), spec_for(config, data), loop_data(data, batches_, validation_), start,
+      masked_(masked_batches(config, data, batches_)),
+      masked_validation_(masked_validation(config, data, validation_)),
+      loop_(loop_options(config), spec_for(config, data),
+            loop_data(data, masked_ ? static_cast<const BatchSource&>(*masked_) : batches_,
+                      masked_validation_ ? static_cast<const ValidationSource*>(&*masked_validation_) : validation_ ? &*validation_ : nullptr),
+            start,
             [&](model::ParamStore& params) {
               model::initialise(spec_for(config, data), static_cast<uint64_t>(config.seed), params);
             }) {}

@@ -30,10 +30,13 @@ class Trainer {
  private:
   Batches batches_;
   std::optional<TextValidation> validation_;
+  std::optional<MaskedBatches> masked_;  // of a bidirectional model, what the loop sees
+  std::optional<MaskedValidation> masked_validation_;
   Loop loop_;
 };
 
-// The tokenizer's vocabulary, rounded up so that matrix products see whole vectors.
-int64_t padded_vocabulary(const text::Tokenizer&);
+// The tokenizer's vocabulary, with a mask token where the direction needs one and the tokenizer has none, rounded up so that
+// matrix products see whole vectors.
+int64_t padded_vocabulary(const text::Tokenizer&, model::Direction = model::Direction::kCausal);
 
 }  // namespace coca::train

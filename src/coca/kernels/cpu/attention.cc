@@ -257,6 +257,7 @@ void backward_tile(const AttentionParams<S>& a, int64_t b, int64_t h, const KeyW
   const int64_t ld = key_steps<E>(kTile);
   const float slope = a.slopes ? a.slopes[h] : 0.0f, factor = a.slopes ? 1.0f : a.scale;
   const float* lse = a.lse.ptr(b, h);
+  const int64_t lse_step = a.lse.stride(2);
   const E* k_t = k.k_t + kb * steps<E>(D) * kTile;
   const E* v_t = k.v_t + kb * steps<E>(D) * kTile;
   const E* k_rows = k.k + kb * key_steps<E>(kTile) * Dp;
@@ -268,7 +269,7 @@ void backward_tile(const AttentionParams<S>& a, int64_t b, int64_t h, const KeyW
         {strip, wide, steps<E>(D), w.d_o + at * width, width, 1, v_t + c0, kTile, w.ds + r0 * kTile + c0, kTile});
     for (int64_t r = r0; r < r0 + strip; ++r) {
       finish_scores(a, slope, b, n0 + r, key0, columns, w.p + r * kTile);
-      gradient_row(factor, columns, lse[n0 + r], w.delta[q0 + r], w.p + r * kTile, w.ds + r * kTile);
+      gradient_row(factor, columns, lse[(n0 + r) * lse_step], w.delta[q0 + r], w.p + r * kTile, w.ds + r * kTile);
     }
     if constexpr (kPairs<E>) pair_strip(w, r0, strip, columns);
     const int64_t over = steps<E>(strip), from = steps<E>(r0), rows_at = steps<E>(at), key_at = (kb * kTile + c0) * Dp;

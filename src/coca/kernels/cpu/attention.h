@@ -34,6 +34,8 @@ struct AttentionParams {
   int64_t query_start = 0;
   // ALiBi: farther keys count as this far away, and later queries as standing at this position; 0: as they are.
   int64_t most_distance = 0, most_position = 0;
+  // ALiBi: a query at m stands at offset + m * query_step, key s at s * key_step.
+  int64_t offset = 0, query_step = 1, key_step = 1;
   TensorView<const int32_t, 2> document_start;  // [B, N]; empty: one document
   TensorView<T, 4> o;                           // forward: written
   TensorView<float, 3> lse;                     // forward: written (may be empty); backward: read

@@ -12,6 +12,7 @@
 #endif
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 #include "coca/kernels/cpu/attention.h"
@@ -133,7 +134,8 @@ HWY_INLINE void for_strips(const AttentionParams<S>& p, int64_t b, int64_t n0, i
 // What ALiBi's slope is multiplied by, for a query at m and a key at s.
 template <class S>
 HWY_INLINE int64_t biased_distance(const AttentionParams<S>& p, int64_t m, int64_t s) {
-  const int64_t distance = (p.most_position > 0 ? std::min(m, p.most_position) : m) - s;
+  const int64_t place = p.offset + m * p.query_step;
+  const int64_t distance = std::abs((p.most_position > 0 ? std::min(place, p.most_position) : place) - s * p.key_step);
   return p.most_distance > 0 ? std::min(distance, p.most_distance) : distance;
 }
 

@@ -312,6 +312,11 @@ HWY_INLINE void turn_queries(const DecodeParams& p, int64_t tile, const float* q
   }
 }
 
+// The first token that a row may see which sees none from `seen` on.
+HWY_INLINE int64_t first_seen(const DecodeParams& p, const DecodeTask& t, int64_t seen) {
+  return std::max(p.first, p.window > 0 ? seen - 1 - (p.window - 1) * t.dilation : 0);
+}
+
 // Rows [r0, r0 + kRows) over the tokens [token, token + columns) of one page, as the last of these rows sees them.
 template <class StoredKeys, class StoredValues, Keys kKeys, int kRows>
 HWY_NOINLINE void page_rows(const DecodeParams& p, const DecodeTask& t, int64_t r0, int64_t token, int64_t columns,
@@ -343,7 +348,9 @@ HWY_NOINLINE void page_rows(const DecodeParams& p, const DecodeTask& t, int64_t 
       const int64_t most = p.most_distance > 0 ? p.most_distance : std::numeric_limits<int64_t>::max();
       for (int64_t c = 0; c < columns; ++c) row[c] -= t.slopes[r0 + r] * static_cast<float>(std::min(m - token - c, most));
     }
-    if (p.window > 0) std::fill_n(row, std::clamp<int64_t>(seen - p.window - token, 0, columns), kNegInf);
+    std::fill_n(row, std::clamp<int64_t>(first_seen(p, t, seen) - token, 0, columns), kNegInf);
+    for (int64_t c = 0; c < columns && t.dilation > 1; ++c)
+      if ((seen - 1 - token - c) % t.dilation != 0) row[c] = kNegInf;
     std::fill(row + std::clamp<int64_t>(seen - token, 0, columns), row + width, kNegInf);
     factors[r] = softmax_row(1.0f, 0, width, row, row, t.max[r0 + r], t.sum[r0 + r]);
     if constexpr (kScaled<StoredValues>) {
@@ -374,7 +381,7 @@ void range_of(const DecodeParams& p, const DecodeTask& t, float* work) {
     for (int64_t r = 0; r < t.rows;) {
       const int64_t left = t.rows - r, block = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
       const int64_t columns = std::min(page_end, t.seen[r + block - 1]) - token;
-      const bool behind = p.window > 0 && t.seen[r] - p.window >= page_end;  // the first row sees farthest back
+      const bool behind = first_seen(p, t, t.seen[r]) >= page_end;  // the first row sees farthest back
       if (columns > 0 && !behind) {
         if (block == 8) page_rows<StoredKeys, StoredValues, kKeys, 8>(p, t, r, token, columns, work);
         if (block == 4) page_rows<StoredKeys, StoredValues, kKeys, 4>(p, t, r, token, columns, work);

@@ -30,6 +30,7 @@ struct DecodeParams {
   int64_t tile_step = 0;
   bool mirrored = false;  // lanes 32 to 63 have the cosines of lanes 0 to 31 and the opposite of their sines
   int64_t window = 0;  // tokens a row sees, the last of those before seen[r]; 0: all
+  int64_t first = 0;          // no token before it is seen
   int64_t most_distance = 0;  // ALiBi counts farther tokens as this far away; 0: as they are
   // cos and sin [tiles, half] of the tiles' middles; null: these count as angle zero.
   const float* start_cos = nullptr;
@@ -37,10 +38,12 @@ struct DecodeParams {
   int64_t query_floats() const { return 2 * half + cache.layout.W - plain; }
 };
 
-// Rows r = 0 .. rows-1; row r sees the tokens before seen[r], the last `window` of them where there is a window.
+// Rows r = 0 .. rows-1; row r sees the tokens before seen[r], the last `window` of them where there is a window; with a
+// dilation only every so-manieth back from the last, which the window counts.
 struct DecodeTask {
   int64_t b = 0, g = 0;
   int64_t rows = 0;
+  int64_t dilation = 1;
   const float* queries = nullptr;  // [rows, query_floats]: u [half], w [half], p [W - plain], scale included
   const int64_t* seen = nullptr;   // [rows], not decreasing
   const float* slopes = nullptr;   // [rows] ALiBi slopes or null

@@ -21,22 +21,28 @@ struct AttentionSpec {
   int64_t hidden = 0;         // causal: the last key seen is m - hidden
   // ALiBi: farther keys count as this far away, and later queries as standing at this position; 0: as they are.
   int64_t most_distance = 0, most_position = 0;
+  int64_t forgotten = 0;  // ALiBi: queries stand so much farther on than their keys tell: tokens between were dropped
   int64_t query_start = 0;
-  const int64_t* places = nullptr;                // [N] where queries stand for ALiBi; null: at their positions
+  const int64_t* dilation = nullptr;  // [H] of a query's keys only every so-manieth back from its own, which the window counts
+  int64_t first = 0;                  // no key before it is seen
+  // ALiBi: a query at m stands at offset + m * query_step, key s at s * key_step.
+  int64_t offset = 0, query_step = 1, key_step = 1;
   const float* slopes = nullptr;                  // [H] ALiBi slopes or null
   TensorView<const int32_t, 2> document_start{};  // [B, N] no key before it is seen; empty: none
 };
 
-// The keys query row n of batch b sees.
+// The keys query row n of batch b and head h sees: every step-th of [begin, end).
 struct VisibleKeys {
-  int64_t begin, end;
+  int64_t begin, end, step;
 };
-inline VisibleKeys visible_keys(const AttentionSpec& spec, int64_t b, int64_t n, int64_t S) {
-  const int64_t m = spec.query_start + n;
-  const int64_t end = spec.causal ? std::max<int64_t>(0, std::min(S, m + 1 - spec.hidden)) : S;
-  const int64_t window = spec.window > 0 ? m + 1 - spec.window : 0;
+inline VisibleKeys visible_keys(const AttentionSpec& spec, int64_t b, int64_t n, int64_t S, int64_t h = 0) {
+  const int64_t m = spec.query_start + n, step = spec.dilation ? spec.dilation[h] : 1;
+  const int64_t end = spec.causal ? std::max<int64_t>(0, std::min(S, m + 1 - spec.hidden * step)) : S;
+  const int64_t window = spec.window > 0 ? m - (spec.window - 1) * step : 0;
   const int64_t document = spec.document_start.empty() ? 0 : spec.document_start(b, n);
-  return {std::clamp<int64_t>(std::max(window, document), 0, end), end};
+  int64_t begin = std::clamp<int64_t>(std::max({window, document, spec.first}), 0, end);
+  while ((m - begin) % step != 0) ++begin;
+  return {std::min(begin, end), end, step};
 }
 
 // Keys with the vectors and rules by which they are seen; several may share a softmax.
@@ -44,27 +50,28 @@ template <typename T>
 struct AttentionKeys {
   AttentionSpec spec;
   TensorView<const T, 4> q, k;  // [B, N, H, D] [B, S, G, D]
+  TensorView<const T, 4> v{};   // [B, S, G, D], where they have values of their own
 };
 
-// Scores of one query row over the keys it sees, appended to `scores`; returns the first of these keys.
+// Scores of one query row over the keys it sees, appended to `scores`; returns which these are.
 template <typename T>
-int64_t attention_scores(const AttentionKeys<T>& keys, int64_t b, int64_t n, int64_t h, int64_t g, std::vector<T>& scores) {
+VisibleKeys attention_scores(const AttentionKeys<T>& keys, int64_t b, int64_t n, int64_t h, int64_t g, std::vector<T>& scores) {
   const AttentionSpec& spec = keys.spec;
   const int64_t D = keys.k.size(3), m = spec.query_start + n;
-  const auto [begin, end] = visible_keys(spec, b, n, keys.k.size(1));
+  const VisibleKeys seen = visible_keys(spec, b, n, keys.k.size(1), h);
   const T* q = keys.q.ptr(b, n, h);
-  for (int64_t s = begin; s < end; ++s) {
+  for (int64_t s = seen.begin; s < seen.end; s += seen.step) {
     const T* key = keys.k.ptr(b, s, g);
     T sum(0);
     for (int64_t d = 0; d < D; ++d) sum += q[d] * key[d];
     sum = sum * T(spec.scale);
-    const int64_t place = spec.places ? spec.places[n] : m;
-    int64_t distance = (spec.most_position > 0 ? std::min(place, spec.most_position) : place) - s;
+    const int64_t place = spec.offset + m * spec.query_step + spec.forgotten;
+    int64_t distance = std::abs((spec.most_position > 0 ? std::min(place, spec.most_position) : place) - s * spec.key_step);
     if (spec.most_distance > 0) distance = std::min(distance, spec.most_distance);
     if (spec.slopes) sum -= T(static_cast<double>(spec.slopes[h]) * static_cast<double>(distance));
     scores.push_back(sum);
   }
-  return begin;
+  return seen;
 }
 
 // Softmax in place; returns log sum exp (-inf for no keys).
@@ -83,21 +90,26 @@ T softmax_row(std::vector<T>& row) {
 template <typename T>
 struct AttentionRow {
   std::vector<T> p;
-  std::vector<int64_t> begin;  // of each part: the first key seen
+  std::vector<int64_t> begin, step;  // of each part: the first key seen, and from one to the next
   std::vector<size_t> offset;  // and where its keys begin in p; one more entry
   T lse;
 
   AttentionRow(std::span<const AttentionKeys<T>> parts, int64_t b, int64_t n, int64_t h, int64_t g) {
     for (const AttentionKeys<T>& part : parts) {
       offset.push_back(p.size());
-      begin.push_back(attention_scores(part, b, n, h, g, p));
+      const VisibleKeys seen = attention_scores(part, b, n, h, g, p);
+      begin.push_back(seen.begin);
+      step.push_back(seen.step);
     }
     offset.push_back(p.size());
     lse = softmax_row(p);
   }
+  // The key that entry i of p, in this part, belongs to.
+  int64_t key(size_t part, size_t i) const { return begin[part] + static_cast<int64_t>(i - offset[part]) * step[part]; }
 };
 
-// o [B, N, H, D] and lse [B, H, N] (may be empty) are written; v [B, S, G, D] serves all parts.
+// o [B, N, H, D] and lse [B, H, N] (may be empty) are written; v [B, S, G, D] serves the parts that have none of
+// their own.
 template <typename T>
 void attention_forward(std::span<const AttentionKeys<T>> parts, TensorView<const T, 4> v, TensorView<T, 4> o,
                        TensorView<T, 3> lse) {
@@ -111,7 +123,7 @@ void attention_forward(std::span<const AttentionKeys<T>> parts, TensorView<const
         for (int64_t d = 0; d < D; ++d) out[d] = T(0);
         for (size_t part = 0; part < parts.size(); ++part)
           for (size_t i = row.offset[part]; i < row.offset[part + 1]; ++i) {
-            const T* value = v.ptr(b, row.begin[part] + static_cast<int64_t>(i - row.offset[part]), h / group);
+            const T* value = (parts[part].v.empty() ? v : parts[part].v).ptr(b, row.key(part, i), h / group);
             for (int64_t d = 0; d < D; ++d) out[d] += row.p[i] * value[d];
           }
       }
@@ -124,10 +136,11 @@ void attention_forward(const AttentionSpec& spec, TensorView<const T, 4> q, Tens
   attention_forward(std::span(&all, 1), v, o, lse);
 }
 
-// Gradients of one part's q and k.
+// Gradients of one part's q and k, and of its v where it has its own.
 template <typename T>
 struct AttentionKeyGrads {
   TensorView<T, 4> dq, dk;
+  TensorView<T, 4> dv{};
 };
 
 template <typename T>
@@ -143,27 +156,28 @@ void attention_backward(std::span<const AttentionKeys<T>> parts, TensorView<cons
                         std::span<const AttentionKeyGrads<T>> grads, TensorView<T, 4> dv) {
   const int64_t H = d_o.size(2), D = d_o.size(3), group = H / v.size(2);
   zero(dv);
-  for (const AttentionKeyGrads<T>& part : grads) zero(part.dq), zero(part.dk);
+  for (const AttentionKeyGrads<T>& part : grads) zero(part.dq), zero(part.dk), zero(part.dv);
   std::vector<T> dp;
   for (int64_t b = 0; b < d_o.size(0); ++b)
     for (int64_t h = 0; h < H; ++h)
       for (int64_t n = 0; n < d_o.size(1); ++n) {
         const int64_t g = h / group;
         const AttentionRow<T> row(parts, b, n, h, g);
-        const auto key = [&](size_t part, size_t i) { return row.begin[part] + static_cast<int64_t>(i - row.offset[part]); };
+        const auto values = [&](size_t part) { return parts[part].v.empty() ? v : parts[part].v; };
         dp.assign(row.p.size(), T(0));
         T delta(0);
         for (size_t part = 0; part < parts.size(); ++part)
           for (size_t i = row.offset[part]; i < row.offset[part + 1]; ++i) {
-            for (int64_t d = 0; d < D; ++d) dp[i] += d_o(b, n, h, d) * v(b, key(part, i), g, d);
+            for (int64_t d = 0; d < D; ++d) dp[i] += d_o(b, n, h, d) * values(part)(b, row.key(part, i), g, d);
             delta += row.p[i] * dp[i];
           }
         for (size_t part = 0; part < parts.size(); ++part)
           for (size_t i = row.offset[part]; i < row.offset[part + 1]; ++i) {
-            const int64_t s = key(part, i);
+            const int64_t s = row.key(part, i);
+            const TensorView<T, 4> own = grads[part].dv.empty() ? dv : grads[part].dv;
             const T ds = row.p[i] * (dp[i] - delta) * T(parts[part].spec.scale);
             for (int64_t d = 0; d < D; ++d) {
-              dv(b, s, g, d) += row.p[i] * d_o(b, n, h, d);
+              own(b, s, g, d) += row.p[i] * d_o(b, n, h, d);
               grads[part].dq(b, n, h, d) += ds * parts[part].k(b, s, g, d);
               grads[part].dk(b, s, g, d) += ds * parts[part].q(b, n, h, d);
             }

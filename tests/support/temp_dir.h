@@ -1,4 +1,4 @@
-// tests/io/temp_dir.h - a folder that lives as long as the test, and small helpers around files and errors.
+// tests/support/temp_dir.h - a folder that lives as long as the test, and small helpers around files and errors.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -32,6 +32,7 @@ class TempDir {
   TempDir& operator=(const TempDir&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
+  operator const std::filesystem::path&() const { return path_; }  // NOLINT: implicit on purpose
   std::filesystem::path operator/(std::string_view name) const { return path_ / name; }
 
  private:

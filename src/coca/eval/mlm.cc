@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/eval/mlm.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "coca/base/clock.h"
+#include "coca/base/rng.h"
+#include "coca/base/stop.h"
+#include "coca/data/masking.h"
+#include "coca/eval/protocol.h"
+#include "coca/model/decoder.h"
+#include "coca/model/windows.h"
+#include "coca/ops/cross_entropy.h"
+
+namespace coca::eval {
+
+namespace {
+
+std::vector<std::span<const int32_t>> windows_of(std::span<const std::vector<int32_t>> documents, int64_t length, int64_t most) {
+  std::vector<std::span<const int32_t>> windows;
+  const auto n = static_cast<size_t>(length);
+  for (const std::vector<int32_t>& document : documents)
+    for (size_t at = 0; at + n <= document.size(); at += n) {
+      if (most > 0 && static_cast<int64_t>(windows.size()) == most) return windows;
+      windows.push_back(std::span(document).subspan(at, n));
+    }
+  COCA_CHECK(!windows.empty(), "eval mlm: no document has the {} tokens of a window", length);
+  return windows;
+}
+
+}  // namespace
+
+std::vector<MlmResult> masked_perplexity(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights,
+                                         std::span<const std::vector<int32_t>> documents, int32_t vocabulary, const MlmOptions& o) {
+  const data::MaskedTokens masks{.mask_id = model::require_masked(model_spec, "eval mlm"), .vocabulary = vocabulary};
+  COCA_CHECK(!o.lengths.empty(), "eval mlm: no lengths given");
+  COCA_CHECK(o.max_windows >= 0 && o.batch_tokens >= 1, "eval mlm: max_windows {} must not be negative, batch_tokens {} at least 1", o.max_windows, o.batch_tokens);
+  for (const int64_t length : o.lengths) COCA_CHECK(length >= 2, "eval mlm: length {} must be at least 2", length);
+  const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
+  model::Decoder decoder(spec, weights);
+  std::vector<std::vector<std::span<const int32_t>>> plans;
+  int64_t total = 0, done = 0;
+  for (const int64_t length : o.lengths) {
+    plans.push_back(windows_of(documents, length, o.max_windows));
+    total += length * static_cast<int64_t>(plans.back().size());
+  }
+  std::vector<MlmResult> results;
+  for (size_t l = 0; l < plans.size(); ++l) {
+    const Stopwatch watch;
+    const auto& windows = plans[l];
+    MlmResult r{.length = o.lengths[l], .windows = static_cast<int64_t>(windows.size())};
+    const auto n = static_cast<size_t>(r.length), at_once = static_cast<size_t>(std::max<int64_t>(1, o.batch_tokens / r.length));
+    for (size_t first = 0; first < windows.size(); first += at_once) {
+      COCA_CHECK_AS(kInterrupted, !stop_requested(), "eval mlm: stopped at length {}, {} of {} tokens done", r.length, done, total);
+      const size_t count = std::min(at_once, windows.size() - first);
+      std::vector<int32_t> ids(count * n), targets(ids.size());
+      for (size_t i = 0; i < count; ++i) {
+        const std::span<int32_t> row = std::span(ids).subspan(i * n, n);
+        std::ranges::copy(windows[first + i], row.begin());
+        Rng rng(static_cast<uint64_t>(o.seed), mix64(first + i) ^ 0xe3a1);
+        data::mask_window(masks, rng, row, std::span(targets).subspan(i * n, n));
+      }
+      const Dims shape{static_cast<int64_t>(count), r.length}, flat{shape.product()};
+      Tensor nll(flat);
+      ops::lm_loss_forward(cx, {.x = decoder.forward(cx, {ids.data(), DType::kI32, shape}), .w = weights.head, .targets = {targets.data(), DType::kI32, flat}, .nll = nll});
+      for (size_t i = 0; i < targets.size(); ++i) {
+        if (targets[i] == ops::kIgnoreTarget) continue;
+        r.nll += static_cast<double>(nll.values<float>()[i]);
+        ++r.masked_tokens;
+      }
+      done += flat.product();
+      if (o.progress) o.progress(done, total);
+    }
+    r.nll /= static_cast<double>(r.masked_tokens);
+    r.perplexity = std::exp(r.nll);
+    r.seconds = watch.seconds();
+    results.push_back(r);
+  }
+  return results;
+}
+
+}  // namespace coca::eval

@@ -1,0 +1,39 @@
+// coca/eval/mlm.h - how well a bidirectional model fills in masked tokens, by window length. Documents are cut into windows of
+// `length` tokens side by side, what is left at an end is passed over; of each, tokens are masked as in training
+// (data/masking.h), by (seed, window) alone, so that models of one tokenizer are asked for the same tokens.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "coca/model/params.h"
+#include "coca/tensor/context.h"
+
+namespace coca::eval {
+
+struct MlmOptions {
+  std::vector<int64_t> lengths;
+  int64_t max_windows = 0;  // of each length; 0: all
+  int64_t seed = 0;
+  int64_t batch_tokens = 8192;  // windows run together up to about so many tokens
+  std::optional<model::RopeScaling> scaling;  // instead of the spec's
+  std::function<void(int64_t done_tokens, int64_t total_tokens)> progress;  // may be empty
+};
+
+struct MlmResult {
+  int64_t length = 0, windows = 0, masked_tokens = 0;
+  double nll = 0;         // mean over the masked tokens, in nats
+  double perplexity = 0;  // exp(nll)
+  double seconds = 0;
+};
+
+// vocabulary: of the tokenizer, below which random tokens are drawn. One result per length. Throws Error for a causal model, for
+// lengths that no document has, and kInterrupted when asked to stop.
+std::vector<MlmResult> masked_perplexity(Context&, const model::ModelSpec&, const model::Weights&,
+                                         std::span<const std::vector<int32_t>> documents, int32_t vocabulary, const MlmOptions&);
+
+}  // namespace coca::eval

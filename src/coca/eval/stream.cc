@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/eval/stream.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "coca/base/clock.h"
+#include "coca/base/memory.h"
+#include "coca/base/stop.h"
+#include "coca/ops/cross_entropy.h"
+
+namespace coca::eval {
+
+double StreamPoint::perplexity() const { return std::exp(nll); }
+double StreamPoint::part_perplexity() const { return std::exp(part_nll); }
+
+namespace {
+
+// Hands out inputs and what must follow them, document after document.
+class Stream {
+ public:
+  Stream(std::span<const std::vector<int32_t>> documents, std::optional<int32_t> bos) : documents_(documents), bos_(bos) {}
+
+  // At most `most` of them; none when all are through.
+  void next(int64_t most, std::vector<int32_t>& inputs, std::vector<int32_t>& targets) {
+    inputs.clear(), targets.clear();
+    while (static_cast<int64_t>(inputs.size()) < most && document_ < documents_.size()) {
+      const std::vector<int32_t>& ids = documents_[document_];
+      const size_t last = ids.size() < 2 ? 0 : bos_ ? ids.size() : ids.size() - 1;  // inputs of this document
+      if (at_ == last) {
+        ++document_;
+        at_ = 0;
+        continue;
+      }
+      begun_ += at_ == 0;
+      inputs.push_back(!bos_ ? ids[at_] : at_ == 0 ? *bos_ : ids[at_ - 1]);
+      targets.push_back(bos_ ? ids[at_] : ids[at_ + 1]);
+      ++at_;
+    }
+  }
+  int64_t begun() const { return begun_; }
+
+ private:
+  std::span<const std::vector<int32_t>> documents_;
+  std::optional<int32_t> bos_;
+  size_t document_ = 0, at_ = 0;
+  int64_t begun_ = 0;
+};
+
+void check_options(const StreamOptions& o) {
+  COCA_CHECK(o.tokens >= 0, "stream: tokens {} must be at least 1, or 0 (all)", o.tokens);
+  COCA_CHECK(o.chunk >= 1, "stream: chunk {} must be at least 1", o.chunk);
+  COCA_CHECK(o.interval >= 1, "stream: interval {} must be at least 1", o.interval);
+}
+
+// Sums since the beginning and since the last point.
+class Tally {
+ public:
+  explicit Tally(StreamResult& result) : result_(result) {}
+  void add(double nll) { sum_ += nll, part_ += nll, ++count_, ++part_count_; }
+  StreamPoint now(const infer::KvCache& cache) const {
+    return {.tokens = count_,
+            .nll = sum_ / static_cast<double>(count_),
+            .part_nll = part_ / static_cast<double>(part_count_),
+            .seconds = watch_.seconds(),
+            .cache_tokens = cache.held(),
+            .cache_bytes = static_cast<int64_t>(cache.bytes()),
+            .resident_bytes = peak_resident_bytes()};
+  }
+  void point(const infer::KvCache& cache) {
+    if (part_count_ == 0) return;
+    result_.points.push_back(now(cache));
+    part_ = 0, part_count_ = 0;
+  }
+  int64_t count() const { return count_; }
+
+ private:
+  StreamResult& result_;
+  Stopwatch watch_;
+  double sum_ = 0, part_ = 0;
+  int64_t count_ = 0, part_count_ = 0;
+};
+
+}  // namespace
+
+StreamResult stream_perplexity(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights,
+                               std::span<const std::vector<int32_t>> documents, const StreamOptions& o) {
+  check_options(o);
+  const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
+  StreamResult result{.bos = bos_token(spec, o.bos)};
+  Stream stream(documents, result.bos);
+  infer::CachedDecoder decoder(spec, weights, 1, infer::DynamicBase::kStep, 0, o.cache);
+  Tally tally(result);
+  Tensor nll({o.chunk});
+  std::vector<int32_t> inputs, targets;
+  while (o.tokens == 0 || tally.count() < o.tokens) {
+    COCA_CHECK_AS(kInterrupted, !stop_requested(), "stream: stopped after {} tokens", tally.count());
+    const int64_t to_point = o.interval - tally.count() % o.interval;
+    const int64_t most = std::min({o.chunk, to_point, o.tokens == 0 ? o.chunk : o.tokens - tally.count()});
+    stream.next(most, inputs, targets);
+    const auto n = static_cast<int64_t>(inputs.size());
+    if (n == 0) break;
+    const TensorRef hidden = decoder.append(cx, {inputs.data(), DType::kI32, {1, n}});
+    const MutTensorRef rows = nll.ref().narrow(0, 0, n);
+    ops::lm_loss_forward(cx, {.x = hidden.reshape({n, spec.C}), .w = weights.head, .targets = {targets.data(), DType::kI32, {n}}, .nll = rows});
+    for (int64_t i = 0; i < n; ++i) tally.add(static_cast<double>(nll.values<float>()[static_cast<size_t>(i)]));
+    if (o.progress) o.progress(tally.now(decoder.cache()));
+    if (tally.count() % o.interval == 0) tally.point(decoder.cache());
+  }
+  COCA_CHECK(tally.count() > 0, "stream: none of the {} documents has two tokens or more", documents.size());
+  tally.point(decoder.cache());
+  result.documents = stream.begun();
+  return result;
+}
+
+}  // namespace coca::eval

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/infer/middle_keys.h"
+
+#include <algorithm>
+
+#include "coca/ops/collinear.h"
+#include "coca/ops/kv_store.h"
+#include "coca/ops/rope.h"
+
+namespace coca::infer {
+
+namespace {
+
+// The first n tokens of each of the B sequences of a page's buffer, without a gap: what kv_load writes.
+MutTensorRef first(Tensor& page, int64_t n) {
+  Dims shape = page.shape();
+  shape[1] = n;
+  return {page.ref().data, page.dtype(), shape};
+}
+
+}  // namespace
+
+void MiddleKeys::prepare(const model::ModelSpec& s, const model::Positions& at, const KvLayout& l) {
+  if (stored_.empty() || stored_.size(0) != l.B) {
+    stored_ = Tensor({l.B, kKvPage, l.G, l.W});
+    placed_ = Tensor({l.B, kKvPage, l.G, l.D});
+    values_ = Tensor({l.B, kKvPage, l.G, l.D});
+  }
+  if (!model::transforms_keys(s.attention)) return;
+  const int64_t half = at.far.key_rows.cos.size(2);
+  if (cos_.empty()) cos_ = Tensor({1, kKvPage, half}), sin_ = Tensor({1, kKvPage, half});
+  // All far keys stand at position 0, so one row serves; a scaling's amplitude is in it.
+  const float *c = at.far.key_rows.cos.as<float>(), *z = at.far.key_rows.sin.as<float>();
+  for (int64_t n = 0; n < kKvPage; ++n) {
+    std::copy_n(c, half, cos_.values<float>().data() + n * half);
+    std::copy_n(z, half, sin_.values<float>().data() + n * half);
+  }
+}
+
+// The keys in stored_ as attention sees them.
+TensorRef MiddleKeys::placed(Context& cx, const model::ModelSpec& s, int64_t tokens) {
+  const TensorRef stored = first(stored_, tokens);
+  if (!model::transforms_keys(s.attention)) return stored;
+  const MutTensorRef out = first(placed_, tokens);
+  const ops::RopeRows rows{cos_.ref().narrow(1, 0, tokens), sin_.ref().narrow(1, 0, tokens)};
+  if (model::is_coca(s.attention))
+    ops::collinear_key(cx, model::collinear_options(s), {.rows = rows, .tbar = stored, .k_eff = out});
+  else
+    ops::rope_forward(cx, {.rows = rows, .x = stored, .y = out});
+  return out;
+}
+
+void MiddleKeys::attend(Context& cx, const model::ModelSpec& s, const model::Positions& at, const KvView& cache, model::LayerActs& acts) {
+  const int64_t N = acts.q.size(1), S = cache.length, last = S - s.pattern.window;  // one behind what the last query may pick
+  prepare(s, at, cache.layout);
+  model::layer_far_queries(cx, s, at, acts);
+  const ops::TopKeysOptions options = model::middle_options(s, at, S - N);
+  // The first page begins the lists, empty ones too.
+  for (int64_t page = 0; page == 0 || page < last; page += kKvPage) {
+    const int64_t n = std::min(kKvPage, S - page);
+    ops::kv_load(cx, {.cache = cache, .first = page, .keys = first(stored_, n), .values = {}});
+    ops::top_keys_find(cx, options, {.q = acts.q_far, .k = placed(cx, s, n), .key_start = page, .slopes = at.slopes,
+                                     .scores = acts.top_scores, .keys = acts.top_keys});
+  }
+  for (int64_t page = 0; page < last; page += kKvPage) {
+    const int64_t n = std::min(kKvPage, S - page);
+    const auto keys = TensorRef(acts.top_keys).as<int32_t>();
+    if (std::none_of(keys, keys + acts.top_keys.numel(), [&](int32_t key) { return key >= page && key < page + n; })) continue;
+    ops::kv_load(cx, {.cache = cache, .first = page, .keys = {}, .values = first(values_, n)});
+    ops::top_keys_add(cx, {.scores = acts.top_scores, .keys = acts.top_keys, .v = first(values_, n), .key_start = page, .o = acts.o, .lse = acts.lse});
+  }
+}
+
+}  // namespace coca::infer

@@ -1,0 +1,285 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/model/layer_attention.h"
+
+#include <algorithm>
+#include <array>
+
+#include "coca/base/parallel.h"
+#include "coca/ops/collinear.h"
+#include "coca/ops/dilated_attention.h"
+#include "coca/ops/linear.h"
+#include "coca/ops/rope.h"
+
+namespace coca::model {
+
+namespace {
+
+constexpr std::array kOfQueries = {&LayerActs::q_g, &LayerActs::q_g_eff};
+constexpr std::array kOfKeys = {&LayerActs::qkv_g, &LayerActs::k_g, &LayerActs::v_g, &LayerActs::k_g_eff};
+
+template <typename Ref>
+Ref from_row(Ref t, int64_t first) {
+  return t.narrow(1, first, t.size(1) - first);
+}
+template <typename Ref>
+Ref flat_row(Ref t, int64_t b) {  // sequence b of [B, n, ...] as [n, columns]
+  const Ref row = t.narrow(0, b, 1);
+  return row.reshape({t.size(1), t.numel() / (t.size(0) * t.size(1))});
+}
+
+// body(pointer to a row of t [B, N, H, D], b, n, h) for every row, of type T.
+template <typename T, typename Body>
+void each_row(MutTensorRef t, const Body& body) {
+  const auto view = t.view<T, 4>();
+  const int64_t N = t.size(1), H = t.size(2);
+  parallel_blocks(t.size(0) * N, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i)
+      for (int64_t h = 0; h < H; ++h) body(view.ptr(i / N, i % N, h), i / N, i % N, h);
+  });
+}
+template <typename Body>
+void with_type(DType type, const Body& body) {
+  type == DType::kBF16 ? body(BF16{}) : body(float{});
+}
+
+void zero_rows(MutTensorRef t) {
+  with_type(t.dtype, [&](auto zero) {
+    each_row<decltype(zero)>(t, [&](auto* row, int64_t, int64_t, int64_t) { std::fill_n(row, t.size(3), decltype(zero){}); });
+  });
+}
+void add_rows(TensorRef from, MutTensorRef to) {
+  with_type(to.dtype, [&](auto zero) {
+    using T = decltype(zero);
+    const auto source = from.view<T, 4>();
+    each_row<T>(to, [&](T* row, int64_t b, int64_t n, int64_t h) {
+      const T* x = source.ptr(b, n, h);
+      for (int64_t d = 0; d < to.size(3); ++d) row[d] = static_cast<T>(static_cast<float>(row[d]) + static_cast<float>(x[d]));
+    });
+  });
+}
+
+ops::AttentionOptions local_options(const ModelSpec& s, const Positions& at, int64_t query_start) {
+  const bool both = s.direction == Direction::kBidirectional;
+  const ops::Mask window = both ? ops::Mask::kSymmetricWindow : ops::Mask::kSlidingWindow, all = both ? ops::Mask::kNone : ops::Mask::kCausal;
+  return {.mask = at.window > 0 ? window : all, .window = at.window, .query_start = query_start};
+}
+ops::AttentionOptions global_options(const ModelSpec& s) {
+  return {.mask = s.direction == Direction::kBidirectional ? ops::Mask::kNone : ops::Mask::kCausal};
+}
+
+// The rows behind the global tokens, of which `globals` are in this call. With a window these see the global tokens as far
+// keys, with the ordinary vectors, and the window begins behind them.
+struct Local {
+  int64_t first;
+  bool far;
+  TensorRef q, k, starts;
+
+  Local(const ModelSpec& s, const Positions& at, int64_t globals, TensorRef q_eff, TensorRef k_eff)
+      : first(globals), far(s.global_tokens > 0 && at.window > 0), q(from_row(q_eff, globals)), starts(at.document_start) {
+    if (!far) return;
+    k = k_eff.narrow(1, 0, s.global_tokens);
+    starts = {at.global_start.data, DType::kI32, {q.size(0), q.size(1)}, {0, 1}};
+  }
+  ops::FarKeys keys(const ops::FarKeys& otherwise) const {
+    return far ? ops::FarKeys{.q = q, .k = k, .v = {}, .range = ops::FarRange::kAll} : otherwise;
+  }
+};
+
+ops::RopeRows first_rows(const ops::RopeRows& rows, int64_t n) {
+  return rows.cos.empty() ? rows : ops::RopeRows{rows.cos.narrow(1, 0, n), rows.sin.narrow(1, 0, n)};
+}
+
+// One side alone of the pair that collinear.h takes: the other has no heads.
+template <typename Ref>
+Ref no_heads(Ref t) {
+  return t.narrow(2, 0, 0);
+}
+
+void global_position_backward(Context& cx, const ModelSpec& s, const Positions& at, const LayerActs& a, LayerActGrads& g) {
+  if (!transforms_keys(s.attention)) return;
+  const ops::RopeRows rows = first_rows(at.rows, a.q_g.size(1)), key_rows = first_rows(at.keys(), a.k_g.size(1));
+  if (!is_coca(s.attention)) {
+    ops::rope_backward(cx, {.rows = rows, .dy = g.dq_g_eff, .dx = g.dq_g});
+    ops::rope_backward(cx, {.rows = key_rows, .dy = g.dk_g_eff, .dx = g.dk_g});
+    return;
+  }
+  const ops::CollinearOptions options = collinear_options(s);
+  ops::collinear_backward(cx, options, {.rows = rows, .key_rows = {}, .q = a.q_g, .t = no_heads(a.q_g), .dq_eff = g.dq_g_eff, .dk_eff = no_heads(g.dq_g_eff),
+                                        .dq = g.dq_g, .dt = no_heads(g.dq_g)});
+  ops::collinear_backward(cx, options, {.rows = key_rows, .key_rows = {}, .q = no_heads(a.k_g), .t = a.k_g, .dq_eff = no_heads(g.dk_g_eff),
+                                        .dk_eff = g.dk_g_eff, .dq = no_heads(g.dk_g), .dt = g.dk_g});
+}
+
+}  // namespace
+
+GlobalRows global_rows(const ModelSpec& s, int64_t N) {
+  const int64_t queries = std::min(s.global_tokens, N);
+  return {queries, s.direction == Direction::kBidirectional && queries > 0 ? N : queries};
+}
+
+void plan_global_acts(const ModelSpec& s, int64_t B, int64_t N, const AddTensor& kept, const AddTensor& remade, LayerActs& a) {
+  const GlobalRows n = global_rows(s, N);
+  if (n.queries == 0) return;
+  if (s.qkv == Qkv::kFused) {
+    kept("qkv_g", {B, n.keys, s.H, 3, s.D}, a.qkv_g);
+  } else {
+    kept("q_g", {B, n.queries, s.H, s.D}, a.q_g);
+    kept("k_g", {B, n.keys, s.G, s.D}, a.k_g);
+    kept("v_g", {B, n.keys, s.G, s.D}, a.v_g);
+  }
+  if (!transforms_keys(s.attention)) return;
+  remade("q_g_eff", {B, n.queries, s.H, s.D}, a.q_g_eff);
+  remade("k_g_eff", {B, n.keys, s.G, s.D}, a.k_g_eff);
+}
+
+void finish_global_acts(const ModelSpec& s, LayerActs& a) {
+  if (s.global_tokens == 0) return;
+  if (s.qkv == Qkv::kFused) {
+    a.q_g = a.qkv_g.select(3, 0).narrow(1, 0, std::min(s.global_tokens, a.qkv_g.size(1)));
+    a.k_g = a.qkv_g.select(3, 1);
+    a.v_g = a.qkv_g.select(3, 2);
+  }
+  if (!transforms_keys(s.attention)) a.q_g_eff = a.q_g, a.k_g_eff = a.k_g;
+}
+
+void resize_global_acts(const ModelSpec& s, int64_t B, int64_t N, LayerActs& a) {
+  const GlobalRows n = global_rows(s, N);
+  const auto resize = [&](MutTensorRef& t, int64_t rows) {
+    if (t.empty()) return;
+    Dims shape = t.shape;
+    shape[0] = B, shape[1] = rows;
+    t = MutTensorRef(t.data, t.dtype, shape);
+  };
+  for (const auto member : kOfQueries) resize(a.*member, n.queries);
+  for (const auto member : kOfKeys) resize(a.*member, n.keys);
+}
+
+void fill_global_acts(const LayerActs& shared, LayerActs& a) {
+  const auto fill = [&](MutTensorRef LayerActs::* member) {
+    if ((a.*member).empty()) a.*member = shared.*member;
+  };
+  for (const auto member : kOfQueries) fill(member);
+  for (const auto member : kOfKeys) fill(member);
+}
+
+void plan_global_grads(const ModelSpec& s, int64_t B, int64_t N, const AddTensor& add, LayerActGrads& g) {
+  const GlobalRows n = global_rows(s, N);
+  if (n.queries == 0) return;
+  if (s.qkv == Qkv::kFused) {
+    add("dqkv_g", {B, n.keys, s.H, 3, s.D}, g.dqkv_g);
+  } else {
+    add("dq_g", {B, n.queries, s.H, s.D}, g.dq_g);
+    add("dk_g", {B, n.keys, s.G, s.D}, g.dk_g);
+    add("dv_g", {B, n.keys, s.G, s.D}, g.dv_g);
+  }
+  if (transforms_keys(s.attention)) {
+    add("dq_g_eff", {B, n.queries, s.H, s.D}, g.dq_g_eff);
+    add("dk_g_eff", {B, n.keys, s.G, s.D}, g.dk_g_eff);
+  }
+  if (N == n.queries) return;
+  add("dq_far", {B, N - n.queries, s.H, s.D}, g.dq_far);
+  add("dk_far", {B, n.queries, s.G, s.D}, g.dk_far);
+}
+
+void finish_global_grads(const ModelSpec& s, LayerActGrads& g) {
+  if (s.global_tokens == 0) return;
+  if (s.qkv == Qkv::kFused) {
+    g.dq_g = g.dqkv_g.select(3, 0).narrow(1, 0, std::min(s.global_tokens, g.dqkv_g.size(1)));
+    g.dk_g = g.dqkv_g.select(3, 1);
+    g.dv_g = g.dqkv_g.select(3, 2);
+  }
+  if (!transforms_keys(s.attention)) g.dq_g_eff = g.dq_g, g.dk_g_eff = g.dk_g;
+}
+
+void global_project(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, int64_t B, int64_t N, const GlobalRows& n, LayerActs& a) {
+  for (int64_t b = 0; b < B && n.queries > 0; ++b) {
+    const auto one = [&](TensorRef weight, TensorRef bias, MutTensorRef y, int64_t rows) {
+      ops::linear_forward(cx, {.x = TensorRef(a.ln1).narrow(0, b * N, rows), .w = weight, .b = bias, .y = flat_row(y, b).narrow(0, 0, rows)});
+    };
+    if (s.qkv == Qkv::kFused) {
+      one(w.qkv_global_w, w.qkv_global_b, a.qkv_g, n.keys);
+      continue;
+    }
+    one(w.q_global_w, w.q_global_b, a.q_g, n.queries);
+    one(w.k_global_w, w.k_global_b, a.k_g, n.keys);
+    one(w.v_global_w, w.v_global_b, a.v_g, n.keys);
+  }
+}
+
+void position_apart(Context& cx, const ModelSpec& s, const ops::RopeRows& rows, const ops::RopeRows& key_rows, TensorRef q, TensorRef k,
+                    MutTensorRef q_eff, MutTensorRef k_eff) {
+  if (is_coca(s.attention)) {
+    const ops::CollinearOptions options = collinear_options(s);
+    ops::collinear_query(cx, options, {.rows = rows, .q = q, .q_eff = q_eff});
+    ops::collinear_forward(cx, options, {.rows = key_rows, .key_rows = {}, .q = no_heads(k), .t = k, .q_eff = no_heads(k_eff), .k_eff = k_eff});
+  } else if (uses_rotary(s.attention)) {
+    ops::rope_forward(cx, {.rows = rows, .x = q, .y = q_eff});
+    ops::rope_forward(cx, {.rows = key_rows, .x = k, .y = k_eff});
+  }
+}
+
+void global_position(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a) {
+  if (s.global_tokens == 0) return;
+  position_apart(cx, s, first_rows(at.rows, a.q_g.size(1)), first_rows(at.keys(), a.k_g.size(1)), a.q_g, a.k_g, a.q_g_eff, a.k_g_eff);
+}
+
+void attend_forward(Context& cx, const ModelSpec& s, const Positions& at, int64_t start, TensorRef k, TensorRef v, const ops::FarKeys& far,
+                    LayerActs& a) {
+  const int64_t N = a.q_eff.size(1), globals = start == 0 ? global_rows(s, N).queries : 0;
+  if (globals < N) {
+    const Local local(s, at, globals, a.q_eff, k);
+    ops::dilated_attention_forward(cx, {.attention = local_options(s, at, start + globals), .dilation = at.dilation},
+                                   {.q = local.q, .k = k, .v = v, .slopes = at.slopes, .document_start = local.starts, .far = local.keys(far),
+                                    .o = from_row(a.o, globals), .lse = a.lse.empty() ? a.lse : a.lse.narrow(2, globals, N - globals)});
+  }
+  if (globals == 0) return;
+  ops::attention_forward(cx, global_options(s), {.q = a.q_g_eff, .k = a.k_g_eff, .v = a.v_g, .slopes = at.slopes, .document_start = {}, .far = {},
+                                                 .o = a.o.narrow(1, 0, globals), .lse = a.lse.empty() ? a.lse : a.lse.narrow(2, 0, globals)});
+}
+
+void attend_backward(Context& cx, const ModelSpec& s, const Positions& at, const LayerActs& a, LayerActGrads& g) {
+  const int64_t N = a.q_eff.size(1), globals = global_rows(s, N).queries;
+  if (globals > 0) zero_rows(g.dq_eff.narrow(1, 0, globals));
+  if (globals < N) {
+    const Local local(s, at, globals, a.q_eff, a.k_eff);
+    ops::dilated_attention_backward(cx, {.attention = local_options(s, at, globals), .dilation = at.dilation},
+                                    {.q = local.q, .k = a.k_eff, .v = a.v, .slopes = at.slopes, .document_start = local.starts, .far = local.keys({}),
+                                     .o = from_row(TensorRef(a.o), globals), .lse = a.lse.narrow(2, globals, N - globals), .d_o = from_row(TensorRef(g.d_o), globals),
+                                     .dq = from_row(g.dq_eff, globals), .dk = g.dk_eff, .dv = g.dv, .dq_far = g.dq_far, .dk_far = g.dk_far, .dv_far = {}});
+    if (local.far) {
+      add_rows(g.dq_far, from_row(g.dq_eff, globals));
+      add_rows(g.dk_far, g.dk_eff.narrow(1, 0, globals));
+    }
+  } else {
+    zero_rows(g.dk_eff), zero_rows(g.dv);
+  }
+  if (globals == 0) return;
+  if (!g.dqkv_g.empty()) zero_rows(g.dqkv_g.select(3, 0));  // of tokens whose global keys are seen, but not their queries
+  ops::attention_backward(cx, global_options(s),
+                          {.q = a.q_g_eff, .k = a.k_g_eff, .v = a.v_g, .slopes = at.slopes, .document_start = {}, .far = {}, .o = TensorRef(a.o).narrow(1, 0, globals),
+                           .lse = TensorRef(a.lse).narrow(2, 0, globals), .d_o = TensorRef(g.d_o).narrow(1, 0, globals), .dq = g.dq_g_eff, .dk = g.dk_g_eff,
+                           .dv = g.dv_g, .dq_far = {}, .dk_far = {}, .dv_far = {}});
+  global_position_backward(cx, s, at, a, g);
+}
+
+void global_project_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const LayerActs& a, LayerActGrads& g,
+                             LayerTensors<MutTensorRef>& dw) {
+  if (s.global_tokens == 0) return;
+  const int64_t B = a.q.size(0), N = a.q.size(1);
+  for (int64_t b = 0; b < B; ++b) {
+    const auto one = [&](TensorRef weight, MutTensorRef dy, MutTensorRef dweight, MutTensorRef dbias) {
+      const int64_t rows = dy.size(1);
+      ops::linear_backward(cx, {.x = TensorRef(a.ln1).narrow(0, b * N, rows), .w = weight, .dy = flat_row(dy, b), .dx = g.dln1.narrow(0, b * N, rows),
+                                .dw = dweight, .db = dbias, .dx_write = ops::Write::kAccumulate});
+    };
+    if (s.qkv == Qkv::kFused) {
+      one(w.qkv_global_w, g.dqkv_g, dw.qkv_global_w, dw.qkv_global_b);
+      continue;
+    }
+    one(w.q_global_w, g.dq_g, dw.q_global_w, dw.q_global_b);
+    one(w.k_global_w, g.dk_g, dw.k_global_w, dw.k_global_b);
+    one(w.v_global_w, g.dv_g, dw.v_global_w, dw.v_global_b);
+  }
+}
+
+}  // namespace coca::model

@@ -1,0 +1,44 @@
+// coca/model/windows.h - sliding windows that a model is trained with (Longformer, Beltagy et al. 2020): of each layer,
+// with gaps between the keys of a head (dilation), with global tokens, in either direction. What they mean:
+// docs/math/longformer.md.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string_view>
+#include <vector>
+
+#include "coca/model/spec.h"
+
+namespace coca::model {
+
+// Global tokens lie in the first chunk of a pass and are few beside a window.
+inline constexpr int64_t kMostGlobalTokens = 64;
+
+// As flags say it. What is empty leaves the model as it is.
+struct WindowOptions {
+  std::vector<int64_t> layer_window;  // [1] for all layers, or [L] from the bottom up; 0: all keys
+  std::vector<int64_t> dilation;      // [H] for all layers with a window, or [L * H] layer by layer
+
+  std::optional<int64_t> global_tokens;
+
+  template <class V>
+  void visit(V&& v) {
+    v.group("Windows");
+    v("layer_window", "keys a query sees, itself included: one number, or one per layer from the bottom up; 0: all", layer_window);
+    v("dilation", "per query head: it sees every so-manieth key of a window so much wider; one per head, or layer by layer", dilation);
+    v("global_tokens", "first tokens of a sequence that see all and are seen by all, through projections of their own", global_tokens);
+  }
+};
+
+// The spec with these; throws Error naming the list whose length does not fit.
+ModelSpec with_windows(const WindowOptions&, const ModelSpec&);
+// Part of validate(): throws Error naming the first contradiction.
+void validate_windows(const ModelSpec&);
+// Error unless the model has a next token to predict: "generation" and the like need one.
+void require_causal(const ModelSpec&, std::string_view use);
+// Error unless it fills in masked tokens; returns the id that stands for them.
+int32_t require_masked(const ModelSpec&, std::string_view use);
+
+}  // namespace coca::model

@@ -1,0 +1,50 @@
+// tests/e2e/cli_fixture.h - a folder of its own for each test, the program run in it, and small texts for it.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
+
+#include "coca/io/fs.h"
+#include "e2e/program.h"
+#include "support/paths.h"
+
+namespace coca::test {
+
+using Args = std::vector<std::string>;
+
+class CliFixture : public testing::Test {
+ protected:
+  Outcome coca(const Args& args) { return run_program(dir_.path(), args); }
+  std::string at(const std::string& name) const { return (dir_.path() / name).string(); }
+  // Writes a file, and the folders it lies in.
+  std::string put(const std::string& name, const std::string& text) {
+    std::filesystem::create_directories(std::filesystem::path(at(name)).parent_path());
+    std::ofstream(at(name)) << text;
+    return at(name);
+  }
+  // So many lines of a text that a small model soon knows.
+  static std::string cats_and_dogs(int times) {
+    std::string text;
+    for (int i = 0; i < times; ++i) text += "the cat sat on the mat and the dog lay on the rug. ";
+    return text;
+  }
+  int64_t lines(const std::string& file) const {
+    const std::string text = io::read_file(at(file));
+    return std::ranges::count(text, '\n');
+  }
+  static Args with(Args args, const Args& more) {
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  }
+
+  TempDir dir_;
+};
+
+}  // namespace coca::test

@@ -1,0 +1,72 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/eval/mlm.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "coca/data/masking.h"
+#include "coca/data/packing.h"
+#include "coca/eval/perplexity.h"
+#include "coca/infer/cached_decoder.h"
+#include "support/reference_decoder.h"
+#include "support/tiny_model.h"
+
+namespace coca::eval {
+namespace {
+
+using testing::HasSubstr;
+using testing::ThrowsMessage;
+
+model::ModelSpec encoder() {
+  model::ModelSpec s = test::tiny_llama(test::AttentionKind::kCocaSlack);
+  s.direction = model::Direction::kBidirectional;
+  s.layer_window = {3, 4};
+  s.dilation = {1, 1, 2, 2, 1, 1, 1, 1};
+  s.global_tokens = 2;
+  s.mask_id = 22;
+  return s;
+}
+
+// The reference's nll of the same masked tokens, window by window.
+TEST(Mlm, PerplexityIsThatOfTheReference) {
+  const test::TinyModel m(encoder());
+  const std::vector<std::vector<int32_t>> documents = {test::random_ids(37, 20, 1), test::random_ids(5, 20, 2), test::random_ids(24, 20, 3)};
+  Context cx;
+  const std::vector<MlmResult> results = masked_perplexity(cx, m.spec, m.params.weights(), documents, 20, {.lengths = {12}, .seed = 5, .batch_tokens = 30});
+  ASSERT_EQ(results.size(), 1u);
+  EXPECT_EQ(results[0].windows, 5);  // three of the first document, none of the second, two of the third
+  EXPECT_EQ(results[0].masked_tokens, 10);
+  test::ReferenceDecoder<double> reference(m.spec, m.params);
+  double nll = 0;
+  size_t window = 0;
+  for (const auto& document : documents)
+    for (size_t at = 0; at + 12 <= document.size(); at += 12, ++window) {
+      std::vector<int32_t> ids(document.begin() + static_cast<std::ptrdiff_t>(at), document.begin() + static_cast<std::ptrdiff_t>(at) + 12), targets(12);
+      Rng rng(5, mix64(window) ^ 0xe3a1);
+      data::mask_window({.mask_id = 22, .vocabulary = 20}, rng, ids, targets);
+      const std::vector<double> logits = reference.run(ids, 12);
+      for (size_t i = 0; i < 12; ++i)
+        if (targets[i] != data::kNoTarget) nll += test::reference_nll(logits.data() + i * 23, 23, targets[i]);
+    }
+  EXPECT_NEAR(results[0].nll, nll / 10, 1e-4);
+  EXPECT_NEAR(results[0].perplexity, std::exp(nll / 10), 1e-4 * std::exp(nll / 10));
+  const std::vector<MlmResult> fewer = masked_perplexity(cx, m.spec, m.params.weights(), documents, 20, {.lengths = {6, 12}, .max_windows = 2});
+  EXPECT_EQ(fewer[0].windows, 2);
+  EXPECT_EQ(fewer[1].masked_tokens, 4);
+}
+
+TEST(Mlm, EachKindOfModelIsRefusedWhereItDoesNotBelong) {
+  const test::TinyModel both(encoder()), causal(test::tiny_llama(test::AttentionKind::kRope));
+  const std::vector<std::vector<int32_t>> documents = {test::random_ids(20, 20, 1)};
+  Context cx;
+  const auto error = [](const auto& body, const char* text) { EXPECT_THAT(body, ThrowsMessage<Error>(HasSubstr(text))); };
+  error([&] { masked_perplexity(cx, causal.spec, causal.params.weights(), documents, 20, {.lengths = {8}}); }, "the model is causal; expected a bidirectional one");
+  error([&] { masked_perplexity(cx, both.spec, both.params.weights(), documents, 20, {.lengths = {21}}); }, "no document has the 21 tokens");
+  error([&] { infer::CachedDecoder(both.spec, both.params.weights(), 1); }, "generation: the model is bidirectional");
+  error([&] { perplexity(cx, both.spec, both.params.weights(), documents, {.protocol = {.lengths = {8}}}); }, "perplexity: the model is bidirectional");
+}
+
+}  // namespace
+}  // namespace coca::eval

@@ -1,0 +1,279 @@
+// Training when something goes wrong around it: damaged checkpoints, a full or read-only disk, a second trainer, numbers that
+// stop being finite. Each ends with nothing lost and one message that names the thing.
+// SPDX-License-Identifier: Apache-2.0
+#include <sys/mount.h>
+
+#include <cmath>
+#include <limits>
+
+#include "coca/base/log.h"
+#include "coca/io/lock.h"
+#include "coca/io/manifest.h"
+#include "coca/train/metrics.h"
+#include "coca/train/nonfinite.h"
+#include "train/tiny_run.h"
+
+namespace coca::train {
+namespace {
+
+namespace fs = std::filesystem;
+using model::AttentionKind;
+using test::expect_error;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+
+// Warnings logged while it lives.
+class Warnings {
+ public:
+  Warnings() {
+    set_log_sink([this](LogLevel, std::string_view text) { texts_.emplace_back(text); });
+  }
+  ~Warnings() { set_log_sink({}); }
+  const std::vector<std::string>& texts() const { return texts_; }
+
+ private:
+  std::vector<std::string> texts_;
+};
+
+// A small file system of its own; needs the right to mount.
+class SmallDisk {
+ public:
+  SmallDisk(fs::path dir, const std::string& size) : dir_(std::move(dir)) {
+    fs::create_directories(dir_);
+    mounted_ = ::mount("tmpfs", dir_.c_str(), "tmpfs", 0, ("size=" + size).c_str()) == 0;
+  }
+  ~SmallDisk() {
+    if (mounted_) ::umount2(dir_.c_str(), MNT_DETACH);
+  }
+  bool mounted() const { return mounted_; }
+  void make_read_only() const { ASSERT_EQ(::mount("tmpfs", dir_.c_str(), "tmpfs", MS_REMOUNT | MS_RDONLY, ""), 0); }
+
+ private:
+  fs::path dir_;
+  bool mounted_ = false;
+};
+
+TrainConfig config_in(const fs::path& out) {
+  TrainConfig c = test::tiny_config(out);
+  c.log_interval = 1;
+  return c;
+}
+
+// The bits that 12 undisturbed steps end in.
+std::string undisturbed(const test::TinyData& data) {
+  const test::TempDir dir;
+  Trainer(config_in(dir.path()), data.without_validation(), Start::kFresh).run();
+  return test::newest_bytes(dir.path());
+}
+
+void flip_bit(const fs::path& file, size_t at) {
+  std::string content = io::read_file(file);
+  content.at(at) = static_cast<char>(content[at] ^ 4);
+  io::write_file_atomic(file, content);
+}
+
+TEST(Faults, ADamagedCheckpointIsNamedAndTheOneBeforeItTaken) {
+  const test::TinyData data;
+  const std::string wanted = undisturbed(data);
+  const auto cut = [](const fs::path& file) { fs::resize_file(file, fs::file_size(file) - 1); };
+  const auto flip_last = [](const fs::path& file) { flip_bit(file, fs::file_size(file) - 1); };
+  const auto flip_middle = [](const fs::path& file) { flip_bit(file, fs::file_size(file) / 2); };
+  const auto flip_first = [](const fs::path& file) { flip_bit(file, 0); };
+  const auto remove = [](const fs::path& file) { fs::remove(file); };
+  struct Damage {
+    const char* file;
+    std::function<void(const fs::path&)> apply;
+    const char* message;
+  };
+  for (const Damage& damage : {Damage{"model.safetensors", flip_middle, "CRC-32C"}, Damage{"optimizer.safetensors", flip_last, "CRC-32C"},
+                               Damage{"optimizer.safetensors", cut, "were written"}, Damage{"train_state.json", flip_middle, "CRC-32C"},
+                               Damage{"config.json", remove, "config.json"}, Damage{"manifest.json", flip_first, "manifest.json"}}) {
+    SCOPED_TRACE(fmt::format("{} {}", damage.file, damage.message));
+    const test::TempDir dir;
+    TrainConfig c = config_in(dir.path());
+    c.steps = 8;
+    Trainer(c, data.without_validation(), Start::kFresh).run();  // checkpoints at 4 and 8
+    damage.apply(*latest_checkpoint(dir.path()) / damage.file);
+    c = config_in(dir.path());
+    const Warnings warnings;
+    Trainer trainer(c, data.without_validation(), Start::kResume);
+    EXPECT_EQ(trainer.first_step(), 4);
+    ASSERT_FALSE(warnings.texts().empty());
+    EXPECT_THAT(warnings.texts().front(), AllOf(HasSubstr("step-00000008"), HasSubstr(damage.file), HasSubstr(damage.message)));
+    trainer.run();
+    EXPECT_TRUE(test::newest_bytes(dir.path()) == wanted);
+  }
+}
+
+TEST(Faults, WithoutASoundCheckpointNothingIsTrained) {
+  const test::TempDir dir;
+  const test::TinyData data;
+  TrainConfig c = config_in(dir.path());
+  c.steps = 4;
+  Trainer(c, data.without_validation(), Start::kFresh).run();
+  const fs::path weights = *latest_checkpoint(dir.path()) / "model.safetensors";
+  flip_bit(weights, fs::file_size(weights) / 2);
+  const std::string before = test::newest_bytes(dir.path());
+  expect_error([&] { Trainer(config_in(dir.path()), data.without_validation(), Start::kResume); }, ErrorKind::kBadFile,
+               weights.string() + ": its CRC-32C is");
+  EXPECT_TRUE(test::newest_bytes(dir.path()) == before);
+}
+
+TEST(Faults, AManifestNamesOnlyFilesOfItsFolder) {
+  const test::TempDir dir;
+  test::put_file(dir / "outside", "secret");
+  fs::create_directory(dir / "checkpoint");
+  test::put_file(dir / "checkpoint/a", "abc");
+  io::write_manifest(dir / "checkpoint");
+  EXPECT_NO_THROW(io::check_manifest(dir / "checkpoint"));
+  const fs::path manifest = dir / "checkpoint/manifest.json";
+  for (const char* name : {"../outside", "..", "/etc/passwd", "a/../a"}) {
+    test::put_file(manifest, fmt::format(R"({{"files": {{"{}": {{"bytes": 6, "crc32c": "0"}}}}}})", name));
+    expect_error([&] { io::check_manifest(dir / "checkpoint"); }, ErrorKind::kBadFile, "is not the name of a file in the folder");
+  }
+  for (const char* content : {"[]", "{}", R"({"files": []})", R"({"files": {"a": {}}})", R"({"files": {"a": {"bytes": -3, "crc32c": "0"}}})"}) {
+    test::put_file(manifest, content);
+    expect_error([&] { io::check_manifest(dir / "checkpoint"); }, ErrorKind::kBadFile, "manifest.json");
+  }
+}
+
+TEST(Faults, TwoTrainersDoNotShareAFolder) {
+  const test::TempDir dir;
+  const test::TinyData data;
+  {
+    Trainer first(config_in(dir.path()), data.without_validation(), Start::kFresh);
+    for (const Start start : {Start::kFresh, Start::kResume})
+      expect_error([&] { Trainer(config_in(dir.path()), data.without_validation(), start); }, ErrorKind::kIo,
+                   fmt::format("another process ({}) writes to this folder", ::getpid()));
+    first.run();
+  }
+  EXPECT_NO_THROW(Trainer(config_in(dir.path()), data.without_validation(), Start::kResume));
+}
+
+TEST(Faults, WhatAKillLeftIsRemoved) {
+  const test::TempDir dir;
+  const test::TinyData data;
+  TrainConfig c = config_in(dir.path());
+  c.steps = 4;
+  Trainer(c, data.without_validation(), Start::kFresh).run();
+  test::put_file(dir / "checkpoints/.tmp-step-00000008-17-0/model.safetensors", "half");
+  test::put_file(dir / ".tmp-metrics.csv-17-3", "half");
+  const std::string wanted = undisturbed(data);
+  Trainer(config_in(dir.path()), data.without_validation(), Start::kResume).run();
+  EXPECT_FALSE(fs::exists(dir / "checkpoints/.tmp-step-00000008-17-0"));
+  EXPECT_FALSE(fs::exists(dir / ".tmp-metrics.csv-17-3"));
+  EXPECT_TRUE(test::newest_bytes(dir.path()) == wanted);
+}
+
+TEST(Faults, AFullDiskCostsNoCheckpointAndTrainingGoesOn) {
+  const test::TinyData data;
+  const test::TempDir dir;
+  const SmallDisk disk(dir / "disk", "4m");
+  if (!disk.mounted()) GTEST_SKIP() << "no right to mount a file system";
+  const std::string wanted = undisturbed(data);
+  const TrainConfig c = config_in(dir / "disk/run");
+  const fs::path ballast = dir / "disk/ballast";
+  const auto fill_disk = [&] {
+    std::ofstream out(ballast, std::ios::binary);
+    const std::string block(4096, 'x');
+    while (out.write(block.data(), static_cast<std::streamsize>(block.size())).flush()) {
+    }
+  };
+  const Warnings warnings;
+  Trainer(c, data.without_validation(), Start::kFresh).run([&](const StepReport& r) {
+    if (r.step == 5) fill_disk();  // the checkpoint of step 8 finds no room
+    if (r.step == 9) {
+      EXPECT_EQ(latest_checkpoint(c.out)->filename(), "step-00000004");
+      fs::remove(ballast);
+    }
+  });
+  EXPECT_TRUE(test::newest_bytes(c.out) == wanted);
+  EXPECT_EQ(read_metrics(dir / "disk/run/metrics.csv").size(), 12u);  // rows that found no room came later
+  EXPECT_THAT(warnings.texts(), testing::Contains(AllOf(HasSubstr("step 8 could not be saved"), HasSubstr("No space left"),
+                                                        HasSubstr("step-00000004"), HasSubstr("training goes on"))));
+  for (const auto& entry : fs::directory_iterator(checkpoint_root(c.out)))
+    EXPECT_THAT(entry.path().filename().string(), Not(HasSubstr(".tmp")));
+}
+
+TEST(Faults, AFullDiskAtTheEndIsAnErrorAndResumesFromTheLastCheckpoint) {
+  const test::TinyData data;
+  const test::TempDir dir;
+  const SmallDisk disk(dir / "disk", "1m");  // room for a checkpoint, half a megabyte, and not for two
+  if (!disk.mounted()) GTEST_SKIP() << "no right to mount a file system";
+  const TrainConfig c = config_in(dir / "disk/run");
+  {
+    const Warnings warnings;
+    expect_error([&] { Trainer(c, data.without_validation(), Start::kFresh).run(); }, ErrorKind::kIo, "step 12 could not be saved");
+  }
+  EXPECT_EQ(latest_checkpoint(c.out)->filename(), "step-00000004");
+  TrainConfig moved = c;  // to where there is room
+  moved.out = (dir / "run").string();
+  fs::copy(c.out, moved.out, fs::copy_options::recursive);
+  Trainer(moved, data.without_validation(), Start::kResume).run();
+  EXPECT_TRUE(test::newest_bytes(moved.out) == undisturbed(data));
+}
+
+TEST(Faults, AReadOnlyFolderIsNamed) {
+  const test::TinyData data;
+  const test::TempDir dir;
+  const SmallDisk disk(dir / "disk", "4m");
+  if (!disk.mounted()) GTEST_SKIP() << "no right to mount a file system";
+  TrainConfig c = config_in(dir / "disk/run");
+  c.steps = 4;
+  Trainer(c, data.without_validation(), Start::kFresh).run();
+  const std::string before = test::newest_bytes(c.out);
+  disk.make_read_only();
+  expect_error([&] { Trainer(config_in(c.out), data.without_validation(), Start::kResume); }, ErrorKind::kIo,
+               c.out + ": cannot lock the folder: Read-only file system");
+  expect_error([&] { Trainer(config_in(dir / "disk/new"), data.without_validation(), Start::kFresh); }, ErrorKind::kIo, "disk/new");
+  EXPECT_TRUE(test::newest_bytes(c.out) == before);
+}
+
+TEST(NonFinite, TheFirstElementIsDescribed) {
+  Tensor t({2, 3, 4});
+  EXPECT_EQ(describe_nonfinite(t), "");
+  t.values<float>()[2 * 4 + 1] = -std::numeric_limits<float>::infinity();
+  t.values<float>()[12] = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_EQ(describe_nonfinite(t), "[0, 2, 1] is -inf (2 of 24 are not finite)");
+  EXPECT_EQ(describe_nonfinite(TensorRef(t).narrow(0, 1, 1)), "[0, 0, 0] is nan (1 of 12 are not finite)");
+  EXPECT_EQ(describe_nonfinite(TensorRef(t).select(2, 1)), "[0, 2] is -inf (1 of 6 are not finite)");
+  EXPECT_EQ(describe_nonfinite(TensorRef(t).select(2, 2)), "");
+  Tensor half({3}, DType::kBF16);
+  half.values<BF16>()[2] = BF16(std::numeric_limits<float>::infinity());
+  EXPECT_EQ(describe_nonfinite(half), "[2] is inf (1 of 3 are not finite)");
+}
+
+// What the warning of step 3 says when `spoil` was done to the parameters after step 2.
+std::string warning_after(AttentionKind kind, const std::function<void(model::ParamStore&)>& spoil) {
+  const test::TempDir dir;
+  const test::TinyData data;
+  TrainConfig c = config_in(dir.path());
+  c.attention = kind, c.steps = 3;
+  const Warnings warnings;
+  Trainer trainer(c, data.without_validation(), Start::kFresh);
+  trainer.run([&](const StepReport& r) {
+    if (r.step == 2) spoil(const_cast<model::ParamStore&>(trainer.params()));
+  });
+  return warnings.texts().empty() ? "no warning" : warnings.texts().front();
+}
+
+void fill_parameter(model::ParamStore& params, const std::string& name, float value) {
+  for (const model::ParamInfo& info : params.infos())
+    if (info.name == name) std::fill_n(params.at(info).as<float>(), params.at(info).numel(), value);
+}
+
+TEST(NonFinite, TheTensorAndLayerAreNamed) {
+  const auto poison = [](const char* name, float value) { return [=](model::ParamStore& params) { fill_parameter(params, name, value); }; };
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  EXPECT_THAT(warning_after(AttentionKind::kRope, poison("gpt_neox.layers.1.attention.dense.weight", nan)),
+              AllOf(HasSubstr("step 3: "), HasSubstr("parameter gpt_neox.layers.1.attention.dense.weight [0, 0] is nan (1024 of 1024")));
+  // Finite weights whose products overflow: q of the second layer is 1e30 times a normalised row, its square 1e60.
+  EXPECT_THAT(warning_after(AttentionKind::kCocaSlack, poison("gpt_neox.layers.1.attention.query_key_value.weight", 1e30f)),
+              HasSubstr("first in layer.1.q_eff ["));
+  EXPECT_THAT(warning_after(AttentionKind::kRope, poison("gpt_neox.layers.0.mlp.dense_4h_to_h.weight", 3e38f)), HasSubstr("first in hidden.1 ["));
+  EXPECT_THAT(warning_after(AttentionKind::kRope, poison("gpt_neox.final_layer_norm.weight", 3e38f)), HasSubstr("hidden.2 ["));
+}
+
+}  // namespace
+}  // namespace coca::train

@@ -1,0 +1,118 @@
+// coca eval stream: perplexity of one endless text through the cache, as StreamingLLM measures. docs/evaluation.md.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/eval/stream.h"
+
+#include <algorithm>
+
+#include "coca/report/chart.h"
+#include "coca/report/table.h"
+#include "eval_command.h"
+#include "text_documents.h"
+
+namespace coca::tools {
+
+namespace {
+
+using nlohmann::ordered_json;
+
+struct StreamFlags : ModelFlags {
+  TextFlags text;
+  int64_t tokens = 1000000, chunk = 128, interval = 10000;
+  eval::Bos bos = eval::Bos::kAuto;
+  KvType cache = KvType::kF32;
+  EvalOutputFlags output;
+
+  template <class V>
+  void visit(V&& v) {
+    ModelFlags::visit(v);
+    text.visit(v);
+    v.group("Stream");
+    v("tokens", "how many are scored at most; 0: all of the text", tokens);
+    v("chunk", "tokens run together; figures do not depend on it, but for rounding", chunk);
+    v("interval", "tokens from row to row of the results", interval);
+    v("bos", "whether a bos token leads every document; auto: if config.json names one", bos);
+    v("cache", "how keys and values are kept", cache);
+    output.visit(v);
+  }
+};
+
+ordered_json point_json(const eval::StreamPoint& p) {
+  return {{"tokens", p.tokens},
+          {"nll", number_json(p.nll)},
+          {"perplexity", number_json(p.perplexity())},
+          {"part_perplexity", number_json(p.part_perplexity())},
+          {"seconds", p.seconds},
+          {"cache_tokens", p.cache_tokens},
+          {"cache_bytes", p.cache_bytes},
+          {"peak_resident_bytes", p.resident_bytes}};
+}
+
+// At most some twenty rows, the last one among them; --csv has all.
+report::Table stream_table(const std::vector<eval::StreamPoint>& points) {
+  report::Table table{.title = "", .header = {"tokens", "ppl", "ppl (part)", "tokens held", "cache", "peak memory", "seconds"}, .rows = {}, .align = {}};
+  constexpr size_t kRows = 20;
+  const size_t step = (points.size() + kRows - 1) / kRows;
+  for (size_t i = 0; i < points.size(); ++i) {
+    if ((points.size() - 1 - i) % step != 0) continue;
+    const eval::StreamPoint& p = points[i];
+    table.rows.push_back({report::format_count(p.tokens), report::format_number(p.perplexity()), report::format_number(p.part_perplexity()),
+                          report::format_count(p.cache_tokens), report::format_bytes(p.cache_bytes), report::format_bytes(p.resident_bytes),
+                          fmt::format("{:.1f}", p.seconds)});
+  }
+  return table;
+}
+
+std::string stream_svg(const std::vector<eval::StreamPoint>& points, const LoadedModel& m) {
+  report::Series all{.label = "all so far"}, part{.label = "since the last point"};
+  for (const eval::StreamPoint& p : points) {
+    all.x.push_back(static_cast<double>(p.tokens)), all.y.push_back(p.perplexity());
+    part.x.push_back(static_cast<double>(p.tokens)), part.y.push_back(p.part_perplexity());
+  }
+  return report::render_svg(report::Chart{.title = fmt::format("Perplexity of a stream, {} ({})", enum_name(m.model.spec.attention), pattern_text(m.model.spec.pattern)),
+                                          .x_label = "tokens",
+                                          .y_label = "perplexity",
+                                          .series = {std::move(all), std::move(part)}});
+}
+
+int run_stream(StreamFlags& flags) {
+  check_outputs(flags.output);
+  const LoadedModel m = load_with_flags(flags);
+  const Documents documents = read_documents(flags.text, {.all_targets = flags.tokens}, *m.tokenizer);
+  int64_t total = 0;
+  for (const auto& ids : documents.ids) total += static_cast<int64_t>(ids.size());
+  report::Progress progress =
+      make_progress({.total = flags.tokens == 0 ? total : std::min(total, flags.tokens), .unit = "tokens", .label = "stream"});
+  eval::StreamOptions options{.tokens = flags.tokens, .chunk = flags.chunk, .interval = flags.interval, .bos = flags.bos, .scaling = m.scaling, .cache = flags.cache};
+  options.progress = [&](const eval::StreamPoint& p) {
+    progress.update(p.tokens, fmt::format("ppl {} cache {}", report::format_number(p.perplexity()), report::format_bytes(p.cache_bytes)));
+  };
+  Context cx;
+  const eval::StreamResult result = eval::stream_perplexity(cx, m.model.spec, m.model.params->weights(), documents.ids, options);
+  progress.finish();
+  const eval::StreamPoint& last = result.points.back();
+  print_model_line(flags.model, m);
+  print(fmt::format("stream: {} documents, {} tokens scored, {} at a time; cache {} ({} tokens); peak memory {}\n", report::format_count(result.documents),
+                    report::format_count(last.tokens), flags.chunk, report::format_bytes(last.cache_bytes), report::format_count(last.cache_tokens),
+                    report::format_bytes(last.resident_bytes)));
+  print(bos_text(result.bos, "in front of every document", ", so the first token of a document is not scored") + "\n\n");
+  print(report::to_text(stream_table(result.points)));
+  if (!m.model.spec.pattern.forgets()) print("note: nothing is forgotten, so memory grows with the text (see --pattern streaming-llm, lm-infinite)\n");
+  note_extrapolation(m, {last.tokens});
+  if (last.tokens < flags.tokens) print(fmt::format("note: the text ends before {} tokens\n", report::format_count(flags.tokens)));
+  ordered_json json = header_json(flags.model, m, io::options_to_json(flags));
+  json["documents"] = result.documents;
+  json["bos"] = result.bos ? ordered_json(*result.bos) : ordered_json(nullptr);
+  json["points"] = ordered_json::array();
+  for (const eval::StreamPoint& p : result.points) json["points"].push_back(point_json(p));
+  write_outputs(flags.output, json, "points", [&] { return stream_svg(result.points, m); });
+  return 0;
+}
+
+}  // namespace
+
+void add_eval_stream(CLI::App& eval_app, Action* action) {
+  add_one<StreamFlags>(eval_app, action, "stream", "Perplexity of one endless text, the cache never reset (StreamingLLM's protocol)",
+                       "Example: coca eval stream --model out/model --text books --tokens 1000000 --pattern streaming-llm --csv stream.csv", run_stream);
+}
+
+}  // namespace coca::tools
