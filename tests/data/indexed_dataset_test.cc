@@ -5,7 +5,7 @@
 #include <limits>
 
 #include "coca/data/token_file.h"
-#include "io/temp_dir.h"
+#include "support/temp_dir.h"
 
 namespace coca::data {
 namespace {

@@ -69,6 +69,23 @@ TEST_F(HostileFolder, ConfigAsksForLayersThatAreNotThere) {
   expect_refused({{"num_hidden_layers", 100'000}}, "tensors for a model of 100000 layers");
 }
 
+TEST(HostileMetaFolder, ErrorsNameTheFile) {
+  const TempDir temp;
+  const fs::path dir = temp.path() / std::string(100, 'd');
+  fs::create_directory(dir);
+  io::write_json(dir / "params.json", json{{"dim", 24}, {"n_layers", 2}, {"n_heads", 2}, {"odd", "field"}});
+  // The name was read after it was gone.
+  EXPECT_THAT([&] { open_source(dir, std::nullopt); }, ThrowsMessage<Error>(HasSubstr((dir / "params.json").string() + ": field \"odd\"")));
+}
+
+TEST(HostileMetaFolder, LayersThatAreNotThere) {
+  const TempDir temp;
+  const test::TinyModel m(test::tiny_llama(AttentionKind::kRope));
+  save_params(temp.path() / "consolidated.safetensors", m.params, {});
+  io::write_json(temp.path() / "params.json", json{{"dim", 24}, {"n_layers", 100'000}, {"n_heads", 2}});
+  EXPECT_THAT([&] { open_source(temp, std::nullopt); }, ThrowsMessage<Error>(HasSubstr("tensors for a model of 100000 layers")));
+}
+
 TEST(HostileGenerationConfig, IdsBeyond63Bits) {
   EXPECT_THAT([] { generation_config_from_json(json::parse(R"({"eos_token_id": [1, 18446744073709551615]})"), "here"); },
               ThrowsMessage<Error>(HasSubstr("\"eos_token_id\" is [1,18446744073709551615]")));

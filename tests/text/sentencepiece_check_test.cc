@@ -5,7 +5,7 @@
 #include <sentencepiece_trainer.h>
 
 #include "coca/text/tokenizer.h"
-#include "io/temp_dir.h"
+#include "support/temp_dir.h"
 
 namespace coca::text {
 namespace {

@@ -75,7 +75,7 @@ std::vector<int64_t> ConfigFields::integers(const char* key) const {
   std::vector<int64_t> items;
   const json& list = at(key, &json::is_array, "a list of integers");
   const auto take = [&](const json& item) {
-    COCA_CHECK_AS(kBadFile, item.is_number_integer(), "{}: field \"{}{}\" holds {}; expected integers", origin_, where_, key, item.dump());
+    COCA_CHECK_AS(kBadFile, item.is_number_integer() && fits(item), "{}: field \"{}{}\" holds {}; expected integers", origin_, where_, key, item.dump());
     items.push_back(item.get<int64_t>());
   };
   for (const json& item : list) {
