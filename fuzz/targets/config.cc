@@ -1,12 +1,12 @@
 // config.json of a model folder, with rope_scaling or rope_parameters: what is accepted can be written and read again to the
-// same, and gives angles.
+// same, and gives angles. Memory: a layer is a number here, and a config.json may have 10000 of them.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/io/json_file.h"
 #include "coca/model/config.h"
 #include "coca/model/rope_rotation.h"
 #include "support/harness.h"
 
-COCA_FUZZ_TARGET({.base = size_t{2} << 20, .per_byte = 256}) {
+COCA_FUZZ_TARGET({.base = size_t{8} << 20, .per_byte = 256}) {
   using namespace coca;
   const model::ModelSpec spec = model::spec_from_json(io::parse_json(input, "config.json"), "config.json");
   const std::string written = model::spec_to_json(spec).dump();

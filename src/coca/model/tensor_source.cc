@@ -62,7 +62,7 @@ ModelSpec read_params_json(const fs::path& file) {
   s.C = f.integer("dim");
   s.L = f.integer("n_layers");
   s.H = f.integer("n_heads");
-  COCA_CHECK_AS(kBadFile, s.H >= 1 && s.L >= 1 && s.L <= 100'000, "{}: n_heads {} and n_layers {} must be positive", file.string(), s.H, s.L);
+  COCA_CHECK_AS(kBadFile, s.H >= 1 && s.L >= 1 && s.L <= 10'000, "{}: n_heads {} and n_layers {}; expected at least 1, and at most 10000 layers", file.string(), s.H, s.L);
   s.G = f.integer("n_kv_heads", s.H);
   s.D = s.R = f.integer("head_dim", s.C / s.H);
   s.V = f.integer("vocab_size", -1);
