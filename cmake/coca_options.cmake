@@ -5,6 +5,7 @@ option(COCA_CUDA "Ask for the CUDA backend; it does not exist yet, so this build
 if(COCA_CUDA)
   message(WARNING "COCA_CUDA: there are no CUDA kernels yet; this builds the CPU program")
 endif()
+option(COCA_FUZZ "Build the fuzz targets instead of the program; needs clang (fuzz/README.md)" OFF)
 set(COCA_SANITIZE "" CACHE STRING "Sanitizers, for example address;undefined or thread")
 
 set(CMAKE_CXX_STANDARD 20)

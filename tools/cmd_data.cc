@@ -1,10 +1,12 @@
-// coca data: tokenize a corpus into one file, and look at such a file. Format: docs/formats.md.
+// coca data: tokenize a corpus into one file, make one of a dataset that is tokenized already, and look at such a file.
+// Formats: docs/formats.md.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <filesystem>
 
 #include "cli.h"
 #include "coca/base/clock.h"
+#include "coca/data/indexed_dataset.h"
 #include "coca/data/token_file.h"
 #include "coca/report/table.h"
 
@@ -65,6 +67,40 @@ int run_build(const BuildFlags& flags) {
   return 0;
 }
 
+struct ImportFlags {
+  std::string input, tokenizer, output;
+
+  template <class V>
+  void visit(V&& v) {
+    v("input", "PREFIX of PREFIX.idx and PREFIX.bin, as Megatron-LM, GPT-NeoX and CoCA's official code write them", input);
+    v("tokenizer", "the one the ids are of: \"byte\", a sentencepiece .model file or a folder holding a tokenizer", tokenizer);
+    v("output", "token file to write", output);
+  }
+};
+
+int run_import(const ImportFlags& flags) {
+  COCA_CHECK(!flags.input.empty(), "--input: no dataset given");
+  COCA_CHECK(!flags.tokenizer.empty(), "--tokenizer: none given; expected the one that made the ids");
+  COCA_CHECK(!flags.output.empty(), "--output: no file given");
+  const auto tokenizer = text::load_tokenizer(flags.tokenizer);
+  const data::IndexedDataset dataset(flags.input);
+  auto progress = make_progress({.total = dataset.tokens(), .unit = "tokens", .label = "importing"});
+  const data::ImportReport r = data::import_indexed(
+      dataset, *tokenizer, {.output = flags.output, .progress = [&](int64_t done, int64_t) { progress.update(done); }});
+  progress.finish();
+  if (r.closed_documents < r.documents)
+    std::fprintf(stderr, "warning: %lld of %lld documents do not end with this tokenizer's eos\n",
+                 static_cast<long long>(r.documents - r.closed_documents), static_cast<long long>(r.documents));
+  report::Table table{.title = flags.output, .header = {"", "value"}, .rows = {}, .align = {}};
+  table.rows = {{"documents", report::format_count(r.documents)},
+                {"sequences", report::format_count(r.sequences)},
+                {"tokens", report::format_count(r.tokens)},
+                {"tokenizer",
+                 fmt::format("{}, {} ids", tokenizer->kind(), report::format_count(tokenizer->vocab_size()))}};
+  print(report::to_text(table));
+  return 0;
+}
+
 int run_info(const std::string& path, bool json) {
   const data::TokenFile file(path);
   int64_t shortest = file.documents() > 0 ? file.size() : 0, longest = 0;
@@ -105,7 +141,7 @@ int run_info(const std::string& path, bool json) {
 }  // namespace
 
 void add_data(CLI::App& root, Action* action) {
-  CLI::App* app = root.add_subcommand("data", "Tokenize a corpus into one file, or describe such a file");
+  CLI::App* app = root.add_subcommand("data", "Tokenize a corpus into one file, import a tokenized one, or describe such a file");
   app->require_subcommand(1);
 
   CLI::App* build = app->add_subcommand("build", "Tokenize files into a token file");
@@ -118,6 +154,17 @@ void add_data(CLI::App& root, Action* action) {
     *action = [=] {
       flags->finish();
       return run_build(*options);
+    };
+  });
+
+  CLI::App* import = app->add_subcommand("import", "Make a token file of an indexed dataset (.idx and .bin)");
+  auto import_options = std::make_shared<ImportFlags>();
+  auto import_flags = std::make_shared<OptionFlags>(*import, *import_options);
+  import->footer("Example: coca data import --input pile_input_ids --tokenizer gpt-neox-20b --output pile.tok");
+  import->callback([=] {
+    *action = [=] {
+      import_flags->finish();
+      return run_import(*import_options);
     };
   });
 

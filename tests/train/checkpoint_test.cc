@@ -147,5 +147,29 @@ TEST(Checkpoint, DamagedFilesAreErrors) {
   expect_error([&] { run.load(); }, ErrorKind::kIo, "optimizer.safetensors");
 }
 
+TEST(Checkpoint, StatesThatSayNonsense) {
+  const test::TempDir dir;
+  const State saved(test::tiny_config(dir.path()), 1);
+  const nlohmann::json good = {{"step", 7},           {"updates", 6},     {"skipped", 1},        {"bad_in_a_row", 0}, {"tokens", 224},
+                               {"seconds", 1.5},      {"interval_loss", 0}, {"interval_steps", 0}, {"data_tokens", 9},
+                               {"tokenizer_fingerprint", "byte"}};
+  const auto expect = [&](const char* key, const nlohmann::json& value, const char* text) {
+    nlohmann::json state = good;
+    state[key] = value;
+    io::write_json(dir.path() / "train_state.json", state);
+    expect_error([&] { load_state(dir.path()); }, ErrorKind::kBadFile, text);
+  };
+  io::write_json(dir.path() / "train_state.json", good);
+  EXPECT_EQ(load_state(dir.path()).tokens, 224);
+  expect("step", 1e300, "\"step\" is 1e+300; expected an integer");  // was converted, to nobody knows what
+  expect("step", 1.5, "\"step\" is 1.5");
+  expect("tokens", true, "\"tokens\" is true");
+  expect("updates", -1, "\"updates\" is -1; expected 0 or more");
+  expect("skipped", uint64_t{1} << 63, "\"skipped\" is 9223372036854775808");
+  expect("seconds", "1", "\"seconds\" is \"1\"");
+  io::write_json(dir.path() / "train_state.json", nlohmann::json::array());
+  expect_error([&] { load_state(dir.path()); }, ErrorKind::kBadFile, "expected a JSON object");
+}
+
 }  // namespace
 }  // namespace coca::train

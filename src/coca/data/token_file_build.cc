@@ -1,82 +1,13 @@
-// coca/data/token_file_build.cc - writes token files; see token_file.h.
+// coca/data/token_file_build.cc - tokenizes a corpus; see token_file.h.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <array>
 
 #include "coca/base/error.h"
 #include "coca/base/stop.h"
 #include "coca/data/token_file.h"
-#include "coca/data/token_layout.h"
-#include "coca/io/fs.h"
-#include "coca/io/hash.h"
+#include "coca/data/token_file_writer.h"
 
 namespace coca::data {
-
-namespace {
-
-void put_text(std::byte* p, size_t bytes, const std::string& text, const char* what) {
-  COCA_CHECK_AS(kInternal, text.size() < bytes, "token file: {} \"{}\" has more than {} bytes", what, text,
-                bytes - 1);
-  std::transform(text.begin(), text.end(), p, [](char c) { return static_cast<std::byte>(c); });
-}
-
-class TokenFileWriter {
- public:
-  TokenFileWriter(const std::filesystem::path& output, const text::Tokenizer& tokenizer)
-      : file_(output), vocab_size_(tokenizer.vocab_size()), token_bytes_(vocab_size_ <= 65536 ? 2 : 4) {
-    put_text(header_.data() + layout::kKindAt, layout::kKindBytes, tokenizer.kind(), "tokenizer kind");
-    put_text(header_.data() + layout::kFingerprintAt, layout::kFingerprintBytes, tokenizer.fingerprint(),
-             "tokenizer fingerprint");
-    file_.write(header_.data(), header_.size());  // counts follow in finish()
-  }
-
-  void add_document(std::span<const int32_t> ids) {
-    std::vector<std::byte> bytes(ids.size() * token_bytes_);
-    for (size_t i = 0; i < ids.size(); ++i) {
-      COCA_CHECK_AS(kInternal, ids[i] >= 0 && ids[i] < vocab_size_,
-                    "tokenizer gave id {} of a vocabulary of {}", ids[i], vocab_size_);
-      if (token_bytes_ == 2)
-        layout::put(&bytes[2 * i], static_cast<uint16_t>(ids[i]));
-      else
-        layout::put(&bytes[4 * i], static_cast<uint32_t>(ids[i]));
-    }
-    file_.write(bytes.data(), bytes.size());
-    offsets_.push_back(offsets_.back() + ids.size());
-  }
-
-  void finish() {
-    using namespace layout;
-    const std::array<std::byte, 8> zeros{};
-    file_.write(zeros.data(), padded8(file_.size()) - file_.size());
-    std::transform(kMagic.begin(), kMagic.end(), header_.begin(),
-                   [](char c) { return static_cast<std::byte>(c); });
-    put(&header_[kVersionAt], kVersion);
-    put(&header_[kTokenBytesAt], static_cast<uint32_t>(token_bytes_));
-    put(&header_[kTokensAt], tokens());
-    put(&header_[kDocumentsAt], static_cast<uint64_t>(offsets_.size() - 1));
-    put(&header_[kVocabAt], static_cast<uint64_t>(vocab_size_));
-    std::vector<std::byte> table(offsets_.size() * 8 + kTrailerBytes);
-    for (size_t i = 0; i < offsets_.size(); ++i) put(&table[8 * i], offsets_[i]);
-    const size_t table_bytes = offsets_.size() * 8;
-    put(&table[table_bytes],
-        io::crc32c(table.data(), table_bytes, io::crc32c(header_.data(), header_.size())));
-    file_.write(table.data(), table.size());
-    file_.write_at(0, header_.data(), header_.size());
-    file_.commit();
-  }
-
-  uint64_t tokens() const { return offsets_.back(); }
-  int64_t documents() const { return static_cast<int64_t>(offsets_.size()) - 1; }
-
- private:
-  io::AtomicFile file_;
-  int64_t vocab_size_;
-  size_t token_bytes_;
-  std::array<std::byte, layout::kHeaderBytes> header_{};
-  std::vector<uint64_t> offsets_{0};
-};
-
-}  // namespace
 
 BuildReport build_token_file(const text::Tokenizer& tokenizer, const BuildOptions& options) {
   const auto eos = tokenizer.eos_id();
@@ -91,7 +22,8 @@ BuildReport build_token_file(const text::Tokenizer& tokenizer, const BuildOption
                   document.name);
     std::vector<int32_t> ids = tokenizer.encode(document.text);
     if (options.add_eos) ids.push_back(*eos);
-    writer.add_document(ids);
+    writer.append(ids);
+    writer.end_document();
     done = std::min(total, done + static_cast<int64_t>(document.text.size()));
     if (options.progress) options.progress(done, total);
   });

@@ -3,14 +3,14 @@
 #include <algorithm>
 #include <cstring>
 #include <functional>
-#include <optional>
-#include <regex>
+#include <memory>
 #include <set>
 
 #include "coca/io/json_file.h"
 #include "coca/io/safetensors.h"
 #include "coca/model/adapter.h"
 #include "coca/model/config_fields.h"
+#include "coca/model/name_pattern.h"
 
 namespace coca::model {
 
@@ -27,23 +27,13 @@ std::string_view leaf_of(std::string_view module) {
   return module.substr(module.rfind('.') + 1);
 }
 
-// A pattern of Python's re, as far as ECMAScript's means the same.
-std::regex regex_of(const std::string& pattern, const std::string& where) {
-  try {
-    return std::regex(pattern);
-  } catch (const std::regex_error& error) {
-    fail(ErrorKind::kBadFile, "{} \"{}\" is not a regular expression that can be read here: {}", where, pattern,
-         error.what());
-  }
-}
-
 std::function<bool(const std::string&)> target_rule(const ConfigFields& f) {
   const std::string where = std::string(f.origin()) + ": target_modules";
   COCA_CHECK_AS(kBadFile, f.has("target_modules"), "{}: field \"target_modules\" is missing", f.origin());
   if (f.raw("target_modules").is_string()) {
     const std::string text = f.text("target_modules", "");
     if (text == "all-linear") return [](const std::string&) { return true; };
-    return [rule = regex_of(text, where)](const std::string& module) { return std::regex_match(module, rule); };
+    return [rule = std::make_shared<const NamePattern>(text, where)](const std::string& module) { return rule->matches(module); };
   }
   return [names = f.texts("target_modules")](const std::string& module) {
     return std::ranges::any_of(names,
@@ -51,22 +41,31 @@ std::function<bool(const std::string&)> target_rule(const ConfigFields& f) {
   };
 }
 
-// The value of the first key of a pattern object that fits the module: re.match(r"(.*\.)?(key)$", module).
+// rank_pattern and alpha_pattern: the value of the first key that fits a module, re.match(r"(.*\.)?(key)$", module).
 template <typename T>
-std::optional<T> by_pattern(const ConfigFields& f, const char* field, bool (json::*is)() const noexcept,
-                            const std::string& module) {
-  if (!f.has(field)) return std::nullopt;
-  const json& patterns = f.raw(field);
-  COCA_CHECK_AS(kBadFile, patterns.is_object(), "{}: field \"{}\" is {}; expected an object", f.origin(), field,
-                patterns.dump());
-  for (const auto& [key, value] : patterns.items()) {
-    COCA_CHECK_AS(kBadFile, (value.*is)(), "{}: {} of \"{}\" is {}; expected a number", f.origin(), field, key,
-                  value.dump());
-    if (std::regex_match(module, regex_of("(.*\\.)?(" + key + ")$", std::string(f.origin()) + ": " + field)))
-      return value.template get<T>();
+class ValueByPattern {
+ public:
+  ValueByPattern(const ConfigFields& f, const char* field, bool (json::*is)() const noexcept) {
+    if (!f.has(field)) return;
+    const json& patterns = f.raw(field);
+    COCA_CHECK_AS(kBadFile, patterns.is_object(), "{}: field \"{}\" is {}; expected an object", f.origin(), field,
+                  patterns.dump());
+    for (const auto& [key, value] : patterns.items()) {
+      COCA_CHECK_AS(kBadFile, (value.*is)(), "{}: {} of \"{}\" is {}; expected a number", f.origin(), field, key,
+                    value.dump());
+      entries_.emplace_back(std::make_unique<NamePattern>("(.*\\.)?(" + key + ")$", std::string(f.origin()) + ": " + field),
+                            value.template get<T>());
+    }
   }
-  return std::nullopt;
-}
+  T value(const std::string& module, T otherwise) const {
+    for (const auto& [pattern, value] : entries_)
+      if (pattern->matches(module)) return value;
+    return otherwise;
+  }
+
+ private:
+  std::vector<std::pair<std::unique_ptr<NamePattern>, T>> entries_;
+};
 
 LoraSettings read_settings(const ConfigFields& f) {
   const std::string type = f.text("peft_type", "");
@@ -96,13 +95,15 @@ std::vector<LoraTarget> read_targets(const ConfigFields& f, const ModelSpec& spe
   const std::vector<std::string> excluded = f.has("exclude_modules") && f.raw("exclude_modules").is_array()
                                                 ? f.texts("exclude_modules")
                                                 : std::vector<std::string>{};
+  const ValueByPattern<int64_t> ranks(f, "rank_pattern", &json::is_number_integer);
+  const ValueByPattern<double> alphas(f, "alpha_pattern", &json::is_number);
   std::vector<LoraTarget> targets;
   for (LoraTarget& m : lora_modules(spec)) {
     const bool out = std::ranges::any_of(
         excluded, [&](const std::string& name) { return m.module == name || m.module.ends_with("." + name); });
     if (out || !targeted(m.module)) continue;
-    m.rank = by_pattern<int64_t>(f, "rank_pattern", &json::is_number_integer, m.module).value_or(settings.rank);
-    m.alpha = by_pattern<double>(f, "alpha_pattern", &json::is_number, m.module).value_or(settings.alpha);
+    m.rank = ranks.value(m.module, settings.rank);
+    m.alpha = alphas.value(m.module, settings.alpha);
     targets.push_back(std::move(m));
   }
   COCA_CHECK_AS(kBadFile, !targets.empty(), "{}: target_modules {} fits no module of this {} model", f.origin(),
@@ -121,6 +122,21 @@ json target_names(const Adapter& adapter, const std::vector<LoraTarget>& modules
     names.insert(all[leaf] == chosen[leaf] ? leaf : t.module);
   }
   return json(names);
+}
+
+// Before memory is taken for them: a rank is a number that anybody can write.
+void check_shapes(const fs::path& file, const std::vector<LoraTarget>& targets) {
+  const io::SafetensorsFile stored(file);
+  const auto check = [&](const LoraTarget& t, const char* which, const Dims& shape) {
+    const io::StoredTensor& tensor = stored.at(std::string(kPrefix) + t.module + which);
+    COCA_CHECK_AS(kBadFile, tensor.shape == shape, "{}: tensor \"{}\" has shape {}; expected {}", file.string(), tensor.name,
+                  tensor.shape.text(), shape.text());
+  };
+  for (const LoraTarget& t : targets) {
+    COCA_CHECK_AS(kBadFile, t.rank >= 1, "{}: the rank of {} is {}; expected at least 1", file.string(), t.module, t.rank);
+    check(t, ".lora_A.weight", {t.rank, t.in});
+    check(t, ".lora_B.weight", {t.out, t.rank});
+  }
 }
 
 void read_tensors(const fs::path& file, TensorStore& store) {
@@ -184,6 +200,7 @@ std::unique_ptr<Adapter> load_adapter(const fs::path& dir, const ModelSpec& spec
   const LoraSettings settings = read_settings(f);
   std::vector<LoraTarget> targets = read_targets(f, spec, settings);
   f.refuse_unread();  // use_dora, modules_to_save, layers_to_transform, fan_in_fan_out, ...
+  check_shapes(dir / kTensorsName, targets);
   auto adapter = std::make_unique<Adapter>(spec, settings, std::move(targets));
   load_adapter_tensors(dir, *adapter);
   return adapter;

@@ -88,13 +88,15 @@ void read_common(const ConfigFields& f, ModelSpec& s) {
   s.H = f.integer("num_attention_heads");
   s.F = f.integer("intermediate_size");
   COCA_CHECK_AS(kBadFile, s.H >= 1, "{}: num_attention_heads is {}; expected at least 1", f.origin(), s.H);
-  COCA_CHECK_AS(kBadFile, s.L >= 1 && s.L <= 100'000, "{}: num_hidden_layers is {}; expected 1 to 100000", f.origin(), s.L);
+  COCA_CHECK_AS(kBadFile, s.L >= 1 && s.L <= 10'000, "{}: num_hidden_layers is {}; expected 1 to 10000", f.origin(), s.L);
   if (f.has("head_dim")) {
     s.D = f.integer("head_dim");
   } else {
     COCA_CHECK_AS(kBadFile, s.C % s.H == 0, "{}: hidden_size {} is not a multiple of num_attention_heads {}", f.origin(), s.C, s.H);
     s.D = s.C / s.H;
   }
+  // Before a share of it becomes a whole number again.
+  COCA_CHECK_AS(kBadFile, s.D <= (1 << 24), "{}: a head dim of {}; expected at most {}", f.origin(), s.D, 1 << 24);
   s.init_std = f.number("initializer_range", 0.02);
   s.bos_id = f.optional_id("bos_token_id");
   s.eos_ids = f.ids("eos_token_id");

@@ -9,6 +9,12 @@ namespace coca::model {
 
 using nlohmann::json;
 
+namespace {
+
+bool fits(const json& integer) { return !integer.is_number_unsigned() || integer.get<uint64_t>() <= uint64_t{INT64_MAX}; }
+
+}  // namespace
+
 ConfigFields::ConfigFields(const json& object, std::string_view origin, std::string where)
     : object_(object), origin_(origin), where_(std::move(where)) {
   COCA_CHECK_AS(kBadFile, object.is_object(), "{}: {}expected a JSON object, found {}", origin,
@@ -30,8 +36,7 @@ const json& ConfigFields::at(const char* key, bool (json::*is)() const noexcept,
 
 int64_t ConfigFields::integer(const char* key) const {
   const json& value = at(key, &json::is_number_integer, "an integer");
-  COCA_CHECK_AS(kBadFile, !value.is_number_unsigned() || value.get<uint64_t>() <= uint64_t{INT64_MAX},
-                "{}: field \"{}{}\" is {}; expected an integer of 64 bits", origin_, where_, key, value.dump());
+  COCA_CHECK_AS(kBadFile, fits(value), "{}: field \"{}{}\" is {}; expected an integer of 64 bits", origin_, where_, key, value.dump());
   return value.get<int64_t>();
 }
 
@@ -70,7 +75,7 @@ std::vector<int64_t> ConfigFields::integers(const char* key) const {
   std::vector<int64_t> items;
   const json& list = at(key, &json::is_array, "a list of integers");
   const auto take = [&](const json& item) {
-    COCA_CHECK_AS(kBadFile, item.is_number_integer(), "{}: field \"{}{}\" holds {}; expected integers", origin_, where_, key, item.dump());
+    COCA_CHECK_AS(kBadFile, item.is_number_integer() && fits(item), "{}: field \"{}{}\" holds {}; expected integers", origin_, where_, key, item.dump());
     items.push_back(item.get<int64_t>());
   };
   for (const json& item : list) {
@@ -90,7 +95,7 @@ std::vector<int64_t> ConfigFields::ids(const char* key) const {
   if (!value.is_array()) return {integer(key)};
   std::vector<int64_t> ids;
   for (const json& item : value) {
-    COCA_CHECK_AS(kBadFile, item.is_number_integer(), "{}: field \"{}{}\" is {}; expected an integer or a list of integers", origin_,
+    COCA_CHECK_AS(kBadFile, item.is_number_integer() && fits(item), "{}: field \"{}{}\" is {}; expected an integer or a list of integers", origin_,
                   where_, key, value.dump());
     ids.push_back(item.get<int64_t>());
   }

@@ -44,7 +44,7 @@ class ConfigFields {
   const nlohmann::json& at(const char* key, bool (nlohmann::json::*is)() const noexcept, const char* expected) const;
 
   const nlohmann::json& object_;
-  std::string_view origin_;
+  std::string origin_;  // its own: callers give temporaries
   std::string where_;
   mutable std::set<std::string, std::less<>> read_;
 };

@@ -64,6 +64,9 @@ ModelSpec load_spec(const fs::path& dir) {
 void check_tensors(const WeightFiles& stored, const ModelSpec& spec) {
   std::set<std::string, std::less<>> wanted;
   const TensorNames names = tensor_names(spec);
+  // Before the list of all tensors is made, which config.json alone must not make long.
+  COCA_CHECK_AS(kBadFile, static_cast<int64_t>(stored.entries().size()) >= spec.L, "{}: {} tensors for a model of {} layers", stored.where(),
+                stored.entries().size(), spec.L);
   // config.json of the official code says nothing of CoCA; its tensors do, except GPT-NeoX's.
   COCA_CHECK_AS(kBadFile, is_coca(spec.attention) || spec.qkv == Qkv::kFused || !stored.find(names.layer + "0.self_attn.t_proj.weight").tensor,
                 "{}: holds t_proj, but config.json does not say attention_type: an official CoCA model; make it one of ours with "
@@ -82,9 +85,9 @@ void check_tensors(const WeightFiles& stored, const ModelSpec& spec) {
   }
 }
 
-void load_params(const fs::path& at, const ModelSpec& spec, ParamStore& store) {
-  const WeightFiles stored(at);
-  check_tensors(stored, spec);
+namespace {
+
+void load_checked(const WeightFiles& stored, const ModelSpec& spec, ParamStore& store) {
   for (const ParamInfo& info : store.infos()) {
     const bool clex = info.role == ParamRole::kClexUp || info.role == ParamRole::kClexDown;
     if (clex && spec.rope_scaling.type != Scaling::kClex) continue;
@@ -99,10 +102,20 @@ void load_params(const fs::path& at, const ModelSpec& spec, ParamStore& store) {
   }
 }
 
+}  // namespace
+
+void load_params(const fs::path& at, const ModelSpec& spec, ParamStore& store) {
+  const WeightFiles stored(at);
+  check_tensors(stored, spec);
+  load_checked(stored, spec, store);
+}
+
 Model load_model(const fs::path& dir, Precision precision) {
   Model model{load_spec(dir), nullptr};
+  const WeightFiles stored(dir);
+  check_tensors(stored, model.spec);  // memory is taken for tensors that are there
   model.params = std::make_unique<ParamStore>(model.spec, precision);
-  load_params(dir, model.spec, *model.params);
+  load_checked(stored, model.spec, *model.params);
   return model;
 }
 

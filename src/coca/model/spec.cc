@@ -36,6 +36,25 @@ void validate_pattern(const ModelSpec& s) {
              "model: pattern lm-infinite: keys of the middle are seen from layer {} on; this model's layers are 0 to {}", s.pattern.middle_from_layer, s.L - 1);
 }
 
+// Products of extents stay within 63 bits: those of one tensor, and the bytes of all together.
+void validate_sizes(const ModelSpec& s) {
+  static constexpr int64_t kMost = int64_t{1} << 24;
+  const auto check = [](const char* name, int64_t extent) {
+    COCA_CHECK(extent <= kMost, "model: {} {}; at most {}", name, extent, kMost);
+  };
+  check("width", s.C);
+  check("mlp width", s.F);
+  check("layers", s.L);
+  check("heads", s.H);
+  check("head dim", s.D);
+  check("heads times head dim", s.H * s.D);
+  const auto C = static_cast<double>(s.C), D = static_cast<double>(s.D);
+  const double layer = C * (2.0 * D * static_cast<double>(s.H + s.G) + 3.0 * static_cast<double>(s.F));
+  const double all = static_cast<double>(s.L) * layer + 2.0 * static_cast<double>(s.V) * C;
+  COCA_CHECK(all <= 0x1p56, "model: width {}, mlp width {}, {} layers and vocabulary {} make {:.3g} parameters; at most 2^56", s.C, s.F, s.L, s.V,
+             all);
+}
+
 }  // namespace
 
 void validate(const ModelSpec& s) {
@@ -49,6 +68,7 @@ void validate(const ModelSpec& s) {
              s.R, s.D);
   COCA_CHECK(!transforms_keys(s.attention) || s.R >= 2, "model: attention \"{}\" needs rotary dims, found {}",
              enum_name(s.attention), s.R);
+  validate_sizes(s);
   COCA_CHECK(s.qkv == Qkv::kSeparate || s.G == s.H, "model: a fused qkv projection needs as many key/value heads ({}) as heads ({})",
              s.G, s.H);
   COCA_CHECK(s.fold == ops::Fold::kRotary || s.R == s.D || collinear_kind(s.attention) == ops::Collinear::kSlack || !is_coca(s.attention),

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
 #include "coca/io/json_file.h"
 #include "coca/model/config_fields.h"
@@ -61,7 +62,7 @@ ModelSpec read_params_json(const fs::path& file) {
   s.C = f.integer("dim");
   s.L = f.integer("n_layers");
   s.H = f.integer("n_heads");
-  COCA_CHECK_AS(kBadFile, s.H >= 1 && s.L >= 1 && s.L <= 100'000, "{}: n_heads {} and n_layers {} must be positive", file.string(), s.H, s.L);
+  COCA_CHECK_AS(kBadFile, s.H >= 1 && s.L >= 1 && s.L <= 10'000, "{}: n_heads {} and n_layers {}; expected at least 1, and at most 10000 layers", file.string(), s.H, s.L);
   s.G = f.integer("n_kv_heads", s.H);
   s.D = s.R = f.integer("head_dim", s.C / s.H);
   s.V = f.integer("vocab_size", -1);
@@ -94,6 +95,8 @@ class MetaSource final : public TensorSource {
     std::sort(files.begin(), files.end());
     COCA_CHECK_AS(kIo, !files.empty(), "{} has params.json but no consolidated*.safetensors", dir.string());
     for (const fs::path& file : files) parts_.push_back(std::make_unique<io::SafetensorsFile>(file));
+    COCA_CHECK_AS(kBadFile, std::ssize(parts_[0]->tensors()) >= spec_.L, "{}: {} tensors for a model of {} layers", files[0].string(),
+                  parts_[0]->tensors().size(), spec_.L);
     complete_spec();
     validate(spec_);
     refuse_others();
@@ -141,10 +144,10 @@ class MetaSource final : public TensorSource {
   }
 
   void refuse_others() const {
-    std::vector<std::string> wanted;
-    for (const ParamInfo& info : parameter_list(spec_)) wanted.push_back(meta_name(info.name));
+    std::set<std::string> wanted;
+    for (const ParamInfo& info : parameter_list(spec_)) wanted.insert(meta_name(info.name));
     for (const io::StoredTensor& tensor : parts_[0]->tensors())
-      COCA_CHECK_AS(kBadFile, tensor.name == "rope.freqs" || std::find(wanted.begin(), wanted.end(), tensor.name) != wanted.end(),
+      COCA_CHECK_AS(kBadFile, tensor.name == "rope.freqs" || wanted.contains(tensor.name),
                     "{}: tensor \"{}\" does not belong to a llama model", parts_[0]->path().string(), tensor.name);
   }
 

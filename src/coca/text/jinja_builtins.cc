@@ -47,7 +47,8 @@ const Value& need(const Arguments& a, size_t index, std::string_view name) {
 Value method(const char* name, const Value& v, const Arguments& a) { return call_method(to_text(v), name, a); }
 
 Value filter_length(const Value& v, const Arguments&) {
-  if (v.string()) return std::ssize(characters_of(*v.string()));
+  if (v.string())
+    return static_cast<int64_t>(std::ranges::count_if(*v.string(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
   COCA_CHECK_AS(kBadFile, v.list() || v.dict() || v.is_undefined(), "length: {} has no length", v.type_name());
   return std::ssize(iterate(v));
 }
@@ -66,6 +67,7 @@ Value filter_join(const Value& v, const Arguments& a) {
   bool first = true;
   for (const Value& item : iterate(v)) {
     out += (first ? "" : between) + to_text(attribute ? attribute_of(item, to_text(*attribute)) : item);
+    check_text(out.size());
     first = false;
   }
   return out;
@@ -152,6 +154,7 @@ Value filter_indent(const Value& v, const Arguments& a) {
     out += text[i];
     const bool empty_line = i + 1 >= text.size() || text[i + 1] == '\n';
     if (text[i] == '\n' && (!empty_line || (blank && blank->truth()))) out += spaces;
+    check_text(out.size());
   }
   return out;
 }
@@ -174,7 +177,7 @@ Value filter_unique(const Value& v, const Arguments& a) {
 }
 
 Value filter_abs(const Value& v, const Arguments&) {
-  if (const auto integer = v.integer()) return *integer < 0 ? -*integer : *integer;
+  if (const auto integer = v.integer(); integer && *integer != INT64_MIN) return *integer < 0 ? -*integer : *integer;
   COCA_CHECK_AS(kBadFile, v.number(), "abs: {} is no number", v.type_name());
   return std::abs(*v.number());
 }
@@ -216,7 +219,7 @@ const std::map<std::string, Filter>& filters() {
 bool divides(const Value& v, const Value& by) {
   const auto x = v.integer(), y = by.integer();
   COCA_CHECK_AS(kBadFile, x && y && *y != 0, "divisibleby: expected two whole numbers, the second not 0");
-  return *x % *y == 0;
+  return *y == -1 || *x % *y == 0;  // the smallest number by -1 is beyond the machine
 }
 
 bool is_equal(const Value& v, const Arguments& a) { return equal(v, need(a, 0, "other")); }

@@ -13,7 +13,6 @@ namespace coca::text::jinja {
 namespace {
 
 constexpr int64_t kMaxSteps = 5'000'000;         // expressions and statements run, and 16 bytes of text made
-constexpr size_t kMaxText = size_t{64} << 20;     // bytes of one string, and of the output
 constexpr int64_t kMaxRange = 100'000;            // as in Jinja's sandbox
 constexpr int kMaxCalls = 30;                     // macros within each other
 
@@ -37,6 +36,7 @@ class Interpreter {
 
   Output run(const Body& body) {
     top_level_ = &output_.text;
+    begin_comparing();
     run_body(body, top_, output_.text);
     return std::move(output_);
   }

@@ -1,6 +1,7 @@
 // coca/text/jinja_methods.cc - what the values of a template can be asked: methods, attributes, items, slices.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <cstring>
 #include <map>
 
 #include "coca/base/error.h"
@@ -10,6 +11,8 @@
 namespace coca::text::jinja {
 
 namespace {
+
+constexpr size_t kMostCharacters = size_t{1} << 20;  // of a text taken apart into values
 
 using Method = Value (*)(const std::string&, const Arguments&);
 
@@ -22,6 +25,13 @@ const std::string& text_at(const Arguments& a, size_t index, std::string_view na
   const Value* value = a.get(index, name);
   COCA_CHECK_AS(kBadFile, value && value->string(), "the argument \"{}\" must be a string", name);
   return *value->string();
+}
+
+// The first place of `what` from `at` on. Linear whatever the texts, which std::string::find is not.
+size_t find_text(const std::string& text, const std::string& what, size_t at = 0) {
+  if (at > text.size()) return std::string::npos;
+  const void* found = ::memmem(text.data() + at, text.size() - at, what.data(), what.size());
+  return found == nullptr ? std::string::npos : static_cast<size_t>(static_cast<const char*>(found) - text.data());
 }
 
 std::string strip(const std::string& text, const Arguments& a, bool left, bool right) {
@@ -49,7 +59,7 @@ Value split(const std::string& text, const Arguments& a) {
     const std::string& by = text_at(a, 0, "sep");
     COCA_CHECK_AS(kBadFile, !by.empty(), "split: an empty separator");
     size_t at = 0;
-    for (size_t found = text.find(by); found != std::string::npos && left != 0; found = text.find(by, at), --left) {
+    for (size_t found = find_text(text, by); found != std::string::npos && left != 0; found = find_text(text, by, at), --left) {
       out.push_back(text.substr(at, found - at));
       at = found + by.size();
     }
@@ -80,8 +90,9 @@ Value replace(const std::string& text, const Arguments& a) {
   int64_t left = count ? count->integer().value_or(-1) : -1;
   std::string out;
   size_t at = 0;
-  for (size_t found = text.find(from); found != std::string::npos && left != 0; found = text.find(from, at), --left) {
+  for (size_t found = find_text(text, from); found != std::string::npos && left != 0; found = find_text(text, from, at), --left) {
     out.append(text, at, found - at).append(to);
+    check_text(out.size());
     at = found + from.size();
   }
   return out.append(text, at);
@@ -113,7 +124,7 @@ std::string capitalize(const std::string& text) {
 }
 
 Value find(const std::string& text, const Arguments& a) {
-  const size_t found = text.find(text_at(a, 0, "sub"));
+  const size_t found = find_text(text, text_at(a, 0, "sub"));
   return found == std::string::npos ? int64_t{-1} : std::ssize(characters_of(text.substr(0, found)));
 }
 
@@ -132,7 +143,7 @@ Value count(const std::string& text, const Arguments& a) {
   const std::string& what = text_at(a, 0, "sub");
   COCA_CHECK_AS(kBadFile, !what.empty(), "count: an empty string to look for");
   int64_t n = 0;
-  for (size_t at = text.find(what); at != std::string::npos; at = text.find(what, at + what.size())) ++n;
+  for (size_t at = find_text(text, what); at != std::string::npos; at = find_text(text, what, at + what.size())) ++n;
   return n;
 }
 
@@ -285,6 +296,8 @@ List iterate(const Value& value) {
     return out;
   }
   COCA_CHECK_AS(kBadFile, value.string(), "{} cannot be iterated", value.type_name());
+  COCA_CHECK_AS(kBadFile, value.string()->size() <= kMostCharacters, "a text of {} bytes as a list of characters; at most {}",
+                value.string()->size(), kMostCharacters);
   for (std::string& c : characters_of(*value.string())) out.push_back(std::move(c));
   return out;
 }
@@ -292,7 +305,7 @@ List iterate(const Value& value) {
 bool contains(const Value& container, const Value& item) {
   if (const auto* text = container.string()) {
     COCA_CHECK_AS(kBadFile, item.string(), "{} in a string: expected a string", item.type_name());
-    return text->find(*item.string()) != std::string::npos;
+    return find_text(*text, *item.string()) != std::string::npos;
   }
   if (const auto* dict = container.dict()) return item.string() && dict->find(*item.string()) != nullptr;
   const List items = iterate(container);

@@ -93,12 +93,18 @@ std::string repr(const Value& value) {
   if (const auto* text = value.string()) return quoted(*text);
   std::string out;
   if (const auto* list = value.list()) {
-    for (const Value& item : *list) out += (out.empty() ? "" : ", ") + repr(item);
+    for (const Value& item : *list) {
+      out += (out.empty() ? "" : ", ") + repr(item);
+      check_text(out.size());
+    }
     return "[" + out + "]";
   }
   if (const auto* dict = value.dict()) {
     if (dict->is_namespace) return "<Namespace>";
-    for (const auto& [key, item] : dict->items) out += (out.empty() ? "" : ", ") + quoted(key) + ": " + repr(item);
+    for (const auto& [key, item] : dict->items) {
+      out += (out.empty() ? "" : ", ") + quoted(key) + ": " + repr(item);
+      check_text(out.size());
+    }
     return "{" + out + "}";
   }
   return value.is_undefined() ? "Undefined" : to_text(value);
@@ -108,6 +114,7 @@ void append_json(const Value& value, std::optional<int64_t> indent, size_t depth
   const std::string newline = indent ? "\n" + std::string(static_cast<size_t>(*indent) * (depth + 1), ' ') : "";
   const std::string end = indent ? "\n" + std::string(static_cast<size_t>(*indent) * depth, ' ') : "";
   const char* const comma = indent ? "," : ", ";
+  check_text(out.size());
   if (const auto* list = value.list()) {
     out += '[';
     for (size_t i = 0; i < list->size(); ++i) {
@@ -171,7 +178,22 @@ std::string_view Value::type_name() const {
   return kNames[data_.index()];
 }
 
+void check_text(size_t bytes) {
+  COCA_CHECK_AS(kBadFile, bytes <= kMaxText, "makes a text of {} bytes; at most {}", bytes, kMaxText);
+}
+
+namespace {
+
+constexpr int64_t kMaxComparisons = 50'000'000;
+thread_local int64_t comparisons = 0;
+
+}  // namespace
+
+void begin_comparing() { comparisons = 0; }
+
 bool equal(const Value& a, const Value& b) {
+  comparisons += 1 + static_cast<int64_t>(a.string() && b.string() ? std::min(a.weight(), b.weight()) / 16 : 0);
+  COCA_CHECK_AS(kBadFile, comparisons <= kMaxComparisons, "compares more than {} values", kMaxComparisons);
   if (const auto x = a.integer(), y = b.integer(); x && y) return *x == *y;
   if (const auto x = a.number(), y = b.number(); x && y) return *x == *y;
   if (a.string() && b.string()) return *a.string() == *b.string();

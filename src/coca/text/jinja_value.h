@@ -83,6 +83,13 @@ class Value {
       data_;
 };
 
+// Bytes of one string, and of the output. check_text() is asked while a text grows, so that a template cannot make it large
+// in one step.
+inline constexpr size_t kMaxText = size_t{8} << 20;
+void check_text(size_t bytes);
+
+// Values compared are counted, by thread: Error kBadFile beyond a limit, until the count begins anew.
+void begin_comparing();
 bool equal(const Value& a, const Value& b);
 std::string to_text(const Value& value);                        // str()
 std::string to_json(const Value& value, std::optional<int64_t> indent);  // json.dumps(ensure_ascii=False)

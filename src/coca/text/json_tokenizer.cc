@@ -167,6 +167,11 @@ class JsonTokenizer final : public Tokenizer {
       for (const int32_t id : *ids)
         COCA_CHECK_AS(kBadFile, id >= 0 && id < vocab_size_, "{}: post_processor names id {}; expected 0 to {}", origin,
                       id, vocab_size_ - 1);
+    std::vector<int32_t> special = special_ids_.ends;
+    if (special_ids_.bos) special.push_back(*special_ids_.bos);
+    for (const int32_t id : special)
+      COCA_CHECK_AS(kBadFile, id < vocab_size_, "{}: generation_config.json beside it names id {}; expected 0 to {}", origin, id,
+                    vocab_size_ - 1);
   }
 
   void encode_valid(std::string_view text, SpecialTokens special, Encoding& out) const {

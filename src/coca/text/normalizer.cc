@@ -4,11 +4,20 @@
 
 #include <algorithm>
 
+#include "coca/base/error.h"
+
 namespace coca::text {
 
 namespace {
 
-constexpr size_t kMaxContent = 256;  // bytes written for a match: a text never grows beyond measure
+constexpr size_t kMaxContent = 256;  // bytes written for a match
+constexpr size_t kMaxSteps = 64;
+// A text never grows beyond measure, whatever the steps make of each other's results: NFKC makes 11 times as many bytes at most.
+constexpr size_t kMaxGrowth = 32, kFreeGrowth = 4096;
+
+void check_growth(size_t bytes, size_t most) {
+  COCA_CHECK_AS(kBadFile, bytes <= most, "tokenizer.json: normalizer: makes a text of {} bytes or more; expected at most {}", bytes, most);
+}
 constexpr std::string_view kReplacementCharacter = "\xef\xbf\xbd";
 
 std::string_view strip(std::string_view text, bool left, bool right) {
@@ -26,24 +35,26 @@ std::string_view strip(std::string_view text, bool left, bool right) {
   return text;
 }
 
-std::string replace_all(std::string_view text, std::string_view from, std::string_view to) {
+std::string replace_all(std::string_view text, std::string_view from, std::string_view to, size_t most) {
   std::string out;
   out.reserve(text.size() + text.size() / 4);
   for (size_t at = 0; at < text.size();) {
     const size_t found = std::min(text.find(from, at), text.size());
     out.append(text, at, found - at);
     if (found < text.size()) out += to;
+    check_growth(out.size(), most);
     at = found + from.size();
   }
   return out;
 }
 
-std::string replace_all(std::string_view text, const Regex& regex, std::string_view to) {
+std::string replace_all(std::string_view text, const Regex& regex, std::string_view to, size_t most) {
   std::string out;
   size_t at = 0;
   regex.find_all(text, [&](size_t begin, size_t end) {
     out.append(text, at, begin - at);
     out += to;
+    check_growth(out.size(), most);
     at = end;
   });
   out.append(text, at);
@@ -64,6 +75,7 @@ Normalizer::Normalizer(const JsonField& field) {
 void Normalizer::add(const JsonField& field) {
   const JsonField type = field.at("type");
   const std::string& name = type.string();
+  if (steps_.size() >= kMaxSteps) field.refuse(fmt::format("at most {} steps", kMaxSteps));
   if (name == "Sequence") {
     field.only({"type", "normalizers"});
     const JsonField list = field.at("normalizers");
@@ -108,7 +120,7 @@ void Normalizer::add_replace(const JsonField& field) {
   steps_.push_back(std::move(step));
 }
 
-void Normalizer::run(const Step& step, Normalized& out) {
+void Normalizer::run(const Step& step, size_t most, Normalized& out) {
   std::string& text = out.text;
   switch (step.kind) {
     case Kind::kForm: text = normalize(text, step.form); break;
@@ -121,22 +133,24 @@ void Normalizer::run(const Step& step, Normalized& out) {
     }
     case Kind::kReplace:
       out.from_start &= !(step.to.empty() && text.starts_with(step.from));
-      text = replace_all(text, step.from, step.to);
+      text = replace_all(text, step.from, step.to, most);
       break;
     case Kind::kReplaceRegex:
       if (step.to.empty())
         step.regex->find_all(text, [&](size_t begin, size_t end) { out.from_start &= begin > 0 || end == 0; });
-      text = replace_all(text, *step.regex, step.to);
+      text = replace_all(text, *step.regex, step.to, most);
       break;
     case Kind::kPrepend:
       if (!text.empty()) text.insert(0, step.to);
       break;
   }
+  check_growth(text.size(), most);
 }
 
 Normalizer::Normalized Normalizer::apply(std::string_view valid) const {
   Normalized out{std::string(valid), true};
-  for (const Step& step : steps_) run(step, out);
+  const size_t most = kFreeGrowth + kMaxGrowth * valid.size();
+  for (const Step& step : steps_) run(step, most, out);
   return out;
 }
 

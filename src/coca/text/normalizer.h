@@ -38,7 +38,7 @@ class Normalizer {
   };
   void add(const JsonField& field);
   void add_replace(const JsonField& field);
-  static void run(const Step& step, Normalized& out);
+  static void run(const Step& step, size_t most, Normalized& out);
 
   std::vector<Step> steps_;
 };

@@ -4,12 +4,16 @@
 
 #include <charconv>
 
+#include "coca/base/error.h"
 #include "coca/text/bpe.h"
 #include "coca/text/unicode.h"
 
 namespace coca::text {
 
 namespace {
+
+constexpr size_t kMaxSteps = 64;
+constexpr size_t kMaxPiece = size_t{1} << 20;  // bytes of a token where something was replaced
 
 // "<0xE2>" -> the byte, else -1.
 int fallback_byte(std::string_view piece) {
@@ -35,8 +39,16 @@ void read_letters(std::string& piece) {
 }
 
 void replace(std::string& piece, std::string_view from, std::string_view to) {
-  for (size_t at = piece.find(from); at != std::string::npos; at = piece.find(from, at + to.size()))
-    piece.replace(at, from.size(), to);
+  size_t found = piece.find(from), at = 0;
+  if (found == std::string::npos) return;
+  std::string out;
+  for (; found != std::string::npos; found = piece.find(from, at)) {
+    out.append(piece, at, found - at).append(to);
+    at = found + from.size();
+    COCA_CHECK_AS(kBadFile, out.size() <= kMaxPiece, "tokenizer.json: decoder: makes a token of {} bytes or more; expected at most {}",
+                  out.size(), kMaxPiece);
+  }
+  piece = std::move(out.append(piece, at));
 }
 
 std::string one_character(const JsonField& field) {
@@ -60,6 +72,7 @@ PieceDecoder::PieceDecoder(const JsonField& field) {
 void PieceDecoder::add(const JsonField& field) {
   const JsonField type = field.at("type");
   const std::string& name = type.string();
+  if (steps_.size() >= kMaxSteps) field.refuse(fmt::format("at most {} steps", kMaxSteps));
   if (name == "Sequence") {
     field.only({"type", "decoders"});
     const JsonField list = field.at("decoders");

@@ -10,6 +10,8 @@ namespace coca::text {
 
 namespace {
 
+constexpr size_t kMaxSteps = 64;
+
 // The package's Whitespace, \w+|[^\w\s]+, uses another engine than its Split does, whose \w differs in eight
 // characters.
 constexpr std::string_view kWordsAndSigns =
@@ -41,6 +43,7 @@ bool PreTokenizer::needs_origins() const {
 void PreTokenizer::add(const JsonField& field) {
   const JsonField type = field.at("type");
   const std::string& name = type.string();
+  if (steps_.size() >= kMaxSteps) field.refuse(fmt::format("at most {} steps", kMaxSteps));
   // ByteLevel turns letters into others, which later steps would see.
   if (byte_level_) type.refuse("nothing behind ByteLevel");
   if (name == "Sequence") {

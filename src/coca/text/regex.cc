@@ -16,7 +16,7 @@ namespace coca::text {
 namespace {
 
 constexpr size_t kMaxPattern = 16 * 1024;    // bytes of a pattern
-constexpr size_t kMaxCompiled = 1 << 20;     // bytes of its program
+constexpr size_t kMaxCompiled = 1 << 18;     // bytes of its program
 constexpr uint32_t kMatchLimit = 1'000'000;  // steps of one match
 constexpr uint32_t kDepthLimit = 100'000;
 constexpr uint32_t kHeapLimit = 64 * 1024;         // KiB

@@ -8,6 +8,7 @@
 #include "coca/io/fs.h"
 #include "coca/io/hash.h"
 #include "coca/text/added_tokens.h"
+#include "coca/text/sentencepiece_check.h"
 #include "coca/text/tokenizer.h"
 #include "coca/text/utf8.h"
 
@@ -24,6 +25,7 @@ class SentencePieceTokenizer final : public Tokenizer {
  public:
   SentencePieceTokenizer(const std::filesystem::path& file, std::string model) : model_(std::move(model)) {
     COCA_CHECK_AS(kBadFile, !model_.empty(), "{}: empty; expected a sentencepiece model", file.string());
+    check_sentencepiece(model_, file.string());
     const auto status = processor_.LoadFromSerializedProto(model_);
     COCA_CHECK_AS(kBadFile, status.ok(), "{}: not a sentencepiece model: {}", file.string(),
                   status.ToString());

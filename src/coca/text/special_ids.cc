@@ -12,6 +12,8 @@ namespace coca::text {
 
 namespace {
 
+constexpr size_t kMostFrame = 1024;
+
 // "bos_token": a string, or an object with "content"; null and "" name none.
 std::optional<std::string> token_name(const JsonField& config, std::string_view key) {
   if (!config.has(key)) return std::nullopt;
@@ -57,6 +59,7 @@ void add_frame(const JsonField& field, SequenceFrame& frame, bool& seen) {
     }
     const std::string& name = item.at("SpecialToken").at("id").string();
     const JsonField ids = field.at("special_tokens").at(name).at("ids");
+    if (frame.before.size() + frame.after.size() + ids.size() > kMostFrame) ids.refuse(fmt::format("at most {} ids around a text", kMostFrame));
     for (size_t k = 0; k < ids.size(); ++k) (behind ? frame.after : frame.before).push_back(small_id(ids.item(k)));
   }
   if (!behind) single.refuse("a Sequence in it");

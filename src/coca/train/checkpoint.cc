@@ -12,6 +12,7 @@
 #include "coca/io/manifest.h"
 #include "coca/io/safetensors.h"
 #include "coca/model/config.h"
+#include "coca/model/config_fields.h"
 #include "coca/model/model.h"
 #include "coca/ops/impl.h"
 
@@ -50,14 +51,25 @@ nlohmann::ordered_json state_to_json(const TrainState& s) {
 }
 
 TrainState state_from_json(const nlohmann::json& j, const std::string& where) {
-  try {
-    return {.step = j.at("step"), .updates = j.at("updates"), .skipped = j.at("skipped"), .bad_in_a_row = j.at("bad_in_a_row"),
-            .tokens = j.at("tokens"), .seconds = j.at("seconds"), .interval_loss = j.at("interval_loss"),
-            .interval_steps = j.at("interval_steps"), .data_tokens = j.at("data_tokens"), .tokenizer_fingerprint = j.at("tokenizer_fingerprint"),
-            .data_fingerprint = j.value("data_fingerprint", ""), .base_fingerprint = j.value("base_fingerprint", "")};
-  } catch (const nlohmann::json::exception& error) {
-    fail(ErrorKind::kBadFile, "{}: {}", where, error.what());
-  }
+  const model::ConfigFields f(j, where);
+  const auto count = [&](const char* key) {
+    const int64_t value = f.integer(key);
+    COCA_CHECK_AS(kBadFile, value >= 0, "{}: field \"{}\" is {}; expected 0 or more", where, key, value);
+    return value;
+  };
+  COCA_CHECK_AS(kBadFile, f.has("tokenizer_fingerprint"), "{}: field \"tokenizer_fingerprint\" is missing", where);
+  return {.step = count("step"),
+          .updates = count("updates"),
+          .skipped = count("skipped"),
+          .bad_in_a_row = count("bad_in_a_row"),
+          .tokens = count("tokens"),
+          .seconds = f.number("seconds"),
+          .interval_loss = f.number("interval_loss"),
+          .interval_steps = count("interval_steps"),
+          .data_tokens = count("data_tokens"),
+          .tokenizer_fingerprint = f.text("tokenizer_fingerprint", ""),
+          .data_fingerprint = f.text("data_fingerprint", ""),
+          .base_fingerprint = f.text("base_fingerprint", "")};
 }
 
 // GPT-NeoX tensors have the same names and shapes under every attention kind: only config.json tells them apart.

@@ -1,0 +1,27 @@
+// Stands in for what computes: parsers link it and must never reach it. Loops run on the calling thread.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/base/parallel.h"
+#include "coca/ops/cast.h"
+#include "coca/ops/linear.h"
+#include "coca/optim/optimizer.h"
+#include "support/harness.h"
+
+namespace coca {
+
+int max_threads() { return 1; }
+void set_max_threads(int) {}
+int thread_index() { return 0; }
+void parallel_for(int64_t tasks, const std::function<void(int64_t)>& body) {
+  for (int64_t task = 0; task < tasks; ++task) body(task);
+}
+
+namespace ops {
+void cast(Context&, const Cast&) { fuzz::finding("a parser computes"); }
+void linear_forward(Context&, const LinearForward&) { fuzz::finding("a parser computes"); }
+}  // namespace ops
+
+namespace optim {
+void check_adamw(const AdamWOptions&) {}
+}  // namespace optim
+
+}  // namespace coca
