@@ -81,9 +81,9 @@ TEST_F(HostileTokenizer, AFrameOfManyTimesManyIds) {
 
 TEST_F(HostileTokenizer, SpecialIdsOfNoToken) {
   put_file(dir / "generation_config.json", R"({"eos_token_id": [3, 77]})");
-  EXPECT_THAT(refusal({}), HasSubstr("generation_config.json beside it names id 77; expected 0 to 3"));
+  EXPECT_THAT(refusal(json::object()), HasSubstr("generation_config.json beside it names id 77; expected 0 to 3"));
   put_file(dir / "generation_config.json", R"({"bos_token_id": 2147483647})");
-  EXPECT_THAT(refusal({}), HasSubstr("names id 2147483647"));
+  EXPECT_THAT(refusal(json::object()), HasSubstr("names id 2147483647"));
 }
 
 std::string render(const std::string& source) {
@@ -116,7 +116,7 @@ TEST(HostileTemplate, ComparisonsWithoutEnd) {
 
 TEST(HostileTemplate, NumbersAtTheEndOfTheirRange) {
   EXPECT_EQ(render("{{ (-9223372036854775807 - 1) is divisibleby(-1) }}"), "True");
-  EXPECT_EQ(render("{{ (-9223372036854775807 - 1)|abs }}"), "9223372036854775808.0");
+  EXPECT_EQ(render("{{ (-9223372036854775807 - 1)|abs }}"), "9.223372036854776e+18");
   EXPECT_THAT(refused("{{ (-9223372036854775807 - 1) // -1 }}"), HasSubstr("too large"));
 }
 
