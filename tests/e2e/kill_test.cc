@@ -10,10 +10,10 @@
 #include <thread>
 
 #include "coca/base/rng.h"
-#include "coca/io/csv.h"
 #include "coca/train/checkpoint.h"
 #include "e2e/program.h"
 #include "support/paths.h"
+#include "train/tiny_run.h"
 
 namespace coca {
 namespace {
@@ -42,15 +42,6 @@ std::string bytes_of_run(const fs::path& out) {
 int64_t step_of(const fs::path& out) {
   const auto newest = train::latest_checkpoint(out);
   return newest ? std::stoll(newest->filename().string().substr(5)) : 0;
-}
-
-std::vector<std::vector<std::string>> metrics_of_run(const fs::path& out) {
-  auto rows = io::parse_csv(io::read_file(out / "metrics.csv"));
-  const std::vector<std::string> header = rows.at(0);
-  for (auto& row : rows)
-    for (size_t i = header.size(); i-- > 0;)
-      if (header[i] == "seconds" || header[i] == "tokens_per_second") row.erase(row.begin() + static_cast<std::ptrdiff_t>(i));
-  return rows;
 }
 
 TEST(Kill, ARunKilledAgainAndAgainEndsInTheSameBits) {
@@ -100,7 +91,7 @@ TEST(Kill, ARunKilledAgainAndAgainEndsInTheSameBits) {
   RecordProperty("killed_after_its_first_line", std::to_string(while_training));
   RecordProperty("killed_while_saving", std::to_string(cut_short));
   EXPECT_TRUE(bytes_of_run(dir / "killed") == bytes_of_run(dir / "undisturbed"));
-  EXPECT_EQ(metrics_of_run(dir / "killed"), metrics_of_run(dir / "undisturbed"));
+  EXPECT_EQ(test::metrics_without_times(dir / "killed"), test::metrics_without_times(dir / "undisturbed"));
   for (const char* folder : {"killed", "killed/checkpoints", "killed/data"})
     for (const auto& entry : fs::directory_iterator(dir / folder))
       EXPECT_FALSE(entry.path().filename().string().starts_with(".tmp-")) << entry.path();
