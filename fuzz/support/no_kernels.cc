@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/base/parallel.h"
 #include "coca/ops/cast.h"
+#include "coca/ops/impl.h"
 #include "coca/ops/linear.h"
 #include "coca/optim/optimizer.h"
 #include "support/harness.h"
@@ -17,6 +18,7 @@ void parallel_for(int64_t tasks, const std::function<void(int64_t)>& body) {
 
 namespace ops {
 void cast(Context&, const Cast&) { fuzz::finding("a parser computes"); }
+std::string cpu_target() { return "none"; }
 void linear_forward(Context&, const LinearForward&) { fuzz::finding("a parser computes"); }
 }  // namespace ops
 

@@ -93,6 +93,12 @@ TEST(SentencePieceCheck, TablesThatLeadOutOfThemselves) {
   EXPECT_THAT(refusal(model_with(map_of(units, text))), HasSubstr("unit 0 of 500"));
 }
 
+// A piece that is a zero byte: the library throws an exception of its own.
+TEST(SentencePieceCheck, APieceOfNothing) {
+  const std::string pieces = field(1, field(1, "<unk>") + "\x18\x02") + field(1, field(1, std::string(1, '\0')));
+  EXPECT_THAT(refusal(pieces), HasSubstr("not a sentencepiece model"));
+}
+
 TEST(SentencePieceCheck, MapsThatLie) {
   EXPECT_THAT(refusal(model_with("abc")), HasSubstr("precompiled_charsmap: a table of"));
   EXPECT_THAT(refusal(model_with(little(0xfffffffc) + std::string(64, '\0'))), HasSubstr("a table of 4294967292 bytes within 68"));

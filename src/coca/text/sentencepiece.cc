@@ -26,9 +26,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   SentencePieceTokenizer(const std::filesystem::path& file, std::string model) : model_(std::move(model)) {
     COCA_CHECK_AS(kBadFile, !model_.empty(), "{}: empty; expected a sentencepiece model", file.string());
     check_sentencepiece(model_, file.string());
-    const auto status = processor_.LoadFromSerializedProto(model_);
-    COCA_CHECK_AS(kBadFile, status.ok(), "{}: not a sentencepiece model: {}", file.string(),
-                  status.ToString());
+    load(file.string());
     COCA_CHECK_AS(kBadFile, processor_.GetPieceSize() > 0, "{}: a sentencepiece model without pieces",
                   file.string());
     read_pieces();
@@ -92,6 +90,18 @@ class SentencePieceTokenizer final : public Tokenizer {
       begin = end;
     }
     return ids;
+  }
+
+  void load(const std::string& origin) {
+    std::string problem;
+    try {
+      const auto status = processor_.LoadFromSerializedProto(model_);
+      if (status.ok()) return;
+      problem = status.ToString();
+    } catch (const std::exception& error) {  // what the library's tries throw
+      problem = error.what();
+    }
+    fail(ErrorKind::kBadFile, "{}: not a sentencepiece model: {}", origin, problem);
   }
 
   static std::optional<int32_t> known(int id) { return id < 0 ? std::nullopt : std::optional<int32_t>(id); }

@@ -57,7 +57,10 @@ TrainState state_from_json(const nlohmann::json& j, const std::string& where) {
     COCA_CHECK_AS(kBadFile, value >= 0, "{}: field \"{}\" is {}; expected 0 or more", where, key, value);
     return value;
   };
-  COCA_CHECK_AS(kBadFile, f.has("tokenizer_fingerprint"), "{}: field \"tokenizer_fingerprint\" is missing", where);
+  const auto needed = [&](const char* key) {
+    COCA_CHECK_AS(kBadFile, f.has(key), "{}: field \"{}\" is missing", where, key);
+    return f.text(key, "");
+  };
   return {.step = count("step"),
           .updates = count("updates"),
           .skipped = count("skipped"),
@@ -67,7 +70,7 @@ TrainState state_from_json(const nlohmann::json& j, const std::string& where) {
           .interval_loss = f.number("interval_loss"),
           .interval_steps = count("interval_steps"),
           .data_tokens = count("data_tokens"),
-          .tokenizer_fingerprint = f.text("tokenizer_fingerprint", ""),
+          .tokenizer_fingerprint = needed("tokenizer_fingerprint"),
           .data_fingerprint = f.text("data_fingerprint", ""),
           .base_fingerprint = f.text("base_fingerprint", "")};
 }
