@@ -152,6 +152,23 @@ TEST_P(Patterned, ChunksChangeNothing) {
     ASSERT_NEAR(whole[i], parts[i], 1e-4 * (1 + std::abs(whole[i]))) << i;
 }
 
+// The logits of ids, appended in pieces of 1 to `longest` tokens; `most` receives the largest capacity of the cache.
+void expect_in_pieces(Context& cx, const TinyModel& m, CachedDecoder& decoder, const std::vector<int32_t>& ids, int64_t longest,
+                      const std::vector<float>& expected, int64_t* most) {
+  const auto tokens = static_cast<int64_t>(ids.size());
+  int64_t at = 0;
+  for (int64_t n = 1; at < tokens; n = n % longest + 1) {
+    n = std::min(n, tokens - at);
+    const std::vector<float> part = logits_of(cx, m, decoder.append(cx, TensorRef(ids.data() + at, DType::kI32, {1, n})));
+    for (size_t i = 0; i < part.size(); ++i) {
+      const float e = expected[static_cast<size_t>(at * m.spec.V) + i];
+      ASSERT_NEAR(part[i], e, 1e-3 * (1 + std::abs(e))) << at << " " << i;
+    }
+    at += n;
+    *most = std::max(*most, decoder.cache().capacity());
+  }
+}
+
 // Far beyond the pages that are kept: decoding equals the whole sequence, and memory does not grow.
 TEST(Patterns, TheCacheForgets) {
   constexpr int64_t kTokens = 1700;
@@ -166,17 +183,8 @@ TEST(Patterns, TheCacheForgets) {
       model::Decoder whole(m.spec, m.params.weights());
       const std::vector<float> expected = logits_of(cx, m, whole.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kTokens})));
       CachedDecoder decoder(m.spec, m.params.weights(), 1);
-      int64_t at = 0, most = 0;
-      for (int64_t n = 1; at < kTokens; n = n % 37 + 1) {
-        n = std::min(n, kTokens - at);
-        const std::vector<float> part = logits_of(cx, m, decoder.append(cx, TensorRef(ids.data() + at, DType::kI32, {1, n})));
-        for (size_t i = 0; i < part.size(); ++i) {
-          const float e = expected[static_cast<size_t>(at * m.spec.V) + i];
-          ASSERT_NEAR(part[i], e, 1e-3 * (1 + std::abs(e))) << at << " " << i;
-        }
-        at += n;
-        most = std::max(most, decoder.cache().capacity());
-      }
+      int64_t most = 0;
+      ASSERT_NO_FATAL_FAILURE(expect_in_pieces(cx, m, decoder, ids, 37, expected, &most));
       EXPECT_EQ(decoder.length(), kTokens);
       EXPECT_LE(most, 4 * kKvPage);  // the first page, 300 tokens and a page begun on either side
       EXPECT_THAT([&] { decoder.truncate(10); }, ThrowsMessage<Error>(HasSubstr("are forgotten")));
@@ -198,16 +206,8 @@ TEST(Patterns, TheMiddleIsKeptAndFound) {
     model::Decoder whole(m.spec, m.params.weights());
     const std::vector<float> expected = logits_of(cx, m, whole.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kTokens})));
     CachedDecoder decoder(m.spec, m.params.weights(), 1);
-    int64_t at = 0;
-    for (int64_t n = 1; at < kTokens; n = n % 61 + 1) {
-      n = std::min(n, kTokens - at);
-      const std::vector<float> part = logits_of(cx, m, decoder.append(cx, TensorRef(ids.data() + at, DType::kI32, {1, n})));
-      for (size_t i = 0; i < part.size(); ++i) {
-        const float e = expected[static_cast<size_t>(at * m.spec.V) + i];
-        ASSERT_NEAR(part[i], e, 1e-3 * (1 + std::abs(e))) << at << " " << i;
-      }
-      at += n;
-    }
+    int64_t most = 0;
+    ASSERT_NO_FATAL_FAILURE(expect_in_pieces(cx, m, decoder, ids, 61, expected, &most));
     EXPECT_EQ(decoder.cache().forgotten(), 0);
     // It is an attention of its own: without it the logits are others.
     spec.pattern.middle_top_k = 0;

@@ -20,16 +20,6 @@ class Windowed : public testing::TestWithParam<test::NamedSpec> {
   Context cx;
   std::vector<int32_t> ids = test::random_ids(kB * kN, m.spec.V, 5);
 
-  template <typename T>
-  std::vector<T> reference(test::ReferenceDecoder<T>& decoder) const {
-    std::vector<T> all;
-    for (int64_t b = 0; b < kB; ++b) {
-      const std::vector<T> row = decoder.run({ids.data() + b * kN, static_cast<size_t>(kN)}, kN);
-      all.insert(all.end(), row.begin(), row.end());
-    }
-    return all;
-  }
-
   // Logits [B, N, V] of the tokens from `from` on, appended in pieces.
   void append(CachedDecoder& decoder, int64_t from, const std::vector<int64_t>& pieces, std::vector<float>& all) {
     for (const int64_t n : pieces) {
@@ -49,10 +39,10 @@ INSTANTIATE_TEST_SUITE_P(Specs, Windowed, testing::ValuesIn(test::longformer_spe
 TEST_P(Windowed, ThroughTheCacheHoweverItIsCut) {
   test::ReferenceDecoder<double> exact(m.spec, m.params);
   test::ReferenceDecoder<float> naive(m.spec, m.params);
-  const std::vector<double> right = reference(exact);
+  const std::vector<double> right = test::run_rows(exact, ids, kB);
   const std::vector<float> rough = test::farthest_naive(right, [&](int64_t first_term) {
     naive.set_first_term(first_term);
-    return reference(naive);
+    return test::run_rows(naive, ids, kB);
   });
   for (const std::vector<int64_t>& pieces : {std::vector<int64_t>(kN, 1), {kN}, {2, 1, 9, 1, 4}}) {
     CachedDecoder decoder(m.spec, m.params.weights(), kB, DynamicBase::kRequest, kN);

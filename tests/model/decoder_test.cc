@@ -58,18 +58,10 @@ TEST_P(DecoderOfSpec, LogitsAreThoseOfPlainLoops) {
     m.spec.rope_scaling = test::tiny_scaling(scaling, m.spec.R / 2);
     test::ReferenceDecoder<double> exact(m.spec, m.params);
     test::ReferenceDecoder<float> naive(m.spec, m.params);
-    const auto all_rows = [&](auto& reference) {
-      decltype(reference.run({}, kN)) rows;
-      for (int64_t b = 0; b < kB; ++b) {
-        const auto row = reference.run({batch.ids.data() + b * kN, kN}, kN);
-        rows.insert(rows.end(), row.begin(), row.end());
-      }
-      return rows;
-    };
-    const std::vector<double> right = all_rows(exact);
+    const std::vector<double> right = test::run_rows(exact, batch.ids, kB);
     const std::vector<float> rough = test::farthest_naive(right, [&](int64_t first_term) {
       naive.set_first_term(first_term);
-      return all_rows(naive);
+      return test::run_rows(naive, batch.ids, kB);
     });
     const auto ours = [&] {
       Decoder decoder(m.spec, m.params.weights());

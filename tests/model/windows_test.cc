@@ -41,16 +41,6 @@ class Windowed : public testing::TestWithParam<NamedSpec> {
   std::vector<int32_t> ids = test::random_ids(kB * kN, m.spec.V, 5), targets = test::random_ids(kB * kN, m.spec.V, 6);
   TensorRef ids_ref() const { return {ids.data(), DType::kI32, {kB, kN}}; }
   TensorRef targets_ref() const { return {targets.data(), DType::kI32, {kB, kN}}; }
-
-  template <typename T>
-  std::vector<T> reference(test::ReferenceDecoder<T>& decoder) const {
-    std::vector<T> all;
-    for (int64_t b = 0; b < kB; ++b) {
-      const std::vector<T> row = decoder.run({ids.data() + b * kN, static_cast<size_t>(kN)}, kN);
-      all.insert(all.end(), row.begin(), row.end());
-    }
-    return all;
-  }
 };
 INSTANTIATE_TEST_SUITE_P(Specs, Windowed, testing::ValuesIn(test::trained_window_specs()), test::spec_test_name);
 
@@ -59,10 +49,10 @@ TEST_P(Windowed, LogitsAreThoseOfTheReference) {
   const std::vector<float> ours = logits_of(cx, m, decoder.forward(cx, ids_ref()));
   test::ReferenceDecoder<double> exact(m.spec, m.params);
   test::ReferenceDecoder<float> naive(m.spec, m.params);
-  const std::vector<double> right = reference(exact);
+  const std::vector<double> right = test::run_rows(exact, ids, kB);
   const std::vector<float> rough = test::farthest_naive(right, [&](int64_t first_term) {
     naive.set_first_term(first_term);
-    return reference(naive);
+    return test::run_rows(naive, ids, kB);
   });
   test::expect_close(ours, right, rough, {.terms = 800}, "logits");  // two layers, as cached_decoder_test.cc
 }
@@ -88,7 +78,7 @@ TEST_P(Windowed, GradientsAreThoseOfTheReferenceAndOfEveryRecomputation) {
     ours += term;
     size += term * term;
   }
-  const std::vector<Complex> logits = reference(exact);
+  const std::vector<Complex> logits = test::run_rows(exact, ids, kB);
   Complex loss(0);
   for (int64_t n = 0; n < kB * kN; ++n) loss += test::reference_nll(logits.data() + n * m.spec.V, m.spec.V, targets[static_cast<size_t>(n)]);
   // As methods_test.cc, over two layers and two sequences.

@@ -58,10 +58,7 @@ class ReferenceDecoder {
     angles_ = reference_angles(s_, s_.pattern.used_length(seq_len));
     if (s_.rope_scaling.type == model::Scaling::kClex) theta_ = learnt_frequencies(s_.pattern.used_length(seq_len));
     std::vector<T> x(at(w.embed) + id * s_.C, at(w.embed) + (id + 1) * s_.C);
-    for (size_t i = 0; i < layers_.size(); ++i) {
-      layer_ = static_cast<int64_t>(i);
-      x = layer(x, w.layers[i], layers_[i], i);
-    }
+    for (size_t i = 0; i < layers_.size(); ++i) x = layer(x, w.layers[i], layers_[i], i);
     ++position_;
     return linear(norm(x, w.norm_w, w.norm_b), w.head, {}, s_.V);
   }
@@ -225,7 +222,7 @@ class ReferenceDecoder {
     return {std::min(n, d), 0, static_cast<double>(std::min(n - m, d))};
   }
 
-  std::vector<T> attend_by_pattern(const std::vector<T>& q, const Layer& cache) const {
+  std::vector<T> attend_by_pattern(const std::vector<T>& q, const Layer& cache, size_t index) const {
     const int64_t n = position_, row = s_.G * s_.D;
     std::vector<T> o(q.size()), q_eff(static_cast<size_t>(s_.D)), k_eff(q_eff.size());
     for (int64_t h = 0; h < s_.H; ++h) {
@@ -249,7 +246,7 @@ class ReferenceDecoder {
       }
       // LM-Infinite's option: of the keys that are not seen, those that score highest.
       std::stable_sort(middle.begin(), middle.end(), [](const auto& a, const auto& b) { return std::real(a.first) > std::real(b.first); });
-      middle.resize(std::min(middle.size(), static_cast<size_t>(layer_ >= s_.pattern.middle_from_layer ? s_.pattern.middle_top_k : 0)));
+      middle.resize(std::min(middle.size(), static_cast<size_t>(static_cast<int64_t>(index) >= s_.pattern.middle_from_layer ? s_.pattern.middle_top_k : 0)));
       for (const auto& [score, m] : middle) p.push_back(score), seen.push_back(m);
       ref::softmax_row(p);
       for (size_t i = 0; i < p.size(); ++i)
@@ -297,7 +294,7 @@ class ReferenceDecoder {
   }
 
   std::vector<T> attend(const std::vector<T>& q, Layer& cache, size_t index) const {
-    if (s_.pattern.far()) return attend_by_pattern(q, cache);
+    if (s_.pattern.far()) return attend_by_pattern(q, cache, index);
     if (!s_.dilation.empty() || s_.global_tokens > 0 || s_.direction == model::Direction::kBidirectional) return attend_by_rules(q, cache, index);
     const int64_t window = s_.window_of(index);
     const int64_t n = position_, S = n + 1, row = s_.G * s_.D, first = window > 0 ? std::max<int64_t>(0, S - window) : 0;
@@ -395,7 +392,7 @@ class ReferenceDecoder {
   std::vector<Layer> layers_;
   std::vector<float> slopes_;
   ReferenceAngles angles_;
-  int64_t position_ = 0, first_term_ = 0, layer_ = 0;
+  int64_t position_ = 0, first_term_ = 0;
   std::vector<double> positions_;
   std::vector<T> theta_;  // of CLEX's network; else empty
 };
@@ -424,6 +421,18 @@ std::vector<float> farthest_naive(std::span<const double> exact, const Run& run)
     if (error > largest) largest = error, farthest = std::move(naive);
   }
   return farthest;
+}
+
+// Logits of B sequences of equal length, one behind the other in ids.
+template <typename T>
+std::vector<T> run_rows(ReferenceDecoder<T>& decoder, std::span<const int32_t> ids, int64_t B) {
+  const size_t N = ids.size() / static_cast<size_t>(B);
+  std::vector<T> all;
+  for (size_t at = 0; at < ids.size(); at += N) {
+    const std::vector<T> row = decoder.run(ids.subspan(at, N), static_cast<int64_t>(N));
+    all.insert(all.end(), row.begin(), row.end());
+  }
+  return all;
 }
 
 // -log softmax(logits [V])[target].

@@ -90,18 +90,9 @@ const std::vector<NamedPasskeyProtocol>& named_passkey_protocols() {
   return table;
 }
 
-std::string passkey_protocol_names() {
-  std::string names;
-  for (const NamedPasskeyProtocol& p : named_passkey_protocols()) names += (names.empty() ? "" : ", ") + std::string(p.name);
-  return names;
-}
+std::string passkey_protocol_names() { return names_of(named_passkey_protocols()); }
 
-const PasskeyProtocol& passkey_protocol_of(std::string_view name) {
-  const auto& table = named_passkey_protocols();
-  const auto it = std::find_if(table.begin(), table.end(), [&](const NamedPasskeyProtocol& p) { return p.name == name; });
-  COCA_CHECK(it != table.end(), "passkey protocol \"{}\" is unknown; expected one of {}", name, passkey_protocol_names());
-  return it->protocol;
-}
+const PasskeyProtocol& passkey_protocol_of(std::string_view name) { return entry_of(named_passkey_protocols(), "passkey protocol", name).protocol; }
 
 bool counts(PasskeyRule rule, std::string_view generated, int64_t key) {
   constexpr std::string_view kDigits = "0123456789";

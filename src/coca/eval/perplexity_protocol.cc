@@ -102,17 +102,8 @@ const std::vector<NamedProtocol>& named_protocols() {
   return table;
 }
 
-std::string protocol_names() {
-  std::string names;
-  for (const NamedProtocol& p : named_protocols()) names += (names.empty() ? "" : ", ") + std::string(p.name);
-  return names;
-}
+std::string protocol_names() { return names_of(named_protocols()); }
 
-const Protocol& protocol_of(std::string_view name) {
-  const auto& table = named_protocols();
-  const auto it = std::find_if(table.begin(), table.end(), [&](const NamedProtocol& p) { return p.name == name; });
-  COCA_CHECK(it != table.end(), "protocol \"{}\" is unknown; expected one of {}", name, protocol_names());
-  return it->protocol;
-}
+const Protocol& protocol_of(std::string_view name) { return entry_of(named_protocols(), "protocol", name).protocol; }
 
 }  // namespace coca::eval

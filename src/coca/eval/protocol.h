@@ -6,9 +6,12 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "coca/base/enum_names.h"
+#include "coca/base/error.h"
 #include "coca/model/spec.h"
 #include "coca/text/tokenizer.h"
 
@@ -41,6 +44,20 @@ struct TextSize {
   int64_t bytes = 0, words = 0;
 };
 TextSize text_size(std::span<const IdText>, std::span<const int32_t> ids, int64_t first, int64_t end);
+
+// Tables of published protocols (perplexity_protocol.h, passkey_protocol.h): their names, "a, b, ...", and the entry of one.
+template <typename Named>
+std::string names_of(const std::vector<Named>& table) {
+  std::string names;
+  for (const Named& entry : table) names += (names.empty() ? "" : ", ") + std::string(entry.name);
+  return names;
+}
+template <typename Named>
+const Named& entry_of(const std::vector<Named>& table, std::string_view what, std::string_view name) {
+  for (const Named& entry : table)
+    if (entry.name == name) return entry;
+  fail(ErrorKind::kInvalidArgument, "{} \"{}\" is unknown; expected one of {}", what, name, names_of(table));
+}
 
 }  // namespace coca::eval
 

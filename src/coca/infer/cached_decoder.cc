@@ -2,13 +2,13 @@
 #include "coca/infer/cached_decoder.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "coca/model/layer_attention.h"
 #include "coca/model/windows.h"
 #include "coca/ops/collinear.h"
 #include "coca/ops/embedding.h"
+#include "coca/ops/heads.h"
 #include "coca/ops/linear.h"
 #include "coca/ops/norm.h"
 
@@ -25,23 +25,6 @@ ops::DecodeAttentionOptions attention_options(const model::ModelSpec& s, size_t 
     o.score = ops::Score::kRope;
   }
   return o;
-}
-
-// to[:, first ...] = from, both [B, n, G, D] of one type, `to` packed.
-void keep_rows(TensorRef from, int64_t first, Tensor& to) {
-  const auto size = static_cast<int64_t>(dtype_size(from.dtype)), row = to.size(2) * to.size(3) * size;
-  for (int64_t b = 0; b < from.size(0); ++b)
-    for (int64_t n = 0; n < from.size(1); ++n)
-      for (int64_t g = 0; g < from.size(2); ++g)
-        std::memcpy(static_cast<std::byte*>(to.ref().data) + (b * to.size(1) + first + n) * row + g * from.size(3) * size,
-                    static_cast<const std::byte*>(from.data) + (b * from.stride(0) + n * from.stride(1) + g * from.stride(2)) * size,
-                    static_cast<size_t>(from.size(3) * size));
-}
-
-ops::RopeRows rows_from(const ops::RopeRows& rows, int64_t first) {
-  if (rows.cos.empty()) return rows;
-  const int64_t count = rows.cos.size(1) - first;
-  return {rows.cos.narrow(1, first, count), rows.sin.narrow(1, first, count)};
 }
 
 }  // namespace
@@ -93,11 +76,10 @@ ops::DecodeFar CachedDecoder::far_side(const model::Positions& at, int64_t N) co
 // Tokens that stand behind the global ones and see them beyond their window, at the same positions.
 ops::DecodeFar CachedDecoder::global_side(const model::Positions& at, int64_t N) const {
   ops::DecodeFar far;
-  if (spec_.global_tokens == 0) return far;
   const int64_t S = cache_.length() + N, first = std::max(cache_.length(), spec_.global_tokens);
   far.tokens = spec_.global_tokens;
   far.range = ops::FarRange::kAll;
-  if (first < S) far.rows = rows_from(at.rows, first - cache_.length());
+  if (first < S) far.rows = at.rows.narrow(first - cache_.length(), S - first);
   far.angles = at.rows.cos.empty() ? nullptr : &angles_;
   return far;
 }
@@ -107,16 +89,15 @@ void CachedDecoder::attend_globals(Context& cx, size_t layer, int64_t count) {
   const int64_t first = cache_.length(), seen = first + count;
   Tensor &keys = global_keys_[layer], &values = global_values_[layer];
   model::global_project(cx, spec_, weights_.layers[layer], B_, N_, {count, count}, acts_);
-  keep_rows(acts_.k_g.narrow(1, 0, count), first, keys);
-  keep_rows(acts_.v_g.narrow(1, 0, count), first, values);
+  ops::copy_heads(acts_.k_g.narrow(1, 0, count), keys.ref().narrow(1, first, count));
+  ops::copy_heads(acts_.v_g.narrow(1, 0, count), values.ref().narrow(1, first, count));
   const TensorRef q = acts_.q_g.narrow(1, 0, count), k = keys.ref().narrow(1, 0, seen);
   MutTensorRef q_eff = acts_.q_g_eff.narrow(1, 0, count), k_eff = keys.ref().narrow(1, 0, seen);
   Tensor turned;
   if (model::transforms_keys(spec_.attention)) {
     turned = Tensor({B_, seen, spec_.G, spec_.D}, keys.dtype());
     k_eff = turned.ref();
-    const ops::RopeRows key_rows = global_at_.keys();
-    model::position_apart(cx, spec_, rows_from(global_at_.rows, first), key_rows, q, k, q_eff, k_eff);
+    model::position_apart(cx, spec_, global_at_.rows.narrow(first, count), global_at_.keys(), q, k, q_eff, k_eff);
   }
   ops::attention_forward(cx, {.query_start = first}, {.q = q_eff, .k = k_eff, .v = values.ref().narrow(1, 0, seen), .slopes = global_at_.slopes,
                                                       .document_start = {}, .far = {}, .o = acts_.o.narrow(1, 0, count), .lse = {}});
@@ -135,12 +116,11 @@ void CachedDecoder::attend(Context& cx, size_t layer, const model::Positions& at
   const int64_t globals = std::clamp<int64_t>(spec_.global_tokens - cache_.length(), 0, N);
   if (globals > 0) attend_globals(cx, layer, globals);
   if (globals == N) return;
-  const bool windowed = spec_.window_of(layer) > 0;
-  const ops::RopeRows rows = rows_from(at.rows, globals);
+  const bool windowed = spec_.window_of(layer) > 0;  // without a window nothing is beyond it
   ops::decode_attention(cx, attention_options(spec_, layer),
-                        {.q = acts_.q.narrow(1, globals, N - globals), .rows = rows, .turn = at.turn, .angles = at.rows.cos.empty() ? nullptr : &angles_,
+                        {.q = acts_.q.narrow(1, globals, N - globals), .rows = at.rows.narrow(globals, N - globals), .turn = at.turn, .angles = at.rows.cos.empty() ? nullptr : &angles_,
                          .key_rows = {}, .cache = cache_.view(l, held), .slopes = at.slopes,
-                         .far = windowed || spec_.pattern.far() ? far : ops::DecodeFar{}, .o = acts_.o.narrow(1, globals, N - globals), .lse = acts_.lse});
+                         .far = windowed ? far : ops::DecodeFar{}, .o = acts_.o.narrow(1, globals, N - globals), .lse = acts_.lse});
   if (spec_.pattern.top_keys_of(l) > 0) middle_.attend(cx, spec_, at, cache_.view(l, held), acts_);
 }
 

@@ -42,7 +42,7 @@ TensorRef MiddleKeys::placed(Context& cx, const model::ModelSpec& s, int64_t tok
   const TensorRef stored = first(stored_, tokens);
   if (!model::transforms_keys(s.attention)) return stored;
   const MutTensorRef out = first(placed_, tokens);
-  const ops::RopeRows rows{cos_.ref().narrow(1, 0, tokens), sin_.ref().narrow(1, 0, tokens)};
+  const ops::RopeRows rows = ops::RopeRows{cos_, sin_}.narrow(0, tokens);
   if (model::is_coca(s.attention))
     ops::collinear_key(cx, model::collinear_options(s), {.rows = rows, .tbar = stored, .k_eff = out});
   else

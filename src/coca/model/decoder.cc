@@ -32,6 +32,11 @@ void trace_layer(Context& cx, size_t i, const LayerActs& a) {
   cx.trace(at + "o", a.o);
 }
 
+// Where tokens see ahead a layer cannot go through a sequence in parts.
+int64_t chunk_of(const ModelSpec& s, int64_t N, const DecoderOptions& options) {
+  return s.direction == Direction::kBidirectional ? std::max(N, options.chunk_tokens) : options.chunk_tokens;
+}
+
 // The layer below which no gradient is wanted.
 size_t lowest_trained(const MutWeights& grads) {
   if (!grads.embed.empty() || !grads.clex_up.empty() || !grads.clex_down.empty()) return 0;
@@ -175,8 +180,7 @@ void Decoder::plan(const ModelSpec& s, DType type, int64_t B, int64_t N, int64_t
 size_t Decoder::activation_bytes(const ModelSpec& spec, int64_t B, int64_t N, Precision precision, const DecoderOptions& options) {
   Buffers unused;
   ArenaPlan bytes;
-  const int64_t chunk = spec.direction == Direction::kBidirectional ? std::max(N, options.chunk_tokens) : options.chunk_tokens;
-  plan(spec, dtype_of(precision), B, N, chunk, unused, bytes);
+  plan(spec, dtype_of(precision), B, N, chunk_of(spec, N, options), unused, bytes);
   return bytes.bytes();
 }
 
@@ -215,9 +219,7 @@ void Decoder::layer(Context& cx, size_t i, const Positions& positions) {
 TensorRef Decoder::forward(Context& cx, TensorRef ids, int64_t scaling_length) {
   check_ids(ids, "ids");
   const int64_t B = ids.size(0), N = ids.size(1), M = B * N;
-  // Where tokens see ahead a layer cannot go through a sequence in parts.
-  const int64_t chunk = spec_.direction == Direction::kBidirectional ? std::max(N, options_.chunk_tokens) : options_.chunk_tokens;
-  prepare(B, N, cx.tracing() ? M : chunk);
+  prepare(B, N, cx.tracing() ? M : chunk_of(spec_, N, options_));
   const Positions at = positions_.at(0, N, scaling_length > 0 ? scaling_length : N);
   ops::embedding_forward(cx, {.ids = ids.reshape({M}), .table = weights_.embed, .y = buffers_.x});
   for (size_t i = 0; i < weights_.layers.size(); ++i) {

@@ -9,6 +9,7 @@
 #include "coca/ops/activation.h"
 #include "coca/ops/cast.h"
 #include "coca/ops/collinear.h"
+#include "coca/ops/heads.h"
 #include "coca/ops/linear.h"
 #include "coca/ops/norm.h"
 #include "coca/ops/residual.h"
@@ -97,7 +98,7 @@ void position_far(Context& cx, const ModelSpec& s, const Positions& at, const La
   layer_far_queries(cx, s, at, a);
   const int64_t n = k_far.empty() ? 0 : k_far.size(1);
   if (n == 0) return;
-  const ops::RopeRows key_rows{at.far.key_rows.cos.narrow(1, 0, n), at.far.key_rows.sin.narrow(1, 0, n)};
+  const ops::RopeRows key_rows = at.far.key_rows.narrow(0, n);
   if (!is_coca(s.attention)) return ops::rope_forward(cx, {.rows = key_rows, .x = a.k.narrow(1, 0, n), .y = k_far});
   const ops::CollinearOptions options = collinear_options(s);
   const MutTensorRef tbar = cx.scratch_tensor({a.k.size(0), n, s.G, s.D / 2});
@@ -133,21 +134,6 @@ void mlp_activate(Context& cx, const ModelSpec& s, LayerActs& a) {
     ops::swiglu_forward(cx, {.gate = a.gate, .up = a.up, .y = a.act});
   else
     ops::gelu_forward(cx, {.kind = s.mlp == Mlp::kGelu ? ops::Gelu::kExact : ops::Gelu::kTanh, .x = a.up, .y = a.act});
-}
-
-// to [B, N, G, D] = from, each with any strides in front of D.
-void copy_heads(TensorRef from, MutTensorRef to) {
-  const auto element = static_cast<int64_t>(dtype_size(from.dtype));
-  const auto* source = static_cast<const std::byte*>(from.data);
-  auto* target = static_cast<std::byte*>(to.data);
-  const int64_t N = from.size(1), G = from.size(2);
-  const auto bytes = static_cast<size_t>(from.size(3) * element);
-  parallel_blocks(from.size(0) * N, 64, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      for (int64_t g = 0; g < G; ++g)
-        std::memcpy(target + (i / N * to.stride(0) + i % N * to.stride(1) + g * to.stride(2)) * element,
-                    source + (i / N * from.stride(0) + i % N * from.stride(1) + g * from.stride(2)) * element, bytes);
-  });
 }
 
 // dln2 is written.
@@ -234,7 +220,7 @@ void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTenso
 Positions Positions::narrow(int64_t first, int64_t count) const {
   Positions part = *this;
   for (ops::RopeRows* r : {&part.rows, &part.key_rows, &part.turn, &part.far.rows, &part.far.key_rows})
-    if (!r->cos.empty()) *r = {r->cos.narrow(1, first, count), r->sin.narrow(1, first, count)};
+    *r = r->narrow(first, count);
   return part;
 }
 
@@ -438,8 +424,8 @@ void layer_forward_chunk(Context& cx, const ModelSpec& s, const LayerTensors<Ten
   if (s.qkv == Qkv::kSeparate) a.v = v;
   layer_project(cx, s, w, x, a);
   position(cx, s, at, a);
-  if (!transforms_keys(s.attention)) copy_heads(a.k, k_eff);
-  if (s.qkv == Qkv::kFused) copy_heads(a.v, v);
+  if (!transforms_keys(s.attention)) ops::copy_heads(a.k, k_eff);
+  if (s.qkv == Qkv::kFused) ops::copy_heads(a.v, v);
   if (start == 0) {
     project_global(cx, s, w, a);
     global_position(cx, s, at, a);

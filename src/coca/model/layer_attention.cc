@@ -4,9 +4,9 @@
 #include <algorithm>
 #include <array>
 
-#include "coca/base/parallel.h"
 #include "coca/ops/collinear.h"
 #include "coca/ops/dilated_attention.h"
+#include "coca/ops/heads.h"
 #include "coca/ops/linear.h"
 #include "coca/ops/rope.h"
 
@@ -25,37 +25,6 @@ template <typename Ref>
 Ref flat_row(Ref t, int64_t b) {  // sequence b of [B, n, ...] as [n, columns]
   const Ref row = t.narrow(0, b, 1);
   return row.reshape({t.size(1), t.numel() / (t.size(0) * t.size(1))});
-}
-
-// body(pointer to a row of t [B, N, H, D], b, n, h) for every row, of type T.
-template <typename T, typename Body>
-void each_row(MutTensorRef t, const Body& body) {
-  const auto view = t.view<T, 4>();
-  const int64_t N = t.size(1), H = t.size(2);
-  parallel_blocks(t.size(0) * N, 64, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      for (int64_t h = 0; h < H; ++h) body(view.ptr(i / N, i % N, h), i / N, i % N, h);
-  });
-}
-template <typename Body>
-void with_type(DType type, const Body& body) {
-  type == DType::kBF16 ? body(BF16{}) : body(float{});
-}
-
-void zero_rows(MutTensorRef t) {
-  with_type(t.dtype, [&](auto zero) {
-    each_row<decltype(zero)>(t, [&](auto* row, int64_t, int64_t, int64_t) { std::fill_n(row, t.size(3), decltype(zero){}); });
-  });
-}
-void add_rows(TensorRef from, MutTensorRef to) {
-  with_type(to.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    const auto source = from.view<T, 4>();
-    each_row<T>(to, [&](T* row, int64_t b, int64_t n, int64_t h) {
-      const T* x = source.ptr(b, n, h);
-      for (int64_t d = 0; d < to.size(3); ++d) row[d] = static_cast<T>(static_cast<float>(row[d]) + static_cast<float>(x[d]));
-    });
-  });
 }
 
 ops::AttentionOptions local_options(const ModelSpec& s, const Positions& at, int64_t query_start) {
@@ -85,10 +54,6 @@ struct Local {
   }
 };
 
-ops::RopeRows first_rows(const ops::RopeRows& rows, int64_t n) {
-  return rows.cos.empty() ? rows : ops::RopeRows{rows.cos.narrow(1, 0, n), rows.sin.narrow(1, 0, n)};
-}
-
 // One side alone of the pair that collinear.h takes: the other has no heads.
 template <typename Ref>
 Ref no_heads(Ref t) {
@@ -97,7 +62,7 @@ Ref no_heads(Ref t) {
 
 void global_position_backward(Context& cx, const ModelSpec& s, const Positions& at, const LayerActs& a, LayerActGrads& g) {
   if (!transforms_keys(s.attention)) return;
-  const ops::RopeRows rows = first_rows(at.rows, a.q_g.size(1)), key_rows = first_rows(at.keys(), a.k_g.size(1));
+  const ops::RopeRows rows = at.rows.narrow(0, a.q_g.size(1)), key_rows = at.keys().narrow(0, a.k_g.size(1));
   if (!is_coca(s.attention)) {
     ops::rope_backward(cx, {.rows = rows, .dy = g.dq_g_eff, .dx = g.dq_g});
     ops::rope_backward(cx, {.rows = key_rows, .dy = g.dk_g_eff, .dx = g.dk_g});
@@ -220,7 +185,7 @@ void position_apart(Context& cx, const ModelSpec& s, const ops::RopeRows& rows, 
 
 void global_position(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a) {
   if (s.global_tokens == 0) return;
-  position_apart(cx, s, first_rows(at.rows, a.q_g.size(1)), first_rows(at.keys(), a.k_g.size(1)), a.q_g, a.k_g, a.q_g_eff, a.k_g_eff);
+  position_apart(cx, s, at.rows.narrow(0, a.q_g.size(1)), at.keys().narrow(0, a.k_g.size(1)), a.q_g, a.k_g, a.q_g_eff, a.k_g_eff);
 }
 
 void attend_forward(Context& cx, const ModelSpec& s, const Positions& at, int64_t start, TensorRef k, TensorRef v, const ops::FarKeys& far,
@@ -239,7 +204,7 @@ void attend_forward(Context& cx, const ModelSpec& s, const Positions& at, int64_
 
 void attend_backward(Context& cx, const ModelSpec& s, const Positions& at, const LayerActs& a, LayerActGrads& g) {
   const int64_t N = a.q_eff.size(1), globals = global_rows(s, N).queries;
-  if (globals > 0) zero_rows(g.dq_eff.narrow(1, 0, globals));
+  if (globals > 0) ops::zero_heads(g.dq_eff.narrow(1, 0, globals));
   if (globals < N) {
     const Local local(s, at, globals, a.q_eff, a.k_eff);
     ops::dilated_attention_backward(cx, {.attention = local_options(s, at, globals), .dilation = at.dilation},
@@ -247,14 +212,14 @@ void attend_backward(Context& cx, const ModelSpec& s, const Positions& at, const
                                      .o = from_row(TensorRef(a.o), globals), .lse = a.lse.narrow(2, globals, N - globals), .d_o = from_row(TensorRef(g.d_o), globals),
                                      .dq = from_row(g.dq_eff, globals), .dk = g.dk_eff, .dv = g.dv, .dq_far = g.dq_far, .dk_far = g.dk_far, .dv_far = {}});
     if (local.far) {
-      add_rows(g.dq_far, from_row(g.dq_eff, globals));
-      add_rows(g.dk_far, g.dk_eff.narrow(1, 0, globals));
+      ops::add_heads(g.dq_far, from_row(g.dq_eff, globals));
+      ops::add_heads(g.dk_far, g.dk_eff.narrow(1, 0, globals));
     }
   } else {
-    zero_rows(g.dk_eff), zero_rows(g.dv);
+    ops::zero_heads(g.dk_eff), ops::zero_heads(g.dv);
   }
   if (globals == 0) return;
-  if (!g.dqkv_g.empty()) zero_rows(g.dqkv_g.select(3, 0));  // of tokens whose global keys are seen, but not their queries
+  if (!g.dqkv_g.empty()) ops::zero_heads(g.dqkv_g.select(3, 0));  // of tokens whose global keys are seen, but not their queries
   ops::attention_backward(cx, global_options(s),
                           {.q = a.q_g_eff, .k = a.k_g_eff, .v = a.v_g, .slopes = at.slopes, .document_start = {}, .far = {}, .o = TensorRef(a.o).narrow(1, 0, globals),
                            .lse = TensorRef(a.lse).narrow(2, 0, globals), .d_o = TensorRef(g.d_o).narrow(1, 0, globals), .dq = g.dq_g_eff, .dk = g.dk_g_eff,

@@ -7,6 +7,7 @@
 
 #include "coca/ops/check.h"
 #include "coca/ops/float_types.h"
+#include "coca/ops/heads.h"
 
 namespace coca::ops {
 
@@ -132,13 +133,6 @@ void rows_of(MutTensorRef t, const Visit& visit) {
       for (int64_t h = 0; h < t.size(2); ++h, at += t.size(3)) visit(view.ptr(b, n, h), at);
 }
 
-void zero_rows(MutTensorRef t) {
-  with_float_type(t.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    rows_of<T>(t, [&](T* row, int64_t) { std::fill_n(row, t.size(3), T{}); });
-  });
-}
-
 // sum += t, and t = sum or t + sum, of packed f32 sums.
 void add_rows(MutTensorRef t, float* sum) {
   with_float_type(t.dtype, [&](auto zero) {
@@ -186,7 +180,7 @@ void backward_run(Context& context, const AttentionOptions& options, const Run& 
     part.k = residue.of_keys(a.k), part.v = residue.of_keys(a.v);
     part.dk = residue.of_keys(a.dk), part.dv = residue.of_keys(a.dv);
     if (residue.queries == 0) {
-      zero_rows(part.dk), zero_rows(part.dv);
+      zero_heads(part.dk), zero_heads(part.dv);
       continue;
     }
     for (TensorRef* t : {&part.q, &part.o, &part.d_o, &part.far.q}) *t = residue.of_queries(*t);

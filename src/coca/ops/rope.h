@@ -11,6 +11,11 @@ namespace coca::ops {
 // cos and sin of position * frequency, one row per token of the call. R = rotary dims, R <= D, even.
 struct RopeRows {
   TensorRef cos, sin;  // [1 or B, N, R/2] f32
+
+  // Of `count` tokens from the `first` of these on; none where there are none.
+  RopeRows narrow(int64_t first, int64_t count) const {
+    return cos.empty() ? RopeRows{} : RopeRows{cos.narrow(1, first, count), sin.narrow(1, first, count)};
+  }
 };
 
 // Pairs are (j, j + R/2); dims R..D-1 pass through. x and y may be strided views and may be the same tensor.

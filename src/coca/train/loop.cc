@@ -170,8 +170,9 @@ double Loop::forward_backward(int64_t step) {
 
 // Goes through the step once more, which gives the same numbers, and says where they first stop being finite.
 std::string Loop::locate_nonfinite(int64_t step) {
-  for (const model::TensorStore* store : {static_cast<const model::TensorStore*>(&params_), static_cast<const model::TensorStore*>(&master())})
-    if (const std::string bad = first_nonfinite_tensor(*store, ListOrder::kForward); !bad.empty()) return "parameter " + bad;
+  std::string broken = first_nonfinite_tensor(params_, ListOrder::kForward);
+  if (broken.empty() && options_.adapter) broken = first_nonfinite_tensor(master(), ListOrder::kForward);
+  if (!broken.empty()) return "parameter " + broken;
   FirstNonFinite first;
   context_.set_trace([&](std::string_view name, TensorRef value) { first.look(name, value); });
   const double loss = forward_backward(step);

@@ -1,0 +1,16 @@
+// coca/ops/heads.h - whole heads of [B, N, H, D] tensors, with any strides in front of D: zeroed, copied, added.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "coca/tensor/tensor.h"
+
+namespace coca::ops {
+
+// t = 0; F32 or BF16.
+void zero_heads(MutTensorRef t);
+// to = from, of one shape and type, which may be any.
+void copy_heads(TensorRef from, MutTensorRef to);
+// to += from, of one shape and type, F32 or BF16; summed in fp32 and rounded once.
+void add_heads(TensorRef from, MutTensorRef to);
+
+}  // namespace coca::ops
