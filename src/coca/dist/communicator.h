@@ -1,0 +1,77 @@
+// coca/dist/communicator.h - the ranks of a job and what they say to each other. Everything rests on one call, exchange():
+// a group of sends and receives, as MPI's Isend/Irecv/Waitall and NCCL's grouped ncclSend/ncclRecv offer it. Backends:
+// mpi.h (processes), thread_group.h (threads of one process, for tests), alone() (one rank).
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "coca/base/error.h"
+
+namespace coca::dist {
+
+struct Send {
+  int to = 0;
+  std::span<const std::byte> bytes;
+};
+struct Receive {
+  int from = 0;
+  std::span<std::byte> bytes;
+};
+
+// One thread at a time; another thread takes a duplicate(). All ranks make the same calls in the same order.
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  // All of them at once; returns when all are done. Between two ranks messages keep their order, and each receive has the
+  // size of its send. A rank may send to itself. Error kIo naming the peers that stay silent for timeout_seconds().
+  virtual void exchange(std::span<const Send>, std::span<const Receive>) = 0;
+  // A channel of its own between the same ranks, for use by another thread. All ranks call it together.
+  virtual std::unique_ptr<Communicator> duplicate() = 0;
+};
+
+// A job of one rank. Safe to share: it keeps nothing.
+Communicator& alone();
+
+// COCA_DIST_TIMEOUT, or 600: how long a rank waits for another before it gives up.
+double timeout_seconds();
+
+// Copies a message that a rank sends to itself; true where `send` was one. For backends.
+bool delivered_to_self(int rank, const Send& send, std::span<const Receive> receives);
+
+// Collectives. All ranks call them in the same order.
+void barrier(Communicator&);
+void broadcast(Communicator&, int root, std::span<std::byte>);
+std::string broadcast_text(Communicator&, int root, std::string_view);
+// all [size() * mine.size()] is written: the pieces of equal size by rank.
+void all_gather(Communicator&, std::span<const std::byte> mine, std::span<std::byte> all);
+// Texts of any length, by rank.
+std::vector<std::string> gather_texts(Communicator&, std::string_view mine);
+
+template <typename T>
+std::vector<T> all_gather_values(Communicator& ranks, std::span<const T> mine) {
+  std::vector<T> all(mine.size() * static_cast<size_t>(ranks.size()));
+  all_gather(ranks, std::as_bytes(mine), std::as_writable_bytes(std::span(all)));
+  return all;
+}
+template <typename T>
+std::vector<T> all_gather_value(Communicator& ranks, const T& mine) {
+  return all_gather_values(ranks, std::span<const T>(&mine, 1));
+}
+
+// Runs `work` on every rank and waits for all. Where it threw on some rank, every rank throws: that one its own error,
+// the others one of the same kind that names the rank. For work that makes no calls to the communicator.
+void together(Communicator&, const std::function<void()>& work);
+// `work` on rank 0, then on the others, as together(): what rank 0 leaves on disk the others find.
+void first_rank_first(Communicator&, const std::function<void()>& work);
+
+}  // namespace coca::dist
