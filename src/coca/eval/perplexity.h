@@ -14,6 +14,7 @@
 #include <span>
 #include <vector>
 
+#include "coca/dist/communicator.h"
 #include "coca/eval/perplexity_protocol.h"
 #include "coca/model/params.h"
 #include "coca/tensor/context.h"
@@ -32,6 +33,7 @@ struct PerplexityOptions {
   int64_t batch_tokens = 8192;                // windows of equal length run together up to about so many tokens
   std::vector<IdText> id_text;  // text_of_ids() of the tokenizer, for bytes and words; empty: not wanted
   std::function<void(const PerplexityProgress&)> progress;  // may be empty
+  dist::Communicator& ranks = dist::alone();  // who share the windows; all have the same documents, and get the same results
 };
 
 // Sums over the targets of some windows.
