@@ -23,7 +23,7 @@ void start_ranks() {
 void finish_ranks() { job().reset(); }
 
 void abort_ranks(int exit_code) {
-  if (job() && ranks().size() > 1) job()->abort(exit_code);
+  if (job() && ranks().size() > 1) job()->end_all(exit_code);
 }
 
 dist::Communicator& ranks() { return job() ? job()->ranks() : dist::alone(); }
