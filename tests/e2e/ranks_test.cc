@@ -87,9 +87,9 @@ TEST_F(Ranks, EvaluateAsOneProcess) {
   ASSERT_EQ(run(train("run", 40)).code, 0);
   const std::string text = (dir_ / "text.txt").string();
   const std::map<std::string, Args> tasks = {
-      {"ppl", {"--text", text, "--lengths", "24,48,1000", "--stride", "20", "--batch-tokens", "96"}},
-      {"passkey", {"--lengths", "64,80", "--trials", "3", "--depths", "0,0.5,1", "--batch-tokens", "128"}},
-      {"ruler", {"--tasks", "vt,fwe", "--lengths", "600", "--samples", "4", "--predictions", (dir_ / "said.jsonl").string()}}};
+      {"ppl", {"--text", text, "--lengths", "24,48,200", "--stride", "24", "--batch-tokens", "960"}},
+      {"passkey", {"--wording", "compact", "--lengths", "100,130", "--trials", "3", "--depths", "0,0.5,1", "--batch-tokens", "128"}},
+      {"ruler", {"--tasks", "vt,niah_single_1", "--lengths", "1100", "--samples", "4", "--predictions", (dir_ / "said.jsonl").string()}}};
   for (const auto& [task, flags] : tasks) {
     std::vector<std::string> results;
     for (const Args& launcher : {Args{}, mpirun(3)}) {
