@@ -14,6 +14,7 @@
 #include <span>
 #include <vector>
 
+#include "coca/dist/communicator.h"
 #include "coca/eval/perplexity_protocol.h"
 #include "coca/model/params.h"
 #include "coca/tensor/context.h"
@@ -31,6 +32,9 @@ struct PerplexityOptions {
   std::optional<model::RopeScaling> scaling;  // instead of the spec's
   int64_t batch_tokens = 8192;                // windows of equal length run together up to about so many tokens
   std::vector<IdText> id_text;  // text_of_ids() of the tokenizer, for bytes and words; empty: not wanted
+  // Context parallelism: every window is split over these ranks, all of which make the same call and get the same results.
+  // Windows with fewer tokens than chunks (model/ring_attention.h) are run whole, by each. Null: one process.
+  dist::Communicator* ranks = nullptr;
   std::function<void(const PerplexityProgress&)> progress;  // may be empty
 };
 
