@@ -6,17 +6,21 @@
 #include <cmath>
 #include <cstdio>
 
+#include "ranks.h"
+
 namespace coca::tools {
 
 report::Progress make_progress(report::ProgressOptions options) {
   options.terminal = isatty(STDERR_FILENO) ? report::Terminal::kYes : report::Terminal::kNo;
   return report::Progress(std::move(options), [](std::string_view text) {
+    if (!first_rank()) return;
     std::fwrite(text.data(), 1, text.size(), stderr);
     std::fflush(stderr);
   });
 }
 
 void print(std::string_view text) {
+  if (!first_rank()) return;
   std::fwrite(text.data(), 1, text.size(), stdout);
   std::fflush(stdout);
 }

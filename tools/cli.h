@@ -22,7 +22,7 @@ namespace coca::tools {
 inline constexpr int kExitFailed = 1, kExitUsage = 2, kExitInterrupted = 130;
 
 report::Progress make_progress(report::ProgressOptions options);  // on stderr; rewrites its line on a terminal
-void print(std::string_view text);                                // to stdout, flushed
+void print(std::string_view text);                                // to stdout, flushed; of several ranks the first alone speaks
 
 namespace detail {
 

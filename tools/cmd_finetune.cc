@@ -7,6 +7,7 @@
 #include "coca/train/finetune.h"
 #include "coca/train/load_data.h"
 #include "companions.h"
+#include "ranks.h"
 #include "training.h"
 
 namespace coca::tools {
@@ -35,8 +36,12 @@ std::optional<data::TokenDocuments> load_examples(const std::vector<std::string>
 std::optional<data::TokenFile> load_text(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer,
                                          const std::filesystem::path& cache, const std::string& what) {
   if (inputs.empty()) return std::nullopt;
-  BytesProgress progress("tokenizing " + what);
-  return train::load_tokens(inputs, tokenizer, cache, std::ref(progress));
+  std::optional<data::TokenFile> tokens;
+  dist::first_rank_first(ranks(), [&] {  // the others find it in the cache
+    BytesProgress progress("tokenizing " + what);
+    tokens = train::load_tokens(inputs, tokenizer, cache, std::ref(progress));
+  });
+  return tokens;
 }
 
 Loaded load_data(const train::FinetuneConfig& c, const text::Tokenizer& tokenizer) {
@@ -71,14 +76,14 @@ void print_start(const train::FinetuneConfig& c, const train::Finetuner& tuner) 
   const train::Loop& loop = tuner.loop();
   if (tuner.windows()) print_packing(*tuner.windows());
   const std::string whole = report::format_count(model::parameter_count(loop.spec()));
-  print(fmt::format("{}: {}{}, {} steps of {} tokens, activations {}\n", c.out,
+  print(fmt::format("{}: {}{}, {} steps of {} tokens, activations {}{}\n", c.out,
                     train::trains_adapter(c) ? fmt::format("adapter of {} parameters beside a model of {}",
                                                            report::format_count(loop.trained_parameters()), whole)
                                              : fmt::format("{} of {} parameters trained",
                                                            report::format_count(loop.trained_parameters()), whole),
                     tuner.stages().size() > 1 ? fmt::format(" in the first of {} stages", tuner.stages().size()) : "",
                     report::format_count(loop.steps()), report::format_count(c.batch * c.accumulation * tuner.length()),
-                    report::format_bytes(static_cast<int64_t>(loop.activation_bytes()))));
+                    report::format_bytes(static_cast<int64_t>(loop.activation_bytes())), ranks_text()));
   if (loop.first_step() > 0) print(fmt::format("resuming at step {}\n", loop.first_step()));
 }
 
@@ -105,13 +110,13 @@ int run(const Options& options) {
                           .validation_examples = pointer(data.validation_examples),
                           .text = pointer(data.text),
                           .validation_text = pointer(data.validation_text)},
-                         options.resume ? train::Start::kResume : train::Start::kFresh);
+                         options.resume ? train::Start::kResume : train::Start::kFresh, ranks());
   print_start(c, tuner);
   const train::TrainSummary summary = run_with_progress(tuner);
   print_summary(summary);
   const std::filesystem::path out = c.out;
   const std::string result = train::trains_adapter(c) ? "adapter" : "model";
-  if (result == "model") copy_companions(c.model, out / result);
+  if (result == "model" && first_rank()) copy_companions(c.model, out / result);
   print(fmt::format("{}: {}\nmetrics: {}\n", result, (out / result).string(), (out / "metrics.csv").string()));
   return 0;
 }

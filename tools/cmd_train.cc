@@ -4,6 +4,7 @@
 #include "coca/report/table.h"
 #include "coca/train/load_data.h"
 #include "coca/train/trainer.h"
+#include "ranks.h"
 #include "training.h"
 
 namespace coca::tools {
@@ -16,8 +17,12 @@ struct Options {
 };
 
 data::TokenFile tokens_of(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer, const std::filesystem::path& cache, const std::string& what) {
-  BytesProgress progress("tokenizing " + what);
-  return train::load_tokens(inputs, tokenizer, cache, std::ref(progress));
+  std::optional<data::TokenFile> tokens;
+  dist::first_rank_first(ranks(), [&] {  // the others find it in the cache
+    BytesProgress progress("tokenizing " + what);
+    tokens = train::load_tokens(inputs, tokenizer, cache, std::ref(progress));
+  });
+  return std::move(*tokens);
 }
 
 int run(const Options& options) {
@@ -31,10 +36,10 @@ int run(const Options& options) {
   if (!c.validation_text.empty()) validation = tokens_of(c.validation_text, *tokenizer, out / "data" / "validation.tok", "validation text");
 
   train::Trainer trainer(c, {.tokens = tokens, .validation = validation ? &*validation : nullptr, .tokenizer = *tokenizer},
-                         options.resume ? train::Start::kResume : train::Start::kFresh);
-  print(fmt::format("{}: {} parameters, attention {}, {} training tokens, {} per step, activations {}\n", c.out,
+                         options.resume ? train::Start::kResume : train::Start::kFresh, ranks());
+  print(fmt::format("{}: {} parameters, attention {}, {} training tokens, {} per step, activations {}{}\n", c.out,
                     report::format_count(model::parameter_count(trainer.spec())), enum_name(c.attention), report::format_count(tokens.size()),
-                    report::format_count(c.batch * c.length * c.accumulation), report::format_bytes(static_cast<int64_t>(trainer.activation_bytes()))));
+                    report::format_count(c.batch * c.length * c.accumulation), report::format_bytes(static_cast<int64_t>(trainer.activation_bytes())), ranks_text()));
   if (trainer.first_step() > 0) print(fmt::format("resuming at step {}\n", trainer.first_step()));
   report::Progress progress = make_progress({.total = c.steps, .start = trainer.first_step(), .unit = "steps", .label = "train"});
   const train::TrainSummary summary = trainer.run([&](const train::StepReport& r) {

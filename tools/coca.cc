@@ -3,24 +3,33 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <unistd.h>
 
+#include <chrono>
 #include <cstdio>
 #include <cstdlib>
 #include <new>
+#include <string>
+#include <thread>
 
 #include "cli.h"
 #include "coca/base/log.h"
 #include "coca/base/parallel.h"
 #include "coca/base/version.h"
 #include "coca/ops/impl.h"
+#include "ranks.h"
 #include "signals.h"
 
 namespace {
+
+std::string rank_text() {
+  const auto& ranks = coca::tools::ranks();
+  return ranks.size() == 1 ? "" : fmt::format("rank {}: ", ranks.rank());
+}
 
 void log_to_stderr(coca::LogLevel level, std::string_view text) {
   const char* prefix = level == coca::LogLevel::kWarning ? "warning: "
                        : level == coca::LogLevel::kError ? "error: "
                                                          : "";
-  std::fprintf(stderr, "%s%.*s\n", prefix, static_cast<int>(text.size()), text.data());
+  std::fprintf(stderr, "%s%s%.*s\n", rank_text().c_str(), prefix, static_cast<int>(text.size()), text.data());
 }
 
 // libgomp reads its settings when it is loaded, so the program starts itself once more with one of them changed.
@@ -35,6 +44,16 @@ void bound_spinning(char** argv) {
   if (length <= 0) return;
   self[length] = '\0';
   execv(self, argv);  // returns only on failure, and then all goes on as it was
+}
+
+// "train", "eval ppl".
+std::string command_name(const CLI::App& app) {
+  std::string name;
+  for (const CLI::App* at = &app; !at->get_subcommands().empty();) {
+    at = at->get_subcommands().front();
+    name += (name.empty() ? "" : " ") + at->get_name();
+  }
+  return name;
 }
 
 int run(int argc, char** argv) {
@@ -86,9 +105,29 @@ int run(int argc, char** argv) {
   }
   if (threads > 0) coca::set_max_threads(threads);
   if (!forced.empty()) setenv("COCA_FORCE_IMPL", forced.c_str(), 1);  // every Context reads it
+  coca::tools::start_ranks();
+  coca::tools::check_ranks(command_name(app));
   coca::ops::check_forced(coca::Context());
   target.empty() ? coca::ops::apply_cpu_target_from_environment() : coca::ops::set_cpu_target(target);
   return action();
+}
+
+// Says what went wrong and gives the exit code for it.
+int report_error() {
+  const std::string who = "coca: " + rank_text();
+  try {
+    throw;
+  } catch (const coca::Error& error) {
+    const bool interrupted = error.kind() == coca::ErrorKind::kInterrupted;  // all ranks are, together
+    if (!interrupted || coca::tools::first_rank()) std::fprintf(stderr, "%s%s\n", interrupted ? "coca: " : who.c_str(), error.what());
+    if (interrupted) return coca::tools::kExitInterrupted;
+    return error.kind() == coca::ErrorKind::kInvalidArgument ? coca::tools::kExitUsage : coca::tools::kExitFailed;
+  } catch (const std::bad_alloc&) {
+    std::fprintf(stderr, "%sout of memory\n", who.c_str());
+  } catch (const std::exception& error) {
+    std::fprintf(stderr, "%sinternal error: %s\n", who.c_str(), error.what());
+  }
+  return coca::tools::kExitFailed;
 }
 
 }  // namespace
@@ -97,16 +136,15 @@ int main(int argc, char** argv) {
   bound_spinning(argv);
   coca::tools::watch_signals();
   coca::set_log_sink(log_to_stderr);
+  int code = 0;
   try {
-    return run(argc, argv);
-  } catch (const coca::Error& error) {
-    std::fprintf(stderr, "coca: %s\n", error.what());
-    if (error.kind() == coca::ErrorKind::kInterrupted) return coca::tools::kExitInterrupted;
-    return error.kind() == coca::ErrorKind::kInvalidArgument ? coca::tools::kExitUsage : coca::tools::kExitFailed;
-  } catch (const std::bad_alloc&) {
-    std::fprintf(stderr, "coca: out of memory\n");
-  } catch (const std::exception& error) {
-    std::fprintf(stderr, "coca: internal error: %s\n", error.what());
+    code = run(argc, argv);
+  } catch (...) {
+    // What fails on all ranks is said once: the first ends the others before they speak.
+    if (!coca::tools::first_rank()) std::this_thread::sleep_for(std::chrono::seconds(3));
+    code = report_error();
+    if (code != coca::tools::kExitInterrupted) coca::tools::abort_ranks(code);  // the others may wait for this one
   }
-  return coca::tools::kExitFailed;
+  coca::tools::finish_ranks();
+  return code;
 }

@@ -9,6 +9,7 @@
 #include "coca/report/chart.h"
 #include "coca/report/table.h"
 #include "eval_command.h"
+#include "ranks.h"
 #include "text_documents.h"
 
 namespace coca::tools {
@@ -239,7 +240,9 @@ std::vector<eval::PerplexityResult> measure(const PplFlags& flags, const eval::P
   eval::PerplexityOptions options{.protocol = protocol,
                                   .scaling = m.scaling,
                                   .batch_tokens = flags.batch_tokens,
-                                  .id_text = eval::text_of_ids(*m.tokenizer)};
+                                  .id_text = eval::text_of_ids(*m.tokenizer),
+                                  .progress = {},
+                                  .ranks = ranks()};
   options.progress = [&](const eval::PerplexityProgress& p) {
     if (!progress) progress = make_progress({.total = p.total_tokens, .unit = "tokens", .label = "ppl"});
     progress->update(p.done_tokens, fmt::format("length {} ppl {}", p.length, report::format_number(p.perplexity)));
@@ -271,6 +274,7 @@ int run_ppl(PplFlags& flags) {
   json["results"] = ordered_json::array();
   for (const eval::PerplexityResult& r : results) json["results"].push_back(ppl_json(r));
   json["documents"] = by_document;
+  if (!first_rank()) return 0;
   write_outputs(flags.output, json, "results", [&] { return ppl_svg(results, m, protocol.average); });
   if (!by_document.empty())
     write_outputs(OutputFlags{.json = "", .csv = flags.document_csv}, json, "documents");

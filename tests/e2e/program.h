@@ -24,12 +24,14 @@ struct Outcome {
   std::string out, err;
 };
 
-// One running program with one thread; standard output and error go to files of `dir`.
+// One running program with one thread; standard output and error go to files of `dir`. It may be started by a launcher, such as
+// mpirun and its arguments.
 class Program {
  public:
-  Program(const std::filesystem::path& dir, std::vector<std::string> args) : out_(dir / "stdout.txt"), err_(dir / "stderr.txt") {
+  Program(const std::filesystem::path& dir, std::vector<std::string> args, const std::vector<std::string>& launcher = {}) : out_(dir / "stdout.txt"), err_(dir / "stderr.txt") {
     for (const char* set_for_tests : {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}) unsetenv(set_for_tests);  // as a user runs it
     args.insert(args.begin(), {COCA_PROGRAM, "--threads", "1"});
+    args.insert(args.begin(), launcher.begin(), launcher.end());
     std::vector<char*> argv;
     for (std::string& arg : args) argv.push_back(arg.data());
     argv.push_back(nullptr);
@@ -38,7 +40,7 @@ class Program {
     posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
     posix_spawn_file_actions_addopen(&actions, 1, out_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666);
     posix_spawn_file_actions_addopen(&actions, 2, err_.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666);
-    const int error = posix_spawn(&pid_, COCA_PROGRAM, &actions, nullptr, argv.data(), environ);
+    const int error = posix_spawnp(&pid_, argv[0], &actions, nullptr, argv.data(), environ);
     posix_spawn_file_actions_destroy(&actions);
     COCA_CHECK_AS(kIo, error == 0, "cannot run {}: error {}", COCA_PROGRAM, error);
   }

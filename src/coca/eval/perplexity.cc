@@ -65,7 +65,7 @@ class WindowRunner {
                std::optional<int32_t> bos)
       : cx_(cx), weights_(weights), decoder_(spec, weights), o_(o), bos_(bos) {}
 
-  void run(std::span<Window*> batch, int64_t front) {
+  void run(std::span<Window* const> batch, int64_t front) {
     const auto B = static_cast<int64_t>(batch.size());
     const int64_t N = batch[0]->span.tokens() + front;
     ids_.clear();
@@ -181,29 +181,53 @@ void summarise(Plan& plan, const Protocol& p) {
   r.peak_resident_bytes = peak_resident_bytes();
 }
 
-// Runs all windows of a plan, the longest first.
-void run_plan(Plan& plan, WindowRunner& runner, const PerplexityOptions& o, PerplexityProgress& progress) {
+// The windows in batches of equal length, the longest first.
+std::vector<std::vector<Window*>> batches_of(Plan& plan, int64_t batch_tokens) {
   std::vector<Window*> order;
   for (Window& w : plan.windows) order.push_back(&w);
   std::stable_sort(order.begin(), order.end(),
                    [](const Window* a, const Window* b) { return a->span.tokens() > b->span.tokens(); });
+  std::vector<std::vector<Window*>> batches;
+  for (Window* w : order) {
+    const auto most = static_cast<size_t>(std::max<int64_t>(1, batch_tokens / (w->span.tokens() + plan.front)));
+    if (batches.empty() || batches.back().size() >= most || batches.back().front()->span.tokens() != w->span.tokens()) batches.emplace_back();
+    batches.back().push_back(w);
+  }
+  return batches;
+}
+
+// What each rank has summed in its batches, to all.
+void share(const std::vector<std::vector<Window*>>& batches, dist::Communicator& ranks) {
+  std::vector<PerplexitySums> mine;
+  for (const auto& batch : batches)
+    for (const Window* w : batch) mine.push_back(w->sums);
+  const std::vector<PerplexitySums> all = dist::all_gather_values<PerplexitySums>(ranks, mine);
+  size_t i = 0;
+  for (size_t b = 0; b < batches.size(); ++b)
+    for (Window* w : batches[b]) w->sums = all[b % static_cast<size_t>(ranks.size()) * mine.size() + i++];
+}
+
+// Runs all windows of a plan; batches go to the ranks in turn.
+void run_plan(Plan& plan, WindowRunner& runner, const PerplexityOptions& o, PerplexityProgress& progress) {
+  const auto K = static_cast<size_t>(o.ranks.size()), rank = static_cast<size_t>(o.ranks.rank());
+  const std::vector<std::vector<Window*>> batches = batches_of(plan, o.batch_tokens);
   PerplexitySums done;
-  for (size_t i = 0; i < order.size();) {
-    COCA_CHECK_AS(kInterrupted, !stop_requested(), "perplexity: stopped at length {}, {} of {} tokens done",
-                  plan.result.length, progress.done_tokens, progress.total_tokens);
-    const int64_t N = order[i]->span.tokens() + plan.front;
-    const auto most = static_cast<size_t>(std::max<int64_t>(1, o.batch_tokens / N));
-    size_t end = i;
-    while (end < order.size() && end < i + most && order[end]->span.tokens() == order[i]->span.tokens()) ++end;
-    runner.run(std::span(order).subspan(i, end - i), plan.front);
-    for (; i < end; ++i) {
-      add(done, order[i]->sums);
-      progress.done_tokens += N;
+  for (size_t b = 0; b < batches.size(); ++b) {
+    if (b % K == 0) {
+      const auto stop = dist::all_gather_value<uint8_t>(o.ranks, stop_requested());
+      COCA_CHECK_AS(kInterrupted, std::ranges::count(stop, 1) == 0, "perplexity: stopped at length {}, {} of {} tokens done", plan.result.length,
+                    progress.done_tokens, progress.total_tokens);
+    }
+    if (b % K == rank) runner.run(batches[b], plan.front);
+    for (const Window* w : batches[b]) {
+      add(done, w->sums);
+      progress.done_tokens += w->span.tokens() + plan.front;
     }
     progress.length = plan.result.length;
     progress.perplexity = done.perplexity();
-    if (o.progress) o.progress(progress);
+    if (o.progress && b % K == rank) o.progress(progress);
   }
+  share(batches, o.ranks);
 }
 
 }  // namespace

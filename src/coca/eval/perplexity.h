@@ -36,6 +36,7 @@ struct PerplexityOptions {
   // Windows with fewer tokens than chunks (model/ring_attention.h) are run whole, by each. Null: one process.
   dist::Communicator* ranks = nullptr;
   std::function<void(const PerplexityProgress&)> progress;  // may be empty
+  dist::Communicator& ranks = dist::alone();  // who share the windows; all have the same documents, and get the same results
 };
 
 // Sums over the targets of some windows.

@@ -389,11 +389,13 @@ void TrainingDecoder::backward(Context& cx, const Weights& w, const Positions& a
   std::memset(stream_.data, 0, stream_.bytes());
   ops::norm_backward(cx, {.kind = spec_.norm, .x = x_.back(), .w = w.norm_w, .stat = norm_stat_, .dy = dnormed_,
                           .dx = stream_, .dw = grads.norm_w, .db = grads.norm_b});
+  gradients_done(spec_.L);
   for (size_t i = acts_.size(), lowest = lowest_trained(grads); i-- > lowest;) {
     // The topmost layer went through the shared tensors last: they still hold what it needs.
     const Positions here = at.in_layer(spec_, i);
     if (i + 1 < acts_.size()) layer_remake(cx, spec_, w.layers[i], here, x_[i], options_.recompute, acts_[i]);
     layer_backward(cx, spec_, w.layers[i], here, x_[i], acts_[i], grad_acts_, grads.layers[i], stream_);
+    gradients_done(static_cast<int64_t>(i));
   }
   if (!grads.embed.empty()) ops::embedding_backward(cx, {.ids = ids.reshape({B_ * N_}), .dy = stream_, .dtable = grads.embed});
 }

@@ -3,7 +3,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "coca/model/decoder_layer.h"
@@ -129,8 +131,14 @@ class TrainingDecoder {
   // decoder; null: whole sequences again.
   void set_ring(RingAttention*);
   size_t activation_bytes() const { return arena_.bytes(); }
+  // Called within forward_backward() as soon as it has added all it will to the gradients of the head and the final norm
+  // (layer L; but not of tied embeddings), and of each layer from there down. Empty: nothing is called.
+  void on_gradients(std::function<void(int64_t layer)> hook) { on_gradients_ = std::move(hook); }
 
  private:
+  void gradients_done(int64_t layer) const {
+    if (on_gradients_) on_gradients_(layer);
+  }
   void plan();
   void check(const Weights&, TensorRef ids, TensorRef targets) const;
   void prepare_clex(const Weights&, int64_t seq_len);
@@ -153,6 +161,7 @@ class TrainingDecoder {
   MutTensorRef dnormed_, stream_;
   std::vector<double> clex_path_;          // of this step's length factor; Scaling::kClex
   Tensor dangle_;                          // [B, N, R/2]
+  std::function<void(int64_t)> on_gradients_;
 };
 
 }  // namespace coca::model

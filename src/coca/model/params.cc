@@ -2,6 +2,7 @@
 #include "coca/model/params.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <cstring>
 #include <functional>
@@ -108,6 +109,13 @@ bool has_tensors(const LayerTensors<MutTensorRef>& l) {
 }
 
 bool is_global(std::string_view name) { return name.find("_global") != std::string_view::npos; }
+
+int64_t layer_of(const ModelSpec& spec, std::string_view name) {
+  const std::string prefix = tensor_names(spec).layer;
+  int64_t layer = -1;
+  if (name.starts_with(prefix)) std::from_chars(name.data() + prefix.size(), name.data() + name.size(), layer);
+  return layer;
+}
 
 DType param_dtype(ParamRole role, Precision precision) {
   return role == ParamRole::kEmbedding || role == ParamRole::kMatrix ? dtype_of(precision) : DType::kF32;

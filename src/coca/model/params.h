@@ -63,6 +63,9 @@ using MutWeights = ModelTensors<MutTensorRef>;
 bool has_tensors(const LayerTensors<MutTensorRef>&);  // any at all
 bool is_global(std::string_view name);                 // whether a parameter is a projection of global tokens
 
+// The layer of a parameter, or of an adapter's, by its name; -1: none.
+int64_t layer_of(const ModelSpec&, std::string_view name);
+
 // CLEX's network makes frequencies and is no part of the stream: fp32 always, and no weight decay, which would pull its
 // frequencies towards NTK's.
 enum class ParamRole : uint8_t { kEmbedding, kMatrix, kNormWeight, kBias, kClexUp, kClexDown };

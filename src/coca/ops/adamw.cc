@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/adamw.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "coca/base/parallel.h"
@@ -75,6 +76,20 @@ double sum_of_squares(Context& context, TensorRef t) {
   double sum = 0;
   for (int64_t i = 0; i < blocks; ++i) sum += partial[i];
   return sum;
+}
+
+void tile_sums_of_squares(Context& context, TensorRef t, int64_t tile, std::span<double> out) {
+  check_packed("sum_of_squares", "x", t);
+  const int64_t n = t.numel(), tiles = tile > 0 ? (n + tile - 1) / tile : -1;
+  COCA_CHECK(static_cast<int64_t>(out.size()) == tiles, "[sum_of_squares] {} sums for {} elements in tiles of {}", out.size(), n, tile);
+  const float* x = t.as<float>();
+  const bool ref = use_ref(context, kOp);
+  parallel_blocks(n, std::max(tile, kGrain / tile * tile), [&](int64_t i0, int64_t i1) {
+    for (int64_t i = i0; i < i1; i += tile) {
+      const int64_t count = std::min(tile, i1 - i);
+      out[static_cast<size_t>(i / tile)] = ref ? ref::sum_of_squares(count, x + i) : cpu::sum_of_squares_block(x + i, count);
+    }
+  });
 }
 
 }  // namespace coca::ops

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "coca/tensor/context.h"
 
@@ -24,5 +25,7 @@ void adamw_step(Context&, const AdamWStep&);
 
 // Sum of squares in double, over fixed blocks: the same bits for any thread count. NaN and inf propagate.
 double sum_of_squares(Context&, TensorRef x);
+// The same of each `tile` elements by themselves, the last ones perhaps fewer: out [ceil(n / tile)] is written.
+void tile_sums_of_squares(Context&, TensorRef x, int64_t tile, std::span<double> out);
 
 }  // namespace coca::ops

@@ -30,6 +30,21 @@ Batches::Options options_of(const TrainConfig& c) {
 Batches::Batches(const TrainConfig& config, const data::TokenFile& tokens, const text::Tokenizer& tokenizer)
     : Batches(options_of(config), tokens, tokenizer) {}
 
+int64_t slices_for(int64_t asked, int ranks) {
+  COCA_CHECK(asked >= 0 && asked % ranks == 0, "slices is {}; expected 0 (one a rank) or a multiple of the {} ranks", asked, ranks);
+  return asked > 0 ? asked : ranks;
+}
+
+BatchShape shape_in_slices(const BatchShape& shape, int64_t slices) {
+  const int64_t windows = shape.batch * shape.accumulation;
+  COCA_CHECK(slices >= 1 && windows % slices == 0, "a step of {} windows ({} x {}) does not fall into {} equal slices, one or more for each rank",
+             windows, shape.batch, shape.accumulation, slices);
+  const int64_t slice = windows / slices;
+  int64_t batch = std::min(shape.batch, slice);
+  while (slice % batch != 0) --batch;
+  return {.batch = batch, .accumulation = windows / batch, .length = shape.length};
+}
+
 Batches::Batches(const Options& options, const data::TokenFile& tokens, const text::Tokenizer& tokenizer)
     : options_(options), tokens_(tokens), tokenizer_(tokenizer), sampler_(tokens, options.shape.length, options.seed) {
   if (options.passkey_share > 0 || options.passkey_first_steps > 0) {  // fail now, not at the first prompt

@@ -25,6 +25,13 @@ struct BatchShape {
   int64_t step_tokens() const { return batch * accumulation * length; }
 };
 
+// The same windows in micro-batches none of which lies in two of `slices` equal parts of a step: as many windows at a time
+// as divide a part, at most as many as before. Error where the step's windows do not fall into so many parts.
+BatchShape shape_in_slices(const BatchShape&, int64_t slices);
+
+// The slices of a step: as many as asked for, a multiple of the ranks; 0: one a rank.
+int64_t slices_for(int64_t asked, int ranks);
+
 enum class Packing : uint8_t { kNone, kDocuments };
 
 class BatchSource {

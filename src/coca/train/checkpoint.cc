@@ -3,18 +3,17 @@
 
 #include <algorithm>
 #include <charconv>
-#include <cstring>
 
 #include "coca/base/log.h"
 #include "coca/base/version.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 #include "coca/io/manifest.h"
-#include "coca/io/safetensors.h"
 #include "coca/model/config.h"
 #include "coca/model/config_fields.h"
 #include "coca/model/model.h"
 #include "coca/ops/impl.h"
+#include "coca/train/moments.h"
 
 namespace coca::train {
 
@@ -86,15 +85,6 @@ void check_spec(const fs::path& dir, const model::ModelSpec& wanted) {
     COCA_CHECK(found.contains(key), "{}: \"{}\" is missing; this run has {}", file, key, value.dump());
 }
 
-void load_moments(const io::SafetensorsFile& file, const std::string& prefix, model::TensorStore& store) {
-  for (const model::ParamInfo& info : store.infos()) {
-    const io::StoredTensor& tensor = file.at(prefix + info.name);
-    COCA_CHECK_AS(kBadFile, tensor.dtype == DType::kF32 && tensor.shape == info.shape, "{}: tensor \"{}\" is {} {}; expected F32 {}",
-                  file.path().string(), tensor.name, dtype_name(tensor.dtype), tensor.shape.text(), info.shape.text());
-    std::memcpy(store.at(info).data, tensor.data, tensor.bytes);
-  }
-}
-
 void save_weights(const fs::path& dir, const CheckpointParts& parts) {
   if (parts.adapter)
     model::save_adapter(dir, *parts.adapter);
@@ -147,25 +137,32 @@ CheckpointPlan checkpoint_plan(const TrainConfig& config) {
 }
 
 void save_checkpoint(const CheckpointPlan& plan, const TrainState& state, const CheckpointParts& parts) {
+  const bool first = parts.ranks.rank() == 0;
   const fs::path root = checkpoint_root(plan.out);
-  io::make_dirs(root);
-  io::AtomicDir folder(root / fmt::format("{}{:08d}", kPrefix, state.step));
-  save_weights(folder.path(), parts);
-  std::vector<io::TensorToSave> moments;
-  for (const model::ParamInfo& info : parts.optimizer.first_moment().infos()) {
-    moments.push_back({"m." + info.name, parts.optimizer.first_moment().at(info)});
-    moments.push_back({"v." + info.name, parts.optimizer.second_moment().at(info)});
-  }
-  io::save_safetensors(folder.path() / "optimizer.safetensors", moments);
-  io::write_json(folder.path() / plan.config_name, plan.config);
-  io::write_json(folder.path() / "train_state.json", state_to_json(state));
-  io::write_manifest(folder.path());
-  folder.commit();
-  auto all = list_checkpoints(plan.out);
-  while (static_cast<int64_t>(all.size()) > plan.keep) {
-    fs::remove_all(all.front().second);
-    all.erase(all.begin());
-  }
+  std::optional<io::AtomicDir> folder;
+  dist::together(parts.ranks, [&] {
+    if (!first) return;
+    io::make_dirs(root);
+    folder.emplace(root / fmt::format("{}{:08d}", kPrefix, state.step));
+  });
+  const fs::path path = dist::broadcast_text(parts.ranks, 0, first ? folder->path().string() : "");
+  dist::together(parts.ranks, [&] {
+    save_moments(path, parts.optimizer, parts.ranks);
+    if (!first) return;
+    save_weights(path, parts);
+    io::write_json(path / plan.config_name, plan.config);
+    io::write_json(path / "train_state.json", state_to_json(state));
+  });
+  dist::together(parts.ranks, [&] {
+    if (!first) return;
+    io::write_manifest(path);
+    folder->commit();
+    auto all = list_checkpoints(plan.out);
+    while (static_cast<int64_t>(all.size()) > plan.keep) {
+      fs::remove_all(all.front().second);
+      all.erase(all.begin());
+    }
+  });
 }
 
 TrainState load_state(const fs::path& dir) {
@@ -181,9 +178,7 @@ TrainState load_checkpoint(const fs::path& dir, const CheckpointParts& parts, Mo
     model::load_params(dir, parts.spec, parts.params);
   }
   if (which == Moments::kLeave) return state;
-  const io::SafetensorsFile moments(dir / "optimizer.safetensors");
-  load_moments(moments, "m.", parts.optimizer.first_moment());
-  load_moments(moments, "v.", parts.optimizer.second_moment());
+  load_moments(dir, parts.optimizer);
   parts.optimizer.set_updates(state.updates);
   return state;
 }

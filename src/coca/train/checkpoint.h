@@ -1,5 +1,5 @@
 // coca/train/checkpoint.h - checkpoints as folders: config.json, model.safetensors, tokenizer (so that each is a model
-// for eval and generate), optimizer.safetensors, train_state.json, train_config.json, manifest.json. A folder appears whole
+// for eval and generate), the optimizer's moments, train_state.json, train_config.json, manifest.json. A folder appears whole
 // or not at all; the manifest's checksums tell what happened to it later. Layout: docs/formats.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -48,6 +48,7 @@ struct CheckpointParts {
   optim::AdamW& optimizer;
   const text::Tokenizer& tokenizer;
   model::Adapter* adapter = nullptr;  // when one is trained: saved and loaded in the place of the parameters
+  dist::Communicator& ranks = dist::alone();  // who call what saves and loads together; the folder is one that all see
 };
 
 std::filesystem::path checkpoint_root(const std::filesystem::path& out);
@@ -58,7 +59,8 @@ std::optional<std::filesystem::path> latest_checkpoint(const std::filesystem::pa
 std::optional<std::filesystem::path> latest_sound_checkpoint(const std::filesystem::path& out);
 
 CheckpointPlan checkpoint_plan(const TrainConfig&);
-// Writes out/checkpoints/step-<step> and removes all but the newest that are to be kept.
+// Writes out/checkpoints/step-<step> and removes all but the newest that are to be kept. Each rank writes the moments it owns
+// (moments.h), rank 0 the rest.
 void save_checkpoint(const CheckpointPlan&, const TrainState&, const CheckpointParts&);
 // Step and all else that is not a tensor.
 TrainState load_state(const std::filesystem::path& dir);
@@ -69,7 +71,7 @@ TrainState load_checkpoint(const std::filesystem::path& dir, const CheckpointPar
 void warn_of_changes(const std::filesystem::path& dir, const CheckpointPlan&);
 TrainConfig load_train_config(const std::filesystem::path& dir);
 
-// A plain model folder (no optimizer), or with an adapter PEFT's files of it.
+// A plain model folder (no optimizer), or with an adapter PEFT's files of it; by the calling rank alone.
 void export_model(const std::filesystem::path& dir, const CheckpointParts&);
 
 }  // namespace coca::train

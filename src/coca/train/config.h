@@ -33,7 +33,7 @@ struct TrainConfig {
   data::PasskeyWording passkey_wording = data::PasskeyWording::kCompact;
   int64_t passkey_digits = 5, passkey_first_steps = 0;
   // optimization
-  int64_t steps = 1000, batch = 32, accumulation = 1, warmup_steps = 50;
+  int64_t steps = 1000, batch = 32, accumulation = 1, slices = 0, warmup_steps = 50;
   double learning_rate = 1e-3, min_learning_rate = 1e-4;
   optim::Decay decay = optim::Decay::kCosine;
   double beta1 = 0.9, beta2 = 0.95, adam_eps = 1e-8, weight_decay = 0.1, clip_norm = 1.0;
@@ -76,6 +76,7 @@ struct TrainConfig {
     v("steps", "optimizer steps", steps);
     v("batch", "windows per micro-batch", batch);
     v("accumulation", "micro-batches per step", accumulation);
+    v("slices", "equal parts of a step whose gradients are added in order; the same bits for any number of ranks that divides it; 0: one a rank", slices);
     v("learning_rate", "peak learning rate", learning_rate);
     v("min_learning_rate", "floor of the decay", min_learning_rate);
     v("warmup_steps", "steps of linear warm-up", warmup_steps);

@@ -15,6 +15,14 @@ BatchShape shape_of(const FinetuneConfig& c, int64_t length) {
   return {.batch = c.batch, .accumulation = c.accumulation, .length = length};
 }
 
+FinetuneConfig in_slices(FinetuneConfig config, int ranks) {
+  config.slices = slices_for(config.slices, ranks);
+  const BatchShape shape = shape_in_slices(shape_of(config, config.length), config.slices);
+  config.batch = shape.batch;
+  config.accumulation = shape.accumulation;
+  return config;
+}
+
 int64_t steps_of(double epochs, int64_t windows, const BatchShape& shape) {
   const double steps = epochs * static_cast<double>(windows) / static_cast<double>(shape.batch * shape.accumulation);
   COCA_CHECK(steps < 1e12, "epochs {} of {} windows are too many steps", epochs, windows);
@@ -61,8 +69,9 @@ FinetuneTarget finetune_target(const FinetuneConfig& config, const text::Tokeniz
   return target;
 }
 
-Finetuner::Finetuner(const FinetuneConfig& config, const FinetuneData& data, Start start)
-    : target_(finetune_target(config, data.tokenizer)) {
+Finetuner::Finetuner(const FinetuneConfig& given, const FinetuneData& data, Start start, dist::Communicator& ranks)
+    : target_(finetune_target(given, data.tokenizer)) {
+  const FinetuneConfig config = in_slices(given, ranks.size());
   const BatchShape shape = shape_of(config, target_.length);
   COCA_CHECK((data.examples != nullptr) != (data.text != nullptr),
              "fine-tuning data: expected examples or text, one of them");
@@ -86,17 +95,19 @@ Finetuner::Finetuner(const FinetuneConfig& config, const FinetuneData& data, Sta
                                              .stages = stages_,
                                              .recompute = config.recompute,
                                              .precision = config.precision,
+                                             .slices = config.slices,
                                              .max_bad_steps = config.max_bad_steps,
                                              .log_interval = config.log_interval,
                                              .validation_interval = config.validation_interval,
                                              .validation_windows = config.validation_windows,
                                              .checkpoint_interval = config.checkpoint_interval,
-                                             .checkpoints = checkpoint_plan(config),
+                                             .checkpoints = checkpoint_plan(given),
                                              .adapter = adapter_of(config, target_.spec),
                                              .dropout_seed = static_cast<uint64_t>(config.seed)},
                                  target_.spec, loop_data, start, [&](model::ParamStore& params) {
                                    load_start(config, target_.spec, params);
-                                 });
+                                 },
+                                 ranks);
 }
 
 void Finetuner::pack(const FinetuneConfig& config, const FinetuneData& data) {

@@ -31,7 +31,7 @@ FinetuneTarget finetune_target(const FinetuneConfig&, const text::Tokenizer&);
 class Finetuner {
  public:
   // Loads the model, or the newest checkpoint. A fresh start refuses an out folder that already holds checkpoints.
-  Finetuner(const FinetuneConfig&, const FinetuneData&, Start);
+  Finetuner(const FinetuneConfig&, const FinetuneData&, Start, dist::Communicator& ranks = dist::alone());
 
   TrainSummary run(const std::function<void(const StepReport&)>& on_step = {}) { return loop_->run(on_step); }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/train/finetune_config.h"
 
+#include <algorithm>
 #include <cmath>
 
 #include "coca/io/json_file.h"
@@ -96,6 +97,8 @@ void check_config(const FinetuneConfig& c) {
   COCA_CHECK(c.steps >= 0, "steps is {}; expected 0 (by epochs) or more", c.steps);
   COCA_CHECK(c.steps > 0 || (c.epochs > 0 && std::isfinite(c.epochs)), "epochs is {}; expected more than 0, or steps",
              c.epochs);
+  COCA_CHECK(c.slices >= 0 && c.batch * c.accumulation % std::max<int64_t>(c.slices, 1) == 0,
+             "slices is {}; expected 0 (one a rank) or a divisor of the {} windows of a step", c.slices, c.batch * c.accumulation);
   COCA_CHECK(c.validation_interval >= 0 && c.validation_windows >= 0 && c.checkpoint_interval >= 0,
              "validation_interval {}, validation_windows {} and checkpoint_interval {} must not be negative",
              c.validation_interval, c.validation_windows, c.checkpoint_interval);

@@ -37,12 +37,26 @@ std::string weights_fingerprint(const model::ParamStore& params) {
   return fmt::format("{:08x}", sum);
 }
 
+// Locks the out folder and clears it of what a killed run left. The newest sound checkpoint, or "".
+std::string open_folder(const fs::path& out, Start start, std::optional<io::FolderLock>& lock) {
+  io::make_dirs(out);
+  lock.emplace(out);
+  const auto held = latest_checkpoint(out);
+  COCA_CHECK(start == Start::kResume || !held,
+             "{} already holds a training run ({}); resume it, or choose another folder", out.string(),
+             held ? held->string() : "");
+  for (const fs::path& dir : {out, out / "data", checkpoint_root(out)}) io::remove_leftovers(dir);
+  const auto newest = latest_sound_checkpoint(out);
+  return newest ? newest->string() : "";
+}
+
 }  // namespace
 
 Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& data, Start start,
-           const Initialise& initialise)
+           const Initialise& initialise, dist::Communicator& ranks)
     : options_(std::move(options)),
       data_(data),
+      ranks_(ranks),
       spec_(spec),
       params_(spec_, options_.adapter ? options_.precision : model::Precision::kF32),
       decoder_(spec_, options_.shape.batch, options_.shape.length,
@@ -54,28 +68,29 @@ Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& da
     COCA_CHECK(stage.steps >= 1, "a stage of {} steps; expected at least 1", stage.steps);
     steps_ += stage.steps;
   }
+  COCA_CHECK(options_.slices % ranks_.size() == 0 && options_.shape.accumulation % options_.slices == 0,
+             "a step in {} slices of {} micro-batches in all cannot be shared by {} ranks", options_.slices, options_.shape.accumulation, ranks_.size());
   if (data.batches.packing() == Packing::kDocuments ||
       (data.validation && data.validation->packing() == Packing::kDocuments))
     starts_ = Tensor(ids_.shape(), DType::kI32);
   if (data.batches.drawn_length(0) > 0) positions_.resize(static_cast<size_t>(ids_.ref().numel()));
-  const fs::path& out = options_.checkpoints.out;
-  io::make_dirs(out);
-  lock_.emplace(out);
-  const auto held = latest_checkpoint(out);
-  COCA_CHECK(start == Start::kResume || !held,
-             "{} already holds a training run ({}); resume it, or choose another folder", out.string(),
-             held ? held->string() : "");
-  for (const fs::path& dir : {out, out / "data", checkpoint_root(out)}) io::remove_leftovers(dir);
-  const auto newest = latest_sound_checkpoint(out);
-  if (options_.adapter || !newest) initialise(params_);
+  std::string newest;
+  dist::together(ranks_, [&] {
+    if (first_rank()) newest = open_folder(options_.checkpoints.out, start, lock_);
+  });
+  newest = dist::broadcast_text(ranks_, 0, newest);
+  dist::together(ranks_, [&] {
+    if (options_.adapter || newest.empty()) initialise(params_);
+  });
   if (options_.adapter) state_.base_fingerprint = weights_fingerprint(params_);
-  if (newest) {
-    resume(*newest);
-  } else {
+  if (newest.empty()) {
     begin_stage(0);
     state_.data_tokens = data.tokens;
     state_.tokenizer_fingerprint = data.tokenizer.fingerprint();
     state_.data_fingerprint = data.fingerprint;
+  } else {
+    begin_stage(stage_at(load_state(newest).step));
+    dist::together(ranks_, [&] { resume(newest); });
   }
   bind_weights();
 }
@@ -98,6 +113,7 @@ void Loop::begin_stage(int64_t stage) {
   const Stage& s = options_.stages[static_cast<size_t>(stage)];
   grads_.reset();  // the old ones go before the new ones come
   optimizer_.reset();
+  sum_.reset();
   if (options_.adapter) {
     grads_ = std::make_unique<model::TensorStore>(options_.adapter->tensors().infos());
     grad_tensors_ = {};
@@ -108,7 +124,13 @@ void Loop::begin_stage(int64_t stage) {
     grad_tensors_ = grads->tensors();
     grads_ = std::move(grads);
   }
-  optimizer_ = std::make_unique<optim::AdamW>(grads_->infos(), s.adamw);
+  if (options_.slices == 1) {
+    optimizer_ = std::make_unique<optim::AdamW>(grads_->infos(), s.adamw);
+    return;
+  }
+  const optim::Partition partition = partition_gradients(spec_, *grads_, ranks_.size());
+  optimizer_ = std::make_unique<optim::AdamW>(grads_->infos(), s.adamw, partition, ranks_);
+  sum_ = std::make_unique<GradientSum>(partition, ranks_);
 }
 
 int64_t Loop::stage_start(int64_t stage) const {
@@ -130,7 +152,6 @@ int64_t Loop::trained_parameters() const {
 void Loop::resume(const fs::path& checkpoint) {
   const int64_t step = load_state(checkpoint).step, stage = stage_at(step);
   COCA_CHECK(step <= steps_, "{} is at step {}, beyond the {} steps asked for", checkpoint.string(), step, steps_);
-  begin_stage(stage);
   const std::string base = state_.base_fingerprint;
   state_ = load_checkpoint(checkpoint, parts(), step > stage_start(stage) ? Moments::kLoad : Moments::kLeave);
   if (state_.data_fingerprint.empty()) state_.data_fingerprint = data_.fingerprint;
@@ -142,70 +163,119 @@ void Loop::resume(const fs::path& checkpoint) {
   COCA_CHECK(state_.base_fingerprint == base,
              "{} is an adapter of a model with fingerprint \"{}\"; the model given has \"{}\"", checkpoint.string(),
              state_.base_fingerprint, base);
-  warn_of_changes(checkpoint, options_.checkpoints);
+  if (first_rank()) warn_of_changes(checkpoint, options_.checkpoints);
 }
 
 CheckpointParts Loop::parts() {
-  return {spec_, params_, *optimizer_, data_.tokenizer, options_.adapter.get()};
+  return {spec_, params_, *optimizer_, data_.tokenizer, options_.adapter.get(), ranks_};
 }
 
-// The loss is the mean over the targets of the whole step, in whatever micro-batches these lie.
-double Loop::forward_backward(int64_t step) {
+// One slice: its gradients in grads_, the sum of its nll. The loss is the mean over the targets of the whole step, in
+// whatever slices and micro-batches these lie.
+double Loop::slice(int64_t step, int64_t slice, Add add) {
   grads_->zero();
-  const auto counted = static_cast<double>(data_.batches.counted(step));
+  const double scale = 1.0 / static_cast<double>(data_.batches.counted(step));
+  const int64_t parts = options_.shape.accumulation / options_.slices, end = (slice + 1) * parts;
   double sum = 0;
-  for (int64_t part = 0; part < options_.shape.accumulation; ++part) {
+  for (int64_t part = end - parts; part < end; ++part) {
+    if (sum_ && add == Add::kToSum && part + 1 == end)
+      decoder_.on_gradients([this](int64_t layer) { sum_->done(gradient_bucket(spec_, layer), grads_->flat()); });
     data_.batches.fill(step, part, {ids_, targets_, starts_.empty() ? MutTensorRef() : starts_.ref(), positions_});
     if (options_.adapter)
       options_.adapter->set_dropout(
           mix64(options_.dropout_seed ^ mix64(static_cast<uint64_t>(step * options_.shape.accumulation + part))),
           weights_);
     const TensorRef nll =
-        decoder_.forward_backward(context_, weights_, ids_, targets_, static_cast<float>(1.0 / counted), grad_tensors_,
+        decoder_.forward_backward(context_, weights_, ids_, targets_, static_cast<float>(scale), grad_tensors_,
                                   data_.batches.packing() == Packing::kDocuments ? starts() : TensorRef(), drawn(step));
     for (int64_t i = 0; i < nll.numel(); ++i) sum += nll.as<float>()[i];
   }
-  return sum / counted;
+  decoder_.on_gradients({});
+  if (sum_ && add == Add::kToSum) sum_->finish(grads_->flat());
+  return sum;
 }
 
-// Goes through the step once more, which gives the same numbers, and says where they first stop being finite.
+// Slice s is rank s % K's.
+double Loop::forward_backward(int64_t step) {
+  if (sum_) sum_->begin();
+  const int64_t K = ranks_.size();
+  std::vector<double> mine;
+  for (int64_t s = ranks_.rank(); s < options_.slices; s += K) mine.push_back(slice(step, s, Add::kToSum));
+  const std::vector<double> all = dist::all_gather_values<double>(ranks_, mine);
+  double sum = 0;
+  const auto rounds = static_cast<int64_t>(mine.size());
+  for (int64_t s = 0; s < options_.slices; ++s) sum += all[static_cast<size_t>(s % K * rounds + s / K)];
+  return sum / static_cast<double>(data_.batches.counted(step));
+}
+
+optim::UpdateReport Loop::update(double learning_rate) {
+  model::TensorStore* copy = options_.adapter ? adapter_copy_.get() : copy_.get();
+  if (!sum_) return optimizer_->step(context_, learning_rate, *grads_, master(), copy);
+  return optimizer_->step_owned(context_, learning_rate, sum_->owned(), grads_->flat(), master(), copy);
+}
+
+// Goes through the step once more, which gives the same numbers, and says where they first stop being finite, on the lowest
+// rank where they do.
 std::string Loop::locate_nonfinite(int64_t step) {
+  const std::vector<std::string> all = dist::gather_texts(ranks_, nonfinite_here(step));
+  const auto found = std::ranges::find_if(all, [](const std::string& text) { return !text.empty(); });
+  if (found == all.end()) return "only in the norm of the gradients";
+  return *found + (all.size() > 1 ? fmt::format(" (rank {})", found - all.begin()) : "");
+}
+
+std::string Loop::nonfinite_here(int64_t step) {
   std::string broken = first_nonfinite_tensor(params_, ListOrder::kForward);
   if (broken.empty() && options_.adapter) broken = first_nonfinite_tensor(master(), ListOrder::kForward);
   if (!broken.empty()) return "parameter " + broken;
-  FirstNonFinite first;
-  context_.set_trace([&](std::string_view name, TensorRef value) { first.look(name, value); });
-  const double loss = forward_backward(step);
-  context_.set_trace({});
-  if (!first.found().empty()) return "first in " + first.found();
-  if (!std::isfinite(loss)) return "first in the loss, of hidden states that are finite";
-  const std::string bad = first_nonfinite_tensor(*grads_, ListOrder::kBackward);
-  return bad.empty() ? "only in the norm of the gradients" : "first in the gradient of " + bad;
+  for (int64_t s = ranks_.rank(); s < options_.slices; s += ranks_.size()) {
+    FirstNonFinite first;
+    context_.set_trace([&](std::string_view name, TensorRef value) { first.look(name, value); });
+    const double loss = slice(step, s, Add::kNot);
+    context_.set_trace({});
+    if (!first.found().empty()) return "first in " + first.found();
+    if (!std::isfinite(loss)) return "first in the loss, of hidden states that are finite";
+    const std::string bad = first_nonfinite_tensor(*grads_, ListOrder::kBackward);
+    if (!bad.empty()) return "first in the gradient of " + bad;
+  }
+  return "";
 }
 
-// Mean loss over the first validation_windows windows. The last batch is filled up with windows without targets.
+// Mean loss over the first validation_windows windows. The last batch is filled up with windows without targets. Batches
+// go to the ranks in turn, and are added up in their order.
 double Loop::validate() {
-  const int64_t B = options_.shape.batch, N = options_.shape.length;
+  struct Part {
+    double nll = 0;
+    int64_t counted = 0;
+  };
+  const int64_t B = options_.shape.batch, N = options_.shape.length, K = ranks_.size();
   const int64_t windows = std::min(options_.validation_windows, data_.validation->windows());
+  const int64_t batches = (windows + B - 1) / B, rounds = (batches + K - 1) / K;
   const bool packed = data_.validation->packing() == Packing::kDocuments;
   if (options_.adapter) options_.adapter->clear_dropout(weights_);
-  double sum = 0;
-  int64_t counted = 0;
-  for (int64_t first = 0; first < windows; first += B) {
+  std::vector<Part> mine(static_cast<size_t>(rounds));
+  for (int64_t batch = ranks_.rank(); batch < batches; batch += K) {
+    Part& sum = mine[static_cast<size_t>(batch / K)];
     std::ranges::fill(targets_.values<int32_t>(), ops::kIgnoreTarget);
     if (packed) std::ranges::fill(starts_.values<int32_t>(), 0);
-    for (int64_t row = 0; row < std::min(B, windows - first); ++row) {
+    for (int64_t row = 0; row < std::min(B, windows - batch * B); ++row) {
       const auto part = [&](Tensor& t) {
         return t.values<int32_t>().subspan(static_cast<size_t>(row * N), static_cast<size_t>(N));
       };
-      data_.validation->window(first + row,
+      data_.validation->window(batch * B + row,
                                {part(ids_), part(targets_), packed ? part(starts_) : std::span<int32_t>()});
     }
     const TensorRef nll = decoder_.loss(context_, weights_, ids_, targets_, packed ? starts() : TensorRef());
-    for (int64_t i = 0; i < nll.numel(); ++i) sum += nll.as<float>()[i];
-    counted += std::ranges::count_if(targets_.values<int32_t>(), [](int32_t id) { return id != ops::kIgnoreTarget; });
+    for (int64_t i = 0; i < nll.numel(); ++i) sum.nll += nll.as<float>()[i];
+    sum.counted += std::ranges::count_if(targets_.values<int32_t>(), [](int32_t id) { return id != ops::kIgnoreTarget; });
   }
-  return sum / static_cast<double>(counted);
+  const std::vector<Part> all = dist::all_gather_values<Part>(ranks_, mine);
+  Part sum;
+  for (int64_t batch = 0; batch < batches; ++batch) {
+    const Part& part = all[static_cast<size_t>(batch % K * rounds + batch / K)];
+    sum.nll += part.nll;
+    sum.counted += part.counted;
+  }
+  return sum.nll / static_cast<double>(sum.counted);
 }
 
 void Loop::one_step(StepReport& report) {
@@ -217,10 +287,9 @@ void Loop::one_step(StepReport& report) {
   // A non-finite loss has non-finite gradients somewhere; the update looks at the gradients, this at the loss.
   bool applied = std::isfinite(report.loss);
   if (applied) {
-    const optim::UpdateReport update = optimizer_->step(context_, report.learning_rate, *grads_, master(),
-                                                        options_.adapter ? adapter_copy_.get() : copy_.get());
-    report.grad_norm = update.grad_norm;
-    applied = update.outcome == optim::UpdateReport::Outcome::kApplied;
+    const optim::UpdateReport done = update(report.learning_rate);
+    report.grad_norm = done.grad_norm;
+    applied = done.outcome == optim::UpdateReport::Outcome::kApplied;
   }
   const std::string where = applied ? "" : locate_nonfinite(state_.step);
   ++state_.step;
@@ -229,7 +298,8 @@ void Loop::one_step(StepReport& report) {
   state_.bad_in_a_row = applied ? 0 : state_.bad_in_a_row + 1;
   if (!applied) {
     ++state_.skipped;
-    log_warning("step {}: loss {} and gradient norm {}: update skipped; {}", state_.step, report.loss, report.grad_norm, where);
+    if (first_rank())
+      log_warning("step {}: loss {} and gradient norm {}: update skipped; {}", state_.step, report.loss, report.grad_norm, where);
     COCA_CHECK_AS(
         kNumeric, state_.bad_in_a_row < options_.max_bad_steps,
         "training stopped at step {}: {} steps in a row had a non-finite loss or gradient ({}); lower the learning rate "
@@ -241,32 +311,39 @@ void Loop::one_step(StepReport& report) {
 }
 
 // Mean of the finite losses since the last row; the sum is part of the state, so that a resumed run has the same rows.
-void Loop::log_row(MetricsFile& metrics, const StepReport& report, TrainSummary& summary) {
+void Loop::log_row(MetricsFile* metrics, const StepReport& report, TrainSummary& summary) {
   summary.final_loss = state_.interval_steps > 0 ? state_.interval_loss / static_cast<double>(state_.interval_steps)
                                                  : std::numeric_limits<double>::quiet_NaN();
-  metrics.row(report, summary.final_loss, state_);
+  if (metrics) metrics->row(report, summary.final_loss, state_);
   state_.interval_loss = 0;
   state_.interval_steps = 0;
 }
 
 // A checkpoint that cannot be written takes nothing away: the older ones stay, training goes on, and the next one may succeed.
-void Loop::save(MetricsFile& metrics, Save how) {
+void Loop::save(MetricsFile* metrics, Save how) {
   try {
-    metrics.flush();
+    dist::together(ranks_, [&] {
+      if (metrics) metrics->flush();
+    });
     save_checkpoint(options_.checkpoints, state_, parts());
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kIo) throw;
     const auto newest = latest_checkpoint(options_.checkpoints.out);
     const std::string kept = newest ? fmt::format("the newest checkpoint is {}", newest->string()) : "there is no checkpoint yet";
     if (how == Save::kMust) fail(ErrorKind::kIo, "step {} could not be saved: {}; {}", state_.step, error.what(), kept);
-    log_warning("step {} could not be saved: {}; {}; training goes on", state_.step, error.what(), kept);
+    if (first_rank()) log_warning("step {} could not be saved: {}; {}; training goes on", state_.step, error.what(), kept);
   }
 }
 
 TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
   const fs::path& out = options_.checkpoints.out;
-  io::write_json(out / options_.checkpoints.config_name, options_.checkpoints.config);
-  MetricsFile metrics(out / "metrics.csv", state_.step);
+  std::optional<MetricsFile> file;
+  dist::together(ranks_, [&] {
+    if (!first_rank()) return;
+    io::write_json(out / options_.checkpoints.config_name, options_.checkpoints.config);
+    file.emplace(out / "metrics.csv", state_.step);
+  });
+  MetricsFile* metrics = file ? &*file : nullptr;
   const int64_t first = state_.step;
   TrainSummary summary;
   double seconds = 0;
@@ -291,13 +368,16 @@ TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
       summary.validation_loss = report.validation_loss = validate();
     if (last || due(options_.log_interval) || report.validation_loss) log_row(metrics, report, summary);
     if (on_step) on_step(report);
-    const bool stop = stop_requested() && !last;
+    const auto asked = dist::all_gather_value<uint8_t>(ranks_, stop_requested());  // one rank's signal stops all
+    const bool stop = std::ranges::count(asked, 1) > 0 && !last;
     if (stop || due(options_.checkpoint_interval) || last) save(metrics, stop || last ? Save::kMust : Save::kMay);
     if (stop)
       fail(ErrorKind::kInterrupted, "stopped at step {} of {}; saved in {}, resume with --resume", state_.step, steps_,
            out.string());
   }
-  export_model(out / (options_.adapter ? "adapter" : "model"), parts());
+  dist::together(ranks_, [&] {
+    if (first_rank()) export_model(out / (options_.adapter ? "adapter" : "model"), parts());
+  });
   summary.steps = state_.step;
   summary.tokens = state_.tokens;
   summary.skipped = state_.skipped;

@@ -1,6 +1,7 @@
 // coca/train/loop.h - the training loop: forward and backward, update, validation, metrics, checkpoints, in one or more
 // stages. Pretraining (trainer.h) and fine-tuning (finetune.h) put models, data and stages into it. A run is a pure
-// function of its config and data: resumed from any checkpoint it ends in the same bits.
+// function of its config and data: resumed from any checkpoint it ends in the same bits. Several ranks run it together,
+// each with its share of every step's windows and of the optimizer's state (docs/parallel.md).
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -12,6 +13,7 @@
 #include "coca/model/decoder.h"
 #include "coca/train/batches.h"
 #include "coca/train/checkpoint.h"
+#include "coca/train/gradient_sum.h"
 
 namespace coca::train {
 
@@ -49,6 +51,7 @@ struct LoopOptions {
   std::vector<Stage> stages;
   model::Recompute recompute = model::Recompute::kNone;
   model::Precision precision = model::Precision::kF32;
+  int64_t slices = 1;  // of a step; micro-batches of `shape` do not lie in two of them (shape_in_slices)
   int64_t max_bad_steps = 10, log_interval = 10, validation_interval = 0, validation_windows = 64,
           checkpoint_interval = 0;
   CheckpointPlan checkpoints;
@@ -73,12 +76,13 @@ class Loop {
   // otherwise these, the moments and the state are those of the newest sound checkpoint. Under an adapter the frozen weights,
   // in the run's precision, always come from `initialise`.
   using Initialise = std::function<void(model::ParamStore&)>;
-  Loop(LoopOptions, const model::ModelSpec&, const LoopData&, Start, const Initialise&);
+  // All ranks construct it together; `ranks` must outlive it, and so in every call of theirs.
+  Loop(LoopOptions, const model::ModelSpec&, const LoopData&, Start, const Initialise&, dist::Communicator& ranks = dist::alone());
   Loop(const Loop&) = delete;  // the decoder keeps references to members
   Loop& operator=(const Loop&) = delete;
 
   // Trains to the last step of the last stage; writes out/metrics.csv, checkpoints and out/model (or out/adapter).
-  // on_step sees every step. On stop_requested(): saves a checkpoint and throws Error{kInterrupted}. After
+  // on_step sees every step, on every rank. On stop_requested() of any rank: saves a checkpoint and throws Error{kInterrupted}. After
   // max_bad_steps non-finite steps in a row: throws Error{kNumeric}; the last checkpoint stays.
   TrainSummary run(const std::function<void(const StepReport&)>& on_step = {});
 
@@ -93,14 +97,19 @@ class Loop {
   void begin_stage(int64_t stage);
   int64_t stage_at(int64_t step) const;  // that of the step which follows `step` steps
   int64_t stage_start(int64_t stage) const;
+  enum class Add : uint8_t { kToSum, kNot };
+  double slice(int64_t step, int64_t slice, Add);
   double forward_backward(int64_t step);
+  optim::UpdateReport update(double learning_rate);
   std::string locate_nonfinite(int64_t step);
+  std::string nonfinite_here(int64_t step);
   double validate();
   void one_step(StepReport&);
   void resume(const std::filesystem::path& checkpoint);
-  void log_row(MetricsFile&, const StepReport&, TrainSummary&);
+  void log_row(MetricsFile*, const StepReport&, TrainSummary&);
   enum class Save : uint8_t { kMust, kMay };
-  void save(MetricsFile&, Save);
+  void save(MetricsFile*, Save);
+  bool first_rank() const { return ranks_.rank() == 0; }
   bool due(int64_t interval) const { return interval > 0 && state_.step % interval == 0; }
   CheckpointParts parts();
   void bind_weights();
@@ -110,7 +119,8 @@ class Loop {
 
   LoopOptions options_;
   const LoopData data_;
-  std::optional<io::FolderLock> lock_;  // of the out folder
+  dist::Communicator& ranks_;
+  std::optional<io::FolderLock> lock_;  // of the out folder; rank 0's
   model::ModelSpec spec_;
   int64_t steps_ = 0, stage_ = -1;
   Context context_;
@@ -121,6 +131,7 @@ class Loop {
   std::unique_ptr<model::TensorStore> grads_;         // of the stage's parameters
   model::MutWeights grad_tensors_;                    // the same by their places in the model
   std::unique_ptr<optim::AdamW> optimizer_;
+  std::unique_ptr<GradientSum> sum_;  // of several ranks or slices
   model::TrainingDecoder decoder_;
   TrainState state_;
   Tensor ids_, targets_, starts_;

@@ -23,8 +23,12 @@ model::ModelSpec spec_for(const TrainConfig& config, const TrainData& data) {
   return spec;
 }
 
-const TrainConfig& checked(const TrainConfig& config) {
+TrainConfig checked_in_slices(TrainConfig config, int ranks) {
   check_config(config);
+  config.slices = slices_for(config.slices, ranks);
+  const BatchShape shape = shape_in_slices({.batch = config.batch, .accumulation = config.accumulation, .length = config.length}, config.slices);
+  config.batch = shape.batch;
+  config.accumulation = shape.accumulation;
   return config;
 }
 
@@ -33,17 +37,19 @@ std::optional<TextValidation> validation_for(const TrainConfig& config, const Tr
   return std::optional<TextValidation>(std::in_place, *data.validation, config.length);
 }
 
-LoopOptions loop_options(const TrainConfig& c) {
+// As given the options are saved, and with their micro-batches in slices they are run.
+LoopOptions loop_options(const TrainConfig& c, const TrainConfig& given) {
   return {.shape = {.batch = c.batch, .accumulation = c.accumulation, .length = c.length},
           .stages = {{.train = {}, .steps = c.steps, .schedule = make_schedule(c), .adamw = make_adamw(c)}},
           .recompute = c.recompute,
           .precision = c.precision,
+          .slices = c.slices,
           .max_bad_steps = c.max_bad_steps,
           .log_interval = c.log_interval,
           .validation_interval = c.validation_interval,
           .validation_windows = c.validation_windows,
           .checkpoint_interval = c.checkpoint_interval,
-          .checkpoints = checkpoint_plan(c)};
+          .checkpoints = checkpoint_plan(given)};
 }
 
 std::optional<MaskedBatches> masked_batches(const TrainConfig& c, const TrainData& data, const Batches& source) {
@@ -73,17 +79,19 @@ int64_t padded_vocabulary(const text::Tokenizer& tokenizer, model::Direction dir
   return (ids + 15) / 16 * 16;
 }
 
-Trainer::Trainer(const TrainConfig& config, const TrainData& data, Start start)
-    : batches_(checked(config), data.tokens, data.tokenizer),
-      validation_(validation_for(config, data)),
-      masked_(masked_batches(config, data, batches_)),
-      masked_validation_(masked_validation(config, data, validation_)),
-      loop_(loop_options(config), spec_for(config, data),
+Trainer::Trainer(const TrainConfig& config, const TrainData& data, Start start, dist::Communicator& ranks)
+    : config_(checked_in_slices(config, ranks.size())),
+      batches_(config_, data.tokens, data.tokenizer),
+      validation_(validation_for(config_, data)),
+      masked_(masked_batches(config_, data, batches_)),
+      masked_validation_(masked_validation(config_, data, validation_)),
+      loop_(loop_options(config_, config), spec_for(config, data),
             loop_data(data, masked_ ? static_cast<const BatchSource&>(*masked_) : batches_,
                       masked_validation_ ? static_cast<const ValidationSource*>(&*masked_validation_) : validation_ ? &*validation_ : nullptr),
             start,
             [&](model::ParamStore& params) {
               model::initialise(spec_for(config, data), static_cast<uint64_t>(config.seed), params);
-            }) {}
+            },
+            ranks) {}
 
 }  // namespace coca::train

@@ -17,8 +17,9 @@ struct TrainData {
 
 class Trainer {
  public:
-  // Builds model and optimizer. A fresh start refuses an out folder that already holds checkpoints.
-  Trainer(const TrainConfig&, const TrainData&, Start);
+  // Builds model and optimizer. A fresh start refuses an out folder that already holds checkpoints. Several ranks do it
+  // together, with the same config and data.
+  Trainer(const TrainConfig&, const TrainData&, Start, dist::Communicator& ranks = dist::alone());
 
   TrainSummary run(const std::function<void(const StepReport&)>& on_step = {}) { return loop_.run(on_step); }
 
@@ -28,6 +29,7 @@ class Trainer {
   size_t activation_bytes() const { return loop_.activation_bytes(); }
 
  private:
+  TrainConfig config_;  // with the micro-batches that go into slices
   Batches batches_;
   std::optional<TextValidation> validation_;
   std::optional<MaskedBatches> masked_;  // of a bidirectional model, what the loop sees

@@ -1,0 +1,142 @@
+// The program under mpirun: training and evaluation by several processes, and what becomes of a job when one of them dies.
+// SPDX-License-Identifier: Apache-2.0
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <chrono>
+#include <cmath>
+#include <fstream>
+#include <thread>
+
+#include "coca/dist/mpi.h"
+#include "coca/io/json_file.h"
+#include "coca/train/checkpoint.h"
+#include "e2e/program.h"
+#include "support/paths.h"
+#include "train/tiny_run.h"
+
+namespace coca {
+namespace {
+
+namespace fs = std::filesystem;
+using Args = std::vector<std::string>;
+using testing::HasSubstr;
+using testing::Not;
+
+class Ranks : public testing::Test {
+ protected:
+  void SetUp() override {
+    if (!dist::mpi_built()) GTEST_SKIP() << "built without MPI";
+    if (std::system("mpirun --version > /dev/null 2>&1") != 0) GTEST_SKIP() << "mpirun is not installed";
+    std::ofstream file(dir_ / "text.txt");
+    for (int i = 0; i < 300; ++i) file << "line " << i * i << " of the text that a small model learns by heart.\n";
+  }
+
+  static Args mpirun(int ranks) { return {"mpirun", "--allow-run-as-root", "--oversubscribe", "-n", std::to_string(ranks)}; }
+
+  Args train(const std::string& out, int64_t steps) const {
+    const std::string text = (dir_ / "text.txt").string();
+    return {"train", "--text", text, "--validation-text", text, "--out", (dir_ / out).string(), "--layers", "2", "--width", "32", "--heads", "2",
+            "--length", "24", "--batch", "6", "--slices", "6", "--steps", std::to_string(steps), "--warmup-steps", "2", "--checkpoint-interval", "20",
+            "--log-interval", "10", "--validation-interval", "40", "--validation-windows", "7", "--resume"};
+  }
+
+  test::Outcome run(const Args& args, const Args& launcher = {}) const { return test::Program(dir_.path(), args, launcher).wait(); }
+
+  std::string model_of(const std::string& out) const { return io::read_file(dir_ / out / "model" / "model.safetensors"); }
+  int64_t step_of(const std::string& out) const {
+    const auto newest = train::latest_checkpoint(dir_ / out);
+    return newest ? std::stoll(newest->filename().string().substr(5)) : 0;
+  }
+  void wait_for_step(test::Program& program, const std::string& out, int64_t step) const {
+    while (!program.ended() && step_of(out) < step) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    ASSERT_FALSE(program.ended()) << program.wait().err;
+  }
+  // The processes of the program below the launcher.
+  static std::vector<pid_t> ranks_below(pid_t launcher) {
+    std::vector<pid_t> found;
+    for (const auto& entry : fs::directory_iterator("/proc")) {
+      const std::string pid = entry.path().filename().string();
+      if (pid.find_first_not_of("0123456789") != std::string::npos) continue;
+      std::ifstream stat(entry.path() / "stat");
+      std::string id, name, state, parent;
+      stat >> id >> name >> state >> parent;
+      if (name == "(coca)" && parent == std::to_string(launcher)) found.push_back(std::stoi(pid));
+    }
+    return found;
+  }
+
+  test::TempDir dir_;
+};
+
+TEST_F(Ranks, TrainTheSameModelAsOneProcess) {
+  const test::Outcome one = run(train("one", 60));
+  ASSERT_EQ(one.code, 0) << one.err;
+  const test::Outcome three = run(train("three", 60), mpirun(3));
+  ASSERT_EQ(three.code, 0) << three.err;
+  EXPECT_TRUE(model_of("one") == model_of("three"));
+  EXPECT_EQ(test::metrics_without_times(dir_ / "one"), test::metrics_without_times(dir_ / "three"));
+  EXPECT_THAT(three.out, HasSubstr("3 ranks"));
+  const size_t once = three.out.find("final loss");
+  EXPECT_EQ(three.out.find("final loss", once + 1), std::string::npos) << "said more than once: " << three.out;
+}
+
+TEST_F(Ranks, EvaluateTheSamePerplexity) {
+  ASSERT_EQ(run(train("run", 40)).code, 0);
+  const auto eval = [&](const char* json) {
+    return Args{"eval", "ppl", "--model", (dir_ / "run/model").string(), "--text", (dir_ / "text.txt").string(), "--lengths", "24,48,1000",
+                "--stride", "20", "--batch-tokens", "96", "--json", (dir_ / json).string()};
+  };
+  const test::Outcome one = run(eval("one.json")), three = run(eval("three.json"), mpirun(3));
+  ASSERT_EQ(one.code, 0) << one.err;
+  ASSERT_EQ(three.code, 0) << three.err;
+  const auto a = io::read_json(dir_ / "one.json")["results"], b = io::read_json(dir_ / "three.json")["results"];
+  ASSERT_EQ(a.size(), 3u);
+  for (size_t i = 0; i < a.size(); ++i)
+    for (const char* key : {"nll", "windows", "scored_tokens", "bits_per_byte", "standard_error"}) EXPECT_EQ(a[i][key], b[i][key]) << key;
+}
+
+TEST_F(Ranks, ARankThatDiesEndsTheJobAndTheRunGoesOnFromItsCheckpoint) {
+  ASSERT_EQ(run(train("whole", 200)).code, 0);
+  test::Program program(dir_.path(), train("killed", 200), mpirun(3));
+  wait_for_step(program, "killed", 40);
+  const std::vector<pid_t> ranks = ranks_below(program.pid());
+  ASSERT_EQ(ranks.size(), 3u);
+  kill(ranks[1], SIGKILL);
+  const test::Outcome outcome = program.wait();
+  EXPECT_NE(outcome.code, 0);
+  EXPECT_THAT(outcome.out + outcome.err, HasSubstr("signal 9"));  // mpirun names the rank, its host and what killed it
+  EXPECT_GE(step_of("killed"), 40);
+  EXPECT_LT(step_of("killed"), 200);
+  const test::Outcome resumed = run(train("killed", 200), mpirun(2));
+  ASSERT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_TRUE(model_of("killed") == model_of("whole"));
+  EXPECT_EQ(test::metrics_without_times(dir_ / "killed"), test::metrics_without_times(dir_ / "whole"));
+}
+
+TEST_F(Ranks, TermToOneSavesAll) {
+  test::Program program(dir_.path(), train("stopped", 4000), mpirun(3));
+  wait_for_step(program, "stopped", 20);
+  const std::vector<pid_t> ranks = ranks_below(program.pid());
+  ASSERT_EQ(ranks.size(), 3u);
+  kill(ranks[2], SIGTERM);
+  const test::Outcome outcome = program.wait();
+  EXPECT_EQ(outcome.code, 130) << outcome.err;
+  EXPECT_THAT(outcome.err, HasSubstr(fmt::format("stopped at step {} of 4000", step_of("stopped"))));
+  EXPECT_NE(step_of("stopped") % 20, 0) << "saved by chance";
+}
+
+TEST_F(Ranks, MistakesAreSaidOnce) {
+  const test::Outcome info = run({"info"}, mpirun(2));
+  EXPECT_NE(info.code, 0);
+  EXPECT_THAT(info.err, HasSubstr("coca info runs as one process; here are 2 ranks"));
+  Args args = train("wrong", 10);
+  args.insert(args.end(), {"--batch", "5"});
+  const test::Outcome wrong = run(args, mpirun(2));
+  EXPECT_NE(wrong.code, 0);
+  EXPECT_THAT(wrong.err, HasSubstr("slices is 6"));
+  EXPECT_EQ(wrong.err.find("slices is 6", wrong.err.find("slices is 6") + 1), std::string::npos) << wrong.err;
+}
+
+}  // namespace
+}  // namespace coca
