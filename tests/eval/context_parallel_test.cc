@@ -15,7 +15,7 @@ namespace {
 using test::AttentionKind;
 using test::TinyModel;
 
-std::vector<PerplexityResult> run(const TinyModel& m, const std::vector<std::vector<int32_t>>& documents, PerplexityOptions options) {
+std::vector<PerplexityResult> run(const TinyModel& m, const std::vector<std::vector<int32_t>>& documents, const PerplexityOptions& options) {
   Context cx;
   return perplexity(cx, m.spec, m.params.weights(), documents, options);
 }
@@ -28,15 +28,13 @@ TEST(ContextParallel, IsThePerplexityOfOneProcess) {
       m.spec.bos_id = 1;
       const std::vector<std::vector<int32_t>> documents = {test::random_ids(150, m.spec.V, 1), test::random_ids(67, m.spec.V, 2)};
       // Windows too short for six chunks, ragged ones, overlapping ones that score a part of their rows, several in a batch.
-      PerplexityOptions options{.protocol = {.lengths = {4, 29, 64, 200}, .stride = 20, .bos = bos}, .batch_tokens = 130};
+      const PerplexityOptions options{.protocol = {.lengths = {4, 29, 64, 200}, .stride = 20, .bos = bos}, .batch_tokens = 130};
       const std::vector<PerplexityResult> one = run(m, documents, options);
       std::vector<std::vector<PerplexityResult>> all(K);
       std::mutex mutex;
       dist::run_ranks(K, [&](dist::Communicator& ranks) {
         set_max_threads(1);
-        PerplexityOptions mine = options;
-        mine.ranks = &ranks;
-        auto results = run(m, documents, mine);
+        auto results = run(m, documents, {.protocol = options.protocol, .batch_tokens = options.batch_tokens, .ranks = ranks, .share = Share::kTokens});
         const std::lock_guard lock(mutex);
         all[static_cast<size_t>(ranks.rank())] = std::move(results);
       });

@@ -75,7 +75,7 @@ class WindowRunner {
       ids_.insert(ids_.end(), text + w->span.begin, text + w->span.end);
       if (bos_ && o_.protocol.bos_place == BosPlace::kFirstToken) ids_[ids_.size() - static_cast<size_t>(N)] = *bos_;
     }
-    const bool split = o_.ranks && N >= 2 * o_.ranks->size();
+    const bool split = o_.share == Share::kTokens && N >= 2 * o_.ranks.size();
     if (split) split_over_ranks(N);
     const Chunk whole[] = {{0, N, 0}};
     const auto halves = split ? ring_->split().chunks(ring_->rank()) : std::array<Chunk, 2>{};
@@ -92,14 +92,14 @@ class WindowRunner {
 
   // Of ids_, rows of N, this rank's tokens stay.
   void split_over_ranks(int64_t N) {
-    if (!ring_ || ring_->split().length() != N) ring_ = std::make_unique<model::RingAttention>(decoder_.spec(), *o_.ranks, N);
+    if (!ring_ || ring_->split().length() != N) ring_ = std::make_unique<model::RingAttention>(decoder_.spec(), o_.ranks, N);
     ids_ = ring_->split().take<int32_t>(ids_, ring_->rank());
   }
 
-  void add_over_ranks(std::span<Window*> batch) {
+  void add_over_ranks(std::span<Window* const> batch) {
     std::vector<double> mine;
     for (const Window* w : batch) mine.push_back(w->sums.nll);
-    const std::vector<double> all = dist::all_gather_values<double>(*o_.ranks, mine);
+    const std::vector<double> all = dist::all_gather_values<double>(o_.ranks, mine);
     for (size_t i = 0; i < batch.size(); ++i) {
       batch[i]->sums.nll = 0;
       for (size_t at = i; at < all.size(); at += batch.size()) batch[i]->sums.nll += all[at];
@@ -207,9 +207,10 @@ void share(const std::vector<std::vector<Window*>>& batches, dist::Communicator&
     for (Window* w : batches[b]) w->sums = all[b % static_cast<size_t>(ranks.size()) * mine.size() + i++];
 }
 
-// Runs all windows of a plan; batches go to the ranks in turn.
+// Runs all windows of a plan; batches go to the ranks in turn, or all of them to all.
 void run_plan(Plan& plan, WindowRunner& runner, const PerplexityOptions& o, PerplexityProgress& progress) {
-  const auto K = static_cast<size_t>(o.ranks.size()), rank = static_cast<size_t>(o.ranks.rank());
+  const bool together = o.share == Share::kTokens;
+  const size_t K = together ? 1 : static_cast<size_t>(o.ranks.size()), rank = together ? 0 : static_cast<size_t>(o.ranks.rank());
   const std::vector<std::vector<Window*>> batches = batches_of(plan, o.batch_tokens);
   PerplexitySums done;
   for (size_t b = 0; b < batches.size(); ++b) {
@@ -227,7 +228,7 @@ void run_plan(Plan& plan, WindowRunner& runner, const PerplexityOptions& o, Perp
     progress.perplexity = done.perplexity();
     if (o.progress && b % K == rank) o.progress(progress);
   }
-  share(batches, o.ranks);
+  if (!together) share(batches, o.ranks);
 }
 
 }  // namespace

@@ -27,16 +27,18 @@ struct PerplexityProgress {
   double perplexity = 0;                      // of what was scored at this length so far
 };
 
+// What ranks share: whole windows, in turn, or every window's tokens (context parallelism; model/ring_attention.h). Windows with
+// fewer tokens than that has chunks are then run whole by each.
+enum class Share : uint8_t { kWindows, kTokens };
+
 struct PerplexityOptions {
   Protocol protocol;
   std::optional<model::RopeScaling> scaling;  // instead of the spec's
   int64_t batch_tokens = 8192;                // windows of equal length run together up to about so many tokens
   std::vector<IdText> id_text;  // text_of_ids() of the tokenizer, for bytes and words; empty: not wanted
-  // Context parallelism: every window is split over these ranks, all of which make the same call and get the same results.
-  // Windows with fewer tokens than chunks (model/ring_attention.h) are run whole, by each. Null: one process.
-  dist::Communicator* ranks = nullptr;
   std::function<void(const PerplexityProgress&)> progress;  // may be empty
   dist::Communicator& ranks = dist::alone();  // who share the windows; all have the same documents, and get the same results
+  Share share = Share::kWindows;
 };
 
 // Sums over the targets of some windows.

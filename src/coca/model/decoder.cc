@@ -210,8 +210,8 @@ void Decoder::plan_ring(const ModelSpec& s, DType type, int64_t B, int64_t N, in
 }
 
 void Decoder::set_ring(RingAttention* ring) {
+  if (!ring != !ring_) B_ = 0;  // plan anew
   ring_ = ring;
-  B_ = 0;  // plan anew
 }
 
 void Decoder::ring_layer(Context& cx, size_t i, const Positions& positions) {
