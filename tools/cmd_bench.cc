@@ -1,4 +1,4 @@
-// coca bench attention|train|eval|decode: what this machine reaches. The measurements are coca/bench;
+// coca bench attention|train|eval|decode|ring: what this machine reaches. The measurements are coca/bench;
 // bench/README.md says what each shows.
 // SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
@@ -6,6 +6,7 @@
 #include "coca/bench/decode.h"
 #include "coca/bench/eval.h"
 #include "coca/bench/machine.h"
+#include "coca/bench/ring.h"
 #include "coca/bench/train.h"
 #include "output_flags.h"
 
@@ -73,6 +74,15 @@ Measured run_decode(Context& cx, const bench::DecodeOptions& o, bench::ProgressC
                                report::format_number(results.back().memory_gbytes_per_second))});
 }
 
+Measured run_ring(Context& cx, const bench::RingOptions& o, bench::ProgressCounter progress) {
+  const auto results = bench_ring(cx, o, std::move(progress));
+  return measured(ring_table(o, results), results,
+                  {"work: of one rank, timed alone in this process; all ranks have the same",
+                   fmt::format("simulated: {} Gbit/s both ways, {} us a message, machines {} times as fast as this process; hidden: messages travel while "
+                               "it computes, apart: they do not",
+                               o.gbit, o.latency_us, o.machine_speed)});
+}
+
 template <class Options>
 int run(const char* name, BenchFlags<Options>& flags,
         Measured (*measure)(Context&, const Options&, bench::ProgressCounter)) {
@@ -119,7 +129,7 @@ void add_one(CLI::App& bench_app, Action* action, const char* name, const char* 
 
 void add_bench(CLI::App& root, Action* action) {
   CLI::App* app =
-      root.add_subcommand("bench", "Measure this machine: attention, training, evaluation, decoding");
+      root.add_subcommand("bench", "Measure this machine: attention, training, evaluation, decoding, a rank of many");
   app->require_subcommand(1);
   add_one(*app, action, "attention", "Attention with its prologue, forward and backward, by length",
           "Times rotation or CoCA's prologue together with attention. GFLOP/s counts the products of pairs that "
@@ -151,6 +161,14 @@ void add_bench(CLI::App& root, Action* action) {
           "Examples:\n"
           "  coca bench decode --preset 10m --kind coca-slack --against rope --lengths 2048,32768",
           run_decode);
+  add_one(*app, action, "ring", "One sequence over many machines: a rank's work, its bytes, and what a network makes of them",
+          "Times the attention of a layer as one of so many ranks computes it, counts what it sends, and reckons the pass on "
+          "machines with such a\n"
+          "network. A simulation; what it assumes: docs/math/ring_attention.md.\n\n"
+          "Examples:\n"
+          "  coca bench ring --lengths 32768 --machines 1,2,4,8,16,32,64\n"
+          "  coca bench ring --lengths 1048576 --machines 64 --heads 1 --repeats 1",
+          run_ring);
 }
 
 }  // namespace coca::tools

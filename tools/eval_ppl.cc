@@ -32,7 +32,7 @@ struct PplFlags : ModelFlags {
   std::optional<eval::Average> average;
   std::optional<eval::Join> join;
   int64_t batch_tokens = 8192;
-  bool by_document = false;
+  bool by_document = false, context_parallel = false;
   std::string document_csv;
   EvalOutputFlags output;
 
@@ -59,6 +59,7 @@ struct PplFlags : ModelFlags {
     v("max_documents", "take the first so many; 0: all", max_documents);
     v.group("Run");
     v("batch_tokens", "run windows together up to about so many tokens", batch_tokens);
+    v("context_parallel", "under mpirun: ranks share the tokens of every window, not whole windows (docs/parallel.md)", context_parallel);
     output.visit(v);
     v("by_document", "print a table of the documents too", by_document);
     v("document_csv", "write one row per length and document to this file", document_csv);
@@ -242,7 +243,8 @@ std::vector<eval::PerplexityResult> measure(const PplFlags& flags, const eval::P
                                   .batch_tokens = flags.batch_tokens,
                                   .id_text = eval::text_of_ids(*m.tokenizer),
                                   .progress = {},
-                                  .ranks = ranks()};
+                                  .ranks = ranks(),
+                                  .share = flags.context_parallel ? eval::Share::kTokens : eval::Share::kWindows};
   options.progress = [&](const eval::PerplexityProgress& p) {
     if (!progress) progress = make_progress({.total = p.total_tokens, .unit = "tokens", .label = "ppl"});
     progress->update(p.done_tokens, fmt::format("length {} ppl {}", p.length, report::format_number(p.perplexity)));

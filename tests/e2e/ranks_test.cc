@@ -111,6 +111,28 @@ TEST_F(Ranks, EvaluateAsOneProcess) {
   }
 }
 
+// Windows of 48 tokens are split, of 5 run whole: four ranks make eight chunks.
+TEST_F(Ranks, SplitWindowsHaveTheSamePerplexity) {
+  for (const char* kind : {"rope", "coca-slack"}) {
+    Args args = train(kind, 20);
+    args.insert(args.end(), {"--attention", kind});
+    ASSERT_EQ(run(args).code, 0);
+    const auto eval = [&](const char* json) {
+      return Args{"eval", "ppl", "--model", (dir_ / kind / "model").string(), "--text", (dir_ / "text.txt").string(), "--lengths", "5,48,1000",
+                  "--max-tokens", "1500", "--context-parallel", "true", "--json", (dir_ / json).string()};
+    };
+    const test::Outcome one = run(eval("one.json")), four = run(eval("four.json"), mpirun(4));
+    ASSERT_EQ(one.code, 0) << one.err;
+    ASSERT_EQ(four.code, 0) << four.err;
+    const auto a = io::read_json(dir_ / "one.json")["results"], b = io::read_json(dir_ / "four.json")["results"];
+    ASSERT_EQ(a.size(), 3u);
+    for (size_t i = 0; i < a.size(); ++i) {
+      EXPECT_EQ(a[i]["scored_tokens"], b[i]["scored_tokens"]);
+      EXPECT_NEAR(a[i]["nll"].get<double>(), b[i]["nll"].get<double>(), 1e-5);  // roundings, as of one token
+    }
+  }
+}
+
 TEST_F(Ranks, ARankThatDiesEndsTheJobAndTheRunGoesOnFromItsCheckpoint) {
   ASSERT_EQ(run(train("whole", 200)).code, 0);
   test::Program program(dir_.path(), train("killed", 200), mpirun(3));

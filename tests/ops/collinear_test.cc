@@ -151,6 +151,14 @@ void run_case(const Shape& s, Collinear kind) {
     test::expect_close(test::float_values(dq), expected.dq, naive.dq, rule, "dq " + qd.text());
     test::expect_close(test::float_values(dt), expected.dt, naive.dt, folded, "dt " + td.text());
 
+    // In two steps by way of dtbar, which adds up: twice a half of dk_eff.
+    Tensor dtbar({s.B, s.N, s.G, s.D / 2}), dt_later(td, kType), gk_half = test::tensor_of<float>(td, test::float_values(gk));
+    for (float& g : gk_half.values<float>()) g *= 0.5f;
+    std::ranges::fill(dtbar.values<float>(), 0.0f);
+    for (int i = 0; i < 2; ++i) collinear_key_backward(context, {.kind = kind}, {.rows = angles.rows(), .dk_eff = gk_half, .dtbar = dtbar});
+    collinear_fold_backward(context, {.kind = kind}, {.R = s.R, .t = t, .dtbar = dtbar, .dt = dt_later});
+    test::expect_close(test::float_values(dt_later), expected.dt, naive.dt, folded, "dt by way of dtbar " + td.text());
+
     // The cache's way: fold, keep half the width, rotate later. With an fp32 tbar the bits are those of the direct way.
     Tensor tbar({s.B, s.N, s.G, s.D / 2}), k_later(td, kType);
     collinear_fold(context, {.kind = kind}, {.R = s.R, .t = t, .tbar = tbar});

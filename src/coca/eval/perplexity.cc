@@ -2,7 +2,9 @@
 #include "coca/eval/perplexity.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <memory>
 #include <numbers>
 
 #include "coca/base/clock.h"
@@ -73,22 +75,56 @@ class WindowRunner {
       ids_.insert(ids_.end(), text + w->span.begin, text + w->span.end);
       if (bos_ && o_.protocol.bos_place == BosPlace::kFirstToken) ids_[ids_.size() - static_cast<size_t>(N)] = *bos_;
     }
-    const TensorRef hidden = decoder_.forward(cx_, {ids_.data(), DType::kI32, {B, N}});
-    for (int64_t b = 0; b < B; ++b) score(hidden.narrow(0, b * N, N), *batch[static_cast<size_t>(b)], front);
+    const bool split = o_.share == Share::kTokens && N >= 2 * o_.ranks.size();
+    if (split) split_over_ranks(N);
+    const Chunk whole[] = {{0, N, 0}};
+    const auto halves = split ? ring_->split().chunks(ring_->rank()) : std::array<Chunk, 2>{};
+    const int64_t n = split ? ring_->tokens() : N;
+    decoder_.set_ring(split ? ring_.get() : nullptr);
+    const TensorRef hidden = decoder_.forward(cx_, {ids_.data(), DType::kI32, {B, n}});
+    for (int64_t b = 0; b < B; ++b)
+      score(hidden.narrow(0, b * n, n), split ? std::span<const Chunk>(halves) : whole, *batch[static_cast<size_t>(b)], front);
+    if (split) add_over_ranks(batch);
   }
 
  private:
-  // The row before a target predicts it. Window by window, so that the batch does not decide the chunks.
-  void score(TensorRef hidden, Window& w, int64_t front) {
+  using Chunk = model::RingSplit::Chunk;
+
+  // Of ids_, rows of N, this rank's tokens stay.
+  void split_over_ranks(int64_t N) {
+    if (!ring_ || ring_->split().length() != N) ring_ = std::make_unique<model::RingAttention>(decoder_.spec(), o_.ranks, N);
+    ids_ = ring_->split().take<int32_t>(ids_, ring_->rank());
+  }
+
+  void add_over_ranks(std::span<Window* const> batch) {
+    std::vector<double> mine;
+    for (const Window* w : batch) mine.push_back(w->sums.nll);
+    const std::vector<double> all = dist::all_gather_values<double>(o_.ranks, mine);
+    for (size_t i = 0; i < batch.size(); ++i) {
+      batch[i]->sums.nll = 0;
+      for (size_t at = i; at < all.size(); at += batch.size()) batch[i]->sums.nll += all[at];
+    }
+  }
+
+  // The row before a target predicts it; the rows here are these chunks of the window's. Window by window, so that the batch
+  // does not decide the chunks of the loss.
+  void score(TensorRef hidden, std::span<const Chunk> held, Window& w, int64_t front) {
     const int64_t rows = w.span.targets(), first_row = w.span.first_target - w.span.begin + front - 1;
     if (nll_.empty() || nll_.size(0) < rows) nll_ = Tensor({rows});
-    ops::lm_loss_forward(cx_, {.x = hidden.narrow(0, first_row, rows),
-                               .w = weights_.head,
-                               .targets = {w.text->ids.data() + w.span.first_target, DType::kI32, {rows}},
-                               .nll = nll_.ref().narrow(0, 0, rows)});
-    const float* nll = nll_.ref().as<float>();
     w.sums = {.windows = 1, .scored_tokens = rows};
-    for (int64_t i = 0; i < rows; ++i) w.sums.nll += static_cast<double>(nll[i]);
+    int64_t row = 0;  // in hidden, of the chunk's first
+    for (const Chunk& c : held) {
+      const int64_t begin = std::max(first_row, c.begin), n = std::min(first_row + rows, c.begin + c.count) - begin;
+      if (n > 0) {
+        ops::lm_loss_forward(cx_, {.x = hidden.narrow(0, row + begin - c.begin, n),
+                                   .w = weights_.head,
+                                   .targets = {w.text->ids.data() + w.span.first_target + begin - first_row, DType::kI32, {n}},
+                                   .nll = nll_.ref().narrow(0, 0, n)});
+        const float* nll = nll_.ref().as<float>();
+        for (int64_t i = 0; i < n; ++i) w.sums.nll += static_cast<double>(nll[i]);
+      }
+      row += c.count;
+    }
     if (!o_.id_text.empty()) {
       const TextSize size = text_size(o_.id_text, w.text->ids, w.span.first_target, w.span.end_target);
       w.sums.bytes = size.bytes, w.sums.words = size.words;
@@ -102,6 +138,7 @@ class WindowRunner {
   std::optional<int32_t> bos_;
   std::vector<int32_t> ids_;
   Tensor nll_;
+  std::unique_ptr<model::RingAttention> ring_;
 };
 
 void add(PerplexitySums& all, const PerplexitySums& more) {
@@ -171,9 +208,10 @@ void share(const std::vector<std::vector<Window*>>& batches, dist::Communicator&
     for (Window* w : batch) w->sums = sums[i++];
 }
 
-// Runs all windows of a plan; batches go to the ranks in turn.
+// Runs all windows of a plan; batches go to the ranks in turn, or all of them to all.
 void run_plan(Plan& plan, WindowRunner& runner, const PerplexityOptions& o, PerplexityProgress& progress) {
-  const auto K = static_cast<size_t>(o.ranks.size()), rank = static_cast<size_t>(o.ranks.rank());
+  const bool together = o.share == Share::kTokens;
+  const size_t K = together ? 1 : static_cast<size_t>(o.ranks.size()), rank = together ? 0 : static_cast<size_t>(o.ranks.rank());
   const std::vector<std::vector<Window*>> batches = batches_of(plan, o.batch_tokens);
   PerplexitySums done;
   for (size_t b = 0; b < batches.size(); ++b) {
@@ -188,7 +226,7 @@ void run_plan(Plan& plan, WindowRunner& runner, const PerplexityOptions& o, Perp
     progress.perplexity = done.perplexity();
     if (o.progress && b % K == rank) o.progress(progress);
   }
-  share(batches, o.ranks);
+  if (!together) share(batches, o.ranks);
 }
 
 }  // namespace

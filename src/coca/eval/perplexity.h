@@ -27,6 +27,10 @@ struct PerplexityProgress {
   double perplexity = 0;                      // of what was scored at this length so far
 };
 
+// What ranks share: whole windows, in turn, or every window's tokens (context parallelism; model/ring_attention.h). Windows with
+// fewer tokens than that has chunks are then run whole by each.
+enum class Share : uint8_t { kWindows, kTokens };
+
 struct PerplexityOptions {
   Protocol protocol;
   std::optional<model::RopeScaling> scaling;  // instead of the spec's
@@ -34,6 +38,7 @@ struct PerplexityOptions {
   std::vector<IdText> id_text;  // text_of_ids() of the tokenizer, for bytes and words; empty: not wanted
   std::function<void(const PerplexityProgress&)> progress;  // may be empty
   dist::Communicator& ranks = dist::alone();  // who share the windows; all have the same documents, and get the same results
+  Share share = Share::kWindows;
 };
 
 // Sums over the targets of some windows.

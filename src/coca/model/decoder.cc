@@ -9,6 +9,7 @@
 #include "coca/ops/attention.h"
 #include "coca/ops/cross_entropy.h"
 #include "coca/ops/embedding.h"
+#include "coca/ops/heads.h"
 #include "coca/ops/norm.h"
 
 namespace coca::model {
@@ -138,6 +139,12 @@ Positions PositionSource::at_positions(std::span<const double> positions, int64_
   return of_table(n);
 }
 
+Positions PositionSource::at_places(std::span<const double> positions, int64_t seq_len, int64_t N) {
+  const auto n = static_cast<int64_t>(positions.size());
+  if (transforms_keys(spec_.attention)) table_.build_at(rotation(seq_len), positions, n, growth_origin(spec_, 0, N));
+  return of_table(n);
+}
+
 Positions PositionSource::packed(TensorRef document_start, int64_t seq_len) {
   const int64_t B = document_start.size(0), N = document_start.size(1);
   std::vector<double> positions(static_cast<size_t>(B * N));
@@ -184,10 +191,59 @@ size_t Decoder::activation_bytes(const ModelSpec& spec, int64_t B, int64_t N, Pr
   return bytes.bytes();
 }
 
+// A layer goes through the tokens in chunks twice: up to the queries, keys and values of all, and on from their attention.
+void Decoder::plan_ring(const ModelSpec& s, DType type, int64_t B, int64_t N, int64_t chunk, Buffers& out, ArenaPlan& plan) {
+  out = {};
+  out.sequences = 1;
+  out.tokens = std::min(chunk, N);
+  const int64_t longest = N > chunk ? longest_part(N, chunk) : N;
+  plan.add("x", {B * N, s.C}, DType::kF32, &out.x);
+  const size_t mark = plan.mark();
+  plan.add("ring.q_eff", {B, N, s.H, s.D}, type, &out.q_eff);
+  plan.add("ring.o", {B, N, s.H, s.D}, DType::kF32, &out.o);
+  plan.add("ring.lse", {B, s.H, N}, DType::kF32, &out.lse);
+  plan_layer_acts(s, {.B = 1, .N = longest, .dtype = type}, "chunk.", Acts::kForward, plan, out.acts);
+  plan.add("branch", {longest, s.C}, type, &out.acts.branch);
+  plan.add("branch2", {longest, s.C}, type, &out.acts.branch2);
+  plan.rewind(mark);
+  if (type != DType::kF32) plan.add("hidden", {B * N, s.C}, type, &out.hidden);
+}
+
+void Decoder::set_ring(RingAttention* ring) {
+  if (!ring != !ring_) B_ = 0;  // plan anew
+  ring_ = ring;
+}
+
+void Decoder::ring_layer(Context& cx, size_t i, const Positions& positions) {
+  const Positions at = positions.in_layer(spec_, i);
+  const LayerTensors<TensorRef>& w = weights_.layers[i];
+  const auto each_part = [&](const auto& body) {
+    for (int64_t b = 0; b < B_; ++b)
+      for (int64_t n = 0, length = 0; n < N_; n += length) {
+        length = part_length(N_ - n, buffers_.tokens);
+        LayerActs acts = resize_layer_acts(spec_, buffers_.acts, 1, length);
+        const auto of_all = [&](MutTensorRef t) { return t.narrow(0, b, 1).narrow(1, n, length); };
+        body(acts, buffers_.x.narrow(0, b * N_ + n, length), of_all, b, n);
+      }
+  };
+  each_part([&](LayerActs& acts, MutTensorRef x, const auto& of_all, int64_t b, int64_t n) {
+    if (transforms_keys(spec_.attention)) acts.q_eff = of_all(buffers_.q_eff);
+    layer_project(cx, spec_, w, x, acts);
+    layer_position(cx, spec_, at.narrow(n, acts.q.size(1)), acts);
+    if (!transforms_keys(spec_.attention)) ops::copy_heads(acts.q, of_all(buffers_.q_eff));
+    ring_->put(cx, acts, B_, b, n);
+  });
+  ring_->attend(cx, at.slopes, buffers_.q_eff, buffers_.o, buffers_.lse);
+  each_part([&](LayerActs& acts, MutTensorRef x, const auto& of_all, int64_t, int64_t) {
+    ops::copy_heads(of_all(buffers_.o), acts.o);
+    layer_finish(cx, spec_, w, x, acts, x);
+  });
+}
+
 void Decoder::prepare(int64_t B, int64_t N, int64_t chunk) {
   if (B == B_ && N == N_ && chunk == chunk_) return;
   ArenaPlan bytes;
-  plan(spec_, weights_.embed.dtype, B, N, chunk, buffers_, bytes);
+  (ring_ ? plan_ring : plan)(spec_, weights_.embed.dtype, B, N, chunk, buffers_, bytes);
   arena_.bind(bytes);
   if (buffers_.hidden.empty()) buffers_.hidden = buffers_.x;
   B_ = B;
@@ -219,12 +275,13 @@ void Decoder::layer(Context& cx, size_t i, const Positions& positions) {
 TensorRef Decoder::forward(Context& cx, TensorRef ids, int64_t scaling_length) {
   check_ids(ids, "ids");
   const int64_t B = ids.size(0), N = ids.size(1), M = B * N;
-  prepare(B, N, cx.tracing() ? M : chunk_of(spec_, N, options_));
-  const Positions at = positions_.at(0, N, scaling_length > 0 ? scaling_length : N);
+  COCA_CHECK(!ring_ || N == ring_->tokens(), "[decoder] {} tokens; this rank holds {} of {}", N, ring_->tokens(), ring_->split().length());
+  prepare(B, N, cx.tracing() && !ring_ ? M : chunk_of(spec_, N, options_));
+  const Positions at = ring_ ? ring_->begin(positions_, scaling_length) : positions_.at(0, N, scaling_length > 0 ? scaling_length : N);
   ops::embedding_forward(cx, {.ids = ids.reshape({M}), .table = weights_.embed, .y = buffers_.x});
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
     if (cx.tracing()) cx.trace("hidden." + std::to_string(i), buffers_.x);
-    layer(cx, i, at);
+    ring_ ? ring_layer(cx, i, at) : layer(cx, i, at);
   }
   ops::norm_forward(cx, {.kind = spec_.norm, .eps = static_cast<float>(spec_.norm_eps), .x = buffers_.x, .w = weights_.norm_w,
                          .b = weights_.norm_b, .y = buffers_.hidden});
@@ -278,6 +335,11 @@ void TrainingDecoder::plan() {
   finish_layer_act_grads(spec_, grad_acts_);
 }
 
+void TrainingDecoder::set_ring(RingAttention* ring) {
+  COCA_CHECK(!ring || ring->tokens() == N_, "[decoder] planned for {} tokens; this rank holds {} of {}", N_, ring->tokens(), ring->split().length());
+  ring_ = ring;
+}
+
 // The frequencies of this step's weights. With factor 1 there is nothing to solve.
 void TrainingDecoder::prepare_clex(const Weights& w, int64_t seq_len) {
   if (spec_.rope_scaling.type != Scaling::kClex) return;
@@ -287,6 +349,12 @@ void TrainingDecoder::prepare_clex(const Weights& w, int64_t seq_len) {
 }
 
 Positions TrainingDecoder::positions(const Weights& w, TensorRef document_start, const DrawnPositions& drawn) {
+  if (ring_) {
+    COCA_CHECK(document_start.empty(), "[ring] packed documents are not split over ranks");
+    COCA_CHECK(drawn.positions.empty(), "[ring] drawn positions are not split over ranks");
+    prepare_clex(w, ring_->split().length());
+    return ring_->begin(positions_);
+  }
   prepare_clex(w, !drawn.positions.empty() && drawn.scaling_length > 0 ? drawn.scaling_length : N_);
   if (!drawn.positions.empty()) {
     const auto given = static_cast<int64_t>(drawn.positions.size());
@@ -360,6 +428,7 @@ void TrainingDecoder::clex_backward(const Weights& w, const Positions& at, Tenso
 // Zeroed, where the gradient of CLEX's network is wanted; else empty.
 MutTensorRef TrainingDecoder::angle_gradient(const MutWeights& grads) {
   if (grads.clex_up.empty() && grads.clex_down.empty()) return {};
+  COCA_CHECK(!ring_, "[ring] the network of CLEX is not trained over ranks; freeze it");
   if (dangle_.empty()) dangle_ = Tensor({B_, N_, spec_.R / 2});
   std::ranges::fill(dangle_.values<float>(), 0.0f);
   return dangle_.ref();

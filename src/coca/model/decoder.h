@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "coca/model/decoder_layer.h"
+#include "coca/model/ring_attention.h"
 #include "coca/model/rope_table.h"
 
 namespace coca::model {
@@ -25,6 +26,8 @@ class PositionSource {
   Positions at(int64_t start, int64_t n, int64_t seq_len, const ops::Rotation&);
   // Tokens anywhere: positions [1 or B, n], for methods that draw them.
   Positions at_positions(std::span<const double> positions, int64_t n, int64_t seq_len);
+  // Tokens of one sequence that do not all stand one behind the other, which angles reckon as seq_len and growth as N tokens.
+  Positions at_places(std::span<const double> positions, int64_t seq_len, int64_t N);
   // From here on these: the frequencies of weights that are being trained.
   void set_frequencies(std::vector<double> frequencies) { frequencies_ = std::move(frequencies); }
   // Packed documents: rows for each token's place in its own document. document_start [B, N] i32, as attention takes it.
@@ -62,6 +65,9 @@ class Decoder {
   TensorRef forward(Context&, TensorRef ids, int64_t scaling_length = 0);
   const ModelSpec& spec() const { return spec_; }
   const Weights& weights() const { return weights_; }
+  // From here on sequences are split over ranks: ids are this rank's tokens, and all ranks make the same calls. The ring must
+  // outlive the decoder; null: whole sequences again.
+  void set_ring(RingAttention*);
   size_t activation_bytes() const { return arena_.bytes(); }
   // What forward() of ids [B, N] would need.
   static size_t activation_bytes(const ModelSpec&, int64_t B, int64_t N, Precision, const DecoderOptions& = {});
@@ -73,14 +79,19 @@ class Decoder {
     LayerKeys keys;       // chunks that are a part of a sequence only
     MutTensorRef x;       // [M, C] f32
     MutTensorRef hidden;  // [M, C]: x, or bf16 in the place of a layer's activations
+    // Of a whole layer of this rank's tokens, with a ring: queries, and what attention makes of them.
+    MutTensorRef q_eff, o, lse;  // [B, N, H, D] [B, N, H, D] f32 [B, H, N]
   };
   static void plan(const ModelSpec&, DType, int64_t B, int64_t N, int64_t chunk, Buffers&, ArenaPlan&);
   void prepare(int64_t B, int64_t N, int64_t chunk);
   void layer(Context&, size_t i, const Positions&);
+  static void plan_ring(const ModelSpec&, DType, int64_t B, int64_t N, int64_t chunk, Buffers&, ArenaPlan&);
+  void ring_layer(Context&, size_t i, const Positions&);
 
   const ModelSpec& spec_;
   const Weights& weights_;
   DecoderOptions options_;
+  RingAttention* ring_ = nullptr;
   PositionSource positions_;
   int64_t B_ = 0, N_ = 0, chunk_ = 0;
   Arena arena_;
@@ -115,6 +126,10 @@ class TrainingDecoder {
   // The nll alone.
   TensorRef loss(Context&, const Weights&, TensorRef ids, TensorRef targets, TensorRef document_start = {},
                  const DrawnPositions& = {});
+  // From here on sequences are split over ranks, of which this one holds N tokens: ids and targets are these, and all ranks
+  // make the same calls. Gradients are this rank's share: their sum over ranks is the gradient. The ring must outlive the
+  // decoder; null: whole sequences again.
+  void set_ring(RingAttention*);
   size_t activation_bytes() const { return arena_.bytes(); }
   // Called within forward_backward() as soon as it has added all it will to the gradients of the head and the final norm
   // (layer L; but not of tied embeddings), and of each layer from there down. Empty: nothing is called.
@@ -136,6 +151,7 @@ class TrainingDecoder {
   const ModelSpec& spec_;
   int64_t B_, N_;
   TrainingOptions options_;
+  RingAttention* ring_ = nullptr;
   PositionSource positions_;
   Arena arena_;
   std::vector<LayerActs> acts_;           // those of all layers share what is remade

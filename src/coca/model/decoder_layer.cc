@@ -6,6 +6,7 @@
 
 #include "coca/base/parallel.h"
 #include "coca/model/layer_attention.h"
+#include "coca/model/ring_attention.h"
 #include "coca/ops/activation.h"
 #include "coca/ops/cast.h"
 #include "coca/ops/collinear.h"
@@ -82,8 +83,10 @@ void head_norms_backward(Context& cx, const ModelSpec& s, const LayerTensors<Ten
   one(a.k_raw, w.k_norm_w, a.k_stat, g.dk, dw.k_norm_w);
 }
 
+}  // namespace
+
 // q and k to what attention sees.
-void position(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a) {
+void layer_position(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a) {
   if (is_coca(s.attention)) {
     ops::collinear_forward(cx, collinear_options(s), {.rows = at.rows, .key_rows = at.key_rows, .q = a.q, .t = a.k, .q_eff = a.q_eff, .k_eff = a.k_eff});
   } else if (uses_rotary(s.attention)) {
@@ -92,6 +95,8 @@ void position(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a
   }
   if (!at.turn.cos.empty()) ops::rope_forward(cx, {.rows = at.turn, .x = a.q_eff, .y = a.q_eff});
 }
+
+namespace {
 
 // The same for keys beyond the window. k_far [B, n, G, D] is written: the first n tokens here.
 void position_far(Context& cx, const ModelSpec& s, const Positions& at, const LayerActs& a, MutTensorRef k_far) {
@@ -193,11 +198,12 @@ void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTenso
                                const Positions& at, const LayerActs& a, LayerActGrads& g,
                                LayerTensors<MutTensorRef>& dw, TensorRef dy) {
   linear_back(cx, w.lora.o, dw.lora.o, {.x = flat_heads(TensorRef(a.o)), .w = w.o_w, .dy = dy, .dx = flat_heads(g.d_o), .dw = dw.o_w, .db = dw.o_b});
-  attend_backward(cx, s, at, a, g);
+  at.ring ? at.ring->backward(cx, at, a, g) : attend_backward(cx, s, at, a, g);
   angle_gradients(cx, s, at, a, g);
   if (is_coca(s.attention)) {
-    ops::collinear_backward(cx, collinear_options(s),
-                            {.rows = at.rows, .key_rows = at.key_rows, .q = a.q, .t = a.k, .dq_eff = g.dq_eff, .dk_eff = g.dk_eff, .dq = g.dq, .dt = g.dk});
+    const auto keys = [&](auto t) { return at.ring ? t.narrow(2, 0, 0) : t; };  // a ring has brought the keys' gradients to t
+    ops::collinear_backward(cx, collinear_options(s), {.rows = at.rows, .key_rows = at.key_rows, .q = a.q, .t = keys(a.k), .dq_eff = g.dq_eff,
+                                                       .dk_eff = keys(g.dk_eff), .dq = g.dq, .dt = keys(g.dk)});
   } else if (uses_rotary(s.attention)) {
     ops::rope_backward(cx, {.rows = at.rows, .dy = g.dq_eff, .dx = g.dq});
     ops::rope_backward(cx, {.rows = at.keys(), .dy = g.dk_eff, .dx = g.dk});
@@ -380,7 +386,8 @@ void project_global(Context& cx, const ModelSpec& s, const LayerTensors<TensorRe
 }  // namespace
 
 void layer_attend(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a) {
-  position(cx, s, at, a);
+  layer_position(cx, s, at, a);
+  if (at.ring) return at.ring->forward(cx, at, a);
   global_position(cx, s, at, a);
   ops::FarKeys far;
   const int64_t far_count = s.pattern.far_keys(a.k.size(1));
@@ -423,7 +430,7 @@ void layer_forward_chunk(Context& cx, const ModelSpec& s, const LayerTensors<Ten
   if (transforms_keys(s.attention)) a.k_eff = k_eff;
   if (s.qkv == Qkv::kSeparate) a.v = v;
   layer_project(cx, s, w, x, a);
-  position(cx, s, at, a);
+  layer_position(cx, s, at, a);
   if (!transforms_keys(s.attention)) ops::copy_heads(a.k, k_eff);
   if (s.qkv == Qkv::kFused) ops::copy_heads(a.v, v);
   if (start == 0) {
@@ -454,7 +461,7 @@ void layer_remake(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>
   } else {
     norm(cx, s, x, w.ln1_w, w.ln1_b, a.ln1, a.ln1_stat);
     head_norms(cx, s, w, a);
-    position(cx, s, at, a);
+    layer_position(cx, s, at, a);
     global_position(cx, s, at, a);
   }
   if (all && sequential) {  // the branches themselves are not read backward

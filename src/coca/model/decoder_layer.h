@@ -16,6 +16,8 @@
 
 namespace coca::model {
 
+class RingAttention;
+
 // Where tokens stand: rows of cos and sin (empty where attention sees q and k as they are) and ALiBi's slopes (empty
 // without ALiBi).
 struct Positions {
@@ -35,6 +37,8 @@ struct Positions {
   std::span<const int64_t> dilation;  // [H] of the window; empty: none
   TensorRef global_start;    // [N or more] i32, all the number of global tokens: where windows begin; without these empty
   TensorRef document_start;  // [B, N] i32, packed documents: no token sees one in front of this place; empty: none
+
+  RingAttention* ring = nullptr;  // sequences are split over ranks, and attention goes by way of it
 
   MutTensorRef dangle;       // [B, N, R/2] f32: gradient of the rows' angles, added to; empty: not wanted
 
@@ -107,6 +111,7 @@ ops::TopKeysOptions middle_options(const ModelSpec&, const Positions&, int64_t q
 
 // The three parts of the forward pass; cached decoding replaces the middle one.
 void layer_project(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, TensorRef x, LayerActs&);
+void layer_position(Context&, const ModelSpec&, const Positions&, LayerActs&);  // the first step of layer_attend
 void layer_attend(Context&, const ModelSpec&, const Positions&, LayerActs&);
 void layer_finish(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, TensorRef x, LayerActs&, MutTensorRef y);
 

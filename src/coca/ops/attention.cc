@@ -11,6 +11,7 @@
 #include "coca/kernels/cpu/attention.h"
 #include "coca/kernels/ref/attention.h"
 #include "coca/ops/float_types.h"
+#include "coca/ops/heads.h"
 #include "coca/ops/impl.h"
 #include "coca/ops/rope_check.h"
 
@@ -59,6 +60,14 @@ void check_far(const AttentionOptions& options, const FarKeys& far, TensorRef q,
   if (!far.v.empty()) check_heads("attention", "far.v", far.v, far.k.shape, std::span(&q.dtype, 1));
   COCA_CHECK(far.most_distance >= 0 && far.most_position >= 0, "[attention] far.most_distance={} and far.most_position={} must not be negative",
              far.most_distance, far.most_position);
+}
+
+constexpr DType kF32[] = {DType::kF32};
+
+bool check_parts(Write write, const FarKeys& far) {
+  const bool parts = write == Write::kAccumulate;
+  COCA_CHECK(!parts || far.k.empty(), "[attention] keys in parts have no far keys beside them");
+  return parts;
 }
 
 void check_documents(const AttentionOptions& options, TensorRef q, TensorRef starts) {
@@ -293,7 +302,10 @@ void forward_typed(Context& context, TileMath math, const AttentionOptions& opti
   AttentionParams<T> p = make_params<T>(options, a.q, a.k, a.v, a.slopes, a.document_start);
   const std::optional<AttentionParams<T>> far = far_params(options, p, a.far);
   if (far) p.far = &*far;
-  p.o = a.o.view<T, 4>();
+  if (a.write == Write::kAccumulate)
+    p.o_sum = a.o.view<float, 4>();
+  else
+    p.o = a.o.view<T, 4>();
   if (!a.lse.empty()) p.lse = a.lse.view<float, 3>();
   a.q.size(1) < kRowQueries ? forward_rows(context, p) : forward_blocks(context, math, p);
 }
@@ -305,6 +317,10 @@ void backward_typed(Context& context, TileMath math, const AttentionOptions& opt
   p.lse = {const_cast<float*>(lse.data), lse.shape, lse.strides};  // only read in the backward pass
   p.out = a.o.view<T, 4>();
   p.d_o = a.d_o.view<T, 4>();
+  if (a.write == Write::kAccumulate) {
+    p.dq_sum = a.dq.view<float, 4>(), p.dk_sum = a.dk.view<float, 4>(), p.dv_sum = a.dv.view<float, 4>();
+    return backward_parts(context, math, p);
+  }
   p.dv = a.dv.view<T, 4>();
   std::optional<AttentionParams<T>> far = far_params(options, p, a.far);
   p.dq = a.dq.view<T, 4>();
@@ -333,9 +349,25 @@ void forward_ref(const AttentionOptions& options, const AttentionForward& a) {
   const AttentionParams<float> p = make_params<float>(options, q.ref(), k.ref(), v.ref(), a.slopes, a.document_start);
   FarKeys far = a.far;
   far.q = far_q.ref(), far.k = far_k.ref(), far.v = far_v.ref();
+  if (a.write == Write::kAccumulate) {
+    Tensor part_o(a.o.shape), part_lse(a.lse.shape);
+    ref::attention_forward<float>(ref_parts(options, p, far), p.v, part_o.ref().view<float, 4>(), part_lse.ref().view<float, 3>());
+    return ref::attention_merge<float>(part_o.ref().view<float, 4>(), part_lse.ref().view<float, 3>(), a.o.view<float, 4>(), a.lse.view<float, 3>());
+  }
   ref::attention_forward<float>(ref_parts(options, p, far), p.v, o.ref().view<float, 4>(),
                                 a.lse.empty() ? TensorView<float, 3>() : a.lse.view<float, 3>());
   o.store();
+}
+
+// The keys are a part of all: the gradients are made apart, and added.
+void backward_part_ref(const AttentionOptions& options, const AttentionBackward& a) {
+  const FloatInput q(a.q), k(a.k), v(a.v), o(a.o), d_o(a.d_o);
+  const AttentionParams<float> p = make_params<float>(options, q.ref(), k.ref(), v.ref(), a.slopes, a.document_start);
+  Tensor dq(a.dq.shape), dk(a.dk.shape), dv(a.dv.shape);
+  const ref::AttentionKeyGrads<float> grads{dq.ref().view<float, 4>(), dk.ref().view<float, 4>()};
+  const ref::AttentionSaved<float> saved{o.ref().view<float, 4>(), a.lse.view<float, 3>()};
+  ref::attention_backward<float>(ref_parts(options, p, {}), p.v, d_o.ref().view<float, 4>(), std::span(&grads, 1), dv.ref().view<float, 4>(), &saved);
+  add_heads(dq, a.dq), add_heads(dk, a.dk), add_heads(dv, a.dv);
 }
 
 void backward_ref(const AttentionOptions& options, const AttentionBackward& a) {
@@ -356,7 +388,9 @@ void attention_forward(Context& context, const AttentionOptions& options, const 
   check_attention(options, a.q, a.k, a.v, a.slopes);
   check_documents(options, a.q, a.document_start);
   check_far(options, a.far, a.q, a.k);
-  check_heads("attention", "o", a.o, a.q.shape, std::span(&a.q.dtype, 1));
+  const bool parts = check_parts(a.write, a.far);
+  COCA_CHECK(!parts || !a.lse.empty(), "[attention] keys in parts need lse");
+  check_heads("attention", "o", a.o, a.q.shape, parts ? std::span<const DType>(kF32) : std::span(&a.q.dtype, 1));
   const Dims lse_shape{a.q.size(0), a.q.size(2), a.q.size(1)};
   COCA_CHECK(a.lse.empty() || a.lse.shape == lse_shape, "[attention] lse has shape {}; expected {}", a.lse.shape.text(),
              lse_shape.text());
@@ -372,9 +406,11 @@ void attention_backward(Context& context, const AttentionOptions& options, const
   const auto same = std::span(&a.q.dtype, 1);
   check_heads("attention", "o", a.o, a.q.shape, same);
   check_heads("attention", "d_o", a.d_o, a.q.shape, same);
-  check_heads("attention", "dq", a.dq, a.q.shape, same);
-  check_heads("attention", "dk", a.dk, a.k.shape, same);
-  check_heads("attention", "dv", a.dv, a.v.shape, same);
+  const bool parts = check_parts(a.write, a.far);
+  const auto sums = parts ? std::span<const DType>(kF32) : same;
+  check_heads("attention", "dq", a.dq, a.q.shape, sums);
+  check_heads("attention", "dk", a.dk, a.k.shape, sums);
+  check_heads("attention", "dv", a.dv, a.v.shape, sums);
   if (!a.far.k.empty()) {
     check_heads("attention", "dq_far", a.dq_far, a.q.shape, same);
     check_heads("attention", "dk_far", a.dk_far, a.far.k.shape, same);
@@ -383,7 +419,7 @@ void attention_backward(Context& context, const AttentionOptions& options, const
   const Dims lse_shape{a.q.size(0), a.q.size(2), a.q.size(1)};
   COCA_CHECK(!a.lse.empty() && a.lse.shape == lse_shape, "[attention] lse has shape {}; expected {}", a.lse.shape.text(), lse_shape.text());
   const auto math = choose(context, a.q.dtype);
-  if (!math) return backward_ref(options, a);
+  if (!math) return parts ? backward_part_ref(options, a) : backward_ref(options, a);
   with_float_type(a.q.dtype, [&](auto zero) { backward_typed<decltype(zero)>(context, *math, options, a); });
 }
 

@@ -13,6 +13,7 @@
 #include <string_view>
 #include <vector>
 
+#include "coca/ops/write.h"
 #include "coca/tensor/context.h"
 
 namespace coca::ops {
@@ -56,6 +57,9 @@ struct AttentionForward {
   FarKeys far;
   MutTensorRef o;       // [B, N, H, D] written; rows that see no key are zero
   MutTensorRef lse;     // [B, H, N] f32, any strides, written (-inf for rows that see no key); empty when no backward follows
+  // kAccumulate: the keys are a part of all. o (f32, whatever q is) and lse hold what other parts gave, lse -inf where
+  // nothing yet, and these keys join their softmax. Not with far keys.
+  Write write = Write::kAssign;
 };
 struct AttentionBackward {
   TensorRef q, k, v, slopes, document_start;  // as above
@@ -64,6 +68,8 @@ struct AttentionBackward {
   MutTensorRef dq, dk, dv;      // written (=); may be strided views
   MutTensorRef dq_far, dk_far;  // of far.q and far.k, written; with far keys
   MutTensorRef dv_far;          // of far.v, written; with far keys that have values of their own (else these are in dv)
+  // kAccumulate: the keys are a part of all, o and lse those of all; dq, dk and dv are f32, whatever q is, and added to.
+  Write write = Write::kAssign;
 };
 
 void attention_forward(Context&, const AttentionOptions&, const AttentionForward&);

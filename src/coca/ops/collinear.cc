@@ -200,6 +200,31 @@ void backward_ref(const Plan& plan, const CollinearBackward& a) {
   dt_copy.store();
 }
 
+void tbar_backward_ref(const Plan& plan, const CollinearKeyBackward& a) {
+  const int64_t D = a.dk_eff.size(3), R = 2 * a.rows.cos.size(2);
+  const auto dk_eff = a.dk_eff.view<float, 4>();
+  const auto dtbar = a.dtbar.view<float, 4>();
+  const RowAccess rows = row_access(a.rows);
+  for_each_head(a.dk_eff, [&](int64_t b, int64_t n, int64_t g) {
+    if (plan.path == Path::kOfficial)
+      ref::collinear_official_tbar_head_backward(dk_eff.ptr(b, n, g), R, D, rows.cos_at(b, n), rows.sin_at(b, n), dtbar.ptr(b, n, g));
+    else
+      ref::collinear_tbar_head_backward(plan.kind, dk_eff.ptr(b, n, g), R, D, rows.cos_at(b, n), rows.sin_at(b, n), dtbar.ptr(b, n, g));
+  });
+}
+
+void fold_backward_ref(Path path, const CollinearFoldBackward& a) {
+  const int64_t D = a.t.size(3);
+  const FloatInput t_copy(a.t);
+  const FloatOutput dt_copy(a.dt);
+  const auto t = t_copy.ref().view<float, 4>(), dtbar = a.dtbar.view<float, 4>();
+  const auto dt = dt_copy.ref().view<float, 4>();
+  for_each_head(a.t, [&](int64_t b, int64_t n, int64_t g) {
+    ref::collinear_fold_head_backward<float>(t.ptr(b, n, g), dtbar.ptr(b, n, g), path == Path::kOfficial ? D : a.R, D, dt.ptr(b, n, g));
+  });
+  dt_copy.store();
+}
+
 void query_by(const Plan& plan, const CollinearQuery& a) {
   if (plan.path != Path::kCpu) return query_ref(plan, a);
   with_float_type(a.q.dtype, [&](auto zero) {
@@ -281,6 +306,38 @@ void collinear_key(Context& context, const CollinearOptions& options, const Coll
         cpu::collinear_key_rows(plan.kind, plan.tables, tbar, k_eff, r0, r1);
       });
     });
+  });
+}
+
+void collinear_key_backward(Context& context, const CollinearOptions& options, const CollinearKeyBackward& a) {
+  check_rows("collinear", a.rows, a.dk_eff);
+  const int64_t D = a.dk_eff.size(3);
+  check_even(D);
+  check_side("dk_eff", a.dk_eff, a.dk_eff.shape, DType::kF32);
+  check_side("dtbar", a.dtbar, {a.dk_eff.size(0), a.dk_eff.size(1), a.dk_eff.size(2), D / 2}, DType::kF32);
+  const Plan plan = plan_of(context, options, a.rows, D);
+  if (plan.path != Path::kCpu) return tbar_backward_ref(plan, a);
+  const auto dk_eff = a.dk_eff.view<float, 4>();
+  const auto dtbar = a.dtbar.view<float, 4>();
+  over_rows(a.dk_eff, [&](int64_t r0, int64_t r1) { cpu::collinear_tbar_rows_backward(plan.kind, plan.tables, dk_eff, dtbar, r0, r1); });
+}
+
+void collinear_fold_backward(Context& context, const CollinearOptions& options, const CollinearFoldBackward& a) {
+  COCA_CHECK(a.t.rank() == 4, "[collinear] t has shape {}; expected [B, N, G, D]", a.t.shape.text());
+  const int64_t D = a.t.size(3);
+  check_even(D);
+  check_dtype("collinear", "t", a.t, kF32OrBF16);
+  check_heads("collinear", "t", a.t, a.t.shape);
+  check_side("dtbar", a.dtbar, {a.t.size(0), a.t.size(1), a.t.size(2), D / 2}, DType::kF32);
+  check_side("dt", a.dt, a.t.shape, a.t.dtype);
+  COCA_CHECK(a.R >= 0 && a.R <= D && a.R % 2 == 0, "[collinear] rotary dims {} must be even and at most {}", a.R, D);
+  const Path path = choose_path(context, options, a.R, D);
+  if (path != Path::kCpu) return fold_backward_ref(path, a);
+  with_float_type(a.t.dtype, [&](auto zero) {
+    const auto t = a.t.view<decltype(zero), 4>();
+    const auto dt = a.dt.view<decltype(zero), 4>();
+    const auto dtbar = a.dtbar.view<float, 4>();
+    over_rows(a.t, [&](int64_t r0, int64_t r1) { cpu::collinear_fold_rows_backward(a.R, t, dtbar, dt, r0, r1); });
   });
 }
 

@@ -61,8 +61,22 @@ struct CollinearKey {
   TensorRef tbar;      // [B, S, G, D/2]; f32 or bf16, whatever k_eff is
   MutTensorRef k_eff;  // [B, S, G, D] written
 };
+// Their gradients, where keys are made in one place of a tbar from another (ring attention): sums in fp32 travel.
+struct CollinearKeyBackward {
+  RopeRows rows;
+  TensorRef dk_eff;    // [B, S, G, D] f32
+  MutTensorRef dtbar;  // [B, S, G, D/2] f32, added to (+=)
+};
+struct CollinearFoldBackward {
+  int64_t R = 0;
+  TensorRef t;      // [B, N, G, D]
+  TensorRef dtbar;  // [B, N, G, D/2] f32
+  MutTensorRef dt;  // [B, N, G, D] written, of t's type
+};
 void collinear_fold(Context&, const CollinearOptions&, const CollinearFold&);
 void collinear_query(Context&, const CollinearOptions&, const CollinearQuery&);
 void collinear_key(Context&, const CollinearOptions&, const CollinearKey&);
+void collinear_key_backward(Context&, const CollinearOptions&, const CollinearKeyBackward&);
+void collinear_fold_backward(Context&, const CollinearOptions&, const CollinearFoldBackward&);
 
 }  // namespace coca::ops

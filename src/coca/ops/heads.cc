@@ -35,7 +35,23 @@ void zero_heads(MutTensorRef t) {
   });
 }
 
+namespace {
+
+template <typename From, typename To>
+void convert_heads(TensorRef from, MutTensorRef to) {
+  const auto source = from.view<From, 4>();
+  const auto target = to.view<To, 4>();
+  each_head(to.shape, [&](int64_t b, int64_t n, int64_t h) {
+    const From* x = source.ptr(b, n, h);
+    To* y = target.ptr(b, n, h);
+    for (int64_t d = 0; d < to.size(3); ++d) y[d] = static_cast<To>(static_cast<float>(x[d]));
+  });
+}
+
+}  // namespace
+
 void copy_heads(TensorRef from, MutTensorRef to) {
+  if (from.dtype != to.dtype) return to.dtype == DType::kBF16 ? convert_heads<float, BF16>(from, to) : convert_heads<BF16, float>(from, to);
   const auto element = static_cast<int64_t>(dtype_size(from.dtype));
   const auto* source = static_cast<const std::byte*>(from.data);
   auto* target = static_cast<std::byte*>(to.data);

@@ -8,7 +8,7 @@ namespace coca::ops {
 
 // t = 0; F32 or BF16.
 void zero_heads(MutTensorRef t);
-// to = from, of one shape and type, which may be any.
+// to = from, of one shape; of one type, which may be any, or one of them F32 and the other BF16 (rounded once).
 void copy_heads(TensorRef from, MutTensorRef to);
 // to += from, of one shape and type, F32 or BF16; summed in fp32 and rounded once.
 void add_heads(TensorRef from, MutTensorRef to);

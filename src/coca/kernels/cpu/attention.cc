@@ -53,6 +53,18 @@ HWY_INLINE void store_row(const float* row, float factor, int64_t D, S* out) {
                    HWY_ATTR { store_f32(hn::Mul(hn::LoadU(d, row + i), hn::Set(d, factor)), d, out + i); });
 }
 
+// ... or is added to the sums of keys that come in parts.
+template <class S>
+HWY_INLINE void store_or_add(const float* row, float factor, int64_t D, S* out, float* sum) {
+  if (!sum) return store_row(row, factor, D, out);
+  for_lanes(D, [&](auto d, int64_t i)
+                   HWY_ATTR { hn::StoreU(hn::MulAdd(hn::LoadU(d, row + i), hn::Set(d, factor), hn::LoadU(d, sum + i)), d, sum + i); });
+}
+template <class View>
+HWY_INLINE float* sum_at(const View& sums, int64_t b, int64_t n, int64_t h) {
+  return sums.empty() ? nullptr : sums.ptr(b, n, h);
+}
+
 HWY_INLINE void scale_row(float* row, float factor, int64_t Dp) {
   for_lanes(Dp, [&](auto d, int64_t i)
                     HWY_ATTR { hn::StoreU(hn::Mul(hn::LoadU(d, row + i), hn::Set(d, factor)), d, row + i); });
@@ -108,11 +120,18 @@ void forward_block(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t qu
   std::memset(w.o, 0, static_cast<size_t>(rows * Dp) * sizeof(float));
   std::fill_n(w.state.max, kTile, kNegInf);
   std::fill_n(w.state.sum, kTile, 0.0f);
+  // What earlier parts of the keys gave is one key of score lse and value o.
+  for (int64_t r = 0; r < rows && !p.o_sum.empty(); ++r) {
+    const float lse = *p.lse.ptr(b, h, n0 + r);
+    if (lse == kNegInf) continue;
+    w.state.max[r] = lse, w.state.sum[r] = 1.0f;
+    std::copy_n(p.o_sum.ptr(b, n0 + r, h), D, w.o + r * Dp);
+  }
   walk_keys(p, b, h, n0, rows, static_cast<const E*>(packed.keys), w);
   if (p.far) walk_keys(*p.far, b, h, n0, rows, static_cast<const E*>(packed.far), w);
   for (int64_t r = 0; r < rows; ++r) {
     const float sum = w.state.sum[r], inverse = sum > 0.0f || std::isnan(sum) ? 1.0f / sum : 0.0f;
-    store_row(w.o + r * Dp, inverse, D, p.o.ptr(b, n0 + r, h));
+    p.o_sum.empty() ? store_row(w.o + r * Dp, inverse, D, p.o.ptr(b, n0 + r, h)) : store_row(w.o + r * Dp, inverse, D, p.o_sum.ptr(b, n0 + r, h));
     if (!p.lse.empty()) *p.lse.ptr(b, h, n0 + r) = sum == 0.0f ? kNegInf : w.state.max[r] + std::log(sum);
   }
 }
@@ -159,7 +178,10 @@ void forward_row(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n, f
   float* scores = work;
   float* o = work + p.k.size(1) + (p.far ? p.far->k.size(1) : 0);
   const int64_t near = row_scores(p, b, h, n, scores), count = near + (p.far ? row_scores(*p.far, b, h, n, scores + near) : 0);
-  const float largest = count > 0 ? *std::max_element(scores, scores + count) : kNegInf;
+  float* before = sum_at(p.o_sum, b, n, h);  // and lse: of earlier parts of the keys
+  if (before && count == 0) return;
+  const float before_lse = before ? *p.lse.ptr(b, h, n) : kNegInf;
+  const float largest = std::max(count > 0 ? *std::max_element(scores, scores + count) : kNegInf, before_lse);
   float sum = 0;
   if (count > 0)
     sum = sum_of(count, [&](auto d, int64_t i) HWY_ATTR {
@@ -168,9 +190,15 @@ void forward_row(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n, f
       return e;
     });
   std::memset(o, 0, static_cast<size_t>(D) * sizeof(float));
+  if (before_lse != kNegInf) {
+    const float share = std::exp(before_lse - largest);
+    sum += share;
+    for (int64_t i = 0; i < D; ++i) o[i] = share * before[i];
+  }
   add_row_values(p, b, h, n, scores, o);
   if (p.far) add_row_values(*p.far, b, h, n, scores + near, o);
-  store_row(o, count > 0 ? 1.0f / sum : 0.0f, D, p.o.ptr(b, n, h));
+  const float inverse = count > 0 ? 1.0f / sum : 0.0f;
+  before ? store_row(o, inverse, D, before) : store_row(o, inverse, D, p.o.ptr(b, n, h));
   if (!p.lse.empty()) *p.lse.ptr(b, h, n) = count > 0 ? largest + std::log(sum) : kNegInf;
 }
 
@@ -335,15 +363,21 @@ void backward_part(const AttentionParams<S>& a, const AttentionPart& part, void*
     }
     backward_head(a, part, h, queries, k, head);
     for (int64_t n = 0; n < N && !part.dq; ++n) {
-      if (n < queries.begin || n >= queries.end)
+      float* sum = sum_at(a.dq_sum, part.b, n, h);
+      if (n >= queries.begin && n < queries.end)
+        store_or_add(head.dq + (n - queries.begin) * Dp, a.scale, D, sum ? nullptr : a.dq.ptr(part.b, n, h), sum);
+      else if (!sum)
         std::fill_n(a.dq.ptr(part.b, n, h), D, S(0.0f));
-      else
-        store_row(head.dq + (n - queries.begin) * Dp, a.scale, D, a.dq.ptr(part.b, n, h));
     }
   }
   for (int64_t s = key_begin; s < key_end; ++s) {
-    store_row(k.dk + (s - key_begin) * Dp, a.scale, D, a.dk.ptr(part.b, s, part.g));
     float* dv = k.dv + (s - key_begin) * Dp;
+    if (!a.dk_sum.empty()) {
+      store_or_add<S>(k.dk + (s - key_begin) * Dp, a.scale, D, nullptr, a.dk_sum.ptr(part.b, s, part.g));
+      store_or_add<S>(dv, 1.0f, D, nullptr, a.dv_sum.ptr(part.b, s, part.g));
+      continue;
+    }
+    store_row(k.dk + (s - key_begin) * Dp, a.scale, D, a.dk.ptr(part.b, s, part.g));
     S* stored = a.dv.ptr(part.b, s, part.g);
     if (a.store_dv == StoreDv::kAdd)
       for_lanes(D, [&](auto d, int64_t i) HWY_ATTR { hn::StoreU(hn::Add(load_f32(d, stored + i), hn::LoadU(d, dv + i)), d, dv + i); });
@@ -356,12 +390,14 @@ void sum_dq(const AttentionParams<S>& a, int64_t b, int64_t h, int64_t query_blo
             int64_t part_stride) {
   const int64_t N = a.q.size(1), D = a.q.size(3), Dp = padded(D), n0 = query_block * kTile;
   for (int64_t n = n0; n < std::min(N, n0 + kTile); ++n) {
-    S* dq = a.dq.ptr(b, n, h);
+    float* all = sum_at(a.dq_sum, b, n, h);
+    S* dq = all ? nullptr : a.dq.ptr(b, n, h);
     for_lanes(D, [&](auto d, int64_t i) HWY_ATTR {
       auto sum = hn::Zero(d);
       for (int64_t part = 0; part < parts; ++part)
         sum = hn::Add(sum, hn::LoadU(d, partial + part * part_stride + n * Dp + i));
-      store_f32(hn::Mul(sum, hn::Set(d, a.scale)), d, dq + i);
+      const auto scaled = hn::Mul(sum, hn::Set(d, a.scale));
+      all ? hn::StoreU(hn::Add(scaled, hn::LoadU(d, all + i)), d, all + i) : store_f32(scaled, d, dq + i);
     });
   }
 }

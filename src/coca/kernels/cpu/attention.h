@@ -42,6 +42,8 @@ struct AttentionParams {
   TensorView<const T, 4> out, d_o;              // backward
   TensorView<T, 4> dq, dk, dv;                  // backward: written
   StoreDv store_dv = StoreDv::kWrite;
+  // Keys in parts: fp32 sums that the call adds to, instead of o, dq, dk and dv; empty: the keys are all.
+  TensorView<float, 4> o_sum, dq_sum, dk_sum, dv_sum;
   const AttentionParams* far = nullptr;  // forward: more keys under the same softmax, with q, k, v and rules of their own
 };
 

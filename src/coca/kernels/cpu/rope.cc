@@ -206,6 +206,44 @@ void key_backward(int kind, const RopeTables& tables, Heads<const T> t, Heads<co
   });
 }
 
+void tbar_backward(int kind, const RopeTables& tables, Heads<const float> dk_eff, Heads<float> dtbar, int64_t row0, int64_t row1) {
+  for_heads(dk_eff, row0, row1, [&](int64_t b, int64_t n, int64_t g) HWY_ATTR {
+    const HeadRuns runs = head_runs(tables, b, n, dk_eff.size(3));
+    const float* in = dk_eff.ptr(b, n, g);
+    float* out = dtbar.ptr(b, n, g);
+    for (const PairRun& run : {runs.rotary, runs.rest}) {
+      for_lanes(run.count, [&](auto d, int64_t i) HWY_ATTR {
+        const auto c = load_or(d, run.cos, i, 1.0f), s = load_or(d, run.sin, i, 0.0f);
+        const auto ga = hn::LoadU(d, in + run.a + i), gb = hn::LoadU(d, in + run.b + i);
+        const auto wa = kind == 1 ? c : hn::Sub(c, s), wb = kind == 1 ? s : hn::Add(c, s);
+        hn::StoreU(hn::Add(hn::LoadU(d, out + i), hn::MulAdd(ga, wa, hn::Mul(gb, wb))), d, out + i);
+      });
+      out += run.count;
+    }
+  });
+}
+
+template <typename T>
+void fold_backward(int64_t R, Heads<const T> t, Heads<const float> dtbar, Heads<T> dt, int64_t row0, int64_t row1) {
+  const int64_t D = t.size(3), half = R / 2, rest = (D - R) / 2;
+  for_heads(t, row0, row1, [&](int64_t b, int64_t n, int64_t g) HWY_ATTR {
+    const T* in = t.ptr(b, n, g);
+    T* out = dt.ptr(b, n, g);
+    const float* gradient = dtbar.ptr(b, n, g);
+    const auto run = [&](int64_t a, int64_t z, int64_t count) HWY_ATTR {
+      for_lanes(count, [&](auto d, int64_t i) HWY_ATTR {
+        const auto open = hn::Gt(hn::Add(load_f32(d, in + a + i), load_f32(d, in + z + i)), hn::Zero(d));
+        const auto each = hn::IfThenElseZero(open, hn::Mul(hn::Set(d, 0.5f), hn::LoadU(d, gradient + i)));
+        store_f32(each, d, out + a + i);
+        store_f32(each, d, out + z + i);
+      });
+      gradient += count;
+    };
+    run(0, half, half);
+    run(R, R + rest, rest);
+  });
+}
+
 // One name per element type, for the dispatch tables; fold and key: of t and tbar, of tbar and k_eff.
 constexpr auto& rope_f32 = rope<float>;
 constexpr auto& rope_bf16 = rope<BF16>;
@@ -217,6 +255,8 @@ constexpr auto& query_backward_f32 = query_backward<float>;
 constexpr auto& query_backward_bf16 = query_backward<BF16>;
 constexpr auto& key_backward_f32 = key_backward<float>;
 constexpr auto& key_backward_bf16 = key_backward<BF16>;
+constexpr auto& fold_backward_f32 = fold_backward<float>;
+constexpr auto& fold_backward_bf16 = fold_backward<BF16>;
 constexpr auto& fold_f32_f32 = fold<float, float>;
 constexpr auto& fold_f32_bf16 = fold<float, BF16>;
 constexpr auto& fold_bf16_f32 = fold<BF16, float>;
@@ -242,6 +282,9 @@ HWY_EXPORT(query_backward_f32);
 HWY_EXPORT(query_backward_bf16);
 HWY_EXPORT(key_backward_f32);
 HWY_EXPORT(key_backward_bf16);
+HWY_EXPORT(tbar_backward);
+HWY_EXPORT(fold_backward_f32);
+HWY_EXPORT(fold_backward_bf16);
 HWY_EXPORT(fold_f32_f32);
 HWY_EXPORT(fold_f32_bf16);
 HWY_EXPORT(fold_bf16_f32);
@@ -326,6 +369,15 @@ void collinear_key_rows_backward(int kind, const RopeTables& tables, Heads<const
                                  Heads<const BF16> dk_eff, Heads<BF16> dt, int64_t row0,
                                  int64_t row1) noexcept {
   HWY_DYNAMIC_DISPATCH(key_backward_bf16)(kind, tables, t, dk_eff, dt, row0, row1);
+}
+void collinear_tbar_rows_backward(int kind, const RopeTables& tables, Heads<const float> dk_eff, Heads<float> dtbar, int64_t row0, int64_t row1) noexcept {
+  HWY_DYNAMIC_DISPATCH(tbar_backward)(kind, tables, dk_eff, dtbar, row0, row1);
+}
+void collinear_fold_rows_backward(int64_t R, Heads<const float> t, Heads<const float> dtbar, Heads<float> dt, int64_t row0, int64_t row1) noexcept {
+  HWY_DYNAMIC_DISPATCH(fold_backward_f32)(R, t, dtbar, dt, row0, row1);
+}
+void collinear_fold_rows_backward(int64_t R, Heads<const BF16> t, Heads<const float> dtbar, Heads<BF16> dt, int64_t row0, int64_t row1) noexcept {
+  HWY_DYNAMIC_DISPATCH(fold_backward_bf16)(R, t, dtbar, dt, row0, row1);
 }
 
 }  // namespace coca::cpu

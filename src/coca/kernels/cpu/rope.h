@@ -61,5 +61,9 @@ void collinear_key_rows_backward(int kind, const RopeTables& tables, Heads<const
 void collinear_key_rows_backward(int kind, const RopeTables& tables, Heads<const BF16> t,
                                  Heads<const BF16> dk_eff, Heads<BF16> dt, int64_t row0,
                                  int64_t row1) noexcept;
+// By way of tbar: dtbar += from dk_eff, dt written from dtbar.
+void collinear_tbar_rows_backward(int kind, const RopeTables& tables, Heads<const float> dk_eff, Heads<float> dtbar, int64_t row0, int64_t row1) noexcept;
+void collinear_fold_rows_backward(int64_t R, Heads<const float> t, Heads<const float> dtbar, Heads<float> dt, int64_t row0, int64_t row1) noexcept;
+void collinear_fold_rows_backward(int64_t R, Heads<const BF16> t, Heads<const float> dtbar, Heads<BF16> dt, int64_t row0, int64_t row1) noexcept;
 
 }  // namespace coca::cpu

@@ -136,6 +136,30 @@ void attention_forward(const AttentionSpec& spec, TensorView<const T, 4> q, Tens
   attention_forward(std::span(&all, 1), v, o, lse);
 }
 
+// Keys that come in parts: o [B, N, H, D] and lse [B, H, N] of one part join those of the parts before (lse -inf: nothing
+// yet), as if all had stood under one softmax.
+template <typename T>
+void attention_merge(TensorView<const T, 4> part_o, TensorView<const T, 3> part_lse, TensorView<T, 4> o, TensorView<T, 3> lse) {
+  for (int64_t b = 0; b < o.size(0); ++b)
+    for (int64_t n = 0; n < o.size(1); ++n)
+      for (int64_t h = 0; h < o.size(2); ++h) {
+        const T x = lse(b, h, n), y = part_lse(b, h, n);
+        const auto largest = std::max(real_part(x), real_part(y));
+        if (largest == -std::numeric_limits<double>::infinity()) continue;
+        const bool first = real_part(x) == -std::numeric_limits<double>::infinity();  // o holds nothing yet
+        const T wx = first ? T(0) : std::exp(x - T(largest)), wy = std::exp(y - T(largest)), sum = wx + wy;
+        lse(b, h, n) = T(largest) + std::log(sum);
+        for (int64_t d = 0; d < o.size(3); ++d) o(b, n, h, d) = ((first ? T(0) : wx * o(b, n, h, d)) + wy * part_o(b, n, h, d)) / sum;
+      }
+}
+
+// What the forward pass over all keys gave, where those of a call are only a part of them.
+template <typename T>
+struct AttentionSaved {
+  TensorView<const T, 4> o;    // [B, N, H, D]
+  TensorView<const T, 3> lse;  // [B, H, N]
+};
+
 // Gradients of one part's q and k, and of its v where it has its own.
 template <typename T>
 struct AttentionKeyGrads {
@@ -151,9 +175,10 @@ void zero(TensorView<T, 4> x) {
 }
 
 // All gradients are written. With p = softmax(s): dv += p do; dp = do v; ds = p (dp - sum_d do o); dq = ds k; dk += ds q.
+// With `saved` p = exp(s - lse) and sum_d do o are those of all keys.
 template <typename T>
 void attention_backward(std::span<const AttentionKeys<T>> parts, TensorView<const T, 4> v, TensorView<const T, 4> d_o,
-                        std::span<const AttentionKeyGrads<T>> grads, TensorView<T, 4> dv) {
+                        std::span<const AttentionKeyGrads<T>> grads, TensorView<T, 4> dv, const AttentionSaved<T>* saved = nullptr) {
   const int64_t H = d_o.size(2), D = d_o.size(3), group = H / v.size(2);
   zero(dv);
   for (const AttentionKeyGrads<T>& part : grads) zero(part.dq), zero(part.dk), zero(part.dv);
@@ -162,7 +187,9 @@ void attention_backward(std::span<const AttentionKeys<T>> parts, TensorView<cons
     for (int64_t h = 0; h < H; ++h)
       for (int64_t n = 0; n < d_o.size(1); ++n) {
         const int64_t g = h / group;
-        const AttentionRow<T> row(parts, b, n, h, g);
+        AttentionRow<T> row(parts, b, n, h, g);
+        for (T& p : row.p)
+          if (saved) p *= std::exp(row.lse - saved->lse(b, h, n));
         const auto values = [&](size_t part) { return parts[part].v.empty() ? v : parts[part].v; };
         dp.assign(row.p.size(), T(0));
         T delta(0);
@@ -171,6 +198,10 @@ void attention_backward(std::span<const AttentionKeys<T>> parts, TensorView<cons
             for (int64_t d = 0; d < D; ++d) dp[i] += d_o(b, n, h, d) * values(part)(b, row.key(part, i), g, d);
             delta += row.p[i] * dp[i];
           }
+        if (saved) {
+          delta = T(0);
+          for (int64_t d = 0; d < D; ++d) delta += saved->o(b, n, h, d) * d_o(b, n, h, d);
+        }
         for (size_t part = 0; part < parts.size(); ++part)
           for (size_t i = row.offset[part]; i < row.offset[part + 1]; ++i) {
             const int64_t s = row.key(part, i);

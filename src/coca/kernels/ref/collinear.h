@@ -121,6 +121,37 @@ void collinear_key_head_backward(int kind, const T* t, const T* dk_eff, int64_t 
   }
 }
 
+// The two steps of it: dtbar [D/2] += from dk_eff, and dt [D] written from dtbar. official: pairs (j, j + D/2), of which
+// the official routine rotates back (i, i + R/2).
+template <typename T, typename Cos, typename Sin>
+void collinear_tbar_head_backward(int kind, const T* dk_eff, int64_t R, int64_t D, Cos cos, Sin sin, T* dtbar) {
+  for (int64_t j = 0; j < D / 2; ++j) {
+    const Pair p = collinear_pair(j, R, D);
+    const T c = j < R / 2 ? T(cos(j)) : T(1);
+    const T s = j < R / 2 ? T(sin(j)) : T(0);
+    const T ga = dk_eff[p.a], gb = dk_eff[p.b];
+    dtbar[j] += kind == 1 ? ga * c + gb * s : ga * (c - s) + gb * (c + s);
+  }
+}
+template <typename T, typename Cos, typename Sin>
+void collinear_official_tbar_head_backward(const T* dk_eff, int64_t R, int64_t D, Cos cos, Sin sin, T* dtbar) {
+  const int64_t half = R / 2;
+  for (int64_t i = 0; i < D; ++i) {
+    T back = dk_eff[i];
+    if (i < half) back = dk_eff[i] * T(cos(i)) + dk_eff[i + half] * T(sin(i));
+    else if (i < R) back = dk_eff[i] * T(cos(i - half)) - dk_eff[i - half] * T(sin(i - half));
+    dtbar[i % (D / 2)] += back;
+  }
+}
+template <typename T>
+void collinear_fold_head_backward(const T* t, const T* dtbar, int64_t R, int64_t D, T* dt) {
+  for (int64_t j = 0; j < D / 2; ++j) {
+    const Pair p = collinear_pair(j, R, D);
+    const bool open = real_part((t[p.a] + t[p.b]) * T(0.5)) > 0;
+    dt[p.a] = dt[p.b] = open ? dtbar[j] * T(0.5) : T(0);
+  }
+}
+
 template <typename T, typename Cos, typename Sin>
 void collinear_official_head_backward(const T* q, const T* t, const T* dq_eff, const T* dk_eff, int64_t R, int64_t D,
                                       Cos cos, Sin sin, T* dq, T* dt, T* dtbar /* scratch [D] */) {
