@@ -170,6 +170,34 @@ TEST(Ranks, FineTuneAdaptersAndPartsOfFusedProjections) {
   }
 }
 
+// Ring attention in training: the tokens of every window lie on all ranks.
+TEST(Ranks, ShareTheTokensOfWindows) {
+  const test::TempDir dir;
+  for (const auto attention : {model::AttentionKind::kCocaSlack, model::AttentionKind::kRope}) {
+    const std::string name(enum_name(attention));
+    TrainConfig c = config_of_8_windows(dir.path() / (name + "1"));
+    c.attention = attention, c.length = 19, c.slices = 0, c.context_parallel = true, c.recompute = model::Recompute::kLayer;
+    c.decay = optim::Decay::kConstant;  // so that a run of fewer steps is the beginning of this one
+    const TrainSummary one = train_by(1, c);
+    for (const int ranks : {2, 3}) {
+      c.out = (dir.path() / (name + std::to_string(ranks))).string();
+      const TrainSummary several = train_by(ranks, c);
+      EXPECT_EQ(several.tokens, one.tokens);
+      // As above: roundings only.
+      EXPECT_NEAR(several.final_loss, one.final_loss, 1e-3) << name << ranks;
+      EXPECT_NEAR(*several.validation_loss, *one.validation_loss, 1e-3) << name << ranks;
+    }
+    // Stopped on 3 ranks, it goes on over 2, and with whole windows on 2.
+    c.out = (dir.path() / (name + "resumed")).string();
+    c.steps = 6;
+    train_by(3, c);
+    c.steps = 9;
+    train_by(2, c, Start::kResume);
+    c.steps = 12, c.context_parallel = false;
+    EXPECT_NEAR(train_by(2, c, Start::kResume).final_loss, one.final_loss, 1e-3) << name;
+  }
+}
+
 TEST(Ranks, MistakesAreNamed) {
   const test::TempDir dir;
   const test::TinyData data;
@@ -182,7 +210,13 @@ TEST(Ranks, MistakesAreNamed) {
   test::expect_error(by(3), ErrorKind::kInvalidArgument, "a step of 8 windows (4 x 2) does not fall into 3 equal slices");
   c.slices = 3;
   test::expect_error(by(1), ErrorKind::kInvalidArgument, "slices is 3; expected 0 (one a rank) or a divisor of the 8 windows");
-  c.slices = 0;
+  c.context_parallel = true, c.slices = 4;
+  test::expect_error(by(2), ErrorKind::kInvalidArgument, "slices is 4; with context_parallel a step is not cut into slices");
+  c.slices = 0, c.windows.layer_window = {4};
+  test::expect_error(by(2), ErrorKind::kInvalidArgument, "[ring] layer 0 has a window of 4 tokens");
+  c.windows.layer_window = {}, c.positions.draw = PositionDraw::kRandom, c.positions.target_length = 32;
+  test::expect_error(by(2), ErrorKind::kInvalidArgument, "drawn positions");
+  c.positions = {}, c.context_parallel = false;
   train_by(2, c);
   test::expect_error(by(2), ErrorKind::kInvalidArgument, "already holds a training run");
 }

@@ -29,7 +29,7 @@ struct BatchShape {
 // as divide a part, at most as many as before. Error where the step's windows do not fall into so many parts.
 BatchShape shape_in_slices(const BatchShape&, int64_t slices);
 
-// The slices of a step: as many as asked for, a multiple of the ranks; 0: one a rank.
+// The slices of a step, where ranks share windows: as many as asked for, a multiple of the ranks; 0: one a rank.
 int64_t slices_for(int64_t asked, int ranks);
 
 enum class Packing : uint8_t { kNone, kDocuments };

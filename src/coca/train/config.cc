@@ -23,6 +23,7 @@ void check_config(const TrainConfig& c) {
   COCA_CHECK(c.init_std >= 0, "init_std is {}; expected 0 (choose) or more", c.init_std);
   COCA_CHECK(c.slices >= 0 && c.batch * c.accumulation % std::max<int64_t>(c.slices, 1) == 0,
              "slices is {}; expected 0 (one a rank) or a divisor of the {} windows of a step", c.slices, c.batch * c.accumulation);
+  COCA_CHECK(!c.context_parallel || c.slices == 0, "slices is {}; with context_parallel a step is not cut into slices", c.slices);
   COCA_CHECK(c.validation_interval >= 0 && c.validation_windows >= 0 && c.checkpoint_interval >= 0,
              "validation_interval {}, validation_windows {} and checkpoint_interval {} must not be negative",
              c.validation_interval, c.validation_windows, c.checkpoint_interval);

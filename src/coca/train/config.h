@@ -38,6 +38,7 @@ struct TrainConfig {
   optim::Decay decay = optim::Decay::kCosine;
   double beta1 = 0.9, beta2 = 0.95, adam_eps = 1e-8, weight_decay = 0.1, clip_norm = 1.0;
   int64_t seed = 0, max_bad_steps = 10;
+  bool context_parallel = false;
   model::Recompute recompute = model::Recompute::kNone;
   model::Precision precision = model::Precision::kF32;
   // output
@@ -77,6 +78,7 @@ struct TrainConfig {
     v("batch", "windows per micro-batch", batch);
     v("accumulation", "micro-batches per step", accumulation);
     v("slices", "equal parts of a step whose gradients are added in order; the same bits for any number of ranks that divides it; 0: one a rank", slices);
+    v("context_parallel", "ranks share the tokens of every window, in the place of the windows (docs/parallel.md)", context_parallel);
     v("learning_rate", "peak learning rate", learning_rate);
     v("min_learning_rate", "floor of the decay", min_learning_rate);
     v("warmup_steps", "steps of linear warm-up", warmup_steps);

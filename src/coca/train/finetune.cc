@@ -16,6 +16,7 @@ BatchShape shape_of(const FinetuneConfig& c, int64_t length) {
 }
 
 FinetuneConfig in_slices(FinetuneConfig config, int ranks) {
+  if (config.context_parallel && ranks > 1) return config;
   config.slices = slices_for(config.slices, ranks);
   const BatchShape shape = shape_in_slices(shape_of(config, config.length), config.slices);
   config.batch = shape.batch;
@@ -96,6 +97,7 @@ Finetuner::Finetuner(const FinetuneConfig& given, const FinetuneData& data, Star
                                              .recompute = config.recompute,
                                              .precision = config.precision,
                                              .slices = config.slices,
+                                             .share = config.context_parallel && config.slices == 0 ? LoopOptions::Share::kTokens : LoopOptions::Share::kWindows,
                                              .max_bad_steps = config.max_bad_steps,
                                              .log_interval = config.log_interval,
                                              .validation_interval = config.validation_interval,

@@ -68,6 +68,7 @@ struct FinetuneConfig {
   std::string chat_template = "auto";
   // optimization
   int64_t steps = 0, batch = 8, accumulation = 1, slices = 0, warmup_steps = 10;
+  bool context_parallel = false;
   double epochs = 1, learning_rate = 0, min_learning_rate = 0;
   optim::Decay decay = optim::Decay::kCosine;
   double beta1 = 0.9, beta2 = 0.999, adam_eps = 1e-8, weight_decay = 0.0, clip_norm = 1.0;
@@ -114,6 +115,7 @@ struct FinetuneConfig {
     v("batch", "windows per micro-batch", batch);
     v("accumulation", "micro-batches per step", accumulation);
     v("slices", "equal parts of a step whose gradients are added in order; the same bits for any number of ranks that divides it; 0: one a rank", slices);
+    v("context_parallel", "ranks share the tokens of every window, in the place of the windows (docs/parallel.md)", context_parallel);
     v("learning_rate", "peak learning rate; 0: 2e-5, for an adapter 2e-4", learning_rate);
     v("min_learning_rate", "floor of the decay", min_learning_rate);
     v("warmup_steps", "steps of linear warm-up", warmup_steps);

@@ -59,7 +59,8 @@ Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& da
       ranks_(ranks),
       spec_(spec),
       params_(spec_, options_.adapter ? options_.precision : model::Precision::kF32),
-      decoder_(spec_, options_.shape.batch, options_.shape.length,
+      ring_(options_.share == LoopOptions::Share::kTokens ? std::make_unique<model::RingAttention>(spec_, ranks, options_.shape.length) : nullptr),
+      decoder_(spec_, options_.shape.batch, ring_ ? ring_->tokens() : options_.shape.length,
                {.recompute = options_.recompute, .precision = options_.precision}),
       ids_({options_.shape.batch, options_.shape.length}, DType::kI32),
       targets_(ids_.shape(), DType::kI32) {
@@ -68,7 +69,13 @@ Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& da
     COCA_CHECK(stage.steps >= 1, "a stage of {} steps; expected at least 1", stage.steps);
     steps_ += stage.steps;
   }
-  COCA_CHECK(options_.slices % ranks_.size() == 0 && options_.shape.accumulation % options_.slices == 0,
+  if (ring_) {
+    options_.slices = ranks_.size();  // one slice for each: its tokens of all windows
+    decoder_.set_ring(ring_.get());
+    COCA_CHECK(data.batches.packing() == Packing::kNone && data.batches.drawn_length(0) == 0,
+               "ranks that share the tokens of windows (context_parallel) train on text at its own positions, not on packed examples or drawn positions");
+  }
+  COCA_CHECK(ring_ || (options_.slices % ranks_.size() == 0 && options_.shape.accumulation % options_.slices == 0),
              "a step in {} slices of {} micro-batches in all cannot be shared by {} ranks", options_.slices, options_.shape.accumulation, ranks_.size());
   if (data.batches.packing() == Packing::kDocuments ||
       (data.validation && data.validation->packing() == Packing::kDocuments))
@@ -170,23 +177,33 @@ CheckpointParts Loop::parts() {
   return {spec_, params_, *optimizer_, data_.tokenizer, options_.adapter.get(), ranks_};
 }
 
+std::pair<TensorRef, TensorRef> Loop::tokens_here() {
+  if (!ring_) return {ids_.ref(), targets_.ref()};
+  const auto take = [&](const Tensor& whole, std::vector<int32_t>& mine) -> TensorRef {
+    mine = ring_->split().take(whole.values<int32_t>(), ranks_.rank());
+    return {mine.data(), DType::kI32, {options_.shape.batch, ring_->tokens()}};
+  };
+  return {take(ids_, my_ids_), take(targets_, my_targets_)};
+}
+
 // One slice: its gradients in grads_, the sum of its nll. The loss is the mean over the targets of the whole step, in
 // whatever slices and micro-batches these lie.
 double Loop::slice(int64_t step, int64_t slice, Add add) {
   grads_->zero();
   const double scale = 1.0 / static_cast<double>(data_.batches.counted(step));
-  const int64_t parts = options_.shape.accumulation / options_.slices, end = (slice + 1) * parts;
+  const int64_t parts = options_.shape.accumulation / (ring_ ? 1 : options_.slices), first = ring_ ? 0 : slice * parts;
   double sum = 0;
-  for (int64_t part = end - parts; part < end; ++part) {
-    if (sum_ && add == Add::kToSum && part + 1 == end)
+  for (int64_t part = first; part < first + parts; ++part) {
+    if (sum_ && add == Add::kToSum && part + 1 == first + parts)
       decoder_.on_gradients([this](int64_t layer) { sum_->done(gradient_bucket(spec_, layer), grads_->flat()); });
     data_.batches.fill(step, part, {ids_, targets_, starts_.empty() ? MutTensorRef() : starts_.ref(), positions_});
     if (options_.adapter)
       options_.adapter->set_dropout(
-          mix64(options_.dropout_seed ^ mix64(static_cast<uint64_t>(step * options_.shape.accumulation + part))),
+          mix64(options_.dropout_seed ^ mix64(static_cast<uint64_t>(step * options_.shape.accumulation + part))) + (ring_ ? static_cast<uint64_t>(slice) : 0),
           weights_);
+    const auto [ids, targets] = tokens_here();
     const TensorRef nll =
-        decoder_.forward_backward(context_, weights_, ids_, targets_, static_cast<float>(scale), grad_tensors_,
+        decoder_.forward_backward(context_, weights_, ids, targets, static_cast<float>(scale), grad_tensors_,
                                   data_.batches.packing() == Packing::kDocuments ? starts() : TensorRef(), drawn(step));
     for (int64_t i = 0; i < nll.numel(); ++i) sum += nll.as<float>()[i];
   }
@@ -241,19 +258,19 @@ std::string Loop::nonfinite_here(int64_t step) {
 }
 
 // Mean loss over the first validation_windows windows. The last batch is filled up with windows without targets. Batches
-// go to the ranks in turn, and are added up in their order.
+// go to the ranks in turn, or the tokens of all to all, and are added up in their order.
 double Loop::validate() {
   struct Part {
     double nll = 0;
     int64_t counted = 0;
   };
-  const int64_t B = options_.shape.batch, N = options_.shape.length, K = ranks_.size();
+  const int64_t B = options_.shape.batch, N = options_.shape.length, K = ring_ ? 1 : ranks_.size();
   const int64_t windows = std::min(options_.validation_windows, data_.validation->windows());
   const int64_t batches = (windows + B - 1) / B, rounds = (batches + K - 1) / K;
   const bool packed = data_.validation->packing() == Packing::kDocuments;
   if (options_.adapter) options_.adapter->clear_dropout(weights_);
   std::vector<Part> mine(static_cast<size_t>(rounds));
-  for (int64_t batch = ranks_.rank(); batch < batches; batch += K) {
+  for (int64_t batch = ring_ ? 0 : ranks_.rank(); batch < batches; batch += K) {
     Part& sum = mine[static_cast<size_t>(batch / K)];
     std::ranges::fill(targets_.values<int32_t>(), ops::kIgnoreTarget);
     if (packed) std::ranges::fill(starts_.values<int32_t>(), 0);
@@ -264,16 +281,23 @@ double Loop::validate() {
       data_.validation->window(batch * B + row,
                                {part(ids_), part(targets_), packed ? part(starts_) : std::span<int32_t>()});
     }
-    const TensorRef nll = decoder_.loss(context_, weights_, ids_, targets_, packed ? starts() : TensorRef());
-    for (int64_t i = 0; i < nll.numel(); ++i) sum.nll += nll.as<float>()[i];
-    sum.counted += std::ranges::count_if(targets_.values<int32_t>(), [](int32_t id) { return id != ops::kIgnoreTarget; });
+    const auto [ids, targets] = tokens_here();
+    const TensorRef nll = decoder_.loss(context_, weights_, ids, targets, packed ? starts() : TensorRef());
+    for (int64_t i = 0; i < nll.numel(); ++i) {
+      sum.nll += nll.as<float>()[i];
+      sum.counted += targets.as<int32_t>()[i] != ops::kIgnoreTarget;
+    }
   }
   const std::vector<Part> all = dist::all_gather_values<Part>(ranks_, mine);
   Part sum;
-  for (int64_t batch = 0; batch < batches; ++batch) {
-    const Part& part = all[static_cast<size_t>(batch % K * rounds + batch / K)];
+  const auto add = [&](int64_t batch, int64_t rank) {
+    const Part& part = all[static_cast<size_t>(rank * rounds + batch / K)];
     sum.nll += part.nll;
     sum.counted += part.counted;
+  };
+  for (int64_t batch = 0; batch < batches; ++batch) {
+    if (!ring_) add(batch, batch % K);
+    for (int64_t rank = 0; ring_ && rank < ranks_.size(); ++rank) add(batch, rank);
   }
   return sum.nll / static_cast<double>(sum.counted);
 }

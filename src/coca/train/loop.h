@@ -11,6 +11,7 @@
 
 #include "coca/io/lock.h"
 #include "coca/model/decoder.h"
+#include "coca/model/ring_attention.h"
 #include "coca/train/batches.h"
 #include "coca/train/checkpoint.h"
 #include "coca/train/gradient_sum.h"
@@ -52,6 +53,7 @@ struct LoopOptions {
   model::Recompute recompute = model::Recompute::kNone;
   model::Precision precision = model::Precision::kF32;
   int64_t slices = 1;  // of a step; micro-batches of `shape` do not lie in two of them (shape_in_slices)
+  enum class Share : uint8_t { kWindows, kTokens } share = Share::kWindows;  // of ranks; kTokens: one slice, every rank's tokens of all windows
   int64_t max_bad_steps = 10, log_interval = 10, validation_interval = 0, validation_windows = 64,
           checkpoint_interval = 0;
   CheckpointPlan checkpoints;
@@ -98,6 +100,9 @@ class Loop {
   int64_t stage_at(int64_t step) const;  // that of the step which follows `step` steps
   int64_t stage_start(int64_t stage) const;
   enum class Add : uint8_t { kToSum, kNot };
+  bool shares_tokens() const { return ring_ != nullptr; }
+  // Of what ids_ and targets_ hold, the tokens that are this rank's: [B, n].
+  std::pair<TensorRef, TensorRef> tokens_here();
   double slice(int64_t step, int64_t slice, Add);
   double forward_backward(int64_t step);
   optim::UpdateReport update(double learning_rate);
@@ -132,9 +137,11 @@ class Loop {
   model::MutWeights grad_tensors_;                    // the same by their places in the model
   std::unique_ptr<optim::AdamW> optimizer_;
   std::unique_ptr<GradientSum> sum_;  // of several ranks or slices
+  std::unique_ptr<model::RingAttention> ring_;  // of ranks that share tokens
   model::TrainingDecoder decoder_;
   TrainState state_;
-  Tensor ids_, targets_, starts_;
+  Tensor ids_, targets_, starts_;         // of whole windows
+  std::vector<int32_t> my_ids_, my_targets_;  // of them this rank's tokens, with a ring
   std::vector<double> positions_;  // [B, N], where the batches draw them
 };
 

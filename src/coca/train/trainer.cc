@@ -25,6 +25,7 @@ model::ModelSpec spec_for(const TrainConfig& config, const TrainData& data) {
 
 TrainConfig checked_in_slices(TrainConfig config, int ranks) {
   check_config(config);
+  if (config.context_parallel && ranks > 1) return config;
   config.slices = slices_for(config.slices, ranks);
   const BatchShape shape = shape_in_slices({.batch = config.batch, .accumulation = config.accumulation, .length = config.length}, config.slices);
   config.batch = shape.batch;
@@ -44,6 +45,7 @@ LoopOptions loop_options(const TrainConfig& c, const TrainConfig& given) {
           .recompute = c.recompute,
           .precision = c.precision,
           .slices = c.slices,
+          .share = c.context_parallel && c.slices == 0 ? LoopOptions::Share::kTokens : LoopOptions::Share::kWindows,
           .max_bad_steps = c.max_bad_steps,
           .log_interval = c.log_interval,
           .validation_interval = c.validation_interval,
