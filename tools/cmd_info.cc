@@ -7,6 +7,7 @@
 #include "cli.h"
 #include "coca/base/parallel.h"
 #include "coca/base/version.h"
+#include "coca/dist/mpi.h"
 #include "coca/model/decoder.h"
 #include "coca/model/model.h"
 #include "coca/ops/impl.h"
@@ -52,6 +53,7 @@ Facts program_facts() {
   f.text("SIMD target", "cpu_target", ops::cpu_target());
   f.text("SIMD targets of this CPU", "cpu_targets", joined(ops::cpu_targets()));
   f.count("threads", "threads", max_threads());
+  f.text("MPI", "mpi", dist::mpi_version());
   const Context cx;  // what COCA_FORCE_IMPL forces
   for (const ops::OpImpls& op : ops::op_impls()) {
     const std::string_view forced = cx.forced_impl(op.op);
