@@ -6,6 +6,7 @@ if(COCA_CUDA)
   message(WARNING "COCA_CUDA: there are no CUDA kernels yet; this builds the CPU program")
 endif()
 set(COCA_MPI AUTO CACHE STRING "Runs of several processes over MPI: ON, OFF, or AUTO (where MPI is found, without sanitizers)")
+option(COCA_NCCL "Build the ranks over NCCL, for the CUDA backend to come; needs the CUDA toolkit and NCCL" OFF)
 option(COCA_FUZZ "Build the fuzz targets instead of the program; needs clang (fuzz/README.md)" OFF)
 set(COCA_SANITIZE "" CACHE STRING "Sanitizers, for example address;undefined or thread")
 

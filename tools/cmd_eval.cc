@@ -6,6 +6,7 @@
 #include "coca/io/fs.h"
 #include "coca/report/chart.h"
 #include "eval_command.h"
+#include "ranks.h"
 
 namespace coca::tools {
 
@@ -14,7 +15,7 @@ using nlohmann::ordered_json;
 void write_outputs(const EvalOutputFlags& o, const ordered_json& json, const char* results,
                    const std::function<std::string()>& svg) {
   write_outputs(o, json, results);
-  if (!o.plot.empty()) io::write_file_atomic(o.plot, svg());
+  if (!o.plot.empty() && first_rank()) io::write_file_atomic(o.plot, svg());
 }
 
 void check_outputs(const EvalOutputFlags& o) {

@@ -5,7 +5,6 @@
 #include "coca/model/model.h"
 #include "coca/report/table.h"
 #include "coca/train/finetune.h"
-#include "coca/train/load_data.h"
 #include "companions.h"
 #include "ranks.h"
 #include "training.h"
@@ -36,12 +35,7 @@ std::optional<data::TokenDocuments> load_examples(const std::vector<std::string>
 std::optional<data::TokenFile> load_text(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer,
                                          const std::filesystem::path& cache, const std::string& what) {
   if (inputs.empty()) return std::nullopt;
-  std::optional<data::TokenFile> tokens;
-  dist::first_rank_first(ranks(), [&] {  // the others find it in the cache
-    BytesProgress progress("tokenizing " + what);
-    tokens = train::load_tokens(inputs, tokenizer, cache, std::ref(progress));
-  });
-  return tokens;
+  return load_tokens(inputs, tokenizer, cache, what);
 }
 
 Loaded load_data(const train::FinetuneConfig& c, const text::Tokenizer& tokenizer) {

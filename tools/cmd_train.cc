@@ -2,7 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
 #include "coca/report/table.h"
-#include "coca/train/load_data.h"
 #include "coca/train/trainer.h"
 #include "ranks.h"
 #include "training.h"
@@ -16,24 +15,15 @@ struct Options {
   bool resume = false;
 };
 
-data::TokenFile tokens_of(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer, const std::filesystem::path& cache, const std::string& what) {
-  std::optional<data::TokenFile> tokens;
-  dist::first_rank_first(ranks(), [&] {  // the others find it in the cache
-    BytesProgress progress("tokenizing " + what);
-    tokens = train::load_tokens(inputs, tokenizer, cache, std::ref(progress));
-  });
-  return std::move(*tokens);
-}
-
 int run(const Options& options) {
   const train::TrainConfig& c = options.config;
   train::check_config(c);
   COCA_CHECK(!c.text.empty(), "--text: no training text given");
   const std::filesystem::path out = c.out;
   const auto tokenizer = text::load_tokenizer(c.tokenizer);
-  const data::TokenFile tokens = tokens_of(c.text, *tokenizer, out / "data" / "train.tok", "training text");
+  const data::TokenFile tokens = load_tokens(c.text, *tokenizer, out / "data" / "train.tok", "training text");
   std::optional<data::TokenFile> validation;
-  if (!c.validation_text.empty()) validation = tokens_of(c.validation_text, *tokenizer, out / "data" / "validation.tok", "validation text");
+  if (!c.validation_text.empty()) validation = load_tokens(c.validation_text, *tokenizer, out / "data" / "validation.tok", "validation text");
 
   train::Trainer trainer(c, {.tokens = tokens, .validation = validation ? &*validation : nullptr, .tokenizer = *tokenizer},
                          options.resume ? train::Start::kResume : train::Start::kFresh, ranks());

@@ -7,6 +7,7 @@
 #include "coca/model/windows.h"
 #include "coca/report/table.h"
 #include "eval_command.h"
+#include "ranks.h"
 #include "text_documents.h"
 
 namespace coca::tools {
@@ -44,7 +45,7 @@ int run_mlm(MlmFlags& flags) {
                                  .scaling = m.scaling, .progress = [&](int64_t done, int64_t total) {
                                    if (!progress) progress = make_progress({.total = total, .unit = "tokens", .label = "mlm"});
                                    progress->update(done);
-                                 }};
+                                 }, .ranks = ranks()};
   Context cx;
   const std::vector<eval::MlmResult> results =
       eval::masked_perplexity(cx, m.model.spec, m.model.params->weights(), read_documents(flags.text, {}, *m.tokenizer).ids, m.tokenizer->vocab_size(), options);

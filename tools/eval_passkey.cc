@@ -6,6 +6,7 @@
 #include "coca/report/chart.h"
 #include "coca/report/table.h"
 #include "eval_command.h"
+#include "ranks.h"
 
 namespace coca::tools {
 
@@ -167,7 +168,7 @@ int run_passkey(PasskeyFlags& flags) {
   const LoadedModel m = load_with_flags(flags);
   std::optional<report::Progress> progress;
   eval::PasskeyOptions options{
-      .protocol = protocol, .seed = flags.seed, .scaling = m.scaling, .batch_tokens = flags.batch_tokens};
+      .protocol = protocol, .seed = flags.seed, .scaling = m.scaling, .batch_tokens = flags.batch_tokens, .progress = {}, .ranks = ranks()};
   options.progress = [&](const eval::PasskeyProgress& p) {
     if (!progress) progress = make_progress({.total = p.total, .unit = "prompts", .label = "passkey"});
     progress->update(p.done, fmt::format("length {} correct {}/{}", p.length, p.correct, p.tried));

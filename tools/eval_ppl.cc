@@ -276,7 +276,6 @@ int run_ppl(PplFlags& flags) {
   json["results"] = ordered_json::array();
   for (const eval::PerplexityResult& r : results) json["results"].push_back(ppl_json(r));
   json["documents"] = by_document;
-  if (!first_rank()) return 0;
   write_outputs(flags.output, json, "results", [&] { return ppl_svg(results, m, protocol.average); });
   if (!by_document.empty())
     write_outputs(OutputFlags{.json = "", .csv = flags.document_csv}, json, "documents");

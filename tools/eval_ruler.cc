@@ -7,6 +7,7 @@
 #include "coca/report/chart.h"
 #include "coca/report/table.h"
 #include "eval_command.h"
+#include "ranks.h"
 
 namespace coca::tools {
 
@@ -116,7 +117,10 @@ int run_ruler(RulerFlags& flags) {
                              .samples = flags.samples,
                              .seed = flags.seed,
                              .haystack = haystack_text(flags.haystack),
-                             .bos = flags.bos};
+                             .bos = flags.bos,
+                             .scaling = {},
+                             .progress = {},
+                             .ranks = ranks()};
   for (const std::string& task : flags.tasks) options.tasks.push_back(enum_from_name<data::RulerTask>(task));
   const LoadedModel m = load_with_flags(flags);
   options.scaling = m.scaling;
@@ -142,7 +146,7 @@ int run_ruler(RulerFlags& flags) {
                     result.effective_length > 0 ? std::to_string(result.effective_length) : "none of these"));
   note_extrapolation(m, flags.lengths);
   write_outputs(flags.output, result_json(flags, m, result), "cells", [&] { return ruler_svg(result, options, m); });
-  if (!flags.predictions.empty()) io::write_file_atomic(flags.predictions, predictions);
+  if (!flags.predictions.empty() && first_rank()) io::write_file_atomic(flags.predictions, predictions);
   return 0;
 }
 

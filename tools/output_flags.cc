@@ -7,6 +7,7 @@
 #include "coca/io/csv.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
+#include "ranks.h"
 
 namespace coca::tools {
 
@@ -40,6 +41,7 @@ void check_output_folders(const std::vector<std::string>& files) {
 }
 
 void write_outputs(const OutputFlags& o, const ordered_json& json, const char* results) {
+  if (!first_rank()) return;
   if (!o.json.empty()) io::write_json(o.json, json);
   if (!o.csv.empty()) io::write_file_atomic(o.csv, csv_of(json.at(results)));
 }

@@ -3,8 +3,19 @@
 
 #include "coca/base/memory.h"
 #include "coca/report/table.h"
+#include "coca/train/load_data.h"
+#include "ranks.h"
 
 namespace coca::tools {
+
+data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer, const std::filesystem::path& cache, const std::string& what) {
+  std::optional<data::TokenFile> tokens;
+  dist::first_rank_first(ranks(), [&] {
+    BytesProgress progress("tokenizing " + what);
+    tokens = train::load_tokens(inputs, tokenizer, cache, std::ref(progress));
+  });
+  return std::move(*tokens);
+}
 
 std::string step_text(const train::StepReport& r) {
   return fmt::format("loss {:.4f} lr {:.2e} norm {:.2f} {:.0f} tok/s{}{}", r.loss, r.learning_rate, r.grad_norm, r.tokens_per_second,

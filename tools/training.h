@@ -2,8 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "cli.h"
 #include "coca/train/loop.h"
@@ -26,6 +28,9 @@ class BytesProgress {
   std::string label_;
   std::optional<report::Progress> progress_;
 };
+
+// Text to a token file through `cache`; by the first rank, and the others find it there.
+data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::Tokenizer&, const std::filesystem::path& cache, const std::string& what);
 
 // loss, learning rate, gradient norm, speed, and what there is of validation and skipped steps.
 std::string step_text(const train::StepReport&);

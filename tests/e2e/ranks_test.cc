@@ -6,6 +6,8 @@
 #include <chrono>
 #include <cmath>
 #include <fstream>
+#include <functional>
+#include <map>
 #include <thread>
 
 #include "coca/dist/mpi.h"
@@ -81,19 +83,32 @@ TEST_F(Ranks, TrainTheSameModelAsOneProcess) {
   EXPECT_EQ(three.out.find("final loss", once + 1), std::string::npos) << "said more than once: " << three.out;
 }
 
-TEST_F(Ranks, EvaluateTheSamePerplexity) {
+TEST_F(Ranks, EvaluateAsOneProcess) {
   ASSERT_EQ(run(train("run", 40)).code, 0);
-  const auto eval = [&](const char* json) {
-    return Args{"eval", "ppl", "--model", (dir_ / "run/model").string(), "--text", (dir_ / "text.txt").string(), "--lengths", "24,48,1000",
-                "--stride", "20", "--batch-tokens", "96", "--json", (dir_ / json).string()};
-  };
-  const test::Outcome one = run(eval("one.json")), three = run(eval("three.json"), mpirun(3));
-  ASSERT_EQ(one.code, 0) << one.err;
-  ASSERT_EQ(three.code, 0) << three.err;
-  const auto a = io::read_json(dir_ / "one.json")["results"], b = io::read_json(dir_ / "three.json")["results"];
-  ASSERT_EQ(a.size(), 3u);
-  for (size_t i = 0; i < a.size(); ++i)
-    for (const char* key : {"nll", "windows", "scored_tokens", "bits_per_byte", "standard_error"}) EXPECT_EQ(a[i][key], b[i][key]) << key;
+  const std::string text = (dir_ / "text.txt").string();
+  const std::map<std::string, Args> tasks = {
+      {"ppl", {"--text", text, "--lengths", "24,48,200", "--stride", "24", "--batch-tokens", "960"}},
+      {"passkey", {"--wording", "compact", "--lengths", "100,130", "--trials", "3", "--depths", "0,0.5,1", "--batch-tokens", "128"}},
+      {"ruler", {"--tasks", "vt,niah_single_1", "--lengths", "1100", "--samples", "4", "--predictions", (dir_ / "said.jsonl").string()}}};
+  for (const auto& [task, flags] : tasks) {
+    std::vector<std::string> results;
+    for (const Args& launcher : {Args{}, mpirun(3)}) {
+      Args args = {"eval", task, "--model", (dir_ / "run/model").string(), "--json", (dir_ / "out.json").string()};
+      args.insert(args.end(), flags.begin(), flags.end());
+      const test::Outcome outcome = run(args, launcher);
+      ASSERT_EQ(outcome.code, 0) << task << outcome.err;
+      auto json = io::read_json(dir_ / "out.json");
+      std::function<void(nlohmann::json&)> drop_times = [&](nlohmann::json& j) {
+        for (const char* key : {"seconds", "tokens_per_second", "peak_resident_bytes"})
+          if (j.is_object()) j.erase(key);
+        for (auto& item : j)
+          if (item.is_structured()) drop_times(item);
+      };
+      drop_times(json);
+      results.push_back(json.dump() + (task == "ruler" ? io::read_file(dir_ / "said.jsonl") : ""));
+    }
+    EXPECT_EQ(results[0], results[1]) << task;
+  }
 }
 
 // Windows of 48 tokens are split, of 5 run whole: four ranks make eight chunks.

@@ -109,6 +109,11 @@ std::vector<std::string> gather_texts(Communicator& ranks, std::string_view mine
   return texts;
 }
 
+bool any(Communicator& ranks, bool mine) {
+  const std::vector<uint8_t> all = all_gather_value<uint8_t>(ranks, mine);
+  return std::ranges::find(all, 1) != all.end();
+}
+
 void together(Communicator& ranks, const std::function<void()>& work) {
   Outcome mine;
   std::string message;

@@ -68,6 +68,15 @@ std::vector<T> all_gather_value(Communicator& ranks, const T& mine) {
   return all_gather_values(ranks, std::span<const T>(&mine, 1));
 }
 
+// values[i] of rank owner(i) to all: what work dealt out among ranks has come to.
+template <typename T, typename Owner>
+void share(Communicator& ranks, std::span<T> values, const Owner& owner) {
+  const std::vector<T> all = all_gather_values<T>(ranks, values);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = all[static_cast<size_t>(owner(i)) * values.size() + i];
+}
+// Whether any rank says so.
+bool any(Communicator&, bool mine);
+
 // Runs `work` on every rank and waits for all. Where it threw on some rank, every rank throws: that one its own error,
 // the others one of the same kind that names the rank. For work that makes no calls to the communicator.
 void together(Communicator&, const std::function<void()>& work);

@@ -118,6 +118,6 @@ MpiJob::~MpiJob() {
   MPI_Finalize();
 }
 
-void MpiJob::abort(int exit_code) { MPI_Abort(MPI_COMM_WORLD, exit_code); }
+void MpiJob::end_all(int exit_code) { MPI_Abort(MPI_COMM_WORLD, exit_code); }
 
 }  // namespace coca::dist

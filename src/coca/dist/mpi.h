@@ -23,7 +23,7 @@ class MpiJob {
 
   Communicator& ranks() { return *ranks_; }
   // Ends the processes of all ranks, this one too.
-  void abort(int exit_code);
+  void end_all(int exit_code);
 
  private:
   std::unique_ptr<Communicator> ranks_;

@@ -9,6 +9,6 @@ MpiJob::MpiJob() {
   fail(ErrorKind::kInvalidArgument, "started as one of several MPI processes, but this program was built without MPI (install libopenmpi-dev, build with COCA_MPI=ON)");
 }
 MpiJob::~MpiJob() = default;
-void MpiJob::abort(int) {}
+void MpiJob::end_all(int) {}
 
 }  // namespace coca::dist

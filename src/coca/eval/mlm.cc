@@ -29,6 +29,47 @@ std::vector<std::span<const int32_t>> windows_of(std::span<const std::vector<int
   return windows;
 }
 
+// Of the masked tokens of some windows.
+struct Sums {
+  double nll = 0;
+  int64_t tokens = 0;
+};
+
+class BatchRunner {
+ public:
+  BatchRunner(Context& cx, const model::ModelSpec& spec, const model::Weights& weights, const data::MaskedTokens& masks, int64_t seed)
+      : cx_(cx), weights_(weights), decoder_(spec, weights), masks_(masks), seed_(seed) {}
+
+  // Windows of one length, the first of which is number `first` of all.
+  Sums run(std::span<const std::span<const int32_t>> windows, size_t first) {
+    const size_t count = windows.size(), n = windows[0].size();
+    std::vector<int32_t> ids(count * n), targets(ids.size());
+    for (size_t i = 0; i < count; ++i) {
+      const std::span<int32_t> row = std::span(ids).subspan(i * n, n);
+      std::ranges::copy(windows[i], row.begin());
+      Rng rng(static_cast<uint64_t>(seed_), mix64(first + i) ^ 0xe3a1);
+      data::mask_window(masks_, rng, row, std::span(targets).subspan(i * n, n));
+    }
+    const Dims shape{static_cast<int64_t>(count), static_cast<int64_t>(n)}, flat{shape.product()};
+    Tensor nll(flat);
+    ops::lm_loss_forward(cx_, {.x = decoder_.forward(cx_, {ids.data(), DType::kI32, shape}), .w = weights_.head, .targets = {targets.data(), DType::kI32, flat}, .nll = nll});
+    Sums sums;
+    for (size_t i = 0; i < targets.size(); ++i) {
+      if (targets[i] == ops::kIgnoreTarget) continue;
+      sums.nll += static_cast<double>(nll.values<float>()[i]);
+      ++sums.tokens;
+    }
+    return sums;
+  }
+
+ private:
+  Context& cx_;
+  const model::Weights& weights_;
+  model::Decoder decoder_;
+  data::MaskedTokens masks_;
+  int64_t seed_;
+};
+
 }  // namespace
 
 std::vector<MlmResult> masked_perplexity(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights,
@@ -38,39 +79,32 @@ std::vector<MlmResult> masked_perplexity(Context& cx, const model::ModelSpec& mo
   COCA_CHECK(o.max_windows >= 0 && o.batch_tokens >= 1, "eval mlm: max_windows {} must not be negative, batch_tokens {} at least 1", o.max_windows, o.batch_tokens);
   for (const int64_t length : o.lengths) COCA_CHECK(length >= 2, "eval mlm: length {} must be at least 2", length);
   const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
-  model::Decoder decoder(spec, weights);
   std::vector<std::vector<std::span<const int32_t>>> plans;
   int64_t total = 0, done = 0;
   for (const int64_t length : o.lengths) {
     plans.push_back(windows_of(documents, length, o.max_windows));
     total += length * static_cast<int64_t>(plans.back().size());
   }
+  BatchRunner runner(cx, spec, weights, masks, o.seed);
+  const auto K = static_cast<size_t>(o.ranks.size());
   std::vector<MlmResult> results;
   for (size_t l = 0; l < plans.size(); ++l) {
     const Stopwatch watch;
     const auto& windows = plans[l];
     MlmResult r{.length = o.lengths[l], .windows = static_cast<int64_t>(windows.size())};
-    const auto n = static_cast<size_t>(r.length), at_once = static_cast<size_t>(std::max<int64_t>(1, o.batch_tokens / r.length));
-    for (size_t first = 0; first < windows.size(); first += at_once) {
-      COCA_CHECK_AS(kInterrupted, !stop_requested(), "eval mlm: stopped at length {}, {} of {} tokens done", r.length, done, total);
-      const size_t count = std::min(at_once, windows.size() - first);
-      std::vector<int32_t> ids(count * n), targets(ids.size());
-      for (size_t i = 0; i < count; ++i) {
-        const std::span<int32_t> row = std::span(ids).subspan(i * n, n);
-        std::ranges::copy(windows[first + i], row.begin());
-        Rng rng(static_cast<uint64_t>(o.seed), mix64(first + i) ^ 0xe3a1);
-        data::mask_window(masks, rng, row, std::span(targets).subspan(i * n, n));
-      }
-      const Dims shape{static_cast<int64_t>(count), r.length}, flat{shape.product()};
-      Tensor nll(flat);
-      ops::lm_loss_forward(cx, {.x = decoder.forward(cx, {ids.data(), DType::kI32, shape}), .w = weights.head, .targets = {targets.data(), DType::kI32, flat}, .nll = nll});
-      for (size_t i = 0; i < targets.size(); ++i) {
-        if (targets[i] == ops::kIgnoreTarget) continue;
-        r.nll += static_cast<double>(nll.values<float>()[i]);
-        ++r.masked_tokens;
-      }
-      done += flat.product();
+    const auto at_once = static_cast<size_t>(std::max<int64_t>(1, o.batch_tokens / r.length));
+    std::vector<Sums> batches((windows.size() + at_once - 1) / at_once);
+    for (size_t b = 0; b < batches.size(); ++b) {
+      COCA_CHECK_AS(kInterrupted, b % K > 0 || !dist::any(o.ranks, stop_requested()), "eval mlm: stopped at length {}, {} of {} tokens done", r.length, done, total);
+      const size_t first = b * at_once, count = std::min(at_once, windows.size() - first);
+      if (b % K == static_cast<size_t>(o.ranks.rank())) batches[b] = runner.run(std::span(windows).subspan(first, count), first);
+      done += static_cast<int64_t>(count) * r.length;
       if (o.progress) o.progress(done, total);
+    }
+    dist::share(o.ranks, std::span(batches), [&](size_t b) { return b % K; });
+    for (const Sums& sums : batches) {
+      r.nll += sums.nll;
+      r.masked_tokens += sums.tokens;
     }
     r.nll /= static_cast<double>(r.masked_tokens);
     r.perplexity = std::exp(r.nll);

@@ -10,6 +10,7 @@
 #include <span>
 #include <vector>
 
+#include "coca/dist/communicator.h"
 #include "coca/model/params.h"
 #include "coca/tensor/context.h"
 
@@ -22,6 +23,7 @@ struct MlmOptions {
   int64_t batch_tokens = 8192;  // windows run together up to about so many tokens
   std::optional<model::RopeScaling> scaling;  // instead of the spec's
   std::function<void(int64_t done_tokens, int64_t total_tokens)> progress;  // may be empty
+  dist::Communicator& ranks = dist::alone();  // who share the windows; all get the same results
 };
 
 struct MlmResult {

@@ -20,11 +20,15 @@ namespace {
 
 constexpr int32_t kNoToken = -1;  // what NaN logits choose
 
+struct Outcome {
+  bool correct = false;
+  double digits_right = 0, nll = 0;  // share of the digits; mean over the answer's tokens, with rule exact
+};
+
 struct Trial {
   PasskeyTrial prompt;
   size_t cell = 0;
-  bool correct = false;
-  double digits_right = 0, nll = 0;  // share of the digits; mean over the answer's tokens, with rule exact
+  Outcome outcome;
 
   int64_t tokens() const { return static_cast<int64_t>(prompt.ids.size()); }
 };
@@ -96,12 +100,12 @@ class TrialRunner {
 
   // Prompt and answer with the right tokens; returns the first position at which any row is wrong, or A.
   int64_t force(infer::CachedDecoder& decoder) {
-    for (Trial* t : batch_) t->nll = 0;
+    for (Trial* t : batch_) t->outcome.nll = 0;
     int64_t first_wrong = A_;
     const auto take = [&](int64_t b, int64_t i, const float* logits) {
       const Choice choice = choose(logits, spec_.V, answer(b, i));
       chosen(b, i) = choice.id;
-      batch_[static_cast<size_t>(b)]->nll += choice.nll / static_cast<double>(A_);
+      batch_[static_cast<size_t>(b)]->outcome.nll += choice.nll / static_cast<double>(A_);
       if (choice.id != answer(b, i)) first_wrong = std::min(first_wrong, i);
     };
     decoder.append(cx_, columns(0, start_));
@@ -147,10 +151,10 @@ class TrialRunner {
     Trial& t = *batch_[static_cast<size_t>(b)];
     const std::string text = written(b);
     if (protocol_.rule == PasskeyRule::kExact) {
-      t.correct = true;
-      for (int64_t i = 0; i < A_; ++i) t.correct = t.correct && chosen(b, i) == answer(b, i);
+      t.outcome.correct = true;
+      for (int64_t i = 0; i < A_; ++i) t.outcome.correct = t.outcome.correct && chosen(b, i) == answer(b, i);
     } else {
-      t.correct = counts(protocol_.rule, text, t.prompt.key);
+      t.outcome.correct = counts(protocol_.rule, text, t.prompt.key);
     }
     const std::string& right = t.prompt.answer;
     int64_t digits = 0, hits = 0;
@@ -159,7 +163,7 @@ class TrialRunner {
       ++digits;
       hits += i < text.size() && text[i] == right[i];
     }
-    t.digits_right = static_cast<double>(hits) / static_cast<double>(digits);
+    t.outcome.digits_right = static_cast<double>(hits) / static_cast<double>(digits);
   }
 
   Context& cx_;
@@ -176,9 +180,9 @@ class TrialRunner {
 
 void add(PasskeyScore& score, const Trial& trial) {
   ++score.trials;
-  score.correct += trial.correct;
-  score.digit_accuracy += trial.digits_right;
-  score.nll = score.nll.value_or(0) + trial.nll;
+  score.correct += trial.outcome.correct;
+  score.digit_accuracy += trial.outcome.digits_right;
+  score.nll = score.nll.value_or(0) + trial.outcome.nll;
 }
 
 void finish(PasskeyScore& score, PasskeyRule rule) {
@@ -195,6 +199,19 @@ void finish(PasskeyScore& score, PasskeyRule rule) {
 std::vector<std::optional<double>> cell_depths(const PasskeyProtocol& p) {
   if (p.place != PasskeyPlace::kDepths) return {std::nullopt};
   return {p.depths.begin(), p.depths.end()};
+}
+
+// Prompts of one shape run together, most tokens first.
+std::vector<std::vector<Trial*>> batches_of(std::vector<Trial>& trials, int64_t batch_tokens) {
+  std::map<std::pair<int64_t, int64_t>, std::vector<Trial*>, std::greater<>> shapes;
+  for (Trial& t : trials) shapes[{t.tokens(), t.prompt.answer_start}].push_back(&t);
+  std::vector<std::vector<Trial*>> batches;
+  for (const auto& [shape, list] : shapes) {
+    const auto most = static_cast<size_t>(std::max<int64_t>(1, batch_tokens / shape.first));
+    for (size_t i = 0; i < list.size(); i += most)
+      batches.emplace_back(list.begin() + static_cast<std::ptrdiff_t>(i), list.begin() + static_cast<std::ptrdiff_t>(std::min(i + most, list.size())));
+  }
+  return batches;
 }
 
 // Appends the cells of one length.
@@ -290,9 +307,10 @@ PasskeyResult passkey(Context& cx, const model::ModelSpec& model_spec, const mod
   const auto cells = static_cast<int64_t>(depths.size());
   PasskeyProgress progress{.total = static_cast<int64_t>(o.protocol.lengths.size()) * cells * o.protocol.trials};
   const auto stop_here = [&](int64_t length) {
-    COCA_CHECK_AS(kInterrupted, !stop_requested(), "passkey: stopped at length {}, {} of {} prompts done",
+    COCA_CHECK_AS(kInterrupted, !dist::any(o.ranks, stop_requested()), "passkey: stopped at length {}, {} of {} prompts done",
                   length, progress.done, progress.total);
   };
+  const auto K = static_cast<size_t>(o.ranks.size());
   for (const int64_t length : o.protocol.lengths) {
     const PasskeyPlan prompts = plan_passkey(tokenizer, o, result.bos, length);
     const Stopwatch watch;
@@ -305,22 +323,24 @@ PasskeyResult passkey(Context& cx, const model::ModelSpec& model_spec, const mod
         trials.push_back(
             {.prompt = make_passkey_trial(tokenizer, o, result.bos, prompts, depths[d], t), .cell = d});
       }
-    // Prompts of one shape run together, most tokens first.
-    std::map<std::pair<int64_t, int64_t>, std::vector<Trial*>, std::greater<>> shapes;
-    for (Trial& t : trials) shapes[{t.tokens(), t.prompt.answer_start}].push_back(&t);
-    for (auto& [shape, list] : shapes)
-      for (size_t i = 0; i < list.size();) {
-        stop_here(length);
-        const auto most = static_cast<size_t>(std::max<int64_t>(1, o.batch_tokens / shape.first));
-        const size_t count = std::min(most, list.size() - i);
-        runner.run(std::span(list).subspan(i, count));
-        for (const size_t end = i + count; i < end; ++i) {
-          progress.correct += list[i]->correct;
+    std::vector<std::vector<Trial*>> batches = batches_of(trials, o.batch_tokens);
+    for (size_t first = 0; first < batches.size(); first += K) {  // a batch for each rank, then all hear what came of them
+      stop_here(length);
+      const size_t end = std::min(first + K, batches.size()), mine = first + static_cast<size_t>(o.ranks.rank());
+      if (mine < end) runner.run(batches[mine]);
+      for (size_t b = first; b < end; ++b) {
+        std::vector<Outcome> outcomes;
+        for (const Trial* t : batches[b]) outcomes.push_back(t->outcome);
+        dist::share(o.ranks, std::span(outcomes), [&](size_t) { return b - first; });
+        for (size_t i = 0; i < outcomes.size(); ++i) {
+          batches[b][i]->outcome = outcomes[i];
+          progress.correct += outcomes[i].correct;
           ++progress.tried;
           ++progress.done;
         }
-        if (o.progress) o.progress(progress);
       }
+      if (o.progress) o.progress(progress);
+    }
     PasskeyTotal total = summarise(trials, length, o.protocol, result.cells);
     total.seconds = watch.seconds();
     total.peak_resident_bytes = peak_resident_bytes();

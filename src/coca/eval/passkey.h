@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "coca/dist/communicator.h"
 #include "coca/eval/passkey_protocol.h"
 #include "coca/model/params.h"
 #include "coca/tensor/context.h"
@@ -34,6 +35,7 @@ struct PasskeyOptions {
       scaling;                  // instead of the spec's; dynamic NTK reckons with the whole sequence
   int64_t batch_tokens = 8192;  // prompts of equal length run together up to about so many tokens
   std::function<void(const PasskeyProgress&)> progress;  // may be empty
+  dist::Communicator& ranks = dist::alone();  // who share the prompts; all get the same results
 };
 
 struct PasskeyScore {

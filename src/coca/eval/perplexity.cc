@@ -198,13 +198,14 @@ std::vector<std::vector<Window*>> batches_of(Plan& plan, int64_t batch_tokens) {
 
 // What each rank has summed in its batches, to all.
 void share(const std::vector<std::vector<Window*>>& batches, dist::Communicator& ranks) {
-  std::vector<PerplexitySums> mine;
-  for (const auto& batch : batches)
-    for (const Window* w : batch) mine.push_back(w->sums);
-  const std::vector<PerplexitySums> all = dist::all_gather_values<PerplexitySums>(ranks, mine);
-  size_t i = 0;
+  std::vector<PerplexitySums> sums;
+  std::vector<size_t> batch_of;
   for (size_t b = 0; b < batches.size(); ++b)
-    for (Window* w : batches[b]) w->sums = all[b % static_cast<size_t>(ranks.size()) * mine.size() + i++];
+    for (const Window* w : batches[b]) sums.push_back(w->sums), batch_of.push_back(b);
+  dist::share(ranks, std::span(sums), [&](size_t i) { return batch_of[i] % static_cast<size_t>(ranks.size()); });
+  size_t i = 0;
+  for (const auto& batch : batches)
+    for (Window* w : batch) w->sums = sums[i++];
 }
 
 // Runs all windows of a plan; batches go to the ranks in turn, or all of them to all.
@@ -214,11 +215,8 @@ void run_plan(Plan& plan, WindowRunner& runner, const PerplexityOptions& o, Perp
   const std::vector<std::vector<Window*>> batches = batches_of(plan, o.batch_tokens);
   PerplexitySums done;
   for (size_t b = 0; b < batches.size(); ++b) {
-    if (b % K == 0) {
-      const auto stop = dist::all_gather_value<uint8_t>(o.ranks, stop_requested());
-      COCA_CHECK_AS(kInterrupted, std::ranges::count(stop, 1) == 0, "perplexity: stopped at length {}, {} of {} tokens done", plan.result.length,
-                    progress.done_tokens, progress.total_tokens);
-    }
+    COCA_CHECK_AS(kInterrupted, b % K > 0 || !dist::any(o.ranks, stop_requested()), "perplexity: stopped at length {}, {} of {} tokens done",
+                  plan.result.length, progress.done_tokens, progress.total_tokens);
     if (b % K == rank) runner.run(batches[b], plan.front);
     for (const Window* w : batches[b]) {
       add(done, w->sums);

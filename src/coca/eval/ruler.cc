@@ -65,6 +65,23 @@ void check_options(const RulerOptions& o) {
   COCA_CHECK(!in_text || !o.haystack.empty(), "ruler: niah_single_2 without a haystack text is niah_single_1");
 }
 
+// Sample r was answered by rank r.
+void share_answers(std::vector<RulerSample>& round, dist::Communicator& ranks) {
+  struct Answer {
+    int64_t tokens = 0;
+    double score = 0;
+  };
+  const auto mine = static_cast<size_t>(ranks.rank());
+  const bool have = mine < round.size();
+  const std::vector<std::string> texts = dist::gather_texts(ranks, have ? round[mine].prediction : "");
+  const std::vector<Answer> answers = dist::all_gather_value(ranks, have ? Answer{round[mine].tokens, round[mine].score} : Answer{});
+  for (size_t r = 0; r < round.size(); ++r) {
+    round[r].prediction = texts[r];
+    round[r].tokens = answers[r].tokens;
+    round[r].score = answers[r].score;
+  }
+}
+
 void summarise(RulerResult& result, const RulerOptions& o) {
   bool holds = true;
   for (size_t l = 0; l < o.lengths.size(); ++l) {
@@ -110,16 +127,27 @@ RulerResult ruler(Context& cx, const model::ModelSpec& model_spec, const model::
       const Stopwatch watch;
       RulerCell cell{.task = task, .length = length, .score = {.samples = o.samples}};
       double sum = 0;
-      for (int64_t i = 0; i < o.samples; ++i) {
-        RulerSample sample{.task = task, .length = length, .number = i};
-        sample.prompt = make_ruler_sample(tokenizer, o, result.bos, task, length, i);
-        answerer.answer(sample);
-        COCA_CHECK_AS(kInterrupted, !stop_requested(), "ruler: stopped at {}, length {}, {} of {} prompts done",
+      // Samples from `first` on, one for each rank.
+      const auto answer_round = [&](int64_t first) {
+        std::vector<RulerSample> round;
+        for (int64_t i = first; i < std::min(first + o.ranks.size(), o.samples); ++i) {
+          round.push_back({.task = task, .length = length, .number = i});
+          round.back().prompt = make_ruler_sample(tokenizer, o, result.bos, task, length, i);
+        }
+        const auto mine = static_cast<size_t>(o.ranks.rank());
+        if (mine < round.size()) answerer.answer(round[mine]);
+        share_answers(round, o.ranks);
+        return round;
+      };
+      for (int64_t i = 0; i < o.samples; i += o.ranks.size()) {
+        COCA_CHECK_AS(kInterrupted, !dist::any(o.ranks, stop_requested()), "ruler: stopped at {}, length {}, {} of {} prompts done",
                       enum_name(task), length, done, total);
-        sum += sample.score;
-        cell.least_tokens = i == 0 ? sample.tokens : std::min(cell.least_tokens, sample.tokens);
-        cell.most_tokens = std::max(cell.most_tokens, sample.tokens);
-        if (o.progress) o.progress(sample, ++done, total);
+        for (const RulerSample& sample : answer_round(i)) {
+          sum += sample.score;
+          cell.least_tokens = sample.number == 0 ? sample.tokens : std::min(cell.least_tokens, sample.tokens);
+          cell.most_tokens = std::max(cell.most_tokens, sample.tokens);
+          if (o.progress) o.progress(sample, ++done, total);
+        }
       }
       cell.score.score = sum / static_cast<double>(o.samples);
       cell.score.interval = wilson_interval_of_mean(cell.score.score, o.samples);

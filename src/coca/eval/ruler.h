@@ -10,6 +10,7 @@
 #include <string>
 #include <vector>
 
+#include "coca/dist/communicator.h"
 #include "coca/data/ruler.h"
 #include "coca/eval/passkey.h"
 #include "coca/eval/protocol.h"
@@ -37,6 +38,7 @@ struct RulerOptions {
   Bos bos = Bos::kAuto;
   std::optional<model::RopeScaling> scaling;              // instead of the spec's
   std::function<void(const RulerSample&, int64_t done, int64_t total)> progress;  // after each prompt; may be empty
+  dist::Communicator& ranks = dist::alone();  // who share the prompts; all get the same results, and see all samples
 };
 
 struct RulerScore {

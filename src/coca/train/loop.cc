@@ -368,8 +368,7 @@ TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
       summary.validation_loss = report.validation_loss = validate();
     if (last || due(options_.log_interval) || report.validation_loss) log_row(metrics, report, summary);
     if (on_step) on_step(report);
-    const auto asked = dist::all_gather_value<uint8_t>(ranks_, stop_requested());  // one rank's signal stops all
-    const bool stop = std::ranges::count(asked, 1) > 0 && !last;
+    const bool stop = dist::any(ranks_, stop_requested()) && !last;  // one rank's signal stops all
     if (stop || due(options_.checkpoint_interval) || last) save(metrics, stop || last ? Save::kMust : Save::kMay);
     if (stop)
       fail(ErrorKind::kInterrupted, "stopped at step {} of {}; saved in {}, resume with --resume", state_.step, steps_,

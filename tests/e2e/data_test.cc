@@ -1,0 +1,65 @@
+// Token files from outside: what Megatron-LM's family of trainers wrote, imported, described and trained on.
+// SPDX-License-Identifier: Apache-2.0
+#include <nlohmann/json.hpp>
+
+#include "e2e/cli_fixture.h"
+
+namespace coca {
+namespace {
+
+using test::Args;
+using testing::HasSubstr;
+
+class DataCommand : public test::CliFixture {
+ protected:
+  template <typename T>
+  static std::string little(T value) {
+    return {reinterpret_cast<const char*>(&value), sizeof value};
+  }
+  // Two documents of 16-bit ids, as the byte tokenizer has them, each closed by its end-of-text.
+  void put_dataset(const std::string& prefix, uint16_t first_id = 't') {
+    std::vector<std::string> documents = {cats_and_dogs(40), "the dog sat. " + cats_and_dogs(2)};
+    std::string data, index("MMIDIDX\0\0", 9);
+    index += little<uint64_t>(1) + little<uint8_t>(8) + little<uint64_t>(2) + little<uint64_t>(3);
+    std::vector<int64_t> pointers;
+    for (const std::string& text : documents) {
+      pointers.push_back(static_cast<int64_t>(data.size()));
+      for (size_t i = 0; i < text.size(); ++i) data += little<uint16_t>(data.empty() ? first_id : static_cast<uint8_t>(text[i]));
+      data += little<uint16_t>(256);
+    }
+    for (const std::string& text : documents) index += little(static_cast<int32_t>(text.size() + 1));
+    for (const int64_t pointer : pointers) index += little(pointer);
+    for (const int64_t document : {0, 1, 2}) index += little(document);
+    put(prefix + ".idx", index), put(prefix + ".bin", data);
+  }
+};
+
+TEST_F(DataCommand, ImportsAnIndexedDatasetThatTrainsAsItsTextDoes) {
+  put_dataset("corpus");
+  const test::Outcome imported = coca({"data", "import", "--input", at("corpus"), "--tokenizer", "byte", "--output", at("corpus.tok")});
+  ASSERT_EQ(imported.code, 0) << imported.err;
+  EXPECT_THAT(imported.out, HasSubstr("documents"));
+  const test::Outcome info = coca({"data", "info", at("corpus.tok"), "--json"});
+  ASSERT_EQ(info.code, 0) << info.err;
+  const auto json = nlohmann::json::parse(info.out);
+  EXPECT_EQ(json["documents"], 2);
+  EXPECT_EQ(json["tokens"], cats_and_dogs(40).size() + 1 + std::string("the dog sat. ").size() + cats_and_dogs(2).size() + 1);
+  put("text/a.txt", cats_and_dogs(40)), put("text/b.txt", "the dog sat. " + cats_and_dogs(2));
+  const auto train = [&](const std::string& text, const std::string& out) {
+    return Args{"train", "--text", text, "--out", at(out), "--layers", "1", "--width", "32", "--heads", "2", "--length", "24", "--batch", "4", "--steps", "5"};
+  };
+  ASSERT_EQ(coca(train(at("corpus.tok"), "imported")).code, 0);
+  ASSERT_EQ(coca(train(at("text"), "tokenized")).code, 0);
+  EXPECT_TRUE(io::read_file(dir_ / "imported" / "model" / "model.safetensors") == io::read_file(dir_ / "tokenized" / "model" / "model.safetensors"));
+}
+
+TEST_F(DataCommand, AnImportThatFailsLeavesNoFile) {
+  put_dataset("corpus", 700);  // the byte tokenizer has no such id
+  const test::Outcome o = coca({"data", "import", "--input", at("corpus"), "--tokenizer", "byte", "--output", at("corpus.tok")});
+  EXPECT_EQ(o.code, 1) << o.err;
+  EXPECT_THAT(o.err, HasSubstr("700"));
+  EXPECT_FALSE(std::filesystem::exists(at("corpus.tok")));
+}
+
+}  // namespace
+}  // namespace coca
