@@ -254,19 +254,6 @@ TEST_P(RingOfSpec, Bf16IsAsNearAsOneProcess) {
   }
 }
 
-TEST(Ring, TEMP) {
-  const TinyModel m(test::tiny_llama(AttentionKind::kCocaSlackAlibi));
-  const Batch batch(m.spec, 1, 43);
-  const Outcome one = alone(m.spec, m.params, batch), plain = alone(m.spec, m.params, batch, true), two = over_ranks(m.spec, m.params, batch, 4);
-  test::ReferenceDecoder<test::Complex> reference(m.spec, m.params);
-  for (const ParamInfo& info : one.grads.infos()) {
-    const std::vector<float> a = values(one.grads, info), b = values(plain.grads, info), c = values(two.grads, info);
-    const auto i = static_cast<size_t>(std::ranges::max_element(a, {}, [](float x) { return std::abs(x); }) - a.begin());
-    const double e = exact_gradient(reference, batch, m.spec.V, info.offset + i);
-    fmt::print("{} {} exact {:.6f} one {:.1e} plain {:.1e} ring {:.1e}\n", info.name, i, e, (a[i] - e) / e, (b[i] - e) / e, (c[i] - e) / e);
-  }
-}
-
 TEST(Ring, PlainLoopsGiveTheSame) {
   for (const AttentionKind kind : {AttentionKind::kRope, AttentionKind::kCocaSlack, AttentionKind::kCocaStrict, AttentionKind::kAlibi}) {
     const TinyModel m(test::tiny_llama(kind));
