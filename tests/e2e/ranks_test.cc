@@ -13,6 +13,7 @@
 #include "coca/dist/mpi.h"
 #include "coca/io/json_file.h"
 #include "coca/train/checkpoint.h"
+#include "coca/train/metrics.h"
 #include "e2e/program.h"
 #include "support/paths.h"
 #include "train/tiny_run.h"
@@ -131,6 +132,20 @@ TEST_F(Ranks, SplitWindowsHaveTheSamePerplexity) {
       EXPECT_NEAR(a[i]["nll"].get<double>(), b[i]["nll"].get<double>(), 1e-5);  // roundings, as of one token
     }
   }
+}
+
+TEST_F(Ranks, TrainWithTheTokensOfAWindowOnAll) {
+  const auto shared = [&](const std::string& out) {
+    Args args = train(out, 40);
+    args.insert(args.end(), {"--slices", "0", "--context-parallel", "true"});
+    return args;
+  };
+  ASSERT_EQ(run(shared("one")).code, 0);
+  const test::Outcome two = run(shared("two"), mpirun(2));
+  ASSERT_EQ(two.code, 0) << two.err;
+  const auto a = train::read_metrics(dir_ / "one" / "metrics.csv"), b = train::read_metrics(dir_ / "two" / "metrics.csv");
+  ASSERT_EQ(a.size(), b.size());
+  for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i].loss, b[i].loss, 1e-3);  // roundings, through 40 steps of Adam
 }
 
 TEST_F(Ranks, ARankThatDiesEndsTheJobAndTheRunGoesOnFromItsCheckpoint) {

@@ -26,6 +26,7 @@ int gradient_bucket(const model::ModelSpec& spec, int64_t layer) { return static
 // A tile on a border belongs to what is complete last.
 optim::Partition partition_gradients(const model::ModelSpec& spec, const model::TensorStore& grads, int ranks) {
   const int64_t size = grads.flat().numel(), tile = optim::Partition::kTile;
+  if (ranks == 1) return optim::Partition(size);
   std::vector<int> tile_bucket(static_cast<size_t>((size + tile - 1) / tile), 0);
   for (const model::ParamInfo& info : grads.infos()) {
     const auto offset = static_cast<int64_t>(info.offset);
@@ -52,16 +53,12 @@ void GradientSum::begin() {
 }
 
 void GradientSum::done(int bucket, TensorRef grads) {
-  const auto* values = grads.as<float>();
-  for (; next_ <= bucket; ++next_) {
-    if (ranks_->size() == 1)
-      add(next_, values);
-    else
-      background_.start([this, values, b = next_] { add(b, values); });
-  }
+  if (ranks_->size() == 1) return;  // nothing has to travel
+  for (; next_ <= bucket; ++next_) background_.start([this, values = grads.as<float>(), b = next_] { add(b, values); });
 }
 
 void GradientSum::finish(TensorRef grads) {
+  if (ranks_->size() == 1) add(0, grads.as<float>());
   done(partition_.buckets() - 1, grads);
   background_.wait();
   first_round_ = false;

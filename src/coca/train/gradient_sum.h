@@ -18,6 +18,7 @@ namespace coca::train {
 // Buckets in the order in which backward completes them: 0 the head and the final norm, then the layers from the top (layer
 // i is bucket L - i), last the embeddings and all else.
 int gradient_bucket(const model::ModelSpec&, int64_t layer);
+// One bucket where there is one rank.
 optim::Partition partition_gradients(const model::ModelSpec&, const model::TensorStore& grads, int ranks);
 
 class GradientSum {
