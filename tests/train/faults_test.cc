@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <limits>
+#include <optional>
 
 #include "coca/base/log.h"
 #include "coca/io/lock.h"
@@ -194,6 +195,21 @@ TEST(Faults, AFullDiskCostsNoCheckpointAndTrainingGoesOn) {
                                                         HasSubstr("step-00000004"), HasSubstr("training goes on"))));
   for (const auto& entry : fs::directory_iterator(checkpoint_root(c.out)))
     EXPECT_THAT(entry.path().filename().string(), Not(HasSubstr(".tmp")));
+}
+
+TEST(Faults, AnOldCheckpointThatCannotBeRemovedDoesNotEndTheRun) {
+  const test::TinyData data;
+  const test::TempDir dir;
+  TrainConfig c = config_in(dir.path());
+  c.keep_checkpoints = 1;
+  std::optional<SmallDisk> held;
+  const Warnings warnings;
+  Trainer(c, data.without_validation(), Start::kFresh).run([&](const StepReport& r) {
+    if (r.step == 5) held.emplace(checkpoint_root(c.out) / "step-00000004/held", "64k");
+  });
+  if (!held->mounted()) GTEST_SKIP() << "no right to mount a file system";
+  EXPECT_THAT(warnings.texts(), testing::Contains(AllOf(HasSubstr("step-00000004"), HasSubstr("cannot be removed"))));
+  EXPECT_TRUE(test::newest_bytes(dir.path()) == undisturbed(data));
 }
 
 TEST(Faults, AFullDiskAtTheEndIsAnErrorAndResumesFromTheLastCheckpoint) {

@@ -69,5 +69,15 @@ TEST(Metrics, WrongCellsAreNamed) {
   test::expect_error([&] { read_metrics(file); }, ErrorKind::kBadFile, "line 3 has 2 cells; expected 9");
 }
 
+TEST(Metrics, ARowWithoutAStepIsNamedAndLeftOutByResuming) {
+  const test::TempDir dir;
+  const auto file = dir.path() / "metrics.csv";
+  write_rows(file, 0, {2});
+  std::ofstream(file, std::ios::app) << "4x,50,1,,1,1,1,0,1\n";
+  test::expect_error([&] { read_metrics(file); }, ErrorKind::kBadFile, "line 3: step \"4x\" is not a whole number");
+  write_rows(file, 4, {5});
+  EXPECT_THAT(steps_of(file), testing::ElementsAre(2, 5));
+}
+
 }  // namespace
 }  // namespace coca::train

@@ -158,9 +158,10 @@ void save_checkpoint(const CheckpointPlan& plan, const TrainState& state, const 
     io::write_manifest(path);
     folder->commit();
     auto all = list_checkpoints(plan.out);
-    while (static_cast<int64_t>(all.size()) > plan.keep) {
-      fs::remove_all(all.front().second);
-      all.erase(all.begin());
+    for (; static_cast<int64_t>(all.size()) > plan.keep; all.erase(all.begin())) {
+      std::error_code error;
+      fs::remove_all(all.front().second, error);
+      if (error) log_warning("{}: this old checkpoint cannot be removed: {}", all.front().second.string(), error.message());
     }
   });
 }

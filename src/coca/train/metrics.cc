@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/train/metrics.h"
 
+#include <charconv>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <optional>
 #include <utility>
 
 #include "coca/base/log.h"
@@ -28,7 +30,12 @@ Rows rows_of(const std::filesystem::path& file) {
   return rows;
 }
 
-int64_t step_of(const std::vector<std::string>& row) { return std::atoll(row.at(0).c_str()); }
+std::optional<int64_t> step_of(const std::vector<std::string>& row) {
+  const std::string& text = row.at(0);
+  int64_t step = 0;
+  const auto [at, error] = std::from_chars(text.data(), text.data() + text.size(), step);
+  return error == std::errc() && at == text.data() + text.size() ? std::optional(step) : std::nullopt;
+}
 
 }  // namespace
 
@@ -36,8 +43,10 @@ MetricsFile::MetricsFile(const std::filesystem::path& file, int64_t step) {
   if (step > 0 && std::filesystem::exists(file)) {
     std::string kept;
     const Rows rows = rows_of(file);
-    for (size_t i = 0; i < rows.size(); ++i)
-      if (i == 0 || step_of(rows[i]) <= step) kept += io::csv_line(rows[i]);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const std::optional<int64_t> at = step_of(rows[i]);
+      if (i == 0 || (at && *at <= step)) kept += io::csv_line(rows[i]);
+    }
     io::write_file_atomic(file, kept);
     writer_ = std::make_unique<io::CsvWriter>(file, kHeader, io::CsvWriter::Mode::kAppend);
   } else {
@@ -68,7 +77,9 @@ std::vector<MetricsRow> read_metrics(const std::filesystem::path& file) {
       const std::string& text = cells[i][column];
       return text.empty() ? std::numeric_limits<double>::quiet_NaN() : std::strtod(text.c_str(), nullptr);
     };
-    rows.push_back({step_of(cells[i]), number(2), number(3)});
+    const std::optional<int64_t> step = step_of(cells[i]);
+    COCA_CHECK_AS(kBadFile, step, "{}: line {}: step \"{}\" is not a whole number", file.string(), i + 1, cells[i][0]);
+    rows.push_back({*step, number(2), number(3)});
   }
   return rows;
 }
