@@ -82,18 +82,25 @@ class RankCase {
   model::Positions at_;
 };
 
-// K equal steps of work. Blocks travel behind all steps but the last, one message at a time; backward the sums behind all.
-RingPass pass_of(const RingOptions& o, int64_t K, Timing work, int64_t bytes, bool backward) {
+// Bytes of a block that goes on, and of the sums of its gradients (forward none).
+struct Messages {
+  double block = 0, sums = 0;
+};
+
+// K equal steps of work. Blocks travel behind all but the last, sums behind all but the first; then these go home.
+RingPass pass_of(const RingOptions& o, int64_t K, Timing work, int64_t bytes, const Messages& m) {
   RingPass p{.work = std::move(work), .bytes = bytes};
-  const auto steps = static_cast<double>(K);
-  const double messages = K == 1 ? 0 : backward ? 2 * steps - 1 : steps - 1;
-  const double step = p.work.median / o.machine_speed / steps;
-  p.link = static_cast<double>(bytes) * 8e-9 / o.gbit + messages * 1e-6 * o.latency_us;
-  p.apart = step * steps + p.link;
-  // Backward the last sums go home when nothing is left to compute.
-  const double moves = backward ? steps : steps - 1, last = backward && K > 1 ? p.link / moves : 0;
-  const double each = K == 1 ? 0 : (p.link - last) / (steps - 1);
-  p.hidden = step + (steps - 1) * std::max(step, each) + last;
+  const double step = p.work.median / o.machine_speed / static_cast<double>(K);
+  const auto wire = [&](double size) { return size > 0 ? size * 8e-9 / o.gbit + 1e-6 * o.latency_us : 0.0; };
+  for (int64_t i = 0; i < K; ++i) {
+    const double seconds = wire((i + 1 < K ? m.block : 0) + (i > 0 ? m.sums : 0));
+    p.link += seconds;
+    p.hidden += std::max(step, seconds);
+  }
+  const double home = K > 1 ? wire(m.sums) : 0;
+  p.link += home;
+  p.hidden += home;
+  p.apart = step * static_cast<double>(K) + p.link;
   return p;
 }
 
@@ -131,11 +138,17 @@ std::vector<RingResult> bench_ring(Context& cx, const RingOptions& o, ProgressCo
       }
       const std::vector<Timing> timings = measure_interleaved(contestants, o.repeat, progress);
       for (size_t i = 0; i < cases.size(); ++i) {
-        const auto pass = [&](bool backward) {
-          const Contestant& one = contestants[2 * i + (backward ? 1 : 0)];
-          return pass_of(o, K, timings[2 * i + (backward ? 1 : 0)], K == 1 ? 0 : cases[i]->bytes_of(one.run), backward);
-        };
-        results.push_back({.length = N, .machines = K, .kind = o.kind[i], .forward = pass(false), .backward = pass(true), .speedup = {}, .speedup_apart = {}});
+        const auto bytes = [&](size_t of) { return K == 1 ? 0 : cases[i]->bytes_of(contestants[2 * i + of].run); };
+        const int64_t forward = bytes(0), backward = bytes(1);
+        const double block = K == 1 ? 0 : static_cast<double>(forward) / static_cast<double>(K - 1);
+        const double sums = static_cast<double>(backward - forward) / static_cast<double>(K);
+        results.push_back({.length = N,
+                           .machines = K,
+                           .kind = o.kind[i],
+                           .forward = pass_of(o, K, timings[2 * i], forward, {.block = block}),
+                           .backward = pass_of(o, K, timings[2 * i + 1], backward, {.block = block, .sums = sums}),
+                           .speedup = {},
+                           .speedup_apart = {}});
       }
     }
   add_speedups(results);
