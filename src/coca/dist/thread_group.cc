@@ -34,8 +34,8 @@ class Post {
     std::deque<Message>& box = boxes_[{channel, from, to}];
     const bool came = changed_.wait_for(lock, std::chrono::duration<double>(timeout_seconds()),
                                         [&] { return !box.empty() || gone_[static_cast<size_t>(from)]; });
-    if (box.empty() && came) leave_of(from);
     COCA_CHECK_AS(kIo, came, "[dist] rank {} has said nothing for {} s", from, timeout_seconds());
+    COCA_CHECK_AS(kIo, !box.empty(), "[dist] rank {} has left", from);
     Message message = std::move(box.front());
     box.pop_front();
     return message;
@@ -48,8 +48,6 @@ class Post {
   }
 
  private:
-  [[noreturn]] static void leave_of(int rank) { fail(ErrorKind::kIo, "[dist] rank {} has left", rank); }
-
   std::mutex mutex_;
   std::condition_variable changed_;
   std::map<std::tuple<int, int, int>, std::deque<Message>> boxes_;
