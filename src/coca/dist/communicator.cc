@@ -2,7 +2,6 @@
 #include "coca/dist/communicator.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>

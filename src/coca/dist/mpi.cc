@@ -7,7 +7,6 @@
 #include <chrono>
 #include <thread>
 
-
 namespace coca::dist {
 
 namespace {

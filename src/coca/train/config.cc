@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/train/config.h"
 
-#include <algorithm>
 #include <cmath>
+
+#include "coca/train/slices.h"
 
 namespace coca::train {
 
@@ -21,9 +22,7 @@ void check_config(const TrainConfig& c) {
   COCA_CHECK(c.passkey_share >= 0 && c.passkey_share <= 1, "passkey_share is {}; expected 0 to 1", c.passkey_share);
   COCA_CHECK(c.rotary_pct > 0 && c.rotary_pct <= 1, "rotary_pct is {}; expected more than 0 and at most 1", c.rotary_pct);
   COCA_CHECK(c.init_std >= 0, "init_std is {}; expected 0 (choose) or more", c.init_std);
-  COCA_CHECK(c.slices >= 0 && c.batch * c.accumulation % std::max<int64_t>(c.slices, 1) == 0,
-             "slices is {}; expected 0 (one a rank) or a divisor of the {} windows of a step", c.slices, c.batch * c.accumulation);
-  COCA_CHECK(!c.context_parallel || c.slices == 0, "slices is {}; with context_parallel a step is not cut into slices", c.slices);
+  check_slices(c);
   COCA_CHECK(c.validation_interval >= 0 && c.validation_windows >= 0 && c.checkpoint_interval >= 0,
              "validation_interval {}, validation_windows {} and checkpoint_interval {} must not be negative",
              c.validation_interval, c.validation_windows, c.checkpoint_interval);

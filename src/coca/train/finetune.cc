@@ -6,6 +6,7 @@
 #include "coca/model/model.h"
 #include "coca/model/windows.h"
 #include "coca/text/leading_id.h"
+#include "coca/train/slices.h"
 
 namespace coca::train {
 
@@ -13,15 +14,6 @@ namespace {
 
 BatchShape shape_of(const FinetuneConfig& c, int64_t length) {
   return {.batch = c.batch, .accumulation = c.accumulation, .length = length};
-}
-
-FinetuneConfig in_slices(FinetuneConfig config, int ranks) {
-  if (config.context_parallel && ranks > 1) return config;
-  config.slices = slices_for(config.slices, ranks);
-  const BatchShape shape = shape_in_slices(shape_of(config, config.length), config.slices);
-  config.batch = shape.batch;
-  config.accumulation = shape.accumulation;
-  return config;
 }
 
 int64_t steps_of(double epochs, int64_t windows, const BatchShape& shape) {
@@ -97,7 +89,7 @@ Finetuner::Finetuner(const FinetuneConfig& given, const FinetuneData& data, Star
                                              .recompute = config.recompute,
                                              .precision = config.precision,
                                              .slices = config.slices,
-                                             .share = config.context_parallel && config.slices == 0 ? LoopOptions::Share::kTokens : LoopOptions::Share::kWindows,
+                                             .share = config.context_parallel ? LoopOptions::Share::kTokens : LoopOptions::Share::kWindows,
                                              .max_bad_steps = config.max_bad_steps,
                                              .log_interval = config.log_interval,
                                              .validation_interval = config.validation_interval,

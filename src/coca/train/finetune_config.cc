@@ -8,6 +8,7 @@
 #include "coca/model/architecture.h"
 #include "coca/model/select.h"
 #include "coca/text/chat_choice.h"
+#include "coca/train/slices.h"
 
 namespace coca::train {
 
@@ -97,9 +98,7 @@ void check_config(const FinetuneConfig& c) {
   COCA_CHECK(c.steps >= 0, "steps is {}; expected 0 (by epochs) or more", c.steps);
   COCA_CHECK(c.steps > 0 || (c.epochs > 0 && std::isfinite(c.epochs)), "epochs is {}; expected more than 0, or steps",
              c.epochs);
-  COCA_CHECK(c.slices >= 0 && c.batch * c.accumulation % std::max<int64_t>(c.slices, 1) == 0,
-             "slices is {}; expected 0 (one a rank) or a divisor of the {} windows of a step", c.slices, c.batch * c.accumulation);
-  COCA_CHECK(!c.context_parallel || c.slices == 0, "slices is {}; with context_parallel a step is not cut into slices", c.slices);
+  check_slices(c);
   COCA_CHECK(c.validation_interval >= 0 && c.validation_windows >= 0 && c.checkpoint_interval >= 0,
              "validation_interval {}, validation_windows {} and checkpoint_interval {} must not be negative",
              c.validation_interval, c.validation_windows, c.checkpoint_interval);

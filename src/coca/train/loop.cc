@@ -59,7 +59,7 @@ Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& da
       ranks_(ranks),
       spec_(spec),
       params_(spec_, options_.adapter ? options_.precision : model::Precision::kF32),
-      ring_(options_.share == LoopOptions::Share::kTokens ? std::make_unique<model::RingAttention>(spec_, ranks, options_.shape.length) : nullptr),
+      ring_(options_.share == LoopOptions::Share::kTokens && ranks.size() > 1 ? std::make_unique<model::RingAttention>(spec_, ranks, options_.shape.length) : nullptr),
       decoder_(spec_, options_.shape.batch, ring_ ? ring_->tokens() : options_.shape.length,
                {.recompute = options_.recompute, .precision = options_.precision}),
       ids_({options_.shape.batch, options_.shape.length}, DType::kI32),
@@ -69,8 +69,8 @@ Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& da
     COCA_CHECK(stage.steps >= 1, "a stage of {} steps; expected at least 1", stage.steps);
     steps_ += stage.steps;
   }
+  if (options_.share == LoopOptions::Share::kTokens) options_.slices = ranks_.size();  // one for each: its tokens of all windows
   if (ring_) {
-    options_.slices = ranks_.size();  // one slice for each: its tokens of all windows
     decoder_.set_ring(ring_.get());
     COCA_CHECK(data.batches.packing() == Packing::kNone && data.batches.drawn_length(0) == 0,
                "ranks that share the tokens of windows (context_parallel) train on text at its own positions, not on packed examples or drawn positions");
@@ -215,14 +215,11 @@ double Loop::slice(int64_t step, int64_t slice, Add add) {
 // Slice s is rank s % K's.
 double Loop::forward_backward(int64_t step) {
   if (sum_) sum_->begin();
-  const int64_t K = ranks_.size();
-  std::vector<double> mine;
-  for (int64_t s = ranks_.rank(); s < options_.slices; s += K) mine.push_back(slice(step, s, Add::kToSum));
-  const std::vector<double> all = dist::all_gather_values<double>(ranks_, mine);
-  double sum = 0;
-  const auto rounds = static_cast<int64_t>(mine.size());
-  for (int64_t s = 0; s < options_.slices; ++s) sum += all[static_cast<size_t>(s % K * rounds + s / K)];
-  return sum / static_cast<double>(data_.batches.counted(step));
+  const auto K = static_cast<size_t>(ranks_.size());
+  std::vector<double> nll(static_cast<size_t>(options_.slices));
+  for (auto s = static_cast<size_t>(ranks_.rank()); s < nll.size(); s += K) nll[s] = slice(step, static_cast<int64_t>(s), Add::kToSum);
+  dist::share(ranks_, std::span(nll), [&](size_t s) { return s % K; });
+  return std::accumulate(nll.begin(), nll.end(), 0.0) / static_cast<double>(data_.batches.counted(step));
 }
 
 optim::UpdateReport Loop::update(double learning_rate) {
@@ -264,14 +261,15 @@ double Loop::validate() {
     double nll = 0;
     int64_t counted = 0;
   };
-  const int64_t B = options_.shape.batch, N = options_.shape.length, K = ring_ ? 1 : ranks_.size();
+  const int64_t B = options_.shape.batch, N = options_.shape.length, K = ranks_.size();
   const int64_t windows = std::min(options_.validation_windows, data_.validation->windows());
-  const int64_t batches = (windows + B - 1) / B, rounds = (batches + K - 1) / K;
+  const int64_t batches = (windows + B - 1) / B, shares = ring_ ? K : 1;  // of a batch
   const bool packed = data_.validation->packing() == Packing::kDocuments;
   if (options_.adapter) options_.adapter->clear_dropout(weights_);
-  std::vector<Part> mine(static_cast<size_t>(rounds));
-  for (int64_t batch = ring_ ? 0 : ranks_.rank(); batch < batches; batch += K) {
-    Part& sum = mine[static_cast<size_t>(batch / K)];
+  std::vector<Part> parts(static_cast<size_t>(batches * shares));  // part i is rank i % K's
+  for (auto i = static_cast<size_t>(ranks_.rank()); i < parts.size(); i += static_cast<size_t>(K)) {
+    const int64_t batch = static_cast<int64_t>(i) / shares;
+    Part& sum = parts[i];
     std::ranges::fill(targets_.values<int32_t>(), ops::kIgnoreTarget);
     if (packed) std::ranges::fill(starts_.values<int32_t>(), 0);
     for (int64_t row = 0; row < std::min(B, windows - batch * B); ++row) {
@@ -283,21 +281,16 @@ double Loop::validate() {
     }
     const auto [ids, targets] = tokens_here();
     const TensorRef nll = decoder_.loss(context_, weights_, ids, targets, packed ? starts() : TensorRef());
-    for (int64_t i = 0; i < nll.numel(); ++i) {
-      sum.nll += nll.as<float>()[i];
-      sum.counted += targets.as<int32_t>()[i] != ops::kIgnoreTarget;
+    for (int64_t m = 0; m < nll.numel(); ++m) {
+      sum.nll += nll.as<float>()[m];
+      sum.counted += targets.as<int32_t>()[m] != ops::kIgnoreTarget;
     }
   }
-  const std::vector<Part> all = dist::all_gather_values<Part>(ranks_, mine);
+  dist::share(ranks_, std::span(parts), [&](size_t i) { return i % static_cast<size_t>(K); });
   Part sum;
-  const auto add = [&](int64_t batch, int64_t rank) {
-    const Part& part = all[static_cast<size_t>(rank * rounds + batch / K)];
+  for (const Part& part : parts) {
     sum.nll += part.nll;
     sum.counted += part.counted;
-  };
-  for (int64_t batch = 0; batch < batches; ++batch) {
-    if (!ring_) add(batch, batch % K);
-    for (int64_t rank = 0; ring_ && rank < ranks_.size(); ++rank) add(batch, rank);
   }
   return sum.nll / static_cast<double>(sum.counted);
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "coca/io/json_file.h"
+#include "coca/train/slices.h"
 
 namespace coca::train {
 
@@ -23,13 +24,8 @@ model::ModelSpec spec_for(const TrainConfig& config, const TrainData& data) {
   return spec;
 }
 
-TrainConfig checked_in_slices(TrainConfig config, int ranks) {
+const TrainConfig& checked(const TrainConfig& config) {
   check_config(config);
-  if (config.context_parallel && ranks > 1) return config;
-  config.slices = slices_for(config.slices, ranks);
-  const BatchShape shape = shape_in_slices({.batch = config.batch, .accumulation = config.accumulation, .length = config.length}, config.slices);
-  config.batch = shape.batch;
-  config.accumulation = shape.accumulation;
   return config;
 }
 
@@ -45,7 +41,7 @@ LoopOptions loop_options(const TrainConfig& c, const TrainConfig& given) {
           .recompute = c.recompute,
           .precision = c.precision,
           .slices = c.slices,
-          .share = c.context_parallel && c.slices == 0 ? LoopOptions::Share::kTokens : LoopOptions::Share::kWindows,
+          .share = c.context_parallel ? LoopOptions::Share::kTokens : LoopOptions::Share::kWindows,
           .max_bad_steps = c.max_bad_steps,
           .log_interval = c.log_interval,
           .validation_interval = c.validation_interval,
@@ -82,7 +78,7 @@ int64_t padded_vocabulary(const text::Tokenizer& tokenizer, model::Direction dir
 }
 
 Trainer::Trainer(const TrainConfig& config, const TrainData& data, Start start, dist::Communicator& ranks)
-    : config_(checked_in_slices(config, ranks.size())),
+    : config_(in_slices(checked(config), ranks.size())),
       batches_(config_, data.tokens, data.tokenizer),
       validation_(validation_for(config_, data)),
       masked_(masked_batches(config_, data, batches_)),
