@@ -11,6 +11,7 @@
 #include "coca/base/memory.h"
 #include "coca/base/rng.h"
 #include "coca/base/stop.h"
+#include "coca/eval/share.h"
 #include "coca/infer/cached_decoder.h"
 #include "coca/ops/linear.h"
 
@@ -328,17 +329,14 @@ PasskeyResult passkey(Context& cx, const model::ModelSpec& model_spec, const mod
       stop_here(length);
       const size_t end = std::min(first + K, batches.size()), mine = first + static_cast<size_t>(o.ranks.rank());
       if (mine < end) runner.run(batches[mine]);
-      for (size_t b = first; b < end; ++b) {
-        std::vector<Outcome> outcomes;
-        for (const Trial* t : batches[b]) outcomes.push_back(t->outcome);
-        dist::share(o.ranks, std::span(outcomes), [&](size_t) { return b - first; });
-        for (size_t i = 0; i < outcomes.size(); ++i) {
-          batches[b][i]->outcome = outcomes[i];
-          progress.correct += outcomes[i].correct;
+      const auto round = std::span<const std::vector<Trial*>>(batches).subspan(first, end - first);
+      share_batches(o.ranks, round, &Trial::outcome);
+      for (const std::vector<Trial*>& batch : round)
+        for (const Trial* t : batch) {
+          progress.correct += t->outcome.correct;
           ++progress.tried;
           ++progress.done;
         }
-      }
       if (o.progress) o.progress(progress);
     }
     PasskeyTotal total = summarise(trials, length, o.protocol, result.cells);

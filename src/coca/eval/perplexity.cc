@@ -11,6 +11,7 @@
 #include "coca/base/memory.h"
 #include "coca/base/stop.h"
 #include "coca/eval/perplexity_windows.h"
+#include "coca/eval/share.h"
 #include "coca/model/decoder.h"
 #include "coca/model/windows.h"
 #include "coca/ops/cross_entropy.h"
@@ -196,18 +197,6 @@ std::vector<std::vector<Window*>> batches_of(Plan& plan, int64_t batch_tokens) {
   return batches;
 }
 
-// What each rank has summed in its batches, to all.
-void share(const std::vector<std::vector<Window*>>& batches, dist::Communicator& ranks) {
-  std::vector<PerplexitySums> sums;
-  std::vector<size_t> batch_of;
-  for (size_t b = 0; b < batches.size(); ++b)
-    for (const Window* w : batches[b]) sums.push_back(w->sums), batch_of.push_back(b);
-  dist::share(ranks, std::span(sums), [&](size_t i) { return batch_of[i] % static_cast<size_t>(ranks.size()); });
-  size_t i = 0;
-  for (const auto& batch : batches)
-    for (Window* w : batch) w->sums = sums[i++];
-}
-
 // Runs all windows of a plan; batches go to the ranks in turn, or all of them to all.
 void run_plan(Plan& plan, WindowRunner& runner, const PerplexityOptions& o, PerplexityProgress& progress) {
   const bool together = o.share == Share::kTokens;
@@ -226,7 +215,7 @@ void run_plan(Plan& plan, WindowRunner& runner, const PerplexityOptions& o, Perp
     progress.perplexity = done.perplexity();
     if (o.progress && b % K == rank) o.progress(progress);
   }
-  if (!together) share(batches, o.ranks);
+  if (!together) share_batches<Window>(o.ranks, batches, &Window::sums);
 }
 
 }  // namespace
