@@ -5,11 +5,13 @@
 
 #include <cmath>
 #include <fstream>
+#include <set>
 
 #include "coca/base/rng.h"
 #include "coca/base/stop.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
+#include "coca/model/model.h"
 #include "coca/report/chart.h"
 #include "coca/study/report.h"
 #include "coca/study/run.h"
@@ -127,7 +129,10 @@ TEST_F(Study, PresetsOfComparisons) {
   EXPECT_EQ(ablation.factors, (std::vector<double>{2, 4, 8}));
   EXPECT_EQ(ablation.seeds, (std::vector<int64_t>{0, 1, 2}));
   c.preset = Preset::kSurvey;
-  EXPECT_EQ(resolve(c).methods.size(), EnumTraits<model::AttentionKind>::names().size());
+  const std::vector<std::string> surveyed = resolve(c).methods;  // which checks that each can be trained
+  for (const auto& kind : EnumTraits<model::AttentionKind>::names()) EXPECT_THAT(surveyed, testing::Contains(std::string(kind.name)));
+  for (const char* name : {"rope+random", "coca-slack+pose", "coca-strict+clex", "coca-slack+window", "alibi+longformer"})
+    EXPECT_THAT(surveyed, testing::Contains(name));
   // One model, evaluated under each factor.
   ablation.methods = ablation.ntk_methods = {"coca-strict"};
   ablation.seeds = {0};
@@ -138,6 +143,54 @@ TEST_F(Study, PresetsOfComparisons) {
   EXPECT_EQ(variants, (std::vector<std::string>{"", "ntk2", "ntk4", "ntk8"}));
   EXPECT_NE(results.runs[0].evaluations[1].perplexity.back().nll, results.runs[0].evaluations[3].perplexity.back().nll);
   EXPECT_EQ(perplexity_table(results).rows.size(), 4u);
+}
+
+TEST(StudyMethods, NamesAreReadAsWritten) {
+  for (const std::string& name : survey_methods()) EXPECT_EQ(method_name(method_from_name(name)), name);
+  const Method m = method_from_name("coca-strict+pose");
+  EXPECT_EQ(m.attention, model::AttentionKind::kCocaStrict);
+  EXPECT_EQ(m.training, Training::kPose);
+}
+
+TEST(StudyMethods, WriteTheirTrainingIntoTheConfig) {
+  train::TrainConfig sizes;
+  sizes.layers = 4, sizes.heads = 4, sizes.length = 64;
+  const auto applied = [&](const char* name) {
+    train::TrainConfig c = sizes;
+    apply_method(method_from_name(name), 512, c);
+    return c;
+  };
+  EXPECT_FALSE(applied("rope").positions.draws());
+  EXPECT_EQ(applied("rope+random").positions.draw, train::PositionDraw::kRandom);
+  EXPECT_EQ(applied("rope+pose").positions.draw, train::PositionDraw::kPose);
+  EXPECT_EQ(applied("rope+pose").positions.target_length, 512);
+  EXPECT_EQ(applied("coca-slack+clex").positions.rope_scaling, model::Scaling::kClex);
+  EXPECT_EQ(applied("coca-slack+clex").positions.factor, 8.0);
+  EXPECT_EQ(applied("alibi+window").windows.layer_window, (std::vector<int64_t>{16}));
+  const model::WindowOptions longformer = applied("rope+longformer").windows;
+  EXPECT_EQ(longformer.layer_window, (std::vector<int64_t>{8, 8, 16, 16}));
+  EXPECT_EQ(longformer.dilation, (std::vector<int64_t>{1, 1, 1, 1, 1, 1, 1, 1, 2, 2, 1, 1, 2, 2, 1, 1}));
+  EXPECT_EQ(longformer.global_tokens, 1);
+}
+
+// Each way of training makes a model that is its own: the weights of another training, or what the saved config says.
+TEST_F(Study, TrainsInEveryWay) {
+  StudyConfig asked = toy(dir_);
+  asked.methods = {"coca-slack"};
+  for (const auto& training : EnumTraits<Training>::names())
+    if (training.value != Training::kPlain) asked.methods.push_back(method_name({model::AttentionKind::kCocaSlack, training.value}));
+  asked.ntk_methods = {"coca-slack+window"};
+  asked.passkey_share = 0;
+  const StudyConfig config = resolve(asked);
+  StudyResults results = run_study(config, load_corpus(config));
+  std::set<double> losses;
+  for (const RunResult& r : results.runs) losses.insert(r.evaluations.at(0).perplexity.back().nll);
+  EXPECT_EQ(losses.size(), asked.methods.size());
+  const auto spec_of = [&](const char* method) { return model::load_model(fs::path(config.out) / "runs" / (std::string(method) + "-s0") / "model").spec; };
+  EXPECT_EQ(spec_of("coca-slack+clex").rope_scaling.type, model::Scaling::kClex);
+  EXPECT_EQ(spec_of("coca-slack+clex").rope_scaling.max_factor, 4);
+  EXPECT_EQ(spec_of("coca-slack+longformer").global_tokens, 1);
+  EXPECT_THAT(to_csv(results), testing::HasSubstr("\ncoca-slack+window,ntk4,"));
 }
 
 TEST_F(Study, RefusesWhatMakesNoSense) {
@@ -161,6 +214,11 @@ TEST_F(Study, RefusesWhatMakesNoSense) {
   refused([](StudyConfig& c) { c.ntk_methods = {"alibi"}; }, "alibi has no rotary embedding");
   refused([](StudyConfig& c) { c.methods = {"rope", "rope"}; }, "listed twice");
   refused([](StudyConfig& c) { c.methods = {"cola"}; }, "unknown value \"cola\"");
+  refused([](StudyConfig& c) { c.methods = {"rope+cola"}; }, "training: unknown value \"cola\"");
+  refused([](StudyConfig& c) { c.methods = {"rope+plain"}; }, "written without +plain");
+  refused([](StudyConfig& c) { c.methods = {"rope", "alibi+pose"}; }, "method alibi+pose: positions \"pose\"");
+  refused([](StudyConfig& c) { c.methods = c.ntk_methods = {"rope+clex"}; }, "has a scaling of its own");
+  refused([](StudyConfig& c) { c.methods = {"rope+random"}, c.multiples = {1}; }, "needs more than the length 64");
   refused([](StudyConfig& c) { c.multiples = {4, 2}; }, "must ascend");
 }
 

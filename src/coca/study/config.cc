@@ -28,13 +28,22 @@ PresetNumbers numbers_of(Preset preset) {
 void fill_comparison(StudyConfig& c) {
   const bool ablation = c.preset == Preset::kAblation, survey = c.preset == Preset::kSurvey;
   if (c.methods.empty() && survey) {
-    for (const auto& kind : EnumTraits<model::AttentionKind>::names()) c.methods.emplace_back(kind.name);
+    c.methods = survey_methods();
   } else if (c.methods.empty()) {
     c.methods = ablation ? std::vector<std::string>{"coca-slack", "coca-strict", "coca-tied"}
                          : std::vector<std::string>{"rope", "coca-slack", "coca-strict", "alibi"};
   }
   if (c.factors.empty()) c.factors = ablation ? std::vector<double>{2, 4, 8} : std::vector<double>{4};
   if (c.seeds.empty()) c.seeds = ablation || survey ? std::vector<int64_t>{0, 1, 2} : std::vector<int64_t>{0};
+}
+
+// What a training would refuse, under the name of the method.
+void check_method(const StudyConfig& c, const std::string& method) {
+  try {
+    train::check_config(train_config(c, method, c.seeds[0], c.out));
+  } catch (const Error& e) {
+    throw Error(e.kind(), fmt::format("method {}: {}", method, e.what()));
+  }
 }
 
 }  // namespace
@@ -53,20 +62,23 @@ StudyConfig resolve(StudyConfig c) {
   fill(c.stride, c.length);
   COCA_CHECK(!c.multiples.empty(), "multiples must not be empty");
   for (const auto* list : {&c.methods, &c.ntk_methods})
-    for (const std::string& method : *list) enum_from_name<model::AttentionKind>(method);
+    for (const std::string& method : *list) method_from_name(method);
   for (const std::string& method : c.methods)
     COCA_CHECK(std::count(c.methods.begin(), c.methods.end(), method) == 1, "method {} is listed twice", method);
   for (const int64_t seed : c.seeds)
     COCA_CHECK(std::count(c.seeds.begin(), c.seeds.end(), seed) == 1, "seed {} is listed twice", seed);
   std::erase_if(c.ntk_methods, [&](const std::string& m) { return std::find(c.methods.begin(), c.methods.end(), m) == c.methods.end(); });
-  for (const std::string& method : c.ntk_methods)
-    COCA_CHECK(model::uses_rotary(enum_from_name<model::AttentionKind>(method)), "method {} has no rotary embedding for dynamic NTK to scale", method);
+  for (const std::string& method : c.ntk_methods) {
+    const Method m = method_from_name(method);
+    COCA_CHECK(model::uses_rotary(m.attention), "method {} has no rotary embedding for dynamic NTK to scale", method);
+    COCA_CHECK(m.training != Training::kClex, "method {} has a scaling of its own; dynamic NTK would take its place", method);
+  }
   for (const int64_t m : c.multiples) COCA_CHECK(m >= 1, "multiples: {} must be at least 1", m);
   COCA_CHECK(std::is_sorted(c.multiples.begin(), c.multiples.end()), "multiples must ascend");
   for (const double factor : c.factors) COCA_CHECK(factor >= 1, "factors: {} must be at least 1", factor);
   COCA_CHECK(c.stride >= 1 && c.eval_documents >= 1 && c.eval_tokens >= 2 && c.passkey_trials >= 1,
              "stride {}, eval_documents {}, eval_tokens {} and passkey_trials {} must be positive", c.stride, c.eval_documents, c.eval_tokens, c.passkey_trials);
-  train::check_config(train_config(c, c.methods[0], c.seeds[0], c.out));
+  for (const std::string& method : c.methods) check_method(c, method);
   return c;
 }
 
@@ -79,7 +91,6 @@ std::vector<int64_t> eval_lengths(const StudyConfig& c) {
 train::TrainConfig train_config(const StudyConfig& c, const std::string& method, int64_t seed, const std::string& out) {
   train::TrainConfig t;
   t.architecture = c.architecture;
-  t.attention = enum_from_name<model::AttentionKind>(method);
   t.layers = c.layers, t.width = c.width, t.heads = c.heads, t.length = c.length;
   t.passkey_share = c.passkey_share;
   t.passkey_wording = c.passkey_wording;
@@ -95,6 +106,7 @@ train::TrainConfig train_config(const StudyConfig& c, const std::string& method,
   t.validation_interval = std::max<int64_t>(1, c.steps / 8);
   t.checkpoint_interval = std::max<int64_t>(50, c.steps / 20);
   t.keep_checkpoints = 1;
+  apply_method(method_from_name(method), c.multiples.back() * c.length, t);
   return t;
 }
 

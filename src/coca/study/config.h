@@ -5,12 +5,12 @@
 #include <string>
 #include <vector>
 
-#include "coca/train/config.h"
+#include "coca/study/method.h"
 
 namespace coca::study {
 
 // Sizes; ablation and survey are tiny ones with methods, factors and seeds of their own: the paper's table 3 (slack, strict and
-// tied under dynamic NTK 2, 4, 8), and every attention kind that trains.
+// tied under dynamic NTK 2, 4, 8), and every method that trains (method.h).
 enum class Preset : uint8_t { kTiny, kSmall, kBase, kAblation, kSurvey };
 
 struct StudyConfig {
@@ -37,7 +37,7 @@ struct StudyConfig {
   void visit(V&& v) {
     v.group("Study");
     v("preset", "size of models and budget, or what to compare; single values below win over it", preset);
-    v("methods", "attention kinds to train; none: the preset's", methods);
+    v("methods", "attention kinds to train, or KIND+random, +pose, +clex, +window, +longformer; none: the preset's", methods);
     v("ntk_methods", "those of them that are evaluated again with dynamic NTK scaling", ntk_methods);
     v("factors", "factors of that scaling; none: the preset's", factors);
     v("seeds", "one model per method and seed; none: the preset's", seeds);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/study/report.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 
@@ -176,11 +178,10 @@ std::vector<std::string> findings(const StudyResults& s) {
 }
 
 report::Document make_document(const StudyResults& s) {
-  report::Document d("Beyond the trained length: " + [&] {
-    std::string names;
-    for (const std::string& m : s.config.methods) names += (names.empty() ? "" : ", ") + m;
-    return names;
-  }());
+  const std::vector<std::string>& methods = s.config.methods;
+  constexpr size_t kMostInTitle = 6;
+  report::Document d("Beyond the trained length: " +
+                     (methods.size() > kMostInTitle ? fmt::format("{} methods", methods.size()) : fmt::format("{}", fmt::join(methods, ", "))));
   d.paragraph(model_sentence(s));
   d.paragraph(s.corpus + ".");
   d.heading(2, "What was found");
