@@ -91,7 +91,7 @@ std::string csv_number(double value) {
   return fmt::format("{}", value);
 }
 
-CsvWriter::CsvWriter(const std::filesystem::path& file, std::vector<std::string> header, Mode mode)
+CsvWriter::CsvWriter(const std::filesystem::path& file, const std::vector<std::string>& header, Mode mode)
     : path_(file), columns_(header.size()) {
   COCA_CHECK(columns_ > 0, "{}: a CSV file needs at least one column", file.string());
   const std::string header_line = csv_line(header);

@@ -16,7 +16,7 @@ class CsvWriter {
     kTruncate,
     kAppend,  // an existing header must be equal; a last row torn by a crash is cut off
   };
-  CsvWriter(const std::filesystem::path& file, std::vector<std::string> header, Mode mode);
+  CsvWriter(const std::filesystem::path& file, const std::vector<std::string>& header, Mode mode);
   ~CsvWriter();
   CsvWriter(const CsvWriter&) = delete;
   CsvWriter& operator=(const CsvWriter&) = delete;

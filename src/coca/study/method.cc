@@ -61,7 +61,7 @@ void apply_method(const Method& m, int64_t longest, train::TrainConfig& c) {
       return;
     case Training::kClex:
       c.positions.rope_scaling = model::Scaling::kClex;
-      c.positions.factor = static_cast<double>(longest / c.length);
+      c.positions.factor = static_cast<double>(longest) / static_cast<double>(c.length);
       return;
     case Training::kWindow: c.windows = {.layer_window = {share_of_length(c.length, 4)}}; return;
     case Training::kLongformer: set_longformer(c); return;

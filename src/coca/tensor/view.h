@@ -36,7 +36,7 @@ struct TensorView {
     static_assert(sizeof...(Index) == Rank);
     return *ptr(index...);
   }
-  operator TensorView<const T, Rank>() const
+  operator TensorView<const T, Rank>() const  // NOLINT(google-explicit-constructor): as T* becomes const T*
     requires(!std::is_const_v<T>)
   {
     return {data, shape, strides};
