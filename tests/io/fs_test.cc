@@ -86,6 +86,14 @@ TEST(Fs, AtomicDirAppearsWholeOrNotAtAll) {
   EXPECT_THAT(error_of(ErrorKind::kIo, [&] { AtomicDir made(dir / "file"); }), HasSubstr("not a folder"));
 }
 
+TEST(Fs, AnAtomicDirThatWasTakenAwayIsAnError) {
+  TempDir dir;
+  AtomicDir out(dir / "out");
+  std::filesystem::remove_all(out.path());
+  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { out.commit(); }), HasSubstr("cannot list the files of"));
+  EXPECT_FALSE(std::filesystem::exists(dir / "out"));
+}
+
 TEST(Fs, ExpandInputs) {
   TempDir dir;
   for (const char* name : {"b.txt", "a.txt", "c.md", "sub/d.txt", ".hidden/e.txt", "sub/.f.txt", "[odd].txt"})

@@ -185,6 +185,7 @@ TEST(AdamW, BadOptionsAreNamed) {
   expect_error({.beta2 = -0.1}, "betas 0.9 and -0.1");
   expect_error({.eps = 0}, "eps 0");
   expect_error({.weight_decay = -1}, "weight decay -1");
+  expect_error({.clex_rate = 0}, "clex_rate 0");
   expect_error({.clip_norm = -1}, "clip norm -1");
 }
 

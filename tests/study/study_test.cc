@@ -154,7 +154,7 @@ TEST(StudyMethods, NamesAreReadAsWritten) {
 
 TEST(StudyMethods, WriteTheirTrainingIntoTheConfig) {
   train::TrainConfig sizes;
-  sizes.layers = 4, sizes.heads = 4, sizes.length = 64;
+  sizes.layers = 4, sizes.heads = 4, sizes.length = 64, sizes.steps = 900;
   const auto applied = [&](const char* name) {
     train::TrainConfig c = sizes;
     apply_method(method_from_name(name), 512, c);
@@ -166,6 +166,7 @@ TEST(StudyMethods, WriteTheirTrainingIntoTheConfig) {
   EXPECT_EQ(applied("rope+pose").positions.target_length, 512);
   EXPECT_EQ(applied("coca-slack+clex").positions.rope_scaling, model::Scaling::kClex);
   EXPECT_EQ(applied("coca-slack+clex").positions.factor, 8.0);
+  EXPECT_EQ(applied("coca-slack+clex").positions.plain_steps, 600);
   EXPECT_EQ(applied("alibi+window").windows.layer_window, (std::vector<int64_t>{16}));
   const model::WindowOptions longformer = applied("rope+longformer").windows;
   EXPECT_EQ(longformer.layer_window, (std::vector<int64_t>{8, 8, 16, 16}));

@@ -143,6 +143,28 @@ TEST_F(ClexRuns, PretrainingTakesIt) {
   EXPECT_NE(floats(m.params->weights().clex_down), std::vector<float>(static_cast<size_t>(m.params->weights().clex_down.numel())));
 }
 
+// Plain steps leave it as it began; afterwards it has a rate of its own.
+TEST_F(ClexRuns, TheNetworkBeginsWithTheDrawsAndAtItsOwnRate) {
+  int64_t seed = 0;
+  while (draw_clex_factor(static_cast<uint64_t>(seed), 5, 4) != 1 || draw_clex_factor(static_cast<uint64_t>(seed), 6, 4) == 1) ++seed;
+  const auto weights_after = [&](const char* out, int64_t steps, int64_t plain_steps, double rate) {
+    TrainConfig c = test::tiny_config(dir_.path() / out);
+    c.steps = steps, c.weight_decay = 0, c.clex_rate = rate, c.seed = seed;
+    c.positions = {.plain_steps = plain_steps, .rope_scaling = Scaling::kClex, .factor = 4};
+    Trainer(c, data_.without_validation(), Start::kFresh).run();
+    return floats(model::load_model(dir_.path() / out / "model").params->weights().clex_down);
+  };
+  const auto largest = [](const std::vector<float>& x) {
+    float most = 0;
+    for (const float value : x) most = std::max(most, std::abs(value));
+    return most;
+  };
+  EXPECT_EQ(largest(weights_after("plain", 6, 5, 1)), 0);  // its down projection begins as zeros, and step 5 draws a factor of 1
+  const float full = largest(weights_after("full", 12, 5, 1)), slow = largest(weights_after("slow", 12, 5, 0.01));
+  EXPECT_GT(slow, 0);
+  EXPECT_LT(slow, 0.1f * full);
+}
+
 TEST_F(ClexRuns, WhatDoesNotGoTogetherIsNamed) {
   test::put_model(dir_.path() / "base", source());
   FinetuneConfig c = config("base", "run");

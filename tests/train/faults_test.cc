@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "coca/base/log.h"
+#include "coca/io/json_file.h"
 #include "coca/io/lock.h"
 #include "coca/io/manifest.h"
 #include "coca/train/metrics.h"
@@ -137,6 +138,16 @@ TEST(Faults, AManifestNamesOnlyFilesOfItsFolder) {
     test::put_file(manifest, content);
     expect_error([&] { io::check_manifest(dir / "checkpoint"); }, ErrorKind::kBadFile, "manifest.json");
   }
+}
+
+TEST(Faults, AManifestIsOfTheFilesThereAre) {
+  const test::TempDir dir;
+  expect_error([&] { io::write_manifest(dir / "gone"); }, ErrorKind::kIo, "gone: cannot list its files");
+  fs::create_directory(dir / "checkpoint");
+  test::put_file(dir / "checkpoint/a", "abc");
+  fs::create_symlink("nowhere", dir / "checkpoint/link");
+  io::write_manifest(dir / "checkpoint");
+  EXPECT_EQ(io::read_json(dir / "checkpoint/manifest.json").at("files").size(), 1u);
 }
 
 TEST(Faults, TwoTrainersDoNotShareAFolder) {

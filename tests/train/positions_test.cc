@@ -128,6 +128,44 @@ TEST(Positions, AreAPureFunctionOfSeedAndWindow) {
   }
 }
 
+// The first steps are those of a plain run, behind them all is drawn as without them.
+TEST(Positions, PlainStepsComeFirst) {
+  const test::TinyData data;
+  const auto tokenizer = text::make_byte_tokenizer();
+  for (const PositionDraw draw : {PositionDraw::kRandom, PositionDraw::kPose}) {
+    const TrainConfig always = drawn_config(draw);
+    TrainConfig c = always, plain = always;
+    c.positions.plain_steps = 3, plain.positions = {};
+    const Batches batches(c, data.tokens, *tokenizer);
+    const Made before = batch_of(c, data.tokens, 2), behind = batch_of(c, data.tokens, 3);
+    for (int64_t i = 0; i < c.batch * c.length; ++i) EXPECT_EQ(before.positions[static_cast<size_t>(i)], static_cast<double>(i % c.length));
+    Made same{Tensor({c.batch, c.length}, DType::kI32), Tensor({c.batch, c.length}, DType::kI32), {}};
+    Batches(plain, data.tokens, *tokenizer).fill(2, 0, {same.ids, same.targets, {}, {}});
+    EXPECT_TRUE(std::ranges::equal(before.ids.values<int32_t>(), same.ids.values<int32_t>()));
+    EXPECT_EQ(behind.positions, batch_of(always, data.tokens, 3).positions);
+    EXPECT_EQ(batches.drawn_length(2), c.length);
+    EXPECT_EQ(batches.drawn_length(3), c.positions.target_length);
+  }
+  TrainConfig clex = test::tiny_config("unused");
+  clex.positions = {.plain_steps = 40, .rope_scaling = model::Scaling::kClex, .factor = 4};
+  const Batches batches(clex, data.tokens, *tokenizer);
+  int64_t longest = 0;
+  for (int64_t step = 0; step < 40; ++step) EXPECT_EQ(batches.drawn_length(step), clex.length);
+  for (int64_t step = 40; step < 80; ++step) longest = std::max(longest, batches.drawn_length(step));
+  EXPECT_EQ(longest, 4 * clex.length);
+}
+
+TEST(Positions, PlainStepsThatMakeNoSenseAreRefused) {
+  const auto refused = [](const PositionOptions& positions, const char* message) {
+    TrainConfig c = test::tiny_config("unused");
+    c.steps = 20, c.positions = positions;
+    test::expect_error([&] { check_config(c); }, ErrorKind::kInvalidArgument, message);
+  };
+  refused({.plain_steps = 3}, "plain_steps is 3; without positions random or pose, or rope scaling clex");
+  refused({.draw = PositionDraw::kPose, .target_length = 64, .plain_steps = 20}, "plain_steps is 20; expected 0 or more, and less than the 20 steps");
+  refused({.draw = PositionDraw::kPose, .target_length = 64, .plain_steps = -1}, "plain_steps is -1");
+}
+
 // Passkey prompts are the same as without, whole, whatever their positions.
 TEST(Positions, PasskeyPromptsStayWhole) {
   const test::TinyData data;

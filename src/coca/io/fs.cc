@@ -59,8 +59,11 @@ void write_all(int fd, const stdfs::path& file, const void* data, size_t bytes) 
 }
 
 void fsync_tree(const stdfs::path& dir) {
-  for (const stdfs::directory_entry& entry : stdfs::recursive_directory_iterator(dir))
-    if (!entry.is_symlink()) fsync_path(entry.path());
+  std::error_code error, ignored;  // what has no type is synced
+  stdfs::recursive_directory_iterator entry(dir, error);
+  for (; !error && entry != stdfs::recursive_directory_iterator(); entry.increment(error))
+    if (!entry->is_symlink(ignored)) fsync_path(entry->path());
+  if (error) fail_errno(dir, "cannot list the files of", error.value());
   fsync_path(dir);
 }
 

@@ -33,10 +33,17 @@ std::string checksum(const fs::path& file) {
 
 void write_manifest(const fs::path& dir) {
   std::map<std::string, fs::path> files;  // in the order of their names
-  for (const fs::directory_entry& entry : fs::directory_iterator(dir))
-    if (entry.is_regular_file() && entry.path().filename() != kManifestName) files[entry.path().filename().string()] = entry.path();
+  std::error_code error, ignored;  // a link that leads nowhere is no file
+  fs::directory_iterator entry(dir, error);
+  for (; !error && entry != fs::directory_iterator(); entry.increment(error))
+    if (entry->is_regular_file(ignored) && entry->path().filename() != kManifestName) files[entry->path().filename().string()] = entry->path();
+  COCA_CHECK_AS(kIo, !error, "{}: cannot list its files: {}", dir.string(), error.message());
   nlohmann::ordered_json list = nlohmann::ordered_json::object();
-  for (const auto& [name, file] : files) list[name] = {{"bytes", fs::file_size(file)}, {"crc32c", checksum(file)}};
+  for (const auto& [name, file] : files) {
+    const auto bytes = fs::file_size(file, error);
+    COCA_CHECK_AS(kIo, !error, "{}: cannot tell its size: {}", file.string(), error.message());
+    list[name] = {{"bytes", bytes}, {"crc32c", checksum(file)}};
+  }
   write_json(dir / kManifestName, nlohmann::ordered_json{{"files", std::move(list)}});
 }
 

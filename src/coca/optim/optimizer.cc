@@ -33,6 +33,7 @@ void for_each_block(model::TensorStore& store, const AdamW::Piece& piece, const 
 void check_adamw(const AdamWOptions& o) {
   COCA_CHECK(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1, "AdamW betas {} and {} must be in [0, 1)", o.beta1, o.beta2);
   COCA_CHECK(o.eps > 0, "AdamW eps {} must be positive", o.eps);
+  COCA_CHECK(o.clex_rate > 0 && o.clex_rate <= 1, "clex_rate {} must be more than 0 and at most 1", o.clex_rate);
   COCA_CHECK(o.weight_decay >= 0 && o.clip_norm >= 0, "weight decay {} and clip norm {} must not be negative", o.weight_decay, o.clip_norm);
 }
 
@@ -122,7 +123,8 @@ UpdateReport AdamW::update(Context& cx, double learning_rate, TensorRef owned, m
   ++updates_;
   for (const Piece& piece : pieces_) {
     const bool decays = piece.info->role == model::ParamRole::kMatrix || piece.info->role == model::ParamRole::kEmbedding;
-    ops::AdamWStep one{.learning_rate = static_cast<float>(learning_rate),
+    const bool clex = piece.info->role == model::ParamRole::kClexUp || piece.info->role == model::ParamRole::kClexDown;
+    ops::AdamWStep one{.learning_rate = static_cast<float>(clex ? options_.clex_rate * learning_rate : learning_rate),
                        .beta1 = static_cast<float>(options_.beta1),
                        .beta2 = static_cast<float>(options_.beta2),
                        .eps = static_cast<float>(options_.eps),

@@ -17,6 +17,7 @@ struct AdamWOptions {
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
   double weight_decay = 0.1;
   double clip_norm = 1.0;  // 0: no clipping
+  double clex_rate = 1.0;  // times the learning rate, for CLEX's network
 };
 void check_adamw(const AdamWOptions&);
 

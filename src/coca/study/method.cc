@@ -62,6 +62,7 @@ void apply_method(const Method& m, int64_t longest, train::TrainConfig& c) {
     case Training::kClex:
       c.positions.rope_scaling = model::Scaling::kClex;
       c.positions.factor = static_cast<double>(longest) / static_cast<double>(c.length);
+      c.positions.plain_steps = c.steps * 2 / 3;
       return;
     case Training::kWindow: c.windows = {.layer_window = {share_of_length(c.length, 4)}}; return;
     case Training::kLongformer: set_longformer(c); return;

@@ -12,7 +12,8 @@
 namespace coca::study {
 
 //   kRandom, kPose: positions are drawn (train/positions.h) from a range of the longest evaluated length
-//   kClex:          a CLEX network is trained along, for factors up to the longest evaluated multiple (model/clex.h)
+//   kClex:          trained plainly for two thirds of the steps, then with a CLEX network for factors up to the longest
+//                   evaluated multiple (model/clex.h), as published: CLEX trains a trained model further
 //   kWindow:        every layer sees a quarter of the trained length
 //   kLongformer:    as Longformer's causal models: an eighth of it in the lower half of the layers, a quarter in the upper
 //                   half, where half the heads skip every other key; one global token (model/windows.h)

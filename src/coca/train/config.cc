@@ -30,6 +30,7 @@ void check_config(const TrainConfig& c) {
              "passkey_share is {}, passkey_first_steps {}; direction {} has no next token to teach them with", c.passkey_share, c.passkey_first_steps,
              enum_name(c.direction));
   check_positions(c.positions, c.attention, c.length);
+  check_plain_steps(c.positions, c.steps);
   optim::check_schedule(make_schedule(c));
   optim::check_adamw(make_adamw(c));
   make_spec(c, 1, std::nullopt, std::nullopt);  // what the model itself refuses, before any text is read
@@ -74,7 +75,7 @@ optim::Schedule make_schedule(const TrainConfig& c) {
 }
 
 optim::AdamWOptions make_adamw(const TrainConfig& c) {
-  return {.beta1 = c.beta1, .beta2 = c.beta2, .eps = c.adam_eps, .weight_decay = c.weight_decay, .clip_norm = c.clip_norm};
+  return {.beta1 = c.beta1, .beta2 = c.beta2, .eps = c.adam_eps, .weight_decay = c.weight_decay, .clip_norm = c.clip_norm, .clex_rate = c.clex_rate};
 }
 
 }  // namespace coca::train

@@ -36,7 +36,7 @@ struct TrainConfig {
   int64_t steps = 1000, batch = 32, accumulation = 1, slices = 0, warmup_steps = 50;
   double learning_rate = 1e-3, min_learning_rate = 1e-4;
   optim::Decay decay = optim::Decay::kCosine;
-  double beta1 = 0.9, beta2 = 0.95, adam_eps = 1e-8, weight_decay = 0.1, clip_norm = 1.0;
+  double beta1 = 0.9, beta2 = 0.95, adam_eps = 1e-8, weight_decay = 0.1, clip_norm = 1.0, clex_rate = 0.03;
   int64_t seed = 0, max_bad_steps = 10;
   bool context_parallel = false;
   model::Recompute recompute = model::Recompute::kNone;
@@ -88,6 +88,7 @@ struct TrainConfig {
     v("adam_eps", "AdamW eps", adam_eps);
     v("weight_decay", "decoupled weight decay of matrices and embeddings", weight_decay);
     v("clip_norm", "largest global gradient norm; 0: no clipping", clip_norm);
+    v("clex_rate", "learning rate of CLEX's network, as a share of that of all else", clex_rate);
     v("seed", "seed of weights, window order, passkeys and positions", seed);
     v("max_bad_steps", "stop after so many non-finite steps in a row", max_bad_steps);
     v("precision", "of matrices and activations; bf16 has fp32 master weights and optimizer state", precision);

@@ -78,6 +78,9 @@ Finetuner::Finetuner(const FinetuneConfig& given, const FinetuneData& data, Star
     windows = data::WindowSampler(*data.text, target_.length, 0).windows_per_epoch();
   }
   stages_ = make_stages(config, target_.spec, steps_of(config.epochs, windows, shape));
+  int64_t steps = 0;
+  for (const Stage& stage : stages_) steps += stage.steps;
+  check_plain_steps(config.positions, steps);
   const LoopData loop_data{
       .batches = *batches_,
       .validation = validation_.get(),

@@ -137,7 +137,8 @@ std::vector<Stage> make_stages(const FinetuneConfig& c, const model::ModelSpec& 
                    .beta2 = c.beta2,
                    .eps = c.adam_eps,
                    .weight_decay = s.weight_decay.value_or(c.weight_decay),
-                   .clip_norm = c.clip_norm};
+                   .clip_norm = c.clip_norm,
+                   .clex_rate = c.clex_rate};
     COCA_CHECK(stage.steps >= 1, "stage {}: steps is {}; expected at least 1", stages.size(), stage.steps);
     optim::check_schedule(stage.schedule);
     optim::check_adamw(stage.adamw);

@@ -71,7 +71,7 @@ struct FinetuneConfig {
   bool context_parallel = false;
   double epochs = 1, learning_rate = 0, min_learning_rate = 0;
   optim::Decay decay = optim::Decay::kCosine;
-  double beta1 = 0.9, beta2 = 0.999, adam_eps = 1e-8, weight_decay = 0.0, clip_norm = 1.0;
+  double beta1 = 0.9, beta2 = 0.999, adam_eps = 1e-8, weight_decay = 0.0, clip_norm = 1.0, clex_rate = 1.0;
   int64_t seed = 0, max_bad_steps = 10;
   model::Precision precision = model::Precision::kF32;
   model::Recompute recompute = model::Recompute::kNone;
@@ -125,6 +125,7 @@ struct FinetuneConfig {
     v("adam_eps", "AdamW eps", adam_eps);
     v("weight_decay", "decoupled weight decay of matrices and embeddings", weight_decay);
     v("clip_norm", "largest global gradient norm; 0: no clipping", clip_norm);
+    v("clex_rate", "learning rate of CLEX's network, as a share of that of all else", clex_rate);
     v("seed", "seed of the order of documents and windows, of positions, of the adapter and its dropout", seed);
     v("max_bad_steps", "stop after so many non-finite steps in a row", max_bad_steps);
     v("precision", "of matrices and activations; bf16 has fp32 master weights and optimizer state", precision);

@@ -30,6 +30,10 @@ model::ModelSpec rescaled(const model::ModelSpec& spec, model::Scaling type, std
 
 }  // namespace
 
+void check_plain_steps(const PositionOptions& p, int64_t steps) {
+  COCA_CHECK(p.plain_steps >= 0 && p.plain_steps < steps, "plain_steps is {}; expected 0 or more, and less than the {} steps", p.plain_steps, steps);
+}
+
 void check_positions(const PositionOptions& p, model::AttentionKind attention, int64_t length) {
   COCA_CHECK(p.rope_scaling || !p.factor, "factor is {}; it belongs to a rope_scaling, and none is given", p.factor.value_or(0));
   if (!p.draws()) {
@@ -46,7 +50,10 @@ void check_positions(const PositionOptions& p, model::AttentionKind attention, i
 
 model::ModelSpec scaled_spec(const PositionOptions& p, const model::ModelSpec& spec) {
   const model::ModelSpec out = p.rope_scaling ? rescaled(spec, *p.rope_scaling, p.factor) : spec;
-  COCA_CHECK(out.rope_scaling.type != model::Scaling::kClex || !p.draws(), "positions \"{}\": rope scaling clex draws its own", enum_name(p.draw));
+  const bool clex = out.rope_scaling.type == model::Scaling::kClex;
+  COCA_CHECK(p.plain_steps == 0 || clex || p.draws(), "plain_steps is {}; without positions random or pose, or rope scaling clex, all steps are plain",
+             p.plain_steps);
+  COCA_CHECK(!clex || !p.draws(), "positions \"{}\": rope scaling clex draws its own", enum_name(p.draw));
   return out;
 }
 

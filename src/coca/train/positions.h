@@ -28,6 +28,7 @@ ClexDraws clex_draws(const model::ModelSpec&);
 struct PositionOptions {
   PositionDraw draw = PositionDraw::kPlain;
   int64_t target_length = 0;
+  int64_t plain_steps = 0;
   std::optional<model::Scaling> rope_scaling;
   std::optional<double> factor;
 
@@ -38,6 +39,7 @@ struct PositionOptions {
     v.group("Positions");
     v("positions", "of a window's tokens in training: plain, random (sorted draws), or pose (two chunks, the second moved on)", draw);
     v("target_length", "positions are drawn below this; more than length", target_length);
+    v("plain_steps", "steps at the beginning that draw none: what is trained plainly first is trained further", plain_steps);
     v("rope_scaling", "scaling of the rotary frequencies; none given: that of the model trained further", rope_scaling);
     v("factor", "its factor; clex: the largest length factor, 16", factor);
   }
@@ -45,7 +47,8 @@ struct PositionOptions {
 
 // Throws Error naming what does not go together. length: tokens per window.
 void check_positions(const PositionOptions&, model::AttentionKind, int64_t length);
-// The model with the scaling asked for; as it is where none is.
+void check_plain_steps(const PositionOptions&, int64_t steps);  // of the whole run
+// The model with the scaling asked for; as it is where none is. Error for plain_steps where nothing is drawn behind them.
 model::ModelSpec scaled_spec(const PositionOptions&, const model::ModelSpec&);
 
 // The draws of window k of a run: nothing but (seed, k) decides them.
