@@ -194,6 +194,35 @@ TEST_F(Study, TrainsInEveryWay) {
   EXPECT_THAT(to_csv(results), testing::HasSubstr("\ncoca-slack+window,ntk4,"));
 }
 
+// The rest of a survey is worth having when one of its methods breaks down.
+TEST_F(Study, ATrainingThatBreaksDownIsGivenUpAndTheStudyGoesOn) {
+  StudyConfig asked = toy(dir_);
+  asked.methods = {"rope", "alibi"};
+  asked.ntk_methods = {};
+  asked.learning_rate = 1e30, asked.steps = 40, asked.seeds = {0, 1};
+  const StudyConfig config = resolve(asked);
+  const Corpus corpus = load_corpus(config);
+  StudyResults results = run_study(config, corpus);
+  ASSERT_EQ(results.runs.size(), 4u);
+  for (const RunResult& r : results.runs) {
+    EXPECT_THAT(r.failure, testing::HasSubstr("non-finite")) << r.method;
+    EXPECT_TRUE(r.evaluations.empty());
+  }
+  EXPECT_TRUE(summarise(results).empty());
+  EXPECT_THAT(io::read_file(write_study(results).html), testing::HasSubstr("was given up"));
+  const StudyResults again = run_study(config, corpus);  // from its file
+  EXPECT_EQ(again.runs[1].failure, results.runs[1].failure);
+  // One seed of two is what there is.
+  results.runs[2].failure = "";
+  results.runs[2].evaluations = {{.variant = "", .perplexity = {{.length = 64, .perplexity = 5}, {.length = 128, .perplexity = 5}, {.length = 256, .perplexity = 5}}, .passkey = {}}};
+  const std::vector<SummaryLine> lines = summarise(results);
+  ASSERT_EQ(lines.size(), 1u);
+  EXPECT_EQ(lines[0].method, results.runs[2].method);
+  EXPECT_EQ(lines[0].points[0].perplexity.n, 1);
+  EXPECT_EQ(training_table(results).rows.size(), 4u);
+  EXPECT_THAT(findings(results), testing::Contains(testing::HasSubstr("**alibi seed 1** was given up")));
+}
+
 TEST_F(Study, RefusesWhatMakesNoSense) {
   const StudyConfig config = resolve([&] {
     StudyConfig c = toy(dir_);

@@ -85,7 +85,13 @@ report::Chart loss_chart(const StudyResults& s) {
   return chart;
 }
 
-bool has_passkey(const StudyResults& s) { return !s.runs.empty() && !s.runs[0].evaluations[0].passkey.empty(); }
+bool has_passkey(const StudyResults& s) {
+  return std::ranges::any_of(s.runs, [](const RunResult& r) { return !r.evaluations.empty() && !r.evaluations[0].passkey.empty(); });
+}
+
+std::string run_name(const StudyResults& s, const RunResult& r) {
+  return s.config.seeds.size() > 1 ? fmt::format("{} seed {}", r.method, r.seed) : r.method;
+}
 
 void add_figure(report::Document& document, const std::string& name, const report::Chart& chart, const std::string& caption) {
   document.figure({.name = name, .svg = report::render_svg(chart), .caption = caption});
@@ -120,8 +126,8 @@ void add_reading(const StudyResults& s, report::Document& d) {
           "The models are tiny and briefly trained. What they show about extrapolation is real for them; it is not a claim about larger models."});
   std::string unsolved;
   for (const RunResult& r : s.runs)
-    if (!r.evaluations[0].passkey.empty() && r.evaluations[0].passkey[0].accuracy < 0.5)
-      unsolved += fmt::format("{}{}", unsolved.empty() ? "" : ", ", c.seeds.size() > 1 ? fmt::format("{} seed {}", r.method, r.seed) : r.method);
+    if (!r.evaluations.empty() && !r.evaluations[0].passkey.empty() && r.evaluations[0].passkey[0].accuracy < 0.5)
+      unsolved += fmt::format("{}{}", unsolved.empty() ? "" : ", ", run_name(s, r));
   if (!unsolved.empty())
     d.paragraph(fmt::format("At the trained length itself the passkey task is not solved with this budget by: {}. Their accuracies beyond it say little; the share of "
                             "single digits (chance: 10 %) is the finer measure.", unsolved));
@@ -138,16 +144,24 @@ report::Table passkey_digits_table(const StudyResults& s) {
 
 report::Table training_table(const StudyResults& s) {
   report::Table table{.title = "Training", .header = {"run", "parameters", "tokens", "train loss", "validation loss", "tokens/s", "time", "skipped"}, .rows = {}, .align = {}};
-  for (const RunResult& r : s.runs)
-    table.rows.push_back({s.config.seeds.size() > 1 ? fmt::format("{} seed {}", r.method, r.seed) : r.method, report::format_count(r.parameters), report::format_count(r.tokens),
+  for (const RunResult& r : s.runs) {
+    if (!r.failure.empty()) {
+      table.rows.push_back({run_name(s, r), "", "", "given up", "", "", "", ""});
+      continue;
+    }
+    table.rows.push_back({run_name(s, r), report::format_count(r.parameters), report::format_count(r.tokens),
                           fmt::format("{:.3f}", r.train_loss), fmt::format("{:.3f}", r.validation_loss), report::format_count(static_cast<int64_t>(r.tokens_per_second)),
                           report::format_duration(r.seconds), report::format_count(r.skipped)});
+  }
   return table;
 }
 
 std::vector<std::string> findings(const StudyResults& s) {
   std::vector<std::string> out;
+  for (const RunResult& r : s.runs)
+    if (!r.failure.empty()) out.push_back(fmt::format("The training of **{}** was given up: {}.", run_name(s, r), r.failure));
   const std::vector<SummaryLine> lines = summarise(s);
+  if (lines.empty()) return out;
   const size_t last = s.config.multiples.size() - 1;
   const auto best_at = [&](size_t i) {
     return *std::min_element(lines.begin(), lines.end(), [&](const SummaryLine& a, const SummaryLine& b) { return a.points[i].perplexity.mean < b.points[i].perplexity.mean; });

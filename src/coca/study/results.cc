@@ -70,7 +70,7 @@ std::vector<SummaryLine> summarise(const StudyResults& s) {
   std::vector<SummaryLine> lines;
   for (size_t m = 0; m < s.config.methods.size(); ++m) {
     const std::string& method = s.config.methods[m];
-    const auto run = std::find_if(s.runs.begin(), s.runs.end(), [&](const RunResult& r) { return r.method == method; });
+    const auto run = std::find_if(s.runs.begin(), s.runs.end(), [&](const RunResult& r) { return r.method == method && !r.evaluations.empty(); });
     if (run == s.runs.end()) continue;
     for (const Evaluation& e : run->evaluations) {
       SummaryLine line{.method = method, .variant = e.variant, .method_index = m, .points = {}};
@@ -102,6 +102,7 @@ nlohmann::ordered_json to_json(const RunResult& r) {
   nlohmann::ordered_json j{{"method", r.method}, {"seed", r.seed}, {"parameters", r.parameters}, {"steps", r.steps},
                            {"tokens", r.tokens}, {"skipped", r.skipped}, {"train_loss", number(r.train_loss)},
                            {"validation_loss", number(r.validation_loss)}, {"seconds", r.seconds}, {"tokens_per_second", r.tokens_per_second}};
+  if (!r.failure.empty()) j["failure"] = r.failure;
   j["evaluations"] = nlohmann::ordered_json::array();
   for (const Evaluation& e : r.evaluations) {
     nlohmann::ordered_json ppl = nlohmann::ordered_json::array(), key = nlohmann::ordered_json::array();
@@ -119,6 +120,7 @@ nlohmann::ordered_json to_json(const RunResult& r) {
 RunResult run_from_json(const nlohmann::json& j, const std::string& where) {
   try {
     RunResult r;
+    r.failure = j.value("failure", "");
     r.method = j.at("method"), r.seed = j.at("seed"), r.parameters = j.at("parameters");
     r.steps = j.at("steps"), r.tokens = j.at("tokens"), r.skipped = j.at("skipped");
     r.train_loss = number_from(j, "train_loss"), r.validation_loss = number_from(j, "validation_loss");

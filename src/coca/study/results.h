@@ -33,6 +33,7 @@ struct Evaluation {
 struct RunResult {
   std::string method;
   int64_t seed = 0;
+  std::string failure;  // why its training was given up, and nothing evaluated; empty: it was not
   int64_t parameters = 0, steps = 0, tokens = 0, skipped = 0;
   double train_loss = 0, validation_loss = 0, seconds = 0, tokens_per_second = 0;
   std::vector<Evaluation> evaluations;

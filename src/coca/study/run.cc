@@ -104,7 +104,16 @@ RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string&
     done.curve = train::read_metrics(dir / "metrics.csv");
     return done;
   }
-  RunResult result = train_one(c, corpus, method, seed, dir, listen);
+  RunResult result;
+  try {
+    result = train_one(c, corpus, method, seed, dir, listen);
+  } catch (const Error& error) {
+    if (error.kind() != ErrorKind::kNumeric) throw;
+    result = {.method = method, .seed = seed, .failure = error.what()};
+    io::write_json(file, to_json(result));
+    result.curve = train::read_metrics(dir / "metrics.csv");
+    return result;
+  }
   const model::Model m = model::load_model(dir / "model");
   const std::string name = fmt::format("{} seed {}", method, seed);
   result.evaluations.push_back(evaluate_one(c, corpus, m, name, std::nullopt, listen));
