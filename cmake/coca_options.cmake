@@ -37,8 +37,8 @@ if(COCA_SCALAR)
 endif()
 if(COCA_SANITIZE)
   string(REPLACE ";" "," _sanitize "${COCA_SANITIZE}")
-  # g++ warns falsely about maybe-uninitialized values in sanitized code. -O1 -g1: half the time of a build, and reports
-  # still name lines.
+  # g++ warns falsely about maybe-uninitialized values in sanitized code. -O1 -g1 builds sooner, and reports still
+  # name lines.
   target_compile_options(coca_flags INTERFACE -fsanitize=${_sanitize} -fno-omit-frame-pointer
     -fno-sanitize-recover=all -Wno-maybe-uninitialized -O1 -g1)
   target_link_options(coca_flags INTERFACE -fsanitize=${_sanitize})

@@ -57,13 +57,13 @@ Batches::Batches(const Options& options, const data::TokenFile& tokens, const te
 
 // 1 in the plain steps: the network's own beginning, from which it learns nothing.
 int64_t Batches::clex_factor(int64_t step) const {
-  return step < options_.positions.plain_steps ? 1 : draw_clex_factor(options_.seed, step, options_.clex.max_factor);
+  return plain(step) ? 1 : draw_clex_factor(options_.seed, step, options_.clex.max_factor);
 }
 
 // CLEX's positions stand for t times the trained length, or a window longer than that.
 int64_t Batches::drawn_length(int64_t step) const {
   if (options_.clex.max_factor > 0) return clex_factor(step) * options_.clex.trained_length;
-  return options_.positions.draws() && step < options_.positions.plain_steps ? options_.shape.length : options_.positions.target_length;
+  return plain(step) ? options_.shape.length : options_.positions.target_length;
 }
 
 // The second chunk of a cut window comes from further on in the text.
@@ -84,7 +84,7 @@ void Batches::make_window(int64_t step, int64_t k, std::vector<int32_t>& ids, st
   PoseCut cut;
   if (options_.clex.max_factor > 0) {
     draw_clex(places, clex_factor(step), options_.clex.trained_length, positions);
-  } else if (step < options_.positions.plain_steps) {
+  } else if (plain(step)) {
     std::iota(positions.begin(), positions.end(), 0.0);
   } else if (options_.positions.draw == PositionDraw::kRandom) {
     draw_random(places, options_.positions.target_length, positions);

@@ -69,9 +69,10 @@ class Batches : public BatchSource {
 
  private:
   void text_window(int64_t k, const PoseCut&, std::span<int32_t> ids) const;
-  // Window k of N + 1 tokens, and the positions of the first N of them where they are drawn.
   bool draws() const { return options_.positions.draws() || options_.clex.max_factor > 0; }
+  bool plain(int64_t step) const { return step < options_.positions.plain_steps; }
   int64_t clex_factor(int64_t step) const;
+  // Window k of N + 1 tokens, and the positions of the first N of them where they are drawn.
   void make_window(int64_t step, int64_t k, std::vector<int32_t>& ids, std::span<double> positions) const;
 
   Options options_;
