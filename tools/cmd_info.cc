@@ -83,7 +83,7 @@ void parameter_facts(const model::ModelSpec& s, Facts& f) {
   for (const model::ParamInfo& info : model::parameter_list(s)) {
     const int64_t n = info.shape.product();
     const bool norm = info.name.find("norm") != std::string::npos;  // also "layernorm", and biases of norms
-    if (info.role == model::ParamRole::kClexUp || info.role == model::ParamRole::kClexDown) clex += n;
+    if (model::is_clex(info.role)) clex += n;
     else if (norm) norms += n;
     else if (info.role == model::ParamRole::kEmbedding) embedding += n;
     else if (info.name.find(".mlp.") != std::string::npos) mlp += n;

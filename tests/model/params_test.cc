@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <set>
+#include <type_traits>
 
 #include "coca/io/safetensors.h"
 #include "coca/model/model.h"
@@ -19,6 +20,9 @@ std::vector<std::string> names_of(const ModelSpec& spec) {
   for (const ParamInfo& info : parameter_list(spec)) names.push_back(info.name);
   return names;
 }
+
+// Training keeps the gradients of a whole model and those of an adapter in one pointer.
+static_assert(std::has_virtual_destructor_v<TensorStore>);
 
 TEST(Params, NamesOfGptNeoX) {
   ModelSpec s = test::tiny_neox(AttentionKind::kCocaSlack);

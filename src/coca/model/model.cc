@@ -89,8 +89,7 @@ namespace {
 
 void load_checked(const WeightFiles& stored, const ModelSpec& spec, ParamStore& store) {
   for (const ParamInfo& info : store.infos()) {
-    const bool clex = info.role == ParamRole::kClexUp || info.role == ParamRole::kClexDown;
-    if (clex && spec.rope_scaling.type != Scaling::kClex) continue;
+    if (is_clex(info.role) && spec.rope_scaling.type != Scaling::kClex) continue;
     const auto [file, tensor] = stored.at(info.name);
     if (const std::optional<int64_t> bad = load_values(*tensor, store.at(info))) {
       float value = 0;

@@ -231,7 +231,7 @@ bool initialise_as_clex(const ParamInfo& info, Rng rng, TensorStore& store) {
     const double bound = 1.0 / std::sqrt(static_cast<double>(info.shape[1]));
     fill(store.at(info), [&] { return static_cast<float>(bound * (2.0 * rng.uniform() - 1.0)); });
   }
-  return info.role == ParamRole::kClexDown || info.role == ParamRole::kClexUp;
+  return is_clex(info.role);
 }
 
 }  // namespace

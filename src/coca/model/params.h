@@ -69,6 +69,7 @@ int64_t layer_of(const ModelSpec&, std::string_view name);
 // CLEX's network makes frequencies and is no part of the stream: fp32 always, and no weight decay, which would pull its
 // frequencies towards NTK's.
 enum class ParamRole : uint8_t { kEmbedding, kMatrix, kNormWeight, kBias, kClexUp, kClexDown };
+inline bool is_clex(ParamRole role) { return role == ParamRole::kClexUp || role == ParamRole::kClexDown; }
 
 // A share of a fused projection that may be trained by itself: of the rows [H, 3, D] those of q, of k (or t), or of v.
 enum class ParamPart : uint8_t { kWhole, kQ, kK, kV };
@@ -95,6 +96,9 @@ void assign_offsets(std::vector<ParamInfo>&);
 class TensorStore {
  public:
   explicit TensorStore(std::vector<ParamInfo>, Precision = Precision::kF32);
+  TensorStore(TensorStore&&) = default;
+  TensorStore& operator=(TensorStore&&) = default;
+  virtual ~TensorStore() = default;  // owners hold a ParamStore by this type
 
   Precision precision() const { return precision_; }
   const std::vector<ParamInfo>& infos() const { return infos_; }

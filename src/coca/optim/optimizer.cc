@@ -123,8 +123,8 @@ UpdateReport AdamW::update(Context& cx, double learning_rate, TensorRef owned, m
   ++updates_;
   for (const Piece& piece : pieces_) {
     const bool decays = piece.info->role == model::ParamRole::kMatrix || piece.info->role == model::ParamRole::kEmbedding;
-    const bool clex = piece.info->role == model::ParamRole::kClexUp || piece.info->role == model::ParamRole::kClexDown;
-    ops::AdamWStep one{.learning_rate = static_cast<float>(clex ? options_.clex_rate * learning_rate : learning_rate),
+    const double share = model::is_clex(piece.info->role) ? options_.clex_rate : 1.0;
+    ops::AdamWStep one{.learning_rate = static_cast<float>(share * learning_rate),
                        .beta1 = static_cast<float>(options_.beta1),
                        .beta2 = static_cast<float>(options_.beta2),
                        .eps = static_cast<float>(options_.eps),
