@@ -28,8 +28,12 @@ function(coca_test)
   target_compile_definitions(${ARG_NAME} PRIVATE COCA_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
     COCA_PROGRAM="$<$<TARGET_EXISTS:coca_program>:$<TARGET_FILE:coca_program>>")
   add_test(NAME ${ARG_NAME} COMMAND ${COCA_TEST_RUNNER} $<TARGET_FILE:${ARG_NAME}> WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
+  set(seconds 900)
+  if(COCA_SANITIZE OR COCA_TEST_RUNNER)
+    set(seconds 3600)
+  endif()
   # Tests share the machine with other builds and tests: waiting threads should give way (tools/coca.cc says why).
-  set_tests_properties(${ARG_NAME} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT 900 ENVIRONMENT GOMP_SPINCOUNT=2000)
+  set_tests_properties(${ARG_NAME} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${seconds} ENVIRONMENT GOMP_SPINCOUNT=2000)
 endfunction()
 
 # coca_bench(NAME op_x SOURCES op_x.cc DEPS modules): a Google Benchmark binary.

@@ -86,6 +86,17 @@ TEST(Fs, AtomicDirAppearsWholeOrNotAtAll) {
   EXPECT_THAT(error_of(ErrorKind::kIo, [&] { AtomicDir made(dir / "file"); }), HasSubstr("not a folder"));
 }
 
+TEST(Fs, ACommitHappensOnce) {
+  TempDir dir;
+  AtomicFile file(dir / "file");
+  file.commit();
+  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { file.commit(); }), HasSubstr("committed twice"));
+  AtomicDir folder(dir / "folder");
+  folder.commit();
+  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { folder.commit(); }), HasSubstr("committed twice"));
+  EXPECT_EQ(entries(dir.path()), 2u);
+}
+
 TEST(Fs, AnAtomicDirThatWasTakenAwayIsAnError) {
   TempDir dir;
   AtomicDir out(dir / "out");

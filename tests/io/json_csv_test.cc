@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <sys/resource.h>
+
 #include <cmath>
+#include <csignal>
 #include <limits>
 
 #include "coca/io/csv.h"
@@ -105,6 +108,35 @@ TEST(Csv, AppendCutsATornRow) {
   put_file(dir / "t.csv", "a,");  // the header itself
   { CsvWriter w(dir / "t.csv", {"a", "b"}, CsvWriter::Mode::kAppend); }
   EXPECT_EQ(get_file(dir / "t.csv"), "a,b\n");
+}
+
+TEST(Csv, ErrorsNameTheFile) {
+  TempDir dir;
+  using Mode = CsvWriter::Mode;
+  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { CsvWriter(dir / "none.csv", {}, Mode::kTruncate); }), HasSubstr("none.csv"));
+  EXPECT_FALSE(std::filesystem::exists(dir / "none.csv"));
+  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { CsvWriter(dir / "no/such/t.csv", {"a"}, Mode::kTruncate); }), AllOf(HasSubstr("no/such/t.csv"), HasSubstr("No such file")));
+  EXPECT_THAT(error_of(ErrorKind::kIo, [] { CsvWriter("/dev/full", {"a"}, Mode::kTruncate); }), HasSubstr("/dev/full"));
+}
+
+// A disk that is full for a while costs no row: what could not be written is written by the next flush.
+TEST(Csv, AFlushThatFailsKeepsTheRows) {
+  TempDir dir;
+  CsvWriter w(dir / "t.csv", {"a", "b"}, CsvWriter::Mode::kTruncate);
+  w.row({"1", "2"});
+  w.row({"3", "4"});
+  rlimit before{};
+  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  rlimit small = before;
+  small.rlim_cur = 6;  // the header and half a row
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { w.flush(); }), AllOf(HasSubstr("t.csv"), HasSubstr("cannot write")));
+  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
+  std::signal(SIGXFSZ, handler);
+  EXPECT_EQ(get_file(dir / "t.csv"), "a,b\n1,");
+  w.flush();
+  EXPECT_EQ(get_file(dir / "t.csv"), "a,b\n1,2\n3,4\n");
 }
 
 }  // namespace

@@ -53,7 +53,7 @@ void check_manifest(const fs::path& dir) {
   const nlohmann::json json = read_json(manifest);
   COCA_CHECK_AS(kBadFile, json.is_object() && json.contains("files") && json["files"].is_object(), "{}: has no object \"files\"", manifest.string());
   for (const auto& [name, wanted] : json["files"].items()) {
-    COCA_CHECK_AS(kBadFile, fs::path(name).filename() == name && name != "..", "{}: \"{}\" is not the name of a file in the folder", manifest.string(), name);
+    COCA_CHECK_AS(kBadFile, fs::path(name).filename() == name && !name.empty() && name != "." && name != "..", "{}: \"{}\" is not the name of a file in the folder", manifest.string(), name);
     COCA_CHECK_AS(kBadFile,
                   wanted.is_object() && wanted.contains("bytes") && wanted["bytes"].is_number_unsigned() && wanted.contains("crc32c") && wanted["crc32c"].is_string(),
                   "{}: \"{}\" has no \"bytes\" and \"crc32c\"", manifest.string(), name);
