@@ -11,6 +11,9 @@
 #include "coca/eval/passkey.h"
 
 namespace coca::eval {
+
+void PrintTo(const NamedPasskeyProtocol& named, std::ostream* out) { *out << named.name; }  // not its bytes, of which some are padding
+
 namespace {
 
 using data::PasskeyLength;
