@@ -13,6 +13,11 @@ set(COCA_SANITIZE "" CACHE STRING "Sanitizers, for example address;undefined or 
 option(COCA_COVERAGE "Count which lines of the library and the program run (scripts/coverage)" OFF)
 set(COCA_TEST_RUNNER "" CACHE STRING "A command that runs each test's program, for example valgrind and its options")
 set(COCA_TEST_LEFT_OUT "" CACHE FILEPATH "A file that names, a line each, the tests that ctest does not run")
+set(coca_left_out)
+if(COCA_TEST_LEFT_OUT)
+  file(STRINGS "${COCA_TEST_LEFT_OUT}" coca_left_out REGEX "^[a-z]")
+  set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${COCA_TEST_LEFT_OUT}")
+endif()
 
 set(CMAKE_CXX_STANDARD 20)
 set(CMAKE_CXX_STANDARD_REQUIRED ON)

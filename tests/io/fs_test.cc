@@ -105,6 +105,11 @@ TEST(Fs, AnAtomicDirThatWasTakenAwayIsAnError) {
   EXPECT_FALSE(std::filesystem::exists(dir / "out"));
 }
 
+TEST(Fs, NamesThatStayInAFolder) {
+  for (const char* name : {"a", "a.json", "...", ".a", "a b"}) EXPECT_TRUE(is_file_name(name)) << name;
+  for (const char* name : {"", ".", "..", "/", "/a", "a/", "a/b", "../a", "a/..", "./a"}) EXPECT_FALSE(is_file_name(name)) << name;
+}
+
 TEST(Fs, ExpandInputs) {
   TempDir dir;
   for (const char* name : {"b.txt", "a.txt", "c.md", "sub/d.txt", ".hidden/e.txt", "sub/.f.txt", "[odd].txt"})

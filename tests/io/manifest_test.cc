@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "coca/io/json_file.h"
 #include "support/temp_dir.h"
 
 namespace coca::io {
@@ -32,6 +33,15 @@ TEST(Manifest, HoldsEveryFileButItselfAndFolders) {
   EXPECT_EQ(get_file(dir / kManifestName), first);
 }
 
+TEST(Manifest, IsOfTheFilesThereAre) {
+  TempDir dir;
+  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { write_manifest(dir / "gone"); }), HasSubstr("gone: cannot list its files"));
+  put_file(dir / "a", "abc");
+  std::filesystem::create_symlink("nowhere", dir / "link");
+  write_manifest(dir);
+  EXPECT_EQ(read_json(dir / kManifestName).at("files").size(), 1u);
+}
+
 TEST(Manifest, AFolderWithoutOnePasses) {
   TempDir dir;
   put_file(dir / "weights", "x");
@@ -59,10 +69,12 @@ TEST(Manifest, NoticesEveryBitAndEveryMissingByte) {
 
 TEST(Manifest, RefusesWhatIsNone) {
   TempDir dir;
-  put_file(dir / "a", "x");
+  const std::filesystem::path folder = dir / "folder";
+  put_file(dir / "outside", "x");
+  put_file(folder / "a", "x");
   const auto read = [&](const std::string& text) {
-    put_file(dir / kManifestName, text);
-    const std::string message = refused(dir);
+    put_file(folder / kManifestName, text);
+    const std::string message = refused(folder);
     EXPECT_THAT(message, HasSubstr(kManifestName)) << text;
     return message;
   };
@@ -72,7 +84,7 @@ TEST(Manifest, RefusesWhatIsNone) {
   for (const char* entry : {"1", "{}", R"({"bytes": 1})", R"({"crc32c": "0"})", R"({"bytes": -1, "crc32c": "0"})", R"({"bytes": 1.5, "crc32c": "0"})",
                             R"({"bytes": 1, "crc32c": 0})"})
     EXPECT_THAT(read(fmt::format(R"({{"files": {{"a": {}}}}})", entry)), AllOf(HasSubstr("\"a\""), HasSubstr("\"bytes\" and \"crc32c\""))) << entry;
-  for (const char* name : {"../a", "/etc/passwd", "sub/a", "..", ".", ""})
+  for (const char* name : {"../outside", "/etc/passwd", "sub/a", "a/../a", "..", ".", ""})
     EXPECT_THAT(read(fmt::format(R"({{"files": {{"{}": {{"bytes": 1, "crc32c": "0"}}}}}})", name)), HasSubstr("is not the name of a file in the folder")) << name;
 }
 

@@ -8,9 +8,8 @@
 #include <optional>
 
 #include "coca/base/log.h"
-#include "coca/io/json_file.h"
+#include "coca/io/fs.h"
 #include "coca/io/lock.h"
-#include "coca/io/manifest.h"
 #include "coca/train/metrics.h"
 #include "coca/train/nonfinite.h"
 #include "train/tiny_run.h"
@@ -120,34 +119,6 @@ TEST(Faults, WithoutASoundCheckpointNothingIsTrained) {
   expect_error([&] { Trainer(config_in(dir.path()), data.without_validation(), Start::kResume); }, ErrorKind::kBadFile,
                weights.string() + ": its CRC-32C is");
   EXPECT_TRUE(test::newest_bytes(dir.path()) == before);
-}
-
-TEST(Faults, AManifestNamesOnlyFilesOfItsFolder) {
-  const test::TempDir dir;
-  test::put_file(dir / "outside", "secret");
-  fs::create_directory(dir / "checkpoint");
-  test::put_file(dir / "checkpoint/a", "abc");
-  io::write_manifest(dir / "checkpoint");
-  EXPECT_NO_THROW(io::check_manifest(dir / "checkpoint"));
-  const fs::path manifest = dir / "checkpoint/manifest.json";
-  for (const char* name : {"../outside", "..", "/etc/passwd", "a/../a"}) {
-    test::put_file(manifest, fmt::format(R"({{"files": {{"{}": {{"bytes": 6, "crc32c": "0"}}}}}})", name));
-    expect_error([&] { io::check_manifest(dir / "checkpoint"); }, ErrorKind::kBadFile, "is not the name of a file in the folder");
-  }
-  for (const char* content : {"[]", "{}", R"({"files": []})", R"({"files": {"a": {}}})", R"({"files": {"a": {"bytes": -3, "crc32c": "0"}}})"}) {
-    test::put_file(manifest, content);
-    expect_error([&] { io::check_manifest(dir / "checkpoint"); }, ErrorKind::kBadFile, "manifest.json");
-  }
-}
-
-TEST(Faults, AManifestIsOfTheFilesThereAre) {
-  const test::TempDir dir;
-  expect_error([&] { io::write_manifest(dir / "gone"); }, ErrorKind::kIo, "gone: cannot list its files");
-  fs::create_directory(dir / "checkpoint");
-  test::put_file(dir / "checkpoint/a", "abc");
-  fs::create_symlink("nowhere", dir / "checkpoint/link");
-  io::write_manifest(dir / "checkpoint");
-  EXPECT_EQ(io::read_json(dir / "checkpoint/manifest.json").at("files").size(), 1u);
 }
 
 TEST(Faults, TwoTrainersDoNotShareAFolder) {

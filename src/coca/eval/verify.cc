@@ -8,6 +8,7 @@
 
 #include "coca/infer/cached_decoder.h"
 #include "coca/infer/sampling.h"
+#include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 #include "coca/io/safetensors.h"
 #include "coca/model/config.h"
@@ -215,7 +216,7 @@ std::vector<CaseCheck> verify_folder(const fs::path& dir, const VerifyOptions& o
     COCA_CHECK_AS(kBadFile, entry.is_object() && entry.contains("file") && entry["file"].is_string(),
                   "{}: each case needs a \"file\", found {}", manifest_path.string(), entry.dump());
     const fs::path name = entry["file"].get<std::string>();
-    COCA_CHECK_AS(kBadFile, !name.has_parent_path() && !name.empty(), "{}: case file \"{}\" must be a plain name in the folder",
+    COCA_CHECK_AS(kBadFile, io::is_file_name(name.string()), "{}: case file \"{}\" must be a plain name in the folder",
                   manifest_path.string(), name.string());
     ModelSpec spec = model.spec;
     if (entry.contains("rope_scaling")) spec.rope_scaling = model::rope_scaling_from_json(entry["rope_scaling"], manifest_path.string(), {.max_position = spec.max_position});

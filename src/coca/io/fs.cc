@@ -110,6 +110,10 @@ void make_dirs(const stdfs::path& dir) {
   COCA_CHECK_AS(kIo, stdfs::is_directory(dir, error), "{}: is not a folder", dir.string());
 }
 
+bool is_file_name(std::string_view name) {
+  return !name.empty() && name != "." && name != ".." && stdfs::path(name).filename() == name;
+}
+
 AtomicFile::AtomicFile(const stdfs::path& final_path)
     : final_(without_trailing_slash(final_path)), temporary_(temporary_sibling(final_)) {
   std::error_code ignored;

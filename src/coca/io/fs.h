@@ -17,6 +17,8 @@ std::string read_file(const std::filesystem::path& file);  // Error kIo with pat
 void write_file_atomic(const std::filesystem::path& file, std::string_view content);
 void fsync_path(const std::filesystem::path& file_or_dir);
 void make_dirs(const std::filesystem::path& dir);
+// Whether a file may name another by this and stay in their folder: no path, not empty, neither "." nor "..".
+bool is_file_name(std::string_view name);
 
 // A file that appears under its name at commit(), never half-written; for content too large to hold at once.
 class AtomicFile {

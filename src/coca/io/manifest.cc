@@ -6,6 +6,7 @@
 #include <string>
 
 #include "coca/base/error.h"
+#include "coca/io/fs.h"
 #include "coca/io/hash.h"
 #include "coca/io/json_file.h"
 #include "coca/io/mmap.h"
@@ -53,7 +54,7 @@ void check_manifest(const fs::path& dir) {
   const nlohmann::json json = read_json(manifest);
   COCA_CHECK_AS(kBadFile, json.is_object() && json.contains("files") && json["files"].is_object(), "{}: has no object \"files\"", manifest.string());
   for (const auto& [name, wanted] : json["files"].items()) {
-    COCA_CHECK_AS(kBadFile, fs::path(name).filename() == name && !name.empty() && name != "." && name != "..", "{}: \"{}\" is not the name of a file in the folder", manifest.string(), name);
+    COCA_CHECK_AS(kBadFile, is_file_name(name), "{}: \"{}\" is not the name of a file in the folder", manifest.string(), name);
     COCA_CHECK_AS(kBadFile,
                   wanted.is_object() && wanted.contains("bytes") && wanted["bytes"].is_number_unsigned() && wanted.contains("crc32c") && wanted["crc32c"].is_string(),
                   "{}: \"{}\" has no \"bytes\" and \"crc32c\"", manifest.string(), name);

@@ -4,6 +4,7 @@
 #include <set>
 
 #include "coca/base/error.h"
+#include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 
 namespace coca::model {
@@ -29,8 +30,7 @@ std::string other_formats(const fs::path& dir) {
 
 // A shard must be a plain name: an index from a stranger may not point out of its folder.
 void check_shard_name(const fs::path& index, const std::string& name) {
-  const fs::path path(name);
-  COCA_CHECK_AS(kBadFile, !name.empty() && path.filename() == path && name != "." && name != ".." && name.find('\\') == std::string::npos,
+  COCA_CHECK_AS(kBadFile, io::is_file_name(name) && name.find('\\') == std::string::npos,
                 "{}: shard \"{}\" is not the name of a file in this folder", index.string(), name);
 }
 
