@@ -10,6 +10,7 @@
 #include "coca/dist/mpi.h"
 #include "coca/model/decoder.h"
 #include "coca/model/model.h"
+#include "coca/ops/device.h"
 #include "coca/ops/impl.h"
 #include "coca/report/table.h"
 #include "model_flags.h"
@@ -45,6 +46,16 @@ std::string joined(const auto& items) {
   return fmt::format("{}", fmt::join(items, ", "));
 }
 
+std::string gpus_text() {
+  const ops::Gpus gpus = ops::gpus();
+  std::string text = "none: " + gpus.none;
+  if (!gpus.list.empty()) text = "no op runs there yet: ";
+  for (const ops::Gpu& gpu : gpus.list)
+    text += fmt::format("{}{} {}, compute capability {}.{}, {}", gpu.device.index == 0 ? "" : "; ", gpu.device.text(), gpu.name, gpu.major,
+                        gpu.minor, report::format_bytes(static_cast<int64_t>(gpu.bytes)));
+  return text;
+}
+
 Facts program_facts() {
   Facts f("coca");
   f.text("version", "version", std::string(version()));
@@ -54,6 +65,7 @@ Facts program_facts() {
   f.text("SIMD targets of this CPU", "cpu_targets", joined(ops::cpu_targets()));
   f.count("threads", "threads", max_threads());
   f.text("MPI", "mpi", dist::mpi_version());
+  f.text("GPUs", "gpus", gpus_text());
   const Context cx;  // what COCA_FORCE_IMPL forces
   for (const ops::OpImpls& op : ops::op_impls()) {
     const std::string_view forced = cx.forced_impl(op.op);

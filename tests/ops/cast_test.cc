@@ -21,9 +21,10 @@ TEST(Cast, BitsAreBF16sOnEveryTarget) {
   const std::vector<float> values = awkward_floats();
   const Tensor x = tensor_of<float>({static_cast<int64_t>(values.size())}, values);
   const auto run = [&](Context& context) {
-    Tensor y(x.shape(), DType::kBF16), back(x.shape());
-    ops::cast(context, {.x = x, .y = y});
-    ops::cast(context, {.x = y, .y = back});
+    Tensor y_there(x.shape(), DType::kBF16, context.memory()), back_there(x.shape(), DType::kF32, context.memory());
+    ops::cast(context, {.x = to_device(context, x), .y = y_there});
+    ops::cast(context, {.x = y_there, .y = back_there});
+    const Tensor y = to_host(context, y_there), back = to_host(context, back_there);
     for (size_t i = 0; i < values.size(); ++i) {
       const BF16 want(values[i]);
       ASSERT_EQ(y.values<BF16>()[i].bits, want.bits) << std::hex << std::bit_cast<uint32_t>(values[i]);
@@ -31,13 +32,7 @@ TEST(Cast, BitsAreBF16sOnEveryTarget) {
       ASSERT_EQ(std::isnan(back.values<float>()[i]), std::isnan(values[i]));
     }
   };
-  for_each_target([&] {
-    Context context;
-    run(context);
-  });
-  Context forced;
-  forced.force_impl("cast", "ref");
-  run(forced);
+  for_each_way({"cast"}, run);
 }
 
 TEST(Cast, RoundsToNearestEven) {
@@ -54,11 +49,10 @@ TEST(Cast, RoundsToNearestEven) {
 
 TEST(Cast, RaggedEndsOnEveryTarget) {
   for (int64_t n : {1, 3, 15, 17, 31, 33, 1031})
-    for_each_target([&] {
-      Context context;
+    for_each_way({"cast"}, [&](Context& context) {
       const auto values = random_values(n, 1, -100, 100);
-      Guarded x(1, n, values), back(1, n);
-      GuardedOf<BF16> y(1, n);
+      Guarded x(context, 1, n, values), back(context, 1, n);
+      GuardedOf<BF16> y(context, 1, n);
       ops::cast(context, {.x = x.vector(), .y = y.vector()});
       ops::cast(context, {.x = y.vector(), .y = back.vector()});
       EXPECT_EQ(y.values(), as_stored<BF16>(values));

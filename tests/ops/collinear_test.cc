@@ -173,13 +173,7 @@ void run_case(const Shape& s, Collinear kind) {
     collinear_key(context, {.kind = kind}, {.rows = angles.rows(), .tbar = promoted, .k_eff = k_later});
     ASSERT_EQ(test::float_values(k16), test::float_values(k_later));
   };
-  test::for_each_target([&] {
-    Context context;
-    check(context);
-  });
-  Context forced;
-  forced.force_impl("collinear", "ref");
-  check(forced);
+  test::for_each_way({"collinear"}, check);
 }
 
 TEST(Collinear, ValuesAndGradientsMatchTheReferenceOnEveryTarget) {

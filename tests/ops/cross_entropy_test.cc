@@ -39,8 +39,8 @@ void run_case(Context& context, int64_t M, int64_t V, double span) {
   const auto target_values = some_targets(M, V);
   const Expected<double> want(M, V, logits, target_values);
   const Expected<float> naive(M, V, logits, target_values);
-  const Tensor targets = int_tensor(target_values);
-  Guarded x(M, V, logits), nll(1, M), lse(1, M), dlogits(M, V);
+  const Tensor targets = to_device(context, int_tensor(target_values));
+  Guarded x(context, M, V, logits), nll(context, 1, M), lse(context, 1, M), dlogits(context, M, V);
   ops::cross_entropy_forward(
       context, {.logits = x.ref(), .targets = targets, .nll = nll.vector(), .lse = lse.vector()});
   ops::cross_entropy_backward(context, {.logits = x.ref(),
@@ -65,13 +65,7 @@ TEST(CrossEntropy, ValuesAndGradientsOnEveryTarget) {
        std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {3, 2}, {6, 17}, {7, 256}, {33, 1031}})
     for (double span : {3.0, 60.0}) {
       SCOPED_TRACE(fmt::format("M={} V={} span={}", M, V, span));
-      for_each_target([&, m = M, v = V] {
-        Context context;
-        run_case(context, m, v, span);
-      });
-      Context forced;
-      forced.force_impl("cross_entropy", "ref");
-      run_case(forced, M, V, span);
+      for_each_way({"cross_entropy"}, [&, m = M, v = V](Context& context) { run_case(context, m, v, span); });
     }
 }
 
@@ -123,10 +117,10 @@ void run_lm(Context& context, int64_t M, int64_t V, int64_t C, int64_t chunk_row
   const DType type = DTypeOf<X>::value;
   const ExpectedLm<double> want(M, V, C, x_values, w_values, dw0, target_values, type);
   const ExpectedLm<float> naive(M, V, C, x_values, w_values, dw0, target_values, type);
-  const Tensor targets = int_tensor(target_values);
-  GuardedOf<X> x(M, C, x_values), w(V, C, w_values);
-  Guarded nll(1, M), nll_only(1, M), dw(V, C, dw0);
-  GuardedOf<DX> dx(M, C), dx_only(M, C);
+  const Tensor targets = to_device(context, int_tensor(target_values));
+  GuardedOf<X> x(context, M, C, x_values), w(context, V, C, w_values);
+  Guarded nll(context, 1, M), nll_only(context, 1, M), dw(context, V, C, dw0);
+  GuardedOf<DX> dx(context, M, C), dx_only(context, M, C);
   const ops::LmLoss loss{
       .x = x.ref(), .w = w.ref(), .targets = targets, .nll = nll.vector(), .chunk_rows = chunk_rows};
   ops::lm_loss_forward_backward(context, loss, {.scale = kScale, .dx = dx.ref(), .dw = dw.ref()});
@@ -157,14 +151,7 @@ TEST(LmLoss, ValuesAndGradientsOnEveryTarget) {
   for (const auto& s :
        std::vector<Shape>{{1, 2, 1, 0}, {7, 33, 5, 3}, {23, 131, 17, 23}, {40, 67, 33, 0}, {40, 67, 33, 1}}) {
     SCOPED_TRACE(fmt::format("M={} V={} C={} chunk={}", s.M, s.V, s.C, s.chunk_rows));
-    for_each_target([&] {
-      Context context;
-      run_lm_types(context, s.M, s.V, s.C, s.chunk_rows);
-    });
-    Context forced;
-    forced.force_impl("cross_entropy", "ref");
-    forced.force_impl("linear", "ref");
-    run_lm_types(forced, s.M, s.V, s.C, s.chunk_rows);
+    for_each_way({"cross_entropy", "linear"}, [&](Context& context) { run_lm_types(context, s.M, s.V, s.C, s.chunk_rows); });
   }
 }
 

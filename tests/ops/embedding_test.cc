@@ -30,11 +30,11 @@ std::vector<T> expected_gradient(const Shape& s, const std::vector<int32_t>& ids
 template <typename T>  // of the table
 void run_case(Context& context, const Shape& s) {
   const std::vector<int32_t> id_values = random_ids(s.M, s.V, 5);
-  const Tensor ids = int_tensor(id_values);
+  const Tensor ids = to_device(context, int_tensor(id_values));
   const auto dy_values = random_values(s.M * s.C, 2), start = random_values(s.V * s.C, 3);
-  GuardedOf<T> table(s.V, s.C, random_values(s.V * s.C, 1));
-  Guarded y(s.M, s.C), dy(s.M, s.C, dy_values),
-      dtable(s.V, s.C, start);
+  GuardedOf<T> table(context, s.V, s.C, random_values(s.V * s.C, 1));
+  Guarded y(context, s.M, s.C), dy(context, s.M, s.C, dy_values),
+      dtable(context, s.V, s.C, start);
   ops::embedding_forward(context, {.ids = ids, .table = table.ref(), .y = y.ref()});
   ops::embedding_backward(context, {.ids = ids, .dy = dy.ref(), .dtable = dtable.ref()});
   std::vector<float> looked_up(static_cast<size_t>(s.M * s.C));
@@ -52,15 +52,10 @@ void run_case(Context& context, const Shape& s) {
 TEST(Embedding, ValuesAndGradientsOnEveryTarget) {
   for (const Shape& shape : kShapes) {
     SCOPED_TRACE(fmt::format("M={} V={} C={}", shape.M, shape.V, shape.C));
-    for_each_target([&] {
-      Context context;
+    for_each_way({"embedding"}, [&](Context& context) {
       run_case<float>(context, shape);
       run_case<BF16>(context, shape);
     });
-    Context forced;
-    forced.force_impl("embedding", "ref");
-    run_case<float>(forced, shape);
-    run_case<BF16>(forced, shape);
   }
 }
 

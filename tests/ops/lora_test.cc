@@ -58,8 +58,8 @@ struct Results {
   explicit Results(const Case& c) {
     const auto [M, K, N, R] = c.s;
     Context cx;
-    GuardedOf<T> gx(M, K, c.x), a(R, K, c.a), b(N, R, c.b), dy_given(M, N, c.dy, 3), gy(M, N, c.y0, 5);
-    Guarded gdx(M, K, c.dx0), gda(R, K, c.da0), gdb(N, R, c.db0);
+    GuardedOf<T> gx(cx, M, K, c.x), a(cx, R, K, c.a), b(cx, N, R, c.b), dy_given(cx, M, N, c.dy, 3), gy(cx, M, N, c.y0, 5);
+    Guarded gdx(cx, M, K, c.dx0), gda(cx, R, K, c.da0), gdb(cx, N, R, c.db0);
     const ops::Dropout dropout{.rate = static_cast<float>(c.rate), .key = 77};
     ops::lora_forward(cx,
                       {.x = gx.ref(), .a = a.ref(), .b = b.ref(), .scale = 0.5f, .dropout = dropout, .y = gy.ref()});

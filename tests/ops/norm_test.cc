@@ -64,9 +64,9 @@ struct Expected {
 
 template <typename T>
 void run_case(Context& context, const Case& c, const Expected<double>& want, const Expected<float>& naive) {
-  Guarded x(c.M, c.C, c.x), w(1, c.C, c.w), b(1, c.C, c.b);
-  GuardedOf<T> dy(c.M, c.C, c.dy), y(c.M, c.C);
-  Guarded stat(c.M, 2), dx(c.M, c.C, c.dx0), dw(1, c.C, c.dw0), db(1, c.C, c.db0);
+  Guarded x(context, c.M, c.C, c.x), w(context, 1, c.C, c.w), b(context, 1, c.C, c.b);
+  GuardedOf<T> dy(context, c.M, c.C, c.dy), y(context, c.M, c.C);
+  Guarded stat(context, c.M, 2), dx(context, c.M, c.C, c.dx0), dw(context, 1, c.C, c.dw0), db(context, 1, c.C, c.db0);
   const bool biased = c.bias == Bias::kYes;
   const MutTensorRef none;
   ops::norm_forward(context, {.kind = c.kind,
@@ -102,8 +102,8 @@ void run_case(Context& context, const Case& c, const Expected<double>& want, con
 // x, y, dy and dx of one type, dx written over what was there: the norms of heads.
 template <typename T>
 void run_written(Context& context, const Case& c, const Expected<double>& want, const Expected<float>& naive) {
-  GuardedOf<T> x(c.M, c.C, c.x), y(c.M, c.C), dx(c.M, c.C, c.dy);  // dx is dy: in place
-  Guarded w(1, c.C, c.w), stat(c.M, 2), dw(1, c.C, c.dw0);
+  GuardedOf<T> x(context, c.M, c.C, c.x), y(context, c.M, c.C), dx(context, c.M, c.C, c.dy);  // dx is dy: in place
+  Guarded w(context, 1, c.C, c.w), stat(context, c.M, 2), dw(context, 1, c.C, c.dw0);
   ops::norm_forward(context, {.kind = c.kind, .x = x.ref(), .w = w.vector(), .y = y.ref(), .stat = stat.ref()});
   ops::norm_backward(context, {.kind = c.kind, .x = x.ref(), .w = w.vector(), .stat = stat.ref(), .dy = dx.ref(), .dx = dx.ref(),
                                .dw = dw.vector(), .dx_write = ops::Write::kAssign});
@@ -123,13 +123,7 @@ void run_written_types(int64_t M, int64_t C) {
   SCOPED_TRACE(fmt::format("{} all {}", c.text(), dtype_name(DTypeOf<T>::value)));
   const Expected<double> want(c);
   const Expected<float> naive(c);
-  for_each_target([&] {
-    Context context;
-    run_written<T>(context, c, want, naive);
-  });
-  Context forced;
-  forced.force_impl("norm", "ref");
-  run_written<T>(forced, c, want, naive);
+  for_each_way({"norm"}, [&](Context& context) { run_written<T>(context, c, want, naive); });
 }
 
 template <typename T>
@@ -138,13 +132,7 @@ void run_types(ops::NormKind kind, Bias bias, int64_t M, int64_t C, double offse
   SCOPED_TRACE(fmt::format("{} y {}", c.text(), dtype_name(DTypeOf<T>::value)));
   const Expected<double> want(c);
   const Expected<float> naive(c);
-  for_each_target([&] {
-    Context context;
-    run_case<T>(context, c, want, naive);
-  });
-  Context forced;
-  forced.force_impl("norm", "ref");
-  run_case<T>(forced, c, want, naive);
+  for_each_way({"norm"}, [&](Context& context) { run_case<T>(context, c, want, naive); });
 }
 
 TEST(Norm, ValuesAndGradientsOnEveryTarget) {

@@ -1,4 +1,4 @@
-// tests/ops/op_test.h - what the op tests share: guarded tensors, every SIMD target, error texts, equal bits.
+// tests/ops/op_test.h - what the op tests share: guarded tensors, every way to run an op, error texts, equal bits.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -11,42 +11,53 @@
 #include <vector>
 
 #include "coca/base/parallel.h"
-#include "coca/ops/impl.h"
+#include "coca/tensor/transfer.h"
 #include "support/numerics.h"
+#include "support/targets.h"
 
 namespace coca::test {
 
-// A matrix of float or bf16 (or vector: one row) amid sentinels: before, behind and between strided rows.
+// A matrix of float or bf16 (or vector: one row) amid sentinels: before, behind and between strided rows. It lies on the
+// context's device.
 template <typename T>
 class GuardedOf {
  public:
-  GuardedOf(int64_t rows, int64_t cols, int64_t gap = 0)
-      : rows_(rows),
-        cols_(cols),
-        ld_(cols + gap),
-        cells_(static_cast<size_t>(rows * ld_ + 2 * kMargin), static_cast<T>(kSentinel)) {}
-  GuardedOf(int64_t rows, int64_t cols, const std::vector<float>& values, int64_t gap = 0)
-      : GuardedOf(rows, cols, gap) {
-    for (int64_t m = 0; m < rows; ++m)
-      for (int64_t c = 0; c < cols; ++c)
-        begin()[m * ld_ + c] = static_cast<T>(values[static_cast<size_t>(m * cols + c)]);
+  GuardedOf(Context& context, int64_t rows, int64_t cols, int64_t gap = 0) : GuardedOf(context, rows, cols, {}, gap) {}
+  // values: rows * cols, or none: to be written.
+  GuardedOf(Context& context, int64_t rows, int64_t cols, const std::vector<float>& values, int64_t gap = 0)
+      : context_(context), rows_(rows), cols_(cols), ld_(cols + gap) {
+    Tensor cells({rows * ld_ + 2 * kMargin}, DTypeOf<T>::value);
+    const std::span<T> at = cells.values<T>();
+    std::fill(at.begin(), at.end(), static_cast<T>(kSentinel));
+    for (size_t i = 0; i < values.size(); ++i) {
+      const auto row = static_cast<int64_t>(i) / cols, col = static_cast<int64_t>(i) % cols;
+      at[static_cast<size_t>(kMargin + row * ld_ + col)] = static_cast<T>(values[i]);
+    }
+    cells_ = to_device(context, cells);
   }
 
-  MutTensorRef ref() { return {begin(), DTypeOf<T>::value, {rows_, cols_}, {ld_, 1}}; }
-  MutTensorRef vector() { return {begin(), DTypeOf<T>::value, {rows_ * cols_}}; }
+  MutTensorRef ref() {
+    MutTensorRef t = cells_.ref().narrow(0, kMargin, rows_ * ld_);
+    t.shape = {rows_, cols_};
+    t.strides = {ld_, 1};
+    return t;
+  }
+  MutTensorRef vector() { return cells_.ref().narrow(0, kMargin, rows_ * cols_); }
   std::vector<float> values() {
+    const Tensor cells = to_host(context_, cells_);
     std::vector<float> out;
     for (int64_t m = 0; m < rows_; ++m)
-      for (int64_t c = 0; c < cols_; ++c) out.push_back(static_cast<float>(begin()[m * ld_ + c]));
+      for (int64_t c = 0; c < cols_; ++c) out.push_back(static_cast<float>(cells.values<T>()[static_cast<size_t>(kMargin + m * ld_ + c)]));
     return out;
   }
   // Every cell outside the matrix still holds the sentinel, and (written) none inside does.
   void expect_intact(const std::string& what) const {
     const float sentinel = static_cast<float>(static_cast<T>(kSentinel));
-    for (int64_t i = 0; i < static_cast<int64_t>(cells_.size()); ++i) {
+    const Tensor cells = to_host(context_, cells_);
+    for (int64_t i = 0; i < cells.numel(); ++i) {
       const int64_t at = i - kMargin, row = at < 0 ? -1 : at / ld_, col = at < 0 ? 0 : at % ld_;
       const bool inside = row >= 0 && row < rows_ && col < cols_;
-      ASSERT_EQ(inside, static_cast<float>(cells_[static_cast<size_t>(i)]) != sentinel)
+      ASSERT_EQ(inside, static_cast<float>(cells.values<T>()[static_cast<size_t>(i)]) != sentinel)
           << what << ": " << (inside ? "not written" : "stray write") << " at row " << row << " column "
           << col;
     }
@@ -54,23 +65,12 @@ class GuardedOf {
 
  private:
   static constexpr int64_t kMargin = 64;
-  T* begin() { return cells_.data() + kMargin; }
 
+  Context& context_;
   int64_t rows_, cols_, ld_;
-  std::vector<T> cells_;
+  Tensor cells_;
 };
 using Guarded = GuardedOf<float>;
-
-// Runs body once for every SIMD target of this CPU and build; the best one is active afterwards.
-inline void for_each_target(const std::function<void()>& body) {
-  const std::vector<std::string> targets = ops::cpu_targets();
-  for (const std::string& target : targets) {
-    ops::set_cpu_target(target);
-    SCOPED_TRACE("target " + target);
-    body();
-  }
-  ops::set_cpu_target(targets.front());
-}
 
 inline void expect_error(const std::function<void()>& body, const std::string& text) {
   try {

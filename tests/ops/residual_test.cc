@@ -10,13 +10,13 @@ namespace {
 // Sums of two or three floats in the reference's order: the bits agree.
 template <typename T>
 void run_case(Context& context, int64_t M, int64_t C) {
-  Guarded a(M, C, random_values(M * C, 1));
-  GuardedOf<T> b(M, C, random_values(M * C, 2)),
-      c(M, C, random_values(M * C, 3));
+  Guarded a(context, M, C, random_values(M * C, 1));
+  GuardedOf<T> b(context, M, C, random_values(M * C, 2)),
+      c(context, M, C, random_values(M * C, 3));
   std::vector<float> two(static_cast<size_t>(M * C)), three = two;
   ref::residual_forward<float>(M * C, a.values().data(), b.values().data(), nullptr, two.data());
   ref::residual_forward<float>(M * C, a.values().data(), b.values().data(), c.values().data(), three.data());
-  Guarded y(M, C);
+  Guarded y(context, M, C);
   ops::residual_forward(context, {.a = a.ref(), .b = b.ref(), .y = y.ref()});
   EXPECT_EQ(y.values(), two);
   ops::residual_forward(context, {.a = a.ref(), .b = b.ref(), .c = c.ref(), .y = y.ref()});
@@ -34,15 +34,10 @@ TEST(Residual, ValuesOnEveryTarget) {
   for (const auto& [M, C] :
        std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {1, 3}, {5, 31}, {3, 127}, {70, 1031}}) {
     SCOPED_TRACE(fmt::format("M={} C={}", M, C));
-    for_each_target([&, m = M, k = C] {
-      Context context;
+    for_each_way({"residual"}, [m = M, k = C](Context& context) {
       run_case<float>(context, m, k);
       run_case<BF16>(context, m, k);
     });
-    Context forced;
-    forced.force_impl("residual", "ref");
-    run_case<float>(forced, M, C);
-    run_case<BF16>(forced, M, C);
   }
 }
 

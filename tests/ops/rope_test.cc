@@ -43,13 +43,7 @@ void run_case(const Shape& s, bool back) {
     test::expect_close(test::float_values(y), expected, naive, {.terms = 2, .stored = DTypeOf<T>::value},
                        "rope " + dims.text());
   };
-  test::for_each_target([&] {
-    Context context;
-    check(context);
-  });
-  Context forced;
-  forced.force_impl("rope", "ref");
-  check(forced);
+  test::for_each_way({"rope"}, check);
 }
 
 TEST(Rope, ValuesAndGradientsMatchTheReferenceOnEveryTarget) {

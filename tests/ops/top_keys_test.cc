@@ -105,13 +105,7 @@ void run_case(const Case& c) {
       test::expect_close(r.lse, exact.lse, lse_naive, {.terms = static_cast<double>(c.D + c.count)}, "lse " + what);
     }
   };
-  test::for_each_target([&] {
-    Context cx;
-    check(cx);
-  });
-  Context forced;
-  forced.force_impl("top_keys", "ref");
-  check(forced);
+  test::for_each_way({"top_keys"}, check);
 }
 
 TEST(TopKeys, ListsAndSumsMatchTheReferenceOnEveryTarget) {

@@ -1,11 +1,16 @@
-// tests/support/targets.h - run a test body on every SIMD target of this CPU, and leave the best one selected.
+// tests/support/targets.h - run a test body on every SIMD target of this CPU, or in every way that ops can run here, and leave
+// the best target selected.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <functional>
 #include <string>
+#include <vector>
 
+#include "coca/ops/device.h"
 #include "coca/ops/impl.h"
 
 namespace coca::test {
@@ -20,6 +25,32 @@ void for_each_target(const Body& body) {
     body();
   }
   ops::set_cpu_target(targets.front());
+}
+
+// Runs body once for every way that the ops can run here: every SIMD target, all of them by their references, and on the first GPU
+// where each has an implementation for GPUs.
+inline void for_each_way(const std::vector<std::string_view>& names, const std::function<void(Context&)>& body) {
+  for_each_target([&] {
+    Context context;
+    body(context);
+  });
+  bool on_gpu = true;
+  Context forced;
+  for (const ops::OpImpls& o : ops::op_impls()) {
+    if (std::find(names.begin(), names.end(), o.op) == names.end()) continue;
+    forced.force_impl(std::string(o.op), "ref");
+    on_gpu = on_gpu && !o.cuda.empty();
+  }
+  ASSERT_EQ(forced.forced_impls().size(), names.size()) << "an op that does not exist";
+  {
+    SCOPED_TRACE("reference");
+    body(forced);
+  }
+  if (!on_gpu) return;
+  if (const ops::Gpus gpus = ops::gpus(); gpus.list.empty()) GTEST_SKIP() << "not run on a GPU: " << gpus.none;
+  SCOPED_TRACE("on a GPU");
+  Context gpu(ops::device_memory({DeviceKind::kCuda, 0}));
+  body(gpu);
 }
 
 }  // namespace coca::test

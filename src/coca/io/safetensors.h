@@ -45,7 +45,7 @@ class SafetensorsFile {
  private:
   std::filesystem::path path_;
   MappedFile file_;
-  std::vector<AlignedBuffer> copies_;
+  std::vector<Buffer> copies_;
   std::vector<StoredTensor> tensors_;
   std::map<std::string, size_t, std::less<>> index_;
   std::map<std::string, std::string> metadata_;

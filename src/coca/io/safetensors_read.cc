@@ -291,7 +291,7 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& file) : path_(file
                         .bytes = entry.offsets[1] - entry.offsets[0]};
     tensor.name = std::move(entry.name);
     if (reinterpret_cast<uintptr_t>(tensor.data) % dtype_size(tensor.dtype) != 0) {
-      copies_.push_back(allocate_aligned(tensor.bytes));
+      copies_.push_back(allocate(tensor.bytes, fmt::format("tensor \"{}\" of {}", shortened(tensor.name), name)));
       if (tensor.bytes > 0) std::memcpy(copies_.back().get(), tensor.data, tensor.bytes);
       tensor.data = copies_.back().get();
     }

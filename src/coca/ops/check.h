@@ -14,6 +14,7 @@ namespace coca::ops {
 
 inline void check_given(std::string_view op, std::string_view name, TensorRef t) {
   COCA_CHECK(t.rank() > 0 && (!t.empty() || t.numel() == 0), "[{}] {} is missing", op, name);
+  COCA_CHECK(t.device.is_cpu(), "[{}] {} {} lies on {}; expected cpu", op, name, t.shape.text(), t.device.text());
 }
 
 // The element types an argument may have.

@@ -43,7 +43,9 @@ std::string listed(const std::vector<std::string_view>& names) {
 
 std::string_view choose_impl(const Context& context, std::string_view op) {
   const auto& all = op_impls();
-  const auto& impls = std::find_if(all.begin(), all.end(), [&](const OpImpls& o) { return o.op == op; })->impls;
+  const OpImpls& known = *std::find_if(all.begin(), all.end(), [&](const OpImpls& o) { return o.op == op; });
+  const auto& impls = context.device().is_cpu() ? known.impls : known.cuda;
+  COCA_CHECK(!impls.empty(), "[{}] has no implementation on {}; expected cpu", op, context.device().text());
   const std::string_view forced = context.forced_impl(op);
   if (forced.empty()) return impls.front();
   const auto found = std::find(impls.begin(), impls.end(), forced);

@@ -13,7 +13,8 @@
 
 namespace coca::ops {
 
-// The implementation of `op` that is forced, else the first of its list; throws when the forced name is not in it.
+// The implementation of `op` that is forced, else the first of its list; throws when the forced name is not in it, or the
+// context's device has none.
 std::string_view choose_impl(const Context&, std::string_view op);
 // What of it runs for operands of a type: "avx512_bf16" and oneDNN's bf16 products need bf16 operands and a CPU (and
 // SIMD target) with the instructions, else "cpu" and "widened" take their place.
@@ -23,7 +24,8 @@ bool use_ref(const Context&, std::string_view op);
 
 struct OpImpls {
   std::string_view op;
-  std::vector<std::string_view> impls;  // best first
+  std::vector<std::string_view> impls;  // on the CPU, best first
+  std::vector<std::string_view> cuda = {};  // on a GPU; empty: there is none yet
 };
 const std::vector<OpImpls>& op_impls();  // for `coca info` and the tests
 // Throws when an op or implementation forced on this context does not exist.

@@ -13,16 +13,26 @@ void ArenaPlan::add(std::string name, const Dims& shape, DType dtype, MutTensorR
   peak_ = std::max(peak_, cursor_);
 }
 
-Arena::Arena(const ArenaPlan& plan) { bind(plan); }
+std::string ArenaPlan::text() const {
+  const auto bytes = [](const Entry& e) { return static_cast<size_t>(e.shape.product()) * dtype_size(e.dtype); };
+  const auto largest = std::max_element(entries_.begin(), entries_.end(), [&](const Entry& a, const Entry& b) { return bytes(a) < bytes(b); });
+  if (largest == entries_.end()) return "no activations";
+  return fmt::format("{} activation{}, the largest {} {} {}", entries_.size(), entries_.size() == 1 ? "" : "s", largest->name, largest->shape.text(),
+                     dtype_name(largest->dtype));
+}
+
+Arena::Arena(const ArenaPlan& plan, DeviceMemory* memory) : memory_(memory) { bind(plan); }
 
 void Arena::bind(const ArenaPlan& plan) {
   if (plan.bytes() > capacity_ || !buffer_) {
     buffer_.reset();  // free first: two large blocks at once could be more than the machine has
-    buffer_ = allocate_aligned(plan.bytes());
+    capacity_ = 0;
+    buffer_ = allocate(memory_, plan.bytes(), plan.text() + " (a smaller batch or shorter sequences need less)");
     capacity_ = plan.bytes();
   }
+  const Device device = memory_ ? memory_->device() : Device{};
   for (const ArenaPlan::Entry& entry : plan.entries())
-    *entry.slot = MutTensorRef(buffer_.get() + entry.offset, entry.dtype, entry.shape);
+    *entry.slot = MutTensorRef(buffer_.get() + entry.offset, entry.dtype, entry.shape, device);
 }
 
 }  // namespace coca

@@ -4,7 +4,7 @@
 //   struct Acts { MutTensorRef ln1, q; } acts;
 //   plan.add("layer.0.ln1", {B * N, C}, DType::kF32, &acts.ln1);
 //   plan.add("layer.0.q", {B, N, H, D}, DType::kF32, &acts.q);
-//   Arena arena(plan);          // one allocation; every registered ref now points into it
+//   Arena arena(plan);          // one allocation, on the host or a device; every registered ref now points into it
 //
 // Scopes reuse memory: what is added between mark() and rewind(mark) shares its bytes with what is added later.
 // SPDX-License-Identifier: Apache-2.0
@@ -31,6 +31,7 @@ class ArenaPlan {
   size_t mark() const { return cursor_; }
   void rewind(size_t mark) { cursor_ = mark; }
   size_t bytes() const { return peak_; }
+  std::string text() const;  // "40 activations, the largest layer.0.q [2, 8, 64] F32", for messages
   const std::vector<Entry>& entries() const { return entries_; }
 
  private:
@@ -42,12 +43,16 @@ class ArenaPlan {
 class Arena {
  public:
   Arena() = default;
-  explicit Arena(const ArenaPlan& plan);  // allocates (or grows) and binds every slot
-  void bind(const ArenaPlan& plan);       // re-uses the block when it is large enough; contents are unspecified
+  explicit Arena(DeviceMemory* memory) : memory_(memory) {}  // null: the host's
+  explicit Arena(const ArenaPlan& plan, DeviceMemory* memory = nullptr);  // allocates (or grows) and binds every slot
+  // Re-uses the block when it is large enough; contents are unspecified. Throws Error (kIo) naming the sizes, the largest
+  // tensor and what to lower when there is not as much memory left: the slots are as they were, the old block is gone.
+  void bind(const ArenaPlan& plan);
   size_t bytes() const { return capacity_; }
 
  private:
-  AlignedBuffer buffer_;
+  DeviceMemory* memory_ = nullptr;
+  Buffer buffer_;
   size_t capacity_ = 0;
 };
 

@@ -5,7 +5,7 @@
 
 namespace coca {
 
-Context::Context() {
+Context::Context(DeviceMemory* memory) : memory_(memory) {
   const char* text = std::getenv("COCA_FORCE_IMPL");
   std::string_view rest = text ? text : "";
   while (!rest.empty()) {
@@ -23,14 +23,15 @@ void* Context::scratch(size_t bytes, ScratchUser user) {
   Scratch& scratch = scratch_[static_cast<size_t>(user)];
   if (bytes > scratch.bytes || !scratch.buffer) {
     scratch.buffer.reset();
-    scratch.buffer = allocate_aligned(bytes);
+    scratch.bytes = 0;
+    scratch.buffer = allocate(memory_, bytes, "the workings of an op");
     scratch.bytes = bytes;
   }
   return scratch.buffer.get();
 }
 
 MutTensorRef Context::scratch_tensor(const Dims& shape, DType dtype) {
-  return {scratch(static_cast<size_t>(shape.product()) * dtype_size(dtype)), dtype, shape};
+  return {scratch(static_cast<size_t>(shape.product()) * dtype_size(dtype)), dtype, shape, device()};
 }
 
 std::string_view Context::forced_impl(std::string_view op) const {

@@ -1,4 +1,4 @@
-// coca/tensor/context.h - what every op gets first: scratch memory, forced implementations and the trace hook.
+// coca/tensor/context.h - what every op gets first: the device, scratch memory, forced implementations and the trace hook.
 // One Context serves one caller at a time; several may exist side by side.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -22,9 +22,13 @@ enum class ScratchUser : uint8_t { kOp, kCaller };
 
 class Context {
  public:
-  Context();  // reads COCA_FORCE_IMPL ("attention:ref,linear:ref") once
+  explicit Context(DeviceMemory* memory = nullptr);  // null: the CPU. Reads COCA_FORCE_IMPL ("attention:ref,linear:ref") once
 
-  // Scratch of at least `bytes`, 64-byte aligned, contents unspecified; valid until the next call for the same user.
+  // Where ops run; their operands must lie there.
+  Device device() const { return memory_ ? memory_->device() : Device{}; }
+  DeviceMemory* memory() const { return memory_; }
+
+  // Scratch of at least `bytes` on the device, 64-byte aligned, contents unspecified; valid until the next call for the same user.
   void* scratch(size_t bytes, ScratchUser user = ScratchUser::kOp);
   MutTensorRef scratch_tensor(const Dims& shape, DType dtype = DType::kF32);
 
@@ -41,9 +45,10 @@ class Context {
 
  private:
   struct Scratch {
-    AlignedBuffer buffer;
+    Buffer buffer;
     size_t bytes = 0;
   };
+  DeviceMemory* memory_;
   std::array<Scratch, 2> scratch_;  // by ScratchUser
   std::map<std::string, std::string, std::less<>> forced_;
   TraceHook trace_;

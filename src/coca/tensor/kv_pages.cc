@@ -17,7 +17,7 @@ size_t KvPages::page_bytes() const {
 
 void KvPages::reserve(int64_t tokens) {
   while (capacity() < tokens) {
-    pages_.push_back(allocate_aligned(page_bytes()));
+    pages_.push_back(allocate(page_bytes(), "keys and values of 256 tokens"));
     starts_.push_back(pages_.back().get());
   }
 }

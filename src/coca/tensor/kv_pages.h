@@ -87,7 +87,7 @@ class KvPages {
  private:
   KvLayout layout_;
   int64_t layers_;
-  std::vector<AlignedBuffer> pages_;
+  std::vector<Buffer> pages_;
   std::vector<std::byte*> starts_;
 };
 

@@ -1,52 +1,52 @@
-// coca/tensor/tensor.h - a tensor that owns its memory (64-byte aligned, zero-filled). Move-only.
+// coca/tensor/tensor.h - a tensor that owns its memory (aligned, zero-filled), on the host or a device. Move-only.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstddef>
-#include <memory>
 #include <span>
 
+#include "coca/tensor/device_memory.h"
 #include "coca/tensor/tensor_ref.h"
 
 namespace coca {
 
-// 64-byte aligned zero-filled memory; throws Error naming the size when the system has none left.
-struct AlignedDeleter {
-  void operator()(void* p) const;
-};
-using AlignedBuffer = std::unique_ptr<std::byte, AlignedDeleter>;
-AlignedBuffer allocate_aligned(size_t bytes);
-
 class Tensor {
  public:
   Tensor() = default;
-  explicit Tensor(const Dims& shape, DType dtype = DType::kF32);
+  // `memory` null: on the host. Throws Error (kIo) naming shape and size when there is not as much left.
+  explicit Tensor(const Dims& shape, DType dtype = DType::kF32, DeviceMemory* memory = nullptr);
 
-  MutTensorRef ref() { return {buffer_.get(), dtype_, shape_}; }
-  TensorRef ref() const { return {buffer_.get(), dtype_, shape_}; }
+  MutTensorRef ref() { return {buffer_.get(), dtype_, shape_, device()}; }
+  TensorRef ref() const { return {buffer_.get(), dtype_, shape_, device()}; }
   operator MutTensorRef() { return ref(); }   // NOLINT: implicit on purpose
   operator TensorRef() const { return ref(); }  // NOLINT
   operator TensorRef() { return ref(); }        // NOLINT
 
   const Dims& shape() const { return shape_; }
   DType dtype() const { return dtype_; }
+  DeviceMemory* memory() const { return buffer_.get_deleter().memory; }  // null: the host's
+  Device device() const { return memory() ? memory()->device() : Device{}; }
   int64_t size(int dim) const { return ref().size(dim); }
   int64_t numel() const { return shape_.product(); }
   bool empty() const { return buffer_ == nullptr; }
 
+  // The numbers themselves; throws unless T is the dtype and the tensor is on the host (tensor/transfer.h brings it there).
   template <typename T>
   std::span<T> values() {
+    check_on_host();
     return {ref().as<T>(), static_cast<size_t>(numel())};
   }
   template <typename T>
   std::span<const T> values() const {
+    check_on_host();
     return {ref().as<T>(), static_cast<size_t>(numel())};
   }
 
  private:
+  void check_on_host() const;
+
   Dims shape_;
   DType dtype_ = DType::kF32;
-  AlignedBuffer buffer_;
+  Buffer buffer_;
 };
 
 }  // namespace coca

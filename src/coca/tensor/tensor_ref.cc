@@ -39,7 +39,7 @@ Ref reshape_ref(const Ref& t, const Dims& shape) {
   COCA_CHECK(t.contiguous(), "reshape of a strided tensor of shape {}", t.shape.text());
   COCA_CHECK(shape.product() == t.numel(), "reshape of {} to {}: element counts differ", t.shape.text(),
              shape.text());
-  return Ref(t.data, t.dtype, shape);
+  return Ref(t.data, t.dtype, shape, t.device);
 }
 
 template <typename Ref, typename Byte>

@@ -9,6 +9,7 @@
 #include <initializer_list>
 #include <string>
 
+#include "coca/base/device.h"
 #include "coca/base/dtype.h"
 #include "coca/base/error.h"
 #include "coca/tensor/view.h"
@@ -46,12 +47,13 @@ struct BasicTensorRef {
   DType dtype = DType::kF32;
   Dims shape;
   Dims strides;  // in elements
+  Device device;
 
   BasicTensorRef() = default;
-  BasicTensorRef(Pointer data_, DType dtype_, const Dims& shape_)
-      : data(data_), dtype(dtype_), shape(shape_), strides(contiguous_strides(shape_)) {}
-  BasicTensorRef(Pointer data_, DType dtype_, const Dims& shape_, const Dims& strides_)
-      : data(data_), dtype(dtype_), shape(shape_), strides(strides_) {}
+  BasicTensorRef(Pointer data_, DType dtype_, const Dims& shape_, Device device_ = {})
+      : data(data_), dtype(dtype_), shape(shape_), strides(contiguous_strides(shape_)), device(device_) {}
+  BasicTensorRef(Pointer data_, DType dtype_, const Dims& shape_, const Dims& strides_, Device device_ = {})
+      : data(data_), dtype(dtype_), shape(shape_), strides(strides_), device(device_) {}
 
   bool empty() const { return data == nullptr; }
   int rank() const { return shape.rank; }
@@ -72,7 +74,7 @@ struct BasicTensorRef {
 struct TensorRef : detail::BasicTensorRef<const void*> {
   using BasicTensorRef::BasicTensorRef;
 
-  // Pointer to the first element as T; throws unless T is the dtype.
+  // Pointer to the first element, in the device's memory, as T; throws unless T is the dtype.
   template <typename T>
   const T* as() const {
     check_dtype(DTypeOf<T>::value);
@@ -92,7 +94,7 @@ struct TensorRef : detail::BasicTensorRef<const void*> {
 struct MutTensorRef : detail::BasicTensorRef<void*> {
   using BasicTensorRef::BasicTensorRef;
 
-  operator TensorRef() const { return {data, dtype, shape, strides}; }  // NOLINT: implicit on purpose
+  operator TensorRef() const { return {data, dtype, shape, strides, device}; }  // NOLINT: implicit on purpose
   template <typename T>
   T* as() const {
     TensorRef(*this).check_dtype(DTypeOf<T>::value);

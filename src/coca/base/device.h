@@ -1,0 +1,29 @@
+// coca/base/device.h - which processor's memory a tensor lies in, and which one an op runs on.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+#include "coca/base/enum_names.h"
+
+namespace coca {
+
+enum class DeviceKind : uint8_t { kCpu, kCuda };
+
+struct Device {
+  DeviceKind kind = DeviceKind::kCpu;
+  int index = 0;  // of the GPU, in CUDA's order; 0 for the CPU
+
+  bool is_cpu() const { return kind == DeviceKind::kCpu; }
+  std::string text() const;  // "cpu", "cuda:1"
+  friend bool operator==(const Device&, const Device&) = default;
+};
+
+// "cpu", "cuda" (the first GPU) or "cuda:1"; throws Error naming the text for anything else.
+Device parse_device(std::string_view text);
+
+}  // namespace coca
+
+COCA_ENUM_NAMES(coca::DeviceKind, "device", {coca::DeviceKind::kCpu, "cpu"}, {coca::DeviceKind::kCuda, "cuda"})

@@ -1,0 +1,93 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/kernels/cuda/memory.h"
+
+#include <cstring>
+
+#include "coca/kernels/cuda/check.h"
+
+namespace coca::cuda {
+
+namespace {
+
+class CudaMemory : public DeviceMemory {
+ public:
+  explicit CudaMemory(const Gpu& gpu) : gpu_(gpu) {
+    use();
+    check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
+  }
+  ~CudaMemory() override { cudaStreamDestroy(stream_); }
+  CudaMemory(const CudaMemory&) = delete;
+  CudaMemory& operator=(const CudaMemory&) = delete;
+
+  Device device() const override { return gpu_.device; }
+  std::string name() const override { return gpu_.name; }
+  Room room() const override {
+    use();
+    Room room{};
+    check(cudaMemGetInfo(&room.free, &room.total), "cudaMemGetInfo");
+    return room;
+  }
+
+  std::byte* allocate(size_t bytes) override {
+    use();
+    void* p = nullptr;
+    if (none_left(cudaMalloc(&p, some(bytes)), "cudaMalloc")) return nullptr;
+    const cudaError_t zeroed = cudaMemsetAsync(p, 0, some(bytes), stream_);
+    if (zeroed != cudaSuccess) cudaFree(p);
+    check(zeroed, "cudaMemsetAsync");
+    return static_cast<std::byte*>(p);
+  }
+  void release(std::byte* p) noexcept override {  // waits for what is queued
+    cudaSetDevice(gpu_.device.index);
+    cudaFree(p);
+  }
+  std::byte* allocate_pinned(size_t bytes) override {
+    use();
+    void* p = nullptr;
+    if (none_left(cudaHostAlloc(&p, some(bytes), cudaHostAllocDefault), "cudaHostAlloc")) return nullptr;
+    std::memset(p, 0, some(bytes));
+    return static_cast<std::byte*>(p);
+  }
+  void release_pinned(std::byte* p) noexcept override {
+    cudaSetDevice(gpu_.device.index);
+    cudaStreamSynchronize(stream_);  // a copy may be queued
+    cudaFreeHost(p);
+  }
+
+  void upload(void* device, const void* host, size_t bytes) override { queue(device, host, bytes, cudaMemcpyHostToDevice); }
+  void download(void* host, const void* device, size_t bytes) override { queue(host, device, bytes, cudaMemcpyDeviceToHost); }
+  void copy(void* to, const void* from, size_t bytes) override { queue(to, from, bytes, cudaMemcpyDeviceToDevice); }
+  void zero(void* device, size_t bytes) override {
+    use();
+    check(cudaMemsetAsync(device, 0, bytes, stream_), "cudaMemsetAsync");
+  }
+  void synchronize() override {
+    use();
+    check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+  }
+
+ private:
+  static size_t some(size_t bytes) { return bytes ? bytes : 1; }  // no bytes would be no address
+  static bool none_left(cudaError_t code, const char* call) {
+    if (code == cudaErrorMemoryAllocation) {
+      cudaGetLastError();  // or the next call would report it again
+      return true;
+    }
+    check(code, call);
+    return false;
+  }
+  void use() const { check(cudaSetDevice(gpu_.device.index), "cudaSetDevice"); }  // of this thread
+  void queue(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
+    use();
+    check(cudaMemcpyAsync(to, from, bytes, kind, stream_), "cudaMemcpyAsync");
+  }
+
+  Gpu gpu_;
+  cudaStream_t stream_ = nullptr;
+};
+
+}  // namespace
+
+std::unique_ptr<DeviceMemory> open_memory(const Gpu& gpu) { return std::make_unique<CudaMemory>(gpu); }
+
+}  // namespace coca::cuda

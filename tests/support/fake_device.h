@@ -1,0 +1,86 @@
+// tests/support/fake_device.h - a device whose memory is the host's, but apart: it has so much and no more, what is queued
+// happens at synchronize(), and addresses that are not its own are refused.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <vector>
+
+#include "coca/tensor/device_memory.h"
+
+namespace coca::test {
+
+class FakeDevice : public DeviceMemory {
+ public:
+  explicit FakeDevice(size_t bytes, int index = 0) : bytes_(bytes), index_(index) {}
+  ~FakeDevice() override {
+    for (const auto& [p, size] : blocks_) std::free(p);
+  }
+
+  Device device() const override { return {DeviceKind::kCuda, index_}; }
+  std::string name() const override { return "a fake"; }
+  Room room() const override { return {bytes_ - used_, bytes_}; }
+  size_t used() const { return used_; }
+  size_t pinned() const { return pinned_; }  // blocks
+
+  std::byte* allocate(size_t bytes) override {
+    if (bytes > bytes_ - used_) return nullptr;
+    auto* p = static_cast<std::byte*>(std::aligned_alloc(256, (bytes / 256 + 1) * 256));
+    std::memset(p, 0x5a, bytes);
+    blocks_[p] = bytes;
+    used_ += bytes;
+    zero(p, bytes);
+    return p;
+  }
+  void release(std::byte* p) noexcept override {
+    run();
+    used_ -= blocks_.at(p);
+    blocks_.erase(p);
+    std::free(p);
+  }
+  std::byte* allocate_pinned(size_t bytes) override {
+    ++pinned_;
+    return static_cast<std::byte*>(std::calloc(1, bytes + 1));
+  }
+  void release_pinned(std::byte* p) noexcept override {
+    --pinned_;
+    run();
+    std::free(p);
+  }
+
+  void upload(void* device, const void* host, size_t bytes) override { queue(device, host, bytes, owns(device, bytes) && !owns(host, bytes)); }
+  void download(void* host, const void* device, size_t bytes) override { queue(host, device, bytes, !owns(host, bytes) && owns(device, bytes)); }
+  void copy(void* to, const void* from, size_t bytes) override { queue(to, from, bytes, owns(to, bytes) && owns(from, bytes)); }
+  void zero(void* device, size_t bytes) override {
+    COCA_CHECK(owns(device, bytes), "fake device: zero() of what is not its own");
+    queue_.push_back([=] { std::memset(device, 0, bytes); });
+  }
+  void synchronize() override { run(); }
+
+  bool owns(const void* p, size_t bytes) const {
+    const auto* at = static_cast<const std::byte*>(p);
+    for (const auto& [start, size] : blocks_)
+      if (at >= start && at + bytes <= start + size) return true;
+    return false;
+  }
+
+ private:
+  void queue(void* to, const void* from, size_t bytes, bool right_ends) {
+    COCA_CHECK(right_ends, "fake device: a copy between other memories than it says");
+    queue_.push_back([=] { std::memcpy(to, from, bytes); });
+  }
+  void run() {
+    for (const auto& what : queue_) what();
+    queue_.clear();
+  }
+
+  size_t bytes_, used_ = 0, pinned_ = 0;
+  int index_;
+  std::map<std::byte*, size_t> blocks_;
+  std::vector<std::function<void()>> queue_;
+};
+
+}  // namespace coca::test
