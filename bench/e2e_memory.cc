@@ -39,7 +39,7 @@ void step(benchmark::State& state, model::Architecture architecture, const Shape
   state.counters["peak_MiB"] = static_cast<double>(peak_resident_bytes()) / kMiB;
 }
 
-[[maybe_unused]] const bool registered = [] {
+[[maybe_unused]] const bool kRegistered = [] {
   using model::Architecture;
   for (const auto& [size, shape] : {std::pair{"10m", k10M}, std::pair{"100m", k100M}})
     for (const auto& [architecture, kind] : {std::pair{"neox", Architecture::kGptNeoX}, std::pair{"llama", Architecture::kLlama}})

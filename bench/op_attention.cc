@@ -38,7 +38,7 @@ BENCHMARK(BM_MatrixProduct)->Arg(2048)->UseRealTime()->Unit(benchmark::kMillisec
 
 void count(benchmark::State& state, double products, int64_t documents = 1) {  // Args: B, N, H, D
   const int64_t B = state.range(0), N = state.range(1), H = state.range(2), D = state.range(3);
-  const double pairs = static_cast<double>(B * H) * static_cast<double>(N) * static_cast<double>(N / documents + 1) / 2;
+  const double pairs = static_cast<double>(B * H) * static_cast<double>(N) * (static_cast<double>(N) / static_cast<double>(documents) + 1) / 2;
   state.counters["GFLOP/s"] = benchmark::Counter(1e-9 * pairs * static_cast<double>(D) * products,
                                                  benchmark::Counter::kIsIterationInvariantRate);
 }
@@ -154,8 +154,8 @@ void BM_Layer(benchmark::State& state, Positions kind) {
   fill(q, 1), fill(t, 2), fill(v, 3), fill(d_o, 4);
   Tensor cos({1, N, D / 2}), sin({1, N, D / 2});
   for (int64_t i = 0; i < N * D / 2; ++i) {
-    const auto position = static_cast<double>(i / (D / 2)), pair = static_cast<double>(i % (D / 2));
-    const double angle = position * std::pow(10000.0, -2.0 * pair / static_cast<double>(D));
+    const int64_t position = i / (D / 2), pair = i % (D / 2);
+    const double angle = static_cast<double>(position) * std::pow(10000.0, -2.0 * static_cast<double>(pair) / static_cast<double>(D));
     cos.values<float>()[static_cast<size_t>(i)] = static_cast<float>(std::cos(angle));
     sin.values<float>()[static_cast<size_t>(i)] = static_cast<float>(std::sin(angle));
   }

@@ -28,7 +28,7 @@ void find(benchmark::State& state) {
   Context context;
   for (auto _ : state)
     ops::top_keys_find(context, m.options, {.q = m.q, .k = m.k, .slopes = {}, .scores = m.scores, .keys = m.keys});
-  const double flops = 2.0 * static_cast<double>(N * (S - N) + N * N / 2) * static_cast<double>(kHeads * kDim);
+  const double flops = 2.0 * (static_cast<double>(N * (S - N)) + static_cast<double>(N * N) / 2) * static_cast<double>(kHeads * kDim);
   state.counters["GFLOP/s"] = benchmark::Counter(flops * 1e-9, benchmark::Counter::kIsIterationInvariantRate);
 }
 

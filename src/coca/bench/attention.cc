@@ -256,7 +256,7 @@ bool fits(Form form, const AttentionOptions& o, int64_t N, std::vector<std::stri
   return false;
 }
 
-AttentionResult result_of(const AttentionOptions& o, int64_t N, Form form, Pass pass, Timing seconds) {
+AttentionResult result_of(const AttentionOptions& o, int64_t N, Form form, Pass pass, const Timing& seconds) {
   const auto tokens = static_cast<double>(o.batch * N);
   const double pairs = static_cast<double>(o.batch * o.heads) * static_cast<double>(visible_pairs(shape_of(o, N)));
   const double products = pass == Pass::kForward ? 4 : pass == Pass::kBackward ? 10 : 14;

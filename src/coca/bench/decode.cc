@@ -89,7 +89,7 @@ double bytes_per_step(const model::ModelSpec& spec, const model::ParamStore& par
 }
 
 DecodeResult result_of(const DecodeOptions& o, const DecodeCase& c, const model::ParamStore& params,
-                       int64_t length, Timing seconds) {
+                       int64_t length, const Timing& seconds) {
   const int64_t per_token = c.spec.L * model::cache_bytes_per_token(c.spec, o.cache);
   return {.length = length,
           .kind = c.spec.attention,

@@ -71,6 +71,7 @@ std::vector<EvalResult> bench_eval(Context& cx, const EvalOptions& o, ProgressCo
       cases.push_back(std::move(c));
     }
     std::vector<Contestant> contestants;
+    contestants.reserve(cases.size() + 1);
     for (const EvalCase& c : cases)
       contestants.push_back(
           {fmt::format("{} {}", enum_name(c.spec.attention), N), [&] { run_window(c, params); }});

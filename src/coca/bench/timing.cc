@@ -100,6 +100,7 @@ std::vector<Timing> measure_interleaved(std::span<const Contestant> contestants,
       progress.step(contestants[i].name);
     }
   std::vector<Timing> timings;
+  timings.reserve(samples.size());
   for (std::vector<double>& s : samples) timings.push_back(summarise(std::move(s)));
   return timings;
 }

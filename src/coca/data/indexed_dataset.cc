@@ -120,7 +120,7 @@ template <typename Stored>
 void IndexedDataset::read_as(int64_t start, std::span<int32_t> out, int64_t vocab_size) const {
   const std::byte* from = data_.bytes().data() + static_cast<size_t>(start) * sizeof(Stored);
   for (size_t i = 0; i < out.size(); ++i, from += sizeof(Stored)) {
-    const auto id = static_cast<int64_t>(get<Stored>(from));
+    const auto id = static_cast<int64_t>(get<Stored>(from));  // NOLINT(bugprone-signed-char-misuse): int8 ids are signed
     COCA_CHECK_AS(kBadFile, id >= 0 && id < vocab_size, "{}: token {} is {}; expected 0 to {}", data_name_, start + static_cast<int64_t>(i), id,
                   vocab_size - 1);
     out[i] = static_cast<int32_t>(id);

@@ -147,6 +147,7 @@ ChatTemplate chat_by(text::ChatTemplate given) {
   return [chat](const std::vector<Message>& messages) {
     constexpr std::time_t kDay = 1721952000;
     std::vector<text::ChatMessage> all;
+    all.reserve(messages.size());
     for (const Message& m : messages)
       all.push_back({m.role == Role::kSystem ? "system" : m.role == Role::kUser ? "user" : "assistant", m.content});
     const text::RenderedChat rendered = chat->render_with_answers(all, {.now = kDay});

@@ -254,7 +254,13 @@ template <typename Front>
 Ids grow_to(int64_t tokens, const text::Tokenizer& tokenizer, std::string end, const Front& front) {
   Ids ids;
   for (size_t chars = static_cast<size_t>(tokens); static_cast<int64_t>(ids.size()) < tokens; chars *= 2) {
-    while (end.size() < chars) end = front() + end;
+    std::vector<std::string> fronts;  // the last comes first
+    size_t size = end.size();
+    for (; size < chars; size += fronts.back().size()) fronts.push_back(front());
+    std::string text;
+    text.reserve(size);
+    for (auto it = fronts.rbegin(); it != fronts.rend(); ++it) text += *it;
+    end = std::move(text += end);
     ids = tokenizer.encode(end);
   }
   return {ids.end() - tokens, ids.end()};
@@ -270,7 +276,7 @@ Ids prompt_window(PasskeyWording wording, int64_t tokens, const text::Tokenizer&
   info.answer_start = answer_start(tokenizer, prompt.text, ids) + room;
   if (room > 0) {  // garbage, cut to fit
     const std::string unit(parts_of(wording, info.key).garbage);
-    const Ids filling = grow_to(room, tokenizer, "\n", [&] { return unit; });
+    const Ids filling = grow_to(room, tokenizer, "\n", [&]() -> const std::string& { return unit; });
     ids.insert(ids.begin(), filling.begin(), filling.end());
   }
   return ids;

@@ -97,6 +97,7 @@ std::string broadcast_text(Communicator& ranks, int root, std::string_view text)
 std::vector<std::string> gather_texts(Communicator& ranks, std::string_view mine) {
   const std::vector<uint64_t> lengths = all_gather_value<uint64_t>(ranks, mine.size());
   std::vector<std::string> texts;
+  texts.reserve(lengths.size());
   std::vector<Send> sends;
   std::vector<Receive> receives;
   for (const uint64_t length : lengths) texts.emplace_back(length, '\0');

@@ -83,6 +83,7 @@ void run_ranks(int size, const std::function<void(Communicator&)>& body) {
   std::exception_ptr first;
   std::mutex mutex;
   std::vector<std::thread> threads;
+  threads.reserve(static_cast<size_t>(size));
   for (int rank = 0; rank < size; ++rank)
     threads.emplace_back([&, rank] {
       try {

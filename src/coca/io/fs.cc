@@ -37,7 +37,7 @@ stdfs::path temporary_sibling(const stdfs::path& final_path) {
 
 // "a/b/" means the same folder as "a/b"; a path without a last component names nothing that could be made.
 stdfs::path without_trailing_slash(const stdfs::path& path) {
-  const stdfs::path clean = path.has_filename() ? path : path.parent_path();
+  stdfs::path clean = path.has_filename() ? path : path.parent_path();
   COCA_CHECK(clean.has_filename() && clean.filename() != "." && clean.filename() != "..",
              "\"{}\" does not name a file or folder to write", path.string());
   return clean;
@@ -162,7 +162,7 @@ void AtomicFile::commit() {
   fsync_path(parent_or_dot(final_));
 }
 
-AtomicDir::AtomicDir(stdfs::path final_path) : final_(without_trailing_slash(final_path)) {
+AtomicDir::AtomicDir(const stdfs::path& final_path) : final_(without_trailing_slash(final_path)) {
   std::error_code error;
   COCA_CHECK_AS(kIo, !stdfs::exists(final_, error) || stdfs::is_directory(final_, error),
                 "{}: exists and is not a folder", final_.string());
@@ -242,7 +242,7 @@ void add_path(const stdfs::path& path, const std::vector<std::string>& extension
 }  // namespace
 
 std::vector<stdfs::path> expand_inputs(const std::vector<std::string>& patterns,
-                                       std::vector<std::string> extensions) {
+                                       const std::vector<std::string>& extensions) {
   std::string wanted;
   for (const std::string& extension : extensions) wanted += (wanted.empty() ? "" : ", ") + extension;
   std::vector<stdfs::path> found;

@@ -42,7 +42,7 @@ class AtomicFile {
 // The same for a folder: fill path(), then commit().
 class AtomicDir {
  public:
-  explicit AtomicDir(std::filesystem::path final_path);
+  explicit AtomicDir(const std::filesystem::path& final_path);
   ~AtomicDir();  // removes the temporary folder unless committed
   AtomicDir(const AtomicDir&) = delete;
   AtomicDir& operator=(const AtomicDir&) = delete;
@@ -61,6 +61,6 @@ class AtomicDir {
 // Files, folders (recursive, files whose extension is in `extensions`, e.g. ".txt"; hidden names skipped) and
 // glob(3) patterns, as one sorted list without duplicates. A pattern that matches nothing is an Error.
 std::vector<std::filesystem::path> expand_inputs(const std::vector<std::string>& patterns,
-                                                 std::vector<std::string> extensions);
+                                                 const std::vector<std::string>& extensions);
 
 }  // namespace coca::io

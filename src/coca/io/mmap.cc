@@ -52,7 +52,7 @@ void MappedFile::release(std::span<const std::byte> part) const {
   const auto file = reinterpret_cast<uintptr_t>(bytes_.data()), data = reinterpret_cast<uintptr_t>(part.data());
   if (data < file || data + part.size() > file + bytes_.size()) return;
   const uintptr_t begin = (data + page - 1) / page * page, end = (data + part.size()) / page * page;
-  if (begin < end) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  if (begin < end) ::madvise(const_cast<std::byte*>(bytes_.data()) + (begin - file), end - begin, MADV_DONTNEED);
 }
 
 }  // namespace coca::io

@@ -92,7 +92,6 @@ std::string HeaderParser::where() const {
 std::string_view HeaderParser::expected() const {
   switch (place_) {
     case Place::kOutside:
-      return "an object";
     case Place::kRootValue:
       return "an object";
     case Place::kMetadataValue:

@@ -76,6 +76,7 @@ std::vector<LoraTarget> select_lora_targets(const ModelSpec& spec, const LoraSet
                                             const std::vector<std::string>& patterns) {
   std::vector<LoraTarget> modules = lora_modules(spec), chosen;
   std::vector<std::string> names;
+  names.reserve(modules.size());
   for (const LoraTarget& m : modules) names.push_back(m.module);
   const std::vector<bool> in = select_names(names, patterns, "modules for LoRA");
   for (size_t i = 0; i < modules.size(); ++i) {

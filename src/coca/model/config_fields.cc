@@ -111,7 +111,8 @@ void ConfigFields::ignore(std::initializer_list<std::string_view> keys) const { 
 
 void ConfigFields::refuse_unread() const {
   for (const auto& [key, value] : object_.items()) {
-    const bool says_nothing = value.is_null() || value == false || value == "" || (value.is_structured() && value.empty());
+    const bool says_nothing = value.is_null() || value == false || (value.is_string() && value.get_ref<const std::string&>().empty()) ||
+                              (value.is_structured() && value.empty());
     if (says_nothing || read_.contains(key) || key.starts_with('_') || key.ends_with("version")) continue;
     fail(ErrorKind::kBadFile, "{}: field \"{}{}\" ({}) is unknown and may change what the model computes; remove it if it does not",
          origin_, where_, key, value.dump().substr(0, 80));

@@ -136,6 +136,7 @@ void save_model(const fs::path& dir, const ModelSpec& spec, const ParamStore& st
   ShardWriter writer(dir, shards.size());
   for (const std::vector<size_t>& shard : shards) {
     std::vector<io::TensorToSave> part;
+    part.reserve(shard.size());
     for (const size_t i : shard) part.push_back(tensors[i]);
     writer.write(part);
   }

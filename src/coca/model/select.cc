@@ -63,6 +63,7 @@ std::vector<bool> select(const std::vector<Candidate>& candidates, const std::ve
     }
     if (any) continue;
     std::vector<std::string> names;
+    names.reserve(candidates.size());
     for (const Candidate& c : candidates) names.push_back(c.name);
     fail(ErrorKind::kInvalidArgument, "{}: \"{}\" matches nothing; the nearest name is \"{}\"", what, pattern,
          nearest_name(names, pattern));
@@ -96,6 +97,7 @@ bool glob_matches(std::string_view pattern, std::string_view name) {
 std::vector<bool> select_names(const std::vector<std::string>& names, const std::vector<std::string>& patterns,
                                std::string_view what) {
   std::vector<Candidate> candidates;
+  candidates.reserve(names.size());
   for (const std::string& name : names) candidates.push_back({name, name});
   return select(candidates, patterns, what);
 }

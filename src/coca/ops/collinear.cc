@@ -28,12 +28,11 @@ void check_even(int64_t D) { COCA_CHECK(D % 2 == 0, "[collinear] the head dim {}
 
 struct RowAccess {  // cos and sin of one row, for the reference
   TensorView<const float, 3> cos, sin;
-  auto cos_at(int64_t b, int64_t n) const {
-    return [p = cos.ptr(cos.size(0) == 1 ? 0 : b, n)](int64_t j) { return p[j]; };
+  static auto at(const TensorView<const float, 3>& rows, int64_t b, int64_t n) {
+    return [rows, b = rows.size(0) == 1 ? 0 : b, n](int64_t j) { return rows(b, n, j); };
   }
-  auto sin_at(int64_t b, int64_t n) const {
-    return [p = sin.ptr(sin.size(0) == 1 ? 0 : b, n)](int64_t j) { return p[j]; };
-  }
+  auto cos_at(int64_t b, int64_t n) const { return at(cos, b, n); }
+  auto sin_at(int64_t b, int64_t n) const { return at(sin, b, n); }
 };
 
 template <typename Body>

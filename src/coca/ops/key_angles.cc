@@ -13,8 +13,14 @@ double growth_of(const Rotation& r, size_t j) {
   return r.growth.empty() ? 0.0 : r.growth[j];
 }
 
+// Of token i, counted from the first.
+double place_of(const KeySpacing& spacing, int64_t i) {
+  const int64_t place = i / spacing.group;
+  return static_cast<double>(place);
+}
+
 // From a tile's first token to its middle.
-double middle_of(const KeySpacing& spacing) { return (static_cast<double>(kKvTile / spacing.group) - 1) / 2; }
+double middle_of(const KeySpacing& spacing) { return (place_of(spacing, kKvTile) - 1) / 2; }
 
 }  // namespace
 
@@ -24,7 +30,7 @@ void KeyAngles::build_offsets() {
   offset_sin_.resize(half * kKvTile);
   for (size_t j = 0; j < half; ++j)
     for (int64_t i = 0; i < kKvTile; ++i) {
-      const double position = static_cast<double>(i / spacing_.group) - middle_of(spacing_);
+      const double position = place_of(spacing_, i) - middle_of(spacing_);
       const double angle = position * rotation_.frequencies[j], size = rotation_.amplitude * std::exp(-growth_of(rotation_, j) * position);
       const auto at = j * kKvTile + static_cast<size_t>(kv_lane(i));
       offset_cos_[at] = static_cast<float>(size * std::cos(angle));
@@ -40,7 +46,7 @@ void KeyAngles::build_starts(int64_t begin, int64_t end) {
     for (int64_t t = begin + first; t < begin + last; ++t)
       for (int64_t j = 0; j < half; ++j) {
         const auto pair = static_cast<size_t>(j), at = static_cast<size_t>(t * half + j);
-        const double position = spacing_.start + static_cast<double>(t * kKvTile / spacing_.group) + middle_of(spacing_);
+        const double position = spacing_.start + place_of(spacing_, t * kKvTile) + middle_of(spacing_);
         const double angle = position * rotation_.frequencies[pair], size = std::exp(growth_of(rotation_, pair) * (spacing_.origin - position));
         start_cos_[at] = static_cast<float>(size * std::cos(angle));
         start_sin_[at] = static_cast<float>(size * std::sin(angle));

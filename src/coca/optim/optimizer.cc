@@ -39,7 +39,7 @@ void check_adamw(const AdamWOptions& o) {
 
 AdamW::AdamW(const model::ModelSpec& spec, const AdamWOptions& options) : AdamW(model::parameter_list(spec), options) {}
 
-AdamW::AdamW(std::vector<model::ParamInfo> trained, const AdamWOptions& options)
+AdamW::AdamW(const std::vector<model::ParamInfo>& trained, const AdamWOptions& options)
     : AdamW(trained, options, Partition(flat_size(trained)), dist::alone()) {}
 
 AdamW::AdamW(std::vector<model::ParamInfo> trained, const AdamWOptions& options, Partition partition, dist::Communicator& ranks)

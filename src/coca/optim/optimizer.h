@@ -29,7 +29,7 @@ struct UpdateReport {
 class AdamW {
  public:
   AdamW(const model::ModelSpec&, const AdamWOptions&);
-  AdamW(std::vector<model::ParamInfo> trained, const AdamWOptions&);  // moments of these alone
+  AdamW(const std::vector<model::ParamInfo>& trained, const AdamWOptions&);  // moments of these alone
   // The moments of what rank ranks.rank() owns of the flat vector of their gradients. `ranks` must outlive this.
   AdamW(std::vector<model::ParamInfo> trained, const AdamWOptions&, Partition, dist::Communicator& ranks);
 

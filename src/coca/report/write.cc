@@ -9,7 +9,7 @@ namespace coca::report {
 
 ReportFiles write_document(const Document& document, const std::filesystem::path& folder,
                            const std::string& stem) {
-  const ReportFiles files = {folder / (stem + ".html"), folder / (stem + ".md")};
+  ReportFiles files = {folder / (stem + ".html"), folder / (stem + ".md")};
   const std::string html = to_html(document), markdown = to_markdown(document);
   io::make_dirs(folder);
   for (const Block& block : document.blocks()) {

@@ -50,7 +50,7 @@ static_assert(sizeof(CachedWord) == 64);
 constexpr size_t kCachedWords = 1 << 15;
 
 CachedWord& cached(uint64_t hash) {
-  thread_local const std::unique_ptr<CachedWord[]> words = std::make_unique<CachedWord[]>(kCachedWords);
+  thread_local std::vector<CachedWord> words(kCachedWords);
   return words[hash >> 49];
 }
 

@@ -119,7 +119,8 @@ Value filter_map(const Value& v, const Arguments& a) {
   for (const Value& item : iterate(v)) {
     Value made = attribute ? attribute_of(item, to_text(*attribute))
                            : apply_filter(to_text(need(a, 0, "filter")), item, {{a.positional.begin() + 1, a.positional.end()}, {}});
-    out.push_back(made.is_undefined() && absent ? *absent : std::move(made));
+    if (made.is_undefined() && absent) made = *absent;
+    out.push_back(std::move(made));
   }
   return out;
 }
@@ -257,6 +258,7 @@ auto found(const Table& table, const std::string& name, std::string_view what) {
   const auto place = table.find(name);
   if (place != table.end()) return place->second;
   std::vector<std::string> names;
+  names.reserve(table.size());
   for (const auto& [known, function] : table) names.push_back(known);
   fail(ErrorKind::kBadFile, "the {} \"{}\" is not supported; expected one of {}", what, name, fmt::join(names, ", "));
 }

@@ -166,8 +166,9 @@ void add_row_values(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n
   const int64_t D = p.q.size(3), g = h / (p.q.size(2) / p.k.size(2));
   for (int64_t s = begin; s < end; ++s) {
     const S* v = p.v.ptr(b, s, g);
+    const float probability = probabilities[s - begin];
     for_lanes(D, [&](auto d, int64_t i) HWY_ATTR {
-      hn::StoreU(hn::MulAdd(hn::Set(d, probabilities[s - begin]), load_f32(d, v + i), hn::LoadU(d, o + i)), d, o + i);
+      hn::StoreU(hn::MulAdd(hn::Set(d, probability), load_f32(d, v + i), hn::LoadU(d, o + i)), d, o + i);
     });
   }
 }
@@ -403,6 +404,7 @@ void sum_dq(const AttentionParams<S>& a, int64_t b, int64_t h, int64_t query_blo
 }
 
 // What HWY_EXPORT needs: plain functions. T names the tensors' type, E the operands'.
+// NOLINTBEGIN(bugprone-macro-parentheses): types are not put in them
 #define COCA_ATTENTION_ENTRIES(NAME, T, E)                                                                 \
   void pack_block_##NAME(const AttentionParams<T>& p, int64_t b, int64_t g, int64_t block, void* packed) { \
     pack_block(p, b, g, block, static_cast<E*>(packed));                                                   \
@@ -414,6 +416,7 @@ void sum_dq(const AttentionParams<S>& a, int64_t b, int64_t h, int64_t query_blo
   void backward_part_##NAME(const AttentionParams<T>& p, const AttentionPart& part, void* work) {          \
     backward_part<E>(p, part, work);                                                                       \
   }
+// NOLINTEND(bugprone-macro-parentheses)
 COCA_ATTENTION_ENTRIES(f32, float, float)
 COCA_ATTENTION_ENTRIES(bf16, BF16, float)
 #if HWY_TARGET <= HWY_AVX3
