@@ -147,8 +147,8 @@ void memory_facts(const model::ModelSpec& s, int64_t length, Facts& f) {
     const int64_t cache = s.L * model::cache_bytes_per_token(s, half ? KvType::kBF16 : KvType::kF32) * length;
     const auto acts = static_cast<int64_t>(model::Decoder::activation_bytes(s, 1, length, precision));
     f.bytes(("weights" + in).c_str(), ("weights_bytes" + key).c_str(), weights);
-    f.bytes(("generating" + at + in).c_str(), ("generate_bytes" + key).c_str(), weights + cache);
-    f.bytes(("evaluating" + at + in).c_str(), ("eval_bytes" + key).c_str(), weights + acts);
+    f.bytes(fmt::format("generating{}{}", at, in).c_str(), ("generate_bytes" + key).c_str(), weights + cache);
+    f.bytes(fmt::format("evaluating{}{}", at, in).c_str(), ("eval_bytes" + key).c_str(), weights + acts);
   }
 }
 
@@ -158,6 +158,7 @@ void file_facts(const std::string& dir, Facts& f) {
     std::map<std::string, int64_t> types;
     for (const auto& [name, entry] : files.entries()) types[std::string(dtype_name(entry.tensor->dtype))] += static_cast<int64_t>(entry.tensor->bytes);
     std::vector<std::string> parts;
+    parts.reserve(types.size());
     for (const auto& [type, bytes] : types) parts.push_back(fmt::format("{} {}", type, report::format_bytes(bytes)));
     f.bytes("weights on disk", "file_bytes", static_cast<int64_t>(files.bytes()));
     f.text("element types", "element_types", joined(parts));

@@ -67,7 +67,7 @@ class JsonTokenizer final : public Tokenizer {
     const bool bytes = pre_tokenizer_.byte_level();
     bpe_ = std::make_unique<Bpe>(model, vocabulary_, file.merges, bytes ? BpeSymbols::kBytes : BpeSymbols::kCharacters);
     read_added_tokens(root);
-    decoder_ = std::make_unique<PieceDecoder>(root.has("decoder") ? root.at("decoder") : JsonField(null_, origin));
+    decoder_ = std::make_unique<PieceDecoder>(root.has("decoder") ? root.at("decoder") : JsonField(kNull, origin));
     if (root.has("post_processor")) frame_ = read_frame(root.at("post_processor"));
     special_ids_ = read_special_ids(beside_, origin, [&](std::string_view token) { return token_id(token); });
     check_ids(origin);
@@ -222,7 +222,7 @@ class JsonTokenizer final : public Tokenizer {
     return out.word;
   }
 
-  static inline const nlohmann::json null_ = nullptr;
+  static inline const nlohmann::json kNull = nullptr;
 
   std::string content_;
   std::map<std::string, std::string> beside_;  // the folder's other files about tokens, by name

@@ -49,7 +49,7 @@ void check_positions(const PositionOptions& p, model::AttentionKind attention, i
 }
 
 model::ModelSpec scaled_spec(const PositionOptions& p, const model::ModelSpec& spec) {
-  const model::ModelSpec out = p.rope_scaling ? rescaled(spec, *p.rope_scaling, p.factor) : spec;
+  model::ModelSpec out = p.rope_scaling ? rescaled(spec, *p.rope_scaling, p.factor) : spec;
   const bool clex = out.rope_scaling.type == model::Scaling::kClex;
   COCA_CHECK(p.plain_steps == 0 || clex || p.draws(), "plain_steps is {}; without positions random or pose, or rope scaling clex, all steps are plain",
              p.plain_steps);
@@ -102,7 +102,8 @@ void draw_clex(Rng& rng, int64_t factor, int64_t trained_length, std::span<doubl
   const std::span<double> between_ends = out.subspan(1, out.size() - 2);
   draw_random(rng, N * factor - 2, between_ends);
   for (double& place : between_ends) place = (place + 1) / static_cast<double>(divisor);
-  out.back() = static_cast<double>(N * factor / divisor - 1);
+  const int64_t last = N * factor / divisor - 1;
+  out.back() = static_cast<double>(last);
 }
 
 }  // namespace coca::train
