@@ -3,6 +3,7 @@
 
 #include "coca/io/hash.h"
 #include "coca/io/mmap.h"
+#include "support/faults.h"
 #include "support/temp_dir.h"
 
 namespace coca::io {
@@ -103,6 +104,49 @@ TEST(Fs, AnAtomicDirThatWasTakenAwayIsAnError) {
   std::filesystem::remove_all(out.path());
   EXPECT_THAT(error_of(ErrorKind::kIo, [&] { out.commit(); }), HasSubstr("cannot list the files of"));
   EXPECT_FALSE(std::filesystem::exists(dir / "out"));
+}
+
+std::string only_entry(const std::filesystem::path& dir) {
+  EXPECT_EQ(entries(dir), 1u);
+  return std::filesystem::directory_iterator(dir)->path().filename();
+}
+
+// A killed process may have had this one's id, and left a file of the name that is taken next.
+TEST(Fs, WhatAnotherLeftUnderTheTemporaryNameGoes) {
+  TempDir dir;
+  std::string name;
+  {
+    const AtomicFile first(dir / "x");
+    name = only_entry(dir.path());
+  }
+  const size_t dash = name.rfind('-') + 1;
+  put_file(dir / (name.substr(0, dash) + std::to_string(std::stoi(name.substr(dash)) + 1)), "left behind");
+  AtomicFile second(dir / "x");
+  EXPECT_EQ(entries(dir.path()), 1u) << "not the name it was expected to take";
+  second.write("new", 3);
+  second.commit();
+  EXPECT_EQ(only_entry(dir.path()), "x");
+  EXPECT_EQ(get_file(dir / "x"), "new");
+}
+
+TEST(Fs, APlaceTakenMeanwhileIsAnErrorAndLeavesNothing) {
+  TempDir dir;
+  {
+    AtomicFile file(dir / "x");
+    make_dirs(dir / "x/inside");
+    EXPECT_THAT(error_of(ErrorKind::kIo, [&] { file.commit(); }), testing::AllOf(HasSubstr((dir / "x").string()), HasSubstr("cannot rename into place")));
+  }
+  EXPECT_EQ(only_entry(dir.path()), "x");
+  const test::SmallDisk disk(dir / "y", "1m");  // a mount point can be neither swapped nor moved
+  if (!disk.mounted()) GTEST_SKIP() << "no right to mount a file system";
+  put_file(dir / "y/old", "1");
+  {
+    AtomicDir made(dir / "y");
+    put_file(made.path() / "new", "2");
+    EXPECT_THAT(error_of(ErrorKind::kIo, [&] { made.commit(); }), testing::AllOf(HasSubstr((dir / "y").string()), HasSubstr("cannot move the old folder aside")));
+  }
+  EXPECT_EQ(entries(dir.path()), 2u);
+  EXPECT_EQ(get_file(dir / "y/old"), "1");
 }
 
 TEST(Fs, NamesThatStayInAFolder) {

@@ -1,12 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <sys/resource.h>
-
 #include <cmath>
-#include <csignal>
 #include <limits>
 
 #include "coca/io/csv.h"
 #include "coca/io/json_file.h"
+#include "support/faults.h"
 #include "support/temp_dir.h"
 
 namespace coca::io {
@@ -125,15 +123,10 @@ TEST(Csv, AFlushThatFailsKeepsTheRows) {
   CsvWriter w(dir / "t.csv", {"a", "b"}, CsvWriter::Mode::kTruncate);
   w.row({"1", "2"});
   w.row({"3", "4"});
-  rlimit before{};
-  ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
-  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
-  rlimit small = before;
-  small.rlim_cur = 6;  // the header and half a row
-  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
-  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { w.flush(); }), AllOf(HasSubstr("t.csv"), HasSubstr("cannot write")));
-  ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &before), 0);
-  std::signal(SIGXFSZ, handler);
+  {
+    const test::FileSizeLimit full(6);  // the header and half a row
+    EXPECT_THAT(error_of(ErrorKind::kIo, [&] { w.flush(); }), AllOf(HasSubstr("t.csv"), HasSubstr("cannot write")));
+  }
   EXPECT_EQ(get_file(dir / "t.csv"), "a,b\n1,");
   w.flush();
   EXPECT_EQ(get_file(dir / "t.csv"), "a,b\n1,2\n3,4\n");

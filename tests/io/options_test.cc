@@ -104,6 +104,16 @@ std::string refused(const nlohmann::json& object) {
   return message;
 }
 
+TEST(Options, NumbersThatJsonHasNoNameFor) {
+  for (const auto& [text, holds] : {std::pair<const char*, bool (*)(double)>{"nan", [](double x) { return std::isnan(x); }},
+                                    {"inf", [](double x) { return std::isinf(x) && x > 0; }},
+                                    {"-inf", [](double x) { return std::isinf(x) && x < 0; }}}) {
+    Sample s;
+    options_from_json(s, {{"rate", text}}, "file");
+    EXPECT_TRUE(holds(s.rate)) << text;
+  }
+}
+
 TEST(Options, UnknownKeysNameTheNearest) {
   EXPECT_THAT(refused({{"rate", 3}, {"layer", 3}}), AllOf(HasSubstr("\"layer\""), HasSubstr("\"layers\"")));
   EXPECT_THAT(refused({{"color", "red"}}), HasSubstr("\"colour\""));

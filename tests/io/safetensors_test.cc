@@ -160,6 +160,11 @@ TEST(Safetensors, RefusesBadJson) {
   EXPECT_THAT(refused("{\"a\":", 0), HasSubstr("not valid JSON"));
   EXPECT_THAT(refused("{} {}", 0), HasSubstr("not valid JSON"));
   EXPECT_THAT(refused("{\"a\":1}", 0), AllOf(HasSubstr("\"a\""), HasSubstr("an object")));
+  EXPECT_THAT(refused("{\"a\":null}", 0), AllOf(HasSubstr("\"a\""), HasSubstr("null"), HasSubstr("an object")));
+  EXPECT_THAT(refused("{\"a\":false}", 0), HasSubstr("false"));
+  EXPECT_THAT(refused(R"({"a":{"dtype":null}})", 0), AllOf(HasSubstr("field \"dtype\""), HasSubstr("the name of a type")));
+  EXPECT_THAT(refused(R"({"a":{"data_offsets":true}})", 0), AllOf(HasSubstr("field \"data_offsets\""), HasSubstr("a list of two offsets")));
+  EXPECT_THAT(refused(R"({"a":{"data_offsets":[0,-4]}})", 0), AllOf(HasSubstr("-4"), HasSubstr("an offset: a whole number from 0 on")));
   EXPECT_THAT(refused("{\"a\":" + std::string(100000, '['), 0), HasSubstr("list"));
   EXPECT_THAT(refused("{\"a\":{\"shape\":[" + std::string(100000, '['), 0), HasSubstr("list"));
   EXPECT_THAT(refused("{\"a\":{\"shape\":{\"b\":{", 0), HasSubstr("an object"));

@@ -1,17 +1,15 @@
 // Training when something goes wrong around it: damaged checkpoints, a full or read-only disk, a second trainer, numbers that
 // stop being finite. Each ends with nothing lost and one message that names the thing.
 // SPDX-License-Identifier: Apache-2.0
-#include <sys/mount.h>
-
 #include <cmath>
 #include <limits>
 #include <optional>
 
-#include "coca/base/log.h"
 #include "coca/io/fs.h"
 #include "coca/io/lock.h"
 #include "coca/train/metrics.h"
 #include "coca/train/nonfinite.h"
+#include "support/faults.h"
 #include "train/tiny_run.h"
 
 namespace coca::train {
@@ -20,40 +18,11 @@ namespace {
 namespace fs = std::filesystem;
 using model::AttentionKind;
 using test::expect_error;
+using test::SmallDisk;
+using test::Warnings;
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::Not;
-
-// Warnings logged while it lives.
-class Warnings {
- public:
-  Warnings() {
-    set_log_sink([this](LogLevel, std::string_view text) { texts_.emplace_back(text); });
-  }
-  ~Warnings() { set_log_sink({}); }
-  const std::vector<std::string>& texts() const { return texts_; }
-
- private:
-  std::vector<std::string> texts_;
-};
-
-// A small file system of its own; needs the right to mount.
-class SmallDisk {
- public:
-  SmallDisk(fs::path dir, const std::string& size) : dir_(std::move(dir)) {
-    fs::create_directories(dir_);
-    mounted_ = ::mount("tmpfs", dir_.c_str(), "tmpfs", 0, ("size=" + size).c_str()) == 0;
-  }
-  ~SmallDisk() {
-    if (mounted_) ::umount2(dir_.c_str(), MNT_DETACH);
-  }
-  bool mounted() const { return mounted_; }
-  void make_read_only() const { ASSERT_EQ(::mount("tmpfs", dir_.c_str(), "tmpfs", MS_REMOUNT | MS_RDONLY, ""), 0); }
-
- private:
-  fs::path dir_;
-  bool mounted_ = false;
-};
 
 TrainConfig config_in(const fs::path& out) {
   TrainConfig c = test::tiny_config(out);
@@ -243,11 +212,12 @@ TEST(NonFinite, TheFirstElementIsDescribed) {
 }
 
 // What the warning of step 3 says when `spoil` was done to the parameters after step 2.
-std::string warning_after(AttentionKind kind, const std::function<void(model::ParamStore&)>& spoil) {
+std::string warning_after(AttentionKind kind, const std::function<void(model::ParamStore&)>& spoil,
+                          model::Architecture architecture = model::Architecture::kGptNeoX) {
   const test::TempDir dir;
   const test::TinyData data;
   TrainConfig c = config_in(dir.path());
-  c.attention = kind, c.steps = 3;
+  c.attention = kind, c.architecture = architecture, c.steps = 3;
   const Warnings warnings;
   Trainer trainer(c, data.without_validation(), Start::kFresh);
   trainer.run([&](const StepReport& r) {
@@ -271,6 +241,14 @@ TEST(NonFinite, TheTensorAndLayerAreNamed) {
               HasSubstr("first in layer.1.q_eff ["));
   EXPECT_THAT(warning_after(AttentionKind::kRope, poison("gpt_neox.layers.0.mlp.dense_4h_to_h.weight", 3e38f)), HasSubstr("first in hidden.1 ["));
   EXPECT_THAT(warning_after(AttentionKind::kRope, poison("gpt_neox.final_layer_norm.weight", 3e38f)), HasSubstr("hidden.2 ["));
+  EXPECT_THAT(warning_after(AttentionKind::kRope, poison("embed_out.weight", 3e38f)), HasSubstr("first in the loss, of hidden states that are finite"));
+  // Forward the sizes cancel: 1e4 times 1e-44 times 1e38. Backward the gradient of v's weights is 1e38 times 1e4.
+  const auto opposed = [](model::ParamStore& params) {
+    fill_parameter(params, "model.layers.1.input_layernorm.weight", 1e4f);
+    fill_parameter(params, "model.layers.1.self_attn.v_proj.weight", 1e-44f);
+    fill_parameter(params, "model.layers.1.self_attn.o_proj.weight", 1e38f);
+  };
+  EXPECT_THAT(warning_after(AttentionKind::kRope, opposed, model::Architecture::kLlama), HasSubstr("first in the gradient of model.layers.1.self_attn.v_proj.weight ["));
 }
 
 }  // namespace

@@ -171,6 +171,22 @@ TEST(Finetune, ThePapersStages) {
   EXPECT_EQ(neox[2].steps, 3);
   const auto fused = model::select_parameters(specs()[0], {neox[1].train[0], neox[1].train[1], neox[1].train[2]});
   EXPECT_EQ(fused.size(), 4u);  // whole weights and biases of two layers
+
+  // Norms of heads train with their projection, global tokens' projections with the tokens' own.
+  model::ModelSpec qwen = specs()[1], global = specs()[1], global_neox = specs()[0];
+  qwen.head_norm = model::HeadNorm::kRms;
+  global.global_tokens = global_neox.global_tokens = 2;
+  c.freeze = {};
+  const std::vector<Stage> normed = make_stages(c, qwen, 1), seen = make_stages(c, global, 1), seen_neox = make_stages(c, global_neox, 1);
+  EXPECT_THAT(normed[0].train, testing::ElementsAre("*.self_attn.t_proj.*", "*.self_attn.t_norm.*"));
+  EXPECT_THAT(normed[1].train, testing::ElementsAre("*.self_attn.q_proj.*", "*.self_attn.t_proj.*", "*.self_attn.v_proj.*", "*.self_attn.q_norm.*",
+                                                    "*.self_attn.t_norm.*"));
+  EXPECT_THAT(seen[0].train, testing::ElementsAre("*.self_attn.t_proj.*", "*.self_attn.t_global_proj.*"));
+  EXPECT_THAT(seen[1].train, testing::Contains("*.self_attn.q_global_proj.*"));
+  EXPECT_THAT(seen_neox[0].train, testing::ElementsAre("*.attention.query_key_value.t.*"));
+  EXPECT_THAT(seen_neox[1].train, testing::Contains("*.attention.query_key_value_global.*"));
+  for (const auto& [spec, stages] : {std::pair{&qwen, &normed}, {&global, &seen}, {&global_neox, &seen_neox}})
+    for (const Stage& stage : *stages) EXPECT_FALSE(model::select_parameters(*spec, stage.train).empty());  // throws for a name there is not
   c.stages.preset = "coca-paper";
   expect_error([&] { make_stages(c, test::byte_spec(test::tiny_llama(AttentionKind::kRope)), 1); },
                ErrorKind::kInvalidArgument, "has no T to train");
@@ -220,6 +236,37 @@ TEST(Finetune, TextTrainsOnWindowsAsPretrainingDoes) {
   const TrainSummary summary = run.run();
   EXPECT_TRUE(summary.validation_loss.has_value());
   EXPECT_EQ(summary.tokens, 7 * 4 * 16);
+}
+
+// A bidirectional model learns the masked tokens of windows, and is validated on masks of its own.
+TEST(Finetune, BidirectionalModelsTrainOnMaskedTokens) {
+  const test::TempDir dir;
+  model::ModelSpec spec = test::byte_spec(test::tiny_llama(AttentionKind::kRope));
+  spec.direction = model::Direction::kBidirectional, spec.mask_id = 271;
+  test::put_model(dir.path() / "model", spec);
+  const test::TinyData made;
+  FinetuneConfig c = test::tiny_finetune(dir.path() / "model", dir.path() / "run");
+  c.data = {}, c.text = {"given"}, c.length = 16;
+  Finetuner run(c, {.tokenizer = *made.tokenizer, .text = &made.tokens, .validation_text = &made.validation}, Start::kFresh);
+  const TrainSummary summary = run.run();
+  ASSERT_TRUE(summary.validation_loss.has_value());
+  EXPECT_NEAR(*summary.validation_loss, std::log(272.0), 1.0);  // of the masked tokens' many ids, after three steps
+  EXPECT_EQ(model::load_model(dir.path() / "run/model").spec.direction, model::Direction::kBidirectional);
+}
+
+TEST(Finetune, StagesFromAFile) {
+  const test::TempDir dir;
+  const std::string list = R"([{"train": ["*t_proj*"], "steps": 5}, {"train": ["*"]}])";
+  for (const std::string& text : {list, R"({"stages": )" + list + "}"}) {
+    io::write_file_atomic(dir.path() / "s.json", text);
+    StageList stages;
+    stages.from_option_text("--stages", (dir.path() / "s.json").string());
+    ASSERT_EQ(stages.list.size(), 2u);
+    EXPECT_EQ(stages.list[0].steps, 5);
+  }
+  StageList stages;
+  expect_error([&] { stages.from_option_text("--stages", (dir.path() / "none.json").string()); }, ErrorKind::kIo, "none.json");
+  expect_error([&] { stages.from_option_text("--stages", "coca"); }, ErrorKind::kInvalidArgument, "--stages is \"coca\"; expected coca-paper");
 }
 
 TEST(Finetune, ConfigRoundTripsWithStages) {

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <fstream>
 
+#include "support/faults.h"
 #include "train/tiny_run.h"
 
 namespace coca::train {
@@ -53,6 +54,25 @@ TEST(Metrics, ARowTornByAKillIsDropped) {
   EXPECT_THAT(steps_of(file), testing::ElementsAre(2, 4));
   write_rows(file, 5, {6});
   EXPECT_THAT(steps_of(file), testing::ElementsAre(2, 4, 6));
+}
+
+// A disk that is full for a while: one warning, and no row is lost.
+TEST(Metrics, AFullDiskCostsNoRow) {
+  const test::TempDir dir;
+  const auto file = dir.path() / "metrics.csv";
+  MetricsFile metrics(file, 0);
+  const auto row = [&](int64_t step) { metrics.row({.step = step}, 1.0, {.step = step}); };
+  row(1);
+  {
+    const test::Warnings warnings;
+    const test::FileSizeLimit full(std::filesystem::file_size(file) + 3);
+    row(2);
+    row(3);
+    EXPECT_THAT(warnings.texts(), testing::ElementsAre(testing::AllOf(testing::HasSubstr("metrics.csv"), testing::HasSubstr("training goes on"))));
+    EXPECT_THROW(metrics.flush(), Error);
+  }
+  row(4);
+  EXPECT_THAT(steps_of(file), testing::ElementsAre(1, 2, 3, 4));
 }
 
 TEST(Metrics, MissingFileOnResumeStartsOne) {
