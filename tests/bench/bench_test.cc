@@ -10,6 +10,7 @@
 #include "coca/bench/attention.h"
 #include "coca/bench/decode.h"
 #include "coca/bench/eval.h"
+#include "coca/bench/ring.h"
 #include "coca/bench/train.h"
 #include "coca/io/safetensors.h"
 #include "coca/model/decoder.h"
@@ -282,6 +283,48 @@ TEST(BenchDecode, SpeedAndCacheByLength) {
   EXPECT_NEAR(bytes, 4 * weights + 2 * 20 * 2 * 16 * 4, 1e-3);
   EXPECT_EQ(decode_table(o, results).rows.size(), 4u);
   EXPECT_THAT(error_of([&] { bench_decode(cx, {.tokens = 0}, {}); }), HasSubstr("tokens 0"));
+}
+
+// What travels is counted, and follows from shapes: t and v a quarter less than k and v; sums of gradients of the same shapes, in fp32.
+TEST(BenchRing, BytesAndTheSimulationOfThem) {
+  const RingOptions o{.lengths = {64}, .machines = {1, 2, 4}, .heads = 4, .kv_heads = 2, .head_dim = 8, .gbit = 2, .latency_us = 5, .repeat = kQuick};
+  Context cx;
+  int64_t done = 0, total = 0;
+  const std::vector<RingResult> results = bench_ring(cx, o, {.sink = [&](int64_t d, int64_t t, std::string_view) { done = d, total = t; }});
+  EXPECT_EQ(done, total);
+  ASSERT_EQ(results.size(), 6u);
+  for (const RingResult& r : results) {
+    SCOPED_TRACE(fmt::format("{} over {}", enum_name(r.kind), r.machines));
+    const int64_t K = r.machines, block = 64 / K * 2 * (r.kind == AttentionKind::kRope ? 8 + 8 : 4 + 8) * 4;
+    EXPECT_EQ(r.forward.bytes, (K - 1) * block);
+    EXPECT_EQ(r.backward.bytes, K == 1 ? 0 : (K - 1) * block + K * block);
+    for (const RingPass* p : {&r.forward, &r.backward}) {
+      const int messages = p == &r.forward ? static_cast<int>(K) - 1 : K == 1 ? 0 : static_cast<int>(K) + 1;
+      EXPECT_NEAR(p->link, static_cast<double>(p->bytes) * 8 / 2e9 + messages * 5e-6, 1e-12);
+      EXPECT_NEAR(p->apart, p->work.median + p->link, 1e-12);
+      EXPECT_GE(p->hidden, std::max(p->work.median, p->link) - 1e-12);
+      EXPECT_LE(p->hidden, p->apart + 1e-12);
+    }
+    ASSERT_TRUE(r.speedup && r.speedup_apart);
+    EXPECT_LE(*r.speedup_apart, *r.speedup + 1e-9);
+    if (K == 1) {
+      EXPECT_EQ(*r.speedup, 1.0);
+    }
+    const nlohmann::ordered_json j = to_json(r);
+    EXPECT_EQ(j.at("forward_bytes"), r.forward.bytes);
+    EXPECT_EQ(j.at("machines"), K);
+  }
+  const report::Table table = ring_table(o, results);
+  ASSERT_EQ(table.rows.size(), 6u);
+  EXPECT_EQ(table.rows[0].size(), table.header.size());
+  const auto refused = [&](auto change, const std::string& text) {
+    RingOptions bad = o;
+    change(bad);
+    EXPECT_THAT(error_of([&] { bench_ring(cx, bad, {}); }), HasSubstr(text));
+  };
+  refused([](RingOptions& b) { b.machines = {0}; }, "machines 0: not in 1..4096");
+  refused([](RingOptions& b) { b.gbit = 0; }, "gbit 0");
+  refused([](RingOptions& b) { b.lengths = {}; }, "none given");
 }
 
 TEST(BenchShapes, PresetsAndSizes) {

@@ -1,0 +1,100 @@
+// The commands that answer at once: coca tokenizer, methods and verify, as a user calls them.
+// SPDX-License-Identifier: Apache-2.0
+#include <nlohmann/json.hpp>
+
+#include "coca/io/json_file.h"
+#include "e2e/cli_fixture.h"
+
+namespace coca {
+namespace {
+
+using test::Args;
+using test::Outcome;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::StartsWith;
+
+class Commands : public test::CliFixture {
+ protected:
+  std::string out_of(const Args& args) {
+    const Outcome o = coca(args);
+    EXPECT_EQ(o.code, 0) << o.err;
+    EXPECT_EQ(o.err, "");
+    return o.out;
+  }
+  // Exit code 2 for what was asked wrongly, 1 for a file that is not as it should be.
+  void expect_refused(const Args& args, int code, const std::string& text) {
+    const Outcome o = coca(args);
+    EXPECT_EQ(o.code, code) << text;
+    EXPECT_THAT(o.err, AllOf(StartsWith("coca: "), HasSubstr(text)));
+    EXPECT_EQ(std::ranges::count(o.err, '\n'), 1) << o.err;
+  }
+};
+
+TEST_F(Commands, TokenizerOfBytes) {
+  const Args encode = {"tokenizer", "encode", "--tokenizer", "byte"}, decode = {"tokenizer", "decode", "--tokenizer", "byte"};
+  EXPECT_EQ(out_of(with(encode, {"abc"})), "97 98 99\n");
+  EXPECT_EQ(out_of(with(decode, {"97", "98", "99"})), "abc\n");
+  EXPECT_EQ(out_of(encode), "\n") << "standard input is empty";
+  EXPECT_EQ(out_of(decode), "\n");
+  const std::string lines = put("lines.txt", "ab\n\nc"), json = put("texts.jsonl", "\"a\\nb\"\n\"\"\n"), ids = put("ids.jsonl", "[97,10]\n[]\n[255]\n");
+  EXPECT_EQ(out_of(with(encode, {"--lines", lines})), "[97,98]\n[]\n[99]\n");
+  EXPECT_EQ(out_of(with(encode, {"--json-lines", json})), "[97,10,98]\n[]\n");
+  EXPECT_EQ(out_of(with(decode, {"--lines", ids})), "\"a\\n\"\n\"\"\n\"\xef\xbf\xbd\"\n") << "half a character is replaced";
+  expect_refused(with(encode, {"--lines", lines, "abc"}), 2, "exclude each other");
+  expect_refused(with(encode, {"--json-lines", lines}), 1, "lines.txt:1");
+  expect_refused(with(encode, {"--json-lines", ids}), 1, "ids.jsonl:1: expected a JSON string");
+  expect_refused(with(decode, {"--lines", json}), 1, "texts.jsonl:1: expected a JSON array of ids");
+  expect_refused(with(decode, {"--lines", ids, "97"}), 2, "exclude each other");
+  expect_refused({"tokenizer", "encode", "--tokenizer", at("none"), "abc"}, 1, "none");
+}
+
+TEST_F(Commands, TokenizerIsTrainedUsedAndDescribed) {
+  const std::string text = put("text.txt", cats_and_dogs(50) + "\n" + cats_and_dogs(50));
+  EXPECT_THAT(out_of({"tokenizer", "train", "--input", text, "--output", at("tok"), "--vocab-size", "290"}),
+              AllOf(HasSubstr("tok/tokenizer.model: 290 ids"), HasSubstr("trained in")));
+  const std::string ids = out_of({"tokenizer", "encode", "--tokenizer", at("tok"), "the cat sat"});
+  EXPECT_LT(std::ranges::count(ids, ' '), 8) << "words, not letters: " << ids;
+  Args decode = {"tokenizer", "decode", "--tokenizer", at("tok/tokenizer.model")};
+  for (size_t at = 0, end = 0; end != std::string::npos; at = end + 1) {
+    end = ids.find(' ', at);
+    decode.push_back(ids.substr(at, end == std::string::npos ? ids.size() - 1 - at : end - at));
+  }
+  EXPECT_EQ(out_of(decode), "the cat sat\n");
+  EXPECT_THAT(out_of({"tokenizer", "info", "--tokenizer", at("tok")}), AllOf(HasSubstr("ids                 290"), HasSubstr("fingerprint")));
+  const nlohmann::json facts = nlohmann::json::parse(out_of({"tokenizer", "info", "--json", "--tokenizer", "byte"}));
+  EXPECT_EQ(facts.at("vocab_size"), 257);
+  EXPECT_EQ(facts.at("bos"), 256);
+  expect_refused({"tokenizer", "train", "--output", at("tok2")}, 2, "--input: no text given");
+  expect_refused({"tokenizer", "train", "--input", text}, 2, "--output: no folder or file given");
+  expect_refused({"tokenizer", "train", "--input", at("none.txt"), "--output", at("tok2")}, 1, "none.txt");
+}
+
+TEST_F(Commands, MethodsAreListedAndCounted) {
+  const std::string text = out_of({"methods", "--reasons", "--json", at("methods.json")});
+  EXPECT_THAT(text, AllOf(HasSubstr("coca-slack"), HasSubstr("streaming-llm"), HasSubstr("refused because\n")));
+  EXPECT_THAT(out_of({"methods"}), testing::Not(HasSubstr("refused because")));
+  const nlohmann::json all = io::read_json(at("methods.json"));
+  std::map<std::string, int> uses;
+  for (const auto& m : all) {
+    ++uses[m.at("use")];
+    EXPECT_EQ(m.at("use") == "refused", !m.at("reason").get<std::string>().empty()) << m.dump();
+  }
+  const int trained = uses.at("training"), evaluated = uses.at("evaluation") + trained;
+  EXPECT_THAT(text, HasSubstr(fmt::format("{} of {} combinations can be evaluated, {} of these trained", evaluated, all.size(), trained)));
+}
+
+TEST_F(Commands, VerifyPassesAndFails) {
+  const auto golden = test::golden_dir();
+  COCA_SKIP_WITHOUT(golden);
+  const std::string model = (golden / "gpt_neox_coca").string();
+  EXPECT_THAT(out_of({"verify", model}), AllOf(HasSubstr("== " + model), HasSubstr("pass"), HasSubstr(" cases, 0 failed\n")));
+  EXPECT_THAT(out_of({"verify", model, "--quiet"}), testing::Not(HasSubstr("pass\n")));
+  const Outcome strict = coca({"verify", model, "--tolerance", "1e-12"});
+  EXPECT_EQ(strict.code, 1);
+  EXPECT_THAT(strict.out, AllOf(HasSubstr("FAIL"), testing::Not(HasSubstr(" 0 failed"))));
+  expect_refused({"verify", at("nowhere")}, 1, "nowhere");
+}
+
+}  // namespace
+}  // namespace coca
