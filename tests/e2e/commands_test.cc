@@ -84,6 +84,30 @@ TEST_F(Commands, MethodsAreListedAndCounted) {
   EXPECT_THAT(text, HasSubstr(fmt::format("{} of {} combinations can be evaluated, {} of these trained", evaluated, all.size(), trained)));
 }
 
+TEST_F(Commands, StudyWritesItsReportAndIsNotDoneTwice) {
+  const char* words[] = {"the ", "cat ", "sat ", "on ", "a ", "mat ", "and ", "ran ", "off. "};
+  for (int d = 0; d < 12; ++d) {
+    std::string text;
+    for (int w = 0; w < 300; ++w) text += words[(w * w + d * w + d) % 9];
+    put(fmt::format("text/doc{:02d}.txt", d), text);
+  }
+  const Args study = {"study", "--text", at("text"), "--out", at("out"), "--methods", "rope,coca-slack", "--ntk-methods", "rope", "--layers", "1", "--width", "16",
+                      "--heads", "2", "--length", "64", "--batch", "2", "--steps", "12", "--warmup-steps", "2", "--multiples", "1,2", "--eval-documents", "1",
+                      "--eval-tokens", "300", "--passkey-trials", "1"};
+  const auto tables = [](const std::string& out) { return out.substr(0, out.find("Training")); };
+  const Outcome first = coca(study);
+  ASSERT_EQ(first.code, 0) << first.err;
+  EXPECT_THAT(first.out, AllOf(HasSubstr("coca-slack"), HasSubstr("rope + dynamic NTK"), HasSubstr("report: " + at("out/report.html"))));
+  EXPECT_THAT(first.err, HasSubstr("coca-slack seed 0: training  12 steps"));
+  for (const char* file : {"out/report.html", "out/report.md"}) EXPECT_GT(std::filesystem::file_size(at(file)), 1000u) << file;
+  const auto trained = std::filesystem::last_write_time(at("out/report.html"));
+  const Outcome second = coca(study);
+  EXPECT_EQ(second.code, 0) << second.err;
+  EXPECT_EQ(tables(second.out), tables(first.out));
+  EXPECT_GE(std::filesystem::last_write_time(at("out/report.html")), trained);
+  expect_refused(with(study, {"--methods", "ropes"}), 2, "ropes");
+}
+
 TEST_F(Commands, VerifyPassesAndFails) {
   const auto golden = test::golden_dir();
   COCA_SKIP_WITHOUT(golden);

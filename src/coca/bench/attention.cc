@@ -293,8 +293,8 @@ void bench_length(Context& cx, const AttentionOptions& o, int64_t N, ProgressCou
   const size_t first = report.results.size();
   size_t at = 0;
   for (const auto& c : cases) {
-    const auto add = [&](Pass pass, Timing t) {
-      report.results.push_back(result_of(o, N, c->form(), pass, std::move(t)));
+    const auto add = [&](Pass pass, const Timing& t) {
+      report.results.push_back(result_of(o, N, c->form(), pass, t));
     };
     if (o.pass != Pass::kBackward) add(Pass::kForward, timings[at++]);
     if (o.pass != Pass::kForward) add(Pass::kBackward, timings[at++]);
