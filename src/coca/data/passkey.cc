@@ -288,7 +288,7 @@ Ids repeated_window(PasskeyWording wording, int64_t tokens, const text::Tokenize
   info.key = random_key(rng, digits);
   const Parts parts = parts_of(wording, info.key);
   const std::string answer = parts.answer(info.key);
-  const Ids ids = grow_to(tokens, tokenizer, parts.question + answer, [&] {
+  Ids ids = grow_to(tokens, tokenizer, parts.question + answer, [&] {
     const std::string mention = rng.below(2) == 0 ? parts.key : parts.question + answer;
     const std::string gap = garbage_text(parts.garbage, static_cast<int64_t>(rng.below(kMostGarbage)));
     return mention + "\n" + gap + (gap.empty() ? "" : "\n");
