@@ -10,6 +10,7 @@
 #include "coca/tensor/arena.h"
 #include "coca/tensor/transfer.h"
 #include "kernels/fake_cudart.h"
+#include "support/message.h"
 
 namespace coca {
 namespace {
@@ -17,19 +18,10 @@ namespace {
 using test::fake_cuda;
 using test::FakeCuda;
 using test::FakeGpu;
+using test::message;
 using ::testing::Each;
 using ::testing::ElementsAreArray;
 using ::testing::HasSubstr;
-
-template <typename Body>
-std::string message(const Body& body) {
-  try {
-    body();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "nothing was thrown";
-}
 
 class Cuda : public testing::Test {
  protected:

@@ -9,24 +9,16 @@
 #include "coca/tensor/arena.h"
 #include "coca/tensor/transfer.h"
 #include "support/fake_device.h"
+#include "support/message.h"
 
 namespace coca {
 namespace {
 
 using test::FakeDevice;
+using test::message;
 using ::testing::Each;
 using ::testing::ElementsAreArray;
 using ::testing::HasSubstr;
-
-template <typename Body>
-std::string message(const Body& body) {
-  try {
-    body();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "nothing was thrown";
-}
 
 Tensor counted(const Dims& shape) {
   Tensor t(shape);

@@ -10,10 +10,12 @@
 #include <vector>
 
 #include "coca/tensor/tensor.h"
+#include "support/message.h"
 
 namespace coca {
 namespace {
 
+using test::message;
 using ::testing::HasSubstr;
 
 // 0, 1, 2, ... in a tensor of the given shape.
@@ -21,16 +23,6 @@ Tensor counted(const Dims& shape) {
   Tensor t(shape);
   std::iota(t.values<float>().begin(), t.values<float>().end(), 0.0f);
   return t;
-}
-
-template <typename Body>
-std::string message(Body body) {
-  try {
-    body();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "nothing was thrown";
 }
 
 TEST(Dims, BasicsAndText) {
