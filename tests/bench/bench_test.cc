@@ -15,26 +15,18 @@
 #include "coca/io/safetensors.h"
 #include "coca/model/decoder.h"
 #include "coca/model/model.h"
+#include "support/message.h"
 #include "support/paths.h"
 
 namespace coca::bench {
 namespace {
 
 using model::AttentionKind;
+using test::message;
 using testing::HasSubstr;
 
 constexpr RepeatOptions kQuick{.repeats = 2, .warmup = 0, .sample_seconds = 0};
 constexpr ModelShape kTiny{.preset = Preset::k0_86m, .layers = 1, .width = 16, .heads = 2, .vocab = 31};
-
-template <typename Call>
-std::string error_of(const Call& call) {
-  try {
-    call();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 TEST(BenchAttention, EveryKindAndPass) {
   AttentionOptions o{.kind = {},
@@ -117,7 +109,7 @@ TEST(BenchAttention, AnEinsumThatDoesNotFitIsLeftOut) {
 
 TEST(BenchAttention, BadOptionsAreNamed) {
   Context cx;
-  const auto error = [&](const AttentionOptions& o) { return error_of([&] { bench_attention(cx, o, {}); }); };
+  const auto error = [&](const AttentionOptions& o) { return message([&] { bench_attention(cx, o, {}); }); };
   EXPECT_THAT(error({.kind = {}}), HasSubstr("kind"));
   EXPECT_THAT(error({.lengths = {}}), HasSubstr("lengths"));
   EXPECT_THAT(error({.lengths = {0}}), HasSubstr("length 0"));
@@ -220,7 +212,7 @@ TEST(BenchEval, SpeedAndMemoryByLength) {
   }
   EXPECT_EQ(eval_table(o, results).rows.size(), 4u);
   EXPECT_EQ(to_json(results[2])["length"], 2048);
-  EXPECT_THAT(error_of([&] { bench_eval(cx, {.lengths = {1}}, {}); }), HasSubstr("length 1"));
+  EXPECT_THAT(message([&] { bench_eval(cx, {.lengths = {1}}, {}); }), HasSubstr("length 1"));
 }
 
 TEST(BenchEval, BF16HalvesTheWeights) {
@@ -282,7 +274,7 @@ TEST(BenchDecode, SpeedAndCacheByLength) {
       static_cast<double>(results[2].parameters - 31 * 16);  // of the embedding one row is read
   EXPECT_NEAR(bytes, 4 * weights + 2 * 20 * 2 * 16 * 4, 1e-3);
   EXPECT_EQ(decode_table(o, results).rows.size(), 4u);
-  EXPECT_THAT(error_of([&] { bench_decode(cx, {.tokens = 0}, {}); }), HasSubstr("tokens 0"));
+  EXPECT_THAT(message([&] { bench_decode(cx, {.tokens = 0}, {}); }), HasSubstr("tokens 0"));
 }
 
 // What travels is counted, and follows from shapes: t and v a quarter less than k and v; sums of gradients of the same shapes, in fp32.
@@ -320,7 +312,7 @@ TEST(BenchRing, BytesAndTheSimulationOfThem) {
   const auto refused = [&](auto change, const std::string& text) {
     RingOptions bad = o;
     change(bad);
-    EXPECT_THAT(error_of([&] { bench_ring(cx, bad, {}); }), HasSubstr(text));
+    EXPECT_THAT(message([&] { bench_ring(cx, bad, {}); }), HasSubstr(text));
   };
   refused([](RingOptions& b) { b.machines = {0}; }, "machines 0: not in 1..4096");
   refused([](RingOptions& b) { b.gbit = 0; }, "gbit 0");
@@ -332,9 +324,9 @@ TEST(BenchShapes, PresetsAndSizes) {
   for (const auto& preset : EnumTraits<Preset>::names())
     sizes.insert(model::parameter_count(make_spec({.preset = preset.value}, AttentionKind::kRope, 128)));
   EXPECT_EQ(sizes, (std::set<int64_t>{862'976, 10'038'400, 97'638'912, 508'880'896}));
-  EXPECT_THAT(error_of([] { make_spec({.layers = -1}, AttentionKind::kRope, 8); }),
+  EXPECT_THAT(message([] { make_spec({.layers = -1}, AttentionKind::kRope, 8); }),
               HasSubstr("layers is -1"));
-  EXPECT_THAT(error_of([] { make_spec({.width = 33}, AttentionKind::kRope, 8); }),
+  EXPECT_THAT(message([] { make_spec({.width = 33}, AttentionKind::kRope, 8); }),
               HasSubstr("multiple of heads"));
   const model::ModelSpec llama =
       make_spec({.architecture = model::Architecture::kLlama, .kv_heads = 5}, AttentionKind::kCocaSlack, 8);

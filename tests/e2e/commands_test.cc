@@ -1,4 +1,4 @@
-// The commands that answer at once: coca tokenizer, methods and verify, as a user calls them.
+// coca tokenizer, methods, verify and a tiny study, as a user calls them.
 // SPDX-License-Identifier: Apache-2.0
 #include <nlohmann/json.hpp>
 

@@ -7,6 +7,7 @@
 #include <map>
 
 #include "coca/model/decoder.h"
+#include "support/message.h"
 #include "support/tiny_model.h"
 
 namespace coca::model {
@@ -23,12 +24,7 @@ std::vector<std::string> names_of(const ModelSpec& spec, const std::vector<std::
 }
 
 std::string error_of(const ModelSpec& spec, const std::vector<std::string>& patterns) {
-  try {
-    select_parameters(spec, patterns);
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "no error";
+  return test::message([&] { select_parameters(spec, patterns); });
 }
 
 TEST(Glob, StarsAndQuestionMarks) {
