@@ -43,6 +43,7 @@ int run(const study::StudyConfig& options) {
   if (config.passkey_share > 0) {
     print(report::to_text(study::passkey_table(results)) + "\n");
     print(report::to_text(study::passkey_digits_table(results)) + "\n");
+    if (const std::string note = study::passkey_note(results); !note.empty()) print(note + "\n\n");
   }
   print(report::to_text(study::training_table(results)) + "\n");
   print(fmt::format("report: {}\nalso:   {}, {}, {}\n", files.html.string(), files.markdown.string(), files.json.string(), files.csv.string()));

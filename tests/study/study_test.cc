@@ -299,6 +299,119 @@ TEST(SeedMeans, AreInTableJsonAndCsv) {
   EXPECT_THAT(summary_csv(s), testing::HasSubstr("\nrope,,64,3,3,"));
 }
 
+// A study of two lengths without training: perplexities by method and variant, [length][seed].
+StudyResults made_up(std::vector<std::pair<std::string, std::vector<std::vector<double>>>> lines) {
+  StudyResults s;
+  s.config.length = 64;
+  s.config.multiples.clear();
+  for (size_t i = 0; i < lines[0].second.size(); ++i) s.config.multiples.push_back(int64_t{1} << i);
+  for (size_t seed = 0; seed < lines[0].second[0].size(); ++seed) {
+    s.config.seeds.push_back(static_cast<int64_t>(seed));
+    for (const auto& [name, perplexity] : lines) {
+      const size_t plus = name.find(" ntk");
+      Evaluation e{.variant = plus == name.npos ? "" : name.substr(plus + 1), .perplexity = {}, .passkey = {}};
+      for (size_t i = 0; i < perplexity.size(); ++i)
+        e.perplexity.push_back({.length = 64 << i, .perplexity = perplexity[i][seed]});
+      if (e.variant.empty())
+        s.runs.push_back({.method = name, .seed = static_cast<int64_t>(seed), .evaluations = {e}});
+      else
+        s.runs.back().evaluations.push_back(e);
+      if (seed == 0 && e.variant.empty()) s.config.methods.push_back(name);
+    }
+  }
+  return s;
+}
+
+using testing::AllOf;
+using testing::Contains;
+using testing::Each;
+using testing::HasSubstr;
+using testing::Not;
+
+TEST(StudyFindings, OneSeedHasNumbersAndNoVerdict) {
+  const std::vector<std::string> f =
+      findings(made_up({{"rope", {{4}, {16}}}, {"rope ntk4", {{4}, {8}}}, {"alibi", {{5}, {5}}}}));
+  EXPECT_THAT(f[0], HasSubstr("One seed"));
+  EXPECT_THAT(
+      f, Contains("Perplexity at 1x the trained length: **rope** 4.000 and **alibi** 5.000."));  // dynamic NTK is no
+                                                                                                 // other model there
+  EXPECT_THAT(
+      f,
+      Contains(
+          "Perplexity at 2x the trained length: **alibi** 5.000, **rope + dynamic NTK 4** 8.000 and **rope** 16.00."));
+  EXPECT_THAT(f, Contains("**rope**: from 4.000 at 1x to 16.00 at 2x, a factor of 4.00."));
+  EXPECT_THAT(
+      f,
+      Contains("Dynamic NTK with factor 4 on **rope** changes perplexity by -50 % at 2x; it changes nothing at 1x."));
+  EXPECT_THAT(f, Each(Not(testing::ContainsRegex("lowest|agree|lowers|raises"))));
+}
+
+// The half width of three seeds is 4.302653 / sqrt(3) = 2.48 deviations: the log ratios of `below` lie within 0.007 of
+// -0.197, those of `near` (0.05, -0.04, 0.02) scatter by more than their mean.
+TEST(StudyFindings, SeedsDecideOrDoNot) {
+  const std::vector<double> base = {10, 12, 11}, below = {8.2, 9.8, 9.1}, near = {10.5, 11.5, 11.2};
+  const auto lowest = [&](std::vector<double> second, std::vector<double> third) {
+    return findings(made_up({{"coca-slack", {below}}, {"rope", {std::move(second)}}, {"alibi", {std::move(third)}}}))
+        .at(1);
+  };
+  EXPECT_EQ(lowest(base, near),
+            "At 1x the trained length **coca-slack** has the lowest mean perplexity (9.033). The seeds agree that it "
+            "is below every other.");
+  EXPECT_THAT(lowest(base, {8.3, 9.7, 9.2}),
+              HasSubstr("The seeds agree that it is below **rope**; they do not decide between it and **alibi**."));
+  EXPECT_THAT(lowest({8.4, 9.6, 9.2}, {8.3, 9.7, 9.2}), HasSubstr("The seeds do not decide between it and any other."));
+  // A wide spread over seeds hides nothing when the pairs agree.
+  EXPECT_THAT(lowest({16.4, 19.6, 18.2}, {820, 980, 910}), HasSubstr("below every other"));
+
+  const auto rise = findings(made_up({{"rope", {base, near}}, {"alibi", {below, base}}}));
+  EXPECT_THAT(rise, Contains(AllOf(HasSubstr("**rope**: from 11.00 at 1x"),
+                                   HasSubstr("the seeds do not decide whether it rises or falls"))));
+  EXPECT_THAT(rise,
+              Contains(AllOf(HasSubstr("**alibi**: from 9.033 at 1x to 11.00 at 2x, a factor of 1.22 (95 % interval"),
+                             Not(HasSubstr("decide")))));
+}
+
+TEST(StudyFindings, DynamicNtkAtAllSomeAndNoLengths) {
+  const std::vector<double> base = {10, 12, 11}, below = {8.2, 9.8, 9.1}, above = {12.1, 14.5, 13.4},
+                            near = {10.5, 11.5, 11.2};
+  const auto sentence = [&](const std::vector<std::vector<double>>& scaled) {
+    return findings(made_up({{"rope", std::vector(scaled.size(), base)}, {"rope ntk4", scaled}})).back();
+  };
+  const std::string what = "Dynamic NTK with factor 4 on **rope**";
+  EXPECT_EQ(sentence({below, below}), what + " lowers perplexity at every length.");
+  EXPECT_EQ(sentence({above, above}), what + " raises perplexity at every length.");
+  EXPECT_EQ(sentence({base, base}), what + " changes perplexity at no evaluated length.");
+  EXPECT_EQ(sentence({near, near}),
+            what + ": the seeds do not decide whether it lowers or raises perplexity at every length.");
+  EXPECT_EQ(sentence({base, below, below, above}),
+            what + " lowers perplexity at 2x and 4x and raises it at 8x; it changes nothing at 1x.");
+  EXPECT_EQ(sentence({base, near, below}),
+            what + " lowers perplexity at 4x; the seeds do not decide at 2x; it changes nothing at 1x.");
+  EXPECT_EQ(sentence({base, near}),
+            what + ": the seeds do not decide whether it lowers or raises perplexity at 2x; it changes nothing at 1x.");
+}
+
+TEST(StudyFindings, WindowsNoDocumentFillsAreNamed) {
+  StudyResults s = made_up({{"rope", {{4}, {16}}}});
+  s.runs[0].evaluations[0].perplexity[1].reached = false;
+  EXPECT_THAT(findings(s),
+              Contains("No test document is as long as the window at 2x: these perplexities are of shorter windows."));
+}
+
+TEST(StudyFindings, ZerosOfUntaughtModelsAreExplained) {
+  StudyResults s = made_up({{"rope", {{4}, {16}}}, {"alibi", {{5}, {5}}}});
+  EXPECT_EQ(passkey_note(s), "");
+  for (RunResult& r : s.runs)
+    r.evaluations[0].passkey = {{.length = 64, .trials = 5, .accuracy = 0},
+                                {.length = 128, .trials = 5, .accuracy = 0}};
+  EXPECT_THAT(passkey_note(s), AllOf(HasSubstr("No model found a whole key at any length, the trained one included"),
+                                     HasSubstr("by: rope, alibi")));
+  s.runs[1].evaluations[0].passkey[0].accuracy = 0.8;
+  EXPECT_THAT(passkey_note(s), AllOf(Not(HasSubstr("No model")), HasSubstr("by: rope (")));
+  s.runs[0].evaluations[0].passkey[0].accuracy = 0.5;
+  EXPECT_EQ(passkey_note(s), "");
+}
+
 TEST(StudyText, TheCompilerKnowsItsHeaders) {
   const std::vector<std::string> headers = standard_library_headers();
   EXPECT_GT(headers.size(), 50u);

@@ -113,24 +113,27 @@ std::string model_sentence(const StudyResults& s) {
 void add_reading(const StudyResults& s, report::Document& d) {
   const StudyConfig& c = s.config;
   d.heading(2, "How to read this");
-  d.list({fmt::format("**Perplexity**: a window of W tokens slides over each test document with stride {}; only tokens not scored before count, the mean is "
-                      "token-weighted, no BOS is added, windows never cross documents. Perplexity 1 is certainty; {} is a blind guess.",
+  d.list({fmt::format("**Perplexity**: a window of W tokens slides over each test document with stride {}; only tokens "
+                      "not scored before count, the mean is "
+                      "token-weighted, no BOS is added, windows never cross documents. Perplexity 1 is certainty; {} "
+                      "is a blind guess.",
                       c.stride, c.tokenizer == "byte" ? "256" : "the vocabulary size"),
-          "**Dynamic NTK** changes the rotary base at evaluation only, and only beyond the trained length; the weights are the same as in the row without it.",
-          fmt::format("**Passkey**: a {}-digit number hidden in filler text must be repeated; a trial counts when greedy decoding gives every digit. "
-                      "Intervals in results.json are Wilson's at 95 %.", c.passkey_digits),
-          c.seeds.size() > 1 ? fmt::format("Values are means over n = {} seeds ± the half width of their 95 % interval (Student's t with {} degrees of "
-                                                     "freedom); bands in the charts are that interval. It speaks of seeds alone, not of other texts.",
-                                                     c.seeds.size(), c.seeds.size() - 1)
-                             : std::string("One seed: differences of a few percent between methods are within what another seed may change."),
-          "The models are tiny and briefly trained. What they show about extrapolation is real for them; it is not a claim about larger models."});
-  std::string unsolved;
-  for (const RunResult& r : s.runs)
-    if (!r.evaluations.empty() && !r.evaluations[0].passkey.empty() && r.evaluations[0].passkey[0].accuracy < 0.5)
-      unsolved += fmt::format("{}{}", unsolved.empty() ? "" : ", ", run_name(s, r));
-  if (!unsolved.empty())
-    d.paragraph(fmt::format("At the trained length itself the passkey task is not solved with this budget by: {}. Their accuracies beyond it say little; the share of "
-                            "single digits (chance: 10 %) is the finer measure.", unsolved));
+          "**Dynamic NTK** changes the rotary base at evaluation only, and only beyond the trained length; the weights "
+          "are the same as in the row without it.",
+          fmt::format("**Passkey**: a {}-digit number hidden in filler text must be repeated; a trial counts when "
+                      "greedy decoding gives every digit. "
+                      "Intervals in results.json are Wilson's at 95 %.",
+                      c.passkey_digits),
+          c.seeds.size() > 1 ? fmt::format("Values are means over n = {} seeds ± the half width of their 95 % interval "
+                                           "(Student's t with {} degrees of "
+                                           "freedom); bands in the charts are that interval. It covers the seeds "
+                                           "alone, not other texts. Differences are tested one by one, "
+                                           "without a correction for their number.",
+                                           c.seeds.size(), c.seeds.size() - 1)
+                             : std::string("One seed: differences of a few percent between methods are within what "
+                                           "another seed may change. --seeds 0,1,2 gives intervals."),
+          "The models are tiny and briefly trained. What they show about extrapolation is real for them; it is not a "
+          "claim about larger models."});
 }
 
 }  // namespace
@@ -156,39 +159,29 @@ report::Table training_table(const StudyResults& s) {
   return table;
 }
 
-std::vector<std::string> findings(const StudyResults& s) {
-  std::vector<std::string> out;
-  for (const RunResult& r : s.runs)
-    if (!r.failure.empty()) out.push_back(fmt::format("The training of **{}** was given up: {}.", run_name(s, r), r.failure));
+std::string passkey_note(const StudyResults& s) {
+  if (!has_passkey(s)) return "";
   const std::vector<SummaryLine> lines = summarise(s);
-  if (lines.empty()) return out;
-  const size_t last = s.config.multiples.size() - 1;
-  const auto best_at = [&](size_t i) {
-    return *std::min_element(lines.begin(), lines.end(), [&](const SummaryLine& a, const SummaryLine& b) { return a.points[i].perplexity.mean < b.points[i].perplexity.mean; });
-  };
-  for (const size_t i : last > 0 ? std::vector<size_t>{0, last} : std::vector<size_t>{0}) {
-    const SummaryLine best = best_at(i);
-    out.push_back(fmt::format("At {}x the trained length the lowest perplexity is that of **{}** ({}).", s.config.multiples[i], best.name(),
-                              report::format_number(best.points[i].perplexity.mean, 4)));
-  }
-  for (const SummaryLine& line : lines) {
-    if (!line.variant.empty()) continue;
-    const double near = line.points[0].perplexity.mean, far = line.points[last].perplexity.mean;
-    out.push_back(fmt::format("**{}**: from {} to {}, a factor of {}.", line.name(), report::format_number(near, 4), report::format_number(far, 4), report::format_number(far / near, 3)));
-  }
-  for (const SummaryLine& line : lines) {
-    if (line.variant.empty()) continue;
-    const SummaryLine& plain = *std::find_if(lines.begin(), lines.end(), [&](const SummaryLine& l) { return l.method == line.method && l.variant.empty(); });
-    std::string helps, hurts;
-    for (size_t i = 0; i <= last; ++i) {
-      const double change = line.points[i].perplexity.mean / plain.points[i].perplexity.mean;
-      if (std::abs(change - 1) < 0.005) continue;  // no difference worth a word
-      std::string& list = change < 1 ? helps : hurts;
-      list += fmt::format("{}{}x", list.empty() ? "" : ", ", s.config.multiples[i]);
-    }
-    out.push_back(fmt::format("Dynamic NTK on **{}** lowers perplexity at {} and raises it at {}.", line.method, helps.empty() ? "no length" : helps, hurts.empty() ? "no length" : hurts));
-  }
-  return out;
+  std::string out;
+  if (std::ranges::all_of(lines, [](const SummaryLine& l) {
+        return std::ranges::all_of(l.points, [](const SummaryPoint& p) { return p.passkey_accuracy.mean == 0; });
+      }))
+    out = fmt::format(
+        "No model found a whole key at any length{}. These zeros say that the models did not learn the task in this "
+        "budget; they say nothing about length. ",
+        s.config.multiples[0] == 1 ? ", the trained one included" : "");
+  std::string unsolved;
+  for (const RunResult& r : s.runs)
+    if (!r.evaluations.empty() && !r.evaluations[0].passkey.empty() && r.evaluations[0].passkey[0].accuracy < 0.5)
+      unsolved += fmt::format("{}{}", unsolved.empty() ? "" : ", ", run_name(s, r));
+  if (unsolved.empty()) return out;
+  return out + fmt::format(
+                   "At {} the passkey task is not solved with this budget by: {} (fewer than half of the keys). What "
+                   "these find at greater lengths says little; the share "
+                   "of single digits (chance: 0.10) is the finer measure.",
+                   s.config.multiples[0] == 1 ? "the trained length itself"
+                                              : fmt::format("{}x the trained length", s.config.multiples[0]),
+                   unsolved);
 }
 
 report::Document make_document(const StudyResults& s) {
@@ -214,6 +207,7 @@ report::Document make_document(const StudyResults& s) {
     d.heading(2, "Passkey retrieval against length");
     d.table(passkey_table(s));
     d.table(passkey_digits_table(s));
+    if (const std::string note = passkey_note(s); !note.empty()) d.paragraph(note);
     if (plots) {
       report::Chart chart = length_chart(s, "Passkey: share of digits right", "share of digits", digits_of);
       chart.y_min = 0, chart.y_max = 1;
