@@ -26,6 +26,7 @@ std::string rank_text() {
 }
 
 void log_to_stderr(coca::LogLevel level, std::string_view text) {
+  if (level == coca::LogLevel::kInfo && !coca::tools::first_rank()) return;
   const char* prefix = level == coca::LogLevel::kWarning ? "warning: "
                        : level == coca::LogLevel::kError ? "error: "
                                                          : "";

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include "coca/model/model.h"
+#include "support/faults.h"
 #include "support/paths.h"
 #include "support/tiny_model.h"
 
@@ -254,6 +255,12 @@ TEST(Config, MistakesAreNamed) {
       {neox(), {{"eos_token_id", -1}}, "eos_token_id -1"},
       {llama(), {{"num_key_value_heads", 3}}, "4 heads are not a multiple of 3"},
       {llama(), {{"some_new_field", 1}}, "field \"some_new_field\" (1) is unknown and may change"},
+      {llama(), {{"rope_interleaved", true}}, "field \"rope_interleaved\" (true) is unknown"},
+      {llama(), {{"layer_types", {"full_attention", "sliding_attention"}}}, "layer_types"},
+      {llama(), {{"embedding_multiplier", 12.0}}, "embedding_multiplier"},
+      {llama(), {{"activation", "gelu"}}, "\"activation\" (\"gelu\")"},
+      {llama(), {{"n_layer", 9}}, "field \"n_layer\" is 9; expected 2, as num_hidden_layers says"},
+      {neox(), {{"activation", "swiglu"}}, "\"activation\" (\"swiglu\")"},
       {llama(), {{"quantization_config", {{"bits", 4}}}}, "quantization_config"},
       {llama(), {{"partial_rotary_factor", 0.5}}, "partial_rotary_factor"},
       {llama(), {{"rope_parameters", {{"full_attention", {{"rope_type", "default"}}}}}}, "rope_parameters.full_attention"},
@@ -292,6 +299,25 @@ TEST(Config, MistakesAreNamed) {
   }
   EXPECT_THAT([] { spec_from_json(json::array(), "here.json"); },
               testing::ThrowsMessage<Error>(HasSubstr("expected a JSON object")));
+}
+
+// Fields of published files that say nothing about the logits. What is unknown and off is named in one note.
+TEST(Config, HarmlessFieldsPass) {
+  const test::Warnings notes;
+  const json harmless = {
+      {"is_llama_config", true}, {"transformers.js_config", {{"dtype", "q4"}}}, {"unsloth_fixed", true}, {"unsloth_version", "2025.1"},
+      {"attention_probs_dropout_prob", 0}, {"hidden_dropout_prob", 0.1}, {"embedding_dropout", 0.1}, {"cache_implementation", "hybrid"},
+      {"neftune_noise_alpha", 5}, {"initializer_factor", 1.0}, {"custom_pipelines", {{"text-generation", {{"impl", "a.B"}}}}},
+      {"num_steps", "global_step301000"}, {"n_positions", 2048}, {"model_max_length", 4096}, {"use_flash_attn", "auto"},
+      {"n_embd", 64}, {"n_layer", 2}, {"activation", "swiglu"}, {"embedding_multiplier", 1.0}, {"_name_or_path", "a/b"},
+      {"bf16", true}, {"keys_to_ignore_at_inference", {"past_key_values"}}, {"tensor_parallel_size", 2}, {"is_causal", true},
+      {"rope_interleaved", false}, {"layer_types", {"full_attention", "full_attention"}}};
+  expect_equal(read(llama(), harmless), read(llama(), json::object()));
+  EXPECT_THAT(notes.texts(), testing::IsEmpty());
+  const json off = {{"odd_flag", false}, {"odd_cap", 0.0}, {"odd_list", json::array()}, {"odd_null", nullptr}};
+  for (int time = 0; time < 2; ++time) expect_equal(read(llama(), off), read(llama(), json::object()));
+  EXPECT_THAT(notes.texts(), testing::ElementsAre(AllOf(HasSubstr("here.json"), HasSubstr("\"odd_flag\" (false)"), HasSubstr("\"odd_cap\" (0.0)"),
+                                                        HasSubstr("\"odd_list\" ([])"), HasSubstr("\"odd_null\" (null)"))));
 }
 
 TEST(Config, OfficialConfigsAreRead) {

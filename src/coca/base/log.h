@@ -17,6 +17,8 @@ using LogSink = std::function<void(LogLevel, std::string_view)>;
 
 void set_log_sink(LogSink sink);  // an empty sink silences
 void log_message(LogLevel level, std::string_view text);
+// As log_message(), but a sink hears the same text only once: for what is found again each time a file is read.
+void log_once(LogLevel level, std::string_view text);
 
 template <typename... Args>
 void log_info(fmt::format_string<Args...> text, Args&&... args) {

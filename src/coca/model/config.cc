@@ -3,9 +3,11 @@
 
 #include <algorithm>
 #include <string>
+#include <tuple>
 
 #include "coca/model/architecture.h"
 #include "coca/model/config_fields.h"
+#include "coca/model/harmless_fields.h"
 
 namespace coca::model {
 
@@ -62,26 +64,8 @@ void apply_rope(const RopeFields& rope, ModelSpec& s) {
   s.R = static_cast<int64_t>(static_cast<double>(s.D) * rope.share + 1e-6);  // 6/34 * 34 must be 6
 }
 
-// Fields of Hugging Face's files that describe training, caching, other tasks or the file itself.
-void ignore_harmless(const ConfigFields& f) {
-  f.ignore({"architectures", "model_type", "torch_dtype", "dtype", "use_cache", "attention_dropout", "hidden_dropout",
-            "classifier_dropout", "pad_token_id", "unk_token_id", "sep_token_id", "cls_token_id", "mask_token_id", "pretraining_tp",
-            "output_attentions", "output_hidden_states", "output_scores", "return_dict", "return_dict_in_generate", "torchscript",
-            "is_decoder", "is_encoder_decoder", "add_cross_attention", "id2label", "label2id", "num_labels", "problem_type",
-            "task_specific_params", "tokenizer_class", "finetuning_task", "chunk_size_feed_forward", "prefix", "pruned_heads",
-            "tie_encoder_decoder", "use_bfloat16", "gradient_checkpointing", "embd_pdrop", "resid_pdrop", "attn_pdrop",
-            "auto_map", "attn_implementation", "max_sequence_length", "name_or_path", "library_name",
-            // generation settings that old files keep here
-            "do_sample", "early_stopping", "num_beams", "num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p",
-            "typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size", "encoder_no_repeat_ngram_size",
-            "num_return_sequences", "max_length", "min_length", "exponential_decay_length_penalty", "remove_invalid_values",
-            "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "bad_words_ids", "suppress_tokens",
-            "begin_suppress_tokens", "cross_attention_hidden_size"});
-  COCA_CHECK_AS(kBadFile, !f.boolean("is_encoder_decoder", false), "{}: is_encoder_decoder is true; expected a decoder", f.origin());
-}
-
 void read_common(const ConfigFields& f, ModelSpec& s) {
-  ignore_harmless(f);
+  COCA_CHECK_AS(kBadFile, !f.boolean("is_encoder_decoder", false), "{}: is_encoder_decoder is true; expected a decoder", f.origin());
   s.V = f.integer("vocab_size");
   s.C = f.integer("hidden_size");
   s.L = f.integer("num_hidden_layers");
@@ -219,6 +203,21 @@ void read_windows(const ConfigFields& f, ModelSpec& s) {
   if (s.direction == Direction::kBidirectional) s.mask_id = f.optional_id("mask_token_id");
 }
 
+// Sizes that some files hold under a second name, from the library that trained the model.
+void check_other_spellings(const ConfigFields& f, const ModelSpec& s) {
+  const std::tuple<const char*, int64_t, const char*> kSpellings[] = {
+      {"n_embd", s.C, "hidden_size"}, {"n_embed", s.C, "hidden_size"}, {"d_model", s.C, "hidden_size"},
+      {"n_layer", s.L, "num_hidden_layers"}, {"n_layers", s.L, "num_hidden_layers"}, {"num_layers", s.L, "num_hidden_layers"},
+      {"n_head", s.H, "num_attention_heads"}, {"n_heads", s.H, "num_attention_heads"}, {"num_heads", s.H, "num_attention_heads"},
+      {"n_kv_heads", s.G, "num_key_value_heads"}, {"num_kv_heads", s.G, "num_key_value_heads"},
+      {"multi_query_group_num", s.G, "num_key_value_heads"}, {"n_inner", s.F, "intermediate_size"},
+      {"ffn_hidden_size", s.F, "intermediate_size"}, {"ffn_dim", s.F, "intermediate_size"}, {"kv_channels", s.D, "head_dim"},
+      {"head_size", s.D, "head_dim"}, {"rotary_dim", s.R, "the dims of a head that rotate"}};
+  for (const auto& [key, size, name] : kSpellings)
+    COCA_CHECK_AS(kBadFile, !f.has(key) || f.raw(key) == size, "{}: field \"{}\" is {}; expected {}, as {} says", f.origin(), key,
+                  f.raw(key).dump(), size, name);
+}
+
 ModelSpec read_architecture(const ConfigFields& f, const json& config) {
   const std::string type = f.text("model_type", "");
   if (type == "gpt_neox") return read_gpt_neox(f);
@@ -263,6 +262,9 @@ ModelSpec spec_from_json(const json& config, std::string_view origin) {
   const ConfigFields f(config, origin);
   ModelSpec spec = read_architecture(f, config);
   read_windows(f, spec);
+  check_other_spellings(f, spec);
+  for (const auto& [key, value] : config.items())
+    if (is_harmless_field(key, value, spec)) f.ignore({key});
   f.refuse_unread();
   try {
     validate(spec);

@@ -1,15 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/model/config_fields.h"
 
+#include <fmt/ranges.h>
+
 #include <utility>
 
 #include "coca/base/error.h"
+#include "coca/base/log.h"
 
 namespace coca::model {
 
 using nlohmann::json;
 
 namespace {
+
+bool says_off(const json& value) {
+  if (value.is_number()) return value == 0;
+  return value.is_null() || value == false || (value.is_string() && value.get_ref<const std::string&>().empty()) ||
+         (value.is_structured() && value.empty());
+}
 
 bool fits(const json& integer) { return !integer.is_number_unsigned() || integer.get<uint64_t>() <= uint64_t{INT64_MAX}; }
 
@@ -110,13 +119,17 @@ const json& ConfigFields::raw(const char* key) const {
 void ConfigFields::ignore(std::initializer_list<std::string_view> keys) const { read_.insert(keys.begin(), keys.end()); }
 
 void ConfigFields::refuse_unread() const {
+  std::vector<std::string> off;
   for (const auto& [key, value] : object_.items()) {
-    const bool says_nothing = value.is_null() || value == false || (value.is_string() && value.get_ref<const std::string&>().empty()) ||
-                              (value.is_structured() && value.empty());
-    if (says_nothing || read_.contains(key) || key.starts_with('_') || key.ends_with("version")) continue;
-    fail(ErrorKind::kBadFile, "{}: field \"{}{}\" ({}) is unknown and may change what the model computes; remove it if it does not",
-         origin_, where_, key, value.dump().substr(0, 80));
+    if (read_.contains(key)) continue;
+    COCA_CHECK_AS(kBadFile, says_off(value),
+                  "{}: field \"{}{}\" ({}) is unknown and may change what the model computes; remove it if it does not",
+                  origin_, where_, key, value.dump().substr(0, 80));
+    off.push_back(fmt::format("\"{}{}\" ({})", where_, key, value.dump()));
   }
+  if (off.empty()) return;
+  log_once(LogLevel::kInfo, fmt::format("{}: {} unknown and off, and so passed over: {}", origin_,
+                                        off.size() == 1 ? "one field is" : "some fields are", fmt::join(off, ", ")));
 }
 
 }  // namespace coca::model

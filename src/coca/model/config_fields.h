@@ -36,8 +36,8 @@ class ConfigFields {
 
   // Marks fields as read whatever they hold.
   void ignore(std::initializer_list<std::string_view> keys) const;
-  // Error for the first field that nothing has read and that says something: null, false, empty strings, lists and
-  // objects pass, and so do fields with a leading underscore or whose name ends in "version".
+  // Error for the first field that nothing has read and that says something. Fields that say "off" (null, false, 0, empty
+  // strings, lists and objects) pass; one note in the log names them.
   void refuse_unread() const;
 
  private:

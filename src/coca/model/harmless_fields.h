@@ -1,0 +1,17 @@
+// coca/model/harmless_fields.h - fields of published config.json files that say nothing about the logits of our architectures.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <nlohmann/json.hpp>
+#include <string_view>
+
+#include "coca/model/spec.h"
+
+namespace coca::model {
+
+// Whether a top-level field of config.json, of this value, leaves the logits alone: bookkeeping of the Hub and of libraries,
+// what acts in training only (dropout, noise, initial weights), how a computation runs and not what it gives, settings of
+// generation, other tasks' heads, and multipliers and kinds that say what the spec has anyway.
+bool is_harmless_field(std::string_view key, const nlohmann::json& value, const ModelSpec&);
+
+}  // namespace coca::model
