@@ -59,7 +59,7 @@ const Messages kTalk = {{"system", "S"}, {"user", "a"}, {"assistant", "first"}, 
 std::vector<std::string> answers_of(const ChatTemplate& made, const Messages& messages) {
   const RenderedChat chat = made.render_with_answers(messages);
   std::vector<std::string> out;
-  for (const TextSpan& span : chat.answers) out.push_back(chat.text.substr(span.begin, span.end - span.begin));
+  for (const AnswerSpan& span : chat.answers) out.push_back(chat.text.substr(span.begin, span.end - span.begin));
   return out;
 }
 
@@ -77,12 +77,105 @@ TEST(ChatTemplate, PlacesOfAnswers) {
   EXPECT_THAT(answers_of(from_data("chatml"), {{"user", "a"}}), ElementsAre());
 }
 
+// Templates in the styles of published ones, which write earlier turns differently once later ones follow, or answers
+// differently from what the generation prompt begins.
+constexpr const char* kQwen3 = R"({%- set ns = namespace(last=0) %}
+{%- for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}{% endif %}{% endfor %}
+{%- for m in messages %}
+{%- if m.role == 'assistant' %}
+{%- set content = m.content %}{% set thoughts = '' %}
+{%- if '</think>' in content %}
+{%- set thoughts = content.split('</think>')[0].rstrip('\n').split('<think>')[-1].lstrip('\n') %}
+{%- set content = content.split('</think>')[-1].lstrip('\n') %}
+{%- endif %}
+{%- if loop.index0 > ns.last %}
+{{- '<|im_start|>assistant\n<think>\n' + thoughts.strip('\n') + '\n</think>\n\n' + content.lstrip('\n') }}
+{%- else %}
+{{- '<|im_start|>assistant\n' + content }}
+{%- endif %}
+{%- for call in m.tool_calls or [] %}
+{{- '\n<tool_call>\n{"name": "' ~ call.function.name ~ '", "arguments": ' ~ (call.function.arguments | tojson) ~ '}\n</tool_call>' }}
+{%- endfor %}
+{{- '<|im_end|>\n' }}
+{%- else %}
+{{- '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}
+{%- endif %}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{% if enable_thinking is defined and not enable_thinking %}{{- '<think>\n\n</think>\n\n' }}{% endif %}{% endif %})";
+
+constexpr const char* kR1 = R"({{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}{% elif m.role == 'user' %}{{- '<|User|>' + m.content }}
+{%- else %}{% set content = m.content %}{% if '</think>' in content %}{% set content = content.split('</think>')[-1] %}{% endif %}
+{{- '<|Assistant|>' + content + '<|end_of_sentence|>' }}{% endif %}{% endfor %}
+{%- if add_generation_prompt %}{{- '<|Assistant|><think>\n' }}{% endif %})";
+
+// The system message stands in the last user turn; blanks of answers go.
+constexpr const char* kMistralTekken = R"({%- if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set rest = messages[1:] %}{% else %}{% set rest = messages %}{% endif %}
+{{- bos_token }}{% for m in rest %}
+{%- if m.role == 'user' %}
+{%- if system is defined and rest[loop.index0:] | selectattr('role', 'equalto', 'user') | list | length == 1 %}
+{{- '[INST]' + system + '\n\n' + m.content + '[/INST]' }}
+{%- else %}{{- '[INST]' + m.content + '[/INST]' }}{% endif %}
+{%- elif m.role == 'assistant' %}{{- ' ' + m.content | trim + eos_token }}
+{%- else %}{{- raise_exception('no such role') }}{% endif %}
+{%- endfor %})";
+
+// Roles by another name, a date, and tokens between turns only, which nobody can tell from the next turn's beginning.
+constexpr const char* kGemmaStyle = R"({{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\n' + m.content | trim }}{% if not loop.last %}{{ '<end_of_turn>\n' }}{% endif %}{% endfor %}
+{%- if add_generation_prompt %}{{ '<end_of_turn>\n<start_of_turn>model\n' }}{% endif %})";
+
+// Answers open with a tag that the generation prompt lacks, and the conversation ends once.
+constexpr const char* kCommandStyle = R"({% for m in messages %}<|START_OF_TURN|>{% if m.role == 'assistant' %}<|CHATBOT|><|START_RESPONSE|>{{ m.content }}<|END_RESPONSE|>{% else %}<|USER|>{{ m.content }}{% endif %}<|END_OF_TURN|>{% endfor %}
+{%- if add_generation_prompt %}<|START_OF_TURN|><|CHATBOT|>{% else %}<eos>{% endif %})";
+
+ChatTemplate from_text(const char* source) {
+  ChatTemplate made = ChatTemplate::from_source(source, "t.jinja");
+  made.set_token("bos_token", "<s>");
+  made.set_token("eos_token", "</s>");
+  return made;
+}
+
+TEST(ChatTemplate, PlacesOfAnswersThatTheTemplateRewrites) {
+  EXPECT_THAT(answers_of(from_data("thinking.jinja"), {{"user", "a"}, {"assistant", "<think>x</think>y"}, {"user", "b"}, {"assistant", "z"}}),
+              ElementsAre("y<|im_end|>", "<think>\n\n</think>\n\nz<|im_end|>"));
+  const Messages thoughts = {{"user", "a"}, {"assistant", "<think>\nx y\n</think>\n\nfirst one"}, {"user", "b"}, {"assistant", "<think>\nu v\n</think>\n\nsecond"}};
+  EXPECT_THAT(answers_of(from_text(kQwen3), kTalk), ElementsAre("first<|im_end|>", "<think>\n\n</think>\n\nsecond<|im_end|>"));
+  EXPECT_THAT(answers_of(from_text(kQwen3), thoughts), ElementsAre("first one<|im_end|>", "<think>\nu v\n</think>\n\nsecond<|im_end|>"));
+  EXPECT_THAT(answers_of(from_text(kR1), kTalk), ElementsAre("first<|end_of_sentence|>", "second<|end_of_sentence|>"));
+  EXPECT_THAT(answers_of(from_text(kR1), thoughts), ElementsAre("\n\nfirst one<|end_of_sentence|>", "\n\nsecond<|end_of_sentence|>"));
+  EXPECT_THAT(answers_of(from_text(kMistralTekken), kTalk), ElementsAre(" first</s>", " second</s>"));
+  EXPECT_THAT(answers_of(from_text(kMistralTekken), {{"system", "S"}, {"user", "first"}, {"assistant", " first\n"}, {"user", "first"}, {"assistant", "first"}}),
+              ElementsAre(" first</s>", " first</s>"));
+  EXPECT_THAT(answers_of(from_text(kGemmaStyle), kTalk), ElementsAre("first", "second"));
+  EXPECT_THAT(answers_of(from_text(kCommandStyle), kTalk),
+              ElementsAre("<|START_RESPONSE|>first<|END_RESPONSE|><|END_OF_TURN|>", "<|START_RESPONSE|>second<|END_RESPONSE|><|END_OF_TURN|><eos>"));
+  // Neither a question that repeats an answer, nor an answer that spells a turn, misleads.
+  EXPECT_THAT(answers_of(from_data("chatml"), {{"user", "yes"}, {"assistant", "yes"}, {"user", "yes"}, {"assistant", "<|im_start|>user\nyes<|im_end|>"}}),
+              ElementsAre("yes<|im_end|>", "<|im_start|>user\nyes<|im_end|><|im_end|>"));
+  EXPECT_THAT(answers_of(from_data("chatml"), {{"user", "a"}, {"assistant", ""}}), ElementsAre("<|im_end|>"));
+  EXPECT_THAT(answers_of(from_data("chatml"), {{"user", "a"}, {"assistant", "\xf3\xb0\x80\x80 x"}}), ElementsAre("\xf3\xb0\x80\x80 x<|im_end|>"));
+}
+
+TEST(ChatTemplate, AnswersThatCallTools) {
+  const nlohmann::ordered_json calls = {{{"type", "function"}, {"function", {{"name", "add"}, {"arguments", {{"x", 1}, {"y", 2}}}}}}};
+  const Messages talk = {{"user", "1+2?"},
+                         {"assistant", "", {{"tool_calls", calls}}},
+                         {"tool", "3"},
+                         {"assistant", "It is 3."}};
+  EXPECT_THAT(answers_of(from_text(kQwen3), talk),
+              ElementsAre("<think>\n\n</think>\n\n\n<tool_call>\n{\"name\": \"add\", \"arguments\": {\"x\": 1, \"y\": 2}}\n</tool_call><|im_end|>",
+                          "<think>\n\n</think>\n\nIt is 3.<|im_end|>"));
+  const ChatTemplate none = ChatTemplate::from_source("{% for m in messages %}{{ m.content is none }}{% endfor %}", "t");
+  EXPECT_EQ(none.render(Messages{{"assistant", "", {{"content", nullptr}}}}), "True");
+}
+
 TEST(ChatTemplate, SaysWhenPlacesCannotBeTold) {
-  // The thinking of earlier answers is dropped once a user speaks again.
-  const Messages talk = {{"user", "a"}, {"assistant", "<think>x</think>y"}, {"user", "b"}, {"assistant", "z"}};
-  const ChatTemplate made = from_data("thinking.jinja");
-  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { made.render_with_answers(talk); }),
-              AllOf(HasSubstr("thinking.jinja"), HasSubstr("message 2"), HasSubstr("generation")));
+  // Lengths tell marked answers from plain ones, and the system message moves.
+  const ChatTemplate made = ChatTemplate::from_source(
+      "{{ messages | length }}{% for m in messages %}{{ m.role ~ m.content ~ (m.content | length) }};{% endfor %}", "t.jinja");
+  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { made.render_with_answers(kTalk); }),
+              AllOf(HasSubstr("t.jinja"), HasSubstr("message 3"), HasSubstr("generation")));
+  const ChatTemplate deaf = ChatTemplate::from_source("{{ messages | length }}", "t.jinja");
+  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { deaf.render_with_answers(kTalk); }), HasSubstr("none of the answers"));
 }
 
 TEST(ChatTemplate, VariablesAndTime) {

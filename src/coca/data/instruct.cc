@@ -159,7 +159,7 @@ ChatTemplate chat_by(text::ChatTemplate given) {
             {.text = rendered.text.substr(at, end - at), .counts = counts, .special = text::SpecialTokens::kParse});
       at = end;
     };
-    for (const text::TextSpan& answer : rendered.answers) {
+    for (const text::AnswerSpan& answer : rendered.answers) {
       add(answer.begin, Counts::kNo);
       add(answer.end, Counts::kYes);
     }

@@ -7,6 +7,7 @@
 #include "coca/base/error.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
+#include "coca/text/chat_answers.h"
 #include "coca/text/jinja_interpreter.h"
 #include "coca/text/json_field.h"
 #include "coca/text/named_templates.h"
@@ -35,8 +36,6 @@ std::string clean(const std::string& source) {
   return out;
 }
 
-bool is_blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
-
 }  // namespace
 
 struct ChatTemplate::Parsed {
@@ -53,6 +52,7 @@ struct ChatTemplate::Parsed {
       jinja::Dict dict;
       dict.set("role", message.role);
       dict.set("content", message.content);
+      for (const auto& [name, value] : message.fields.items()) dict.set(name, jinja::Value::from_json(value));
       list.push_back(std::move(dict));
     }
     variables.set("messages", std::move(list));
@@ -115,32 +115,14 @@ std::string ChatTemplate::render(std::span<const ChatMessage> messages, const Ch
 }
 
 RenderedChat ChatTemplate::render_with_answers(std::span<const ChatMessage> messages, const ChatOptions& options) const {
-  RenderedChat out;
-  out.text = render(messages, options);
+  for (const ChatMessage& message : messages)
+    COCA_CHECK(is_valid_utf8(message.role) && is_valid_utf8(message.content), "a chat message is not UTF-8");
   ChatOptions fixed = options;  // all renderings at the same time
   if (!fixed.now) fixed.now = std::time(nullptr);
-  const jinja::Output whole = parsed_->run(messages, fixed, options.prompt);
-  out.text = whole.text;
-  for (const auto& [begin, end] : whole.generations) out.answers.push_back({begin, end});
-  if (!out.answers.empty()) return out;
-  for (size_t i = 0; i < messages.size(); ++i) {
-    if (messages[i].role != "assistant") continue;
-    const std::string before = parsed_->run(messages.first(i), fixed, GenerationPrompt::kAdd).text;
-    const std::string with = parsed_->run(messages.first(i + 1), fixed, GenerationPrompt::kNone).text;
-    // Blanks behind the end of a turn belong to what follows.
-    size_t end = with.size();
-    const size_t content = with.rfind(messages[i].content);
-    const size_t least = content == std::string::npos ? before.size() : content + messages[i].content.size();
-    while (end > least && is_blank(with[end - 1])) --end;
-    const bool same = with.size() >= before.size() && end >= before.size() && with.compare(0, before.size(), before) == 0 &&
-                      out.text.compare(0, end, with, 0, end) == 0;
-    COCA_CHECK(same,
-               "{}: the text in front of answer {} (message {}) changes when more messages follow: places of answers cannot be "
-               "told; a template with {{% generation %}} blocks can tell them",
-               parsed_->origin, out.answers.size() + 1, i + 1);
-    out.answers.push_back({before.size(), end});
-  }
-  return out;
+  return find_answers(
+      messages, options.prompt,
+      [&](std::span<const ChatMessage> some, GenerationPrompt prompt) { return parsed_->run(some, fixed, prompt); },
+      parsed_->origin);
 }
 
 namespace {

@@ -18,6 +18,9 @@ namespace coca::text {
 struct ChatMessage {
   std::string role;  // "system", "user", "assistant"; templates may know others
   std::string content;
+  // More that a template may ask for: "tool_calls", "name", "reasoning_content"; "content" here (null, a list) takes the
+  // place of the text.
+  nlohmann::ordered_json fields = nlohmann::ordered_json::object();
 };
 
 // Whether the prompt ends with what begins the assistant's next answer.
@@ -32,9 +35,13 @@ struct ChatOptions {
 struct TextSpan {
   size_t begin, end;  // bytes
 };
+struct AnswerSpan {
+  size_t begin, end;  // bytes
+  size_t message;     // whose answer it is
+};
 struct RenderedChat {
   std::string text;
-  std::vector<TextSpan> answers;  // the assistant's answers with the tokens that end them, in order
+  std::vector<AnswerSpan> answers;  // the assistant's answers with the tokens that end them, in the order of the text
 };
 
 class ChatTemplate {
@@ -52,9 +59,9 @@ class ChatTemplate {
 
   // Content must be UTF-8. Error kInvalidArgument when the template refuses the messages.
   std::string render(std::span<const ChatMessage> messages, const ChatOptions& options = {}) const;
-  // For loss on answers only. Places come from the template's {% generation %} blocks, or from rendering the conversation
-  // up to each answer without and with it. Error kInvalidArgument when the template writes earlier messages differently
-  // once later ones follow, so that no place can be told.
+  // For loss on answers only. Places come from the template's {% generation %} blocks, else from marks that a second
+  // rendering carries in the answers: docs/chat-templates.md. An answer that the template leaves out has none. Error
+  // kInvalidArgument when the places cannot be told, or all answers are left out.
   RenderedChat render_with_answers(std::span<const ChatMessage> messages, const ChatOptions& options = {}) const;
 
   const std::string& source() const;
