@@ -220,9 +220,11 @@ std::string warning_after(AttentionKind kind, const std::function<void(model::Pa
   c.attention = kind, c.architecture = architecture, c.steps = 3;
   const Warnings warnings;
   Trainer trainer(c, data.without_validation(), Start::kFresh);
-  trainer.run([&](const StepReport& r) {
-    if (r.step == 2) spoil(const_cast<model::ParamStore&>(trainer.params()));
-  });
+  expect_error([&] {
+    trainer.run([&](const StepReport& r) {
+      if (r.step == 2) spoil(const_cast<model::ParamStore&>(trainer.params()));
+    });
+  }, ErrorKind::kNumeric, "step");
   return warnings.texts().empty() ? "no warning" : warnings.texts().front();
 }
 
@@ -249,6 +251,59 @@ TEST(NonFinite, TheTensorAndLayerAreNamed) {
     fill_parameter(params, "model.layers.1.self_attn.o_proj.weight", 1e38f);
   };
   EXPECT_THAT(warning_after(AttentionKind::kRope, opposed, model::Architecture::kLlama), HasSubstr("first in the gradient of model.layers.1.self_attn.v_proj.weight ["));
+}
+
+// The run of c from its start, spoiled after step `at`: fails with this text, writes no model, and keeps these checkpoints.
+void expect_no_model(TrainConfig c, const std::string& text, const std::vector<std::string>& checkpoints, int64_t at = 0,
+                     const std::function<void(model::ParamStore&)>& spoil = {}) {
+  SCOPED_TRACE(text);
+  const test::TinyData data;
+  const Warnings warnings;
+  const auto run = [&](Start start) {
+    Trainer trainer(c, data.without_validation(), start);
+    trainer.run([&](const StepReport& r) {
+      if (r.step == at) spoil(const_cast<model::ParamStore&>(trainer.params()));
+    });
+  };
+  expect_error([&] { run(Start::kFresh); }, ErrorKind::kNumeric, text);
+  EXPECT_FALSE(fs::exists(fs::path(c.out) / "model"));
+  std::vector<std::string> kept;
+  if (fs::exists(checkpoint_root(c.out)))
+    for (const auto& entry : fs::directory_iterator(checkpoint_root(c.out))) kept.push_back(entry.path().filename());
+  EXPECT_THAT(kept, testing::UnorderedElementsAreArray(checkpoints));
+}
+
+TEST(NonFinite, ARunWithoutOneGoodStepWritesNoModel) {
+  const auto with = [](const fs::path& out, const auto& change) {
+    TrainConfig c = config_in(out);
+    c.steps = 3, c.checkpoint_interval = 1;
+    change(c);
+    return c;
+  };
+  const test::TempDir a, b, d;
+  expect_no_model(with(a.path(), [](TrainConfig& c) { c.init_std = 1e300; }), "step 0 of 3: parameter", {});
+  expect_no_model(with(b.path(), [](TrainConfig& c) { c.learning_rate = 1e300; }), "step 1 of 3: parameter", {});
+  expect_no_model(with(d.path(), [](TrainConfig& c) { c.weight_decay = 1e300; }), "step 1 of 3: parameter", {});
+}
+
+TEST(NonFinite, WeightsThatAreNotFiniteDoNotReplaceACheckpoint) {
+  const test::TempDir dir;
+  TrainConfig c = config_in(dir.path());
+  c.steps = 9;
+  const auto spoil = [](model::ParamStore& params) { fill_parameter(params, "embed_out.weight", std::numeric_limits<float>::quiet_NaN()); };
+  expect_no_model(c, "step 8 of 9: parameter embed_out.weight", {"step-00000004"}, 5, spoil);
+}
+
+TEST(NonFinite, ARunThatEndsInABadStepKeepsItsWeightsButWritesNoModel) {
+  const test::TempDir dir;
+  TrainConfig c = config_in(dir.path());
+  c.steps = 6;
+  const auto overflow = [](model::ParamStore& params) { fill_parameter(params, "embed_out.weight", 3e38f); };
+  expect_no_model(c, "the last 1 of 6 steps had a non-finite loss", {"step-00000004", "step-00000006"}, 5, overflow);
+  const test::TinyData data;
+  const Warnings warnings;
+  expect_error([&] { Trainer(c, data.without_validation(), Start::kResume).run(); }, ErrorKind::kNumeric, "step-00000006 and holds the weights");
+  EXPECT_FALSE(fs::exists(dir / "model"));
 }
 
 }  // namespace

@@ -116,5 +116,16 @@ TEST(FinetuneLora, WhatContradictsAnAdapterIsNamed) {
   bad([](auto& c) { c.lora_rank = -1; }, "lora_rank is -1");
 }
 
+TEST(FinetuneLora, WithoutOneGoodStepNoAdapterIsWritten) {
+  const test::TempDir dir;
+  const test::TinyExamples made;
+  test::put_model(dir.path() / "model", test::byte_spec(test::tiny_llama(AttentionKind::kCocaSlack)));
+  FinetuneConfig c = tiny_lora(dir.path() / "model", dir.path() / "run");
+  c.lora_alpha = 1e300;
+  expect_error([&] { Finetuner(c, made.data(), Start::kFresh).run(); }, ErrorKind::kNumeric, "so no adapter is written");
+  EXPECT_FALSE(fs::exists(dir.path() / "run/adapter"));
+  EXPECT_FALSE(latest_checkpoint(dir.path() / "run"));
+}
+
 }  // namespace
 }  // namespace coca::train

@@ -295,6 +295,14 @@ double Loop::validate() {
   return sum.nll / static_cast<double>(sum.counted);
 }
 
+// Where training itself is sound, this is a fault of the validation text and no reason to lose the model.
+double Loop::checked_validation(double training_loss) {
+  const double loss = validate();
+  if (!std::isfinite(loss) && std::isfinite(training_loss) && first_rank())
+    log_warning("step {}: the validation loss is {}, the training loss {}: look at the validation text", state_.step, loss, training_loss);
+  return loss;
+}
+
 void Loop::one_step(StepReport& report) {
   if (const int64_t stage = stage_at(state_.step); stage != stage_) begin_stage(stage);
   report.stage = stage_;
@@ -345,11 +353,34 @@ void Loop::save(MetricsFile* metrics, Save how) {
     save_checkpoint(options_.checkpoints, state_, parts());
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kIo) throw;
-    const auto newest = latest_checkpoint(options_.checkpoints.out);
-    const std::string kept = newest ? fmt::format("the newest checkpoint is {}", newest->string()) : "there is no checkpoint yet";
+    const std::string kept = newest_text();
     if (how == Save::kMust) fail(ErrorKind::kIo, "step {} could not be saved: {}; {}", state_.step, error.what(), kept);
     if (first_rank()) log_warning("step {} could not be saved: {}; {}; training goes on", state_.step, error.what(), kept);
   }
+}
+
+std::string Loop::newest_text() const {
+  const auto newest = latest_checkpoint(options_.checkpoints.out);
+  return newest ? fmt::format("the newest checkpoint is {}", newest->string()) : "there is no checkpoint";
+}
+
+// What is not finite never becomes finite again, so it is neither saved nor trained further.
+void Loop::require_finite_weights() {
+  const std::string bad = first_nonfinite_tensor(master(), ListOrder::kForward);
+  COCA_CHECK_AS(kNumeric, bad.empty(), "training stopped at step {} of {}: parameter {}; this step is not saved, {}; {}", state_.step, steps_, bad,
+                newest_text(), state_.step > 0 ? "lower the learning rate" : "a model must begin with finite weights");
+}
+
+// A run that learned nothing, or whose last step has numbers that are not finite, has no model to show.
+void Loop::require_result() {
+  const int64_t good = state_.step - state_.skipped;
+  const std::string model = options_.adapter ? "adapter" : "model";
+  COCA_CHECK_AS(kNumeric, good > 0, "all {} steps had a non-finite loss or gradient, so no {} is written ({}); lower the learning rate or what scales the weights",
+                state_.step, model, newest_text());
+  COCA_CHECK_AS(kNumeric, state_.bad_in_a_row == 0,
+                "the last {} of {} steps had a non-finite loss or gradient, so no {} is written; {} and holds the weights before them; lower the "
+                "learning rate, or resume with more steps",
+                state_.bad_in_a_row, state_.step, model, newest_text());
 }
 
 TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
@@ -361,6 +392,7 @@ TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
     file.emplace(out / "metrics.csv", state_.step);
   });
   MetricsFile* metrics = file ? &*file : nullptr;
+  require_finite_weights();
   const int64_t first = state_.step;
   TrainSummary summary;
   double seconds = 0;
@@ -382,15 +414,20 @@ TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
     }
     const bool last = state_.step == steps_;
     if (data_.validation && (last || due(options_.validation_interval)))
-      summary.validation_loss = report.validation_loss = validate();
+      summary.validation_loss = report.validation_loss = checked_validation(report.loss);
     if (last || due(options_.log_interval) || report.validation_loss) log_row(metrics, report, summary);
     if (on_step) on_step(report);
     const bool stop = dist::any(ranks_, stop_requested()) && !last;  // one rank's signal stops all
-    if (stop || due(options_.checkpoint_interval) || last) save(metrics, stop || last ? Save::kMust : Save::kMay);
+    if (stop || due(options_.checkpoint_interval) || last) {
+      require_finite_weights();
+      if (last && state_.skipped == state_.step) break;
+      save(metrics, stop || last ? Save::kMust : Save::kMay);
+    }
     if (stop)
       fail(ErrorKind::kInterrupted, "stopped at step {} of {}; saved in {}, resume with --resume", state_.step, steps_,
            out.string());
   }
+  require_result();
   dist::together(ranks_, [&] {
     if (first_rank()) export_model(out / (options_.adapter ? "adapter" : "model"), parts());
   });

@@ -85,7 +85,8 @@ class Loop {
 
   // Trains to the last step of the last stage; writes out/metrics.csv, checkpoints and out/model (or out/adapter).
   // on_step sees every step, on every rank. On stop_requested() of any rank: saves a checkpoint and throws Error{kInterrupted}. After
-  // max_bad_steps non-finite steps in a row: throws Error{kNumeric}; the last checkpoint stays.
+  // max_bad_steps non-finite steps in a row: throws Error{kNumeric}; the last checkpoint stays. The same where parameters are not
+  // finite when a checkpoint is due, and where no step was good or the last one was not: then no model is written.
   TrainSummary run(const std::function<void(const StepReport&)>& on_step = {});
 
   const model::ModelSpec& spec() const { return spec_; }
@@ -109,6 +110,10 @@ class Loop {
   std::string locate_nonfinite(int64_t step);
   std::string nonfinite_here(int64_t step);
   double validate();
+  double checked_validation(double training_loss);
+  std::string newest_text() const;  // which checkpoint is the newest, for messages
+  void require_finite_weights();
+  void require_result();
   void one_step(StepReport&);
   void resume(const std::filesystem::path& checkpoint);
   void log_row(MetricsFile*, const StepReport&, TrainSummary&);
