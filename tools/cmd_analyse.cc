@@ -85,7 +85,9 @@ void print_summary(const analyse::Analysis& a, const std::string& source) {
   print(fmt::format("{} windows of {} tokens; per window and head {} token pairs and {} rows of attention\n\n", a.windows, a.window, a.pairs, a.rows));
   print(report::to_text(analyse::layer_table(a)) + "\n");
   if (analyse::is_rotary(a)) {
-    print(report::to_text(analyse::course_table(a)) + "\n" + report::to_text(analyse::plane_table(a)) + "\n");
+    print(report::to_text(analyse::course_table(a)) + "\n");
+    if (const std::string note = analyse::slack_note(a); !note.empty()) print(note + "\n\n");
+    print(report::to_text(analyse::plane_table(a)) + "\n");
     if (!a.borders.empty()) print(report::to_text(analyse::borders_table(a)) + "\n");
   } else {
     print("no rotary positions: initial angles and borders do not apply\n\n");

@@ -155,6 +155,21 @@ TEST_P(AnalyseOfSpec, CountsAndReportsOfEveryModel) {
 INSTANTIATE_TEST_SUITE_P(Specs, AnalyseOfSpec, testing::ValuesIn(test::all_specs()), test::spec_test_name);
 INSTANTIATE_TEST_SUITE_P(Specs, AnalyseOfRope, testing::ValuesIn(rope_specs()), test::spec_test_name);
 
+// The share of slack reads like a fault beside the article's claim, so each report says why it is there; no other
+// model's does.
+TEST(Analyse, SlackSaysWhyItsAnglesAreAnomalous) {
+  for (const test::NamedSpec& named : test::all_specs()) {
+    test::TinyModel m(named.spec);
+    const Analysis a = analyse(m.spec, m.params.weights(), two_windows(m.spec), everything());
+    const bool slack = model::is_coca(m.spec.attention) && model::uses_rotary(m.spec.attention) &&
+                       model::collinear_options(m.spec).kind == ops::Collinear::kSlack;
+    EXPECT_EQ(slack_note(a).starts_with("Slack is not collinear in this sense"), slack) << named.name;
+    const std::string html = report::to_html(make_document(a, named.name, "source"));
+    EXPECT_EQ(html.find("Slack is not collinear in this sense") != html.npos, slack) << named.name;
+    EXPECT_EQ(findings(a)[0].find("Slack does not constrain this angle") != std::string::npos, slack) << named.name;
+  }
+}
+
 TEST(Analyse, StrictAndTiedHaveNoInitialAngle) {
   for (const test::NamedSpec& named : test::rotary_specs()) {
     test::TinyModel m(named.spec);

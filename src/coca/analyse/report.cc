@@ -42,11 +42,18 @@ std::string largest_head(const Analysis& a, HeadFigure figure) {
   return fmt::format("{} in layer {}, head {}", percent(largest), best / static_cast<size_t>(a.spec.H), best % static_cast<size_t>(a.spec.H));
 }
 
+bool is_slack(const Analysis& a) {
+  return is_rotary(a) && is_coca(a) && model::collinear_options(a.spec).kind == ops::Collinear::kSlack;
+}
+
 std::string anomaly_sentence(const Analysis& a, const AngleStats& all) {
-  if (is_coca(a) && model::collinear_options(a.spec).kind != ops::Collinear::kSlack)
+  if (is_coca(a) && !is_slack(a))
     return fmt::format("The largest initial angle in any plane is **{:.1e}** radians: the collinear constraint holds up to rounding.", a.all().collinear.largest_angle);
-  return fmt::format("In **{}** of pairs and planes the score first rises with distance ({} by weight |q||k|; largest {} by weight).", percent(all.anomalous_share()),
-                     percent(all.weighted_anomalous_share()), largest_head(a, anomalous));
+  return fmt::format(
+      "In **{}** of pairs and planes the score first rises with distance ({} by weight |q||k|; largest {} by "
+      "weight).{}",
+      percent(all.anomalous_share()), percent(all.weighted_anomalous_share()), largest_head(a, anomalous),
+      is_slack(a) ? " Slack does not constrain this angle; strict and tied do." : "");
 }
 
 // Planes whose anomaly has a median beyond the trained length: they rise at every distance the model knows.
@@ -76,9 +83,12 @@ void add_angles(const Analysis& a, report::Document& d, Figures& figures) {
   d.heading(2, "Initial angles");
   d.paragraph("In each rotary plane the score at distance s is |q||k| cos(angle + s theta). Angles from pi to 2 pi are the anomaly: the score **rises** with distance for "
               "tau = (2 pi - angle) / theta tokens before it falls.");
+  if (is_slack(a)) d.paragraph(slack_note(a));
   d.table(course_table(a));
   figures.add("angles", angle_chart(a), "Initial angles of some planes over all heads and pairs. Flat at 1 would be no preference at all; what lies right of the dashed line rises with distance first.");
-  figures.add("anomaly", head_map(a, "Share of |q||k| in the anomaly", anomalous), "Each tile is one head, all planes together. 50 % is what angles without preference give; CoCA's constraint asks for 0.");
+  figures.add("anomaly", head_map(a, "Share of |q||k| in the anomaly", anomalous),
+              "Each tile is one head, all planes together. 50 % is what angles without preference give; strict and "
+              "tied CoCA have 0.");
   d.table(plane_table(a));
   figures.add("tau", tau_chart(a), "How long the anomaly lasts among the pairs that have it. Planes above the dashed line rise at all distances that training showed.");
 }
@@ -122,6 +132,26 @@ void add_collinear(const Analysis& a, report::Document& d, Figures& figures) {
 }
 
 }  // namespace
+
+std::string slack_note(const Analysis& a) {
+  if (!is_slack(a)) return "";
+  if (!has_collinear_planes(a.spec))
+    return "Slack is not collinear in this sense, and this model is not at all: it folds t over the whole head and "
+           "rotates a "
+           "part of it, so that both members of a rotated pair come from different numbers.";
+  return fmt::format(
+      "Slack is not collinear in this sense: a share of anomalous angles near 50 % is no fault of the model. Of the "
+      "constraint it keeps one part: a key [t, t] with t >= 0 points the same way in every pair before it is rotated. "
+      "The "
+      "query it meets is q * R_m q, whose pair (q_a, q_b) has an angle of its own that also depends on the position m, "
+      "so "
+      "nothing keeps the angle between both below pi. Strict and tied have an angle of 0 and no anomaly. What slack "
+      "can "
+      "change is how far from 0 the angles lie (concentration {}; 0: spread evenly, 1: all alike) and with that how "
+      "long the "
+      "anomaly lasts (tau).",
+      report::format_number(a.all().all_planes().concentration(), 2));
+}
 
 std::vector<std::string> findings(const Analysis& a) {
   std::vector<std::string> out;

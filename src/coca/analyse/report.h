@@ -12,6 +12,8 @@ namespace coca::analyse {
 
 // Sentences with figures; marks as in report/document.h.
 std::vector<std::string> findings(const Analysis&);
+// Why a slack model has anomalous initial angles, to be shown beside their tables; empty for other models.
+std::string slack_note(const Analysis&);
 // source: one line on the model and the text. Without gnuplot there are no charts, and the document says so.
 report::Document make_document(const Analysis&, const std::string& title, const std::string& source);
 
