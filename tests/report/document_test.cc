@@ -94,6 +94,15 @@ TEST(Html, HasEveryBlockEscaped) {
     EXPECT_THAT(html, HasSubstr(text));
 }
 
+// Measured in a browser at 1,200 px; these are the rules that do it.
+TEST(Html, WideTablesBreakTheirHeadersAndScrollInABoxOfTheirOwn) {
+  const std::string html = to_html(sample());
+  EXPECT_THAT(html, HasSubstr("<div class=\"table\"><table>"));
+  EXPECT_THAT(html, HasSubstr(".table { overflow-x: auto;"));
+  EXPECT_THAT(html, HasSubstr("td + td { white-space: nowrap; }"));
+  EXPECT_THAT(html, Not(testing::ContainsRegex("th[^\n]*nowrap")));
+}
+
 TEST(Html, IsSelfContained) {
   expect_self_contained(to_html(sample()));
 }

@@ -405,9 +405,9 @@ TEST(StudyFindings, ZerosOfUntaughtModelsAreExplained) {
     r.evaluations[0].passkey = {{.length = 64, .trials = 5, .accuracy = 0},
                                 {.length = 128, .trials = 5, .accuracy = 0}};
   EXPECT_THAT(passkey_note(s), AllOf(HasSubstr("No model found a whole key at any length, the trained one included"),
-                                     HasSubstr("by: rope, alibi")));
+                                     HasSubstr("by: rope, alibi;")));
   s.runs[1].evaluations[0].passkey[0].accuracy = 0.8;
-  EXPECT_THAT(passkey_note(s), AllOf(Not(HasSubstr("No model")), HasSubstr("by: rope (")));
+  EXPECT_THAT(passkey_note(s), AllOf(Not(HasSubstr("No model")), HasSubstr("by: rope;")));
   s.runs[0].evaluations[0].passkey[0].accuracy = 0.5;
   EXPECT_EQ(passkey_note(s), "");
 }

@@ -10,6 +10,8 @@ namespace coca::report {
 
 namespace {
 
+// Lines of text stay short; a table may take the whole page (1,200 px), breaks its headers and first column before it
+// grows beyond that, and then scrolls in a box of its own.
 constexpr std::string_view kStyle = R"(
 :root { color-scheme: light dark; --text: #1f2328; --soft: #59636e; --page: #ffffff;
   --line: #d9dee4; --fill: #f5f7f9; }
@@ -18,9 +20,10 @@ constexpr std::string_view kStyle = R"(
     --line: #363c44; --fill: #20252b; }
 }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 60rem;
+body { margin: 0 auto; padding: 2rem 1.25rem 4rem; max-width: 75rem;
   background: var(--page); color: var(--text);
   font: 1rem/1.6 system-ui, -apple-system, "Segoe UI", Helvetica, Arial, "Liberation Sans", sans-serif; }
+body > :not(.table) { max-width: 60rem; }
 h1, h2, h3, h4 { line-height: 1.25; margin: 2.2em 0 0.6em; }
 h1 { font-size: 1.9rem; margin-top: 0; }
 h2 { font-size: 1.4rem; padding-bottom: 0.3rem; border-bottom: 1px solid var(--line); }
@@ -34,8 +37,9 @@ pre { background: var(--fill); padding: 0.9em 1.1em; border-radius: 8px; overflo
 .table { overflow-x: auto; margin: 1.2em 0; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 caption { text-align: left; font-weight: 600; padding-bottom: 0.5em; }
-th, td { padding: 0.35em 0.9em; border-bottom: 1px solid var(--line); text-align: left; white-space: nowrap; }
-th { border-bottom-width: 2px; color: var(--soft); font-weight: 600; }
+th, td { padding: 0.35em 0.7em; border-bottom: 1px solid var(--line); text-align: left; }
+th { border-bottom-width: 2px; color: var(--soft); font-weight: 600; vertical-align: bottom; }
+td + td { white-space: nowrap; }
 .right { text-align: right; }
 tbody tr:hover { background: var(--fill); }
 figure { margin: 1.6em 0; padding: 0.9rem; background: #ffffff; border: 1px solid var(--line);

@@ -170,18 +170,26 @@ std::string passkey_note(const StudyResults& s) {
         "No model found a whole key at any length{}. These zeros say that the models did not learn the task in this "
         "budget; they say nothing about length. ",
         s.config.multiples[0] == 1 ? ", the trained one included" : "");
-  std::string unsolved;
-  for (const RunResult& r : s.runs)
-    if (!r.evaluations.empty() && !r.evaluations[0].passkey.empty() && r.evaluations[0].passkey[0].accuracy < 0.5)
-      unsolved += fmt::format("{}{}", unsolved.empty() ? "" : ", ", run_name(s, r));
+  std::vector<std::string> unsolved;
+  for (const std::string& method : s.config.methods) {
+    std::vector<std::string> failed;
+    size_t runs = 0;
+    for (const RunResult& r : s.runs) {
+      if (r.method != method || r.evaluations.empty() || r.evaluations[0].passkey.empty()) continue;
+      ++runs;
+      if (r.evaluations[0].passkey[0].accuracy < 0.5) failed.push_back(run_name(s, r));
+    }
+    if (failed.size() == runs && runs > 1) failed = {method + " (all seeds)"};
+    unsolved.insert(unsolved.end(), failed.begin(), failed.end());
+  }
   if (unsolved.empty()) return out;
   return out + fmt::format(
-                   "At {} the passkey task is not solved with this budget by: {} (fewer than half of the keys). What "
-                   "these find at greater lengths says little; the share "
-                   "of single digits (chance: 0.10) is the finer measure.",
+                   "At {} the passkey task is not solved with this budget by: {}; they find fewer than half of the "
+                   "keys there. What they find at greater lengths says little; the share of single digits "
+                   "(chance: 0.10) is the finer measure.",
                    s.config.multiples[0] == 1 ? "the trained length itself"
                                               : fmt::format("{}x the trained length", s.config.multiples[0]),
-                   unsolved);
+                   fmt::join(unsolved, ", "));
 }
 
 report::Document make_document(const StudyResults& s) {
