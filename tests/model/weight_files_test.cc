@@ -5,11 +5,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "coca/io/json_file.h"
+#include "coca/model/architecture.h"
+#include "coca/model/convert.h"
 #include "coca/model/generation_config.h"
 #include "coca/model/model.h"
+#include "support/faults.h"
 #include "support/paths.h"
 #include "support/tiny_model.h"
 
@@ -83,6 +88,47 @@ TEST_F(Shards, MistakesAreNamed) {
 TEST_F(Shards, AMissingShardIsNamed) {
   fs::remove(dir / std::string(read_index()["weight_map"][first_name()]));
   expect_error("does not exist");
+}
+
+// config.json says tied, and the weights hold a head besides: another one counts, with one warning, and is saved and converted as
+// such; an equal one changes nothing.
+TEST(WeightFiles, AHeadOfItsOwnUntiesATiedModel) {
+  for (const ModelSpec& tied_spec : {test::tiny_llama(AttentionKind::kRope), test::tiny_neox(AttentionKind::kRope)})
+    for (const size_t shard_bytes : {size_t{1} << 30, size_t{8000}})
+      for (const bool equal : {false, true}) {
+        const TempDir temp;
+        const fs::path dir = temp.path() / "source";
+        fs::create_directories(dir);
+        ModelSpec spec = tied_spec;
+        spec.embeddings = Embeddings::kUntied;
+        test::TinyModel m(spec);
+        const auto named = [&](const std::string& name) {
+          return *std::ranges::find(m.params.infos(), name + ".weight", &ParamInfo::name);
+        };
+        const ParamInfo embed = named(tensor_names(spec).embed), head = named(tensor_names(spec).head);
+        if (equal) std::copy_n(std::as_const(m.params).at(embed).as<float>(), embed.shape.product(), m.params.at(head).as<float>());
+        save_model(dir, spec, m.params, {.max_shard_bytes = shard_bytes});
+        json config = io::read_json(dir / "config.json");
+        config["tie_word_embeddings"] = true;
+        io::write_json(dir / "config.json", config);
+
+        const test::Warnings warnings;
+        const Model loaded = load_model(dir);
+        EXPECT_EQ(load_spec(dir).embeddings, loaded.spec.embeddings);
+        fs::create_directories(temp.path() / "out");
+        const ConvertReport report = convert_model(dir, temp.path() / "out", {.dtype = DType::kBF16});
+        const json converted = io::read_json(temp.path() / "out" / "config.json");
+        EXPECT_EQ(loaded.spec.embeddings, equal ? Embeddings::kTied : Embeddings::kUntied);
+        EXPECT_EQ(converted["tie_word_embeddings"], equal);
+        EXPECT_EQ(report.tensors, std::ssize(m.params.infos()) - (equal ? 1 : 0));
+        EXPECT_EQ(load_model(temp.path() / "out", Precision::kBF16).spec.embeddings, loaded.spec.embeddings);
+        if (equal) {
+          EXPECT_THAT(warnings.texts(), testing::IsEmpty());
+          continue;
+        }
+        EXPECT_THAT(warnings.texts(), testing::ElementsAre(AllOf(HasSubstr(head.name), HasSubstr("tie_word_embeddings"))));
+        EXPECT_EQ(std::memcmp(loaded.params->at(head).data, std::as_const(m.params).at(head).data, std::as_const(m.params).at(head).bytes()), 0);
+      }
 }
 
 TEST(WeightFiles, OtherFormatsAreNamed) {

@@ -8,6 +8,7 @@
 #include <set>
 #include <vector>
 
+#include "coca/base/log.h"
 #include "coca/base/parallel.h"
 #include "coca/io/json_file.h"
 #include "coca/io/safetensors.h"
@@ -52,13 +53,45 @@ std::optional<int64_t> load_values(const io::StoredTensor& tensor, MutTensorRef 
   return first_bad < n ? std::optional<int64_t>(first_bad) : std::nullopt;
 }
 
+bool is_head(std::string_view name) { return name == "lm_head.weight" || name == "embed_out.weight"; }
+
+bool equal_values(const WeightFiles::Entry& a, const WeightFiles::Entry& b) {
+  constexpr int64_t kBlock = 1 << 16;
+  std::vector<float> left(kBlock), right(kBlock);
+  bool equal = a.tensor->shape == b.tensor->shape;
+  const int64_t n = a.tensor->shape.product();
+  for (int64_t at = 0; equal && at < n; at += kBlock) {
+    const auto count = static_cast<size_t>(std::min(kBlock, n - at));
+    io::read_values(*a.tensor, at, {left.data(), count});
+    io::read_values(*b.tensor, at, {right.data(), count});
+    equal = std::equal(left.begin(), left.begin() + static_cast<std::ptrdiff_t>(count), right.begin());
+  }
+  a.file->release(*a.tensor);
+  b.file->release(*b.tensor);
+  return equal;
+}
+
+// config.json may say that head and embedding are one tensor while the weights hold two: a merge or an extended vocabulary
+// leaves that. The weights count.
+void untie_another_head(const fs::path& config, const WeightFiles& stored, ModelSpec& spec) {
+  const TensorNames names = tensor_names(spec);
+  const WeightFiles::Entry head = stored.find(names.head + ".weight"), embed = stored.find(names.embed + ".weight");
+  if (!head.tensor || !embed.tensor || equal_values(head, embed)) return;
+  spec.embeddings = Embeddings::kUntied;
+  log_once(LogLevel::kWarning, fmt::format("{}: \"{}.weight\" differs from \"{}.weight\", though {} says tie_word_embeddings; they are "
+                                           "kept apart, and what is saved of this model is untied",
+                                           head.file->path().string(), names.head, names.embed, config.string()));
+}
+
 }  // namespace
 
 ModelSpec load_spec(const fs::path& dir) {
   const fs::path file = dir / "config.json";
   COCA_CHECK_AS(kIo, fs::exists(dir), "model folder {} does not exist", dir.string());
   COCA_CHECK_AS(kIo, fs::exists(file), "{} has no config.json: not a model folder", dir.string());
-  return spec_from_json(io::read_json(file), file.string());
+  ModelSpec spec = spec_from_json(io::read_json(file), file.string());
+  if (spec.embeddings == Embeddings::kTied && WeightFiles::are_in(dir)) untie_another_head(file, WeightFiles(dir), spec);
+  return spec;
 }
 
 void check_tensors(const WeightFiles& stored, const ModelSpec& spec) {
@@ -78,7 +111,7 @@ void check_tensors(const WeightFiles& stored, const ModelSpec& spec) {
                   file->path().string(), info.name, tensor->shape.text(), info.shape.text());
   }
   for (const auto& [name, entry] : stored.entries()) {
-    const bool tied_head = spec.embeddings == Embeddings::kTied && (name == "lm_head.weight" || name == "embed_out.weight");
+    const bool tied_head = spec.embeddings == Embeddings::kTied && is_head(name);
     COCA_CHECK_AS(kBadFile, wanted.contains(name) || is_buffer(name) || tied_head,
                   "{}: tensor \"{}\" does not belong to a {} model with attention \"{}\"", entry.file->path().string(), name,
                   enum_name(spec.architecture), enum_name(spec.attention));

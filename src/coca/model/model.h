@@ -21,7 +21,8 @@ struct Model {
 
 // Errors name the folder, the file and the tensor: missing, unexpected, of another shape, or not finite.
 Model load_model(const std::filesystem::path& dir, Precision = Precision::kF32);
-// Only config.json.
+// config.json; the weights, where there are some, only for one question: a head of its own in a model said to be tied makes
+// it untied, with a warning.
 ModelSpec load_spec(const std::filesystem::path& dir);
 
 // Error for a tensor of the spec that the files lack or hold in another shape, and for one that the spec does not have.

@@ -52,6 +52,8 @@ WeightFiles::WeightFiles(const fs::path& at) {
   }
 }
 
+bool WeightFiles::are_in(const fs::path& folder) { return fs::exists(folder / kSingle) || fs::exists(folder / kIndex); }
+
 void WeightFiles::add_file(const fs::path& path) {
   files_.push_back(std::make_unique<io::SafetensorsFile>(path));
   const io::SafetensorsFile& file = *files_.back();

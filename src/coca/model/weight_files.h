@@ -21,6 +21,8 @@ class WeightFiles {
   // an index that does not agree with its shards.
   explicit WeightFiles(const std::filesystem::path& folder_or_file);
 
+  static bool are_in(const std::filesystem::path& folder);
+
   struct Entry {
     const io::SafetensorsFile* file;
     const io::StoredTensor* tensor;
