@@ -2,6 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/eval/passkey.h"
 
+#include <algorithm>
+#include <limits>
+
 #include "coca/base/memory.h"
 #include "coca/report/chart.h"
 #include "coca/report/table.h"
@@ -116,11 +119,29 @@ report::Table passkey_table(const eval::PasskeyResult& result) {
   return table;
 }
 
+// What a page of zeros means; empty where any prompt was answered.
+std::string zeros_note(const eval::PasskeyResult& result, const LoadedModel& m) {
+  const int64_t trained = m.model.spec.max_position;
+  int64_t shortest = std::numeric_limits<int64_t>::max();
+  for (const eval::PasskeyTotal& total : result.totals) {
+    if (total.score.correct > 0) return "";
+    shortest = std::min(shortest, total.least_tokens);
+  }
+  if (shortest > trained)
+    return fmt::format(
+        "No key was found. No length lies within the trained {} tokens, so this does not tell whether the model has "
+        "learned the task.",
+        trained);
+  return fmt::format("No key was found, not even within the trained {} tokens: the model has not learned this task.",
+                     trained);
+}
+
 std::string passkey_svg(const eval::PasskeyResult& result, const LoadedModel& m) {
   report::HeatMap map{.title = fmt::format("Passkey accuracy, {} ({})", enum_name(m.model.spec.attention),
                                            scaling_text(m.used_scaling)),
                       .x_label = "length (tokens)",
-                      .y_label = "depth"};
+                      .y_label = "depth",
+                      .note = zeros_note(result, m)};
   const size_t depths = result.cells.size() / result.totals.size();
   for (const eval::PasskeyTotal& total : result.totals) map.x_ticks.push_back(fmt::format("{}", total.most_tokens));
   for (size_t d = 0; d < depths; ++d) {
@@ -180,6 +201,8 @@ int run_passkey(PasskeyFlags& flags) {
   print_model_line(flags.model, m);
   print_protocol(flags, protocol, result);
   print(report::to_text(passkey_table(result)));
+  if (const std::string note = zeros_note(result, m); !note.empty())
+    print(note + " The zeros say nothing about length; digits (chance: 0.10) and nll are finer measures.\n");
   std::vector<int64_t> tokens;
   for (const eval::PasskeyTotal& total : result.totals) tokens.push_back(total.most_tokens);
   note_extrapolation(m, tokens);

@@ -2,6 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/eval/ruler.h"
 
+#include <algorithm>
+#include <limits>
+
 #include "coca/data/corpus.h"
 #include "coca/io/fs.h"
 #include "coca/report/chart.h"
@@ -77,11 +80,29 @@ report::Table ruler_table(const eval::RulerResult& result, const eval::RulerOpti
   return table;
 }
 
+// What a page of zeros means; empty where any answer was found.
+std::string zeros_note(const eval::RulerResult& result, const LoadedModel& m) {
+  int64_t shortest = std::numeric_limits<int64_t>::max();
+  for (const eval::RulerCell& cell : result.cells) {
+    if (cell.score.score > 0) return "";
+    shortest = std::min(shortest, cell.least_tokens);
+  }
+  const int64_t trained = m.model.spec.max_position;
+  if (shortest > trained)
+    return fmt::format(
+        "No answer was found. No length lies within the trained {} tokens, so this does not tell whether the model has "
+        "learned the tasks.",
+        trained);
+  return fmt::format(
+      "No answer was found, not even within the trained {} tokens: the model has not learned these tasks.", trained);
+}
+
 std::string ruler_svg(const eval::RulerResult& result, const eval::RulerOptions& o, const LoadedModel& m) {
-  report::HeatMap map{.title = fmt::format("RULER tasks, {} ({})", enum_name(m.model.spec.attention),
-                                           scaling_text(m.used_scaling)),
-                      .x_label = "length (tokens)",
-                      .y_label = ""};
+  report::HeatMap map{
+      .title = fmt::format("RULER tasks, {} ({})", enum_name(m.model.spec.attention), scaling_text(m.used_scaling)),
+      .x_label = "length (tokens)",
+      .y_label = "",
+      .note = zeros_note(result, m)};
   for (const int64_t length : o.lengths) map.x_ticks.push_back(fmt::format("{}", length));
   for (size_t t = 0; t < o.tasks.size(); ++t) {
     map.y_ticks.emplace_back(enum_name(o.tasks[t]));
@@ -144,6 +165,8 @@ int run_ruler(RulerFlags& flags) {
   print(report::to_text(ruler_table(result, options)));
   print(fmt::format("effective length (average at least {:g}): {}\n", eval::kRulerThreshold,
                     result.effective_length > 0 ? std::to_string(result.effective_length) : "none of these"));
+  if (const std::string note = zeros_note(result, m); !note.empty())
+    print(note + " The zeros say nothing about length.\n");
   note_extrapolation(m, flags.lengths);
   write_outputs(flags.output, result_json(flags, m, result), "cells", [&] { return ruler_svg(result, options, m); });
   if (!flags.predictions.empty() && first_rank()) io::write_file_atomic(flags.predictions, predictions);

@@ -93,6 +93,7 @@ TEST_F(EvalCli, PasskeyProtocolsAndWhatWinsOverThem) {
   ASSERT_EQ(o.code, 0) << o.err;
   EXPECT_THAT(o.out, HasSubstr("protocol: landmark (lengths in characters, wording landmark, place random, keys 1..50000, 3 trials a cell)"));
   EXPECT_THAT(o.out, HasSubstr("rule first-number in 10 tokens"));
+  EXPECT_THAT(o.out, HasSubstr("No key was found. No length lies within the trained 16 tokens"));
   auto r = result();
   EXPECT_EQ(r["protocol"]["new_tokens"], 10);
   ASSERT_EQ(r["cells"].size(), 2u);
@@ -146,6 +147,7 @@ TEST_F(EvalCli, RulerByTaskAndLength) {
   EXPECT_LE(r["cells"][1]["most_tokens"], 1200 - 50);
   EXPECT_EQ(lines("out.csv"), 5);
   EXPECT_EQ(lines("pred.jsonl"), 8);
+  EXPECT_THAT(o.out, HasSubstr("No answer was found. No length lies within the trained 16 tokens"));
   EXPECT_THAT(coca({"eval", "ruler", "--tasks", "qa_1"}).err, HasSubstr("\"qa_1\""));
 }
 

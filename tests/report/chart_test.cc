@@ -158,10 +158,11 @@ TEST(HeatMapSvg, HasTicksAndCells) {
                                              .y_label = "depth",
                                              .x_ticks = {"512", "1024"},
                                              .y_ticks = {"0%", "100%"},
-                                             .values = {{1.0, 0.25}, {kNan, 0.0}}});
+                                             .values = {{1.0, 0.25}, {kNan, 0.0}},
+                                             .note = "No key \"found\"."});
   EXPECT_EQ(xml_problem(svg), "");
-  for (const char* text :
-       {">Passkey<", ">length<", ">depth<", ">512<", ">1024<", ">0%<", ">100%<", ">100<", ">25<", ">0<"})
+  for (const char* text : {">No key \"found\".<", ">Passkey<", ">length<", ">depth<", ">512<", ">1024<", ">0%<",
+                           ">100%<", ">100<", ">25<", ">0<"})
     EXPECT_THAT(svg, HasSubstr(text));
   EXPECT_THAT(svg, Not(HasSubstr("<image")));
 }

@@ -46,6 +46,7 @@ struct HeatMap {
   std::string title, x_label, y_label;
   std::vector<std::string> x_ticks, y_ticks;
   std::vector<std::vector<double>> values;  // [y][x]; row 0 is at the top
+  std::string note;                         // one line under the map; may be empty
   int width = 780, height = 430;
 };
 

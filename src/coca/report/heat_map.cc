@@ -57,6 +57,11 @@ std::string gnuplot_script(const HeatMap& map) {
       "set xlabel {} textcolor rgb '#222222' noenhanced\nset ylabel {} textcolor rgb '#222222' noenhanced\n",
       map.width, map.height, quote_gnuplot(map.title), quote_gnuplot(map.x_label),
       quote_gnuplot(map.y_label));
+  if (!map.note.empty())
+    out += fmt::format(
+        "set bmargin 6\nset label {} at screen 0.5, screen 0.04 center noenhanced font 'Arial,12' textcolor rgb "
+        "'#444444'\n",
+        quote_gnuplot(map.note));
   out += fmt::format(
       "set border 0\nset tics nomirror scale 0 textcolor rgb '#333333' noenhanced\nunset key\n"
       "set xtics ({})\nset ytics ({})\nset xrange [-0.5:{}]\nset yrange [{}:-0.5]\n",
