@@ -170,6 +170,16 @@ TEST(Analyse, SlackSaysWhyItsAnglesAreAnomalous) {
   }
 }
 
+// One sentence for all, some and no planes.
+TEST(Analyse, PlanesWithALongAnomalyAreCountedInWords) {
+  test::TinyModel m(test::tiny_llama(model::AttentionKind::kRope));
+  Analysis a = analyse(m.spec, m.params.weights(), two_windows(m.spec), everything());
+  a.spec.max_position = int64_t{1} << 40;
+  EXPECT_EQ(findings(a)[1], "In no plane is the median anomaly longer than the trained length.");
+  a.spec.max_position = 0;
+  EXPECT_TRUE(findings(a)[1].starts_with("In every plane the median anomaly is longer")) << findings(a)[1];
+}
+
 TEST(Analyse, StrictAndTiedHaveNoInitialAngle) {
   for (const test::NamedSpec& named : test::rotary_specs()) {
     test::TinyModel m(named.spec);

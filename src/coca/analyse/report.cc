@@ -61,12 +61,18 @@ std::string tau_sentence(const Analysis& a, const HeadStats& all) {
   size_t longer = 0;
   for (size_t j = 0; j < all.planes.size(); ++j)
     longer += all.planes[j].rising_quantile(0.5, a.rotation.frequencies[j]) >= static_cast<double>(a.spec.max_position);
-  return fmt::format("In {} of {} planes the median anomaly is longer than the trained length: there the score rises with every distance seen in training.", longer, all.planes.size());
+  if (longer == 0) return "In no plane is the median anomaly longer than the trained length.";
+  return fmt::format(
+      "In {} the median anomaly is longer than the trained length: there the score rises with every distance seen in "
+      "training.",
+      longer == all.planes.size() ? "every plane" : fmt::format("{} of {} planes", longer, all.planes.size()));
 }
 
 std::string borders_sentence(const Analysis& a) {
   const int64_t largest = a.borders.back().multiple;
-  std::string out = fmt::format("At {} times the trained length, planes at unseen angles and full-circle planes compressed: ", largest);
+  std::string out = fmt::format(
+      "At {} times the trained length, planes at unseen angles and full-circle planes compressed, by scaling: ",
+      largest);
   for (const ScaledBorders& b : a.borders)
     if (b.multiple == largest)
       out += fmt::format("{}{} {} and {}", out.ends_with(": ") ? "" : "; ", scaling_name(b.scaling), b.unseen_planes(), b.compressed_planes());
