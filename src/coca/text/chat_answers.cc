@@ -108,7 +108,7 @@ bool is_answer(const ChatMessage& message) { return message.role == "assistant";
 class Finder {
  public:
   Finder(std::span<const ChatMessage> messages, GenerationPrompt prompt, const RenderChat& render, const std::string& origin)
-      : messages_(messages), prompt_(prompt), render_(render), origin_(origin) {}
+      : messages_(messages), prompt_(prompt), render_(render), origin_(origin), places_(messages.size()) {}
 
   RenderedChat run() {
     jinja::Output plain = render_(messages_, prompt_);
