@@ -61,6 +61,10 @@ def main():
             for prompt in (False, True):
                 rows.append([name, i, prompt, render(source, tokens, messages, prompt)])
     (DATA / "golden.json").write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
+    constructs = [source for source, _ in json.loads((DATA / "constructs.json").read_text())]
+    talk = [{"role": "user", "content": "Hi there"}, {"role": "assistant", "content": "Yo"}]
+    made = [[source, environment().from_string(source).render(messages=talk)] for source in constructs]
+    (DATA / "constructs.json").write_text("[\n" + ",\n".join(json.dumps(row) for row in made) + "\n]\n")
     print(f"{len(rows)} renderings, {sum(isinstance(row[3], dict) and 'error' in row[3] for row in rows)} of them errors")
 
 

@@ -54,6 +54,15 @@ TEST(ChatTemplate, RendersAsJinja2Does) {
   }
 }
 
+TEST(ChatTemplate, RendersEachConstructAsJinja2Does) {
+  const Messages messages = {{"user", "Hi there"}, {"assistant", "Yo"}};
+  for (const json& row : io::read_json(data("constructs.json"))) {
+    const std::string source = row[0];
+    SCOPED_TRACE(source);
+    EXPECT_EQ(ChatTemplate::from_source(source, "t.jinja").render(messages), row[1].get<std::string>());
+  }
+}
+
 const Messages kTalk = {{"system", "S"}, {"user", "a"}, {"assistant", "first"}, {"user", "b"}, {"assistant", "second"}};
 
 std::vector<std::string> answers_of(const ChatTemplate& made, const Messages& messages) {
@@ -193,18 +202,25 @@ std::string refused(const std::string& source, ErrorKind kind = ErrorKind::kBadF
 
 TEST(ChatTemplate, RefusesWhatItDoesNotKnowByNameAndPlace) {
   EXPECT_THAT(refused("a\n{% include 'x' %}"), AllOf(HasSubstr("t.jinja: line 2"), HasSubstr("{% include %} is not supported")));
-  for (const char* name : {"extends", "block", "import", "from", "call", "filter", "with", "do", "autoescape", "trans"})
+  for (const char* name : {"extends", "block", "import", "from", "do", "autoescape", "trans"})
     EXPECT_THAT(refused(std::string("{% ") + name + " x %}"), HasSubstr(name));
-  EXPECT_THAT(refused("\n\n{{ 'a' | wordcount }}"), AllOf(HasSubstr("line 3"), HasSubstr("filter \"wordcount\"")));
+  EXPECT_THAT(refused("\n\n{{ 'a' | xmlattr }}"), AllOf(HasSubstr("line 3"), HasSubstr("filter \"xmlattr\"")));
   EXPECT_THAT(refused("{{ 1 is prime }}"), HasSubstr("test \"prime\""));
   EXPECT_THAT(refused("{{ 'a'.encode() }}"), HasSubstr("encode"));
   EXPECT_THAT(refused("{{ [1].append(2) }}"), HasSubstr("append"));
   EXPECT_THAT(refused("{{ cycler('a') }}"), HasSubstr("cycler"));
   EXPECT_THAT(refused("{{ nothing.at_all }}"), HasSubstr("\"nothing\" is not defined"));
-  EXPECT_THAT(refused("{{ f(*x) }}"), HasSubstr("*"));
-  EXPECT_THAT(refused("{% for x in y recursive %}{% endfor %}"), HasSubstr("recursive"));
+  EXPECT_THAT(refused("{{ dict(**[1]) }}"), HasSubstr("** of list"));
+  EXPECT_THAT(refused("{% for x in [1] %}{{ loop([1]) }}{% endfor %}"), HasSubstr("recursive"));
   EXPECT_THAT(refused("{{ 'a' + 1 }}"), HasSubstr("str + int"));
-  EXPECT_THAT(refused("{{ 'a' * 3 }}"), HasSubstr("str * int"));
+  EXPECT_THAT(refused("{{ 'a' * 'b' }}"), HasSubstr("str * str"));
+  EXPECT_THAT(refused("{{ {[1]: 2} }}"), HasSubstr("list cannot be a key"));
+  EXPECT_THAT(refused("{{ [1, 'a'] | sort }}"), HasSubstr("no order"));
+  EXPECT_THAT(refused("{{ '%d' % 'a' }}"), HasSubstr("no number"));
+  EXPECT_THAT(refused("{{ '%s %s' % 'a' }}"), HasSubstr("more places"));
+  EXPECT_THAT(refused("{{ '{}'.format() }}"), HasSubstr("no value"));
+  EXPECT_THAT(refused("{% macro m(a) %}{% endmacro %}{{ m(1, 2) }}"), HasSubstr("too many arguments"));
+  EXPECT_THAT(refused("{% macro m(a) %}{% endmacro %}{{ m(b=2) }}"), HasSubstr("no parameter"));
   EXPECT_THAT(refused("{{ 1 // 0 }}"), HasSubstr("division"));
   EXPECT_THAT(refused("{{ 'a' < 1 }}"), HasSubstr("str < int"));
   EXPECT_THAT(refused("{{ messages[0].__class__.__mro__ }}"), HasSubstr("not defined"));
@@ -227,6 +243,13 @@ TEST(ChatTemplate, HostileTemplatesEnd) {
   EXPECT_THAT(refused("{% set n = namespace(l=[1]) %}{% for a in range(999) %}{% set n.l = [n.l] %}{% endfor %}"), HasSubstr("nested"));
   EXPECT_THAT(refused("{% set n = namespace() %}{% set n.me = n %}"), HasSubstr("namespace"));
   EXPECT_THAT(refused("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}"), HasSubstr("macros"));
+  EXPECT_THAT(refused("{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}"), HasSubstr("deep"));
+  EXPECT_THAT(refused("{{ 'ab' * 999999999 }}"), HasSubstr("line 1"));
+  EXPECT_THAT(refused("{{ [1] * 999999999 }}"), HasSubstr("steps"));
+  EXPECT_THAT(refused("{{ '%999999999d' % 1 }}"), HasSubstr("width"));
+  EXPECT_THAT(refused("{{ '{:999999999}'.format(1) }}"), HasSubstr("width"));
+  EXPECT_THAT(refused("{{ 'a'.center(999999999) }}"), HasSubstr("width"));
+  EXPECT_THAT(refused("{% macro m() %}{% set n.f = caller %}{% endmacro %}{% set n = namespace() %}{% call m() %}{% endcall %}"), HasSubstr("namespace"));
   EXPECT_THAT(refused("{{ range(1000000000) }}"), HasSubstr("range"));
   EXPECT_THAT(refused("{{ " + std::string(5000, '(') + "1" + std::string(5000, ')') + " }}"), HasSubstr("deeper"));
   EXPECT_THAT(refused("{{ " + std::string(5000, '-') + "1 }}"), HasSubstr("deeper"));

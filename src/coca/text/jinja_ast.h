@@ -15,7 +15,7 @@ struct Expression;
 using ExpressionPtr = std::unique_ptr<Expression>;
 
 struct Argument {
-  std::string name;  // "": by position
+  std::string name;  // "": by position; "*", "**": all of a list, of a dict
   ExpressionPtr value;
 };
 
@@ -23,7 +23,7 @@ struct Expression {
   enum class Kind {
     kLiteral,      // value
     kName,         // name
-    kList,         // parts
+    kList,         // parts; name "()": a tuple
     kDict,         // parts: key, value, key, value, ...
     kAttribute,    // parts[0].name
     kItem,         // parts[0][parts[1]]
@@ -54,15 +54,23 @@ struct Macro {
   std::vector<std::string> parameters;
   std::vector<ExpressionPtr> defaults;  // null: none
   Body body;
+  bool takes_rest = false;   // whether it asks for varargs
+  bool takes_named = false;  // for kwargs
 };
+
+// The name under which a filter finds the text of its block.
+inline constexpr const char* kBlockText = "{text}";
 
 struct Statement {
   enum class Kind {
     kText,        // text
     kPrint,       // value
     kIf,          // conditions and bodies; one body more is the else
-    kFor,         // names in value if condition: bodies[0], else bodies[1]
-    kSet,         // names = value; with `attribute`: names[0].attribute = value; without value: the text of bodies[0]
+    kFor,         // names in value if condition: bodies[0], else bodies[1]; text "recursive": loop(...) runs it again
+    kSet,         // names = value; with `attribute`: names[0].attribute = value; with bodies: value (if any) of their text
+    kWith,        // names = conditions, within bodies[0]
+    kFilter,      // value of the text of bodies[0]
+    kCall,        // value, a call, in which caller() is `macro`
     kMacro,       // macro
     kBreak,
     kContinue,

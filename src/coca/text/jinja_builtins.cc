@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
+#include <functional>
 #include <map>
 
 #include "coca/base/error.h"
@@ -60,13 +61,34 @@ Value filter_default(const Value& v, const Arguments& a) {
   return !absent ? v : given ? *given : Value("");
 }
 
+std::optional<double> text_number(const Value& v) {
+  if (!v.string()) return std::nullopt;
+  std::string text = to_text(method("strip", v, {}));
+  if (text.starts_with('+')) text.erase(0, 1);
+  double value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (text.empty() || error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+// attribute="function.name", "0.x" or a number.
+Value path_of(const Value& item, const Value& attribute) {
+  if (attribute.integer()) return item_of(item, attribute);
+  Value out = item;
+  for (const Value& part : iterate(call_method(to_text(attribute), "split", {{Value(".")}, {}}))) {
+    const auto number = text_number(part);
+    out = number ? item_of(out, static_cast<int64_t>(*number)) : attribute_of(out, to_text(part));
+  }
+  return out;
+}
+
 Value filter_join(const Value& v, const Arguments& a) {
   const std::string between = text_argument(a, 0, "d", "");
   const Value* attribute = a.get(1, "attribute");
   std::string out;
   bool first = true;
   for (const Value& item : iterate(v)) {
-    out += (first ? "" : between) + to_text(attribute ? attribute_of(item, to_text(*attribute)) : item);
+    out += (first ? "" : between) + to_text(attribute ? path_of(item, *attribute) : item);
     check_text(out.size());
     first = false;
   }
@@ -74,13 +96,19 @@ Value filter_join(const Value& v, const Arguments& a) {
 }
 
 Value filter_tojson(const Value& v, const Arguments& a) {
-  a.only("tojson", 1, {"indent", "ensure_ascii"});
-  const Value* ascii = a.get(1, "ensure_ascii");
-  COCA_CHECK_AS(kBadFile, !ascii || !ascii->truth(), "tojson: ensure_ascii=true is not supported");
-  const Value* indent = a.get(0, "indent");
-  const auto width = indent ? indent->integer() : std::nullopt;
-  COCA_CHECK_AS(kBadFile, !width || (*width >= 0 && *width <= 16), "tojson: indent={}; expected 0 to 16", width.value_or(0));
-  return to_json(v, width);
+  a.only("tojson", 4, {"ensure_ascii", "indent", "separators", "sort_keys"});
+  // transformers' order of arguments; a lone number by position is Jinja's own indent.
+  const bool lone = a.positional.size() == 1 && a.positional[0].integer() && !a.positional[0].boolean();
+  const Value *ascii = lone ? nullptr : a.get(0, "ensure_ascii"), *indent = lone ? &a.positional[0] : a.get(1, "indent");
+  const Value *separators = a.get(2, "separators"), *sorted = a.get(3, "sort_keys");
+  JsonStyle style{.indent = indent ? indent->integer() : std::nullopt, .comma = {}, .colon = {}, .sort_keys = sorted && sorted->truth(), .ascii = ascii && ascii->truth()};
+  COCA_CHECK_AS(kBadFile, !style.indent || (*style.indent >= 0 && *style.indent <= 16), "tojson: indent={}; expected 0 to 16", style.indent.value_or(0));
+  if (separators && !separators->is_none()) {
+    const List* pair = separators->list();
+    COCA_CHECK_AS(kBadFile, pair && pair->size() == 2, "tojson: separators must be two strings");
+    style.comma = to_text((*pair)[0]), style.colon = to_text((*pair)[1]);
+  }
+  return to_json(v, style);
 }
 
 Value end_item(const Value& v, bool last) {
@@ -92,10 +120,11 @@ Value end_item(const Value& v, bool last) {
 Value filter_int(const Value& v, const Arguments& a) {
   if (const auto* real = v.real(); real && std::abs(*real) < 9e18) return static_cast<int64_t>(*real);
   if (const auto integer = v.integer()) return *integer;
-  int64_t value = 0;
-  if (const auto* text = v.string()) {
-    const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), value);
-    if (error == std::errc() && end == text->data() + text->size()) return value;
+  if (const auto number = text_number(v); number && std::abs(*number) < 9e18) {
+    int64_t value = 0;  // exact where it is written as a whole number
+    const std::string text = to_text(method("strip", v, {}));
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    return error == std::errc() && end == text.data() + text.size() ? value : static_cast<int64_t>(*number);
   }
   const Value* given = a.get(0, "default");
   return given ? *given : Value(int64_t{0});
@@ -103,11 +132,7 @@ Value filter_int(const Value& v, const Arguments& a) {
 
 Value filter_float(const Value& v, const Arguments& a) {
   if (const auto number = v.number()) return *number;
-  double value = 0;
-  if (const auto* text = v.string()) {
-    const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), value);
-    if (error == std::errc() && end == text->data() + text->size()) return value;
-  }
+  if (const auto number = text_number(v)) return *number;
   const Value* given = a.get(0, "default");
   return given ? *given : Value(0.0);
 }
@@ -117,8 +142,8 @@ Value filter_map(const Value& v, const Arguments& a) {
   const Value* attribute = a.positional.empty() ? a.get(0, "attribute") : nullptr;
   const Value* absent = a.get(9, "default");
   for (const Value& item : iterate(v)) {
-    Value made = attribute ? attribute_of(item, to_text(*attribute))
-                           : apply_filter(to_text(need(a, 0, "filter")), item, {{a.positional.begin() + 1, a.positional.end()}, {}});
+    Value made = attribute ? path_of(item, *attribute)
+                           : apply_filter(to_text(need(a, 0, "filter")), item, {{a.positional.begin() + 1, a.positional.end()}, a.named});
     if (made.is_undefined() && absent) made = *absent;
     out.push_back(std::move(made));
   }
@@ -132,7 +157,7 @@ Value choose(const Value& v, const Arguments& a, bool by_attribute, bool keep) {
   if (a.positional.size() > test_at + 1) rest.positional = {a.positional.begin() + static_cast<std::ptrdiff_t>(test_at) + 1, a.positional.end()};
   List out;
   for (const Value& item : iterate(v)) {
-    const Value tested = by_attribute ? attribute_of(item, to_text(need(a, 0, "attribute"))) : item;
+    const Value tested = by_attribute ? path_of(item, need(a, 0, "attribute")) : item;
     const bool holds =
         a.positional.size() > test_at ? apply_test(to_text(a.positional[test_at]), tested, rest) : tested.truth();
     if (holds == keep) out.push_back(item);
@@ -169,13 +194,148 @@ Value filter_reverse(const Value& v, const Arguments&) {
   return out;
 }
 
+// What an item is compared by: its attribute if one is named, in lower case unless case counts.
+Value comparable(const Value& item, const Value* attribute, const Value* case_sensitive) {
+  Value made = attribute && !attribute->is_none() ? path_of(item, *attribute) : item;
+  return made.string() && !(case_sensitive && case_sensitive->truth()) ? Value(to_lower(*made.string())) : made;
+}
+
 Value filter_unique(const Value& v, const Arguments& a) {
-  a.only("unique", 0, {});
-  List out;
-  for (const Value& item : iterate(v))
-    if (std::ranges::none_of(out, [&](const Value& seen) { return equal(seen, item); })) out.push_back(item);
+  a.only("unique", 2, {"case_sensitive", "attribute"});
+  List out, seen;
+  for (const Value& item : iterate(v)) {
+    Value by = comparable(item, a.get(1, "attribute"), a.get(0, "case_sensitive"));
+    if (std::ranges::any_of(seen, [&](const Value& other) { return equal(other, by); })) continue;
+    seen.push_back(std::move(by));
+    out.push_back(item);
+  }
   return out;
 }
+
+// Stable, by `key` of each item; merge sort is left to the library, whose comparisons order_of() counts.
+List sorted_by(const List& items, const std::function<Value(const Value&)>& key, const Value* reverse) {
+  std::vector<std::pair<Value, size_t>> order;
+  for (size_t i = 0; i < items.size(); ++i) order.emplace_back(key(items[i]), i);
+  const bool down = reverse && reverse->truth();
+  std::ranges::stable_sort(order, [&](const auto& x, const auto& y) {
+    const auto found = down ? order_of(y.first, x.first) : order_of(x.first, y.first);
+    COCA_CHECK_AS(kBadFile, found, "sort: {} and {} have no order", x.first.type_name(), y.first.type_name());
+    return *found < 0;
+  });
+  List out;
+  for (const auto& [by, i] : order) out.push_back(items[i]);
+  return out;
+}
+
+Value filter_sort(const Value& v, const Arguments& a) {
+  a.only("sort", 3, {"reverse", "case_sensitive", "attribute"});
+  return sorted_by(iterate(v), [&](const Value& item) { return comparable(item, a.get(2, "attribute"), a.get(1, "case_sensitive")); }, a.get(0, "reverse"));
+}
+
+Value filter_dictsort(const Value& v, const Arguments& a) {
+  a.only("dictsort", 3, {"case_sensitive", "by", "reverse"});
+  const Value at = text_argument(a, 1, "by", "key") == "value" ? int64_t{1} : int64_t{0};
+  return sorted_by(iterate(filter_items(v, {})), [&](const Value& item) { return comparable(item_of(item, at), nullptr, a.get(0, "case_sensitive")); },
+                   a.get(2, "reverse"));
+}
+
+Value extreme(const Value& v, const Arguments& a, bool largest) {
+  a.only(largest ? "max" : "min", 2, {"case_sensitive", "attribute"});
+  const List items = iterate(v);
+  if (items.empty()) return Undefined{"item of an empty list"};
+  const Value down(largest);
+  return sorted_by(items, [&](const Value& item) { return comparable(item, a.get(1, "attribute"), a.get(0, "case_sensitive")); }, &down).front();
+}
+
+Value filter_sum(const Value& v, const Arguments& a) {
+  a.only("sum", 2, {"attribute", "start"});
+  const Value *attribute = a.get(0, "attribute"), *start = a.get(1, "start");
+  int64_t whole = start ? start->integer().value_or(0) : 0;
+  double real = start && start->real() ? *start->real() : static_cast<double>(whole);
+  bool exact = !start || start->integer();
+  for (const Value& item : iterate(v)) {
+    const Value x = attribute && !attribute->is_none() ? path_of(item, *attribute) : item;
+    COCA_CHECK_AS(kBadFile, x.number(), "sum: {} is no number", x.type_name());
+    real += *x.number();
+    exact = exact && x.integer() && !__builtin_add_overflow(whole, *x.integer(), &whole);
+  }
+  return exact ? Value(whole) : Value(real);
+}
+
+// Lists of a key and its items, by key.
+Value filter_groupby(const Value& v, const Arguments& a) {
+  a.only("groupby", 3, {"attribute", "default", "case_sensitive"});
+  const Value &attribute = need(a, 0, "attribute"), *absent = a.get(1, "default"), *exact = a.get(2, "case_sensitive");
+  const auto key = [&](const Value& item) {
+    Value made = path_of(item, attribute);
+    return made.is_undefined() && absent ? *absent : made;
+  };
+  List out;
+  List items, keys;
+  const auto close = [&] {
+    if (!items.empty()) out.push_back(Value::tuple({key(items[0]), std::exchange(items, {})}));
+  };
+  Value last;
+  for (const Value& item : sorted_by(iterate(v), [&](const Value& x) { return comparable(key(x), nullptr, exact); }, nullptr)) {
+    Value by = comparable(key(item), nullptr, exact);
+    if (!items.empty() && !equal(by, last)) close();
+    last = std::move(by);
+    items.push_back(item);
+  }
+  close();
+  return out;
+}
+
+Value filter_batch(const Value& v, const Arguments& a) {
+  a.only("batch", 2, {"linecount", "fill_with"});
+  const auto size = need(a, 0, "linecount").integer();
+  COCA_CHECK_AS(kBadFile, size && *size >= 1 && *size <= 1'000'000, "batch: expected a whole number of 1 or more");
+  List out, row;
+  for (const Value& item : iterate(v)) {
+    row.push_back(item);
+    if (std::ssize(row) == *size) out.push_back(std::exchange(row, {}));
+  }
+  const Value* fill = a.get(1, "fill_with");
+  while (!row.empty() && fill && !fill->is_none() && std::ssize(row) < *size) row.push_back(*fill);
+  if (!row.empty()) out.push_back(std::move(row));
+  return out;
+}
+
+Value filter_round(const Value& v, const Arguments& a) {
+  a.only("round", 2, {"precision", "method"});
+  COCA_CHECK_AS(kBadFile, v.number(), "round: {} is no number", v.type_name());
+  const Value* digits = a.get(0, "precision");
+  const std::string how = text_argument(a, 1, "method", "common");
+  const int64_t places = digits ? digits->integer().value_or(0) : 0;
+  COCA_CHECK_AS(kBadFile, places >= -15 && places <= 15, "round: a precision of {}; expected -15 to 15", places);
+  if (how == "common" && places >= 0 && v.integer()) return *v.integer();
+  if (how == "common" && places >= 0) return std::stod(fmt::format("{:.{}f}", *v.number(), places));
+  const double scale = std::pow(10.0, static_cast<double>(places)), scaled = *v.number() * scale;
+  COCA_CHECK_AS(kBadFile, how == "common" || how == "ceil" || how == "floor", "round: method \"{}\"; expected common, ceil or floor", how);
+  return (how == "ceil" ? std::ceil(scaled) : how == "floor" ? std::floor(scaled) : std::nearbyint(scaled)) / scale;
+}
+
+Value filter_escape(const Value& v, const Arguments&) {
+  std::string out;
+  for (const char c : to_text(v)) {
+    if (c == '&') out += "&amp;";
+    else if (c == '<') out += "&lt;";
+    else if (c == '>') out += "&gt;";
+    else if (c == '"') out += "&#34;";
+    else if (c == '\'') out += "&#39;";
+    else out += c;
+  }
+  check_text(out.size());
+  return out;
+}
+
+Value filter_format(const Value& v, const Arguments& a) {
+  Dict named;
+  for (const auto& [name, value] : a.named) named.set(name, value);
+  return percent_format(to_text(v), a.named.empty() ? Value::tuple(a.positional) : Value(std::move(named)));
+}
+
+Value filter_wordcount(const Value& v, const Arguments&) { return std::ssize(iterate(method("split", v, {}))); }
 
 Value filter_abs(const Value& v, const Arguments&) {
   if (const auto integer = v.integer(); integer && *integer != INT64_MIN) return *integer < 0 ? -*integer : *integer;
@@ -213,7 +373,23 @@ const std::map<std::string, Filter>& filters() {
       {"items", &filter_items},
       {"indent", &filter_indent},
       {"reverse", &filter_reverse},
-      {"unique", &filter_unique}};
+      {"unique", &filter_unique},
+      {"sort", &filter_sort},
+      {"dictsort", &filter_dictsort},
+      {"min", [](const Value& v, const Arguments& a) { return extreme(v, a, false); }},
+      {"max", [](const Value& v, const Arguments& a) { return extreme(v, a, true); }},
+      {"sum", &filter_sum},
+      {"groupby", &filter_groupby},
+      {"batch", &filter_batch},
+      {"round", &filter_round},
+      {"escape", &filter_escape},
+      {"e", &filter_escape},
+      {"forceescape", &filter_escape},
+      {"format", &filter_format},
+      {"center",
+       [](const Value& v, const Arguments& a) { return a.positional.empty() && a.named.empty() ? method("center", v, {{Value(int64_t{80})}, {}}) : method("center", v, a); }},
+      {"wordcount", &filter_wordcount},
+      {"attr", [](const Value& v, const Arguments& a) { return attribute_of(v, to_text(need(a, 0, "name"))); }}};
   return table;
 }
 
@@ -224,6 +400,21 @@ bool divides(const Value& v, const Value& by) {
 }
 
 bool is_equal(const Value& v, const Arguments& a) { return equal(v, need(a, 0, "other")); }
+
+int order_to(const Value& v, const Arguments& a) {
+  const Value& other = need(a, 0, "other");
+  const auto order = order_of(v, other);
+  COCA_CHECK_AS(kBadFile, order, "{} and {} have no order", v.type_name(), other.type_name());
+  return *order;
+}
+
+bool is_below(const Value& v, const Arguments& a) { return order_to(v, a) < 0; }
+bool is_above(const Value& v, const Arguments& a) { return order_to(v, a) > 0; }
+bool is_at_most(const Value& v, const Arguments& a) { return order_to(v, a) <= 0; }
+bool is_at_least(const Value& v, const Arguments& a) { return order_to(v, a) >= 0; }
+
+// Of values that are not kept as objects, the same kind and value.
+bool is_same(const Value& v, const Arguments& a) { return v.type_name() == need(a, 0, "other").type_name() && is_equal(v, a); }
 
 const std::map<std::string, Test>& tests() {
   const auto is_number = [](const Value& v, const Arguments&) { return v.number().has_value(); };
@@ -249,7 +440,24 @@ const std::map<std::string, Test>& tests() {
       {"in", [](const Value& v, const Arguments& a) { return contains(need(a, 0, "seq"), v); }},
       {"eq", &is_equal},
       {"equalto", &is_equal},
-      {"ne", [](const Value& v, const Arguments& a) { return !is_equal(v, a); }}};
+      {"ne", [](const Value& v, const Arguments& a) { return !is_equal(v, a); }},
+      {"==", &is_equal},
+      {"!=", [](const Value& v, const Arguments& a) { return !is_equal(v, a); }},
+      {"lt", &is_below},
+      {"<", &is_below},
+      {"lessthan", &is_below},
+      {"le", &is_at_most},
+      {"<=", &is_at_most},
+      {"gt", &is_above},
+      {">", &is_above},
+      {"greaterthan", &is_above},
+      {"ge", &is_at_least},
+      {">=", &is_at_least},
+      {"sameas", &is_same},
+      {"lower", [](const Value& v, const Arguments&) { return call_method(to_text(v), "islower", {}).truth(); }},
+      {"upper", [](const Value& v, const Arguments&) { return call_method(to_text(v), "isupper", {}).truth(); }},
+      {"filter", [](const Value& v, const Arguments&) { return filters().contains(to_text(v)); }},
+      {"escaped", [](const Value&, const Arguments&) { return false; }}};
   return table;
 }
 

@@ -22,7 +22,14 @@ struct Arguments {
 
 Value apply_filter(const std::string& name, const Value& value, const Arguments& arguments);
 bool apply_test(const std::string& name, const Value& value, const Arguments& arguments);
-// Methods of strings and dicts. has_method says which there are.
+using StringMethod = Value (*)(const std::string&, const Arguments&);
+StringMethod find_string_method(std::string_view name);  // null when there is none
+// Python's `format % values` and format.format(...), in the forms that fmt knows too.
+std::string percent_format(const std::string& format, const Value& values);
+std::string brace_format(const std::string& format, const Arguments& values);
+// The first place of `what` from `at` on. Linear whatever the texts, which std::string::find is not.
+size_t find_text(const std::string& text, const std::string& what, size_t at);
+// Methods of strings, lists and dicts. has_method says which there are.
 bool has_method(const Value& value, std::string_view name);
 Value call_method(const Value& self, const std::string& name, const Arguments& arguments);
 

@@ -14,7 +14,7 @@ namespace {
 
 constexpr int64_t kMaxSteps = 5'000'000;         // expressions and statements run, and 16 bytes of text made
 constexpr int64_t kMaxRange = 100'000;            // as in Jinja's sandbox
-constexpr int kMaxCalls = 30;                     // macros within each other
+constexpr int kMaxCalls = 30;                     // macros and recursive loops within each other
 
 using Kind = Expression::Kind;
 using What = Statement::Kind;
@@ -22,6 +22,8 @@ using What = Statement::Kind;
 struct Scope {
   Dict variables;
   Scope* outer = nullptr;
+  const Statement* loop = nullptr;  // whose turn it is
+  int64_t depth = 0;                // of a recursive loop
 };
 
 enum class Flow { kOn, kBreak, kContinue };
@@ -79,7 +81,10 @@ class Interpreter {
       case What::kText: write(s.at, s.text, out); break;
       case What::kPrint: write(s.at, to_text(evaluate(*s.value, scope)), out); break;
       case What::kIf: return run_if(s, scope, out);
-      case What::kFor: run_for(s, scope, out); break;
+      case What::kFor: run_for(s, evaluate(*s.value, scope), scope, out, 0); break;
+      case What::kWith: return run_with(s, scope, out);
+      case What::kFilter: write(s.at, to_text(block_value(s, scope)), out); break;
+      case What::kCall: run_call(s, scope, out); break;
       case What::kSet: run_set(s, scope); break;
       case What::kMacro: scope.variables.set(s.macro->name, Callable{s.macro->name, nullptr, s.macro.get()}); break;
       case What::kBreak: return Flow::kBreak;
@@ -115,8 +120,35 @@ class Interpreter {
     for (size_t i = 0; i < items.size(); ++i) scope.variables.set(s.names[i], items[i]);
   }
 
-  void run_for(const Statement& s, Scope& scope, std::string& out) {
-    const Value iterated = evaluate(*s.value, scope);
+  Flow run_with(const Statement& s, Scope& scope, std::string& out) {
+    Scope inner{{}, &scope};
+    for (size_t i = 0; i < s.names.size(); ++i) inner.variables.set(s.names[i], evaluate(*s.conditions[i], scope));
+    return run_body(s.bodies[0], inner, out);
+  }
+
+  // The text of a block through its filters.
+  Value block_value(const Statement& s, Scope& scope) {
+    std::string text;
+    Scope inner{{}, &scope};
+    run_body(s.bodies[0], inner, text);
+    inner.variables.set(kBlockText, text_value(s.at, std::move(text)));
+    return evaluate(*s.value, inner);
+  }
+
+  // caller() sees what is visible here. Its variables are copied: it may outlive the scope.
+  void run_call(const Statement& s, Scope& scope, std::string& out) {
+    Dict visible;
+    for (const Scope* from = &scope; from != nullptr && from != &top_; from = from->outer)
+      for (const auto& [name, value] : from->variables.items)
+        if (!visible.find(name)) visible.set(name, value);
+    Scope inner{{}, &scope};
+    const auto closure = std::make_shared<const Value>(placed(s.at, [&] { return Value(std::move(visible)); }));
+    inner.variables.set("caller", Callable{"caller", closure, s.macro.get()});
+    const Value made = call(*s.value, inner, inner.variables.find("caller"));
+    write(s.at, to_text(made), out);
+  }
+
+  void run_for(const Statement& s, const Value& iterated, Scope& scope, std::string& out, int64_t depth) {
     List items = placed(s.at, [&] { return iterate(iterated); });
     step(s.at, items.size() * 16);
     if (s.condition) {
@@ -130,8 +162,8 @@ class Interpreter {
     }
     for (size_t i = 0; i < items.size(); ++i) {
       step(s.at);
-      Scope inner{{}, &scope};
-      inner.variables.set("loop", loop_of(items, i));
+      Scope inner{{}, &scope, &s, depth};
+      inner.variables.set("loop", loop_of(items, i, depth));
       assign(s, items[i], inner);
       if (run_body(s.bodies[0], inner, out) == Flow::kBreak) break;
     }
@@ -141,32 +173,42 @@ class Interpreter {
     }
   }
 
-  static Value loop_of(const List& items, size_t i) {
+  // loop(items) within a recursive loop.
+  Value recurse(const Expression& e, Scope& scope) {
+    for (Scope* from = &scope; from != nullptr; from = from->outer) {
+      if (from->loop == nullptr) continue;
+      if (from->loop->text != "recursive") wrong(e.at, "loop() needs {% for ... recursive %}");
+      if (e.arguments.size() != 1) wrong(e.at, "loop() takes one argument");
+      if (++calls_ > kMaxCalls) wrong(e.at, fmt::format("loops call themselves more than {} deep", kMaxCalls));
+      std::string text;
+      run_for(*from->loop, evaluate(*e.arguments[0].value, scope), *from->outer, text, from->depth + 1);
+      --calls_;
+      return text_value(e.at, std::move(text));
+    }
+    wrong(e.at, "loop() outside of a loop");
+  }
+
+  static Value loop_of(const List& items, size_t i, int64_t depth) {
     const int64_t at = static_cast<int64_t>(i), size = std::ssize(items);
     Dict loop;
     loop.items = {{"index", at + 1},           {"index0", at},         {"first", at == 0},
                   {"last", at + 1 == size},    {"length", size},       {"revindex", size - at},
-                  {"revindex0", size - at - 1}};
+                  {"revindex0", size - at - 1}, {"depth", depth + 1},  {"depth0", depth},
+                  {"cycle", Callable{"cycle", std::make_shared<const Value>(at), nullptr}}};
     if (i > 0) loop.items.emplace_back("previtem", items[i - 1]);
     if (i + 1 < items.size()) loop.items.emplace_back("nextitem", items[i + 1]);
     return loop;
   }
 
   void run_set(const Statement& s, Scope& scope) {
-    Value value;
-    if (s.value) {
-      value = evaluate(*s.value, scope);
-    } else {
-      std::string text;
-      run_body(s.bodies[0], scope, text);
-      value = text_value(s.at, std::move(text));
-    }
+    Value value = s.bodies.empty() ? evaluate(*s.value, scope) : block_value(s, scope);
     if (s.attribute.empty()) return assign(s, value, scope);
     const Value* target = look_up(s.names[0], scope);
     Dict* dict = target ? target->mutable_dict() : nullptr;
     if (dict == nullptr || !dict->is_namespace) wrong(s.at, fmt::format("\"{}\" is no namespace", s.names[0]));
     // A namespace that holds itself would never be freed.
     if (value.dict() && value.dict()->is_namespace) wrong(s.at, "a namespace within a namespace is not supported");
+    if (value.callable() && value.callable()->self) wrong(s.at, "a function within a namespace is not supported");
     dict->set(s.attribute, std::move(value));
   }
 
@@ -186,7 +228,7 @@ class Interpreter {
       case Kind::kList: {
         List list;
         for (const auto& part : e.parts) list.push_back(evaluate(*part, scope));
-        return placed(e.at, [&] { return Value(std::move(list)); });
+        return placed(e.at, [&] { return e.name.empty() ? Value(std::move(list)) : Value::tuple(std::move(list)); });
       }
       case Kind::kDict: return dict_value(e, scope);
       case Kind::kAttribute: {
@@ -243,8 +285,7 @@ class Interpreter {
     Dict dict;
     for (size_t i = 0; i < e.parts.size(); i += 2) {
       const Value key = evaluate(*e.parts[i], scope);
-      if (!key.string()) wrong(e.at, fmt::format("a key of type {}; only strings are supported", key.type_name()));
-      dict.set(*key.string(), evaluate(*e.parts[i + 1], scope));
+      dict.set(placed(e.at, [&] { return dict_key(key); }), evaluate(*e.parts[i + 1], scope));
     }
     return placed(e.at, [&] { return Value(std::move(dict)); });
   }
@@ -253,15 +294,22 @@ class Interpreter {
     Arguments out;
     for (const Argument& argument : e.arguments) {
       Value value = evaluate(*argument.value, scope);
-      if (argument.name.empty())
+      if (argument.name.empty()) {
         out.positional.push_back(std::move(value));
-      else
+      } else if (argument.name == "*") {
+        for (Value& item : placed(e.at, [&] { return iterate(value); })) out.positional.push_back(std::move(item));
+      } else if (argument.name == "**") {
+        if (!value.dict()) wrong(e.at, fmt::format("** of {}; expected a dict", value.type_name()));
+        for (const auto& [key, item] : value.dict()->items) out.named.emplace_back(key, item);
+      } else
         out.named.emplace_back(argument.name, std::move(value));
     }
     return out;
   }
 
-  Value call(const Expression& e, Scope& scope) {
+  // `caller` is given by {% call %} alone.
+  Value call(const Expression& e, Scope& scope, const Value* caller = nullptr) {
+    if (e.parts[0]->kind == Kind::kName && e.parts[0]->name == "loop") return recurse(e, scope);
     const Value function = evaluate(*e.parts[0], scope);
     const Callable* callable = function.callable();
     if (callable == nullptr) {
@@ -269,26 +317,38 @@ class Interpreter {
       wrong(e.at, fmt::format("{} cannot be called", function.type_name()));
     }
     const Arguments arguments = arguments_of(e, scope);
-    if (callable->macro) return call_macro(*callable->macro, arguments, e.at);
+    if (callable->macro) return call_macro(*callable, arguments, e.at, caller);
     if (callable->self)
       return counted(e.at, placed(e.at, [&] { return call_method(*callable->self, callable->name, arguments); }));
     return placed(e.at, [&] { return call_function(callable->name, arguments, e.at); });
   }
 
-  Value call_macro(const Macro& macro, const Arguments& arguments, size_t at) {
+  Value call_macro(const Callable& callable, const Arguments& arguments, size_t at, const Value* caller) {
+    const Macro& macro = *callable.macro;
+    const size_t most = macro.parameters.size();
     if (++calls_ > kMaxCalls) wrong(at, fmt::format("macros call each other more than {} deep", kMaxCalls));
-    if (arguments.positional.size() > macro.parameters.size()) wrong(at, fmt::format("too many arguments for \"{}\"", macro.name));
-    Scope inner{{}, &top_};
-    for (size_t i = 0; i < macro.parameters.size(); ++i) {
+    if (arguments.positional.size() > most && !macro.takes_rest) wrong(at, fmt::format("too many arguments for \"{}\"", macro.name));
+    Scope closure{{}, &top_};
+    if (callable.self) closure.variables = *callable.self->dict();
+    Scope inner{{}, &closure};
+    for (size_t i = 0; i < most; ++i) {
       const std::string& name = macro.parameters[i];
       const Value* given = arguments.get(i, name);
       inner.variables.set(name, given               ? *given
                                 : macro.defaults[i] ? evaluate(*macro.defaults[i], inner)
                                                     : Value(Undefined{name}));
     }
-    for (const auto& [name, value] : arguments.named)
-      if (std::ranges::find(macro.parameters, name) == macro.parameters.end())
-        wrong(at, fmt::format("\"{}\" has no parameter \"{}\"", macro.name, name));
+    Dict named;
+    for (const auto& [name, value] : arguments.named) {
+      if (std::ranges::find(macro.parameters, name) != macro.parameters.end()) continue;
+      if (!macro.takes_named) wrong(at, fmt::format("\"{}\" has no parameter \"{}\"", macro.name, name));
+      named.set(name, value);
+    }
+    if (macro.takes_named) inner.variables.set("kwargs", std::move(named));
+    if (macro.takes_rest)
+      inner.variables.set("varargs", List(arguments.positional.begin() + static_cast<std::ptrdiff_t>(std::min(most, arguments.positional.size())),
+                                          arguments.positional.end()));
+    if (caller) inner.variables.set("caller", *caller);
     std::string text;
     run_body(macro.body, inner, text);
     --calls_;
@@ -303,7 +363,12 @@ class Interpreter {
     }
     if (name == "namespace" || name == "dict") {
       Dict made;
-      COCA_CHECK_AS(kBadFile, a.positional.empty(), "{}: arguments by position are not supported", name);
+      COCA_CHECK_AS(kBadFile, a.positional.size() <= 1, "{}: {} arguments by position; expected at most one", name, a.positional.size());
+      if (!a.positional.empty()) {
+        const Dict* given = a.positional[0].dict();
+        COCA_CHECK_AS(kBadFile, given && !given->is_namespace, "{}: {} where a dict is expected", name, a.positional[0].type_name());
+        made.items = given->items;
+      }
       for (const auto& [key, value] : a.named) {
         COCA_CHECK_AS(kBadFile, !value.dict() || !value.dict()->is_namespace, "a namespace within a {}", name);
         made.set(key, value);
@@ -358,10 +423,12 @@ class Interpreter {
     const Value right = evaluate(*e.parts[1], scope);
     if (op == "~") return text_value(e.at, to_text(left) + to_text(right));
     if (op == "+" && left.string() && right.string()) return text_value(e.at, *left.string() + *right.string());
+    if (op == "%" && left.string()) return text_value(e.at, placed(e.at, [&] { return percent_format(*left.string(), right); }));
+    if (op == "*" && (left.string() || left.list() || right.string() || right.list())) return repeated(e, left, right);
     if (op == "+" && left.list() && right.list()) {
       List joined = *left.list();
       joined.insert(joined.end(), right.list()->begin(), right.list()->end());
-      return counted(e.at, placed(e.at, [&] { return Value(std::move(joined)); }));
+      return counted(e.at, placed(e.at, [&] { return left.is_tuple() ? Value::tuple(std::move(joined)) : Value(std::move(joined)); }));
     }
     if (const auto x = left.integer(), y = right.integer(); x && y && op != "/" && op != "**") return whole(e, *x, *y);
     const auto x = left.number(), y = right.number();
@@ -376,6 +443,24 @@ class Interpreter {
     const double power = std::pow(*x, *y);
     if (left.integer() && right.integer() && *y >= 0 && std::abs(power) < 9e15) return static_cast<int64_t>(power);
     return power;
+  }
+
+  // A text or list times a number.
+  Value repeated(const Expression& e, const Value& left, const Value& right) {
+    const Value& many = left.string() || left.list() ? left : right;
+    const auto given = (&many == &left ? right : left).integer();
+    if (!given) wrong(e.at, fmt::format("{} * {} is not supported", left.type_name(), right.type_name()));
+    const auto times = static_cast<size_t>(std::clamp<int64_t>(*given, 0, int64_t{1} << 30));
+    if (const auto* text = many.string()) {
+      step(e.at, text->size() * times);
+      std::string out;
+      for (size_t i = 0; i < times && !text->empty(); ++i) out += *text;
+      return out;
+    }
+    step(e.at, many.list()->size() * times * 16);
+    List out;
+    for (size_t i = 0; i < times && !many.list()->empty(); ++i) out.insert(out.end(), many.list()->begin(), many.list()->end());
+    return placed(e.at, [&] { return Value(std::move(out)); });
   }
 
   Value whole(const Expression& e, int64_t x, int64_t y) const {
@@ -413,14 +498,9 @@ class Interpreter {
     if (op == "!=") return !equal(a, b);
     if (op == "in") return contains(b, a);
     if (op == "not in") return !contains(b, a);
-    int order = 0;
-    if (const auto x = a.number(), y = b.number(); x && y)
-      order = *x < *y ? -1 : *x > *y ? 1 : 0;
-    else if (a.string() && b.string())
-      order = a.string()->compare(*b.string());
-    else
-      wrong(at, fmt::format("{} {} {} is not supported", a.type_name(), op, b.type_name()));
-    return op == "<" ? order < 0 : op == "<=" ? order <= 0 : op == ">" ? order > 0 : order >= 0;
+    const auto order = order_of(a, b);
+    if (!order) wrong(at, fmt::format("{} {} {} is not supported", a.type_name(), op, b.type_name()));
+    return op == "<" ? *order < 0 : op == "<=" ? *order <= 0 : op == ">" ? *order > 0 : *order >= 0;
   }
 
   const RunOptions& options_;

@@ -145,9 +145,16 @@ class Lexer {
     if (c == '\'' || c == '"') return string(c);
     if (is_digit(c)) {
       while (at_ < source_.size() && (is_digit(source_[at_]) || source_[at_] == '_')) ++at_;
-      const bool real = at_ + 1 < source_.size() && source_[at_] == '.' && is_digit(source_[at_ + 1]);
+      bool real = at_ + 1 < source_.size() && source_[at_] == '.' && is_digit(source_[at_ + 1]);
       if (real)
         for (++at_; at_ < source_.size() && is_digit(source_[at_]);) ++at_;
+      if (at_ < source_.size() && (source_[at_] == 'e' || source_[at_] == 'E')) {
+        size_t digits = at_ + 1;
+        if (digits < source_.size() && (source_[digits] == '-' || source_[digits] == '+')) ++digits;
+        const size_t first = digits;
+        while (digits < source_.size() && is_digit(source_[digits])) ++digits;
+        if (digits > first) at_ = digits, real = true;
+      }
       std::string text = source_.substr(begin, at_ - begin);
       std::erase(text, '_');
       return add(real ? Token::Kind::kFloat : Token::Kind::kInteger, std::move(text), begin);

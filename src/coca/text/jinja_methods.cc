@@ -1,8 +1,7 @@
-// coca/text/jinja_methods.cc - what the values of a template can be asked: methods, attributes, items, slices.
+// coca/text/jinja_methods.cc - what the values of a template can be asked: methods, attributes, items, slices. Methods of
+// strings are in jinja_strings.cc.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <cstring>
-#include <map>
 
 #include "coca/base/error.h"
 #include "coca/text/jinja_builtins.h"
@@ -14,195 +13,41 @@ namespace {
 
 constexpr size_t kMostCharacters = size_t{1} << 20;  // of a text taken apart into values
 
-using Method = Value (*)(const std::string&, const Arguments&);
-
-bool is_blank(const std::string& character) {
-  const uint32_t c = read_utf8(character.data()).value;
-  return is_space(c) || (c >= 0x1c && c <= 0x1f);
-}
-
-const std::string& text_at(const Arguments& a, size_t index, std::string_view name) {
-  const Value* value = a.get(index, name);
-  COCA_CHECK_AS(kBadFile, value && value->string(), "the argument \"{}\" must be a string", name);
-  return *value->string();
-}
-
-// The first place of `what` from `at` on. Linear whatever the texts, which std::string::find is not.
-size_t find_text(const std::string& text, const std::string& what, size_t at = 0) {
-  if (at > text.size()) return std::string::npos;
-  const void* found = ::memmem(text.data() + at, text.size() - at, what.data(), what.size());
-  return found == nullptr ? std::string::npos : static_cast<size_t>(static_cast<const char*>(found) - text.data());
-}
-
-std::string strip(const std::string& text, const Arguments& a, bool left, bool right) {
-  a.only("strip", 1, {"chars"});
-  const Value* given = a.get(0, "chars");
-  std::vector<std::string> set;
-  if (given && !given->is_none()) set = characters_of(text_at(a, 0, "chars"));
-  const bool blanks = !given || given->is_none();
-  const std::vector<std::string> all = characters_of(text);
-  const auto goes = [&](const std::string& c) { return blanks ? is_blank(c) : std::ranges::find(set, c) != set.end(); };
-  size_t begin = 0, end = all.size();
-  while (left && begin < end && goes(all[begin])) ++begin;
-  while (right && end > begin && goes(all[end - 1])) --end;
-  std::string out;
-  for (size_t i = begin; i < end; ++i) out += all[i];
-  return out;
-}
-
-Value split(const std::string& text, const Arguments& a) {
-  a.only("split", 2, {"sep", "maxsplit"});
-  const Value *sep = a.get(0, "sep"), *most = a.get(1, "maxsplit");
-  int64_t left = most ? most->integer().value_or(-1) : -1;
-  List out;
-  if (sep && !sep->is_none()) {
-    const std::string& by = text_at(a, 0, "sep");
-    COCA_CHECK_AS(kBadFile, !by.empty(), "split: an empty separator");
-    size_t at = 0;
-    for (size_t found = find_text(text, by); found != std::string::npos && left != 0; found = find_text(text, by, at), --left) {
-      out.push_back(text.substr(at, found - at));
-      at = found + by.size();
-    }
-    out.push_back(text.substr(at));
-    return out;
-  }
-  std::string word;
-  const std::vector<std::string> all = characters_of(text);
-  for (size_t i = 0; i < all.size(); ++i) {
-    if (is_blank(all[i])) {
-      if (!word.empty()) out.push_back(std::exchange(word, {}));
-    } else if (word.empty() && left >= 0 && std::ssize(out) == left) {
-      for (; i < all.size(); ++i) word += all[i];
-      break;  // the rest stays as it is
-    } else {
-      word += all[i];
-    }
-  }
-  if (!word.empty()) out.push_back(word);
-  return out;
-}
-
-Value replace(const std::string& text, const Arguments& a) {
-  a.only("replace", 3, {"old", "new", "count"});
-  const std::string &from = text_at(a, 0, "old"), &to = text_at(a, 1, "new");
-  COCA_CHECK_AS(kBadFile, !from.empty(), "replace: an empty string to look for");
-  const Value* count = a.get(2, "count");
-  int64_t left = count ? count->integer().value_or(-1) : -1;
-  std::string out;
-  size_t at = 0;
-  for (size_t found = find_text(text, from); found != std::string::npos && left != 0; found = find_text(text, from, at), --left) {
-    out.append(text, at, found - at).append(to);
-    check_text(out.size());
-    at = found + from.size();
-  }
-  return out.append(text, at);
-}
-
-template <typename Holds>
-Value any_of(const Value* given, const Holds& holds) {
-  COCA_CHECK_AS(kBadFile, given && (given->string() || given->list()), "expected a string or a tuple of strings");
-  if (given->string()) return holds(*given->string());
-  for (const Value& item : *given->list())
-    if (item.string() && holds(*item.string())) return true;
-  return false;
-}
-
-std::string title(const std::string& text) {
-  std::string out;
-  bool inside = false;
-  for (const std::string& c : characters_of(text)) {
-    out += inside ? to_lower(c) : to_upper(c);
-    inside = CharTable::get()[read_utf8(c.data()).value] == CharClass::kLetter;
-  }
-  return out;
-}
-
-std::string capitalize(const std::string& text) {
-  std::string out;
-  for (const std::string& c : characters_of(text)) out += out.empty() ? to_upper(c) : to_lower(c);
-  return out;
-}
-
-Value find(const std::string& text, const Arguments& a) {
-  const size_t found = find_text(text, text_at(a, 0, "sub"));
-  return found == std::string::npos ? int64_t{-1} : std::ssize(characters_of(text.substr(0, found)));
-}
-
-Value split_lines(const std::string& text, const Arguments& a) {
-  a.only("splitlines", 0, {});
-  List out;
-  for (size_t at = 0; at < text.size();) {
-    const size_t end = std::min(text.find_first_of("\r\n", at), text.size());
-    out.push_back(text.substr(at, end - at));
-    at = end + (text.compare(end, 2, "\r\n") == 0 ? 2 : 1);
-  }
-  return out;
-}
-
-Value count(const std::string& text, const Arguments& a) {
-  const std::string& what = text_at(a, 0, "sub");
-  COCA_CHECK_AS(kBadFile, !what.empty(), "count: an empty string to look for");
-  int64_t n = 0;
-  for (size_t at = find_text(text, what); at != std::string::npos; at = find_text(text, what, at + what.size())) ++n;
-  return n;
-}
-
-Value all_characters(const std::string& text, bool (*holds)(uint32_t)) {
-  const std::vector<std::string> all = characters_of(text);
-  return !all.empty() && std::ranges::all_of(all, [&](const std::string& c) { return holds(read_utf8(c.data()).value); });
-}
-
-const std::map<std::string_view, Method>& string_methods() {
-  static const std::map<std::string_view, Method> table = {
-      {"strip", [](const std::string& s, const Arguments& a) { return Value(strip(s, a, true, true)); }},
-      {"lstrip", [](const std::string& s, const Arguments& a) { return Value(strip(s, a, true, false)); }},
-      {"rstrip", [](const std::string& s, const Arguments& a) { return Value(strip(s, a, false, true)); }},
-      {"upper", [](const std::string& s, const Arguments&) { return Value(to_upper(s)); }},
-      {"lower", [](const std::string& s, const Arguments&) { return Value(to_lower(s)); }},
-      {"title", [](const std::string& s, const Arguments&) { return Value(title(s)); }},
-      {"capitalize", [](const std::string& s, const Arguments&) { return Value(capitalize(s)); }},
-      {"startswith",
-       [](const std::string& s, const Arguments& a) {
-         return any_of(a.get(0, "prefix"), [&](const std::string& x) { return s.starts_with(x); });
-       }},
-      {"endswith",
-       [](const std::string& s, const Arguments& a) {
-         return any_of(a.get(0, "suffix"), [&](const std::string& x) { return s.ends_with(x); });
-       }},
-      {"isdigit",
-       [](const std::string& s, const Arguments&) { return all_characters(s, [](uint32_t c) { return c >= '0' && c <= '9'; }); }},
-      {"isspace", [](const std::string& s, const Arguments&) { return all_characters(s, &is_space); }},
-      {"split", &split},
-      {"splitlines", &split_lines},
-      {"replace", &replace},
-      {"find", &find},
-      {"count", &count},
-      {"join",
-       [](const std::string& s, const Arguments& a) {
-         const Value* items = a.get(0, "iterable");
-         COCA_CHECK_AS(kBadFile, items, "join: the argument is missing");
-         return apply_filter("join", *items, {{Value(s)}, {}});
-       }}};
-  return table;
-}
-
 Value dict_method(const Dict& dict, const std::string& name, const Arguments& a) {
   if (name == "get") {
     const Value* key = a.get(0, "key");
-    const Value* found = key && key->string() ? dict.find(*key->string()) : nullptr;
+    const Value* found = key && !key->is_undefined() ? dict.find(dict_key(*key)) : nullptr;
     const Value* absent = a.get(1, "default");
     return found ? *found : absent ? *absent : Value(nullptr);
   }
+  if (name == "copy") return Dict{.items = dict.items};
   List out;
   for (const auto& [key, value] : dict.items)
     if (name == "items")
-      out.push_back(List{Value(key), value});
+      out.push_back(Value::tuple({key_value(key), value}));
     else
-      out.push_back(name == "keys" ? Value(key) : value);
+      out.push_back(name == "keys" ? key_value(key) : value);
   return out;
 }
 
-bool is_dict_method(std::string_view name) { return name == "items" || name == "keys" || name == "values" || name == "get"; }
+bool is_dict_method(std::string_view name) {
+  return name == "items" || name == "keys" || name == "values" || name == "get" || name == "copy";
+}
+
+bool is_list_method(std::string_view name) { return name == "index" || name == "count"; }
+
+Value list_method(const List& list, const std::string& name, const Arguments& a) {
+  a.only(name, 1, {});
+  COCA_CHECK_AS(kBadFile, a.positional.size() == 1, "{}: expected one argument", name);
+  int64_t found = 0;
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (!equal(list[i], a.positional[0])) continue;
+    if (name == "index") return static_cast<int64_t>(i);
+    ++found;
+  }
+  COCA_CHECK_AS(kBadFile, name == "count", "index: the list does not hold {}", to_text(a.positional[0]));
+  return found;
+}
 
 int64_t whole(const Value& v, std::string_view what) {
   const auto integer = v.integer();
@@ -241,14 +86,18 @@ std::vector<std::string> characters_of(const std::string& text) {
 }
 
 bool has_method(const Value& value, std::string_view name) {
-  if (value.string()) return string_methods().contains(name);
+  if (value.string()) return find_string_method(name) != nullptr;
+  if (value.list()) return is_list_method(name);
   return value.dict() && !value.dict()->is_namespace && is_dict_method(name);
 }
 
 Value call_method(const Value& self, const std::string& name, const Arguments& arguments) {
-  if (self.string()) {
-    const auto found = string_methods().find(name);
-    if (found != string_methods().end()) return found->second(*self.string(), arguments);
+  if (self.string())
+    if (const StringMethod method = find_string_method(name)) return method(*self.string(), arguments);
+  if (self.list() && is_list_method(name)) return list_method(*self.list(), name, arguments);
+  if (self.integer() && name == "cycle") {  // of the loop in its self-th turn
+    COCA_CHECK_AS(kBadFile, !arguments.positional.empty(), "cycle: no values");
+    return arguments.positional[static_cast<size_t>(*self.integer()) % arguments.positional.size()];
   }
   COCA_CHECK_AS(kBadFile, self.dict() && is_dict_method(name), "{} has no method \"{}\" that is supported", self.type_name(), name);
   return dict_method(*self.dict(), name, arguments);
@@ -266,7 +115,8 @@ Value attribute_of(const Value& value, std::string_view name) {
 Value item_of(const Value& value, const Value& key) {
   COCA_CHECK_AS(kBadFile, !value.is_undefined(), "\"{}\" is not defined, so it has no items", value.undefined_name());
   if (const auto* dict = value.dict()) {
-    const Value* item = key.string() ? dict->find(*key.string()) : nullptr;
+    const bool hashable = !key.list() && !key.dict() && !key.is_undefined() && !key.callable();
+    const Value* item = hashable ? dict->find(dict_key(key)) : nullptr;
     return item ? *item : Value(Undefined{to_text(key)});
   }
   if (!value.list() && !value.string()) return Undefined{to_text(key)};
@@ -280,7 +130,10 @@ Value item_of(const Value& value, const Value& key) {
 }
 
 Value slice_of(const Value& value, const Value& start, const Value& stop, const Value& step) {
-  if (const auto* list = value.list()) return slice(*list, start, stop, step);
+  if (const auto* list = value.list()) {
+    List part = slice(*list, start, stop, step);
+    return value.is_tuple() ? Value::tuple(std::move(part)) : Value(std::move(part));
+  }
   COCA_CHECK_AS(kBadFile, value.string(), "{} cannot be sliced", value.type_name());
   std::string out;
   for (const std::string& c : slice(characters_of(*value.string()), start, stop, step)) out += c;
@@ -292,7 +145,7 @@ List iterate(const Value& value) {
   if (const auto* list = value.list()) return *list;
   List out;
   if (const auto* dict = value.dict()) {
-    for (const auto& [key, item] : dict->items) out.push_back(key);
+    for (const auto& [key, item] : dict->items) out.push_back(key_value(key));
     return out;
   }
   COCA_CHECK_AS(kBadFile, value.string(), "{} cannot be iterated", value.type_name());
@@ -305,9 +158,9 @@ List iterate(const Value& value) {
 bool contains(const Value& container, const Value& item) {
   if (const auto* text = container.string()) {
     COCA_CHECK_AS(kBadFile, item.string(), "{} in a string: expected a string", item.type_name());
-    return find_text(*text, *item.string()) != std::string::npos;
+    return find_text(*text, *item.string(), 0) != std::string::npos;
   }
-  if (const auto* dict = container.dict()) return item.string() && dict->find(*item.string()) != nullptr;
+  if (const auto* dict = container.dict()) return !item.is_undefined() && dict->find(dict_key(item)) != nullptr;
   const List items = iterate(container);
   return std::ranges::any_of(items, [&](const Value& x) { return equal(x, item); });
 }

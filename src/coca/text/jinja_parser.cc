@@ -108,6 +108,13 @@ class Parser {
     if (name == "for") return parse_for(s);
     if (name == "set") return parse_set(s);
     if (name == "macro") return parse_macro(s);
+    if (name == "with") return parse_with(s);
+    if (name == "call") return parse_call(s);
+    if (name == "filter") {
+      s.kind = Statement::Kind::kFilter;
+      s.value = parse_block_filter("endfilter", s);
+      return;
+    }
     if (name == "generation") {
       s.kind = Statement::Kind::kGeneration;
       need_block_end();
@@ -120,7 +127,7 @@ class Parser {
       return need_block_end();
     }
     --next_;
-    wrong(fmt::format("{{% {} %}} is not supported; expected if, for, set, macro, break, continue, generation or raw", name));
+    wrong(fmt::format("{{% {} %}} is not supported; expected if, for, set, macro, call, filter, with, break, continue, generation or raw", name));
   }
 
   void parse_if(Statement& s) {
@@ -145,8 +152,12 @@ class Parser {
     s.names = parse_names();
     if (!take_word("in")) wrong(fmt::format("\"{}\" where \"in\" is expected", peek().text));
     s.value = parse_or();
+    if (is_sign(",")) {
+      s.value = make(Kind::kList, "()", std::move(s.value));
+      while (take_sign(",") && peek().kind != Token::Kind::kBlockEnd) s.value->parts.push_back(parse_or());
+    }
     if (take_word("if")) s.condition = parse_expression();
-    if (is_word("recursive")) wrong("recursive loops are not supported");
+    if (take_word("recursive")) s.text = "recursive";
     need_block_end();
     ++loops_;
     s.bodies.push_back(parse_body({"else", "endfor"}));
@@ -160,8 +171,10 @@ class Parser {
   }
 
   std::vector<std::string> parse_names() {
+    const bool parentheses = take_sign("(");
     std::vector<std::string> names = {need_name()};
     while (take_sign(",")) names.push_back(need_name());
+    if (parentheses) need_sign(")");
     return names;
   }
 
@@ -173,28 +186,73 @@ class Parser {
       s.value = parse_tuple();
       return need_block_end();
     }
-    if (is_sign("|")) wrong("filters on {% set %} blocks are not supported");
     if (s.names.size() > 1) wrong("a block has one value; several names are set to it");
+    s.value = parse_block_filter("endset", s);
+  }
+
+  // The filters that follow, none or more, of the text of the block up to `end`.
+  ExpressionPtr parse_block_filter(std::string_view end, Statement& s) {
+    ExpressionPtr text = make(Kind::kName, kBlockText);
+    if (peek().kind == Token::Kind::kName) {
+      std::string name = need_name();
+      text = make(Kind::kFilter, std::move(name), std::move(text));
+      if (is_sign("(")) text->arguments = parse_arguments();
+    }
+    text = parse_filters(std::move(text));
     need_block_end();
-    s.bodies.push_back(parse_body({"endset"}));
-    end_of("endset");
+    s.bodies.push_back(parse_body({end}));
+    end_of(end);
+    return text;
+  }
+
+  void parse_with(Statement& s) {
+    s.kind = Statement::Kind::kWith;
+    while (peek().kind != Token::Kind::kBlockEnd) {
+      s.names.push_back(need_name());
+      need_sign("=");
+      s.conditions.push_back(parse_expression());
+      if (peek().kind != Token::Kind::kBlockEnd) need_sign(",");
+    }
+    need_block_end();
+    s.bodies.push_back(parse_body({"endwith"}));
+    end_of("endwith");
   }
 
   void parse_macro(Statement& s) {
     s.kind = Statement::Kind::kMacro;
     s.macro = std::make_unique<Macro>();
     s.macro->name = need_name();
+    parse_parameters(*s.macro);
+    parse_macro_body(*s.macro, "endmacro");
+  }
+
+  void parse_call(Statement& s) {
+    s.kind = Statement::Kind::kCall;
+    s.macro = std::make_unique<Macro>();
+    s.macro->name = "caller";
+    if (is_sign("(")) parse_parameters(*s.macro);
+    s.value = parse_expression();
+    if (s.value->kind != Kind::kCall) wrong("{% call %} without a call");
+    parse_macro_body(*s.macro, "endcall");
+  }
+
+  void parse_parameters(Macro& macro) {
     need_sign("(");
     while (!take_sign(")")) {
-      s.macro->parameters.push_back(need_name());
-      s.macro->defaults.push_back(take_sign("=") ? parse_expression() : nullptr);
+      macro.parameters.push_back(need_name());
+      macro.defaults.push_back(take_sign("=") ? parse_expression() : nullptr);
       if (!is_sign(")")) need_sign(",");
     }
+  }
+
+  void parse_macro_body(Macro& macro, std::string_view end) {
     need_block_end();
     const int loops = std::exchange(loops_, 0);
-    s.macro->body = parse_body({"endmacro"});
+    Macro* const outer = std::exchange(macro_, &macro);
+    macro.body = parse_body({end});
+    macro_ = outer;
     loops_ = loops;
-    end_of("endmacro");
+    end_of(end);
   }
 
   // --- expressions, loosest first
@@ -218,7 +276,7 @@ class Parser {
   ExpressionPtr parse_tuple() {
     ExpressionPtr first = parse_expression();
     if (!is_sign(",")) return first;
-    ExpressionPtr list = make(Kind::kList, "", std::move(first));
+    ExpressionPtr list = make(Kind::kList, "()", std::move(first));
     while (take_sign(",")) {
       if (peek().kind == Token::Kind::kBlockEnd || peek().kind == Token::Kind::kPrintEnd) break;
       list->parts.push_back(parse_expression());
@@ -325,6 +383,8 @@ class Parser {
         if (name == "true" || name == "True") return literal(true);
         if (name == "false" || name == "False") return literal(false);
         if (name == "none" || name == "None") return literal(nullptr);
+        if (macro_ && name == "varargs") macro_->takes_rest = true;
+        if (macro_ && name == "kwargs") macro_->takes_named = true;
         ExpressionPtr e = make(Kind::kName, name);
         ++next_;
         return e;
@@ -352,10 +412,10 @@ class Parser {
   }
 
   ExpressionPtr parse_parentheses() {
-    if (take_sign(")")) return make(Kind::kList);
+    if (take_sign(")")) return make(Kind::kList, "()");
     ExpressionPtr e = parse_expression();
     if (is_sign(",")) {
-      e = make(Kind::kList, "", std::move(e));
+      e = make(Kind::kList, "()", std::move(e));
       while (take_sign(",") && !is_sign(")")) e->parts.push_back(parse_expression());
     }
     need_sign(")");
@@ -386,7 +446,10 @@ class Parser {
 
   ExpressionPtr parse_postfix(ExpressionPtr e) {
     while (true) {
-      if (take_sign(".")) {
+      if (is_sign(".") && peek(1).kind == Token::Kind::kInteger) {  // x.0 is x[0]
+        ++next_;
+        e = make(Kind::kItem, "", std::move(e), parse_primary());
+      } else if (take_sign(".")) {
         std::string name = need_name();
         e = make(Kind::kAttribute, std::move(name), std::move(e));
       } else if (take_sign("[")) {
@@ -418,9 +481,10 @@ class Parser {
     std::vector<Argument> arguments;
     need_sign("(");
     while (!take_sign(")")) {
-      if (is_sign("*") || is_sign("**")) wrong("* and ** in calls are not supported");
       Argument argument;
-      if (peek().kind == Token::Kind::kName && peek(1).kind == Token::Kind::kSign && peek(1).text == "=") {
+      if (is_sign("*") || is_sign("**")) {
+        argument.name = tokens_[next_++].text;
+      } else if (peek().kind == Token::Kind::kName && peek(1).kind == Token::Kind::kSign && peek(1).text == "=") {
         argument.name = need_name();
         need_sign("=");
       } else if (!arguments.empty() && !arguments.back().name.empty()) {
@@ -472,6 +536,7 @@ class Parser {
   std::vector<Token> tokens_;
   size_t next_ = 0;
   int depth_ = 0, loops_ = 0;
+  Macro* macro_ = nullptr;  // whose body is being read
 };
 
 }  // namespace

@@ -40,6 +40,12 @@ Value::Value(List v) : data_(nullptr) {
   data_ = std::make_shared<List>(std::move(v));
 }
 
+Value Value::tuple(List v) {
+  Value made(std::move(v));
+  made.tuple_ = true;
+  return made;
+}
+
 Value::Value(Dict v) : data_(nullptr) {
   for (const auto& [key, item] : v.items) {
     add_inside(item);
@@ -63,7 +69,7 @@ Value convert(const Json& json) {
     return list;
   }
   Dict dict;
-  for (const auto& [key, item] : json.items()) dict.items.emplace_back(key, convert(item));
+  for (const auto& [key, item] : json.items()) dict.items.emplace_back(dict_key(Value(key)), convert(item));
   return dict;
 }
 
@@ -97,12 +103,13 @@ std::string repr(const Value& value) {
       out += (out.empty() ? "" : ", ") + repr(item);
       check_text(out.size());
     }
+    if (value.is_tuple()) return "(" + out + (list->size() == 1 ? ",)" : ")");
     return "[" + out + "]";
   }
   if (const auto* dict = value.dict()) {
     if (dict->is_namespace) return "<Namespace>";
     for (const auto& [key, item] : dict->items) {
-      out += (out.empty() ? "" : ", ") + quoted(key) + ": " + repr(item);
+      out += (out.empty() ? "" : ", ") + repr(key_value(key)) + ": " + repr(item);
       check_text(out.size());
     }
     return "{" + out + "}";
@@ -110,27 +117,37 @@ std::string repr(const Value& value) {
   return value.is_undefined() ? "Undefined" : to_text(value);
 }
 
-void append_json(const Value& value, std::optional<int64_t> indent, size_t depth, std::string& out) {
-  const std::string newline = indent ? "\n" + std::string(static_cast<size_t>(*indent) * (depth + 1), ' ') : "";
-  const std::string end = indent ? "\n" + std::string(static_cast<size_t>(*indent) * depth, ' ') : "";
-  const char* const comma = indent ? "," : ", ";
+std::string quoted_json(const std::string& text, const JsonStyle& style) {
+  return nlohmann::json(text).dump(-1, ' ', style.ascii, nlohmann::json::error_handler_t::replace);
+}
+
+void append_json(const Value& value, const JsonStyle& style, size_t depth, std::string& out) {
+  const auto line = [&](size_t d) { return style.indent ? "\n" + std::string(static_cast<size_t>(*style.indent) * d, ' ') : ""; };
+  const std::string newline = line(depth + 1), end = line(depth);
+  const std::string comma = style.comma.value_or(style.indent ? "," : ", "), colon = style.colon.value_or(": ");
   check_text(out.size());
   if (const auto* list = value.list()) {
     out += '[';
     for (size_t i = 0; i < list->size(); ++i) {
       out += (i > 0 ? comma : "") + newline;
-      append_json((*list)[i], indent, depth + 1, out);
+      append_json((*list)[i], style, depth + 1, out);
     }
     out += (list->empty() ? "" : end) + "]";
   } else if (const auto* dict = value.dict(); dict && !dict->is_namespace) {
-    out += '{';
-    for (size_t i = 0; i < dict->items.size(); ++i) {
-      out += (i > 0 ? comma : "") + newline + nlohmann::json(dict->items[i].first).dump() + ": ";
-      append_json(dict->items[i].second, indent, depth + 1, out);
+    std::vector<std::pair<std::string, const Value*>> items;
+    for (const auto& [key, item] : dict->items) {
+      const Value name = key_value(key);
+      items.emplace_back(name.string() ? *name.string() : to_json(name, {}), &item);
     }
-    out += (dict->items.empty() ? "" : end) + "}";
+    if (style.sort_keys) std::ranges::stable_sort(items, {}, &std::pair<std::string, const Value*>::first);
+    out += '{';
+    for (size_t i = 0; i < items.size(); ++i) {
+      out += (i > 0 ? comma : "") + newline + quoted_json(items[i].first, style) + colon;
+      append_json(*items[i].second, style, depth + 1, out);
+    }
+    out += (items.empty() ? "" : end) + "}";
   } else if (const auto* text = value.string()) {
-    out += nlohmann::json(*text).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    out += quoted_json(*text, style);
   } else if (value.is_none()) {
     out += "null";
   } else if (const auto* flag = value.boolean()) {
@@ -198,7 +215,7 @@ bool equal(const Value& a, const Value& b) {
   if (const auto x = a.number(), y = b.number(); x && y) return *x == *y;
   if (a.string() && b.string()) return *a.string() == *b.string();
   if (a.list() && b.list())
-    return std::equal(a.list()->begin(), a.list()->end(), b.list()->begin(), b.list()->end(), equal);
+    return a.is_tuple() == b.is_tuple() && std::equal(a.list()->begin(), a.list()->end(), b.list()->begin(), b.list()->end(), equal);
   if (a.dict() && b.dict()) {
     if (a.dict() == b.dict()) return true;
     if (a.dict()->is_namespace || a.dict()->items.size() != b.dict()->items.size()) return false;
@@ -222,10 +239,41 @@ std::string to_text(const Value& value) {
   return repr(value);
 }
 
-std::string to_json(const Value& value, std::optional<int64_t> indent) {
+std::string to_json(const Value& value, const JsonStyle& style) {
   std::string out;
-  append_json(value, indent, 0, out);
+  append_json(value, style, 0, out);
   return out;
+}
+
+std::string dict_key(const Value& value) {
+  if (const auto* text = value.string()) return text->starts_with('\0') ? std::string("\0s", 2) + *text : *text;
+  if (const auto integer = value.integer()) return std::string("\0i", 2) + std::to_string(*integer);
+  if (const auto* real = value.real()) {
+    const bool whole = std::abs(*real) < 9e18 && *real == std::floor(*real);
+    return whole ? std::string("\0i", 2) + fmt::format("{:.0f}", *real) : std::string("\0f", 2) + float_text(*real);
+  }
+  COCA_CHECK_AS(kBadFile, value.is_none(), "{} cannot be a key of a dict", value.type_name());
+  return {"\0n", 2};
+}
+
+Value key_value(const std::string& key) {
+  if (!key.starts_with('\0')) return key;
+  const std::string rest = key.substr(2);
+  if (key[1] == 's') return rest;
+  if (key[1] == 'i') return static_cast<int64_t>(std::stoll(rest));
+  return key[1] == 'f' ? Value(std::stod(rest)) : Value(nullptr);
+}
+
+std::optional<int> order_of(const Value& a, const Value& b) {
+  comparisons += 1 + static_cast<int64_t>(a.string() && b.string() ? std::min(a.weight(), b.weight()) / 16 : 0);
+  COCA_CHECK_AS(kBadFile, comparisons <= kMaxComparisons, "compares more than {} values", kMaxComparisons);
+  if (const auto x = a.integer(), y = b.integer(); x && y) return *x < *y ? -1 : *x > *y ? 1 : 0;
+  if (const auto x = a.number(), y = b.number(); x && y) return *x < *y ? -1 : *x > *y ? 1 : 0;
+  if (a.string() && b.string()) return a.string()->compare(*b.string());
+  if (!a.list() || !b.list()) return std::nullopt;
+  for (size_t i = 0; i < std::min(a.list()->size(), b.list()->size()); ++i)
+    if (!equal((*a.list())[i], (*b.list())[i])) return order_of((*a.list())[i], (*b.list())[i]);
+  return a.list()->size() < b.list()->size() ? -1 : a.list()->size() > b.list()->size() ? 1 : 0;
 }
 
 }  // namespace coca::text::jinja

@@ -19,7 +19,7 @@ struct Macro;  // jinja_ast.h
 class Value;
 using List = std::vector<Value>;
 struct Dict {
-  std::vector<std::pair<std::string, Value>> items;  // in the order of insertion; keys are strings
+  std::vector<std::pair<std::string, Value>> items;  // in the order of insertion, by dict_key()
   bool is_namespace = false;                         // {% set ns.x = ... %} may change it
   const Value* find(std::string_view key) const;
   void set(std::string_view key, Value value);
@@ -27,7 +27,7 @@ struct Dict {
 struct Undefined {
   std::string name;  // of what is not there, for messages
 };
-// Something to be called: a function by name, a method of a value, or a macro.
+// Something to be called: a function by name, a method of a value, or a macro; self of a caller() are the variables it sees.
 struct Callable {
   std::string name;
   std::shared_ptr<const Value> self;
@@ -48,6 +48,7 @@ class Value {
   // Error kBadFile when it is nested too deep or holds too much: templates can put a list into itself again and again.
   Value(List v);  // NOLINT
   Value(Dict v);  // NOLINT
+  static Value tuple(List v);  // a list that prints as (1, 2)
   static Value from_json(const nlohmann::json& json);
   static Value from_json(const nlohmann::ordered_json& json);
 
@@ -55,7 +56,8 @@ class Value {
   bool is_none() const { return std::holds_alternative<std::nullptr_t>(data_); }
   const bool* boolean() const { return std::get_if<bool>(&data_); }
   const std::string* string() const { return std::get_if<std::string>(&data_); }
-  const List* list() const { return pointee<List>(); }
+  const List* list() const { return pointee<List>(); }  // of a tuple too
+  bool is_tuple() const { return tuple_; }
   const Dict* dict() const { return pointee<Dict>(); }
   Dict* mutable_dict() const;
   const Callable* callable() const { return std::get_if<Callable>(&data_); }
@@ -78,6 +80,7 @@ class Value {
 
   size_t weight_ = 1;
   int depth_ = 0;
+  bool tuple_ = false;
   std::variant<Undefined, std::nullptr_t, bool, int64_t, double, std::string, std::shared_ptr<List>, std::shared_ptr<Dict>,
                Callable>
       data_;
@@ -92,6 +95,18 @@ void check_text(size_t bytes);
 void begin_comparing();
 bool equal(const Value& a, const Value& b);
 std::string to_text(const Value& value);                        // str()
-std::string to_json(const Value& value, std::optional<int64_t> indent);  // json.dumps(ensure_ascii=False)
+// Keys of dicts: strings stand for themselves, other values (numbers, none) for strings that no text makes. Error kBadFile
+// for what Python cannot hash.
+std::string dict_key(const Value& value);
+Value key_value(const std::string& key);
+// Below, equal to or above 0 as a is before, at or behind b; nothing where Python does not order them.
+std::optional<int> order_of(const Value& a, const Value& b);
+
+struct JsonStyle {  // of json.dumps
+  std::optional<int64_t> indent;
+  std::optional<std::string> comma, colon;
+  bool sort_keys = false, ascii = false;
+};
+std::string to_json(const Value& value, const JsonStyle& style);
 
 }  // namespace coca::text::jinja
