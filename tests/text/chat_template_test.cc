@@ -136,6 +136,15 @@ constexpr const char* kGemmaStyle = R"({{ strftime_now('%d %b %Y') }}{% for m in
 constexpr const char* kCommandStyle = R"({% for m in messages %}<|START_OF_TURN|>{% if m.role == 'assistant' %}<|CHATBOT|><|START_RESPONSE|>{{ m.content }}<|END_RESPONSE|>{% else %}<|USER|>{{ m.content }}{% endif %}<|END_OF_TURN|>{% endfor %}
 {%- if add_generation_prompt %}<|START_OF_TURN|><|CHATBOT|>{% else %}<eos>{% endif %})";
 
+// The last turn ends with another token.
+constexpr const char* kReturnStyle = R"({% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}{% if loop.last and not add_generation_prompt and m.role == 'assistant' %}<|return|>{% else %}<|end|>{% endif %}{% endfor %}
+{%- if add_generation_prompt %}<|start|>assistant{% endif %})";
+
+// The tool's result names the function that was called.
+constexpr const char* kResponseStyle = R"({% for m in messages %}{% if m.role == 'tool' %}{% continue %}{% endif %}<|{{ m.role }}|>{% if m.tool_calls %}<call>{{ m.tool_calls[0].function.name }}</call>
+{%- if not loop.last %}<response>{{ m.tool_calls[0].function.name }}={{ loop.nextitem.content }}</response>{% endif %}{% else %}{{ m.content }}{% endif %}{% endfor %}
+{%- if add_generation_prompt %}<|assistant|>{% endif %})";
+
 ChatTemplate from_text(const char* source) {
   ChatTemplate made = ChatTemplate::from_source(source, "t.jinja");
   made.set_token("bos_token", "<s>");
@@ -157,6 +166,7 @@ TEST(ChatTemplate, PlacesOfAnswersThatTheTemplateRewrites) {
   EXPECT_THAT(answers_of(from_text(kGemmaStyle), kTalk), ElementsAre("first", "second"));
   EXPECT_THAT(answers_of(from_text(kCommandStyle), kTalk),
               ElementsAre("<|START_RESPONSE|>first<|END_RESPONSE|><|END_OF_TURN|>", "<|START_RESPONSE|>second<|END_RESPONSE|><|END_OF_TURN|><eos>"));
+  EXPECT_THAT(answers_of(from_text(kReturnStyle), kTalk), ElementsAre("<|message|>first<|end|>", "<|message|>second<|return|>"));
   // Neither a question that repeats an answer, nor an answer that spells a turn, misleads.
   EXPECT_THAT(answers_of(from_data("chatml"), {{"user", "yes"}, {"assistant", "yes"}, {"user", "yes"}, {"assistant", "<|im_start|>user\nyes<|im_end|>"}}),
               ElementsAre("yes<|im_end|>", "<|im_start|>user\nyes<|im_end|><|im_end|>"));
@@ -173,6 +183,7 @@ TEST(ChatTemplate, AnswersThatCallTools) {
   EXPECT_THAT(answers_of(from_text(kQwen3), talk),
               ElementsAre("<think>\n\n</think>\n\n\n<tool_call>\n{\"name\": \"add\", \"arguments\": {\"x\": 1, \"y\": 2}}\n</tool_call><|im_end|>",
                           "<think>\n\n</think>\n\nIt is 3.<|im_end|>"));
+  EXPECT_THAT(answers_of(from_text(kResponseStyle), talk), ElementsAre("<call>add</call>", "It is 3."));
   const ChatTemplate none = ChatTemplate::from_source("{% for m in messages %}{{ m.content is none }}{% endfor %}", "t");
   EXPECT_EQ(none.render(Messages{{"assistant", "", {{"content", nullptr}}}}), "True");
 }

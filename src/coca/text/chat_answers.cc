@@ -54,7 +54,11 @@ size_t tag_at(std::string_view text, size_t at) {
   return 0;
 }
 
-enum class Marking { kWords, kEnds };  // kEnds: one mark in front of the text and one behind it
+enum class Marking {
+  kWords,
+  kFilled,  // words, but no mark in the place of a text that is empty
+  kEnds,    // one mark in front of the text and one behind it
+};
 
 std::string marked_text(const std::string& text, const std::string& mark, Marking how) {
   std::string out;
@@ -66,16 +70,16 @@ std::string marked_text(const std::string& text, const std::string& mark, Markin
   const size_t last = text.find_last_not_of(" \t\n\v\f\r");
   for (size_t at = 0; at < text.size();) {
     const CodePoint c = read_utf8(text.data() + at);
-    const size_t tag = how == Marking::kWords ? tag_at(text, at) : 0;
+    const size_t tag = how != Marking::kEnds ? tag_at(text, at) : 0;
     const bool blank = is_space(c.value) || (c.value >= 0x1c && c.value <= 0x1f);
-    if (how == Marking::kWords) put(tag == 0 && !blank);
+    if (how != Marking::kEnds) put(tag == 0 && !blank);
     else put(last != std::string::npos && at <= last && (inside || !blank));
     const size_t bytes = tag > 0 ? tag : c.length;
     out.append(text, at, bytes);
     at += bytes;
   }
   put(false);
-  return out.empty() ? mark : out;
+  return out.empty() && how == Marking::kWords ? mark : out;
 }
 
 void mark_strings(nlohmann::ordered_json& json, const std::string& mark, Marking how) {
@@ -88,7 +92,7 @@ void mark_strings(nlohmann::ordered_json& json, const std::string& mark, Marking
 ChatMessage marked(const ChatMessage& message, size_t index, Marking how) {
   const std::string mark = mark_of(index);
   ChatMessage out = message;
-  if (!out.content.empty() || !out.fields.contains("content")) out.content = marked_text(out.content, mark, how);
+  if (!out.content.empty() || !out.fields.contains("tool_calls")) out.content = marked_text(out.content, mark, how);
   for (const auto& [name, field] : out.fields.items()) {
     if (name == "content" || name == "reasoning_content" || name == "reasoning" || name == "thinking") {
       if (field.is_string()) mark_strings(field, mark, how);
@@ -114,7 +118,7 @@ class Finder {
     jinja::Output plain = render_(messages_, prompt_);
     text_ = std::move(plain.text);
     const bool free = without_marks(text_).size() == text_.size();  // no marks of somebody else
-    trusted_ = free && (place_marks(Marking::kWords) || place_marks(Marking::kEnds));
+    trusted_ = free && (place_marks(Marking::kWords) || place_marks(Marking::kFilled) || place_marks(Marking::kEnds));
     if (!plain.generations.empty()) return by_blocks(plain.generations);
     RenderedChat out;
     for (const size_t i : in_order_of_text())
@@ -135,15 +139,16 @@ class Finder {
     places_.assign(messages_.size(), std::nullopt);
     const auto output = try_render(messages_.size(), prompt_, true);
     if (!output || without_marks(*output) != text_) return false;
-    places_ = places_in(*output);
-    for (auto& place : places_)  // one mark of two says nothing
-      if (how == Marking::kEnds && place && place->begin == place->end) place.reset();
+    find_marks(*output);
+    for (size_t i = 0; i < messages_.size(); ++i)
+      if (marks_[i].size() > (how == Marking::kEnds ? 1 : 0))  // one mark of two says nothing
+        places_[i] = TextSpan{marks_[i].front(), marks_[i].back()};
     return true;
   }
 
-  // What lies from the first to the last mark of each message, as bytes of the text without marks.
-  std::vector<std::optional<TextSpan>> places_in(const std::string& text) const {
-    std::vector<std::optional<TextSpan>> places(messages_.size());
+  // The marks of each message, as bytes of the text without marks.
+  void find_marks(const std::string& text) {
+    marks_.assign(messages_.size(), {});
     std::map<std::string, size_t, std::less<>> known;
     for (size_t i = 0; i < std::min<size_t>(messages_.size(), kMarks); ++i)
       if (is_answer(messages_[i])) known[mark_of(i)] = i;
@@ -156,11 +161,8 @@ class Finder {
       const auto found = known.find(std::string_view(text).substr(at, kMarkBytes));
       at += kMarkBytes;
       if (found == known.end()) continue;
-      std::optional<TextSpan>& place = places[found->second];
-      if (!place) place = TextSpan{bytes, bytes};
-      place->end = bytes;
+      marks_[found->second].push_back(bytes);
     }
-    return places;
   }
 
   // The first `count` messages; nothing where the template refuses them.
@@ -193,8 +195,9 @@ class Finder {
 
   std::optional<TextSpan> answer(size_t i) {
     if (!places_[i] || places_[i]->begin < floor_) return by_growth(i);
-    const TextSpan place = *places_[i];
-    return TextSpan{begin_of(i, place), end_of(i, place)};
+    TextSpan place = *places_[i];
+    const std::string tail = tail_of(i, place);
+    return TextSpan{begin_of(i, place), end_of(i, place, tail)};
   }
 
   // Behind what the template writes for the model to go on from: the prompt in front of the answer, or as much of its end as
@@ -216,30 +219,52 @@ class Finder {
     return begin;
   }
 
-  // Behind the token that ends the turn: what follows the answer when the conversation ends with it, as far as it stands
+  // Behind the token that ends the turn: `tail`, what follows the answer when the conversation ends with it, as far as it stands
   // here, without blanks at its end, which belong to the next turn.
-  size_t end_of(size_t i, const TextSpan& place) const {
+  size_t end_of(size_t i, const TextSpan& place, std::string tail) const {
     size_t least = place.end;
     const std::string& content = messages_[i].content;
     const size_t word = content.find_last_not_of(" \t\n\v\f\r");
     if (word != std::string::npos && text_.compare(least, content.size() - word - 1, content, word + 1) == 0)
       least += content.size() - word - 1;
-    std::string tail = tail_of(i, place);
-    while (!tail.empty() && is_blank(tail.back())) tail.pop_back();
-    size_t same = 0;
-    while (same < tail.size() && place.end + same < text_.size() && tail[same] == text_[place.end + same]) ++same;
-    if (same < tail.size()) {  // a part of a tag is none
-      const size_t closed = tail.find_last_of(">]", same == 0 ? 0 : same - 1);
-      same = same == 0 || closed == std::string::npos || closed >= same ? 0 : closed + 1;
-    }
+    size_t same = same_bytes(tail, place.end);
+    if (same < tail.size()) same = std::max(same, same_bytes(tail = tail_between(i), place.end));
     return std::max(least, place.end + same);
   }
 
-  std::string tail_of(size_t i, const TextSpan& place) const {
+  // How much of the tail stands at `at`, in whole tags; takes blanks off its end.
+  size_t same_bytes(std::string& tail, size_t at) const {
+    while (!tail.empty() && is_blank(tail.back())) tail.pop_back();
+    size_t same = 0;
+    while (same < tail.size() && at + same < text_.size() && tail[same] == text_[at + same]) ++same;
+    if (same == 0 || same == tail.size()) return same;
+    const size_t closed = tail.find_last_of(">]", same - 1);
+    return closed == std::string::npos ? 0 : closed + 1;
+  }
+
+  // What stands between the answer and the generation prompt behind it: templates may end the last turn differently.
+  std::string tail_between(size_t i) const {
+    const auto before = try_render(i, GenerationPrompt::kAdd, false), bare = try_render(i, GenerationPrompt::kNone, false);
+    const auto with = try_render(i + 1, GenerationPrompt::kAdd, true);
+    if (!before || !bare || !with || before->size() == bare->size() || !before->starts_with(*bare)) return "";
+    const size_t last = with->rfind(mark_of(i));
+    std::string tail = last == std::string::npos ? "" : without_marks(std::string_view(*with).substr(last));
+    const std::string_view prompt = std::string_view(*before).substr(bare->size());
+    if (!tail.ends_with(prompt)) return "";
+    tail.resize(tail.size() - prompt.size());
+    return tail;
+  }
+
+  // What follows the answer at the end of the conversation. Words of it that later messages repeat (a tool's name with the tool's
+  // result) are no part of it: its place ends with as many marks as it has without them.
+  std::string tail_of(size_t i, TextSpan& place) const {
     if (i + 1 == messages_.size() && prompt_ == GenerationPrompt::kNone) return text_.substr(place.end);
     const auto with = try_render(i + 1, GenerationPrompt::kNone, true);
     if (!with) return "";
-    const size_t last = with->rfind(mark_of(i));
+    const std::string mark = mark_of(i);
+    size_t last = std::string::npos, count = 0;
+    for (size_t at = with->find(mark); at != std::string::npos; at = with->find(mark, at + kMarkBytes)) last = at, ++count;
+    if (count > 0 && count < marks_[i].size()) place.end = marks_[i][count - 1];
     return last == std::string::npos ? "" : without_marks(std::string_view(*with).substr(last));
   }
 
@@ -282,7 +307,8 @@ class Finder {
   std::string text_;
   Marking how_ = Marking::kWords;
   bool trusted_ = false;
-  std::vector<std::optional<TextSpan>> places_;  // of each message, from its first to its last word
+  std::vector<std::vector<size_t>> marks_;       // of each message: where its marks stand in the text
+  std::vector<std::optional<TextSpan>> places_;  // of each message, from its first to its last mark
   size_t floor_ = 0;                             // the end of the answer before, in the text
 };
 

@@ -141,7 +141,7 @@ Value filter_map(const Value& v, const Arguments& a) {
   List out;
   const Value* attribute = a.positional.empty() ? a.get(0, "attribute") : nullptr;
   const Value* absent = a.get(9, "default");
-  for (const Value& item : iterate(v)) {
+  for (const Value& item : v.truth() ? iterate(v) : List{}) {  // of none, as in Jinja: nothing
     Value made = attribute ? path_of(item, *attribute)
                            : apply_filter(to_text(need(a, 0, "filter")), item, {{a.positional.begin() + 1, a.positional.end()}, a.named});
     if (made.is_undefined() && absent) made = *absent;
@@ -156,7 +156,7 @@ Value choose(const Value& v, const Arguments& a, bool by_attribute, bool keep) {
   Arguments rest;
   if (a.positional.size() > test_at + 1) rest.positional = {a.positional.begin() + static_cast<std::ptrdiff_t>(test_at) + 1, a.positional.end()};
   List out;
-  for (const Value& item : iterate(v)) {
+  for (const Value& item : v.truth() ? iterate(v) : List{}) {
     const Value tested = by_attribute ? path_of(item, need(a, 0, "attribute")) : item;
     const bool holds =
         a.positional.size() > test_at ? apply_test(to_text(a.positional[test_at]), tested, rest) : tested.truth();
