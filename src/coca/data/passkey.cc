@@ -112,8 +112,10 @@ class GarbageSearch {
 
   int64_t run() const {
     const int64_t least = tokens(0);
-    COCA_CHECK(least <= length_, "passkey prompt of {} tokens: even without garbage it takes {}", length_,
-               least);
+    COCA_CHECK(least <= length_,
+               "a passkey prompt of {} tokens has no room for its question: without any garbage it takes {}; "
+               "give a greater length or a shorter wording (compact)",
+               length_, least);
     const int64_t sample = 16 * static_cast<int64_t>(parts_.garbage.size());
     const double chars_per_token =
         static_cast<double>(sample) / static_cast<double>(std::max<int64_t>(1, tokens(sample) - least));
