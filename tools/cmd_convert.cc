@@ -1,7 +1,5 @@
 // coca convert: a model folder made into another.
 // SPDX-License-Identifier: Apache-2.0
-#include <filesystem>
-
 #include "cli.h"
 #include "coca/io/fs.h"
 #include "coca/model/convert.h"
@@ -11,8 +9,6 @@
 namespace coca::tools {
 
 namespace {
-
-namespace fs = std::filesystem;
 
 enum class StoredAs : uint8_t { kSource, kF32, kF16, kBF16 };
 
@@ -63,11 +59,7 @@ std::optional<DType> dtype_of(StoredAs stored) {
 
 int run(const Options& o) {
   COCA_CHECK(o.max_shard_gib > 0, "--max-shard-gib {}: must be positive", o.max_shard_gib);
-  COCA_CHECK_AS(kIo, !fs::exists(o.out), "{} exists already; choose another folder", o.out);
-  const fs::path out = fs::path(o.out).lexically_normal();
-  const fs::path target = out.has_filename() ? out : out.parent_path();
-  if (target.has_parent_path()) io::make_dirs(target.parent_path());
-  io::AtomicDir folder(target);
+  io::AtomicDir folder(o.out, io::AtomicDir::Existing::kRefuse);
   std::unique_ptr<report::Progress> progress;  // the total is known with the first tensor
   const model::ConvertOptions options{.source_attention = o.source_attention,
                                       .attention = o.attention,

@@ -8,6 +8,7 @@
 #include "coca/base/clock.h"
 #include "coca/data/indexed_dataset.h"
 #include "coca/data/token_file.h"
+#include "coca/io/fs.h"
 #include "coca/report/table.h"
 
 namespace coca::tools {
@@ -109,7 +110,7 @@ int run_info(const std::string& path, bool json) {
     shortest = std::min(shortest, end - begin);
     longest = std::max(longest, end - begin);
   }
-  const auto bytes = static_cast<int64_t>(std::filesystem::file_size(path));
+  const auto bytes = static_cast<int64_t>(io::file_bytes(path));
   if (json) {
     print(nlohmann::ordered_json{{"file", path},
                                  {"bytes", bytes},

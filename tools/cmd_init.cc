@@ -1,7 +1,5 @@
 // coca init: a model folder with random weights, of the shape a config.json describes.
 // SPDX-License-Identifier: Apache-2.0
-#include <filesystem>
-
 #include "cli.h"
 #include "coca/eval/protocol.h"
 #include "coca/io/fs.h"
@@ -12,8 +10,6 @@
 namespace coca::tools {
 
 namespace {
-
-namespace fs = std::filesystem;
 
 struct Options {
   std::string config, out, tokenizer = "byte";
@@ -33,15 +29,12 @@ struct Options {
 int run(const Options& o) {
   COCA_CHECK(!o.config.empty(), "--config: no config.json given");
   COCA_CHECK(!o.out.empty(), "--out: no folder given");
-  COCA_CHECK_AS(kIo, !fs::exists(o.out), "--out: {} exists already", o.out);
   const model::ModelSpec spec = model::spec_from_json(io::read_json(o.config), o.config);
   const auto tokenizer = text::load_tokenizer(o.tokenizer);
   eval::check_tokenizer(*tokenizer, spec);
+  io::AtomicDir folder(o.out, io::AtomicDir::Existing::kRefuse);
   model::ParamStore params(spec, o.precision);
   model::initialise(spec, static_cast<uint64_t>(o.seed), params);
-  const fs::path out = fs::path(o.out).lexically_normal();
-  if (out.has_parent_path()) io::make_dirs(out.parent_path());
-  io::AtomicDir folder(out);
   model::save_model(folder.path(), spec, params);
   tokenizer->save(folder.path());
   folder.commit();

@@ -1,7 +1,5 @@
 // coca merge: a model and an adapter made into one model.
 // SPDX-License-Identifier: Apache-2.0
-#include <filesystem>
-
 #include "cli.h"
 #include "coca/io/fs.h"
 #include "coca/model/adapter.h"
@@ -12,8 +10,6 @@
 namespace coca::tools {
 
 namespace {
-
-namespace fs = std::filesystem;
 
 struct Options {
   std::string model, adapter, out;
@@ -34,9 +30,9 @@ int run(const Options& o) {
   COCA_CHECK(!o.model.empty(), "--model: no model folder given");
   COCA_CHECK(!o.adapter.empty(), "--adapter: no adapter folder given");
   COCA_CHECK(!o.out.empty(), "--out: no folder to write given");
-  COCA_CHECK_AS(kIo, !fs::exists(o.out), "{} exists already; choose another folder", o.out);
   const auto adapter =
       model::load_adapter(o.adapter, model::load_spec(o.model));  // mistakes show before the weights are read
+  io::AtomicDir folder(o.out, io::AtomicDir::Existing::kRefuse);
   model::Model merged = model::load_model(o.model);
   model::merge_adapter(*adapter, *merged.params);
   if (o.precision != model::Precision::kF32) {
@@ -45,9 +41,6 @@ int run(const Options& o) {
     model::copy_params(cx, *merged.params, *rounded);
     merged.params = std::move(rounded);
   }
-  const fs::path out = fs::path(o.out).lexically_normal(), target = out.has_filename() ? out : out.parent_path();
-  if (target.has_parent_path()) io::make_dirs(target.parent_path());
-  io::AtomicDir folder(target);
   model::save_model(folder.path(), merged.spec, *merged.params);
   copy_companions(o.model, folder.path());
   folder.commit();

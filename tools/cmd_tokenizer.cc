@@ -43,7 +43,7 @@ int run_train(const TrainFlags& flags) {
   COCA_CHECK(!flags.input.empty(), "--input: no text given");
   COCA_CHECK(!flags.output.empty(), "--output: no folder or file given");
   fs::path model = flags.output;
-  if (model.extension() != ".model" || fs::is_directory(model)) model /= "tokenizer.model";
+  if (model.extension() != ".model" || io::is_folder(model)) model /= "tokenizer.model";
   if (model.has_parent_path()) io::make_dirs(model.parent_path());
   const Stopwatch watch;
   text::train_sentencepiece({.inputs = io::expand_inputs(flags.input, {".txt"}),

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "companions.h"
 
+#include "coca/io/fs.h"
+
 namespace coca::tools {
 
 namespace fs = std::filesystem;
@@ -19,8 +21,8 @@ std::vector<std::string> copy_companions(const fs::path& from, const fs::path& t
                                          "generation_config.json"};
   std::vector<std::string> copied;
   for (const char* name : kCompanions) {
-    if (!fs::is_regular_file(from / name) || fs::exists(to / name)) continue;
-    fs::copy_file(from / name, to / name);
+    if (!io::is_regular_file(from / name) || io::exists(to / name)) continue;
+    io::write_file_atomic(to / name, io::read_file(from / name));
     copied.emplace_back(name);
   }
   return copied;

@@ -35,7 +35,7 @@ std::string csv_of(const ordered_json& results) {
 void check_output_folders(const std::vector<std::string>& files) {
   for (const std::string& file : files) {
     const std::filesystem::path folder = std::filesystem::path(file).parent_path();
-    COCA_CHECK_AS(kIo, folder.empty() || std::filesystem::is_directory(folder),
+    COCA_CHECK_AS(kIo, folder.empty() || io::is_folder(folder),
                   "{}: the folder {} does not exist", file, folder.string());
   }
 }

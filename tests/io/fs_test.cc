@@ -1,8 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/io/fs.h"
 
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+
+#include <csignal>
+#include <thread>
+
+#include "coca/base/stop.h"
+#include "coca/io/csv.h"
 #include "coca/io/hash.h"
 #include "coca/io/mmap.h"
+#include "coca/io/names.h"
 #include "support/faults.h"
 #include "support/temp_dir.h"
 
@@ -111,22 +121,185 @@ std::string only_entry(const std::filesystem::path& dir) {
   return std::filesystem::directory_iterator(dir)->path().filename();
 }
 
-// A killed process may have had this one's id, and left a file of the name that is taken next.
-TEST(Fs, WhatAnotherLeftUnderTheTemporaryNameGoes) {
+TEST(Fs, TemporariesOfOthersAreLeftAlone) {
   TempDir dir;
-  std::string name;
-  {
-    const AtomicFile first(dir / "x");
-    name = only_entry(dir.path());
+  const AtomicFile first(dir / "x"), second(dir / "x");
+  const AtomicDir third(dir / "x"), fourth(dir / "x");
+  EXPECT_EQ(entries(dir.path()), 4u);
+}
+
+TEST(Fs, ANameOf255BytesCanBeWritten) {
+  TempDir dir;
+  const std::string longest(255, 'n'), too_long(256, 'n');
+  write_file_atomic(dir / longest, "x");
+  EXPECT_EQ(read_file(dir / longest), "x");
+  { AtomicDir folder(dir / ("d" + longest.substr(1))); folder.commit(); }
+  EXPECT_EQ(entries(dir.path()), 2u);
+  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { write_file_atomic(dir / too_long, "x"); }), HasSubstr("File name too long"));
+}
+
+TEST(Fs, LinksAreFollowedAndStay) {
+  TempDir dir;
+  const auto link = [&](const std::string& to, const std::string& name) { std::filesystem::create_symlink(to, dir / name); };
+  std::filesystem::create_directories(dir / "sub");
+  put_file(dir / "sub/old", "old");
+  link("sub/old", "to_old");
+  link("to_old", "to_link");
+  link((dir / "sub/fresh").string(), "to_nothing");
+  link("loop", "loop");
+  write_file_atomic(dir / "to_link", "new");
+  EXPECT_EQ(get_file(dir / "sub/old"), "new");
+  write_file_atomic(dir / "to_nothing", "made");
+  EXPECT_EQ(get_file(dir / "sub/fresh"), "made");
+  EXPECT_EQ(entries(dir / "sub"), 2u) << "temporaries left behind";
+  for (const char* name : {"to_old", "to_link", "to_nothing"}) EXPECT_TRUE(std::filesystem::is_symlink(dir / name)) << name;
+  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { write_file_atomic(dir / "loop", "x"); }),
+              testing::AllOf(HasSubstr((dir / "loop").string()), HasSubstr("symbolic links")));
+  link("sub/model", "folder");
+  AtomicDir made(dir / "folder");
+  put_file(made.path() / "one", "1");
+  made.commit();
+  EXPECT_EQ(get_file(dir / "sub/model/one"), "1");
+  EXPECT_TRUE(std::filesystem::is_symlink(dir / "folder"));
+}
+
+TEST(Fs, DevicesAreWrittenToAndStay) {
+  TempDir dir;
+  ::umask(0);
+  if (::mknod((dir / "null").c_str(), S_IFCHR | 0666, ::makedev(1, 3)) != 0) GTEST_SKIP() << "no right to make a device";
+  ASSERT_EQ(::mknod((dir / "full").c_str(), S_IFCHR | 0666, ::makedev(1, 7)), 0);
+  std::filesystem::create_symlink("null", dir / "link");
+  for (const char* name : {"null", "link"}) {
+    write_file_atomic(dir / name, "gone");
+    CsvWriter(dir / name, {"a"}, CsvWriter::Mode::kAppend).row({"1"});
   }
-  const size_t dash = name.rfind('-') + 1;
-  put_file(dir / (name.substr(0, dash) + std::to_string(std::stoi(name.substr(dash)) + 1)), "left behind");
-  AtomicFile second(dir / "x");
-  EXPECT_EQ(entries(dir.path()), 1u) << "not the name it was expected to take";
-  second.write("new", 3);
-  second.commit();
-  EXPECT_EQ(only_entry(dir.path()), "x");
-  EXPECT_EQ(get_file(dir / "x"), "new");
+  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { write_file_atomic(dir / "full", "x"); }),
+              testing::AllOf(HasSubstr((dir / "full").string()), HasSubstr("No space left")));
+  for (const char* name : {"null", "full"}) EXPECT_TRUE(std::filesystem::is_character_file(dir / name)) << name;
+  EXPECT_EQ(entries(dir.path()), 3u);
+}
+
+// Reads a FIFO to its end on a thread of its own; may come late.
+class FifoReader {
+ public:
+  explicit FifoReader(std::filesystem::path fifo) : fifo_(std::move(fifo)), thread_([this] { text_ = read_file(fifo_); }) {}
+  std::string text() {
+    thread_.join();
+    return text_;
+  }
+
+ private:
+  std::filesystem::path fifo_;
+  std::string text_;
+  std::thread thread_;
+};
+
+TEST(Fs, FifosAreWrittenTo) {
+  TempDir dir;
+  ASSERT_EQ(::mkfifo((dir / "fifo").c_str(), 0666), 0);
+  const std::string large(200'000, 'x');  // more than a pipe holds
+  {
+    FifoReader reader(dir / "fifo");
+    AtomicFile file(dir / "fifo");
+    file.write("????", 4);
+    file.write(large.data(), large.size());
+    file.write_at(0, "head", 4);
+    file.commit();
+    EXPECT_EQ(reader.text(), "head" + large);
+  }
+  FifoReader reader(dir / "fifo");
+  CsvWriter(dir / "fifo", {"a", "b"}, CsvWriter::Mode::kAppend).row({"1", "2"});
+  EXPECT_EQ(reader.text(), "a,b\n1,2\n");
+  EXPECT_TRUE(std::filesystem::is_fifo(dir / "fifo"));
+}
+
+TEST(Fs, AFifoWithoutAReaderIsAnError) {
+  TempDir dir;
+  ASSERT_EQ(::mkfifo((dir / "fifo").c_str(), 0666), 0);
+  request_stop();
+  const std::string stopped = error_of(ErrorKind::kInterrupted, [&] { write_file_atomic(dir / "fifo", "x"); });
+  clear_stop();
+  EXPECT_THAT(stopped, testing::AllOf(HasSubstr((dir / "fifo").string()), HasSubstr("no process read this FIFO")));
+  std::signal(SIGPIPE, SIG_IGN);
+  const int reader = ::open((dir / "fifo").c_str(), O_RDONLY | O_NONBLOCK);
+  {
+    CsvWriter writer(dir / "fifo", {"a"}, CsvWriter::Mode::kTruncate);
+    ::close(reader);
+    writer.row({"1"});
+    EXPECT_THAT(error_of(ErrorKind::kIo, [&] { writer.flush(); }), HasSubstr("Broken pipe"));
+  }
+  EXPECT_TRUE(std::filesystem::is_fifo(dir / "fifo"));
+}
+
+TEST(Fs, DescriptorsAreWrittenToWhereTheyStand) {
+  TempDir dir;
+  const int fd = ::open((dir / "x").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+  ASSERT_EQ(::write(fd, "before ", 7), 7);
+  for (const std::string root : {"/dev/fd/", "/proc/self/fd/"}) write_file_atomic(root + std::to_string(fd), "here ");
+  ASSERT_EQ(::write(fd, "after", 5), 5);
+  ::close(fd);
+  EXPECT_EQ(get_file(dir / "x"), "before here here after");
+  EXPECT_EQ(entries(dir.path()), 1u);
+  const int closed = ::open("/dev/null", O_RDONLY | O_CLOEXEC);
+  ::close(closed);
+  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { write_file_atomic("/dev/fd/" + std::to_string(closed), "x"); }),
+              HasSubstr("/dev/fd/" + std::to_string(closed)));
+}
+
+TEST(Fs, OfTwoWritersOfAFolderOneWins) {
+  TempDir dir;
+  using Existing = AtomicDir::Existing;
+  {
+    AtomicDir one(dir / "out", Existing::kRefuse), two(dir / "out", Existing::kRefuse);
+    put_file(one.path() / "who", "one");
+    put_file(two.path() / "who", "two");
+    one.commit();
+    EXPECT_THAT(error_of(ErrorKind::kIo, [&] { two.commit(); }),
+                testing::AllOf(HasSubstr((dir / "out").string()), HasSubstr("another process has made it")));
+  }
+  EXPECT_EQ(get_file(dir / "out/who"), "one");
+  EXPECT_EQ(entries(dir.path()), 1u) << "the loser's folder must go";
+  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { AtomicDir late(dir / "out/", Existing::kRefuse); }), HasSubstr("exists already"));
+  std::filesystem::create_directory(dir / "empty");
+  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { AtomicDir late(dir / "empty", Existing::kRefuse); }), HasSubstr("exists already"));
+}
+
+TEST(Fs, QuestionsAboutPaths) {
+  TempDir dir;
+  put_file(dir / "b", "123");
+  put_file(dir / ".a", "");
+  EXPECT_TRUE(io::exists(dir / "b") && io::is_regular_file(dir / "b") && !is_folder(dir / "b"));
+  EXPECT_TRUE(is_folder(dir.path()) && !io::is_regular_file(dir.path()));
+  EXPECT_FALSE(io::exists(dir / "none") || is_folder(dir / "none") || io::is_regular_file(dir / "none") || io::exists(dir / "b/below"));
+  EXPECT_EQ(file_bytes(dir / "b"), 3u);
+  EXPECT_THAT(list_folder(dir.path()), ElementsAre(dir / ".a", dir / "b"));
+  std::filesystem::create_symlink("loop", dir / "loop");
+  const auto fails = [](const std::filesystem::path& path, auto&& ask) {
+    EXPECT_THAT(error_of(ErrorKind::kIo, [&] { ask(path); }), HasSubstr(path.string()));
+  };
+  fails(dir / "loop", [](const auto& path) { io::exists(path); });
+  fails(dir / "loop/below", [](const auto& path) { is_folder(path); });
+  fails(dir / std::string(300, 'n'), [](const auto& path) { io::is_regular_file(path); });
+  fails(dir / "none", [](const auto& path) { file_bytes(path); });
+  fails(dir / "none", [](const auto& path) { list_folder(path); });
+}
+
+TEST(Names, BytesThatAreNotUtf8AreEscapedAndComeBack) {
+  EXPECT_EQ(name_from_bytes("caf\xe9.txt"), "caf\\xe9.txt");
+  EXPECT_EQ(name_from_bytes("caf\xc3\xa9 \\ \\n.txt"), "caf\xc3\xa9 \\ \\n.txt") << "UTF-8 stays as it is";
+  EXPECT_EQ(name_from_bytes("\\xe9"), "\\x5cxe9") << "spelt out in the name itself";
+  EXPECT_EQ(shown_name("\\xe9"), "\\xe9");
+  EXPECT_EQ(shown_name("\xff"), "\\xff");
+  for (const std::string name : {"", "a", "\\", "\\x", "\\xe", "\\xe9", "\\\\xe9", "\\x5c", "\\x5cx5c", "\xe9", "\xe9\\xe9", "\xc3", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xc0\xaf"}) {
+    const std::string escaped = name_from_bytes(name);
+    EXPECT_TRUE(is_utf8(escaped)) << escaped;
+    EXPECT_EQ(bytes_from_name(escaped), name) << escaped;
+  }
+  for (unsigned first = 0; first < 256; ++first)
+    for (unsigned second = 0; second < 256; ++second) {
+      const std::string name{static_cast<char>(first), static_cast<char>(second)};
+      ASSERT_EQ(bytes_from_name(name_from_bytes(name)), name) << first << " " << second;
+    }
 }
 
 TEST(Fs, APlaceTakenMeanwhileIsAnErrorAndLeavesNothing) {

@@ -52,6 +52,19 @@ struct Sample {
   }
 };
 
+TEST(Options, NamesThatAreNotUtf8ComeBack) {
+  Sample a, b;
+  a.name = "caf\xe9/\\xe9";
+  a.files = {"\xff", "plain"};
+  a.note = "\xc3";
+  const nlohmann::ordered_json json = options_to_json(a);
+  options_from_json(b, nlohmann::json::parse(json.dump()), "test");
+  EXPECT_EQ(b.name, a.name);
+  EXPECT_EQ(b.files, a.files);
+  EXPECT_EQ(b.note, a.note);
+  EXPECT_EQ(json["name"], "caf\\xe9/\\x5cxe9");
+}
+
 TEST(Options, JsonRoundTrip) {
   Sample a;
   a.layers = -(int64_t{1} << 60);

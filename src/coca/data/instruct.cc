@@ -209,7 +209,7 @@ TokenDocuments load_examples(const text::Tokenizer& tokenizer, const LoadOptions
   TokenDocuments documents;
   int64_t done = 0, total = 0;
   for (const auto& file : io::expand_inputs(options.inputs, {".jsonl"}))
-    total += static_cast<int64_t>(std::filesystem::file_size(file));
+    total += static_cast<int64_t>(io::file_bytes(file));
   const ReadReport read = read_lines(options.inputs, [&](Example&& example, int64_t bytes) {
     COCA_CHECK_AS(kInterrupted, !stop_requested(), "examples: stopped before {}", example.name);
     documents.add(encode_segments(segments_of(example, options.chat), tokenizer, options.bos));

@@ -21,7 +21,7 @@ std::optional<int64_t> integer(const std::string& text) {
 }
 
 bool has_layout(const fs::path& dir) {
-  return fs::is_regular_file(dir / "metadata.csv") && fs::is_directory(dir / "test");
+  return io::is_regular_file(dir / "metadata.csv") && io::is_folder(dir / "test");
 }
 
 }  // namespace
@@ -35,7 +35,7 @@ SplitInputs choose_split(const std::vector<std::string>& inputs, std::optional<S
     }
     out.used = split.value_or(Split::kTest);
     const fs::path dir = fs::path(input) / enum_name(*out.used);
-    COCA_CHECK_AS(kIo, fs::is_directory(dir), "split {}: {} is not a folder", enum_name(*out.used), dir.string());
+    COCA_CHECK_AS(kIo, io::is_folder(dir), "split {}: {} is not a folder", enum_name(*out.used), dir.string());
     out.inputs.push_back(dir.string());
   }
   return out;
@@ -61,7 +61,7 @@ std::optional<Book> BookLists::find(const fs::path& document) {
     const fs::path file = place / "metadata.csv";
     auto it = lists_.find(file);
     if (it == lists_.end())
-      it = lists_.emplace(file, fs::is_regular_file(file) ? read_book_list(file) : std::map<std::string, Book>()).first;
+      it = lists_.emplace(file, io::is_regular_file(file) ? read_book_list(file) : std::map<std::string, Book>()).first;
     const auto book = it->second.find(document.stem().string());
     if (book != it->second.end()) return book->second;
   }

@@ -207,7 +207,7 @@ std::vector<CaseCheck> verify_folder(const fs::path& dir, const VerifyOptions& o
   COCA_CHECK(options.tolerance > 0, "tolerance {} must be positive", options.tolerance);
   const model::Model model = model::load_model(dir);
   const fs::path manifest_path = dir / "manifest.json";
-  COCA_CHECK_AS(kIo, fs::exists(manifest_path), "{} has no manifest.json naming the cases", dir.string());
+  COCA_CHECK_AS(kIo, io::exists(manifest_path), "{} has no manifest.json naming the cases", dir.string());
   const nlohmann::json manifest = io::read_json(manifest_path);
   COCA_CHECK_AS(kBadFile, manifest.is_object() && manifest.contains("cases") && manifest["cases"].is_array() && !manifest["cases"].empty(),
                 "{}: expected an object with a non-empty list \"cases\"", manifest_path.string());

@@ -95,10 +95,15 @@ CsvWriter::CsvWriter(const std::filesystem::path& file, const std::vector<std::s
     : path_(file), columns_(header.size()) {
   COCA_CHECK(columns_ > 0, "{}: a CSV file needs at least one column", file.string());
   const std::string header_line = csv_line(header);
-  std::string existing;
+  const OutputPlace place = output_place(file);
   size_t keep = 0;
-  if (mode == Mode::kAppend && std::filesystem::exists(file)) {
-    existing = read_file(file);
+  if (place.stream) {
+    fd_ = open_stream(place, file);
+    buffer_ = header_line;
+    return;
+  }
+  if (mode == Mode::kAppend && io::exists(file)) {
+    const std::string existing = read_file(file);
     parse_csv(existing, &keep);
     const auto records = parse_csv(std::string_view(existing).substr(0, keep));
     if (!records.empty() && records.front() != header) {

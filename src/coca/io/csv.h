@@ -10,6 +10,7 @@
 
 namespace coca::io {
 
+// Rows go to the file as they come. Into a stream (OutputPlace of fs.h) the header and the rows are written, whatever the mode.
 class CsvWriter {
  public:
   enum class Mode {

@@ -4,18 +4,23 @@
 
 #include <fcntl.h>
 #include <glob.h>
+#include <poll.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <set>
 #include <system_error>
 
 #include "coca/base/error.h"
+#include "coca/base/log.h"
+#include "coca/base/stop.h"
 
 namespace coca::io {
 
@@ -27,12 +32,12 @@ namespace {
   fail(ErrorKind::kIo, "{}: {}: {}", file.string(), what, std::strerror(error));
 }
 
-// Unique within this machine while the process lives; O_EXCL or mkdir catches leftovers of earlier processes.
+// A free name beside the final one, as far as anyone can tell: other processes, on other machines too, may write there.
 stdfs::path temporary_sibling(const stdfs::path& final_path) {
-  static std::atomic<uint64_t> counter{0};
-  stdfs::path name = final_path.filename();
-  return final_path.parent_path() /
-         fmt::format(".tmp-{}-{}-{}", name.string(), ::getpid(), counter.fetch_add(1));
+  uint64_t random = 0;
+  while (::getrandom(&random, sizeof random, 0) < 0 && errno == EINTR) continue;
+  const std::string name = final_path.filename().string().substr(0, 100);  // room for the rest within 255 bytes
+  return final_path.parent_path() / fmt::format(".tmp-{}-{}-{:016x}", name, ::getpid(), random);
 }
 
 // "a/b/" means the same folder as "a/b"; a path without a last component names nothing that could be made.
@@ -52,10 +57,63 @@ void write_all(int fd, const stdfs::path& file, const void* data, size_t bytes) 
   while (bytes > 0) {
     const ssize_t n = ::write(fd, p, bytes);
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail_errno(file, "cannot write", errno);
+    if (n < 0 && errno == EAGAIN) {  // a pipe that someone set to non-blocking
+      pollfd ready{.fd = fd, .events = POLLOUT, .revents = 0};
+      ::poll(&ready, 1, -1);
+      continue;
+    }
+    if (n < 0) fail_errno(file, errno == EPIPE ? "cannot write, its reader has gone" : "cannot write", errno);
     p += n;
     bytes -= static_cast<size_t>(n);
   }
+}
+
+// Of what the path leads to; none where nothing is.
+std::optional<struct stat> status_of(const stdfs::path& path) {
+  struct stat status {};
+  if (::stat(path.c_str(), &status) == 0) return status;
+  if (errno != ENOENT && errno != ENOTDIR) fail_errno(path, "cannot be looked at", errno);
+  return std::nullopt;
+}
+
+// N of /dev/fd/N and /proc/self/fd/N.
+std::optional<int> descriptor_of(const stdfs::path& path) {
+  const std::string name = path.filename().string();
+  int number = -1;
+  const auto [end, bad] = std::from_chars(name.data(), name.data() + name.size(), number);
+  if (bad != std::errc() || end != name.data() + name.size() || number < 0) return std::nullopt;
+  std::error_code error, other;
+  const stdfs::path folder = stdfs::canonical(path.parent_path(), error), own = stdfs::canonical("/proc/self/fd", other);
+  return !error && !other && folder == own ? std::optional(number) : std::nullopt;
+}
+
+int open_fifo(const stdfs::path& file, const stdfs::path& name) {
+  constexpr int kSecondsToWait = 30, kPerSecond = 50;
+  for (int i = 0; i < kSecondsToWait * kPerSecond; ++i) {
+    const int fd = ::open(file.c_str(), O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+    if (fd >= 0) {
+      if (::fcntl(fd, F_SETFL, 0) == 0) return fd;
+      const int error = errno;
+      ::close(fd);
+      fail_errno(name, "cannot open", error);
+    }
+    if (errno != ENXIO && errno != EINTR) fail_errno(name, "cannot open", errno);
+    COCA_CHECK_AS(kInterrupted, !stop_requested(), "{}: stopped while no process read this FIFO", name.string());
+    if (i == kPerSecond) log_warning("{}: waiting for a process that reads this FIFO", name.string());
+    ::usleep(1'000'000 / kPerSecond);
+  }
+  fail(ErrorKind::kIo, "{}: is a FIFO that no process reads (waited {} seconds)", name.string(), kSecondsToWait);
+}
+
+// A file without a name, gone when it is closed.
+int open_unnamed() {
+  std::error_code error;
+  const stdfs::path dir = stdfs::temp_directory_path(error);
+  std::string name = ((error ? stdfs::path("/tmp") : dir) / "coca-XXXXXX").string();
+  const int fd = ::mkostemp(name.data(), O_CLOEXEC);
+  if (fd < 0) fail_errno(name, "cannot create a temporary file", errno);
+  ::unlink(name.c_str());
+  return fd;
 }
 
 void fsync_tree(const stdfs::path& dir) {
@@ -68,6 +126,64 @@ void fsync_tree(const stdfs::path& dir) {
 }
 
 }  // namespace
+
+bool exists(const stdfs::path& path) { return status_of(path).has_value(); }
+
+bool is_folder(const stdfs::path& path) {
+  const auto status = status_of(path);
+  return status && S_ISDIR(status->st_mode);
+}
+
+bool is_regular_file(const stdfs::path& path) {
+  const auto status = status_of(path);
+  return status && S_ISREG(status->st_mode);
+}
+
+uint64_t file_bytes(const stdfs::path& file) {
+  const auto status = status_of(file);
+  COCA_CHECK_AS(kIo, status, "{}: does not exist", file.string());
+  return static_cast<uint64_t>(status->st_size);
+}
+
+std::vector<stdfs::path> list_folder(const stdfs::path& dir) {
+  std::vector<stdfs::path> paths;
+  std::error_code error;
+  stdfs::directory_iterator entry(dir, error);
+  for (; !error && entry != stdfs::directory_iterator(); entry.increment(error)) paths.push_back(entry->path());
+  if (error) fail_errno(dir, "cannot list the files of", error.value());
+  std::sort(paths.begin(), paths.end());
+  return paths;
+}
+
+OutputPlace output_place(const stdfs::path& path) {
+  constexpr int kMostLinks = 40;  // as the kernel's limit
+  OutputPlace place{.target = path, .descriptor = {}, .stream = false};
+  for (int links = 0;; ++links) {
+    place.descriptor = descriptor_of(place.target);
+    if (place.descriptor) break;
+    std::error_code error;
+    const stdfs::path to = stdfs::read_symlink(place.target, error);
+    if (error) break;  // no link, or nothing
+    if (links == kMostLinks) fail_errno(path, "cannot follow its links", ELOOP);
+    place.target = to.is_absolute() ? to : place.target.parent_path() / to;
+  }
+  const auto status = place.descriptor ? std::nullopt : status_of(place.target);
+  place.stream = place.descriptor || (status && !S_ISREG(status->st_mode) && !S_ISDIR(status->st_mode));
+  return place;
+}
+
+int open_stream(const OutputPlace& place, const stdfs::path& name) {
+  if (place.descriptor) {  // its offset is shared, so that what was written to it before stays
+    const int fd = ::fcntl(*place.descriptor, F_DUPFD_CLOEXEC, 3);
+    if (fd < 0) fail_errno(name, "cannot open", errno);
+    return fd;
+  }
+  const auto status = status_of(place.target);
+  if (status && S_ISFIFO(status->st_mode)) return open_fifo(place.target, name);
+  const int fd = ::open(place.target.c_str(), O_WRONLY | O_NOCTTY | O_CLOEXEC);
+  if (fd < 0) fail_errno(name, "cannot open", errno);
+  return fd;
+}
 
 std::string read_file(const stdfs::path& file) {
   const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
@@ -107,45 +223,47 @@ void make_dirs(const stdfs::path& dir) {
   std::error_code error;
   stdfs::create_directories(dir, error);
   COCA_CHECK_AS(kIo, !error, "{}: cannot create folder: {}", dir.string(), error.message());
-  COCA_CHECK_AS(kIo, stdfs::is_directory(dir, error), "{}: is not a folder", dir.string());
+  COCA_CHECK_AS(kIo, is_folder(dir), "{}: is not a folder", dir.string());
 }
 
 bool is_file_name(std::string_view name) {
   return !name.empty() && name != "." && name != ".." && stdfs::path(name).filename() == name;
 }
 
-AtomicFile::AtomicFile(const stdfs::path& final_path)
-    : final_(without_trailing_slash(final_path)), temporary_(temporary_sibling(final_)) {
-  std::error_code ignored;
-  COCA_CHECK_AS(kIo, !stdfs::is_directory(final_, ignored), "{}: is a folder where a file is to be written",
-                final_.string());
-  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (fd_ < 0 && errno == EEXIST) {  // left by a killed process that had our process id
-    ::unlink(temporary_.c_str());
-    fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+AtomicFile::AtomicFile(const stdfs::path& final_path) : name_(final_path), place_(output_place(final_path)) {
+  if (place_.stream) {
+    if (place_.descriptor && ::fcntl(*place_.descriptor, F_GETFD) < 0) fail_errno(name_, "cannot open", errno);
+    fd_ = open_unnamed();
+    return;
   }
-  if (fd_ < 0) fail_errno(final_, "cannot create", errno);
+  place_.target = without_trailing_slash(place_.target);
+  COCA_CHECK_AS(kIo, !is_folder(place_.target), "{}: is a folder where a file is to be written", name_.string());
+  do {
+    temporary_ = temporary_sibling(place_.target);
+    fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  } while (fd_ < 0 && errno == EEXIST);
+  if (fd_ < 0) fail_errno(name_, "cannot create", errno);
 }
 
 AtomicFile::~AtomicFile() {
   if (fd_ < 0) return;
   ::close(fd_);
-  ::unlink(temporary_.c_str());
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
 }
 
 void AtomicFile::write(const void* data, size_t bytes) {
-  write_all(fd_, final_, data, bytes);
+  write_all(fd_, name_, data, bytes);
   size_ += bytes;
 }
 
 void AtomicFile::write_at(uint64_t offset, const void* data, size_t bytes) {
   COCA_CHECK(offset <= size_ && bytes <= size_ - offset, "{}: write_at beyond the {} bytes written",
-             final_.string(), size_);
+             name_.string(), size_);
   const char* p = static_cast<const char*>(data);
   while (bytes > 0) {
     const ssize_t n = ::pwrite(fd_, p, bytes, static_cast<off_t>(offset));
     if (n < 0 && errno == EINTR) continue;
-    if (n < 0) fail_errno(final_, "cannot write", errno);
+    if (n < 0) fail_errno(name_, "cannot write", errno);
     p += n;
     offset += static_cast<uint64_t>(n);
     bytes -= static_cast<size_t>(n);
@@ -153,23 +271,49 @@ void AtomicFile::write_at(uint64_t offset, const void* data, size_t bytes) {
 }
 
 void AtomicFile::commit() {
-  COCA_CHECK(fd_ >= 0, "{}: committed twice", final_.string());
-  if (::fsync(fd_) != 0) fail_errno(final_, "cannot sync", errno);
-  if (::rename(temporary_.c_str(), final_.c_str()) != 0)
-    fail_errno(final_, "cannot rename into place", errno);
+  COCA_CHECK(fd_ >= 0, "{}: committed twice", name_.string());
+  if (place_.stream) return commit_to_stream();
+  if (::fsync(fd_) != 0) fail_errno(name_, "cannot sync", errno);
+  if (::rename(temporary_.c_str(), place_.target.c_str()) != 0) fail_errno(name_, "cannot rename into place", errno);
   ::close(fd_);
   fd_ = -1;
-  fsync_path(parent_or_dot(final_));
+  fsync_path(parent_or_dot(place_.target));
 }
 
-AtomicDir::AtomicDir(const stdfs::path& final_path) : final_(without_trailing_slash(final_path)) {
-  std::error_code error;
-  COCA_CHECK_AS(kIo, !stdfs::exists(final_, error) || stdfs::is_directory(final_, error),
-                "{}: exists and is not a folder", final_.string());
+void AtomicFile::commit_to_stream() {
+  const int to = open_stream(place_, name_);
+  try {
+    char block[65536];
+    for (uint64_t at = 0; at < size_;) {
+      const ssize_t n = ::pread(fd_, block, sizeof block, static_cast<off_t>(at));
+      if (n < 0 && errno == EINTR) continue;
+      if (n <= 0) fail_errno(name_, "cannot read back what is to be written", n < 0 ? errno : EIO);
+      write_all(to, name_, block, static_cast<size_t>(n));
+      at += static_cast<uint64_t>(n);
+    }
+  } catch (...) {
+    ::close(to);
+    throw;
+  }
+  if (::close(to) != 0 && errno != EINTR) fail_errno(name_, "cannot write", errno);
+  ::close(fd_);
+  fd_ = -1;
+}
+
+AtomicDir::AtomicDir(const stdfs::path& final_path, Existing existing)
+    : final_(without_trailing_slash(final_path)), existing_(existing) {
+  final_ = without_trailing_slash(output_place(final_).target);
+  const bool there = io::exists(final_);
+  COCA_CHECK_AS(kIo, !there || existing == Existing::kReplace, "{} exists already; choose another folder",
+                final_path.string());
+  COCA_CHECK_AS(kIo, !there || is_folder(final_), "{}: exists and is not a folder", final_.string());
   if (final_.has_parent_path()) make_dirs(final_.parent_path());
-  temporary_ = temporary_sibling(final_);
-  stdfs::remove_all(temporary_, error);  // left by a killed process that had our process id
-  if (::mkdir(temporary_.c_str(), 0777) != 0) fail_errno(final_, "cannot create folder", errno);
+  int status = 0;
+  do {
+    temporary_ = temporary_sibling(final_);
+    status = ::mkdir(temporary_.c_str(), 0777);
+  } while (status != 0 && errno == EEXIST);
+  if (status != 0) fail_errno(final_, "cannot create folder", errno);
 }
 
 AtomicDir::~AtomicDir() {
@@ -180,21 +324,40 @@ AtomicDir::~AtomicDir() {
 void AtomicDir::commit() {
   COCA_CHECK(!committed_, "{}: committed twice", final_.string());
   fsync_tree(temporary_);
-  const stdfs::path parent = parent_or_dot(final_);
-  if (!stdfs::exists(final_)) {
-    if (::rename(temporary_.c_str(), final_.c_str()) != 0)
-      fail_errno(final_, "cannot rename into place", errno);
-    committed_ = true;
-    fsync_path(parent);
-    return;
+  if (existing_ == Existing::kReplace && io::exists(final_))
+    swap_with_existing();
+  else
+    move_to_free_name();
+}
+
+void AtomicDir::move_to_free_name() {
+  const char* from = temporary_.c_str();
+  const char* to = final_.c_str();
+  int status = 0;
+  if (existing_ == Existing::kReplace) {
+    status = ::rename(from, to);
+  } else {
+    status = ::renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE);
+    if (status != 0 && (errno == EINVAL || errno == ENOSYS)) {
+      // File systems without it: an empty folder takes the name, which only one process can make, and is replaced.
+      status = ::mkdir(to, 0777);
+      if (status == 0) status = ::rename(from, to);
+    }
+    COCA_CHECK_AS(kIo, status == 0 || errno != EEXIST, "{}: another process has made it meanwhile; choose another folder",
+                  final_.string());
   }
+  if (status != 0) fail_errno(final_, "cannot rename into place", errno);
+  committed_ = true;
+  fsync_path(parent_or_dot(final_));
+}
+
+void AtomicDir::swap_with_existing() {
   // One system call swaps old and new, so that some complete folder has the name at every moment.
   stdfs::path old = temporary_;
   if (::renameat2(AT_FDCWD, temporary_.c_str(), AT_FDCWD, final_.c_str(), RENAME_EXCHANGE) != 0) {
     // File systems without it: the old folder steps aside first and steps back if the second rename fails.
     old = temporary_sibling(final_);
-    if (::rename(final_.c_str(), old.c_str()) != 0)
-      fail_errno(final_, "cannot move the old folder aside", errno);
+    if (::rename(final_.c_str(), old.c_str()) != 0) fail_errno(final_, "cannot move the old folder aside", errno);
     if (::rename(temporary_.c_str(), final_.c_str()) != 0) {
       const int error = errno;
       ::rename(old.c_str(), final_.c_str());
@@ -202,7 +365,7 @@ void AtomicDir::commit() {
     }
   }
   committed_ = true;
-  fsync_path(parent);
+  fsync_path(parent_or_dot(final_));
   std::error_code ignored;  // the new folder is in place; what is left of the old one has a hidden name
   stdfs::remove_all(old, ignored);
 }
@@ -232,8 +395,7 @@ void add_folder(const stdfs::path& dir, const std::vector<std::string>& extensio
 
 void add_path(const stdfs::path& path, const std::vector<std::string>& extensions,
               std::vector<stdfs::path>& out) {
-  std::error_code ignored;
-  if (stdfs::is_directory(path, ignored))
+  if (is_folder(path))
     add_folder(path, extensions, out);
   else
     out.push_back(path);
@@ -248,8 +410,7 @@ std::vector<stdfs::path> expand_inputs(const std::vector<std::string>& patterns,
   std::vector<stdfs::path> found;
   for (const std::string& pattern : patterns) {
     const size_t before = found.size();
-    std::error_code ignored;
-    if (stdfs::exists(pattern, ignored)) {  // a name is taken literally before it is taken as a pattern
+    if (io::exists(pattern)) {  // a name is taken literally before it is taken as a pattern
       add_path(pattern, extensions, found);
     } else {
       glob_t matches{};

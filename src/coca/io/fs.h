@@ -1,26 +1,46 @@
-// coca/io/fs.h - files and folders that are either wholly written or not there: temporary sibling, fsync,
-// rename.
+// coca/io/fs.h - files and folders that are either wholly written or not there (temporary sibling, fsync, rename), and
+// questions about paths. Whatever the system refuses is an Error kIo that names the path.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
 namespace coca::io {
 
+// Links are followed. Nothing there, or a link that leads nowhere, is no error; what cannot be looked at is.
+bool exists(const std::filesystem::path& path);
+bool is_folder(const std::filesystem::path& path);
+bool is_regular_file(const std::filesystem::path& path);
+uint64_t file_bytes(const std::filesystem::path& file);
+// The paths of what a folder holds, hidden ones too, sorted.
+std::vector<std::filesystem::path> list_folder(const std::filesystem::path& dir);
+
+// Where an output of this name goes: symbolic links are followed, also one whose target does not exist yet.
+struct OutputPlace {
+  std::filesystem::path target;
+  std::optional<int> descriptor;  // of this process, where the path is /dev/stdout, /dev/fd/N or /proc/self/fd/N
+  // Not a regular file (a device, FIFO or terminal), or a descriptor: it is written into, never replaced.
+  bool stream = false;
+};
+OutputPlace output_place(const std::filesystem::path& path);
+
 std::string read_file(const std::filesystem::path& file);  // Error kIo with path and reason
-// Written beside `file`, synced, renamed over it, folder synced: readers and crashes see the old or the new
-// one.
+// As AtomicFile writes it.
 void write_file_atomic(const std::filesystem::path& file, std::string_view content);
 void fsync_path(const std::filesystem::path& file_or_dir);
 void make_dirs(const std::filesystem::path& dir);
 // Whether a file may name another by this and stay in their folder: no path, not empty, neither "." nor "..".
 bool is_file_name(std::string_view name);
 
-// A file that appears under its name at commit(), never half-written; for content too large to hold at once.
+// A file that appears under its name at commit(), never half-written; for content too large to hold at once. It is written
+// beside the place it goes to (see OutputPlace), synced and renamed over it; the folder is synced: readers and crashes see
+// the old file or the new one. Into a stream everything is written at commit(); until then it waits in an unnamed temporary
+// file. A FIFO that no process reads is waited for (30 seconds, or until a stop is asked for), then that is the error.
 class AtomicFile {
  public:
   explicit AtomicFile(const std::filesystem::path& final_path);
@@ -34,15 +54,26 @@ class AtomicFile {
   void commit();
 
  private:
-  std::filesystem::path final_, temporary_;
+  void commit_to_stream();
+
+  std::filesystem::path name_;
+  OutputPlace place_;
+  std::filesystem::path temporary_;  // empty: has no name
   int fd_ = -1;
   uint64_t size_ = 0;
 };
 
+// A descriptor to write to a stream with, whose caller closes it. `name` is what errors call it.
+int open_stream(const OutputPlace& place, const std::filesystem::path& name);
+
 // The same for a folder: fill path(), then commit().
 class AtomicDir {
  public:
-  explicit AtomicDir(const std::filesystem::path& final_path);
+  enum class Existing {
+    kReplace,
+    kRefuse,  // Error where the folder exists, at once and at commit(): of several writers one wins
+  };
+  explicit AtomicDir(const std::filesystem::path& final_path, Existing existing = Existing::kReplace);
   ~AtomicDir();  // removes the temporary folder unless committed
   AtomicDir(const AtomicDir&) = delete;
   AtomicDir& operator=(const AtomicDir&) = delete;
@@ -54,7 +85,11 @@ class AtomicDir {
   void commit();
 
  private:
+  void move_to_free_name();
+  void swap_with_existing();
+
   std::filesystem::path final_, temporary_;
+  Existing existing_;
   bool committed_ = false;
 };
 

@@ -8,6 +8,7 @@
 
 #include "coca/base/error.h"
 #include "coca/io/fs.h"
+#include "coca/io/names.h"
 
 namespace coca::io {
 
@@ -56,14 +57,30 @@ class StrictCallback {
 };
 
 template <typename Json>
-void write_any(const std::filesystem::path& file, const Json& value) {
-  std::string text;
-  try {
-    text = value.dump(2);
-  } catch (const nlohmann::json::exception& error) {  // strings that are not UTF-8
-    fail(ErrorKind::kInvalidArgument, "{}: cannot write as JSON: {}", file.string(), reason(error));
+void escape_names(Json& value) {
+  if (value.is_string()) {
+    value = shown_name(value.template get_ref<const std::string&>());
+  } else if (value.is_array()) {
+    for (Json& item : value) escape_names(item);
+  } else if (value.is_object()) {
+    Json object = Json::object();
+    for (auto& [key, item] : value.items()) {
+      escape_names(item);
+      object[shown_name(key)] = std::move(item);
+    }
+    value = std::move(object);
   }
-  write_file_atomic(file, text + "\n");
+}
+
+template <typename Json>
+std::string text_of(const Json& value, int indent) {
+  try {
+    return value.dump(indent);
+  } catch (const nlohmann::json::exception&) {  // a string that is not UTF-8
+    Json escaped = value;
+    escape_names(escaped);
+    return escaped.dump(indent);
+  }
 }
 
 }  // namespace
@@ -84,11 +101,14 @@ nlohmann::json read_json(const std::filesystem::path& file) {
   return parse_json(read_file(file), file.string());
 }
 
+std::string json_text(const nlohmann::json& value, int indent) { return text_of(value, indent); }
+std::string json_text(const nlohmann::ordered_json& value, int indent) { return text_of(value, indent); }
+
 void write_json(const std::filesystem::path& file, const nlohmann::json& value) {
-  write_any(file, value);
+  write_file_atomic(file, json_text(value) + "\n");
 }
 void write_json(const std::filesystem::path& file, const nlohmann::ordered_json& value) {
-  write_any(file, value);
+  write_file_atomic(file, json_text(value) + "\n");
 }
 
 }  // namespace coca::io

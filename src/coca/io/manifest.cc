@@ -50,7 +50,7 @@ void write_manifest(const fs::path& dir) {
 
 void check_manifest(const fs::path& dir) {
   const fs::path manifest = dir / kManifestName;
-  if (!fs::exists(manifest)) return;
+  if (!io::exists(manifest)) return;
   const nlohmann::json json = read_json(manifest);
   COCA_CHECK_AS(kBadFile, json.is_object() && json.contains("files") && json["files"].is_object(), "{}: has no object \"files\"", manifest.string());
   for (const auto& [name, wanted] : json["files"].items()) {

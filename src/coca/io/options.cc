@@ -8,6 +8,8 @@
 #include <limits>
 #include <utility>
 
+#include "coca/io/names.h"
+
 namespace coca::io::detail {
 
 namespace {
@@ -47,6 +49,8 @@ nlohmann::ordered_json scalar_to_json(float value) {
   std::from_chars(shortest.data(), shortest.data() + shortest.size(), wide);
   return wide;
 }
+
+nlohmann::ordered_json scalar_to_json(const std::string& value) { return name_from_bytes(value); }
 
 void option_type_error(const nlohmann::json& value, OptionPlace place, std::string_view expected) {
   fail(ErrorKind::kInvalidArgument, "{}: \"{}\" is {}; expected {}", place.origin, place.key, shown(value),
@@ -88,7 +92,7 @@ void scalar_from_json(const nlohmann::json& value, OptionPlace place, bool& out)
 
 void scalar_from_json(const nlohmann::json& value, OptionPlace place, std::string& out) {
   if (!value.is_string()) option_type_error(value, place, "a text in quotes");
-  out = value.get<std::string>();
+  out = bytes_from_name(value.get_ref<const std::string&>());
 }
 
 void check_option_keys(const nlohmann::json& object, const std::vector<std::string>& known,

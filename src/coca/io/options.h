@@ -17,7 +17,8 @@
 // becomes --max-len). Field types: int64_t, double, float, bool, std::string, vectors of string, int64_t and
 // double, optionals of int64_t, double, string and enums, enums, and structs that bring to_option_json() and
 // from_option_json() (and for flags from_option_text()). A value of the wrong type names key, value and
-// type; an unknown key names the nearest known one; keys that are absent keep what the struct holds.
+// type; an unknown key names the nearest known one; keys that are absent keep what the struct holds. Texts that are not UTF-8
+// (names of files) are written and read as names.h says.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -52,6 +53,7 @@ struct OptionPlace {
 // One value each way. JSON has no infinities and NaN: they are the strings "inf", "-inf", "nan".
 nlohmann::ordered_json scalar_to_json(double value);
 nlohmann::ordered_json scalar_to_json(float value);  // the shortest decimal of the float
+nlohmann::ordered_json scalar_to_json(const std::string& value);  // names of files may be any bytes: see names.h
 void scalar_from_json(const nlohmann::json& value, OptionPlace place, int64_t& out);
 void scalar_from_json(const nlohmann::json& value, OptionPlace place, double& out);
 void scalar_from_json(const nlohmann::json& value, OptionPlace place, float& out);
@@ -69,7 +71,7 @@ nlohmann::ordered_json option_to_json(const T& value) {
     return value.to_option_json();
   } else if constexpr (std::is_enum_v<T>) {
     return std::string(enum_name(value));
-  } else if constexpr (std::is_floating_point_v<T>) {
+  } else if constexpr (std::is_floating_point_v<T> || std::is_same_v<T, std::string>) {
     return scalar_to_json(value);
   } else if constexpr (IsOptional<T>::value) {
     return value ? option_to_json(*value) : nlohmann::ordered_json(nullptr);

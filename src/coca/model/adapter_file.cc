@@ -6,6 +6,7 @@
 #include <memory>
 #include <set>
 
+#include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 #include "coca/io/safetensors.h"
 #include "coca/model/adapter.h"
@@ -191,9 +192,9 @@ void save_adapter(const fs::path& dir, const Adapter& adapter) {
 
 std::unique_ptr<Adapter> load_adapter(const fs::path& dir, const ModelSpec& spec) {
   const fs::path file = dir / kConfigName;
-  COCA_CHECK_AS(kIo, fs::exists(dir), "adapter folder {} does not exist", dir.string());
-  COCA_CHECK_AS(kIo, fs::exists(file), "{} has no {}: not an adapter folder", dir.string(), kConfigName);
-  COCA_CHECK_AS(kIo, fs::exists(dir / kTensorsName), "{} has no {}", dir.string(), kTensorsName);
+  COCA_CHECK_AS(kIo, io::exists(dir), "adapter folder {} does not exist", dir.string());
+  COCA_CHECK_AS(kIo, io::exists(file), "{} has no {}: not an adapter folder", dir.string(), kConfigName);
+  COCA_CHECK_AS(kIo, io::exists(dir / kTensorsName), "{} has no {}", dir.string(), kTensorsName);
   const json config = io::read_json(file);
   const std::string origin = file.string();
   const ConfigFields f(config, origin);

@@ -3,6 +3,7 @@
 
 #include "coca/io/json_file.h"
 #include "coca/model/config_fields.h"
+#include "coca/io/fs.h"
 
 namespace coca::model {
 
@@ -24,7 +25,7 @@ GenerationConfig generation_config_from_json(const nlohmann::json& json, std::st
 
 GenerationConfig load_generation_config(const std::filesystem::path& dir) {
   const std::filesystem::path file = dir / "generation_config.json";
-  return std::filesystem::exists(file) ? generation_config_from_json(io::read_json(file), file.string()) : GenerationConfig{};
+  return io::exists(file) ? generation_config_from_json(io::read_json(file), file.string()) : GenerationConfig{};
 }
 
 }  // namespace coca::model

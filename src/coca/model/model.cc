@@ -10,6 +10,7 @@
 
 #include "coca/base/log.h"
 #include "coca/base/parallel.h"
+#include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 #include "coca/io/safetensors.h"
 #include "coca/model/architecture.h"
@@ -87,8 +88,8 @@ void untie_another_head(const fs::path& config, const WeightFiles& stored, Model
 
 ModelSpec load_spec(const fs::path& dir) {
   const fs::path file = dir / "config.json";
-  COCA_CHECK_AS(kIo, fs::exists(dir), "model folder {} does not exist", dir.string());
-  COCA_CHECK_AS(kIo, fs::exists(file), "{} has no config.json: not a model folder", dir.string());
+  COCA_CHECK_AS(kIo, io::exists(dir), "model folder {} does not exist", dir.string());
+  COCA_CHECK_AS(kIo, io::exists(file), "{} has no config.json: not a model folder", dir.string());
   ModelSpec spec = spec_from_json(io::read_json(file), file.string());
   if (spec.embeddings == Embeddings::kTied && WeightFiles::are_in(dir)) untie_another_head(file, WeightFiles(dir), spec);
   return spec;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <set>
 
+#include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 #include "coca/model/config_fields.h"
 #include "coca/model/model.h"
@@ -86,11 +87,11 @@ class MetaSource final : public TensorSource {
  public:
   explicit MetaSource(const fs::path& dir) : dir_(dir), spec_(read_params_json(dir / "params.json")) {
     std::vector<fs::path> files;
-    for (const fs::directory_entry& entry : fs::directory_iterator(dir)) {
-      const std::string name = entry.path().filename().string();
-      if (name.starts_with("consolidated") && name.ends_with(".safetensors")) files.push_back(entry.path());
+    for (const fs::path& entry : io::list_folder(dir)) {
+      const std::string name = entry.filename().string();
+      if (name.starts_with("consolidated") && name.ends_with(".safetensors")) files.push_back(entry);
       COCA_CHECK_AS(kBadFile, !name.ends_with(".pth"), "{}: weights of PyTorch's pickle format are not read; save them as consolidated.safetensors first",
-                    entry.path().string());
+                    entry.string());
     }
     std::sort(files.begin(), files.end());
     COCA_CHECK_AS(kIo, !files.empty(), "{} has params.json but no consolidated*.safetensors", dir.string());
@@ -193,8 +194,8 @@ std::vector<float> half_split_rows(const std::vector<float>& x, int64_t heads, i
 }
 
 std::unique_ptr<TensorSource> open_source(const fs::path& dir, std::optional<AttentionKind> attention) {
-  COCA_CHECK_AS(kIo, fs::is_directory(dir), "model folder {} does not exist", dir.string());
-  if (fs::exists(dir / "params.json") && !fs::exists(dir / "config.json")) {
+  COCA_CHECK_AS(kIo, io::is_folder(dir), "model folder {} does not exist", dir.string());
+  if (io::exists(dir / "params.json") && !io::exists(dir / "config.json")) {
     COCA_CHECK(!attention || *attention == AttentionKind::kRope, "{}: Meta's layout holds RoPE models only", dir.string());
     return std::make_unique<MetaSource>(dir);
   }

@@ -19,8 +19,8 @@ constexpr const char* kIndex = "model.safetensors.index.json";
 // What else people keep weights in, for the error message.
 std::string other_formats(const fs::path& dir) {
   std::string found;
-  for (const fs::directory_entry& entry : fs::directory_iterator(dir)) {
-    const std::string name = entry.path().filename().string();
+  for (const fs::path& entry : io::list_folder(dir)) {
+    const std::string name = entry.filename().string();
     if (name.ends_with(".bin") || name.ends_with(".pth") || name.ends_with(".pt") || name.ends_with(".gguf") || name.ends_with(".h5") ||
         name.ends_with(".safetensors"))
       found += (found.empty() ? "" : ", ") + name;
@@ -37,13 +37,13 @@ void check_shard_name(const fs::path& index, const std::string& name) {
 }  // namespace
 
 WeightFiles::WeightFiles(const fs::path& at) {
-  if (!fs::is_directory(at)) {
+  if (!io::is_folder(at)) {
     where_ = at;
     add_file(at);
-  } else if (fs::exists(at / kSingle)) {
+  } else if (io::exists(at / kSingle)) {
     where_ = at / kSingle;
     add_file(where_);
-  } else if (fs::exists(at / kIndex)) {
+  } else if (io::exists(at / kIndex)) {
     open_shards(at / kIndex);
   } else {
     const std::string others = other_formats(at);
@@ -76,7 +76,7 @@ void WeightFiles::open_shards(const fs::path& index) {
   }
   for (const std::string& name : names) {
     const fs::path shard = index.parent_path() / name;
-    COCA_CHECK_AS(kIo, fs::exists(shard), "{}: shard {} does not exist", index.string(), name);
+    COCA_CHECK_AS(kIo, io::exists(shard), "{}: shard {} does not exist", index.string(), name);
     add_file(shard);
   }
   for (const auto& [tensor, file] : json["weight_map"].items()) {

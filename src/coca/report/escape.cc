@@ -6,35 +6,14 @@
 #include <cctype>
 #include <cstddef>
 
+#include "coca/io/names.h"
+
 namespace coca::report {
-
-namespace {
-
-// Bytes of the well-formed UTF-8 sequence at the front of `text`, or 0 when there is none (RFC 3629, table
-// 3-7 of the Unicode standard: no overlong forms, no surrogates, nothing above U+10FFFF).
-size_t utf8_length(std::string_view text) {
-  const auto byte = [&](size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0u; };
-  const auto continues = [&](size_t i) { return (byte(i) & 0xc0u) == 0x80u; };
-  const unsigned lead = byte(0), next = byte(1);
-  if (lead < 0x80u) return 1;
-  if (lead >= 0xc2u && lead <= 0xdfu) return continues(1) ? 2 : 0;
-  if ((lead & 0xf0u) == 0xe0u) {
-    if ((lead == 0xe0u && next < 0xa0u) || (lead == 0xedu && next > 0x9fu)) return 0;
-    return continues(1) && continues(2) ? 3 : 0;
-  }
-  if (lead >= 0xf0u && lead <= 0xf4u) {
-    if ((lead == 0xf0u && next < 0x90u) || (lead == 0xf4u && next > 0x8fu)) return 0;
-    return continues(1) && continues(2) && continues(3) ? 4 : 0;
-  }
-  return 0;
-}
-
-}  // namespace
 
 std::string escape_html(std::string_view text) {
   std::string out;
   out.reserve(text.size());
-  for (const char c : text) {
+  for (const char c : io::shown_name(text)) {
     switch (c) {
       case '&':
         out += "&amp;";
@@ -78,7 +57,7 @@ std::string single_line(std::string_view text) {
   std::string out;
   out.reserve(text.size());
   while (!text.empty()) {
-    const size_t length = utf8_length(text);
+    const size_t length = io::utf8_length(text);
     const unsigned char c = static_cast<unsigned char>(text.front());
     if (length == 0)
       out += "\xef\xbf\xbd";

@@ -8,7 +8,7 @@
 
 namespace coca::report {
 
-std::string escape_html(std::string_view text);      // & < > " '
+std::string escape_html(std::string_view text);      // & < > " '; bytes that are not UTF-8 as io/names.h writes them
 std::string escape_markdown(std::string_view text);  // also safe inside a table cell: | and line breaks
 
 // Line breaks, tabs and other control characters become spaces; bytes that are not UTF-8 become U+FFFD.

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "coca/io/fs.h"
 #include "coca/report/child_process.h"
 #include "coca/report/table.h"
 #include "coca/train/load_data.h"
@@ -26,7 +27,7 @@ fs::path library_folder(const std::string& compiler) {
     if (begin == std::string::npos) break;
     const size_t end = std::min(result.out.find_first_of(" \\\n", begin), result.out.size());
     const fs::path file = result.out.substr(begin, end - begin);
-    if (file.filename() == "vector" && fs::exists(file)) return fs::weakly_canonical(file).parent_path();
+    if (file.filename() == "vector" && io::exists(file)) return file.lexically_normal().parent_path();
     at = end;
   }
   return {};
@@ -79,9 +80,12 @@ std::vector<std::string> standard_library_headers() {
     const fs::path folder = library_folder(compiler);
     if (folder.empty()) continue;
     std::vector<std::string> files;
-    for (const fs::directory_entry& entry : fs::recursive_directory_iterator(folder))
+    std::error_code error;
+    fs::recursive_directory_iterator entry(folder, error);
+    for (; !error && entry != fs::recursive_directory_iterator(); entry.increment(error))
       // Tiny files are forwarding headers: a line of text in a page of licence.
-      if (entry.is_regular_file() && entry.file_size() >= 4096) files.push_back(entry.path().string());
+      if (io::is_regular_file(entry->path()) && io::file_bytes(entry->path()) >= 4096) files.push_back(entry->path().string());
+    COCA_CHECK_AS(kIo, !error, "{}: cannot list folder: {}", folder.string(), error.message());
     std::sort(files.begin(), files.end());
     if (!files.empty()) return files;
   }

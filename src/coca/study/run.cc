@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "coca/base/clock.h"
+#include "coca/base/log.h"
 #include "coca/base/parallel.h"
 #include "coca/eval/passkey.h"
 #include "coca/eval/perplexity.h"
@@ -27,7 +28,7 @@ void claim_folder(StudyConfig config) {
   const fs::path file = fs::path(config.out) / "study.json";
   io::make_dirs(config.out);
   const nlohmann::ordered_json now = io::options_to_json(config);
-  if (!fs::exists(file)) {
+  if (!io::exists(file)) {
     io::write_json(file, now);
     return;
   }
@@ -99,7 +100,7 @@ Evaluation evaluate_one(const StudyConfig& c, const Corpus& corpus, const model:
 RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string& method, int64_t seed, const StudyListener& listen) {
   const fs::path dir = fs::path(c.out) / "runs" / fmt::format("{}-s{}", method, seed);
   const fs::path file = dir / "result.json";
-  if (fs::exists(file)) {
+  if (io::exists(file)) {
     RunResult done = run_from_json(io::read_json(file), file.string());
     done.curve = train::read_metrics(dir / "metrics.csv");
     return done;
@@ -121,7 +122,9 @@ RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string&
     for (const double factor : c.factors)
       result.evaluations.push_back(evaluate_one(c, corpus, m, fmt::format("{} + dynamic NTK {:g}", name, factor), factor, listen));
   io::write_json(file, to_json(result));
-  fs::remove_all(train::checkpoint_root(dir));  // runs/<method>/model is all that is needed from here on
+  std::error_code error;  // runs/<method>/model is all that is needed from here on
+  fs::remove_all(train::checkpoint_root(dir), error);
+  if (error) log_warning("{}: cannot be removed: {}", train::checkpoint_root(dir).string(), error.message());
   result.curve = train::read_metrics(dir / "metrics.csv");
   return result;
 }

@@ -145,10 +145,10 @@ std::optional<std::string> template_of(const JsonField& config, std::string_view
 std::optional<ChatTemplate> load_chat_template(const stdfs::path& dir, std::string_view which) {
   const stdfs::path config_file = dir / "tokenizer_config.json", jinja_file = dir / "chat_template.jinja";
   nlohmann::json config = nlohmann::json::object();
-  if (stdfs::exists(config_file)) config = io::read_json(config_file);
+  if (io::exists(config_file)) config = io::read_json(config_file);
   const JsonField field(config, config_file.string());
   std::optional<ChatTemplate> made;
-  if (stdfs::exists(jinja_file)) {
+  if (io::exists(jinja_file)) {
     made = ChatTemplate::from_source(io::read_file(jinja_file), jinja_file.string());
   } else if (auto source = template_of(field, which)) {
     made = ChatTemplate::from_source(std::move(*source), config_file.string() + ": chat_template");

@@ -243,12 +243,12 @@ class JsonTokenizer final : public Tokenizer {
 }  // namespace
 
 std::unique_ptr<Tokenizer> load_tokenizer_json(const stdfs::path& file_or_dir) {
-  const bool folder = stdfs::is_directory(file_or_dir);
+  const bool folder = io::is_folder(file_or_dir);
   const stdfs::path file = folder ? file_or_dir / "tokenizer.json" : file_or_dir;
   std::map<std::string, std::string> beside;
   if (folder)
     for (const char* name : kFilesBesideTokenizer)
-      if (stdfs::exists(file_or_dir / name)) beside[name] = io::read_file(file_or_dir / name);
+      if (io::exists(file_or_dir / name)) beside[name] = io::read_file(file_or_dir / name);
   return std::make_unique<JsonTokenizer>(file.string(), io::read_file(file), std::move(beside));
 }
 

@@ -64,8 +64,8 @@ std::unique_ptr<Tokenizer> load_config(const stdfs::path& file) {
 }
 
 std::unique_ptr<Tokenizer> load_folder(const stdfs::path& dir) {
-  const bool config = stdfs::exists(dir / kConfigName), model = stdfs::exists(dir / kModelName);
-  const bool json = stdfs::exists(dir / kJsonName);
+  const bool config = io::exists(dir / kConfigName), model = io::exists(dir / kModelName);
+  const bool json = io::exists(dir / kJsonName);
   // coca's own file is never beside another; the folders of models often hold both of the others.
   COCA_CHECK_AS(kBadFile, !(config && (model || json)), "{}: holds both {} and {}; keep the one that is meant",
                 dir.string(), kConfigName, json ? kJsonName : kModelName);
@@ -101,8 +101,8 @@ std::unique_ptr<Tokenizer> make_byte_tokenizer() {
 std::unique_ptr<Tokenizer> load_tokenizer(const stdfs::path& dir_or_file_or_name) {
   const stdfs::path& where = dir_or_file_or_name;
   if (where == "byte") return make_byte_tokenizer();
-  if (stdfs::is_directory(where)) return load_folder(where);
-  COCA_CHECK_AS(kIo, stdfs::exists(where),
+  if (io::is_folder(where)) return load_folder(where);
+  COCA_CHECK_AS(kIo, io::exists(where),
                 "tokenizer \"{}\": expected \"byte\", a .model or .json file, or a folder holding {}, {} or {}",
                 where.string(), kConfigName, kJsonName, kModelName);
   if (where.filename() == kConfigName) return load_config(where);

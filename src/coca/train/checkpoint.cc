@@ -27,14 +27,14 @@ constexpr std::string_view kPrefix = "step-";
 std::vector<std::pair<int64_t, fs::path>> list_checkpoints(const fs::path& out) {
   std::vector<std::pair<int64_t, fs::path>> found;
   const fs::path root = checkpoint_root(out);
-  if (!fs::is_directory(root)) return found;
-  for (const fs::directory_entry& entry : fs::directory_iterator(root)) {
-    const std::string name = entry.path().filename().string();
-    if (!entry.is_directory() || !name.starts_with(kPrefix)) continue;
+  if (!io::is_folder(root)) return found;
+  for (const fs::path& entry : io::list_folder(root)) {
+    const std::string name = entry.filename().string();
+    if (!io::is_folder(entry) || !name.starts_with(kPrefix)) continue;
     int64_t step = -1;
     const char* end = name.data() + name.size();
     const auto [at, error] = std::from_chars(name.data() + kPrefix.size(), end, step);
-    if (error == std::errc() && at == end && fs::exists(entry.path() / "train_state.json")) found.emplace_back(step, entry.path());
+    if (error == std::errc() && at == end && io::exists(entry / "train_state.json")) found.emplace_back(step, entry);
   }
   std::sort(found.begin(), found.end());
   return found;

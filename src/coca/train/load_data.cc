@@ -13,8 +13,13 @@ namespace {
 // Changes when a file is added, removed, resized or rewritten.
 std::string stamp_of(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer) {
   std::string all = tokenizer.fingerprint() + "\n";
-  for (const fs::path& file : io::expand_inputs(inputs, {".txt", ".jsonl"}))
-    all += fmt::format("{}\t{}\t{}\n", fs::absolute(file).string(), fs::file_size(file), fs::last_write_time(file).time_since_epoch().count());
+  for (const fs::path& file : io::expand_inputs(inputs, {".txt", ".jsonl"})) {
+    std::error_code error;
+    const fs::path whole = fs::absolute(file, error);
+    const auto written = error ? fs::file_time_type() : fs::last_write_time(file, error);
+    COCA_CHECK_AS(kIo, !error, "{}: cannot tell when it was written: {}", file.string(), error.message());
+    all += fmt::format("{}\t{}\t{}\n", whole.string(), io::file_bytes(file), written.time_since_epoch().count());
+  }
   return all;
 }
 
@@ -31,7 +36,7 @@ data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::
   }
   const std::string stamp = stamp_of(inputs, tokenizer);
   const fs::path stamp_file = cache.string() + ".stamp";
-  if (fs::exists(cache) && fs::exists(stamp_file) && io::read_file(stamp_file) == stamp) return data::TokenFile(cache);
+  if (io::exists(cache) && io::exists(stamp_file) && io::read_file(stamp_file) == stamp) return data::TokenFile(cache);
   io::make_dirs(cache.parent_path());
   data::BuildOptions options;
   options.corpus.inputs = inputs;

@@ -40,7 +40,7 @@ std::optional<int64_t> step_of(const std::vector<std::string>& row) {
 }  // namespace
 
 MetricsFile::MetricsFile(const std::filesystem::path& file, int64_t step) {
-  if (step > 0 && std::filesystem::exists(file)) {
+  if (step > 0 && io::is_regular_file(file)) {
     std::string kept;
     const Rows rows = rows_of(file);
     for (size_t i = 0; i < rows.size(); ++i) {

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "coca/io/fs.h"
 #include "coca/io/safetensors.h"
 
 namespace coca::train {
@@ -44,9 +45,9 @@ class StoredMoments {
  public:
   explicit StoredMoments(const fs::path& dir) {
     std::vector<fs::path> paths;
-    for (const fs::directory_entry& entry : fs::directory_iterator(dir)) {
-      const std::string name = entry.path().filename().string();
-      if (name.starts_with("optimizer") && name.ends_with(".safetensors")) paths.push_back(entry.path());
+    for (const fs::path& entry : io::list_folder(dir)) {
+      const std::string name = entry.filename().string();
+      if (name.starts_with("optimizer") && name.ends_with(".safetensors")) paths.push_back(entry);
     }
     std::ranges::sort(paths);
     if (paths.empty()) paths.push_back(dir / "optimizer.safetensors");  // whose absence is the error
