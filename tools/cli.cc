@@ -1,10 +1,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
 
+#include <fcntl.h>
+#include <poll.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
+#include <cstring>
+
+#include "coca/io/names.h"
 
 #include "ranks.h"
 
@@ -19,10 +25,44 @@ report::Progress make_progress(report::ProgressOptions options) {
   });
 }
 
-void print(std::string_view text) {
+namespace {
+int output_error = 0;  // of the first write to standard output that failed
+}
+
+void print(std::string_view text) { print_bytes(io::shown_name(text)); }
+
+void print_bytes(std::string_view bytes) {
   if (!first_rank()) return;
-  std::fwrite(text.data(), 1, text.size(), stdout);
-  std::fflush(stdout);
+  while (!bytes.empty() && output_error == 0) {
+    const ssize_t n = ::write(STDOUT_FILENO, bytes.data(), bytes.size());
+    if (n >= 0) {
+      bytes.remove_prefix(static_cast<size_t>(n));
+    } else if (errno == EAGAIN) {
+      pollfd ready{.fd = STDOUT_FILENO, .events = POLLOUT, .revents = 0};
+      ::poll(&ready, 1, -1);
+    } else if (errno != EINTR) {
+      output_error = errno;
+    }
+  }
+}
+
+bool output_is_lost() { return output_error != 0; }
+
+int check_output(int code) {
+  // Some file systems tell of a full disk no sooner than this.
+  if (output_error == 0 && ::close(STDOUT_FILENO) != 0 && errno != EBADF && errno != EINTR) output_error = errno;
+  if (output_error == 0) return code;
+  if (output_error == EPIPE) return code != 0 ? code : kExitNoReader;
+  std::fprintf(stderr, "coca: standard output: cannot write: %s\n", output_error == EBADF ? "it is closed" : std::strerror(output_error));
+  return code != 0 ? code : kExitFailed;
+}
+
+void hold_standard_streams() {
+  for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    if (::fcntl(descriptor, F_GETFD) >= 0 || errno != EBADF) continue;
+    // open() gives the lowest free number, which is this one. The wrong way round, so that using it is still an error.
+    if (::open("/dev/null", descriptor == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0) return;
+  }
 }
 
 namespace detail {
@@ -66,6 +106,9 @@ void OptionFlags::add_config_flag() {
 void OptionFlags::finish() {
   if (!config_file_.empty()) from_json_(io::read_json(config_file_), config_file_);
   for (const auto& apply : apply_) apply();
+  std::vector<SettledFlag> settled;
+  for (const auto& flag : settled_) settled.push_back(flag());
+  check_paths(*app_, settled);
 }
 
 }  // namespace coca::tools

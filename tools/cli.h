@@ -6,6 +6,7 @@
 #include <charconv>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -15,14 +16,26 @@
 #include "coca/io/json_file.h"
 #include "coca/io/options.h"
 #include "coca/report/progress.h"
+#include "paths.h"
 
 namespace coca::tools {
 
-// Exit codes: 0 done, 1 failed or a check did not hold, 2 wrong flags, 130 interrupted (state saved).
-inline constexpr int kExitFailed = 1, kExitUsage = 2, kExitInterrupted = 130;
+// Exit codes: 0 done, 1 failed or a check did not hold, 2 wrong flags, 130 interrupted (state saved), 141 nobody reads
+// standard output any more.
+inline constexpr int kExitFailed = 1, kExitUsage = 2, kExitInterrupted = 130, kExitNoReader = 141;
 
 report::Progress make_progress(report::ProgressOptions options);  // on stderr; rewrites its line on a terminal
-void print(std::string_view text);                                // to stdout, flushed; of several ranks the first alone speaks
+// To standard output, at once; of several ranks the first alone speaks. Names of files in `text` that are not UTF-8 are
+// escaped (io/names.h). Where a write fails the command goes on, since it may have files to write, and says nothing more;
+// check_output() makes that the exit code.
+void print(std::string_view text);
+void print_bytes(std::string_view bytes);  // the same, exactly these bytes: generated and decoded text
+bool output_is_lost();                     // a write has failed: nobody reads any more, or there is no room
+// Last in main: `code`, or where standard output was not written to the end, a message on standard error and kExitFailed;
+// where its reader has gone, kExitNoReader without a message.
+int check_output(int code);
+// First in main: standard streams that are closed get a descriptor that cannot be used, so that no file takes their place.
+void hold_standard_streams();
 
 namespace detail {
 
@@ -68,6 +81,10 @@ void parse_value(std::string_view flag, const std::vector<std::string>& texts, T
   }
 }
 
+inline std::vector<std::string> texts_of(const std::string& value) { return {value}; }
+inline std::vector<std::string> texts_of(const std::optional<std::string>& value) { return {value.value_or("")}; }
+inline std::vector<std::string> texts_of(const std::vector<std::string>& values) { return values; }
+
 template <typename T>
 std::string default_text(const T& value) {
   if constexpr (requires { value.to_option_json(); }) {
@@ -112,7 +129,7 @@ class OptionFlags {
     options.visit(*this);
   }
   void add_config_flag();  // --config FILE
-  void finish();           // after parsing
+  void finish();           // after parsing; checks paths
 
   void group(std::string_view name) { group_ = name; }
   template <typename T>
@@ -125,6 +142,8 @@ class OptionFlags {
     apply_.push_back([texts, flag, &field] {
       if (!texts->empty()) detail::parse_value(flag, *texts, field);
     });
+    if constexpr (requires { detail::texts_of(field); })
+      settled_.push_back([flag, &field] { return SettledFlag{flag, detail::texts_of(field)}; });
   }
 
  private:
@@ -133,6 +152,7 @@ class OptionFlags {
   std::string config_file_;
   std::function<void(const nlohmann::json&, std::string_view)> from_json_;
   std::vector<std::function<void()>> apply_;
+  std::vector<std::function<SettledFlag()>> settled_;
 };
 
 // Each subcommand registers itself and returns its action through *run.

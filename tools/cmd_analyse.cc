@@ -48,7 +48,6 @@ struct AnalyseFlags : ModelFlags {
 };
 
 void check_flags(const AnalyseFlags& flags) {
-  check_output_folders({flags.output.json, flags.output.csv, flags.html});
   COCA_CHECK(flags.windows >= 1, "--windows {}: must be positive", flags.windows);
   COCA_CHECK(flags.length == 0 || flags.length >= 2, "--length {}: a window needs two tokens", flags.length);
 }

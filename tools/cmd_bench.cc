@@ -86,7 +86,6 @@ Measured run_ring(Context& cx, const bench::RingOptions& o, bench::ProgressCount
 template <class Options>
 int run(const char* name, BenchFlags<Options>& flags,
         Measured (*measure)(Context&, const Options&, bench::ProgressCounter)) {
-  check_output_folders({flags.output.json, flags.output.csv});
   std::optional<report::Progress> progress;
   const auto show = [&](int64_t done, int64_t total, std::string_view what) {
     if (!progress) progress = make_progress({.total = total, .unit = "runs", .label = name});

@@ -81,7 +81,7 @@ int run(const Options& o) {
                                 {"from", std::string(enum_name(report.from.attention))}, {"attention", std::string(enum_name(report.to.attention))},
                                 {"tensors", report.tensors}, {"made", report.made}, {"global_copies", report.copied}, {"shards", report.shards}, {"bytes", report.bytes},
                                 {"copied", copied}};
-    print(j.dump(2) + "\n");
+    print(io::json_text(j) + "\n");
     return 0;
   }
   const std::string global = report.copied > 0 ? fmt::format(" ({} of global tokens, copies)", report.copied) : "";

@@ -112,17 +112,16 @@ int run_info(const std::string& path, bool json) {
   }
   const auto bytes = static_cast<int64_t>(io::file_bytes(path));
   if (json) {
-    print(nlohmann::ordered_json{{"file", path},
-                                 {"bytes", bytes},
-                                 {"tokens", file.size()},
-                                 {"documents", file.documents()},
-                                 {"shortest_document", shortest},
-                                 {"longest_document", longest},
-                                 {"vocab_size", file.vocab_size()},
-                                 {"tokenizer", file.tokenizer_kind()},
-                                 {"fingerprint", file.tokenizer_fingerprint()}}
-              .dump(2) +
-          "\n");
+    const nlohmann::ordered_json facts = {{"file", path},
+                                          {"bytes", bytes},
+                                          {"tokens", file.size()},
+                                          {"documents", file.documents()},
+                                          {"shortest_document", shortest},
+                                          {"longest_document", longest},
+                                          {"vocab_size", file.vocab_size()},
+                                          {"tokenizer", file.tokenizer_kind()},
+                                          {"fingerprint", file.tokenizer_fingerprint()}};
+    print(io::json_text(facts) + "\n");
     return 0;
   }
   report::Table table{.title = path, .header = {"", "value"}, .rows = {}, .align = {}};

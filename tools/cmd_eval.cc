@@ -20,7 +20,6 @@ void write_outputs(const EvalOutputFlags& o, const ordered_json& json, const cha
 
 void check_outputs(const EvalOutputFlags& o) {
   COCA_CHECK_AS(kIo, o.plot.empty() || report::gnuplot_available(), "--plot: gnuplot is not installed");
-  check_output_folders({o.json, o.csv, o.plot});
 }
 
 ordered_json header_json(const std::string& dir, const LoadedModel& m, ordered_json options) {

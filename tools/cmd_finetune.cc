@@ -96,6 +96,8 @@ int run(const Options& options) {
   const train::FinetuneConfig& c = options.config;
   train::check_config(c);
   model::load_spec(c.model);  // a wrong folder shows as such
+  const std::filesystem::path result_folder = std::filesystem::path(c.out) / (train::trains_adapter(c) ? "adapter" : "model");
+  check_apart("--out", result_folder, train::trains_adapter(c) ? "--adapter" : "--model", train::trains_adapter(c) ? c.adapter : c.model);
   const auto tokenizer = text::load_tokenizer(c.tokenizer.empty() ? c.model : c.tokenizer);
   const Loaded data = load_data(c, *tokenizer);
   train::Finetuner tuner(c,

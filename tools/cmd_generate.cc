@@ -119,7 +119,7 @@ int run(const Options& o) {
   std::string text;
   const auto emit = [&](const std::string& piece) {
     text += piece;
-    if (!o.json) print(piece);
+    if (!o.json) print_bytes(piece);
   };
   if (o.echo) emit(prompt);
   Context cx;
@@ -127,7 +127,7 @@ int run(const Options& o) {
       infer::generate(cx, spec, m.model.params->weights(), ids, options, [&](int32_t id) {
         if (id < m.tokenizer->vocab_size())
           emit(stops.push(stream.push(id)));                   // beyond are padding rows of the embedding: no text
-        return std::ferror(stdout) == 0 && !stops.matched();  // the former: nobody reads any more
+        return !output_is_lost() && !stops.matched();
       });
   if (!stops.matched()) emit(stops.push(stream.finish()));
   emit(stops.finish());

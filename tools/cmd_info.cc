@@ -210,7 +210,7 @@ int run(const std::string& dir, std::optional<int64_t> length, bool json) {
     for (const auto& row : program.table.rows)
       if (row.front().starts_with("op ")) facts.table.rows.push_back(row);
   }
-  print(json ? facts.json.dump(2) + "\n" : report::to_text(facts.table));
+  print(json ? io::json_text(facts.json) + "\n" : report::to_text(facts.table));
   return 0;
 }
 

@@ -128,7 +128,7 @@ int run_decode(Codec c) {
       c.ids.push_back(static_cast<int32_t>(id));
     }
   }
-  print(tokenizer->decode(c.ids) + "\n");
+  print_bytes(tokenizer->decode(c.ids) + "\n");
   return 0;
 }
 
@@ -145,7 +145,7 @@ int run_info(const Codec& c) {
                                         {"after", frame.after},
                                         {"fingerprint", tokenizer->fingerprint()}};
   if (c.json) {
-    print(facts.dump(2) + "\n");
+    print(io::json_text(facts) + "\n");
     return 0;
   }
   const std::pair<const char*, const char*> labels[] = {

@@ -6,14 +6,19 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
+#include <filesystem>
 #include <new>
+#include <sstream>
 #include <string>
+#include <system_error>
 #include <thread>
 
 #include "cli.h"
 #include "coca/base/log.h"
 #include "coca/base/parallel.h"
 #include "coca/base/version.h"
+#include "coca/io/names.h"
 #include "coca/ops/impl.h"
 #include "ranks.h"
 #include "signals.h"
@@ -30,7 +35,7 @@ void log_to_stderr(coca::LogLevel level, std::string_view text) {
   const char* prefix = level == coca::LogLevel::kWarning ? "warning: "
                        : level == coca::LogLevel::kError ? "error: "
                                                          : "";
-  std::fprintf(stderr, "%s%s%.*s\n", rank_text().c_str(), prefix, static_cast<int>(text.size()), text.data());
+  std::fprintf(stderr, "%s%s%s\n", rank_text().c_str(), prefix, coca::io::shown_name(text).c_str());
 }
 
 // libgomp reads its settings when it is loaded, so the program starts itself once more with one of them changed.
@@ -55,6 +60,20 @@ std::string command_name(const CLI::App& app) {
     name += (name.empty() ? "" : " ") + at->get_name();
   }
   return name;
+}
+
+// The flags that may have asked for more memory than there is: those that count something.
+std::string& sizes_given() {
+  static std::string text;
+  return text;
+}
+
+void note_sizes(const CLI::App& command) {
+  for (const CLI::Option* option : command.get_options())
+    for (const std::string& value : option->results()) {
+      const bool counts = value.find_first_not_of("0123456789,") == std::string::npos && !value.empty();
+      if (counts || option->check_lname("config")) sizes_given() += fmt::format(" {} {}", option->get_name(), value);
+    }
 }
 
 int run(int argc, char** argv) {
@@ -93,7 +112,10 @@ int run(int argc, char** argv) {
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {  // --help, --version
-    return app.exit(success);
+    std::ostringstream out, err;
+    const int code = app.exit(success, out, err);
+    coca::tools::print(out.str());
+    return code;
   } catch (const CLI::ParseError& error) {
     // A misspelt subcommand is left over, and would be reported as none given.
     const CLI::App* deepest = &app;
@@ -101,7 +123,7 @@ int run(int argc, char** argv) {
     const std::vector<std::string> left = app.remaining(true);
     const bool misspelt = !left.empty() && deepest->get_require_subcommand_min() > 0;
     const std::string message = misspelt ? fmt::format("\"{}\" is not known here", left.front()) : error.what();
-    std::fprintf(stderr, "coca: %s\nTry: coca --help, or coca SUBCOMMAND --help\n", message.c_str());
+    std::fprintf(stderr, "coca: %s\nTry: coca --help, or coca SUBCOMMAND --help\n", coca::io::shown_name(message).c_str());
     return coca::tools::kExitUsage;
   }
   if (threads > 0) coca::set_max_threads(threads);
@@ -110,8 +132,14 @@ int run(int argc, char** argv) {
   coca::tools::check_ranks(command_name(app));
   coca::ops::check_forced(coca::Context());
   target.empty() ? coca::ops::apply_cpu_target_from_environment() : coca::ops::set_cpu_target(target);
+  const CLI::App* command = &app;
+  while (!command->get_subcommands().empty()) command = command->get_subcommands().front();
+  note_sizes(*command);
+  coca::tools::check_paths(*command, {});
   return action();
 }
+
+std::string asked_for() { return sizes_given().empty() ? "" : ", asked for" + sizes_given() + ": lower what is too large"; }
 
 // Says what went wrong and gives the exit code for it.
 int report_error() {
@@ -120,11 +148,17 @@ int report_error() {
     throw;
   } catch (const coca::Error& error) {
     const bool interrupted = error.kind() == coca::ErrorKind::kInterrupted;  // all ranks are, together
-    if (!interrupted || coca::tools::first_rank()) std::fprintf(stderr, "%s%s\n", interrupted ? "coca: " : who.c_str(), error.what());
+    if (!interrupted || coca::tools::first_rank()) std::fprintf(stderr, "%s%s\n", interrupted ? "coca: " : who.c_str(), coca::io::shown_name(error.what()).c_str());
     if (interrupted) return coca::tools::kExitInterrupted;
     return error.kind() == coca::ErrorKind::kInvalidArgument ? coca::tools::kExitUsage : coca::tools::kExitFailed;
   } catch (const std::bad_alloc&) {
-    std::fprintf(stderr, "%sout of memory\n", who.c_str());
+    std::fprintf(stderr, "%sout of memory%s\n", who.c_str(), asked_for().c_str());
+  } catch (const std::length_error&) {
+    std::fprintf(stderr, "%sa size is larger than memory can be%s\n", who.c_str(), asked_for().c_str());
+  } catch (const std::filesystem::filesystem_error& error) {
+    std::fprintf(stderr, "%s%s: %s\n", who.c_str(), coca::io::shown_name(error.path1().string()).c_str(), error.code().message().c_str());
+  } catch (const std::system_error& error) {  // that a library function was refused a thread or another resource
+    std::fprintf(stderr, "%sthe system refuses a thread or other resource: %s (ulimit -a shows the limits)\n", who.c_str(), error.code().message().c_str());
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%sinternal error: %s\n", who.c_str(), error.what());
   }
@@ -134,11 +168,14 @@ int report_error() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  coca::tools::hold_standard_streams();
   bound_spinning(argv);
-  coca::tools::watch_signals();
-  coca::set_log_sink(log_to_stderr);
+  // What is thrown where nothing can catch it, in a thread that computes or a destructor, is reported all the same.
+  std::set_terminate([] { std::_Exit(std::current_exception() ? report_error() : coca::tools::kExitFailed); });
   int code = 0;
   try {
+    coca::tools::watch_signals();
+    coca::set_log_sink(log_to_stderr);
     code = run(argc, argv);
   } catch (...) {
     // What fails on all ranks is said once: the first ends the others before they speak.
@@ -147,5 +184,5 @@ int main(int argc, char** argv) {
     if (code != coca::tools::kExitInterrupted) coca::tools::abort_ranks(code);  // the others may wait for this one
   }
   coca::tools::finish_ranks();
-  return code;
+  return coca::tools::check_output(code);
 }

@@ -36,7 +36,6 @@ struct MlmFlags : ModelFlags {
 };
 
 int run_mlm(MlmFlags& flags) {
-  check_output_folders({flags.output.json, flags.output.csv});
   const LoadedModel m = load_with_flags(flags);
   model::require_masked(m.model.spec, "eval mlm");
   if (flags.lengths.empty()) flags.lengths = {m.model.spec.max_position};

@@ -257,7 +257,6 @@ std::vector<eval::PerplexityResult> measure(const PplFlags& flags, const eval::P
 
 int run_ppl(PplFlags& flags) {
   check_outputs(flags.output);
-  check_output_folders({flags.document_csv});
   eval::Protocol protocol = protocol_from(flags);
   const LoadedModel m = load_with_flags(flags);
   model::require_causal(m.model.spec, "perplexity");

@@ -133,7 +133,6 @@ ordered_json result_json(RulerFlags& flags, const LoadedModel& m, const eval::Ru
 
 int run_ruler(RulerFlags& flags) {
   check_outputs(flags.output);
-  check_output_folders({flags.predictions});
   eval::RulerOptions options{.lengths = flags.lengths,
                              .samples = flags.samples,
                              .seed = flags.seed,

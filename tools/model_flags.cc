@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model_flags.h"
 
+#include <cerrno>
 #include <cstdio>
+#include <cstring>
 
 #include "coca/eval/protocol.h"
 #include "coca/text/leading_id.h"
@@ -90,6 +92,7 @@ std::string text_or_stdin(const std::optional<std::string>& given) {
   std::string text;
   char block[65536];
   while (const size_t n = std::fread(block, 1, sizeof block, stdin)) text.append(block, n);
+  COCA_CHECK_AS(kIo, !std::ferror(stdin), "standard input: cannot read: {}", std::strerror(errno));
   if (!text.empty() && text.back() == '\n') text.pop_back();
   return text;
 }

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "output_flags.h"
 
-#include <filesystem>
-
 #include "coca/base/error.h"
 #include "coca/io/csv.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
+#include "coca/io/names.h"
 #include "ranks.h"
 
 namespace coca::tools {
@@ -23,7 +22,7 @@ std::string csv_of(const ordered_json& results) {
     std::vector<std::string> row;
     for (const auto& item : result.items()) {
       const auto& value = item.value();
-      row.push_back(value.is_string() ? value.get<std::string>() : value.is_null() ? "" : value.dump());
+      row.push_back(value.is_string() ? io::shown_name(value.get_ref<const std::string&>()) : value.is_null() ? "" : value.dump());
     }
     text += io::csv_line(row);
   }
@@ -31,14 +30,6 @@ std::string csv_of(const ordered_json& results) {
 }
 
 }  // namespace
-
-void check_output_folders(const std::vector<std::string>& files) {
-  for (const std::string& file : files) {
-    const std::filesystem::path folder = std::filesystem::path(file).parent_path();
-    COCA_CHECK_AS(kIo, folder.empty() || io::is_folder(folder),
-                  "{}: the folder {} does not exist", file, folder.string());
-  }
-}
 
 void write_outputs(const OutputFlags& o, const ordered_json& json, const char* results) {
   if (!first_rank()) return;

@@ -4,7 +4,6 @@
 
 #include <nlohmann/json.hpp>
 #include <string>
-#include <vector>
 
 namespace coca::tools {
 
@@ -18,9 +17,6 @@ struct OutputFlags {
     v("csv", "write the results to this file as a table", csv);
   }
 };
-
-// Asked before the work is done: an answer hours later would be lost.
-void check_output_folders(const std::vector<std::string>& files);
 
 // The whole as JSON; the list of flat objects under `results` as a table for programs: one row per result,
 // one column per key, numbers in full.

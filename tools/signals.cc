@@ -77,10 +77,14 @@ void watch_signals() {
   sigemptyset(&bus.sa_mask);
   ::sigaction(SIGBUS, &bus, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
+  std::signal(SIGXFSZ, SIG_IGN);  // a write beyond the limit of ulimit -f fails and is reported
   sigset_t watched;
   sigemptyset(&watched);
   sigaddset(&watched, SIGINT);
   sigaddset(&watched, SIGTERM);
+  struct sigaction hangup {};
+  ::sigaction(SIGHUP, nullptr, &hangup);
+  if (hangup.sa_handler != SIG_IGN) sigaddset(&watched, SIGHUP);  // under nohup it stays ignored
   pthread_sigmask(SIG_BLOCK, &watched, nullptr);
   std::thread([watched] {
     for (int signal = 0; sigwait(&watched, &signal) == 0;) {

@@ -52,7 +52,7 @@ WeightFiles::WeightFiles(const fs::path& at) {
   }
 }
 
-bool WeightFiles::are_in(const fs::path& folder) { return fs::exists(folder / kSingle) || fs::exists(folder / kIndex); }
+bool WeightFiles::are_in(const fs::path& folder) { return io::exists(folder / kSingle) || io::exists(folder / kIndex); }
 
 void WeightFiles::add_file(const fs::path& path) {
   files_.push_back(std::make_unique<io::SafetensorsFile>(path));

@@ -1,0 +1,228 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "paths.h"
+
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <map>
+#include <optional>
+
+#include "coca/base/error.h"
+#include "coca/io/fs.h"
+
+namespace coca::tools {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+enum class Role {
+  kFile,    // one file, or a name that is none ("byte", "auto")
+  kTexts,   // files, globs, folders; several with commas between them
+  kModel,   // a folder of weights, configuration and tokenizer, or one file of these
+  kResult,  // a file to write, in a folder that exists
+  kMade,    // a file or folder to write, whose folders are made where they are not
+};
+
+// Flags by their long names, and what stands without a flag by the name that --help gives it.
+std::optional<Role> role_of(const std::string& name) {
+  static const std::map<std::string, Role> kRoles = {
+      {"adapter", Role::kModel},      {"chat-template", Role::kFile},   {"config", Role::kFile},
+      {"csv", Role::kResult},         {"data", Role::kTexts},           {"DIR", Role::kModel},
+      {"document-csv", Role::kResult}, {"export", Role::kMade},         {"FILE", Role::kFile},
+      {"haystack", Role::kTexts},     {"html", Role::kResult},          {"input", Role::kTexts},
+      {"json", Role::kResult},        {"json-lines", Role::kFile},      {"lines", Role::kFile},
+      {"messages", Role::kFile},      {"model", Role::kModel},          {"model-config", Role::kFile},
+      {"OUT", Role::kMade},           {"out", Role::kMade},             {"output", Role::kMade},
+      {"plot", Role::kResult},        {"predictions", Role::kResult},   {"SOURCE", Role::kModel},
+      {"tensorboard", Role::kMade},   {"test-text", Role::kTexts},      {"text", Role::kTexts},
+      {"tokenizer", Role::kModel},    {"validation-data", Role::kTexts}, {"validation-text", Role::kTexts}};
+  const auto found = kRoles.find(name);
+  return found == kRoles.end() ? std::nullopt : std::optional(found->second);
+}
+
+// What is loaded from a model folder; other files in it may be results of earlier runs.
+bool is_model_file(const fs::path& file) {
+  static constexpr const char* kNames[] = {"config.json", "params.json", "generation_config.json", "manifest.json",
+                                           "adapter_config.json", "tokenizer.json", "tokenizer_config.json",
+                                           "special_tokens_map.json", "added_tokens.json", "added_tokens_decoder.json",
+                                           "vocab.json", "merges.txt", "vocab.txt", "chat_template.json",
+                                           "coca_tokenizer.json", "tekken.json"};
+  static constexpr const char* kEndings[] = {".safetensors", ".safetensors.index.json", ".model", ".jinja", ".tiktoken"};
+  const std::string name = file.filename().string();
+  return std::ranges::find(kNames, name) != std::end(kNames) ||
+         std::ranges::any_of(kEndings, [&](const char* ending) { return name.ends_with(ending); });
+}
+
+// Equal for all names of one file or folder; of what does not exist yet, for all spellings of its place.
+struct Identity {
+  dev_t device = 0;
+  ino_t file = 0;
+  std::string place;
+  bool operator==(const Identity&) const = default;
+};
+
+Identity identity_of(const fs::path& path) {
+  const fs::path target = io::output_place(path).target;
+  struct stat status {};
+  if (::stat(target.c_str(), &status) == 0) return {status.st_dev, status.st_ino, ""};
+  std::error_code error;
+  const fs::path whole = fs::weakly_canonical(fs::absolute(target, error), error);
+  return {0, 0, (error ? target : whole).string()};
+}
+
+struct Use {
+  std::string flag, path;
+  Role role;
+  std::string text() const { return flag + " " + path; }
+};
+
+bool is_output(Role role) { return role == Role::kResult || role == Role::kMade; }
+
+struct Uses {
+  std::vector<Use> inputs, outputs;
+};
+
+void add(Uses& uses, const std::string& flag, const std::string& path, Role role) {
+  (is_output(role) ? uses.outputs : uses.inputs).push_back({flag, path, role});
+}
+
+std::vector<std::string> split(const std::string& text) {
+  std::vector<std::string> parts;
+  for (size_t at = 0; at <= text.size();) {
+    const size_t comma = std::min(text.find(',', at), text.size());
+    parts.push_back(text.substr(at, comma - at));
+    at = comma + 1;
+  }
+  return parts;
+}
+
+Uses uses_of(const CLI::App& command, const std::vector<SettledFlag>& settled) {
+  Uses uses;
+  for (const CLI::Option* option : command.get_options()) {
+    const bool positional = option->get_lnames().empty();
+    const std::vector<std::string> names = positional ? std::vector{option->get_name()} : option->get_lnames();
+    const auto named = std::ranges::find_if(names, [](const std::string& name) { return role_of(name).has_value(); });
+    if (named == names.end() || option->get_type_size_max() == 0) continue;  // the latter: a switch
+    const Role role = *role_of(*named);
+    const std::string flag = (positional ? "" : "--") + *named;
+    for (const std::string& typed : option->results())
+      COCA_CHECK(!typed.empty(), "{}: the path is empty; name a file or a folder, or leave the flag out", flag);
+    const auto known = std::ranges::find_if(settled, [&](const SettledFlag& s) {
+      return std::ranges::any_of(names, [&](const std::string& name) { return s.flag == "--" + name; });
+    });
+    for (const std::string& value : known != settled.end() ? known->values : option->results())
+      for (const std::string& path : known == settled.end() && role == Role::kTexts ? split(value) : std::vector{value})
+        if (!path.empty()) add(uses, flag, path, role);
+  }
+  return uses;
+}
+
+// An answer hours later would be lost.
+void check_result_can_be_written(const Use& output) {
+  const io::OutputPlace place = io::output_place(output.path);
+  if (place.stream) {
+    COCA_CHECK_AS(kIo, place.descriptor || ::access(place.target.c_str(), W_OK) == 0, "{}: cannot be written: {}",
+                  output.text(), std::strerror(errno));
+    return;
+  }
+  const fs::path folder = place.target.has_parent_path() ? place.target.parent_path() : fs::path(".");
+  COCA_CHECK_AS(kIo, io::is_folder(folder), "{}: the folder {} does not exist", output.text(), folder.string());
+  COCA_CHECK_AS(kIo, !io::is_folder(place.target), "{}: is a folder where a file is to be written", output.text());
+  COCA_CHECK_AS(kIo, ::access(folder.c_str(), W_OK) == 0, "{}: the folder {} cannot be written to: {}", output.text(),
+                folder.string(), std::strerror(errno));
+}
+
+struct OutputFile {
+  const Use* use;
+  fs::path path;
+  Identity identity;
+};
+
+// The files that outputs would replace: streams are none, and a folder is one only where a command puts a file of a fixed
+// name into it.
+std::vector<OutputFile> files_of(const std::vector<Use>& outputs) {
+  std::vector<OutputFile> files;
+  for (const Use& output : outputs) {
+    if (io::output_place(output.path).stream) continue;
+    const fs::path path = io::is_folder(output.path) ? fs::path(output.path) / "tokenizer.model" : fs::path(output.path);
+    files.push_back({&output, path, identity_of(path)});
+  }
+  return files;
+}
+
+void check_outputs_differ(const std::vector<OutputFile>& files) {
+  for (size_t i = 0; i < files.size(); ++i)
+    for (size_t j = 0; j < i; ++j)
+      COCA_CHECK(files[i].identity != files[j].identity, "{} and {} are one file; give each its own", files[j].use->text(),
+                 files[i].use->text());
+  for (const OutputFile& file : files)
+    for (const auto& [descriptor, name] : {std::pair(STDOUT_FILENO, "standard output"), std::pair(STDERR_FILENO, "standard error")}) {
+      struct stat status {};
+      const bool regular = ::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
+      COCA_CHECK(!regular || file.identity != Identity({status.st_dev, status.st_ino, ""}),
+                 "{} is the file that {} goes to; give each its own", file.use->text(), name);
+    }
+}
+
+// What the command would read through this input, as far as an output could be among it.
+std::vector<fs::path> files_read(const Use& input) {
+  std::vector<fs::path> files;
+  const auto add_if_there = [&](const fs::path& file) {
+    if (io::is_regular_file(file)) files.push_back(file);
+  };
+  add_if_there(input.path);
+  if (input.role == Role::kTexts) {
+    for (const char* ending : {".idx", ".bin"}) add_if_there(input.path + ending);  // of an indexed dataset
+    if (!io::is_folder(input.path) && io::exists(input.path)) return files;
+    add_if_there(fs::path(input.path) / "metadata.csv");  // of PG-19
+    try {
+      for (const fs::path& file : io::expand_inputs({input.path}, {".txt", ".jsonl"})) files.push_back(file);
+    } catch (const Error&) {  // the command itself says what is wrong with it
+    }
+  } else if (input.role == Role::kModel && io::is_folder(input.path)) {
+    for (const fs::path& file : io::list_folder(input.path))
+      if (is_model_file(file)) add_if_there(file);
+  }
+  return files;
+}
+
+void check_inputs_stay(const std::vector<Use>& inputs, const std::vector<OutputFile>& files) {
+  const bool some_exist = std::ranges::any_of(files, [](const OutputFile& file) { return file.identity.place.empty(); });
+  for (const Use& input : inputs) {
+    const auto refuse = [&](const OutputFile& output) {
+      fail(ErrorKind::kInvalidArgument, "{} would replace an input, {}; choose another file", output.use->text(), input.text());
+    };
+    for (const OutputFile& output : files) {
+      const fs::path folder = output.path.has_parent_path() ? output.path.parent_path() : fs::path(".");
+      if (input.role == Role::kModel && is_model_file(output.path) && identity_of(folder) == identity_of(input.path))
+        refuse(output);
+    }
+    for (const fs::path& file : some_exist ? files_read(input) : std::vector<fs::path>()) {
+      const Identity identity = identity_of(file);
+      for (const OutputFile& output : files)
+        if (output.identity == identity) refuse(output);
+    }
+  }
+}
+
+}  // namespace
+
+void check_paths(const CLI::App& command, const std::vector<SettledFlag>& settled) {
+  const Uses uses = uses_of(command, settled);
+  for (const Use& output : uses.outputs)
+    if (output.role == Role::kResult) check_result_can_be_written(output);
+  const std::vector<OutputFile> files = files_of(uses.outputs);
+  check_outputs_differ(files);
+  check_inputs_stay(uses.inputs, files);
+}
+
+void check_apart(std::string_view output_flag, const fs::path& output, std::string_view input_flag, const fs::path& input) {
+  COCA_CHECK(identity_of(output) != identity_of(input), "{} would replace {}, which is {}; choose another folder", output_flag,
+             output.string(), input_flag);
+}
+
+}  // namespace coca::tools

@@ -1,0 +1,32 @@
+// tools/paths.h - the flags that name files and folders, in one list, and what is checked of them before a command starts.
+// A flag whose name is in the list of paths.cc is checked in every command that has it. A test reads each command's --help
+// and fails where a flag that takes a text is neither in the list nor known to be no path.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+namespace coca::tools {
+
+// What a flag holds once --config and defaults are in: empty texts mean that it is not given.
+struct SettledFlag {
+  std::string flag;
+  std::vector<std::string> values;
+};
+
+// Errors that name the flags and the path, where
+//   a path is given as "";
+//   an output file is to lie in a folder that does not exist, or is a folder, or cannot be written;
+//   an output would replace an input, or two outputs are one file, whatever the spelling: through links and hard links too.
+// Folders given as text are searched for the files that would be read. Streams (/dev/null, a FIFO, >(...)) may be given
+// several times. Flags that are not in `settled` count as they were typed.
+void check_paths(const CLI::App& command, const std::vector<SettledFlag>& settled);
+
+// Error where both are the same file or folder; for what a command writes below its --out.
+void check_apart(std::string_view output_flag, const std::filesystem::path& output, std::string_view input_flag,
+                 const std::filesystem::path& input);
+
+}  // namespace coca::tools
