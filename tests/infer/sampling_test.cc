@@ -7,6 +7,7 @@
 #include <cmath>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <vector>
 
 #include "coca/base/error.h"
@@ -137,6 +138,45 @@ TEST(Sampling, TheSameSeedDrawsTheSame) {
   const std::vector<float> logits = {0.5f, -1.0f, 2.0f, 0.0f};
   EXPECT_EQ(draw(logits, {}, 1000, 7), draw(logits, {}, 1000, 7));
   EXPECT_NE(draw(logits, {}, 1000, 7), draw(logits, {}, 1000, 8));
+}
+
+// The choice by a full sort, as it is defined: ties by id.
+int32_t sample_by_sorting(const std::vector<float>& logits, const SamplingOptions& o, Rng& rng) {
+  struct Candidate {
+    int32_t id;
+    double weight;
+  };
+  const double largest = *std::max_element(logits.begin(), logits.end());
+  std::vector<Candidate> all;
+  for (size_t i = 0; i < logits.size(); ++i) all.push_back({static_cast<int32_t>(i), std::exp((static_cast<double>(logits[i]) - largest) / o.temperature)});
+  std::stable_sort(all.begin(), all.end(), [](const Candidate& a, const Candidate& b) { return a.weight > b.weight; });
+  const auto total = [&] { return std::accumulate(all.begin(), all.end(), 0.0, [](double sum, const Candidate& c) { return sum + c.weight; }); };
+  if (o.top_k > 0 && static_cast<size_t>(o.top_k) < all.size()) all.resize(static_cast<size_t>(o.top_k));
+  const double wanted = o.top_p * total();
+  double sum = 0;
+  size_t kept = 0;
+  while (kept < all.size() && (o.top_p == 1 || sum < wanted)) sum += all[kept++].weight;
+  all.resize(kept);
+  while (all.back().weight < o.min_p) all.pop_back();
+  double left = rng.uniform() * total();
+  for (const Candidate& c : all)
+    if ((left -= c.weight) < 0) return c.id;
+  return all.back().id;
+}
+
+// Peaked, flat, and with many ties; more ids than are sorted at first.
+TEST(Sampling, DrawsWhatAFullSortDraws) {
+  Rng make(3);
+  for (const double spread : {0.0, 0.5, 6.0})
+    for (const bool ties : {false, true}) {
+      std::vector<float> logits(3000);
+      for (float& l : logits) l = static_cast<float>(spread * (ties ? std::round(make.normal()) : make.normal()));
+      for (const SamplingOptions& o : {SamplingOptions{}, {.temperature = 0.7, .top_p = 0.9}, {.top_k = 50}, {.top_k = 700, .top_p = 0.95}, {.top_p = 0.3, .min_p = 0.1},
+                                       {.min_p = 0.4}, {.top_k = 5000, .top_p = 0.999}, {.top_k = 1}}) {
+        Rng ours(9), sorted(9);
+        for (int i = 0; i < 50; ++i) ASSERT_EQ(sample(logits, o, ours), sample_by_sorting(logits, o, sorted)) << spread << " " << o.top_k << " " << o.top_p << " " << o.min_p;
+      }
+    }
 }
 
 TEST(Sampling, NanIsAnError) {

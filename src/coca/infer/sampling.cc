@@ -46,52 +46,73 @@ struct Candidate {
   double weight;  // relative to the likeliest
 };
 
-// All of them, the likeliest first; only the first top_k where that is set. Ties by id, so that the choice is the same
-// everywhere.
-std::vector<Candidate> candidates(std::span<const float> logits, double largest, const SamplingOptions& o) {
-  std::vector<Candidate> all(logits.size());
-  for (size_t i = 0; i < all.size(); ++i)
-    all[i] = {static_cast<int32_t>(i), std::exp((static_cast<double>(logits[i]) - largest) / o.temperature)};
-  const auto likelier = [](const Candidate& a, const Candidate& b) { return a.weight != b.weight ? a.weight > b.weight : a.id < b.id; };
-  const size_t kept = o.top_k > 0 ? std::min(all.size(), static_cast<size_t>(o.top_k)) : all.size();
-  std::partial_sort(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(kept), all.end(), likelier);
-  all.resize(kept);
-  return all;
-}
+// Candidates, the likeliest first, sorted as far as somebody looks: a token needs the first few of a large vocabulary. Ties by
+// id, so that the choice is the same everywhere.
+class Ranked {
+ public:
+  Ranked(std::span<const float> logits, double largest, double temperature) : all_(logits.size()) {
+    for (size_t i = 0; i < all_.size(); ++i) {
+      all_[i] = {static_cast<int32_t>(i), std::exp((static_cast<double>(logits[i]) - largest) / temperature)};
+      total_ += all_[i].weight;
+    }
+  }
+
+  size_t size() const { return all_.size(); }
+  double total() const { return total_; }  // of all weights that are kept
+  const Candidate& operator[](size_t i) {
+    if (i >= sorted_) sort(std::max<size_t>(64, 4 * i));
+    return all_[i];
+  }
+  void keep(size_t count) {  // the first so many
+    if (count >= all_.size()) return;
+    sort(count);
+    all_.resize(count);
+    sorted_ = count;
+    total_ = 0;
+    for (const Candidate& c : all_) total_ += c.weight;
+  }
+
+ private:
+  // At least the first `count` are in order afterwards, all that are smaller behind them.
+  void sort(size_t count) {
+    if (count <= sorted_) return;
+    const auto likelier = [](const Candidate& a, const Candidate& b) { return a.weight != b.weight ? a.weight > b.weight : a.id < b.id; };
+    const auto begin = all_.begin() + static_cast<std::ptrdiff_t>(sorted_);
+    const auto end = all_.begin() + static_cast<std::ptrdiff_t>(std::min(count, all_.size()));
+    if (end != all_.end()) std::nth_element(begin, end, all_.end(), likelier);
+    std::sort(begin, end, likelier);
+    sorted_ = static_cast<size_t>(end - all_.begin());
+  }
+
+  std::vector<Candidate> all_;
+  double total_ = 0;
+  size_t sorted_ = 0;
+};
 
 }  // namespace
 
 int32_t sample(std::span<const float> logits, const SamplingOptions& o, Rng& rng) {
   const int32_t best = argmax(logits);
   if (o.temperature == 0.0) return best;
-  std::vector<Candidate> kept = candidates(logits, static_cast<double>(logits[static_cast<size_t>(best)]), o);
-  const auto sum_of = [&] {
-    double sum = 0;
-    for (const Candidate& c : kept) sum += c.weight;
-    return sum;
-  };
-  double total = sum_of();
+  Ranked ranked(logits, static_cast<double>(logits[static_cast<size_t>(best)]), o.temperature);
+  if (o.top_k > 0) ranked.keep(static_cast<size_t>(o.top_k));
   if (o.top_p < 1.0) {
-    double sum = 0;
-    for (size_t i = 0; i < kept.size(); ++i) {
-      sum += kept[i].weight;
-      if (sum < o.top_p * total) continue;
-      kept.resize(i + 1);
-      total = sum;
-      break;
-    }
+    const double wanted = o.top_p * ranked.total();
+    size_t count = 0;
+    for (double sum = 0; count < ranked.size() && sum < wanted; ++count) sum += ranked[count].weight;
+    ranked.keep(std::max<size_t>(count, 1));
   }
   if (o.min_p > 0.0) {
-    const auto end = std::find_if(kept.begin(), kept.end(), [&](const Candidate& c) { return c.weight < o.min_p; });
-    kept.erase(end, kept.end());
-    total = sum_of();
+    size_t count = 0;
+    while (count < ranked.size() && ranked[count].weight >= o.min_p) ++count;
+    ranked.keep(count);
   }
-  double left = rng.uniform() * total;
-  for (const Candidate& c : kept) {
-    left -= c.weight;
-    if (left < 0) return c.id;
+  double left = rng.uniform() * ranked.total();
+  for (size_t i = 0; i < ranked.size(); ++i) {
+    left -= ranked[i].weight;
+    if (left < 0) return ranked[i].id;
   }
-  return kept.back().id;
+  return ranked[ranked.size() - 1].id;
 }
 
 }  // namespace coca::infer
