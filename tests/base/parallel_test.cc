@@ -7,6 +7,7 @@
 #include <atomic>
 #include <mutex>
 #include <set>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -102,6 +103,26 @@ TEST_F(Parallel, BlockedSumsHaveTheSameBits) {
   const float one = sum(1);
   EXPECT_NE(one, 0.0f);
   for (const int threads : {2, 3, 4}) EXPECT_EQ(sum(threads), one) << threads << " threads";
+}
+
+TEST_F(Parallel, TheNumberHoldsForEveryThreadThatComputes) {
+  const auto elsewhere = [](int64_t tasks) {
+    std::set<std::thread::id> threads;
+    int most = 0;
+    std::thread([&] {
+      std::mutex mutex;
+      parallel_for(tasks, [&](int64_t) {
+        const std::lock_guard lock(mutex);
+        threads.insert(std::this_thread::get_id());
+      });
+      most = max_threads();
+    }).join();
+    return std::pair{threads.size(), most};
+  };
+  set_max_threads(1);
+  EXPECT_EQ(elsewhere(1000), (std::pair{size_t{1}, 1}));
+  set_max_threads(3);
+  EXPECT_EQ(elsewhere(1000).second, 3);
 }
 
 TEST_F(Parallel, ThreadCountIsChecked) {

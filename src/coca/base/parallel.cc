@@ -3,6 +3,8 @@
 
 #include <omp.h>
 
+#include <atomic>
+
 #include "coca/base/error.h"
 
 #if defined(__SANITIZE_THREAD__)
@@ -31,11 +33,18 @@ class Edge {
 
 }  // namespace
 
-int max_threads() { return omp_get_max_threads(); }
+// OpenMP keeps the number for each thread that starts others; this is the one that all of them use. 0: OpenMP's own.
+static std::atomic<int> chosen_threads{0};
+
+int max_threads() {
+  const int chosen = chosen_threads.load(std::memory_order_relaxed);
+  if (chosen > 0 && omp_get_max_threads() != chosen) omp_set_num_threads(chosen);
+  return omp_get_max_threads();
+}
 
 void set_max_threads(int threads) {
   COCA_CHECK(threads >= 1 && threads <= 4096, "threads: {} is not in 1..4096", threads);
-  omp_set_num_threads(threads);
+  chosen_threads.store(threads, std::memory_order_relaxed);
 }
 
 int thread_index() { return omp_get_thread_num(); }
@@ -46,6 +55,7 @@ COCA_NO_TSAN void parallel_for(int64_t tasks, const std::function<void(int64_t)>
     for (int64_t task = 0; task < tasks; ++task) body(task);
     return;
   }
+  max_threads();  // this thread may not have computed before
   [[maybe_unused]] Edge begin, end;
   begin.leave();
 #pragma omp parallel

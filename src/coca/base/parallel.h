@@ -8,8 +8,8 @@
 
 namespace coca {
 
-int max_threads();
-void set_max_threads(int threads);  // >= 1; for the calling process
+int max_threads();                  // the calling thread's OpenMP loops, oneDNN's too, use so many from here on
+void set_max_threads(int threads);  // >= 1; for every thread; while none computes
 int thread_index();                 // 0 <= i < max_threads(), inside parallel_for
 
 // Runs body(task) for task = 0..tasks-1, dynamically scheduled. body must not throw. Which thread runs a task
