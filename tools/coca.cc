@@ -130,8 +130,8 @@ int run(int argc, char** argv) {
   if (!forced.empty()) setenv("COCA_FORCE_IMPL", forced.c_str(), 1);  // every Context reads it
   coca::tools::start_ranks();
   coca::tools::check_ranks(command_name(app));
-  coca::ops::check_forced(coca::Context());
   target.empty() ? coca::ops::apply_cpu_target_from_environment() : coca::ops::set_cpu_target(target);
+  coca::ops::check_forced(coca::Context());
   const CLI::App* command = &app;
   while (!command->get_subcommands().empty()) command = command->get_subcommands().front();
   note_sizes(*command);

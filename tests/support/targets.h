@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "coca/ops/device.h"
@@ -26,6 +27,19 @@ void for_each_target(const Body& body) {
   }
   ops::set_cpu_target(targets.front());
 }
+
+// Whether some SIMD target of this CPU has the instructions of an implementation. What needs them skips where none has.
+inline bool some_target_runs(std::string_view impl) {
+  const std::vector<std::string> targets = ops::cpu_targets();
+  const bool runs = std::any_of(targets.begin(), targets.end(), [&](const std::string& target) {
+    ops::set_cpu_target(target);
+    return ops::runs_here(impl);
+  });
+  ops::set_cpu_target(targets.front());
+  return runs;
+}
+#define COCA_SKIP_WITHOUT(impl) \
+  if (!::coca::test::some_target_runs(impl)) GTEST_SKIP() << "no SIMD target of this processor has the instructions of " << (impl)
 
 // Runs body once for every way that the ops can run here: every SIMD target, all of them by their references, and on the first GPU
 // where each has an implementation for GPUs.

@@ -41,22 +41,28 @@ std::string listed(const std::vector<std::string_view>& names) {
 
 }  // namespace
 
+bool runs_here(std::string_view impl) { return impl != "avx512_bf16" || cpu::has_bf16_dot(); }
+
 std::string_view choose_impl(const Context& context, std::string_view op) {
   const auto& all = op_impls();
-  const OpImpls& known = *std::find_if(all.begin(), all.end(), [&](const OpImpls& o) { return o.op == op; });
-  const auto& impls = context.device().is_cpu() ? known.impls : known.cuda;
+  const auto known = std::find_if(all.begin(), all.end(), [&](const OpImpls& o) { return o.op == op; });
+  COCA_CHECK_AS(kInternal, known != all.end(), "op \"{}\" is not in the list of implementations", op);
+  const auto& impls = context.device().is_cpu() ? known->impls : known->cuda;
   COCA_CHECK(!impls.empty(), "[{}] has no implementation on {}; expected cpu", op, context.device().text());
   const std::string_view forced = context.forced_impl(op);
   if (forced.empty()) return impls.front();
   const auto found = std::find(impls.begin(), impls.end(), forced);
   COCA_CHECK(found != impls.end(), "implementation \"{}\" forced for op \"{}\" does not exist; expected {}", forced, op,
              listed(impls));
+  COCA_CHECK(runs_here(*found),
+             "implementation \"{}\" forced for op \"{}\" cannot run here: it needs AVX-512 with bf16 instructions, the SIMD target is {}", forced, op,
+             cpu_target());
   return *found;
 }
 
 std::string_view running_impl(const Context& context, std::string_view op, DType type) {
   const std::string_view impl = choose_impl(context, op);
-  if (impl == "avx512_bf16") return type == DType::kBF16 && cpu::has_bf16_dot() ? impl : "cpu";
+  if (impl == "avx512_bf16") return type == DType::kBF16 && runs_here(impl) ? impl : "cpu";
   if (op != "linear" || impl == "ref") return impl;
   if (type != DType::kBF16) return "onednn";
   const bool native = cpu_target().starts_with("AVX3") && onednn::bf16_products();

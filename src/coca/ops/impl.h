@@ -13,12 +13,14 @@
 
 namespace coca::ops {
 
-// The implementation of `op` that is forced, else the first of its list; throws when the forced name is not in it, or the
-// context's device has none.
+// The implementation of `op` that is forced, else the first of its list; throws when the forced name is not in it or cannot
+// run on this processor and SIMD target, or the context's device has none.
 std::string_view choose_impl(const Context&, std::string_view op);
 // What of it runs for operands of a type: "avx512_bf16" and oneDNN's bf16 products need bf16 operands and a CPU (and
 // SIMD target) with the instructions, else "cpu" and "widened" take their place.
 std::string_view running_impl(const Context&, std::string_view op, DType type);
+// Whether this processor, at the SIMD target in use, has the instructions of an implementation.
+bool runs_here(std::string_view impl);
 // True when `op` must run its reference.
 bool use_ref(const Context&, std::string_view op);
 
