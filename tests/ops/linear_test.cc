@@ -11,7 +11,7 @@ struct Shape {
   int64_t M, N, K;
 };
 const std::vector<Shape> kShapes = {{1, 1, 1},    {1, 33, 17},    {3, 5, 7},    {7, 1, 64},
-                                    {17, 33, 65}, {131, 67, 129}, {2, 601, 31}, {577, 3, 19}};
+                                    {17, 33, 65}, {131, 67, 129}, {5, 70, 333}, {8, 9, 257}, {2, 601, 31}, {577, 3, 19}};
 
 template <typename T>
 TensorView<T, 2> matrix(std::vector<T>& v, int64_t rows, int64_t cols) {

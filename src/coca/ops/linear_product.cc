@@ -18,6 +18,7 @@ using onednn::Trans;
 
 constexpr int64_t kTileEdge = 512;
 constexpr int64_t kWidenDepth = 256;  // of k widened at a time: two operands of 512 KiB
+constexpr int64_t kFewRows = 8;       // of A that meet every row of B as it is read; decoding has as many as sequences
 
 struct Tiles {
   int64_t rows, cols;
@@ -58,6 +59,11 @@ void widen_rows(const BF16* from, int64_t ld, int64_t rows, int64_t cols, float*
 
 // As gemm(), through fp32 copies of the operands. work: 2 kTileEdge kWidenDepth floats.
 bool gemm_widened(const onednn::Gemm<BF16>& g, float* work) {
+  if (g.trans_a == Trans::kNo && g.trans_b == Trans::kYes && g.m <= kFewRows && g.m * g.k <= 2 * kTileEdge * kWidenDepth) {
+    widen_rows(g.a, g.lda, g.m, g.k, work);
+    cpu::dot_rows(work, g.k, g.b, g.ldb, g.m, g.n, g.k, g.beta, g.c, g.ldc);
+    return true;
+  }
   float* a = work;
   float* b = work + kTileEdge * kWidenDepth;
   bool ok = true;

@@ -49,6 +49,48 @@ void column_sums_bf16(const BF16* x, int64_t ld, int64_t rows, int64_t cols, flo
   column_sums(x, ld, rows, cols, out);
 }
 
+// Rows x Cols dot products of rows of a and b. Whatever the block, an element is the same sum in the same order.
+template <int Rows, int Cols>
+void dot_block(const float* a, int64_t lda, const BF16* b, int64_t ldb, int64_t k, float beta, float* c, int64_t ldc) {
+  const hn::ScalableTag<float> d;
+  const auto N = static_cast<int64_t>(hn::Lanes(d));
+  hn::Vec<decltype(d)> sums[Rows][Cols];
+  for (auto& row : sums)
+    for (auto& sum : row) sum = hn::Zero(d);
+  int64_t i = 0;
+  for (; i + N <= k; i += N) {
+    hn::Vec<decltype(d)> x[Rows];
+    for (int r = 0; r < Rows; ++r) x[r] = hn::LoadU(d, a + r * lda + i);
+    for (int j = 0; j < Cols; ++j) {
+      const auto w = load_f32(d, b + j * ldb + i);
+      for (int r = 0; r < Rows; ++r) sums[r][j] = hn::MulAdd(x[r], w, sums[r][j]);
+    }
+  }
+  for (int r = 0; r < Rows; ++r)
+    for (int j = 0; j < Cols; ++j) {
+      float sum = hn::GetLane(hn::SumOfLanes(d, sums[r][j]));
+      for (int64_t t = i; t < k; ++t) sum += a[r * lda + t] * static_cast<float>(b[j * ldb + t]);
+      float& out = c[r * ldc + j];
+      out = beta == 0.0f ? sum : out + sum;
+    }
+}
+template <int Rows>
+void dot_strip(const float* a, int64_t lda, const BF16* b, int64_t ldb, int64_t n, int64_t k, float beta, float* c, int64_t ldc) {
+  int64_t j = 0;
+  for (; j + 4 <= n; j += 4) dot_block<Rows, 4>(a, lda, b + j * ldb, ldb, k, beta, c + j, ldc);
+  for (; j < n; ++j) dot_block<Rows, 1>(a, lda, b + j * ldb, ldb, k, beta, c + j, ldc);
+}
+// Four rows of b at a time: they stay in the first cache for all rows of a.
+void dot_rows_bf16(const float* a, int64_t lda, const BF16* b, int64_t ldb, int64_t m, int64_t n, int64_t k, float beta, float* c,
+                   int64_t ldc) {
+  for (int64_t j = 0; j < n; j += 4) {
+    const int64_t cols = HWY_MIN(int64_t{4}, n - j);
+    int64_t r = 0;
+    for (; r + 2 <= m; r += 2) dot_strip<2>(a + r * lda, lda, b + j * ldb, ldb, cols, k, beta, c + r * ldc + j, ldc);
+    for (; r < m; ++r) dot_strip<1>(a + r * lda, lda, b + j * ldb, ldb, cols, k, beta, c + r * ldc + j, ldc);
+  }
+}
+
 }  // namespace coca::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
 
@@ -59,6 +101,7 @@ HWY_EXPORT(add_f32_rows);
 HWY_EXPORT(add_bf16_rows);
 HWY_EXPORT(column_sums_f32);
 HWY_EXPORT(column_sums_bf16);
+HWY_EXPORT(dot_rows_bf16);
 
 void add_bias_rows(const float* b, float* y, int64_t ld, int64_t rows, int64_t cols) noexcept {
   HWY_DYNAMIC_DISPATCH(add_f32_rows)(b, 0, y, ld, rows, cols);
@@ -71,6 +114,10 @@ void add_column_sums(const float* x, int64_t ld, int64_t rows, int64_t cols, flo
 }
 void add_column_sums(const BF16* x, int64_t ld, int64_t rows, int64_t cols, float* out) noexcept {
   HWY_DYNAMIC_DISPATCH(column_sums_bf16)(x, ld, rows, cols, out);
+}
+
+void dot_rows(const float* a, int64_t lda, const BF16* b, int64_t ldb, int64_t m, int64_t n, int64_t k, float beta, float* c, int64_t ldc) noexcept {
+  HWY_DYNAMIC_DISPATCH(dot_rows_bf16)(a, lda, b, ldb, m, n, k, beta, c, ldc);
 }
 
 }  // namespace coca::cpu
