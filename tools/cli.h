@@ -139,8 +139,10 @@ class OptionFlags {
     CLI::Option* option = app_->add_option(flag, *texts, std::string(help));
     option->type_name(detail::type_text<T>())->group(group_)->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
     if (const std::string text = detail::default_text(field); !text.empty()) option->default_str(text);
-    apply_.push_back([texts, flag, &field] {
+    const std::optional<int64_t> limit = io::detail::option_limit(name);
+    apply_.push_back([texts, flag, limit, &field] {
       if (!texts->empty()) detail::parse_value(flag, *texts, field);
+      io::detail::check_option_count(flag, limit, field);
     });
     if constexpr (requires { detail::texts_of(field); })
       settled_.push_back([flag, &field] { return SettledFlag{flag, detail::texts_of(field)}; });

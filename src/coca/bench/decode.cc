@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "coca/base/clock.h"
+#include "coca/base/sizes.h"
 #include "coca/base/stop.h"
 #include "coca/bench/answers.h"
 #include "coca/bench/machine.h"
@@ -60,6 +61,10 @@ void check_options(const DecodeOptions& o) {
   for (const int64_t N : o.lengths) COCA_CHECK(N >= 1, "length {} must be at least 1", N);
   COCA_CHECK(o.batch >= 1 && o.tokens >= 1 && o.prefill >= 1,
              "batch {}, tokens {} and prefill {} must be positive", o.batch, o.tokens, o.prefill);
+  check_count("tokens", o.tokens);
+  const int64_t most = *std::max_element(o.lengths.begin(), o.lengths.end());
+  // Ids of all tokens, and more than a byte of cache for each and each layer.
+  check_memory("the cache", {{"batch", o.batch}, {"lengths and tokens", most + o.tokens}, {"bytes", 64}}, "lower one of these");
 }
 
 void check_answer(Context& cx, const DecodeOptions& o, AttentionKind kind) {

@@ -2,6 +2,7 @@
 #include "coca/bench/eval.h"
 
 #include "coca/base/memory.h"
+#include "coca/base/sizes.h"
 #include "coca/bench/answers.h"
 #include "coca/bench/machine.h"
 #include "coca/eval/perplexity.h"
@@ -52,6 +53,7 @@ std::vector<EvalResult> bench_eval(Context& cx, const EvalOptions& o, ProgressCo
   const std::vector<AttentionKind> kinds = kinds_of(o.kind, o.against);
   COCA_CHECK(!o.lengths.empty(), "lengths: none given");
   for (const int64_t N : o.lengths) COCA_CHECK(N >= 2, "length {} must be at least 2", N);
+  for (const int64_t N : o.lengths) check_memory("a window", {{"lengths", N}, {"bytes", 64}}, "ask for shorter ones");
   const auto count = static_cast<int64_t>(kinds.size());
   progress.total = static_cast<int64_t>(o.lengths.size()) * (count + planned_steps(count + 1, o.repeat));
   for (const AttentionKind kind : kinds) check_answer(cx, o, kind);

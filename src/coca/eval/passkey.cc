@@ -10,6 +10,7 @@
 #include "coca/base/clock.h"
 #include "coca/base/memory.h"
 #include "coca/base/rng.h"
+#include "coca/base/sizes.h"
 #include "coca/base/stop.h"
 #include "coca/eval/share.h"
 #include "coca/infer/cached_decoder.h"
@@ -301,6 +302,9 @@ PasskeyResult passkey(Context& cx, const model::ModelSpec& model_spec, const mod
   const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
   PasskeyResult result{.bos = bos_token(spec, o.protocol.bos)};
   const std::vector<std::optional<double>> depths = cell_depths(o.protocol);
+  for (const int64_t N : o.protocol.lengths)  // a byte a number at least; patterns keep less
+    if (!spec.pattern.far())
+      check_memory("the cache", {{"lengths", N}, {"layers", spec.L}, {"key/value heads", spec.G}, {"numbers", 2 * spec.D}}, "ask for shorter ones");
   // A length without room for the prompt fails before any work is done.
   const int64_t shortest = *std::min_element(o.protocol.lengths.begin(), o.protocol.lengths.end());
   make_passkey_trial(tokenizer, o, result.bos, plan_passkey(tokenizer, o, result.bos, shortest), depths[0], 0);

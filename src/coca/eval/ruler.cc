@@ -5,6 +5,7 @@
 
 #include "coca/base/clock.h"
 #include "coca/base/rng.h"
+#include "coca/base/sizes.h"
 #include "coca/base/stop.h"
 #include "coca/infer/generate.h"
 
@@ -116,6 +117,9 @@ RulerResult ruler(Context& cx, const model::ModelSpec& model_spec, const model::
   check_tokenizer(tokenizer, model_spec);
   const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
   RulerResult result{.bos = bos_token(spec, o.bos)};
+  for (const int64_t N : o.lengths)  // a byte a number at least; patterns keep less
+    if (!spec.pattern.far())
+      check_memory("the cache", {{"lengths", N}, {"layers", spec.L}, {"key/value heads", spec.G}, {"numbers", 2 * spec.D}}, "ask for shorter ones");
   // A length without room for a prompt fails before any work is done.
   for (const data::RulerTask task : o.tasks)
     make_ruler_sample(tokenizer, o, result.bos, task, *std::min_element(o.lengths.begin(), o.lengths.end()), 0);

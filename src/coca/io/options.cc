@@ -36,6 +36,14 @@ std::string shown(const nlohmann::json& value) {
 
 }  // namespace
 
+std::optional<int64_t> option_limit(std::string_view name) {
+  for (const std::string_view any : {"seed", "seeds", "key_least", "key_most"})
+    if (name == any) return std::nullopt;
+  for (const std::string_view text : {"tokens", "max_tokens", "min_tokens", "eval_tokens", "batch_tokens"})
+    if (name == text) return kMostTokens;
+  return kMostCount;
+}
+
 nlohmann::ordered_json scalar_to_json(double value) {
   if (std::isnan(value)) return "nan";
   if (std::isinf(value)) return value < 0 ? "-inf" : "inf";

@@ -31,6 +31,7 @@
 #include <vector>
 
 #include "coca/base/enum_names.h"
+#include "coca/base/sizes.h"
 
 namespace coca::io {
 
@@ -152,7 +153,36 @@ struct OptionNames {
   }
 };
 
+// The largest absolute value of an integer option; nullopt for those that are no counts, as seeds.
+std::optional<int64_t> option_limit(std::string_view name);
+
+template <typename T>
+void check_option_count(std::string_view shown, std::optional<int64_t> most, const T& value) {
+  if constexpr (std::is_same_v<T, int64_t>) {
+    if (most) check_count(shown, value, *most);
+  } else if constexpr (IsOptional<T>::value) {
+    if (value) check_option_count(shown, most, *value);
+  } else if constexpr (IsVector<T>::value) {
+    for (const auto& item : value) check_option_count(shown, most, item);
+  }
+}
+
+struct OptionCounts {
+  void group(std::string_view) {}
+  template <typename T>
+  void operator()(std::string_view name, std::string_view, T& field) {
+    check_option_count(name, option_limit(name), field);
+  }
+};
+
 }  // namespace detail
+
+// Error naming the first integer beyond what a count may be (base/sizes.h). Flags are checked when they are read, under their
+// names; this is for configs that come another way.
+template <class S>
+void check_option_counts(S options) {
+  options.visit(detail::OptionCounts{});
+}
 
 // Every field, in the order of visit().
 template <class S>

@@ -104,7 +104,8 @@ ModelSpec with_scaling(const ModelSpec& spec, Scaling type, std::optional<double
   COCA_CHECK(type != Scaling::kLongRope || lists, "rope scaling longrope: its short_factor and long_factor come from config.json, which has none");
   COCA_CHECK(factor || type == Scaling::kLongRope || type == Scaling::kClex, "rope scaling {} needs a factor", enum_name(type));
   if (type == Scaling::kClex) {
-    COCA_CHECK(!factor || *factor == std::floor(*factor), "rope scaling clex: its factor is the largest length factor, a whole number, not {}", *factor);
+    COCA_CHECK(!factor || (*factor == std::floor(*factor) && *factor >= 1 && *factor <= 1024),
+               "rope scaling clex: its factor is the largest length factor, a whole number of 1 to 1024, not {}", *factor);
     out.rope_scaling.factor = 1;
     if (factor) out.rope_scaling.max_factor = static_cast<int64_t>(*factor);
   } else if (factor) {

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "coca/base/sizes.h"
+
 namespace coca::model {
 
 ModelSpec with_windows(const WindowOptions& o, const ModelSpec& spec) {
@@ -48,6 +50,8 @@ void validate_windows(const ModelSpec& s) {
   COCA_CHECK(s.layer_window.empty() || static_cast<int64_t>(s.layer_window.size()) == s.L,
              "model: sliding windows are given for {} layers, the model has {}", s.layer_window.size(), s.L);
   for (const int64_t window : s.layer_window) COCA_CHECK(window >= 0, "model: sliding window {} must be positive", window);
+  for (const int64_t window : s.layer_window)
+    COCA_CHECK(s.dilation.empty() || window <= kMostCount, "model: sliding window {} beside a dilation; expected at most {}", window, kMostCount);
   COCA_CHECK(s.global_tokens >= 0 && s.global_tokens <= kMostGlobalTokens, "model: global tokens {}; expected 0 to {}", s.global_tokens, kMostGlobalTokens);
   COCA_CHECK(s.global_tokens == 0 || s.head_norm == HeadNorm::kNone, "model: global tokens do not go with norms of heads ({})", enum_name(s.architecture));
   COCA_CHECK(s.global_tokens == 0 || s.rope_scaling.type != Scaling::kClex, "model: global tokens do not go with rope scaling clex");
@@ -60,7 +64,7 @@ void validate_windows(const ModelSpec& s) {
     const auto of_layer = s.dilation_of(static_cast<size_t>(i));
     for (int64_t h = 0; h < s.H; ++h) {
       const int64_t d = of_layer[static_cast<size_t>(h)], first = of_layer[static_cast<size_t>(h / (s.H / s.G) * (s.H / s.G))];
-      COCA_CHECK(d >= 1, "model: dilation {} of layer {}, head {} must be at least 1", d, i, h);
+      COCA_CHECK(d >= 1 && d <= kMostCount, "model: dilation {} of layer {}, head {}; expected 1 to {}", d, i, h, kMostCount);
       COCA_CHECK(d == 1 || s.window_of(static_cast<size_t>(i)) > 0, "model: layer {} has dilation {} but no window to dilate", i, d);
       COCA_CHECK(d == first, "model: layer {}: head {} has dilation {}, but shares its key/value head with one of {}", i, h, d, first);
     }

@@ -33,15 +33,16 @@ struct Run {
   int64_t dilation, h, H, g, G;
 };
 
-std::vector<Run> runs_of(const DilatedAttentionOptions& o, int64_t H, int64_t G) {
+// Among S keys, a dilation of S and more leaves each query its own key.
+std::vector<Run> runs_of(const DilatedAttentionOptions& o, int64_t S, int64_t H, int64_t G) {
   if (o.dilation.empty()) return {{1, 0, H, 0, G}};
   COCA_CHECK(static_cast<int64_t>(o.dilation.size()) == H, "[dilated_attention] {} dilations; expected {}, one per head", o.dilation.size(), H);
   COCA_CHECK(G >= 1 && H % G == 0, "[dilated_attention] H={} must be a multiple of G={}", H, G);
   const int64_t group = H / G;
   std::vector<Run> runs;
   for (int64_t h = 0; h < H; ++h) {
-    const int64_t d = o.dilation[static_cast<size_t>(h)];
-    COCA_CHECK(d >= 1, "[dilated_attention] dilation[{}]={} must be at least 1", h, d);
+    const int64_t given = o.dilation[static_cast<size_t>(h)], d = std::min(given, std::max<int64_t>(S, 1));
+    COCA_CHECK(given >= 1, "[dilated_attention] dilation[{}]={} must be at least 1", h, given);
     if (!runs.empty() && runs.back().dilation == d) {
       ++runs.back().H;
       continue;
@@ -202,7 +203,7 @@ void backward_run(Context& context, const AttentionOptions& options, const Run& 
 void dilated_attention_forward(Context& context, const DilatedAttentionOptions& options, const AttentionForward& a) {
   COCA_CHECK(a.q.rank() == 4 && a.k.rank() == 4, "[dilated_attention] q {} and k {} must be [B, N, H, D] and [B, S, G, D]", a.q.shape.text(),
              a.k.shape.text());
-  const std::vector<Run> runs = runs_of(options, a.q.size(2), a.k.size(2));
+  const std::vector<Run> runs = runs_of(options, a.k.size(1), a.q.size(2), a.k.size(2));
   if (runs.size() == 1 && runs.front().dilation == 1) return attention_forward(context, options.attention, a);
   check_dilated(options, runs, a.far);
   for (const Run& run : runs) {
@@ -223,7 +224,7 @@ void dilated_attention_forward(Context& context, const DilatedAttentionOptions& 
 void dilated_attention_backward(Context& context, const DilatedAttentionOptions& options, const AttentionBackward& a) {
   COCA_CHECK(a.q.rank() == 4 && a.k.rank() == 4, "[dilated_attention] q {} and k {} must be [B, N, H, D] and [B, S, G, D]", a.q.shape.text(),
              a.k.shape.text());
-  const std::vector<Run> runs = runs_of(options, a.q.size(2), a.k.size(2));
+  const std::vector<Run> runs = runs_of(options, a.k.size(1), a.q.size(2), a.k.size(2));
   if (runs.size() == 1 && runs.front().dilation == 1) return attention_backward(context, options.attention, a);
   check_dilated(options, runs, a.far);
   for (const Run& run : runs) backward_run(context, options.attention, run, part_of(a, run), a);

@@ -5,7 +5,8 @@
 
 #include <cstdlib>
 #include <cstring>
-#include <limits>
+
+#include "coca/base/sizes.h"
 
 namespace coca {
 
@@ -15,7 +16,8 @@ namespace {
 std::byte* allocate_on_host(size_t bytes) {
   // Large blocks lie on huge pages where the system has them (decoding reads the cache up to a third faster).
   constexpr size_t kHugePage = size_t{2} << 20;
-  if (bytes > std::numeric_limits<size_t>::max() - 63) return nullptr;
+  static const auto most = static_cast<size_t>(memory_limit());  // more may be granted, and the process killed when it is used
+  if (bytes > most) return nullptr;
   const size_t rounded = (bytes + 63) / 64 * 64, alignment = rounded >= kHugePage ? kHugePage : 64;
   void* p = nullptr;
   if (posix_memalign(&p, alignment, rounded ? rounded : 64) != 0) return nullptr;

@@ -11,7 +11,9 @@ Dims::Dims(std::initializer_list<int64_t> list) {
 
 int64_t Dims::product() const {
   int64_t n = 1;
-  for (int i = 0; i < rank; ++i) n *= d[static_cast<size_t>(i)];
+  bool fits = true;
+  for (int i = 0; i < rank; ++i) fits = !__builtin_mul_overflow(n, d[static_cast<size_t>(i)], &n) && fits;
+  COCA_CHECK(fits, "shape {}: more elements than 63 bits count", text());
   return n;
 }
 
@@ -27,7 +29,7 @@ Dims contiguous_strides(const Dims& shape) {
   int64_t step = 1;
   for (int i = shape.rank - 1; i >= 0; --i) {
     strides[i] = step;
-    step *= shape[i];
+    if (__builtin_mul_overflow(step, shape[i], &step)) step = 0;  // product() is an error
   }
   return strides;
 }
