@@ -78,7 +78,6 @@ void print_start(const train::FinetuneConfig& c, const train::Finetuner& tuner) 
                     tuner.stages().size() > 1 ? fmt::format(" in the first of {} stages", tuner.stages().size()) : "",
                     report::format_count(loop.steps()), report::format_count(c.batch * c.accumulation * tuner.length()),
                     report::format_bytes(static_cast<int64_t>(loop.activation_bytes())), ranks_text()));
-  if (loop.first_step() > 0) print(fmt::format("resuming at step {}\n", loop.first_step()));
 }
 
 train::TrainSummary run_with_progress(train::Finetuner& tuner) {
@@ -108,6 +107,7 @@ int run(const Options& options) {
                           .validation_text = pointer(data.validation_text)},
                          options.resume ? train::Start::kResume : train::Start::kFresh, ranks());
   print_start(c, tuner);
+  if (options.resume) print_resumed(c.out, tuner.loop().first_step());
   const train::TrainSummary summary = run_with_progress(tuner);
   print_summary(summary);
   const std::filesystem::path out = c.out;
@@ -124,13 +124,14 @@ void add_finetune(CLI::App& root, Action* action) {
   auto options = std::make_shared<Options>();
   auto flags = std::make_shared<OptionFlags>(*app, options->config);
   flags->add_config_flag();
-  app->add_flag("--resume", options->resume, "go on from the newest checkpoint in --out (bitwise as if never stopped)")
+  app->add_flag("--resume", options->resume, "go on from the newest checkpoint in --out (bitwise as if never stopped), with the options saved there")
       ->group("Output");
   app->footer(
       "Example: coca finetune --model out/model --data examples.jsonl --epochs 3 --learning-rate 1e-4 --out out/tuned");
   app->callback([=] {
     *action = [=] {
       flags->finish();
+      if (options->resume) resume_options(*flags, options->config, "finetune_config.json");
       return run(*options);
     };
   });

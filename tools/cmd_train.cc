@@ -30,7 +30,7 @@ int run(const Options& options) {
   print(fmt::format("{}: {} parameters, attention {}, {} training tokens, {} per step, activations {}{}\n", c.out,
                     report::format_count(model::parameter_count(trainer.spec())), enum_name(c.attention), report::format_count(tokens.size()),
                     report::format_count(c.batch * c.length * c.accumulation), report::format_bytes(static_cast<int64_t>(trainer.activation_bytes())), ranks_text()));
-  if (trainer.first_step() > 0) print(fmt::format("resuming at step {}\n", trainer.first_step()));
+  if (options.resume) print_resumed(c.out, trainer.first_step());
   report::Progress progress = make_progress({.total = c.steps, .start = trainer.first_step(), .unit = "steps", .label = "train"});
   const train::TrainSummary summary = trainer.run([&](const train::StepReport& r) {
     progress.update(r.step, step_text(r));
@@ -48,11 +48,12 @@ void add_train(CLI::App& root, Action* action) {
   auto options = std::make_shared<Options>();
   auto flags = std::make_shared<OptionFlags>(*app, options->config);
   flags->add_config_flag();
-  app->add_flag("--resume", options->resume, "go on from the newest checkpoint in --out (bitwise as if never stopped)")->group("Output");
+  app->add_flag("--resume", options->resume, "go on from the newest checkpoint in --out (bitwise as if never stopped), with the options saved there")->group("Output");
   app->footer("Example: coca train --text books/train --validation-text books/validation --attention coca-slack --out out/slack");
   app->callback([=] {
     *action = [=] {
       flags->finish();
+      if (options->resume) resume_options(*flags, options->config, "train_config.json");
       return run(*options);
     };
   });

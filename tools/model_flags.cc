@@ -7,6 +7,7 @@
 
 #include "coca/eval/protocol.h"
 #include "coca/text/leading_id.h"
+#include "coca/base/log.h"
 #include "coca/model/adapter.h"
 
 namespace coca::tools {
@@ -36,6 +37,9 @@ model::AttentionPattern pattern_of(const ModelFlags& flags, const model::ModelSp
   const bool infinite = p.type == model::Pattern::kLmInfinite;
   take("window", flags.window, p.window, p.far());
   if (infinite) p.distance = p.window;  // the published setting: both the trained length
+  if (p.far() && p.window > spec.max_position)
+    log_warning("--window {}: the model was trained on {} tokens; distances beyond these are new to it, and its pattern is there to avoid them", p.window,
+                spec.max_position);
   take("sinks", flags.sinks, p.sinks, p.keeps_first());
   take("distance", flags.distance, p.distance, infinite);
   take("middle-top-k", flags.middle_top_k, p.middle_top_k, infinite);

@@ -17,6 +17,10 @@ data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::
   return std::move(*tokens);
 }
 
+void print_resumed(const std::string& out, int64_t first_step) {
+  print(first_step > 0 ? fmt::format("resuming at step {}\n", first_step) : fmt::format("no checkpoint in {}: starting at step 0\n", out));
+}
+
 std::string step_text(const train::StepReport& r) {
   return fmt::format("loss {:.4f} lr {:.2e} norm {:.2f} {:.0f} tok/s{}{}", r.loss, r.learning_rate, r.grad_norm, r.tokens_per_second,
                      r.validation_loss ? fmt::format(" val {:.4f}", *r.validation_loss) : "",

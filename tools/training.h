@@ -8,6 +8,8 @@
 #include <vector>
 
 #include "cli.h"
+#include "coca/io/options.h"
+#include "coca/train/finetune_config.h"
 #include "coca/train/loop.h"
 
 namespace coca::tools {
@@ -31,6 +33,21 @@ class BytesProgress {
 
 // Text to a token file through `cache`; by the first rank, and the others find it there.
 data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::Tokenizer&, const std::filesystem::path& cache, const std::string& what);
+
+// With --resume, the options of the run in config.out are where those of --config and the flags are applied to; a difference
+// that may not be is an error that names the flag. name: of the saved file.
+template <class Config>
+void resume_options(OptionFlags& flags, Config& config, const std::string& name) {
+  const auto saved = train::saved_options(config.out, name);
+  if (!saved) return;
+  const std::string out = config.out;
+  io::options_from_json(config, saved->second, saved->first.string());
+  config.out = out;
+  flags.finish();
+  train::check_resumed_options(saved->first, saved->second, train::checkpoint_plan(config));
+}
+// What --resume found in the folder.
+void print_resumed(const std::string& out, int64_t first_step);
 
 // loss, learning rate, gradient norm, speed, and what there is of validation and skipped steps.
 std::string step_text(const train::StepReport&);

@@ -421,7 +421,46 @@ TEST_F(Cli, AUsedFolderNeedsResume) {
   const Outcome again = coca(tiny_train("run", {"--resume"}));  // nothing left to do
   EXPECT_EQ(again.code, 0) << again.err;
   EXPECT_THAT(again.out, HasSubstr("resuming at step 30"));
-  expect_refused(tiny_train("run", {"--resume", "--attention", "rope"}), 2, "attention_type");
+  expect_refused(tiny_train("run", {"--resume", "--attention", "rope"}), 2, "--attention is \"rope\"; the run that is resumed has \"coca-slack\"");
+}
+
+TEST_F(Cli, ResumeAloneTakesTheSavedOptions) {
+  const Outcome fresh = coca(tiny_train("run", {"--resume"}));
+  ASSERT_EQ(fresh.code, 0) << fresh.err;
+  EXPECT_THAT(fresh.out, HasSubstr("no checkpoint in"));
+  const Args alone = {"train", "--resume", "--out", at("run")};
+  const Outcome again = coca(alone);
+  EXPECT_EQ(again.code, 0) << again.err;
+  EXPECT_THAT(again.out, HasSubstr("resuming at step 30"));
+  const Outcome longer = coca(with(alone, {"--steps", "32", "--learning-rate", "0.001", "--log-interval", "1", "--tensorboard", at("events")}));
+  EXPECT_EQ(longer.code, 0) << longer.err;
+  EXPECT_EQ(train::read_metrics(at("run/metrics.csv")).back().step, 32);
+  EXPECT_FALSE(fs::is_empty(at("events")));
+  EXPECT_EQ(io::read_json(at("run/train_config.json"))["steps"], 32);
+  expect_refused(with(alone, {"--kv-heads", "1"}), 2, "--kv-heads is 1; the run that is resumed has 0");
+  expect_refused(with(alone, {"--batch", "3"}), 2, "--batch is 3; the run that is resumed has");
+  expect_refused(with(alone, {"--seed", "8"}), 2, "--seed is 8");
+  fs::remove_all(at("run/checkpoints"));
+  expect_refused(alone, 2, "no checkpoint to resume from");
+}
+
+// Whatever integer is asked for, the answer comes soon: it is done, or refused by one line that names the flag and the value.
+TEST_F(Cli, HugeAndNegativeIntegersAreRefused) {
+  ASSERT_EQ(coca(tiny_train("run")).code, 0);
+  const std::string model = at("run/model"), text = put("text.txt", cats_and_dogs(50));
+  const Args finetune = {"finetune", "--model", model, "--text", text, "--out", at("tuned")}, study = {"study", "--text", text, "--out", at("study")};
+  const Args ppl = {"eval", "ppl", "--model", model, "--text", text}, passkey = {"eval", "passkey", "--model", model};
+  struct Case {
+    Args command;
+    std::vector<const char*> flags;
+  };
+  for (const Case& c : {Case{tiny_train("new"), {"--batch", "--accumulation", "--steps", "--layers", "--width", "--length", "--dilation", "--layer-window"}},
+                        Case{finetune, {"--batch", "--length", "--lora-rank", "--steps"}}, Case{study, {"--batch", "--multiples", "--passkey-trials"}},
+                        Case{ppl, {"--lengths", "--stride", "--window"}}, Case{passkey, {"--trials", "--lengths", "--new-tokens"}},
+                        Case{{"eval", "ruler", "--model", model}, {"--samples", "--lengths"}}, Case{{"bench", "decode"}, {"--lengths", "--layers", "--repeats"}}})
+    for (const char* flag : c.flags)
+      for (const char* value : {"4611686018427387904", "9223372036854775807", "-9223372036854775808"})
+        expect_refused(with(c.command, {flag, value}), 2, fmt::format("{} is {}", flag, value));
 }
 
 // Waits until the run in `folder` has written two rows of metrics, or has ended.

@@ -107,9 +107,14 @@ TEST_F(Study, AStoppedStudyGoesOnAndEndsInTheSameNumbers) {
   clear_stop();
   EXPECT_TRUE(fs::exists(fs::path(config.out) / "runs/rope-s0/result.json"));
   EXPECT_FALSE(fs::exists(fs::path(config.out) / "runs/coca-strict-s0/result.json"));
+  // A kill between the result and the removal of its checkpoints.
+  const fs::path left = fs::path(config.out) / "runs/rope-s0/checkpoints";
+  EXPECT_FALSE(fs::exists(left));
+  fs::create_directories(left / "step-00000002");
   bool rope_again = false;
   StudyResults resumed = run_study(config, corpus, [&](const StudyProgress& p) { rope_again = rope_again || p.stage.starts_with("rope"); });
   EXPECT_FALSE(rope_again);
+  EXPECT_FALSE(fs::exists(left));
 
   StudyConfig straight = config;
   straight.out = (dir_.path() / "straight").string();

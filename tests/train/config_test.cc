@@ -2,6 +2,9 @@
 #include "coca/train/config.h"
 
 #include <cmath>
+#include <limits>
+
+#include "coca/train/finetune_config.h"
 
 #include "train/tiny_run.h"
 
@@ -43,7 +46,7 @@ TEST(TrainConfig, BadValuesAreNamed) {
     change(c);
     expect_error([&] { check_config(c); }, ErrorKind::kInvalidArgument, text);
   };
-  EXPECT_NO_THROW(check_config({}));
+  EXPECT_NO_THROW(check_config(TrainConfig{}));
   bad([](auto& c) { c.layers = 0; }, "layers is 0");
   bad([](auto& c) { c.batch = -2; }, "batch is -2");
   bad([](auto& c) { c.accumulation = 0; }, "accumulation is 0");
@@ -60,6 +63,66 @@ TEST(TrainConfig, BadValuesAreNamed) {
   bad([](auto& c) { c.min_learning_rate = 1; }, "floor 1");
   bad([](auto& c) { c.beta2 = 1; }, "betas 0.9 and 1");
   bad([](auto& c) { c.clip_norm = -1; }, "clip norm -1");
+}
+
+// Every integer option of a config, at values whose products wrap or that no machine holds: a seed is any number, all else an
+// error that names the option and the value.
+template <typename Config, typename Check>
+void expect_counts_are_bounded(const Config& good, const Check& check) {
+  const auto json = io::options_to_json(const_cast<Config&>(good));
+  int options = 0;
+  for (const auto& [key, value] : json.items()) {
+    if (!value.is_number_integer() && !(value.is_array() && !value.empty() && value[0].is_number_integer())) continue;
+    ++options;
+    for (const int64_t huge : {int64_t{1} << 31, (int64_t{1} << 32) + 1, int64_t{1} << 62, std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()}) {
+      SCOPED_TRACE(fmt::format("{} {}", key, huge));
+      Config c = good;
+      const nlohmann::json change = {{key, value.is_array() ? nlohmann::json{huge} : nlohmann::json(huge)}};
+      io::options_from_json(c, change, "test");
+      if (key == "seed" || key == "seeds") {
+        EXPECT_NO_THROW(check(c));
+        continue;
+      }
+      expect_error([&] { check(c); }, ErrorKind::kInvalidArgument, std::to_string(huge));
+      expect_error([&] { check(c); }, ErrorKind::kInvalidArgument, key);
+    }
+  }
+  EXPECT_GT(options, 10);
+}
+
+TEST(TrainConfig, CountsAreBounded) {
+  TrainConfig c;
+  c.windows.layer_window = {8};
+  c.windows.dilation = {2};
+  c.windows.global_tokens = 1;
+  expect_counts_are_bounded(c, [](TrainConfig given) {
+    if (given.windows.dilation == std::vector<int64_t>{2}) given.windows.dilation = {};
+    check_config(given);
+  });
+  TrainConfig most;
+  most.steps = most.batch = most.accumulation = most.length = kMostCount;
+  expect_error([&] { check_config(most); }, ErrorKind::kInvalidArgument, "steps 2147483647 x batch 2147483647 x accumulation 2147483647 x length 2147483647");
+}
+
+TEST(FinetuneConfig, CountsAreBounded) {
+  FinetuneConfig c;
+  c.model = "m", c.text = {"t"}, c.lora_rank = 4;
+  expect_counts_are_bounded(c, [](const FinetuneConfig& given) { check_config(given); });
+  c.stages.list.emplace_back().steps = kMostCount + 1;
+  c.lora_rank = 0;
+  expect_error([&] { check_config(c); }, ErrorKind::kInvalidArgument, "steps is 2147483648");
+  c.stages = {};
+  c.epochs = -1, c.steps = 5;
+  expect_error([&] { check_config(c); }, ErrorKind::kInvalidArgument, "epochs is -1");
+}
+
+TEST(TrainConfig, AMicroBatchBeyondTheMemoryIsNamedBeforeAnythingIsMade) {
+  const test::TempDir dir;
+  const test::TinyData data;
+  TrainConfig c = test::tiny_config(dir.path() / "run");
+  c.batch = kMostCount;
+  expect_error([&] { Trainer(c, data.without_validation(), Start::kFresh); }, ErrorKind::kInvalidArgument, "a micro-batch: batch 2147483647 x length 16");
+  EXPECT_FALSE(std::filesystem::exists(dir.path() / "run"));
 }
 
 TEST(TrainConfig, SpecsFollowTheArchitecture) {

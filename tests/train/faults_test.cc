@@ -90,6 +90,37 @@ TEST(Faults, WithoutASoundCheckpointNothingIsTrained) {
   EXPECT_TRUE(test::newest_bytes(dir.path()) == before);
 }
 
+TEST(Faults, CheckpointsThatVanishedAreNoFreshStart) {
+  const test::TempDir dir;
+  const test::TinyData data;
+  const TrainConfig c = config_in(dir.path());
+  const auto resume = [&] { return Trainer(c, data.without_validation(), Start::kResume).first_step(); };
+  EXPECT_EQ(resume(), 0);  // a new folder
+  Trainer(c, data.without_validation(), Start::kFresh).run();
+  fs::remove_all(checkpoint_root(dir.path()));
+  fs::create_directories(checkpoint_root(dir.path()));
+  const std::string metrics = io::read_file(dir / "metrics.csv");
+  expect_error(resume, ErrorKind::kInvalidArgument, "holds the model of an earlier run, but no checkpoint");
+  fs::remove_all(dir / "model");
+  expect_error(resume, ErrorKind::kInvalidArgument, "metrics up to step 12 of a run with a checkpoint every 4 steps");
+  EXPECT_EQ(io::read_file(dir / "metrics.csv"), metrics);
+  test::put_file(dir / "metrics.csv", metrics.substr(0, metrics.find("\n4,") + 1));  // killed before its first checkpoint
+  EXPECT_EQ(resume(), 0);
+}
+
+TEST(Faults, AWarmUpLongerThanTheRunIsSaid) {
+  const test::TempDir dir;
+  const test::TinyData data;
+  TrainConfig c = config_in(dir.path());
+  c.warmup_steps = c.steps;
+  const Warnings warnings;
+  Trainer(c, data.without_validation(), Start::kFresh);
+  EXPECT_THAT(warnings.texts(), testing::IsEmpty());
+  c.warmup_steps = 100;
+  Trainer(c, data.without_validation(), Start::kFresh);
+  EXPECT_THAT(warnings.texts(), testing::ElementsAre(HasSubstr("warmup_steps is 100 of 12 steps")));
+}
+
 TEST(Faults, TwoTrainersDoNotShareAFolder) {
   const test::TempDir dir;
   const test::TinyData data;

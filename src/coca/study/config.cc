@@ -49,6 +49,7 @@ void check_method(const StudyConfig& c, const std::string& method) {
 }  // namespace
 
 StudyConfig resolve(StudyConfig c) {
+  io::check_option_counts(c);
   fill_comparison(c);
   const PresetNumbers p = numbers_of(c.preset);
   const auto fill = [](auto& field, auto value) {
@@ -73,7 +74,11 @@ StudyConfig resolve(StudyConfig c) {
     COCA_CHECK(model::uses_rotary(m.attention), "method {} has no rotary embedding for dynamic NTK to scale", method);
     COCA_CHECK(m.training != Training::kClex, "method {} has a scaling of its own; dynamic NTK would take its place", method);
   }
-  for (const int64_t m : c.multiples) COCA_CHECK(m >= 1, "multiples: {} must be at least 1", m);
+  for (const int64_t m : c.multiples) {
+    COCA_CHECK(m >= 1, "multiples: {} must be at least 1", m);
+    check_memory("the keys and values of an evaluated window", {{"multiples", m}, {"length", c.length}, {"layers", c.layers}, {"width", c.width}, {"bytes", 8}},
+                 "evaluate shorter ones");
+  }
   COCA_CHECK(std::is_sorted(c.multiples.begin(), c.multiples.end()), "multiples must ascend");
   for (const double factor : c.factors) COCA_CHECK(factor >= 1, "factors: {} must be at least 1", factor);
   COCA_CHECK(c.stride >= 1 && c.eval_documents >= 1 && c.eval_tokens >= 2 && c.passkey_trials >= 1,

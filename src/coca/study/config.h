@@ -31,7 +31,7 @@ struct StudyConfig {
   int64_t eval_documents = 0, eval_tokens = 0, stride = 0, passkey_trials = 0;
   data::PasskeyWording passkey_wording = data::PasskeyWording::kCompact;
   int64_t passkey_digits = 5;
-  std::string out = "out/study";
+  std::string out = "out/study", tensorboard;
 
   template <class V>
   void visit(V&& v) {
@@ -42,6 +42,7 @@ struct StudyConfig {
     v("factors", "factors of that scaling; none: the preset's", factors);
     v("seeds", "one model per method and seed; none: the preset's", seeds);
     v("out", "output folder; an unfinished study in it is continued", out);
+    v("tensorboard", "folder for TensorBoard's event files of the trainings, one folder per method and seed in it; none: no such files", tensorboard);
     v.group("Text");
     v("text", "training text (files, folders, globs, jsonl); none: the compiler's C++ standard library headers", text);
     v("test_text", "text to evaluate on; none: a tenth of the documents is held out", test_text);

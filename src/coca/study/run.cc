@@ -34,14 +34,15 @@ void claim_folder(StudyConfig config) {
   }
   const nlohmann::json before = io::read_json(file);
   for (const auto& [key, value] : now.items())
-    COCA_CHECK(key == "out" || (before.contains(key) && before[key] == nlohmann::json(value)),
+    COCA_CHECK(key == "out" || key == "tensorboard" || (before.contains(key) && before[key] == nlohmann::json(value)),
                "{} holds a study with {} = {}; asked for {}: choose another --out or remove the folder", config.out, key,
                before.contains(key) ? before[key].dump() : "nothing", value.dump());
 }
 
 RunResult train_one(const StudyConfig& c, const Corpus& corpus, const std::string& method, int64_t seed, const fs::path& dir,
                     const StudyListener& listen) {
-  const train::TrainConfig config = train_config(c, method, seed, dir.string());
+  train::TrainConfig config = train_config(c, method, seed, dir.string());
+  if (!c.tensorboard.empty()) config.tensorboard = (fs::path(c.tensorboard) / dir.filename()).string();
   train::Trainer trainer(config, {.tokens = *corpus.train, .validation = &*corpus.validation, .tokenizer = *corpus.tokenizer}, train::Start::kResume);
   const int64_t first = trainer.first_step();
   const train::TrainSummary summary = trainer.run([&](const train::StepReport& r) {
@@ -103,6 +104,7 @@ RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string&
   if (io::exists(file)) {
     RunResult done = run_from_json(io::read_json(file), file.string());
     done.curve = train::read_metrics(dir / "metrics.csv");
+    if (done.failure.empty()) fs::remove_all(train::checkpoint_root(dir));  // a kill may have come before this
     return done;
   }
   RunResult result;

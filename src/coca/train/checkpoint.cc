@@ -13,6 +13,7 @@
 #include "coca/model/config_fields.h"
 #include "coca/model/model.h"
 #include "coca/ops/impl.h"
+#include "coca/train/metrics.h"
 #include "coca/train/moments.h"
 
 namespace coca::train {
@@ -133,7 +134,38 @@ CheckpointPlan checkpoint_plan(const TrainConfig& config) {
           .keep = config.keep_checkpoints,
           .config = io::options_to_json(saved),
           .harmless = {"text", "validation_text", "tokenizer", "max_bad_steps", "out", "log_interval", "validation_interval",
-                       "validation_windows", "checkpoint_interval", "keep_checkpoints", "recompute"}};
+                       "validation_windows", "checkpoint_interval", "keep_checkpoints", "recompute", "tensorboard"},
+          .adjustable = kAdjustable};
+}
+
+std::optional<std::pair<fs::path, nlohmann::json>> saved_options(const fs::path& out, const std::string& config_name) {
+  for (const auto& dir : {latest_checkpoint(out), std::optional(out)})
+    if (dir && fs::exists(*dir / config_name)) return std::pair{*dir / config_name, io::read_json(*dir / config_name)};
+  return std::nullopt;
+}
+
+void check_resumed_options(const fs::path& file, const nlohmann::json& saved, const CheckpointPlan& plan) {
+  for (const auto& [key, value] : plan.config.items()) {
+    if (plan.harmless.contains(key) || plan.adjustable.contains(key) || !saved.contains(key) || saved[key] == nlohmann::json(value)) continue;
+    std::string flag = "--" + key;
+    std::ranges::replace(flag, '_', '-');
+    fail(ErrorKind::kInvalidArgument, "{} is {}; the run that is resumed has {} ({}): leave the option out, or start another run in another folder", flag,
+         value.dump(), saved[key].dump(), file.string());
+  }
+}
+
+void check_never_saved(const fs::path& out) {
+  const char* advice = "restore the checkpoints, or choose another folder to begin anew";
+  if (!fs::exists(out / "metrics.csv")) return;
+  for (const char* result : {"model", "adapter"})
+    COCA_CHECK(!fs::exists(out / result), "{} holds the {} of an earlier run, but no checkpoint to resume from: {}", out.string(), result, advice);
+  const std::vector<MetricsRow> rows = read_metrics(out / "metrics.csv");
+  for (const char* name : {"train_config.json", "finetune_config.json"}) {
+    if (!fs::exists(out / name) || rows.empty()) continue;
+    const int64_t interval = io::read_json(out / name).value("checkpoint_interval", int64_t{0});
+    COCA_CHECK(interval <= 0 || rows.back().step <= interval, "{} holds metrics up to step {} of a run with a checkpoint every {} steps, but none of these: {}",
+               out.string(), rows.back().step, interval, advice);
+  }
 }
 
 void save_checkpoint(const CheckpointPlan& plan, const TrainState& state, const CheckpointParts& parts) {

@@ -33,6 +33,9 @@ struct TrainState {
   std::string base_fingerprint;  // of the frozen model under an adapter; empty without one
 };
 
+// Options of a run's length and step size; both kinds of training have them.
+inline const std::set<std::string> kAdjustable = {"steps", "epochs", "learning_rate", "min_learning_rate", "warmup_steps", "decay", "weight_decay", "clip_norm"};
+
 // Where checkpoints go, and the options that are saved beside each.
 struct CheckpointPlan {
   std::filesystem::path out;
@@ -40,6 +43,7 @@ struct CheckpointPlan {
   std::string config_name = "train_config.json";
   nlohmann::ordered_json config;
   std::set<std::string> harmless;  // options that may change on resume without another result
+  std::set<std::string> adjustable;  // those that may change and have another one: length and step size of the training
 };
 
 struct CheckpointParts {
@@ -67,6 +71,13 @@ TrainState load_state(const std::filesystem::path& dir);
 // Weights, moments and state, bit for bit. Throws for a folder whose config.json differs from the spec.
 enum class Moments : uint8_t { kLoad, kLeave };  // kLeave: a new stage begins here
 TrainState load_checkpoint(const std::filesystem::path& dir, const CheckpointParts&, Moments = Moments::kLoad);
+// The options that the run in this folder was started with: of its newest checkpoint, or of a run that has none yet; with the
+// file they come from. nullopt: no run.
+std::optional<std::pair<std::filesystem::path, nlohmann::json>> saved_options(const std::filesystem::path& out, const std::string& config_name);
+// Error naming the flag of the first option that differs from the saved ones and may not change in a run.
+void check_resumed_options(const std::filesystem::path& file, const nlohmann::json& saved, const CheckpointPlan&);
+// Error where metrics or a model show that a run in this folder came to a checkpoint, and there is none any more.
+void check_never_saved(const std::filesystem::path& out);
 // Warns of each option that differs from the checkpoint's and is not harmless.
 void warn_of_changes(const std::filesystem::path& dir, const CheckpointPlan&);
 TrainConfig load_train_config(const std::filesystem::path& dir);

@@ -8,6 +8,7 @@
 namespace coca::train {
 
 void check_config(const TrainConfig& c) {
+  io::check_option_counts(c);
   const auto positive = [](const char* name, int64_t value) {
     COCA_CHECK(value >= 1, "{} is {}; expected at least 1", name, value);
   };
@@ -23,6 +24,7 @@ void check_config(const TrainConfig& c) {
   COCA_CHECK(c.rotary_pct > 0 && c.rotary_pct <= 1, "rotary_pct is {}; expected more than 0 and at most 1", c.rotary_pct);
   COCA_CHECK(c.init_std >= 0, "init_std is {}; expected 0 (choose) or more", c.init_std);
   check_slices(c);
+  checked_product("tokens of the run", {{"steps", c.steps}, {"batch", c.batch}, {"accumulation", c.accumulation}, {"length", c.length}});
   COCA_CHECK(c.validation_interval >= 0 && c.validation_windows >= 0 && c.checkpoint_interval >= 0,
              "validation_interval {}, validation_windows {} and checkpoint_interval {} must not be negative",
              c.validation_interval, c.validation_windows, c.checkpoint_interval);

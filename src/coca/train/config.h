@@ -42,6 +42,7 @@ struct TrainConfig {
   model::Recompute recompute = model::Recompute::kNone;
   model::Precision precision = model::Precision::kF32;
   // output
+  std::string tensorboard;
   std::string out = "out/train";
   int64_t log_interval = 10, validation_interval = 200, validation_windows = 64, checkpoint_interval = 500, keep_checkpoints = 2;
 
@@ -96,6 +97,7 @@ struct TrainConfig {
     v.group("Output");
     v("out", "output folder", out);
     v("log_interval", "steps between rows of metrics.csv", log_interval);
+    v("tensorboard", "folder for event files with the same figures, which TensorBoard shows; none: no such files", tensorboard);
     v("validation_interval", "steps between validations; 0: only at the end", validation_interval);
     v("validation_windows", "windows of each validation", validation_windows);
     v("checkpoint_interval", "steps between checkpoints; 0: only at the end", checkpoint_interval);

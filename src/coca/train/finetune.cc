@@ -18,7 +18,8 @@ BatchShape shape_of(const FinetuneConfig& c, int64_t length) {
 
 int64_t steps_of(double epochs, int64_t windows, const BatchShape& shape) {
   const double steps = epochs * static_cast<double>(windows) / static_cast<double>(shape.batch * shape.accumulation);
-  COCA_CHECK(steps < 1e12, "epochs {} of {} windows are too many steps", epochs, windows);
+  COCA_CHECK(steps <= static_cast<double>(kMostCount), "epochs is {}; with {} windows these are {:.3g} steps, expected at most {}", epochs, windows, steps,
+             kMostCount);
   return std::max<int64_t>(1, static_cast<int64_t>(std::ceil(steps - 1e-9)));
 }
 
@@ -99,6 +100,7 @@ Finetuner::Finetuner(const FinetuneConfig& given, const FinetuneData& data, Star
                                              .validation_windows = config.validation_windows,
                                              .checkpoint_interval = config.checkpoint_interval,
                                              .checkpoints = checkpoint_plan(given),
+                                             .tensorboard = config.tensorboard,
                                              .adapter = adapter_of(config, target_.spec),
                                              .dropout_seed = static_cast<uint64_t>(config.seed)},
                                  target_.spec, loop_data, start, [&](model::ParamStore& params) {

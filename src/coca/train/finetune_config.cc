@@ -83,6 +83,8 @@ data::ChatTemplate chat_template_for(const FinetuneConfig& c) {
 }
 
 void check_config(const FinetuneConfig& c) {
+  io::check_option_counts(c);
+  for (const StageConfig& stage : c.stages.list) io::check_option_counts(stage);
   const auto positive = [](const char* name, int64_t value) {
     COCA_CHECK(value >= 1, "{} is {}; expected at least 1", name, value);
   };
@@ -96,8 +98,7 @@ void check_config(const FinetuneConfig& c) {
   positive("keep_checkpoints", c.keep_checkpoints), positive("max_bad_steps", c.max_bad_steps);
   COCA_CHECK(c.length >= 0, "length is {}; expected 0 (the model's) or more", c.length);
   COCA_CHECK(c.steps >= 0, "steps is {}; expected 0 (by epochs) or more", c.steps);
-  COCA_CHECK(c.steps > 0 || (c.epochs > 0 && std::isfinite(c.epochs)), "epochs is {}; expected more than 0, or steps",
-             c.epochs);
+  COCA_CHECK(c.epochs > 0 && std::isfinite(c.epochs), "epochs is {}; expected more than 0", c.epochs);
   check_slices(c);
   COCA_CHECK(c.validation_interval >= 0 && c.validation_windows >= 0 && c.checkpoint_interval >= 0,
              "validation_interval {}, validation_windows {} and checkpoint_interval {} must not be negative",
@@ -156,7 +157,8 @@ CheckpointPlan checkpoint_plan(const FinetuneConfig& config) {
           .config = io::options_to_json(saved),
           .harmless = {"model", "adapter", "tokenizer", "data", "validation_data", "text", "validation_text",
                        "max_bad_steps", "out", "log_interval", "validation_interval", "validation_windows",
-                       "checkpoint_interval", "keep_checkpoints", "recompute"}};
+                       "checkpoint_interval", "keep_checkpoints", "recompute", "tensorboard"},
+          .adjustable = kAdjustable};
 }
 
 }  // namespace coca::train

@@ -76,6 +76,7 @@ struct FinetuneConfig {
   model::Precision precision = model::Precision::kF32;
   model::Recompute recompute = model::Recompute::kNone;
   // output
+  std::string tensorboard;
   std::string out = "out/finetune";
   int64_t log_interval = 1, validation_interval = 0, validation_windows = 64, checkpoint_interval = 100,
           keep_checkpoints = 2;
@@ -133,6 +134,7 @@ struct FinetuneConfig {
     v.group("Output");
     v("out", "output folder", out);
     v("log_interval", "steps between rows of metrics.csv", log_interval);
+    v("tensorboard", "folder for event files with the same figures, which TensorBoard shows; none: no such files", tensorboard);
     v("validation_interval", "steps between validations; 0: only at the end", validation_interval);
     v("validation_windows", "windows of each validation", validation_windows);
     v("checkpoint_interval", "steps between checkpoints; 0: only at the end", checkpoint_interval);

@@ -9,6 +9,7 @@
 #include "coca/base/clock.h"
 #include "coca/base/log.h"
 #include "coca/base/rng.h"
+#include "coca/base/sizes.h"
 #include "coca/base/stop.h"
 #include "coca/io/fs.h"
 #include "coca/io/hash.h"
@@ -37,6 +38,15 @@ std::string weights_fingerprint(const model::ParamStore& params) {
   return fmt::format("{:08x}", sum);
 }
 
+// What a step cannot do without: the matrices of the mlps, and the input of every layer, which stays until backward.
+LoopOptions checked(LoopOptions o, const model::ModelSpec& s, int ranks) {
+  const int64_t bytes = o.precision == model::Precision::kF32 ? 4 : 2, shares = o.share == LoopOptions::Share::kTokens ? ranks : 1;
+  check_memory("the model", {{"layers", s.L}, {"width", s.C}, {"mlp width", s.F}, {"matrices", 2}, {"bytes", bytes}}, "train a smaller one");
+  check_memory("a micro-batch", {{"batch", o.shape.batch}, {"length", o.shape.length / shares}, {"width", s.C}, {"layers", s.L}, {"bytes", bytes}},
+               "lower the batch (accumulation makes up for it) or the length");
+  return o;
+}
+
 // Locks the out folder and clears it of what a killed run left. The newest sound checkpoint, or "".
 std::string open_folder(const fs::path& out, Start start, std::optional<io::FolderLock>& lock) {
   io::make_dirs(out);
@@ -47,6 +57,7 @@ std::string open_folder(const fs::path& out, Start start, std::optional<io::Fold
              held ? held->string() : "");
   for (const fs::path& dir : {out, out / "data", checkpoint_root(out)}) io::remove_leftovers(dir);
   const auto newest = latest_sound_checkpoint(out);
+  if (start == Start::kResume && !newest) check_never_saved(out);
   return newest ? newest->string() : "";
 }
 
@@ -54,7 +65,7 @@ std::string open_folder(const fs::path& out, Start start, std::optional<io::Fold
 
 Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& data, Start start,
            const Initialise& initialise, dist::Communicator& ranks)
-    : options_(std::move(options)),
+    : options_(checked(std::move(options), spec, ranks.size())),
       data_(data),
       ranks_(ranks),
       spec_(spec),
@@ -68,6 +79,9 @@ Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& da
   for (const Stage& stage : options_.stages) {
     COCA_CHECK(stage.steps >= 1, "a stage of {} steps; expected at least 1", stage.steps);
     steps_ += stage.steps;
+    if (stage.schedule.warmup_steps > stage.steps && first_rank())
+      log_warning("warmup_steps is {} of {} steps: the learning rate ends at {:.2e} and never comes to its peak of {:.2e}", stage.schedule.warmup_steps, stage.steps,
+                  optim::learning_rate(stage.schedule, stage.steps - 1), stage.schedule.peak);
   }
   if (options_.share == LoopOptions::Share::kTokens) options_.slices = ranks_.size();  // one for each: its tokens of all windows
   if (ring_) {
@@ -389,7 +403,7 @@ TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
   dist::together(ranks_, [&] {
     if (!first_rank()) return;
     io::write_json(out / options_.checkpoints.config_name, options_.checkpoints.config);
-    file.emplace(out / "metrics.csv", state_.step);
+    file.emplace(out / "metrics.csv", state_.step, options_.tensorboard);
   });
   MetricsFile* metrics = file ? &*file : nullptr;
   require_finite_weights();

@@ -57,6 +57,7 @@ struct LoopOptions {
   int64_t max_bad_steps = 10, log_interval = 10, validation_interval = 0, validation_windows = 64,
           checkpoint_interval = 0;
   CheckpointPlan checkpoints;
+  std::filesystem::path tensorboard;  // folder for event files; empty: none
   std::shared_ptr<model::Adapter>
       adapter;                // trained in the place of the parameters, which stay as they are; null: none
   uint64_t dropout_seed = 0;  // of the adapter

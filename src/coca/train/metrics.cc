@@ -39,7 +39,8 @@ std::optional<int64_t> step_of(const std::vector<std::string>& row) {
 
 }  // namespace
 
-MetricsFile::MetricsFile(const std::filesystem::path& file, int64_t step) {
+MetricsFile::MetricsFile(const std::filesystem::path& file, int64_t step, const std::filesystem::path& events) {
+  if (!events.empty()) events_ = std::make_unique<io::EventFile>(events, step);
   if (step > 0 && io::is_regular_file(file)) {
     std::string kept;
     const Rows rows = rows_of(file);
@@ -59,14 +60,22 @@ void MetricsFile::row(const StepReport& r, double mean_loss, const TrainState& s
                 r.validation_loss ? io::csv_number(*r.validation_loss) : "", io::csv_number(r.learning_rate),
                 io::csv_number(r.grad_norm), io::csv_number(std::round(r.tokens_per_second)), std::to_string(r.skipped),
                 io::csv_number(std::round(state.seconds * 1000) / 1000)});
+  if (events_) {
+    std::vector<io::Scalar> scalars = {{"loss", mean_loss}, {"learning_rate", r.learning_rate}, {"grad_norm", r.grad_norm}, {"tokens_per_second", r.tokens_per_second}};
+    if (r.validation_loss) scalars.push_back({"validation_loss", *r.validation_loss});
+    events_->add(r.step, scalars);
+  }
   try {
-    writer_->flush();
+    flush();
   } catch (const Error& error) {  // the row is kept and written with the next
     if (!std::exchange(warned_, true)) log_warning("{}; training goes on", error.what());
   }
 }
 
-void MetricsFile::flush() { writer_->flush(); }
+void MetricsFile::flush() {
+  writer_->flush();
+  if (events_) events_->flush();
+}
 
 std::vector<MetricsRow> read_metrics(const std::filesystem::path& file) {
   std::vector<MetricsRow> rows;

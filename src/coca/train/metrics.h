@@ -1,4 +1,5 @@
-// coca/train/metrics.h - metrics.csv: one row per log interval. On resume, rows beyond the checkpoint are dropped first.
+// coca/train/metrics.h - metrics.csv: one row per log interval, and the same as scalars for TensorBoard. On resume, rows beyond the checkpoint
+// are dropped first.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -8,6 +9,7 @@
 #include <vector>
 
 #include "coca/io/csv.h"
+#include "coca/io/event_file.h"
 
 namespace coca::train {
 
@@ -16,14 +18,15 @@ struct TrainState;
 
 class MetricsFile {
  public:
-  // Keeps the rows up to `step` of an existing file.
-  MetricsFile(const std::filesystem::path& file, int64_t step);
+  // Keeps the rows up to `step` of an existing file. events: folder of event files, or empty for none.
+  MetricsFile(const std::filesystem::path& file, int64_t step, const std::filesystem::path& events = {});
   // A row that cannot be written now is kept for the next call; the first time a warning is logged.
   void row(const StepReport&, double mean_loss, const TrainState&);
   void flush();  // Error kIo where it fails
 
  private:
   std::unique_ptr<io::CsvWriter> writer_;
+  std::unique_ptr<io::EventFile> events_;
   bool warned_ = false;
 };
 

@@ -47,7 +47,8 @@ LoopOptions loop_options(const TrainConfig& c, const TrainConfig& given) {
           .validation_interval = c.validation_interval,
           .validation_windows = c.validation_windows,
           .checkpoint_interval = c.checkpoint_interval,
-          .checkpoints = checkpoint_plan(given)};
+          .checkpoints = checkpoint_plan(given),
+          .tensorboard = c.tensorboard};
 }
 
 std::optional<MaskedBatches> masked_batches(const TrainConfig& c, const TrainData& data, const Batches& source) {
