@@ -1,5 +1,7 @@
 // coca generate: continue a text.
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/ranges.h>
+
 #include <cstdio>
 
 #include "cli.h"
@@ -43,7 +45,9 @@ struct Options : ModelFlags {
     v("bos", "whether a bos token leads the prompt; auto: if config.json names one", bos);
     v("max_new_tokens", "stop after so many", max_new_tokens);
     v.group("Sampling (what is not given comes from the model's generation_config.json)");
-    v("temperature", "0: always the likeliest token; else 1", temperature);
+    v("temperature",
+      "0: always the likeliest token; default 1, or 0 where generation_config.json does not say do_sample true",
+      temperature);
     v("top_k", "draw from the k likeliest tokens; 0, the default: all", top_k);
     v("top_p", "draw from the fewest tokens that reach this probability; default 1: all", top_p);
     v("min_p", "draw from tokens at least so many times as likely as the likeliest; default 0: all", min_p);
@@ -72,9 +76,10 @@ std::string rate(size_t tokens, double seconds) {
   return seconds > 0 ? fmt::format("{:.0f} tokens/s", static_cast<double>(tokens) / seconds) : "-";
 }
 
-// Flags before the model's own settings before ours.
+// Flags before the model's own settings before ours. A flag that only matters in sampling asks for it.
 infer::SamplingOptions sampling_of(const Options& o, const model::GenerationConfig& c) {
-  const double warmth = c.do_sample == false ? 0.0 : c.temperature.value_or(1.0);
+  const bool asked = o.top_k || o.top_p || o.min_p;
+  const double warmth = c.do_sample == false && !asked ? 0.0 : c.temperature.value_or(1.0);
   return {.temperature = o.temperature.value_or(warmth),
           .top_k = o.top_k ? *o.top_k : c.top_k.value_or(0),
           .top_p = o.top_p ? *o.top_p : c.top_p.value_or(1.0),
@@ -99,10 +104,17 @@ constexpr std::string_view finish_text(infer::Finish finish, bool stop_string) {
   }
 }
 
+void name_lacking(const Options& o, const model::GenerationConfig& c) {
+  if (c.lacking.empty()) return;
+  std::fprintf(stderr, "%s\n", fmt::format("{}/generation_config.json: coca generate does not have {}; the text is made without",
+                                          o.model, fmt::join(c.lacking, ", ")).c_str());
+}
+
 int run(const Options& o) {
   const model::GenerationConfig config = model::load_generation_config(o.model);
   const infer::SamplingOptions sampling = sampling_of(o, config);
   infer::check_sampling(sampling);
+  name_lacking(o, config);
   text::StopStrings stops(o.stop);
   const LoadedModel m = load_with_flags(o);
   const std::string prompt = text_or_stdin(o.prompt);

@@ -378,6 +378,13 @@ TEST_F(Cli, GenerationEndsAtAStopStringAndFollowsItsConfig) {
   std::ofstream(at("run/model/generation_config.json")) << R"({"do_sample": false, "min_p": 0.2})";
   EXPECT_EQ(with({})["text"], text) << "greedy by its own settings";
   EXPECT_EQ(with({"--min-p", "0.5"})["sampling"]["min_p"], 0.5) << "a flag wins";
+  std::ofstream(at("run/model/generation_config.json")) << R"({"temperature": 0.9, "num_beams": 4, "no_repeat_ngram_size": 0})";
+  EXPECT_EQ(with({})["text"], text) << "without do_sample greedy, as in transformers";
+  EXPECT_EQ(with({"--temperature", "0.5"})["sampling"]["temperature"], 0.5);
+  EXPECT_EQ(with({"--top-k", "5"})["sampling"]["temperature"], 0.9) << "asks for sampling";
+  const Outcome named = coca(base);
+  EXPECT_NE(named.err.find("does not have num_beams (4)"), std::string::npos) << named.err;
+  EXPECT_EQ(named.err.find("no_repeat_ngram_size"), std::string::npos) << named.err;
   std::ofstream(at("run/model/generation_config.json")) << "{}";
   const auto chat = with({"--temperature", "0", "--chat", "--chat-template", "chatml", "--system", "Be brief."});
   EXPECT_EQ(chat["prompt_ids"].size(), std::string("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nthe cat sat on <|im_end|>\n<|im_start|>assistant\n").size());

@@ -174,10 +174,18 @@ TEST(GenerationConfig, IsRead) {
   EXPECT_EQ(c.min_p, 0.1);
   EXPECT_EQ(c.repetition_penalty, 1.1);
   EXPECT_EQ(c.max_new_tokens, 7);
+  EXPECT_EQ(c.lacking, std::vector<std::string>{"num_beams (3)"});
   EXPECT_EQ(generation_config_from_json(json::object(), "here").temperature, std::nullopt);
+  EXPECT_EQ(generation_config_from_json(json::object(), "here").do_sample, false) << "as in transformers";
+  const json off = {{"num_beams", 1}, {"no_repeat_ngram_size", 0}, {"typical_p", 1.0}, {"suppress_tokens", json::array()}, {"max_time", nullptr}};
+  EXPECT_TRUE(generation_config_from_json(off, "here").lacking.empty());
+  const json on = {{"no_repeat_ngram_size", 3}, {"penalty_alpha", 0.6}, {"stop_strings", {"END"}}, {"bad_words_ids", {{5}}}};
+  EXPECT_THAT(generation_config_from_json(on, "here").lacking,
+              testing::UnorderedElementsAre("no_repeat_ngram_size (3)", "penalty_alpha (0.6)", "stop_strings ([\"END\"])", "bad_words_ids ([[5]])"));
   EXPECT_THAT([] { generation_config_from_json(json{{"temperature", "warm"}}, "here"); }, ThrowsMessage<Error>(HasSubstr("\"temperature\" is \"warm\"")));
   const TempDir temp;
   EXPECT_TRUE(load_generation_config(temp).eos_ids.empty());
+  EXPECT_EQ(load_generation_config(temp).do_sample, std::nullopt);
 }
 
 }  // namespace
