@@ -72,7 +72,8 @@ def compare(options, file, lines, broken, work):
     for line, a, b in zip(ids, ours_text, tokenizer.decode_batch(ids), strict=False):
         if not (fallback and "\ufffd" in b):  # byte tokens that are no text: coca keeps them, the package writes U+FFFD
             result.add("text", line, a, b)
-    if byte_level and raw["normalizer"] is None and not raw["pre_tokenizer"].get("pretokenizers", [{}])[-1].get("add_prefix_space"):
+    last = raw["pre_tokenizer"].get("pretokenizers", [raw["pre_tokenizer"]])[-1] if byte_level else {}
+    if last.get("type") == "ByteLevel" and raw["normalizer"] is None and not last.get("add_prefix_space"):
         for line, a in zip(repaired, ours_text[len(ids):], strict=True):
             result.add("round trip of broken text", line, a, line)
     result.report(options.show)

@@ -86,6 +86,32 @@ def starcoder(corpus):
     return json.loads(byte_level(corpus, split, [special("<|endoftext|>"), special("<mask>", lstrip=True)]).to_str())
 
 
+def falcon(corpus):
+    """Steps behind ByteLevel see its letters, three of which are numbers too."""
+    split = pre_tokenizers.Sequence([pre_tokenizers.Punctuation("contiguous"), pre_tokenizers.ByteLevel(add_prefix_space=False),
+                                     pre_tokenizers.Digits(), pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), "isolated")])
+    return json.loads(byte_level(corpus, split, [special("<|endoftext|>")]).to_str())
+
+
+def kimi(corpus):
+    """Its pattern keeps Han apart by intersections of classes."""
+    pattern = r"[\p{Han}]+|" + GPT4O.replace(r"\p{M}]", r"\p{M}&&[^\p{Han}]]")
+    return json.loads(byte_level(corpus, split_then_bytes(pattern), [special("[BOS]")]).to_str())
+
+
+def clip(corpus):
+    """The last letter of a word is another symbol than that letter within it."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<|endoftext|>", end_of_word_suffix="</w>"))
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex("\\s+"), " "), normalizers.Lowercase()])
+    pattern = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(pattern), "removed", True),
+                                                       pre_tokenizers.ByteLevel(add_prefix_space=False)])
+    tokenizer.decoder = decoders.ByteLevel()
+    trained(tokenizer, corpus, [special("<|startoftext|>"), special("<|endoftext|>")], end_of_word_suffix="</w>")
+    tokenizer.post_processor = processors.RobertaProcessing(("<|endoftext|>", 1), ("<|startoftext|>", 0), False, False)
+    return json.loads(tokenizer.to_str())
+
+
 def with_bytes(file, first):
     """Puts <0x00> to <0xFF> behind the first ids of the vocabulary, as sentencepiece does."""
     vocab = file["model"]["vocab"]
@@ -155,7 +181,7 @@ def words(corpus):
 
 
 ALL = {"gpt_neox": gpt_neox, "llama_3": llama_3, "qwen2": qwen2, "gpt_4o": gpt_4o, "starcoder": starcoder, "llama_2": llama_2,
-       "mistral": mistral, "words": words}
+       "mistral": mistral, "words": words, "falcon": falcon, "kimi": kimi, "clip": clip}
 CONFIGS = {
     "llama_3": {"bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>"},
     "llama_2": {"bos_token": {"content": "<s>", "lstrip": False}, "eos_token": "</s>", "unk_token": "<unk>"},
@@ -202,4 +228,5 @@ def main():
         print(name, *((folder / f).stat().st_size for f in ("tokenizer.json", "golden.json")))
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -49,10 +49,26 @@ TEST(Regex, KnowsCharactersOfUnicode16) {
   EXPECT_THAT(matches("\\s", "\xe1\xa0\x8e\xc2\x85"), ElementsAre("\xc2\x85")) << "U+180E is no blank";
 }
 
+// Of the tokenizers package 0.23.3, whose engine is Oniguruma.
+TEST(Regex, ClassesWithinClassesAndIntersections) {
+  const std::string text = "abcdef\xe4\xb8\xad" "xyz-A&B";
+  EXPECT_THAT(matches("[a-z&&[^b]]+", text), ElementsAre("a", "cdef", "xyz"));
+  EXPECT_THAT(matches("[a-z&&[^b]&&[^c]]+", text), ElementsAre("a", "def", "xyz"));
+  EXPECT_THAT(matches("[\\p{L}&&[^\\p{Han}]]+", text), ElementsAre("abcdef", "xyz", "A", "B"));
+  EXPECT_THAT(matches("[a-d&&b-f]+", text), ElementsAre("bcd"));
+  EXPECT_THAT(matches("[^a-d&&b-f]+", text), ElementsAre("a", "ef\xe4\xb8\xad" "xyz-A&B"));
+  EXPECT_THAT(matches("[^a&&b]+", text), ElementsAre(text));
+  EXPECT_THAT(matches("[ab[cd]]+", text), ElementsAre("abcd"));
+  EXPECT_THAT(matches("[^ab[^cd]]+", text), ElementsAre("cd"));
+  EXPECT_THAT(matches("[x[^a-y]]+", text), ElementsAre("\xe4\xb8\xad" "x", "z-A&B"));
+  EXPECT_THAT(matches("[a&b]+", text), ElementsAre("ab", "&"));
+}
+
 TEST(Regex, RefusesByName) {
-  for (const char* pattern : {"\\R", "\\X", "\\K", "\\1", "[a&&b]", "[a[bc]]", "a(?i)b", "(?x:a)", "(?~a)", "(*ANY)", "a{1,2}+", "\\xe4",
+  for (const char* pattern : {"\\R", "\\X", "\\K", "\\1", "[a&&]", "[&&a]", "a(?i)b", "(?x:a)", "(?~a)", "(*ANY)", "a{1,2}+", "\\xe4",
                               "\\p{Foo}", "\\p{L&}", "(a", "[a", "a)", "\\", "[]a]", "(?<=a*)b", "[\\W]"})
     EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { Regex(pattern, "where.from"); }), HasSubstr("where.from")) << pattern;
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { Regex(std::string(1000, '['), "x"); }), HasSubstr("classes within classes"));
   EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { Regex(std::string(20'000, 'a'), "x"); }), HasSubstr("20000"));
   EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { Regex("((((a{99}){99}){99}){99}){99}", "x"); }), HasSubstr("a{99}"));
 }

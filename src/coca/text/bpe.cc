@@ -74,10 +74,11 @@ void Bpe::read_options(const JsonField& model) {
   model.only({"type", "dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix", "fuse_unk",
               "byte_fallback", "ignore_merges", "vocab", "merges"});
   if (model.has("dropout") && model.at("dropout").value() != 0.0) model.at("dropout").refuse("null (no dropout)");
-  for (const char* key : {"continuing_subword_prefix", "end_of_word_suffix"})
-    if (!model.text(key, "").empty()) model.at(key).refuse("null");
+  if (!model.text("continuing_subword_prefix", "").empty()) model.at("continuing_subword_prefix").refuse("null");
+  suffix_ = model.text("end_of_word_suffix", "");
   fuse_unknown_ = model.flag("fuse_unk", false);
   byte_fallback_ = model.flag("byte_fallback", false);
+  if (byte_fallback_ && !suffix_.empty()) model.at("byte_fallback").refuse("false beside an end_of_word_suffix");
   ignore_merges_ = model.flag("ignore_merges", false);
   if (!model.has("unk_token")) return;
   const auto id = vocabulary_.find(model.at("unk_token").string());
@@ -94,6 +95,7 @@ void Bpe::read_symbols(const JsonField& model) {
     else
       name = fmt::format("<0x{:02X}>", b);
     byte_ids_[b] = vocabulary_.find(name).value_or(-1);
+    last_byte_ids_[b] = suffix_.empty() ? byte_ids_[b] : vocabulary_.find(name + suffix_).value_or(-1);
     all_bytes &= byte_ids_[b] >= 0;
   }
   if (symbols_ == BpeSymbols::kBytes) {
@@ -148,7 +150,7 @@ inline const Bpe::Merge* Bpe::find(int32_t left, int32_t right) const {
 
 bool Bpe::splits_before(std::string_view mark) const {
   if (symbols_ != BpeSymbols::kCharacters || !vocabulary_.find(mark)) return false;  // unknown marks could be fused
-  if (ignore_merges_) return false;
+  if (ignore_merges_ || !suffix_.empty()) return false;
   for (int32_t id = 0; id < vocabulary_.size(); ++id) {
     if (!vocabulary_.holds(id)) continue;
     std::string_view token = vocabulary_.token(id);
@@ -202,8 +204,8 @@ void Bpe::encode_uncached(std::string_view word, std::vector<int32_t>& ids) cons
 
 void Bpe::byte_symbols(std::string_view word, std::vector<int32_t>& ids) const {
   bool unknown = false;  // whether the symbol before is the unknown one
-  for (const char c : word) {
-    const int32_t id = byte_ids_[static_cast<unsigned char>(c)];
+  for (size_t i = 0; i < word.size(); ++i) {
+    const int32_t id = (i + 1 < word.size() ? byte_ids_ : last_byte_ids_)[static_cast<unsigned char>(word[i])];
     if (id >= 0) {
       ids.push_back(id);
     } else if (unknown_ >= 0 && !(unknown && fuse_unknown_)) {
@@ -225,7 +227,8 @@ void Bpe::character_symbols(std::string_view word, std::vector<int32_t>& ids) co
     const CodePoint c = read_utf8(word.data() + i);
     const std::string_view bytes = word.substr(i, c.length);
     i += c.length;
-    if (const int32_t id = character_id(c.value); id >= 0) {
+    const bool last = i == word.size() && !suffix_.empty();
+    if (const int32_t id = last ? vocabulary_.find(std::string(bytes) + suffix_).value_or(-1) : character_id(c.value); id >= 0) {
       if (waiting) ids.push_back(unknown_);
       waiting = false;
       ids.push_back(id);

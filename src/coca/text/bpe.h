@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -53,6 +54,8 @@ class Bpe {
   uint32_t owner_;  // tells this model's entries in a thread's cache
   bool fuse_unknown_ = false, byte_fallback_ = false, ignore_merges_ = false;
   int32_t unknown_ = -1;
+  std::string suffix_;          // of the last symbol of a word; often empty
+  int32_t last_byte_ids_[256];  // kBytes: with the suffix
   int32_t byte_ids_[256];  // of a byte's letter, or of <0x00>...; -1: none
   std::vector<std::vector<int32_t>> characters_;  // [c >> 8][c & 255]; pages without any are empty
   std::vector<Merge> merges_;                     // open addressing

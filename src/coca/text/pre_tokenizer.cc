@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "coca/text/bpe.h"
 #include "coca/text/unicode.h"
 
 namespace coca::text {
@@ -26,7 +27,7 @@ PreTokenizer::PreTokenizer(const JsonField& field) {
 }
 
 bool PreTokenizer::keeps_all() const {
-  return std::ranges::none_of(steps_, [](const Step& s) {
+  return !letters_ && std::ranges::none_of(steps_, [](const Step& s) {
     return s.behavior == Behavior::kRemoved || s.kind == Kind::kMetaspace;
   });
 }
@@ -44,8 +45,11 @@ void PreTokenizer::add(const JsonField& field) {
   const JsonField type = field.at("type");
   const std::string& name = type.string();
   if (steps_.size() >= kMaxSteps) field.refuse(fmt::format("at most {} steps", kMaxSteps));
-  // ByteLevel turns letters into others, which later steps would see.
-  if (byte_level_) type.refuse("nothing behind ByteLevel");
+  if (byte_level_ && name != "Sequence") {
+    if (name == "ByteLevel" || name == "Metaspace") type.refuse("neither ByteLevel nor Metaspace behind ByteLevel");
+    if (!letters_) steps_.push_back({.kind = Kind::kLetters});
+    letters_ = true;
+  }
   if (name == "Sequence") {
     field.only({"type", "pretokenizers"});
     const JsonField list = field.at("pretokenizers");
@@ -146,6 +150,8 @@ void PreTokenizer::run(Pieces& pieces, Position position) const {
       prefix_space(pieces);
     else if (step.kind == Kind::kMetaspace)
       metaspace(step, pieces, position);
+    else if (step.kind == Kind::kLetters)
+      to_letters(pieces);
     else
       split(step, pieces);
   }
@@ -242,6 +248,28 @@ void PreTokenizer::prefix_space(Pieces& pieces) {
     out.spans.push_back({begin, out.text.size() - begin});
   }
   pieces = std::move(out);
+}
+
+// ByteLevel writes bytes as letters, which the steps behind it see: digits are themselves, and so are \xb2, \xb3, \xb9 and \xbc to \xbe, which count as numbers.
+void PreTokenizer::to_letters(Pieces& pieces) {
+  Pieces out;
+  out.text.reserve(pieces.text.size() * 2);
+  for (const Span& span : pieces.spans) {
+    const size_t begin = out.text.size();
+    for (const char c : std::string_view(pieces.text).substr(span.begin, span.size)) append_utf8(byte_letter(static_cast<uint8_t>(c)), out.text);
+    out.spans.push_back({begin, out.text.size() - begin});
+  }
+  pieces = std::move(out);
+}
+
+std::string PreTokenizer::bytes_of(std::string_view letters) {
+  std::string bytes;
+  for (size_t i = 0; i < letters.size();) {
+    const CodePoint c = read_utf8(letters.data() + i);
+    bytes += static_cast<char>(letter_byte(c.value));
+    i += c.length;
+  }
+  return bytes;
 }
 
 void PreTokenizer::metaspace(const Step& step, Pieces& pieces, Position position) {

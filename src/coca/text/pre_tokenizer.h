@@ -28,8 +28,8 @@ class PreTokenizer {
   bool needs_origins() const;
 
   enum class Position { kTextStart, kWithin };
-  // Calls visit(word) in order; words are not empty and valid UTF-8. `position` says whether the text begins where the
-  // whole input does.
+  // Calls visit(word) in order; words are not empty and valid UTF-8, but behind steps on ByteLevel's letters, which may cut
+  // within a character. `position` says whether the text begins where the whole input does.
   template <typename Visit>
   void for_each_word(std::string_view valid, Position position, const Visit& visit) const {
     if (steps_.empty()) {
@@ -43,7 +43,10 @@ class PreTokenizer {
     } else {
       Pieces pieces{std::string(valid), {{0, valid.size()}}};
       run(pieces, position);
-      for (const Span& span : pieces.spans) visit(std::string_view(pieces.text).substr(span.begin, span.size));
+      for (const Span& span : pieces.spans) {
+        const std::string_view word = std::string_view(pieces.text).substr(span.begin, span.size);
+        letters_ ? visit(std::string_view(bytes_of(word))) : visit(word);
+      }
     }
   }
 
@@ -55,7 +58,7 @@ class PreTokenizer {
     std::string text;
     std::vector<Span> spans;  // in order, none empty but perhaps the first of an empty text
   };
-  enum class Kind { kRegex, kScanner, kText, kCharacters, kPrefixSpace, kMetaspace };
+  enum class Kind { kRegex, kScanner, kText, kCharacters, kPrefixSpace, kMetaspace, kLetters };
   enum class Behavior { kRemoved, kIsolated, kMergedWithPrevious, kMergedWithNext, kContiguous };
   enum class Scheme { kNever, kFirst, kAlways };
   struct Step {
@@ -85,8 +88,11 @@ class PreTokenizer {
   static void cut(const Step& step, std::vector<Match>& matches, size_t base, std::vector<Span>& out);
   static void metaspace(const Step& step, Pieces& pieces, Position position);
   static void prefix_space(Pieces& pieces);
+  static void to_letters(Pieces& pieces);
+  static std::string bytes_of(std::string_view letters);
 
   std::vector<Step> steps_;
+  bool letters_ = false;  // some steps stand behind ByteLevel and see its letters
   bool byte_level_ = false;
   Scanner only_scanner_ = nullptr;
 };

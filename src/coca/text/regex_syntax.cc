@@ -1,7 +1,11 @@
 // coca/text/regex_syntax.cc - Oniguruma's Ruby syntax rewritten for PCRE2, or refused where the engines differ.
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <array>
+#include <utility>
+#include <vector>
 
 #include "coca/base/error.h"
 #include "coca/text/regex.h"
@@ -141,24 +145,59 @@ class Translator {
     at_ = end + (braced ? 1 : 0);
   }
 
+  // A class, as what matches one character. PCRE2 knows no classes within classes and no intersections: those become
+  // alternatives and conditions on the character ahead.
   void char_class() {
-    out_ += pattern_[at_++];
-    if (peek(0) == '^') out_ += pattern_[at_++];
+    constexpr int kMostDepth = 32;
+    if (++depth_ > kMostDepth) refuse("classes within classes that deep");
+    std::string outer = std::exchange(out_, {});
+    ++at_;
+    const bool negated = peek(0) == '^';
+    if (negated) ++at_;
     if (peek(0) == ']') refuse("an empty character class");
+    std::vector<std::string> operands;  // of &&
+    std::vector<std::string> nested;
+    const auto end_operand = [&] {
+      if (out_.empty() && nested.empty()) refuse("an intersection with nothing (&&)");
+      if (!out_.empty()) nested.insert(nested.begin(), "[" + out_ + "]");
+      operands.push_back(nested.size() == 1 ? nested[0] : fmt::format("(?:{})", fmt::join(nested, "|")));
+      nested.clear();
+      out_.clear();
+    };
+    bool plain = true;
     while (at_ < pattern_.size() && pattern_[at_] != ']') {
       const char c = pattern_[at_];
       if (c == '\\') {
         escape(Place::kInClass);
-      } else if (c == '[') {
+      } else if (c == '[' && peek(1) == ':') {
         posix_class();
+      } else if (c == '[') {
+        const std::string items = std::exchange(out_, {});
+        char_class();
+        nested.push_back(std::exchange(out_, items));
+        plain = false;
+      } else if (c == '&' && peek(1) == '&') {
+        end_operand();
+        at_ += 2;
+        plain = false;
       } else {
-        if (c == '&' && peek(1) == '&') refuse("an intersection of classes (&&)");
+        // Behind a part that was taken out, a ^ would negate.
+        if (c == '^' && out_.empty()) out_ += '\\';
         out_ += c;
         ++at_;
       }
     }
     if (at_ >= pattern_.size()) refuse("a [ without ]");
-    out_ += pattern_[at_++];
+    ++at_;
+    --depth_;
+    if (plain) {
+      out_ = outer + (negated ? "[^" : "[") + out_ + "]";
+      return;
+    }
+    end_operand();
+    std::string all = operands.back();
+    for (size_t i = operands.size() - 1; i-- > 0;) all = "(?=" + operands[i] + ")" + all;
+    out_ = outer + (negated ? "(?:(?!" + all + ")(?s:.))" : "(?:" + all + ")");
   }
 
   void posix_class() {
@@ -233,6 +272,7 @@ class Translator {
 
   std::string_view pattern_, origin_;
   size_t at_ = 0;
+  int depth_ = 0;  // of classes within classes
   std::string out_;
 };
 
