@@ -29,6 +29,7 @@ struct Options {
   model::TInit t_init = model::ConvertOptions{}.t_init;
   int64_t seed = 0;
   model::WindowOptions windows;
+  model::MetaSettings meta;
   StoredAs dtype = StoredAs::kSource;
   double max_shard_gib = 5.0;
   bool json = false;
@@ -41,6 +42,11 @@ struct Options {
     v("seed", "of --t-init random", seed);
     v("source_attention", "of the source where its config.json does not say: official CoCA folders of GPT-NeoX", source_attention);
     windows.visit(v);
+    v.group("Meta's layout: what params.json does not say");
+    v("llama_version", "1, 2, 3, 3.1, 3.2 or 3.3: gives the trained length, the rope factor and eos", meta.version);
+    v("rope_factor", "of LLaMA 3.1 and later; default: the version's", meta.rope_factor);
+    v("trained_length", "tokens; default: the version's", meta.trained_length);
+    v("eos", "ids that end a text; default: the version's", meta.eos);
     v.group("Files");
     v("dtype", "element type of every tensor; source: each as it is", dtype);
     v("max_shard_gib", "largest weight file, in GiB", max_shard_gib);
@@ -65,6 +71,7 @@ int run(const Options& o) {
                                       .attention = o.attention,
                                       .t_init = o.t_init,
                                       .windows = o.windows,
+                                      .meta = o.meta,
                                       .seed = static_cast<uint64_t>(o.seed),
                                       .dtype = dtype_of(o.dtype),
                                       .max_shard_bytes = static_cast<size_t>(o.max_shard_gib * 1024 * 1024 * 1024)};

@@ -2,6 +2,7 @@
 #include "companions.h"
 
 #include "coca/io/fs.h"
+#include "coca/text/tokenizer_import.h"
 
 namespace coca::tools {
 
@@ -20,7 +21,13 @@ std::vector<std::string> copy_companions(const fs::path& from, const fs::path& t
                                          "coca_tokenizer.json",
                                          "generation_config.json"};
   std::vector<std::string> copied;
+  const bool imported = !io::exists(to / "tokenizer.json") && text::is_imported(from);
+  if (imported) {
+    text::load_tokenizer(from)->save(to);
+    copied.emplace_back("the tokenizer, as tokenizer.json");
+  }
   for (const char* name : kCompanions) {
+    if (imported && std::string_view(name) == "tokenizer.model") continue;  // only its maker's own library reads it
     if (!io::is_regular_file(from / name) || io::exists(to / name)) continue;
     io::write_file_atomic(to / name, io::read_file(from / name));
     copied.emplace_back(name);

@@ -313,6 +313,51 @@ TEST(Convert, MetasLayoutBecomesTheModelItWasMadeFrom) {
   }
 }
 
+// params.json does not tell LLaMA 3.1 from 3.2: the options do.
+TEST(Convert, MetasVersionsAreAskedFor) {
+  ModelSpec spec = test::tiny_llama(AttentionKind::kRope);
+  spec.V = 300;
+  Folders f(spec);
+  const Model m = load_model(f.source);
+  fs::remove_all(f.source);
+  fs::create_directories(f.source);
+  write_meta(f.source, m, 1, 0);
+  const nlohmann::json params = io::read_json(f.source / "params.json");
+  const auto with = [&](const nlohmann::json& more) {
+    nlohmann::json changed = params;
+    changed.update(more);
+    io::write_json(f.source / "params.json", changed);
+  };
+  const auto converted = [&](const MetaSettings& meta) {
+    f.convert({.meta = meta});
+    return load_spec(f.out);
+  };
+  EXPECT_EQ(converted({}).max_position, 2048);
+  EXPECT_EQ(converted({}).bos_id, 1);
+  EXPECT_EQ(converted({.version = LlamaVersion::k2}).max_position, 4096);
+  with({{"rope_theta", 500000.0}});
+  EXPECT_EQ(converted({}).max_position, 8192) << "LLaMA 3";
+  EXPECT_EQ(converted({}).bos_id, 300 - 256);
+  EXPECT_THAT(converted({}).eos_ids, testing::ElementsAre(45, 53));
+  with({{"rope_theta", 500000.0}, {"use_scaled_rope", true}});
+  EXPECT_THAT([&] { converted({}); }, ThrowsMessage<Error>(testing::AllOf(HasSubstr("params.json"), HasSubstr("--llama-version"))));
+  for (const auto& [version, factor] : {std::pair{LlamaVersion::k31, 8.0}, {LlamaVersion::k32, 32.0}, {LlamaVersion::k33, 8.0}}) {
+    const ModelSpec made = converted({.version = version});
+    EXPECT_EQ(made.rope_scaling, (RopeScaling{.type = Scaling::kLlama3, .factor = factor, .original_max_position = 8192}));
+    EXPECT_EQ(made.max_position, 131072);
+    EXPECT_THAT(made.eos_ids, testing::ElementsAre(45, 52, 53));
+  }
+  const ModelSpec told = converted({.rope_factor = 4.0, .trained_length = 9000, .eos = {7}});
+  EXPECT_EQ(told.rope_scaling.factor, 4.0);
+  EXPECT_EQ(told.max_position, 9000);
+  EXPECT_THAT(told.eos_ids, testing::ElementsAre(7));
+  EXPECT_THAT([&] { converted({.version = LlamaVersion::k3}); }, ThrowsMessage<Error>(HasSubstr("--llama-version 3: ")));
+  const Folders ours(spec);
+  fs::create_directories(ours.out);
+  EXPECT_THAT([&] { convert_model(ours.source, ours.out, {.meta = {.version = LlamaVersion::k32}}); },
+              ThrowsMessage<Error>(HasSubstr("are of Meta's layout")));
+}
+
 // Global projections begin as the ordinary ones, also in a CoCA model made at the same time; those of a source stay, or go.
 TEST(Convert, WindowsAndGlobalTokens) {
   for (const bool fused : {false, true}) {

@@ -150,6 +150,108 @@ TEST(SentencePiece, ControlTokensAreParsedOnRequest) {
   EXPECT_FALSE(tokenizer.token_id("no such piece"));
 }
 
+// A model that puts a blank in front of a text, and the files beside it.
+class BesideAModel : public testing::Test {
+ protected:
+  BesideAModel() {
+    put_file(dir / "in.txt", sample_text());
+    std::string model;
+    std::istringstream lines(sample_text());
+    const auto status = sentencepiece::SentencePieceTrainer::Train(
+        {{"input", (dir / "in.txt").string()}, {"vocab_size", "340"}, {"model_type", "bpe"}, {"byte_fallback", "true"},
+         {"character_coverage", "1"}, {"add_dummy_prefix", "true"}, {"remove_extra_whitespaces", "false"}, {"minloglevel", "2"}},
+        nullptr, &model);
+    EXPECT_TRUE(status.ok()) << status.ToString();
+    put_file(dir / "f/tokenizer.model", model);
+    EXPECT_TRUE(library.LoadFromSerializedProto(model).ok());
+  }
+  std::vector<int32_t> plain(std::string_view text) const { return library.EncodeAsIds(std::string(text)); }
+  std::unique_ptr<Tokenizer> load() const { return load_tokenizer(dir / "f"); }
+  std::string refused() const { return error_of(ErrorKind::kBadFile, [&] { load(); }); }
+  std::vector<int32_t> parsed(std::string_view text) const { return load()->encode(text, SpecialTokens::kParse); }
+  static std::vector<int32_t> joined(std::initializer_list<std::vector<int32_t>> parts) {
+    std::vector<int32_t> all;
+    for (const auto& part : parts) all.insert(all.end(), part.begin(), part.end());
+    return all;
+  }
+  void put(const std::string& name, std::string_view content) const { put_file(dir / ("f/" + name), content); }
+
+  TempDir dir;
+  sentencepiece::SentencePieceProcessor library;
+};
+
+TEST_F(BesideAModel, AddedTokensJsonCounts) {
+  const std::string bare = load()->fingerprint();
+  put("added_tokens.json", R"({"<|im_end|>": 340, "<|im_start|>": 341, "<tool>": 342})");
+  put("tokenizer_config.json", R"({"eos_token": "<|im_end|>", "additional_special_tokens": ["<|im_start|>"], "add_bos_token": false, "legacy": true})");
+  const auto tokenizer = load();
+  EXPECT_EQ(tokenizer->vocab_size(), 343);
+  EXPECT_EQ(tokenizer->eos_id(), 340);
+  EXPECT_EQ(tokenizer->bos_id(), 1) << "the model's own";
+  EXPECT_TRUE(tokenizer->has_frame());
+  EXPECT_TRUE(tokenizer->frame().before.empty());
+  EXPECT_NE(tokenizer->fingerprint(), bare);
+  EXPECT_EQ(tokenizer->token_id("<tool>"), 342);
+  EXPECT_EQ(parsed("<|im_start|>sky\n<|im_end|>"), joined({{341}, plain("sky\n"), {340}})) << "each part has its blank in front";
+  EXPECT_EQ(tokenizer->encode("<|im_start|>"), plain("<|im_start|>")) << "text never becomes a control id";
+  EXPECT_EQ(tokenizer->encode("is<tool>sky"), joined({plain("is"), {342}, plain("sky")})) << "a token that is not special is always found";
+  EXPECT_EQ(tokenizer->decode(parsed("<|im_start|>sky<|im_end|>")), "sky");
+  EXPECT_EQ(tokenizer->decode(std::vector<int32_t>{342}), "<tool>");
+  const std::filesystem::path saved = dir / "saved";
+  std::filesystem::create_directories(saved);
+  tokenizer->save(saved);
+  EXPECT_EQ(load_tokenizer(saved)->eos_id(), 340);
+  EXPECT_EQ(load_tokenizer(saved)->fingerprint(), tokenizer->fingerprint());
+  EXPECT_EQ(load_tokenizer(dir / "f/tokenizer.model")->vocab_size(), 340) << "the file on its own";
+}
+
+TEST_F(BesideAModel, TheDecoderOfTheConfigCounts) {
+  put("tokenizer_config.json", R"({"added_tokens_decoder": {
+    "2": {"content": "</s>", "special": true, "lstrip": false, "rstrip": false, "normalized": false, "single_word": false},
+    "340": {"content": "<a>", "special": true, "lstrip": true, "rstrip": true},
+    "342": {"content": "<b>", "special": false, "single_word": true}}, "eos_token": {"content": "<a>"}, "tokenizer_class": "LlamaTokenizer"})");
+  const auto tokenizer = load();
+  EXPECT_EQ(tokenizer->vocab_size(), 343);
+  EXPECT_EQ(tokenizer->eos_id(), 340);
+  EXPECT_EQ(parsed("<a>"), std::vector<int32_t>{340});
+  EXPECT_EQ(parsed("is  <a>  "), joined({plain("is"), {340}})) << "blanks belong to it";
+  EXPECT_EQ(parsed("x<b>"), plain("x<b>"));
+  EXPECT_EQ(tokenizer->encode("<b>"), std::vector<int32_t>{342});
+  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { tokenizer->decode(std::vector<int32_t>{341}); }), HasSubstr("341"));
+  // LLaMA's class without "legacy": the blank stands in front of the text only.
+  EXPECT_EQ(parsed("</s> sky"), joined({{2}, plain("sky")}));
+  EXPECT_NE(parsed("</s>sky"), joined({{2}, plain("sky")}));
+  EXPECT_EQ(tokenizer->decode(parsed("</s>sky")), "sky");
+}
+
+TEST_F(BesideAModel, NamedTokensWithoutAnIdGetTheNext) {
+  put("special_tokens_map.json", R"({"eos_token": {"content": "<end>"}, "pad_token": "[PAD]", "additional_special_tokens": ["<x>"]})");
+  EXPECT_EQ(load()->eos_id(), 340);
+  EXPECT_EQ(load()->token_id("[PAD]"), 341);
+  EXPECT_EQ(load()->token_id("<x>"), 342);
+  put("special_tokens_map.json", R"({"eos_token": "</s>", "pad_token": "[PAD]"})");
+  EXPECT_EQ(load()->vocab_size(), 340) << "nothing here is padded";
+  EXPECT_EQ(load()->eos_id(), 2);
+}
+
+TEST_F(BesideAModel, WhatCannotBeHonouredNamesTheFile) {
+  const auto with = [&](const char* file, const char* content) {
+    put(file, content);
+    const std::string message = refused();
+    std::filesystem::remove(dir / (std::string("f/") + file));
+    return message;
+  };
+  EXPECT_THAT(with("added_tokens.json", R"({"<s>": 340})"), AllOf(HasSubstr("added_tokens.json"), HasSubstr("in tokenizer.model 1")));
+  EXPECT_THAT(with("added_tokens.json", R"({"<a>": 340, "<b>": 340})"), AllOf(HasSubstr("added_tokens.json"), HasSubstr("as \"<a>\" has")));
+  EXPECT_THAT(with("added_tokens.json", R"({"<a>": 300})"), HasSubstr("in tokenizer.model"));
+  EXPECT_THAT(with("added_tokens.json", R"({"<a>": 2000000000})"), HasSubstr("expected less than"));
+  EXPECT_THAT(with("added_tokens.json", R"({"<a>": "x"})"), HasSubstr("added_tokens.json"));
+  EXPECT_THAT(with("tokenizer_config.json", R"({"added_tokens_decoder": {"x": {"content": "<a>"}}})"), HasSubstr("added_tokens_decoder.x"));
+  put("added_tokens.json", R"({"<a>": 341})");
+  EXPECT_THAT(with("tokenizer_config.json", R"({"added_tokens_decoder": {"340": {"content": "<a>"}}})"),
+              AllOf(HasSubstr("added_tokens.json"), HasSubstr("340, as"), HasSubstr("tokenizer_config.json says")));
+}
+
 TEST(SentencePiece, LineByLineEncodingIsTheLibrarys) {
   TempDir dir;
   trained().save(dir.path());

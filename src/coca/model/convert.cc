@@ -201,7 +201,7 @@ ConvertReport convert_model(const fs::path& source_dir, const fs::path& out, con
                             const std::function<void(int64_t, int64_t)>& progress) {
   COCA_CHECK(!o.dtype || *o.dtype == DType::kF32 || *o.dtype == DType::kF16 || *o.dtype == DType::kBF16,
              "cannot store a model as {}; expected F32, F16 or BF16", dtype_name(*o.dtype));
-  const std::unique_ptr<TensorSource> source = open_source(source_dir, o.source_attention);
+  const std::unique_ptr<TensorSource> source = open_source(source_dir, o.source_attention, o.meta);
   ConvertReport report{.layout = source->layout(), .from = source->spec(), .to = target_spec(source->spec(), o)};
   const std::vector<ParamInfo> from = parameter_list(report.from), to = parameter_list(report.to);
   const std::vector<Origin> origins = origins_of(report.from, from, to);

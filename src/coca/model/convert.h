@@ -9,6 +9,7 @@
 #include <filesystem>
 #include <functional>
 #include <optional>
+#include <vector>
 
 #include "coca/base/enum_names.h"
 #include "coca/model/spec.h"
@@ -23,12 +24,23 @@ namespace coca::model {
 //   kRandom:      N(0, initializer_range)
 enum class TInit : uint8_t { kFromK, kFromKScaled, kRandom };
 
+// What Meta's params.json does not say. LLaMA 3.1, 3.2 and 3.3 have the same fields and another rope factor or none.
+enum class LlamaVersion : uint8_t { k1, k2, k3, k31, k32, k33 };
+struct MetaSettings {
+  std::optional<LlamaVersion> version;
+  std::optional<double> rope_factor;       // default: the version's
+  std::optional<int64_t> trained_length;   // default: the version's
+  std::vector<int64_t> eos;                // default: the version's
+  bool any() const { return version || rope_factor || trained_length || !eos.empty(); }
+};
+
 struct ConvertOptions {
   // What the source is where its config.json does not say: an official CoCA GPT-NeoX folder reads as RoPE.
   std::optional<AttentionKind> source_attention;
   std::optional<AttentionKind> attention;  // of the result; default: as the source
   TInit t_init = TInit::kFromKScaled;
   WindowOptions windows;
+  MetaSettings meta;
   uint64_t seed = 0;                       // of kRandom
   std::optional<DType> dtype;              // F32, F16 or BF16 for every tensor; default: each as it is stored
   size_t max_shard_bytes = size_t{5} << 30;
@@ -46,12 +58,15 @@ struct ConvertReport {
 
 // Writes config.json and weights into the existing folder `out`. Meta's layout: params.json and consolidated*.safetensors
 // (several: model parallel); its rows of wq and wk are put in the order of half-split rotary pairs.
-// Errors: an attention kind that cannot be reached from the source's or with global tokens already there, values that the new type cannot hold, everything
+// Errors: Meta's layout where neither the options nor params.json say the rope factor, an attention kind that cannot be reached from the source's or with global tokens already there, values that the new type cannot hold, everything
 // that loading refuses. progress sees bytes done and in all.
 ConvertReport convert_model(const std::filesystem::path& source, const std::filesystem::path& out, const ConvertOptions&,
                             const std::function<void(int64_t, int64_t)>& progress = {});
 
 }  // namespace coca::model
 
+COCA_ENUM_NAMES(coca::model::LlamaVersion, "llama-version", {coca::model::LlamaVersion::k1, "1"}, {coca::model::LlamaVersion::k2, "2"},
+                {coca::model::LlamaVersion::k3, "3"}, {coca::model::LlamaVersion::k31, "3.1"},
+                {coca::model::LlamaVersion::k32, "3.2"}, {coca::model::LlamaVersion::k33, "3.3"})
 COCA_ENUM_NAMES(coca::model::TInit, "t-init", {coca::model::TInit::kFromK, "from-k"},
                 {coca::model::TInit::kFromKScaled, "from-k-scaled"}, {coca::model::TInit::kRandom, "random"})

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <set>
 
+#include "coca/base/log.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 #include "coca/model/config_fields.h"
@@ -49,8 +50,58 @@ class HuggingFaceSource final : public TensorSource {
   WeightFiles files_;
 };
 
+// What the versions of LLaMA have where params.json says nothing: lengths and factors of Hugging Face's folders.
+struct VersionDefaults {
+  int64_t length;
+  std::optional<double> factor;  // of those that scale their angles
+};
+VersionDefaults defaults_of(LlamaVersion version) {
+  switch (version) {
+    case LlamaVersion::k1: return {2048, {}};
+    case LlamaVersion::k2: return {4096, {}};
+    case LlamaVersion::k3: return {8192, {}};
+    case LlamaVersion::k31: return {131072, 8.0};
+    case LlamaVersion::k32: return {131072, 32.0};
+    case LlamaVersion::k33: return {131072, 8.0};
+  }
+  return {};
+}
+
+constexpr double kLlama3Theta = 500000.0;
+
+// use_scaled_rope says that angles are scaled, not by how much; the rest of the numbers is in Meta's code.
+RopeScaling meta_scaling(const ConfigFields& f, const MetaSettings& meta) {
+  const bool scaled = f.boolean("use_scaled_rope", false);
+  const std::optional<double> own = f.has("rope_scaling_factor") ? std::optional(f.number("rope_scaling_factor")) : std::nullopt;
+  const std::optional<double> known = meta.version ? defaults_of(*meta.version).factor : std::nullopt;
+  COCA_CHECK(!meta.version || known.has_value() == scaled, "--llama-version {}: {} says use_scaled_rope {}; LLaMA 3.1, 3.2 and 3.3 have it, others not",
+             enum_name(*meta.version), f.origin(), scaled);
+  COCA_CHECK(!meta.rope_factor || scaled, "--rope-factor {}: {} does not say use_scaled_rope", *meta.rope_factor, f.origin());
+  COCA_CHECK(!meta.rope_factor || *meta.rope_factor >= 1, "--rope-factor {}: must be at least 1", *meta.rope_factor);
+  if (!scaled) return {};
+  const std::optional<double> factor = meta.rope_factor ? meta.rope_factor : own ? own : known;
+  COCA_CHECK_AS(kBadFile, factor, "{}: says use_scaled_rope, but not by which factor, which LLaMA 3.1, 3.2 and 3.3 do not share; give --llama-version "
+                "3.1 (factor 8), 3.2 (32) or 3.3 (8), or --rope-factor", f.origin());
+  return {.type = Scaling::kLlama3, .factor = *factor, .original_max_position = 8192};
+}
+
+int64_t meta_length(const ConfigFields& f, const MetaSettings& meta, const ModelSpec& s) {
+  const bool says = f.has("max_seq_len") || f.has("max_position_embeddings");
+  const int64_t own = f.integer("max_seq_len", f.integer("max_position_embeddings", 2048));
+  if (meta.trained_length) {
+    COCA_CHECK(*meta.trained_length >= 1, "--trained-length {}: must be at least 1", *meta.trained_length);
+    return *meta.trained_length;
+  }
+  if (says) return own;
+  if (meta.version) return defaults_of(*meta.version).length;
+  if (s.rope_scaling.type == Scaling::kLlama3) return 131072;
+  if (s.rope_theta == kLlama3Theta) return 8192;
+  log_once(LogLevel::kInfo, fmt::format("{} does not say the trained length; {} is taken: --trained-length or --llama-version say another", f.origin(), own));
+  return own;
+}
+
 // params.json of Meta's LLaMA and of Mistral. The width of the mlp is not in LLaMA's: the shape of w1 says it.
-ModelSpec read_params_json(const fs::path& file) {
+ModelSpec read_params_json(const fs::path& file, const MetaSettings& meta) {
   const nlohmann::json json = io::read_json(file);
   const ConfigFields f(json, file.string());
   ModelSpec s;
@@ -70,14 +121,12 @@ ModelSpec read_params_json(const fs::path& file) {
   s.F = f.integer("hidden_dim", 0);
   s.norm_eps = f.number("norm_eps", 1e-5);
   s.rope_theta = f.number("rope_theta", 10000.0);
-  s.max_position = f.integer("max_seq_len", f.integer("max_position_embeddings", 2048));
+  s.rope_scaling = meta_scaling(f, meta);
+  s.max_position = meta_length(f, meta, s);
   if (f.has("sliding_window")) {
     s.architecture = Architecture::kMistral;
     s.layer_window.assign(static_cast<size_t>(s.L), f.integer("sliding_window"));
   }
-  // LLaMA 3.1: the factor is not in the file; 8 and 8192 are what Meta's code has.
-  if (f.boolean("use_scaled_rope", false))
-    s.rope_scaling = {.type = Scaling::kLlama3, .factor = f.number("rope_scaling_factor", 8.0), .original_max_position = 8192};
   f.ignore({"multiple_of", "ffn_dim_multiplier", "max_batch_size", "model_parallel_size"});
   f.refuse_unread();
   return s;
@@ -85,7 +134,7 @@ ModelSpec read_params_json(const fs::path& file) {
 
 class MetaSource final : public TensorSource {
  public:
-  explicit MetaSource(const fs::path& dir) : dir_(dir), spec_(read_params_json(dir / "params.json")) {
+  MetaSource(const fs::path& dir, const MetaSettings& meta) : dir_(dir), spec_(read_params_json(dir / "params.json", meta)) {
     std::vector<fs::path> files;
     for (const fs::path& entry : io::list_folder(dir)) {
       const std::string name = entry.filename().string();
@@ -99,6 +148,7 @@ class MetaSource final : public TensorSource {
     COCA_CHECK_AS(kBadFile, std::ssize(parts_[0]->tensors()) >= spec_.L, "{}: {} tensors for a model of {} layers", files[0].string(),
                   parts_[0]->tensors().size(), spec_.L);
     complete_spec();
+    set_ends(meta);
     validate(spec_);
     refuse_others();
   }
@@ -142,6 +192,21 @@ class MetaSource final : public TensorSource {
       spec_.V = first[1] == spec_.C ? total("tok_embeddings.weight", 0) : first[0];
     }
     if (!parts_[0]->find("output.weight")) spec_.embeddings = Embeddings::kTied;
+  }
+
+  // LLaMA 3 has 256 special tokens behind its vocabulary: bos, eos, and from 3.1 on <|eom_id|>, always <|eot_id|>.
+  void set_ends(const MetaSettings& meta) {
+    const bool third = meta.version ? *meta.version >= LlamaVersion::k3 : spec_.rope_theta == kLlama3Theta;
+    const int64_t first = third ? spec_.V - 256 : 1;
+    if (third && first > 0) {
+      spec_.bos_id = first;
+      spec_.eos_ids = {first + 1, first + 8, first + 9};
+      if (spec_.rope_scaling.type == Scaling::kNone) spec_.eos_ids.erase(spec_.eos_ids.begin() + 1);
+    } else if (!third && spec_.V > 2) {
+      spec_.bos_id = 1;
+      spec_.eos_ids = {2};
+    }
+    if (!meta.eos.empty()) spec_.eos_ids = meta.eos;
   }
 
   void refuse_others() const {
@@ -193,12 +258,13 @@ std::vector<float> half_split_rows(const std::vector<float>& x, int64_t heads, i
   return y;
 }
 
-std::unique_ptr<TensorSource> open_source(const fs::path& dir, std::optional<AttentionKind> attention) {
+std::unique_ptr<TensorSource> open_source(const fs::path& dir, std::optional<AttentionKind> attention, const MetaSettings& meta) {
   COCA_CHECK_AS(kIo, io::is_folder(dir), "model folder {} does not exist", dir.string());
   if (io::exists(dir / "params.json") && !io::exists(dir / "config.json")) {
     COCA_CHECK(!attention || *attention == AttentionKind::kRope, "{}: Meta's layout holds RoPE models only", dir.string());
-    return std::make_unique<MetaSource>(dir);
+    return std::make_unique<MetaSource>(dir, meta);
   }
+  COCA_CHECK(!meta.any(), "{}: --llama-version, --rope-factor, --trained-length and --eos are of Meta's layout; here config.json says all that", dir.string());
   return std::make_unique<HuggingFaceSource>(dir, attention);
 }
 

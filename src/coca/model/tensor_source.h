@@ -22,8 +22,10 @@ class TensorSource {
   virtual std::vector<float> read(const ParamInfo&) const = 0;
 };
 
-// By what the folder holds: params.json (and no config.json) is Meta's. attention replaces what config.json says.
-std::unique_ptr<TensorSource> open_source(const std::filesystem::path& dir, std::optional<AttentionKind> attention);
+// By what the folder holds: params.json (and no config.json) is Meta's. attention replaces what config.json says; meta adds
+// to params.json and must be empty for another layout.
+std::unique_ptr<TensorSource> open_source(const std::filesystem::path& dir, std::optional<AttentionKind> attention,
+                                          const MetaSettings& meta = {});
 
 // Meta's rows of a rotary projection [heads * D, C], pairs side by side, in half-split order.
 std::vector<float> half_split_rows(const std::vector<float>& interleaved, int64_t heads, int64_t D, int64_t C);

@@ -13,6 +13,7 @@
 #include "coca/text/special_ids.h"
 #include "coca/text/tokenizer.h"
 #include "coca/text/tokenizer_file.h"
+#include "coca/text/tokenizer_import.h"
 #include "coca/text/utf8.h"
 
 namespace coca::text {
@@ -69,7 +70,7 @@ class JsonTokenizer final : public Tokenizer {
     read_added_tokens(root);
     decoder_ = std::make_unique<PieceDecoder>(root.has("decoder") ? root.at("decoder") : JsonField(kNull, origin));
     if (root.has("post_processor")) frame_ = read_frame(root.at("post_processor"));
-    special_ids_ = read_special_ids(beside_, origin, [&](std::string_view token) { return token_id(token); });
+    special_ids_ = read_special_ids(beside_, origin, {"tokenizer_config.json", "special_tokens_map.json"}, [&](std::string_view token) { return token_id(token); });
     check_ids(origin);
     keeps_bytes_ = bytes && pre_tokenizer_.keeps_all() && normalizer_.keeps_replacement_characters();
     cuts_at_blanks_ = bpe_->splits_before(kBlank);
@@ -81,6 +82,7 @@ class JsonTokenizer final : public Tokenizer {
   std::optional<int32_t> eos_id() const override { return special_ids_.eos; }
   std::vector<int32_t> eos_ids() const override { return special_ids_.ends; }
   SequenceFrame frame() const override { return frame_; }
+  bool has_frame() const override { return true; }
   std::string fingerprint() const override { return "bpe-" + io::fingerprint64(content_); }
 
   std::optional<int32_t> token_id(std::string_view token) const override {
@@ -242,14 +244,15 @@ class JsonTokenizer final : public Tokenizer {
 
 }  // namespace
 
+std::unique_ptr<Tokenizer> make_json_tokenizer(const std::string& origin, std::string json, std::map<std::string, std::string> beside) {
+  return std::make_unique<JsonTokenizer>(origin, std::move(json), std::move(beside));
+}
+
 std::unique_ptr<Tokenizer> load_tokenizer_json(const stdfs::path& file_or_dir) {
   const bool folder = io::is_folder(file_or_dir);
   const stdfs::path file = folder ? file_or_dir / "tokenizer.json" : file_or_dir;
-  std::map<std::string, std::string> beside;
-  if (folder)
-    for (const char* name : kFilesBesideTokenizer)
-      if (io::exists(file_or_dir / name)) beside[name] = io::read_file(file_or_dir / name);
-  return std::make_unique<JsonTokenizer>(file.string(), io::read_file(file), std::move(beside));
+  return make_json_tokenizer(file.string(), io::read_file(file),
+                             folder ? read_files_beside(file_or_dir) : std::map<std::string, std::string>());
 }
 
 }  // namespace coca::text

@@ -6,9 +6,9 @@
 namespace coca::text {
 
 std::optional<int32_t> leading_id(const Tokenizer& tokenizer, std::optional<int64_t> config_bos) {
-  if (tokenizer.kind() != "bpe") return config_bos ? std::optional<int32_t>(static_cast<int32_t>(*config_bos)) : std::nullopt;
+  if (!tokenizer.has_frame()) return config_bos ? std::optional<int32_t>(static_cast<int32_t>(*config_bos)) : std::nullopt;
   const SequenceFrame frame = tokenizer.frame();
-  COCA_CHECK(frame.before.size() <= 1, "tokenizer.json puts {} ids in front of a text; expected at most one, a bos", frame.before.size());
+  COCA_CHECK(frame.before.size() <= 1, "the tokenizer puts {} ids in front of a text; expected at most one, a bos", frame.before.size());
   return frame.before.empty() ? std::nullopt : std::optional<int32_t>(frame.before.front());
 }
 

@@ -9,8 +9,8 @@
 
 namespace coca::text {
 
-// A tokenizer.json says itself what it puts in front (Qwen's config.json names a bos that its tokenizer never adds); for
-// other tokenizers it is the bos of config.json. Error for a tokenizer.json that puts more than one id in front.
+// A tokenizer.json, or add_bos_token beside a tokenizer.model, says what is put in front (Qwen's config.json names a bos that
+// its tokenizer never adds); for other tokenizers it is the bos of config.json. Error for more than one id in front.
 std::optional<int32_t> leading_id(const Tokenizer&, std::optional<int64_t> config_bos);
 
 }  // namespace coca::text

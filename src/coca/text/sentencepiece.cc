@@ -2,7 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <sentencepiece_processor.h>
 
+#include <algorithm>
 #include <charconv>
+#include <map>
 
 #include "coca/base/error.h"
 #include "coca/io/fs.h"
@@ -10,6 +12,7 @@
 #include "coca/text/added_tokens.h"
 #include "coca/text/sentencepiece_check.h"
 #include "coca/text/tokenizer.h"
+#include "coca/text/tokens_beside.h"
 #include "coca/text/utf8.h"
 
 namespace coca::text {
@@ -23,33 +26,41 @@ enum class LeadingSpace { kKeep, kDropOne, kDropAll };
 
 class SentencePieceTokenizer final : public Tokenizer {
  public:
-  SentencePieceTokenizer(const std::filesystem::path& file, std::string model) : model_(std::move(model)) {
+  SentencePieceTokenizer(const std::filesystem::path& file, std::string model, std::map<std::string, std::string> beside)
+      : model_(std::move(model)), beside_(std::move(beside)) {
     COCA_CHECK_AS(kBadFile, !model_.empty(), "{}: empty; expected a sentencepiece model", file.string());
     check_sentencepiece(model_, file.string());
-    load(file.string());
+    load(processor_, model_, file.string());
     COCA_CHECK_AS(kBadFile, processor_.GetPieceSize() > 0, "{}: a sentencepiece model without pieces",
                   file.string());
     read_pieces();
+    read_added_tokens(file.string());
     lines_are_independent_ = check_lines();
   }
 
   std::string kind() const override { return "sentencepiece"; }
-  int32_t vocab_size() const override { return processor_.GetPieceSize(); }
-  std::optional<int32_t> bos_id() const override { return known(processor_.bos_id()); }
-  std::optional<int32_t> eos_id() const override { return known(processor_.eos_id()); }
+  int32_t vocab_size() const override { return static_cast<int32_t>(pieces_.size()); }
+  std::optional<int32_t> bos_id() const override { return special_.bos; }
+  std::optional<int32_t> eos_id() const override { return special_.eos; }
+  std::vector<int32_t> eos_ids() const override { return special_.ends; }
+  bool has_frame() const override { return has_frame_; }
+  SequenceFrame frame() const override { return frame_; }
 
   std::optional<int32_t> token_id(std::string_view token) const override {
-    const int id = processor_.PieceToId(token);
-    return processor_.IsUnknown(id) && processor_.IdToPiece(id) != token ? std::nullopt : std::optional<int32_t>(id);
+    const auto added = std::ranges::find(added_, token, &AddedToken::content);
+    return added != added_.end() ? std::optional(added->id) : piece_id(token);
   }
 
   using Tokenizer::encode;
   std::vector<int32_t> encode(std::string_view text, SpecialTokens special) const override {
-    if (special == SpecialTokens::kAsText) return encode_text(text);
+    if (special == SpecialTokens::kAsText && !finds_text_) return encode_text(text, prefix_ == PrefixSpace::kNever);
     std::vector<int32_t> ids;
-    controls_.split(replace_invalid(text), special, [&](std::string_view part, int32_t id) {
+    const std::string valid = replace_invalid(text);
+    matcher_.split(valid, special, [&](std::string_view part, int32_t id) {
       if (id >= 0) return ids.push_back(id);
-      const std::vector<int32_t> made = encode_text(part);
+      const bool first = part.data() == valid.data();
+      const bool bare = prefix_ == PrefixSpace::kNever || (prefix_ == PrefixSpace::kFirstPart && !first);
+      const std::vector<int32_t> made = encode_text(part, bare);
       ids.insert(ids.end(), made.begin(), made.end());
     });
     return ids;
@@ -58,6 +69,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   void append_decoded(int32_t id, DecodeState& state, std::string& out) const override {
     check_id(id);
     const Piece& piece = pieces_[static_cast<size_t>(id)];
+    COCA_CHECK(!piece.hole, "token id {} has no token in this tokenizer; its ids have holes", id);
     if (piece.text.empty()) return;  // control ids do not end the start
     std::string_view text = piece.text;
     if (state.at_start && piece.words && leading_ != LeadingSpace::kKeep && text.front() == ' ') {
@@ -71,31 +83,35 @@ class SentencePieceTokenizer final : public Tokenizer {
 
   void save(const std::filesystem::path& dir) const override {
     io::write_file_atomic(dir / "tokenizer.model", model_);
+    for (const auto& [name, content] : beside_) io::write_file_atomic(dir / name, content);
   }
-  std::string fingerprint() const override { return "sentencepiece-" + io::fingerprint64(model_); }
+  std::string fingerprint() const override { return "sentencepiece-" + io::fingerprint64(model_ + changes_); }
 
  private:
   struct Piece {
     std::string text;
     bool words = false;  // an ordinary piece, whose leading blank may be one the model added
+    bool hole = false;   // an id between added tokens that no token has
   };
 
-  std::vector<int32_t> encode_text(std::string_view text) const {
+  // bare: without the blank that the model puts in front of a text.
+  std::vector<int32_t> encode_text(std::string_view text, bool bare) const {
+    const sentencepiece::SentencePieceProcessor& processor = bare && bare_ ? *bare_ : processor_;
     std::vector<int32_t> ids;
     for (size_t begin = 0; begin < text.size();) {
       const size_t newline = lines_are_independent_ ? text.find('\n', begin) : std::string_view::npos;
       const size_t end = newline == std::string_view::npos ? text.size() : newline + 1;
-      const std::vector<int32_t> line = encode_by_library(text.substr(begin, end - begin));
+      const std::vector<int32_t> line = encode_by_library(processor, text.substr(begin, end - begin));
       ids.insert(ids.end(), line.begin(), line.end());
       begin = end;
     }
     return ids;
   }
 
-  void load(const std::string& origin) {
+  static void load(sentencepiece::SentencePieceProcessor& processor, const std::string& model, const std::string& origin) {
     std::string problem;
     try {
-      const auto status = processor_.LoadFromSerializedProto(model_);
+      const auto status = processor.LoadFromSerializedProto(model);
       if (status.ok()) return;
       problem = status.ToString();
     } catch (const std::exception& error) {  // what the library's tries throw
@@ -104,7 +120,10 @@ class SentencePieceTokenizer final : public Tokenizer {
     fail(ErrorKind::kBadFile, "{}: not a sentencepiece model: {}", origin, problem);
   }
 
-  static std::optional<int32_t> known(int id) { return id < 0 ? std::nullopt : std::optional<int32_t>(id); }
+  std::optional<int32_t> piece_id(std::string_view token) const {
+    const int id = processor_.PieceToId(token);
+    return processor_.IsUnknown(id) && processor_.IdToPiece(id) != token ? std::nullopt : std::optional<int32_t>(id);
+  }
 
   void read_pieces() {
     std::optional<int> with_space;
@@ -120,16 +139,8 @@ class SentencePieceTokenizer final : public Tokenizer {
         piece.text = with_blanks(name);
         if (name.starts_with(kSpace) && name != kSpace) with_space = id;
       }
-      if (processor_.IsControl(id)) control_tokens_.push_back({.id = id, .content = name, .special = true});
       pieces_.push_back(std::move(piece));
     }
-    std::vector<const AddedToken*> tokens;
-    std::vector<std::string> names;
-    for (const AddedToken& token : control_tokens_) {
-      tokens.push_back(&token);
-      names.push_back(token.content);
-    }
-    controls_ = TokenMatcher(std::move(tokens), names);
     // The library knows the rule but offers no way to ask: see what it does to "_" "_" and "_word".
     const int blank = processor_.PieceToId(kSpace);
     if (!processor_.IsUnknown(blank) && !processor_.IsControl(blank)) {
@@ -143,6 +154,55 @@ class SentencePieceTokenizer final : public Tokenizer {
     }
   }
 
+  // The model's control pieces and its unknown one, and what the files beside it say.
+  void read_added_tokens(const std::string& file) {
+    const int32_t count = vocab_size();
+    const PieceTable table{.size = count,
+                           .text = [&](int32_t id) -> std::string_view { return processor_.IdToPiece(id); },
+                           .find = [&](std::string_view token) { return piece_id(token); },
+                           .replaceable = [&](int32_t id) { return processor_.IsControl(id) || processor_.IsUnused(id); }};
+    const TokensBeside read = read_tokens_beside(beside_, file, table);
+    added_ = read.tokens;
+    for (const AddedToken& token : added_) {
+      if (token.id >= vocab_size()) pieces_.resize(static_cast<size_t>(token.id) + 1, {.hole = true});
+      pieces_[static_cast<size_t>(token.id)] = {.text = token.special ? "" : with_blanks(token.content)};
+      finds_text_ |= !token.special;
+      if (!token.special || token.id >= count || processor_.IdToPiece(token.id) != token.content)
+        changes_ += fmt::format("\n{} {} {}{}{}{}", token.id, token.content, token.special ? "s" : "", token.single_word ? "w" : "",
+                                token.lstrip ? "l" : "", token.rstrip ? "r" : "");
+    }
+    for (int32_t id = 0, next = 0; id < count; ++id) {  // both are in the order of ids
+      if (const auto at = static_cast<size_t>(next); at < read.tokens.size() && read.tokens[at].id == id) ++next;
+      else if (processor_.IsControl(id) || processor_.IsUnknown(id)) added_.push_back({.id = id, .content = processor_.IdToPiece(id), .special = true});
+    }
+    std::vector<const AddedToken*> tokens;
+    std::vector<std::string> names;
+    for (const AddedToken& token : added_) {
+      tokens.push_back(&token);
+      names.push_back(token.content);
+    }
+    matcher_ = TokenMatcher(std::move(tokens), names);
+    read_special(read);
+    prefix_ = read.prefix;
+    if (prefix_ != PrefixSpace::kEveryPart) {
+      // Later fields win: normalizer_spec { add_dummy_prefix: false }.
+      bare_ = std::make_unique<sentencepiece::SentencePieceProcessor>();
+      load(*bare_, model_ + std::string("\x1a\x02\x18\x00", 4), file);
+    }
+    if (prefix_ == PrefixSpace::kNever) leading_ = LeadingSpace::kKeep, changes_ += "\nno prefix";
+  }
+
+  void read_special(const TokensBeside& read) {
+    const auto known = [](int id) { return id < 0 ? std::nullopt : std::optional<int32_t>(id); };
+    special_ = read.special;
+    if (!special_.bos) special_.bos = known(processor_.bos_id());
+    if (!special_.eos) special_.eos = known(processor_.eos_id());
+    if (special_.ends.empty() && special_.eos) special_.ends = {*special_.eos};
+    has_frame_ = read.add_bos.has_value();
+    if (read.add_bos.value_or(false) && special_.bos) frame_.before = {*special_.bos};
+    if (read.add_eos.value_or(false) && special_.eos) frame_.after = {*special_.eos};
+  }
+
   // Whether a text may be encoded line by line, which is some four times faster on whole books. True when
   // "\n" is a token by itself that no other piece contains and no text's ends are changed.
   bool check_lines() const {
@@ -152,19 +212,19 @@ class SentencePieceTokenizer final : public Tokenizer {
       bytes |= processor_.IsByte(id);  // without byte tokens, runs of unknown characters become one token
       newline_inside |= name.size() > 1 && name.find('\n') != std::string::npos;
     }
-    const std::vector<int32_t> newline = encode_by_library("\n");
+    const std::vector<int32_t> newline = encode_by_library(processor_, "\n");
     if (!bytes || newline_inside || leading_ != LeadingSpace::kKeep || newline.size() != 1 ||
         pieces_[static_cast<size_t>(newline[0])].text != "\n")
       return false;
     std::vector<int32_t> parts;
     for (const char* part : {"a  \n", "  a\n", "\n", "a"})
-      for (const int32_t id : encode_by_library(part)) parts.push_back(id);
-    return parts == encode_by_library("a  \n  a\n\na");
+      for (const int32_t id : encode_by_library(processor_, part)) parts.push_back(id);
+    return parts == encode_by_library(processor_, "a  \n  a\n\na");
   }
 
-  std::vector<int32_t> encode_by_library(std::string_view text) const {
+  static std::vector<int32_t> encode_by_library(const sentencepiece::SentencePieceProcessor& processor, std::string_view text) {
     std::vector<int> ids;
-    const auto status = processor_.Encode(text, &ids);
+    const auto status = processor.Encode(text, &ids);
     COCA_CHECK(status.ok(), "sentencepiece cannot encode a text of {} bytes: {}", text.size(),
                status.ToString());
     return {ids.begin(), ids.end()};
@@ -197,18 +257,29 @@ class SentencePieceTokenizer final : public Tokenizer {
   }
 
   std::string model_;
+  std::map<std::string, std::string> beside_;  // the folder's other files about tokens, by name
   sentencepiece::SentencePieceProcessor processor_;
-  std::vector<Piece> pieces_;
-  std::vector<AddedToken> control_tokens_;
-  TokenMatcher controls_;  // finds them in a text
+  std::unique_ptr<sentencepiece::SentencePieceProcessor> bare_;  // adds no blank in front of a text
+  std::vector<Piece> pieces_;     // by id; those of added tokens behind the model's
+  std::vector<AddedToken> added_;  // control pieces too
+  TokenMatcher matcher_;           // finds them in a text
+  std::string changes_;            // what the files beside the model change about ids of text; for the fingerprint
+  SpecialIds special_;
+  SequenceFrame frame_;
+  PrefixSpace prefix_ = PrefixSpace::kEveryPart;
+  bool has_frame_ = false;
+  bool finds_text_ = false;  // some added tokens are not special
   LeadingSpace leading_ = LeadingSpace::kKeep;
   bool lines_are_independent_ = false;
 };
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& model_file) {
-  return std::make_unique<SentencePieceTokenizer>(model_file, io::read_file(model_file));
+std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& file_or_dir) {
+  const bool folder = io::is_folder(file_or_dir);
+  const std::filesystem::path file = folder ? file_or_dir / "tokenizer.model" : file_or_dir;
+  return std::make_unique<SentencePieceTokenizer>(file, io::read_file(file),
+                                                  folder ? read_files_beside(file_or_dir) : std::map<std::string, std::string>());
 }
 
 }  // namespace coca::text

@@ -3,9 +3,9 @@
 #include "coca/text/special_ids.h"
 
 #include <algorithm>
-#include <filesystem>
 
 #include "coca/base/error.h"
+#include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 
 namespace coca::text {
@@ -45,9 +45,21 @@ void add_frame(const JsonField& field, SequenceFrame& frame, bool& seen) {
     for (size_t i = 0; i < list.size(); ++i) add_frame(list.item(i), frame, seen);
     return;
   }
-  if (type.string() != "TemplateProcessing") type.refuse("TemplateProcessing, ByteLevel or Sequence");
-  if (seen) type.refuse("one TemplateProcessing");
+  const bool pair = type.string() == "RobertaProcessing" || type.string() == "BertProcessing";
+  if (!pair && type.string() != "TemplateProcessing")
+    type.refuse("TemplateProcessing, RobertaProcessing, BertProcessing, ByteLevel or Sequence");
+  if (seen) type.refuse("one that puts ids around a text");
   seen = true;
+  if (pair) {  // "cls" in front and "sep" behind, each [token, id]
+    const auto id_of = [&](const char* name) {
+      const JsonField token = field.at(name);
+      if (token.size() != 2) token.refuse("a token and its id");
+      return small_id(token.item(1));
+    };
+    frame.before.push_back(id_of("cls"));
+    frame.after.push_back(id_of("sep"));
+    return;
+  }
   const JsonField single = field.at("single");
   bool behind = false;
   for (size_t i = 0; i < single.size(); ++i) {
@@ -67,11 +79,20 @@ void add_frame(const JsonField& field, SequenceFrame& frame, bool& seen) {
 
 }  // namespace
 
+std::map<std::string, std::string> read_files_beside(const std::filesystem::path& dir) {
+  std::map<std::string, std::string> files;
+  for (const char* name : {"added_tokens.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json",
+                           "chat_template.jinja"})
+    if (io::exists(dir / name)) files[name] = io::read_file(dir / name);
+  return files;
+}
+
 SpecialIds read_special_ids(const std::map<std::string, std::string>& files, const std::string& origin,
+                            const std::vector<const char*>& order,
                             const std::function<std::optional<int32_t>(std::string_view)>& id_of) {
   SpecialIds out;
   const auto path_of = [&](const char* name) { return (std::filesystem::path(origin).parent_path() / name).string(); };
-  for (const char* name : {"tokenizer_config.json", "special_tokens_map.json"}) {
+  for (const char* name : order) {
     const auto file = files.find(name);
     if (file == files.end()) continue;
     const nlohmann::json config = io::parse_json(file->second, path_of(name));
@@ -80,7 +101,7 @@ SpecialIds read_special_ids(const std::map<std::string, std::string>& files, con
       const auto token = token_name(field, key);
       if (id || !token) return;
       id = id_of(*token);
-      if (!id) field.at(key).refuse("a token of tokenizer.json");
+      if (!id) field.at(key).refuse("a token of the tokenizer");
     };
     read("bos_token", out.bos);
     read("eos_token", out.eos);

@@ -1,8 +1,9 @@
-// coca/text/special_ids.h - which ids begin and end a text, from the files that stand beside a tokenizer.json.
+// coca/text/special_ids.h - which ids begin and end a text, from the files that stand beside a tokenizer's.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <functional>
 #include <map>
 #include <optional>
@@ -15,20 +16,20 @@
 
 namespace coca::text {
 
-// Read with a tokenizer.json's folder, and saved with it.
-inline constexpr const char* kFilesBesideTokenizer[] = {"tokenizer_config.json", "special_tokens_map.json",
-                                                        "generation_config.json", "chat_template.jinja"};
+// Files about tokens that stand beside a tokenizer's and are saved with it, by name: their content.
+std::map<std::string, std::string> read_files_beside(const std::filesystem::path& dir);
 
 struct SpecialIds {
   std::optional<int32_t> bos, eos;
   std::vector<int32_t> ends;  // eos first
 };
-// The first file that names a token counts: tokenizer_config.json, special_tokens_map.json, generation_config.json.
-// `files` holds their content by name.
+// The first file that names a token counts: those of `order`, then generation_config.json. `files` holds their content by
+// name; `origin` is the tokenizer's file beside them.
 SpecialIds read_special_ids(const std::map<std::string, std::string>& files, const std::string& origin,
-                            const std::function<std::optional<int32_t>(std::string_view)>& id_of);
+                            const std::vector<const char*>& order, const std::function<std::optional<int32_t>(std::string_view)>& id_of);
 
-// The ids that a "post_processor" puts around one text: TemplateProcessing, ByteLevel (none) and Sequence of them.
+// The ids that a "post_processor" puts around one text: TemplateProcessing, RobertaProcessing,
+// BertProcessing, ByteLevel (none) and Sequence of them.
 SequenceFrame read_frame(const JsonField& post_processor);
 
 }  // namespace coca::text

@@ -2,11 +2,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/text/tokenizer.h"
 
+#include <map>
 #include <utility>
 
 #include "coca/base/error.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
+#include "coca/text/special_ids.h"
+#include "coca/text/tokenizer_import.h"
 #include "coca/text/utf8.h"
 
 namespace coca::text {
@@ -18,6 +21,9 @@ namespace {
 constexpr const char* kConfigName = "coca_tokenizer.json";
 constexpr const char* kModelName = "tokenizer.model";
 constexpr const char* kJsonName = "tokenizer.json";
+constexpr const char* kTekkenName = "tekken.json";
+constexpr const char* kVocabName = "vocab.json";
+constexpr const char* kMergesName = "merges.txt";
 
 class ByteTokenizer final : public Tokenizer {
  public:
@@ -63,16 +69,36 @@ std::unique_ptr<Tokenizer> load_config(const stdfs::path& file) {
   return make_byte_tokenizer();
 }
 
+// `beside`: the folder's other files, which come before those that the import makes.
+std::unique_ptr<Tokenizer> load_imported(const stdfs::path& file, ImportedTokenizer imported, std::map<std::string, std::string> beside) {
+  beside.merge(imported.beside);
+  return make_json_tokenizer(file.string(), std::move(imported.json), std::move(beside));
+}
+
+// tokenizer.model of sentencepiece or of LLaMA 3.
+std::unique_ptr<Tokenizer> load_model(const stdfs::path& file, const stdfs::path& folder) {
+  const std::string content = io::read_file(file);
+  if (!is_tiktoken(content)) return load_sentencepiece(folder.empty() ? file : folder);
+  return load_imported(file, import_tiktoken(content, file.string()),
+                       folder.empty() ? std::map<std::string, std::string>() : read_files_beside(folder));
+}
+
 std::unique_ptr<Tokenizer> load_folder(const stdfs::path& dir) {
   const bool config = io::exists(dir / kConfigName), model = io::exists(dir / kModelName);
   const bool json = io::exists(dir / kJsonName);
-  // coca's own file is never beside another; the folders of models often hold both of the others.
+  // coca's own file is never beside another; the folders of models often hold several of the others.
   COCA_CHECK_AS(kBadFile, !(config && (model || json)), "{}: holds both {} and {}; keep the one that is meant",
                 dir.string(), kConfigName, json ? kJsonName : kModelName);
   if (config) return load_config(dir / kConfigName);
   if (json) return load_tokenizer_json(dir);
-  if (model) return load_sentencepiece(dir / kModelName);
-  fail(ErrorKind::kIo, "{}: no tokenizer: looked for {}, {} and {}", dir.string(), kConfigName, kJsonName, kModelName);
+  if (model) return load_model(dir / kModelName, dir);
+  const stdfs::path tekken = dir / kTekkenName, vocab = dir / kVocabName;
+  if (io::exists(tekken))
+    return load_imported(tekken, import_tekken(io::read_file(tekken), tekken.string()), read_files_beside(dir));
+  if (io::exists(vocab) && io::exists(dir / kMergesName))
+    return load_imported(vocab, import_vocab_and_merges(dir, read_files_beside(dir)), read_files_beside(dir));
+  fail(ErrorKind::kIo, "{}: no tokenizer: looked for {}, {}, {}, {}, and {} with {}", dir.string(), kConfigName, kJsonName, kModelName,
+       kTekkenName, kVocabName, kMergesName);
 }
 
 }  // namespace
@@ -94,6 +120,12 @@ std::string Tokenizer::decode(std::span<const int32_t> ids) const {
   return text;
 }
 
+bool is_imported(const stdfs::path& dir) {
+  if (io::exists(dir / kConfigName) || io::exists(dir / kJsonName)) return false;
+  if (io::exists(dir / kModelName)) return is_tiktoken(io::read_file(dir / kModelName));
+  return io::exists(dir / kTekkenName);
+}
+
 std::unique_ptr<Tokenizer> make_byte_tokenizer() {
   return std::make_unique<ByteTokenizer>();
 }
@@ -106,8 +138,9 @@ std::unique_ptr<Tokenizer> load_tokenizer(const stdfs::path& dir_or_file_or_name
                 "tokenizer \"{}\": expected \"byte\", a .model or .json file, or a folder holding {}, {} or {}",
                 where.string(), kConfigName, kJsonName, kModelName);
   if (where.filename() == kConfigName) return load_config(where);
+  if (where.filename() == kTekkenName) return load_imported(where, import_tekken(io::read_file(where), where.string()), {});
   if (where.extension() == ".json") return load_tokenizer_json(where);
-  return load_sentencepiece(where);
+  return load_model(where, {});
 }
 
 std::string StreamDecoder::push(int32_t id) {

@@ -44,6 +44,7 @@ class Tokenizer {
   virtual std::vector<int32_t> eos_ids() const;
   virtual std::optional<int32_t> token_id(std::string_view token) const = 0;  // of a token as its file writes it
   virtual SequenceFrame frame() const { return {}; }
+  virtual bool has_frame() const { return false; }  // whether its files say so; else config.json's bos leads a text
 
   // Never adds bos or eos. With kAsText (the default) text never becomes a control id. A tokenizer.json's added tokens
   // that are not special, such as "<tool_call>", are found either way. Any bytes can be encoded: a byte-level model keeps
@@ -65,13 +66,14 @@ class Tokenizer {
 
 // Ids 0..255 are bytes, 256 is <|endoftext|> = bos = eos. Encodes any bytes.
 std::unique_ptr<Tokenizer> make_byte_tokenizer();
-// Ids as in the model file.
-std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& model_file);
+// Ids as in the model file. From a folder, its tokenizer.model and the tokens that the files beside it add or name:
+// added_tokens.json, tokenizer_config.json, special_tokens_map.json.
+std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& file_or_dir);
 // A tokenizer.json of Hugging Face's tokenizers with a BPE model (docs/tokenizers.md). From the folder of a model, bos and
 // eos too: tokenizer_config.json, special_tokens_map.json, generation_config.json.
 std::unique_ptr<Tokenizer> load_tokenizer_json(const std::filesystem::path& file_or_dir);
-// "byte"; a .model or .json file; a folder holding coca_tokenizer.json ({"type": "byte"}), tokenizer.json or
-// tokenizer.model: the first of these counts.
+// "byte"; a .model or .json file; a folder holding coca_tokenizer.json ({"type": "byte"}), tokenizer.json, tokenizer.model
+// (sentencepiece's or LLaMA 3's), tekken.json, or vocab.json and merges.txt: the first of these counts.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& dir_or_file_or_name);
 
 struct SentencePieceTraining {
