@@ -24,7 +24,8 @@ std::vector<std::string> copy_companions(const fs::path& from, const fs::path& t
   const bool imported = !io::exists(to / "tokenizer.json") && text::is_imported(from);
   if (imported) {
     text::load_tokenizer(from)->save(to);
-    copied.emplace_back("the tokenizer, as tokenizer.json");
+    copied.emplace_back(io::exists(from / "tokenizer.model") ? "tokenizer.json (made from tiktoken's tokenizer.model)"
+                                                             : "tokenizer.json (made from tekken.json)");
   }
   for (const char* name : kCompanions) {
     if (imported && std::string_view(name) == "tokenizer.model") continue;  // only its maker's own library reads it
