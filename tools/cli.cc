@@ -25,6 +25,13 @@ report::Progress make_progress(report::ProgressOptions options) {
   });
 }
 
+std::string command_name(const CLI::App& command) {
+  const CLI::App* parent = command.get_parent();
+  if (!parent) return "";
+  const std::string before = command_name(*parent);
+  return before.empty() ? command.get_name() : before + " " + command.get_name();
+}
+
 namespace {
 int output_error = 0;  // of the first write to standard output that failed
 }
@@ -109,6 +116,7 @@ void OptionFlags::finish() {
   std::vector<SettledFlag> settled;
   for (const auto& flag : settled_) settled.push_back(flag());
   check_paths(*app_, settled);
+  compare_ranks(command_name(*app_), to_json_());
 }
 
 }  // namespace coca::tools

@@ -25,6 +25,7 @@ namespace coca::tools {
 inline constexpr int kExitFailed = 1, kExitUsage = 2, kExitInterrupted = 130, kExitNoReader = 141;
 
 report::Progress make_progress(report::ProgressOptions options);  // on stderr; rewrites its line on a terminal
+std::string command_name(const CLI::App& command);                // "train", "eval ppl"
 // To standard output, at once; of several ranks the first alone speaks. Names of files in `text` that are not UTF-8 are
 // escaped (io/names.h). Where a write fails the command goes on, since it may have files to write, and says nothing more;
 // check_output() makes that the exit code.
@@ -49,7 +50,9 @@ inline void parse_text(std::string_view, const std::string& text, std::string& o
 
 template <typename T>
 void parse_value(std::string_view flag, const std::vector<std::string>& texts, T& out) {
-  if constexpr (requires { out.from_option_text(flag, texts.back()); }) {
+  if constexpr (requires { out.from_option_texts(texts); }) {
+    out.from_option_texts(texts);
+  } else if constexpr (requires { out.from_option_text(flag, texts.back()); }) {
     out.from_option_text(flag, texts.back());
   } else if constexpr (io::detail::IsVector<T>::value) {
     T items;
@@ -117,6 +120,15 @@ std::string type_text() {
 
 }  // namespace detail
 
+// A list of texts that may hold commas; on the command line the flag is given once for each.
+struct Texts {
+  std::vector<std::string> items;
+
+  nlohmann::ordered_json to_option_json() const { return items; }
+  void from_option_json(const nlohmann::json& value, const std::string& origin) { io::detail::option_from_json(value, {origin, ""}, items); }
+  void from_option_texts(const std::vector<std::string>& texts) { items = texts; }
+};
+
 // Turns every field of an options struct (see coca/io/options.h) into a flag. Values are applied by finish(), in the
 // order: defaults < --config file < flags.
 class OptionFlags {
@@ -126,10 +138,11 @@ class OptionFlags {
     from_json_ = [&options](const nlohmann::json& object, std::string_view origin) {
       io::options_from_json(options, object, origin);
     };
+    to_json_ = [&options] { return io::options_to_json(options); };
     options.visit(*this);
   }
   void add_config_flag();  // --config FILE
-  void finish();           // after parsing; checks paths
+  void finish();           // after parsing; checks paths, and several ranks compare what they got (ranks.h)
 
   void group(std::string_view name) { group_ = name; }
   template <typename T>
@@ -153,6 +166,7 @@ class OptionFlags {
   std::string group_ = "Options";
   std::string config_file_;
   std::function<void(const nlohmann::json&, std::string_view)> from_json_;
+  std::function<nlohmann::ordered_json()> to_json_;
   std::vector<std::function<void()>> apply_;
   std::vector<std::function<SettledFlag()>> settled_;
 };

@@ -7,6 +7,7 @@
 #include "coca/analyse/analyse.h"
 #include "coca/analyse/report.h"
 #include "coca/analyse/results.h"
+#include "coca/base/spread.h"
 #include "coca/eval/protocol.h"
 #include "coca/io/fs.h"
 #include "coca/report/html.h"
@@ -64,8 +65,10 @@ std::vector<std::vector<int32_t>> cut_windows(const std::vector<std::vector<int3
   }
   COCA_CHECK(!places.empty(), "--text: too short; a window of {} tokens needs {} of text, the longest document has {} (see --length)", length, room, longest);
   std::vector<std::vector<int32_t>> windows;
-  for (const int64_t i : analyse::spread_over(static_cast<int64_t>(places.size()), count)) {
-    const auto& [d, begin] = places[static_cast<size_t>(i)];
+  const auto all = static_cast<int64_t>(places.size());
+  count = std::min(count, all);
+  for (int64_t i = 0; i < count; ++i) {
+    const auto& [d, begin] = places[static_cast<size_t>(spread_index(i, count, all))];
     std::vector<int32_t>& ids = windows.emplace_back();
     if (bos) ids.push_back(*bos);
     ids.insert(ids.end(), documents[d].begin() + begin, documents[d].begin() + begin + room);
@@ -111,19 +114,27 @@ int run(AnalyseFlags& flags) {
   analyse::AnalyseOptions options = flags.options;
   options.scaling = m.scaling;
   options.progress = [&](int64_t done, int64_t) { progress.update(done); };
-  const analyse::Analysis a = analyse::analyse(spec, m.model.params->weights(), windows, options);
+  analyse::Analysis a;
+  Measurement measurement([&] { analyse::analyse(spec, m.model.params->weights(), windows, options, a); });
   progress.finish();
+  if (a.windows == 0) measurement.rethrow();
+  measurement.missing = {fmt::format("{} of {} windows", static_cast<int64_t>(windows.size()) - a.windows, windows.size())};
 
   const std::string source = source_line(flags, m, bos);
-  print_summary(a, source);
   ordered_json json = header_json(flags.model, m, io::options_to_json(flags));
+  measurement.mark(json);
   json.update(analyse::to_json(a));
-  write_outputs(flags.output, json, analyse::is_rotary(a) ? "planes" : "heads");
-  if (flags.html.empty()) return 0;
   const std::string name = std::filesystem::path(flags.model).lexically_normal().string();
-  io::write_file_atomic(flags.html, report::to_html(analyse::make_document(a, "Inside " + name, source)));
-  print(fmt::format("report: {}\n", flags.html));
-  return 0;
+  return measurement.report([&] {
+    print_summary(a, source);
+    print(measurement.line());
+    write_each({[&] { write_outputs(flags.output, json, analyse::is_rotary(a) ? "planes" : "heads"); },
+                [&] {
+                  if (flags.html.empty()) return;
+                  io::write_file_atomic(flags.html, report::to_html(analyse::make_document(a, measurement.title("Inside " + name), source)));
+                  print(fmt::format("report: {}\n", flags.html));
+                }});
+  });
 }
 
 }  // namespace

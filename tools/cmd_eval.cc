@@ -1,7 +1,9 @@
 // coca eval: a model at several lengths. Protocols: docs/evaluation.md.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <new>
 
+#include "coca/base/log.h"
 #include "coca/base/version.h"
 #include "coca/io/fs.h"
 #include "coca/report/chart.h"
@@ -14,8 +16,53 @@ using nlohmann::ordered_json;
 
 void write_outputs(const EvalOutputFlags& o, const ordered_json& json, const char* results,
                    const std::function<std::string()>& svg) {
-  write_outputs(o, json, results);
-  if (!o.plot.empty() && first_rank()) io::write_file_atomic(o.plot, svg());
+  write_each({[&] { write_outputs(o, json, results); },
+              [&] {
+                if (!o.plot.empty() && first_rank()) io::write_file_atomic(o.plot, svg());
+              }});
+}
+
+Measurement::Measurement(const std::function<void()>& work) {
+  try {
+    work();
+  } catch (const std::bad_alloc&) {
+    error_ = std::current_exception();
+    reason_ = "out of memory";
+  } catch (const std::exception& error) {
+    error_ = std::current_exception();
+    reason_ = error.what();
+  }
+}
+
+void Measurement::mark(ordered_json& json) const {
+  if (!partial()) return;
+  json["partial"] = true;
+  json["missing"] = missing;
+  json["ended_by"] = reason_;
+}
+
+std::string Measurement::title(std::string text) const { return partial() ? std::move(text) + " (partial)" : std::move(text); }
+
+std::string Measurement::line() const {
+  if (!partial()) return "";
+  std::string list;
+  for (const std::string& item : missing) list += (list.empty() ? "" : ", ") + item;
+  return fmt::format("partial: missing {} ({})\n", list, reason_);
+}
+
+int Measurement::report(const std::function<void()>& print_and_write) const {
+  try {
+    print_and_write();
+  } catch (const std::exception& error) {
+    if (!partial()) throw;
+    log_message(LogLevel::kError, error.what());
+  }
+  rethrow();
+  return 0;
+}
+
+void Measurement::rethrow() const {
+  if (error_) std::rethrow_exception(error_);
 }
 
 void check_outputs(const EvalOutputFlags& o) {

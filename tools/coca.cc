@@ -52,14 +52,10 @@ void bound_spinning(char** argv) {
   execv(self, argv);  // returns only on failure, and then all goes on as it was
 }
 
-// "train", "eval ppl".
-std::string command_name(const CLI::App& app) {
-  std::string name;
-  for (const CLI::App* at = &app; !at->get_subcommands().empty();) {
-    at = at->get_subcommands().front();
-    name += (name.empty() ? "" : " ") + at->get_name();
-  }
-  return name;
+const CLI::App& chosen_command(const CLI::App& app) {
+  const CLI::App* at = &app;
+  while (!at->get_subcommands().empty()) at = at->get_subcommands().front();
+  return *at;
 }
 
 // The flags that may have asked for more memory than there is: those that count something.
@@ -118,10 +114,8 @@ int run(int argc, char** argv) {
     return code;
   } catch (const CLI::ParseError& error) {
     // A misspelt subcommand is left over, and would be reported as none given.
-    const CLI::App* deepest = &app;
-    while (!deepest->get_subcommands().empty()) deepest = deepest->get_subcommands().front();
     const std::vector<std::string> left = app.remaining(true);
-    const bool misspelt = !left.empty() && deepest->get_require_subcommand_min() > 0;
+    const bool misspelt = !left.empty() && chosen_command(app).get_require_subcommand_min() > 0;
     const std::string message = misspelt ? fmt::format("\"{}\" is not known here", left.front()) : error.what();
     std::fprintf(stderr, "coca: %s\nTry: coca --help, or coca SUBCOMMAND --help\n", coca::io::shown_name(message).c_str());
     return coca::tools::kExitUsage;
@@ -129,13 +123,11 @@ int run(int argc, char** argv) {
   if (threads > 0) coca::set_max_threads(threads);
   if (!forced.empty()) setenv("COCA_FORCE_IMPL", forced.c_str(), 1);  // every Context reads it
   coca::tools::start_ranks();
-  coca::tools::check_ranks(command_name(app));
+  coca::tools::check_ranks(coca::tools::command_name(chosen_command(app)));
   target.empty() ? coca::ops::apply_cpu_target_from_environment() : coca::ops::set_cpu_target(target);
   coca::ops::check_forced(coca::Context());
-  const CLI::App* command = &app;
-  while (!command->get_subcommands().empty()) command = command->get_subcommands().front();
-  note_sizes(*command);
-  coca::tools::check_paths(*command, {});
+  note_sizes(chosen_command(app));
+  coca::tools::check_paths(chosen_command(app), {});
   return action();
 }
 
@@ -148,7 +140,8 @@ int report_error() {
     throw;
   } catch (const coca::Error& error) {
     const bool interrupted = error.kind() == coca::ErrorKind::kInterrupted;  // all ranks are, together
-    if (!interrupted || coca::tools::first_rank()) std::fprintf(stderr, "%s%s\n", interrupted ? "coca: " : who.c_str(), coca::io::shown_name(error.what()).c_str());
+    const bool shared = interrupted || dynamic_cast<const coca::dist::SharedError*>(&error) != nullptr;
+    if (!shared || coca::tools::first_rank()) std::fprintf(stderr, "%s%s\n", shared ? "coca: " : who.c_str(), coca::io::shown_name(error.what()).c_str());
     if (interrupted) return coca::tools::kExitInterrupted;
     return error.kind() == coca::ErrorKind::kInvalidArgument ? coca::tools::kExitUsage : coca::tools::kExitFailed;
   } catch (const std::bad_alloc&) {
@@ -177,6 +170,8 @@ int main(int argc, char** argv) {
     coca::tools::watch_signals();
     coca::set_log_sink(log_to_stderr);
     code = run(argc, argv);
+  } catch (const coca::dist::SharedError&) {
+    code = report_error();
   } catch (...) {
     // What fails on all ranks is said once: the first ends the others before they speak.
     if (!coca::tools::first_rank()) std::this_thread::sleep_for(std::chrono::seconds(3));

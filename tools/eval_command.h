@@ -3,6 +3,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <exception>
+#include <functional>
+#include <string>
+#include <vector>
+
 #include "cli.h"
 #include "model_flags.h"
 #include "output_flags.h"
@@ -17,6 +22,33 @@ struct EvalOutputFlags : OutputFlags {
     OutputFlags::visit(v);
     v("plot", "draw the results into this SVG file (needs gnuplot)", plot);
   }
+};
+
+// A measurement that may end early, because it was asked to stop or because of an error. What was finished until then is
+// printed and written like a whole result, marked as partial, and the error goes on from there:
+//
+//   std::vector<Result> results;
+//   Measurement measurement([&] { measure(..., results); });
+//   if (results.empty()) measurement.rethrow();
+//   measurement.missing = ...;
+//   return measurement.report([&] { print and write results; });
+class Measurement {
+ public:
+  explicit Measurement(const std::function<void()>& work);  // runs it
+
+  bool partial() const { return error_ != nullptr; }
+  std::vector<std::string> missing;  // "length 4096", of a partial result
+
+  void mark(nlohmann::ordered_json&) const;  // "partial": true, "missing", "ended_by"; nothing of a whole one
+  std::string title(std::string text) const;  // of a chart: " (partial)" behind it
+  std::string line() const;                   // to print under the tables; "" of a whole one
+  // Reports, and then throws the error where there was one; one in the report of a partial result is logged.
+  int report(const std::function<void()>& print_and_write) const;
+  void rethrow() const;
+
+ private:
+  std::exception_ptr error_;
+  std::string reason_;
 };
 
 void check_outputs(const EvalOutputFlags&);

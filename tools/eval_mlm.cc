@@ -19,7 +19,8 @@ using nlohmann::ordered_json;
 struct MlmFlags : ModelFlags {
   TextFlags text;
   std::vector<int64_t> lengths;
-  int64_t max_windows = 0, seed = 0, batch_tokens = 8192;
+  int64_t max_tokens = 0, max_windows = 0, seed = 0, batch_tokens = 8192;
+  eval::Cut cut = eval::Cut::kMiddle;
   OutputFlags output;
 
   template <class V>
@@ -28,7 +29,9 @@ struct MlmFlags : ModelFlags {
     text.visit(v);
     v.group("Protocol");
     v("lengths", "tokens of a window, of which 15 % are asked for; default: the trained length", lengths);
-    v("max_windows", "windows of each length; 0: all", max_windows);
+    v("max_tokens", "use at most so many tokens of each document; 0: all", max_tokens);
+    v("cut", "which ones: the middle of the document, or its start", cut);
+    v("max_windows", "windows of each length, spread evenly over the text; 0: all", max_windows);
     v("seed", "of the choice of tokens", seed);
     v("batch_tokens", "run windows together up to about so many tokens", batch_tokens);
     output.visit(v);
@@ -38,6 +41,7 @@ struct MlmFlags : ModelFlags {
 int run_mlm(MlmFlags& flags) {
   const LoadedModel m = load_with_flags(flags);
   model::require_masked(m.model.spec, "eval mlm");
+  COCA_CHECK(flags.max_tokens >= 0, "--max-tokens {}: must be at least 1, or 0 (all)", flags.max_tokens);
   if (flags.lengths.empty()) flags.lengths = {m.model.spec.max_position};
   std::optional<report::Progress> progress;
   const eval::MlmOptions options{.lengths = flags.lengths, .max_windows = flags.max_windows, .seed = flags.seed, .batch_tokens = flags.batch_tokens,
@@ -45,12 +49,18 @@ int run_mlm(MlmFlags& flags) {
                                    if (!progress) progress = make_progress({.total = total, .unit = "tokens", .label = "mlm"});
                                    progress->update(done);
                                  }, .ranks = ranks()};
+  const Documents documents = read_documents(flags.text, {.max_tokens = flags.max_tokens, .cut = flags.cut}, *m.tokenizer);
   Context cx;
-  const std::vector<eval::MlmResult> results =
-      eval::masked_perplexity(cx, m.model.spec, m.model.params->weights(), read_documents(flags.text, {}, *m.tokenizer).ids, m.tokenizer->vocab_size(), options);
+  std::vector<eval::MlmResult> results;
+  Measurement measurement([&] {
+    eval::masked_perplexity(cx, m.model.spec, m.model.params->weights(), documents.ids, m.tokenizer->vocab_size(), options, results);
+  });
   if (progress) progress->finish();
+  if (results.empty()) measurement.rethrow();
+  for (size_t l = results.size(); l < flags.lengths.size(); ++l) measurement.missing.push_back(fmt::format("length {}", flags.lengths[l]));
   report::Table table{.title = "", .header = {"length", "windows", "masked tokens", "ppl", "nll"}, .rows = {}, .align = {}};
   ordered_json json = header_json(flags.model, m, io::options_to_json(flags));
+  measurement.mark(json);
   json["results"] = ordered_json::array();
   for (const eval::MlmResult& r : results) {
     table.rows.push_back({fmt::format("{}", r.length), report::format_count(r.windows), report::format_count(r.masked_tokens),
@@ -58,11 +68,12 @@ int run_mlm(MlmFlags& flags) {
     json["results"].push_back({{"length", r.length}, {"windows", r.windows}, {"masked_tokens", r.masked_tokens}, {"perplexity", number_json(r.perplexity)},
                                {"nll", number_json(r.nll)}, {"seconds", r.seconds}});
   }
-  print_model_line(flags.model, m);
-  print(fmt::format("masked: token {}; windows side by side, seed {}\n\n", *m.model.spec.mask_id, flags.seed));
-  print(report::to_text(table));
-  write_outputs(flags.output, json, "results");
-  return 0;
+  return measurement.report([&] {
+    print_model_line(flags.model, m);
+    print(fmt::format("masked: token {}; windows side by side, seed {}\n\n", *m.model.spec.mask_id, flags.seed));
+    print(report::to_text(table) + measurement.line());
+    write_outputs(flags.output, json, "results");
+  });
 }
 
 }  // namespace

@@ -98,9 +98,9 @@ std::vector<std::string> passkey_row(int64_t length, std::string depth, std::str
           std::move(depth),
           std::move(tokens),
           fmt::format("{}/{}", s.correct, s.trials),
-          fmt::format("{:.2f}", s.accuracy),
+          s.trials == 0 ? "-" : fmt::format("{:.2f}", s.accuracy),
           fmt::format("{:.2f}-{:.2f}", s.accuracy_low, s.accuracy_high),
-          fmt::format("{:.2f}", s.digit_accuracy),
+          s.trials == 0 ? "-" : fmt::format("{:.2f}", s.digit_accuracy),
           report::format_number(s.nll)};
 }
 
@@ -136,12 +136,12 @@ std::string zeros_note(const eval::PasskeyResult& result, const LoadedModel& m) 
                      trained);
 }
 
-std::string passkey_svg(const eval::PasskeyResult& result, const LoadedModel& m) {
-  report::HeatMap map{.title = fmt::format("Passkey accuracy, {} ({})", enum_name(m.model.spec.attention),
-                                           scaling_text(m.used_scaling)),
+std::string passkey_svg(const eval::PasskeyResult& result, const LoadedModel& m, const Measurement& measurement) {
+  report::HeatMap map{.title = measurement.title(fmt::format("Passkey accuracy, {} ({})", enum_name(m.model.spec.attention),
+                                                             scaling_text(m.used_scaling))),
                       .x_label = "length (tokens)",
                       .y_label = "depth",
-                      .note = zeros_note(result, m)};
+                      .note = measurement.partial() ? "" : zeros_note(result, m)};
   const size_t depths = result.cells.size() / result.totals.size();
   for (const eval::PasskeyTotal& total : result.totals) map.x_ticks.push_back(fmt::format("{}", total.most_tokens));
   for (size_t d = 0; d < depths; ++d) {
@@ -183,6 +183,16 @@ ordered_json passkey_json(const eval::PasskeyResult& result, ordered_json json) 
   return json;
 }
 
+std::vector<std::string> missing_trials(const eval::PasskeyProtocol& p, const eval::PasskeyResult& result) {
+  const int64_t all = p.trials * static_cast<int64_t>(result.cells.size() / result.totals.size());  // of a length
+  std::vector<std::string> missing;
+  for (size_t l = 0; l < p.lengths.size(); ++l) {
+    const int64_t done = l < result.totals.size() ? result.totals[l].score.trials : 0;
+    if (done < all) missing.push_back(done == 0 ? fmt::format("length {}", p.lengths[l]) : fmt::format("{} of {} trials of length {}", all - done, all, p.lengths[l]));
+  }
+  return missing;
+}
+
 int run_passkey(PasskeyFlags& flags) {
   check_outputs(flags.output);
   eval::PasskeyProtocol protocol = protocol_from(flags);
@@ -195,22 +205,26 @@ int run_passkey(PasskeyFlags& flags) {
     progress->update(p.done, fmt::format("length {} correct {}/{}", p.length, p.correct, p.tried));
   };
   Context cx;
-  const eval::PasskeyResult result =
-      eval::passkey(cx, m.model.spec, m.model.params->weights(), *m.tokenizer, options);
+  eval::PasskeyResult result;
+  Measurement measurement([&] { eval::passkey(cx, m.model.spec, m.model.params->weights(), *m.tokenizer, options, result); });
   if (progress) progress->finish();
-  print_model_line(flags.model, m);
-  print_protocol(flags, protocol, result);
-  print(report::to_text(passkey_table(result)));
-  if (const std::string note = zeros_note(result, m); !note.empty())
-    print(note + " The zeros say nothing about length; digits (chance: 0.10) and nll are finer measures.\n");
-  std::vector<int64_t> tokens;
-  for (const eval::PasskeyTotal& total : result.totals) tokens.push_back(total.most_tokens);
-  note_extrapolation(m, tokens);
+  if (result.totals.empty()) measurement.rethrow();
+  measurement.missing = missing_trials(protocol, result);
   ordered_json json = header_json(flags.model, m, io::options_to_json(flags));
+  measurement.mark(json);
   json["protocol"] = io::options_to_json(protocol);
   json = passkey_json(result, std::move(json));
-  write_outputs(flags.output, json, "cells", [&] { return passkey_svg(result, m); });
-  return 0;
+  return measurement.report([&] {
+    print_model_line(flags.model, m);
+    print_protocol(flags, protocol, result);
+    print(report::to_text(passkey_table(result)) + measurement.line());
+    if (const std::string note = zeros_note(result, m); !note.empty() && !measurement.partial())
+      print(note + " The zeros say nothing about length; digits (chance: 0.10) and nll are finer measures.\n");
+    std::vector<int64_t> tokens;
+    for (const eval::PasskeyTotal& total : result.totals) tokens.push_back(total.most_tokens);
+    note_extrapolation(m, tokens);
+    write_outputs(flags.output, json, "cells", [&] { return passkey_svg(result, m, measurement); });
+  });
 }
 
 }  // namespace

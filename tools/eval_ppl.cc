@@ -2,8 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/eval/perplexity.h"
 
+#include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <limits>
+#include <set>
 
 #include "coca/model/windows.h"
 #include "coca/report/chart.h"
@@ -19,6 +22,7 @@ namespace {
 using nlohmann::ordered_json;
 
 struct PplFlags : ModelFlags {
+  Texts models;
   TextFlags text;
   std::string protocol = "sliding";
   std::vector<int64_t> lengths;
@@ -31,6 +35,7 @@ struct PplFlags : ModelFlags {
   std::optional<eval::BosPlace> bos_place;
   std::optional<eval::Average> average;
   std::optional<eval::Join> join;
+  std::optional<eval::Cut> cut;
   int64_t batch_tokens = 8192;
   bool by_document = false, context_parallel = false;
   std::string document_csv;
@@ -40,7 +45,9 @@ struct PplFlags : ModelFlags {
   void visit(V&& v) {
     static const std::string protocol_help =
         "named set of the choices below (docs/evaluation.md): " + eval::protocol_names();
-    ModelFlags::visit(v);
+    v.group("Model");
+    v("model", "model folder: config.json, model.safetensors, tokenizer; given several times, the models are compared on the same text", models);
+    visit_rest(v);
     text.visit(v);
     v.group("Protocol (what is given here wins over --protocol)");
     v("protocol", protocol_help, protocol);
@@ -55,7 +62,8 @@ struct PplFlags : ModelFlags {
     v("average", "mean over tokens, or over windows' means", average);
     v("join", "windows within documents, or over all of them in a row", join);
     v("min_tokens", "pass over documents with fewer tokens", min_tokens);
-    v("max_tokens", "cut every document after so many tokens; 0: none", max_tokens);
+    v("max_tokens", "use at most so many tokens of each document; 0: all", max_tokens);
+    v("cut", "which ones: the middle of the document, or its start", cut);
     v("max_documents", "take the first so many; 0: all", max_documents);
     v.group("Run");
     v("batch_tokens", "run windows together up to about so many tokens", batch_tokens);
@@ -83,32 +91,78 @@ eval::Protocol protocol_from(const PplFlags& flags) {
   set(p.join, flags.join);
   set(p.min_tokens, flags.min_tokens);
   set(p.max_tokens, flags.max_tokens);
+  set(p.cut, flags.cut);
   set(p.max_documents, flags.max_documents);
   eval::check_protocol(p);
   return p;
 }
 
-report::Table ppl_table(const std::vector<eval::PerplexityResult>& results, eval::Average average) {
+// One model and what was measured with it; its weights are gone by then.
+struct Measured {
+  std::string model;  // the folder as given
+  LoadedModel loaded;
+  std::optional<data::Split> split;
+  std::vector<eval::PerplexityResult> results;
+  ordered_json documents;  // rows of documents_json
+};
+
+// What tells the folders apart: without the components that all of them begin or end with.
+std::vector<std::string> short_names(const std::vector<Measured>& all) {
+  std::vector<std::vector<std::string>> paths;
+  size_t shortest = std::numeric_limits<size_t>::max();
+  for (const Measured& one : all) {
+    std::vector<std::string>& parts = paths.emplace_back();
+    for (const auto& part : std::filesystem::path(one.model).lexically_normal())
+      if (!part.empty()) parts.push_back(part.string());
+    shortest = std::min(shortest, parts.size());
+  }
+  const auto same = [&](const auto& part_of) {
+    return std::ranges::all_of(paths, [&](const auto& parts) { return part_of(parts) == part_of(paths[0]); });
+  };
+  size_t front = 0, back = 0;
+  while (front + 1 < shortest && same([&](const auto& parts) { return parts[front]; })) ++front;
+  while (front + back + 1 < shortest && same([&](const auto& parts) { return parts[parts.size() - 1 - back]; })) ++back;
+  std::vector<std::string> names;
+  for (const auto& parts : paths) {
+    std::string& name = names.emplace_back();
+    for (size_t i = front; i + back < parts.size(); ++i) name += (name.empty() ? "" : "/") + parts[i];
+  }
+  return names;
+}
+
+std::vector<std::string> ppl_row(const eval::PerplexityResult& r, eval::Average average) {
+  const eval::Average other = average == eval::Average::kTokens ? eval::Average::kWindows : eval::Average::kTokens;
+  std::optional<double> ppl_error;
+  if (r.standard_error && average == eval::Average::kTokens) ppl_error = r.perplexity * *r.standard_error;
+  return {fmt::format("{}{}", r.length, r.reaches_length() ? "" : "*"),
+          fmt::format("{}", r.stride),
+          report::format_count(r.windows),
+          report::format_count(r.scored_tokens),
+          report::format_number(r.value(average)),
+          report::format_number(ppl_error, 2),
+          report::format_number(r.nll),
+          report::format_number(r.bits_per_byte),
+          report::format_number(r.word_perplexity),
+          report::format_number(r.value(other)),
+          report::format_count(static_cast<int64_t>(r.tokens_per_second)),
+          report::format_bytes(r.peak_resident_bytes)};
+}
+
+report::Table ppl_table(const std::vector<Measured>& all, eval::Average average) {
   report::Table table{.title = "",
                       .header = {"length", "stride", "windows", "scored tokens", "ppl", "+-", "nll",
                                  "bits/byte", "word ppl", "ppl (windows)", "tokens/s", "peak memory"},
                       .rows = {},
                       .align = {}};
   if (average == eval::Average::kWindows) table.header[4] = "ppl (windows)", table.header[9] = "ppl (tokens)";
-  const eval::Average other =
-      average == eval::Average::kTokens ? eval::Average::kWindows : eval::Average::kTokens;
-  for (const eval::PerplexityResult& r : results) {
-    std::optional<double> ppl_error;
-    if (r.standard_error && average == eval::Average::kTokens) ppl_error = r.perplexity * *r.standard_error;
-    table.rows.push_back({fmt::format("{}{}", r.length, r.reaches_length() ? "" : "*"),
-                          fmt::format("{}", r.stride), report::format_count(r.windows),
-                          report::format_count(r.scored_tokens), report::format_number(r.value(average)),
-                          report::format_number(ppl_error, 2), report::format_number(r.nll),
-                          report::format_number(r.bits_per_byte), report::format_number(r.word_perplexity),
-                          report::format_number(r.value(other)),
-                          report::format_count(static_cast<int64_t>(r.tokens_per_second)),
-                          report::format_bytes(r.peak_resident_bytes)});
+  const std::vector<std::string> names = short_names(all);
+  for (size_t i = 0; i < all.size(); ++i) {
+    for (const eval::PerplexityResult& r : all[i].results) {
+      table.rows.push_back(ppl_row(r, average));
+      if (all.size() > 1) table.rows.back().insert(table.rows.back().begin(), names[i]);
+    }
   }
+  if (all.size() > 1) table.header.insert(table.header.begin(), "model");
   return table;
 }
 
@@ -162,65 +216,74 @@ ordered_json documents_json(const std::vector<eval::PerplexityResult>& results, 
   return list;
 }
 
-report::Table documents_table(const std::vector<eval::PerplexityResult>& results, const ordered_json& documents) {
+report::Table documents_table(const ordered_json& documents) {
   report::Table table{.title = "",
                       .header = {"document", "year", "length", "scored tokens", "ppl", "bits/byte", "word ppl"},
                       .rows = {},
                       .align = {}};
-  size_t i = 0;
-  for (const eval::PerplexityResult& r : results)
-    for (const eval::DocumentPerplexity& d : r.by_document) {
-      const ordered_json& j = documents[i++];
-      const std::string title = j["title"];
-      table.rows.push_back({title.empty() ? j["document"].get<std::string>() : title,
-                            j["year"].is_null() ? "-" : j["year"].dump(), fmt::format("{}", r.length),
-                            report::format_count(d.sums.scored_tokens), report::format_number(d.sums.perplexity()),
-                            report::format_number(d.sums.bits_per_byte()),
-                            report::format_number(d.sums.word_perplexity())});
-    }
+  const bool several = !documents.empty() && documents.front().contains("model");
+  if (several) table.header.insert(table.header.begin(), "model");
+  const auto number = [](const ordered_json& value) { return value.is_null() ? "-" : value.is_string() ? value.get<std::string>() : report::format_number(value.get<double>()); };
+  for (const ordered_json& j : documents) {
+    const std::string title = j["title"];
+    table.rows.push_back({title.empty() ? j["document"].get<std::string>() : title, j["year"].is_null() ? "-" : j["year"].dump(), j["length"].dump(),
+                          report::format_count(j["scored_tokens"].get<int64_t>()), number(j["perplexity"]), number(j["bits_per_byte"]), number(j["word_perplexity"])});
+    if (several) table.rows.back().insert(table.rows.back().begin(), j["model"].get<std::string>());
+  }
   return table;
 }
 
-std::string ppl_svg(const std::vector<eval::PerplexityResult>& results, const LoadedModel& m,
-                    eval::Average average) {
-  report::Series series{
-      .label = fmt::format("{} ({})", enum_name(m.model.spec.attention), scaling_text(m.used_scaling))};
+std::string ppl_svg(const std::vector<Measured>& all, eval::Average average, const Measurement& measurement) {
+  std::vector<report::Series> lines;
+  const std::vector<std::string> names = short_names(all);
   double low = std::numeric_limits<double>::infinity(),
          high = 0;  // a decade or more wants a logarithmic axis
-  for (const eval::PerplexityResult& r : results) {
-    series.x.push_back(static_cast<double>(r.length));
-    series.y.push_back(r.value(average));
-    if (!std::isfinite(series.y.back())) continue;
-    low = std::min(low, series.y.back());
-    high = std::max(high, series.y.back());
+  for (const Measured& one : all) {
+    const std::string kind = fmt::format("{} ({})", enum_name(one.loaded.model.spec.attention), scaling_text(one.loaded.used_scaling));
+    report::Series& series = lines.emplace_back(report::Series{.label = all.size() == 1 ? kind : names[lines.size()] + ": " + kind});
+    for (const eval::PerplexityResult& r : one.results) {
+      series.x.push_back(static_cast<double>(r.length));
+      series.y.push_back(r.value(average));
+      if (!std::isfinite(series.y.back())) continue;
+      low = std::min(low, series.y.back());
+      high = std::max(high, series.y.back());
+    }
   }
-  return report::render_svg(report::Chart{
-      .title = "Perplexity by window length",
-      .x_label = "window (tokens)",
-      .y_label = "perplexity",
-      .x_scale = report::Scale::kLog2,
-      .y_scale = high > 10 * low ? report::Scale::kLog : report::Scale::kLinear,
-      .series = {std::move(series)},
-      .vertical_line = report::Marker{static_cast<double>(m.model.spec.max_position), "trained length"}});
+  const int64_t trained = all[0].loaded.model.spec.max_position;
+  std::optional<report::Marker> marker;
+  if (std::ranges::all_of(all, [&](const Measured& one) { return one.loaded.model.spec.max_position == trained; }))
+    marker = report::Marker{static_cast<double>(trained), "trained length"};
+  return report::render_svg(report::Chart{.title = measurement.title("Perplexity by window length"),
+                                          .x_label = "window (tokens)",
+                                          .y_label = "perplexity",
+                                          .x_scale = report::Scale::kLog2,
+                                          .y_scale = high > 10 * low ? report::Scale::kLog : report::Scale::kLinear,
+                                          .series = std::move(lines),
+                                          .vertical_line = marker});
 }
 
 std::string limit_text(const char* what, int64_t value) {
   return value == 0 ? "" : fmt::format("; {} {}", what, report::format_count(value));
 }
 
-void print_protocol(const PplFlags& flags, const eval::Protocol& p, const Documents& documents,
-                    const eval::PerplexityResult& first) {
+void print_documents(const Measured& one, const eval::Protocol& p) {
+  const eval::PerplexityResult& first = one.results.front();
   print(fmt::format("documents: {}{}, {} tokens of them used{}{}\n", report::format_count(first.documents),
-                    documents.split ? fmt::format(" (split {})", enum_name(*documents.split)) : "",
-                    report::format_count(first.document_tokens),
+                    one.split ? fmt::format(" (split {})", enum_name(*one.split)) : "", report::format_count(first.document_tokens),
                     first.skipped_documents > 0 ? fmt::format("; {} too short, passed over", first.skipped_documents) : "",
-                    limit_text("cut after", p.max_tokens)));
+                    p.max_tokens == 0 ? "" : fmt::format("; at most {} of each, from its {}", report::format_count(p.max_tokens), enum_name(p.cut))));
+}
+
+void print_protocol(const PplFlags& flags, const eval::Protocol& p) {
   print(fmt::format("protocol: {} (stride {}, windows {}, scored {}, reach {}, tail {}, documents {}{}{}; average over {})\n",
                     flags.protocol, p.stride == 0 ? std::string("the window") : std::to_string(p.stride),
                     enum_name(p.placement), enum_name(p.scored), enum_name(p.reach), enum_name(p.tail), enum_name(p.join),
                     limit_text("at least", p.min_tokens), limit_text("at most", p.max_documents), enum_name(p.average)));
+}
+
+void print_bos(const Measured& one, const eval::Protocol& p) {
   const std::string place = fmt::format("({})", enum_name(p.bos_place));
-  print(bos_text(first.bos, place.c_str(), ", so the first token of a document is not scored") + "\n\n");
+  print(bos_text(one.results.front().bos, place.c_str(), ", so the first token of a document is not scored") + "\n");
 }
 
 void print_notes(const std::vector<eval::PerplexityResult>& results, const eval::Protocol& p) {
@@ -235,50 +298,128 @@ void print_notes(const std::vector<eval::PerplexityResult>& results, const eval:
   print("word ppl: exp(nll of the scored tokens / their words between white space)\n");
 }
 
-std::vector<eval::PerplexityResult> measure(const PplFlags& flags, const eval::Protocol& protocol, const LoadedModel& m,
-                                            const Documents& documents) {
-  std::optional<report::Progress> progress;
-  eval::PerplexityOptions options{.protocol = protocol,
-                                  .scaling = m.scaling,
-                                  .batch_tokens = flags.batch_tokens,
-                                  .id_text = eval::text_of_ids(*m.tokenizer),
-                                  .progress = {},
-                                  .ranks = ranks(),
-                                  .share = flags.context_parallel ? eval::Share::kTokens : eval::Share::kWindows};
-  options.progress = [&](const eval::PerplexityProgress& p) {
-    if (!progress) progress = make_progress({.total = p.total_tokens, .unit = "tokens", .label = "ppl"});
-    progress->update(p.done_tokens, fmt::format("length {} ppl {}", p.length, report::format_number(p.perplexity)));
+void print_all(const PplFlags& flags, const eval::Protocol& protocol, const std::vector<Measured>& all, const ordered_json& documents, const Measurement& measurement) {
+  for (const Measured& one : all) {
+    print_model_line(one.model, one.loaded);
+    print_documents(one, protocol);
+    if (all.size() > 1) print_bos(one, protocol);
+  }
+  print_protocol(flags, protocol);
+  if (all.size() == 1) print_bos(all[0], protocol);
+  print("\n" + report::to_text(ppl_table(all, protocol.average)) + measurement.line());
+  print_notes(all[0].results, protocol);
+  if (std::ranges::any_of(all, [&](const Measured& one) { return one.loaded.tokenizer->fingerprint() != all[0].loaded.tokenizer->fingerprint(); }))
+    print("note: the models have different tokenizers: bits/byte and word ppl can be compared, ppl cannot\n");
+  if (flags.by_document) print("\n" + report::to_text(documents_table(documents)));
+  std::set<int64_t> noted;
+  for (const Measured& one : all)
+    if (noted.insert(one.loaded.model.spec.max_position).second) note_extrapolation(one.loaded, protocol.lengths);
+}
+
+// Adds the model, and its results length by length. Documents are read again only for another tokenizer.
+class ModelMeasurer {
+ public:
+  ModelMeasurer(const PplFlags& flags, const eval::Protocol& protocol) : flags_(flags), protocol_(protocol) {}
+
+  void measure(const std::string& model, std::vector<Measured>& all) {
+    ModelFlags one = flags_;
+    one.model = model;
+    Measured& m = all.emplace_back(Measured{.model = model, .loaded = load_with_flags(one)});
+    const text::Tokenizer& tokenizer = *m.loaded.tokenizer;
+    if (tokenizer.fingerprint() != read_with_) {
+      documents_ = read_documents(flags_.text, {.min_tokens = protocol_.min_tokens, .max_tokens = protocol_.max_tokens, .cut = protocol_.cut, .max_documents = protocol_.max_documents}, tokenizer);
+      read_with_ = tokenizer.fingerprint();
+    }
+    m.split = documents_.split;
+    const Measurement measurement([&] { run(m); });
+    m.loaded.model.params.reset();
+    m.documents = documents_json(m.results, documents_);
+    measurement.rethrow();
+  }
+
+ private:
+  void run(Measured& m) {
+    std::optional<report::Progress> progress;
+    eval::PerplexityOptions options{.protocol = protocol_,
+                                    .scaling = m.loaded.scaling,
+                                    .batch_tokens = flags_.batch_tokens,
+                                    .id_text = eval::text_of_ids(*m.loaded.tokenizer),
+                                    .progress = {},
+                                    .ranks = ranks(),
+                                    .share = flags_.context_parallel ? eval::Share::kTokens : eval::Share::kWindows};
+    options.progress = [&](const eval::PerplexityProgress& p) {
+      if (!progress) progress = make_progress({.total = p.total_tokens, .unit = "tokens", .label = flags_.models.items.size() == 1 ? "ppl" : "ppl " + m.model});
+      progress->update(p.done_tokens, fmt::format("length {} ppl {}", p.length, report::format_number(p.perplexity)));
+    };
+    Context cx;
+    eval::perplexity(cx, m.loaded.model.spec, m.loaded.model.params->weights(), documents_.ids, options, m.results);
+    if (progress) progress->finish();
+  }
+
+  const PplFlags& flags_;
+  const eval::Protocol& protocol_;
+  Documents documents_;
+  std::string read_with_;  // the tokenizer's fingerprint
+};
+
+// Of one model as ever; of several they stand in a list, and rows say which they are of.
+ordered_json all_json(PplFlags& flags, eval::Protocol protocol, const std::vector<Measured>& all, const Measurement& measurement) {
+  ordered_json options = io::options_to_json(flags);
+  const bool several = all.size() > 1 || flags.models.items.size() > 1;
+  if (!several) options["model"] = all[0].model;
+  ordered_json json = header_json(all[0].model, all[0].loaded, std::move(options));
+  if (several) {
+    json = {{"coca", json["coca"]}, {"models", ordered_json::array()}, {"options", json["options"]}};
+    for (const Measured& one : all) {
+      ordered_json header = header_json(one.model, one.loaded, {});
+      header.erase("coca");
+      header.erase("options");
+      json["models"].push_back(std::move(header));
+    }
+  }
+  json["protocol"] = io::options_to_json(protocol);
+  measurement.mark(json);
+  json["results"] = json["documents"] = ordered_json::array();
+  const auto add = [&](const char* list, const Measured& one, const ordered_json& row) {
+    ordered_json named;
+    if (several) named["model"] = one.model;
+    named.update(row);
+    json[list].push_back(std::move(named));
   };
-  Context cx;
-  auto results = eval::perplexity(cx, m.model.spec, m.model.params->weights(), documents.ids, options);
-  if (progress) progress->finish();
-  return results;
+  for (const Measured& one : all) {
+    for (const eval::PerplexityResult& r : one.results) add("results", one, ppl_json(r));
+    for (const ordered_json& row : one.documents) add("documents", one, row);
+  }
+  return json;
+}
+
+void check_models(const PplFlags& flags) {
+  COCA_CHECK(!flags.models.items.empty(), "--model: no model folder given");
+  for (const std::string& model : flags.models.items) model::require_causal(model::load_spec(model), "perplexity");
 }
 
 int run_ppl(PplFlags& flags) {
   check_outputs(flags.output);
-  eval::Protocol protocol = protocol_from(flags);
-  const LoadedModel m = load_with_flags(flags);
-  model::require_causal(m.model.spec, "perplexity");
-  const Documents documents = read_documents(
-      flags.text, {.min_tokens = protocol.min_tokens, .max_tokens = protocol.max_tokens, .max_documents = protocol.max_documents}, *m.tokenizer);
-  const std::vector<eval::PerplexityResult> results = measure(flags, protocol, m, documents);
-  const ordered_json by_document = documents_json(results, documents);
-  print_model_line(flags.model, m);
-  print_protocol(flags, protocol, documents, results.front());
-  print(report::to_text(ppl_table(results, protocol.average)));
-  print_notes(results, protocol);
-  if (flags.by_document) print("\n" + report::to_text(documents_table(results, by_document)));
-  note_extrapolation(m, protocol.lengths);
-  ordered_json json = header_json(flags.model, m, io::options_to_json(flags));
-  json["protocol"] = io::options_to_json(protocol);
-  json["results"] = ordered_json::array();
-  for (const eval::PerplexityResult& r : results) json["results"].push_back(ppl_json(r));
-  json["documents"] = by_document;
-  write_outputs(flags.output, json, "results", [&] { return ppl_svg(results, m, protocol.average); });
-  if (!by_document.empty())
-    write_outputs(OutputFlags{.json = "", .csv = flags.document_csv}, json, "documents");
-  return 0;
+  const eval::Protocol protocol = protocol_from(flags);
+  check_models(flags);
+  std::vector<Measured> all;
+  Measurement measurement([&] {
+    ModelMeasurer measurer(flags, protocol);
+    for (const std::string& model : flags.models.items) measurer.measure(model, all);
+  });
+  for (size_t i = 0; measurement.partial() && i < flags.models.items.size(); ++i)
+    for (size_t l = i < all.size() ? all[i].results.size() : 0; l < protocol.lengths.size(); ++l)
+      measurement.missing.push_back(fmt::format("length {}{}", protocol.lengths[l], flags.models.items.size() == 1 ? "" : " of " + flags.models.items[i]));
+  std::erase_if(all, [](const Measured& one) { return one.results.empty(); });
+  if (all.empty()) measurement.rethrow();
+  const ordered_json json = all_json(flags, protocol, all, measurement);
+  return measurement.report([&] {
+    print_all(flags, protocol, all, json["documents"], measurement);
+    write_each({[&] { write_outputs(flags.output, json, "results", [&] { return ppl_svg(all, protocol.average, measurement); }); },
+                [&] {
+                  if (!json["documents"].empty()) write_outputs(OutputFlags{.json = "", .csv = flags.document_csv}, json, "documents");
+                }});
+  });
 }
 
 }  // namespace
@@ -286,7 +427,7 @@ int run_ppl(PplFlags& flags) {
 void add_eval_ppl(CLI::App& eval_app, Action* action) {
   add_one<PplFlags>(eval_app, action, "ppl", "Perplexity by window length, under a named protocol",
                     "Example: coca eval ppl --model out/model --text books --protocol yarn --lengths 512,1024,2048 "
-                    "--rope-scaling dynamic --factor 4",
+                    "--rope-scaling dynamic --factor 4; with --model A --model B both stand in one table and one plot",
                     run_ppl);
 }
 

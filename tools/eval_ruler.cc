@@ -3,6 +3,7 @@
 #include "coca/eval/ruler.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "coca/data/corpus.h"
@@ -61,7 +62,9 @@ ordered_json sample_json(const eval::RulerSample& s) {
           {"pred", s.prediction},                   {"score", s.score}};
 }
 
-std::string score_text(const eval::RulerScore& s) {
+std::string score_text(const eval::RulerCell* cell) {
+  if (!cell) return "-";
+  const eval::RulerScore& s = cell->score;
   return fmt::format("{:.2f} ({:.2f}-{:.2f})", s.score, s.interval.low, s.interval.high);
 }
 
@@ -70,12 +73,11 @@ report::Table ruler_table(const eval::RulerResult& result, const eval::RulerOpti
   for (const int64_t length : o.lengths) table.header.push_back(fmt::format("{}", length));
   for (size_t t = 0; t < o.tasks.size(); ++t) {
     std::vector<std::string> row{std::string(enum_name(o.tasks[t]))};
-    for (size_t l = 0; l < o.lengths.size(); ++l)
-      row.push_back(score_text(result.cells[t * o.lengths.size() + l].score));
+    for (const int64_t length : o.lengths) row.push_back(score_text(result.cell(o.tasks[t], length)));
     table.rows.push_back(std::move(row));
   }
   std::vector<std::string> average{"average"};
-  for (const double a : result.averages) average.push_back(fmt::format("{:.3f}", a));
+  for (const double a : result.averages) average.push_back(std::isnan(a) ? "-" : fmt::format("{:.3f}", a));
   table.rows.push_back(std::move(average));
   return table;
 }
@@ -97,18 +99,20 @@ std::string zeros_note(const eval::RulerResult& result, const LoadedModel& m) {
       "No answer was found, not even within the trained {} tokens: the model has not learned these tasks.", trained);
 }
 
-std::string ruler_svg(const eval::RulerResult& result, const eval::RulerOptions& o, const LoadedModel& m) {
-  report::HeatMap map{
-      .title = fmt::format("RULER tasks, {} ({})", enum_name(m.model.spec.attention), scaling_text(m.used_scaling)),
-      .x_label = "length (tokens)",
-      .y_label = "",
-      .note = zeros_note(result, m)};
+std::string ruler_svg(const eval::RulerResult& result, const eval::RulerOptions& o, const LoadedModel& m, const Measurement& measurement) {
+  report::HeatMap map{.title = measurement.title(fmt::format("RULER tasks, {} ({})", enum_name(m.model.spec.attention),
+                                                             scaling_text(m.used_scaling))),
+                      .x_label = "length (tokens)",
+                      .y_label = "",
+                      .note = measurement.partial() ? "" : zeros_note(result, m)};
   for (const int64_t length : o.lengths) map.x_ticks.push_back(fmt::format("{}", length));
   for (size_t t = 0; t < o.tasks.size(); ++t) {
     map.y_ticks.emplace_back(enum_name(o.tasks[t]));
     map.values.emplace_back();
-    for (size_t l = 0; l < o.lengths.size(); ++l)
-      map.values.back().push_back(result.cells[t * o.lengths.size() + l].score.score);
+    for (const int64_t length : o.lengths) {
+      const eval::RulerCell* cell = result.cell(o.tasks[t], length);
+      map.values.back().push_back(cell ? cell->score.score : std::nan(""));
+    }
   }
   return report::render_svg(map);
 }
@@ -121,14 +125,37 @@ ordered_json cell_json(const eval::RulerCell& c) {
           {"new_tokens", data::ruler_new_tokens(c.task)},   {"seconds", c.seconds}};
 }
 
-ordered_json result_json(RulerFlags& flags, const LoadedModel& m, const eval::RulerResult& result) {
+std::vector<std::string> missing_cells(const eval::RulerResult& result, const eval::RulerOptions& o) {
+  std::vector<std::string> missing;
+  for (const data::RulerTask task : o.tasks)
+    for (const int64_t length : o.lengths) {
+      const eval::RulerCell* cell = result.cell(task, length);
+      if (!cell) missing.push_back(fmt::format("{} at length {}", enum_name(task), length));
+      else if (cell->score.samples < o.samples) missing.push_back(fmt::format("{} of {} samples of {} at length {}", o.samples - cell->score.samples, o.samples, enum_name(task), length));
+    }
+  return missing;
+}
+
+ordered_json result_json(RulerFlags& flags, const LoadedModel& m, const eval::RulerResult& result, const Measurement& measurement) {
   ordered_json json = header_json(flags.model, m, io::options_to_json(flags));
+  measurement.mark(json);
   json["cells"] = ordered_json::array();
   for (const eval::RulerCell& cell : result.cells) json["cells"].push_back(cell_json(cell));
-  json["averages"] = result.averages;
+  json["averages"] = ordered_json::array();
+  for (const double average : result.averages) json["averages"].push_back(number_or_null(std::isnan(average) ? std::nullopt : std::optional(average)));
   json["threshold"] = eval::kRulerThreshold;
   json["effective_length"] = result.effective_length;
   return json;
+}
+
+void print_result(const RulerFlags& flags, const eval::RulerOptions& options, const eval::RulerResult& result) {
+  print(bos_text(result.bos, "in front of every prompt, which counts it", "") +
+        fmt::format("; {} prompts a cell, seed {}; essay haystack: {}; greedy; score: share of the answers found, with "
+                    "Wilson's 95 % interval\n\n",
+                    flags.samples, flags.seed, options.haystack.empty() ? "noise" : "the text given"));
+  print(report::to_text(ruler_table(result, options)));
+  print(fmt::format("effective length (average at least {:g}): {}\n", eval::kRulerThreshold,
+                    result.effective_length > 0 ? std::to_string(result.effective_length) : "none of these"));
 }
 
 int run_ruler(RulerFlags& flags) {
@@ -153,23 +180,23 @@ int run_ruler(RulerFlags& flags) {
       predictions += sample_json(s).dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
   };
   Context cx;
-  const eval::RulerResult result =
-      eval::ruler(cx, m.model.spec, m.model.params->weights(), *m.tokenizer, options);
+  eval::RulerResult result;
+  Measurement measurement([&] { eval::ruler(cx, m.model.spec, m.model.params->weights(), *m.tokenizer, options, result); });
   if (progress) progress->finish();
-  print_model_line(flags.model, m);
-  print(bos_text(result.bos, "in front of every prompt, which counts it", "") +
-        fmt::format("; {} prompts a cell, seed {}; essay haystack: {}; greedy; score: share of the answers found, with "
-                    "Wilson's 95 % interval\n\n",
-                    flags.samples, flags.seed, options.haystack.empty() ? "noise" : "the text given"));
-  print(report::to_text(ruler_table(result, options)));
-  print(fmt::format("effective length (average at least {:g}): {}\n", eval::kRulerThreshold,
-                    result.effective_length > 0 ? std::to_string(result.effective_length) : "none of these"));
-  if (const std::string note = zeros_note(result, m); !note.empty())
-    print(note + " The zeros say nothing about length.\n");
-  note_extrapolation(m, flags.lengths);
-  write_outputs(flags.output, result_json(flags, m, result), "cells", [&] { return ruler_svg(result, options, m); });
-  if (!flags.predictions.empty() && first_rank()) io::write_file_atomic(flags.predictions, predictions);
-  return 0;
+  if (result.cells.empty()) measurement.rethrow();
+  measurement.missing = missing_cells(result, options);
+  return measurement.report([&] {
+    print_model_line(flags.model, m);
+    print_result(flags, options, result);
+    if (const std::string note = zeros_note(result, m); !note.empty() && !measurement.partial())
+      print(note + " The zeros say nothing about length.\n");
+    print(measurement.line());
+    note_extrapolation(m, flags.lengths);
+    write_each({[&] { write_outputs(flags.output, result_json(flags, m, result, measurement), "cells", [&] { return ruler_svg(result, options, m, measurement); }); },
+                [&] {
+                  if (!flags.predictions.empty() && first_rank()) io::write_file_atomic(flags.predictions, predictions);
+                }});
+  });
 }
 
 }  // namespace

@@ -62,16 +62,30 @@ report::Table stream_table(const std::vector<eval::StreamPoint>& points) {
   return table;
 }
 
-std::string stream_svg(const std::vector<eval::StreamPoint>& points, const LoadedModel& m) {
+std::string stream_svg(const std::vector<eval::StreamPoint>& points, const LoadedModel& m, const Measurement& measurement) {
   report::Series all{.label = "all so far"}, part{.label = "since the last point"};
   for (const eval::StreamPoint& p : points) {
     all.x.push_back(static_cast<double>(p.tokens)), all.y.push_back(p.perplexity());
     part.x.push_back(static_cast<double>(p.tokens)), part.y.push_back(p.part_perplexity());
   }
-  return report::render_svg(report::Chart{.title = fmt::format("Perplexity of a stream, {} ({})", enum_name(m.model.spec.attention), pattern_text(m.model.spec.pattern)),
+  return report::render_svg(report::Chart{.title = measurement.title(fmt::format("Perplexity of a stream, {} ({})", enum_name(m.model.spec.attention), pattern_text(m.model.spec.pattern))),
                                           .x_label = "tokens",
                                           .y_label = "perplexity",
                                           .series = {std::move(all), std::move(part)}});
+}
+
+void print_stream(const StreamFlags& flags, const LoadedModel& m, const eval::StreamResult& result, const Measurement& measurement) {
+  const eval::StreamPoint& last = result.points.back();
+  const model::AttentionPattern& pattern = m.model.spec.pattern;
+  print_model_line(flags.model, m);
+  print(fmt::format("stream: {} documents, {} tokens scored, {} at a time; cache {} ({} tokens); peak memory {}\n", report::format_count(result.documents),
+                    report::format_count(last.tokens), flags.chunk, report::format_bytes(last.cache_bytes), report::format_count(last.cache_tokens),
+                    report::format_bytes(last.resident_bytes)));
+  print(bos_text(result.bos, "in front of every document", ", so the first token of a document is not scored") + "\n\n");
+  print(report::to_text(stream_table(result.points)) + measurement.line());
+  if (!pattern.forgets()) print("note: nothing is forgotten, so memory grows with the text (see --pattern streaming-llm, lm-infinite)\n");
+  note_extrapolation(m, {last.tokens});
+  if (!measurement.partial() && last.tokens < flags.tokens) print(fmt::format("note: the text ends before {} tokens\n", report::format_count(flags.tokens)));
 }
 
 int run_stream(StreamFlags& flags) {
@@ -80,32 +94,29 @@ int run_stream(StreamFlags& flags) {
   const Documents documents = read_documents(flags.text, {.all_targets = flags.tokens}, *m.tokenizer);
   int64_t total = 0;
   for (const auto& ids : documents.ids) total += static_cast<int64_t>(ids.size());
+  const int64_t wanted = flags.tokens == 0 ? total : std::min(total, flags.tokens);
   report::Progress progress =
-      make_progress({.total = flags.tokens == 0 ? total : std::min(total, flags.tokens), .unit = "tokens", .label = "stream"});
+      make_progress({.total = wanted, .unit = "tokens", .label = "stream"});
   eval::StreamOptions options{.tokens = flags.tokens, .chunk = flags.chunk, .interval = flags.interval, .bos = flags.bos, .scaling = m.scaling, .cache = flags.cache};
   options.progress = [&](const eval::StreamPoint& p) {
     progress.update(p.tokens, fmt::format("ppl {} cache {}", report::format_number(p.perplexity()), report::format_bytes(p.cache_bytes)));
   };
   Context cx;
-  const eval::StreamResult result = eval::stream_perplexity(cx, m.model.spec, m.model.params->weights(), documents.ids, options);
+  eval::StreamResult result;
+  Measurement measurement([&] { eval::stream_perplexity(cx, m.model.spec, m.model.params->weights(), documents.ids, options, result); });
   progress.finish();
-  const eval::StreamPoint& last = result.points.back();
-  print_model_line(flags.model, m);
-  print(fmt::format("stream: {} documents, {} tokens scored, {} at a time; cache {} ({} tokens); peak memory {}\n", report::format_count(result.documents),
-                    report::format_count(last.tokens), flags.chunk, report::format_bytes(last.cache_bytes), report::format_count(last.cache_tokens),
-                    report::format_bytes(last.resident_bytes)));
-  print(bos_text(result.bos, "in front of every document", ", so the first token of a document is not scored") + "\n\n");
-  print(report::to_text(stream_table(result.points)));
-  if (!m.model.spec.pattern.forgets()) print("note: nothing is forgotten, so memory grows with the text (see --pattern streaming-llm, lm-infinite)\n");
-  note_extrapolation(m, {last.tokens});
-  if (last.tokens < flags.tokens) print(fmt::format("note: the text ends before {} tokens\n", report::format_count(flags.tokens)));
+  if (result.points.empty()) measurement.rethrow();
+  measurement.missing = {fmt::format("what comes after {} of about {} tokens", report::format_count(result.points.back().tokens), report::format_count(wanted))};
   ordered_json json = header_json(flags.model, m, io::options_to_json(flags));
+  measurement.mark(json);
   json["documents"] = result.documents;
   json["bos"] = result.bos ? ordered_json(*result.bos) : ordered_json(nullptr);
   json["points"] = ordered_json::array();
   for (const eval::StreamPoint& p : result.points) json["points"].push_back(point_json(p));
-  write_outputs(flags.output, json, "points", [&] { return stream_svg(result.points, m); });
-  return 0;
+  return measurement.report([&] {
+    print_stream(flags, m, result, measurement);
+    write_outputs(flags.output, json, "points", [&] { return stream_svg(result.points, m, measurement); });
+  });
 }
 
 }  // namespace

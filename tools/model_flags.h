@@ -25,6 +25,11 @@ struct ModelFlags {
   void visit(V&& v) {
     v.group("Model");
     v("model", "model folder: config.json, model.safetensors, tokenizer", model);
+    visit_rest(v);
+  }
+  // All but the folder.
+  template <class V>
+  void visit_rest(V&& v) {
     v("tokenizer", "\"byte\", a sentencepiece .model file or a folder; default: the model folder", tokenizer);
     v("adapter", "LoRA adapter in PEFT's layout, merged into the model", adapter);
     v("rope_scaling", "position scaling instead of config.json's; all but none and longrope need --factor",

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "output_flags.h"
 
+#include <exception>
+
 #include "coca/base/error.h"
+#include "coca/base/log.h"
 #include "coca/io/csv.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
@@ -14,9 +17,12 @@ namespace {
 
 using nlohmann::ordered_json;
 
-std::string csv_of(const ordered_json& results) {
+enum class Whole { kYes, kNo };
+
+std::string csv_of(const ordered_json& results, Whole whole) {
   std::vector<std::string> header;
   for (const auto& item : results.front().items()) header.push_back(item.key());
+  if (whole == Whole::kNo) header.emplace_back("partial");
   std::string text = io::csv_line(header);
   for (const ordered_json& result : results) {
     std::vector<std::string> row;
@@ -24,6 +30,7 @@ std::string csv_of(const ordered_json& results) {
       const auto& value = item.value();
       row.push_back(value.is_string() ? io::shown_name(value.get_ref<const std::string&>()) : value.is_null() ? "" : value.dump());
     }
+    if (whole == Whole::kNo) row.emplace_back("true");
     text += io::csv_line(row);
   }
   return text;
@@ -33,8 +40,28 @@ std::string csv_of(const ordered_json& results) {
 
 void write_outputs(const OutputFlags& o, const ordered_json& json, const char* results) {
   if (!first_rank()) return;
-  if (!o.json.empty()) io::write_json(o.json, json);
-  if (!o.csv.empty()) io::write_file_atomic(o.csv, csv_of(json.at(results)));
+  const Whole whole = json.contains("partial") ? Whole::kNo : Whole::kYes;
+  write_each({[&] {
+                if (!o.json.empty()) io::write_json(o.json, json);
+              },
+              [&] {
+                if (!o.csv.empty()) io::write_file_atomic(o.csv, csv_of(json.at(results), whole));
+              }});
+}
+
+void write_each(const std::vector<std::function<void()>>& writers) {
+  std::exception_ptr first;
+  for (const auto& write : writers) {
+    try {
+      write();
+    } catch (const std::exception& error) {
+      if (first)
+        log_message(LogLevel::kError, error.what());  // that of the first is the program's
+      else
+        first = std::current_exception();
+    }
+  }
+  if (first) std::rethrow_exception(first);
 }
 
 }  // namespace coca::tools

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -19,7 +20,10 @@ struct OutputFlags {
 };
 
 // The whole as JSON; the list of flat objects under `results` as a table for programs: one row per result,
-// one column per key, numbers in full.
+// one column per key, numbers in full. Where the JSON is marked "partial" the table has a column for that too.
 void write_outputs(const OutputFlags&, const nlohmann::ordered_json& json, const char* results);
+
+// Each of them, also where one before it has failed: a full disk under one file takes nothing from the others. Then the first error.
+void write_each(const std::vector<std::function<void()>>& writers);
 
 }  // namespace coca::tools

@@ -1,9 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ranks.h"
 
+#include <algorithm>
+#include <array>
+#include <filesystem>
+#include <fstream>
 #include <optional>
 
+#include "cli.h"
+#include "coca/base/spread.h"
+#include "coca/base/version.h"
 #include "coca/dist/mpi.h"
+#include "coca/io/fs.h"
+#include "coca/io/hash.h"
 
 namespace coca::tools {
 
@@ -12,6 +21,98 @@ namespace {
 std::optional<dist::MpiJob>& job() {
   static std::optional<dist::MpiJob> one;
   return one;
+}
+
+namespace fs = std::filesystem;
+
+// Options that name what a command reads: text, which may be globs and folders, or one file or folder of a model.
+constexpr std::array kTextOptions = {"text", "validation_text", "data", "validation_data", "haystack"};
+constexpr std::array kModelOptions = {"model", "tokenizer", "adapter", "chat_template"};
+
+struct InputFile {
+  std::string what;  // "--model: out/model/config.json"
+  fs::path path;
+  uint64_t bytes = 0;
+};
+
+void add_file(const std::string& flag, const fs::path& path, std::vector<InputFile>& out) {
+  out.push_back({fmt::format("{}: {}", flag, path.string()), path, static_cast<uint64_t>(fs::file_size(path))});
+}
+
+// Names that are no path, such as "byte", add nothing; what is missing is reported where it is read.
+void add_model_files(const std::string& flag, const fs::path& path, std::vector<InputFile>& out) {
+  if (fs::is_regular_file(path)) return add_file(flag, path, out);
+  if (!fs::is_directory(path)) return;
+  std::vector<fs::path> files;
+  for (const fs::directory_entry& entry : fs::directory_iterator(path))
+    for (const char* extension : {".json", ".safetensors", ".model", ".txt", ".jinja"})
+      if (entry.is_regular_file() && entry.path().extension() == extension) files.push_back(entry.path());
+  std::sort(files.begin(), files.end());
+  for (const fs::path& file : files) add_file(flag, file, out);
+}
+
+std::vector<std::string> texts_of(const nlohmann::ordered_json& value) {
+  if (value.is_string() && !value.get_ref<const std::string&>().empty()) return {value.get<std::string>()};
+  if (value.is_array() && !value.empty() && value.front().is_string()) return value.get<std::vector<std::string>>();
+  return {};
+}
+
+std::vector<InputFile> input_files(const nlohmann::ordered_json& options) {
+  std::vector<InputFile> files;
+  for (const auto& [key, value] : options.items()) {
+    const std::vector<std::string> given = texts_of(value);
+    const std::string flag = detail::flag_name(key);
+    if (!given.empty() && std::ranges::find(kTextOptions, key) != kTextOptions.end())
+      for (const fs::path& path : io::expand_inputs(given, {".txt", ".jsonl"})) add_file(flag, path, files);
+    if (std::ranges::find(kModelOptions, key) != kModelOptions.end())
+      for (const std::string& path : given) add_model_files(flag, path, files);
+  }
+  return files;
+}
+
+// Of the whole file, or of 64 blocks spread over it.
+uint32_t checksum(const InputFile& file, bool whole) {
+  constexpr uint64_t kBlock = 4096, kBlocks = 64;
+  const uint64_t all = (file.bytes + kBlock - 1) / kBlock, read = whole ? all : std::min(all, kBlocks);
+  std::ifstream in(file.path, std::ios::binary);
+  std::array<char, kBlock> block{};
+  uint32_t sum = 0;
+  for (uint64_t i = 0; i < read; ++i) {
+    const auto at = static_cast<uint64_t>(spread_index(static_cast<int64_t>(i), static_cast<int64_t>(read), static_cast<int64_t>(all)));
+    const uint64_t bytes = std::min(kBlock, file.bytes - at * kBlock);
+    if (!whole) in.seekg(static_cast<std::streamoff>(at * kBlock));
+    in.read(block.data(), static_cast<std::streamsize>(bytes));
+    COCA_CHECK_AS(kIo, in.good(), "{}: cannot be read", file.what);
+    sum = io::crc32c(block.data(), bytes, sum);
+  }
+  return sum;
+}
+
+// As it would be given: 32,48; "a b".
+std::string value_text(const nlohmann::ordered_json& value) {
+  if (value.is_null()) return "not given";
+  if (value.is_string()) return fmt::format("\"{}\"", value.get_ref<const std::string&>());
+  if (!value.is_array() || value.empty()) return value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  std::string text;
+  for (const auto& item : value) text += (text.empty() ? "" : ",") + value_text(item);
+  return text;
+}
+
+std::vector<dist::Fact> facts_of(std::string_view command, const nlohmann::ordered_json& options) {
+  std::vector<dist::Fact> facts = {{"the program", fmt::format("coca {} ({})", version(), git_commit())}, {"the command", std::string(command)}};
+  for (const auto& [key, value] : options.items())
+    facts.push_back({detail::flag_name(key), value_text(value)});
+  return facts;
+}
+
+std::vector<dist::Fact> facts_of_files(const nlohmann::ordered_json& options) {
+  const std::vector<InputFile> files = input_files(options);
+  uint64_t total = 0;
+  for (const InputFile& file : files) total += file.bytes;
+  const bool whole = total <= uint64_t{1} << 30;
+  std::vector<dist::Fact> facts;
+  for (const InputFile& file : files) facts.push_back({file.what, fmt::format("{} bytes, fingerprint {:08x}", file.bytes, checksum(file, whole))});
+  return facts;
 }
 
 }  // namespace
@@ -35,6 +136,14 @@ void check_ranks(std::string_view command) {
     if (command == shared) return;
   COCA_CHECK(ranks().size() == 1, "coca {} runs as one process; here are {} ranks (train, finetune and eval ppl, passkey, ruler, mlm share their work)", command,
              ranks().size());
+}
+
+void compare_ranks(std::string_view command, const nlohmann::ordered_json& options) {
+  if (ranks().size() == 1) return;
+  dist::require_same(ranks(), facts_of(command, options));
+  std::vector<dist::Fact> files;
+  dist::together(ranks(), [&] { files = facts_of_files(options); });
+  dist::require_same(ranks(), files);
 }
 
 }  // namespace coca::tools

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 
@@ -22,5 +23,10 @@ inline bool first_rank() { return ranks().rank() == 0; }
 
 // Error naming the command where several ranks run one that does not share its work.
 void check_ranks(std::string_view command);
+
+// Before any work: one error on all ranks where they were not started with the same program, command and options, or where a
+// file that the options name has another content on one of them. It names the rank and the option or file. Files of more than
+// 1 GiB together are compared by their sizes and by 64 blocks of 4 KiB of each.
+void compare_ranks(std::string_view command, const nlohmann::ordered_json& options);
 
 }  // namespace coca::tools

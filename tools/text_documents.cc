@@ -8,6 +8,21 @@
 
 namespace coca::tools {
 
+namespace {
+
+// What is not used need not be kept. Where min_tokens is the larger limit, the excerpt lies so that cutting it again to
+// max_tokens gives the same tokens as cutting the document.
+std::vector<int32_t> kept(std::vector<int32_t> ids, const DocumentLimits& limits) {
+  const auto N = static_cast<int64_t>(ids.size());
+  if (N < limits.min_tokens) return {};
+  const int64_t keep = std::max(limits.max_tokens, limits.min_tokens);
+  if (limits.max_tokens == 0 || N <= keep) return ids;
+  const auto from = ids.begin() + eval::cut_begin(N, limits.max_tokens, limits.cut) - eval::cut_begin(keep, limits.max_tokens, limits.cut);
+  return {from, from + keep};
+}
+
+}  // namespace
+
 Documents read_documents(const TextFlags& flags, const DocumentLimits& limits, const text::Tokenizer& tokenizer) {
   COCA_CHECK(!flags.text.empty(), "--text: no text given");
   Documents out;
@@ -27,10 +42,7 @@ Documents read_documents(const TextFlags& flags, const DocumentLimits& limits, c
     std::vector<int32_t>& ids = out.ids.emplace_back(tokenizer.encode(document.text));
     const auto N = static_cast<int64_t>(ids.size());
     long_enough += N >= std::max<int64_t>(2, limits.min_tokens);
-    if (N < limits.min_tokens || (limits.max_tokens > 0 && N > limits.max_tokens)) {  // what is not used need not be kept
-      ids.resize(static_cast<size_t>(N < limits.min_tokens ? 0 : std::max(limits.max_tokens, limits.min_tokens)));
-      ids.shrink_to_fit();
-    }
+    ids = kept(std::move(ids), limits);
     targets += std::max<int64_t>(0, static_cast<int64_t>(ids.size()) - 1);
     progress.update(out.bytes);
   });

@@ -8,6 +8,7 @@
 
 #include "coca/data/corpus.h"
 #include "coca/data/pg19.h"
+#include "coca/eval/protocol.h"
 #include "coca/text/tokenizer.h"
 
 namespace coca::tools {
@@ -32,6 +33,7 @@ struct TextFlags {
 struct DocumentLimits {
   int64_t min_tokens = 0;     // shorter ones stay in the list, empty
   int64_t max_tokens = 0;     // of a document; no fewer than min_tokens are kept
+  eval::Cut cut = eval::Cut::kMiddle;  // which of them
   int64_t max_documents = 0;  // of those that have min_tokens, and two
   int64_t all_targets = 0;    // of all documents together: their tokens but the first of each
 };

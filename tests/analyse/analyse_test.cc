@@ -311,6 +311,21 @@ TEST(Analyse, RefusesWhatItCannotLookAt) {
   clear_stop();
 }
 
+// Stopped within the second window, it is the analysis of the first.
+TEST(Analyse, KeepsTheWindowsThatAreDone) {
+  const test::TinyModel m(test::tiny_neox(test::AttentionKind::kCocaSlack));
+  AnalyseOptions options = everything();
+  options.progress = [&](int64_t done, int64_t) {
+    if (done == m.spec.L + 1) request_stop();
+  };
+  Analysis a;
+  const Windows windows = two_windows(m.spec);
+  EXPECT_THROW(analyse(m.spec, m.params.weights(), windows, options, a), Error);
+  clear_stop();
+  EXPECT_EQ(a.windows, 1);
+  EXPECT_EQ(to_json(a).dump(), to_json(analyse(m.spec, m.params.weights(), Windows{windows[0]}, everything())).dump());
+}
+
 // ALiBi: its document alone, for it has few charts to draw; CoCA's is made by the test of the program.
 TEST(Report, LeavesOutWhatDoesNotApply) {
   test::TinyModel m(test::tiny_neox(model::AttentionKind::kAlibi));

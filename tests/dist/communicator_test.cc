@@ -93,6 +93,51 @@ TEST(Communicator, AnErrorOnOneRankIsAnErrorOnAll) {
   EXPECT_EQ(failed, 3);
 }
 
+TEST(Communicator, MemoryThatRunsOutOnOneRankIsAnErrorOnAll) {
+  run_ranks(2, [&](Communicator& ranks) {
+    const auto work = [&] {
+      if (ranks.rank() == 1) throw std::bad_alloc();
+    };
+    try {
+      together(ranks, work);
+      ADD_FAILURE() << "no error";
+    } catch (const SharedError& error) {
+      EXPECT_EQ(std::string(error.what()), ranks.rank() == 1 ? "out of memory" : "rank 1: out of memory");
+    }
+  });
+}
+
+// Lists of other lengths, values with the separators of the message, facts that one side lacks: all ranks say the same, and go on.
+TEST(Communicator, WhatRanksDoNotHaveInCommonIsNamed) {
+  struct Case {
+    std::vector<Fact> usual, other;
+    std::string says;  // of rank 2, which has the other list
+  };
+  const std::vector<Fact> facts = {{"--steps", "20"}, {"--text: a b.txt", "12 bytes 3 4"}, {"--out", ""}};
+  const std::vector<Case> cases = {
+      {facts, facts, ""},
+      {{}, {}, ""},
+      {facts, {{"--steps", "200"}, facts[1], facts[2]}, "--steps is 20 on rank 0 and 200 on rank 2"},
+      {facts, {facts[0], {"--text: a b.txt", "12 bytes 3 5"}, facts[2]}, "--text: a b.txt is 12 bytes 3 4 on rank 0 and 12 bytes 3 5 on rank 2"},
+      {facts, {facts[0]}, "rank 0 has --text: a b.txt (12 bytes 3 4), which rank 2 does not have"},
+      {{facts[0]}, facts, "rank 2 has --text: a b.txt (12 bytes 3 4), which rank 0 does not have"},
+      {{}, facts, "rank 2 has --steps (20), which rank 0 does not have"},
+      {facts, {facts[1], facts[0], facts[2]}, "--text: a b.txt comes in another place"}};
+  for (const Case& c : cases)
+    run_ranks(4, [&](Communicator& ranks) {
+      std::string said;
+      try {
+        require_same(ranks, ranks.rank() == 2 ? c.other : c.usual);
+      } catch (const SharedError& error) {
+        EXPECT_EQ(error.kind(), ErrorKind::kInvalidArgument);
+        said = error.what();
+      }
+      EXPECT_TRUE(c.says.empty() ? said.empty() : said.starts_with(c.says)) << said;
+      barrier(ranks);
+    });
+  require_same(alone(), facts);
+}
+
 TEST(Communicator, TheFirstRankGoesFirst) {
   std::atomic<int> begun = 0;
   run_ranks(4, [&](Communicator& ranks) {

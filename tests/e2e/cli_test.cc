@@ -228,6 +228,8 @@ TEST_F(Cli, AnEncoderTrainsAndIsMeasuredOnMaskedTokens) {
   const Outcome measured = coca({"eval", "mlm", "--model", model, "--text", text_file(), "--lengths", "12,24", "--json", at("mlm.json")});
   ASSERT_EQ(measured.code, 0) << measured.err;
   EXPECT_EQ(io::read_json(at("mlm.json"))["results"].size(), 2u);
+  ASSERT_EQ(coca({"eval", "mlm", "--model", model, "--text", text_file(), "--lengths", "12", "--max-tokens", "60", "--json", at("mlm.json")}).code, 0);
+  EXPECT_EQ(io::read_json(at("mlm.json"))["results"][0]["windows"], 5);
   const Outcome tuned = coca({"finetune", "--model", model, "--text", text_file(), "--length", "24", "--steps", "2", "--out", at("tuned")});
   ASSERT_EQ(tuned.code, 0) << tuned.err;
   expect_refused({"eval", "ppl", "--model", model, "--text", text_file(), "--lengths", "24"}, 2, "perplexity: the model is bidirectional");

@@ -1,6 +1,8 @@
 // coca eval from outside: protocols and what wins over them, PG-19's layout, RULER's tasks.
 // SPDX-License-Identifier: Apache-2.0
+#include <chrono>
 #include <cmath>
+#include <thread>
 
 #include "coca/io/json_file.h"
 #include "e2e/cli_fixture.h"
@@ -75,6 +77,27 @@ TEST_F(EvalCli, Pg19FoldersAreReadAsPublished) {
   EXPECT_THAT(coca({"eval", "ppl", "--text", at("pg"), "--split", "validation"}).err, HasSubstr("pg/validation"));
 }
 
+// The excerpts of two books with title pages, cut by hand and by --max-tokens. With --min-tokens above --max-tokens the program
+// keeps a longer piece at first.
+TEST_F(EvalCli, MaxTokensTakesTheMiddleOfEachDocument) {
+  std::string first(1001, 'a'), second(700, 'b');
+  for (size_t i = 0; i < first.size(); ++i) first[i] = static_cast<char>('a' + i * i % 23);
+  for (size_t i = 0; i < second.size(); ++i) second[i] = static_cast<char>('a' + i * i % 19);
+  put("whole/1.txt", first), put("whole/2.txt", second);
+  put("middle/1.txt", first.substr(450, 100)), put("middle/2.txt", second.substr(300, 100));
+  put("start/1.txt", first.substr(0, 100)), put("start/2.txt", second.substr(0, 100));
+  const auto nll = [&](const Args& flags) {
+    const Outcome o = coca(with({"eval", "ppl", "--lengths", "32", "--stride", "16"}, flags));
+    EXPECT_EQ(o.code, 0) << o.err;
+    return result()["results"][0]["nll"].get<double>();
+  };
+  EXPECT_EQ(nll({"--text", at("whole"), "--max-tokens", "100"}), nll({"--text", at("middle")}));
+  EXPECT_EQ(nll({"--text", at("whole"), "--max-tokens", "100", "--min-tokens", "601"}), nll({"--text", at("middle")}));
+  EXPECT_EQ(nll({"--text", at("whole"), "--max-tokens", "100", "--cut", "start"}), nll({"--text", at("start")}));
+  EXPECT_NE(nll({"--text", at("start")}), nll({"--text", at("middle")}));
+  EXPECT_THAT(coca({"eval", "ppl", "--text", at("whole"), "--lengths", "32", "--max-tokens", "100"}).out, HasSubstr("; at most 100 of each, from its middle"));
+}
+
 TEST_F(EvalCli, BooksOfPg19sLayout) {
   COCA_SKIP_WITHOUT(test::books_dir());
   const Outcome o = coca({"eval", "ppl", "--text", test::books_dir().string(), "--lengths", "64", "--stride", "64", "--max-tokens",
@@ -111,6 +134,73 @@ TEST_F(EvalCli, PasskeyProtocolsAndWhatWinsOverThem) {
   EXPECT_THAT(coca({"eval", "passkey", "--protocol", "posy"}).err, HasSubstr("expected one of ours, landmark"));
   EXPECT_THAT(coca({"eval", "passkey", "--rule", "contains", "--new-tokens", "0"}).err, HasSubstr("new_tokens 0 must be at least 1"));
   EXPECT_THAT(coca({"eval", "passkey", "--digits", "3", "--key-least", "5"}).err, HasSubstr("give one of them"));
+}
+
+TEST_F(EvalCli, ModelsSideBySide) {
+  std::filesystem::copy(at("run/model"), at("other/model"), std::filesystem::copy_options::recursive);
+  const std::string text = put("a.txt", cats_and_dogs(20));
+  const Args both = {"eval", "ppl", "--model", at("run/model"), "--model", at("other/model"), "--text", text, "--lengths", "16,32", "--stride", "8", "--json", at("both.json"),
+                     "--csv", at("both.csv"), "--document-csv", at("documents.csv")};
+  Outcome o = CliFixture::coca(both);
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out, testing::ContainsRegex("other +32"));
+  const auto r = io::read_json(at("both.json"));
+  ASSERT_EQ(r["models"].size(), 2u);
+  EXPECT_EQ(r["models"][1]["model"], at("other/model"));
+  EXPECT_EQ(r["models"][1]["trained_length"], 16);
+  ASSERT_EQ(r["results"].size(), 4u);
+  EXPECT_EQ(r["results"][0]["model"], at("run/model"));
+  EXPECT_EQ(r["results"][2]["model"], at("other/model"));
+  EXPECT_EQ(r["results"][1]["nll"], r["results"][3]["nll"]);  // the same weights
+  EXPECT_EQ(r["documents"][3]["model"], at("other/model"));
+  EXPECT_EQ(lines("both.csv"), 5);
+  EXPECT_TRUE(io::read_file(at("both.csv")).starts_with("model,length,"));
+  EXPECT_EQ(lines("documents.csv"), 5);
+  // One alone has the format it always had.
+  ASSERT_EQ(coca({"eval", "ppl", "--text", text, "--lengths", "16"}).code, 0);
+  EXPECT_EQ(result()["model"], at("run/model"));
+  EXPECT_EQ(result()["options"]["model"], at("run/model"));
+  EXPECT_FALSE(result().contains("models") || result()["results"][0].contains("model"));
+  // An error with the second keeps what the first gave.
+  std::filesystem::resize_file(at("other/model/model.safetensors"), 100);
+  o = CliFixture::coca(both);
+  EXPECT_NE(o.code, 0);
+  EXPECT_THAT(o.err, HasSubstr("other/model"));
+  EXPECT_THAT(o.out, HasSubstr("partial: missing length 16 of " + at("other/model")));
+  const auto kept = io::read_json(at("both.json"));
+  EXPECT_EQ(kept["partial"], true);
+  EXPECT_EQ(kept["missing"].size(), 2u);
+  ASSERT_EQ(kept["results"].size(), 2u);
+  EXPECT_EQ(kept["results"][1]["nll"], r["results"][1]["nll"]);
+  EXPECT_EQ(lines("documents.csv"), 3);
+  EXPECT_THAT(io::read_file(at("documents.csv")), HasSubstr("partial"));
+  // A folder that is missing is known before any work.
+  EXPECT_THAT(CliFixture::coca({"eval", "ppl", "--model", at("run/model"), "--model", at("nowhere"), "--text", text, "--json", at("none.json")}).err, HasSubstr("nowhere"));
+  EXPECT_FALSE(std::filesystem::exists(at("none.json")));
+}
+
+// More prompts than can be run; it is stopped ever later, until some of them are done.
+TEST_F(EvalCli, TermKeepsWhatIsDone) {
+  Outcome o;
+  for (int milliseconds = 250; !std::filesystem::exists(at("out.json")); milliseconds *= 2) {
+    ASSERT_LT(milliseconds, 300000) << o.err;
+    test::Program program(dir_.path(), {"eval", "passkey", "--model", at("run/model"), "--lengths", "100", "--trials", "5000", "--depths", "0.5", "--wording", "compact",
+                                        "--json", at("out.json"), "--csv", at("out.csv")});
+    std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+    program.terminate();
+    o = program.wait();
+    ASSERT_TRUE(o.code == 130 || o.code == 1000 + SIGTERM) << o.code << o.err;  // the latter: before it watches for signals
+  }
+  EXPECT_EQ(o.code, 130);
+  const auto r = result();
+  EXPECT_EQ(r["partial"], true);
+  const int64_t done = r["cells"][0]["trials"];
+  EXPECT_GT(done, 0);
+  EXPECT_LT(done, 5000);
+  EXPECT_THAT(r["missing"][0].get<std::string>(), HasSubstr(fmt::format("{} of 5000 trials of length 100", 5000 - done)));
+  EXPECT_THAT(r["ended_by"].get<std::string>(), HasSubstr("stopped at length 100"));
+  EXPECT_THAT(o.out, HasSubstr("partial: missing "));
+  EXPECT_THAT(io::read_file(at("out.csv")), HasSubstr("partial"));
 }
 
 TEST_F(EvalCli, StreamsThroughTheForgettingCache) {

@@ -178,6 +178,89 @@ TEST_F(Ranks, TermToOneSavesAll) {
   EXPECT_NE(step_of("stopped") % 20, 0) << "saved by chance";
 }
 
+// One program a rank: "mpirun ... A : ... B". Each rank runs in a folder of its own where `folders` are given.
+class UnequalRanks : public Ranks {
+ protected:
+  void SetUp() override {
+    Ranks::SetUp();
+    if (IsSkipped()) return;
+    ASSERT_EQ(run(train("a", 4)).code, 0);
+    Args other = train("b", 4);
+    other.insert(other.end(), {"--seed", "5"});
+    ASSERT_EQ(run(other).code, 0);
+  }
+  test::Outcome run_two(const Args& first, const Args& second, const std::vector<fs::path>& folders = {}) {
+    const auto place = [&](size_t i) { return folders.empty() ? Args{} : Args{"--wdir", folders[i].string()}; };
+    Args launcher = mpirun(1);
+    const Args before = place(0), after = place(1);
+    launcher.insert(launcher.end(), before.begin(), before.end());
+    Args args = first;
+    args.insert(args.end(), {":", "-n", "1"});
+    args.insert(args.end(), after.begin(), after.end());
+    args.insert(args.end(), {COCA_PROGRAM, "--threads", "1"});
+    args.insert(args.end(), second.begin(), second.end());
+    return run(args, launcher);
+  }
+  // One message that says all of this, no result, and no wait for the time limit.
+  void expect_refused(const test::Outcome& o, const std::vector<std::string>& says) {
+    EXPECT_NE(o.code, 0) << o.out;
+    for (const std::string& text : says) EXPECT_THAT(o.err, HasSubstr(text));
+    const size_t once = o.err.find("coca: ");
+    EXPECT_EQ(o.err.find("coca: ", once + 1), std::string::npos) << o.err;
+    EXPECT_FALSE(fs::exists(dir_ / "o.json"));
+    EXPECT_EQ(o.out.find("ppl"), std::string::npos) << o.out;
+  }
+  Args ppl(const std::string& model, const Args& more = {}) const {
+    Args args = {"eval", "ppl", "--model", (dir_ / model / "model").string(), "--text", (dir_ / "text.txt").string(), "--max-tokens", "100", "--lengths", "32",
+                 "--json", (dir_ / "o.json").string()};
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  }
+};
+
+TEST_F(UnequalRanks, OptionsAndCommandsAreCompared) {
+  expect_refused(run_two(ppl("a"), ppl("b")), {"--model is \"" + (dir_ / "a/model").string() + "\" on rank 0 and \"" + (dir_ / "b/model").string() + "\" on rank 1"});
+  expect_refused(run_two(ppl("a"), ppl("a", {"--stride", "8"})), {"--stride is not given on rank 0 and 8 on rank 1"});
+  expect_refused(run_two(ppl("a"), ppl("a", {"--lengths", "48,64"})), {"--lengths is 32 on rank 0 and 32,48,64 on rank 1"});
+  expect_refused(run_two(train("c", 6), train("c", 5)), {"--steps is 6 on rank 0 and 5 on rank 1"});
+  expect_refused(run_two(train("c", 6), ppl("a")), {"the command is train on rank 0 and eval ppl on rank 1"});
+  EXPECT_FALSE(fs::exists(dir_ / "c"));
+  const std::string model = (dir_ / "a/model").string(), text = (dir_ / "text.txt").string();
+  const auto tune = [&](const char* batch) {
+    return Args{"finetune", "--model", model, "--text", text, "--length", "24", "--batch", batch, "--steps", "2", "--out", (dir_ / "t").string()};
+  };
+  expect_refused(run_two(tune("2"), tune("4")), {"--batch is 2 on rank 0 and 4 on rank 1"});
+  for (const Args& task : {Args{"eval", "passkey", "--lengths", "100"}, {"eval", "ruler", "--lengths", "1100"}, {"eval", "mlm"}}) {
+    Args first = task, second = task;
+    first.insert(first.end(), {"--model", model, "--seed", "1"});
+    second.insert(second.end(), {"--model", model, "--seed", "2"});
+    expect_refused(run_two(first, second), {"--seed is 1 on rank 0 and 2 on rank 1"});
+  }
+}
+
+// The same command line in two folders whose files differ.
+TEST_F(UnequalRanks, FilesAreComparedByTheirContent) {
+  const std::vector<fs::path> folders = {dir_ / "first", dir_ / "second"};
+  for (const fs::path& folder : folders) {
+    fs::create_directories(folder);
+    fs::copy(dir_ / "a/model", folder / "model", fs::copy_options::recursive);
+    fs::copy(dir_ / "text.txt", folder / "text.txt");
+  }
+  const Args eval = {"eval", "ppl", "--model", "model", "--text", "text.txt", "--max-tokens", "100", "--lengths", "32"};
+  const test::Outcome equal = run_two(eval, eval, folders);
+  EXPECT_EQ(equal.code, 0) << equal.err;
+  const std::string text = io::read_file(dir_ / "text.txt");
+  std::ofstream(folders[1] / "text.txt") << text.substr(0, text.size() - 2) << "!\n";
+  expect_refused(run_two(eval, eval, folders), {"--text: text.txt is ", "on rank 1"});
+  fs::remove(folders[1] / "text.txt");
+  expect_refused(run_two(eval, eval, folders), {"rank 1: ", "text.txt"});
+  std::ofstream(folders[1] / "text.txt") << text;
+  fs::copy(dir_ / "b/model/model.safetensors", folders[1] / "model/model.safetensors", fs::copy_options::overwrite_existing);
+  expect_refused(run_two(eval, eval, folders), {"--model: model/model.safetensors is "});
+  fs::remove(folders[1] / "model/model.safetensors");
+  expect_refused(run_two(eval, eval, folders), {"rank 0 has --model: model/model.safetensors", "which rank 1 does not have"});
+}
+
 TEST_F(Ranks, MistakesAreSaidOnce) {
   const test::Outcome info = run({"info"}, mpirun(2));
   EXPECT_NE(info.code, 0);

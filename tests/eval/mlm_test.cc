@@ -6,6 +6,7 @@
 
 #include <cmath>
 
+#include "coca/base/stop.h"
 #include "coca/data/masking.h"
 #include "coca/data/packing.h"
 #include "coca/eval/perplexity.h"
@@ -55,6 +56,24 @@ TEST(Mlm, PerplexityIsThatOfTheReference) {
   const std::vector<MlmResult> fewer = masked_perplexity(cx, m.spec, m.params.weights(), documents, 20, {.lengths = {6, 12}, .max_windows = 2});
   EXPECT_EQ(fewer[0].windows, 2);
   EXPECT_EQ(fewer[1].masked_tokens, 4);
+  // Two of the five windows of twelve: the second and the fourth.
+  const std::vector<std::vector<int32_t>> second_and_fourth = {{documents[0].begin() + 12, documents[0].begin() + 24}, {documents[2].begin(), documents[2].begin() + 12}};
+  EXPECT_EQ(fewer[1].nll, masked_perplexity(cx, m.spec, m.params.weights(), second_and_fourth, 20, {.lengths = {12}}).at(0).nll);
+}
+
+TEST(Mlm, KeepsTheLengthsThatAreDone) {
+  const test::TinyModel m(encoder());
+  const std::vector<std::vector<int32_t>> documents = {test::random_ids(48, 20, 1)};
+  MlmOptions options{.lengths = {12, 24}, .batch_tokens = 12};
+  options.progress = [](int64_t done, int64_t) {
+    if (done > 48) request_stop();  // within the second length
+  };
+  std::vector<MlmResult> results;
+  Context cx;
+  EXPECT_THAT([&] { masked_perplexity(cx, m.spec, m.params.weights(), documents, 20, options, results); }, ThrowsMessage<Error>(HasSubstr("stopped at length 24, 72 of 96")));
+  clear_stop();
+  ASSERT_EQ(results.size(), 1u);
+  EXPECT_EQ(results[0].nll, masked_perplexity(cx, m.spec, m.params.weights(), documents, 20, {.lengths = {12}, .batch_tokens = 12}).at(0).nll);
 }
 
 TEST(Mlm, EachKindOfModelIsRefusedWhereItDoesNotBelong) {

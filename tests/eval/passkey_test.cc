@@ -208,14 +208,37 @@ TEST(PasskeyEval, StopsWhenAsked) {
     done = p.done;
     if (p.done == 4) request_stop();
   };
+  PasskeyResult result;  // of what was done until then
   try {
-    run(m, options);
+    Context cx;
+    passkey(cx, m.spec, m.params.weights(), *text::make_byte_tokenizer(), options, result);
     ADD_FAILURE() << "it went on";
   } catch (const Error& error) {
     EXPECT_EQ(error.kind(), ErrorKind::kInterrupted);
   }
   clear_stop();
   EXPECT_EQ(done, 4);
+  ASSERT_EQ(result.totals.size(), 1u);
+  EXPECT_EQ(result.totals[0].score.trials, 4);
+  EXPECT_EQ(result.cells.at(0).score.trials, 4);
+  EXPECT_EQ(result.cells.at(0).score.accuracy_high, wilson_interval(result.totals[0].score.correct, 4).high);
+}
+
+// A cell none of whose trials was run has no accuracy; a length none of whose trials was has no place.
+TEST(PasskeyEval, WhatWasNotTriedHasNoAccuracy) {
+  const TinyModel m = babbler(AttentionKind::kRope, 2);
+  PasskeyOptions options = compact({60, 70}, {0, 1}, 2, 5);
+  options.batch_tokens = 60;
+  options.progress = [](const PasskeyProgress&) { request_stop(); };
+  PasskeyResult result;
+  Context cx;
+  EXPECT_THAT([&] { passkey(cx, m.spec, m.params.weights(), *text::make_byte_tokenizer(), options, result); }, message("1 of 8 prompts done"));
+  clear_stop();
+  ASSERT_EQ(result.totals.size(), 1u);
+  ASSERT_EQ(result.cells.size(), 2u);
+  EXPECT_EQ(result.cells[0].score.trials + result.cells[1].score.trials, 1);
+  EXPECT_EQ(std::isnan(result.cells[0].score.accuracy), result.cells[0].score.trials == 0);
+  EXPECT_EQ(std::isnan(result.cells[1].score.accuracy), result.cells[1].score.trials == 0);
 }
 
 TEST(PasskeyEval, MistakesAreNamed) {

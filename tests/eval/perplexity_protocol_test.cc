@@ -159,7 +159,7 @@ TEST(Protocols, MeansEqualTheNaiveOnes) {
 }
 
 TEST(Protocols, DocumentsAreChosenCutAndJoined) {
-  const std::vector<std::vector<int32_t>> documents = {{1, 2}, {3, 4, 5, 6}, {7, 8, 9}, {10, 11, 12}};
+  const std::vector<std::vector<int32_t>> documents = {{1, 2}, {2, 3, 4, 5, 6}, {7, 8, 9}, {10, 11, 12}};
   Protocol p{.min_tokens = 3, .max_tokens = 3, .max_documents = 2};
   const Texts cut = make_texts(documents, p, 99);
   ASSERT_EQ(cut.texts.size(), 2u);
@@ -173,8 +173,16 @@ TEST(Protocols, DocumentsAreChosenCutAndJoined) {
   const Texts joined = make_texts(documents, p, 99);
   ASSERT_EQ(joined.texts.size(), 1u);
   EXPECT_THAT(joined.texts[0].ids, ElementsAre(99, 3, 4, 5, 7, 8, 9));
-  p.min_tokens = 5;
-  EXPECT_THAT([&] { make_texts(documents, p, 99); }, testing::ThrowsMessage<Error>(HasSubstr("none of the 4 documents has 5")));
+  p.cut = Cut::kStart;
+  EXPECT_THAT(make_texts(documents, p, 99).texts[0].ids, ElementsAre(99, 2, 3, 4, 7, 8, 9));
+  p.min_tokens = 6;
+  EXPECT_THAT([&] { make_texts(documents, p, 99); }, testing::ThrowsMessage<Error>(HasSubstr("none of the 4 documents has 6")));
+}
+
+// Scripts that cut a document keep its start; what is not published takes the middle.
+TEST(Protocols, PublishedOnesCutAtTheStart) {
+  for (const char* name : {"coca", "pose", "yarn", "yarn-truncate"}) EXPECT_EQ(protocol_of(name).cut, Cut::kStart) << name;
+  EXPECT_EQ(protocol_of("sliding").cut, Cut::kMiddle);
 }
 
 TEST(Protocols, NamesAreUniqueAndMistakesListThem) {

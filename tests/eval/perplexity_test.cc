@@ -5,11 +5,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <map>
 
 #include "coca/base/stop.h"
+#include "coca/dist/thread_group.h"
 #include "support/numerics.h"
 #include "support/reference_decoder.h"
 #include "support/tiny_model.h"
@@ -217,15 +219,19 @@ TEST(Perplexity, ShortDocumentsAreEvaluatedAndCounted) {
   EXPECT_GT(r[2].tokens_per_second, 0);
 }
 
+// The middle of each stays, or its start where that is asked for.
 TEST(Perplexity, LimitsCutDocumentsAndTheirNumber) {
   const TinyModel m(test::tiny_neox(AttentionKind::kRope));
   const Documents documents = documents_of(m, {1, 50, 40, 30});
-  const Documents cut = {{documents[1].begin(), documents[1].begin() + 25},
-                         {documents[2].begin(), documents[2].begin() + 25}};
-  const PerplexityResult limited =
-      run(m, documents, {.protocol = {.lengths = {16}, .stride = 8, .max_tokens = 25, .max_documents = 2}}).at(0);
-  EXPECT_EQ(limited.documents, 2);
-  EXPECT_EQ(limited.nll, run(m, cut, {.protocol = {.lengths = {16}, .stride = 8}}).at(0).nll);
+  for (const Cut which : {Cut::kMiddle, Cut::kStart}) {
+    const std::ptrdiff_t first = which == Cut::kMiddle ? 12 : 0, second = which == Cut::kMiddle ? 7 : 0;
+    const Documents cut = {{documents[1].begin() + first, documents[1].begin() + first + 25},
+                           {documents[2].begin() + second, documents[2].begin() + second + 25}};
+    const PerplexityResult limited =
+        run(m, documents, {.protocol = {.lengths = {16}, .stride = 8, .max_tokens = 25, .cut = which, .max_documents = 2}}).at(0);
+    EXPECT_EQ(limited.documents, 2);
+    EXPECT_EQ(limited.nll, run(m, cut, {.protocol = {.lengths = {16}, .stride = 8}}).at(0).nll);
+  }
 }
 
 TEST(Perplexity, BitsPerByteCountTheBytesOfWhatIsScored) {
@@ -266,6 +272,38 @@ TEST(Perplexity, ValuesThatAreNotFiniteAreReported) {
   for (int64_t i = 0; i < m.spec.V * m.spec.C; ++i) head[i] = 1e30f * static_cast<float>(1 + i % 7);
   const PerplexityResult r = run(m, documents, {.protocol = {.lengths = {8}}}).at(0);
   EXPECT_FALSE(r.perplexity < 1e30);  // huge, infinite or no number: but no crash
+}
+
+// What was whole when it was asked to stop, or when one of the ranks ran out of memory, is there, on all ranks.
+TEST(Perplexity, KeepsTheLengthsThatAreDone) {
+  const TinyModel m(test::tiny_neox(AttentionKind::kRope));
+  const Documents documents = documents_of(m, {60});
+  PerplexityOptions options{.protocol = {.lengths = {8, 16, 32}, .stride = 4}, .batch_tokens = 16};
+  const std::vector<PerplexityResult> whole = run(m, documents, options);
+  for (const int ranks : {1, 2}) {
+    std::atomic<int> ended = 0;
+    dist::run_ranks(ranks, [&](dist::Communicator& all) {
+      PerplexityOptions shared{.protocol = options.protocol, .batch_tokens = 16, .ranks = all};
+      shared.progress = [&](const PerplexityProgress& p) {
+        if (p.length == 16 && all.rank() == 0) request_stop();
+      };
+      std::vector<PerplexityResult> results;
+      Context cx;
+      try {
+        perplexity(cx, m.spec, m.params.weights(), documents, shared, results);
+        ADD_FAILURE() << "it went on";
+      } catch (const Error& error) {
+        EXPECT_EQ(error.kind(), ErrorKind::kInterrupted);
+        EXPECT_THAT(error.what(), testing::HasSubstr("stopped at length 16"));
+      }
+      ASSERT_EQ(results.size(), 1u);
+      EXPECT_EQ(results[0].length, 8);
+      EXPECT_EQ(results[0].nll, whole[0].nll);
+      ++ended;
+    });
+    clear_stop();
+    EXPECT_EQ(ended, ranks);
+  }
 }
 
 TEST(Perplexity, StopsWhenAsked) {

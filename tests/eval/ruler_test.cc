@@ -5,8 +5,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <limits>
 
+#include "coca/base/stop.h"
 #include "support/tiny_model.h"
 
 namespace coca::eval {
@@ -76,6 +78,26 @@ TEST(RulerEval, ModelsThatSayNothingScoreNothing) {
   }
   EXPECT_EQ(result.effective_length, 0);
   EXPECT_EQ(result.averages, (std::vector<double>{0, 0}));
+}
+
+// Stopped in its third of four cells.
+TEST(RulerEval, KeepsWhatIsDone) {
+  const TinyModel m = byte_model();
+  RulerOptions options = small();
+  options.progress = [](const RulerSample&, int64_t done, int64_t) {
+    if (done == 5) request_stop();
+  };
+  RulerResult result;
+  Context cx;
+  EXPECT_THROW(ruler(cx, m.spec, m.params.weights(), *text::make_byte_tokenizer(), options, result), Error);
+  clear_stop();
+  ASSERT_EQ(result.cells.size(), 3u);
+  EXPECT_EQ(result.cells[1].score.samples, 2);
+  EXPECT_EQ(result.cells[2].score.samples, 1);
+  EXPECT_EQ(result.cell(RulerTask::kFrequentWords, 1100), &result.cells[2]);
+  EXPECT_EQ(result.cell(RulerTask::kFrequentWords, 1200), nullptr);
+  ASSERT_EQ(result.averages.size(), 2u);
+  EXPECT_TRUE(std::isnan(result.averages[0]) && std::isnan(result.averages[1]));
 }
 
 TEST(RulerEval, MistakesAreNamed) {

@@ -130,8 +130,12 @@ TEST(Stream, MistakesAndStops) {
   o.progress = [](const StreamPoint& p) {
     if (p.tokens == 8) request_stop();
   };
-  EXPECT_THAT([&] { run({test::random_ids(40, m.spec.V, 1)}, o); }, message("stopped after 8 tokens"));
+  StreamResult result;
+  EXPECT_THAT([&] { stream_perplexity(cx, m.spec, m.params.weights(), std::vector{test::random_ids(40, m.spec.V, 1)}, o, result); }, message("stopped after 8 tokens"));
   clear_stop();
+  ASSERT_EQ(result.points.size(), 1u);  // the interval is longer than what was done
+  EXPECT_EQ(result.points[0].tokens, 8);
+  EXPECT_EQ(result.documents, 1);
 }
 
 }  // namespace

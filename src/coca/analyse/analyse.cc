@@ -253,6 +253,13 @@ HeadStats Analysis::all() const {
 
 Analysis analyse(const ModelSpec& spec, const model::Weights& weights, std::span<const std::vector<int32_t>> windows,
                  const AnalyseOptions& options) {
+  Analysis out;
+  analyse(spec, weights, windows, options, out);
+  return out;
+}
+
+void analyse(const ModelSpec& spec, const model::Weights& weights, std::span<const std::vector<int32_t>> windows, const AnalyseOptions& options,
+             Analysis& out) {
   check(windows, options);
   ModelSpec used = spec;
   used.rope_scaling = options.scaling.value_or(spec.rope_scaling);
@@ -261,25 +268,38 @@ Analysis analyse(const ModelSpec& spec, const model::Weights& weights, std::span
              enum_name(spec.direction));
   COCA_CHECK(!spec.pattern.far(), "analyse: figures are those of full or windowed attention; pattern {} is not analysed", enum_name(spec.pattern.type));
   const auto N = static_cast<int64_t>(windows[0].size());
-  Analysis out{.spec = spec, .window = N, .windows = static_cast<int64_t>(windows.size()), .shifts = options.shifts,
-               .rotation = plane_rotation(used, N, &weights), .heads = {}, .borders = {}};
+  out = {.spec = spec, .window = N, .windows = 0, .shifts = options.shifts, .rotation = plane_rotation(used, N, &weights), .heads = {}, .borders = {}};
+  const int64_t layers = static_cast<int64_t>(windows.size()) * spec.L;
   out.heads.assign(static_cast<size_t>(spec.L * spec.H), empty_head(spec, N, options.shifts.size()));
   Context cx;
   model::Decoder decoder(used, weights);
   int64_t done = 0;
-  for (size_t i = 0; i < windows.size(); ++i) {
+  const auto close = [&] {
+    if (out.windows > 0) out.borders = scaled_borders(spec, out.all().planes, options.borders, &weights);
+  };
+  const auto scan_window = [&](size_t i) {
     WindowScan scan(spec, options, out.rotation, N, i);
     out.pairs = static_cast<int64_t>(scan.pairs());
     out.rows = static_cast<int64_t>(scan.rows());
     LayerListener listener(spec, scan, out.heads, [&] {
-      if (options.progress) options.progress(++done, out.windows * spec.L);
+      if (options.progress) options.progress(++done, layers);
     });
     cx.set_trace([&](std::string_view name, TensorRef value) { listener(name, value); });
     decoder.forward(cx, TensorRef(windows[i].data(), DType::kI32, {1, N}));
+    ++out.windows;
+  };
+  std::vector<HeadStats> whole;  // of the windows that are done
+  try {
+    for (size_t i = 0; i < windows.size(); ++i) {
+      whole = out.heads;
+      scan_window(i);
+    }
+  } catch (...) {
+    if (!whole.empty()) out.heads = std::move(whole);
+    close();
+    throw;
   }
-  const HeadStats all = out.all();
-  out.borders = scaled_borders(spec, all.planes, options.borders, &weights);
-  return out;
+  close();
 }
 
 }  // namespace coca::analyse

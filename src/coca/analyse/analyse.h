@@ -62,5 +62,7 @@ bool has_collinear_planes(const model::ModelSpec&);
 // Windows of equal length, at least 2 tokens. Throws Error kInterrupted when asked to stop.
 Analysis analyse(const model::ModelSpec&, const model::Weights&, std::span<const std::vector<int32_t>> windows,
                  const AnalyseOptions&);
+// The same; after an error `out` is of the windows that were done.
+void analyse(const model::ModelSpec&, const model::Weights&, std::span<const std::vector<int32_t>> windows, const AnalyseOptions&, Analysis& out);
 
 }  // namespace coca::analyse

@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <exception>
+#include <new>
 
 namespace coca::dist {
 
@@ -32,6 +33,42 @@ struct Outcome {
   bool failed = false;
   ErrorKind kind = ErrorKind::kInternal;
 };
+
+// Facts as one text and back: "<length> <text>" of each part.
+std::string packed(const std::vector<Fact>& facts) {
+  std::string text;
+  for (const Fact& fact : facts) text += fmt::format("{} {}{} {}", fact.what.size(), fact.what, fact.value.size(), fact.value);
+  return text;
+}
+std::vector<Fact> unpacked(const std::string& text) {
+  std::vector<Fact> facts;
+  size_t at = 0;
+  const auto part = [&] {
+    const size_t space = text.find(' ', at), bytes = std::stoull(text.substr(at, space - at));
+    at = space + 1 + bytes;
+    return text.substr(space + 1, bytes);
+  };
+  while (at < text.size()) {
+    std::string what = part();
+    facts.push_back({std::move(what), part()});
+  }
+  return facts;
+}
+
+// What sets the list of `rank` apart from that of rank 0; "" where nothing does.
+std::string difference(const std::vector<Fact>& first, const std::vector<Fact>& mine, int rank) {
+  for (size_t i = 0; i < std::max(first.size(), mine.size()); ++i) {
+    if (i < first.size() && i < mine.size()) {
+      if (first[i].what == mine[i].what && first[i].value == mine[i].value) continue;
+      if (first[i].what == mine[i].what) return fmt::format("{} is {} on rank 0 and {} on rank {}", mine[i].what, first[i].value, mine[i].value, rank);
+    }
+    const auto lacks = [](const std::vector<Fact>& facts, const std::string& what) { return std::ranges::find(facts, what, &Fact::what) == facts.end(); };
+    if (i < first.size() && lacks(mine, first[i].what)) return fmt::format("rank 0 has {} ({}), which rank {} does not have", first[i].what, first[i].value, rank);
+    if (i < mine.size() && lacks(first, mine[i].what)) return fmt::format("rank {} has {} ({}), which rank 0 does not have", rank, mine[i].what, mine[i].value);
+    return fmt::format("{} comes in another place on rank 0 than on rank {}", (i < mine.size() ? mine : first)[i].what, rank);
+  }
+  return "";
+}
 
 }  // namespace
 
@@ -115,27 +152,28 @@ bool any(Communicator& ranks, bool mine) {
 }
 
 void together(Communicator& ranks, const std::function<void()>& work) {
+  if (ranks.size() == 1) return work();
   Outcome mine;
   std::string message;
-  std::exception_ptr thrown;
   try {
     work();
   } catch (const Error& error) {
     mine = {.failed = true, .kind = error.kind()};
     message = error.what();
-    thrown = std::current_exception();
+  } catch (const std::bad_alloc&) {
+    mine = {.failed = true, .kind = ErrorKind::kIo};
+    message = "out of memory";
   } catch (const std::exception& error) {
     mine.failed = true;
     message = error.what();
-    thrown = std::current_exception();
   }
   const std::vector<Outcome> all = all_gather_value(ranks, mine);
   const auto bad = std::ranges::find(all, true, &Outcome::failed);
   if (bad == all.end()) return;
   const std::vector<std::string> messages = gather_texts(ranks, message);
-  if (thrown) std::rethrow_exception(thrown);
+  if (mine.failed) throw SharedError(mine.kind, message);
   const auto who = bad - all.begin();
-  throw Error(bad->kind, fmt::format("rank {}: {}", who, messages[static_cast<size_t>(who)]));
+  throw SharedError(bad->kind, fmt::format("rank {}: {}", who, messages[static_cast<size_t>(who)]));
 }
 
 void first_rank_first(Communicator& ranks, const std::function<void()>& work) {
@@ -145,6 +183,13 @@ void first_rank_first(Communicator& ranks, const std::function<void()>& work) {
   together(ranks, [&] {
     if (ranks.rank() != 0) work();
   });
+}
+
+void require_same(Communicator& ranks, const std::vector<Fact>& mine) {
+  if (ranks.size() == 1) return;
+  const std::vector<Fact> first = unpacked(broadcast_text(ranks, 0, packed(mine)));
+  for (const std::string& found : gather_texts(ranks, difference(first, mine, ranks.rank())))
+    if (!found.empty()) throw SharedError(ErrorKind::kInvalidArgument, found + "; all ranks must be started with the same program, options and files");
 }
 
 }  // namespace coca::dist

@@ -77,10 +77,25 @@ void share(Communicator& ranks, std::span<T> values, const Owner& owner) {
 // Whether any rank says so.
 bool any(Communicator&, bool mine);
 
-// Runs `work` on every rank and waits for all. Where it threw on some rank, every rank throws: that one its own error,
-// the others one of the same kind that names the rank. For work that makes no calls to the communicator.
+// An error that all ranks throw at the same place: each can go on from it, or leave, without waiting for the others.
+class SharedError : public Error {
+ public:
+  using Error::Error;
+};
+
+// Runs `work` on every rank and waits for all. Where it threw on some rank, every rank throws a SharedError of the same kind: that
+// one with its own message, the others with one that names the rank. For work that makes no calls to the communicator. One rank alone
+// throws what the work threw.
 void together(Communicator&, const std::function<void()>& work);
 // `work` on rank 0, then on the others, as together(): what rank 0 leaves on disk the others find.
 void first_rank_first(Communicator&, const std::function<void()>& work);
+
+// Something that must be the same on all ranks: an option and its value, a file and its fingerprint.
+struct Fact {
+  std::string what, value;
+};
+// Every rank throws the same SharedError (kInvalidArgument) where a rank's list differs from that of rank 0, in whatever: it names the
+// lowest such rank and the first fact that differs. Lists may have any length.
+void require_same(Communicator&, const std::vector<Fact>& mine);
 
 }  // namespace coca::dist

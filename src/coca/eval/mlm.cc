@@ -6,9 +6,10 @@
 
 #include "coca/base/clock.h"
 #include "coca/base/rng.h"
-#include "coca/base/stop.h"
+#include "coca/base/spread.h"
 #include "coca/data/masking.h"
 #include "coca/eval/protocol.h"
+#include "coca/eval/share.h"
 #include "coca/model/decoder.h"
 #include "coca/model/windows.h"
 #include "coca/ops/cross_entropy.h"
@@ -17,15 +18,17 @@ namespace coca::eval {
 
 namespace {
 
+// `most` of them at most, spread evenly over all.
 std::vector<std::span<const int32_t>> windows_of(std::span<const std::vector<int32_t>> documents, int64_t length, int64_t most) {
   std::vector<std::span<const int32_t>> windows;
   const auto n = static_cast<size_t>(length);
   for (const std::vector<int32_t>& document : documents)
-    for (size_t at = 0; at + n <= document.size(); at += n) {
-      if (most > 0 && static_cast<int64_t>(windows.size()) == most) return windows;
-      windows.push_back(std::span(document).subspan(at, n));
-    }
+    for (size_t at = 0; n <= document.size() && at <= document.size() - n; at += n) windows.push_back(std::span(document).subspan(at, n));
   COCA_CHECK(!windows.empty(), "eval mlm: no document has the {} tokens of a window", length);
+  const auto all = static_cast<int64_t>(windows.size());
+  if (most == 0 || most >= all) return windows;
+  for (int64_t i = 0; i < most; ++i) windows[static_cast<size_t>(i)] = windows[static_cast<size_t>(spread_index(i, most, all))];
+  windows.resize(static_cast<size_t>(most));
   return windows;
 }
 
@@ -72,8 +75,15 @@ class BatchRunner {
 
 }  // namespace
 
-std::vector<MlmResult> masked_perplexity(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights,
+std::vector<MlmResult> masked_perplexity(Context& cx, const model::ModelSpec& spec, const model::Weights& weights,
                                          std::span<const std::vector<int32_t>> documents, int32_t vocabulary, const MlmOptions& o) {
+  std::vector<MlmResult> results;
+  masked_perplexity(cx, spec, weights, documents, vocabulary, o, results);
+  return results;
+}
+
+void masked_perplexity(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights, std::span<const std::vector<int32_t>> documents,
+                       int32_t vocabulary, const MlmOptions& o, std::vector<MlmResult>& results) {
   const data::MaskedTokens masks{.mask_id = model::require_masked(model_spec, "eval mlm"), .vocabulary = vocabulary};
   COCA_CHECK(!o.lengths.empty(), "eval mlm: no lengths given");
   COCA_CHECK(o.max_windows >= 0 && o.batch_tokens >= 1, "eval mlm: max_windows {} must not be negative, batch_tokens {} at least 1", o.max_windows, o.batch_tokens);
@@ -87,18 +97,20 @@ std::vector<MlmResult> masked_perplexity(Context& cx, const model::ModelSpec& mo
   }
   BatchRunner runner(cx, spec, weights, masks, o.seed);
   const auto K = static_cast<size_t>(o.ranks.size());
-  std::vector<MlmResult> results;
   for (size_t l = 0; l < plans.size(); ++l) {
     const Stopwatch watch;
     const auto& windows = plans[l];
     MlmResult r{.length = o.lengths[l], .windows = static_cast<int64_t>(windows.size())};
     const auto at_once = static_cast<size_t>(std::max<int64_t>(1, o.batch_tokens / r.length));
     std::vector<Sums> batches((windows.size() + at_once - 1) / at_once);
-    for (size_t b = 0; b < batches.size(); ++b) {
-      COCA_CHECK_AS(kInterrupted, b % K > 0 || !dist::any(o.ranks, stop_requested()), "eval mlm: stopped at length {}, {} of {} tokens done", r.length, done, total);
-      const size_t first = b * at_once, count = std::min(at_once, windows.size() - first);
-      if (b % K == static_cast<size_t>(o.ranks.rank())) batches[b] = runner.run(std::span(windows).subspan(first, count), first);
-      done += static_cast<int64_t>(count) * r.length;
+    const auto stopped = [&] { return fmt::format("eval mlm: stopped at length {}, {} of {} tokens done", r.length, done, total); };
+    for (size_t round = 0; round < batches.size(); round += K) {
+      const size_t mine = round + static_cast<size_t>(o.ranks.rank()), end = std::min(round + K, batches.size());
+      do_round(o.ranks, stopped, [&] {
+        const size_t first = mine * at_once;
+        if (mine < end) batches[mine] = runner.run(std::span(windows).subspan(first, std::min(at_once, windows.size() - first)), first);
+      });
+      done += static_cast<int64_t>(std::min(end * at_once, windows.size()) - round * at_once) * r.length;
       if (o.progress) o.progress(done, total);
     }
     dist::share(o.ranks, std::span(batches), [&](size_t b) { return b % K; });
@@ -111,7 +123,6 @@ std::vector<MlmResult> masked_perplexity(Context& cx, const model::ModelSpec& mo
     r.seconds = watch.seconds();
     results.push_back(r);
   }
-  return results;
 }
 
 }  // namespace coca::eval

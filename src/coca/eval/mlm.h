@@ -18,7 +18,7 @@ namespace coca::eval {
 
 struct MlmOptions {
   std::vector<int64_t> lengths;
-  int64_t max_windows = 0;  // of each length; 0: all
+  int64_t max_windows = 0;  // of each length, spread evenly over all there are; 0: all
   int64_t seed = 0;
   int64_t batch_tokens = 8192;  // windows run together up to about so many tokens
   std::optional<model::RopeScaling> scaling;  // instead of the spec's
@@ -37,5 +37,8 @@ struct MlmResult {
 // lengths that no document has, and kInterrupted when asked to stop.
 std::vector<MlmResult> masked_perplexity(Context&, const model::ModelSpec&, const model::Weights&,
                                          std::span<const std::vector<int32_t>> documents, int32_t vocabulary, const MlmOptions&);
+// The same, each length added to `results` when it is done.
+void masked_perplexity(Context&, const model::ModelSpec&, const model::Weights&, std::span<const std::vector<int32_t>> documents, int32_t vocabulary,
+                       const MlmOptions&, std::vector<MlmResult>& results);
 
 }  // namespace coca::eval

@@ -31,6 +31,7 @@ struct Trial {
   PasskeyTrial prompt;
   size_t cell = 0;
   Outcome outcome;
+  bool done = false;
 
   int64_t tokens() const { return static_cast<int64_t>(prompt.ids.size()); }
 };
@@ -188,6 +189,10 @@ void add(PasskeyScore& score, const Trial& trial) {
 }
 
 void finish(PasskeyScore& score, PasskeyRule rule) {
+  if (score.trials == 0) {  // of a measurement that ended early
+    score.accuracy = score.digit_accuracy = std::nan("");
+    return;
+  }
   const auto n = static_cast<double>(score.trials);
   score.accuracy = static_cast<double>(score.correct) / n;
   score.digit_accuracy /= n;
@@ -216,14 +221,17 @@ std::vector<std::vector<Trial*>> batches_of(std::vector<Trial>& trials, int64_t 
   return batches;
 }
 
-// Appends the cells of one length.
-PasskeyTotal summarise(const std::vector<Trial>& trials, int64_t length, const PasskeyProtocol& p,
-                       std::vector<PasskeyCell>& cells) {
-  PasskeyTotal total{
-      .length = length, .least_tokens = trials[0].tokens(), .most_tokens = trials[0].tokens()};
+// Appends a length of which some trials at least are done, and its cells.
+void summarise(const std::vector<Trial>& trials, int64_t length, const PasskeyProtocol& p, double seconds, PasskeyResult& result) {
+  const auto any = std::ranges::find(trials, true, &Trial::done);
+  if (any == trials.end()) return;
+  PasskeyTotal total{.length = length, .least_tokens = any->tokens(), .most_tokens = any->tokens(), .seconds = seconds,
+                     .peak_resident_bytes = peak_resident_bytes()};
+  std::vector<PasskeyCell>& cells = result.cells;
   const size_t first = cells.size();
   for (const std::optional<double> depth : cell_depths(p)) cells.push_back({.length = length, .depth = depth});
   for (const Trial& t : trials) {
+    if (!t.done) continue;
     add(cells[first + t.cell].score, t);
     add(total.score, t);
     total.least_tokens = std::min(total.least_tokens, t.tokens());
@@ -231,7 +239,7 @@ PasskeyTotal summarise(const std::vector<Trial>& trials, int64_t length, const P
   }
   for (size_t i = first; i < cells.size(); ++i) finish(cells[i].score, p.rule);
   finish(total.score, p.rule);
-  return total;
+  result.totals.push_back(total);
 }
 
 // A published script's prompt: so much garbage, parted at the depth or at random.
@@ -294,13 +302,45 @@ PasskeyTrial make_passkey_trial(const text::Tokenizer& tokenizer, const PasskeyO
   return out;
 }
 
-PasskeyResult passkey(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights,
-                      const text::Tokenizer& tokenizer, const PasskeyOptions& o) {
+namespace {
+
+// The prompts of one length, run in rounds of a batch for each rank.
+void run_length(std::vector<Trial>& trials, TrialRunner& runner, const PasskeyOptions& o, const std::function<std::string()>& stopped, PasskeyProgress& progress) {
+  const auto K = static_cast<size_t>(o.ranks.size());
+  std::vector<std::vector<Trial*>> batches = batches_of(trials, o.batch_tokens);
+  for (size_t first = 0; first < batches.size(); first += K) {
+    const size_t end = std::min(first + K, batches.size()), mine = first + static_cast<size_t>(o.ranks.rank());
+    do_round(o.ranks, stopped, [&] {
+      if (mine < end) runner.run(batches[mine]);
+    });
+    const auto round = std::span<const std::vector<Trial*>>(batches).subspan(first, end - first);
+    share_batches(o.ranks, round, &Trial::outcome);
+    for (const std::vector<Trial*>& batch : round)
+      for (Trial* t : batch) {
+        t->done = true;
+        progress.correct += t->outcome.correct;
+        ++progress.tried;
+        ++progress.done;
+      }
+    if (o.progress) o.progress(progress);
+  }
+}
+
+}  // namespace
+
+PasskeyResult passkey(Context& cx, const model::ModelSpec& spec, const model::Weights& weights, const text::Tokenizer& tokenizer, const PasskeyOptions& o) {
+  PasskeyResult result;
+  passkey(cx, spec, weights, tokenizer, o, result);
+  return result;
+}
+
+void passkey(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights, const text::Tokenizer& tokenizer, const PasskeyOptions& o,
+             PasskeyResult& result) {
   check_protocol(o.protocol);
   COCA_CHECK(o.batch_tokens >= 1, "passkey: batch_tokens {} must be at least 1", o.batch_tokens);
   check_tokenizer(tokenizer, model_spec);
   const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
-  PasskeyResult result{.bos = bos_token(spec, o.protocol.bos)};
+  result.bos = bos_token(spec, o.protocol.bos);
   const std::vector<std::optional<double>> depths = cell_depths(o.protocol);
   for (const int64_t N : o.protocol.lengths)  // a byte a number at least; patterns keep less
     if (!spec.pattern.far())
@@ -311,44 +351,28 @@ PasskeyResult passkey(Context& cx, const model::ModelSpec& model_spec, const mod
   TrialRunner runner(cx, spec, weights, tokenizer, o.protocol);
   const auto cells = static_cast<int64_t>(depths.size());
   PasskeyProgress progress{.total = static_cast<int64_t>(o.protocol.lengths.size()) * cells * o.protocol.trials};
-  const auto stop_here = [&](int64_t length) {
-    COCA_CHECK_AS(kInterrupted, !dist::any(o.ranks, stop_requested()), "passkey: stopped at length {}, {} of {} prompts done",
-                  length, progress.done, progress.total);
-  };
-  const auto K = static_cast<size_t>(o.ranks.size());
   for (const int64_t length : o.protocol.lengths) {
-    const PasskeyPlan prompts = plan_passkey(tokenizer, o, result.bos, length);
+    const auto stopped = [&] { return fmt::format("passkey: stopped at length {}, {} of {} prompts done", length, progress.done, progress.total); };
     const Stopwatch watch;
     progress.length = length;
     progress.correct = progress.tried = 0;
     std::vector<Trial> trials;
-    for (size_t d = 0; d < depths.size(); ++d)
-      for (int64_t t = 0; t < o.protocol.trials; ++t) {
-        stop_here(length);
-        trials.push_back(
-            {.prompt = make_passkey_trial(tokenizer, o, result.bos, prompts, depths[d], t), .cell = d});
-      }
-    std::vector<std::vector<Trial*>> batches = batches_of(trials, o.batch_tokens);
-    for (size_t first = 0; first < batches.size(); first += K) {  // a batch for each rank, then all hear what came of them
-      stop_here(length);
-      const size_t end = std::min(first + K, batches.size()), mine = first + static_cast<size_t>(o.ranks.rank());
-      if (mine < end) runner.run(batches[mine]);
-      const auto round = std::span<const std::vector<Trial*>>(batches).subspan(first, end - first);
-      share_batches(o.ranks, round, &Trial::outcome);
-      for (const std::vector<Trial*>& batch : round)
-        for (const Trial* t : batch) {
-          progress.correct += t->outcome.correct;
-          ++progress.tried;
-          ++progress.done;
-        }
-      if (o.progress) o.progress(progress);
+    try {
+      do_round(o.ranks, stopped, [&] {
+        const PasskeyPlan prompts = plan_passkey(tokenizer, o, result.bos, length);
+        for (size_t d = 0; d < depths.size(); ++d)
+          for (int64_t t = 0; t < o.protocol.trials; ++t) {
+            COCA_CHECK_AS(kInterrupted, !stop_requested(), "{}", stopped());
+            trials.push_back({.prompt = make_passkey_trial(tokenizer, o, result.bos, prompts, depths[d], t), .cell = d});
+          }
+      });
+      run_length(trials, runner, o, stopped, progress);
+    } catch (...) {
+      summarise(trials, length, o.protocol, watch.seconds(), result);
+      throw;
     }
-    PasskeyTotal total = summarise(trials, length, o.protocol, result.cells);
-    total.seconds = watch.seconds();
-    total.peak_resident_bytes = peak_resident_bytes();
-    result.totals.push_back(total);
+    summarise(trials, length, o.protocol, watch.seconds(), result);
   }
-  return result;
 }
 
 }  // namespace coca::eval

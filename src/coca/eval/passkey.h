@@ -67,6 +67,9 @@ struct PasskeyResult {
 // Throws Error kInterrupted when asked to stop; logits that are NaN count as wrong.
 PasskeyResult passkey(Context&, const model::ModelSpec&, const model::Weights&, const text::Tokenizer&,
                       const PasskeyOptions&);
+// The same; after an error `result` has the lengths that are done, and of the last one what its cells have until then: fewer trials,
+// perhaps none (whose accuracy is NaN).
+void passkey(Context&, const model::ModelSpec&, const model::Weights&, const text::Tokenizer&, const PasskeyOptions&, PasskeyResult& result);
 
 // The prompt `trial` of a cell as ids. `garbage` is data::passkey_garbage() of its length, of no matter for tokens.
 struct PasskeyTrial {

@@ -202,18 +202,29 @@ void run_plan(Plan& plan, WindowRunner& runner, const PerplexityOptions& o, Perp
   const bool together = o.share == Share::kTokens;
   const size_t K = together ? 1 : static_cast<size_t>(o.ranks.size()), rank = together ? 0 : static_cast<size_t>(o.ranks.rank());
   const std::vector<std::vector<Window*>> batches = batches_of(plan, o.batch_tokens);
+  const auto stopped = [&] {
+    return fmt::format("perplexity: stopped at length {}, {} of {} tokens done", plan.result.length, progress.done_tokens, progress.total_tokens);
+  };
   PerplexitySums done;
-  for (size_t b = 0; b < batches.size(); ++b) {
-    COCA_CHECK_AS(kInterrupted, b % K > 0 || !dist::any(o.ranks, stop_requested()), "perplexity: stopped at length {}, {} of {} tokens done",
-                  plan.result.length, progress.done_tokens, progress.total_tokens);
-    if (b % K == rank) runner.run(batches[b], plan.front);
-    for (const Window* w : batches[b]) {
-      add(done, w->sums);
-      progress.done_tokens += w->span.tokens() + plan.front;
+  for (size_t first = 0; first < batches.size(); first += K) {
+    const size_t end = std::min(first + K, batches.size()), mine = first + rank;
+    const auto part = [&] {
+      if (mine < end) runner.run(batches[mine], plan.front);
+    };
+    if (together) {  // whose parts send messages
+      if (dist::any(o.ranks, stop_requested())) throw dist::SharedError(ErrorKind::kInterrupted, stopped());
+      part();
+    } else {
+      do_round(o.ranks, stopped, part);
     }
+    for (size_t b = first; b < end; ++b)
+      for (const Window* w : batches[b]) {
+        add(done, w->sums);
+        progress.done_tokens += w->span.tokens() + plan.front;
+      }
     progress.length = plan.result.length;
     progress.perplexity = done.perplexity();
-    if (o.progress && b % K == rank) o.progress(progress);
+    if (o.progress) o.progress(progress);
   }
   if (!together) share_batches<Window>(o.ranks, batches, &Window::sums);
 }
@@ -230,9 +241,15 @@ std::optional<double> PerplexitySums::bits_per_byte() const {
   return bytes > 0 ? std::optional(nll / std::numbers::ln2 / static_cast<double>(bytes)) : std::nullopt;
 }
 
-std::vector<PerplexityResult> perplexity(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights,
-                                         std::span<const std::vector<int32_t>> documents,
-                                         const PerplexityOptions& o) {
+std::vector<PerplexityResult> perplexity(Context& cx, const model::ModelSpec& spec, const model::Weights& weights,
+                                         std::span<const std::vector<int32_t>> documents, const PerplexityOptions& o) {
+  std::vector<PerplexityResult> results;
+  perplexity(cx, spec, weights, documents, o, results);
+  return results;
+}
+
+void perplexity(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights, std::span<const std::vector<int32_t>> documents,
+                const PerplexityOptions& o, std::vector<PerplexityResult>& results) {
   check_protocol(o.protocol);
   model::require_causal(model_spec, "perplexity");
   COCA_CHECK(o.batch_tokens >= 1, "perplexity: batch_tokens {} must be at least 1", o.batch_tokens);
@@ -246,7 +263,6 @@ std::vector<PerplexityResult> perplexity(Context& cx, const model::ModelSpec& mo
     progress.total_tokens += plans.back().result.run_tokens;
   }
   WindowRunner runner(cx, spec, weights, o, bos);
-  std::vector<PerplexityResult> results;
   for (Plan& plan : plans) {
     const Stopwatch watch;
     run_plan(plan, runner, o, progress);
@@ -254,7 +270,6 @@ std::vector<PerplexityResult> perplexity(Context& cx, const model::ModelSpec& mo
     summarise(plan, o.protocol);
     results.push_back(std::move(plan.result));
   }
-  return results;
 }
 
 }  // namespace coca::eval

@@ -95,5 +95,8 @@ struct PerplexityResult {
 std::vector<PerplexityResult> perplexity(Context&, const model::ModelSpec&, const model::Weights&,
                                          std::span<const std::vector<int32_t>> documents,
                                          const PerplexityOptions&);
+// The same, each length added to `results` when it is done: what an error leaves there is whole.
+void perplexity(Context&, const model::ModelSpec&, const model::Weights&, std::span<const std::vector<int32_t>> documents,
+                const PerplexityOptions&, std::vector<PerplexityResult>& results);
 
 }  // namespace coca::eval

@@ -68,6 +68,7 @@ struct Protocol {
   Join join = Join::kSeparate;
   int64_t min_tokens = 0;     // shorter documents are passed over
   int64_t max_tokens = 0;     // of a document, the rest is cut off; 0: all
+  Cut cut = Cut::kMiddle;     // which of them stay
   int64_t max_documents = 0;  // the first so many of those long enough; 0: all
 
   template <class V>
@@ -84,6 +85,7 @@ struct Protocol {
     v("join", "", join);
     v("min_tokens", "", min_tokens);
     v("max_tokens", "", max_tokens);
+    v("cut", "", cut);
     v("max_documents", "", max_documents);
   }
 };

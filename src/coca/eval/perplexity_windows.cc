@@ -16,6 +16,7 @@ Texts make_texts(std::span<const std::vector<int32_t>> documents, const Protocol
       ++out.passed_over;
       continue;
     }
+    const auto from = documents[i].begin() + cut_begin(N, p.max_tokens, p.cut);
     if (p.max_tokens > 0) N = std::min(N, p.max_tokens);
     ++out.documents;
     out.document_tokens += N;
@@ -24,7 +25,7 @@ Texts make_texts(std::span<const std::vector<int32_t>> documents, const Protocol
       if (leads) out.texts.back().ids.push_back(*bos);
     }
     std::vector<int32_t>& ids = out.texts.back().ids;
-    ids.insert(ids.end(), documents[i].begin(), documents[i].begin() + N);
+    ids.insert(ids.end(), from, from + N);
   }
   COCA_CHECK(out.documents > 0, "perplexity: none of the {} documents has {} tokens or more", documents.size(),
              p.min_tokens > 2 ? std::to_string(p.min_tokens) : "two");

@@ -13,6 +13,10 @@ std::optional<int32_t> bos_token(const model::ModelSpec& spec, Bos rule) {
   return spec.bos_id ? std::optional<int32_t>(static_cast<int32_t>(*spec.bos_id)) : std::nullopt;
 }
 
+int64_t cut_begin(int64_t N, int64_t most, Cut cut) {
+  return cut == Cut::kStart || most == 0 || most >= N ? 0 : (N - most) / 2;
+}
+
 model::ModelSpec with_scaling(const model::ModelSpec& spec,
                               const std::optional<model::RopeScaling>& scaling) {
   model::ModelSpec out = spec;

@@ -25,6 +25,14 @@ enum class Bos : uint8_t {
 };
 std::optional<int32_t> bos_token(const model::ModelSpec&, Bos);
 
+// Which part of a document stays where only so many of its tokens are wanted.
+enum class Cut : uint8_t {
+  kMiddle,  // prose, where the beginning may be a title page and a list of contents
+  kStart,   // as published scripts cut
+};
+// Where the `most` tokens that stay of N begin; 0 where all stay (most 0, or at least N).
+int64_t cut_begin(int64_t N, int64_t most, Cut);
+
 // The spec with its position scaling replaced, when one is given. Error for a factor below 1.
 model::ModelSpec with_scaling(const model::ModelSpec&, const std::optional<model::RopeScaling>&);
 
@@ -63,3 +71,4 @@ const Named& entry_of(const std::vector<Named>& table, std::string_view what, st
 
 COCA_ENUM_NAMES(coca::eval::Bos, "bos", {coca::eval::Bos::kAuto, "auto"}, {coca::eval::Bos::kNever, "never"},
                 {coca::eval::Bos::kAlways, "always"})
+COCA_ENUM_NAMES(coca::eval::Cut, "cut", {coca::eval::Cut::kMiddle, "middle"}, {coca::eval::Cut::kStart, "start"})

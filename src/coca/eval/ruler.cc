@@ -2,11 +2,12 @@
 #include "coca/eval/ruler.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "coca/base/clock.h"
 #include "coca/base/rng.h"
 #include "coca/base/sizes.h"
-#include "coca/base/stop.h"
+#include "coca/eval/share.h"
 #include "coca/infer/generate.h"
 
 namespace coca::eval {
@@ -83,15 +84,60 @@ void share_answers(std::vector<RulerSample>& round, dist::Communicator& ranks) {
   }
 }
 
+// Over the lengths of which every task has all its samples.
 void summarise(RulerResult& result, const RulerOptions& o) {
   bool holds = true;
-  for (size_t l = 0; l < o.lengths.size(); ++l) {
+  for (const int64_t length : o.lengths) {
     double sum = 0;
-    for (size_t t = 0; t < o.tasks.size(); ++t) sum += result.cells[t * o.lengths.size() + l].score.score;
+    for (const data::RulerTask task : o.tasks) {
+      const RulerCell* cell = result.cell(task, length);
+      sum += cell && cell->score.samples == o.samples ? cell->score.score : std::nan("");
+    }
     result.averages.push_back(sum / static_cast<double>(o.tasks.size()));
     holds = holds && result.averages.back() >= kRulerThreshold;
-    if (holds) result.effective_length = std::max(result.effective_length, o.lengths[l]);
+    if (holds) result.effective_length = std::max(result.effective_length, length);
   }
+}
+
+// Answers samples one for each rank, round after round, and adds the cell as far as it came.
+void run_cell(const Answerer& answerer, const text::Tokenizer& tokenizer, const RulerOptions& o, data::RulerTask task, int64_t length, int64_t& done, RulerResult& result) {
+  const Stopwatch watch;
+  const int64_t total = static_cast<int64_t>(o.tasks.size() * o.lengths.size()) * o.samples;
+  RulerCell cell{.task = task, .length = length};
+  double sum = 0;
+  const auto close = [&] {
+    if (cell.score.samples == 0) return;
+    cell.score.score = sum / static_cast<double>(cell.score.samples);
+    cell.score.interval = wilson_interval_of_mean(cell.score.score, cell.score.samples);
+    cell.seconds = watch.seconds();
+    result.cells.push_back(cell);
+  };
+  const auto stopped = [&] { return fmt::format("ruler: stopped at {}, length {}, {} of {} prompts done", enum_name(task), length, done, total); };
+  try {
+    for (int64_t first = 0; first < o.samples; first += o.ranks.size()) {
+      std::vector<RulerSample> round;
+      do_round(o.ranks, stopped, [&] {
+        for (int64_t i = first; i < std::min(first + o.ranks.size(), o.samples); ++i) {
+          round.push_back({.task = task, .length = length, .number = i});
+          round.back().prompt = make_ruler_sample(tokenizer, o, result.bos, task, length, i);
+        }
+        const auto mine = static_cast<size_t>(o.ranks.rank());
+        if (mine < round.size()) answerer.answer(round[mine]);
+      });
+      share_answers(round, o.ranks);
+      for (const RulerSample& sample : round) {
+        sum += sample.score;
+        ++cell.score.samples;
+        cell.least_tokens = sample.number == 0 ? sample.tokens : std::min(cell.least_tokens, sample.tokens);
+        cell.most_tokens = std::max(cell.most_tokens, sample.tokens);
+        if (o.progress) o.progress(sample, ++done, total);
+      }
+    }
+  } catch (...) {
+    close();
+    throw;
+  }
+  close();
 }
 
 }  // namespace
@@ -111,12 +157,22 @@ data::RulerPrompt make_ruler_sample(const text::Tokenizer& tokenizer, const Rule
   return data::make_ruler_prompt(task, room, tokenizer, rng, o.haystack);
 }
 
-RulerResult ruler(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights,
-                  const text::Tokenizer& tokenizer, const RulerOptions& o) {
+const RulerCell* RulerResult::cell(data::RulerTask task, int64_t length) const {
+  const auto found = std::ranges::find_if(cells, [&](const RulerCell& c) { return c.task == task && c.length == length; });
+  return found == cells.end() ? nullptr : &*found;
+}
+
+RulerResult ruler(Context& cx, const model::ModelSpec& spec, const model::Weights& weights, const text::Tokenizer& tokenizer, const RulerOptions& o) {
+  RulerResult result;
+  ruler(cx, spec, weights, tokenizer, o, result);
+  return result;
+}
+
+void ruler(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights, const text::Tokenizer& tokenizer, const RulerOptions& o, RulerResult& result) {
   check_options(o);
   check_tokenizer(tokenizer, model_spec);
   const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
-  RulerResult result{.bos = bos_token(spec, o.bos)};
+  result.bos = bos_token(spec, o.bos);
   for (const int64_t N : o.lengths)  // a byte a number at least; patterns keep less
     if (!spec.pattern.far())
       check_memory("the cache", {{"lengths", N}, {"layers", spec.L}, {"key/value heads", spec.G}, {"numbers", 2 * spec.D}}, "ask for shorter ones");
@@ -124,42 +180,15 @@ RulerResult ruler(Context& cx, const model::ModelSpec& model_spec, const model::
   for (const data::RulerTask task : o.tasks)
     make_ruler_sample(tokenizer, o, result.bos, task, *std::min_element(o.lengths.begin(), o.lengths.end()), 0);
   const Answerer answerer(cx, spec, weights, tokenizer, result.bos);
-  const int64_t total = static_cast<int64_t>(o.tasks.size() * o.lengths.size()) * o.samples;
   int64_t done = 0;
-  for (const data::RulerTask task : o.tasks)
-    for (const int64_t length : o.lengths) {
-      const Stopwatch watch;
-      RulerCell cell{.task = task, .length = length, .score = {.samples = o.samples}};
-      double sum = 0;
-      // Samples from `first` on, one for each rank.
-      const auto answer_round = [&](int64_t first) {
-        std::vector<RulerSample> round;
-        for (int64_t i = first; i < std::min(first + o.ranks.size(), o.samples); ++i) {
-          round.push_back({.task = task, .length = length, .number = i});
-          round.back().prompt = make_ruler_sample(tokenizer, o, result.bos, task, length, i);
-        }
-        const auto mine = static_cast<size_t>(o.ranks.rank());
-        if (mine < round.size()) answerer.answer(round[mine]);
-        share_answers(round, o.ranks);
-        return round;
-      };
-      for (int64_t i = 0; i < o.samples; i += o.ranks.size()) {
-        COCA_CHECK_AS(kInterrupted, !dist::any(o.ranks, stop_requested()), "ruler: stopped at {}, length {}, {} of {} prompts done",
-                      enum_name(task), length, done, total);
-        for (const RulerSample& sample : answer_round(i)) {
-          sum += sample.score;
-          cell.least_tokens = sample.number == 0 ? sample.tokens : std::min(cell.least_tokens, sample.tokens);
-          cell.most_tokens = std::max(cell.most_tokens, sample.tokens);
-          if (o.progress) o.progress(sample, ++done, total);
-        }
-      }
-      cell.score.score = sum / static_cast<double>(o.samples);
-      cell.score.interval = wilson_interval_of_mean(cell.score.score, o.samples);
-      cell.seconds = watch.seconds();
-      result.cells.push_back(cell);
-    }
+  try {
+    for (const data::RulerTask task : o.tasks)
+      for (const int64_t length : o.lengths) run_cell(answerer, tokenizer, o, task, length, done, result);
+  } catch (...) {
+    summarise(result, o);
+    throw;
+  }
   summarise(result, o);
-  return result;
 }
 
 }  // namespace coca::eval

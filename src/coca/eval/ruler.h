@@ -58,10 +58,12 @@ struct RulerCell {
 };
 struct RulerResult {
   std::vector<RulerCell> cells;      // tasks in their order, within a task lengths in theirs
-  std::vector<double> averages;      // over the tasks, per length
+  std::vector<double> averages;      // over the tasks, per length; NaN where not all of it was done
   std::optional<int32_t> bos;        // in front of every prompt
   // RULER's effective length: the longest up to which every average is at least 0.856, Llama-2-7B's at 4k; 0: none.
   int64_t effective_length = 0;
+
+  const RulerCell* cell(data::RulerTask, int64_t length) const;  // null where nothing of it was done
 };
 inline constexpr double kRulerThreshold = 0.856;
 
@@ -74,5 +76,7 @@ data::RulerPrompt make_ruler_sample(const text::Tokenizer&, const RulerOptions&,
 
 // Throws Error kInterrupted when asked to stop; a model whose logits are NaN answers nothing.
 RulerResult ruler(Context&, const model::ModelSpec&, const model::Weights&, const text::Tokenizer&, const RulerOptions&);
+// The same; after an error `result` has what is done, the last cell with the samples until then.
+void ruler(Context&, const model::ModelSpec&, const model::Weights&, const text::Tokenizer&, const RulerOptions&, RulerResult& result);
 
 }  // namespace coca::eval

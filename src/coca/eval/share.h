@@ -1,13 +1,25 @@
-// coca/eval/share.h - what ranks have found out about the batches dealt out to them in turn, to all.
+// coca/eval/share.h - work dealt out to ranks in turn: its rounds, and what they found out, to all.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <functional>
 #include <span>
+#include <string>
 #include <vector>
 
+#include "coca/base/stop.h"
 #include "coca/dist/communicator.h"
 
 namespace coca::eval {
+
+// A round of such work: this rank's part, which sends no messages. All ranks throw, so that what earlier rounds found stays the same on
+// all of them: kInterrupted with the text of `stopped` where one was asked to stop, or the error of the lowest rank that failed.
+inline void do_round(dist::Communicator& ranks, const std::function<std::string()>& stopped, const std::function<void()>& part) {
+  dist::together(ranks, [&] {
+    if (stop_requested()) throw Error(ErrorKind::kInterrupted, stopped());
+    part();
+  });
+}
 
 // Batch b was rank b % K's: (item->*result) of its items is written on all others. One message to each.
 template <typename Item, typename Value>

@@ -83,34 +83,51 @@ class Tally {
 
 }  // namespace
 
-StreamResult stream_perplexity(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights,
+StreamResult stream_perplexity(Context& cx, const model::ModelSpec& spec, const model::Weights& weights,
                                std::span<const std::vector<int32_t>> documents, const StreamOptions& o) {
+  StreamResult result;
+  stream_perplexity(cx, spec, weights, documents, o, result);
+  return result;
+}
+
+void stream_perplexity(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights, std::span<const std::vector<int32_t>> documents,
+                       const StreamOptions& o, StreamResult& result) {
   check_options(o);
   const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
-  StreamResult result{.bos = bos_token(spec, o.bos)};
+  result.bos = bos_token(spec, o.bos);
   Stream stream(documents, result.bos);
   infer::CachedDecoder decoder(spec, weights, 1, infer::DynamicBase::kStep, 0, o.cache);
   Tally tally(result);
+  const auto close = [&] {
+    tally.point(decoder.cache());
+    result.documents = stream.begun();
+  };
   Tensor nll({o.chunk});
   std::vector<int32_t> inputs, targets;
-  while (o.tokens == 0 || tally.count() < o.tokens) {
+  const auto run_chunk = [&] {
     COCA_CHECK_AS(kInterrupted, !stop_requested(), "stream: stopped after {} tokens", tally.count());
     const int64_t to_point = o.interval - tally.count() % o.interval;
     const int64_t most = std::min({o.chunk, to_point, o.tokens == 0 ? o.chunk : o.tokens - tally.count()});
     stream.next(most, inputs, targets);
     const auto n = static_cast<int64_t>(inputs.size());
-    if (n == 0) break;
+    if (n == 0) return false;
     const TensorRef hidden = decoder.append(cx, {inputs.data(), DType::kI32, {1, n}});
     const MutTensorRef rows = nll.ref().narrow(0, 0, n);
     ops::lm_loss_forward(cx, {.x = hidden.reshape({n, spec.C}), .w = weights.head, .targets = {targets.data(), DType::kI32, {n}}, .nll = rows});
     for (int64_t i = 0; i < n; ++i) tally.add(static_cast<double>(nll.values<float>()[static_cast<size_t>(i)]));
     if (o.progress) o.progress(tally.now(decoder.cache()));
     if (tally.count() % o.interval == 0) tally.point(decoder.cache());
+    return true;
+  };
+  try {
+    while ((o.tokens == 0 || tally.count() < o.tokens) && run_chunk()) {
+    }
+  } catch (...) {
+    close();
+    throw;
   }
   COCA_CHECK(tally.count() > 0, "stream: none of the {} documents has two tokens or more", documents.size());
-  tally.point(decoder.cache());
-  result.documents = stream.begun();
-  return result;
+  close();
 }
 
 }  // namespace coca::eval

@@ -47,5 +47,8 @@ struct StreamResult {
 // token are passed over. Error when nothing can be scored, kInterrupted when asked to stop.
 StreamResult stream_perplexity(Context&, const model::ModelSpec&, const model::Weights&, std::span<const std::vector<int32_t>> documents,
                                const StreamOptions&);
+// The same; after an error `result` has the points until then, the last one of all tokens scored.
+void stream_perplexity(Context&, const model::ModelSpec&, const model::Weights&, std::span<const std::vector<int32_t>> documents,
+                       const StreamOptions&, StreamResult& result);
 
 }  // namespace coca::eval

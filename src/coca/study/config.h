@@ -63,7 +63,7 @@ struct StudyConfig {
     v.group("Evaluation (0: from the preset)");
     v("multiples", "evaluated lengths, as multiples of the trained one", multiples);
     v("eval_documents", "test documents used", eval_documents);
-    v("eval_tokens", "tokens of each", eval_tokens);
+    v("eval_tokens", "tokens of each, from its middle", eval_tokens);
     v("stride", "stride of the sliding window; 0: the trained length", stride);
     v("passkey_trials", "passkey prompts per length and depth", passkey_trials);
     v("passkey_wording", "wording of the passkey prompts", passkey_wording);

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "coca/eval/protocol.h"
 #include "coca/io/fs.h"
 #include "coca/report/child_process.h"
 #include "coca/report/table.h"
@@ -33,11 +34,12 @@ fs::path library_folder(const std::string& compiler) {
   return {};
 }
 
+// `most` at most, from the middle.
 std::vector<int32_t> tokens_of(const data::TokenFile& file, int64_t document, int64_t most = 0) {
   const auto [begin, end] = file.document(document);
   const int64_t count = most > 0 ? std::min(most, end - begin) : end - begin;
   std::vector<int32_t> ids(static_cast<size_t>(count));
-  file.read(begin, ids);
+  file.read(begin + eval::cut_begin(end - begin, most, eval::Cut::kMiddle), ids);
   return ids;
 }
 

@@ -19,7 +19,7 @@ struct Corpus {
   std::string description;                         // one sentence for the report
   std::unique_ptr<text::Tokenizer> tokenizer;
   std::optional<data::TokenFile> train, validation;
-  std::vector<std::vector<int32_t>> test;          // documents to evaluate on, cut to eval_tokens
+  std::vector<std::vector<int32_t>> test;          // documents to evaluate on, of each at most eval_tokens from its middle
   std::vector<std::string> test_names;             // "document 12 (345,678 tokens)"
 };
 

@@ -99,7 +99,7 @@ struct TrainConfig {
     v("log_interval", "steps between rows of metrics.csv", log_interval);
     v("tensorboard", "folder for event files with the same figures, which TensorBoard shows; none: no such files", tensorboard);
     v("validation_interval", "steps between validations; 0: only at the end", validation_interval);
-    v("validation_windows", "windows of each validation", validation_windows);
+    v("validation_windows", "windows of each validation, spread evenly over the validation text", validation_windows);
     v("checkpoint_interval", "steps between checkpoints; 0: only at the end", checkpoint_interval);
     v("keep_checkpoints", "newest checkpoints to keep", keep_checkpoints);
   }

@@ -10,6 +10,7 @@
 #include "coca/base/log.h"
 #include "coca/base/rng.h"
 #include "coca/base/sizes.h"
+#include "coca/base/spread.h"
 #include "coca/base/stop.h"
 #include "coca/io/fs.h"
 #include "coca/io/hash.h"
@@ -268,15 +269,16 @@ std::string Loop::nonfinite_here(int64_t step) {
   return "";
 }
 
-// Mean loss over the first validation_windows windows. The last batch is filled up with windows without targets. Batches
-// go to the ranks in turn, or the tokens of all to all, and are added up in their order.
+// Mean loss over validation_windows windows spread evenly over all of them, so that it speaks for the whole text and not for
+// its beginning. The last batch is filled up with windows without targets. Batches go to the ranks in turn, or the tokens of
+// all to all, and are added up in their order.
 double Loop::validate() {
   struct Part {
     double nll = 0;
     int64_t counted = 0;
   };
   const int64_t B = options_.shape.batch, N = options_.shape.length, K = ranks_.size();
-  const int64_t windows = std::min(options_.validation_windows, data_.validation->windows());
+  const int64_t all = data_.validation->windows(), windows = std::min(options_.validation_windows, all);
   const int64_t batches = (windows + B - 1) / B, shares = ring_ ? K : 1;  // of a batch
   const bool packed = data_.validation->packing() == Packing::kDocuments;
   if (options_.adapter) options_.adapter->clear_dropout(weights_);
@@ -290,7 +292,7 @@ double Loop::validate() {
       const auto part = [&](Tensor& t) {
         return t.values<int32_t>().subspan(static_cast<size_t>(row * N), static_cast<size_t>(N));
       };
-      data_.validation->window(batch * B + row,
+      data_.validation->window(spread_index(batch * B + row, windows, all),
                                {part(ids_), part(targets_), packed ? part(starts_) : std::span<int32_t>()});
     }
     const auto [ids, targets] = tokens_here();

@@ -54,8 +54,9 @@ struct LoopOptions {
   model::Precision precision = model::Precision::kF32;
   int64_t slices = 1;  // of a step; micro-batches of `shape` do not lie in two of them (shape_in_slices)
   enum class Share : uint8_t { kWindows, kTokens } share = Share::kWindows;  // of ranks; kTokens: one slice, every rank's tokens of all windows
-  int64_t max_bad_steps = 10, log_interval = 10, validation_interval = 0, validation_windows = 64,
-          checkpoint_interval = 0;
+  int64_t max_bad_steps = 10, log_interval = 10, validation_interval = 0;
+  int64_t validation_windows = 64;  // of each validation, spread evenly over all there are; the same ones every time
+  int64_t checkpoint_interval = 0;
   CheckpointPlan checkpoints;
   std::filesystem::path tensorboard;  // folder for event files; empty: none
   std::shared_ptr<model::Adapter>
