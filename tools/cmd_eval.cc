@@ -45,8 +45,10 @@ std::string Measurement::title(std::string text) const { return partial() ? std:
 
 std::string Measurement::line() const {
   if (!partial()) return "";
+  constexpr size_t kShown = 4;  // the JSON file has all
   std::string list;
-  for (const std::string& item : missing) list += (list.empty() ? "" : ", ") + item;
+  for (size_t i = 0; i < std::min(kShown, missing.size()); ++i) list += (list.empty() ? "" : ", ") + missing[i];
+  if (missing.size() > kShown) list += fmt::format(" and {} more", missing.size() - kShown);
   return fmt::format("partial: missing {} ({})\n", list, reason_);
 }
 

@@ -137,6 +137,7 @@ TEST_F(EvalCli, PasskeyProtocolsAndWhatWinsOverThem) {
 }
 
 TEST_F(EvalCli, ModelsSideBySide) {
+  std::filesystem::create_directories(at("other"));
   std::filesystem::copy(at("run/model"), at("other/model"), std::filesystem::copy_options::recursive);
   const std::string text = put("a.txt", cats_and_dogs(20));
   const Args both = {"eval", "ppl", "--model", at("run/model"), "--model", at("other/model"), "--text", text, "--lengths", "16,32", "--stride", "8", "--json", at("both.json"),
@@ -210,8 +211,10 @@ TEST_F(EvalCli, StreamsThroughTheForgettingCache) {
   ASSERT_EQ(o.code, 0) << o.err;
   EXPECT_THAT(o.out, HasSubstr("stream: 2 documents, 3,000 tokens scored"));
   EXPECT_THAT(o.out, testing::Not(HasSubstr("note")));
+  EXPECT_THAT(o.out, HasSubstr("the window of 12; with 128 tokens run together these are at most 650."));
   auto r = result();
   ASSERT_EQ(r["points"].size(), 6u);
+  for (const auto& point : r["points"]) EXPECT_LE(point["cache_tokens"].get<int64_t>(), 650);
   EXPECT_EQ(r["points"][5]["tokens"], 3000);
   EXPECT_EQ(r["points"][5]["cache_bytes"], r["points"][1]["cache_bytes"]);
   EXPECT_EQ(lines("out.csv"), 7);
@@ -239,6 +242,17 @@ TEST_F(EvalCli, RulerByTaskAndLength) {
   EXPECT_EQ(lines("pred.jsonl"), 8);
   EXPECT_THAT(o.out, HasSubstr("No answer was found. No length lies within the trained 16 tokens"));
   EXPECT_THAT(coca({"eval", "ruler", "--tasks", "qa_1"}).err, HasSubstr("\"qa_1\""));
+}
+
+// 2^32 and more: refused by the flag, or no more than the text has.
+TEST_F(EvalCli, CountsBeyondAllNeedAreRefusedAtOnce) {
+  const std::string text = put("a.txt", cats_and_dogs(3)), most = "2147483647", tokens = "1099511627776";
+  EXPECT_THAT(coca({"eval", "passkey", "--trials", "4294967296"}).err, HasSubstr("--trials is 4294967296; expected at most 1000000"));
+  EXPECT_THAT(coca({"eval", "ruler", "--samples", "4294967296"}).err, HasSubstr("--samples is 4294967296; expected at most 1000000"));
+  for (const char* task : {"passkey", "ruler", "ppl"})
+    EXPECT_THAT(coca({"eval", task, "--lengths", "1100,4611686018427387904"}).err, HasSubstr("--lengths is 4611686018427387904; expected at most " + most));
+  EXPECT_EQ(coca({"eval", "ppl", "--text", text, "--lengths", most, "--stride", most, "--max-tokens", tokens, "--max-documents", most}).code, 0);
+  EXPECT_EQ(coca({"eval", "stream", "--text", text, "--tokens", tokens, "--chunk", most, "--interval", most}).code, 0);
 }
 
 }  // namespace

@@ -131,7 +131,7 @@ TEST(Stream, MistakesAndStops) {
     if (p.tokens == 8) request_stop();
   };
   StreamResult result;
-  EXPECT_THAT([&] { stream_perplexity(cx, m.spec, m.params.weights(), std::vector{test::random_ids(40, m.spec.V, 1)}, o, result); }, message("stopped after 8 tokens"));
+  EXPECT_THAT([&] { stream_perplexity(cx, m.spec, m.params.weights(), Documents{test::random_ids(40, m.spec.V, 1)}, o, result); }, message("stopped after 8 tokens"));
   clear_stop();
   ASSERT_EQ(result.points.size(), 1u);  // the interval is longer than what was done
   EXPECT_EQ(result.points[0].tokens, 8);

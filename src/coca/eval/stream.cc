@@ -102,12 +102,15 @@ void stream_perplexity(Context& cx, const model::ModelSpec& model_spec, const mo
     tally.point(decoder.cache());
     result.documents = stream.begun();
   };
-  Tensor nll({o.chunk});
+  int64_t chunk = 1;  // at most the whole text
+  for (const std::vector<int32_t>& document : documents) chunk += static_cast<int64_t>(document.size());
+  chunk = std::min(chunk, o.chunk);
+  Tensor nll({chunk});
   std::vector<int32_t> inputs, targets;
   const auto run_chunk = [&] {
     COCA_CHECK_AS(kInterrupted, !stop_requested(), "stream: stopped after {} tokens", tally.count());
     const int64_t to_point = o.interval - tally.count() % o.interval;
-    const int64_t most = std::min({o.chunk, to_point, o.tokens == 0 ? o.chunk : o.tokens - tally.count()});
+    const int64_t most = std::min({chunk, to_point, o.tokens == 0 ? chunk : o.tokens - tally.count()});
     stream.next(most, inputs, targets);
     const auto n = static_cast<int64_t>(inputs.size());
     if (n == 0) return false;

@@ -41,6 +41,8 @@ std::optional<int64_t> option_limit(std::string_view name) {
     if (name == any) return std::nullopt;
   for (const std::string_view text : {"tokens", "max_tokens", "min_tokens", "eval_tokens", "batch_tokens"})
     if (name == text) return kMostTokens;
+  for (const std::string_view prompts : {"trials", "samples", "passkey_trials"})  // of a cell: a share is known to 0.1 % by then
+    if (name == prompts) return 1000000;
   return kMostCount;
 }
 
