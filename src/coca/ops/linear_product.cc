@@ -59,9 +59,8 @@ void widen_rows(const BF16* from, int64_t ld, int64_t rows, int64_t cols, float*
 
 // As gemm(), through fp32 copies of the operands. work: 2 kTileEdge kWidenDepth floats.
 bool gemm_widened(const onednn::Gemm<BF16>& g, float* work) {
-  if (g.trans_a == Trans::kNo && g.trans_b == Trans::kYes && g.m <= kFewRows && g.m * g.k <= 2 * kTileEdge * kWidenDepth) {
-    widen_rows(g.a, g.lda, g.m, g.k, work);
-    cpu::dot_rows(work, g.k, g.b, g.ldb, g.m, g.n, g.k, g.beta, g.c, g.ldc);
+  if (g.trans_a == Trans::kNo && g.trans_b == Trans::kYes && g.m <= kFewRows) {
+    cpu::dot_rows(g.a, g.lda, g.b, g.ldb, g.m, g.n, g.k, g.beta, g.c, g.ldc);
     return true;
   }
   float* a = work;

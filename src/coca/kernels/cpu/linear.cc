@@ -49,45 +49,59 @@ void column_sums_bf16(const BF16* x, int64_t ld, int64_t rows, int64_t cols, flo
   column_sums(x, ld, rows, cols, out);
 }
 
-// Rows x Cols dot products of rows of a and b. Whatever the block, an element is the same sum in the same order.
-template <int Rows, int Cols>
-void dot_block(const float* a, int64_t lda, const BF16* b, int64_t ldb, int64_t k, float beta, float* c, int64_t ldc) {
+// The bf16 of even and of odd places in a vector of pairs, as floats.
+template <class V>
+HWY_INLINE auto even_places(V pairs) {
+  return hn::BitCast(hn::RebindToFloat<hn::DFromV<V>>(), hn::ShiftLeft<16>(pairs));
+}
+template <class V>
+HWY_INLINE auto odd_places(V pairs) {
+  return hn::BitCast(hn::RebindToFloat<hn::DFromV<V>>(), hn::And(pairs, hn::Set(hn::DFromV<V>(), 0xffff0000u)));
+}
+
+// Dot products of a row of a with four rows of b, which may be one row again.
+HWY_INLINE void dot_four(const BF16* a, const BF16* b0, const BF16* b1, const BF16* b2, const BF16* b3, int64_t k, float* out) {
   const hn::ScalableTag<float> d;
-  const auto N = static_cast<int64_t>(hn::Lanes(d));
-  hn::Vec<decltype(d)> sums[Rows][Cols];
-  for (auto& row : sums)
-    for (auto& sum : row) sum = hn::Zero(d);
+  const hn::ScalableTag<uint32_t> du;
+  const auto N = 2 * static_cast<int64_t>(hn::Lanes(du));
+#if HWY_TARGET == HWY_SCALAR  // has no vector of two
+  const auto pairs_at = [&](const BF16* p) { return hn::Set(du, make_pair(p[0], p[1])); };
+#else
+  const hn::Repartition<uint16_t, decltype(du)> d16;
+  const auto pairs_at = [&](const BF16* p) HWY_ATTR { return hn::BitCast(du, hn::LoadU(d16, &p->bits)); };
+#endif
+  auto e0 = hn::Zero(d), e1 = e0, e2 = e0, e3 = e0, o0 = e0, o1 = e0, o2 = e0, o3 = e0;
   int64_t i = 0;
   for (; i + N <= k; i += N) {
-    hn::Vec<decltype(d)> x[Rows];
-    for (int r = 0; r < Rows; ++r) x[r] = hn::LoadU(d, a + r * lda + i);
-    for (int j = 0; j < Cols; ++j) {
-      const auto w = load_f32(d, b + j * ldb + i);
-      for (int r = 0; r < Rows; ++r) sums[r][j] = hn::MulAdd(x[r], w, sums[r][j]);
-    }
+    const auto x = pairs_at(a + i), w0 = pairs_at(b0 + i), w1 = pairs_at(b1 + i), w2 = pairs_at(b2 + i), w3 = pairs_at(b3 + i);
+    const auto even = even_places(x), odd = odd_places(x);
+    e0 = hn::MulAdd(even, even_places(w0), e0), o0 = hn::MulAdd(odd, odd_places(w0), o0);
+    e1 = hn::MulAdd(even, even_places(w1), e1), o1 = hn::MulAdd(odd, odd_places(w1), o1);
+    e2 = hn::MulAdd(even, even_places(w2), e2), o2 = hn::MulAdd(odd, odd_places(w2), o2);
+    e3 = hn::MulAdd(even, even_places(w3), e3), o3 = hn::MulAdd(odd, odd_places(w3), o3);
   }
-  for (int r = 0; r < Rows; ++r)
-    for (int j = 0; j < Cols; ++j) {
-      float sum = hn::GetLane(hn::SumOfLanes(d, sums[r][j]));
-      for (int64_t t = i; t < k; ++t) sum += a[r * lda + t] * static_cast<float>(b[j * ldb + t]);
-      float& out = c[r * ldc + j];
-      out = beta == 0.0f ? sum : out + sum;
-    }
+  const auto rest = [&](auto sum, const BF16* b) HWY_ATTR {
+    float total = hn::GetLane(hn::SumOfLanes(d, sum));
+    for (int64_t t = i; t < k; ++t) total += static_cast<float>(a[t]) * static_cast<float>(b[t]);
+    return total;
+  };
+  out[0] = rest(hn::Add(e0, o0), b0), out[1] = rest(hn::Add(e1, o1), b1);
+  out[2] = rest(hn::Add(e2, o2), b2), out[3] = rest(hn::Add(e3, o3), b3);
 }
-template <int Rows>
-void dot_strip(const float* a, int64_t lda, const BF16* b, int64_t ldb, int64_t n, int64_t k, float beta, float* c, int64_t ldc) {
-  int64_t j = 0;
-  for (; j + 4 <= n; j += 4) dot_block<Rows, 4>(a, lda, b + j * ldb, ldb, k, beta, c + j, ldc);
-  for (; j < n; ++j) dot_block<Rows, 1>(a, lda, b + j * ldb, ldb, k, beta, c + j, ldc);
-}
-// Four rows of b at a time: they stay in the first cache for all rows of a.
-void dot_rows_bf16(const float* a, int64_t lda, const BF16* b, int64_t ldb, int64_t m, int64_t n, int64_t k, float beta, float* c,
+// Four rows of b at a time: they stay in the first caches for all rows of a.
+void dot_rows_bf16(const BF16* a, int64_t lda, const BF16* b, int64_t ldb, int64_t m, int64_t n, int64_t k, float beta, float* c,
                    int64_t ldc) {
   for (int64_t j = 0; j < n; j += 4) {
-    const int64_t cols = HWY_MIN(int64_t{4}, n - j);
-    int64_t r = 0;
-    for (; r + 2 <= m; r += 2) dot_strip<2>(a + r * lda, lda, b + j * ldb, ldb, cols, k, beta, c + r * ldc + j, ldc);
-    for (; r < m; ++r) dot_strip<1>(a + r * lda, lda, b + j * ldb, ldb, cols, k, beta, c + r * ldc + j, ldc);
+    const BF16* rows[4];
+    for (int64_t q = 0; q < 4; ++q) rows[q] = b + HWY_MIN(j + q, n - 1) * ldb;
+    for (int64_t r = 0; r < m; ++r) {
+      float sums[4];
+      dot_four(a + r * lda, rows[0], rows[1], rows[2], rows[3], k, sums);
+      for (int64_t q = 0; q < HWY_MIN(int64_t{4}, n - j); ++q) {
+        float& out = c[r * ldc + j + q];
+        out = beta == 0.0f ? sums[q] : out + sums[q];
+      }
+    }
   }
 }
 
@@ -116,7 +130,7 @@ void add_column_sums(const BF16* x, int64_t ld, int64_t rows, int64_t cols, floa
   HWY_DYNAMIC_DISPATCH(column_sums_bf16)(x, ld, rows, cols, out);
 }
 
-void dot_rows(const float* a, int64_t lda, const BF16* b, int64_t ldb, int64_t m, int64_t n, int64_t k, float beta, float* c, int64_t ldc) noexcept {
+void dot_rows(const BF16* a, int64_t lda, const BF16* b, int64_t ldb, int64_t m, int64_t n, int64_t k, float beta, float* c, int64_t ldc) noexcept {
   HWY_DYNAMIC_DISPATCH(dot_rows_bf16)(a, lda, b, ldb, m, n, k, beta, c, ldc);
 }
 

@@ -20,7 +20,7 @@ void add_column_sums(const float* x, int64_t ld, int64_t rows, int64_t cols, flo
 void add_column_sums(const BF16* x, int64_t ld, int64_t rows, int64_t cols, float* out) noexcept;
 
 // c[m, n] = a[m, k] b[n, k]^T, or c += it where beta is 1; rows at distances lda, ldb and ldc. For few rows of a: b is read once
-// and widened on its way, so that bf16 weights cost half of what fp32 ones do. An element's bits depend on k alone.
-void dot_rows(const float* a, int64_t lda, const BF16* b, int64_t ldb, int64_t m, int64_t n, int64_t k, float beta, float* c, int64_t ldc) noexcept;
+// and widened in registers, so that bf16 weights cost half of what fp32 ones do. An element's bits depend on k alone.
+void dot_rows(const BF16* a, int64_t lda, const BF16* b, int64_t ldb, int64_t m, int64_t n, int64_t k, float beta, float* c, int64_t ldc) noexcept;
 
 }  // namespace coca::cpu
