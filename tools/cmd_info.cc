@@ -1,6 +1,7 @@
 // coca info: the program and this machine, or a model folder.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <array>
 #include <filesystem>
 #include <map>
 
@@ -8,6 +9,7 @@
 #include "coca/base/parallel.h"
 #include "coca/base/version.h"
 #include "coca/dist/mpi.h"
+#include "coca/io/fs.h"
 #include "coca/model/decoder.h"
 #include "coca/model/model.h"
 #include "coca/ops/device.h"
@@ -26,6 +28,7 @@ using nlohmann::ordered_json;
 struct Facts {
   report::Table table;
   ordered_json json = ordered_json::object();
+  std::vector<std::string> damages;  // what keeps the folder from being used
 
   explicit Facts(std::string title) { table.title = std::move(title), table.header = {"", "value"}; }
   void text(const char* name, const char* key, std::string value) {
@@ -118,7 +121,10 @@ void tokenizer_facts(const std::string& dir, Facts& f) {
     const auto loaded = text::load_tokenizer(dir);
     tokenizer = fmt::format("{}, {} ids", loaded->kind(), report::format_count(loaded->vocab_size()));
   } catch (const Error& error) {
-    tokenizer = error.kind() == ErrorKind::kIo ? "none" : fmt::format("not usable: {}", error.what());
+    const bool some = std::ranges::any_of(std::array{"tokenizer.json", "tokenizer.model", "coca_tokenizer.json"},
+                                          [&](const char* name) { return io::exists(fs::path(dir) / name); });
+    tokenizer = some ? fmt::format("not usable: {}", error.what()) : "none";
+    if (some) f.damages.push_back(error.what());
   }
   f.text("tokenizer", "tokenizer", tokenizer);
 }
@@ -152,7 +158,7 @@ void memory_facts(const model::ModelSpec& s, int64_t length, Facts& f) {
   }
 }
 
-void file_facts(const std::string& dir, Facts& f) {
+void file_facts(const std::string& dir, const model::ModelSpec& spec, Facts& f) {
   try {
     const model::WeightFiles files(dir);
     std::map<std::string, int64_t> types;
@@ -162,9 +168,13 @@ void file_facts(const std::string& dir, Facts& f) {
     for (const auto& [type, bytes] : types) parts.push_back(fmt::format("{} {}", type, report::format_bytes(bytes)));
     f.bytes("weights on disk", "file_bytes", static_cast<int64_t>(files.bytes()));
     f.text("element types", "element_types", joined(parts));
+    model::check_tensors(files, spec);
   } catch (const Error& error) {
+    const bool some = model::WeightFiles::are_in(dir);
+    if (some) f.damages.push_back(error.what());
+    if (f.json.contains("file_bytes")) return;  // all can be read, but not all is there
     f.json["file_bytes"] = nullptr;
-    f.table.rows.push_back({"weights on disk", fmt::format("none: {}", error.what())});
+    f.table.rows.push_back({"weights on disk", fmt::format("{}: {}", some ? "not usable" : "none", error.what())});
   }
 }
 
@@ -196,7 +206,7 @@ Facts model_facts(const std::string& dir, std::optional<int64_t> length) {
   tokenizer_facts(dir, f);
   cache_facts(s, f);
   memory_facts(s, length.value_or(s.max_position), f);
-  file_facts(dir, f);
+  file_facts(dir, s, f);
   return f;
 }
 
@@ -210,7 +220,9 @@ int run(const std::string& dir, std::optional<int64_t> length, bool json) {
     for (const auto& row : program.table.rows)
       if (row.front().starts_with("op ")) facts.table.rows.push_back(row);
   }
+  if (!dir.empty()) facts.json["damages"] = facts.damages;
   print(json ? io::json_text(facts.json) + "\n" : report::to_text(facts.table));
+  COCA_CHECK_AS(kBadFile, facts.damages.empty(), "{} cannot be used as it is: {}", dir, fmt::join(facts.damages, "; "));
   return 0;
 }
 

@@ -105,6 +105,7 @@ int run(int argc, char** argv) {
   coca::tools::add_convert(app, &action);
   coca::tools::add_info(app, &action);
   coca::tools::add_bench(app, &action);
+  coca::tools::show_paths(app);
   try {
     app.parse(argc, argv);
   } catch (const CLI::Success& success) {  // --help, --version

@@ -211,6 +211,16 @@ void check_inputs_stay(const std::vector<Use>& inputs, const std::vector<OutputF
 
 }  // namespace
 
+void show_paths(CLI::App& command) {
+  for (CLI::Option* option : command.get_options()) {
+    std::string type = option->get_type_name();
+    const bool text = type.starts_with("TEXT") || type.starts_with("FILE");
+    if (text && std::ranges::any_of(option->get_lnames(), [](const std::string& name) { return role_of(name).has_value(); }))
+      option->type_name(type.replace(0, 4, "PATH"));
+  }
+  for (CLI::App* sub : command.get_subcommands([](const CLI::App*) { return true; })) show_paths(*sub);
+}
+
 void check_paths(const CLI::App& command, const std::vector<SettledFlag>& settled) {
   const Uses uses = uses_of(command, settled);
   for (const Use& output : uses.outputs)

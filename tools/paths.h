@@ -1,6 +1,6 @@
 // tools/paths.h - the flags that name files and folders, in one list, and what is checked of them before a command starts.
-// A flag whose name is in the list of paths.cc is checked in every command that has it. A test reads each command's --help
-// and fails where a flag that takes a text is neither in the list nor known to be no path.
+// A flag whose name is in the list of paths.cc is checked in every command that has it, and --help says PATH of it. A test
+// reads that help and fails where a flag that takes a TEXT is not known to be no path.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -24,6 +24,9 @@ struct SettledFlag {
 // Folders given as text are searched for the files that would be read. Streams (/dev/null, a FIFO, >(...)) may be given
 // several times. Flags that are not in `settled` count as they were typed.
 void check_paths(const CLI::App& command, const std::vector<SettledFlag>& settled);
+
+// Makes --help of the command and of its subcommands say PATH of these flags.
+void show_paths(CLI::App& command);
 
 // Error where both are the same file or folder; for what a command writes below its --out.
 void check_apart(std::string_view output_flag, const std::filesystem::path& output, std::string_view input_flag,
