@@ -53,7 +53,7 @@ void parse_value(std::string_view flag, const std::vector<std::string>& texts, T
   if constexpr (requires { out.from_option_texts(texts); }) {
     out.from_option_texts(texts);
   } else if constexpr (requires { out.from_option_text(flag, texts.back()); }) {
-    out.from_option_text(flag, texts.back());
+    for (const std::string& text : texts) out.from_option_text(flag, text);
   } else if constexpr (io::detail::IsVector<T>::value) {
     T items;
     for (const std::string& text : texts) {

@@ -24,12 +24,37 @@ struct Loaded {
   std::optional<data::TokenFile> text, validation_text;
 };
 
+// "read as ShareGPT: 1,203 conversations, 2,411 answers (12 with weight 0)".
+std::string describe(const data::ReadReport& r) {
+  using Form = data::ExampleForm;
+  constexpr std::pair<Form, std::pair<const char*, const char*>> kNames[] = {
+      {Form::kMessages, {"messages", "conversations"}}, {Form::kShareGpt, {"ShareGPT", "conversations"}},
+      {Form::kAlpaca, {"Alpaca", "instructions"}},      {Form::kPrompt, {"prompt and answer", "examples"}},
+      {Form::kText, {"text", "texts"}}};
+  std::string out;
+  for (const auto& [form, names] : kNames) {
+    const auto found = r.forms.find(form);
+    if (found == r.forms.end()) continue;
+    out += fmt::format("{} {}: {} {}", out.empty() ? "read as" : "; as", names.first, report::format_count(found->second), names.second);
+  }
+  if (r.answers > 0) out += fmt::format(", {} answers", report::format_count(r.answers));
+  if (r.masked_answers > 0) out += fmt::format(" ({} with weight 0)", report::format_count(r.masked_answers));
+  return out;
+}
+
+
 std::optional<data::TokenDocuments> load_examples(const std::vector<std::string>& inputs,
                                                   const text::Tokenizer& tokenizer, std::optional<int32_t> bos,
-                                                  const data::ChatTemplate& chat, const std::string& what) {
+                                                  const data::ChatTemplate& chat, data::ExampleForm form, const std::string& what) {
   if (inputs.empty()) return std::nullopt;
-  BytesProgress progress("tokenizing " + what);
-  return data::load_examples(tokenizer, {.inputs = inputs, .chat = chat, .bos = bos, .progress = std::ref(progress)});
+  data::LoadReport report;
+  std::optional<data::TokenDocuments> loaded;
+  {
+    BytesProgress progress("tokenizing " + what);
+    loaded = data::load_examples(tokenizer, {.inputs = inputs, .form = form, .chat = chat, .bos = bos, .progress = std::ref(progress)}, &report);
+  }
+  print(what + " " + describe(report.read) + "\n");
+  return loaded;
 }
 
 std::optional<data::TokenFile> load_text(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer,
@@ -42,8 +67,8 @@ Loaded load_data(const train::FinetuneConfig& c, const text::Tokenizer& tokenize
   const std::optional<int32_t> bos = train::finetune_target(c, tokenizer).bos;
   const data::ChatTemplate chat = train::chat_template_for(c);
   const std::filesystem::path cache = std::filesystem::path(c.out) / "data";
-  return {.examples = load_examples(c.data, tokenizer, bos, chat, "examples"),
-          .validation_examples = load_examples(c.validation_data, tokenizer, bos, chat, "validation examples"),
+  return {.examples = load_examples(c.data, tokenizer, bos, chat, c.format, "examples"),
+          .validation_examples = load_examples(c.validation_data, tokenizer, bos, chat, c.format, "validation examples"),
           .text = load_text(c.text, tokenizer, cache / "train.tok", "text"),
           .validation_text = load_text(c.validation_text, tokenizer, cache / "validation.tok", "validation text")};
 }

@@ -1,13 +1,18 @@
 // coca generate: continue a text.
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/ranges.h>
+#include <unistd.h>
 
 #include <cstdio>
+#include <iostream>
 
 #include "cli.h"
 #include "coca/base/stop.h"
+#include "coca/data/instruct.h"
 #include "coca/eval/protocol.h"
 #include "coca/infer/generate.h"
+#include "coca/io/fs.h"
+#include "coca/io/json_file.h"
 #include "coca/model/generation_config.h"
 #include "coca/report/table.h"
 #include "coca/text/chat_choice.h"
@@ -20,12 +25,14 @@ namespace {
 
 struct Options : ModelFlags {
   std::optional<std::string> prompt;
+  std::string messages;
   int64_t max_new_tokens = 128, seed = 0;
   std::optional<int64_t> top_k;
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
   std::vector<std::string> stop;
   std::optional<std::string> system;
   std::string chat_template = "auto";
+  text::ChatVariables chat_var;
   eval::Bos bos = eval::Bos::kAuto;
   infer::DynamicBase dynamic_base = infer::DynamicBase::kStep;
   KvType cache = KvType::kF32;
@@ -41,7 +48,9 @@ struct Options : ModelFlags {
     v.group("Text");
     v("prompt", "text to continue; default: standard input, without its last newline", prompt);
     v("system", "with --chat: the system message", system);
+    v("messages", "with --chat: a JSON file with the conversation so far, a list of messages or an object with \"messages\"", messages);
     v("chat_template", "with --chat: auto (the model's), a template's name, or a file", chat_template);
+    v("chat_var", "NAME=VALUE for the chat template, as enable_thinking=false; may be given several times", chat_var);
     v("bos", "whether a bos token leads the prompt; auto: if config.json names one", bos);
     v("max_new_tokens", "stop after so many", max_new_tokens);
     v.group("Sampling (what is not given comes from the model's generation_config.json)");
@@ -56,16 +65,42 @@ struct Options : ModelFlags {
   }
 };
 
-std::vector<int32_t> prompt_ids(const Options& o, const LoadedModel& m, const std::string& prompt) {
-  COCA_CHECK(o.chat || !o.system, "--system: needs --chat");
-  if (o.chat) {
-    const auto chat = text::choose_chat_template(o.chat_template, o.model);
-    COCA_CHECK(chat, "--chat: {} has no chat template; name one with --chat-template", o.model);
-    std::vector<text::ChatMessage> messages;
-    if (o.system) messages.push_back({"system", *o.system});
-    messages.push_back({"user", prompt});
-    return m.tokenizer->encode(chat->render(messages, {.prompt = text::GenerationPrompt::kAdd}), text::SpecialTokens::kParse);
+// A conversation and the template that frames it.
+class Chat {
+ public:
+  explicit Chat(const Options& o) : template_(chosen(o)) {
+    options_ = {.prompt = text::GenerationPrompt::kAdd, .variables = o.chat_var.values};
+    if (o.system) messages_.push_back({"system", *o.system});
+    if (!o.messages.empty()) read(o.messages);
   }
+
+  void say(const std::string& role, const std::string& text) { messages_.push_back({role, text}); }
+  std::vector<int32_t> ids(const text::Tokenizer& tokenizer) const {
+    return tokenizer.encode(template_.render(messages_, options_), text::SpecialTokens::kParse);
+  }
+
+ private:
+  static text::ChatTemplate chosen(const Options& o) {
+    auto chat = text::choose_chat_template(o.chat_template, o.model);
+    COCA_CHECK(chat, "--chat: {} has no chat template; name one with --chat-template", o.model);
+    return std::move(*chat);
+  }
+
+  void read(const std::string& file) {
+    nlohmann::ordered_json json = io::parse_ordered_json(io::read_file(file), file);
+    if (json.is_object() && json.contains("tools") && json["tools"].is_array()) options_.variables["tools"] = json["tools"];
+    if (json.is_object()) json = nlohmann::ordered_json(json.contains("messages") ? json["messages"] : nullptr);
+    COCA_CHECK_AS(kBadFile, json.is_array() && !json.empty(), "{}: expected a list of messages, or an object with \"messages\"", file);
+    const std::vector<data::Message> given = data::read_messages(json, "messages", file);
+    for (text::ChatMessage& message : data::chat_messages(given, template_)) messages_.push_back(std::move(message));
+  }
+
+  text::ChatTemplate template_;
+  text::ChatOptions options_;
+  std::vector<text::ChatMessage> messages_;
+};
+
+std::vector<int32_t> prompt_ids(const Options& o, const LoadedModel& m, const std::string& prompt) {
   std::vector<int32_t> ids = m.tokenizer->encode(prompt);
   if (const auto bos = eval::bos_token(m.model.spec, o.bos)) ids.insert(ids.begin(), *bos);
   COCA_CHECK(!ids.empty(), "the prompt is empty, and there is no bos token to begin with");
@@ -110,60 +145,116 @@ void name_lacking(const Options& o, const model::GenerationConfig& c) {
                                           o.model, fmt::join(c.lacking, ", ")).c_str());
 }
 
-int run(const Options& o) {
-  const model::GenerationConfig config = model::load_generation_config(o.model);
-  const infer::SamplingOptions sampling = sampling_of(o, config);
-  infer::check_sampling(sampling);
-  name_lacking(o, config);
-  text::StopStrings stops(o.stop);
-  const LoadedModel m = load_with_flags(o);
-  const std::string prompt = text_or_stdin(o.prompt);
-  const std::vector<int32_t> ids = prompt_ids(o, m, prompt);
-  infer::GenerateOptions options{.max_new_tokens = o.max_new_tokens,
-                                 .sampling = sampling,
-                                 .seed = static_cast<uint64_t>(o.seed),
-                                 .dynamic_base = o.dynamic_base,
-                                 .cache = o.cache};
-  if (!o.ignore_eos) options.stop_ids = stop_ids_of(m, config);
-  const model::ModelSpec spec = eval::with_scaling(m.model.spec, m.scaling);
-
-  text::StreamDecoder stream(*m.tokenizer);
+struct Answer {
+  infer::GenerateResult result;
   std::string text;
-  const auto emit = [&](const std::string& piece) {
-    text += piece;
-    if (!o.json) print_bytes(piece);
-  };
-  if (o.echo) emit(prompt);
-  Context cx;
-  const infer::GenerateResult result =
-      infer::generate(cx, spec, m.model.params->weights(), ids, options, [&](int32_t id) {
-        if (id < m.tokenizer->vocab_size())
-          emit(stops.push(stream.push(id)));                   // beyond are padding rows of the embedding: no text
-        return !output_is_lost() && !stops.matched();
-      });
-  if (!stops.matched()) emit(stops.push(stream.finish()));
-  emit(stops.finish());
-  if (o.json) {
-    nlohmann::ordered_json j;
-    j["prompt_ids"] = ids;
-    j["ids"] = result.ids;
-    j["text"] = text;
-    j["finish"] = finish_text(result.finish, stops.matched());
-    j["sampling"] = {{"temperature", sampling.temperature}, {"top_k", sampling.top_k}, {"top_p", sampling.top_p},
-                     {"min_p", sampling.min_p}, {"repetition_penalty", sampling.repetition_penalty}};
-    j["prefill_seconds"] = result.prefill_seconds;
-    j["decode_seconds"] = result.decode_seconds;
-    j["cache_bytes"] = result.cache_bytes;
-    print(j.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
-  } else {
-    print("\n");
+  std::string_view finish;
+};
+
+// Continues one prompt after another.
+class Generator {
+ public:
+  explicit Generator(const Options& o) : o_(o), config_(model::load_generation_config(o.model)), sampling_(sampling_of(o, config_)) {
+    infer::check_sampling(sampling_);
+    name_lacking(o, config_);
+    text::StopStrings(o.stop);  // mistakes show before the model is loaded
+    model_.emplace(load_with_flags(o));
+    spec_ = eval::with_scaling(model_->model.spec, model_->scaling);
   }
+
+  const LoadedModel& model() const { return *model_; }
+  const infer::SamplingOptions& sampling() const { return sampling_; }
+
+  // `turn` gives each answer of a conversation draws of its own.
+  Answer run(const std::vector<int32_t>& ids, int64_t turn, const std::string& echo) {
+    infer::GenerateOptions options{.max_new_tokens = o_.max_new_tokens,
+                                   .sampling = sampling_,
+                                   .seed = static_cast<uint64_t>(o_.seed + turn),
+                                   .dynamic_base = o_.dynamic_base,
+                                   .cache = o_.cache};
+    if (!o_.ignore_eos) options.stop_ids = stop_ids_of(*model_, config_);
+    text::StopStrings stops(o_.stop);
+    text::StreamDecoder stream(*model_->tokenizer);
+    Answer answer;
+    const auto emit = [&](const std::string& piece) {
+      answer.text += piece;
+      if (!o_.json) print_bytes(piece);
+    };
+    emit(echo);
+    answer.result = infer::generate(cx_, spec_, model_->model.params->weights(), ids, options, [&](int32_t id) {
+      if (id < model_->tokenizer->vocab_size())
+        emit(stops.push(stream.push(id)));  // beyond are padding rows of the embedding: no text
+      return !output_is_lost() && !stops.matched();
+    });
+    if (!stops.matched()) emit(stops.push(stream.finish()));
+    emit(stops.finish());
+    if (!o_.json) print("\n");
+    answer.finish = finish_text(answer.result.finish, stops.matched());
+    return answer;
+  }
+
+ private:
+  const Options& o_;
+  model::GenerationConfig config_;
+  infer::SamplingOptions sampling_;
+  std::optional<LoadedModel> model_;
+  model::ModelSpec spec_;
+  Context cx_;
+};
+
+void print_speed(const std::vector<int32_t>& ids, const infer::GenerateResult& r) {
   std::fprintf(stderr, "%s\n",
-               fmt::format("prefill {} tokens, {}; decode {} tokens, {}; cache {}", ids.size(),
-                           rate(ids.size(), result.prefill_seconds), result.ids.size(),
-                           rate(result.ids.size(), result.decode_seconds),
-                           report::format_bytes(static_cast<int64_t>(result.cache_bytes)))
+               fmt::format("prefill {} tokens, {}; decode {} tokens, {}; cache {}", ids.size(), rate(ids.size(), r.prefill_seconds),
+                           r.ids.size(), rate(r.ids.size(), r.decode_seconds), report::format_bytes(static_cast<int64_t>(r.cache_bytes)))
                    .c_str());
+}
+
+void print_json(const std::vector<int32_t>& ids, const Answer& answer, const infer::SamplingOptions& sampling) {
+  nlohmann::ordered_json j;
+  j["prompt_ids"] = ids;
+  j["ids"] = answer.result.ids;
+  j["text"] = answer.text;
+  j["finish"] = answer.finish;
+  j["sampling"] = {{"temperature", sampling.temperature}, {"top_k", sampling.top_k}, {"top_p", sampling.top_p},
+                   {"min_p", sampling.min_p}, {"repetition_penalty", sampling.repetition_penalty}};
+  j["prefill_seconds"] = answer.result.prefill_seconds;
+  j["decode_seconds"] = answer.result.decode_seconds;
+  j["cache_bytes"] = answer.result.cache_bytes;
+  print(j.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+}
+
+// Lines from the terminal until Ctrl-D; an empty one is not sent.
+void converse(Generator& generator, Chat& chat) {
+  std::fprintf(stderr, "Ctrl-D ends the conversation.\n");
+  std::string line;
+  for (int64_t turn = 0; !stop_requested() && !output_is_lost();) {
+    std::fprintf(stderr, "> ");
+    if (!std::getline(std::cin, line)) break;
+    if (line.empty()) continue;
+    chat.say("user", line);
+    const std::vector<int32_t> ids = chat.ids(*generator.model().tokenizer);
+    chat.say("assistant", generator.run(ids, turn++, "").text);
+  }
+  std::fprintf(stderr, "\n");
+}
+
+int run(const Options& o) {
+  COCA_CHECK(o.chat || !o.system, "--system: needs --chat");
+  COCA_CHECK(o.chat || o.messages.empty(), "--messages: needs --chat");
+  std::optional<Chat> chat;
+  if (o.chat) chat.emplace(o);
+  Generator generator(o);
+  if (chat && !o.prompt && o.messages.empty() && !o.json && ::isatty(STDIN_FILENO)) {
+    converse(generator, *chat);
+    return stop_requested() ? kExitInterrupted : 0;
+  }
+  // A conversation from a file needs no more than its last message.
+  const std::string prompt = chat && !o.prompt && !o.messages.empty() ? "" : text_or_stdin(o.prompt);
+  if (chat && (o.prompt || o.messages.empty())) chat->say("user", prompt);
+  const std::vector<int32_t> ids = chat ? chat->ids(*generator.model().tokenizer) : prompt_ids(o, generator.model(), prompt);
+  const Answer answer = generator.run(ids, 0, o.echo ? prompt : "");
+  if (o.json) print_json(ids, answer, generator.sampling());
+  print_speed(ids, answer.result);
   return stop_requested() ? kExitInterrupted : 0;
 }
 

@@ -2,7 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/data/instruct.h"
 
+#include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -11,109 +13,130 @@
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 #include "coca/io/mmap.h"
+#include "coca/text/utf16.h"
 
 namespace coca::data {
 
-using nlohmann::json;
-
 namespace {
 
-std::string take_text(json& object, const char* field, const std::string& where) {
-  const auto it = object.find(field);
-  COCA_CHECK_AS(kBadFile, it != object.end(), "{}: field \"{}\" is missing", where, field);
-  COCA_CHECK_AS(kBadFile, it->is_string(), "{}: field \"{}\" is {}; expected a string", where, field, it->type_name());
-  return std::move(it->get_ref<std::string&>());
+constexpr const char* kRoleNames[] = {"system", "user", "assistant", "tool"};  // of Role
+constexpr std::string_view kBlanks = " \t\r\n";
+
+// Whether an item of an array is a message, so that the array is one example.
+bool is_message(std::string_view item) {
+  const nlohmann::json object = nlohmann::json::parse(item, nullptr, false);
+  return object.is_object() && (object.contains("role") || object.contains("from"));
 }
 
-Role role_of(const std::string& name, const std::string& where) {
-  if (name == "system") return Role::kSystem;
-  if (name == "user" || name == "human") return Role::kUser;
-  if (name == "assistant" || name == "bot" || name == "gpt") return Role::kAssistant;
-  fail(ErrorKind::kBadFile, "{}: role \"{}\" is unknown; expected system, user (human) or assistant (bot, gpt)", where,
-       name);
-}
-
-std::vector<Message> take_messages(json& list, const char* field, const std::string& name) {
-  COCA_CHECK_AS(kBadFile, list.is_array(), "{}: field \"{}\" is {}; expected a list of messages", name, field,
-                list.type_name());
-  std::vector<Message> messages;
-  bool answered = false;
-  for (size_t i = 0; i < list.size(); ++i) {
-    const std::string where = fmt::format("{}: {}[{}]", name, field, i);
-    COCA_CHECK_AS(kBadFile, list[i].is_object(), "{} is {}; expected an object with role and content", where,
-                  list[i].type_name());
-    const Role role = role_of(take_text(list[i], "role", where), where);
-    messages.push_back({role, take_text(list[i], "content", where)});
-    answered |= role == Role::kAssistant;
+// The items of a JSON array, each as its text; nothing when the text is no single array.
+std::optional<std::vector<std::string_view>> items_of(std::string_view text) {
+  size_t at = text.find_first_not_of(kBlanks);
+  if (at == std::string_view::npos || text[at] != '[') return std::nullopt;
+  std::vector<std::string_view> items;
+  size_t begin = ++at, depth = 0;
+  bool quoted = false;
+  const auto close = [&] {
+    const std::string_view item = text.substr(begin, at - begin);
+    if (item.find_first_not_of(kBlanks) != std::string_view::npos) items.push_back(item);
+    begin = at + 1;
+  };
+  for (; at < text.size(); ++at) {
+    const char c = text[at];
+    if (quoted) {
+      at += c == '\\' ? 1 : 0;
+      quoted = c != '"';
+    } else if (c == '"') {
+      quoted = true;
+    } else if (c == '[' || c == '{') {
+      ++depth;
+    } else if (c == ',' && depth == 0) {
+      close();
+    } else if (c == ']' && depth == 0) {
+      close();
+      const bool last = text.find_first_not_of(kBlanks, at + 1) == std::string_view::npos;
+      return last && (items.empty() || !is_message(items.front())) ? std::optional(std::move(items)) : std::nullopt;
+    } else if (c == ']' || c == '}') {
+      --depth;
+    }
   }
-  COCA_CHECK_AS(kBadFile, answered, "{}: field \"{}\" has {} messages and none of an assistant: nothing to learn", name,
-                field, list.size());
-  return messages;
+  return std::nullopt;
 }
 
-Example example_of(json& object, const std::string& name) {
-  COCA_CHECK_AS(kBadFile, object.is_object(), "{}: found {}; expected an object", name, object.type_name());
-  for (const char* field : {"messages", "chat_rounds"})
-    if (object.contains(field))
-      return {.name = name,
-              .form = ExampleForm::kMessages,
-              .text = "",
-              .messages = take_messages(object[field], field, name)};
-  if (object.contains("prompt") || object.contains("answer")) {
-    Example example{.name = name, .form = ExampleForm::kPrompt, .text = "", .messages = {}};
-    if (object.contains("system")) example.messages.push_back({Role::kSystem, take_text(object, "system", name)});
-    example.messages.push_back({Role::kUser, take_text(object, "prompt", name)});
-    example.messages.push_back({Role::kAssistant, take_text(object, "answer", name)});
-    return example;
-  }
-  for (const char* field : {"content", "text"})
-    if (object.contains(field))
-      return {.name = name, .form = ExampleForm::kText, .text = take_text(object, field, name), .messages = {}};
-  std::string found;
-  for (const auto& item : object.items())
-    if (found.size() < 200) found += (found.empty() ? "" : ", ") + item.key();
-  fail(ErrorKind::kBadFile,
-       "{}: no field \"prompt\" and \"answer\", \"messages\", \"chat_rounds\", \"text\" or \"content\"; found {}", name,
-       found.empty() ? "no fields" : found);
-}
-
-struct LineReader {
+struct Reader {
+  const ReadOptions& options;
   const std::function<void(Example&&, int64_t bytes)>& take;
   ReadReport report;
 
   void file(const std::filesystem::path& path) {
     ++report.files;
     const io::MappedFile mapped(path);
-    std::string_view rest(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
-    if (rest.starts_with("\xef\xbb\xbf")) rest.remove_prefix(3);
+    std::string_view text(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
+    const std::optional<text::WideText> wide = text::read_wide(text);
+    if (wide) text = wide->text;
+    if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);
+    if (const auto items = items_of(text)) {
+      for (size_t i = 0; i < items->size(); ++i) one((*items)[i], fmt::format("{}: item {}", path.string(), i + 1));
+    } else if (path.extension() == ".json" && !nlohmann::json::accept(text.substr(0, text.find('\n')))) {
+      one(text, path.string());  // one object over several lines, or an error
+    } else {
+      lines(text, path);
+    }
+  }
+
+  void lines(std::string_view rest, const std::filesystem::path& path) {
     for (int64_t number = 1; !rest.empty(); ++number) {
       const size_t end = std::min(rest.find('\n'), rest.size());
       const std::string_view line = rest.substr(0, end);
       rest.remove_prefix(std::min(end + 1, rest.size()));
-      if (line.find_first_not_of(" \t\r") == std::string_view::npos) {
+      if (line.find_first_not_of(kBlanks) == std::string_view::npos)
         ++report.skipped_lines;
-        continue;
-      }
-      const std::string name = fmt::format("{}:{}", path.string(), number);
-      json object = io::parse_json(line, name);
-      ++report.examples;
-      take(example_of(object, name), static_cast<int64_t>(line.size()) + 1);
+      else
+        one(line, fmt::format("{}:{}", path.string(), number));
     }
+  }
+
+  void one(std::string_view source, const std::string& name) {
+    nlohmann::ordered_json object = io::parse_ordered_json(source, name);
+    Example example = read_example(object, name, options.form);
+    ++report.examples;
+    ++report.forms[example.form];
+    for (const Message& message : example.messages) {
+      if (message.role != Role::kAssistant) continue;
+      ++report.answers;
+      report.masked_answers += message.counts == Counts::kNo ? 1 : 0;
+    }
+    take(std::move(example), static_cast<int64_t>(source.size()) + 1);
   }
 };
 
-ReadReport read_lines(const std::vector<std::string>& inputs, const std::function<void(Example&&, int64_t)>& take) {
-  COCA_CHECK(!inputs.empty(), "examples: no .jsonl files, folders or globs given");
-  LineReader reader{take, {}};
-  for (const auto& file : io::expand_inputs(inputs, {".jsonl"})) reader.file(file);
+std::vector<std::filesystem::path> example_files(const std::vector<std::string>& inputs) {
+  std::vector<std::string> json;  // folders without .jsonl files
+  std::vector<std::string> lines;
+  for (const std::string& input : inputs) {
+    bool has_lines = !std::filesystem::is_directory(input);
+    if (!has_lines)
+      for (const auto& entry : std::filesystem::recursive_directory_iterator(input)) has_lines |= entry.path().extension() == ".jsonl";
+    (has_lines ? lines : json).push_back(input);
+  }
+  std::vector<std::filesystem::path> files;
+  if (!lines.empty()) files = io::expand_inputs(lines, {".jsonl"});
+  if (!json.empty()) std::ranges::copy(io::expand_inputs(json, {".json"}), std::back_inserter(files));
+  std::ranges::sort(files);
+  return files;
+}
+
+ReadReport read_all(const ReadOptions& options, const std::function<void(Example&&, int64_t)>& take) {
+  COCA_CHECK(!options.inputs.empty(), "examples: no .jsonl or .json files, folders or globs given");
+  Reader reader{options, take, {}};
+  for (const auto& file : example_files(options.inputs)) reader.file(file);
   COCA_CHECK_AS(kBadFile, reader.report.examples > 0, "examples: none in {} files, first input \"{}\"",
-                reader.report.files, inputs.front());
+                reader.report.files, options.inputs.front());
   return reader.report;
 }
 
 std::vector<Segment> by_template(const Example& example, const ChatTemplate& chat) {
   try {
-    return chat(example.messages);
+    return chat(example.messages, example.variables);
   } catch (const Error& error) {
     fail(ErrorKind::kBadFile, "{}: {}", example.name, error.what());
   }
@@ -121,36 +144,40 @@ std::vector<Segment> by_template(const Example& example, const ChatTemplate& cha
 
 }  // namespace
 
-std::vector<Segment> plain_chat(const std::vector<Message>& messages) {
+std::vector<Segment> plain_chat(const std::vector<Message>& messages, const nlohmann::ordered_json&) {
   std::vector<Segment> segments;
   std::string before;  // what does not count, since the last answer
   for (const Message& message : messages) {
-    switch (message.role) {
-      case Role::kSystem:
-        before += "system: " + message.content + "\n";
-        break;
-      case Role::kUser:
-        before += "user: " + message.content + "\n";
-        break;
-      case Role::kAssistant:
-        segments.push_back({.text = std::move(before) + "assistant:"});
-        segments.push_back({.text = " " + message.content, .counts = Counts::kYes, .close = Close::kEos});
-        before.clear();
-        break;
+    const auto calls = message.fields.find("tool_calls");
+    std::string text = message.content;
+    if (calls != message.fields.end()) text += (text.empty() ? "" : "\n") + calls->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    if (message.role != Role::kAssistant) {
+      before += fmt::format("{}: {}\n", kRoleNames[static_cast<size_t>(message.role)], text);
+      continue;
     }
+    segments.push_back({.text = std::move(before) + "assistant:"});
+    segments.push_back({.text = " " + text, .counts = message.counts, .close = Close::kEos});
+    before.clear();
   }
   return segments;  // what follows the last answer would be read for nothing
 }
 
-ChatTemplate chat_by(text::ChatTemplate given) {
+std::vector<text::ChatMessage> chat_messages(const std::vector<Message>& messages, const text::ChatTemplate& chat) {
+  const bool developers = chat.source().find("developer") != std::string::npos;
+  std::vector<text::ChatMessage> all;
+  all.reserve(messages.size());
+  for (const Message& m : messages)
+    all.push_back({m.role_name == "developer" && developers ? m.role_name : kRoleNames[static_cast<size_t>(m.role)], m.content, m.fields});
+  return all;
+}
+
+ChatTemplate chat_by(text::ChatTemplate given, const nlohmann::ordered_json& variables) {
   const auto chat = std::make_shared<const text::ChatTemplate>(std::move(given));
-  return [chat](const std::vector<Message>& messages) {
+  return [chat, variables](const std::vector<Message>& messages, const nlohmann::ordered_json& own) {
     constexpr std::time_t kDay = 1721952000;
-    std::vector<text::ChatMessage> all;
-    all.reserve(messages.size());
-    for (const Message& m : messages)
-      all.push_back({m.role == Role::kSystem ? "system" : m.role == Role::kUser ? "user" : "assistant", m.content});
-    const text::RenderedChat rendered = chat->render_with_answers(all, {.now = kDay});
+    text::ChatOptions options{.now = kDay, .variables = variables};
+    options.variables.update(own);
+    const text::RenderedChat rendered = chat->render_with_answers(chat_messages(messages, *chat), options);
     std::vector<Segment> segments;
     size_t at = 0;
     const auto add = [&](size_t end, Counts counts) {
@@ -161,21 +188,15 @@ ChatTemplate chat_by(text::ChatTemplate given) {
     };
     for (const text::AnswerSpan& answer : rendered.answers) {
       add(answer.begin, Counts::kNo);
-      add(answer.end, Counts::kYes);
+      add(answer.end, messages[answer.message].counts);
     }
     return segments;  // what follows the last answer would be read for nothing
   };
 }
 
 std::vector<Segment> segments_of(const Example& example, const ChatTemplate& chat) {
-  switch (example.form) {
-    case ExampleForm::kText:
-      return {{.text = example.text, .counts = Counts::kYes, .close = Close::kEos}};
-    case ExampleForm::kMessages:
-      return by_template(example, chat);
-    case ExampleForm::kPrompt:
-      break;
-  }
+  if (example.form == ExampleForm::kText) return {{.text = example.text, .counts = Counts::kYes, .close = Close::kEos}};
+  if (!example.joined) return by_template(example, chat);
   std::string prompt;
   for (const Message& message : example.messages)
     if (message.role != Role::kAssistant) prompt += message.content + (message.role == Role::kSystem ? "\n" : "");
@@ -201,16 +222,15 @@ TokenDocument encode_segments(const std::vector<Segment>& segments, const text::
   return document;
 }
 
-ReadReport read_examples(const std::vector<std::string>& inputs, const std::function<void(Example&&)>& take) {
-  return read_lines(inputs, [&](Example&& example, int64_t) { take(std::move(example)); });
+ReadReport read_examples(const ReadOptions& options, const std::function<void(Example&&)>& take) {
+  return read_all(options, [&](Example&& example, int64_t) { take(std::move(example)); });
 }
 
 TokenDocuments load_examples(const text::Tokenizer& tokenizer, const LoadOptions& options, LoadReport* report) {
   TokenDocuments documents;
   int64_t done = 0, total = 0;
-  for (const auto& file : io::expand_inputs(options.inputs, {".jsonl"}))
-    total += static_cast<int64_t>(io::file_bytes(file));
-  const ReadReport read = read_lines(options.inputs, [&](Example&& example, int64_t bytes) {
+  for (const auto& file : example_files(options.inputs)) total += static_cast<int64_t>(io::file_bytes(file));
+  const ReadReport read = read_all({options.inputs, options.form}, [&](Example&& example, int64_t bytes) {
     COCA_CHECK_AS(kInterrupted, !stop_requested(), "examples: stopped before {}", example.name);
     documents.add(encode_segments(segments_of(example, options.chat), tokenizer, options.bos));
     done = std::min(total, done + bytes);

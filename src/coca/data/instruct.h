@@ -1,35 +1,22 @@
-// coca/data/instruct.h - examples for fine-tuning from JSON lines, and which part of each the loss counts. Rules:
-// docs/data.md.
+// coca/data/instruct.h - examples for fine-tuning from JSON files, and which part of each the loss counts. The forms of
+// examples are in example_forms.h. Rules: docs/data.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
 
+#include "coca/data/example_forms.h"
 #include "coca/data/packing.h"
 #include "coca/text/chat_template.h"
 #include "coca/text/tokenizer.h"
 
 namespace coca::data {
 
-enum class Role : uint8_t { kSystem, kUser, kAssistant };
-struct Message {
-  Role role = Role::kUser;
-  std::string content;
-};
-
-enum class ExampleForm : uint8_t { kText, kPrompt, kMessages };
-struct Example {
-  std::string name;  // "file.jsonl:17"
-  ExampleForm form = ExampleForm::kText;
-  std::string text;               // kText only
-  std::vector<Message> messages;  // kPrompt: [system,] user, assistant
-};
-
-enum class Counts : uint8_t { kNo, kYes };  // in the loss
 enum class Close : uint8_t { kNone, kEos };
 // A piece of an example's text, tokenized by itself, so that the tokens that count are known exactly.
 struct Segment {
@@ -38,15 +25,20 @@ struct Segment {
   Close close = Close::kNone;  // an eos behind it, which counts as the piece does
   text::SpecialTokens special = text::SpecialTokens::kAsText;
 };
-using ChatTemplate = std::function<std::vector<Segment>(const std::vector<Message>&)>;
+// `variables` are the example's own for the template ("tools").
+using ChatTemplate = std::function<std::vector<Segment>(const std::vector<Message>&, const nlohmann::ordered_json& variables)>;
 
 // "system: ...\n", "user: ...\n", "assistant: ..." and eos; the answers, their leading space included, and eos count.
-std::vector<Segment> plain_chat(const std::vector<Message>&);
+// Other roles are written by their names, calls of tools as JSON.
+std::vector<Segment> plain_chat(const std::vector<Message>&, const nlohmann::ordered_json& variables = {});
+
+// As the template takes them: a role "developer" is the system's to those that do not know it.
+std::vector<text::ChatMessage> chat_messages(const std::vector<Message>&, const text::ChatTemplate&);
 
 // A chat model's own template: the answers count with the tokens that end them, as text/chat_template.h finds them.
-// Control tokens are parsed, bos among them. A template that writes the date writes 26 July 2024: examples must not
+// Control tokens are parsed, bos among them. `variables` hold for every example, whose own come first. A template that writes the date writes 26 July 2024: examples must not
 // change by the day.
-ChatTemplate chat_by(text::ChatTemplate);
+ChatTemplate chat_by(text::ChatTemplate, const nlohmann::ordered_json& variables = nlohmann::ordered_json::object());
 
 // A text counts whole, and eos follows. A prompt (behind its system text and a newline) and its answer are joined as
 // they are; the answer and eos count. Messages go through the template.
@@ -57,13 +49,16 @@ TokenDocument encode_segments(const std::vector<Segment>&, const text::Tokenizer
 
 struct ReadReport {
   int64_t files = 0, examples = 0, skipped_lines = 0;  // blank lines are skipped
+  int64_t answers = 0, masked_answers = 0;             // of the examples; of them with a weight of 0
+  std::map<ExampleForm, int64_t> forms;                // examples of each
 };
-// Hands out every example of the .jsonl files (or of folders with such), in the order of the sorted files. A line is
-// one object: {"prompt", "answer"[, "system"]}, {"messages": [{"role", "content"}]}, the same as "chat_rounds",
-// {"text"} or
-// {"content"}; other fields are ignored. Roles: system; user or human; assistant, bot or gpt. Errors name file, line
-// and field.
-ReadReport read_examples(const std::vector<std::string>& inputs, const std::function<void(Example&&)>& take);
+struct ReadOptions {
+  std::vector<std::string> inputs;  // files, globs, folders (their .jsonl files, or their .json files where there are none)
+  ExampleForm form = ExampleForm::kAuto;
+};
+// Hands out every example, in the order of the sorted files: one a line, or the items of a JSON array. Errors name file, line
+// (or item) and field.
+ReadReport read_examples(const ReadOptions&, const std::function<void(Example&&)>& take);
 
 struct LoadReport {
   ReadReport read;
@@ -71,6 +66,7 @@ struct LoadReport {
 };
 struct LoadOptions {
   std::vector<std::string> inputs;
+  ExampleForm form = ExampleForm::kAuto;
   ChatTemplate chat = plain_chat;
   std::optional<int32_t> bos;
   std::function<void(int64_t done, int64_t total)> progress;  // bytes of input; may be empty

@@ -26,8 +26,9 @@ class StrictCallback {
  public:
   explicit StrictCallback(std::string_view origin) : origin_(origin) {}
 
-  bool operator()(int depth, nlohmann::json::parse_event_t event, const nlohmann::json& value) {
-    using Event = nlohmann::json::parse_event_t;
+  template <typename Json>
+  bool operator()(int depth, typename Json::parse_event_t event, const Json& value) {
+    using Event = typename Json::parse_event_t;
     switch (event) {
       case Event::object_start:
       case Event::array_start:
@@ -36,7 +37,7 @@ class StrictCallback {
         keys_.emplace_back();
         break;
       case Event::key: {
-        const std::string& key = value.get_ref<const std::string&>();
+        const std::string& key = value.template get_ref<const std::string&>();
         COCA_CHECK_AS(kBadFile, keys_.back().insert(key).second, "{}: key \"{}\" occurs twice in one object",
                       origin_, key);
         break;
@@ -55,6 +56,19 @@ class StrictCallback {
   std::string_view origin_;
   std::vector<std::set<std::string>> keys_;
 };
+
+template <typename Json>
+Json parse_any(std::string_view text, std::string_view origin) {
+  StrictCallback strict(origin);
+  const auto see = [&](int depth, typename Json::parse_event_t event, Json& value) { return strict(depth, event, std::as_const(value)); };
+  try {
+    return Json::parse(text.begin(), text.end(), see);
+  } catch (const nlohmann::json::parse_error& error) {
+    fail(ErrorKind::kBadFile, "{}: not valid JSON at byte {} of {}: {}", origin, error.byte, text.size(), reason(error));
+  } catch (const nlohmann::json::exception& error) {
+    fail(ErrorKind::kBadFile, "{}: not valid JSON: {}", origin, reason(error));
+  }
+}
 
 template <typename Json>
 void escape_names(Json& value) {
@@ -85,16 +99,9 @@ std::string text_of(const Json& value, int indent) {
 
 }  // namespace
 
-nlohmann::json parse_json(std::string_view text, std::string_view origin) {
-  StrictCallback strict(origin);
-  try {
-    return nlohmann::json::parse(text.begin(), text.end(), std::ref(strict));
-  } catch (const nlohmann::json::parse_error& error) {
-    fail(ErrorKind::kBadFile, "{}: not valid JSON at byte {} of {}: {}", origin, error.byte, text.size(),
-         reason(error));
-  } catch (const nlohmann::json::exception& error) {
-    fail(ErrorKind::kBadFile, "{}: not valid JSON: {}", origin, reason(error));
-  }
+nlohmann::json parse_json(std::string_view text, std::string_view origin) { return parse_any<nlohmann::json>(text, origin); }
+nlohmann::ordered_json parse_ordered_json(std::string_view text, std::string_view origin) {
+  return parse_any<nlohmann::ordered_json>(text, origin);
 }
 
 nlohmann::json read_json(const std::filesystem::path& file) {

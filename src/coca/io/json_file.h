@@ -13,6 +13,7 @@ inline constexpr int kMaxJsonDepth = 64;
 
 // `origin` names the text in errors ("config.json", "books.jsonl:17"). Error kBadFile says where and why.
 nlohmann::json parse_json(std::string_view text, std::string_view origin);
+nlohmann::ordered_json parse_ordered_json(std::string_view text, std::string_view origin);  // keys in their order
 nlohmann::json read_json(const std::filesystem::path& file);
 
 // The text of a value, indented by so many (-1: one line). Strings that are not UTF-8, as names of files may be, are written

@@ -10,6 +10,16 @@
 
 namespace coca::text {
 
+// Names that a template may ask for: an object in JSON; as a flag, given once for each, "name=value", where a value that is no
+// JSON is a text.
+struct ChatVariables {
+  nlohmann::ordered_json values = nlohmann::ordered_json::object();
+
+  nlohmann::ordered_json to_option_json() const { return values; }
+  void from_option_json(const nlohmann::json& value, const std::string& where);
+  void from_option_text(std::string_view flag, const std::string& text);
+};
+
 // "auto": the model folder's, if it has one; one of chat_template_names(); or a file with a template.
 std::optional<ChatTemplate> choose_chat_template(const std::string& choice, const std::filesystem::path& model_dir);
 

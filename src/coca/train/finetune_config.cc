@@ -79,7 +79,7 @@ bool trains_adapter(const FinetuneConfig& c) {
 data::ChatTemplate chat_template_for(const FinetuneConfig& c) {
   if (c.chat_template == "plain") return data::plain_chat;
   std::optional<text::ChatTemplate> chosen = text::choose_chat_template(c.chat_template, c.model);
-  return chosen ? data::chat_by(std::move(*chosen)) : data::plain_chat;
+  return chosen ? data::chat_by(std::move(*chosen), c.chat_var.values) : data::plain_chat;
 }
 
 void check_config(const FinetuneConfig& c) {

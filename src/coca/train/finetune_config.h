@@ -12,6 +12,7 @@
 #include "coca/io/options.h"
 #include "coca/model/decoder_layer.h"
 #include "coca/optim/schedule.h"
+#include "coca/text/chat_choice.h"
 #include "coca/train/loop.h"
 #include "coca/train/positions.h"
 
@@ -66,6 +67,8 @@ struct FinetuneConfig {
   data::LongDocuments long_documents = data::LongDocuments::kSplit;
   LeadingBos bos = LeadingBos::kAuto;
   std::string chat_template = "auto";
+  text::ChatVariables chat_var;
+  data::ExampleForm format = data::ExampleForm::kAuto;
   // optimization
   int64_t steps = 0, batch = 8, accumulation = 1, slices = 0, warmup_steps = 10;
   bool context_parallel = false;
@@ -101,7 +104,8 @@ struct FinetuneConfig {
     v("lora_scaling", "whether alpha is divided by the rank or by its square root (rslora)", lora_scaling);
     v("adapter", "adapter folder to go on from; its own rank, alpha, dropout and targets hold", adapter);
     v.group("Data");
-    v("data", "examples, one a line: .jsonl files, folders or globs (prompt and answer, messages, or text)", data);
+    v("data", "examples: .jsonl or .json files, folders or globs; the forms are in docs/data.md", data);
+    v("format", "form of the examples; auto: by the fields of each", format);
     v("validation_data", "examples to validate on; none: no validation", validation_data);
     v("text", "plain text instead of examples: files, folders, globs, or one .tok file", text);
     v("validation_text", "validation text, in the same forms", validation_text);
@@ -109,6 +113,7 @@ struct FinetuneConfig {
     v("long_documents", "what becomes of examples longer than a window", long_documents);
     v("chat_template", "for messages: plain, a name or .jinja file, or auto: the model folder's, else plain",
       chat_template);
+    v("chat_var", "NAME=VALUE for the chat template, as enable_thinking=false; may be given several times", chat_var);
     v("bos", "whether a bos token leads each example; auto: if config.json names one", bos);
     v.group("Optimization");
     v("steps", "optimizer steps (of each stage that does not say); 0: as many as --epochs", steps);

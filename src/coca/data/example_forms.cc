@@ -1,0 +1,232 @@
+// coca/data/example_forms.cc - see example_forms.h.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/data/example_forms.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "coca/base/error.h"
+
+namespace coca::data {
+
+using nlohmann::ordered_json;
+
+namespace {
+
+constexpr const char* kAnswerFields[] = {"answer", "completion", "response", "chosen"};
+
+std::string take_text(ordered_json& object, const char* field, const std::string& where) {
+  const auto it = object.find(field);
+  COCA_CHECK_AS(kBadFile, it != object.end(), "{}: field \"{}\" is missing", where, field);
+  COCA_CHECK_AS(kBadFile, it->is_string(), "{}: field \"{}\" is {}; expected a string", where, field, it->type_name());
+  return std::move(it->get_ref<std::string&>());
+}
+
+// "", when the field is not there or null.
+std::string take_optional(ordered_json& object, const char* field, const std::string& where) {
+  return object.contains(field) && !object[field].is_null() ? take_text(object, field, where) : "";
+}
+
+struct RoleName {
+  const char* name;
+  Role role;
+  const char* written;  // for templates, where it is not the role's own
+};
+constexpr RoleName kRoles[] = {{"system", Role::kSystem, ""},      {"developer", Role::kSystem, "developer"},
+                               {"user", Role::kUser, ""},          {"human", Role::kUser, ""},
+                               {"assistant", Role::kAssistant, ""}, {"bot", Role::kAssistant, ""},
+                               {"gpt", Role::kAssistant, ""},      {"chatgpt", Role::kAssistant, ""},
+                               {"model", Role::kAssistant, ""},    {"function_call", Role::kAssistant, ""},
+                               {"tool", Role::kTool, ""},          {"function", Role::kTool, ""},
+                               {"ipython", Role::kTool, ""},       {"observation", Role::kTool, ""},
+                               {"function_response", Role::kTool, ""}};
+
+void set_role(Message& message, const std::string& name, const std::string& where) {
+  const auto found = std::ranges::find(kRoles, name, &RoleName::name);
+  COCA_CHECK_AS(kBadFile, found != std::end(kRoles),
+                "{}: role \"{}\" is unknown; expected system (developer), user (human), assistant (bot, gpt, model) or tool "
+                "(function, observation)",
+                where, name);
+  message.role = found->role;
+  message.role_name = found->written;
+}
+
+// A text, null beside calls of tools, or a list of parts of which all are text.
+void set_content(Message& message, ordered_json& object, const char* field, const std::string& where) {
+  const auto it = object.find(field);
+  const bool calls = object.contains("tool_calls") && object["tool_calls"].is_array() && !object["tool_calls"].empty();
+  if (calls && (it == object.end() || it->is_null())) {
+    if (it != object.end()) message.fields["content"] = nullptr;
+    return;
+  }
+  if (it == object.end() || !it->is_array()) {
+    message.content = take_text(object, field, where);
+    return;
+  }
+  for (size_t i = 0; i < it->size(); ++i) {
+    ordered_json& part = (*it)[i];
+    const std::string place = fmt::format("{}: {}[{}]", where, field, i);
+    const bool text = part.is_object() && part.value("type", ordered_json("text")) == "text";
+    COCA_CHECK_AS(kBadFile, text || part.is_string(), "{} is no text part: {}; images and other media are not supported", place,
+                  part.is_object() && part.contains("type") ? part["type"].dump() : part.type_name());
+    message.content += (i > 0 ? "\n" : "") + (text ? take_text(part, "text", place) : part.get<std::string>());
+  }
+}
+
+// "weight": 0 or 1, as OpenAI's files have it; "train": false, as others do.
+Counts weight_of(const ordered_json& object, const std::string& where) {
+  Counts counts = Counts::kYes;
+  for (const char* field : {"weight", "train"}) {
+    const auto it = object.find(field);
+    if (it == object.end() || it->is_null()) continue;
+    const bool number = it->is_number() && (*it == 0 || *it == 1);
+    COCA_CHECK_AS(kBadFile, number || it->is_boolean(), "{}: field \"{}\" is {}; expected 0 or 1", where, field, it->dump());
+    if (*it == 0 || *it == false) counts = Counts::kNo;
+  }
+  return counts;
+}
+
+void need_answer(const std::vector<Message>& messages, const char* field, const std::string& name) {
+  const bool answered = std::ranges::any_of(messages, [](const Message& m) { return m.role == Role::kAssistant; });
+  COCA_CHECK_AS(kBadFile, answered, "{}: field \"{}\" has {} messages and none of an assistant: nothing to learn", name, field,
+                messages.size());
+}
+
+// The first of the fields that the object has; null: none.
+const char* first_of(const ordered_json& object, std::initializer_list<const char*> fields) {
+  const auto found = std::ranges::find_if(fields, [&](const char* field) { return object.contains(field); });
+  return found == fields.end() ? nullptr : *found;
+}
+const char* answer_field(const ordered_json& object) {
+  const auto found = std::ranges::find_if(kAnswerFields, [&](const char* field) { return object.contains(field); });
+  return found == std::end(kAnswerFields) ? nullptr : *found;
+}
+
+Example conversation(ordered_json& object, const std::string& name, ExampleForm form, const char* field) {
+  Example example{.name = name, .form = form, .text = "", .messages = {}};
+  const std::string system = take_optional(object, "system", name);
+  example.messages = read_messages(object[field], field, name);
+  need_answer(example.messages, field, name);
+  if (!system.empty() && example.messages.front().role != Role::kSystem)
+    example.messages.insert(example.messages.begin(), {.role = Role::kSystem, .content = system});
+  if (const auto tools = object.find("tools"); tools != object.end() && tools->is_array() && !tools->empty())
+    example.variables["tools"] = std::move(*tools);
+  return example;
+}
+
+// The prompts of Stanford Alpaca, byte by byte.
+Example alpaca(ordered_json& object, const std::string& name) {
+  const std::string instruction = take_text(object, "instruction", name);
+  const std::string input = take_optional(object, object.contains("context") && !object.contains("input") ? "context" : "input", name);
+  const char* const answer = first_of(object, {"output", "response"});
+  const std::string output = take_text(object, answer ? answer : "output", name);
+  const std::string prompt =
+      input.empty() ? "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
+                      "### Instruction:\n" + instruction + "\n\n### Response:"
+                    : "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
+                      "response that appropriately completes the request.\n\n### Instruction:\n" + instruction + "\n\n### Input:\n" +
+                          input + "\n\n### Response:";
+  return {.name = name,
+          .form = ExampleForm::kAlpaca,
+          .text = "",
+          .messages = {{.role = Role::kUser, .content = prompt}, {.role = Role::kAssistant, .content = output}},
+          .joined = true};
+}
+
+// Texts, or lists of messages: the answers of the prompt do not count, and of a preference the chosen answer is learnt.
+Example prompt_and_answer(ordered_json& object, const std::string& name) {
+  Example example{.name = name, .form = ExampleForm::kPrompt, .text = "", .messages = {}};
+  const char* const found = answer_field(object);
+  const char* const answer = found ? found : "answer";
+  if (!object.contains("prompt") || !object["prompt"].is_array()) {
+    if (object.contains(answer) && object[answer].is_array() && !object.contains("prompt")) {
+      example.messages = read_messages(object[answer], answer, name);
+      need_answer(example.messages, answer, name);
+      return example;
+    }
+    example.joined = true;
+    if (object.contains("system")) example.messages.push_back({.role = Role::kSystem, .content = take_text(object, "system", name)});
+    example.messages.push_back({.role = Role::kUser, .content = take_text(object, "prompt", name)});
+    example.messages.push_back({.role = Role::kAssistant, .content = take_text(object, answer, name)});
+    return example;
+  }
+  example.messages = read_messages(object["prompt"], "prompt", name);
+  for (Message& message : example.messages) message.counts = Counts::kNo;
+  COCA_CHECK_AS(kBadFile, object.contains(answer), "{}: field \"{}\" is missing", name, answer);
+  std::vector<Message> learnt;
+  if (object[answer].is_string())
+    learnt.push_back({.role = Role::kAssistant, .content = take_text(object, answer, name)});
+  else
+    learnt = read_messages(object[answer], answer, name);
+  need_answer(learnt, answer, name);
+  std::ranges::move(learnt, std::back_inserter(example.messages));
+  if (const auto tools = object.find("tools"); tools != object.end() && tools->is_array() && !tools->empty())
+    example.variables["tools"] = std::move(*tools);
+  return example;
+}
+
+std::optional<ExampleForm> form_of(const ordered_json& object) {
+  if (first_of(object, {"messages", "chat_rounds"})) return ExampleForm::kMessages;
+  if (first_of(object, {"conversations", "conversation"})) return ExampleForm::kShareGpt;
+  if (object.contains("instruction") && first_of(object, {"output", "response"})) return ExampleForm::kAlpaca;
+  if (object.contains("prompt") || object.contains("answer") || object.contains("completion") || object.contains("chosen"))
+    return ExampleForm::kPrompt;
+  if (first_of(object, {"content", "text"})) return ExampleForm::kText;
+  return std::nullopt;
+}
+
+[[noreturn]] void unknown(const ordered_json& object, const std::string& name) {
+  std::string found;
+  for (const auto& item : object.items())
+    if (found.size() < 200) found += (found.empty() ? "" : ", ") + item.key();
+  fail(ErrorKind::kBadFile,
+       "{}: no \"messages\", \"conversations\", \"instruction\" and \"output\", \"prompt\" and \"answer\" (or \"completion\"), "
+       "\"text\" or \"content\"; found {}",
+       name, found.empty() ? "no fields" : found);
+}
+
+}  // namespace
+
+std::vector<Message> read_messages(ordered_json& list, const char* field, const std::string& name) {
+  COCA_CHECK_AS(kBadFile, list.is_array(), "{}: field \"{}\" is {}; expected a list of messages", name, field, list.type_name());
+  std::vector<Message> messages;
+  for (size_t i = 0; i < list.size(); ++i) {
+    const std::string where = fmt::format("{}: {}[{}]", name, field, i);
+    ordered_json& object = list[i];
+    COCA_CHECK_AS(kBadFile, object.is_object(), "{} is {}; expected an object with role and content", where, object.type_name());
+    const bool share = object.contains("from") && !object.contains("role");
+    Message message;
+    set_role(message, take_text(object, share ? "from" : "role", where), where);
+    set_content(message, object, share ? "value" : "content", where);
+    message.counts = weight_of(object, where);
+    for (const char* more : {"tool_calls", "tool_call_id", "name", "reasoning_content", "thinking"})
+      if (object.contains(more) && !object[more].is_null()) message.fields[more] = std::move(object[more]);
+    messages.push_back(std::move(message));
+  }
+  return messages;
+}
+
+Example read_example(ordered_json& object, const std::string& name, ExampleForm form) {
+  if (object.is_array() && !object.empty() && object[0].is_object())  // a conversation without a name
+    object = ordered_json{{object[0].contains("from") ? "conversations" : "messages", std::move(object)}};
+  COCA_CHECK_AS(kBadFile, object.is_object(), "{}: found {}; expected an object", name, object.type_name());
+  if (form == ExampleForm::kAuto) {
+    const auto found = form_of(object);
+    if (!found) unknown(object, name);
+    form = *found;
+  }
+  const auto need = [&](std::initializer_list<const char*> fields) {
+    const char* const found = first_of(object, fields);
+    if (!found) unknown(object, name);
+    return found;
+  };
+  switch (form) {
+    case ExampleForm::kMessages: return conversation(object, name, form, need({"messages", "chat_rounds", "conversations", "conversation"}));
+    case ExampleForm::kShareGpt: return conversation(object, name, form, need({"conversations", "conversation", "messages"}));
+    case ExampleForm::kAlpaca: return alpaca(object, name);
+    case ExampleForm::kPrompt: return prompt_and_answer(object, name);
+    default: return {.name = name, .form = ExampleForm::kText, .text = take_text(object, need({"content", "text"}), name), .messages = {}};
+  }
+}
+
+}  // namespace coca::data
