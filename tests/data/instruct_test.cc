@@ -114,14 +114,14 @@ TEST(Instruct, FormsThatPeopleHave) {
   const Example calls = one(R"({"tools":[{"name":"f"}],"messages":[{"role":"developer","content":"d"},{"role":"user","content":"u"},
     {"role":"assistant","content":null,"tool_calls":[{"function":{"name":"f","arguments":{"z":1,"a":2}}}]},{"role":"tool","content":"3"},{"role":"assistant","content":"a"}]})");
   const auto chat = chat_by(text::ChatTemplate::from_source(
-      "{{ tools[0].name }}{{ x }};{% for m in messages %}{{ m.role }}:{{ m.content if m.content is not none }}{% for c in m.tool_calls or [] %}{{ c.function.arguments | tojson }}{% endfor %};{% endfor %}", "t"),
+      "{{ tools[0].name }}{{ x }};{% for m in messages %}{{ m.role }}:{{ m.content if m.content is not none }}{% for c in m.tool_calls or [] %}{{ c.function.arguments | tojson }}{% endfor %};{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}", "t"),
       {{"x", true}});
   EXPECT_EQ(shown(calls, std::nullopt, chat), "fTrue;system:d;user:u;assistant:[{\"z\": 1, \"a\": 2};]tool:3;assistant:[a;]");
   // weights
   EXPECT_EQ(shown(one(R"({"messages":[{"role":"user","content":"u"},{"role":"assistant","content":"a","weight":0},{"role":"user","content":"v"},{"role":"assistant","content":"b","weight":1}]})")),
             "user: u\nassistant: a|user: v\nassistant:[ b|]");
   const Example masked = one(R"({"conversations":[{"from":"human","value":"u"},{"from":"gpt","value":"a","train":false},{"from":"human","value":"v"},{"from":"gpt","value":"b"}]})");
-  EXPECT_EQ(shown(masked, std::nullopt, chat_by(text::ChatTemplate::from_source("{% for m in messages %}{{ m.content }}.{% endfor %}", "t"))), "ua.v.[b.]");
+  EXPECT_EQ(shown(masked, std::nullopt, chat_by(text::ChatTemplate::from_source("{% for m in messages %}{{ m.content }}.{% endfor %}", "t"))), "u.a.v.[b.]");
 }
 
 TEST(Instruct, ArraysAndOtherEncodings) {
