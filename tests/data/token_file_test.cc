@@ -81,6 +81,22 @@ TEST(TokenFile, BuildAndRead) {
   EXPECT_EQ(get_file(dir / "x.tokens"), first) << "equal inputs give equal files";
 }
 
+TEST(TokenFile, ALongDocumentInPiecesIsOneDocument) {
+  TempDir dir;
+  std::string text;
+  for (int i = 0; text.size() < (size_t{5} << 19); ++i) text += std::to_string(i) + "\xe2\x82\xac";  // characters across pieces
+  put_file(dir / "x.txt", text);
+  const auto tokenizer = text::make_byte_tokenizer();
+  build_token_file(*tokenizer, {.corpus = {.inputs = {(dir / "x.txt").string()}}, .output = dir / "x.tok"});
+  const TokenFile file(dir / "x.tok");
+  ASSERT_EQ(file.documents(), 1);
+  std::vector<int32_t> ids(static_cast<size_t>(file.size()));
+  file.read(0, ids);
+  std::vector<int32_t> expected = tokenizer->encode(text);
+  expected.push_back(*tokenizer->eos_id());
+  EXPECT_EQ(ids, expected);
+}
+
 TEST(TokenFile, TwoAndFourBytesPerToken) {
   TempDir dir;
   put_file(dir / "a.txt", "abc");

@@ -20,9 +20,11 @@ BuildReport build_token_file(const text::Tokenizer& tokenizer, const BuildOption
   report.corpus = read_corpus(options.corpus, [&](Document&& document) {
     COCA_CHECK_AS(kInterrupted, !stop_requested(), "token file: stopped before {}; nothing was written",
                   document.name);
-    std::vector<int32_t> ids = tokenizer.encode(document.text);
-    if (options.add_eos) ids.push_back(*eos);
-    writer.append(ids);
+    // Bytes are their own ids: a document of hundreds of megabytes needs no list of them. Other tokenizers see it whole.
+    const size_t piece = tokenizer.kind() == "byte" ? size_t{1} << 20 : document.text.size();
+    for (size_t at = 0; at < document.text.size(); at += piece)
+      writer.append(tokenizer.encode(std::string_view(document.text).substr(at, piece)));
+    if (options.add_eos) writer.append(std::vector<int32_t>{*eos});
     writer.end_document();
     done = std::min(total, done + static_cast<int64_t>(document.text.size()));
     if (options.progress) options.progress(done, total);

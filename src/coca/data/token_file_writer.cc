@@ -28,6 +28,11 @@ TokenFileWriter::TokenFileWriter(const std::filesystem::path& output, const text
 }
 
 void TokenFileWriter::append(std::span<const int32_t> ids) {
+  constexpr size_t kBlock = size_t{1} << 18;  // ids turned into bytes at once
+  while (ids.size() > kBlock) {
+    append(ids.first(kBlock));
+    ids = ids.subspan(kBlock);
+  }
   std::vector<std::byte> bytes(ids.size() * token_bytes_);
   for (size_t i = 0; i < ids.size(); ++i) {
     COCA_CHECK_AS(kInternal, ids[i] >= 0 && ids[i] < vocab_size_,
