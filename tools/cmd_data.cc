@@ -7,6 +7,7 @@
 #include "cli.h"
 #include "coca/base/clock.h"
 #include "coca/data/indexed_dataset.h"
+#include "coca/data/pg19.h"
 #include "coca/data/token_file.h"
 #include "coca/io/fs.h"
 #include "coca/report/table.h"
@@ -18,6 +19,7 @@ namespace {
 struct BuildFlags {
   std::vector<std::string> input;
   std::string tokenizer, output, field;
+  std::optional<data::Split> split;
   data::InvalidUtf8 invalid_utf8 = data::InvalidUtf8::kReplace;
   int64_t max_documents = 0;
   bool no_eos = false;  // a flag without a value, not in --config
@@ -27,6 +29,7 @@ struct BuildFlags {
     v("input", "files, globs or folders (their .txt and .jsonl files)", input);
     v("tokenizer", "\"byte\", a sentencepiece .model file or a folder holding a tokenizer", tokenizer);
     v("output", "token file to write", output);
+    v("split", "folder of PG-19's layout; default there: train", split);
     v("field", "field of JSON lines; default: content, then text", field);
     v("invalid_utf8", "what to do with text that is not UTF-8", invalid_utf8);
     v("max_documents", "take the first so many; 0: all", max_documents);
@@ -39,7 +42,7 @@ int run_build(const BuildFlags& flags) {
   COCA_CHECK(!flags.output.empty(), "--output: no file given");
   const auto tokenizer = text::load_tokenizer(flags.tokenizer);
   std::optional<report::Progress> progress;
-  data::BuildOptions options{.corpus = {.inputs = flags.input,
+  data::BuildOptions options{.corpus = {.inputs = data::choose_split(flags.input, flags.split, data::Split::kTrain).inputs,
                                         .invalid_utf8 = flags.invalid_utf8,
                                         .json_field = flags.field,
                                         .max_documents = flags.max_documents},

@@ -58,9 +58,9 @@ std::optional<data::TokenDocuments> load_examples(const std::vector<std::string>
 }
 
 std::optional<data::TokenFile> load_text(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer,
-                                         const std::filesystem::path& cache, const std::string& what) {
+                                         const std::filesystem::path& cache, const std::string& what, data::Split split) {
   if (inputs.empty()) return std::nullopt;
-  return load_tokens(inputs, tokenizer, cache, what);
+  return load_tokens(inputs, tokenizer, cache, what, split);
 }
 
 Loaded load_data(const train::FinetuneConfig& c, const text::Tokenizer& tokenizer) {
@@ -69,8 +69,8 @@ Loaded load_data(const train::FinetuneConfig& c, const text::Tokenizer& tokenize
   const std::filesystem::path cache = std::filesystem::path(c.out) / "data";
   return {.examples = load_examples(c.data, tokenizer, bos, chat, c.format, "examples"),
           .validation_examples = load_examples(c.validation_data, tokenizer, bos, chat, c.format, "validation examples"),
-          .text = load_text(c.text, tokenizer, cache / "train.tok", "text"),
-          .validation_text = load_text(c.validation_text, tokenizer, cache / "validation.tok", "validation text")};
+          .text = load_text(c.text, tokenizer, cache / "train.tok", "text", data::Split::kTrain),
+          .validation_text = load_text(c.validation_text, tokenizer, cache / "validation.tok", "validation text", data::Split::kValidation)};
 }
 
 template <typename T>

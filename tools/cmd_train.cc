@@ -23,7 +23,7 @@ int run(const Options& options) {
   const auto tokenizer = text::load_tokenizer(c.tokenizer);
   const data::TokenFile tokens = load_tokens(c.text, *tokenizer, out / "data" / "train.tok", "training text");
   std::optional<data::TokenFile> validation;
-  if (!c.validation_text.empty()) validation = load_tokens(c.validation_text, *tokenizer, out / "data" / "validation.tok", "validation text");
+  if (!c.validation_text.empty()) validation = load_tokens(c.validation_text, *tokenizer, out / "data" / "validation.tok", "validation text", data::Split::kValidation);
 
   train::Trainer trainer(c, {.tokens = tokens, .validation = validation ? &*validation : nullptr, .tokenizer = *tokenizer},
                          options.resume ? train::Start::kResume : train::Start::kFresh, ranks());

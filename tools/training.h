@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "cli.h"
+#include "coca/data/pg19.h"
 #include "coca/io/options.h"
 #include "coca/train/finetune_config.h"
 #include "coca/train/loop.h"
@@ -32,7 +33,8 @@ class BytesProgress {
 };
 
 // Text to a token file through `cache`; by the first rank, and the others find it there.
-data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::Tokenizer&, const std::filesystem::path& cache, const std::string& what);
+data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::Tokenizer&, const std::filesystem::path& cache, const std::string& what,
+                            data::Split split = data::Split::kTrain);
 
 // With --resume, the options of the run in config.out are where those of --config and the flags are applied to; a difference
 // that may not be is an error that names the flag. name: of the saved file.

@@ -31,6 +31,34 @@ Read read(CorpusOptions options) {
   return out;
 }
 
+// A text in ASCII as units of so many bytes.
+std::string wide(const std::string& text, size_t bytes, bool big, const std::string& mark) {
+  std::string out = mark;
+  for (const char c : text) out += big ? std::string(bytes - 1, '\0') + c : c + std::string(bytes - 1, '\0');
+  return out;
+}
+
+TEST(Corpus, Utf16AndUtf32AreReadAsText) {
+  TempDir dir;
+  const std::string text = "Hello, wide world.\n";
+  for (const bool big : {false, true})
+    for (const size_t bytes : {2, 4})
+      for (const bool marked : {false, true}) {
+        const std::string mark = !marked ? "" : big ? std::string(bytes - 2, '\0') + "\xfe\xff" : "\xff\xfe" + std::string(bytes - 2, '\0');
+        SCOPED_TRACE(fmt::format("{} bytes, big {}, mark {}", bytes, big, marked));
+        put_file(dir / "x.txt", wide(text, bytes, big, mark));
+        const Read got = read({.inputs = {(dir / "x.txt").string()}});
+        EXPECT_THAT(got.texts(), ElementsAre(text));
+        EXPECT_THAT(got.report.warnings, ElementsAre(AllOf(HasSubstr("x.txt"), HasSubstr(fmt::format("UTF-{}{}", 8 * bytes, big ? "BE" : "LE")))));
+      }
+  put_file(dir / "x.txt", std::string("\xff\xfe\xac\x20\x3d\xd8\x00\xde\x3d\xd8", 10));  // a euro, a pair, half a pair
+  EXPECT_THAT(read({.inputs = {(dir / "x.txt").string()}}).texts(), ElementsAre("\xe2\x82\xac\xf0\x9f\x98\x80\xef\xbf\xbd"));
+  put_file(dir / "x.jsonl", wide("{\"text\": \"line\"}\n", 2, false, "\xff\xfe"));
+  EXPECT_THAT(read({.inputs = {(dir / "x.jsonl").string()}}).texts(), ElementsAre("line"));
+  put_file(dir / "x.txt", std::string("a\0b and a plain text", 20));  // zeros in a text are no encoding
+  EXPECT_THAT(read({.inputs = {(dir / "x.txt").string()}}).report.warnings, IsEmpty());
+}
+
 TEST(Corpus, FoldersGlobsAndFiles) {
   TempDir dir;
   put_file(dir / "train/2.txt", "two");

@@ -46,6 +46,19 @@ TEST_F(LoadTokens, CachesUntilTheInputsChange) {
   EXPECT_TRUE(load({a, b}));
 }
 
+TEST_F(LoadTokens, TakesOneSplitOfPg19) {
+  put("metadata.csv", "1,T,1900\n");
+  for (const char* split : {"train", "validation", "test"}) {
+    fs::create_directories(dir_.path() / split);
+    put(std::string(split) + "/1.txt", std::string("of ") + split);
+  }
+  std::string text;
+  load({dir_.path().string()}, &text);
+  EXPECT_EQ(text, "of train");
+  const data::TokenFile validation = load_tokens({dir_.path().string()}, *tokenizer_, cache_, {}, data::Split::kValidation);
+  EXPECT_EQ(validation.size(), static_cast<int64_t>(std::string("of validation").size()) + 1);  // and eos
+}
+
 TEST_F(LoadTokens, MapsATokenFile) {
   put("a.txt", "some text");
   load({(dir_.path() / "a.txt").string()});

@@ -8,6 +8,8 @@
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 #include "coca/io/mmap.h"
+#include "coca/io/names.h"
+#include "coca/text/utf16.h"
 #include "coca/text/utf8.h"
 
 namespace coca::data {
@@ -77,6 +79,10 @@ class CorpusReader {
 
   void read_text(const std::filesystem::path& file) {
     std::string text = io::read_file(file);
+    if (std::optional<text::WideText> wide = text::read_wide(text)) {
+      warn(fmt::format("{}: {} text read as UTF-8", io::shown_name(file.string()), wide->encoding));
+      text = std::move(wide->text);
+    }
     text::strip_bom(text);
     const bool invalid = mend(text, file.string());
     hand_out(file.string(), std::move(text), invalid);
@@ -85,6 +91,11 @@ class CorpusReader {
   void read_json_lines(const std::filesystem::path& file) {
     const io::MappedFile mapped(file);
     std::string_view rest(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
+    const std::optional<text::WideText> wide = text::read_wide(rest);
+    if (wide) {
+      warn(fmt::format("{}: {} text read as UTF-8", io::shown_name(file.string()), wide->encoding));
+      rest = wide->text;
+    }
     if (rest.starts_with("\xef\xbb\xbf")) rest.remove_prefix(3);
     if (rest.empty()) hand_out(file.string(), "", false);
     for (int64_t number = 1; !rest.empty() && !full(); ++number) {

@@ -26,14 +26,14 @@ bool has_layout(const fs::path& dir) {
 
 }  // namespace
 
-SplitInputs choose_split(const std::vector<std::string>& inputs, std::optional<Split> split) {
+SplitInputs choose_split(const std::vector<std::string>& inputs, std::optional<Split> split, Split otherwise) {
   SplitInputs out;
   for (const std::string& input : inputs) {
     if (!split && !has_layout(input)) {
       out.inputs.push_back(input);
       continue;
     }
-    out.used = split.value_or(Split::kTest);
+    out.used = split.value_or(otherwise);
     const fs::path dir = fs::path(input) / enum_name(*out.used);
     COCA_CHECK_AS(kIo, io::is_folder(dir), "split {}: {} is not a folder", enum_name(*out.used), dir.string());
     out.inputs.push_back(dir.string());

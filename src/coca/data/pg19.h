@@ -14,13 +14,13 @@ namespace coca::data {
 
 enum class Split : uint8_t { kTrain, kValidation, kTest };
 
-// Folders of that layout become the folder of one split (kTest where none is asked for); other inputs stay as they are.
+// Folders of that layout become the folder of one split (`otherwise` where none is asked for); other inputs stay as they are.
 // Error for a split asked of an input that has no such folder.
 struct SplitInputs {
   std::vector<std::string> inputs;
   std::optional<Split> used;  // when at least one input had the layout
 };
-SplitInputs choose_split(const std::vector<std::string>& inputs, std::optional<Split> split);
+SplitInputs choose_split(const std::vector<std::string>& inputs, std::optional<Split> split, Split otherwise = Split::kTest);
 
 struct Book {
   std::string title;

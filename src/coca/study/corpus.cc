@@ -123,7 +123,7 @@ Corpus load_corpus(const StudyConfig& c) {
   corpus.train = std::move(train).file(all.vocab_size());
   corpus.validation = std::move(validation).file(all.vocab_size());
   if (own_test) {
-    const data::TokenFile test = train::load_tokens(c.test_text, *corpus.tokenizer, data / "test.tok");
+    const data::TokenFile test = train::load_tokens(c.test_text, *corpus.tokenizer, data / "test.tok", {}, data::Split::kTest);
     std::vector<int64_t> order(static_cast<size_t>(test.documents()));
     for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int64_t>(i);
     choose_test(c, test, order, corpus);

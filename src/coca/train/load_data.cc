@@ -25,9 +25,10 @@ std::string stamp_of(const std::vector<std::string>& inputs, const text::Tokeniz
 
 }  // namespace
 
-data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer, const fs::path& cache,
-                            const std::function<void(int64_t, int64_t)>& progress) {
-  COCA_CHECK(!inputs.empty(), "no text given");
+data::TokenFile load_tokens(const std::vector<std::string>& given, const text::Tokenizer& tokenizer, const fs::path& cache,
+                            const std::function<void(int64_t, int64_t)>& progress, data::Split split) {
+  COCA_CHECK(!given.empty(), "no text given");
+  const std::vector<std::string> inputs = data::choose_split(given, std::nullopt, split).inputs;
   if (inputs.size() == 1 && inputs[0].ends_with(".tok")) {
     data::TokenFile file{fs::path(inputs[0])};
     COCA_CHECK(file.tokenizer_fingerprint() == tokenizer.fingerprint(), "{} was made with tokenizer {}; given is {}", inputs[0],

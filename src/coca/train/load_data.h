@@ -7,14 +7,16 @@
 #include <string>
 #include <vector>
 
+#include "coca/data/pg19.h"
 #include "coca/data/token_file.h"
 
 namespace coca::train {
 
-// One .tok file is mapped (its tokenizer must be `tokenizer`); anything else is tokenized into `cache` (reused when
+// A folder of PG-19's layout gives its split `split` alone. One .tok file is mapped (its tokenizer must be `tokenizer`); anything else is tokenized into `cache` (reused when
 // the inputs, their sizes and times, and the tokenizer are the same as when it was made).
 data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer,
                             const std::filesystem::path& cache,
-                            const std::function<void(int64_t done, int64_t total)>& progress = {});
+                            const std::function<void(int64_t done, int64_t total)>& progress = {},
+                            data::Split split = data::Split::kTrain);
 
 }  // namespace coca::train
