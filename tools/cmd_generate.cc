@@ -17,6 +17,7 @@
 #include "coca/report/table.h"
 #include "coca/text/chat_choice.h"
 #include "coca/text/stop_strings.h"
+#include "coca/text/utf8.h"
 #include "model_flags.h"
 
 namespace coca::tools {
@@ -74,7 +75,8 @@ class Chat {
     if (!o.messages.empty()) read(o.messages);
   }
 
-  void say(const std::string& role, const std::string& text) { messages_.push_back({role, text}); }
+  // What a small model answers need not be UTF-8; templates take nothing else.
+  void say(const std::string& role, const std::string& text) { messages_.push_back({role, text::replace_invalid(text)}); }
   std::vector<int32_t> ids(const text::Tokenizer& tokenizer) const {
     return tokenizer.encode(template_.render(messages_, options_), text::SpecialTokens::kParse);
   }
