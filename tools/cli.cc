@@ -5,18 +5,30 @@
 #include <poll.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <set>
 
 #include "coca/io/names.h"
 
+#include "arguments.h"
 #include "ranks.h"
+#include "terminal.h"
 
 namespace coca::tools {
 
+void print_note(std::string_view text) {
+  static std::set<std::string, std::less<>> said;
+  if (said.emplace(text).second && first_rank()) std::fprintf(stderr, "%s\n", (painted(Stream::kError, Style::kWarning, "note: ") + std::string(text)).c_str());
+}
+
 report::Progress make_progress(report::ProgressOptions options) {
+  if (const int columns = terminal_columns(Stream::kError)) options.columns = columns - 1;  // the last is for the cursor
   options.terminal = isatty(STDERR_FILENO) ? report::Terminal::kYes : report::Terminal::kNo;
   return report::Progress(std::move(options), [](std::string_view text) {
     if (!first_rank()) return;
@@ -25,33 +37,34 @@ report::Progress make_progress(report::ProgressOptions options) {
   });
 }
 
-std::string command_name(const CLI::App& command) {
-  const CLI::App* parent = command.get_parent();
-  if (!parent) return "";
-  const std::string before = command_name(*parent);
-  return before.empty() ? command.get_name() : before + " " + command.get_name();
-}
+std::string command_name(const CLI::App& command) { return command_path(command); }
 
 namespace {
-int output_error = 0;  // of the first write to standard output that failed
-}
+int output_error = 0;                // of the first write to standard output that failed
+int text_descriptor = STDOUT_FILENO;  // where print() writes
 
-void print(std::string_view text) { print_bytes(io::shown_name(text)); }
-
-void print_bytes(std::string_view bytes) {
+void write_to(int descriptor, std::string_view bytes) {
   if (!first_rank()) return;
   while (!bytes.empty() && output_error == 0) {
-    const ssize_t n = ::write(STDOUT_FILENO, bytes.data(), bytes.size());
+    const ssize_t n = ::write(descriptor, bytes.data(), bytes.size());
     if (n >= 0) {
       bytes.remove_prefix(static_cast<size_t>(n));
     } else if (errno == EAGAIN) {
-      pollfd ready{.fd = STDOUT_FILENO, .events = POLLOUT, .revents = 0};
+      pollfd ready{.fd = descriptor, .events = POLLOUT, .revents = 0};
       ::poll(&ready, 1, -1);
     } else if (errno != EINTR) {
+      if (descriptor != STDOUT_FILENO) return;
       output_error = errno;
     }
   }
 }
+
+}  // namespace
+
+void print(std::string_view text) { print_bytes(io::shown_name(text)); }
+void print_bytes(std::string_view bytes) { write_to(text_descriptor, bytes); }
+void write_stdout(std::string_view bytes) { write_to(STDOUT_FILENO, bytes); }
+void print_to_stderr() { text_descriptor = STDERR_FILENO; }
 
 bool output_is_lost() { return output_error != 0; }
 
@@ -71,6 +84,8 @@ void hold_standard_streams() {
     if (::open("/dev/null", descriptor == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0) return;
   }
 }
+
+std::string table_text(const report::Table& table) { return report::to_text_within(table, terminal_columns(text_descriptor == STDOUT_FILENO ? Stream::kOut : Stream::kError)); }
 
 namespace detail {
 
@@ -105,18 +120,72 @@ void parse_text(std::string_view flag, const std::string& text, bool& out) {
 
 }  // namespace detail
 
+namespace {
+
+std::vector<std::string> keys_of(const nlohmann::json& object) {
+  std::vector<std::string> keys;
+  for (const auto& item : object.items()) keys.push_back(item.key());
+  return keys;
+}
+
+std::string option_name(std::string_view flag) {  // rope-theta -> rope_theta
+  std::string name(flag);
+  std::ranges::replace(name, '-', '_');
+  return name;
+}
+
+}  // namespace
+
 void OptionFlags::add_config_flag() {
   app_->add_option("--config", config_file_, "JSON file with these options (underscores for dashes); flags win over it")
       ->type_name("FILE")->group("Configuration");
 }
 
+std::shared_ptr<std::vector<std::string>> OptionFlags::add(std::string_view name, std::string_view help, std::string type, std::string fallback, Repeats repeats) {
+  auto texts = std::make_shared<std::vector<std::string>>();
+  std::string names = detail::flag_name(name);
+  for (const Positional& p : positionals_)
+    if (p.option == name) names += "," + std::string(p.label);
+  CLI::Option* option = app_->add_option(names, *texts, std::string(help))->type_name(std::move(type))->group(group_)->expected(1)->allow_extra_args(false);
+  const bool list = repeats == Repeats::kAddUp;
+  option->multi_option_policy(list ? CLI::MultiOptionPolicy::TakeAll : CLI::MultiOptionPolicy::TakeLast);
+  if (list && option->get_positional()) option->expected(1, CLI::detail::expected_max_vector_size)->allow_extra_args();
+  if (!fallback.empty()) option->default_str(std::move(fallback));
+  return texts;
+}
+
 void OptionFlags::finish() {
-  if (!config_file_.empty()) from_json_(io::read_json(config_file_), config_file_);
+  if (!config_file_.empty()) {
+    nlohmann::json object = io::read_json(config_file_);
+    for (const std::string& key : object.is_object() ? keys_of(object) : std::vector<std::string>()) {
+      const std::string name = option_name(renamed(command_path(*app_), detail::flag_name(key).substr(2)));
+      if (name.empty()) continue;
+      COCA_CHECK(!object.contains(name), "{}: \"{}\" is an old name of \"{}\", which is there too", config_file_, key, name);
+      print_note(fmt::format("{}: \"{}\" is deprecated: use \"{}\"", config_file_, key, name));
+      object[name] = object[key];
+      object.erase(key);
+    }
+    from_json_(object, config_file_);
+  }
   for (const auto& apply : apply_) apply();
   std::vector<SettledFlag> settled;
   for (const auto& flag : settled_) settled.push_back(flag());
   check_paths(*app_, settled);
   compare_ranks(command_name(*app_), to_json_());
 }
+
+CLI::App& add_group(CLI::App& parent, const char* name, const char* help) {
+  CLI::App* app = parent.add_subcommand(name, help);
+  app->require_subcommand(1);
+  return *app;
+}
+
+CLI::App& add_leaf(CLI::App& parent, const char* name, const char* help, const char* footer) {
+  CLI::App* app = parent.add_subcommand(name, help);
+  app->footer(footer);
+  return *app;
+}
+
+void when_chosen(CLI::App& command, std::function<void()> callback) { command.callback(std::move(callback)); }
 
 }  // namespace coca::tools

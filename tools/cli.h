@@ -2,8 +2,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <CLI/CLI.hpp>
-#include <charconv>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -16,7 +14,12 @@
 #include "coca/io/json_file.h"
 #include "coca/io/options.h"
 #include "coca/report/progress.h"
+#include "coca/report/table.h"
 #include "paths.h"
+
+namespace CLI {
+class App;  // CLI11 itself is included by few: it takes long to compile
+}
 
 namespace coca::tools {
 
@@ -24,6 +27,8 @@ namespace coca::tools {
 // standard output any more.
 inline constexpr int kExitFailed = 1, kExitUsage = 2, kExitInterrupted = 130, kExitNoReader = 141;
 
+// On stderr, "note: ..."; of several ranks the first alone speaks.
+void print_note(std::string_view text);
 report::Progress make_progress(report::ProgressOptions options);  // on stderr; rewrites its line on a terminal
 std::string command_name(const CLI::App& command);                // "train", "eval ppl"
 // To standard output, at once; of several ranks the first alone speaks. Names of files in `text` that are not UTF-8 are
@@ -37,6 +42,11 @@ bool output_is_lost();                     // a write has failed: nobody reads a
 int check_output(int code);
 // First in main: standard streams that are closed get a descriptor that cannot be used, so that no file takes their place.
 void hold_standard_streams();
+void write_stdout(std::string_view bytes);
+void print_to_stderr();  // from now on print() writes there, as standard output is a result's
+
+// As wide as the terminal, where standard output is one.
+std::string table_text(const report::Table&);
 
 namespace detail {
 
@@ -78,7 +88,7 @@ void parse_value(std::string_view flag, const std::vector<std::string>& texts, T
         out = entry.value;
         return;
       }
-    fail(ErrorKind::kInvalidArgument, "{}: \"{}\" is unknown; expected one of {}", flag, texts.back(), enum_choices<T>());
+    fail(ErrorKind::kInvalidArgument, "{}: \"{}\" is unknown; expected one of {}", flag, texts.back(), enum_choices_for<T>(texts.back()));
   } else {
     parse_text(flag, texts.back(), out);
   }
@@ -92,6 +102,8 @@ template <typename T>
 std::string default_text(const T& value) {
   if constexpr (requires { value.to_option_json(); }) {
     return "";
+  } else if constexpr (std::is_same_v<T, bool>) {
+    return value ? "true" : "";
   } else if constexpr (std::is_same_v<T, std::string>) {
     return value;
   } else if constexpr (std::is_enum_v<T>) {
@@ -109,7 +121,7 @@ std::string default_text(const T& value) {
 
 template <typename T>
 std::string type_text() {
-  if constexpr (std::is_same_v<T, bool>) return "BOOL";
+  if constexpr (std::is_same_v<T, bool>) return "[BOOL]";  // the flag alone means true
   else if constexpr (std::is_same_v<T, int64_t>) return "INT";
   else if constexpr (std::is_floating_point_v<T>) return "NUMBER";
   else if constexpr (std::is_enum_v<T>) return "{" + enum_choices<T>() + "}";
@@ -129,40 +141,49 @@ struct Texts {
   void from_option_texts(const std::vector<std::string>& texts) { items = texts; }
 };
 
-// Turns every field of an options struct (see coca/io/options.h) into a flag. Values are applied by finish(), in the
-// order: defaults < --config file < flags.
+// An option that may also stand without its flag: coca info DIR is coca info --model DIR.
+struct Positional {
+  std::string_view option, label;
+};
+
+// Turns every field of an options struct (see coca/io/options.h) into a flag, and adds --config FILE. Values are applied by
+// finish(), in the order: defaults < --config file < flags. Old names of options are in arguments.cc.
 class OptionFlags {
  public:
   template <class S>
-  OptionFlags(CLI::App& app, S& options) : app_(&app) {
+  OptionFlags(CLI::App& app, S& options, std::vector<Positional> positionals = {}) : app_(&app), positionals_(std::move(positionals)) {
     from_json_ = [&options](const nlohmann::json& object, std::string_view origin) {
+      if constexpr (requires { options.takes_config(object, origin); })
+        if (options.takes_config(object, origin)) return;
       io::options_from_json(options, object, origin);
     };
     to_json_ = [&options] { return io::options_to_json(options); };
     options.visit(*this);
+    add_config_flag();
   }
-  void add_config_flag();  // --config FILE
-  void finish();           // after parsing; checks paths, and several ranks compare what they got (ranks.h)
+  void finish();  // after parsing; checks paths, and several ranks compare what they got (ranks.h)
 
   void group(std::string_view name) { group_ = name; }
   template <typename T>
   void operator()(std::string_view name, std::string_view help, T& field) {
-    auto texts = std::make_shared<std::vector<std::string>>();
-    const std::string flag = detail::flag_name(name);
-    CLI::Option* option = app_->add_option(flag, *texts, std::string(help));
-    option->type_name(detail::type_text<T>())->group(group_)->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll);
-    if (const std::string text = detail::default_text(field); !text.empty()) option->default_str(text);
-    const std::optional<int64_t> limit = io::detail::option_limit(name);
-    apply_.push_back([texts, flag, limit, &field] {
+    constexpr bool list = io::detail::IsVector<T>::value || requires { field.from_option_texts({}); } || requires { field.from_option_text(name, ""); };
+    const auto texts = add(name, help, name == "json" ? "FILE" : detail::type_text<T>(), detail::default_text(field), list ? Repeats::kAddUp : Repeats::kLastCounts);
+    apply_.push_back([texts, flag = detail::flag_name(name), limit = io::detail::option_limit(name), &field] {
       if (!texts->empty()) detail::parse_value(flag, *texts, field);
       io::detail::check_option_count(flag, limit, field);
     });
     if constexpr (requires { detail::texts_of(field); })
-      settled_.push_back([flag, &field] { return SettledFlag{flag, detail::texts_of(field)}; });
+      settled_.push_back([flag = detail::flag_name(name), &field] { return SettledFlag{flag, detail::texts_of(field)}; });
   }
 
  private:
+  enum class Repeats : uint8_t { kLastCounts, kAddUp };
+
+  void add_config_flag();
+  std::shared_ptr<std::vector<std::string>> add(std::string_view name, std::string_view help, std::string type, std::string fallback, Repeats);
+
   CLI::App* app_;
+  std::vector<Positional> positionals_;
   std::string group_ = "Options";
   std::string config_file_;
   std::function<void(const nlohmann::json&, std::string_view)> from_json_;
@@ -171,8 +192,31 @@ class OptionFlags {
   std::vector<std::function<SettledFlag()>> settled_;
 };
 
-// Each subcommand registers itself and returns its action through *run.
 using Action = std::function<int()>;
+
+// A command that has commands of its own, one of which must be given.
+CLI::App& add_group(CLI::App& parent, const char* name, const char* help);
+
+CLI::App& add_leaf(CLI::App& parent, const char* name, const char* help, const char* footer);
+void when_chosen(CLI::App& command, std::function<void()> callback);
+
+// A command whose options are an `Options`; what is run is run(options), or run(flags, options).
+template <class Options, class Run>
+void add_command(CLI::App& parent, Action* action, const char* name, const char* help, const char* footer, Run run,
+                 std::vector<Positional> positionals = {}) {
+  CLI::App& app = add_leaf(parent, name, help, footer);
+  auto options = std::make_shared<Options>();
+  auto flags = std::make_shared<OptionFlags>(app, *options, std::move(positionals));
+  when_chosen(app, [=] {
+    *action = [=] {
+      flags->finish();
+      if constexpr (std::is_invocable_v<Run, OptionFlags&, Options&>) return run(*flags, *options);
+      else return run(*options);
+    };
+  });
+}
+
+// Each subcommand registers itself and returns its action through *run.
 void add_verify(CLI::App& root, Action* run);
 void add_methods(CLI::App& root, Action* run);
 void add_init(CLI::App& root, Action* run);

@@ -84,17 +84,18 @@ std::string source_line(const AnalyseFlags& flags, const LoadedModel& m, std::op
 
 void print_summary(const analyse::Analysis& a, const std::string& source) {
   print(source + "\n");
-  print(fmt::format("{} windows of {} tokens; per window and head {} token pairs and {} rows of attention\n\n", a.windows, a.window, a.pairs, a.rows));
-  print(report::to_text(analyse::layer_table(a)) + "\n");
+  print(fmt::format("{} windows of {} tokens; per window and head {} token pairs and {} rows of attention\n\n", report::format_count(a.windows), report::format_count(a.window),
+                    report::format_count(a.pairs), report::format_count(a.rows)));
+  print(table_text(analyse::layer_table(a)) + "\n");
   if (analyse::is_rotary(a)) {
-    print(report::to_text(analyse::course_table(a)) + "\n");
+    print(table_text(analyse::course_table(a)) + "\n");
     if (const std::string note = analyse::slack_note(a); !note.empty()) print(note + "\n\n");
-    print(report::to_text(analyse::plane_table(a)) + "\n");
-    if (!a.borders.empty()) print(report::to_text(analyse::borders_table(a)) + "\n");
+    print(table_text(analyse::plane_table(a)) + "\n");
+    if (!a.borders.empty()) print(table_text(analyse::borders_table(a)) + "\n");
   } else {
     print("no rotary positions: initial angles and borders do not apply\n\n");
   }
-  if (analyse::has_collinear_planes(a.spec) && !a.shifts.empty()) print(report::to_text(analyse::shift_table(a)) + "\n");
+  if (analyse::has_collinear_planes(a.spec) && !a.shifts.empty()) print(table_text(analyse::shift_table(a)) + "\n");
   for (const std::string& finding : analyse::findings(a)) {
     std::string plain;
     for (const report::Span& span : report::parse_spans(finding)) plain += span.text;
@@ -140,7 +141,7 @@ int run(AnalyseFlags& flags) {
 }  // namespace
 
 void add_analyse(CLI::App& root, Action* action) {
-  add_one<AnalyseFlags>(root, action, "analyse", "Look inside a model: initial angles, anomalies, attention, position scalings",
+  add_command<AnalyseFlags>(root, action, "analyse", "Look inside a model: initial angles, anomalies, attention, position scalings",
                         "--csv has a row per layer, head and plane. docs/analyse.md says what each figure is.\n"
                         "Example: coca analyse --model out/model --text books/test --html analysis.html",
                         run);

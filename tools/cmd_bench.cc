@@ -87,15 +87,16 @@ template <class Options>
 int run(const char* name, BenchFlags<Options>& flags,
         Measured (*measure)(Context&, const Options&, bench::ProgressCounter)) {
   std::optional<report::Progress> progress;
-  const auto show = [&](int64_t done, int64_t total, std::string_view what) {
-    if (!progress) progress = make_progress({.total = total, .unit = "runs", .label = name});
-    progress->update(done, what);
+  const auto show = [&](const bench::ProgressState& s) {
+    if (!progress) progress = make_progress({.total = s.total, .unit = "runs", .label = name});
+    if (s.begins) progress->begin(s.what);
+    else progress->update(s.done, s.what, s.share);
   };
   Context cx;
   const Measured m = measure(cx, flags, {.sink = show});
   if (progress) progress->finish();
   const bench::Machine machine = bench::this_machine();
-  print(machine.text() + "\n\n" + report::to_text(m.table) + "\n");
+  print(machine.text() + "\n\n" + table_text(m.table) + "\n");
   for (const std::string& note : m.notes) print(note + "\n");
   print(std::string(kSpreadNote) + "\n");
   ordered_json json;
@@ -111,56 +112,44 @@ int run(const char* name, BenchFlags<Options>& flags,
 template <class Options>
 void add_one(CLI::App& bench_app, Action* action, const char* name, const char* help, const char* footer,
              Measured (*measure)(Context&, const Options&, bench::ProgressCounter)) {
-  CLI::App* app = bench_app.add_subcommand(name, help);
-  auto options = std::make_shared<BenchFlags<Options>>();
-  auto flags = std::make_shared<OptionFlags>(*app, *options);
-  flags->add_config_flag();
-  app->footer(footer);
-  app->callback([=] {
-    *action = [=] {
-      flags->finish();
-      return run(name, *options, measure);
-    };
-  });
+  add_command<BenchFlags<Options>>(bench_app, action, name, help, footer, [=](BenchFlags<Options>& flags) { return run(name, flags, measure); });
 }
 
 }  // namespace
 
 void add_bench(CLI::App& root, Action* action) {
-  CLI::App* app =
-      root.add_subcommand("bench", "Measure this machine: attention, training, evaluation, decoding, a rank of many");
-  app->require_subcommand(1);
-  add_one(*app, action, "attention", "Attention with its prologue, forward and backward, by length",
+  CLI::App& app = add_group(root, "bench", "Measure this machine: attention, training, evaluation, decoding, a rank of many");
+  add_one(app, action, "attention", "Attention with its prologue, forward and backward, by length",
           "Times rotation or CoCA's prologue together with attention. GFLOP/s counts the products of pairs that "
           "the mask, the\n"
           "window and the documents leave (4 D a pair forward, 10 D backward). A small case is compared with the "
           "plain loops first.\n\n"
           "Examples:\n"
-          "  coca bench attention --kind coca-slack --against rope --lengths 2048,8192\n"
-          "  coca bench attention --kind coca-slack --lengths 32768 --window 4096\n"
-          "  coca bench attention --kind coca-slack --lengths 8192 --documents 16\n"
-          "  coca bench attention --kind einsum,einsum-3d --against coca-slack --lengths 256,512,1024",
+          "  coca bench attention --attention coca-slack --against rope --lengths 2048,8192\n"
+          "  coca bench attention --attention coca-slack --lengths 32768 --window 4096\n"
+          "  coca bench attention --attention coca-slack --lengths 8192 --documents 16\n"
+          "  coca bench attention --attention einsum,einsum-3d --against coca-slack --lengths 256,512,1024",
           run_attention);
-  add_one(*app, action, "train", "Optimizer steps of a random model",
+  add_one(app, action, "train", "Optimizer steps of a random model",
           "One step is forward, backward and AdamW on random tokens. GFLOP/s counts matrix products, three "
           "times the forward ones.\n\n"
           "Examples:\n"
-          "  coca bench train --preset 10m --kind coca-slack --against rope\n"
+          "  coca bench train --preset 10m --attention coca-slack --against rope\n"
           "  coca bench train --preset 100m --length 2048 --batch 1 --json train.json",
           run_train);
   add_one(
-      *app, action, "eval", "One long window of a random model: speed and peak memory by length",
+      app, action, "eval", "One long window of a random model: speed and peak memory by length",
       "Runs what `coca eval ppl` runs for one window. Peak memory is the process's while that length ran.\n\n"
       "Examples:\n"
       "  coca bench eval --preset 10m --lengths 4096,16384,65536\n"
       "  coca bench eval --preset 350m --lengths 32768 --repeats 1",
       run_eval);
-  add_one(*app, action, "decode", "Tokens one by one from a cache of a given length",
+  add_one(app, action, "decode", "Tokens one by one from a cache of a given length",
           "Fills the cache with random tokens, then times single tokens, their logits included.\n\n"
           "Examples:\n"
-          "  coca bench decode --preset 10m --kind coca-slack --against rope --lengths 2048,32768",
+          "  coca bench decode --preset 10m --attention coca-slack --against rope --lengths 2048,32768",
           run_decode);
-  add_one(*app, action, "ring", "One sequence over many machines: a rank's work, its bytes, and what a network makes of them",
+  add_one(app, action, "ring", "One sequence over many machines: a rank's work, its bytes, and what a network makes of them",
           "Times the attention of a layer as one of so many ranks computes it, counts what it sends, and reckons the pass on "
           "machines with such a\n"
           "network. A simulation; what it assumes: docs/math/ring_attention.md.\n\n"

@@ -1,14 +1,19 @@
 // coca convert: a model folder made into another.
 // SPDX-License-Identifier: Apache-2.0
+#include <filesystem>
+
 #include "cli.h"
 #include "coca/io/fs.h"
 #include "coca/model/convert.h"
 #include "coca/report/table.h"
 #include "companions.h"
+#include "output_flags.h"
 
 namespace coca::tools {
 
 namespace {
+
+namespace fs = std::filesystem;
 
 enum class StoredAs : uint8_t { kSource, kF32, kF16, kBF16 };
 
@@ -32,10 +37,13 @@ struct Options {
   model::MetaSettings meta;
   StoredAs dtype = StoredAs::kSource;
   double max_shard_gib = 5.0;
-  bool json = false;
+  std::string json;
 
   template <class V>
   void visit(V&& v) {
+    v.group("Folders");
+    v("model", "model folder: Hugging Face's layout, or Meta's (params.json, consolidated*.safetensors)", source);
+    v("out", "folder to write; must not exist", out);
     v.group("Attention");
     v("attention", "of the result: coca-slack, coca-strict or coca-tied; default: as the source", attention);
     v("t_init", "where T comes from: K, K scaled to the size of the queries, or random numbers", t_init);
@@ -50,6 +58,8 @@ struct Options {
     v.group("Files");
     v("dtype", "element type of every tensor; source: each as it is", dtype);
     v("max_shard_gib", "largest weight file, in GiB", max_shard_gib);
+    v.group("Output");
+    v("json", "write what was done to this file, as JSON; -: to standard output, in place of the text", json);
   }
 };
 
@@ -63,7 +73,55 @@ std::optional<DType> dtype_of(StoredAs stored) {
   return std::nullopt;
 }
 
+struct ConfigChange {
+  std::string key;
+  nlohmann::json before, after;  // null: not there
+};
+
+// What the result's config.json says otherwise than the source's.
+std::vector<ConfigChange> config_changes(const fs::path& source, const fs::path& out) {
+  const nlohmann::json before = fs::exists(source / "config.json") ? io::read_json(source / "config.json") : nlohmann::json::object();
+  const nlohmann::json after = io::read_json(out / "config.json");
+  std::vector<ConfigChange> changes;
+  for (const auto& item : after.items())
+    if (!before.contains(item.key()) || before[item.key()] != item.value())
+      changes.push_back({item.key(), before.contains(item.key()) ? before[item.key()] : nlohmann::json(), item.value()});
+  for (const auto& item : before.items())
+    if (!after.contains(item.key())) changes.push_back({item.key(), item.value(), {}});
+  return changes;
+}
+
+nlohmann::ordered_json report_json(const Options& o, const model::ConvertReport& report, const std::vector<std::string>& copied,
+                                   const std::vector<ConfigChange>& changes) {
+  nlohmann::ordered_json j = {{"out", o.out}, {"layout", report.layout == model::Layout::kMeta ? "meta" : "hugging-face"},
+                              {"from", std::string(enum_name(report.from.attention))}, {"attention", std::string(enum_name(report.to.attention))},
+                              {"tensors", report.tensors}, {"made", report.made}, {"global_copies", report.copied}, {"shards", report.shards},
+                              {"bytes", report.bytes}, {"copied", copied}};
+  j["config"] = nlohmann::ordered_json::object();
+  for (const ConfigChange& c : changes) j["config"][c.key] = {{"before", c.before}, {"after", c.after}};
+  return j;
+}
+
+void print_report(const Options& o, const model::ConvertReport& report, const std::vector<std::string>& copied, const std::vector<ConfigChange>& changes) {
+  print(fmt::format("{}: {} {} -> {}, {} tensors, {} in {} file{}\n", o.out, enum_name(report.to.architecture), enum_name(report.from.attention),
+                    enum_name(report.to.attention), report::format_count(report.tensors), report::format_bytes(report.bytes), report.shards,
+                    report.shards == 1 ? "" : "s"));
+  print(fmt::format("element types: {}\n", o.dtype == StoredAs::kSource ? "as they were" : fmt::format("{}, every tensor", enum_name(o.dtype))));
+  if (report.layout == model::Layout::kMeta) print("layout: Meta's, made into Hugging Face's; rows of the query and key projections in another order\n");
+  if (report.made > 0) print(fmt::format("made: {} tensors by --t-init {}\n", report::format_count(report.made), enum_name(o.t_init)));
+  if (report.copied > 0) print(fmt::format("made: {} tensors of global tokens, copies of the others' projections\n", report::format_count(report.copied)));
+  for (const ConfigChange& c : changes) {
+    const auto text = [](const nlohmann::json& value) { return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace); };
+    if (c.before.is_null()) print(fmt::format("config.json: {} added, {}\n", c.key, text(c.after)));
+    else if (c.after.is_null()) print(fmt::format("config.json: {} left out, was {}\n", c.key, text(c.before)));
+    else print(fmt::format("config.json: {} {} -> {}\n", c.key, text(c.before), text(c.after)));
+  }
+  print(copied.empty() ? "copied: nothing; the source has no tokenizer\n" : fmt::format("copied: {}\n", fmt::join(copied, ", ")));
+}
+
 int run(const Options& o) {
+  COCA_CHECK(!o.source.empty(), "SOURCE: no model folder given");
+  COCA_CHECK(!o.out.empty(), "OUT: no folder to write given");
   COCA_CHECK(o.max_shard_gib > 0, "--max-shard-gib {}: must be positive", o.max_shard_gib);
   io::AtomicDir folder(o.out, io::AtomicDir::Existing::kRefuse);
   std::unique_ptr<report::Progress> progress;  // the total is known with the first tensor
@@ -82,40 +140,18 @@ int run(const Options& o) {
       });
   if (progress) progress->finish();
   const std::vector<std::string> copied = copy_companions(o.source, folder.path());
+  const std::vector<ConfigChange> changes = config_changes(o.source, folder.path());
   folder.commit();
-  if (o.json) {
-    nlohmann::ordered_json j = {{"out", o.out}, {"layout", report.layout == model::Layout::kMeta ? "meta" : "hugging-face"},
-                                {"from", std::string(enum_name(report.from.attention))}, {"attention", std::string(enum_name(report.to.attention))},
-                                {"tensors", report.tensors}, {"made", report.made}, {"global_copies", report.copied}, {"shards", report.shards}, {"bytes", report.bytes},
-                                {"copied", copied}};
-    print(io::json_text(j) + "\n");
-    return 0;
-  }
-  const std::string global = report.copied > 0 ? fmt::format(" ({} of global tokens, copies)", report.copied) : "";
-  const std::string made = report.made > 0 ? fmt::format(" ({} made by --t-init {})", report.made, enum_name(o.t_init)) : "";
-  print(fmt::format("{}: {} {} -> {}, {} tensors{}{}, {} in {} file{}\n", o.out, enum_name(report.to.architecture),
-                    enum_name(report.from.attention), enum_name(report.to.attention), report.tensors, made, global,
-                    report::format_bytes(report.bytes), report.shards, report.shards == 1 ? "" : "s"));
-  if (!copied.empty()) print(fmt::format("copied {}\n", fmt::join(copied, ", ")));
+  write_json_output(o.json, report_json(o, report, copied, changes));
+  if (!is_stdout(o.json)) print_report(o, report, copied, changes);
   return 0;
 }
 
 }  // namespace
 
 void add_convert(CLI::App& root, Action* action) {
-  CLI::App* app = root.add_subcommand("convert", "Make a model folder into another: RoPE into CoCA, element types, shards, layouts");
-  auto options = std::make_shared<Options>();
-  app->add_option("SOURCE", options->source, "model folder: Hugging Face's layout, or Meta's (params.json, consolidated*.safetensors)")->required();
-  app->add_option("OUT", options->out, "folder to write; must not exist")->required();
-  auto flags = std::make_shared<OptionFlags>(*app, *options);
-  app->add_flag("--json", options->json, "print what was done as JSON");
-  app->footer("Example: coca convert llama out/llama-coca --attention coca-slack --dtype bf16");
-  app->callback([=] {
-    *action = [=] {
-      flags->finish();
-      return run(*options);
-    };
-  });
+  add_command<Options>(root, action, "convert", "Make a model folder into another: RoPE into CoCA, element types, shards, layouts",
+                       "Example: coca convert llama out/llama-coca --attention coca-slack --dtype bf16", run, {{"model", "SOURCE"}, {"out", "OUT"}});
 }
 
 }  // namespace coca::tools

@@ -11,42 +11,44 @@
 #include "coca/data/token_file.h"
 #include "coca/io/fs.h"
 #include "coca/report/table.h"
+#include "output_flags.h"
 
 namespace coca::tools {
 
 namespace {
 
 struct BuildFlags {
-  std::vector<std::string> input;
-  std::string tokenizer, output, field;
+  std::vector<std::string> text;
+  std::string tokenizer, out, field;
   std::optional<data::Split> split;
   data::InvalidUtf8 invalid_utf8 = data::InvalidUtf8::kReplace;
   int64_t max_documents = 0;
-  bool no_eos = false;  // a flag without a value, not in --config
+  bool no_eos = false;
 
   template <class V>
   void visit(V&& v) {
-    v("input", "files, globs or folders (their .txt and .jsonl files)", input);
+    v("text", "files, globs or folders (their .txt and .jsonl files)", text);
     v("tokenizer", "\"byte\", a sentencepiece .model file or a folder holding a tokenizer", tokenizer);
-    v("output", "token file to write", output);
+    v("out", "token file to write", out);
     v("split", "folder of PG-19's layout; default there: train", split);
     v("field", "field of JSON lines; default: content, then text", field);
     v("invalid_utf8", "what to do with text that is not UTF-8", invalid_utf8);
     v("max_documents", "take the first so many; 0: all", max_documents);
+    v("no_eos", "put no end-of-text token after each document", no_eos);
   }
 };
 
 int run_build(const BuildFlags& flags) {
-  COCA_CHECK(!flags.input.empty(), "--input: no text given");
+  COCA_CHECK(!flags.text.empty(), "--text: no text given");
   COCA_CHECK(!flags.tokenizer.empty(), "--tokenizer: none given; \"byte\" needs no file");
-  COCA_CHECK(!flags.output.empty(), "--output: no file given");
+  COCA_CHECK(!flags.out.empty(), "--out: no file given");
   const auto tokenizer = text::load_tokenizer(flags.tokenizer);
   std::optional<report::Progress> progress;
-  data::BuildOptions options{.corpus = {.inputs = data::choose_split(flags.input, flags.split, data::Split::kTrain).inputs,
+  data::BuildOptions options{.corpus = {.inputs = data::choose_split(flags.text, flags.split, data::Split::kTrain).inputs,
                                         .invalid_utf8 = flags.invalid_utf8,
                                         .json_field = flags.field,
                                         .max_documents = flags.max_documents},
-                             .output = flags.output,
+                             .output = flags.out,
                              .add_eos = !flags.no_eos};
   options.progress = [&](int64_t done, int64_t total) {
     if (!progress) progress = make_progress({.total = total, .unit = "bytes", .label = "tokenizing"});
@@ -56,7 +58,7 @@ int run_build(const BuildFlags& flags) {
   const data::BuildReport r = data::build_token_file(*tokenizer, options);
   if (progress) progress->finish();
   for (const std::string& warning : r.corpus.warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
-  report::Table table{.title = flags.output, .header = {"", "value"}, .rows = {}, .align = {}};
+  report::Table table{.title = flags.out, .header = {"", "value"}, .rows = {}, .align = {}};
   table.rows = {{"files", report::format_count(r.corpus.files)},
                 {"documents", report::format_count(r.documents)},
                 {"empty documents skipped", report::format_count(r.corpus.empty_documents)},
@@ -67,45 +69,57 @@ int run_build(const BuildFlags& flags) {
                 {"tokenizer",
                  fmt::format("{}, {} ids", tokenizer->kind(), report::format_count(tokenizer->vocab_size()))},
                 {"time", report::format_duration(watch.seconds())}};
-  print(report::to_text(table));
+  print(table_text(table));
   return 0;
 }
 
 struct ImportFlags {
-  std::string input, tokenizer, output;
+  std::string dataset, tokenizer, out;
 
   template <class V>
   void visit(V&& v) {
-    v("input", "PREFIX of PREFIX.idx and PREFIX.bin, as Megatron-LM, GPT-NeoX and CoCA's official code write them", input);
+    v("dataset", "PREFIX of PREFIX.idx and PREFIX.bin, as Megatron-LM, GPT-NeoX and CoCA's official code write them", dataset);
     v("tokenizer", "the one the ids are of: \"byte\", a sentencepiece .model file or a folder holding a tokenizer", tokenizer);
-    v("output", "token file to write", output);
+    v("out", "token file to write", out);
   }
 };
 
 int run_import(const ImportFlags& flags) {
-  COCA_CHECK(!flags.input.empty(), "--input: no dataset given");
+  COCA_CHECK(!flags.dataset.empty(), "--dataset: none given; expected PREFIX of PREFIX.idx and PREFIX.bin");
   COCA_CHECK(!flags.tokenizer.empty(), "--tokenizer: none given; expected the one that made the ids");
-  COCA_CHECK(!flags.output.empty(), "--output: no file given");
+  COCA_CHECK(!flags.out.empty(), "--out: no file given");
   const auto tokenizer = text::load_tokenizer(flags.tokenizer);
-  const data::IndexedDataset dataset(flags.input);
+  const data::IndexedDataset dataset(flags.dataset);
   auto progress = make_progress({.total = dataset.tokens(), .unit = "tokens", .label = "importing"});
   const data::ImportReport r = data::import_indexed(
-      dataset, *tokenizer, {.output = flags.output, .progress = [&](int64_t done, int64_t) { progress.update(done); }});
+      dataset, *tokenizer, {.output = flags.out, .progress = [&](int64_t done, int64_t) { progress.update(done); }});
   progress.finish();
   if (r.closed_documents < r.documents)
     std::fprintf(stderr, "warning: %lld of %lld documents do not end with this tokenizer's eos\n",
                  static_cast<long long>(r.documents - r.closed_documents), static_cast<long long>(r.documents));
-  report::Table table{.title = flags.output, .header = {"", "value"}, .rows = {}, .align = {}};
+  report::Table table{.title = flags.out, .header = {"", "value"}, .rows = {}, .align = {}};
   table.rows = {{"documents", report::format_count(r.documents)},
                 {"sequences", report::format_count(r.sequences)},
                 {"tokens", report::format_count(r.tokens)},
                 {"tokenizer",
                  fmt::format("{}, {} ids", tokenizer->kind(), report::format_count(tokenizer->vocab_size()))}};
-  print(report::to_text(table));
+  print(table_text(table));
   return 0;
 }
 
-int run_info(const std::string& path, bool json) {
+struct InfoFlags {
+  std::string file, json;
+
+  template <class V>
+  void visit(V&& v) {
+    v("file", "token file", file);
+    v("json", "write this to a file, as JSON; -: to standard output, in place of the table", json);
+  }
+};
+
+int run_info(const InfoFlags& flags) {
+  const std::string& path = flags.file;
+  COCA_CHECK(!path.empty(), "FILE: no token file given");
   const data::TokenFile file(path);
   int64_t shortest = file.documents() > 0 ? file.size() : 0, longest = 0;
   for (int64_t i = 0; i < file.documents(); ++i) {
@@ -114,19 +128,16 @@ int run_info(const std::string& path, bool json) {
     longest = std::max(longest, end - begin);
   }
   const auto bytes = static_cast<int64_t>(io::file_bytes(path));
-  if (json) {
-    const nlohmann::ordered_json facts = {{"file", path},
-                                          {"bytes", bytes},
-                                          {"tokens", file.size()},
-                                          {"documents", file.documents()},
-                                          {"shortest_document", shortest},
-                                          {"longest_document", longest},
-                                          {"vocab_size", file.vocab_size()},
-                                          {"tokenizer", file.tokenizer_kind()},
-                                          {"fingerprint", file.tokenizer_fingerprint()}};
-    print(io::json_text(facts) + "\n");
-    return 0;
-  }
+  write_json_output(flags.json, nlohmann::ordered_json{{"file", path},
+                                 {"bytes", bytes},
+                                 {"tokens", file.size()},
+                                 {"documents", file.documents()},
+                                 {"shortest_document", shortest},
+                                 {"longest_document", longest},
+                                 {"vocab_size", file.vocab_size()},
+                                 {"tokenizer", file.tokenizer_kind()},
+                                 {"fingerprint", file.tokenizer_fingerprint()}});
+  if (is_stdout(flags.json)) return 0;
   report::Table table{.title = path, .header = {"", "value"}, .rows = {}, .align = {}};
   table.rows = {{"size", report::format_bytes(bytes)},
                 {"tokens", report::format_count(file.size())},
@@ -137,46 +148,20 @@ int run_info(const std::string& path, bool json) {
                      : "-"},
                 {"vocabulary", report::format_count(file.vocab_size())},
                 {"tokenizer", fmt::format("{} ({})", file.tokenizer_kind(), file.tokenizer_fingerprint())}};
-  print(report::to_text(table));
+  print(table_text(table));
   return 0;
 }
 
 }  // namespace
 
 void add_data(CLI::App& root, Action* action) {
-  CLI::App* app = root.add_subcommand("data", "Tokenize a corpus into one file, import a tokenized one, or describe such a file");
-  app->require_subcommand(1);
+  CLI::App& app = add_group(root, "data", "Tokenize a corpus into one file, import a tokenized one, or describe such a file");
 
-  CLI::App* build = app->add_subcommand("build", "Tokenize files into a token file");
-  auto options = std::make_shared<BuildFlags>();
-  auto flags = std::make_shared<OptionFlags>(*build, *options);
-  flags->add_config_flag();
-  build->add_flag("--no-eos", options->no_eos, "put no end-of-text token after each document");
-  build->footer("Example: coca data build --input books/train --tokenizer byte --output train.tok");
-  build->callback([=] {
-    *action = [=] {
-      flags->finish();
-      return run_build(*options);
-    };
-  });
-
-  CLI::App* import = app->add_subcommand("import", "Make a token file of an indexed dataset (.idx and .bin)");
-  auto import_options = std::make_shared<ImportFlags>();
-  auto import_flags = std::make_shared<OptionFlags>(*import, *import_options);
-  import->footer("Example: coca data import --input pile_input_ids --tokenizer gpt-neox-20b --output pile.tok");
-  import->callback([=] {
-    *action = [=] {
-      import_flags->finish();
-      return run_import(*import_options);
-    };
-  });
-
-  CLI::App* info = app->add_subcommand("info", "Describe a token file (and check it)");
-  auto file = std::make_shared<std::string>();
-  auto json = std::make_shared<bool>(false);
-  info->add_option("FILE", *file, "token file")->required();
-  info->add_flag("--json", *json, "as JSON");
-  info->callback([=] { *action = [=] { return run_info(*file, *json); }; });
+  add_command<BuildFlags>(app, action, "build", "Tokenize files into a token file",
+                          "Example: coca data build --text books/train --tokenizer byte --out train.tok", run_build);
+  add_command<ImportFlags>(app, action, "import", "Make a token file of an indexed dataset (.idx and .bin)",
+                           "Example: coca data import --dataset pile_input_ids --tokenizer gpt-neox-20b --out pile.tok", run_import);
+  add_command<InfoFlags>(app, action, "info", "Describe a token file (and check it)", "Example: coca data info train.tok", run_info, {{"file", "FILE"}});
 }
 
 }  // namespace coca::tools

@@ -104,15 +104,41 @@ std::string bos_text(std::optional<int32_t> bos, const char* with, const char* w
   return bos ? fmt::format("bos: token {} {}", *bos, with) : fmt::format("bos: none{}", without);
 }
 
+std::vector<Part> prompt_parts(const model::ModelSpec& spec, const std::vector<int64_t>& lengths, int64_t prompts_of_each) {
+  std::vector<Part> parts;
+  for (const int64_t length : lengths) {
+    const int64_t tokens = prompts_of_each * length;
+    parts.push_back({fmt::format("length {}", length), Pass::kForward, tokens, static_cast<double>(tokens) * model::forward_flops_per_token(spec, length)});
+  }
+  return parts;
+}
+
+WorkShare prompt_share(const model::ModelSpec& spec, const std::vector<int64_t>& lengths, int64_t prompts_of_each) {
+  std::map<int64_t, double> cost;
+  double total = 0;
+  for (const int64_t length : lengths) {
+    cost[length] = static_cast<double>(length) * model::forward_flops_per_token(spec, length);
+    total += static_cast<double>(prompts_of_each) * cost[length];
+  }
+  return {std::move(cost), total};
+}
+
+int print_eval_dry_run(const ModelFlags& flags, const model::ModelSpec& spec, std::vector<Part> parts, int64_t batch_tokens) {
+  int64_t longest = 0;
+  for (const Part& part : parts) longest = std::max(longest, part.tokens);
+  print(fmt::format("model: {} (attention {}, {} parameters)\n\n", flags.model, enum_name(spec.attention), report::format_count(model::parameter_count(spec))));
+  const int64_t length = std::min(batch_tokens, longest);
+  return print_dry_run({.parts = std::move(parts), .spec = spec, .precision = flags.precision, .length = length,
+                        .memory = evaluation_memory(spec, flags.precision, batch_tokens, std::max<int64_t>(1, length))});
+}
+
 void add_eval(CLI::App& root, Action* action) {
-  CLI::App* app =
-      root.add_subcommand("eval", "Evaluate a model at several lengths: perplexity, of windows, of a stream, of masked tokens, passkey retrieval, RULER's tasks");
-  app->require_subcommand(1);
-  add_eval_ppl(*app, action);
-  add_eval_stream(*app, action);
-  add_eval_mlm(*app, action);
-  add_eval_passkey(*app, action);
-  add_eval_ruler(*app, action);
+  CLI::App& app = add_group(root, "eval", "Evaluate a model at several lengths: perplexity, of windows, of a stream, of masked tokens, passkey retrieval, RULER's tasks");
+  add_eval_ppl(app, action);
+  add_eval_stream(app, action);
+  add_eval_mlm(app, action);
+  add_eval_passkey(app, action);
+  add_eval_ruler(app, action);
 }
 
 }  // namespace coca::tools

@@ -1,12 +1,16 @@
 // coca finetune: train a loaded model further, on examples or text.
 // SPDX-License-Identifier: Apache-2.0
+#include <cmath>
+
 #include "cli.h"
 #include "coca/data/instruct.h"
 #include "coca/model/model.h"
 #include "coca/report/table.h"
 #include "coca/train/finetune.h"
 #include "companions.h"
+#include "estimate.h"
 #include "ranks.h"
+#include "text_documents.h"
 #include "training.h"
 
 namespace coca::tools {
@@ -15,7 +19,14 @@ namespace {
 
 struct Options {
   train::FinetuneConfig config;
-  bool resume = false;
+  bool resume = false, dry_run = false;
+
+  template <class V>
+  void visit(V&& v) {
+    config.visit(v);
+    v("resume", "go on from the newest checkpoint in --out (bitwise as if never stopped), with the options saved there", resume);
+    v("dry_run", "estimate time, memory and disk, and do nothing", dry_run);
+  }
 };
 
 // Whatever of it is given; the rest stays empty.
@@ -87,8 +98,8 @@ void print_packing(const data::PackedWindows& windows) {
                   "{} truncated, "
                   "{} dropped; without an answer in reach: {} left out\n",
                   report::format_count(r.documents), report::format_count(r.windows), windows.length(),
-                  100.0 * static_cast<double>(r.inputs) / places, report::format_count(r.targets), r.split, r.truncated,
-                  r.dropped, r.without_loss));
+                  100.0 * static_cast<double>(r.inputs) / places, report::format_count(r.targets), report::format_count(r.split), report::format_count(r.truncated),
+                  report::format_count(r.dropped), report::format_count(r.without_loss)));
 }
 
 void print_start(const train::FinetuneConfig& c, const train::Finetuner& tuner) {
@@ -116,13 +127,43 @@ train::TrainSummary run_with_progress(train::Finetuner& tuner) {
   return summary;
 }
 
-int run(const Options& options) {
+// Windows of an epoch, about: tokens over the length. Reads all data, and writes nothing.
+int64_t windows_of(const train::FinetuneConfig& c, const text::Tokenizer& tokenizer, int64_t length) {
+  int64_t tokens = 0;
+  if (!c.data.empty()) {
+    tokens = load_examples(c.data, tokenizer, train::finetune_target(c, tokenizer).bos, train::chat_template_for(c), "examples")->tokens();
+  } else if (c.text.size() == 1 && c.text[0].ends_with(".tok")) {
+    tokens = data::TokenFile(c.text[0]).size();
+  } else {
+    for (const auto& ids : read_documents({.text = c.text, .split = {}, .field = {}}, {}, tokenizer).ids) tokens += static_cast<int64_t>(ids.size());
+  }
+  return (tokens + length - 1) / length;
+}
+
+int estimate(const train::FinetuneConfig& c, const text::Tokenizer& tokenizer) {
+  COCA_CHECK(c.data.empty() != c.text.empty(), "fine-tuning data: expected --data or --text, one of them");
+  const model::ModelSpec spec = train::finetune_target(c, tokenizer).spec;
+  const int64_t length = c.length > 0 ? c.length : spec.max_position, window_tokens = c.batch * c.accumulation * length;
+  const int64_t steps = c.steps > 0 ? c.steps : static_cast<int64_t>(std::ceil(c.epochs * static_cast<double>(windows_of(c, tokenizer, length)) / static_cast<double>(c.batch * c.accumulation)));
+  const int64_t stages = c.stages.preset.empty() ? std::max<int64_t>(1, static_cast<int64_t>(c.stages.list.size())) : 3;  // coca-paper has three
+  const int64_t tokens = stages * steps * window_tokens, parameters = model::parameter_count(spec);
+  const int64_t trained = train::trains_adapter(c) ? 0 : parameters;  // an adapter is small beside the model
+  print(fmt::format("{}: a model of {} parameters, about {} steps of {} tokens\n\n", c.out, report::format_count(parameters), report::format_count(stages * steps),
+                    report::format_count(window_tokens)));
+  return print_dry_run({.parts = {{"training", Pass::kTraining, tokens, 3 * static_cast<double>(tokens) * model::forward_flops_per_token(spec, length)}}, .spec = spec,
+                        .precision = c.precision, .length = length, .memory = training_memory(spec, c.precision, c.batch, length, trained),
+                        .disk = training_disk(trained, c.keep_checkpoints)});
+}
+
+int run(OptionFlags& flags, Options& options) {
+  if (options.resume) resume_options(flags, options.config, "finetune_config.json");
   const train::FinetuneConfig& c = options.config;
   train::check_config(c);
   model::load_spec(c.model);  // a wrong folder shows as such
   const std::filesystem::path result_folder = std::filesystem::path(c.out) / (train::trains_adapter(c) ? "adapter" : "model");
   check_apart("--out", result_folder, train::trains_adapter(c) ? "--adapter" : "--model", train::trains_adapter(c) ? c.adapter : c.model);
   const auto tokenizer = text::load_tokenizer(c.tokenizer.empty() ? c.model : c.tokenizer);
+  if (options.dry_run) return estimate(c, *tokenizer);
   const Loaded data = load_data(c, *tokenizer);
   train::Finetuner tuner(c,
                          {.tokenizer = *tokenizer,
@@ -145,21 +186,9 @@ int run(const Options& options) {
 }  // namespace
 
 void add_finetune(CLI::App& root, Action* action) {
-  CLI::App* app = root.add_subcommand("finetune", "Train a loaded model further, on examples or text");
-  auto options = std::make_shared<Options>();
-  auto flags = std::make_shared<OptionFlags>(*app, options->config);
-  flags->add_config_flag();
-  app->add_flag("--resume", options->resume, "go on from the newest checkpoint in --out (bitwise as if never stopped), with the options saved there")
-      ->group("Output");
-  app->footer(
-      "Example: coca finetune --model out/model --data examples.jsonl --epochs 3 --learning-rate 1e-4 --out out/tuned");
-  app->callback([=] {
-    *action = [=] {
-      flags->finish();
-      if (options->resume) resume_options(*flags, options->config, "finetune_config.json");
-      return run(*options);
-    };
-  });
+  add_command<Options>(
+      root, action, "finetune", "Train a loaded model further, on examples or text",
+      "Example: coca finetune --model out/model --data examples.jsonl --epochs 3 --learning-rate 1e-4 --out out/tuned", run);
 }
 
 }  // namespace coca::tools

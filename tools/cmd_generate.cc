@@ -19,6 +19,7 @@
 #include "coca/text/stop_strings.h"
 #include "coca/text/utf8.h"
 #include "model_flags.h"
+#include "output_flags.h"
 
 namespace coca::tools {
 
@@ -30,14 +31,15 @@ struct Options : ModelFlags {
   int64_t max_new_tokens = 128, seed = 0;
   std::optional<int64_t> top_k;
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
-  std::vector<std::string> stop;
+  Texts stop;
   std::optional<std::string> system;
   std::string chat_template = "auto";
   text::ChatVariables chat_var;
   eval::Bos bos = eval::Bos::kAuto;
   infer::DynamicBase dynamic_base = infer::DynamicBase::kStep;
   KvType cache = KvType::kF32;
-  bool chat = false, ignore_eos = false, echo = false, json = false;  // flags without a value, not in --config
+  bool chat = false, ignore_eos = false, echo = false;
+  std::string json;
 
   template <class V>
   void visit(V&& v) {
@@ -54,6 +56,9 @@ struct Options : ModelFlags {
     v("chat_var", "NAME=VALUE for the chat template, as enable_thinking=false; may be given several times", chat_var);
     v("bos", "whether a bos token leads the prompt; auto: if config.json names one", bos);
     v("max_new_tokens", "stop after so many", max_new_tokens);
+    v("stop", "end the text in front of this; may be given several times", stop);
+    v("chat", "the prompt is a user's message; the model's chat template frames it", chat);
+    v("ignore_eos", "go on after the end-of-text token", ignore_eos);
     v.group("Sampling (what is not given comes from the model's generation_config.json)");
     v("temperature",
       "0: always the likeliest token; default 1, or 0 where generation_config.json does not say do_sample true",
@@ -63,6 +68,9 @@ struct Options : ModelFlags {
     v("min_p", "draw from tokens at least so many times as likely as the likeliest; default 0: all", min_p);
     v("repetition_penalty", "divides the logits of tokens that have come before; default 1: none", repetition_penalty);
     v("seed", "the same seed gives the same text", seed);
+    v.group("Output");
+    v("echo", "print the prompt first", echo);
+    v("json", "write ids, text, settings and times to this file; -: to standard output, and no text as it comes", json);
   }
 };
 
@@ -159,7 +167,7 @@ class Generator {
   explicit Generator(const Options& o) : o_(o), config_(model::load_generation_config(o.model)), sampling_(sampling_of(o, config_)) {
     infer::check_sampling(sampling_);
     name_lacking(o, config_);
-    text::StopStrings(o.stop);  // mistakes show before the model is loaded
+    text::StopStrings(o.stop.items);  // mistakes show before the model is loaded
     model_.emplace(load_with_flags(o));
     spec_ = eval::with_scaling(model_->model.spec, model_->scaling);
   }
@@ -175,12 +183,12 @@ class Generator {
                                    .dynamic_base = o_.dynamic_base,
                                    .cache = o_.cache};
     if (!o_.ignore_eos) options.stop_ids = stop_ids_of(*model_, config_);
-    text::StopStrings stops(o_.stop);
+    text::StopStrings stops(o_.stop.items);
     text::StreamDecoder stream(*model_->tokenizer);
     Answer answer;
     const auto emit = [&](const std::string& piece) {
       answer.text += piece;
-      if (!o_.json) print_bytes(piece);
+      if (!is_stdout(o_.json)) print_bytes(piece);
     };
     emit(echo);
     answer.result = infer::generate(cx_, spec_, model_->model.params->weights(), ids, options, [&](int32_t id) {
@@ -190,7 +198,7 @@ class Generator {
     });
     if (!stops.matched()) emit(stops.push(stream.finish()));
     emit(stops.finish());
-    if (!o_.json) print("\n");
+    if (!is_stdout(o_.json)) print("\n");
     answer.finish = finish_text(answer.result.finish, stops.matched());
     return answer;
   }
@@ -211,7 +219,7 @@ void print_speed(const std::vector<int32_t>& ids, const infer::GenerateResult& r
                    .c_str());
 }
 
-void print_json(const std::vector<int32_t>& ids, const Answer& answer, const infer::SamplingOptions& sampling) {
+void write_result(const std::string& file, const std::vector<int32_t>& ids, const Answer& answer, const infer::SamplingOptions& sampling) {
   nlohmann::ordered_json j;
   j["prompt_ids"] = ids;
   j["ids"] = answer.result.ids;
@@ -222,7 +230,7 @@ void print_json(const std::vector<int32_t>& ids, const Answer& answer, const inf
   j["prefill_seconds"] = answer.result.prefill_seconds;
   j["decode_seconds"] = answer.result.decode_seconds;
   j["cache_bytes"] = answer.result.cache_bytes;
-  print(j.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n");
+  write_json_output(file, j);
 }
 
 // Lines from the terminal until Ctrl-D; an empty one is not sent.
@@ -246,7 +254,7 @@ int run(const Options& o) {
   std::optional<Chat> chat;
   if (o.chat) chat.emplace(o);
   Generator generator(o);
-  if (chat && !o.prompt && o.messages.empty() && !o.json && ::isatty(STDIN_FILENO)) {
+  if (chat && !o.prompt && o.messages.empty() && o.json.empty() && ::isatty(STDIN_FILENO)) {
     converse(generator, *chat);
     return stop_requested() ? kExitInterrupted : 0;
   }
@@ -255,7 +263,7 @@ int run(const Options& o) {
   if (chat && (o.prompt || o.messages.empty())) chat->say("user", prompt);
   const std::vector<int32_t> ids = chat ? chat->ids(*generator.model().tokenizer) : prompt_ids(o, generator.model(), prompt);
   const Answer answer = generator.run(ids, 0, o.echo ? prompt : "");
-  if (o.json) print_json(ids, answer, generator.sampling());
+  if (!o.json.empty()) write_result(o.json, ids, answer, generator.sampling());
   print_speed(ids, answer.result);
   return stop_requested() ? kExitInterrupted : 0;
 }
@@ -263,26 +271,8 @@ int run(const Options& o) {
 }  // namespace
 
 void add_generate(CLI::App& root, Action* action) {
-  CLI::App* app = root.add_subcommand("generate", "Continue a text");
-  auto options = std::make_shared<Options>();
-  auto flags = std::make_shared<OptionFlags>(*app, *options);
-  flags->add_config_flag();
-  app->add_option("--stop", options->stop, "end the text in front of this; may be given several times")
-      ->type_name("TEXT")->expected(1)->multi_option_policy(CLI::MultiOptionPolicy::TakeAll)->group("Text");
-  app->add_flag("--chat", options->chat, "the prompt is a user's message; the model's chat template frames it")->group("Text");
-  app->add_flag("--ignore-eos", options->ignore_eos, "go on after the end-of-text token")->group("Text");
-  app->add_flag("--echo", options->echo, "print the prompt first")->group("Output");
-  app->add_flag("--json", options->json, "print one JSON object instead of the text as it comes")
-      ->group("Output");
-  app->footer(
-      "Example: coca generate --model out/model --prompt \"It was a\" --max-new-tokens 100 --temperature "
-      "0.8");
-  app->callback([=] {
-    *action = [=] {
-      flags->finish();
-      return run(*options);
-    };
-  });
+  add_command<Options>(root, action, "generate", "Continue a text",
+                       "Example: coca generate --model out/model --prompt \"It was a\" --max-new-tokens 100 --temperature 0.8", run);
 }
 
 }  // namespace coca::tools

@@ -16,6 +16,7 @@
 #include "coca/ops/impl.h"
 #include "coca/report/table.h"
 #include "model_flags.h"
+#include "output_flags.h"
 
 namespace coca::tools {
 
@@ -210,7 +211,20 @@ Facts model_facts(const std::string& dir, std::optional<int64_t> length) {
   return f;
 }
 
-int run(const std::string& dir, std::optional<int64_t> length, bool json) {
+struct Options {
+  std::string dir, json;
+  std::optional<int64_t> length;
+
+  template <class V>
+  void visit(V&& v) {
+    v("model", "model folder; default: this program and machine", dir);
+    v("length", "tokens to estimate memory for; default: the trained length", length);
+    v("json", "write this to a file, as JSON; -: to standard output, in place of the table", json);
+  }
+};
+
+int run(const Options& o) {
+  const auto& [dir, json, length] = o;
   COCA_CHECK(!length || *length >= 1, "--length {}: must be at least 1", *length);
   COCA_CHECK(!length || !dir.empty(), "--length: needs a model folder");
   Facts facts = dir.empty() ? program_facts() : model_facts(dir, length);
@@ -221,7 +235,8 @@ int run(const std::string& dir, std::optional<int64_t> length, bool json) {
       if (row.front().starts_with("op ")) facts.table.rows.push_back(row);
   }
   if (!dir.empty()) facts.json["damages"] = facts.damages;
-  print(json ? io::json_text(facts.json) + "\n" : report::to_text(facts.table));
+  write_json_output(json, facts.json);
+  if (!is_stdout(json)) print(table_text(facts.table));
   COCA_CHECK_AS(kBadFile, facts.damages.empty(), "{} cannot be used as it is: {}", dir, fmt::join(facts.damages, "; "));
   return 0;
 }
@@ -229,14 +244,8 @@ int run(const std::string& dir, std::optional<int64_t> length, bool json) {
 }  // namespace
 
 void add_info(CLI::App& root, Action* action) {
-  CLI::App* app = root.add_subcommand("info", "Describe this program and machine, or a model folder");
-  auto dir = std::make_shared<std::string>();
-  auto json = std::make_shared<bool>(false);
-  auto length = std::make_shared<std::optional<int64_t>>();
-  app->add_option("DIR", *dir, "model folder");
-  app->add_option("--length", *length, "tokens to reckon memory for; default: the trained length")->type_name("INT");
-  app->add_flag("--json", *json, "as JSON");
-  app->callback([=] { *action = [=] { return run(*dir, *length, *json); }; });
+  add_command<Options>(root, action, "info", "Describe this program and machine, or a model folder", "Example: coca info out/model --length 4096", run,
+                       {{"model", "DIR"}});
 }
 
 }  // namespace coca::tools

@@ -12,24 +12,31 @@ namespace coca::tools {
 namespace {
 
 struct Options {
-  std::string config, out, tokenizer = "byte";
+  std::string model_config, out, tokenizer = "byte";
   model::Precision precision = model::Precision::kF32;
   int64_t seed = 0;
 
   template <class V>
   void visit(V&& v) {
-    v("config", "config.json that describes the model", config);
+    v("model_config", "config.json that describes the model", model_config);
     v("out", "model folder to write", out);
     v("tokenizer", "byte, a sentencepiece .model, or a folder with one", tokenizer);
     v("precision", "of matrices and embeddings in the file", precision);
     v("seed", "of the weights", seed);
   }
+  // --config was once what --model-config is.
+  bool takes_config(const nlohmann::json& object, std::string_view file) {
+    if (!object.is_object() || !(object.contains("model_type") || object.contains("hidden_size"))) return false;
+    print_note(fmt::format("--config {} describes a model, which is deprecated: use --model-config {}", file, file));
+    model_config = file;
+    return true;
+  }
 };
 
 int run(const Options& o) {
-  COCA_CHECK(!o.config.empty(), "--config: no config.json given");
+  COCA_CHECK(!o.model_config.empty(), "--model-config: no config.json given");
   COCA_CHECK(!o.out.empty(), "--out: no folder given");
-  const model::ModelSpec spec = model::spec_from_json(io::read_json(o.config), o.config);
+  const model::ModelSpec spec = model::spec_from_json(io::read_json(o.model_config), o.model_config);
   const auto tokenizer = text::load_tokenizer(o.tokenizer);
   eval::check_tokenizer(*tokenizer, spec);
   io::AtomicDir folder(o.out, io::AtomicDir::Existing::kRefuse);
@@ -45,16 +52,8 @@ int run(const Options& o) {
 }  // namespace
 
 void add_init(CLI::App& root, Action* action) {
-  CLI::App* app = root.add_subcommand("init", "Make a model of any shape with random weights, for measurements");
-  auto options = std::make_shared<Options>();
-  auto flags = std::make_shared<OptionFlags>(*app, *options);
-  app->footer("Example: coca init --config configs/model-350m.json --precision bf16 --out out/random");
-  app->callback([=] {
-    *action = [=] {
-      flags->finish();
-      return run(*options);
-    };
-  });
+  add_command<Options>(root, action, "init", "Make a model of any shape with random weights, for measurements",
+                       "Example: coca init --model-config configs/model-350m.json --precision bf16 --out out/random", run);
 }
 
 }  // namespace coca::tools

@@ -51,16 +51,8 @@ int run(const Options& o) {
 }  // namespace
 
 void add_merge(CLI::App& root, Action* action) {
-  CLI::App* app = root.add_subcommand("merge", "Make a model and a LoRA adapter into one model");
-  auto options = std::make_shared<Options>();
-  auto flags = std::make_shared<OptionFlags>(*app, *options);
-  app->footer("Example: coca merge --model out/model --adapter out/tuned/adapter --out out/merged");
-  app->callback([=] {
-    *action = [=] {
-      flags->finish();
-      return run(*options);
-    };
-  });
+  add_command<Options>(root, action, "merge", "Make a model and a LoRA adapter into one model",
+                       "Example: coca merge --model out/model --adapter out/tuned/adapter --out out/merged", run);
 }
 
 }  // namespace coca::tools

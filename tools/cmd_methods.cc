@@ -4,9 +4,10 @@
 #include <map>
 
 #include "cli.h"
-#include "coca/io/fs.h"
 #include "coca/model/methods.h"
 #include "coca/report/table.h"
+#include "output_flags.h"
+#include "terminal.h"
 
 namespace coca::tools {
 
@@ -19,6 +20,12 @@ using nlohmann::ordered_json;
 struct Options {
   bool reasons = false;
   std::string json;
+
+  template <class V>
+  void visit(V&& v) {
+    v("reasons", "say why the others are refused", reasons);
+    v("json", "write all combinations to this file", json);
+  }
 };
 
 // A common shape; the choices do not depend on sizes.
@@ -29,33 +36,53 @@ model::ModelSpec example_spec() {
   return s;
 }
 
-std::string mark(MethodUse use) { return use == MethodUse::kTraining ? "train" : use == MethodUse::kEvaluation ? "eval" : "-"; }
+// A method's use under each pattern.
+using Uses = std::vector<MethodUse>;
 
-// A row per attention kind and group of scalings that are used alike; a column per pattern.
+std::string joined(const std::vector<std::string>& names) { return fmt::format("{}", fmt::join(names, ", ")); }
+
+// "none, linear", or "all but clex".
+std::string scalings_text(const std::vector<std::string>& names) {
+  std::vector<std::string> others;
+  for (const auto& entry : EnumTraits<model::Scaling>::names())
+    if (std::ranges::find(names, entry.name) == names.end()) others.emplace_back(entry.name);
+  if (others.empty()) return "all";
+  return others.size() < names.size() ? "all but " + joined(others) : joined(names);
+}
+
+// A row per group of scalings that are used alike, of all attention kinds that are alike in this.
 report::Table table_of(const std::vector<Method>& methods) {
-  report::Table table;
-  table.header = {"attention", "position scaling"};
-  for (const auto& pattern : EnumTraits<model::Sight>::names()) table.header.push_back(std::string(pattern.name));
-  const size_t patterns = EnumTraits<model::Sight>::names().size();
+  const auto patterns = EnumTraits<model::Sight>::names();
+  std::vector<std::pair<std::vector<std::pair<Uses, std::string>>, std::vector<std::string>>> groups;  // rows, kinds
   for (const auto& attention : EnumTraits<model::AttentionKind>::names()) {
-    std::vector<std::pair<std::vector<std::string>, std::string>> groups;  // marks by pattern, names of scalings
-    for (size_t i = 0; i < methods.size(); i += patterns) {
+    std::vector<std::pair<Uses, std::vector<std::string>>> rows;
+    for (size_t i = 0; i < methods.size(); i += patterns.size()) {
       if (methods[i].attention != attention.value) continue;
-      std::vector<std::string> marks;
-      for (size_t p = 0; p < patterns; ++p) marks.push_back(mark(methods[i + p].use));
-      const std::string name(enum_name(methods[i].scaling));
-      const auto same = std::find_if(groups.begin(), groups.end(), [&](const auto& group) { return group.first == marks; });
-      if (same == groups.end())
-        groups.emplace_back(marks, name);
-      else
-        same->second += ", " + name;
+      Uses uses;
+      for (size_t p = 0; p < patterns.size(); ++p) uses.push_back(methods[i + p].use);
+      if (std::ranges::all_of(uses, [](MethodUse use) { return use == MethodUse::kNone; })) continue;
+      auto same = std::ranges::find(rows, uses, [](const auto& row) { return row.first; });
+      if (same == rows.end()) same = rows.insert(same, {uses, {}});
+      same->second.emplace_back(enum_name(methods[i].scaling));
     }
-    for (const auto& [marks, names] : groups) {
-      std::vector<std::string> row = {std::string(attention.name), names};
-      row.insert(row.end(), marks.begin(), marks.end());
-      table.rows.push_back(std::move(row));
-    }
+    std::vector<std::pair<Uses, std::string>> named;
+    for (const auto& [uses, scalings] : rows) named.emplace_back(uses, scalings_text(scalings));
+    auto alike = std::ranges::find(groups, named, [](const auto& group) { return group.first; });
+    if (alike == groups.end()) alike = groups.insert(alike, {named, {}});
+    alike->second.emplace_back(attention.name);
   }
+  report::Table table{.title = "", .header = {"attention", "position scaling", "trained and evaluated", "evaluated only"}, .rows = {},
+                      .align = {report::Align::kLeft, report::Align::kLeft, report::Align::kLeft, report::Align::kLeft}};
+  for (const auto& [rows, kinds] : groups)
+    for (const auto& [uses, scalings] : rows) {
+      const auto with = [&, &uses = uses](MethodUse use) {
+        std::vector<std::string> names;
+        for (size_t p = 0; p < patterns.size(); ++p)
+          if (uses[p] == use) names.emplace_back(patterns[p].name);
+        return names.empty() ? "-" : joined(names);
+      };
+      table.rows.push_back({joined(kinds), scalings, with(MethodUse::kTraining), with(MethodUse::kEvaluation)});
+    }
   return table;
 }
 
@@ -64,7 +91,7 @@ void print_reasons(const std::vector<Method>& methods) {
   for (const Method& m : methods)
     if (m.use == MethodUse::kNone) ++reasons[m.reason];
   print("\nrefused because\n");
-  for (const auto& [reason, count] : reasons) print(fmt::format("  {} ({} combinations)\n", reason, count));
+  for (const auto& [reason, count] : reasons) print(fmt::format("  {} ({} combinations)\n", reason, report::format_count(count)));
 }
 
 ordered_json json_of(const std::vector<Method>& methods) {
@@ -78,23 +105,20 @@ ordered_json json_of(const std::vector<Method>& methods) {
 int run(const Options& options) {
   const std::vector<Method> methods = model::all_methods(example_spec());
   const auto count = [&](MethodUse use) { return std::count_if(methods.begin(), methods.end(), [&](const Method& m) { return m.use == use; }); };
-  print(report::to_text(table_of(methods)));
-  print(fmt::format("\n{} of {} combinations can be evaluated, {} of these trained (train: both; -: refused, see --reasons).\n"
+  const int columns = terminal_columns(Stream::kOut);
+  print(report::to_text_within(table_of(methods), columns > 0 ? std::min(columns, 100) : 100));
+  print(fmt::format("\n{} of {} combinations can be evaluated, {} of these trained (what is not listed is refused, see --reasons).\n"
                     "Those with windows are of the model (coca train --layer-window, --dilation, --global-tokens, --direction), the others of --pattern.\n",
-                    count(MethodUse::kEvaluation) + count(MethodUse::kTraining), methods.size(), count(MethodUse::kTraining)));
+                    report::format_count(count(MethodUse::kEvaluation) + count(MethodUse::kTraining)), report::format_count(static_cast<int64_t>(methods.size())), report::format_count(count(MethodUse::kTraining))));
   if (options.reasons) print_reasons(methods);
-  if (!options.json.empty()) io::write_file_atomic(options.json, json_of(methods).dump(2) + "\n");
+  write_json_output(options.json, json_of(methods));
   return 0;
 }
 
 }  // namespace
 
 void add_methods(CLI::App& root, Action* action) {
-  CLI::App* app = root.add_subcommand("methods", "List which attention kinds, position scalings and patterns go together");
-  auto options = std::make_shared<Options>();
-  app->add_flag("--reasons", options->reasons, "say why the others are refused");
-  app->add_option("--json", options->json, "write all combinations into this file");
-  app->callback([=] { *action = [=] { return run(*options); }; });
+  add_command<Options>(root, action, "methods", "List which attention kinds, position scalings and patterns go together", "", run);
 }
 
 }  // namespace coca::tools

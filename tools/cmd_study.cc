@@ -1,9 +1,14 @@
 // coca study: train one small model per method, evaluate all by length, write the report.
 // SPDX-License-Identifier: Apache-2.0
+#include <filesystem>
+
 #include "cli.h"
 #include "coca/report/table.h"
 #include "coca/study/report.h"
 #include "coca/study/run.h"
+#include "coca/study/work.h"
+#include "coca/train/config.h"
+#include "estimate.h"
 
 namespace coca::tools {
 
@@ -19,7 +24,8 @@ class StageProgress {
       progress_.emplace(make_progress({.total = p.total, .start = p.start, .unit = p.unit, .label = p.stage}));
     }
     text_ = p.text;
-    progress_->update(p.done, p.text);
+    const std::string whole = p.seconds_left ? fmt::format("  whole study {} left", report::format_duration(*p.seconds_left)) : "";
+    progress_->update(p.done, p.text + whole);
   }
   void finish() {
     if (progress_) progress_->finish(text_);
@@ -31,21 +37,73 @@ class StageProgress {
   std::optional<report::Progress> progress_;
 };
 
-int run(const study::StudyConfig& options) {
-  const study::StudyConfig config = study::resolve(options);
+struct Options {
+  study::StudyConfig config;
+  bool dry_run = false;
+
+  template <class V>
+  void visit(V&& v) {
+    config.visit(v);
+    v("dry_run", "estimate time, memory and disk, and do nothing", dry_run);
+  }
+};
+
+// All trainings and evaluations that have no result yet.
+struct StudyWork {
+  int64_t trainings = 0, evaluations = 0;
+  Work work;
+};
+StudyWork work_of(const study::StudyConfig& c, const text::Tokenizer& tokenizer, const std::vector<int64_t>& test_tokens) {
+  StudyWork all;
+  all.work.spec = train::make_spec(study::train_config(c, c.methods.front(), c.seeds.front(), c.out), tokenizer.vocab_size(), {}, {});
+  all.work.precision = c.precision, all.work.length = c.length;
+  all.work.parts = {{"training", Pass::kTraining}, {"perplexity", Pass::kForward}, {"passkey", Pass::kForward}};
+  for (const std::string& method : c.methods) {
+    const study::MethodWork w = study::work_of(c, method, tokenizer.vocab_size(), test_tokens);
+    all.work.memory = std::max(all.work.memory, w.memory);
+    for (const int64_t seed : c.seeds) {
+      if (std::filesystem::exists(std::filesystem::path(c.out) / "runs" / fmt::format("{}-s{}", method, seed) / "result.json")) continue;
+      ++all.trainings, all.evaluations += w.evaluations;
+      const int64_t tokens[] = {w.trained_tokens, w.evaluations * w.ppl_tokens, w.evaluations * w.passkey_tokens};
+      for (size_t i = 0; i < study::kWorks; ++i) all.work.parts[i].tokens += tokens[i], all.work.parts[i].flops += w.all()[i];
+      all.work.disk += training_disk(w.parameters, 0);
+    }
+  }
+  if (all.trainings > 0) all.work.disk += training_disk(model::parameter_count(all.work.spec), 1);  // checkpoints go when a training has ended
+  if (all.work.parts.back().tokens == 0) all.work.parts.pop_back();
+  return all;
+}
+
+int dry_run(const study::StudyConfig& c) {
+  const auto tokenizer = text::load_tokenizer(c.tokenizer);
+  const StudyWork all = work_of(c, *tokenizer, std::vector<int64_t>(static_cast<size_t>(c.eval_documents), c.eval_tokens));
+  print(fmt::format("{}: {} trainings of {} steps, {} evaluations of at most {} tokens\n\n", c.out, report::format_count(all.trainings), report::format_count(c.steps),
+                    report::format_count(all.evaluations), report::format_count(c.eval_documents * c.eval_tokens)));
+  return all.trainings > 0 ? print_dry_run(all.work) : 0;
+}
+
+int run(const Options& options) {
+  const study::StudyConfig config = study::resolve(options.config);
+  if (options.dry_run) return dry_run(config);
   const study::Corpus corpus = study::load_corpus(config);
   print(corpus.description + "\n");
+  std::vector<int64_t> test_tokens;
+  for (const std::vector<int32_t>& document : corpus.test) test_tokens.push_back(static_cast<int64_t>(document.size()));
+  if (const StudyWork all = work_of(config, *corpus.tokenizer, test_tokens); all.trainings > 0)
+    print(fmt::format("{} trainings and {} evaluations are to be done: about {} on this machine, {} of memory, {} of disk\n", report::format_count(all.trainings),
+                      report::format_count(all.evaluations), report::format_duration(seconds_of(all.work)), report::format_bytes(all.work.memory),
+                      report::format_bytes(all.work.disk)));
   StageProgress progress;
   study::StudyResults results = study::run_study(config, corpus, [&](const study::StudyProgress& p) { progress(p); });
   progress.finish();
   const study::StudyFiles files = study::write_study(results);
-  print("\n" + report::to_text(study::perplexity_table(results)) + "\n");
+  print("\n" + table_text(study::perplexity_table(results)) + "\n");
   if (config.passkey_share > 0) {
-    print(report::to_text(study::passkey_table(results)) + "\n");
-    print(report::to_text(study::passkey_digits_table(results)) + "\n");
+    print(table_text(study::passkey_table(results)) + "\n");
+    print(table_text(study::passkey_digits_table(results)) + "\n");
     if (const std::string note = study::passkey_note(results); !note.empty()) print(note + "\n\n");
   }
-  print(report::to_text(study::training_table(results)) + "\n");
+  print(table_text(study::training_table(results)) + "\n");
   print(fmt::format("report: {}\nalso:   {}, {}, {}\n", files.html.string(), files.markdown.string(), files.json.string(), files.csv.string()));
   return 0;
 }
@@ -53,18 +111,10 @@ int run(const study::StudyConfig& options) {
 }  // namespace
 
 void add_study(CLI::App& root, Action* action) {
-  CLI::App* app = root.add_subcommand("study", "Train a small model per method, evaluate all by length, write a report");
-  auto options = std::make_shared<study::StudyConfig>();
-  auto flags = std::make_shared<OptionFlags>(*app, *options);
-  flags->add_config_flag();
-  app->footer("Stopped with Ctrl-C or killed, it goes on from where it was with the same command.\n"
-              "Example: coca study --text books/train --test-text books/test --preset small --out out/books");
-  app->callback([=] {
-    *action = [=] {
-      flags->finish();
-      return run(*options);
-    };
-  });
+  add_command<Options>(root, action, "study", "Train a small model per method, evaluate all by length, write a report",
+                                  "Stopped with Ctrl-C or killed, it goes on from where it was with the same command.\n"
+                                  "Example: coca study --text books/train --test-text books/test --preset small --out out/books",
+                                  run);
 }
 
 }  // namespace coca::tools

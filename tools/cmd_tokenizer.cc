@@ -12,6 +12,7 @@
 #include "coca/report/table.h"
 #include "coca/text/tokenizer.h"
 #include "model_flags.h"
+#include "output_flags.h"
 
 namespace coca::tools {
 
@@ -20,16 +21,16 @@ namespace {
 namespace fs = std::filesystem;
 
 struct TrainFlags {
-  std::vector<std::string> input;
-  std::string output, type = "bpe";
+  std::vector<std::string> text;
+  std::string out, type = "bpe";
   int64_t vocab_size = 4096, max_sentences = 2'000'000;
   double character_coverage = 0.9995;
   bool byte_fallback = true, split_digits = true;
 
   template <class V>
   void visit(V&& v) {
-    v("input", "text files, globs or folders (their .txt files)", input);
-    v("output", "folder, for OUTPUT/tokenizer.model; or a name that ends in .model", output);
+    v("text", "files, globs or folders (their .txt files)", text);
+    v("out", "folder, for OUT/tokenizer.model; or a name that ends in .model", out);
     v("vocab_size", "ids", vocab_size);
     v("type", "bpe or unigram", type);
     v("byte_fallback", "characters outside the vocabulary become bytes", byte_fallback);
@@ -40,13 +41,13 @@ struct TrainFlags {
 };
 
 int run_train(const TrainFlags& flags) {
-  COCA_CHECK(!flags.input.empty(), "--input: no text given");
-  COCA_CHECK(!flags.output.empty(), "--output: no folder or file given");
-  fs::path model = flags.output;
+  COCA_CHECK(!flags.text.empty(), "--text: no text given");
+  COCA_CHECK(!flags.out.empty(), "--out: no folder or file given");
+  fs::path model = flags.out;
   if (model.extension() != ".model" || io::is_folder(model)) model /= "tokenizer.model";
   if (model.has_parent_path()) io::make_dirs(model.parent_path());
   const Stopwatch watch;
-  text::train_sentencepiece({.inputs = io::expand_inputs(flags.input, {".txt"}),
+  text::train_sentencepiece({.inputs = io::expand_inputs(flags.text, {".txt"}),
                              .model_prefix = fs::path(model).replace_extension(),
                              .vocab_size = flags.vocab_size,
                              .model_type = flags.type,
@@ -60,13 +61,49 @@ int run_train(const TrainFlags& flags) {
   return 0;
 }
 
-struct Codec {
-  std::string tokenizer;
-  std::optional<std::string> text;
-  std::vector<int32_t> ids;
-  bool special = false, json = false;
-  std::string lines, json_lines;
+constexpr const char* kWhichTokenizer = "\"byte\", a .model or .json file, or a folder";
+
+struct EncodeFlags {
+  std::string tokenizer, lines, json_lines;
+  std::optional<std::string> string;
+  bool special = false;
+
+  template <class V>
+  void visit(V&& v) {
+    v("tokenizer", kWhichTokenizer, tokenizer);
+    v("string", "text to encode; default: standard input, without its last newline", string);
+    v("special", "text that spells a control token is that token", special);
+    v("lines", "each line of this file is a text; prints a JSON array for each", lines);
+    v("json_lines", "the same, each line a JSON string", json_lines);
+  }
 };
+
+struct DecodeFlags {
+  std::string tokenizer, lines;
+  std::vector<int64_t> ids;
+
+  template <class V>
+  void visit(V&& v) {
+    v("tokenizer", kWhichTokenizer, tokenizer);
+    v("ids", "ids to decode; default: standard input", ids);
+    v("lines", "each line of this file is a JSON array of ids; prints a JSON string for each", lines);
+  }
+};
+
+struct InfoFlags {
+  std::string tokenizer, json;
+
+  template <class V>
+  void visit(V&& v) {
+    v("tokenizer", kWhichTokenizer, tokenizer);
+    v("json", "write this to a file, as JSON; -: to standard output, in place of the list", json);
+  }
+};
+
+std::unique_ptr<text::Tokenizer> tokenizer_of(const std::string& name) {
+  COCA_CHECK(!name.empty(), "--tokenizer: none given; expected {}", kWhichTokenizer);
+  return text::load_tokenizer(name);
+}
 
 template <typename Each>
 void for_each_line(const std::string& file, const Each& each) {
@@ -78,15 +115,15 @@ void for_each_line(const std::string& file, const Each& each) {
   }
 }
 
-int run_encode(const Codec& c) {
-  const auto tokenizer = text::load_tokenizer(c.tokenizer);
+int run_encode(const EncodeFlags& c) {
+  const auto tokenizer = tokenizer_of(c.tokenizer);
   const auto ids_of = [&](std::string_view text) {
     return tokenizer->encode(text, c.special ? text::SpecialTokens::kParse : text::SpecialTokens::kAsText);
   };
-  COCA_CHECK(int{c.text.has_value()} + int{!c.lines.empty()} + int{!c.json_lines.empty()} <= 1,
+  COCA_CHECK(int{c.string.has_value()} + int{!c.lines.empty()} + int{!c.json_lines.empty()} <= 1,
              "TEXT, --lines and --json-lines exclude each other");
   if (c.lines.empty() && c.json_lines.empty()) {
-    print(fmt::format("{}\n", fmt::join(ids_of(text_or_stdin(c.text)), " ")));
+    print(fmt::format("{}\n", fmt::join(ids_of(text_or_stdin(c.string)), " ")));
     return 0;
   }
   std::string out;
@@ -104,8 +141,8 @@ int run_encode(const Codec& c) {
   return 0;
 }
 
-int run_decode(Codec c) {
-  const auto tokenizer = text::load_tokenizer(c.tokenizer);
+int run_decode(const DecodeFlags& c) {
+  const auto tokenizer = tokenizer_of(c.tokenizer);
   COCA_CHECK(c.ids.empty() || c.lines.empty(), "IDS and --lines exclude each other");
   if (!c.lines.empty()) {
     std::string out;
@@ -119,21 +156,22 @@ int run_decode(Codec c) {
     print(out);
     return 0;
   }
-  if (c.ids.empty()) {
+  std::vector<int64_t> ids = c.ids;
+  if (ids.empty()) {
     std::istringstream words(text_or_stdin(std::nullopt));
     for (std::string word; words >> word;) {
       int64_t id = 0;
       detail::parse_text("ids", word, id);
-      COCA_CHECK(id >= 0 && id <= INT32_MAX, "token id {} is out of range", id);
-      c.ids.push_back(static_cast<int32_t>(id));
+      ids.push_back(id);
     }
   }
-  print_bytes(tokenizer->decode(c.ids) + "\n");
+  for (const int64_t id : ids) COCA_CHECK(id >= 0 && id <= INT32_MAX, "token id {} is out of range", id);
+  print_bytes(tokenizer->decode(std::vector<int32_t>(ids.begin(), ids.end())) + "\n");
   return 0;
 }
 
-int run_info(const Codec& c) {
-  const auto tokenizer = text::load_tokenizer(c.tokenizer);
+int run_info(const InfoFlags& c) {
+  const auto tokenizer = tokenizer_of(c.tokenizer);
   const auto number = [](std::optional<int32_t> id) { return id ? nlohmann::ordered_json(*id) : nullptr; };
   const text::SequenceFrame frame = tokenizer->frame();
   const nlohmann::ordered_json facts = {{"kind", tokenizer->kind()},
@@ -144,10 +182,8 @@ int run_info(const Codec& c) {
                                         {"before", frame.before},
                                         {"after", frame.after},
                                         {"fingerprint", tokenizer->fingerprint()}};
-  if (c.json) {
-    print(io::json_text(facts) + "\n");
-    return 0;
-  }
+  write_json_output(c.json, facts);
+  if (is_stdout(c.json)) return 0;
   const std::pair<const char*, const char*> labels[] = {
       {"kind", "kind"},         {"vocab_size", "ids"},          {"bos", "bos"},
       {"eos", "eos"},           {"ends", "ends a text"},        {"before", "in front of a text"},
@@ -165,40 +201,14 @@ int run_info(const Codec& c) {
 }  // namespace
 
 void add_tokenizer(CLI::App& root, Action* action) {
-  CLI::App* app = root.add_subcommand("tokenizer", "Train a sentencepiece tokenizer; encode and decode text with any");
-  app->require_subcommand(1);
+  CLI::App& app = add_group(root, "tokenizer", "Train a sentencepiece tokenizer; encode and decode text with any");
 
-  CLI::App* train = app->add_subcommand("train", "Train a sentencepiece model");
-  auto options = std::make_shared<TrainFlags>();
-  auto flags = std::make_shared<OptionFlags>(*train, *options);
-  flags->add_config_flag();
-  train->footer("Example: coca tokenizer train --input books/train --output tok --vocab-size 4096");
-  train->callback([=] {
-    *action = [=] {
-      flags->finish();
-      return run_train(*options);
-    };
-  });
-
-  const char* const which = "\"byte\", a .model or .json file, or a folder";
-  auto codec = std::make_shared<Codec>();
-  CLI::App* encode = app->add_subcommand("encode", "Text to ids, without bos and eos");
-  encode->add_option("--tokenizer", codec->tokenizer, which)->required();
-  encode->add_flag("--special", codec->special, "text that spells a control token is that token");
-  encode->add_option("--lines", codec->lines, "each line of FILE is a text; prints a JSON array for each")->type_name("FILE");
-  encode->add_option("--json-lines", codec->json_lines, "the same, each line a JSON string")->type_name("FILE");
-  encode->add_option("TEXT", codec->text, "default: standard input, without its last newline");
-  encode->callback([=] { *action = [=] { return run_encode(*codec); }; });
-  CLI::App* decode = app->add_subcommand("decode", "Ids to text");
-  decode->add_option("--tokenizer", codec->tokenizer, which)->required();
-  decode->add_option("--lines", codec->lines, "each line of FILE is a JSON array of ids; prints a JSON string for each")
-      ->type_name("FILE");
-  decode->add_option("IDS", codec->ids, "default: standard input");
-  decode->callback([=] { *action = [=] { return run_decode(*codec); }; });
-  CLI::App* info = app->add_subcommand("info", "Kind, number of ids, control ids");
-  info->add_option("--tokenizer", codec->tokenizer, which)->required();
-  info->add_flag("--json", codec->json, "as JSON");
-  info->callback([=] { *action = [=] { return run_info(*codec); }; });
+  add_command<TrainFlags>(app, action, "train", "Train a sentencepiece model",
+                          "Example: coca tokenizer train --text books/train --out tok --vocab-size 4096", run_train);
+  add_command<EncodeFlags>(app, action, "encode", "Text to ids, without bos and eos", "Example: coca tokenizer encode --tokenizer tok \"the cat\"", run_encode,
+                           {{"string", "TEXT"}});
+  add_command<DecodeFlags>(app, action, "decode", "Ids to text", "Example: coca tokenizer decode --tokenizer byte 97 98", run_decode, {{"ids", "IDS"}});
+  add_command<InfoFlags>(app, action, "info", "Kind, number of ids, control ids", "Example: coca tokenizer info --tokenizer tok", run_info);
 }
 
 }  // namespace coca::tools

@@ -3,6 +3,7 @@
 #include "cli.h"
 #include "coca/report/table.h"
 #include "coca/train/trainer.h"
+#include "estimate.h"
 #include "ranks.h"
 #include "training.h"
 
@@ -12,15 +13,38 @@ namespace {
 
 struct Options {
   train::TrainConfig config;
-  bool resume = false;
+  bool resume = false, dry_run = false;
+
+  template <class V>
+  void visit(V&& v) {
+    config.visit(v);
+    v("resume", "go on from the newest checkpoint in --out (bitwise as if never stopped), with the options saved there", resume);
+    v("dry_run", "estimate time, memory and disk, and do nothing", dry_run);
+  }
 };
 
-int run(const Options& options) {
+int estimate(const train::TrainConfig& c, const text::Tokenizer& tokenizer) {
+  const model::ModelSpec spec = train::make_spec(c, tokenizer.vocab_size(), tokenizer.bos_id(), tokenizer.eos_id());
+  const double each = model::forward_flops_per_token(spec, c.length);
+  const int64_t tokens = c.steps * c.batch * c.accumulation * c.length;
+  const int64_t validations = c.validation_text.empty() ? 0 : (c.validation_interval > 0 ? (c.steps + c.validation_interval - 1) / c.validation_interval : 1);
+  const int64_t validated = validations * c.validation_windows * c.length, parameters = model::parameter_count(spec);
+  Work work{.parts = {{"training", Pass::kTraining, tokens, 3 * static_cast<double>(tokens) * each}}, .spec = spec, .precision = c.precision, .length = c.length,
+            .memory = training_memory(spec, c.precision, c.batch, c.length, parameters), .disk = training_disk(parameters, c.keep_checkpoints)};
+  if (validated > 0) work.parts.push_back({"validation", Pass::kForward, validated, static_cast<double>(validated) * each});
+  print(fmt::format("{}: {} parameters, attention {}, {} steps of {} tokens\n\n", c.out, report::format_count(parameters), enum_name(c.attention),
+                    report::format_count(c.steps), report::format_count(c.batch * c.accumulation * c.length)));
+  return print_dry_run(work);
+}
+
+int run(OptionFlags& flags, Options& options) {
+  if (options.resume) resume_options(flags, options.config, "train_config.json");
   const train::TrainConfig& c = options.config;
   train::check_config(c);
   COCA_CHECK(!c.text.empty(), "--text: no training text given");
   const std::filesystem::path out = c.out;
   const auto tokenizer = text::load_tokenizer(c.tokenizer);
+  if (options.dry_run) return estimate(c, *tokenizer);
   const data::TokenFile tokens = load_tokens(c.text, *tokenizer, out / "data" / "train.tok", "training text");
   std::optional<data::TokenFile> validation;
   if (!c.validation_text.empty()) validation = load_tokens(c.validation_text, *tokenizer, out / "data" / "validation.tok", "validation text", data::Split::kValidation);
@@ -44,19 +68,8 @@ int run(const Options& options) {
 }  // namespace
 
 void add_train(CLI::App& root, Action* action) {
-  CLI::App* app = root.add_subcommand("train", "Train a decoder from scratch on text");
-  auto options = std::make_shared<Options>();
-  auto flags = std::make_shared<OptionFlags>(*app, options->config);
-  flags->add_config_flag();
-  app->add_flag("--resume", options->resume, "go on from the newest checkpoint in --out (bitwise as if never stopped), with the options saved there")->group("Output");
-  app->footer("Example: coca train --text books/train --validation-text books/validation --attention coca-slack --out out/slack");
-  app->callback([=] {
-    *action = [=] {
-      flags->finish();
-      if (options->resume) resume_options(*flags, options->config, "train_config.json");
-      return run(*options);
-    };
-  });
+  add_command<Options>(root, action, "train", "Train a decoder from scratch on text",
+                       "Example: coca train --text books/train --validation-text books/validation --attention coca-slack --out out/slack", run);
 }
 
 }  // namespace coca::tools

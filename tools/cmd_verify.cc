@@ -12,6 +12,13 @@ struct Options {
   std::vector<std::string> dirs;
   double tolerance = 1e-4;
   bool quiet = false;
+
+  template <class V>
+  void visit(V&& v) {
+    v("model", "model folders with config.json, model.safetensors, manifest.json and cases", dirs);
+    v("tolerance", "largest error allowed, relative to the tensor's largest magnitude", tolerance);
+    v("quiet", "list only the tensors that fail", quiet);
+  }
 };
 
 void print_case(const eval::CaseCheck& check, const Options& options) {
@@ -24,11 +31,12 @@ void print_case(const eval::CaseCheck& check, const Options& options) {
     passed += pass;
     if (!options.quiet || !pass) table.rows.push_back({t.name, fmt::format("{:.2e}", t.error), t.worst_index, pass ? "pass" : "FAIL"});
   }
-  if (!table.rows.empty()) print(report::to_text(table));
+  if (!table.rows.empty()) print(table_text(table));
   print(fmt::format("{}: {} of {} tensors within {:g}\n\n", check.file, passed, check.tensors.size(), options.tolerance));
 }
 
 int run(const Options& options) {
+  COCA_CHECK(!options.dirs.empty(), "DIR: no model folder given");
   int64_t cases = 0, failed = 0;
   for (const std::string& dir : options.dirs) {
     print(fmt::format("== {}\n", dir));
@@ -38,19 +46,15 @@ int run(const Options& options) {
       failed += check.verdict == eval::Verdict::kFail;
     }
   }
-  print(fmt::format("{} cases, {} failed\n", cases, failed));
+  print(fmt::format("{} cases, {} failed\n", report::format_count(cases), report::format_count(failed)));
   return failed == 0 ? 0 : kExitFailed;
 }
 
 }  // namespace
 
 void add_verify(CLI::App& root, Action* action) {
-  CLI::App* app = root.add_subcommand("verify", "Compare our logits, attention, hidden states, gradients and greedy ids with stored ones");
-  auto options = std::make_shared<Options>();
-  app->add_option("DIR", options->dirs, "model folders with config.json, model.safetensors, manifest.json and cases")->required();
-  app->add_option("--tolerance", options->tolerance, "largest error allowed, relative to the tensor's largest magnitude")->capture_default_str();
-  app->add_flag("--quiet", options->quiet, "list only the tensors that fail");
-  app->callback([=] { *action = [=] { return run(*options); }; });
+  add_command<Options>(root, action, "verify", "Compare our logits, attention, hidden states, gradients and greedy ids with stored ones",
+                       "Example: coca verify out/golden --quiet", run, {{"model", "DIR"}});
 }
 
 }  // namespace coca::tools

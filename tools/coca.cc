@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -14,14 +15,17 @@
 #include <system_error>
 #include <thread>
 
+#include "arguments.h"
 #include "cli.h"
 #include "coca/base/log.h"
 #include "coca/base/parallel.h"
 #include "coca/base/version.h"
 #include "coca/io/names.h"
 #include "coca/ops/impl.h"
+#include "help.h"
 #include "ranks.h"
 #include "signals.h"
+#include "terminal.h"
 
 namespace {
 
@@ -35,7 +39,9 @@ void log_to_stderr(coca::LogLevel level, std::string_view text) {
   const char* prefix = level == coca::LogLevel::kWarning ? "warning: "
                        : level == coca::LogLevel::kError ? "error: "
                                                          : "";
-  std::fprintf(stderr, "%s%s%s\n", rank_text().c_str(), prefix, coca::io::shown_name(text).c_str());
+  using namespace coca::tools;
+  const Style style = level == coca::LogLevel::kError ? Style::kError : Style::kWarning;
+  std::fprintf(stderr, "%s%s%s\n", rank_text().c_str(), painted(Stream::kError, style, prefix).c_str(), coca::io::shown_name(text).c_str());
 }
 
 // libgomp reads its settings when it is loaded, so the program starts itself once more with one of them changed.
@@ -58,6 +64,14 @@ const CLI::App& chosen_command(const CLI::App& app) {
   return *at;
 }
 
+// What was asked for wrongly, and where to read how it is done.
+int refuse(const std::string& command, std::string_view message) {
+  using namespace coca::tools;
+  std::fprintf(stderr, "%s%s\nTry: coca %s%s--help\n", painted(Stream::kError, Style::kError, "coca: ").c_str(), coca::io::shown_name(message).c_str(),
+               command.c_str(), command.empty() ? "" : " ");
+  return kExitUsage;
+}
+
 // The flags that may have asked for more memory than there is: those that count something.
 std::string& sizes_given() {
   static std::string text;
@@ -76,9 +90,11 @@ int run(int argc, char** argv) {
   CLI::App app("coca: Collinear Constrained Attention (arXiv 2309.08646) - train, evaluate, verify, generate, study",
                "coca");
   app.require_subcommand(1);
-  app.set_version_flag("--version",
+  app.set_version_flag("-V,--version",
                        fmt::format("coca {} ({}, {})", coca::version(), coca::git_commit(), coca::build_type()));
-  app.get_formatter()->column_width(34);
+  app.formatter(coca::tools::make_help_formatter());
+  app.set_help_flag("-h,--help", "print this text");
+  app.footer("coca help COMMAND, or coca COMMAND --help, describes a command.");
   int threads = 0;
   app.add_option("--threads", threads, "threads to use (default: all cores, or OMP_NUM_THREADS)")
       ->check(CLI::Range(1, 4096));
@@ -106,24 +122,25 @@ int run(int argc, char** argv) {
   coca::tools::add_info(app, &action);
   coca::tools::add_bench(app, &action);
   coca::tools::show_paths(app);
+  std::string understood;  // of the command's name
+  coca::tools::Arguments arguments;
   try {
-    app.parse(argc, argv);
+    arguments = coca::tools::understand(app, {argv + 1, argv + argc}, understood);
+    app.parse(std::vector<std::string>(arguments.args.rbegin(), arguments.args.rend()));  // backwards, as CLI11 wants them
   } catch (const CLI::Success& success) {  // --help, --version
     std::ostringstream out, err;
     const int code = app.exit(success, out, err);
     coca::tools::print(out.str());
     return code;
   } catch (const CLI::ParseError& error) {
-    // A misspelt subcommand is left over, and would be reported as none given.
-    const std::vector<std::string> left = app.remaining(true);
-    const bool misspelt = !left.empty() && chosen_command(app).get_require_subcommand_min() > 0;
-    const std::string message = misspelt ? fmt::format("\"{}\" is not known here", left.front()) : error.what();
-    std::fprintf(stderr, "coca: %s\nTry: coca --help, or coca SUBCOMMAND --help\n", coca::io::shown_name(message).c_str());
-    return coca::tools::kExitUsage;
+    return refuse(understood, error.what());
+  } catch (const coca::Error& error) {
+    return refuse(understood, error.what());
   }
   if (threads > 0) coca::set_max_threads(threads);
   if (!forced.empty()) setenv("COCA_FORCE_IMPL", forced.c_str(), 1);  // every Context reads it
   coca::tools::start_ranks();
+  for (const std::string& note : arguments.notes) coca::tools::print_note(note);
   coca::tools::check_ranks(coca::tools::command_name(chosen_command(app)));
   target.empty() ? coca::ops::apply_cpu_target_from_environment() : coca::ops::set_cpu_target(target);
   coca::ops::check_forced(coca::Context());
@@ -136,7 +153,7 @@ std::string asked_for() { return sizes_given().empty() ? "" : ", asked for" + si
 
 // Says what went wrong and gives the exit code for it.
 int report_error() {
-  const std::string who = "coca: " + rank_text();
+  const std::string who = coca::tools::painted(coca::tools::Stream::kError, coca::tools::Style::kError, "coca: ") + rank_text();
   try {
     throw;
   } catch (const coca::Error& error) {

@@ -5,10 +5,13 @@
 
 #include <exception>
 #include <functional>
+#include <map>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cli.h"
+#include "estimate.h"
 #include "model_flags.h"
 #include "output_flags.h"
 
@@ -55,27 +58,32 @@ void check_outputs(const EvalOutputFlags&);
 void write_outputs(const EvalOutputFlags&, const nlohmann::ordered_json& json, const char* results,
                    const std::function<std::string()>& svg);
 
+// The share of the work that is done, where a token or a prompt costs more at greater lengths.
+class WorkShare {
+ public:
+  WorkShare(std::map<int64_t, double> cost_of_one, double total) : cost_(std::move(cost_of_one)), total_(total) {}
+  double at(int64_t length, int64_t done) {  // in all, of any length; the last were of this one
+    sum_ += static_cast<double>(done - std::exchange(done_, done)) * cost_[length];
+    return total_ > 0 ? sum_ / total_ : 0;
+  }
+
+ private:
+  std::map<int64_t, double> cost_;
+  double total_, sum_ = 0;
+  int64_t done_ = 0;
+};
+
+// Prompts of each length, that many tokens each: what they cost, and their share as they are done.
+std::vector<Part> prompt_parts(const model::ModelSpec&, const std::vector<int64_t>& lengths, int64_t prompts_of_each);
+WorkShare prompt_share(const model::ModelSpec&, const std::vector<int64_t>& lengths, int64_t prompts_of_each);
+// What --dry-run prints: model and parts; only the model's config.json is read.
+int print_eval_dry_run(const ModelFlags&, const model::ModelSpec&, std::vector<Part>, int64_t batch_tokens);
+
 nlohmann::ordered_json header_json(const std::string& dir, const LoadedModel&, nlohmann::ordered_json options);
 void print_model_line(const std::string& dir, const LoadedModel&);
 // Beyond the trained length rotary models break down without scaling; that is no error, but it should be known.
 void note_extrapolation(const LoadedModel&, const std::vector<int64_t>& lengths);
 std::string bos_text(std::optional<int32_t> bos, const char* with, const char* without);
-
-template <class Flags>
-void add_one(CLI::App& parent, Action* action, const char* name, const char* help, const char* example,
-             int (*run)(Flags&)) {
-  CLI::App* app = parent.add_subcommand(name, help);
-  auto options = std::make_shared<Flags>();
-  auto flags = std::make_shared<OptionFlags>(*app, *options);
-  flags->add_config_flag();
-  app->footer(example);
-  app->callback([=] {
-    *action = [=] {
-      flags->finish();
-      return run(*options);
-    };
-  });
-}
 
 void add_eval_ppl(CLI::App& eval_app, Action*);
 void add_eval_mlm(CLI::App& eval_app, Action*);

@@ -71,7 +71,7 @@ int run_mlm(MlmFlags& flags) {
   return measurement.report([&] {
     print_model_line(flags.model, m);
     print(fmt::format("masked: token {}; windows side by side, seed {}\n\n", *m.model.spec.mask_id, flags.seed));
-    print(report::to_text(table) + measurement.line());
+    print(table_text(table) + measurement.line());
     write_outputs(flags.output, json, "results");
   });
 }
@@ -79,7 +79,7 @@ int run_mlm(MlmFlags& flags) {
 }  // namespace
 
 void add_eval_mlm(CLI::App& eval_app, Action* action) {
-  add_one<MlmFlags>(eval_app, action, "mlm", "Perplexity of masked tokens, of bidirectional models",
+  add_command<MlmFlags>(eval_app, action, "mlm", "Perplexity of masked tokens, of bidirectional models",
                     "Example: coca eval mlm --model out/model --text books/validation --lengths 256,512", run_mlm);
 }
 

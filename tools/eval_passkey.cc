@@ -28,6 +28,7 @@ struct PasskeyFlags : ModelFlags {
   std::optional<eval::PasskeyRule> rule;
   std::optional<eval::Bos> bos;
   int64_t seed = 0, batch_tokens = 8192;
+  bool dry_run = false;
   EvalOutputFlags output;
 
   template <class V>
@@ -52,6 +53,7 @@ struct PasskeyFlags : ModelFlags {
     v.group("Run");
     v("seed", "of keys; the same seed gives the same prompts", seed);
     v("batch_tokens", "run prompts together up to about so many tokens", batch_tokens);
+    v("dry_run", "estimate time, memory and disk, and do nothing", dry_run);
     output.visit(v);
   }
 };
@@ -196,13 +198,19 @@ std::vector<std::string> missing_trials(const eval::PasskeyProtocol& p, const ev
 int run_passkey(PasskeyFlags& flags) {
   check_outputs(flags.output);
   eval::PasskeyProtocol protocol = protocol_from(flags);
+  const int64_t prompts = protocol.trials * (protocol.place == eval::PasskeyPlace::kDepths ? static_cast<int64_t>(protocol.depths.size()) : 1);
+  if (flags.dry_run) {
+    const model::ModelSpec spec = load_shape(flags).spec;
+    return print_eval_dry_run(flags, spec, prompt_parts(spec, protocol.lengths, prompts), flags.batch_tokens);
+  }
   const LoadedModel m = load_with_flags(flags);
+  WorkShare share = prompt_share(m.model.spec, protocol.lengths, prompts);
   std::optional<report::Progress> progress;
   eval::PasskeyOptions options{
       .protocol = protocol, .seed = flags.seed, .scaling = m.scaling, .batch_tokens = flags.batch_tokens, .progress = {}, .ranks = ranks()};
   options.progress = [&](const eval::PasskeyProgress& p) {
     if (!progress) progress = make_progress({.total = p.total, .unit = "prompts", .label = "passkey"});
-    progress->update(p.done, fmt::format("length {} correct {}/{}", p.length, p.correct, p.tried));
+    progress->update(p.done, fmt::format("length {} correct {}/{}", p.length, p.correct, p.tried), share.at(p.length, p.done));
   };
   Context cx;
   eval::PasskeyResult result;
@@ -217,7 +225,7 @@ int run_passkey(PasskeyFlags& flags) {
   return measurement.report([&] {
     print_model_line(flags.model, m);
     print_protocol(flags, protocol, result);
-    print(report::to_text(passkey_table(result)) + measurement.line());
+    print(table_text(passkey_table(result)) + measurement.line());
     if (const std::string note = zeros_note(result, m); !note.empty() && !measurement.partial())
       print(note + " The zeros say nothing about length; digits (chance: 0.10) and nll are finer measures.\n");
     std::vector<int64_t> tokens;
@@ -230,7 +238,7 @@ int run_passkey(PasskeyFlags& flags) {
 }  // namespace
 
 void add_eval_passkey(CLI::App& eval_app, Action* action) {
-  add_one<PasskeyFlags>(eval_app, action, "passkey", "Passkey retrieval by length and depth",
+  add_command<PasskeyFlags>(eval_app, action, "passkey", "Passkey retrieval by length and depth",
                         "Example: coca eval passkey --model out/model --lengths 512,1024,2048 --trials 20; "
                         "--protocol pose counts as PoSE's script does",
                         run_passkey);

@@ -8,6 +8,7 @@
 #include <limits>
 #include <set>
 
+#include "coca/eval/perplexity_windows.h"
 #include "coca/model/windows.h"
 #include "coca/report/chart.h"
 #include "coca/report/table.h"
@@ -37,7 +38,7 @@ struct PplFlags : ModelFlags {
   std::optional<eval::Join> join;
   std::optional<eval::Cut> cut;
   int64_t batch_tokens = 8192;
-  bool by_document = false, context_parallel = false;
+  bool by_document = false, context_parallel = false, dry_run = false;
   std::string document_csv;
   EvalOutputFlags output;
 
@@ -68,6 +69,7 @@ struct PplFlags : ModelFlags {
     v.group("Run");
     v("batch_tokens", "run windows together up to about so many tokens", batch_tokens);
     v("context_parallel", "under mpirun: ranks share the tokens of every window, not whole windows (docs/parallel.md)", context_parallel);
+    v("dry_run", "estimate time, memory and disk, and do nothing", dry_run);
     output.visit(v);
     v("by_document", "print a table of the documents too", by_document);
     v("document_csv", "write one row per length and document to this file", document_csv);
@@ -292,7 +294,7 @@ void print_notes(const std::vector<eval::PerplexityResult>& results, const eval:
       print(fmt::format("* length {}: no document is so long; the longest window has {} tokens\n", r.length,
                         r.longest_window));
     else if (r.short_documents > 0)
-      print(fmt::format("length {}: {} of {} documents are shorter\n", r.length, r.short_documents, r.documents));
+      print(fmt::format("length {}: {} of {} documents are shorter\n", r.length, report::format_count(r.short_documents), report::format_count(r.documents)));
   }
   if (p.average == eval::Average::kTokens) print("+-: one standard error over windows, as if these were independent\n");
   print("word ppl: exp(nll of the scored tokens / their words between white space)\n");
@@ -306,17 +308,54 @@ void print_all(const PplFlags& flags, const eval::Protocol& protocol, const std:
   }
   print_protocol(flags, protocol);
   if (all.size() == 1) print_bos(all[0], protocol);
-  print("\n" + report::to_text(ppl_table(all, protocol.average)) + measurement.line());
+  print("\n" + table_text(ppl_table(all, protocol.average)) + measurement.line());
   print_notes(all[0].results, protocol);
   if (std::ranges::any_of(all, [&](const Measured& one) { return one.loaded.tokenizer->fingerprint() != all[0].loaded.tokenizer->fingerprint(); }))
     print("note: the models have different tokenizers: bits/byte and word ppl can be compared, ppl cannot\n");
-  if (flags.by_document) print("\n" + report::to_text(documents_table(documents)));
+  if (flags.by_document) print("\n" + table_text(documents_table(documents)));
   std::set<int64_t> noted;
   for (const Measured& one : all)
     if (noted.insert(one.loaded.model.spec.max_position).second) note_extrapolation(one.loaded, protocol.lengths);
 }
 
 // Adds the model, and its results length by length. Documents are read again only for another tokenizer.
+// What runs through the model, by length.
+std::vector<Part> parts_of(const eval::Protocol& protocol, const model::ModelSpec& spec, const Documents& documents) {
+  const std::optional<int32_t> bos = eval::bos_token(spec, protocol.bos);
+  const eval::Texts texts = eval::make_texts(documents.ids, protocol, bos);
+  std::vector<Part> parts;
+  for (const int64_t W : protocol.lengths) {
+    const eval::WindowShape shape = eval::window_shape(protocol, W, bos);
+    int64_t tokens = 0;
+    for (const eval::Text& text : texts.texts)
+      for (const eval::WindowSpan& span : eval::plan_windows(static_cast<int64_t>(text.ids.size()), protocol, shape)) tokens += span.tokens() + shape.front;
+    parts.push_back({fmt::format("length {}", W), Pass::kForward, tokens, static_cast<double>(tokens) * model::forward_flops_per_token(spec, W)});
+  }
+  return parts;
+}
+
+WorkShare share_of(const eval::Protocol& protocol, const model::ModelSpec& spec, const Documents& documents) {
+  std::map<int64_t, double> cost;
+  double total = 0;
+  for (const int64_t W : protocol.lengths) cost[W] = model::forward_flops_per_token(spec, W);
+  for (const Part& part : parts_of(protocol, spec, documents)) total += part.flops;
+  return {std::move(cost), total};
+}
+
+DocumentLimits limits_of(const eval::Protocol& p) {
+  return {.min_tokens = p.min_tokens, .max_tokens = p.max_tokens, .cut = p.cut, .max_documents = p.max_documents};
+}
+
+int dry_run(const PplFlags& flags, const eval::Protocol& protocol) {
+  for (const std::string& model : flags.models.items) {
+    ModelFlags one = flags;
+    one.model = model;
+    const auto [spec, tokenizer] = load_shape(one);
+    print_eval_dry_run(one, spec, parts_of(protocol, spec, read_documents(flags.text, limits_of(protocol), *tokenizer)), flags.batch_tokens);
+  }
+  return 0;
+}
+
 class ModelMeasurer {
  public:
   ModelMeasurer(const PplFlags& flags, const eval::Protocol& protocol) : flags_(flags), protocol_(protocol) {}
@@ -327,7 +366,7 @@ class ModelMeasurer {
     Measured& m = all.emplace_back(Measured{.model = model, .loaded = load_with_flags(one)});
     const text::Tokenizer& tokenizer = *m.loaded.tokenizer;
     if (tokenizer.fingerprint() != read_with_) {
-      documents_ = read_documents(flags_.text, {.min_tokens = protocol_.min_tokens, .max_tokens = protocol_.max_tokens, .cut = protocol_.cut, .max_documents = protocol_.max_documents}, tokenizer);
+      documents_ = read_documents(flags_.text, limits_of(protocol_), tokenizer);
       read_with_ = tokenizer.fingerprint();
     }
     m.split = documents_.split;
@@ -347,9 +386,10 @@ class ModelMeasurer {
                                     .progress = {},
                                     .ranks = ranks(),
                                     .share = flags_.context_parallel ? eval::Share::kTokens : eval::Share::kWindows};
+    WorkShare share = share_of(protocol_, m.loaded.model.spec, documents_);
     options.progress = [&](const eval::PerplexityProgress& p) {
       if (!progress) progress = make_progress({.total = p.total_tokens, .unit = "tokens", .label = flags_.models.items.size() == 1 ? "ppl" : "ppl " + m.model});
-      progress->update(p.done_tokens, fmt::format("length {} ppl {}", p.length, report::format_number(p.perplexity)));
+      progress->update(p.done_tokens, fmt::format("length {} ppl {}", p.length, report::format_number(p.perplexity)), share.at(p.length, p.done_tokens));
     };
     Context cx;
     eval::perplexity(cx, m.loaded.model.spec, m.loaded.model.params->weights(), documents_.ids, options, m.results);
@@ -402,6 +442,7 @@ int run_ppl(PplFlags& flags) {
   check_outputs(flags.output);
   const eval::Protocol protocol = protocol_from(flags);
   check_models(flags);
+  if (flags.dry_run) return dry_run(flags, protocol);
   std::vector<Measured> all;
   Measurement measurement([&] {
     ModelMeasurer measurer(flags, protocol);
@@ -425,7 +466,7 @@ int run_ppl(PplFlags& flags) {
 }  // namespace
 
 void add_eval_ppl(CLI::App& eval_app, Action* action) {
-  add_one<PplFlags>(eval_app, action, "ppl", "Perplexity by window length, under a named protocol",
+  add_command<PplFlags>(eval_app, action, "ppl", "Perplexity by window length, under a named protocol",
                     "Example: coca eval ppl --model out/model --text books --protocol yarn --lengths 512,1024,2048 "
                     "--rope-scaling dynamic --factor 4; with --model A --model B both stand in one table and one plot",
                     run_ppl);

@@ -24,7 +24,8 @@ struct RulerFlags : ModelFlags {
                                     "niah_multivalue", "niah_multiquery", "vt",              "cwe",             "fwe"};
   std::vector<int64_t> lengths = {4096, 8192};
   int64_t samples = 50, seed = 42;
-  std::vector<std::string> haystack;
+  bool dry_run = false;
+  std::vector<std::string> text;
   eval::Bos bos = eval::Bos::kAuto;
   std::string predictions;
   EvalOutputFlags output;
@@ -38,8 +39,9 @@ struct RulerFlags : ModelFlags {
     v("lengths", "tokens of bos, prompt and what is generated together", lengths);
     v("samples", "prompts per task and length; RULER takes 500", samples);
     v("seed", "of prompts; the same seed gives the same prompts", seed);
-    v("haystack", "text (files, folders) for the tasks that hide needles in essays; none: noise", haystack);
+    v("text", "files or folders for the tasks that hide needles in essays; none: noise", text);
     v("bos", "whether a bos token leads every prompt; auto: if config.json names one", bos);
+    v("dry_run", "estimate time, memory and disk, and do nothing", dry_run);
     output.visit(v);
     v("predictions", "write prompts, answers and predictions to this .jsonl file", predictions);
   }
@@ -153,7 +155,7 @@ void print_result(const RulerFlags& flags, const eval::RulerOptions& options, co
         fmt::format("; {} prompts a cell, seed {}; essay haystack: {}; greedy; score: share of the answers found, with "
                     "Wilson's 95 % interval\n\n",
                     flags.samples, flags.seed, options.haystack.empty() ? "noise" : "the text given"));
-  print(report::to_text(ruler_table(result, options)));
+  print(table_text(ruler_table(result, options)));
   print(fmt::format("effective length (average at least {:g}): {}\n", eval::kRulerThreshold,
                     result.effective_length > 0 ? std::to_string(result.effective_length) : "none of these"));
 }
@@ -163,19 +165,25 @@ int run_ruler(RulerFlags& flags) {
   eval::RulerOptions options{.lengths = flags.lengths,
                              .samples = flags.samples,
                              .seed = flags.seed,
-                             .haystack = haystack_text(flags.haystack),
+                             .haystack = haystack_text(flags.text),
                              .bos = flags.bos,
                              .scaling = {},
                              .progress = {},
                              .ranks = ranks()};
-  for (const std::string& task : flags.tasks) options.tasks.push_back(enum_from_name<data::RulerTask>(task));
+  for (const std::string& task : flags.tasks) detail::parse_value("--tasks", {task}, options.tasks.emplace_back());
+  const int64_t prompts = flags.samples * static_cast<int64_t>(options.tasks.size());
+  if (flags.dry_run) {
+    const model::ModelSpec spec = load_shape(flags).spec;
+    return print_eval_dry_run(flags, spec, prompt_parts(spec, flags.lengths, prompts), 1);
+  }
   const LoadedModel m = load_with_flags(flags);
+  WorkShare share = prompt_share(m.model.spec, flags.lengths, prompts);
   options.scaling = m.scaling;
   std::optional<report::Progress> progress;
   std::string predictions;
   options.progress = [&](const eval::RulerSample& s, int64_t done, int64_t total) {
     if (!progress) progress = make_progress({.total = total, .unit = "prompts", .label = "ruler"});
-    progress->update(done, fmt::format("{} length {} score {:.2f}", enum_name(s.task), s.length, s.score));
+    progress->update(done, fmt::format("{} length {} score {:.2f}", enum_name(s.task), s.length, s.score), share.at(s.length, done));
     if (!flags.predictions.empty())
       predictions += sample_json(s).dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
   };
@@ -202,7 +210,7 @@ int run_ruler(RulerFlags& flags) {
 }  // namespace
 
 void add_eval_ruler(CLI::App& eval_app, Action* action) {
-  add_one<RulerFlags>(eval_app, action, "ruler", "RULER's synthetic tasks (needles, variable tracking, word counts) by length",
+  add_command<RulerFlags>(eval_app, action, "ruler", "RULER's synthetic tasks (needles, variable tracking, word counts) by length",
                       "Example: coca eval ruler --model out/model --tasks niah_single_1,vt --lengths 1024,2048 --samples 20",
                       run_ruler);
 }

@@ -83,7 +83,7 @@ void print_stream(const StreamFlags& flags, const LoadedModel& m, const eval::St
                     report::format_count(last.tokens), flags.chunk, report::format_bytes(last.cache_bytes), report::format_count(last.cache_tokens),
                     report::format_bytes(last.resident_bytes)));
   print(bos_text(result.bos, "in front of every document", ", so the first token of a document is not scored") + "\n\n");
-  print(report::to_text(stream_table(result.points)) + measurement.line());
+  print(table_text(stream_table(result.points)) + measurement.line());
   if (pattern.forgets())
     print(fmt::format("tokens held: the cache forgets whole pages of {0} tokens. It keeps the first page, for the {1} sinks, and every page with a token within\n"
                       "the window of {2}; with {3} tokens run together these are at most {4}.\n",
@@ -127,7 +127,7 @@ int run_stream(StreamFlags& flags) {
 }  // namespace
 
 void add_eval_stream(CLI::App& eval_app, Action* action) {
-  add_one<StreamFlags>(eval_app, action, "stream", "Perplexity of one endless text, the cache never reset (StreamingLLM's protocol)",
+  add_command<StreamFlags>(eval_app, action, "stream", "Perplexity of one endless text, the cache never reset (StreamingLLM's protocol)",
                        "Example: coca eval stream --model out/model --text books --tokens 1000000 --pattern streaming-llm --csv stream.csv", run_stream);
 }
 

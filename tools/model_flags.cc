@@ -75,6 +75,13 @@ LoadedModel load_with_flags(const ModelFlags& flags) {
   return out;
 }
 
+ModelShape load_shape(const ModelFlags& flags) {
+  COCA_CHECK(!flags.model.empty(), "--model: no model folder given");
+  ModelShape shape{.spec = model::load_spec(flags.model), .tokenizer = text::load_tokenizer(flags.tokenizer.empty() ? flags.model : flags.tokenizer)};
+  eval::check_tokenizer(*shape.tokenizer, shape.spec);
+  return shape;
+}
+
 std::string scaling_text(const model::RopeScaling& scaling) {
   if (scaling.type == model::Scaling::kNone) return "none";
   return fmt::format("{} x{:g}", enum_name(scaling.type), scaling.factor);

@@ -54,6 +54,13 @@ struct LoadedModel {
   model::RopeScaling used_scaling;            // that, or config.json's
 };
 
+// The model without its weights, for estimates.
+struct ModelShape {
+  model::ModelSpec spec;
+  std::unique_ptr<text::Tokenizer> tokenizer;
+};
+ModelShape load_shape(const ModelFlags&);
+
 // Errors name the flag that is missing or contradicts the model.
 LoadedModel load_with_flags(const ModelFlags&);
 std::string scaling_text(const model::RopeScaling&);  // "none", "dynamic x4"

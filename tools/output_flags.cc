@@ -9,6 +9,7 @@
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 #include "coca/io/names.h"
+#include "cli.h"
 #include "ranks.h"
 
 namespace coca::tools {
@@ -38,14 +39,23 @@ std::string csv_of(const ordered_json& results, Whole whole) {
 
 }  // namespace
 
+bool is_stdout(const std::string& file) { return file == "-" || file == "/dev/stdout" || file == "/dev/fd/1" || file == "/proc/self/fd/1"; }
+
+void write_json_output(const std::string& file, const ordered_json& json) {
+  if (file.empty() || !first_rank()) return;
+  if (is_stdout(file)) write_stdout(io::json_text(json) + "\n");
+  else io::write_json(file, json);
+}
+
 void write_outputs(const OutputFlags& o, const ordered_json& json, const char* results) {
   if (!first_rank()) return;
   const Whole whole = json.contains("partial") ? Whole::kNo : Whole::kYes;
   write_each({[&] {
-                if (!o.json.empty()) io::write_json(o.json, json);
+                write_json_output(o.json, json);
               },
               [&] {
-                if (!o.csv.empty()) io::write_file_atomic(o.csv, csv_of(json.at(results), whole));
+                if (o.csv.empty()) return;
+                is_stdout(o.csv) ? write_stdout(csv_of(json.at(results), whole)) : io::write_file_atomic(o.csv, csv_of(json.at(results), whole));
               }});
 }
 

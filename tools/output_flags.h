@@ -14,10 +14,15 @@ struct OutputFlags {
   template <class V>
   void visit(V&& v) {
     v.group("Output");
-    v("json", "write options and results to this file", json);
+    v("json", "write options and results to this file; -: to standard output, and the text to standard error", json);
     v("csv", "write the results to this file as a table", csv);
   }
 };
+
+// Whether an output's name means standard output: "-", /dev/stdout.
+bool is_stdout(const std::string& file);
+// To a file, or to standard output; nothing where the name is empty.
+void write_json_output(const std::string& file, const nlohmann::ordered_json&);
 
 // The whole as JSON; the list of flat objects under `results` as a table for programs: one row per result,
 // one column per key, numbers in full. Where the JSON is marked "partial" the table has a column for that too.

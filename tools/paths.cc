@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -11,7 +12,9 @@
 #include <optional>
 
 #include "coca/base/error.h"
+#include "cli.h"
 #include "coca/io/fs.h"
+#include "output_flags.h"
 
 namespace coca::tools {
 
@@ -31,6 +34,7 @@ enum class Role {
 std::optional<Role> role_of(const std::string& name) {
   static const std::map<std::string, Role> kRoles = {
       {"adapter", Role::kModel},      {"chat-template", Role::kFile},   {"config", Role::kFile},
+      {"dataset", Role::kTexts},      {"file", Role::kFile},
       {"csv", Role::kResult},         {"data", Role::kTexts},           {"DIR", Role::kModel},
       {"document-csv", Role::kResult}, {"export", Role::kMade},         {"FILE", Role::kFile},
       {"haystack", Role::kTexts},     {"html", Role::kResult},          {"input", Role::kTexts},
@@ -84,6 +88,7 @@ bool is_output(Role role) { return role == Role::kResult || role == Role::kMade;
 
 struct Uses {
   std::vector<Use> inputs, outputs;
+  std::vector<std::string> to_stdout;  // flags of outputs
 };
 
 void add(Uses& uses, const std::string& flag, const std::string& path, Role role) {
@@ -116,7 +121,8 @@ Uses uses_of(const CLI::App& command, const std::vector<SettledFlag>& settled) {
     });
     for (const std::string& value : known != settled.end() ? known->values : option->results())
       for (const std::string& path : known == settled.end() && role == Role::kTexts ? split(value) : std::vector{value})
-        if (!path.empty()) add(uses, flag, path, role);
+        if ((*named == "json" || *named == "csv") && is_stdout(path)) uses.to_stdout.push_back(flag);
+        else if (!path.empty()) add(uses, flag, path, role);
   }
   return uses;
 }
@@ -223,6 +229,8 @@ void show_paths(CLI::App& command) {
 
 void check_paths(const CLI::App& command, const std::vector<SettledFlag>& settled) {
   const Uses uses = uses_of(command, settled);
+  COCA_CHECK(uses.to_stdout.size() <= 1, "{} and {} both go to standard output; give one of them a file", uses.to_stdout[0], uses.to_stdout[1]);
+  if (!uses.to_stdout.empty()) print_to_stderr();
   for (const Use& output : uses.outputs)
     if (output.role == Role::kResult) check_result_can_be_written(output);
   const std::vector<OutputFile> files = files_of(uses.outputs);

@@ -38,7 +38,7 @@ void print_summary(const train::TrainSummary& summary) {
                 {"training time", report::format_duration(summary.seconds)},
                 {"tokens per second", report::format_count(static_cast<int64_t>(summary.tokens_per_second))},
                 {"peak memory", report::format_bytes(peak_resident_bytes())}};
-  print(report::to_text(table));
+  print(table_text(table));
 }
 
 }  // namespace coca::tools

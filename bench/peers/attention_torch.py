@@ -10,13 +10,13 @@ import peer
 
 def parse():
     parser = peer.arguments("Attention in PyTorch on the shapes of `coca bench attention`.")
-    parser.add_argument("--kind", type=peer.names, default=["coca-slack", "rope"],
+    parser.add_argument("--attention", dest="kind", type=peer.names, default=["coca-slack", "rope"],
                         help="of rope, coca-slack (prologue and SDPA), einsum, einsum-3d (official code, materialised)")
     parser.add_argument("--lengths", type=peer.numbers, default=[512, 1024, 2048, 4096])
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--heads", type=int, default=8)
     parser.add_argument("--head-dim", type=int, default=64)
-    parser.add_argument("--dtype", choices=["f32", "bf16"], default="f32")
+    parser.add_argument("--precision", dest="dtype", choices=["f32", "bf16"], default="f32")
     parser.add_argument("--memory-cap", type=float, default=8, help="GiB an einsum may take (default 8)")
     return parser.parse_args()
 

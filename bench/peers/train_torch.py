@@ -142,7 +142,7 @@ def training_step(model, options, vocabulary, compiled):
 def parse():
     parser = peer.arguments("The training step of `coca bench train` in PyTorch.")
     parser.add_argument("--model", type=pathlib.Path, required=True, help="folder of `coca bench train --export`")
-    parser.add_argument("--kind", type=peer.names, default=["coca-slack", "rope"])
+    parser.add_argument("--attention", dest="kind", type=peer.names, default=["coca-slack", "rope"])
     parser.add_argument("--mode", type=peer.names, default=["eager", "compiled"])
     parser.add_argument("--length", type=int, required=True)
     parser.add_argument("--batch", type=int, required=True)

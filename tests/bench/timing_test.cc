@@ -47,6 +47,21 @@ TEST(Timing, ContestantsRunInTurns) {
   EXPECT_EQ(progress.done, planned_steps(2, o));
 }
 
+TEST(Timing, ProgressTellsWhatBeginsAndTheShareOfTheWork) {
+  const std::vector<Contestant> one = {{"a", [] {}}};
+  std::vector<std::string> begun;
+  std::vector<double> shares;
+  ProgressCounter progress{.sink = [&](const ProgressState& s) { s.begins ? begun.emplace_back(s.what) : (shares.push_back(s.share), begun.back()); }};
+  progress.plan(2, 1), progress.plan(2, 9);  // 20 in all
+  const RepeatOptions o{.repeats = 1, .warmup = 1, .sample_seconds = 0};
+  progress.work_of_step = 1;
+  measure_interleaved(one, o, progress);
+  progress.work_of_step = 9;
+  measure_interleaved(one, o, progress);
+  EXPECT_THAT(begun, ElementsAre("warm-up: a", "a", "warm-up: a", "a"));
+  EXPECT_THAT(shares, ElementsAre(0.05, 0.1, 0.55, 1.0));
+}
+
 TEST(Timing, FastRunsAreRepeated) {
   int runs = 0;
   const std::vector<Contestant> one = {{"a", [&] { ++runs; }}};

@@ -51,7 +51,7 @@ TEST_F(Commands, TokenizerOfBytes) {
 
 TEST_F(Commands, TokenizerIsTrainedUsedAndDescribed) {
   const std::string text = put("text.txt", cats_and_dogs(50) + "\n" + cats_and_dogs(50));
-  EXPECT_THAT(out_of({"tokenizer", "train", "--input", text, "--output", at("tok"), "--vocab-size", "290"}),
+  EXPECT_THAT(out_of({"tokenizer", "train", "--text", text, "--out", at("tok"), "--vocab-size", "290"}),
               AllOf(HasSubstr("tok/tokenizer.model: 290 ids"), HasSubstr("trained in")));
   const std::string ids = out_of({"tokenizer", "encode", "--tokenizer", at("tok"), "the cat sat"});
   EXPECT_LT(std::ranges::count(ids, ' '), 8) << "words, not letters: " << ids;
@@ -62,12 +62,12 @@ TEST_F(Commands, TokenizerIsTrainedUsedAndDescribed) {
   }
   EXPECT_EQ(out_of(decode), "the cat sat\n");
   EXPECT_THAT(out_of({"tokenizer", "info", "--tokenizer", at("tok")}), AllOf(HasSubstr("ids                 290"), HasSubstr("fingerprint")));
-  const nlohmann::json facts = nlohmann::json::parse(out_of({"tokenizer", "info", "--json", "--tokenizer", "byte"}));
+  const nlohmann::json facts = nlohmann::json::parse(out_of({"tokenizer", "info", "--json", "-", "--tokenizer", "byte"}));
   EXPECT_EQ(facts.at("vocab_size"), 257);
   EXPECT_EQ(facts.at("bos"), 256);
-  expect_refused({"tokenizer", "train", "--output", at("tok2")}, 2, "--input: no text given");
-  expect_refused({"tokenizer", "train", "--input", text}, 2, "--output: no folder or file given");
-  expect_refused({"tokenizer", "train", "--input", at("none.txt"), "--output", at("tok2")}, 1, "none.txt");
+  expect_refused({"tokenizer", "train", "--out", at("tok2")}, 2, "--text: no text given");
+  expect_refused({"tokenizer", "train", "--text", text}, 2, "--out: no folder or file given");
+  expect_refused({"tokenizer", "train", "--text", at("none.txt"), "--out", at("tok2")}, 1, "none.txt");
 }
 
 TEST_F(Commands, MethodsAreListedAndCounted) {
@@ -80,8 +80,23 @@ TEST_F(Commands, MethodsAreListedAndCounted) {
     ++uses[m.at("use")];
     EXPECT_EQ(m.at("use") == "refused", !m.at("reason").get<std::string>().empty()) << m.dump();
   }
+  EXPECT_EQ(all.size(), 1296u);
   const int trained = uses.at("training"), evaluated = uses.at("evaluation") + trained;
-  EXPECT_THAT(text, HasSubstr(fmt::format("{} of {} combinations can be evaluated, {} of these trained", evaluated, all.size(), trained)));
+  EXPECT_THAT(text, HasSubstr(fmt::format("{} of 1,296 combinations can be evaluated, {} of these trained", evaluated, trained)));
+}
+
+TEST_F(Commands, MethodsFitATerminal) {
+  const auto widest = [](const std::string& text) {
+    size_t most = 0;
+    for (size_t at = 0; at < text.size(); at = text.find('\n', at) + 1) most = std::max(most, text.find('\n', at) - at);
+    return most;
+  };
+  const std::string table = out_of({"methods"});
+  EXPECT_LE(widest(table.substr(0, table.find("\n\n") + 1)), 100u);
+  setenv("COLUMNS", "80", 1);
+  const std::string narrow = out_of({"methods"});
+  unsetenv("COLUMNS");
+  EXPECT_LE(widest(narrow.substr(0, narrow.find("\n\n") + 1)), 80u);
 }
 
 TEST_F(Commands, StudyWritesItsReportAndIsNotDoneTwice) {
@@ -94,15 +109,21 @@ TEST_F(Commands, StudyWritesItsReportAndIsNotDoneTwice) {
   const Args study = {"study", "--text", at("text"), "--out", at("out"), "--methods", "rope,coca-slack", "--ntk-methods", "rope", "--layers", "1", "--width", "16",
                       "--heads", "2", "--length", "64", "--batch", "2", "--steps", "12", "--warmup-steps", "2", "--multiples", "1,2", "--eval-documents", "1",
                       "--eval-tokens", "300", "--passkey-trials", "1"};
-  const auto tables = [](const std::string& out) { return out.substr(0, out.find("Training")); };
+  const auto tables = [](const std::string& out) { return out.substr(out.find("Perplexity by"), out.find("Training") - out.find("Perplexity by")); };
+  const Outcome dry = coca(with(study, {"--dry-run"}));
+  EXPECT_EQ(dry.code, 0) << dry.err;
+  EXPECT_THAT(dry.out, AllOf(HasSubstr("2 trainings of 12 steps, 3 evaluations"), HasSubstr("memory: about"), HasSubstr("disk: about"), HasSubstr("nothing was written\n")));
+  EXPECT_FALSE(std::filesystem::exists(at("out")));
   const Outcome first = coca(study);
   ASSERT_EQ(first.code, 0) << first.err;
+  EXPECT_THAT(first.out, HasSubstr("2 trainings and 3 evaluations are to be done: about "));
   EXPECT_THAT(first.out, AllOf(HasSubstr("coca-slack"), HasSubstr("rope + dynamic NTK"), HasSubstr("report: " + at("out/report.html"))));
   EXPECT_THAT(first.err, HasSubstr("coca-slack seed 0: training  12 steps"));
   for (const char* file : {"out/report.html", "out/report.md"}) EXPECT_GT(std::filesystem::file_size(at(file)), 1000u) << file;
   const auto trained = std::filesystem::last_write_time(at("out/report.html"));
   const Outcome second = coca(study);
   EXPECT_EQ(second.code, 0) << second.err;
+  EXPECT_THAT(second.out, testing::Not(HasSubstr("are to be done")));
   EXPECT_EQ(tables(second.out), tables(first.out));
   EXPECT_GE(std::filesystem::last_write_time(at("out/report.html")), trained);
   expect_refused(with(study, {"--methods", "ropes"}), 2, "ropes");

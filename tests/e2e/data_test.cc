@@ -36,10 +36,10 @@ class DataCommand : public test::CliFixture {
 
 TEST_F(DataCommand, ImportsAnIndexedDatasetThatTrainsAsItsTextDoes) {
   put_dataset("corpus");
-  const test::Outcome imported = coca({"data", "import", "--input", at("corpus"), "--tokenizer", "byte", "--output", at("corpus.tok")});
+  const test::Outcome imported = coca({"data", "import", "--dataset", at("corpus"), "--tokenizer", "byte", "--out", at("corpus.tok")});
   ASSERT_EQ(imported.code, 0) << imported.err;
   EXPECT_THAT(imported.out, HasSubstr("documents"));
-  const test::Outcome info = coca({"data", "info", at("corpus.tok"), "--json"});
+  const test::Outcome info = coca({"data", "info", at("corpus.tok"), "--json", "-"});
   ASSERT_EQ(info.code, 0) << info.err;
   const auto json = nlohmann::json::parse(info.out);
   EXPECT_EQ(json["documents"], 2);
@@ -55,7 +55,7 @@ TEST_F(DataCommand, ImportsAnIndexedDatasetThatTrainsAsItsTextDoes) {
 
 TEST_F(DataCommand, AnImportThatFailsLeavesNoFile) {
   put_dataset("corpus", 700);  // the byte tokenizer has no such id
-  const test::Outcome o = coca({"data", "import", "--input", at("corpus"), "--tokenizer", "byte", "--output", at("corpus.tok")});
+  const test::Outcome o = coca({"data", "import", "--dataset", at("corpus"), "--tokenizer", "byte", "--out", at("corpus.tok")});
   EXPECT_EQ(o.code, 1) << o.err;
   EXPECT_THAT(o.err, HasSubstr("700"));
   EXPECT_FALSE(std::filesystem::exists(at("corpus.tok")));

@@ -98,12 +98,12 @@ TEST_F(Outputs, ReplaceNoInput) {
   put("run.json", fmt::format(R"({{"text": ["{}"], "csv": "{}"}})", text, text));
   expect_refused({"eval", "ppl", "--model", at("model"), "--lengths", "32", "--config", at("run.json")}, "--csv " + text);
   expect_refused(ppl({"--config", at("run.json"), "--json", at("run.json"), "--csv", at("c.csv")}), "--config");
-  expect_refused({"data", "build", "--input", text, "--tokenizer", "byte", "--output", text}, "would replace an input");
+  expect_refused({"data", "build", "--text", text, "--tokenizer", "byte", "--out", text}, "would replace an input");
   put("set.idx", "x");
-  expect_refused({"data", "import", "--input", at("set"), "--tokenizer", "byte", "--output", at("set.idx")}, "would replace an input");
-  expect_refused({"tokenizer", "train", "--input", text, "--output", at("hard")}, "would replace an input");
+  expect_refused({"data", "import", "--dataset", at("set"), "--tokenizer", "byte", "--out", at("set.idx")}, "would replace an input");
+  expect_refused({"tokenizer", "train", "--text", text, "--out", at("hard")}, "would replace an input");
   expect_refused({"eval", "stream", "--model", at("model"), "--text", text, "--csv", text}, "would replace an input");
-  expect_refused({"eval", "ruler", "--model", at("model"), "--haystack", text, "--predictions", text}, "would replace an input");
+  expect_refused({"eval", "ruler", "--model", at("model"), "--text", text, "--predictions", text}, "would replace an input");
   expect_refused({"analyse", "--model", at("model"), "--text", text, "--html", text}, "would replace an input");
   EXPECT_EQ(io::read_file(text), before);
   EXPECT_EQ(coca(with(folder, {"--json", at("books/result.json")})).code, 0) << "results may lie beside the text";
@@ -169,7 +169,7 @@ TEST_F(Outputs, WhatTheSystemRefusesIsNamed) {
       {train(loop), loop}, {train(at(name)), name}, {{"info", loop}, loop}, {{"info", name}, name}, {{"verify", loop}, loop},
       {{"tokenizer", "encode", "--tokenizer", name, "x"}, name}, {{"convert", loop, at("x")}, loop}, {{"convert", at("model"), at(name)}, name},
       {{"merge", "--model", at("model"), "--adapter", loop, "--out", at("x")}, loop},
-      {{"data", "build", "--input", loop, "--tokenizer", "byte", "--output", at("x")}, loop},
+      {{"data", "build", "--text", loop, "--tokenizer", "byte", "--out", at("x")}, loop},
       {{"eval", "ppl", "--model", loop, "--text", at("text.txt"), "--lengths", "32"}, loop},
       {{"eval", "ppl", "--model", at("model"), "--text", loop, "--lengths", "32"}, loop}, {ppl({"--json", name}), name}};
   for (const auto& [args, path] : cases) {
@@ -186,7 +186,7 @@ TEST_F(Outputs, WhatTheSystemRefusesIsNamed) {
 TEST_F(Outputs, InfoFailsOnADamagedFolder) {
   EXPECT_EQ(coca({"info", at("model")}).code, 0);
   const auto damaged = [&](const std::string& why) {
-    const Outcome o = coca({"info", at("model"), "--json"});
+    const Outcome o = coca({"info", at("model"), "--json", "-"});
     EXPECT_EQ(o.code, 1) << why;
     EXPECT_THAT(o.err, AllOf(HasSubstr("cannot be used as it is"), HasSubstr(why)));
     EXPECT_EQ(nlohmann::json::parse(o.out).at("damages").size(), 1u) << "what can be told is told";
@@ -248,7 +248,7 @@ TEST_F(Outputs, NamesThatAreNotUtf8) {
   EXPECT_THAT(run(with(tiny, {"--resume"})).out, HasSubstr("resuming at step 2"));
   run({"finetune", "--model", at(odd + "/run/model"), "--text", at(odd), "--out", at(odd + "/tuned"), "--steps", "1", "--batch", "1"});
   run({"info", at(odd + "/run/model"), "--json"});
-  run({"data", "build", "--input", at(odd), "--tokenizer", "byte", "--output", at(odd + "/x.tok")});
+  run({"data", "build", "--text", at(odd), "--tokenizer", "byte", "--out", at(odd + "/x.tok")});
   EXPECT_EQ(nlohmann::json::parse(run({"data", "info", at(odd + "/x.tok"), "--json"}).out).at("file"), io::name_from_bytes(at(odd + "/x.tok")));
   const Outcome missing = coca({"info", at(odd + "/none")});
   EXPECT_EQ(missing.code, 1);

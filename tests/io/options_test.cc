@@ -128,9 +128,17 @@ TEST(Options, NumbersThatJsonHasNoNameFor) {
 }
 
 TEST(Options, UnknownKeysNameTheNearest) {
-  EXPECT_THAT(refused({{"rate", 3}, {"layer", 3}}), AllOf(HasSubstr("\"layer\""), HasSubstr("\"layers\"")));
+  EXPECT_THAT(refused({{"rate", 3}, {"layer", 3}}), AllOf(HasSubstr("\"layer\""), HasSubstr("; did you mean \"layers\"?")));
   EXPECT_THAT(refused({{"color", "red"}}), HasSubstr("\"colour\""));
   EXPECT_THAT(refused(nlohmann::json::array()), HasSubstr("object"));
+}
+
+TEST(Options, OneValueStandsForAList) {
+  Sample s;
+  options_from_json(s, {{"files", "a.txt"}, {"sizes", 512}, {"weights", 0.5}}, "config.json");
+  EXPECT_EQ(s.files, std::vector<std::string>{"a.txt"});
+  EXPECT_EQ(s.sizes, std::vector<int64_t>{512});
+  EXPECT_EQ(s.weights, std::vector<double>{0.5});
 }
 
 TEST(Options, TypeErrorsNameKeyValueAndType) {
@@ -143,7 +151,9 @@ TEST(Options, TypeErrorsNameKeyValueAndType) {
   EXPECT_THAT(refused({{"scale", 1e300}}), HasSubstr("float"));
   EXPECT_THAT(refused({{"tied", 1}}), HasSubstr("true or false"));
   EXPECT_THAT(refused({{"name", 1}}), HasSubstr("text"));
-  EXPECT_THAT(refused({{"sizes", 1}}), HasSubstr("list"));
+  EXPECT_THAT(refused({{"sizes", {{"a", 1}}}}), HasSubstr("list"));
+  EXPECT_THAT(refused({{"sizes", nullptr}}), HasSubstr("list"));
+  EXPECT_THAT(refused({{"sizes", "1"}}), AllOf(HasSubstr("sizes"), HasSubstr("\"1\""), HasSubstr("whole number")));
   EXPECT_THAT(refused({{"rate", 9}, {"sizes", {1, "x"}}}), AllOf(HasSubstr("sizes"), HasSubstr("\"x\"")));
   EXPECT_THAT(refused({{"colour", "blue"}}), AllOf(HasSubstr("blue"), HasSubstr("red, green")));
 }

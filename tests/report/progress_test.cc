@@ -38,6 +38,29 @@ TEST(Progress, LogLinesAreTenSecondsApart) {
   EXPECT_EQ(bench.said[5], "train  60/100 steps (60%)  loss 2.5  40.0 s left\n");
 }
 
+TEST(Progress, ShareOfTheWorkJudgesTheTimeLeft) {
+  Bench bench;
+  Progress p = bench.progress({.total = 4, .unit = "runs"});
+  bench.now += 20;
+  p.update(2, "", 0.1);  // the longer half is to come
+  p.update(4, "", 1.0);
+  ASSERT_EQ(bench.said.size(), 1u);
+  EXPECT_EQ(bench.said[0], "2/4 runs (50%)  3 min 00 s left\n");
+}
+
+TEST(Progress, WhatBeginsIsSaidAtOnceAndThenNotTooOften) {
+  Bench bench;
+  Progress p = bench.progress({.total = 3, .unit = "runs", .label = "ring"});
+  p.begin("making the model");
+  bench.now += 1;
+  p.begin("first run");
+  bench.now += 10;
+  p.begin("second run");
+  ASSERT_EQ(bench.said.size(), 2u);
+  EXPECT_EQ(bench.said[0], "ring  0/3 runs (0%)  making the model\n");
+  EXPECT_EQ(bench.said[1], "ring  0/3 runs (0%)  second run\n");
+}
+
 TEST(Progress, LongWorkSaysAboutFortyLines) {
   Bench bench;
   Progress p = bench.progress({.total = 100000});

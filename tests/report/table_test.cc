@@ -31,6 +31,23 @@ TEST(Table, TextIsAligned) {
             "CoCA é    4.7  4.900\n");
 }
 
+TEST(Table, TextIsNoWiderThanAsked) {
+  const Table t{.title = "", .header = {"kind", "scored tokens", "patterns"}, .rows = {{"coca-slack", "1,234", "full, sliding-window, longformer"}, {"none", "5", "-"}},
+                .align = {Align::kLeft, Align::kRight, Align::kLeft}};
+  EXPECT_EQ(to_text_within(t, 35),
+            "kind        scored  patterns\n"
+            "            tokens\n"
+            "----------  ------  ---------------\n"
+            "coca-slack   1,234  full,\n"
+            "                    sliding-window,\n"
+            "                    longformer\n"
+            "none             5  -\n");
+  EXPECT_THAT(to_text_within(t, 34), HasSubstr("full, sliding-\n")) << "at dashes only where spaces are too few";
+  EXPECT_EQ(to_text_within(t, 1000), to_text(t));
+  EXPECT_EQ(to_text_within(t, 0), to_text(t));
+  EXPECT_THAT(to_text_within(t, 1), HasSubstr("longformer")) << "words stay whole";
+}
+
 TEST(Table, TextWithoutTitleAndWithExplicitAlignment) {
   Table t = sample();
   t.title.clear();

@@ -53,6 +53,25 @@ class Study : public testing::Test {
   test::TempDir dir_;
 };
 
+TEST_F(Study, TheTimeLeftCountsEveryPartOfTheWhole) {
+  StudyConfig config = toy(dir_);
+  config.methods = {"rope", "coca-slack"};
+  config = resolve(config);
+  const Corpus corpus = load_corpus(config);
+  std::vector<double> left;
+  const auto listen = [&](const StudyProgress& p) {
+    if (p.seconds_left) left.push_back(*p.seconds_left);
+  };
+  run_study(config, corpus, listen);
+  ASSERT_GT(left.size(), 24u);
+  for (const double seconds : left) EXPECT_GE(seconds, 0);
+  EXPECT_GT(left.front(), 0);
+  EXPECT_LT(left.back(), 1e-6) << "all that was planned was done: a rounding of sums is left";
+  const size_t before = left.size();
+  run_study(config, corpus, listen);
+  EXPECT_EQ(left.size(), before) << "nothing is computed twice";
+}
+
 TEST_F(Study, TrainsEvaluatesAndReportsEveryMethod) {
   const StudyConfig config = resolve(toy(dir_));
   const Corpus corpus = load_corpus(config);

@@ -268,15 +268,20 @@ AttentionResult result_of(const AttentionOptions& o, int64_t N, Form form, Pass 
           .tokens_per_second = tokens / seconds.median};
 }
 
+// What the time of a run goes by, roughly.
+double pairs_of(int64_t N) { return static_cast<double>(N) * static_cast<double>(N); }
+
 void bench_length(Context& cx, const AttentionOptions& o, int64_t N, ProgressCounter& progress,
                   AttentionReport& report) {
+  progress.work_of_step = pairs_of(N);
+  progress.begin(fmt::format("making {} tokens", N));
   const Inputs in(shape_of(o, N), dtype_of(o.dtype));
   MatrixProduct product(cx, dtype_of(o.dtype));
   std::vector<std::unique_ptr<AttentionCase>> cases;
   std::vector<Contestant> contestants;
   for (const Form form : forms_of(o)) {
     if (!fits(form, o, N, report.notes)) {
-      progress.total -= planned_steps(passes_of(o), o.repeat);
+      progress.plan(-planned_steps(passes_of(o), o.repeat), pairs_of(N));
       continue;
     }
     AttentionCase& c =
@@ -315,8 +320,11 @@ AttentionReport bench_attention(Context& cx, const AttentionOptions& o, Progress
   check_options(o);
   const std::vector<Form> forms = forms_of(o);
   const auto count = static_cast<int64_t>(forms.size());
-  progress.total = static_cast<int64_t>(o.lengths.size()) * planned_steps(count * passes_of(o) + 1, o.repeat);
-  for (const Form form : forms) check_answer(cx, form, o);
+  for (const int64_t N : o.lengths) progress.plan(planned_steps(count * passes_of(o) + 1, o.repeat), pairs_of(N));
+  for (const Form form : forms) {
+    progress.begin(fmt::format("checking {} against the plain loops", enum_name(form)));
+    check_answer(cx, form, o);
+  }
   AttentionReport report;
   for (const int64_t N : o.lengths) bench_length(cx, o, N, progress, report);
   return report;

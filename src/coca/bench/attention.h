@@ -43,12 +43,12 @@ struct AttentionOptions {
   template <class V>
   void visit(V&& v) {
     v.group("What");
-    v("kind",
+    v("attention",
       "what to time; einsum: the official formula with N x N scores, einsum-3d: with N x N x D numbers",
       kind);
     v("against", "time this one too, in turns, and print how many times as long the others take", against);
     v("pass", "both: forward and backward, each and together", pass);
-    v("dtype", "type of q, k or t, v and their gradients", dtype);
+    v("precision", "type of q, k or t, v and their gradients", dtype);
     v.group("Shape");
     v("lengths", "queries and keys of one sequence", lengths);
     v("batch", "sequences", batch);

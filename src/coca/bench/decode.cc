@@ -117,11 +117,15 @@ std::vector<DecodeResult> bench_decode(Context& cx, const DecodeOptions& o, Prog
   std::ranges::sort(lengths);
   lengths.erase(std::unique(lengths.begin(), lengths.end()), lengths.end());
   const auto count = static_cast<int64_t>(kinds.size());
-  progress.total = static_cast<int64_t>(lengths.size()) * (count + planned_steps(count + 1, o.repeat));
-  for (const AttentionKind kind : kinds) check_answer(cx, o, kind);
+  for (const int64_t length : lengths) progress.plan(count + planned_steps(count + 1, o.repeat), static_cast<double>(length));
+  for (const AttentionKind kind : kinds) {
+    progress.begin(fmt::format("checking {} against the plain loops", enum_name(kind)));
+    check_answer(cx, o, kind);
+  }
 
   // All kinds have tensors of the same shapes (t stands where k does), so one set of weights serves them.
   const model::ModelSpec first = make_spec(o.shape, kinds.front(), lengths.back());
+  progress.begin(fmt::format("making a model of {} parameters", report::format_count(model::parameter_count(first))));
   const model::ParamStore params = random_params(first, o.precision);
   MemoryRead read(cx);
   std::vector<std::unique_ptr<DecodeCase>> cases;
@@ -135,7 +139,9 @@ std::vector<DecodeResult> bench_decode(Context& cx, const DecodeOptions& o, Prog
 
   std::vector<DecodeResult> results;
   for (const int64_t length : lengths) {
+    progress.work_of_step = static_cast<double>(length);
     for (const auto& c : cases) {
+      progress.begin(fmt::format("filling {} to {}", enum_name(c->spec.attention), length));
       c->prefill_rate = c->fill(length, o.prefill);
       progress.step(fmt::format("{} filled to {}", enum_name(c->spec.attention), length));
     }

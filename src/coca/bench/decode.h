@@ -27,7 +27,7 @@ struct DecodeOptions {
   template <class V>
   void visit(V&& v) {
     v.group("What");
-    v("kind", "attention of the models to run", kind);
+    v("attention", "attention of the models to run", kind);
     v("against", "run this one too, in turns, and print how many times as long the others take", against);
     v("lengths", "tokens in the cache when timing starts; filled in ascending order", lengths);
     v("batch", "sequences at a time", batch);

@@ -55,17 +55,24 @@ std::vector<EvalResult> bench_eval(Context& cx, const EvalOptions& o, ProgressCo
   for (const int64_t N : o.lengths) COCA_CHECK(N >= 2, "length {} must be at least 2", N);
   for (const int64_t N : o.lengths) check_memory("a window", {{"lengths", N}, {"bytes", 64}}, "ask for shorter ones");
   const auto count = static_cast<int64_t>(kinds.size());
-  progress.total = static_cast<int64_t>(o.lengths.size()) * (count + planned_steps(count + 1, o.repeat));
-  for (const AttentionKind kind : kinds) check_answer(cx, o, kind);
+  const model::ModelSpec first = make_spec(o.shape, kinds.front(), o.lengths.front());
+  const auto work = [&](int64_t N) { return static_cast<double>(N) * model::forward_flops_per_token(first, N); };
+  for (const int64_t N : o.lengths) progress.plan(count + planned_steps(count + 1, o.repeat), work(N));
+  for (const AttentionKind kind : kinds) {
+    progress.begin(fmt::format("checking {} against the plain loops", enum_name(kind)));
+    check_answer(cx, o, kind);
+  }
 
   // All kinds have tensors of the same shapes (t stands where k does), so one set of weights serves them.
-  const model::ModelSpec first = make_spec(o.shape, kinds.front(), o.lengths.front());
+  progress.begin(fmt::format("making a model of {} parameters", report::format_count(model::parameter_count(first))));
   const model::ParamStore params = random_params(first, o.precision);
   std::vector<EvalResult> results;
   for (const int64_t N : o.lengths) {
+    progress.work_of_step = work(N);
     std::vector<EvalCase> cases;
     for (const AttentionKind kind : kinds) {
       EvalCase c{.spec = make_spec(o.shape, kind, N), .ids = random_ids(N, first.V, 2)};
+      progress.begin(fmt::format("{} {} memory", enum_name(kind), N));
       reset_peak_resident();
       run_window(c, params);
       c.peak = peak_resident_bytes();

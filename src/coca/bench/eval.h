@@ -25,7 +25,7 @@ struct EvalOptions {
   template <class V>
   void visit(V&& v) {
     v.group("What");
-    v("kind", "attention of the models to run", kind);
+    v("attention", "attention of the models to run", kind);
     v("against", "run this one too, in turns, and print how many times as long the others take", against);
     v("lengths", "tokens of the one window", lengths);
     shape.visit(v);

@@ -30,7 +30,7 @@ struct ModelShape {
     v("heads", "query heads", heads);
     v("kv_heads", "key/value heads; 0: as many as heads", kv_heads);
     v("mlp_width", "mlp hidden size; 0: as `coca train` chooses", mlp_width);
-    v("vocab", "vocabulary; input and output embeddings are two matrices", vocab);
+    v("vocab_size", "vocabulary; input and output embeddings are two matrices", vocab);
   }
 };
 

@@ -124,10 +124,14 @@ void add_speedups(std::vector<RingResult>& results) {
 std::vector<RingResult> bench_ring(Context& cx, const RingOptions& o, ProgressCounter progress) {
   check_options(o);
   const auto kinds = static_cast<int64_t>(o.kind.size());
-  progress.total = static_cast<int64_t>(o.lengths.size() * o.machines.size()) * planned_steps(2 * kinds, o.repeat);
+  const auto work = [](int64_t N, int64_t K) { return static_cast<double>(N) * static_cast<double>(N) / static_cast<double>(K); };  // pairs of a rank
+  for (const int64_t N : o.lengths)
+    for (const int64_t K : o.machines) progress.plan(planned_steps(2 * kinds, o.repeat), work(N, K));
   std::vector<RingResult> results;
   for (const int64_t N : o.lengths)
     for (const int64_t K : o.machines) {
+      progress.work_of_step = work(N, K);
+      progress.begin(fmt::format("making {} tokens over {}", N, K));
       std::vector<std::unique_ptr<RankCase>> cases;
       std::vector<Contestant> contestants;
       for (const AttentionKind kind : o.kind) {

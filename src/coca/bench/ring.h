@@ -26,10 +26,10 @@ struct RingOptions {
   template <class V>
   void visit(V&& v) {
     v.group("What");
-    v("kind", "attention to time", kind);
+    v("attention", "attention to time", kind);
     v("lengths", "tokens of the one sequence that is split", lengths);
     v("machines", "over so many ranks, one on a machine; 1: attention of one process", machines);
-    v("dtype", "of q, k or t and v; sums of gradients travel in fp32", dtype);
+    v("precision", "of q, k or t and v; sums of gradients travel in fp32", dtype);
     v("heads", "query heads", heads);
     v("kv_heads", "key/value heads; 0: as many as heads", kv_heads);
     v("head_dim", "numbers per head; all rotate", head_dim);

@@ -91,6 +91,7 @@ std::vector<Timing> measure_interleaved(std::span<const Contestant> contestants,
   for (int64_t round = -o.warmup; round < o.repeats; ++round)
     for (size_t i = 0; i < contestants.size(); ++i) {
       if (stop_requested()) fail(ErrorKind::kInterrupted, "stopped; nothing is saved");
+      progress.begin(round < 0 ? "warm-up: " + contestants[i].name : contestants[i].name);
       const double seconds = seconds_of(contestants[i], runs[i]);
       if (round >= 0)
         samples[i].push_back(seconds);

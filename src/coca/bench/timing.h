@@ -46,14 +46,29 @@ void add_rates(nlohmann::ordered_json& to, double gflops, double matrix_gflops);
 
 double quantile(std::vector<double> values, double share);  // linear between neighbours
 
-// Steps done of all that are planned, for a progress line.
+// Where a benchmark stands, for a progress line.
+struct ProgressState {
+  int64_t done = 0, total = 0;  // steps
+  double share = 0;             // of the work, as far as it can be told: longer sequences take longer
+  std::string_view what;        // being done, or just done
+  bool begins = false;
+};
 struct ProgressCounter {
-  std::function<void(int64_t done, int64_t total, std::string_view what)> sink;  // may be empty
+  std::function<void(const ProgressState&)> sink;  // may be empty
   int64_t total = 0, done = 0;
+  double work_total = 0, work_done = 0, work_of_step = 1;  // in any unit
 
+  // So many steps, each of that work.
+  void plan(int64_t steps, double work) { total += steps, work_total += static_cast<double>(steps) * work; }
+  void begin(std::string_view what) const { tell(what, true); }
   void step(std::string_view what) {
-    ++done;
-    if (sink) sink(done, total, what);
+    ++done, work_done += work_of_step;
+    tell(what, false);
+  }
+
+ private:
+  void tell(std::string_view what, bool begins) const {
+    if (sink) sink({.done = done, .total = total, .share = work_total > 0 ? work_done / work_total : 0, .what = what, .begins = begins});
   }
 };
 

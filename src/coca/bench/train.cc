@@ -101,12 +101,17 @@ std::vector<TrainResult> bench_train(Context& cx, const TrainOptions& o, Progres
   check_repeats(o.repeat);
   const std::vector<AttentionKind> kinds = kinds_of(o.kind, o.against);
   const Window window = window_of(o);
-  progress.total = planned_steps(static_cast<int64_t>(kinds.size()) + 1, o.repeat);
-  for (const AttentionKind kind : kinds) check_answer(cx, o, kind);
+  progress.plan(planned_steps(static_cast<int64_t>(kinds.size()) + 1, o.repeat), 1);
+  for (const AttentionKind kind : kinds) {
+    progress.begin(fmt::format("checking {} against the plain loops", enum_name(kind)));
+    check_answer(cx, o, kind);
+  }
 
   std::vector<std::unique_ptr<TrainCase>> cases;
   std::vector<Contestant> contestants;
   for (const AttentionKind kind : kinds) {
+    progress.begin(fmt::format("making a {} model of {} parameters", enum_name(kind),
+                               report::format_count(model::parameter_count(make_spec(o.shape, kind, window.length)))));
     TrainCase& c = *cases.emplace_back(std::make_unique<TrainCase>(
         cx, make_spec(o.shape, kind, window.length), window, training_options(o)));
     contestants.push_back({std::string(enum_name(kind)), [&c] { c.step(); }});

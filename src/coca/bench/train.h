@@ -29,7 +29,7 @@ struct TrainOptions {
   template <class V>
   void visit(V&& v) {
     v.group("What");
-    v("kind", "attention of the models to time", kind);
+    v("attention", "attention of the models to time", kind);
     v("against", "time this one too, in turns, and print how many times as long the others take", against);
     shape.visit(v);
     v.group("Step");

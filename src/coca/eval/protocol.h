@@ -12,6 +12,7 @@
 
 #include "coca/base/enum_names.h"
 #include "coca/base/error.h"
+#include "coca/base/suggest.h"
 #include "coca/model/spec.h"
 #include "coca/text/tokenizer.h"
 
@@ -64,7 +65,9 @@ template <typename Named>
 const Named& entry_of(const std::vector<Named>& table, std::string_view what, std::string_view name) {
   for (const Named& entry : table)
     if (entry.name == name) return entry;
-  fail(ErrorKind::kInvalidArgument, "{} \"{}\" is unknown; expected one of {}", what, name, names_of(table));
+  std::vector<std::string> names;
+  for (const Named& entry : table) names.emplace_back(entry.name);
+  fail(ErrorKind::kInvalidArgument, "{} \"{}\" is unknown; expected one of {}{}", what, name, names_of(table), did_you_mean(name, names));
 }
 
 }  // namespace coca::eval

@@ -6,27 +6,14 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
-#include <utility>
+
+#include "coca/base/suggest.h"
 
 #include "coca/io/names.h"
 
 namespace coca::io::detail {
 
 namespace {
-
-size_t edit_distance(std::string_view a, std::string_view b) {
-  std::vector<size_t> row(b.size() + 1);
-  for (size_t j = 0; j <= b.size(); ++j) row[j] = j;
-  for (size_t i = 1; i <= a.size(); ++i) {
-    size_t diagonal = std::exchange(row[0], i);
-    for (size_t j = 1; j <= b.size(); ++j) {
-      const size_t replaced = diagonal + (a[i - 1] != b[j - 1] ? 1 : 0);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
-    }
-  }
-  return row[b.size()];
-}
 
 std::string shown(const nlohmann::json& value) {
   std::string text = value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
@@ -110,13 +97,9 @@ void check_option_keys(const nlohmann::json& object, const std::vector<std::stri
   COCA_CHECK(object.is_object(), "{}: expected a JSON object of options, found {}", origin, shown(object));
   for (const auto& item : object.items()) {
     if (std::find(known.begin(), known.end(), item.key()) != known.end()) continue;
-    COCA_CHECK(!known.empty(), "{}: unknown option \"{}\"", origin, item.key());
-    const std::string& nearest =
-        *std::min_element(known.begin(), known.end(), [&](const auto& a, const auto& b) {
-          return edit_distance(a, item.key()) < edit_distance(b, item.key());
-        });
-    fail(ErrorKind::kInvalidArgument, "{}: unknown option \"{}\"; the nearest known one is \"{}\"", origin,
-         item.key(), nearest);
+    std::vector<std::string> near = nearest_names(item.key(), known);
+    for (std::string& name : near) name = "\"" + name + "\"";
+    fail(ErrorKind::kInvalidArgument, "{}: unknown option \"{}\"{}", origin, item.key(), did_you_mean(near));
   }
 }
 

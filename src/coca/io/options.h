@@ -17,8 +17,8 @@
 // becomes --max-len). Field types: int64_t, double, float, bool, std::string, vectors of string, int64_t and
 // double, optionals of int64_t, double, string and enums, enums, and structs that bring to_option_json() and
 // from_option_json() (and for flags from_option_text()). A value of the wrong type names key, value and
-// type; an unknown key names the nearest known one; keys that are absent keep what the struct holds. Texts that are not UTF-8
-// (names of files) are written and read as names.h says.
+// type; one value stands for a list of it; an unknown key names the nearest known one; keys that are absent keep what
+// the struct holds. Texts that are not UTF-8 (names of files) are written and read as names.h says.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -31,6 +31,7 @@
 #include <vector>
 
 #include "coca/base/enum_names.h"
+#include "coca/base/suggest.h"
 #include "coca/base/sizes.h"
 
 namespace coca::io {
@@ -98,7 +99,7 @@ void option_from_json(const nlohmann::json& value, OptionPlace place, T& out) {
         return;
       }
     fail(ErrorKind::kInvalidArgument, "{}: \"{}\" is \"{}\"; expected one of {}", place.origin, place.key,
-         text, enum_choices<T>());
+         text, enum_choices_for<T>(text));
   } else if constexpr (IsOptional<T>::value) {
     if (value.is_null()) {
       out.reset();
@@ -108,9 +109,9 @@ void option_from_json(const nlohmann::json& value, OptionPlace place, T& out) {
     option_from_json(value, place, item);
     out = std::move(item);
   } else if constexpr (IsVector<T>::value) {
-    if (!value.is_array()) option_type_error(value, place, "a list");
+    if (value.is_object() || value.is_null()) option_type_error(value, place, "a list");
     T items;
-    for (const auto& element : value) {
+    for (const auto& element : value.is_array() ? value : nlohmann::json::array({value})) {  // 512 is [512]
       typename T::value_type item{};
       option_from_json(element, place, item);
       items.push_back(std::move(item));

@@ -34,9 +34,18 @@ Progress::Progress(ProgressOptions options, Sink sink)
   done_ = last_done_ = options_.start;
 }
 
-void Progress::update(int64_t done, std::string_view text) {
+void Progress::begin(std::string_view text) {
+  const double now = options_.clock();
+  if (finished_ || (lines_ > 0 && now - last_seconds_ < interval_)) return;
+  last_seconds_ = now;
+  if (options_.terminal == Terminal::kNo && lines_ >= options_.max_lines / 2) interval_ *= 1.25;
+  write(line(now, text), false);
+}
+
+void Progress::update(int64_t done, std::string_view text, std::optional<double> share) {
   if (finished_) return;
   done_ = done;
+  share_ = share;
   const double now = options_.clock();
   if (now - last_seconds_ < interval_) return;
   if (options_.terminal == Terminal::kNo) {
@@ -69,12 +78,9 @@ std::string Progress::line(double now, std::string_view text) const {
   else
     out += " " + options_.unit;
   if (!text.empty()) out += "  " + std::string(text);
-  const int64_t here = done_ - options_.start;
-  if (options_.total > 0 && here > 0 && done_ < options_.total)
-    out += "  " +
-           format_duration((now - start_seconds_) / static_cast<double>(here) *
-                           static_cast<double>(options_.total - done_)) +
-           " left";
+  if (options_.total == 0 || done_ >= options_.total) return out;
+  const double share = share_.value_or(static_cast<double>(done_ - options_.start) / static_cast<double>(options_.total - options_.start));
+  if (share > 0) out += "  " + format_duration((now - start_seconds_) / share * (1 - share)) + " left";
   return out;
 }
 

@@ -35,7 +35,11 @@ class Progress {
   Progress(ProgressOptions options, Sink sink);  // an empty sink: nothing is said
 
   // `done` of the total is done; `text` is appended to the line. Writes at most one line, and mostly none.
-  void update(int64_t done, std::string_view text = {});
+  void update(int64_t done, std::string_view text = {}) { update(done, text, std::nullopt); }
+  // The time left is judged by `share`, of the work that was to be done here, where parts of it cost more than others.
+  void update(int64_t done, std::string_view text, std::optional<double> share);
+  // What is being done now, in a line at once: before a part that may take long. Not again within `min_seconds`.
+  void begin(std::string_view text);
   // The last line: what was done, how long it took, and `text`. Later calls do nothing.
   void finish(std::string_view text = {});
 
@@ -46,6 +50,7 @@ class Progress {
   ProgressOptions options_;
   Sink sink_;
   double start_seconds_ = 0, last_seconds_ = 0, interval_ = 0;
+  std::optional<double> share_;
   int64_t done_ = 0, last_done_ = 0;
   int lines_ = 0;
   bool finished_ = false;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cctype>
 #include <cmath>
 #include <cstdio>
 #include <string_view>
@@ -38,6 +39,60 @@ std::string padded(const std::string& text, size_t width, Align align) {
   return align == Align::kLeft ? text + space : space + text;
 }
 
+enum class Breaks : uint8_t { kSpaces, kDashes };  // behind which a line may be broken; dashes and spaces
+
+// Words of a cell: each ends with the space or dash behind it.
+std::vector<std::string> words_of(const std::string& cell, Breaks breaks) {
+  std::vector<std::string> words(1);
+  for (size_t i = 0; i < cell.size(); ++i) {
+    words.back() += cell[i];
+    const bool dash = breaks == Breaks::kDashes && cell[i] == '-' && i > 0 && std::isalpha(static_cast<unsigned char>(cell[i - 1])) && i + 1 < cell.size() && cell[i + 1] != ' ';
+    if ((cell[i] == ' ' || dash) && i + 1 < cell.size()) words.emplace_back();
+  }
+  return words;
+}
+
+size_t width_of_word(const std::string& word) { return width_of(word) - (word.ends_with(' ') ? 1 : 0); }
+
+// The lines of a cell that is no wider than `width`, but for single words.
+std::vector<std::string> broken(const std::string& cell, size_t width, Breaks breaks) {
+  if (width_of(cell) <= width) return {cell};
+  std::vector<std::string> lines(1);
+  for (const std::string& word : words_of(cell, breaks)) {
+    if (!lines.back().empty() && width_of(lines.back()) + width_of_word(word) > width) lines.emplace_back();
+    lines.back() += word;
+  }
+  for (std::string& line : lines)
+    if (line.ends_with(' ')) line.pop_back();
+  return lines;
+}
+
+size_t line_width(const std::vector<size_t>& widths) {
+  size_t total = 2 * (std::max<size_t>(widths.size(), 1) - 1);
+  for (const size_t width : widths) total += width;
+  return total;
+}
+
+// Of the columns, as wide as their cells; or narrower, the widest first, until the lines fit or every column is as narrow as
+// its longest word.
+std::vector<size_t> widths_within(const std::vector<std::vector<std::string>>& rows, int columns, Breaks breaks) {
+  std::vector<size_t> widths(rows[0].size()), least(rows[0].size());
+  for (const auto& row : rows)
+    for (size_t c = 0; c < row.size(); ++c) {
+      widths[c] = std::max(widths[c], width_of(row[c]));
+      for (const std::string& word : words_of(row[c], breaks)) least[c] = std::max(least[c], width_of_word(word));
+    }
+  size_t total = line_width(widths);
+  while (columns > 0 && total > static_cast<size_t>(columns)) {
+    size_t widest = widths.size();
+    for (size_t c = 0; c < widths.size(); ++c)
+      if (widths[c] > least[c] && (widest == widths.size() || widths[c] > widths[widest])) widest = c;
+    if (widest == widths.size()) break;
+    --widths[widest], --total;
+  }
+  return widths;
+}
+
 std::string markdown_line(const std::vector<std::string>& cells) {
   std::string out = "|";
   for (const std::string& cell : cells) out += " " + escape_markdown(cell) + " |";
@@ -46,25 +101,37 @@ std::string markdown_line(const std::vector<std::string>& cells) {
 
 }  // namespace
 
-std::string to_text(const Table& table) {
-  check(table);
-  std::vector<size_t> widths;
-  for (const std::string& cell : table.header) widths.push_back(width_of(single_line(cell)));
-  for (const auto& row : table.rows)
-    for (size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], width_of(single_line(row[c])));
+std::string to_text(const Table& table) { return to_text_within(table, 0); }
 
-  const auto line = [&](const std::vector<std::string>& cells) {
-    std::string out;
-    for (size_t c = 0; c < cells.size(); ++c)
-      out += (c ? "  " : "") + padded(single_line(cells[c]), widths[c], align_of(table, c));
-    out.erase(out.find_last_not_of(' ') + 1);
-    return out + "\n";
-  };
+std::string to_text_within(const Table& table, int columns) {
+  check(table);
+  std::vector<std::vector<std::string>> rows = {table.header};
+  rows.insert(rows.end(), table.rows.begin(), table.rows.end());
+  for (auto& row : rows)
+    for (std::string& cell : row) cell = single_line(cell);
+  Breaks breaks = Breaks::kSpaces;
+  std::vector<size_t> widths = widths_within(rows, columns, breaks);
+  if (columns > 0 && line_width(widths) > static_cast<size_t>(columns)) widths = widths_within(rows, columns, breaks = Breaks::kDashes);
+
   std::string out = table.title.empty() ? "" : single_line(table.title) + "\n";
-  out += line(table.header);
-  for (size_t c = 0; c < widths.size(); ++c) out += (c ? "  " : "") + std::string(widths[c], '-');
-  out += "\n";
-  for (const auto& row : table.rows) out += line(row);
+  for (size_t r = 0; r < rows.size(); ++r) {
+    std::vector<std::vector<std::string>> cells;
+    size_t height = 1;
+    for (size_t c = 0; c < widths.size(); ++c) {
+      cells.push_back(broken(rows[r][c], widths[c], breaks));
+      height = std::max(height, cells.back().size());
+    }
+    for (size_t h = 0; h < height; ++h) {
+      std::string line;
+      for (size_t c = 0; c < widths.size(); ++c)
+        line += (c ? "  " : "") + padded(h < cells[c].size() ? cells[c][h] : "", widths[c], align_of(table, c));
+      line.erase(line.find_last_not_of(' ') + 1);
+      out += line + "\n";
+    }
+    if (r > 0) continue;
+    for (size_t c = 0; c < widths.size(); ++c) out += (c ? "  " : "") + std::string(widths[c], '-');
+    out += "\n";
+  }
   return out;
 }
 

@@ -20,6 +20,9 @@ struct Table {
 };
 
 std::string to_text(const Table& table);
+// Lines of at most so many columns, as far as words allow: cells are broken at spaces, or else at dashes too, the widest
+// first. 0: as to_text().
+std::string to_text_within(const Table& table, int columns);
 std::string to_markdown(const Table& table);
 std::string to_html(const Table& table);
 std::string to_csv(const Table& table);  // RFC 4180 with "\n"; without the title

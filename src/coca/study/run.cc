@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/study/run.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <limits>
+#include <map>
+#include <utility>
 
 #include "coca/base/clock.h"
 #include "coca/base/log.h"
@@ -15,6 +18,7 @@
 #include "coca/model/model.h"
 #include "coca/ops/impl.h"
 #include "coca/report/table.h"
+#include "coca/study/work.h"
 #include "coca/train/trainer.h"
 
 namespace coca::study {
@@ -22,6 +26,47 @@ namespace coca::study {
 namespace fs = std::filesystem;
 
 namespace {
+
+// Who is told of the study's progress, with the time that is left of the whole.
+class Telling {
+ public:
+  Telling(const StudyConfig& c, const Corpus& corpus, const StudyListener& listen) : listen_(listen) {
+    std::vector<int64_t> tokens;
+    for (const std::vector<int32_t>& document : corpus.test) tokens.push_back(static_cast<int64_t>(document.size()));
+    for (const std::string& method : c.methods) {
+      works_.emplace(method, work_of(c, method, corpus.tokenizer->vocab_size(), tokens));
+      for (size_t seed = 0; seed < c.seeds.size(); ++seed) meter_.plan(works_.at(method).all());
+    }
+  }
+  Telling(const Telling&) = delete;
+
+  void begin_run(const std::string& method) { run_ = &works_.at(method), of_run_ = {}; }
+  // What was planned for this run and not done: results of earlier, a training that failed, an estimate that was too high.
+  void end_run() {
+    const Flops all = run_->all();
+    for (size_t i = 0; i < kWorks; ++i) meter_.leave_out(static_cast<Work>(i), std::max(0.0, all[i] - of_run_[i]));
+  }
+  double step_flops() const { return run_->step_flops; }
+  void leave_out_steps(int64_t steps) {
+    const double flops = static_cast<double>(steps) * run_->step_flops;
+    of_run_[0] += flops;
+    meter_.leave_out(Work::kTraining, flops);
+  }
+  // Since the last call `flops` more were done.
+  void tell(StudyProgress p, Work work, double flops) {
+    of_run_[static_cast<size_t>(work)] += flops;
+    meter_.advance(work, flops);
+    p.seconds_left = meter_.seconds_left();
+    if (listen_) listen_(p);
+  }
+
+ private:
+  const StudyListener& listen_;
+  std::map<std::string, MethodWork> works_;
+  const MethodWork* run_ = nullptr;
+  Flops of_run_{};  // done or left out
+  WorkMeter meter_;
+};
 
 // A folder holds one study; going on with other options would mix two.
 void claim_folder(StudyConfig config) {
@@ -40,15 +85,16 @@ void claim_folder(StudyConfig config) {
 }
 
 RunResult train_one(const StudyConfig& c, const Corpus& corpus, const std::string& method, int64_t seed, const fs::path& dir,
-                    const StudyListener& listen) {
+                    Telling& telling) {
   train::TrainConfig config = train_config(c, method, seed, dir.string());
   if (!c.tensorboard.empty()) config.tensorboard = (fs::path(c.tensorboard) / dir.filename()).string();
   train::Trainer trainer(config, {.tokens = *corpus.train, .validation = &*corpus.validation, .tokenizer = *corpus.tokenizer}, train::Start::kResume);
   const int64_t first = trainer.first_step();
+  telling.leave_out_steps(first);
   const train::TrainSummary summary = trainer.run([&](const train::StepReport& r) {
-    if (listen)
-      listen({.stage = fmt::format("{} seed {}: training", method, seed), .done = r.step, .total = r.steps, .start = first, .unit = "steps",
-              .text = fmt::format("loss {:.3f} lr {:.1e} norm {:.2f} {:.0f} tok/s", r.loss, r.learning_rate, r.grad_norm, r.tokens_per_second)});
+    telling.tell({.stage = fmt::format("{} seed {}: training", method, seed), .done = r.step, .total = r.steps, .start = first, .unit = "steps",
+                  .text = fmt::format("loss {:.3f} lr {:.1e} norm {:.2f} {:.0f} tok/s", r.loss, r.learning_rate, r.grad_norm, r.tokens_per_second),
+                  .seconds_left = {}}, Work::kTraining, telling.step_flops());
   });
   RunResult result;
   result.method = method;
@@ -65,7 +111,7 @@ RunResult train_one(const StudyConfig& c, const Corpus& corpus, const std::strin
 }
 
 Evaluation evaluate_one(const StudyConfig& c, const Corpus& corpus, const model::Model& m, const std::string& name, std::optional<double> ntk_factor,
-                        const StudyListener& listen) {
+                        Telling& telling) {
   Evaluation result{.variant = ntk_factor ? fmt::format("ntk{:g}", *ntk_factor) : "", .perplexity = {}, .passkey = {}};
   std::optional<model::RopeScaling> scaling;
   if (ntk_factor) scaling = model::RopeScaling{.type = model::Scaling::kDynamic, .factor = *ntk_factor};
@@ -75,8 +121,11 @@ Evaluation evaluate_one(const StudyConfig& c, const Corpus& corpus, const model:
   ppl.protocol.stride = c.stride;
   ppl.protocol.bos = eval::Bos::kNever;
   ppl.scaling = scaling;
+  int64_t tokens = 0, prompts = 0;
   ppl.progress = [&](const eval::PerplexityProgress& p) {
-    if (listen) listen({.stage = name + ": perplexity", .done = p.done_tokens, .total = p.total_tokens, .start = 0, .unit = "tokens", .text = fmt::format("length {}", p.length)});
+    const double flops = static_cast<double>(p.done_tokens - std::exchange(tokens, p.done_tokens)) * model::forward_flops_per_token(m.spec, p.length);
+    telling.tell({.stage = name + ": perplexity", .done = p.done_tokens, .total = p.total_tokens, .start = 0, .unit = "tokens", .text = fmt::format("length {}", p.length),
+                  .seconds_left = {}}, Work::kPerplexity, flops);
   };
   for (const eval::PerplexityResult& r : eval::perplexity(context, m.spec, m.params->weights(), corpus.test, ppl))
     result.perplexity.push_back({.length = r.length, .scored_tokens = r.scored_tokens, .perplexity = r.perplexity, .nll = r.nll,
@@ -90,7 +139,9 @@ Evaluation evaluate_one(const StudyConfig& c, const Corpus& corpus, const model:
   key.protocol.bos = eval::Bos::kNever;
   key.scaling = scaling;
   key.progress = [&](const eval::PasskeyProgress& p) {
-    if (listen) listen({.stage = name + ": passkey", .done = p.done, .total = p.total, .start = 0, .unit = "prompts", .text = fmt::format("length {}", p.length)});
+    const double flops = static_cast<double>((p.done - std::exchange(prompts, p.done)) * p.length) * model::forward_flops_per_token(m.spec, p.length);
+    telling.tell({.stage = name + ": passkey", .done = p.done, .total = p.total, .start = 0, .unit = "prompts", .text = fmt::format("length {}", p.length),
+                  .seconds_left = {}}, Work::kPasskey, flops);
   };
   for (const eval::PasskeyTotal& t : eval::passkey(context, m.spec, m.params->weights(), *corpus.tokenizer, key).totals)
     result.passkey.push_back({.length = t.length, .trials = t.score.trials, .correct = t.score.correct, .accuracy = t.score.accuracy,
@@ -98,7 +149,7 @@ Evaluation evaluate_one(const StudyConfig& c, const Corpus& corpus, const model:
   return result;
 }
 
-RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string& method, int64_t seed, const StudyListener& listen) {
+RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string& method, int64_t seed, Telling& telling) {
   const fs::path dir = fs::path(c.out) / "runs" / fmt::format("{}-s{}", method, seed);
   const fs::path file = dir / "result.json";
   if (io::exists(file)) {
@@ -109,7 +160,7 @@ RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string&
   }
   RunResult result;
   try {
-    result = train_one(c, corpus, method, seed, dir, listen);
+    result = train_one(c, corpus, method, seed, dir, telling);
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kNumeric) throw;
     result = {.method = method, .seed = seed, .failure = error.what()};
@@ -119,10 +170,10 @@ RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string&
   }
   const model::Model m = model::load_model(dir / "model");
   const std::string name = fmt::format("{} seed {}", method, seed);
-  result.evaluations.push_back(evaluate_one(c, corpus, m, name, std::nullopt, listen));
+  result.evaluations.push_back(evaluate_one(c, corpus, m, name, std::nullopt, telling));
   if (std::find(c.ntk_methods.begin(), c.ntk_methods.end(), method) != c.ntk_methods.end())
     for (const double factor : c.factors)
-      result.evaluations.push_back(evaluate_one(c, corpus, m, fmt::format("{} + dynamic NTK {:g}", name, factor), factor, listen));
+      result.evaluations.push_back(evaluate_one(c, corpus, m, fmt::format("{} + dynamic NTK {:g}", name, factor), factor, telling));
   io::write_json(file, to_json(result));
   std::error_code error;  // runs/<method>/model is all that is needed from here on
   fs::remove_all(train::checkpoint_root(dir), error);
@@ -140,8 +191,13 @@ StudyResults run_study(const StudyConfig& config, const Corpus& corpus, const St
   results.corpus = corpus.description;
   results.machine = fmt::format("{} threads, SIMD target {}", max_threads(), ops::cpu_target());
   Stopwatch watch;
+  Telling telling(config, corpus, listen);
   for (const int64_t seed : config.seeds)
-    for (const std::string& method : config.methods) results.runs.push_back(run_one(config, corpus, method, seed, listen));
+    for (const std::string& method : config.methods) {
+      telling.begin_run(method);
+      results.runs.push_back(run_one(config, corpus, method, seed, telling));
+      telling.end_run();
+    }
   results.seconds = watch.seconds();
   return results;
 }

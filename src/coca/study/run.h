@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 
 #include "coca/study/corpus.h"
 #include "coca/study/results.h"
@@ -14,6 +15,7 @@ struct StudyProgress {
   std::string stage;             // "coca-slack: training"
   int64_t done = 0, total = 0, start = 0;
   std::string unit, text;
+  std::optional<double> seconds_left;  // of the whole study, as soon as something of it is measured
 };
 
 using StudyListener = std::function<void(const StudyProgress&)>;

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "coca/base/error.h"
+#include "coca/base/suggest.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 #include "coca/text/chat_answers.h"
@@ -85,8 +86,8 @@ ChatTemplate ChatTemplate::named(std::string_view name) {
   const auto templates = named_templates();
   const auto found = std::ranges::find(templates, name, &NamedTemplate::name);
   if (found == templates.end())
-    fail(ErrorKind::kInvalidArgument, "chat template \"{}\" is unknown; expected one of {}", name,
-         fmt::join(chat_template_names(), ", "));
+    fail(ErrorKind::kInvalidArgument, "chat template \"{}\" is unknown; expected one of {}{}", name,
+         fmt::join(chat_template_names(), ", "), did_you_mean(name, chat_template_names()));
   ChatTemplate made = from_source(std::string(found->source), fmt::format("chat template {}", name));
   made.set_token("bos_token", std::string(found->bos));
   made.set_token("eos_token", std::string(found->eos));

@@ -1,0 +1,253 @@
+// Names of flags and commands, old and misspelt; values that are missing; --config and --json everywhere; help.
+// SPDX-License-Identifier: Apache-2.0
+#include <functional>
+#include <nlohmann/json.hpp>
+#include <set>
+#include <sstream>
+
+#include "coca/io/json_file.h"
+#include "e2e/cli_fixture.h"
+
+namespace coca {
+namespace {
+
+namespace fs = std::filesystem;
+using test::Args;
+using test::Outcome;
+using testing::AllOf;
+using testing::HasSubstr;
+using testing::Not;
+using testing::StartsWith;
+
+constexpr const char* kShape = R"({"model_type": "llama", "attention_type": "coca-slack", "vocab_size": 260, "hidden_size": 32,
+  "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 32})";
+
+// A variable of the environment for the life of this.
+class Variable {
+ public:
+  Variable(const char* name, const char* value) : name_(name) { setenv(name, value, 1); }
+  ~Variable() { unsetenv(name_); }
+  Variable(const Variable&) = delete;
+  Variable& operator=(const Variable&) = delete;
+
+ private:
+  const char* name_;
+};
+
+class Flags : public test::CliFixture {
+ protected:
+  // Refused for the command line alone: the message, and where help is.
+  void expect_refused(const Args& args, const std::string& message, const std::string& help) {
+    const Outcome o = coca(args);
+    EXPECT_EQ(o.code, 2) << message << "\n" << o.err;
+    EXPECT_EQ(o.err, "coca: " + message + "\nTry: coca " + help + "\n");
+    EXPECT_EQ(o.out, "");
+  }
+  std::string model() {
+    if (!fs::exists(at("model"))) {
+      EXPECT_EQ(coca({"init", "--model-config", put("shape.json", kShape), "--out", at("model")}).code, 0);
+    }
+    return at("model");
+  }
+  std::string text() { return put("text.txt", cats_and_dogs(20)); }
+  // All commands, "eval ppl" as two words.
+  std::vector<Args> commands() {
+    std::vector<Args> found;
+    const std::function<void(Args)> walk = [&](const Args& command) {
+      std::istringstream lines(coca(with(command, {"--help"})).out);
+      bool listed = false, inner = false;
+      for (std::string line; std::getline(lines, line);) {
+        if (listed && line.size() > 2 && line[0] == ' ' && line[2] != ' ') {
+          inner = true;
+          walk(with(command, {line.substr(2, line.find(' ', 2) - 2)}));
+        }
+        if (line == "Subcommands:") listed = true;
+      }
+      if (!inner) found.push_back(command);
+    };
+    walk({});
+    return found;
+  }
+};
+
+TEST_F(Flags, AMisspeltFlagGetsTheNearest) {
+  expect_refused({"train", "--lr", "1e-3"}, "--lr: no such option of coca train; did you mean --learning-rate?", "train --help");
+  expect_refused({"finetune", "--lr=1e-3"}, "--lr: no such option of coca finetune; did you mean --learning-rate?", "finetune --help");
+  expect_refused({"train", "--stepz", "3"}, "--stepz: no such option of coca train; did you mean --steps?", "train --help");
+  expect_refused({"train", "--learning_rate", "3"}, "--learning_rate: no such option of coca train; did you mean --learning-rate?", "train --help");
+  expect_refused({"train", "--num-layers", "3"}, "--num-layers: no such option of coca train; did you mean --layers?", "train --help");
+  expect_refused({"train", "--hidden-size", "3"}, "--hidden-size: no such option of coca train; did you mean --width?", "train --help");
+  expect_refused({"eval", "ppl", "--modl", "x"}, "--modl: no such option of coca eval ppl; did you mean --model?", "eval ppl --help");
+  expect_refused({"generate", "--max-tokens", "3"}, "--max-tokens: no such option of coca generate; did you mean --max-new-tokens?", "generate --help");
+  expect_refused({"info", "--thread", "3"}, "--thread: no such option of coca info; did you mean --threads?", "info --help");
+  expect_refused({"train", "--zebra", "3"}, "--zebra: no such option of coca train", "train --help");
+  expect_refused({"info", "-x"}, "-x: no such option of coca info", "info --help");
+  expect_refused({"--steps", "3", "train"}, "--steps: no such option of coca; options of a command stand behind it: coca train --steps ...", "--help");
+}
+
+TEST_F(Flags, AMisspeltCommandGetsTheNearest) {
+  expect_refused({"trian"}, "trian: no such command of coca; did you mean coca train?", "--help");
+  expect_refused({"Train", "--steps", "3"}, "Train: no such command of coca; did you mean coca train?", "--help");
+  expect_refused({"eval", "pl"}, "pl: no such command of coca eval; did you mean coca eval ppl?", "eval --help");
+  expect_refused({"bench", "atention"}, "atention: no such command of coca bench; did you mean coca bench attention?", "bench --help");
+  expect_refused({"ppl"}, "ppl: no such command of coca; did you mean coca eval ppl?", "--help");
+  expect_refused({"zebra"}, "zebra: no such command of coca", "--help");
+  expect_refused({"help", "trian"}, "trian: no such command of coca; did you mean coca train?", "--help");
+}
+
+TEST_F(Flags, AWrongValueGetsTheNearest) {
+  const Outcome kind = coca({"train", "--text", text(), "--attention", "coca-slak"});
+  EXPECT_EQ(kind.code, 2);
+  EXPECT_THAT(kind.err, AllOf(StartsWith("coca: --attention: \"coca-slak\" is unknown; expected one of rope, "), HasSubstr("; did you mean coca-slack?\n")));
+  EXPECT_THAT(coca({"eval", "ppl", "--model", model(), "--text", text(), "--protocol", "slidng"}).err, HasSubstr("; did you mean sliding?\n"));
+  EXPECT_THAT(coca({"study", "--preset", "smal"}).err, HasSubstr("; did you mean small?\n"));
+  EXPECT_THAT(coca({"train", "--config", put("c.json", R"({"attention": "Rope"})")}).err, HasSubstr("; did you mean rope?\n"));
+  EXPECT_THAT(coca({"train", "--config", put("d.json", R"({"lr": 1})")}).err, HasSubstr("unknown option \"lr\"; did you mean \"learning_rate\"?\n"));
+}
+
+TEST_F(Flags, MissingValuesAndFlagsInTheirPlace) {
+  expect_refused({"train", "--steps"}, "--steps: needs a value (INT)", "train --help");
+  expect_refused({"train", "--steps", "--batch", "3"}, "--steps: needs a value (INT), but --batch follows, which is a flag; if that is the value, write --steps=--batch",
+                 "train --help");
+  expect_refused({"train", "--text", "--resume"}, "--text: needs a value (PATH,...), but --resume follows, which is a flag; if that is the value, write --text=--resume",
+                 "train --help");
+  expect_refused({"train", "--text", "a.txt", "b.txt"}, "\"b.txt\": values of --text are separated by commas, and a pattern of file names stands in quotes", "train --help");
+  expect_refused({"train", "--out", "a", "text"}, "\"text\": coca train takes no argument here; did you mean --text?", "train --help");
+  expect_refused({"info", "a", "b"}, "\"b\": coca info takes no argument here", "info --help");
+  expect_refused({"info", "--help=3"}, "--help=3: takes no value", "info --help");
+}
+
+TEST_F(Flags, AValueMayLookLikeAFlag) {
+  for (const Args& prompt : {Args{"--prompt=--chat"}, Args{"--prompt", "--not-a-flag"}, Args{"--prompt", "-5"}, Args{"--prompt", "[a,b]"}}) {
+    const Outcome o = coca(with({"generate", "--model", model(), "--max-new-tokens", "1", "--json", "-"}, prompt));
+    ASSERT_EQ(o.code, 0) << o.err;
+    const std::string wanted = prompt.back().substr(prompt.size() == 1 ? prompt.back().find('=') + 1 : 0);
+    std::string seen;
+    const nlohmann::json result = nlohmann::json::parse(o.out);
+    for (const auto& id : result["prompt_ids"]) seen += static_cast<char>(id.get<int>());
+    EXPECT_EQ(seen, wanted);
+  }
+  EXPECT_EQ(coca({"tokenizer", "encode", "--tokenizer", "byte", "--", "--abc"}).out, "45 45 97 98 99\n");
+}
+
+TEST_F(Flags, TheLastOfARepeatedFlagCountsAndIsSaid) {
+  const Outcome o = coca({"info", model(), "--length", "5", "--length", "7", "--json", "-"});
+  EXPECT_EQ(o.err, "note: --length is given more than once; only the last, 7, counts\n");
+  EXPECT_EQ(nlohmann::json::parse(o.out)["length"], 7);
+  EXPECT_EQ(coca({"info", model(), "--length", "5", "--length", "5"}).err, "");
+  EXPECT_EQ(coca({"tokenizer", "decode", "--tokenizer", "byte", "--ids", "97", "--ids", "98,99"}).out, "abc\n") << "lists add up";
+}
+
+TEST_F(Flags, OldNamesWorkAndAreSaidOnce) {
+  const Outcome built = coca({"data", "build", "--input", text(), "--tokenizer", "byte", "--output", at("a.tok"), "--input", text()});
+  EXPECT_EQ(built.code, 0) << built.err;
+  EXPECT_THAT(built.err, StartsWith("note: --input is deprecated: use --text\nnote: --output is deprecated: use --out\n"));
+  EXPECT_TRUE(fs::exists(at("a.tok")));
+  const Outcome info = coca({"tokenizer", "info", "--json", "--tokenizer", "byte"});
+  EXPECT_EQ(info.err, "note: --json without a file is deprecated: use --json -\n");
+  EXPECT_EQ(nlohmann::json::parse(info.out)["vocab_size"], 257);
+  const Outcome init = coca({"init", "--config", put("shape.json", kShape), "--out", at("old")});
+  EXPECT_EQ(init.code, 0) << init.err;
+  EXPECT_THAT(init.err, HasSubstr("use --model-config"));
+  const std::string config = put("old.json", R"({"kind": "rope", "lengths": 16, "heads": 1, "head_dim": 8, "repeats": 1, "warmup": 0})");
+  const Outcome bench = coca({"bench", "attention", "--config", config, "--json", at("bench.json")});
+  EXPECT_EQ(bench.code, 0) << bench.err;
+  EXPECT_THAT(bench.err, StartsWith("note: " + config + ": \"kind\" is deprecated: use \"attention\"\n"));
+  EXPECT_EQ(io::read_json(at("bench.json"))["options"]["attention"], nlohmann::json({"rope"}));
+  EXPECT_THAT(coca({"bench", "attention", "--config", put("both.json", R"({"kind": "rope", "attention": "rope"})")}).err, HasSubstr("which is there too"));
+}
+
+TEST_F(Flags, EveryCommandTakesConfigAndOneKindOfJson) {
+  const std::vector<Args> all = commands();
+  EXPECT_GE(all.size(), 25u);
+  std::set<std::string> names;
+  for (const Args& command : all) {
+    const std::string help = coca(with(command, {"--help"})).out, name = testing::PrintToString(command);
+    EXPECT_THAT(help, HasSubstr("--config PATH")) << name;
+    if (help.find("--json ") != std::string::npos) {
+      EXPECT_THAT(help, HasSubstr("--json PATH")) << name;
+    }
+    for (const char* old : {"--input", "--output", "--kind", "--haystack"}) EXPECT_THAT(help, Not(HasSubstr(std::string(old) + " "))) << name;
+    names.insert(command.back());
+  }
+  EXPECT_TRUE(names.contains("convert") && names.contains("ruler") && names.contains("ring"));
+}
+
+TEST_F(Flags, ConfigFilesHoldSwitchesPositionalsAndSingleValues) {
+  const std::string folder = model();
+  const std::string config = put("generate.json", fmt::format(R"({{"model": "{}", "prompt": "the", "max_new_tokens": 3, "ignore_eos": true, "echo": true, "stop": "never, seen"}})", folder));
+  const Outcome generated = coca({"generate", "--config", config});
+  EXPECT_EQ(generated.code, 0) << generated.err;
+  EXPECT_THAT(generated.out, StartsWith("the"));
+  EXPECT_THAT(coca({"generate", "--config", config, "--echo", "false"}).out, Not(StartsWith("the"))) << "a flag wins";
+  EXPECT_THAT(coca({"info", "--config", put("info.json", fmt::format(R"({{"model": "{}", "length": 64}})", folder))}).out, HasSubstr("generating at 64 tokens"));
+  const Outcome made = coca({"convert", "--config", put("convert.json", fmt::format(R"({{"model": "{}", "out": "{}", "dtype": "bf16"}})", folder, at("made")))});
+  EXPECT_EQ(made.code, 0) << made.err;
+  EXPECT_TRUE(fs::exists(at("made/model.safetensors")));
+  const Outcome ppl = coca({"eval", "ppl", "--config", put("ppl.json", fmt::format(R"({{"model": "{}", "text": "{}", "lengths": 32, "by_document": true}})", folder, text()))});
+  EXPECT_EQ(ppl.code, 0) << ppl.err;
+  EXPECT_THAT(coca({"generate", "--config", put("wrong.json", R"({"chat": "yes"})")}).err, HasSubstr("true or false"));
+}
+
+TEST_F(Flags, JsonGoesToAFileOrToStandardOutputAlone) {
+  const std::string folder = model();
+  const std::vector<Args> all = {{"info", folder},
+                                 {"info"},
+                                 {"tokenizer", "info", "--tokenizer", "byte"},
+                                 {"methods"},
+                                 {"generate", "--model", folder, "--prompt", "the", "--max-new-tokens", "2"},
+                                 {"eval", "ppl", "--model", folder, "--text", text(), "--lengths", "32"},
+                                 {"bench", "attention", "--lengths", "16", "--heads", "1", "--head-dim", "8", "--repeats", "1", "--warmup", "0"}};
+  for (const Args& args : all) {
+    const std::string name = testing::PrintToString(args);
+    for (const char* file : {"-", "/dev/stdout"}) {
+      const Outcome printed = coca(with(args, {"--json", file}));
+      ASSERT_EQ(printed.code, 0) << name << printed.err;
+      EXPECT_TRUE(nlohmann::json::accept(printed.out)) << name << printed.out;
+    }
+    const Outcome written = coca(with(args, {"--json", at("out.json")}));
+    ASSERT_EQ(written.code, 0) << name << written.err;
+    EXPECT_FALSE(nlohmann::json::accept(written.out)) << name << "the text is printed beside it";
+    EXPECT_TRUE(io::read_json(at("out.json")).is_structured()) << name;
+    fs::remove(at("out.json"));
+  }
+}
+
+TEST_F(Flags, HelpIsACommandToo) {
+  EXPECT_EQ(coca({"help"}).out, coca({"--help"}).out);
+  EXPECT_EQ(coca({"help", "train"}).out, coca({"train", "--help"}).out);
+  EXPECT_EQ(coca({"help", "eval", "ppl"}).out, coca({"eval", "ppl", "--help"}).out);
+  EXPECT_EQ(coca({"eval", "help", "ppl"}).out, coca({"eval", "ppl", "--help"}).out);
+  EXPECT_THAT(coca({"help", "eval", "ppl"}).out, HasSubstr("Usage: coca eval ppl"));
+  EXPECT_EQ(coca({"-V"}).out, coca({"--version"}).out);
+  EXPECT_THAT(coca({"-V"}).out, StartsWith("coca 0."));
+}
+
+TEST_F(Flags, HelpIsAsWideAsAsked) {
+  const auto widest = [&](const Args& args) {
+    std::istringstream lines(coca(args).out);
+    size_t most = 0;
+    for (std::string line; std::getline(lines, line);) most = std::max(most, line.size());
+    return most;
+  };
+  EXPECT_GT(widest({"train", "--help"}), 120u) << "in a file lines are as long as they are";
+  for (const char* columns : {"80", "100", "132"}) {
+    const Variable wide("COLUMNS", columns);
+    EXPECT_LE(widest({"train", "--help"}), std::stoul(columns));
+    EXPECT_LE(widest({"--help"}), std::stoul(columns));
+    EXPECT_LE(widest({"bench", "ring", "--help"}), std::stoul(columns));
+  }
+}
+
+TEST_F(Flags, ColoursAreForTerminalsUnlessAskedFor) {
+  EXPECT_THAT(coca({"--help"}).out, Not(HasSubstr("\x1b[")));
+  EXPECT_THAT(coca({"trian"}).err, Not(HasSubstr("\x1b[")));
+  const Variable force("CLICOLOR_FORCE", "1");
+  EXPECT_THAT(coca({"--help"}).out, HasSubstr("\x1b[1mSubcommands:\x1b[0m"));
+  EXPECT_THAT(coca({"trian"}).err, StartsWith("\x1b[1;31mcoca: \x1b[0mtrian: no such"));
+  const Variable none("NO_COLOR", "1");
+  EXPECT_THAT(coca({"--help"}).out, Not(HasSubstr("\x1b[")));
+}
+
+}  // namespace
+}  // namespace coca

@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "estimate.h"
+
+#include <algorithm>
+
+#include "cli.h"
+#include "coca/base/clock.h"
+#include "coca/base/parallel.h"
+#include "coca/bench/machine.h"
+#include "coca/bench/model_shape.h"
+#include "coca/model/decoder.h"
+
+namespace coca::tools {
+
+namespace {
+
+constexpr int64_t kMeasuredParameters = 50'000'000, kMeasuredLength = 256;
+constexpr double kLeastSeconds = 0.3, kShareOfLargeModels = 0.75;  // the latter: bench/README.md
+
+// Runs once, then until the time is up; seconds of one run.
+template <typename Run>
+double seconds_of_run(const Run& run) {
+  run();
+  const Stopwatch watch;
+  int64_t runs = 0;
+  do run(), ++runs;
+  while (watch.seconds() < kLeastSeconds);
+  return watch.seconds() / static_cast<double>(runs);
+}
+
+int64_t weight_bytes(const model::ModelSpec& spec, model::Precision precision) {
+  int64_t bytes = 0;
+  for (const model::ParamInfo& info : model::parameter_list(spec))
+    bytes += info.shape.product() * static_cast<int64_t>(dtype_size(model::param_dtype(info.role, precision)));
+  return bytes;
+}
+
+}  // namespace
+
+double measured_rate(const model::ModelSpec& spec, model::Precision precision, int64_t length, Pass pass) {
+  Context cx;
+  if (model::parameter_count(spec) > kMeasuredParameters) {
+    bench::MatrixProduct product(cx, dtype_of(precision));
+    const bench::Contestant contestant = product.contestant();
+    return kShareOfLargeModels * 1e9 * bench::MatrixProduct::gflops(bench::summarise({seconds_of_run(contestant.run)}));
+  }
+  const int64_t N = std::clamp<int64_t>(length, 2, kMeasuredLength);
+  const std::vector<int32_t> ids = bench::random_ids(N, spec.V, 1);
+  const TensorRef window(ids.data(), DType::kI32, {1, N});
+  const model::ParamStore params = bench::random_params(spec, precision);
+  const double forward = static_cast<double>(N) * model::forward_flops_per_token(spec, N);
+  if (pass == Pass::kForward) {
+    model::Decoder decoder(spec, params.weights());
+    return forward / seconds_of_run([&] { decoder.forward(cx, window); });
+  }
+  model::ParamStore grads(spec);
+  model::TrainingDecoder decoder(spec, 1, N, {.precision = precision});
+  return 3 * forward / seconds_of_run([&] { decoder.forward_backward(cx, params.weights(), window, window, 1, grads.tensors()); });
+}
+
+double seconds_of(const Work& work) {
+  double seconds = 0;
+  for (const Pass pass : {Pass::kForward, Pass::kTraining}) {
+    double flops = 0;
+    for (const Part& part : work.parts) flops += part.pass == pass ? part.flops : 0;
+    if (flops > 0) seconds += flops / measured_rate(work.spec, work.precision, work.length, pass);
+  }
+  return seconds;
+}
+
+int print_dry_run(const Work& work) {
+  report::Table table{.title = "", .header = {"", "tokens", "operations", "time"}, .rows = {}, .align = {}};
+  double rates[2] = {}, all = 0;
+  for (const Part& part : work.parts) {
+    double& rate = rates[static_cast<size_t>(part.pass)];
+    if (rate == 0) rate = measured_rate(work.spec, work.precision, work.length, part.pass);
+    all += part.flops / rate;
+    table.rows.push_back({part.name, report::format_count(part.tokens), report::format_number(part.flops, 3), report::format_duration(part.flops / rate)});
+  }
+  if (work.parts.size() > 1) table.rows.push_back({"all", "", "", report::format_duration(all)});
+  print(table_text(table));
+  const bool measured = model::parameter_count(work.spec) <= kMeasuredParameters;
+  std::string speed;
+  for (const double rate : rates)
+    if (rate > 0) speed += fmt::format("{}{} GFLOP/s", speed.empty() ? "" : " and ", report::format_number(rate * 1e-9, 3));
+  print(fmt::format("\ntime: about, at {} with {} threads, {}\nmemory: about {} at least\n", speed, max_threads(),
+                    measured ? "measured just now on a model of this shape" : "three quarters of this machine's matrix rate",
+                    report::format_bytes(work.memory)));
+  if (work.disk > 0) print(fmt::format("disk: about {}\n", report::format_bytes(work.disk)));
+  print("dry run: nothing else was computed, nothing was written\n");
+  return 0;
+}
+
+int64_t training_memory(const model::ModelSpec& spec, model::Precision precision, int64_t batch, int64_t length, int64_t trained_parameters) {
+  const model::TrainingDecoder one(spec, 1, length, {.precision = precision});
+  const int64_t copy = precision == model::Precision::kF32 ? 0 : weight_bytes(spec, precision);
+  return 4 * model::parameter_count(spec) + 12 * trained_parameters + copy + batch * static_cast<int64_t>(one.activation_bytes());
+}
+
+int64_t training_disk(int64_t parameters, int64_t checkpoints) { return 4 * parameters + checkpoints * 12 * parameters; }
+
+int64_t evaluation_memory(const model::ModelSpec& spec, model::Precision precision, int64_t batch_tokens, int64_t length) {
+  return weight_bytes(spec, precision) +
+         static_cast<int64_t>(model::Decoder::activation_bytes(spec, std::max<int64_t>(1, batch_tokens / std::max<int64_t>(1, length)), length, precision));
+}
+
+}  // namespace coca::tools

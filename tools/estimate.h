@@ -1,0 +1,46 @@
+// tools/estimate.h - what long work takes, said before it begins: --dry-run, and a line ahead of a study.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "coca/model/params.h"
+
+namespace coca::tools {
+
+enum class Pass : uint8_t { kForward, kTraining };
+
+struct Part {
+  std::string name;
+  Pass pass = Pass::kForward;
+  int64_t tokens = 0;  // run through the model
+  double flops = 0;    // of the matrix products; those of training are three times the forward ones
+};
+
+struct Work {
+  std::vector<Part> parts;
+  model::ModelSpec spec;  // the speed is that of a model of this shape
+  model::Precision precision = model::Precision::kF32;
+  int64_t length = 0;  // tokens of a typical window
+  int64_t memory = 0;  // bytes
+  int64_t disk = 0;    // bytes written
+};
+
+// FLOP/s of the shape here, on random weights and a window of at most 256 tokens, which takes a second or two. Models of more
+// than 50 million parameters are taken to reach three quarters of the rate of a large matrix product.
+double measured_rate(const model::ModelSpec&, model::Precision, int64_t length, Pass);
+
+double seconds_of(const Work&);
+// Prints what it takes, as a table; 0, an exit code. Nothing is written.
+int print_dry_run(const Work&);
+
+// Bytes of weights, gradients, moments and activations of training; of the parameters that are trained.
+int64_t training_memory(const model::ModelSpec&, model::Precision, int64_t batch, int64_t length, int64_t trained_parameters);
+// Bytes of a model folder and of so many checkpoints.
+int64_t training_disk(int64_t parameters, int64_t checkpoints);
+// Weights and activations of one batch of windows.
+int64_t evaluation_memory(const model::ModelSpec&, model::Precision, int64_t batch_tokens, int64_t length);
+
+}  // namespace coca::tools

@@ -1,0 +1,12 @@
+// tools/help.h - help texts as wide as the terminal, and in colour on one.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <memory>
+
+namespace coca::tools {
+
+std::shared_ptr<CLI::Formatter> make_help_formatter();
+
+}  // namespace coca::tools
