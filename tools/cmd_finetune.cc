@@ -131,7 +131,7 @@ train::TrainSummary run_with_progress(train::Finetuner& tuner) {
 int64_t windows_of(const train::FinetuneConfig& c, const text::Tokenizer& tokenizer, int64_t length) {
   int64_t tokens = 0;
   if (!c.data.empty()) {
-    tokens = load_examples(c.data, tokenizer, train::finetune_target(c, tokenizer).bos, train::chat_template_for(c), "examples")->tokens();
+    tokens = load_examples(c.data, tokenizer, train::finetune_target(c, tokenizer).bos, train::chat_template_for(c), c.format, "examples")->tokens();
   } else if (c.text.size() == 1 && c.text[0].ends_with(".tok")) {
     tokens = data::TokenFile(c.text[0]).size();
   } else {

@@ -1,6 +1,10 @@
 // coca tokenizer, methods, verify and a tiny study, as a user calls them.
 // SPDX-License-Identifier: Apache-2.0
+#include <map>
 #include <nlohmann/json.hpp>
+#include <regex>
+#include <set>
+#include <sstream>
 
 #include "coca/io/json_file.h"
 #include "e2e/cli_fixture.h"
@@ -127,6 +131,61 @@ TEST_F(Commands, StudyWritesItsReportAndIsNotDoneTwice) {
   EXPECT_EQ(tables(second.out), tables(first.out));
   EXPECT_GE(std::filesystem::last_write_time(at("out/report.html")), trained);
   expect_refused(with(study, {"--methods", "ropes"}), 2, "ropes");
+}
+
+// What of a Markdown text is code: lines of fenced blocks (continued ones joined), and spans between backquotes.
+std::vector<std::string> code_of(const std::string& markdown) {
+  std::vector<std::string> out;
+  const auto parts_of = [](const std::string& text, const std::string& mark) {
+    std::vector<std::string> parts(1);
+    for (size_t at = 0, end = 0; end != std::string::npos; at = end + mark.size()) {
+      end = text.find(mark, at);
+      parts.back() = text.substr(at, end - at);
+      if (end != std::string::npos) parts.emplace_back();
+    }
+    return parts;
+  };
+  const std::vector<std::string> blocks = parts_of(markdown, "```");
+  for (size_t b = 0; b < blocks.size(); ++b) {
+    if (b % 2 == 1) {
+      std::istringstream lines(std::regex_replace(blocks[b], std::regex("\\\\\n"), " "));
+      for (std::string line; std::getline(lines, line);) out.push_back(line.substr(0, line.find(" # ")));
+      continue;
+    }
+    const std::vector<std::string> spans = parts_of(blocks[b], "`");
+    for (size_t s = 1; s < spans.size(); s += 2) out.push_back(std::regex_replace(spans[s], std::regex("\n"), " "));
+  }
+  return out;
+}
+
+// README and docs stay what the program takes: every command in them exists and has the flags that it is given there.
+TEST_F(Commands, TheDocumentationsCommandsAndFlagsExist) {
+  const std::filesystem::path root = COCA_SOURCE_DIR;
+  std::vector<std::filesystem::path> files{root / "README.md", root / "bench" / "README.md"};
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(root / "docs"))
+    if (entry.path().extension() == ".md") files.push_back(entry.path());
+  std::map<std::string, std::string> help_of;
+  const auto help = [&](const Args& command) -> const std::string& {
+    std::string& text = help_of[testing::PrintToString(command)];
+    if (text.empty()) text = coca(with(command, {"--help"})).out;
+    return text;
+  };
+  const std::regex command("(^|\\s)coca ((eval|bench|data|tokenizer) )?([a-z]+)(?![|a-z-])(.*)"),
+      flag("(^|\\s)(--[a-z][a-z0-9-]*)");
+  int seen = 0;
+  for (const std::filesystem::path& file : files)
+    for (const std::string& code : code_of(io::read_file(file))) {
+      std::smatch match;
+      if (!std::regex_search(code, match, command)) continue;
+      Args name{match[4]};
+      if (match[3].matched) name.insert(name.begin(), match[3]);
+      const std::string &text = help(name), rest = match[5];
+      EXPECT_THAT(text, HasSubstr("Usage: coca " + name[0])) << file << ": " << code;
+      for (std::sregex_iterator f(rest.begin(), rest.end(), flag), end; f != end; ++f, ++seen)
+        EXPECT_TRUE(std::regex_search(text + help({}), std::regex((*f)[2].str() + "(?![a-z0-9-])")))
+            << (*f)[2] << " in " << file << ": " << code;
+    }
+  EXPECT_GT(seen, 300);
 }
 
 TEST_F(Commands, VerifyPassesAndFails) {
