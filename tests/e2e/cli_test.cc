@@ -298,9 +298,7 @@ TEST_F(Cli, AnalyseWritesTablesAndAReport) {
   ASSERT_EQ(coca(tiny_train("run", {"--attention", "coca-strict", "--steps", "3"})).code, 0);
   const Args analyse = {"analyse", "--model", at("run/model"), "--text", text_file(), "--windows", "3"};
   const auto with = [&](const Args& more) {
-    Args args = analyse;
-    args.insert(args.end(), more.begin(), more.end());
-    return args;
+    return CliFixture::with(analyse, more);
   };
   const Outcome done = coca(with({"--pairs", "0", "--multiples", "1,8", "--json", at("a.json"), "--csv", at("a.csv"), "--html", at("a.html")}));
   ASSERT_EQ(done.code, 0) << done.err;

@@ -32,7 +32,7 @@ class Outputs : public test::CliFixture {
       "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 32,
       "rms_norm_eps": 1e-5, "bos_token_id": 256, "eos_token_id": 256})");
     put("text.txt", cats_and_dogs(5));
-    const Outcome made = coca({"init", "--config", at("config.json"), "--out", at("model")});
+    const Outcome made = coca({"init", "--model-config", at("config.json"), "--out", at("model")});
     ASSERT_EQ(made.code, 0) << made.err;
   }
   Args ppl(const Args& more) const {
@@ -212,10 +212,10 @@ TEST_F(Outputs, AHangUpSavesUnlessItIsIgnored) {
 }
 
 TEST_F(Outputs, OfSeveralThatMakeOneFolderOneWins) {
-  const Outcome o = shell("for i in 1 2 3 4; do { coca init --config config.json --seed $i --out made 2>> errors.txt && echo $i >> won.txt; } & done; wait");
+  const Outcome o = shell("for i in 1 2 3 4; do { coca init --model-config config.json --seed $i --out made 2>> errors.txt && echo $i >> won.txt; } & done; wait");
   EXPECT_EQ(lines("won.txt"), 1) << o.err;
   EXPECT_EQ(lines("errors.txt"), 3);
-  EXPECT_EQ(shell("coca init --config config.json --seed $(cat won.txt) --out again && cmp again/model.safetensors made/model.safetensors").code, 0);
+  EXPECT_EQ(shell("coca init --model-config config.json --seed $(cat won.txt) --out again && cmp again/model.safetensors made/model.safetensors").code, 0);
   for (const auto& entry : fs::directory_iterator(dir_.path())) EXPECT_FALSE(entry.path().filename().string().starts_with(".tmp-")) << entry.path();
 }
 
@@ -257,7 +257,7 @@ TEST_F(Outputs, NamesThatAreNotUtf8) {
 
 // A flag that takes a text and is not known to be none of a path must be in the list of tools/paths.cc.
 TEST_F(Outputs, EveryFlagThatNamesAPathIsKnownToBeOne) {
-  const std::set<std::string> no_paths = {"--cpu-target", "--force-impl", "--field", "--freeze", "--lora-targets", "--methods", "--ntk-methods",
+  const std::set<std::string> no_paths = {"--chat-var", "--cpu-target", "--string", "--force-impl", "--field", "--freeze", "--lora-targets", "--methods", "--ntk-methods",
                                           "--prompt", "--protocol", "--stages", "--stop", "--system", "--tasks", "--train", "--type"};
   std::set<std::string> texts, paths;
   const std::function<void(const Args&)> walk = [&](const Args& command) {

@@ -117,6 +117,7 @@ std::vector<DecodeResult> bench_decode(Context& cx, const DecodeOptions& o, Prog
   std::ranges::sort(lengths);
   lengths.erase(std::unique(lengths.begin(), lengths.end()), lengths.end());
   const auto count = static_cast<int64_t>(kinds.size());
+  const model::ModelSpec first = make_spec(o.shape, kinds.front(), lengths.back());
   for (const int64_t length : lengths) progress.plan(count + planned_steps(count + 1, o.repeat), static_cast<double>(length));
   for (const AttentionKind kind : kinds) {
     progress.begin(fmt::format("checking {} against the plain loops", enum_name(kind)));
@@ -124,7 +125,6 @@ std::vector<DecodeResult> bench_decode(Context& cx, const DecodeOptions& o, Prog
   }
 
   // All kinds have tensors of the same shapes (t stands where k does), so one set of weights serves them.
-  const model::ModelSpec first = make_spec(o.shape, kinds.front(), lengths.back());
   progress.begin(fmt::format("making a model of {} parameters", report::format_count(model::parameter_count(first))));
   const model::ParamStore params = random_params(first, o.precision);
   MemoryRead read(cx);

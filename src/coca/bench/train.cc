@@ -101,6 +101,7 @@ std::vector<TrainResult> bench_train(Context& cx, const TrainOptions& o, Progres
   check_repeats(o.repeat);
   const std::vector<AttentionKind> kinds = kinds_of(o.kind, o.against);
   const Window window = window_of(o);
+  for (const AttentionKind kind : kinds) make_spec(o.shape, kind, window.length);  // what is wrong shows before anything is said
   progress.plan(planned_steps(static_cast<int64_t>(kinds.size()) + 1, o.repeat), 1);
   for (const AttentionKind kind : kinds) {
     progress.begin(fmt::format("checking {} against the plain loops", enum_name(kind)));
