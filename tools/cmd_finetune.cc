@@ -7,6 +7,7 @@
 #include "coca/model/model.h"
 #include "coca/report/table.h"
 #include "coca/train/finetune.h"
+#include "coca/train/load_data.h"
 #include "companions.h"
 #include "estimate.h"
 #include "ranks.h"
@@ -33,6 +34,7 @@ struct Options {
 struct Loaded {
   std::optional<data::TokenDocuments> examples, validation_examples;
   std::optional<data::TokenFile> text, validation_text;
+  int64_t shared = 0;  // documents or examples that are in both
 };
 
 // "read as ShareGPT: 1,203 conversations, 2,411 answers (12 with weight 0)".
@@ -56,13 +58,14 @@ std::string describe(const data::ReadReport& r) {
 
 std::optional<data::TokenDocuments> load_examples(const std::vector<std::string>& inputs,
                                                   const text::Tokenizer& tokenizer, std::optional<int32_t> bos,
-                                                  const data::ChatTemplate& chat, data::ExampleForm form, const std::string& what) {
+                                                  const data::ChatTemplate& chat, data::ExampleForm form, const std::string& what,
+                                                  std::string* list = nullptr) {
   if (inputs.empty()) return std::nullopt;
   data::LoadReport report;
   std::optional<data::TokenDocuments> loaded;
   {
     BytesProgress progress("tokenizing " + what);
-    loaded = data::load_examples(tokenizer, {.inputs = inputs, .form = form, .chat = chat, .bos = bos, .progress = std::ref(progress)}, &report);
+    loaded = data::load_examples(tokenizer, {.inputs = inputs, .form = form, .chat = chat, .bos = bos, .progress = std::ref(progress), .list = list}, &report);
   }
   print(what + " " + describe(report.read) + "\n");
   return loaded;
@@ -78,10 +81,15 @@ Loaded load_data(const train::FinetuneConfig& c, const text::Tokenizer& tokenize
   const std::optional<int32_t> bos = train::finetune_target(c, tokenizer).bos;
   const data::ChatTemplate chat = train::chat_template_for(c);
   const std::filesystem::path cache = std::filesystem::path(c.out) / "data";
-  return {.examples = load_examples(c.data, tokenizer, bos, chat, c.format, "examples"),
-          .validation_examples = load_examples(c.validation_data, tokenizer, bos, chat, c.format, "validation examples"),
-          .text = load_text(c.text, tokenizer, cache / "train.tok", "text", data::Split::kTrain),
-          .validation_text = load_text(c.validation_text, tokenizer, cache / "validation.tok", "validation text", data::Split::kValidation)};
+  const std::filesystem::path train_file = cache / "train.tok", validation_file = cache / "validation.tok";
+  std::string list, validation_list;
+  Loaded all{.examples = load_examples(c.data, tokenizer, bos, chat, c.format, "examples", &list),
+             .validation_examples = load_examples(c.validation_data, tokenizer, bos, chat, c.format, "validation examples", &validation_list),
+             .text = load_text(c.text, tokenizer, train_file, "text", data::Split::kTrain),
+             .validation_text = load_text(c.validation_text, tokenizer, validation_file, "validation text", data::Split::kValidation)};
+  if (all.text && all.validation_text) list = train::document_list(c.text, train_file), validation_list = train::document_list(c.validation_text, validation_file);
+  all.shared = warn_of_overlap(list, validation_list);
+  return all;
 }
 
 template <typename T>
@@ -175,7 +183,7 @@ int run(OptionFlags& flags, Options& options) {
   print_start(c, tuner);
   if (options.resume) print_resumed(c.out, tuner.loop().first_step());
   const train::TrainSummary summary = run_with_progress(tuner);
-  print_summary(summary);
+  print_summary(summary, data.shared);
   const std::filesystem::path out = c.out;
   const std::string result = train::trains_adapter(c) ? "adapter" : "model";
   if (result == "model" && first_rank()) copy_companions(c.model, out / result);

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "cli.h"
+#include "coca/base/log.h"
 #include "coca/report/table.h"
 #include "coca/study/report.h"
 #include "coca/study/run.h"
@@ -87,6 +88,7 @@ int run(const Options& options) {
   if (options.dry_run) return dry_run(config);
   const study::Corpus corpus = study::load_corpus(config);
   print(corpus.description + "\n");
+  for (const std::string& sentence : data::overlap_sentences(corpus.shared, "test")) log_warning("{}", sentence);
   std::vector<int64_t> test_tokens;
   for (const std::vector<int32_t>& document : corpus.test) test_tokens.push_back(static_cast<int64_t>(document.size()));
   if (const StudyWork all = work_of(config, *corpus.tokenizer, test_tokens); all.trainings > 0)

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
 #include "coca/report/table.h"
+#include "coca/train/load_data.h"
 #include "coca/train/trainer.h"
 #include "estimate.h"
 #include "ranks.h"
@@ -48,6 +49,9 @@ int run(OptionFlags& flags, Options& options) {
   const data::TokenFile tokens = load_tokens(c.text, *tokenizer, out / "data" / "train.tok", "training text");
   std::optional<data::TokenFile> validation;
   if (!c.validation_text.empty()) validation = load_tokens(c.validation_text, *tokenizer, out / "data" / "validation.tok", "validation text", data::Split::kValidation);
+  const int64_t shared = !validation ? 0
+                                     : warn_of_overlap(train::document_list(c.text, out / "data" / "train.tok"),
+                                                       train::document_list(c.validation_text, out / "data" / "validation.tok"));
 
   train::Trainer trainer(c, {.tokens = tokens, .validation = validation ? &*validation : nullptr, .tokenizer = *tokenizer},
                          options.resume ? train::Start::kResume : train::Start::kFresh, ranks());
@@ -60,7 +64,7 @@ int run(OptionFlags& flags, Options& options) {
     progress.update(r.step, step_text(r));
   });
   progress.finish();
-  print_summary(summary);
+  print_summary(summary, shared);
   print(fmt::format("model: {}\nmetrics: {}\n", (out / "model").string(), (out / "metrics.csv").string()));
   return 0;
 }

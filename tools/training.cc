@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "training.h"
 
+#include "coca/base/log.h"
 #include "coca/base/memory.h"
 #include "coca/report/table.h"
 #include "coca/train/load_data.h"
@@ -28,7 +29,14 @@ std::string step_text(const train::StepReport& r) {
                      r.skipped ? fmt::format(" skipped {}", r.skipped) : "");
 }
 
-void print_summary(const train::TrainSummary& summary) {
+int64_t warn_of_overlap(std::string_view training, std::string_view validation) {
+  const data::Overlap overlap = data::find_overlap(training, validation);
+  if (first_rank())
+    for (const std::string& sentence : data::overlap_sentences(overlap, "validation")) log_warning("{}", sentence);
+  return overlap.documents;
+}
+
+void print_summary(const train::TrainSummary& summary, int64_t shared) {
   report::Table table{.title = "", .header = {"", "value"}, .rows = {}, .align = {}};
   table.rows = {{"steps", report::format_count(summary.steps)},
                 {"tokens", report::format_count(summary.tokens)},
@@ -38,6 +46,7 @@ void print_summary(const train::TrainSummary& summary) {
                 {"training time", report::format_duration(summary.seconds)},
                 {"tokens per second", report::format_count(static_cast<int64_t>(summary.tokens_per_second))},
                 {"peak memory", report::format_bytes(peak_resident_bytes())}};
+  if (shared > 0) table.rows.push_back({"validation documents also trained on", report::format_count(shared)});
   print(table_text(table));
 }
 

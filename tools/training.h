@@ -53,6 +53,10 @@ void print_resumed(const std::string& out, int64_t first_step);
 
 // loss, learning rate, gradient norm, speed, and what there is of validation and skipped steps.
 std::string step_text(const train::StepReport&);
-void print_summary(const train::TrainSummary&);
+// shared: documents that training and validation text have in common.
+void print_summary(const train::TrainSummary&, int64_t shared);
+
+// A warning for each document that is in both lists (data/overlap.h), by the first rank; returns how many there are.
+int64_t warn_of_overlap(std::string_view training, std::string_view validation);
 
 }  // namespace coca::tools

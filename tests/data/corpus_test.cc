@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/data/corpus.h"
 
+#include "coca/data/overlap.h"
 #include "support/temp_dir.h"
 
 namespace coca::data {
@@ -57,6 +58,36 @@ TEST(Corpus, Utf16AndUtf32AreReadAsText) {
   EXPECT_THAT(read({.inputs = {(dir / "x.jsonl").string()}}).texts(), ElementsAre("line"));
   put_file(dir / "x.txt", std::string("a\0b and a plain text", 20));  // zeros in a text are no encoding
   EXPECT_THAT(read({.inputs = {(dir / "x.txt").string()}}).report.warnings, IsEmpty());
+}
+
+TEST(Corpus, DocumentsInTwoTextsAreFoundByContent) {
+  TempDir dir;
+  put_file(dir / "train/a.txt", "Call me  Ishmael.\r\nSome years ago\n");
+  put_file(dir / "train/b.txt", "Another book");
+  put_file(dir / "train/c.jsonl", "{\"text\": \"A line\"}\n{\"text\": \" \"}\n");
+  put_file(dir / "test/x.txt", "\n Call me Ishmael. Some\tyears ago");
+  put_file(dir / "test/y.txt", "Anotherbook");  // no blank is another text than one
+  put_file(dir / "test/z.jsonl", "{\"text\": \"new\"}\n{\"text\": \"\\n\"}\n{\"text\": \"A line \"}\n");
+  const auto list = [&](const char* folder) {
+    std::string out;
+    for (const Document& d : read({.inputs = {(dir / folder).string()}}).documents) out += document_line(d.name, d.text);
+    return out;
+  };
+  const std::string train = (dir / "train").string(), test = (dir / "test").string();
+  const Overlap overlap = find_overlap(list("train"), list("test"));
+  EXPECT_EQ(overlap.documents, 2);
+  EXPECT_THAT(overlap_sentences(overlap, "validation"),
+              ElementsAre(train + "/a.txt (training) and " + test + "/x.txt (validation) are the same document",
+                          train + "/c.jsonl:1 (training) and " + test + "/z.jsonl:3 (validation) are the same document"));
+  EXPECT_EQ(find_overlap("", list("test")).documents, 0);
+  EXPECT_EQ(find_overlap(list("train"), "").documents, 0);
+
+  std::string many;
+  for (int i = 0; i < 8; ++i) many += document_line(fmt::format("{}\n\xff", i), "the same text");
+  const std::vector<std::string> sentences = overlap_sentences(find_overlap(many, many), "test");
+  ASSERT_EQ(sentences.size(), 6u);
+  EXPECT_EQ(sentences[4], "0 \\xff (training) and 4 \\xff (test) are the same document");
+  EXPECT_EQ(sentences[5], "3 more documents of the test text are in the training text");
 }
 
 TEST(Corpus, FoldersGlobsAndFiles) {

@@ -53,6 +53,28 @@ TEST_F(DataCommand, ImportsAnIndexedDatasetThatTrainsAsItsTextDoes) {
   EXPECT_TRUE(io::read_file(dir_ / "imported" / "model" / "model.safetensors") == io::read_file(dir_ / "tokenized" / "model" / "model.safetensors"));
 }
 
+TEST_F(DataCommand, DocumentsInTrainingAndValidationTextAreNamed) {
+  put("books/a.txt", cats_and_dogs(20)), put("books/c.txt", "Something else. " + cats_and_dogs(3));
+  put("held/b.txt", "\n\n" + cats_and_dogs(20)), put("held/d.txt", "New: " + cats_and_dogs(3));
+  const std::string sentence = fmt::format("warning: {} (training) and {} (validation) are the same document", at("books/a.txt"), at("held/b.txt"));
+  const Args train = {"train", "--text", at("books"), "--validation-text", at("held"), "--out", at("out"), "--layers", "1", "--width", "16",
+                      "--heads", "2", "--length", "16", "--batch", "2", "--steps", "2"};
+  for (const char* run : {"first", "from the cache"}) {
+    SCOPED_TRACE(run);
+    const test::Outcome o = coca(train);
+    ASSERT_EQ(o.code, 0) << o.err;
+    EXPECT_THAT(o.err, HasSubstr(sentence));
+    EXPECT_THAT(o.err, testing::Not(HasSubstr("d.txt")));
+    EXPECT_THAT(o.out, testing::ContainsRegex("validation documents also trained on +1\n"));
+    std::filesystem::remove_all(at("out/checkpoints")), std::filesystem::remove_all(at("out/model")), std::filesystem::remove(at("out/metrics.csv"));
+  }
+  // Of a token file nobody knows the text.
+  ASSERT_EQ(coca({"data", "build", "--text", at("held"), "--tokenizer", "byte", "--out", at("held.tok")}).code, 0);
+  const test::Outcome o = coca(with(train, {"--validation-text", at("held.tok"), "--out", at("other")}));
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.err, testing::Not(HasSubstr("same document")));
+}
+
 TEST_F(DataCommand, AnImportThatFailsLeavesNoFile) {
   put_dataset("corpus", 700);  // the byte tokenizer has no such id
   const test::Outcome o = coca({"data", "import", "--dataset", at("corpus"), "--tokenizer", "byte", "--out", at("corpus.tok")});

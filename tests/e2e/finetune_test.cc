@@ -59,6 +59,19 @@ TEST_F(Finetune, ExamplesStagesAndResume) {
   EXPECT_THAT(paper.out, HasSubstr("3 steps"));
 }
 
+TEST_F(Finetune, ExamplesAndTextsInTrainingAndValidationAreNamed) {
+  put("validation.jsonl", "{\"prompt\": \"say aa: \", \"answer\": \"zz\"}\n{\"prompt\": \"say bb:  \", \"answer\": \"bbbb\"}\n");
+  const Outcome examples = coca(tune("out", {"--validation-data", at("validation.jsonl")}));
+  ASSERT_EQ(examples.code, 0) << examples.err;
+  EXPECT_THAT(examples.err, HasSubstr(fmt::format("warning: {}:2 (training) and {}:2 (validation) are the same document", at("examples.jsonl"), at("validation.jsonl"))));
+  EXPECT_THAT(examples.err, testing::Not(HasSubstr("validation.jsonl:1")));
+  EXPECT_THAT(examples.out, testing::ContainsRegex("validation documents also trained on +1\n"));
+  put("copy/b.txt", cats_and_dogs(100) + "\n");
+  const Outcome text = coca({"finetune", "--model", at("base/model"), "--text", at("text.txt"), "--validation-text", at("copy"), "--out", at("text"), "--steps", "1", "--batch", "1"});
+  ASSERT_EQ(text.code, 0) << text.err;
+  EXPECT_THAT(text.err, HasSubstr(at("text.txt") + " (training) and " + at("copy/b.txt") + " (validation) are the same document"));
+}
+
 TEST_F(Finetune, AnAdapterIsTrainedUsedAndMerged) {
   const Outcome trained = coca(tune("lora", {"--lora-rank", "4", "--lora-alpha", "16", "--lora-dropout", "0.1",
                                              "--learning-rate", "0.1", "--steps", "20"}));

@@ -422,6 +422,35 @@ TEST(StudyFindings, WindowsNoDocumentFillsAreNamed) {
               Contains("No test document is as long as the window at 2x: these perplexities are of shorter windows."));
 }
 
+TEST_F(Study, TestDocumentsThatWereTrainedOnAreNamed) {
+  StudyConfig c = resolve(toy(dir_));
+  EXPECT_EQ(load_corpus(c).shared.documents, 0);
+  fs::copy_file(dir_ / "text/doc00.txt", dir_ / "text/doc09.txt", fs::copy_options::overwrite_existing);  // the one that is held out
+  c.out = (dir_ / "within").string();
+  const Corpus within = load_corpus(c);
+  ASSERT_EQ(within.shared.pairs.size(), 1u);
+  EXPECT_THAT(within.shared.pairs[0].training, testing::EndsWith("text/doc00.txt"));
+  EXPECT_THAT(within.shared.pairs[0].evaluation, testing::EndsWith("text/doc09.txt"));
+  fs::create_directories(dir_ / "test");
+  fs::copy_file(dir_ / "text/doc03.txt", dir_ / "test/other.txt");
+  c.test_text = {(dir_ / "test").string()};
+  const Corpus between = load_corpus(c);
+  ASSERT_EQ(between.shared.pairs.size(), 1u);
+  EXPECT_THAT(between.shared.pairs[0].training, testing::EndsWith("text/doc03.txt"));
+
+  StudyResults s = made_up({{"rope", {{4}, {16}}}});
+  s.config.out = (dir_ / "report").string();
+  fs::create_directories(s.config.out);
+  s.shared = between.shared;
+  const StudyFiles files = write_study(s);
+  for (const fs::path& file : {files.html, files.markdown})
+    EXPECT_THAT(io::read_file(file), AllOf(HasSubstr("some test documents are in the training text"), HasSubstr("text/doc03.txt (training) and "),
+                                           HasSubstr("test/other.txt (test) are the same document")));
+  const auto json = io::read_json(files.json)["shared_documents"];
+  EXPECT_EQ(json["count"], 1);
+  EXPECT_EQ(json["names"][0]["test"], (dir_ / "test/other.txt").string());
+}
+
 TEST(StudyFindings, ZerosOfUntaughtModelsAreExplained) {
   StudyResults s = made_up({{"rope", {{4}, {16}}}, {"alibi", {{5}, {5}}}});
   EXPECT_EQ(passkey_note(s), "");

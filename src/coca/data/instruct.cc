@@ -10,6 +10,7 @@
 
 #include "coca/base/error.h"
 #include "coca/base/stop.h"
+#include "coca/data/overlap.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 #include "coca/io/mmap.h"
@@ -232,7 +233,13 @@ TokenDocuments load_examples(const text::Tokenizer& tokenizer, const LoadOptions
   for (const auto& file : example_files(options.inputs)) total += static_cast<int64_t>(io::file_bytes(file));
   const ReadReport read = read_all({options.inputs, options.form}, [&](Example&& example, int64_t bytes) {
     COCA_CHECK_AS(kInterrupted, !stop_requested(), "examples: stopped before {}", example.name);
-    documents.add(encode_segments(segments_of(example, options.chat), tokenizer, options.bos));
+    const std::vector<Segment> segments = segments_of(example, options.chat);
+    if (options.list) {
+      std::string text;
+      for (const Segment& segment : segments) text += segment.text;
+      *options.list += document_line(example.name, text);
+    }
+    documents.add(encode_segments(segments, tokenizer, options.bos));
     done = std::min(total, done + bytes);
     if (options.progress) options.progress(done, total);
   });

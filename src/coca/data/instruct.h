@@ -70,6 +70,7 @@ struct LoadOptions {
   ChatTemplate chat = plain_chat;
   std::optional<int32_t> bos;
   std::function<void(int64_t done, int64_t total)> progress;  // bytes of input; may be empty
+  std::string* list = nullptr;  // of the examples, for find_overlap (overlap.h); added to
 };
 // All examples, tokenized, in memory: 4 1/8 bytes a token. Stops with Error kInterrupted when asked to.
 TokenDocuments load_examples(const text::Tokenizer&, const LoadOptions&, LoadReport* = nullptr);

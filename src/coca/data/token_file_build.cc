@@ -20,6 +20,7 @@ BuildReport build_token_file(const text::Tokenizer& tokenizer, const BuildOption
   report.corpus = read_corpus(options.corpus, [&](Document&& document) {
     COCA_CHECK_AS(kInterrupted, !stop_requested(), "token file: stopped before {}; nothing was written",
                   document.name);
+    if (options.each) options.each(document);
     // Bytes are their own ids: a document of hundreds of megabytes needs no list of them. Other tokenizers see it whole.
     const size_t piece = tokenizer.kind() == "byte" ? size_t{1} << 20 : document.text.size();
     for (size_t at = 0; at < document.text.size(); at += piece)

@@ -94,6 +94,24 @@ std::vector<std::string> standard_library_headers() {
   fail(ErrorKind::kIo, "no C++ compiler says where its standard library headers are (tried CXX, c++, g++, clang++); give --text");
 }
 
+namespace {
+
+// Of one list of documents, those that the training takes and those that are held out.
+data::Overlap overlap_within(std::string_view list, const std::vector<int64_t>& held_out) {
+  std::string training, test;
+  auto next = held_out.begin();
+  for (int64_t d = 0; !list.empty(); ++d) {
+    const std::string_view line = list.substr(0, std::min(list.find('\n') + 1, list.size()));
+    list.remove_prefix(line.size());
+    const bool out = next != held_out.end() && *next == d;
+    (out ? test : training) += line;
+    if (out) ++next;
+  }
+  return data::find_overlap(training, test);
+}
+
+}  // namespace
+
 Corpus load_corpus(const StudyConfig& c) {
   Corpus corpus;
   corpus.tokenizer = text::load_tokenizer(c.tokenizer);
@@ -127,8 +145,10 @@ Corpus load_corpus(const StudyConfig& c) {
     std::vector<int64_t> order(static_cast<size_t>(test.documents()));
     for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int64_t>(i);
     choose_test(c, test, order, corpus);
+    corpus.shared = data::find_overlap(train::document_list(inputs, data / "text.tok"), train::document_list(c.test_text, data / "test.tok"));
   } else {
     choose_test(c, all, held_out, corpus);
+    corpus.shared = overlap_within(train::document_list(inputs, data / "text.tok"), held_out);
   }
   corpus.description = fmt::format(
       "{}: {} documents, {} tokens ({} tokenizer); {} tokens for training, {} for validation; {} test documents of at most {} tokens each, {}",

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "coca/data/overlap.h"
 #include "coca/data/token_file.h"
 #include "coca/study/config.h"
 
@@ -21,6 +22,7 @@ struct Corpus {
   std::optional<data::TokenFile> train, validation;
   std::vector<std::vector<int32_t>> test;          // documents to evaluate on, of each at most eval_tokens from its middle
   std::vector<std::string> test_names;             // "document 12 (345,678 tokens)"
+  data::Overlap shared;                            // documents to train on that are in the test text as well
 };
 
 // Tokenizes into <out>/data. With test_text: all of `text` is for training and validation (a twentieth of the

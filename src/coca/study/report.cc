@@ -199,6 +199,10 @@ report::Document make_document(const StudyResults& s) {
                      (methods.size() > kMostInTitle ? fmt::format("{} methods", methods.size()) : fmt::format("{}", fmt::join(methods, ", "))));
   d.paragraph(model_sentence(s));
   d.paragraph(s.corpus + ".");
+  if (s.shared.documents > 0) {
+    d.paragraph("Warning: some test documents are in the training text as well, so the models look better than they are.");
+    d.list(data::overlap_sentences(s.shared, "test"));
+  }
   d.heading(2, "What was found");
   d.list(findings(s));
   d.heading(2, "Perplexity against length");

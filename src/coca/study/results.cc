@@ -143,6 +143,9 @@ RunResult run_from_json(const nlohmann::json& j, const std::string& where) {
 nlohmann::ordered_json to_json(StudyResults& s) {
   nlohmann::ordered_json j{{"coca_version", std::string(version())}, {"coca_commit", std::string(git_commit())},
                            {"machine", s.machine}, {"corpus", s.corpus}, {"seconds", s.seconds}, {"config", io::options_to_json(s.config)}};
+  nlohmann::ordered_json pairs = nlohmann::ordered_json::array();
+  for (const data::Overlap::Pair& pair : s.shared.pairs) pairs.push_back({{"training", pair.training}, {"test", pair.evaluation}});
+  j["shared_documents"] = {{"count", s.shared.documents}, {"names", std::move(pairs)}};
   j["runs"] = nlohmann::ordered_json::array();
   for (const RunResult& r : s.runs) j["runs"].push_back(to_json(r));
   j["summary"] = nlohmann::ordered_json::array();

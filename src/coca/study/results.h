@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "coca/data/overlap.h"
 #include "coca/study/config.h"
 #include "coca/study/seeds.h"
 #include "coca/train/metrics.h"
@@ -43,6 +44,7 @@ struct RunResult {
 struct StudyResults {
   StudyConfig config;
   std::string corpus, machine;
+  data::Overlap shared;  // of training and test text
   std::vector<RunResult> runs;
   double seconds = 0;
 };

@@ -189,6 +189,7 @@ StudyResults run_study(const StudyConfig& config, const Corpus& corpus, const St
   StudyResults results;
   results.config = config;
   results.corpus = corpus.description;
+  results.shared = corpus.shared;
   results.machine = fmt::format("{} threads, SIMD target {}", max_threads(), ops::cpu_target());
   Stopwatch watch;
   Telling telling(config, corpus, listen);

@@ -23,13 +23,16 @@ std::string stamp_of(const std::vector<std::string>& inputs, const text::Tokeniz
   return all;
 }
 
+bool is_token_file(const std::vector<std::string>& inputs) { return inputs.size() == 1 && inputs[0].ends_with(".tok"); }
+fs::path list_file(const fs::path& cache) { return cache.string() + ".documents"; }
+
 }  // namespace
 
 data::TokenFile load_tokens(const std::vector<std::string>& given, const text::Tokenizer& tokenizer, const fs::path& cache,
                             const std::function<void(int64_t, int64_t)>& progress, data::Split split) {
   COCA_CHECK(!given.empty(), "no text given");
   const std::vector<std::string> inputs = data::choose_split(given, std::nullopt, split).inputs;
-  if (inputs.size() == 1 && inputs[0].ends_with(".tok")) {
+  if (is_token_file(inputs)) {
     data::TokenFile file{fs::path(inputs[0])};
     COCA_CHECK(file.tokenizer_fingerprint() == tokenizer.fingerprint(), "{} was made with tokenizer {}; given is {}", inputs[0],
                file.tokenizer_fingerprint(), tokenizer.fingerprint());
@@ -37,16 +40,24 @@ data::TokenFile load_tokens(const std::vector<std::string>& given, const text::T
   }
   const std::string stamp = stamp_of(inputs, tokenizer);
   const fs::path stamp_file = cache.string() + ".stamp";
-  if (io::exists(cache) && io::exists(stamp_file) && io::read_file(stamp_file) == stamp) return data::TokenFile(cache);
+  if (io::exists(cache) && io::exists(list_file(cache)) && io::exists(stamp_file) && io::read_file(stamp_file) == stamp)
+    return data::TokenFile(cache);
   io::make_dirs(cache.parent_path());
   data::BuildOptions options;
   options.corpus.inputs = inputs;
   options.output = cache;
   options.progress = progress;
+  std::string list;
+  options.each = [&](const data::Document& document) { list += data::document_line(document.name, document.text); };
   const data::BuildReport report = data::build_token_file(tokenizer, options);
   for (const std::string& warning : report.corpus.warnings) log_warning("{}", warning);
+  io::write_file_atomic(list_file(cache), list);
   io::write_file_atomic(stamp_file, stamp);
   return data::TokenFile(cache);
+}
+
+std::string document_list(const std::vector<std::string>& inputs, const fs::path& cache) {
+  return is_token_file(inputs) ? "" : io::read_file(list_file(cache));
 }
 
 }  // namespace coca::train

@@ -7,16 +7,20 @@
 #include <string>
 #include <vector>
 
+#include "coca/data/overlap.h"
 #include "coca/data/pg19.h"
 #include "coca/data/token_file.h"
 
 namespace coca::train {
 
 // A folder of PG-19's layout gives its split `split` alone. One .tok file is mapped (its tokenizer must be `tokenizer`); anything else is tokenized into `cache` (reused when
-// the inputs, their sizes and times, and the tokenizer are the same as when it was made).
+// the inputs, their sizes and times, and the tokenizer are the same as when it was made), its documents listed beside it.
 data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer,
                             const std::filesystem::path& cache,
                             const std::function<void(int64_t done, int64_t total)>& progress = {},
                             data::Split split = data::Split::kTrain);
+
+// The list of documents (data/overlap.h) of what load_tokens made of these inputs; empty for a token file, of which it is not known.
+std::string document_list(const std::vector<std::string>& inputs, const std::filesystem::path& cache);
 
 }  // namespace coca::train
