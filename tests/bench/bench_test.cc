@@ -39,8 +39,9 @@ TEST(BenchAttention, EveryKindAndPass) {
   o.repeat = kQuick;
   Context cx;
   int64_t done = 0, total = 0;
+  const ProgressCounter counter{.sink = [&](const ProgressState& p) { done = p.done, total = p.total; }};
   const AttentionReport report =
-      bench_attention(cx, o, {.sink = [&](int64_t d, int64_t t, std::string_view) { done = d, total = t; }});
+      bench_attention(cx, o, counter);
   ASSERT_EQ(report.results.size(), 2 * 3 * o.kind.size());
   EXPECT_EQ(done, total);
   EXPECT_THAT(report.notes, testing::IsEmpty());
@@ -98,8 +99,9 @@ TEST(BenchAttention, AnEinsumThatDoesNotFitIsLeftOut) {
                      .repeat = kQuick};
   Context cx;
   int64_t done = 0, total = 0;
+  const ProgressCounter counter{.sink = [&](const ProgressState& p) { done = p.done, total = p.total; }};
   const AttentionReport report =
-      bench_attention(cx, o, {.sink = [&](int64_t d, int64_t t, std::string_view) { done = d, total = t; }});
+      bench_attention(cx, o, counter);
   EXPECT_EQ(done, total);
   ASSERT_EQ(report.results.size(), 1u);
   EXPECT_FALSE(report.results[0].ratio);
@@ -256,8 +258,9 @@ TEST(BenchDecode, SpeedAndCacheByLength) {
                   .repeat = kQuick};
   Context cx;
   int64_t done = 0, total = 0;
+  const ProgressCounter counter{.sink = [&](const ProgressState& p) { done = p.done, total = p.total; }};
   const std::vector<DecodeResult> results =
-      bench_decode(cx, o, {.sink = [&](int64_t d, int64_t t, std::string_view) { done = d, total = t; }});
+      bench_decode(cx, o, counter);
   EXPECT_EQ(done, total);
   ASSERT_EQ(results.size(), 4u);  // ascending, each length once
   EXPECT_EQ(results[0].length, 5);
@@ -282,7 +285,8 @@ TEST(BenchRing, BytesAndTheSimulationOfThem) {
   const RingOptions o{.lengths = {64}, .machines = {1, 2, 4}, .heads = 4, .kv_heads = 2, .head_dim = 8, .gbit = 2, .latency_us = 5, .repeat = kQuick};
   Context cx;
   int64_t done = 0, total = 0;
-  const std::vector<RingResult> results = bench_ring(cx, o, {.sink = [&](int64_t d, int64_t t, std::string_view) { done = d, total = t; }});
+  const ProgressCounter counter{.sink = [&](const ProgressState& p) { done = p.done, total = p.total; }};
+  const std::vector<RingResult> results = bench_ring(cx, o, counter);
   EXPECT_EQ(done, total);
   ASSERT_EQ(results.size(), 6u);
   for (const RingResult& r : results) {

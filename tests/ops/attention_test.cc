@@ -341,7 +341,7 @@ TEST(Attention, Bf16MatchesTheReferenceOnEveryTarget) {
 }
 
 TEST(Attention, Bf16MatchesTheReferenceByBf16Instructions) {
-  COCA_SKIP_WITHOUT("avx512_bf16");
+  COCA_SKIP_UNLESS_RUNS("avx512_bf16");
   for (const Case& c : kCases) expect_matches_reference<BF16>(c, {"avx512_bf16"});
 }
 

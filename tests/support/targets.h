@@ -38,7 +38,7 @@ inline bool some_target_runs(std::string_view impl) {
   ops::set_cpu_target(targets.front());
   return runs;
 }
-#define COCA_SKIP_WITHOUT(impl) \
+#define COCA_SKIP_UNLESS_RUNS(impl) \
   if (!::coca::test::some_target_runs(impl)) GTEST_SKIP() << "no SIMD target of this processor has the instructions of " << (impl)
 
 // Runs body once for every way that the ops can run here: every SIMD target, all of them by their references, and on the first GPU

@@ -86,7 +86,12 @@ LoraSettings read_settings(const ConfigFields& f) {
                   "{}: init_lora_weights {} is not supported: its base is not the model as it is", f.origin(),
                   init.dump());
   }
-  f.ignore({"task_type", "auto_mapping", "revision", "inference_mode", "loftq_config", "eva_config", "corda_config",
+  // What would change the adapter's meaning may only say that it is off; a version says nothing.
+  for (const char* off : {"use_dora", "fan_in_fan_out", "modules_to_save", "layers_to_transform", "layers_pattern",
+                          "layer_replication", "trainable_token_indices", "target_parameters", "alora_invocation_tokens",
+                          "use_qalora", "lora_bias", "arrow_config", "use_bdlora"})
+    f.ignore_off(off);
+  f.ignore({"peft_version", "task_type", "auto_mapping", "revision", "inference_mode", "loftq_config", "eva_config", "corda_config",
             "qalora_group_size", "runtime_config", "ensure_weight_tying", "megatron_core"});
   return s;
 }

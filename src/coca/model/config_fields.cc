@@ -118,6 +118,10 @@ const json& ConfigFields::raw(const char* key) const {
 
 void ConfigFields::ignore(std::initializer_list<std::string_view> keys) const { read_.insert(keys.begin(), keys.end()); }
 
+void ConfigFields::ignore_off(const char* key) const {
+  if (const auto field = object_.find(key); field != object_.end() && says_off(*field)) read_.insert(key);
+}
+
 void ConfigFields::refuse_unread() const {
   std::vector<std::string> off;
   for (const auto& [key, value] : object_.items()) {

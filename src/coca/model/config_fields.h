@@ -34,6 +34,8 @@ class ConfigFields {
   std::vector<int64_t> ids(const char* key) const;           // one id or a list of them; empty when absent
   const nlohmann::json& raw(const char* key) const;          // has(key) must hold
 
+  // Marks a field as read if it is off (null, false, 0, empty).
+  void ignore_off(const char* key) const;
   // Marks fields as read whatever they hold.
   void ignore(std::initializer_list<std::string_view> keys) const;
   // Error for the first field that nothing has read and that says something. Fields that say "off" (null, false, 0, empty
