@@ -126,7 +126,8 @@ bool is_list(const CLI::Option& option) { return option.get_multi_option_policy(
     fail(ErrorKind::kInvalidArgument, "{}: no such command of {}{}", word, walk.program(), did_you_mean(near));
   }
   if (walk.last && is_list(*walk.last))
-    fail(ErrorKind::kInvalidArgument, "\"{}\": values of {} are separated by commas, and a pattern of file names stands in quotes", word, walk.last->get_name());
+    fail(ErrorKind::kInvalidArgument, "\"{}\": give {} once for each value, or the values separated by commas; a pattern of file names stands in quotes", word,
+         walk.last->get_name());
   fail(ErrorKind::kInvalidArgument, "\"{}\": {} takes no argument here{}", word, walk.program(),
        walk.find("--" + word) ? did_you_mean(std::vector<std::string>{"--" + word}) : "");
 }

@@ -86,7 +86,8 @@ ordered_json header_json(const std::string& dir, const LoadedModel& m, ordered_j
 
 void print_model_line(const std::string& dir, const LoadedModel& m) {
   const std::string pattern = m.model.spec.pattern.far() ? ", pattern " + pattern_text(m.model.spec.pattern) : "";
-  print(fmt::format("model: {} (attention {}, trained length {}, rope scaling {}{}), tokenizer: {}\n", dir,
+  const std::string adapter = m.adapter.empty() ? "" : ", adapter " + m.adapter;
+  print(fmt::format("model: {}{} (attention {}, trained length {}, rope scaling {}{}), tokenizer: {}\n", dir, adapter,
                     enum_name(m.model.spec.attention), m.model.spec.max_position,
                     scaling_text(m.used_scaling), pattern, m.tokenizer->kind()));
 }

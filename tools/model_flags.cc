@@ -67,6 +67,7 @@ LoadedModel load_with_flags(const ModelFlags& flags) {
   out.tokenizer = text::load_tokenizer(flags.tokenizer.empty() ? flags.model : flags.tokenizer);
   eval::check_tokenizer(*out.tokenizer, spec);
   const auto adapter = flags.adapter.empty() ? nullptr : model::load_adapter(flags.adapter, spec);
+  out.adapter = flags.adapter;
   out.model = model::load_model(flags.model, flags.precision);
   out.model.spec.pattern = patterned.pattern;
   if (adapter) model::merge_adapter(*adapter, *out.model.params);

@@ -49,6 +49,7 @@ struct ModelFlags {
 
 struct LoadedModel {
   model::Model model;
+  std::string adapter;  // folder of the one merged into it; empty: none
   std::unique_ptr<text::Tokenizer> tokenizer;
   std::optional<model::RopeScaling> scaling;  // what the flags ask for
   model::RopeScaling used_scaling;            // that, or config.json's

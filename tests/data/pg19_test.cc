@@ -30,13 +30,16 @@ TEST(Pg19, ListsWithAndWithoutHeader) {
 
 TEST(Pg19, TheFolderMeansItsTestSplit) {
   test::TempDir dir;
-  for (const char* file : {"pg/train/1.txt", "pg/test/2.txt", "pg/metadata.csv", "plain/test/3.txt"})
+  for (const char* file : {"pg/train/1.txt", "pg/test/2.txt", "pg/metadata.csv", "plain/test/3.txt", "bare/train/4.txt",
+                           "bare/test/5.txt"})
     put_file(dir / file, "1,One,1900,u\n");
   const std::string pg = (dir / "pg").string(), plain = (dir / "plain").string();
   SplitInputs chosen = choose_split({pg, plain}, std::nullopt);
   EXPECT_THAT(chosen.inputs, ElementsAre(pg + "/test", plain));
   EXPECT_EQ(chosen.used, Split::kTest);
   EXPECT_EQ(choose_split({plain}, std::nullopt).used, std::nullopt);
+  const std::string bare = (dir / "bare").string();  // splits without a list of books: training text is no test text
+  EXPECT_THAT(choose_split({bare}, std::nullopt).inputs, ElementsAre(bare + "/test"));
   EXPECT_THAT(choose_split({plain}, Split::kTest).inputs, ElementsAre(plain + "/test"));
   EXPECT_THAT(choose_split({pg}, Split::kTrain).inputs, ElementsAre(pg + "/train"));
   EXPECT_THAT(error_of(ErrorKind::kIo, [&] { choose_split({pg}, Split::kValidation); }), HasSubstr("pg/validation"));

@@ -111,7 +111,7 @@ TEST_F(Flags, MissingValuesAndFlagsInTheirPlace) {
                  "train --help");
   expect_refused({"train", "--text", "--resume"}, "--text: needs a value (PATH,...), but --resume follows, which is a flag; if that is the value, write --text=--resume",
                  "train --help");
-  expect_refused({"train", "--text", "a.txt", "b.txt"}, "\"b.txt\": values of --text are separated by commas, and a pattern of file names stands in quotes", "train --help");
+  expect_refused({"train", "--text", "a.txt", "b.txt"}, "\"b.txt\": give --text once for each value, or the values separated by commas; a pattern of file names stands in quotes", "train --help");
   expect_refused({"train", "--out", "a", "text"}, "\"text\": coca train takes no argument here; did you mean --text?", "train --help");
   expect_refused({"info", "a", "b"}, "\"b\": coca info takes no argument here", "info --help");
   expect_refused({"info", "--help=3"}, "--help=3: takes no value", "info --help");

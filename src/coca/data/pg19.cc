@@ -21,7 +21,7 @@ std::optional<int64_t> integer(const std::string& text) {
 }
 
 bool has_layout(const fs::path& dir) {
-  return io::is_regular_file(dir / "metadata.csv") && io::is_folder(dir / "test");
+  return io::is_folder(dir / "test") && (io::is_folder(dir / "train") || io::is_regular_file(dir / "metadata.csv"));
 }
 
 }  // namespace
