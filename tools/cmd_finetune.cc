@@ -72,9 +72,10 @@ std::optional<data::TokenDocuments> load_examples(const std::vector<std::string>
 }
 
 std::optional<data::TokenFile> load_text(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer,
-                                         const std::filesystem::path& cache, const std::string& what, data::Split split) {
+                                         const std::filesystem::path& cache, const std::string& what, std::optional<data::Split> split,
+                                         data::Split otherwise) {
   if (inputs.empty()) return std::nullopt;
-  return load_tokens(inputs, tokenizer, cache, what, split);
+  return load_tokens(inputs, tokenizer, cache, what, split, otherwise);
 }
 
 Loaded load_data(const train::FinetuneConfig& c, const text::Tokenizer& tokenizer) {
@@ -82,12 +83,13 @@ Loaded load_data(const train::FinetuneConfig& c, const text::Tokenizer& tokenize
   const data::ChatTemplate chat = train::chat_template_for(c);
   const std::filesystem::path cache = std::filesystem::path(c.out) / "data";
   const std::filesystem::path train_file = cache / "train.tok", validation_file = cache / "validation.tok";
+  const std::vector<std::string> validation_text = validation_text_of(c, Say::kChoice);
   std::string list, validation_list;
   Loaded all{.examples = load_examples(c.data, tokenizer, bos, chat, c.format, "examples", &list),
              .validation_examples = load_examples(c.validation_data, tokenizer, bos, chat, c.format, "validation examples", &validation_list),
-             .text = load_text(c.text, tokenizer, train_file, "text", data::Split::kTrain),
-             .validation_text = load_text(c.validation_text, tokenizer, validation_file, "validation text", data::Split::kValidation)};
-  if (all.text && all.validation_text) list = train::document_list(c.text, train_file), validation_list = train::document_list(c.validation_text, validation_file);
+             .text = load_text(c.text, tokenizer, train_file, "text", c.split, data::Split::kTrain),
+             .validation_text = load_text(validation_text, tokenizer, validation_file, "validation text", std::nullopt, data::Split::kValidation)};
+  if (all.text && all.validation_text) list = train::document_list(c.text, train_file), validation_list = train::document_list(validation_text, validation_file);
   all.shared = warn_of_overlap(list, validation_list);
   return all;
 }
@@ -143,7 +145,7 @@ int64_t windows_of(const train::FinetuneConfig& c, const text::Tokenizer& tokeni
   } else if (c.text.size() == 1 && c.text[0].ends_with(".tok")) {
     tokens = data::TokenFile(c.text[0]).size();
   } else {
-    for (const auto& ids : read_documents({.text = c.text, .split = {}, .field = {}}, {}, tokenizer).ids) tokens += static_cast<int64_t>(ids.size());
+    for (const auto& ids : read_documents({.text = data::choose_split(c.text, c.split, data::Split::kTrain).inputs, .split = {}, .field = {}}, {}, tokenizer).ids) tokens += static_cast<int64_t>(ids.size());
   }
   return (tokens + length - 1) / length;
 }

@@ -28,7 +28,7 @@ int estimate(const train::TrainConfig& c, const text::Tokenizer& tokenizer) {
   const model::ModelSpec spec = train::make_spec(c, tokenizer.vocab_size(), tokenizer.bos_id(), tokenizer.eos_id());
   const double each = model::forward_flops_per_token(spec, c.length);
   const int64_t tokens = c.steps * c.batch * c.accumulation * c.length;
-  const int64_t validations = c.validation_text.empty() ? 0 : (c.validation_interval > 0 ? (c.steps + c.validation_interval - 1) / c.validation_interval : 1);
+  const int64_t validations = validation_text_of(c, Say::kNothing).empty() ? 0 : (c.validation_interval > 0 ? (c.steps + c.validation_interval - 1) / c.validation_interval : 1);
   const int64_t validated = validations * c.validation_windows * c.length, parameters = model::parameter_count(spec);
   Work work{.parts = {{"training", Pass::kTraining, tokens, 3 * static_cast<double>(tokens) * each}}, .spec = spec, .precision = c.precision, .length = c.length,
             .memory = training_memory(spec, c.precision, c.batch, c.length, parameters), .disk = training_disk(parameters, c.keep_checkpoints)};
@@ -46,12 +46,14 @@ int run(OptionFlags& flags, Options& options) {
   const std::filesystem::path out = c.out;
   const auto tokenizer = text::load_tokenizer(c.tokenizer);
   if (options.dry_run) return estimate(c, *tokenizer);
-  const data::TokenFile tokens = load_tokens(c.text, *tokenizer, out / "data" / "train.tok", "training text");
+  const data::TokenFile tokens = load_tokens(c.text, *tokenizer, out / "data" / "train.tok", "training text", c.split, data::Split::kTrain);
+  const std::vector<std::string> validation_text = validation_text_of(c, Say::kChoice);
   std::optional<data::TokenFile> validation;
-  if (!c.validation_text.empty()) validation = load_tokens(c.validation_text, *tokenizer, out / "data" / "validation.tok", "validation text", data::Split::kValidation);
+  if (!validation_text.empty())
+    validation = load_tokens(validation_text, *tokenizer, out / "data" / "validation.tok", "validation text", std::nullopt, data::Split::kValidation);
   const int64_t shared = !validation ? 0
                                      : warn_of_overlap(train::document_list(c.text, out / "data" / "train.tok"),
-                                                       train::document_list(c.validation_text, out / "data" / "validation.tok"));
+                                                       train::document_list(validation_text, out / "data" / "validation.tok"));
 
   train::Trainer trainer(c, {.tokens = tokens, .validation = validation ? &*validation : nullptr, .tokenizer = *tokenizer},
                          options.resume ? train::Start::kResume : train::Start::kFresh, ranks());

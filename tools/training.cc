@@ -10,11 +10,11 @@
 namespace coca::tools {
 
 data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer, const std::filesystem::path& cache, const std::string& what,
-                            data::Split split) {
+                            std::optional<data::Split> split, data::Split otherwise) {
   std::optional<data::TokenFile> tokens;
   dist::first_rank_first(ranks(), [&] {
     BytesProgress progress("tokenizing " + what);
-    tokens = train::load_tokens(inputs, tokenizer, cache, std::ref(progress), split);
+    tokens = train::load_tokens(inputs, tokenizer, cache, std::ref(progress), split, otherwise);
   });
   return std::move(*tokens);
 }

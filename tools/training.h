@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <fmt/ranges.h>
+
 #include <filesystem>
 #include <optional>
 #include <string>
@@ -34,7 +36,17 @@ class BytesProgress {
 
 // Text to a token file through `cache`; by the first rank, and the others find it there.
 data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::Tokenizer&, const std::filesystem::path& cache, const std::string& what,
-                            data::Split split = data::Split::kTrain);
+                            std::optional<data::Split> split, data::Split otherwise);
+
+// The validation text of a run: what was given, else of training text in PG-19's layout its split `validation`, which `say` prints.
+enum class Say : uint8_t { kNothing, kChoice };
+template <class Config>
+std::vector<std::string> validation_text_of(const Config& c, Say say) {
+  if (!c.validation_text.empty() || c.split == data::Split::kValidation) return c.validation_text;
+  std::vector<std::string> chosen = data::validation_of(c.text);
+  if (say == Say::kChoice && !chosen.empty()) print(fmt::format("validation text: {} (--validation-text chooses another)\n", fmt::join(chosen, ", ")));
+  return chosen;
+}
 
 // With --resume, the options of the run in config.out are where those of --config and the flags are applied to; a difference
 // that may not be is an error that names the flag. name: of the saved file.

@@ -75,6 +75,50 @@ TEST_F(DataCommand, DocumentsInTrainingAndValidationTextAreNamed) {
   EXPECT_THAT(o.err, testing::Not(HasSubstr("same document")));
 }
 
+TEST_F(DataCommand, TrainingOnAPg19FolderTakesItsSplits) {
+  put("pg/metadata.csv", "1,T,1900\n");
+  put("pg/train/1.txt", cats_and_dogs(20)), put("pg/validation/2.txt", "Held. " + cats_and_dogs(6)), put("pg/test/3.txt", "Test. " + cats_and_dogs(60));
+  const Args train = {"train", "--text", at("pg"), "--out", at("out"), "--layers", "1", "--width", "16", "--heads", "2",
+                      "--length", "16", "--batch", "2", "--steps", "2"};
+  const std::string said = "validation text: " + at("pg/validation") + " (--validation-text chooses another)\n";
+  const auto documents = [&](const std::string& run, const std::string& file) { return io::read_file(at(run + "/data/" + file + ".tok.documents")); };
+  const test::Outcome first = coca(train);
+  ASSERT_EQ(first.code, 0) << first.err;
+  EXPECT_THAT(first.out, testing::AllOf(HasSubstr(said), testing::ContainsRegex("validation loss +[0-9]")));
+  EXPECT_THAT(documents("out", "train"), HasSubstr("train/1.txt"));
+  EXPECT_THAT(documents("out", "validation"), HasSubstr("validation/2.txt"));
+  const test::Outcome resumed = coca({"train", "--resume", "--out", at("out"), "--steps", "4"});
+  ASSERT_EQ(resumed.code, 0) << resumed.err;
+  EXPECT_THAT(resumed.out, testing::AllOf(HasSubstr(said), HasSubstr("resuming at step 2")));
+
+  const test::Outcome chosen = coca(with(train, {"--split", "test", "--out", at("chosen")}));
+  ASSERT_EQ(chosen.code, 0) << chosen.err;
+  EXPECT_THAT(documents("chosen", "train"), testing::AllOf(HasSubstr("test/3.txt"), testing::Not(HasSubstr("train/1.txt"))));
+  const test::Outcome validation = coca(with(train, {"--split", "validation", "--out", at("validation")}));
+  ASSERT_EQ(validation.code, 0) << validation.err;
+  EXPECT_THAT(validation.out, testing::Not(HasSubstr(said))) << "it is trained on";
+  for (const Args& command : {train, Args{"finetune", "--model", at("out/model"), "--out", at("none")}, Args{"study", "--out", at("none")}}) {
+    const test::Outcome refused = coca(with(command, {"--text", at("pg/train"), "--split", "train", "--out", at("none")}));
+    EXPECT_NE(refused.code, 0) << command[0];
+    EXPECT_THAT(refused.err, HasSubstr("split train: " + at("pg/train/train") + " is not a folder"));
+  }
+  EXPECT_THAT(coca({"study", "--split", "train", "--out", at("none")}).err, HasSubstr("--split"));
+
+  const Args tune = {"finetune", "--model", at("out/model"), "--text", at("pg"), "--out", at("tuned"), "--batch", "2", "--epochs", "1"};
+  const test::Outcome tuned = coca(with(tune, {"--steps", "1"}));
+  ASSERT_EQ(tuned.code, 0) << tuned.err;
+  EXPECT_THAT(tuned.out, testing::AllOf(HasSubstr(said), testing::ContainsRegex("validation loss +[0-9]")));
+  const auto estimate = [&](const Args& more) {  // its first line: the others tell of time
+    const std::string out = coca(with(with(tune, more), {"--dry-run"})).out;
+    return out.substr(0, out.find('\n'));
+  };
+  const std::string root = estimate({});
+  EXPECT_THAT(root, HasSubstr("steps of"));
+  EXPECT_EQ(root, estimate({"--text", at("pg/train")}));
+  EXPECT_EQ(estimate({"--split", "test"}), estimate({"--text", at("pg/test")}));
+  EXPECT_NE(root, estimate({"--split", "test"}));
+}
+
 TEST_F(DataCommand, AnImportThatFailsLeavesNoFile) {
   put_dataset("corpus", 700);  // the byte tokenizer has no such id
   const test::Outcome o = coca({"data", "import", "--dataset", at("corpus"), "--tokenizer", "byte", "--out", at("corpus.tok")});

@@ -55,8 +55,15 @@ TEST_F(LoadTokens, TakesOneSplitOfPg19) {
   std::string text;
   load({dir_.path().string()}, &text);
   EXPECT_EQ(text, "of train");
-  const data::TokenFile validation = load_tokens({dir_.path().string()}, *tokenizer_, cache_, {}, data::Split::kValidation);
+  const data::TokenFile validation = load_tokens({dir_.path().string()}, *tokenizer_, cache_, {}, std::nullopt, data::Split::kValidation);
   EXPECT_EQ(validation.size(), static_cast<int64_t>(std::string("of validation").size()) + 1);  // and eos
+  const data::TokenFile asked = load_tokens({dir_.path().string()}, *tokenizer_, cache_, {}, data::Split::kTest, data::Split::kTrain);
+  EXPECT_EQ(asked.size(), static_cast<int64_t>(std::string("of test").size()) + 1);
+  EXPECT_THAT([&] { load_tokens({(dir_.path() / "test").string()}, *tokenizer_, cache_, {}, data::Split::kTest); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("test/test is not a folder")));
+  EXPECT_THAT(data::validation_of({dir_.path().string(), (dir_.path() / "train").string()}), testing::ElementsAre((dir_.path() / "validation").string()));
+  fs::remove(dir_.path() / "validation" / "1.txt");
+  EXPECT_THAT(data::validation_of({dir_.path().string()}), testing::IsEmpty());
 }
 
 TEST_F(LoadTokens, MapsATokenFile) {

@@ -41,6 +41,17 @@ SplitInputs choose_split(const std::vector<std::string>& inputs, std::optional<S
   return out;
 }
 
+std::vector<std::string> validation_of(const std::vector<std::string>& inputs) {
+  std::vector<std::string> folders;
+  for (const std::string& input : inputs) {
+    const fs::path dir = fs::path(input) / enum_name(Split::kValidation);
+    if (!has_layout(input) || !io::is_folder(dir)) continue;
+    const auto is_text = [](const fs::path& file) { return file.extension() == ".txt" || file.extension() == ".jsonl"; };
+    if (std::ranges::any_of(io::list_folder(dir), is_text)) folders.push_back(dir.string());
+  }
+  return folders;
+}
+
 std::map<std::string, Book> read_book_list(const fs::path& metadata_csv) {
   std::map<std::string, Book> books;
   const auto rows = io::parse_csv(io::read_file(metadata_csv));

@@ -22,6 +22,9 @@ struct SplitInputs {
 };
 SplitInputs choose_split(const std::vector<std::string>& inputs, std::optional<Split> split, Split otherwise = Split::kTest);
 
+// The validation folders, with text in them, that belong to training text: of those inputs that have the layout.
+std::vector<std::string> validation_of(const std::vector<std::string>& inputs);
+
 struct Book {
   std::string title;
   std::optional<int64_t> year;

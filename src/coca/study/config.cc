@@ -62,6 +62,7 @@ StudyConfig resolve(StudyConfig c) {
   fill(c.eval_documents, p.eval_documents), fill(c.eval_tokens, p.eval_tokens), fill(c.passkey_trials, p.passkey_trials);
   fill(c.stride, c.length);
   COCA_CHECK(!c.multiples.empty(), "multiples must not be empty");
+  COCA_CHECK(!c.split || !c.text.empty(), "split: needs text; the headers of the C++ standard library have none");
   for (const auto* list : {&c.methods, &c.ntk_methods})
     for (const std::string& method : *list) method_from_name(method);
   for (const std::string& method : c.methods)

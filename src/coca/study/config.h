@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "coca/data/pg19.h"
 #include "coca/study/method.h"
 
 namespace coca::study {
@@ -20,6 +21,7 @@ struct StudyConfig {
   std::vector<double> factors;
   std::vector<int64_t> seeds;
   std::vector<std::string> text, test_text;
+  std::optional<data::Split> split;
   std::string tokenizer = "byte";
   model::Architecture architecture = model::Architecture::kGptNeoX;
   int64_t layers = 0, width = 0, heads = 0, length = 0, batch = 0, steps = 0, warmup_steps = 0;
@@ -45,6 +47,7 @@ struct StudyConfig {
     v("tensorboard", "folder for TensorBoard's event files of the trainings, one folder per method and seed in it; none: no such files", tensorboard);
     v.group("Text");
     v("text", "training text (files, folders, globs, jsonl); none: the compiler's C++ standard library headers", text);
+    v("split", "of training text in PG-19's layout; default there: train", split);
     v("test_text", "text to evaluate on; none: a tenth of the documents is held out", test_text);
     v("tokenizer", "byte, a sentencepiece .model, or a folder with one", tokenizer);
     v.group("Model and training (0: from the preset)");

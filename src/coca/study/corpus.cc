@@ -117,7 +117,7 @@ Corpus load_corpus(const StudyConfig& c) {
   corpus.tokenizer = text::load_tokenizer(c.tokenizer);
   const std::vector<std::string> inputs = c.text.empty() ? standard_library_headers() : c.text;
   const fs::path data = fs::path(c.out) / "data";
-  const data::TokenFile all = train::load_tokens(inputs, *corpus.tokenizer, data / "text.tok");
+  const data::TokenFile all = train::load_tokens(inputs, *corpus.tokenizer, data / "text.tok", {}, c.split);
   const int64_t documents = all.documents();
   const bool own_test = !c.test_text.empty();
   COCA_CHECK(own_test || documents >= 3, "the text has {} documents; at least 3 are needed to hold some out, or give --test-text", documents);
@@ -141,7 +141,7 @@ Corpus load_corpus(const StudyConfig& c) {
   corpus.train = std::move(train).file(all.vocab_size());
   corpus.validation = std::move(validation).file(all.vocab_size());
   if (own_test) {
-    const data::TokenFile test = train::load_tokens(c.test_text, *corpus.tokenizer, data / "test.tok", {}, data::Split::kTest);
+    const data::TokenFile test = train::load_tokens(c.test_text, *corpus.tokenizer, data / "test.tok", {}, std::nullopt, data::Split::kTest);
     std::vector<int64_t> order(static_cast<size_t>(test.documents()));
     for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int64_t>(i);
     choose_test(c, test, order, corpus);

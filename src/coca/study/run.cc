@@ -73,11 +73,13 @@ void claim_folder(StudyConfig config) {
   const fs::path file = fs::path(config.out) / "study.json";
   io::make_dirs(config.out);
   const nlohmann::ordered_json now = io::options_to_json(config);
+  StudyConfig unset;
   if (!io::exists(file)) {
     io::write_json(file, now);
     return;
   }
-  const nlohmann::json before = io::read_json(file);
+  nlohmann::json before = io::options_to_json(unset);  // what a study from before an option has of it
+  before.update(io::read_json(file));
   for (const auto& [key, value] : now.items())
     COCA_CHECK(key == "out" || key == "tensorboard" || (before.contains(key) && before[key] == nlohmann::json(value)),
                "{} holds a study with {} = {}; asked for {}: choose another --out or remove the folder", config.out, key,

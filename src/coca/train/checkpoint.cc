@@ -133,7 +133,7 @@ CheckpointPlan checkpoint_plan(const TrainConfig& config) {
   return {.out = config.out,
           .keep = config.keep_checkpoints,
           .config = io::options_to_json(saved),
-          .harmless = {"text", "validation_text", "tokenizer", "max_bad_steps", "out", "log_interval", "validation_interval",
+          .harmless = {"text", "validation_text", "split", "tokenizer", "max_bad_steps", "out", "log_interval", "validation_interval",
                        "validation_windows", "checkpoint_interval", "keep_checkpoints", "recompute", "tensorboard"},
           .adjustable = kAdjustable};
 }

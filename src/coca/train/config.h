@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "coca/data/passkey.h"
+#include "coca/data/pg19.h"
 #include "coca/io/options.h"
 #include "coca/model/decoder_layer.h"
 #include "coca/model/windows.h"
@@ -28,6 +29,7 @@ struct TrainConfig {
   model::Direction direction = model::Direction::kCausal;
   // data
   std::vector<std::string> text, validation_text;
+  std::optional<data::Split> split;
   std::string tokenizer = "byte";
   double passkey_share = 0.0;
   data::PasskeyWording passkey_wording = data::PasskeyWording::kCompact;
@@ -68,7 +70,8 @@ struct TrainConfig {
     v("direction", "of attention: causal, trained on the next token, or bidirectional, trained on masked tokens", direction);
     v.group("Data");
     v("text", "training text: files, folders, globs, jsonl, or one .tok file", text);
-    v("validation_text", "validation text, in the same forms; none: no validation", validation_text);
+    v("split", "of training text in PG-19's layout; default there: train", split);
+    v("validation_text", "validation text, in the same forms; none: the split validation of such text, else no validation", validation_text);
     v("tokenizer", "byte, a sentencepiece .model, or a folder with one", tokenizer);
     v("passkey_share", "share of training windows that teach the passkey task", passkey_share);
     v("passkey_wording", "wording of those prompts", passkey_wording);

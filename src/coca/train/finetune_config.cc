@@ -92,6 +92,7 @@ void check_config(const FinetuneConfig& c) {
   COCA_CHECK(c.data.empty() != c.text.empty(), "data and text: give examples or text, one of them");
   COCA_CHECK(c.validation_data.empty() || !c.data.empty(),
              "validation_data: needs data; a run on text validates on validation_text");
+  COCA_CHECK(!c.split || !c.text.empty(), "split: needs text; examples have none");
   COCA_CHECK(c.validation_text.empty() || !c.text.empty(),
              "validation_text: needs text; a run on examples validates on validation_data");
   positive("batch", c.batch), positive("accumulation", c.accumulation), positive("log_interval", c.log_interval);
@@ -155,7 +156,7 @@ CheckpointPlan checkpoint_plan(const FinetuneConfig& config) {
           .keep = config.keep_checkpoints,
           .config_name = "finetune_config.json",
           .config = io::options_to_json(saved),
-          .harmless = {"model", "adapter", "tokenizer", "data", "validation_data", "text", "validation_text",
+          .harmless = {"model", "adapter", "tokenizer", "data", "validation_data", "text", "validation_text", "split",
                        "max_bad_steps", "out", "log_interval", "validation_interval", "validation_windows",
                        "checkpoint_interval", "keep_checkpoints", "recompute", "tensorboard"},
           .adjustable = kAdjustable};

@@ -9,6 +9,7 @@
 
 #include "coca/data/instruct.h"
 #include "coca/data/packing.h"
+#include "coca/data/pg19.h"
 #include "coca/io/options.h"
 #include "coca/model/decoder_layer.h"
 #include "coca/optim/schedule.h"
@@ -63,6 +64,7 @@ struct FinetuneConfig {
   std::string adapter;
   // data
   std::vector<std::string> data, validation_data, text, validation_text;
+  std::optional<data::Split> split;
   int64_t length = 0;
   data::LongDocuments long_documents = data::LongDocuments::kSplit;
   LeadingBos bos = LeadingBos::kAuto;
@@ -108,7 +110,8 @@ struct FinetuneConfig {
     v("format", "form of the examples; auto: by the fields of each", format);
     v("validation_data", "examples to validate on; none: no validation", validation_data);
     v("text", "plain text instead of examples: files, folders, globs, or one .tok file", text);
-    v("validation_text", "validation text, in the same forms", validation_text);
+    v("split", "of text in PG-19's layout; default there: train", split);
+    v("validation_text", "validation text, in the same forms; none: the split validation of text in PG-19's layout", validation_text);
     v("length", "tokens per window; 0: max_position_embeddings of the model", length);
     v("long_documents", "what becomes of examples longer than a window", long_documents);
     v("chat_template", "for messages: plain, a name or .jinja file, or auto: the model folder's, else plain",

@@ -29,9 +29,10 @@ fs::path list_file(const fs::path& cache) { return cache.string() + ".documents"
 }  // namespace
 
 data::TokenFile load_tokens(const std::vector<std::string>& given, const text::Tokenizer& tokenizer, const fs::path& cache,
-                            const std::function<void(int64_t, int64_t)>& progress, data::Split split) {
+                            const std::function<void(int64_t, int64_t)>& progress, std::optional<data::Split> split,
+                            data::Split otherwise) {
   COCA_CHECK(!given.empty(), "no text given");
-  const std::vector<std::string> inputs = data::choose_split(given, std::nullopt, split).inputs;
+  const std::vector<std::string> inputs = data::choose_split(given, split, otherwise).inputs;
   if (is_token_file(inputs)) {
     data::TokenFile file{fs::path(inputs[0])};
     COCA_CHECK(file.tokenizer_fingerprint() == tokenizer.fingerprint(), "{} was made with tokenizer {}; given is {}", inputs[0],

@@ -4,6 +4,7 @@
 
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -13,12 +14,12 @@
 
 namespace coca::train {
 
-// A folder of PG-19's layout gives its split `split` alone. One .tok file is mapped (its tokenizer must be `tokenizer`); anything else is tokenized into `cache` (reused when
+// A folder of PG-19's layout gives one split: `split`, which only such folders have, else `otherwise`. One .tok file is mapped (its tokenizer must be `tokenizer`); anything else is tokenized into `cache` (reused when
 // the inputs, their sizes and times, and the tokenizer are the same as when it was made), its documents listed beside it.
 data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer,
                             const std::filesystem::path& cache,
                             const std::function<void(int64_t done, int64_t total)>& progress = {},
-                            data::Split split = data::Split::kTrain);
+                            std::optional<data::Split> split = {}, data::Split otherwise = data::Split::kTrain);
 
 // The list of documents (data/overlap.h) of what load_tokens made of these inputs; empty for a token file, of which it is not known.
 std::string document_list(const std::vector<std::string>& inputs, const std::filesystem::path& cache);
