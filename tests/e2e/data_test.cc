@@ -102,7 +102,7 @@ TEST_F(DataCommand, TrainingOnAPg19FolderTakesItsSplits) {
     EXPECT_NE(refused.code, 0) << command[0];
     EXPECT_THAT(refused.err, HasSubstr("split train: " + at("pg/train/train") + " is not a folder"));
   }
-  EXPECT_THAT(coca({"study", "--split", "train", "--out", at("none")}).err, HasSubstr("--split"));
+  EXPECT_THAT(coca({"study", "--split", "train", "--out", at("none")}).err, HasSubstr("split: needs text"));
 
   const Args tune = {"finetune", "--model", at("out/model"), "--text", at("pg"), "--out", at("tuned"), "--batch", "2", "--epochs", "1"};
   const test::Outcome tuned = coca(with(tune, {"--steps", "1"}));
