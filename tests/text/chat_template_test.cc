@@ -3,6 +3,7 @@
 #include "coca/text/chat_template.h"
 
 #include "coca/io/json_file.h"
+#include "coca/text/chat_choice.h"
 #include "support/temp_dir.h"
 
 namespace coca::text {
@@ -287,6 +288,33 @@ TEST(ChatTemplate, OfAFolder) {
   EXPECT_EQ(load_chat_template(dir.path())->render(messages), "D");
   EXPECT_EQ(load_chat_template(dir.path(), "tool_use")->render(messages), "T");
   EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { load_chat_template(dir.path(), "rag"); }), AllOf(HasSubstr("rag"), HasSubstr("tool_use")));
+  // chat_template.json comes before tokenizer_config.json and after chat_template.jinja; the tokens are the folder's.
+  put_file(dir / "tokenizer_config.json", R"({"bos_token": "<b>", "chat_template": "C"})");
+  put_file(dir / "chat_template.json", R"({"chat_template": "json {{ bos_token }}"})");
+  EXPECT_EQ(load_chat_template(dir.path())->render(messages), "json <b>");
+  put_file(dir / "chat_template.json", R"({"chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]})");
+  EXPECT_EQ(load_chat_template(dir.path())->render(messages), "D");
+  EXPECT_EQ(load_chat_template(dir.path(), "tool_use")->render(messages), "T");
+  put_file(dir / "chat_template.jinja", "J");
+  EXPECT_EQ(load_chat_template(dir.path())->render(messages), "J");
+  std::filesystem::remove(dir / "chat_template.jinja");
+  std::filesystem::rename(dir / "tokenizer_config.json", dir / "elsewhere.json");
+  EXPECT_EQ(load_chat_template(dir.path())->render(messages), "D");
+  std::filesystem::rename(dir / "elsewhere.json", dir / "tokenizer_config.json");
+  for (const char* nothing : {R"({})", R"({"chat_template": null})"}) {
+    put_file(dir / "chat_template.json", nothing);
+    EXPECT_EQ(load_chat_template(dir.path())->render(messages), "C") << nothing;
+  }
+  put_file(dir / "chat_template.json", R"({"chat_template": 3})");
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { load_chat_template(dir.path()); }), HasSubstr("chat_template.json"));
+  put_file(dir / "chat_template.json", R"({"chat_template": [{"name": "rag", "template": "R"}]})");
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { load_chat_template(dir.path()); }), AllOf(HasSubstr("default"), HasSubstr("rag")));
+  put_file(dir / "own.json", R"({"chat_template": "own"})");
+  EXPECT_EQ(choose_chat_template((dir / "own.json").string(), dir.path())->render(messages), "own");
+  put_file(dir / "own.json", R"({"template": "own"})");
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { choose_chat_template((dir / "own.json").string(), dir.path()); }),
+              AllOf(HasSubstr("own.json"), HasSubstr("chat_template")));
+  std::filesystem::remove(dir / "chat_template.json");
   put_file(dir / "tokenizer_config.json", R"({"chat_template": 3})");
   EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { load_chat_template(dir.path()); }), HasSubstr("chat_template"));
   EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [] { ChatTemplate::named("none"); }), AllOf(HasSubstr("none"), HasSubstr("chatml")));

@@ -26,7 +26,7 @@ std::optional<ChatTemplate> choose_chat_template(const std::string& choice, cons
   if (std::find(names.begin(), names.end(), choice) != names.end()) return ChatTemplate::named(choice);
   COCA_CHECK(choice.ends_with(".jinja") || io::is_regular_file(choice), "chat template \"{}\" is neither a file nor one of auto, {}", choice,
              fmt::join(names, ", "));
-  return ChatTemplate::from_source(io::read_file(choice), choice);
+  return load_template_file(choice);
 }
 
 }  // namespace coca::text

@@ -128,7 +128,7 @@ RenderedChat ChatTemplate::render_with_answers(std::span<const ChatMessage> mess
 
 namespace {
 
-// tokenizer_config.json's "chat_template": a string, or a list of {"name", "template"}.
+// "chat_template" of a JSON file: a string, or a list of {"name", "template"}.
 std::optional<std::string> template_of(const JsonField& config, std::string_view which) {
   if (!config.has("chat_template")) return std::nullopt;
   const JsonField field = config.at("chat_template");
@@ -141,19 +141,34 @@ std::optional<std::string> template_of(const JsonField& config, std::string_view
   fail(ErrorKind::kBadFile, "{}: has no template \"{}\"; expected one of {}", field.where(), which, fmt::join(names, ", "));
 }
 
+// The template of a JSON file, if it has one.
+std::optional<ChatTemplate> template_in(const nlohmann::json& content, const stdfs::path& file, std::string_view which) {
+  std::optional<std::string> source = template_of(JsonField(content, file.string()), which);
+  if (!source) return std::nullopt;
+  return ChatTemplate::from_source(std::move(*source), file.string() + ": chat_template");
+}
+
 }  // namespace
 
+ChatTemplate load_template_file(const stdfs::path& file) {
+  if (file.extension() != ".json") return ChatTemplate::from_source(io::read_file(file), file.string());
+  std::optional<ChatTemplate> made = template_in(io::read_json(file), file, "default");
+  COCA_CHECK_AS(kBadFile, made, "{}: has no field \"chat_template\"", file.string());
+  return std::move(*made);
+}
+
 std::optional<ChatTemplate> load_chat_template(const stdfs::path& dir, std::string_view which) {
-  const stdfs::path config_file = dir / "tokenizer_config.json", jinja_file = dir / "chat_template.jinja";
+  const stdfs::path config_file = dir / "tokenizer_config.json", jinja_file = dir / "chat_template.jinja",
+                    json_file = dir / "chat_template.json";
   nlohmann::json config = nlohmann::json::object();
   if (io::exists(config_file)) config = io::read_json(config_file);
   const JsonField field(config, config_file.string());
   std::optional<ChatTemplate> made;
-  if (io::exists(jinja_file)) {
-    made = ChatTemplate::from_source(io::read_file(jinja_file), jinja_file.string());
-  } else if (auto source = template_of(field, which)) {
-    made = ChatTemplate::from_source(std::move(*source), config_file.string() + ": chat_template");
-  }
+  if (io::exists(jinja_file))
+    made = load_template_file(jinja_file);
+  else if (io::exists(json_file))
+    made = template_in(io::read_json(json_file), json_file, which);
+  if (!made) made = template_in(config, config_file, which);
   if (!made) return std::nullopt;
   for (const auto& [key, value] : config.items()) {
     if (!key.ends_with("_token") || value.is_null()) continue;

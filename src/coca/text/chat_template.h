@@ -73,8 +73,10 @@ class ChatTemplate {
 };
 
 std::vector<std::string> chat_template_names();
-// The template of a model's folder: chat_template.jinja, or tokenizer_config.json's chat_template (of a list, the one called
-// `which`, else "default"), with the folder's bos, eos and other tokens. None when the folder has none.
+// Of a file: the template itself, or where its name ends in .json the field "chat_template" (of a list, the one called "default").
+ChatTemplate load_template_file(const std::filesystem::path& file);
+// The template of a model's folder: chat_template.jinja, else the field chat_template of chat_template.json, else of
+// tokenizer_config.json (of a list, the one called `which`), with the folder's bos, eos and other tokens. None when the folder has none.
 std::optional<ChatTemplate> load_chat_template(const std::filesystem::path& dir, std::string_view which = "default");
 
 }  // namespace coca::text

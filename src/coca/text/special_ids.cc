@@ -82,7 +82,7 @@ void add_frame(const JsonField& field, SequenceFrame& frame, bool& seen) {
 std::map<std::string, std::string> read_files_beside(const std::filesystem::path& dir) {
   std::map<std::string, std::string> files;
   for (const char* name : {"added_tokens.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json",
-                           "chat_template.jinja"})
+                           "chat_template.jinja", "chat_template.json"})
     if (io::exists(dir / name)) files[name] = io::read_file(dir / name);
   return files;
 }
