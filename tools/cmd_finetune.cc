@@ -79,7 +79,8 @@ std::optional<data::TokenFile> load_text(const std::vector<std::string>& inputs,
 }
 
 Loaded load_data(const train::FinetuneConfig& c, const text::Tokenizer& tokenizer) {
-  const std::optional<int32_t> bos = train::finetune_target(c, tokenizer).bos;
+  const auto target = train::finetune_target(c, tokenizer);
+  const std::optional<int32_t> bos = target.bos;
   const data::ChatTemplate chat = train::chat_template_for(c);
   const std::filesystem::path cache = std::filesystem::path(c.out) / "data";
   const std::filesystem::path train_file = cache / "train.tok", validation_file = cache / "validation.tok";
@@ -89,6 +90,7 @@ Loaded load_data(const train::FinetuneConfig& c, const text::Tokenizer& tokenize
              .validation_examples = load_examples(c.validation_data, tokenizer, bos, chat, c.format, "validation examples", &validation_list),
              .text = load_text(c.text, tokenizer, train_file, "text", c.split, data::Split::kTrain),
              .validation_text = load_text(validation_text, tokenizer, validation_file, "validation text", std::nullopt, data::Split::kValidation)};
+  leave_out_short_choice(c, c.length > 0 ? c.length : target.spec.max_position, all.validation_text);
   if (all.text && all.validation_text) list = train::document_list(c.text, train_file), validation_list = train::document_list(validation_text, validation_file);
   all.shared = warn_of_overlap(list, validation_list);
   return all;

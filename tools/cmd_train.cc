@@ -51,6 +51,7 @@ int run(OptionFlags& flags, Options& options) {
   std::optional<data::TokenFile> validation;
   if (!validation_text.empty())
     validation = load_tokens(validation_text, *tokenizer, out / "data" / "validation.tok", "validation text", std::nullopt, data::Split::kValidation);
+  leave_out_short_choice(c, c.length, validation);
   const int64_t shared = !validation ? 0
                                      : warn_of_overlap(train::document_list(c.text, out / "data" / "train.tok"),
                                                        train::document_list(validation_text, out / "data" / "validation.tok"));

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "training.h"
 
-#include "coca/base/log.h"
 #include "coca/base/memory.h"
 #include "coca/report/table.h"
 #include "coca/train/load_data.h"
-#include "ranks.h"
 
 namespace coca::tools {
 

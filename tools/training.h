@@ -10,10 +10,12 @@
 #include <vector>
 
 #include "cli.h"
+#include "coca/base/log.h"
 #include "coca/data/pg19.h"
 #include "coca/io/options.h"
 #include "coca/train/finetune_config.h"
 #include "coca/train/loop.h"
+#include "ranks.h"
 
 namespace coca::tools {
 
@@ -46,6 +48,14 @@ std::vector<std::string> validation_text_of(const Config& c, Say say) {
   std::vector<std::string> chosen = data::validation_of(c.text);
   if (say == Say::kChoice && !chosen.empty()) print(fmt::format("validation text: {} (--validation-text chooses another)\n", fmt::join(chosen, ", ")));
   return chosen;
+}
+
+// Validation text that nobody asked for and that has no whole window is left out, with a warning.
+template <class Config>
+void leave_out_short_choice(const Config& c, int64_t length, std::optional<data::TokenFile>& validation) {
+  if (!validation || !c.validation_text.empty() || validation->size() > length) return;
+  if (first_rank()) log_warning("the split validation has {} tokens; a window needs {}: there is no validation", validation->size(), length + 1);
+  validation.reset();
 }
 
 // With --resume, the options of the run in config.out are where those of --config and the flags are applied to; a difference

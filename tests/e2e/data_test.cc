@@ -108,6 +108,13 @@ TEST_F(DataCommand, TrainingOnAPg19FolderTakesItsSplits) {
   const test::Outcome tuned = coca(with(tune, {"--steps", "1"}));
   ASSERT_EQ(tuned.code, 0) << tuned.err;
   EXPECT_THAT(tuned.out, testing::AllOf(HasSubstr(said), testing::ContainsRegex("validation loss +[0-9]")));
+
+  put("pg/validation/2.txt", "short");
+  for (const Args& command : {with(train, {"--out", at("short")}), with(tune, {"--steps", "1", "--out", at("short-tuned")})}) {
+    const test::Outcome o = coca(command);
+    ASSERT_EQ(o.code, 0) << o.err;
+    EXPECT_THAT(o.err, HasSubstr("warning: the split validation has 6 tokens; a window needs 17: there is no validation"));
+  }
   const auto estimate = [&](const Args& more) {  // its first line: the others tell of time
     const std::string out = coca(with(with(tune, more), {"--dry-run"})).out;
     return out.substr(0, out.find('\n'));

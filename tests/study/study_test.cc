@@ -259,6 +259,10 @@ TEST_F(Study, RefusesWhatMakesNoSense) {
   StudyConfig other = config;
   other.steps = 3;
   EXPECT_THAT([&] { run_study(other, load_corpus(other)); }, testing::ThrowsMessage<Error>(testing::HasSubstr("holds a study with steps = 2")));
+  nlohmann::json saved = io::read_json(fs::path(config.out) / "study.json");
+  saved.erase("split");  // as a version without this option left it
+  io::write_json(fs::path(config.out) / "study.json", saved);
+  EXPECT_EQ(run_study(config, load_corpus(config)).runs.size(), 1u);
   const auto refused = [&](auto change, const char* message) {
     StudyConfig c = toy(dir_);
     c.ntk_methods = {};
@@ -274,6 +278,7 @@ TEST_F(Study, RefusesWhatMakesNoSense) {
   refused([](StudyConfig& c) { c.methods = c.ntk_methods = {"rope+clex"}; }, "has a scaling of its own");
   refused([](StudyConfig& c) { c.methods = {"rope+random"}, c.multiples = {1}; }, "needs more than the length 64");
   refused([](StudyConfig& c) { c.multiples = {4, 2}; }, "must ascend");
+  refused([](StudyConfig& c) { c.text.clear(), c.split = data::Split::kTrain; }, "split: needs text");
 }
 
 TEST_F(Study, PasskeysAreTaughtFirstForAtMostAThirdOfTheSteps) {
