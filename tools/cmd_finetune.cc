@@ -170,6 +170,7 @@ int estimate(const train::FinetuneConfig& c, const text::Tokenizer& tokenizer) {
 int run(OptionFlags& flags, Options& options) {
   if (options.resume) resume_options(flags, options.config, "finetune_config.json");
   const train::FinetuneConfig& c = options.config;
+  COCA_CHECK(!options.resume || !c.model.empty(), "--model: none given, and {} holds no run to resume", c.out);
   train::check_config(c);
   model::load_spec(c.model);  // a wrong folder shows as such
   const std::filesystem::path result_folder = std::filesystem::path(c.out) / (train::trains_adapter(c) ? "adapter" : "model");

@@ -42,7 +42,7 @@ int run(OptionFlags& flags, Options& options) {
   if (options.resume) resume_options(flags, options.config, "train_config.json");
   const train::TrainConfig& c = options.config;
   train::check_config(c);
-  COCA_CHECK(!c.text.empty(), "--text: no training text given");
+  COCA_CHECK(!c.text.empty(), "--text: no training text given{}", options.resume ? fmt::format(", and {} holds no run to resume", c.out) : "");
   const std::filesystem::path out = c.out;
   const auto tokenizer = text::load_tokenizer(c.tokenizer);
   if (options.dry_run) return estimate(c, *tokenizer);

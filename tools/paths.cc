@@ -148,14 +148,26 @@ struct OutputFile {
   Identity identity;
 };
 
-// The files that outputs would replace: streams are none, and a folder is one only where a command puts a file of a fixed
-// name into it.
+// What commands write into the folder of --out, by fixed names. A run's own configuration may be given back to it.
+std::vector<fs::path> files_in_folder(const fs::path& folder) {
+  std::vector<fs::path> files{folder / "tokenizer.model"};
+  std::vector<const char*> names = {"metrics.csv", "results.json", "results.csv", "summary.csv", "report.html", "report.md"};
+  if (!io::exists(folder / "checkpoints")) names.insert(names.end(), {"train_config.json", "finetune_config.json"});
+  for (const char* name : names)
+    if (io::exists(folder / name)) files.push_back(folder / name);
+  return files;
+}
+
+// The files that outputs would replace: streams are none.
 std::vector<OutputFile> files_of(const std::vector<Use>& outputs) {
   std::vector<OutputFile> files;
   for (const Use& output : outputs) {
     if (io::output_place(output.path).stream) continue;
-    const fs::path path = io::is_folder(output.path) ? fs::path(output.path) / "tokenizer.model" : fs::path(output.path);
-    files.push_back({&output, path, identity_of(path)});
+    if (!io::is_folder(output.path)) {
+      files.push_back({&output, output.path, identity_of(output.path)});
+      continue;
+    }
+    for (const fs::path& path : files_in_folder(output.path)) files.push_back({&output, path, identity_of(path)});
   }
   return files;
 }

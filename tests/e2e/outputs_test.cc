@@ -99,6 +99,15 @@ TEST_F(Outputs, ReplaceNoInput) {
   expect_refused({"eval", "ppl", "--model", at("model"), "--lengths", "32", "--config", at("run.json")}, "--csv " + text);
   expect_refused(ppl({"--config", at("run.json"), "--json", at("run.json"), "--csv", at("c.csv")}), "--config");
   expect_refused({"data", "build", "--text", text, "--tokenizer", "byte", "--out", text}, "would replace an input");
+  // What a run writes by fixed names into its folder, through links too.
+  put("run/metrics.csv", before);
+  fs::create_directories(at("linked"));
+  fs::create_hard_link(text, at("linked/metrics.csv"));
+  const Args train = {"train", "--layers", "1", "--width", "32", "--heads", "2", "--length", "32", "--steps", "1"};
+  expect_refused(with(train, {"--text", at("run/metrics.csv"), "--out", at("run")}), "would replace an input, --text");
+  expect_refused(with(train, {"--text", text, "--out", at("linked")}), "would replace an input, --text");
+  put("run/train_config.json", fmt::format(R"({{"text": ["{}"]}})", text));
+  expect_refused(with(train, {"--config", at("run/train_config.json"), "--out", at("run")}), "would replace an input, --config");
   put("set.idx", "x");
   expect_refused({"data", "import", "--dataset", at("set"), "--tokenizer", "byte", "--out", at("set.idx")}, "would replace an input");
   expect_refused({"tokenizer", "train", "--text", text, "--out", at("hard")}, "would replace an input");
