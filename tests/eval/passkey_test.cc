@@ -259,7 +259,7 @@ TEST(PasskeyEval, MistakesAreNamed) {
   EXPECT_THAT(with([](auto& p) { p.rule = PasskeyRule::kContains; }), message("rule contains: new_tokens 0"));
   EXPECT_THAT(with([](auto& p) { p.lengths = {1}; }), message("length 1 (tokens) must be at least 2"));
   EXPECT_THAT(with([](auto& p) { p.length_control = data::PasskeyLength::kUnits, p.lengths = {68}; }), message("must be at least 69"));
-  EXPECT_THAT(with([](auto& p) { p.lengths = {4096, 60}; }), message("without garbage"));  // before any work is done
+  EXPECT_THAT(with([](auto& p) { p.lengths = {4096, 60}; }), message("without any garbage it takes"));  // before any work is done
   const TinyModel small(test::tiny_neox(AttentionKind::kRope));
   EXPECT_THAT([&] { run(small, {}); }, message("257 ids"));
 }
