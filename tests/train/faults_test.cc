@@ -337,5 +337,23 @@ TEST(NonFinite, ARunThatEndsInABadStepKeepsItsWeightsButWritesNoModel) {
   EXPECT_FALSE(fs::exists(dir / "model"));
 }
 
+// No step comes after the last update and finds what it did.
+TEST(NonFinite, ALossThatIsNotFiniteAfterTheLastUpdateWritesNoModel) {
+  const test::TempDir dir, other, whole;
+  TrainConfig c = config_in(dir.path());
+  c.steps = 1, c.learning_rate = 1e30, c.min_learning_rate = 0, c.warmup_steps = 0;
+  expect_no_model(c, "after the last update, step 1 of 1, the loss is not finite, so this step is not saved and no model is written; there is no checkpoint", {});
+  c = config_in(other.path());
+  c.steps = 8;
+  const auto overflow = [](model::ParamStore& params) { fill_parameter(params, "embed_out.weight", 3e38f); };
+  expect_no_model(c, "after the last update, step 8 of 8", {"step-00000004"}, 8, overflow);
+  // What is left goes on to where a run that had no such fault ends.
+  const test::TinyData data;
+  Trainer(c, data.without_validation(), Start::kResume).run();
+  c.out = whole.path().string();
+  Trainer(c, data.without_validation(), Start::kFresh).run();
+  EXPECT_TRUE(test::newest_bytes(other.path()) == test::newest_bytes(whole.path()));
+}
+
 }  // namespace
 }  // namespace coca::train

@@ -127,5 +127,15 @@ TEST(FinetuneLora, WithoutOneGoodStepNoAdapterIsWritten) {
   EXPECT_FALSE(latest_checkpoint(dir.path() / "run"));
 }
 
+TEST(FinetuneLora, ALossThatIsNotFiniteAfterTheLastUpdateWritesNoAdapter) {
+  const test::TempDir dir;
+  const test::TinyExamples made;
+  test::put_model(dir.path() / "model", test::byte_spec(test::tiny_llama(AttentionKind::kCocaSlack)));
+  FinetuneConfig c = tiny_lora(dir.path() / "model", dir.path() / "run");
+  c.steps = 1, c.learning_rate = 1e30, c.warmup_steps = 0;
+  expect_error([&] { Finetuner(c, made.data(), Start::kFresh).run(); }, ErrorKind::kNumeric, "step 1 of 1, the loss is not finite, so this step is not saved and no adapter");
+  EXPECT_FALSE(fs::exists(dir.path() / "run/adapter"));
+}
+
 }  // namespace
 }  // namespace coca::train

@@ -201,17 +201,26 @@ std::pair<TensorRef, TensorRef> Loop::tokens_here() {
   return {take(ids_, my_ids_), take(targets_, my_targets_)};
 }
 
+void Loop::fill(int64_t step, int64_t part) {
+  data_.batches.fill(step, part, {ids_, targets_, starts_.empty() ? MutTensorRef() : starts_.ref(), positions_});
+}
+
+std::pair<int64_t, int64_t> Loop::parts_of(int64_t slice) const {
+  const int64_t parts = options_.shape.accumulation / (ring_ ? 1 : options_.slices), first = ring_ ? 0 : slice * parts;
+  return {first, first + parts};
+}
+
 // One slice: its gradients in grads_, the sum of its nll. The loss is the mean over the targets of the whole step, in
 // whatever slices and micro-batches these lie.
 double Loop::slice(int64_t step, int64_t slice, Add add) {
   grads_->zero();
   const double scale = 1.0 / static_cast<double>(data_.batches.counted(step));
-  const int64_t parts = options_.shape.accumulation / (ring_ ? 1 : options_.slices), first = ring_ ? 0 : slice * parts;
+  const auto [first, end] = parts_of(slice);
   double sum = 0;
-  for (int64_t part = first; part < first + parts; ++part) {
-    if (sum_ && add == Add::kToSum && part + 1 == first + parts)
+  for (int64_t part = first; part < end; ++part) {
+    if (sum_ && add == Add::kToSum && part + 1 == end)
       decoder_.on_gradients([this](int64_t layer) { sum_->done(gradient_bucket(spec_, layer), grads_->flat()); });
-    data_.batches.fill(step, part, {ids_, targets_, starts_.empty() ? MutTensorRef() : starts_.ref(), positions_});
+    fill(step, part);
     if (options_.adapter)
       options_.adapter->set_dropout(
           mix64(options_.dropout_seed ^ mix64(static_cast<uint64_t>(step * options_.shape.accumulation + part))) + (ring_ ? static_cast<uint64_t>(slice) : 0),
@@ -380,11 +389,34 @@ std::string Loop::newest_text() const {
   return newest ? fmt::format("the newest checkpoint is {}", newest->string()) : "there is no checkpoint";
 }
 
-// What is not finite never becomes finite again, so it is neither saved nor trained further.
-void Loop::require_finite_weights() {
+// The sum of the nll of the last step's windows under the weights as they now are, without dropout, as the model is used
+// later. Ranks share the windows as they do in training.
+double Loop::last_step_again() {
+  if (options_.adapter) options_.adapter->clear_dropout(weights_);
+  double sum = 0;
+  for (int64_t s = ranks_.rank(); s < options_.slices; s += ranks_.size()) {
+    const auto [first, end] = parts_of(s);
+    for (int64_t part = first; part < end; ++part) {
+      fill(state_.step - 1, part);
+      const auto [ids, targets] = tokens_here();
+      const bool packed = data_.batches.packing() == Packing::kDocuments;
+      const TensorRef nll = decoder_.loss(context_, weights_, ids, targets, packed ? starts() : TensorRef(), drawn(state_.step - 1));
+      for (int64_t i = 0; i < nll.numel(); ++i) sum += nll.as<float>()[i];
+    }
+  }
+  return sum;
+}
+
+// What is not finite never becomes finite again, so it is neither saved nor trained further. No step follows the last update
+// and would find weights that are finite and give a loss that is not.
+void Loop::require_sound_weights() {
   const std::string bad = first_nonfinite_tensor(master(), ListOrder::kForward);
   COCA_CHECK_AS(kNumeric, bad.empty(), "training stopped at step {} of {}: parameter {}; this step is not saved, {}; {}", state_.step, steps_, bad,
                 newest_text(), state_.step > 0 ? "lower the learning rate" : "a model must begin with finite weights");
+  if (state_.step < steps_ || state_.bad_in_a_row > 0) return;
+  COCA_CHECK_AS(kNumeric, !dist::any(ranks_, !std::isfinite(last_step_again())),
+                "after the last update, step {} of {}, the loss is not finite, so this step is not saved and no {} is written; {}; lower the learning rate",
+                state_.step, steps_, options_.adapter ? "adapter" : "model", newest_text());
 }
 
 // A run that learned nothing, or whose last step has numbers that are not finite, has no model to show.
@@ -408,7 +440,7 @@ TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
     file.emplace(out / "metrics.csv", state_.step, options_.tensorboard);
   });
   MetricsFile* metrics = file ? &*file : nullptr;
-  require_finite_weights();
+  require_sound_weights();
   const int64_t first = state_.step;
   TrainSummary summary;
   double seconds = 0;
@@ -435,7 +467,7 @@ TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
     if (on_step) on_step(report);
     const bool stop = dist::any(ranks_, stop_requested()) && !last;  // one rank's signal stops all
     if (stop || due(options_.checkpoint_interval) || last) {
-      require_finite_weights();
+      require_sound_weights();
       if (last && state_.skipped == state_.step) break;
       save(metrics, stop || last ? Save::kMust : Save::kMay);
     }

@@ -88,7 +88,8 @@ class Loop {
   // Trains to the last step of the last stage; writes out/metrics.csv, checkpoints and out/model (or out/adapter).
   // on_step sees every step, on every rank. On stop_requested() of any rank: saves a checkpoint and throws Error{kInterrupted}. After
   // max_bad_steps non-finite steps in a row: throws Error{kNumeric}; the last checkpoint stays. The same where parameters are not
-  // finite when a checkpoint is due, and where no step was good or the last one was not: then no model is written.
+  // finite when a checkpoint is due, and where no step was good, the last one was not, or the loss after the last update is not
+  // finite: then no model is written.
   TrainSummary run(const std::function<void(const StepReport&)>& on_step = {});
 
   const model::ModelSpec& spec() const { return spec_; }
@@ -106,6 +107,8 @@ class Loop {
   bool shares_tokens() const { return ring_ != nullptr; }
   // Of what ids_ and targets_ hold, the tokens that are this rank's: [B, n].
   std::pair<TensorRef, TensorRef> tokens_here();
+  void fill(int64_t step, int64_t part);  // ids_, targets_, starts_, positions_
+  std::pair<int64_t, int64_t> parts_of(int64_t slice) const;  // its micro-batches: the first, and that behind the last
   double slice(int64_t step, int64_t slice, Add);
   double forward_backward(int64_t step);
   optim::UpdateReport update(double learning_rate);
@@ -114,7 +117,8 @@ class Loop {
   double validate();
   double checked_validation(double training_loss);
   std::string newest_text() const;  // which checkpoint is the newest, for messages
-  void require_finite_weights();
+  double last_step_again();
+  void require_sound_weights();
   void require_result();
   void one_step(StepReport&);
   void resume(const std::filesystem::path& checkpoint);
