@@ -83,6 +83,17 @@ int dry_run(const study::StudyConfig& c) {
   return all.trainings > 0 ? print_dry_run(all.work) : 0;
 }
 
+// The trainings that were given up: a warning, or an error where nothing else was trained. The report says why.
+void tell_of_failures(const study::StudyResults& results) {
+  std::string names;
+  size_t failed = 0;
+  for (const study::RunResult& r : results.runs)
+    if (!r.failure.empty()) names += fmt::format("{}{} seed {}", failed++ > 0 ? ", " : "", r.method, r.seed);
+  const std::string text = fmt::format("{} of {} trainings were given up, because their numbers were no longer finite: {}", failed, results.runs.size(), names);
+  COCA_CHECK_AS(kNumeric, failed < results.runs.size(), "{}; lower the learning rate and choose another --out", text);
+  if (failed > 0) log_warning("{}", text);
+}
+
 int run(const Options& options) {
   const study::StudyConfig config = study::resolve(options.config);
   if (options.dry_run) return dry_run(config);
@@ -107,6 +118,7 @@ int run(const Options& options) {
   }
   print(table_text(study::training_table(results)) + "\n");
   print(fmt::format("report: {}\nalso:   {}, {}, {}\n", files.html.string(), files.markdown.string(), files.json.string(), files.csv.string()));
+  tell_of_failures(results);
   return 0;
 }
 

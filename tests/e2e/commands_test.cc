@@ -133,6 +133,24 @@ TEST_F(Commands, StudyWritesItsReportAndIsNotDoneTwice) {
   expect_refused(with(study, {"--methods", "ropes"}), 2, "ropes");
 }
 
+TEST_F(Commands, AStudyNamesTheTrainingsThatWereGivenUp) {
+  for (int d = 0; d < 12; ++d) put(fmt::format("text/doc{:02d}.txt", d), cats_and_dogs(6 + d));
+  const Args study = {"study", "--text", at("text"), "--out", at("out"), "--methods", "rope,alibi", "--ntk-methods", "rope", "--layers", "1", "--width", "16", "--heads", "2",
+                      "--length", "32", "--batch", "2", "--steps", "20", "--warmup-steps", "1", "--multiples", "1,2", "--eval-documents", "1", "--eval-tokens", "200",
+                      "--passkey-share", "0", "--learning-rate", "1e300"};
+  const Outcome none = coca(study);
+  EXPECT_EQ(none.code, 1);
+  EXPECT_THAT(none.err, HasSubstr("coca: 2 of 2 trainings were given up, because their numbers were no longer finite: rope seed 0, alibi seed 0; "));
+  EXPECT_THAT(none.out, HasSubstr("report: " + at("out/report.html")));
+  EXPECT_TRUE(std::filesystem::exists(at("out/results.json")));
+  // Another study, one training of which has a file that says it was given up.
+  const Args sound = with(study, {"--learning-rate", "1e-3", "--out", at("some")});
+  for (const std::string file : {"runs/alibi-s0/result.json", "runs/alibi-s0/metrics.csv"}) put("some/" + file, io::read_file(at("out/" + file)));
+  const Outcome some = coca(sound);
+  EXPECT_EQ(some.code, 0) << some.err;
+  EXPECT_THAT(some.err, HasSubstr("warning: 1 of 2 trainings were given up, because their numbers were no longer finite: alibi seed 0\n"));
+}
+
 // What of a Markdown text is code: lines of fenced blocks (continued ones joined), and spans between backquotes.
 std::vector<std::string> code_of(const std::string& markdown) {
   std::vector<std::string> out;
