@@ -1,6 +1,7 @@
 // coca eval: a model at several lengths. Protocols: docs/evaluation.md.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <cmath>
 #include <new>
 
 #include "coca/base/log.h"
@@ -60,7 +61,15 @@ int Measurement::report(const std::function<void()>& print_and_write) const {
     log_message(LogLevel::kError, error.what());
   }
   rethrow();
-  return 0;
+  if (unmeasured_.empty()) return 0;
+  if (first_rank())
+    log_warning("the perplexity is {}: the model cannot be measured there", unmeasured_);
+  return kExitFailed;
+}
+
+void Measurement::check(double perplexity, const std::string& of) {
+  if (std::isfinite(perplexity)) return;
+  unmeasured_ += fmt::format("{}{} at {}", unmeasured_.empty() ? "" : ", ", std::isnan(perplexity) ? "nan" : "inf", of);
 }
 
 void Measurement::rethrow() const {

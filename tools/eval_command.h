@@ -45,6 +45,8 @@ class Measurement {
   void mark(nlohmann::ordered_json&) const;  // "partial": true, "missing", "ended_by"; nothing of a whole one
   std::string title(std::string text) const;  // of a chart: " (partial)" behind it
   std::string line() const;                   // to print under the tables; "" of a whole one
+  // A perplexity, and what it is of. One that is not finite makes report() warn and return kExitFailed.
+  void check(double perplexity, const std::string& of);
   // Reports, and then throws the error where there was one; one in the report of a partial result is logged.
   int report(const std::function<void()>& print_and_write) const;
   void rethrow() const;
@@ -52,6 +54,7 @@ class Measurement {
  private:
   std::exception_ptr error_;
   std::string reason_;
+  std::string unmeasured_;  // what check() found
 };
 
 void check_outputs(const EvalOutputFlags&);

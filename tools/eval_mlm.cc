@@ -63,6 +63,7 @@ int run_mlm(MlmFlags& flags) {
   measurement.mark(json);
   json["results"] = ordered_json::array();
   for (const eval::MlmResult& r : results) {
+    measurement.check(r.perplexity, fmt::format("length {}", r.length));
     table.rows.push_back({fmt::format("{}", r.length), report::format_count(r.windows), report::format_count(r.masked_tokens),
                           report::format_number(r.perplexity), report::format_number(r.nll)});
     json["results"].push_back({{"length", r.length}, {"windows", r.windows}, {"masked_tokens", r.masked_tokens}, {"perplexity", number_json(r.perplexity)},

@@ -453,6 +453,9 @@ int run_ppl(PplFlags& flags) {
       measurement.missing.push_back(fmt::format("length {}{}", protocol.lengths[l], flags.models.items.size() == 1 ? "" : " of " + flags.models.items[i]));
   std::erase_if(all, [](const Measured& one) { return one.results.empty(); });
   if (all.empty()) measurement.rethrow();
+  for (const Measured& one : all)
+    for (const eval::PerplexityResult& r : one.results)
+      measurement.check(r.value(protocol.average), fmt::format("length {}{}", r.length, all.size() == 1 ? "" : " of " + one.model));
   const ordered_json json = all_json(flags, protocol, all, measurement);
   return measurement.report([&] {
     print_all(flags, protocol, all, json["documents"], measurement);

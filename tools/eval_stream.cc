@@ -112,6 +112,7 @@ int run_stream(StreamFlags& flags) {
   progress.finish();
   if (result.points.empty()) measurement.rethrow();
   measurement.missing = {fmt::format("what comes after {} of about {} tokens", report::format_count(result.points.back().tokens), report::format_count(wanted))};
+  measurement.check(result.points.back().perplexity(), fmt::format("{} tokens", report::format_count(result.points.back().tokens)));
   ordered_json json = header_json(flags.model, m, io::options_to_json(flags));
   measurement.mark(json);
   json["documents"] = result.documents;

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <chrono>
 #include <cmath>
+#include <cstring>
 #include <thread>
 
 #include "coca/io/json_file.h"
@@ -253,6 +254,39 @@ TEST_F(EvalCli, CountsBeyondAllNeedAreRefusedAtOnce) {
     EXPECT_THAT(coca({"eval", task, "--lengths", "1100,4611686018427387904"}).err, HasSubstr("--lengths is 4611686018427387904; expected at most " + most));
   EXPECT_EQ(coca({"eval", "ppl", "--text", text, "--lengths", most, "--stride", most, "--max-tokens", tokens, "--max-documents", most}).code, 0);
   EXPECT_EQ(coca({"eval", "stream", "--text", text, "--tokens", tokens, "--chunk", most, "--interval", most}).code, 0);
+}
+
+// Finite weights whose logits are not.
+TEST_F(EvalCli, APerplexityThatIsNotFiniteIsWrittenAndFails) {
+  const std::string text = put("a.txt", cats_and_dogs(5)), masked = at("masked/model");
+  ASSERT_EQ(coca({"train", "--text", text, "--out", at("masked"), "--layers", "1", "--width", "16", "--heads", "2", "--length", "16", "--batch", "1", "--steps", "1",
+                  "--warmup-steps", "1", "--direction", "bidirectional"}).code, 0);
+  const Args ppl = {"eval", "ppl", "--text", text, "--lengths", "8,16"}, stream = {"eval", "stream", "--text", text, "--tokens", "100"};
+  const Args mlm = {"eval", "mlm", "--text", text, "--lengths", "16", "--model", masked};
+  const auto spoil = [](const std::string& model) {
+    std::string bytes = io::read_file(model + "/model.safetensors");
+    uint64_t header = 0;
+    std::memcpy(&header, bytes.data(), sizeof header);
+    const auto range = nlohmann::json::parse(bytes.substr(8, header)).at("embed_out.weight").at("data_offsets");
+    const float huge = 3e38f;
+    for (uint64_t i = range[0]; i < range[1]; i += sizeof huge) std::memcpy(bytes.data() + 8 + header + i, &huge, sizeof huge);
+    io::write_file_atomic(model + "/model.safetensors", bytes);
+  };
+  const auto run = [&](const Args& args) { return args == mlm ? CliFixture::coca(with(args, {"--json", at("out.json")})) : coca(args); };
+  for (const Args& args : {ppl, stream, mlm}) ASSERT_EQ(run(args).code, 0) << args[1];
+  spoil(at("run/model"));
+  spoil(masked);
+  const auto expect_fails = [&](const Args& args, const std::string& where) {
+    std::filesystem::remove(at("out.json"));
+    const Outcome o = run(args);
+    EXPECT_EQ(o.code, 1) << where;
+    EXPECT_THAT(o.err, testing::ContainsRegex("warning: the perplexity is (nan|inf) at " + where + ": the model cannot be measured there\n"));
+    EXPECT_FALSE(result().empty());
+  };
+  expect_fails(ppl, "length 8, (nan|inf) at length 16");
+  EXPECT_EQ(result()["results"].size(), 2u);
+  expect_fails(stream, "100 tokens");
+  expect_fails(mlm, "length 16");
 }
 
 }  // namespace
