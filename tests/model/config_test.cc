@@ -245,9 +245,7 @@ TEST(Config, MistakesAreNamed) {
       {neox(), {{"rotary_pct", 1.5}}, "rotates (rotary_pct, partial_rotary_factor) is 1.5"},
       {neox(), {{"hidden_act", "relu"}}, "hidden_act \"relu\""},
       {neox(), {{"attention_type", "linear"}}, "attention_type \"linear\" is unknown"},
-      {neox(),
-       {{"attention_type", "coca-strict"}, {"rotary_pct", 0.5}, {"coca_fold", "official"}},
-       "official fold"},
+      {neox(), {{"attention_type", "coca-strict"}, {"rotary_pct", 0.5}, {"coca_fold", "official"}}, "official fold"},
       {neox(), {{"coca_fold", "odd"}, {"attention_type", "coca-slack"}}, "coca_fold \"odd\""},
       {neox(), {{"rotary_pct", 0.0}}, "needs rotary dims"},
       {neox(), {{"max_position_embeddings", 0}}, "max_position_embeddings 0"},
@@ -263,10 +261,16 @@ TEST(Config, MistakesAreNamed) {
       {neox(), {{"activation", "swiglu"}}, "\"activation\" (\"swiglu\")"},
       {llama(), {{"quantization_config", {{"bits", 4}}}}, "quantization_config"},
       {llama(), {{"partial_rotary_factor", 0.5}}, "partial_rotary_factor"},
-      {llama(), {{"rope_parameters", {{"full_attention", {{"rope_type", "default"}}}}}}, "rope_parameters.full_attention"},
+      {llama(),
+       {{"rope_parameters", {{"full_attention", {{"rope_type", "default"}}}}}},
+       "rope_parameters.full_attention"},
       {llama(), {{"rope_scaling", {{"type", "linear"}, {"factor", 2}, {"odd", 1}}}}, "rope_scaling.odd"},
-      {llama(), {{"rope_scaling", {{"rope_type", "llama3"}, {"factor", 2}}}}, "rope_scaling.low_freq_factor\" is missing"},
-      {llama(), {{"rope_scaling", {{"rope_type", "llama3"}, {"factor", 2}, {"low_freq_factor", 4}, {"high_freq_factor", 1}}}}, "llama3 needs"},
+      {llama(),
+       {{"rope_scaling", {{"rope_type", "llama3"}, {"factor", 2}}}},
+       "rope_scaling.low_freq_factor\" is missing"},
+      {llama(),
+       {{"rope_scaling", {{"rope_type", "llama3"}, {"factor", 2}, {"low_freq_factor", 4}, {"high_freq_factor", 1}}}},
+       "llama3 needs"},
       {llama(), {{"eos_token_id", {1, "two"}}}, "eos_token_id"},
       {llama(), {{"num_hidden_layers", 1000000000}}, "num_hidden_layers is 1000000000"},
       {qwen2(), {{"layer_types", {"full_attention"}}}, "layer_types names 1 layers"},
@@ -280,6 +284,20 @@ TEST(Config, MistakesAreNamed) {
       {llama(), {{"rope_scaling", {{"type", "linear"}}}}, "needs a factor"},
       {llama(), {{"rope_scaling", {{"type", "linear"}, {"factor", 0.5}}}}, "factor is 0.5"},
       {llama(), {{"rope_scaling", "dynamic"}}, "expected a JSON object"},
+      {llama(), {{"add_cross_attention", true}}, "add_cross_attention"},
+      {llama(), {{"is_encoder_decoder", true}}, "is_encoder_decoder is true"},
+      {llama(), {{"pruned_heads", {{"1", {0, 2}}}}}, "pruned_heads"},
+      {llama(), {{"cross_attention_hidden_size", 64}}, "cross_attention_hidden_size"},
+      {llama(), {{"logit_scale", 0}}, "\"logit_scale\" is 0"},
+      {llama(), {{"qk_scale", 0.0}}, "\"qk_scale\" is 0.0"},
+      {llama(), {{"gated_mlp", false}}, "\"gated_mlp\" is false"},
+      {neox(), {{"gpt_j_residual", false}}, "\"gpt_j_residual\" is false"},
+      {neox(),
+       {{"rotary_pct", 0.25}, {"partial_rotary_factor", 0.5}},
+       "rotary_pct is 0.25 and partial_rotary_factor is 0.5"},
+      {neox(),
+       {{"rotary_pct", 0.25}, {"rope_parameters", {{"rope_type", "default"}, {"partial_rotary_factor", 0.5}}}},
+       "rotary_pct is 0.25 and rope_parameters.partial_rotary_factor is 0.5"},
   };
   for (const Mistake& mistake : mistakes) {
     try {
@@ -304,20 +322,61 @@ TEST(Config, MistakesAreNamed) {
 // Fields of published files that say nothing about the logits. What is unknown and off is named in one note.
 TEST(Config, HarmlessFieldsPass) {
   const test::Warnings notes;
-  const json harmless = {
-      {"is_llama_config", true}, {"transformers.js_config", {{"dtype", "q4"}}}, {"unsloth_fixed", true}, {"unsloth_version", "2025.1"},
-      {"attention_probs_dropout_prob", 0}, {"hidden_dropout_prob", 0.1}, {"embedding_dropout", 0.1}, {"cache_implementation", "hybrid"},
-      {"neftune_noise_alpha", 5}, {"initializer_factor", 1.0}, {"custom_pipelines", {{"text-generation", {{"impl", "a.B"}}}}},
-      {"num_steps", "global_step301000"}, {"n_positions", 2048}, {"model_max_length", 4096}, {"use_flash_attn", "auto"},
-      {"n_embd", 64}, {"n_layer", 2}, {"activation", "swiglu"}, {"embedding_multiplier", 1.0}, {"_name_or_path", "a/b"},
-      {"bf16", true}, {"keys_to_ignore_at_inference", {"past_key_values"}}, {"tensor_parallel_size", 2}, {"is_causal", true},
-      {"rope_interleaved", false}, {"layer_types", {"full_attention", "full_attention"}}};
+  const json harmless = {{"is_llama_config", true},
+                         {"transformers.js_config", {{"dtype", "q4"}}},
+                         {"unsloth_fixed", true},
+                         {"unsloth_version", "2025.1"},
+                         {"attention_probs_dropout_prob", 0},
+                         {"hidden_dropout_prob", 0.1},
+                         {"embedding_dropout", 0.1},
+                         {"cache_implementation", "hybrid"},
+                         {"neftune_noise_alpha", 5},
+                         {"initializer_factor", 1.0},
+                         {"custom_pipelines", {{"text-generation", {{"impl", "a.B"}}}}},
+                         {"num_steps", "global_step301000"},
+                         {"n_positions", 2048},
+                         {"model_max_length", 4096},
+                         {"use_flash_attn", "auto"},
+                         {"n_embd", 64},
+                         {"n_layer", 2},
+                         {"activation", "swiglu"},
+                         {"embedding_multiplier", 1.0},
+                         {"_name_or_path", "a/b"},
+                         {"bf16", true},
+                         {"keys_to_ignore_at_inference", {"past_key_values"}},
+                         {"tensor_parallel_size", 2},
+                         {"is_causal", true},
+                         {"max_window_layers", 28},
+                         {"pruned_heads", json::object()},
+                         {"add_cross_attention", false},
+                         {"cross_attention_hidden_size", nullptr},
+                         {"rope_interleaved", false},
+                         {"layer_types", {"full_attention", "full_attention"}}};
   expect_equal(read(llama(), harmless), read(llama(), json::object()));
   EXPECT_THAT(notes.texts(), testing::IsEmpty());
   const json off = {{"odd_flag", false}, {"odd_cap", 0.0}, {"odd_list", json::array()}, {"odd_null", nullptr}};
   for (int time = 0; time < 2; ++time) expect_equal(read(llama(), off), read(llama(), json::object()));
   EXPECT_THAT(notes.texts(), testing::ElementsAre(AllOf(HasSubstr("here.json"), HasSubstr("\"odd_flag\" (false)"), HasSubstr("\"odd_cap\" (0.0)"),
                                                         HasSubstr("\"odd_list\" ([])"), HasSubstr("\"odd_null\" (null)"))));
+}
+
+// What is on unless a file says otherwise: "false" means another model, "true" this one.
+TEST(Config, PartsThatAreOnCannotBeTurnedOff) {
+  const test::Warnings notes;
+  for (const char* field : {"is_causal", "use_causal_mask", "scale_attn_weights", "scale_attention", "use_rope",
+                            "use_rotary", "rotary", "do_layer_norm_before", "layer_norm_elementwise_affine"}) {
+    EXPECT_THAT(
+        [&] {
+          read(llama(), {{field, false}});
+        },
+        testing::ThrowsMessage<Error>(
+            AllOf(HasSubstr("here.json"), HasSubstr(std::string("field \"") + field + "\" is false"))));
+    expect_equal(read(llama(), {{field, true}}), read(llama(), json::object()));
+    expect_equal(read(llama(), {{field, nullptr}}), read(llama(), json::object()));
+  }
+  expect_equal(read(neox(), {{"gated_mlp", false}}), read(neox(), json::object()));  // it has none
+  expect_equal(read(llama(), {{"scale_attn_by_inverse_layer_idx", false}}), read(llama(), json::object()));
+  EXPECT_EQ(read(neox(), {{"rotary_pct", 0.5}, {"partial_rotary_factor", 0.5}}).R, 8);
 }
 
 TEST(Config, OfficialConfigsAreRead) {

@@ -41,7 +41,16 @@ struct RopeFields {
 
 RopeFields read_rope(const ConfigFields& f, const char* theta_name, double share, int64_t max_position) {
   RopeFields rope{.theta = f.number(theta_name, f.number("rope_theta", 10000.0)), .share = share, .scaling = {}};
-  rope.share = f.number("partial_rotary_factor", rope.share);
+  const char* share_name = f.has("rotary_pct") ? "rotary_pct" : nullptr;
+  const auto read_share = [&](const ConfigFields& fields, const char* where) {
+    if (!fields.has("partial_rotary_factor")) return;
+    const double value = fields.number("partial_rotary_factor");
+    COCA_CHECK_AS(kBadFile, !share_name || value == rope.share,
+                  "{}: {} is {} and {} is {}; they mean the same, so keep the right one", f.origin(), share_name,
+                  rope.share, where, value);
+    rope.share = value, share_name = where;
+  };
+  read_share(f, "partial_rotary_factor");
   const LengthsOfConfig lengths{.max_position = max_position, .original = f.optional_id("original_max_position_embeddings")};
   const auto scaling = [&](const char* key) { rope.scaling = rope_scaling_from_json(f.raw(key), f.origin(), lengths, key); };
   const bool v4 = f.has("rope_scaling"), v5 = f.has("rope_parameters");
@@ -50,7 +59,7 @@ RopeFields read_rope(const ConfigFields& f, const char* theta_name, double share
   if (v4 || v5) {
     const ConfigFields nested(f.raw(v4 ? "rope_scaling" : "rope_parameters"), f.origin(), v4 ? "rope_scaling." : "rope_parameters.");
     rope.theta = nested.number("rope_theta", rope.theta);
-    rope.share = nested.number("partial_rotary_factor", rope.share);
+    read_share(nested, v4 ? "rope_scaling.partial_rotary_factor" : "rope_parameters.partial_rotary_factor");
   }
   if (v5) scaling("rope_parameters");
   COCA_CHECK_AS(kBadFile, rope.share >= 0 && rope.share <= 1, "{}: the share of the head that rotates (rotary_pct, partial_rotary_factor) is {}; expected 0 to 1",
@@ -263,8 +272,14 @@ ModelSpec spec_from_json(const json& config, std::string_view origin) {
   ModelSpec spec = read_architecture(f, config);
   read_windows(f, spec);
   check_other_spellings(f, spec);
-  for (const auto& [key, value] : config.items())
+  for (const auto& [key, value] : config.items()) {
+    if (f.was_read(key)) continue;
+    COCA_CHECK_AS(kBadFile, !is_wrong_when_off(key, value, spec),
+                  "{}: field \"{}\" is {}, but {} models are computed here with it on; remove the field if the weights "
+                  "are meant so",
+                  origin, key, value.dump(), enum_name(spec.architecture));
     if (is_harmless_field(key, value, spec)) f.ignore({key});
+  }
   f.refuse_unread();
   try {
     validate(spec);

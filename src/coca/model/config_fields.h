@@ -34,6 +34,7 @@ class ConfigFields {
   std::vector<int64_t> ids(const char* key) const;           // one id or a list of them; empty when absent
   const nlohmann::json& raw(const char* key) const;          // has(key) must hold
 
+  bool was_read(std::string_view key) const { return read_.contains(key); }
   // Marks a field as read if it is off (null, false, 0, empty).
   void ignore_off(const char* key) const;
   // Marks fields as read whatever they hold.

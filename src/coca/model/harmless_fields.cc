@@ -48,7 +48,7 @@ bool is_harmless_name(std::string_view key) {
       // how it runs
       "use_cache", "pretraining_tp", "torchscript", "use_bfloat16", "bf16", "fp16", "fp32", "chunk_size_feed_forward",
       "low_cpu_mem_usage", "device_map", "cache_config", "ep_size", "tie_encoder_decoder", "is_decoder",
-      "is_encoder_decoder", "add_cross_attention", "cross_attention_hidden_size", "prefix", "pruned_heads",
+      "prefix",
       // other tasks' heads
       "id2label", "label2id", "num_labels", "problem_type", "summary_type", "summary_use_proj", "summary_activation",
       "summary_proj_to_labels", "summary_first_dropout",
@@ -64,11 +64,45 @@ bool is_harmless_name(std::string_view key) {
   return kNames.contains(key);
 }
 
+// Factors, of which 1 changes nothing.
+const std::set<std::string_view> kOnes = {
+    "embedding_multiplier", "residual_multiplier", "logits_scaling", "logit_scale",         "scale_emb",
+    "scale_depth",          "mup_scale",           "rope_ratio",     "rope_scaling_factor", "rope_condense_ratio",
+    "lm_head_multiplier"};
+
+// Whether the field names something that this model has, so that "true" changes nothing and "false" is another model.
+bool names_what_it_has(std::string_view key, const ModelSpec& s) {
+  static const std::set<std::string_view> kAlways = {
+      "scale_attn_weights", "scale_attention", "scale_attn", "scale_attention_scores", "scale_attn_scores",
+      "scale_qk", "qk_scale", "use_qk_scale", "attention_scale", "attn_scale", "use_attention_scale",
+      "use_attn_scale", "softmax_scale", "elementwise_affine", "layer_norm_elementwise_affine",
+      "norm_elementwise_affine", "do_layer_norm_before", "normalize_before", "decoder_normalize_before", "pre_norm",
+      "prenorm", "use_pre_norm", "pre_layer_norm", "add_final_layer_norm", "final_layer_norm", "final_layernorm",
+      "final_norm", "use_final_norm", "use_final_layernorm"};
+  static const std::set<std::string_view> kRotary = {
+      "rope", "use_rope", "apply_rope", "rotary", "use_rotary", "apply_rotary", "rotary_emb", "use_rotary_emb",
+      "rotary_embedding", "rotary_embeddings", "use_rotary_embedding", "use_rotary_embeddings", "use_rotary_pos_emb",
+      "use_rotary_position_embedding", "use_rotary_position_embeddings", "use_rope_embeddings",
+      "use_rope_position_embeddings"};
+  static const std::set<std::string_view> kGated = {
+      "gated_mlp", "use_gated_mlp", "mlp_gated", "is_gated_act", "gated_linear_unit", "use_glu", "glu", "swiglu",
+      "use_swiglu"};
+  static const std::set<std::string_view> kRms = {"rms_norm", "rmsnorm", "use_rms_norm", "use_rmsnorm"};
+  static const std::set<std::string_view> kHeadNorm = {"qk_norm", "use_qk_norm", "qk_layernorm", "use_qk_layernorm"};
+  static const std::set<std::string_view> kParallel = {"parallel_attn", "parallel_attention", "parallel_residual",
+                                                       "gpt_j_residual"};
+  if (kAlways.contains(key)) return true;
+  if (kRotary.contains(key)) return uses_rotary(s.attention);
+  if (kGated.contains(key)) return s.mlp == Mlp::kSwiGlu;
+  if (kRms.contains(key)) return s.norm == ops::NormKind::kRmsNorm;
+  if (kHeadNorm.contains(key)) return s.head_norm != HeadNorm::kNone;
+  if (kParallel.contains(key)) return s.residual == ResidualKind::kParallel;
+  return s.direction == Direction::kCausal && any_within(key, {"causal"}) &&
+         !any_within(key, {"non_causal", "noncausal"});
+}
+
 // What the model is anyway; another value would be another model.
 bool says_what_holds(std::string_view key, const json& value, const ModelSpec& s) {
-  static const std::set<std::string_view> kOnes = {
-      "embedding_multiplier", "residual_multiplier", "logits_scaling", "logit_scale", "scale_emb", "scale_depth", "mup_scale",
-      "rope_ratio", "rope_scaling_factor", "rope_condense_ratio", "lm_head_multiplier"};
   if (kOnes.contains(key)) return value.is_number() && value == 1;
   if (key == "rope_interleaved" || key == "use_mrope" || key == "load_in_8bit" || key == "load_in_4bit") return value == false;
   if (key == "layer_types")
@@ -80,15 +114,25 @@ bool says_what_holds(std::string_view key, const json& value, const ModelSpec& s
   if (key == "normalization" || key == "normalization_type" || key == "norm_type")
     return s.norm == ops::NormKind::kRmsNorm ? is({"rmsnorm", "rms_norm", "RMSNorm"}) : is({"layernorm", "layer_norm", "LayerNorm"});
   if (key == "position_embedding_type" || key == "position_encoding_type") return uses_rotary(s.attention) && is({"rope", "rotary"});
-  if (key == "use_rope" || key == "use_rotary" || key == "rotary") return uses_rotary(s.attention) && value == true;
-  if (key == "causal" || key == "is_causal") return s.direction == Direction::kCausal && value == true;
-  return false;
+  if (key == "max_window_layers")
+    return s.architecture == Architecture::kLlama || s.architecture == Architecture::kMistral;
+  if (key == "add_cross_attention") return value.is_null() || value == false;
+  if (key == "cross_attention_hidden_size") return value.is_null();
+  if (key == "pruned_heads") return value.is_null() || (value.is_structured() && value.empty());
+  return (value.is_null() || value == true) && names_what_it_has(key, s);
 }
 
 }  // namespace
 
 bool is_harmless_field(std::string_view key, const json& value, const ModelSpec& spec) {
   return is_harmless_kind(key) || is_harmless_name(key) || says_what_holds(key, value, spec);
+}
+
+bool is_wrong_when_off(std::string_view key, const json& value, const ModelSpec& spec) {
+  const bool zero = value.is_number() && value == 0;
+  if (!zero && value != false) return false;
+  if (kOnes.contains(key) || names_what_it_has(key, spec)) return true;
+  return zero && any_within(key, {"multiplier", "scale", "scalar", "fraction"});  // a factor of 0 leaves nothing
 }
 
 }  // namespace coca::model

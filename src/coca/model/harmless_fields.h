@@ -14,4 +14,8 @@ namespace coca::model {
 // generation, other tasks' heads, and multipliers and kinds that say what the spec has anyway.
 bool is_harmless_field(std::string_view key, const nlohmann::json& value, const ModelSpec&);
 
+// Whether a field that is false or 0 turns off what this model computes, as "is_causal": false does. Others that are
+// off are taken for parts that the model does not have.
+bool is_wrong_when_off(std::string_view key, const nlohmann::json& value, const ModelSpec&);
+
 }  // namespace coca::model
