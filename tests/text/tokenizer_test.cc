@@ -8,6 +8,7 @@
 
 #include "coca/base/rng.h"
 #include "coca/text/utf8.h"
+#include "support/faults.h"
 #include "support/temp_dir.h"
 
 namespace coca::text {
@@ -234,6 +235,28 @@ TEST_F(BesideAModel, NamedTokensWithoutAnIdGetTheNext) {
   EXPECT_EQ(load()->eos_id(), 2);
 }
 
+TEST_F(BesideAModel, AControlPieceIsRenamedByARoleOnly) {
+  put("tokenizer_config.json",
+      R"({"added_tokens_decoder": {"2": {"content": "<|end|>", "special": true}}, "eos_token": "<|end|>"})");
+  EXPECT_EQ(load()->eos_id(), 2);
+  EXPECT_EQ(parsed("<|end|>"), std::vector<int32_t>{2});
+  put("tokenizer_config.json", R"({"added_tokens_decoder": {"2": {"content": "<|end|>", "special": true}}})");
+  EXPECT_THAT(refused(), HasSubstr("which is \"</s>\" in tokenizer.model"));
+  put("special_tokens_map.json", R"({"additional_special_tokens": ["<|end|>"]})");
+  EXPECT_EQ(load()->token_id("<|end|>"), 2);
+}
+
+TEST_F(BesideAModel, WhatIsIgnoredOrMadeUpIsNamed) {
+  const test::Warnings notes;
+  put("added_tokens.json", R"({"": 300})");
+  put("tokenizer_config.json", R"({"eos_token": "<|nope|>"})");
+  for (int time = 0; time < 2; ++time) EXPECT_EQ(load()->eos_id(), 340);
+  EXPECT_THAT(
+      notes.texts(),
+      testing::ElementsAre(AllOf(HasSubstr("added_tokens.json"), HasSubstr("without text, id 300")),
+                           AllOf(HasSubstr("tokenizer_config.json"), HasSubstr("\"<|nope|>\""), HasSubstr("340"))));
+}
+
 TEST_F(BesideAModel, WhatCannotBeHonouredNamesTheFile) {
   const auto with = [&](const char* file, const char* content) {
     put(file, content);
@@ -247,6 +270,14 @@ TEST_F(BesideAModel, WhatCannotBeHonouredNamesTheFile) {
   EXPECT_THAT(with("added_tokens.json", R"({"<a>": 2000000000})"), HasSubstr("expected less than"));
   EXPECT_THAT(with("added_tokens.json", R"({"<a>": "x"})"), HasSubstr("added_tokens.json"));
   EXPECT_THAT(with("tokenizer_config.json", R"({"added_tokens_decoder": {"x": {"content": "<a>"}}})"), HasSubstr("added_tokens_decoder.x"));
+  for (const char* id : {"1", "2", "300"})  // </s> is a control piece: only a name with a role may take its place
+    EXPECT_THAT(
+        with("tokenizer_config.json",
+             fmt::format(R"({{"added_tokens_decoder": {{"{}": {{"content": "<a>", "special": true}}}}}})", id).c_str()),
+        AllOf(HasSubstr("tokenizer_config.json"), HasSubstr("\"<a>\" has id " + std::string(id)),
+              HasSubstr("in tokenizer.model")));
+  EXPECT_THAT(with("added_tokens.json", R"({"<a>": 2})"),
+              AllOf(HasSubstr("added_tokens.json"), HasSubstr("which is \"</s>\"")));
   put("added_tokens.json", R"({"<a>": 341})");
   EXPECT_THAT(with("tokenizer_config.json", R"({"added_tokens_decoder": {"340": {"content": "<a>"}}})"),
               AllOf(HasSubstr("added_tokens.json"), HasSubstr("340, as"), HasSubstr("tokenizer_config.json says")));

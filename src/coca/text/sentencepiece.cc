@@ -160,7 +160,8 @@ class SentencePieceTokenizer final : public Tokenizer {
     const PieceTable table{.size = count,
                            .text = [&](int32_t id) -> std::string_view { return processor_.IdToPiece(id); },
                            .find = [&](std::string_view token) { return piece_id(token); },
-                           .replaceable = [&](int32_t id) { return processor_.IsControl(id) || processor_.IsUnused(id); }};
+                           .replaceable = [&](int32_t id) { return processor_.IsUnused(id); },
+                           .control = [&](int32_t id) { return processor_.IsControl(id); }};
     const TokensBeside read = read_tokens_beside(beside_, file, table);
     added_ = read.tokens;
     for (const AddedToken& token : added_) {

@@ -307,7 +307,8 @@ ImportedTokenizer import_vocab_and_merges(const std::filesystem::path& dir, cons
         const auto at = vocab.find(token);
         return at == vocab.end() ? std::nullopt : std::optional<int32_t>(at->get<int32_t>());
       },
-      .replaceable = [&](int32_t id) { return !by_id.contains(id); }};
+      .replaceable = [&](int32_t id) { return !by_id.contains(id); },
+      .control = [](int32_t) { return false; }};
   const TokensBeside tokens = read_tokens_beside(beside, vocab_file, table);
   words["added_tokens"] = json::array();
   for (const AddedToken& token : tokens.tokens) {

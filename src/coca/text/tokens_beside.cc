@@ -8,6 +8,7 @@
 #include <set>
 
 #include "coca/base/error.h"
+#include "coca/base/log.h"
 #include "coca/io/json_file.h"
 
 namespace coca::text {
@@ -66,8 +67,7 @@ class Reader {
   // {"<token>": 32000, ...}: special are those that are named so.
   void read_added(const JsonField& added) {
     if (!added.value().is_object()) added.refuse("an object of tokens and ids");
-    std::set<std::string> named;
-    for_each_named({kMap, kConfig}, [&](const JsonField& entry, bool) { named.insert(read_token(entry, -1).content); });
+    const std::set<std::string> named = named_in({kMap, kConfig});
     for (const auto& [content, value] : added.value().items()) {
       const JsonField entry = added.at(content);
       if (entry.integer() < 0 || entry.integer() > INT32_MAX) entry.refuse(fmt::format("0 to {}", INT32_MAX));
@@ -101,8 +101,17 @@ class Reader {
     if (last_pads) missing.pop_back();
     for (AddedToken& token : missing) {
       token.id = next_id_;
-      add(std::move(token), field(has(order[0]) ? order[0] : order[1]));
+      const JsonField file = field(has(order[0]) ? order[0] : order[1]);
+      log_once(LogLevel::kInfo, fmt::format("{}: token \"{}\" has no id in any file and gets the next one, {}",
+                                            file.where(), token.content, token.id));
+      add(std::move(token), file);
     }
+  }
+
+  std::set<std::string> named_in(const std::vector<const char*>& order) const {
+    std::set<std::string> named;
+    for_each_named(order, [&](const JsonField& entry, bool) { named.insert(read_token(entry, -1).content); });
+    return named;
   }
 
   template <typename Visit>
@@ -145,12 +154,18 @@ class Reader {
 
   void add(AddedToken token, const JsonField& entry) {
     const auto where = [&] { return fmt::format("{}: token \"{}\" has id {}", entry.where(), token.content, token.id); };
-    if (token.content.empty()) return;  // as in a tokenizer.json
+    if (token.content.empty()) {  // as in a tokenizer.json
+      log_once(LogLevel::kWarning, fmt::format("{}: a token without text, id {}, is ignored", entry.where(), token.id));
+      return;
+    }
     const int64_t most = 16 * (int64_t{pieces_.size} + std::ssize(by_id_)) + 1024;
     COCA_CHECK_AS(kBadFile, token.id < most, "{}; expected less than {} with so few tokens", where(), most);
     const std::optional<int32_t> piece = pieces_.find(token.content);
     COCA_CHECK_AS(kBadFile, !piece || *piece == token.id, "{}, in tokenizer.model {}", where(), piece.value_or(-1));
-    const bool own = token.id >= pieces_.size || pieces_.text(token.id) == token.content || pieces_.replaceable(token.id);
+    const bool own = token.id >= pieces_.size || pieces_.text(token.id) == token.content ||
+                     pieces_.replaceable(token.id) ||
+                     (pieces_.control(token.id) &&
+                      (named_in({kMap}).contains(token.content) || named_in({kConfig}).contains(token.content)));
     COCA_CHECK_AS(kBadFile, own, "{}, which is \"{}\" in tokenizer.model", where(), pieces_.text(token.id));
     const auto [id_of, new_name] = ids_.emplace(token.content, token.id);
     COCA_CHECK_AS(kBadFile, new_name, "{}, and {} as well", where(), id_of->second);

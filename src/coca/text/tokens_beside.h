@@ -31,7 +31,8 @@ struct PieceTable {
   int32_t size = 0;
   std::function<std::string_view(int32_t id)> text;
   std::function<std::optional<int32_t>(std::string_view)> find;
-  std::function<bool(int32_t id)> replaceable;  // no text is ever encoded to it
+  std::function<bool(int32_t id)> replaceable;  // nothing is there, or an unused piece
+  std::function<bool(int32_t id)> control;      // may have another name if the files give that name a role
 };
 
 // `files`: their content by name; `model_file` is the tokenizer.model beside them. Error kBadFile naming the file for tokens
