@@ -97,7 +97,7 @@ class Chat {
   }
 
   void read(const std::string& file) {
-    nlohmann::ordered_json json = io::parse_ordered_json(io::read_file(file), file);
+    nlohmann::ordered_json json = io::parse_ordered_json(utf8_of(io::read_file(file), file), file);
     if (json.is_object() && json.contains("tools") && json["tools"].is_array()) options_.variables["tools"] = json["tools"];
     if (json.is_object()) json = nlohmann::ordered_json(json.contains("messages") ? json["messages"] : nullptr);
     COCA_CHECK_AS(kBadFile, json.is_array() && !json.empty(), "{}: expected a list of messages, or an object with \"messages\"", file);

@@ -107,7 +107,7 @@ std::unique_ptr<text::Tokenizer> tokenizer_of(const std::string& name) {
 
 template <typename Each>
 void for_each_line(const std::string& file, const Each& each) {
-  const std::string content = io::read_file(file);
+  const std::string content = utf8_of(io::read_file(file), file);
   for (size_t at = 0, number = 1; at < content.size(); ++number) {
     const size_t end = std::min(content.find('\n', at), content.size());
     each(std::string_view(content).substr(at, end - at), fmt::format("{}:{}", file, number));

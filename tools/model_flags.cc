@@ -5,10 +5,11 @@
 #include <cstdio>
 #include <cstring>
 
-#include "coca/eval/protocol.h"
-#include "coca/text/leading_id.h"
 #include "coca/base/log.h"
+#include "coca/eval/protocol.h"
 #include "coca/model/adapter.h"
+#include "coca/text/leading_id.h"
+#include "coca/text/utf16.h"
 
 namespace coca::tools {
 
@@ -105,8 +106,16 @@ std::string text_or_stdin(const std::optional<std::string>& given) {
   char block[65536];
   while (const size_t n = std::fread(block, 1, sizeof block, stdin)) text.append(block, n);
   COCA_CHECK_AS(kIo, !std::ferror(stdin), "standard input: cannot read: {}", std::strerror(errno));
+  text = utf8_of(std::move(text), "standard input");
   if (!text.empty() && text.back() == '\n') text.pop_back();
   return text;
+}
+
+std::string utf8_of(std::string bytes, std::string_view name) {
+  std::optional<text::WideText> wide = text::read_wide(bytes);
+  if (!wide) return bytes;
+  log_warning("{}: {} text read as UTF-8", name, wide->encoding);
+  return std::move(wide->text);
 }
 
 nlohmann::ordered_json number_json(double value) {

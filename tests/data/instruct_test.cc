@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/data/instruct.h"
 
+#include "support/faults.h"
 #include "support/temp_dir.h"
 
 namespace coca::data {
@@ -142,7 +143,11 @@ TEST(Instruct, ArraysAndOtherEncodings) {
   std::string wide = "\xff\xfe";
   for (const char c : std::string("{\"text\": \"wide\"}\n")) (wide += c) += '\0';
   put_file(dir / "w.jsonl", wide);
-  EXPECT_EQ(shown(read(dir / "w.jsonl").at(0)), "[wide|]");
+  {
+    const test::Warnings warnings;
+    for (int time = 0; time < 2; ++time) EXPECT_EQ(shown(read(dir / "w.jsonl").at(0)), "[wide|]");
+    EXPECT_THAT(warnings.texts(), ElementsAre(HasSubstr("w.jsonl: UTF-16LE text read as UTF-8")));
+  }
   std::filesystem::create_directory(dir / "only");
   put_file(dir / "only/x.json", "[{\"text\": \"t\"}]");
   EXPECT_EQ(read(dir / "only").size(), 1u);

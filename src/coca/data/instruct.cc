@@ -9,11 +9,13 @@
 #include <nlohmann/json.hpp>
 
 #include "coca/base/error.h"
+#include "coca/base/log.h"
 #include "coca/base/stop.h"
 #include "coca/data/overlap.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 #include "coca/io/mmap.h"
+#include "coca/io/names.h"
 #include "coca/text/utf16.h"
 
 namespace coca::data {
@@ -73,7 +75,11 @@ struct Reader {
     const io::MappedFile mapped(path);
     std::string_view text(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
     const std::optional<text::WideText> wide = text::read_wide(text);
-    if (wide) text = wide->text;
+    if (wide) {
+      log_once(LogLevel::kWarning,
+               fmt::format("{}: {} text read as UTF-8", io::shown_name(path.string()), wide->encoding));
+      text = wide->text;
+    }
     if (text.starts_with("\xef\xbb\xbf")) text.remove_prefix(3);
     if (const auto items = items_of(text)) {
       for (size_t i = 0; i < items->size(); ++i) one((*items)[i], fmt::format("{}: item {}", path.string(), i + 1));
