@@ -123,6 +123,7 @@ int run(const Options& o) {
   COCA_CHECK(!o.source.empty(), "SOURCE: no model folder given");
   COCA_CHECK(!o.out.empty(), "OUT: no folder to write given");
   COCA_CHECK(o.max_shard_gib > 0, "--max-shard-gib {}: must be positive", o.max_shard_gib);
+  check_companions(o.source);
   io::AtomicDir folder(o.out, io::AtomicDir::Existing::kRefuse);
   std::unique_ptr<report::Progress> progress;  // the total is known with the first tensor
   const model::ConvertOptions options{.source_attention = o.source_attention,

@@ -11,6 +11,7 @@
 #include "coca/dist/mpi.h"
 #include "coca/io/fs.h"
 #include "coca/model/decoder.h"
+#include "coca/model/generation_config.h"
 #include "coca/model/model.h"
 #include "coca/ops/device.h"
 #include "coca/ops/impl.h"
@@ -159,6 +160,16 @@ void memory_facts(const model::ModelSpec& s, int64_t length, Facts& f) {
   }
 }
 
+// A file that is there but cannot be read, which the tokenizer's error may have named already.
+void generation_facts(const std::string& dir, Facts& f) {
+  try {
+    model::load_generation_config(dir);
+  } catch (const Error& error) {
+    if (std::ranges::find(f.damages, error.what()) == f.damages.end()) f.damages.emplace_back(error.what());
+    f.text("generation defaults", "generation_config", fmt::format("not usable: {}", error.what()));
+  }
+}
+
 void file_facts(const std::string& dir, const model::ModelSpec& spec, Facts& f) {
   try {
     const model::WeightFiles files(dir);
@@ -175,7 +186,8 @@ void file_facts(const std::string& dir, const model::ModelSpec& spec, Facts& f) 
     if (some) f.damages.push_back(error.what());
     if (f.json.contains("file_bytes")) return;  // all can be read, but not all is there
     f.json["file_bytes"] = nullptr;
-    f.table.rows.push_back({"weights on disk", fmt::format("{}: {}", some ? "not usable" : "none", error.what())});
+    f.table.rows.push_back(
+        {"weights on disk", fmt::format("{}: {}", some ? "not usable" : "no weights", error.what())});
   }
 }
 
@@ -205,6 +217,7 @@ Facts model_facts(const std::string& dir, std::optional<int64_t> length) {
          fmt::format("{}, {}", s.bos_id ? fmt::format("{}", *s.bos_id) : "none",
                      s.eos_ids.empty() ? "none" : joined(s.eos_ids)));
   tokenizer_facts(dir, f);
+  generation_facts(dir, f);
   cache_facts(s, f);
   memory_facts(s, length.value_or(s.max_position), f);
   file_facts(dir, s, f);

@@ -32,6 +32,7 @@ int run(const Options& o) {
   COCA_CHECK(!o.out.empty(), "--out: no folder to write given");
   const auto adapter =
       model::load_adapter(o.adapter, model::load_spec(o.model));  // mistakes show before the weights are read
+  check_companions(o.model);
   io::AtomicDir folder(o.out, io::AtomicDir::Existing::kRefuse);
   model::Model merged = model::load_model(o.model);
   model::merge_adapter(*adapter, *merged.params);

@@ -2,24 +2,40 @@
 #include "companions.h"
 
 #include "coca/io/fs.h"
+#include "coca/io/json_file.h"
 #include "coca/text/tokenizer_import.h"
 
 namespace coca::tools {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+constexpr const char* kCompanions[] = {"tokenizer.json",
+                                       "tokenizer.model",
+                                       "tokenizer_config.json",
+                                       "special_tokens_map.json",
+                                       "added_tokens.json",
+                                       "vocab.json",
+                                       "merges.txt",
+                                       "chat_template.jinja",
+                                       "chat_template.json",
+                                       "coca_tokenizer.json",
+                                       "generation_config.json"};
+
+}  // namespace
+
+void check_companions(const fs::path& from) {
+  for (const char* name : kCompanions) {
+    if (!io::is_regular_file(from / name)) continue;
+    const std::string content = io::read_file(from / name);
+    const bool json = fs::path(name).extension() == ".json";
+    if (json && !nlohmann::json::accept(content)) io::parse_json(content, (from / name).string());  // it says where
+    if (fs::path(name).extension() == ".model") text::load_tokenizer(from / name);
+  }
+}
+
 std::vector<std::string> copy_companions(const fs::path& from, const fs::path& to) {
-  constexpr const char* kCompanions[] = {"tokenizer.json",
-                                         "tokenizer.model",
-                                         "tokenizer_config.json",
-                                         "special_tokens_map.json",
-                                         "added_tokens.json",
-                                         "vocab.json",
-                                         "merges.txt",
-                                         "chat_template.jinja",
-                                         "chat_template.json",
-                                         "coca_tokenizer.json",
-                                         "generation_config.json"};
   std::vector<std::string> copied;
   const bool imported = !io::exists(to / "tokenizer.json") && text::is_imported(from);
   if (imported) {

@@ -203,8 +203,39 @@ TEST_F(Outputs, InfoFailsOnADamagedFolder) {
   put("model/coca_tokenizer.json", "{");
   damaged("coca_tokenizer.json");
   put("model/coca_tokenizer.json", R"({"type": "byte"})");
+  put("model/generation_config.json", "{\"top_p\": ");
+  damaged("generation_config.json");
+  fs::remove(at("model/generation_config.json"));
   fs::resize_file(at("model/model.safetensors"), 3000);
   damaged("model.safetensors");
+  fs::remove(at("model/model.safetensors"));
+  const Outcome bare = coca({"info", at("model")});
+  EXPECT_EQ(bare.code, 0) << bare.err;
+  EXPECT_THAT(bare.out, HasSubstr("no weights"));
+}
+
+TEST_F(Outputs, ConvertRefusesABrokenTokenizerFirst) {
+  fs::remove(at("model/coca_tokenizer.json"));
+  for (const char* content : {"", "no model"}) {
+    put("model/tokenizer.model", content);
+    const Outcome o = coca({"convert", at("model"), at("made")});
+    EXPECT_EQ(o.code, 1) << content;
+    EXPECT_THAT(o.err, AllOf(HasSubstr("coca: "), HasSubstr("model/tokenizer.model")));
+    EXPECT_FALSE(fs::exists(at("made")));
+  }
+}
+
+TEST_F(Outputs, WideTextOnStandardInputIsReadAsUtf8) {
+  for (const char* text : {R"(\xff\xfea\0b\0\n\0)", R"(\xfe\xff\0a\0b\0\n)", R"(\0\0\xfe\xff\0\0\0a\0\0\0b)"}) {
+    const Outcome o = shell(std::string("printf '") + text + "' | coca tokenizer encode --tokenizer byte > ids.txt");
+    EXPECT_EQ(io::read_file(at("ids.txt")), "97 98\n") << text;
+    EXPECT_THAT(o.err, AllOf(HasSubstr("standard input: UTF-"), HasSubstr("text read as UTF-8")));
+    EXPECT_EQ(std::ranges::count(o.err, '\n'), 1) << o.err;
+  }
+  put("wide.txt", std::string("\xff\xfe" "a\0\n\0b\0", 8));
+  const Outcome lines = coca({"tokenizer", "encode", "--tokenizer", "byte", "--lines", at("wide.txt")});
+  EXPECT_EQ(lines.out, "[97]\n[98]\n");
+  EXPECT_THAT(lines.err, HasSubstr("wide.txt: UTF-16LE text read as UTF-8"));
 }
 
 TEST_F(Outputs, AHangUpSavesUnlessItIsIgnored) {
