@@ -27,6 +27,7 @@ const Collinear kKinds[] = {Collinear::kSlack, Collinear::kStrict, Collinear::kT
 template <typename T>
 struct Reference {
   Shape s;
+  int64_t width;  // of t: D, or D/2 folded
   int kind;
   bool official;
   const test::Angles& angles;
@@ -36,57 +37,66 @@ struct Reference {
     for (int64_t b = 0; b < s.B; ++b)
       for (int64_t n = 0; n < s.N; ++n)
         for (int64_t h = 0; h < heads; ++h)
-          body(((b * s.N + n) * heads + h) * s.D, [this, n](int64_t j) { return angles.cos_d()(0, n, j); },
+          body((b * s.N + n) * heads + h, [this, n](int64_t j) { return angles.cos_d()(0, n, j); },
                [this, n](int64_t j) { return angles.sin_d()(0, n, j); });
   }
   void forward(const T* q, const T* t, T* q_eff, T* k_eff) const {
-    each(s.H, [&](int64_t at, auto cos, auto sin) {
+    each(s.H, [&](int64_t head, auto cos, auto sin) {
+      const int64_t at = head * s.D;
       if (official)
         ref::collinear_official_head<T>(q + at, nullptr, s.R, s.D, cos, sin, q_eff + at, nullptr);
       else
         ref::collinear_query_head(kind, q + at, s.R, s.D, cos, sin, q_eff + at);
     });
     std::vector<T> tbar(static_cast<size_t>(s.D / 2));
-    each(s.G, [&](int64_t at, auto cos, auto sin) {
+    each(s.G, [&](int64_t head, auto cos, auto sin) {
       if (official) {
-        ref::collinear_official_head<T>(nullptr, t + at, s.R, s.D, cos, sin, nullptr, k_eff + at);
+        ref::collinear_official_head<T>(nullptr, t + head * s.D, s.R, s.D, cos, sin, nullptr, k_eff + head * s.D);
         return;
       }
-      ref::collinear_fold_head(t + at, s.R, s.D, tbar.data());
-      ref::collinear_key_head(kind, tbar.data(), s.R, s.D, cos, sin, k_eff + at);
+      ref::collinear_fold_head(t + head * width, width, s.R, s.D, tbar.data());
+      ref::collinear_key_head(kind, tbar.data(), s.R, s.D, cos, sin, k_eff + head * s.D);
     });
   }
   void backward(const T* q, const T* t, const T* dq_eff, const T* dk_eff, T* dq, T* dt) const {
-    each(s.H, [&](int64_t at, auto cos, auto sin) {
+    each(s.H, [&](int64_t head, auto cos, auto sin) {
+      const int64_t at = head * s.D;
       ref::collinear_query_head_backward<T>(kind, q + at, dq_eff + at, s.R, s.D, cos, sin, dq + at);
     });
-    each(s.G, [&](int64_t at, auto cos, auto sin) {
-      ref::collinear_key_head_backward<T>(kind, t + at, dk_eff + at, s.R, s.D, cos, sin, dt + at);
+    std::vector<T> dtbar(static_cast<size_t>(s.D / 2));
+    each(s.G, [&](int64_t head, auto cos, auto sin) {
+      ref::collinear_key_head_backward<T>(kind, t + head * width, dk_eff + head * s.D, width, s.R, s.D, cos, sin,
+                                          dtbar.data(), dt + head * width);
     });
   }
 };
 
+void expect_complex_step_gradients(const Shape& s, Collinear kind, int64_t width) {
+  const test::Angles angles(s.N, s.R / 2, 4);
+  const Reference<double> real{s, width, static_cast<int>(kind), false, angles};
+  const Reference<Complex> complex{s, width, static_cast<int>(kind), false, angles};
+  const int64_t tokens = s.B * s.N;
+  const auto nq = static_cast<size_t>(tokens * s.H * s.D), nt = static_cast<size_t>(tokens * s.G * width),
+             nk = static_cast<size_t>(tokens * s.G * s.D);
+  const auto x_values = test::random_values(static_cast<int64_t>(nq + nt), 8);
+  const auto weights = test::random_values(static_cast<int64_t>(nq + nk), 9);
+  const std::vector<double> x(x_values.begin(), x_values.end()), weight(weights.begin(), weights.end());
+  const auto loss = [&](std::span<const Complex> at) {
+    std::vector<Complex> out(nq + nk);
+    complex.forward(at.data(), at.data() + nq, out.data(), out.data() + nq);
+    Complex sum(0);
+    for (size_t i = 0; i < out.size(); ++i) sum += weight[i] * out[i];
+    return sum;
+  };
+  std::vector<double> actual(nq + nt);
+  real.backward(x.data(), x.data() + nq, weight.data(), weight.data() + nq, actual.data(), actual.data() + nq);
+  test::expect_gradient(actual, test::complex_step_gradient(x, loss), "collinear");
+}
+
 TEST(Collinear, ReferenceGradientsMatchComplexStep) {
   for (const Shape& s : {Shape{1, 2, 2, 1, 8, 8}, Shape{1, 2, 2, 2, 12, 4}})
-    for (const Collinear kind : kKinds) {
-      const test::Angles angles(s.N, s.R / 2, 4);
-      const size_t nq = static_cast<size_t>(s.B * s.N * s.H * s.D), nt = static_cast<size_t>(s.B * s.N * s.G * s.D);
-      const auto values = test::random_values(static_cast<int64_t>(2 * (nq + nt)), 8);
-      const std::vector<double> x(values.begin(), values.begin() + static_cast<long>(nq + nt));
-      const std::vector<double> weight(values.begin() + static_cast<long>(nq + nt), values.end());
-      const auto loss = [&](std::span<const Complex> at) {
-        std::vector<Complex> out(nq + nt);
-        Reference<Complex>{s, static_cast<int>(kind), false, angles}.forward(at.data(), at.data() + nq, out.data(),
-                                                                             out.data() + nq);
-        Complex sum(0);
-        for (size_t i = 0; i < out.size(); ++i) sum += weight[i] * out[i];
-        return sum;
-      };
-      std::vector<double> actual(nq + nt);
-      Reference<double>{s, static_cast<int>(kind), false, angles}.backward(
-          x.data(), x.data() + nq, weight.data(), weight.data() + nq, actual.data(), actual.data() + nq);
-      test::expect_gradient(actual, test::complex_step_gradient(x, loss), "collinear");
-    }
+    for (const Collinear kind : kKinds)
+      for (const int64_t width : {s.D, s.D / 2}) expect_complex_step_gradients(s, kind, width);
 }
 
 TEST(Collinear, OfficialFoldGradientMatchesComplexStep) {
@@ -118,9 +128,9 @@ template <typename T>
 Outputs<T> expected_outputs(const Shape& s, Collinear kind, const test::Angles& angles, const Tensor& q,
                             const Tensor& t, const Tensor& gq, const Tensor& gk) {
   const auto qx = test::convert<T>(q), tx = test::convert<T>(t), gqx = test::convert<T>(gq), gkx = test::convert<T>(gk);
-  Outputs<T> out{std::vector<T>(qx.size()), std::vector<T>(tx.size()), std::vector<T>(qx.size()),
+  Outputs<T> out{std::vector<T>(qx.size()), std::vector<T>(gkx.size()), std::vector<T>(qx.size()),
                  std::vector<T>(tx.size())};
-  const Reference<T> reference{s, static_cast<int>(kind), false, angles};
+  const Reference<T> reference{s, t.size(3), static_cast<int>(kind), false, angles};
   reference.forward(qx.data(), tx.data(), out.q_eff.data(), out.k_eff.data());
   reference.backward(qx.data(), tx.data(), gqx.data(), gkx.data(), out.dq.data(), out.dt.data());
   return out;
@@ -128,18 +138,18 @@ Outputs<T> expected_outputs(const Shape& s, Collinear kind, const test::Angles& 
 
 // T is the type of q, t and what is made of them.
 template <typename T>
-void run_case(const Shape& s, Collinear kind) {
+void run_case(const Shape& s, Collinear kind, int64_t width) {
   constexpr DType kType = DTypeOf<T>::value;
   const test::Angles angles(s.N, s.R / 2, 2);
-  const Dims qd{s.B, s.N, s.H, s.D}, td{s.B, s.N, s.G, s.D};
+  const Dims qd{s.B, s.N, s.H, s.D}, kd{s.B, s.N, s.G, s.D}, td{s.B, s.N, s.G, width};
   const Tensor q = test::tensor_of<T>(qd, test::random_values(qd.product(), 1)),
                t = test::tensor_of<T>(td, test::random_values(td.product(), 2)),
                gq = test::tensor_of<T>(qd, test::random_values(qd.product(), 3)),
-               gk = test::tensor_of<T>(td, test::random_values(td.product(), 4));
+               gk = test::tensor_of<T>(kd, test::random_values(kd.product(), 4));
   const auto expected = expected_outputs<double>(s, kind, angles, q, t, gq, gk);
   const auto naive = expected_outputs<float>(s, kind, angles, q, t, gq, gk);
   const auto check = [&](Context& context) {
-    Tensor q_eff(qd, kType), k_eff(td, kType), dq(qd, kType), dt(td, kType);
+    Tensor q_eff(qd, kType), k_eff(kd, kType), dq(qd, kType), dt(td, kType);
     collinear_forward(context, {.kind = kind},
                       {.rows = angles.rows(), .q = q, .t = t, .q_eff = q_eff, .k_eff = k_eff});
     collinear_backward(context, {.kind = kind},
@@ -147,12 +157,12 @@ void run_case(const Shape& s, Collinear kind) {
     const test::ErrorRule rule{.terms = 4, .stored = kType},
         folded{.terms = 4, .zero_share = 0.9, .stored = kType};  // ReLU closes about half
     test::expect_close(test::float_values(q_eff), expected.q_eff, naive.q_eff, rule, "q_eff " + qd.text());
-    test::expect_close(test::float_values(k_eff), expected.k_eff, naive.k_eff, folded, "k_eff " + td.text());
+    test::expect_close(test::float_values(k_eff), expected.k_eff, naive.k_eff, folded, "k_eff " + kd.text());
     test::expect_close(test::float_values(dq), expected.dq, naive.dq, rule, "dq " + qd.text());
     test::expect_close(test::float_values(dt), expected.dt, naive.dt, folded, "dt " + td.text());
 
     // In two steps by way of dtbar, which adds up: twice a half of dk_eff.
-    Tensor dtbar({s.B, s.N, s.G, s.D / 2}), dt_later(td, kType), gk_half = test::tensor_of<float>(td, test::float_values(gk));
+    Tensor dtbar({s.B, s.N, s.G, s.D / 2}), dt_later(td, kType), gk_half = test::tensor_of<float>(kd, test::float_values(gk));
     for (float& g : gk_half.values<float>()) g *= 0.5f;
     std::ranges::fill(dtbar.values<float>(), 0.0f);
     for (int i = 0; i < 2; ++i) collinear_key_backward(context, {.kind = kind}, {.rows = angles.rows(), .dk_eff = gk_half, .dtbar = dtbar});
@@ -160,12 +170,12 @@ void run_case(const Shape& s, Collinear kind) {
     test::expect_close(test::float_values(dt_later), expected.dt, naive.dt, folded, "dt by way of dtbar " + td.text());
 
     // The cache's way: fold, keep half the width, rotate later. With an fp32 tbar the bits are those of the direct way.
-    Tensor tbar({s.B, s.N, s.G, s.D / 2}), k_later(td, kType);
+    Tensor tbar({s.B, s.N, s.G, s.D / 2}), k_later(kd, kType);
     collinear_fold(context, {.kind = kind}, {.R = s.R, .t = t, .tbar = tbar});
     collinear_key(context, {.kind = kind}, {.rows = angles.rows(), .tbar = tbar, .k_eff = k_later});
     ASSERT_EQ(test::float_values(k_later), test::float_values(k_eff));
     // A bf16 tbar is the fp32 one rounded, and keys of it are those of its fp32 copy.
-    Tensor tbar16(tbar.shape(), DType::kBF16), k16(td, kType);
+    Tensor tbar16(tbar.shape(), DType::kBF16), k16(kd, kType);
     collinear_fold(context, {.kind = kind}, {.R = s.R, .t = t, .tbar = tbar16});
     ASSERT_EQ(test::float_values(tbar16), test::as_stored<BF16>(test::float_values(tbar)));
     collinear_key(context, {.kind = kind}, {.rows = angles.rows(), .tbar = tbar16, .k_eff = k16});
@@ -178,10 +188,11 @@ void run_case(const Shape& s, Collinear kind) {
 
 TEST(Collinear, ValuesAndGradientsMatchTheReferenceOnEveryTarget) {
   for (const Shape& s : kShapes)
-    for (const Collinear kind : kKinds) {
-      run_case<float>(s, kind);
-      run_case<BF16>(s, kind);
-    }
+    for (const Collinear kind : kKinds)
+      for (const int64_t width : {s.D, s.D / 2}) {
+        run_case<float>(s, kind, width);
+        run_case<BF16>(s, kind, width);
+      }
 }
 
 // The official fold runs its reference, in fp32 between a load and one rounding.
@@ -215,7 +226,7 @@ double score(Collinear kind, const std::vector<double>& q, const std::vector<dou
              const std::vector<double>& theta) {
   const auto D = static_cast<int64_t>(q.size());
   std::vector<double> tbar(q.size() / 2), q_eff(q.size()), k_eff(q.size());
-  ref::collinear_fold_head(t.data(), D, D, tbar.data());
+  ref::collinear_fold_head(t.data(), D, D, D, tbar.data());
   const auto c = [&](double at) { return [&, at](int64_t j) { return std::cos(at * theta[static_cast<size_t>(j)]); }; };
   const auto s = [&](double at) { return [&, at](int64_t j) { return std::sin(at * theta[static_cast<size_t>(j)]); }; };
   ref::collinear_query_head(static_cast<int>(kind), q.data(), D, D, c(m), s(m), q_eff.data());
@@ -303,6 +314,35 @@ TEST(Collinear, OfficialQuirkThroughTheCacheAndBackward) {
     ASSERT_NEAR((loss(1.0f / 128) - loss(-1.0f / 128)) * 64, gradient.values<float>()[i], 2e-4) << i;
   };
   for (size_t i = 0; i < 72; i += 5) expect_gradient_at(q, dq, i);
+}
+
+// A projection of half the width gives the mean of the two halves: the same keys, and twice the gradient of each half,
+// in the arithmetic of either fold.
+TEST(Collinear, FoldedTGivesTheSameKeys) {
+  const Dims dims{1, 3, 2, 12}, half_dims{1, 3, 2, 6};
+  const test::Angles angles(3, 2, 3);  // R = 4
+  const Tensor q = test::random_tensor(dims, 1), t = test::random_tensor(dims, 2), gq = test::random_tensor(dims, 5),
+               gk = test::random_tensor(dims, 6);
+  for (const Fold fold : {Fold::kRotary, Fold::kOfficial}) {
+    const CollinearOptions options{.fold = fold};
+    const int64_t R = fold == Fold::kOfficial ? 12 : 4;
+    Tensor half(half_dims), q_eff(dims), k_eff(dims), k_half(dims), dq(dims), dt(dims), dt_half(half_dims);
+    const auto member = [&](const Tensor& x, int64_t head, int64_t d) { return x.values<float>()[static_cast<size_t>(head * 12 + d)]; };
+    for (int64_t head = 0; head < 6; ++head)
+      for (int64_t j = 0; j < 6; ++j) {
+        const ref::Pair p = ref::collinear_pair(j, R, 12);
+        half.values<float>()[static_cast<size_t>(head * 6 + j)] = 0.5f * (member(t, head, p.a) + member(t, head, p.b));
+      }
+    Context context;
+    collinear_forward(context, options, {.rows = angles.rows(), .q = q, .t = t, .q_eff = q_eff, .k_eff = k_eff});
+    collinear_forward(context, options, {.rows = angles.rows(), .q = q, .t = half, .q_eff = q_eff, .k_eff = k_half});
+    EXPECT_EQ(test::float_values(k_half), test::float_values(k_eff));
+    collinear_backward(context, options, {.rows = angles.rows(), .q = q, .t = t, .dq_eff = gq, .dk_eff = gk, .dq = dq, .dt = dt});
+    collinear_backward(context, options, {.rows = angles.rows(), .q = q, .t = half, .dq_eff = gq, .dk_eff = gk, .dq = dq, .dt = dt_half});
+    for (int64_t head = 0; head < 6; ++head)
+      for (int64_t j = 0; j < 6; ++j)
+        EXPECT_EQ(dt_half.values<float>()[static_cast<size_t>(head * 6 + j)], 2 * member(dt, head, ref::collinear_pair(j, R, 12).a));
+  }
 }
 
 TEST(Collinear, BadShapesAreNamed) {

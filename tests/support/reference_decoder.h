@@ -172,7 +172,7 @@ class ReferenceDecoder {
       const int kind = name.starts_with("coca-strict") ? 1 : name.starts_with("coca-tied") ? 2 : 0;
       if (q_eff) return ref::collinear_query_head(kind, x, s_.R, s_.D, cos, sin, q_eff);
       std::vector<T> tbar(static_cast<size_t>(s_.D / 2));
-      ref::collinear_fold_head(x, s_.R, s_.D, tbar.data());
+      ref::collinear_fold_head(x, s_.D, s_.R, s_.D, tbar.data());
       ref::collinear_key_head(kind, tbar.data(), s_.R, s_.D, cos, sin, k_eff);
     }
   }

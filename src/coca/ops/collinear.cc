@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/collinear.h"
 
+#include <algorithm>
 #include <vector>
 
 #include "coca/base/parallel.h"
@@ -42,6 +43,13 @@ void for_each_head(TensorRef x, const Body& body) {
       for (int64_t h = 0; h < x.size(2); ++h) body(b, n, h);
 }
 
+// t has the shape [B, N, G, D], or half the width where the projection has folded it.
+void check_t(TensorRef t, Dims shape) {
+  COCA_CHECK(t.rank() == 4, "[collinear] t has shape {}; expected [B, N, G, D] or [B, N, G, D/2]", t.shape.text());
+  if (2 * t.size(3) == shape[3]) shape[3] /= 2;
+  check_heads("collinear", "t", t, shape);
+}
+
 void check_pair(const RopeRows& rows, const RopeRows& key_rows, TensorRef q, TensorRef t) {
   check_rows("collinear", rows, q);
   COCA_CHECK(key_rows.cos.empty() || (key_rows.cos.shape == rows.cos.shape && key_rows.sin.shape == rows.cos.shape),
@@ -49,10 +57,12 @@ void check_pair(const RopeRows& rows, const RopeRows& key_rows, TensorRef q, Ten
              rows.cos.shape.text());
   check_dtype("collinear", "q", q, kF32OrBF16);
   check_dtype("collinear", "t", t, q.dtype);
-  COCA_CHECK(t.rank() == 4, "[collinear] t has shape {}; expected [B, N, G, D]", t.shape.text());
-  check_heads("collinear", "t", t, {q.size(0), q.size(1), t.size(2), q.size(3)});
   check_even(q.size(3));
+  check_t(t, {q.size(0), q.size(1), t.rank() == 4 ? t.size(2) : 0, q.size(3)});
 }
+
+// Of k_eff: as t, in the width of q.
+Dims key_shape(TensorRef t, TensorRef q) { return {t.size(0), t.size(1), t.size(2), q.size(3)}; }
 
 template <typename Body>
 void over_rows(TensorRef x, const Body& body) {
@@ -87,14 +97,17 @@ Plan plan_of(const Context& context, const CollinearOptions& options, const Rope
           {rows.cos.view<float, 3>(), rows.sin.view<float, 3>()}};
 }
 
+// The rotary dims whose pairs fold: the official routine's pairs are (j, j + D/2).
+int64_t fold_dims(Path path, int64_t R, int64_t D) { return path == Path::kOfficial ? D : R; }
+
 void fold_ref(Path path, const CollinearFold& a) {
-  const int64_t D = a.t.size(3);
+  const int64_t D = 2 * a.tbar.size(3), R = fold_dims(path, a.R, D);
   const FloatInput t_copy(a.t);
   const FloatOutput tbar_copy(a.tbar);
   const auto t = t_copy.ref().view<float, 4>();
   const auto tbar = tbar_copy.ref().view<float, 4>();
   for_each_head(a.t, [&](int64_t b, int64_t n, int64_t g) {
-    ref::collinear_fold_head(t.ptr(b, n, g), path == Path::kOfficial ? D : a.R, D, tbar.ptr(b, n, g));
+    ref::collinear_fold_head(t.ptr(b, n, g), t.size(3), R, D, tbar.ptr(b, n, g));
   });
   tbar_copy.store();
 }
@@ -117,6 +130,24 @@ void query_ref(const Plan& plan, const CollinearQuery& a) {
   q_eff_copy.store();
 }
 
+// k_eff [D] of tbar [D/2].
+template <typename Cos, typename Sin>
+void key_head(const Plan& plan, const float* tbar, int64_t R, int64_t D, Cos cos, Sin sin, float* k_eff) {
+  if (plan.path != Path::kOfficial) return ref::collinear_key_head(plan.kind, tbar, R, D, cos, sin, k_eff);
+  std::vector<float> full(static_cast<size_t>(D));  // folding [tbar, tbar] gives tbar back
+  for (int64_t i = 0; i < D; ++i) full[static_cast<size_t>(i)] = tbar[i % (D / 2)];
+  ref::collinear_official_head<float>(nullptr, full.data(), R, D, cos, sin, nullptr, k_eff);
+}
+
+// dtbar [D/2] += from dk_eff [D].
+template <typename Cos, typename Sin>
+void tbar_head_backward(const Plan& plan, const float* dk_eff, int64_t R, int64_t D, Cos cos, Sin sin, float* dtbar) {
+  if (plan.path == Path::kOfficial)
+    ref::collinear_official_tbar_head_backward(dk_eff, R, D, cos, sin, dtbar);
+  else
+    ref::collinear_tbar_head_backward(plan.kind, dk_eff, R, D, cos, sin, dtbar);
+}
+
 void key_ref(const Plan& plan, const CollinearKey& a) {
   const int64_t D = a.k_eff.size(3), R = 2 * a.rows.cos.size(2);
   const FloatInput tbar_copy(a.tbar);
@@ -124,21 +155,13 @@ void key_ref(const Plan& plan, const CollinearKey& a) {
   const auto tbar = tbar_copy.ref().view<float, 4>();
   const auto k_eff = k_eff_copy.ref().view<float, 4>();
   const RowAccess rows = row_access(a.rows);
-  std::vector<float> full(static_cast<size_t>(D));
   for_each_head(a.tbar, [&](int64_t b, int64_t n, int64_t g) {
-    const float* half = tbar.ptr(b, n, g);
-    if (plan.path == Path::kOfficial) {  // folding [tbar, tbar] again gives tbar back
-      for (int64_t i = 0; i < D; ++i) full[static_cast<size_t>(i)] = half[i % (D / 2)];
-      ref::collinear_official_head<float>(nullptr, full.data(), R, D, rows.cos_at(b, n), rows.sin_at(b, n), nullptr,
-                                          k_eff.ptr(b, n, g));
-    } else {
-      ref::collinear_key_head(plan.kind, half, R, D, rows.cos_at(b, n), rows.sin_at(b, n), k_eff.ptr(b, n, g));
-    }
+    key_head(plan, tbar.ptr(b, n, g), R, D, rows.cos_at(b, n), rows.sin_at(b, n), k_eff.ptr(b, n, g));
   });
   k_eff_copy.store();
 }
 
-// t [B, N, G, D] folded and turned by the rows into k_eff.
+// t folded and rotated by the rows into k_eff [B, N, G, D].
 struct KeyFromT {
   RopeRows rows;
   TensorRef t;
@@ -146,21 +169,16 @@ struct KeyFromT {
 };
 
 void key_from_t_ref(const Plan& plan, const KeyFromT& a) {
-  const int64_t D = a.t.size(3), R = 2 * a.rows.cos.size(2);
+  const int64_t D = a.k_eff.size(3), R = 2 * a.rows.cos.size(2);
   const FloatInput t_copy(a.t);
   const FloatOutput k_eff_copy(a.k_eff);
   const auto t = t_copy.ref().view<float, 4>();
   const auto k_eff = k_eff_copy.ref().view<float, 4>();
   const RowAccess rows = row_access(a.rows);
-  std::vector<float> half(static_cast<size_t>(D / 2));
+  std::vector<float> tbar(static_cast<size_t>(D / 2));
   for_each_head(a.t, [&](int64_t b, int64_t n, int64_t g) {
-    if (plan.path == Path::kOfficial) {
-      ref::collinear_official_head<float>(nullptr, t.ptr(b, n, g), R, D, rows.cos_at(b, n), rows.sin_at(b, n), nullptr,
-                                          k_eff.ptr(b, n, g));
-    } else {
-      ref::collinear_fold_head(t.ptr(b, n, g), R, D, half.data());
-      ref::collinear_key_head(plan.kind, half.data(), R, D, rows.cos_at(b, n), rows.sin_at(b, n), k_eff.ptr(b, n, g));
-    }
+    ref::collinear_fold_head(t.ptr(b, n, g), t.size(3), fold_dims(plan.path, R, D), D, tbar.data());
+    key_head(plan, tbar.data(), R, D, rows.cos_at(b, n), rows.sin_at(b, n), k_eff.ptr(b, n, g));
   });
   k_eff_copy.store();
 }
@@ -173,7 +191,7 @@ void backward_ref(const Plan& plan, const CollinearBackward& a) {
   const auto dq_eff = dq_eff_copy.ref().view<float, 4>(), dk_eff = dk_eff_copy.ref().view<float, 4>();
   const auto dq = dq_copy.ref().view<float, 4>(), dt = dt_copy.ref().view<float, 4>();
   const RowAccess rows = row_access(a.rows), key_rows = row_access(rows_of_keys(a.rows, a.key_rows));
-  // The two sides are independent; the official routine does both at once, so the missing one gets zeros.
+  // The official routine does both sides at once: here its queries alone count.
   std::vector<float> scratch(static_cast<size_t>(D)), zeros(static_cast<size_t>(D)), sink(static_cast<size_t>(D));
   for_each_head(a.q, [&](int64_t b, int64_t n, int64_t h) {
     const auto cos = rows.cos_at(b, n);
@@ -185,15 +203,12 @@ void backward_ref(const Plan& plan, const CollinearBackward& a) {
       ref::collinear_query_head_backward<float>(plan.kind, q.ptr(b, n, h), dq_eff.ptr(b, n, h), R, D, cos, sin,
                                                 dq.ptr(b, n, h));
   });
+  std::vector<float> dtbar(static_cast<size_t>(D / 2));
   for_each_head(a.t, [&](int64_t b, int64_t n, int64_t g) {
-    const auto cos = key_rows.cos_at(b, n);
-    const auto sin = key_rows.sin_at(b, n);
-    if (plan.path == Path::kOfficial)
-      ref::collinear_official_head_backward<float>(zeros.data(), t.ptr(b, n, g), zeros.data(), dk_eff.ptr(b, n, g), R,
-                                                   D, cos, sin, sink.data(), dt.ptr(b, n, g), scratch.data());
-    else
-      ref::collinear_key_head_backward<float>(plan.kind, t.ptr(b, n, g), dk_eff.ptr(b, n, g), R, D, cos, sin,
-                                              dt.ptr(b, n, g));
+    std::fill(dtbar.begin(), dtbar.end(), 0.0f);
+    tbar_head_backward(plan, dk_eff.ptr(b, n, g), R, D, key_rows.cos_at(b, n), key_rows.sin_at(b, n), dtbar.data());
+    ref::collinear_fold_head_backward(t.ptr(b, n, g), dtbar.data(), t.size(3), fold_dims(plan.path, R, D), D,
+                                      dt.ptr(b, n, g));
   });
   dq_copy.store();
   dt_copy.store();
@@ -205,21 +220,18 @@ void tbar_backward_ref(const Plan& plan, const CollinearKeyBackward& a) {
   const auto dtbar = a.dtbar.view<float, 4>();
   const RowAccess rows = row_access(a.rows);
   for_each_head(a.dk_eff, [&](int64_t b, int64_t n, int64_t g) {
-    if (plan.path == Path::kOfficial)
-      ref::collinear_official_tbar_head_backward(dk_eff.ptr(b, n, g), R, D, rows.cos_at(b, n), rows.sin_at(b, n), dtbar.ptr(b, n, g));
-    else
-      ref::collinear_tbar_head_backward(plan.kind, dk_eff.ptr(b, n, g), R, D, rows.cos_at(b, n), rows.sin_at(b, n), dtbar.ptr(b, n, g));
+    tbar_head_backward(plan, dk_eff.ptr(b, n, g), R, D, rows.cos_at(b, n), rows.sin_at(b, n), dtbar.ptr(b, n, g));
   });
 }
 
 void fold_backward_ref(Path path, const CollinearFoldBackward& a) {
-  const int64_t D = a.t.size(3);
+  const int64_t D = 2 * a.dtbar.size(3), R = fold_dims(path, a.R, D);
   const FloatInput t_copy(a.t);
   const FloatOutput dt_copy(a.dt);
   const auto t = t_copy.ref().view<float, 4>(), dtbar = a.dtbar.view<float, 4>();
   const auto dt = dt_copy.ref().view<float, 4>();
   for_each_head(a.t, [&](int64_t b, int64_t n, int64_t g) {
-    ref::collinear_fold_head_backward<float>(t.ptr(b, n, g), dtbar.ptr(b, n, g), path == Path::kOfficial ? D : a.R, D, dt.ptr(b, n, g));
+    ref::collinear_fold_head_backward<float>(t.ptr(b, n, g), dtbar.ptr(b, n, g), t.size(3), R, D, dt.ptr(b, n, g));
   });
   dt_copy.store();
 }
@@ -259,15 +271,24 @@ void backward_as(const Plan& plan, const cpu::RopeTables& key_tables, const Coll
 
 }  // namespace
 
+namespace {
+
+// The head dim, by the folded side: [B, N, G, D/2].
+int64_t check_fold(int64_t R, TensorRef t, TensorRef tbar) {
+  COCA_CHECK(tbar.rank() == 4, "[collinear] tbar has shape {}; expected [B, N, G, D/2]", tbar.shape.text());
+  const int64_t D = 2 * tbar.size(3);
+  check_dtype("collinear", "t", t, kF32OrBF16);
+  check_t(t, {tbar.size(0), tbar.size(1), tbar.size(2), D});
+  COCA_CHECK(R >= 0 && R <= D && R % 2 == 0, "[collinear] rotary dims {} must be even and at most {}", R, D);
+  return D;
+}
+
+}  // namespace
+
 void collinear_fold(Context& context, const CollinearOptions& options, const CollinearFold& a) {
-  COCA_CHECK(a.t.rank() == 4, "[collinear] t has shape {}; expected [B, N, G, D]", a.t.shape.text());
-  const int64_t D = a.t.size(3);
-  check_even(D);
-  check_dtype("collinear", "t", a.t, kF32OrBF16);
-  check_heads("collinear", "t", a.t, a.t.shape);
+  const int64_t D = check_fold(a.R, a.t, a.tbar);
   check_dtype("collinear", "tbar", a.tbar, kF32OrBF16);
-  check_heads("collinear", "tbar", a.tbar, {a.t.size(0), a.t.size(1), a.t.size(2), D / 2});
-  COCA_CHECK(a.R >= 0 && a.R <= D && a.R % 2 == 0, "[collinear] rotary dims {} must be even and at most {}", a.R, D);
+  check_heads("collinear", "tbar", a.tbar, a.tbar.shape);
   const Path path = choose_path(context, options, a.R, D);
   if (path != Path::kCpu) return fold_ref(path, a);
   with_float_type(a.t.dtype, [&](auto t_zero) {
@@ -322,14 +343,9 @@ void collinear_key_backward(Context& context, const CollinearOptions& options, c
 }
 
 void collinear_fold_backward(Context& context, const CollinearOptions& options, const CollinearFoldBackward& a) {
-  COCA_CHECK(a.t.rank() == 4, "[collinear] t has shape {}; expected [B, N, G, D]", a.t.shape.text());
-  const int64_t D = a.t.size(3);
-  check_even(D);
-  check_dtype("collinear", "t", a.t, kF32OrBF16);
-  check_heads("collinear", "t", a.t, a.t.shape);
-  check_side("dtbar", a.dtbar, {a.t.size(0), a.t.size(1), a.t.size(2), D / 2}, DType::kF32);
+  const int64_t D = check_fold(a.R, a.t, a.dtbar);
+  check_side("dtbar", a.dtbar, a.dtbar.shape, DType::kF32);
   check_side("dt", a.dt, a.t.shape, a.t.dtype);
-  COCA_CHECK(a.R >= 0 && a.R <= D && a.R % 2 == 0, "[collinear] rotary dims {} must be even and at most {}", a.R, D);
   const Path path = choose_path(context, options, a.R, D);
   if (path != Path::kCpu) return fold_backward_ref(path, a);
   with_float_type(a.t.dtype, [&](auto zero) {
@@ -343,7 +359,7 @@ void collinear_fold_backward(Context& context, const CollinearOptions& options, 
 void collinear_forward(Context& context, const CollinearOptions& options, const CollinearForward& a) {
   check_pair(a.rows, a.key_rows, a.q, a.t);
   check_side("q_eff", a.q_eff, a.q.shape, a.q.dtype);
-  check_side("k_eff", a.k_eff, a.t.shape, a.t.dtype);
+  check_side("k_eff", a.k_eff, key_shape(a.t, a.q), a.t.dtype);
   const RopeRows keys = rows_of_keys(a.rows, a.key_rows);
   query_by(plan_of(context, options, a.rows, a.q.size(3)), {.rows = a.rows, .q = a.q, .q_eff = a.q_eff});
   key_from_t_by(plan_of(context, options, keys, a.q.size(3)), {.rows = keys, .t = a.t, .k_eff = a.k_eff});
@@ -352,7 +368,7 @@ void collinear_forward(Context& context, const CollinearOptions& options, const 
 void collinear_backward(Context& context, const CollinearOptions& options, const CollinearBackward& a) {
   check_pair(a.rows, a.key_rows, a.q, a.t);
   check_side("dq_eff", a.dq_eff, a.q.shape, a.q.dtype);
-  check_side("dk_eff", a.dk_eff, a.t.shape, a.q.dtype);
+  check_side("dk_eff", a.dk_eff, key_shape(a.t, a.q), a.q.dtype);
   check_side("dq", a.dq, a.q.shape, a.q.dtype);
   check_side("dt", a.dt, a.t.shape, a.q.dtype);
   const Plan plan = plan_of(context, options, a.rows, a.q.size(3));

@@ -10,6 +10,9 @@
 // D-R dims that do not rotate (pairs R + j, R + (D-R)/2 + j, angle zero), so every pair stays collinear.
 // kOfficial folds over the whole head (pairs j, j + D/2) and then rotates pairs (j, j + R/2), which is what the
 // official GPT-NeoX code does and what its checkpoints with rotary_pct < 1 need; slack only. Equal when R = D.
+// t may also come folded: [B, N, G, D/2], one number a pair (the mean of the two halves, made by a projection of half
+// the width). Then tbar = relu(t), in the order of the pairs above, and dt has that width too. This holds for every t
+// and dt below; the official fold's numbers stand for its own pairs (j, j + D/2).
 // q, t, q_eff, k_eff and their gradients are all f32 or all bf16 (computed in f32, rounded once); tbar may be either.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -32,7 +35,7 @@ struct CollinearForward {
   RopeRows rows;
   RopeRows key_rows;   // of the keys, where they are others than the queries' (xPos); empty: rows
   TensorRef q;         // [B, N, H, D]
-  TensorRef t;         // [B, N, G, D]
+  TensorRef t;         // [B, N, G, D or D/2]
   MutTensorRef q_eff;  // [B, N, H, D] written; not q
   MutTensorRef k_eff;  // [B, N, G, D] written; not t
 };
@@ -40,7 +43,7 @@ struct CollinearBackward {
   RopeRows rows, key_rows;  // as above
   TensorRef q, t;          // as above
   TensorRef dq_eff, dk_eff;
-  MutTensorRef dq, dt;     // written; dq may be dq_eff, dt may be dk_eff
+  MutTensorRef dq, dt;     // written; dq may be dq_eff; dt may be dk_eff where both are [B, N, G, D]
 };
 void collinear_forward(Context&, const CollinearOptions&, const CollinearForward&);
 void collinear_backward(Context&, const CollinearOptions&, const CollinearBackward&);
@@ -48,7 +51,7 @@ void collinear_backward(Context&, const CollinearOptions&, const CollinearBackwa
 // The pieces the cache needs: t is stored folded and un-rotated, half as wide as a key.
 struct CollinearFold {
   int64_t R = 0;      // rotary dims
-  TensorRef t;        // [B, N, G, D]
+  TensorRef t;        // [B, N, G, D or D/2]
   MutTensorRef tbar;  // [B, N, G, D/2] written; f32 or bf16, whatever t is
 };
 struct CollinearQuery {
@@ -69,9 +72,9 @@ struct CollinearKeyBackward {
 };
 struct CollinearFoldBackward {
   int64_t R = 0;
-  TensorRef t;      // [B, N, G, D]
+  TensorRef t;      // [B, N, G, D or D/2]
   TensorRef dtbar;  // [B, N, G, D/2] f32
-  MutTensorRef dt;  // [B, N, G, D] written, of t's type
+  MutTensorRef dt;  // as t: written, of t's type
 };
 void collinear_fold(Context&, const CollinearOptions&, const CollinearFold&);
 void collinear_query(Context&, const CollinearOptions&, const CollinearQuery&);

@@ -71,13 +71,22 @@ template <class D, typename T>
 HWY_INLINE hn::Vec<D> folded(D d, const T* a, const T* b) {
   return hn::Max(hn::Zero(d), hn::Mul(hn::Set(d, 0.5f), hn::Add(load_f32(d, a), load_f32(d, b))));
 }
+template <class D, typename T>
+HWY_INLINE hn::Vec<D> positive(D d, const T* t) {
+  return hn::Max(hn::Zero(d), load_f32(d, t));
+}
 
 template <typename T, typename TBar>
 void fold(int64_t R, Heads<const T> t, Heads<TBar> tbar, int64_t row0, int64_t row1) {
-  const int64_t D = t.size(3), half = R / 2, rest = (D - R) / 2;
+  const int64_t half = R / 2, rest = tbar.size(3) - half;
+  const bool is_half = t.size(3) == tbar.size(3);
   for_heads(t, row0, row1, [&](int64_t b, int64_t n, int64_t g) HWY_ATTR {
     const T* in = t.ptr(b, n, g);
     TBar* out = tbar.ptr(b, n, g);
+    if (is_half) {
+      for_lanes(half + rest, [&](auto d, int64_t i) HWY_ATTR { store_f32(positive(d, in + i), d, out + i); });
+      return;
+    }
     for_lanes(half,
               [&](auto d, int64_t i) HWY_ATTR { store_f32(folded(d, in + i, in + half + i), d, out + i); });
     for_lanes(rest, [&](auto d, int64_t i)
@@ -138,14 +147,21 @@ void key(int kind, const RopeTables& tables, Heads<const TBar> tbar, Heads<T> k_
 template <typename T>
 void key_from_t(int kind, const RopeTables& tables, Heads<const T> t, Heads<T> k_eff, int64_t row0,
                 int64_t row1) {
+  const bool is_half = 2 * t.size(3) == k_eff.size(3);
   for_heads(t, row0, row1, [&](int64_t b, int64_t n, int64_t g) HWY_ATTR {
-    const HeadRuns runs = head_runs(tables, b, n, t.size(3));
+    const HeadRuns runs = head_runs(tables, b, n, k_eff.size(3));
     const T* in = t.ptr(b, n, g);
     T* out = k_eff.ptr(b, n, g);
-    for (const PairRun& run : {runs.rotary, runs.rest})
+    for (const PairRun& run : {runs.rotary, runs.rest}) {
+      if (is_half) {
+        for_lanes(run.count, [&](auto d, int64_t i) HWY_ATTR { store_key(d, kind, run, i, positive(d, in + i), out); });
+        in += run.count;
+        continue;
+      }
       for_lanes(run.count, [&](auto d, int64_t i) HWY_ATTR {
         store_key(d, kind, run, i, folded(d, in + run.a + i, in + run.b + i), out);
       });
+    }
   });
 }
 
@@ -183,26 +199,41 @@ void query_backward(int kind, const RopeTables& tables, Heads<const T> q, Heads<
   });
 }
 
+// dtbar of the pair from that of k_eff.
+template <class D, typename T>
+HWY_INLINE hn::Vec<D> key_gradient(D d, int kind, const PairRun& run, int64_t i, const T* g) {
+  const auto c = load_or(d, run.cos, i, 1.0f), s = load_or(d, run.sin, i, 0.0f);
+  const auto wa = kind == 1 ? c : hn::Sub(c, s), wb = kind == 1 ? s : hn::Add(c, s);
+  return hn::MulAdd(load_f32(d, g + run.a + i), wa, hn::Mul(load_f32(d, g + run.b + i), wb));
+}
+
 template <typename T>
 void key_backward(int kind, const RopeTables& tables, Heads<const T> t, Heads<const T> dk_eff, Heads<T> dt,
                   int64_t row0, int64_t row1) {
+  const bool is_half = 2 * t.size(3) == dk_eff.size(3);
   for_heads(t, row0, row1, [&](int64_t b, int64_t n, int64_t h) HWY_ATTR {
-    const HeadRuns runs = head_runs(tables, b, n, t.size(3));
+    const HeadRuns runs = head_runs(tables, b, n, dk_eff.size(3));
     const T* in = t.ptr(b, n, h);
     const T* g = dk_eff.ptr(b, n, h);
     T* out = dt.ptr(b, n, h);
-    for (const PairRun& run : {runs.rotary, runs.rest})
+    for (const PairRun& run : {runs.rotary, runs.rest}) {
+      const auto dtbar = [&](auto d, int64_t i) HWY_ATTR { return key_gradient(d, kind, run, i, g); };
+      if (is_half) {
+        for_lanes(run.count, [&](auto d, int64_t i) HWY_ATTR {
+          store_f32(hn::IfThenElseZero(hn::Gt(load_f32(d, in + i), hn::Zero(d)), dtbar(d, i)), d, out + i);
+        });
+        in += run.count;
+        out += run.count;
+        continue;
+      }
       for_lanes(run.count, [&](auto d, int64_t i) HWY_ATTR {
-        const auto c = load_or(d, run.cos, i, 1.0f), s = load_or(d, run.sin, i, 0.0f);
-        const auto ga = load_f32(d, g + run.a + i), gb = load_f32(d, g + run.b + i);
-        const auto wa = kind == 1 ? c : hn::Sub(c, s), wb = kind == 1 ? s : hn::Add(c, s);
-        const auto dtbar = hn::MulAdd(ga, wa, hn::Mul(gb, wb));
         const auto open =
             hn::Gt(hn::Add(load_f32(d, in + run.a + i), load_f32(d, in + run.b + i)), hn::Zero(d));
-        const auto each = hn::IfThenElseZero(open, hn::Mul(hn::Set(d, 0.5f), dtbar));
+        const auto each = hn::IfThenElseZero(open, hn::Mul(hn::Set(d, 0.5f), dtbar(d, i)));
         store_f32(each, d, out + run.a + i);
         store_f32(each, d, out + run.b + i);
       });
+    }
   });
 }
 
@@ -213,10 +244,7 @@ void tbar_backward(int kind, const RopeTables& tables, Heads<const float> dk_eff
     float* out = dtbar.ptr(b, n, g);
     for (const PairRun& run : {runs.rotary, runs.rest}) {
       for_lanes(run.count, [&](auto d, int64_t i) HWY_ATTR {
-        const auto c = load_or(d, run.cos, i, 1.0f), s = load_or(d, run.sin, i, 0.0f);
-        const auto ga = hn::LoadU(d, in + run.a + i), gb = hn::LoadU(d, in + run.b + i);
-        const auto wa = kind == 1 ? c : hn::Sub(c, s), wb = kind == 1 ? s : hn::Add(c, s);
-        hn::StoreU(hn::Add(hn::LoadU(d, out + i), hn::MulAdd(ga, wa, hn::Mul(gb, wb))), d, out + i);
+        hn::StoreU(hn::Add(hn::LoadU(d, out + i), key_gradient(d, kind, run, i, in)), d, out + i);
       });
       out += run.count;
     }
@@ -225,11 +253,19 @@ void tbar_backward(int kind, const RopeTables& tables, Heads<const float> dk_eff
 
 template <typename T>
 void fold_backward(int64_t R, Heads<const T> t, Heads<const float> dtbar, Heads<T> dt, int64_t row0, int64_t row1) {
-  const int64_t D = t.size(3), half = R / 2, rest = (D - R) / 2;
+  const int64_t half = R / 2, rest = dtbar.size(3) - half;
+  const bool is_half = t.size(3) == dtbar.size(3);
   for_heads(t, row0, row1, [&](int64_t b, int64_t n, int64_t g) HWY_ATTR {
     const T* in = t.ptr(b, n, g);
     T* out = dt.ptr(b, n, g);
     const float* gradient = dtbar.ptr(b, n, g);
+    if (is_half) {
+      for_lanes(half + rest, [&](auto d, int64_t i) HWY_ATTR {
+        const auto open = hn::Gt(load_f32(d, in + i), hn::Zero(d));
+        store_f32(hn::IfThenElseZero(open, hn::LoadU(d, gradient + i)), d, out + i);
+      });
+      return;
+    }
     const auto run = [&](int64_t a, int64_t z, int64_t count) HWY_ATTR {
       for_lanes(count, [&](auto d, int64_t i) HWY_ATTR {
         const auto open = hn::Gt(hn::Add(load_f32(d, in + a + i), load_f32(d, in + z + i)), hn::Zero(d));

@@ -25,12 +25,28 @@ T folded(T a, T b) {
   return real_part(mean) > 0 ? mean : T(0);
 }
 
-// tbar [D/2] of one head vector t [D].
 template <typename T>
-void collinear_fold_head(const T* t, int64_t R, int64_t D, T* tbar) {
+T positive(T t) {
+  return real_part(t) > 0 ? t : T(0);
+}
+
+// tbar [D/2] of one head vector t [width]; width is D, or D/2 where the projection has folded it.
+template <typename T>
+void collinear_fold_head(const T* t, int64_t width, int64_t R, int64_t D, T* tbar) {
   for (int64_t j = 0; j < D / 2; ++j) {
     const Pair p = collinear_pair(j, R, D);
-    tbar[j] = folded(t[p.a], t[p.b]);
+    tbar[j] = width == D ? folded(t[p.a], t[p.b]) : positive(t[j]);
+  }
+}
+// dt [width] written from dtbar [D/2].
+template <typename T>
+void collinear_fold_head_backward(const T* t, const T* dtbar, int64_t width, int64_t R, int64_t D, T* dt) {
+  for (int64_t j = 0; j < D / 2; ++j) {
+    const Pair p = collinear_pair(j, R, D);
+    if (width == D)
+      dt[p.a] = dt[p.b] = real_part((t[p.a] + t[p.b]) * T(0.5)) > 0 ? dtbar[j] * T(0.5) : T(0);
+    else
+      dt[j] = real_part(t[j]) > 0 ? dtbar[j] : T(0);
   }
 }
 
@@ -107,22 +123,7 @@ void collinear_query_head_backward(int kind, const T* q, const T* dq_eff, int64_
   }
 }
 
-template <typename T, typename Cos, typename Sin>
-void collinear_key_head_backward(int kind, const T* t, const T* dk_eff, int64_t R, int64_t D, Cos cos, Sin sin,
-                                 T* dt) {
-  for (int64_t j = 0; j < D / 2; ++j) {
-    const Pair p = collinear_pair(j, R, D);
-    const T c = j < R / 2 ? T(cos(j)) : T(1);
-    const T s = j < R / 2 ? T(sin(j)) : T(0);
-    const T ga = dk_eff[p.a], gb = dk_eff[p.b];
-    const bool open = real_part((t[p.a] + t[p.b]) * T(0.5)) > 0;  // k_eff = tbar (c - s), tbar (c + s)
-    const T dtbar = kind == 1 ? ga * c + gb * s : ga * (c - s) + gb * (c + s);
-    dt[p.a] = dt[p.b] = open ? dtbar * T(0.5) : T(0);
-  }
-}
-
-// The two steps of it: dtbar [D/2] += from dk_eff, and dt [D] written from dtbar. official: pairs (j, j + D/2), of which
-// the official routine rotates back (i, i + R/2).
+// dtbar [D/2] += from dk_eff [D]. official: pairs (j, j + D/2), of which the official routine rotates back (i, i + R/2).
 template <typename T, typename Cos, typename Sin>
 void collinear_tbar_head_backward(int kind, const T* dk_eff, int64_t R, int64_t D, Cos cos, Sin sin, T* dtbar) {
   for (int64_t j = 0; j < D / 2; ++j) {
@@ -143,13 +144,13 @@ void collinear_official_tbar_head_backward(const T* dk_eff, int64_t R, int64_t D
     dtbar[i % (D / 2)] += back;
   }
 }
-template <typename T>
-void collinear_fold_head_backward(const T* t, const T* dtbar, int64_t R, int64_t D, T* dt) {
-  for (int64_t j = 0; j < D / 2; ++j) {
-    const Pair p = collinear_pair(j, R, D);
-    const bool open = real_part((t[p.a] + t[p.b]) * T(0.5)) > 0;
-    dt[p.a] = dt[p.b] = open ? dtbar[j] * T(0.5) : T(0);
-  }
+// dt [width] written from dk_eff [D].
+template <typename T, typename Cos, typename Sin>
+void collinear_key_head_backward(int kind, const T* t, const T* dk_eff, int64_t width, int64_t R, int64_t D, Cos cos,
+                                 Sin sin, T* dtbar /* scratch [D/2] */, T* dt) {
+  for (int64_t j = 0; j < D / 2; ++j) dtbar[j] = T(0);
+  collinear_tbar_head_backward(kind, dk_eff, R, D, cos, sin, dtbar);
+  collinear_fold_head_backward(t, dtbar, width, R, D, dt);
 }
 
 template <typename T, typename Cos, typename Sin>
