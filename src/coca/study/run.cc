@@ -151,13 +151,20 @@ Evaluation evaluate_one(const StudyConfig& c, const Corpus& corpus, const model:
   return result;
 }
 
+// runs/<method>/model is all that is needed of a run that is evaluated.
+void drop_checkpoints(const fs::path& run) {
+  std::error_code error;
+  fs::remove_all(train::checkpoint_root(run), error);
+  if (error) log_warning("{}: cannot be removed: {}", train::checkpoint_root(run).string(), error.message());
+}
+
 RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string& method, int64_t seed, Telling& telling) {
   const fs::path dir = fs::path(c.out) / "runs" / fmt::format("{}-s{}", method, seed);
   const fs::path file = dir / "result.json";
   if (io::exists(file)) {
     RunResult done = run_from_json(io::read_json(file), file.string());
     done.curve = train::read_metrics(dir / "metrics.csv");
-    if (done.failure.empty()) fs::remove_all(train::checkpoint_root(dir));  // a kill may have come before this
+    if (done.failure.empty()) drop_checkpoints(dir);  // a kill may have come before this
     return done;
   }
   RunResult result;
@@ -180,9 +187,7 @@ RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string&
     for (const double factor : c.factors)
       result.evaluations.push_back(evaluate_one(c, corpus, m, fmt::format("{} + dynamic NTK {:g}", name, factor), factor, telling));
   io::write_json(file, to_json(result));
-  std::error_code error;  // runs/<method>/model is all that is needed from here on
-  fs::remove_all(train::checkpoint_root(dir), error);
-  if (error) log_warning("{}: cannot be removed: {}", train::checkpoint_root(dir).string(), error.message());
+  drop_checkpoints(dir);
   result.curve = train::read_metrics(dir / "metrics.csv");
   return result;
 }

@@ -140,7 +140,7 @@ CheckpointPlan checkpoint_plan(const TrainConfig& config) {
 
 std::optional<std::pair<fs::path, nlohmann::json>> saved_options(const fs::path& out, const std::string& config_name) {
   for (const auto& dir : {latest_checkpoint(out), std::optional(out)})
-    if (dir && fs::exists(*dir / config_name)) return std::pair{*dir / config_name, io::read_json(*dir / config_name)};
+    if (dir && io::exists(*dir / config_name)) return std::pair{*dir / config_name, io::read_json(*dir / config_name)};
   return std::nullopt;
 }
 
@@ -156,12 +156,12 @@ void check_resumed_options(const fs::path& file, const nlohmann::json& saved, co
 
 void check_never_saved(const fs::path& out) {
   const char* advice = "restore the checkpoints, or choose another folder to begin anew";
-  if (!fs::exists(out / "metrics.csv")) return;
+  if (!io::exists(out / "metrics.csv")) return;
   for (const char* result : {"model", "adapter"})
-    COCA_CHECK(!fs::exists(out / result), "{} holds the {} of an earlier run, but no checkpoint to resume from: {}", out.string(), result, advice);
+    COCA_CHECK(!io::exists(out / result), "{} holds the {} of an earlier run, but no checkpoint to resume from: {}", out.string(), result, advice);
   const std::vector<MetricsRow> rows = read_metrics(out / "metrics.csv");
   for (const char* name : {"train_config.json", "finetune_config.json"}) {
-    if (!fs::exists(out / name) || rows.empty()) continue;
+    if (!io::exists(out / name) || rows.empty()) continue;
     const int64_t interval = io::read_json(out / name).value("checkpoint_interval", int64_t{0});
     COCA_CHECK(interval <= 0 || rows.back().step <= interval, "{} holds metrics up to step {} of a run with a checkpoint every {} steps, but none of these: {}",
                out.string(), rows.back().step, interval, advice);
