@@ -24,7 +24,10 @@ namespace coca::tools {
 
 void print_note(std::string_view text) {
   static std::set<std::string, std::less<>> said;
-  if (said.emplace(text).second && first_rank()) std::fprintf(stderr, "%s\n", (painted(Stream::kError, Style::kWarning, "note: ") + std::string(text)).c_str());
+  if (!said.emplace(text).second || !first_rank()) return;
+  constexpr std::string_view kNote = "note: ";
+  const std::string line = wrapped(std::string(kNote) + std::string(text), terminal_columns(Stream::kError), 2);
+  std::fprintf(stderr, "%s%s\n", painted(Stream::kError, Style::kWarning, kNote).c_str(), line.c_str() + kNote.size());
 }
 
 report::Progress make_progress(report::ProgressOptions options) {
@@ -85,7 +88,13 @@ void hold_standard_streams() {
   }
 }
 
-std::string table_text(const report::Table& table) { return report::to_text_within(table, terminal_columns(text_descriptor == STDOUT_FILENO ? Stream::kOut : Stream::kError)); }
+namespace {
+int text_columns() { return terminal_columns(text_descriptor == STDOUT_FILENO ? Stream::kOut : Stream::kError); }
+}  // namespace
+
+void print_prose(std::string_view text) { print(wrapped(io::shown_name(text), text_columns(), 2)); }
+
+std::string table_text(const report::Table& table) { return report::to_text_within(table, text_columns()); }
 
 namespace detail {
 

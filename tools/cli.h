@@ -35,6 +35,7 @@ std::string command_name(const CLI::App& command);                // "train", "e
 // escaped (io/names.h). Where a write fails the command goes on, since it may have files to write, and says nothing more;
 // check_output() makes that the exit code.
 void print(std::string_view text);
+void print_prose(std::string_view text);   // the same; lines longer than a terminal is wide are broken at spaces
 void print_bytes(std::string_view bytes);  // the same, exactly these bytes: generated and decoded text
 bool output_is_lost();                     // a write has failed: nobody reads any more, or there is no room
 // Last in main: `code`, or where standard output was not written to the end, a message on standard error and kExitFailed;
@@ -45,7 +46,7 @@ void hold_standard_streams();
 void write_stdout(std::string_view bytes);
 void print_to_stderr();  // from now on print() writes there, as standard output is a result's
 
-// As wide as the terminal, where standard output is one.
+// No wider than the terminal, where standard output is one.
 std::string table_text(const report::Table&);
 
 namespace detail {

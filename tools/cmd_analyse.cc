@@ -83,23 +83,23 @@ std::string source_line(const AnalyseFlags& flags, const LoadedModel& m, std::op
 }
 
 void print_summary(const analyse::Analysis& a, const std::string& source) {
-  print(source + "\n");
-  print(fmt::format("{} windows of {} tokens; per window and head {} token pairs and {} rows of attention\n\n", report::format_count(a.windows), report::format_count(a.window),
+  print_prose(source + "\n");
+  print_prose(fmt::format("{} windows of {} tokens; per window and head {} token pairs and {} rows of attention\n\n", report::format_count(a.windows), report::format_count(a.window),
                     report::format_count(a.pairs), report::format_count(a.rows)));
   print(table_text(analyse::layer_table(a)) + "\n");
   if (analyse::is_rotary(a)) {
     print(table_text(analyse::course_table(a)) + "\n");
-    if (const std::string note = analyse::slack_note(a); !note.empty()) print(note + "\n\n");
+    if (const std::string note = analyse::slack_note(a); !note.empty()) print_prose(note + "\n\n");
     print(table_text(analyse::plane_table(a)) + "\n");
     if (!a.borders.empty()) print(table_text(analyse::borders_table(a)) + "\n");
   } else {
-    print("no rotary positions: initial angles and borders do not apply\n\n");
+    print_prose("no rotary positions: initial angles and borders do not apply\n\n");
   }
   if (analyse::has_collinear_planes(a.spec) && !a.shifts.empty()) print(table_text(analyse::shift_table(a)) + "\n");
   for (const std::string& finding : analyse::findings(a)) {
     std::string plain;
     for (const report::Span& span : report::parse_spans(finding)) plain += span.text;
-    print("- " + plain + "\n");
+    print_prose("- " + plain + "\n");
   }
 }
 
@@ -128,12 +128,12 @@ int run(AnalyseFlags& flags) {
   const std::string name = std::filesystem::path(flags.model).lexically_normal().string();
   return measurement.report([&] {
     print_summary(a, source);
-    print(measurement.line());
+    print_prose(measurement.line());
     write_each({[&] { write_outputs(flags.output, json, analyse::is_rotary(a) ? "planes" : "heads"); },
                 [&] {
                   if (flags.html.empty()) return;
                   io::write_file_atomic(flags.html, report::to_html(analyse::make_document(a, measurement.title("Inside " + name), source)));
-                  print(fmt::format("report: {}\n", flags.html));
+                  print_prose(fmt::format("report: {}\n", flags.html));
                 }});
   });
 }

@@ -96,9 +96,10 @@ int run(const char* name, BenchFlags<Options>& flags,
   const Measured m = measure(cx, flags, {.sink = show});
   if (progress) progress->finish();
   const bench::Machine machine = bench::this_machine();
-  print(machine.text() + "\n\n" + table_text(m.table) + "\n");
-  for (const std::string& note : m.notes) print(note + "\n");
-  print(std::string(kSpreadNote) + "\n");
+  print_prose(machine.text() + "\n\n");
+  print(table_text(m.table) + "\n");
+  for (const std::string& note : m.notes) print_prose(note + "\n");
+  print_prose(std::string(kSpreadNote) + "\n");
   ordered_json json;
   json["bench"] = name;
   json["machine"] = to_json(machine);

@@ -103,20 +103,20 @@ nlohmann::ordered_json report_json(const Options& o, const model::ConvertReport&
 }
 
 void print_report(const Options& o, const model::ConvertReport& report, const std::vector<std::string>& copied, const std::vector<ConfigChange>& changes) {
-  print(fmt::format("{}: {} {} -> {}, {} tensors, {} in {} file{}\n", o.out, enum_name(report.to.architecture), enum_name(report.from.attention),
+  print_prose(fmt::format("{}: {} {} -> {}, {} tensors, {} in {} file{}\n", o.out, enum_name(report.to.architecture), enum_name(report.from.attention),
                     enum_name(report.to.attention), report::format_count(report.tensors), report::format_bytes(report.bytes), report.shards,
                     report.shards == 1 ? "" : "s"));
-  print(fmt::format("element types: {}\n", o.dtype == StoredAs::kSource ? "as they were" : fmt::format("{}, every tensor", enum_name(o.dtype))));
-  if (report.layout == model::Layout::kMeta) print("layout: Meta's, made into Hugging Face's; rows of the query and key projections in another order\n");
-  if (report.made > 0) print(fmt::format("made: {} tensors by --t-init {}\n", report::format_count(report.made), enum_name(o.t_init)));
-  if (report.copied > 0) print(fmt::format("made: {} tensors of global tokens, copies of the others' projections\n", report::format_count(report.copied)));
+  print_prose(fmt::format("element types: {}\n", o.dtype == StoredAs::kSource ? "as they were" : fmt::format("{}, every tensor", enum_name(o.dtype))));
+  if (report.layout == model::Layout::kMeta) print_prose("layout: Meta's, made into Hugging Face's; rows of the query and key projections in another order\n");
+  if (report.made > 0) print_prose(fmt::format("made: {} tensors by --t-init {}\n", report::format_count(report.made), enum_name(o.t_init)));
+  if (report.copied > 0) print_prose(fmt::format("made: {} tensors of global tokens, copies of the others' projections\n", report::format_count(report.copied)));
   for (const ConfigChange& c : changes) {
     const auto text = [](const nlohmann::json& value) { return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace); };
-    if (c.before.is_null()) print(fmt::format("config.json: {} added, {}\n", c.key, text(c.after)));
-    else if (c.after.is_null()) print(fmt::format("config.json: {} left out, was {}\n", c.key, text(c.before)));
-    else print(fmt::format("config.json: {} {} -> {}\n", c.key, text(c.before), text(c.after)));
+    if (c.before.is_null()) print_prose(fmt::format("config.json: {} added, {}\n", c.key, text(c.after)));
+    else if (c.after.is_null()) print_prose(fmt::format("config.json: {} left out, was {}\n", c.key, text(c.before)));
+    else print_prose(fmt::format("config.json: {} {} -> {}\n", c.key, text(c.before), text(c.after)));
   }
-  print(copied.empty() ? "copied: nothing; the source has no tokenizer\n" : fmt::format("copied: {}\n", fmt::join(copied, ", ")));
+  print_prose(copied.empty() ? "copied: nothing; the source has no tokenizer\n" : fmt::format("copied: {}\n", fmt::join(copied, ", ")));
 }
 
 int run(const Options& o) {

@@ -96,7 +96,7 @@ ordered_json header_json(const std::string& dir, const LoadedModel& m, ordered_j
 void print_model_line(const std::string& dir, const LoadedModel& m) {
   const std::string pattern = m.model.spec.pattern.far() ? ", pattern " + pattern_text(m.model.spec.pattern) : "";
   const std::string adapter = m.adapter.empty() ? "" : ", adapter " + m.adapter;
-  print(fmt::format("model: {}{} (attention {}, trained length {}, rope scaling {}{}), tokenizer: {}\n", dir, adapter,
+  print_prose(fmt::format("model: {}{} (attention {}, trained length {}, rope scaling {}{}), tokenizer: {}\n", dir, adapter,
                     enum_name(m.model.spec.attention), m.model.spec.max_position,
                     scaling_text(m.used_scaling), pattern, m.tokenizer->kind()));
 }
@@ -105,7 +105,7 @@ void note_extrapolation(const LoadedModel& m, const std::vector<int64_t>& length
   const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
   if (m.used_scaling.type == model::Scaling::kNone && !m.model.spec.pattern.far() && model::uses_rotary(m.model.spec.attention) &&
       longest > m.model.spec.max_position)
-    print(fmt::format(
+    print_prose(fmt::format(
         "note: lengths above {} exceed the trained length, without position scaling (see --rope-scaling, --pattern)\n",
         m.model.spec.max_position));
 }
@@ -136,7 +136,7 @@ WorkShare prompt_share(const model::ModelSpec& spec, const std::vector<int64_t>&
 int print_eval_dry_run(const ModelFlags& flags, const model::ModelSpec& spec, std::vector<Part> parts, int64_t batch_tokens) {
   int64_t longest = 0;
   for (const Part& part : parts) longest = std::max(longest, part.tokens);
-  print(fmt::format("model: {} (attention {}, {} parameters)\n\n", flags.model, enum_name(spec.attention), report::format_count(model::parameter_count(spec))));
+  print_prose(fmt::format("model: {} (attention {}, {} parameters)\n\n", flags.model, enum_name(spec.attention), report::format_count(model::parameter_count(spec))));
   const int64_t length = std::min(batch_tokens, longest);
   return print_dry_run({.parts = std::move(parts), .spec = spec, .precision = flags.precision, .length = length,
                         .memory = evaluation_memory(spec, flags.precision, batch_tokens, std::max<int64_t>(1, length))});

@@ -67,7 +67,7 @@ std::optional<data::TokenDocuments> load_examples(const std::vector<std::string>
     BytesProgress progress("tokenizing " + what);
     loaded = data::load_examples(tokenizer, {.inputs = inputs, .form = form, .chat = chat, .bos = bos, .progress = std::ref(progress), .list = list}, &report);
   }
-  print(what + " " + describe(report.read) + "\n");
+  print_prose(what + " " + describe(report.read) + "\n");
   return loaded;
 }
 
@@ -105,7 +105,7 @@ const T* pointer(const std::optional<T>& value) {
 void print_packing(const data::PackedWindows& windows) {
   const data::PackingReport& r = windows.report();
   const double places = static_cast<double>(r.windows * windows.length());
-  print(
+  print_prose(
       fmt::format("examples: {} in {} windows of {} ({:.1f} % full), {} targets count; longer than a window: {} split, "
                   "{} truncated, "
                   "{} dropped; without an answer in reach: {} left out\n",
@@ -118,7 +118,7 @@ void print_start(const train::FinetuneConfig& c, const train::Finetuner& tuner) 
   const train::Loop& loop = tuner.loop();
   if (tuner.windows()) print_packing(*tuner.windows());
   const std::string whole = report::format_count(model::parameter_count(loop.spec()));
-  print(fmt::format("{}: {}{}, {} steps of {} tokens, activations {}{}\n", c.out,
+  print_prose(fmt::format("{}: {}{}, {} steps of {} tokens, activations {}{}\n", c.out,
                     train::trains_adapter(c) ? fmt::format("adapter of {} parameters beside a model of {}",
                                                            report::format_count(loop.trained_parameters()), whole)
                                              : fmt::format("{} of {} parameters trained",
@@ -160,7 +160,7 @@ int estimate(const train::FinetuneConfig& c, const text::Tokenizer& tokenizer) {
   const int64_t stages = c.stages.preset.empty() ? std::max<int64_t>(1, static_cast<int64_t>(c.stages.list.size())) : 3;  // coca-paper has three
   const int64_t tokens = stages * steps * window_tokens, parameters = model::parameter_count(spec);
   const int64_t trained = train::trains_adapter(c) ? 0 : parameters;  // an adapter is small beside the model
-  print(fmt::format("{}: a model of {} parameters, about {} steps of {} tokens\n\n", c.out, report::format_count(parameters), report::format_count(stages * steps),
+  print_prose(fmt::format("{}: a model of {} parameters, about {} steps of {} tokens\n\n", c.out, report::format_count(parameters), report::format_count(stages * steps),
                     report::format_count(window_tokens)));
   return print_dry_run({.parts = {{"training", Pass::kTraining, tokens, 3 * static_cast<double>(tokens) * model::forward_flops_per_token(spec, length)}}, .spec = spec,
                         .precision = c.precision, .length = length, .memory = training_memory(spec, c.precision, c.batch, length, trained),
@@ -192,7 +192,7 @@ int run(OptionFlags& flags, Options& options) {
   const std::filesystem::path out = c.out;
   const std::string result = train::trains_adapter(c) ? "adapter" : "model";
   if (result == "model" && first_rank()) copy_companions(c.model, out / result);
-  print(fmt::format("{}: {}\nmetrics: {}\n", result, (out / result).string(), (out / "metrics.csv").string()));
+  print_prose(fmt::format("{}: {}\nmetrics: {}\n", result, (out / result).string(), (out / "metrics.csv").string()));
   return 0;
 }
 

@@ -45,7 +45,7 @@ int run(const Options& o) {
   model::save_model(folder.path(), spec, params);
   tokenizer->save(folder.path());
   folder.commit();
-  print(fmt::format("{}: {} random parameters, {}\n", o.out, report::format_count(model::parameter_count(spec)), enum_name(o.precision)));
+  print_prose(fmt::format("{}: {} random parameters, {}\n", o.out, report::format_count(model::parameter_count(spec)), enum_name(o.precision)));
   return 0;
 }
 

@@ -91,7 +91,7 @@ void print_reasons(const std::vector<Method>& methods) {
   for (const Method& m : methods)
     if (m.use == MethodUse::kNone) ++reasons[m.reason];
   print("\nrefused because\n");
-  for (const auto& [reason, count] : reasons) print(fmt::format("  {} ({} combinations)\n", reason, report::format_count(count)));
+  for (const auto& [reason, count] : reasons) print_prose(fmt::format("  {} ({} combinations)\n", reason, report::format_count(count)));
 }
 
 ordered_json json_of(const std::vector<Method>& methods) {
@@ -107,7 +107,7 @@ int run(const Options& options) {
   const auto count = [&](MethodUse use) { return std::count_if(methods.begin(), methods.end(), [&](const Method& m) { return m.use == use; }); };
   const int columns = terminal_columns(Stream::kOut);
   print(report::to_text_within(table_of(methods), columns > 0 ? std::min(columns, 100) : 100));
-  print(fmt::format("\n{} of {} combinations can be evaluated, {} of these trained (what is not listed is refused, see --reasons).\n"
+  print_prose(fmt::format("\n{} of {} combinations can be evaluated, {} of these trained (what is not listed is refused, see --reasons).\n"
                     "Those with windows are of the model (coca train --layer-window, --dilation, --global-tokens, --direction), the others of --pattern.\n",
                     report::format_count(count(MethodUse::kEvaluation) + count(MethodUse::kTraining)), report::format_count(static_cast<int64_t>(methods.size())), report::format_count(count(MethodUse::kTraining))));
   if (options.reasons) print_reasons(methods);

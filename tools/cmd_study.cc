@@ -78,7 +78,7 @@ StudyWork work_of(const study::StudyConfig& c, const text::Tokenizer& tokenizer,
 int dry_run(const study::StudyConfig& c) {
   const auto tokenizer = text::load_tokenizer(c.tokenizer);
   const StudyWork all = work_of(c, *tokenizer, std::vector<int64_t>(static_cast<size_t>(c.eval_documents), c.eval_tokens));
-  print(fmt::format("{}: {} trainings of {} steps, {} evaluations of at most {} tokens\n\n", c.out, report::format_count(all.trainings), report::format_count(c.steps),
+  print_prose(fmt::format("{}: {} trainings of {} steps, {} evaluations of at most {} tokens\n\n", c.out, report::format_count(all.trainings), report::format_count(c.steps),
                     report::format_count(all.evaluations), report::format_count(c.eval_documents * c.eval_tokens)));
   return all.trainings > 0 ? print_dry_run(all.work) : 0;
 }
@@ -98,12 +98,12 @@ int run(const Options& options) {
   const study::StudyConfig config = study::resolve(options.config);
   if (options.dry_run) return dry_run(config);
   const study::Corpus corpus = study::load_corpus(config);
-  print(corpus.description + "\n");
+  print_prose(corpus.description + "\n");
   for (const std::string& sentence : data::overlap_sentences(corpus.shared, "test")) log_warning("{}", sentence);
   std::vector<int64_t> test_tokens;
   for (const std::vector<int32_t>& document : corpus.test) test_tokens.push_back(static_cast<int64_t>(document.size()));
   if (const StudyWork all = work_of(config, *corpus.tokenizer, test_tokens); all.trainings > 0)
-    print(fmt::format("{} trainings and {} evaluations are to be done: about {} on this machine, {} of memory, {} of disk\n", report::format_count(all.trainings),
+    print_prose(fmt::format("{} trainings and {} evaluations are to be done: about {} on this machine, {} of memory, {} of disk\n", report::format_count(all.trainings),
                       report::format_count(all.evaluations), report::format_duration(seconds_of(all.work)), report::format_bytes(all.work.memory),
                       report::format_bytes(all.work.disk)));
   StageProgress progress;
@@ -114,10 +114,10 @@ int run(const Options& options) {
   if (config.passkey_share > 0) {
     print(table_text(study::passkey_table(results)) + "\n");
     print(table_text(study::passkey_digits_table(results)) + "\n");
-    if (const std::string note = study::passkey_note(results); !note.empty()) print(note + "\n\n");
+    if (const std::string note = study::passkey_note(results); !note.empty()) print_prose(note + "\n\n");
   }
   print(table_text(study::training_table(results)) + "\n");
-  print(fmt::format("report: {}\nalso:   {}, {}, {}\n", files.html.string(), files.markdown.string(), files.json.string(), files.csv.string()));
+  print_prose(fmt::format("report: {}\nalso:   {}, {}, {}\n", files.html.string(), files.markdown.string(), files.json.string(), files.csv.string()));
   tell_of_failures(results);
   return 0;
 }

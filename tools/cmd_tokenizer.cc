@@ -56,7 +56,7 @@ int run_train(const TrainFlags& flags) {
                              .character_coverage = flags.character_coverage,
                              .max_sentences = flags.max_sentences});
   const auto tokenizer = text::load_tokenizer(model);
-  print(fmt::format("{}: {} ids, trained in {}\n", model.string(),
+  print_prose(fmt::format("{}: {} ids, trained in {}\n", model.string(),
                     report::format_count(tokenizer->vocab_size()), report::format_duration(watch.seconds())));
   return 0;
 }
@@ -193,7 +193,7 @@ int run_info(const InfoFlags& c) {
     const bool none = value.is_null() || (value.is_array() && value.empty());
     std::string text = none ? "none" : value.is_string() ? value.get<std::string>() : value.dump();
     std::erase_if(text, [](char x) { return x == '[' || x == ']'; });
-    print(fmt::format("{:<18}  {}\n", label, text));
+    print_prose(fmt::format("{:<18}  {}\n", label, text));
   }
   return 0;
 }

@@ -33,7 +33,7 @@ int estimate(const train::TrainConfig& c, const text::Tokenizer& tokenizer) {
   Work work{.parts = {{"training", Pass::kTraining, tokens, 3 * static_cast<double>(tokens) * each}}, .spec = spec, .precision = c.precision, .length = c.length,
             .memory = training_memory(spec, c.precision, c.batch, c.length, parameters), .disk = training_disk(parameters, c.keep_checkpoints)};
   if (validated > 0) work.parts.push_back({"validation", Pass::kForward, validated, static_cast<double>(validated) * each});
-  print(fmt::format("{}: {} parameters, attention {}, {} steps of {} tokens\n\n", c.out, report::format_count(parameters), enum_name(c.attention),
+  print_prose(fmt::format("{}: {} parameters, attention {}, {} steps of {} tokens\n\n", c.out, report::format_count(parameters), enum_name(c.attention),
                     report::format_count(c.steps), report::format_count(c.batch * c.accumulation * c.length)));
   return print_dry_run(work);
 }
@@ -58,7 +58,7 @@ int run(OptionFlags& flags, Options& options) {
 
   train::Trainer trainer(c, {.tokens = tokens, .validation = validation ? &*validation : nullptr, .tokenizer = *tokenizer},
                          options.resume ? train::Start::kResume : train::Start::kFresh, ranks());
-  print(fmt::format("{}: {} parameters, attention {}, {} training tokens, {} per step, activations {}{}\n", c.out,
+  print_prose(fmt::format("{}: {} parameters, attention {}, {} training tokens, {} per step, activations {}{}\n", c.out,
                     report::format_count(model::parameter_count(trainer.spec())), enum_name(c.attention), report::format_count(tokens.size()),
                     report::format_count(c.batch * c.length * c.accumulation), report::format_bytes(static_cast<int64_t>(trainer.activation_bytes())), ranks_text()));
   if (options.resume) print_resumed(c.out, trainer.first_step());
@@ -68,7 +68,7 @@ int run(OptionFlags& flags, Options& options) {
   });
   progress.finish();
   print_summary(summary, shared);
-  print(fmt::format("model: {}\nmetrics: {}\n", (out / "model").string(), (out / "metrics.csv").string()));
+  print_prose(fmt::format("model: {}\nmetrics: {}\n", (out / "model").string(), (out / "metrics.csv").string()));
   return 0;
 }
 

@@ -32,21 +32,21 @@ void print_case(const eval::CaseCheck& check, const Options& options) {
     if (!options.quiet || !pass) table.rows.push_back({t.name, fmt::format("{:.2e}", t.error), t.worst_index, pass ? "pass" : "FAIL"});
   }
   if (!table.rows.empty()) print(table_text(table));
-  print(fmt::format("{}: {} of {} tensors within {:g}\n\n", check.file, passed, check.tensors.size(), options.tolerance));
+  print_prose(fmt::format("{}: {} of {} tensors within {:g}\n\n", check.file, passed, check.tensors.size(), options.tolerance));
 }
 
 int run(const Options& options) {
   COCA_CHECK(!options.dirs.empty(), "DIR: no model folder given");
   int64_t cases = 0, failed = 0;
   for (const std::string& dir : options.dirs) {
-    print(fmt::format("== {}\n", dir));
+    print_prose(fmt::format("== {}\n", dir));
     for (const eval::CaseCheck& check :
          eval::verify_folder(dir, {.tolerance = options.tolerance, .on_case = [&](const auto& c) { print_case(c, options); }})) {
       ++cases;
       failed += check.verdict == eval::Verdict::kFail;
     }
   }
-  print(fmt::format("{} cases, {} failed\n", report::format_count(cases), report::format_count(failed)));
+  print_prose(fmt::format("{} cases, {} failed\n", report::format_count(cases), report::format_count(failed)));
   return failed == 0 ? 0 : kExitFailed;
 }
 

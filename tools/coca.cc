@@ -41,7 +41,10 @@ void log_to_stderr(coca::LogLevel level, std::string_view text) {
                                                          : "";
   using namespace coca::tools;
   const Style style = level == coca::LogLevel::kError ? Style::kError : Style::kWarning;
-  std::fprintf(stderr, "%s%s%s\n", rank_text().c_str(), painted(Stream::kError, style, prefix).c_str(), coca::io::shown_name(text).c_str());
+  const std::string front = rank_text() + prefix;
+  const std::string line = wrapped(front + coca::io::shown_name(text), terminal_columns(Stream::kError), 2);
+  std::fprintf(stderr, "%s%s%s\n", rank_text().c_str(), painted(Stream::kError, style, prefix).c_str(),
+               line.substr(front.size()).c_str());
 }
 
 // libgomp reads its settings when it is loaded, so the program starts itself once more with one of them changed.

@@ -83,10 +83,10 @@ int print_dry_run(const Work& work) {
   std::string speed;
   for (const double rate : rates)
     if (rate > 0) speed += fmt::format("{}{} GFLOP/s", speed.empty() ? "" : " and ", report::format_number(rate * 1e-9, 3));
-  print(fmt::format("\ntime: about, at {} with {} threads, {}\nmemory: about {} at least\n", speed, max_threads(),
+  print_prose(fmt::format("\ntime: about, at {} with {} threads, {}\nmemory: about {} at least\n", speed, max_threads(),
                     measured ? "measured just now on a model of this shape" : "three quarters of this machine's matrix rate",
                     report::format_bytes(work.memory)));
-  if (work.disk > 0) print(fmt::format("disk: about {}\n", report::format_bytes(work.disk)));
+  if (work.disk > 0) print_prose(fmt::format("disk: about {}\n", report::format_bytes(work.disk)));
   print("dry run: nothing else was computed, nothing was written\n");
   return 0;
 }

@@ -71,8 +71,9 @@ int run_mlm(MlmFlags& flags) {
   }
   return measurement.report([&] {
     print_model_line(flags.model, m);
-    print(fmt::format("masked: token {}; windows side by side, seed {}\n\n", *m.model.spec.mask_id, flags.seed));
-    print(table_text(table) + measurement.line());
+    print_prose(fmt::format("masked: token {}; windows side by side, seed {}\n\n", *m.model.spec.mask_id, flags.seed));
+    print(table_text(table));
+    print_prose(measurement.line());
     write_outputs(flags.output, json, "results");
   });
 }

@@ -156,12 +156,12 @@ std::string passkey_svg(const eval::PasskeyResult& result, const LoadedModel& m,
 }
 
 void print_protocol(const PasskeyFlags& flags, const eval::PasskeyProtocol& p, const eval::PasskeyResult& result) {
-  print(fmt::format("protocol: {} (lengths in {}, wording {}, place {}, keys {}..{}, {} trials a cell)\n", flags.protocol,
+  print_prose(fmt::format("protocol: {} (lengths in {}, wording {}, place {}, keys {}..{}, {} trials a cell)\n", flags.protocol,
                     enum_name(p.length_control), enum_name(p.wording), enum_name(p.place), p.keys.least, p.keys.most, p.trials));
   const std::string counted =
       p.rule == eval::PasskeyRule::kExact ? "greedy, all tokens of the answer must be right"
                                           : fmt::format("rule {} in {} tokens, generated greedily", enum_name(p.rule), p.new_tokens);
-  print(bos_text(result.bos, "in front of every prompt, which counts it", "") +
+  print_prose(bos_text(result.bos, "in front of every prompt, which counts it", "") +
         fmt::format("; {}; peak memory {}\n\n", counted, report::format_bytes(peak_resident_bytes())));
 }
 
@@ -225,9 +225,10 @@ int run_passkey(PasskeyFlags& flags) {
   return measurement.report([&] {
     print_model_line(flags.model, m);
     print_protocol(flags, protocol, result);
-    print(table_text(passkey_table(result)) + measurement.line());
+    print(table_text(passkey_table(result)));
+    print_prose(measurement.line());
     if (const std::string note = zeros_note(result, m); !note.empty() && !measurement.partial())
-      print(note + " The zeros say nothing about length; digits (chance: 0.10) and nll are finer measures.\n");
+      print_prose(note + " The zeros say nothing about length; digits (chance: 0.10) and nll are finer measures.\n");
     std::vector<int64_t> tokens;
     for (const eval::PasskeyTotal& total : result.totals) tokens.push_back(total.most_tokens);
     note_extrapolation(m, tokens);

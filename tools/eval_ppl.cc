@@ -270,14 +270,14 @@ std::string limit_text(const char* what, int64_t value) {
 
 void print_documents(const Measured& one, const eval::Protocol& p) {
   const eval::PerplexityResult& first = one.results.front();
-  print(fmt::format("documents: {}{}, {} tokens of them used{}{}\n", report::format_count(first.documents),
+  print_prose(fmt::format("documents: {}{}, {} tokens of them used{}{}\n", report::format_count(first.documents),
                     one.split ? fmt::format(" (split {})", enum_name(*one.split)) : "", report::format_count(first.document_tokens),
                     first.skipped_documents > 0 ? fmt::format("; {} too short, passed over", first.skipped_documents) : "",
                     p.max_tokens == 0 ? "" : fmt::format("; at most {} of each, from its {}", report::format_count(p.max_tokens), enum_name(p.cut))));
 }
 
 void print_protocol(const PplFlags& flags, const eval::Protocol& p) {
-  print(fmt::format("protocol: {} (stride {}, windows {}, scored {}, reach {}, tail {}, documents {}{}{}; average over {})\n",
+  print_prose(fmt::format("protocol: {} (stride {}, windows {}, scored {}, reach {}, tail {}, documents {}{}{}; average over {})\n",
                     flags.protocol, p.stride == 0 ? std::string("the window") : std::to_string(p.stride),
                     enum_name(p.placement), enum_name(p.scored), enum_name(p.reach), enum_name(p.tail), enum_name(p.join),
                     limit_text("at least", p.min_tokens), limit_text("at most", p.max_documents), enum_name(p.average)));
@@ -285,19 +285,19 @@ void print_protocol(const PplFlags& flags, const eval::Protocol& p) {
 
 void print_bos(const Measured& one, const eval::Protocol& p) {
   const std::string place = fmt::format("({})", enum_name(p.bos_place));
-  print(bos_text(one.results.front().bos, place.c_str(), ", so the first token of a document is not scored") + "\n");
+  print_prose(bos_text(one.results.front().bos, place.c_str(), ", so the first token of a document is not scored") + "\n");
 }
 
 void print_notes(const std::vector<eval::PerplexityResult>& results, const eval::Protocol& p) {
   for (const eval::PerplexityResult& r : results) {
     if (!r.reaches_length())
-      print(fmt::format("* length {}: no document is so long; the longest window has {} tokens\n", r.length,
+      print_prose(fmt::format("* length {}: no document is so long; the longest window has {} tokens\n", r.length,
                         r.longest_window));
     else if (r.short_documents > 0)
-      print(fmt::format("length {}: {} of {} documents are shorter\n", r.length, report::format_count(r.short_documents), report::format_count(r.documents)));
+      print_prose(fmt::format("length {}: {} of {} documents are shorter\n", r.length, report::format_count(r.short_documents), report::format_count(r.documents)));
   }
-  if (p.average == eval::Average::kTokens) print("+-: one standard error over windows, as if these were independent\n");
-  print("word ppl: exp(nll of the scored tokens / their words between white space)\n");
+  if (p.average == eval::Average::kTokens) print_prose("+-: one standard error over windows, as if these were independent\n");
+  print_prose("word ppl: exp(nll of the scored tokens / their words between white space)\n");
 }
 
 void print_all(const PplFlags& flags, const eval::Protocol& protocol, const std::vector<Measured>& all, const ordered_json& documents, const Measurement& measurement) {
@@ -308,10 +308,11 @@ void print_all(const PplFlags& flags, const eval::Protocol& protocol, const std:
   }
   print_protocol(flags, protocol);
   if (all.size() == 1) print_bos(all[0], protocol);
-  print("\n" + table_text(ppl_table(all, protocol.average)) + measurement.line());
+  print("\n" + table_text(ppl_table(all, protocol.average)));
+  print_prose(measurement.line());
   print_notes(all[0].results, protocol);
   if (std::ranges::any_of(all, [&](const Measured& one) { return one.loaded.tokenizer->fingerprint() != all[0].loaded.tokenizer->fingerprint(); }))
-    print("note: the models have different tokenizers: bits/byte and word ppl can be compared, ppl cannot\n");
+    print_prose("note: the models have different tokenizers: bits/byte and word ppl can be compared, ppl cannot\n");
   if (flags.by_document) print("\n" + table_text(documents_table(documents)));
   std::set<int64_t> noted;
   for (const Measured& one : all)

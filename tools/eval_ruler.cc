@@ -151,12 +151,12 @@ ordered_json result_json(RulerFlags& flags, const LoadedModel& m, const eval::Ru
 }
 
 void print_result(const RulerFlags& flags, const eval::RulerOptions& options, const eval::RulerResult& result) {
-  print(bos_text(result.bos, "in front of every prompt, which counts it", "") +
+  print_prose(bos_text(result.bos, "in front of every prompt, which counts it", "") +
         fmt::format("; {} prompts a cell, seed {}; essay haystack: {}; greedy; score: share of the answers found, with "
                     "Wilson's 95 % interval\n\n",
                     flags.samples, flags.seed, options.haystack.empty() ? "noise" : "the text given"));
   print(table_text(ruler_table(result, options)));
-  print(fmt::format("effective length (average at least {:g}): {}\n", eval::kRulerThreshold,
+  print_prose(fmt::format("effective length (average at least {:g}): {}\n", eval::kRulerThreshold,
                     result.effective_length > 0 ? std::to_string(result.effective_length) : "none of these"));
 }
 
@@ -197,8 +197,8 @@ int run_ruler(RulerFlags& flags) {
     print_model_line(flags.model, m);
     print_result(flags, options, result);
     if (const std::string note = zeros_note(result, m); !note.empty() && !measurement.partial())
-      print(note + " The zeros say nothing about length.\n");
-    print(measurement.line());
+      print_prose(note + " The zeros say nothing about length.\n");
+    print_prose(measurement.line());
     note_extrapolation(m, flags.lengths);
     write_each({[&] { write_outputs(flags.output, result_json(flags, m, result, measurement), "cells", [&] { return ruler_svg(result, options, m, measurement); }); },
                 [&] {

@@ -79,18 +79,19 @@ void print_stream(const StreamFlags& flags, const LoadedModel& m, const eval::St
   const model::AttentionPattern& pattern = m.model.spec.pattern;
   const int64_t chunk = std::min(flags.chunk, last.tokens);
   print_model_line(flags.model, m);
-  print(fmt::format("stream: {} documents, {} tokens scored, {} at a time; cache {} ({} tokens); peak memory {}\n", report::format_count(result.documents),
+  print_prose(fmt::format("stream: {} documents, {} tokens scored, {} at a time; cache {} ({} tokens); peak memory {}\n", report::format_count(result.documents),
                     report::format_count(last.tokens), flags.chunk, report::format_bytes(last.cache_bytes), report::format_count(last.cache_tokens),
                     report::format_bytes(last.resident_bytes)));
-  print(bos_text(result.bos, "in front of every document", ", so the first token of a document is not scored") + "\n\n");
-  print(table_text(stream_table(result.points)) + measurement.line());
+  print_prose(bos_text(result.bos, "in front of every document", ", so the first token of a document is not scored") + "\n\n");
+  print(table_text(stream_table(result.points)));
+  print_prose(measurement.line());
   if (pattern.forgets())
-    print(fmt::format("tokens held: the cache forgets whole pages of {0} tokens. It keeps the first page, for the {1} sinks, and every page with a token within\n"
-                      "the window of {2}; with {3} tokens run together these are at most {4}.\n",
-                      kKvPage, pattern.sinks, pattern.window, chunk, pattern.window + chunk + 2 * kKvPage - 2));
-  if (!pattern.forgets()) print("note: nothing is forgotten, so memory grows with the text (see --pattern streaming-llm, lm-infinite)\n");
+    print_prose(fmt::format("tokens held: the cache forgets whole pages of {0} tokens. It keeps the first page, for the {1} sinks, and every page with a "
+                            "token within the window of {2}; with {3} tokens run together these are at most {4}.\n",
+                            kKvPage, pattern.sinks, pattern.window, chunk, pattern.window + chunk + 2 * kKvPage - 2));
+  if (!pattern.forgets()) print_prose("note: nothing is forgotten, so memory grows with the text (see --pattern streaming-llm, lm-infinite)\n");
   note_extrapolation(m, {last.tokens});
-  if (!measurement.partial() && last.tokens < flags.tokens) print(fmt::format("note: the text ends before {} tokens\n", report::format_count(flags.tokens)));
+  if (!measurement.partial() && last.tokens < flags.tokens) print_prose(fmt::format("note: the text ends before {} tokens\n", report::format_count(flags.tokens)));
 }
 
 int run_stream(StreamFlags& flags) {

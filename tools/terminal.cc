@@ -9,6 +9,8 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "coca/dist/mpi.h"
+
 namespace coca::tools {
 
 namespace {
@@ -30,7 +32,8 @@ int terminal_columns(Stream stream) {
   if (error == std::errc() && end == text.data() + text.size() && columns > 0) return std::max(columns, kLeast);
   winsize size{};
   if (!isatty(descriptor(stream))) return 0;
-  return ioctl(descriptor(stream), TIOCGWINSZ, &size) == 0 && size.ws_col > 0 ? std::max<int>(size.ws_col, kLeast) : 80;
+  if (ioctl(descriptor(stream), TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return std::max<int>(size.ws_col, kLeast);
+  return dist::mpi_launched() ? 0 : 80;  // mpirun's own terminals have no width; what it copies them to may have any
 }
 
 bool coloured(Stream stream) {
@@ -50,7 +53,8 @@ std::string wrapped(std::string_view text, int columns, int indent) {
   const auto room = [&](bool first) { return static_cast<size_t>(std::max(columns - (first ? 0 : indent), 20)); };
   while (true) {
     std::string_view line = text.substr(0, text.find('\n'));
-    text.remove_prefix(std::min(text.size(), line.size() + 1));
+    const bool ended = line.size() < text.size();
+    text.remove_prefix(line.size() + (ended ? 1 : 0));
     bool first = true;
     for (; columns > 0 && line.size() > room(first); first = false) {
       size_t cut = line.rfind(' ', room(first));
@@ -60,8 +64,8 @@ std::string wrapped(std::string_view text, int columns, int indent) {
       line.remove_prefix(cut + 1);
     }
     out += (first ? "" : std::string(static_cast<size_t>(indent), ' ')) + std::string(line);
+    if (ended) out += "\n";
     if (text.empty()) return out;
-    out += "\n";
   }
 }
 

@@ -18,7 +18,7 @@ data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::
 }
 
 void print_resumed(const std::string& out, int64_t first_step) {
-  print(first_step > 0 ? fmt::format("resuming at step {}\n", first_step) : fmt::format("no checkpoint in {}: starting at step 0\n", out));
+  print_prose(first_step > 0 ? fmt::format("resuming at step {}\n", first_step) : fmt::format("no checkpoint in {}: starting at step 0\n", out));
 }
 
 std::string step_text(const train::StepReport& r) {

@@ -46,7 +46,7 @@ template <class Config>
 std::vector<std::string> validation_text_of(const Config& c, Say say) {
   if (!c.validation_text.empty() || c.split == data::Split::kValidation) return c.validation_text;
   std::vector<std::string> chosen = data::validation_of(c.text);
-  if (say == Say::kChoice && !chosen.empty()) print(fmt::format("validation text: {} (--validation-text chooses another)\n", fmt::join(chosen, ", ")));
+  if (say == Say::kChoice && !chosen.empty()) print_prose(fmt::format("validation text: {} (--validation-text chooses another)\n", fmt::join(chosen, ", ")));
   return chosen;
 }
 

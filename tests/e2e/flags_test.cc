@@ -50,6 +50,14 @@ class Flags : public test::CliFixture {
     return at("model");
   }
   std::string text() { return put("text.txt", cats_and_dogs(20)); }
+  size_t widest(const Args& args) {
+    const Outcome o = coca(args);
+    EXPECT_EQ(o.code, 0) << o.err;
+    std::istringstream lines(o.out);
+    size_t most = 0;
+    for (std::string line; std::getline(lines, line);) most = std::max(most, line.size());
+    return most;
+  }
   // All commands, "eval ppl" as two words.
   std::vector<Args> commands() {
     std::vector<Args> found;
@@ -224,12 +232,6 @@ TEST_F(Flags, HelpIsACommandToo) {
 }
 
 TEST_F(Flags, HelpIsAsWideAsAsked) {
-  const auto widest = [&](const Args& args) {
-    std::istringstream lines(coca(args).out);
-    size_t most = 0;
-    for (std::string line; std::getline(lines, line);) most = std::max(most, line.size());
-    return most;
-  };
   EXPECT_GT(widest({"train", "--help"}), 120u) << "in a file lines are as long as they are";
   for (const char* columns : {"80", "100", "132"}) {
     const Variable wide("COLUMNS", columns);
@@ -237,6 +239,26 @@ TEST_F(Flags, HelpIsAsWideAsAsked) {
     EXPECT_LE(widest({"--help"}), std::stoul(columns));
     EXPECT_LE(widest({"bench", "ring", "--help"}), std::stoul(columns));
   }
+}
+
+TEST_F(Flags, TablesAndSentencesAreAsWideAsAsked) {
+  const std::string text = put("text.txt", cats_and_dogs(200)), dir = model();
+  const std::vector<Args> printing = {
+      {"eval", "ppl", "--model", dir, "--text", text, "--lengths", "32,64", "--by-document"},
+      {"eval", "ppl", "--model", dir, "--model", dir, "--text", text, "--lengths", "32,64"},
+      {"eval", "stream", "--model", dir, "--text", text, "--tokens", "300"},
+      {"analyse", "--model", dir, "--text", text, "--windows", "1"},
+      {"bench", "ring", "--lengths", "64", "--machines", "1,2", "--repeats", "1"},
+      {"info", "--model", dir},
+      {"info"},
+      {"methods", "--reasons"}};
+  for (const Args& args : printing) EXPECT_GT(widest(args), 80u) << args[0] << ": in a file lines are as long as they are";
+  for (const char* columns : {"80", "100"}) {
+    const Variable wide("COLUMNS", columns);
+    for (const Args& args : printing) EXPECT_LE(widest(args), std::stoul(columns)) << args[0] << " " << args[1];
+  }
+  const Variable wide("COLUMNS", "60");
+  EXPECT_THAT(coca(printing[0]).out, testing::ContainsRegex("[0-9] [KMG]iB\n")) << "a number keeps its unit";
 }
 
 TEST_F(Flags, ColoursAreForTerminalsUnlessAskedFor) {

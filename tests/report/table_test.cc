@@ -7,6 +7,7 @@
 
 #include <cmath>
 #include <limits>
+#include <sstream>
 
 #include "coca/base/error.h"
 #include "coca/report/escape.h"
@@ -32,8 +33,10 @@ TEST(Table, TextIsAligned) {
 }
 
 TEST(Table, TextIsNoWiderThanAsked) {
-  const Table t{.title = "", .header = {"kind", "scored tokens", "patterns"}, .rows = {{"coca-slack", "1,234", "full, sliding-window, longformer"}, {"none", "5", "-"}},
-                .align = {Align::kLeft, Align::kRight, Align::kLeft}};
+  Table t{.title = "",
+          .header = {"kind", "scored tokens", "patterns"},
+          .rows = {{"coca-slack", "1,234", "full, sliding-window, longformer"}, {"none", "5", "-"}},
+          .align = {Align::kLeft, Align::kRight, Align::kLeft}};
   EXPECT_EQ(to_text_within(t, 35),
             "kind        scored  patterns\n"
             "            tokens\n"
@@ -42,10 +45,40 @@ TEST(Table, TextIsNoWiderThanAsked) {
             "                    sliding-window,\n"
             "                    longformer\n"
             "none             5  -\n");
-  EXPECT_THAT(to_text_within(t, 34), HasSubstr(" sliding-\n")) << "at dashes only where spaces are too few";
   EXPECT_EQ(to_text_within(t, 1000), to_text(t));
   EXPECT_EQ(to_text_within(t, 0), to_text(t));
-  EXPECT_THAT(to_text_within(t, 1), HasSubstr("longformer")) << "words stay whole";
+  EXPECT_THAT(to_text_within(t, 1), HasSubstr("sliding-window")) << "words stay whole";
+  t.align = {Align::kLeft, Align::kLeft, Align::kLeft};
+  EXPECT_THAT(to_text_within(t, 34), HasSubstr(" sliding-\n")) << "at dashes only where spaces are too few";
+  EXPECT_THAT(to_text_within(t, 1), HasSubstr("coca-slack")) << "a name alone stays whole";
+}
+
+TEST(Table, ColumnsThatDoNotFitStandBelow) {
+  const Table t{.title = "Speed",
+                .header = {"model", "length", "time", "peak memory", "share"},
+                .rows = {{"a-b", "512", "45.2 s", "1.5 KiB", "2 %"}, {"a-b", "1024", "12 min 05 s", "3.2 GiB", "98 %"}},
+                .align = {}};
+  EXPECT_EQ(to_text_within(t, 35),
+            "Speed\n"
+            "model  length         time     peak\n"
+            "                             memory\n"
+            "-----  ------  -----------  -------\n"
+            "a-b       512       45.2 s  1.5 KiB\n"
+            "a-b      1024  12 min 05 s  3.2 GiB\n"
+            "\n"
+            "model  length  share\n"
+            "-----  ------  -----\n"
+            "a-b       512    2 %\n"
+            "a-b      1024   98 %\n")
+      << "both columns that tell the rows apart are repeated; numbers keep their units";
+  for (int columns = 1; columns < 60; ++columns) {
+    const std::string text = to_text_within(t, columns);
+    for (const auto& row : t.rows)
+      for (const std::string& cell : row) EXPECT_THAT(text, HasSubstr(cell)) << columns;
+    std::istringstream lines(text);
+    for (std::string line; columns >= 26 && std::getline(lines, line);)
+      EXPECT_LE(line.size(), static_cast<size_t>(columns)) << text;
+  }
 }
 
 TEST(Table, TextWithoutTitleAndWithExplicitAlignment) {

@@ -6,7 +6,10 @@
 #include <cctype>
 #include <cmath>
 #include <cstdio>
+#include <numeric>
+#include <set>
 #include <string_view>
+#include <type_traits>
 
 #include "coca/base/error.h"
 #include "coca/io/csv.h"
@@ -41,18 +44,27 @@ std::string padded(const std::string& text, size_t width, Align align) {
 
 enum class Breaks : uint8_t { kSpaces, kDashes };  // behind which a line may be broken; dashes and spaces
 
-// Words of a cell: each ends with the space or dash behind it.
+// Words of a cell: each ends with the space or dash behind it. A name of one word is never broken.
 std::vector<std::string> words_of(const std::string& cell, Breaks breaks) {
+  if (cell.find(' ') == std::string::npos) return {cell};
   std::vector<std::string> words(1);
   for (size_t i = 0; i < cell.size(); ++i) {
     words.back() += cell[i];
-    const bool dash = breaks == Breaks::kDashes && cell[i] == '-' && i > 0 && std::isalpha(static_cast<unsigned char>(cell[i - 1])) && i + 1 < cell.size() && cell[i + 1] != ' ';
-    if ((cell[i] == ' ' || dash) && i + 1 < cell.size()) words.emplace_back();
+    const bool more = i + 1 < cell.size();
+    const bool dash = breaks == Breaks::kDashes && cell[i] == '-' && i > 0 &&
+                      std::isalpha(static_cast<unsigned char>(cell[i - 1])) && more && cell[i + 1] != ' ';
+    if ((cell[i] == ' ' || dash) && more) words.emplace_back();
   }
   return words;
 }
 
 size_t width_of_word(const std::string& word) { return width_of(word) - (word.ends_with(' ') ? 1 : 0); }
+
+size_t longest_word(const std::string& cell, Breaks breaks) {
+  size_t longest = 0;
+  for (const std::string& word : words_of(cell, breaks)) longest = std::max(longest, width_of_word(word));
+  return longest;
+}
 
 // The lines of a cell that is no wider than `width`, but for single words.
 std::vector<std::string> broken(const std::string& cell, size_t width, Breaks breaks) {
@@ -67,30 +79,121 @@ std::vector<std::string> broken(const std::string& cell, size_t width, Breaks br
   return lines;
 }
 
+using Rows = std::vector<std::vector<std::string>>;  // the header first
+
 size_t line_width(const std::vector<size_t>& widths) {
   size_t total = 2 * (std::max<size_t>(widths.size(), 1) - 1);
   for (const size_t width : widths) total += width;
   return total;
 }
 
-// Of the columns, as wide as their cells; or narrower, the widest first, until the lines fit or every column is as narrow as
-// its longest word.
-std::vector<size_t> widths_within(const std::vector<std::vector<std::string>>& rows, int columns, Breaks breaks) {
-  std::vector<size_t> widths(rows[0].size()), least(rows[0].size());
-  for (const auto& row : rows)
-    for (size_t c = 0; c < row.size(); ++c) {
-      widths[c] = std::max(widths[c], width_of(row[c]));
-      for (const std::string& word : words_of(row[c], breaks)) least[c] = std::max(least[c], width_of_word(word));
-    }
+// How narrow columns may become.
+struct Narrowing {
+  size_t least_text;  // of a left-aligned column, where its words allow
+  Breaks breaks;
+};
+constexpr size_t kLongestNumber = 20;  // with its unit
+constexpr Narrowing kReadable = {.least_text = 12, .breaks = Breaks::kSpaces};
+
+// Headers are broken at words, and so is text: what stands on the left, and what is too long for a number. A number
+// stays in one piece with its unit.
+size_t least_width(const Rows& rows, size_t column, Align align, const Narrowing& narrowing) {
+  size_t least = longest_word(rows[0][column], narrowing.breaks);
+  for (size_t r = 1; r < rows.size(); ++r) {
+    const std::string& cell = rows[r][column];
+    const size_t width = width_of(cell), text = std::max(longest_word(cell, narrowing.breaks), narrowing.least_text);
+    const bool number = align == Align::kRight && width <= kLongestNumber;
+    least = std::max(least, number ? width : std::min(width, text));
+  }
+  return least;
+}
+
+// Of the columns, as wide as their cells; or narrower, the widest first, until the lines fit or no column may become
+// narrower. 0 columns: as wide as their cells.
+std::vector<size_t> widths_within(const Rows& rows, const std::vector<Align>& align, size_t columns,
+                                  const Narrowing& narrowing) {
+  std::vector<size_t> widths(align.size()), least(align.size());
+  for (size_t c = 0; c < align.size(); ++c) {
+    for (const auto& row : rows) widths[c] = std::max(widths[c], width_of(row[c]));
+    least[c] = least_width(rows, c, align[c], narrowing);
+  }
   size_t total = line_width(widths);
-  while (columns > 0 && total > static_cast<size_t>(columns)) {
+  while (columns > 0 && total > columns) {
     size_t widest = widths.size();
     for (size_t c = 0; c < widths.size(); ++c)
       if (widths[c] > least[c] && (widest == widths.size() || widths[c] > widths[widest])) widest = c;
     if (widest == widths.size()) break;
     --widths[widest], --total;
   }
+  for (size_t c = 0; c < widths.size(); ++c) {  // a broken header may need less
+    size_t needed = 0;
+    for (const auto& row : rows)
+      for (const std::string& line : broken(row[c], widths[c], narrowing.breaks)) needed = std::max(needed, width_of(line));
+    widths[c] = needed;
+  }
   return widths;
+}
+
+std::string lines_of(const Rows& rows, const std::vector<Align>& align, const std::vector<size_t>& widths,
+                     Breaks breaks) {
+  std::string out;
+  for (size_t r = 0; r < rows.size(); ++r) {
+    Rows cells;
+    size_t height = 1;
+    for (size_t c = 0; c < widths.size(); ++c) {
+      cells.push_back(broken(rows[r][c], widths[c], breaks));
+      height = std::max(height, cells.back().size());
+    }
+    for (size_t h = 0; h < height; ++h) {
+      std::string line;
+      for (size_t c = 0; c < widths.size(); ++c)
+        line += (c ? "  " : "") + padded(h < cells[c].size() ? cells[c][h] : "", widths[c], align[c]);
+      line.erase(line.find_last_not_of(' ') + 1);
+      out += line + "\n";
+    }
+    if (r > 0) continue;
+    for (size_t c = 0; c < widths.size(); ++c) out += (c ? "  " : "") + std::string(widths[c], '-');
+    out += "\n";
+  }
+  return out;
+}
+
+// The fewest leading columns that tell the rows apart; the first alone where half of the columns do not.
+size_t key_columns(const Rows& rows) {
+  for (size_t keys = 1; keys <= rows[0].size() / 2; ++keys) {
+    std::set<std::vector<std::string>> seen;
+    for (size_t r = 1; r < rows.size(); ++r)
+      seen.emplace(rows[r].begin(), rows[r].begin() + static_cast<std::ptrdiff_t>(keys));
+    if (seen.size() == rows.size() - 1) return keys;
+  }
+  return 1;
+}
+
+// As many columns side by side as fit; the others below, each time behind the columns that name the rows.
+std::string in_blocks(const Rows& rows, const std::vector<Align>& align, size_t columns) {
+  const size_t keys = key_columns(rows);
+  const auto pick = [](const auto& from, const std::vector<size_t>& chosen) {
+    std::remove_cvref_t<decltype(from)> out;
+    for (const size_t c : chosen) out.push_back(from[c]);
+    return out;
+  };
+  std::string out;
+  for (size_t next = keys; next < align.size();) {
+    std::vector<size_t> chosen(keys), widths;
+    std::iota(chosen.begin(), chosen.end(), size_t{0});
+    Rows part;
+    for (bool fits = true; fits && next < align.size();) {
+      chosen.push_back(next);
+      Rows wider;
+      for (const auto& row : rows) wider.push_back(pick(row, chosen));
+      const auto wider_widths = widths_within(wider, pick(align, chosen), columns, kReadable);
+      fits = line_width(wider_widths) <= columns || part.empty();  // one column more than the keys is the least
+      if (fits) part = std::move(wider), widths = wider_widths, ++next;
+      else chosen.pop_back();
+    }
+    out += (out.empty() ? "" : "\n") + lines_of(part, pick(align, chosen), widths, kReadable.breaks);
+  }
+  return out;
 }
 
 std::string markdown_line(const std::vector<std::string>& cells) {
@@ -105,34 +208,29 @@ std::string to_text(const Table& table) { return to_text_within(table, 0); }
 
 std::string to_text_within(const Table& table, int columns) {
   check(table);
-  std::vector<std::vector<std::string>> rows = {table.header};
+  Rows rows = {table.header};
   rows.insert(rows.end(), table.rows.begin(), table.rows.end());
   for (auto& row : rows)
     for (std::string& cell : row) cell = single_line(cell);
-  Breaks breaks = Breaks::kSpaces;
-  std::vector<size_t> widths = widths_within(rows, columns, breaks);
-  if (columns > 0 && line_width(widths) > static_cast<size_t>(columns)) widths = widths_within(rows, columns, breaks = Breaks::kDashes);
-
-  std::string out = table.title.empty() ? "" : single_line(table.title) + "\n";
-  for (size_t r = 0; r < rows.size(); ++r) {
-    std::vector<std::vector<std::string>> cells;
-    size_t height = 1;
-    for (size_t c = 0; c < widths.size(); ++c) {
-      cells.push_back(broken(rows[r][c], widths[c], breaks));
-      height = std::max(height, cells.back().size());
-    }
-    for (size_t h = 0; h < height; ++h) {
-      std::string line;
-      for (size_t c = 0; c < widths.size(); ++c)
-        line += (c ? "  " : "") + padded(h < cells[c].size() ? cells[c][h] : "", widths[c], align_of(table, c));
-      line.erase(line.find_last_not_of(' ') + 1);
-      out += line + "\n";
-    }
-    if (r > 0) continue;
-    for (size_t c = 0; c < widths.size(); ++c) out += (c ? "  " : "") + std::string(widths[c], '-');
-    out += "\n";
+  std::vector<Align> align;
+  for (size_t c = 0; c < table.header.size(); ++c) align.push_back(align_of(table, c));
+  const auto room = static_cast<size_t>(std::max(columns, 0));
+  std::string title;
+  if (!table.title.empty())
+    for (const std::string& line : broken(single_line(table.title), room > 0 ? room : std::string::npos, Breaks::kSpaces))
+      title += line + "\n";
+  const auto fits = [&](const std::vector<size_t>& widths) { return room == 0 || line_width(widths) <= room; };
+  std::vector<size_t> widths = widths_within(rows, align, room, kReadable);
+  if (fits(widths)) return title + lines_of(rows, align, widths, kReadable.breaks);
+  // Columns of numbers may stand below each other; text alone is better narrow.
+  if (align.size() > 2 && std::ranges::count(align, Align::kRight) > 0) return title + in_blocks(rows, align, room);
+  Narrowing narrow = {.least_text = 0, .breaks = Breaks::kSpaces};
+  widths = widths_within(rows, align, room, narrow);
+  if (!fits(widths)) {
+    narrow.breaks = Breaks::kDashes;
+    widths = widths_within(rows, align, room, narrow);
   }
-  return out;
+  return title + lines_of(rows, align, widths, narrow.breaks);
 }
 
 std::string to_markdown(const Table& table) {
