@@ -32,6 +32,7 @@ void print_note(std::string_view text) {
 
 report::Progress make_progress(report::ProgressOptions options) {
   if (const int columns = terminal_columns(Stream::kError)) options.columns = columns - 1;  // the last is for the cursor
+  options.label = io::shown_name(options.label);
   options.terminal = isatty(STDERR_FILENO) ? report::Terminal::kYes : report::Terminal::kNo;
   return report::Progress(std::move(options), [](std::string_view text) {
     if (!first_rank()) return;
@@ -64,8 +65,11 @@ void write_to(int descriptor, std::string_view bytes) {
 
 }  // namespace
 
-void print(std::string_view text) { print_bytes(io::shown_name(text)); }
-void print_bytes(std::string_view bytes) { write_to(text_descriptor, bytes); }
+void print(std::string_view text) { write_to(text_descriptor, io::shown_name(text)); }
+void print_bytes(std::string_view bytes) {
+  if (is_terminal(text_descriptor == STDOUT_FILENO ? Stream::kOut : Stream::kError)) write_to(text_descriptor, harmless(bytes));
+  else write_to(text_descriptor, bytes);
+}
 void write_stdout(std::string_view bytes) { write_to(STDOUT_FILENO, bytes); }
 void print_to_stderr() { text_descriptor = STDERR_FILENO; }
 

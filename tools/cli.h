@@ -36,7 +36,8 @@ std::string command_name(const CLI::App& command);                // "train", "e
 // check_output() makes that the exit code.
 void print(std::string_view text);
 void print_prose(std::string_view text);   // the same; lines longer than a terminal is wide are broken at spaces
-void print_bytes(std::string_view bytes);  // the same, exactly these bytes: generated and decoded text
+// Exactly these bytes: generated and decoded text. On a terminal as harmless() makes them.
+void print_bytes(std::string_view bytes);
 bool output_is_lost();                     // a write has failed: nobody reads any more, or there is no room
 // Last in main: `code`, or where standard output was not written to the end, a message on standard error and kExitFailed;
 // where its reader has gone, kExitNoReader without a message.

@@ -28,8 +28,8 @@ namespace {
 struct Options : ModelFlags {
   std::optional<std::string> prompt;
   std::string messages;
-  int64_t max_new_tokens = 128, seed = 0;
-  std::optional<int64_t> top_k;
+  int64_t seed = 0;
+  std::optional<int64_t> max_new_tokens, top_k;
   std::optional<double> temperature, top_p, min_p, repetition_penalty;
   Texts stop;
   std::optional<std::string> system;
@@ -55,7 +55,7 @@ struct Options : ModelFlags {
     v("chat_template", "with --chat: auto (the model's), a template's name, or a file", chat_template);
     v("chat_var", "NAME=VALUE for the chat template, as enable_thinking=false; may be given several times", chat_var);
     v("bos", "whether a bos token leads the prompt; auto: if config.json names one", bos);
-    v("max_new_tokens", "stop after so many", max_new_tokens);
+    v("max_new_tokens", "stop after so many; default: what generation_config.json says, else 128", max_new_tokens);
     v("stop", "end the text in front of this; may be given several times", stop);
     v("chat", "the prompt is a user's message; the model's chat template frames it", chat);
     v("ignore_eos", "go on after the end-of-text token", ignore_eos);
@@ -69,7 +69,7 @@ struct Options : ModelFlags {
     v("repetition_penalty", "divides the logits of tokens that have come before; default 1: none", repetition_penalty);
     v("seed", "the same seed gives the same text", seed);
     v.group("Output");
-    v("echo", "print the prompt first", echo);
+    v("echo", "print the prompt first; with --chat as the template frames it", echo);
     v("json", "write ids, text, settings and times to this file; -: to standard output, and no text as it comes", json);
   }
 };
@@ -85,9 +85,7 @@ class Chat {
 
   // What a small model answers need not be UTF-8; templates take nothing else.
   void say(const std::string& role, const std::string& text) { messages_.push_back({role, text::replace_invalid(text)}); }
-  std::vector<int32_t> ids(const text::Tokenizer& tokenizer) const {
-    return tokenizer.encode(template_.render(messages_, options_), text::SpecialTokens::kParse);
-  }
+  std::string framed() const { return template_.render(messages_, options_); }
 
  private:
   static text::ChatTemplate chosen(const Options& o) {
@@ -109,6 +107,10 @@ class Chat {
   text::ChatOptions options_;
   std::vector<text::ChatMessage> messages_;
 };
+
+std::vector<int32_t> framed_ids(const LoadedModel& m, const std::string& framed) {
+  return m.tokenizer->encode(framed, text::SpecialTokens::kParse);
+}
 
 std::vector<int32_t> prompt_ids(const Options& o, const LoadedModel& m, const std::string& prompt) {
   std::vector<int32_t> ids = m.tokenizer->encode(prompt);
@@ -177,7 +179,7 @@ class Generator {
 
   // `turn` gives each answer of a conversation draws of its own.
   Answer run(const std::vector<int32_t>& ids, int64_t turn, const std::string& echo) {
-    infer::GenerateOptions options{.max_new_tokens = o_.max_new_tokens,
+    infer::GenerateOptions options{.max_new_tokens = o_.max_new_tokens.value_or(config_.max_new_tokens.value_or(128)),
                                    .sampling = sampling_,
                                    .seed = static_cast<uint64_t>(o_.seed + turn),
                                    .dynamic_base = o_.dynamic_base,
@@ -242,7 +244,7 @@ void converse(Generator& generator, Chat& chat) {
     if (!std::getline(std::cin, line)) break;
     if (line.empty()) continue;
     chat.say("user", line);
-    const std::vector<int32_t> ids = chat.ids(*generator.model().tokenizer);
+    const std::vector<int32_t> ids = framed_ids(generator.model(), chat.framed());
     chat.say("assistant", generator.run(ids, turn++, "").text);
   }
   std::fprintf(stderr, "\n");
@@ -259,9 +261,11 @@ int run(const Options& o) {
     return stop_requested() ? kExitInterrupted : 0;
   }
   // A conversation from a file needs no more than its last message.
-  const std::string prompt = chat && !o.prompt && !o.messages.empty() ? "" : text_or_stdin(o.prompt);
+  std::string prompt = chat && !o.prompt && !o.messages.empty() ? "" : text_or_stdin(o.prompt);
   if (chat && (o.prompt || o.messages.empty())) chat->say("user", prompt);
-  const std::vector<int32_t> ids = chat ? chat->ids(*generator.model().tokenizer) : prompt_ids(o, generator.model(), prompt);
+  if (chat) prompt = chat->framed();
+  const LoadedModel& model = generator.model();
+  const std::vector<int32_t> ids = chat ? framed_ids(model, prompt) : prompt_ids(o, model, prompt);
   const Answer answer = generator.run(ids, 0, o.echo ? prompt : "");
   if (!o.json.empty()) write_result(o.json, ids, answer, generator.sampling());
   print_speed(ids, answer.result);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "model_flags.h"
 
+#include <unistd.h>
+
 #include <cerrno>
 #include <cstdio>
 #include <cstring>
@@ -10,6 +12,7 @@
 #include "coca/model/adapter.h"
 #include "coca/text/leading_id.h"
 #include "coca/text/utf16.h"
+#include "coca/text/utf8.h"
 
 namespace coca::tools {
 
@@ -102,9 +105,11 @@ std::string pattern_text(const model::AttentionPattern& p) {
 
 std::string text_or_stdin(const std::optional<std::string>& given) {
   if (given) return *given;
+  if (::isatty(STDIN_FILENO)) print_note("the text is read from the terminal; Ctrl-D on an empty line ends it");
   std::string text;
   char block[65536];
-  while (const size_t n = std::fread(block, 1, sizeof block, stdin)) text.append(block, n);
+  while (!std::feof(stdin) && !std::ferror(stdin))  // a terminal would go on after its end
+    text.append(block, std::fread(block, 1, sizeof block, stdin));
   COCA_CHECK_AS(kIo, !std::ferror(stdin), "standard input: cannot read: {}", std::strerror(errno));
   text = utf8_of(std::move(text), "standard input");
   if (!text.empty() && text.back() == '\n') text.pop_back();
@@ -113,7 +118,10 @@ std::string text_or_stdin(const std::optional<std::string>& given) {
 
 std::string utf8_of(std::string bytes, std::string_view name) {
   std::optional<text::WideText> wide = text::read_wide(bytes);
-  if (!wide) return bytes;
+  if (!wide) {
+    text::strip_bom(bytes);
+    return bytes;
+  }
   log_warning("{}: {} text read as UTF-8", name, wide->encoding);
   return std::move(wide->text);
 }

@@ -67,10 +67,10 @@ LoadedModel load_with_flags(const ModelFlags&);
 std::string scaling_text(const model::RopeScaling&);  // "none", "dynamic x4"
 std::string pattern_text(const model::AttentionPattern&);  // "full", "streaming-llm, window 252, 4 sinks"
 
-// Text given as one argument, or all of standard input without its last newline; in UTF-16 or UTF-32 as utf8_of() reads
-// it.
+// Text given as one argument, or all of standard input without its last newline, as utf8_of() reads it; a note says so where
+// that is a terminal.
 std::string text_or_stdin(const std::optional<std::string>& text);
-// The same bytes, or those of UTF-16 and UTF-32 as UTF-8, with a warning that begins with the name.
+// The same bytes without a byte order mark, or those of UTF-16 and UTF-32 as UTF-8, with a warning that begins with the name.
 std::string utf8_of(std::string bytes, std::string_view name);
 
 nlohmann::ordered_json number_json(double value);  // "inf", "nan" as text: JSON has no such numbers

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "terminal.h"
 
+#include <fmt/format.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -10,6 +11,7 @@
 #include <cstring>
 
 #include "coca/dist/mpi.h"
+#include "coca/io/names.h"
 
 namespace coca::tools {
 
@@ -31,7 +33,7 @@ int terminal_columns(Stream stream) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), columns);
   if (error == std::errc() && end == text.data() + text.size() && columns > 0) return std::max(columns, kLeast);
   winsize size{};
-  if (!isatty(descriptor(stream))) return 0;
+  if (!is_terminal(stream)) return 0;
   if (ioctl(descriptor(stream), TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return std::max<int>(size.ws_col, kLeast);
   return dist::mpi_launched() ? 0 : 80;  // mpirun's own terminals have no width; what it copies them to may have any
 }
@@ -40,6 +42,22 @@ bool coloured(Stream stream) {
   if (!variable("NO_COLOR").empty()) return false;
   if (!variable("CLICOLOR_FORCE").empty() && variable("CLICOLOR_FORCE") != "0") return true;
   return isatty(descriptor(stream)) && variable("TERM") != "dumb";
+}
+
+bool is_terminal(Stream stream) { return isatty(descriptor(stream)) != 0; }
+
+std::string harmless(std::string_view text) {
+  std::string out;
+  while (!text.empty()) {
+    const size_t length = io::utf8_length(text);
+    const std::string_view one = text.substr(0, std::max<size_t>(length, 1));
+    const auto byte = static_cast<unsigned char>(one[0]);
+    const bool c1 = one.size() == 2 && byte == 0xc2 && static_cast<unsigned char>(one[1]) < 0xa0;  // U+0080 to U+009F
+    const bool control = byte < 0x20 ? byte != '\n' && byte != '\t' : byte == 0x7f || c1;
+    for (const char c : one) out += control || length == 0 ? fmt::format("\\x{:02x}", static_cast<unsigned char>(c)) : std::string(1, c);
+    text.remove_prefix(one.size());
+  }
+  return out;
 }
 
 std::string painted(Stream stream, Style style, std::string_view text) {

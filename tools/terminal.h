@@ -18,6 +18,10 @@ int terminal_columns(Stream);
 bool coloured(Stream);
 std::string painted(Stream, Style, std::string_view text);  // as it is where there are no colours
 
+bool is_terminal(Stream);
+// Text of any bytes, so that it cannot steer a terminal: control characters but \n and \t, and what is not UTF-8, become \x1b.
+std::string harmless(std::string_view text);
+
 // Lines longer than `columns` are broken at spaces, and go on `indent` columns in; 0 columns: nothing is broken.
 std::string wrapped(std::string_view text, int columns, int indent);
 

@@ -385,6 +385,13 @@ TEST_F(Cli, GenerationEndsAtAStopStringAndFollowsItsConfig) {
   std::ofstream(at("run/model/generation_config.json")) << "{}";
   const auto chat = with({"--temperature", "0", "--chat", "--chat-template", "chatml", "--system", "Be brief."});
   EXPECT_EQ(chat["prompt_ids"].size(), std::string("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nthe cat sat on <|im_end|>\n<|im_start|>assistant\n").size());
+  const Args framed = {"--temperature", "0", "--chat", "--chat-template", "chatml", "--echo"};
+  EXPECT_THAT(with(framed)["text"].get<std::string>(), testing::StartsWith("<|im_start|>user\nthe cat sat on <|im_end|>\n<|im_start|>assistant\n"));
+  std::ofstream(at("run/model/generation_config.json")) << R"({"max_new_tokens": 7})";
+  Args unlimited = base;
+  std::erase(unlimited, "--max-new-tokens"), std::erase(unlimited, "60");
+  EXPECT_EQ(nlohmann::json::parse(coca(unlimited).out)["ids"].size(), 7u);
+  EXPECT_EQ(with({})["ids"].size(), 60u) << "a flag wins";
   expect_refused({"generate", "--model", at("run/model"), "--prompt", "x", "--chat"}, 2, "has no chat template");
   expect_refused({"generate", "--model", at("run/model"), "--prompt", "x", "--system", "y"}, 2, "--system: needs --chat");
   expect_refused({"generate", "--model", at("run/model"), "--prompt", "x", "--chat", "--chat-template", "odd"}, 2, "chatml");

@@ -1,8 +1,11 @@
 // What becomes of outputs: devices, links, inputs that would be replaced, a standard output that fails, names of any bytes,
 // hang-ups, limits of the system.
 // SPDX-License-Identifier: Apache-2.0
+#include <poll.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <termios.h>
 
 #include <fstream>
 #include <functional>
@@ -238,6 +241,62 @@ TEST_F(Outputs, WideTextOnStandardInputIsReadAsUtf8) {
   EXPECT_THAT(lines.err, HasSubstr("wide.txt: UTF-16LE text read as UTF-8"));
 }
 
+TEST_F(Outputs, AByteOrderMarkIsNoText) {
+  ASSERT_EQ(shell(R"(printf '\xef\xbb\xbfab\n' | coca tokenizer encode --tokenizer byte > ids.txt)").code, 0);
+  EXPECT_EQ(io::read_file(at("ids.txt")), "97 98\n");
+  const Outcome lines = coca({"tokenizer", "encode", "--tokenizer", "byte", "--lines", put("marked.txt", "\xef\xbb\xbf" "a\nb")});
+  EXPECT_EQ(lines.out, "[97]\n[98]\n");
+  const std::string frame = put("t.jinja", "\xef\xbb\xbf{% for m in messages %}<{{ m.content }}>{% endfor %}");
+  const Outcome chat = coca({"generate", "--model", at("model"), "--chat", "--chat-template", frame, "--prompt", "x", "--max-new-tokens", "1",
+                             "--json", "-"});
+  EXPECT_EQ(nlohmann::json::parse(chat.out)["prompt_ids"], nlohmann::json({'<', 'x', '>'})) << chat.err;
+}
+
+// A terminal of the test's own: what is written to it, and what is typed there.
+class Terminal {
+ public:
+  Terminal() : fd_(::posix_openpt(O_RDWR | O_NOCTTY)) {
+    EXPECT_TRUE(fd_ >= 0 && ::grantpt(fd_) == 0 && ::unlockpt(fd_) == 0);
+    held_ = ::open(name().c_str(), O_RDWR | O_NOCTTY);  // what was written stays until it is read
+    termios raw{};
+    ::tcgetattr(held_, &raw);
+    raw.c_oflag = 0, raw.c_lflag &= ~static_cast<tcflag_t>(ECHO);
+    ::tcsetattr(held_, TCSANOW, &raw);
+  }
+  ~Terminal() { ::close(fd_), ::close(held_); }
+  Terminal(const Terminal&) = delete;
+  Terminal& operator=(const Terminal&) = delete;
+
+  std::string name() const { return ::ptsname(fd_); }
+  void type(std::string_view text) const { EXPECT_EQ(::write(fd_, text.data(), text.size()), static_cast<ssize_t>(text.size())); }
+  std::string shown() const {
+    std::string text(65536, '\0');
+    pollfd ready{.fd = fd_, .events = POLLIN, .revents = 0};
+    const ssize_t n = ::poll(&ready, 1, 0) == 1 ? ::read(fd_, text.data(), text.size()) : 0;
+    text.resize(static_cast<size_t>(std::max<ssize_t>(n, 0)));
+    return text;
+  }
+
+ private:
+  int fd_, held_;
+};
+
+TEST_F(Outputs, ControlCharactersOfATextDoNotSteerATerminal) {
+  const Terminal terminal;
+  const std::string decode = "coca tokenizer decode --tokenizer byte 97 27 91 51 49 109 9 10 13 127 194 155 195 169";
+  ASSERT_EQ(shell(decode + " > " + terminal.name() + "; " + decode + " > file.txt").code, 0);
+  EXPECT_EQ(terminal.shown(), "a\\x1b[31m\t\n\\x0d\\x7f\\xc2\\x9b\xc3\xa9\n");
+  EXPECT_EQ(io::read_file(at("file.txt")), "a\x1b[31m\t\n\r\x7f\xc2\x9b\xc3\xa9\n") << "a file gets the bytes";
+}
+
+TEST_F(Outputs, ReadingFromATerminalIsSaid) {
+  const Terminal terminal;
+  terminal.type("ab\n\x04");
+  const Outcome o = shell("coca tokenizer encode --tokenizer byte < " + terminal.name() + " > ids.txt");
+  EXPECT_EQ(io::read_file(at("ids.txt")), "97 98\n");
+  EXPECT_EQ(o.err, "note: the text is read from the terminal; Ctrl-D on an empty line ends it\n");
+}
+
 TEST_F(Outputs, AHangUpSavesUnlessItIsIgnored) {
   const Args long_run = train(at("run"), {"--steps", "100000000", "--checkpoint-interval", "100000000"});
   test::Program program(dir_.path(), long_run);
@@ -273,6 +332,8 @@ TEST_F(Outputs, NamesThatAreNotUtf8) {
     return o;
   };
   const Args eval = {"--model", at("model"), "--text", at(odd)};
+  fs::create_directory_symlink(at("model"), at(odd + "/m"));
+  run({"eval", "ppl", "--model", at("model"), "--model", at(odd + "/m"), "--text", at(odd), "--lengths", "32"});
   run(with(with({"eval", "ppl"}, eval), {"--lengths", "32", "--json", at(odd + "/o.json"), "--document-csv", at("d.csv")}));
   const auto json = io::read_json(at(odd + "/o.json"));
   EXPECT_EQ(io::bytes_from_name(json.at("options").at("text").at(0).get<std::string>()), at(odd));

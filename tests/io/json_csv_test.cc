@@ -63,6 +63,7 @@ TEST(Csv, Quoting) {
   EXPECT_EQ(parse_csv(csv_line(fields)), std::vector<std::vector<std::string>>{fields});
   EXPECT_EQ(parse_csv(csv_line({""})), (std::vector<std::vector<std::string>>{{""}}));
   EXPECT_EQ(parse_csv("a,b\r\n1,\r\n"), (std::vector<std::vector<std::string>>{{"a", "b"}, {"1", ""}}));
+  EXPECT_EQ(parse_csv("\xef\xbb\xbf" "7,x\n"), (std::vector<std::vector<std::string>>{{"7", "x"}})) << "a byte order mark is no text";
 }
 
 TEST(Csv, Numbers) {

@@ -148,7 +148,7 @@ TEST(VocabAndMerges, AgreeWithThePackage) {
   const json file = io::read_json(stored / "qwen2" / "tokenizer.json"), rows = io::read_json(stored / "qwen2" / "golden.json");
   TempDir dir;
   put_file(dir / "vocab.json", file["model"]["vocab"].dump());
-  std::string merges = "#version: 0.2\n";
+  std::string merges = "\xef\xbb\xbf#version: 0.2\n";
   for (const json& merge : file["model"]["merges"])
     merges += (merge.is_string() ? merge.get<std::string>() : merge[0].get<std::string>() + " " + merge[1].get<std::string>()) + "\n";
   put_file(dir / "merges.txt", merges);

@@ -46,7 +46,8 @@ std::vector<std::vector<std::string>> parse_csv(std::string_view text, size_t* c
   enum { kPlain, kQuoted, kAfterQuote } state = kPlain;
   bool started = false;
   size_t complete = 0;
-  for (size_t i = 0; i < text.size(); ++i) {
+  const size_t mark = text.starts_with("\xef\xbb\xbf") ? 3 : 0;  // of spreadsheets
+  for (size_t i = mark; i < text.size(); ++i) {
     const char c = text[i];
     if (state == kQuoted) {
       if (c != '"')

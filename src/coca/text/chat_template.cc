@@ -151,7 +151,11 @@ std::optional<ChatTemplate> template_in(const nlohmann::json& content, const std
 }  // namespace
 
 ChatTemplate load_template_file(const stdfs::path& file) {
-  if (file.extension() != ".json") return ChatTemplate::from_source(io::read_file(file), file.string());
+  if (file.extension() != ".json") {
+    std::string source = io::read_file(file);
+    strip_bom(source);
+    return ChatTemplate::from_source(std::move(source), file.string());
+  }
   std::optional<ChatTemplate> made = template_in(io::read_json(file), file, "default");
   COCA_CHECK_AS(kBadFile, made, "{}: has no field \"chat_template\"", file.string());
   return std::move(*made);

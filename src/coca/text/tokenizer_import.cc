@@ -194,6 +194,7 @@ std::pair<std::string, std::string> class_of(const std::filesystem::path& dir, c
 // Lines "a b" behind a first line of its version.
 std::string merges_text(std::string_view content, const std::string& origin) {
   std::string out;
+  if (content.starts_with("\xef\xbb\xbf")) content.remove_prefix(3);
   for (size_t at = 0, number = 1; at < content.size(); ++number) {
     const size_t end = std::min(content.find('\n', at), content.size());
     std::string_view line = content.substr(at, end - at);
