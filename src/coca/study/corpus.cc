@@ -112,12 +112,16 @@ data::Overlap overlap_within(std::string_view list, const std::vector<int64_t>& 
 
 }  // namespace
 
-Corpus load_corpus(const StudyConfig& c) {
+Corpus load_corpus(const StudyConfig& c, Keep keep) {
   Corpus corpus;
   corpus.tokenizer = text::load_tokenizer(c.tokenizer);
   const std::vector<std::string> inputs = c.text.empty() ? standard_library_headers() : c.text;
   const fs::path data = fs::path(c.out) / "data";
-  const data::TokenFile all = train::load_tokens(inputs, *corpus.tokenizer, data / "text.tok", {}, c.split);
+  const auto load = [&](const std::vector<std::string>& text, const char* name, std::optional<data::Split> split, data::Split otherwise) {
+    if (keep == Keep::kInFolder) return train::load_tokens(text, *corpus.tokenizer, data / name, {}, split, otherwise);
+    return train::sample_tokens(text, *corpus.tokenizer, {.tokens = int64_t{1} << 24, .documents = 60}, split, otherwise);
+  };
+  const data::TokenFile all = load(inputs, "text.tok", c.split, data::Split::kTrain);
   const int64_t documents = all.documents();
   const bool own_test = !c.test_text.empty();
   COCA_CHECK(own_test || documents >= 3, "the text has {} documents; at least 3 are needed to hold some out, or give --test-text", documents);
@@ -141,14 +145,14 @@ Corpus load_corpus(const StudyConfig& c) {
   corpus.train = std::move(train).file(all.vocab_size());
   corpus.validation = std::move(validation).file(all.vocab_size());
   if (own_test) {
-    const data::TokenFile test = train::load_tokens(c.test_text, *corpus.tokenizer, data / "test.tok", {}, std::nullopt, data::Split::kTest);
+    const data::TokenFile test = load(c.test_text, "test.tok", std::nullopt, data::Split::kTest);
     std::vector<int64_t> order(static_cast<size_t>(test.documents()));
     for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int64_t>(i);
     choose_test(c, test, order, corpus);
-    corpus.shared = data::find_overlap(train::document_list(inputs, data / "text.tok"), train::document_list(c.test_text, data / "test.tok"));
+    if (keep == Keep::kInFolder) corpus.shared = data::find_overlap(train::document_list(inputs, data / "text.tok"), train::document_list(c.test_text, data / "test.tok"));
   } else {
     choose_test(c, all, held_out, corpus);
-    corpus.shared = overlap_within(train::document_list(inputs, data / "text.tok"), held_out);
+    if (keep == Keep::kInFolder) corpus.shared = overlap_within(train::document_list(inputs, data / "text.tok"), held_out);
   }
   corpus.description = fmt::format(
       "{}: {} documents, {} tokens ({} tokenizer); {} tokens for training, {} for validation; {} test documents of at most {} tokens each, {}",

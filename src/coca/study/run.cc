@@ -34,7 +34,7 @@ class Telling {
     std::vector<int64_t> tokens;
     for (const std::vector<int32_t>& document : corpus.test) tokens.push_back(static_cast<int64_t>(document.size()));
     for (const std::string& method : c.methods) {
-      works_.emplace(method, work_of(c, method, corpus.tokenizer->vocab_size(), tokens));
+      works_.emplace(method, work_of(c, method, train::padded_vocabulary(*corpus.tokenizer), tokens));
       for (size_t seed = 0; seed < c.seeds.size(); ++seed) meter_.plan(works_.at(method).all());
     }
   }
@@ -68,22 +68,58 @@ class Telling {
   WorkMeter meter_;
 };
 
+fs::path config_file(const StudyConfig& c) { return fs::path(c.out) / "study.json"; }
+
 // A folder holds one study; going on with other options would mix two.
-void claim_folder(StudyConfig config) {
-  const fs::path file = fs::path(config.out) / "study.json";
-  io::make_dirs(config.out);
+void check_folder(StudyConfig config) {
+  const fs::path file = config_file(config);
+  if (!io::exists(file)) return;
   const nlohmann::ordered_json now = io::options_to_json(config);
   StudyConfig unset;
-  if (!io::exists(file)) {
-    io::write_json(file, now);
-    return;
-  }
   nlohmann::json before = io::options_to_json(unset);  // what a study from before an option has of it
   before.update(io::read_json(file));
   for (const auto& [key, value] : now.items())
     COCA_CHECK(key == "out" || key == "tensorboard" || (before.contains(key) && before[key] == nlohmann::json(value)),
                "{} holds a study with {} = {}; asked for {}: choose another --out or remove the folder", config.out, key,
                before.contains(key) ? before[key].dump() : "nothing", value.dump());
+}
+
+void claim_folder(StudyConfig config) {
+  check_folder(config);
+  io::make_dirs(config.out);
+  if (!io::exists(config_file(config))) io::write_json(config_file(config), io::options_to_json(config));
+}
+
+std::optional<model::RopeScaling> scaling_of(std::optional<double> ntk_factor) {
+  if (!ntk_factor) return std::nullopt;
+  return model::RopeScaling{.type = model::Scaling::kDynamic, .factor = *ntk_factor};
+}
+
+eval::PerplexityOptions perplexity_options(const StudyConfig& c, std::optional<double> ntk_factor) {
+  eval::PerplexityOptions o;
+  o.protocol.lengths = eval_lengths(c);
+  o.protocol.stride = c.stride;
+  o.protocol.bos = eval::Bos::kNever;
+  o.scaling = scaling_of(ntk_factor);
+  return o;
+}
+
+eval::PasskeyOptions passkey_options(const StudyConfig& c, std::optional<double> ntk_factor) {
+  eval::PasskeyOptions o;
+  o.protocol.lengths = eval_lengths(c);
+  o.protocol.trials = c.passkey_trials;
+  o.protocol.wording = c.passkey_wording;
+  o.protocol.keys = data::keys_of_digits(c.passkey_digits);
+  o.protocol.bos = eval::Bos::kNever;
+  o.scaling = scaling_of(ntk_factor);
+  return o;
+}
+
+// Without scaling, and with that of each factor where the method is evaluated with it.
+std::vector<std::optional<double>> variants_of(const StudyConfig& c, const std::string& method) {
+  std::vector<std::optional<double>> variants{std::nullopt};
+  if (std::ranges::find(c.ntk_methods, method) != c.ntk_methods.end()) variants.insert(variants.end(), c.factors.begin(), c.factors.end());
+  return variants;
 }
 
 RunResult train_one(const StudyConfig& c, const Corpus& corpus, const std::string& method, int64_t seed, const fs::path& dir,
@@ -115,14 +151,8 @@ RunResult train_one(const StudyConfig& c, const Corpus& corpus, const std::strin
 Evaluation evaluate_one(const StudyConfig& c, const Corpus& corpus, const model::Model& m, const std::string& name, std::optional<double> ntk_factor,
                         Telling& telling) {
   Evaluation result{.variant = ntk_factor ? fmt::format("ntk{:g}", *ntk_factor) : "", .perplexity = {}, .passkey = {}};
-  std::optional<model::RopeScaling> scaling;
-  if (ntk_factor) scaling = model::RopeScaling{.type = model::Scaling::kDynamic, .factor = *ntk_factor};
   Context context;
-  eval::PerplexityOptions ppl;
-  ppl.protocol.lengths = eval_lengths(c);
-  ppl.protocol.stride = c.stride;
-  ppl.protocol.bos = eval::Bos::kNever;
-  ppl.scaling = scaling;
+  eval::PerplexityOptions ppl = perplexity_options(c, ntk_factor);
   int64_t tokens = 0, prompts = 0;
   ppl.progress = [&](const eval::PerplexityProgress& p) {
     const double flops = static_cast<double>(p.done_tokens - std::exchange(tokens, p.done_tokens)) * model::forward_flops_per_token(m.spec, p.length);
@@ -133,13 +163,7 @@ Evaluation evaluate_one(const StudyConfig& c, const Corpus& corpus, const model:
     result.perplexity.push_back({.length = r.length, .scored_tokens = r.scored_tokens, .perplexity = r.perplexity, .nll = r.nll,
                                  .standard_error = r.standard_error.value_or(std::numeric_limits<double>::quiet_NaN()), .reached = r.reaches_length()});
   if (c.passkey_share == 0) return result;  // a model that never saw such a prompt has nothing to show
-  eval::PasskeyOptions key;
-  key.protocol.lengths = eval_lengths(c);
-  key.protocol.trials = c.passkey_trials;
-  key.protocol.wording = c.passkey_wording;
-  key.protocol.keys = data::keys_of_digits(c.passkey_digits);
-  key.protocol.bos = eval::Bos::kNever;
-  key.scaling = scaling;
+  eval::PasskeyOptions key = passkey_options(c, ntk_factor);
   key.progress = [&](const eval::PasskeyProgress& p) {
     const double flops = static_cast<double>((p.done - std::exchange(prompts, p.done)) * p.length) * model::forward_flops_per_token(m.spec, p.length);
     telling.tell({.stage = name + ": passkey", .done = p.done, .total = p.total, .start = 0, .unit = "prompts", .text = fmt::format("length {}", p.length),
@@ -159,7 +183,7 @@ void drop_checkpoints(const fs::path& run) {
 }
 
 RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string& method, int64_t seed, Telling& telling) {
-  const fs::path dir = fs::path(c.out) / "runs" / fmt::format("{}-s{}", method, seed);
+  const fs::path dir = run_folder(c, method, seed);
   const fs::path file = dir / "result.json";
   if (io::exists(file)) {
     RunResult done = run_from_json(io::read_json(file), file.string());
@@ -182,10 +206,8 @@ RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string&
   }
   const model::Model m = model::load_model(dir / "model");
   const std::string name = fmt::format("{} seed {}", method, seed);
-  result.evaluations.push_back(evaluate_one(c, corpus, m, name, std::nullopt, telling));
-  if (std::find(c.ntk_methods.begin(), c.ntk_methods.end(), method) != c.ntk_methods.end())
-    for (const double factor : c.factors)
-      result.evaluations.push_back(evaluate_one(c, corpus, m, fmt::format("{} + dynamic NTK {:g}", name, factor), factor, telling));
+  for (const std::optional<double> factor : variants_of(c, method))
+    result.evaluations.push_back(evaluate_one(c, corpus, m, factor ? fmt::format("{} + dynamic NTK {:g}", name, *factor) : name, factor, telling));
   io::write_json(file, to_json(result));
   drop_checkpoints(dir);
   result.curve = train::read_metrics(dir / "metrics.csv");
@@ -194,7 +216,32 @@ RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string&
 
 }  // namespace
 
+fs::path run_folder(const StudyConfig& c, const std::string& method, int64_t seed) { return fs::path(c.out) / "runs" / fmt::format("{}-s{}", method, seed); }
+
+void check_study(const StudyConfig& c, const text::Tokenizer& tokenizer) {
+  check_folder(c);
+  for (const std::string& method : c.methods) {
+    for (const int64_t seed : c.seeds)
+      if (const fs::path dir = run_folder(c, method, seed); !io::exists(dir / "result.json"))
+        train::check_start(train_config(c, method, seed, dir.string()), tokenizer, train::Start::kResume, 1);
+    if (c.passkey_share == 0) continue;
+    const model::ModelSpec spec = train::trained_spec(train_config(c, method, c.seeds[0], c.out), tokenizer);
+    for (const std::optional<double> factor : variants_of(c, method)) eval::check_passkey(spec, tokenizer, passkey_options(c, factor));
+  }
+}
+
+void check_corpus(const StudyConfig& c, const Corpus& corpus) {
+  for (const std::string& method : c.methods) {
+    const train::TrainConfig config = train_config(c, method, c.seeds[0], c.out);
+    train::check_data(config, {.tokens = *corpus.train, .validation = &*corpus.validation, .tokenizer = *corpus.tokenizer});
+    const model::ModelSpec spec = train::trained_spec(config, *corpus.tokenizer);
+    for (const std::optional<double> factor : variants_of(c, method)) eval::plan_perplexity(spec, corpus.test, perplexity_options(c, factor));
+  }
+}
+
 StudyResults run_study(const StudyConfig& config, const Corpus& corpus, const StudyListener& listen) {
+  check_study(config, *corpus.tokenizer);
+  check_corpus(config, corpus);
   claim_folder(config);
   StudyResults results;
   results.config = config;

@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <filesystem>
 #include <functional>
 #include <optional>
 
@@ -17,6 +18,14 @@ struct StudyProgress {
   std::string unit, text;
   std::optional<double> seconds_left;  // of the whole study, as soon as something of it is measured
 };
+
+// What a study refuses before it reads its text: a folder that holds another study, models that do not fit into memory, lengths
+// without room for the passkey task. Writes nothing, as does the other, which looks at the text's size too.
+void check_study(const StudyConfig& resolved, const text::Tokenizer&);
+void check_corpus(const StudyConfig& resolved, const Corpus&);
+
+// Where a training of a study is kept: runs/<method>-s<seed>.
+std::filesystem::path run_folder(const StudyConfig&, const std::string& method, int64_t seed);
 
 using StudyListener = std::function<void(const StudyProgress&)>;
 

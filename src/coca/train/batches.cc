@@ -15,7 +15,9 @@ std::span<int32_t> row_of(const MutTensorRef& t, int64_t row) {
   return {t.as<int32_t>() + row * t.size(1), static_cast<size_t>(t.size(1))};
 }
 
-Batches::Options options_of(const TrainConfig& c) {
+}  // namespace
+
+Batches::Options Batches::options_of(const TrainConfig& c) {
   return {.shape = {.batch = c.batch, .accumulation = c.accumulation, .length = c.length},
           .seed = static_cast<uint64_t>(c.seed),
           .passkey_share = c.passkey_share,
@@ -25,8 +27,6 @@ Batches::Options options_of(const TrainConfig& c) {
           .positions = c.positions,
           .clex = clex_draws(make_spec(c, 1, {}, {}))};
 }
-
-}  // namespace
 
 Batches::Batches(const TrainConfig& config, const data::TokenFile& tokens, const text::Tokenizer& tokenizer)
     : Batches(options_of(config), tokens, tokenizer) {}
@@ -48,10 +48,17 @@ BatchShape shape_in_slices(const BatchShape& shape, int64_t slices) {
 
 Batches::Batches(const Options& options, const data::TokenFile& tokens, const text::Tokenizer& tokenizer)
     : options_(options), tokens_(tokens), tokenizer_(tokenizer), sampler_(tokens, options.shape.length, options.seed) {
-  if (options.passkey_share > 0 || options.passkey_first_steps > 0) {  // fail now, not at the first prompt
+  check_passkeys(options, tokenizer);
+}
+
+void Batches::check_passkeys(const Options& o, const text::Tokenizer& tokenizer) {
+  if (o.passkey_share == 0 && o.passkey_first_steps == 0) return;
+  try {
     Rng rng(0);
-    data::make_passkey_prompt(options.passkey_wording, options.shape.length + 1, 0.5, tokenizer, rng,
-                              options.passkey_digits);
+    data::make_passkey_prompt(o.passkey_wording, o.shape.length + 1, 0.5, tokenizer, rng, o.passkey_digits);
+  } catch (const Error& error) {
+    fail(error.kind(), "length {}: no window has room for the passkey task: {}; {} 0 leaves the task out", o.shape.length, error.what(),
+         o.passkey_share > 0 ? "--passkey-share" : "--passkey-first-steps");
   }
 }
 

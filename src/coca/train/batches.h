@@ -62,6 +62,9 @@ class Batches : public BatchSource {
   // The token file and the tokenizer must outlive this.
   Batches(const Options&, const data::TokenFile&, const text::Tokenizer&);
   Batches(const TrainConfig&, const data::TokenFile&, const text::Tokenizer&);
+  static Options options_of(const TrainConfig&);
+  // Error where passkey windows are asked for and the task does not fit into one. The constructor asks too.
+  static void check_passkeys(const Options&, const text::Tokenizer&);
 
   int64_t drawn_length(int64_t step) const override;
   void fill(int64_t step, int64_t part, const Batch&) const override;

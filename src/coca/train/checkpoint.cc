@@ -114,7 +114,8 @@ std::optional<fs::path> latest_sound_checkpoint(const fs::path& out) {
       return all.back().second;
     } catch (const Error& error) {
       if (first.empty()) first = error.what();
-      if (all.size() > 1) log_warning("{} is damaged: {}; trying the checkpoint before it", all.back().second.string(), error.what());
+      if (all.size() > 1)
+        log_once(LogLevel::kWarning, fmt::format("{} is damaged: {}; trying the checkpoint before it", all.back().second.string(), error.what()));
     }
   }
   COCA_CHECK_AS(kBadFile, !some, "{}: no checkpoint is sound; of the newest: {}", checkpoint_root(out).string(), first);

@@ -49,7 +49,9 @@ void load_start(const FinetuneConfig& c, const model::ModelSpec& spec, model::Pa
 
 FinetuneTarget finetune_target(const FinetuneConfig& config, const text::Tokenizer& tokenizer) {
   check_config(config);
-  FinetuneTarget target{.spec = scaled_spec(config.positions, model::load_spec(config.model))};
+  const model::ModelSpec source = model::load_spec(config.model);
+  model::check_tensors(model::WeightFiles(config.model), source);
+  FinetuneTarget target{.spec = scaled_spec(config.positions, source)};
   target.length = config.length > 0 ? config.length : target.spec.max_position;
   check_positions(config.positions, target.spec.attention, target.length);
   COCA_CHECK(tokenizer.vocab_size() <= target.spec.V,
@@ -63,9 +65,8 @@ FinetuneTarget finetune_target(const FinetuneConfig& config, const text::Tokeniz
   return target;
 }
 
-Finetuner::Finetuner(const FinetuneConfig& given, const FinetuneData& data, Start start, dist::Communicator& ranks)
-    : target_(finetune_target(given, data.tokenizer)) {
-  const FinetuneConfig config = in_slices(given, ranks.size());
+FinetuneSetup::FinetuneSetup(const FinetuneConfig& given, const FinetuneData& data, int ranks) : target_(finetune_target(given, data.tokenizer)) {
+  const FinetuneConfig config = in_slices(given, ranks);
   const BatchShape shape = shape_of(config, target_.length);
   COCA_CHECK((data.examples != nullptr) != (data.text != nullptr),
              "fine-tuning data: expected examples or text, one of them");
@@ -78,38 +79,37 @@ Finetuner::Finetuner(const FinetuneConfig& given, const FinetuneData& data, Star
     cut_text(config, data);
     windows = data::WindowSampler(*data.text, target_.length, 0).windows_per_epoch();
   }
-  stages_ = make_stages(config, target_.spec, steps_of(config.epochs, windows, shape));
+  options_ = {.shape = shape,
+              .stages = make_stages(config, target_.spec, steps_of(config.epochs, windows, shape)),
+              .recompute = config.recompute,
+              .precision = config.precision,
+              .slices = config.slices,
+              .share = config.context_parallel ? LoopOptions::Share::kTokens : LoopOptions::Share::kWindows,
+              .max_bad_steps = config.max_bad_steps,
+              .log_interval = config.log_interval,
+              .validation_interval = config.validation_interval,
+              .validation_windows = config.validation_windows,
+              .checkpoint_interval = config.checkpoint_interval,
+              .checkpoints = checkpoint_plan(given),
+              .tensorboard = config.tensorboard,
+              .adapter = adapter_of(config, target_.spec),
+              .dropout_seed = static_cast<uint64_t>(config.seed)};
   int64_t steps = 0;
-  for (const Stage& stage : stages_) steps += stage.steps;
+  for (const Stage& stage : options_.stages) steps += stage.steps;
   check_plain_steps(config.positions, steps);
-  const LoopData loop_data{
-      .batches = *batches_,
-      .validation = validation_.get(),
-      .tokenizer = data.tokenizer,
-      .tokens = data.examples ? data.examples->tokens() : data.text->size(),
-      .fingerprint = data.examples ? data.examples->fingerprint() : data.text->content_fingerprint()};
-  loop_ = std::make_unique<Loop>(LoopOptions{.shape = shape,
-                                             .stages = stages_,
-                                             .recompute = config.recompute,
-                                             .precision = config.precision,
-                                             .slices = config.slices,
-                                             .share = config.context_parallel ? LoopOptions::Share::kTokens : LoopOptions::Share::kWindows,
-                                             .max_bad_steps = config.max_bad_steps,
-                                             .log_interval = config.log_interval,
-                                             .validation_interval = config.validation_interval,
-                                             .validation_windows = config.validation_windows,
-                                             .checkpoint_interval = config.checkpoint_interval,
-                                             .checkpoints = checkpoint_plan(given),
-                                             .tensorboard = config.tensorboard,
-                                             .adapter = adapter_of(config, target_.spec),
-                                             .dropout_seed = static_cast<uint64_t>(config.seed)},
-                                 target_.spec, loop_data, start, [&](model::ParamStore& params) {
-                                   load_start(config, target_.spec, params);
-                                 },
-                                 ranks);
 }
 
-void Finetuner::pack(const FinetuneConfig& config, const FinetuneData& data) {
+Finetuner::Finetuner(const FinetuneConfig& config, const FinetuneData& data, Start start, dist::Communicator& ranks) : setup_(config, data, ranks.size()) {
+  const LoopData loop_data{.batches = setup_.batches(),
+                           .validation = setup_.validation(),
+                           .tokenizer = data.tokenizer,
+                           .tokens = data.examples ? data.examples->tokens() : data.text->size(),
+                           .fingerprint = data.examples ? data.examples->fingerprint() : data.text->content_fingerprint()};
+  const model::ModelSpec& spec = setup_.target().spec;
+  loop_ = std::make_unique<Loop>(setup_.loop_options(), spec, loop_data, start, [&](model::ParamStore& params) { load_start(config, spec, params); }, ranks);
+}
+
+void FinetuneSetup::pack(const FinetuneConfig& config, const FinetuneData& data) {
   const data::PackingOptions options{
       .length = target_.length, .seed = static_cast<uint64_t>(config.seed), .long_documents = config.long_documents};
   windows_.emplace(*data.examples, options);
@@ -119,7 +119,7 @@ void Finetuner::pack(const FinetuneConfig& config, const FinetuneData& data) {
   validation_ = std::make_unique<PackedValidation>(*validation_windows_);
 }
 
-void Finetuner::cut_text(const FinetuneConfig& config, const FinetuneData& data) {
+void FinetuneSetup::cut_text(const FinetuneConfig& config, const FinetuneData& data) {
   COCA_CHECK(data.text->vocab_size() <= data.tokenizer.vocab_size(),
              "the text uses {} ids, but the tokenizer has {}: they do not belong together", data.text->vocab_size(),
              data.tokenizer.vocab_size());
@@ -135,7 +135,7 @@ void Finetuner::cut_text(const FinetuneConfig& config, const FinetuneData& data)
 }
 
 // Masked with the model's own mask token.
-void Finetuner::mask(const FinetuneConfig& config, const FinetuneData& data) {
+void FinetuneSetup::mask(const FinetuneConfig& config, const FinetuneData& data) {
   const data::MaskedTokens tokens{.mask_id = model::require_masked(target_.spec, "fine-tuning"), .vocabulary = data.tokenizer.vocab_size()};
   plain_ = std::move(batches_);
   batches_ = std::make_unique<MaskedBatches>(*plain_, shape_of(config, target_.length), tokens, static_cast<uint64_t>(config.seed));

@@ -28,17 +28,18 @@ struct FinetuneTarget {
 };
 FinetuneTarget finetune_target(const FinetuneConfig&, const text::Tokenizer&);
 
-class Finetuner {
+// A run but for its weights: what it trains on, in which steps, and its adapter. Throws what a run throws that cannot begin.
+class FinetuneSetup {
  public:
-  // Loads the model, or the newest checkpoint. A fresh start refuses an out folder that already holds checkpoints.
-  Finetuner(const FinetuneConfig&, const FinetuneData&, Start, dist::Communicator& ranks = dist::alone());
+  FinetuneSetup(const FinetuneConfig&, const FinetuneData&, int ranks);
+  FinetuneSetup(const FinetuneSetup&) = delete;  // parts keep references to others
+  FinetuneSetup& operator=(const FinetuneSetup&) = delete;
 
-  TrainSummary run(const std::function<void(const StepReport&)>& on_step = {}) { return loop_->run(on_step); }
-
-  const Loop& loop() const { return *loop_; }
-  const std::vector<Stage>& stages() const { return stages_; }
-  int64_t length() const { return target_.length; }
+  const FinetuneTarget& target() const { return target_; }
   const std::optional<data::PackedWindows>& windows() const { return windows_; }  // of examples
+  const BatchSource& batches() const { return *batches_; }
+  const ValidationSource* validation() const { return validation_.get(); }
+  const LoopOptions& loop_options() const { return options_; }
 
  private:
   void pack(const FinetuneConfig&, const FinetuneData&);
@@ -49,7 +50,23 @@ class Finetuner {
   std::optional<data::PackedWindows> windows_, validation_windows_;
   std::unique_ptr<BatchSource> plain_, batches_;  // plain: what batches_ masks for a bidirectional model
   std::unique_ptr<ValidationSource> plain_validation_, validation_;
-  std::vector<Stage> stages_;
+  LoopOptions options_;
+};
+
+class Finetuner {
+ public:
+  // Loads the model, or the newest checkpoint. A fresh start refuses an out folder that already holds checkpoints.
+  Finetuner(const FinetuneConfig&, const FinetuneData&, Start, dist::Communicator& ranks = dist::alone());
+
+  TrainSummary run(const std::function<void(const StepReport&)>& on_step = {}) { return loop_->run(on_step); }
+
+  const Loop& loop() const { return *loop_; }
+  const std::vector<Stage>& stages() const { return setup_.loop_options().stages; }
+  int64_t length() const { return setup_.target().length; }
+  const std::optional<data::PackedWindows>& windows() const { return setup_.windows(); }
+
+ private:
+  FinetuneSetup setup_;
   std::unique_ptr<Loop> loop_;
 };
 

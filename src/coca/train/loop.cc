@@ -40,33 +40,45 @@ std::string weights_fingerprint(const model::ParamStore& params) {
 }
 
 // What a step cannot do without: the matrices of the mlps, and the input of every layer, which stays until backward.
-LoopOptions checked(LoopOptions o, const model::ModelSpec& s, int ranks) {
+void check_sizes(const LoopOptions& o, const model::ModelSpec& s, int ranks) {
   const int64_t bytes = o.precision == model::Precision::kF32 ? 4 : 2, shares = o.share == LoopOptions::Share::kTokens ? ranks : 1;
   check_memory("the model", {{"layers", s.L}, {"width", s.C}, {"mlp width", s.F}, {"matrices", 2}, {"bytes", bytes}}, "train a smaller one");
   check_memory("a micro-batch", {{"batch", o.shape.batch}, {"length", o.shape.length / shares}, {"width", s.C}, {"layers", s.L}, {"bytes", bytes}},
                "lower the batch (accumulation makes up for it) or the length");
-  return o;
+  COCA_CHECK(!o.stages.empty(), "a run needs at least one stage");
+  for (const Stage& stage : o.stages) COCA_CHECK(stage.steps >= 1, "a stage of {} steps; expected at least 1", stage.steps);
+  COCA_CHECK(o.share == LoopOptions::Share::kTokens || (o.slices % ranks == 0 && o.shape.accumulation % o.slices == 0),
+             "a step in {} slices of {} micro-batches in all cannot be shared by {} ranks", o.slices, o.shape.accumulation, ranks);
 }
 
 // Locks the out folder and clears it of what a killed run left. The newest sound checkpoint, or "".
 std::string open_folder(const fs::path& out, Start start, std::optional<io::FolderLock>& lock) {
   io::make_dirs(out);
   lock.emplace(out);
-  const auto held = latest_checkpoint(out);
-  COCA_CHECK(start == Start::kResume || !held,
-             "{} already holds a training run ({}); resume it, or choose another folder", out.string(),
-             held ? held->string() : "");
+  const fs::path newest = check_folder(out, start);
   for (const fs::path& dir : {out, out / "data", checkpoint_root(out)}) io::remove_leftovers(dir);
-  const auto newest = latest_sound_checkpoint(out);
-  if (start == Start::kResume && !newest) check_never_saved(out);
-  return newest ? newest->string() : "";
+  return newest.string();
 }
 
 }  // namespace
 
+fs::path check_folder(const fs::path& out, Start start) {
+  const auto held = latest_checkpoint(out);
+  COCA_CHECK(start == Start::kResume || !held, "{} already holds a training run ({}); resume it, or choose another folder", out.string(),
+             held ? held->string() : "");
+  const auto newest = latest_sound_checkpoint(out);
+  if (start == Start::kResume && !newest) check_never_saved(out);
+  return newest.value_or("");
+}
+
+fs::path check_start(const LoopOptions& o, const model::ModelSpec& spec, Start start, int ranks) {
+  check_sizes(o, spec, ranks);
+  return check_folder(o.checkpoints.out, start);
+}
+
 Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& data, Start start,
            const Initialise& initialise, dist::Communicator& ranks)
-    : options_(checked(std::move(options), spec, ranks.size())),
+    : options_((check_sizes(options, spec, ranks.size()), std::move(options))),
       data_(data),
       ranks_(ranks),
       spec_(spec),
@@ -76,9 +88,7 @@ Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& da
                {.recompute = options_.recompute, .precision = options_.precision}),
       ids_({options_.shape.batch, options_.shape.length}, DType::kI32),
       targets_(ids_.shape(), DType::kI32) {
-  COCA_CHECK(!options_.stages.empty(), "a run needs at least one stage");
   for (const Stage& stage : options_.stages) {
-    COCA_CHECK(stage.steps >= 1, "a stage of {} steps; expected at least 1", stage.steps);
     steps_ += stage.steps;
     if (stage.schedule.warmup_steps > stage.steps && first_rank())
       log_warning("warmup_steps is {} of {} steps: the learning rate ends at {:.2e} and never comes to its peak of {:.2e}", stage.schedule.warmup_steps, stage.steps,
@@ -90,8 +100,6 @@ Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& da
     COCA_CHECK(data.batches.packing() == Packing::kNone && data.batches.drawn_length(0) == 0,
                "ranks that share the tokens of windows (context_parallel) train on text at its own positions, not on packed examples or drawn positions");
   }
-  COCA_CHECK(ring_ || (options_.slices % ranks_.size() == 0 && options_.shape.accumulation % options_.slices == 0),
-             "a step in {} slices of {} micro-batches in all cannot be shared by {} ranks", options_.slices, options_.shape.accumulation, ranks_.size());
   if (data.batches.packing() == Packing::kDocuments ||
       (data.validation && data.validation->packing() == Packing::kDocuments))
     starts_ = Tensor(ids_.shape(), DType::kI32);

@@ -73,6 +73,13 @@ struct LoopData {
   std::string fingerprint;
 };
 
+// The checkpoint that a run in this folder begins from, "" for none. Error where a fresh run would begin in the folder of another,
+// or all checkpoints of the one to resume are damaged or gone. Writes nothing.
+std::filesystem::path check_folder(const std::filesystem::path& out, Start);
+// What a loop refuses before it needs data or memory: sizes that no memory holds, slices that so many ranks cannot share, the
+// folder. Returns what check_folder returns.
+std::filesystem::path check_start(const LoopOptions&, const model::ModelSpec&, Start, int ranks);
+
 class Loop {
  public:
   // Locks the out folder as long as it lives: Error kIo where another process trains there.

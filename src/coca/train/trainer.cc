@@ -18,10 +18,7 @@ model::ModelSpec spec_for(const TrainConfig& config, const TrainData& data) {
   COCA_CHECK(data.tokens.vocab_size() <= data.tokenizer.vocab_size(),
              "training data uses {} ids, but the tokenizer has {}: they do not belong together",
              data.tokens.vocab_size(), data.tokenizer.vocab_size());
-  model::ModelSpec spec = make_spec(config, padded_vocabulary(data.tokenizer, config.direction), widen(data.tokenizer.bos_id()),
-                                    widen(data.tokenizer.eos_id()));
-  if (config.direction == model::Direction::kBidirectional) spec.mask_id = data::masked_tokens(data.tokenizer).mask_id;
-  return spec;
+  return trained_spec(config, data.tokenizer);
 }
 
 const TrainConfig& checked(const TrainConfig& config) {
@@ -76,6 +73,24 @@ int64_t padded_vocabulary(const text::Tokenizer& tokenizer, model::Direction dir
   int64_t ids = tokenizer.vocab_size();
   if (direction == model::Direction::kBidirectional) ids = std::max<int64_t>(ids, data::masked_tokens(tokenizer).mask_id + 1);
   return (ids + 15) / 16 * 16;
+}
+
+model::ModelSpec trained_spec(const TrainConfig& config, const text::Tokenizer& tokenizer) {
+  model::ModelSpec spec = make_spec(config, padded_vocabulary(tokenizer, config.direction), widen(tokenizer.bos_id()), widen(tokenizer.eos_id()));
+  if (config.direction == model::Direction::kBidirectional) spec.mask_id = data::masked_tokens(tokenizer).mask_id;
+  return spec;
+}
+
+std::filesystem::path check_start(const TrainConfig& given, const text::Tokenizer& tokenizer, Start start, int ranks) {
+  const TrainConfig config = in_slices(checked(given), ranks);
+  Batches::check_passkeys(Batches::options_of(config), tokenizer);
+  return check_start(loop_options(config, given), trained_spec(config, tokenizer), start, ranks);
+}
+
+void check_data(const TrainConfig& config, const TrainData& data) {
+  spec_for(config, data);
+  const Batches batches(config, data.tokens, data.tokenizer);
+  validation_for(config, data);
 }
 
 Trainer::Trainer(const TrainConfig& config, const TrainData& data, Start start, dist::Communicator& ranks)

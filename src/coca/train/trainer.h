@@ -15,6 +15,14 @@ struct TrainData {
   const text::Tokenizer& tokenizer;
 };
 
+// The model of a config and a tokenizer.
+model::ModelSpec trained_spec(const TrainConfig&, const text::Tokenizer&);
+// What a Trainer refuses before it has seen text: options, a passkey task that fits into no window, and what loop.h says of
+// check_start. Writes nothing.
+std::filesystem::path check_start(const TrainConfig&, const text::Tokenizer&, Start, int ranks);
+// What it refuses of the text. Some of the text will do, if it is more than a window.
+void check_data(const TrainConfig&, const TrainData&);
+
 class Trainer {
  public:
   // Builds model and optimizer. A fresh start refuses an out folder that already holds checkpoints. Several ranks do it
