@@ -50,7 +50,7 @@ std::string Measurement::line() const {
   std::string list;
   for (size_t i = 0; i < std::min(kShown, missing.size()); ++i) list += (list.empty() ? "" : ", ") + missing[i];
   if (missing.size() > kShown) list += fmt::format(" and {} more", missing.size() - kShown);
-  return fmt::format("partial: missing {} ({})\n", list, reason_);
+  return fmt::format("partial: missing {}\n", list);  // the error follows on standard error
 }
 
 int Measurement::report(const std::function<void()>& print_and_write) const {
@@ -118,28 +118,30 @@ std::vector<Part> prompt_parts(const model::ModelSpec& spec, const std::vector<i
   std::vector<Part> parts;
   for (const int64_t length : lengths) {
     const int64_t tokens = prompts_of_each * length;
-    parts.push_back({fmt::format("length {}", length), Pass::kForward, tokens, static_cast<double>(tokens) * model::forward_flops_per_token(spec, length)});
+    parts.push_back({.name = fmt::format("length {}", length), .tokens = tokens,
+                     .flops = static_cast<double>(tokens) * model::forward_flops_per_token(spec, length), .length = length, .units = prompts_of_each});
   }
   return parts;
 }
 
-WorkShare prompt_share(const model::ModelSpec& spec, const std::vector<int64_t>& lengths, int64_t prompts_of_each) {
-  std::map<int64_t, double> cost;
-  double total = 0;
-  for (const int64_t length : lengths) {
-    cost[length] = static_cast<double>(length) * model::forward_flops_per_token(spec, length);
-    total += static_cast<double>(prompts_of_each) * cost[length];
+WorkShare::WorkShare(const std::vector<Part>& parts) {
+  for (const Part& part : parts) {
+    cost_[part.length] = part.flops / static_cast<double>(std::max<int64_t>(1, part.units));
+    total_ += part.flops;
   }
-  return {std::move(cost), total};
 }
 
-int print_eval_dry_run(const ModelFlags& flags, const model::ModelSpec& spec, std::vector<Part> parts, int64_t batch_tokens) {
-  int64_t longest = 0;
-  for (const Part& part : parts) longest = std::max(longest, part.tokens);
+double WorkShare::at(int64_t length, int64_t done) {
+  sum_ += static_cast<double>(done - std::exchange(done_, done)) * cost_[length];
+  return total_ > 0 ? sum_ / total_ : 0;
+}
+
+double print_eval_work(const ModelFlags& flags, const model::ModelSpec& spec, const std::vector<Part>& parts, int64_t batch_tokens) {
+  int64_t longest = 1;
+  for (const Part& part : parts) longest = std::max(longest, part.length);
   print_prose(fmt::format("model: {} (attention {}, {} parameters)\n\n", flags.model, enum_name(spec.attention), report::format_count(model::parameter_count(spec))));
-  const int64_t length = std::min(batch_tokens, longest);
-  return print_dry_run({.parts = std::move(parts), .spec = spec, .precision = flags.precision, .length = length,
-                        .memory = evaluation_memory(spec, flags.precision, batch_tokens, std::max<int64_t>(1, length))});
+  return print_work({.parts = parts, .spec = spec, .precision = flags.precision, .length = longest,
+                        .memory = evaluation_memory(spec, flags.precision, batch_tokens, longest)});
 }
 
 void add_eval(CLI::App& root, Action* action) {

@@ -1,17 +1,17 @@
 // coca finetune: train a loaded model further, on examples or text.
 // SPDX-License-Identifier: Apache-2.0
-#include <cmath>
+#include <limits>
 
 #include "cli.h"
 #include "coca/data/instruct.h"
 #include "coca/model/model.h"
+#include "coca/model/select.h"
 #include "coca/report/table.h"
 #include "coca/train/finetune.h"
 #include "coca/train/load_data.h"
 #include "companions.h"
 #include "estimate.h"
 #include "ranks.h"
-#include "text_documents.h"
 #include "training.h"
 
 namespace coca::tools {
@@ -71,27 +71,28 @@ std::optional<data::TokenDocuments> load_examples(const std::vector<std::string>
   return loaded;
 }
 
-std::optional<data::TokenFile> load_text(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer,
-                                         const std::filesystem::path& cache, const std::string& what, std::optional<data::Split> split,
-                                         data::Split otherwise) {
-  if (inputs.empty()) return std::nullopt;
-  return load_tokens(inputs, tokenizer, cache, what, split, otherwise);
-}
+enum class Keep : uint8_t { kInFolder, kInMemory };  // kInMemory: nothing is written
 
-Loaded load_data(const train::FinetuneConfig& c, const text::Tokenizer& tokenizer) {
+Loaded load_data(const train::FinetuneConfig& c, const text::Tokenizer& tokenizer, Keep keep) {
   const auto target = train::finetune_target(c, tokenizer);
   const std::optional<int32_t> bos = target.bos;
   const data::ChatTemplate chat = train::chat_template_for(c);
   const std::filesystem::path cache = std::filesystem::path(c.out) / "data";
   const std::filesystem::path train_file = cache / "train.tok", validation_file = cache / "validation.tok";
   const std::vector<std::string> validation_text = validation_text_of(c, Say::kChoice);
+  const auto load_text = [&](const std::vector<std::string>& inputs, const std::filesystem::path& file, const char* what, std::optional<data::Split> split,
+                             data::Split otherwise) -> std::optional<data::TokenFile> {
+    if (inputs.empty()) return std::nullopt;
+    if (keep == Keep::kInFolder) return load_tokens(inputs, tokenizer, file, what, split, otherwise);
+    return train::sample_tokens(inputs, tokenizer, {.tokens = std::numeric_limits<int64_t>::max()}, split, otherwise);
+  };
   std::string list, validation_list;
   Loaded all{.examples = load_examples(c.data, tokenizer, bos, chat, c.format, "examples", &list),
              .validation_examples = load_examples(c.validation_data, tokenizer, bos, chat, c.format, "validation examples", &validation_list),
-             .text = load_text(c.text, tokenizer, train_file, "text", c.split, data::Split::kTrain),
-             .validation_text = load_text(validation_text, tokenizer, validation_file, "validation text", std::nullopt, data::Split::kValidation)};
+             .text = load_text(c.text, train_file, "text", c.split, data::Split::kTrain),
+             .validation_text = load_text(validation_text, validation_file, "validation text", std::nullopt, data::Split::kValidation)};
   leave_out_short_choice(c, c.length > 0 ? c.length : target.spec.max_position, all.validation_text);
-  if (all.text && all.validation_text) list = train::document_list(c.text, train_file), validation_list = train::document_list(validation_text, validation_file);
+  if (keep == Keep::kInFolder && all.text && all.validation_text) list = train::document_list(c.text, train_file), validation_list = train::document_list(validation_text, validation_file);
   all.shared = warn_of_overlap(list, validation_list);
   return all;
 }
@@ -99,6 +100,14 @@ Loaded load_data(const train::FinetuneConfig& c, const text::Tokenizer& tokenize
 template <typename T>
 const T* pointer(const std::optional<T>& value) {
   return value ? &*value : nullptr;
+}
+
+train::FinetuneData data_of(const Loaded& data, const text::Tokenizer& tokenizer) {
+  return {.tokenizer = tokenizer,
+          .examples = pointer(data.examples),
+          .validation_examples = pointer(data.validation_examples),
+          .text = pointer(data.text),
+          .validation_text = pointer(data.validation_text)};
 }
 
 // Nothing of the data is left out without a word.
@@ -139,32 +148,26 @@ train::TrainSummary run_with_progress(train::Finetuner& tuner) {
   return summary;
 }
 
-// Windows of an epoch, about: tokens over the length. Reads all data, and writes nothing.
-int64_t windows_of(const train::FinetuneConfig& c, const text::Tokenizer& tokenizer, int64_t length) {
-  int64_t tokens = 0;
-  if (!c.data.empty()) {
-    tokens = load_examples(c.data, tokenizer, train::finetune_target(c, tokenizer).bos, train::chat_template_for(c), c.format, "examples")->tokens();
-  } else if (c.text.size() == 1 && c.text[0].ends_with(".tok")) {
-    tokens = data::TokenFile(c.text[0]).size();
-  } else {
-    for (const auto& ids : read_documents({.text = data::choose_split(c.text, c.split, data::Split::kTrain).inputs, .split = {}, .field = {}}, {}, tokenizer).ids) tokens += static_cast<int64_t>(ids.size());
-  }
-  return (tokens + length - 1) / length;
-}
-
-int estimate(const train::FinetuneConfig& c, const text::Tokenizer& tokenizer) {
-  COCA_CHECK(c.data.empty() != c.text.empty(), "fine-tuning data: expected --data or --text, one of them");
-  const model::ModelSpec spec = train::finetune_target(c, tokenizer).spec;
-  const int64_t length = c.length > 0 ? c.length : spec.max_position, window_tokens = c.batch * c.accumulation * length;
-  const int64_t steps = c.steps > 0 ? c.steps : static_cast<int64_t>(std::ceil(c.epochs * static_cast<double>(windows_of(c, tokenizer, length)) / static_cast<double>(c.batch * c.accumulation)));
-  const int64_t stages = c.stages.preset.empty() ? std::max<int64_t>(1, static_cast<int64_t>(c.stages.list.size())) : 3;  // coca-paper has three
-  const int64_t tokens = stages * steps * window_tokens, parameters = model::parameter_count(spec);
-  const int64_t trained = train::trains_adapter(c) ? 0 : parameters;  // an adapter is small beside the model
-  print_prose(fmt::format("{}: a model of {} parameters, about {} steps of {} tokens\n\n", c.out, report::format_count(parameters), report::format_count(stages * steps),
-                    report::format_count(window_tokens)));
-  return print_dry_run({.parts = {{"training", Pass::kTraining, tokens, 3 * static_cast<double>(tokens) * model::forward_flops_per_token(spec, length)}}, .spec = spec,
-                        .precision = c.precision, .length = length, .memory = training_memory(spec, c.precision, c.batch, length, trained),
-                        .disk = training_disk(trained, c.keep_checkpoints)});
+// What --dry-run says, after all that the run itself would check. Reads all data, and writes nothing.
+int estimate(const train::FinetuneConfig& c, const text::Tokenizer& tokenizer, train::Start start) {
+  const Loaded data = load_data(c, tokenizer, Keep::kInMemory);
+  const train::FinetuneSetup setup(c, data_of(data, tokenizer), ranks().size());
+  const model::ModelSpec& spec = setup.target().spec;
+  const train::LoopOptions& loop = setup.loop_options();
+  const int64_t done = first_step(train::check_start(loop, spec, start, ranks().size())), length = setup.target().length;
+  if (setup.windows()) print_packing(*setup.windows());
+  int64_t steps = 0;
+  for (const train::Stage& stage : loop.stages) steps += stage.steps;
+  const int64_t step_tokens = c.batch * c.accumulation * length, tokens = (steps - done) * step_tokens, parameters = model::parameter_count(spec);
+  const int64_t trained = loop.adapter ? model::element_count(loop.adapter->tensors().infos()) : parameters;
+  const int64_t windows = setup.validation() ? std::min(c.validation_windows, setup.validation()->windows()) : 0;
+  const int64_t validated = validations_left(done, steps, c.validation_interval) * windows * length;
+  const double each = model::forward_flops_per_token(spec, length);
+  Work work{.parts = {{"training", Pass::kTraining, tokens, 3 * static_cast<double>(tokens) * each}}, .spec = spec, .precision = c.precision, .length = length,
+            .memory = training_memory(spec, c.precision, c.batch, length, trained), .disk = training_disk(trained, c.keep_checkpoints)};
+  if (validated > 0) work.parts.push_back({"validation", Pass::kForward, validated, static_cast<double>(validated) * each});
+  print_prose(fmt::format("{}: a model of {} parameters, {}\n\n", c.out, report::format_count(parameters), steps_text(done, steps, step_tokens)));
+  return print_dry_run(work);
 }
 
 int run(OptionFlags& flags, Options& options) {
@@ -176,15 +179,11 @@ int run(OptionFlags& flags, Options& options) {
   const std::filesystem::path result_folder = std::filesystem::path(c.out) / (train::trains_adapter(c) ? "adapter" : "model");
   check_apart("--out", result_folder, train::trains_adapter(c) ? "--adapter" : "--model", train::trains_adapter(c) ? c.adapter : c.model);
   const auto tokenizer = text::load_tokenizer(c.tokenizer.empty() ? c.model : c.tokenizer);
-  if (options.dry_run) return estimate(c, *tokenizer);
-  const Loaded data = load_data(c, *tokenizer);
-  train::Finetuner tuner(c,
-                         {.tokenizer = *tokenizer,
-                          .examples = pointer(data.examples),
-                          .validation_examples = pointer(data.validation_examples),
-                          .text = pointer(data.text),
-                          .validation_text = pointer(data.validation_text)},
-                         options.resume ? train::Start::kResume : train::Start::kFresh, ranks());
+  const train::Start start = options.resume ? train::Start::kResume : train::Start::kFresh;
+  if (options.dry_run) return estimate(c, *tokenizer, start);
+  first_rank_checks([&] { return train::check_folder(c.out, start); });
+  const Loaded data = load_data(c, *tokenizer, Keep::kInFolder);
+  train::Finetuner tuner(c, data_of(data, *tokenizer), start, ranks());
   print_start(c, tuner);
   if (options.resume) print_resumed(c.out, tuner.loop().first_step());
   const train::TrainSummary summary = run_with_progress(tuner);

@@ -8,8 +8,9 @@
 #include "coca/study/report.h"
 #include "coca/study/run.h"
 #include "coca/study/work.h"
-#include "coca/train/config.h"
+#include "coca/train/trainer.h"
 #include "estimate.h"
+#include "training.h"
 
 namespace coca::tools {
 
@@ -56,17 +57,20 @@ struct StudyWork {
 };
 StudyWork work_of(const study::StudyConfig& c, const text::Tokenizer& tokenizer, const std::vector<int64_t>& test_tokens) {
   StudyWork all;
-  all.work.spec = train::make_spec(study::train_config(c, c.methods.front(), c.seeds.front(), c.out), tokenizer.vocab_size(), {}, {});
+  all.work.spec = train::trained_spec(study::train_config(c, c.methods.front(), c.seeds.front(), c.out), tokenizer);
   all.work.precision = c.precision, all.work.length = c.length;
   all.work.parts = {{"training", Pass::kTraining}, {"perplexity", Pass::kForward}, {"passkey", Pass::kForward}};
   for (const std::string& method : c.methods) {
-    const study::MethodWork w = study::work_of(c, method, tokenizer.vocab_size(), test_tokens);
+    const study::MethodWork w = study::work_of(c, method, all.work.spec.V, test_tokens);
     all.work.memory = std::max(all.work.memory, w.memory);
     for (const int64_t seed : c.seeds) {
-      if (std::filesystem::exists(std::filesystem::path(c.out) / "runs" / fmt::format("{}-s{}", method, seed) / "result.json")) continue;
+      const std::filesystem::path run = study::run_folder(c, method, seed);
+      if (std::filesystem::exists(run / "result.json")) continue;
       ++all.trainings, all.evaluations += w.evaluations;
       const int64_t tokens[] = {w.trained_tokens, w.evaluations * w.ppl_tokens, w.evaluations * w.passkey_tokens};
       for (size_t i = 0; i < study::kWorks; ++i) all.work.parts[i].tokens += tokens[i], all.work.parts[i].flops += w.all()[i];
+      const int64_t done = first_step(train::latest_checkpoint(run).value_or(""));
+      all.work.parts[0].tokens -= done * c.batch * c.length, all.work.parts[0].flops -= static_cast<double>(done) * w.step_flops;
       all.work.disk += training_disk(w.parameters, 0);
     }
   }
@@ -75,12 +79,19 @@ StudyWork work_of(const study::StudyConfig& c, const text::Tokenizer& tokenizer,
   return all;
 }
 
+std::vector<int64_t> test_tokens(const study::Corpus& corpus) {
+  std::vector<int64_t> tokens;
+  for (const std::vector<int32_t>& document : corpus.test) tokens.push_back(static_cast<int64_t>(document.size()));
+  return tokens;
+}
+
 int dry_run(const study::StudyConfig& c) {
-  const auto tokenizer = text::load_tokenizer(c.tokenizer);
-  const StudyWork all = work_of(c, *tokenizer, std::vector<int64_t>(static_cast<size_t>(c.eval_documents), c.eval_tokens));
+  const study::Corpus corpus = study::load_corpus(c, study::Keep::kNothing);
+  study::check_corpus(c, corpus);
+  const StudyWork all = work_of(c, *corpus.tokenizer, test_tokens(corpus));
   print_prose(fmt::format("{}: {} trainings of {} steps, {} evaluations of at most {} tokens\n\n", c.out, report::format_count(all.trainings), report::format_count(c.steps),
                     report::format_count(all.evaluations), report::format_count(c.eval_documents * c.eval_tokens)));
-  return all.trainings > 0 ? print_dry_run(all.work) : 0;
+  return all.trainings > 0 ? print_dry_run(all.work) : end_dry_run();
 }
 
 // The trainings that were given up: a warning, or an error where nothing else was trained. The report says why.
@@ -96,13 +107,12 @@ void tell_of_failures(const study::StudyResults& results) {
 
 int run(const Options& options) {
   const study::StudyConfig config = study::resolve(options.config);
+  study::check_study(config, *text::load_tokenizer(config.tokenizer));
   if (options.dry_run) return dry_run(config);
   const study::Corpus corpus = study::load_corpus(config);
   print_prose(corpus.description + "\n");
   for (const std::string& sentence : data::overlap_sentences(corpus.shared, "test")) log_warning("{}", sentence);
-  std::vector<int64_t> test_tokens;
-  for (const std::vector<int32_t>& document : corpus.test) test_tokens.push_back(static_cast<int64_t>(document.size()));
-  if (const StudyWork all = work_of(config, *corpus.tokenizer, test_tokens); all.trainings > 0)
+  if (const StudyWork all = work_of(config, *corpus.tokenizer, test_tokens(corpus)); all.trainings > 0)
     print_prose(fmt::format("{} trainings and {} evaluations are to be done: about {} on this machine, {} of memory, {} of disk\n", report::format_count(all.trainings),
                       report::format_count(all.evaluations), report::format_duration(seconds_of(all.work)), report::format_bytes(all.work.memory),
                       report::format_bytes(all.work.disk)));

@@ -24,17 +24,24 @@ struct Options {
   }
 };
 
-int estimate(const train::TrainConfig& c, const text::Tokenizer& tokenizer) {
-  const model::ModelSpec spec = train::make_spec(c, tokenizer.vocab_size(), tokenizer.bos_id(), tokenizer.eos_id());
+// What --dry-run says, after all that the run itself would check. `from`: the checkpoint it begins from.
+int estimate(const train::TrainConfig& c, const text::Tokenizer& tokenizer, const std::filesystem::path& from) {
+  const data::TokenFile tokens = train::sample_tokens(c.text, tokenizer, {.tokens = c.length + 1}, c.split, data::Split::kTrain);
+  std::optional<data::TokenFile> validation;
+  if (const std::vector<std::string> text = validation_text_of(c, Say::kNothing); !text.empty())
+    validation = train::sample_tokens(text, tokenizer, {.tokens = c.validation_windows * c.length + 1}, std::nullopt, data::Split::kValidation);
+  leave_out_short_choice(c, c.length, validation);
+  train::check_data(c, {.tokens = tokens, .validation = validation ? &*validation : nullptr, .tokenizer = tokenizer});
+
+  const model::ModelSpec spec = train::trained_spec(c, tokenizer);
   const double each = model::forward_flops_per_token(spec, c.length);
-  const int64_t tokens = c.steps * c.batch * c.accumulation * c.length;
-  const int64_t validations = validation_text_of(c, Say::kNothing).empty() ? 0 : (c.validation_interval > 0 ? (c.steps + c.validation_interval - 1) / c.validation_interval : 1);
-  const int64_t validated = validations * c.validation_windows * c.length, parameters = model::parameter_count(spec);
-  Work work{.parts = {{"training", Pass::kTraining, tokens, 3 * static_cast<double>(tokens) * each}}, .spec = spec, .precision = c.precision, .length = c.length,
+  const int64_t done = first_step(from), step_tokens = c.batch * c.accumulation * c.length, todo = (c.steps - done) * step_tokens;
+  const int64_t windows = validation ? std::min(c.validation_windows, (validation->size() - 1) / c.length) : 0;
+  const int64_t validated = validations_left(done, c.steps, c.validation_interval) * windows * c.length, parameters = model::parameter_count(spec);
+  Work work{.parts = {{"training", Pass::kTraining, todo, 3 * static_cast<double>(todo) * each}}, .spec = spec, .precision = c.precision, .length = c.length,
             .memory = training_memory(spec, c.precision, c.batch, c.length, parameters), .disk = training_disk(parameters, c.keep_checkpoints)};
   if (validated > 0) work.parts.push_back({"validation", Pass::kForward, validated, static_cast<double>(validated) * each});
-  print_prose(fmt::format("{}: {} parameters, attention {}, {} steps of {} tokens\n\n", c.out, report::format_count(parameters), enum_name(c.attention),
-                    report::format_count(c.steps), report::format_count(c.batch * c.accumulation * c.length)));
+  print_prose(fmt::format("{}: {} parameters, attention {}, {}\n\n", c.out, report::format_count(parameters), enum_name(c.attention), steps_text(done, c.steps, step_tokens)));
   return print_dry_run(work);
 }
 
@@ -45,7 +52,9 @@ int run(OptionFlags& flags, Options& options) {
   COCA_CHECK(!c.text.empty(), "--text: no training text given{}", options.resume ? fmt::format(", and {} holds no run to resume", c.out) : "");
   const std::filesystem::path out = c.out;
   const auto tokenizer = text::load_tokenizer(c.tokenizer);
-  if (options.dry_run) return estimate(c, *tokenizer);
+  const train::Start start = options.resume ? train::Start::kResume : train::Start::kFresh;
+  const std::filesystem::path from = first_rank_checks([&] { return train::check_start(c, *tokenizer, start, ranks().size()); });
+  if (options.dry_run) return estimate(c, *tokenizer, from);
   const data::TokenFile tokens = load_tokens(c.text, *tokenizer, out / "data" / "train.tok", "training text", c.split, data::Split::kTrain);
   const std::vector<std::string> validation_text = validation_text_of(c, Say::kChoice);
   std::optional<data::TokenFile> validation;
@@ -57,7 +66,7 @@ int run(OptionFlags& flags, Options& options) {
                                                        train::document_list(validation_text, out / "data" / "validation.tok"));
 
   train::Trainer trainer(c, {.tokens = tokens, .validation = validation ? &*validation : nullptr, .tokenizer = *tokenizer},
-                         options.resume ? train::Start::kResume : train::Start::kFresh, ranks());
+                         start, ranks());
   print_prose(fmt::format("{}: {} parameters, attention {}, {} training tokens, {} per step, activations {}{}\n", c.out,
                     report::format_count(model::parameter_count(trainer.spec())), enum_name(c.attention), report::format_count(tokens.size()),
                     report::format_count(c.batch * c.length * c.accumulation), report::format_bytes(static_cast<int64_t>(trainer.activation_bytes())), ranks_text()));

@@ -5,6 +5,7 @@
 
 #include "cli.h"
 #include "coca/base/clock.h"
+#include "coca/base/memory.h"
 #include "coca/base/parallel.h"
 #include "coca/bench/machine.h"
 #include "coca/bench/model_shape.h"
@@ -68,7 +69,8 @@ double seconds_of(const Work& work) {
   return seconds;
 }
 
-int print_dry_run(const Work& work) {
+double print_work(const Work& work) {
+  const int64_t before = peak_resident_bytes();  // program, tokenizer and data; before the speed is measured
   report::Table table{.title = "", .header = {"", "tokens", "operations", "time"}, .rows = {}, .align = {}};
   double rates[2] = {}, all = 0;
   for (const Part& part : work.parts) {
@@ -83,10 +85,14 @@ int print_dry_run(const Work& work) {
   std::string speed;
   for (const double rate : rates)
     if (rate > 0) speed += fmt::format("{}{} GFLOP/s", speed.empty() ? "" : " and ", report::format_number(rate * 1e-9, 3));
-  print_prose(fmt::format("\ntime: about, at {} with {} threads, {}\nmemory: about {} at least\n", speed, max_threads(),
+  print_prose(fmt::format("\ntime: about, at {} with {} threads, {}\nmemory: about {}\n", speed, max_threads(),
                     measured ? "measured just now on a model of this shape" : "three quarters of this machine's matrix rate",
-                    report::format_bytes(work.memory)));
+                    report::format_bytes(before + work.memory)));
   if (work.disk > 0) print_prose(fmt::format("disk: about {}\n", report::format_bytes(work.disk)));
+  return all;
+}
+
+int end_dry_run() {
   print("dry run: nothing else was computed, nothing was written\n");
   return 0;
 }

@@ -17,6 +17,8 @@ struct Part {
   Pass pass = Pass::kForward;
   int64_t tokens = 0;  // run through the model
   double flops = 0;    // of the matrix products; those of training are three times the forward ones
+  int64_t length = 0;  // of an evaluation: its windows' or prompts'
+  int64_t units = 0;   // and what it counts as done: tokens or prompts
 };
 
 struct Work {
@@ -24,7 +26,7 @@ struct Work {
   model::ModelSpec spec;  // the speed is that of a model of this shape
   model::Precision precision = model::Precision::kF32;
   int64_t length = 0;  // tokens of a typical window
-  int64_t memory = 0;  // bytes
+  int64_t memory = 0;  // bytes, on top of what the process has
   int64_t disk = 0;    // bytes written
 };
 
@@ -33,8 +35,11 @@ struct Work {
 double measured_rate(const model::ModelSpec&, model::Precision, int64_t length, Pass);
 
 double seconds_of(const Work&);
-// Prints what it takes, as a table; 0, an exit code. Nothing is written.
-int print_dry_run(const Work&);
+// Prints what it takes, as a table; its time in seconds.
+double print_work(const Work&);
+// The last line of a dry run; 0, an exit code.
+int end_dry_run();
+inline int print_dry_run(const Work& work) { return print_work(work), end_dry_run(); }
 
 // Bytes of weights, gradients, moments and activations of training; of the parameters that are trained.
 int64_t training_memory(const model::ModelSpec&, model::Precision, int64_t batch, int64_t length, int64_t trained_parameters);

@@ -33,7 +33,7 @@ struct EvalOutputFlags : OutputFlags {
 //   std::vector<Result> results;
 //   Measurement measurement([&] { measure(..., results); });
 //   if (results.empty()) measurement.rethrow();
-//   measurement.missing = ...;
+//   measurement.missing = ...;  // what was not done
 //   return measurement.report([&] { print and write results; });
 class Measurement {
  public:
@@ -64,23 +64,19 @@ void write_outputs(const EvalOutputFlags&, const nlohmann::ordered_json& json, c
 // The share of the work that is done, where a token or a prompt costs more at greater lengths.
 class WorkShare {
  public:
-  WorkShare(std::map<int64_t, double> cost_of_one, double total) : cost_(std::move(cost_of_one)), total_(total) {}
-  double at(int64_t length, int64_t done) {  // in all, of any length; the last were of this one
-    sum_ += static_cast<double>(done - std::exchange(done_, done)) * cost_[length];
-    return total_ > 0 ? sum_ / total_ : 0;
-  }
+  explicit WorkShare(const std::vector<Part>& parts);  // one for each length
+  double at(int64_t length, int64_t done);  // units in all, of any length; the last were of this one
 
  private:
-  std::map<int64_t, double> cost_;
-  double total_, sum_ = 0;
+  std::map<int64_t, double> cost_;  // of a unit
+  double total_ = 0, sum_ = 0;
   int64_t done_ = 0;
 };
 
-// Prompts of each length, that many tokens each: what they cost, and their share as they are done.
+// So many prompts of each length, that many tokens each.
 std::vector<Part> prompt_parts(const model::ModelSpec&, const std::vector<int64_t>& lengths, int64_t prompts_of_each);
-WorkShare prompt_share(const model::ModelSpec&, const std::vector<int64_t>& lengths, int64_t prompts_of_each);
-// What --dry-run prints: model and parts; only the model's config.json is read.
-int print_eval_dry_run(const ModelFlags&, const model::ModelSpec&, std::vector<Part>, int64_t batch_tokens);
+// What --dry-run prints of one model, but for the last line; its time in seconds.
+double print_eval_work(const ModelFlags&, const model::ModelSpec&, const std::vector<Part>&, int64_t batch_tokens);
 
 nlohmann::ordered_json header_json(const std::string& dir, const LoadedModel&, nlohmann::ordered_json options);
 void print_model_line(const std::string& dir, const LoadedModel&);

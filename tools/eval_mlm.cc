@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/eval/mlm.h"
 
-#include <cstdio>
+#include <algorithm>
 
 #include "coca/model/windows.h"
 #include "coca/report/table.h"
@@ -38,18 +38,34 @@ struct MlmFlags : ModelFlags {
   }
 };
 
+// What runs through the model, by length.
+std::vector<Part> parts_of(const MlmFlags& flags, const model::ModelSpec& spec, const Documents& documents) {
+  std::vector<Part> parts;
+  for (const int64_t length : flags.lengths) {
+    int64_t windows = 0;
+    for (const auto& ids : documents.ids) windows += static_cast<int64_t>(ids.size()) / std::max<int64_t>(1, length);
+    if (flags.max_windows > 0) windows = std::min(windows, flags.max_windows);
+    const int64_t tokens = windows * length;
+    parts.push_back({.name = fmt::format("length {}", length), .tokens = tokens, .flops = static_cast<double>(tokens) * model::forward_flops_per_token(spec, length),
+                     .length = length, .units = tokens});
+  }
+  return parts;
+}
+
 int run_mlm(MlmFlags& flags) {
   const LoadedModel m = load_with_flags(flags);
   model::require_masked(m.model.spec, "eval mlm");
   COCA_CHECK(flags.max_tokens >= 0, "--max-tokens {}: must be at least 1, or 0 (all)", flags.max_tokens);
   if (flags.lengths.empty()) flags.lengths = {m.model.spec.max_position};
   std::optional<report::Progress> progress;
+  std::optional<WorkShare> share;
   const eval::MlmOptions options{.lengths = flags.lengths, .max_windows = flags.max_windows, .seed = flags.seed, .batch_tokens = flags.batch_tokens,
-                                 .scaling = m.scaling, .progress = [&](int64_t done, int64_t total) {
+                                 .scaling = m.scaling, .progress = [&](int64_t length, int64_t done, int64_t total) {
                                    if (!progress) progress = make_progress({.total = total, .unit = "tokens", .label = "mlm"});
-                                   progress->update(done);
+                                   progress->update(done, fmt::format("length {}", length), share->at(length, done));
                                  }, .ranks = ranks()};
   const Documents documents = read_documents(flags.text, {.max_tokens = flags.max_tokens, .cut = flags.cut}, *m.tokenizer);
+  share.emplace(parts_of(flags, m.model.spec, documents));
   Context cx;
   std::vector<eval::MlmResult> results;
   Measurement measurement([&] {

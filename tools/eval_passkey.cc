@@ -199,15 +199,15 @@ int run_passkey(PasskeyFlags& flags) {
   check_outputs(flags.output);
   eval::PasskeyProtocol protocol = protocol_from(flags);
   const int64_t prompts = protocol.trials * (protocol.place == eval::PasskeyPlace::kDepths ? static_cast<int64_t>(protocol.depths.size()) : 1);
-  if (flags.dry_run) {
-    const model::ModelSpec spec = load_shape(flags).spec;
-    return print_eval_dry_run(flags, spec, prompt_parts(spec, protocol.lengths, prompts), flags.batch_tokens);
-  }
-  const LoadedModel m = load_with_flags(flags);
-  WorkShare share = prompt_share(m.model.spec, protocol.lengths, prompts);
-  std::optional<report::Progress> progress;
+  ModelShape shape = load_shape(flags);
   eval::PasskeyOptions options{
-      .protocol = protocol, .seed = flags.seed, .scaling = m.scaling, .batch_tokens = flags.batch_tokens, .progress = {}, .ranks = ranks()};
+      .protocol = protocol, .seed = flags.seed, .scaling = shape.scaling, .batch_tokens = flags.batch_tokens, .progress = {}, .ranks = ranks()};
+  eval::check_passkey(shape.spec, *shape.tokenizer, options);
+  const std::vector<Part> parts = prompt_parts(shape.spec, protocol.lengths, prompts);
+  if (flags.dry_run) return print_eval_work(flags, shape.spec, parts, flags.batch_tokens), end_dry_run();
+  const LoadedModel m = load_with_flags(flags, std::move(shape));
+  WorkShare share(parts);
+  std::optional<report::Progress> progress;
   options.progress = [&](const eval::PasskeyProgress& p) {
     if (!progress) progress = make_progress({.total = p.total, .unit = "prompts", .label = "passkey"});
     progress->update(p.done, fmt::format("length {} correct {}/{}", p.length, p.correct, p.tried), share.at(p.length, p.done));

@@ -132,11 +132,14 @@ std::vector<std::string> short_names(const std::vector<Measured>& all) {
   return names;
 }
 
+// Of fewer windows the spread is known too badly: at ten, to about a quarter (1 / sqrt(2 (k - 1))).
+constexpr int kLeastWindows = 10;
+
 std::vector<std::string> ppl_row(const eval::PerplexityResult& r, eval::Average average) {
   const eval::Average other = average == eval::Average::kTokens ? eval::Average::kWindows : eval::Average::kTokens;
   std::optional<double> ppl_error;
-  if (r.standard_error && average == eval::Average::kTokens) ppl_error = r.perplexity * *r.standard_error;
-  return {fmt::format("{}{}", r.length, r.reaches_length() ? "" : "*"),
+  if (r.standard_error && average == eval::Average::kTokens && r.equal_windows >= kLeastWindows) ppl_error = r.perplexity * *r.standard_error;
+  return {fmt::format("{}{}{}", r.length, r.reaches_length() ? "" : "*", r.whole() ? "" : " (partial)"),
           fmt::format("{}", r.stride),
           report::format_count(r.windows),
           report::format_count(r.scored_tokens),
@@ -178,6 +181,8 @@ ordered_json ppl_json(const eval::PerplexityResult& r) {
   j["skipped_documents"] = r.skipped_documents;
   j["reaches_length"] = r.reaches_length();
   j["windows"] = r.windows;
+  j["planned_windows"] = r.planned_windows;
+  j["fewest_scored"] = r.fewest_scored;
   j["scored_tokens"] = r.scored_tokens;
   j["run_tokens"] = r.run_tokens;
   j["words"] = r.words;
@@ -296,7 +301,14 @@ void print_notes(const std::vector<eval::PerplexityResult>& results, const eval:
     else if (r.short_documents > 0)
       print_prose(fmt::format("length {}: {} of {} documents are shorter\n", r.length, report::format_count(r.short_documents), report::format_count(r.documents)));
   }
-  if (p.average == eval::Average::kTokens) print_prose("+-: one standard error over windows, as if these were independent\n");
+  const auto few = [](const eval::PerplexityResult& r) { return r.equal_windows < kLeastWindows; };
+  if (p.average == eval::Average::kTokens)
+    print_prose(fmt::format("+-: one standard error over windows, as if these were independent{}\n",
+                      std::ranges::any_of(results, few) ? fmt::format("; left out below {} windows, where a small one counts as a part of one", kLeastWindows) : ""));
+  const auto unequal = std::ranges::find_if(results, [](const eval::PerplexityResult& r) { return 10 * r.fewest_scored < r.most_scored; });
+  if (unequal != results.end())
+    print_prose(fmt::format("ppl (windows): every window counts the same, though at length {} they score from {} to {} tokens\n", unequal->length,
+                      report::format_count(unequal->fewest_scored), report::format_count(unequal->most_scored)));
   print_prose("word ppl: exp(nll of the scored tokens / their words between white space)\n");
 }
 
@@ -315,93 +327,138 @@ void print_all(const PplFlags& flags, const eval::Protocol& protocol, const std:
     print_prose("note: the models have different tokenizers: bits/byte and word ppl can be compared, ppl cannot\n");
   if (flags.by_document) print("\n" + table_text(documents_table(documents)));
   std::set<int64_t> noted;
-  for (const Measured& one : all)
-    if (noted.insert(one.loaded.model.spec.max_position).second) note_extrapolation(one.loaded, protocol.lengths);
-}
-
-// Adds the model, and its results length by length. Documents are read again only for another tokenizer.
-// What runs through the model, by length.
-std::vector<Part> parts_of(const eval::Protocol& protocol, const model::ModelSpec& spec, const Documents& documents) {
-  const std::optional<int32_t> bos = eval::bos_token(spec, protocol.bos);
-  const eval::Texts texts = eval::make_texts(documents.ids, protocol, bos);
-  std::vector<Part> parts;
-  for (const int64_t W : protocol.lengths) {
-    const eval::WindowShape shape = eval::window_shape(protocol, W, bos);
-    int64_t tokens = 0;
-    for (const eval::Text& text : texts.texts)
-      for (const eval::WindowSpan& span : eval::plan_windows(static_cast<int64_t>(text.ids.size()), protocol, shape)) tokens += span.tokens() + shape.front;
-    parts.push_back({fmt::format("length {}", W), Pass::kForward, tokens, static_cast<double>(tokens) * model::forward_flops_per_token(spec, W)});
+  for (const Measured& one : all) {
+    std::vector<int64_t> lengths;
+    for (const eval::PerplexityResult& r : one.results) lengths.push_back(r.length);
+    if (noted.insert(one.loaded.model.spec.max_position).second) note_extrapolation(one.loaded, lengths);
   }
-  return parts;
-}
-
-WorkShare share_of(const eval::Protocol& protocol, const model::ModelSpec& spec, const Documents& documents) {
-  std::map<int64_t, double> cost;
-  double total = 0;
-  for (const int64_t W : protocol.lengths) cost[W] = model::forward_flops_per_token(spec, W);
-  for (const Part& part : parts_of(protocol, spec, documents)) total += part.flops;
-  return {std::move(cost), total};
 }
 
 DocumentLimits limits_of(const eval::Protocol& p) {
   return {.min_tokens = p.min_tokens, .max_tokens = p.max_tokens, .cut = p.cut, .max_documents = p.max_documents};
 }
 
-int dry_run(const PplFlags& flags, const eval::Protocol& protocol) {
-  for (const std::string& model : flags.models.items) {
-    ModelFlags one = flags;
-    one.model = model;
-    const auto [spec, tokenizer] = load_shape(one);
-    print_eval_dry_run(one, spec, parts_of(protocol, spec, read_documents(flags.text, limits_of(protocol), *tokenizer)), flags.batch_tokens);
-  }
-  return 0;
-}
-
-class ModelMeasurer {
+// Text is read again only for another tokenizer.
+class TextReader {
  public:
-  ModelMeasurer(const PplFlags& flags, const eval::Protocol& protocol) : flags_(flags), protocol_(protocol) {}
-
-  void measure(const std::string& model, std::vector<Measured>& all) {
-    ModelFlags one = flags_;
-    one.model = model;
-    Measured& m = all.emplace_back(Measured{.model = model, .loaded = load_with_flags(one)});
-    const text::Tokenizer& tokenizer = *m.loaded.tokenizer;
+  TextReader(const PplFlags& flags, const eval::Protocol& protocol) : flags_(flags), limits_(limits_of(protocol)) {}
+  const Documents& with(const text::Tokenizer& tokenizer) {
     if (tokenizer.fingerprint() != read_with_) {
-      documents_ = read_documents(flags_.text, limits_of(protocol_), tokenizer);
+      documents_ = read_documents(flags_.text, limits_, tokenizer);
       read_with_ = tokenizer.fingerprint();
     }
-    m.split = documents_.split;
-    const Measurement measurement([&] { run(m); });
-    m.loaded.model.params.reset();
-    m.documents = documents_json(m.results, documents_);
-    measurement.rethrow();
+    return documents_;
   }
 
  private:
-  void run(Measured& m) {
-    std::optional<report::Progress> progress;
-    eval::PerplexityOptions options{.protocol = protocol_,
-                                    .scaling = m.loaded.scaling,
-                                    .batch_tokens = flags_.batch_tokens,
-                                    .id_text = eval::text_of_ids(*m.loaded.tokenizer),
-                                    .progress = {},
-                                    .ranks = ranks(),
-                                    .share = flags_.context_parallel ? eval::Share::kTokens : eval::Share::kWindows};
-    WorkShare share = share_of(protocol_, m.loaded.model.spec, documents_);
-    options.progress = [&](const eval::PerplexityProgress& p) {
-      if (!progress) progress = make_progress({.total = p.total_tokens, .unit = "tokens", .label = flags_.models.items.size() == 1 ? "ppl" : "ppl " + m.model});
-      progress->update(p.done_tokens, fmt::format("length {} ppl {}", p.length, report::format_number(p.perplexity)), share.at(p.length, p.done_tokens));
-    };
-    Context cx;
-    eval::perplexity(cx, m.loaded.model.spec, m.loaded.model.params->weights(), documents_.ids, options, m.results);
-    if (progress) progress->finish();
-  }
-
   const PplFlags& flags_;
-  const eval::Protocol& protocol_;
+  DocumentLimits limits_;
   Documents documents_;
   std::string read_with_;  // the tokenizer's fingerprint
 };
+
+eval::PerplexityOptions options_of(const PplFlags& flags, const eval::Protocol& protocol, const std::optional<model::RopeScaling>& scaling) {
+  return {.protocol = protocol,
+          .scaling = scaling,
+          .batch_tokens = flags.batch_tokens,
+          .id_text = {},
+          .progress = {},
+          .ranks = ranks(),
+          .share = flags.context_parallel ? eval::Share::kTokens : eval::Share::kWindows};
+}
+
+// What runs through the model, by length. Throws what the measurement would refuse.
+std::vector<Part> parts_of(const model::ModelSpec& spec, const Documents& documents, const eval::PerplexityOptions& options) {
+  std::vector<Part> parts;
+  for (const eval::PerplexityResult& r : eval::plan_perplexity(spec, documents.ids, options))
+    parts.push_back({.name = fmt::format("length {}", r.length), .tokens = r.run_tokens,
+                     .flops = static_cast<double>(r.run_tokens) * model::forward_flops_per_token(spec, r.length), .length = r.length, .units = r.run_tokens});
+  return parts;
+}
+
+// One of the models with the flags of all.
+struct Candidate {
+  ModelFlags flags;
+  ModelShape shape;
+};
+
+// Errors say which of several models they are of.
+template <typename Work>
+auto naming(const PplFlags& flags, const std::string& model, const Work& work) {
+  try {
+    return work();
+  } catch (const dist::SharedError& error) {
+    if (flags.models.items.size() == 1) throw;
+    throw dist::SharedError(error.kind(), fmt::format("{}: {}", model, error.what()));
+  } catch (const Error& error) {
+    if (flags.models.items.size() == 1) throw;
+    throw Error(error.kind(), fmt::format("{}: {}", model, error.what()));
+  }
+}
+
+// All models are looked at before the first is run.
+std::vector<Candidate> candidates_of(const PplFlags& flags) {
+  COCA_CHECK(!flags.models.items.empty(), "--model: no model folder given");
+  std::vector<Candidate> all;
+  for (const std::string& model : flags.models.items)
+    naming(flags, model, [&] {
+      Candidate& one = all.emplace_back(Candidate{.flags = flags, .shape = {}});
+      one.flags.model = model;
+      one.shape = load_shape(one.flags);
+      model::require_causal(one.shape.spec, "perplexity");
+    });
+  return all;
+}
+
+int dry_run(const PplFlags& flags, const eval::Protocol& protocol, const std::vector<Candidate>& candidates) {
+  TextReader text(flags, protocol);
+  double seconds = 0;
+  for (const Candidate& one : candidates)
+    seconds += naming(flags, one.flags.model, [&] {
+      const std::vector<Part> parts = parts_of(one.shape.spec, text.with(*one.shape.tokenizer), options_of(flags, protocol, one.shape.scaling));
+      return print_eval_work(one.flags, one.shape.spec, parts, flags.batch_tokens);
+    });
+  if (candidates.size() > 1) print(fmt::format("\nall {} models: about {}\n", candidates.size(), report::format_duration(seconds)));
+  return end_dry_run();
+}
+
+// Adds the model, and its results length by length.
+void measure(const PplFlags& flags, const eval::Protocol& protocol, Candidate& one, TextReader& text, std::vector<Measured>& all) {
+  const Documents& documents = text.with(*one.shape.tokenizer);
+  eval::PerplexityOptions options = options_of(flags, protocol, one.shape.scaling);
+  WorkShare share(parts_of(one.shape.spec, documents, options));
+  Measured& m = all.emplace_back(Measured{.model = one.flags.model, .loaded = load_with_flags(one.flags, std::move(one.shape))});
+  m.split = documents.split;
+  const Measurement measurement([&] {
+    std::optional<report::Progress> progress;
+    options.id_text = eval::text_of_ids(*m.loaded.tokenizer);
+    options.progress = [&](const eval::PerplexityProgress& p) {
+      if (!progress) progress = make_progress({.total = p.total_tokens, .unit = "tokens", .label = flags.models.items.size() == 1 ? "ppl" : "ppl " + m.model});
+      progress->update(p.done_tokens, fmt::format("length {} ppl {}", p.length, report::format_number(p.perplexity)), share.at(p.length, p.done_tokens));
+    };
+    Context cx;
+    eval::perplexity(cx, m.loaded.model.spec, m.loaded.model.params->weights(), documents.ids, options, m.results);
+    if (progress) progress->finish();
+  });
+  m.loaded.model.params.reset();
+  m.documents = documents_json(m.results, documents);
+  measurement.rethrow();
+}
+
+// What of all that was asked for is not in the results.
+std::vector<std::string> missing_of(const PplFlags& flags, const eval::Protocol& protocol, const std::vector<Measured>& all) {
+  std::vector<std::string> missing;
+  for (size_t i = 0; i < flags.models.items.size(); ++i) {
+    const std::string of = flags.models.items.size() == 1 ? "" : " of " + flags.models.items[i];
+    const size_t done = i < all.size() ? all[i].results.size() : 0;
+    if (done > 0 && !all[i].results.back().whole()) {
+      const eval::PerplexityResult& r = all[i].results.back();
+      missing.push_back(fmt::format("{} of {} windows of length {}{}", r.planned_windows - r.windows, r.planned_windows, r.length, of));
+    }
+    for (size_t l = done; l < protocol.lengths.size(); ++l) missing.push_back(fmt::format("length {}{}", protocol.lengths[l], of));
+  }
+  return missing;
+}
 
 // Of one model as ever; of several they stand in a list, and rows say which they are of.
 ordered_json all_json(PplFlags& flags, eval::Protocol protocol, const std::vector<Measured>& all, const Measurement& measurement) {
@@ -434,24 +491,17 @@ ordered_json all_json(PplFlags& flags, eval::Protocol protocol, const std::vecto
   return json;
 }
 
-void check_models(const PplFlags& flags) {
-  COCA_CHECK(!flags.models.items.empty(), "--model: no model folder given");
-  for (const std::string& model : flags.models.items) model::require_causal(model::load_spec(model), "perplexity");
-}
-
 int run_ppl(PplFlags& flags) {
   check_outputs(flags.output);
   const eval::Protocol protocol = protocol_from(flags);
-  check_models(flags);
-  if (flags.dry_run) return dry_run(flags, protocol);
+  std::vector<Candidate> candidates = candidates_of(flags);
+  if (flags.dry_run) return dry_run(flags, protocol, candidates);
   std::vector<Measured> all;
   Measurement measurement([&] {
-    ModelMeasurer measurer(flags, protocol);
-    for (const std::string& model : flags.models.items) measurer.measure(model, all);
+    TextReader text(flags, protocol);
+    for (Candidate& one : candidates) naming(flags, one.flags.model, [&] { measure(flags, protocol, one, text, all); });
   });
-  for (size_t i = 0; measurement.partial() && i < flags.models.items.size(); ++i)
-    for (size_t l = i < all.size() ? all[i].results.size() : 0; l < protocol.lengths.size(); ++l)
-      measurement.missing.push_back(fmt::format("length {}{}", protocol.lengths[l], flags.models.items.size() == 1 ? "" : " of " + flags.models.items[i]));
+  if (measurement.partial()) measurement.missing = missing_of(flags, protocol, all);
   std::erase_if(all, [](const Measured& one) { return one.results.empty(); });
   if (all.empty()) measurement.rethrow();
   for (const Measured& one : all)

@@ -172,13 +172,13 @@ int run_ruler(RulerFlags& flags) {
                              .ranks = ranks()};
   for (const std::string& task : flags.tasks) detail::parse_value("--tasks", {task}, options.tasks.emplace_back());
   const int64_t prompts = flags.samples * static_cast<int64_t>(options.tasks.size());
-  if (flags.dry_run) {
-    const model::ModelSpec spec = load_shape(flags).spec;
-    return print_eval_dry_run(flags, spec, prompt_parts(spec, flags.lengths, prompts), 1);
-  }
-  const LoadedModel m = load_with_flags(flags);
-  WorkShare share = prompt_share(m.model.spec, flags.lengths, prompts);
-  options.scaling = m.scaling;
+  ModelShape shape = load_shape(flags);
+  options.scaling = shape.scaling;
+  eval::check_ruler(shape.spec, *shape.tokenizer, options);
+  const std::vector<Part> parts = prompt_parts(shape.spec, flags.lengths, prompts);
+  if (flags.dry_run) return print_eval_work(flags, shape.spec, parts, 1), end_dry_run();
+  const LoadedModel m = load_with_flags(flags, std::move(shape));
+  WorkShare share(parts);
   std::optional<report::Progress> progress;
   std::string predictions;
   options.progress = [&](const eval::RulerSample& s, int64_t done, int64_t total) {
@@ -199,7 +199,9 @@ int run_ruler(RulerFlags& flags) {
     if (const std::string note = zeros_note(result, m); !note.empty() && !measurement.partial())
       print_prose(note + " The zeros say nothing about length.\n");
     print_prose(measurement.line());
-    note_extrapolation(m, flags.lengths);
+    std::vector<int64_t> lengths;
+    for (const eval::RulerCell& cell : result.cells) lengths.push_back(cell.length);
+    note_extrapolation(m, lengths);
     write_each({[&] { write_outputs(flags.output, result_json(flags, m, result, measurement), "cells", [&] { return ruler_svg(result, options, m, measurement); }); },
                 [&] {
                   if (!flags.predictions.empty() && first_rank()) io::write_file_atomic(flags.predictions, predictions);

@@ -103,9 +103,14 @@ int run_stream(StreamFlags& flags) {
   const int64_t wanted = flags.tokens == 0 ? total : std::min(total, flags.tokens);
   report::Progress progress =
       make_progress({.total = wanted, .unit = "tokens", .label = "stream"});
+  // Where nothing is forgotten a token costs more the more there are before it; a window of so many tokens does the same work.
+  const auto cost = [&](int64_t tokens) {
+    const double n = static_cast<double>(std::max<int64_t>(1, tokens));
+    return m.model.spec.pattern.forgets() ? n : n * model::forward_flops_per_token(m.model.spec, std::max<int64_t>(1, tokens));
+  };
   eval::StreamOptions options{.tokens = flags.tokens, .chunk = flags.chunk, .interval = flags.interval, .bos = flags.bos, .scaling = m.scaling, .cache = flags.cache};
   options.progress = [&](const eval::StreamPoint& p) {
-    progress.update(p.tokens, fmt::format("ppl {} cache {}", report::format_number(p.perplexity()), report::format_bytes(p.cache_bytes)));
+    progress.update(p.tokens, fmt::format("ppl {} cache {}", report::format_number(p.perplexity()), report::format_bytes(p.cache_bytes)), cost(p.tokens) / cost(wanted));
   };
   Context cx;
   eval::StreamResult result;

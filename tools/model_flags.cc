@@ -59,32 +59,31 @@ model::AttentionPattern pattern_of(const ModelFlags& flags, const model::ModelSp
 
 }  // namespace
 
-LoadedModel load_with_flags(const ModelFlags& flags) {
-  COCA_CHECK(!flags.model.empty(), "--model: no model folder given");
-  const model::ModelSpec spec = model::load_spec(flags.model);  // mistakes show before the weights are read
-  LoadedModel out;
-  out.scaling = scaling_of(flags, spec);
-  out.used_scaling = out.scaling.value_or(spec.rope_scaling);
-  model::ModelSpec patterned = spec;
-  patterned.pattern = pattern_of(flags, spec);
-  model::validate(patterned);
-  out.tokenizer = text::load_tokenizer(flags.tokenizer.empty() ? flags.model : flags.tokenizer);
-  eval::check_tokenizer(*out.tokenizer, spec);
-  const auto adapter = flags.adapter.empty() ? nullptr : model::load_adapter(flags.adapter, spec);
-  out.adapter = flags.adapter;
-  out.model = model::load_model(flags.model, flags.precision);
-  out.model.spec.pattern = patterned.pattern;
-  if (adapter) model::merge_adapter(*adapter, *out.model.params);
-  const std::optional<int32_t> leading = text::leading_id(*out.tokenizer, out.model.spec.bos_id);
-  out.model.spec.bos_id = leading ? std::optional<int64_t>(*leading) : std::nullopt;
-  return out;
-}
-
 ModelShape load_shape(const ModelFlags& flags) {
   COCA_CHECK(!flags.model.empty(), "--model: no model folder given");
-  ModelShape shape{.spec = model::load_spec(flags.model), .tokenizer = text::load_tokenizer(flags.tokenizer.empty() ? flags.model : flags.tokenizer)};
+  ModelShape shape{.spec = model::load_spec(flags.model)};
+  shape.scaling = scaling_of(flags, shape.spec);
+  model::ModelSpec patterned = shape.spec;
+  patterned.pattern = pattern_of(flags, shape.spec);
+  model::validate(patterned);
+  shape.tokenizer = text::load_tokenizer(flags.tokenizer.empty() ? flags.model : flags.tokenizer);
   eval::check_tokenizer(*shape.tokenizer, shape.spec);
+  model::check_tensors(model::WeightFiles(flags.model), shape.spec);
+  if (!flags.adapter.empty()) shape.adapter = model::load_adapter(flags.adapter, shape.spec);
+  shape.spec.pattern = patterned.pattern;
+  const std::optional<int32_t> leading = text::leading_id(*shape.tokenizer, shape.spec.bos_id);
+  shape.spec.bos_id = leading ? std::optional<int64_t>(*leading) : std::nullopt;
   return shape;
+}
+
+LoadedModel load_with_flags(const ModelFlags& flags) { return load_with_flags(flags, load_shape(flags)); }
+
+LoadedModel load_with_flags(const ModelFlags& flags, ModelShape shape) {
+  LoadedModel out{.model = model::load_model(flags.model, flags.precision), .adapter = flags.adapter, .tokenizer = std::move(shape.tokenizer),
+                  .scaling = shape.scaling, .used_scaling = shape.scaling.value_or(shape.spec.rope_scaling)};
+  if (shape.adapter) model::merge_adapter(*shape.adapter, *out.model.params);
+  out.model.spec = std::move(shape.spec);
+  return out;
 }
 
 std::string scaling_text(const model::RopeScaling& scaling) {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "cli.h"
+#include "coca/model/adapter.h"
 #include "coca/model/model.h"
 #include "coca/text/tokenizer.h"
 
@@ -55,15 +56,19 @@ struct LoadedModel {
   model::RopeScaling used_scaling;            // that, or config.json's
 };
 
-// The model without its weights, for estimates.
+// The model without its weights, whose names and shapes are looked at all the same. Errors name the flag that is missing or
+// contradicts the model.
 struct ModelShape {
-  model::ModelSpec spec;
+  model::ModelSpec spec;  // with the flags' pattern, and the bos that the tokenizer puts in front
+  std::optional<model::RopeScaling> scaling;  // what the flags ask for
   std::unique_ptr<text::Tokenizer> tokenizer;
+  std::shared_ptr<model::Adapter> adapter;
 };
 ModelShape load_shape(const ModelFlags&);
 
-// Errors name the flag that is missing or contradicts the model.
+// The same errors, and those of weights that cannot be used. shape: what load_shape() made of the same flags.
 LoadedModel load_with_flags(const ModelFlags&);
+LoadedModel load_with_flags(const ModelFlags&, ModelShape shape);
 std::string scaling_text(const model::RopeScaling&);  // "none", "dynamic x4"
 std::string pattern_text(const model::AttentionPattern&);  // "full", "streaming-llm, window 252, 4 sinks"
 

@@ -84,6 +84,19 @@ struct Use {
   std::string text() const { return flag + " " + path; }
 };
 
+// What is to be made, at any depth, needs a folder that is there and can be written to. One that is there already is the
+// command's to refuse.
+void check_can_be_made(const std::string& text, const fs::path& path) {
+  const fs::path target = io::output_place(path).target;
+  std::error_code error;
+  if (fs::exists(target, error)) return;
+  fs::path above = fs::absolute(target, error).lexically_normal();
+  do above = above.parent_path();
+  while (!fs::exists(above, error) && above.has_relative_path());
+  COCA_CHECK_AS(kIo, io::is_folder(above), "{}: cannot be made, as {} is not a folder", text, above.string());
+  COCA_CHECK_AS(kIo, ::access(above.c_str(), W_OK) == 0, "{}: the folder {} cannot be written to: {}", text, above.string(), std::strerror(errno));
+}
+
 bool is_output(Role role) { return role == Role::kResult || role == Role::kMade; }
 
 struct Uses {
@@ -245,6 +258,7 @@ void check_paths(const CLI::App& command, const std::vector<SettledFlag>& settle
   if (!uses.to_stdout.empty()) print_to_stderr();
   for (const Use& output : uses.outputs)
     if (output.role == Role::kResult) check_result_can_be_written(output);
+    else check_can_be_made(output.text(), output.path);
   const std::vector<OutputFile> files = files_of(uses.outputs);
   check_outputs_differ(files);
   check_inputs_stay(uses.inputs, files);

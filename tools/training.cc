@@ -17,6 +17,26 @@ data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::
   return std::move(*tokens);
 }
 
+std::filesystem::path first_rank_checks(const std::function<std::filesystem::path()>& check) {
+  std::filesystem::path found;
+  dist::together(ranks(), [&] {
+    if (first_rank()) found = check();
+  });
+  return found;
+}
+
+int64_t first_step(const std::filesystem::path& checkpoint) { return checkpoint.empty() ? 0 : train::load_state(checkpoint).step; }
+
+int64_t validations_left(int64_t done, int64_t steps, int64_t interval) {
+  if (done >= steps) return 0;
+  return interval > 0 ? (steps - 1) / interval - done / interval + 1 : 1;  // those due before the last step, and the one there
+}
+
+std::string steps_text(int64_t done, int64_t steps, int64_t step_tokens) {
+  const std::string left = fmt::format("{} steps of {} tokens", report::format_count(steps - done), report::format_count(step_tokens));
+  return done == 0 ? left : fmt::format("{} left of {}, after step {}", left, report::format_count(steps), report::format_count(done));
+}
+
 void print_resumed(const std::string& out, int64_t first_step) {
   print_prose(first_step > 0 ? fmt::format("resuming at step {}\n", first_step) : fmt::format("no checkpoint in {}: starting at step 0\n", out));
 }

@@ -5,6 +5,7 @@
 #include <fmt/ranges.h>
 
 #include <filesystem>
+#include <functional>
 #include <optional>
 #include <string>
 #include <vector>
@@ -70,6 +71,14 @@ void resume_options(OptionFlags& flags, Config& config, const std::string& name)
   flags.finish();
   train::check_resumed_options(saved->first, saved->second, train::checkpoint_plan(config));
 }
+// By the first rank, whose error is that of all; what it returns is for that rank.
+std::filesystem::path first_rank_checks(const std::function<std::filesystem::path()>& check);
+
+// For --dry-run: the steps that are done in this checkpoint ("": none); the validations of the steps that are left; both in words.
+int64_t first_step(const std::filesystem::path& checkpoint);
+int64_t validations_left(int64_t done, int64_t steps, int64_t interval);
+std::string steps_text(int64_t done, int64_t steps, int64_t step_tokens);  // "10 steps of 128 tokens"; "... left of 40"
+
 // What --resume found in the folder.
 void print_resumed(const std::string& out, int64_t first_step);
 

@@ -48,14 +48,83 @@ TEST_F(DryRun, FineTuningAndEvaluations) {
   ASSERT_EQ(coca(train("base")).code, 0);
   const std::string model = at("base/model");
   const Args tune = {"finetune", "--model", model, "--text", text(), "--length", "32", "--batch", "4", "--out", at("tuned")};
-  EXPECT_THAT(estimate(with(tune, {"--steps", "7"})), HasSubstr("about 7 steps of 128 tokens"));
+  EXPECT_THAT(estimate(with(tune, {"--steps", "7"})), HasSubstr("parameters, 7 steps of 128 tokens"));
   const auto tokens = static_cast<int64_t>(fs::file_size(text()));  // bytes
-  EXPECT_THAT(estimate(with(tune, {"--epochs", "2"})), HasSubstr(fmt::format("about {} steps", (2 * ((tokens + 31) / 32) + 3) / 4)));
-  const Args of_model = {"--model", model, "--lengths", "32,64"};
+  EXPECT_THAT(estimate(with(tune, {"--epochs", "2"})), HasSubstr(fmt::format("parameters, {} steps", (2 * ((tokens - 31) / 32) + 3) / 4)));
+  const Args of_model = {"--model", model, "--lengths", "32,64"}, far = {"--model", model, "--lengths", "1100,2200"};
   EXPECT_THAT(estimate(with(with({"eval", "ppl"}, of_model), {"--text", text(), "--stride", "32", "--max-tokens", "64"})),
               AllOf(HasSubstr("length 32"), HasSubstr("length 64"), HasSubstr("all")));
-  EXPECT_THAT(estimate(with(with({"eval", "passkey"}, of_model), {"--trials", "2"})), AllOf(HasSubstr("length 32"), HasSubstr("320"), HasSubstr("640")));
-  EXPECT_THAT(estimate(with(with({"eval", "ruler"}, of_model), {"--tasks", "vt", "--samples", "3"})), AllOf(HasSubstr("96"), HasSubstr("192")));
+  EXPECT_THAT(estimate(with(with({"eval", "passkey"}, far), {"--trials", "2"})), AllOf(HasSubstr("length 1100"), HasSubstr("11,000"), HasSubstr("22,000")));
+  EXPECT_THAT(estimate(with(with({"eval", "ruler"}, far), {"--tasks", "vt", "--samples", "3"})), AllOf(HasSubstr("3,300"), HasSubstr("6,600")));
+}
+
+// What a run refuses before it works, its dry run refuses in the same words, and neither leaves anything.
+TEST_F(DryRun, RefusesWhatTheRunRefuses) {
+  ASSERT_EQ(coca(train("base")).code, 0);
+  fs::create_directories(at("other"));
+  fs::copy(at("base/model"), at("other/model"), fs::copy_options::recursive);
+  const std::string model = at("base/model"), none = at("none"), far = put("far.txt", "short");
+  const Args tune = {"finetune", "--model", model, "--text", text(), "--steps", "3", "--out", none};
+  const Args passkey = {"eval", "passkey", "--model", model}, ruler = {"eval", "ruler", "--model", model, "--tasks", "vt"};
+  const Args ppl = {"eval", "ppl", "--model", model, "--text", text()}, study = {"study", "--text", text(), "--test-text", text(), "--steps", "20", "--out", none};
+  const std::vector<std::pair<Args, std::string>> cases = {
+      {{"train", "--out", none}, "--text: no training text"},
+      {train("base"), "already holds a training run"},
+      {with(train("none"), {"--text", at("nowhere")}), "nowhere"},
+      {with(train("none"), {"--split", "test"}), "is not a folder"},
+      {with(train("none"), {"--text", far}), "shorter than one window"},
+      {with(train("none"), {"--validation-text", far}), "validation text has"},
+      {with(train("none"), {"--validation-text", at("nowhere")}), "nowhere"},
+      {with(train("none"), {"--passkey-share", "0.5"}), "--passkey-share 0"},
+      {with(train("none"), {"--out", put("file", "x") + "/below"}), "file"},
+      {with(tune, {"--out", at("base"), "--model", at("other/model")}), "already holds a training run"},
+      {with(tune, {"--text", far}), "shorter than one window"},
+      {with(tune, {"--validation-text", far}), "validation text has"},
+      {with(tune, {"--train", "*.nothing"}), "*.nothing"},
+      {with(tune, {"--adapter", at("nowhere")}), "nowhere"},
+      {with(passkey, {"--lengths", "16"}), "no room for its question"},
+      {with(passkey, {"--lengths", "60", "--length-control", "units"}), "at least 69"},
+      {with(passkey, {"--lengths", "512", "--batch-tokens", "0"}), "batch"},
+      {with(passkey, {"--lengths", "512", "--window", "8"}), "--window 8"},
+      {with(passkey, {"--lengths", "512", "--rope-scaling", "linear"}), "--rope-scaling linear"},
+      {with(ruler, {"--lengths", "32"}), ""},
+      {with(ruler, {"--tasks", "niah_single_2", "--lengths", "2048"}), "haystack"},
+      {with(ppl, {"--text", at("nowhere")}), "nowhere"},
+      {with(ppl, {"--min-tokens", "1000000"}), "none of the"},
+      {with(ppl, {"--adapter", at("nowhere")}), "nowhere"},
+      {with(ppl, {"--factor", "2"}), "--factor 2"},
+      {with(ppl, {"--split", "train"}), "is not a folder"},
+      {with(study, {"--length", "32"}), "--passkey-share 0"},
+      {with(study, {"--text", at("nowhere")}), "nowhere"},
+      {with(study, {"--split", "test"}), "is not a folder"},
+      {with(study, {"--test-text", far, "--length", "4096"}), "window"},
+      {{"study", "--text", text(), "--out", none}, "at least 3"},
+  };
+  for (const auto& [args, message] : cases) {
+    const Outcome dry = coca(with(args, {"--dry-run"})), real = coca(args);
+    const std::string name = testing::PrintToString(args);
+    EXPECT_NE(real.code, 0) << name;
+    EXPECT_EQ(dry.code, real.code) << name;
+    const auto error = [](const Outcome& o) { return o.err.substr(std::min(o.err.size(), o.err.find("coca: "))); };
+    EXPECT_EQ(error(dry), error(real)) << name;
+    EXPECT_THAT(real.err, HasSubstr(message)) << name;
+    EXPECT_THAT(dry.out, testing::Not(HasSubstr("time: about"))) << name;
+    EXPECT_FALSE(fs::exists(none + "/study.json")) << name;
+  }
+}
+
+TEST_F(DryRun, CountsWhatIsLeft) {
+  ASSERT_EQ(coca(train("run")).code, 0);
+  EXPECT_THAT(estimate({"train", "--resume", "--out", at("run"), "--steps", "25"}), AllOf(HasSubstr("15 steps of 128 tokens left of 25, after step 10"), HasSubstr("1,920")));
+  EXPECT_THAT(estimate(with(train("other"), {"--validation-text", text(), "--validation-windows", "8", "--validation-interval", "3"})), HasSubstr("1,024")) << "after 3, 6, 9 and 10";
+  // As many parameters as the run says: its vocabulary is rounded up.
+  const std::string all = coca(train("second")).out;
+  EXPECT_THAT(estimate(train("third")), HasSubstr(all.substr(all.find(": ") + 2, all.find(" parameters") - all.find(": ") - 2) + " parameters"));
+  const Args two = {"eval", "ppl", "--text", text(), "--lengths", "32", "--model", at("run/model")};
+  Args both = two;
+  both.insert(both.end(), {"--model", at("second/model"), "--dry-run"});
+  EXPECT_THAT(coca(both).out, HasSubstr("all 2 models: about "));
+  EXPECT_THAT(estimate(two), testing::Not(HasSubstr("models")));
 }
 
 }  // namespace

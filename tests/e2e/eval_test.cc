@@ -164,7 +164,11 @@ TEST_F(EvalCli, ModelsSideBySide) {
   EXPECT_EQ(result()["options"]["model"], at("run/model"));
   EXPECT_FALSE(result().contains("models") || result()["results"][0].contains("model"));
   // An error with the second keeps what the first gave.
-  std::filesystem::resize_file(at("other/model/model.safetensors"), 100);
+  const std::string weights = at("other/model/model.safetensors"), sound = io::read_file(weights);
+  std::string bytes = sound;
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  std::memcpy(bytes.data() + bytes.size() - sizeof nan, &nan, sizeof nan);
+  io::write_file_atomic(weights, bytes);
   o = CliFixture::coca(both);
   EXPECT_NE(o.code, 0);
   EXPECT_THAT(o.err, HasSubstr("other/model"));
@@ -176,7 +180,21 @@ TEST_F(EvalCli, ModelsSideBySide) {
   EXPECT_EQ(kept["results"][1]["nll"], r["results"][1]["nll"]);
   EXPECT_EQ(lines("documents.csv"), 3);
   EXPECT_THAT(io::read_file(at("documents.csv")), HasSubstr("partial"));
-  // A folder that is missing is known before any work.
+  // What can be seen without running a model is seen before any work: an adapter or a file that does not fit the second one.
+  io::write_file_atomic(weights, sound);
+  ASSERT_EQ(CliFixture::coca({"finetune", "--model", at("run/model"), "--text", text, "--length", "16", "--lora-rank", "2", "--steps", "1", "--out", at("lora")}).code, 0);
+  ASSERT_EQ(CliFixture::coca({"train", "--text", text, "--out", at("wide"), "--layers", "1", "--width", "32", "--heads", "2", "--length", "16", "--batch", "1", "--steps", "1",
+                              "--warmup-steps", "1"}).code, 0);
+  for (const Args& more : {Args{}, Args{"--dry-run"}}) {
+    o = CliFixture::coca(with({"eval", "ppl", "--model", at("run/model"), "--model", at("wide/model"), "--adapter", at("lora/adapter"), "--text", text, "--json", at("none.json")}, more));
+    EXPECT_NE(o.code, 0);
+    EXPECT_THAT(o.err, AllOf(testing::StartsWith("coca: " + at("wide/model") + ": "), HasSubstr("lora/adapter")));
+    EXPECT_EQ(o.out, "");
+  }
+  std::filesystem::resize_file(weights, 100);
+  o = CliFixture::coca(with(both, {"--json", at("none.json")}));
+  EXPECT_THAT(o.err, testing::StartsWith("coca: " + at("other/model") + ": "));
+  EXPECT_EQ(o.out, "");
   EXPECT_THAT(CliFixture::coca({"eval", "ppl", "--model", at("run/model"), "--model", at("nowhere"), "--text", text, "--json", at("none.json")}).err, HasSubstr("nowhere"));
   EXPECT_FALSE(std::filesystem::exists(at("none.json")));
 }
@@ -202,7 +220,47 @@ TEST_F(EvalCli, TermKeepsWhatIsDone) {
   EXPECT_THAT(r["missing"][0].get<std::string>(), HasSubstr(fmt::format("{} of 5000 trials of length 100", 5000 - done)));
   EXPECT_THAT(r["ended_by"].get<std::string>(), HasSubstr("stopped at length 100"));
   EXPECT_THAT(o.out, HasSubstr("partial: missing "));
+  EXPECT_THAT(o.err, HasSubstr("stopped at length 100"));
+  EXPECT_THAT(o.out, testing::Not(HasSubstr("stopped"))) << "said once";
   EXPECT_THAT(io::read_file(at("out.csv")), HasSubstr("partial"));
+}
+
+// Stopped within its first length, a perplexity is that of the windows until then, and marked as such.
+TEST_F(EvalCli, TermKeepsTheWindowsOfAnUnfinishedLength) {
+  const std::string text = put("long.txt", cats_and_dogs(20000));
+  Outcome o;
+  for (int milliseconds = 250; !std::filesystem::exists(at("out.json")); milliseconds *= 2) {
+    ASSERT_LT(milliseconds, 300000) << o.err;
+    test::Program program(dir_.path(), {"eval", "ppl", "--model", at("run/model"), "--text", text, "--lengths", "12,64", "--stride", "1", "--json", at("out.json"), "--csv", at("out.csv")});
+    std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+    program.terminate();
+    o = program.wait();
+    ASSERT_TRUE(o.code == 130 || o.code == 1000 + SIGTERM) << o.code << o.err;
+  }
+  const auto r = result();
+  ASSERT_EQ(r["results"].size(), 1u);
+  const int64_t done = r["results"][0]["windows"], planned = r["results"][0]["planned_windows"];
+  EXPECT_GT(done, 0);
+  EXPECT_LT(done, planned);
+  EXPECT_EQ(r["missing"], (nlohmann::json{fmt::format("{} of {} windows of length 12", planned - done, planned), "length 64"}));
+  EXPECT_THAT(o.out, HasSubstr("12 (partial)"));
+  EXPECT_THAT(o.out, testing::Not(HasSubstr("exceed the trained length"))) << "64 was not run";
+  EXPECT_THAT(io::read_file(at("out.csv")), HasSubstr("partial"));
+}
+
+// The spread over a few windows, or over one and a tail, says nothing.
+TEST_F(EvalCli, TooFewWindowsHaveNoInterval) {
+  const auto row = [&](int64_t tokens) {
+    const Outcome o = coca({"eval", "ppl", "--text", put("a.txt", cats_and_dogs(20)), "--lengths", "16", "--stride", "16", "--max-tokens", std::to_string(tokens)});
+    EXPECT_EQ(o.code, 0) << o.err;
+    return o.out;
+  };
+  EXPECT_THAT(row(161), testing::ContainsRegex("16 +15 +11 +161 +[0-9.]+ +[0-9.]+ +[0-9.]+ "));
+  EXPECT_THAT(row(161), testing::Not(HasSubstr("left out")));
+  const std::string few = row(16);
+  EXPECT_THAT(few, testing::ContainsRegex("16 +15 +2 +16 +[0-9.]+ +- +[0-9.]+ "));
+  EXPECT_THAT(few, HasSubstr("left out below 10 windows"));
+  EXPECT_THAT(few, HasSubstr("at length 16 they score from 1 to 15 tokens"));
 }
 
 TEST_F(EvalCli, StreamsThroughTheForgettingCache) {

@@ -65,7 +65,7 @@ TEST(Mlm, KeepsTheLengthsThatAreDone) {
   const test::TinyModel m(encoder());
   const std::vector<std::vector<int32_t>> documents = {test::random_ids(48, 20, 1)};
   MlmOptions options{.lengths = {12, 24}, .batch_tokens = 12};
-  options.progress = [](int64_t done, int64_t) {
+  options.progress = [](int64_t, int64_t done, int64_t) {
     if (done > 48) request_stop();  // within the second length
   };
   std::vector<MlmResult> results;

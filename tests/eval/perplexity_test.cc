@@ -274,12 +274,17 @@ TEST(Perplexity, ValuesThatAreNotFiniteAreReported) {
   EXPECT_FALSE(r.perplexity < 1e30);  // huge, infinite or no number: but no crash
 }
 
-// What was whole when it was asked to stop, or when one of the ranks ran out of memory, is there, on all ranks.
-TEST(Perplexity, KeepsTheLengthsThatAreDone) {
+// What was done when it was asked to stop is there, on all ranks: whole lengths, and of the last one the windows that were run.
+TEST(Perplexity, KeepsTheWindowsThatAreDone) {
   const TinyModel m(test::tiny_neox(AttentionKind::kRope));
   const Documents documents = documents_of(m, {60});
   PerplexityOptions options{.protocol = {.lengths = {8, 16, 32}, .stride = 4}, .batch_tokens = 16};
   const std::vector<PerplexityResult> whole = run(m, documents, options);
+  // Those of length 16 that are run first begin the text: one a rank, as a batch takes one window.
+  const auto beginning = [&](int64_t windows) {
+    return run(m, {{documents[0].begin(), documents[0].begin() + 16 + 4 * (windows - 1)}}, {.protocol = {.lengths = {16}, .stride = 4}, .batch_tokens = 16}).at(0);
+  };
+  const PerplexityResult beginnings[] = {beginning(1), beginning(2)};
   for (const int ranks : {1, 2}) {
     std::atomic<int> ended = 0;
     dist::run_ranks(ranks, [&](dist::Communicator& all) {
@@ -296,9 +301,18 @@ TEST(Perplexity, KeepsTheLengthsThatAreDone) {
         EXPECT_EQ(error.kind(), ErrorKind::kInterrupted);
         EXPECT_THAT(error.what(), testing::HasSubstr("stopped at length 16"));
       }
-      ASSERT_EQ(results.size(), 1u);
+      ASSERT_EQ(results.size(), 2u);
       EXPECT_EQ(results[0].length, 8);
+      EXPECT_TRUE(results[0].whole());
       EXPECT_EQ(results[0].nll, whole[0].nll);
+      const PerplexityResult &part = results[1], &of_beginning = beginnings[ranks - 1];
+      EXPECT_EQ(part.length, 16);
+      EXPECT_EQ(part.windows, ranks);
+      EXPECT_EQ(part.planned_windows, whole[1].windows);
+      EXPECT_FALSE(part.whole());
+      EXPECT_EQ(part.nll, of_beginning.nll);
+      EXPECT_EQ(part.scored_tokens, of_beginning.scored_tokens);
+      EXPECT_EQ(part.by_document.at(0).sums.scored_tokens, of_beginning.scored_tokens);
       ++ended;
     });
     clear_stop();

@@ -111,7 +111,7 @@ void masked_perplexity(Context& cx, const model::ModelSpec& model_spec, const mo
         if (mine < end) batches[mine] = runner.run(std::span(windows).subspan(first, std::min(at_once, windows.size() - first)), first);
       });
       done += static_cast<int64_t>(std::min(end * at_once, windows.size()) - round * at_once) * r.length;
-      if (o.progress) o.progress(done, total);
+      if (o.progress) o.progress(r.length, done, total);
     }
     dist::share(o.ranks, std::span(batches), [&](size_t b) { return b % K; });
     for (const Sums& sums : batches) {

@@ -14,6 +14,7 @@
 #include "coca/base/stop.h"
 #include "coca/eval/share.h"
 #include "coca/infer/cached_decoder.h"
+#include "coca/model/windows.h"
 #include "coca/ops/linear.h"
 
 namespace coca::eval {
@@ -328,6 +329,20 @@ void run_length(std::vector<Trial>& trials, TrialRunner& runner, const PasskeyOp
 
 }  // namespace
 
+void check_passkey(const model::ModelSpec& model_spec, const text::Tokenizer& tokenizer, const PasskeyOptions& o) {
+  check_protocol(o.protocol);
+  COCA_CHECK(o.batch_tokens >= 1, "passkey: batch_tokens {} must be at least 1", o.batch_tokens);
+  check_tokenizer(tokenizer, model_spec);
+  model::require_causal(model_spec, "generation");
+  const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
+  for (const int64_t N : o.protocol.lengths)  // a byte a number at least; patterns keep less
+    if (!spec.pattern.far())
+      check_memory("the cache", {{"lengths", N}, {"layers", spec.L}, {"key/value heads", spec.G}, {"numbers", 2 * spec.D}}, "ask for shorter ones");
+  const int64_t shortest = *std::min_element(o.protocol.lengths.begin(), o.protocol.lengths.end());
+  const std::optional<int32_t> bos = bos_token(spec, o.protocol.bos);
+  make_passkey_trial(tokenizer, o, bos, plan_passkey(tokenizer, o, bos, shortest), cell_depths(o.protocol)[0], 0);
+}
+
 PasskeyResult passkey(Context& cx, const model::ModelSpec& spec, const model::Weights& weights, const text::Tokenizer& tokenizer, const PasskeyOptions& o) {
   PasskeyResult result;
   passkey(cx, spec, weights, tokenizer, o, result);
@@ -336,18 +351,10 @@ PasskeyResult passkey(Context& cx, const model::ModelSpec& spec, const model::We
 
 void passkey(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights, const text::Tokenizer& tokenizer, const PasskeyOptions& o,
              PasskeyResult& result) {
-  check_protocol(o.protocol);
-  COCA_CHECK(o.batch_tokens >= 1, "passkey: batch_tokens {} must be at least 1", o.batch_tokens);
-  check_tokenizer(tokenizer, model_spec);
+  check_passkey(model_spec, tokenizer, o);
   const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
   result.bos = bos_token(spec, o.protocol.bos);
   const std::vector<std::optional<double>> depths = cell_depths(o.protocol);
-  for (const int64_t N : o.protocol.lengths)  // a byte a number at least; patterns keep less
-    if (!spec.pattern.far())
-      check_memory("the cache", {{"lengths", N}, {"layers", spec.L}, {"key/value heads", spec.G}, {"numbers", 2 * spec.D}}, "ask for shorter ones");
-  // A length without room for the prompt fails before any work is done.
-  const int64_t shortest = *std::min_element(o.protocol.lengths.begin(), o.protocol.lengths.end());
-  make_passkey_trial(tokenizer, o, result.bos, plan_passkey(tokenizer, o, result.bos, shortest), depths[0], 0);
   TrialRunner runner(cx, spec, weights, tokenizer, o.protocol);
   const auto cells = static_cast<int64_t>(depths.size());
   PasskeyProgress progress{.total = static_cast<int64_t>(o.protocol.lengths.size()) * cells * o.protocol.trials};

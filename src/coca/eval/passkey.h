@@ -71,6 +71,10 @@ PasskeyResult passkey(Context&, const model::ModelSpec&, const model::Weights&, 
 // perhaps none (whose accuracy is NaN).
 void passkey(Context&, const model::ModelSpec&, const model::Weights&, const text::Tokenizer&, const PasskeyOptions&, PasskeyResult& result);
 
+// What passkey() refuses before any prompt is run: options that make no sense, lengths without room for a prompt, a tokenizer of
+// another model, a cache that no memory holds.
+void check_passkey(const model::ModelSpec&, const text::Tokenizer&, const PasskeyOptions&);
+
 // The prompt `trial` of a cell as ids. `garbage` is data::passkey_garbage() of its length, of no matter for tokens.
 struct PasskeyTrial {
   std::vector<int32_t> ids;  // bos, prompt; with rule exact the answer too

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <limits>
 #include <memory>
 #include <numbers>
 
@@ -24,6 +25,7 @@ struct Window {
   WindowSpan span;
   const Text* text = nullptr;
   PerplexitySums sums;  // over its targets, filled in when it is run
+  bool done = false;    // on all ranks
 };
 
 // All windows of one length, in the order of the texts.
@@ -32,6 +34,24 @@ struct Plan {
   std::vector<Window> windows;
   int64_t front = 0;  // tokens in front of each window's text
 };
+
+void count_windows(Plan& plan) {
+  PerplexityResult& r = plan.result;
+  r.windows = static_cast<int64_t>(plan.windows.size());
+  r.longest_window = r.scored_tokens = r.run_tokens = r.most_scored = 0;
+  r.fewest_scored = std::numeric_limits<int64_t>::max();
+  double squares = 0;
+  for (const Window& w : plan.windows) {
+    const int64_t tokens = w.span.tokens() + plan.front, scored = w.span.targets();
+    r.longest_window = std::max(r.longest_window, tokens);
+    r.run_tokens += tokens;
+    r.scored_tokens += scored;
+    r.fewest_scored = std::min(r.fewest_scored, scored);
+    r.most_scored = std::max(r.most_scored, scored);
+    squares += static_cast<double>(scored) * static_cast<double>(scored);
+  }
+  r.equal_windows = squares > 0 ? static_cast<double>(r.scored_tokens) * static_cast<double>(r.scored_tokens) / squares : 0;
+}
 
 Plan plan_length(const Texts& texts, const Protocol& p, int64_t W, std::optional<int32_t> bos) {
   const WindowShape shape = window_shape(p, W, bos);
@@ -46,14 +66,10 @@ Plan plan_length(const Texts& texts, const Protocol& p, int64_t W, std::optional
   for (const Text& text : texts.texts) {
     const auto N = static_cast<int64_t>(text.ids.size());
     r.short_documents += N < shape.room;
-    for (const WindowSpan& span : plan_windows(N, p, shape)) {
-      plan.windows.push_back({.span = span, .text = &text});
-      r.longest_window = std::max(r.longest_window, span.tokens() + shape.front);
-      r.scored_tokens += span.targets();
-      r.run_tokens += span.tokens() + shape.front;
-    }
+    for (const WindowSpan& span : plan_windows(N, p, shape)) plan.windows.push_back({.span = span, .text = &text});
   }
-  r.windows = static_cast<int64_t>(plan.windows.size());
+  count_windows(plan);
+  r.planned_windows = r.windows;
   COCA_CHECK(r.windows > 0, "perplexity: length {}: the protocol scores no window of {} documents with {} tokens", W,
              r.documents, r.document_tokens);
   return plan;
@@ -217,8 +233,10 @@ void run_plan(Plan& plan, WindowRunner& runner, const PerplexityOptions& o, Perp
     } else {
       do_round(o.ranks, stopped, part);
     }
+    if (!together) share_batches<Window>(o.ranks, std::span(batches).subspan(first, end - first), &Window::sums);
     for (size_t b = first; b < end; ++b)
-      for (const Window* w : batches[b]) {
+      for (Window* w : batches[b]) {
+        w->done = true;
         add(done, w->sums);
         progress.done_tokens += w->span.tokens() + plan.front;
       }
@@ -226,7 +244,30 @@ void run_plan(Plan& plan, WindowRunner& runner, const PerplexityOptions& o, Perp
     progress.perplexity = done.perplexity();
     if (o.progress) o.progress(progress);
   }
-  if (!together) share_batches<Window>(o.ranks, batches, &Window::sums);
+}
+
+// The windows that were run stay. False where there are none.
+bool keep_finished(Plan& plan) {
+  std::erase_if(plan.windows, [](const Window& w) { return !w.done; });
+  if (plan.windows.empty()) return false;
+  count_windows(plan);
+  return true;
+}
+
+struct Plans {
+  std::optional<int32_t> bos;
+  Texts texts;
+  std::vector<Plan> lengths;
+};
+
+Plans plan_all(const model::ModelSpec& spec, std::span<const std::vector<int32_t>> documents, const PerplexityOptions& o) {
+  check_protocol(o.protocol);
+  model::require_causal(spec, "perplexity");
+  COCA_CHECK(o.batch_tokens >= 1, "perplexity: batch_tokens {} must be at least 1", o.batch_tokens);
+  Plans plans{.bos = bos_token(with_scaling(spec, o.scaling), o.protocol.bos)};
+  plans.texts = make_texts(documents, o.protocol, plans.bos);
+  for (const int64_t W : o.protocol.lengths) plans.lengths.push_back(plan_length(plans.texts, o.protocol, W, plans.bos));
+  return plans;
 }
 
 }  // namespace
@@ -250,26 +291,32 @@ std::vector<PerplexityResult> perplexity(Context& cx, const model::ModelSpec& sp
 
 void perplexity(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights, std::span<const std::vector<int32_t>> documents,
                 const PerplexityOptions& o, std::vector<PerplexityResult>& results) {
-  check_protocol(o.protocol);
-  model::require_causal(model_spec, "perplexity");
-  COCA_CHECK(o.batch_tokens >= 1, "perplexity: batch_tokens {} must be at least 1", o.batch_tokens);
+  Plans plans = plan_all(model_spec, documents, o);
   const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
-  const std::optional<int32_t> bos = bos_token(spec, o.protocol.bos);
-  const Texts texts = make_texts(documents, o.protocol, bos);
-  std::vector<Plan> plans;
   PerplexityProgress progress;
-  for (const int64_t W : o.protocol.lengths) {
-    plans.push_back(plan_length(texts, o.protocol, W, bos));
-    progress.total_tokens += plans.back().result.run_tokens;
-  }
-  WindowRunner runner(cx, spec, weights, o, bos);
-  for (Plan& plan : plans) {
+  for (const Plan& plan : plans.lengths) progress.total_tokens += plan.result.run_tokens;
+  WindowRunner runner(cx, spec, weights, o, plans.bos);
+  for (Plan& plan : plans.lengths) {
     const Stopwatch watch;
-    run_plan(plan, runner, o, progress);
-    plan.result.seconds = watch.seconds();
-    summarise(plan, o.protocol);
-    results.push_back(std::move(plan.result));
+    const auto close = [&] {
+      plan.result.seconds = watch.seconds();
+      summarise(plan, o.protocol);
+      results.push_back(std::move(plan.result));
+    };
+    try {
+      run_plan(plan, runner, o, progress);
+    } catch (...) {
+      if (keep_finished(plan)) close();
+      throw;
+    }
+    close();
   }
+}
+
+std::vector<PerplexityResult> plan_perplexity(const model::ModelSpec& spec, std::span<const std::vector<int32_t>> documents, const PerplexityOptions& o) {
+  std::vector<PerplexityResult> results;
+  for (Plan& plan : plan_all(spec, documents, o).lengths) results.push_back(std::move(plan.result));
+  return results;
 }
 
 }  // namespace coca::eval

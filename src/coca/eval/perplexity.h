@@ -67,6 +67,9 @@ struct PerplexityResult {
   int64_t short_documents = 0;    // texts shorter than a window
   int64_t skipped_documents = 0;  // fewer tokens than two, or than the protocol wants
   int64_t windows = 0;            // with at least one scored token
+  int64_t planned_windows = 0;    // more than these where the measurement ended within this length
+  int64_t fewest_scored = 0, most_scored = 0;  // tokens, of a window
+  double equal_windows = 0;       // as many of equal size weigh as much: (sum n)^2 / sum n^2
   int64_t scored_tokens = 0, run_tokens = 0;
   int64_t longest_window = 0;  // tokens of the longest window run, bos included
   std::optional<int32_t> bos;  // where the protocol puts it
@@ -83,6 +86,7 @@ struct PerplexityResult {
   double seconds = 0, tokens_per_second = 0;  // of the tokens run
   int64_t peak_resident_bytes = 0;            // of the process until then
 
+  bool whole() const { return windows == planned_windows; }
   bool reaches_length() const { return longest_window == length; }
   double value(Average average) const {
     return average == Average::kTokens ? perplexity : window_mean_perplexity;
@@ -95,8 +99,11 @@ struct PerplexityResult {
 std::vector<PerplexityResult> perplexity(Context&, const model::ModelSpec&, const model::Weights&,
                                          std::span<const std::vector<int32_t>> documents,
                                          const PerplexityOptions&);
-// The same, each length added to `results` when it is done: what an error leaves there is whole.
+// The same, each length added to `results` when it is done; after an error also that of which some windows are done, with these.
 void perplexity(Context&, const model::ModelSpec&, const model::Weights&, std::span<const std::vector<int32_t>> documents,
                 const PerplexityOptions&, std::vector<PerplexityResult>& results);
+
+// What it would run, with its errors, before any weights: by length all counts of windows and tokens, and nothing that is measured.
+std::vector<PerplexityResult> plan_perplexity(const model::ModelSpec&, std::span<const std::vector<int32_t>> documents, const PerplexityOptions&);
 
 }  // namespace coca::eval

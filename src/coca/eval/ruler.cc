@@ -9,6 +9,7 @@
 #include "coca/base/sizes.h"
 #include "coca/eval/share.h"
 #include "coca/infer/generate.h"
+#include "coca/model/windows.h"
 
 namespace coca::eval {
 
@@ -162,6 +163,18 @@ const RulerCell* RulerResult::cell(data::RulerTask task, int64_t length) const {
   return found == cells.end() ? nullptr : &*found;
 }
 
+void check_ruler(const model::ModelSpec& model_spec, const text::Tokenizer& tokenizer, const RulerOptions& o) {
+  check_options(o);
+  check_tokenizer(tokenizer, model_spec);
+  model::require_causal(model_spec, "generation");
+  const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
+  for (const int64_t N : o.lengths)  // a byte a number at least; patterns keep less
+    if (!spec.pattern.far())
+      check_memory("the cache", {{"lengths", N}, {"layers", spec.L}, {"key/value heads", spec.G}, {"numbers", 2 * spec.D}}, "ask for shorter ones");
+  const int64_t shortest = *std::min_element(o.lengths.begin(), o.lengths.end());
+  for (const data::RulerTask task : o.tasks) make_ruler_sample(tokenizer, o, bos_token(spec, o.bos), task, shortest, 0);
+}
+
 RulerResult ruler(Context& cx, const model::ModelSpec& spec, const model::Weights& weights, const text::Tokenizer& tokenizer, const RulerOptions& o) {
   RulerResult result;
   ruler(cx, spec, weights, tokenizer, o, result);
@@ -169,16 +182,9 @@ RulerResult ruler(Context& cx, const model::ModelSpec& spec, const model::Weight
 }
 
 void ruler(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights, const text::Tokenizer& tokenizer, const RulerOptions& o, RulerResult& result) {
-  check_options(o);
-  check_tokenizer(tokenizer, model_spec);
+  check_ruler(model_spec, tokenizer, o);
   const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
   result.bos = bos_token(spec, o.bos);
-  for (const int64_t N : o.lengths)  // a byte a number at least; patterns keep less
-    if (!spec.pattern.far())
-      check_memory("the cache", {{"lengths", N}, {"layers", spec.L}, {"key/value heads", spec.G}, {"numbers", 2 * spec.D}}, "ask for shorter ones");
-  // A length without room for a prompt fails before any work is done.
-  for (const data::RulerTask task : o.tasks)
-    make_ruler_sample(tokenizer, o, result.bos, task, *std::min_element(o.lengths.begin(), o.lengths.end()), 0);
   const Answerer answerer(cx, spec, weights, tokenizer, result.bos);
   int64_t done = 0;
   try {

@@ -70,6 +70,9 @@ inline constexpr double kRulerThreshold = 0.856;
 // Share of the answers that occur in the text, letters' case aside ("string_match_all").
 double string_match_all(std::string_view text, std::span<const std::string> answers);
 
+// What ruler() refuses before any prompt is run, as check_passkey().
+void check_ruler(const model::ModelSpec&, const text::Tokenizer&, const RulerOptions&);
+
 // The prompt of a place, with its answers.
 data::RulerPrompt make_ruler_sample(const text::Tokenizer&, const RulerOptions&, std::optional<int32_t> bos,
                                     data::RulerTask, int64_t length, int64_t number);
