@@ -209,7 +209,7 @@ Arguments understand(const CLI::App& root, const std::vector<std::string>& args,
       walk.at = next;
       command = command_path(*next);
       walk.out.args.push_back(args[i]);
-    } else if (args[i] == "help" && !help && !commands_of(*walk.at).empty()) {
+    } else if (args[i] == "help" && !commands_of(*walk.at).empty()) {
       help = true;
     } else if (!help && positionals++ < positionals_of(*walk.at)) {
       walk.out.args.push_back(args[i]);

@@ -109,6 +109,15 @@ std::string flag_name(std::string_view option) {
   return flag;
 }
 
+void drop_repeated(std::string_view flag, std::vector<int64_t>& values) {
+  std::set<int64_t> seen;
+  std::erase_if(values, [&](int64_t value) {
+    if (seen.insert(value).second) return false;
+    print_note(fmt::format("{}: {} is given more than once and counts once", flag, value));
+    return true;
+  });
+}
+
 void parse_text(std::string_view flag, const std::string& text, int64_t& out) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
   COCA_CHECK(error == std::errc() && end == text.data() + text.size(), "{}: \"{}\" is not an integer", flag, text);
@@ -156,6 +165,7 @@ void OptionFlags::add_config_flag() {
 
 std::shared_ptr<std::vector<std::string>> OptionFlags::add(std::string_view name, std::string_view help, std::string type, std::string fallback, Repeats repeats) {
   auto texts = std::make_shared<std::vector<std::string>>();
+  given_.emplace_back(detail::flag_name(name), texts);
   std::string names = detail::flag_name(name);
   for (const Positional& p : positionals_)
     if (p.option == name) names += "," + std::string(p.label);
@@ -165,6 +175,37 @@ std::shared_ptr<std::vector<std::string>> OptionFlags::add(std::string_view name
   if (list && option->get_positional()) option->expected(1, CLI::detail::expected_max_vector_size)->allow_extra_args();
   if (!fallback.empty()) option->default_str(std::move(fallback));
   return texts;
+}
+
+namespace {
+
+// Where a sentence of the text begins with "NAME is" or "NAME VALUE".
+size_t place_of(const std::string& text, const std::string& name, const std::string& value) {
+  for (size_t at = text.find(name); at != std::string::npos; at = text.find(name, at + 1)) {
+    const bool begins = at == 0 || (at >= 2 && text.compare(at - 2, 2, ": ") == 0);
+    const std::string_view rest = std::string_view(text).substr(at + name.size());
+    if (begins && (rest.starts_with(" is ") || rest.starts_with(" " + value))) return at;
+  }
+  return std::string::npos;
+}
+
+}  // namespace
+
+void OptionFlags::refuse(const Error& error) const {
+  std::string text = error.what();
+  for (const auto& [flag, texts] : given_) {
+    const std::string option = flag.substr(2), key = option_name(option);
+    const bool in_file = texts->empty() && config_.is_object() && config_.contains(key);
+    if (texts->empty() && !in_file) continue;
+    const std::string value = in_file ? config_[key].dump() : texts->back();
+    for (const std::string& name : {key, option}) {
+      const size_t at = place_of(text, name, value);
+      if (at == std::string::npos) continue;
+      text.replace(at, name.size(), in_file ? fmt::format("\"{}\" of {}", key, config_file_) : flag);
+      break;
+    }
+  }
+  throw Error(error.kind(), text);
 }
 
 void OptionFlags::finish() {
@@ -178,6 +219,7 @@ void OptionFlags::finish() {
       object[name] = object[key];
       object.erase(key);
     }
+    config_ = object;
     from_json_(object, config_file_);
   }
   for (const auto& apply : apply_) apply();

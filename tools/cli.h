@@ -8,8 +8,11 @@
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <typeinfo>
+#include <utility>
 #include <vector>
 
+#include "coca/base/count.h"
 #include "coca/base/enum_names.h"
 #include "coca/io/json_file.h"
 #include "coca/io/options.h"
@@ -54,6 +57,7 @@ namespace detail {
 
 std::string flag_name(std::string_view option);  // rope_theta -> --rope-theta
 
+void drop_repeated(std::string_view flag, std::vector<int64_t>& values);  // with a note: each would be measured again
 void parse_text(std::string_view flag, const std::string& text, int64_t& out);
 void parse_text(std::string_view flag, const std::string& text, double& out);
 void parse_text(std::string_view flag, const std::string& text, float& out);
@@ -163,6 +167,9 @@ class OptionFlags {
     options.visit(*this);
     add_config_flag();
   }
+  // Throws the error again. Where a sentence of its message begins with an option that was given, this becomes its flag, or
+  // the key of the --config file: "steps is -3" is "--steps is -3".
+  [[noreturn]] void refuse(const Error&) const;
   void finish();  // after parsing; checks paths, and several ranks compare what they got (ranks.h)
 
   void group(std::string_view name) { group_ = name; }
@@ -170,9 +177,12 @@ class OptionFlags {
   void operator()(std::string_view name, std::string_view help, T& field) {
     constexpr bool list = io::detail::IsVector<T>::value || requires { field.from_option_texts({}); } || requires { field.from_option_text(name, ""); };
     const auto texts = add(name, help, name == "json" ? "FILE" : detail::type_text<T>(), detail::default_text(field), list ? Repeats::kAddUp : Repeats::kLastCounts);
-    apply_.push_back([texts, flag = detail::flag_name(name), limit = io::detail::option_limit(name), &field] {
+    const bool set = name == "lengths" || name == "multiples" || name == "machines" || name == "shifts";
+    apply_.push_back([texts, set, flag = detail::flag_name(name), limit = io::detail::option_limit(name), &field] {
       if (!texts->empty()) detail::parse_value(flag, *texts, field);
       io::detail::check_option_count(flag, limit, field);
+      if constexpr (std::is_same_v<T, std::vector<int64_t>>)
+        if (set) detail::drop_repeated(flag, field);
     });
     if constexpr (requires { detail::texts_of(field); })
       settled_.push_back([flag = detail::flag_name(name), &field] { return SettledFlag{flag, detail::texts_of(field)}; });
@@ -188,6 +198,8 @@ class OptionFlags {
   std::vector<Positional> positionals_;
   std::string group_ = "Options";
   std::string config_file_;
+  nlohmann::json config_;  // what that file holds
+  std::vector<std::pair<std::string, std::shared_ptr<std::vector<std::string>>>> given_;  // by flag
   std::function<void(const nlohmann::json&, std::string_view)> from_json_;
   std::function<nlohmann::ordered_json()> to_json_;
   std::vector<std::function<void()>> apply_;
@@ -211,9 +223,14 @@ void add_command(CLI::App& parent, Action* action, const char* name, const char*
   auto flags = std::make_shared<OptionFlags>(app, *options, std::move(positionals));
   when_chosen(app, [=] {
     *action = [=] {
-      flags->finish();
-      if constexpr (std::is_invocable_v<Run, OptionFlags&, Options&>) return run(*flags, *options);
-      else return run(*options);
+      try {
+        flags->finish();
+        if constexpr (std::is_invocable_v<Run, OptionFlags&, Options&>) return run(*flags, *options);
+        else return run(*options);
+      } catch (const Error& error) {
+        if (typeid(error) == typeid(Error) && error.kind() == ErrorKind::kInvalidArgument) flags->refuse(error);
+        throw;
+      }
     };
   });
 }

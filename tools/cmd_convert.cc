@@ -103,13 +103,12 @@ nlohmann::ordered_json report_json(const Options& o, const model::ConvertReport&
 }
 
 void print_report(const Options& o, const model::ConvertReport& report, const std::vector<std::string>& copied, const std::vector<ConfigChange>& changes) {
-  print_prose(fmt::format("{}: {} {} -> {}, {} tensors, {} in {} file{}\n", o.out, enum_name(report.to.architecture), enum_name(report.from.attention),
-                    enum_name(report.to.attention), report::format_count(report.tensors), report::format_bytes(report.bytes), report.shards,
-                    report.shards == 1 ? "" : "s"));
+  print_prose(fmt::format("{}: {} {} -> {}, {}, {} in {}\n", o.out, enum_name(report.to.architecture), enum_name(report.from.attention),
+                    enum_name(report.to.attention), counted(static_cast<int64_t>(report.tensors), "tensor"), report::format_bytes(report.bytes), counted(static_cast<int64_t>(report.shards), "file")));
   print_prose(fmt::format("element types: {}\n", o.dtype == StoredAs::kSource ? "as they were" : fmt::format("{}, every tensor", enum_name(o.dtype))));
   if (report.layout == model::Layout::kMeta) print_prose("layout: Meta's, made into Hugging Face's; rows of the query and key projections in another order\n");
-  if (report.made > 0) print_prose(fmt::format("made: {} tensors by --t-init {}\n", report::format_count(report.made), enum_name(o.t_init)));
-  if (report.copied > 0) print_prose(fmt::format("made: {} tensors of global tokens, copies of the others' projections\n", report::format_count(report.copied)));
+  if (report.made > 0) print_prose(fmt::format("made: {} by --t-init {}\n", counted(static_cast<int64_t>(report.made), "tensor"), enum_name(o.t_init)));
+  if (report.copied > 0) print_prose(fmt::format("made: {} of global tokens, copies of the others' projections\n", counted(static_cast<int64_t>(report.copied), "tensor")));
   for (const ConfigChange& c : changes) {
     const auto text = [](const nlohmann::json& value) { return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace); };
     if (c.before.is_null()) print_prose(fmt::format("config.json: {} added, {}\n", c.key, text(c.after)));
@@ -123,6 +122,7 @@ int run(const Options& o) {
   COCA_CHECK(!o.source.empty(), "SOURCE: no model folder given");
   COCA_CHECK(!o.out.empty(), "OUT: no folder to write given");
   COCA_CHECK(o.max_shard_gib > 0, "--max-shard-gib {}: must be positive", o.max_shard_gib);
+  check_outside("OUT", o.out, "SOURCE", o.source);
   check_companions(o.source);
   io::AtomicDir folder(o.out, io::AtomicDir::Existing::kRefuse);
   std::unique_ptr<report::Progress> progress;  // the total is known with the first tensor

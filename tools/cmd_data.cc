@@ -6,6 +6,7 @@
 
 #include "cli.h"
 #include "coca/base/clock.h"
+#include "coca/base/log.h"
 #include "coca/data/indexed_dataset.h"
 #include "coca/data/pg19.h"
 #include "coca/data/token_file.h"
@@ -95,8 +96,8 @@ int run_import(const ImportFlags& flags) {
       dataset, *tokenizer, {.output = flags.out, .progress = [&](int64_t done, int64_t) { progress.update(done); }});
   progress.finish();
   if (r.closed_documents < r.documents)
-    std::fprintf(stderr, "warning: %lld of %lld documents do not end with this tokenizer's eos\n",
-                 static_cast<long long>(r.documents - r.closed_documents), static_cast<long long>(r.documents));
+    log_warning("{} of {} {} not end with this tokenizer's eos", grouped(r.documents - r.closed_documents),
+                counted(r.documents, "document"), r.documents - r.closed_documents == 1 ? "does" : "do");
   report::Table table{.title = flags.out, .header = {"", "value"}, .rows = {}, .align = {}};
   table.rows = {{"documents", report::format_count(r.documents)},
                 {"sequences", report::format_count(r.sequences)},

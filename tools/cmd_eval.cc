@@ -77,6 +77,7 @@ void Measurement::rethrow() const {
 }
 
 void check_outputs(const EvalOutputFlags& o) {
+  check_ending("--plot", o.plot, {".svg"});
   COCA_CHECK_AS(kIo, o.plot.empty() || report::gnuplot_available(), "--plot: gnuplot is not installed");
 }
 

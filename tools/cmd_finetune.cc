@@ -41,16 +41,16 @@ struct Loaded {
 std::string describe(const data::ReadReport& r) {
   using Form = data::ExampleForm;
   constexpr std::pair<Form, std::pair<const char*, const char*>> kNames[] = {
-      {Form::kMessages, {"messages", "conversations"}}, {Form::kShareGpt, {"ShareGPT", "conversations"}},
-      {Form::kAlpaca, {"Alpaca", "instructions"}},      {Form::kPrompt, {"prompt and answer", "examples"}},
-      {Form::kText, {"text", "texts"}}};
+      {Form::kMessages, {"messages", "conversation"}}, {Form::kShareGpt, {"ShareGPT", "conversation"}},
+      {Form::kAlpaca, {"Alpaca", "instruction"}},      {Form::kPrompt, {"prompt and answer", "example"}},
+      {Form::kText, {"text", "text"}}};
   std::string out;
   for (const auto& [form, names] : kNames) {
     const auto found = r.forms.find(form);
     if (found == r.forms.end()) continue;
-    out += fmt::format("{} {}: {} {}", out.empty() ? "read as" : "; as", names.first, report::format_count(found->second), names.second);
+    out += fmt::format("{} {}: {}", out.empty() ? "read as" : "; as", names.first, counted(found->second, names.second));
   }
-  if (r.answers > 0) out += fmt::format(", {} answers", report::format_count(r.answers));
+  if (r.answers > 0) out += ", " + counted(r.answers, "answer");
   if (r.masked_answers > 0) out += fmt::format(" ({} with weight 0)", report::format_count(r.masked_answers));
   return out;
 }
@@ -110,30 +110,47 @@ train::FinetuneData data_of(const Loaded& data, const text::Tokenizer& tokenizer
           .validation_text = pointer(data.validation_text)};
 }
 
+// What the window costs examples that are longer.
+void warn_of_long_examples(const data::PackedWindows& windows) {
+  const data::PackingReport& r = windows.report();
+  std::string what;
+  const auto add = [&](int64_t n, const char* becomes) {
+    if (n > 0) what += fmt::format("{}{} {} {}", what.empty() ? "" : ", ", report::format_count(n), n == 1 ? "is" : "are", becomes);
+  };
+  add(r.split, "split, and only the first part of each begins with its question");
+  add(r.truncated, "cut off at the end of the window");
+  add(r.dropped, "left out");
+  if (what.empty()) return;
+  log_warning("{} of {} longer than the window of {}: {}; a greater --length takes them whole, --long-documents chooses another way",
+              report::format_count(r.split + r.truncated + r.dropped),
+              counted(r.documents, "example") + (r.split + r.truncated + r.dropped == 1 ? " is" : " are"),
+              counted(windows.length(), "token"), what);
+}
+
 // Nothing of the data is left out without a word.
 void print_packing(const data::PackedWindows& windows) {
   const data::PackingReport& r = windows.report();
   const double places = static_cast<double>(r.windows * windows.length());
   print_prose(
-      fmt::format("examples: {} in {} windows of {} ({:.1f} % full), {} targets count; longer than a window: {} split, "
-                  "{} truncated, "
+      fmt::format("examples: {} in {} of {} ({:.1f} % full), {} counted; longer than a window: {} split, {} truncated, "
                   "{} dropped; without an answer in reach: {} left out\n",
-                  report::format_count(r.documents), report::format_count(r.windows), windows.length(),
-                  100.0 * static_cast<double>(r.inputs) / places, report::format_count(r.targets), report::format_count(r.split), report::format_count(r.truncated),
+                  report::format_count(r.documents), counted(r.windows, "window"), windows.length(),
+                  100.0 * static_cast<double>(r.inputs) / places, counted(r.targets, "target"), report::format_count(r.split), report::format_count(r.truncated),
                   report::format_count(r.dropped), report::format_count(r.without_loss)));
 }
 
 void print_start(const train::FinetuneConfig& c, const train::Finetuner& tuner) {
   const train::Loop& loop = tuner.loop();
   if (tuner.windows()) print_packing(*tuner.windows());
+  if (tuner.windows() && first_rank()) warn_of_long_examples(*tuner.windows());
   const std::string whole = report::format_count(model::parameter_count(loop.spec()));
-  print_prose(fmt::format("{}: {}{}, {} steps of {} tokens, activations {}{}\n", c.out,
+  print_prose(fmt::format("{}: {}{}, {} of {}, activations {}{}\n", c.out,
                     train::trains_adapter(c) ? fmt::format("adapter of {} parameters beside a model of {}",
                                                            report::format_count(loop.trained_parameters()), whole)
                                              : fmt::format("{} of {} parameters trained",
                                                            report::format_count(loop.trained_parameters()), whole),
                     tuner.stages().size() > 1 ? fmt::format(" in the first of {} stages", tuner.stages().size()) : "",
-                    report::format_count(loop.steps()), report::format_count(c.batch * c.accumulation * tuner.length()),
+                    counted(loop.steps(), "step"), counted(c.batch * c.accumulation * tuner.length(), "token"),
                     report::format_bytes(static_cast<int64_t>(loop.activation_bytes())), ranks_text()));
 }
 
@@ -166,7 +183,7 @@ int estimate(const train::FinetuneConfig& c, const text::Tokenizer& tokenizer, t
   Work work{.parts = {{"training", Pass::kTraining, tokens, 3 * static_cast<double>(tokens) * each}}, .spec = spec, .precision = c.precision, .length = length,
             .memory = training_memory(spec, c.precision, c.batch, length, trained), .disk = training_disk(trained, c.keep_checkpoints)};
   if (validated > 0) work.parts.push_back({"validation", Pass::kForward, validated, static_cast<double>(validated) * each});
-  print_prose(fmt::format("{}: a model of {} parameters, {}\n\n", c.out, report::format_count(parameters), steps_text(done, steps, step_tokens)));
+  print_prose(fmt::format("{}: a model of {}, {}\n\n", c.out, counted(parameters, "parameter"), steps_text(done, steps, step_tokens)));
   return print_dry_run(work);
 }
 
@@ -185,7 +202,7 @@ int run(OptionFlags& flags, Options& options) {
   const Loaded data = load_data(c, *tokenizer, Keep::kInFolder);
   train::Finetuner tuner(c, data_of(data, *tokenizer), start, ranks());
   print_start(c, tuner);
-  if (options.resume) print_resumed(c.out, tuner.loop().first_step());
+  if (options.resume) print_resumed(c.out, tuner.loop().first_step(), tuner.loop().steps());
   const train::TrainSummary summary = run_with_progress(tuner);
   print_summary(summary, data.shared);
   const std::filesystem::path out = c.out;

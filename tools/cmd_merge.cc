@@ -45,7 +45,7 @@ int run(const Options& o) {
   model::save_model(folder.path(), merged.spec, *merged.params);
   copy_companions(o.model, folder.path());
   folder.commit();
-  print_prose(fmt::format("{}: {} with {} matrices changed by {}\n", o.out, o.model, adapter->targets().size(), o.adapter));
+  print_prose(fmt::format("{}: {} with {} changed by {}\n", o.out, o.model, counted(static_cast<int64_t>(adapter->targets().size()), "matrix", "matrices"), o.adapter));
   return 0;
 }
 

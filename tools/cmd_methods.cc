@@ -4,6 +4,7 @@
 #include <map>
 
 #include "cli.h"
+#include "coca/base/count.h"
 #include "coca/model/methods.h"
 #include "coca/report/table.h"
 #include "output_flags.h"
@@ -86,12 +87,39 @@ report::Table table_of(const std::vector<Method>& methods) {
   return table;
 }
 
+// Reasons of one kind differ in the names of what does not go together.
+struct ReasonKind {
+  int64_t count = 0;
+  std::map<char, std::vector<std::string>> names;  // of attention kinds (A), scalings (S), patterns (P)
+};
+
 void print_reasons(const std::vector<Method>& methods) {
-  std::map<std::string, int64_t> reasons;
-  for (const Method& m : methods)
-    if (m.use == MethodUse::kNone) ++reasons[m.reason];
+  std::map<std::string, ReasonKind> kinds;
+  for (const Method& m : methods) {
+    if (m.use != MethodUse::kNone) continue;
+    std::string reason = m.reason.substr(m.reason.starts_with("model: ") ? 7 : 0);
+    std::vector<std::pair<char, std::string>> found;
+    const auto take = [&](char letter, const std::string& front, std::string_view name, const std::string& back) {
+      const size_t at = reason.find(front + std::string(name) + back);
+      if (at == std::string::npos) return;
+      reason.replace(at + front.size(), name.size() + back.size(), 1, letter);
+      if (front.ends_with('"')) reason.erase(at + front.size() - 1, 1);
+      found.emplace_back(letter, name);
+    };
+    take('A', "\"", enum_name(m.attention), "\"");
+    take('S', "rope scaling ", enum_name(m.scaling), "");
+    take('P', "pattern ", enum_name(m.sight), "");
+    ReasonKind& kind = kinds[reason];
+    ++kind.count;
+    for (const auto& [letter, name] : found)
+      if (std::ranges::find(kind.names[letter], name) == kind.names[letter].end()) kind.names[letter].push_back(name);
+  }
+  const std::map<char, std::string_view> words = {{'A', "attention"}, {'P', "pattern"}, {'S', "rope scaling"}};
   print("\nrefused because\n");
-  for (const auto& [reason, count] : reasons) print_prose(fmt::format("  {} ({} combinations)\n", reason, report::format_count(count)));
+  for (const auto& [reason, kind] : kinds) {
+    print_prose(fmt::format("  {} ({})\n", reason, counted(kind.count, "combination")));
+    for (const auto& [letter, names] : kind.names) print_prose(fmt::format("    {} {}: {}\n", words.at(letter), letter, joined(names)));
+  }
 }
 
 ordered_json json_of(const std::vector<Method>& methods) {

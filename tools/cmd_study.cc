@@ -89,8 +89,8 @@ int dry_run(const study::StudyConfig& c) {
   const study::Corpus corpus = study::load_corpus(c, study::Keep::kNothing);
   study::check_corpus(c, corpus);
   const StudyWork all = work_of(c, *corpus.tokenizer, test_tokens(corpus));
-  print_prose(fmt::format("{}: {} trainings of {} steps, {} evaluations of at most {} tokens\n\n", c.out, report::format_count(all.trainings), report::format_count(c.steps),
-                    report::format_count(all.evaluations), report::format_count(c.eval_documents * c.eval_tokens)));
+  print_prose(fmt::format("{}: {} of {}, {} of at most {}\n\n", c.out, counted(all.trainings, "training"), counted(c.steps, "step"),
+                          counted(all.evaluations, "evaluation"), counted(c.eval_documents * c.eval_tokens, "token")));
   return all.trainings > 0 ? print_dry_run(all.work) : end_dry_run();
 }
 
@@ -100,7 +100,9 @@ void tell_of_failures(const study::StudyResults& results) {
   size_t failed = 0;
   for (const study::RunResult& r : results.runs)
     if (!r.failure.empty()) names += fmt::format("{}{} seed {}", failed++ > 0 ? ", " : "", r.method, r.seed);
-  const std::string text = fmt::format("{} of {} trainings were given up, because their numbers were no longer finite: {}", failed, results.runs.size(), names);
+  const std::string text = fmt::format("{} of {} given up, because {} numbers were no longer finite: {}", failed,
+                                       counted(static_cast<int64_t>(results.runs.size()), "training") + (failed == 1 ? " was" : " were"),
+                                       failed == 1 ? "its" : "their", names);
   COCA_CHECK_AS(kNumeric, failed < results.runs.size(), "{}; lower the learning rate and choose another --out", text);
   if (failed > 0) log_warning("{}", text);
 }
@@ -113,8 +115,8 @@ int run(const Options& options) {
   print_prose(corpus.description + "\n");
   for (const std::string& sentence : data::overlap_sentences(corpus.shared, "test")) log_warning("{}", sentence);
   if (const StudyWork all = work_of(config, *corpus.tokenizer, test_tokens(corpus)); all.trainings > 0)
-    print_prose(fmt::format("{} trainings and {} evaluations are to be done: about {} on this machine, {} of memory, {} of disk\n", report::format_count(all.trainings),
-                      report::format_count(all.evaluations), report::format_duration(seconds_of(all.work)), report::format_bytes(all.work.memory),
+    print_prose(fmt::format("{} and {} are to be done: about {} on this machine, {} of memory, {} of disk\n", counted(all.trainings, "training"),
+                            counted(all.evaluations, "evaluation"), report::format_duration(seconds_of(all.work)), report::format_bytes(all.work.memory),
                       report::format_bytes(all.work.disk)));
   StageProgress progress;
   study::StudyResults results = study::run_study(config, corpus, [&](const study::StudyProgress& p) { progress(p); });

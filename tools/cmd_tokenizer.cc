@@ -208,7 +208,8 @@ void add_tokenizer(CLI::App& root, Action* action) {
   add_command<EncodeFlags>(app, action, "encode", "Text to ids, without bos and eos", "Example: coca tokenizer encode --tokenizer tok \"the cat\"", run_encode,
                            {{"string", "TEXT"}});
   add_command<DecodeFlags>(app, action, "decode", "Ids to text", "Example: coca tokenizer decode --tokenizer byte 97 98", run_decode, {{"ids", "IDS"}});
-  add_command<InfoFlags>(app, action, "info", "Kind, number of ids, control ids", "Example: coca tokenizer info --tokenizer tok", run_info);
+  add_command<InfoFlags>(app, action, "info", "Kind, number of ids, control ids", "Example: coca tokenizer info tok", run_info,
+                         {{"tokenizer", "TOKENIZER"}});
 }
 
 }  // namespace coca::tools

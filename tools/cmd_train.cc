@@ -41,7 +41,7 @@ int estimate(const train::TrainConfig& c, const text::Tokenizer& tokenizer, cons
   Work work{.parts = {{"training", Pass::kTraining, todo, 3 * static_cast<double>(todo) * each}}, .spec = spec, .precision = c.precision, .length = c.length,
             .memory = training_memory(spec, c.precision, c.batch, c.length, parameters), .disk = training_disk(parameters, c.keep_checkpoints)};
   if (validated > 0) work.parts.push_back({"validation", Pass::kForward, validated, static_cast<double>(validated) * each});
-  print_prose(fmt::format("{}: {} parameters, attention {}, {}\n\n", c.out, report::format_count(parameters), enum_name(c.attention), steps_text(done, c.steps, step_tokens)));
+  print_prose(fmt::format("{}: {}, attention {}, {}\n\n", c.out, counted(parameters, "parameter"), enum_name(c.attention), steps_text(done, c.steps, step_tokens)));
   return print_dry_run(work);
 }
 
@@ -70,7 +70,7 @@ int run(OptionFlags& flags, Options& options) {
   print_prose(fmt::format("{}: {} parameters, attention {}, {} training tokens, {} per step, activations {}{}\n", c.out,
                     report::format_count(model::parameter_count(trainer.spec())), enum_name(c.attention), report::format_count(tokens.size()),
                     report::format_count(c.batch * c.length * c.accumulation), report::format_bytes(static_cast<int64_t>(trainer.activation_bytes())), ranks_text()));
-  if (options.resume) print_resumed(c.out, trainer.first_step());
+  if (options.resume) print_resumed(c.out, trainer.first_step(), c.steps);
   report::Progress progress = make_progress({.total = c.steps, .start = trainer.first_step(), .unit = "steps", .label = "train"});
   const train::TrainSummary summary = trainer.run([&](const train::StepReport& r) {
     progress.update(r.step, step_text(r));

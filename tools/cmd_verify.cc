@@ -32,7 +32,7 @@ void print_case(const eval::CaseCheck& check, const Options& options) {
     if (!options.quiet || !pass) table.rows.push_back({t.name, fmt::format("{:.2e}", t.error), t.worst_index, pass ? "pass" : "FAIL"});
   }
   if (!table.rows.empty()) print(table_text(table));
-  print_prose(fmt::format("{}: {} of {} tensors within {:g}\n\n", check.file, passed, check.tensors.size(), options.tolerance));
+  print_prose(fmt::format("{}: {} of {} within {:g}\n\n", check.file, passed, counted(static_cast<int64_t>(check.tensors.size()), "tensor"), options.tolerance));
 }
 
 int run(const Options& options) {
@@ -46,7 +46,7 @@ int run(const Options& options) {
       failed += check.verdict == eval::Verdict::kFail;
     }
   }
-  print_prose(fmt::format("{} cases, {} failed\n", report::format_count(cases), report::format_count(failed)));
+  print_prose(fmt::format("{}, {} failed\n", counted(cases, "case"), report::format_count(failed)));
   return failed == 0 ? 0 : kExitFailed;
 }
 

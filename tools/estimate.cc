@@ -85,7 +85,7 @@ double print_work(const Work& work) {
   std::string speed;
   for (const double rate : rates)
     if (rate > 0) speed += fmt::format("{}{} GFLOP/s", speed.empty() ? "" : " and ", report::format_number(rate * 1e-9, 3));
-  print_prose(fmt::format("\ntime: about, at {} with {} threads, {}\nmemory: about {}\n", speed, max_threads(),
+  print_prose(fmt::format("\ntime: about, at {} with {}, {}\nmemory: about {}\n", speed, counted(max_threads(), "thread"),
                     measured ? "measured just now on a model of this shape" : "three quarters of this machine's matrix rate",
                     report::format_bytes(before + work.memory)));
   if (work.disk > 0) print_prose(fmt::format("disk: about {}\n", report::format_bytes(work.disk)));

@@ -156,8 +156,8 @@ std::string passkey_svg(const eval::PasskeyResult& result, const LoadedModel& m,
 }
 
 void print_protocol(const PasskeyFlags& flags, const eval::PasskeyProtocol& p, const eval::PasskeyResult& result) {
-  print_prose(fmt::format("protocol: {} (lengths in {}, wording {}, place {}, keys {}..{}, {} trials a cell)\n", flags.protocol,
-                    enum_name(p.length_control), enum_name(p.wording), enum_name(p.place), p.keys.least, p.keys.most, p.trials));
+  print_prose(fmt::format("protocol: {} (lengths in {}, wording {}, place {}, keys {}..{}, {} a cell)\n", flags.protocol,
+                    enum_name(p.length_control), enum_name(p.wording), enum_name(p.place), p.keys.least, p.keys.most, counted(p.trials, "trial")));
   const std::string counted =
       p.rule == eval::PasskeyRule::kExact ? "greedy, all tokens of the answer must be right"
                                           : fmt::format("rule {} in {} tokens, generated greedily", enum_name(p.rule), p.new_tokens);

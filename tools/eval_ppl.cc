@@ -275,8 +275,8 @@ std::string limit_text(const char* what, int64_t value) {
 
 void print_documents(const Measured& one, const eval::Protocol& p) {
   const eval::PerplexityResult& first = one.results.front();
-  print_prose(fmt::format("documents: {}{}, {} tokens of them used{}{}\n", report::format_count(first.documents),
-                    one.split ? fmt::format(" (split {})", enum_name(*one.split)) : "", report::format_count(first.document_tokens),
+  print_prose(fmt::format("documents: {}{}, {} of them used{}{}\n", report::format_count(first.documents),
+                    one.split ? fmt::format(" (split {})", enum_name(*one.split)) : "", counted(first.document_tokens, "token"),
                     first.skipped_documents > 0 ? fmt::format("; {} too short, passed over", first.skipped_documents) : "",
                     p.max_tokens == 0 ? "" : fmt::format("; at most {} of each, from its {}", report::format_count(p.max_tokens), enum_name(p.cut))));
 }
@@ -296,10 +296,10 @@ void print_bos(const Measured& one, const eval::Protocol& p) {
 void print_notes(const std::vector<eval::PerplexityResult>& results, const eval::Protocol& p) {
   for (const eval::PerplexityResult& r : results) {
     if (!r.reaches_length())
-      print_prose(fmt::format("* length {}: no document is so long; the longest window has {} tokens\n", r.length,
-                        r.longest_window));
+      print_prose(fmt::format("* length {}: no document is so long; the longest window has {}\n", r.length,
+                              counted(r.longest_window, "token")));
     else if (r.short_documents > 0)
-      print_prose(fmt::format("length {}: {} of {} documents are shorter\n", r.length, report::format_count(r.short_documents), report::format_count(r.documents)));
+      print_prose(fmt::format("length {}: {} of {} {} shorter\n", r.length, report::format_count(r.short_documents), counted(r.documents, "document"), r.short_documents == 1 ? "is" : "are"));
   }
   const auto few = [](const eval::PerplexityResult& r) { return r.equal_windows < kLeastWindows; };
   if (p.average == eval::Average::kTokens)

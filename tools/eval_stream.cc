@@ -79,8 +79,8 @@ void print_stream(const StreamFlags& flags, const LoadedModel& m, const eval::St
   const model::AttentionPattern& pattern = m.model.spec.pattern;
   const int64_t chunk = std::min(flags.chunk, last.tokens);
   print_model_line(flags.model, m);
-  print_prose(fmt::format("stream: {} documents, {} tokens scored, {} at a time; cache {} ({} tokens); peak memory {}\n", report::format_count(result.documents),
-                    report::format_count(last.tokens), flags.chunk, report::format_bytes(last.cache_bytes), report::format_count(last.cache_tokens),
+  print_prose(fmt::format("stream: {}, {} scored, {} at a time; cache {} ({}); peak memory {}\n", counted(result.documents, "document"),
+                          counted(last.tokens, "token"), flags.chunk, report::format_bytes(last.cache_bytes), counted(last.cache_tokens, "token"),
                     report::format_bytes(last.resident_bytes)));
   print_prose(bos_text(result.bos, "in front of every document", ", so the first token of a document is not scored") + "\n\n");
   print(table_text(stream_table(result.points)));
@@ -91,7 +91,7 @@ void print_stream(const StreamFlags& flags, const LoadedModel& m, const eval::St
                             kKvPage, pattern.sinks, pattern.window, chunk, pattern.window + chunk + 2 * kKvPage - 2));
   if (!pattern.forgets()) print_prose("note: nothing is forgotten, so memory grows with the text (see --pattern streaming-llm, lm-infinite)\n");
   note_extrapolation(m, {last.tokens});
-  if (!measurement.partial() && last.tokens < flags.tokens) print_prose(fmt::format("note: the text ends before {} tokens\n", report::format_count(flags.tokens)));
+  if (!measurement.partial() && last.tokens < flags.tokens) print_prose(fmt::format("note: the text ends before {}\n", counted(flags.tokens, "token")));
 }
 
 int run_stream(StreamFlags& flags) {

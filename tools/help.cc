@@ -41,7 +41,10 @@ class HelpFormatter : public CLI::Formatter {
   }
   std::string make_description(const CLI::App* app) const override { return wrapped(app->get_description(), columns(), 0) + "\n"; }
   std::string make_footer(const CLI::App* app) const override {
-    return app->get_footer().empty() ? "" : wrapped(app->get_footer(), columns(), 4) + "\n";
+    std::string text = app->get_footer();
+    if (app->get_parent())
+      text += std::string(text.empty() ? "" : "\n") + "Every command also takes --threads, --cpu-target and --force-impl; coca --help describes them.";
+    return text.empty() ? "" : wrapped(text, columns(), 4) + "\n";
   }
 
  private:

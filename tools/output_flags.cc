@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "output_flags.h"
 
+#include <fmt/ranges.h>
+
+#include <algorithm>
+#include <cctype>
 #include <exception>
+#include <filesystem>
 
 #include "coca/base/error.h"
 #include "coca/base/log.h"
@@ -38,6 +43,14 @@ std::string csv_of(const ordered_json& results, Whole whole) {
 }
 
 }  // namespace
+
+void check_ending(std::string_view flag, const std::string& file, std::initializer_list<std::string_view> endings) {
+  std::string ending = std::filesystem::path(file).extension().string();
+  std::ranges::transform(ending, ending.begin(), [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  COCA_CHECK(ending.empty() || std::ranges::find(endings, ending) != endings.end(),
+             "{} {}: the file is written as {}; give it a name that ends in {}", flag, file, endings.begin()->substr(1),
+             fmt::join(endings, " or "));
+}
 
 bool is_stdout(const std::string& file) { return file == "-" || file == "/dev/stdout" || file == "/dev/fd/1" || file == "/proc/self/fd/1"; }
 

@@ -3,8 +3,10 @@
 #pragma once
 
 #include <functional>
+#include <initializer_list>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <string_view>
 
 namespace coca::tools {
 
@@ -20,6 +22,8 @@ struct OutputFlags {
 };
 
 // Whether an output's name means standard output: "-", /dev/stdout.
+// Error where the name of a result ends as that of another kind of file; names without an ending are pipes and devices.
+void check_ending(std::string_view flag, const std::string& file, std::initializer_list<std::string_view> endings);
 bool is_stdout(const std::string& file);
 // To a file, or to standard output; nothing where the name is empty.
 void write_json_output(const std::string& file, const nlohmann::ordered_json&);

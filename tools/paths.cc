@@ -78,6 +78,16 @@ Identity identity_of(const fs::path& path) {
   return {0, 0, (error ? target : whole).string()};
 }
 
+bool lies_in(const fs::path& path, const fs::path& folder) {
+  std::error_code error;
+  fs::path at = fs::weakly_canonical(fs::absolute(path, error), error);
+  const Identity inner = identity_of(path), outer = identity_of(folder);
+  if (error || inner == outer) return false;
+  for (; at.has_relative_path(); at = at.parent_path())
+    if (identity_of(at) == outer) return true;
+  return false;
+}
+
 struct Use {
   std::string flag, path;
   Role role;
@@ -221,6 +231,14 @@ std::vector<fs::path> files_read(const Use& input) {
   return files;
 }
 
+// A result in a folder of texts that has the name of one.
+bool would_be_text(const Use& input, const OutputFile& output) {
+  if (input.role != Role::kTexts || output.use->role != Role::kResult || !io::is_folder(input.path)) return false;
+  const std::string ending = output.path.extension().string();
+  return (ending == ".txt" || ending == ".jsonl" || (ending == ".json" && input.flag.ends_with("data"))) &&
+         lies_in(output.path, input.path);
+}
+
 void check_inputs_stay(const std::vector<Use>& inputs, const std::vector<OutputFile>& files) {
   const bool some_exist = std::ranges::any_of(files, [](const OutputFile& file) { return file.identity.place.empty(); });
   for (const Use& input : inputs) {
@@ -237,6 +255,9 @@ void check_inputs_stay(const std::vector<Use>& inputs, const std::vector<OutputF
       for (const OutputFile& output : files)
         if (output.identity == identity) refuse(output);
     }
+    for (const OutputFile& output : files)
+      COCA_CHECK(!would_be_text(input, output), "{} lies in the folder {} and would be read as text the next time; choose another",
+                 output.use->text(), input.text());
   }
 }
 
@@ -262,6 +283,11 @@ void check_paths(const CLI::App& command, const std::vector<SettledFlag>& settle
   const std::vector<OutputFile> files = files_of(uses.outputs);
   check_outputs_differ(files);
   check_inputs_stay(uses.inputs, files);
+}
+
+void check_outside(std::string_view output_flag, const fs::path& output, std::string_view input_flag, const fs::path& input) {
+  COCA_CHECK(!lies_in(output, input), "{} {} lies in {} {}; choose a folder outside of it", output_flag, output.string(), input_flag,
+             input.string());
 }
 
 void check_apart(std::string_view output_flag, const fs::path& output, std::string_view input_flag, const fs::path& input) {

@@ -23,6 +23,7 @@ struct SettledFlag {
 // Errors that name the flags and the path, where
 //   a path is given as "";
 //   an output file is to lie in a folder that does not exist, or is a folder, or cannot be written;
+//   a result would be read as text the next time, as it lies in a folder of --text and is called so;
 //   an output would replace an input, or two outputs are one file, whatever the spelling: through links and hard links too.
 // Folders given as text are searched for the files that would be read. Streams (/dev/null, a FIFO, >(...)) may be given
 // several times. Flags that are not in `settled` count as they were typed.
@@ -31,6 +32,9 @@ void check_paths(const CLI::App& command, const std::vector<SettledFlag>& settle
 // Makes --help of the command and of its subcommands say PATH of these flags.
 void show_paths(CLI::App& command);
 
+// Error where `output` lies in the folder `input`.
+void check_outside(std::string_view output_flag, const std::filesystem::path& output, std::string_view input_flag,
+                   const std::filesystem::path& input);
 // Error where both are the same file or folder; for what a command writes below its --out.
 void check_apart(std::string_view output_flag, const std::filesystem::path& output, std::string_view input_flag,
                  const std::filesystem::path& input);

@@ -33,11 +33,13 @@ int64_t validations_left(int64_t done, int64_t steps, int64_t interval) {
 }
 
 std::string steps_text(int64_t done, int64_t steps, int64_t step_tokens) {
-  const std::string left = fmt::format("{} steps of {} tokens", report::format_count(steps - done), report::format_count(step_tokens));
+  const std::string left = fmt::format("{} of {}", counted(steps - done, "step"), counted(step_tokens, "token"));
   return done == 0 ? left : fmt::format("{} left of {}, after step {}", left, report::format_count(steps), report::format_count(done));
 }
 
-void print_resumed(const std::string& out, int64_t first_step) {
+void print_resumed(const std::string& out, int64_t first_step, int64_t steps) {
+  if (first_step >= steps)
+    return print_prose(fmt::format("{} is already complete: all {} are done\n", out, counted(steps, "step")));
   print_prose(first_step > 0 ? fmt::format("resuming at step {}\n", first_step) : fmt::format("no checkpoint in {}: starting at step 0\n", out));
 }
 

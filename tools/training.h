@@ -80,7 +80,7 @@ int64_t validations_left(int64_t done, int64_t steps, int64_t interval);
 std::string steps_text(int64_t done, int64_t steps, int64_t step_tokens);  // "10 steps of 128 tokens"; "... left of 40"
 
 // What --resume found in the folder.
-void print_resumed(const std::string& out, int64_t first_step);
+void print_resumed(const std::string& out, int64_t first_step, int64_t steps);
 
 // loss, learning rate, gradient norm, speed, and what there is of validation and skipped steps.
 std::string step_text(const train::StepReport&);

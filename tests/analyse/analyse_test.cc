@@ -300,6 +300,10 @@ TEST(Analyse, RefusesWhatItCannotLookAt) {
   EXPECT_THAT([&] { with(two_windows(m.spec), {.borders = {.multiples = {0}}}); }, message("multiple 0"));
   model::ModelSpec patterned = m.spec, clex = m.spec;  // without the network
   patterned.pattern = model::default_pattern(model::Pattern::kReRope, 8);
+  model::ModelSpec dilated = m.spec;
+  dilated.layer_window.assign(static_cast<size_t>(dilated.L), 4);
+  dilated.dilation.assign(static_cast<size_t>(dilated.L * dilated.H), 2);
+  EXPECT_THAT([&] { analyse(dilated, m.params.weights(), two_windows(m.spec), {}); }, message("windowed; this model has dilated windows"));
   EXPECT_THAT([&] { analyse(patterned, m.params.weights(), two_windows(m.spec), {}); }, message("pattern rerope is not analysed"));
   clex.rope_scaling = {.type = model::Scaling::kClex};
   EXPECT_THAT([&] { analyse(clex, m.params.weights(), two_windows(m.spec), {}); }, message("rope scaling clex needs the weights of its network"));

@@ -41,6 +41,8 @@ TEST(NearestNames, SeveralEquallyNearOnesShortestFirst) {
   const std::vector<std::string> kinds = {"rope", "coca-slack", "coca-strict", "coca-tied", "coca-slack-xpos"};
   EXPECT_THAT(nearest_names("coca", kinds), ElementsAre("coca-tied", "coca-slack", "coca-strict"));
   EXPECT_THAT(nearest_names("coca-slak", kinds), ElementsAre("coca-slack"));
+  EXPECT_THAT(nearest_names("copa", kinds), ElementsAre("coca-tied", "coca-slack", "coca-strict")) << "a misspelt beginning";
+  EXPECT_THAT(nearest_names("roep", kinds), ElementsAre("rope"));
 }
 
 TEST(NearestNames, NothingNearIsNothing) {

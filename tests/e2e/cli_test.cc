@@ -203,7 +203,7 @@ TEST_F(Cli, LongformerFromTrainingToGeneration) {
   const std::string model = at("long") + "/model";
   EXPECT_EQ(coca({"eval", "ppl", "--model", model, "--text", text_file(), "--lengths", "24", "--max-tokens", "200"}).code, 0);
   EXPECT_EQ(coca({"generate", "--model", model, "--prompt", "the cat", "--max-new-tokens", "20", "--temperature", "0"}).code, 0);
-  EXPECT_THAT(coca({"info", model}).out, testing::AllOf(HasSubstr("6 tokens in 1 of 1 layers, dilation up to 2"), HasSubstr("global tokens")));
+  EXPECT_THAT(coca({"info", model}).out, testing::AllOf(HasSubstr("6 tokens in 1 of 1 layer, dilation up to 2"), HasSubstr("global tokens")));
   const Outcome tuned = coca({"finetune", "--model", model, "--text", text_file(), "--length", "24", "--steps", "2", "--train", "*_global*", "--out", at("tuned")});
   ASSERT_EQ(tuned.code, 0) << tuned.err;
   ASSERT_EQ(coca(tiny_train("base")).code, 0);
@@ -431,7 +431,7 @@ TEST_F(Cli, AUsedFolderNeedsResume) {
   expect_refused(tiny_train("run"), 2, "already holds a training run");
   const Outcome again = coca(tiny_train("run", {"--resume"}));  // nothing left to do
   EXPECT_EQ(again.code, 0) << again.err;
-  EXPECT_THAT(again.out, HasSubstr("resuming at step 30"));
+  EXPECT_THAT(again.out, HasSubstr("run is already complete: all 30 steps are done"));
   expect_refused(tiny_train("run", {"--resume", "--attention", "rope"}), 2, "--attention is \"rope\"; the run that is resumed has \"coca-slack\"");
 }
 
@@ -442,7 +442,7 @@ TEST_F(Cli, ResumeAloneTakesTheSavedOptions) {
   const Args alone = {"train", "--resume", "--out", at("run")};
   const Outcome again = coca(alone);
   EXPECT_EQ(again.code, 0) << again.err;
-  EXPECT_THAT(again.out, HasSubstr("resuming at step 30"));
+  EXPECT_THAT(again.out, HasSubstr("run is already complete: all 30 steps are done"));
   const Outcome longer = coca(with(alone, {"--steps", "32", "--learning-rate", "0.001", "--log-interval", "1", "--tensorboard", at("events")}));
   EXPECT_EQ(longer.code, 0) << longer.err;
   EXPECT_EQ(train::read_metrics(at("run/metrics.csv")).back().step, 32);

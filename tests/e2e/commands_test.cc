@@ -78,6 +78,9 @@ TEST_F(Commands, MethodsAreListedAndCounted) {
   const std::string text = out_of({"methods", "--reasons", "--json", at("methods.json")});
   EXPECT_THAT(text, AllOf(HasSubstr("coca-slack"), HasSubstr("streaming-llm"), HasSubstr("refused because\n")));
   EXPECT_THAT(out_of({"methods"}), testing::Not(HasSubstr("refused because")));
+  const std::string reasons = text.substr(text.find("refused because"));
+  EXPECT_THAT(reasons, HasSubstr("  rope scaling S needs rotary positions; attention A has none ("));
+  EXPECT_LT(std::ranges::count(reasons, '\n'), 30) << "one for each kind";
   const nlohmann::json all = io::read_json(at("methods.json"));
   std::map<std::string, int> uses;
   for (const auto& m : all) {
@@ -148,7 +151,7 @@ TEST_F(Commands, AStudyNamesTheTrainingsThatWereGivenUp) {
   for (const std::string file : {"runs/alibi-s0/result.json", "runs/alibi-s0/metrics.csv"}) put("some/" + file, io::read_file(at("out/" + file)));
   const Outcome some = coca(sound);
   EXPECT_EQ(some.code, 0) << some.err;
-  EXPECT_THAT(some.err, HasSubstr("warning: 1 of 2 trainings were given up, because their numbers were no longer finite: alibi seed 0\n"));
+  EXPECT_THAT(some.err, HasSubstr("warning: 1 of 2 trainings was given up, because its numbers were no longer finite: alibi seed 0\n"));
 }
 
 // What of a Markdown text is code: lines of fenced blocks (continued ones joined), and spans between backquotes.

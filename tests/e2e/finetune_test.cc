@@ -45,6 +45,10 @@ TEST_F(Finetune, ExamplesStagesAndResume) {
   EXPECT_THAT(whole.out, HasSubstr("examples: 40 in"));
   EXPECT_THAT(whole.out, HasSubstr("without an answer in reach: 0 left out"));
   EXPECT_THAT(whole.out, HasSubstr("in the first of 3 stages"));
+  EXPECT_THAT(whole.err, HasSubstr("warmup_steps is 10 of 2 steps"));
+  EXPECT_THAT(whole.err, HasSubstr("; so in 2 other stages\n")) << "said once for all";
+  EXPECT_EQ(whole.err.find("warmup_steps"), whole.err.rfind("warmup_steps"));
+  EXPECT_THAT(whole.err, testing::Not(HasSubstr("longer than the window")));
   EXPECT_EQ(io::read_json(at("whole/finetune_config.json"))["stages"].size(), 3u);
   const Outcome again = coca(tune("whole", {"--config", at("run.json"), "--learning-rate", "0.01"}));
   EXPECT_EQ(again.code, 2);
@@ -52,11 +56,22 @@ TEST_F(Finetune, ExamplesStagesAndResume) {
   const Outcome resumed = coca(tune("whole", {"--config", at("run.json"), "--validation-data", at("examples.jsonl"),
                                               "--learning-rate", "0.01", "--resume"}));
   EXPECT_EQ(resumed.code, 0) << resumed.err;
-  EXPECT_THAT(resumed.out, HasSubstr("resuming at step 6"));
+  EXPECT_THAT(resumed.out, HasSubstr("whole is already complete: all 6 steps are done"));
   EXPECT_FALSE(generate({"--model", at("whole/model")}).empty());
   const Outcome paper = coca(tune("paper", {"--stages", "coca-paper", "--steps", "1"}));
   EXPECT_EQ(paper.code, 0) << paper.err;
   EXPECT_THAT(paper.out, HasSubstr("3 steps"));
+}
+
+TEST_F(Finetune, ExamplesLongerThanTheWindowAreCounted) {
+  const Args more = {"--length", "8", "--steps", "1", "--long-documents"};
+  const Outcome split = coca(tune("split", with(more, {"split"})));
+  EXPECT_EQ(split.code, 0) << split.err;
+  EXPECT_THAT(split.err, HasSubstr("warning: 40 of 40 examples are longer than the window of 8 tokens: 40 are split, and only the first"));
+  EXPECT_THAT(split.err, HasSubstr("a greater --length takes them whole"));
+  put("examples.jsonl", std::string("{\"prompt\": \"a\", \"answer\": \"b\"}\n{\"prompt\": \"a\", \"answer\": \"") + std::string(50, 'b') + "\"}\n");
+  const Outcome cut = coca(tune("cut", with(more, {"truncate"})));
+  EXPECT_THAT(cut.err, HasSubstr("warning: 1 of 2 examples is longer than the window of 8 tokens: 1 is cut off at the end of the window; "));
 }
 
 TEST_F(Finetune, ExamplesAndTextsInTrainingAndValidationAreNamed) {

@@ -226,9 +226,35 @@ TEST_F(Flags, HelpIsACommandToo) {
   EXPECT_EQ(coca({"help", "train"}).out, coca({"train", "--help"}).out);
   EXPECT_EQ(coca({"help", "eval", "ppl"}).out, coca({"eval", "ppl", "--help"}).out);
   EXPECT_EQ(coca({"eval", "help", "ppl"}).out, coca({"eval", "ppl", "--help"}).out);
+  EXPECT_EQ(coca({"help", "help"}).out, coca({"--help"}).out);
+  EXPECT_THAT(coca({"help"}).out, HasSubstr("--threads INT  "));
+  EXPECT_THAT(coca({"help", "train"}).out, HasSubstr("Every command also takes --threads, --cpu-target and --force-impl"));
+  EXPECT_THAT(coca({"tokenizer", "info", "byte"}).out, HasSubstr("byte-257"));
   EXPECT_THAT(coca({"help", "eval", "ppl"}).out, HasSubstr("Usage: coca eval ppl"));
   EXPECT_EQ(coca({"-V"}).out, coca({"--version"}).out);
   EXPECT_THAT(coca({"-V"}).out, StartsWith("coca 0."));
+}
+
+TEST_F(Flags, AnOptionIsCalledAsItWasGiven) {
+  const auto error_of = [&](const Args& args) {
+    const Outcome o = coca(args);
+    EXPECT_EQ(o.code, 2) << o.err;
+    return o.err;
+  };
+  const Args train = {"train", "--text", text(), "--out", at("run")};
+  EXPECT_EQ(error_of(with(train, {"--steps", "-3"})), "coca: --steps is -3; expected at least 1\n");
+  const std::string file = put("steps.json", R"({"steps": -3})");
+  EXPECT_EQ(error_of(with(train, {"--config", file})), "coca: \"steps\" of " + file + " is -3; expected at least 1\n");
+  EXPECT_THAT(error_of(with(train, {"--config", file, "--steps", "-4"})), StartsWith("coca: --steps is -4"));
+  EXPECT_THAT(error_of({"generate", "--model", model(), "--prompt", "x", "--top-p", "2"}), StartsWith("coca: --top-p 2 must be"));
+  EXPECT_THAT(error_of({"study", "--text", text(), "--out", at("s"), "--steps", "-1"}), HasSubstr(": --steps is -1"));
+}
+
+TEST_F(Flags, ALengthGivenTwiceIsMeasuredOnce) {
+  const Outcome o = coca({"eval", "ppl", "--model", model(), "--text", text(), "--lengths", "32,16,32", "--json", at("o.json")});
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.err, HasSubstr("note: --lengths: 32 is given more than once and counts once"));
+  EXPECT_EQ(io::read_json(at("o.json"))["results"].size(), 2u);
 }
 
 TEST_F(Flags, HelpIsAsWideAsAsked) {

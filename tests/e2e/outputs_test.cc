@@ -118,6 +118,11 @@ TEST_F(Outputs, ReplaceNoInput) {
   expect_refused({"eval", "ruler", "--model", at("model"), "--text", text, "--predictions", text}, "would replace an input");
   expect_refused({"analyse", "--model", at("model"), "--text", text, "--html", text}, "would replace an input");
   EXPECT_EQ(io::read_file(text), before);
+  for (const char* file : {"books/new.txt", "books/sub/new.jsonl"})
+    expect_refused(with(folder, {"--csv", at(file)}), "would be read as text the next time");
+  for (const char* file : {"chart.png", "chart.SVG.pdf"}) expect_refused(ppl({"--plot", at(file)}), "give it a name that ends in .svg");
+  expect_refused({"analyse", "--model", at("model"), "--text", text, "--html", at("a.svg")}, "ends in .html or .htm");
+  expect_refused({"convert", at("model"), at("model") + "/sub/new"}, "/model; choose a folder outside of it");
   EXPECT_EQ(coca(with(folder, {"--json", at("books/result.json")})).code, 0) << "results may lie beside the text";
   EXPECT_EQ(coca(with(folder, {"--json", at("books/result.json")})).code, 0) << "and be replaced there";
 }

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <thread>
@@ -282,6 +283,24 @@ TEST(Fs, QuestionsAboutPaths) {
   fails(dir / std::string(300, 'n'), [](const auto& path) { io::is_regular_file(path); });
   fails(dir / "none", [](const auto& path) { file_bytes(path); });
   fails(dir / "none", [](const auto& path) { list_folder(path); });
+}
+
+TEST(Fs, AFolderThatMayNotBeEnteredIsNamed) {
+  const TempDir dir;
+  const std::filesystem::path closed = dir / "closed";
+  std::filesystem::create_directories(closed / "inner");
+  put_file(closed / "inner/file", "x");
+  std::filesystem::permissions(dir.path(), std::filesystem::perms::all);
+  std::filesystem::permissions(closed, std::filesystem::perms::none);
+  const bool root = ::geteuid() == 0;  // who may enter everything
+  ASSERT_EQ(root ? ::seteuid(65534) : 0, 0);
+  const std::string wanted = closed.string() + ": the folder cannot be entered: Permission denied (needed for file)";
+  const std::string asked = error_of(ErrorKind::kIo, [&] { io::exists(closed / "inner/file"); });
+  const std::string read = error_of(ErrorKind::kIo, [&] { read_file(closed / "inner/file"); });
+  ASSERT_EQ(root ? ::seteuid(0) : 0, 0);
+  std::filesystem::permissions(closed, std::filesystem::perms::owner_all);
+  EXPECT_EQ(asked, wanted);
+  EXPECT_EQ(read, wanted);
 }
 
 TEST(Names, BytesThatAreNotUtf8AreEscapedAndComeBack) {

@@ -127,6 +127,11 @@ TEST(Progress, FinishSpeaksOnceAndEndsIt) {
   bench.now += 100;
   p.update(5);
   EXPECT_THAT(bench.said, testing::ElementsAre("5 steps in 2.0 s\n"));
+  Bench one;
+  Progress single = one.progress({.unit = "steps"});
+  single.update(1);
+  single.finish();
+  EXPECT_THAT(one.said.back(), testing::StartsWith("1 step in "));
 }
 
 TEST(Progress, EmptySinkIsSilentAndOptionsAreChecked) {

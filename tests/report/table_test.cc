@@ -9,6 +9,7 @@
 #include <limits>
 #include <sstream>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/report/escape.h"
 
@@ -161,6 +162,14 @@ TEST(Format, Count) {
   EXPECT_EQ(format_count(-1234567), "-1,234,567");
   EXPECT_EQ(format_count(-999), "-999");
   EXPECT_EQ(format_count(std::numeric_limits<int64_t>::min()), "-9,223,372,036,854,775,808");
+}
+
+TEST(Format, Counted) {
+  EXPECT_EQ(counted(1, "document"), "1 document");
+  EXPECT_EQ(counted(0, "document"), "0 documents");
+  EXPECT_EQ(counted(-1, "step"), "-1 steps");
+  EXPECT_EQ(counted(1203, "matrix", "matrices"), "1,203 matrices");
+  EXPECT_EQ(counted(1, "matrix", "matrices"), "1 matrix");
 }
 
 TEST(Format, Duration) {

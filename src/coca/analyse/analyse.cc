@@ -8,6 +8,7 @@
 #include <string_view>
 
 #include "coca/analyse/sample.h"
+#include "coca/base/count.h"
 #include "coca/base/parallel.h"
 #include "coca/base/stop.h"
 #include "coca/model/decoder.h"
@@ -263,9 +264,11 @@ void analyse(const ModelSpec& spec, const model::Weights& weights, std::span<con
   check(windows, options);
   ModelSpec used = spec;
   used.rope_scaling = options.scaling.value_or(spec.rope_scaling);
-  COCA_CHECK(spec.dilation.empty() && spec.global_tokens == 0 && spec.direction == model::Direction::kCausal,
-             "analyse: figures are those of causal attention, full or windowed; models with dilated windows, global tokens or direction {} are not analysed",
-             enum_name(spec.direction));
+  std::string other;
+  if (!spec.dilation.empty()) other += ", dilated windows";
+  if (spec.global_tokens > 0) other += ", " + counted(spec.global_tokens, "global token");
+  if (spec.direction != model::Direction::kCausal) other += fmt::format(", direction {}", enum_name(spec.direction));
+  COCA_CHECK(other.empty(), "analyse: figures are those of causal attention, full or windowed; this model has {}", other.substr(2));
   COCA_CHECK(!spec.pattern.far(), "analyse: figures are those of full or windowed attention; pattern {} is not analysed", enum_name(spec.pattern.type));
   const auto N = static_cast<int64_t>(windows[0].size());
   out = {.spec = spec, .window = N, .windows = 0, .shifts = options.shifts, .rotation = plane_rotation(used, N, &weights), .heads = {}, .borders = {}};

@@ -6,6 +6,7 @@
 
 #include "coca/analyse/charts.h"
 #include "coca/analyse/results.h"
+#include "coca/base/count.h"
 #include "coca/base/version.h"
 
 namespace coca::analyse {
@@ -81,8 +82,8 @@ std::string borders_sentence(const Analysis& a) {
 
 std::string reading_of_text(const Analysis& a) {
   const bool every = a.pairs == a.window * (a.window + 1) / 2;
-  return fmt::format("{} windows of {} tokens; per window and head {} causal token pairs ({}) and {} of {} rows of attention. Trained length {}.", a.windows, a.window,
-                     report::format_count(a.pairs), every ? "all" : "a seeded sample, drawn evenly", a.rows, a.window - 1, a.spec.max_position);
+  return fmt::format("{} of {}; per window and head {} causal token pairs ({}) and {} of {} of attention. Trained length {}.", counted(a.windows, "window"), counted(a.window, "token"),
+                     report::format_count(a.pairs), every ? "all" : "a seeded sample, drawn evenly", a.rows, counted(a.window - 1, "row"), a.spec.max_position);
 }
 
 void add_angles(const Analysis& a, report::Document& d, Figures& figures) {

@@ -5,10 +5,13 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "coca/base/error.h"
 
 namespace coca {
+
+std::string did_you_mean(std::string_view typed, std::span<const std::string> known);  // base/suggest.h
 
 template <typename E>
 struct EnumName {
@@ -41,8 +44,10 @@ template <typename E>
 E enum_from_name(std::string_view name) {
   for (const auto& entry : EnumTraits<E>::names())
     if (entry.name == name) return entry.value;
-  fail(ErrorKind::kInvalidArgument, "{}: unknown value \"{}\"; expected one of {}", EnumTraits<E>::what(), name,
-       enum_choices<E>());
+  std::vector<std::string> known;
+  for (const auto& entry : EnumTraits<E>::names()) known.emplace_back(entry.name);
+  fail(ErrorKind::kInvalidArgument, "{}: unknown value \"{}\"; expected one of {}{}", EnumTraits<E>::what(), name,
+       enum_choices<E>(), did_you_mean(name, known));
 }
 
 }  // namespace coca

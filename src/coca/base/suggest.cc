@@ -52,6 +52,10 @@ double cost(const std::string& typed, const std::string& name) {
   const std::vector<std::string> typed_words = words_of(typed), words = words_of(name);
   std::string initials;
   for (const std::string& word : words) initials += word[0];
+  for (size_t dash = name.find('-'); dash != std::string::npos; dash = name.find('-', dash + 1)) {  // copa: coca-slack
+    const size_t first = edit_distance(typed, name.substr(0, dash));
+    if (dash > 2 && first <= (std::max(typed.size(), dash) + 1) / 3) best = std::min(best, 1.5 + static_cast<double>(first));
+  }
   if (name.starts_with(typed) || initials == typed) best = std::min(best, 1.5);
   if (contains_all(words, typed_words) || contains_all(typed_words, words)) {
     const auto [less, more] = std::minmax(words.size(), typed_words.size());

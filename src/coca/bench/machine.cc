@@ -3,6 +3,7 @@
 
 #include <fstream>
 
+#include "coca/base/count.h"
 #include "coca/base/parallel.h"
 #include "coca/base/rng.h"
 #include "coca/base/version.h"
@@ -46,8 +47,8 @@ Machine this_machine() {
 }
 
 std::string Machine::text() const {
-  return fmt::format("coca {} ({}, {}, {}); {}, {}, {} thread{}", version, commit, build_type, compiler, cpu,
-                     cpu_target, threads, threads == 1 ? "" : "s");
+  return fmt::format("coca {} ({}, {}, {}); {}, {}, {}", version, commit, build_type, compiler, cpu,
+                     cpu_target, counted(threads, "thread"));
 }
 
 nlohmann::ordered_json to_json(const Machine& m) {

@@ -4,6 +4,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
@@ -36,8 +37,9 @@ class CorpusReader {
         read_text(file);
     }
     COCA_CHECK_AS(kBadFile, report_.documents > 0,
-                  "corpus: no document in {} files ({} were empty), first input \"{}\"", report_.files,
-                  report_.empty_documents, options_.inputs.front());
+                  "corpus: no document in {} ({}), first input \"{}\"", counted(report_.files, "file"),
+                  report_.empty_documents == 0 ? "none held text" : counted(report_.empty_documents, "empty document"),
+                  options_.inputs.front());
     return std::move(report_);
   }
 

@@ -7,6 +7,7 @@
 #include <charconv>
 #include <unordered_map>
 
+#include "coca/base/count.h"
 #include "coca/base/rng.h"
 #include "coca/io/names.h"
 
@@ -76,8 +77,8 @@ std::vector<std::string> overlap_sentences(const Overlap& overlap, std::string_v
         fmt::format("{} (training) and {} ({}) are the same document", pair.training, pair.evaluation, evaluation));
   const int64_t more = overlap.documents - static_cast<int64_t>(overlap.pairs.size());
   if (more > 0)
-    sentences.push_back(fmt::format("{} more document{} of the {} text {} in the training text", more,
-                                    more == 1 ? "" : "s", evaluation, more == 1 ? "is" : "are"));
+    sentences.push_back(fmt::format("{} of the {} text {} in the training text", counted(more, "more document"),
+                                    evaluation, more == 1 ? "is" : "are"));
   return sentences;
 }
 

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/base/log.h"
 #include "coca/io/fs.h"
@@ -113,7 +114,8 @@ CsvWriter::CsvWriter(const std::filesystem::path& file, const std::vector<std::s
     }
     if (records.empty()) keep = 0;
     if (keep < existing.size())
-      log_warning("{}: cut off the last {} bytes, an unfinished row", file.string(), existing.size() - keep);
+      log_warning("{}: cut off the last {}, an unfinished row", file.string(),
+                  counted(static_cast<int64_t>(existing.size() - keep), "byte"));
   }
   fd_ = ::open(file.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
   COCA_CHECK_AS(kIo, fd_ >= 0, "{}: cannot create: {}", file.string(), std::strerror(errno));

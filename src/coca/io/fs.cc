@@ -28,7 +28,20 @@ namespace stdfs = std::filesystem;
 
 namespace {
 
+// The outermost folder on the way to a file that may not be entered; empty where all may.
+stdfs::path closed_folder(const stdfs::path& file) {
+  stdfs::path folder;
+  for (const stdfs::path& part : file.parent_path()) {
+    folder /= part;
+    if (::faccessat(AT_FDCWD, folder.c_str(), X_OK, AT_EACCESS) != 0 && errno == EACCES) return folder;
+  }
+  return {};
+}
+
 [[noreturn]] void fail_errno(const stdfs::path& file, const char* what, int error) {
+  if (const stdfs::path closed = error == EACCES ? closed_folder(file) : stdfs::path(); !closed.empty())
+    fail(ErrorKind::kIo, "{}: the folder cannot be entered: {} (needed for {})", closed.string(), std::strerror(error),
+         file.filename().string());
   fail(ErrorKind::kIo, "{}: {}: {}", file.string(), what, std::strerror(error));
 }
 

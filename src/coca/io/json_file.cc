@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/io/fs.h"
 #include "coca/io/names.h"
@@ -64,6 +65,8 @@ Json parse_any(std::string_view text, std::string_view origin) {
   try {
     return Json::parse(text.begin(), text.end(), see);
   } catch (const nlohmann::json::parse_error& error) {
+    COCA_CHECK_AS(kBadFile, error.byte <= text.size(), "{}: not valid JSON: it ends too early, after {}: {}", origin,
+                  counted(static_cast<int64_t>(text.size()), "byte"), reason(error));
     fail(ErrorKind::kBadFile, "{}: not valid JSON at byte {} of {}: {}", origin, error.byte, text.size(), reason(error));
   } catch (const nlohmann::json::exception& error) {
     fail(ErrorKind::kBadFile, "{}: not valid JSON: {}", origin, reason(error));

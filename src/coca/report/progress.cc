@@ -64,7 +64,9 @@ void Progress::finish(std::string_view text) {
   if (std::exchange(finished_, true)) return;
   const double seconds = options_.clock() - start_seconds_;
   std::string out = options_.label.empty() ? "" : options_.label + "  ";
-  out += fmt::format("{} {} in {}", format_count(done_), options_.unit, format_duration(seconds));
+  std::string_view unit = options_.unit;
+  if (done_ == 1 && unit.ends_with('s')) unit.remove_suffix(1);
+  out += fmt::format("{} {} in {}", format_count(done_), unit, format_duration(seconds));
   if (!text.empty()) out += "  " + std::string(text);
   write(std::move(out), true);
 }

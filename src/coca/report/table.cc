@@ -11,6 +11,7 @@
 #include <string_view>
 #include <type_traits>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/io/csv.h"
 #include "coca/report/escape.h"
@@ -281,12 +282,7 @@ std::string format_number(std::optional<double> value, int significant) {
   return text;
 }
 
-std::string format_count(int64_t count) {
-  std::string digits = fmt::format("{}", count);
-  const size_t first = count < 0 ? 1 : 0;
-  for (size_t at = digits.size(); at > first + 3;) digits.insert(at -= 3, 1, ',');
-  return digits;
-}
+std::string format_count(int64_t count) { return grouped(count); }
 
 std::string format_duration(double seconds) {
   if (!std::isfinite(seconds) || seconds < 0) return "-";

@@ -5,6 +5,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "coca/base/count.h"
 #include "coca/eval/protocol.h"
 #include "coca/io/fs.h"
 #include "coca/report/child_process.h"
@@ -67,7 +68,7 @@ void choose_test(const StudyConfig& c, const data::TokenFile& file, std::vector<
     if (static_cast<int64_t>(corpus.test.size()) == c.eval_documents) break;
     std::vector<int32_t> ids = tokens_of(file, d, c.eval_tokens);
     if (ids.size() < 2) continue;
-    corpus.test_names.push_back(fmt::format("document {} ({} tokens)", d, report::format_count(file.document(d).second - file.document(d).first)));
+    corpus.test_names.push_back(fmt::format("document {} ({})", d, counted(file.document(d).second - file.document(d).first, "token")));
     corpus.test.push_back(std::move(ids));
   }
   COCA_CHECK(!corpus.test.empty(), "the test text holds no document of at least two tokens");
@@ -155,10 +156,10 @@ Corpus load_corpus(const StudyConfig& c, Keep keep) {
     if (keep == Keep::kInFolder) corpus.shared = overlap_within(train::document_list(inputs, data / "text.tok"), held_out);
   }
   corpus.description = fmt::format(
-      "{}: {} documents, {} tokens ({} tokenizer); {} tokens for training, {} for validation; {} test documents of at most {} tokens each, {}",
-      c.text.empty() ? "The C++ standard library headers of the installed compiler" : "The given text", report::format_count(documents),
-      report::format_count(all.size()), corpus.tokenizer->kind(), report::format_count(corpus.train->size()), report::format_count(corpus.validation->size()),
-      corpus.test.size(), report::format_count(c.eval_tokens), own_test ? "from the given test text" : "held out from it");
+      "{}: {}, {} ({} tokenizer); {} for training, {} for validation; {} of at most {} each, {}",
+      c.text.empty() ? "The C++ standard library headers of the installed compiler" : "The given text", counted(documents, "document"),
+      counted(all.size(), "token"), corpus.tokenizer->kind(), counted(corpus.train->size(), "token"), report::format_count(corpus.validation->size()),
+      counted(static_cast<int64_t>(corpus.test.size()), "test document"), counted(c.eval_tokens, "token"), own_test ? "from the given test text" : "held out from it");
   return corpus;
 }
 

@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "coca/base/clock.h"
+#include "coca/base/count.h"
 #include "coca/base/log.h"
 #include "coca/base/parallel.h"
 #include "coca/eval/passkey.h"
@@ -247,7 +248,7 @@ StudyResults run_study(const StudyConfig& config, const Corpus& corpus, const St
   results.config = config;
   results.corpus = corpus.description;
   results.shared = corpus.shared;
-  results.machine = fmt::format("{} threads, SIMD target {}", max_threads(), ops::cpu_target());
+  results.machine = fmt::format("{}, SIMD target {}", counted(max_threads(), "thread"), ops::cpu_target());
   Stopwatch watch;
   Telling telling(config, corpus, listen);
   for (const int64_t seed : config.seeds)

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "coca/base/count.h"
 #include "coca/base/sizes.h"
 
 namespace coca {
@@ -20,7 +21,7 @@ std::string ArenaPlan::text() const {
   const auto bytes = [](const Entry& e) { return static_cast<size_t>(e.shape.product()) * dtype_size(e.dtype); };
   const auto largest = std::max_element(entries_.begin(), entries_.end(), [&](const Entry& a, const Entry& b) { return bytes(a) < bytes(b); });
   if (largest == entries_.end()) return "no activations";
-  return fmt::format("{} activation{}, the largest {} {} {}", entries_.size(), entries_.size() == 1 ? "" : "s", largest->name, largest->shape.text(),
+  return fmt::format("{}, the largest {} {} {}", counted(static_cast<int64_t>(entries_.size()), "activation"), largest->name, largest->shape.text(),
                      dtype_name(largest->dtype));
 }
 

@@ -7,6 +7,7 @@
 #include <numeric>
 
 #include "coca/base/clock.h"
+#include "coca/base/count.h"
 #include "coca/base/log.h"
 #include "coca/base/rng.h"
 #include "coca/base/sizes.h"
@@ -60,6 +61,18 @@ std::string open_folder(const fs::path& out, Start start, std::optional<io::Fold
   return newest.string();
 }
 
+// Once for all stages that are too short for their warm-up.
+void warn_of_warm_up(const std::vector<Stage>& stages) {
+  const auto cold = [](const Stage& stage) { return stage.schedule.warmup_steps > stage.steps; };
+  const auto first = std::ranges::find_if(stages, cold);
+  if (first == stages.end()) return;
+  const int64_t others = std::ranges::count_if(stages, cold) - 1;
+  log_warning("warmup_steps is {} of {}: the learning rate ends at {:.2e} and never comes to its peak of {:.2e}{}",
+              first->schedule.warmup_steps, counted(first->steps, "step"),
+              optim::learning_rate(first->schedule, first->steps - 1), first->schedule.peak,
+              others == 0 ? "" : fmt::format("; so in {}", counted(others, "other stage")));
+}
+
 }  // namespace
 
 fs::path check_folder(const fs::path& out, Start start) {
@@ -90,10 +103,8 @@ Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& da
       targets_(ids_.shape(), DType::kI32) {
   for (const Stage& stage : options_.stages) {
     steps_ += stage.steps;
-    if (stage.schedule.warmup_steps > stage.steps && first_rank())
-      log_warning("warmup_steps is {} of {} steps: the learning rate ends at {:.2e} and never comes to its peak of {:.2e}", stage.schedule.warmup_steps, stage.steps,
-                  optim::learning_rate(stage.schedule, stage.steps - 1), stage.schedule.peak);
   }
+  if (first_rank()) warn_of_warm_up(options_.stages);
   if (options_.share == LoopOptions::Share::kTokens) options_.slices = ranks_.size();  // one for each: its tokens of all windows
   if (ring_) {
     decoder_.set_ring(ring_.get());
