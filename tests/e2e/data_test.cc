@@ -115,9 +115,11 @@ TEST_F(DataCommand, TrainingOnAPg19FolderTakesItsSplits) {
     ASSERT_EQ(o.code, 0) << o.err;
     EXPECT_THAT(o.err, HasSubstr("warning: the split validation has 6 tokens; a window needs 17: there is no validation"));
   }
-  const auto estimate = [&](const Args& more) {  // its first line: the others tell of time
-    const std::string out = coca(with(with(tune, more), {"--dry-run"})).out;
-    return out.substr(0, out.find('\n'));
+  const auto estimate = [&](const Args& more) {  // the line of the steps: the others tell of time and of files
+    const std::string out = coca(with(with(tune, more), {"--out", at("planned"), "--dry-run"})).out;
+    const size_t at = out.find(": a model of");
+    EXPECT_NE(at, std::string::npos) << out;
+    return out.substr(std::min(at, out.size()), out.find('\n', at) - at);
   };
   const std::string root = estimate({});
   EXPECT_THAT(root, HasSubstr("steps of"));
