@@ -178,9 +178,9 @@ class OptionFlags {
     constexpr bool list = io::detail::IsVector<T>::value || requires { field.from_option_texts({}); } || requires { field.from_option_text(name, ""); };
     const auto texts = add(name, help, name == "json" ? "FILE" : detail::type_text<T>(), detail::default_text(field), list ? Repeats::kAddUp : Repeats::kLastCounts);
     const bool set = name == "lengths" || name == "multiples" || name == "machines" || name == "shifts";
-    apply_.push_back([texts, set, flag = detail::flag_name(name), limit = io::detail::option_limit(name), &field] {
+    apply_.push_back([texts, set, flag = detail::flag_name(name), option = std::string(name), &field] {
       if (!texts->empty()) detail::parse_value(flag, *texts, field);
-      io::detail::check_option_count(flag, limit, field);
+      io::detail::check_option_range(flag, option, field);
       if constexpr (std::is_same_v<T, std::vector<int64_t>>)
         if (set) detail::drop_repeated(flag, field);
     });

@@ -140,7 +140,7 @@ TEST_F(Commands, AStudyNamesTheTrainingsThatWereGivenUp) {
   for (int d = 0; d < 12; ++d) put(fmt::format("text/doc{:02d}.txt", d), cats_and_dogs(6 + d));
   const Args study = {"study", "--text", at("text"), "--out", at("out"), "--methods", "rope,alibi", "--ntk-methods", "rope", "--layers", "1", "--width", "16", "--heads", "2",
                       "--length", "32", "--batch", "2", "--steps", "20", "--warmup-steps", "1", "--multiples", "1,2", "--eval-documents", "1", "--eval-tokens", "200",
-                      "--passkey-share", "0", "--learning-rate", "1e300"};
+                      "--passkey-share", "0", "--learning-rate", "1e39"};
   const Outcome none = coca(study);
   EXPECT_EQ(none.code, 1);
   EXPECT_THAT(none.err, HasSubstr("coca: 2 of 2 trainings were given up, because their numbers were no longer finite: rope seed 0, alibi seed 0; "));

@@ -181,6 +181,46 @@ TEST_F(Flags, EveryCommandTakesConfigAndOneKindOfJson) {
   EXPECT_TRUE(names.contains("convert") && names.contains("ruler") && names.contains("ring"));
 }
 
+// Every number of every command has a range, held before anything else is looked at.
+TEST_F(Flags, EveryNumberHasARange) {
+  const std::set<std::string> any_sign = {"--seed", "--seeds", "--shifts"}, any_size = {"--seed", "--seeds"};
+  int flags = 0;
+  for (const Args& command : commands()) {
+    std::istringstream lines(coca(with(command, {"--help"})).out);
+    for (std::string line; std::getline(lines, line);) {
+      std::istringstream words(line);
+      std::string flag, type;
+      words >> flag >> type;
+      const bool whole = type.starts_with("INT");
+      if (!flag.starts_with("--") || (!whole && !type.starts_with("NUMBER"))) continue;
+      ++flags;
+      const auto expect_end = [&](const std::string& value, const std::string& end) {
+        const Outcome o = coca(with(command, {flag + "=" + value}));
+        EXPECT_EQ(o.code, 2) << testing::PrintToString(command) << flag;
+        EXPECT_THAT(o.err, AllOf(StartsWith("coca: " + flag + " is "), HasSubstr("; expected at " + end + " "))) << testing::PrintToString(command);
+      };
+      if (!any_sign.contains(flag)) expect_end("-1", "least");
+      if (!any_size.contains(flag)) expect_end(whole ? "9000000000000000000" : "1e300", "most");
+    }
+  }
+  EXPECT_GT(flags, 150);
+  for (const Args& args : {Args{"train", "--rope-theta", "1e-300"}, Args{"train", "--adam-eps", "0"}, Args{"bench", "ring", "--gbit", "1e-300"}, Args{"study", "--factors", "2,0.5"}})
+    EXPECT_THAT(coca(args).err, HasSubstr("; expected at least ")) << testing::PrintToString(args);
+  EXPECT_THAT(coca({"train", "--config", put("eps.json", R"({"norm_eps": 1e300})")}).err, HasSubstr("--norm-eps is 1e+300; expected at most 1"));
+}
+
+TEST_F(Flags, ALengthBeyondAllMemoryIsNamedByBench) {
+  for (const Args& args : {Args{"attention", "--lengths", "16,2147483647"}, Args{"ring", "--lengths", "2147483647"}, Args{"train", "--length", "2147483647"}}) {
+    Args all = args;
+    all.insert(all.begin(), "bench");
+    const Outcome o = coca(all);
+    EXPECT_EQ(o.code, 2);
+    EXPECT_THAT(o.err, testing::ContainsRegex("lengths? 2147483647 x .* need at least .* of memory: lower one of these\n$")) << args[0];
+    EXPECT_EQ(o.out, "");
+  }
+  EXPECT_EQ(coca({"bench", "ring", "--heads", "0"}).code, 2);
+}
+
 TEST_F(Flags, ConfigFilesHoldSwitchesPositionalsAndSingleValues) {
   const std::string folder = model();
   const std::string config = put("generate.json", fmt::format(R"({{"model": "{}", "prompt": "the", "max_new_tokens": 3, "ignore_eos": true, "echo": true, "stop": "never, seen"}})", folder));

@@ -67,6 +67,13 @@ std::vector<double> softmax(const std::vector<float>& logits, double temperature
   return p;
 }
 
+TEST(Sampling, MoreThanTheVocabularyIsAllOfIt) {
+  const std::vector<float> logits = {0.5f, 2.0f, -1.0f, 1.5f};
+  Rng all(3), most(3);
+  for (int i = 0; i < 50; ++i)
+    EXPECT_EQ(sample(logits, {.top_k = std::numeric_limits<int64_t>::max()}, most), sample(logits, {.top_k = 0}, all));
+}
+
 TEST(Sampling, FollowsTheSoftmax) {
   const std::vector<float> logits = {0.5f, -1.0f, 2.0f, 0.0f, 1.5f, -0.3f};
   constexpr int64_t kTimes = 40000;

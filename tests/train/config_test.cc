@@ -57,12 +57,12 @@ TEST(TrainConfig, BadValuesAreNamed) {
   bad([](auto& c) { c.passkey_first_steps = -1; }, "passkey_first_steps is -1");
   bad([](auto& c) { c.rotary_pct = 0; }, "rotary_pct is 0");
   bad([](auto& c) { c.init_std = -0.1; }, "init_std is -0.1");
-  bad([](auto& c) { c.validation_windows = -1; }, "validation_windows -1");
+  bad([](auto& c) { c.validation_windows = -1; }, "validation_windows is -1");
   bad([](auto& c) { c.keep_checkpoints = 0; }, "keep_checkpoints is 0");
-  bad([](auto& c) { c.learning_rate = -1; }, "learning rate -1");
+  bad([](auto& c) { c.learning_rate = -1; }, "learning_rate is -1");
   bad([](auto& c) { c.min_learning_rate = 1; }, "floor 1");
   bad([](auto& c) { c.beta2 = 1; }, "betas 0.9 and 1");
-  bad([](auto& c) { c.clip_norm = -1; }, "clip norm -1");
+  bad([](auto& c) { c.clip_norm = -1; }, "clip_norm is -1");
 }
 
 // Every integer option of a config, at values whose products wrap or that no machine holds: a seed is any number, all else an

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <memory>
 
+#include "coca/base/sizes.h"
 #include "coca/bench/einsum_attention.h"
 #include "coca/bench/machine.h"
 #include "coca/model/rope_table.h"
@@ -201,6 +202,8 @@ void check_options(const AttentionOptions& o) {
   COCA_CHECK(o.head_dim >= 2 && o.head_dim % 2 == 0, "head_dim {} must be even and positive", o.head_dim);
   COCA_CHECK(o.memory_cap > 0, "memory_cap {} must be positive", o.memory_cap);
   COCA_CHECK(o.window >= 0, "window {} must be 0 (none) or more", o.window);
+  for (const int64_t N : o.lengths)  // q, k, v and the output
+    check_memory("attention", {{"batch", o.batch}, {"lengths", N}, {"heads", o.heads}, {"head_dim", o.head_dim}, {"bytes", 16}}, "lower one of these");
   for (const int64_t N : o.lengths)
     COCA_CHECK(o.documents >= 1 && o.documents <= N, "documents {} must be 1 to the length, {}", o.documents, N);
   for (const Form form : forms_of(o))

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <memory>
 
+#include "coca/base/sizes.h"
 #include "coca/bench/machine.h"
 #include "coca/model/decoder.h"
 #include "coca/model/layer_attention.h"
@@ -108,6 +109,11 @@ void check_options(const RingOptions& o) {
   check_repeats(o.repeat);
   COCA_CHECK(!o.kind.empty() && !o.lengths.empty() && !o.machines.empty(), "kind, lengths and machines: none given");
   for (const int64_t K : o.machines) COCA_CHECK(K >= 1 && K <= 4096, "machines {}: not in 1..4096", K);
+  COCA_CHECK(o.heads >= 1 && o.head_dim >= 2 && o.head_dim % 2 == 0, "heads {} must be positive, head_dim {} even and positive", o.heads, o.head_dim);
+  for (const int64_t N : o.lengths) {  // q, k and v of the whole sequence
+    COCA_CHECK(N >= 1, "length {} must be at least 1", N);
+    check_memory("the sequence", {{"lengths", N}, {"heads", o.heads}, {"head_dim", o.head_dim}, {"bytes", 12}}, "lower one of these");
+  }
   COCA_CHECK(o.gbit > 0 && o.latency_us >= 0 && o.machine_speed > 0, "gbit {} and machine_speed {} must be positive, latency_us {} not negative", o.gbit,
              o.machine_speed, o.latency_us);
 }

@@ -6,6 +6,7 @@
 #include <memory>
 
 #include "coca/bench/answers.h"
+#include "coca/base/sizes.h"
 #include "coca/bench/machine.h"
 #include "coca/io/fs.h"
 #include "coca/io/safetensors.h"
@@ -101,7 +102,10 @@ std::vector<TrainResult> bench_train(Context& cx, const TrainOptions& o, Progres
   check_repeats(o.repeat);
   const std::vector<AttentionKind> kinds = kinds_of(o.kind, o.against);
   const Window window = window_of(o);
-  for (const AttentionKind kind : kinds) make_spec(o.shape, kind, window.length);  // what is wrong shows before anything is said
+  for (const AttentionKind kind : kinds) {  // what is wrong shows before anything is said
+    const model::ModelSpec spec = make_spec(o.shape, kind, window.length);
+    check_memory("a step", {{"batch", window.batch}, {"length", window.length}, {"width", spec.C}, {"layers", spec.L}, {"bytes", 4}}, "lower one of these");
+  }
   progress.plan(planned_steps(static_cast<int64_t>(kinds.size()) + 1, o.repeat), 1);
   for (const AttentionKind kind : kinds) {
     progress.begin(fmt::format("checking {} against the plain loops", enum_name(kind)));

@@ -154,35 +154,41 @@ struct OptionNames {
   }
 };
 
-// The largest absolute value of an integer option; nullopt for those that are no counts, as seeds.
-std::optional<int64_t> option_limit(std::string_view name);
+// The values that a numeric option of this name may have at all, both ends included; what makes sense together is for the
+// command to check. A name means the same in every command. nullopt: any, as of seeds, and of fractions that have no range here.
+struct OptionRange {
+  double least, most;
+};
+std::optional<OptionRange> option_range(std::string_view name, bool whole);
+void check_in_range(std::string_view shown, const OptionRange&, int64_t value);
+void check_in_range(std::string_view shown, const OptionRange&, double value);
 
 template <typename T>
-void check_option_count(std::string_view shown, std::optional<int64_t> most, const T& value) {
-  if constexpr (std::is_same_v<T, int64_t>) {
-    if (most) check_count(shown, value, *most);
+void check_option_range(std::string_view shown, std::string_view name, const T& value) {
+  if constexpr (std::is_same_v<T, int64_t> || std::is_floating_point_v<T>) {
+    if (const auto range = option_range(name, std::is_same_v<T, int64_t>)) check_in_range(shown, *range, value);
   } else if constexpr (IsOptional<T>::value) {
-    if (value) check_option_count(shown, most, *value);
+    if (value) check_option_range(shown, name, *value);
   } else if constexpr (IsVector<T>::value) {
-    for (const auto& item : value) check_option_count(shown, most, item);
+    for (const auto& item : value) check_option_range(shown, name, item);
   }
 }
 
-struct OptionCounts {
+struct OptionRanges {
   void group(std::string_view) {}
   template <typename T>
   void operator()(std::string_view name, std::string_view, T& field) {
-    check_option_count(name, option_limit(name), field);
+    check_option_range(name, name, field);
   }
 };
 
 }  // namespace detail
 
-// Error naming the first integer beyond what a count may be (base/sizes.h). Flags are checked when they are read, under their
-// names; this is for configs that come another way.
+// Error naming the first number out of its range. Flags are checked when they are read, under their names; this is for configs
+// that come another way.
 template <class S>
-void check_option_counts(S options) {
-  options.visit(detail::OptionCounts{});
+void check_option_ranges(S options) {
+  options.visit(detail::OptionRanges{});
 }
 
 // Every field, in the order of visit().

@@ -49,7 +49,7 @@ void check_method(const StudyConfig& c, const std::string& method) {
 }  // namespace
 
 StudyConfig resolve(StudyConfig c) {
-  io::check_option_counts(c);
+  io::check_option_ranges(c);
   fill_comparison(c);
   const PresetNumbers p = numbers_of(c.preset);
   const auto fill = [](auto& field, auto value) {

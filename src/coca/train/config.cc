@@ -8,7 +8,7 @@
 namespace coca::train {
 
 void check_config(const TrainConfig& c) {
-  io::check_option_counts(c);
+  io::check_option_ranges(c);
   const auto positive = [](const char* name, int64_t value) {
     COCA_CHECK(value >= 1, "{} is {}; expected at least 1", name, value);
   };

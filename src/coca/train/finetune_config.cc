@@ -83,8 +83,8 @@ data::ChatTemplate chat_template_for(const FinetuneConfig& c) {
 }
 
 void check_config(const FinetuneConfig& c) {
-  io::check_option_counts(c);
-  for (const StageConfig& stage : c.stages.list) io::check_option_counts(stage);
+  io::check_option_ranges(c);
+  for (const StageConfig& stage : c.stages.list) io::check_option_ranges(stage);
   const auto positive = [](const char* name, int64_t value) {
     COCA_CHECK(value >= 1, "{} is {}; expected at least 1", name, value);
   };
