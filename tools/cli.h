@@ -180,7 +180,7 @@ class OptionFlags {
     const bool set = name == "lengths" || name == "multiples" || name == "machines" || name == "shifts";
     apply_.push_back([texts, set, flag = detail::flag_name(name), option = std::string(name), &field] {
       if (!texts->empty()) detail::parse_value(flag, *texts, field);
-      io::detail::check_option_range(flag, option, field);
+      io::detail::check_option_range(option, option, field);
       if constexpr (std::is_same_v<T, std::vector<int64_t>>)
         if (set) detail::drop_repeated(flag, field);
     });

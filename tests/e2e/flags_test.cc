@@ -206,7 +206,7 @@ TEST_F(Flags, EveryNumberHasARange) {
   EXPECT_GT(flags, 150);
   for (const Args& args : {Args{"train", "--rope-theta", "1e-300"}, Args{"train", "--adam-eps", "0"}, Args{"bench", "ring", "--gbit", "1e-300"}, Args{"study", "--factors", "2,0.5"}})
     EXPECT_THAT(coca(args).err, HasSubstr("; expected at least ")) << testing::PrintToString(args);
-  EXPECT_THAT(coca({"train", "--config", put("eps.json", R"({"norm_eps": 1e300})")}).err, HasSubstr("--norm-eps is 1e+300; expected at most 1"));
+  EXPECT_THAT(coca({"train", "--config", put("eps.json", R"({"norm_eps": 1e300})")}).err, HasSubstr("\"norm_eps\" of " + at("eps.json") + " is 1e+300; expected at most 1"));
 }
 
 TEST_F(Flags, ALengthBeyondAllMemoryIsNamedByBench) {
@@ -282,11 +282,11 @@ TEST_F(Flags, AnOptionIsCalledAsItWasGiven) {
     return o.err;
   };
   const Args train = {"train", "--text", text(), "--out", at("run")};
-  EXPECT_EQ(error_of(with(train, {"--steps", "-3"})), "coca: --steps is -3; expected at least 1\n");
+  EXPECT_EQ(error_of(with(train, {"--steps", "-3"})), "coca: --steps is -3; expected at least 0\n");
   const std::string file = put("steps.json", R"({"steps": -3})");
-  EXPECT_EQ(error_of(with(train, {"--config", file})), "coca: \"steps\" of " + file + " is -3; expected at least 1\n");
+  EXPECT_EQ(error_of(with(train, {"--config", file})), "coca: \"steps\" of " + file + " is -3; expected at least 0\n");
   EXPECT_THAT(error_of(with(train, {"--config", file, "--steps", "-4"})), StartsWith("coca: --steps is -4"));
-  EXPECT_THAT(error_of({"generate", "--model", model(), "--prompt", "x", "--top-p", "2"}), StartsWith("coca: --top-p 2 must be"));
+  EXPECT_THAT(error_of({"generate", "--model", model(), "--prompt", "x", "--top-p", "2"}), StartsWith("coca: --top-p is 2; expected at most 1"));
   EXPECT_THAT(error_of({"study", "--text", text(), "--out", at("s"), "--steps", "-1"}), HasSubstr(": --steps is -1"));
 }
 
