@@ -32,6 +32,7 @@ struct Options {
   std::string source, out;
   std::optional<model::AttentionKind> attention, source_attention;
   model::TInit t_init = model::ConvertOptions{}.t_init;
+  std::optional<model::TWidth> t_width;
   int64_t seed = 0;
   model::WindowOptions windows;
   model::MetaSettings meta;
@@ -47,6 +48,8 @@ struct Options {
     v.group("Attention");
     v("attention", "of the result: coca-slack, coca-strict or coca-tied; default: as the source", attention);
     v("t_init", "where T comes from: K, K scaled to the size of the queries, or random numbers", t_init);
+    v("t_width", "of the result's T projection: half (a number for each rotary pair) or full (for each dim); default: the source's, half for a new T",
+      t_width);
     v("seed", "of --t-init random", seed);
     v("source_attention", "of the source where its config.json does not say: official CoCA folders of GPT-NeoX", source_attention);
     windows.visit(v);
@@ -108,6 +111,8 @@ void print_report(const Options& o, const model::ConvertReport& report, const st
   print_prose(fmt::format("element types: {}\n", o.dtype == StoredAs::kSource ? "as they were" : fmt::format("{}, every tensor", enum_name(o.dtype))));
   if (report.layout == model::Layout::kMeta) print_prose("layout: Meta's, made into Hugging Face's; rows of the query and key projections in another order\n");
   if (report.made > 0) print_prose(fmt::format("made: {} by --t-init {}\n", counted(static_cast<int64_t>(report.made), "tensor"), enum_name(o.t_init)));
+  if (report.from.t_width != report.to.t_width && model::is_coca(report.from.attention))
+    print_prose(fmt::format("T: {} width -> {}\n", enum_name(report.from.t_width), enum_name(report.to.t_width)));
   if (report.copied > 0) print_prose(fmt::format("made: {} of global tokens, copies of the others' projections\n", counted(static_cast<int64_t>(report.copied), "tensor")));
   for (const ConfigChange& c : changes) {
     const auto text = [](const nlohmann::json& value) { return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace); };
@@ -129,6 +134,7 @@ int run(const Options& o) {
   const model::ConvertOptions options{.source_attention = o.source_attention,
                                       .attention = o.attention,
                                       .t_init = o.t_init,
+                                      .t_width = o.t_width,
                                       .windows = o.windows,
                                       .meta = o.meta,
                                       .seed = static_cast<uint64_t>(o.seed),

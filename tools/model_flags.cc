@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "coca/model/t_width.h"
 #include "coca/base/log.h"
 #include "coca/eval/protocol.h"
 #include "coca/model/adapter.h"
@@ -70,6 +71,7 @@ ModelShape load_shape(const ModelFlags& flags) {
   eval::check_tokenizer(*shape.tokenizer, shape.spec);
   model::check_tensors(model::WeightFiles(flags.model), shape.spec);
   if (!flags.adapter.empty()) shape.adapter = model::load_adapter(flags.adapter, shape.spec);
+  if (!shape.adapter) shape.spec = model::folded_t(shape.spec);  // an adapter's tensors have the width of the folder's T
   shape.spec.pattern = patterned.pattern;
   const std::optional<int32_t> leading = text::leading_id(*shape.tokenizer, shape.spec.bos_id);
   shape.spec.bos_id = leading ? std::optional<int64_t>(*leading) : std::nullopt;
@@ -79,7 +81,8 @@ ModelShape load_shape(const ModelFlags& flags) {
 LoadedModel load_with_flags(const ModelFlags& flags) { return load_with_flags(flags, load_shape(flags)); }
 
 LoadedModel load_with_flags(const ModelFlags& flags, ModelShape shape) {
-  LoadedModel out{.model = model::load_model(flags.model, flags.precision), .adapter = flags.adapter, .tokenizer = std::move(shape.tokenizer),
+  const model::LoadT t = shape.adapter ? model::LoadT::kAsStored : model::LoadT::kFolded;
+  LoadedModel out{.model = model::load_model(flags.model, flags.precision, t), .adapter = flags.adapter, .tokenizer = std::move(shape.tokenizer),
                   .scaling = shape.scaling, .used_scaling = shape.scaling.value_or(shape.spec.rope_scaling)};
   if (shape.adapter) model::merge_adapter(*shape.adapter, *out.model.params);
   out.model.spec = std::move(shape.spec);

@@ -68,7 +68,7 @@ INSTANTIATE_TEST_SUITE_P(Specs, ConvertToCoca, testing::ValuesIn(rope_specs()), 
 // q, v and everything else keep their bits; T is K.
 TEST_P(ConvertToCoca, FromKKeepsEveryBit) {
   Folders f(spec);
-  const ConvertReport report = f.convert({.attention = AttentionKind::kCocaSlack, .t_init = TInit::kFromK});
+  const ConvertReport report = f.convert({.attention = AttentionKind::kCocaSlack, .t_init = TInit::kFromK, .t_width = TWidth::kFull});
   EXPECT_EQ(report.to.attention, AttentionKind::kCocaSlack);
   const Model from = load_model(f.source), to = load_model(f.out);
   ASSERT_EQ(from.params->infos().size(), to.params->infos().size());
@@ -80,7 +80,7 @@ TEST_P(ConvertToCoca, FromKKeepsEveryBit) {
 // Inputs of independent normalised features: what q_proj makes of them has the size by which T's rows were divided.
 TEST_P(ConvertToCoca, ScaledRowsAreDividedByTheSizeOfTheQueries) {
   Folders f(spec);
-  f.convert({.attention = AttentionKind::kCocaStrict, .t_init = TInit::kFromKScaled});
+  f.convert({.attention = AttentionKind::kCocaStrict, .t_init = TInit::kFromKScaled, .t_width = TWidth::kFull});
   const Model from = load_model(f.source), to = load_model(f.out);
   const LayerTensors<TensorRef>& w = from.params->weights().layers[1];
   const LayerTensors<TensorRef>& wt = to.params->weights().layers[1];
@@ -142,7 +142,7 @@ TEST(Convert, ScaledTDoesNotDependOnHowSizeIsSharedByQAndK) {
       for (int64_t i = 0; i < info.shape.product(); ++i) x[i] *= q ? factor : 1 / factor;
     }
     save_model(f.source, spec, m.params);
-    f.convert({.attention = AttentionKind::kCocaSlack, .t_init = init});
+    f.convert({.attention = AttentionKind::kCocaSlack, .t_init = init, .t_width = TWidth::kFull});
     const Model coca = load_model(f.out);
     Context cx;
     Decoder decoder(coca.spec, coca.params->weights());
@@ -155,7 +155,7 @@ TEST(Convert, ScaledTDoesNotDependOnHowSizeIsSharedByQAndK) {
 
 TEST_P(ConvertToCoca, RandomChangesTAlone) {
   Folders f(spec);
-  const ConvertOptions options{.attention = AttentionKind::kCocaSlack, .t_init = TInit::kRandom, .seed = 3};
+  const ConvertOptions options{.attention = AttentionKind::kCocaSlack, .t_init = TInit::kRandom, .t_width = TWidth::kFull, .seed = 3};
   f.convert(options);
   const Model from = load_model(f.source), to = load_model(f.out);
   for (size_t i = 0; i < from.params->infos().size(); ++i) {
@@ -308,7 +308,7 @@ TEST(Convert, MetasLayoutBecomesTheModelItWasMadeFrom) {
     const Model again = load_model(f.out);
     EXPECT_EQ(values(again.params->flat()), values(m.params->flat())) << parts;
     EXPECT_EQ(again.spec.rope_theta, spec.rope_theta);
-    f.convert({.attention = AttentionKind::kCocaSlack, .t_init = TInit::kFromK});  // in one go
+    f.convert({.attention = AttentionKind::kCocaSlack, .t_init = TInit::kFromK, .t_width = TWidth::kFull});  // in one go
     EXPECT_EQ(values(load_model(f.out), "model.layers.1.self_attn.t_proj.weight"), values(m, "model.layers.1.self_attn.k_proj.weight"));
   }
 }
@@ -363,7 +363,7 @@ TEST(Convert, WindowsAndGlobalTokens) {
   for (const bool fused : {false, true}) {
     Folders f(fused ? test::tiny_neox(AttentionKind::kRope) : test::tiny_llama(AttentionKind::kRope));
     const std::vector<int64_t> dilation = fused ? std::vector<int64_t>{1, 2, 3} : std::vector<int64_t>{1, 1, 2, 2};
-    const ConvertReport report = f.convert({.attention = AttentionKind::kCocaSlack, .windows = {.layer_window = {4}, .dilation = dilation, .global_tokens = 2}});
+    const ConvertReport report = f.convert({.attention = AttentionKind::kCocaSlack, .t_width = TWidth::kFull, .windows = {.layer_window = {4}, .dilation = dilation, .global_tokens = 2}});
     const Model made = load_model(f.out);
     EXPECT_THAT(made.spec.layer_window, testing::ElementsAre(4, 4));
     EXPECT_EQ(made.spec.global_tokens, 2);

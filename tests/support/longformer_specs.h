@@ -25,6 +25,10 @@ inline std::vector<NamedSpec> longformer_specs() {
     add(name + "_dilated_global", llama);
     neox.global_tokens = 2;
     add(name + "_fused_global", neox);
+    if (kind != AttentionKind::kCocaSlack && kind != AttentionKind::kCocaStrict) continue;
+    llama.t_width = neox.t_width = model::TWidth::kHalf;
+    add(name + "_half_t_dilated_global", llama);
+    add(name + "_half_t_fused_global", neox);
   }
   model::ModelSpec partial = tiny_neox(AttentionKind::kCocaSlack);
   partial.R = 4, partial.fold = ops::Fold::kOfficial;
@@ -56,6 +60,10 @@ inline std::vector<NamedSpec> encoder_specs() {
     llama.dilation = {1, 1, 3, 3, 2, 2, 2, 2};
     llama.global_tokens = 3;
     all.push_back({name + "_encoder_dilated_global", llama});
+    if (kind != AttentionKind::kCocaSlack) continue;
+    llama.t_width = neox.t_width = model::TWidth::kHalf;
+    all.push_back({name + "_half_t_encoder_dilated_global", llama});
+    all.push_back({name + "_half_t_encoder_fused_global", neox});
   }
   return all;
 }

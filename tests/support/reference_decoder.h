@@ -344,16 +344,34 @@ class ReferenceDecoder {
   // Fused: per head q, k or t, v.
   Heads heads(const std::vector<T>& ln1, TensorRef qkv_w, TensorRef qkv_b, const std::array<TensorRef, 3>& w, const std::array<TensorRef, 3>& b) const {
     if (s_.qkv != model::Qkv::kFused)
-      return {linear(ln1, w[0], b[0], s_.H * s_.D), linear(ln1, w[1], b[1], s_.G * s_.D), linear(ln1, w[2], b[2], s_.G * s_.D)};
+      return {linear(ln1, w[0], b[0], s_.H * s_.D), at_full_width(linear(ln1, w[1], b[1], s_.G * s_.key_width())),
+              linear(ln1, w[2], b[2], s_.G * s_.D)};
     Heads out;
-    const std::vector<T> qkv = linear(ln1, qkv_w, qkv_b, 3 * s_.H * s_.D);
+    const std::vector<T> qkv = linear(ln1, qkv_w, qkv_b, s_.H * s_.qkv_width());
     for (int64_t h = 0; h < s_.H; ++h) {
-      const T* p = qkv.data() + 3 * h * s_.D;
-      out.q.insert(out.q.end(), p, p + s_.D);
-      out.k.insert(out.k.end(), p + s_.D, p + 2 * s_.D);
-      out.v.insert(out.v.end(), p + 2 * s_.D, p + 3 * s_.D);
+      const T *q = qkv.data() + h * s_.qkv_width(), *k = q + s_.D, *v = k + s_.key_width();
+      out.q.insert(out.q.end(), q, q + s_.D);
+      out.k.insert(out.k.end(), k, k + s_.key_width());
+      out.v.insert(out.v.end(), v, v + s_.D);
     }
+    out.k = at_full_width(std::move(out.k));
     return out;
+  }
+
+  // A t of half the width as the full one that folds to it: both members of a pair are its number.
+  std::vector<T> at_full_width(std::vector<T> t) const {
+    if (s_.t_width == model::TWidth::kFull) return t;
+    std::vector<T> full(2 * t.size());
+    const auto half = static_cast<size_t>(s_.D / 2), turned = static_cast<size_t>(s_.fold == ops::Fold::kOfficial ? s_.D / 2 : s_.R / 2);
+    for (size_t i = 0; i < t.size(); ++i) {
+      T* head = full.data() + i / half * 2 * half;
+      const size_t p = i % half;
+      if (p < turned)
+        head[p] = head[p + turned] = t[i];
+      else
+        head[turned + p] = head[half + p] = t[i];  // behind the 2 * turned dims that rotate, half - turned apart
+    }
+    return full;
   }
 
   // The cache takes the token's keys and values; returns its query, that of its own projection where it is global.

@@ -104,6 +104,33 @@ inline std::vector<NamedSpec> scaled_specs() {
   return all;
 }
 
+// T at half its width: every form of CoCA, fused and grouped, with partial rotary, both folds and biases.
+inline std::vector<NamedSpec> half_t_specs() {
+  std::vector<NamedSpec> all;
+  const auto add = [&](const std::string& name, model::ModelSpec s) {
+    s.t_width = model::TWidth::kHalf;
+    all.push_back({"half_t_" + name, s});
+  };
+  for (const AttentionKind kind : {AttentionKind::kCocaSlack, AttentionKind::kCocaStrict, AttentionKind::kCocaTied, AttentionKind::kCocaSlackXpos,
+                                   AttentionKind::kCocaSlackAlibi, AttentionKind::kCocaStrictNone}) {
+    std::string name(enum_name(kind));
+    for (char& c : name) c = c == '-' ? '_' : c;
+    add("neox_" + name, tiny_neox(kind));
+    add("llama_" + name, tiny_llama(kind));
+  }
+  model::ModelSpec partial = tiny_neox(AttentionKind::kCocaSlack);
+  partial.R = 4;
+  partial.D = 10;
+  add("partial", partial);
+  partial.fold = ops::Fold::kOfficial;
+  add("official_fold", partial);
+  model::ModelSpec biased = tiny_llama(AttentionKind::kCocaSlack);
+  biased.attention_bias = biased.output_bias = model::Bias::kYes;
+  biased.rope_scaling = tiny_scaling(model::Scaling::kYarn, biased.R / 2);
+  add("llama_biased", biased);
+  return all;
+}
+
 // Every attention kind in both architectures, head norms and windows, and partial rotary, the official fold, sequential GPT-NeoX, tied
 // embeddings, attention biases and the tanh GELU.
 inline std::vector<NamedSpec> all_specs() {
@@ -140,6 +167,7 @@ inline std::vector<NamedSpec> all_specs() {
   mistral.layer_window = {5, 5};
   all.push_back({"mistral", mistral});
   for (const NamedSpec& scaled : scaled_specs()) all.push_back(scaled);
+  for (const NamedSpec& half : half_t_specs()) all.push_back(half);
   return all;
 }
 

@@ -124,15 +124,14 @@ std::vector<DecodeResult> bench_decode(Context& cx, const DecodeOptions& o, Prog
     check_answer(cx, o, kind);
   }
 
-  // All kinds have tensors of the same shapes (t stands where k does), so one set of weights serves them.
   progress.begin(fmt::format("making a model of {} parameters", report::format_count(model::parameter_count(first))));
-  const model::ParamStore params = random_params(first, o.precision);
+  const ParamsOfKinds params(o.shape, kinds, lengths.back(), o.precision);
   MemoryRead read(cx);
   std::vector<std::unique_ptr<DecodeCase>> cases;
   std::vector<Contestant> contestants;
   for (const AttentionKind kind : kinds) {
-    DecodeCase& c = *cases.emplace_back(
-        std::make_unique<DecodeCase>(cx, make_spec(o.shape, kind, lengths.back()), params.weights(), o));
+    const model::ModelSpec spec = make_spec(o.shape, kind, lengths.back());
+    DecodeCase& c = *cases.emplace_back(std::make_unique<DecodeCase>(cx, spec, params.of(spec).weights(), o));
     contestants.push_back({std::string(enum_name(kind)), [&] { c.decode(o.tokens); }});
   }
   contestants.push_back(read.contestant());
@@ -149,7 +148,7 @@ std::vector<DecodeResult> bench_decode(Context& cx, const DecodeOptions& o, Prog
     for (size_t i = 0; i < cases.size(); ++i) {
       std::vector<double> each = timings[i].samples;
       for (double& seconds : each) seconds /= static_cast<double>(o.tokens);
-      DecodeResult r = result_of(o, *cases[i], params, length, summarise(std::move(each)));
+      DecodeResult r = result_of(o, *cases[i], params.of(cases[i]->spec), length, summarise(std::move(each)));
       r.memory_gbytes_per_second = MemoryRead::gbytes_per_second(timings.back());
       if (o.against) r.ratio = ratio_of(timings[i], timings[0]);
       results.push_back(std::move(r));

@@ -63,9 +63,8 @@ std::vector<EvalResult> bench_eval(Context& cx, const EvalOptions& o, ProgressCo
     check_answer(cx, o, kind);
   }
 
-  // All kinds have tensors of the same shapes (t stands where k does), so one set of weights serves them.
   progress.begin(fmt::format("making a model of {} parameters", report::format_count(model::parameter_count(first))));
-  const model::ParamStore params = random_params(first, o.precision);
+  const ParamsOfKinds params(o.shape, kinds, o.lengths.front(), o.precision);
   std::vector<EvalResult> results;
   for (const int64_t N : o.lengths) {
     progress.work_of_step = work(N);
@@ -74,8 +73,8 @@ std::vector<EvalResult> bench_eval(Context& cx, const EvalOptions& o, ProgressCo
       EvalCase c{.spec = make_spec(o.shape, kind, N), .ids = random_ids(N, first.V, 2)};
       progress.begin(fmt::format("{} {} memory", enum_name(kind), N));
       reset_peak_resident();
-      run_window(c, params);
-      c.peak = peak_resident_bytes();
+      run_window(c, params.of(c.spec));
+      c.peak = peak_resident_bytes() - params.bytes_of_others(c.spec);
       progress.step(fmt::format("{} {} memory", enum_name(kind), N));
       cases.push_back(std::move(c));
     }
@@ -83,7 +82,7 @@ std::vector<EvalResult> bench_eval(Context& cx, const EvalOptions& o, ProgressCo
     contestants.reserve(cases.size() + 1);
     for (const EvalCase& c : cases)
       contestants.push_back(
-          {fmt::format("{} {}", enum_name(c.spec.attention), N), [&] { run_window(c, params); }});
+          {fmt::format("{} {}", enum_name(c.spec.attention), N), [&] { run_window(c, params.of(c.spec)); }});
     MatrixProduct product(cx, dtype_of(o.precision));  // only now, so that it is not in the peak
     contestants.push_back(product.contestant());
     const std::vector<Timing> timings = measure_interleaved(contestants, o.repeat, progress);
@@ -91,12 +90,12 @@ std::vector<EvalResult> bench_eval(Context& cx, const EvalOptions& o, ProgressCo
       const double flop = static_cast<double>(N) * model::forward_flops_per_token(cases[i].spec, N);
       EvalResult r{.length = N,
                    .kind = kinds[i],
-                   .parameters = model::parameter_count(first),
+                   .parameters = model::parameter_count(cases[i].spec),
                    .seconds = timings[i],
                    .tokens_per_second = static_cast<double>(N) / timings[i].median,
                    .gflops = 1e-9 * flop / timings[i].median,
                    .matrix_gflops = MatrixProduct::gflops(timings.back()),
-                   .weight_bytes = static_cast<int64_t>(params.flat().bytes()),
+                   .weight_bytes = static_cast<int64_t>(params.of(cases[i].spec).flat().bytes()),
                    .peak_resident_bytes = cases[i].peak};
       if (o.against) r.ratio = ratio_of(timings[i], timings[0]);
       results.push_back(std::move(r));

@@ -74,6 +74,20 @@ model::ParamStore random_params(const model::ModelSpec& spec, model::Precision p
   return params;
 }
 
+ParamsOfKinds::ParamsOfKinds(const ModelShape& shape, std::span<const model::AttentionKind> kinds, int64_t length, model::Precision precision) {
+  for (const model::AttentionKind kind : kinds) {
+    const model::ModelSpec spec = make_spec(shape, kind, length);
+    if (!sets_.contains(spec.t_width)) sets_.emplace(spec.t_width, random_params(spec, precision));
+  }
+}
+
+int64_t ParamsOfKinds::bytes_of_others(const model::ModelSpec& spec) const {
+  int64_t bytes = 0;
+  for (const auto& [width, params] : sets_)
+    if (width != spec.t_width) bytes += static_cast<int64_t>(params.flat().bytes());
+  return bytes;
+}
+
 std::vector<int32_t> random_ids(int64_t n, int64_t vocabulary, uint64_t seed) {
   Rng rng(seed, 0x1d5);
   std::vector<int32_t> ids(static_cast<size_t>(n));

@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <map>
 #include <span>
 
 #include "coca/model/params.h"
@@ -46,6 +47,17 @@ model::ModelSpec make_check_spec(const ModelShape&, model::AttentionKind, int64_
 
 // Parameters as initialise() draws them from seed 1.
 model::ParamStore random_params(const model::ModelSpec&, model::Precision = model::Precision::kF32);
+// Such parameters of several kinds of one shape. Kinds share them where their tensors have the same shapes: CoCA's T is narrower
+// than K, so two sets serve all.
+class ParamsOfKinds {
+ public:
+  ParamsOfKinds(const ModelShape&, std::span<const model::AttentionKind>, int64_t length, model::Precision);
+  const model::ParamStore& of(const model::ModelSpec& spec) const { return sets_.at(spec.t_width); }
+  int64_t bytes_of_others(const model::ModelSpec&) const;
+
+ private:
+  std::map<model::TWidth, model::ParamStore> sets_;
+};
 std::vector<int32_t> random_ids(int64_t n, int64_t vocabulary, uint64_t seed);
 
 // The kinds to run, the one to compare with first, each once.

@@ -35,8 +35,10 @@ CachedDecoder::CachedDecoder(const model::ModelSpec& spec, const model::Weights&
       cache_(spec, B, cache), positions_(spec, &weights), global_positions_(spec, &weights), B_(B) {
   model::validate(spec);
   model::require_causal(spec, "generation");
-  for (int64_t i = 0; i < spec.L && spec.global_tokens > 0; ++i)
-    for (auto* kept : {&global_keys_, &global_values_}) kept->emplace_back(Dims{B, spec.global_tokens, spec.G, spec.D}, weights.embed.dtype);
+  for (int64_t i = 0; i < spec.L && spec.global_tokens > 0; ++i) {
+    global_keys_.emplace_back(Dims{B, spec.global_tokens, spec.G, spec.key_width()}, weights.embed.dtype);
+    global_values_.emplace_back(Dims{B, spec.global_tokens, spec.G, spec.D}, weights.embed.dtype);
+  }
   COCA_CHECK(!spec.pattern.forgets() || spec.pattern.sinks <= kKvPage, "[generate] pattern {}: {} sinks; the cache keeps at most {}",
              enum_name(spec.pattern.type), spec.pattern.sinks, kKvPage);
   COCA_CHECK(policy == DynamicBase::kStep || planned_length > 0,

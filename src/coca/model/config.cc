@@ -15,8 +15,18 @@ using nlohmann::json;
 
 namespace {
 
+// One of an enum's names; Error with all of them.
+template <typename E>
+E read_name(const ConfigFields& f, const char* field, const char* otherwise) {
+  const std::string found = f.text(field, otherwise);
+  for (const auto& entry : EnumTraits<E>::names())
+    if (entry.name == found) return entry.value;
+  fail(ErrorKind::kBadFile, "{}: {} \"{}\" is unknown; expected {}", f.origin(), field, found, enum_choices<E>());
+}
+
 void read_attention(const ConfigFields& f, ModelSpec& s) {
   const std::string kind = f.text("attention_type", "rope"), fold = f.text("coca_fold", "rotary");
+  s.t_width = read_name<TWidth>(f, "coca_t_width", "full");
   if (kind == "coca") {
     s.attention = AttentionKind::kCocaSlack;
     s.fold = ops::Fold::kOfficial;
@@ -205,10 +215,7 @@ void read_windows(const ConfigFields& f, ModelSpec& s) {
   }
   if (f.has("layer_dilation")) s.dilation = f.integers("layer_dilation");
   s.global_tokens = f.integer("global_tokens", 0);
-  const std::string direction = f.text("direction", "causal");
-  COCA_CHECK_AS(kBadFile, direction == "causal" || direction == "bidirectional", "{}: direction \"{}\" is unknown; expected causal or bidirectional",
-                f.origin(), direction);
-  s.direction = enum_from_name<Direction>(direction);
+  s.direction = read_name<Direction>(f, "direction", "causal");
   if (s.direction == Direction::kBidirectional) s.mask_id = f.optional_id("mask_token_id");
 }
 
@@ -297,6 +304,7 @@ nlohmann::ordered_json spec_to_json(const ModelSpec& s, Precision precision) {
   c["torch_dtype"] = precision == Precision::kBF16 ? "bfloat16" : "float32";
   c["attention_type"] = std::string(enum_name(s.attention));
   if (is_coca(s.attention) && s.R != s.D) c["coca_fold"] = s.fold == ops::Fold::kOfficial ? "official" : "rotary";
+  if (s.t_width != TWidth::kFull) c["coca_t_width"] = std::string(enum_name(s.t_width));
   c["vocab_size"] = s.V;
   c["hidden_size"] = s.C;
   c["intermediate_size"] = s.F;

@@ -13,6 +13,7 @@
 #include "coca/model/architecture.h"
 #include "coca/model/config.h"
 #include "coca/model/shards.h"
+#include "coca/model/t_width.h"
 #include "coca/model/tensor_source.h"
 
 namespace coca::model {
@@ -31,12 +32,17 @@ ModelSpec target_attention(const ModelSpec& from, const ConvertOptions& o) {
   COCA_CHECK(uses_rotary(from.attention), "cannot convert attention \"{}\" to \"{}\": the source has no rotary positions",
              enum_name(from.attention), enum_name(*o.attention));
   to.attention = *o.attention;
-  if (!is_coca(from.attention)) to.fold = ops::Fold::kRotary;
-  validate(to);
-  return to;
+  if (is_coca(from.attention)) return to;
+  to.fold = ops::Fold::kRotary;
+  return folded_t(to);
 }
 
-ModelSpec target_spec(const ModelSpec& from, const ConvertOptions& o) { return with_windows(o.windows, target_attention(from, o)); }
+ModelSpec target_spec(const ModelSpec& from, const ConvertOptions& o) {
+  ModelSpec to = target_attention(from, o);
+  if (o.t_width) to.t_width = *o.t_width;
+  validate(to);
+  return with_windows(o.windows, to);
+}
 
 // For each tensor of the result the source's tensor that its values come from, and the result's tensor under whose name they are
 // made: its own, or for global projections that the source lacks the ordinary one.
@@ -215,7 +221,9 @@ ConvertReport convert_model(const fs::path& source_dir, const fs::path& out, con
     total += static_cast<int64_t>(sizes.back());
     report.copied += origins[i].as != i;
   }
-  TMaker maker(*source, report.to, o);
+  const ModelSpec wide = with_t_width(report.to, report.from.t_width);  // T is made at the source's width, then folded or unfolded
+  const std::vector<ParamInfo> at_width = parameter_list(wide);
+  TMaker maker(*source, wide, o);
   const auto shards = plan_shards(sizes, o.max_shard_bytes);
   ShardWriter writer(out, shards.size());
   for (const std::vector<size_t>& shard : shards) {
@@ -223,10 +231,12 @@ ConvertReport convert_model(const fs::path& source_dir, const fs::path& out, con
     std::vector<io::TensorToSave> saved;
     for (const size_t i : shard) {
       std::vector<float> values = source->read(from[origins[i].from]);
-      if (const ParamInfo& made = to[origins[i].as]; maker.makes(made)) {
+      const ParamInfo& made = at_width[origins[i].as];
+      if (maker.makes(made)) {
         values = maker.make(made, std::move(values));
         ++report.made;
       }
+      if (made.shape != to[i].shape) values = change_t_width(wide, report.to, std::move(values), to[i].shape.rank == 2 ? to[i].shape[1] : 1);
       tensors.push_back(store_as(types[i], values, to[i]));
       saved.push_back({to[i].name, tensors.back().ref()});
       report.bytes += static_cast<int64_t>(saved.back().value.bytes());

@@ -39,6 +39,8 @@ struct ConvertOptions {
   std::optional<AttentionKind> source_attention;
   std::optional<AttentionKind> attention;  // of the result; default: as the source
   TInit t_init = TInit::kFromKScaled;
+  // Of the result's T projection; default: the source's, half for a T that is made here, full behind norms of heads.
+  std::optional<TWidth> t_width;
   WindowOptions windows;
   MetaSettings meta;
   uint64_t seed = 0;                       // of kRandom

@@ -2,6 +2,7 @@
 #include "coca/model/decoder_layer.h"
 
 #include <cstring>
+#include <tuple>
 #include <utility>
 
 #include "coca/base/parallel.h"
@@ -24,7 +25,6 @@ namespace {
 // [B, N, H, D] as the [M, H D] rows a linear layer reads.
 TensorRef flat_heads(TensorRef t) { return t.reshape({t.size(0) * t.size(1), t.size(2) * t.size(3)}); }
 MutTensorRef flat_heads(MutTensorRef t) { return t.reshape({t.size(0) * t.size(1), t.size(2) * t.size(3)}); }
-MutTensorRef flat_fused(MutTensorRef t) { return t.reshape({t.size(0) * t.size(1), t.size(2) * t.size(3) * t.size(4)}); }
 
 void norm(Context& cx, const ModelSpec& s, TensorRef x, TensorRef w, TensorRef b, MutTensorRef y, MutTensorRef stat) {
   ops::norm_forward(cx, {.kind = s.norm, .eps = static_cast<float>(s.norm_eps), .x = x, .w = w, .b = b, .y = y, .stat = stat});
@@ -46,7 +46,7 @@ void linear_back(Context& cx, const LoraTensors<TensorRef>& lora, const LoraTens
 
 void project(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, LayerActs& a) {
   if (s.qkv == Qkv::kFused) {
-    linear(cx, w.lora.qkv, {.x = a.ln1, .w = w.qkv_w, .b = w.qkv_b, .y = flat_fused(a.qkv)});
+    linear(cx, w.lora.qkv, {.x = a.ln1, .w = w.qkv_w, .b = w.qkv_b, .y = flat_heads(a.qkv)});
   } else {
     const bool raw = s.head_norm != HeadNorm::kNone;
     linear(cx, w.lora.q, {.x = a.ln1, .w = w.q_w, .b = w.q_b, .y = flat_heads(raw ? a.q_raw : a.q)});
@@ -167,16 +167,19 @@ TensorRef branch_gradient(Context& cx, const LayerActGrads& g, TensorRef stream)
 // Of the parts that are trained without the others: head by head, as their rows lie apart in the whole.
 void fused_part_gradients(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const LayerActs& a, LayerActGrads& g,
                           LayerTensors<MutTensorRef>& dw) {
-  const MutTensorRef dqkv = flat_fused(g.dqkv);
-  const std::pair<MutTensorRef, MutTensorRef> parts[] = {{dw.q_w, dw.q_b}, {dw.k_w, dw.k_b}, {dw.v_w, dw.v_b}};
-  for (int64_t part = 0; part < 3; ++part) {
-    const auto& [dpart_w, dpart_b] = parts[part];
-    if (dpart_w.empty() && dpart_b.empty()) continue;
+  const MutTensorRef dqkv = flat_heads(g.dqkv);
+  struct Part {
+    MutTensorRef dw, db;
+    int64_t first, rows;  // of a head
+  };
+  const int64_t D = s.D, K = s.key_width();
+  for (const Part& part : {Part{dw.q_w, dw.q_b, 0, D}, Part{dw.k_w, dw.k_b, D, K}, Part{dw.v_w, dw.v_b, D + K, D}}) {
+    if (part.dw.empty() && part.db.empty()) continue;
     for (int64_t h = 0; h < s.H; ++h) {
-      const int64_t row = (3 * h + part) * s.D;
-      ops::linear_backward(cx, {.x = a.ln1, .w = w.qkv_w.narrow(0, row, s.D), .dy = dqkv.narrow(1, row, s.D), .dx = {},
-                                .dw = dpart_w.empty() ? dpart_w : dpart_w.narrow(0, h * s.D, s.D),
-                                .db = dpart_b.empty() ? dpart_b : dpart_b.narrow(0, h * s.D, s.D)});
+      const int64_t row = h * s.qkv_width() + part.first, n = part.rows;
+      ops::linear_backward(cx, {.x = a.ln1, .w = w.qkv_w.narrow(0, row, n), .dy = dqkv.narrow(1, row, n), .dx = {},
+                                .dw = part.dw.empty() ? part.dw : part.dw.narrow(0, h * n, n),
+                                .db = part.db.empty() ? part.db : part.db.narrow(0, h * n, n)});
     }
   }
 }
@@ -210,7 +213,7 @@ void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTenso
   }
   head_norms_backward(cx, s, w, a, g, dw);
   if (s.qkv == Qkv::kFused) {
-    linear_back(cx, w.lora.qkv, dw.lora.qkv, {.x = a.ln1, .w = w.qkv_w, .dy = flat_fused(g.dqkv), .dx = g.dln1, .dw = dw.qkv_w, .db = dw.qkv_b});
+    linear_back(cx, w.lora.qkv, dw.lora.qkv, {.x = a.ln1, .w = w.qkv_w, .dy = flat_heads(g.dqkv), .dx = g.dln1, .dw = dw.qkv_w, .db = dw.qkv_b});
     fused_part_gradients(cx, s, w, a, g, dw);
   } else {
     const auto add = ops::Write::kAccumulate;
@@ -267,11 +270,11 @@ void plan_layer_acts(const ModelSpec& s, const ActShape& shape, const std::strin
   };
   remade("ln1", {M, s.C}, a.ln1);
   if (s.qkv == Qkv::kFused) {
-    kept("qkv", {B, N, s.H, 3, s.D}, a.qkv);
+    kept("qkv", {B, N, s.H, s.qkv_width()}, a.qkv);
   } else {
     if (s.head_norm == HeadNorm::kNone) {
       kept("q", {B, N, s.H, s.D}, a.q);
-      kept("k", {B, N, s.G, s.D}, a.k);
+      kept("k", {B, N, s.G, s.key_width()}, a.k);
     } else {
       kept("q_raw", {B, N, s.H, s.D}, a.q_raw);
       kept("k_raw", {B, N, s.G, s.D}, a.k_raw);
@@ -313,9 +316,7 @@ void plan_layer_acts(const ModelSpec& s, const ActShape& shape, const std::strin
 
 void finish_layer_acts(const ModelSpec& s, LayerActs& a) {
   if (s.qkv == Qkv::kFused) {
-    a.q = a.qkv.select(3, 0);
-    a.k = a.qkv.select(3, 1);
-    a.v = a.qkv.select(3, 2);
+    std::tie(a.q, a.k, a.v) = split_qkv(s, a.qkv);
   }
   if (!transforms_keys(s.attention)) {
     a.q_eff = a.q;
@@ -483,10 +484,10 @@ void plan_layer_act_grads(const ModelSpec& s, const ActShape& shape, ArenaPlan& 
   plan.add("grad.dln1", {M, s.C}, DType::kF32, &g.dln1);
   plan.add("grad.dln2", {M, s.C}, DType::kF32, &g.dln2);
   if (s.qkv == Qkv::kFused) {
-    add("dqkv", {B, N, s.H, 3, s.D}, g.dqkv);
+    add("dqkv", {B, N, s.H, s.qkv_width()}, g.dqkv);
   } else {
     add("dq", {B, N, s.H, s.D}, g.dq);
-    add("dk", {B, N, s.G, s.D}, g.dk);
+    add("dk", {B, N, s.G, s.key_width()}, g.dk);
     add("dv", {B, N, s.G, s.D}, g.dv);
   }
   if (transforms_keys(s.attention)) {
@@ -502,9 +503,7 @@ void plan_layer_act_grads(const ModelSpec& s, const ActShape& shape, ArenaPlan& 
 
 void finish_layer_act_grads(const ModelSpec& s, LayerActGrads& g) {
   if (s.qkv == Qkv::kFused) {
-    g.dq = g.dqkv.select(3, 0);
-    g.dk = g.dqkv.select(3, 1);
-    g.dv = g.dqkv.select(3, 2);
+    std::tie(g.dq, g.dk, g.dv) = split_qkv(s, g.dqkv);
   }
   if (!transforms_keys(s.attention)) {
     g.dq_eff = g.dq;

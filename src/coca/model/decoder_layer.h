@@ -51,13 +51,13 @@ struct Positions {
 // Recompute keeps; inference shares one.
 struct LayerActs {
   MutTensorRef ln1, ln1_stat;    // [M, C] [M, 2]
-  MutTensorRef qkv;              // [B, N, H, 3, D]; fused projections only
+  MutTensorRef qkv;              // [B, N, H, 2 D + K], K = key_width(); fused projections only
   MutTensorRef q_raw, k_raw;     // as q, k: the projections in front of their norms; with HeadNorm only
   MutTensorRef q_stat, k_stat;   // [B, N, H, 2] [B, N, G, 2]
-  MutTensorRef q, k, v;          // [B, N, H, D] [B, N, G, D] [B, N, G, D]; views of qkv when fused; k is CoCA's t
-  MutTensorRef q_eff, k_eff;     // as q, k: what attention sees (rotated, or collinear); q, k without rotary
-  MutTensorRef q_far, k_far;     // as q, k: what attention sees beyond the window; patterns only
-  // Of global tokens (layer_attention.h), n of them and keys of m: [B, m, H, 3, D]; [B, n, H, D] [B, m, G, D] [B, m, G, D].
+  MutTensorRef q, k, v;          // [B, N, H, D] [B, N, G, K] [B, N, G, D]; views of qkv when fused; k is CoCA's t
+  MutTensorRef q_eff, k_eff;     // as q, v: what attention sees (rotated, or collinear); q, k without rotary
+  MutTensorRef q_far, k_far;     // as q, v: what attention sees beyond the window; patterns only
+  // Of global tokens (layer_attention.h), n of them and keys of m: [B, m, H, 2 D + K]; [B, n, H, D] [B, m, G, K] [B, m, G, D].
   MutTensorRef qkv_g, q_g, k_g, v_g, q_g_eff, k_g_eff;
   MutTensorRef o, lse;           // [B, N, H, D] [B, H, N]
   MutTensorRef top_scores, top_keys;  // [B, N, H, top]; LM-Infinite's keys of the middle only
@@ -131,7 +131,7 @@ void layer_remake(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, 
 struct LayerActGrads {
   MutTensorRef dy;               // [M, C] the stream's gradient as the products read it; bf16 only
   MutTensorRef dln1, dln2;       // [M, C] f32: they end in the stream
-  MutTensorRef dqkv;             // [B, N, H, 3, D]; fused only
+  MutTensorRef dqkv;             // [B, N, H, 2 D + K]; fused only
   MutTensorRef dq, dk, dv;       // as q, k, v
   MutTensorRef dq_eff, dk_eff;   // as q_eff, k_eff; dq, dk without rotary
   MutTensorRef dqkv_g, dq_g, dk_g, dv_g, dq_g_eff, dk_g_eff;  // as qkv_g, ...

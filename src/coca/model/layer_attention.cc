@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <array>
+#include <tuple>
 
 #include "coca/ops/collinear.h"
 #include "coca/ops/dilated_attention.h"
@@ -71,8 +72,8 @@ void global_position_backward(Context& cx, const ModelSpec& s, const Positions& 
   const ops::CollinearOptions options = collinear_options(s);
   ops::collinear_backward(cx, options, {.rows = rows, .key_rows = {}, .q = a.q_g, .t = no_heads(a.q_g), .dq_eff = g.dq_g_eff, .dk_eff = no_heads(g.dq_g_eff),
                                         .dq = g.dq_g, .dt = no_heads(g.dq_g)});
-  ops::collinear_backward(cx, options, {.rows = key_rows, .key_rows = {}, .q = no_heads(a.k_g), .t = a.k_g, .dq_eff = no_heads(g.dk_g_eff),
-                                        .dk_eff = g.dk_g_eff, .dq = no_heads(g.dk_g), .dt = g.dk_g});
+  ops::collinear_backward(cx, options, {.rows = key_rows, .key_rows = {}, .q = no_heads(a.v_g), .t = a.k_g, .dq_eff = no_heads(g.dk_g_eff),
+                                        .dk_eff = g.dk_g_eff, .dq = no_heads(g.dv_g), .dt = g.dk_g});
 }
 
 }  // namespace
@@ -86,10 +87,10 @@ void plan_global_acts(const ModelSpec& s, int64_t B, int64_t N, const AddTensor&
   const GlobalRows n = global_rows(s, N);
   if (n.queries == 0) return;
   if (s.qkv == Qkv::kFused) {
-    kept("qkv_g", {B, n.keys, s.H, 3, s.D}, a.qkv_g);
+    kept("qkv_g", {B, n.keys, s.H, s.qkv_width()}, a.qkv_g);
   } else {
     kept("q_g", {B, n.queries, s.H, s.D}, a.q_g);
-    kept("k_g", {B, n.keys, s.G, s.D}, a.k_g);
+    kept("k_g", {B, n.keys, s.G, s.key_width()}, a.k_g);
     kept("v_g", {B, n.keys, s.G, s.D}, a.v_g);
   }
   if (!transforms_keys(s.attention)) return;
@@ -100,9 +101,8 @@ void plan_global_acts(const ModelSpec& s, int64_t B, int64_t N, const AddTensor&
 void finish_global_acts(const ModelSpec& s, LayerActs& a) {
   if (s.global_tokens == 0) return;
   if (s.qkv == Qkv::kFused) {
-    a.q_g = a.qkv_g.select(3, 0).narrow(1, 0, std::min(s.global_tokens, a.qkv_g.size(1)));
-    a.k_g = a.qkv_g.select(3, 1);
-    a.v_g = a.qkv_g.select(3, 2);
+    std::tie(a.q_g, a.k_g, a.v_g) = split_qkv(s, a.qkv_g);
+    a.q_g = a.q_g.narrow(1, 0, std::min(s.global_tokens, a.qkv_g.size(1)));
   }
   if (!transforms_keys(s.attention)) a.q_g_eff = a.q_g, a.k_g_eff = a.k_g;
 }
@@ -131,10 +131,10 @@ void plan_global_grads(const ModelSpec& s, int64_t B, int64_t N, const AddTensor
   const GlobalRows n = global_rows(s, N);
   if (n.queries == 0) return;
   if (s.qkv == Qkv::kFused) {
-    add("dqkv_g", {B, n.keys, s.H, 3, s.D}, g.dqkv_g);
+    add("dqkv_g", {B, n.keys, s.H, s.qkv_width()}, g.dqkv_g);
   } else {
     add("dq_g", {B, n.queries, s.H, s.D}, g.dq_g);
-    add("dk_g", {B, n.keys, s.G, s.D}, g.dk_g);
+    add("dk_g", {B, n.keys, s.G, s.key_width()}, g.dk_g);
     add("dv_g", {B, n.keys, s.G, s.D}, g.dv_g);
   }
   if (transforms_keys(s.attention)) {
@@ -149,9 +149,8 @@ void plan_global_grads(const ModelSpec& s, int64_t B, int64_t N, const AddTensor
 void finish_global_grads(const ModelSpec& s, LayerActGrads& g) {
   if (s.global_tokens == 0) return;
   if (s.qkv == Qkv::kFused) {
-    g.dq_g = g.dqkv_g.select(3, 0).narrow(1, 0, std::min(s.global_tokens, g.dqkv_g.size(1)));
-    g.dk_g = g.dqkv_g.select(3, 1);
-    g.dv_g = g.dqkv_g.select(3, 2);
+    std::tie(g.dq_g, g.dk_g, g.dv_g) = split_qkv(s, g.dqkv_g);
+    g.dq_g = g.dq_g.narrow(1, 0, std::min(s.global_tokens, g.dqkv_g.size(1)));
   }
   if (!transforms_keys(s.attention)) g.dq_g_eff = g.dq_g, g.dk_g_eff = g.dk_g;
 }
@@ -176,7 +175,7 @@ void position_apart(Context& cx, const ModelSpec& s, const ops::RopeRows& rows, 
   if (is_coca(s.attention)) {
     const ops::CollinearOptions options = collinear_options(s);
     ops::collinear_query(cx, options, {.rows = rows, .q = q, .q_eff = q_eff});
-    ops::collinear_forward(cx, options, {.rows = key_rows, .key_rows = {}, .q = no_heads(k), .t = k, .q_eff = no_heads(k_eff), .k_eff = k_eff});
+    ops::collinear_forward(cx, options, {.rows = key_rows, .key_rows = {}, .q = no_heads(k_eff), .t = k, .q_eff = no_heads(k_eff), .k_eff = k_eff});
   } else if (uses_rotary(s.attention)) {
     ops::rope_forward(cx, {.rows = rows, .x = q, .y = q_eff});
     ops::rope_forward(cx, {.rows = key_rows, .x = k, .y = k_eff});
@@ -219,7 +218,7 @@ void attend_backward(Context& cx, const ModelSpec& s, const Positions& at, const
     ops::zero_heads(g.dk_eff), ops::zero_heads(g.dv);
   }
   if (globals == 0) return;
-  if (!g.dqkv_g.empty()) ops::zero_heads(g.dqkv_g.select(3, 0));  // of tokens whose global keys are seen, but not their queries
+  if (!g.dqkv_g.empty()) ops::zero_heads(std::get<0>(split_qkv(s, g.dqkv_g)));  // of tokens whose global keys are seen, but not their queries
   ops::attention_backward(cx, global_options(s),
                           {.q = a.q_g_eff, .k = a.k_g_eff, .v = a.v_g, .slopes = at.slopes, .document_start = {}, .far = {}, .o = TensorRef(a.o).narrow(1, 0, globals),
                            .lse = TensorRef(a.lse).narrow(2, 0, globals), .d_o = TensorRef(g.d_o).narrow(1, 0, globals), .dq = g.dq_g_eff, .dk = g.dk_g_eff,

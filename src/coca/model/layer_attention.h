@@ -4,6 +4,7 @@
 #pragma once
 
 #include <functional>
+#include <tuple>
 
 #include "coca/model/decoder_layer.h"
 #include "coca/ops/attention.h"
@@ -26,9 +27,15 @@ void fill_global_acts(const LayerActs& shared, LayerActs&);
 void plan_global_grads(const ModelSpec&, int64_t B, int64_t N, const AddTensor&, LayerActGrads&);
 void finish_global_grads(const ModelSpec&, LayerActGrads&);
 
+// Views of q [B, N, H, D], k [B, N, H, K] and v [B, N, H, D] in a fused projection's [B, N, H, 2 D + K].
+inline std::tuple<MutTensorRef, MutTensorRef, MutTensorRef> split_qkv(const ModelSpec& s, MutTensorRef qkv) {
+  const int64_t D = s.D, K = s.key_width();
+  return {qkv.narrow(3, 0, D), qkv.narrow(3, D, K), qkv.narrow(3, D + K, D)};
+}
+
 // q_g, k_g, v_g of the first rows of each sequence, from ln1 [B * N, C].
 void global_project(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, int64_t B, int64_t N, const GlobalRows&, LayerActs&);
-// q [B, n, H, D] and k [B, S, G, D] to what attention sees, each with rows of its own; q_eff and k_eff are written. Nothing
+// q [B, n, H, D] and k [B, S, G, K] to what attention sees, each with rows of its own; q_eff and k_eff are written. Nothing
 // where attention sees q and k as they are.
 void position_apart(Context&, const ModelSpec&, const ops::RopeRows& rows, const ops::RopeRows& key_rows, TensorRef q, TensorRef k,
                     MutTensorRef q_eff, MutTensorRef k_eff);

@@ -16,6 +16,7 @@
 #include "coca/model/architecture.h"
 #include "coca/model/config.h"
 #include "coca/model/shards.h"
+#include "coca/model/t_width.h"
 
 namespace coca::model {
 
@@ -121,11 +122,27 @@ void check_tensors(const WeightFiles& stored, const ModelSpec& spec) {
 
 namespace {
 
+// A tensor that holds T, from a file at one width into a store at the other. Returns the first element that is not finite.
+std::optional<int64_t> load_t(const ModelSpec& stored, const io::StoredTensor& tensor, MutTensorRef out) {
+  std::vector<float> values = io::to_f32(tensor);
+  for (size_t i = 0; i < values.size(); ++i)
+    if (!std::isfinite(values[i])) return static_cast<int64_t>(i);
+  const ModelSpec other = with_t_width(stored, stored.t_width == TWidth::kFull ? TWidth::kHalf : TWidth::kFull);
+  values = change_t_width(stored, other, std::move(values), out.rank() == 2 ? out.size(1) : 1);
+  COCA_CHECK_AS(kInternal, std::ssize(values) == out.numel(), "tensor \"{}\" does not fit a store of {}", tensor.name, out.shape.text());
+  if (out.dtype == DType::kBF16)
+    std::ranges::transform(values, out.as<BF16>(), [](float x) { return BF16(x); });
+  else
+    std::ranges::copy(values, out.as<float>());
+  return std::nullopt;
+}
+
 void load_checked(const WeightFiles& stored, const ModelSpec& spec, ParamStore& store) {
   for (const ParamInfo& info : store.infos()) {
     if (is_clex(info.role) && spec.rope_scaling.type != Scaling::kClex) continue;
     const auto [file, tensor] = stored.at(info.name);
-    if (const std::optional<int64_t> bad = load_values(*tensor, store.at(info))) {
+    const bool as_stored = tensor->shape == info.shape;
+    if (const std::optional<int64_t> bad = as_stored ? load_values(*tensor, store.at(info)) : load_t(spec, *tensor, store.at(info))) {
       float value = 0;
       io::read_values(*tensor, *bad, {&value, 1});
       fail(ErrorKind::kBadFile, "{}: tensor \"{}\" holds {} at element {}; expected finite values", file->path().string(), info.name,
@@ -143,12 +160,13 @@ void load_params(const fs::path& at, const ModelSpec& spec, ParamStore& store) {
   load_checked(stored, spec, store);
 }
 
-Model load_model(const fs::path& dir, Precision precision) {
-  Model model{load_spec(dir), nullptr};
+Model load_model(const fs::path& dir, Precision precision, LoadT t) {
+  const ModelSpec spec = load_spec(dir);
   const WeightFiles stored(dir);
-  check_tensors(stored, model.spec);  // memory is taken for tensors that are there
+  check_tensors(stored, spec);  // memory is taken for tensors that are there
+  Model model{t == LoadT::kFolded ? folded_t(spec) : spec, nullptr};
   model.params = std::make_unique<ParamStore>(model.spec, precision);
-  load_checked(stored, model.spec, *model.params);
+  load_checked(stored, spec, *model.params);
   return model;
 }
 

@@ -19,8 +19,11 @@ struct Model {
   std::unique_ptr<ParamStore> params;
 };
 
+// Whether a model's T projection of full width is folded to half while it is loaded (t_width.h), where that is possible.
+enum class LoadT : uint8_t { kAsStored, kFolded };
+
 // Errors name the folder, the file and the tensor: missing, unexpected, of another shape, or not finite.
-Model load_model(const std::filesystem::path& dir, Precision = Precision::kF32);
+Model load_model(const std::filesystem::path& dir, Precision = Precision::kF32, LoadT = LoadT::kAsStored);
 // config.json; the weights, where there are some, only for one question: a head of its own in a model said to be tied makes
 // it untied, with a warning.
 ModelSpec load_spec(const std::filesystem::path& dir);
@@ -28,8 +31,8 @@ ModelSpec load_spec(const std::filesystem::path& dir);
 // Error for a tensor of the spec that the files lack or hold in another shape, and for one that the spec does not have.
 void check_tensors(const WeightFiles&, const ModelSpec&);
 
-// Tensors of a folder or of one file into a store of the same spec, CLEX's network aside: the store may be without it, or
-// have it where the spec does not, and then keeps what it holds; F32, F16, BF16 and F64 are converted to the
+// Tensors of a folder or of one file, of the given spec, into a store of the same model. The store may hold T at the other
+// width. It may be without CLEX's network, or have it where the spec does not, and then keeps what it holds; F32, F16, BF16 and F64 are converted to the
 // store's precision, through fp32, a block at a time.
 void load_params(const std::filesystem::path& folder_or_file, const ModelSpec&, ParamStore&);
 void save_params(const std::filesystem::path& file, const ParamStore&, const std::map<std::string, std::string>& metadata);

@@ -12,6 +12,7 @@
 #include "coca/base/rng.h"
 #include "coca/model/architecture.h"
 #include "coca/model/clex.h"
+#include "coca/model/t_width.h"
 #include "coca/ops/cast.h"
 
 namespace coca::model {
@@ -25,17 +26,17 @@ void for_each_global_projection(const ModelSpec& s, const TensorNames& n, ModelT
     LayerTensors<Ref>& l = t.layers[static_cast<size_t>(i)];
     const std::string at = n.layer + std::to_string(i) + ".";
     if (s.qkv == Qkv::kFused) {
-      matrix(at + n.qkv_global, 3 * s.H * s.D, s.C, s.attention_bias, l.qkv_global_w, l.qkv_global_b);
+      matrix(at + n.qkv_global, s.H * s.qkv_width(), s.C, s.attention_bias, l.qkv_global_w, l.qkv_global_b);
       continue;
     }
     matrix(at + n.q_global, s.H * s.D, s.C, s.attention_bias, l.q_global_w, l.q_global_b);
-    matrix(at + n.k_global, s.G * s.D, s.C, s.attention_bias, l.k_global_w, l.k_global_b);
+    matrix(at + n.k_global, s.G * s.key_width(), s.C, s.attention_bias, l.k_global_w, l.k_global_b);
     matrix(at + n.v_global, s.G * s.D, s.C, s.attention_bias, l.v_global_w, l.v_global_b);
   }
 }
 
 // Walks every parameter in file order: visit(name, shape, role, slot). visit_part sees the parts of fused projections
-// behind their whole: (name, shape, role, part, slot).
+// behind their whole: (name, shape, role, part, first row of a head's, slot).
 template <typename Ref, typename Visit, typename VisitPart>
 void for_each_parameter(const ModelSpec& s, ModelTensors<Ref>& t, const Visit& visit, const VisitPart& visit_part) {
   const TensorNames n = tensor_names(s);
@@ -49,13 +50,13 @@ void for_each_parameter(const ModelSpec& s, ModelTensors<Ref>& t, const Visit& v
     if (norm_bias == Bias::kYes) visit(name + ".bias", Dims{s.C}, ParamRole::kBias, b);
   };
   const auto parts = [&](const std::string& name, LayerTensors<Ref>& l) {
-    const auto one = [&](const char* letter, ParamPart part, Ref& w, Ref& b) {
-      visit_part(name + "." + letter + ".weight", Dims{s.H * s.D, s.C}, ParamRole::kMatrix, part, w);
-      if (s.attention_bias == Bias::kYes) visit_part(name + "." + letter + ".bias", Dims{s.H * s.D}, ParamRole::kBias, part, b);
+    const auto one = [&](const char* letter, ParamPart part, int64_t first, int64_t width, Ref& w, Ref& b) {
+      visit_part(name + "." + letter + ".weight", Dims{s.H * width, s.C}, ParamRole::kMatrix, part, first, w);
+      if (s.attention_bias == Bias::kYes) visit_part(name + "." + letter + ".bias", Dims{s.H * width}, ParamRole::kBias, part, first, b);
     };
-    one("q", ParamPart::kQ, l.q_w, l.q_b);
-    one(is_coca(s.attention) ? "t" : "k", ParamPart::kK, l.k_w, l.k_b);
-    one("v", ParamPart::kV, l.v_w, l.v_b);
+    one("q", ParamPart::kQ, 0, s.D, l.q_w, l.q_b);
+    one(is_coca(s.attention) ? "t" : "k", ParamPart::kK, s.D, s.key_width(), l.k_w, l.k_b);
+    one("v", ParamPart::kV, s.D + s.key_width(), s.D, l.v_w, l.v_b);
   };
   visit(n.embed + ".weight", Dims{s.V, s.C}, ParamRole::kEmbedding, t.embed);
   t.layers.resize(static_cast<size_t>(s.L));
@@ -65,11 +66,11 @@ void for_each_parameter(const ModelSpec& s, ModelTensors<Ref>& t, const Visit& v
     norm(at + n.ln1, l.ln1_w, l.ln1_b);
     norm(at + n.ln2, l.ln2_w, l.ln2_b);
     if (s.qkv == Qkv::kFused) {
-      matrix(at + n.qkv, 3 * s.H * s.D, s.C, s.attention_bias, l.qkv_w, l.qkv_b);
+      matrix(at + n.qkv, s.H * s.qkv_width(), s.C, s.attention_bias, l.qkv_w, l.qkv_b);
       parts(at + n.qkv, l);
     } else {
       matrix(at + n.q, s.H * s.D, s.C, s.attention_bias, l.q_w, l.q_b);
-      matrix(at + n.k, s.G * s.D, s.C, s.attention_bias, l.k_w, l.k_b);
+      matrix(at + n.k, s.G * s.key_width(), s.C, s.attention_bias, l.k_w, l.k_b);
       matrix(at + n.v, s.G * s.D, s.C, s.attention_bias, l.v_w, l.v_b);
     }
     if (s.head_norm != HeadNorm::kNone) {
@@ -143,9 +144,9 @@ std::vector<ParamInfo> part_list(const ModelSpec& spec) {
   size_t index = 0;
   Weights unused;
   for_each_parameter(spec, unused, [&](const std::string&, const Dims&, ParamRole role, TensorRef&) { whole[role] = index++; },
-                     [&](std::string name, const Dims& shape, ParamRole role, ParamPart part, TensorRef&) {
-                       parts.push_back({.name = std::move(name), .shape = shape, .role = role, .index = whole.at(role), .offset = 0,
-                                        .part = part, .block_rows = spec.D});
+                     [&](std::string name, const Dims& shape, ParamRole role, ParamPart part, int64_t first, TensorRef&) {
+                       parts.push_back({.name = std::move(name), .shape = shape, .role = role, .index = whole.at(role), .offset = 0, .part = part,
+                                        .block_rows = shape[0] / spec.H, .block_first = first, .block_step = spec.qkv_width()});
                      });
   assign_offsets(parts);
   return parts;
@@ -183,11 +184,11 @@ std::vector<MutTensorRef> TensorStore::blocks(const ParamInfo& info) {
     return {at(info).reshape({info.shape.product()})};
   ParamInfo whole = info;
   whole.part = ParamPart::kWhole;
-  whole.shape[0] *= 3;
-  const int64_t width = info.shape.product() / info.shape[0], count = info.block_rows * width, heads = info.shape[0] / info.block_rows;
-  const MutTensorRef flat = at(whole).reshape({3 * info.shape.product()});
+  const int64_t width = info.shape.product() / info.shape[0], heads = info.shape[0] / info.block_rows;
+  whole.shape[0] = heads * info.block_step;
+  const MutTensorRef flat = at(whole).reshape({whole.shape.product()});
   std::vector<MutTensorRef> blocks;
-  for (int64_t h = 0; h < heads; ++h) blocks.push_back(flat.narrow(0, (3 * h + static_cast<int64_t>(info.part) - 1) * count, count));
+  for (int64_t h = 0; h < heads; ++h) blocks.push_back(flat.narrow(0, (h * info.block_step + info.block_first) * width, info.block_rows * width));
   return blocks;
 }
 
@@ -205,7 +206,7 @@ void ParamStore::bind(const ModelSpec& spec) {
       if (const auto it = here.find(name); it != here.end()) slot = at(*it->second);
     };
     for_each_parameter(spec, tensors, [&](const std::string& name, const Dims&, ParamRole, auto& slot) { set(name, slot); },
-                       [&](const std::string& name, const Dims&, ParamRole, ParamPart, auto& slot) { set(name, slot); });
+                       [&](const std::string& name, const Dims&, ParamRole, ParamPart, int64_t, auto& slot) { set(name, slot); });
   };
   bind_to(tensors_);
   bind_to(weights_);
@@ -242,13 +243,22 @@ void initialise_clex(uint64_t seed, TensorStore& store) {
 
 void initialise(const ModelSpec& spec, uint64_t seed, TensorStore& store) {
   const std::vector<ParamInfo>& infos = store.infos();
+  ModelSpec full = spec;
+  full.t_width = TWidth::kFull;
+  const std::vector<ParamInfo> drawn = parameter_list(full);
   parallel_for(static_cast<int64_t>(infos.size()), [&](int64_t i) {
     const ParamInfo& info = infos[static_cast<size_t>(i)];
     if (info.role == ParamRole::kNormWeight) return fill(store.at(info), [] { return 1.0f; });
     if (info.role == ParamRole::kBias) return fill(store.at(info), [] { return 0.0f; });
     Rng rng(seed, static_cast<uint64_t>(i) + 1);
     if (initialise_as_clex(info, rng, store)) return;
-    fill(store.at(info), [&] { return static_cast<float>(spec.init_std * rng.normal()); });
+    const auto draw = [&] { return static_cast<float>(spec.init_std * rng.normal()); };
+    const Dims shape = drawn[info.index].shape;
+    if (shape == info.shape) return fill(store.at(info), draw);
+    std::vector<float> values(static_cast<size_t>(shape.product()));
+    std::ranges::generate(values, draw);
+    values = change_t_width(full, spec, std::move(values), spec.C);
+    fill(store.at(info), [next = values.begin()]() mutable { return *next++; });
   });
 }
 

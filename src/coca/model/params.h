@@ -34,9 +34,9 @@ struct LayerLora {
 template <typename Ref>
 struct LayerTensors {
   Ref ln1_w, ln1_b;              // [C]
-  Ref qkv_w, qkv_b;              // [3 H D, C] [3 H D]; Qkv::kFused
+  Ref qkv_w, qkv_b;              // [H (2 D + K), C] [H (2 D + K)], K = key_width(); Qkv::kFused
   Ref q_w, q_b;                  // [H D, C] [H D]; Qkv::kSeparate, and gradients of the parts of a fused projection
-  Ref k_w, k_b;                  // [G D, C] [G D]: K, or CoCA's T
+  Ref k_w, k_b;                  // [G K, C] [G K]: keys, or CoCA's T
   Ref v_w, v_b;                  // [G D, C] [G D]
   Ref q_norm_w, k_norm_w;        // [D]; HeadNorm::kRms
   // Of global tokens, as those without: global_tokens > 0.
@@ -71,7 +71,7 @@ int64_t layer_of(const ModelSpec&, std::string_view name);
 enum class ParamRole : uint8_t { kEmbedding, kMatrix, kNormWeight, kBias, kClexUp, kClexDown };
 inline bool is_clex(ParamRole role) { return role == ParamRole::kClexUp || role == ParamRole::kClexDown; }
 
-// A share of a fused projection that may be trained by itself: of the rows [H, 3, D] those of q, of k (or t), or of v.
+// A part of a fused projection that may be trained by itself: of each head's rows those of q, of k (or t), or of v.
 enum class ParamPart : uint8_t { kWhole, kQ, kK, kV };
 
 struct ParamInfo {
@@ -81,7 +81,8 @@ struct ParamInfo {
   size_t index;      // in the list of all; a part has its whole's
   size_t offset;     // in floats, within an fp32 store of the list
   ParamPart part = ParamPart::kWhole;
-  int64_t block_rows = 0;  // parts only: adjacent rows in the whole, D
+  // Parts only: of every block_step rows of the whole, the block_rows from block_first on.
+  int64_t block_rows = 0, block_first = 0, block_step = 0;
 };
 // Of a parameter in a store of this precision.
 DType param_dtype(ParamRole, Precision);
@@ -143,8 +144,9 @@ class ParamStore : public TensorStore {
 };
 
 // Linear and embedding weights N(0, init_std), norms 1, biases 0 (as the official code). Each tensor draws from its
-// own stream (seed, position in the list), so that models of different kinds share all draws they can. A bf16 store
-// holds the fp32 values, rounded.
+// own stream (seed, position in the list), so that models of different kinds share all draws they can; a T of half the
+// width is the mean of the pairs of what is drawn for a full one, and so the same function. A bf16 store holds the fp32
+// values, rounded.
 void initialise(const ModelSpec&, uint64_t seed, TensorStore&);
 // CLEX's network alone, as initialise() has it: W_up uniform within 1 / sqrt(W) (as published), W_down zero.
 void initialise_clex(uint64_t seed, TensorStore&);

@@ -74,6 +74,9 @@ void validate(const ModelSpec& s) {
   COCA_CHECK(s.fold == ops::Fold::kRotary || s.R == s.D || collinear_kind(s.attention) == ops::Collinear::kSlack || !is_coca(s.attention),
              "model: the official fold with partial rotary ({} of {} dims) exists for coca-slack only, not {}", s.R, s.D,
              enum_name(s.attention));
+  COCA_CHECK(s.t_width == TWidth::kFull || is_coca(s.attention), "model: t width half: attention \"{}\" has no t", enum_name(s.attention));
+  COCA_CHECK(s.t_width == TWidth::kFull || s.head_norm == HeadNorm::kNone,
+             "model: t width half: the norms of heads stand between the T projection and the fold, so t keeps its full width");
   COCA_CHECK(s.max_position >= 1, "model: max_position_embeddings {} must be positive", s.max_position);
   COCA_CHECK(s.rope_theta > 0 && s.norm_eps >= 0 && s.init_std >= 0,
              "model: rope theta {}, norm eps {} and init std {} must not be negative", s.rope_theta, s.norm_eps, s.init_std);

@@ -30,15 +30,19 @@ enum class AttentionKind : uint8_t {
 enum class Encoding : uint8_t { kRotary, kXpos, kAlibi, kNone };  // of positions
 enum class Mlp : uint8_t { kGelu, kGeluTanh, kSwiGlu };
 enum class ResidualKind : uint8_t { kParallel, kSequential };
-enum class Qkv : uint8_t { kFused, kSeparate };  // one [3 H D, C] matrix (per head q, k or t, v), or three
+enum class Qkv : uint8_t { kFused, kSeparate };  // one matrix (per head the rows of q, of k or t, of v), or three
 enum class Bias : uint8_t { kNone, kYes };
 enum class HeadNorm : uint8_t { kNone, kRms };  // of every head of q and k (or t) in front of the positions (Qwen3)
 enum class Embeddings : uint8_t { kUntied, kTied };
+// How many numbers CoCA's T projection makes for a head: one for each dim, folded to one for each rotary pair afterwards
+// (the official code), or one for each pair, D/2 (docs/math/collinear.md).
+enum class TWidth : uint8_t { kFull, kHalf };
 enum class Direction : uint8_t { kCausal, kBidirectional };  // of attention: keys up to the query's own, or on both sides
 struct ModelSpec {
   Architecture architecture = Architecture::kGptNeoX;
   AttentionKind attention = AttentionKind::kRope;
   ops::Fold fold = ops::Fold::kRotary;  // CoCA with partial rotary only
+  TWidth t_width = TWidth::kFull;       // kHalf: CoCA only, and not behind norms of heads
   ops::NormKind norm = ops::NormKind::kLayerNorm;
   Mlp mlp = Mlp::kGelu;
   ResidualKind residual = ResidualKind::kParallel;
@@ -69,6 +73,8 @@ struct ModelSpec {
   std::vector<int64_t> eos_ids;        // each ends a generation; the first ends a document
 
   std::optional<int64_t> eos_id() const { return eos_ids.empty() ? std::nullopt : std::optional(eos_ids.front()); }
+  int64_t key_width() const { return t_width == TWidth::kHalf ? D / 2 : D; }  // of a head of k, or t, as projected
+  int64_t qkv_width() const { return 2 * D + key_width(); }                   // of a head of a fused projection
   int64_t window_of(size_t layer) const { return pattern.far() ? pattern.window : layer_window.empty() ? 0 : layer_window[layer]; }
   std::span<const int64_t> dilation_of(size_t layer) const {  // [H], or empty
     const auto heads = static_cast<size_t>(H);
@@ -119,6 +125,7 @@ COCA_ENUM_NAMES(coca::model::AttentionKind, "attention",
                 {coca::model::AttentionKind::kCocaTiedXpos, "coca-tied-xpos"},
                 {coca::model::AttentionKind::kCocaTiedAlibi, "coca-tied-alibi"},
                 {coca::model::AttentionKind::kCocaTiedNone, "coca-tied-none"})
+COCA_ENUM_NAMES(coca::model::TWidth, "t width", {coca::model::TWidth::kFull, "full"}, {coca::model::TWidth::kHalf, "half"})
 COCA_ENUM_NAMES(coca::model::Direction, "direction", {coca::model::Direction::kCausal, "causal"},
                 {coca::model::Direction::kBidirectional, "bidirectional"})
 COCA_ENUM_NAMES(coca::model::Architecture, "architecture", {coca::model::Architecture::kGptNeoX, "gpt_neox"},

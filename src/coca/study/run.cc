@@ -205,7 +205,7 @@ RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string&
     result.curve = train::read_metrics(dir / "metrics.csv");
     return result;
   }
-  const model::Model m = model::load_model(dir / "model");
+  const model::Model m = model::load_model(dir / "model", model::Precision::kF32, model::LoadT::kFolded);
   const std::string name = fmt::format("{} seed {}", method, seed);
   for (const std::optional<double> factor : variants_of(c, method))
     result.evaluations.push_back(evaluate_one(c, corpus, m, factor ? fmt::format("{} + dynamic NTK {:g}", name, *factor) : name, factor, telling));

@@ -86,6 +86,16 @@ void check_spec(const fs::path& dir, const model::ModelSpec& wanted) {
     COCA_CHECK(found.contains(key), "{}: \"{}\" is missing; this run has {}", file, key, value.dump());
 }
 
+// A run's options. Those written before T's width could be chosen had it full.
+nlohmann::json read_options(const fs::path& file) {
+  nlohmann::json saved = io::read_json(file);
+  if (file.filename() == "train_config.json")
+    saved.emplace("t_width", "full");
+  else
+    saved.emplace("keep_t_width", true);
+  return saved;
+}
+
 void save_weights(const fs::path& dir, const CheckpointParts& parts) {
   if (parts.adapter)
     model::save_adapter(dir, *parts.adapter);
@@ -141,7 +151,7 @@ CheckpointPlan checkpoint_plan(const TrainConfig& config) {
 
 std::optional<std::pair<fs::path, nlohmann::json>> saved_options(const fs::path& out, const std::string& config_name) {
   for (const auto& dir : {latest_checkpoint(out), std::optional(out)})
-    if (dir && io::exists(*dir / config_name)) return std::pair{*dir / config_name, io::read_json(*dir / config_name)};
+    if (dir && io::exists(*dir / config_name)) return std::pair{*dir / config_name, read_options(*dir / config_name)};
   return std::nullopt;
 }
 
@@ -227,7 +237,7 @@ void warn_of_changes(const fs::path& dir, const CheckpointPlan& plan) {
 TrainConfig load_train_config(const fs::path& dir) {
   TrainConfig config;
   const fs::path file = dir / "train_config.json";
-  io::options_from_json(config, io::read_json(file), file.string());
+  io::options_from_json(config, read_options(file), file.string());
   return config;
 }
 

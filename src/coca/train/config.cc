@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "coca/model/t_width.h"
 #include "coca/train/slices.h"
 
 namespace coca::train {
@@ -50,6 +51,7 @@ model::ModelSpec make_spec(const TrainConfig& c, int64_t vocabulary, std::option
   s.attention_bias = s.output_bias = s.mlp_bias = neox ? model::Bias::kYes : model::Bias::kNone;
   if (c.architecture == model::Architecture::kQwen2) s.attention_bias = model::Bias::kYes;
   if (c.architecture == model::Architecture::kQwen3) s.head_norm = model::HeadNorm::kRms;
+  if (model::has_half_t(s)) s.t_width = c.t_width;
   s.embeddings = c.tie_embeddings ? model::Embeddings::kTied : model::Embeddings::kUntied;
   s.V = vocabulary;
   s.C = c.width;

@@ -21,6 +21,7 @@ struct TrainConfig {
   // model
   model::Architecture architecture = model::Architecture::kGptNeoX;
   model::AttentionKind attention = model::AttentionKind::kCocaSlack;
+  model::TWidth t_width = model::TWidth::kHalf;
   int64_t layers = 4, width = 128, heads = 4, kv_heads = 0, mlp_width = 0, length = 128;
   double rotary_pct = 1.0, rope_theta = 10000.0, norm_eps = 1e-5, init_std = 0;
   bool tie_embeddings = false, parallel_residual = true;
@@ -53,6 +54,8 @@ struct TrainConfig {
     v.group("Model");
     v("architecture", "weight names and block form", architecture);
     v("attention", "attention kind", attention);
+    v("t_width", "CoCA's T projection makes a number for each rotary pair (half), or for each dim, folded afterwards (full, as the official "
+      "code): the same function; with norms of heads always full", t_width);
     v("layers", "decoder layers", layers);
     v("width", "hidden size", width);
     v("heads", "query heads", heads);

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "coca/model/model.h"
+#include "coca/model/t_width.h"
 #include "coca/model/windows.h"
 #include "coca/text/leading_id.h"
 #include "coca/train/slices.h"
@@ -52,6 +53,7 @@ FinetuneTarget finetune_target(const FinetuneConfig& config, const text::Tokeniz
   const model::ModelSpec source = model::load_spec(config.model);
   model::check_tensors(model::WeightFiles(config.model), source);
   FinetuneTarget target{.spec = scaled_spec(config.positions, source)};
+  if (!config.keep_t_width && !trains_adapter(config)) target.spec = model::folded_t(target.spec);
   target.length = config.length > 0 ? config.length : target.spec.max_position;
   check_positions(config.positions, target.spec.attention, target.length);
   COCA_CHECK(tokenizer.vocab_size() <= target.spec.V,

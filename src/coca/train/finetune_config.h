@@ -53,6 +53,7 @@ enum class LeadingBos : uint8_t { kAuto, kNever };  // kAuto: when config.json n
 struct FinetuneConfig {
   // model
   std::string model, tokenizer;
+  bool keep_t_width = false;
   PositionOptions positions;
   std::vector<std::string> train, freeze;
   StageList stages;
@@ -92,6 +93,8 @@ struct FinetuneConfig {
     v("model", "model folder to start from", model);
     v("tokenizer", "\"byte\", a tokenizer file or a folder; default: the model folder", tokenizer);
     positions.visit(v);
+    v("keep_t_width", "leave CoCA's T projection at full width where the model has it so; otherwise it is folded to half, the same function; "
+      "a LoRA adapter leaves it in any case", keep_t_width);
     v.group("What is trained");
     v("train", "patterns over parameter names: * any characters, ? one, ! in front takes out; none: all", train);
     v("freeze", "patterns of parameters to leave as they are, out of those trained", freeze);
