@@ -135,7 +135,7 @@ TEST(Config, ContradictoryWindowsAreNamed) {
   error(llama(), {{"layer_window", {7}}}, "sliding windows are given for 1 layers, the model has 2");
   error(llama(), {{"layer_window", {7, "x"}}}, "field \"layer_window\" holds \"x\"; expected integers");
   error(llama(), {{"layer_window", {7, 7}}, {"layer_dilation", {{1, 1, 1, 1}}}}, "dilation is given for 4 heads, the model has 8");
-  error(llama(), {{"direction", "sideways"}}, "direction \"sideways\" is unknown; expected causal or bidirectional");
+  error(llama(), {{"direction", "sideways"}}, "direction \"sideways\" is unknown; expected causal, bidirectional");
   error(llama(), {{"global_tokens", -1}}, "global tokens -1");
 }
 

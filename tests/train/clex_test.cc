@@ -75,7 +75,7 @@ TEST_F(ClexRuns, FinetuningAddsANetworkThatIsNtkAtFirst) {
   c.positions = {.rope_scaling = Scaling::kClex, .factor = 4};
   c.steps = 1, c.warmup_steps = 0, c.learning_rate = 1e-30;  // nothing moves
   const model::Model start = run(c);
-  const model::Model base = model::load_model(dir_.path() / "base");
+  const model::Model base = model::load_model(dir_.path() / "base", model::Precision::kF32, model::LoadT::kFolded);
   EXPECT_EQ(start.spec.rope_scaling.max_factor, 4);
   const std::vector<float> before = test::values_of(*base.params), after = test::values_of(*start.params);
   EXPECT_TRUE(std::equal(before.begin(), before.end(), after.begin()));

@@ -8,6 +8,8 @@
 #include "coca/base/stop.h"
 #include "coca/io/json_file.h"
 #include "coca/model/select.h"
+#include "coca/model/t_width.h"
+#include "coca/train/checkpoint.h"
 #include "coca/train/metrics.h"
 #include "train/tiny_finetune.h"
 
@@ -19,8 +21,8 @@ using model::AttentionKind;
 using test::expect_error;
 
 const std::vector<model::ModelSpec>& specs() {
-  static const std::vector<model::ModelSpec> all = {test::byte_spec(test::tiny_neox(AttentionKind::kCocaSlack)),
-                                                    test::byte_spec(test::tiny_llama(AttentionKind::kCocaSlack))};
+  static const std::vector<model::ModelSpec> all = {folded_t(test::byte_spec(test::tiny_neox(AttentionKind::kCocaSlack))),
+                                                    folded_t(test::byte_spec(test::tiny_llama(AttentionKind::kCocaSlack)))};
   return all;
 }
 
@@ -31,7 +33,7 @@ TEST(Finetune, LearnsTheAnswers) {
     const std::string name(enum_name(spec.architecture));
     test::put_model(dir.path() / name, spec);
     FinetuneConfig c = test::tiny_finetune(dir.path() / name, dir.path() / (name + "-run"));
-    c.steps = 150, c.learning_rate = 1e-2, c.validation_windows = 64, c.log_interval = 10, c.validation_interval = 0;
+    c.steps = 50, c.learning_rate = 1e-2, c.validation_windows = 64, c.log_interval = 10, c.validation_interval = 0;
     Finetuner run(c, made.data(), Start::kFresh);
     EXPECT_EQ(run.loop().trained_parameters(), model::parameter_count(spec));
     double first = 0;
@@ -40,10 +42,42 @@ TEST(Finetune, LearnsTheAnswers) {
     // likely lengths over 4 tokens on average: log(5) / 4 = 0.40 nats a token; nothing else of it is hard.
     EXPECT_GT(first, 2.0);
     EXPECT_LT(*summary.validation_loss, 0.8) << name;
-    EXPECT_EQ(summary.steps, 150);
+    EXPECT_EQ(summary.steps, 50);
     const model::Model tuned = model::load_model(dir.path() / (name + "-run") / "model");
     EXPECT_EQ(test::values_of(*tuned.params), test::values_of(run.loop().params()));
   }
+}
+
+// The same function either way, so only its T may look different.
+TEST(Finetune, AFullTIsFoldedUnlessItIsKept) {
+  const test::TempDir dir;
+  const test::TinyExamples made;
+  const model::ModelSpec spec = test::byte_spec(test::tiny_neox(AttentionKind::kCocaStrict));
+  test::put_model(dir.path() / "full", spec);
+  for (const bool keep : {false, true}) {
+    FinetuneConfig c = test::tiny_finetune(dir.path() / "full", dir.path() / (keep ? "kept" : "folded"));
+    c.keep_t_width = keep;
+    c.steps = 1, c.warmup_steps = 0, c.learning_rate = 1e-30;  // nothing moves
+    Finetuner(c, made.data(), Start::kFresh).run();
+    const model::Model out = model::load_model(fs::path(c.out) / "model"),
+                       wanted = model::load_model(dir.path() / "full", model::Precision::kF32, keep ? model::LoadT::kAsStored : model::LoadT::kFolded);
+    EXPECT_EQ(out.spec.t_width, keep ? model::TWidth::kFull : model::TWidth::kHalf);
+    EXPECT_EQ(test::values_of(*out.params), test::values_of(*wanted.params));
+  }
+  FinetuneConfig lora = test::tiny_finetune(dir.path() / "full", dir.path() / "lora");
+  lora.lora_rank = 2;
+  EXPECT_EQ(finetune_target(lora, *made.tokenizer).spec.t_width, model::TWidth::kFull) << "the adapter is the folder's";
+}
+
+// Runs of versions without the choice had T at full width, and go on so.
+TEST(Finetune, OptionsWithoutATWidthAreThoseOfFullWidth) {
+  const test::TempDir dir;
+  for (const auto& [file, key] : {std::pair{"train_config.json", "t_width"}, {"finetune_config.json", "keep_t_width"}}) {
+    io::write_json(dir.path() / file, nlohmann::json{{"steps", 3}});
+    EXPECT_EQ(saved_options(dir.path(), file)->second.at(key), file == std::string_view("train_config.json") ? nlohmann::json("full") : nlohmann::json(true));
+  }
+  EXPECT_EQ(load_train_config(dir.path()).t_width, model::TWidth::kFull);
+  EXPECT_EQ(TrainConfig{}.t_width, model::TWidth::kHalf);
 }
 
 // Names of the tensors whose bits differ between two model folders.
