@@ -7,10 +7,10 @@
 #include <cstdio>
 #include <cstring>
 
-#include "coca/model/t_width.h"
 #include "coca/base/log.h"
 #include "coca/eval/protocol.h"
 #include "coca/model/adapter.h"
+#include "coca/model/t_width.h"
 #include "coca/text/leading_id.h"
 #include "coca/text/utf16.h"
 #include "coca/text/utf8.h"
