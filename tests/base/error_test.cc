@@ -80,7 +80,7 @@ TEST(EnumNames, BothWays) {
 TEST(EnumNames, UnknownNamesListTheChoices) {
   const auto [kind, text] = thrown([] { enum_from_name<Fruit>("Apple"); });
   EXPECT_EQ(kind, ErrorKind::kInvalidArgument);
-  EXPECT_EQ(text, "fruit: unknown value \"Apple\"; expected one of apple, pear");
+  EXPECT_EQ(text, "fruit: unknown value \"Apple\"; expected one of apple, pear; did you mean apple?");
 }
 
 TEST(Log, SilentUntilASinkIsSet) {

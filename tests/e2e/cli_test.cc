@@ -101,7 +101,7 @@ TEST_F(Cli, WrongUseIsRefusedInOneLine) {
   expect_refused(tiny_train("a", {"--steps", "many"}), 2, "--steps: \"many\" is not an integer");
   expect_refused(tiny_train("a", {"--steps", "3.5"}), 2, "--steps: \"3.5\" is not an integer");
   expect_refused(tiny_train("a", {"--learning-rate", "fast"}), 2, "--learning-rate: \"fast\"");
-  expect_refused(tiny_train("a", {"--learning-rate", "-1"}), 2, "learning rate -1");
+  expect_refused(tiny_train("a", {"--learning-rate", "-1"}), 2, "--learning-rate is -1");
   expect_refused(tiny_train("a", {"--attention", "linear"}), 2, "--attention: \"linear\" is unknown; expected one of rope, xpos");
   expect_refused(tiny_train("a", {"--width", "33"}), 2, "width 33 is not a multiple of heads 2");
   expect_refused({"--threads", "0", "info"}, 2, "--threads");
