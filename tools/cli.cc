@@ -65,10 +65,14 @@ void write_to(int descriptor, std::string_view bytes) {
 
 }  // namespace
 
-void print(std::string_view text) { write_to(text_descriptor, io::shown_name(text)); }
+void print(std::string_view text) {
+  write_to(text_descriptor, io::shown_name(text));
+}
 void print_bytes(std::string_view bytes) {
-  if (is_terminal(text_descriptor == STDOUT_FILENO ? Stream::kOut : Stream::kError)) write_to(text_descriptor, harmless(bytes));
-  else write_to(text_descriptor, bytes);
+  if (is_terminal(text_descriptor == STDOUT_FILENO ? Stream::kOut : Stream::kError))
+    write_to(text_descriptor, harmless(bytes));
+  else
+    write_to(text_descriptor, bytes);
 }
 void write_stdout(std::string_view bytes) { write_to(STDOUT_FILENO, bytes); }
 void print_to_stderr() { text_descriptor = STDERR_FILENO; }
@@ -93,12 +97,18 @@ void hold_standard_streams() {
 }
 
 namespace {
-int text_columns() { return terminal_columns(text_descriptor == STDOUT_FILENO ? Stream::kOut : Stream::kError); }
+int text_columns() {
+  return terminal_columns(text_descriptor == STDOUT_FILENO ? Stream::kOut : Stream::kError);
+}
 }  // namespace
 
-void print_prose(std::string_view text) { print(wrapped(io::shown_name(text), text_columns(), 2)); }
+void print_prose(std::string_view text) {
+  print(wrapped(io::shown_name(text), text_columns(), 2));
+}
 
-std::string table_text(const report::Table& table) { return report::to_text_within(table, text_columns()); }
+std::string table_text(const report::Table& table) {
+  return report::to_text_within(table, text_columns());
+}
 
 namespace detail {
 

@@ -78,15 +78,16 @@ std::vector<std::vector<int32_t>> cut_windows(const std::vector<std::vector<int3
 }
 
 std::string source_line(const AnalyseFlags& flags, const LoadedModel& m, std::optional<int32_t> bos) {
-  return fmt::format("model: {} (attention {}, {}, {}, trained length {}, rope scaling {}); tokenizer: {}; bos: {}", flags.model,
-                     enum_name(m.model.spec.attention), counted(m.model.spec.L, "layer"), counted(m.model.spec.H, "head"), m.model.spec.max_position, scaling_text(m.used_scaling),
+  return fmt::format("model: {} (attention {}, {}, {}, trained length {}, rope scaling {}); tokenizer: {}; bos: {}",
+                     flags.model, enum_name(m.model.spec.attention), counted(m.model.spec.L, "layer"),
+                     counted(m.model.spec.H, "head"), m.model.spec.max_position, scaling_text(m.used_scaling),
                      m.tokenizer->kind(), bos ? fmt::format("token {}", *bos) : "none");
 }
 
 void print_summary(const analyse::Analysis& a, const std::string& source) {
   print_prose(source + "\n");
-  print_prose(fmt::format("{} of {}; per window and head {} and {} of attention\n\n", counted(a.windows, "window"), counted(a.window, "token"),
-                          counted(a.pairs, "token pair"), counted(a.rows, "row")));
+  print_prose(fmt::format("{} of {}; per window and head {} and {} of attention\n\n", counted(a.windows, "window"),
+                          counted(a.window, "token"), counted(a.pairs, "token pair"), counted(a.rows, "row")));
   print(table_text(analyse::layer_table(a)) + "\n");
   if (analyse::is_rotary(a)) {
     print(table_text(analyse::course_table(a)) + "\n");
@@ -120,7 +121,8 @@ int run(AnalyseFlags& flags) {
   Measurement measurement([&] { analyse::analyse(spec, m.model.params->weights(), windows, options, a); });
   progress.finish();
   if (a.windows == 0) measurement.rethrow();
-  measurement.missing = {fmt::format("{} of {}", static_cast<int64_t>(windows.size()) - a.windows, counted(static_cast<int64_t>(windows.size()), "window"))};
+  measurement.missing = {fmt::format("{} of {}", static_cast<int64_t>(windows.size()) - a.windows,
+                                     counted(static_cast<int64_t>(windows.size()), "window"))};
 
   const std::string source = source_line(flags, m, bos);
   ordered_json json = header_json(flags.model, m, io::options_to_json(flags));

@@ -89,7 +89,9 @@ std::string mlp_text(const model::ModelSpec& s) {
 std::string windows_text(const model::ModelSpec& s) {
   if (s.layer_window.empty()) return "none";
   const auto count = std::count_if(s.layer_window.begin(), s.layer_window.end(), [](int64_t w) { return w > 0; });
-  std::string text = fmt::format("{} in {} of {}", counted(*std::max_element(s.layer_window.begin(), s.layer_window.end()), "token"), count, counted(s.L, "layer"));
+  std::string text =
+      fmt::format("{} in {} of {}", counted(*std::max_element(s.layer_window.begin(), s.layer_window.end()), "token"),
+                  count, counted(s.L, "layer"));
   if (!s.dilation.empty()) text += fmt::format(", dilation up to {}", *std::max_element(s.dilation.begin(), s.dilation.end()));
   return text;
 }

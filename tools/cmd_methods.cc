@@ -118,7 +118,8 @@ void print_reasons(const std::vector<Method>& methods) {
   print("\nrefused because\n");
   for (const auto& [reason, kind] : kinds) {
     print_prose(fmt::format("  {} ({})\n", reason, counted(kind.count, "combination")));
-    for (const auto& [letter, names] : kind.names) print_prose(fmt::format("    {} {}: {}\n", words.at(letter), letter, joined(names)));
+    for (const auto& [letter, names] : kind.names)
+      print_prose(fmt::format("    {} {}: {}\n", words.at(letter), letter, joined(names)));
   }
 }
 
@@ -135,9 +136,12 @@ int run(const Options& options) {
   const auto count = [&](MethodUse use) { return std::count_if(methods.begin(), methods.end(), [&](const Method& m) { return m.use == use; }); };
   const int columns = terminal_columns(Stream::kOut);
   print(report::to_text_within(table_of(methods), columns > 0 ? std::min(columns, 100) : 100));
-  print_prose(fmt::format("\n{} of {} combinations can be evaluated, {} of these trained (what is not listed is refused, see --reasons).\n"
-                    "Those with windows are of the model (coca train --layer-window, --dilation, --global-tokens, --direction), the others of --pattern.\n",
-                    report::format_count(count(MethodUse::kEvaluation) + count(MethodUse::kTraining)), report::format_count(static_cast<int64_t>(methods.size())), report::format_count(count(MethodUse::kTraining))));
+  print_prose(fmt::format(
+      "\n{} of {} combinations can be evaluated, {} of these trained (what is not listed is refused, see --reasons).\n"
+      "Those with windows are of the model (coca train --layer-window, --dilation, --global-tokens, --direction), the "
+      "others of --pattern.\n",
+      report::format_count(count(MethodUse::kEvaluation) + count(MethodUse::kTraining)),
+      report::format_count(static_cast<int64_t>(methods.size())), report::format_count(count(MethodUse::kTraining))));
   if (options.reasons) print_reasons(methods);
   write_json_output(options.json, json_of(methods));
   return 0;

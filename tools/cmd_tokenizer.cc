@@ -56,8 +56,8 @@ int run_train(const TrainFlags& flags) {
                              .character_coverage = flags.character_coverage,
                              .max_sentences = flags.max_sentences});
   const auto tokenizer = text::load_tokenizer(model);
-  print_prose(fmt::format("{}: {} ids, trained in {}\n", model.string(),
-                    report::format_count(tokenizer->vocab_size()), report::format_duration(watch.seconds())));
+  print_prose(fmt::format("{}: {} ids, trained in {}\n", model.string(), report::format_count(tokenizer->vocab_size()),
+                          report::format_duration(watch.seconds())));
   return 0;
 }
 
@@ -208,8 +208,8 @@ void add_tokenizer(CLI::App& root, Action* action) {
   add_command<EncodeFlags>(app, action, "encode", "Text to ids, without bos and eos", "Example: coca tokenizer encode --tokenizer tok \"the cat\"", run_encode,
                            {{"string", "TEXT"}});
   add_command<DecodeFlags>(app, action, "decode", "Ids to text", "Example: coca tokenizer decode --tokenizer byte 97 98", run_decode, {{"ids", "IDS"}});
-  add_command<InfoFlags>(app, action, "info", "Kind, number of ids, control ids", "Example: coca tokenizer info tok", run_info,
-                         {{"tokenizer", "TOKENIZER"}});
+  add_command<InfoFlags>(app, action, "info", "Kind, number of ids, control ids", "Example: coca tokenizer info tok",
+                         run_info, {{"tokenizer", "TOKENIZER"}});
 }
 
 }  // namespace coca::tools

@@ -100,7 +100,8 @@ int run(int argc, char** argv) {
   app.footer("coca help COMMAND, or coca COMMAND --help, describes a command.");
   int threads = 0;
   app.add_option("--threads", threads, "threads to use (default: all cores, or OMP_NUM_THREADS)")
-      ->check(CLI::Range(1, 4096).description(""))->type_name("INT");
+      ->check(CLI::Range(1, 4096).description(""))
+      ->type_name("INT");
   std::string target, forced;
   app.add_option("--cpu-target", target,
                  "SIMD target to use, one of those that coca info lists (default: the best, or COCA_CPU_TARGET)");

@@ -46,8 +46,11 @@ std::vector<Part> parts_of(const MlmFlags& flags, const model::ModelSpec& spec, 
     for (const auto& ids : documents.ids) windows += static_cast<int64_t>(ids.size()) / std::max<int64_t>(1, length);
     if (flags.max_windows > 0) windows = std::min(windows, flags.max_windows);
     const int64_t tokens = windows * length;
-    parts.push_back({.name = fmt::format("length {}", length), .tokens = tokens, .flops = static_cast<double>(tokens) * model::forward_flops_per_token(spec, length),
-                     .length = length, .units = tokens});
+    parts.push_back({.name = fmt::format("length {}", length),
+                     .tokens = tokens,
+                     .flops = static_cast<double>(tokens) * model::forward_flops_per_token(spec, length),
+                     .length = length,
+                     .units = tokens});
   }
   return parts;
 }
@@ -59,11 +62,19 @@ int run_mlm(MlmFlags& flags) {
   if (flags.lengths.empty()) flags.lengths = {m.model.spec.max_position};
   std::optional<report::Progress> progress;
   std::optional<WorkShare> share;
-  const eval::MlmOptions options{.lengths = flags.lengths, .max_windows = flags.max_windows, .seed = flags.seed, .batch_tokens = flags.batch_tokens,
-                                 .scaling = m.scaling, .progress = [&](int64_t length, int64_t done, int64_t total) {
-                                   if (!progress) progress = make_progress({.total = total, .unit = "tokens", .label = "mlm"});
-                                   progress->update(done, fmt::format("length {}", length), share->at(length, done));
-                                 }, .ranks = ranks()};
+  const eval::MlmOptions options{.lengths = flags.lengths,
+                                 .max_windows = flags.max_windows,
+                                 .seed = flags.seed,
+                                 .batch_tokens = flags.batch_tokens,
+                                 .scaling = m.scaling,
+                                 .progress =
+                                     [&](int64_t length, int64_t done, int64_t total) {
+                                       if (!progress)
+                                         progress = make_progress({.total = total, .unit = "tokens", .label = "mlm"});
+                                       progress->update(done, fmt::format("length {}", length),
+                                                        share->at(length, done));
+                                     },
+                                 .ranks = ranks()};
   const Documents documents = read_documents(flags.text, {.max_tokens = flags.max_tokens, .cut = flags.cut}, *m.tokenizer);
   share.emplace(parts_of(flags, m.model.spec, documents));
   Context cx;

@@ -152,12 +152,13 @@ ordered_json result_json(RulerFlags& flags, const LoadedModel& m, const eval::Ru
 
 void print_result(const RulerFlags& flags, const eval::RulerOptions& options, const eval::RulerResult& result) {
   print_prose(bos_text(result.bos, "in front of every prompt, which counts it", "") +
-        fmt::format("; {} a cell, seed {}; essay haystack: {}; greedy; score: share of the answers found, with "
-                    "Wilson's 95 % interval\n\n",
-                    counted(flags.samples, "prompt"), flags.seed, options.haystack.empty() ? "noise" : "the text given"));
+              fmt::format("; {} a cell, seed {}; essay haystack: {}; greedy; score: share of the answers found, with "
+                          "Wilson's 95 % interval\n\n",
+                          counted(flags.samples, "prompt"), flags.seed,
+                          options.haystack.empty() ? "noise" : "the text given"));
   print(table_text(ruler_table(result, options)));
   print_prose(fmt::format("effective length (average at least {:g}): {}\n", eval::kRulerThreshold,
-                    result.effective_length > 0 ? std::to_string(result.effective_length) : "none of these"));
+                          result.effective_length > 0 ? std::to_string(result.effective_length) : "none of these"));
 }
 
 int run_ruler(RulerFlags& flags) {

@@ -79,19 +79,26 @@ void print_stream(const StreamFlags& flags, const LoadedModel& m, const eval::St
   const model::AttentionPattern& pattern = m.model.spec.pattern;
   const int64_t chunk = std::min(flags.chunk, last.tokens);
   print_model_line(flags.model, m);
-  print_prose(fmt::format("stream: {}, {} scored, {} at a time; cache {} ({}); peak memory {}\n", counted(result.documents, "document"),
-                          counted(last.tokens, "token"), flags.chunk, report::format_bytes(last.cache_bytes), counted(last.cache_tokens, "token"),
-                    report::format_bytes(last.resident_bytes)));
-  print_prose(bos_text(result.bos, "in front of every document", ", so the first token of a document is not scored") + "\n\n");
+  print_prose(fmt::format("stream: {}, {} scored, {} at a time; cache {} ({}); peak memory {}\n",
+                          counted(result.documents, "document"), counted(last.tokens, "token"), flags.chunk,
+                          report::format_bytes(last.cache_bytes), counted(last.cache_tokens, "token"),
+                          report::format_bytes(last.resident_bytes)));
+  print_prose(bos_text(result.bos, "in front of every document", ", so the first token of a document is not scored") +
+              "\n\n");
   print(table_text(stream_table(result.points)));
   print_prose(measurement.line());
   if (pattern.forgets())
-    print_prose(fmt::format("tokens held: the cache forgets whole pages of {0} tokens. It keeps the first page, for the {1} sinks, and every page with a "
-                            "token within the window of {2}; with {3} tokens run together these are at most {4}.\n",
-                            kKvPage, pattern.sinks, pattern.window, chunk, pattern.window + chunk + 2 * kKvPage - 2));
-  if (!pattern.forgets()) print_prose("note: nothing is forgotten, so memory grows with the text (see --pattern streaming-llm, lm-infinite)\n");
+    print_prose(
+        fmt::format("tokens held: the cache forgets whole pages of {0} tokens. It keeps the first page, for the {1} "
+                    "sinks, and every page with a "
+                    "token within the window of {2}; with {3} tokens run together these are at most {4}.\n",
+                    kKvPage, pattern.sinks, pattern.window, chunk, pattern.window + chunk + 2 * kKvPage - 2));
+  if (!pattern.forgets())
+    print_prose(
+        "note: nothing is forgotten, so memory grows with the text (see --pattern streaming-llm, lm-infinite)\n");
   note_extrapolation(m, {last.tokens});
-  if (!measurement.partial() && last.tokens < flags.tokens) print_prose(fmt::format("note: the text ends before {}\n", counted(flags.tokens, "token")));
+  if (!measurement.partial() && last.tokens < flags.tokens)
+    print_prose(fmt::format("note: the text ends before {}\n", counted(flags.tokens, "token")));
 }
 
 int run_stream(StreamFlags& flags) {
@@ -103,14 +110,20 @@ int run_stream(StreamFlags& flags) {
   const int64_t wanted = flags.tokens == 0 ? total : std::min(total, flags.tokens);
   report::Progress progress =
       make_progress({.total = wanted, .unit = "tokens", .label = "stream"});
-  // Where nothing is forgotten a token costs more the more there are before it; a window of so many tokens does the same work.
+  // Where nothing is forgotten a token costs more the more there are before it; a window of so many tokens does the
+  // same work.
   const auto cost = [&](int64_t tokens) {
     const double n = static_cast<double>(std::max<int64_t>(1, tokens));
-    return m.model.spec.pattern.forgets() ? n : n * model::forward_flops_per_token(m.model.spec, std::max<int64_t>(1, tokens));
+    return m.model.spec.pattern.forgets()
+               ? n
+               : n * model::forward_flops_per_token(m.model.spec, std::max<int64_t>(1, tokens));
   };
   eval::StreamOptions options{.tokens = flags.tokens, .chunk = flags.chunk, .interval = flags.interval, .bos = flags.bos, .scaling = m.scaling, .cache = flags.cache};
   options.progress = [&](const eval::StreamPoint& p) {
-    progress.update(p.tokens, fmt::format("ppl {} cache {}", report::format_number(p.perplexity()), report::format_bytes(p.cache_bytes)), cost(p.tokens) / cost(wanted));
+    progress.update(
+        p.tokens,
+        fmt::format("ppl {} cache {}", report::format_number(p.perplexity()), report::format_bytes(p.cache_bytes)),
+        cost(p.tokens) / cost(wanted));
   };
   Context cx;
   eval::StreamResult result;

@@ -94,8 +94,8 @@ struct Use {
   std::string text() const { return flag + " " + path; }
 };
 
-// What is to be made, at any depth, needs a folder that is there and can be written to. One that is there already is the
-// command's to refuse.
+// What is to be made, at any depth, needs a folder that is there and can be written to. One that is there already is
+// the command's to refuse.
 void check_can_be_made(const std::string& text, const fs::path& path) {
   const fs::path target = io::output_place(path).target;
   std::error_code error;
@@ -104,7 +104,8 @@ void check_can_be_made(const std::string& text, const fs::path& path) {
   do above = above.parent_path();
   while (!fs::exists(above, error) && above.has_relative_path());
   COCA_CHECK_AS(kIo, io::is_folder(above), "{}: cannot be made, as {} is not a folder", text, above.string());
-  COCA_CHECK_AS(kIo, ::access(above.c_str(), W_OK) == 0, "{}: the folder {} cannot be written to: {}", text, above.string(), std::strerror(errno));
+  COCA_CHECK_AS(kIo, ::access(above.c_str(), W_OK) == 0, "{}: the folder {} cannot be written to: {}", text,
+                above.string(), std::strerror(errno));
 }
 
 bool is_output(Role role) { return role == Role::kResult || role == Role::kMade; }
@@ -256,8 +257,9 @@ void check_inputs_stay(const std::vector<Use>& inputs, const std::vector<OutputF
         if (output.identity == identity) refuse(output);
     }
     for (const OutputFile& output : files)
-      COCA_CHECK(!would_be_text(input, output), "{} lies in the folder {} and would be read as text the next time; choose another",
-                 output.use->text(), input.text());
+      COCA_CHECK(!would_be_text(input, output),
+                 "{} lies in the folder {} and would be read as text the next time; choose another", output.use->text(),
+                 input.text());
   }
 }
 
@@ -279,15 +281,17 @@ void check_paths(const CLI::App& command, const std::vector<SettledFlag>& settle
   if (!uses.to_stdout.empty()) print_to_stderr();
   for (const Use& output : uses.outputs)
     if (output.role == Role::kResult) check_result_can_be_written(output);
-    else check_can_be_made(output.text(), output.path);
+    else
+      check_can_be_made(output.text(), output.path);
   const std::vector<OutputFile> files = files_of(uses.outputs);
   check_outputs_differ(files);
   check_inputs_stay(uses.inputs, files);
 }
 
-void check_outside(std::string_view output_flag, const fs::path& output, std::string_view input_flag, const fs::path& input) {
-  COCA_CHECK(!lies_in(output, input), "{} {} lies in {} {}; choose a folder outside of it", output_flag, output.string(), input_flag,
-             input.string());
+void check_outside(std::string_view output_flag, const fs::path& output, std::string_view input_flag,
+                   const fs::path& input) {
+  COCA_CHECK(!lies_in(output, input), "{} {} lies in {} {}; choose a folder outside of it", output_flag,
+             output.string(), input_flag, input.string());
 }
 
 void check_apart(std::string_view output_flag, const fs::path& output, std::string_view input_flag, const fs::path& input) {

@@ -44,7 +44,9 @@ bool coloured(Stream stream) {
   return isatty(descriptor(stream)) && variable("TERM") != "dumb";
 }
 
-bool is_terminal(Stream stream) { return isatty(descriptor(stream)) != 0; }
+bool is_terminal(Stream stream) {
+  return isatty(descriptor(stream)) != 0;
+}
 
 std::string harmless(std::string_view text) {
   std::string out;
@@ -54,7 +56,8 @@ std::string harmless(std::string_view text) {
     const auto byte = static_cast<unsigned char>(one[0]);
     const bool c1 = one.size() == 2 && byte == 0xc2 && static_cast<unsigned char>(one[1]) < 0xa0;  // U+0080 to U+009F
     const bool control = byte < 0x20 ? byte != '\n' && byte != '\t' : byte == 0x7f || c1;
-    for (const char c : one) out += control || length == 0 ? fmt::format("\\x{:02x}", static_cast<unsigned char>(c)) : std::string(1, c);
+    for (const char c : one)
+      out += control || length == 0 ? fmt::format("\\x{:02x}", static_cast<unsigned char>(c)) : std::string(1, c);
     text.remove_prefix(one.size());
   }
   return out;

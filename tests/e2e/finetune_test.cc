@@ -67,11 +67,17 @@ TEST_F(Finetune, ExamplesLongerThanTheWindowAreCounted) {
   const Args more = {"--length", "8", "--steps", "1", "--long-documents"};
   const Outcome split = coca(tune("split", with(more, {"split"})));
   EXPECT_EQ(split.code, 0) << split.err;
-  EXPECT_THAT(split.err, HasSubstr("warning: 40 of 40 examples are longer than the window of 8 tokens: 40 are split, and only the first"));
+  EXPECT_THAT(
+      split.err,
+      HasSubstr("warning: 40 of 40 examples are longer than the window of 8 tokens: 40 are split, and only the first"));
   EXPECT_THAT(split.err, HasSubstr("a greater --length takes them whole"));
-  put("examples.jsonl", std::string("{\"prompt\": \"a\", \"answer\": \"b\"}\n{\"prompt\": \"a\", \"answer\": \"") + std::string(50, 'b') + "\"}\n");
+  put("examples.jsonl", std::string("{\"prompt\": \"a\", \"answer\": \"b\"}\n{\"prompt\": \"a\", \"answer\": \"") +
+                            std::string(50, 'b') + "\"}\n");
   const Outcome cut = coca(tune("cut", with(more, {"truncate"})));
-  EXPECT_THAT(cut.err, HasSubstr("warning: 1 of 2 examples is longer than the window of 8 tokens: 1 is cut off at the end of the window; "));
+  EXPECT_THAT(
+      cut.err,
+      HasSubstr(
+          "warning: 1 of 2 examples is longer than the window of 8 tokens: 1 is cut off at the end of the window; "));
 }
 
 TEST_F(Finetune, ExamplesAndTextsInTrainingAndValidationAreNamed) {

@@ -120,7 +120,8 @@ TEST_F(Outputs, ReplaceNoInput) {
   EXPECT_EQ(io::read_file(text), before);
   for (const char* file : {"books/new.txt", "books/sub/new.jsonl"})
     expect_refused(with(folder, {"--csv", at(file)}), "would be read as text the next time");
-  for (const char* file : {"chart.png", "chart.SVG.pdf"}) expect_refused(ppl({"--plot", at(file)}), "give it a name that ends in .svg");
+  for (const char* file : {"chart.png", "chart.SVG.pdf"})
+    expect_refused(ppl({"--plot", at(file)}), "give it a name that ends in .svg");
   expect_refused({"analyse", "--model", at("model"), "--text", text, "--html", at("a.svg")}, "ends in .html or .htm");
   expect_refused({"convert", at("model"), at("model") + "/sub/new"}, "/model; choose a folder outside of it");
   EXPECT_EQ(coca(with(folder, {"--json", at("books/result.json")})).code, 0) << "results may lie beside the text";
@@ -249,11 +250,14 @@ TEST_F(Outputs, WideTextOnStandardInputIsReadAsUtf8) {
 TEST_F(Outputs, AByteOrderMarkIsNoText) {
   ASSERT_EQ(shell(R"(printf '\xef\xbb\xbfab\n' | coca tokenizer encode --tokenizer byte > ids.txt)").code, 0);
   EXPECT_EQ(io::read_file(at("ids.txt")), "97 98\n");
-  const Outcome lines = coca({"tokenizer", "encode", "--tokenizer", "byte", "--lines", put("marked.txt", "\xef\xbb\xbf" "a\nb")});
+  const Outcome lines = coca({"tokenizer", "encode", "--tokenizer", "byte", "--lines",
+                              put("marked.txt",
+                                  "\xef\xbb\xbf"
+                                  "a\nb")});
   EXPECT_EQ(lines.out, "[97]\n[98]\n");
   const std::string frame = put("t.jinja", "\xef\xbb\xbf{% for m in messages %}<{{ m.content }}>{% endfor %}");
-  const Outcome chat = coca({"generate", "--model", at("model"), "--chat", "--chat-template", frame, "--prompt", "x", "--max-new-tokens", "1",
-                             "--json", "-"});
+  const Outcome chat = coca({"generate", "--model", at("model"), "--chat", "--chat-template", frame, "--prompt", "x",
+                             "--max-new-tokens", "1", "--json", "-"});
   EXPECT_EQ(nlohmann::json::parse(chat.out)["prompt_ids"], nlohmann::json({'<', 'x', '>'})) << chat.err;
 }
 
@@ -273,7 +277,9 @@ class Terminal {
   Terminal& operator=(const Terminal&) = delete;
 
   std::string name() const { return ::ptsname(fd_); }
-  void type(std::string_view text) const { EXPECT_EQ(::write(fd_, text.data(), text.size()), static_cast<ssize_t>(text.size())); }
+  void type(std::string_view text) const {
+    EXPECT_EQ(::write(fd_, text.data(), text.size()), static_cast<ssize_t>(text.size()));
+  }
   std::string shown() const {
     std::string text(65536, '\0');
     pollfd ready{.fd = fd_, .events = POLLIN, .revents = 0};

@@ -129,7 +129,8 @@ std::vector<size_t> widths_within(const Rows& rows, const std::vector<Align>& al
   for (size_t c = 0; c < widths.size(); ++c) {  // a broken header may need less
     size_t needed = 0;
     for (const auto& row : rows)
-      for (const std::string& line : broken(row[c], widths[c], narrowing.breaks)) needed = std::max(needed, width_of(line));
+      for (const std::string& line : broken(row[c], widths[c], narrowing.breaks))
+        needed = std::max(needed, width_of(line));
     widths[c] = needed;
   }
   return widths;
@@ -189,8 +190,10 @@ std::string in_blocks(const Rows& rows, const std::vector<Align>& align, size_t 
       for (const auto& row : rows) wider.push_back(pick(row, chosen));
       const auto wider_widths = widths_within(wider, pick(align, chosen), columns, kReadable);
       fits = line_width(wider_widths) <= columns || part.empty();  // one column more than the keys is the least
-      if (fits) part = std::move(wider), widths = wider_widths, ++next;
-      else chosen.pop_back();
+      if (fits)
+        part = std::move(wider), widths = wider_widths, ++next;
+      else
+        chosen.pop_back();
     }
     out += (out.empty() ? "" : "\n") + lines_of(part, pick(align, chosen), widths, kReadable.breaks);
   }
@@ -205,7 +208,9 @@ std::string markdown_line(const std::vector<std::string>& cells) {
 
 }  // namespace
 
-std::string to_text(const Table& table) { return to_text_within(table, 0); }
+std::string to_text(const Table& table) {
+  return to_text_within(table, 0);
+}
 
 std::string to_text_within(const Table& table, int columns) {
   check(table);
@@ -218,7 +223,8 @@ std::string to_text_within(const Table& table, int columns) {
   const auto room = static_cast<size_t>(std::max(columns, 0));
   std::string title;
   if (!table.title.empty())
-    for (const std::string& line : broken(single_line(table.title), room > 0 ? room : std::string::npos, Breaks::kSpaces))
+    for (const std::string& line :
+         broken(single_line(table.title), room > 0 ? room : std::string::npos, Breaks::kSpaces))
       title += line + "\n";
   const auto fits = [&](const std::vector<size_t>& widths) { return room == 0 || line_width(widths) <= room; };
   std::vector<size_t> widths = widths_within(rows, align, room, kReadable);
@@ -282,7 +288,9 @@ std::string format_number(std::optional<double> value, int significant) {
   return text;
 }
 
-std::string format_count(int64_t count) { return grouped(count); }
+std::string format_count(int64_t count) {
+  return grouped(count);
+}
 
 std::string format_duration(double seconds) {
   if (!std::isfinite(seconds) || seconds < 0) return "-";
