@@ -77,6 +77,10 @@ TEST(Finetune, OptionsWithoutATWidthAreThoseOfFullWidth) {
     EXPECT_EQ(saved_options(dir.path(), file)->second.at(key), file == std::string_view("train_config.json") ? nlohmann::json("full") : nlohmann::json(true));
   }
   EXPECT_EQ(load_train_config(dir.path()).t_width, model::TWidth::kFull);
+  for (const char* broken : {"[1, 2]", "null"}) {
+    test::put_file(dir.path() / "train_config.json", broken);
+    expect_error([&] { load_train_config(dir.path()); }, ErrorKind::kInvalidArgument, "train_config.json: expected a JSON object of options");
+  }
   EXPECT_EQ(TrainConfig{}.t_width, model::TWidth::kHalf);
 }
 
