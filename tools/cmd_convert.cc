@@ -107,13 +107,13 @@ nlohmann::ordered_json report_json(const Options& o, const model::ConvertReport&
 
 void print_report(const Options& o, const model::ConvertReport& report, const std::vector<std::string>& copied, const std::vector<ConfigChange>& changes) {
   print_prose(fmt::format("{}: {} {} -> {}, {}, {} in {}\n", o.out, enum_name(report.to.architecture), enum_name(report.from.attention),
-                    enum_name(report.to.attention), counted(static_cast<int64_t>(report.tensors), "tensor"), report::format_bytes(report.bytes), counted(static_cast<int64_t>(report.shards), "file")));
+                    enum_name(report.to.attention), counted(report.tensors, "tensor"), report::format_bytes(report.bytes), counted(report.shards, "file")));
   print_prose(fmt::format("element types: {}\n", o.dtype == StoredAs::kSource ? "as they were" : fmt::format("{}, every tensor", enum_name(o.dtype))));
   if (report.layout == model::Layout::kMeta) print_prose("layout: Meta's, made into Hugging Face's; rows of the query and key projections in another order\n");
-  if (report.made > 0) print_prose(fmt::format("made: {} by --t-init {}\n", counted(static_cast<int64_t>(report.made), "tensor"), enum_name(o.t_init)));
+  if (report.made > 0) print_prose(fmt::format("made: {} by --t-init {}\n", counted(report.made, "tensor"), enum_name(o.t_init)));
   if (report.from.t_width != report.to.t_width && model::is_coca(report.from.attention))
     print_prose(fmt::format("T: {} width -> {}\n", enum_name(report.from.t_width), enum_name(report.to.t_width)));
-  if (report.copied > 0) print_prose(fmt::format("made: {} of global tokens, copies of the others' projections\n", counted(static_cast<int64_t>(report.copied), "tensor")));
+  if (report.copied > 0) print_prose(fmt::format("made: {} of global tokens, copies of the others' projections\n", counted(report.copied, "tensor")));
   for (const ConfigChange& c : changes) {
     const auto text = [](const nlohmann::json& value) { return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace); };
     if (c.before.is_null()) print_prose(fmt::format("config.json: {} added, {}\n", c.key, text(c.after)));

@@ -8,10 +8,9 @@
 #include <vector>
 
 #include "coca/base/error.h"
+#include "coca/base/suggest.h"
 
 namespace coca {
-
-std::string did_you_mean(std::string_view typed, std::span<const std::string> known);  // base/suggest.h
 
 template <typename E>
 struct EnumName {
@@ -40,14 +39,20 @@ std::string enum_choices() {
   return text;
 }
 
+// The same, and the nearest of them where one is near what was typed.
+template <typename E>
+std::string enum_choices_for(std::string_view typed) {
+  std::vector<std::string> names;
+  for (const auto& entry : EnumTraits<E>::names()) names.emplace_back(entry.name);
+  return enum_choices<E>() + did_you_mean(typed, names);
+}
+
 template <typename E>
 E enum_from_name(std::string_view name) {
   for (const auto& entry : EnumTraits<E>::names())
     if (entry.name == name) return entry.value;
-  std::vector<std::string> known;
-  for (const auto& entry : EnumTraits<E>::names()) known.emplace_back(entry.name);
-  fail(ErrorKind::kInvalidArgument, "{}: unknown value \"{}\"; expected one of {}{}", EnumTraits<E>::what(), name,
-       enum_choices<E>(), did_you_mean(name, known));
+  fail(ErrorKind::kInvalidArgument, "{}: unknown value \"{}\"; expected one of {}", EnumTraits<E>::what(), name,
+       enum_choices_for<E>(name));
 }
 
 }  // namespace coca

@@ -7,8 +7,6 @@
 #include <string_view>
 #include <vector>
 
-#include "coca/base/enum_names.h"
-
 namespace coca {
 
 // At most three, all equally near, the shortest first; empty where none is near. Near is a name that differs in about a
@@ -20,13 +18,5 @@ std::vector<std::string> nearest_names(std::string_view typed, std::span<const s
 // "; did you mean a, b or c?", or "" where no name is near.
 std::string did_you_mean(std::string_view typed, std::span<const std::string> known);
 std::string did_you_mean(const std::vector<std::string>& names);
-
-// Of an enum with text, for messages: "a, b, c", and the nearest of them where one is near.
-template <typename E>
-std::string enum_choices_for(std::string_view typed) {
-  std::vector<std::string> names;
-  for (const auto& entry : EnumTraits<E>::names()) names.emplace_back(entry.name);
-  return enum_choices<E>() + did_you_mean(typed, names);
-}
 
 }  // namespace coca

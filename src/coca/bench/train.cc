@@ -5,8 +5,8 @@
 #include <filesystem>
 #include <memory>
 
-#include "coca/bench/answers.h"
 #include "coca/base/sizes.h"
+#include "coca/bench/answers.h"
 #include "coca/bench/machine.h"
 #include "coca/io/fs.h"
 #include "coca/io/safetensors.h"

@@ -51,9 +51,8 @@ class CachedDecoder {
   KvCache cache_;
   model::PositionSource positions_;
   ops::KeyAngles angles_, far_angles_;
-  // Keys and values of the global tokens through their own projections, un-rotated, by layer: [B, global tokens, G, D], of t
-  // [.., D/2] at half the width. Only
-  // these tokens read them.
+  // Keys (or t) and values of the global tokens through their own projections, un-rotated, by layer: [B, global tokens, G, K],
+  // K = key_width(), and [B, global tokens, G, D]. Only these tokens read them.
   std::vector<Tensor> global_keys_, global_values_;
   model::PositionSource global_positions_;
   model::Positions global_at_;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <optional>
 #include <set>
+#include <span>
 #include <vector>
 
 #include "coca/base/log.h"
@@ -30,6 +31,14 @@ bool is_buffer(std::string_view name) {
          name.ends_with(".attention.masked_bias");
 }
 
+// From element `first` of `out` (f32 or bf16) on.
+void store(std::span<const float> values, MutTensorRef out, int64_t first) {
+  if (out.dtype == DType::kBF16)
+    std::ranges::transform(values, out.as<BF16>() + first, [](float x) { return BF16(x); });
+  else
+    std::ranges::copy(values, out.as<float>() + first);
+}
+
 // Fills `out` (f32 or bf16). Returns the first element that is not finite, if any.
 std::optional<int64_t> load_values(const io::StoredTensor& tensor, MutTensorRef out) {
   constexpr int64_t kBlock = 4096;
@@ -47,10 +56,7 @@ std::optional<int64_t> load_values(const io::StoredTensor& tensor, MutTensorRef 
       }
       return;
     }
-    if (out.dtype == DType::kBF16)
-      std::transform(values, values + count, out.as<BF16>() + begin, [](float x) { return BF16(x); });
-    else
-      std::copy_n(values, count, out.as<float>() + begin);
+    store({values, count}, out, begin);
   });
   return first_bad < n ? std::optional<int64_t>(first_bad) : std::nullopt;
 }
@@ -130,10 +136,7 @@ std::optional<int64_t> load_t(const ModelSpec& stored, const io::StoredTensor& t
   const ModelSpec other = with_t_width(stored, stored.t_width == TWidth::kFull ? TWidth::kHalf : TWidth::kFull);
   values = change_t_width(stored, other, std::move(values), out.rank() == 2 ? out.size(1) : 1);
   COCA_CHECK_AS(kInternal, std::ssize(values) == out.numel(), "tensor \"{}\" does not fit a store of {}", tensor.name, out.shape.text());
-  if (out.dtype == DType::kBF16)
-    std::ranges::transform(values, out.as<BF16>(), [](float x) { return BF16(x); });
-  else
-    std::ranges::copy(values, out.as<float>());
+  store(values, out, 0);
   return std::nullopt;
 }
 

@@ -81,21 +81,9 @@ FinetuneSetup::FinetuneSetup(const FinetuneConfig& given, const FinetuneData& da
     cut_text(config, data);
     windows = data::WindowSampler(*data.text, target_.length, 0).windows_per_epoch();
   }
-  options_ = {.shape = shape,
-              .stages = make_stages(config, target_.spec, steps_of(config.epochs, windows, shape)),
-              .recompute = config.recompute,
-              .precision = config.precision,
-              .slices = config.slices,
-              .share = config.context_parallel ? LoopOptions::Share::kTokens : LoopOptions::Share::kWindows,
-              .max_bad_steps = config.max_bad_steps,
-              .log_interval = config.log_interval,
-              .validation_interval = config.validation_interval,
-              .validation_windows = config.validation_windows,
-              .checkpoint_interval = config.checkpoint_interval,
-              .checkpoints = checkpoint_plan(given),
-              .tensorboard = config.tensorboard,
-              .adapter = adapter_of(config, target_.spec),
-              .dropout_seed = static_cast<uint64_t>(config.seed)};
+  options_ = loop_options_of(config, given, shape, make_stages(config, target_.spec, steps_of(config.epochs, windows, shape)));
+  options_.adapter = adapter_of(config, target_.spec);
+  options_.dropout_seed = static_cast<uint64_t>(config.seed);
   int64_t steps = 0;
   for (const Stage& stage : options_.stages) steps += stage.steps;
   check_plain_steps(config.positions, steps);

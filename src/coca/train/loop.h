@@ -64,6 +64,25 @@ struct LoopOptions {
   uint64_t dropout_seed = 0;  // of the adapter
 };
 
+// What the options of pretraining and of fine-tuning have in common. `given`: as they are saved; `c`: with their micro-batches in
+// slices, as they are run.
+template <class Config>
+LoopOptions loop_options_of(const Config& c, const Config& given, const BatchShape& shape, std::vector<Stage> stages) {
+  return {.shape = shape,
+          .stages = std::move(stages),
+          .recompute = c.recompute,
+          .precision = c.precision,
+          .slices = c.slices,
+          .share = c.context_parallel ? LoopOptions::Share::kTokens : LoopOptions::Share::kWindows,
+          .max_bad_steps = c.max_bad_steps,
+          .log_interval = c.log_interval,
+          .validation_interval = c.validation_interval,
+          .validation_windows = c.validation_windows,
+          .checkpoint_interval = c.checkpoint_interval,
+          .checkpoints = checkpoint_plan(given),
+          .tensorboard = c.tensorboard};
+}
+
 // Both must outlive the loop, as must the tokenizer.
 struct LoopData {
   const BatchSource& batches;

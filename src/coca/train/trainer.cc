@@ -31,21 +31,9 @@ std::optional<TextValidation> validation_for(const TrainConfig& config, const Tr
   return std::optional<TextValidation>(std::in_place, *data.validation, config.length);
 }
 
-// As given the options are saved, and with their micro-batches in slices they are run.
 LoopOptions loop_options(const TrainConfig& c, const TrainConfig& given) {
-  return {.shape = {.batch = c.batch, .accumulation = c.accumulation, .length = c.length},
-          .stages = {{.train = {}, .steps = c.steps, .schedule = make_schedule(c), .adamw = make_adamw(c)}},
-          .recompute = c.recompute,
-          .precision = c.precision,
-          .slices = c.slices,
-          .share = c.context_parallel ? LoopOptions::Share::kTokens : LoopOptions::Share::kWindows,
-          .max_bad_steps = c.max_bad_steps,
-          .log_interval = c.log_interval,
-          .validation_interval = c.validation_interval,
-          .validation_windows = c.validation_windows,
-          .checkpoint_interval = c.checkpoint_interval,
-          .checkpoints = checkpoint_plan(given),
-          .tensorboard = c.tensorboard};
+  return loop_options_of(c, given, {.batch = c.batch, .accumulation = c.accumulation, .length = c.length},
+                         {{.train = {}, .steps = c.steps, .schedule = make_schedule(c), .adamw = make_adamw(c)}});
 }
 
 std::optional<MaskedBatches> masked_batches(const TrainConfig& c, const TrainData& data, const Batches& source) {
