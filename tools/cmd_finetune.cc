@@ -188,6 +188,7 @@ int estimate(const train::FinetuneConfig& c, const text::Tokenizer& tokenizer, t
 }
 
 int run(OptionFlags& flags, Options& options) {
+  require_shared_out(options.config.out);
   if (options.resume) resume_options(flags, options.config, "finetune_config.json");
   const train::FinetuneConfig& c = options.config;
   COCA_CHECK(!options.resume || !c.model.empty(), "--model: none given, and {} holds no run to resume", c.out);

@@ -46,6 +46,7 @@ int estimate(const train::TrainConfig& c, const text::Tokenizer& tokenizer, cons
 }
 
 int run(OptionFlags& flags, Options& options) {
+  require_shared_out(options.config.out);
   if (options.resume) resume_options(flags, options.config, "train_config.json");
   const train::TrainConfig& c = options.config;
   train::check_config(c);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ranks.h"
 
+#include <unistd.h>
+
 #include <algorithm>
 #include <array>
 #include <filesystem>
@@ -115,6 +117,30 @@ std::vector<dist::Fact> facts_of_files(const nlohmann::ordered_json& options) {
   return facts;
 }
 
+std::string host_name() {
+  std::array<char, 256> name{};
+  return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "an unnamed machine";
+}
+
+// Makes the folders that a path needs. Those it made go with it, as far as they are empty.
+class TemporaryFolders {
+ public:
+  explicit TemporaryFolders(const fs::path& folder) {
+    for (fs::path at = fs::absolute(folder).lexically_normal(); !io::exists(at) && at.has_relative_path(); at = at.parent_path())
+      if (at.has_filename()) made_.push_back(at);
+    io::make_dirs(folder);  // also where another rank has made it: a network file system may show it late otherwise
+  }
+  ~TemporaryFolders() {
+    std::error_code ignored;
+    for (const fs::path& folder : made_) fs::remove(folder, ignored);
+  }
+  TemporaryFolders(const TemporaryFolders&) = delete;
+  TemporaryFolders& operator=(const TemporaryFolders&) = delete;
+
+ private:
+  std::vector<fs::path> made_;  // innermost first
+};
+
 }  // namespace
 
 void start_ranks() {
@@ -144,6 +170,26 @@ void compare_ranks(std::string_view command, const nlohmann::ordered_json& optio
   std::vector<dist::Fact> files;
   dist::together(ranks(), [&] { files = facts_of_files(options); });
   dist::require_same(ranks(), files);
+}
+
+// By a sign that rank 0 puts there under a name that nobody else has.
+void require_shared_out(const fs::path& out) {
+  if (ranks().size() == 1) return;
+  std::optional<TemporaryFolders> folders;
+  std::optional<io::AtomicDir> sign;
+  const std::string here = fmt::format("{} on {}", fs::absolute(out).lexically_normal().string(), host_name());
+  dist::together(ranks(), [&] {
+    if (!first_rank()) return;
+    folders.emplace(out);
+    sign.emplace(out / "shared");
+  });
+  const std::string name = dist::broadcast_text(ranks(), 0, first_rank() ? sign->path().filename().string() : "");
+  const std::string first = dist::broadcast_text(ranks(), 0, here);
+  dist::together(ranks(), [&] {
+    if (first_rank()) return;
+    folders.emplace(out);
+    COCA_CHECK(io::exists(out / name), "its --out, {}, is not the folder that rank 0 writes to, {}; --out must be one folder that all ranks share", here, first);
+  });
 }
 
 }  // namespace coca::tools

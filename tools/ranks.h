@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
@@ -28,5 +29,8 @@ void check_ranks(std::string_view command);
 // file that the options name has another content on one of them. It names the rank and the option or file. Files of more than
 // 1 GiB together are compared by their sizes and by 64 blocks of 4 KiB of each.
 void compare_ranks(std::string_view command, const nlohmann::ordered_json& options);
+// Error, on all ranks, where `out` is not one folder that all of them see: it names the lowest rank that sees another one.
+// The disk is left as it was.
+void require_shared_out(const std::filesystem::path& out);
 
 }  // namespace coca::tools

@@ -261,6 +261,38 @@ TEST_F(UnequalRanks, FilesAreComparedByTheirContent) {
   expect_refused(run_two(eval, eval, folders), {"rank 0 has --model: model/model.safetensors", "which rank 1 does not have"});
 }
 
+// Ranks that write to folders of their own: the same command line in two folders, as on two machines without a shared one.
+TEST_F(UnequalRanks, AnOutThatIsNotSharedIsFoundAtOnce) {
+  const std::vector<fs::path> folders = {dir_ / "first", dir_ / "second"};
+  for (const fs::path& folder : folders) fs::create_directories(folder);
+  const std::string model = (dir_ / "a/model").string(), text = (dir_ / "text.txt").string();
+  Args fresh = {"train", "--text", text, "--out", "new/out", "--layers", "1", "--width", "32", "--heads", "2", "--length", "24", "--batch", "2", "--slices", "2",
+                "--steps", "4", "--warmup-steps", "2"};
+  Args resumed = fresh;
+  resumed.emplace_back("--resume");
+  const Args tuned = {"finetune", "--model", model, "--text", text, "--length", "24", "--batch", "2", "--slices", "2", "--steps", "2", "--out", "new/out"};
+  const auto refuse_all = [&] {
+    for (const Args& args : {fresh, resumed, tuned})
+      expect_refused(run_two(args, args, folders), {"rank 1: its --out, " + (folders[1] / "new/out").string() + " on ",
+                                                    "is not the folder that rank 0 writes to, " + (folders[0] / "new/out").string() + " on ", "one folder that all ranks share"});
+  };
+  refuse_all();
+  for (const fs::path& folder : folders) EXPECT_TRUE(io::list_folder(folder).empty());
+  // A run that only rank 0 finds is not resumed without the others.
+  fs::create_directories(folders[0] / "new");
+  fs::copy(dir_ / "a", folders[0] / "new/out", fs::copy_options::recursive);
+  const std::vector<fs::path> before = io::list_folder(folders[0] / "new/out");
+  refuse_all();
+  EXPECT_EQ(io::list_folder(folders[0] / "new/out"), before);
+  EXPECT_TRUE(io::list_folder(folders[1]).empty());
+  // One folder under two names is shared.
+  fs::create_directory_symlink(folders[0] / "new", folders[1] / "new");
+  fs::remove_all(folders[0] / "new/out");
+  const test::Outcome shared = run_two(fresh, fresh, folders);
+  EXPECT_EQ(shared.code, 0) << shared.err;
+  for (const fs::path& path : io::list_folder(folders[0] / "new/out")) EXPECT_FALSE(path.filename().string().starts_with(".tmp-")) << path;
+}
+
 TEST_F(Ranks, MistakesAreSaidOnce) {
   const test::Outcome info = run({"info"}, mpirun(2));
   EXPECT_NE(info.code, 0);
