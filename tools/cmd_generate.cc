@@ -13,9 +13,9 @@
 #include "coca/infer/generate.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
-#include "coca/model/generation_config.h"
 #include "coca/report/table.h"
 #include "coca/text/chat_choice.h"
+#include "coca/text/generation_config.h"
 #include "coca/text/stop_strings.h"
 #include "coca/text/utf8.h"
 #include "model_flags.h"
@@ -55,8 +55,8 @@ struct Options : ModelFlags {
     v("chat_template", "with --chat: auto (the model's), a template's name, or a file", chat_template);
     v("chat_var", "NAME=VALUE for the chat template, as enable_thinking=false; may be given several times", chat_var);
     v("bos", "whether a bos token leads the prompt; auto: if config.json names one", bos);
-    v("max_new_tokens", "stop after so many; default: what generation_config.json says, else 128", max_new_tokens);
-    v("stop", "end the text in front of this; may be given several times", stop);
+    v("max_new_tokens", "stop after so many; default: what generation_config.json says (max_new_tokens or max_length), else 128", max_new_tokens);
+    v("stop", "end the text in front of this; may be given several times; default: stop_strings of generation_config.json", stop);
     v("chat", "the prompt is a user's message; the model's chat template frames it", chat);
     v("ignore_eos", "go on after the end-of-text token", ignore_eos);
     v.group("Sampling (what is not given comes from the model's generation_config.json)");
@@ -124,7 +124,7 @@ std::string rate(size_t tokens, double seconds) {
 }
 
 // Flags before the model's own settings before ours. A flag that only matters in sampling asks for it.
-infer::SamplingOptions sampling_of(const Options& o, const model::GenerationConfig& c) {
+infer::SamplingOptions sampling_of(const Options& o, const text::GenerationConfig& c) {
   const bool asked = o.top_k || o.top_p || o.min_p;
   const double warmth = c.do_sample == false && !asked ? 0.0 : c.temperature.value_or(1.0);
   return {.temperature = o.temperature.value_or(warmth),
@@ -135,9 +135,10 @@ infer::SamplingOptions sampling_of(const Options& o, const model::GenerationConf
 }
 
 // generation_config.json, else config.json, else the tokenizer.
-std::vector<int32_t> stop_ids_of(const LoadedModel& m, const model::GenerationConfig& c) {
+std::vector<int32_t> stop_ids_of(const LoadedModel& m, const text::GenerationConfig& c) {
   std::vector<int32_t> ids;
-  for (const int64_t id : c.eos_ids.empty() ? m.model.spec.eos_ids : c.eos_ids) ids.push_back(static_cast<int32_t>(id));
+  if (!c.ids.eos.empty()) return c.ids.eos;
+  for (const int64_t id : m.model.spec.eos_ids) ids.push_back(static_cast<int32_t>(id));
   if (ids.empty() && m.tokenizer->eos_id()) ids.push_back(*m.tokenizer->eos_id());
   return ids;
 }
@@ -151,10 +152,12 @@ constexpr std::string_view finish_text(infer::Finish finish, bool stop_string) {
   }
 }
 
-void name_lacking(const Options& o, const model::GenerationConfig& c) {
+std::string generation_config_of(const Options& o) { return (std::filesystem::path(o.model) / "generation_config.json").string(); }
+
+void name_lacking(const Options& o, const text::GenerationConfig& c) {
   if (c.lacking.empty()) return;
-  std::fprintf(stderr, "%s\n", fmt::format("{}/generation_config.json: coca generate does not have {}; the text is made without",
-                                          o.model, fmt::join(c.lacking, ", ")).c_str());
+  std::fprintf(stderr, "%s\n", fmt::format("{}: coca generate does not have {}; the text is made without",
+                                          generation_config_of(o), fmt::join(c.lacking, ", ")).c_str());
 }
 
 struct Answer {
@@ -166,10 +169,11 @@ struct Answer {
 // Continues one prompt after another.
 class Generator {
  public:
-  explicit Generator(const Options& o) : o_(o), config_(model::load_generation_config(o.model)), sampling_(sampling_of(o, config_)) {
+  explicit Generator(const Options& o) : o_(o), config_(text::load_generation_config(o.model)), sampling_(sampling_of(o, config_)) {
     infer::check_sampling(sampling_);
     name_lacking(o, config_);
-    text::StopStrings(o.stop.items);  // mistakes show before the model is loaded
+    if (!o.stop.items.empty()) config_.stop_strings = o.stop.items;
+    text::StopStrings(config_.stop_strings);  // mistakes show before the model is loaded
     model_.emplace(load_with_flags(o));
     spec_ = eval::with_scaling(model_->model.spec, model_->scaling);
   }
@@ -179,13 +183,13 @@ class Generator {
 
   // `turn` gives each answer of a conversation draws of its own.
   Answer run(const std::vector<int32_t>& ids, int64_t turn, const std::string& echo) {
-    infer::GenerateOptions options{.max_new_tokens = o_.max_new_tokens.value_or(config_.max_new_tokens.value_or(128)),
+    infer::GenerateOptions options{.max_new_tokens = new_tokens(static_cast<int64_t>(ids.size())),
                                    .sampling = sampling_,
                                    .seed = static_cast<uint64_t>(o_.seed + turn),
                                    .dynamic_base = o_.dynamic_base,
                                    .cache = o_.cache};
     if (!o_.ignore_eos) options.stop_ids = stop_ids_of(*model_, config_);
-    text::StopStrings stops(o_.stop.items);
+    text::StopStrings stops(config_.stop_strings);
     text::StreamDecoder stream(*model_->tokenizer);
     Answer answer;
     const auto emit = [&](const std::string& piece) {
@@ -206,8 +210,13 @@ class Generator {
   }
 
  private:
+  int64_t new_tokens(int64_t prompt) const {
+    if (o_.max_new_tokens) return *o_.max_new_tokens;
+    return text::new_tokens_after(prompt, config_, generation_config_of(o_)).value_or(128);
+  }
+
   const Options& o_;
-  model::GenerationConfig config_;
+  text::GenerationConfig config_;
   infer::SamplingOptions sampling_;
   std::optional<LoadedModel> model_;
   model::ModelSpec spec_;

@@ -11,11 +11,11 @@
 #include "coca/dist/mpi.h"
 #include "coca/io/fs.h"
 #include "coca/model/decoder.h"
-#include "coca/model/generation_config.h"
 #include "coca/model/model.h"
 #include "coca/ops/device.h"
 #include "coca/ops/impl.h"
 #include "coca/report/table.h"
+#include "coca/text/generation_config.h"
 #include "model_flags.h"
 #include "output_flags.h"
 
@@ -165,7 +165,7 @@ void memory_facts(const model::ModelSpec& s, int64_t length, Facts& f) {
 // A file that is there but cannot be read, which the tokenizer's error may have named already.
 void generation_facts(const std::string& dir, Facts& f) {
   try {
-    model::load_generation_config(dir);
+    text::load_generation_config(dir);
   } catch (const Error& error) {
     if (std::ranges::find(f.damages, error.what()) == f.damages.end()) f.damages.emplace_back(error.what());
     f.text("generation defaults", "generation_config", fmt::format("not usable: {}", error.what()));

@@ -392,6 +392,15 @@ TEST_F(Cli, GenerationEndsAtAStopStringAndFollowsItsConfig) {
   std::erase(unlimited, "--max-new-tokens"), std::erase(unlimited, "60");
   EXPECT_EQ(nlohmann::json::parse(coca(unlimited).out)["ids"].size(), 7u);
   EXPECT_EQ(with({})["ids"].size(), 60u) << "a flag wins";
+  std::ofstream(at("run/model/generation_config.json")) << R"({"max_length": 20})";
+  const auto twenty = nlohmann::json::parse(coca(unlimited).out);
+  EXPECT_EQ(twenty["ids"].size() + twenty["prompt_ids"].size(), 20u) << "max_length counts the prompt";
+  std::ofstream(at("run/model/generation_config.json")) << R"({"max_length": 3})";
+  expect_refused(unlimited, 2, "generation_config.json: max_length is 3 tokens, and the prompt alone has 16; give --max-new-tokens");
+  EXPECT_EQ(with({})["ids"].size(), 60u) << "a flag wins";
+  std::ofstream(at("run/model/generation_config.json")) << nlohmann::json{{"stop_strings", {stop}}};
+  EXPECT_EQ(with({})["text"], cut["text"]);
+  EXPECT_EQ(with({"--stop", "never, seen"})["text"], text) << "a flag wins";
   expect_refused({"generate", "--model", at("run/model"), "--prompt", "x", "--chat"}, 2, "has no chat template");
   expect_refused({"generate", "--model", at("run/model"), "--prompt", "x", "--system", "y"}, 2, "--system: needs --chat");
   expect_refused({"generate", "--model", at("run/model"), "--prompt", "x", "--chat", "--chat-template", "odd"}, 2, "chatml");

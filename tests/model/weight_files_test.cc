@@ -12,7 +12,6 @@
 #include "coca/io/json_file.h"
 #include "coca/model/architecture.h"
 #include "coca/model/convert.h"
-#include "coca/model/generation_config.h"
 #include "coca/model/model.h"
 #include "support/faults.h"
 #include "support/paths.h"
@@ -158,34 +157,6 @@ TEST(WeightFiles, BadTensorsAreNamed) {
   m.params.at(m.params.infos()[4]).as<float>()[7] = std::numeric_limits<float>::quiet_NaN();
   save_model(temp, spec, m.params);
   expect(m.params.infos()[4].name + "\" holds nan at element 7; expected finite values");
-}
-
-TEST(GenerationConfig, IsRead) {
-  const GenerationConfig c = generation_config_from_json(
-      json::parse(R"({"eos_token_id": [3, 5], "bos_token_id": 1, "do_sample": true, "temperature": 0.6, "top_p": 0.9, "top_k": 20,
-                      "min_p": 0.1, "repetition_penalty": 1.1, "max_new_tokens": 7, "transformers_version": "4.40.0", "num_beams": 3})"),
-      "here");
-  EXPECT_EQ(c.eos_ids, (std::vector<int64_t>{3, 5}));
-  EXPECT_EQ(c.bos_id, 1);
-  EXPECT_EQ(c.do_sample, true);
-  EXPECT_EQ(c.temperature, 0.6);
-  EXPECT_EQ(c.top_p, 0.9);
-  EXPECT_EQ(c.top_k, 20);
-  EXPECT_EQ(c.min_p, 0.1);
-  EXPECT_EQ(c.repetition_penalty, 1.1);
-  EXPECT_EQ(c.max_new_tokens, 7);
-  EXPECT_EQ(c.lacking, std::vector<std::string>{"num_beams (3)"});
-  EXPECT_EQ(generation_config_from_json(json::object(), "here").temperature, std::nullopt);
-  EXPECT_EQ(generation_config_from_json(json::object(), "here").do_sample, false) << "as in transformers";
-  const json off = {{"num_beams", 1}, {"no_repeat_ngram_size", 0}, {"typical_p", 1.0}, {"suppress_tokens", json::array()}, {"max_time", nullptr}};
-  EXPECT_TRUE(generation_config_from_json(off, "here").lacking.empty());
-  const json on = {{"no_repeat_ngram_size", 3}, {"penalty_alpha", 0.6}, {"stop_strings", {"END"}}, {"bad_words_ids", {{5}}}};
-  EXPECT_THAT(generation_config_from_json(on, "here").lacking,
-              testing::UnorderedElementsAre("no_repeat_ngram_size (3)", "penalty_alpha (0.6)", "stop_strings ([\"END\"])", "bad_words_ids ([[5]])"));
-  EXPECT_THAT([] { generation_config_from_json(json{{"temperature", "warm"}}, "here"); }, ThrowsMessage<Error>(HasSubstr("\"temperature\" is \"warm\"")));
-  const TempDir temp;
-  EXPECT_TRUE(load_generation_config(temp).eos_ids.empty());
-  EXPECT_EQ(load_generation_config(temp).do_sample, std::nullopt);
 }
 
 }  // namespace

@@ -61,6 +61,16 @@ int64_t JsonField::integer() const {
   return value_->get<int64_t>();
 }
 
+int32_t JsonField::id() const {
+  if (integer() < 0 || integer() > INT32_MAX) refuse(fmt::format("0 to {}", INT32_MAX));
+  return static_cast<int32_t>(integer());
+}
+
+double JsonField::number() const {
+  if (!value_->is_number()) refuse("a number");
+  return value_->get<double>();
+}
+
 bool JsonField::boolean() const {
   if (!value_->is_boolean()) refuse("true or false");
   return value_->get<bool>();

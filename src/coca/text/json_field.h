@@ -28,6 +28,8 @@ class JsonField {
 
   const std::string& string() const;
   int64_t integer() const;
+  int32_t id() const;  // of a token: 0 or more
+  double number() const;
   bool boolean() const;
   // Members of an object, or what holds when they are absent or null.
   bool flag(std::string_view key, bool absent) const;

@@ -7,6 +7,7 @@
 #include "coca/base/error.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
+#include "coca/text/generation_config.h"
 
 namespace coca::text {
 
@@ -20,21 +21,6 @@ std::optional<std::string> token_name(const JsonField& config, std::string_view 
   const JsonField token = config.at(key);
   std::string name = token.value().is_object() ? token.at("content").string() : token.string();
   return name.empty() ? std::nullopt : std::optional(std::move(name));
-}
-
-int32_t small_id(const JsonField& field) {
-  if (field.integer() < 0 || field.integer() > INT32_MAX) field.refuse(fmt::format("0 to {}", INT32_MAX));
-  return static_cast<int32_t>(field.integer());
-}
-
-// "eos_token_id": a number or a list of them.
-std::vector<int32_t> id_list(const JsonField& config, std::string_view key) {
-  std::vector<int32_t> ids;
-  if (!config.has(key)) return ids;
-  const JsonField field = config.at(key);
-  if (!field.value().is_array()) return {small_id(field)};
-  for (size_t i = 0; i < field.size(); ++i) ids.push_back(small_id(field.item(i)));
-  return ids;
 }
 
 void add_frame(const JsonField& field, SequenceFrame& frame, bool& seen) {
@@ -54,7 +40,7 @@ void add_frame(const JsonField& field, SequenceFrame& frame, bool& seen) {
     const auto id_of = [&](const char* name) {
       const JsonField token = field.at(name);
       if (token.size() != 2) token.refuse("a token and its id");
-      return small_id(token.item(1));
+      return token.item(1).id();
     };
     frame.before.push_back(id_of("cls"));
     frame.after.push_back(id_of("sep"));
@@ -72,7 +58,7 @@ void add_frame(const JsonField& field, SequenceFrame& frame, bool& seen) {
     const std::string& name = item.at("SpecialToken").at("id").string();
     const JsonField ids = field.at("special_tokens").at(name).at("ids");
     if (frame.before.size() + frame.after.size() + ids.size() > kMostFrame) ids.refuse(fmt::format("at most {} ids around a text", kMostFrame));
-    for (size_t k = 0; k < ids.size(); ++k) (behind ? frame.after : frame.before).push_back(small_id(ids.item(k)));
+    for (size_t k = 0; k < ids.size(); ++k) (behind ? frame.after : frame.before).push_back(ids.item(k).id());
   }
   if (!behind) single.refuse("a Sequence in it");
 }
@@ -109,9 +95,9 @@ SpecialIds read_special_ids(const std::map<std::string, std::string>& files, con
   if (out.eos) out.ends.push_back(*out.eos);
   if (const auto file = files.find("generation_config.json"); file != files.end()) {
     const nlohmann::json config = io::parse_json(file->second, path_of(file->first.c_str()));
-    const JsonField field(config, path_of(file->first.c_str()));
-    if (const auto bos = id_list(field, "bos_token_id"); !out.bos && !bos.empty()) out.bos = bos[0];
-    for (const int32_t id : id_list(field, "eos_token_id")) {
+    const GenerationIds ids = generation_ids(JsonField(config, path_of(file->first.c_str())));
+    if (!out.bos) out.bos = ids.bos;
+    for (const int32_t id : ids.eos) {
       if (!out.eos) out.eos = id;
       if (std::ranges::find(out.ends, id) == out.ends.end()) out.ends.push_back(id);
     }
