@@ -1,5 +1,6 @@
 // coca study: train one small model per method, evaluate all by length, write the report.
 // SPDX-License-Identifier: Apache-2.0
+#include <cmath>
 #include <filesystem>
 
 #include "cli.h"
@@ -107,6 +108,20 @@ void tell_of_failures(const study::StudyResults& results) {
   if (failed > 0) log_warning("{}", text);
 }
 
+// The models whose perplexity is not finite at some length, in a warning; the exit code for them.
+int tell_of_unmeasured(const study::StudyResults& results) {
+  std::string found;
+  for (const study::RunResult& r : results.runs)
+    for (const study::Evaluation& e : r.evaluations)
+      for (const study::PerplexityPoint& p : e.perplexity)
+        if (!std::isfinite(p.perplexity))
+          found += fmt::format("{}{} at length {} of {} seed {}", found.empty() ? "" : ", ", report::format_number(p.perplexity), p.length,
+                               study::variant_name(r.method, e.variant), r.seed);
+  if (found.empty()) return 0;
+  log_warning("the perplexity is {}: a model cannot be measured there", found);
+  return kExitFailed;
+}
+
 int run(const Options& options) {
   const study::StudyConfig config = study::resolve(options.config);
   study::check_study(config, *text::load_tokenizer(config.tokenizer));
@@ -131,7 +146,7 @@ int run(const Options& options) {
   print(table_text(study::training_table(results)) + "\n");
   print_prose(fmt::format("report: {}\nalso:   {}, {}, {}\n", files.html.string(), files.markdown.string(), files.json.string(), files.csv.string()));
   tell_of_failures(results);
-  return 0;
+  return tell_of_unmeasured(results);
 }
 
 }  // namespace

@@ -152,6 +152,14 @@ TEST_F(Commands, AStudyNamesTheTrainingsThatWereGivenUp) {
   const Outcome some = coca(sound);
   EXPECT_EQ(some.code, 0) << some.err;
   EXPECT_THAT(some.err, HasSubstr("warning: 1 of 2 trainings was given up, because its numbers were no longer finite: alibi seed 0\n"));
+  // A model that cannot be measured at one length.
+  nlohmann::json result = io::read_json(at("some/runs/rope-s0/result.json"));
+  result["evaluations"][0]["perplexity"][1]["perplexity"] = "nan";
+  io::write_json(at("some/runs/rope-s0/result.json"), result);
+  const Outcome unmeasured = coca(sound);
+  EXPECT_EQ(unmeasured.code, 1);
+  EXPECT_THAT(unmeasured.err, HasSubstr("warning: the perplexity is nan at length 64 of rope seed 0: a model cannot be measured there\n"));
+  EXPECT_THAT(unmeasured.out, HasSubstr("report: " + at("some/report.html")));
 }
 
 // What of a Markdown text is code: lines of fenced blocks (continued ones joined), and spans between backquotes.

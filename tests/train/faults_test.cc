@@ -232,7 +232,7 @@ TEST(NonFinite, TheFirstElementIsDescribed) {
   Tensor t({2, 3, 4});
   EXPECT_EQ(describe_nonfinite(t), "");
   t.values<float>()[2 * 4 + 1] = -std::numeric_limits<float>::infinity();
-  t.values<float>()[12] = std::numeric_limits<float>::quiet_NaN();
+  t.values<float>()[12] = std::copysign(std::numeric_limits<float>::quiet_NaN(), -1.0f);
   EXPECT_EQ(describe_nonfinite(t), "[0, 2, 1] is -inf (2 of 24 are not finite)");
   EXPECT_EQ(describe_nonfinite(TensorRef(t).narrow(0, 1, 1)), "[0, 0, 0] is nan (1 of 12 are not finite)");
   EXPECT_EQ(describe_nonfinite(TensorRef(t).select(2, 1)), "[0, 2] is -inf (1 of 6 are not finite)");
@@ -335,6 +335,33 @@ TEST(NonFinite, ARunThatEndsInABadStepKeepsItsWeightsButWritesNoModel) {
   const Warnings warnings;
   expect_error([&] { Trainer(c, data.without_validation(), Start::kResume).run(); }, ErrorKind::kNumeric, "step-00000006 and holds the weights");
   EXPECT_FALSE(fs::exists(dir / "model"));
+}
+
+// The validation text is said to be at fault only where the model is not.
+TEST(NonFinite, AValidationLossIsJudgedWithTheModel) {
+  test::TinyData data;
+  data.validation = data::TokenFile::from_tokens(std::vector<int32_t>(100, 'A'), {0, 100}, 257);  // no training text has this token
+  const test::TempDir sound, broken;
+  TrainConfig c = config_in(sound.path());
+  c.steps = 3, c.validation_interval = 1, c.warmup_steps = 0;
+  {
+    const Warnings warnings;
+    Trainer trainer(c, data.with_validation(), Start::kFresh);
+    trainer.run([&](const StepReport& r) {
+      if (r.step != 1) return;
+      auto& params = const_cast<model::ParamStore&>(trainer.params());
+      for (const model::ParamInfo& info : params.infos())
+        if (info.name == "gpt_neox.embed_in.weight") std::fill_n(params.at(info).as<float>() + 'A' * c.width, c.width, 3e38f);
+    });
+    EXPECT_THAT(warnings.texts(), testing::ElementsAre(HasSubstr("step 2: the validation loss is nan"), HasSubstr("look at the validation text")));
+  }
+  c.out = broken.path().string(), c.learning_rate = 1e30, c.min_learning_rate = 0;  // a loss that is not finite after the first update
+  for (const int64_t steps : {1, 3}) {
+    c.steps = steps;
+    const Warnings warnings;
+    expect_error([&] { Trainer(c, data.with_validation(), Start::kFresh).run(); }, ErrorKind::kNumeric, steps == 1 ? "after the last update, step 1 of 1" : "steps had a non-finite loss");
+    EXPECT_THAT(warnings.texts(), testing::Each(testing::Not(testing::AnyOf(HasSubstr("validation"), HasSubstr("-nan")))));
+  }
 }
 
 // No step comes after the last update and finds what it did.

@@ -145,7 +145,8 @@ void check_finite(const HeadView& v, size_t layer) {
   for (int64_t n = 0; n < v.size(1); ++n)
     for (int64_t h = 0; h < v.size(2); ++h)
       for (int64_t d = 0; d < v.size(3); ++d)
-        COCA_CHECK_AS(kNumeric, std::isfinite(v.ptr(0, n, h)[d]), "analyse: layer {}, position {}, head {}: {} in q or k", layer, n, h, v.ptr(0, n, h)[d]);
+        COCA_CHECK_AS(kNumeric, std::isfinite(v.ptr(0, n, h)[d]), "analyse: layer {}, position {}, head {}: {} in q or k", layer, n, h,
+                      without_nan_sign(v.ptr(0, n, h)[d]));
 }
 
 // Waits for the traced tensors of a layer, and looks at it when the last of them, k_eff, has come.

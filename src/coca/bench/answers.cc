@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "coca/base/count.h"
 #include "coca/ops/impl.h"
 
 namespace coca::bench {
@@ -32,7 +33,7 @@ void check_close(TensorRef actual, TensorRef expected, Precision precision, doub
   const double distance = relative_distance(actual, expected), most = roundings * unit_roundoff(precision);
   COCA_CHECK_AS(kInternal, distance <= most,
                 "[bench] wrong answer: {} is {:.2e} away from the reference; expected at most {:.2e}", what,
-                distance, most);
+                without_nan_sign(distance), most);
 }
 
 Context reference_context() {

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "coca/base/count.h"
 #include "coca/base/rng.h"
 #include "coca/io/json_file.h"
 #include "coca/io/safetensors.h"
@@ -195,7 +196,7 @@ Tensor store_as(DType type, const std::vector<float>& values, const ParamInfo& i
     for (size_t i = 0; i < n; ++i) {
       bits[i] = f32_to_f16(values[i]);
       COCA_CHECK_AS(kNumeric, std::isfinite(f16_to_f32(bits[i])), "tensor \"{}\" holds {} at element {}, which F16 cannot hold; expected at most 65504",
-                    info.name, values[i], i);
+                    info.name, without_nan_sign(values[i]), i);
     }
   }
   return out;

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <set>
 
+#include "coca/base/count.h"
 #include "coca/base/log.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
@@ -21,7 +22,7 @@ namespace {
 void check_finite(const std::vector<float>& values, const std::string& where, std::string_view name) {
   for (size_t i = 0; i < values.size(); ++i)
     COCA_CHECK_AS(kBadFile, std::isfinite(values[i]), "{}: tensor \"{}\" holds {} at element {}; expected finite values", where, name,
-                  values[i], i);
+                  without_nan_sign(values[i]), i);
 }
 
 class HuggingFaceSource final : public TensorSource {

@@ -262,7 +262,7 @@ double Loop::forward_backward(int64_t step) {
   std::vector<double> nll(static_cast<size_t>(options_.slices));
   for (auto s = static_cast<size_t>(ranks_.rank()); s < nll.size(); s += K) nll[s] = slice(step, static_cast<int64_t>(s), Add::kToSum);
   dist::share(ranks_, std::span(nll), [&](size_t s) { return s % K; });
-  return std::accumulate(nll.begin(), nll.end(), 0.0) / static_cast<double>(data_.batches.counted(step));
+  return without_nan_sign(std::accumulate(nll.begin(), nll.end(), 0.0) / static_cast<double>(data_.batches.counted(step)));
 }
 
 optim::UpdateReport Loop::update(double learning_rate) {
@@ -336,13 +336,15 @@ double Loop::validate() {
     sum.nll += part.nll;
     sum.counted += part.counted;
   }
-  return sum.nll / static_cast<double>(sum.counted);
+  return without_nan_sign(sum.nll / static_cast<double>(sum.counted));
 }
 
-// Where training itself is sound, this is a fault of the validation text and no reason to lose the model.
+// Where training itself is sound, after this step's update too, this is a fault of the validation text and no reason to lose the model.
 double Loop::checked_validation(double training_loss) {
   const double loss = validate();
-  if (!std::isfinite(loss) && std::isfinite(training_loss) && first_rank())
+  if (std::isfinite(loss) || !std::isfinite(training_loss)) return loss;
+  const bool sound = first_nonfinite_tensor(master(), ListOrder::kForward).empty() && last_step_stays_finite();
+  if (sound && first_rank())
     log_warning("step {}: the validation loss is {}, the training loss {}: look at the validation text", state_.step, loss, training_loss);
   return loss;
 }
@@ -357,7 +359,7 @@ void Loop::one_step(StepReport& report) {
   bool applied = std::isfinite(report.loss);
   if (applied) {
     const optim::UpdateReport done = update(report.learning_rate);
-    report.grad_norm = done.grad_norm;
+    report.grad_norm = without_nan_sign(done.grad_norm);
     applied = done.outcome == optim::UpdateReport::Outcome::kApplied;
   }
   const std::string where = applied ? "" : locate_nonfinite(state_.step);
@@ -408,9 +410,9 @@ std::string Loop::newest_text() const {
   return newest ? fmt::format("the newest checkpoint is {}", newest->string()) : "there is no checkpoint";
 }
 
-// The sum of the nll of the last step's windows under the weights as they now are, without dropout, as the model is used
+// Whether the loss of the last step's windows is finite under the weights as they now are, without dropout, as the model is used
 // later. Ranks share the windows as they do in training.
-double Loop::last_step_again() {
+bool Loop::last_step_stays_finite() {
   if (options_.adapter) options_.adapter->clear_dropout(weights_);
   double sum = 0;
   for (int64_t s = ranks_.rank(); s < options_.slices; s += ranks_.size()) {
@@ -423,7 +425,7 @@ double Loop::last_step_again() {
       for (int64_t i = 0; i < nll.numel(); ++i) sum += nll.as<float>()[i];
     }
   }
-  return sum;
+  return !dist::any(ranks_, !std::isfinite(sum));
 }
 
 // What is not finite never becomes finite again, so it is neither saved nor trained further. No step follows the last update
@@ -433,7 +435,7 @@ void Loop::require_sound_weights() {
   COCA_CHECK_AS(kNumeric, bad.empty(), "training stopped at step {} of {}: parameter {}; this step is not saved, {}; {}", state_.step, steps_, bad,
                 newest_text(), state_.step > 0 ? "lower the learning rate" : "a model must begin with finite weights");
   if (state_.step < steps_ || state_.bad_in_a_row > 0) return;
-  COCA_CHECK_AS(kNumeric, !dist::any(ranks_, !std::isfinite(last_step_again())),
+  COCA_CHECK_AS(kNumeric, last_step_stays_finite(),
                 "after the last update, step {} of {}, the loss is not finite, so this step is not saved and no {} is written; {}; lower the learning rate",
                 state_.step, steps_, options_.adapter ? "adapter" : "model", newest_text());
 }

@@ -143,7 +143,7 @@ class Loop {
   double validate();
   double checked_validation(double training_loss);
   std::string newest_text() const;  // which checkpoint is the newest, for messages
-  double last_step_again();
+  bool last_step_stays_finite();
   void require_sound_weights();
   void require_result();
   void one_step(StepReport&);

@@ -6,6 +6,8 @@
 #include <optional>
 #include <vector>
 
+#include "coca/base/count.h"
+
 namespace coca::train {
 
 namespace {
@@ -47,7 +49,7 @@ std::string describe_nonfinite(TensorRef t) {
   if (bad == 0) return "";
   std::string place;
   for (const int64_t i : first) place += (place.empty() ? "" : ", ") + std::to_string(i);
-  return fmt::format("[{}] is {} ({} of {} are not finite)", place, value, bad, t.numel());
+  return fmt::format("[{}] is {} ({} of {} are not finite)", place, without_nan_sign(value), bad, t.numel());
 }
 
 void FirstNonFinite::look(std::string_view name, TensorRef value) {
