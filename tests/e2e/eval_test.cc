@@ -228,24 +228,29 @@ TEST_F(EvalCli, TermKeepsWhatIsDone) {
 // Stopped within its first length, a perplexity is that of the windows until then, and marked as such.
 TEST_F(EvalCli, TermKeepsTheWindowsOfAnUnfinishedLength) {
   const std::string text = put("long.txt", cats_and_dogs(20000));
-  Outcome o;
-  for (int milliseconds = 250; !std::filesystem::exists(at("out.json")); milliseconds *= 2) {
-    ASSERT_LT(milliseconds, 300000) << o.err;
-    test::Program program(dir_.path(), {"eval", "ppl", "--model", at("run/model"), "--text", text, "--lengths", "12,64", "--stride", "1", "--json", at("out.json"), "--csv", at("out.csv")});
-    std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
-    program.terminate();
-    o = program.wait();
-    ASSERT_TRUE(o.code == 130 || o.code == 1000 + SIGTERM) << o.code << o.err;
+  ASSERT_EQ(coca({"train", "--text", put("a.txt", cats_and_dogs(5)), "--out", at("masked"), "--layers", "1", "--width", "16", "--heads", "2", "--length", "16", "--batch", "1",
+                  "--steps", "1", "--warmup-steps", "1", "--direction", "bidirectional"}).code, 0);
+  for (const Args& task : {Args{"eval", "ppl", "--model", at("run/model"), "--stride", "1"}, {"eval", "mlm", "--model", at("masked/model"), "--batch-tokens", "12"}}) {
+    Outcome o;
+    std::filesystem::remove(at("out.json"));
+    for (int milliseconds = 250; !std::filesystem::exists(at("out.json")); milliseconds *= 2) {
+      ASSERT_LT(milliseconds, 300000) << o.err;
+      test::Program program(dir_.path(), with(task, {"--text", text, "--lengths", "12,64", "--json", at("out.json"), "--csv", at("out.csv")}));
+      std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
+      program.terminate();
+      o = program.wait();
+      ASSERT_TRUE(o.code == 130 || o.code == 1000 + SIGTERM) << o.code << o.err;
+    }
+    const auto r = result();
+    ASSERT_EQ(r["results"].size(), 1u) << task[1];
+    const int64_t done = r["results"][0]["windows"], planned = r["results"][0]["planned_windows"];
+    EXPECT_GT(done, 0);
+    EXPECT_LT(done, planned);
+    EXPECT_EQ(r["missing"], (nlohmann::json{fmt::format("{} of {} windows of length 12", planned - done, planned), "length 64"}));
+    EXPECT_THAT(o.out, HasSubstr("12 (partial)"));
+    EXPECT_THAT(o.out, testing::Not(HasSubstr("exceed the trained length"))) << "64 was not run";
+    EXPECT_THAT(io::read_file(at("out.csv")), HasSubstr("partial"));
   }
-  const auto r = result();
-  ASSERT_EQ(r["results"].size(), 1u);
-  const int64_t done = r["results"][0]["windows"], planned = r["results"][0]["planned_windows"];
-  EXPECT_GT(done, 0);
-  EXPECT_LT(done, planned);
-  EXPECT_EQ(r["missing"], (nlohmann::json{fmt::format("{} of {} windows of length 12", planned - done, planned), "length 64"}));
-  EXPECT_THAT(o.out, HasSubstr("12 (partial)"));
-  EXPECT_THAT(o.out, testing::Not(HasSubstr("exceed the trained length"))) << "64 was not run";
-  EXPECT_THAT(io::read_file(at("out.csv")), HasSubstr("partial"));
 }
 
 // The spread over a few windows, or over one and a tail, says nothing.

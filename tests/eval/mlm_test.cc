@@ -61,7 +61,7 @@ TEST(Mlm, PerplexityIsThatOfTheReference) {
   EXPECT_EQ(fewer[1].nll, masked_perplexity(cx, m.spec, m.params.weights(), second_and_fourth, 20, {.lengths = {12}}).at(0).nll);
 }
 
-TEST(Mlm, KeepsTheLengthsThatAreDone) {
+TEST(Mlm, KeepsTheLengthsAndWindowsThatAreDone) {
   const test::TinyModel m(encoder());
   const std::vector<std::vector<int32_t>> documents = {test::random_ids(48, 20, 1)};
   MlmOptions options{.lengths = {12, 24}, .batch_tokens = 12};
@@ -72,8 +72,15 @@ TEST(Mlm, KeepsTheLengthsThatAreDone) {
   Context cx;
   EXPECT_THAT([&] { masked_perplexity(cx, m.spec, m.params.weights(), documents, 20, options, results); }, ThrowsMessage<Error>(HasSubstr("stopped at length 24, 72 of 96")));
   clear_stop();
-  ASSERT_EQ(results.size(), 1u);
+  ASSERT_EQ(results.size(), 2u);
+  EXPECT_TRUE(results[0].whole());
   EXPECT_EQ(results[0].nll, masked_perplexity(cx, m.spec, m.params.weights(), documents, 20, {.lengths = {12}, .batch_tokens = 12}).at(0).nll);
+  // Of the second length, the first of its two windows.
+  EXPECT_EQ(results[1].length, 24);
+  EXPECT_EQ(results[1].windows, 1);
+  EXPECT_EQ(results[1].planned_windows, 2);
+  const std::vector<std::vector<int32_t>> first = {{documents[0].begin(), documents[0].begin() + 24}};
+  EXPECT_EQ(results[1].nll, masked_perplexity(cx, m.spec, m.params.weights(), first, 20, {.lengths = {24}, .batch_tokens = 12}).at(0).nll);
 }
 
 TEST(Mlm, EachKindOfModelIsRefusedWhereItDoesNotBelong) {

@@ -35,8 +35,20 @@ std::vector<std::span<const int32_t>> windows_of(std::span<const std::vector<int
 // Of the masked tokens of some windows.
 struct Sums {
   double nll = 0;
-  int64_t tokens = 0;
+  int64_t tokens = 0, windows = 0;
 };
+
+MlmResult result_of(std::span<const Sums> batches, int64_t length, int64_t planned_windows) {
+  MlmResult r{.length = length, .planned_windows = planned_windows};
+  for (const Sums& sums : batches) {
+    r.nll += sums.nll;
+    r.masked_tokens += sums.tokens;
+    r.windows += sums.windows;
+  }
+  r.nll /= static_cast<double>(r.masked_tokens);
+  r.perplexity = std::exp(r.nll);
+  return r;
+}
 
 class BatchRunner {
  public:
@@ -56,7 +68,7 @@ class BatchRunner {
     const Dims shape{static_cast<int64_t>(count), static_cast<int64_t>(n)}, flat{shape.product()};
     Tensor nll(flat);
     ops::lm_loss_forward(cx_, {.x = decoder_.forward(cx_, {ids.data(), DType::kI32, shape}), .w = weights_.head, .targets = {targets.data(), DType::kI32, flat}, .nll = nll});
-    Sums sums;
+    Sums sums{.windows = static_cast<int64_t>(count)};
     for (size_t i = 0; i < targets.size(); ++i) {
       if (targets[i] == ops::kIgnoreTarget) continue;
       sums.nll += static_cast<double>(nll.values<float>()[i]);
@@ -100,28 +112,32 @@ void masked_perplexity(Context& cx, const model::ModelSpec& model_spec, const mo
   for (size_t l = 0; l < plans.size(); ++l) {
     const Stopwatch watch;
     const auto& windows = plans[l];
-    MlmResult r{.length = o.lengths[l], .windows = static_cast<int64_t>(windows.size())};
-    const auto at_once = static_cast<size_t>(std::max<int64_t>(1, o.batch_tokens / r.length));
+    const int64_t length = o.lengths[l];
+    const auto at_once = static_cast<size_t>(std::max<int64_t>(1, o.batch_tokens / length));
     std::vector<Sums> batches((windows.size() + at_once - 1) / at_once);
-    const auto stopped = [&] { return fmt::format("eval mlm: stopped at length {}, {} of {} tokens done", r.length, done, total); };
-    for (size_t round = 0; round < batches.size(); round += K) {
-      const size_t mine = round + static_cast<size_t>(o.ranks.rank()), end = std::min(round + K, batches.size());
-      do_round(o.ranks, stopped, [&] {
-        const size_t first = mine * at_once;
-        if (mine < end) batches[mine] = runner.run(std::span(windows).subspan(first, std::min(at_once, windows.size() - first)), first);
-      });
-      done += static_cast<int64_t>(std::min(end * at_once, windows.size()) - round * at_once) * r.length;
-      if (o.progress) o.progress(r.length, done, total);
+    size_t finished = 0;  // batches, on all ranks
+    const auto close = [&] {
+      results.push_back(result_of(std::span(batches).first(finished), length, static_cast<int64_t>(windows.size())));
+      results.back().seconds = watch.seconds();
+    };
+    const auto stopped = [&] { return fmt::format("eval mlm: stopped at length {}, {} of {} tokens done", length, done, total); };
+    try {
+      while (finished < batches.size()) {
+        const size_t mine = finished + static_cast<size_t>(o.ranks.rank()), end = std::min(finished + K, batches.size());
+        do_round(o.ranks, stopped, [&] {
+          const size_t first = mine * at_once;
+          if (mine < end) batches[mine] = runner.run(std::span(windows).subspan(first, std::min(at_once, windows.size() - first)), first);
+        });
+        dist::share(o.ranks, std::span(batches).subspan(finished, end - finished), [](size_t b) { return b; });
+        done += static_cast<int64_t>(std::min(end * at_once, windows.size()) - finished * at_once) * length;
+        finished = end;
+        if (o.progress) o.progress(length, done, total);
+      }
+    } catch (...) {
+      if (finished > 0) close();
+      throw;
     }
-    dist::share(o.ranks, std::span(batches), [&](size_t b) { return b % K; });
-    for (const Sums& sums : batches) {
-      r.nll += sums.nll;
-      r.masked_tokens += sums.tokens;
-    }
-    r.nll /= static_cast<double>(r.masked_tokens);
-    r.perplexity = std::exp(r.nll);
-    r.seconds = watch.seconds();
-    results.push_back(r);
+    close();
   }
 }
 

@@ -28,16 +28,19 @@ struct MlmOptions {
 
 struct MlmResult {
   int64_t length = 0, windows = 0, masked_tokens = 0;
+  int64_t planned_windows = 0;  // more than `windows` where the measurement ended within this length
   double nll = 0;         // mean over the masked tokens, in nats
   double perplexity = 0;  // exp(nll)
   double seconds = 0;
+
+  bool whole() const { return windows == planned_windows; }
 };
 
 // vocabulary: of the tokenizer, below which random tokens are drawn. One result per length. Throws Error for a causal model, for
 // lengths that no document has, and kInterrupted when asked to stop.
 std::vector<MlmResult> masked_perplexity(Context&, const model::ModelSpec&, const model::Weights&,
                                          std::span<const std::vector<int32_t>> documents, int32_t vocabulary, const MlmOptions&);
-// The same, each length added to `results` when it is done.
+// The same, each length added to `results` when it is done; after an error also that of which some windows are done, with these.
 void masked_perplexity(Context&, const model::ModelSpec&, const model::Weights&, std::span<const std::vector<int32_t>> documents, int32_t vocabulary,
                        const MlmOptions&, std::vector<MlmResult>& results);
 
