@@ -218,6 +218,10 @@ void OptionFlags::refuse(const Error& error) const {
   throw Error(error.kind(), text);
 }
 
+bool OptionFlags::typed(std::string_view flag) const {
+  return std::ranges::any_of(given_, [&](const auto& given) { return given.first == flag && !given.second->empty(); });
+}
+
 void OptionFlags::finish() {
   if (!config_file_.empty()) {
     nlohmann::json object = io::read_json(config_file_);

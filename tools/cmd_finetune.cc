@@ -187,12 +187,29 @@ int estimate(const train::FinetuneConfig& c, const text::Tokenizer& tokenizer, t
   return print_dry_run(work);
 }
 
+// Options of a new adapter, where none is made, would do nothing.
+void check_lora_options(const OptionFlags& flags, const Options& options) {
+  const train::FinetuneConfig& c = options.config;
+  const train::FinetuneConfig unset;
+  if (c.lora_rank != 0) return;
+  const std::pair<const char*, bool> changed[] = {{"--lora-alpha", c.lora_alpha != unset.lora_alpha},
+                                                  {"--lora-dropout", c.lora_dropout != unset.lora_dropout},
+                                                  {"--lora-targets", c.lora_targets != unset.lora_targets},
+                                                  {"--lora-scaling", c.lora_scaling != unset.lora_scaling}};
+  for (const auto& [flag, differs] : changed) {
+    COCA_CHECK(c.adapter.empty() || !flags.typed(flag), "{}: the adapter to go on from, {}, has its own; leave the option out", flag, c.adapter);
+    COCA_CHECK(!c.adapter.empty() || !(flags.typed(flag) || (differs && !options.resume)),
+               "{}: no LoRA adapter is trained; add --lora-rank (such as --lora-rank 8), or leave the option out", flag);
+  }
+}
+
 int run(OptionFlags& flags, Options& options) {
   require_shared_out(options.config.out);
   if (options.resume) resume_options(flags, options.config, "finetune_config.json");
   const train::FinetuneConfig& c = options.config;
   COCA_CHECK(!options.resume || !c.model.empty(), "--model: none given, and {} holds no run to resume", c.out);
   train::check_config(c);
+  check_lora_options(flags, options);
   model::load_spec(c.model);  // a wrong folder shows as such
   const std::filesystem::path result_folder = std::filesystem::path(c.out) / (train::trains_adapter(c) ? "adapter" : "model");
   check_apart("--out", result_folder, train::trains_adapter(c) ? "--adapter" : "--model", train::trains_adapter(c) ? c.adapter : c.model);

@@ -30,6 +30,8 @@ int run(const Options& o) {
   COCA_CHECK(!o.model.empty(), "--model: no model folder given");
   COCA_CHECK(!o.adapter.empty(), "--adapter: no adapter folder given");
   COCA_CHECK(!o.out.empty(), "--out: no folder to write given");
+  check_outside("--out", o.out, "--model", o.model);
+  check_outside("--out", o.out, "--adapter", o.adapter);
   const auto adapter =
       model::load_adapter(o.adapter, model::load_spec(o.model));  // mistakes show before the weights are read
   check_companions(o.model);

@@ -105,8 +105,21 @@ TEST_F(Finetune, AnAdapterIsTrainedUsedAndMerged) {
   EXPECT_EQ(generate({"--model", at("base/model"), "--adapter", at("lora/adapter")}),
             generate({"--model", at("merged")}));
   EXPECT_NE(generate({"--model", at("base/model")}), generate({"--model", at("merged")}));
-  EXPECT_EQ(coca({"merge", "--model", at("base/model"), "--adapter", at("lora/adapter"), "--out", at("merged")}).code,
-            1);  // it exists
+  const auto refused = [&](const std::string& out, const std::string& text) {
+    const Outcome o = coca({"merge", "--model", at("base/model"), "--adapter", at("lora/adapter"), "--out", at(out)});
+    EXPECT_NE(o.code, 0);
+    EXPECT_THAT(o.err, HasSubstr(text));
+  };
+  refused("merged", "exists already");
+  refused("base/model", "would replace an input, --model " + at("base/model"));
+  refused("base/model/merged", "--out " + at("base/model/merged") + " lies in --model " + at("base/model") + "; choose a folder outside of it");
+  refused("lora/adapter/a/b", "lies in --adapter");
+  EXPECT_FALSE(std::filesystem::exists(at("base/model/merged")) || std::filesystem::exists(at("lora/adapter/a")));
+  for (const Args& option : {Args{"--lora-alpha", "16"}, {"--lora-dropout", "0.1"}, {"--lora-targets", "*"}, {"--lora-scaling", "root-of-rank"}}) {
+    const Outcome more = coca(tune("more", with(option, {"--adapter", at("lora/adapter")})));
+    EXPECT_EQ(more.code, 2);
+    EXPECT_THAT(more.err, HasSubstr(option[0] + ": the adapter to go on from, " + at("lora/adapter") + ", has its own; leave the option out"));
+  }
 }
 
 TEST_F(Finetune, WrongUseIsRefusedInOneLine) {
@@ -122,6 +135,9 @@ TEST_F(Finetune, WrongUseIsRefusedInOneLine) {
   refused(tune("o", {"--train", "*t_proj*"}), 2, "\"*t_proj*\" matches nothing");
   refused(tune("o", {"--stages", "paper"}), 2, "expected coca-paper");
   refused(tune("o", {"--lora-rank", "2", "--freeze", "*"}), 2, "with an adapter");
+  for (const Args& option : {Args{"--lora-alpha", "5"}, {"--lora-alpha", "16"}, {"--lora-dropout", "0.1"}, {"--lora-targets", "*"}, {"--lora-scaling", "root-of-rank"},
+                             {"--config", put("lora.json", R"({"lora_alpha": 5})")}})
+    refused(tune("o", option), 2, (option[0] == "--config" ? "--lora-alpha" : option[0]) + ": no LoRA adapter is trained; add --lora-rank");
   std::ofstream(at("bad.jsonl")) << "{\"prompt\": \"p\"}\n";
   refused({"finetune", "--model", at("base/model"), "--data", at("bad.jsonl")}, 1,
           "bad.jsonl:1: field \"answer\" is missing");
