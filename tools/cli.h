@@ -175,13 +175,13 @@ class OptionFlags {
 
   void group(std::string_view name) { group_ = name; }
   template <typename T>
-  void operator()(std::string_view name, std::string_view help, T& field) {
+  void operator()(std::string_view name, std::string_view help, T& field, Least least = {}) {
     constexpr bool list = io::detail::IsVector<T>::value || requires { field.from_option_texts({}); } || requires { field.from_option_text(name, ""); };
     const auto texts = add(name, help, name == "json" ? "FILE" : detail::type_text<T>(), detail::default_text(field), list ? Repeats::kAddUp : Repeats::kLastCounts);
     const bool set = name == "lengths" || name == "multiples" || name == "machines" || name == "shifts";
-    apply_.push_back([texts, set, flag = detail::flag_name(name), option = std::string(name), &field] {
+    apply_.push_back([texts, set, least, flag = detail::flag_name(name), option = std::string(name), &field] {
       if (!texts->empty()) detail::parse_value(flag, *texts, field);
-      io::detail::check_option_range(option, option, field);
+      io::detail::check_option_range(option, option, field, least);
       if constexpr (std::is_same_v<T, std::vector<int64_t>>)
         if (set) detail::drop_repeated(flag, field);
     });

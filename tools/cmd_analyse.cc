@@ -34,14 +34,14 @@ struct AnalyseFlags : ModelFlags {
     text.visit(v);
     v("max_documents", "take the first so many; 0: all", max_documents);
     v("length", "tokens of a window, a leading bos included; 0: the trained length", length);
-    v("windows", "windows, spread evenly over the text", windows);
+    v("windows", "windows, spread evenly over the text", windows, Least{1});
     v("bos", "whether a bos token leads every window; auto: if config.json names one", bos);
     v.group("What is looked at");
     v("pairs", "token pairs per window and head; 0: all causal pairs", options.pairs);
     v("rows", "rows of attention per window and head; 0: all", options.rows);
     v("seed", "of the pairs and rows drawn", options.seed);
     v("shifts", "CoCA: tokens by which both positions of a pair are moved", options.shifts);
-    v("multiples", "of the trained length, at which position scalings are compared", options.borders.multiples);
+    v("multiples", "of the trained length, at which position scalings are compared", options.borders.multiples, Least{1});
     v("dynamic_factor", "factor of dynamic NTK in that comparison; the other scalings get the multiple", options.borders.dynamic_factor);
     output.visit(v);
     v("html", "write a report with charts to this file (charts need gnuplot)", html);
@@ -50,7 +50,6 @@ struct AnalyseFlags : ModelFlags {
 
 void check_flags(const AnalyseFlags& flags) {
   check_ending("--html", flags.html, {".html", ".htm"});
-  COCA_CHECK(flags.windows >= 1, "--windows {}: must be positive", flags.windows);
   COCA_CHECK(flags.length == 0 || flags.length >= 2, "--length {}: a window needs two tokens", flags.length);
 }
 

@@ -56,11 +56,11 @@ struct Options {
     v.group("Meta's layout: what params.json does not say");
     v("llama_version", "1, 2, 3, 3.1, 3.2 or 3.3: gives the trained length, the rope factor and eos", meta.version);
     v("rope_factor", "of LLaMA 3.1 and later; default: the version's", meta.rope_factor);
-    v("trained_length", "tokens; default: the version's", meta.trained_length);
+    v("trained_length", "tokens; default: the version's", meta.trained_length, Least{1});
     v("eos", "ids that end a text; default: the version's", meta.eos);
     v.group("Files");
     v("dtype", "element type of every tensor; source: each as it is", dtype);
-    v("max_shard_gib", "largest weight file, in GiB", max_shard_gib);
+    v("max_shard_gib", "largest weight file, in GiB", max_shard_gib, kAboveZero);
     v.group("Output");
     v("json", "write what was done to this file, as JSON; -: to standard output, in place of the text", json);
   }
@@ -126,7 +126,6 @@ void print_report(const Options& o, const model::ConvertReport& report, const st
 int run(const Options& o) {
   COCA_CHECK(!o.source.empty(), "SOURCE: no model folder given");
   COCA_CHECK(!o.out.empty(), "OUT: no folder to write given");
-  COCA_CHECK(o.max_shard_gib > 0, "--max-shard-gib {}: must be positive", o.max_shard_gib);
   check_outside("OUT", o.out, "SOURCE", o.source);
   check_companions(o.source);
   io::AtomicDir folder(o.out, io::AtomicDir::Existing::kRefuse);

@@ -64,9 +64,9 @@ struct Options : ModelFlags {
       "0: always the likeliest token; default 1, or 0 where generation_config.json does not say do_sample true",
       temperature);
     v("top_k", "draw from the k likeliest tokens; 0, the default: all", top_k);
-    v("top_p", "draw from the fewest tokens that reach this probability; default 1: all", top_p);
+    v("top_p", "draw from the fewest tokens that reach this probability; default 1: all", top_p, kAboveZero);
     v("min_p", "draw from tokens at least so many times as likely as the likeliest; default 0: all", min_p);
-    v("repetition_penalty", "divides the logits of tokens that have come before; default 1: none", repetition_penalty);
+    v("repetition_penalty", "divides the logits of tokens that have come before; default 1: none", repetition_penalty, kAboveZero);
     v("seed", "the same seed gives the same text", seed);
     v.group("Output");
     v("echo", "print the prompt first; with --chat as the template frames it", echo);

@@ -233,14 +233,13 @@ struct Options {
   template <class V>
   void visit(V&& v) {
     v("model", "model folder; default: this program and machine", dir);
-    v("length", "tokens to estimate memory for; default: the trained length", length);
+    v("length", "tokens to estimate memory for; default: the trained length", length, Least{1});
     v("json", "write this to a file, as JSON; -: to standard output, in place of the table", json);
   }
 };
 
 int run(const Options& o) {
   const auto& [dir, json, length] = o;
-  COCA_CHECK(!length || *length >= 1, "--length {}: must be at least 1", *length);
   COCA_CHECK(!length || !dir.empty(), "--length: needs a model folder");
   Facts facts = dir.empty() ? program_facts() : model_facts(dir, length);
   if (!dir.empty()) {  // what would run it here

@@ -31,7 +31,7 @@ struct TrainFlags {
   void visit(V&& v) {
     v("text", "files, globs or folders (their .txt files)", text);
     v("out", "folder, for OUT/tokenizer.model; or a name that ends in .model", out);
-    v("vocab_size", "ids", vocab_size);
+    v("vocab_size", "ids", vocab_size, Least{5});
     v("type", "bpe or unigram", type);
     v("byte_fallback", "characters outside the vocabulary become bytes", byte_fallback);
     v("split_digits", "each digit is a token of its own", split_digits);

@@ -28,12 +28,12 @@ struct MlmFlags : ModelFlags {
     ModelFlags::visit(v);
     text.visit(v);
     v.group("Protocol");
-    v("lengths", "tokens of a window, of which 15 % are asked for; default: the trained length", lengths);
+    v("lengths", "tokens of a window, of which 15 % are asked for; default: the trained length", lengths, Least{2});
     v("max_tokens", "use at most so many tokens of each document; 0: all", max_tokens);
     v("cut", "which ones: the middle of the document, or its start", cut);
     v("max_windows", "windows of each length, spread evenly over the text; 0: all", max_windows);
     v("seed", "of the choice of tokens", seed);
-    v("batch_tokens", "run windows together up to about so many tokens", batch_tokens);
+    v("batch_tokens", "run windows together up to about so many tokens", batch_tokens, Least{1});
     output.visit(v);
   }
 };
@@ -58,7 +58,6 @@ std::vector<Part> parts_of(const MlmFlags& flags, const model::ModelSpec& spec, 
 int run_mlm(MlmFlags& flags) {
   const LoadedModel m = load_with_flags(flags);
   model::require_masked(m.model.spec, "eval mlm");
-  COCA_CHECK(flags.max_tokens >= 0, "--max-tokens {}: must be at least 1, or 0 (all)", flags.max_tokens);
   if (flags.lengths.empty()) flags.lengths = {m.model.spec.max_position};
   std::optional<report::Progress> progress;
   std::optional<WorkShare> share;

@@ -43,16 +43,16 @@ struct PasskeyFlags : ModelFlags {
     v("wording", "text of the prompt", wording);
     v("place", "where the key stands", place);
     v("depths", "share of the garbage in front of the key; given alone: --place depths", depths);
-    v("digits", "keys of exactly so many digits; in place of key-least and key-most", digits);
+    v("digits", "keys of exactly so many digits; in place of key-least and key-most", digits, Least{1});
     v("key_least", "smallest key", key_least);
     v("key_most", "largest key", key_most);
-    v("trials", "prompts per length and depth, or per length at random places", trials);
+    v("trials", "prompts per length and depth, or per length at random places", trials, Least{1});
     v("new_tokens", "tokens generated; rule exact: 0, as many as the answer has", new_tokens);
     v("rule", "when an answer counts", rule);
     v("bos", "whether a bos token leads every prompt; auto: if config.json names one", bos);
     v.group("Run");
     v("seed", "of keys; the same seed gives the same prompts", seed);
-    v("batch_tokens", "run prompts together up to about so many tokens", batch_tokens);
+    v("batch_tokens", "run prompts together up to about so many tokens", batch_tokens, Least{1});
     v("dry_run", "estimate time, memory and disk, and do nothing", dry_run);
     output.visit(v);
   }

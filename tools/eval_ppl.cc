@@ -52,7 +52,7 @@ struct PplFlags : ModelFlags {
     text.visit(v);
     v.group("Protocol (what is given here wins over --protocol)");
     v("protocol", protocol_help, protocol);
-    v("lengths", "windows in tokens, a leading bos included", lengths);
+    v("lengths", "windows in tokens, a leading bos included", lengths, Least{2});
     v("stride", "tokens from window to window; at most the window, which 0 means", stride);
     v("placement", "where windows lie", placement);
     v("scored", "which targets of a window count", scored);
@@ -67,7 +67,7 @@ struct PplFlags : ModelFlags {
     v("cut", "which ones: the middle of the document, or its start", cut);
     v("max_documents", "take the first so many; 0: all", max_documents);
     v.group("Run");
-    v("batch_tokens", "run windows together up to about so many tokens", batch_tokens);
+    v("batch_tokens", "run windows together up to about so many tokens", batch_tokens, Least{1});
     v("context_parallel", "under mpirun: ranks share the tokens of every window, not whole windows (docs/parallel.md)", context_parallel);
     v("dry_run", "estimate time, memory and disk, and do nothing", dry_run);
     output.visit(v);

@@ -36,8 +36,8 @@ struct RulerFlags : ModelFlags {
     ModelFlags::visit(v);
     v.group("Protocol");
     v("tasks", tasks_help, tasks);
-    v("lengths", "tokens of bos, prompt and what is generated together", lengths);
-    v("samples", "prompts per task and length; RULER takes 500", samples);
+    v("lengths", "tokens of bos, prompt and what is generated together", lengths, Least{1});
+    v("samples", "prompts per task and length; RULER takes 500", samples, Least{1});
     v("seed", "of prompts; the same seed gives the same prompts", seed);
     v("text", "files or folders for the tasks that hide needles in essays; none: noise", text);
     v("bos", "whether a bos token leads every prompt; auto: if config.json names one", bos);

@@ -28,8 +28,8 @@ struct StreamFlags : ModelFlags {
     text.visit(v);
     v.group("Stream");
     v("tokens", "how many are scored at most; 0: all of the text", tokens);
-    v("chunk", "tokens run together; figures do not depend on it, but for rounding", chunk);
-    v("interval", "tokens from row to row of the results", interval);
+    v("chunk", "tokens run together; figures do not depend on it, but for rounding", chunk, Least{1});
+    v("interval", "tokens from row to row of the results", interval, Least{1});
     v("bos", "whether a bos token leads every document; auto: if config.json names one", bos);
     v("cache", "how keys and values are kept", cache);
     output.visit(v);

@@ -146,7 +146,7 @@ TEST_F(Cli, BenchRefusesInOneLine) {
   expect_refused({"bench"}, 2, "subcommand");
   expect_refused({"bench", "attention", "--attention", "linear"}, 2, "--attention: \"linear\" is unknown; expected one of rope, coca-");
   expect_refused({"bench", "attention", "--precision", "f64"}, 2, "--precision: \"f64\" is unknown; expected one of f32");
-  expect_refused({"bench", "attention", "--lengths", "0"}, 2, "length 0 must be at least 1");
+  expect_refused({"bench", "attention", "--lengths", "0"}, 2, "--lengths is 0; expected at least 1");
   expect_refused({"bench", "train", "--heads", "7"}, 2, "width 320 is not a multiple of heads 7");
   expect_refused({"bench", "eval", "--repeats", "0"}, 2, "repeats is 0");
   expect_refused({"bench", "decode", "--json", at("no/where.json")}, 1, "does not exist");
@@ -316,7 +316,7 @@ TEST_F(Cli, AnalyseWritesTablesAndAReport) {
   EXPECT_EQ(too_long.code, 2);
   EXPECT_THAT(too_long.err, HasSubstr("a window of 100000 tokens needs"));
   expect_refused(with({"--length", "1"}), 2, "--length 1");
-  expect_refused(with({"--windows", "0"}), 2, "--windows 0");
+  expect_refused(with({"--windows", "0"}), 2, "--windows is 0; expected at least 1");
   expect_refused(with({"--html", at("nowhere/a.html")}), 1, "nowhere");
   expect_refused({"analyse", "--model", at("run/model")}, 2, "--text");
 }
@@ -349,7 +349,7 @@ TEST_F(Cli, ConvertAndDescribe) {
   expect_refused({"convert", model, at("coca")}, 1, "exists already");
   expect_refused({"convert", at("coca"), at("back"), "--attention", "rope"}, 2, "cannot convert to attention");
   expect_refused({"convert", at("nowhere"), at("back")}, 1, "does not exist");
-  expect_refused({"info", model, "--length", "0"}, 2, "--length 0");
+  expect_refused({"info", model, "--length", "0"}, 2, "--length is 0; expected at least 1");
   EXPECT_FALSE(fs::exists(at("back")));
   EXPECT_EQ(std::ranges::count_if(fs::directory_iterator(dir_.path()), [](const fs::directory_entry& e) { return e.path().filename().string().starts_with(".tmp"); }), 0);
 }

@@ -18,6 +18,13 @@ inline constexpr int64_t kMostCount = (int64_t{1} << 31) - 1, kMostTokens = int6
 // Error unless |value| <= most.
 void check_count(std::string_view name, int64_t value, int64_t most = kMostCount);
 
+// The least that an option may be, where its command has no use for 0 (io/options.h).
+struct Least {
+  int64_t value = 0;
+  bool above = false;  // it must be more
+};
+inline constexpr Least kAboveZero{.value = 0, .above = true};
+
 struct Factor {
   std::string_view name;
   int64_t value;

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "coca/base/sizes.h"
 #include "coca/bench/answers.h"
 #include "coca/bench/timing.h"
 #include "coca/report/table.h"
@@ -50,14 +51,14 @@ struct AttentionOptions {
     v("pass", "both: forward and backward, each and together", pass);
     v("precision", "type of q, k or t, v and their gradients", dtype);
     v.group("Shape");
-    v("lengths", "queries and keys of one sequence", lengths);
-    v("batch", "sequences", batch);
-    v("heads", "query heads", heads);
+    v("lengths", "queries and keys of one sequence", lengths, Least{1});
+    v("batch", "sequences", batch, Least{1});
+    v("heads", "query heads", heads, Least{1});
     v("kv_heads", "key/value heads; 0: as many as heads", kv_heads);
-    v("head_dim", "numbers per head; all rotate", head_dim);
+    v("head_dim", "numbers per head; all rotate", head_dim, Least{2});
     v("window", "keys a query sees, itself included (sliding window); 0: all before it", window);
-    v("documents", "packed documents of about equal length in a sequence; none sees another", documents);
-    v("memory_cap", "GiB an einsum may take; longer ones are left out", memory_cap);
+    v("documents", "packed documents of about equal length in a sequence; none sees another", documents, Least{1});
+    v("memory_cap", "GiB an einsum may take; longer ones are left out", memory_cap, kAboveZero);
     repeat.visit(v);
   }
 };

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "coca/base/sizes.h"
 #include "coca/bench/model_shape.h"
 #include "coca/bench/timing.h"
 #include "coca/report/table.h"
@@ -29,10 +30,10 @@ struct DecodeOptions {
     v.group("What");
     v("attention", "attention of the models to run", kind);
     v("against", "run this one too, in turns, and print how many times as long the others take", against);
-    v("lengths", "tokens in the cache when timing starts; filled in ascending order", lengths);
-    v("batch", "sequences at a time", batch);
-    v("tokens", "tokens of one timed run; the cache is cut back after it", tokens);
-    v("prefill", "tokens per piece while the cache is filled", prefill);
+    v("lengths", "tokens in the cache when timing starts; filled in ascending order", lengths, Least{1});
+    v("batch", "sequences at a time", batch, Least{1});
+    v("tokens", "tokens of one timed run; the cache is cut back after it", tokens, Least{1});
+    v("prefill", "tokens per piece while the cache is filled", prefill, Least{1});
     v("cache",
       "how the cache stores keys and values: as they are, or rounded to take half or about a quarter", cache);
     v("precision", "of matrices and activations; the cache has its own type", precision);

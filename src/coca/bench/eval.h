@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "coca/base/sizes.h"
 #include "coca/bench/model_shape.h"
 #include "coca/bench/timing.h"
 #include "coca/report/table.h"
@@ -27,7 +28,7 @@ struct EvalOptions {
     v.group("What");
     v("attention", "attention of the models to run", kind);
     v("against", "run this one too, in turns, and print how many times as long the others take", against);
-    v("lengths", "tokens of the one window", lengths);
+    v("lengths", "tokens of the one window", lengths, Least{2});
     shape.visit(v);
     v("precision", "of matrices and activations; statistics and sums are fp32", precision);
     repeat.visit(v);

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "coca/base/sizes.h"
 #include "coca/bench/timing.h"
 #include "coca/model/params.h"
 #include "coca/report/table.h"
@@ -27,12 +28,12 @@ struct RingOptions {
   void visit(V&& v) {
     v.group("What");
     v("attention", "attention to time", kind);
-    v("lengths", "tokens of the one sequence that is split", lengths);
-    v("machines", "over so many ranks, one on a machine; 1: attention of one process", machines);
+    v("lengths", "tokens of the one sequence that is split", lengths, Least{1});
+    v("machines", "over so many ranks, one on a machine; 1: attention of one process", machines, Least{1});
     v("precision", "of q, k or t and v; sums of gradients travel in fp32", dtype);
-    v("heads", "query heads", heads);
+    v("heads", "query heads", heads, Least{1});
     v("kv_heads", "key/value heads; 0: as many as heads", kv_heads);
-    v("head_dim", "numbers per head; all rotate", head_dim);
+    v("head_dim", "numbers per head; all rotate", head_dim, Least{2});
     v.group("The simulated machines");
     v("gbit", "of a link, Gbit/s, both ways at once", gbit);
     v("latency_us", "microseconds before a message's first byte", latency_us);

@@ -13,6 +13,8 @@
 #include <string_view>
 #include <vector>
 
+#include "coca/base/sizes.h"
+
 namespace coca::bench {
 
 struct RepeatOptions {
@@ -22,7 +24,7 @@ struct RepeatOptions {
   template <class V>
   void visit(V&& v) {
     v.group("Timing");
-    v("repeats", "rounds; each runs everything that is compared once", repeats);
+    v("repeats", "rounds; each runs everything that is compared once", repeats, Least{1});
     v("warmup", "rounds before them that do not count; with 0, sample_seconds has no effect", warmup);
     v("sample_seconds", "repeat what is faster than this until a round lasts as long", sample_seconds);
   }

@@ -37,7 +37,7 @@ std::optional<OptionRange> option_range(std::string_view name, bool whole) {
       {"repeats", {0, 1e6}}, {"warmup", {0, 1e6}}};
   static constexpr Named kFractions[] = {
       // shares
-      {"beta1", {0, 1}}, {"beta2", {0, 1}}, {"character_coverage", {0, 1}}, {"clex_rate", {0, 1}}, {"depths", {0, 1}}, {"lora_dropout", {0, 1}}, {"min_p", {0, 1}},
+      {"beta1", {0, 1}}, {"beta2", {0, 1}}, {"character_coverage", {0.98, 1}}, {"clex_rate", {0, 1}}, {"depths", {0, 1}}, {"lora_dropout", {0, 1}}, {"min_p", {0, 1}},
       {"passkey_share", {0, 1}}, {"rotary_pct", {0, 1}}, {"top_p", {0, 1}},
       // beyond these a model learns nothing, without a word
       {"adam_eps", {1e-30, 1}}, {"norm_eps", {0, 1}}, {"rope_theta", {1, 1e15}}, {"epochs", {0, 1e6}},
@@ -57,16 +57,18 @@ std::optional<OptionRange> option_range(std::string_view name, bool whole) {
 
 namespace {
 template <typename T>
-void check_ends(std::string_view shown, const OptionRange& range, T value) {
+void check_ends(std::string_view shown, const OptionRange& range, T value, Least least) {
   const auto text = [](double end) { return end == std::floor(end) && std::abs(end) < 0x1p53 ? std::to_string(static_cast<int64_t>(end)) : fmt::format("{:g}", end); };
   const auto v = static_cast<double>(value);
-  COCA_CHECK(!(v < range.least), "{} is {}; expected at least {}", shown, value, text(range.least));
-  COCA_CHECK(!(v > range.most), "{} is {}; expected at most {}", shown, value, text(range.most));
+  const double low = std::max(range.least, static_cast<double>(least.value));
+  COCA_CHECK(!least.above || v > low, "{} is {}; expected more than {}", shown, value, text(low));
+  COCA_CHECK(v >= low, "{} is {}; expected at least {}", shown, value, text(low));
+  COCA_CHECK(v <= range.most, "{} is {}; expected at most {}", shown, value, text(range.most));
 }
 }  // namespace
 
-void check_in_range(std::string_view shown, const OptionRange& range, int64_t value) { check_ends(shown, range, value); }
-void check_in_range(std::string_view shown, const OptionRange& range, double value) { check_ends(shown, range, value); }
+void check_in_range(std::string_view shown, const OptionRange& range, int64_t value, Least least) { check_ends(shown, range, value, least); }
+void check_in_range(std::string_view shown, const OptionRange& range, double value, Least least) { check_ends(shown, range, value, least); }
 
 nlohmann::ordered_json scalar_to_json(double value) {
   if (std::isnan(value)) return "nan";

@@ -6,7 +6,7 @@
 //     NormKind norm = NormKind::kLayerNorm;      // an enum with COCA_ENUM_NAMES
 //     template <class V> void visit(V&& v) {
 //       v.group("Model");                        // heading for what follows
-//       v("layers", "number of decoder layers", layers);
+//       v("layers", "number of decoder layers", layers, Least{1});  // else 0
 //       v("norm", "normalization", norm);
 //       v.group("Training");
 //       v("clip", "largest gradient norm; null means no clipping", clip);
@@ -127,7 +127,7 @@ struct OptionWriter {
 
   void group(std::string_view) {}
   template <typename T>
-  void operator()(std::string_view name, std::string_view, T& field) {
+  void operator()(std::string_view name, std::string_view, T& field, Least = {}) {
     object[std::string(name)] = option_to_json(field);
   }
 };
@@ -138,7 +138,7 @@ struct OptionReader {
 
   void group(std::string_view) {}
   template <typename T>
-  void operator()(std::string_view name, std::string_view, T& field) {
+  void operator()(std::string_view name, std::string_view, T& field, Least = {}) {
     const auto it = object.find(std::string(name));
     if (it != object.end()) option_from_json(*it, {origin, name}, field);
   }
@@ -149,36 +149,36 @@ struct OptionNames {
 
   void group(std::string_view) {}
   template <typename T>
-  void operator()(std::string_view name, std::string_view, T&) {
+  void operator()(std::string_view name, std::string_view, T&, Least = {}) {
     names.emplace_back(name);
   }
 };
 
 // The values that a numeric option of this name may have at all, both ends included; what makes sense together is for the
-// command to check. A name means the same in every command. nullopt: any, as of seeds, and of fractions that have no range here.
+// command to check. A name means the same in every command, but for its least value (Least). nullopt: any, as of seeds, and of fractions that have no range here.
 struct OptionRange {
   double least, most;
 };
 std::optional<OptionRange> option_range(std::string_view name, bool whole);
-void check_in_range(std::string_view shown, const OptionRange&, int64_t value);
-void check_in_range(std::string_view shown, const OptionRange&, double value);
+void check_in_range(std::string_view shown, const OptionRange&, int64_t value, Least);
+void check_in_range(std::string_view shown, const OptionRange&, double value, Least);
 
 template <typename T>
-void check_option_range(std::string_view shown, std::string_view name, const T& value) {
+void check_option_range(std::string_view shown, std::string_view name, const T& value, Least least) {
   if constexpr (std::is_same_v<T, int64_t> || std::is_floating_point_v<T>) {
-    if (const auto range = option_range(name, std::is_same_v<T, int64_t>)) check_in_range(shown, *range, value);
+    if (const auto range = option_range(name, std::is_same_v<T, int64_t>)) check_in_range(shown, *range, value, least);
   } else if constexpr (IsOptional<T>::value) {
-    if (value) check_option_range(shown, name, *value);
+    if (value) check_option_range(shown, name, *value, least);
   } else if constexpr (IsVector<T>::value) {
-    for (const auto& item : value) check_option_range(shown, name, item);
+    for (const auto& item : value) check_option_range(shown, name, item, least);
   }
 }
 
 struct OptionRanges {
   void group(std::string_view) {}
   template <typename T>
-  void operator()(std::string_view name, std::string_view, T& field) {
-    check_option_range(name, name, field);
+  void operator()(std::string_view name, std::string_view, T& field, Least least = {}) {
+    check_option_range(name, name, field, least);
   }
 };
 

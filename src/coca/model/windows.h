@@ -9,6 +9,7 @@
 #include <string_view>
 #include <vector>
 
+#include "coca/base/sizes.h"
 #include "coca/model/spec.h"
 
 namespace coca::model {
@@ -27,7 +28,7 @@ struct WindowOptions {
   void visit(V&& v) {
     v.group("Windows");
     v("layer_window", "keys a query sees, itself included: one number, or one per layer from the bottom up; 0: all", layer_window);
-    v("dilation", "per query head: it sees every so-manieth key of a window so much wider; one per head, or layer by layer", dilation);
+    v("dilation", "per query head: it sees every so-manieth key of a window so much wider; one per head, or layer by layer", dilation, Least{1});
     v("global_tokens", "first tokens of a sequence that see all and are seen by all, through projections of their own", global_tokens);
   }
 };

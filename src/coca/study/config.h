@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "coca/base/sizes.h"
 #include "coca/data/pg19.h"
 #include "coca/study/method.h"
 
@@ -64,13 +65,13 @@ struct StudyConfig {
     v("passkey_first_steps", "steps at the beginning in which all windows teach it; at most a third of all", passkey_first_steps);
     v("precision", "of training; evaluation is in fp32", precision);
     v.group("Evaluation (0: from the preset)");
-    v("multiples", "evaluated lengths, as multiples of the trained one", multiples);
+    v("multiples", "evaluated lengths, as multiples of the trained one", multiples, Least{1});
     v("eval_documents", "test documents used", eval_documents);
     v("eval_tokens", "tokens of each, from its middle", eval_tokens);
     v("stride", "stride of the sliding window; 0: the trained length", stride);
     v("passkey_trials", "passkey prompts per length and depth", passkey_trials);
     v("passkey_wording", "wording of the passkey prompts", passkey_wording);
-    v("passkey_digits", "digits of the key", passkey_digits);
+    v("passkey_digits", "digits of the key", passkey_digits, Least{1});
   }
 };
 

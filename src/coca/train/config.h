@@ -56,13 +56,13 @@ struct TrainConfig {
     v("attention", "attention kind", attention);
     v("t_width", "CoCA's T projection makes a number for each rotary pair (half), or for each dim, folded afterwards (full, as the official "
       "code): the same function; with norms of heads always full", t_width);
-    v("layers", "decoder layers", layers);
-    v("width", "hidden size", width);
-    v("heads", "query heads", heads);
+    v("layers", "decoder layers", layers, Least{1});
+    v("width", "hidden size", width, Least{1});
+    v("heads", "query heads", heads, Least{1});
     v("kv_heads", "key/value heads; 0: as many as heads", kv_heads);
     v("mlp_width", "mlp hidden size; 0: 4 x width, or 8/3 x width with SwiGLU, rounded up to 32", mlp_width);
-    v("length", "tokens per training window, and max_position_embeddings", length);
-    v("rotary_pct", "share of the head dim that rotates", rotary_pct);
+    v("length", "tokens per training window, and max_position_embeddings", length, Least{1});
+    v("rotary_pct", "share of the head dim that rotates", rotary_pct, kAboveZero);
     v("rope_theta", "base of the rotary frequencies", rope_theta);
     v("norm_eps", "eps of the norms", norm_eps);
     v("init_std", "standard deviation of the initial weights; 0: 0.64 / sqrt(width), which is 0.02 at width 1024", init_std);
@@ -78,15 +78,15 @@ struct TrainConfig {
     v("tokenizer", "byte, a sentencepiece .model, or a folder with one", tokenizer);
     v("passkey_share", "share of training windows that teach the passkey task", passkey_share);
     v("passkey_wording", "wording of those prompts", passkey_wording);
-    v("passkey_digits", "digits of the key", passkey_digits);
+    v("passkey_digits", "digits of the key", passkey_digits, Least{1});
     v("passkey_first_steps", "steps at the beginning in which all windows teach it", passkey_first_steps);
     v.group("Optimization");
-    v("steps", "optimizer steps", steps);
-    v("batch", "windows per micro-batch", batch);
-    v("accumulation", "micro-batches per step", accumulation);
+    v("steps", "optimizer steps", steps, Least{1});
+    v("batch", "windows per micro-batch", batch, Least{1});
+    v("accumulation", "micro-batches per step", accumulation, Least{1});
     v("slices", "equal parts of a step whose gradients are added in order; the same bits for any number of ranks that divides it; 0: one a rank", slices);
     v("context_parallel", "ranks share the tokens of every window, in the place of the windows (docs/parallel.md)", context_parallel);
-    v("learning_rate", "peak learning rate", learning_rate);
+    v("learning_rate", "peak learning rate", learning_rate, kAboveZero);
     v("min_learning_rate", "floor of the decay", min_learning_rate);
     v("warmup_steps", "steps of linear warm-up", warmup_steps);
     v("decay", "decay after the warm-up", decay);
@@ -97,17 +97,17 @@ struct TrainConfig {
     v("clip_norm", "largest global gradient norm; 0: no clipping", clip_norm);
     v("clex_rate", "learning rate of CLEX's network, as a share of that of all else", clex_rate);
     v("seed", "seed of weights, window order, passkeys and positions", seed);
-    v("max_bad_steps", "stop after so many non-finite steps in a row", max_bad_steps);
+    v("max_bad_steps", "stop after so many non-finite steps in a row", max_bad_steps, Least{1});
     v("precision", "of matrices and activations; bf16 has fp32 master weights and optimizer state", precision);
     v("recompute", "activations to remake instead of keeping: less memory, the same results", recompute);
     v.group("Output");
     v("out", "output folder", out);
-    v("log_interval", "steps between rows of metrics.csv", log_interval);
+    v("log_interval", "steps between rows of metrics.csv", log_interval, Least{1});
     v("tensorboard", "folder for event files with the same figures, which TensorBoard shows; none: no such files", tensorboard);
     v("validation_interval", "steps between validations; 0: only at the end", validation_interval);
     v("validation_windows", "windows of each validation, spread evenly over the validation text", validation_windows);
     v("checkpoint_interval", "steps between checkpoints; 0: only at the end", checkpoint_interval);
-    v("keep_checkpoints", "newest checkpoints to keep", keep_checkpoints);
+    v("keep_checkpoints", "newest checkpoints to keep", keep_checkpoints, Least{1});
   }
 };
 

@@ -85,9 +85,6 @@ data::ChatTemplate chat_template_for(const FinetuneConfig& c) {
 void check_config(const FinetuneConfig& c) {
   io::check_option_ranges(c);
   for (const StageConfig& stage : c.stages.list) io::check_option_ranges(stage);
-  const auto positive = [](const char* name, int64_t value) {
-    COCA_CHECK(value >= 1, "{} is {}; expected at least 1", name, value);
-  };
   COCA_CHECK(!c.model.empty(), "model: no model folder given");
   COCA_CHECK(c.data.empty() != c.text.empty(), "data and text: give examples or text, one of them");
   COCA_CHECK(c.validation_data.empty() || !c.data.empty(),
@@ -95,18 +92,9 @@ void check_config(const FinetuneConfig& c) {
   COCA_CHECK(!c.split || !c.text.empty(), "split: needs text; examples have none");
   COCA_CHECK(c.validation_text.empty() || !c.text.empty(),
              "validation_text: needs text; a run on examples validates on validation_data");
-  positive("batch", c.batch), positive("accumulation", c.accumulation), positive("log_interval", c.log_interval);
-  positive("keep_checkpoints", c.keep_checkpoints), positive("max_bad_steps", c.max_bad_steps);
-  COCA_CHECK(c.length >= 0, "length is {}; expected 0 (the model's) or more", c.length);
-  COCA_CHECK(c.steps >= 0, "steps is {}; expected 0 (by epochs) or more", c.steps);
-  COCA_CHECK(c.epochs > 0 && std::isfinite(c.epochs), "epochs is {}; expected more than 0", c.epochs);
   check_slices(c);
-  COCA_CHECK(c.validation_interval >= 0 && c.validation_windows >= 0 && c.checkpoint_interval >= 0,
-             "validation_interval {}, validation_windows {} and checkpoint_interval {} must not be negative",
-             c.validation_interval, c.validation_windows, c.checkpoint_interval);
   const bool staged = !c.stages.preset.empty() || !c.stages.list.empty();
   COCA_CHECK(!staged || c.train.empty(), "train: the stages say what each trains; freeze applies to all of them");
-  COCA_CHECK(c.lora_rank >= 0, "lora_rank is {}; expected 0 (no adapter) or more", c.lora_rank);
   COCA_CHECK(c.lora_rank == 0 || c.adapter.empty(), "lora_rank and adapter: an adapter to go on from has its own rank");
   COCA_CHECK(!trains_adapter(c) || (c.train.empty() && c.freeze.empty() && !staged),
              "train, freeze and stages choose parameters of the model; with an adapter all of these stay as they are");

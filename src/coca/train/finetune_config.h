@@ -29,8 +29,8 @@ struct StageConfig {
   template <class V>
   void visit(V&& v) {
     v("train", "patterns over the names of the parameters to train; none: all", train);
-    v("steps", "optimizer steps", steps);
-    v("learning_rate", "peak learning rate", learning_rate);
+    v("steps", "optimizer steps", steps, Least{1});
+    v("learning_rate", "peak learning rate", learning_rate, kAboveZero);
     v("min_learning_rate", "floor of the decay", min_learning_rate);
     v("warmup_steps", "steps of linear warm-up", warmup_steps);
     v("decay", "decay after the warm-up", decay);
@@ -103,7 +103,7 @@ struct FinetuneConfig {
       stages);
     v.group("LoRA");
     v("lora_rank", "train a LoRA adapter of this rank and leave the model as it is; 0: none", lora_rank);
-    v("lora_alpha", "its output is multiplied by alpha / rank", lora_alpha);
+    v("lora_alpha", "its output is multiplied by alpha / rank", lora_alpha, kAboveZero);
     v("lora_dropout", "share of its input that is left out in training", lora_dropout);
     v("lora_targets", "patterns over the matrices (modules) to adapt; none: all in the layers", lora_targets);
     v("lora_scaling", "whether alpha is divided by the rank or by its square root (rslora)", lora_scaling);
@@ -123,9 +123,9 @@ struct FinetuneConfig {
     v("bos", "whether a bos token leads each example; auto: if config.json names one", bos);
     v.group("Optimization");
     v("steps", "optimizer steps (of each stage that does not say); 0: as many as --epochs", steps);
-    v("epochs", "times that each window is seen, when --steps is 0", epochs);
-    v("batch", "windows per micro-batch", batch);
-    v("accumulation", "micro-batches per step", accumulation);
+    v("epochs", "times that each window is seen, when --steps is 0", epochs, kAboveZero);
+    v("batch", "windows per micro-batch", batch, Least{1});
+    v("accumulation", "micro-batches per step", accumulation, Least{1});
     v("slices", "equal parts of a step whose gradients are added in order; the same bits for any number of ranks that divides it; 0: one a rank", slices);
     v("context_parallel", "ranks share the tokens of every window, in the place of the windows (docs/parallel.md)", context_parallel);
     v("learning_rate", "peak learning rate; 0: 2e-5, for an adapter 2e-4", learning_rate);
@@ -139,17 +139,17 @@ struct FinetuneConfig {
     v("clip_norm", "largest global gradient norm; 0: no clipping", clip_norm);
     v("clex_rate", "learning rate of CLEX's network, as a share of that of all else", clex_rate);
     v("seed", "seed of the order of documents and windows, of positions, of the adapter and its dropout", seed);
-    v("max_bad_steps", "stop after so many non-finite steps in a row", max_bad_steps);
+    v("max_bad_steps", "stop after so many non-finite steps in a row", max_bad_steps, Least{1});
     v("precision", "of matrices and activations; bf16 has fp32 master weights and optimizer state", precision);
     v("recompute", "activations to remake instead of keeping: less memory, the same results", recompute);
     v.group("Output");
     v("out", "output folder", out);
-    v("log_interval", "steps between rows of metrics.csv", log_interval);
+    v("log_interval", "steps between rows of metrics.csv", log_interval, Least{1});
     v("tensorboard", "folder for event files with the same figures, which TensorBoard shows; none: no such files", tensorboard);
     v("validation_interval", "steps between validations; 0: only at the end", validation_interval);
     v("validation_windows", "windows of each validation, spread evenly over the validation text", validation_windows);
     v("checkpoint_interval", "steps between checkpoints; 0: only at the end", checkpoint_interval);
-    v("keep_checkpoints", "newest checkpoints to keep", keep_checkpoints);
+    v("keep_checkpoints", "newest checkpoints to keep", keep_checkpoints, Least{1});
   }
 };
 
