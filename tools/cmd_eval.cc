@@ -142,7 +142,7 @@ double print_eval_work(const ModelFlags& flags, const model::ModelSpec& spec, co
   for (const Part& part : parts) longest = std::max(longest, part.length);
   print_prose(fmt::format("model: {} (attention {}, {} parameters)\n\n", flags.model, enum_name(spec.attention), report::format_count(model::parameter_count(spec))));
   return print_work({.parts = parts, .spec = spec, .precision = flags.precision, .length = longest,
-                        .memory = evaluation_memory(spec, flags.precision, batch_tokens, longest)});
+                     .batch = std::max<int64_t>(1, batch_tokens / longest), .memory = evaluation_memory(spec, flags.precision, batch_tokens, longest)});
 }
 
 void add_eval(CLI::App& root, Action* action) {

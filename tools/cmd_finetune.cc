@@ -180,8 +180,9 @@ int estimate(const train::FinetuneConfig& c, const text::Tokenizer& tokenizer, t
   const int64_t windows = setup.validation() ? std::min(c.validation_windows, setup.validation()->windows()) : 0;
   const int64_t validated = validations_left(done, steps, c.validation_interval) * windows * length;
   const double each = model::forward_flops_per_token(spec, length);
-  Work work{.parts = {{"training", Pass::kTraining, tokens, 3 * static_cast<double>(tokens) * each}}, .spec = spec, .precision = c.precision, .length = length,
-            .memory = training_memory(spec, c.precision, c.batch, length, trained), .disk = training_disk(trained, c.keep_checkpoints)};
+  Work work{.parts = {{"training", Pass::kTraining, tokens, 3 * static_cast<double>(tokens) * each}}, .spec = spec, .precision = c.precision, .recompute = c.recompute,
+            .length = length, .batch = loop.shape.batch, .disk = training_disk(trained, c.keep_checkpoints)};
+  work.memory = training_memory(work, trained);
   if (validated > 0) work.parts.push_back({"validation", Pass::kForward, validated, static_cast<double>(validated) * each});
   print_prose(fmt::format("{}: a model of {}, {}\n\n", c.out, counted(parameters, "parameter"), steps_text(done, steps, step_tokens)));
   return print_dry_run(work);

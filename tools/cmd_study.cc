@@ -59,7 +59,7 @@ struct StudyWork {
 StudyWork work_of(const study::StudyConfig& c, const text::Tokenizer& tokenizer, const std::vector<int64_t>& test_tokens) {
   StudyWork all;
   all.work.spec = train::trained_spec(study::train_config(c, c.methods.front(), c.seeds.front(), c.out), tokenizer);
-  all.work.precision = c.precision, all.work.length = c.length;
+  all.work.precision = c.precision, all.work.length = c.length, all.work.batch = c.batch;
   all.work.parts = {{"training", Pass::kTraining}, {"perplexity", Pass::kForward}, {"passkey", Pass::kForward}};
   for (const std::string& method : c.methods) {
     const study::MethodWork w = study::work_of(c, method, all.work.spec.V, test_tokens);

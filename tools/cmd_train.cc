@@ -3,6 +3,7 @@
 #include "cli.h"
 #include "coca/report/table.h"
 #include "coca/train/load_data.h"
+#include "coca/train/slices.h"
 #include "coca/train/trainer.h"
 #include "estimate.h"
 #include "ranks.h"
@@ -38,8 +39,9 @@ int estimate(const train::TrainConfig& c, const text::Tokenizer& tokenizer, cons
   const int64_t done = first_step(from), step_tokens = c.batch * c.accumulation * c.length, todo = (c.steps - done) * step_tokens;
   const int64_t windows = validation ? std::min(c.validation_windows, (validation->size() - 1) / c.length) : 0;
   const int64_t validated = validations_left(done, c.steps, c.validation_interval) * windows * c.length, parameters = model::parameter_count(spec);
-  Work work{.parts = {{"training", Pass::kTraining, todo, 3 * static_cast<double>(todo) * each}}, .spec = spec, .precision = c.precision, .length = c.length,
-            .memory = training_memory(spec, c.precision, c.batch, c.length, parameters), .disk = training_disk(parameters, c.keep_checkpoints)};
+  Work work{.parts = {{"training", Pass::kTraining, todo, 3 * static_cast<double>(todo) * each}}, .spec = spec, .precision = c.precision, .recompute = c.recompute,
+            .length = c.length, .batch = train::in_slices(c, ranks().size()).batch, .disk = training_disk(parameters, c.keep_checkpoints)};
+  work.memory = training_memory(work, parameters);
   if (validated > 0) work.parts.push_back({"validation", Pass::kForward, validated, static_cast<double>(validated) * each});
   print_prose(fmt::format("{}: {}, attention {}, {}\n\n", c.out, counted(parameters, "parameter"), enum_name(c.attention), steps_text(done, c.steps, step_tokens)));
   return print_dry_run(work);

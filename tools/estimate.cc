@@ -16,6 +16,7 @@ namespace coca::tools {
 namespace {
 
 constexpr int64_t kMeasuredParameters = 50'000'000, kMeasuredLength = 256;
+constexpr double kMeasuredFlops = 1e11;  // of a run: about a second of a slow machine
 constexpr double kLeastSeconds = 0.3, kShareOfLargeModels = 0.75;  // the latter: bench/README.md
 
 // Runs once, then until the time is up; seconds of one run.
@@ -36,27 +37,38 @@ int64_t weight_bytes(const model::ModelSpec& spec, model::Precision precision) {
   return bytes;
 }
 
+bool is_measured(const model::ModelSpec& spec) { return model::parameter_count(spec) <= kMeasuredParameters; }
+
 }  // namespace
 
-double measured_rate(const model::ModelSpec& spec, model::Precision precision, int64_t length, Pass pass) {
+Measured measured_windows(const Work& work) {
+  const auto flops = [&](int64_t length) { return 3 * static_cast<double>(length) * model::forward_flops_per_token(work.spec, length); };
+  Measured m{.length = std::max<int64_t>(2, work.length)};
+  if (flops(m.length) > kMeasuredFlops) m.length = std::min(m.length, kMeasuredLength);
+  m.batch = std::clamp(static_cast<int64_t>(kMeasuredFlops / flops(m.length)), int64_t{1}, std::max<int64_t>(1, work.batch));
+  return m;
+}
+
+double measured_rate(const Work& work, Pass pass) {
   Context cx;
-  if (model::parameter_count(spec) > kMeasuredParameters) {
-    bench::MatrixProduct product(cx, dtype_of(precision));
+  const model::ModelSpec& spec = work.spec;
+  if (!is_measured(spec)) {
+    bench::MatrixProduct product(cx, dtype_of(work.precision));
     const bench::Contestant contestant = product.contestant();
     return kShareOfLargeModels * 1e9 * bench::MatrixProduct::gflops(bench::summarise({seconds_of_run(contestant.run)}));
   }
-  const int64_t N = std::clamp<int64_t>(length, 2, kMeasuredLength);
-  const std::vector<int32_t> ids = bench::random_ids(N, spec.V, 1);
-  const TensorRef window(ids.data(), DType::kI32, {1, N});
-  const model::ParamStore params = bench::random_params(spec, precision);
-  const double forward = static_cast<double>(N) * model::forward_flops_per_token(spec, N);
+  const auto [B, N] = measured_windows(work);
+  const std::vector<int32_t> ids = bench::random_ids(B * N, spec.V, 1);
+  const TensorRef windows(ids.data(), DType::kI32, {B, N});
+  const model::ParamStore params = bench::random_params(spec, work.precision);
+  const double forward = static_cast<double>(B * N) * model::forward_flops_per_token(spec, N);
   if (pass == Pass::kForward) {
     model::Decoder decoder(spec, params.weights());
-    return forward / seconds_of_run([&] { decoder.forward(cx, window); });
+    return forward / seconds_of_run([&] { decoder.forward(cx, windows); });
   }
   model::ParamStore grads(spec);
-  model::TrainingDecoder decoder(spec, 1, N, {.precision = precision});
-  return 3 * forward / seconds_of_run([&] { decoder.forward_backward(cx, params.weights(), window, window, 1, grads.tensors()); });
+  model::TrainingDecoder decoder(spec, B, N, {.recompute = work.recompute, .precision = work.precision});
+  return 3 * forward / seconds_of_run([&] { decoder.forward_backward(cx, params.weights(), windows, windows, 1, grads.tensors()); });
 }
 
 double seconds_of(const Work& work) {
@@ -64,7 +76,7 @@ double seconds_of(const Work& work) {
   for (const Pass pass : {Pass::kForward, Pass::kTraining}) {
     double flops = 0;
     for (const Part& part : work.parts) flops += part.pass == pass ? part.flops : 0;
-    if (flops > 0) seconds += flops / measured_rate(work.spec, work.precision, work.length, pass);
+    if (flops > 0) seconds += flops / measured_rate(work, pass);
   }
   return seconds;
 }
@@ -75,18 +87,19 @@ double print_work(const Work& work) {
   double rates[2] = {}, all = 0;
   for (const Part& part : work.parts) {
     double& rate = rates[static_cast<size_t>(part.pass)];
-    if (rate == 0) rate = measured_rate(work.spec, work.precision, work.length, part.pass);
+    if (rate == 0) rate = measured_rate(work, part.pass);
     all += part.flops / rate;
     table.rows.push_back({part.name, report::format_count(part.tokens), report::format_number(part.flops, 3), report::format_duration(part.flops / rate)});
   }
   if (work.parts.size() > 1) table.rows.push_back({"all", "", "", report::format_duration(all)});
   print(table_text(table));
-  const bool measured = model::parameter_count(work.spec) <= kMeasuredParameters;
+  const Measured m = measured_windows(work);
   std::string speed;
   for (const double rate : rates)
     if (rate > 0) speed += fmt::format("{}{} GFLOP/s", speed.empty() ? "" : " and ", report::format_number(rate * 1e-9, 3));
   print_prose(fmt::format("\ntime: about, at {} with {}, {}\nmemory: about {}\n", speed, counted(max_threads(), "thread"),
-                    measured ? "measured just now on a model of this shape" : "three quarters of this machine's matrix rate",
+                    is_measured(work.spec) ? fmt::format("measured just now on a model of this shape and {} of {}", counted(m.batch, "window"), counted(m.length, "token"))
+                                           : "three quarters of this machine's matrix rate",
                     report::format_bytes(before + work.memory)));
   if (work.disk > 0) print_prose(fmt::format("disk: about {}\n", report::format_bytes(work.disk)));
   return all;
@@ -97,10 +110,12 @@ int end_dry_run() {
   return 0;
 }
 
-int64_t training_memory(const model::ModelSpec& spec, model::Precision precision, int64_t batch, int64_t length, int64_t trained_parameters) {
-  const model::TrainingDecoder one(spec, 1, length, {.precision = precision});
-  const int64_t copy = precision == model::Precision::kF32 ? 0 : weight_bytes(spec, precision);
-  return 4 * model::parameter_count(spec) + 12 * trained_parameters + copy + batch * static_cast<int64_t>(one.activation_bytes());
+int64_t training_memory(const Work& work, int64_t trained_parameters) {
+  const auto activations = [&](int64_t batch) {
+    return static_cast<int64_t>(model::TrainingDecoder(work.spec, batch, work.length, {.recompute = work.recompute, .precision = work.precision}).activation_bytes());
+  };
+  const int64_t copy = work.precision == model::Precision::kF32 ? 0 : weight_bytes(work.spec, work.precision), one = activations(1);
+  return 4 * model::parameter_count(work.spec) + 12 * trained_parameters + copy + one + (work.batch - 1) * (activations(2) - one);
 }
 
 int64_t training_disk(int64_t parameters, int64_t checkpoints) { return 4 * parameters + checkpoints * 12 * parameters; }

@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "coca/model/params.h"
+#include "coca/model/decoder.h"
 
 namespace coca::tools {
 
@@ -25,14 +25,21 @@ struct Work {
   std::vector<Part> parts;
   model::ModelSpec spec;  // the speed is that of a model of this shape
   model::Precision precision = model::Precision::kF32;
+  model::Recompute recompute = model::Recompute::kNone;
   int64_t length = 0;  // tokens of a typical window
+  int64_t batch = 1;   // windows that run together
   int64_t memory = 0;  // bytes, on top of what the process has
   int64_t disk = 0;    // bytes written
 };
 
-// FLOP/s of the shape here, on random weights and a window of at most 256 tokens, which takes a second or two. Models of more
-// than 50 million parameters are taken to reach three quarters of the rate of a large matrix product.
-double measured_rate(const model::ModelSpec&, model::Precision, int64_t length, Pass);
+// The windows that the speed is measured on: those that run together, or as many of them, and as much of one, as take a second.
+struct Measured {
+  int64_t batch = 1, length = 0;
+};
+Measured measured_windows(const Work&);
+// FLOP/s of the model's operations here, on random weights and measured_windows(). Models of more than 50 million parameters are
+// taken to reach three quarters of the rate of a large matrix product.
+double measured_rate(const Work&, Pass);
 
 double seconds_of(const Work&);
 // Prints what it takes, as a table; its time in seconds.
@@ -42,7 +49,7 @@ int end_dry_run();
 inline int print_dry_run(const Work& work) { return print_work(work), end_dry_run(); }
 
 // Bytes of weights, gradients, moments and activations of training; of the parameters that are trained.
-int64_t training_memory(const model::ModelSpec&, model::Precision, int64_t batch, int64_t length, int64_t trained_parameters);
+int64_t training_memory(const Work&, int64_t trained_parameters);
 // Bytes of a model folder and of so many checkpoints.
 int64_t training_disk(int64_t parameters, int64_t checkpoints);
 // Weights and activations of one batch of windows.

@@ -1,6 +1,7 @@
 // --dry-run: what long work would take, and that nothing is done.
 // SPDX-License-Identifier: Apache-2.0
 #include <set>
+#include <sstream>
 
 #include "e2e/cli_fixture.h"
 
@@ -40,6 +41,21 @@ TEST_F(DryRun, Training) {
   EXPECT_THAT(estimate(train("run")), AllOf(HasSubstr("training"), HasSubstr("1,280"), HasSubstr("10 steps of 128 tokens"), HasSubstr("disk: about")));
   EXPECT_THAT(estimate(with(train("run"), {"--validation-text", text(), "--validation-windows", "8", "--validation-interval", "5", "--accumulation", "2"})),
               AllOf(HasSubstr("2,560"), HasSubstr("validation"), HasSubstr("512")));
+  // Speed is measured on the windows that run together: those of a slice.
+  EXPECT_THAT(estimate(train("run")), HasSubstr("measured just now on a model of this shape and 4 windows of 32 tokens\n"));
+  EXPECT_THAT(estimate(with(train("run"), {"--slices", "2"})), HasSubstr("and 2 windows of 32 tokens\n"));
+  // Activations that are remade are not counted, but those of one layer.
+  const auto mib = [&](const std::string& recompute) {
+    const std::string out = estimate(with(train("run"), {"--layers", "8", "--width", "64", "--length", "128", "--batch", "64", "--recompute", recompute}));
+    std::istringstream amount(out.substr(out.find("memory: about ") + 14));
+    double value = 0;
+    std::string unit;
+    amount >> value >> unit;
+    return unit == "GiB" ? 1024 * value : value;
+  };
+  const double all = mib("none"), some = mib("attention"), layer = mib("layer");
+  EXPECT_GT(all, 1.2 * some);
+  EXPECT_GT(some, 1.2 * layer);
   EXPECT_EQ(coca(with(train("run"), {"--dry-run", "--width", "33"})).code, 2) << "wrong options are still refused";
   EXPECT_FALSE(fs::exists(at("run")));
 }
