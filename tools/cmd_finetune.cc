@@ -34,6 +34,7 @@ struct Options {
 struct Loaded {
   std::optional<data::TokenDocuments> examples, validation_examples;
   std::optional<data::TokenFile> text, validation_text;
+  std::shared_ptr<model::ModelFolder> model;
   int64_t shared = 0;  // documents or examples that are in both
 };
 
@@ -73,8 +74,8 @@ std::optional<data::TokenDocuments> load_examples(const std::vector<std::string>
 
 enum class Keep : uint8_t { kInFolder, kInMemory };  // kInMemory: nothing is written
 
-Loaded load_data(const train::FinetuneConfig& c, const text::Tokenizer& tokenizer, Keep keep) {
-  const auto target = train::finetune_target(c, tokenizer);
+Loaded load_data(const train::FinetuneConfig& c, const std::shared_ptr<model::ModelFolder>& model, const text::Tokenizer& tokenizer, Keep keep) {
+  const auto target = train::finetune_target(c, tokenizer, model);
   const std::optional<int32_t> bos = target.bos;
   const data::ChatTemplate chat = train::chat_template_for(c);
   const std::filesystem::path cache = std::filesystem::path(c.out) / "data";
@@ -90,7 +91,8 @@ Loaded load_data(const train::FinetuneConfig& c, const text::Tokenizer& tokenize
   Loaded all{.examples = load_examples(c.data, tokenizer, bos, chat, c.format, "examples", &list),
              .validation_examples = load_examples(c.validation_data, tokenizer, bos, chat, c.format, "validation examples", &validation_list),
              .text = load_text(c.text, train_file, "text", c.split, data::Split::kTrain),
-             .validation_text = load_text(validation_text, validation_file, "validation text", std::nullopt, data::Split::kValidation)};
+             .validation_text = load_text(validation_text, validation_file, "validation text", std::nullopt, data::Split::kValidation),
+             .model = model};
   leave_out_short_choice(c, c.length > 0 ? c.length : target.spec.max_position, all.validation_text);
   if (keep == Keep::kInFolder && all.text && all.validation_text) list = train::document_list(c.text, train_file), validation_list = train::document_list(validation_text, validation_file);
   all.shared = warn_of_overlap(list, validation_list);
@@ -107,7 +109,8 @@ train::FinetuneData data_of(const Loaded& data, const text::Tokenizer& tokenizer
           .examples = pointer(data.examples),
           .validation_examples = pointer(data.validation_examples),
           .text = pointer(data.text),
-          .validation_text = pointer(data.validation_text)};
+          .validation_text = pointer(data.validation_text),
+          .model = data.model};
 }
 
 // What the window costs examples that are longer.
@@ -166,8 +169,8 @@ train::TrainSummary run_with_progress(train::Finetuner& tuner) {
 }
 
 // What --dry-run says, after all that the run itself would check. Reads all data, and writes nothing.
-int estimate(const train::FinetuneConfig& c, const text::Tokenizer& tokenizer, train::Start start) {
-  const Loaded data = load_data(c, tokenizer, Keep::kInMemory);
+int estimate(const train::FinetuneConfig& c, const std::shared_ptr<model::ModelFolder>& model, const text::Tokenizer& tokenizer, train::Start start) {
+  const Loaded data = load_data(c, model, tokenizer, Keep::kInMemory);
   const train::FinetuneSetup setup(c, data_of(data, tokenizer), ranks().size());
   const model::ModelSpec& spec = setup.target().spec;
   const train::LoopOptions& loop = setup.loop_options();
@@ -211,14 +214,14 @@ int run(OptionFlags& flags, Options& options) {
   COCA_CHECK(!options.resume || !c.model.empty(), "--model: none given, and {} holds no run to resume", c.out);
   train::check_config(c);
   check_lora_options(flags, options);
-  model::load_spec(c.model);  // a wrong folder shows as such
+  const auto model = std::make_shared<model::ModelFolder>(c.model);  // a wrong folder shows as such
   const std::filesystem::path result_folder = std::filesystem::path(c.out) / (train::trains_adapter(c) ? "adapter" : "model");
   check_apart("--out", result_folder, train::trains_adapter(c) ? "--adapter" : "--model", train::trains_adapter(c) ? c.adapter : c.model);
   const auto tokenizer = text::load_tokenizer(c.tokenizer.empty() ? c.model : c.tokenizer);
   const train::Start start = options.resume ? train::Start::kResume : train::Start::kFresh;
-  if (options.dry_run) return estimate(c, *tokenizer, start);
+  if (options.dry_run) return estimate(c, model, *tokenizer, start);
   first_rank_checks([&] { return train::check_folder(c.out, start); });
-  const Loaded data = load_data(c, *tokenizer, Keep::kInFolder);
+  const Loaded data = load_data(c, model, *tokenizer, Keep::kInFolder);
   train::Finetuner tuner(c, data_of(data, *tokenizer), start, ranks());
   print_start(c, tuner);
   if (options.resume) print_resumed(c.out, tuner.loop().first_step(), tuner.loop().steps());

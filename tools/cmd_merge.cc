@@ -32,11 +32,11 @@ int run(const Options& o) {
   COCA_CHECK(!o.out.empty(), "--out: no folder to write given");
   check_outside("--out", o.out, "--model", o.model);
   check_outside("--out", o.out, "--adapter", o.adapter);
-  const auto adapter =
-      model::load_adapter(o.adapter, model::load_spec(o.model));  // mistakes show before the weights are read
+  model::ModelFolder source(o.model);
+  const auto adapter = model::load_adapter(o.adapter, source.spec());  // mistakes show before the weights are read
   check_companions(o.model);
   io::AtomicDir folder(o.out, io::AtomicDir::Existing::kRefuse);
-  model::Model merged = model::load_model(o.model);
+  model::Model merged = model::load_model(source);
   model::merge_adapter(*adapter, *merged.params);
   if (o.precision != model::Precision::kF32) {
     auto rounded = std::make_unique<model::ParamStore>(merged.spec, o.precision);

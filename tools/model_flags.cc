@@ -62,19 +62,21 @@ model::AttentionPattern pattern_of(const ModelFlags& flags, const model::ModelSp
 
 ModelShape load_shape(const ModelFlags& flags) {
   COCA_CHECK(!flags.model.empty(), "--model: no model folder given");
-  ModelShape shape{.spec = model::load_spec(flags.model)};
+  auto folder = std::make_unique<model::ModelFolder>(flags.model);
+  ModelShape shape{.spec = folder->spec()};
   shape.scaling = scaling_of(flags, shape.spec);
   model::ModelSpec patterned = shape.spec;
   patterned.pattern = pattern_of(flags, shape.spec);
   model::validate(patterned);
   shape.tokenizer = text::load_tokenizer(flags.tokenizer.empty() ? flags.model : flags.tokenizer);
   eval::check_tokenizer(*shape.tokenizer, shape.spec);
-  model::check_tensors(model::WeightFiles(flags.model), shape.spec);
+  folder->weights();
   if (!flags.adapter.empty()) shape.adapter = model::load_adapter(flags.adapter, shape.spec);
   if (!shape.adapter) shape.spec = model::folded_t(shape.spec);  // an adapter's tensors have the width of the folder's T
   shape.spec.pattern = patterned.pattern;
   const std::optional<int32_t> leading = text::leading_id(*shape.tokenizer, shape.spec.bos_id);
   shape.spec.bos_id = leading ? std::optional<int64_t>(*leading) : std::nullopt;
+  shape.folder = std::move(folder);
   return shape;
 }
 
@@ -82,7 +84,7 @@ LoadedModel load_with_flags(const ModelFlags& flags) { return load_with_flags(fl
 
 LoadedModel load_with_flags(const ModelFlags& flags, ModelShape shape) {
   const model::LoadT t = shape.adapter ? model::LoadT::kAsStored : model::LoadT::kFolded;
-  LoadedModel out{.model = model::load_model(flags.model, flags.precision, t), .adapter = flags.adapter, .tokenizer = std::move(shape.tokenizer),
+  LoadedModel out{.model = model::load_model(*shape.folder, flags.precision, t), .adapter = flags.adapter, .tokenizer = std::move(shape.tokenizer),
                   .scaling = shape.scaling, .used_scaling = shape.scaling.value_or(shape.spec.rope_scaling)};
   if (shape.adapter) model::merge_adapter(*shape.adapter, *out.model.params);
   out.model.spec = std::move(shape.spec);

@@ -59,6 +59,7 @@ struct LoadedModel {
 // The model without its weights, whose names and shapes are looked at all the same. Errors name the flag that is missing or
 // contradicts the model.
 struct ModelShape {
+  std::unique_ptr<model::ModelFolder> folder;
   model::ModelSpec spec;  // with the flags' pattern, and the bos that the tokenizer puts in front
   std::optional<model::RopeScaling> scaling;  // what the flags ask for
   std::unique_ptr<text::Tokenizer> tokenizer;

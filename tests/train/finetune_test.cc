@@ -69,6 +69,20 @@ TEST(Finetune, AFullTIsFoldedUnlessItIsKept) {
   EXPECT_EQ(finetune_target(lora, *made.tokenizer).spec.t_width, model::TWidth::kFull) << "the adapter is the folder's";
 }
 
+// A folder that was opened is not looked at again: here it is gone by then.
+TEST(Finetune, AModelThatIsOpenIsNotReadAgain) {
+  const test::TempDir dir;
+  const test::TinyExamples made;
+  const FinetuneConfig c = test::tiny_finetune(dir.path() / "model", dir.path() / "run");
+  test::put_model(c.model, test::byte_spec(test::tiny_llama(test::AttentionKind::kRope)));
+  const model::Model source = model::load_model(c.model);
+  FinetuneData data = made.data();
+  data.model = std::make_shared<model::ModelFolder>(c.model);
+  data.model->weights();
+  fs::remove_all(c.model);
+  EXPECT_EQ(test::values_of(Finetuner(c, data, Start::kFresh).loop().params()), test::values_of(*source.params));
+}
+
 // Runs of versions without the choice had T at full width, and go on so.
 TEST(Finetune, OptionsWithoutATWidthAreThoseOfFullWidth) {
   const test::TempDir dir;

@@ -9,6 +9,7 @@
 #include <span>
 #include <vector>
 
+#include "coca/base/count.h"
 #include "coca/base/log.h"
 #include "coca/base/parallel.h"
 #include "coca/io/fs.h"
@@ -93,14 +94,24 @@ void untie_another_head(const fs::path& config, const WeightFiles& stored, Model
 
 }  // namespace
 
-ModelSpec load_spec(const fs::path& dir) {
+ModelFolder::ModelFolder(const fs::path& dir) : dir_(dir) {
   const fs::path file = dir / "config.json";
   COCA_CHECK_AS(kIo, io::exists(dir), "model folder {} does not exist", dir.string());
   COCA_CHECK_AS(kIo, io::exists(file), "{} has no config.json: not a model folder", dir.string());
-  ModelSpec spec = spec_from_json(io::read_json(file), file.string());
-  if (spec.embeddings == Embeddings::kTied && WeightFiles::are_in(dir)) untie_another_head(file, WeightFiles(dir), spec);
-  return spec;
+  spec_ = spec_from_json(io::read_json(file), file.string());
+  if (spec_.embeddings != Embeddings::kTied || !WeightFiles::are_in(dir)) return;
+  weights_ = std::make_unique<WeightFiles>(dir);
+  untie_another_head(file, *weights_, spec_);
 }
+
+const WeightFiles& ModelFolder::weights() {
+  if (!weights_) weights_ = std::make_unique<WeightFiles>(dir_);
+  if (!checked_) check_tensors(*weights_, spec_);
+  checked_ = true;
+  return *weights_;
+}
+
+ModelSpec load_spec(const fs::path& dir) { return ModelFolder(dir).spec(); }
 
 void check_tensors(const WeightFiles& stored, const ModelSpec& spec) {
   std::set<std::string, std::less<>> wanted;
@@ -149,7 +160,7 @@ void load_checked(const WeightFiles& stored, const ModelSpec& spec, ParamStore& 
       float value = 0;
       io::read_values(*tensor, *bad, {&value, 1});
       fail(ErrorKind::kBadFile, "{}: tensor \"{}\" holds {} at element {}; expected finite values", file->path().string(), info.name,
-           value, *bad);
+           without_nan_sign(value), *bad);
     }
     file->release(*tensor);
   }
@@ -163,14 +174,20 @@ void load_params(const fs::path& at, const ModelSpec& spec, ParamStore& store) {
   load_checked(stored, spec, store);
 }
 
-Model load_model(const fs::path& dir, Precision precision, LoadT t) {
-  const ModelSpec spec = load_spec(dir);
-  const WeightFiles stored(dir);
-  check_tensors(stored, spec);  // memory is taken for tensors that are there
+void load_params(ModelFolder& folder, ParamStore& store) { load_checked(folder.weights(), folder.spec(), store); }
+
+Model load_model(ModelFolder& folder, Precision precision, LoadT t) {
+  const ModelSpec& spec = folder.spec();
+  const WeightFiles& stored = folder.weights();  // memory is taken for tensors that are there
   Model model{t == LoadT::kFolded ? folded_t(spec) : spec, nullptr};
   model.params = std::make_unique<ParamStore>(model.spec, precision);
   load_checked(stored, spec, *model.params);
   return model;
+}
+
+Model load_model(const fs::path& dir, Precision precision, LoadT t) {
+  ModelFolder folder(dir);
+  return load_model(folder, precision, t);
 }
 
 void save_params(const fs::path& file, const ParamStore& store, const std::map<std::string, std::string>& metadata) {

@@ -22,10 +22,26 @@ struct Model {
 // Whether a model's T projection of full width is folded to half while it is loaded (t_width.h), where that is possible.
 enum class LoadT : uint8_t { kAsStored, kFolded };
 
+// A folder whose config.json and headers of weights are read once, whatever is asked of it. The weights stay mapped.
+class ModelFolder {
+ public:
+  // Reads config.json; of weights, where there are some, only one thing: a head of its own in a model said to be tied makes it
+  // untied, with a warning.
+  explicit ModelFolder(const std::filesystem::path& dir);
+
+  const ModelSpec& spec() const { return spec_; }
+  const WeightFiles& weights();  // opened, and checked as by check_tensors(), by the first call
+
+ private:
+  std::filesystem::path dir_;
+  ModelSpec spec_;
+  std::unique_ptr<WeightFiles> weights_;
+  bool checked_ = false;
+};
+
 // Errors name the folder, the file and the tensor: missing, unexpected, of another shape, or not finite.
+Model load_model(ModelFolder&, Precision = Precision::kF32, LoadT = LoadT::kAsStored);
 Model load_model(const std::filesystem::path& dir, Precision = Precision::kF32, LoadT = LoadT::kAsStored);
-// config.json; the weights, where there are some, only for one question: a head of its own in a model said to be tied makes
-// it untied, with a warning.
 ModelSpec load_spec(const std::filesystem::path& dir);
 
 // Error for a tensor of the spec that the files lack or hold in another shape, and for one that the spec does not have.
@@ -35,6 +51,7 @@ void check_tensors(const WeightFiles&, const ModelSpec&);
 // width. It may be without CLEX's network, or have it where the spec does not, and then keeps what it holds; F32, F16, BF16 and F64 are converted to the
 // store's precision, through fp32, a block at a time.
 void load_params(const std::filesystem::path& folder_or_file, const ModelSpec&, ParamStore&);
+void load_params(ModelFolder&, ParamStore&);
 void save_params(const std::filesystem::path& file, const ParamStore&, const std::map<std::string, std::string>& metadata);
 
 struct SaveOptions {

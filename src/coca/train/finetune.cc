@@ -3,7 +3,6 @@
 
 #include <cmath>
 
-#include "coca/model/model.h"
 #include "coca/model/t_width.h"
 #include "coca/model/windows.h"
 #include "coca/text/leading_id.h"
@@ -39,20 +38,19 @@ std::shared_ptr<model::Adapter> adapter_of(const FinetuneConfig& c, const model:
 }
 
 // The source may lack CLEX's network, or have one that this run does without.
-void load_start(const FinetuneConfig& c, const model::ModelSpec& spec, model::ParamStore& params) {
-  const model::ModelSpec source = model::load_spec(c.model);
-  model::load_params(c.model, source, params);
-  if (spec.rope_scaling.type == model::Scaling::kClex && source.rope_scaling.type != model::Scaling::kClex)
+void load_start(const FinetuneConfig& c, const FinetuneTarget& target, model::ParamStore& params) {
+  model::load_params(*target.source, params);
+  if (target.spec.rope_scaling.type == model::Scaling::kClex && target.source->spec().rope_scaling.type != model::Scaling::kClex)
     model::initialise_clex(static_cast<uint64_t>(c.seed), params);
 }
 
 }  // namespace
 
-FinetuneTarget finetune_target(const FinetuneConfig& config, const text::Tokenizer& tokenizer) {
+FinetuneTarget finetune_target(const FinetuneConfig& config, const text::Tokenizer& tokenizer, std::shared_ptr<model::ModelFolder> source) {
   check_config(config);
-  const model::ModelSpec source = model::load_spec(config.model);
-  model::check_tensors(model::WeightFiles(config.model), source);
-  FinetuneTarget target{.spec = scaled_spec(config.positions, source)};
+  if (!source) source = std::make_shared<model::ModelFolder>(config.model);
+  source->weights();
+  FinetuneTarget target{.source = source, .spec = scaled_spec(config.positions, source->spec())};
   if (!config.keep_t_width && !trains_adapter(config)) target.spec = model::folded_t(target.spec);
   target.length = config.length > 0 ? config.length : target.spec.max_position;
   check_positions(config.positions, target.spec.attention, target.length);
@@ -67,7 +65,7 @@ FinetuneTarget finetune_target(const FinetuneConfig& config, const text::Tokeniz
   return target;
 }
 
-FinetuneSetup::FinetuneSetup(const FinetuneConfig& given, const FinetuneData& data, int ranks) : target_(finetune_target(given, data.tokenizer)) {
+FinetuneSetup::FinetuneSetup(const FinetuneConfig& given, const FinetuneData& data, int ranks) : target_(finetune_target(given, data.tokenizer, data.model)) {
   const FinetuneConfig config = in_slices(given, ranks);
   const BatchShape shape = shape_of(config, target_.length);
   COCA_CHECK((data.examples != nullptr) != (data.text != nullptr),
@@ -96,7 +94,7 @@ Finetuner::Finetuner(const FinetuneConfig& config, const FinetuneData& data, Sta
                            .tokens = data.examples ? data.examples->tokens() : data.text->size(),
                            .fingerprint = data.examples ? data.examples->fingerprint() : data.text->content_fingerprint()};
   const model::ModelSpec& spec = setup_.target().spec;
-  loop_ = std::make_unique<Loop>(setup_.loop_options(), spec, loop_data, start, [&](model::ParamStore& params) { load_start(config, spec, params); }, ranks);
+  loop_ = std::make_unique<Loop>(setup_.loop_options(), spec, loop_data, start, [&](model::ParamStore& params) { load_start(config, setup_.target(), params); }, ranks);
 }
 
 void FinetuneSetup::pack(const FinetuneConfig& config, const FinetuneData& data) {

@@ -84,7 +84,11 @@ data::ChatTemplate chat_template_for(const FinetuneConfig& c) {
 
 void check_config(const FinetuneConfig& c) {
   io::check_option_ranges(c);
-  for (const StageConfig& stage : c.stages.list) io::check_option_ranges(stage);
+  for (size_t i = 0; i < c.stages.list.size(); ++i) try {
+      io::check_option_ranges(c.stages.list[i]);
+    } catch (const Error& error) {
+      fail(error.kind(), "stage {}: {}", i, error.what());
+    }
   COCA_CHECK(!c.model.empty(), "model: no model folder given");
   COCA_CHECK(c.data.empty() != c.text.empty(), "data and text: give examples or text, one of them");
   COCA_CHECK(c.validation_data.empty() || !c.data.empty(),
