@@ -12,6 +12,7 @@
 #include "coca/base/rng.h"
 #include "coca/ops/attention.h"
 #include "coca/ops/collinear.h"
+#include "coca/ops/rope.h"
 #include "coca/ops/dilated_attention.h"
 #include "coca/ops/linear.h"
 

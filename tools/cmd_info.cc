@@ -13,7 +13,7 @@
 #include "coca/model/decoder.h"
 #include "coca/model/model.h"
 #include "coca/ops/device.h"
-#include "coca/ops/impl.h"
+#include "coca/ops/table.h"
 #include "coca/report/table.h"
 #include "coca/text/generation_config.h"
 #include "model_flags.h"
@@ -71,13 +71,20 @@ Facts program_facts() {
   f.count("threads", "threads", max_threads());
   f.text("MPI", "mpi", dist::mpi_version());
   f.text("GPUs", "gpus", gpus_text());
-  const Context cx;  // what COCA_FORCE_IMPL forces
-  for (const ops::OpImpls& op : ops::op_impls()) {
+  const Context cx;
+  for (const ops::OpTable& op : ops::op_tables()) {
     const std::string_view forced = cx.forced_impl(op.op);
     const std::string used(ops::running_impl(cx, op.op, DType::kF32)), bf16(ops::running_impl(cx, op.op, DType::kBF16));
-    f.json["ops"][std::string(op.op)] = {{"used", used}, {"used_bf16", bf16}, {"forced", !forced.empty()}, {"implementations", op.impls}};
-    f.table.rows.push_back({fmt::format("op {}", op.op), fmt::format("{}{}{} (of {})", used, bf16 == used ? "" : ", in bf16 " + bf16,
-                                                                     forced.empty() ? "" : ", forced", joined(op.impls))});
+    nlohmann::json implementations = nlohmann::json::array();
+    std::string listed;
+    for (const ops::OpRow& row : op.rows) {
+      implementations.push_back({{"name", row.name}, {"device", enum_name(row.device)}, {"runs_here", row.runs_here}});
+      listed += fmt::format("{}{}{}", listed.empty() ? "" : ", ", row.name, row.runs_here ? "" : fmt::format(" (needs {})", row.needs));
+    }
+    f.json["ops"][std::string(op.op)] = {
+        {"used", used}, {"used_bf16", bf16}, {"forced", !forced.empty()}, {"implementations", implementations}};
+    f.table.rows.push_back({fmt::format("op {}", op.op), fmt::format("{}{}{}, of {}", used, bf16 == used ? "" : ", in bf16 " + bf16,
+                                                                     forced.empty() ? "" : ", forced", listed)});
   }
   return f;
 }

@@ -21,7 +21,7 @@
 #include "coca/base/parallel.h"
 #include "coca/base/version.h"
 #include "coca/io/names.h"
-#include "coca/ops/impl.h"
+#include "coca/ops/table.h"
 #include "help.h"
 #include "ranks.h"
 #include "signals.h"
@@ -59,6 +59,18 @@ void bound_spinning(char** argv) {
   if (length <= 0) return;
   self[length] = '\0';
   execv(self, argv);  // returns only on failure, and then all goes on as it was
+}
+
+// The SIMD target, and the implementations that every Context of this run must use: from the flags, else from the environment.
+void set_computing(const std::string& target, const std::string& forced) {
+  const auto given = [](const std::string& flag, const char* variable) {
+    const char* value = flag.empty() ? std::getenv(variable) : nullptr;
+    return value ? std::string(value) : flag;
+  };
+  if (const std::string name = given(target, "COCA_CPU_TARGET"); !name.empty()) coca::ops::set_cpu_target(name);
+  coca::set_default_context_options(
+      {.forced = coca::parse_forced(forced.empty() ? "COCA_FORCE_IMPL" : "--force-impl", given(forced, "COCA_FORCE_IMPL"))});
+  coca::ops::check_forced(coca::Context());
 }
 
 const CLI::App& chosen_command(const CLI::App& app) {
@@ -142,12 +154,10 @@ int run(int argc, char** argv) {
     return refuse(understood, error.what());
   }
   if (threads > 0) coca::set_max_threads(threads);
-  if (!forced.empty()) setenv("COCA_FORCE_IMPL", forced.c_str(), 1);  // every Context reads it
   coca::tools::start_ranks();
   for (const std::string& note : arguments.notes) coca::tools::print_note(note);
   coca::tools::check_ranks(coca::tools::command_name(chosen_command(app)));
-  target.empty() ? coca::ops::apply_cpu_target_from_environment() : coca::ops::set_cpu_target(target);
-  coca::ops::check_forced(coca::Context());
+  set_computing(target, forced);
   note_sizes(chosen_command(app));
   coca::tools::check_paths(chosen_command(app), {});
   return action();

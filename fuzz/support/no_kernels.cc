@@ -9,6 +9,8 @@
 
 namespace coca {
 
+ThreadScope::ThreadScope(int) : before_(0) {}
+ThreadScope::~ThreadScope() = default;
 int max_threads() { return 1; }
 void set_max_threads(int) {}
 int thread_index() { return 0; }

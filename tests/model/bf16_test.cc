@@ -11,7 +11,7 @@
 #include "coca/io/json_file.h"
 #include "coca/model/decoder.h"
 #include "coca/model/model.h"
-#include "coca/ops/impl.h"
+#include "coca/ops/table.h"
 #include "support/longformer_specs.h"
 #include "support/temp_dir.h"
 #include "support/targets.h"
@@ -46,8 +46,8 @@ struct Pair {
 // kPlain: every op by its plain form, in bf16 all the same: what the type costs, whoever computes.
 enum class Ops : uint8_t { kBest, kPlain, kPlainProducts };
 void force(Context& cx, Ops which) {
-  for (const ops::OpImpls& op : ops::op_impls())
-    if (which == Ops::kPlain || (which == Ops::kPlainProducts && op.op == "linear")) cx.force_impl(std::string(op.op), "ref");
+  for (const ops::OpTable& op : ops::op_tables())
+    if (op.has("ref") && (which == Ops::kPlain || (which == Ops::kPlainProducts && op.op == "linear"))) cx.force_impl(std::string(op.op), "ref");
 }
 
 class Bf16OfSpec : public testing::TestWithParam<test::NamedSpec> {

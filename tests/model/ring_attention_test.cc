@@ -13,7 +13,7 @@
 #include "coca/dist/thread_group.h"
 #include "coca/model/decoder.h"
 #include "coca/ops/cross_entropy.h"
-#include "coca/ops/impl.h"
+#include "coca/ops/table.h"
 #include "support/numerics.h"
 #include "support/reference_decoder.h"
 #include "support/tiny_clex.h"
@@ -60,8 +60,8 @@ struct Outcome {
 Outcome alone(const ModelSpec& spec, const ParamStore& params, const Batch& batch, bool plain = false) {
   Outcome out{{}, ParamStore(spec)};
   Context cx;
-  for (const ops::OpImpls& op : ops::op_impls())
-    if (plain) cx.force_impl(std::string(op.op), "ref");
+  for (const ops::OpTable& op : ops::op_tables())
+    if (plain && op.has("ref")) cx.force_impl(std::string(op.op), "ref");
   TrainingDecoder decoder(spec, batch.B, batch.N, {.precision = params.precision()});
   const TensorRef nll = decoder.forward_backward(cx, params.weights(), rows(batch.ids, batch.B), rows(batch.targets, batch.B), 1.0f, out.grads.tensors());
   out.nll.assign(nll.as<float>(), nll.as<float>() + nll.numel());
@@ -88,8 +88,8 @@ Outcome over_ranks(const ModelSpec& spec, const ParamStore& params, const Batch&
     RingAttention ring(spec, ranks, batch.N);
     const std::vector<int32_t> ids = ring.split().take<int32_t>(batch.ids, ranks.rank()), targets = ring.split().take<int32_t>(batch.targets, ranks.rank());
     Context cx;
-    for (const ops::OpImpls& op : ops::op_impls())
-      if (plain) cx.force_impl(std::string(op.op), "ref");
+    for (const ops::OpTable& op : ops::op_tables())
+      if (plain && op.has("ref")) cx.force_impl(std::string(op.op), "ref");
     TrainingDecoder decoder(spec, batch.B, ring.tokens(), {.recompute = recompute, .precision = params.precision()});
     decoder.set_ring(&ring);
     ParamStore grads(spec);

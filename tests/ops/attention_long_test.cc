@@ -60,7 +60,7 @@ void expect_long_rows_match(int64_t N, const std::vector<const char*>& impls) {
   test::for_each_target([&] {
     for (const char* impl : impls) {
       SCOPED_TRACE(fmt::format("{} queries, {}", N, impl));
-      if (!runs_here(impl)) continue;
+      if (!runs_here("attention", impl)) continue;
       Context context;
       context.force_impl("attention", impl);
       Tensor o(qd, DTypeOf<T>::value), lse({1, kHeads, N});
@@ -80,7 +80,7 @@ TEST(AttentionLong, RowsOf131072KeysMatchTheReference) {
 }
 
 TEST(AttentionLong, RowsOf131072KeysMatchTheReferenceByBf16Instructions) {
-  COCA_SKIP_UNLESS_RUNS("avx512_bf16");
+  COCA_SKIP_UNLESS_RUNS("attention", "avx512_bf16");
   for (const int64_t N : {3, 9}) expect_long_rows_match<BF16>(N, {"avx512_bf16"});
 }
 

@@ -109,7 +109,7 @@ void expect_parts_match(const Case& c, const std::vector<const char*>& impls) {
   test::for_each_target([&] {
     for (const char* impl : impls) {
       SCOPED_TRACE(fmt::format("{} N {} S {} D {}", impl, c.N, c.S, c.D));
-      if (!runs_here(impl)) continue;
+      if (!runs_here("attention", impl)) continue;
       Context cx;
       cx.force_impl("attention", impl);
       Tensor o(in.qd, in.q.dtype());
@@ -136,7 +136,7 @@ TEST(AttentionParts, AreAsGoodAsAllKeysAtOnce) {
 }
 
 TEST(AttentionParts, AreAsGoodByBf16Instructions) {
-  COCA_SKIP_UNLESS_RUNS("avx512_bf16");
+  COCA_SKIP_UNLESS_RUNS("attention", "avx512_bf16");
   for (const Case& c : kCases) expect_parts_match<BF16>(c, {"avx512_bf16"});
 }
 

@@ -290,7 +290,7 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
   const Blank blank = blank_of(spec, c);
   test::for_each_target([&] {
     for (const char* impl : impls) {
-      if (!runs_here(impl)) continue;
+      if (!runs_here("attention", impl)) continue;
       SCOPED_TRACE(impl);
       Context context;
       context.force_impl("attention", impl);
@@ -341,7 +341,7 @@ TEST(Attention, Bf16MatchesTheReferenceOnEveryTarget) {
 }
 
 TEST(Attention, Bf16MatchesTheReferenceByBf16Instructions) {
-  COCA_SKIP_UNLESS_RUNS("avx512_bf16");
+  COCA_SKIP_UNLESS_RUNS("attention", "avx512_bf16");
   for (const Case& c : kCases) expect_matches_reference<BF16>(c, {"avx512_bf16"});
 }
 
@@ -351,7 +351,7 @@ TEST(Attention, BackwardInPartsMatchesTheReference) {
                         Case{1, 70, 1100, 1, 1, 8, true, false}, Case{1, 90, 1030, 3, 1, 8, false, false},
                         Case{2, 1100, 1100, 2, 1, 8, true, false, 0, {300, 1, 500, 29, 270}}}) {
     expect_matches_reference<float>(c, {"cpu"});
-    expect_matches_reference<BF16>(c, {test::some_target_runs("avx512_bf16") ? "avx512_bf16" : "cpu"});
+    expect_matches_reference<BF16>(c, {test::some_target_runs("attention", "avx512_bf16") ? "avx512_bf16" : "cpu"});
   }
 }
 
@@ -468,7 +468,7 @@ TEST(Attention, AForcedImplementationThatCannotRunHereIsAnError) {
     Context context;
     context.force_impl("attention", "avx512_bf16");
     const auto run = [&] { attention_forward(context, {}, {.q = q, .k = q, .v = q, .o = o}); };
-    if (runs_here("avx512_bf16"))
+    if (runs_here("attention", "avx512_bf16"))
       EXPECT_NO_THROW(run());
     else
       EXPECT_THAT(run, testing::ThrowsMessage<Error>(testing::HasSubstr("\"avx512_bf16\" forced for op \"attention\" cannot run here")));

@@ -1,6 +1,7 @@
 // Dilated windows against the plain reference, which takes every D_h-th key: ragged lengths, several dilations, grouped
 // queries, ALiBi, documents, tokens that all see, symmetric windows, queries that start late.
 // SPDX-License-Identifier: Apache-2.0
+#include "coca/ops/attention.h"
 #include "coca/ops/dilated_attention.h"
 
 #include <gmock/gmock.h>

@@ -12,7 +12,7 @@
 #include <vector>
 
 #include "coca/ops/device.h"
-#include "coca/ops/impl.h"
+#include "coca/ops/table.h"
 
 namespace coca::test {
 
@@ -29,17 +29,17 @@ void for_each_target(const Body& body) {
 }
 
 // Whether some SIMD target of this CPU has the instructions of an implementation. What needs them skips where none has.
-inline bool some_target_runs(std::string_view impl) {
+inline bool some_target_runs(std::string_view op, std::string_view impl) {
   const std::vector<std::string> targets = ops::cpu_targets();
   const bool runs = std::any_of(targets.begin(), targets.end(), [&](const std::string& target) {
     ops::set_cpu_target(target);
-    return ops::runs_here(impl);
+    return ops::runs_here(op, impl);
   });
   ops::set_cpu_target(targets.front());
   return runs;
 }
-#define COCA_SKIP_UNLESS_RUNS(impl) \
-  if (!::coca::test::some_target_runs(impl)) GTEST_SKIP() << "no SIMD target of this processor has the instructions of " << (impl)
+#define COCA_SKIP_UNLESS_RUNS(op, impl) \
+  if (!::coca::test::some_target_runs(op, impl)) GTEST_SKIP() << "no SIMD target of this processor has the instructions of " << (impl)
 
 // Runs body once for every way that the ops can run here: every SIMD target, all of them by their references, and on the first GPU
 // where each has an implementation for GPUs.
@@ -50,12 +50,14 @@ inline void for_each_way(const std::vector<std::string_view>& names, const std::
   });
   bool on_gpu = true;
   Context forced;
-  for (const ops::OpImpls& o : ops::op_impls()) {
+  size_t found = 0;
+  for (const ops::OpTable& o : ops::op_tables()) {
     if (std::find(names.begin(), names.end(), o.op) == names.end()) continue;
-    forced.force_impl(std::string(o.op), "ref");
-    on_gpu = on_gpu && !o.cuda.empty();
+    ++found;
+    if (o.has("ref")) forced.force_impl(std::string(o.op), "ref");
+    on_gpu = on_gpu && !o.names(DeviceKind::kCuda).empty();
   }
-  ASSERT_EQ(forced.forced_impls().size(), names.size()) << "an op that does not exist";
+  ASSERT_EQ(found, names.size()) << "an op that does not exist";
   {
     SCOPED_TRACE("reference");
     body(forced);

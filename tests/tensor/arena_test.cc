@@ -80,11 +80,11 @@ TEST(Arena, EmptyPlansWork) {
   EXPECT_EQ(none.numel(), 0);
 }
 
-// Sets COCA_FORCE_IMPL for one test.
+// Sets the default options for one test.
 class Forced {
  public:
-  explicit Forced(const char* text) { setenv("COCA_FORCE_IMPL", text, 1); }
-  ~Forced() { unsetenv("COCA_FORCE_IMPL"); }
+  explicit Forced(std::string_view text) { set_default_context_options({.forced = parse_forced("--force-impl", text)}); }
+  ~Forced() { set_default_context_options({}); }
 };
 
 TEST(Context, ScratchGrowsAndStays) {
@@ -93,16 +93,16 @@ TEST(Context, ScratchGrowsAndStays) {
   EXPECT_EQ(reinterpret_cast<uintptr_t>(first) % 64, 0u);
   EXPECT_EQ(context.scratch(10), first);
   EXPECT_NE(context.scratch(0), nullptr);
-  void* outer = context.scratch(1000, ScratchUser::kCaller);  // stays while ops use theirs
+  void* outer = context.scratch(1000, ScratchUser::kLora);  // stays while ops use theirs
   EXPECT_NE(outer, first);
   context.scratch(100000);
-  EXPECT_EQ(context.scratch(1000, ScratchUser::kCaller), outer);
+  EXPECT_EQ(context.scratch(1000, ScratchUser::kLora), outer);
   const MutTensorRef t = context.scratch_tensor({100, 100}, DType::kF64);
   EXPECT_EQ(t.bytes(), 80000u);
   t.as<double>()[9999] = 1.0;
 }
 
-TEST(Context, ForcedImplementationsFromTheEnvironment) {
+TEST(Context, ForcedImplementationsByDefault) {
   const Forced forced("attention:ref,linear:cpu");
   const Context context;
   EXPECT_EQ(context.forced_impl("attention"), "ref");
@@ -119,9 +119,8 @@ TEST(Context, ForcedImplementationsByCallWin) {
 
 TEST(Context, BadForcedTextIsAnError) {
   for (const char* text : {"attention", ":ref", "attention:", "a:b,,c:d"}) {  // a trailing comma is harmless
-    const Forced forced(text);
     try {
-      const Context context;
+      parse_forced("--force-impl", text);
       ADD_FAILURE() << "accepted " << text;
     } catch (const Error& e) {
       EXPECT_THAT(e.what(), HasSubstr("is not op:implementation")) << text;

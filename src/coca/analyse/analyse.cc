@@ -13,7 +13,7 @@
 #include "coca/base/stop.h"
 #include "coca/model/decoder.h"
 #include "coca/ops/attention.h"
-#include "coca/ops/float_types.h"
+#include "coca/tensor/float_copies.h"
 
 namespace coca::analyse {
 
@@ -168,7 +168,7 @@ class LayerListener {
 
  private:
   void look(TensorRef k_eff) {
-    const ops::FloatInput q_eff(q_eff_), keys(k_eff), q(q_);
+    const FloatInput q_eff(q_eff_), keys(k_eff), q(q_);
     LayerVectors v{.q_eff = q_eff.ref().view<float, 4>(), .k_eff = keys.ref().view<float, 4>(), .q = {}, .tbar = {},
                    .window = spec_.window_of(layer_), .rounding = angle_rounding(k_eff.dtype)};
     check_finite(v.q_eff, layer_);

@@ -11,7 +11,7 @@
 #include "coca/analyse/angles.h"
 #include "coca/model/params.h"
 #include "coca/model/spec.h"
-#include "coca/ops/rotation.h"
+#include "coca/ops/rope.h"
 
 namespace coca::analyse {
 

@@ -36,7 +36,15 @@ class Edge {
 // OpenMP keeps the number for each thread that starts others; this is the one that all of them use. 0: OpenMP's own.
 static std::atomic<int> chosen_threads{0};
 
+static thread_local int scoped_threads = 0;  // 0: no scope
+
+ThreadScope::ThreadScope(int threads) : before_(scoped_threads) {
+  if (threads > 0) scoped_threads = threads;
+}
+ThreadScope::~ThreadScope() { scoped_threads = before_; }
+
 int max_threads() {
+  if (scoped_threads > 0) return scoped_threads;
   const int chosen = chosen_threads.load(std::memory_order_relaxed);
   if (chosen > 0 && omp_get_max_threads() != chosen) omp_set_num_threads(chosen);
   return omp_get_max_threads();
@@ -55,10 +63,10 @@ COCA_NO_TSAN void parallel_for(int64_t tasks, const std::function<void(int64_t)>
     for (int64_t task = 0; task < tasks; ++task) body(task);
     return;
   }
-  max_threads();  // this thread may not have computed before
+  const int threads = max_threads();
   [[maybe_unused]] Edge begin, end;
   begin.leave();
-#pragma omp parallel
+#pragma omp parallel num_threads(threads)
   {
     begin.reach();
 #pragma omp for schedule(dynamic, 1) nowait

@@ -12,6 +12,18 @@ int max_threads();                  // the calling thread's OpenMP loops, oneDNN
 void set_max_threads(int threads);  // >= 1; for every thread; while none computes
 int thread_index();                 // 0 <= i < max_threads(), inside parallel_for
 
+// While it lives, what the calling thread starts runs on so many threads; 0 changes nothing.
+class ThreadScope {
+ public:
+  explicit ThreadScope(int threads);
+  ~ThreadScope();
+  ThreadScope(const ThreadScope&) = delete;
+  ThreadScope& operator=(const ThreadScope&) = delete;
+
+ private:
+  int before_;
+};
+
 // Runs body(task) for task = 0..tasks-1, dynamically scheduled. body must not throw. Which thread runs a task
 // is unspecified; results must not depend on it.
 void parallel_for(int64_t tasks, const std::function<void(int64_t)>& body);

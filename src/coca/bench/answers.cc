@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "coca/base/count.h"
-#include "coca/ops/impl.h"
+#include "coca/ops/table.h"
 
 namespace coca::bench {
 
@@ -38,8 +38,8 @@ void check_close(TensorRef actual, TensorRef expected, Precision precision, doub
 
 Context reference_context() {
   Context cx;
-  for (const ops::OpImpls& op : ops::op_impls())
-    cx.force_impl(std::string(op.op), std::string(op.impls.back()));
+  for (const ops::OpTable& op : ops::op_tables())
+    cx.force_impl(std::string(op.op), std::string(op.names(DeviceKind::kCpu).back()));
   return cx;
 }
 

@@ -8,7 +8,7 @@
 #include "coca/base/rng.h"
 #include "coca/base/version.h"
 #include "coca/ops/adamw.h"
-#include "coca/ops/impl.h"
+#include "coca/ops/table.h"
 #include "coca/ops/linear.h"
 
 namespace coca::bench {

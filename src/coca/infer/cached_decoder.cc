@@ -91,8 +91,8 @@ void CachedDecoder::attend_globals(Context& cx, size_t layer, int64_t count) {
   const int64_t first = cache_.length(), seen = first + count;
   Tensor &keys = global_keys_[layer], &values = global_values_[layer];
   model::global_project(cx, spec_, weights_.layers[layer], B_, N_, {count, count}, acts_);
-  ops::copy_heads(acts_.k_g.narrow(1, 0, count), keys.ref().narrow(1, first, count));
-  ops::copy_heads(acts_.v_g.narrow(1, 0, count), values.ref().narrow(1, first, count));
+  ops::copy_heads(cx, acts_.k_g.narrow(1, 0, count), keys.ref().narrow(1, first, count));
+  ops::copy_heads(cx, acts_.v_g.narrow(1, 0, count), values.ref().narrow(1, first, count));
   const TensorRef q = acts_.q_g.narrow(1, 0, count), k = keys.ref().narrow(1, 0, seen);
   MutTensorRef q_eff = acts_.q_g_eff.narrow(1, 0, count), k_eff = keys.ref().narrow(1, 0, seen);
   Tensor turned;
@@ -111,7 +111,7 @@ void CachedDecoder::attend(Context& cx, size_t layer, const model::Positions& at
   const int64_t held = cache_.held() + N;
   MutTensorRef keys = acts_.k;
   if (model::is_coca(spec_.attention)) {
-    keys = cx.scratch_tensor({B_, N, spec_.G, spec_.D / 2});
+    keys = cx.scratch_tensor({B_, N, spec_.G, spec_.D / 2}, DType::kF32, ScratchUser::kFoldedT);
     ops::collinear_fold(cx, model::collinear_options(spec_), {.R = spec_.R, .t = acts_.k, .tbar = keys});
   }
   cache_.write(cx, l, held - N, keys, acts_.v);

@@ -230,12 +230,12 @@ void Decoder::ring_layer(Context& cx, size_t i, const Positions& positions) {
     if (transforms_keys(spec_.attention)) acts.q_eff = of_all(buffers_.q_eff);
     layer_project(cx, spec_, w, x, acts);
     layer_position(cx, spec_, at.narrow(n, acts.q.size(1)), acts);
-    if (!transforms_keys(spec_.attention)) ops::copy_heads(acts.q, of_all(buffers_.q_eff));
+    if (!transforms_keys(spec_.attention)) ops::copy_heads(cx, acts.q, of_all(buffers_.q_eff));
     ring_->put(cx, acts, B_, b, n);
   });
   ring_->attend(cx, at.slopes, buffers_.q_eff, buffers_.o, buffers_.lse);
   each_part([&](LayerActs& acts, MutTensorRef x, const auto& of_all, int64_t, int64_t) {
-    ops::copy_heads(of_all(buffers_.o), acts.o);
+    ops::copy_heads(cx, of_all(buffers_.o), acts.o);
     layer_finish(cx, spec_, w, x, acts, x);
   });
 }

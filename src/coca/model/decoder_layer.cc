@@ -106,7 +106,7 @@ void position_far(Context& cx, const ModelSpec& s, const Positions& at, const La
   const ops::RopeRows key_rows = at.far.key_rows.narrow(0, n);
   if (!is_coca(s.attention)) return ops::rope_forward(cx, {.rows = key_rows, .x = a.k.narrow(1, 0, n), .y = k_far});
   const ops::CollinearOptions options = collinear_options(s);
-  const MutTensorRef tbar = cx.scratch_tensor({a.k.size(0), n, s.G, s.D / 2});
+  const MutTensorRef tbar = cx.scratch_tensor({a.k.size(0), n, s.G, s.D / 2}, DType::kF32, ScratchUser::kFoldedT);
   ops::collinear_fold(cx, options, {.R = s.R, .t = a.k.narrow(1, 0, n), .tbar = tbar});
   ops::collinear_key(cx, options, {.rows = key_rows, .tbar = tbar, .k_eff = k_far});
 }
@@ -432,8 +432,8 @@ void layer_forward_chunk(Context& cx, const ModelSpec& s, const LayerTensors<Ten
   if (s.qkv == Qkv::kSeparate) a.v = v;
   layer_project(cx, s, w, x, a);
   layer_position(cx, s, at, a);
-  if (!transforms_keys(s.attention)) ops::copy_heads(a.k, k_eff);
-  if (s.qkv == Qkv::kFused) ops::copy_heads(a.v, v);
+  if (!transforms_keys(s.attention)) ops::copy_heads(cx, a.k, k_eff);
+  if (s.qkv == Qkv::kFused) ops::copy_heads(cx, a.v, v);
   if (start == 0) {
     project_global(cx, s, w, a);
     global_position(cx, s, at, a);

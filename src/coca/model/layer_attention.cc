@@ -203,7 +203,7 @@ void attend_forward(Context& cx, const ModelSpec& s, const Positions& at, int64_
 
 void attend_backward(Context& cx, const ModelSpec& s, const Positions& at, const LayerActs& a, LayerActGrads& g) {
   const int64_t N = a.q_eff.size(1), globals = global_rows(s, N).queries;
-  if (globals > 0) ops::zero_heads(g.dq_eff.narrow(1, 0, globals));
+  if (globals > 0) ops::zero_heads(cx, g.dq_eff.narrow(1, 0, globals));
   if (globals < N) {
     const Local local(s, at, globals, a.q_eff, a.k_eff);
     ops::dilated_attention_backward(cx, {.attention = local_options(s, at, globals), .dilation = at.dilation},
@@ -211,14 +211,14 @@ void attend_backward(Context& cx, const ModelSpec& s, const Positions& at, const
                                      .o = from_row(TensorRef(a.o), globals), .lse = a.lse.narrow(2, globals, N - globals), .d_o = from_row(TensorRef(g.d_o), globals),
                                      .dq = from_row(g.dq_eff, globals), .dk = g.dk_eff, .dv = g.dv, .dq_far = g.dq_far, .dk_far = g.dk_far, .dv_far = {}});
     if (local.far) {
-      ops::add_heads(g.dq_far, from_row(g.dq_eff, globals));
-      ops::add_heads(g.dk_far, g.dk_eff.narrow(1, 0, globals));
+      ops::add_heads(cx, g.dq_far, from_row(g.dq_eff, globals));
+      ops::add_heads(cx, g.dk_far, g.dk_eff.narrow(1, 0, globals));
     }
   } else {
-    ops::zero_heads(g.dk_eff), ops::zero_heads(g.dv);
+    ops::zero_heads(cx, g.dk_eff), ops::zero_heads(cx, g.dv);
   }
   if (globals == 0) return;
-  if (!g.dqkv_g.empty()) ops::zero_heads(std::get<0>(split_qkv(s, g.dqkv_g)));  // of tokens whose global keys are seen, but not their queries
+  if (!g.dqkv_g.empty()) ops::zero_heads(cx, std::get<0>(split_qkv(s, g.dqkv_g)));  // of tokens whose global keys are seen, but not their queries
   ops::attention_backward(cx, global_options(s),
                           {.q = a.q_g_eff, .k = a.k_g_eff, .v = a.v_g, .slopes = at.slopes, .document_start = {}, .far = {}, .o = TensorRef(a.o).narrow(1, 0, globals),
                            .lse = TensorRef(a.lse).narrow(2, 0, globals), .d_o = TensorRef(g.d_o).narrow(1, 0, globals), .dq = g.dq_g_eff, .dk = g.dk_g_eff,

@@ -163,8 +163,8 @@ void RingAttention::put(Context& cx, const LayerActs& a, int64_t B, int64_t b, i
       if (is_coca(spec_.attention))
         ops::collinear_fold(cx, collinear_options(spec_), {.R = spec_.R, .t = source(a.k), .tbar = target(all.keys)});
       else
-        ops::copy_heads(source(a.k_eff), target(all.keys));
-      ops::copy_heads(source(a.v), target(all.values));
+        ops::copy_heads(cx, source(a.k_eff), target(all.keys));
+      ops::copy_heads(cx, source(a.v), target(all.values));
     }
     begin += count;
   }
@@ -199,7 +199,7 @@ void RingAttention::forward(Context& cx, const Positions& at, LayerActs& a) {
   const bool exact = a.o.dtype == DType::kF32;
   const MutTensorRef o = exact ? a.o : room(o_, DType::kF32, a.o.shape);
   attend(cx, at.slopes, a.q_eff, o, a.lse);
-  if (!exact) ops::copy_heads(o, a.o);
+  if (!exact) ops::copy_heads(cx, o, a.o);
 }
 
 // What this rank's queries give to a block of keys and values, in sums; and they to dq.
@@ -233,8 +233,8 @@ void RingAttention::take_home(Context& cx, const LayerActs& a, LayerActGrads& g,
       ops::collinear_fold_backward(cx, collinear_options(spec_), {.R = spec_.R, .t = rows_at(TensorRef(a.k), chunks[c], first), .dtbar = sum.keys,
                                                                   .dt = rows_at(g.dk, chunks[c], first)});
     else
-      ops::copy_heads(sum.keys, rows_at(g.dk_eff, chunks[c], first));
-    ops::copy_heads(sum.values, rows_at(g.dv, chunks[c], first));
+      ops::copy_heads(cx, sum.keys, rows_at(g.dk_eff, chunks[c], first));
+    ops::copy_heads(cx, sum.values, rows_at(g.dv, chunks[c], first));
     first += chunks[c].count;
   }
 }
@@ -246,7 +246,7 @@ void RingAttention::backward(Context& cx, const Positions& at, const LayerActs& 
   for (Block& sums : sums_) make_room(sums, DType::kF32);
   const bool exact = g.dq_eff.dtype == DType::kF32;
   const MutTensorRef dq = exact ? g.dq_eff : room(dq_, DType::kF32, g.dq_eff.shape);
-  ops::zero_heads(dq);
+  ops::zero_heads(cx, dq);
   Block *mine = &sums_[0], *leaving = &sums_[1], *coming = &sums_[2];
   const auto move_sums = [&](int step) { return Move{leaving, coming, owner(step)}; };
   for (int step = 0; step < split_.ranks(); ++step) {
@@ -272,7 +272,7 @@ void RingAttention::backward(Context& cx, const Positions& at, const LayerActs& 
     wait();
   }
   take_home(cx, a, g, split_.ranks() > 1 ? *coming : *leaving);
-  if (!exact) ops::copy_heads(dq, g.dq_eff);
+  if (!exact) ops::copy_heads(cx, dq, g.dq_eff);
 }
 
 }  // namespace coca::model

@@ -5,7 +5,7 @@
 #pragma once
 
 #include "coca/model/spec.h"
-#include "coca/ops/rotation.h"
+#include "coca/ops/rope.h"
 
 namespace coca::model {
 

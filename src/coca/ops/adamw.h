@@ -3,26 +3,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstdint>
-#include <span>
-
-#include "coca/tensor/context.h"
+#include "coca/kernels/args/adamw.h"
 
 namespace coca::ops {
 
-struct AdamWStep {
-  float learning_rate = 1e-3f;
-  float beta1 = 0.9f, beta2 = 0.95f, eps = 1e-8f;
-  float weight_decay = 0.0f;
-  float grad_scale = 1.0f;  // gradients are multiplied by this first (clipping, accumulation)
-  int64_t step = 1;         // 1-based, for the bias corrections
-  TensorRef grad;           // [n] f32
-  MutTensorRef param;       // [n] f32 updated
-  MutTensorRef m, v;        // [n] f32 updated: first and second moment
-  MutTensorRef copy;        // [n] bf16 written with the updated parameters, rounded; empty: not wanted
-};
 void adamw_step(Context&, const AdamWStep&);
-
 // Sum of squares in double, over fixed blocks: the same bits for any thread count. NaN and inf propagate.
 double sum_of_squares(Context&, TensorRef x);
 // The same of each `tile` elements by themselves, the last ones perhaps fewer: out [ceil(n / tile)] is written.

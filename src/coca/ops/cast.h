@@ -3,14 +3,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "coca/tensor/context.h"
+#include "coca/kernels/args/cast.h"
 
 namespace coca::ops {
 
-struct Cast {
-  TensorRef x;     // any shape, contiguous, f32 or bf16
-  MutTensorRef y;  // the same shape, contiguous, written: the other type
-};
 void cast(Context&, const Cast&);
 
 }  // namespace coca::ops

@@ -3,43 +3,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstdint>
-
-#include "coca/tensor/context.h"
+#include "coca/kernels/args/cross_entropy.h"
 
 namespace coca::ops {
 
-inline constexpr int32_t kIgnoreTarget = -1;  // rows with this target have no loss and no gradient
-
-// Over given logits, all f32.
-struct CrossEntropyForward {
-  TensorRef logits;   // [M, V]
-  TensorRef targets;  // [M] i32, 0 <= id < V or kIgnoreTarget
-  MutTensorRef nll;   // [M] f32 written: -log softmax(logits)[target], 0 for ignored rows
-  MutTensorRef lse;   // [M] f32 written: log sum exp; empty: not wanted
-};
-struct CrossEntropyBackward {
-  TensorRef logits, targets, lse;
-  float scale = 1.0f;    // dloss: the factor of each row's gradient, usually 1 / counted rows
-  MutTensorRef dlogits;  // [M, V] written; may be logits
-};
 void cross_entropy_forward(Context&, const CrossEntropyForward&);
 void cross_entropy_backward(Context&, const CrossEntropyBackward&);
-
-// Fused with logits = x W^T. Scratch from the Context: chunk_rows * V logits in f32 and, for bf16 gradients, as many
-// dlogits in bf16: rounded once, because the products of the gradient take one type.
-struct LmLoss {
-  TensorRef x;             // [M, C] final hidden states, f32 or bf16
-  TensorRef w;             // [V, C] output embedding, x's type
-  TensorRef targets;       // [M] i32 or kIgnoreTarget
-  MutTensorRef nll;        // [M] f32 written
-  int64_t chunk_rows = 0;  // rows a time; 0 chooses (about 16 MiB of logits, at least 128 rows)
-};
-struct LmLossGrad {
-  float scale = 1.0f;  // as in CrossEntropyBackward
-  MutTensorRef dx;     // [M, C] written; f32, or bf16 with bf16 x
-  MutTensorRef dw;     // [V, C] f32 accumulated (+=); empty: not wanted
-};
 void lm_loss_forward(Context&, const LmLoss&);
 // Loss and gradients in one sweep over the chunks (the logits are made once).
 void lm_loss_forward_backward(Context&, const LmLoss&, const LmLossGrad&);

@@ -6,16 +6,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <span>
-
-#include "coca/ops/attention.h"
+#include "coca/kernels/args/dilated_attention.h"
 
 namespace coca::ops {
-
-struct DilatedAttentionOptions {
-  AttentionOptions attention;         // with a window where a dilation is more than 1; spacing and first_place as they are
-  std::span<const int64_t> dilation;  // [H], at least 1, alike for heads that share a key/value head; empty: all 1
-};
 
 // As attention_forward. Far keys beside dilated windows: all of them for every query (FarRange::kAll).
 void dilated_attention_forward(Context&, const DilatedAttentionOptions&, const AttentionForward&);

@@ -1,77 +1,48 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/heads.h"
 
-#include <algorithm>
-#include <cstring>
-
-#include "coca/base/parallel.h"
-#include "coca/ops/float_types.h"
+#include "coca/ops/check.h"
+#include "coca/ops/run.h"
 
 namespace coca::ops {
 
 namespace {
 
-// body(b, n, h) for every head.
-template <typename Body>
-void each_head(const Dims& shape, const Body& body) {
-  const int64_t N = shape[1], H = shape[2];
-  parallel_blocks(shape[0] * N, 64, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      for (int64_t h = 0; h < H; ++h) body(i / N, i % N, h);
-  });
-}
+constexpr std::string_view kOp = "heads";
 
-template <typename Ref>
-int64_t head_at(const Ref& t, int64_t b, int64_t n, int64_t h) {
-  return b * t.stride(0) + n * t.stride(1) + h * t.stride(2);
+// to and from have one shape [B, N, H, D].
+void check_pair(const Site& at, TensorRef from, TensorRef to) {
+  check_given(at, "from", from);
+  check_given(at, "to", to);
+  COCA_CHECK(from.rank() == 4 && from.shape == to.shape, "[{}] from {} and to {} must have one shape [B, N, H, D]", kOp, from.shape.text(),
+             to.shape.text());
 }
 
 }  // namespace
 
-void zero_heads(MutTensorRef t) {
-  with_float_type(t.dtype, [&](auto zero) {
-    const auto view = t.view<decltype(zero), 4>();
-    each_head(t.shape, [&](int64_t b, int64_t n, int64_t h) { std::fill_n(view.ptr(b, n, h), t.size(3), decltype(zero){}); });
-  });
+void zero_heads(Context& context, MutTensorRef t) {
+  const Site at(kOp, context);
+  check_dtype(at, "t", t, kF32OrBF16);
+  check_heads(at, "t", t, t.shape);
+  run<HeadsImpl>(context, t.dtype, &HeadsFunctions::zero, t);
 }
 
-namespace {
-
-template <typename From, typename To>
-void convert_heads(TensorRef from, MutTensorRef to) {
-  const auto source = from.view<From, 4>();
-  const auto target = to.view<To, 4>();
-  each_head(to.shape, [&](int64_t b, int64_t n, int64_t h) {
-    const From* x = source.ptr(b, n, h);
-    To* y = target.ptr(b, n, h);
-    for (int64_t d = 0; d < to.size(3); ++d) y[d] = static_cast<To>(static_cast<float>(x[d]));
-  });
+void copy_heads(Context& context, TensorRef from, MutTensorRef to) {
+  const Site at(kOp, context);
+  check_pair(at, from, to);
+  if (from.dtype != to.dtype) {
+    check_dtype(at, "from", from, kF32OrBF16);
+    check_dtype(at, "to", to, kF32OrBF16);
+  }
+  run<HeadsImpl>(context, to.dtype, &HeadsFunctions::copy, from, to);
 }
 
-}  // namespace
-
-void copy_heads(TensorRef from, MutTensorRef to) {
-  if (from.dtype != to.dtype) return to.dtype == DType::kBF16 ? convert_heads<float, BF16>(from, to) : convert_heads<BF16, float>(from, to);
-  const auto element = static_cast<int64_t>(dtype_size(from.dtype));
-  const auto* source = static_cast<const std::byte*>(from.data);
-  auto* target = static_cast<std::byte*>(to.data);
-  const auto bytes = static_cast<size_t>(from.size(3) * element);
-  each_head(from.shape, [&](int64_t b, int64_t n, int64_t h) {
-    std::memcpy(target + head_at(to, b, n, h) * element, source + head_at(from, b, n, h) * element, bytes);
-  });
-}
-
-void add_heads(TensorRef from, MutTensorRef to) {
-  with_float_type(to.dtype, [&](auto zero) {
-    using T = decltype(zero);
-    const auto source = from.view<T, 4>();
-    const auto target = to.view<T, 4>();
-    each_head(to.shape, [&](int64_t b, int64_t n, int64_t h) {
-      const T* x = source.ptr(b, n, h);
-      T* y = target.ptr(b, n, h);
-      for (int64_t d = 0; d < to.size(3); ++d) y[d] = static_cast<T>(static_cast<float>(y[d]) + static_cast<float>(x[d]));
-    });
-  });
+void add_heads(Context& context, TensorRef from, MutTensorRef to) {
+  const Site at(kOp, context);
+  check_pair(at, from, to);
+  check_dtype(at, "from", from, kF32OrBF16);
+  check_dtype(at, "to", to, kF32OrBF16);
+  run<HeadsImpl>(context, to.dtype, &HeadsFunctions::add, from, to);
 }
 
 }  // namespace coca::ops

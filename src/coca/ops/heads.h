@@ -2,15 +2,15 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "coca/tensor/tensor.h"
+#include "coca/kernels/args/heads.h"
 
 namespace coca::ops {
 
 // t = 0; F32 or BF16.
-void zero_heads(MutTensorRef t);
+void zero_heads(Context&, MutTensorRef t);
 // to = from, of one shape; of one type, which may be any, or one of them F32 and the other BF16 (rounded once).
-void copy_heads(TensorRef from, MutTensorRef to);
-// to += from, of one shape and type, F32 or BF16; summed in fp32 and rounded once.
-void add_heads(TensorRef from, MutTensorRef to);
+void copy_heads(Context&, TensorRef from, MutTensorRef to);
+// to += from, of one shape, each F32 or BF16; summed in fp32 and rounded once.
+void add_heads(Context&, TensorRef from, MutTensorRef to);
 
 }  // namespace coca::ops

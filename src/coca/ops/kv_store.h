@@ -5,25 +5,11 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "coca/tensor/context.h"
-#include "coca/tensor/kv_pages.h"
+#include "coca/kernels/args/kv_store.h"
 
 namespace coca::ops {
 
-struct KvStore {
-  TensorRef keys;     // [B, N, G, W] f32 or bf16, innermost stride 1
-  TensorRef values;   // [B, N, G, D] f32 or bf16, innermost stride 1
-  int64_t first = 0;  // token of the cache that row 0 becomes
-  MutKvView cache;    // tokens first .. first + N - 1 written; first + N <= length
-};
 void kv_store(Context&, const KvStore&);
-
-struct KvLoad {
-  KvView cache;
-  int64_t first = 0;    // first token to read
-  MutTensorRef keys;    // [B, N, G, W] f32 written; empty: not wanted
-  MutTensorRef values;  // [B, N, G, D] f32 written; empty: not wanted
-};
 void kv_load(Context&, const KvLoad&);
 
 }  // namespace coca::ops

@@ -5,32 +5,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstdint>
-
-#include "coca/tensor/context.h"
+#include "coca/kernels/args/lora.h"
 
 namespace coca::ops {
-
-// An element stays with probability 1 - rate, divided by that; which do is a function of the key and their place.
-struct Dropout {
-  float rate = 0.0f;  // 0: all stay
-  uint64_t key = 0;
-};
-
-struct LoraForward {
-  TensorRef x;     // [M, K], contiguous
-  TensorRef a, b;  // [R, K] [N, R]
-  float scale = 1.0f;
-  Dropout dropout;
-  MutTensorRef y;  // [M, N] accumulated (+=)
-};
-struct LoraBackward {
-  TensorRef x, a, b, dy;  // as above; dy [M, N]
-  float scale = 1.0f;
-  Dropout dropout;
-  MutTensorRef dx;      // [M, K] accumulated (+=); empty: not wanted
-  MutTensorRef da, db;  // [R, K] [N, R] accumulated (+=); empty: not wanted
-};
 
 void lora_forward(Context&, const LoraForward&);
 void lora_backward(Context&, const LoraBackward&);

@@ -2,17 +2,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "coca/tensor/context.h"
+#include "coca/kernels/args/residual.h"
 
 namespace coca::ops {
 
-struct ResidualForward {
-  TensorRef a;     // [M, C] f32: the stream
-  TensorRef b;     // [M, C] f32 or bf16
-  TensorRef c;     // [M, C] of b's type, or empty
-  MutTensorRef y;  // [M, C] f32 written; may be a, and b or c when they are f32
-};
 void residual_forward(Context&, const ResidualForward&);
-// The gradient of a sum is the incoming gradient for each summand; there is nothing to compute.
 
 }  // namespace coca::ops

@@ -1,47 +1,18 @@
-// Plain loops, parallel over tokens: beside the products of a layer this is one pass over q and k.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/rope_angle.h"
 
-#include "coca/base/parallel.h"
-#include "coca/kernels/ref/rope_angle.h"
 #include "coca/ops/check.h"
-#include "coca/ops/float_types.h"
-#include "coca/ops/rope_check.h"
+#include "coca/ops/run.h"
 
 namespace coca::ops {
 
-namespace {
-
-constexpr std::string_view kOp = "rope_angle";
-
-template <typename T>
-void add_as(const RopeAngleBackward& p) {
-  const auto x = p.x.view<T, 4>(), dy = p.dy.view<T, 4>();
-  const auto cos = p.rows.cos.view<float, 3>(), sin = p.rows.sin.view<float, 3>();
-  const auto dangle = p.dangle.view<float, 3>();
-  const int64_t N = p.x.size(1), H = p.x.size(2), half = p.rows.cos.size(2);
-  parallel_blocks(p.x.size(0) * N, row_grain(p.x), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) {
-      const int64_t b = i / N, n = i % N, row = cos.size(0) == 1 ? 0 : b;
-      float* out = dangle.ptr(b, n);
-      for (int64_t h = 0; h < H; ++h) {
-        if (p.kind == AngleOf::kRotated)
-          ref::rotated_head_angles(x.ptr(b, n, h), dy.ptr(b, n, h), half, out);
-        else
-          ref::slack_head_angles(p.kind == AngleOf::kTied ? 2 : 0, x.ptr(b, n, h), dy.ptr(b, n, h), cos.ptr(row, n), sin.ptr(row, n), half, out);
-      }
-    }
-  });
-}
-
-}  // namespace
-
-void rope_angle_backward(Context&, const RopeAngleBackward& p) {
-  check_rows(kOp, p.rows, p.x);
-  check_heads(kOp, "dy", p.dy, p.x.shape);
-  check_dtype(kOp, "dy", p.dy, p.x.dtype);
-  check_packed(kOp, "dangle", p.dangle, {p.x.size(0), p.x.size(1), p.rows.cos.size(2)});
-  with_float_type(p.x.dtype, [&](auto zero) { add_as<decltype(zero)>(p); });
+void rope_angle_backward(Context& context, const RopeAngleBackward& a) {
+  const Site at("rope_angle", context);
+  check_rows(at, a.rows, a.x);
+  check_heads(at, "dy", a.dy, a.x.shape);
+  check_dtype(at, "dy", a.dy, a.x.dtype);
+  check_packed(at, "dangle", a.dangle, {a.x.size(0), a.x.size(1), a.rows.cos.size(2)});
+  run<RopeAngleImpl>(context, a.x.dtype, &RopeAngleFunctions::backward, a);
 }
 
 }  // namespace coca::ops

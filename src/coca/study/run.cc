@@ -17,7 +17,7 @@
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 #include "coca/model/model.h"
-#include "coca/ops/impl.h"
+#include "coca/ops/table.h"
 #include "coca/report/table.h"
 #include "coca/study/work.h"
 #include "coca/train/trainer.h"

@@ -17,25 +17,40 @@ namespace coca {
 // Receives every named intermediate ("layer.3.attn.o"); for verification and the hunt for NaNs.
 using TraceHook = std::function<void(std::string_view name, TensorRef value)>;
 
-// Whose scratch: that of an op, which the next op overwrites, or that of an op which calls other ops meanwhile.
-enum class ScratchUser : uint8_t { kOp, kCaller };
+// What a Context is given and keeps.
+struct ContextOptions {
+  // The implementation of an op that must run: {"attention", "ref"}. ops::check_forced holds it against the table of ops.
+  std::map<std::string, std::string, std::less<>> forced = {};
+  int threads = 0;  // that compute for the Context; 0: as many as for the whole process (base/parallel.h)
+};
+// "attention:ref,linear:ref"; throws Error (kInvalidArgument) naming `source`, the flag or variable, for any other form.
+std::map<std::string, std::string, std::less<>> parse_forced(std::string_view source, std::string_view text);
+
+// What a Context made without options gets. For programs, once at their start; empty before.
+void set_default_context_options(ContextOptions);
+
+// Whose scratch. kOp: that of an op, which the next op overwrites. The others live while their user calls other ops.
+enum class ScratchUser : uint8_t { kOp, kLora, kLogits, kDilated, kFoldedT };
+inline constexpr size_t kScratchUsers = 5;
 
 class Context {
  public:
-  explicit Context(DeviceMemory* memory = nullptr);  // null: the CPU. Reads COCA_FORCE_IMPL ("attention:ref,linear:ref") once
+  explicit Context(DeviceMemory* memory = nullptr);  // null: the CPU; with the default options
+  Context(DeviceMemory* memory, ContextOptions options);
 
   // Where ops run; their operands must lie there.
   Device device() const { return memory_ ? memory_->device() : Device{}; }
   DeviceMemory* memory() const { return memory_; }
+  int threads() const { return options_.threads; }  // 0: as many as for the whole process
 
   // Scratch of at least `bytes` on the device, 64-byte aligned, contents unspecified; valid until the next call for the same user.
   void* scratch(size_t bytes, ScratchUser user = ScratchUser::kOp);
-  MutTensorRef scratch_tensor(const Dims& shape, DType dtype = DType::kF32);
+  MutTensorRef scratch_tensor(const Dims& shape, DType dtype = DType::kF32, ScratchUser user = ScratchUser::kOp);
 
   // Implementation forced for an op ("ref", "cpu", ...), or "" when the op may choose.
   std::string_view forced_impl(std::string_view op) const;
   void force_impl(std::string op, std::string impl);
-  const std::map<std::string, std::string, std::less<>>& forced_impls() const { return forced_; }
+  const std::map<std::string, std::string, std::less<>>& forced_impls() const { return options_.forced; }
 
   void set_trace(TraceHook hook) { trace_ = std::move(hook); }
   bool tracing() const { return static_cast<bool>(trace_); }
@@ -49,8 +64,8 @@ class Context {
     size_t bytes = 0;
   };
   DeviceMemory* memory_;
-  std::array<Scratch, 2> scratch_;  // by ScratchUser
-  std::map<std::string, std::string, std::less<>> forced_;
+  std::array<Scratch, kScratchUsers> scratch_;  // by ScratchUser
+  ContextOptions options_;
   TraceHook trace_;
 };
 

@@ -12,7 +12,7 @@
 #include "coca/model/config.h"
 #include "coca/model/config_fields.h"
 #include "coca/model/model.h"
-#include "coca/ops/impl.h"
+#include "coca/ops/table.h"
 #include "coca/train/metrics.h"
 #include "coca/train/moments.h"
 

@@ -5,9 +5,11 @@
 
 #include <cstdint>
 
+#include "coca/kernels/args/top_keys.h"
+
 namespace coca::cpu {
 
-inline constexpr int64_t kTopKeysTile = 64;  // keys
+inline constexpr int64_t kTopKeysTile = ops::kKeyTile;
 
 // scores [64] = sum over d of q[d] tile[d, :]; tile [D, 64].
 void top_keys_scores(const float* q, const float* tile, int64_t D, float* scores) noexcept;

@@ -8,12 +8,19 @@
 #include <span>
 #include <vector>
 
+#include "coca/kernels/args/decode_attention.h"
 #include "coca/kernels/ref/attention.h"
 #include "coca/kernels/ref/collinear.h"
 
 namespace coca::ref {
 
 enum class DecodeScore { kDot, kRope, kSlack, kStrict, kTied, kOfficial };  // slack.. tied: ref/collinear.h's 0, 1, 2
+inline DecodeScore decode_score(const ops::DecodeAttentionOptions& o, int64_t R, int64_t D) {
+  if (o.score == ops::Score::kDot) return DecodeScore::kDot;
+  if (o.score == ops::Score::kRope) return DecodeScore::kRope;
+  if (o.collinear.fold == ops::Fold::kOfficial && R < D) return DecodeScore::kOfficial;
+  return static_cast<DecodeScore>(static_cast<int>(DecodeScore::kSlack) + static_cast<int>(o.collinear.kind));
+}
 
 // One head of a query [D] or a stored key ([D], collinear: tbar [D/2]) as the dot product sees it.
 template <typename T, typename Cos, typename Sin>

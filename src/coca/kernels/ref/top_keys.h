@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "coca/tensor/view.h"
@@ -22,6 +23,14 @@ struct TopKeysSpec {
 template <typename T>
 bool in_front(T a, T b) {
   return std::isnan(a) ? !std::isnan(b) : a > b;
+}
+
+// Lists without a key yet.
+template <typename T>
+void clear_lists(TensorView<T, 4> scores, TensorView<int32_t, 4> keys) {
+  const int64_t count = scores.size(0) * scores.size(1) * scores.size(2) * scores.size(3);
+  std::fill_n(scores.data, count, -std::numeric_limits<T>::infinity());
+  std::fill_n(keys.data, count, -1);
 }
 
 // q [B, N, H, D], k [B, n, G, D], scores and keys [B, N, H, count] continued.

@@ -3,7 +3,7 @@
 #include <cmath>
 
 #include "coca/base/parallel.h"
-#include "coca/ops/decode_attention.h"
+#include "coca/kernels/args/decode_attention.h"
 
 namespace coca::ops {
 

@@ -1,17 +1,10 @@
-// coca/ops/float_types.h - arguments that may be fp32 or bf16: the choice of typed code, and fp32 stand-ins for the
-// references, which know no bf16. Internal to ops.
+// coca/tensor/float_copies.h - fp32 stand-ins for bf16 operands, for code that knows no bf16, on the host.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include "coca/tensor/tensor.h"
 
-namespace coca::ops {
-
-// body(T{}) with T = float or BF16; `type` was checked to be one of them.
-template <typename Body>
-decltype(auto) with_float_type(DType type, const Body& body) {
-  return type == DType::kBF16 ? body(BF16{}) : body(float{});
-}
+namespace coca {
 
 // The tensor itself when it is fp32 or not given, else a packed fp32 copy.
 class FloatInput {
@@ -36,4 +29,4 @@ class FloatOutput {
   MutTensorRef target_, ref_;
 };
 
-}  // namespace coca::ops
+}  // namespace coca

@@ -1,4 +1,4 @@
-// coca/ops/rotation.h - how positions become angles: the numbers of one rotary embedding. Math: docs/math/rope.md.
+// coca/kernels/args/rotation.h - how positions become angles: the numbers of one rotary embedding. Math: docs/math/rope.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

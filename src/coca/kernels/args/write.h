@@ -1,4 +1,4 @@
-// coca/ops/write.h - whether an output replaces what was there or adds to it.
+// coca/kernels/args/write.h - whether an output replaces what was there or adds to it.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

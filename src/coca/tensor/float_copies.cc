@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "coca/ops/float_types.h"
+#include "coca/tensor/float_copies.h"
 
-namespace coca::ops {
+namespace coca {
 
 namespace {
 
@@ -43,4 +43,4 @@ void FloatOutput::store() const {
   copy_dims(copy_.ref().as<float>(), ref_.strides, target_.as<BF16>(), target_.strides, target_.shape, 0);
 }
 
-}  // namespace coca::ops
+}  // namespace coca

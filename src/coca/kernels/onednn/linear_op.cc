@@ -1,20 +1,44 @@
 // Products are cut into tiles of the output by shape alone, one oneDNN call on one thread each: their bits do
 // not depend on the number of threads. A whole oneDNN product may split its sums between threads.
+// Products of bf16 operands run as they are (row "onednn"), or widened to fp32 in blocks where the CPU has no generated code for
+// them (row "widened").
 // SPDX-License-Identifier: Apache-2.0
-#include "coca/ops/linear_product.h"
-
 #include <algorithm>
 #include <atomic>
 
 #include "coca/base/parallel.h"
+#include "coca/kernels/args/blocks.h"
+#include "coca/kernels/args/float_types.h"
 #include "coca/kernels/cpu/cast.h"
 #include "coca/kernels/cpu/linear.h"
+#include "coca/kernels/cpu/target.h"
+#include "coca/kernels/onednn/gemm.h"
+#include "coca/kernels/onednn/rows.h"
 
-namespace coca::ops {
+namespace coca::onednn {
 
 namespace {
 
-using onednn::Trans;
+// C[m, n] = op(A) op(B), or C += it, then + bias in every row. A and B of one type, C of either; sums in fp32, C
+// rounded once.
+struct Product {
+  Trans trans_a = Trans::kNo, trans_b = Trans::kNo;
+  int64_t m = 0, n = 0, k = 0;
+  DType type = DType::kF32;  // of A and B
+  const void* a = nullptr;
+  int64_t lda = 0;
+  const void* b = nullptr;
+  int64_t ldb = 0;
+  DType c_type = DType::kF32;
+  void* c = nullptr;
+  int64_t ldc = 0;
+  ops::Write write = ops::Write::kAssign;
+  const float* bias = nullptr;  // [n] or null
+};
+
+// How bf16 operands are multiplied: by oneDNN as they are, or widened to fp32 in blocks where the CPU has no
+// generated code for them. fp32 operands go to oneDNN either way.
+enum class Bf16Product : uint8_t { kNative, kWidened };
 
 constexpr int64_t kTileEdge = 512;
 constexpr int64_t kWidenDepth = 256;  // of k widened at a time: two operands of 512 KiB
@@ -37,7 +61,7 @@ Tiles choose_tiles(int64_t m, int64_t n) {
 
 // One tile of C as a product whose C is fp32.
 template <typename T>
-onednn::Gemm<T> tile_gemm(const Product& p, int64_t row, int64_t col, int64_t rows, int64_t cols, float* c, int64_t ldc,
+Gemm<T> tile_gemm(const Product& p, int64_t row, int64_t col, int64_t rows, int64_t cols, float* c, int64_t ldc,
                           float beta) {
   return {.trans_a = p.trans_a,
           .trans_b = p.trans_b,
@@ -58,7 +82,7 @@ void widen_rows(const BF16* from, int64_t ld, int64_t rows, int64_t cols, float*
 }
 
 // As gemm(), through fp32 copies of the operands. work: 2 kTileEdge kWidenDepth floats.
-bool gemm_widened(const onednn::Gemm<BF16>& g, float* work) {
+bool gemm_widened(const Gemm<BF16>& g, float* work) {
   if (g.trans_a == Trans::kNo && g.trans_b == Trans::kYes && g.m <= kFewRows) {
     cpu::dot_rows(g.a, g.lda, g.b, g.ldb, g.m, g.n, g.k, g.beta, g.c, g.ldc);
     return true;
@@ -71,7 +95,7 @@ bool gemm_widened(const onednn::Gemm<BF16>& g, float* work) {
     const bool ta = g.trans_a == Trans::kYes, tb = g.trans_b == Trans::kYes;
     widen_rows(g.a + (ta ? k0 * g.lda : k0), g.lda, ta ? depth : g.m, ta ? g.m : depth, a);
     widen_rows(g.b + (tb ? k0 : k0 * g.ldb), g.ldb, tb ? g.n : depth, tb ? depth : g.n, b);
-    ok = ok && onednn::gemm(onednn::Gemm<float>{.trans_a = g.trans_a,
+    ok = ok && gemm(Gemm<float>{.trans_a = g.trans_a,
                                                 .trans_b = g.trans_b,
                                                 .m = g.m,
                                                 .n = g.n,
@@ -87,8 +111,6 @@ bool gemm_widened(const onednn::Gemm<BF16>& g, float* work) {
   return ok;
 }
 
-}  // namespace
-
 void product(Context& context, Bf16Product how, const Product& p) {
   if (p.m == 0 || p.n == 0) return;
   const Tiles tile = choose_tiles(p.m, p.n);
@@ -96,7 +118,7 @@ void product(Context& context, Bf16Product how, const Product& p) {
   const bool widened = p.type == DType::kBF16 && how == Bf16Product::kWidened, rounded = p.c_type == DType::kBF16;
   const int64_t own = (widened ? 2 * kTileEdge * kWidenDepth : 0) + (rounded ? tile.rows * tile.cols : 0);
   auto* work = static_cast<float*>(context.scratch(static_cast<size_t>(own * max_threads()) * sizeof(float)));
-  const float beta = p.write == Write::kAccumulate && !rounded ? 1.0f : 0.0f;
+  const float beta = p.write == ops::Write::kAccumulate && !rounded ? 1.0f : 0.0f;
   std::atomic<bool> ok{true};
   const auto run_tile = [&](int64_t task) {
     if (task >= across * down) return;
@@ -106,15 +128,15 @@ void product(Context& context, Bf16Product how, const Product& p) {
     float* sums = rounded ? mine + (own - tile.rows * tile.cols) : static_cast<float*>(p.c) + row * p.ldc + col;
     const int64_t ld = rounded ? tile.cols : p.ldc;
     if (p.type == DType::kF32) {
-      if (!onednn::gemm(tile_gemm<float>(p, row, col, rows, cols, sums, ld, beta))) ok = false;
+      if (!gemm(tile_gemm<float>(p, row, col, rows, cols, sums, ld, beta))) ok = false;
     } else {
-      const onednn::Gemm<BF16> g = tile_gemm<BF16>(p, row, col, rows, cols, sums, ld, beta);
-      if (!(widened ? gemm_widened(g, mine) : onednn::gemm(g))) ok = false;
+      const Gemm<BF16> g = tile_gemm<BF16>(p, row, col, rows, cols, sums, ld, beta);
+      if (!(widened ? gemm_widened(g, mine) : gemm(g))) ok = false;
     }
     if (p.bias) cpu::add_bias_rows(p.bias + col, sums, ld, rows, cols);
     if (!rounded) return;
     BF16* c = static_cast<BF16*>(p.c) + row * p.ldc + col;
-    if (p.write == Write::kAccumulate) cpu::add_rows(c, p.ldc, sums, ld, rows, cols);
+    if (p.write == ops::Write::kAccumulate) cpu::add_rows(c, p.ldc, sums, ld, rows, cols);
     for (int64_t r = 0; r < rows; ++r) cpu::cast(sums + r * ld, c + r * p.ldc, cols);
   };
   // Never fewer than two tasks: inside a parallel region oneDNN keeps to one thread.
@@ -122,4 +144,71 @@ void product(Context& context, Bf16Product how, const Product& p) {
   COCA_CHECK_AS(kInternal, ok.load(), "[linear] oneDNN refused a product of {} x {} x {}", p.m, p.n, p.k);
 }
 
-}  // namespace coca::ops
+int64_t leading(TensorRef t) {
+  return t.size(0) <= 1 ? std::max<int64_t>(1, t.size(1)) : t.stride(0);
+}
+
+// db[n] += sum of dy[:, n]: partial sums of fixed blocks of rows, added in order.
+void bias_gradient(Context& context, TensorRef dy, MutTensorRef db) {
+  const int64_t M = dy.size(0), N = dy.size(1), block_rows = ops::reduction_rows(M), ld = leading(dy);
+  const int64_t blocks = (M + block_rows - 1) / block_rows;
+  float* partial = context.scratch_tensor({std::max<int64_t>(1, blocks), N}).as<float>();
+  ops::with_float_type(dy.dtype, [&](auto zero) {
+    const auto* from = dy.as<decltype(zero)>();
+    parallel_blocks(M, block_rows, [&](int64_t m0, int64_t m1) {
+      float* sums = partial + m0 / block_rows * N;
+      std::fill_n(sums, N, 0.0f);
+      cpu::add_column_sums(from + m0 * ld, ld, m1 - m0, N, sums);
+    });
+  });
+  float* to = db.as<float>();
+  parallel_blocks(N, 4096,
+                  [&](int64_t n0, int64_t n1) { cpu::add_column_sums(partial + n0, N, blocks, n1 - n0, to + n0); });
+}
+
+// The product x w^T and its like: operands of one type, rows as they stand.
+Product operands(TensorRef a, Trans trans_a, TensorRef b, Trans trans_b, MutTensorRef c, ops::Write write) {
+  return {.trans_a = trans_a,
+          .trans_b = trans_b,
+          .m = trans_a == Trans::kNo ? a.size(0) : a.size(1),
+          .n = trans_b == Trans::kNo ? b.size(1) : b.size(0),
+          .k = trans_a == Trans::kNo ? a.size(1) : a.size(0),
+          .type = a.dtype,
+          .a = a.data,
+          .lda = leading(a),
+          .b = b.data,
+          .ldb = leading(b),
+          .c_type = c.dtype,
+          .c = c.data,
+          .ldc = leading(c),
+          .write = write};
+}
+
+template <Bf16Product kHow>
+void forward(Context& context, const ops::LinearForward& a) {
+  Product p = operands(a.x, Trans::kNo, a.w, Trans::kYes, a.y, a.y_write);
+  p.bias = a.b.as<float>();
+  product(context, kHow, p);
+}
+
+template <Bf16Product kHow>
+void backward(Context& context, const ops::LinearBackward& a) {
+  if (!a.dx.empty()) product(context, kHow, operands(a.dy, Trans::kNo, a.w, Trans::kNo, a.dx, a.dx_write));  // dx = dy W
+  if (!a.dw.empty() && a.x.size(0) > 0)  // dW += dy^T x
+    product(context, kHow, operands(a.dy, Trans::kYes, a.x, Trans::kNo, a.dw, ops::Write::kAccumulate));
+  if (!a.db.empty()) bias_gradient(context, a.dy, a.db);
+}
+
+bool multiplies(const DType& type) {
+  return type == DType::kF32 || (cpu::active_target().starts_with("AVX3") && bf16_products());
+}
+bool widens(const DType& type) { return type == DType::kBF16; }
+
+}  // namespace
+
+const ops::LinearImpl linear_row{
+    .name = "onednn", .supports = multiplies, .run = {forward<Bf16Product::kNative>, backward<Bf16Product::kNative>}};
+const ops::LinearImpl linear_widened_row{
+    .name = "widened", .supports = widens, .run = {forward<Bf16Product::kWidened>, backward<Bf16Product::kWidened>}};
+
+}  // namespace coca::onednn

@@ -1,0 +1,48 @@
+// coca/kernels/args/top_keys.h - what top_keys takes; ops/top_keys.h says what it does.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cstdint>
+
+#include "coca/kernels/args/implementation.h"
+
+namespace coca::ops {
+
+inline constexpr int64_t kKeyTile = 64;  // blocks of keys begin at multiples of it
+
+struct TopKeysOptions {
+  int64_t count = 0;        // keys per query and head, at least 1
+  float scale = 0.0f;       // positive; 0 selects 1/sqrt(D)
+  int64_t first = 0;        // keys in front of this one are not of the middle
+  int64_t hidden = 1;       // nor are the nearest so many, the query's own included: n <= m - hidden is
+  int64_t query_start = 0;  // position of query 0 among the keys
+  int64_t most_distance = 0;  // ALiBi: farther keys count as this far away; 0: as they are
+};
+
+// Finds among the keys [key_start, key_start + n). With key_start 0 the lists begin, later blocks continue them. Lists are
+// sorted, the largest score first, of equal ones the earlier key; places without a key hold -inf and -1.
+struct TopKeysFind {
+  TensorRef q;             // [B, N, H, D] as it stands towards the middle; f32 or bf16, innermost stride 1
+  TensorRef k;             // [B, n, G, D] likewise; f32 or bf16, not necessarily q's type
+  int64_t key_start = 0;   // a multiple of 64
+  TensorRef slopes;        // [H] f32 ALiBi slopes, as in attention.h; empty: none
+  MutTensorRef scores;     // [B, N, H, count] f32 written
+  MutTensorRef keys;       // [B, N, H, count] i32 written
+};
+
+// Adds those of the keys found that lie in [key_start, key_start + n) to the softmax behind o and lse. Every key once.
+struct TopKeysAdd {
+  TensorRef scores, keys;  // as found
+  TensorRef v;             // [B, n, G, D] f32 or bf16, innermost stride 1
+  int64_t key_start = 0;
+  MutTensorRef o;          // [B, N, H, D] f32 or bf16, updated
+  MutTensorRef lse;        // [B, H, N] f32, updated
+};
+
+struct TopKeysFunctions {
+  void (*find)(Context&, const TopKeysOptions&, const TopKeysFind&);
+  void (*add)(Context&, const TopKeysAdd&);
+};
+using TopKeysImpl = Implementation<TopKeysFunctions>;
+
+}  // namespace coca::ops

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cmath>
+#include <vector>
+
+#include "coca/kernels/args/head_access.h"
+#include "coca/kernels/ref/decode_attention.h"
+#include "coca/tensor/float_copies.h"
+#include "coca/kernels/ref/kv_store.h"
+#include "coca/kernels/ref/rows.h"
+
+namespace coca::ref {
+
+namespace {
+
+using Angle = DecodeSide<float>::Angle;
+
+Angle of_rows(const ops::RopeRows& rows, const float* ops::AngleRow::* table) {
+  return [&rows, table](int64_t b, int64_t n, int64_t j) { return (ops::AngleRow(rows, b, n).*table)[j]; };
+}
+
+enum class Part : uint8_t { kCos, kSin };
+Angle of_keys(const ops::KeyAngles& angles, Part part) {
+  return [&angles, part](int64_t, int64_t s, int64_t j) {
+    const int64_t start = s / kKvTile * angles.half() + j, offset = j * kKvTile + kv_lane(s % kKvTile);
+    const float c0 = angles.start_cos()[start], s0 = angles.start_sin()[start];
+    const float c1 = angles.offset_cos()[offset], s1 = angles.offset_sin()[offset];
+    return part == Part::kCos ? c0 * c1 - s0 * s1 : s0 * c1 + c0 * s1;
+  };
+}
+
+void set_key_angles(DecodeSide<float>& side, const ops::KeyAngles* angles, const ops::RopeRows& key_rows) {
+  side.key_cos = angles ? of_keys(*angles, Part::kCos) : of_rows(key_rows, &ops::AngleRow::cos);
+  side.key_sin = angles ? of_keys(*angles, Part::kSin) : of_rows(key_rows, &ops::AngleRow::sin);
+}
+
+// The tokens of the window (or all).
+DecodeSide<float> near_side(const ops::DecodeAttentionOptions& o, const ops::DecodeAttention& a, const AttentionSpec& spec) {
+  DecodeSide<float> side{.spec = spec, .tokens = a.cache.length, .query_cos = of_rows(a.rows, &ops::AngleRow::cos),
+                         .query_sin = of_rows(a.rows, &ops::AngleRow::sin)};
+  side.spec.window = o.window;
+  if (a.far.tokens > 0 && a.far.range == ops::FarRange::kAll) side.spec.first = a.far.tokens;
+  if (!o.dilation.empty()) side.spec.dilation = o.dilation.data();
+  set_key_angles(side, a.angles, a.key_rows);
+  if (!a.turn.cos.empty()) {
+    side.turn_cos = of_rows(a.turn, &ops::AngleRow::cos);
+    side.turn_sin = of_rows(a.turn, &ops::AngleRow::sin);
+  }
+  return side;
+}
+
+DecodeSide<float> far_side(const ops::DecodeAttentionOptions& o, const ops::DecodeAttention& a, const AttentionSpec& spec) {
+  DecodeSide<float> side{.spec = spec, .tokens = a.far.tokens, .query_cos = of_rows(a.far.rows, &ops::AngleRow::cos),
+                         .query_sin = of_rows(a.far.rows, &ops::AngleRow::sin)};
+  side.spec.causal = a.far.range != ops::FarRange::kAll;
+  side.spec.hidden = o.window;
+  side.spec.most_distance = a.far.most_distance;
+  side.spec.most_position = a.far.most_position;
+  side.spec.forgotten = a.far.forgotten;
+  set_key_angles(side, a.far.angles, a.key_rows);
+  return side;
+}
+
+// All tokens of the cache as floats.
+void load_cache(const KvView& cache, MutTensorRef keys, MutTensorRef values) {
+  const KvLayout& l = cache.layout;
+  for (int64_t b = 0; b < l.B; ++b)
+    for (int64_t token = 0; token < cache.length; ++token)
+      for (int64_t g = 0; g < l.G; ++g) {
+        auto* run = const_cast<std::byte*>(cache.run(b, g, token));  // slots serve both ways; only read here
+        read_head(l.type, key_slot(l, run, token % kKvPage), {keys.view<float, 4>().ptr(b, token, g), static_cast<size_t>(l.W)});
+        read_head(l.type, value_slot(l, run, token % kKvPage), {values.view<float, 4>().ptr(b, token, g), static_cast<size_t>(l.D)});
+      }
+}
+
+void forward(Context&, const ops::DecodeAttentionOptions& options, const ops::DecodeAttention& a) {
+  const KvLayout& l = a.cache.layout;
+  const int64_t S = a.cache.length, N = a.q.size(1), D = a.q.size(3), R = options.score == ops::Score::kDot ? 0 : 2 * a.rows.cos.size(2);
+  const FloatInput q(a.q);
+  const FloatOutput o(a.o);
+  Tensor keys({l.B, S, l.G, l.W}), values({l.B, S, l.G, l.D});
+  load_cache(a.cache, keys, values);
+  const AttentionSpec spec{.scale = options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(D)),
+                           .query_start = S - N,
+                           .slopes = a.slopes.empty() ? nullptr : a.slopes.as<float>()};
+  std::vector<DecodeSide<float>> sides{near_side(options, a, spec)};
+  if (a.far.tokens > 0) sides.push_back(far_side(options, a, spec));
+  decode_attention<float>(sides, decode_score(options, R, D), R, q.ref().view<float, 4>(), TensorRef(keys).view<float, 4>(),
+                          TensorRef(values).view<float, 4>(), o.ref().view<float, 4>(),
+                          a.lse.empty() ? TensorView<float, 3>{} : a.lse.view<float, 3>());
+  o.store();
+}
+
+}  // namespace
+
+const ops::DecodeAttentionImpl decode_attention_row{.name = "ref", .run = {forward}};
+
+}  // namespace coca::ref

@@ -1,0 +1,24 @@
+// coca/kernels/ref/rows.h - what ops/table.cc lists of the references: plain loops in fp32, on one thread.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "coca/kernels/args/all.h"
+
+namespace coca::ref {
+
+extern const ops::AdamWImpl adamw_row;
+extern const ops::AttentionImpl attention_row;
+extern const ops::CastImpl cast_row;
+extern const ops::CollinearImpl collinear_row;
+extern const ops::CrossEntropyImpl cross_entropy_row;
+extern const ops::DecodeAttentionImpl decode_attention_row;
+extern const ops::EmbeddingImpl embedding_row;
+extern const ops::GeluImpl gelu_row;
+extern const ops::LinearImpl linear_row;
+extern const ops::NormImpl norm_row;
+extern const ops::ResidualImpl residual_row;
+extern const ops::RopeImpl rope_row;
+extern const ops::SwiGluImpl swiglu_row;
+extern const ops::TopKeysImpl top_keys_row;
+
+}  // namespace coca::ref
