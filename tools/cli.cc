@@ -189,14 +189,32 @@ std::shared_ptr<std::vector<std::string>> OptionFlags::add(std::string_view name
 
 namespace {
 
-// Where a sentence of the text begins with "NAME is" or "NAME VALUE".
-size_t place_of(const std::string& text, const std::string& name, const std::string& value) {
+// Where the text names the option: as "NAME:" at its beginning, as "NAME is", "NAME holds" or "NAME has" at that of a
+// sentence, or with its value, "NAME VALUE" or "NAME, VALUE".
+size_t place_of(std::string_view text, const std::string& name, const std::string& value) {
   for (size_t at = text.find(name); at != std::string::npos; at = text.find(name, at + 1)) {
-    const bool begins = at == 0 || (at >= 2 && text.compare(at - 2, 2, ": ") == 0);
-    const std::string_view rest = std::string_view(text).substr(at + name.size());
-    if (begins && (rest.starts_with(" is ") || rest.starts_with(" " + value))) return at;
+    const bool begins = at == 0 || (at >= 2 && text.substr(at - 2, 2) == ": ");
+    const std::string_view rest = text.substr(at + name.size());
+    const auto valued = [&](const std::string& between) {
+      const std::string all = between + value;
+      return !value.empty() && rest.starts_with(all) && (rest.size() == all.size() || std::isalnum(static_cast<unsigned char>(rest[all.size()])) == 0);
+    };
+    if (at == 0 && rest.starts_with(":")) return at;
+    if (begins && (rest.starts_with(" is ") || rest.starts_with(" holds ") || rest.starts_with(" has "))) return at;
+    if ((begins || text[at - 1] == ' ') && (valued(" ") || valued(", "))) return at;
   }
   return std::string::npos;
+}
+
+// The names of options that no prose has, as they stand in the text, become flags.
+void show_flags(std::string& text, const std::string& key, const std::string& flag) {
+  if (key.find('_') == std::string::npos) return;
+  const auto part = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || std::string_view("_-/.\"").find(c) != std::string_view::npos; };
+  for (size_t at = text.find(key); at != std::string::npos; at = text.find(key, at + 1)) {
+    const size_t end = at + key.size();
+    if ((at > 0 && part(text[at - 1])) || (end < text.size() && (part(text[end]) && text[end] != '.'))) continue;
+    text.replace(at, key.size(), flag);
+  }
 }
 
 }  // namespace
@@ -206,7 +224,11 @@ void OptionFlags::refuse(const Error& error) const {
   for (const auto& [flag, texts] : given_) {
     const std::string option = flag.substr(2), key = option_name(option);
     const bool in_file = texts->empty() && config_.is_object() && config_.contains(key);
-    if (texts->empty() && !in_file) continue;
+    if (texts->empty() && !in_file) {
+      if (text.starts_with(key + ":")) text.replace(0, key.size(), flag);
+      show_flags(text, key, flag);
+      continue;
+    }
     const std::string value = in_file ? config_[key].dump() : texts->back();
     for (const std::string& name : {key, option}) {
       const size_t at = place_of(text, name, value);
@@ -214,6 +236,7 @@ void OptionFlags::refuse(const Error& error) const {
       text.replace(at, name.size(), in_file ? fmt::format("\"{}\" of {}", key, config_file_) : flag);
       break;
     }
+    if (!in_file) show_flags(text, key, flag);
   }
   throw Error(error.kind(), text);
 }

@@ -167,8 +167,8 @@ class OptionFlags {
     options.visit(*this);
     add_config_flag();
   }
-  // Throws the error again. Where a sentence of its message begins with an option that was given, this becomes its flag, or
-  // the key of the --config file: "steps is -3" is "--steps is -3".
+  // Throws the error again. Where its message names an option that was given, this becomes its flag, or the key of the
+  // --config file: "steps is -3" is "--steps is -3".
   [[noreturn]] void refuse(const Error&) const;
   bool typed(std::string_view flag) const;  // on the command line: "--lora-alpha"
   void finish();  // after parsing; checks paths, and several ranks compare what they got (ranks.h)

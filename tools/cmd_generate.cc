@@ -264,6 +264,8 @@ void converse(Generator& generator, Chat& chat) {
 int run(const Options& o) {
   COCA_CHECK(o.chat || !o.system, "--system: needs --chat");
   COCA_CHECK(o.chat || o.messages.empty(), "--messages: needs --chat");
+  COCA_CHECK(o.chat || o.chat_template == Options{}.chat_template, "--chat-template {}: needs --chat", o.chat_template);
+  COCA_CHECK(o.chat || o.chat_var.values.empty(), "--chat-var: needs --chat");
   std::optional<Chat> chat;
   if (o.chat) chat.emplace(o);
   Generator generator(o);

@@ -45,7 +45,6 @@ int run_train(const TrainFlags& flags) {
   COCA_CHECK(!flags.out.empty(), "--out: no folder or file given");
   fs::path model = flags.out;
   if (model.extension() != ".model" || io::is_folder(model)) model /= "tokenizer.model";
-  if (model.has_parent_path()) io::make_dirs(model.parent_path());
   const Stopwatch watch;
   text::train_sentencepiece({.inputs = io::expand_inputs(flags.text, {".txt"}),
                              .model_prefix = fs::path(model).replace_extension(),

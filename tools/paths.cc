@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "paths.h"
 
+#include <glob.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -151,6 +152,23 @@ Uses uses_of(const CLI::App& command, const std::vector<SettledFlag>& settled) {
   return uses;
 }
 
+// Nothing is written before all that is to be read has been found. What stands for no file is left to the command: names
+// of tokenizers and templates.
+void check_input_is_there(const Use& input) {
+  if (input.flag == "--chat-template" || (input.flag == "--tokenizer" && input.path == "byte") || input.flag == "--config") return;
+  if (input.flag == "--dataset") {
+    COCA_CHECK_AS(kIo, io::exists(input.path + ".idx"), "{}: there is no {}.idx", input.text(), input.path);
+  } else if (input.role == Role::kTexts && !io::exists(input.path)) {
+    const bool pattern = input.path.find_first_of("*?[") != std::string::npos;
+    glob_t matches{};
+    const bool found = pattern && ::glob(input.path.c_str(), 0, nullptr, &matches) == 0;
+    ::globfree(&matches);
+    COCA_CHECK_AS(kIo, found, "{}: there is no such file or folder{}", input.text(), pattern ? ", and the pattern matches none" : "");
+  } else {
+    COCA_CHECK_AS(kIo, io::exists(input.path), "{} does not exist", input.text());
+  }
+}
+
 // An answer hours later would be lost.
 void check_result_can_be_written(const Use& output) {
   const io::OutputPlace place = io::output_place(output.path);
@@ -279,6 +297,7 @@ void check_paths(const CLI::App& command, const std::vector<SettledFlag>& settle
   const Uses uses = uses_of(command, settled);
   COCA_CHECK(uses.to_stdout.size() <= 1, "{} and {} both go to standard output; give one of them a file", uses.to_stdout[0], uses.to_stdout[1]);
   if (!uses.to_stdout.empty()) print_to_stderr();
+  for (const Use& input : uses.inputs) check_input_is_there(input);
   for (const Use& output : uses.outputs)
     if (output.role == Role::kResult) check_result_can_be_written(output);
     else

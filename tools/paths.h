@@ -21,7 +21,7 @@ struct SettledFlag {
 };
 
 // Errors that name the flags and the path, where
-//   a path is given as "";
+//   a path is given as "", or what is to be read is not there;
 //   an output file is to lie in a folder that does not exist, or is a folder, or cannot be written;
 //   a result would be read as text the next time, as it lies in a folder of --text and is called so;
 //   an output would replace an input, or two outputs are one file, whatever the spelling: through links and hard links too.

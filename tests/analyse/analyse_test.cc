@@ -297,7 +297,7 @@ TEST(Analyse, RefusesWhatItCannotLookAt) {
   EXPECT_THAT([&] { with({}); }, message("no window"));
   EXPECT_THAT([&] { with({{1}}); }, message("a window of 1 tokens"));
   EXPECT_THAT([&] { with({{1, 2, 3}, {1, 2}}); }, message("equally long"));
-  EXPECT_THAT([&] { with(two_windows(m.spec), {.borders = {.multiples = {0}}}); }, message("multiple 0"));
+  EXPECT_THAT([&] { with(two_windows(m.spec), {.borders = {.multiples = {0}}}); }, message("multiples holds 0"));
   model::ModelSpec patterned = m.spec, clex = m.spec;  // without the network
   patterned.pattern = model::default_pattern(model::Pattern::kReRope, 8);
   model::ModelSpec dilated = m.spec;

@@ -87,6 +87,7 @@ TEST(BenchAttention, WindowsAndDocuments) {
   EXPECT_NEAR(pairs_with(10, 1), 10 * 11 / 2 + 90 * 10, 1e-6);
   EXPECT_NEAR(pairs_with(0, 4), 4 * 25 * 26 / 2, 1e-6);
   EXPECT_NEAR(pairs_with(0, 3), 34 * 35 / 2 + 2 * 33 * 34 / 2, 1e-6);
+  EXPECT_NEAR(pairs_with(1, 1), 100, 1e-6) << "dq is zero there";
   EXPECT_NEAR(pairs_with(10, 4), 4 * (10 * 11 / 2 + 15 * 10), 1e-6);
 }
 
@@ -114,14 +115,14 @@ TEST(BenchAttention, AnEinsumThatDoesNotFitIsLeftOut) {
 TEST(BenchAttention, BadOptionsAreNamed) {
   Context cx;
   const auto error = [&](const AttentionOptions& o) { return message([&] { bench_attention(cx, o, {}); }); };
-  EXPECT_THAT(error({.kind = {}}), HasSubstr("kind"));
+  EXPECT_THAT(error({.kind = {}}), HasSubstr("attention: none given"));
   EXPECT_THAT(error({.lengths = {}}), HasSubstr("lengths"));
-  EXPECT_THAT(error({.lengths = {0}}), HasSubstr("length 0"));
-  EXPECT_THAT(error({.heads = 3, .kv_heads = 2}), HasSubstr("multiple of kv_heads 2"));
-  EXPECT_THAT(error({.head_dim = 7}), HasSubstr("head_dim 7"));
+  EXPECT_THAT(error({.lengths = {0}}), HasSubstr("lengths holds 0"));
+  EXPECT_THAT(error({.heads = 3, .kv_heads = 2}), HasSubstr("kv_heads is 2; expected a divisor of heads, 3"));
+  EXPECT_THAT(error({.head_dim = 7}), HasSubstr("head_dim is 7"));
   EXPECT_THAT(error({.kind = {AttentionForm::kEinsum}, .dtype = Precision::kBF16}), HasSubstr("F32 only"));
-  EXPECT_THAT(error({.window = -1}), HasSubstr("window -1"));
-  EXPECT_THAT(error({.lengths = {9}, .documents = 10}), HasSubstr("documents 10"));
+  EXPECT_THAT(error({.window = -1}), HasSubstr("window is -1"));
+  EXPECT_THAT(error({.lengths = {9}, .documents = 10}), HasSubstr("documents is 10"));
   EXPECT_THAT(error({.kind = {AttentionForm::kEinsum}, .window = 5}), HasSubstr("einsum computes every pair"));
 }
 
@@ -216,7 +217,7 @@ TEST(BenchEval, SpeedAndMemoryByLength) {
   }
   EXPECT_EQ(eval_table(o, results).rows.size(), 4u);
   EXPECT_EQ(to_json(results[2])["length"], 2048);
-  EXPECT_THAT(message([&] { bench_eval(cx, {.lengths = {1}}, {}); }), HasSubstr("length 1"));
+  EXPECT_THAT(message([&] { bench_eval(cx, {.lengths = {1}}, {}); }), HasSubstr("lengths holds 1"));
 }
 
 TEST(BenchEval, BF16HalvesTheWeights) {
@@ -279,7 +280,7 @@ TEST(BenchDecode, SpeedAndCacheByLength) {
       static_cast<double>(results[2].parameters - 31 * 16);  // of the embedding one row is read
   EXPECT_NEAR(bytes, 4 * weights + 2 * 20 * 2 * 16 * 4, 1e-3);
   EXPECT_EQ(decode_table(o, results).rows.size(), 4u);
-  EXPECT_THAT(message([&] { bench_decode(cx, {.tokens = 0}, {}); }), HasSubstr("tokens 0"));
+  EXPECT_THAT(message([&] { bench_decode(cx, {.tokens = 0}, {}); }), HasSubstr("tokens is 0"));
 }
 
 // What travels is counted, and follows from shapes: t and v a quarter less than k and v; sums of gradients of the same shapes, in fp32.
@@ -320,8 +321,8 @@ TEST(BenchRing, BytesAndTheSimulationOfThem) {
     change(bad);
     EXPECT_THAT(message([&] { bench_ring(cx, bad, {}); }), HasSubstr(text));
   };
-  refused([](RingOptions& b) { b.machines = {0}; }, "machines 0: not in 1..4096");
-  refused([](RingOptions& b) { b.gbit = 0; }, "gbit 0");
+  refused([](RingOptions& b) { b.machines = {0}; }, "machines holds 0; expected 1 to 4096");
+  refused([](RingOptions& b) { b.gbit = 0; }, "gbit is 0; expected more than 0");
   refused([](RingOptions& b) { b.lengths = {}; }, "none given");
 }
 

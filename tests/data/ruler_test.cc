@@ -70,7 +70,7 @@ TEST_P(Ruler, PromptsFollowFromTheirSeed) {
 
 TEST_P(Ruler, TooShortALengthIsNamed) {
   EXPECT_THAT([] { make(GetParam(), 150, 1); },
-              testing::ThrowsMessage<Error>(testing::AllOf(HasSubstr(std::string(find(GetParam())->name)), HasSubstr("150 are left"))));
+              testing::ThrowsMessage<Error>(testing::AllOf(HasSubstr(std::string(find(GetParam())->name)), HasSubstr(" in all"))));
 }
 
 TEST(RulerNeedles, SingleNeedle) {

@@ -133,7 +133,7 @@ TEST_F(EvalCli, PasskeyProtocolsAndWhatWinsOverThem) {
   ASSERT_EQ(r["cells"].size(), 2u);
   EXPECT_TRUE(r["cells"][0]["nll"].is_number());
   EXPECT_THAT(coca({"eval", "passkey", "--protocol", "posy"}).err, HasSubstr("expected one of ours, landmark"));
-  EXPECT_THAT(coca({"eval", "passkey", "--rule", "contains", "--new-tokens", "0"}).err, HasSubstr("--new-tokens 0 must be at least 1"));
+  EXPECT_THAT(coca({"eval", "passkey", "--rule", "contains", "--new-tokens", "0"}).err, HasSubstr("--new-tokens is 0; expected at least 1 with rule contains"));
   EXPECT_THAT(coca({"eval", "passkey", "--digits", "3", "--key-least", "5"}).err, HasSubstr("give one of them"));
 }
 

@@ -114,6 +114,69 @@ TEST_F(Flags, AWrongValueGetsTheNearest) {
   EXPECT_THAT(coca({"train", "--config", put("d.json", R"({"lr": 1})")}).err, HasSubstr("unknown option \"lr\"; did you mean \"learning_rate\"?\n"));
 }
 
+// Of every option whose value is no good: the message begins with its flag.
+TEST_F(Flags, ErrorsBeginWithTheOption) {
+  const Args train = {"train", "--text", text(), "--layers", "1", "--width", "16", "--heads", "2", "--length", "16", "--steps", "2", "--out", at("out")};
+  const Args lora = {"finetune", "--model", model(), "--text", text(), "--lora-rank", "2", "--out", at("out")};
+  const Args ppl = {"eval", "ppl", "--model", model(), "--text", text()}, passkey = {"eval", "passkey", "--model", model()};
+  const Args ring = {"bench", "ring", "--lengths", "64"}, tokens = {"tokenizer", "train", "--text", text(), "--out", at("out")};
+  const std::vector<std::pair<Args, const char*>> cases = {
+      {with(train, {"--learning-rate", "0"}), "--learning-rate is 0; expected more than 0"},
+      {with(train, {"--min-learning-rate", "1"}), "--min-learning-rate is 1; expected 0 to --learning-rate, 0.001"},
+      {with(train, {"--beta1", "1"}), "--beta1 is 1; expected at least 0 and less than 1"},
+      {with(train, {"--kv-heads", "1"}), "--kv-heads is 1; architecture gpt_neox has as many key/value heads as --heads, 2"},
+      {with(train, {"--dilation", "3", "--layer-window", "4"}), "--dilation has 1 number; expected 2, one per head, or 2, layer by layer"},
+      {with(lora, {"--lora-alpha", "0"}), "--lora-alpha is 0; expected more than 0"},
+      {with(lora, {"--lora-targets", "abc"}), "--lora-targets: \"abc\" matches nothing of "},
+      {with(lora, {"--freeze", "*"}), "--freeze: chooses parameters of the model; with an adapter"},
+      {{"finetune", "--model", model(), "--text", text(), "--freeze", "abc"}, "--freeze: \"abc\" matches nothing of "},
+      {{"finetune", "--model", model()}, "--data: none given; expected examples, or plain text (--text)"},
+      {{"study", "--methods", "abc"}, "--methods holds \"abc\": attention: unknown value"},
+      {{"study", "--eval-tokens", "1"}, "--eval-tokens is 1; expected at least 2"},
+      {{"study", "--length", "1"}, "--length is 1; expected at least 2"},
+      {with(ppl, {"--lengths", "8,1"}), "--lengths holds 1; expected at least 2"},
+      {with(ppl, {"--max-tokens", "1"}), "--max-tokens is 1; expected at least 2, or 0 (all)"},
+      {with(ppl, {"--lengths", "8", "--min-tokens", "99999999"}), "--min-tokens is 99999999; of 1 document none has as many"},
+      {with(ppl, {"--protocol", "abc"}), "--protocol is \"abc\"; expected one of sliding, "},
+      {with(passkey, {"--lengths", "7"}), "--lengths holds 7 (tokens): a passkey prompt of 7 tokens has no room"},
+      {{"eval", "ruler", "--model", model(), "--tasks", "niah_single_1", "--lengths", "7"}, "--lengths holds 7: niah_single_1: the shortest prompt takes "},
+      {with(passkey, {"--key-most", "7"}), "--key-most is 7; expected at least --key-least, 10000"},
+      {with(passkey, {"--digits", "0"}), "--digits is 0; expected 1 to 18"},
+      {with(passkey, {"--new-tokens", "7"}), "--new-tokens is 7; expected 0, as rule exact"},
+      {{"generate", "--model", model(), "--prompt", "x", "--chat-template", "chatml"}, "--chat-template chatml: needs --chat"},
+      {{"generate", "--model", model(), "--prompt", "x", "--stop", ""}, "--stop: a string is empty"},
+      {with(ring, {"--kv-heads", "3"}), "--kv-heads is 3; expected a divisor of heads, 4, or 0"},
+      {{"bench", "ring", "--lengths", "100", "--machines", "64"}, "--lengths holds 100; expected at least 128, two chunks for each of 64 machines"},
+      {{"bench", "decode", "--tokens", "0"}, "--tokens is 0; expected at least 1"},
+      {with(tokens, {"--vocab-size", "7"}), "--vocab-size is 7; expected 260 to 1000000"},
+      {with(tokens, {"--type", "word"}), "--type is \"word\"; expected bpe or unigram"},
+  };
+  for (const auto& [args, message] : cases) {
+    const Outcome o = coca(args);
+    EXPECT_EQ(o.code, 2) << message;
+    EXPECT_THAT("\n" + o.err, HasSubstr("\ncoca: " + std::string(message)));
+    EXPECT_FALSE(fs::exists(at("out"))) << message;
+  }
+}
+
+TEST_F(Flags, InputsThatAreNotThereAreNamedFirst) {
+  const std::string none = at("none");
+  for (const auto& [args, flag] : std::vector<std::pair<Args, std::string>>{
+           {{"train", "--text", text(), "--validation-text", none, "--out", at("out")}, "--validation-text"},
+           {{"study", "--text", text(), "--test-text", none, "--out", at("out")}, "--test-text"},
+           {{"finetune", "--model", model(), "--data", none, "--out", at("out")}, "--data"},
+           {{"finetune", "--model", none, "--text", text(), "--out", at("out")}, "--model"},
+           {{"data", "build", "--text", text(), "--tokenizer", none, "--out", at("out")}, "--tokenizer"},
+           {{"data", "import", "--dataset", none, "--tokenizer", "byte", "--out", at("out")}, "--dataset"},
+           {{"init", "--model-config", none, "--out", at("out")}, "--model-config"},
+           {{"data", "info", "--file", none}, "--file"}}) {
+    const Outcome o = coca(args);
+    EXPECT_EQ(o.code, 1) << flag;
+    EXPECT_THAT(o.err, StartsWith("coca: " + flag + " " + none));
+    EXPECT_FALSE(fs::exists(at("out"))) << flag;
+  }
+}
+
 TEST_F(Flags, MissingValuesAndFlagsInTheirPlace) {
   expect_refused({"train", "--steps"}, "--steps: needs a value (INT)", "train --help");
   expect_refused({"train", "--steps", "--batch", "3"}, "--steps: needs a value (INT), but --batch follows, which is a flag; if that is the value, write --steps=--batch",

@@ -89,7 +89,7 @@ TEST(Mlm, EachKindOfModelIsRefusedWhereItDoesNotBelong) {
   Context cx;
   const auto error = [](const auto& body, const char* text) { EXPECT_THAT(body, ThrowsMessage<Error>(HasSubstr(text))); };
   error([&] { masked_perplexity(cx, causal.spec, causal.params.weights(), documents, 20, {.lengths = {8}}); }, "the model is causal; expected a bidirectional one");
-  error([&] { masked_perplexity(cx, both.spec, both.params.weights(), documents, 20, {.lengths = {21}}); }, "no document has the 21 tokens");
+  error([&] { masked_perplexity(cx, both.spec, both.params.weights(), documents, 20, {.lengths = {21}}); }, "lengths holds 21: no document has the tokens");
   error([&] { infer::CachedDecoder(both.spec, both.params.weights(), 1); }, "generation: the model is bidirectional");
   error([&] { perplexity(cx, both.spec, both.params.weights(), documents, {.protocol = {.lengths = {8}}}); }, "perplexity: the model is bidirectional");
 }

@@ -151,7 +151,7 @@ TEST(PasskeyRules, CountWhatThePublishedScriptsCount) {
 TEST(PasskeyProtocolNames, AreListedInErrors) {
   EXPECT_EQ(passkey_protocol_names(), "ours, landmark, yarn, longlora, pose, longrope, lm-infinite, coca");
   EXPECT_EQ(&passkey_protocol_of("ours"), &named_passkey_protocols().front().protocol);
-  EXPECT_THAT([] { passkey_protocol_of("posy"); }, testing::ThrowsMessage<Error>(HasSubstr("\"posy\" is unknown; expected one of ours, landmark")));
+  EXPECT_THAT([] { passkey_protocol_of("posy"); }, testing::ThrowsMessage<Error>(HasSubstr("protocol is \"posy\"; expected one of ours, landmark")));
 }
 
 }  // namespace

@@ -250,14 +250,14 @@ TEST(PasskeyEval, MistakesAreNamed) {
       run(m, {.protocol = p});
     };
   };
-  EXPECT_THAT(with([](auto& p) { p.lengths = {}; }), message("no length"));
-  EXPECT_THAT(with([](auto& p) { p.depths = {}; }), message("no depth"));
-  EXPECT_THAT(with([](auto& p) { p.depths = {1.5}; }), message("depth 1.5"));
-  EXPECT_THAT(with([](auto& p) { p.trials = 0; }), message("trials 0"));
-  EXPECT_THAT(with([](auto& p) { p.keys = {9, 8}; }), message("keys from 9 to 8"));
-  EXPECT_THAT(with([](auto& p) { p.new_tokens = 3; }), message("new_tokens 3 must be 0"));
-  EXPECT_THAT(with([](auto& p) { p.rule = PasskeyRule::kContains; }), message("rule contains: new_tokens 0"));
-  EXPECT_THAT(with([](auto& p) { p.lengths = {1}; }), message("length 1 (tokens) must be at least 2"));
+  EXPECT_THAT(with([](auto& p) { p.lengths = {}; }), message("lengths: none given"));
+  EXPECT_THAT(with([](auto& p) { p.depths = {}; }), message("depths: none given"));
+  EXPECT_THAT(with([](auto& p) { p.depths = {1.5}; }), message("depths holds 1.5"));
+  EXPECT_THAT(with([](auto& p) { p.trials = 0; }), message("trials is 0"));
+  EXPECT_THAT(with([](auto& p) { p.keys = {9, 8}; }), message("key_most is 8; expected at least key_least, 9"));
+  EXPECT_THAT(with([](auto& p) { p.new_tokens = 3; }), message("new_tokens is 3; expected 0"));
+  EXPECT_THAT(with([](auto& p) { p.rule = PasskeyRule::kContains; }), message("new_tokens is 0; expected at least 1 with rule contains"));
+  EXPECT_THAT(with([](auto& p) { p.lengths = {1}; }), message("lengths holds 1 (tokens); expected at least 2"));
   EXPECT_THAT(with([](auto& p) { p.length_control = data::PasskeyLength::kUnits, p.lengths = {68}; }), message("must be at least 69"));
   EXPECT_THAT(with([](auto& p) { p.lengths = {4096, 60}; }), message("without any garbage it takes"));  // before any work is done
   const TinyModel small(test::tiny_neox(AttentionKind::kRope));

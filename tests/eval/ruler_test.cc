@@ -103,10 +103,10 @@ TEST(RulerEval, KeepsWhatIsDone) {
 TEST(RulerEval, MistakesAreNamed) {
   const TinyModel m = byte_model();
   const auto message = [](const char* text) { return testing::ThrowsMessage<Error>(testing::HasSubstr(text)); };
-  EXPECT_THAT([&] { run(m, {}); }, message("no task"));
-  EXPECT_THAT([&] { run(m, {.tasks = {RulerTask::kFrequentWords}}); }, message("no length"));
-  EXPECT_THAT([&] { run(m, {.tasks = {RulerTask::kFrequentWords}, .lengths = {900}, .samples = 0}); }, message("samples 0"));
-  EXPECT_THAT([&] { run(m, {.tasks = {RulerTask::kNiahSingle2}, .lengths = {900}}); }, message("haystack"));
+  EXPECT_THAT([&] { run(m, {}); }, message("tasks: none given"));
+  EXPECT_THAT([&] { run(m, {.tasks = {RulerTask::kFrequentWords}}); }, message("lengths: none given"));
+  EXPECT_THAT([&] { run(m, {.tasks = {RulerTask::kFrequentWords}, .lengths = {900}, .samples = 0}); }, message("samples is 0"));
+  EXPECT_THAT([&] { run(m, {.tasks = {RulerTask::kNiahSingle2}, .lengths = {900}}); }, message("tasks holds niah_single_2, which needs text"));
   EXPECT_THAT([&] { run(m, {.tasks = {RulerTask::kNiahSingle1}, .lengths = {4000, 200}}); }, message("the shortest prompt takes"));
 }
 

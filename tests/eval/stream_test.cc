@@ -122,10 +122,10 @@ TEST(Stream, MistakesAndStops) {
   Context cx;
   const auto run = [&](const Documents& documents, StreamOptions o) { stream_perplexity(cx, m.spec, m.params.weights(), documents, o); };
   const auto message = [](const char* text) { return testing::ThrowsMessage<Error>(testing::HasSubstr(text)); };
-  EXPECT_THAT([&] { run({{1}}, {.bos = Bos::kNever}); }, message("none of the 1 documents has two tokens"));
-  EXPECT_THAT([&] { run({{1, 2}}, {.chunk = 0}); }, message("chunk 0"));
-  EXPECT_THAT([&] { run({{1, 2}}, {.interval = 0}); }, message("interval 0"));
-  EXPECT_THAT([&] { run({{1, 2}}, {.tokens = -1}); }, message("tokens -1"));
+  EXPECT_THAT([&] { run({{1}}, {.bos = Bos::kNever}); }, message("text: of 1 document none has two tokens"));
+  EXPECT_THAT([&] { run({{1, 2}}, {.chunk = 0}); }, message("chunk is 0"));
+  EXPECT_THAT([&] { run({{1, 2}}, {.interval = 0}); }, message("interval is 0"));
+  EXPECT_THAT([&] { run({{1, 2}}, {.tokens = -1}); }, message("tokens is -1"));
   StreamOptions o{.chunk = 4, .bos = Bos::kNever};
   o.progress = [](const StreamPoint& p) {
     if (p.tokens == 8) request_stop();

@@ -143,7 +143,7 @@ TEST(Windows, FlagsBecomeLists) {
   };
   error({.layer_window = {1, 2, 3}}, "layer_window has 3 numbers; expected 1 or 2");
   error({.layer_window = {-1}}, "sliding window -1 must be positive");
-  error({.layer_window = {4}, .dilation = {2}}, "dilation has 1 numbers; expected 4, one per head, or 8");
+  error({.layer_window = {4}, .dilation = {2}}, "dilation has 1 number; expected 4, one per head, or 8");
   error({.dilation = {1, 1, 2, 2}}, "no layer has a window");
   error({.layer_window = {4}, .dilation = {1, 2, 2, 2}}, "layer 0: head 1 has dilation 2, but shares its key/value head with one of 1");
   error({.layer_window = {4}, .dilation = {0, 0, 1, 1}}, "dilation 0 of layer 0, head 0; expected 1 to 2147483647");

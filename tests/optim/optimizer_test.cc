@@ -181,12 +181,12 @@ TEST(AdamW, BadOptionsAreNamed) {
   const auto expect_error = [](const AdamWOptions& o, const char* text) {
     EXPECT_THAT([&] { AdamW(tiny_spec(), o); }, testing::ThrowsMessage<Error>(testing::HasSubstr(text)));
   };
-  expect_error({.beta1 = 1.0}, "betas 1 and 0.95");
-  expect_error({.beta2 = -0.1}, "betas 0.9 and -0.1");
-  expect_error({.eps = 0}, "eps 0");
-  expect_error({.weight_decay = -1}, "weight decay -1");
-  expect_error({.clex_rate = 0}, "clex_rate 0");
-  expect_error({.clip_norm = -1}, "clip norm -1");
+  expect_error({.beta1 = 1.0}, "beta1 is 1;");
+  expect_error({.beta2 = -0.1}, "beta2 is -0.1;");
+  expect_error({.eps = 0}, "adam_eps is 0;");
+  expect_error({.weight_decay = -1}, "weight_decay is -1;");
+  expect_error({.clex_rate = 0}, "clex_rate is 0;");
+  expect_error({.clip_norm = -1}, "clip_norm is -1;");
 }
 
 }  // namespace

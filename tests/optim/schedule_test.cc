@@ -53,12 +53,12 @@ TEST(Schedule, BadValuesAreNamed) {
   const auto expect_error = [](const Schedule& s, const char* text) {
     EXPECT_THAT([&] { check_schedule(s); }, testing::ThrowsMessage<Error>(testing::HasSubstr(text)));
   };
-  expect_error({.peak = 0}, "learning rate 0");
-  expect_error({.peak = std::numeric_limits<double>::quiet_NaN()}, "learning rate nan");
-  expect_error({.peak = 1e-3, .floor = 2e-3}, "learning-rate floor 0.002");
-  expect_error({.peak = 1e-3, .floor = -1}, "learning-rate floor -1");
-  expect_error({.warmup_steps = -1}, "warm-up of -1 steps");
-  expect_error({.total_steps = 0}, "0 steps in all");
+  expect_error({.peak = 0}, "learning_rate is 0");
+  expect_error({.peak = std::numeric_limits<double>::quiet_NaN()}, "learning_rate is nan");
+  expect_error({.peak = 1e-3, .floor = 2e-3}, "min_learning_rate is 0.002");
+  expect_error({.peak = 1e-3, .floor = -1}, "min_learning_rate is -1");
+  expect_error({.warmup_steps = -1}, "warmup_steps is -1");
+  expect_error({.total_steps = 0}, "steps is 0");
   EXPECT_NO_THROW(check_schedule({.peak = 1e-3, .floor = 1e-3}));
 }
 

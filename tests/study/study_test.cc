@@ -269,15 +269,15 @@ TEST_F(Study, RefusesWhatMakesNoSense) {
     change(c);
     EXPECT_THAT([&] { resolve(c); }, testing::ThrowsMessage<Error>(testing::HasSubstr(message)));
   };
-  refused([](StudyConfig& c) { c.ntk_methods = {"alibi"}; }, "alibi has no rotary embedding");
-  refused([](StudyConfig& c) { c.methods = {"rope", "rope"}; }, "listed twice");
-  refused([](StudyConfig& c) { c.methods = {"cola"}; }, "unknown value \"cola\"");
+  refused([](StudyConfig& c) { c.ntk_methods = {"alibi"}; }, "ntk_methods holds alibi, which has no rotary embedding");
+  refused([](StudyConfig& c) { c.methods = {"rope", "rope"}; }, "methods holds rope twice");
+  refused([](StudyConfig& c) { c.methods = {"cola"}; }, "methods holds \"cola\": attention: unknown value \"cola\"");
   refused([](StudyConfig& c) { c.methods = {"rope+cola"}; }, "training: unknown value \"cola\"");
   refused([](StudyConfig& c) { c.methods = {"rope+plain"}; }, "written without +plain");
   refused([](StudyConfig& c) { c.methods = {"rope", "alibi+pose"}; }, "method alibi+pose: positions \"pose\"");
-  refused([](StudyConfig& c) { c.methods = c.ntk_methods = {"rope+clex"}; }, "has a scaling of its own");
+  refused([](StudyConfig& c) { c.methods = c.ntk_methods = {"rope+clex"}; }, "which has a scaling of its own");
   refused([](StudyConfig& c) { c.methods = {"rope+random"}, c.multiples = {1}; }, "needs more than the length 64");
-  refused([](StudyConfig& c) { c.multiples = {4, 2}; }, "must ascend");
+  refused([](StudyConfig& c) { c.multiples = {4, 2}; }, "expected them in ascending order");
   refused([](StudyConfig& c) { c.text.clear(), c.split = data::Split::kTrain; }, "split: needs text");
 }
 

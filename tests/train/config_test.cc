@@ -60,8 +60,8 @@ TEST(TrainConfig, BadValuesAreNamed) {
   bad([](auto& c) { c.validation_windows = -1; }, "validation_windows is -1");
   bad([](auto& c) { c.keep_checkpoints = 0; }, "keep_checkpoints is 0");
   bad([](auto& c) { c.learning_rate = -1; }, "learning_rate is -1");
-  bad([](auto& c) { c.min_learning_rate = 1; }, "floor 1");
-  bad([](auto& c) { c.beta2 = 1; }, "betas 0.9 and 1");
+  bad([](auto& c) { c.min_learning_rate = 1; }, "min_learning_rate is 1; expected 0 to learning_rate, 0.001");
+  bad([](auto& c) { c.beta2 = 1; }, "beta2 is 1; expected at least 0 and less than 1");
   bad([](auto& c) { c.clip_norm = -1; }, "clip_norm is -1");
 }
 

@@ -202,9 +202,10 @@ HeadStats empty_head(const ModelSpec& spec, int64_t N, size_t shifts) {
 
 void check(std::span<const std::vector<int32_t>> windows, const AnalyseOptions& options) {
   analyse::check(options.borders);  // before the work: it is needed behind it
-  COCA_CHECK(!windows.empty(), "analyse: no window of text");
-  COCA_CHECK(options.pairs >= 0 && options.rows >= 0, "analyse: pairs {} and rows {} must not be negative", options.pairs, options.rows);
-  for (const int64_t shift : options.shifts) COCA_CHECK(shift >= 0, "analyse: shift {} must not be negative", shift);
+  COCA_CHECK(!windows.empty(), "text: has no window");
+  COCA_CHECK(options.pairs >= 0, "pairs is {}; expected 0 (all) or more", options.pairs);
+  COCA_CHECK(options.rows >= 0, "rows is {}; expected 0 (all) or more", options.rows);
+  for (const int64_t shift : options.shifts) COCA_CHECK(shift >= 0, "shifts holds {}; expected at least 0", shift);
   const size_t N = windows[0].size();
   COCA_CHECK(N >= 2, "analyse: a window of {} tokens; at least 2 are needed", N);
   for (const std::vector<int32_t>& window : windows)

@@ -61,9 +61,9 @@ ops::Rotation plane_rotation(const model::ModelSpec& spec, int64_t seq_len, cons
 }
 
 void check(const BordersOptions& options) {
-  COCA_CHECK(options.dynamic_factor >= 1, "analyse: dynamic factor {} must be at least 1", options.dynamic_factor);
+  COCA_CHECK(options.dynamic_factor >= 1, "dynamic_factor is {}; expected at least 1", options.dynamic_factor);
   for (const int64_t multiple : options.multiples)
-    COCA_CHECK(multiple >= 1, "analyse: multiple {} of the trained length must be positive", multiple);
+    COCA_CHECK(multiple >= 1, "multiples holds {}; expected at least 1", multiple);
 }
 
 int64_t ScaledBorders::unseen_planes() const {

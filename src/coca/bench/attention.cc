@@ -7,6 +7,7 @@
 #include "coca/base/sizes.h"
 #include "coca/bench/einsum_attention.h"
 #include "coca/bench/machine.h"
+#include "coca/bench/model_shape.h"
 #include "coca/model/rope_table.h"
 #include "coca/ops/attention.h"
 #include "coca/ops/collinear.h"
@@ -191,21 +192,17 @@ std::vector<Form> forms_of(const AttentionOptions& o) {
 }
 
 void check_options(const AttentionOptions& o) {
-  COCA_CHECK(!o.kind.empty(), "kind: none given");
+  COCA_CHECK(!o.kind.empty(), "attention: none given");
   COCA_CHECK(!o.lengths.empty(), "lengths: none given");
-  for (const int64_t N : o.lengths) COCA_CHECK(N >= 1, "length {} must be at least 1", N);
-  COCA_CHECK(o.batch >= 1 && o.heads >= 1 && o.kv_heads >= 0,
-             "batch {}, heads {} must be positive and kv_heads {} not negative", o.batch, o.heads,
-             o.kv_heads);
-  COCA_CHECK(o.kv_heads == 0 || o.heads % o.kv_heads == 0, "heads {} is not a multiple of kv_heads {}",
-             o.heads, o.kv_heads);
-  COCA_CHECK(o.head_dim >= 2 && o.head_dim % 2 == 0, "head_dim {} must be even and positive", o.head_dim);
-  COCA_CHECK(o.memory_cap > 0, "memory_cap {} must be positive", o.memory_cap);
-  COCA_CHECK(o.window >= 0, "window {} must be 0 (none) or more", o.window);
+  for (const int64_t N : o.lengths) COCA_CHECK(N >= 1, "lengths holds {}; expected at least 1", N);
+  COCA_CHECK(o.batch >= 1, "batch is {}; expected at least 1", o.batch);
+  check_heads({.heads = o.heads, .kv_heads = o.kv_heads, .head_dim = o.head_dim});
+  COCA_CHECK(o.memory_cap > 0, "memory_cap is {}; expected more than 0", o.memory_cap);
+  COCA_CHECK(o.window >= 0, "window is {}; expected 0 (none) or more", o.window);
   for (const int64_t N : o.lengths)  // q, k, v and the output
     check_memory("attention", {{"batch", o.batch}, {"lengths", N}, {"heads", o.heads}, {"head_dim", o.head_dim}, {"bytes", 16}}, "lower one of these");
   for (const int64_t N : o.lengths)
-    COCA_CHECK(o.documents >= 1 && o.documents <= N, "documents {} must be 1 to the length, {}", o.documents, N);
+    COCA_CHECK(o.documents >= 1 && o.documents <= N, "documents is {}; expected 1 to the shortest of lengths, {}", o.documents, N);
   for (const Form form : forms_of(o))
     COCA_CHECK(!is_einsum(form) || (o.window == 0 && o.documents == 1),
                "{} computes every pair: give it no window and no documents", enum_name(form));
@@ -233,7 +230,9 @@ int64_t passes_of(const AttentionOptions& o) {
 void check_answer(Context& cx, Form form, const AttentionOptions& o) {
   Shape s = shape_of(o, kCheckLength);
   s.B = 1;
-  s.window = std::min(s.window, kCheckLength / 3), s.documents = std::min(s.documents, kCheckLength / 3);
+  // Of a window of one token, and of documents of one, dq is zero, and roundings are no share of it.
+  if (s.window > 0) s.window = std::clamp<int64_t>(s.window, 2, kCheckLength / 3);
+  s.documents = std::min(s.documents, kCheckLength / 3);
   const Inputs in(s, dtype_of(o.dtype));
   AttentionCase actual(cx, form, in, Gradients::kWanted);
   Context plain = reference_context();

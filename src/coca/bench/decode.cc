@@ -58,9 +58,10 @@ struct DecodeCase {
 void check_options(const DecodeOptions& o) {
   check_repeats(o.repeat);
   COCA_CHECK(!o.lengths.empty(), "lengths: none given");
-  for (const int64_t N : o.lengths) COCA_CHECK(N >= 1, "length {} must be at least 1", N);
-  COCA_CHECK(o.batch >= 1 && o.tokens >= 1 && o.prefill >= 1,
-             "batch {}, tokens {} and prefill {} must be positive", o.batch, o.tokens, o.prefill);
+  for (const int64_t N : o.lengths) COCA_CHECK(N >= 1, "lengths holds {}; expected at least 1", N);
+  COCA_CHECK(o.batch >= 1, "batch is {}; expected at least 1", o.batch);
+  COCA_CHECK(o.tokens >= 1, "tokens is {}; expected at least 1", o.tokens);
+  COCA_CHECK(o.prefill >= 1, "prefill is {}; expected at least 1", o.prefill);
   check_count("tokens", o.tokens);
   const int64_t most = *std::max_element(o.lengths.begin(), o.lengths.end());
   // Ids of all tokens, and more than a byte of cache for each and each layer.

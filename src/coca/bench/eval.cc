@@ -52,7 +52,7 @@ std::vector<EvalResult> bench_eval(Context& cx, const EvalOptions& o, ProgressCo
   check_repeats(o.repeat);
   const std::vector<AttentionKind> kinds = kinds_of(o.kind, o.against);
   COCA_CHECK(!o.lengths.empty(), "lengths: none given");
-  for (const int64_t N : o.lengths) COCA_CHECK(N >= 2, "length {} must be at least 2", N);
+  for (const int64_t N : o.lengths) COCA_CHECK(N >= 2, "lengths holds {}; expected at least 2", N);
   for (const int64_t N : o.lengths) check_memory("a window", {{"lengths", N}, {"bytes", 64}}, "ask for shorter ones");
   const auto count = static_cast<int64_t>(kinds.size());
   const model::ModelSpec first = make_spec(o.shape, kinds.front(), o.lengths.front());

@@ -31,6 +31,13 @@ Sizes sizes_of(Preset preset) {
 
 }  // namespace
 
+void check_heads(const HeadShape& s) {
+  COCA_CHECK(s.heads >= 1, "heads is {}; expected at least 1", s.heads);
+  COCA_CHECK(s.kv_heads >= 0 && (s.kv_heads == 0 || s.heads % s.kv_heads == 0), "kv_heads is {}; expected a divisor of heads, {}, or 0 (as many)",
+             s.kv_heads, s.heads);
+  COCA_CHECK(s.head_dim >= 2 && s.head_dim % 2 == 0, "head_dim is {}; expected an even number of at least 2", s.head_dim);
+}
+
 Window preset_window(Preset preset) {
   return {sizes_of(preset).length, sizes_of(preset).batch};
 }
@@ -51,7 +58,7 @@ model::ModelSpec make_spec(const ModelShape& shape, model::AttentionKind kind, i
   c.mlp_width = chosen("mlp_width", shape.mlp_width, 0);
   c.length = length;
   train::check_config(c);
-  return train::make_spec(c, chosen("vocab", shape.vocab, s.vocab), std::nullopt, std::nullopt);
+  return train::make_spec(c, chosen("vocab_size", shape.vocab, s.vocab), std::nullopt, std::nullopt);
 }
 
 model::ModelSpec make_check_spec(const ModelShape& shape, model::AttentionKind kind, int64_t length) {
@@ -101,7 +108,7 @@ std::vector<model::AttentionKind> kinds_of(std::span<const model::AttentionKind>
   if (against) kinds.push_back(*against);
   for (const model::AttentionKind k : kind)
     if (std::ranges::find(kinds, k) == kinds.end()) kinds.push_back(k);
-  COCA_CHECK(!kinds.empty(), "kind: none given");
+  COCA_CHECK(!kinds.empty(), "attention: none given");
   return kinds;
 }
 

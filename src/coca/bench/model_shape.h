@@ -35,6 +35,11 @@ struct ModelShape {
   }
 };
 
+struct HeadShape {
+  int64_t heads, kv_heads, head_dim;  // kv_heads 0: as many as heads
+};
+void check_heads(const HeadShape&);
+
 struct Window {
   int64_t length, batch;
 };

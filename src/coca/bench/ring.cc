@@ -5,8 +5,10 @@
 #include <cstring>
 #include <memory>
 
+#include "coca/base/count.h"
 #include "coca/base/sizes.h"
 #include "coca/bench/machine.h"
+#include "coca/bench/model_shape.h"
 #include "coca/model/decoder.h"
 #include "coca/model/layer_attention.h"
 #include "coca/model/ring_attention.h"
@@ -107,15 +109,19 @@ RingPass pass_of(const RingOptions& o, int64_t K, Timing work, int64_t bytes, co
 
 void check_options(const RingOptions& o) {
   check_repeats(o.repeat);
-  COCA_CHECK(!o.kind.empty() && !o.lengths.empty() && !o.machines.empty(), "kind, lengths and machines: none given");
-  for (const int64_t K : o.machines) COCA_CHECK(K >= 1 && K <= 4096, "machines {}: not in 1..4096", K);
-  COCA_CHECK(o.heads >= 1 && o.head_dim >= 2 && o.head_dim % 2 == 0, "heads {} must be positive, head_dim {} even and positive", o.heads, o.head_dim);
+  COCA_CHECK(!o.kind.empty(), "attention: none given");
+  COCA_CHECK(!o.lengths.empty(), "lengths: none given");
+  COCA_CHECK(!o.machines.empty(), "machines: none given");
+  for (const int64_t K : o.machines) COCA_CHECK(K >= 1 && K <= 4096, "machines holds {}; expected 1 to 4096", K);
+  check_heads({.heads = o.heads, .kv_heads = o.kv_heads, .head_dim = o.head_dim});
+  const int64_t most = *std::ranges::max_element(o.machines);
   for (const int64_t N : o.lengths) {  // q, k and v of the whole sequence
-    COCA_CHECK(N >= 1, "length {} must be at least 1", N);
+    COCA_CHECK(N >= 2 * most, "lengths holds {}; expected at least {}, two chunks for each of {}", N, 2 * most, counted(most, "machine"));
     check_memory("the sequence", {{"lengths", N}, {"heads", o.heads}, {"head_dim", o.head_dim}, {"bytes", 12}}, "lower one of these");
   }
-  COCA_CHECK(o.gbit > 0 && o.latency_us >= 0 && o.machine_speed > 0, "gbit {} and machine_speed {} must be positive, latency_us {} not negative", o.gbit,
-             o.machine_speed, o.latency_us);
+  COCA_CHECK(o.gbit > 0, "gbit is {}; expected more than 0", o.gbit);
+  COCA_CHECK(o.machine_speed > 0, "machine_speed is {}; expected more than 0", o.machine_speed);
+  COCA_CHECK(o.latency_us >= 0, "latency_us is {}; expected at least 0", o.latency_us);
 }
 
 void add_speedups(std::vector<RingResult>& results) {

@@ -79,8 +79,8 @@ model::TrainingOptions training_options(const TrainOptions& o) {
 
 Window window_of(const TrainOptions& o) {
   const Window preset = preset_window(o.shape.preset);
-  COCA_CHECK(o.length >= 0 && o.batch >= 0, "length {} and batch {} must be 0 (the preset's) or more",
-             o.length, o.batch);
+  COCA_CHECK(o.length >= 0, "length is {}; expected 0 (the preset's) or more", o.length);
+  COCA_CHECK(o.batch >= 0, "batch is {}; expected 0 (the preset's) or more", o.batch);
   return {.length = o.length > 0 ? o.length : preset.length, .batch = o.batch > 0 ? o.batch : preset.batch};
 }
 

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 
 namespace coca::data {
@@ -96,7 +97,7 @@ std::string prompt_text(const Parts& parts, int64_t garbage_chars, double depth)
 }
 
 int64_t random_key(Rng& rng, const KeyRange& keys) {
-  COCA_CHECK(keys.least >= 0 && keys.least <= keys.most, "passkeys from {} to {}; expected a range of numbers from 0 up",
+  COCA_CHECK(keys.least >= 0 && keys.least <= keys.most, "passkeys go from {} to {}; expected a range of numbers from 0 up",
              keys.least, keys.most);
   return keys.least + static_cast<int64_t>(rng.below(static_cast<uint64_t>(keys.most - keys.least) + 1));
 }
@@ -113,9 +114,9 @@ class GarbageSearch {
   int64_t run() const {
     const int64_t least = tokens(0);
     COCA_CHECK(least <= length_,
-               "a passkey prompt of {} tokens has no room for its question: without any garbage it takes {}; "
+               "a passkey prompt of {} has no room for its question: without any garbage it takes {}; "
                "give a greater length or a shorter wording (compact)",
-               length_, least);
+               counted(length_, "token"), grouped(least));
     const int64_t sample = 16 * static_cast<int64_t>(parts_.garbage.size());
     const double chars_per_token =
         static_cast<double>(sample) / static_cast<double>(std::max<int64_t>(1, tokens(sample) - least));
@@ -191,7 +192,7 @@ int64_t sentence_units(PasskeyWording wording, int64_t length, int64_t front, co
 }  // namespace
 
 KeyRange keys_of_digits(int64_t digits) {
-  COCA_CHECK(digits >= 1 && digits <= 18, "passkey of {} digits; expected 1 to 18", digits);
+  COCA_CHECK(digits >= 1 && digits <= 18, "digits is {}; expected 1 to 18", digits);
   int64_t least = 1;
   for (int64_t i = 1; i < digits; ++i) least *= 10;
   return {least, 10 * least - 1};

@@ -7,6 +7,7 @@
 #include <functional>
 #include <numbers>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/data/words.h"
 
@@ -27,8 +28,8 @@ struct Draw {
 RulerPrompt largest(const Draw& draw, int64_t tokens, const text::Tokenizer& tokenizer, RulerTask task) {
   const auto count = [&](int64_t size) { return static_cast<int64_t>(tokenizer.encode(draw.build(size).text).size()); };
   const int64_t least = count(draw.least);
-  COCA_CHECK(least <= tokens, "{}: the shortest prompt takes {} tokens, and {} more are generated; {} are left for it",
-             enum_name(task), least, ruler_new_tokens(task), tokens);
+  COCA_CHECK(least <= tokens, "{}: the shortest prompt takes {}, and {} more are generated: {} in all",
+             enum_name(task), counted(least, "token"), grouped(ruler_new_tokens(task)), grouped(least + ruler_new_tokens(task)));
   int64_t low = draw.least, high = 2 * draw.least;
   while (count(high) <= tokens) low = high, high *= 2;
   while (high - low > 1) {

@@ -24,7 +24,7 @@ std::vector<std::span<const int32_t>> windows_of(std::span<const std::vector<int
   const auto n = static_cast<size_t>(length);
   for (const std::vector<int32_t>& document : documents)
     for (size_t at = 0; n <= document.size() && at <= document.size() - n; at += n) windows.push_back(std::span(document).subspan(at, n));
-  COCA_CHECK(!windows.empty(), "eval mlm: no document has the {} tokens of a window", length);
+  COCA_CHECK(!windows.empty(), "lengths holds {}: no document has the tokens of such a window; give shorter lengths, more --max-tokens or longer texts", length);
   const auto all = static_cast<int64_t>(windows.size());
   if (most == 0 || most >= all) return windows;
   for (int64_t i = 0; i < most; ++i) windows[static_cast<size_t>(i)] = windows[static_cast<size_t>(spread_index(i, most, all))];
@@ -97,9 +97,10 @@ std::vector<MlmResult> masked_perplexity(Context& cx, const model::ModelSpec& sp
 void masked_perplexity(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights, std::span<const std::vector<int32_t>> documents,
                        int32_t vocabulary, const MlmOptions& o, std::vector<MlmResult>& results) {
   const data::MaskedTokens masks{.mask_id = model::require_masked(model_spec, "eval mlm"), .vocabulary = vocabulary};
-  COCA_CHECK(!o.lengths.empty(), "eval mlm: no lengths given");
-  COCA_CHECK(o.max_windows >= 0 && o.batch_tokens >= 1, "eval mlm: max_windows {} must not be negative, batch_tokens {} at least 1", o.max_windows, o.batch_tokens);
-  for (const int64_t length : o.lengths) COCA_CHECK(length >= 2, "eval mlm: length {} must be at least 2", length);
+  COCA_CHECK(!o.lengths.empty(), "lengths: none given");
+  COCA_CHECK(o.max_windows >= 0, "max_windows is {}; expected at least 0", o.max_windows);
+  COCA_CHECK(o.batch_tokens >= 1, "batch_tokens is {}; expected at least 1", o.batch_tokens);
+  for (const int64_t length : o.lengths) COCA_CHECK(length >= 2, "lengths holds {}; expected at least 2", length);
   const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
   std::vector<std::vector<std::span<const int32_t>>> plans;
   int64_t total = 0, done = 0;

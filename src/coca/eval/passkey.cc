@@ -331,7 +331,7 @@ void run_length(std::vector<Trial>& trials, TrialRunner& runner, const PasskeyOp
 
 void check_passkey(const model::ModelSpec& model_spec, const text::Tokenizer& tokenizer, const PasskeyOptions& o) {
   check_protocol(o.protocol);
-  COCA_CHECK(o.batch_tokens >= 1, "passkey: batch_tokens {} must be at least 1", o.batch_tokens);
+  COCA_CHECK(o.batch_tokens >= 1, "batch_tokens is {}; expected at least 1", o.batch_tokens);
   check_tokenizer(tokenizer, model_spec);
   model::require_causal(model_spec, "generation");
   const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
@@ -340,7 +340,11 @@ void check_passkey(const model::ModelSpec& model_spec, const text::Tokenizer& to
       check_memory("the cache", {{"lengths", N}, {"layers", spec.L}, {"key/value heads", spec.G}, {"numbers", 2 * spec.D}}, "ask for shorter ones");
   const int64_t shortest = *std::min_element(o.protocol.lengths.begin(), o.protocol.lengths.end());
   const std::optional<int32_t> bos = bos_token(spec, o.protocol.bos);
-  make_passkey_trial(tokenizer, o, bos, plan_passkey(tokenizer, o, bos, shortest), cell_depths(o.protocol)[0], 0);
+  try {
+    make_passkey_trial(tokenizer, o, bos, plan_passkey(tokenizer, o, bos, shortest), cell_depths(o.protocol)[0], 0);
+  } catch (const Error& error) {
+    fail(error.kind(), "lengths holds {} ({}): {}", shortest, enum_name(o.protocol.length_control), error.what());
+  }
 }
 
 PasskeyResult passkey(Context& cx, const model::ModelSpec& spec, const model::Weights& weights, const text::Tokenizer& tokenizer, const PasskeyOptions& o) {

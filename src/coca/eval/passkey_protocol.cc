@@ -9,20 +9,19 @@ using data::PasskeyLength;
 using data::PasskeyWording;
 
 void check_protocol(const PasskeyProtocol& p) {
-  COCA_CHECK(!p.lengths.empty(), "passkey: no length given");
+  COCA_CHECK(!p.lengths.empty(), "lengths: none given");
   const int64_t least = p.length_control == PasskeyLength::kCharacters ? 0 : 2;
   for (const int64_t length : p.lengths)
-    COCA_CHECK(length >= least, "passkey: length {} ({}) must be at least {}", length, enum_name(p.length_control), least);
-  if (p.place == PasskeyPlace::kDepths) COCA_CHECK(!p.depths.empty(), "passkey: no depth given");
-  for (const double depth : p.depths) COCA_CHECK(depth >= 0 && depth <= 1, "passkey: depth {} must be from 0 to 1", depth);
-  COCA_CHECK(p.trials >= 1, "passkey: trials {} must be at least 1", p.trials);
-  COCA_CHECK(p.keys.least >= 0 && p.keys.least <= p.keys.most, "passkey: keys from {} to {}; expected a range of numbers from 0 up",
-             p.keys.least, p.keys.most);
+    COCA_CHECK(length >= least, "lengths holds {} ({}); expected at least {}", length, enum_name(p.length_control), least);
+  if (p.place == PasskeyPlace::kDepths) COCA_CHECK(!p.depths.empty(), "depths: none given");
+  for (const double depth : p.depths) COCA_CHECK(depth >= 0 && depth <= 1, "depths holds {}; expected 0 to 1", depth);
+  COCA_CHECK(p.trials >= 1, "trials is {}; expected at least 1", p.trials);
+  COCA_CHECK(p.keys.least >= 0, "key_least is {}; expected at least 0", p.keys.least);
+  COCA_CHECK(p.keys.least <= p.keys.most, "key_most is {}; expected at least key_least, {}", p.keys.most, p.keys.least);
   if (p.rule == PasskeyRule::kExact)
-    COCA_CHECK(p.new_tokens == 0, "passkey: rule exact generates as many tokens as the answer has; new_tokens {} must be 0",
-               p.new_tokens);
+    COCA_CHECK(p.new_tokens == 0, "new_tokens is {}; expected 0, as rule exact generates as many tokens as the answer has", p.new_tokens);
   else
-    COCA_CHECK(p.new_tokens >= 1, "passkey: rule {}: new_tokens {} must be at least 1", enum_name(p.rule), p.new_tokens);
+    COCA_CHECK(p.new_tokens >= 1, "new_tokens is {}; expected at least 1 with rule {}", p.new_tokens, enum_name(p.rule));
 }
 
 namespace {
@@ -92,7 +91,7 @@ const std::vector<NamedPasskeyProtocol>& named_passkey_protocols() {
 
 std::string passkey_protocol_names() { return names_of(named_passkey_protocols()); }
 
-const PasskeyProtocol& passkey_protocol_of(std::string_view name) { return entry_of(named_passkey_protocols(), "passkey protocol", name).protocol; }
+const PasskeyProtocol& passkey_protocol_of(std::string_view name) { return entry_of(named_passkey_protocols(), "protocol", name).protocol; }
 
 bool counts(PasskeyRule rule, std::string_view generated, int64_t key) {
   constexpr std::string_view kDigits = "0123456789";

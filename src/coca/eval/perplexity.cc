@@ -9,6 +9,7 @@
 #include <numbers>
 
 #include "coca/base/clock.h"
+#include "coca/base/count.h"
 #include "coca/base/memory.h"
 #include "coca/base/stop.h"
 #include "coca/eval/perplexity_windows.h"
@@ -70,8 +71,8 @@ Plan plan_length(const Texts& texts, const Protocol& p, int64_t W, std::optional
   }
   count_windows(plan);
   r.planned_windows = r.windows;
-  COCA_CHECK(r.windows > 0, "perplexity: length {}: the protocol scores no window of {} documents with {} tokens", W,
-             r.documents, r.document_tokens);
+  COCA_CHECK(r.windows > 0, "lengths holds {}: the protocol scores no window of {} with {}; give shorter lengths or more text", W,
+             counted(r.documents, "document"), counted(r.document_tokens, "token"));
   return plan;
 }
 
@@ -263,7 +264,7 @@ struct Plans {
 Plans plan_all(const model::ModelSpec& spec, std::span<const std::vector<int32_t>> documents, const PerplexityOptions& o) {
   check_protocol(o.protocol);
   model::require_causal(spec, "perplexity");
-  COCA_CHECK(o.batch_tokens >= 1, "perplexity: batch_tokens {} must be at least 1", o.batch_tokens);
+  COCA_CHECK(o.batch_tokens >= 1, "batch_tokens is {}; expected at least 1", o.batch_tokens);
   Plans plans{.bos = bos_token(with_scaling(spec, o.scaling), o.protocol.bos)};
   plans.texts = make_texts(documents, o.protocol, plans.bos);
   for (const int64_t W : o.protocol.lengths) plans.lengths.push_back(plan_length(plans.texts, o.protocol, W, plans.bos));

@@ -6,16 +6,15 @@
 namespace coca::eval {
 
 void check_protocol(const Protocol& p) {
-  COCA_CHECK(!p.lengths.empty(), "perplexity: no length given");
-  for (const int64_t W : p.lengths) COCA_CHECK(W >= 2, "perplexity: length {} must be at least 2", W);
-  COCA_CHECK(p.stride >= 0, "perplexity: stride {} must be at least 1, or 0 (the window)", p.stride);
-  COCA_CHECK(p.min_tokens >= 0, "perplexity: min_tokens {} must be at least 0", p.min_tokens);
-  COCA_CHECK(p.max_tokens == 0 || p.max_tokens >= 2, "perplexity: max_tokens {} must be 0 (all) or at least 2",
-             p.max_tokens);
-  COCA_CHECK(p.max_documents >= 0, "perplexity: max_documents {} must be at least 0", p.max_documents);
+  COCA_CHECK(!p.lengths.empty(), "lengths: none given");
+  for (const int64_t W : p.lengths) COCA_CHECK(W >= 2, "lengths holds {}; expected at least 2", W);
+  COCA_CHECK(p.stride >= 0, "stride is {}; expected at least 1, or 0 (the window)", p.stride);
+  COCA_CHECK(p.min_tokens >= 0, "min_tokens is {}; expected at least 0", p.min_tokens);
+  COCA_CHECK(p.max_tokens == 0 || p.max_tokens >= 2, "max_tokens is {}; expected at least 2, or 0 (all)", p.max_tokens);
+  COCA_CHECK(p.max_documents >= 0, "max_documents is {}; expected at least 0", p.max_documents);
   // Targets between those halves, or ends, would be lost or counted twice without a word.
   COCA_CHECK(p.placement != Placement::kEnds || p.scored == Scored::kNew,
-             "perplexity: placement ends scores new targets only, not {}", enum_name(p.scored));
+             "scored is {}; placement ends scores new targets only", enum_name(p.scored));
 }
 
 namespace {

@@ -3,6 +3,8 @@
 
 #include <algorithm>
 
+#include "coca/base/count.h"
+
 namespace coca::eval {
 
 Texts make_texts(std::span<const std::vector<int32_t>> documents, const Protocol& p, std::optional<int32_t> bos) {
@@ -27,8 +29,10 @@ Texts make_texts(std::span<const std::vector<int32_t>> documents, const Protocol
     std::vector<int32_t>& ids = out.texts.back().ids;
     ids.insert(ids.end(), from, from + N);
   }
-  COCA_CHECK(out.documents > 0, "perplexity: none of the {} documents has {} tokens or more", documents.size(),
-             p.min_tokens > 2 ? std::to_string(p.min_tokens) : "two");
+  const std::string all = counted(static_cast<int64_t>(documents.size()), "document");
+  COCA_CHECK(out.documents > 0 || p.min_tokens <= 2, "min_tokens is {}; of {} none has as many; give a smaller number or longer texts",
+             p.min_tokens, all);
+  COCA_CHECK(out.documents > 0, "text: of {} none has two tokens or more; give longer texts", all);
   return out;
 }
 

@@ -67,7 +67,7 @@ const Named& entry_of(const std::vector<Named>& table, std::string_view what, st
     if (entry.name == name) return entry;
   std::vector<std::string> names;
   for (const Named& entry : table) names.emplace_back(entry.name);
-  fail(ErrorKind::kInvalidArgument, "{} \"{}\" is unknown; expected one of {}{}", what, name, names_of(table), did_you_mean(name, names));
+  fail(ErrorKind::kInvalidArgument, "{} is \"{}\"; expected one of {}{}", what, name, names_of(table), did_you_mean(name, names));
 }
 
 }  // namespace coca::eval

@@ -61,11 +61,11 @@ class Answerer {
 };
 
 void check_options(const RulerOptions& o) {
-  COCA_CHECK(!o.tasks.empty(), "ruler: no task given");
-  COCA_CHECK(!o.lengths.empty(), "ruler: no length given");
-  COCA_CHECK(o.samples >= 1, "ruler: samples {} must be at least 1", o.samples);
+  COCA_CHECK(!o.tasks.empty(), "tasks: none given");
+  COCA_CHECK(!o.lengths.empty(), "lengths: none given");
+  COCA_CHECK(o.samples >= 1, "samples is {}; expected at least 1", o.samples);
   const bool in_text = std::find(o.tasks.begin(), o.tasks.end(), data::RulerTask::kNiahSingle2) != o.tasks.end();
-  COCA_CHECK(!in_text || !o.haystack.empty(), "ruler: niah_single_2 without a haystack text is niah_single_1");
+  COCA_CHECK(!in_text || !o.haystack.empty(), "tasks holds niah_single_2, which needs text; without it this is niah_single_1");
 }
 
 // Sample r was answered by rank r.
@@ -172,7 +172,11 @@ void check_ruler(const model::ModelSpec& model_spec, const text::Tokenizer& toke
     if (!spec.pattern.far())
       check_memory("the cache", {{"lengths", N}, {"layers", spec.L}, {"key/value heads", spec.G}, {"numbers", 2 * spec.D}}, "ask for shorter ones");
   const int64_t shortest = *std::min_element(o.lengths.begin(), o.lengths.end());
-  for (const data::RulerTask task : o.tasks) make_ruler_sample(tokenizer, o, bos_token(spec, o.bos), task, shortest, 0);
+  try {
+    for (const data::RulerTask task : o.tasks) make_ruler_sample(tokenizer, o, bos_token(spec, o.bos), task, shortest, 0);
+  } catch (const Error& error) {
+    fail(error.kind(), "lengths holds {}: {}; give greater lengths", shortest, error.what());
+  }
 }
 
 RulerResult ruler(Context& cx, const model::ModelSpec& spec, const model::Weights& weights, const text::Tokenizer& tokenizer, const RulerOptions& o) {

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "coca/base/clock.h"
+#include "coca/base/count.h"
 #include "coca/base/memory.h"
 #include "coca/base/stop.h"
 #include "coca/ops/cross_entropy.h"
@@ -48,9 +49,9 @@ class Stream {
 };
 
 void check_options(const StreamOptions& o) {
-  COCA_CHECK(o.tokens >= 0, "stream: tokens {} must be at least 1, or 0 (all)", o.tokens);
-  COCA_CHECK(o.chunk >= 1, "stream: chunk {} must be at least 1", o.chunk);
-  COCA_CHECK(o.interval >= 1, "stream: interval {} must be at least 1", o.interval);
+  COCA_CHECK(o.tokens >= 0, "tokens is {}; expected at least 1, or 0 (all)", o.tokens);
+  COCA_CHECK(o.chunk >= 1, "chunk is {}; expected at least 1", o.chunk);
+  COCA_CHECK(o.interval >= 1, "interval is {}; expected at least 1", o.interval);
 }
 
 // Sums since the beginning and since the last point.
@@ -108,7 +109,7 @@ void stream_perplexity(Context& cx, const model::ModelSpec& model_spec, const mo
   Tensor nll({chunk});
   std::vector<int32_t> inputs, targets;
   const auto run_chunk = [&] {
-    COCA_CHECK_AS(kInterrupted, !stop_requested(), "stream: stopped after {} tokens", tally.count());
+    COCA_CHECK_AS(kInterrupted, !stop_requested(), "stream: stopped after {}", counted(tally.count(), "token"));
     const int64_t to_point = o.interval - tally.count() % o.interval;
     const int64_t most = std::min({chunk, to_point, o.tokens == 0 ? chunk : o.tokens - tally.count()});
     stream.next(most, inputs, targets);
@@ -129,7 +130,7 @@ void stream_perplexity(Context& cx, const model::ModelSpec& model_spec, const mo
     close();
     throw;
   }
-  COCA_CHECK(tally.count() > 0, "stream: none of the {} documents has two tokens or more", documents.size());
+  COCA_CHECK(tally.count() > 0, "text: of {} none has two tokens or more; give longer texts", counted(static_cast<int64_t>(documents.size()), "document"));
   close();
 }
 

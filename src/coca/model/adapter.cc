@@ -78,7 +78,7 @@ std::vector<LoraTarget> select_lora_targets(const ModelSpec& spec, const LoraSet
   std::vector<std::string> names;
   names.reserve(modules.size());
   for (const LoraTarget& m : modules) names.push_back(m.module);
-  const std::vector<bool> in = select_names(names, patterns, "modules for LoRA");
+  const std::vector<bool> in = select_names(names, patterns, "lora_targets");
   for (size_t i = 0; i < modules.size(); ++i) {
     if (!in[i]) continue;
     chosen.push_back(std::move(modules[i]));

@@ -3,33 +3,28 @@
 
 #include <algorithm>
 #include <numeric>
+#include <set>
+
+#include "coca/base/count.h"
+#include "coca/base/suggest.h"
 
 namespace coca::model {
 
 namespace {
 
-// Changes that turn `text` into some part of `name`.
-size_t distance_within(std::string_view text, std::string_view name) {
-  std::vector<size_t> row(name.size() + 1, 0);
-  for (size_t i = 1; i <= text.size(); ++i) {
-    size_t diagonal = row[0];
-    row[0] = i;
-    for (size_t j = 1; j <= name.size(); ++j) {
-      const size_t replaced = diagonal + (text[i - 1] != name[j - 1] ? 1 : 0);
-      diagonal = row[j];
-      row[j] = std::min({row[j] + 1, row[j - 1] + 1, replaced});
-    }
-  }
-  return *std::min_element(row.begin(), row.end());
-}
-
-std::string nearest_name(const std::vector<std::string>& names, std::string_view pattern) {
+// Names that the letters of a pattern may stand for, whole or between two dots.
+std::string suggestion(const std::vector<std::string>& names, std::string_view pattern) {
   std::string letters;
-  std::copy_if(pattern.begin(), pattern.end(), std::back_inserter(letters),
-               [](char c) { return c != '*' && c != '?' && c != '!'; });
-  return *std::min_element(names.begin(), names.end(), [&](const std::string& a, const std::string& b) {
-    return distance_within(letters, a) < distance_within(letters, b);
-  });
+  std::ranges::copy_if(pattern, std::back_inserter(letters), [](char c) { return c != '*' && c != '?' && c != '!'; });
+  std::set<std::string> known;
+  for (const std::string& name : names)
+    for (size_t at = 0; at <= name.size();) {
+      const size_t end = std::min(name.find('.', at), name.size());
+      known.insert(name.substr(at, end - at));
+      at = end + 1;
+    }
+  known.insert(names.begin(), names.end());
+  return did_you_mean(letters, std::vector<std::string>(known.begin(), known.end()));
 }
 
 std::vector<std::string> split_patterns(const std::vector<std::string>& texts) {
@@ -65,11 +60,11 @@ std::vector<bool> select(const std::vector<Candidate>& candidates, const std::ve
     std::vector<std::string> names;
     names.reserve(candidates.size());
     for (const Candidate& c : candidates) names.push_back(c.name);
-    fail(ErrorKind::kInvalidArgument, "{}: \"{}\" matches nothing; the nearest name is \"{}\"", what, pattern,
-         nearest_name(names, pattern));
+    fail(ErrorKind::kInvalidArgument, "{}: \"{}\" matches nothing of {}{}", what, pattern, counted(static_cast<int64_t>(names.size()), "name"),
+         suggestion(names, pattern));
   }
-  COCA_CHECK(std::find(in.begin(), in.end(), true) != in.end(), "{}: nothing is left of {} names", what,
-             candidates.size());
+  COCA_CHECK(std::find(in.begin(), in.end(), true) != in.end(), "{}: nothing is left of {}", what,
+             counted(static_cast<int64_t>(candidates.size()), "name"));
   return in;
 }
 
@@ -102,7 +97,7 @@ std::vector<bool> select_names(const std::vector<std::string>& names, const std:
   return select(candidates, patterns, what);
 }
 
-std::vector<ParamInfo> select_parameters(const ModelSpec& spec, const std::vector<std::string>& patterns) {
+std::vector<ParamInfo> select_parameters(const ModelSpec& spec, const std::vector<std::string>& patterns, std::string_view what) {
   const std::vector<ParamInfo> wholes = parameter_list(spec), parts = part_list(spec);
   std::vector<Candidate> candidates;
   std::vector<const ParamInfo*> infos;
@@ -112,7 +107,7 @@ std::vector<ParamInfo> select_parameters(const ModelSpec& spec, const std::vecto
       if (part.index == whole.index) candidates.push_back({part.name, whole.name}), infos.push_back(&part);
     if (infos.size() == before) candidates.push_back({whole.name, whole.name}), infos.push_back(&whole);
   }
-  const std::vector<bool> in = select(candidates, patterns, "parameters to train");
+  const std::vector<bool> in = select(candidates, patterns, what);
   std::vector<ParamInfo> selection;
   for (size_t i = 0; i < infos.size(); ++i) {
     const bool part = infos[i]->part == ParamPart::kQ;  // the first of three

@@ -33,7 +33,7 @@ void validate_pattern(const ModelSpec& s) {
   COCA_CHECK(s.pattern.type != Pattern::kReRope || s.R == s.D,
              "model: pattern rerope scales scores through the rotary dims; {} of {} rotate in this model", s.R, s.D);
   COCA_CHECK(!s.pattern.looks_back() || s.pattern.middle_from_layer < s.L,
-             "model: pattern lm-infinite: keys of the middle are seen from layer {} on; this model's layers are 0 to {}", s.pattern.middle_from_layer, s.L - 1);
+             "middle_from_layer is {}; expected a layer of the model, 0 to {}", s.pattern.middle_from_layer, s.L - 1);
 }
 
 // Products of extents stay within 63 bits: those of one tensor, and the bytes of all together.

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "coca/base/count.h"
 #include "coca/base/sizes.h"
 
 namespace coca::model {
@@ -11,7 +12,7 @@ ModelSpec with_windows(const WindowOptions& o, const ModelSpec& spec) {
   ModelSpec out = spec;
   if (!o.layer_window.empty()) {
     const auto given = static_cast<int64_t>(o.layer_window.size());
-    COCA_CHECK(given == 1 || given == spec.L, "layer_window has {} numbers; expected 1 or {}, one per layer", given, spec.L);
+    COCA_CHECK(given == 1 || given == spec.L, "layer_window has {}; expected 1 or {}, one per layer", counted(static_cast<int64_t>(given), "number"), spec.L);
     out.layer_window = o.layer_window;
     if (given == 1) out.layer_window.assign(static_cast<size_t>(spec.L), o.layer_window.front());
     for (size_t i = 0; i < out.dilation.size(); ++i)  // the model's own goes with its window
@@ -20,7 +21,7 @@ ModelSpec with_windows(const WindowOptions& o, const ModelSpec& spec) {
   }
   if (!o.dilation.empty()) {
     const auto given = static_cast<int64_t>(o.dilation.size());
-    COCA_CHECK(given == spec.H || given == spec.L * spec.H, "dilation has {} numbers; expected {}, one per head, or {}, layer by layer", given,
+    COCA_CHECK(given == spec.H || given == spec.L * spec.H, "dilation has {}; expected {}, one per head, or {}, layer by layer", counted(static_cast<int64_t>(given), "number"),
                spec.H, spec.L * spec.H);
     COCA_CHECK(!out.layer_window.empty(), "dilation is given, but no layer has a window (layer_window)");
     out.dilation.clear();

@@ -31,10 +31,12 @@ void for_each_block(model::TensorStore& store, const AdamW::Piece& piece, const 
 }  // namespace
 
 void check_adamw(const AdamWOptions& o) {
-  COCA_CHECK(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1, "AdamW betas {} and {} must be in [0, 1)", o.beta1, o.beta2);
-  COCA_CHECK(o.eps > 0, "AdamW eps {} must be positive", o.eps);
-  COCA_CHECK(o.clex_rate > 0 && o.clex_rate <= 1, "clex_rate {} must be more than 0 and at most 1", o.clex_rate);
-  COCA_CHECK(o.weight_decay >= 0 && o.clip_norm >= 0, "weight decay {} and clip norm {} must not be negative", o.weight_decay, o.clip_norm);
+  COCA_CHECK(o.beta1 >= 0 && o.beta1 < 1, "beta1 is {}; expected at least 0 and less than 1", o.beta1);
+  COCA_CHECK(o.beta2 >= 0 && o.beta2 < 1, "beta2 is {}; expected at least 0 and less than 1", o.beta2);
+  COCA_CHECK(o.eps > 0, "adam_eps is {}; expected more than 0", o.eps);
+  COCA_CHECK(o.clex_rate > 0 && o.clex_rate <= 1, "clex_rate is {}; expected more than 0 and at most 1", o.clex_rate);
+  COCA_CHECK(o.weight_decay >= 0, "weight_decay is {}; expected at least 0", o.weight_decay);
+  COCA_CHECK(o.clip_norm >= 0, "clip_norm is {}; expected at least 0", o.clip_norm);
 }
 
 AdamW::AdamW(const model::ModelSpec& spec, const AdamWOptions& options) : AdamW(model::parameter_list(spec), options) {}

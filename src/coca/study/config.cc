@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/study/config.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 
 namespace coca::study {
@@ -37,6 +39,16 @@ void fill_comparison(StudyConfig& c) {
   if (c.seeds.empty()) c.seeds = ablation || survey ? std::vector<int64_t>{0, 1, 2} : std::vector<int64_t>{0};
 }
 
+void check_names(std::string_view option, const std::vector<std::string>& methods) {
+  for (const std::string& method : methods) {
+    try {
+      method_from_name(method);
+    } catch (const Error& error) {
+      fail(error.kind(), "{} holds \"{}\": {}", option, method, error.what());
+    }
+  }
+}
+
 // What a training would refuse, under the name of the method.
 void check_method(const StudyConfig& c, const std::string& method) {
   try {
@@ -61,29 +73,29 @@ StudyConfig resolve(StudyConfig c) {
   c.passkey_first_steps = c.passkey_share > 0 ? std::min(c.passkey_first_steps, c.steps / 3) : 0;
   fill(c.eval_documents, p.eval_documents), fill(c.eval_tokens, p.eval_tokens), fill(c.passkey_trials, p.passkey_trials);
   fill(c.stride, c.length);
-  COCA_CHECK(!c.multiples.empty(), "multiples must not be empty");
+  COCA_CHECK(!c.multiples.empty(), "multiples: none given");
   COCA_CHECK(!c.split || !c.text.empty(), "split: needs text; the headers of the C++ standard library have none");
-  for (const auto* list : {&c.methods, &c.ntk_methods})
-    for (const std::string& method : *list) method_from_name(method);
+  check_names("methods", c.methods);
+  check_names("ntk_methods", c.ntk_methods);
   for (const std::string& method : c.methods)
-    COCA_CHECK(std::count(c.methods.begin(), c.methods.end(), method) == 1, "method {} is listed twice", method);
+    COCA_CHECK(std::count(c.methods.begin(), c.methods.end(), method) == 1, "methods holds {} twice; give each once", method);
   for (const int64_t seed : c.seeds)
-    COCA_CHECK(std::count(c.seeds.begin(), c.seeds.end(), seed) == 1, "seed {} is listed twice", seed);
+    COCA_CHECK(std::count(c.seeds.begin(), c.seeds.end(), seed) == 1, "seeds holds {} twice; give each once", seed);
   std::erase_if(c.ntk_methods, [&](const std::string& m) { return std::find(c.methods.begin(), c.methods.end(), m) == c.methods.end(); });
   for (const std::string& method : c.ntk_methods) {
     const Method m = method_from_name(method);
-    COCA_CHECK(model::uses_rotary(m.attention), "method {} has no rotary embedding for dynamic NTK to scale", method);
-    COCA_CHECK(m.training != Training::kClex, "method {} has a scaling of its own; dynamic NTK would take its place", method);
+    COCA_CHECK(model::uses_rotary(m.attention), "ntk_methods holds {}, which has no rotary embedding for dynamic NTK to scale", method);
+    COCA_CHECK(m.training != Training::kClex, "ntk_methods holds {}, which has a scaling of its own; dynamic NTK would take its place", method);
   }
   for (const int64_t m : c.multiples) {
-    COCA_CHECK(m >= 1, "multiples: {} must be at least 1", m);
+    COCA_CHECK(m >= 1, "multiples holds {}; expected at least 1", m);
     check_memory("the keys and values of an evaluated window", {{"multiples", m}, {"length", c.length}, {"layers", c.layers}, {"width", c.width}, {"bytes", 8}},
                  "evaluate shorter ones");
   }
-  COCA_CHECK(std::is_sorted(c.multiples.begin(), c.multiples.end()), "multiples must ascend");
-  for (const double factor : c.factors) COCA_CHECK(factor >= 1, "factors: {} must be at least 1", factor);
-  COCA_CHECK(c.stride >= 1 && c.eval_documents >= 1 && c.eval_tokens >= 2 && c.passkey_trials >= 1,
-             "stride {}, eval_documents {}, eval_tokens {} and passkey_trials {} must be positive", c.stride, c.eval_documents, c.eval_tokens, c.passkey_trials);
+  COCA_CHECK(std::is_sorted(c.multiples.begin(), c.multiples.end()), "multiples is {}; expected them in ascending order", fmt::join(c.multiples, ","));
+  for (const double factor : c.factors) COCA_CHECK(factor >= 1, "factors holds {}; expected at least 1", factor);
+  COCA_CHECK(c.length >= 2, "length is {}; expected at least 2", c.length);
+  COCA_CHECK(c.eval_tokens >= 2, "eval_tokens is {}; expected at least 2, or 0 (the preset's)", c.eval_tokens);
   for (const std::string& method : c.methods) check_method(c, method);
   return c;
 }

@@ -125,7 +125,7 @@ Corpus load_corpus(const StudyConfig& c, Keep keep) {
   const data::TokenFile all = load(inputs, "text.tok", c.split, data::Split::kTrain);
   const int64_t documents = all.documents();
   const bool own_test = !c.test_text.empty();
-  COCA_CHECK(own_test || documents >= 3, "the text has {} documents; at least 3 are needed to hold some out, or give --test-text", documents);
+  COCA_CHECK(own_test || documents >= 3, "text: has {}; at least 3 are needed to hold some out; give more text, or --test-text", counted(documents, "document"));
 
   Part train, validation;
   std::vector<int64_t> held_out;

@@ -29,7 +29,7 @@ Method method_from_name(std::string_view name) {
   Method m{.attention = enum_from_name<model::AttentionKind>(name.substr(0, join))};
   if (join == std::string_view::npos) return m;
   m.training = enum_from_name<Training>(name.substr(join + 1));
-  COCA_CHECK(m.training != Training::kPlain, "method {}: a plain training is written without {}plain", name, kJoin);
+  COCA_CHECK(m.training != Training::kPlain, "methods holds \"{}\"; a plain training is written without {}plain", name, kJoin);
   return m;
 }
 

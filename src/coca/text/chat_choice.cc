@@ -24,7 +24,7 @@ std::optional<ChatTemplate> choose_chat_template(const std::string& choice, cons
   if (choice == "auto") return load_chat_template(model_dir);
   const std::vector<std::string> names = chat_template_names();
   if (std::find(names.begin(), names.end(), choice) != names.end()) return ChatTemplate::named(choice);
-  COCA_CHECK(choice.ends_with(".jinja") || io::is_regular_file(choice), "chat template \"{}\" is neither a file nor one of auto, {}", choice,
+  COCA_CHECK(choice.ends_with(".jinja") || io::is_regular_file(choice), "chat_template is \"{}\"; expected a file, or one of auto, {}", choice,
              fmt::join(names, ", "));
   return load_template_file(choice);
 }

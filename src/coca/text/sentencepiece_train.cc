@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <unordered_map>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/io/fs.h"
 #include "coca/text/tokenizer.h"
@@ -41,8 +42,7 @@ void for_each_sentence(const std::filesystem::path& file, const Take& take) {
 std::vector<std::string> load_sentences(const SentencePieceTraining& training) {
   uint64_t total = 0;
   for (const auto& file : training.inputs) for_each_sentence(file, [&](std::string_view) { ++total; });
-  COCA_CHECK_AS(kBadFile, total > 0, "sentencepiece training: no text in {} input files",
-                training.inputs.size());
+  COCA_CHECK_AS(kBadFile, total > 0, "text: there is none in {}", counted(static_cast<int64_t>(training.inputs.size()), "input file"));
   const uint64_t wanted =
       training.max_sentences == 0 ? total : std::min(total, uint64_t(training.max_sentences));
   std::vector<std::string> sentences;
@@ -69,10 +69,13 @@ class Sentences final : public sentencepiece::SentenceIterator {
   size_t next_ = 0;
 };
 
-// The library's messages begin with its own source line and condition: "./src/x.cc(1) [a == b] Reason."
+// The library's messages begin with its own source line and condition, "./src/x.cc(1) [a == b] Reason.", and name its own flags.
 std::string reason(const std::string& message) {
   const size_t at = message.find("] ");
-  return at == std::string::npos || at + 2 == message.size() ? message : message.substr(at + 2);
+  std::string text = at == std::string::npos || at + 2 == message.size() ? message : message.substr(at + 2);
+  constexpr std::string_view kFlag = " with --character_coverage option";
+  if (const size_t flag = text.find(kFlag); flag != std::string::npos) text.erase(flag, kFlag.size());
+  return text;
 }
 
 const char* flag(bool value) {
@@ -85,14 +88,14 @@ void train_sentencepiece(const SentencePieceTraining& training) {
   COCA_CHECK(!training.inputs.empty(), "sentencepiece training: no input files");
   COCA_CHECK(!training.model_prefix.empty(), "sentencepiece training: model_prefix is empty");
   COCA_CHECK(training.model_type == "bpe" || training.model_type == "unigram",
-             "sentencepiece training: model_type is \"{}\"; expected bpe or unigram", training.model_type);
+             "type is \"{}\"; expected bpe or unigram", training.model_type);
   const int64_t least = training.byte_fallback ? 256 + 3 + 1 : 5;
   COCA_CHECK(training.vocab_size >= least && training.vocab_size <= 1'000'000,
-             "sentencepiece training: vocab_size is {}; expected {} to 1000000", training.vocab_size, least);
+             "vocab_size is {}; expected {} to 1000000", training.vocab_size, least);
   COCA_CHECK(training.character_coverage >= 0.98 && training.character_coverage <= 1.0,
-             "sentencepiece training: character_coverage is {}; expected 0.98 to 1",
+             "character_coverage is {}; expected 0.98 to 1",
              training.character_coverage);
-  COCA_CHECK(training.max_sentences >= 0, "sentencepiece training: max_sentences is {}; expected 0 or more",
+  COCA_CHECK(training.max_sentences >= 0, "max_sentences is {}; expected 0 or more",
              training.max_sentences);
 
   const std::vector<std::string> sentences = load_sentences(training);
@@ -118,10 +121,11 @@ void train_sentencepiece(const SentencePieceTraining& training) {
   Sentences iterator(sentences);
   std::string model;
   const auto status = sentencepiece::SentencePieceTrainer::Train(arguments, &iterator, &model);
-  COCA_CHECK(status.ok(), "sentencepiece training with vocab_size {} on {} lines: {}", training.vocab_size,
-             sentences.size(), reason(status.error_message()));
+  COCA_CHECK(status.ok(), "vocab_size is {}; sentencepiece cannot train that on {}: {}", training.vocab_size,
+             counted(static_cast<int64_t>(sentences.size()), "line"), reason(status.error_message()));
   std::filesystem::path file = training.model_prefix;
   file += ".model";
+  if (file.has_parent_path()) io::make_dirs(file.parent_path());
   io::write_file_atomic(file, model);
 }
 

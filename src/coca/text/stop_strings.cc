@@ -9,7 +9,7 @@
 namespace coca::text {
 
 StopStrings::StopStrings(std::vector<std::string> strings) : strings_(std::move(strings)) {
-  for (const std::string& s : strings_) COCA_CHECK(!s.empty(), "a stop string is empty; expected text");
+  for (const std::string& s : strings_) COCA_CHECK(!s.empty(), "stop: a string is empty; expected text");
 }
 
 std::string StopStrings::push(std::string_view piece) {

@@ -11,6 +11,9 @@ namespace coca::train {
 void check_config(const TrainConfig& c) {
   io::check_option_ranges(c);
   COCA_CHECK(c.width % c.heads == 0, "width {} is not a multiple of heads {}", c.width, c.heads);
+  COCA_CHECK(c.kv_heads == 0 || c.heads % c.kv_heads == 0, "kv_heads is {}; expected a divisor of heads, {}", c.kv_heads, c.heads);
+  COCA_CHECK(c.architecture != model::Architecture::kGptNeoX || c.kv_heads == 0 || c.kv_heads == c.heads,
+             "kv_heads is {}; architecture gpt_neox has as many key/value heads as heads, {}", c.kv_heads, c.heads);
   check_slices(c);
   checked_product("tokens of the run", {{"steps", c.steps}, {"batch", c.batch}, {"accumulation", c.accumulation}, {"length", c.length}});
   COCA_CHECK(c.direction == model::Direction::kCausal || (c.passkey_share == 0 && c.passkey_first_steps == 0),

@@ -89,8 +89,9 @@ void check_config(const FinetuneConfig& c) {
     } catch (const Error& error) {
       fail(error.kind(), "stage {}: {}", i, error.what());
     }
-  COCA_CHECK(!c.model.empty(), "model: no model folder given");
-  COCA_CHECK(c.data.empty() != c.text.empty(), "data and text: give examples or text, one of them");
+  COCA_CHECK(!c.model.empty(), "model: none given; expected a model folder");
+  COCA_CHECK(!c.data.empty() || !c.text.empty(), "data: none given; expected examples, or plain text (--text)");
+  COCA_CHECK(c.data.empty() || c.text.empty(), "text: given beside data; expected examples or plain text, one of them");
   COCA_CHECK(c.validation_data.empty() || !c.data.empty(),
              "validation_data: needs data; a run on text validates on validation_text");
   COCA_CHECK(!c.split || !c.text.empty(), "split: needs text; examples have none");
@@ -99,9 +100,11 @@ void check_config(const FinetuneConfig& c) {
   check_slices(c);
   const bool staged = !c.stages.preset.empty() || !c.stages.list.empty();
   COCA_CHECK(!staged || c.train.empty(), "train: the stages say what each trains; freeze applies to all of them");
-  COCA_CHECK(c.lora_rank == 0 || c.adapter.empty(), "lora_rank and adapter: an adapter to go on from has its own rank");
-  COCA_CHECK(!trains_adapter(c) || (c.train.empty() && c.freeze.empty() && !staged),
-             "train, freeze and stages choose parameters of the model; with an adapter all of these stay as they are");
+  COCA_CHECK(c.lora_rank == 0 || c.adapter.empty(), "lora_rank is {}; an adapter to go on from has its own rank", c.lora_rank);
+  COCA_CHECK(c.lora_alpha > 0, "lora_alpha is {}; expected more than 0", c.lora_alpha);
+  COCA_CHECK(c.lora_dropout < 1, "lora_dropout is {}; expected less than 1", c.lora_dropout);
+  for (const auto& [name, given] : {std::pair{"train", !c.train.empty()}, std::pair{"freeze", !c.freeze.empty()}, std::pair{"stages", staged}})
+    COCA_CHECK(!given || !trains_adapter(c), "{}: chooses parameters of the model; with an adapter all of these stay as they are", name);
   COCA_CHECK(!c.positions.draws() || c.data.empty(), "positions \"{}\": needs text; examples are packed, and the positions of each begin at 0",
              enum_name(c.positions.draw));
   COCA_CHECK(c.positions.rope_scaling != model::Scaling::kClex || c.data.empty(),
@@ -113,6 +116,7 @@ void check_config(const FinetuneConfig& c) {
 std::vector<Stage> make_stages(const FinetuneConfig& c, const model::ModelSpec& spec, int64_t steps_of_epochs) {
   std::vector<StageConfig> list = c.stages.preset.empty() ? c.stages.list : paper_stages(spec);
   if (list.empty()) list.emplace_back().train = c.train;
+  for (const std::string& pattern : c.freeze) model::select_parameters(spec, {pattern}, "freeze");
   std::vector<Stage> stages;
   for (StageConfig& s : list) {
     Stage stage;
