@@ -103,7 +103,7 @@ TEST_F(Cli, WrongUseIsRefusedInOneLine) {
   expect_refused(tiny_train("a", {"--learning-rate", "fast"}), 2, "--learning-rate: \"fast\"");
   expect_refused(tiny_train("a", {"--learning-rate", "-1"}), 2, "--learning-rate is -1");
   expect_refused(tiny_train("a", {"--attention", "linear"}), 2, "--attention: \"linear\" is unknown; expected one of rope, xpos");
-  expect_refused(tiny_train("a", {"--width", "33"}), 2, "width 33 is not a multiple of heads 2");
+  expect_refused(tiny_train("a", {"--width", "33"}), 2, "--width 33 is not a multiple of --heads 2");
   expect_refused({"--threads", "0", "info"}, 2, "--threads");
   EXPECT_FALSE(fs::exists(at("a") + "/checkpoints"));
 }
@@ -147,7 +147,7 @@ TEST_F(Cli, BenchRefusesInOneLine) {
   expect_refused({"bench", "attention", "--attention", "linear"}, 2, "--attention: \"linear\" is unknown; expected one of rope, coca-");
   expect_refused({"bench", "attention", "--precision", "f64"}, 2, "--precision: \"f64\" is unknown; expected one of f32");
   expect_refused({"bench", "attention", "--lengths", "0"}, 2, "--lengths is 0; expected at least 1");
-  expect_refused({"bench", "train", "--heads", "7"}, 2, "width 320 is not a multiple of heads 7");
+  expect_refused({"bench", "train", "--heads", "7"}, 2, "width 320 is not a multiple of --heads 7");
   expect_refused({"bench", "eval", "--repeats", "0"}, 2, "repeats is 0");
   expect_refused({"bench", "decode", "--json", at("no/where.json")}, 1, "does not exist");
 }
@@ -211,7 +211,7 @@ TEST_F(Cli, LongformerFromTrainingToGeneration) {
   ASSERT_EQ(made.code, 0) << made.err;
   EXPECT_THAT(made.out, testing::AllOf(HasSubstr("of global tokens, copies"), HasSubstr("config.json: layer_window added, [8]\n"), HasSubstr("config.json: global_tokens added, 3\n"),
                                        HasSubstr("element types: as they were\n"), HasSubstr("copied: coca_tokenizer.json\n")));
-  expect_refused(tiny_train("a", {"--layer-window", "3,4"}), 2, "layer_window has 2 numbers; expected 1");
+  expect_refused(tiny_train("a", {"--layer-window", "3,4"}), 2, "--layer-window has 2 numbers; expected 1");
   expect_refused(tiny_train("a", {"--dilation", "1,2"}), 2, "no layer has a window");
 }
 

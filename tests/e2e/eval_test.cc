@@ -52,7 +52,7 @@ TEST_F(EvalCli, FlagsWinOverTheProtocol) {
   EXPECT_EQ(o.code, 2);
   EXPECT_THAT(o.err, HasSubstr("expected one of sliding, coca"));
   o = coca({"eval", "ppl", "--text", text, "--protocol", "coca"});
-  EXPECT_THAT(o.err, HasSubstr("none of the 1 documents has 32768 tokens"));
+  EXPECT_THAT(o.err, HasSubstr("--min-tokens is 32768; of 1 document none has as many"));
 }
 
 TEST_F(EvalCli, Pg19FoldersAreReadAsPublished) {
@@ -133,7 +133,7 @@ TEST_F(EvalCli, PasskeyProtocolsAndWhatWinsOverThem) {
   ASSERT_EQ(r["cells"].size(), 2u);
   EXPECT_TRUE(r["cells"][0]["nll"].is_number());
   EXPECT_THAT(coca({"eval", "passkey", "--protocol", "posy"}).err, HasSubstr("expected one of ours, landmark"));
-  EXPECT_THAT(coca({"eval", "passkey", "--rule", "contains", "--new-tokens", "0"}).err, HasSubstr("--new-tokens is 0; expected at least 1 with rule contains"));
+  EXPECT_THAT(coca({"eval", "passkey", "--rule", "contains", "--new-tokens", "0"}).err, HasSubstr("--new-tokens is 0; expected at least 1 with --rule contains"));
   EXPECT_THAT(coca({"eval", "passkey", "--digits", "3", "--key-least", "5"}).err, HasSubstr("give one of them"));
 }
 

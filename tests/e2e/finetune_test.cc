@@ -129,8 +129,8 @@ TEST_F(Finetune, WrongUseIsRefusedInOneLine) {
     EXPECT_THAT(o.err.substr(0, o.err.find('\n')), HasSubstr(text));
     EXPECT_EQ(o.out, "");
   };
-  refused({"finetune"}, 2, "no model folder given");
-  refused({"finetune", "--model", at("base/model")}, 2, "give examples or text");
+  refused({"finetune"}, 2, "--model: none given");
+  refused({"finetune", "--model", at("base/model")}, 2, "--data: none given; expected examples");
   refused({"finetune", "--model", at("nothing"), "--data", at("examples.jsonl")}, 1, "nothing does not exist");
   refused(tune("o", {"--train", "*t_proj*"}), 2, "\"*t_proj*\" matches nothing");
   refused(tune("o", {"--stages", "paper"}), 2, "expected coca-paper");
