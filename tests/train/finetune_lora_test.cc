@@ -82,7 +82,7 @@ TEST(FinetuneLora, LearnsBesideAModelThatStaysAsItIs) {
   model::save_model(dir.path() / "merged", spec, *merged.params);
   FinetuneConfig again = c;
   again.model = (dir.path() / "merged").string(), again.out = (dir.path() / "again").string();
-  again.lora_rank = 0, again.lora_alpha = FinetuneConfig{}.lora_alpha, again.lora_dropout = 0, again.steps = 1, again.warmup_steps = 0, again.learning_rate = 1e-30;
+  again.lora_rank = 0, again.steps = 1, again.warmup_steps = 0, again.learning_rate = 1e-30;
   EXPECT_NEAR(*Finetuner(again, made.data(), Start::kFresh).run().validation_loss, *summary.validation_loss, 1e-5);
   // An adapter goes on from where it ended, with its own settings.
   again.model = c.model, again.adapter = (fs::path(c.out) / "adapter").string(),
@@ -115,8 +115,7 @@ TEST(FinetuneLora, WhatContradictsAnAdapterIsNamed) {
   bad([](auto& c) { c.adapter = "a"; }, "has its own rank");
   bad([](auto& c) { c.lora_rank = -1; }, "lora_rank is -1");
   bad([](auto& c) { c.lora_alpha = 0; }, "lora_alpha is 0; expected more than 0");
-  bad([](auto& c) { c.lora_rank = 0, c.adapter = "a"; }, "lora_alpha: the adapter to go on from has its own");
-  bad([](auto& c) { c.lora_dropout = 1; }, "lora_dropout is 1; expected at least 0 and less than 1");
+  bad([](auto& c) { c.lora_dropout = 1; }, "lora_dropout is 1; expected less than 1");
 }
 
 TEST(FinetuneLora, WithoutOneGoodStepNoAdapterIsWritten) {
