@@ -155,7 +155,8 @@ Uses uses_of(const CLI::App& command, const std::vector<SettledFlag>& settled) {
 // Nothing is written before all that is to be read has been found. What stands for no file is left to the command: names
 // of tokenizers and templates.
 void check_input_is_there(const Use& input) {
-  if (input.flag == "--chat-template" || (input.flag == "--tokenizer" && input.path == "byte") || input.flag == "--config") return;
+  const bool byte = input.flag == "--tokenizer" && input.path == "byte";
+  if (byte || input.flag == "--chat-template" || input.flag == "--config") return;
   if (input.flag == "--dataset") {
     COCA_CHECK_AS(kIo, io::exists(input.path + ".idx"), "{}: there is no {}.idx", input.text(), input.path);
   } else if (input.role == Role::kTexts && !io::exists(input.path)) {
@@ -163,7 +164,8 @@ void check_input_is_there(const Use& input) {
     glob_t matches{};
     const bool found = pattern && ::glob(input.path.c_str(), 0, nullptr, &matches) == 0;
     ::globfree(&matches);
-    COCA_CHECK_AS(kIo, found, "{}: there is no such file or folder{}", input.text(), pattern ? ", and the pattern matches none" : "");
+    COCA_CHECK_AS(kIo, found, "{}: there is no such file or folder{}", input.text(),
+                  pattern ? ", and the pattern matches none" : "");
   } else {
     COCA_CHECK_AS(kIo, io::exists(input.path), "{} does not exist", input.text());
   }

@@ -28,17 +28,19 @@ bool says_off(const json& value) {
 // Whether a setting leaves the text of one sequence as it is. What is unknown counts as changing it.
 bool changes_nothing(std::string_view key, const json& value) {
   static const std::map<std::string_view, double> kNeutral = {
-      {"num_beams", 1}, {"num_beam_groups", 1}, {"length_penalty", 1}, {"typical_p", 1}, {"encoder_repetition_penalty", 1},
-      {"num_return_sequences", 1}, {"guidance_scale", 1}};
+      {"num_beams", 1}, {"num_beam_groups", 1}, {"length_penalty", 1}, {"typical_p", 1},
+      {"encoder_repetition_penalty", 1}, {"num_return_sequences", 1}, {"guidance_scale", 1}};
   // Names, bookkeeping, outputs beside the text, and ways to the same text.
   static const std::set<std::string_view> kHarmless = {
-      "transformers_version", "trust_remote_code", "pad_token_id", "unk_token_id", "decoder_start_token_id", "use_cache",
-      "cache_config", "max_cache_len", "early_stopping", "renormalize_logits", "remove_invalid_values", "low_memory", "use_mtp",
+      "transformers_version", "trust_remote_code", "pad_token_id", "unk_token_id", "decoder_start_token_id",
+      "use_cache", "cache_config", "max_cache_len", "early_stopping", "renormalize_logits",
+      "remove_invalid_values", "low_memory", "use_mtp",
       "is_assistant", "num_assistant_tokens", "num_assistant_tokens_schedule", "prompt_lookup_num_tokens",
       "max_matching_ngram_size", "target_lookbehind", "speculation_type", "compile_config", "disable_compile",
       "continuous_batching_config", "prefill_chunk_size", "use_model_defaults", "return_dict_in_generate",
       "return_legacy_cache"};
-  if (const auto neutral = kNeutral.find(key); neutral != kNeutral.end()) return value.is_null() || value == neutral->second;
+  const auto neutral = kNeutral.find(key);
+  if (neutral != kNeutral.end()) return value.is_null() || value == neutral->second;
   if (key == "cache_implementation") return value != "quantized";
   return says_off(value) || kHarmless.contains(key) || key.starts_with("_") || key.starts_with("output_") ||
          key.starts_with("assistant_");
@@ -118,10 +120,12 @@ GenerationConfig generation_config_from_json(const json& object, std::string_vie
   GenerationConfig c;
   c.ids = generation_ids(field);
   c.do_sample = field.flag("do_sample", false);
-  c.temperature = f.number("temperature", "a number of at least 0", [](double x) { return x >= 0 && std::isfinite(x); });
+  c.temperature =
+      f.number("temperature", "a number of at least 0", [](double x) { return x >= 0 && std::isfinite(x); });
   c.top_p = f.number("top_p", "a number above 0 and at most 1", [](double x) { return x > 0 && x <= 1; });
   c.min_p = f.number("min_p", "a number from 0 to 1", [](double x) { return x >= 0 && x <= 1; });
-  c.repetition_penalty = f.number("repetition_penalty", "a number above 0", [](double x) { return x > 0 && std::isfinite(x); });
+  c.repetition_penalty =
+      f.number("repetition_penalty", "a number above 0", [](double x) { return x > 0 && std::isfinite(x); });
   c.top_k = f.count("top_k", 0);
   c.max_new_tokens = f.count("max_new_tokens", 0);
   c.max_length = f.count("max_length", 1);

@@ -36,8 +36,8 @@ GenerationIds generation_ids(const JsonField& config);
 GenerationConfig generation_config_from_json(const nlohmann::json&, std::string_view origin);
 // Of dir/generation_config.json; nothing is set when there is none.
 GenerationConfig load_generation_config(const std::filesystem::path& dir);
-// How many tokens it allows after a prompt of that many; nothing where it does not say. max_new_tokens wins over max_length,
-// as in transformers. Error when the prompt alone reaches max_length.
+// How many tokens it allows after a prompt of that many; nothing where it does not say. max_new_tokens wins over
+// max_length, as in transformers. Error when the prompt alone reaches max_length.
 std::optional<int64_t> new_tokens_after(int64_t prompt, const GenerationConfig&, std::string_view origin);
 
 }  // namespace coca::text
