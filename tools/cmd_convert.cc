@@ -3,8 +3,8 @@
 #include <filesystem>
 
 #include "cli.h"
+#include "coca/formats/convert.h"
 #include "coca/io/fs.h"
-#include "coca/model/convert.h"
 #include "coca/report/table.h"
 #include "companions.h"
 #include "output_flags.h"
@@ -31,11 +31,11 @@ namespace {
 struct Options {
   std::string source, out;
   std::optional<model::AttentionKind> attention, source_attention;
-  model::TInit t_init = model::ConvertOptions{}.t_init;
+  formats::TInit t_init = formats::ConvertOptions{}.t_init;
   std::optional<model::TWidth> t_width;
   int64_t seed = 0;
   model::WindowOptions windows;
-  model::MetaSettings meta;
+  formats::MetaSettings meta;
   StoredAs dtype = StoredAs::kSource;
   double max_shard_gib = 5.0;
   std::string json;
@@ -94,22 +94,30 @@ std::vector<ConfigChange> config_changes(const fs::path& source, const fs::path&
   return changes;
 }
 
-nlohmann::ordered_json report_json(const Options& o, const model::ConvertReport& report, const std::vector<std::string>& copied,
-                                   const std::vector<ConfigChange>& changes) {
-  nlohmann::ordered_json j = {{"out", o.out}, {"layout", report.layout == model::Layout::kMeta ? "meta" : "hugging-face"},
-                              {"from", std::string(enum_name(report.from.attention))}, {"attention", std::string(enum_name(report.to.attention))},
-                              {"tensors", report.tensors}, {"made", report.made}, {"global_copies", report.copied}, {"shards", report.shards},
-                              {"bytes", report.bytes}, {"copied", copied}};
+nlohmann::ordered_json report_json(const Options& o, const formats::ConvertReport& report,
+                                   const std::vector<std::string>& copied, const std::vector<ConfigChange>& changes) {
+  nlohmann::ordered_json j = {{"out", o.out},
+                              {"layout", report.layout == formats::Layout::kMeta ? "meta" : "hugging-face"},
+                              {"from", std::string(enum_name(report.from.attention))},
+                              {"attention", std::string(enum_name(report.to.attention))},
+                              {"tensors", report.tensors},
+                              {"made", report.made},
+                              {"global_copies", report.copied},
+                              {"shards", report.shards},
+                              {"bytes", report.bytes},
+                              {"copied", copied}};
   j["config"] = nlohmann::ordered_json::object();
   for (const ConfigChange& c : changes) j["config"][c.key] = {{"before", c.before}, {"after", c.after}};
   return j;
 }
 
-void print_report(const Options& o, const model::ConvertReport& report, const std::vector<std::string>& copied, const std::vector<ConfigChange>& changes) {
+void print_report(const Options& o, const formats::ConvertReport& report, const std::vector<std::string>& copied,
+                  const std::vector<ConfigChange>& changes) {
   print_prose(fmt::format("{}: {} {} -> {}, {}, {} in {}\n", o.out, enum_name(report.to.architecture), enum_name(report.from.attention),
                     enum_name(report.to.attention), counted(report.tensors, "tensor"), report::format_bytes(report.bytes), counted(report.shards, "file")));
   print_prose(fmt::format("element types: {}\n", o.dtype == StoredAs::kSource ? "as they were" : fmt::format("{}, every tensor", enum_name(o.dtype))));
-  if (report.layout == model::Layout::kMeta) print_prose("layout: Meta's, made into Hugging Face's; rows of the query and key projections in another order\n");
+  if (report.layout == formats::Layout::kMeta)
+    print_prose("layout: Meta's, made into Hugging Face's; rows of the query and key projections in another order\n");
   if (report.made > 0) print_prose(fmt::format("made: {} by --t-init {}\n", counted(report.made, "tensor"), enum_name(o.t_init)));
   if (report.from.t_width != report.to.t_width && model::is_coca(report.from.attention))
     print_prose(fmt::format("T: {} width -> {}\n", enum_name(report.from.t_width), enum_name(report.to.t_width)));
@@ -130,18 +138,20 @@ int run(const Options& o) {
   check_companions(o.source);
   io::AtomicDir folder(o.out, io::AtomicDir::Existing::kRefuse);
   std::unique_ptr<report::Progress> progress;  // the total is known with the first tensor
-  const model::ConvertOptions options{.source_attention = o.source_attention,
-                                      .attention = o.attention,
-                                      .t_init = o.t_init,
-                                      .t_width = o.t_width,
-                                      .windows = o.windows,
-                                      .meta = o.meta,
-                                      .seed = static_cast<uint64_t>(o.seed),
-                                      .dtype = dtype_of(o.dtype),
-                                      .max_shard_bytes = static_cast<size_t>(o.max_shard_gib * 1024 * 1024 * 1024)};
-  const model::ConvertReport report = model::convert_model(
-      o.source, folder.path(), options, [&](int64_t done, int64_t total) {
-        if (!progress) progress = std::make_unique<report::Progress>(make_progress({.total = total, .unit = "bytes", .label = "converting"}));
+  const formats::ConvertOptions options{.source_attention = o.source_attention,
+                                        .attention = o.attention,
+                                        .t_init = o.t_init,
+                                        .t_width = o.t_width,
+                                        .windows = o.windows,
+                                        .meta = o.meta,
+                                        .seed = static_cast<uint64_t>(o.seed),
+                                        .dtype = dtype_of(o.dtype),
+                                        .max_shard_bytes = static_cast<size_t>(o.max_shard_gib * 1024 * 1024 * 1024)};
+  const formats::ConvertReport report =
+      formats::convert_model(o.source, folder.path(), options, [&](int64_t done, int64_t total) {
+        if (!progress)
+          progress = std::make_unique<report::Progress>(
+              make_progress({.total = total, .unit = "bytes", .label = "converting"}));
         progress->update(done);
       });
   if (progress) progress->finish();

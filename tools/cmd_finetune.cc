@@ -4,7 +4,7 @@
 
 #include "cli.h"
 #include "coca/data/instruct.h"
-#include "coca/model/model.h"
+#include "coca/formats/model_folder.h"
 #include "coca/model/select.h"
 #include "coca/report/table.h"
 #include "coca/train/finetune.h"
@@ -34,7 +34,7 @@ struct Options {
 struct Loaded {
   std::optional<data::TokenDocuments> examples, validation_examples;
   std::optional<data::TokenFile> text, validation_text;
-  std::shared_ptr<model::ModelFolder> model;
+  std::shared_ptr<formats::ModelFolder> model;
   int64_t shared = 0;  // documents or examples that are in both
 };
 
@@ -74,7 +74,8 @@ std::optional<data::TokenDocuments> load_examples(const std::vector<std::string>
 
 enum class Keep : uint8_t { kInFolder, kInMemory };  // kInMemory: nothing is written
 
-Loaded load_data(const train::FinetuneConfig& c, const std::shared_ptr<model::ModelFolder>& model, const text::Tokenizer& tokenizer, Keep keep) {
+Loaded load_data(const train::FinetuneConfig& c, const std::shared_ptr<formats::ModelFolder>& model,
+                 const text::Tokenizer& tokenizer, Keep keep) {
   const auto target = train::finetune_target(c, tokenizer, model);
   const std::optional<int32_t> bos = target.bos;
   const data::ChatTemplate chat = train::chat_template_for(c);
@@ -169,7 +170,8 @@ train::TrainSummary run_with_progress(train::Finetuner& tuner) {
 }
 
 // What --dry-run says, after all that the run itself would check. Reads all data, and writes nothing.
-int estimate(const train::FinetuneConfig& c, const std::shared_ptr<model::ModelFolder>& model, const text::Tokenizer& tokenizer, train::Start start) {
+int estimate(const train::FinetuneConfig& c, const std::shared_ptr<formats::ModelFolder>& model,
+             const text::Tokenizer& tokenizer, train::Start start) {
   const Loaded data = load_data(c, model, tokenizer, Keep::kInMemory);
   const train::FinetuneSetup setup(c, data_of(data, tokenizer), ranks().size());
   const model::ModelSpec& spec = setup.target().spec;
@@ -214,7 +216,7 @@ int run(OptionFlags& flags, Options& options) {
   COCA_CHECK(!options.resume || !c.model.empty(), "--model: none given, and {} holds no run to resume", c.out);
   train::check_config(c);
   check_lora_options(flags, options);
-  const auto model = std::make_shared<model::ModelFolder>(c.model);  // a wrong folder shows as such
+  const auto model = std::make_shared<formats::ModelFolder>(c.model);  // a wrong folder shows as such
   const std::filesystem::path result_folder = std::filesystem::path(c.out) / (train::trains_adapter(c) ? "adapter" : "model");
   check_apart("--out", result_folder, train::trains_adapter(c) ? "--adapter" : "--model", train::trains_adapter(c) ? c.adapter : c.model);
   const auto tokenizer = text::load_tokenizer(c.tokenizer.empty() ? c.model : c.tokenizer);

@@ -9,9 +9,9 @@
 #include "coca/base/parallel.h"
 #include "coca/base/version.h"
 #include "coca/dist/mpi.h"
+#include "coca/formats/model_folder.h"
 #include "coca/io/fs.h"
 #include "coca/model/decoder.h"
-#include "coca/model/model.h"
 #include "coca/ops/device.h"
 #include "coca/ops/table.h"
 #include "coca/report/table.h"
@@ -181,7 +181,7 @@ void generation_facts(const std::string& dir, Facts& f) {
 
 void file_facts(const std::string& dir, const model::ModelSpec& spec, Facts& f) {
   try {
-    const model::WeightFiles files(dir);
+    const formats::WeightFiles files(dir);
     std::map<std::string, int64_t> types;
     for (const auto& [name, entry] : files.entries()) types[std::string(dtype_name(entry.tensor->dtype))] += static_cast<int64_t>(entry.tensor->bytes);
     std::vector<std::string> parts;
@@ -189,9 +189,9 @@ void file_facts(const std::string& dir, const model::ModelSpec& spec, Facts& f) 
     for (const auto& [type, bytes] : types) parts.push_back(fmt::format("{} {}", type, report::format_bytes(bytes)));
     f.bytes("weights on disk", "file_bytes", static_cast<int64_t>(files.bytes()));
     f.text("element types", "element_types", joined(parts));
-    model::check_tensors(files, spec);
+    formats::check_tensors(files, spec);
   } catch (const Error& error) {
-    const bool some = model::WeightFiles::are_in(dir);
+    const bool some = formats::WeightFiles::are_in(dir);
     if (some) f.damages.push_back(error.what());
     if (f.json.contains("file_bytes")) return;  // all can be read, but not all is there
     f.json["file_bytes"] = nullptr;
@@ -201,7 +201,7 @@ void file_facts(const std::string& dir, const model::ModelSpec& spec, Facts& f) 
 }
 
 Facts model_facts(const std::string& dir, std::optional<int64_t> length) {
-  const model::ModelSpec s = model::load_spec(dir);
+  const model::ModelSpec s = formats::load_spec(dir);
   Facts f(dir);
   f.text("architecture", "architecture", std::string(enum_name(s.architecture)));
   f.text("attention", "attention", std::string(enum_name(s.attention)));

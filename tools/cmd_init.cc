@@ -2,9 +2,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
 #include "coca/eval/protocol.h"
+#include "coca/formats/config.h"
+#include "coca/formats/model_folder.h"
 #include "coca/io/fs.h"
-#include "coca/model/config.h"
-#include "coca/model/model.h"
 #include "coca/report/table.h"
 
 namespace coca::tools {
@@ -36,13 +36,13 @@ struct Options {
 int run(const Options& o) {
   COCA_CHECK(!o.model_config.empty(), "--model-config: no config.json given");
   COCA_CHECK(!o.out.empty(), "--out: no folder given");
-  const model::ModelSpec spec = model::spec_from_json(io::read_json(o.model_config), o.model_config);
+  const model::ModelSpec spec = formats::spec_from_json(io::read_json(o.model_config), o.model_config);
   const auto tokenizer = text::load_tokenizer(o.tokenizer);
   eval::check_tokenizer(*tokenizer, spec);
   io::AtomicDir folder(o.out, io::AtomicDir::Existing::kRefuse);
   model::ParamStore params(spec, o.precision);
   model::initialise(spec, static_cast<uint64_t>(o.seed), params);
-  model::save_model(folder.path(), spec, params);
+  formats::save_model(folder.path(), spec, params);
   tokenizer->save(folder.path());
   folder.commit();
   print_prose(fmt::format("{}: {} random parameters, {}\n", o.out, report::format_count(model::parameter_count(spec)), enum_name(o.precision)));

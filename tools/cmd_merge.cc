@@ -1,9 +1,9 @@
 // coca merge: a model and an adapter made into one model.
 // SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
+#include "coca/formats/adapter_file.h"
+#include "coca/formats/model_folder.h"
 #include "coca/io/fs.h"
-#include "coca/model/adapter.h"
-#include "coca/model/model.h"
 #include "coca/report/table.h"
 #include "companions.h"
 
@@ -32,11 +32,11 @@ int run(const Options& o) {
   COCA_CHECK(!o.out.empty(), "--out: no folder to write given");
   check_outside("--out", o.out, "--model", o.model);
   check_outside("--out", o.out, "--adapter", o.adapter);
-  model::ModelFolder source(o.model);
-  const auto adapter = model::load_adapter(o.adapter, source.spec());  // mistakes show before the weights are read
+  formats::ModelFolder source(o.model);
+  const auto adapter = formats::load_adapter(o.adapter, source.spec());  // mistakes show before the weights are read
   check_companions(o.model);
   io::AtomicDir folder(o.out, io::AtomicDir::Existing::kRefuse);
-  model::Model merged = model::load_model(source);
+  model::Model merged = formats::load_model(source);
   model::merge_adapter(*adapter, *merged.params);
   if (o.precision != model::Precision::kF32) {
     auto rounded = std::make_unique<model::ParamStore>(merged.spec, o.precision);
@@ -44,7 +44,7 @@ int run(const Options& o) {
     model::copy_params(cx, *merged.params, *rounded);
     merged.params = std::move(rounded);
   }
-  model::save_model(folder.path(), merged.spec, *merged.params);
+  formats::save_model(folder.path(), merged.spec, *merged.params);
   copy_companions(o.model, folder.path());
   folder.commit();
   print_prose(fmt::format("{}: {} with {} changed by {}\n", o.out, o.model, counted(static_cast<int64_t>(adapter->targets().size()), "matrix", "matrices"), o.adapter));

@@ -9,7 +9,7 @@
 
 #include "coca/base/log.h"
 #include "coca/eval/protocol.h"
-#include "coca/model/adapter.h"
+#include "coca/formats/adapter_file.h"
 #include "coca/model/t_width.h"
 #include "coca/text/leading_id.h"
 #include "coca/text/utf16.h"
@@ -62,7 +62,7 @@ model::AttentionPattern pattern_of(const ModelFlags& flags, const model::ModelSp
 
 ModelShape load_shape(const ModelFlags& flags) {
   COCA_CHECK(!flags.model.empty(), "--model: no model folder given");
-  auto folder = std::make_unique<model::ModelFolder>(flags.model);
+  auto folder = std::make_unique<formats::ModelFolder>(flags.model);
   ModelShape shape{.spec = folder->spec()};
   shape.scaling = scaling_of(flags, shape.spec);
   model::ModelSpec patterned = shape.spec;
@@ -71,7 +71,7 @@ ModelShape load_shape(const ModelFlags& flags) {
   shape.tokenizer = text::load_tokenizer(flags.tokenizer.empty() ? flags.model : flags.tokenizer);
   eval::check_tokenizer(*shape.tokenizer, shape.spec);
   folder->weights();
-  if (!flags.adapter.empty()) shape.adapter = model::load_adapter(flags.adapter, shape.spec);
+  if (!flags.adapter.empty()) shape.adapter = formats::load_adapter(flags.adapter, shape.spec);
   if (!shape.adapter) shape.spec = model::folded_t(shape.spec);  // an adapter's tensors have the width of the folder's T
   shape.spec.pattern = patterned.pattern;
   const std::optional<int32_t> leading = text::leading_id(*shape.tokenizer, shape.spec.bos_id);
@@ -83,9 +83,12 @@ ModelShape load_shape(const ModelFlags& flags) {
 LoadedModel load_with_flags(const ModelFlags& flags) { return load_with_flags(flags, load_shape(flags)); }
 
 LoadedModel load_with_flags(const ModelFlags& flags, ModelShape shape) {
-  const model::LoadT t = shape.adapter ? model::LoadT::kAsStored : model::LoadT::kFolded;
-  LoadedModel out{.model = model::load_model(*shape.folder, flags.precision, t), .adapter = flags.adapter, .tokenizer = std::move(shape.tokenizer),
-                  .scaling = shape.scaling, .used_scaling = shape.scaling.value_or(shape.spec.rope_scaling)};
+  const formats::LoadT t = shape.adapter ? formats::LoadT::kAsStored : formats::LoadT::kFolded;
+  LoadedModel out{.model = formats::load_model(*shape.folder, flags.precision, t),
+                  .adapter = flags.adapter,
+                  .tokenizer = std::move(shape.tokenizer),
+                  .scaling = shape.scaling,
+                  .used_scaling = shape.scaling.value_or(shape.spec.rope_scaling)};
   if (shape.adapter) model::merge_adapter(*shape.adapter, *out.model.params);
   out.model.spec = std::move(shape.spec);
   return out;

@@ -7,8 +7,8 @@
 #include <string>
 
 #include "cli.h"
+#include "coca/formats/model_folder.h"
 #include "coca/model/adapter.h"
-#include "coca/model/model.h"
 #include "coca/text/tokenizer.h"
 
 namespace coca::tools {
@@ -59,7 +59,7 @@ struct LoadedModel {
 // The model without its weights, whose names and shapes are looked at all the same. Errors name the flag that is missing or
 // contradicts the model.
 struct ModelShape {
-  std::unique_ptr<model::ModelFolder> folder;
+  std::unique_ptr<formats::ModelFolder> folder;
   model::ModelSpec spec;  // with the flags' pattern, and the bos that the tokenizer puts in front
   std::optional<model::RopeScaling> scaling;  // what the flags ask for
   std::unique_ptr<text::Tokenizer> tokenizer;

@@ -1,8 +1,8 @@
 // A model folder: config.json, index, two shards (parts 0 to 3; without an index the first shard is model.safetensors).
 // All files opened lie in the folder, and nothing is allocated for tensors that are not there.
 // SPDX-License-Identifier: Apache-2.0
-#include "coca/model/model.h"
-#include "coca/model/tensor_source.h"
+#include "coca/formats/model_folder.h"
+#include "coca/formats/tensor_source.h"
 #include "support/harness.h"
 
 COCA_FUZZ_TARGET({.base = size_t{2} << 20, .per_byte = 256}) {
@@ -16,18 +16,18 @@ COCA_FUZZ_TARGET({.base = size_t{2} << 20, .per_byte = 256}) {
   folder.write(index.empty() ? "model.safetensors" : "a.safetensors", fuzz::part(parts, 2));
   folder.write("b.safetensors", fuzz::part(parts, 3));
   fuzz::attempt([&] {
-    const model::WeightFiles files(folder.path());
+    const formats::WeightFiles files(folder.path());
     for (const auto& [name, entry] : files.entries()) {
       fuzz::require(entry.file->path().parent_path() == folder.path(), "a weight file outside the folder");
       fuzz::require(files.at(name).tensor == entry.tensor, "a tensor that is not found by its name");
     }
   });
   fuzz::attempt([&] {
-    const model::Model loaded = model::load_model(folder.path());
+    const model::Model loaded = formats::load_model(folder.path());
     fuzz::require(loaded.params != nullptr, "a model without parameters");
   });
   fuzz::attempt([&] {
-    const auto source = model::open_source(folder.path(), std::nullopt);
+    const auto source = formats::open_source(folder.path(), std::nullopt);
     for (const model::ParamInfo& info : model::parameter_list(source->spec())) source->read(info);
   });
 }

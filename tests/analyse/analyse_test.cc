@@ -14,9 +14,9 @@
 #include "coca/analyse/report.h"
 #include "coca/analyse/results.h"
 #include "coca/base/stop.h"
+#include "coca/formats/model_folder.h"
 #include "coca/model/clex.h"
 #include "coca/model/decoder.h"
-#include "coca/model/model.h"
 #include "coca/ops/attention.h"
 #include "coca/report/html.h"
 #include "support/tiny_clex.h"
@@ -231,7 +231,7 @@ TEST(Analyse, ZeroShareCountsTheFoldedT) {
 TEST(Analyse, StoredModelsOfTransformers) {
   const std::filesystem::path dir = std::filesystem::path(COCA_SOURCE_DIR) / "tests" / "stored" / "hf";
   for (const char* name : {"llama", "llama3", "qwen2", "qwen3", "gpt_neox"}) {
-    const model::Model m = model::load_model(dir / name);
+    const model::Model m = formats::load_model(dir / name);
     const Analysis a = analyse(m.spec, m.params->weights(), Windows{test::random_ids(24, m.spec.V, 7)}, everything());
     const double share = a.all().all_planes().anomalous_share();
     EXPECT_GT(share, 0.2) << name;  // random weights prefer no angle

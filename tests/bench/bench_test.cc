@@ -12,9 +12,9 @@
 #include "coca/bench/eval.h"
 #include "coca/bench/ring.h"
 #include "coca/bench/train.h"
+#include "coca/formats/model_folder.h"
 #include "coca/io/safetensors.h"
 #include "coca/model/decoder.h"
-#include "coca/model/model.h"
 #include "support/message.h"
 #include "support/paths.h"
 
@@ -174,7 +174,7 @@ TEST(BenchTrain, TheExportedModelGivesTheExportedNumbers) {
   TrainOptions o{.shape = kTiny, .length = 12, .export_to = dir.path().string()};
   Context cx;
   export_models(cx, o);
-  const model::Model m = model::load_model(dir.path() / "coca-slack");
+  const model::Model m = formats::load_model(dir.path() / "coca-slack");
   const io::SafetensorsFile check(dir.path() / "coca-slack" / "check.safetensors");
   const TensorRef ids = check.at("ids").ref();
   ASSERT_EQ(ids.shape, (Dims{2, 12}));

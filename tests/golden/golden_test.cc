@@ -7,9 +7,9 @@
 #include <fstream>
 
 #include "coca/eval/verify.h"
+#include "coca/formats/model_folder.h"
 #include "coca/io/json_file.h"
 #include "coca/io/safetensors.h"
-#include "coca/model/model.h"
 #include "support/paths.h"
 #include "support/targets.h"
 
@@ -54,11 +54,11 @@ TEST(Golden, AChangedWeightIsFound) {
   COCA_SKIP_WITHOUT(dir);
   const test::TempDir temp;
   fs::copy(dir, temp.path(), fs::copy_options::recursive);
-  model::Model m = model::load_model(dir);
+  model::Model m = formats::load_model(dir);
   model::MutWeights& w = m.params->tensors();
   for (int64_t i = 0; i < 64; ++i) w.layers[1].qkv_w.as<float>()[i] += 0.05f;
   fs::remove(temp.path() / "model.safetensors");
-  model::save_params(temp.path() / "model.safetensors", *m.params, {});
+  formats::save_params(temp.path() / "model.safetensors", *m.params, {});
   const std::vector<CaseCheck> cases = verify_folder(temp.path(), {});
   ASSERT_EQ(cases.size(), 1u);
   EXPECT_EQ(cases[0].verdict, Verdict::kFail);

@@ -8,10 +8,10 @@
 #include <cmath>
 #include <filesystem>
 
+#include "coca/formats/model_folder.h"
 #include "coca/infer/generate.h"
 #include "coca/io/safetensors.h"
 #include "coca/model/decoder.h"
-#include "coca/model/model.h"
 #include "coca/ops/linear.h"
 #include "support/paths.h"
 
@@ -65,10 +65,12 @@ class HuggingFace : public testing::TestWithParam<std::string> {
 };
 INSTANTIATE_TEST_SUITE_P(Models, HuggingFace, testing::ValuesIn(model_names()), [](const auto& model) { return model.param; });
 
-TEST_P(HuggingFace, LogitsAgree) { expect_logits(model::load_model(dir)); }
+TEST_P(HuggingFace, LogitsAgree) {
+  expect_logits(formats::load_model(dir));
+}
 
 TEST_P(HuggingFace, GreedyContinuationIsTheSame) {
-  const model::Model m = model::load_model(dir);
+  const model::Model m = formats::load_model(dir);
   std::vector<int32_t> ids = prompt;
   if (m.spec.rope_scaling.type != model::Scaling::kDynamic) {
     Context cx;
@@ -87,13 +89,13 @@ TEST_P(HuggingFace, GreedyContinuationIsTheSame) {
 
 TEST_P(HuggingFace, WhatWeSaveIsTheSameModel) {
   const TempDir temp;
-  const model::Model m = model::load_model(dir);
+  const model::Model m = formats::load_model(dir);
   for (const size_t shard : {size_t{1} << 30, size_t{16} << 10}) {
     const fs::path out = temp.path() / std::to_string(shard);
     fs::create_directories(out);
-    model::save_model(out, m.spec, *m.params, {.max_shard_bytes = shard});
+    formats::save_model(out, m.spec, *m.params, {.max_shard_bytes = shard});
     EXPECT_EQ(fs::exists(out / "model.safetensors.index.json"), shard < 100'000);
-    expect_logits(model::load_model(out));
+    expect_logits(formats::load_model(out));
   }
 }
 

@@ -5,10 +5,10 @@
 
 #include <cmath>
 
+#include "coca/formats/adapter_file.h"
+#include "coca/formats/model_folder.h"
 #include "coca/io/safetensors.h"
-#include "coca/model/adapter.h"
 #include "coca/model/decoder.h"
-#include "coca/model/model.h"
 #include "coca/ops/cross_entropy.h"
 #include "coca/ops/linear.h"
 #include "support/paths.h"
@@ -32,8 +32,8 @@ void expect_near(const float* ours, const io::StoredTensor& stored) {
 
 TEST_P(LoraGolden, LogitsLossAndGradientsArePyTorchs) {
   const fs::path data = fs::path(COCA_SOURCE_DIR) / "tests" / "stored", dir = data / "lora" / GetParam();
-  const Model m = load_model(data / "hf" / GetParam());
-  const auto adapter = load_adapter(dir, m.spec);
+  const Model m = formats::load_model(data / "hf" / GetParam());
+  const auto adapter = formats::load_adapter(dir, m.spec);
   const io::SafetensorsFile stored(dir / "expected.safetensors");
   const io::StoredTensor& ids = stored.at("ids");
   const int64_t B = ids.shape[0], N = ids.shape[1];

@@ -7,13 +7,9 @@
 #include <string>
 
 #include "coca/base/parallel.h"
-#include "coca/io/fs.h"
-#include "coca/io/json_file.h"
 #include "coca/model/decoder.h"
-#include "coca/model/model.h"
 #include "coca/ops/table.h"
 #include "support/longformer_specs.h"
-#include "support/temp_dir.h"
 #include "support/targets.h"
 #include "support/tiny_model.h"
 
@@ -156,33 +152,6 @@ TEST_P(Bf16OfSpec, TheNumberOfThreadsDoesNotChangeABit) {
     EXPECT_TRUE(hidden(m.rounded, Ops::kBest, 64) == one_hidden) << threads;
   }
   set_max_threads(before);
-}
-
-TEST_P(Bf16OfSpec, FoldersHoldWhatTheStoreHolds) {
-  const test::TempDir dir;
-  save_model(dir.path(), spec, m.rounded);
-  EXPECT_EQ(io::read_json(dir.path() / "config.json").at("torch_dtype"), "bfloat16");
-  const Model as_bf16 = load_model(dir.path(), Precision::kBF16), as_f32 = load_model(dir.path());
-  for (const ParamInfo& info : m.rounded.infos()) {
-    const bool matrix = info.shape.rank == 2;
-    EXPECT_EQ(m.rounded.at(info).dtype, matrix ? DType::kBF16 : DType::kF32) << info.name;
-    EXPECT_EQ(as_bf16.params->at(info).dtype, m.rounded.at(info).dtype) << info.name;
-    EXPECT_EQ(as_f32.params->at(info).dtype, DType::kF32) << info.name;
-    EXPECT_TRUE(widened(as_bf16.params->at(info)) == widened(m.rounded.at(info))) << info.name;
-    EXPECT_TRUE(widened(as_f32.params->at(info)) == widened(m.rounded.at(info))) << info.name;
-  }
-}
-
-TEST(Bf16, AnFp32FileIsRoundedOnLoading) {
-  const test::TempDir dir;
-  const TinyModel m(test::tiny_neox(AttentionKind::kCocaSlack));
-  save_model(dir.path(), m.spec, m.params);
-  const Model loaded = load_model(dir.path(), Precision::kBF16);
-  Context cx;
-  ParamStore rounded(m.spec, Precision::kBF16);
-  copy_params(cx, m.params, rounded);
-  for (const ParamInfo& info : rounded.infos())
-    EXPECT_TRUE(widened(loaded.params->at(info)) == widened(rounded.at(info))) << info.name;
 }
 
 TEST(Bf16, InitialValuesAreThoseOfFp32Rounded) {

@@ -9,10 +9,8 @@
 #include <numeric>
 
 #include "coca/model/decoder.h"
-#include "coca/model/model.h"
 #include "coca/ops/linear.h"
 #include "support/numerics.h"
-#include "support/paths.h"
 #include "support/reference_decoder.h"
 #include "support/tiny_clex.h"
 
@@ -174,19 +172,6 @@ TEST_P(ClexOfSpec, EvaluationTakesTheTableOfTheLength) {
     return naive.run(ids, kN);
   });
   test::expect_close(logits.values<float>(), right, rough, {.terms = 800}, "clex");  // as decoder_test.cc
-}
-
-TEST(Clex, SavedAndLoadedItIsTheSame) {
-  const test::TempDir dir;
-  const TinyModel m = clex_model(clex_spec(test::tiny_llama(AttentionKind::kCocaSlack)));
-  save_model(dir.path(), m.spec, m.params);
-  const Model back = load_model(dir.path(), Precision::kBF16);  // the network stays fp32
-  EXPECT_EQ(back.spec.rope_scaling.type, Scaling::kClex);
-  EXPECT_EQ(back.spec.rope_scaling.max_factor, 4);
-  const ParamInfo& up = back.params->infos()[back.params->infos().size() - 2];
-  EXPECT_EQ(up.name, "model.clex_layer.proj_func.ode_up_proj");
-  EXPECT_EQ(doubles(back.params->weights().clex_up), doubles(m.params.weights().clex_up));
-  EXPECT_EQ(doubles(back.params->weights().clex_down), doubles(m.params.weights().clex_down));
 }
 
 template <typename Body>

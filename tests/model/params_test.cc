@@ -4,12 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <set>
 #include <type_traits>
 
-#include "coca/io/safetensors.h"
-#include "coca/model/model.h"
-#include "support/paths.h"
 #include "support/tiny_model.h"
 
 namespace coca::model {
@@ -68,22 +64,6 @@ TEST(Params, NamesOfLlama) {
   s.embeddings = Embeddings::kTied;
   expected.pop_back();
   EXPECT_EQ(names_of(s), expected);
-}
-
-// The official files hold exactly what our list says, shapes included.
-TEST(Params, OfficialFilesHoldTheList) {
-  for (const char* name : {"gpt_neox_coca", "gpt_neox_coca_sequential", "llama_coca_gqa"}) {
-    const std::filesystem::path dir = test::golden_dir() / name;
-    COCA_SKIP_WITHOUT(dir);
-    const io::SafetensorsFile file(dir / "model.safetensors");
-    std::set<std::string> ours;
-    for (const ParamInfo& info : parameter_list(load_spec(dir))) {
-      ours.insert(info.name);
-      EXPECT_EQ(file.at(info.name).shape, info.shape) << info.name;
-    }
-    for (const io::StoredTensor& tensor : file.tensors())
-      EXPECT_TRUE(ours.contains(tensor.name)) << tensor.name;
-  }
 }
 
 class ParamsOfSpec : public testing::TestWithParam<test::NamedSpec> {};
@@ -146,20 +126,6 @@ TEST(Params, KindsShareTheirDraws) {
       initialise(other, 9, store);
       const float *a = first.flat().as<float>(), *b = store.flat().as<float>();
       EXPECT_TRUE(std::equal(a, a + first.flat().numel(), b)) << enum_name(kind);
-    }
-  }
-}
-
-TEST(Params, ModelFoldersRoundTrip) {
-  for (const test::NamedSpec& named : test::all_specs()) {
-    SCOPED_TRACE(named.name);
-    const test::TempDir dir;
-    const test::TinyModel m(named.spec, 4);
-    save_model(dir.path(), m.spec, m.params);
-    const Model loaded = load_model(dir.path());
-    for (const ParamInfo& info : m.params.infos()) {
-      const float *a = m.params.at(info).as<float>(), *b = std::as_const(*loaded.params).at(info).as<float>();
-      EXPECT_TRUE(std::equal(a, a + info.shape.product(), b)) << info.name;
     }
   }
 }

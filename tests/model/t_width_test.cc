@@ -1,4 +1,4 @@
-// T of half the width is the same function as a full one: outputs, draws, files, conversion and training.
+// T of half the width is the same function as a full one: outputs, draws and training.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/model/t_width.h"
 
@@ -6,59 +6,33 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <filesystem>
 #include <numeric>
 #include <vector>
 
-#include "coca/io/json_file.h"
-#include "coca/model/config.h"
-#include "coca/model/convert.h"
 #include "coca/model/decoder.h"
-#include "coca/model/model.h"
-#include "support/longformer_specs.h"
 #include "support/reference_decoder.h"
-#include "support/temp_dir.h"
+#include "support/t_width.h"
 
 namespace coca::model {
 namespace {
 
-using testing::AllOf;
+using test::with_width;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
 int64_t width_of(const ParamInfo& info) { return info.shape.rank == 2 ? info.shape[1] : 1; }
 std::vector<float> values(TensorRef t) { return {t.as<float>(), t.as<float>() + t.numel()}; }
 
-// The parameters of `from` at another width.
-ParamStore with_width(const ModelSpec& from, const ParamStore& params, TWidth width) {
-  const ModelSpec to = with_t_width(from, width);
-  ParamStore out(to);
-  for (size_t i = 0; i < out.infos().size(); ++i) {
-    const ParamInfo &stored = params.infos()[i], &info = out.infos()[i];
-    std::vector<float> v = values(params.at(stored));
-    if (stored.shape != info.shape) v = change_t_width(from, to, std::move(v), width_of(info));
-    std::ranges::copy(v, out.at(info).as<float>());
-  }
-  return out;
-}
-
 // Values whose means of two are exact, so that folding rounds nothing.
 void coarsen(ParamStore& params) {
   for (float& x : std::span(params.flat().as<float>(), static_cast<size_t>(params.flat().numel()))) x = std::round(x * 1024) / 1024;
-}
-
-std::vector<test::NamedSpec> half_specs() {
-  std::vector<test::NamedSpec> all = test::half_t_specs();
-  for (const test::NamedSpec& s : test::trained_window_specs())
-    if (s.spec.t_width == TWidth::kHalf) all.push_back(s);
-  return all;
 }
 
 class HalfT : public testing::TestWithParam<test::NamedSpec> {
  protected:
   ModelSpec half = GetParam().spec, full = with_t_width(half, TWidth::kFull);
 };
-INSTANTIATE_TEST_SUITE_P(Specs, HalfT, testing::ValuesIn(half_specs()), test::spec_test_name);
+INSTANTIATE_TEST_SUITE_P(Specs, HalfT, testing::ValuesIn(test::half_t_and_window_specs()), test::spec_test_name);
 
 // In double the two forms differ only in the rounding of t: 2^-53 of sums whose terms are of order 1, through two layers.
 TEST_P(HalfT, FoldedParametersAreTheSameFunction) {
@@ -86,75 +60,12 @@ TEST_P(HalfT, DrawsAreTheFoldOfTheFullWidthsDraws) {
   EXPECT_EQ(values(narrow.flat()), values(with_width(full, wide, TWidth::kHalf).flat()));
 }
 
-TEST_P(HalfT, AFullFolderIsFoldedWhileLoading) {
-  const test::TempDir dir;
-  const test::TinyModel m(full);
-  save_model(dir.path(), full, m.params);
-  const Model folded = load_model(dir.path(), Precision::kF32, LoadT::kFolded), stored = load_model(dir.path());
-  EXPECT_EQ(stored.spec.t_width, TWidth::kFull);
-  EXPECT_EQ(folded.spec.t_width, TWidth::kHalf);
-  EXPECT_EQ(values(folded.params->flat()), values(with_width(full, m.params, TWidth::kHalf).flat()));
-  const Model rounded = load_model(dir.path(), Precision::kBF16, LoadT::kFolded);
-  for (const ParamInfo& info : folded.params->infos()) {
-    if (param_dtype(info.role, Precision::kBF16) != DType::kBF16) continue;
-    const TensorRef exact = std::as_const(*folded.params).at(info), bf16 = std::as_const(*rounded.params).at(info);
-    for (int64_t i = 0; i < exact.numel(); ++i) ASSERT_EQ(static_cast<float>(bf16.as<BF16>()[i]), static_cast<float>(BF16(exact.as<float>()[i]))) << info.name;
-  }
-}
-
-TEST_P(HalfT, AHalfFolderIsReadBack) {
-  const test::TempDir dir;
-  const test::TinyModel m(half);
-  save_model(dir.path(), half, m.params);
-  EXPECT_EQ(io::read_json(dir.path() / "config.json").at("coca_t_width"), "half");
-  for (const LoadT load : {LoadT::kAsStored, LoadT::kFolded}) {
-    const Model back = load_model(dir.path(), Precision::kF32, load);
-    EXPECT_EQ(back.spec.t_width, TWidth::kHalf);
-    EXPECT_EQ(values(back.params->flat()), values(m.params.flat()));
-  }
-}
-
 TEST(TWidth, FoldsWherePossibleOnly) {
   EXPECT_EQ(folded_t(test::tiny_llama(AttentionKind::kCocaStrict)).t_width, TWidth::kHalf);
   EXPECT_EQ(folded_t(test::tiny_llama(AttentionKind::kRope)).t_width, TWidth::kFull);
   EXPECT_EQ(folded_t(test::tiny_qwen3(AttentionKind::kCocaSlack)).t_width, TWidth::kFull);
   EXPECT_THAT([] { with_t_width(test::tiny_qwen3(AttentionKind::kCocaSlack), TWidth::kHalf); }, ThrowsMessage<Error>(HasSubstr("norms of heads")));
   EXPECT_THAT([] { with_t_width(test::tiny_neox(AttentionKind::kRope), TWidth::kHalf); }, ThrowsMessage<Error>(HasSubstr("has no t")));
-}
-
-TEST(TWidth, OfConfigJson) {
-  nlohmann::json config = spec_to_json(test::half_t_specs().front().spec);
-  EXPECT_EQ(spec_from_json(config, "c.json").t_width, TWidth::kHalf);
-  config["coca_t_width"] = "third";
-  EXPECT_THAT([&] { spec_from_json(config, "c.json"); },
-              ThrowsMessage<Error>(AllOf(HasSubstr("c.json: coca_t_width \"third\""), HasSubstr("full, half"))));
-  config["coca_t_width"] = "half";
-  config["attention_type"] = "rope";
-  EXPECT_THAT([&] { spec_from_json(config, "c.json"); }, ThrowsMessage<Error>(HasSubstr("attention \"rope\" has no t")));
-}
-
-// A T that is made is the fold of the full one that would be made; T of a CoCA model stays as wide as it is.
-TEST(TWidth, OfConvertedModels) {
-  for (const test::NamedSpec& source : {test::NamedSpec{"neox", test::tiny_neox(AttentionKind::kRope)}, {"llama", test::tiny_llama(AttentionKind::kRope)}}) {
-    const test::TempDir dir;
-    const auto folder = [&](const char* name) {
-      std::filesystem::create_directories(dir.path() / name);
-      return dir.path() / name;
-    };
-    const test::TinyModel m(source.spec);
-    save_model(folder("rope"), source.spec, m.params);
-    convert_model(dir.path() / "rope", folder("full"), {.attention = AttentionKind::kCocaSlack, .t_width = TWidth::kFull});
-    const ConvertReport made = convert_model(dir.path() / "rope", folder("half"), {.attention = AttentionKind::kCocaSlack});
-    EXPECT_EQ(made.to.t_width, TWidth::kHalf) << source.name;
-    const Model full = load_model(dir.path() / "full"), half = load_model(dir.path() / "half");
-    EXPECT_EQ(values(half.params->flat()), values(with_width(full.spec, *full.params, TWidth::kHalf).flat())) << source.name;
-    EXPECT_EQ(convert_model(dir.path() / "full", folder("same"), {}).to.t_width, TWidth::kFull);
-    const ConvertReport folded = convert_model(dir.path() / "full", folder("folded"), {.t_width = TWidth::kHalf});
-    EXPECT_EQ(folded.made, 0);
-    EXPECT_EQ(values(load_model(dir.path() / "folded").params->flat()), values(half.params->flat())) << source.name;
-    convert_model(dir.path() / "half", folder("wide"), {.t_width = TWidth::kFull});
-    EXPECT_EQ(values(load_model(dir.path() / "wide", Precision::kF32, LoadT::kFolded).params->flat()), values(half.params->flat())) << source.name;
-  }
 }
 
 // Plain gradient descent from `params`; a T of half the width moves at rate_of_t of the rate. The T's own rows alone, as the fused

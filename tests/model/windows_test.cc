@@ -1,19 +1,15 @@
 // Longformer's windows, dilated windows and global tokens in whole models: values and gradients of every attention kind
-// against the double reference, chunks, recomputation, names and files, and what is refused.
+// against the double reference, chunks, recomputation, names, and what is refused.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/model/windows.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <cstring>
-
 #include "coca/model/decoder.h"
-#include "coca/model/model.h"
 #include "coca/ops/linear.h"
 #include "support/longformer_specs.h"
 #include "support/numerics.h"
-#include "support/paths.h"
 #include "support/reference_decoder.h"
 
 namespace coca::model {
@@ -117,17 +113,6 @@ TEST_P(Windowed, ShortSequences) {
                             grads.tensors());
   const float* g = grads.flat().as<float>();
   EXPECT_TRUE(std::all_of(g, g + grads.flat().numel(), [](float x) { return std::isfinite(x); }));
-}
-
-TEST_P(Windowed, FilesGiveTheModelBack) {
-  const test::TempDir dir;
-  save_model(dir.path(), m.spec, m.params);
-  const Model loaded = load_model(dir.path());
-  EXPECT_EQ(loaded.spec.layer_window, m.spec.layer_window);
-  EXPECT_EQ(loaded.spec.dilation, m.spec.dilation);
-  EXPECT_EQ(loaded.spec.global_tokens, m.spec.global_tokens);
-  EXPECT_EQ(loaded.spec.direction, m.spec.direction);
-  EXPECT_EQ(std::memcmp(loaded.params->flat().data, m.params.flat().data, m.params.flat().bytes()), 0);
 }
 
 TEST(Windows, FlagsBecomeLists) {

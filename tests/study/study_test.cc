@@ -9,9 +9,9 @@
 
 #include "coca/base/rng.h"
 #include "coca/base/stop.h"
+#include "coca/formats/model_folder.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
-#include "coca/model/model.h"
 #include "coca/report/chart.h"
 #include "coca/study/report.h"
 #include "coca/study/run.h"
@@ -211,7 +211,9 @@ TEST_F(Study, TrainsInEveryWay) {
   std::set<double> losses;
   for (const RunResult& r : results.runs) losses.insert(r.evaluations.at(0).perplexity.back().nll);
   EXPECT_EQ(losses.size(), asked.methods.size());
-  const auto spec_of = [&](const char* method) { return model::load_model(fs::path(config.out) / "runs" / (std::string(method) + "-s0") / "model").spec; };
+  const auto spec_of = [&](const char* method) {
+    return formats::load_model(fs::path(config.out) / "runs" / (std::string(method) + "-s0") / "model").spec;
+  };
   EXPECT_EQ(spec_of("coca-slack+clex").rope_scaling.type, model::Scaling::kClex);
   EXPECT_EQ(spec_of("coca-slack+clex").rope_scaling.max_factor, 4);
   EXPECT_EQ(spec_of("coca-slack+longformer").global_tokens, 1);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/train/checkpoint.h"
 
+#include "coca/formats/model_folder.h"
 #include "coca/io/json_file.h"
-#include "coca/model/model.h"
 #include "train/tiny_run.h"
 
 namespace coca::train {
@@ -69,7 +69,7 @@ TEST(Checkpoint, IsAModelFolder) {
   run.save(1);
   export_model(dir.path() / "model", run.parts());
   for (const fs::path& folder : {*latest_checkpoint(dir.path()), dir.path() / "model"}) {
-    const model::Model model = model::load_model(folder);
+    const model::Model model = formats::load_model(folder);
     EXPECT_EQ(test::values_of(*model.params), test::values_of(run.params));
     EXPECT_EQ(model.spec.attention, run.spec.attention);
     EXPECT_EQ(text::load_tokenizer(folder)->fingerprint(), run.tokenizer->fingerprint());

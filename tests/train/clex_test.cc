@@ -60,7 +60,7 @@ class ClexRuns : public testing::Test {
   }
   model::Model run(const FinetuneConfig& c, Start start = Start::kFresh, const std::function<void(const StepReport&)>& on_step = {}) {
     Finetuner(c, {.tokenizer = *data_.tokenizer, .text = &data_.tokens, .validation_text = &data_.validation}, start).run(on_step);
-    return model::load_model(fs::path(c.out) / "model");
+    return formats::load_model(fs::path(c.out) / "model");
   }
 
   test::TempDir dir_;
@@ -75,7 +75,7 @@ TEST_F(ClexRuns, FinetuningAddsANetworkThatIsNtkAtFirst) {
   c.positions = {.rope_scaling = Scaling::kClex, .factor = 4};
   c.steps = 1, c.warmup_steps = 0, c.learning_rate = 1e-30;  // nothing moves
   const model::Model start = run(c);
-  const model::Model base = model::load_model(dir_.path() / "base", model::Precision::kF32, model::LoadT::kFolded);
+  const model::Model base = formats::load_model(dir_.path() / "base", model::Precision::kF32, formats::LoadT::kFolded);
   EXPECT_EQ(start.spec.rope_scaling.max_factor, 4);
   const std::vector<float> before = test::values_of(*base.params), after = test::values_of(*start.params);
   EXPECT_TRUE(std::equal(before.begin(), before.end(), after.begin()));
@@ -127,7 +127,7 @@ TEST_F(ClexRuns, PlainPositionsLeaveTheNetworkAlone) {
   FinetuneConfig c = test::tiny_finetune(dir_.path() / "clex", dir_.path() / "run");
   c.weight_decay = 0.1;
   Finetuner(c, made.data(), Start::kFresh).run();
-  const model::Model before = model::load_model(c.model), after = model::load_model(fs::path(c.out) / "model");
+  const model::Model before = formats::load_model(c.model), after = formats::load_model(fs::path(c.out) / "model");
   EXPECT_EQ(floats(before.params->weights().clex_up), floats(after.params->weights().clex_up));
   EXPECT_EQ(floats(before.params->weights().clex_down), floats(after.params->weights().clex_down));
   EXPECT_NE(floats(before.params->weights().embed), floats(after.params->weights().embed));
@@ -138,7 +138,7 @@ TEST_F(ClexRuns, PretrainingTakesIt) {
   TrainConfig c = test::tiny_config(dir_.path() / "run");
   c.positions = {.rope_scaling = Scaling::kClex, .factor = 4};
   Trainer(c, data_.with_validation(), Start::kFresh).run();
-  const model::Model m = model::load_model(dir_.path() / "run" / "model");
+  const model::Model m = formats::load_model(dir_.path() / "run" / "model");
   EXPECT_EQ(m.spec.rope_scaling.type, Scaling::kClex);
   EXPECT_NE(floats(m.params->weights().clex_down), std::vector<float>(static_cast<size_t>(m.params->weights().clex_down.numel())));
 }
@@ -152,7 +152,7 @@ TEST_F(ClexRuns, TheNetworkBeginsWithTheDrawsAndAtItsOwnRate) {
     c.steps = steps, c.weight_decay = 0, c.clex_rate = rate, c.seed = seed;
     c.positions = {.plain_steps = plain_steps, .rope_scaling = Scaling::kClex, .factor = 4};
     Trainer(c, data_.without_validation(), Start::kFresh).run();
-    return floats(model::load_model(dir_.path() / out / "model").params->weights().clex_down);
+    return floats(formats::load_model(dir_.path() / out / "model").params->weights().clex_down);
   };
   const auto largest = [](const std::vector<float>& x) {
     float most = 0;

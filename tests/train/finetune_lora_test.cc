@@ -3,7 +3,7 @@
 #include <cstring>
 
 #include "coca/base/stop.h"
-#include "coca/model/adapter.h"
+#include "coca/formats/adapter_file.h"
 #include "coca/train/finetune.h"
 #include "train/tiny_finetune.h"
 
@@ -70,16 +70,16 @@ TEST(FinetuneLora, LearnsBesideAModelThatStaysAsItIs) {
   double first = 0;
   const TrainSummary summary = run.run([&](const StepReport& r) { first = r.step == 1 ? r.loss : first; });
   EXPECT_LT(*summary.validation_loss, 0.7 * first);
-  const model::Model base = model::load_model(c.model);
+  const model::Model base = formats::load_model(c.model);
   EXPECT_EQ(test::values_of(*base.params), test::values_of(run.loop().params()));
   EXPECT_FALSE(fs::exists(fs::path(c.out) / "model"));
   // Merged, it has the loss of the branch: the validation of a further run whose first step is all but nothing.
-  const auto adapter = model::load_adapter(fs::path(c.out) / "adapter", spec);
+  const auto adapter = formats::load_adapter(fs::path(c.out) / "adapter", spec);
   EXPECT_EQ(adapter->settings().base, c.model);
-  model::Model merged = model::load_model(c.model);
+  model::Model merged = formats::load_model(c.model);
   model::merge_adapter(*adapter, *merged.params);
   io::make_dirs(dir.path() / "merged");
-  model::save_model(dir.path() / "merged", spec, *merged.params);
+  formats::save_model(dir.path() / "merged", spec, *merged.params);
   FinetuneConfig again = c;
   again.model = (dir.path() / "merged").string(), again.out = (dir.path() / "again").string();
   again.lora_rank = 0, again.steps = 1, again.warmup_steps = 0, again.learning_rate = 1e-30;

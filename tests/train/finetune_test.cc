@@ -43,7 +43,7 @@ TEST(Finetune, LearnsTheAnswers) {
     EXPECT_GT(first, 2.0);
     EXPECT_LT(*summary.validation_loss, 0.8) << name;
     EXPECT_EQ(summary.steps, 50);
-    const model::Model tuned = model::load_model(dir.path() / (name + "-run") / "model");
+    const model::Model tuned = formats::load_model(dir.path() / (name + "-run") / "model");
     EXPECT_EQ(test::values_of(*tuned.params), test::values_of(run.loop().params()));
   }
 }
@@ -59,8 +59,9 @@ TEST(Finetune, AFullTIsFoldedUnlessItIsKept) {
     c.keep_t_width = keep;
     c.steps = 1, c.warmup_steps = 0, c.learning_rate = 1e-30;  // nothing moves
     Finetuner(c, made.data(), Start::kFresh).run();
-    const model::Model out = model::load_model(fs::path(c.out) / "model"),
-                       wanted = model::load_model(dir.path() / "full", model::Precision::kF32, keep ? model::LoadT::kAsStored : model::LoadT::kFolded);
+    const model::Model out = formats::load_model(fs::path(c.out) / "model"),
+                       wanted = formats::load_model(dir.path() / "full", model::Precision::kF32,
+                                                    keep ? formats::LoadT::kAsStored : formats::LoadT::kFolded);
     EXPECT_EQ(out.spec.t_width, keep ? model::TWidth::kFull : model::TWidth::kHalf);
     EXPECT_EQ(test::values_of(*out.params), test::values_of(*wanted.params));
   }
@@ -75,9 +76,9 @@ TEST(Finetune, AModelThatIsOpenIsNotReadAgain) {
   const test::TinyExamples made;
   const FinetuneConfig c = test::tiny_finetune(dir.path() / "model", dir.path() / "run");
   test::put_model(c.model, test::byte_spec(test::tiny_llama(test::AttentionKind::kRope)));
-  const model::Model source = model::load_model(c.model);
+  const model::Model source = formats::load_model(c.model);
   FinetuneData data = made.data();
-  data.model = std::make_shared<model::ModelFolder>(c.model);
+  data.model = std::make_shared<formats::ModelFolder>(c.model);
   data.model->weights();
   fs::remove_all(c.model);
   EXPECT_EQ(test::values_of(Finetuner(c, data, Start::kFresh).loop().params()), test::values_of(*source.params));
@@ -100,7 +101,7 @@ TEST(Finetune, OptionsWithoutATWidthAreThoseOfFullWidth) {
 
 // Names of the tensors whose bits differ between two model folders.
 std::vector<std::string> changed(const fs::path& before, const fs::path& after) {
-  const model::Model a = model::load_model(before), b = model::load_model(after);
+  const model::Model a = formats::load_model(before), b = formats::load_model(after);
   std::vector<std::string> names;
   const std::vector<model::ParamInfo> parts = model::part_list(a.spec);
   const auto differs = [&](const model::ParamInfo& info) {
@@ -252,7 +253,7 @@ TEST(Finetune, TheLossCountsAnswersAlone) {
   c.steps = 1, c.batch = 2, c.accumulation = 1, c.validation_windows = 0;
   Finetuner run(c, made.data(), Start::kFresh);
   // The first window's loss by hand: each document by itself, the mean over the answers of both windows.
-  const model::Model m = model::load_model(c.model);
+  const model::Model m = formats::load_model(c.model);
   Context cx;
   double sum = 0;
   int64_t counted = 0;
@@ -304,7 +305,7 @@ TEST(Finetune, BidirectionalModelsTrainOnMaskedTokens) {
   const TrainSummary summary = run.run();
   ASSERT_TRUE(summary.validation_loss.has_value());
   EXPECT_NEAR(*summary.validation_loss, std::log(272.0), 1.0);  // of the masked tokens' many ids, after three steps
-  EXPECT_EQ(model::load_model(dir.path() / "run/model").spec.direction, model::Direction::kBidirectional);
+  EXPECT_EQ(formats::load_model(dir.path() / "run/model").spec.direction, model::Direction::kBidirectional);
 }
 
 TEST(Finetune, StagesFromAFile) {

@@ -6,7 +6,7 @@
 #include <set>
 
 #include "coca/base/stop.h"
-#include "coca/model/model.h"
+#include "coca/formats/model_folder.h"
 #include "coca/train/batches.h"
 #include "train/tiny_finetune.h"
 
@@ -197,7 +197,7 @@ TEST(Positions, RunsResumeBitwise) {
     run("stopped", Start::kResume, [](const StepReport& r) { EXPECT_GT(r.step, 5); });
     EXPECT_TRUE(test::newest_bytes(dir.path() / "stopped") == test::newest_bytes(dir.path() / "straight"));
     EXPECT_EQ(test::metrics_without_times(dir.path() / "stopped"), test::metrics_without_times(dir.path() / "straight"));
-    const model::RopeScaling saved = model::load_spec(dir.path() / "straight" / "model").rope_scaling;
+    const model::RopeScaling saved = formats::load_spec(dir.path() / "straight" / "model").rope_scaling;
     EXPECT_EQ(saved.type, Scaling::kYarn);
     EXPECT_EQ(saved.factor, 4.0);
   }
@@ -230,7 +230,7 @@ TEST(Positions, FinetuningDrawsAndReplacesTheScaling) {
   const auto run = [&](const char* out) {
     c.out = (dir.path() / out).string();
     Finetuner(c, {.tokenizer = *data.tokenizer, .text = &data.tokens}, Start::kFresh).run();
-    return model::load_model(fs::path(c.out) / "model");
+    return formats::load_model(fs::path(c.out) / "model");
   };
   const model::Model tuned = run("pose");
   EXPECT_EQ(tuned.spec.rope_scaling.type, Scaling::kNtk);

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "coca/model/model.h"
+#include "coca/formats/model_folder.h"
 #include "coca/train/finetune.h"
 #include "support/tiny_model.h"
 #include "train/tiny_run.h"
@@ -21,7 +21,7 @@ inline model::ModelSpec byte_spec(model::ModelSpec s) {
 inline void put_model(const std::filesystem::path& dir, const model::ModelSpec& spec, uint64_t seed = 1) {
   const TinyModel m(spec, seed);
   io::make_dirs(dir);
-  model::save_model(dir, spec, m.params);
+  formats::save_model(dir, spec, m.params);
   text::make_byte_tokenizer()->save(dir);
 }
 

@@ -4,7 +4,7 @@
 #include <cmath>
 
 #include "coca/base/stop.h"
-#include "coca/model/model.h"
+#include "coca/formats/model_folder.h"
 #include "train/tiny_run.h"
 
 namespace coca::train {
@@ -80,7 +80,7 @@ TEST(TrainWindows, MaskedLossFallsAndTheModelNamesItsMask) {
   Trainer trainer(c, {.tokens = tokens, .validation = &tokens, .tokenizer = *tokenizer}, Start::kFresh);
   const TrainSummary summary = trainer.run();
   EXPECT_LT(*summary.validation_loss, 0.5);  // log 272 = 5.6 where nothing is known, log 10 = 2.3 where the letters are
-  const model::ModelSpec spec = model::load_spec(fs::path(c.out) / "model");
+  const model::ModelSpec spec = formats::load_spec(fs::path(c.out) / "model");
   EXPECT_EQ(spec.mask_id, 257);
   EXPECT_EQ(spec.direction, model::Direction::kBidirectional);
   EXPECT_EQ(spec.global_tokens, 2);

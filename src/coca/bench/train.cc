@@ -8,10 +8,10 @@
 #include "coca/base/sizes.h"
 #include "coca/bench/answers.h"
 #include "coca/bench/machine.h"
+#include "coca/formats/model_folder.h"
 #include "coca/io/fs.h"
 #include "coca/io/safetensors.h"
 #include "coca/model/decoder.h"
-#include "coca/model/model.h"
 #include "coca/ops/linear.h"
 #include "coca/optim/optimizer.h"
 
@@ -189,7 +189,7 @@ void export_models(Context& cx, const TrainOptions& o) {
     const std::filesystem::path dir = std::filesystem::path(o.export_to) / enum_name(kind);
     io::make_dirs(dir);
     Batch batch(spec, kCheckBatch, N, {});
-    model::save_model(dir, spec, batch.params);
+    formats::save_model(dir, spec, batch.params);
     model::Decoder decoder(batch.spec, batch.params.weights());
     Tensor logits({kCheckBatch, N, spec.V});
     ops::linear_forward(cx, {.x = decoder.forward(cx, batch.ids_ref()),

@@ -6,14 +6,14 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "coca/formats/config.h"
+#include "coca/formats/model_folder.h"
 #include "coca/infer/cached_decoder.h"
 #include "coca/infer/sampling.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 #include "coca/io/safetensors.h"
-#include "coca/model/config.h"
 #include "coca/model/decoder.h"
-#include "coca/model/model.h"
 #include "coca/ops/cross_entropy.h"
 #include "coca/ops/linear.h"
 
@@ -205,7 +205,7 @@ struct OneCase {
 
 std::vector<CaseCheck> verify_folder(const fs::path& dir, const VerifyOptions& options) {
   COCA_CHECK(options.tolerance > 0, "tolerance {} must be positive", options.tolerance);
-  const model::Model model = model::load_model(dir);
+  const model::Model model = formats::load_model(dir);
   const fs::path manifest_path = dir / "manifest.json";
   COCA_CHECK_AS(kIo, io::exists(manifest_path), "{} has no manifest.json naming the cases", dir.string());
   const nlohmann::json manifest = io::read_json(manifest_path);
@@ -219,7 +219,9 @@ std::vector<CaseCheck> verify_folder(const fs::path& dir, const VerifyOptions& o
     COCA_CHECK_AS(kBadFile, io::is_file_name(name.string()), "{}: case file \"{}\" must be a plain name in the folder",
                   manifest_path.string(), name.string());
     ModelSpec spec = model.spec;
-    if (entry.contains("rope_scaling")) spec.rope_scaling = model::rope_scaling_from_json(entry["rope_scaling"], manifest_path.string(), {.max_position = spec.max_position});
+    if (entry.contains("rope_scaling"))
+      spec.rope_scaling = formats::rope_scaling_from_json(entry["rope_scaling"], manifest_path.string(),
+                                                          {.max_position = spec.max_position});
     int64_t prompt_length = 8;
     if (entry.contains("prompt_length")) {
       COCA_CHECK_AS(kBadFile, entry["prompt_length"].is_number_integer(), "{}: prompt_length must be an integer", manifest_path.string());

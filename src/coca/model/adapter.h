@@ -1,13 +1,8 @@
 // coca/model/adapter.h - LoRA adapters (Hu et al. 2021): low-rank additions to a model's matrices, trained in their
-// place, and merged into them. Files are in PEFT's layout: adapter_config.json, adapter_model.safetensors
-// (docs/formats.md).
+// place, and merged into them. Their files: formats/adapter_file.h.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <filesystem>
-#include <map>
-#include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
@@ -77,14 +72,6 @@ std::vector<LoraTarget> select_lora_targets(const ModelSpec&, const LoraSettings
 
 // The parameters plus scale * B A, in fp32, rounded to their type.
 void merge_adapter(const Adapter&, ParamStore&);
-
-// Into an existing folder; from one. What changes the meaning of the tensors and is not supported (DoRA, biases, whole
-// modules, other initialisations that change the base, ...) is an Error naming the field, and so are tensors that do
-// not fit.
-void save_adapter(const std::filesystem::path& dir, const Adapter&);
-std::unique_ptr<Adapter> load_adapter(const std::filesystem::path& dir, const ModelSpec&);
-// Values into an adapter of the same targets, bit for bit (F32).
-void load_adapter_tensors(const std::filesystem::path& dir, Adapter&);
 
 }  // namespace coca::model
 

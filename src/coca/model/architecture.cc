@@ -49,15 +49,4 @@ TensorNames tensor_names(const ModelSpec& s) {
   return s.architecture == Architecture::kGptNeoX ? gpt_neox_names() : llama_names(s);
 }
 
-std::string_view class_name(Architecture architecture) {
-  switch (architecture) {
-    case Architecture::kGptNeoX: return "GPTNeoXForCausalLM";
-    case Architecture::kLlama: return "LlamaForCausalLM";
-    case Architecture::kMistral: return "MistralForCausalLM";
-    case Architecture::kQwen2: return "Qwen2ForCausalLM";
-    case Architecture::kQwen3: return "Qwen3ForCausalLM";
-  }
-  return "";
-}
-
 }  // namespace coca::model

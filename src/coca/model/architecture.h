@@ -1,10 +1,9 @@
-// coca/model/architecture.h - what an architecture calls its tensors and its classes, as in Hugging Face's files and the
-// official code. A CoCA model of the LLaMA family has t_proj (t_norm) where a RoPE model has k_proj (k_norm).
+// coca/model/architecture.h - what an architecture calls its tensors, as in Hugging Face's files and the official code.
+// A CoCA model of the LLaMA family has t_proj (t_norm) where a RoPE model has k_proj (k_norm).
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <string>
-#include <string_view>
 
 #include "coca/model/spec.h"
 
@@ -17,8 +16,5 @@ struct TensorNames {
   std::string clex;  // prefix of its network's two tensors, which have no ".weight"
 };
 TensorNames tensor_names(const ModelSpec&);
-
-// "architectures" of config.json, such as LlamaForCausalLM.
-std::string_view class_name(Architecture);
 
 }  // namespace coca::model

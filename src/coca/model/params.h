@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -141,6 +142,12 @@ class ParamStore : public TensorStore {
 
   MutWeights tensors_;
   Weights weights_;
+};
+
+// A decoder with its weights.
+struct Model {
+  ModelSpec spec;
+  std::unique_ptr<ParamStore> params;
 };
 
 // Linear and embedding weights N(0, init_std), norms 1, biases 0 (as the official code). Each tensor draws from its

@@ -14,9 +14,9 @@
 #include "coca/base/parallel.h"
 #include "coca/eval/passkey.h"
 #include "coca/eval/perplexity.h"
+#include "coca/formats/model_folder.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
-#include "coca/model/model.h"
 #include "coca/ops/table.h"
 #include "coca/report/table.h"
 #include "coca/study/work.h"
@@ -205,7 +205,7 @@ RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string&
     result.curve = train::read_metrics(dir / "metrics.csv");
     return result;
   }
-  const model::Model m = model::load_model(dir / "model", model::Precision::kF32, model::LoadT::kFolded);
+  const model::Model m = formats::load_model(dir / "model", model::Precision::kF32, formats::LoadT::kFolded);
   const std::string name = fmt::format("{} seed {}", method, seed);
   for (const std::optional<double> factor : variants_of(c, method))
     result.evaluations.push_back(evaluate_one(c, corpus, m, factor ? fmt::format("{} + dynamic NTK {:g}", name, *factor) : name, factor, telling));

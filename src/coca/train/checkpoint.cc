@@ -6,12 +6,13 @@
 
 #include "coca/base/log.h"
 #include "coca/base/version.h"
+#include "coca/formats/adapter_file.h"
+#include "coca/formats/config.h"
+#include "coca/formats/config_fields.h"
+#include "coca/formats/model_folder.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 #include "coca/io/manifest.h"
-#include "coca/model/config.h"
-#include "coca/model/config_fields.h"
-#include "coca/model/model.h"
 #include "coca/ops/table.h"
 #include "coca/train/metrics.h"
 #include "coca/train/moments.h"
@@ -51,7 +52,7 @@ nlohmann::ordered_json state_to_json(const TrainState& s) {
 }
 
 TrainState state_from_json(const nlohmann::json& j, const std::string& where) {
-  const model::ConfigFields f(j, where);
+  const formats::ConfigFields f(j, where);
   const auto count = [&](const char* key) {
     const int64_t value = f.integer(key);
     COCA_CHECK_AS(kBadFile, value >= 0, "{}: field \"{}\" is {}; expected 0 or more", where, key, value);
@@ -77,7 +78,7 @@ TrainState state_from_json(const nlohmann::json& j, const std::string& where) {
 
 // GPT-NeoX tensors have the same names and shapes under every attention kind: only config.json tells them apart.
 void check_spec(const fs::path& dir, const model::ModelSpec& wanted) {
-  const auto found = model::spec_to_json(model::load_spec(dir)), expected = model::spec_to_json(wanted);
+  const auto found = formats::spec_to_json(formats::load_spec(dir)), expected = formats::spec_to_json(wanted);
   const std::string file = (dir / "config.json").string();
   for (const auto& [key, value] : expected.items())
     if (found.contains(key))
@@ -99,9 +100,9 @@ nlohmann::json read_options(const fs::path& file) {
 
 void save_weights(const fs::path& dir, const CheckpointParts& parts) {
   if (parts.adapter)
-    model::save_adapter(dir, *parts.adapter);
+    formats::save_adapter(dir, *parts.adapter);
   else
-    model::save_model(dir, parts.spec, parts.params);
+    formats::save_model(dir, parts.spec, parts.params);
   parts.tokenizer.save(dir);
 }
 
@@ -217,10 +218,10 @@ TrainState load_state(const fs::path& dir) {
 TrainState load_checkpoint(const fs::path& dir, const CheckpointParts& parts, Moments which) {
   TrainState state = load_state(dir);
   if (parts.adapter) {
-    model::load_adapter_tensors(dir, *parts.adapter);
+    formats::load_adapter_tensors(dir, *parts.adapter);
   } else {
     check_spec(dir, parts.spec);
-    model::load_params(dir, parts.spec, parts.params);
+    formats::load_params(dir, parts.spec, parts.params);
   }
   if (which == Moments::kLeave) return state;
   load_moments(dir, parts.optimizer);

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "coca/formats/adapter_file.h"
 #include "coca/model/t_width.h"
 #include "coca/model/windows.h"
 #include "coca/text/leading_id.h"
@@ -24,7 +25,7 @@ int64_t steps_of(double epochs, int64_t windows, const BatchShape& shape) {
 }
 
 std::shared_ptr<model::Adapter> adapter_of(const FinetuneConfig& c, const model::ModelSpec& spec) {
-  if (!c.adapter.empty()) return model::load_adapter(c.adapter, spec);
+  if (!c.adapter.empty()) return formats::load_adapter(c.adapter, spec);
   if (c.lora_rank == 0) return nullptr;
   const model::LoraSettings settings{.rank = c.lora_rank,
                                      .alpha = c.lora_alpha,
@@ -39,16 +40,17 @@ std::shared_ptr<model::Adapter> adapter_of(const FinetuneConfig& c, const model:
 
 // The source may lack CLEX's network, or have one that this run does without.
 void load_start(const FinetuneConfig& c, const FinetuneTarget& target, model::ParamStore& params) {
-  model::load_params(*target.source, params);
+  formats::load_params(*target.source, params);
   if (target.spec.rope_scaling.type == model::Scaling::kClex && target.source->spec().rope_scaling.type != model::Scaling::kClex)
     model::initialise_clex(static_cast<uint64_t>(c.seed), params);
 }
 
 }  // namespace
 
-FinetuneTarget finetune_target(const FinetuneConfig& config, const text::Tokenizer& tokenizer, std::shared_ptr<model::ModelFolder> source) {
+FinetuneTarget finetune_target(const FinetuneConfig& config, const text::Tokenizer& tokenizer,
+                               std::shared_ptr<formats::ModelFolder> source) {
   check_config(config);
-  if (!source) source = std::make_shared<model::ModelFolder>(config.model);
+  if (!source) source = std::make_shared<formats::ModelFolder>(config.model);
   source->weights();
   FinetuneTarget target{.source = source, .spec = scaled_spec(config.positions, source->spec())};
   if (!config.keep_t_width && !trains_adapter(config)) target.spec = model::folded_t(target.spec);

@@ -7,7 +7,7 @@
 #include <memory>
 #include <optional>
 
-#include "coca/model/model.h"
+#include "coca/formats/model_folder.h"
 #include "coca/train/finetune_config.h"
 
 namespace coca::train {
@@ -19,17 +19,18 @@ struct FinetuneData {
   const data::TokenDocuments* validation_examples = nullptr;
   const data::TokenFile* text = nullptr;
   const data::TokenFile* validation_text = nullptr;
-  std::shared_ptr<model::ModelFolder> model;  // that of the config, where it has been opened before
+  std::shared_ptr<formats::ModelFolder> model;  // that of the config, where it has been opened before
 };
 
 // The spec of the model folder, with the window that the run trains on: what data and stages are made for.
 struct FinetuneTarget {
-  std::shared_ptr<model::ModelFolder> source;
+  std::shared_ptr<formats::ModelFolder> source;
   model::ModelSpec spec;
   int64_t length = 0;
   std::optional<int32_t> bos;  // in front of each example
 };
-FinetuneTarget finetune_target(const FinetuneConfig&, const text::Tokenizer&, std::shared_ptr<model::ModelFolder> source = nullptr);  // null: is opened
+FinetuneTarget finetune_target(const FinetuneConfig&, const text::Tokenizer&,
+                               std::shared_ptr<formats::ModelFolder> source = nullptr);  // null: is opened
 
 // A run but for its weights: what it trains on, in which steps, and its adapter. Throws what a run throws that cannot begin.
 class FinetuneSetup {

@@ -1,4 +1,4 @@
-// coca/model/shards.h - how the tensors of a model are spread over weight files: model.safetensors, or
+// coca/formats/shards.h - how the tensors of a model are spread over weight files: model.safetensors, or
 // model-00001-of-00003.safetensors, ... and an index.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -9,7 +9,7 @@
 
 #include "coca/io/safetensors.h"
 
-namespace coca::model {
+namespace coca::formats {
 
 // Tensors by their bytes, in order, into as few files as max_bytes allows; a tensor is never cut. Returns the tensors of
 // each file.
@@ -27,4 +27,4 @@ class ShardWriter {
   nlohmann::ordered_json weight_map_;
 };
 
-}  // namespace coca::model
+}  // namespace coca::formats

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "coca/model/model.h"
+#include "coca/formats/model_folder.h"
 
 #include <algorithm>
 #include <atomic>
@@ -12,15 +12,15 @@
 #include "coca/base/count.h"
 #include "coca/base/log.h"
 #include "coca/base/parallel.h"
+#include "coca/formats/config.h"
+#include "coca/formats/shards.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 #include "coca/io/safetensors.h"
 #include "coca/model/architecture.h"
-#include "coca/model/config.h"
-#include "coca/model/shards.h"
 #include "coca/model/t_width.h"
 
-namespace coca::model {
+namespace coca::formats {
 
 namespace fs = std::filesystem;
 
@@ -82,11 +82,11 @@ bool equal_values(const WeightFiles::Entry& a, const WeightFiles::Entry& b) {
 
 // config.json may say that head and embedding are one tensor while the weights hold two: a merge or an extended vocabulary
 // leaves that. The weights count.
-void untie_another_head(const fs::path& config, const WeightFiles& stored, ModelSpec& spec) {
-  const TensorNames names = tensor_names(spec);
+void untie_another_head(const fs::path& config, const WeightFiles& stored, model::ModelSpec& spec) {
+  const model::TensorNames names = model::tensor_names(spec);
   const WeightFiles::Entry head = stored.find(names.head + ".weight"), embed = stored.find(names.embed + ".weight");
   if (!head.tensor || !embed.tensor || equal_values(head, embed)) return;
-  spec.embeddings = Embeddings::kUntied;
+  spec.embeddings = model::Embeddings::kUntied;
   log_once(LogLevel::kWarning, fmt::format("{}: \"{}.weight\" differs from \"{}.weight\", though {} says tie_word_embeddings; they are "
                                            "kept apart, and what is saved of this model is untied",
                                            head.file->path().string(), names.head, names.embed, config.string()));
@@ -99,7 +99,7 @@ ModelFolder::ModelFolder(const fs::path& dir) : dir_(dir) {
   COCA_CHECK_AS(kIo, io::exists(dir), "model folder {} does not exist", dir.string());
   COCA_CHECK_AS(kIo, io::exists(file), "{} has no config.json: not a model folder", dir.string());
   spec_ = spec_from_json(io::read_json(file), file.string());
-  if (spec_.embeddings != Embeddings::kTied || !WeightFiles::are_in(dir)) return;
+  if (spec_.embeddings != model::Embeddings::kTied || !WeightFiles::are_in(dir)) return;
   weights_ = std::make_unique<WeightFiles>(dir);
   untie_another_head(file, *weights_, spec_);
 }
@@ -111,26 +111,32 @@ const WeightFiles& ModelFolder::weights() {
   return *weights_;
 }
 
-ModelSpec load_spec(const fs::path& dir) { return ModelFolder(dir).spec(); }
+model::ModelSpec load_spec(const fs::path& dir) {
+  return ModelFolder(dir).spec();
+}
 
-void check_tensors(const WeightFiles& stored, const ModelSpec& spec) {
+void check_tensors(const WeightFiles& stored, const model::ModelSpec& spec) {
   std::set<std::string, std::less<>> wanted;
-  const TensorNames names = tensor_names(spec);
+  const model::TensorNames names = model::tensor_names(spec);
   // Before the list of all tensors is made, which config.json alone must not make long.
   COCA_CHECK_AS(kBadFile, static_cast<int64_t>(stored.entries().size()) >= spec.L, "{}: {} tensors for a model of {} layers", stored.where(),
                 stored.entries().size(), spec.L);
   // config.json of the official code says nothing of CoCA; its tensors do, except GPT-NeoX's.
-  COCA_CHECK_AS(kBadFile, is_coca(spec.attention) || spec.qkv == Qkv::kFused || !stored.find(names.layer + "0.self_attn.t_proj.weight").tensor,
-                "{}: holds t_proj, but config.json does not say attention_type: an official CoCA model; make it one of ours with "
-                "`coca convert DIR OUT --source-attention coca-slack`", stored.where());
-  for (const ParamInfo& info : parameter_list(spec)) {
+  COCA_CHECK_AS(
+      kBadFile,
+      model::is_coca(spec.attention) || spec.qkv == model::Qkv::kFused ||
+          !stored.find(names.layer + "0.self_attn.t_proj.weight").tensor,
+      "{}: holds t_proj, but config.json does not say attention_type: an official CoCA model; make it one of ours with "
+      "`coca convert DIR OUT --source-attention coca-slack`",
+      stored.where());
+  for (const model::ParamInfo& info : model::parameter_list(spec)) {
     wanted.insert(info.name);
     const auto [file, tensor] = stored.at(info.name);
     COCA_CHECK_AS(kBadFile, tensor->shape == info.shape, "{}: tensor \"{}\" has shape {}; config.json asks for {}",
                   file->path().string(), info.name, tensor->shape.text(), info.shape.text());
   }
   for (const auto& [name, entry] : stored.entries()) {
-    const bool tied_head = spec.embeddings == Embeddings::kTied && is_head(name);
+    const bool tied_head = spec.embeddings == model::Embeddings::kTied && is_head(name);
     COCA_CHECK_AS(kBadFile, wanted.contains(name) || is_buffer(name) || tied_head,
                   "{}: tensor \"{}\" does not belong to a {} model with attention \"{}\"", entry.file->path().string(), name,
                   enum_name(spec.architecture), enum_name(spec.attention));
@@ -140,20 +146,21 @@ void check_tensors(const WeightFiles& stored, const ModelSpec& spec) {
 namespace {
 
 // A tensor that holds T, from a file at one width into a store at the other. Returns the first element that is not finite.
-std::optional<int64_t> load_t(const ModelSpec& stored, const io::StoredTensor& tensor, MutTensorRef out) {
+std::optional<int64_t> load_t(const model::ModelSpec& stored, const io::StoredTensor& tensor, MutTensorRef out) {
   std::vector<float> values = io::to_f32(tensor);
   for (size_t i = 0; i < values.size(); ++i)
     if (!std::isfinite(values[i])) return static_cast<int64_t>(i);
-  const ModelSpec other = with_t_width(stored, stored.t_width == TWidth::kFull ? TWidth::kHalf : TWidth::kFull);
-  values = change_t_width(stored, other, std::move(values), out.rank() == 2 ? out.size(1) : 1);
+  const model::ModelSpec other =
+      model::with_t_width(stored, stored.t_width == model::TWidth::kFull ? model::TWidth::kHalf : model::TWidth::kFull);
+  values = model::change_t_width(stored, other, std::move(values), out.rank() == 2 ? out.size(1) : 1);
   COCA_CHECK_AS(kInternal, std::ssize(values) == out.numel(), "tensor \"{}\" does not fit a store of {}", tensor.name, out.shape.text());
   store(values, out, 0);
   return std::nullopt;
 }
 
-void load_checked(const WeightFiles& stored, const ModelSpec& spec, ParamStore& store) {
-  for (const ParamInfo& info : store.infos()) {
-    if (is_clex(info.role) && spec.rope_scaling.type != Scaling::kClex) continue;
+void load_checked(const WeightFiles& stored, const model::ModelSpec& spec, model::ParamStore& store) {
+  for (const model::ParamInfo& info : store.infos()) {
+    if (model::is_clex(info.role) && spec.rope_scaling.type != model::Scaling::kClex) continue;
     const auto [file, tensor] = stored.at(info.name);
     const bool as_stored = tensor->shape == info.shape;
     if (const std::optional<int64_t> bad = as_stored ? load_values(*tensor, store.at(info)) : load_t(spec, *tensor, store.at(info))) {
@@ -168,39 +175,43 @@ void load_checked(const WeightFiles& stored, const ModelSpec& spec, ParamStore& 
 
 }  // namespace
 
-void load_params(const fs::path& at, const ModelSpec& spec, ParamStore& store) {
+void load_params(const fs::path& at, const model::ModelSpec& spec, model::ParamStore& store) {
   const WeightFiles stored(at);
   check_tensors(stored, spec);
   load_checked(stored, spec, store);
 }
 
-void load_params(ModelFolder& folder, ParamStore& store) { load_checked(folder.weights(), folder.spec(), store); }
+void load_params(ModelFolder& folder, model::ParamStore& store) {
+  load_checked(folder.weights(), folder.spec(), store);
+}
 
-Model load_model(ModelFolder& folder, Precision precision, LoadT t) {
-  const ModelSpec& spec = folder.spec();
+model::Model load_model(ModelFolder& folder, model::Precision precision, LoadT t) {
+  const model::ModelSpec& spec = folder.spec();
   const WeightFiles& stored = folder.weights();  // memory is taken for tensors that are there
-  Model model{t == LoadT::kFolded ? folded_t(spec) : spec, nullptr};
-  model.params = std::make_unique<ParamStore>(model.spec, precision);
+  model::Model model{t == LoadT::kFolded ? model::folded_t(spec) : spec, nullptr};
+  model.params = std::make_unique<model::ParamStore>(model.spec, precision);
   load_checked(stored, spec, *model.params);
   return model;
 }
 
-Model load_model(const fs::path& dir, Precision precision, LoadT t) {
+model::Model load_model(const fs::path& dir, model::Precision precision, LoadT t) {
   ModelFolder folder(dir);
   return load_model(folder, precision, t);
 }
 
-void save_params(const fs::path& file, const ParamStore& store, const std::map<std::string, std::string>& metadata) {
+void save_params(const fs::path& file, const model::ParamStore& store,
+                 const std::map<std::string, std::string>& metadata) {
   std::vector<io::TensorToSave> tensors;
-  for (const ParamInfo& info : store.infos()) tensors.push_back({info.name, store.at(info)});
+  for (const model::ParamInfo& info : store.infos()) tensors.push_back({info.name, store.at(info)});
   io::save_safetensors(file, tensors, metadata);
 }
 
-void save_model(const fs::path& dir, const ModelSpec& spec, const ParamStore& store, const SaveOptions& options) {
+void save_model(const fs::path& dir, const model::ModelSpec& spec, const model::ParamStore& store,
+                const SaveOptions& options) {
   io::write_json(dir / "config.json", spec_to_json(spec, store.precision()));
   std::vector<io::TensorToSave> tensors;
   std::vector<size_t> sizes;
-  for (const ParamInfo& info : store.infos()) {
+  for (const model::ParamInfo& info : store.infos()) {
     tensors.push_back({info.name, store.at(info)});
     sizes.push_back(tensors.back().value.bytes());
   }
@@ -214,4 +225,4 @@ void save_model(const fs::path& dir, const ModelSpec& spec, const ParamStore& st
   }
 }
 
-}  // namespace coca::model
+}  // namespace coca::formats

@@ -1,7 +1,7 @@
-// coca/model/convert.h - a model folder made into another: RoPE attention into CoCA, other element types and shards,
-// Meta's layout into Hugging Face's, sliding windows and global tokens (whose projections begin as copies of the others,
-// Longformer section 3.1). Tensor by tensor: no more than one output shard is in memory.
-// Why t begins as it does: docs/decisions/011.
+// coca/formats/convert.h - a model folder made into another: RoPE attention into CoCA, other element types and shards,
+// Meta's layout into Hugging Face's, sliding windows and global tokens (whose projections begin as copies of the
+// others, Longformer section 3.1). Tensor by tensor: no more than one output shard is in memory. Why t begins as it
+// does: docs/decisions/011.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -15,7 +15,7 @@
 #include "coca/model/spec.h"
 #include "coca/model/windows.h"
 
-namespace coca::model {
+namespace coca::formats {
 
 // Where t_proj comes from when a RoPE model becomes a CoCA model. q_proj, v_proj and all else are kept.
 //   kFromK:       t_proj = k_proj
@@ -36,12 +36,12 @@ struct MetaSettings {
 
 struct ConvertOptions {
   // What the source is where its config.json does not say: an official CoCA GPT-NeoX folder reads as RoPE.
-  std::optional<AttentionKind> source_attention;
-  std::optional<AttentionKind> attention;  // of the result; default: as the source
+  std::optional<model::AttentionKind> source_attention;
+  std::optional<model::AttentionKind> attention;  // of the result; default: as the source
   TInit t_init = TInit::kFromKScaled;
   // Of the result's T projection; default: the source's, half for a T that is made here, full behind norms of heads.
-  std::optional<TWidth> t_width;
-  WindowOptions windows;
+  std::optional<model::TWidth> t_width;
+  model::WindowOptions windows;
   MetaSettings meta;
   uint64_t seed = 0;                       // of kRandom
   std::optional<DType> dtype;              // F32, F16 or BF16 for every tensor; default: each as it is stored
@@ -52,7 +52,7 @@ enum class Layout : uint8_t { kHuggingFace, kMeta };
 
 struct ConvertReport {
   Layout layout = Layout::kHuggingFace;
-  ModelSpec from, to;
+  model::ModelSpec from, to;
   int64_t tensors = 0, shards = 0, bytes = 0;
   int64_t made = 0;  // tensors that hold other values than the source's
   int64_t copied = 0;  // projections of global tokens that the source did not have
@@ -65,10 +65,11 @@ struct ConvertReport {
 ConvertReport convert_model(const std::filesystem::path& source, const std::filesystem::path& out, const ConvertOptions&,
                             const std::function<void(int64_t, int64_t)>& progress = {});
 
-}  // namespace coca::model
+}  // namespace coca::formats
 
-COCA_ENUM_NAMES(coca::model::LlamaVersion, "llama-version", {coca::model::LlamaVersion::k1, "1"}, {coca::model::LlamaVersion::k2, "2"},
-                {coca::model::LlamaVersion::k3, "3"}, {coca::model::LlamaVersion::k31, "3.1"},
-                {coca::model::LlamaVersion::k32, "3.2"}, {coca::model::LlamaVersion::k33, "3.3"})
-COCA_ENUM_NAMES(coca::model::TInit, "t-init", {coca::model::TInit::kFromK, "from-k"},
-                {coca::model::TInit::kFromKScaled, "from-k-scaled"}, {coca::model::TInit::kRandom, "random"})
+COCA_ENUM_NAMES(coca::formats::LlamaVersion, "llama-version", {coca::formats::LlamaVersion::k1, "1"},
+                {coca::formats::LlamaVersion::k2, "2"}, {coca::formats::LlamaVersion::k3, "3"},
+                {coca::formats::LlamaVersion::k31, "3.1"}, {coca::formats::LlamaVersion::k32, "3.2"},
+                {coca::formats::LlamaVersion::k33, "3.3"})
+COCA_ENUM_NAMES(coca::formats::TInit, "t-init", {coca::formats::TInit::kFromK, "from-k"},
+                {coca::formats::TInit::kFromKScaled, "from-k-scaled"}, {coca::formats::TInit::kRandom, "random"})

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "coca/model/weight_files.h"
+#include "coca/formats/weight_files.h"
 
 #include <set>
 
@@ -7,7 +7,7 @@
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 
-namespace coca::model {
+namespace coca::formats {
 
 namespace fs = std::filesystem;
 
@@ -107,4 +107,4 @@ size_t WeightFiles::bytes() const {
   return total;
 }
 
-}  // namespace coca::model
+}  // namespace coca::formats

@@ -1,4 +1,4 @@
-// coca/model/config_fields.h - reading one JSON object field by field, and refusing what nobody read.
+// coca/formats/config_fields.h - reading one JSON object field by field, and refusing what nobody read.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -10,7 +10,7 @@
 #include <string_view>
 #include <vector>
 
-namespace coca::model {
+namespace coca::formats {
 
 // Errors name the file, the field, what was found and what was expected. Null counts as absent. The object must outlive
 // this.
@@ -52,4 +52,4 @@ class ConfigFields {
   mutable std::set<std::string, std::less<>> read_;
 };
 
-}  // namespace coca::model
+}  // namespace coca::formats

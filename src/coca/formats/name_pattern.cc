@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "coca/model/name_pattern.h"
+#include "coca/formats/name_pattern.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -8,7 +8,7 @@
 
 #include "coca/base/error.h"
 
-namespace coca::model {
+namespace coca::formats {
 
 namespace {
 
@@ -65,4 +65,4 @@ bool NamePattern::matches(std::string_view name) const {
   return true;
 }
 
-}  // namespace coca::model
+}  // namespace coca::formats

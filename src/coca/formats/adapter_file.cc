@@ -1,19 +1,18 @@
-// PEFT's files of an adapter.
 // SPDX-License-Identifier: Apache-2.0
+#include "coca/formats/adapter_file.h"
+
 #include <algorithm>
-#include <cstring>
 #include <functional>
 #include <memory>
 #include <set>
 
+#include "coca/formats/config_fields.h"
+#include "coca/formats/name_pattern.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 #include "coca/io/safetensors.h"
-#include "coca/model/adapter.h"
-#include "coca/model/config_fields.h"
-#include "coca/model/name_pattern.h"
 
-namespace coca::model {
+namespace coca::formats {
 
 namespace fs = std::filesystem;
 using nlohmann::json;
@@ -68,14 +67,15 @@ class ValueByPattern {
   std::vector<std::pair<std::unique_ptr<NamePattern>, T>> entries_;
 };
 
-LoraSettings read_settings(const ConfigFields& f) {
+model::LoraSettings read_settings(const ConfigFields& f) {
   const std::string type = f.text("peft_type", "");
   COCA_CHECK_AS(kBadFile, type == "LORA", "{}: peft_type \"{}\" is not supported; expected LORA", f.origin(), type);
-  LoraSettings s;
+  model::LoraSettings s;
   s.rank = f.integer("r");
   s.alpha = f.number("lora_alpha");
   s.dropout = f.number("lora_dropout", 0.0);
-  s.scaling = f.boolean("use_rslora", false) ? LoraSettings::Scaling::kByRootOfRank : LoraSettings::Scaling::kByRank;
+  s.scaling = f.boolean("use_rslora", false) ? model::LoraSettings::Scaling::kByRootOfRank
+                                             : model::LoraSettings::Scaling::kByRank;
   s.base = f.text("base_model_name_or_path", "");
   const std::string bias = f.text("bias", "none");
   COCA_CHECK_AS(kBadFile, bias == "none", "{}: bias \"{}\" is not supported; expected none", f.origin(), bias);
@@ -96,15 +96,16 @@ LoraSettings read_settings(const ConfigFields& f) {
   return s;
 }
 
-std::vector<LoraTarget> read_targets(const ConfigFields& f, const ModelSpec& spec, const LoraSettings& settings) {
+std::vector<model::LoraTarget> read_targets(const ConfigFields& f, const model::ModelSpec& spec,
+                                            const model::LoraSettings& settings) {
   const auto targeted = target_rule(f);
   const std::vector<std::string> excluded = f.has("exclude_modules") && f.raw("exclude_modules").is_array()
                                                 ? f.texts("exclude_modules")
                                                 : std::vector<std::string>{};
   const ValueByPattern<int64_t> ranks(f, "rank_pattern", &json::is_number_integer);
   const ValueByPattern<double> alphas(f, "alpha_pattern", &json::is_number);
-  std::vector<LoraTarget> targets;
-  for (LoraTarget& m : lora_modules(spec)) {
+  std::vector<model::LoraTarget> targets;
+  for (model::LoraTarget& m : model::lora_modules(spec)) {
     const bool out = std::ranges::any_of(
         excluded, [&](const std::string& name) { return m.module == name || m.module.ends_with("." + name); });
     if (out || !targeted(m.module)) continue;
@@ -118,12 +119,12 @@ std::vector<LoraTarget> read_targets(const ConfigFields& f, const ModelSpec& spe
 }
 
 // Names as short as they can be: "q_proj" where every layer has it, else all in full.
-json target_names(const Adapter& adapter, const std::vector<LoraTarget>& modules) {
+json target_names(const model::Adapter& adapter, const std::vector<model::LoraTarget>& modules) {
   std::map<std::string, size_t, std::less<>> all, chosen;
-  for (const LoraTarget& m : modules) ++all[std::string(leaf_of(m.module))];
-  for (const LoraTarget& t : adapter.targets()) ++chosen[std::string(leaf_of(t.module))];
+  for (const model::LoraTarget& m : modules) ++all[std::string(leaf_of(m.module))];
+  for (const model::LoraTarget& t : adapter.targets()) ++chosen[std::string(leaf_of(t.module))];
   std::set<std::string> names;
-  for (const LoraTarget& t : adapter.targets()) {
+  for (const model::LoraTarget& t : adapter.targets()) {
     const std::string leaf(leaf_of(t.module));
     names.insert(all[leaf] == chosen[leaf] ? leaf : t.module);
   }
@@ -131,24 +132,24 @@ json target_names(const Adapter& adapter, const std::vector<LoraTarget>& modules
 }
 
 // Before memory is taken for them: a rank is a number that anybody can write.
-void check_shapes(const fs::path& file, const std::vector<LoraTarget>& targets) {
+void check_shapes(const fs::path& file, const std::vector<model::LoraTarget>& targets) {
   const io::SafetensorsFile stored(file);
-  const auto check = [&](const LoraTarget& t, const char* which, const Dims& shape) {
+  const auto check = [&](const model::LoraTarget& t, const char* which, const Dims& shape) {
     const io::StoredTensor& tensor = stored.at(std::string(kPrefix) + t.module + which);
     COCA_CHECK_AS(kBadFile, tensor.shape == shape, "{}: tensor \"{}\" has shape {}; expected {}", file.string(), tensor.name,
                   tensor.shape.text(), shape.text());
   };
-  for (const LoraTarget& t : targets) {
+  for (const model::LoraTarget& t : targets) {
     COCA_CHECK_AS(kBadFile, t.rank >= 1, "{}: the rank of {} is {}; expected at least 1", file.string(), t.module, t.rank);
     check(t, ".lora_A.weight", {t.rank, t.in});
     check(t, ".lora_B.weight", {t.out, t.rank});
   }
 }
 
-void read_tensors(const fs::path& file, TensorStore& store) {
+void read_tensors(const fs::path& file, model::TensorStore& store) {
   const io::SafetensorsFile stored(file);
   std::set<std::string> wanted;
-  for (const ParamInfo& info : store.infos()) {
+  for (const model::ParamInfo& info : store.infos()) {
     const std::string name = std::string(kPrefix) + info.name;
     wanted.insert(name);
     const io::StoredTensor& tensor = stored.at(name);
@@ -165,8 +166,8 @@ void read_tensors(const fs::path& file, TensorStore& store) {
 
 }  // namespace
 
-void save_adapter(const fs::path& dir, const Adapter& adapter) {
-  const LoraSettings& s = adapter.settings();
+void save_adapter(const fs::path& dir, const model::Adapter& adapter) {
+  const model::LoraSettings& s = adapter.settings();
   nlohmann::ordered_json c;
   c["peft_type"] = "LORA";
   c["task_type"] = "CAUSAL_LM";
@@ -175,27 +176,27 @@ void save_adapter(const fs::path& dir, const Adapter& adapter) {
   c["r"] = s.rank;
   c["lora_alpha"] = s.alpha;
   c["lora_dropout"] = s.dropout;
-  c["use_rslora"] = s.scaling == LoraSettings::Scaling::kByRootOfRank;
+  c["use_rslora"] = s.scaling == model::LoraSettings::Scaling::kByRootOfRank;
   c["use_dora"] = false;
   c["bias"] = "none";
   c["fan_in_fan_out"] = false;
   c["init_lora_weights"] = true;
   c["modules_to_save"] = nullptr;
-  c["target_modules"] = target_names(adapter, lora_modules(adapter.spec()));
+  c["target_modules"] = target_names(adapter, model::lora_modules(adapter.spec()));
   c["rank_pattern"] = nlohmann::ordered_json::object();
   c["alpha_pattern"] = nlohmann::ordered_json::object();
-  for (const LoraTarget& t : adapter.targets()) {
+  for (const model::LoraTarget& t : adapter.targets()) {
     if (t.rank != s.rank) c["rank_pattern"][t.module] = t.rank;
     if (t.alpha != s.alpha) c["alpha_pattern"][t.module] = t.alpha;
   }
   io::write_json(dir / kConfigName, c);
   std::vector<io::TensorToSave> tensors;
-  for (const ParamInfo& info : adapter.tensors().infos())
+  for (const model::ParamInfo& info : adapter.tensors().infos())
     tensors.push_back({std::string(kPrefix) + info.name, adapter.tensors().at(info)});
   io::save_safetensors(dir / kTensorsName, tensors, {{"format", "pt"}});
 }
 
-std::unique_ptr<Adapter> load_adapter(const fs::path& dir, const ModelSpec& spec) {
+std::unique_ptr<model::Adapter> load_adapter(const fs::path& dir, const model::ModelSpec& spec) {
   const fs::path file = dir / kConfigName;
   COCA_CHECK_AS(kIo, io::exists(dir), "adapter folder {} does not exist", dir.string());
   COCA_CHECK_AS(kIo, io::exists(file), "{} has no {}: not an adapter folder", dir.string(), kConfigName);
@@ -203,17 +204,17 @@ std::unique_ptr<Adapter> load_adapter(const fs::path& dir, const ModelSpec& spec
   const json config = io::read_json(file);
   const std::string origin = file.string();
   const ConfigFields f(config, origin);
-  const LoraSettings settings = read_settings(f);
-  std::vector<LoraTarget> targets = read_targets(f, spec, settings);
+  const model::LoraSettings settings = read_settings(f);
+  std::vector<model::LoraTarget> targets = read_targets(f, spec, settings);
   f.refuse_unread();  // use_dora, modules_to_save, layers_to_transform, fan_in_fan_out, ...
   check_shapes(dir / kTensorsName, targets);
-  auto adapter = std::make_unique<Adapter>(spec, settings, std::move(targets));
+  auto adapter = std::make_unique<model::Adapter>(spec, settings, std::move(targets));
   load_adapter_tensors(dir, *adapter);
   return adapter;
 }
 
-void load_adapter_tensors(const fs::path& dir, Adapter& adapter) {
+void load_adapter_tensors(const fs::path& dir, model::Adapter& adapter) {
   read_tensors(dir / kTensorsName, adapter.tensors());
 }
 
-}  // namespace coca::model
+}  // namespace coca::formats

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "coca/model/config_fields.h"
+#include "coca/formats/config_fields.h"
 
 #include <fmt/ranges.h>
 
@@ -8,7 +8,7 @@
 #include "coca/base/error.h"
 #include "coca/base/log.h"
 
-namespace coca::model {
+namespace coca::formats {
 
 using nlohmann::json;
 
@@ -136,4 +136,4 @@ void ConfigFields::refuse_unread() const {
                                         off.size() == 1 ? "one field is" : "some fields are", fmt::join(off, ", ")));
 }
 
-}  // namespace coca::model
+}  // namespace coca::formats

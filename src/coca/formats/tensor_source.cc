@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "coca/model/tensor_source.h"
+#include "coca/formats/tensor_source.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,13 +7,13 @@
 
 #include "coca/base/count.h"
 #include "coca/base/log.h"
+#include "coca/formats/config_fields.h"
+#include "coca/formats/model_folder.h"
+#include "coca/formats/weight_files.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
-#include "coca/model/config_fields.h"
-#include "coca/model/model.h"
-#include "coca/model/weight_files.h"
 
-namespace coca::model {
+namespace coca::formats {
 
 namespace fs = std::filesystem;
 
@@ -27,18 +27,19 @@ void check_finite(const std::vector<float>& values, const std::string& where, st
 
 class HuggingFaceSource final : public TensorSource {
  public:
-  HuggingFaceSource(const fs::path& dir, std::optional<AttentionKind> attention) : spec_(load_spec(dir)), files_(dir) {
+  HuggingFaceSource(const fs::path& dir, std::optional<model::AttentionKind> attention)
+      : spec_(load_spec(dir)), files_(dir) {
     if (attention) {
       spec_.attention = *attention;
-      if (is_coca(*attention) && spec_.R != spec_.D) spec_.fold = ops::Fold::kOfficial;
+      if (model::is_coca(*attention) && spec_.R != spec_.D) spec_.fold = ops::Fold::kOfficial;
     }
-    validate(spec_);
+    model::validate(spec_);
     check_tensors(files_, spec_);
   }
   Layout layout() const override { return Layout::kHuggingFace; }
-  const ModelSpec& spec() const override { return spec_; }
-  DType stored_type(const ParamInfo& info) const override { return files_.at(info.name).tensor->dtype; }
-  std::vector<float> read(const ParamInfo& info) const override {
+  const model::ModelSpec& spec() const override { return spec_; }
+  DType stored_type(const model::ParamInfo& info) const override { return files_.at(info.name).tensor->dtype; }
+  std::vector<float> read(const model::ParamInfo& info) const override {
     const auto [file, tensor] = files_.at(info.name);
     std::vector<float> values = io::to_f32(*tensor);
     file->release(*tensor);
@@ -47,7 +48,7 @@ class HuggingFaceSource final : public TensorSource {
   }
 
  private:
-  ModelSpec spec_;
+  model::ModelSpec spec_;
   WeightFiles files_;
 };
 
@@ -71,7 +72,7 @@ VersionDefaults defaults_of(LlamaVersion version) {
 constexpr double kLlama3Theta = 500000.0;
 
 // use_scaled_rope says that angles are scaled, not by how much; the rest of the numbers is in Meta's code.
-RopeScaling meta_scaling(const ConfigFields& f, const MetaSettings& meta) {
+model::RopeScaling meta_scaling(const ConfigFields& f, const MetaSettings& meta) {
   const bool scaled = f.boolean("use_scaled_rope", false);
   const std::optional<double> own = f.has("rope_scaling_factor") ? std::optional(f.number("rope_scaling_factor")) : std::nullopt;
   const std::optional<double> known = meta.version ? defaults_of(*meta.version).factor : std::nullopt;
@@ -83,10 +84,10 @@ RopeScaling meta_scaling(const ConfigFields& f, const MetaSettings& meta) {
   const std::optional<double> factor = meta.rope_factor ? meta.rope_factor : own ? own : known;
   COCA_CHECK_AS(kBadFile, factor, "{}: says use_scaled_rope, but not by which factor, which LLaMA 3.1, 3.2 and 3.3 do not share; give --llama-version "
                 "3.1 (factor 8), 3.2 (32) or 3.3 (8), or --rope-factor", f.origin());
-  return {.type = Scaling::kLlama3, .factor = *factor, .original_max_position = 8192};
+  return {.type = model::Scaling::kLlama3, .factor = *factor, .original_max_position = 8192};
 }
 
-int64_t meta_length(const ConfigFields& f, const MetaSettings& meta, const ModelSpec& s) {
+int64_t meta_length(const ConfigFields& f, const MetaSettings& meta, const model::ModelSpec& s) {
   const bool says = f.has("max_seq_len") || f.has("max_position_embeddings");
   const int64_t own = f.integer("max_seq_len", f.integer("max_position_embeddings", 2048));
   if (meta.trained_length) {
@@ -95,23 +96,23 @@ int64_t meta_length(const ConfigFields& f, const MetaSettings& meta, const Model
   }
   if (says) return own;
   if (meta.version) return defaults_of(*meta.version).length;
-  if (s.rope_scaling.type == Scaling::kLlama3) return 131072;
+  if (s.rope_scaling.type == model::Scaling::kLlama3) return 131072;
   if (s.rope_theta == kLlama3Theta) return 8192;
   log_once(LogLevel::kInfo, fmt::format("{} does not say the trained length; {} is taken: --trained-length or --llama-version say another", f.origin(), own));
   return own;
 }
 
 // params.json of Meta's LLaMA and of Mistral. The width of the mlp is not in LLaMA's: the shape of w1 says it.
-ModelSpec read_params_json(const fs::path& file, const MetaSettings& meta) {
+model::ModelSpec read_params_json(const fs::path& file, const MetaSettings& meta) {
   const nlohmann::json json = io::read_json(file);
   const ConfigFields f(json, file.string());
-  ModelSpec s;
-  s.architecture = Architecture::kLlama;
+  model::ModelSpec s;
+  s.architecture = model::Architecture::kLlama;
   s.norm = ops::NormKind::kRmsNorm;
-  s.qkv = Qkv::kSeparate;
-  s.residual = ResidualKind::kSequential;
-  s.attention_bias = s.output_bias = s.mlp_bias = Bias::kNone;
-  s.mlp = Mlp::kSwiGlu;
+  s.qkv = model::Qkv::kSeparate;
+  s.residual = model::ResidualKind::kSequential;
+  s.attention_bias = s.output_bias = s.mlp_bias = model::Bias::kNone;
+  s.mlp = model::Mlp::kSwiGlu;
   s.C = f.integer("dim");
   s.L = f.integer("n_layers");
   s.H = f.integer("n_heads");
@@ -125,7 +126,7 @@ ModelSpec read_params_json(const fs::path& file, const MetaSettings& meta) {
   s.rope_scaling = meta_scaling(f, meta);
   s.max_position = meta_length(f, meta, s);
   if (f.has("sliding_window")) {
-    s.architecture = Architecture::kMistral;
+    s.architecture = model::Architecture::kMistral;
     s.layer_window.assign(static_cast<size_t>(s.L), f.integer("sliding_window"));
   }
   f.ignore({"multiple_of", "ffn_dim_multiplier", "max_batch_size", "model_parallel_size"});
@@ -150,14 +151,14 @@ class MetaSource final : public TensorSource {
                   parts_[0]->tensors().size(), spec_.L);
     complete_spec();
     set_ends(meta);
-    validate(spec_);
+    model::validate(spec_);
     refuse_others();
   }
   Layout layout() const override { return Layout::kMeta; }
-  const ModelSpec& spec() const override { return spec_; }
-  DType stored_type(const ParamInfo& info) const override { return parts_[0]->at(meta_name(info.name)).dtype; }
+  const model::ModelSpec& spec() const override { return spec_; }
+  DType stored_type(const model::ParamInfo& info) const override { return parts_[0]->at(meta_name(info.name)).dtype; }
 
-  std::vector<float> read(const ParamInfo& info) const override {
+  std::vector<float> read(const model::ParamInfo& info) const override {
     const std::string name = meta_name(info.name);
     std::vector<float> values = joined(name, info.shape);
     check_finite(values, dir_.string(), name);
@@ -192,7 +193,7 @@ class MetaSource final : public TensorSource {
       const Dims first = parts_[0]->at("tok_embeddings.weight").shape;
       spec_.V = first[1] == spec_.C ? total("tok_embeddings.weight", 0) : first[0];
     }
-    if (!parts_[0]->find("output.weight")) spec_.embeddings = Embeddings::kTied;
+    if (!parts_[0]->find("output.weight")) spec_.embeddings = model::Embeddings::kTied;
   }
 
   // LLaMA 3 has 256 special tokens behind its vocabulary: bos, eos, and from 3.1 on <|eom_id|>, always <|eot_id|>.
@@ -202,7 +203,7 @@ class MetaSource final : public TensorSource {
     if (third && first > 0) {
       spec_.bos_id = first;
       spec_.eos_ids = {first + 1, first + 8, first + 9};
-      if (spec_.rope_scaling.type == Scaling::kNone) spec_.eos_ids.erase(spec_.eos_ids.begin() + 1);
+      if (spec_.rope_scaling.type == model::Scaling::kNone) spec_.eos_ids.erase(spec_.eos_ids.begin() + 1);
     } else if (!third && spec_.V > 2) {
       spec_.bos_id = 1;
       spec_.eos_ids = {2};
@@ -212,7 +213,7 @@ class MetaSource final : public TensorSource {
 
   void refuse_others() const {
     std::set<std::string> wanted;
-    for (const ParamInfo& info : parameter_list(spec_)) wanted.insert(meta_name(info.name));
+    for (const model::ParamInfo& info : model::parameter_list(spec_)) wanted.insert(meta_name(info.name));
     for (const io::StoredTensor& tensor : parts_[0]->tensors())
       COCA_CHECK_AS(kBadFile, tensor.name == "rope.freqs" || wanted.contains(tensor.name),
                     "{}: tensor \"{}\" does not belong to a llama model", parts_[0]->path().string(), tensor.name);
@@ -244,7 +245,7 @@ class MetaSource final : public TensorSource {
   }
 
   fs::path dir_;
-  ModelSpec spec_;
+  model::ModelSpec spec_;
   std::vector<std::unique_ptr<io::SafetensorsFile>> parts_;
 };
 
@@ -259,14 +260,16 @@ std::vector<float> half_split_rows(const std::vector<float>& x, int64_t heads, i
   return y;
 }
 
-std::unique_ptr<TensorSource> open_source(const fs::path& dir, std::optional<AttentionKind> attention, const MetaSettings& meta) {
+std::unique_ptr<TensorSource> open_source(const fs::path& dir, std::optional<model::AttentionKind> attention,
+                                          const MetaSettings& meta) {
   COCA_CHECK_AS(kIo, io::is_folder(dir), "model folder {} does not exist", dir.string());
   if (io::exists(dir / "params.json") && !io::exists(dir / "config.json")) {
-    COCA_CHECK(!attention || *attention == AttentionKind::kRope, "{}: Meta's layout holds RoPE models only", dir.string());
+    COCA_CHECK(!attention || *attention == model::AttentionKind::kRope, "{}: Meta's layout holds RoPE models only",
+               dir.string());
     return std::make_unique<MetaSource>(dir, meta);
   }
   COCA_CHECK(!meta.any(), "{}: --llama-version, --rope-factor, --trained-length and --eos are of Meta's layout; here config.json says all that", dir.string());
   return std::make_unique<HuggingFaceSource>(dir, attention);
 }
 
-}  // namespace coca::model
+}  // namespace coca::formats

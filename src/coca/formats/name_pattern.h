@@ -1,5 +1,5 @@
-// coca/model/name_pattern.h - regular expressions over module names, as PEFT's files have them (Python's re, read by PCRE2).
-// They come from files that nobody vouches for: compiling and matching have limits.
+// coca/formats/name_pattern.h - regular expressions over module names, as PEFT's files have them (Python's re, read by
+// PCRE2). They come from files that nobody vouches for: compiling and matching have limits.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -7,7 +7,7 @@
 #include <string>
 #include <string_view>
 
-namespace coca::model {
+namespace coca::formats {
 
 class NamePattern {
  public:
@@ -25,4 +25,4 @@ class NamePattern {
   std::unique_ptr<Compiled> compiled_;
 };
 
-}  // namespace coca::model
+}  // namespace coca::formats

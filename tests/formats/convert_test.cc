@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "coca/model/convert.h"
+#include "coca/formats/convert.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -8,17 +8,19 @@
 #include <cstring>
 
 #include "coca/base/rng.h"
+#include "coca/formats/model_folder.h"
+#include "coca/formats/tensor_source.h"
 #include "coca/io/json_file.h"
 #include "coca/io/safetensors.h"
 #include "coca/model/decoder.h"
-#include "coca/model/model.h"
-#include "coca/model/tensor_source.h"
 #include "support/paths.h"
+#include "support/t_width.h"
 #include "support/tiny_model.h"
 
-namespace coca::model {
+namespace coca::formats {
 namespace {
 
+using namespace model;
 namespace fs = std::filesystem;
 using test::TempDir;
 using testing::HasSubstr;
@@ -396,5 +398,35 @@ TEST(Convert, PicklesAreNamed) {
   EXPECT_THAT([&] { convert_model(temp.path(), temp.path(), {}); }, ThrowsMessage<Error>(HasSubstr("pickle")));
 }
 
+// A T that is made is the fold of the full one that would be made; T of a CoCA model stays as wide as it is.
+TEST(Convert, TWidth) {
+  for (const test::NamedSpec& source : {test::NamedSpec{"neox", test::tiny_neox(AttentionKind::kRope)},
+                                        {"llama", test::tiny_llama(AttentionKind::kRope)}}) {
+    const TempDir dir;
+    const auto folder = [&](const char* name) {
+      fs::create_directories(dir.path() / name);
+      return dir.path() / name;
+    };
+    const test::TinyModel m(source.spec);
+    save_model(folder("rope"), source.spec, m.params);
+    convert_model(dir.path() / "rope", folder("full"),
+                  {.attention = AttentionKind::kCocaSlack, .t_width = TWidth::kFull});
+    const ConvertReport made =
+        convert_model(dir.path() / "rope", folder("half"), {.attention = AttentionKind::kCocaSlack});
+    EXPECT_EQ(made.to.t_width, TWidth::kHalf) << source.name;
+    const Model full = load_model(dir.path() / "full"), half = load_model(dir.path() / "half");
+    EXPECT_EQ(values(half.params->flat()), values(test::with_width(full.spec, *full.params, TWidth::kHalf).flat()))
+        << source.name;
+    EXPECT_EQ(convert_model(dir.path() / "full", folder("same"), {}).to.t_width, TWidth::kFull);
+    const ConvertReport folded = convert_model(dir.path() / "full", folder("folded"), {.t_width = TWidth::kHalf});
+    EXPECT_EQ(folded.made, 0);
+    EXPECT_EQ(values(load_model(dir.path() / "folded").params->flat()), values(half.params->flat())) << source.name;
+    convert_model(dir.path() / "half", folder("wide"), {.t_width = TWidth::kFull});
+    EXPECT_EQ(values(load_model(dir.path() / "wide", Precision::kF32, LoadT::kFolded).params->flat()),
+              values(half.params->flat()))
+        << source.name;
+  }
+}
+
 }  // namespace
-}  // namespace coca::model
+}  // namespace coca::formats

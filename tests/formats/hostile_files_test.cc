@@ -4,17 +4,18 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "coca/formats/adapter_file.h"
+#include "coca/formats/config.h"
+#include "coca/formats/model_folder.h"
+#include "coca/formats/tensor_source.h"
 #include "coca/io/json_file.h"
-#include "coca/model/adapter.h"
-#include "coca/model/config.h"
-#include "coca/model/model.h"
-#include "coca/model/tensor_source.h"
 #include "support/paths.h"
 #include "support/tiny_model.h"
 
-namespace coca::model {
+namespace coca::formats {
 namespace {
 
+using namespace model;
 namespace fs = std::filesystem;
 using nlohmann::json;
 using test::TempDir;
@@ -133,4 +134,4 @@ TEST_F(HostileAdapter, PatternsAsPythonReadsThem) {
 }
 
 }  // namespace
-}  // namespace coca::model
+}  // namespace coca::formats

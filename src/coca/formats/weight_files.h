@@ -1,4 +1,4 @@
-// coca/model/weight_files.h - the tensors of a model folder: model.safetensors, or shards named by
+// coca/formats/weight_files.h - the tensors of a model folder: model.safetensors, or shards named by
 // model.safetensors.index.json. Files are mapped, not read.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -12,7 +12,7 @@
 
 #include "coca/io/safetensors.h"
 
-namespace coca::model {
+namespace coca::formats {
 
 class WeightFiles {
  public:
@@ -43,4 +43,4 @@ class WeightFiles {
   std::map<std::string, Entry, std::less<>> entries_;
 };
 
-}  // namespace coca::model
+}  // namespace coca::formats

@@ -1,12 +1,12 @@
-// coca/model/harmless_fields.cc - see harmless_fields.h. The names were gathered from published files.
+// coca/formats/harmless_fields.cc - see harmless_fields.h. The names were gathered from published files.
 // SPDX-License-Identifier: Apache-2.0
-#include "coca/model/harmless_fields.h"
+#include "coca/formats/harmless_fields.h"
 
 #include <algorithm>
 #include <initializer_list>
 #include <set>
 
-namespace coca::model {
+namespace coca::formats {
 
 using nlohmann::json;
 
@@ -71,7 +71,7 @@ const std::set<std::string_view> kOnes = {
     "lm_head_multiplier"};
 
 // Whether the field names something that this model has, so that "true" changes nothing and "false" is another model.
-bool names_what_it_has(std::string_view key, const ModelSpec& s) {
+bool names_what_it_has(std::string_view key, const model::ModelSpec& s) {
   static const std::set<std::string_view> kAlways = {
       "scale_attn_weights", "scale_attention", "scale_attn", "scale_attention_scores", "scale_attn_scores",
       "scale_qk", "qk_scale", "use_qk_scale", "attention_scale", "attn_scale", "use_attention_scale",
@@ -92,17 +92,17 @@ bool names_what_it_has(std::string_view key, const ModelSpec& s) {
   static const std::set<std::string_view> kParallel = {"parallel_attn", "parallel_attention", "parallel_residual",
                                                        "gpt_j_residual"};
   if (kAlways.contains(key)) return true;
-  if (kRotary.contains(key)) return uses_rotary(s.attention);
-  if (kGated.contains(key)) return s.mlp == Mlp::kSwiGlu;
+  if (kRotary.contains(key)) return model::uses_rotary(s.attention);
+  if (kGated.contains(key)) return s.mlp == model::Mlp::kSwiGlu;
   if (kRms.contains(key)) return s.norm == ops::NormKind::kRmsNorm;
-  if (kHeadNorm.contains(key)) return s.head_norm != HeadNorm::kNone;
-  if (kParallel.contains(key)) return s.residual == ResidualKind::kParallel;
-  return s.direction == Direction::kCausal && any_within(key, {"causal"}) &&
+  if (kHeadNorm.contains(key)) return s.head_norm != model::HeadNorm::kNone;
+  if (kParallel.contains(key)) return s.residual == model::ResidualKind::kParallel;
+  return s.direction == model::Direction::kCausal && any_within(key, {"causal"}) &&
          !any_within(key, {"non_causal", "noncausal"});
 }
 
 // What the model is anyway; another value would be another model.
-bool says_what_holds(std::string_view key, const json& value, const ModelSpec& s) {
+bool says_what_holds(std::string_view key, const json& value, const model::ModelSpec& s) {
   if (kOnes.contains(key)) return value.is_number() && value == 1;
   if (key == "rope_interleaved" || key == "use_mrope" || key == "load_in_8bit" || key == "load_in_4bit") return value == false;
   if (key == "layer_types")
@@ -110,12 +110,13 @@ bool says_what_holds(std::string_view key, const json& value, const ModelSpec& s
   const auto is = [&](std::initializer_list<std::string_view> texts) {
     return value.is_string() && std::ranges::find(texts, value.get_ref<const std::string&>()) != texts.end();
   };
-  if (key == "activation" || key == "mlp_type") return s.mlp == Mlp::kSwiGlu && is({"swiglu", "SwiGLU"});
+  if (key == "activation" || key == "mlp_type") return s.mlp == model::Mlp::kSwiGlu && is({"swiglu", "SwiGLU"});
   if (key == "normalization" || key == "normalization_type" || key == "norm_type")
     return s.norm == ops::NormKind::kRmsNorm ? is({"rmsnorm", "rms_norm", "RMSNorm"}) : is({"layernorm", "layer_norm", "LayerNorm"});
-  if (key == "position_embedding_type" || key == "position_encoding_type") return uses_rotary(s.attention) && is({"rope", "rotary"});
+  if (key == "position_embedding_type" || key == "position_encoding_type")
+    return model::uses_rotary(s.attention) && is({"rope", "rotary"});
   if (key == "max_window_layers")
-    return s.architecture == Architecture::kLlama || s.architecture == Architecture::kMistral;
+    return s.architecture == model::Architecture::kLlama || s.architecture == model::Architecture::kMistral;
   if (key == "add_cross_attention") return value.is_null() || value == false;
   if (key == "cross_attention_hidden_size") return value.is_null();
   if (key == "pruned_heads") return value.is_null() || (value.is_structured() && value.empty());
@@ -124,15 +125,15 @@ bool says_what_holds(std::string_view key, const json& value, const ModelSpec& s
 
 }  // namespace
 
-bool is_harmless_field(std::string_view key, const json& value, const ModelSpec& spec) {
+bool is_harmless_field(std::string_view key, const json& value, const model::ModelSpec& spec) {
   return is_harmless_kind(key) || is_harmless_name(key) || says_what_holds(key, value, spec);
 }
 
-bool is_wrong_when_off(std::string_view key, const json& value, const ModelSpec& spec) {
+bool is_wrong_when_off(std::string_view key, const json& value, const model::ModelSpec& spec) {
   const bool zero = value.is_number() && value == 0;
   if (!zero && value != false) return false;
   if (kOnes.contains(key) || names_what_it_has(key, spec)) return true;
   return zero && any_within(key, {"multiplier", "scale", "scalar", "fraction"});  // a factor of 0 leaves nothing
 }
 
-}  // namespace coca::model
+}  // namespace coca::formats

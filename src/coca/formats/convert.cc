@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "coca/model/convert.h"
+#include "coca/formats/convert.h"
 
 #include <algorithm>
 #include <cmath>
@@ -9,40 +9,42 @@
 
 #include "coca/base/count.h"
 #include "coca/base/rng.h"
+#include "coca/formats/config.h"
+#include "coca/formats/shards.h"
+#include "coca/formats/tensor_source.h"
 #include "coca/io/json_file.h"
 #include "coca/io/safetensors.h"
 #include "coca/model/architecture.h"
-#include "coca/model/config.h"
-#include "coca/model/shards.h"
 #include "coca/model/t_width.h"
-#include "coca/model/tensor_source.h"
 
-namespace coca::model {
+namespace coca::formats {
 
 namespace fs = std::filesystem;
 
 namespace {
 
-ModelSpec target_attention(const ModelSpec& from, const ConvertOptions& o) {
-  ModelSpec to = from;
+model::ModelSpec target_attention(const model::ModelSpec& from, const ConvertOptions& o) {
+  model::ModelSpec to = from;
   if (!o.attention || *o.attention == from.attention) return to;
   COCA_CHECK(from.global_tokens == 0, "cannot convert to attention \"{}\": the source has {} global tokens; convert it before these are added",
              enum_name(*o.attention), from.global_tokens);
-  COCA_CHECK(is_coca(*o.attention), "cannot convert to attention \"{}\": only coca-slack, coca-strict and coca-tied can be made from a model",
+  COCA_CHECK(model::is_coca(*o.attention),
+             "cannot convert to attention \"{}\": only coca-slack, coca-strict and coca-tied can be made from a model",
              enum_name(*o.attention));
-  COCA_CHECK(uses_rotary(from.attention), "cannot convert attention \"{}\" to \"{}\": the source has no rotary positions",
-             enum_name(from.attention), enum_name(*o.attention));
+  COCA_CHECK(model::uses_rotary(from.attention),
+             "cannot convert attention \"{}\" to \"{}\": the source has no rotary positions", enum_name(from.attention),
+             enum_name(*o.attention));
   to.attention = *o.attention;
-  if (is_coca(from.attention)) return to;
+  if (model::is_coca(from.attention)) return to;
   to.fold = ops::Fold::kRotary;
-  return folded_t(to);
+  return model::folded_t(to);
 }
 
-ModelSpec target_spec(const ModelSpec& from, const ConvertOptions& o) {
-  ModelSpec to = target_attention(from, o);
+model::ModelSpec target_spec(const model::ModelSpec& from, const ConvertOptions& o) {
+  model::ModelSpec to = target_attention(from, o);
   if (o.t_width) to.t_width = *o.t_width;
-  validate(to);
-  return with_windows(o.windows, to);
+  model::validate(to);
+  return model::with_windows(o.windows, to);
 }
 
 // For each tensor of the result the source's tensor that its values come from, and the result's tensor under whose name they are
@@ -50,20 +52,23 @@ ModelSpec target_spec(const ModelSpec& from, const ConvertOptions& o) {
 struct Origin {
   size_t from, as;
 };
-std::vector<Origin> origins_of(const ModelSpec& source, const std::vector<ParamInfo>& from, const std::vector<ParamInfo>& to) {
-  const size_t ordinary = static_cast<size_t>(std::ranges::count_if(to, [](const ParamInfo& info) { return !is_global(info.name); }));
+std::vector<Origin> origins_of(const model::ModelSpec& source, const std::vector<model::ParamInfo>& from,
+                               const std::vector<model::ParamInfo>& to) {
+  const size_t ordinary = static_cast<size_t>(
+      std::ranges::count_if(to, [](const model::ParamInfo& info) { return !model::is_global(info.name); }));
   std::vector<Origin> origins;
   for (size_t i = 0, common = 0; i < to.size(); ++i) {
     size_t as = i;
-    if (is_global(to[i].name) && source.global_tokens == 0) {
+    if (model::is_global(to[i].name) && source.global_tokens == 0) {
       std::string name = to[i].name;
       name.erase(name.find("_global"), std::string_view("_global").size());
-      as = static_cast<size_t>(std::ranges::find(to, name, &ParamInfo::name) - to.begin());
+      as = static_cast<size_t>(std::ranges::find(to, name, &model::ParamInfo::name) - to.begin());
       COCA_CHECK_AS(kInternal, as < ordinary, "tensor \"{}\" has no ordinary counterpart", to[i].name);
       origins.push_back({origins[as].from, as});
       continue;
     }
-    while (is_global(from[common].name) != is_global(to[i].name)) ++common;  // the result may do without global tokens
+    while (model::is_global(from[common].name) != model::is_global(to[i].name))
+      ++common;  // the result may do without global tokens
     origins.push_back({common++, as});
   }
   return origins;
@@ -73,16 +78,18 @@ std::vector<Origin> origins_of(const ModelSpec& source, const std::vector<ParamI
 // independent z of mean 0 and variance 1: E q_i^2 = sum_c (w_ic g_c)^2 + (bias_i + sum_c w_ic b_c)^2.
 class QuerySize {
  public:
-  QuerySize(const ModelSpec& s, int64_t layer, const TensorSource& source, const std::vector<ParamInfo>& infos)
+  QuerySize(const model::ModelSpec& s, int64_t layer, const TensorSource& source,
+            const std::vector<model::ParamInfo>& infos)
       : s_(s), size_(static_cast<size_t>(s.G * s.D / 2)) {
-    const TensorNames n = tensor_names(s);
+    const model::TensorNames n = model::tensor_names(s);
     const std::string at = n.layer + std::to_string(layer) + ".";
     const auto values = [&](const std::string& name) -> std::vector<float> {
-      const auto info = std::find_if(infos.begin(), infos.end(), [&](const ParamInfo& i) { return i.name == name; });
+      const auto info =
+          std::find_if(infos.begin(), infos.end(), [&](const model::ParamInfo& i) { return i.name == name; });
       return info == infos.end() ? std::vector<float>{} : source.read(*info);
     };
     // Rows [H, D] of q: those of the fused matrix lie 3 D apart.
-    const bool fused = s.qkv == Qkv::kFused;
+    const bool fused = s.qkv == model::Qkv::kFused;
     const std::string q = at + (fused ? n.qkv : n.q);
     const std::vector<float> w = values(q + ".weight"), bias = values(q + ".bias"), g = values(at + n.ln1 + ".weight"),
                              b = values(at + n.ln1 + ".bias"), head_g = n.q_norm.empty() ? std::vector<float>{} : values(at + n.q_norm + ".weight");
@@ -109,24 +116,29 @@ class QuerySize {
     if (d < s_.R) return d % (s_.R / 2);
     return s_.R / 2 + (d - s_.R) % std::max<int64_t>(1, (s_.D - s_.R) / 2);
   }
-  const ModelSpec& s_;
+  const model::ModelSpec& s_;
   std::vector<double> size_;
 };
 
 // Makes the tensors of a CoCA model out of those of a RoPE model.
 class TMaker {
  public:
-  TMaker(const TensorSource& source, const ModelSpec& to, const ConvertOptions& options)
-      : source_(source), to_(to), options_(options), from_infos_(parameter_list(source.spec())), names_(tensor_names(to)) {}
+  TMaker(const TensorSource& source, const model::ModelSpec& to, const ConvertOptions& options)
+      : source_(source),
+        to_(to),
+        options_(options),
+        from_infos_(model::parameter_list(source.spec())),
+        names_(model::tensor_names(to)) {}
 
   // Whether this output holds T (or its norm), in all or in part.
-  bool makes(const ParamInfo& info) const {
-    if (is_coca(source_.spec().attention) || !is_coca(to_.attention)) return false;
-    const bool matrix = info.name.find("." + (to_.qkv == Qkv::kFused ? names_.qkv : names_.k) + ".") != std::string::npos;
+  bool makes(const model::ParamInfo& info) const {
+    if (model::is_coca(source_.spec().attention) || !model::is_coca(to_.attention)) return false;
+    const bool matrix =
+        info.name.find("." + (to_.qkv == model::Qkv::kFused ? names_.qkv : names_.k) + ".") != std::string::npos;
     return matrix || (!names_.k_norm.empty() && info.name.find("." + names_.k_norm + ".") != std::string::npos);
   }
 
-  std::vector<float> make(const ParamInfo& info, std::vector<float> values) {
+  std::vector<float> make(const model::ParamInfo& info, std::vector<float> values) {
     const bool norm = !names_.k_norm.empty() && info.name.find("." + names_.k_norm + ".") != std::string::npos;
     if (options_.t_init == TInit::kFromK) return values;
     if (options_.t_init == TInit::kRandom) {
@@ -134,7 +146,7 @@ class TMaker {
       return values;
     }
     // Behind a norm of heads only its weight sets the size.
-    const bool normed = to_.head_norm != HeadNorm::kNone;
+    const bool normed = to_.head_norm != model::HeadNorm::kNone;
     if (norm == normed) scale(info, values);
     return values;
   }
@@ -142,18 +154,18 @@ class TMaker {
  private:
   // visit(index of the row's first value, kv head, dim) for each row of T of a matrix or bias, or each value of a norm.
   template <typename Visit>
-  void rows(const ParamInfo& info, const Visit& visit) const {
+  void rows(const model::ParamInfo& info, const Visit& visit) const {
     const int64_t width = info.shape.rank == 2 ? info.shape[1] : 1;
-    if (info.shape[0] == to_.D && info.role == ParamRole::kNormWeight) {
+    if (info.shape[0] == to_.D && info.role == model::ParamRole::kNormWeight) {
       for (int64_t d = 0; d < to_.D; ++d) visit(d, -1, d, 1);
       return;
     }
-    const bool fused = to_.qkv == Qkv::kFused;
+    const bool fused = to_.qkv == model::Qkv::kFused;
     for (int64_t g = 0; g < to_.G; ++g)
       for (int64_t d = 0; d < to_.D; ++d) visit(((fused ? 3 * g + 1 : g) * to_.D + d) * width, g, d, width);
   }
 
-  void scale(const ParamInfo& info, std::vector<float>& values) {
+  void scale(const model::ParamInfo& info, std::vector<float>& values) {
     const size_t dot = names_.layer.size();
     const int64_t layer = std::stoll(info.name.substr(dot));
     if (layer != layer_) {
@@ -167,24 +179,27 @@ class TMaker {
     });
   }
 
-  void randomise(const ParamInfo& info, bool norm, std::vector<float>& values) const {
+  void randomise(const model::ParamInfo& info, bool norm, std::vector<float>& values) const {
     Rng rng(options_.seed, static_cast<uint64_t>(info.index) + 1);
     rows(info, [&](int64_t at, int64_t, int64_t, int64_t width) {
       for (int64_t i = 0; i < width; ++i)
-        values[static_cast<size_t>(at + i)] = norm ? 1.0f : info.role == ParamRole::kBias ? 0.0f : static_cast<float>(to_.init_std * rng.normal());
+        values[static_cast<size_t>(at + i)] = norm ? 1.0f
+                                              : info.role == model::ParamRole::kBias
+                                                  ? 0.0f
+                                                  : static_cast<float>(to_.init_std * rng.normal());
     });
   }
 
   const TensorSource& source_;
-  const ModelSpec& to_;
+  const model::ModelSpec& to_;
   const ConvertOptions& options_;
-  std::vector<ParamInfo> from_infos_;
-  TensorNames names_;
+  std::vector<model::ParamInfo> from_infos_;
+  model::TensorNames names_;
   int64_t layer_ = -1;
   std::unique_ptr<QuerySize> size_;
 };
 
-Tensor store_as(DType type, const std::vector<float>& values, const ParamInfo& info) {
+Tensor store_as(DType type, const std::vector<float>& values, const model::ParamInfo& info) {
   Tensor out(info.shape, type);
   const auto n = values.size();
   if (type == DType::kF32) {
@@ -210,7 +225,7 @@ ConvertReport convert_model(const fs::path& source_dir, const fs::path& out, con
              "cannot store a model as {}; expected F32, F16 or BF16", dtype_name(*o.dtype));
   const std::unique_ptr<TensorSource> source = open_source(source_dir, o.source_attention, o.meta);
   ConvertReport report{.layout = source->layout(), .from = source->spec(), .to = target_spec(source->spec(), o)};
-  const std::vector<ParamInfo> from = parameter_list(report.from), to = parameter_list(report.to);
+  const std::vector<model::ParamInfo> from = model::parameter_list(report.from), to = model::parameter_list(report.to);
   const std::vector<Origin> origins = origins_of(report.from, from, to);
   std::vector<DType> types;
   std::vector<size_t> sizes;
@@ -222,8 +237,9 @@ ConvertReport convert_model(const fs::path& source_dir, const fs::path& out, con
     total += static_cast<int64_t>(sizes.back());
     report.copied += origins[i].as != i;
   }
-  const ModelSpec wide = with_t_width(report.to, report.from.t_width);  // T is made at the source's width, then folded or unfolded
-  const std::vector<ParamInfo> at_width = parameter_list(wide);
+  const model::ModelSpec wide =
+      model::with_t_width(report.to, report.from.t_width);  // T is made at the source's width, then folded or unfolded
+  const std::vector<model::ParamInfo> at_width = model::parameter_list(wide);
   TMaker maker(*source, wide, o);
   const auto shards = plan_shards(sizes, o.max_shard_bytes);
   ShardWriter writer(out, shards.size());
@@ -232,12 +248,13 @@ ConvertReport convert_model(const fs::path& source_dir, const fs::path& out, con
     std::vector<io::TensorToSave> saved;
     for (const size_t i : shard) {
       std::vector<float> values = source->read(from[origins[i].from]);
-      const ParamInfo& made = at_width[origins[i].as];
+      const model::ParamInfo& made = at_width[origins[i].as];
       if (maker.makes(made)) {
         values = maker.make(made, std::move(values));
         ++report.made;
       }
-      if (made.shape != to[i].shape) values = change_t_width(wide, report.to, std::move(values), to[i].shape.rank == 2 ? to[i].shape[1] : 1);
+      if (made.shape != to[i].shape)
+        values = model::change_t_width(wide, report.to, std::move(values), to[i].shape.rank == 2 ? to[i].shape[1] : 1);
       tensors.push_back(store_as(types[i], values, to[i]));
       saved.push_back({to[i].name, tensors.back().ref()});
       report.bytes += static_cast<int64_t>(saved.back().value.bytes());
@@ -254,4 +271,4 @@ ConvertReport convert_model(const fs::path& source_dir, const fs::path& out, con
   return report;
 }
 
-}  // namespace coca::model
+}  // namespace coca::formats

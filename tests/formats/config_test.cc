@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "coca/model/config.h"
+#include "coca/formats/config.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "coca/model/model.h"
+#include "coca/formats/model_folder.h"
 #include "support/faults.h"
 #include "support/paths.h"
 #include "support/tiny_model.h"
 
-namespace coca::model {
+namespace coca::formats {
 namespace {
 
+using namespace model;
 using nlohmann::json;
 using testing::AllOf;
 using testing::HasSubstr;
@@ -396,5 +397,18 @@ TEST(Config, FoldersThatAreNoModelsAreNamed) {
   EXPECT_THAT([&] { load_spec(dir.path()); }, testing::ThrowsMessage<Error>(HasSubstr("no config.json")));
 }
 
+TEST(Config, TWidth) {
+  json config = spec_to_json(test::half_t_specs().front().spec);
+  EXPECT_EQ(spec_from_json(config, "c.json").t_width, TWidth::kHalf);
+  config["coca_t_width"] = "third";
+  EXPECT_THAT(
+      [&] { spec_from_json(config, "c.json"); },
+      testing::ThrowsMessage<Error>(AllOf(HasSubstr("c.json: coca_t_width \"third\""), HasSubstr("full, half"))));
+  config["coca_t_width"] = "half";
+  config["attention_type"] = "rope";
+  EXPECT_THAT([&] { spec_from_json(config, "c.json"); },
+              testing::ThrowsMessage<Error>(HasSubstr("attention \"rope\" has no t")));
+}
+
 }  // namespace
-}  // namespace coca::model
+}  // namespace coca::formats

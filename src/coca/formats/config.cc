@@ -1,15 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "coca/model/config.h"
+#include "coca/formats/config.h"
 
 #include <algorithm>
 #include <string>
 #include <tuple>
 
-#include "coca/model/architecture.h"
-#include "coca/model/config_fields.h"
-#include "coca/model/harmless_fields.h"
+#include "coca/formats/config_fields.h"
+#include "coca/formats/harmless_fields.h"
 
-namespace coca::model {
+namespace coca::formats {
 
 using nlohmann::json;
 
@@ -24,19 +23,19 @@ E read_name(const ConfigFields& f, const char* field, const char* otherwise) {
   fail(ErrorKind::kBadFile, "{}: {} \"{}\" is unknown; expected {}", f.origin(), field, found, enum_choices<E>());
 }
 
-void read_attention(const ConfigFields& f, ModelSpec& s) {
+void read_attention(const ConfigFields& f, model::ModelSpec& s) {
   const std::string kind = f.text("attention_type", "rope"), fold = f.text("coca_fold", "rotary");
-  s.t_width = read_name<TWidth>(f, "coca_t_width", "full");
+  s.t_width = read_name<model::TWidth>(f, "coca_t_width", "full");
   if (kind == "coca") {
-    s.attention = AttentionKind::kCocaSlack;
+    s.attention = model::AttentionKind::kCocaSlack;
     s.fold = ops::Fold::kOfficial;
     return;
   }
   bool known = false;
-  for (const auto& entry : EnumTraits<AttentionKind>::names()) known = known || entry.name == kind;
+  for (const auto& entry : EnumTraits<model::AttentionKind>::names()) known = known || entry.name == kind;
   COCA_CHECK_AS(kBadFile, known, "{}: attention_type \"{}\" is unknown; expected coca, {}", f.origin(), kind,
-                enum_choices<AttentionKind>());
-  s.attention = enum_from_name<AttentionKind>(kind);
+                enum_choices<model::AttentionKind>());
+  s.attention = enum_from_name<model::AttentionKind>(kind);
   COCA_CHECK_AS(kBadFile, fold == "rotary" || fold == "official", "{}: coca_fold \"{}\" is unknown; expected rotary or official",
                 f.origin(), fold);
   s.fold = fold == "official" ? ops::Fold::kOfficial : ops::Fold::kRotary;
@@ -46,7 +45,7 @@ void read_attention(const ConfigFields& f, ModelSpec& s) {
 // architecture has for the base and the share that rotates come first in v4.
 struct RopeFields {
   double theta = 10000.0, share = 1.0;
-  RopeScaling scaling;
+  model::RopeScaling scaling;
 };
 
 RopeFields read_rope(const ConfigFields& f, const char* theta_name, double share, int64_t max_position) {
@@ -77,13 +76,13 @@ RopeFields read_rope(const ConfigFields& f, const char* theta_name, double share
   return rope;
 }
 
-void apply_rope(const RopeFields& rope, ModelSpec& s) {
+void apply_rope(const RopeFields& rope, model::ModelSpec& s) {
   s.rope_theta = rope.theta;
   s.rope_scaling = rope.scaling;
   s.R = static_cast<int64_t>(static_cast<double>(s.D) * rope.share + 1e-6);  // 6/34 * 34 must be 6
 }
 
-void read_common(const ConfigFields& f, ModelSpec& s) {
+void read_common(const ConfigFields& f, model::ModelSpec& s) {
   COCA_CHECK_AS(kBadFile, !f.boolean("is_encoder_decoder", false), "{}: is_encoder_decoder is true; expected a decoder", f.origin());
   s.V = f.integer("vocab_size");
   s.C = f.integer("hidden_size");
@@ -103,42 +102,44 @@ void read_common(const ConfigFields& f, ModelSpec& s) {
   s.init_std = f.number("initializer_range", 0.02);
   s.bos_id = f.optional_id("bos_token_id");
   s.eos_ids = f.ids("eos_token_id");
-  s.embeddings = f.boolean("tie_word_embeddings", false) ? Embeddings::kTied : Embeddings::kUntied;
+  s.embeddings = f.boolean("tie_word_embeddings", false) ? model::Embeddings::kTied : model::Embeddings::kUntied;
   read_attention(f, s);
 }
 
-Mlp gelu_from(const ConfigFields& f, const std::string& act) {
-  if (act == "gelu") return Mlp::kGelu;
-  if (act == "gelu_new" || act == "gelu_fast" || act == "gelu_pytorch_tanh") return Mlp::kGeluTanh;
+model::Mlp gelu_from(const ConfigFields& f, const std::string& act) {
+  if (act == "gelu") return model::Mlp::kGelu;
+  if (act == "gelu_new" || act == "gelu_fast" || act == "gelu_pytorch_tanh") return model::Mlp::kGeluTanh;
   fail(ErrorKind::kBadFile, "{}: hidden_act \"{}\" is not supported; expected gelu, gelu_new, gelu_fast or gelu_pytorch_tanh",
        f.origin(), act);
 }
 
-ModelSpec read_gpt_neox(const ConfigFields& f) {
-  ModelSpec s;
-  s.architecture = Architecture::kGptNeoX;
+model::ModelSpec read_gpt_neox(const ConfigFields& f) {
+  model::ModelSpec s;
+  s.architecture = model::Architecture::kGptNeoX;
   s.norm = ops::NormKind::kLayerNorm;
-  s.qkv = Qkv::kFused;
-  s.attention_bias = s.output_bias = f.boolean("attention_bias", true) ? Bias::kYes : Bias::kNone;
-  s.mlp_bias = Bias::kYes;
+  s.qkv = model::Qkv::kFused;
+  s.attention_bias = s.output_bias = f.boolean("attention_bias", true) ? model::Bias::kYes : model::Bias::kNone;
+  s.mlp_bias = model::Bias::kYes;
   read_common(f, s);
   s.G = s.H;
   s.max_position = f.integer("max_position_embeddings", 2048);
   apply_rope(read_rope(f, "rotary_emb_base", f.number("rotary_pct", 0.25), s.max_position), s);
   s.norm_eps = f.number("layer_norm_eps", 1e-5);
-  s.residual = f.boolean("use_parallel_residual", true) ? ResidualKind::kParallel : ResidualKind::kSequential;
+  s.residual =
+      f.boolean("use_parallel_residual", true) ? model::ResidualKind::kParallel : model::ResidualKind::kSequential;
   s.mlp = gelu_from(f, f.text("hidden_act", "gelu"));
   return s;
 }
 
 // What LLaMA, Mistral and Qwen have in common. Defaults are those of Hugging Face's classes.
-ModelSpec read_llama_family(const ConfigFields& f, Architecture architecture, int64_t default_max_position) {
-  ModelSpec s;
+model::ModelSpec read_llama_family(const ConfigFields& f, model::Architecture architecture,
+                                   int64_t default_max_position) {
+  model::ModelSpec s;
   s.architecture = architecture;
   s.norm = ops::NormKind::kRmsNorm;
-  s.qkv = Qkv::kSeparate;
-  s.residual = ResidualKind::kSequential;
-  s.attention_bias = s.output_bias = s.mlp_bias = Bias::kNone;
+  s.qkv = model::Qkv::kSeparate;
+  s.residual = model::ResidualKind::kSequential;
+  s.attention_bias = s.output_bias = s.mlp_bias = model::Bias::kNone;
   read_common(f, s);
   s.max_position = f.integer("max_position_embeddings", default_max_position);
   apply_rope(read_rope(f, "rope_theta", 1.0, s.max_position), s);
@@ -148,21 +149,21 @@ ModelSpec read_llama_family(const ConfigFields& f, Architecture architecture, in
   const std::string act = f.text("hidden_act", "silu");
   COCA_CHECK_AS(kBadFile, act == "silu" || act == "swish", "{}: hidden_act \"{}\" is not supported for {}; expected silu",
                 f.origin(), act, enum_name(architecture));
-  s.mlp = Mlp::kSwiGlu;
+  s.mlp = model::Mlp::kSwiGlu;
   return s;
 }
 
-ModelSpec read_llama(const ConfigFields& f) {
-  ModelSpec s = read_llama_family(f, Architecture::kLlama, 2048);
+model::ModelSpec read_llama(const ConfigFields& f) {
+  model::ModelSpec s = read_llama_family(f, model::Architecture::kLlama, 2048);
   s.G = f.integer("num_key_value_heads", s.H);
-  s.attention_bias = s.output_bias = f.boolean("attention_bias", false) ? Bias::kYes : Bias::kNone;
-  s.mlp_bias = f.boolean("mlp_bias", false) ? Bias::kYes : Bias::kNone;
+  s.attention_bias = s.output_bias = f.boolean("attention_bias", false) ? model::Bias::kYes : model::Bias::kNone;
+  s.mlp_bias = f.boolean("mlp_bias", false) ? model::Bias::kYes : model::Bias::kNone;
   return s;
 }
 
 // Hugging Face's default is 8 key/value heads and a window of 4096 where config.json says nothing (null: no window).
-ModelSpec read_mistral(const ConfigFields& f, const json& config) {
-  ModelSpec s = read_llama_family(f, Architecture::kMistral, 4096 * 32);
+model::ModelSpec read_mistral(const ConfigFields& f, const json& config) {
+  model::ModelSpec s = read_llama_family(f, model::Architecture::kMistral, 4096 * 32);
   s.G = f.integer("num_key_value_heads", 8);
   if (f.has("sliding_window") || !config.contains("sliding_window"))
     s.layer_window.assign(static_cast<size_t>(s.L), f.integer("sliding_window", 4096));
@@ -170,7 +171,7 @@ ModelSpec read_mistral(const ConfigFields& f, const json& config) {
 }
 
 // Layers that see a window: those named by layer_types, else those from max_window_layers on.
-void read_qwen_windows(const ConfigFields& f, ModelSpec& s) {
+void read_qwen_windows(const ConfigFields& f, model::ModelSpec& s) {
   const int64_t window = f.integer("sliding_window", 4096), first = f.integer("max_window_layers", 28);
   const bool used = f.boolean("use_sliding_window", false);
   const std::vector<std::string> types = f.texts("layer_types");
@@ -188,26 +189,26 @@ void read_qwen_windows(const ConfigFields& f, ModelSpec& s) {
   if (std::any_of(windows.begin(), windows.end(), [](int64_t w) { return w != 0; })) s.layer_window = std::move(windows);
 }
 
-ModelSpec read_qwen2(const ConfigFields& f) {
-  ModelSpec s = read_llama_family(f, Architecture::kQwen2, 32768);
+model::ModelSpec read_qwen2(const ConfigFields& f) {
+  model::ModelSpec s = read_llama_family(f, model::Architecture::kQwen2, 32768);
   s.G = f.integer("num_key_value_heads", 32);
-  s.attention_bias = Bias::kYes;
+  s.attention_bias = model::Bias::kYes;
   read_qwen_windows(f, s);
   return s;
 }
 
-ModelSpec read_qwen3(const ConfigFields& f) {
-  ModelSpec s = read_llama_family(f, Architecture::kQwen3, 32768);
+model::ModelSpec read_qwen3(const ConfigFields& f) {
+  model::ModelSpec s = read_llama_family(f, model::Architecture::kQwen3, 32768);
   if (!f.has("head_dim")) s.D = s.R = 128;
   s.G = f.integer("num_key_value_heads", 32);
-  s.attention_bias = s.output_bias = f.boolean("attention_bias", false) ? Bias::kYes : Bias::kNone;
-  s.head_norm = HeadNorm::kRms;
+  s.attention_bias = s.output_bias = f.boolean("attention_bias", false) ? model::Bias::kYes : model::Bias::kNone;
+  s.head_norm = model::HeadNorm::kRms;
   read_qwen_windows(f, s);
   return s;
 }
 
 // What no field of Hugging Face's says: windows of other models, or several of them, and dilations.
-void read_windows(const ConfigFields& f, ModelSpec& s) {
+void read_windows(const ConfigFields& f, model::ModelSpec& s) {
   if (f.has("layer_window")) {
     COCA_CHECK_AS(kBadFile, s.layer_window.empty(), "{}: layer_window names the layers' windows, and sliding_window does too; keep the one that is meant",
                   f.origin());
@@ -215,12 +216,12 @@ void read_windows(const ConfigFields& f, ModelSpec& s) {
   }
   if (f.has("layer_dilation")) s.dilation = f.integers("layer_dilation");
   s.global_tokens = f.integer("global_tokens", 0);
-  s.direction = read_name<Direction>(f, "direction", "causal");
-  if (s.direction == Direction::kBidirectional) s.mask_id = f.optional_id("mask_token_id");
+  s.direction = read_name<model::Direction>(f, "direction", "causal");
+  if (s.direction == model::Direction::kBidirectional) s.mask_id = f.optional_id("mask_token_id");
 }
 
 // Sizes that some files hold under a second name, from the library that trained the model.
-void check_other_spellings(const ConfigFields& f, const ModelSpec& s) {
+void check_other_spellings(const ConfigFields& f, const model::ModelSpec& s) {
   const std::tuple<const char*, int64_t, const char*> kSpellings[] = {
       {"n_embd", s.C, "hidden_size"}, {"n_embed", s.C, "hidden_size"}, {"d_model", s.C, "hidden_size"},
       {"n_layer", s.L, "num_hidden_layers"}, {"n_layers", s.L, "num_hidden_layers"}, {"num_layers", s.L, "num_hidden_layers"},
@@ -234,37 +235,55 @@ void check_other_spellings(const ConfigFields& f, const ModelSpec& s) {
                   f.raw(key).dump(), size, name);
 }
 
-ModelSpec read_architecture(const ConfigFields& f, const json& config) {
+model::ModelSpec read_architecture(const ConfigFields& f, const json& config) {
   const std::string type = f.text("model_type", "");
   if (type == "gpt_neox") return read_gpt_neox(f);
   if (type == "llama") return read_llama(f);
   if (type == "mistral") return read_mistral(f, config);
   if (type == "qwen2") return read_qwen2(f);
   if (type == "qwen3") return read_qwen3(f);
-  fail(ErrorKind::kBadFile, "{}: model_type \"{}\" is not supported; expected {}", f.origin(), type, enum_choices<Architecture>());
+  fail(ErrorKind::kBadFile, "{}: model_type \"{}\" is not supported; expected {}", f.origin(), type,
+       enum_choices<model::Architecture>());
 }
 
 // Whether Hugging Face's fields say this model's windows: Mistral's one for all layers, Qwen's one for some.
-bool names_windows(const ModelSpec& s) {
+bool names_windows(const model::ModelSpec& s) {
   const int64_t largest = s.layer_window.empty() ? 0 : *std::max_element(s.layer_window.begin(), s.layer_window.end());
-  const bool some = s.architecture == Architecture::kQwen2 || s.architecture == Architecture::kQwen3;
-  if (!some && s.architecture != Architecture::kMistral) return false;
+  const bool some = s.architecture == model::Architecture::kQwen2 || s.architecture == model::Architecture::kQwen3;
+  if (!some && s.architecture != model::Architecture::kMistral) return false;
   return std::all_of(s.layer_window.begin(), s.layer_window.end(), [&](int64_t w) { return w == largest || (some && w == 0); });
 }
 
-void write_llama_family(const ModelSpec& s, nlohmann::ordered_json& c) {
+// "architectures" of config.json.
+std::string_view class_name(model::Architecture architecture) {
+  switch (architecture) {
+    case model::Architecture::kGptNeoX:
+      return "GPTNeoXForCausalLM";
+    case model::Architecture::kLlama:
+      return "LlamaForCausalLM";
+    case model::Architecture::kMistral:
+      return "MistralForCausalLM";
+    case model::Architecture::kQwen2:
+      return "Qwen2ForCausalLM";
+    case model::Architecture::kQwen3:
+      return "Qwen3ForCausalLM";
+  }
+  return "";
+}
+
+void write_llama_family(const model::ModelSpec& s, nlohmann::ordered_json& c) {
   const bool named = !s.layer_window.empty() && names_windows(s);
   c["num_key_value_heads"] = s.G;
   c["rope_theta"] = s.rope_theta;
   c["rms_norm_eps"] = s.norm_eps;
   c["hidden_act"] = "silu";
-  if (s.architecture == Architecture::kLlama) {
-    c["attention_bias"] = s.attention_bias == Bias::kYes;
-    c["mlp_bias"] = s.mlp_bias == Bias::kYes;
-  } else if (s.architecture == Architecture::kMistral) {
+  if (s.architecture == model::Architecture::kLlama) {
+    c["attention_bias"] = s.attention_bias == model::Bias::kYes;
+    c["mlp_bias"] = s.mlp_bias == model::Bias::kYes;
+  } else if (s.architecture == model::Architecture::kMistral) {
     c["sliding_window"] = named ? json(s.layer_window.front()) : json(nullptr);
   } else {
-    if (s.architecture == Architecture::kQwen3) c["attention_bias"] = s.attention_bias == Bias::kYes;
+    if (s.architecture == model::Architecture::kQwen3) c["attention_bias"] = s.attention_bias == model::Bias::kYes;
     c["use_sliding_window"] = named;
     if (!named) return;
     c["sliding_window"] = *std::max_element(s.layer_window.begin(), s.layer_window.end());
@@ -274,9 +293,9 @@ void write_llama_family(const ModelSpec& s, nlohmann::ordered_json& c) {
 
 }  // namespace
 
-ModelSpec spec_from_json(const json& config, std::string_view origin) {
+model::ModelSpec spec_from_json(const json& config, std::string_view origin) {
   const ConfigFields f(config, origin);
-  ModelSpec spec = read_architecture(f, config);
+  model::ModelSpec spec = read_architecture(f, config);
   read_windows(f, spec);
   check_other_spellings(f, spec);
   for (const auto& [key, value] : config.items()) {
@@ -289,39 +308,40 @@ ModelSpec spec_from_json(const json& config, std::string_view origin) {
   }
   f.refuse_unread();
   try {
-    validate(spec);
+    model::validate(spec);
   } catch (const Error& error) {
     fail(ErrorKind::kBadFile, "{}: {}", origin, error.what());
   }
   return spec;
 }
 
-nlohmann::ordered_json spec_to_json(const ModelSpec& s, Precision precision) {
+nlohmann::ordered_json spec_to_json(const model::ModelSpec& s, model::Precision precision) {
   nlohmann::ordered_json c;
-  const bool neox = s.architecture == Architecture::kGptNeoX;
+  const bool neox = s.architecture == model::Architecture::kGptNeoX;
   c["architectures"] = {std::string(class_name(s.architecture))};
   c["model_type"] = std::string(enum_name(s.architecture));
-  c["torch_dtype"] = precision == Precision::kBF16 ? "bfloat16" : "float32";
+  c["torch_dtype"] = precision == model::Precision::kBF16 ? "bfloat16" : "float32";
   c["attention_type"] = std::string(enum_name(s.attention));
-  if (is_coca(s.attention) && s.R != s.D) c["coca_fold"] = s.fold == ops::Fold::kOfficial ? "official" : "rotary";
-  if (s.t_width != TWidth::kFull) c["coca_t_width"] = std::string(enum_name(s.t_width));
+  if (model::is_coca(s.attention) && s.R != s.D)
+    c["coca_fold"] = s.fold == ops::Fold::kOfficial ? "official" : "rotary";
+  if (s.t_width != model::TWidth::kFull) c["coca_t_width"] = std::string(enum_name(s.t_width));
   c["vocab_size"] = s.V;
   c["hidden_size"] = s.C;
   c["intermediate_size"] = s.F;
   c["num_hidden_layers"] = s.L;
   c["num_attention_heads"] = s.H;
-  if (s.D * s.H != s.C || s.architecture == Architecture::kQwen3) c["head_dim"] = s.D;
+  if (s.D * s.H != s.C || s.architecture == model::Architecture::kQwen3) c["head_dim"] = s.D;
   c["max_position_embeddings"] = s.max_position;
   c["initializer_range"] = s.init_std;
-  c["tie_word_embeddings"] = s.embeddings == Embeddings::kTied;
+  c["tie_word_embeddings"] = s.embeddings == model::Embeddings::kTied;
   c["rope_scaling"] = rope_scaling_to_json(s.rope_scaling);
   if (neox) {
-    c["attention_bias"] = s.attention_bias == Bias::kYes;
+    c["attention_bias"] = s.attention_bias == model::Bias::kYes;
     c["rotary_pct"] = static_cast<double>(s.R) / static_cast<double>(s.D);
     c["rotary_emb_base"] = s.rope_theta;
     c["layer_norm_eps"] = s.norm_eps;
-    c["use_parallel_residual"] = s.residual == ResidualKind::kParallel;
-    c["hidden_act"] = s.mlp == Mlp::kGelu ? "gelu" : "gelu_new";
+    c["use_parallel_residual"] = s.residual == model::ResidualKind::kParallel;
+    c["hidden_act"] = s.mlp == model::Mlp::kGelu ? "gelu" : "gelu_new";
   } else {
     write_llama_family(s, c);
   }
@@ -331,7 +351,7 @@ nlohmann::ordered_json spec_to_json(const ModelSpec& s, Precision precision) {
     c["layer_dilation"].push_back(std::vector<int64_t>(heads.begin(), heads.end()));
   }
   if (s.global_tokens > 0) c["global_tokens"] = s.global_tokens;
-  if (s.direction != Direction::kCausal) c["direction"] = std::string(enum_name(s.direction));
+  if (s.direction != model::Direction::kCausal) c["direction"] = std::string(enum_name(s.direction));
   if (s.mask_id) c["mask_token_id"] = *s.mask_id;
   if (s.bos_id) c["bos_token_id"] = *s.bos_id;
   if (s.eos_ids.size() == 1) c["eos_token_id"] = s.eos_ids.front();
@@ -339,4 +359,4 @@ nlohmann::ordered_json spec_to_json(const ModelSpec& s, Precision precision) {
   return c;
 }
 
-}  // namespace coca::model
+}  // namespace coca::formats

@@ -1,6 +1,6 @@
 // Shards and their index, and the ways in which they can be wrong.
 // SPDX-License-Identifier: Apache-2.0
-#include "coca/model/weight_files.h"
+#include "coca/formats/weight_files.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,17 +9,18 @@
 #include <cstring>
 #include <limits>
 
+#include "coca/formats/convert.h"
+#include "coca/formats/model_folder.h"
 #include "coca/io/json_file.h"
 #include "coca/model/architecture.h"
-#include "coca/model/convert.h"
-#include "coca/model/model.h"
 #include "support/faults.h"
 #include "support/paths.h"
 #include "support/tiny_model.h"
 
-namespace coca::model {
+namespace coca::formats {
 namespace {
 
+using namespace model;
 namespace fs = std::filesystem;
 using nlohmann::json;
 using test::TempDir;
@@ -164,4 +165,4 @@ TEST(WeightFiles, BadTensorsAreNamed) {
 }
 
 }  // namespace
-}  // namespace coca::model
+}  // namespace coca::formats

@@ -1,4 +1,5 @@
-// coca/model/harmless_fields.h - fields of published config.json files that say nothing about the logits of our architectures.
+// coca/formats/harmless_fields.h - fields of published config.json files that say nothing about the logits of our
+// architectures.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -7,15 +8,15 @@
 
 #include "coca/model/spec.h"
 
-namespace coca::model {
+namespace coca::formats {
 
 // Whether a top-level field of config.json, of this value, leaves the logits alone: bookkeeping of the Hub and of libraries,
 // what acts in training only (dropout, noise, initial weights), how a computation runs and not what it gives, settings of
 // generation, other tasks' heads, and multipliers and kinds that say what the spec has anyway.
-bool is_harmless_field(std::string_view key, const nlohmann::json& value, const ModelSpec&);
+bool is_harmless_field(std::string_view key, const nlohmann::json& value, const model::ModelSpec&);
 
 // Whether a field that is false or 0 turns off what this model computes, as "is_causal": false does. Others that are
 // off are taken for parts that the model does not have.
-bool is_wrong_when_off(std::string_view key, const nlohmann::json& value, const ModelSpec&);
+bool is_wrong_when_off(std::string_view key, const nlohmann::json& value, const model::ModelSpec&);
 
-}  // namespace coca::model
+}  // namespace coca::formats

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "coca/model/shards.h"
+#include "coca/formats/shards.h"
 
 #include <string>
 
 #include "coca/io/json_file.h"
 
-namespace coca::model {
+namespace coca::formats {
 
 std::vector<std::vector<size_t>> plan_shards(const std::vector<size_t>& tensor_bytes, size_t max_bytes) {
   std::vector<std::vector<size_t>> shards(1);
@@ -37,4 +37,4 @@ void ShardWriter::write(const std::vector<io::TensorToSave>& tensors) {
   io::write_json(dir_ / "model.safetensors.index.json", index);
 }
 
-}  // namespace coca::model
+}  // namespace coca::formats
