@@ -1,5 +1,7 @@
 // A LoRA adapter's folder (adapter_config.json, adapter_model.safetensors) read for a small model.
 // SPDX-License-Identifier: Apache-2.0
+#include <nlohmann/json.hpp>
+
 #include "coca/formats/adapter_file.h"
 #include "coca/formats/config.h"
 #include "support/harness.h"

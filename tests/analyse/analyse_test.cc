@@ -10,6 +10,7 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <nlohmann/json.hpp>
 
 #include "coca/analyse/report.h"
 #include "coca/analyse/results.h"

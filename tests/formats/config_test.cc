@@ -4,6 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <nlohmann/json.hpp>
+
 #include "coca/formats/model_folder.h"
 #include "support/faults.h"
 #include "support/paths.h"

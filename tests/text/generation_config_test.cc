@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/text/generation_config.h"
 
+#include <nlohmann/json.hpp>
+
 #include "support/temp_dir.h"
 
 namespace coca::text {

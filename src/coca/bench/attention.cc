@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "coca/base/sizes.h"
 #include "coca/bench/einsum_attention.h"

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/bench/eval.h"
 
+#include <nlohmann/json.hpp>
+
 #include "coca/base/memory.h"
 #include "coca/base/sizes.h"
 #include "coca/bench/answers.h"

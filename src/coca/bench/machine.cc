@@ -2,6 +2,7 @@
 #include "coca/bench/machine.h"
 
 #include <fstream>
+#include <nlohmann/json.hpp>
 
 #include "coca/base/count.h"
 #include "coca/base/parallel.h"

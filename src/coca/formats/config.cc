@@ -2,6 +2,7 @@
 #include "coca/formats/config.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <tuple>
 

@@ -1,6 +1,7 @@
 // rope_scaling (transformers 4) and rope_parameters (transformers 5) of config.json, both ways; declared in config.h.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "coca/formats/config.h"
 #include "coca/formats/config_fields.h"

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/formats/shards.h"
 
-#include <string>
-
 #include "coca/io/json_file.h"
 
 namespace coca::formats {
@@ -27,12 +25,12 @@ void ShardWriter::write(const std::vector<io::TensorToSave>& tensors) {
       files_ == 1 ? "model.safetensors" : fmt::format("model-{:05d}-of-{:05d}.safetensors", written_, files_);
   io::save_safetensors(dir_ / name, tensors, {{"format", "pt"}});
   for (const io::TensorToSave& tensor : tensors) {
-    weight_map_[tensor.name] = name;
+    file_of_.emplace_back(tensor.name, name);
     bytes_ += tensor.value.bytes();
   }
   if (files_ == 1 || written_ < files_) return;
   nlohmann::ordered_json index;
-  index["weight_map"] = weight_map_;
+  for (const auto& [tensor, file] : file_of_) index["weight_map"][tensor] = file;
   index["metadata"] = {{"total_size", bytes_}};
   io::write_json(dir_ / "model.safetensors.index.json", index);
 }

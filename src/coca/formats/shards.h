@@ -4,7 +4,8 @@
 #pragma once
 
 #include <filesystem>
-#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "coca/io/safetensors.h"
@@ -24,7 +25,7 @@ class ShardWriter {
  private:
   std::filesystem::path dir_;
   size_t files_, written_ = 0, bytes_ = 0;
-  nlohmann::ordered_json weight_map_;
+  std::vector<std::pair<std::string, std::string>> file_of_;  // tensor, file
 };
 
 }  // namespace coca::formats

@@ -2,6 +2,7 @@
 #include "coca/study/results.h"
 
 #include <algorithm>
+#include <nlohmann/json.hpp>
 
 #include "coca/base/version.h"
 #include "coca/io/csv.h"
