@@ -1,28 +1,25 @@
 // coca/formats/name_pattern.h - regular expressions over module names, as PEFT's files have them (Python's re, read by
-// PCRE2). They come from files that nobody vouches for: compiling and matching have limits.
+// PCRE2).
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <memory>
 #include <string>
 #include <string_view>
+
+#include "coca/text/pcre.h"
 
 namespace coca::formats {
 
 class NamePattern {
  public:
   // `where` names the field in errors: kBadFile for what is not a pattern.
-  NamePattern(std::string pattern, std::string where);
-  ~NamePattern();
-  NamePattern(const NamePattern&) = delete;
-  NamePattern& operator=(const NamePattern&) = delete;
+  NamePattern(const std::string& pattern, const std::string& where);
 
-  bool matches(std::string_view name) const;  // the whole name; Error kBadFile when that takes too many steps
+  // The whole name; Error kBadFile when that takes too many steps.
+  bool matches(std::string_view name) const { return compiled_.matches(name); }
 
  private:
-  struct Compiled;
-  std::string pattern_, where_;
-  std::unique_ptr<Compiled> compiled_;
+  text::Pcre compiled_;
 };
 
 }  // namespace coca::formats

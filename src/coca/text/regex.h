@@ -6,9 +6,10 @@
 
 #include <cstddef>
 #include <functional>
-#include <memory>
 #include <string>
 #include <string_view>
+
+#include "coca/text/pcre.h"
 
 namespace coca::text {
 
@@ -21,9 +22,6 @@ class Regex {
  public:
   // Error kBadFile naming `origin` when the pattern is wrong, too large or not supported.
   Regex(std::string_view oniguruma_pattern, std::string origin);
-  ~Regex();
-  Regex(const Regex&) = delete;
-  Regex& operator=(const Regex&) = delete;
 
   // All matches from left to right, also empty ones that do not touch the match before. `text` must be valid UTF-8.
   // Error kBadFile when matching exceeds its limits. Thread-safe.
@@ -31,9 +29,8 @@ class Regex {
   const std::string& pattern() const { return pattern_; }
 
  private:
-  struct Compiled;
   std::string pattern_, origin_;
-  std::unique_ptr<Compiled> compiled_;
+  Pcre compiled_;
 };
 
 }  // namespace coca::text

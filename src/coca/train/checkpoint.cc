@@ -135,7 +135,6 @@ std::optional<fs::path> latest_sound_checkpoint(const fs::path& out) {
 }
 
 void export_model(const fs::path& dir, const CheckpointParts& parts) {
-  io::make_dirs(dir.parent_path());
   io::AtomicDir folder(dir);
   save_weights(folder.path(), parts);
   folder.commit();
@@ -187,7 +186,6 @@ void save_checkpoint(const CheckpointPlan& plan, const TrainState& state, const 
   std::optional<io::AtomicDir> folder;
   dist::together(parts.ranks, [&] {
     if (!first) return;
-    io::make_dirs(root);
     folder.emplace(root / fmt::format("{}{:08d}", kPrefix, state.step));
   });
   const fs::path path = dist::broadcast_text(parts.ranks, 0, first ? folder->path().string() : "");
