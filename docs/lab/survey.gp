@@ -1,4 +1,4 @@
-# The figure of the survey in docs/results.md, from survey-books.csv: gnuplot docs/results/survey.gp > docs/images/survey.svg
+# The figure of the survey in docs/lab/survey.md, from survey-books.csv: gnuplot docs/lab/survey.gp > docs/images/survey.svg
 # (in the project's folder). A line a seed.
 set terminal svg size 960,560 font "sans-serif,14" background "white"
 set datafile separator ","
@@ -13,7 +13,7 @@ set tics nomirror
 set xlabel "window (bytes); trained on 128"
 set ylabel "perplexity per byte"
 set key outside right center noenhanced
-file = "docs/results/survey-books.csv"
+file = "docs/lab/survey-books.csv"
 at(m, v) = strcol(1) eq m && strcol(2) eq v
 line(m, v) = sprintf("%s%s", m, v eq "" ? "" : " + dynamic NTK 4")
 methods = "rope rope rope+pose rope+clex coca-slack coca-slack coca-slack+pose coca-slack+clex coca-strict-xpos coca-slack-alibi alibi coca-slack+longformer"
