@@ -7,6 +7,7 @@
 #include "coca/analyse/analyse.h"
 #include "coca/analyse/report.h"
 #include "coca/analyse/results.h"
+#include "coca/base/count.h"
 #include "coca/base/spread.h"
 #include "coca/eval/protocol.h"
 #include "coca/io/fs.h"
@@ -63,7 +64,9 @@ std::vector<std::vector<int32_t>> cut_windows(const std::vector<std::vector<int3
     longest = std::max(longest, N);
     for (int64_t begin = 0; begin + room <= N; begin += room) places.emplace_back(d, begin);
   }
-  COCA_CHECK(!places.empty(), "--text: too short; a window of {} tokens needs {} of text, the longest document has {} (see --length)", length, room, longest);
+  COCA_CHECK(!places.empty(),
+             "--text: too short; a window of {} needs {} of text, the longest document has {} (see --length)",
+             counted(length, "token"), room, longest);
   std::vector<std::vector<int32_t>> windows;
   const auto all = static_cast<int64_t>(places.size());
   count = std::min(count, all);
@@ -120,8 +123,8 @@ int run(AnalyseFlags& flags) {
   Measurement measurement([&] { analyse::analyse(spec, m.model.params->weights(), windows, options, a); });
   progress.finish();
   if (a.windows == 0) measurement.rethrow();
-  measurement.missing = {fmt::format("{} of {}", static_cast<int64_t>(windows.size()) - a.windows,
-                                     counted(static_cast<int64_t>(windows.size()), "window"))};
+  measurement.missing = {
+      fmt::format("{} of {}", static_cast<int64_t>(windows.size()) - a.windows, counted(windows.size(), "window"))};
 
   const std::string source = source_line(flags, m, bos);
   ordered_json json = header_json(flags.model, m, io::options_to_json(flags));

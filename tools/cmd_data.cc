@@ -6,6 +6,7 @@
 
 #include "cli.h"
 #include "coca/base/clock.h"
+#include "coca/base/count.h"
 #include "coca/base/log.h"
 #include "coca/data/indexed_dataset.h"
 #include "coca/data/pg19.h"
@@ -60,15 +61,14 @@ int run_build(const BuildFlags& flags) {
   if (progress) progress->finish();
   for (const std::string& warning : r.corpus.warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
   report::Table table{.title = flags.out, .header = {"", "value"}, .rows = {}, .align = {}};
-  table.rows = {{"files", report::format_count(r.corpus.files)},
-                {"documents", report::format_count(r.documents)},
-                {"empty documents skipped", report::format_count(r.corpus.empty_documents)},
-                {"documents with invalid UTF-8", report::format_count(r.corpus.invalid_utf8_documents)},
+  table.rows = {{"files", grouped(r.corpus.files)},
+                {"documents", grouped(r.documents)},
+                {"empty documents skipped", grouped(r.corpus.empty_documents)},
+                {"documents with invalid UTF-8", grouped(r.corpus.invalid_utf8_documents)},
                 {"text", report::format_bytes(r.corpus.bytes)},
-                {"tokens", report::format_count(r.tokens)},
+                {"tokens", grouped(r.tokens)},
                 {"bytes per token", report::format_number(r.bytes_per_token)},
-                {"tokenizer",
-                 fmt::format("{}, {} ids", tokenizer->kind(), report::format_count(tokenizer->vocab_size()))},
+                {"tokenizer", fmt::format("{}, {}", tokenizer->kind(), counted(tokenizer->vocab_size(), "id"))},
                 {"time", report::format_duration(watch.seconds())}};
   print(table_text(table));
   return 0;
@@ -99,11 +99,10 @@ int run_import(const ImportFlags& flags) {
     log_warning("{} of {} {} not end with this tokenizer's eos", grouped(r.documents - r.closed_documents),
                 counted(r.documents, "document"), r.documents - r.closed_documents == 1 ? "does" : "do");
   report::Table table{.title = flags.out, .header = {"", "value"}, .rows = {}, .align = {}};
-  table.rows = {{"documents", report::format_count(r.documents)},
-                {"sequences", report::format_count(r.sequences)},
-                {"tokens", report::format_count(r.tokens)},
-                {"tokenizer",
-                 fmt::format("{}, {} ids", tokenizer->kind(), report::format_count(tokenizer->vocab_size()))}};
+  table.rows = {{"documents", grouped(r.documents)},
+                {"sequences", grouped(r.sequences)},
+                {"tokens", grouped(r.tokens)},
+                {"tokenizer", fmt::format("{}, {}", tokenizer->kind(), counted(tokenizer->vocab_size(), "id"))}};
   print(table_text(table));
   return 0;
 }
@@ -141,13 +140,11 @@ int run_info(const InfoFlags& flags) {
   if (is_stdout(flags.json)) return 0;
   report::Table table{.title = path, .header = {"", "value"}, .rows = {}, .align = {}};
   table.rows = {{"size", report::format_bytes(bytes)},
-                {"tokens", report::format_count(file.size())},
-                {"documents", report::format_count(file.documents())},
+                {"tokens", grouped(file.size())},
+                {"documents", grouped(file.documents())},
                 {"tokens per document",
-                 file.documents() > 0
-                     ? fmt::format("{} to {}", report::format_count(shortest), report::format_count(longest))
-                     : "-"},
-                {"vocabulary", report::format_count(file.vocab_size())},
+                 file.documents() > 0 ? fmt::format("{} to {}", grouped(shortest), grouped(longest)) : "-"},
+                {"vocabulary", grouped(file.vocab_size())},
                 {"tokenizer", fmt::format("{} ({})", file.tokenizer_kind(), file.tokenizer_fingerprint())}};
   print(table_text(table));
   return 0;

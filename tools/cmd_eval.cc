@@ -4,6 +4,7 @@
 #include <cmath>
 #include <new>
 
+#include "coca/base/count.h"
 #include "coca/base/log.h"
 #include "coca/base/version.h"
 #include "coca/io/fs.h"
@@ -140,7 +141,8 @@ double WorkShare::at(int64_t length, int64_t done) {
 double print_eval_work(const ModelFlags& flags, const model::ModelSpec& spec, const std::vector<Part>& parts, int64_t batch_tokens) {
   int64_t longest = 1;
   for (const Part& part : parts) longest = std::max(longest, part.length);
-  print_prose(fmt::format("model: {} (attention {}, {} parameters)\n\n", flags.model, enum_name(spec.attention), report::format_count(model::parameter_count(spec))));
+  print_prose(fmt::format("model: {} (attention {}, {})\n\n", flags.model, enum_name(spec.attention),
+                          counted(model::parameter_count(spec), "parameter")));
   return print_work({.parts = parts, .spec = spec, .precision = flags.precision, .length = longest,
                      .batch = std::max<int64_t>(1, batch_tokens / longest), .memory = evaluation_memory(spec, flags.precision, batch_tokens, longest)});
 }

@@ -3,6 +3,7 @@
 #include <limits>
 
 #include "cli.h"
+#include "coca/base/count.h"
 #include "coca/data/instruct.h"
 #include "coca/formats/model_folder.h"
 #include "coca/model/select.h"
@@ -52,7 +53,7 @@ std::string describe(const data::ReadReport& r) {
     out += fmt::format("{} {}: {}", out.empty() ? "read as" : "; as", names.first, counted(found->second, names.second));
   }
   if (r.answers > 0) out += ", " + counted(r.answers, "answer");
-  if (r.masked_answers > 0) out += fmt::format(" ({} with weight 0)", report::format_count(r.masked_answers));
+  if (r.masked_answers > 0) out += fmt::format(" ({} with weight 0)", grouped(r.masked_answers));
   return out;
 }
 
@@ -95,7 +96,10 @@ Loaded load_data(const train::FinetuneConfig& c, const std::shared_ptr<formats::
              .validation_text = load_text(validation_text, validation_file, "validation text", std::nullopt, data::Split::kValidation),
              .model = model};
   leave_out_short_choice(c, c.length > 0 ? c.length : target.spec.max_position, all.validation_text);
-  if (keep == Keep::kInFolder && all.text && all.validation_text) list = train::document_list(c.text, train_file), validation_list = train::document_list(validation_text, validation_file);
+  if (keep == Keep::kInFolder && all.text && all.validation_text) {
+    list = train::document_list(c.text, train_file);
+    validation_list = train::document_list(validation_text, validation_file);
+  }
   all.shared = warn_of_overlap(list, validation_list);
   return all;
 }
@@ -119,16 +123,18 @@ void warn_of_long_examples(const data::PackedWindows& windows) {
   const data::PackingReport& r = windows.report();
   std::string what;
   const auto add = [&](int64_t n, const char* becomes) {
-    if (n > 0) what += fmt::format("{}{} {} {}", what.empty() ? "" : ", ", report::format_count(n), n == 1 ? "is" : "are", becomes);
+    if (n > 0) what += fmt::format("{}{} {} {}", what.empty() ? "" : ", ", grouped(n), n == 1 ? "is" : "are", becomes);
   };
   add(r.split, "split, and only the first part of each begins with its question");
   add(r.truncated, "cut off at the end of the window");
   add(r.dropped, "left out");
   if (what.empty()) return;
-  log_warning("{} of {} longer than the window of {}: {}; a greater --length takes them whole, --long-documents chooses another way",
-              report::format_count(r.split + r.truncated + r.dropped),
-              counted(r.documents, "example") + (r.split + r.truncated + r.dropped == 1 ? " is" : " are"),
-              counted(windows.length(), "token"), what);
+  log_warning(
+      "{} of {} longer than the window of {}: {}; a greater --length takes them whole, --long-documents chooses "
+      "another way",
+      grouped(r.split + r.truncated + r.dropped),
+      counted(r.documents, "example") + (r.split + r.truncated + r.dropped == 1 ? " is" : " are"),
+      counted(windows.length(), "token"), what);
 }
 
 // Nothing of the data is left out without a word.
@@ -138,24 +144,25 @@ void print_packing(const data::PackedWindows& windows) {
   print_prose(
       fmt::format("examples: {} in {} of {} ({:.1f} % full), {} counted; longer than a window: {} split, {} truncated, "
                   "{} dropped; without an answer in reach: {} left out\n",
-                  report::format_count(r.documents), counted(r.windows, "window"), windows.length(),
-                  100.0 * static_cast<double>(r.inputs) / places, counted(r.targets, "target"), report::format_count(r.split), report::format_count(r.truncated),
-                  report::format_count(r.dropped), report::format_count(r.without_loss)));
+                  grouped(r.documents), counted(r.windows, "window"), windows.length(),
+                  100.0 * static_cast<double>(r.inputs) / places, counted(r.targets, "target"), grouped(r.split),
+                  grouped(r.truncated), grouped(r.dropped), grouped(r.without_loss)));
 }
 
 void print_start(const train::FinetuneConfig& c, const train::Finetuner& tuner) {
   const train::Loop& loop = tuner.loop();
   if (tuner.windows()) print_packing(*tuner.windows());
   if (tuner.windows() && first_rank()) warn_of_long_examples(*tuner.windows());
-  const std::string whole = report::format_count(model::parameter_count(loop.spec()));
-  print_prose(fmt::format("{}: {}{}, {} of {}, activations {}{}\n", c.out,
-                    train::trains_adapter(c) ? fmt::format("adapter of {} parameters beside a model of {}",
-                                                           report::format_count(loop.trained_parameters()), whole)
-                                             : fmt::format("{} of {} parameters trained",
-                                                           report::format_count(loop.trained_parameters()), whole),
-                    tuner.stages().size() > 1 ? fmt::format(" in the first of {} stages", tuner.stages().size()) : "",
-                    counted(loop.steps(), "step"), counted(c.batch * c.accumulation * tuner.length(), "token"),
-                    report::format_bytes(static_cast<int64_t>(loop.activation_bytes())), ranks_text()));
+  const int64_t whole = model::parameter_count(loop.spec());
+  print_prose(fmt::format(
+      "{}: {}{}, {} of {}, activations {}{}\n", c.out,
+      train::trains_adapter(c)
+          ? fmt::format("adapter of {} beside a model of {}", counted(loop.trained_parameters(), "parameter"),
+                        grouped(whole))
+          : fmt::format("{} of {} trained", grouped(loop.trained_parameters()), counted(whole, "parameter")),
+      tuner.stages().size() > 1 ? fmt::format(" in the first of {}", counted(tuner.stages().size(), "stage")) : "",
+      counted(loop.steps(), "step"), counted(c.batch * c.accumulation * tuner.length(), "token"),
+      report::format_bytes(static_cast<int64_t>(loop.activation_bytes())), ranks_text()));
 }
 
 train::TrainSummary run_with_progress(train::Finetuner& tuner) {

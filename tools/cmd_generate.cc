@@ -226,8 +226,8 @@ class Generator {
 void print_speed(const std::vector<int32_t>& ids, const infer::GenerateResult& r) {
   std::fprintf(
       stderr, "%s\n",
-      fmt::format("prefill {}, {}; decode {}, {}; cache {}", counted(static_cast<int64_t>(ids.size()), "token"),
-                  rate(ids.size(), r.prefill_seconds), counted(static_cast<int64_t>(r.ids.size()), "token"),
+      fmt::format("prefill {}, {}; decode {}, {}; cache {}", counted(ids.size(), "token"),
+                  rate(ids.size(), r.prefill_seconds), counted(r.ids.size(), "token"),
                   rate(r.ids.size(), r.decode_seconds), report::format_bytes(static_cast<int64_t>(r.cache_bytes)))
           .c_str());
 }

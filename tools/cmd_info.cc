@@ -6,6 +6,7 @@
 #include <map>
 
 #include "cli.h"
+#include "coca/base/count.h"
 #include "coca/base/parallel.h"
 #include "coca/base/version.h"
 #include "coca/dist/mpi.h"
@@ -39,7 +40,7 @@ struct Facts {
   }
   void count(const char* name, const char* key, int64_t value) {
     json[key] = value;
-    table.rows.push_back({name, report::format_count(value)});
+    table.rows.push_back({name, grouped(value)});
   }
   void bytes(const char* name, const char* key, int64_t value) {
     json[key] = value;
@@ -130,7 +131,7 @@ void tokenizer_facts(const std::string& dir, Facts& f) {
   std::string tokenizer;
   try {
     const auto loaded = text::load_tokenizer(dir);
-    tokenizer = fmt::format("{}, {} ids", loaded->kind(), report::format_count(loaded->vocab_size()));
+    tokenizer = fmt::format("{}, {}", loaded->kind(), counted(loaded->vocab_size(), "id"));
   } catch (const Error& error) {
     const bool some = std::ranges::any_of(std::array{"tokenizer.json", "tokenizer.model", "coca_tokenizer.json"},
                                           [&](const char* name) { return io::exists(fs::path(dir) / name); });
@@ -153,7 +154,7 @@ void cache_facts(const model::ModelSpec& s, Facts& f) {
 
 // What one sequence of `length` tokens needs, in each precision.
 void memory_facts(const model::ModelSpec& s, int64_t length, Facts& f) {
-  const std::string at = fmt::format(" at {} tokens", report::format_count(length));
+  const std::string at = fmt::format(" at {}", counted(length, "token"));
   f.json["length"] = length;
   for (const model::Precision precision : {model::Precision::kF32, model::Precision::kBF16}) {
     const bool half = precision == model::Precision::kBF16;

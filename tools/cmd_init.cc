@@ -1,6 +1,7 @@
 // coca init: a model folder with random weights, of the shape a config.json describes.
 // SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
+#include "coca/base/count.h"
 #include "coca/eval/protocol.h"
 #include "coca/formats/config.h"
 #include "coca/formats/model_folder.h"
@@ -45,7 +46,8 @@ int run(const Options& o) {
   formats::save_model(folder.path(), spec, params);
   tokenizer->save(folder.path());
   folder.commit();
-  print_prose(fmt::format("{}: {} random parameters, {}\n", o.out, report::format_count(model::parameter_count(spec)), enum_name(o.precision)));
+  print_prose(fmt::format("{}: {}, {}\n", o.out, counted(model::parameter_count(spec), "random parameter"),
+                          enum_name(o.precision)));
   return 0;
 }
 

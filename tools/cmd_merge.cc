@@ -47,7 +47,8 @@ int run(const Options& o) {
   formats::save_model(folder.path(), merged.spec, *merged.params);
   copy_companions(o.model, folder.path());
   folder.commit();
-  print_prose(fmt::format("{}: {} with {} changed by {}\n", o.out, o.model, counted(static_cast<int64_t>(adapter->targets().size()), "matrix", "matrices"), o.adapter));
+  print_prose(fmt::format("{}: {} with {} changed by {}\n", o.out, o.model,
+                          counted(adapter->targets().size(), "matrix", "matrices"), o.adapter));
   return 0;
 }
 

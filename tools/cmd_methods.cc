@@ -32,7 +32,12 @@ struct Options {
 // A common shape; the choices do not depend on sizes.
 model::ModelSpec example_spec() {
   model::ModelSpec s;
-  s.V = 256, s.C = 256, s.F = 1024, s.L = 4, s.H = s.G = 4, s.D = s.R = 64;
+  s.V = 256;
+  s.C = 256;
+  s.F = 1024;
+  s.L = 4;
+  s.H = s.G = 4;
+  s.D = s.R = 64;
   s.max_position = 512;
   return s;
 }
@@ -137,11 +142,11 @@ int run(const Options& options) {
   const int columns = terminal_columns(Stream::kOut);
   print(report::to_text_within(table_of(methods), columns > 0 ? std::min(columns, 100) : 100));
   print_prose(fmt::format(
-      "\n{} of {} combinations can be evaluated, {} of these trained (what is not listed is refused, see --reasons).\n"
+      "\n{} of {} can be evaluated, {} of these trained (what is not listed is refused, see --reasons).\n"
       "Those with windows are of the model (coca train --layer-window, --dilation, --global-tokens, --direction), the "
       "others of --pattern.\n",
-      report::format_count(count(MethodUse::kEvaluation) + count(MethodUse::kTraining)),
-      report::format_count(static_cast<int64_t>(methods.size())), report::format_count(count(MethodUse::kTraining))));
+      grouped(count(MethodUse::kEvaluation) + count(MethodUse::kTraining)), counted(methods.size(), "combination"),
+      grouped(count(MethodUse::kTraining))));
   if (options.reasons) print_reasons(methods);
   write_json_output(options.json, json_of(methods));
   return 0;

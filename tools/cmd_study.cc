@@ -59,7 +59,9 @@ struct StudyWork {
 StudyWork work_of(const study::StudyConfig& c, const text::Tokenizer& tokenizer, const std::vector<int64_t>& test_tokens) {
   StudyWork all;
   all.work.spec = train::trained_spec(study::train_config(c, c.methods.front(), c.seeds.front(), c.out), tokenizer);
-  all.work.precision = c.precision, all.work.length = c.length, all.work.batch = c.batch;
+  all.work.precision = c.precision;
+  all.work.length = c.length;
+  all.work.batch = c.batch;
   all.work.parts = {{"training", Pass::kTraining}, {"perplexity", Pass::kForward}, {"passkey", Pass::kForward}};
   for (const std::string& method : c.methods) {
     const study::MethodWork w = study::work_of(c, method, all.work.spec.V, test_tokens);
@@ -67,11 +69,16 @@ StudyWork work_of(const study::StudyConfig& c, const text::Tokenizer& tokenizer,
     for (const int64_t seed : c.seeds) {
       const std::filesystem::path run = study::run_folder(c, method, seed);
       if (std::filesystem::exists(run / "result.json")) continue;
-      ++all.trainings, all.evaluations += w.evaluations;
+      ++all.trainings;
+      all.evaluations += w.evaluations;
       const int64_t tokens[] = {w.trained_tokens, w.evaluations * w.ppl_tokens, w.evaluations * w.passkey_tokens};
-      for (size_t i = 0; i < study::kWorks; ++i) all.work.parts[i].tokens += tokens[i], all.work.parts[i].flops += w.all()[i];
+      for (size_t i = 0; i < study::kWorks; ++i) {
+        all.work.parts[i].tokens += tokens[i];
+        all.work.parts[i].flops += w.all()[i];
+      }
       const int64_t done = first_step(train::latest_checkpoint(run).value_or(""));
-      all.work.parts[0].tokens -= done * c.batch * c.length, all.work.parts[0].flops -= static_cast<double>(done) * w.step_flops;
+      all.work.parts[0].tokens -= done * c.batch * c.length;
+      all.work.parts[0].flops -= static_cast<double>(done) * w.step_flops;
       all.work.disk += training_disk(w.parameters, 0);
     }
   }
@@ -102,7 +109,7 @@ void tell_of_failures(const study::StudyResults& results) {
   for (const study::RunResult& r : results.runs)
     if (!r.failure.empty()) names += fmt::format("{}{} seed {}", failed++ > 0 ? ", " : "", r.method, r.seed);
   const std::string text = fmt::format("{} of {} given up, because {} numbers were no longer finite: {}", failed,
-                                       counted(static_cast<int64_t>(results.runs.size()), "training") + (failed == 1 ? " was" : " were"),
+                                       counted(results.runs.size(), "training") + (failed == 1 ? " was" : " were"),
                                        failed == 1 ? "its" : "their", names);
   COCA_CHECK_AS(kNumeric, failed < results.runs.size(), "{}; lower the learning rate and choose another --out", text);
   if (failed > 0) log_warning("{}", text);

@@ -8,6 +8,7 @@
 
 #include "cli.h"
 #include "coca/base/clock.h"
+#include "coca/base/count.h"
 #include "coca/io/fs.h"
 #include "coca/report/table.h"
 #include "coca/text/tokenizer.h"
@@ -55,7 +56,7 @@ int run_train(const TrainFlags& flags) {
                              .character_coverage = flags.character_coverage,
                              .max_sentences = flags.max_sentences});
   const auto tokenizer = text::load_tokenizer(model);
-  print_prose(fmt::format("{}: {} ids, trained in {}\n", model.string(), report::format_count(tokenizer->vocab_size()),
+  print_prose(fmt::format("{}: {}, trained in {}\n", model.string(), counted(tokenizer->vocab_size(), "id"),
                           report::format_duration(watch.seconds())));
   return 0;
 }

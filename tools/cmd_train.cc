@@ -1,6 +1,7 @@
 // coca train: train a decoder from scratch on text.
 // SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
+#include "coca/base/count.h"
 #include "coca/report/table.h"
 #include "coca/train/load_data.h"
 #include "coca/train/slices.h"
@@ -70,9 +71,10 @@ int run(OptionFlags& flags, Options& options) {
 
   train::Trainer trainer(c, {.tokens = tokens, .validation = validation ? &*validation : nullptr, .tokenizer = *tokenizer},
                          start, ranks());
-  print_prose(fmt::format("{}: {} parameters, attention {}, {} training tokens, {} per step, activations {}{}\n", c.out,
-                    report::format_count(model::parameter_count(trainer.spec())), enum_name(c.attention), report::format_count(tokens.size()),
-                    report::format_count(c.batch * c.length * c.accumulation), report::format_bytes(static_cast<int64_t>(trainer.activation_bytes())), ranks_text()));
+  print_prose(fmt::format("{}: {}, attention {}, {}, {} per step, activations {}{}\n", c.out,
+                          counted(model::parameter_count(trainer.spec()), "parameter"), enum_name(c.attention),
+                          counted(tokens.size(), "training token"), grouped(c.batch * c.length * c.accumulation),
+                          report::format_bytes(static_cast<int64_t>(trainer.activation_bytes())), ranks_text()));
   if (options.resume) print_resumed(c.out, trainer.first_step(), c.steps);
   report::Progress progress = make_progress({.total = c.steps, .start = trainer.first_step(), .unit = "steps", .label = "train"});
   const train::TrainSummary summary = trainer.run([&](const train::StepReport& r) {

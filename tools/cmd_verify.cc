@@ -1,6 +1,7 @@
 // coca verify DIR: hold a model folder against stored results of the official code.
 // SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
+#include "coca/base/count.h"
 #include "coca/eval/verify.h"
 #include "coca/report/table.h"
 
@@ -32,7 +33,8 @@ void print_case(const eval::CaseCheck& check, const Options& options) {
     if (!options.quiet || !pass) table.rows.push_back({t.name, fmt::format("{:.2e}", t.error), t.worst_index, pass ? "pass" : "FAIL"});
   }
   if (!table.rows.empty()) print(table_text(table));
-  print_prose(fmt::format("{}: {} of {} within {:g}\n\n", check.file, passed, counted(static_cast<int64_t>(check.tensors.size()), "tensor"), options.tolerance));
+  print_prose(fmt::format("{}: {} of {} within {:g}\n\n", check.file, passed, counted(check.tensors.size(), "tensor"),
+                          options.tolerance));
 }
 
 int run(const Options& options) {
@@ -46,7 +48,7 @@ int run(const Options& options) {
       failed += check.verdict == eval::Verdict::kFail;
     }
   }
-  print_prose(fmt::format("{}, {} failed\n", counted(cases, "case"), report::format_count(failed)));
+  print_prose(fmt::format("{}, {} failed\n", counted(cases, "case"), grouped(failed)));
   return failed == 0 ? 0 : kExitFailed;
 }
 

@@ -5,6 +5,7 @@
 
 #include "cli.h"
 #include "coca/base/clock.h"
+#include "coca/base/count.h"
 #include "coca/base/memory.h"
 #include "coca/base/parallel.h"
 #include "coca/bench/machine.h"
@@ -25,8 +26,10 @@ double seconds_of_run(const Run& run) {
   run();
   const Stopwatch watch;
   int64_t runs = 0;
-  do run(), ++runs;
-  while (watch.seconds() < kLeastSeconds);
+  do {
+    run();
+    ++runs;
+  } while (watch.seconds() < kLeastSeconds);
   return watch.seconds() / static_cast<double>(runs);
 }
 
@@ -89,7 +92,8 @@ double print_work(const Work& work) {
     double& rate = rates[static_cast<size_t>(part.pass)];
     if (rate == 0) rate = measured_rate(work, part.pass);
     all += part.flops / rate;
-    table.rows.push_back({part.name, report::format_count(part.tokens), report::format_number(part.flops, 3), report::format_duration(part.flops / rate)});
+    table.rows.push_back({part.name, grouped(part.tokens), report::format_number(part.flops, 3),
+                          report::format_duration(part.flops / rate)});
   }
   if (work.parts.size() > 1) table.rows.push_back({"all", "", "", report::format_duration(all)});
   print(table_text(table));

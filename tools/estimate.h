@@ -46,7 +46,10 @@ double seconds_of(const Work&);
 double print_work(const Work&);
 // The last line of a dry run; 0, an exit code.
 int end_dry_run();
-inline int print_dry_run(const Work& work) { return print_work(work), end_dry_run(); }
+inline int print_dry_run(const Work& work) {
+  print_work(work);
+  return end_dry_run();
+}
 
 // Bytes of weights, gradients, moments and activations of training; of the parameters that are trained.
 int64_t training_memory(const Work&, int64_t trained_parameters);

@@ -1,5 +1,6 @@
 // coca eval mlm: perplexity of masked tokens by window length, of bidirectional models. docs/evaluation.md.
 // SPDX-License-Identifier: Apache-2.0
+#include "coca/base/count.h"
 #include "coca/eval/mlm.h"
 
 #include <algorithm>
@@ -84,7 +85,8 @@ int run_mlm(MlmFlags& flags) {
   if (progress) progress->finish();
   if (results.empty()) measurement.rethrow();
   if (const eval::MlmResult& last = results.back(); !last.whole())
-    measurement.missing.push_back(fmt::format("{} of {} windows of length {}", last.planned_windows - last.windows, last.planned_windows, last.length));
+    measurement.missing.push_back(fmt::format("{} of {} of length {}", grouped(last.planned_windows - last.windows),
+                                              counted(last.planned_windows, "window"), last.length));
   for (size_t l = results.size(); l < flags.lengths.size(); ++l) measurement.missing.push_back(fmt::format("length {}", flags.lengths[l]));
   report::Table table{.title = "", .header = {"length", "windows", "masked tokens", "ppl", "nll"}, .rows = {}, .align = {}};
   ordered_json json = header_json(flags.model, m, io::options_to_json(flags));
@@ -92,8 +94,8 @@ int run_mlm(MlmFlags& flags) {
   json["results"] = ordered_json::array();
   for (const eval::MlmResult& r : results) {
     measurement.check(r.perplexity, fmt::format("length {}", r.length));
-    table.rows.push_back({fmt::format("{}{}", r.length, r.whole() ? "" : " (partial)"), report::format_count(r.windows), report::format_count(r.masked_tokens),
-                          report::format_number(r.perplexity), report::format_number(r.nll)});
+    table.rows.push_back({fmt::format("{}{}", r.length, r.whole() ? "" : " (partial)"), grouped(r.windows),
+                          grouped(r.masked_tokens), report::format_number(r.perplexity), report::format_number(r.nll)});
     json["results"].push_back({{"length", r.length}, {"windows", r.windows}, {"planned_windows", r.planned_windows}, {"masked_tokens", r.masked_tokens}, {"perplexity", number_json(r.perplexity)},
                                {"nll", number_json(r.nll)}, {"seconds", r.seconds}});
   }

@@ -1,5 +1,6 @@
 // coca eval passkey: passkey retrieval by length and depth. Protocol: docs/evaluation.md.
 // SPDX-License-Identifier: Apache-2.0
+#include "coca/base/count.h"
 #include "coca/eval/passkey.h"
 
 #include <algorithm>
@@ -66,7 +67,10 @@ eval::PasskeyProtocol protocol_from(const PasskeyFlags& flags) {
   if (!flags.lengths.empty()) p.lengths = flags.lengths;
   set(p.length_control, flags.length_control);
   set(p.wording, flags.wording);
-  if (!flags.depths.empty()) p.depths = flags.depths, p.place = eval::PasskeyPlace::kDepths;
+  if (!flags.depths.empty()) {
+    p.depths = flags.depths;
+    p.place = eval::PasskeyPlace::kDepths;
+  }
   set(p.place, flags.place);
   COCA_CHECK(!flags.digits || (!flags.key_least && !flags.key_most), "--digits {} and --key-least or --key-most: give one of them",
              *flags.digits);
@@ -75,8 +79,10 @@ eval::PasskeyProtocol protocol_from(const PasskeyFlags& flags) {
   set(p.keys.most, flags.key_most);
   set(p.trials, flags.trials);
   // Another rule brings its published number of tokens, unless that is given too.
-  if (flags.rule && *flags.rule != p.rule)
-    p.rule = *flags.rule, p.new_tokens = p.rule == eval::PasskeyRule::kExact ? 0 : p.rule == eval::PasskeyRule::kContains ? 64 : 10;
+  if (flags.rule && *flags.rule != p.rule) {
+    p.rule = *flags.rule;
+    p.new_tokens = p.rule == eval::PasskeyRule::kExact ? 0 : p.rule == eval::PasskeyRule::kContains ? 64 : 10;
+  }
   set(p.new_tokens, flags.new_tokens);
   set(p.bos, flags.bos);
   eval::check_protocol(p);
@@ -131,11 +137,11 @@ std::string zeros_note(const eval::PasskeyResult& result, const LoadedModel& m) 
   }
   if (shortest > trained)
     return fmt::format(
-        "No key was found. No length lies within the trained {} tokens, so this does not tell whether the model has "
+        "No key was found. No length lies within the trained {}, so this does not tell whether the model has "
         "learned the task.",
-        trained);
-  return fmt::format("No key was found, not even within the trained {} tokens: the model has not learned this task.",
-                     trained);
+        counted(trained, "token"));
+  return fmt::format("No key was found, not even within the trained {}: the model has not learned this task.",
+                     counted(trained, "token"));
 }
 
 std::string passkey_svg(const eval::PasskeyResult& result, const LoadedModel& m, const Measurement& measurement) {
@@ -158,11 +164,12 @@ std::string passkey_svg(const eval::PasskeyResult& result, const LoadedModel& m,
 void print_protocol(const PasskeyFlags& flags, const eval::PasskeyProtocol& p, const eval::PasskeyResult& result) {
   print_prose(fmt::format("protocol: {} (lengths in {}, wording {}, place {}, keys {}..{}, {} a cell)\n", flags.protocol,
                     enum_name(p.length_control), enum_name(p.wording), enum_name(p.place), p.keys.least, p.keys.most, counted(p.trials, "trial")));
-  const std::string counted =
-      p.rule == eval::PasskeyRule::kExact ? "greedy, all tokens of the answer must be right"
-                                          : fmt::format("rule {} in {} tokens, generated greedily", enum_name(p.rule), p.new_tokens);
+  const std::string rule =
+      p.rule == eval::PasskeyRule::kExact
+          ? "greedy, all tokens of the answer must be right"
+          : fmt::format("rule {} in {}, generated greedily", enum_name(p.rule), counted(p.new_tokens, "token"));
   print_prose(bos_text(result.bos, "in front of every prompt, which counts it", "") +
-        fmt::format("; {}; peak memory {}\n\n", counted, report::format_bytes(peak_resident_bytes())));
+              fmt::format("; {}; peak memory {}\n\n", rule, report::format_bytes(peak_resident_bytes())));
 }
 
 ordered_json passkey_json(const eval::PasskeyResult& result, ordered_json json) {
@@ -190,7 +197,10 @@ std::vector<std::string> missing_trials(const eval::PasskeyProtocol& p, const ev
   std::vector<std::string> missing;
   for (size_t l = 0; l < p.lengths.size(); ++l) {
     const int64_t done = l < result.totals.size() ? result.totals[l].score.trials : 0;
-    if (done < all) missing.push_back(done == 0 ? fmt::format("length {}", p.lengths[l]) : fmt::format("{} of {} trials of length {}", all - done, all, p.lengths[l]));
+    if (done < all)
+      missing.push_back(
+          done == 0 ? fmt::format("length {}", p.lengths[l])
+                    : fmt::format("{} of {} of length {}", grouped(all - done), counted(all, "trial"), p.lengths[l]));
   }
   return missing;
 }
@@ -204,7 +214,10 @@ int run_passkey(PasskeyFlags& flags) {
       .protocol = protocol, .seed = flags.seed, .scaling = shape.scaling, .batch_tokens = flags.batch_tokens, .progress = {}, .ranks = ranks()};
   eval::check_passkey(shape.spec, *shape.tokenizer, options);
   const std::vector<Part> parts = prompt_parts(shape.spec, protocol.lengths, prompts);
-  if (flags.dry_run) return print_eval_work(flags, shape.spec, parts, flags.batch_tokens), end_dry_run();
+  if (flags.dry_run) {
+    print_eval_work(flags, shape.spec, parts, flags.batch_tokens);
+    return end_dry_run();
+  }
   const LoadedModel m = load_with_flags(flags, std::move(shape));
   WorkShare share(parts);
   std::optional<report::Progress> progress;

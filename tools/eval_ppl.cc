@@ -1,5 +1,6 @@
 // coca eval ppl: perplexity by window length under a named protocol. docs/evaluation.md.
 // SPDX-License-Identifier: Apache-2.0
+#include "coca/base/count.h"
 #include "coca/eval/perplexity.h"
 
 #include <algorithm>
@@ -141,15 +142,15 @@ std::vector<std::string> ppl_row(const eval::PerplexityResult& r, eval::Average 
   if (r.standard_error && average == eval::Average::kTokens && r.equal_windows >= kLeastWindows) ppl_error = r.perplexity * *r.standard_error;
   return {fmt::format("{}{}{}", r.length, r.reaches_length() ? "" : "*", r.whole() ? "" : " (partial)"),
           fmt::format("{}", r.stride),
-          report::format_count(r.windows),
-          report::format_count(r.scored_tokens),
+          grouped(r.windows),
+          grouped(r.scored_tokens),
           report::format_number(r.value(average)),
           report::format_number(ppl_error, 2),
           report::format_number(r.nll),
           report::format_number(r.bits_per_byte),
           report::format_number(r.word_perplexity),
           report::format_number(r.value(other)),
-          report::format_count(static_cast<int64_t>(r.tokens_per_second)),
+          grouped(static_cast<int64_t>(r.tokens_per_second)),
           report::format_bytes(r.peak_resident_bytes)};
 }
 
@@ -159,7 +160,10 @@ report::Table ppl_table(const std::vector<Measured>& all, eval::Average average)
                                  "bits/byte", "word ppl", "ppl (windows)", "tokens/s", "peak memory"},
                       .rows = {},
                       .align = {}};
-  if (average == eval::Average::kWindows) table.header[4] = "ppl (windows)", table.header[9] = "ppl (tokens)";
+  if (average == eval::Average::kWindows) {
+    table.header[4] = "ppl (windows)";
+    table.header[9] = "ppl (tokens)";
+  }
   const std::vector<std::string> names = short_names(all);
   for (size_t i = 0; i < all.size(); ++i) {
     for (const eval::PerplexityResult& r : all[i].results) {
@@ -233,8 +237,10 @@ report::Table documents_table(const ordered_json& documents) {
   const auto number = [](const ordered_json& value) { return value.is_null() ? "-" : value.is_string() ? value.get<std::string>() : report::format_number(value.get<double>()); };
   for (const ordered_json& j : documents) {
     const std::string title = j["title"];
-    table.rows.push_back({title.empty() ? j["document"].get<std::string>() : title, j["year"].is_null() ? "-" : j["year"].dump(), j["length"].dump(),
-                          report::format_count(j["scored_tokens"].get<int64_t>()), number(j["perplexity"]), number(j["bits_per_byte"]), number(j["word_perplexity"])});
+    table.rows.push_back({title.empty() ? j["document"].get<std::string>() : title,
+                          j["year"].is_null() ? "-" : j["year"].dump(), j["length"].dump(),
+                          grouped(j["scored_tokens"].get<int64_t>()), number(j["perplexity"]),
+                          number(j["bits_per_byte"]), number(j["word_perplexity"])});
     if (several) table.rows.back().insert(table.rows.back().begin(), j["model"].get<std::string>());
   }
   return table;
@@ -270,15 +276,17 @@ std::string ppl_svg(const std::vector<Measured>& all, eval::Average average, con
 }
 
 std::string limit_text(const char* what, int64_t value) {
-  return value == 0 ? "" : fmt::format("; {} {}", what, report::format_count(value));
+  return value == 0 ? "" : fmt::format("; {} {}", what, grouped(value));
 }
 
 void print_documents(const Measured& one, const eval::Protocol& p) {
   const eval::PerplexityResult& first = one.results.front();
-  print_prose(fmt::format("documents: {}{}, {} of them used{}{}\n", report::format_count(first.documents),
-                    one.split ? fmt::format(" (split {})", enum_name(*one.split)) : "", counted(first.document_tokens, "token"),
-                    first.skipped_documents > 0 ? fmt::format("; {} too short, passed over", first.skipped_documents) : "",
-                    p.max_tokens == 0 ? "" : fmt::format("; at most {} of each, from its {}", report::format_count(p.max_tokens), enum_name(p.cut))));
+  print_prose(fmt::format(
+      "documents: {}{}, {} of them used{}{}\n", grouped(first.documents),
+      one.split ? fmt::format(" (split {})", enum_name(*one.split)) : "", counted(first.document_tokens, "token"),
+      first.skipped_documents > 0 ? fmt::format("; {} too short, passed over", first.skipped_documents) : "",
+      p.max_tokens == 0 ? ""
+                        : fmt::format("; at most {} of each, from its {}", grouped(p.max_tokens), enum_name(p.cut))));
 }
 
 void print_protocol(const PplFlags& flags, const eval::Protocol& p) {
@@ -299,7 +307,8 @@ void print_notes(const std::vector<eval::PerplexityResult>& results, const eval:
       print_prose(fmt::format("* length {}: no document is so long; the longest window has {}\n", r.length,
                               counted(r.longest_window, "token")));
     else if (r.short_documents > 0)
-      print_prose(fmt::format("length {}: {} of {} {} shorter\n", r.length, report::format_count(r.short_documents), counted(r.documents, "document"), r.short_documents == 1 ? "is" : "are"));
+      print_prose(fmt::format("length {}: {} of {} {} shorter\n", r.length, grouped(r.short_documents),
+                              counted(r.documents, "document"), r.short_documents == 1 ? "is" : "are"));
   }
   const auto few = [](const eval::PerplexityResult& r) { return r.equal_windows < kLeastWindows; };
   if (p.average == eval::Average::kTokens)
@@ -307,8 +316,9 @@ void print_notes(const std::vector<eval::PerplexityResult>& results, const eval:
                       std::ranges::any_of(results, few) ? fmt::format("; left out below {} windows, where a small one counts as a part of one", kLeastWindows) : ""));
   const auto unequal = std::ranges::find_if(results, [](const eval::PerplexityResult& r) { return 10 * r.fewest_scored < r.most_scored; });
   if (unequal != results.end())
-    print_prose(fmt::format("ppl (windows): every window counts the same, though at length {} they score from {} to {} tokens\n", unequal->length,
-                      report::format_count(unequal->fewest_scored), report::format_count(unequal->most_scored)));
+    print_prose(
+        fmt::format("ppl (windows): every window counts the same, though at length {} they score from {} to {}\n",
+                    unequal->length, grouped(unequal->fewest_scored), counted(unequal->most_scored, "token")));
   print_prose("word ppl: exp(nll of the scored tokens / their words between white space)\n");
 }
 
@@ -418,7 +428,8 @@ int dry_run(const PplFlags& flags, const eval::Protocol& protocol, const std::ve
       const std::vector<Part> parts = parts_of(one.shape.spec, text.with(*one.shape.tokenizer), options_of(flags, protocol, one.shape.scaling));
       return print_eval_work(one.flags, one.shape.spec, parts, flags.batch_tokens);
     });
-  if (candidates.size() > 1) print(fmt::format("\nall {} models: about {}\n", candidates.size(), report::format_duration(seconds)));
+  if (candidates.size() > 1)
+    print(fmt::format("\nall {}: about {}\n", counted(candidates.size(), "model"), report::format_duration(seconds)));
   return end_dry_run();
 }
 
@@ -453,7 +464,8 @@ std::vector<std::string> missing_of(const PplFlags& flags, const eval::Protocol&
     const size_t done = i < all.size() ? all[i].results.size() : 0;
     if (done > 0 && !all[i].results.back().whole()) {
       const eval::PerplexityResult& r = all[i].results.back();
-      missing.push_back(fmt::format("{} of {} windows of length {}{}", r.planned_windows - r.windows, r.planned_windows, r.length, of));
+      missing.push_back(fmt::format("{} of {} of length {}{}", grouped(r.planned_windows - r.windows),
+                                    counted(r.planned_windows, "window"), r.length, of));
     }
     for (size_t l = done; l < protocol.lengths.size(); ++l) missing.push_back(fmt::format("length {}{}", protocol.lengths[l], of));
   }

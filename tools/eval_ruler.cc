@@ -1,5 +1,6 @@
 // coca eval ruler: RULER's synthetic tasks by task and length. Protocol: docs/evaluation.md.
 // SPDX-License-Identifier: Apache-2.0
+#include "coca/base/count.h"
 #include "coca/eval/ruler.h"
 
 #include <algorithm>
@@ -94,11 +95,11 @@ std::string zeros_note(const eval::RulerResult& result, const LoadedModel& m) {
   const int64_t trained = m.model.spec.max_position;
   if (shortest > trained)
     return fmt::format(
-        "No answer was found. No length lies within the trained {} tokens, so this does not tell whether the model has "
+        "No answer was found. No length lies within the trained {}, so this does not tell whether the model has "
         "learned the tasks.",
-        trained);
-  return fmt::format(
-      "No answer was found, not even within the trained {} tokens: the model has not learned these tasks.", trained);
+        counted(trained, "token"));
+  return fmt::format("No answer was found, not even within the trained {}: the model has not learned these tasks.",
+                     counted(trained, "token"));
 }
 
 std::string ruler_svg(const eval::RulerResult& result, const eval::RulerOptions& o, const LoadedModel& m, const Measurement& measurement) {
@@ -133,7 +134,9 @@ std::vector<std::string> missing_cells(const eval::RulerResult& result, const ev
     for (const int64_t length : o.lengths) {
       const eval::RulerCell* cell = result.cell(task, length);
       if (!cell) missing.push_back(fmt::format("{} at length {}", enum_name(task), length));
-      else if (cell->score.samples < o.samples) missing.push_back(fmt::format("{} of {} samples of {} at length {}", o.samples - cell->score.samples, o.samples, enum_name(task), length));
+      else if (cell->score.samples < o.samples)
+        missing.push_back(fmt::format("{} of {} of {} at length {}", grouped(o.samples - cell->score.samples),
+                                      counted(o.samples, "sample"), enum_name(task), length));
     }
   return missing;
 }
@@ -177,7 +180,10 @@ int run_ruler(RulerFlags& flags) {
   options.scaling = shape.scaling;
   eval::check_ruler(shape.spec, *shape.tokenizer, options);
   const std::vector<Part> parts = prompt_parts(shape.spec, flags.lengths, prompts);
-  if (flags.dry_run) return print_eval_work(flags, shape.spec, parts, 1), end_dry_run();
+  if (flags.dry_run) {
+    print_eval_work(flags, shape.spec, parts, 1);
+    return end_dry_run();
+  }
   const LoadedModel m = load_with_flags(flags, std::move(shape));
   WorkShare share(parts);
   std::optional<report::Progress> progress;

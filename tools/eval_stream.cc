@@ -1,5 +1,6 @@
 // coca eval stream: perplexity of one endless text through the cache, as StreamingLLM measures. docs/evaluation.md.
 // SPDX-License-Identifier: Apache-2.0
+#include "coca/base/count.h"
 #include "coca/eval/stream.h"
 
 #include <algorithm>
@@ -55,8 +56,9 @@ report::Table stream_table(const std::vector<eval::StreamPoint>& points) {
   for (size_t i = 0; i < points.size(); ++i) {
     if ((points.size() - 1 - i) % step != 0) continue;
     const eval::StreamPoint& p = points[i];
-    table.rows.push_back({report::format_count(p.tokens), report::format_number(p.perplexity()), report::format_number(p.part_perplexity()),
-                          report::format_count(p.cache_tokens), report::format_bytes(p.cache_bytes), report::format_bytes(p.resident_bytes),
+    table.rows.push_back({grouped(p.tokens), report::format_number(p.perplexity()),
+                          report::format_number(p.part_perplexity()), grouped(p.cache_tokens),
+                          report::format_bytes(p.cache_bytes), report::format_bytes(p.resident_bytes),
                           fmt::format("{:.1f}", p.seconds)});
   }
   return table;
@@ -65,8 +67,10 @@ report::Table stream_table(const std::vector<eval::StreamPoint>& points) {
 std::string stream_svg(const std::vector<eval::StreamPoint>& points, const LoadedModel& m, const Measurement& measurement) {
   report::Series all{.label = "all so far"}, part{.label = "since the last point"};
   for (const eval::StreamPoint& p : points) {
-    all.x.push_back(static_cast<double>(p.tokens)), all.y.push_back(p.perplexity());
-    part.x.push_back(static_cast<double>(p.tokens)), part.y.push_back(p.part_perplexity());
+    all.x.push_back(static_cast<double>(p.tokens));
+    all.y.push_back(p.perplexity());
+    part.x.push_back(static_cast<double>(p.tokens));
+    part.y.push_back(p.part_perplexity());
   }
   return report::render_svg(report::Chart{.title = measurement.title(fmt::format("Perplexity of a stream, {} ({})", enum_name(m.model.spec.attention), pattern_text(m.model.spec.pattern))),
                                           .x_label = "tokens",
@@ -130,8 +134,9 @@ int run_stream(StreamFlags& flags) {
   Measurement measurement([&] { eval::stream_perplexity(cx, m.model.spec, m.model.params->weights(), documents.ids, options, result); });
   progress.finish();
   if (result.points.empty()) measurement.rethrow();
-  measurement.missing = {fmt::format("what comes after {} of about {} tokens", report::format_count(result.points.back().tokens), report::format_count(wanted))};
-  measurement.check(result.points.back().perplexity(), fmt::format("{} tokens", report::format_count(result.points.back().tokens)));
+  measurement.missing = {
+      fmt::format("what comes after {} of about {}", grouped(result.points.back().tokens), counted(wanted, "token"))};
+  measurement.check(result.points.back().perplexity(), counted(result.points.back().tokens, "token"));
   ordered_json json = header_json(flags.model, m, io::options_to_json(flags));
   measurement.mark(json);
   json["documents"] = result.documents;

@@ -7,6 +7,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "coca/base/count.h"
 #include "coca/base/log.h"
 #include "coca/eval/protocol.h"
 #include "coca/formats/adapter_file.h"
@@ -43,8 +44,10 @@ model::AttentionPattern pattern_of(const ModelFlags& flags, const model::ModelSp
   take("window", flags.window, p.window, p.far());
   if (infinite) p.distance = p.window;  // the published setting: both the trained length
   if (p.far() && p.window > spec.max_position)
-    log_warning("--window {}: the model was trained on {} tokens; distances beyond these are new to it, and its pattern is there to avoid them", p.window,
-                spec.max_position);
+    log_warning(
+        "--window {}: the model was trained on {}; distances beyond these are new to it, and its pattern is there to "
+        "avoid them",
+        p.window, counted(spec.max_position, "token"));
   take("sinks", flags.sinks, p.sinks, p.keeps_first());
   take("distance", flags.distance, p.distance, infinite);
   take("middle-top-k", flags.middle_top_k, p.middle_top_k, infinite);
@@ -102,9 +105,11 @@ std::string scaling_text(const model::RopeScaling& scaling) {
 std::string pattern_text(const model::AttentionPattern& p) {
   if (!p.far()) return std::string(enum_name(p.type));
   std::string text = fmt::format("{}, window {}", enum_name(p.type), p.window);
-  if (p.keeps_first()) text += fmt::format(", {} sinks", p.sinks);
+  if (p.keeps_first()) text += fmt::format(", {}", counted(p.sinks, "sink"));
   if (p.type == model::Pattern::kLmInfinite) text += fmt::format(", distance {}", p.distance);
-  if (p.looks_back()) text += fmt::format(", the {} best keys of the middle from layer {} on", p.middle_top_k, p.middle_from_layer);
+  if (p.looks_back())
+    text += fmt::format(", the {} of the middle from layer {} on", counted(p.middle_top_k, "best key"),
+                        p.middle_from_layer);
   if (p.type == model::Pattern::kSelfExtend) text += fmt::format(", groups of {}", p.group);
   if (p.frame == model::SlackFrame::kAbsolute) text += ", absolute positions";
   return text;

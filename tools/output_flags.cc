@@ -68,7 +68,11 @@ void write_outputs(const OutputFlags& o, const ordered_json& json, const char* r
               },
               [&] {
                 if (o.csv.empty()) return;
-                is_stdout(o.csv) ? write_stdout(csv_of(json.at(results), whole)) : io::write_file_atomic(o.csv, csv_of(json.at(results), whole));
+                const std::string csv = csv_of(json.at(results), whole);
+                if (is_stdout(o.csv))
+                  write_stdout(csv);
+                else
+                  io::write_file_atomic(o.csv, csv);
               }});
 }
 

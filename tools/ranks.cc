@@ -10,6 +10,7 @@
 #include <optional>
 
 #include "cli.h"
+#include "coca/base/count.h"
 #include "coca/base/spread.h"
 #include "coca/base/version.h"
 #include "coca/dist/mpi.h"
@@ -113,7 +114,9 @@ std::vector<dist::Fact> facts_of_files(const nlohmann::ordered_json& options) {
   for (const InputFile& file : files) total += file.bytes;
   const bool whole = total <= uint64_t{1} << 30;
   std::vector<dist::Fact> facts;
-  for (const InputFile& file : files) facts.push_back({file.what, fmt::format("{} bytes, fingerprint {:08x}", file.bytes, checksum(file, whole))});
+  for (const InputFile& file : files)
+    facts.push_back(
+        {file.what, fmt::format("{}, fingerprint {:08x}", counted(file.bytes, "byte"), checksum(file, whole))});
   return facts;
 }
 
@@ -155,13 +158,17 @@ void abort_ranks(int exit_code) {
 
 dist::Communicator& ranks() { return job() ? job()->ranks() : dist::alone(); }
 
-std::string ranks_text() { return ranks().size() == 1 ? "" : fmt::format(", {} ranks", ranks().size()); }
+std::string ranks_text() {
+  return ranks().size() == 1 ? "" : fmt::format(", {}", counted(ranks().size(), "rank"));
+}
 
 void check_ranks(std::string_view command) {
   for (const std::string_view shared : {"train", "finetune", "eval ppl", "eval passkey", "eval ruler", "eval mlm"})
     if (command == shared) return;
-  COCA_CHECK(ranks().size() == 1, "coca {} runs as one process; here are {} ranks (train, finetune and eval ppl, passkey, ruler, mlm share their work)", command,
-             ranks().size());
+  COCA_CHECK(
+      ranks().size() == 1,
+      "coca {} runs as one process; here are {} (train, finetune and eval ppl, passkey, ruler, mlm share their work)",
+      command, counted(ranks().size(), "rank"));
 }
 
 void compare_ranks(std::string_view command, const nlohmann::ordered_json& options) {

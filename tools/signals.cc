@@ -55,7 +55,10 @@ void say_mapped_file(uintptr_t address) {
     const uintptr_t from = hexadecimal(at);
     const uintptr_t to = hexadecimal(++at);
     const char* path = std::strchr(at, '/');
-    if (from <= address && address < to && path) return say(path), say(": ");
+    if (from <= address && address < to && path) {
+      say(path);
+      return say(": ");
+    }
     length = 0;
   }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "training.h"
 
+#include "coca/base/count.h"
 #include "coca/base/memory.h"
 #include "coca/report/table.h"
 #include "coca/train/load_data.h"
@@ -34,7 +35,7 @@ int64_t validations_left(int64_t done, int64_t steps, int64_t interval) {
 
 std::string steps_text(int64_t done, int64_t steps, int64_t step_tokens) {
   const std::string left = fmt::format("{} of {}", counted(steps - done, "step"), counted(step_tokens, "token"));
-  return done == 0 ? left : fmt::format("{} left of {}, after step {}", left, report::format_count(steps), report::format_count(done));
+  return done == 0 ? left : fmt::format("{} left of {}, after step {}", left, grouped(steps), grouped(done));
 }
 
 void print_resumed(const std::string& out, int64_t first_step, int64_t steps) {
@@ -58,15 +59,15 @@ int64_t warn_of_overlap(std::string_view training, std::string_view validation) 
 
 void print_summary(const train::TrainSummary& summary, int64_t shared) {
   report::Table table{.title = "", .header = {"", "value"}, .rows = {}, .align = {}};
-  table.rows = {{"steps", report::format_count(summary.steps)},
-                {"tokens", report::format_count(summary.tokens)},
+  table.rows = {{"steps", grouped(summary.steps)},
+                {"tokens", grouped(summary.tokens)},
                 {"final loss", fmt::format("{:.4f}", summary.final_loss)},
                 {"validation loss", summary.validation_loss ? fmt::format("{:.4f}", *summary.validation_loss) : "-"},
-                {"skipped steps", report::format_count(summary.skipped)},
+                {"skipped steps", grouped(summary.skipped)},
                 {"training time", report::format_duration(summary.seconds)},
-                {"tokens per second", report::format_count(static_cast<int64_t>(summary.tokens_per_second))},
+                {"tokens per second", grouped(static_cast<int64_t>(summary.tokens_per_second))},
                 {"peak memory", report::format_bytes(peak_resident_bytes())}};
-  if (shared > 0) table.rows.push_back({"validation documents also trained on", report::format_count(shared)});
+  if (shared > 0) table.rows.push_back({"validation documents also trained on", grouped(shared)});
   print(table_text(table));
 }
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "cli.h"
+#include "coca/base/count.h"
 #include "coca/base/log.h"
 #include "coca/data/pg19.h"
 #include "coca/io/options.h"
@@ -55,7 +56,9 @@ std::vector<std::string> validation_text_of(const Config& c, Say say) {
 template <class Config>
 void leave_out_short_choice(const Config& c, int64_t length, std::optional<data::TokenFile>& validation) {
   if (!validation || !c.validation_text.empty() || validation->size() > length) return;
-  if (first_rank()) log_warning("the split validation has {} tokens; a window needs {}: there is no validation", validation->size(), length + 1);
+  if (first_rank())
+    log_warning("the split validation has {}; a window needs {}: there is no validation",
+                counted(validation->size(), "token"), length + 1);
   validation.reset();
 }
 

@@ -207,9 +207,10 @@ void check(std::span<const std::vector<int32_t>> windows, const AnalyseOptions& 
   COCA_CHECK(options.rows >= 0, "rows is {}; expected 0 (all) or more", options.rows);
   for (const int64_t shift : options.shifts) COCA_CHECK(shift >= 0, "shifts holds {}; expected at least 0", shift);
   const size_t N = windows[0].size();
-  COCA_CHECK(N >= 2, "analyse: a window of {} tokens; at least 2 are needed", N);
+  COCA_CHECK(N >= 2, "analyse: a window of {}; at least 2 are needed", counted(N, "token"));
   for (const std::vector<int32_t>& window : windows)
-    COCA_CHECK(window.size() == N, "analyse: windows of {} and {} tokens; all must be equally long", N, window.size());
+    COCA_CHECK(window.size() == N, "analyse: windows of {} and {}; all must be equally long", N,
+               counted(window.size(), "token"));
 }
 
 }  // namespace

@@ -50,8 +50,10 @@ void AngleStats::add(const PlanePair& p, Course course) {
   ++pairs;
   weight += p.weight;
   const double c = std::cos(p.angle), s = std::sin(p.angle);
-  cos += c, sin += s;
-  weighted_cos += p.weight * c, weighted_sin += p.weight * s;
+  cos += c;
+  sin += s;
+  weighted_cos += p.weight * c;
+  weighted_sin += p.weight * s;
   ++courses[index(course)];
   course_weight[index(course)] += p.weight;
   ++histogram[std::min(kBins - 1, static_cast<size_t>(p.angle / kTurn * static_cast<double>(kBins)))];
@@ -60,9 +62,14 @@ void AngleStats::add(const PlanePair& p, Course course) {
 void AngleStats::add(const AngleStats& other) {
   pairs += other.pairs;
   weight += other.weight;
-  cos += other.cos, sin += other.sin;
-  weighted_cos += other.weighted_cos, weighted_sin += other.weighted_sin;
-  for (size_t i = 0; i < kCourses; ++i) courses[i] += other.courses[i], course_weight[i] += other.course_weight[i];
+  cos += other.cos;
+  sin += other.sin;
+  weighted_cos += other.weighted_cos;
+  weighted_sin += other.weighted_sin;
+  for (size_t i = 0; i < kCourses; ++i) {
+    courses[i] += other.courses[i];
+    course_weight[i] += other.course_weight[i];
+  }
   for (size_t i = 0; i < kBins; ++i) histogram[i] += other.histogram[i];
 }
 

@@ -51,14 +51,22 @@ void AttentionStats::add_row(std::span<double> scores, int64_t first_key) {
 }
 
 void AttentionStats::add(const AttentionStats& other) {
-  rows += other.rows, rows_of_choice += other.rows_of_choice;
-  entropy += other.entropy, entropy_share += other.entropy_share;
-  first_token += other.first_token, sink += other.sink;
+  rows += other.rows;
+  rows_of_choice += other.rows_of_choice;
+  entropy += other.entropy;
+  entropy_share += other.entropy_share;
+  first_token += other.first_token;
+  sink += other.sink;
   distance += other.distance;
   const size_t bins = std::max(mass.size(), other.mass.size());
-  mass.resize(bins), score.resize(bins), score_count.resize(bins);
-  for (size_t i = 0; i < other.mass.size(); ++i)
-    mass[i] += other.mass[i], score[i] += other.score[i], score_count[i] += other.score_count[i];
+  mass.resize(bins);
+  score.resize(bins);
+  score_count.resize(bins);
+  for (size_t i = 0; i < other.mass.size(); ++i) {
+    mass[i] += other.mass[i];
+    score[i] += other.score[i];
+    score_count[i] += other.score_count[i];
+  }
 }
 
 double AttentionStats::mean_entropy() const { return ratio(entropy, static_cast<double>(rows)); }

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "coca/analyse/results.h"
+#include "coca/base/count.h"
 
 namespace coca::analyse {
 
@@ -190,7 +191,7 @@ report::Chart shift_chart(const Analysis& a) {
   chart.y_label = "rms change / rms score";
   chart.y_min = 0;
   for (size_t i = 0; i < a.shifts.size(); ++i) {
-    report::Series series{.label = fmt::format("by {} tokens", a.shifts[i])};
+    report::Series series{.label = fmt::format("by {}", counted(a.shifts[i], "token"))};
     for (int64_t layer = 0; layer < a.spec.L; ++layer) {
       series.x.push_back(static_cast<double>(layer));
       series.y.push_back(a.layer(layer).collinear.moved_departure(i));

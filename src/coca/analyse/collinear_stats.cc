@@ -42,10 +42,13 @@ void CollinearStats::add_pair(ops::Collinear kind, const CollinearPair& p, std::
 void CollinearStats::add_angle(double angle) { largest_angle = std::max(largest_angle, std::min(angle, kTurn - angle)); }
 
 void CollinearStats::add(const CollinearStats& other) {
-  strict += other.strict, difference += other.difference, own += other.own;
+  strict += other.strict;
+  difference += other.difference;
+  own += other.own;
   moved.resize(std::max(moved.size(), other.moved.size()));
   for (size_t i = 0; i < other.moved.size(); ++i) moved[i] += other.moved[i];
-  values += other.values, zeros += other.zeros;
+  values += other.values;
+  zeros += other.zeros;
   largest_angle = std::max(largest_angle, other.largest_angle);
 }
 

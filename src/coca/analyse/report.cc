@@ -39,7 +39,10 @@ std::string largest_head(const Analysis& a, HeadFigure figure) {
   size_t best = 0;
   double largest = -1;
   for (size_t i = 0; i < a.heads.size(); ++i)
-    if (const double value = figure(a.heads[i]); value > largest) largest = value, best = i;
+    if (const double value = figure(a.heads[i]); value > largest) {
+      largest = value;
+      best = i;
+    }
   return fmt::format("{} in layer {}, head {}", percent(largest), best / static_cast<size_t>(a.spec.H), best % static_cast<size_t>(a.spec.H));
 }
 
@@ -82,8 +85,10 @@ std::string borders_sentence(const Analysis& a) {
 
 std::string reading_of_text(const Analysis& a) {
   const bool every = a.pairs == a.window * (a.window + 1) / 2;
-  return fmt::format("{} of {}; per window and head {} causal token pairs ({}) and {} of {} of attention. Trained length {}.", counted(a.windows, "window"), counted(a.window, "token"),
-                     report::format_count(a.pairs), every ? "all" : "a seeded sample, drawn evenly", a.rows, counted(a.window - 1, "row"), a.spec.max_position);
+  return fmt::format("{} of {}; per window and head {} ({}) and {} of {} of attention. Trained length {}.",
+                     counted(a.windows, "window"), counted(a.window, "token"), counted(a.pairs, "causal token pair"),
+                     every ? "all" : "a seeded sample, drawn evenly", a.rows, counted(a.window - 1, "row"),
+                     a.spec.max_position);
 }
 
 void add_angles(const Analysis& a, report::Document& d, Figures& figures) {

@@ -4,16 +4,28 @@
 
 #include <cmath>
 #include <concepts>
-#include <cstdint>
 #include <limits>
 #include <string>
 #include <string_view>
 
 namespace coca {
 
-std::string grouped(int64_t number);  // "851,968"
+namespace detail {
+std::string grouped_digits(std::string digits);
+std::string with_word(const std::string& number, std::string_view one, std::string_view many);
+}  // namespace detail
+
+// "851,968"
+template <std::integral T>
+std::string grouped(T number) {
+  return detail::grouped_digits(std::to_string(number));
+}
+
 // "1 document", "1,203 documents", "0 documents"; `many` for what does not take an s: counted(2, "matrix", "matrices").
-std::string counted(int64_t number, std::string_view one, std::string_view many = "");
+template <std::integral T>
+std::string counted(T number, std::string_view one, std::string_view many = "") {
+  return detail::with_word(grouped(number), one, many);
+}
 
 // A NaN's sign says nothing, and would be printed: "-nan".
 template <std::floating_point T>

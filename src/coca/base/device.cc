@@ -14,7 +14,10 @@ Device parse_device(std::string_view text) {
   Device device;
   bool good = false;
   for (const auto& [kind, name] : EnumTraits<DeviceKind>::names())
-    if (text.substr(0, colon) == name) device.kind = kind, good = true;
+    if (text.substr(0, colon) == name) {
+      device.kind = kind;
+      good = true;
+    }
   if (good && colon != std::string_view::npos) {
     const std::string_view digits = text.substr(colon + 1);
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), device.index);

@@ -23,7 +23,8 @@ double relative_distance(TensorRef a, TensorRef b) {
   double off = 0, size = 0;
   for (int64_t i = 0; i < a.numel(); ++i) {
     const double y = value_at(b, i), d = value_at(a, i) - y;
-    off += d * d, size += y * y;
+    off += d * d;
+    size += y * y;
   }
   return std::sqrt(off / size);  // NaN for all zeros: such an answer proves nothing
 }

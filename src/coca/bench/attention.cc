@@ -5,6 +5,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "coca/base/count.h"
 #include "coca/base/sizes.h"
 #include "coca/bench/einsum_attention.h"
 #include "coca/bench/machine.h"
@@ -104,11 +105,14 @@ class AttentionCase {
                  dtype_name(dtype));
       einsum_.emplace(einsum_form(form), EinsumShape{s.B, s.N, s.H, s.G, s.D}, gradients);
     } else if (rotates()) {
-      q_eff_ = Tensor(in.q.shape(), dtype), k_eff_ = Tensor(in.t.shape(), dtype);
+      q_eff_ = Tensor(in.q.shape(), dtype);
+      k_eff_ = Tensor(in.t.shape(), dtype);
     }
     if (gradients == Gradients::kNone) return;
     if (!is_einsum(form)) lse_ = Tensor({s.B, s.H, s.N});
-    dq_ = Tensor(in.q.shape(), dtype), dt_ = Tensor(in.t.shape(), dtype), dv_ = Tensor(in.v.shape(), dtype);
+    dq_ = Tensor(in.q.shape(), dtype);
+    dt_ = Tensor(in.t.shape(), dtype);
+    dv_ = Tensor(in.v.shape(), dtype);
   }
   AttentionCase(const AttentionCase&) = delete;
 
@@ -238,7 +242,10 @@ void check_answer(Context& cx, Form form, const AttentionOptions& o) {
   AttentionCase actual(cx, form, in, Gradients::kWanted);
   Context plain = reference_context();
   AttentionCase expected(plain, is_einsum(form) ? Form::kCocaSlack : form, in, Gradients::kWanted);
-  for (AttentionCase* c : {&actual, &expected}) c->forward(), c->backward();
+  for (AttentionCase* c : {&actual, &expected}) {
+    c->forward();
+    c->backward();
+  }
   const auto check = [&](const char* name, TensorRef a, TensorRef b) {
     check_close(a, b, o.dtype, kRoundings, fmt::format("{} of {}", name, enum_name(form)));
   };
@@ -277,7 +284,7 @@ double pairs_of(int64_t N) { return static_cast<double>(N) * static_cast<double>
 void bench_length(Context& cx, const AttentionOptions& o, int64_t N, ProgressCounter& progress,
                   AttentionReport& report) {
   progress.work_of_step = pairs_of(N);
-  progress.begin(fmt::format("making {} tokens", N));
+  progress.begin(fmt::format("making {}", counted(N, "token")));
   const Inputs in(shape_of(o, N), dtype_of(o.dtype));
   MatrixProduct product(cx, dtype_of(o.dtype));
   std::vector<std::unique_ptr<AttentionCase>> cases;
@@ -341,11 +348,11 @@ report::Table attention_table(const AttentionOptions& o, const AttentionReport& 
       .align = {report::Align::kRight, report::Align::kLeft, report::Align::kLeft}};
   if (o.against) table.header.push_back(fmt::format("x {}", enum_name(*o.against)));
   for (const AttentionResult& r : report.results) {
-    table.rows.push_back({fmt::format("{}", r.length), std::string(enum_name(r.kind)),
-                          std::string(enum_name(r.pass)), report::format_number(1e3 * r.seconds.median),
+    table.rows.push_back({fmt::format("{}", r.length), std::string(enum_name(r.kind)), std::string(enum_name(r.pass)),
+                          report::format_number(1e3 * r.seconds.median),
                           fmt::format("{:.1f} %", 100 * r.seconds.spread()), report::format_number(r.gflops),
                           fmt::format("{:.1f} %", 100 * r.gflops / r.matrix_gflops),
-                          report::format_count(static_cast<int64_t>(r.tokens_per_second))});
+                          grouped(static_cast<int64_t>(r.tokens_per_second))});
     if (o.against) table.rows.back().push_back(r.ratio ? fmt::format("{:.3f}", r.ratio->median) : "-");
   }
   return table;

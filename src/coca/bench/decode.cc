@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "coca/base/clock.h"
+#include "coca/base/count.h"
 #include "coca/base/sizes.h"
 #include "coca/base/stop.h"
 #include "coca/bench/answers.h"
@@ -43,7 +44,10 @@ struct DecodeCase {
   }
   void decode(int64_t tokens) {
     const int64_t before = decoder.length();
-    for (int64_t i = 0; i < tokens; ++i) append(1), decoder.last_logits(cx);
+    for (int64_t i = 0; i < tokens; ++i) {
+      append(1);
+      decoder.last_logits(cx);
+    }
     decoder.truncate(before);
   }
   void append(int64_t n) { decoder.append(cx, {ids.data(), DType::kI32, {B, n}}); }
@@ -126,7 +130,7 @@ std::vector<DecodeResult> bench_decode(Context& cx, const DecodeOptions& o, Prog
     check_answer(cx, o, kind);
   }
 
-  progress.begin(fmt::format("making a model of {} parameters", report::format_count(model::parameter_count(first))));
+  progress.begin(fmt::format("making a model of {}", counted(model::parameter_count(first), "parameter")));
   const ParamsOfKinds params(o.shape, kinds, lengths.back(), o.precision);
   MemoryRead read(cx);
   std::vector<std::unique_ptr<DecodeCase>> cases;
@@ -167,12 +171,12 @@ report::Table decode_table(const DecodeOptions& o, const std::vector<DecodeResul
                       .align = {report::Align::kRight, report::Align::kLeft}};
   if (o.against) table.header.push_back(fmt::format("x {}", enum_name(*o.against)));
   for (const DecodeResult& r : results) {
-    table.rows.push_back(
-        {fmt::format("{}", r.length), std::string(enum_name(r.kind)), report::format_count(r.parameters),
-         report::format_number(1e3 * r.seconds.median), fmt::format("{:.1f} %", 100 * r.seconds.spread()),
-         report::format_number(r.tokens_per_second), report::format_number(r.prefill_tokens_per_second),
-         report::format_bytes(r.cache_bytes_per_token), report::format_number(r.gbytes_per_second),
-         fmt::format("{:.1f} %", 100 * r.gbytes_per_second / r.memory_gbytes_per_second)});
+    table.rows.push_back({fmt::format("{}", r.length), std::string(enum_name(r.kind)), grouped(r.parameters),
+                          report::format_number(1e3 * r.seconds.median),
+                          fmt::format("{:.1f} %", 100 * r.seconds.spread()), report::format_number(r.tokens_per_second),
+                          report::format_number(r.prefill_tokens_per_second),
+                          report::format_bytes(r.cache_bytes_per_token), report::format_number(r.gbytes_per_second),
+                          fmt::format("{:.1f} %", 100 * r.gbytes_per_second / r.memory_gbytes_per_second)});
     if (r.ratio) table.rows.back().push_back(fmt::format("{:.3f}", r.ratio->median));
   }
   return table;

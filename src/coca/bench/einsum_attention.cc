@@ -95,8 +95,13 @@ EinsumAttention::EinsumAttention(EinsumForm form, const EinsumShape& s, Gradient
   const bool triples = form == EinsumForm::kTriples;
   if (triples) triples_ = Tensor({s.B * s.H, s.N, s.N, s.D});
   if (gradients == Gradients::kNone) return;
-  dleft_ = Tensor(left_.shape()), dkeys_ = Tensor(keys_.shape()), dscores_ = Tensor(scores_.shape());
-  if (triples) dtriples_ = Tensor(triples_.shape()), dq_own_ = Tensor(left_.shape());
+  dleft_ = Tensor(left_.shape());
+  dkeys_ = Tensor(keys_.shape());
+  dscores_ = Tensor(scores_.shape());
+  if (triples) {
+    dtriples_ = Tensor(triples_.shape());
+    dq_own_ = Tensor(left_.shape());
+  }
 }
 
 // left_ is q_rot here. triples[n, s] = q[n] * t_rot[s]; scores[n, s] = triples[n, s] . q_rot[n].
@@ -157,7 +162,8 @@ void EinsumAttention::gradients_of_triples(const Backward& a) {
     float *drow = dtriples_.ref().as<float>() + task * N * D, *to_rot = dq_rot.ptr(b, n, h),
           *to = dq.ptr(b, n, h);
     const float* rotated = q_rot.ptr(b, n, h);
-    std::fill_n(to_rot, D, 0.0f), std::fill_n(to, D, 0.0f);
+    std::fill_n(to_rot, D, 0.0f);
+    std::fill_n(to, D, 0.0f);
     for (int64_t s = 0; s < N; ++s) {
       const float* key = t_rot.ptr(b, s, h / group);
       for (int64_t d = 0; d < D; ++d) drow[s * D + d] = ds[s] * rotated[d];

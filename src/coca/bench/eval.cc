@@ -3,6 +3,7 @@
 
 #include <nlohmann/json.hpp>
 
+#include "coca/base/count.h"
 #include "coca/base/memory.h"
 #include "coca/base/sizes.h"
 #include "coca/bench/answers.h"
@@ -65,7 +66,7 @@ std::vector<EvalResult> bench_eval(Context& cx, const EvalOptions& o, ProgressCo
     check_answer(cx, o, kind);
   }
 
-  progress.begin(fmt::format("making a model of {} parameters", report::format_count(model::parameter_count(first))));
+  progress.begin(fmt::format("making a model of {}", counted(model::parameter_count(first), "parameter")));
   const ParamsOfKinds params(o.shape, kinds, o.lengths.front(), o.precision);
   std::vector<EvalResult> results;
   for (const int64_t N : o.lengths) {
@@ -114,12 +115,11 @@ report::Table eval_table(const EvalOptions& o, const std::vector<EvalResult>& re
                       .align = {report::Align::kRight, report::Align::kLeft}};
   if (o.against) table.header.push_back(fmt::format("x {}", enum_name(*o.against)));
   for (const EvalResult& r : results) {
-    table.rows.push_back(
-        {fmt::format("{}", r.length), std::string(enum_name(r.kind)), report::format_count(r.parameters),
-         report::format_number(r.seconds.median), fmt::format("{:.1f} %", 100 * r.seconds.spread()),
-         report::format_count(static_cast<int64_t>(r.tokens_per_second)), report::format_number(r.gflops),
-         fmt::format("{:.1f} %", 100 * r.gflops / r.matrix_gflops), report::format_bytes(r.weight_bytes),
-         report::format_bytes(r.peak_resident_bytes)});
+    table.rows.push_back({fmt::format("{}", r.length), std::string(enum_name(r.kind)), grouped(r.parameters),
+                          report::format_number(r.seconds.median), fmt::format("{:.1f} %", 100 * r.seconds.spread()),
+                          grouped(static_cast<int64_t>(r.tokens_per_second)), report::format_number(r.gflops),
+                          fmt::format("{:.1f} %", 100 * r.gflops / r.matrix_gflops),
+                          report::format_bytes(r.weight_bytes), report::format_bytes(r.peak_resident_bytes)});
     if (r.ratio) table.rows.back().push_back(fmt::format("{:.3f}", r.ratio->median));
   }
   return table;

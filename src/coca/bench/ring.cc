@@ -39,7 +39,9 @@ class Unlinked : public dist::Communicator {
 model::ModelSpec spec_of(const RingOptions& o, AttentionKind kind) {
   model::ModelSpec s;
   s.attention = kind;
-  s.H = o.heads, s.G = o.kv_heads > 0 ? o.kv_heads : o.heads, s.D = s.R = o.head_dim;
+  s.H = o.heads;
+  s.G = o.kv_heads > 0 ? o.kv_heads : o.heads;
+  s.D = s.R = o.head_dim;
   return s;
 }
 
@@ -55,18 +57,33 @@ class RankCase {
       tensors_.push_back(seed > 0 ? random_tensor(shape, t, seed) : Tensor(shape, t));
       return tensors_.back().ref();
     };
-    acts_.q = add(queries, type, 11), acts_.k = add(keys, type, 12), acts_.v = add(keys, type, 13);
-    acts_.q_eff = acts_.q, acts_.k_eff = acts_.k;
-    if (transforms_keys(kind)) acts_.q_eff = add(queries, type, 0), acts_.k_eff = add(keys, type, 0);
-    acts_.o = add(queries, type, 0), acts_.lse = add({1, spec_.H, n}, DType::kF32, 0);
+    acts_.q = add(queries, type, 11);
+    acts_.k = add(keys, type, 12);
+    acts_.v = add(keys, type, 13);
+    acts_.q_eff = acts_.q;
+    acts_.k_eff = acts_.k;
+    if (transforms_keys(kind)) {
+      acts_.q_eff = add(queries, type, 0);
+      acts_.k_eff = add(keys, type, 0);
+    }
+    acts_.o = add(queries, type, 0);
+    acts_.lse = add({1, spec_.H, n}, DType::kF32, 0);
     grads_.d_o = add(queries, type, 14);
-    grads_.dq_eff = add(queries, type, 0), grads_.dk_eff = add(keys, type, 0), grads_.dk = add(keys, type, 0), grads_.dv = add(keys, type, 0);
+    grads_.dq_eff = add(queries, type, 0);
+    grads_.dk_eff = add(keys, type, 0);
+    grads_.dk = add(keys, type, 0);
+    grads_.dv = add(keys, type, 0);
     at_ = alone_ ? positions_.at(0, N, N) : ring_.begin(positions_);
   }
   RankCase(const RankCase&) = delete;
 
   void forward() { model::layer_attend(cx_, spec_, at_, acts_); }
-  void backward() { alone_ ? model::attend_backward(cx_, spec_, at_, acts_, grads_) : ring_.backward(cx_, at_, acts_, grads_); }
+  void backward() {
+    if (alone_)
+      model::attend_backward(cx_, spec_, at_, acts_, grads_);
+    else
+      ring_.backward(cx_, at_, acts_, grads_);
+  }
   int64_t bytes_of(const std::function<void()>& pass) {
     ring_.reset_counts();
     pass();
@@ -128,8 +145,10 @@ void check_options(const RingOptions& o) {
 void add_speedups(std::vector<RingResult>& results) {
   for (RingResult& r : results)
     for (const RingResult& one : results)
-      if (one.machines == 1 && one.kind == r.kind && one.length == r.length)
-        r.speedup = one.hidden() / r.hidden(), r.speedup_apart = one.hidden() / r.apart();
+      if (one.machines == 1 && one.kind == r.kind && one.length == r.length) {
+        r.speedup = one.hidden() / r.hidden();
+        r.speedup_apart = one.hidden() / r.apart();
+      }
 }
 
 }  // namespace
@@ -144,7 +163,7 @@ std::vector<RingResult> bench_ring(Context& cx, const RingOptions& o, ProgressCo
   for (const int64_t N : o.lengths)
     for (const int64_t K : o.machines) {
       progress.work_of_step = work(N, K);
-      progress.begin(fmt::format("making {} tokens over {}", N, K));
+      progress.begin(fmt::format("making {} over {}", counted(N, "token"), K));
       std::vector<std::unique_ptr<RankCase>> cases;
       std::vector<Contestant> contestants;
       for (const AttentionKind kind : o.kind) {

@@ -61,10 +61,14 @@ struct ProgressCounter {
   double work_total = 0, work_done = 0, work_of_step = 1;  // in any unit
 
   // So many steps, each of that work.
-  void plan(int64_t steps, double work) { total += steps, work_total += static_cast<double>(steps) * work; }
+  void plan(int64_t steps, double work) {
+    total += steps;
+    work_total += static_cast<double>(steps) * work;
+  }
   void begin(std::string_view what) const { tell(what, true); }
   void step(std::string_view what) {
-    ++done, work_done += work_of_step;
+    ++done;
+    work_done += work_of_step;
     tell(what, false);
   }
 

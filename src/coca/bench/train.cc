@@ -6,6 +6,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "coca/base/count.h"
 #include "coca/base/sizes.h"
 #include "coca/bench/answers.h"
 #include "coca/bench/machine.h"
@@ -116,8 +117,8 @@ std::vector<TrainResult> bench_train(Context& cx, const TrainOptions& o, Progres
   std::vector<std::unique_ptr<TrainCase>> cases;
   std::vector<Contestant> contestants;
   for (const AttentionKind kind : kinds) {
-    progress.begin(fmt::format("making a {} model of {} parameters", enum_name(kind),
-                               report::format_count(model::parameter_count(make_spec(o.shape, kind, window.length)))));
+    progress.begin(fmt::format("making a {} model of {}", enum_name(kind),
+                               counted(model::parameter_count(make_spec(o.shape, kind, window.length)), "parameter")));
     TrainCase& c = *cases.emplace_back(std::make_unique<TrainCase>(
         cx, make_spec(o.shape, kind, window.length), window, training_options(o)));
     contestants.push_back({std::string(enum_name(kind)), [&c] { c.step(); }});
@@ -156,13 +157,12 @@ report::Table train_table(const TrainOptions& o, const std::vector<TrainResult>&
                       .align = {}};
   if (o.against) table.header.push_back(fmt::format("x {}", enum_name(*o.against)));
   for (const TrainResult& r : results) {
-    table.rows.push_back(
-        {std::string(enum_name(r.kind)), report::format_count(r.parameters), fmt::format("{}", r.length),
-         fmt::format("{}", r.batch), report::format_number(1e3 * r.seconds.median),
-         fmt::format("{:.1f} %", 100 * r.seconds.spread()),
-         report::format_count(static_cast<int64_t>(r.tokens_per_second)), report::format_number(r.gflops),
-         fmt::format("{:.1f} %", 100 * r.gflops / r.matrix_gflops), report::format_bytes(r.state_bytes),
-         report::format_bytes(r.activation_bytes)});
+    table.rows.push_back({std::string(enum_name(r.kind)), grouped(r.parameters), fmt::format("{}", r.length),
+                          fmt::format("{}", r.batch), report::format_number(1e3 * r.seconds.median),
+                          fmt::format("{:.1f} %", 100 * r.seconds.spread()),
+                          grouped(static_cast<int64_t>(r.tokens_per_second)), report::format_number(r.gflops),
+                          fmt::format("{:.1f} %", 100 * r.gflops / r.matrix_gflops),
+                          report::format_bytes(r.state_bytes), report::format_bytes(r.activation_bytes)});
     if (r.ratio) table.rows.back().push_back(fmt::format("{:.3f}", r.ratio->median));
   }
   return table;

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 
 namespace coca::data {
@@ -88,8 +89,8 @@ Counts weight_of(const ordered_json& object, const std::string& where) {
 
 void need_answer(const std::vector<Message>& messages, const char* field, const std::string& name) {
   const bool answered = std::ranges::any_of(messages, [](const Message& m) { return m.role == Role::kAssistant; });
-  COCA_CHECK_AS(kBadFile, answered, "{}: field \"{}\" has {} messages and none of an assistant: nothing to learn", name, field,
-                messages.size());
+  COCA_CHECK_AS(kBadFile, answered, "{}: field \"{}\" has {} and none of an assistant: nothing to learn", name, field,
+                counted(messages.size(), "message"));
 }
 
 // The first of the fields that the object has; null: none.

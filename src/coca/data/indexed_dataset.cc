@@ -5,6 +5,7 @@
 #include <string_view>
 #include <vector>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/base/stop.h"
 #include "coca/data/token_file_writer.h"
@@ -50,8 +51,8 @@ void IndexedDataset::parse() {
   COCA_CHECK_AS(kBadFile, !text_of(bytes).starts_with(kOldMagic),
                 "{}: an index of the old form \"TNTIDX\", which is not read; expected \"MMIDIDX\"", name_);
   COCA_CHECK_AS(kBadFile, text_of(bytes).starts_with(kMagic), "{}: not an index of a dataset: does not begin with \"MMIDIDX\"", name_);
-  COCA_CHECK_AS(kBadFile, bytes.size() >= kHeaderBytes, "{}: truncated index of {} bytes; its header has {}", name_, bytes.size(),
-                kHeaderBytes);
+  COCA_CHECK_AS(kBadFile, bytes.size() >= kHeaderBytes, "{}: truncated index of {}; its header has {}", name_,
+                counted(bytes.size(), "byte"), kHeaderBytes);
   const std::byte* p = bytes.data();
   const uint64_t version = get<uint64_t>(p + kVersionAt);
   COCA_CHECK_AS(kBadFile, version == 1, "{}: version {} of the index; expected 1", name_, version);
@@ -61,8 +62,8 @@ void IndexedDataset::parse() {
   const uint64_t sequences = get<uint64_t>(p + kSequencesAt), borders = get<uint64_t>(p + kDocumentsAt);
   const uint64_t rest = bytes.size() - kHeaderBytes;
   COCA_CHECK_AS(kBadFile, sequences <= rest / 12 && borders <= rest / 8 && sequences * 12 + borders * 8 == rest,
-                "{}: {} bytes behind the header; {} sequences of 12 bytes and {} document borders of 8 do not take that", name_, rest,
-                sequences, borders);
+                "{}: {} behind the header; {} of 12 bytes and {} document borders of 8 do not take that", name_,
+                counted(rest, "byte"), counted(sequences, "sequence"), borders);
   COCA_CHECK_AS(kBadFile, borders >= 1, "{}: no document borders; expected at least the 0 they begin with", name_);
   sequences_ = static_cast<int64_t>(sequences);
   documents_ = static_cast<int64_t>(borders) - 1;
@@ -74,13 +75,15 @@ void IndexedDataset::check_sequences() {
   int64_t expected = 0;
   for (int64_t i = 0; i < sequences_; ++i) {
     const int64_t size = size_of(i), pointer = pointer_of(i);
-    COCA_CHECK_AS(kBadFile, size >= 0, "{}: sequence {} has {} tokens; expected 0 or more", name_, i, size);
+    COCA_CHECK_AS(kBadFile, size >= 0, "{}: sequence {} has {}; expected 0 or more", name_, i, counted(size, "token"));
     COCA_CHECK_AS(kBadFile, pointer == expected, "{}: sequence {} begins at byte {} of the data; expected {}", name_, i, pointer, expected);
-    COCA_CHECK_AS(kBadFile, size <= (data_bytes - expected) / token_bytes_, "{}: sequence {} of {} tokens ends beyond the {} bytes of {}",
-                  name_, i, size, data_bytes, data_name_);
+    COCA_CHECK_AS(kBadFile, size <= (data_bytes - expected) / token_bytes_,
+                  "{}: sequence {} of {} ends beyond the {} of {}", name_, grouped(i), counted(size, "token"),
+                  counted(data_bytes, "byte"), data_name_);
     expected += size * token_bytes_;
   }
-  COCA_CHECK_AS(kBadFile, expected == data_bytes, "{}: sequences of {} bytes; {} has {}", name_, expected, data_name_, data_bytes);
+  COCA_CHECK_AS(kBadFile, expected == data_bytes, "{}: sequences of {}; {} has {}", name_, counted(expected, "byte"),
+                data_name_, data_bytes);
   tokens_ = expected / token_bytes_;
 }
 
@@ -129,8 +132,10 @@ void IndexedDataset::read_as(int64_t start, std::span<int32_t> out, int64_t voca
 
 void IndexedDataset::read(int64_t start, std::span<int32_t> out, int64_t vocab_size) const {
   const auto count = static_cast<int64_t>(out.size());
-  COCA_CHECK(start >= 0 && count <= tokens_ && start <= tokens_ - count, "{}: {} tokens from {} on, of {}", data_name_, count, start, tokens_);
-  COCA_CHECK(vocab_size >= 1 && vocab_size <= INT32_MAX, "{}: read for a vocabulary of {} ids", data_name_, vocab_size);
+  COCA_CHECK(start >= 0 && count <= tokens_ && start <= tokens_ - count, "{}: {} from {} on, of {}", data_name_,
+             counted(count, "token"), start, tokens_);
+  COCA_CHECK(vocab_size >= 1 && vocab_size <= INT32_MAX, "{}: read for a vocabulary of {}", data_name_,
+             counted(vocab_size, "id"));
   switch (type_) {
     case 1: return read_as<uint8_t>(start, out, vocab_size);
     case 2: return read_as<int8_t>(start, out, vocab_size);

@@ -8,6 +8,7 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/base/log.h"
 #include "coca/base/stop.h"
@@ -136,8 +137,8 @@ ReadReport read_all(const ReadOptions& options, const std::function<void(Example
   COCA_CHECK(!options.inputs.empty(), "examples: no .jsonl or .json files, folders or globs given");
   Reader reader{options, take, {}};
   for (const auto& file : example_files(options.inputs)) reader.file(file);
-  COCA_CHECK_AS(kBadFile, reader.report.examples > 0, "examples: none in {} files, first input \"{}\"",
-                reader.report.files, options.inputs.front());
+  COCA_CHECK_AS(kBadFile, reader.report.examples > 0, "examples: none in {}, first input \"{}\"",
+                counted(reader.report.files, "file"), options.inputs.front());
   return reader.report;
 }
 

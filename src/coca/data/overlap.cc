@@ -33,7 +33,10 @@ void for_each_document(std::string_view list, const Take& take) {
 
 uint64_t content_hash(std::string_view text) {
   uint64_t hash = 0xcbf29ce484222325ull, bytes = 0;  // FNV-1a, finalised with mix64
-  const auto add = [&](char c) { hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ull, ++bytes; };
+  const auto add = [&](char c) {
+    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3ull;
+    ++bytes;
+  };
   bool gap = false;
   for (const char c : text) {
     if (kWhiteSpace.find(c) != std::string_view::npos) {

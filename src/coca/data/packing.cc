@@ -6,6 +6,7 @@
 #include <limits>
 #include <map>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/base/rng.h"
 #include "coca/data/sampler.h"
@@ -13,8 +14,8 @@
 namespace coca::data {
 
 void TokenDocuments::add(const TokenDocument& document) {
-  COCA_CHECK(document.ids.size() == document.counts.size(), "document of {} ids with {} marks of what counts",
-             document.ids.size(), document.counts.size());
+  COCA_CHECK(document.ids.size() == document.counts.size(), "document of {} with {} marks of what counts",
+             counted(document.ids.size(), "id"), document.counts.size());
   ids_.insert(ids_.end(), document.ids.begin(), document.ids.end());
   counts_.insert(counts_.end(), document.counts.begin(), document.counts.end());
   starts_.push_back(tokens());
@@ -35,10 +36,10 @@ PackedWindows::PackedWindows(const TokenDocuments& documents, const PackingOptio
   report_.documents = documents.documents();
   for (int64_t i = 0; i < documents.documents(); ++i) cut(i);
   COCA_CHECK_AS(kBadFile, !pieces_.empty(),
-                "packing: of {} documents none has a token that counts within windows of {} ({} were longer and "
+                "packing: of {} none has a token that counts within windows of {} ({} were longer and "
                 "dropped, {} without "
                 "an answer in reach)",
-                report_.documents, options.length, report_.dropped, report_.without_loss);
+                counted(report_.documents, "document"), options.length, report_.dropped, report_.without_loss);
   pack();
 }
 
@@ -103,8 +104,8 @@ void PackedWindows::window(int64_t i, const WindowRow& out) const {
   COCA_CHECK(i >= 0 && i < windows(), "packed window {} of {}", i, windows());
   const auto N = static_cast<size_t>(options_.length);
   COCA_CHECK(out.ids.size() == N && out.targets.size() == N && out.document_start.size() == N,
-             "packed window into {}, {} and {} places; expected {}", out.ids.size(), out.targets.size(),
-             out.document_start.size(), N);
+             "packed window into {}, {} and {}; expected {}", out.ids.size(), out.targets.size(),
+             counted(out.document_start.size(), "place"), N);
   size_t at = 0;
   for (int64_t p = first_[static_cast<size_t>(i)]; p < first_[static_cast<size_t>(i) + 1]; ++p) {
     const Piece& piece = pieces_[static_cast<size_t>(p)];

@@ -167,9 +167,12 @@ int64_t grown_garbage(PasskeyWording wording, int64_t length, const text::Tokeni
     return static_cast<int64_t>(tokenizer.encode(prompt_text(parts, cut_garbage(parts.garbage, n / 2), cut_garbage(parts.garbage, n - n / 2))).size()) <
            length;
   };
-  COCA_CHECK(below(0), "passkey prompt of {} tokens: it takes as many without garbage", length);
+  COCA_CHECK(below(0), "passkey prompt of {}: it takes as many without garbage", counted(length, "token"));
   int64_t low = 0, high = 1;
-  while (below(high)) low = high, high *= 2;
+  while (below(high)) {
+    low = high;
+    high *= 2;
+  }
   while (high - low > 1) {
     const int64_t middle = low + (high - low) / 2;
     (below(middle) ? low : high) = middle;

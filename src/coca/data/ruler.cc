@@ -31,7 +31,10 @@ RulerPrompt largest(const Draw& draw, int64_t tokens, const text::Tokenizer& tok
   COCA_CHECK(least <= tokens, "{}: the shortest prompt takes {}, and {} more are generated: {} in all",
              enum_name(task), counted(least, "token"), grouped(ruler_new_tokens(task)), grouped(least + ruler_new_tokens(task)));
   int64_t low = draw.least, high = 2 * draw.least;
-  while (count(high) <= tokens) low = high, high *= 2;
+  while (count(high) <= tokens) {
+    low = high;
+    high *= 2;
+  }
   while (high - low > 1) {
     const int64_t middle = low + (high - low) / 2;
     (count(middle) <= tokens ? low : high) = middle;
@@ -127,9 +130,10 @@ std::vector<std::string> sentences_of(const std::string& text) {
       continue;
     }
     if (sentence.empty() || sentence.back() == ' ') continue;
-    if (std::string_view(".!?").find(sentence.back()) != std::string_view::npos)
-      sentences.push_back(std::move(sentence)), sentence.clear();
-    else
+    if (std::string_view(".!?").find(sentence.back()) != std::string_view::npos) {
+      sentences.push_back(std::move(sentence));
+      sentence.clear();
+    } else
       sentence += ' ';
   }
   if (!sentence.empty()) sentences.push_back(sentence);

@@ -6,6 +6,7 @@
 #include <bit>
 #include <utility>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/base/rng.h"
 
@@ -41,9 +42,8 @@ uint64_t epoch_key(uint64_t seed, uint64_t epoch) {
 WindowSampler::WindowSampler(const TokenFile& file, int64_t length, uint64_t seed)
     : file_(&file), length_(length), seed_(seed) {
   COCA_CHECK(length >= 1, "window length is {}; expected 1 or more", length);
-  COCA_CHECK(file.size() > length,
-             "corpus of {} tokens is shorter than one window of {} (length {} and one target)", file.size(),
-             length + 1, length);
+  COCA_CHECK(file.size() > length, "corpus of {} is shorter than one window of {} (length {} and one target)",
+             counted(file.size(), "token"), length + 1, length);
   // Every epoch has the same number of windows, so that k alone tells the epoch. All phases 0..length-1 are
   // used where the file is long enough to keep that number under the largest.
   const int64_t inputs = file.size() - 1;
@@ -60,8 +60,8 @@ int64_t WindowSampler::window_start(int64_t k) const {
 }
 
 void WindowSampler::window(int64_t k, std::span<int32_t> out) const {
-  COCA_CHECK(static_cast<int64_t>(out.size()) == length_ + 1, "window buffer of {} ids; expected {}",
-             out.size(), length_ + 1);
+  COCA_CHECK(static_cast<int64_t>(out.size()) == length_ + 1, "window buffer of {}; expected {}",
+             counted(out.size(), "id"), length_ + 1);
   file_->read(window_start(k), out);
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/data/token_layout.h"
 #include "coca/io/hash.h"
@@ -29,24 +30,24 @@ void TokenFile::parse(std::span<const std::byte> bytes) {
   constexpr uint64_t kLimit = uint64_t{1} << 56;  // keeps the sums below from wrapping
   COCA_CHECK_AS(kBadFile, bytes.size() >= kMagic.size() && padded_text(bytes.data(), kMagic.size()) == kMagic,
                 "{}: not a token file: does not begin with \"{}\"", name_, kMagic);
-  COCA_CHECK_AS(kBadFile, bytes.size() >= kHeaderBytes + 8 + kTrailerBytes,
-                "{}: truncated token file of {} bytes", name_, bytes.size());
+  COCA_CHECK_AS(kBadFile, bytes.size() >= kHeaderBytes + 8 + kTrailerBytes, "{}: truncated token file of {}", name_,
+                counted(bytes.size(), "byte"));
   const std::byte* p = bytes.data();
   const uint32_t version = get<uint32_t>(p + kVersionAt), token_bytes = get<uint32_t>(p + kTokenBytesAt);
   const uint64_t tokens = get<uint64_t>(p + kTokensAt), documents = get<uint64_t>(p + kDocumentsAt);
   const uint64_t vocab = get<uint64_t>(p + kVocabAt);
   COCA_CHECK_AS(kBadFile, version == kVersion, "{}: token file version {}; expected {}", name_, version,
                 kVersion);
-  COCA_CHECK_AS(kBadFile, token_bytes == 2 || token_bytes == 4, "{}: {} bytes per token; expected 2 or 4",
-                name_, token_bytes);
-  COCA_CHECK_AS(kBadFile, tokens < kLimit && documents < kLimit, "{}: {} tokens in {} documents cannot be",
-                name_, tokens, documents);
+  COCA_CHECK_AS(kBadFile, token_bytes == 2 || token_bytes == 4, "{}: {} per token; expected 2 or 4", name_,
+                counted(token_bytes, "byte"));
+  COCA_CHECK_AS(kBadFile, tokens < kLimit && documents < kLimit, "{}: {} in {} cannot be", name_,
+                counted(tokens, "token"), counted(documents, "document"));
   COCA_CHECK_AS(kBadFile, vocab >= 1 && vocab <= uint64_t(std::numeric_limits<int32_t>::max()),
-                "{}: vocabulary of {} ids; expected 1 to 2^31 - 1", name_, vocab);
+                "{}: vocabulary of {}; expected 1 to 2^31 - 1", name_, counted(vocab, "id"));
   const uint64_t payload = padded8(tokens * token_bytes), offsets = (documents + 1) * 8;
   const uint64_t expected = kHeaderBytes + payload + offsets + kTrailerBytes;
-  COCA_CHECK_AS(kBadFile, bytes.size() == expected, "{}: {} bytes; {} tokens in {} documents take {}{}",
-                name_, bytes.size(), tokens, documents, expected,
+  COCA_CHECK_AS(kBadFile, bytes.size() == expected, "{}: {}; {} in {} take {}{}", name_, counted(bytes.size(), "byte"),
+                counted(tokens, "token"), counted(documents, "document"), expected,
                 bytes.size() < expected ? ": truncated?" : "");
   const std::byte* table = p + kHeaderBytes + payload;
   const uint32_t stored = get<uint32_t>(table + offsets);
@@ -78,7 +79,7 @@ TokenFile TokenFile::from_tokens(std::vector<int32_t> tokens, std::vector<int64_
                                  int64_t vocab_size) {
   TokenFile file;
   COCA_CHECK(vocab_size >= 1 && vocab_size <= std::numeric_limits<int32_t>::max(),
-             "{}: vocabulary of {} ids; expected 1 to 2^31 - 1", file.name_, vocab_size);
+             "{}: vocabulary of {}; expected 1 to 2^31 - 1", file.name_, counted(vocab_size, "id"));
   file.tokens_ = static_cast<int64_t>(tokens.size());
   file.owned_ = std::move(tokens);
   file.offsets_ = std::move(doc_offsets);
@@ -110,8 +111,8 @@ std::string TokenFile::content_fingerprint() const {
 
 void TokenFile::read(int64_t start, std::span<int32_t> out) const {
   const int64_t count = static_cast<int64_t>(out.size());
-  COCA_CHECK(start >= 0 && count <= tokens_ && start <= tokens_ - count, "{}: {} tokens from {} on, of {}",
-             name_, count, start, tokens_);
+  COCA_CHECK(start >= 0 && count <= tokens_ && start <= tokens_ - count, "{}: {} from {} on, of {}", name_,
+             counted(count, "token"), start, tokens_);
   const size_t first = static_cast<size_t>(start);
   if (payload_ == nullptr) {
     std::copy_n(owned_.begin() + start, count, out.begin());

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <string>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/io/hash.h"
 
@@ -12,8 +13,8 @@ namespace coca::data {
 namespace {
 
 void put_text(std::byte* p, size_t bytes, const std::string& text, const char* what) {
-  COCA_CHECK_AS(kInternal, text.size() < bytes, "token file: {} \"{}\" has more than {} bytes", what, text,
-                bytes - 1);
+  COCA_CHECK_AS(kInternal, text.size() < bytes, "token file: {} \"{}\" has more than {}", what, text,
+                counted(bytes - 1, "byte"));
   std::transform(text.begin(), text.end(), p, [](char c) { return static_cast<std::byte>(c); });
 }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "coca/base/clock.h"
+#include "coca/base/count.h"
 #include "coca/base/rng.h"
 #include "coca/base/spread.h"
 #include "coca/data/masking.h"
@@ -121,7 +122,10 @@ void masked_perplexity(Context& cx, const model::ModelSpec& model_spec, const mo
       results.push_back(result_of(std::span(batches).first(finished), length, static_cast<int64_t>(windows.size())));
       results.back().seconds = watch.seconds();
     };
-    const auto stopped = [&] { return fmt::format("eval mlm: stopped at length {}, {} of {} tokens done", length, done, total); };
+    const auto stopped = [&] {
+      return fmt::format("eval mlm: stopped at length {}, {} of {} done", length, grouped(done),
+                         counted(total, "token"));
+    };
     try {
       while (finished < batches.size()) {
         const size_t mine = finished + static_cast<size_t>(o.ranks.rank()), end = std::min(finished + K, batches.size());

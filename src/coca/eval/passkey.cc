@@ -8,6 +8,7 @@
 #include <string>
 
 #include "coca/base/clock.h"
+#include "coca/base/count.h"
 #include "coca/base/memory.h"
 #include "coca/base/rng.h"
 #include "coca/base/sizes.h"
@@ -363,7 +364,10 @@ void passkey(Context& cx, const model::ModelSpec& model_spec, const model::Weigh
   const auto cells = static_cast<int64_t>(depths.size());
   PasskeyProgress progress{.total = static_cast<int64_t>(o.protocol.lengths.size()) * cells * o.protocol.trials};
   for (const int64_t length : o.protocol.lengths) {
-    const auto stopped = [&] { return fmt::format("passkey: stopped at length {}, {} of {} prompts done", length, progress.done, progress.total); };
+    const auto stopped = [&] {
+      return fmt::format("passkey: stopped at length {}, {} of {} done", length, grouped(progress.done),
+                         counted(progress.total, "prompt"));
+    };
     const Stopwatch watch;
     progress.length = length;
     progress.correct = progress.tried = 0;

@@ -145,7 +145,8 @@ class WindowRunner {
     }
     if (!o_.id_text.empty()) {
       const TextSize size = text_size(o_.id_text, w.text->ids, w.span.first_target, w.span.end_target);
-      w.sums.bytes = size.bytes, w.sums.words = size.words;
+      w.sums.bytes = size.bytes;
+      w.sums.words = size.words;
     }
   }
 
@@ -220,7 +221,8 @@ void run_plan(Plan& plan, WindowRunner& runner, const PerplexityOptions& o, Perp
   const size_t K = together ? 1 : static_cast<size_t>(o.ranks.size()), rank = together ? 0 : static_cast<size_t>(o.ranks.rank());
   const std::vector<std::vector<Window*>> batches = batches_of(plan, o.batch_tokens);
   const auto stopped = [&] {
-    return fmt::format("perplexity: stopped at length {}, {} of {} tokens done", plan.result.length, progress.done_tokens, progress.total_tokens);
+    return fmt::format("perplexity: stopped at length {}, {} of {} done", plan.result.length,
+                       grouped(progress.done_tokens), counted(progress.total_tokens, "token"));
   };
   PerplexitySums done;
   for (size_t first = 0; first < batches.size(); first += K) {

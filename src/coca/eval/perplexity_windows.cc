@@ -29,7 +29,7 @@ Texts make_texts(std::span<const std::vector<int32_t>> documents, const Protocol
     std::vector<int32_t>& ids = out.texts.back().ids;
     ids.insert(ids.end(), from, from + N);
   }
-  const std::string all = counted(static_cast<int64_t>(documents.size()), "document");
+  const std::string all = counted(documents.size(), "document");
   COCA_CHECK(out.documents > 0 || p.min_tokens <= 2, "min_tokens is {}; of {} none has as many; give a smaller number or longer texts",
              p.min_tokens, all);
   COCA_CHECK(out.documents > 0, "text: of {} none has two tokens or more; give longer texts", all);

@@ -4,6 +4,8 @@
 #include <string>
 #include <string_view>
 
+#include "coca/base/count.h"
+
 namespace coca::eval {
 
 std::optional<int32_t> bos_token(const model::ModelSpec& spec, Bos rule) {
@@ -27,8 +29,8 @@ model::ModelSpec with_scaling(const model::ModelSpec& spec,
 
 void check_tokenizer(const text::Tokenizer& tokenizer, const model::ModelSpec& spec) {
   COCA_CHECK(tokenizer.vocab_size() <= spec.V,
-             "the tokenizer ({}) has {} ids, the model's vocabulary only {}: they do not belong together",
-             tokenizer.kind(), tokenizer.vocab_size(), spec.V);
+             "the tokenizer ({}) has {}, the model's vocabulary only {}: they do not belong together", tokenizer.kind(),
+             counted(tokenizer.vocab_size(), "id"), spec.V);
 }
 
 namespace {
@@ -42,7 +44,10 @@ IdText measure(std::string_view text) {
     size.words += !in_word && !is_space(c);
     in_word = !is_space(c);
   }
-  if (!text.empty()) size.begins_in_word = !is_space(text.front()), size.ends_in_word = in_word;
+  if (!text.empty()) {
+    size.begins_in_word = !is_space(text.front());
+    size.ends_in_word = in_word;
+  }
   return size;
 }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "coca/base/clock.h"
+#include "coca/base/count.h"
 #include "coca/base/rng.h"
 #include "coca/base/sizes.h"
 #include "coca/eval/share.h"
@@ -113,7 +114,10 @@ void run_cell(const Answerer& answerer, const text::Tokenizer& tokenizer, const 
     cell.seconds = watch.seconds();
     result.cells.push_back(cell);
   };
-  const auto stopped = [&] { return fmt::format("ruler: stopped at {}, length {}, {} of {} prompts done", enum_name(task), length, done, total); };
+  const auto stopped = [&] {
+    return fmt::format("ruler: stopped at {}, length {}, {} of {} done", enum_name(task), length, grouped(done),
+                       counted(total, "prompt"));
+  };
   try {
     for (int64_t first = 0; first < o.samples; first += o.ranks.size()) {
       std::vector<RulerSample> round;

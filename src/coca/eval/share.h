@@ -27,7 +27,10 @@ void share_batches(dist::Communicator& ranks, std::span<const std::vector<Item*>
   std::vector<Value> values;
   std::vector<size_t> owner;
   for (size_t b = 0; b < batches.size(); ++b)
-    for (const Item* item : batches[b]) values.push_back(item->*result), owner.push_back(b % static_cast<size_t>(ranks.size()));
+    for (const Item* item : batches[b]) {
+      values.push_back(item->*result);
+      owner.push_back(b % static_cast<size_t>(ranks.size()));
+    }
   dist::share(ranks, std::span(values), [&](size_t i) { return owner[i]; });
   auto value = values.begin();
   for (const std::vector<Item*>& batch : batches)

@@ -24,7 +24,8 @@ class Stream {
 
   // At most `most` of them; none when all are through.
   void next(int64_t most, std::vector<int32_t>& inputs, std::vector<int32_t>& targets) {
-    inputs.clear(), targets.clear();
+    inputs.clear();
+    targets.clear();
     while (static_cast<int64_t>(inputs.size()) < most && document_ < documents_.size()) {
       const std::vector<int32_t>& ids = documents_[document_];
       const size_t last = ids.size() < 2 ? 0 : bos_ ? ids.size() : ids.size() - 1;  // inputs of this document
@@ -58,7 +59,12 @@ void check_options(const StreamOptions& o) {
 class Tally {
  public:
   explicit Tally(StreamResult& result) : result_(result) {}
-  void add(double nll) { sum_ += nll, part_ += nll, ++count_, ++part_count_; }
+  void add(double nll) {
+    sum_ += nll;
+    part_ += nll;
+    ++count_;
+    ++part_count_;
+  }
   StreamPoint now(const infer::KvCache& cache) const {
     return {.tokens = count_,
             .nll = sum_ / static_cast<double>(count_),
@@ -71,7 +77,8 @@ class Tally {
   void point(const infer::KvCache& cache) {
     if (part_count_ == 0) return;
     result_.points.push_back(now(cache));
-    part_ = 0, part_count_ = 0;
+    part_ = 0;
+    part_count_ = 0;
   }
   int64_t count() const { return count_; }
 
@@ -130,7 +137,8 @@ void stream_perplexity(Context& cx, const model::ModelSpec& model_spec, const mo
     close();
     throw;
   }
-  COCA_CHECK(tally.count() > 0, "text: of {} none has two tokens or more; give longer texts", counted(static_cast<int64_t>(documents.size()), "document"));
+  COCA_CHECK(tally.count() > 0, "text: of {} none has two tokens or more; give longer texts",
+             counted(documents.size(), "document"));
   close();
 }
 

@@ -6,6 +6,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "coca/base/count.h"
 #include "coca/formats/config.h"
 #include "coca/formats/model_folder.h"
 #include "coca/infer/cached_decoder.h"
@@ -36,15 +37,18 @@ std::string index_text(int64_t at, const Dims& shape) {
 // ours may be strided; it is read in row-major order of `stored`'s shape.
 TensorCheck compare(const std::string& name, std::span<const float> ours, const io::StoredTensor& stored, double tolerance) {
   const std::vector<float> expected = io::to_f32(stored);
-  COCA_CHECK_AS(kBadFile, expected.size() == ours.size(), "tensor \"{}\" has shape {}, {} values; we computed {}", name,
-                stored.shape.text(), expected.size(), ours.size());
+  COCA_CHECK_AS(kBadFile, expected.size() == ours.size(), "tensor \"{}\" has shape {}, {}; we computed {}", name,
+                stored.shape.text(), counted(expected.size(), "value"), ours.size());
   double largest = 0, worst = -1;
   size_t at = 0;
   for (size_t i = 0; i < ours.size(); ++i) {
     largest = std::max(largest, std::abs(static_cast<double>(expected[i])));
     double difference = std::abs(static_cast<double>(ours[i]) - static_cast<double>(expected[i]));
     if (!std::isfinite(difference)) difference = std::numeric_limits<double>::infinity();
-    if (difference > worst) worst = difference, at = i;
+    if (difference > worst) {
+      worst = difference;
+      at = i;
+    }
   }
   TensorCheck check{name, worst <= 0 ? 0 : largest > 0 ? worst / largest : worst, index_text(static_cast<int64_t>(at), stored.shape)};
   check.verdict = check.error <= tolerance ? Verdict::kPass : Verdict::kFail;
@@ -155,8 +159,8 @@ struct OneCase {
   TensorCheck greedy(const io::StoredTensor& stored) {
     const std::vector<int32_t> expected = read_ids(stored, spec.V, where);
     const int64_t rows = stored.shape[0], width = stored.shape[1];
-    COCA_CHECK_AS(kBadFile, prompt_length >= 1 && prompt_length < width, "{}: greedy_ids of width {} and a prompt of {} tokens",
-                  where, width, prompt_length);
+    COCA_CHECK_AS(kBadFile, prompt_length >= 1 && prompt_length < width,
+                  "{}: greedy_ids of width {} and a prompt of {}", where, width, counted(prompt_length, "token"));
     int64_t wrong = 0;
     TensorCheck check{"greedy_ids", 0, "[]"};
     Context cx;
@@ -178,7 +182,8 @@ struct OneCase {
   CaseCheck run() {
     const io::StoredTensor& input = file.at("input_ids");
     ids = read_ids(input, spec.V, where);
-    B = input.shape[0], N = input.shape[1];
+    B = input.shape[0];
+    N = input.shape[1];
     COCA_CHECK_AS(kBadFile, B >= 1 && N >= 2, "{}: input_ids {} must have a row and two tokens", where, input.shape.text());
     forward();
     gradients();

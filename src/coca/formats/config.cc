@@ -6,6 +6,7 @@
 #include <string>
 #include <tuple>
 
+#include "coca/base/count.h"
 #include "coca/formats/config_fields.h"
 #include "coca/formats/harmless_fields.h"
 
@@ -58,7 +59,8 @@ RopeFields read_rope(const ConfigFields& f, const char* theta_name, double share
     COCA_CHECK_AS(kBadFile, !share_name || value == rope.share,
                   "{}: {} is {} and {} is {}; they mean the same, so keep the right one", f.origin(), share_name,
                   rope.share, where, value);
-    rope.share = value, share_name = where;
+    rope.share = value;
+    share_name = where;
   };
   read_share(f, "partial_rotary_factor");
   const LengthsOfConfig lengths{.max_position = max_position, .original = f.optional_id("original_max_position_embeddings")};
@@ -144,8 +146,8 @@ model::ModelSpec read_llama_family(const ConfigFields& f, model::Architecture ar
   read_common(f, s);
   s.max_position = f.integer("max_position_embeddings", default_max_position);
   apply_rope(read_rope(f, "rope_theta", 1.0, s.max_position), s);
-  COCA_CHECK_AS(kBadFile, s.R == s.D, "{}: partial_rotary_factor rotates {} of {} dims; {} models rotate all", f.origin(), s.R, s.D,
-                enum_name(architecture));
+  COCA_CHECK_AS(kBadFile, s.R == s.D, "{}: partial_rotary_factor rotates {} of {}; {} models rotate all", f.origin(),
+                grouped(s.R), counted(s.D, "dim"), enum_name(architecture));
   s.norm_eps = f.number("rms_norm_eps", 1e-6);
   const std::string act = f.text("hidden_act", "silu");
   COCA_CHECK_AS(kBadFile, act == "silu" || act == "swish", "{}: hidden_act \"{}\" is not supported for {}; expected silu",
@@ -176,8 +178,8 @@ void read_qwen_windows(const ConfigFields& f, model::ModelSpec& s) {
   const int64_t window = f.integer("sliding_window", 4096), first = f.integer("max_window_layers", 28);
   const bool used = f.boolean("use_sliding_window", false);
   const std::vector<std::string> types = f.texts("layer_types");
-  COCA_CHECK_AS(kBadFile, types.empty() || static_cast<int64_t>(types.size()) == s.L, "{}: layer_types names {} layers; num_hidden_layers is {}",
-                f.origin(), types.size(), s.L);
+  COCA_CHECK_AS(kBadFile, types.empty() || static_cast<int64_t>(types.size()) == s.L,
+                "{}: layer_types names {}; num_hidden_layers is {}", f.origin(), counted(types.size(), "layer"), s.L);
   for (const std::string& type : types)
     COCA_CHECK_AS(kBadFile, type == "full_attention" || type == "sliding_attention",
                   "{}: layer type \"{}\" is not supported; expected full_attention or sliding_attention", f.origin(), type);

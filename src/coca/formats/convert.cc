@@ -26,8 +26,9 @@ namespace {
 model::ModelSpec target_attention(const model::ModelSpec& from, const ConvertOptions& o) {
   model::ModelSpec to = from;
   if (!o.attention || *o.attention == from.attention) return to;
-  COCA_CHECK(from.global_tokens == 0, "cannot convert to attention \"{}\": the source has {} global tokens; convert it before these are added",
-             enum_name(*o.attention), from.global_tokens);
+  COCA_CHECK(from.global_tokens == 0,
+             "cannot convert to attention \"{}\": the source has {}; convert it before these are added",
+             enum_name(*o.attention), counted(from.global_tokens, "global token"));
   COCA_CHECK(model::is_coca(*o.attention),
              "cannot convert to attention \"{}\": only coca-slack, coca-strict and coca-tied can be made from a model",
              enum_name(*o.attention));

@@ -119,8 +119,8 @@ void check_tensors(const WeightFiles& stored, const model::ModelSpec& spec) {
   std::set<std::string, std::less<>> wanted;
   const model::TensorNames names = model::tensor_names(spec);
   // Before the list of all tensors is made, which config.json alone must not make long.
-  COCA_CHECK_AS(kBadFile, static_cast<int64_t>(stored.entries().size()) >= spec.L, "{}: {} tensors for a model of {} layers", stored.where(),
-                stored.entries().size(), spec.L);
+  COCA_CHECK_AS(kBadFile, static_cast<int64_t>(stored.entries().size()) >= spec.L, "{}: {} for a model of {}",
+                stored.where(), counted(stored.entries().size(), "tensor"), counted(spec.L, "layer"));
   // config.json of the official code says nothing of CoCA; its tensors do, except GPT-NeoX's.
   COCA_CHECK_AS(
       kBadFile,

@@ -147,8 +147,8 @@ class MetaSource final : public TensorSource {
     std::sort(files.begin(), files.end());
     COCA_CHECK_AS(kIo, !files.empty(), "{} has params.json but no consolidated*.safetensors", dir.string());
     for (const fs::path& file : files) parts_.push_back(std::make_unique<io::SafetensorsFile>(file));
-    COCA_CHECK_AS(kBadFile, std::ssize(parts_[0]->tensors()) >= spec_.L, "{}: {} tensors for a model of {} layers", files[0].string(),
-                  parts_[0]->tensors().size(), spec_.L);
+    COCA_CHECK_AS(kBadFile, std::ssize(parts_[0]->tensors()) >= spec_.L, "{}: {} for a model of {}", files[0].string(),
+                  counted(parts_[0]->tensors().size(), "tensor"), counted(spec_.L, "layer"));
     complete_spec();
     set_ends(meta);
     model::validate(spec_);
@@ -226,8 +226,8 @@ class MetaSource final : public TensorSource {
     const auto n = static_cast<int64_t>(parts_.size());
     const bool rows = shape.rank == 2 && first.shape == Dims({shape[0] / n, shape[1]}) && shape[0] % n == 0;
     const bool columns = shape.rank == 2 && first.shape == Dims({shape[0], shape[1] / n}) && shape[1] % n == 0;
-    COCA_CHECK_AS(kBadFile, rows || columns, "{}: tensor \"{}\" has shape {} in each of {} files; expected a part of {}",
-                  parts_[0]->path().string(), name, first.shape.text(), n, shape.text());
+    COCA_CHECK_AS(kBadFile, rows || columns, "{}: tensor \"{}\" has shape {} in each of {}; expected a part of {}",
+                  parts_[0]->path().string(), name, first.shape.text(), counted(n, "file"), shape.text());
     std::vector<float> out(static_cast<size_t>(shape.product()));
     for (int64_t p = 0; p < n; ++p) {
       const io::StoredTensor& part = parts_[static_cast<size_t>(p)]->at(name);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "coca/base/count.h"
 #include "coca/model/layer_attention.h"
 #include "coca/model/windows.h"
 #include "coca/ops/collinear.h"
@@ -39,8 +40,9 @@ CachedDecoder::CachedDecoder(const model::ModelSpec& spec, const model::Weights&
     global_keys_.emplace_back(Dims{B, spec.global_tokens, spec.G, spec.key_width()}, weights.embed.dtype);
     global_values_.emplace_back(Dims{B, spec.global_tokens, spec.G, spec.D}, weights.embed.dtype);
   }
-  COCA_CHECK(!spec.pattern.forgets() || spec.pattern.sinks <= kKvPage, "[generate] pattern {}: {} sinks; the cache keeps at most {}",
-             enum_name(spec.pattern.type), spec.pattern.sinks, kKvPage);
+  COCA_CHECK(!spec.pattern.forgets() || spec.pattern.sinks <= kKvPage,
+             "[generate] pattern {}: {}; the cache keeps at most {}", enum_name(spec.pattern.type),
+             counted(spec.pattern.sinks, "sink"), kKvPage);
   COCA_CHECK(policy == DynamicBase::kStep || planned_length > 0,
              "[generate] a base fixed per request needs the planned length, found {}", planned_length);
 }
@@ -129,7 +131,8 @@ void CachedDecoder::attend(Context& cx, size_t layer, const model::Positions& at
 void CachedDecoder::truncate(int64_t length) {
   const int64_t behind = cache_.forgotten() > 0 ? cache_.forgotten() + kKvPage : 0;
   COCA_CHECK(behind == 0 || length + 1 - spec_.pattern.window >= behind,
-             "[generate] cannot go back to {} tokens: the {} in front of {} that their window reaches are forgotten", length, cache_.forgotten(), behind);
+             "[generate] cannot go back to {}: the {} in front of {} that their window reaches are forgotten",
+             counted(length, "token"), cache_.forgotten(), behind);
   cache_.truncate(length);
 }
 

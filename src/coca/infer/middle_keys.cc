@@ -28,7 +28,10 @@ void MiddleKeys::prepare(const model::ModelSpec& s, const model::Positions& at, 
   }
   if (!model::transforms_keys(s.attention)) return;
   const int64_t half = at.far.key_rows.cos.size(2);
-  if (cos_.empty()) cos_ = Tensor({1, kKvPage, half}), sin_ = Tensor({1, kKvPage, half});
+  if (cos_.empty()) {
+    cos_ = Tensor({1, kKvPage, half});
+    sin_ = Tensor({1, kKvPage, half});
+  }
   // All far keys stand at position 0, so one row serves; a scaling's amplitude is in it.
   const float *c = at.far.key_rows.cos.as<float>(), *z = at.far.key_rows.sin.as<float>();
   for (int64_t n = 0; n < kKvPage; ++n) {

@@ -114,8 +114,7 @@ CsvWriter::CsvWriter(const std::filesystem::path& file, const std::vector<std::s
     }
     if (records.empty()) keep = 0;
     if (keep < existing.size())
-      log_warning("{}: cut off the last {}, an unfinished row", file.string(),
-                  counted(static_cast<int64_t>(existing.size() - keep), "byte"));
+      log_warning("{}: cut off the last {}, an unfinished row", file.string(), counted(existing.size() - keep, "byte"));
   }
   fd_ = ::open(file.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
   COCA_CHECK_AS(kIo, fd_ >= 0, "{}: cannot create: {}", file.string(), std::strerror(errno));
@@ -137,8 +136,8 @@ CsvWriter::~CsvWriter() {
 }
 
 void CsvWriter::row(const std::vector<std::string>& fields) {
-  COCA_CHECK(fields.size() == columns_, "{}: row of {} fields in a table of {} columns", path_.string(),
-             fields.size(), columns_);
+  COCA_CHECK(fields.size() == columns_, "{}: row of {} in a table of {}", path_.string(),
+             counted(fields.size(), "field"), counted(columns_, "column"));
   buffer_ += csv_line(fields);
   if (buffer_.size() >= kBufferBytes) flush();
 }

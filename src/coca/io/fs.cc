@@ -18,6 +18,7 @@
 #include <set>
 #include <system_error>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/base/log.h"
 #include "coca/base/stop.h"
@@ -270,8 +271,8 @@ void AtomicFile::write(const void* data, size_t bytes) {
 }
 
 void AtomicFile::write_at(uint64_t offset, const void* data, size_t bytes) {
-  COCA_CHECK(offset <= size_ && bytes <= size_ - offset, "{}: write_at beyond the {} bytes written",
-             name_.string(), size_);
+  COCA_CHECK(offset <= size_ && bytes <= size_ - offset, "{}: write_at beyond the {} written", name_.string(),
+             counted(size_, "byte"));
   const char* p = static_cast<const char*>(data);
   while (bytes > 0) {
     const ssize_t n = ::pwrite(fd_, p, bytes, static_cast<off_t>(offset));

@@ -66,7 +66,7 @@ Json parse_any(std::string_view text, std::string_view origin) {
     return Json::parse(text.begin(), text.end(), see);
   } catch (const nlohmann::json::parse_error& error) {
     COCA_CHECK_AS(kBadFile, error.byte <= text.size(), "{}: not valid JSON: it ends too early, after {}: {}", origin,
-                  counted(static_cast<int64_t>(text.size()), "byte"), reason(error));
+                  counted(text.size(), "byte"), reason(error));
     fail(ErrorKind::kBadFile, "{}: not valid JSON at byte {} of {}: {}", origin, error.byte, text.size(), reason(error));
   } catch (const nlohmann::json::exception& error) {
     fail(ErrorKind::kBadFile, "{}: not valid JSON: {}", origin, reason(error));

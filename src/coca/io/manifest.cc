@@ -5,6 +5,7 @@
 #include <map>
 #include <string>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/io/fs.h"
 #include "coca/io/hash.h"
@@ -62,7 +63,8 @@ void check_manifest(const fs::path& dir) {
     std::error_code error;
     const auto bytes = fs::file_size(file, error);
     COCA_CHECK_AS(kBadFile, !error, "{}: {}", file.string(), error.message());
-    COCA_CHECK_AS(kBadFile, bytes == wanted["bytes"].get<uint64_t>(), "{}: has {} bytes; {} were written", file.string(), bytes, wanted["bytes"].get<uint64_t>());
+    COCA_CHECK_AS(kBadFile, bytes == wanted["bytes"].get<uint64_t>(), "{}: has {}; {} were written", file.string(),
+                  counted(bytes, "byte"), wanted["bytes"].get<uint64_t>());
     const std::string sum = checksum(file);
     COCA_CHECK_AS(kBadFile, sum == wanted["crc32c"].get<std::string>(), "{}: its CRC-32C is {}; {} was written", file.string(), sum,
                   wanted["crc32c"].get<std::string>());

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/io/safetensors.h"
 
@@ -209,8 +210,8 @@ bool HeaderParser::start_array(size_t) {
 
 bool HeaderParser::end_array() {
   COCA_CHECK_AS(kBadFile, place_ != Place::kOffsets || entries_.back().offsets.size() == 2,
-                "{}: tensor \"{}\": data_offsets has {} numbers; expected 2", file_, shortened(root_key_),
-                entries_.back().offsets.size());
+                "{}: tensor \"{}\": data_offsets has {}; expected 2", file_, shortened(root_key_),
+                counted(entries_.back().offsets.size(), "number"));
   in_array_ = false;
   inner_key_.clear();
   place_ = Place::kTensor;
@@ -236,12 +237,12 @@ void check_layout(const std::string& file, std::vector<HeaderEntry>& entries, ui
   for (const HeaderEntry& entry : entries) {
     const uint64_t begin = entry.offsets[0], end = entry.offsets[1];
     COCA_CHECK_AS(kBadFile, begin <= end && end <= data_bytes,
-                  "{}: tensor \"{}\": data_offsets [{}, {}] are not within the {} bytes of data", file,
-                  shortened(entry.name), begin, end, data_bytes);
+                  "{}: tensor \"{}\": data_offsets [{}, {}] are not within the {} of data", file, shortened(entry.name),
+                  begin, end, counted(data_bytes, "byte"));
     const uint64_t expected = checked_bytes(file, entry);
     COCA_CHECK_AS(kBadFile, end - begin == expected,
-                  "{}: tensor \"{}\": data_offsets [{}, {}] are {} bytes; {} of shape {} takes {}", file,
-                  shortened(entry.name), begin, end, end - begin, dtype_name(*entry.dtype),
+                  "{}: tensor \"{}\": data_offsets [{}, {}] are {}; {} of shape {} takes {}", file,
+                  shortened(entry.name), begin, end, counted(end - begin, "byte"), dtype_name(*entry.dtype),
                   entry.shape->text(), expected);
   }
   std::stable_sort(entries.begin(), entries.end(),
@@ -254,8 +255,8 @@ void check_layout(const std::string& file, std::vector<HeaderEntry>& entries, ui
                   entry.offsets[0] < covered ? "tensors overlap" : "bytes between belong to no tensor");
     covered = entry.offsets[1];
   }
-  COCA_CHECK_AS(kBadFile, covered == data_bytes, "{}: tensors take {} bytes of data; the file has {}", file,
-                covered, data_bytes);
+  COCA_CHECK_AS(kBadFile, covered == data_bytes, "{}: tensors take {} of data; the file has {}", file,
+                counted(covered, "byte"), data_bytes);
 }
 
 }  // namespace
@@ -263,15 +264,15 @@ void check_layout(const std::string& file, std::vector<HeaderEntry>& entries, ui
 SafetensorsFile::SafetensorsFile(const std::filesystem::path& file) : path_(file), file_(file) {
   const std::string name = file.string();
   const std::span<const std::byte> bytes = file_.bytes();
-  COCA_CHECK_AS(kBadFile, bytes.size() >= 8, "{}: {} bytes; a safetensors file has at least 8", name,
-                bytes.size());
+  COCA_CHECK_AS(kBadFile, bytes.size() >= 8, "{}: {}; a safetensors file has at least 8", name,
+                counted(bytes.size(), "byte"));
   uint64_t header_bytes = 0;
   for (int i = 7; i >= 0; --i)
     header_bytes = header_bytes << 8 | std::to_integer<uint64_t>(bytes[static_cast<size_t>(i)]);
-  COCA_CHECK_AS(kBadFile, header_bytes <= kMaxHeaderBytes, "{}: header of {} bytes; at most {} are allowed",
-                name, header_bytes, kMaxHeaderBytes);
-  COCA_CHECK_AS(kBadFile, header_bytes <= bytes.size() - 8,
-                "{}: header of {} bytes in a file of {}: truncated?", name, header_bytes, bytes.size());
+  COCA_CHECK_AS(kBadFile, header_bytes <= kMaxHeaderBytes, "{}: header of {}; at most {} are allowed", name,
+                counted(header_bytes, "byte"), kMaxHeaderBytes);
+  COCA_CHECK_AS(kBadFile, header_bytes <= bytes.size() - 8, "{}: header of {} in a file of {}: truncated?", name,
+                counted(header_bytes, "byte"), bytes.size());
   const char* text = reinterpret_cast<const char*>(bytes.data()) + 8;
   COCA_CHECK_AS(kBadFile, header_bytes > 0 && text[0] == '{', "{}: the header does not begin with \"{{\"",
                 name);

@@ -281,7 +281,10 @@ TensorRef Decoder::forward(Context& cx, TensorRef ids, int64_t scaling_length) {
   ops::embedding_forward(cx, {.ids = ids.reshape({M}), .table = weights_.embed, .y = buffers_.x});
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
     if (cx.tracing()) cx.trace("hidden." + std::to_string(i), buffers_.x);
-    ring_ ? ring_layer(cx, i, at) : layer(cx, i, at);
+    if (ring_)
+      ring_layer(cx, i, at);
+    else
+      layer(cx, i, at);
   }
   ops::norm_forward(cx, {.kind = spec_.norm, .eps = static_cast<float>(spec_.norm_eps), .x = buffers_.x, .w = weights_.norm_w,
                          .b = weights_.norm_b, .y = buffers_.hidden});

@@ -201,7 +201,10 @@ void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTenso
                                const Positions& at, const LayerActs& a, LayerActGrads& g,
                                LayerTensors<MutTensorRef>& dw, TensorRef dy) {
   linear_back(cx, w.lora.o, dw.lora.o, {.x = flat_heads(TensorRef(a.o)), .w = w.o_w, .dy = dy, .dx = flat_heads(g.d_o), .dw = dw.o_w, .db = dw.o_b});
-  at.ring ? at.ring->backward(cx, at, a, g) : attend_backward(cx, s, at, a, g);
+  if (at.ring)
+    at.ring->backward(cx, at, a, g);
+  else
+    attend_backward(cx, s, at, a, g);
   angle_gradients(cx, s, at, a, g);
   if (is_coca(s.attention)) {
     const auto keys = [&](auto t) { return at.ring ? t.narrow(2, 0, 0) : t; };  // a ring has brought the keys' gradients to t
@@ -321,7 +324,10 @@ void finish_layer_acts(const ModelSpec& s, LayerActs& a) {
   if (!transforms_keys(s.attention)) {
     a.q_eff = a.q;
     a.k_eff = a.k;
-    if (s.pattern.far()) a.q_far = a.q, a.k_far = a.k;
+    if (s.pattern.far()) {
+      a.q_far = a.q;
+      a.k_far = a.k;
+    }
   }
   finish_global_acts(s, a);
 }

@@ -104,7 +104,10 @@ void finish_global_acts(const ModelSpec& s, LayerActs& a) {
     std::tie(a.q_g, a.k_g, a.v_g) = split_qkv(s, a.qkv_g);
     a.q_g = a.q_g.narrow(1, 0, std::min(s.global_tokens, a.qkv_g.size(1)));
   }
-  if (!transforms_keys(s.attention)) a.q_g_eff = a.q_g, a.k_g_eff = a.k_g;
+  if (!transforms_keys(s.attention)) {
+    a.q_g_eff = a.q_g;
+    a.k_g_eff = a.k_g;
+  }
 }
 
 void resize_global_acts(const ModelSpec& s, int64_t B, int64_t N, LayerActs& a) {
@@ -112,7 +115,8 @@ void resize_global_acts(const ModelSpec& s, int64_t B, int64_t N, LayerActs& a) 
   const auto resize = [&](MutTensorRef& t, int64_t rows) {
     if (t.empty()) return;
     Dims shape = t.shape;
-    shape[0] = B, shape[1] = rows;
+    shape[0] = B;
+    shape[1] = rows;
     t = MutTensorRef(t.data, t.dtype, shape);
   };
   for (const auto member : kOfQueries) resize(a.*member, n.queries);
@@ -152,7 +156,10 @@ void finish_global_grads(const ModelSpec& s, LayerActGrads& g) {
     std::tie(g.dq_g, g.dk_g, g.dv_g) = split_qkv(s, g.dqkv_g);
     g.dq_g = g.dq_g.narrow(1, 0, std::min(s.global_tokens, g.dqkv_g.size(1)));
   }
-  if (!transforms_keys(s.attention)) g.dq_g_eff = g.dq_g, g.dk_g_eff = g.dk_g;
+  if (!transforms_keys(s.attention)) {
+    g.dq_g_eff = g.dq_g;
+    g.dk_g_eff = g.dk_g;
+  }
 }
 
 void global_project(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, int64_t B, int64_t N, const GlobalRows& n, LayerActs& a) {
@@ -215,7 +222,8 @@ void attend_backward(Context& cx, const ModelSpec& s, const Positions& at, const
       ops::add_heads(cx, g.dk_far, g.dk_eff.narrow(1, 0, globals));
     }
   } else {
-    ops::zero_heads(cx, g.dk_eff), ops::zero_heads(cx, g.dv);
+    ops::zero_heads(cx, g.dk_eff);
+    ops::zero_heads(cx, g.dv);
   }
   if (globals == 0) return;
   if (!g.dqkv_g.empty()) ops::zero_heads(cx, std::get<0>(split_qkv(s, g.dqkv_g)));  // of tokens whose global keys are seen, but not their queries

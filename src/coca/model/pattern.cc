@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cmath>
 
+#include "coca/base/count.h"
+
 namespace coca::model {
 
 int64_t AttentionPattern::far_tokens(int64_t S) const {
@@ -61,8 +63,8 @@ void validate(const AttentionPattern& p) {
              p.keeps_first() ? "0 or more" : "none");
   COCA_CHECK(p.type != Pattern::kLmInfinite || p.distance >= 1, "pattern lm-infinite: distance {} must be at least 1", p.distance);
   COCA_CHECK(p.middle_top_k >= 0 && (p.middle_top_k == 0 || p.type == Pattern::kLmInfinite) && p.middle_from_layer >= 0,
-             "pattern {}: the {} best keys of the middle from layer {} on; expected 0 or more, and none but with lm-infinite", enum_name(p.type),
-             p.middle_top_k, p.middle_from_layer);
+             "pattern {}: the {} of the middle from layer {} on; expected 0 or more, and none but with lm-infinite",
+             enum_name(p.type), counted(p.middle_top_k, "best key"), p.middle_from_layer);
   // Decoding steps through keys in tiles of 64 tokens, which groups must not straddle.
   COCA_CHECK(p.type != Pattern::kSelfExtend || (p.group >= 1 && 64 % p.group == 0), "pattern self-extend: group {} must divide 64", p.group);
 }

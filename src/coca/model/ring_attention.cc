@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "coca/base/clock.h"
+#include "coca/base/count.h"
 #include "coca/model/decoder.h"
 #include "coca/ops/attention.h"
 #include "coca/ops/collinear.h"
@@ -20,9 +21,12 @@ namespace {
 void check_spec(const ModelSpec& s) {
   COCA_CHECK(s.direction == Direction::kCausal, "[ring] bidirectional attention is not split over ranks; expected a causal model");
   COCA_CHECK(!s.pattern.far(), "[ring] pattern {} is not split over ranks; expected full attention", enum_name(s.pattern.type));
-  COCA_CHECK(s.global_tokens == 0, "[ring] {} global tokens: not split over ranks; expected none", s.global_tokens);
+  COCA_CHECK(s.global_tokens == 0, "[ring] {}: not split over ranks; expected none",
+             counted(s.global_tokens, "global token"));
   for (size_t i = 0; i < s.layer_window.size(); ++i)
-    COCA_CHECK(s.layer_window[i] == 0, "[ring] layer {} has a window of {} tokens: not split over ranks; expected full attention", i, s.layer_window[i]);
+    COCA_CHECK(s.layer_window[i] == 0,
+               "[ring] layer {} has a window of {}: not split over ranks; expected full attention", i,
+               counted(s.layer_window[i], "token"));
 }
 
 // A tensor of at least these many numbers; what stood there is lost when it grows.
@@ -41,7 +45,8 @@ void zero(MutTensorRef t) { std::memset(t.data, 0, t.bytes()); }
 }  // namespace
 
 RingSplit::RingSplit(int64_t N, int ranks) : N_(N), K_(ranks) {
-  COCA_CHECK(N >= 2 * ranks, "[ring] {} tokens do not make the {} chunks of {} ranks", N, 2 * ranks, ranks);
+  COCA_CHECK(N >= 2 * ranks, "[ring] {} do not make the {} of {}", counted(N, "token"), counted(2 * ranks, "chunk"),
+             counted(ranks, "rank"));
 }
 
 RingSplit::Chunk RingSplit::chunk(int64_t index) const {

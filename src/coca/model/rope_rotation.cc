@@ -30,7 +30,10 @@ double pair_of_turns(const ModelSpec& s, double turns) {
 double yarn_frequency(const ModelSpec& s, double j, double theta) {
   const bool whole = s.rope_scaling.borders == YarnBorders::kWhole;
   double low = pair_of_turns(s, s.rope_scaling.beta_fast), high = pair_of_turns(s, s.rope_scaling.beta_slow);
-  if (whole) low = std::floor(low), high = std::ceil(high);
+  if (whole) {
+    low = std::floor(low);
+    high = std::ceil(high);
+  }
   low = std::max(low, 0.0);
   high = std::min(high, static_cast<double>(s.R - 1));
   if (low == high) high += 0.001;

@@ -3,13 +3,16 @@
 
 #include <cmath>
 
+#include "coca/base/count.h"
+
 namespace coca::model {
 
 namespace {
 
 void check_factors(const char* name, const std::vector<double>& factors, int64_t pairs) {
-  COCA_CHECK(static_cast<int64_t>(factors.size()) == pairs, "model: rope scaling longrope has {} numbers in {}; expected {}, one per rotary pair",
-             factors.size(), name, pairs);
+  COCA_CHECK(static_cast<int64_t>(factors.size()) == pairs,
+             "model: rope scaling longrope has {} in {}; expected {}, one per rotary pair",
+             counted(factors.size(), "number"), name, pairs);
   for (const double f : factors) COCA_CHECK(std::isfinite(f) && f > 0, "model: rope scaling longrope has {} in {}; expected positive numbers", f, name);
 }
 

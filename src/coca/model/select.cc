@@ -60,11 +60,11 @@ std::vector<bool> select(const std::vector<Candidate>& candidates, const std::ve
     std::vector<std::string> names;
     names.reserve(candidates.size());
     for (const Candidate& c : candidates) names.push_back(c.name);
-    fail(ErrorKind::kInvalidArgument, "{}: \"{}\" matches nothing of {}{}", what, pattern, counted(static_cast<int64_t>(names.size()), "name"),
-         suggestion(names, pattern));
+    fail(ErrorKind::kInvalidArgument, "{}: \"{}\" matches nothing of {}{}", what, pattern,
+         counted(names.size(), "name"), suggestion(names, pattern));
   }
   COCA_CHECK(std::find(in.begin(), in.end(), true) != in.end(), "{}: nothing is left of {}", what,
-             counted(static_cast<int64_t>(candidates.size()), "name"));
+             counted(candidates.size(), "name"));
   return in;
 }
 
@@ -77,7 +77,8 @@ bool glob_matches(std::string_view pattern, std::string_view name) {
       star = p++;
       taken = n;
     } else if (p < pattern.size() && (pattern[p] == '?' || pattern[p] == name[n])) {
-      ++p, ++n;
+      ++p;
+      ++n;
     } else if (star != std::string_view::npos) {  // the last star takes one more
       p = star + 1;
       n = ++taken;
@@ -104,8 +105,14 @@ std::vector<ParamInfo> select_parameters(const ModelSpec& spec, const std::vecto
   for (const ParamInfo& whole : wholes) {
     const size_t before = infos.size();
     for (const ParamInfo& part : parts)
-      if (part.index == whole.index) candidates.push_back({part.name, whole.name}), infos.push_back(&part);
-    if (infos.size() == before) candidates.push_back({whole.name, whole.name}), infos.push_back(&whole);
+      if (part.index == whole.index) {
+        candidates.push_back({part.name, whole.name});
+        infos.push_back(&part);
+      }
+    if (infos.size() == before) {
+      candidates.push_back({whole.name, whole.name});
+      infos.push_back(&whole);
+    }
   }
   const std::vector<bool> in = select(candidates, patterns, what);
   std::vector<ParamInfo> selection;

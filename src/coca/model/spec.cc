@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "coca/base/count.h"
 #include "coca/model/params.h"
 #include "coca/model/windows.h"
 
@@ -25,7 +26,8 @@ void validate_pattern(const ModelSpec& s) {
   validate(s.pattern);
   const std::string_view name = enum_name(s.pattern.type);
   COCA_CHECK(s.layer_window.empty(), "model: pattern {}: the model was trained with sliding windows, which are its pattern", name);
-  COCA_CHECK(s.global_tokens == 0, "model: pattern {}: the model has {} global tokens, which are its pattern", name, s.global_tokens);
+  COCA_CHECK(s.global_tokens == 0, "model: pattern {}: the model has {}, which are its pattern", name,
+             counted(s.global_tokens, "global token"));
   COCA_CHECK(s.direction == Direction::kCausal, "model: pattern {}: it is one of causal models, this one is {}", name, enum_name(s.direction));
   COCA_CHECK(!uses_xpos(s.attention), "model: pattern {}: xPos decays with true distances, which the pattern replaces", name);
   COCA_CHECK(s.pattern.keeps_first() || uses_rotary(s.attention), "model: pattern {} moves rotary positions; attention \"{}\" has none", name,
@@ -51,8 +53,8 @@ void validate_sizes(const ModelSpec& s) {
   const auto C = static_cast<double>(s.C), D = static_cast<double>(s.D);
   const double layer = C * (2.0 * D * static_cast<double>(s.H + s.G) + 3.0 * static_cast<double>(s.F));
   const double all = static_cast<double>(s.L) * layer + 2.0 * static_cast<double>(s.V) * C;
-  COCA_CHECK(all <= 0x1p56, "model: width {}, mlp width {}, {} layers and vocabulary {} make {:.3g} parameters; at most 2^56", s.C, s.F, s.L, s.V,
-             all);
+  COCA_CHECK(all <= 0x1p56, "model: width {}, mlp width {}, {} and vocabulary {} make {:.3g} parameters; at most 2^56",
+             s.C, s.F, counted(s.L, "layer"), s.V, all);
 }
 
 }  // namespace
@@ -62,7 +64,7 @@ void validate(const ModelSpec& s) {
              "model: vocabulary {}, width {}, mlp width {}, layers {}, heads {} and key/value heads {} must be positive",
              s.V, s.C, s.F, s.L, s.H, s.G);
   COCA_CHECK(s.V <= (int64_t{1} << 31) - 1, "model: vocabulary {} exceeds 31 bits", s.V);
-  COCA_CHECK(s.H % s.G == 0, "model: {} heads are not a multiple of {} key/value heads", s.H, s.G);
+  COCA_CHECK(s.H % s.G == 0, "model: {} are not a multiple of {} key/value heads", counted(s.H, "head"), s.G);
   COCA_CHECK(s.D >= 2 && s.D % 2 == 0, "model: the head dim {} must be even and positive", s.D);
   COCA_CHECK(s.R >= 0 && s.R <= s.D && s.R % 2 == 0, "model: rotary dims {} must be even and at most the head dim {}",
              s.R, s.D);
@@ -71,9 +73,10 @@ void validate(const ModelSpec& s) {
   validate_sizes(s);
   COCA_CHECK(s.qkv == Qkv::kSeparate || s.G == s.H, "model: a fused qkv projection needs as many key/value heads ({}) as heads ({})",
              s.G, s.H);
-  COCA_CHECK(s.fold == ops::Fold::kRotary || s.R == s.D || collinear_kind(s.attention) == ops::Collinear::kSlack || !is_coca(s.attention),
-             "model: the official fold with partial rotary ({} of {} dims) exists for coca-slack only, not {}", s.R, s.D,
-             enum_name(s.attention));
+  COCA_CHECK(s.fold == ops::Fold::kRotary || s.R == s.D || collinear_kind(s.attention) == ops::Collinear::kSlack ||
+                 !is_coca(s.attention),
+             "model: the official fold with partial rotary ({} of {}) exists for coca-slack only, not {}", grouped(s.R),
+             counted(s.D, "dim"), enum_name(s.attention));
   COCA_CHECK(s.t_width == TWidth::kFull || is_coca(s.attention), "model: t width half: attention \"{}\" has no t", enum_name(s.attention));
   COCA_CHECK(s.t_width == TWidth::kFull || s.head_norm == HeadNorm::kNone,
              "model: t width half: the norms of heads stand between the T projection and the fold, so t keeps its full width");

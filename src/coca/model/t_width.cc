@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <utility>
 
+#include "coca/base/count.h"
+
 namespace coca::model {
 
 namespace {
@@ -34,15 +36,17 @@ std::vector<float> change_t_width(const ModelSpec& from, const ModelSpec& to, st
   const bool fused = from.qkv == Qkv::kFused, folds = to.t_width == TWidth::kHalf;
   const int64_t heads = fused ? from.H : from.G, around = fused ? from.D : 0;  // rows of q in front of T's, and of v behind
   const int64_t rows_from = 2 * around + from.key_width(), rows_to = 2 * around + to.key_width();
-  COCA_CHECK_AS(kInternal, std::ssize(values) == heads * rows_from * width, "T at another width: {} values; expected {} x {} x {}", values.size(),
-                heads, rows_from, width);
+  COCA_CHECK_AS(kInternal, std::ssize(values) == heads * rows_from * width,
+                "T at another width: {}; expected {} x {} x {}", counted(values.size(), "value"), heads, rows_from,
+                width);
   std::vector<float> out(static_cast<size_t>(heads * rows_to * width));
   for (int64_t h = 0; h < heads; ++h) {
     const float* x = values.data() + h * rows_from * width;
     float* y = out.data() + h * rows_to * width;
     std::copy_n(x, around * width, y);
     std::copy_n(x + (around + from.key_width()) * width, around * width, y + (around + to.key_width()) * width);
-    x += around * width, y += around * width;
+    x += around * width;
+    y += around * width;
     for (int64_t p = 0; p < from.D / 2; ++p) {
       const auto [a, b] = members(from, p);
       for (int64_t i = 0; i < width; ++i) {

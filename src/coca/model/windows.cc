@@ -12,7 +12,8 @@ ModelSpec with_windows(const WindowOptions& o, const ModelSpec& spec) {
   ModelSpec out = spec;
   if (!o.layer_window.empty()) {
     const auto given = static_cast<int64_t>(o.layer_window.size());
-    COCA_CHECK(given == 1 || given == spec.L, "layer_window has {}; expected 1 or {}, one per layer", counted(static_cast<int64_t>(given), "number"), spec.L);
+    COCA_CHECK(given == 1 || given == spec.L, "layer_window has {}; expected 1 or {}, one per layer",
+               counted(given, "number"), spec.L);
     out.layer_window = o.layer_window;
     if (given == 1) out.layer_window.assign(static_cast<size_t>(spec.L), o.layer_window.front());
     for (size_t i = 0; i < out.dilation.size(); ++i)  // the model's own goes with its window
@@ -21,8 +22,9 @@ ModelSpec with_windows(const WindowOptions& o, const ModelSpec& spec) {
   }
   if (!o.dilation.empty()) {
     const auto given = static_cast<int64_t>(o.dilation.size());
-    COCA_CHECK(given == spec.H || given == spec.L * spec.H, "dilation has {}; expected {}, one per head, or {}, layer by layer", counted(static_cast<int64_t>(given), "number"),
-               spec.H, spec.L * spec.H);
+    COCA_CHECK(given == spec.H || given == spec.L * spec.H,
+               "dilation has {}; expected {}, one per head, or {}, layer by layer", counted(given, "number"), spec.H,
+               spec.L * spec.H);
     COCA_CHECK(!out.layer_window.empty(), "dilation is given, but no layer has a window (layer_window)");
     out.dilation.clear();
     for (int64_t i = 0; i < spec.L * spec.H; ++i) {
@@ -49,7 +51,7 @@ int32_t require_masked(const ModelSpec& s, std::string_view use) {
 
 void validate_windows(const ModelSpec& s) {
   COCA_CHECK(s.layer_window.empty() || static_cast<int64_t>(s.layer_window.size()) == s.L,
-             "model: sliding windows are given for {} layers, the model has {}", s.layer_window.size(), s.L);
+             "model: sliding windows are given for {}, the model has {}", counted(s.layer_window.size(), "layer"), s.L);
   for (const int64_t window : s.layer_window) COCA_CHECK(window >= 0, "model: sliding window {} must be positive", window);
   for (const int64_t window : s.layer_window)
     COCA_CHECK(s.dilation.empty() || window <= kMostCount, "model: sliding window {} beside a dilation; expected at most {}", window, kMostCount);
@@ -59,8 +61,9 @@ void validate_windows(const ModelSpec& s) {
   COCA_CHECK(s.direction == Direction::kCausal || !uses_xpos(s.attention), "model: attention \"{}\" decays with the distance back; direction {} has keys ahead",
              enum_name(s.attention), enum_name(s.direction));
   if (s.dilation.empty()) return;
-  COCA_CHECK(static_cast<int64_t>(s.dilation.size()) == s.L * s.H, "model: dilation is given for {} heads, the model has {} in {} layers",
-             s.dilation.size(), s.L * s.H, s.L);
+  COCA_CHECK(static_cast<int64_t>(s.dilation.size()) == s.L * s.H,
+             "model: dilation is given for {}, the model has {} in {}", counted(s.dilation.size(), "head"), s.L * s.H,
+             counted(s.L, "layer"));
   for (int64_t i = 0; i < s.L; ++i) {
     const auto of_layer = s.dilation_of(static_cast<size_t>(i));
     for (int64_t h = 0; h < s.H; ++h) {

@@ -34,7 +34,10 @@ struct Range {
   double low = std::numeric_limits<double>::infinity();
   double high = -std::numeric_limits<double>::infinity();
   bool empty() const { return low > high; }
-  void include(double v) { low = std::min(low, v), high = std::max(high, v); }
+  void include(double v) {
+    low = std::min(low, v);
+    high = std::max(high, v);
+  }
 };
 
 bool drawable(double v, Scale scale) {

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "coca/base/clock.h"
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/report/escape.h"
 #include "coca/report/table.h"
@@ -66,16 +67,16 @@ void Progress::finish(std::string_view text) {
   std::string out = options_.label.empty() ? "" : options_.label + "  ";
   std::string_view unit = options_.unit;
   if (done_ == 1 && unit.ends_with('s')) unit.remove_suffix(1);
-  out += fmt::format("{} {} in {}", format_count(done_), unit, format_duration(seconds));
+  out += fmt::format("{} {} in {}", grouped(done_), unit, format_duration(seconds));
   if (!text.empty()) out += "  " + std::string(text);
   write(std::move(out), true);
 }
 
 std::string Progress::line(double now, std::string_view text) const {
   std::string out = options_.label.empty() ? "" : options_.label + "  ";
-  out += format_count(done_);
+  out += grouped(done_);
   if (options_.total > 0)
-    out += fmt::format("/{} {} ({:.0f}%)", format_count(options_.total), options_.unit,
+    out += fmt::format("/{} {} ({:.0f}%)", grouped(options_.total), options_.unit,
                        100.0 * static_cast<double>(done_) / static_cast<double>(options_.total));
   else
     out += " " + options_.unit;

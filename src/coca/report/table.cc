@@ -124,7 +124,8 @@ std::vector<size_t> widths_within(const Rows& rows, const std::vector<Align>& al
     for (size_t c = 0; c < widths.size(); ++c)
       if (widths[c] > least[c] && (widest == widths.size() || widths[c] > widths[widest])) widest = c;
     if (widest == widths.size()) break;
-    --widths[widest], --total;
+    --widths[widest];
+    --total;
   }
   for (size_t c = 0; c < widths.size(); ++c) {  // a broken header may need less
     size_t needed = 0;
@@ -190,9 +191,11 @@ std::string in_blocks(const Rows& rows, const std::vector<Align>& align, size_t 
       for (const auto& row : rows) wider.push_back(pick(row, chosen));
       const auto wider_widths = widths_within(wider, pick(align, chosen), columns, kReadable);
       fits = line_width(wider_widths) <= columns || part.empty();  // one column more than the keys is the least
-      if (fits)
-        part = std::move(wider), widths = wider_widths, ++next;
-      else
+      if (fits) {
+        part = std::move(wider);
+        widths = wider_widths;
+        ++next;
+      } else
         chosen.pop_back();
     }
     out += (out.empty() ? "" : "\n") + lines_of(part, pick(align, chosen), widths, kReadable.breaks);
@@ -288,10 +291,6 @@ std::string format_number(std::optional<double> value, int significant) {
   return text;
 }
 
-std::string format_count(int64_t count) {
-  return grouped(count);
-}
-
 std::string format_duration(double seconds) {
   if (!std::isfinite(seconds) || seconds < 0) return "-";
   if (seconds == 0) return "0 s";
@@ -312,7 +311,10 @@ std::string format_bytes(int64_t bytes) {
   if (bytes < 1024 && bytes > -1024) return fmt::format("{} B", bytes);
   double value = static_cast<double>(bytes) / 1024;
   size_t unit = 0;
-  while (std::abs(value) >= 1023.95 && unit + 1 < kUnits.size()) value /= 1024, ++unit;
+  while (std::abs(value) >= 1023.95 && unit + 1 < kUnits.size()) {
+    value /= 1024;
+    ++unit;
+  }
   return fmt::format("{:.1f} {}", value, kUnits[unit]);
 }
 

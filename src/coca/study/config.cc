@@ -67,11 +67,18 @@ StudyConfig resolve(StudyConfig c) {
   const auto fill = [](auto& field, auto value) {
     if (field == 0) field = value;
   };
-  fill(c.layers, p.layers), fill(c.width, p.width), fill(c.heads, p.heads), fill(c.length, p.length);
-  fill(c.batch, p.batch), fill(c.steps, p.steps), fill(c.learning_rate, p.learning_rate);
+  fill(c.layers, p.layers);
+  fill(c.width, p.width);
+  fill(c.heads, p.heads);
+  fill(c.length, p.length);
+  fill(c.batch, p.batch);
+  fill(c.steps, p.steps);
+  fill(c.learning_rate, p.learning_rate);
   if (c.warmup_steps == 0) c.warmup_steps = std::min(p.warmup_steps, std::max<int64_t>(1, c.steps / 10));
   c.passkey_first_steps = c.passkey_share > 0 ? std::min(c.passkey_first_steps, c.steps / 3) : 0;
-  fill(c.eval_documents, p.eval_documents), fill(c.eval_tokens, p.eval_tokens), fill(c.passkey_trials, p.passkey_trials);
+  fill(c.eval_documents, p.eval_documents);
+  fill(c.eval_tokens, p.eval_tokens);
+  fill(c.passkey_trials, p.passkey_trials);
   fill(c.stride, c.length);
   COCA_CHECK(!c.multiples.empty(), "multiples: none given");
   COCA_CHECK(!c.split || !c.text.empty(), "split: needs text; the headers of the C++ standard library have none");
@@ -109,13 +116,18 @@ std::vector<int64_t> eval_lengths(const StudyConfig& c) {
 train::TrainConfig train_config(const StudyConfig& c, const std::string& method, int64_t seed, const std::string& out) {
   train::TrainConfig t;
   t.architecture = c.architecture;
-  t.layers = c.layers, t.width = c.width, t.heads = c.heads, t.length = c.length;
+  t.layers = c.layers;
+  t.width = c.width;
+  t.heads = c.heads;
+  t.length = c.length;
   t.passkey_share = c.passkey_share;
   t.passkey_wording = c.passkey_wording;
   t.passkey_digits = c.passkey_digits;
   t.precision = c.precision;
   t.passkey_first_steps = c.passkey_first_steps;
-  t.steps = c.steps, t.batch = c.batch, t.warmup_steps = c.warmup_steps;
+  t.steps = c.steps;
+  t.batch = c.batch;
+  t.warmup_steps = c.warmup_steps;
   t.learning_rate = c.learning_rate;
   t.min_learning_rate = c.learning_rate / 10;
   t.seed = seed;

@@ -155,11 +155,13 @@ Corpus load_corpus(const StudyConfig& c, Keep keep) {
     choose_test(c, all, held_out, corpus);
     if (keep == Keep::kInFolder) corpus.shared = overlap_within(train::document_list(inputs, data / "text.tok"), held_out);
   }
-  corpus.description = fmt::format(
-      "{}: {}, {} ({} tokenizer); {} for training, {} for validation; {} of at most {} each, {}",
-      c.text.empty() ? "The C++ standard library headers of the installed compiler" : "The given text", counted(documents, "document"),
-      counted(all.size(), "token"), corpus.tokenizer->kind(), counted(corpus.train->size(), "token"), report::format_count(corpus.validation->size()),
-      counted(static_cast<int64_t>(corpus.test.size()), "test document"), counted(c.eval_tokens, "token"), own_test ? "from the given test text" : "held out from it");
+  corpus.description =
+      fmt::format("{}: {}, {} ({} tokenizer); {} for training, {} for validation; {} of at most {} each, {}",
+                  c.text.empty() ? "The C++ standard library headers of the installed compiler" : "The given text",
+                  counted(documents, "document"), counted(all.size(), "token"), corpus.tokenizer->kind(),
+                  counted(corpus.train->size(), "token"), grouped(corpus.validation->size()),
+                  counted(corpus.test.size(), "test document"), counted(c.eval_tokens, "token"),
+                  own_test ? "from the given test text" : "held out from it");
   return corpus;
 }
 

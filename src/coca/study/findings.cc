@@ -9,6 +9,7 @@
 #include <map>
 #include <set>
 
+#include "coca/base/count.h"
 #include "coca/report/table.h"
 #include "coca/study/report.h"
 
@@ -56,7 +57,7 @@ std::string and_list(std::vector<std::string> names, size_t most = kMostNamed) {
   if (names.size() > most) {
     const size_t others = names.size() - (most - 1);
     names.resize(most - 1);
-    names.push_back(fmt::format("{} others", others));
+    names.push_back(counted(others, "other"));
   }
   std::string out;
   for (size_t i = 0; i < names.size(); ++i) out += (i == 0 ? "" : i + 1 == names.size() ? " and " : ", ") + names[i];

@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "coca/base/count.h"
 #include "coca/base/log.h"
 #include "coca/base/version.h"
 #include "coca/io/fs.h"
@@ -100,14 +101,22 @@ void add_figure(report::Document& document, const std::string& name, const repor
 std::string model_sentence(const StudyResults& s) {
   const StudyConfig& c = s.config;
   int64_t parameters = 0, tokens = 0;
-  for (const RunResult& r : s.runs) parameters = std::max(parameters, r.parameters), tokens = std::max(tokens, r.tokens);
-  const std::string passkeys =
-      c.passkey_share == 0 ? "" : fmt::format(" All windows of the first {} steps and {:g} % of the later ones teach the passkey task (prompts, repeated keys, repeated digits).",
-                                              report::format_count(c.passkey_first_steps), 100 * c.passkey_share);
-  return fmt::format("{} decoders of {} layers x {} ({} heads, {} parameters), trained from scratch at length **{}** on {} tokens each "
-                     "({} steps of {} windows; AdamW, peak learning rate {:g}, cosine decay), same text, same seed, same order for every method.{}",
-                     enum_name(c.architecture) == "gpt_neox" ? "GPT-NeoX" : "LLaMA", c.layers, c.width, c.heads, report::format_count(parameters), c.length,
-                     report::format_count(tokens), report::format_count(c.steps), c.batch, c.learning_rate, passkeys);
+  for (const RunResult& r : s.runs) {
+    parameters = std::max(parameters, r.parameters);
+    tokens = std::max(tokens, r.tokens);
+  }
+  const std::string passkeys = c.passkey_share == 0
+                                   ? ""
+                                   : fmt::format(
+                                         " All windows of the first {} and {:g} % of the later ones teach the passkey "
+                                         "task (prompts, repeated keys, repeated digits).",
+                                         counted(c.passkey_first_steps, "step"), 100 * c.passkey_share);
+  return fmt::format(
+      "{} decoders of {} x {} ({}, {}), trained from scratch at length **{}** on {} each "
+      "({} of {}; AdamW, peak learning rate {:g}, cosine decay), same text, same seed, same order for every method.{}",
+      enum_name(c.architecture) == "gpt_neox" ? "GPT-NeoX" : "LLaMA", counted(c.layers, "layer"), c.width,
+      counted(c.heads, "head"), counted(parameters, "parameter"), c.length, counted(tokens, "token"),
+      counted(c.steps, "step"), counted(c.batch, "window"), c.learning_rate, passkeys);
 }
 
 void add_reading(const StudyResults& s, report::Document& d) {
@@ -124,12 +133,12 @@ void add_reading(const StudyResults& s, report::Document& d) {
                       "greedy decoding gives every digit. "
                       "Intervals in results.json are Wilson's at 95 %.",
                       c.passkey_digits),
-          c.seeds.size() > 1 ? fmt::format("Values are means over n = {} seeds ± the half width of their 95 % interval "
-                                           "(Student's t with {} degrees of "
+          c.seeds.size() > 1 ? fmt::format("Values are means over n = {} ± the half width of their 95 % interval "
+                                           "(Student's t with {} of "
                                            "freedom); bands in the charts are that interval. It covers the seeds "
                                            "alone, not other texts. Differences are tested one by one, "
                                            "without a correction for their number.",
-                                           c.seeds.size(), c.seeds.size() - 1)
+                                           counted(c.seeds.size(), "seed"), counted(c.seeds.size() - 1, "degree"))
                              : std::string("One seed: differences of a few percent between methods are within what "
                                            "another seed may change. --seeds 0,1,2 gives intervals."),
           "The models are tiny and briefly trained. What they show about extrapolation is real for them; it is not a "
@@ -152,9 +161,9 @@ report::Table training_table(const StudyResults& s) {
       table.rows.push_back({run_name(s, r), "", "", "given up", "", "", "", ""});
       continue;
     }
-    table.rows.push_back({run_name(s, r), report::format_count(r.parameters), report::format_count(r.tokens),
-                          fmt::format("{:.3f}", r.train_loss), fmt::format("{:.3f}", r.validation_loss), report::format_count(static_cast<int64_t>(r.tokens_per_second)),
-                          report::format_duration(r.seconds), report::format_count(r.skipped)});
+    table.rows.push_back({run_name(s, r), grouped(r.parameters), grouped(r.tokens), fmt::format("{:.3f}", r.train_loss),
+                          fmt::format("{:.3f}", r.validation_loss), grouped(static_cast<int64_t>(r.tokens_per_second)),
+                          report::format_duration(r.seconds), grouped(r.skipped)});
   }
   return table;
 }
@@ -195,8 +204,9 @@ std::string passkey_note(const StudyResults& s) {
 report::Document make_document(const StudyResults& s) {
   const std::vector<std::string>& methods = s.config.methods;
   constexpr size_t kMostInTitle = 6;
-  report::Document d("Beyond the trained length: " +
-                     (methods.size() > kMostInTitle ? fmt::format("{} methods", methods.size()) : fmt::format("{}", fmt::join(methods, ", "))));
+  report::Document d("Beyond the trained length: " + (methods.size() > kMostInTitle
+                                                          ? counted(methods.size(), "method")
+                                                          : fmt::format("{}", fmt::join(methods, ", "))));
   d.paragraph(model_sentence(s));
   d.paragraph(s.corpus + ".");
   if (s.shared.documents > 0) {
@@ -222,7 +232,8 @@ report::Document make_document(const StudyResults& s) {
     if (const std::string note = passkey_note(s); !note.empty()) d.paragraph(note);
     if (plots) {
       report::Chart chart = length_chart(s, "Passkey: share of digits right", "share of digits", digits_of);
-      chart.y_min = 0, chart.y_max = 1;
+      chart.y_min = 0;
+      chart.y_max = 1;
       add_figure(d, "passkey", chart, "Every length has the same number of prompts, spread over five depths.");
     }
   }

@@ -58,8 +58,10 @@ nlohmann::ordered_json to_json(const SummaryLine& line) {
   nlohmann::ordered_json points = nlohmann::ordered_json::array();
   for (const SummaryPoint& p : line.points) {
     nlohmann::ordered_json j{{"length", p.length}, {"perplexity", to_json(p.perplexity)}};
-    if (p.passkey_accuracy.n > 0)
-      j["passkey_accuracy"] = to_json(p.passkey_accuracy), j["passkey_digit_accuracy"] = to_json(p.passkey_digits);
+    if (p.passkey_accuracy.n > 0) {
+      j["passkey_accuracy"] = to_json(p.passkey_accuracy);
+      j["passkey_digit_accuracy"] = to_json(p.passkey_digits);
+    }
     points.push_back(std::move(j));
   }
   return {{"method", line.method}, {"variant", line.variant}, {"points", std::move(points)}};
@@ -122,10 +124,16 @@ RunResult run_from_json(const nlohmann::json& j, const std::string& where) {
   try {
     RunResult r;
     r.failure = j.value("failure", "");
-    r.method = j.at("method"), r.seed = j.at("seed"), r.parameters = j.at("parameters");
-    r.steps = j.at("steps"), r.tokens = j.at("tokens"), r.skipped = j.at("skipped");
-    r.train_loss = number_from(j, "train_loss"), r.validation_loss = number_from(j, "validation_loss");
-    r.seconds = j.at("seconds"), r.tokens_per_second = j.at("tokens_per_second");
+    r.method = j.at("method");
+    r.seed = j.at("seed");
+    r.parameters = j.at("parameters");
+    r.steps = j.at("steps");
+    r.tokens = j.at("tokens");
+    r.skipped = j.at("skipped");
+    r.train_loss = number_from(j, "train_loss");
+    r.validation_loss = number_from(j, "validation_loss");
+    r.seconds = j.at("seconds");
+    r.tokens_per_second = j.at("tokens_per_second");
     for (const nlohmann::json& e : j.at("evaluations")) {
       Evaluation evaluation{.variant = e.at("variant"), .perplexity = {}, .passkey = {}};
       for (const nlohmann::json& p : e.at("perplexity"))

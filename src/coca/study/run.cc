@@ -139,13 +139,19 @@ RunResult train_one(const StudyConfig& c, const Corpus& corpus, const std::strin
   result.method = method;
   result.seed = seed;
   result.parameters = summary.parameters;
-  result.steps = summary.steps, result.tokens = summary.tokens, result.skipped = summary.skipped;
+  result.steps = summary.steps;
+  result.tokens = summary.tokens;
+  result.skipped = summary.skipped;
   result.train_loss = summary.final_loss;
   result.validation_loss = summary.validation_loss.value_or(std::numeric_limits<double>::quiet_NaN());
-  result.seconds = summary.seconds, result.tokens_per_second = summary.tokens_per_second;
+  result.seconds = summary.seconds;
+  result.tokens_per_second = summary.tokens_per_second;
   // A training that had ended before (only its evaluation was lost) runs no step and so has no last interval.
   const std::vector<train::MetricsRow> curve = train::read_metrics(dir / "metrics.csv");
-  if (!curve.empty()) result.train_loss = curve.back().loss, result.validation_loss = curve.back().validation_loss;
+  if (!curve.empty()) {
+    result.train_loss = curve.back().loss;
+    result.validation_loss = curve.back().validation_loss;
+  }
   return result;
 }
 

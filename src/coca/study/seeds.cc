@@ -4,12 +4,13 @@
 #include <array>
 #include <cmath>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 
 namespace coca::study {
 
 double student_t(int64_t freedom) {
-  COCA_CHECK(freedom >= 1, "student_t: {} degrees of freedom; expected at least 1", freedom);
+  COCA_CHECK(freedom >= 1, "student_t: {} of freedom; expected at least 1", counted(freedom, "degree"));
   constexpr std::array<double, 10> kFirst = {12.706205, 4.302653, 3.182446, 2.776445, 2.570582,
                                              2.446912,  2.364624, 2.306004, 2.262157, 2.228139};
   if (freedom <= static_cast<int64_t>(kFirst.size())) return kFirst[static_cast<size_t>(freedom - 1)];

@@ -43,7 +43,8 @@ MethodWork work_of(const StudyConfig& c, const std::string& method, int64_t voca
   for (const int64_t length : eval_lengths(c)) {
     const double each = model::forward_flops_per_token(spec, length);
     const int64_t ppl = window_tokens(c, length, test_tokens), passkey = c.passkey_share > 0 ? depths * c.passkey_trials * length : 0;
-    w.ppl_tokens += ppl, w.passkey_tokens += passkey;
+    w.ppl_tokens += ppl;
+    w.passkey_tokens += passkey;
     w.flops[index_of(Work::kPerplexity)] += static_cast<double>(ppl) * each;
     w.flops[index_of(Work::kPasskey)] += static_cast<double>(passkey) * each;
   }
@@ -77,7 +78,10 @@ void WorkMeter::advance(Work work, double flops) {
 
 std::optional<double> WorkMeter::seconds_left() const {
   double done = 0, seconds = 0, left = 0;
-  for (size_t i = 0; i < kWorks; ++i) done += done_[i], seconds += seconds_[i];
+  for (size_t i = 0; i < kWorks; ++i) {
+    done += done_[i];
+    seconds += seconds_[i];
+  }
   if (done <= 0 || seconds <= 0) return std::nullopt;
   for (size_t i = 0; i < kWorks; ++i) left += left_[i] * (done_[i] > 0 ? seconds_[i] / done_[i] : seconds / done);
   return left;

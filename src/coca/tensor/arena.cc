@@ -21,8 +21,8 @@ std::string ArenaPlan::text() const {
   const auto bytes = [](const Entry& e) { return static_cast<size_t>(e.shape.product()) * dtype_size(e.dtype); };
   const auto largest = std::max_element(entries_.begin(), entries_.end(), [&](const Entry& a, const Entry& b) { return bytes(a) < bytes(b); });
   if (largest == entries_.end()) return "no activations";
-  return fmt::format("{}, the largest {} {} {}", counted(static_cast<int64_t>(entries_.size()), "activation"), largest->name, largest->shape.text(),
-                     dtype_name(largest->dtype));
+  return fmt::format("{}, the largest {} {} {}", counted(entries_.size(), "activation"), largest->name,
+                     largest->shape.text(), dtype_name(largest->dtype));
 }
 
 Arena::Arena(const ArenaPlan& plan, DeviceMemory* memory) : memory_(memory) { bind(plan); }

@@ -155,7 +155,8 @@ class Finder {
     size_t bytes = 0;
     for (size_t at = 0; at < text.size();) {
       if (!is_mark(text, at)) {
-        ++at, ++bytes;
+        ++at;
+        ++bytes;
         continue;
       }
       const auto found = known.find(std::string_view(text).substr(at, kMarkBytes));
@@ -214,7 +215,10 @@ class Finder {
       for (size_t end = place.begin + 1; end-- > lowest;) {
         size_t same = 0;
         while (same < std::min(cut, end) && (*before)[cut - 1 - same] == text_[end - 1 - same]) ++same;
-        if (same > best) best = same, begin = end;
+        if (same > best) {
+          best = same;
+          begin = end;
+        }
       }
     return begin;
   }
@@ -263,7 +267,10 @@ class Finder {
     if (!with) return "";
     const std::string mark = mark_of(i);
     size_t last = std::string::npos, count = 0;
-    for (size_t at = with->find(mark); at != std::string::npos; at = with->find(mark, at + kMarkBytes)) last = at, ++count;
+    for (size_t at = with->find(mark); at != std::string::npos; at = with->find(mark, at + kMarkBytes)) {
+      last = at;
+      ++count;
+    }
     if (count > 0 && count < marks_[i].size()) place.end = marks_[i][count - 1];
     return last == std::string::npos ? "" : without_marks(std::string_view(*with).substr(last));
   }

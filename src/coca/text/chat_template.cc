@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/base/suggest.h"
 #include "coca/io/fs.h"
@@ -72,7 +73,8 @@ ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 const std::string& ChatTemplate::source() const { return parsed_->source; }
 
 ChatTemplate ChatTemplate::from_source(std::string source, std::string origin) {
-  COCA_CHECK_AS(kBadFile, source.size() <= kMaxSource, "{}: a template of {} bytes; at most {}", origin, source.size(), kMaxSource);
+  COCA_CHECK_AS(kBadFile, source.size() <= kMaxSource, "{}: a template of {}; at most {}", origin,
+                counted(source.size(), "byte"), kMaxSource);
   COCA_CHECK_AS(kBadFile, is_valid_utf8(source), "{}: not UTF-8", origin);
   auto parsed = std::make_unique<Parsed>();
   parsed->cleaned = clean(source);

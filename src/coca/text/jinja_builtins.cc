@@ -10,6 +10,7 @@
 #include <functional>
 #include <map>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/text/unicode.h"
 
@@ -23,7 +24,8 @@ const Value* Arguments::get(size_t index, std::string_view name) const {
 }
 
 void Arguments::only(std::string_view function, size_t most, std::initializer_list<std::string_view> names) const {
-  COCA_CHECK_AS(kBadFile, positional.size() <= most, "{}: {} arguments; expected at most {}", function, positional.size(), most);
+  COCA_CHECK_AS(kBadFile, positional.size() <= most, "{}: {}; expected at most {}", function,
+                counted(positional.size(), "argument"), most);
   for (const auto& [key, value] : named)
     COCA_CHECK_AS(kBadFile, std::ranges::find(names, key) != names.end(), "{}: the argument \"{}\" is not supported", function,
                   key);
@@ -106,7 +108,8 @@ Value filter_tojson(const Value& v, const Arguments& a) {
   if (separators && !separators->is_none()) {
     const List* pair = separators->list();
     COCA_CHECK_AS(kBadFile, pair && pair->size() == 2, "tojson: separators must be two strings");
-    style.comma = to_text((*pair)[0]), style.colon = to_text((*pair)[1]);
+    style.comma = to_text((*pair)[0]);
+    style.colon = to_text((*pair)[1]);
   }
   return to_json(v, style);
 }

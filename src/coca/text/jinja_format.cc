@@ -5,6 +5,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/text/jinja_builtins.h"
 
@@ -94,12 +95,13 @@ std::string percent_format(const std::string& format, const Value& values) {
       continue;
     }
     if (value == nullptr) {
-      COCA_CHECK_AS(kBadFile, next < given.size(), "%: {} values for more places", given.size());
+      COCA_CHECK_AS(kBadFile, next < given.size(), "%: {} for more places", counted(given.size(), "value"));
       value = &given[next++];
     }
     out += formatted(field, *value);
   }
-  COCA_CHECK_AS(kBadFile, next == given.size() || values.dict(), "%: {} values for {} places", given.size(), next);
+  COCA_CHECK_AS(kBadFile, next == given.size() || values.dict(), "%: {} for {}", counted(given.size(), "value"),
+                counted(next, "place"));
   return out;
 }
 

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/text/jinja_builtins.h"
 
@@ -60,7 +61,8 @@ class Interpreter {
   void step(size_t at, size_t bytes = 0) {
     steps_ += 1 + static_cast<int64_t>(bytes / 16);
     if (steps_ > kMaxSteps) wrong(at, fmt::format("takes more than {} steps", kMaxSteps));
-    if (bytes > kMaxText) wrong(at, fmt::format("makes a text of {} bytes; at most {}", bytes, kMaxText));
+    if (bytes > kMaxText)
+      wrong(at, fmt::format("makes a text of {}; at most {}", coca::counted(bytes, "byte"), kMaxText));
   }
   Value text_value(size_t at, std::string text) {
     step(at, text.size());
@@ -116,7 +118,8 @@ class Interpreter {
     if (s.names.size() == 1) return scope.variables.set(s.names[0], value);
     const List items = placed(s.at, [&] { return iterate(value); });
     if (items.size() != s.names.size())
-      wrong(s.at, fmt::format("{} values for {} names", items.size(), s.names.size()));
+      wrong(s.at,
+            fmt::format("{} for {}", coca::counted(items.size(), "value"), coca::counted(s.names.size(), "name")));
     for (size_t i = 0; i < items.size(); ++i) scope.variables.set(s.names[i], items[i]);
   }
 
@@ -363,7 +366,8 @@ class Interpreter {
     }
     if (name == "namespace" || name == "dict") {
       Dict made;
-      COCA_CHECK_AS(kBadFile, a.positional.size() <= 1, "{}: {} arguments by position; expected at most one", name, a.positional.size());
+      COCA_CHECK_AS(kBadFile, a.positional.size() <= 1, "{}: {} by position; expected at most one", name,
+                    coca::counted(a.positional.size(), "argument"));
       if (!a.positional.empty()) {
         const Dict* given = a.positional[0].dict();
         COCA_CHECK_AS(kBadFile, given && !given->is_namespace, "{}: {} where a dict is expected", name, a.positional[0].type_name());

@@ -153,7 +153,10 @@ class Lexer {
         if (digits < source_.size() && (source_[digits] == '-' || source_[digits] == '+')) ++digits;
         const size_t first = digits;
         while (digits < source_.size() && is_digit(source_[digits])) ++digits;
-        if (digits > first) at_ = digits, real = true;
+        if (digits > first) {
+          at_ = digits;
+          real = true;
+        }
       }
       std::string text = source_.substr(begin, at_ - begin);
       std::erase(text, '_');

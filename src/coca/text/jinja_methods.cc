@@ -3,6 +3,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/text/jinja_builtins.h"
 #include "coca/text/unicode.h"
@@ -149,8 +150,8 @@ List iterate(const Value& value) {
     return out;
   }
   COCA_CHECK_AS(kBadFile, value.string(), "{} cannot be iterated", value.type_name());
-  COCA_CHECK_AS(kBadFile, value.string()->size() <= kMostCharacters, "a text of {} bytes as a list of characters; at most {}",
-                value.string()->size(), kMostCharacters);
+  COCA_CHECK_AS(kBadFile, value.string()->size() <= kMostCharacters, "a text of {} as a list of characters; at most {}",
+                counted(value.string()->size(), "byte"), kMostCharacters);
   for (std::string& c : characters_of(*value.string())) out.push_back(std::move(c));
   return out;
 }

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 
 namespace coca::text::jinja {
@@ -32,7 +33,8 @@ void Value::add_inside(const Value& item) {
   depth_ = std::max(depth_, item.depth_ + 1);
   weight_ += item.weight_;
   COCA_CHECK_AS(kBadFile, depth_ <= kMaxDepth && weight_ <= kMaxWeight,
-                "a value nested {} deep, {} values in all; at most {} and {}", depth_, weight_, kMaxDepth, kMaxWeight);
+                "a value nested {} deep, {} in all; at most {} and {}", depth_, counted(weight_, "value"), kMaxDepth,
+                kMaxWeight);
 }
 
 Value::Value(List v) : data_(nullptr) {
@@ -196,7 +198,7 @@ std::string_view Value::type_name() const {
 }
 
 void check_text(size_t bytes) {
-  COCA_CHECK_AS(kBadFile, bytes <= kMaxText, "makes a text of {} bytes; at most {}", bytes, kMaxText);
+  COCA_CHECK_AS(kBadFile, bytes <= kMaxText, "makes a text of {}; at most {}", counted(bytes, "byte"), kMaxText);
 }
 
 namespace {

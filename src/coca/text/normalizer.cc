@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 
 namespace coca::text {
@@ -16,7 +17,8 @@ constexpr size_t kMaxSteps = 64;
 constexpr size_t kMaxGrowth = 32, kFreeGrowth = 4096;
 
 void check_growth(size_t bytes, size_t most) {
-  COCA_CHECK_AS(kBadFile, bytes <= most, "tokenizer.json: normalizer: makes a text of {} bytes or more; expected at most {}", bytes, most);
+  COCA_CHECK_AS(kBadFile, bytes <= most, "tokenizer.json: normalizer: makes a text of {} or more; expected at most {}",
+                counted(bytes, "byte"), most);
 }
 constexpr std::string_view kReplacementCharacter = "\xef\xbf\xbd";
 

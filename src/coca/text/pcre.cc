@@ -6,6 +6,7 @@
 
 #include <new>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 
 namespace coca::text {
@@ -78,8 +79,8 @@ Pcre::Pcre(std::string_view pattern, std::string origin, std::string written, co
                 written_, message_of(error));
   size_t size = 0;
   pcre2_pattern_info_8(compiled_->code.get(), PCRE2_INFO_SIZE, &size);
-  COCA_CHECK_AS(kBadFile, size <= kMaxCompiled, "{}: \"{}\" becomes a program of {} bytes; at most {}", origin_,
-                written_, size, kMaxCompiled);
+  COCA_CHECK_AS(kBadFile, size <= kMaxCompiled, "{}: \"{}\" becomes a program of {}; at most {}", origin_, written_,
+                counted(size, "byte"), grouped(kMaxCompiled));
   pcre2_jit_compile_8(compiled_->code.get(), PCRE2_JIT_COMPLETE);  // where there is no JIT, the interpreter runs
   compiled_->limits = owned<MatchContext>(pcre2_match_context_create_8(nullptr));
   pcre2_set_match_limit_8(compiled_->limits.get(), rules.max_steps);
@@ -106,9 +107,10 @@ void Pcre::scan(std::string_view text, const std::function<std::optional<size_t>
     const int result = pcre2_match_8(compiled_->code.get(), reinterpret_cast<PCRE2_SPTR8>(text.data()), text.size(),
                                      *from, options, data.get(), compiled_->limits.get());
     if (result == PCRE2_ERROR_NOMATCH) return;
-    COCA_CHECK_AS(kBadFile, result >= 0, "{}: \"{}\" cannot be matched against {}: {}", origin_, written_,
-                  text.size() <= kShown ? fmt::format("\"{}\"", text) : fmt::format("a text of {} bytes", text.size()),
-                  message_of(result));
+    COCA_CHECK_AS(
+        kBadFile, result >= 0, "{}: \"{}\" cannot be matched against {}: {}", origin_, written_,
+        text.size() <= kShown ? fmt::format("\"{}\"", text) : fmt::format("a text of {}", counted(text.size(), "byte")),
+        message_of(result));
     const size_t* span = pcre2_get_ovector_pointer_8(data.get());
     from = next({.begin = span[0], .end = span[1]});
   }

@@ -4,6 +4,7 @@
 
 #include <charconv>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/text/bpe.h"
 #include "coca/text/unicode.h"
@@ -45,8 +46,9 @@ void replace(std::string& piece, std::string_view from, std::string_view to) {
   for (; found != std::string::npos; found = piece.find(from, at)) {
     out.append(piece, at, found - at).append(to);
     at = found + from.size();
-    COCA_CHECK_AS(kBadFile, out.size() <= kMaxPiece, "tokenizer.json: decoder: makes a token of {} bytes or more; expected at most {}",
-                  out.size(), kMaxPiece);
+    COCA_CHECK_AS(kBadFile, out.size() <= kMaxPiece,
+                  "tokenizer.json: decoder: makes a token of {} or more; expected at most {}",
+                  counted(out.size(), "byte"), kMaxPiece);
   }
   piece = std::move(out.append(piece, at));
 }

@@ -45,7 +45,7 @@ class PreTokenizer {
       run(pieces, position);
       for (const Span& span : pieces.spans) {
         const std::string_view word = std::string_view(pieces.text).substr(span.begin, span.size);
-        letters_ ? visit(std::string_view(bytes_of(word))) : visit(word);
+        visit(letters_ ? std::string_view(bytes_of(word)) : word);
       }
     }
   }

@@ -4,6 +4,7 @@
 
 #include <optional>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/text/unicode.h"
 
@@ -16,8 +17,8 @@ constexpr size_t kMaxPattern = 16 * 1024;  // bytes
 constexpr PcreRules kRules = {.text = PcreRules::Text::kUnicode, .max_steps = 1'000'000, .max_kib = 64 * 1024};
 
 std::string translated(std::string_view pattern, const std::string& origin) {
-  COCA_CHECK_AS(kBadFile, pattern.size() <= kMaxPattern, "{}: a pattern of {} bytes; at most {}", origin,
-                pattern.size(), kMaxPattern);
+  COCA_CHECK_AS(kBadFile, pattern.size() <= kMaxPattern, "{}: a pattern of {}; at most {}", origin,
+                counted(pattern.size(), "byte"), grouped(kMaxPattern));
   return translate_oniguruma(pattern, origin);
 }
 

@@ -6,6 +6,7 @@
 #include <charconv>
 #include <map>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/io/fs.h"
 #include "coca/io/hash.h"
@@ -190,7 +191,10 @@ class SentencePieceTokenizer final : public Tokenizer {
       bare_ = std::make_unique<sentencepiece::SentencePieceProcessor>();
       load(*bare_, model_ + std::string("\x1a\x02\x18\x00", 4), file);
     }
-    if (prefix_ == PrefixSpace::kNever) leading_ = LeadingSpace::kKeep, changes_ += "\nno prefix";
+    if (prefix_ == PrefixSpace::kNever) {
+      leading_ = LeadingSpace::kKeep;
+      changes_ += "\nno prefix";
+    }
   }
 
   void read_special(const TokensBeside& read) {
@@ -226,7 +230,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   static std::vector<int32_t> encode_by_library(const sentencepiece::SentencePieceProcessor& processor, std::string_view text) {
     std::vector<int> ids;
     const auto status = processor.Encode(text, &ids);
-    COCA_CHECK(status.ok(), "sentencepiece cannot encode a text of {} bytes: {}", text.size(),
+    COCA_CHECK(status.ok(), "sentencepiece cannot encode a text of {}: {}", counted(text.size(), "byte"),
                status.ToString());
     return {ids.begin(), ids.end()};
   }

@@ -5,6 +5,7 @@
 #include <functional>
 #include <vector>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 
 namespace coca::text {
@@ -44,8 +45,8 @@ class Message {
     fail(ErrorKind::kBadFile, "{}: not a sentencepiece model: a number of more than 10 bytes", origin_);
   }
   std::string_view take(uint64_t bytes) {
-    COCA_CHECK_AS(kBadFile, bytes <= rest_.size(), "{}: not a sentencepiece model: a field of {} bytes where {} are left", origin_, bytes,
-                  rest_.size());
+    COCA_CHECK_AS(kBadFile, bytes <= rest_.size(), "{}: not a sentencepiece model: a field of {} where {} are left",
+                  origin_, counted(bytes, "byte"), rest_.size());
     const std::string_view taken = rest_.substr(0, bytes);
     rest_.remove_prefix(bytes);
     return taken;
@@ -92,8 +93,8 @@ class Trie {
   static uint32_t label(uint32_t unit) { return unit & ((1u << 31) | 0xffu); }
   static bool has_leaf(uint32_t unit) { return (unit >> 8 & 1) == 1; }
   void require(bool holds, uint32_t at) const {
-    COCA_CHECK_AS(kBadFile, holds, "{}: precompiled_charsmap: unit {} of {} leads out of the table or its {} bytes of text", origin_, at, count(),
-                  strings_);
+    COCA_CHECK_AS(kBadFile, holds, "{}: precompiled_charsmap: unit {} of {} leads out of the table or its {} of text",
+                  origin_, at, count(), counted(strings_, "byte"));
   }
 
   std::string_view units_;
@@ -107,9 +108,10 @@ void check_charsmap(std::string_view map, std::string_view origin) {
   uint32_t bytes = 0;
   for (size_t k = 4; k-- > 0;) bytes = bytes << 8 | (k < map.size() ? static_cast<unsigned char>(map[k]) : 0);
   COCA_CHECK_AS(kBadFile, map.size() > 4 && bytes < map.size() - 4 && bytes % 4 == 0 && map.back() == '\0',
-                "{}: precompiled_charsmap: a table of {} bytes within {}, text behind it; expected a multiple of 4, less than the rest, and "
+                "{}: precompiled_charsmap: a table of {} within {}, text behind it; expected a multiple of 4, less "
+                "than the rest, and "
                 "a zero at the end",
-                origin, bytes, map.size());
+                origin, counted(bytes, "byte"), map.size());
   Trie(map.substr(4, bytes), map.size() - 4 - bytes, origin).check();
 }
 

@@ -42,7 +42,7 @@ void for_each_sentence(const std::filesystem::path& file, const Take& take) {
 std::vector<std::string> load_sentences(const SentencePieceTraining& training) {
   uint64_t total = 0;
   for (const auto& file : training.inputs) for_each_sentence(file, [&](std::string_view) { ++total; });
-  COCA_CHECK_AS(kBadFile, total > 0, "text: there is none in {}", counted(static_cast<int64_t>(training.inputs.size()), "input file"));
+  COCA_CHECK_AS(kBadFile, total > 0, "text: there is none in {}", counted(training.inputs.size(), "input file"));
   const uint64_t wanted =
       training.max_sentences == 0 ? total : std::min(total, uint64_t(training.max_sentences));
   std::vector<std::string> sentences;
@@ -122,7 +122,7 @@ void train_sentencepiece(const SentencePieceTraining& training) {
   std::string model;
   const auto status = sentencepiece::SentencePieceTrainer::Train(arguments, &iterator, &model);
   COCA_CHECK(status.ok(), "vocab_size is {}; sentencepiece cannot train that on {}: {}", training.vocab_size,
-             counted(static_cast<int64_t>(sentences.size()), "line"), reason(status.error_message()));
+             counted(sentences.size(), "line"), reason(status.error_message()));
   std::filesystem::path file = training.model_prefix;
   file += ".model";
   if (file.has_parent_path()) io::make_dirs(file.parent_path());

@@ -5,6 +5,7 @@
 #include <map>
 #include <utility>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
@@ -104,8 +105,8 @@ std::unique_ptr<Tokenizer> load_folder(const stdfs::path& dir) {
 }  // namespace
 
 void Tokenizer::check_id(int32_t id) const {
-  COCA_CHECK(id >= 0 && id < vocab_size(), "token id {} is outside the {} ids of the {} tokenizer", id,
-             vocab_size(), kind());
+  COCA_CHECK(id >= 0 && id < vocab_size(), "token id {} is outside the {} of the {} tokenizer", id,
+             counted(vocab_size(), "id"), kind());
 }
 
 std::vector<int32_t> Tokenizer::eos_ids() const {

@@ -8,6 +8,7 @@
 #include <cstring>
 #include <random>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/io/json_file.h"
 
@@ -60,8 +61,8 @@ void Vocabulary::index(std::string_view origin) {
     int32_t& slot = slots_[slot_of(text_of(entry))];
     COCA_CHECK_AS(kBadFile, slot < 0, "{}: model.vocab: token \"{}\" occurs twice", origin, text_of(entry));
     slot = entry;
-    COCA_CHECK_AS(kBadFile, id < most, "{}: model.vocab: token \"{}\" has id {}; expected less than {} with {} tokens",
-                  origin, text_of(entry), id, most, entries_.size());
+    COCA_CHECK_AS(kBadFile, id < most, "{}: model.vocab: token \"{}\" has id {}; expected less than {} with {}", origin,
+                  text_of(entry), id, most, counted(entries_.size(), "token"));
     if (id >= size()) by_id_.resize(static_cast<size_t>(id) + 1, -1);
     int32_t& place = by_id_[static_cast<size_t>(id)];
     COCA_CHECK_AS(kBadFile, place < 0, "{}: model.vocab: \"{}\" and \"{}\" both have id {}", origin, text_of(place),
@@ -233,7 +234,8 @@ class Reader {
 }  // namespace
 
 TokenizerFile parse_tokenizer_json(std::string_view text, std::string_view origin) {
-  COCA_CHECK_AS(kBadFile, text.size() <= 0x7fffffff, "{}: {} bytes; expected at most {}", origin, text.size(), 0x7fffffff);
+  COCA_CHECK_AS(kBadFile, text.size() <= 0x7fffffff, "{}: {}; expected at most {}", origin,
+                counted(text.size(), "byte"), 0x7fffffff);
   TokenizerFile file;
   Reader reader(origin, file);
   json::sax_parse(text.begin(), text.end(), &reader);

@@ -7,6 +7,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
@@ -52,10 +53,11 @@ class Ranks {
   explicit Ranks(std::string origin) : origin_(std::move(origin)) {}
 
   void add(std::string bytes, int64_t rank) {
-    COCA_CHECK_AS(kBadFile, rank == std::ssize(tokens_), "{}: rank {} behind {} tokens; expected ranks in order from 0", origin_, rank,
-                  tokens_.size());
-    COCA_CHECK_AS(kBadFile, !bytes.empty() && bytes.size() <= kMostBytes, "{}: the token of rank {} has {} bytes; expected base64 of 1 to {}",
-                  origin_, rank, bytes.size(), kMostBytes);
+    COCA_CHECK_AS(kBadFile, rank == std::ssize(tokens_), "{}: rank {} behind {}; expected ranks in order from 0",
+                  origin_, rank, counted(tokens_.size(), "token"));
+    COCA_CHECK_AS(kBadFile, !bytes.empty() && bytes.size() <= kMostBytes,
+                  "{}: the token of rank {} has {}; expected base64 of 1 to {}", origin_, rank,
+                  counted(bytes.size(), "byte"), kMostBytes);
     const auto [at, fresh] = ranks_.emplace(std::move(bytes), static_cast<int32_t>(rank));
     COCA_CHECK_AS(kBadFile, fresh, "{}: ranks {} and {} are the same token", origin_, at->second, rank);
     tokens_.push_back(&at->first);
@@ -255,7 +257,8 @@ ImportedTokenizer import_tekken(std::string_view content, const std::string& ori
   const JsonField count = config.at("default_num_special_tokens"), whole = config.at("default_vocab_size");
   if (count.integer() < 3 || count.integer() > 100'000) count.refuse("3 to 100000");
   if (whole.integer() < count.integer() || whole.integer() - count.integer() > static_cast<int64_t>(vocab.size()))
-    whole.refuse(fmt::format("{} special tokens and at most the {} of vocab", count.integer(), vocab.size()));
+    whole.refuse(
+        fmt::format("{} and at most the {} of vocab", counted(count.integer(), "special token"), vocab.size()));
   std::vector<std::string> special(static_cast<size_t>(count.integer()));
   if (root.has("special_tokens")) {
     const JsonField list = root.at("special_tokens");

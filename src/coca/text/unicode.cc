@@ -12,6 +12,7 @@
 #include <memory>
 #include <new>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 
 namespace coca::text {
@@ -69,7 +70,7 @@ void append_normalized(std::string_view text, int options, std::string& out) {
                                    static_cast<utf8proc_option_t>(options));
   const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(made, &std::free);
   if (length == UTF8PROC_ERROR_NOMEM) throw std::bad_alloc();
-  COCA_CHECK_AS(kInternal, length >= 0, "normalization of {} bytes failed: {}", text.size(),
+  COCA_CHECK_AS(kInternal, length >= 0, "normalization of {} failed: {}", counted(text.size(), "byte"),
                 utf8proc_errmsg(length));
   out.append(reinterpret_cast<const char*>(made), static_cast<size_t>(length));
 }

@@ -5,6 +5,7 @@
 #include <numeric>
 #include <vector>
 
+#include "coca/base/count.h"
 #include "coca/base/rng.h"
 
 namespace coca::train {
@@ -32,14 +33,16 @@ Batches::Batches(const TrainConfig& config, const data::TokenFile& tokens, const
     : Batches(options_of(config), tokens, tokenizer) {}
 
 int64_t slices_for(int64_t asked, int ranks) {
-  COCA_CHECK(asked >= 0 && asked % ranks == 0, "slices is {}; expected 0 (one a rank) or a multiple of the {} ranks", asked, ranks);
+  COCA_CHECK(asked >= 0 && asked % ranks == 0, "slices is {}; expected 0 (one a rank) or a multiple of the {}", asked,
+             counted(ranks, "rank"));
   return asked > 0 ? asked : ranks;
 }
 
 BatchShape shape_in_slices(const BatchShape& shape, int64_t slices) {
   const int64_t windows = shape.batch * shape.accumulation;
-  COCA_CHECK(slices >= 1 && windows % slices == 0, "a step of {} windows ({} x {}) does not fall into {} equal slices, one or more for each rank",
-             windows, shape.batch, shape.accumulation, slices);
+  COCA_CHECK(slices >= 1 && windows % slices == 0,
+             "a step of {} ({} x {}) does not fall into {} equal slices, one or more for each rank",
+             counted(windows, "window"), shape.batch, shape.accumulation, slices);
   const int64_t slice = windows / slices;
   int64_t batch = std::min(shape.batch, slice);
   while (slice % batch != 0) --batch;
@@ -109,8 +112,8 @@ void Batches::make_window(int64_t step, int64_t k, std::vector<int32_t>& ids, st
 void Batches::fill(int64_t step, int64_t part, const Batch& out) const {
   const auto& [B, accumulation, length] = options_.shape;
   const auto N = static_cast<size_t>(length);
-  COCA_CHECK(!draws() || out.positions.size() == N * static_cast<size_t>(B),
-             "batches: room for {} positions; {} are drawn", out.positions.size(), N * static_cast<size_t>(B));
+  COCA_CHECK(!draws() || out.positions.size() == N * static_cast<size_t>(B), "batches: room for {}; {} are drawn",
+             coca::counted(out.positions.size(), "position"), N * static_cast<size_t>(B));
   std::vector<int32_t> ids(N + 1);
   for (int64_t row = 0; row < B; ++row) {
     const std::span<double> positions =
@@ -165,7 +168,8 @@ int64_t PackedBatches::counted(int64_t step) const {
 }
 
 TextValidation::TextValidation(const data::TokenFile& tokens, int64_t length) : tokens_(tokens), length_(length) {
-  COCA_CHECK(tokens.size() > length, "validation text has {} tokens; one window needs {}", tokens.size(), length + 1);
+  COCA_CHECK(tokens.size() > length, "validation text has {}; one window needs {}", counted(tokens.size(), "token"),
+             length + 1);
 }
 
 void TextValidation::window(int64_t i, const data::WindowRow& out) const {

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <charconv>
 
+#include "coca/base/count.h"
 #include "coca/base/log.h"
 #include "coca/base/version.h"
 #include "coca/formats/adapter_file.h"
@@ -175,8 +176,9 @@ void check_never_saved(const fs::path& out) {
   for (const char* name : {"train_config.json", "finetune_config.json"}) {
     if (!io::exists(out / name) || rows.empty()) continue;
     const int64_t interval = io::read_json(out / name).value("checkpoint_interval", int64_t{0});
-    COCA_CHECK(interval <= 0 || rows.back().step <= interval, "{} holds metrics up to step {} of a run with a checkpoint every {} steps, but none of these: {}",
-               out.string(), rows.back().step, interval, advice);
+    COCA_CHECK(interval <= 0 || rows.back().step <= interval,
+               "{} holds metrics up to step {} of a run with a checkpoint every {}, but none of these: {}",
+               out.string(), rows.back().step, counted(interval, "step"), advice);
   }
 }
 

@@ -3,6 +3,7 @@
 
 #include <cmath>
 
+#include "coca/base/count.h"
 #include "coca/formats/adapter_file.h"
 #include "coca/model/t_width.h"
 #include "coca/model/windows.h"
@@ -19,8 +20,9 @@ BatchShape shape_of(const FinetuneConfig& c, int64_t length) {
 
 int64_t steps_of(double epochs, int64_t windows, const BatchShape& shape) {
   const double steps = epochs * static_cast<double>(windows) / static_cast<double>(shape.batch * shape.accumulation);
-  COCA_CHECK(steps <= static_cast<double>(kMostCount), "epochs is {}; with {} windows these are {:.3g} steps, expected at most {}", epochs, windows, steps,
-             kMostCount);
+  COCA_CHECK(steps <= static_cast<double>(kMostCount),
+             "epochs is {}; with {} these are {:.3g} steps, expected at most {}", epochs, counted(windows, "window"),
+             steps, kMostCount);
   return std::max<int64_t>(1, static_cast<int64_t>(std::ceil(steps - 1e-9)));
 }
 
@@ -57,8 +59,8 @@ FinetuneTarget finetune_target(const FinetuneConfig& config, const text::Tokeniz
   target.length = config.length > 0 ? config.length : target.spec.max_position;
   check_positions(config.positions, target.spec.attention, target.length);
   COCA_CHECK(tokenizer.vocab_size() <= target.spec.V,
-             "the tokenizer has {} ids; the model {} has {}: they do not belong together", tokenizer.vocab_size(),
-             config.model, target.spec.V);
+             "the tokenizer has {}; the model {} has {}: they do not belong together",
+             counted(tokenizer.vocab_size(), "id"), config.model, grouped(target.spec.V));
   make_stages(config, target.spec, 1);  // mistakes in patterns show before any data is read
   if (config.lora_rank > 0)
     model::select_lora_targets(target.spec, {.rank = config.lora_rank, .alpha = config.lora_alpha},
@@ -111,8 +113,8 @@ void FinetuneSetup::pack(const FinetuneConfig& config, const FinetuneData& data)
 
 void FinetuneSetup::cut_text(const FinetuneConfig& config, const FinetuneData& data) {
   COCA_CHECK(data.text->vocab_size() <= data.tokenizer.vocab_size(),
-             "the text uses {} ids, but the tokenizer has {}: they do not belong together", data.text->vocab_size(),
-             data.tokenizer.vocab_size());
+             "the text uses {}, but the tokenizer has {}: they do not belong together",
+             counted(data.text->vocab_size(), "id"), grouped(data.tokenizer.vocab_size()));
   batches_ = std::make_unique<Batches>(
       Batches::Options{.shape = shape_of(config, target_.length),
                        .seed = static_cast<uint64_t>(config.seed),

@@ -47,9 +47,11 @@ void check_sizes(const LoopOptions& o, const model::ModelSpec& s, int ranks) {
   check_memory("a micro-batch", {{"batch", o.shape.batch}, {"length", o.shape.length / shares}, {"width", s.C}, {"layers", s.L}, {"bytes", bytes}},
                "lower the batch (accumulation makes up for it) or the length");
   COCA_CHECK(!o.stages.empty(), "a run needs at least one stage");
-  for (const Stage& stage : o.stages) COCA_CHECK(stage.steps >= 1, "a stage of {} steps; expected at least 1", stage.steps);
+  for (const Stage& stage : o.stages)
+    COCA_CHECK(stage.steps >= 1, "a stage of {}; expected at least 1", counted(stage.steps, "step"));
   COCA_CHECK(o.share == LoopOptions::Share::kTokens || (o.slices % ranks == 0 && o.shape.accumulation % o.slices == 0),
-             "a step in {} slices of {} micro-batches in all cannot be shared by {} ranks", o.slices, o.shape.accumulation, ranks);
+             "a step in {} slices of {} micro-batches in all cannot be shared by {}", o.slices, o.shape.accumulation,
+             counted(ranks, "rank"));
 }
 
 // Locks the out folder and clears it of what a killed run left. The newest sound checkpoint, or "".
@@ -192,15 +194,16 @@ int64_t Loop::trained_parameters() const {
 
 void Loop::resume(const fs::path& checkpoint) {
   const int64_t step = load_state(checkpoint).step, stage = stage_at(step);
-  COCA_CHECK(step <= steps_, "{} is at step {}, beyond the {} steps asked for", checkpoint.string(), step, steps_);
+  COCA_CHECK(step <= steps_, "{} is at step {}, beyond the {} asked for", checkpoint.string(), step,
+             counted(steps_, "step"));
   const std::string base = state_.base_fingerprint;
   state_ = load_checkpoint(checkpoint, parts(), step > stage_start(stage) ? Moments::kLoad : Moments::kLeave);
   if (state_.data_fingerprint.empty()) state_.data_fingerprint = data_.fingerprint;
   COCA_CHECK(state_.data_tokens == data_.tokens && state_.tokenizer_fingerprint == data_.tokenizer.fingerprint() &&
                  state_.data_fingerprint == data_.fingerprint,
-             "{} was trained on {} tokens of tokenizer {}, content {}; the data given has {} of {}, content {}",
-             checkpoint.string(), state_.data_tokens, state_.tokenizer_fingerprint, state_.data_fingerprint,
-             data_.tokens, data_.tokenizer.fingerprint(), data_.fingerprint);
+             "{} was trained on {} of tokenizer {}, content {}; the data given has {} of {}, content {}",
+             checkpoint.string(), counted(state_.data_tokens, "token"), state_.tokenizer_fingerprint,
+             state_.data_fingerprint, data_.tokens, data_.tokenizer.fingerprint(), data_.fingerprint);
   COCA_CHECK(state_.base_fingerprint == base,
              "{} is an adapter of a model with fingerprint \"{}\"; the model given has \"{}\"", checkpoint.string(),
              state_.base_fingerprint, base);
@@ -373,9 +376,9 @@ void Loop::one_step(StepReport& report) {
       log_warning("step {}: loss {} and gradient norm {}: update skipped; {}", state_.step, report.loss, report.grad_norm, where);
     COCA_CHECK_AS(
         kNumeric, state_.bad_in_a_row < options_.max_bad_steps,
-        "training stopped at step {}: {} steps in a row had a non-finite loss or gradient ({}); lower the learning rate "
+        "training stopped at step {}: {} in a row had a non-finite loss or gradient ({}); lower the learning rate "
         "(now {}) or resume from an earlier checkpoint",
-        state_.step, state_.bad_in_a_row, where, report.learning_rate);
+        state_.step, counted(state_.bad_in_a_row, "step"), where, report.learning_rate);
   }
   report.step = state_.step;
   report.skipped = state_.skipped;
@@ -444,12 +447,15 @@ void Loop::require_sound_weights() {
 void Loop::require_result() {
   const int64_t good = state_.step - state_.skipped;
   const std::string model = options_.adapter ? "adapter" : "model";
-  COCA_CHECK_AS(kNumeric, good > 0, "all {} steps had a non-finite loss or gradient, so no {} is written ({}); lower the learning rate or what scales the weights",
-                state_.step, model, newest_text());
+  COCA_CHECK_AS(kNumeric, good > 0,
+                "all {} had a non-finite loss or gradient, so no {} is written ({}); lower the learning rate or what "
+                "scales the weights",
+                counted(state_.step, "step"), model, newest_text());
   COCA_CHECK_AS(kNumeric, state_.bad_in_a_row == 0,
-                "the last {} of {} steps had a non-finite loss or gradient, so no {} is written; {} and holds the weights before them; lower the "
+                "the last {} of {} had a non-finite loss or gradient, so no {} is written; {} and holds the weights "
+                "before them; lower the "
                 "learning rate, or resume with more steps",
-                state_.bad_in_a_row, state_.step, model, newest_text());
+                grouped(state_.bad_in_a_row), counted(state_.step, "step"), model, newest_text());
 }
 
 TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {

@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "coca/base/count.h"
 #include "coca/base/log.h"
 #include "coca/io/fs.h"
 #include "coca/train/loop.h"
@@ -81,7 +82,8 @@ std::vector<MetricsRow> read_metrics(const std::filesystem::path& file) {
   std::vector<MetricsRow> rows;
   const Rows cells = rows_of(file);
   for (size_t i = 1; i < cells.size(); ++i) {
-    COCA_CHECK_AS(kBadFile, cells[i].size() == kHeader.size(), "{}: line {} has {} cells; expected {}", file.string(), i + 1, cells[i].size(), kHeader.size());
+    COCA_CHECK_AS(kBadFile, cells[i].size() == kHeader.size(), "{}: line {} has {}; expected {}", file.string(), i + 1,
+                  counted(cells[i].size(), "cell"), kHeader.size());
     const auto number = [&](size_t column) {
       const std::string& text = cells[i][column];
       return text.empty() ? std::numeric_limits<double>::quiet_NaN() : std::strtod(text.c_str(), nullptr);

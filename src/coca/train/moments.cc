@@ -28,7 +28,8 @@ struct Stored {
 // "m.NAME[begin:end]" to its parts; without brackets the whole.
 std::string split_name(const io::StoredTensor& tensor, const fs::path& file, int64_t& begin, int64_t& end) {
   const std::string& name = tensor.name;
-  begin = 0, end = tensor.shape.product();
+  begin = 0;
+  end = tensor.shape.product();
   if (!name.ends_with(']')) return name;
   const size_t open = name.rfind('['), colon = name.find(':', open == std::string::npos ? 0 : open);
   const auto number = [&](size_t from, size_t to, int64_t& out) {

@@ -44,7 +44,10 @@ std::string describe_nonfinite(TensorRef t) {
     }
     const float x = element(t, at);
     if (std::isfinite(x)) continue;
-    if (bad++ == 0) first = index, value = x;
+    if (bad++ == 0) {
+      first = index;
+      value = x;
+    }
   }
   if (bad == 0) return "";
   std::string place;

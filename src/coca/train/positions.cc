@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "coca/base/count.h"
 #include "coca/model/clex.h"
 
 namespace coca::train {
@@ -31,7 +32,8 @@ model::ModelSpec rescaled(const model::ModelSpec& spec, model::Scaling type, std
 }  // namespace
 
 void check_plain_steps(const PositionOptions& p, int64_t steps) {
-  COCA_CHECK(p.plain_steps >= 0 && p.plain_steps < steps, "plain_steps is {}; expected 0 or more, and less than the {} steps", p.plain_steps, steps);
+  COCA_CHECK(p.plain_steps >= 0 && p.plain_steps < steps, "plain_steps is {}; expected 0 or more, and less than the {}",
+             p.plain_steps, counted(steps, "step"));
 }
 
 void check_positions(const PositionOptions& p, model::AttentionKind attention, int64_t length) {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "coca/base/count.h"
 #include "coca/train/batches.h"
 
 namespace coca::train {
@@ -11,7 +12,8 @@ namespace coca::train {
 template <class Config>
 void check_slices(const Config& c) {
   COCA_CHECK(c.slices >= 0 && c.batch * c.accumulation % std::max<int64_t>(c.slices, 1) == 0,
-             "slices is {}; expected 0 (one a rank) or a divisor of the {} windows of a step", c.slices, c.batch * c.accumulation);
+             "slices is {}; expected 0 (one a rank) or a divisor of the {} of a step", c.slices,
+             counted(c.batch * c.accumulation, "window"));
   COCA_CHECK(!c.context_parallel || c.slices == 0, "slices is {}; with context_parallel a step is not cut into slices", c.slices);
 }
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "coca/base/count.h"
 #include "coca/io/json_file.h"
 #include "coca/train/slices.h"
 
@@ -16,8 +17,8 @@ std::optional<int64_t> widen(std::optional<int32_t> id) {
 
 model::ModelSpec spec_for(const TrainConfig& config, const TrainData& data) {
   COCA_CHECK(data.tokens.vocab_size() <= data.tokenizer.vocab_size(),
-             "training data uses {} ids, but the tokenizer has {}: they do not belong together",
-             data.tokens.vocab_size(), data.tokenizer.vocab_size());
+             "training data uses {}, but the tokenizer has {}: they do not belong together",
+             counted(data.tokens.vocab_size(), "id"), data.tokenizer.vocab_size());
   return trained_spec(config, data.tokenizer);
 }
 

@@ -16,7 +16,10 @@ void gelu_forward_as(const ops::GeluForward& a) {
   T* y = a.y.as<T>();
   const bool exact = a.kind == ops::Gelu::kExact;
   parallel_blocks(a.x.numel(), kGrain, [&](int64_t i0, int64_t i1) {
-    exact ? gelu_exact_forward(x + i0, y + i0, i1 - i0) : gelu_tanh_forward(x + i0, y + i0, i1 - i0);
+    if (exact)
+      gelu_exact_forward(x + i0, y + i0, i1 - i0);
+    else
+      gelu_tanh_forward(x + i0, y + i0, i1 - i0);
   });
 }
 
@@ -26,8 +29,10 @@ void gelu_backward_as(const ops::GeluBackward& a) {
   T* dx = a.dx.as<T>();
   const bool exact = a.kind == ops::Gelu::kExact;
   parallel_blocks(a.x.numel(), kGrain, [&](int64_t i0, int64_t i1) {
-    exact ? gelu_exact_backward(x + i0, dy + i0, dx + i0, i1 - i0)
-          : gelu_tanh_backward(x + i0, dy + i0, dx + i0, i1 - i0);
+    if (exact)
+      gelu_exact_backward(x + i0, dy + i0, dx + i0, i1 - i0);
+    else
+      gelu_tanh_backward(x + i0, dy + i0, dx + i0, i1 - i0);
   });
 }
 

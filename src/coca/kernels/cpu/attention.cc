@@ -124,14 +124,18 @@ void forward_block(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t qu
   for (int64_t r = 0; r < rows && !p.o_sum.empty(); ++r) {
     const float lse = *p.lse.ptr(b, h, n0 + r);
     if (lse == kNegInf) continue;
-    w.state.max[r] = lse, w.state.sum[r] = 1.0f;
+    w.state.max[r] = lse;
+    w.state.sum[r] = 1.0f;
     std::copy_n(p.o_sum.ptr(b, n0 + r, h), D, w.o + r * Dp);
   }
   walk_keys(p, b, h, n0, rows, static_cast<const E*>(packed.keys), w);
   if (p.far) walk_keys(*p.far, b, h, n0, rows, static_cast<const E*>(packed.far), w);
   for (int64_t r = 0; r < rows; ++r) {
     const float sum = w.state.sum[r], inverse = sum > 0.0f || std::isnan(sum) ? 1.0f / sum : 0.0f;
-    p.o_sum.empty() ? store_row(w.o + r * Dp, inverse, D, p.o.ptr(b, n0 + r, h)) : store_row(w.o + r * Dp, inverse, D, p.o_sum.ptr(b, n0 + r, h));
+    if (p.o_sum.empty())
+      store_row(w.o + r * Dp, inverse, D, p.o.ptr(b, n0 + r, h));
+    else
+      store_row(w.o + r * Dp, inverse, D, p.o_sum.ptr(b, n0 + r, h));
     if (!p.lse.empty()) *p.lse.ptr(b, h, n0 + r) = sum == 0.0f ? kNegInf : w.state.max[r] + std::log(sum);
   }
 }
@@ -199,7 +203,10 @@ void forward_row(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n, f
   add_row_values(p, b, h, n, scores, o);
   if (p.far) add_row_values(*p.far, b, h, n, scores + near, o);
   const float inverse = count > 0 ? 1.0f / sum : 0.0f;
-  before ? store_row(o, inverse, D, before) : store_row(o, inverse, D, p.o.ptr(b, n, h));
+  if (before)
+    store_row(o, inverse, D, before);
+  else
+    store_row(o, inverse, D, p.o.ptr(b, n, h));
   if (!p.lse.empty()) *p.lse.ptr(b, h, n) = count > 0 ? largest + std::log(sum) : kNegInf;
 }
 
@@ -227,17 +234,30 @@ void carve(void* memory, int64_t N, int64_t blocks, int64_t D, KeyWork<E>& k, Qu
     slot = reinterpret_cast<T*>(at);
     at += static_cast<size_t>(count) * sizeof(T);
   };
-  take(k.k, blocks * key_steps<E>(kTile) * Dp), take(k.k_t, blocks * steps<E>(D) * kTile),
-      take(k.v_t, blocks * steps<E>(D) * kTile);
-  take(k.dk, keys * Dp), take(k.dv, keys * Dp);
-  take(q.q, Np * row_steps<E>(D)), take(q.d_o, Np * row_steps<E>(D));
-  q.q_steps = q.q, q.do_steps = q.d_o;
-  if constexpr (kPairs<E>) take(q.q_steps, steps<E>(Np) * Dp), take(q.do_steps, steps<E>(Np) * Dp);
-  take(q.dq, Np * Dp), take(q.delta, Np), take(q.p, kTile * kTile), take(q.ds, kTile * kTile);
+  take(k.k, blocks * key_steps<E>(kTile) * Dp);
+  take(k.k_t, blocks * steps<E>(D) * kTile);
+  take(k.v_t, blocks * steps<E>(D) * kTile);
+  take(k.dk, keys * Dp);
+  take(k.dv, keys * Dp);
+  take(q.q, Np * row_steps<E>(D));
+  take(q.d_o, Np * row_steps<E>(D));
+  q.q_steps = q.q;
+  q.do_steps = q.d_o;
   if constexpr (kPairs<E>) {
-    take(q.p_queries, kTile * kTile / 2), take(q.ds_queries, kTile * kTile / 2), take(q.ds_keys, kTile * kTile / 2);
+    take(q.q_steps, steps<E>(Np) * Dp);
+    take(q.do_steps, steps<E>(Np) * Dp);
+  }
+  take(q.dq, Np * Dp);
+  take(q.delta, Np);
+  take(q.p, kTile * kTile);
+  take(q.ds, kTile * kTile);
+  if constexpr (kPairs<E>) {
+    take(q.p_queries, kTile * kTile / 2);
+    take(q.ds_queries, kTile * kTile / 2);
+    take(q.ds_keys, kTile * kTile / 2);
   } else {
-    q.p_queries = q.p, q.ds_queries = q.ds_keys = q.ds;
+    q.p_queries = q.p;
+    q.ds_queries = q.ds_keys = q.ds;
   }
 }
 
@@ -398,7 +418,10 @@ void sum_dq(const AttentionParams<S>& a, int64_t b, int64_t h, int64_t query_blo
       for (int64_t part = 0; part < parts; ++part)
         sum = hn::Add(sum, hn::LoadU(d, partial + part * part_stride + n * Dp + i));
       const auto scaled = hn::Mul(sum, hn::Set(d, a.scale));
-      all ? hn::StoreU(hn::Add(scaled, hn::LoadU(d, all + i)), d, all + i) : store_f32(scaled, d, dq + i);
+      if (all)
+        hn::StoreU(hn::Add(scaled, hn::LoadU(d, all + i)), d, all + i);
+      else
+        store_f32(scaled, d, dq + i);
     });
   }
 }
@@ -508,8 +531,10 @@ void AttentionKernels<float>::pack_block(TileMath, const AttentionParams<float>&
 template <>
 void AttentionKernels<BF16>::pack_block(TileMath math, const AttentionParams<BF16>& p, int64_t b, int64_t g,
                                         int64_t block, void* packed) noexcept {
-  math == TileMath::kBf16Dot ? HWY_DYNAMIC_DISPATCH(pack_block_bf16_dot)(p, b, g, block, packed)
-                             : HWY_DYNAMIC_DISPATCH(pack_block_bf16)(p, b, g, block, packed);
+  if (math == TileMath::kBf16Dot)
+    HWY_DYNAMIC_DISPATCH(pack_block_bf16_dot)(p, b, g, block, packed);
+  else
+    HWY_DYNAMIC_DISPATCH(pack_block_bf16)(p, b, g, block, packed);
 }
 template <>
 void AttentionKernels<float>::forward_block(TileMath, const AttentionParams<float>& p, int64_t b, int64_t h,
@@ -519,8 +544,10 @@ void AttentionKernels<float>::forward_block(TileMath, const AttentionParams<floa
 template <>
 void AttentionKernels<BF16>::forward_block(TileMath math, const AttentionParams<BF16>& p, int64_t b, int64_t h,
                                            int64_t query_block, const PackedKeys& packed, void* work) noexcept {
-  math == TileMath::kBf16Dot ? HWY_DYNAMIC_DISPATCH(forward_block_bf16_dot)(p, b, h, query_block, packed, work)
-                             : HWY_DYNAMIC_DISPATCH(forward_block_bf16)(p, b, h, query_block, packed, work);
+  if (math == TileMath::kBf16Dot)
+    HWY_DYNAMIC_DISPATCH(forward_block_bf16_dot)(p, b, h, query_block, packed, work);
+  else
+    HWY_DYNAMIC_DISPATCH(forward_block_bf16)(p, b, h, query_block, packed, work);
 }
 template <>
 void AttentionKernels<float>::forward_row(const AttentionParams<float>& p, int64_t b, int64_t h, int64_t n,
@@ -540,8 +567,10 @@ void AttentionKernels<float>::backward_part(TileMath, const AttentionParams<floa
 template <>
 void AttentionKernels<BF16>::backward_part(TileMath math, const AttentionParams<BF16>& p, const AttentionPart& part,
                                            void* work) noexcept {
-  math == TileMath::kBf16Dot ? HWY_DYNAMIC_DISPATCH(backward_part_bf16_dot)(p, part, work)
-                             : HWY_DYNAMIC_DISPATCH(backward_part_bf16)(p, part, work);
+  if (math == TileMath::kBf16Dot)
+    HWY_DYNAMIC_DISPATCH(backward_part_bf16_dot)(p, part, work);
+  else
+    HWY_DYNAMIC_DISPATCH(backward_part_bf16)(p, part, work);
 }
 template <>
 void AttentionKernels<float>::sum_dq(const AttentionParams<float>& p, int64_t b, int64_t h, int64_t block,

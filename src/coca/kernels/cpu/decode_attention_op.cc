@@ -229,10 +229,14 @@ void forward(Context& context, const ops::DecodeAttentionOptions& options, const
     if (plan.R == 0) continue;
     if (side.angles == nullptr) {
       transpose_rows(a.key_rows, half, memory, memory + table);
-      side.p.cos = memory, side.p.sin = memory + table, side.p.tile_step = half * kKvTile;
+      side.p.cos = memory;
+      side.p.sin = memory + table;
+      side.p.tile_step = half * kKvTile;
     } else {
-      side.p.cos = side.angles->offset_cos(), side.p.sin = side.angles->offset_sin();
-      side.p.start_cos = side.angles->start_cos(), side.p.start_sin = side.angles->start_sin();
+      side.p.cos = side.angles->offset_cos();
+      side.p.sin = side.angles->offset_sin();
+      side.p.start_cos = side.angles->start_cos();
+      side.p.start_sin = side.angles->start_sin();
       side.p.mirrored = side.angles->mirrored();
     }
   }

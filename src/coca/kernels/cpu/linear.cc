@@ -75,18 +75,24 @@ HWY_INLINE void dot_four(const BF16* a, const BF16* b0, const BF16* b1, const BF
   for (; i + N <= k; i += N) {
     const auto x = pairs_at(a + i), w0 = pairs_at(b0 + i), w1 = pairs_at(b1 + i), w2 = pairs_at(b2 + i), w3 = pairs_at(b3 + i);
     const auto even = even_places(x), odd = odd_places(x);
-    e0 = hn::MulAdd(even, even_places(w0), e0), o0 = hn::MulAdd(odd, odd_places(w0), o0);
-    e1 = hn::MulAdd(even, even_places(w1), e1), o1 = hn::MulAdd(odd, odd_places(w1), o1);
-    e2 = hn::MulAdd(even, even_places(w2), e2), o2 = hn::MulAdd(odd, odd_places(w2), o2);
-    e3 = hn::MulAdd(even, even_places(w3), e3), o3 = hn::MulAdd(odd, odd_places(w3), o3);
+    e0 = hn::MulAdd(even, even_places(w0), e0);
+    o0 = hn::MulAdd(odd, odd_places(w0), o0);
+    e1 = hn::MulAdd(even, even_places(w1), e1);
+    o1 = hn::MulAdd(odd, odd_places(w1), o1);
+    e2 = hn::MulAdd(even, even_places(w2), e2);
+    o2 = hn::MulAdd(odd, odd_places(w2), o2);
+    e3 = hn::MulAdd(even, even_places(w3), e3);
+    o3 = hn::MulAdd(odd, odd_places(w3), o3);
   }
   const auto rest = [&](auto sum, const BF16* b) HWY_ATTR {
     float total = hn::GetLane(hn::SumOfLanes(d, sum));
     for (int64_t t = i; t < k; ++t) total += static_cast<float>(a[t]) * static_cast<float>(b[t]);
     return total;
   };
-  out[0] = rest(hn::Add(e0, o0), b0), out[1] = rest(hn::Add(e1, o1), b1);
-  out[2] = rest(hn::Add(e2, o2), b2), out[3] = rest(hn::Add(e3, o3), b3);
+  out[0] = rest(hn::Add(e0, o0), b0);
+  out[1] = rest(hn::Add(e1, o1), b1);
+  out[2] = rest(hn::Add(e2, o2), b2);
+  out[3] = rest(hn::Add(e3, o3), b3);
 }
 // Four rows of b at a time: they stay in the first caches for all rows of a.
 void dot_rows_bf16(const BF16* a, int64_t lda, const BF16* b, int64_t ldb, int64_t m, int64_t n, int64_t k, float beta, float* c,

@@ -38,7 +38,10 @@ void norm_forward_block(const NormRows<X, Y>& a, int64_t rows) {
       const auto bias = a.b ? hn::LoadU(d, a.b + i) : hn::Zero(d);
       store_f32(hn::MulAdd(xhat, hn::LoadU(d, a.w + i), bias), d, y + i);
     });
-    if (a.stat) a.stat[2 * m] = mean, a.stat[2 * m + 1] = r;
+    if (a.stat) {
+      a.stat[2 * m] = mean;
+      a.stat[2 * m + 1] = r;
+    }
   }
 }
 

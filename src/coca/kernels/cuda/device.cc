@@ -33,7 +33,10 @@ Gpus gpus() {
   Gpus found;
   int count = 0;
   const cudaError_t code = cudaGetDeviceCount(&count);
-  if (code != cudaSuccess) count = 0, cudaGetLastError();
+  if (code != cudaSuccess) {
+    count = 0;
+    cudaGetLastError();
+  }
   for (int i = 0; i < count; ++i) {
     cudaDeviceProp properties{};
     check(cudaGetDeviceProperties(&properties, i), "cudaGetDeviceProperties");

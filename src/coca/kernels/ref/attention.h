@@ -181,7 +181,11 @@ void attention_backward(std::span<const AttentionKeys<T>> parts, TensorView<cons
                         std::span<const AttentionKeyGrads<T>> grads, TensorView<T, 4> dv, const AttentionSaved<T>* saved = nullptr) {
   const int64_t H = d_o.size(2), D = d_o.size(3), group = H / v.size(2);
   zero(dv);
-  for (const AttentionKeyGrads<T>& part : grads) zero(part.dq), zero(part.dk), zero(part.dv);
+  for (const AttentionKeyGrads<T>& part : grads) {
+    zero(part.dq);
+    zero(part.dk);
+    zero(part.dv);
+  }
   std::vector<T> dp;
   for (int64_t b = 0; b < d_o.size(0); ++b)
     for (int64_t h = 0; h < H; ++h)

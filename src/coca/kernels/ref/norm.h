@@ -36,7 +36,10 @@ void norm_forward(const NormArgs<T>& a, T* y, T* stat) {
     for (int64_t c = 0; c < a.C; ++c) variance += (x[c] - mean) * (x[c] - mean);
     const T r = T(1) / sqrt(variance / count + static_cast<T>(a.eps));
     for (int64_t c = 0; c < a.C; ++c) y[m * a.C + c] = (x[c] - mean) * r * a.w[c] + (a.b ? a.b[c] : T(0));
-    if (stat) stat[2 * m] = mean, stat[2 * m + 1] = r;
+    if (stat) {
+      stat[2 * m] = mean;
+      stat[2 * m + 1] = r;
+    }
   }
 }
 

@@ -56,7 +56,8 @@ void top_keys_find(const TopKeysSpec& spec, TensorView<const T, 4> q, TensorView
           if (at == K) continue;
           std::copy_backward(list + at, list + K - 1, list + K);
           std::copy_backward(names + at, names + K - 1, names + K);
-          list[at] = score, names[at] = static_cast<int32_t>(s);
+          list[at] = score;
+          names[at] = static_cast<int32_t>(s);
         }
 }
 
