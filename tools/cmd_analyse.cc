@@ -66,7 +66,7 @@ std::vector<std::vector<int32_t>> cut_windows(const std::vector<std::vector<int3
   }
   COCA_CHECK(!places.empty(),
              "--text: too short; a window of {} needs {} of text, the longest document has {} (see --length)",
-             counted(length, "token"), room, longest);
+             counted(length, "token"), grouped(room), grouped(longest));
   std::vector<std::vector<int32_t>> windows;
   const auto all = static_cast<int64_t>(places.size());
   count = std::min(count, all);
@@ -124,7 +124,7 @@ int run(AnalyseFlags& flags) {
   progress.finish();
   if (a.windows == 0) measurement.rethrow();
   measurement.missing = {
-      fmt::format("{} of {}", static_cast<int64_t>(windows.size()) - a.windows, counted(windows.size(), "window"))};
+      fmt::format("{} of {}", grouped(static_cast<int64_t>(windows.size()) - a.windows), counted(windows.size(), "window"))};
 
   const std::string source = source_line(flags, m, bos);
   ordered_json json = header_json(flags.model, m, io::options_to_json(flags));

@@ -296,7 +296,7 @@ TEST(Analyse, RefusesWhatItCannotLookAt) {
   const auto with = [&](const Windows& windows, const AnalyseOptions& options = {}) { return analyse(m.spec, m.params.weights(), windows, options); };
   const auto message = [](const char* text) { return testing::ThrowsMessage<Error>(testing::HasSubstr(text)); };
   EXPECT_THAT([&] { with({}); }, message("no window"));
-  EXPECT_THAT([&] { with({{1}}); }, message("a window of 1 tokens"));
+  EXPECT_THAT([&] { with({{1}}); }, message("a window of 1 token"));
   EXPECT_THAT([&] { with({{1, 2, 3}, {1, 2}}); }, message("equally long"));
   EXPECT_THAT([&] { with(two_windows(m.spec), {.borders = {.multiples = {0}}}); }, message("multiples holds 0"));
   model::ModelSpec patterned = m.spec, clex = m.spec;  // without the network

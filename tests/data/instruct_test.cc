@@ -180,7 +180,7 @@ TEST(Instruct, ErrorsNameFileLineAndField) {
   EXPECT_THAT(refused(R"({"conversations":[{"from":"human","value":"u"}]})"), HasSubstr("none of an assistant"));
   EXPECT_THAT(refused(R"({"prompt":[{"role":"user","content":"u"}]})"), HasSubstr("\"answer\" is missing"));
   put_file(dir / "x.jsonl", "\n\n");
-  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { read(dir / "x.jsonl"); }), HasSubstr("none in 1 files"));
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { read(dir / "x.jsonl"); }), HasSubstr("none in 1 file"));
   error_of(ErrorKind::kInvalidArgument, [&] { read_examples({}, {}); });
 }
 

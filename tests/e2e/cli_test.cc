@@ -314,7 +314,7 @@ TEST_F(Cli, AnalyseWritesTablesAndAReport) {
   EXPECT_THAT(html, HasSubstr("Collinear constraint"));
   const Outcome too_long = coca(with({"--length", "100000"}));
   EXPECT_EQ(too_long.code, 2);
-  EXPECT_THAT(too_long.err, HasSubstr("a window of 100000 tokens needs"));
+  EXPECT_THAT(too_long.err, HasSubstr("a window of 100,000 tokens needs"));
   expect_refused(with({"--length", "1"}), 2, "--length 1");
   expect_refused(with({"--windows", "0"}), 2, "--windows is 0; expected at least 1");
   expect_refused(with({"--html", at("nowhere/a.html")}), 1, "nowhere");

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <thread>
 
+#include "coca/base/count.h"
 #include "coca/io/json_file.h"
 #include "e2e/cli_fixture.h"
 
@@ -217,7 +218,7 @@ TEST_F(EvalCli, TermKeepsWhatIsDone) {
   const int64_t done = r["cells"][0]["trials"];
   EXPECT_GT(done, 0);
   EXPECT_LT(done, 5000);
-  EXPECT_THAT(r["missing"][0].get<std::string>(), HasSubstr(fmt::format("{} of 5000 trials of length 100", 5000 - done)));
+  EXPECT_THAT(r["missing"][0].get<std::string>(), HasSubstr(fmt::format("{} of 5,000 trials of length 100", grouped(5000 - done))));
   EXPECT_THAT(r["ended_by"].get<std::string>(), HasSubstr("stopped at length 100"));
   EXPECT_THAT(o.out, HasSubstr("partial: missing "));
   EXPECT_THAT(o.err, HasSubstr("stopped at length 100"));

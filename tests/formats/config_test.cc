@@ -135,7 +135,7 @@ TEST(Config, ContradictoryWindowsAreNamed) {
   json mistral = llama();
   mistral["model_type"] = "mistral";
   error(mistral, {{"sliding_window", 7}, {"layer_window", {7, 7}}}, "layer_window names the layers' windows, and sliding_window does too");
-  error(llama(), {{"layer_window", {7}}}, "sliding windows are given for 1 layers, the model has 2");
+  error(llama(), {{"layer_window", {7}}}, "sliding windows are given for 1 layer, the model has 2");
   error(llama(), {{"layer_window", {7, "x"}}}, "field \"layer_window\" holds \"x\"; expected integers");
   error(llama(), {{"layer_window", {7, 7}}, {"layer_dilation", {{1, 1, 1, 1}}}}, "dilation is given for 4 heads, the model has 8");
   error(llama(), {{"direction", "sideways"}}, "direction \"sideways\" is unknown; expected causal, bidirectional");
@@ -276,7 +276,7 @@ TEST(Config, MistakesAreNamed) {
        "llama3 needs"},
       {llama(), {{"eos_token_id", {1, "two"}}}, "eos_token_id"},
       {llama(), {{"num_hidden_layers", 1000000000}}, "num_hidden_layers is 1000000000"},
-      {qwen2(), {{"layer_types", {"full_attention"}}}, "layer_types names 1 layers"},
+      {qwen2(), {{"layer_types", {"full_attention"}}}, "layer_types names 1 layer"},
       {qwen2(), {{"layer_types", {"full_attention", "linear_attention"}}}, "layer type \"linear_attention\""},
       {qwen2(), {{"layer_types", {"full_attention", "sliding_attention"}}}, "use_sliding_window is not true"},
       {qwen2(), {{"use_sliding_window", true}, {"max_window_layers", 0}, {"sliding_window", -1}}, "sliding window -1"},

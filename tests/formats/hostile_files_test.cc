@@ -67,7 +67,7 @@ TEST_F(HostileFolder, ConfigAsksForTensorsThatAreNotThere) {
 }
 
 TEST_F(HostileFolder, ConfigAsksForLayersThatAreNotThere) {
-  expect_refused({{"num_hidden_layers", 10'000}}, "tensors for a model of 10000 layers");
+  expect_refused({{"num_hidden_layers", 10'000}}, "tensors for a model of 10,000 layers");
 }
 
 TEST(HostileMetaFolder, ErrorsNameTheFile) {
@@ -84,7 +84,7 @@ TEST(HostileMetaFolder, LayersThatAreNotThere) {
   const test::TinyModel m(test::tiny_llama(AttentionKind::kRope));
   save_params(temp.path() / "consolidated.safetensors", m.params, {});
   io::write_json(temp.path() / "params.json", json{{"dim", 24}, {"n_layers", 10'000}, {"n_heads", 2}});
-  EXPECT_THAT([&] { open_source(temp, std::nullopt); }, ThrowsMessage<Error>(HasSubstr("tensors for a model of 10000 layers")));
+  EXPECT_THAT([&] { open_source(temp, std::nullopt); }, ThrowsMessage<Error>(HasSubstr("tensors for a model of 10,000 layers")));
 }
 
 class HostileAdapter : public testing::Test {

@@ -297,10 +297,14 @@ TEST(Fs, AFolderThatMayNotBeEnteredIsNamed) {
   const std::string wanted = closed.string() + ": the folder cannot be entered: Permission denied (needed for file)";
   const std::string asked = error_of(ErrorKind::kIo, [&] { io::exists(closed / "inner/file"); });
   const std::string read = error_of(ErrorKind::kIo, [&] { read_file(closed / "inner/file"); });
+  const std::string mapped = error_of(ErrorKind::kIo, [&] { MappedFile(closed / "inner/file"); });
+  const std::string made = error_of(ErrorKind::kIo, [&] { make_dirs(closed / "inner/new"); });
   ASSERT_EQ(root ? ::seteuid(0) : 0, 0);
   std::filesystem::permissions(closed, std::filesystem::perms::owner_all);
   EXPECT_EQ(asked, wanted);
   EXPECT_EQ(read, wanted);
+  EXPECT_EQ(mapped, wanted);
+  EXPECT_THAT(made, HasSubstr(closed.string() + ": the folder cannot be entered"));
 }
 
 TEST(Names, BytesThatAreNotUtf8AreEscapedAndComeBack) {

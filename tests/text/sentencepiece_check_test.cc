@@ -101,7 +101,7 @@ TEST(SentencePieceCheck, APieceOfNothing) {
 
 TEST(SentencePieceCheck, MapsThatLie) {
   EXPECT_THAT(refusal(model_with("abc")), HasSubstr("precompiled_charsmap: a table of"));
-  EXPECT_THAT(refusal(model_with(little(0xfffffffc) + std::string(64, '\0'))), HasSubstr("a table of 4294967292 bytes within 68"));
+  EXPECT_THAT(refusal(model_with(little(0xfffffffc) + std::string(64, '\0'))), HasSubstr("a table of 4,294,967,292 bytes within 68"));
   EXPECT_THAT(refusal(model_with(map_of(units_with(0), "a"))), HasSubstr("a zero at the end"));
   EXPECT_THAT(refusal(model_with(map_of({}, std::string("a\0", 2)))), HasSubstr("unit 0 of 0"));
   EXPECT_THAT(refusal("\x1b\x0c"), HasSubstr("wire type 3"));

@@ -120,7 +120,7 @@ TEST(Batches, TextShorterThanAWindowIsAnError) {
   const test::TinyData data;
   TrainConfig c = test::tiny_config("unused");
   c.length = 2000;
-  test::expect_error([&] { Batches(c, data.tokens, *data.tokenizer); }, ErrorKind::kInvalidArgument, "2000 tokens");
+  test::expect_error([&] { Batches(c, data.tokens, *data.tokenizer); }, ErrorKind::kInvalidArgument, "2,000 tokens");
 }
 
 }  // namespace

@@ -174,7 +174,7 @@ TEST(Trainer, OtherDataOnResumeIsRefused) {
   Trainer(c, data.without_validation(), Start::kFresh).run();
   const auto longer = test::random_letters(2001, 1);
   expect_error([&] { Trainer(c, {.tokens = longer, .tokenizer = *data.tokenizer}, Start::kResume); }, ErrorKind::kInvalidArgument,
-               "was trained on 2000 tokens");
+               "was trained on 2,000 tokens");
   const auto other = test::random_letters(2000, 7);  // as many tokens of the same tokenizer, but another text
   expect_error([&] { Trainer(c, {.tokens = other, .tokenizer = *data.tokenizer}, Start::kResume); }, ErrorKind::kInvalidArgument,
                "content " + other.content_fingerprint());

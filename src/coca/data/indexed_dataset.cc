@@ -78,12 +78,12 @@ void IndexedDataset::check_sequences() {
     COCA_CHECK_AS(kBadFile, size >= 0, "{}: sequence {} has {}; expected 0 or more", name_, i, counted(size, "token"));
     COCA_CHECK_AS(kBadFile, pointer == expected, "{}: sequence {} begins at byte {} of the data; expected {}", name_, i, pointer, expected);
     COCA_CHECK_AS(kBadFile, size <= (data_bytes - expected) / token_bytes_,
-                  "{}: sequence {} of {} ends beyond the {} of {}", name_, grouped(i), counted(size, "token"),
+                  "{}: sequence {} of {} ends beyond the {} of {}", name_, i, counted(size, "token"),
                   counted(data_bytes, "byte"), data_name_);
     expected += size * token_bytes_;
   }
   COCA_CHECK_AS(kBadFile, expected == data_bytes, "{}: sequences of {}; {} has {}", name_, counted(expected, "byte"),
-                data_name_, data_bytes);
+                data_name_, grouped(data_bytes));
   tokens_ = expected / token_bytes_;
 }
 
@@ -133,7 +133,7 @@ void IndexedDataset::read_as(int64_t start, std::span<int32_t> out, int64_t voca
 void IndexedDataset::read(int64_t start, std::span<int32_t> out, int64_t vocab_size) const {
   const auto count = static_cast<int64_t>(out.size());
   COCA_CHECK(start >= 0 && count <= tokens_ && start <= tokens_ - count, "{}: {} from {} on, of {}", data_name_,
-             counted(count, "token"), start, tokens_);
+             counted(count, "token"), start, grouped(tokens_));
   COCA_CHECK(vocab_size >= 1 && vocab_size <= INT32_MAX, "{}: read for a vocabulary of {}", data_name_,
              counted(vocab_size, "id"));
   switch (type_) {

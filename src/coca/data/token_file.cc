@@ -47,7 +47,7 @@ void TokenFile::parse(std::span<const std::byte> bytes) {
   const uint64_t payload = padded8(tokens * token_bytes), offsets = (documents + 1) * 8;
   const uint64_t expected = kHeaderBytes + payload + offsets + kTrailerBytes;
   COCA_CHECK_AS(kBadFile, bytes.size() == expected, "{}: {}; {} in {} take {}{}", name_, counted(bytes.size(), "byte"),
-                counted(tokens, "token"), counted(documents, "document"), expected,
+                counted(tokens, "token"), counted(documents, "document"), grouped(expected),
                 bytes.size() < expected ? ": truncated?" : "");
   const std::byte* table = p + kHeaderBytes + payload;
   const uint32_t stored = get<uint32_t>(table + offsets);
@@ -112,7 +112,7 @@ std::string TokenFile::content_fingerprint() const {
 void TokenFile::read(int64_t start, std::span<int32_t> out) const {
   const int64_t count = static_cast<int64_t>(out.size());
   COCA_CHECK(start >= 0 && count <= tokens_ && start <= tokens_ - count, "{}: {} from {} on, of {}", name_,
-             counted(count, "token"), start, tokens_);
+             counted(count, "token"), start, grouped(tokens_));
   const size_t first = static_cast<size_t>(start);
   if (payload_ == nullptr) {
     std::copy_n(owned_.begin() + start, count, out.begin());

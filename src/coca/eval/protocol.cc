@@ -30,7 +30,7 @@ model::ModelSpec with_scaling(const model::ModelSpec& spec,
 void check_tokenizer(const text::Tokenizer& tokenizer, const model::ModelSpec& spec) {
   COCA_CHECK(tokenizer.vocab_size() <= spec.V,
              "the tokenizer ({}) has {}, the model's vocabulary only {}: they do not belong together", tokenizer.kind(),
-             counted(tokenizer.vocab_size(), "id"), spec.V);
+             counted(tokenizer.vocab_size(), "id"), grouped(spec.V));
 }
 
 namespace {

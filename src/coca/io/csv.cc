@@ -7,12 +7,12 @@
 
 #include <cerrno>
 #include <cmath>
-#include <cstring>
 
 #include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/base/log.h"
 #include "coca/io/fs.h"
+#include "coca/io/system_error.h"
 
 namespace coca::io {
 
@@ -117,11 +117,11 @@ CsvWriter::CsvWriter(const std::filesystem::path& file, const std::vector<std::s
       log_warning("{}: cut off the last {}, an unfinished row", file.string(), counted(existing.size() - keep, "byte"));
   }
   fd_ = ::open(file.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
-  COCA_CHECK_AS(kIo, fd_ >= 0, "{}: cannot create: {}", file.string(), std::strerror(errno));
+  if (fd_ < 0) fail_errno(file, "cannot create", errno);
   if (::ftruncate(fd_, static_cast<off_t>(keep)) != 0 || ::lseek(fd_, 0, SEEK_END) < 0) {
     const int error = errno;
     ::close(fd_);
-    fail(ErrorKind::kIo, "{}: cannot write: {}", file.string(), std::strerror(error));
+    fail_errno(file, "cannot write", error);
   }
   if (keep == 0) buffer_ = header_line;
 }
@@ -150,7 +150,7 @@ void CsvWriter::flush() {
     if (n < 0) {
       const int error = errno;
       buffer_.erase(0, done);
-      fail(ErrorKind::kIo, "{}: cannot write: {}", path_.string(), std::strerror(error));
+      fail_errno(path_, "cannot write", error);
     }
     done += static_cast<size_t>(n);
   }

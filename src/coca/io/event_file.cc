@@ -12,6 +12,7 @@
 #include "coca/base/error.h"
 #include "coca/io/fs.h"
 #include "coca/io/hash.h"
+#include "coca/io/system_error.h"
 
 namespace coca::io {
 
@@ -88,7 +89,7 @@ EventFile::EventFile(const std::filesystem::path& folder, int64_t step) {
   make_dirs(folder);
   path_ = new_name(folder);
   fd_ = ::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  COCA_CHECK_AS(kIo, fd_ >= 0, "{}: cannot be made: {}", path_.string(), std::strerror(errno));
+  if (fd_ < 0) fail_errno(path_, "cannot be made", errno);
   record(event(0, kFileVersion, "brain.Event:2"));
   record(event(step + 1, kSessionLog, session_start()));
   flush();
@@ -111,7 +112,7 @@ void EventFile::flush() {
   while (!pending_.empty()) {
     const ssize_t written = ::write(fd_, pending_.data(), pending_.size());
     if (written < 0 && errno == EINTR) continue;
-    COCA_CHECK_AS(kIo, written >= 0, "{}: cannot write: {}", path_.string(), std::strerror(errno));
+    if (written < 0) fail_errno(path_, "cannot write", errno);
     pending_.erase(0, static_cast<size_t>(written));
   }
 }

@@ -22,6 +22,7 @@
 #include "coca/base/error.h"
 #include "coca/base/log.h"
 #include "coca/base/stop.h"
+#include "coca/io/system_error.h"
 
 namespace coca::io {
 
@@ -39,12 +40,16 @@ stdfs::path closed_folder(const stdfs::path& file) {
   return {};
 }
 
-[[noreturn]] void fail_errno(const stdfs::path& file, const char* what, int error) {
+}  // namespace
+
+void fail_errno(const stdfs::path& file, const char* what, int error) {
   if (const stdfs::path closed = error == EACCES ? closed_folder(file) : stdfs::path(); !closed.empty())
     fail(ErrorKind::kIo, "{}: the folder cannot be entered: {} (needed for {})", closed.string(), std::strerror(error),
          file.filename().string());
   fail(ErrorKind::kIo, "{}: {}: {}", file.string(), what, std::strerror(error));
 }
+
+namespace {
 
 // A free name beside the final one, as far as anyone can tell: other processes, on other machines too, may write there.
 stdfs::path temporary_sibling(const stdfs::path& final_path) {
@@ -236,7 +241,7 @@ void fsync_path(const stdfs::path& file_or_dir) {
 void make_dirs(const stdfs::path& dir) {
   std::error_code error;
   stdfs::create_directories(dir, error);
-  COCA_CHECK_AS(kIo, !error, "{}: cannot create folder: {}", dir.string(), error.message());
+  if (error) fail_errno(dir, "cannot create folder", error.value());
   COCA_CHECK_AS(kIo, is_folder(dir), "{}: is not a folder", dir.string());
 }
 

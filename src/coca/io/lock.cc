@@ -6,10 +6,10 @@
 #include <unistd.h>
 
 #include <cerrno>
-#include <cstring>
 #include <string>
 
 #include "coca/base/error.h"
+#include "coca/io/system_error.h"
 
 namespace coca::io {
 
@@ -18,7 +18,7 @@ namespace fs = std::filesystem;
 FolderLock::FolderLock(const fs::path& dir) {
   const fs::path file = dir / ".lock";
   fd_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
-  if (fd_ < 0) fail(ErrorKind::kIo, "{}: cannot lock the folder: {}", dir.string(), std::strerror(errno));
+  if (fd_ < 0) fail_errno(dir, "cannot lock the folder", errno);
   int status = -1;
   do status = ::flock(fd_, LOCK_EX | LOCK_NB);
   while (status != 0 && errno == EINTR);
@@ -27,7 +27,7 @@ FolderLock::FolderLock(const fs::path& dir) {
     char holder[32] = {};
     const ssize_t n = ::pread(fd_, holder, sizeof holder - 1, 0);
     ::close(fd_);
-    if (error != EWOULDBLOCK) fail(ErrorKind::kIo, "{}: cannot lock the folder: {}", dir.string(), std::strerror(error));
+    if (error != EWOULDBLOCK) fail_errno(dir, "cannot lock the folder", error);
     fail(ErrorKind::kIo, "{}: another process{} writes to this folder; wait for it, or choose another", dir.string(),
          n > 0 ? fmt::format(" ({})", std::string(holder, static_cast<size_t>(n))) : "");
   }

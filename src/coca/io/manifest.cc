@@ -64,7 +64,7 @@ void check_manifest(const fs::path& dir) {
     const auto bytes = fs::file_size(file, error);
     COCA_CHECK_AS(kBadFile, !error, "{}: {}", file.string(), error.message());
     COCA_CHECK_AS(kBadFile, bytes == wanted["bytes"].get<uint64_t>(), "{}: has {}; {} were written", file.string(),
-                  counted(bytes, "byte"), wanted["bytes"].get<uint64_t>());
+                  counted(bytes, "byte"), grouped(wanted["bytes"].get<uint64_t>()));
     const std::string sum = checksum(file);
     COCA_CHECK_AS(kBadFile, sum == wanted["crc32c"].get<std::string>(), "{}: its CRC-32C is {}; {} was written", file.string(), sum,
                   wanted["crc32c"].get<std::string>());

@@ -12,12 +12,13 @@
 #include <utility>
 
 #include "coca/base/error.h"
+#include "coca/io/system_error.h"
 
 namespace coca::io {
 
 MappedFile::MappedFile(const std::filesystem::path& file) {
   const int fd = ::open(file.c_str(), O_RDONLY | O_CLOEXEC);
-  COCA_CHECK_AS(kIo, fd >= 0, "{}: cannot open: {}", file.string(), std::strerror(errno));
+  if (fd < 0) fail_errno(file, "cannot open", errno);
   struct stat info {};
   const char* problem = nullptr;
   void* data = nullptr;

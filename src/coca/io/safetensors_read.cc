@@ -243,7 +243,7 @@ void check_layout(const std::string& file, std::vector<HeaderEntry>& entries, ui
     COCA_CHECK_AS(kBadFile, end - begin == expected,
                   "{}: tensor \"{}\": data_offsets [{}, {}] are {}; {} of shape {} takes {}", file,
                   shortened(entry.name), begin, end, counted(end - begin, "byte"), dtype_name(*entry.dtype),
-                  entry.shape->text(), expected);
+                  entry.shape->text(), grouped(expected));
   }
   std::stable_sort(entries.begin(), entries.end(),
                    [](const HeaderEntry& a, const HeaderEntry& b) { return a.offsets < b.offsets; });
@@ -256,7 +256,7 @@ void check_layout(const std::string& file, std::vector<HeaderEntry>& entries, ui
     covered = entry.offsets[1];
   }
   COCA_CHECK_AS(kBadFile, covered == data_bytes, "{}: tensors take {} of data; the file has {}", file,
-                counted(covered, "byte"), data_bytes);
+                counted(covered, "byte"), grouped(data_bytes));
 }
 
 }  // namespace
@@ -270,9 +270,9 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& file) : path_(file
   for (int i = 7; i >= 0; --i)
     header_bytes = header_bytes << 8 | std::to_integer<uint64_t>(bytes[static_cast<size_t>(i)]);
   COCA_CHECK_AS(kBadFile, header_bytes <= kMaxHeaderBytes, "{}: header of {}; at most {} are allowed", name,
-                counted(header_bytes, "byte"), kMaxHeaderBytes);
+                counted(header_bytes, "byte"), grouped(kMaxHeaderBytes));
   COCA_CHECK_AS(kBadFile, header_bytes <= bytes.size() - 8, "{}: header of {} in a file of {}: truncated?", name,
-                counted(header_bytes, "byte"), bytes.size());
+                counted(header_bytes, "byte"), grouped(bytes.size()));
   const char* text = reinterpret_cast<const char*>(bytes.data()) + 8;
   COCA_CHECK_AS(kBadFile, header_bytes > 0 && text[0] == '{', "{}: the header does not begin with \"{{\"",
                 name);

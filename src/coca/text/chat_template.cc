@@ -74,7 +74,7 @@ const std::string& ChatTemplate::source() const { return parsed_->source; }
 
 ChatTemplate ChatTemplate::from_source(std::string source, std::string origin) {
   COCA_CHECK_AS(kBadFile, source.size() <= kMaxSource, "{}: a template of {}; at most {}", origin,
-                counted(source.size(), "byte"), kMaxSource);
+                counted(source.size(), "byte"), grouped(kMaxSource));
   COCA_CHECK_AS(kBadFile, is_valid_utf8(source), "{}: not UTF-8", origin);
   auto parsed = std::make_unique<Parsed>();
   parsed->cleaned = clean(source);

@@ -62,7 +62,7 @@ class Interpreter {
     steps_ += 1 + static_cast<int64_t>(bytes / 16);
     if (steps_ > kMaxSteps) wrong(at, fmt::format("takes more than {} steps", kMaxSteps));
     if (bytes > kMaxText)
-      wrong(at, fmt::format("makes a text of {}; at most {}", coca::counted(bytes, "byte"), kMaxText));
+      wrong(at, fmt::format("makes a text of {}; at most {}", coca::counted(bytes, "byte"), grouped(kMaxText)));
   }
   Value text_value(size_t at, std::string text) {
     step(at, text.size());

@@ -151,7 +151,7 @@ List iterate(const Value& value) {
   }
   COCA_CHECK_AS(kBadFile, value.string(), "{} cannot be iterated", value.type_name());
   COCA_CHECK_AS(kBadFile, value.string()->size() <= kMostCharacters, "a text of {} as a list of characters; at most {}",
-                counted(value.string()->size(), "byte"), kMostCharacters);
+                counted(value.string()->size(), "byte"), grouped(kMostCharacters));
   for (std::string& c : characters_of(*value.string())) out.push_back(std::move(c));
   return out;
 }

@@ -198,7 +198,7 @@ std::string_view Value::type_name() const {
 }
 
 void check_text(size_t bytes) {
-  COCA_CHECK_AS(kBadFile, bytes <= kMaxText, "makes a text of {}; at most {}", counted(bytes, "byte"), kMaxText);
+  COCA_CHECK_AS(kBadFile, bytes <= kMaxText, "makes a text of {}; at most {}", counted(bytes, "byte"), grouped(kMaxText));
 }
 
 namespace {

@@ -48,7 +48,7 @@ void replace(std::string& piece, std::string_view from, std::string_view to) {
     at = found + from.size();
     COCA_CHECK_AS(kBadFile, out.size() <= kMaxPiece,
                   "tokenizer.json: decoder: makes a token of {} or more; expected at most {}",
-                  counted(out.size(), "byte"), kMaxPiece);
+                  counted(out.size(), "byte"), grouped(kMaxPiece));
   }
   piece = std::move(out.append(piece, at));
 }

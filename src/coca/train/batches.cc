@@ -169,7 +169,7 @@ int64_t PackedBatches::counted(int64_t step) const {
 
 TextValidation::TextValidation(const data::TokenFile& tokens, int64_t length) : tokens_(tokens), length_(length) {
   COCA_CHECK(tokens.size() > length, "validation text has {}; one window needs {}", counted(tokens.size(), "token"),
-             length + 1);
+             grouped(length + 1));
 }
 
 void TextValidation::window(int64_t i, const data::WindowRow& out) const {

@@ -203,7 +203,7 @@ void Loop::resume(const fs::path& checkpoint) {
                  state_.data_fingerprint == data_.fingerprint,
              "{} was trained on {} of tokenizer {}, content {}; the data given has {} of {}, content {}",
              checkpoint.string(), counted(state_.data_tokens, "token"), state_.tokenizer_fingerprint,
-             state_.data_fingerprint, data_.tokens, data_.tokenizer.fingerprint(), data_.fingerprint);
+             state_.data_fingerprint, grouped(data_.tokens), data_.tokenizer.fingerprint(), data_.fingerprint);
   COCA_CHECK(state_.base_fingerprint == base,
              "{} is an adapter of a model with fingerprint \"{}\"; the model given has \"{}\"", checkpoint.string(),
              state_.base_fingerprint, base);

@@ -18,7 +18,7 @@ std::optional<int64_t> widen(std::optional<int32_t> id) {
 model::ModelSpec spec_for(const TrainConfig& config, const TrainData& data) {
   COCA_CHECK(data.tokens.vocab_size() <= data.tokenizer.vocab_size(),
              "training data uses {}, but the tokenizer has {}: they do not belong together",
-             counted(data.tokens.vocab_size(), "id"), data.tokenizer.vocab_size());
+             counted(data.tokens.vocab_size(), "id"), grouped(data.tokenizer.vocab_size()));
   return trained_spec(config, data.tokenizer);
 }
 
