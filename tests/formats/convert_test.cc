@@ -357,7 +357,9 @@ TEST(Convert, MetasVersionsAreAskedFor) {
   const Folders ours(spec);
   fs::create_directories(ours.out);
   EXPECT_THAT([&] { convert_model(ours.source, ours.out, {.meta = {.version = LlamaVersion::k32}}); },
-              ThrowsMessage<Error>(HasSubstr("are of Meta's layout")));
+              ThrowsMessage<Error>(testing::StartsWith("--llama-version: given for ")));
+  EXPECT_THAT([&] { convert_model(ours.source, ours.out, {.meta = {.rope_factor = 8.0, .eos = {1}}}); },
+              ThrowsMessage<Error>(testing::StartsWith("--rope-factor, --eos: given for ")));
 }
 
 // Global projections begin as the ordinary ones, also in a CoCA model made at the same time; those of a source stay, or go.

@@ -276,7 +276,7 @@ TEST_F(Study, RefusesWhatMakesNoSense) {
   refused([](StudyConfig& c) { c.methods = {"cola"}; }, "methods holds \"cola\": attention: unknown value \"cola\"");
   refused([](StudyConfig& c) { c.methods = {"rope+cola"}; }, "training: unknown value \"cola\"");
   refused([](StudyConfig& c) { c.methods = {"rope+plain"}; }, "written without +plain");
-  refused([](StudyConfig& c) { c.methods = {"rope", "alibi+pose"}; }, "method alibi+pose: positions \"pose\"");
+  refused([](StudyConfig& c) { c.methods = {"rope", "alibi+pose"}; }, "(method alibi+pose)");
   refused([](StudyConfig& c) { c.methods = c.ntk_methods = {"rope+clex"}; }, "which has a scaling of its own");
   refused([](StudyConfig& c) { c.methods = {"rope+random"}, c.multiples = {1}; }, "needs more than the length 64");
   refused([](StudyConfig& c) { c.multiples = {4, 2}; }, "expected them in ascending order");

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/formats/tensor_source.h"
 
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <set>
@@ -260,6 +262,19 @@ std::vector<float> half_split_rows(const std::vector<float>& x, int64_t heads, i
   return y;
 }
 
+namespace {
+
+std::string given_options(const MetaSettings& meta) {
+  std::vector<std::string> options;
+  if (meta.version) options.push_back("--llama-version");
+  if (meta.rope_factor) options.push_back("--rope-factor");
+  if (meta.trained_length) options.push_back("--trained-length");
+  if (!meta.eos.empty()) options.push_back("--eos");
+  return fmt::format("{}", fmt::join(options, ", "));
+}
+
+}  // namespace
+
 std::unique_ptr<TensorSource> open_source(const fs::path& dir, std::optional<model::AttentionKind> attention,
                                           const MetaSettings& meta) {
   COCA_CHECK_AS(kIo, io::is_folder(dir), "model folder {} does not exist", dir.string());
@@ -268,7 +283,8 @@ std::unique_ptr<TensorSource> open_source(const fs::path& dir, std::optional<mod
                dir.string());
     return std::make_unique<MetaSource>(dir, meta);
   }
-  COCA_CHECK(!meta.any(), "{}: --llama-version, --rope-factor, --trained-length and --eos are of Meta's layout; here config.json says all that", dir.string());
+  COCA_CHECK(!meta.any(), "{}: given for {}, whose config.json says it; only Meta's layout (params.json) needs it",
+             given_options(meta), dir.string());
   return std::make_unique<HuggingFaceSource>(dir, attention);
 }
 

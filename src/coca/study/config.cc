@@ -49,12 +49,12 @@ void check_names(std::string_view option, const std::vector<std::string>& method
   }
 }
 
-// What a training would refuse, under the name of the method.
+// What a training would refuse, with the name of the method behind it: errors begin with their option.
 void check_method(const StudyConfig& c, const std::string& method) {
   try {
     train::check_config(train_config(c, method, c.seeds[0], c.out));
   } catch (const Error& e) {
-    throw Error(e.kind(), fmt::format("method {}: {}", method, e.what()));
+    throw Error(e.kind(), fmt::format("{} (method {})", e.what(), method));
   }
 }
 
