@@ -10,7 +10,7 @@ namespace coca::ops {
 void adamw_step(Context&, const AdamWStep&);
 // Sum of squares in double, over fixed blocks: the same bits for any thread count. NaN and inf propagate.
 double sum_of_squares(Context&, TensorRef x);
-// The same of each `tile` elements by themselves, the last ones perhaps fewer: out [ceil(n / tile)] is written.
+// The same for each tile of `tile` elements; the last tile may be shorter. Writes out [ceil(n / tile)].
 void tile_sums_of_squares(Context&, TensorRef x, int64_t tile, std::span<double> out);
 
 }  // namespace coca::ops

@@ -12,7 +12,7 @@
 
 namespace coca::ops {
 
-// The op that checks, for messages, and the device on which its operands must lie.
+// The op whose operands are checked, for messages, and the device on which they must lie.
 struct Site {
   std::string_view op;
   Device device;

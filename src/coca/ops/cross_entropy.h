@@ -10,7 +10,7 @@ namespace coca::ops {
 void cross_entropy_forward(Context&, const CrossEntropyForward&);
 void cross_entropy_backward(Context&, const CrossEntropyBackward&);
 void lm_loss_forward(Context&, const LmLoss&);
-// Loss and gradients in one sweep over the chunks (the logits are made once).
+// Loss and gradients in one pass over the chunks (the logits are computed once).
 void lm_loss_forward_backward(Context&, const LmLoss&, const LmLossGrad&);
 
 }  // namespace coca::ops

@@ -1,7 +1,8 @@
-// coca/ops/decode_attention.h - attention of new tokens over the cache, which holds un-rotated keys. The cache is read
-// once; keys are widened and rotated in registers, so nothing rotated is ever kept and the frequencies may change with
-// every call (dynamic NTK). Math: docs/math/decode_attention.md. No backward.
-// Long caches are cut into ranges by shape alone, merged in order: the same bits for any number of threads.
+// coca/ops/decode_attention.h - attention of new tokens over the cache, which holds keys before rotation. The cache is
+// read once. Keys are widened and rotated in registers, so no rotated key is ever stored and the frequencies may change
+// with every call (dynamic NTK). Math: docs/math/decode_attention.md. No backward.
+// Long caches are cut into ranges that depend on the shape alone and are merged in order: the same bits for any number
+// of threads.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

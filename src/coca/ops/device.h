@@ -1,4 +1,4 @@
-// coca/ops/device.h - the devices that ops may run on: which there are, and their memory for a Context.
+// coca/ops/device.h - the devices that ops can run on: which ones exist, and their memory for a Context.
 //   Context cx(ops::device_memory(parse_device("cuda:0")));
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -9,9 +9,9 @@ namespace coca::ops {
 
 using cuda::Gpu;
 using cuda::Gpus;
-Gpus gpus();  // none may be there: Gpus::none says why
+Gpus gpus();  // the list may be empty: Gpus::none says why
 
-// Null for the CPU, whose memory needs nobody. Throws Error (kInvalidArgument) where the device is missing or too old.
+// Null for the CPU, which needs no DeviceMemory. Throws Error (kInvalidArgument) if the device is missing or too old.
 DeviceMemory* device_memory(Device device);
 
 }  // namespace coca::ops

@@ -1,7 +1,8 @@
-// coca/ops/dilated_attention.h - attention whose heads may see every D_h-th key of a window D_h times as wide (Longformer's
-// dilated sliding windows, Beltagy et al. 2020, section 3.1): query m sees the keys m - D_h k, k = 0 .. window - 1, and with a
-// symmetric window those m + D_h k too. The tokens at positions r modulo D_h are sequences of their own, so each is one
-// call of attention.h on strided views: work is proportional to what is attended, and every promise made there holds here.
+// coca/ops/dilated_attention.h - attention in which head h attends to every D_h-th key in a window D_h times as wide
+// (Longformer's dilated sliding windows, Beltagy et al. 2020, section 3.1). Query m attends to the keys m - D_h k,
+// k = 0 .. window - 1, and with a symmetric window also to m + D_h k. The tokens at positions r modulo D_h are a sequence of
+// their own, so each residue r is one call of attention.h on strided views. The work is proportional to the attended keys,
+// and everything that attention.h promises holds here.
 // Math: docs/math/longformer.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -10,9 +11,9 @@
 
 namespace coca::ops {
 
-// As attention_forward. Far keys beside dilated windows: all of them for every query (FarRange::kAll).
+// As attention_forward. With dilated windows, every query attends to all far keys (FarRange::kAll).
 void dilated_attention_forward(Context&, const DilatedAttentionOptions&, const AttentionForward&);
-// As attention_backward. Scratch: dk_far and what the far keys add to dv are summed in f32.
+// As attention_backward. dk_far and the far keys' part of dv are summed in f32 scratch.
 void dilated_attention_backward(Context&, const DilatedAttentionOptions&, const AttentionBackward&);
 
 }  // namespace coca::ops

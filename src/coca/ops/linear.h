@@ -1,7 +1,7 @@
 // coca/ops/linear.h - y = x W^T + b and its gradients. Matrix products by oneDNN; ref is a plain triple loop.
 // Math: docs/math/linear.md. Weights are stored as in Hugging Face files: [out, in], row-major.
-// x, w (and dy) are f32 or bf16, all of one type; y and dx are f32 or bf16 of their own choice, rounded once; b, dw and
-// db are f32. Sums are f32.
+// x, w (and dy) are f32 or bf16, all of one type; y and dx are each f32 or bf16, rounded once; b, dw and db are f32.
+// Sums are f32.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -1,6 +1,5 @@
 // coca/ops/rope.h - rotary position embedding (Su et al. 2021), half-split layout, partial rotary.
-// Math: docs/math/rope.md. Where positions and frequencies come from is model/rope_table's business:
-// ops see only rows of cos and sin.
+// Math: docs/math/rope.md. Positions and frequencies come from model/rope_table; ops take only rows of cos and sin.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -1,4 +1,4 @@
-// coca/ops/rope_angle.h - the gradient of the angles by which positions turn pairs: what learnt frequencies need (CLEX).
+// coca/ops/rope_angle.h - the gradient of the angles by which positions rotate pairs, for learned frequencies (CLEX).
 // Math: docs/math/rope_angle.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once

@@ -1,4 +1,4 @@
-// coca/ops/run.h - picks the row of an op's table that runs a call, and runs it. Internal to ops.
+// coca/ops/run.h - chooses the row of an op's table for a call, and runs it. Internal to ops.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -35,7 +35,7 @@ bool takes(const Impl& row, DeviceKind device, const typename Impl::Case& call) 
   return row.device == device && runs_on_this_machine(row) && (row.supports == nullptr || row.supports(call));
 }
 
-// The forced row, which must exist and be able to run here; null when none is forced.
+// The forced row; throws unless it exists and can run here. Null when none is forced.
 template <typename Impl>
 const Impl* forced_row(const Context& context, const Table<Impl>& table) {
   const std::string_view forced = context.forced_impl(table.op);
@@ -52,7 +52,7 @@ const Impl* forced_row(const Context& context, const Table<Impl>& table) {
   fail_unknown(table.op, forced, known);
 }
 
-// The forced row; where none is, or it does not take such a call, the first that does.
+// The forced row if there is one and it supports the call, else the first row that supports it.
 template <typename Impl>
 const Impl& choose(const Context& context, const typename Impl::Case& call) {
   const Table<Impl>& table = table_of<Impl>();
@@ -64,7 +64,7 @@ const Impl& choose(const Context& context, const typename Impl::Case& call) {
   fail_no_device(table.op, context);
 }
 
-// Calls one of the op's functions in the row that runs `call`, on the Context's threads.
+// Calls one of the op's functions in the row chosen for `call`, on the Context's threads.
 template <typename Impl, typename Result, typename... Parameters, typename... Args>
 Result run(Context& context, const typename Impl::Case& call, Result (*Impl::Functions::* function)(Context&, Parameters...), Args&&... args) {
   const Impl& row = choose<Impl>(context, call);
