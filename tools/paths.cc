@@ -97,10 +97,14 @@ struct Use {
 
 // What is to be made, at any depth, needs a folder that is there and can be written to. One that is there already is
 // the command's to refuse.
-void check_can_be_made(const std::string& text, const fs::path& path) {
-  const fs::path target = io::output_place(path).target;
+void check_can_be_made(const Use& output) {
+  const std::string text = output.text();
+  const fs::path target = io::output_place(output.path).target;
   std::error_code error;
-  if (fs::exists(target, error)) return;
+  if (fs::exists(target, error)) {
+    COCA_CHECK_AS(kIo, output.flag != "--tensorboard" || io::is_folder(target), "{}: is not a folder", text);
+    return;
+  }
   fs::path above = fs::absolute(target, error).lexically_normal();
   do above = above.parent_path();
   while (!fs::exists(above, error) && above.has_relative_path());
@@ -230,6 +234,18 @@ void check_outputs_differ(const std::vector<OutputFile>& files) {
     }
 }
 
+// Trainings replace or remove these in the folder of --out, with all that lies in them.
+void check_outputs_stay(const std::vector<Use>& outputs) {
+  for (const Use& folder : outputs)
+    for (const char* name : {"model", "adapter", "checkpoints", "runs"})
+      for (const Use& output : outputs) {
+        const fs::path replaced = fs::path(folder.path) / name;
+        COCA_CHECK(folder.flag != "--out" ||
+                       (identity_of(output.path) != identity_of(replaced) && !lies_in(output.path, replaced)),
+                   "{} lies in {}, which is replaced; choose another folder", output.text(), replaced.string());
+      }
+}
+
 // What the command would read through this input, as far as an output could be among it.
 std::vector<fs::path> files_read(const Use& input) {
   std::vector<fs::path> files;
@@ -303,9 +319,10 @@ void check_paths(const CLI::App& command, const std::vector<SettledFlag>& settle
   for (const Use& output : uses.outputs)
     if (output.role == Role::kResult) check_result_can_be_written(output);
     else
-      check_can_be_made(output.text(), output.path);
+      check_can_be_made(output);
   const std::vector<OutputFile> files = files_of(uses.outputs);
   check_outputs_differ(files);
+  check_outputs_stay(uses.outputs);
   check_inputs_stay(uses.inputs, files);
 }
 

@@ -142,6 +142,23 @@ TEST_F(Outputs, AreEachAFileOfTheirOwn) {
   }
 }
 
+TEST_F(Outputs, AreNotLostInAFolderThatIsReplaced) {
+  fs::create_directory_symlink("run/model", at("link"));
+  for (const char* folder :
+       {"run/model", "run/model/events", "run/checkpoints/x", "run/../run/adapter", "link", "link/x"})
+    expect_refused(train(at("run"), {"--tensorboard", at(folder)}), "which is replaced");
+  expect_refused({"study", "--text", at("text.txt"), "--out", at("s"), "--tensorboard", at("s/runs")},
+                 "which is replaced");
+  EXPECT_FALSE(fs::exists(at("run")));
+  const Outcome inside = coca(train(at("run"), {"--steps", "1", "--tensorboard", at("run/events")}));
+  EXPECT_EQ(inside.code, 0) << inside.err;
+  EXPECT_FALSE(fs::is_empty(at("run/events")));
+  const Outcome file = coca(train(at("other"), {"--tensorboard", at("text.txt")}));
+  EXPECT_EQ(file.code, 1);
+  EXPECT_THAT(file.err, HasSubstr("--tensorboard " + at("text.txt") + ": is not a folder"));
+  EXPECT_FALSE(fs::exists(at("other")));
+}
+
 TEST_F(Outputs, AFinetunedModelDoesNotReplaceTheOneItCameFrom) {
   fs::create_directory(at("run"));
   fs::rename(at("model"), at("run/model"));

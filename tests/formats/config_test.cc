@@ -252,6 +252,7 @@ TEST(Config, MistakesAreNamed) {
       {neox(), {{"coca_fold", "odd"}, {"attention_type", "coca-slack"}}, "coca_fold \"odd\""},
       {neox(), {{"rotary_pct", 0.0}}, "needs rotary dims"},
       {neox(), {{"max_position_embeddings", 0}}, "max_position_embeddings 0"},
+      {neox(), {{"max_position_embeddings", int64_t{1} << 62}}, "max_position_embeddings 4611686018427387904; at most"},
       {neox(), {{"bos_token_id", 100}}, "bos_token_id 100"},
       {neox(), {{"eos_token_id", -1}}, "eos_token_id -1"},
       {llama(), {{"num_key_value_heads", 3}}, "4 heads are not a multiple of 3"},

@@ -118,7 +118,7 @@ TEST_F(HostileAdapter, RanksThatTheTensorsDoNotHave) {
 }
 
 TEST_F(HostileAdapter, PatternsThatAreNotMeantToBeMatched) {
-  expect_refused({{"target_modules", std::string(200'000, '(')}}, "at most 4096");
+  expect_refused({{"target_modules", std::string(200'000, '(')}}, "at most 4,096");
   expect_refused({{"target_modules", std::string(2000, '(') + std::string(2000, ')')}}, "not a regular expression");
   expect_refused({{"target_modules", "(([a-z._0-9]|.)+)+[^a-z]"}}, "cannot be matched");  // exponential
   expect_refused({{"target_modules", "((a{1000}){1000}){1000}"}}, "not a regular expression");

@@ -52,7 +52,7 @@ TEST(Fs, ErrorsNamePathAndReason) {
               HasSubstr("is a folder"));
   EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { write_file_atomic("..", "x"); }), HasSubstr(".."));
   put_file(dir / "file", "");
-  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { make_dirs(dir / "file/sub"); }), HasSubstr("file/sub"));
+  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { make_dirs(dir / "file/sub"); }), HasSubstr("file: is not a folder (needed for sub)"));
   EXPECT_THAT(error_of(ErrorKind::kIo, [&] { make_dirs(dir / "file"); }), HasSubstr("file"));
 }
 
@@ -283,6 +283,15 @@ TEST(Fs, QuestionsAboutPaths) {
   fails(dir / std::string(300, 'n'), [](const auto& path) { io::is_regular_file(path); });
   fails(dir / "none", [](const auto& path) { file_bytes(path); });
   fails(dir / "none", [](const auto& path) { list_folder(path); });
+}
+
+TEST(Fs, AFileWhereAFolderIsNeededIsNamed) {
+  TempDir dir;
+  put_file(dir / "file", "");
+  const std::string wanted = (dir / "file").string() + ": is not a folder (needed for ";
+  EXPECT_EQ(error_of(ErrorKind::kIo, [&] { make_dirs(dir / "file/new"); }), wanted + "new)");
+  EXPECT_EQ(error_of(ErrorKind::kIo, [&] { read_file(dir / "file/in/it"); }), wanted + "it)");
+  EXPECT_EQ(error_of(ErrorKind::kIo, [&] { MappedFile(dir / "file/it"); }), wanted + "it)");
 }
 
 TEST(Fs, AFolderThatMayNotBeEnteredIsNamed) {

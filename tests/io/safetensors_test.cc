@@ -194,7 +194,7 @@ TEST(Safetensors, RefusesBadTensors) {
   EXPECT_THAT(one("F32", "[1,1,1,1,1,1]", "[0,4]", 4), HasSubstr("dimensions"));
   EXPECT_THAT(one("F32", "[-1]", "[0,4]", 4), HasSubstr("-1"));
   EXPECT_THAT(one("F32", "[1.0]", "[0,4]", 4), HasSubstr("1.0"));
-  EXPECT_THAT(one("F32", "[18446744073709551615]", "[0,4]", 4), HasSubstr("18,446,744,073,709,551,615"));
+  EXPECT_THAT(one("F32", "[18446744073709551615]", "[0,4]", 4), HasSubstr("18446744073709551615"));
   EXPECT_THAT(one("F32", "[\"1\"]", "[0,4]", 4), HasSubstr("\"1\""));
   EXPECT_THAT(one("F32", "1", "[0,4]", 4), HasSubstr("a list"));
   EXPECT_THAT(one("F32", "[4294967296,4294967296]", "[0,4]", 4), HasSubstr("2^63"));

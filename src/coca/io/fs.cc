@@ -40,12 +40,25 @@ stdfs::path closed_folder(const stdfs::path& file) {
   return {};
 }
 
+// The first part of the way to a file that is there and no folder; empty where all are.
+stdfs::path no_folder(const stdfs::path& file) {
+  stdfs::path part;
+  for (const stdfs::path& name : file.parent_path()) {
+    part /= name;
+    struct stat status {};
+    if (::stat(part.c_str(), &status) == 0 && !S_ISDIR(status.st_mode)) return part;
+  }
+  return {};
+}
+
 }  // namespace
 
 void fail_errno(const stdfs::path& file, const char* what, int error) {
   if (const stdfs::path closed = error == EACCES ? closed_folder(file) : stdfs::path(); !closed.empty())
     fail(ErrorKind::kIo, "{}: the folder cannot be entered: {} (needed for {})", closed.string(), std::strerror(error),
          file.filename().string());
+  if (const stdfs::path part = error == ENOTDIR ? no_folder(file) : stdfs::path(); !part.empty())
+    fail(ErrorKind::kIo, "{}: is not a folder (needed for {})", part.string(), file.filename().string());
   fail(ErrorKind::kIo, "{}: {}: {}", file.string(), what, std::strerror(error));
 }
 

@@ -6,7 +6,8 @@
 
 namespace coca::io {
 
-// Error kIo "FILE: WHAT: reason". Where a folder on the way may not be entered, it is named in place of the file.
+// Error kIo "FILE: WHAT: reason". What is in the way is named in place of the file: a folder that may not be entered, a
+// file where a folder is needed.
 [[noreturn]] void fail_errno(const std::filesystem::path& file, const char* what, int error);
 
 }  // namespace coca::io

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "coca/base/count.h"
+#include "coca/base/sizes.h"
 #include "coca/model/params.h"
 #include "coca/model/windows.h"
 
@@ -81,6 +82,8 @@ void validate(const ModelSpec& s) {
   COCA_CHECK(s.t_width == TWidth::kFull || s.head_norm == HeadNorm::kNone,
              "model: t width half: the norms of heads stand between the T projection and the fold, so t keeps its full width");
   COCA_CHECK(s.max_position >= 1, "model: max_position_embeddings {} must be positive", s.max_position);
+  COCA_CHECK(s.max_position <= kMostTokens, "model: max_position_embeddings {}; at most {}", s.max_position,
+             kMostTokens);
   COCA_CHECK(s.rope_theta > 0 && s.norm_eps >= 0 && s.init_std >= 0,
              "model: rope theta {}, norm eps {} and init std {} must not be negative", s.rope_theta, s.norm_eps, s.init_std);
   COCA_CHECK(s.rope_scaling.type == Scaling::kNone || uses_rotary(s.attention),
