@@ -18,7 +18,7 @@ struct AdamWStep {
   TensorRef grad;           // [n] f32
   MutTensorRef param;       // [n] f32 updated
   MutTensorRef m, v;        // [n] f32 updated: first and second moment
-  MutTensorRef copy;        // [n] bf16 written with the updated parameters, rounded; empty: not wanted
+  MutTensorRef copy;        // [n] bf16, written: the updated parameters, rounded; empty: not wanted
 };
 
 struct AdamWFunctions {

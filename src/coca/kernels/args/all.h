@@ -1,4 +1,4 @@
-// coca/kernels/args/all.h - what all ops take, for the lists of rows.
+// coca/kernels/args/all.h - the operands of all ops, for the lists of rows.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -1,4 +1,5 @@
-// coca/kernels/args/blocks.h - how much work a task gets, by shapes alone: blocks of a sum do not depend on the number of threads.
+// coca/kernels/args/blocks.h - the amount of work of a task. It depends on shapes alone, so that the blocks of a sum do not
+// depend on the number of threads.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -9,12 +10,12 @@
 
 namespace coca::ops {
 
-// Items per task so that a task has about `numbers` numbers of `per_item` each.
+// Items per task, so that a task has about `numbers` numbers, `per_item` in each item.
 inline int64_t grain_of(int64_t per_item, int64_t numbers = 16384) {
   return std::max<int64_t>(1, numbers / std::max<int64_t>(1, per_item));
 }
 
-// Rows per block of a sum over M rows: at most 64 partial sums whatever M, at least 64 rows in each.
+// Rows per block of a sum over M rows: at least 64, and as many as give at most 64 partial sums.
 inline int64_t reduction_rows(int64_t M) {
   return std::max<int64_t>(64, (M + 63) / 64);
 }

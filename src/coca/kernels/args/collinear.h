@@ -19,7 +19,7 @@ struct CollinearOptions {
 
 struct CollinearForward {
   RopeRows rows;
-  RopeRows key_rows;   // of the keys, where they are others than the queries' (xPos); empty: rows
+  RopeRows key_rows;   // of the keys, if they differ from those of the queries (xPos); empty: rows
   TensorRef q;         // [B, N, H, D]
   TensorRef t;         // [B, N, G, D or D/2]
   MutTensorRef q_eff;  // [B, N, H, D] written; not q
@@ -29,10 +29,10 @@ struct CollinearBackward {
   RopeRows rows, key_rows;  // as above
   TensorRef q, t;          // as above
   TensorRef dq_eff, dk_eff;
-  MutTensorRef dq, dt;     // written; dq may be dq_eff; dt may be dk_eff where both are [B, N, G, D]
+  MutTensorRef dq, dt;     // written; dq may be dq_eff; dt may be dk_eff if both are [B, N, G, D]
 };
 
-// The pieces the cache needs: t is stored folded and un-rotated, half as wide as a key.
+// The steps that the cache needs: t is stored folded and before rotation, half as wide as a key.
 struct CollinearFold {
   int64_t R = 0;      // rotary dims
   TensorRef t;        // [B, N, G, D or D/2]
@@ -48,7 +48,7 @@ struct CollinearKey {
   TensorRef tbar;      // [B, S, G, D/2]; f32 or bf16, whatever k_eff is
   MutTensorRef k_eff;  // [B, S, G, D] written
 };
-// Their gradients, where keys are made in one place of a tbar from another (ring attention): sums in fp32 travel.
+// Their gradients, for ring attention, where one rank makes keys from the tbar of another and sends back sums in fp32.
 struct CollinearKeyBackward {
   RopeRows rows;
   TensorRef dk_eff;    // [B, S, G, D] f32
@@ -61,7 +61,7 @@ struct CollinearFoldBackward {
   MutTensorRef dt;  // as t: written, of t's type
 };
 
-// The official fold with R < D serves old checkpoints only, and only the reference has it.
+// The official fold with R < D is for old checkpoints only, and only the reference implements it.
 struct CollinearCase {
   DType type;
   bool official_partial = false;

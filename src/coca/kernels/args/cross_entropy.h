@@ -10,7 +10,7 @@ namespace coca::ops {
 
 inline constexpr int32_t kIgnoreTarget = -1;  // rows with this target have no loss and no gradient
 
-// Over given logits, all f32.
+// The loss of given logits, all f32.
 struct CrossEntropyForward {
   TensorRef logits;   // [M, V]
   TensorRef targets;  // [M] i32, 0 <= id < V or kIgnoreTarget
@@ -23,14 +23,14 @@ struct CrossEntropyBackward {
   MutTensorRef dlogits;  // [M, V] written; may be logits
 };
 
-// Fused with logits = x W^T. Scratch from the Context: chunk_rows * V logits in f32 and, for bf16 gradients, as many
-// dlogits in bf16: rounded once, because the products of the gradient take one type.
+// The loss fused with logits = x W^T. Scratch from the Context: chunk_rows * V logits in f32 and, for bf16 gradients, as
+// many dlogits in bf16, rounded once, because the operands of the gradient's products must have one type.
 struct LmLoss {
   TensorRef x;             // [M, C] final hidden states, f32 or bf16
   TensorRef w;             // [V, C] output embedding, x's type
   TensorRef targets;       // [M] i32 or kIgnoreTarget
   MutTensorRef nll;        // [M] f32 written
-  int64_t chunk_rows = 0;  // rows a time; 0 chooses (about 16 MiB of logits, at least 128 rows)
+  int64_t chunk_rows = 0;  // rows at a time; 0: the op chooses (about 16 MiB of logits, at least 128 rows)
 };
 struct LmLossGrad {
   float scale = 1.0f;  // as in CrossEntropyBackward

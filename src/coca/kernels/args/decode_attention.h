@@ -13,23 +13,24 @@
 
 namespace coca::ops {
 
-// Where keys stand: token s at position start + floor(s / group). origin: of the rotation's growth, where it has one; that of
-// the queries' rows.
+// The positions of keys: token s is at position start + floor(s / group). origin: that of the rotation's growth, if it has
+// one; the same as for the queries' rows.
 struct KeySpacing {
   double start = 0.0, origin = 0.0;
   int64_t group = 1;  // divides 64
   friend bool operator==(const KeySpacing&, const KeySpacing&) = default;
 };
 
-// Angles of evenly spaced keys as decode attention wants them. Of the middle of every 64 tokens cos and sin, and one table of
-// the 64 offsets from it, in the order of kv_lane, with the rotation's amplitude: 1/64 of a full table. Formed in double.
+// Angles of evenly spaced keys in the form that decode attention needs: cos and sin of the middle of every 64 tokens, and one
+// table of the 64 offsets from it, in the order of kv_lane, with the rotation's amplitude. This is 1/64 of a full table.
+// Computed in double.
 class KeyAngles {
  public:
-  // Makes room for S tokens. Another rotation or spacing than before: all afresh; else only what is missing is added.
+  // Extends the angles to S tokens. If the rotation or spacing has changed, all are computed again; else only missing ones.
   void build(const Rotation&, int64_t S, const KeySpacing& = {});
   int64_t half() const { return rotation_.pairs(); }
   int64_t tokens() const { return tiles_ * kKvTile; }
-  // Lanes 32 to 63 are as far behind the middle as lanes 0 to 31 are ahead of it, with the same cosines and the opposite sines.
+  // Lanes 32 to 63 are as far after the middle as lanes 0 to 31 are before it: the same cosines and the opposite sines.
   bool mirrored() const { return rotation_.growth.empty(); }
   const float* start_cos() const { return start_cos_.data(); }    // [tiles, half]
   const float* start_sin() const { return start_sin_.data(); }
@@ -46,37 +47,37 @@ class KeyAngles {
   int64_t tiles_ = 0;
 };
 
-// kDot: q . k as they are. kRope: both rotated. kCollinear: the cache holds CoCA's folded t (W = D/2).
+// kDot: q . k without rotation. kRope: both rotated. kCollinear: the cache holds CoCA's folded t (W = D/2).
 enum class Score : uint8_t { kDot, kRope, kCollinear };
 
 struct DecodeAttentionOptions {
   Score score = Score::kDot;
   CollinearOptions collinear;  // with kCollinear
   float scale = 0.0f;          // 0 selects 1/sqrt(D)
-  int64_t window = 0;          // tokens a query sees, itself included; older pages are not read. 0: all
-  // [H] as in dilated_attention.h, more than 1 with a window only; empty: all 1. Masked: the pages of the whole span are read.
+  int64_t window = 0;          // tokens visible to a query, itself included; older pages are not read. 0: all
+  // [H] as in dilated_attention.h; more than 1 needs a window; empty: all 1. The pages of the whole span are read and masked.
   std::span<const int64_t> dilation = {};
 };
 
-// More tokens under the same softmax, at other positions than those in the window (ops/attention.h, FarKeys): the first
-// `tokens` of the cache, as far as the window no longer holds them, or with FarRange::kAll all, of which the window then
-// holds none.
+// More tokens under the same softmax, at other positions than those in the window (kernels/args/attention.h, FarKeys): of
+// the first `tokens` of the cache, those that have left the window, or with FarRange::kAll all; then none of them is in the
+// window.
 struct DecodeFar {
   int64_t tokens = 0;                 // 0: none
   FarRange range = FarRange::kBehindWindow;
-  RopeRows rows;                      // [1 or B, N, R/2] of the queries towards them
-  const KeyAngles* angles = nullptr;  // of at least so many tokens
-  // ALiBi: farther tokens count as most_distance away, and queries behind most_position as standing there (0: as they are).
+  RopeRows rows;                      // [1 or B, N, R/2] of the queries, for these tokens
+  const KeyAngles* angles = nullptr;  // of at least `tokens` tokens
+  // For ALiBi, the largest distance of a token and the largest position of a query that count; 0: no limit.
   int64_t most_distance = 0, most_position = 0;
-  int64_t forgotten = 0;  // tokens that the cache dropped between these and the window: queries stand so much farther on
+  int64_t forgotten = 0;  // tokens that the cache dropped between these and the window; queries are this much further on
 };
 
-// The queries are the last N tokens of the cache: query n sees the tokens up to S - N + n. Query head h reads kv head
+// The queries are the last N tokens of the cache: query n attends to tokens up to S - N + n. Query head h uses kv head
 // h / (H / G). Query rows, and angles or key_rows, are needed unless the score is kDot.
 struct DecodeAttention {
-  TensorRef q;                        // [B, N, H, D] un-rotated, f32 or bf16, innermost stride 1
+  TensorRef q;                        // [B, N, H, D] before rotation, f32 or bf16, innermost stride 1
   RopeRows rows;                      // [1 or B, N, R/2] of the queries
-  RopeRows turn;                      // the same shape: the transformed queries turn on by these angles; empty: they do not
+  RopeRows turn;                      // the same shape: transformed queries are rotated further by these; empty: they are not
   const KeyAngles* angles = nullptr;  // of at least S tokens: evenly spaced positions
   RopeRows key_rows;                  // or [1 or B, S, R/2]: any positions
   KvView cache;                       // S = length tokens, keys W = D (kDot, kRope) or D/2 (kCollinear)

@@ -10,11 +10,11 @@
 namespace coca::ops {
 
 struct DilatedAttentionOptions {
-  AttentionOptions attention;         // with a window where a dilation is more than 1; spacing and first_place as they are
-  std::span<const int64_t> dilation;  // [H], at least 1, alike for heads that share a key/value head; empty: all 1
+  AttentionOptions attention;         // needs a window if a dilation is more than 1; spacing and first_place at their defaults
+  std::span<const int64_t> dilation;  // [H], at least 1, equal for heads that share a key/value head; empty: all 1
 };
 
-// Where the documents of the positions r, r + d, ... begin, counted in these.
+// The starts of documents in the sequence of positions r, r + d, ..., counted in this sequence.
 struct ResidueStarts {
   TensorRef document_start;          // [B, N] i32, rows contiguous: of all positions
   int64_t residue = 0, dilation = 1; // r and d

@@ -1,4 +1,4 @@
-// coca/kernels/args/float_types.h - the choice of typed code where operands may be fp32 or bf16.
+// coca/kernels/args/float_types.h - chooses typed code for operands that may be fp32 or bf16.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -6,7 +6,7 @@
 
 namespace coca::ops {
 
-// body(T{}) with T = float or BF16; `type` was checked to be one of them.
+// Calls body(T{}) with T = float or BF16; the caller has checked that `type` is one of them.
 template <typename Body>
 decltype(auto) with_float_type(DType type, const Body& body) {
   return type == DType::kBF16 ? body(BF16{}) : body(float{});

@@ -10,7 +10,7 @@ namespace coca::ops {
 struct KvStore {
   TensorRef keys;     // [B, N, G, W] f32 or bf16, innermost stride 1
   TensorRef values;   // [B, N, G, D] f32 or bf16, innermost stride 1
-  int64_t first = 0;  // token of the cache that row 0 becomes
+  int64_t first = 0;  // the token of the cache to which row 0 is written
   MutKvView cache;    // tokens first .. first + N - 1 written; first + N <= length
 };
 

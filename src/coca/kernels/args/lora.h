@@ -9,9 +9,9 @@
 
 namespace coca::ops {
 
-// An element stays with probability 1 - rate, divided by that; which do is a function of the key and their place.
+// An element is kept with probability 1 - rate, and then divided by it. Which are kept is a function of the key and the index.
 struct Dropout {
-  float rate = 0.0f;  // 0: all stay
+  float rate = 0.0f;  // 0: all are kept
   uint64_t key = 0;
 };
 
@@ -30,7 +30,7 @@ struct LoraBackward {
   MutTensorRef da, db;  // [R, K] [N, R] accumulated (+=); empty: not wanted
 };
 
-// y = dropout(x), or y += it; y may be of another type than x.
+// y = dropout(x), or y += dropout(x); y may have another type than x.
 struct LoraDropout {
   Dropout dropout;
   TensorRef x;     // [M, K], contiguous

@@ -17,7 +17,7 @@ struct NormForward {
   TensorRef x;        // [M, C] f32 or bf16
   TensorRef w;        // [C]
   TensorRef b;        // [C], or empty (RMSNorm has none)
-  MutTensorRef y;     // [M, C] f32 or bf16, written; may be x when of its type
+  MutTensorRef y;     // [M, C] f32 or bf16, written; may be x if it has the same type
   MutTensorRef stat;  // [M, 2] f32 written: mean (0 for RMSNorm), reciprocal std or rms; empty: not wanted
 };
 struct NormBackward {

@@ -10,7 +10,7 @@ namespace coca::ops {
 struct RopeRows {
   TensorRef cos, sin;  // [1 or B, N, R/2] f32
 
-  // Of `count` tokens from the `first` of these on; none where there are none.
+  // The rows of `count` tokens, from `first` on; empty if these are empty.
   RopeRows narrow(int64_t first, int64_t count) const {
     return cos.empty() ? RopeRows{} : RopeRows{cos.narrow(1, first, count), sin.narrow(1, first, count)};
   }

@@ -9,17 +9,17 @@
 
 namespace coca::ops {
 
-// What attention sees of x, and so what the angles do.
-//   kRotated: x itself, any rotation's result: rotary q and k, the q_eff of strict CoCA, the k_eff of every CoCA
-//   kSlack:   q_eff = x * R x                  kTied: the same of the pairs' means
+// How the operand of attention is made from x, and thus depends on the angles.
+//   kRotated: it is x, the result of a rotation: rotary q and k, the q_eff of strict CoCA, the k_eff of every CoCA
+//   kSlack:   q_eff = x * R x                  kTied: the same with the means of the pairs
 enum class AngleOf : uint8_t { kRotated, kSlack, kTied };
 
-// The rows are plain cos and sin: an amplitude or xPos' growth would need another formula.
+// The rows are plain cos and sin; an amplitude or xPos's growth would need another formula.
 struct RopeAngleBackward {
   AngleOf kind = AngleOf::kRotated;
   RopeRows rows;        // of x's tokens
-  TensorRef x;          // [B, N, H, D]; q with kSlack and kTied, else what attention sees
-  TensorRef dy;         // [B, N, H, D], of what attention sees
+  TensorRef x;          // [B, N, H, D]; q with kSlack and kTied, else the operand of attention
+  TensorRef dy;         // [B, N, H, D], the gradient of the operand of attention
   MutTensorRef dangle;  // [B, N, R/2] f32, summed over heads; accumulates (+=)
 };
 

@@ -7,11 +7,11 @@
 
 namespace coca::ops {
 
-// Pair j of a token at position p turns by p * frequencies[j]; cos and sin are multiplied by `amplitude`, and with
-// growth (xPos, Sun et al. 2022) by exp(growth[j] (p - origin)) for queries and its inverse for keys, so that a score
-// gets exp(growth[j] (m - n)) whatever the origin. The origin is chosen per call to keep both in range.
+// Pair j of a token at position p is rotated by p * frequencies[j]. cos and sin are multiplied by `amplitude`, and with
+// growth (xPos, Sun et al. 2022) by exp(growth[j] (p - origin)) for queries and by its inverse for keys. A score is thus
+// multiplied by exp(growth[j] (m - n)) whatever the origin, which is chosen per call to keep both factors in range.
 struct Rotation {
-  std::vector<double> frequencies;  // [R/2] radians a token
+  std::vector<double> frequencies;  // [R/2] radians per token
   double amplitude = 1.0;
   std::vector<double> growth;       // [R/2] or empty
 

@@ -13,16 +13,16 @@ inline constexpr int64_t kKeyTile = 64;  // blocks of keys begin at multiples of
 struct TopKeysOptions {
   int64_t count = 0;        // keys per query and head, at least 1
   float scale = 0.0f;       // positive; 0 selects 1/sqrt(D)
-  int64_t first = 0;        // keys in front of this one are not of the middle
-  int64_t hidden = 1;       // nor are the nearest so many, the query's own included: n <= m - hidden is
+  int64_t first = 0;        // the middle begins with this key
+  int64_t hidden = 1;       // and ends before this many nearest keys, the query's own included: n <= m - hidden
   int64_t query_start = 0;  // position of query 0 among the keys
-  int64_t most_distance = 0;  // ALiBi: farther keys count as this far away; 0: as they are
+  int64_t most_distance = 0;  // for ALiBi, the largest distance of a key that counts; 0: no limit
 };
 
-// Finds among the keys [key_start, key_start + n). With key_start 0 the lists begin, later blocks continue them. Lists are
-// sorted, the largest score first, of equal ones the earlier key; places without a key hold -inf and -1.
+// Searches the keys [key_start, key_start + n). key_start 0 begins the lists, and later blocks continue them. Lists are
+// sorted, largest score first, and the earlier key first among equal scores; unused entries hold -inf and -1.
 struct TopKeysFind {
-  TensorRef q;             // [B, N, H, D] as it stands towards the middle; f32 or bf16, innermost stride 1
+  TensorRef q;             // [B, N, H, D] at its position for the middle; f32 or bf16, innermost stride 1
   TensorRef k;             // [B, n, G, D] likewise; f32 or bf16, not necessarily q's type
   int64_t key_start = 0;   // a multiple of 64
   TensorRef slopes;        // [H] f32 ALiBi slopes, as in attention.h; empty: none
@@ -30,7 +30,7 @@ struct TopKeysFind {
   MutTensorRef keys;       // [B, N, H, count] i32 written
 };
 
-// Adds those of the keys found that lie in [key_start, key_start + n) to the softmax behind o and lse. Every key once.
+// Adds the keys found in [key_start, key_start + n) to the softmax of o and lse. Give every key once.
 struct TopKeysAdd {
   TensorRef scores, keys;  // as found
   TensorRef v;             // [B, n, G, D] f32 or bf16, innermost stride 1
