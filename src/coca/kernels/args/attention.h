@@ -26,8 +26,8 @@ struct AttentionOptions {
 };
 
 // More keys under the same softmax, with query and key vectors of their own: the first tokens in StreamingLLM and
-// LM-Infinite, the distant tokens in Self-Extend and ReRoPE, the global tokens in Longformer. They are the first F tokens,
-// and have the same values unless `v` is given. They need a sliding window, or kAll with a symmetric one.
+// LM-Infinite, the distant tokens in Self-Extend and ReRoPE, the global tokens in Longformer. They are the first F
+// tokens, and have the same values unless `v` is given. They need a sliding window, or kAll with a symmetric one.
 enum class FarRange : uint8_t {
   kBehindWindow,  // those that have left the window, and none before the start of the document
   kAll,           // all, for every query; the caller keeps them out of the window (document_start)
@@ -44,15 +44,15 @@ struct FarKeys {
 struct AttentionForward {
   TensorRef q, k, v;    // [B, N, H, D]  [B, S, G, D]  [B, S, G, D]
   TensorRef slopes;     // [H] f32: adds -slope_h * |m - n| to the scaled score (ALiBi); empty: none
-  // [B, N] i32, rows contiguous: packed documents. Keys before this index, at which the query's document begins, are not
-  // visible. 0 <= document_start <= query_start + n, not decreasing along n; not with Mask::kNone. The caller cuts
+  // [B, N] i32, rows contiguous: packed documents. Keys before this index, at which the query's document begins, are
+  // not visible. 0 <= document_start <= query_start + n, not decreasing along n; not with Mask::kNone. The caller cuts
   // symmetric windows at their far end. Empty: none.
   TensorRef document_start;
   FarKeys far;
   MutTensorRef o;       // [B, N, H, D] written; rows without visible keys are zero
-  MutTensorRef lse;     // [B, H, N] f32, any strides, written (-inf without visible keys); empty when no backward follows
-  // kAccumulate: the keys are a part of all keys. o (f32, whatever q is) and lse hold the result of the other parts so far
-  // (lse is -inf before the first), and these keys join their softmax. Not with far keys.
+  MutTensorRef lse;     // [B, H, N] f32, any strides, written (-inf without visible keys); empty if no backward follows
+  // kAccumulate: the keys are a part of all keys. o (f32, whatever q is) and lse hold the result of the other parts so
+  // far (lse is -inf before the first), and these keys join their softmax. Not with far keys.
   Write write = Write::kAssign;
 };
 struct AttentionBackward {
@@ -62,8 +62,8 @@ struct AttentionBackward {
   MutTensorRef dq, dk, dv;      // written (=); may be strided views
   MutTensorRef dq_far, dk_far;  // of far.q and far.k, written; with far keys
   MutTensorRef dv_far;          // of far.v, written; for far keys with values of their own (others add to dv)
-  // kAccumulate: the keys are a part of all keys, and o and lse are those of all. dq, dk and dv are f32, whatever q is, and
-  // are added to.
+  // kAccumulate: the keys are a part of all keys, and o and lse are those of all. dq, dk and dv are f32, whatever q is,
+  // and are added to.
   Write write = Write::kAssign;
 };
 

@@ -1,5 +1,5 @@
-// coca/kernels/args/blocks.h - the amount of work of a task. It depends on shapes alone, so that the blocks of a sum do not
-// depend on the number of threads.
+// coca/kernels/args/blocks.h - the amount of work of a task. It depends on shapes alone, so that the blocks of a sum do
+// not depend on the number of threads.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -23,8 +23,8 @@ struct CrossEntropyBackward {
   MutTensorRef dlogits;  // [M, V] written; may be logits
 };
 
-// The loss fused with logits = x W^T. Scratch from the Context: chunk_rows * V logits in f32 and, for bf16 gradients, as
-// many dlogits in bf16, rounded once, because the operands of the gradient's products must have one type.
+// The loss fused with logits = x W^T. Scratch from the Context: chunk_rows * V logits in f32 and, for bf16 gradients,
+// as many dlogits in bf16, rounded once, because the operands of the gradient's products must have one type.
 struct LmLoss {
   TensorRef x;             // [M, C] final hidden states, f32 or bf16
   TensorRef w;             // [V, C] output embedding, x's type

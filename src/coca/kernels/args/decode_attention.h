@@ -13,20 +13,21 @@
 
 namespace coca::ops {
 
-// The positions of keys: token s is at position start + floor(s / group). origin: that of the rotation's growth, if it has
-// one; the same as for the queries' rows.
+// The positions of keys: token s is at position start + floor(s / group). origin: that of the rotation's growth, if it
+// has one; the same as for the queries' rows.
 struct KeySpacing {
   double start = 0.0, origin = 0.0;
   int64_t group = 1;  // divides 64
   friend bool operator==(const KeySpacing&, const KeySpacing&) = default;
 };
 
-// Angles of evenly spaced keys in the form that decode attention needs: cos and sin of the middle of every 64 tokens, and one
-// table of the 64 offsets from it, in the order of kv_lane, with the rotation's amplitude. This is 1/64 of a full table.
-// Computed in double.
+// Angles of evenly spaced keys in the form that decode attention needs: cos and sin of the middle of every 64 tokens,
+// and one table of the 64 offsets from it, in the order of kv_lane, with the rotation's amplitude. This is 1/64 of a
+// full table. Computed in double.
 class KeyAngles {
  public:
-  // Extends the angles to S tokens. If the rotation or spacing has changed, all are computed again; else only missing ones.
+  // Extends the angles to S tokens. If the rotation or spacing has changed, all are computed again; else only missing
+  // ones.
   void build(const Rotation&, int64_t S, const KeySpacing& = {});
   int64_t half() const { return rotation_.pairs(); }
   int64_t tokens() const { return tiles_ * kKvTile; }
@@ -55,13 +56,14 @@ struct DecodeAttentionOptions {
   CollinearOptions collinear;  // with kCollinear
   float scale = 0.0f;          // 0 selects 1/sqrt(D)
   int64_t window = 0;          // tokens visible to a query, itself included; older pages are not read. 0: all
-  // [H] as in dilated_attention.h; more than 1 needs a window; empty: all 1. The pages of the whole span are read and masked.
+  // [H] as in dilated_attention.h; more than 1 needs a window; empty: all 1. The pages of the whole span are read and
+  // masked.
   std::span<const int64_t> dilation = {};
 };
 
-// More tokens under the same softmax, at other positions than those in the window (kernels/args/attention.h, FarKeys): of
-// the first `tokens` of the cache, those that have left the window, or with FarRange::kAll all; then none of them is in the
-// window.
+// More tokens under the same softmax, at other positions than those in the window (kernels/args/attention.h, FarKeys):
+// of the first `tokens` of the cache, those that have left the window, or with FarRange::kAll all; then none of them is
+// in the window.
 struct DecodeFar {
   int64_t tokens = 0;                 // 0: none
   FarRange range = FarRange::kBehindWindow;
@@ -69,7 +71,7 @@ struct DecodeFar {
   const KeyAngles* angles = nullptr;  // of at least `tokens` tokens
   // For ALiBi, the largest distance of a token and the largest position of a query that count; 0: no limit.
   int64_t most_distance = 0, most_position = 0;
-  int64_t forgotten = 0;  // tokens that the cache dropped between these and the window; queries are this much further on
+  int64_t forgotten = 0;  // tokens dropped between these and the window; queries are this much further on
 };
 
 // The queries are the last N tokens of the cache: query n attends to tokens up to S - N + n. Query head h uses kv head
@@ -77,7 +79,7 @@ struct DecodeFar {
 struct DecodeAttention {
   TensorRef q;                        // [B, N, H, D] before rotation, f32 or bf16, innermost stride 1
   RopeRows rows;                      // [1 or B, N, R/2] of the queries
-  RopeRows turn;                      // the same shape: transformed queries are rotated further by these; empty: they are not
+  RopeRows turn;                      // the same shape: rotates transformed queries further; empty: no rotation
   const KeyAngles* angles = nullptr;  // of at least S tokens: evenly spaced positions
   RopeRows key_rows;                  // or [1 or B, S, R/2]: any positions
   KvView cache;                       // S = length tokens, keys W = D (kDot, kRope) or D/2 (kCollinear)

@@ -10,7 +10,7 @@
 namespace coca::ops {
 
 struct DilatedAttentionOptions {
-  AttentionOptions attention;         // needs a window if a dilation is more than 1; spacing and first_place at their defaults
+  AttentionOptions attention;         // with a window if a dilation is above 1; default spacing and first_place
   std::span<const int64_t> dilation;  // [H], at least 1, equal for heads that share a key/value head; empty: all 1
 };
 

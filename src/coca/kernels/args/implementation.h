@@ -10,8 +10,8 @@
 
 namespace coca::ops {
 
-// `Functions`: pointers to the op's functions, whose operands ops/X.cc has checked. `Case`: the properties of a call that
-// decide whether a row supports it; a DType converts to it.
+// `Functions`: pointers to the op's functions, whose operands ops/X.cc has checked. `Case`: the properties of a call
+// that decide whether a row supports it; a DType converts to it.
 template <typename FunctionsType, typename CaseType = DType>
 struct Implementation {
   using Functions = FunctionsType;
@@ -19,7 +19,7 @@ struct Implementation {
 
   std::string_view name;                        // "ref", "cpu", "onednn", ...
   DeviceKind device = DeviceKind::kCpu;
-  std::string_view needs = {};                  // the instructions it needs, for messages: "AVX-512 with bf16 instructions"
+  std::string_view needs = {};                  // instructions, for messages: "AVX-512 with bf16 instructions"
   bool (*runs_here)() = nullptr;                // whether this machine has them at the SIMD target in use; null: always
   bool (*supports)(const Case&) = nullptr;      // null: every call that passes the op's checks
   Functions run;

@@ -9,7 +9,8 @@
 
 namespace coca::ops {
 
-// An element is kept with probability 1 - rate, and then divided by it. Which are kept is a function of the key and the index.
+// An element is kept with probability 1 - rate, and then divided by it. Which are kept is a function of the key and the
+// index.
 struct Dropout {
   float rate = 0.0f;  // 0: all are kept
   uint64_t key = 0;
