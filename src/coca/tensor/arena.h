@@ -6,7 +6,7 @@
 //   plan.add("layer.0.q", {B, N, H, D}, DType::kF32, &acts.q);
 //   Arena arena(plan);          // one allocation, on the host or a device; every registered ref now points into it
 //
-// Scopes reuse memory: what is added between mark() and rewind(mark) shares its bytes with what is added later.
+// Scopes reuse memory: tensors added between mark() and rewind(mark) share their bytes with tensors added later.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -45,8 +45,8 @@ class Arena {
   Arena() = default;
   explicit Arena(DeviceMemory* memory) : memory_(memory) {}  // null: the host's
   explicit Arena(const ArenaPlan& plan, DeviceMemory* memory = nullptr);  // allocates (or grows) and binds every slot
-  // Re-uses the block when it is large enough; contents are unspecified. Throws Error (kIo) naming the sizes, the largest
-  // tensor and what to lower when there is not as much memory left: the slots are as they were, the old block is gone.
+  // Reuses the block if it is large enough; contents are unspecified. If there is not enough memory, throws Error (kIo)
+  // naming the sizes, the largest tensor and what to lower; the slots are then unchanged, and the old block is freed.
   void bind(const ArenaPlan& plan);
   size_t bytes() const { return capacity_; }
 

@@ -1,4 +1,4 @@
-// coca/tensor/context.h - what every op gets first: the device, scratch memory, forced implementations and the trace hook.
+// coca/tensor/context.h - the first argument of every op: device, scratch memory, forced implementations, trace hook.
 // One Context serves one caller at a time; several may exist side by side.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -14,22 +14,24 @@
 
 namespace coca {
 
-// Receives every named intermediate ("layer.3.attn.o"); for verification and the hunt for NaNs.
+// Receives every named intermediate ("layer.3.attn.o"), for verification and to locate NaNs.
 using TraceHook = std::function<void(std::string_view name, TensorRef value)>;
 
-// What a Context is given and keeps.
+// Options that a Context is given and keeps.
 struct ContextOptions {
-  // The implementation of an op that must run: {"attention", "ref"}. ops::check_forced holds it against the table of ops.
+  // Forced implementations, by op: {"attention", "ref"}. ops::check_forced compares them with the table of ops.
   std::map<std::string, std::string, std::less<>> forced = {};
   int threads = 0;  // that compute for the Context; 0: as many as for the whole process (base/parallel.h)
 };
-// "attention:ref,linear:ref"; throws Error (kInvalidArgument) naming `source`, the flag or variable, for any other form.
+// Parses "attention:ref,linear:ref"; for any other form throws Error (kInvalidArgument) naming `source`, a flag or
+// variable.
 std::map<std::string, std::string, std::less<>> parse_forced(std::string_view source, std::string_view text);
 
-// What a Context made without options gets. For programs, once at their start; empty before.
+// Sets the options of Contexts that are made without any. Programs call it once, at their start; empty before.
 void set_default_context_options(ContextOptions);
 
-// Whose scratch. kOp: that of an op, which the next op overwrites. The others live while their user calls other ops.
+// Users of scratch memory. kOp: any op; the next op overwrites it. The others stay valid while their user calls other
+// ops.
 enum class ScratchUser : uint8_t { kOp, kLora, kLogits, kDilated, kFoldedT };
 inline constexpr size_t kScratchUsers = 5;
 
@@ -38,7 +40,7 @@ class Context {
   explicit Context(DeviceMemory* memory = nullptr);  // null: the CPU; with the default options
   Context(DeviceMemory* memory, ContextOptions options);
 
-  // Where ops run; their operands must lie there.
+  // The device on which ops run; their operands must lie there.
   Device device() const { return memory_ ? memory_->device() : Device{}; }
   DeviceMemory* memory() const { return memory_; }
   int threads() const { return options_.threads; }  // 0: as many as for the whole process

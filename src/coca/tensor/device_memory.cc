@@ -12,9 +12,9 @@ namespace coca {
 
 namespace {
 
-// nullptr when the system has none left.
+// nullptr if the system has no memory left.
 std::byte* allocate_on_host(size_t bytes) {
-  // Large blocks lie on huge pages where the system has them (decoding reads the cache up to a third faster).
+  // Large blocks use huge pages if the system has them (decoding reads the cache up to a third faster).
   constexpr size_t kHugePage = size_t{2} << 20;
   static const auto most = static_cast<size_t>(memory_limit());  // more may be granted, and the process killed when it is used
   if (bytes > most) return nullptr;

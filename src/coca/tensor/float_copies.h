@@ -1,4 +1,4 @@
-// coca/tensor/float_copies.h - fp32 stand-ins for bf16 operands, for code that knows no bf16, on the host.
+// coca/tensor/float_copies.h - fp32 copies of bf16 operands, for code that handles fp32 only, on the host.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -6,7 +6,7 @@
 
 namespace coca {
 
-// The tensor itself when it is fp32 or not given, else a packed fp32 copy.
+// The tensor itself if it is fp32 or not given, else a packed fp32 copy.
 class FloatInput {
  public:
   explicit FloatInput(TensorRef t);
@@ -17,7 +17,7 @@ class FloatInput {
   TensorRef ref_;
 };
 
-// Likewise for what is written or accumulated; store() rounds the copy into the tensor.
+// The same for outputs that are written or accumulated; store() rounds the copy into the tensor.
 class FloatOutput {
  public:
   explicit FloatOutput(MutTensorRef t);

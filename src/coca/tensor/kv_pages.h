@@ -1,11 +1,11 @@
 // coca/tensor/kv_pages.h - keys and values in pages of 256 tokens, laid out for decode attention.
 // A page holds all layers and (batch, kv head) pairs; growth adds pages and copies nothing. Each layer and pair has one
-// run of memory in a page, in the order in which attention reads it:
-//   keys [4, W, 64]: tiles of 64 tokens, transposed, so that 64 scores come out without sums across lanes; the order of a
-//     tile's tokens is that of kv_lane
+// contiguous run of memory in a page, in the order in which attention reads it:
+//   keys [4, W, 64]: tiles of 64 tokens, transposed, so that 64 scores are computed without sums across lanes; the order
+//     of a tile's tokens is that of kv_lane
 //   values [256, D]
 //   with int8: key scales [256] f32, value scales [256] f32
-// Kernels read values in whole vectors and may touch up to 60 bytes behind the last row; pages end with room for that.
+// Kernels read values in whole vectors and may read up to 60 bytes after the last row; pages have room for that.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -21,14 +21,14 @@ namespace coca {
 inline constexpr int64_t kKvTile = 64;   // tokens
 inline constexpr int64_t kKvPage = 256;  // tokens
 
-// Where token n of a tile lies among the tile's 64: the first half backwards, so that vectors of either half stand at the same
-// distance from the tile's middle and share its cosines and sines.
+// The place of token n among the 64 of its tile. The first half is stored backwards, so that vectors of both halves are
+// at the same distance from the middle of the tile and share cosines and sines.
 constexpr int64_t kv_lane(int64_t n) { return n < kKvTile / 2 ? kKvTile / 2 - 1 - n : n; }
 
 enum class KvType : uint8_t { kF32, kBF16, kInt8 };
 enum class KeySign : uint8_t { kSigned, kNonNegative };  // int8: -127..127, or 0..255 for CoCA's folded t
 
-// int8: a number is its integer times one scale per token and kv head, of the keys and of the values.
+// int8: a number is its integer times a scale; each token and kv head has one scale for the key and one for the value.
 struct KvLayout {
   KvType type = KvType::kF32;
   KeySign key_sign = KeySign::kSigned;
@@ -39,12 +39,14 @@ struct KvLayout {
   size_t head_bytes() const { return static_cast<size_t>(W + D) * element_bytes() + scale_bytes(); }  // of one token
   size_t run_bytes() const { return static_cast<size_t>(kKvPage) * head_bytes(); }
   size_t layer_bytes() const { return static_cast<size_t>(B * G) * run_bytes(); }  // of one page
-  // Where lane l of a tile's row lies. bf16: a lane of either half together in 32 bits, which widens both in one operation each.
+  // The place of lane l in a tile's row. bf16: lanes l and l + 32 share 32 bits, so that one operation each widens
+  // them.
   int64_t key_element(int64_t lane) const {
     constexpr int64_t kHalf = kKvTile / 2;
     return type == KvType::kBF16 ? lane % kHalf * 2 + lane / kHalf : lane;
   }
-  // Offsets in a run, of token n of the page: its key's first number (the next ones follow 64 elements apart), its value.
+  // Offsets in a run, for token n of the page: of its key's first number (the next ones are 64 elements apart), and its
+  // value.
   size_t key_tile_at(int64_t tile) const { return static_cast<size_t>(tile * W * kKvTile) * element_bytes(); }
   size_t key_at(int64_t n) const {
     return key_tile_at(n / kKvTile) + static_cast<size_t>(key_element(kv_lane(n % kKvTile))) * element_bytes();
@@ -54,7 +56,7 @@ struct KvLayout {
   size_t value_scale_at(int64_t n) const { return key_scale_at(kKvPage + n); }
 };
 
-// The first `length` tokens of a layer; pages belong to somebody else. Byte is std::byte or const std::byte.
+// The first `length` tokens of a layer; it does not own the pages. Byte is std::byte or const std::byte.
 template <typename Byte>
 struct BasicKvView {
   KvLayout layout;
@@ -78,8 +80,7 @@ class KvPages {
   size_t page_bytes() const;
   size_t bytes() const { return pages_.size() * page_bytes(); }
   void reserve(int64_t tokens);  // adds zero-filled pages
-  // Takes pages [first, first + count) out of the order and puts them behind the last, to be written again: the tokens behind
-  // them move up.
+  // Moves pages [first, first + count) after the last page, to be written again. The tokens after them move up.
   void recycle(int64_t first, int64_t count);
   KvView view(int64_t layer, int64_t length) const;
   MutKvView mut_view(int64_t layer, int64_t length);

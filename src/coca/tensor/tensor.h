@@ -12,7 +12,7 @@ namespace coca {
 class Tensor {
  public:
   Tensor() = default;
-  // `memory` null: on the host. Throws Error (kIo) naming shape and size when there is not as much left.
+  // `memory` null: on the host. If there is not enough memory, throws Error (kIo) naming shape and size.
   explicit Tensor(const Dims& shape, DType dtype = DType::kF32, DeviceMemory* memory = nullptr);
 
   MutTensorRef ref() { return {buffer_.get(), dtype_, shape_, device()}; }
@@ -29,7 +29,7 @@ class Tensor {
   int64_t numel() const { return shape_.product(); }
   bool empty() const { return buffer_ == nullptr; }
 
-  // The numbers themselves; throws unless T is the dtype and the tensor is on the host (tensor/transfer.h brings it there).
+  // The elements; throws unless T is the dtype and the tensor is on the host (tensor/transfer.h copies it there).
   template <typename T>
   std::span<T> values() {
     check_on_host();

@@ -1,6 +1,6 @@
-// coca/tensor/tensor_ref.h - type-erased, non-owning tensor handles: what the ops take.
+// coca/tensor/tensor_ref.h - type-erased, non-owning tensor handles: the operands of ops.
 // TensorRef is read-only, MutTensorRef writable; a MutTensorRef converts to a TensorRef. An empty ref (null data)
-// stands for "not given" where an op says a tensor is optional.
+// means that an optional tensor is not given.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -6,12 +6,12 @@
 
 namespace coca {
 
-// to = from, both contiguous and of equal shape and type, each on the host or on the context's device. Queued behind what ops
-// and transfers were asked before, and ahead of what is asked next: where one end is the host's, that memory must stay as it
-// is until context.memory()->synchronize(). On the host alone it is done at once.
+// to = from, both contiguous and of equal shape and type, each on the host or on the context's device. The copy is
+// queued in order with other ops and transfers. If one end is on the host, that memory must not change until
+// context.memory()->synchronize(). If both ends are on the host, it is done at once.
 void transfer(Context&, MutTensorRef to, TensorRef from);
 
-// Copies which are complete when they return: on the context's device, on the host.
+// Copies that are complete on return: on the context's device, and on the host.
 Tensor to_device(Context&, TensorRef from);
 Tensor to_host(Context&, TensorRef from);
 
