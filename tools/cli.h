@@ -88,7 +88,7 @@ void parse_value(std::string_view flag, const std::vector<std::string>& texts, T
     typename T::value_type item{};
     parse_value(flag, texts, item);
     out = std::move(item);
-  } else if constexpr (std::is_enum_v<T>) {
+  } else if constexpr (Named<T>) {
     for (const auto& entry : EnumTraits<T>::names())
       if (entry.name == texts.back()) {
         out = entry.value;
@@ -112,7 +112,7 @@ std::string default_text(const T& value) {
     return value ? "true" : "";
   } else if constexpr (std::is_same_v<T, std::string>) {
     return value;
-  } else if constexpr (std::is_enum_v<T>) {
+  } else if constexpr (Named<T>) {
     return std::string(enum_name(value));
   } else if constexpr (io::detail::IsOptional<T>::value) {
     return value ? default_text(*value) : "";
@@ -130,7 +130,8 @@ std::string type_text() {
   if constexpr (std::is_same_v<T, bool>) return "[BOOL]";  // the flag alone means true
   else if constexpr (std::is_same_v<T, int64_t>) return "INT";
   else if constexpr (std::is_floating_point_v<T>) return "NUMBER";
-  else if constexpr (std::is_enum_v<T>) return "{" + enum_choices<T>() + "}";
+  else if constexpr (Named<T>)
+    return "{" + enum_choices<T>() + "}";
   else if constexpr (io::detail::IsVector<T>::value) return type_text<typename T::value_type>() + ",...";
   else if constexpr (io::detail::IsOptional<T>::value) return type_text<typename T::value_type>();
   else return "TEXT";

@@ -112,5 +112,19 @@ TEST(Methods, TheOthersAreRefusedWithTheReason) {
   EXPECT_GT(refused, 100);
 }
 
+// Files, flags and reports hold these names.
+TEST(Methods, EveryPairOfScoreAndPositionHasItsName) {
+  std::vector<std::string> names;
+  for (const Score score : {Score::kDot, Score::kSlack, Score::kStrict, Score::kTied})
+    for (const Encoding position : {Encoding::kRotary, Encoding::kXpos, Encoding::kAlibi, Encoding::kNone})
+      names.emplace_back(enum_name(AttentionKind{score, position}));
+  EXPECT_EQ(names,
+            (std::vector<std::string>{"rope", "xpos", "alibi", "none",                                             //
+                                      "coca-slack", "coca-slack-xpos", "coca-slack-alibi", "coca-slack-none",      //
+                                      "coca-strict", "coca-strict-xpos", "coca-strict-alibi", "coca-strict-none",  //
+                                      "coca-tied", "coca-tied-xpos", "coca-tied-alibi", "coca-tied-none"}));
+  EXPECT_EQ(EnumTraits<AttentionKind>::names().size(), names.size());
+}
+
 }  // namespace
 }  // namespace coca::model

@@ -82,7 +82,8 @@ inline std::vector<NamedSpec> few_window_specs() {
   std::erase_if(all, [](const NamedSpec& s) {
     const AttentionKind kind = s.spec.attention;
     const bool dilated = s.name.ends_with("_dilated_global") || s.name.ends_with("_fused_global");
-    return !dilated || (kind != AttentionKind::kRope && kind != AttentionKind::kCocaSlack && kind != AttentionKind::kCocaStrictAlibi);
+    return !dilated || (kind != AttentionKind::kRope && kind != AttentionKind::kCocaSlack &&
+                        kind != AttentionKind{model::Score::kStrict, model::Encoding::kAlibi});
   });
   return all;
 }

@@ -111,8 +111,10 @@ inline std::vector<NamedSpec> half_t_specs() {
     s.t_width = model::TWidth::kHalf;
     all.push_back({"half_t_" + name, s});
   };
-  for (const AttentionKind kind : {AttentionKind::kCocaSlack, AttentionKind::kCocaStrict, AttentionKind::kCocaTied, AttentionKind::kCocaSlackXpos,
-                                   AttentionKind::kCocaSlackAlibi, AttentionKind::kCocaStrictNone}) {
+  for (const AttentionKind kind : {AttentionKind::kCocaSlack, AttentionKind::kCocaStrict, AttentionKind::kCocaTied,
+                                   AttentionKind{model::Score::kSlack, model::Encoding::kXpos},
+                                   AttentionKind{model::Score::kSlack, model::Encoding::kAlibi},
+                                   AttentionKind{model::Score::kStrict, model::Encoding::kNone}}) {
     std::string name(enum_name(kind));
     for (char& c : name) c = c == '-' ? '_' : c;
     add("neox_" + name, tiny_neox(kind));

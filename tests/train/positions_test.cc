@@ -247,7 +247,11 @@ TEST(Positions, WhatDoesNotGoTogetherIsNamed) {
     expect_error([&] { check_config(c), make_spec(c, 272, {}, {}); }, ErrorKind::kInvalidArgument, text);
   };
   refused([](TrainConfig& c) { c.attention = AttentionKind::kAlibi; }, "ALiBi's bias goes by the distance in tokens");
-  refused([](TrainConfig& c) { c.attention = AttentionKind::kCocaSlackNone; }, "does not see positions");
+  refused(
+      [](TrainConfig& c) {
+        c.attention = AttentionKind{model::Score::kSlack, model::Encoding::kNone};
+      },
+      "does not see positions");
   refused([](TrainConfig& c) { c.positions.target_length = 16; }, "target_length is 16; positions \"pose\" needs more than the length 16");
   refused([](TrainConfig& c) { c.positions.draw = PositionDraw::kPlain; }, "positions \"plain\" has no use for it");
   refused([](TrainConfig& c) { c.positions.factor = 2; }, "belongs to a rope_scaling");

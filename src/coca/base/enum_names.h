@@ -1,4 +1,5 @@
-// coca/base/enum_names.h - one table per enum serves printing, parsing, help texts and error messages.
+// coca/base/enum_names.h - one table per enum, or per small struct whose values have names, serves printing, parsing,
+// help texts and error messages.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -18,9 +19,14 @@ struct EnumName {
   std::string_view name;
 };
 
-// Specialise for each enum that has text: static std::span<const EnumName<E>> names(); static string_view what().
+// Specialise for each type that has text: static std::span<const EnumName<E>> names(); static string_view what().
 template <typename E>
 struct EnumTraits;
+
+template <typename T>
+concept Named = requires {
+  EnumTraits<T>::names();
+};
 
 template <typename E>
 std::string_view enum_name(E value) {

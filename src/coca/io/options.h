@@ -71,7 +71,7 @@ template <typename T>
 nlohmann::ordered_json option_to_json(const T& value) {
   if constexpr (requires { value.to_option_json(); }) {
     return value.to_option_json();
-  } else if constexpr (std::is_enum_v<T>) {
+  } else if constexpr (Named<T>) {
     return std::string(enum_name(value));
   } else if constexpr (std::is_floating_point_v<T> || std::is_same_v<T, std::string>) {
     return scalar_to_json(value);
@@ -90,7 +90,7 @@ template <typename T>
 void option_from_json(const nlohmann::json& value, OptionPlace place, T& out) {
   if constexpr (requires { out.from_option_json(value, std::string()); }) {
     out.from_option_json(value, std::string(place.origin) + ": \"" + std::string(place.key) + "\"");
-  } else if constexpr (std::is_enum_v<T>) {
+  } else if constexpr (Named<T>) {
     std::string text;
     scalar_from_json(value, place, text);
     for (const auto& entry : EnumTraits<T>::names())

@@ -11,15 +11,11 @@
 
 namespace coca::model {
 
-// The kinds are listed form by form, each with all encodings in their order.
-Encoding encoding_of(AttentionKind kind) { return static_cast<Encoding>(static_cast<int>(kind) % 4); }
-
 namespace {
 
-ops::Collinear collinear_kind(AttentionKind kind) {
-  return kind >= AttentionKind::kCocaTied     ? ops::Collinear::kTied
-         : kind >= AttentionKind::kCocaStrict ? ops::Collinear::kStrict
-                                              : ops::Collinear::kSlack;
+ops::Collinear collinear_of(Score score) {
+  if (score == Score::kStrict) return ops::Collinear::kStrict;
+  return score == Score::kTied ? ops::Collinear::kTied : ops::Collinear::kSlack;
 }
 
 void validate_pattern(const ModelSpec& s) {
@@ -74,8 +70,7 @@ void validate(const ModelSpec& s) {
   validate_sizes(s);
   COCA_CHECK(s.qkv == Qkv::kSeparate || s.G == s.H, "model: a fused qkv projection needs as many key/value heads ({}) as heads ({})",
              s.G, s.H);
-  COCA_CHECK(s.fold == ops::Fold::kRotary || s.R == s.D || collinear_kind(s.attention) == ops::Collinear::kSlack ||
-                 !is_coca(s.attention),
+  COCA_CHECK(s.fold == ops::Fold::kRotary || s.R == s.D || s.attention.score == Score::kSlack || !is_coca(s.attention),
              "model: the official fold with partial rotary ({} of {}) exists for coca-slack only, not {}", grouped(s.R),
              counted(s.D, "dim"), enum_name(s.attention));
   COCA_CHECK(s.t_width == TWidth::kFull || is_coca(s.attention), "model: t width half: attention \"{}\" has no t", enum_name(s.attention));
@@ -124,13 +119,9 @@ ModelSpec with_scaling(const ModelSpec& spec, Scaling type, std::optional<double
   return out;
 }
 
-bool is_coca(AttentionKind kind) { return kind >= AttentionKind::kCocaSlack; }
-bool uses_xpos(AttentionKind kind) { return encoding_of(kind) == Encoding::kXpos; }
-bool uses_alibi(AttentionKind kind) { return encoding_of(kind) == Encoding::kAlibi; }
-bool uses_rotary(AttentionKind kind) { return encoding_of(kind) == Encoding::kRotary || uses_xpos(kind); }
-bool transforms_keys(AttentionKind kind) { return is_coca(kind) || uses_rotary(kind); }
-
-ops::CollinearOptions collinear_options(const ModelSpec& s) { return {.kind = collinear_kind(s.attention), .fold = s.fold}; }
+ops::CollinearOptions collinear_options(const ModelSpec& s) {
+  return {.kind = collinear_of(s.attention.score), .fold = s.fold};
+}
 
 int64_t parameter_count(const ModelSpec& spec) {
   int64_t count = 0;

@@ -19,15 +19,27 @@
 namespace coca::model {
 
 enum class Architecture : uint8_t { kGptNeoX, kLlama, kMistral, kQwen2, kQwen3 };  // weight names and config fields
-// How a score is made of q and k, and how it learns of positions: dot products, or CoCA's collinear forms, each with
-// rotary positions, xPos (rotary and a decay), ALiBi's bias, or none.
-enum class AttentionKind : uint8_t {
-  kRope, kXpos, kAlibi, kNone,
-  kCocaSlack, kCocaSlackXpos, kCocaSlackAlibi, kCocaSlackNone,
-  kCocaStrict, kCocaStrictXpos, kCocaStrictAlibi, kCocaStrictNone,
-  kCocaTied, kCocaTiedXpos, kCocaTiedAlibi, kCocaTiedNone,
+// How a score is made of q and k: a dot product, or one of CoCA's collinear forms.
+enum class Score : uint8_t { kDot, kSlack, kStrict, kTied };
+// What tells positions apart: turned pairs, turned pairs and a decay (xPos), a bias by distance (ALiBi), or nothing.
+enum class Encoding : uint8_t { kRotary, kXpos, kAlibi, kNone };
+// Every score goes with every encoding. The names of the pairs ("attention_type" in config.json, flags, reports) stand
+// at the end of this file.
+struct AttentionKind {
+  Score score = Score::kDot;
+  Encoding position = Encoding::kRotary;
+
+  friend constexpr bool operator==(const AttentionKind&, const AttentionKind&) = default;
+  static const AttentionKind kRope, kXpos, kAlibi, kNone, kCocaSlack, kCocaStrict, kCocaTied;
 };
-enum class Encoding : uint8_t { kRotary, kXpos, kAlibi, kNone };  // of positions
+inline constexpr AttentionKind AttentionKind::kRope{};
+inline constexpr AttentionKind AttentionKind::kXpos{.position = Encoding::kXpos};
+inline constexpr AttentionKind AttentionKind::kAlibi{.position = Encoding::kAlibi};
+inline constexpr AttentionKind AttentionKind::kNone{.position = Encoding::kNone};
+inline constexpr AttentionKind AttentionKind::kCocaSlack{.score = Score::kSlack};
+inline constexpr AttentionKind AttentionKind::kCocaStrict{.score = Score::kStrict};
+inline constexpr AttentionKind AttentionKind::kCocaTied{.score = Score::kTied};
+
 enum class Mlp : uint8_t { kGelu, kGeluTanh, kSwiGlu };
 enum class ResidualKind : uint8_t { kParallel, kSequential };
 enum class Qkv : uint8_t { kFused, kSeparate };  // one matrix (per head the rows of q, of k or t, of v), or three
@@ -89,12 +101,23 @@ void validate(const ModelSpec&);
 // factor do not go together: all types but none, longrope and clex need a factor (clex: max_factor), and longrope the model's own lists.
 ModelSpec with_scaling(const ModelSpec&, Scaling, std::optional<double> factor);
 
-Encoding encoding_of(AttentionKind);
-bool is_coca(AttentionKind);
-bool uses_rotary(AttentionKind);    // positions turn pairs: scalings apply
-bool uses_xpos(AttentionKind);
-bool uses_alibi(AttentionKind);
-bool transforms_keys(AttentionKind);  // attention sees other q and k than the projections'
+inline bool is_coca(AttentionKind kind) {
+  return kind.score != Score::kDot;
+}
+inline bool uses_xpos(AttentionKind kind) {
+  return kind.position == Encoding::kXpos;
+}
+inline bool uses_alibi(AttentionKind kind) {
+  return kind.position == Encoding::kAlibi;
+}
+// Positions turn pairs: scalings apply.
+inline bool uses_rotary(AttentionKind kind) {
+  return kind.position == Encoding::kRotary || uses_xpos(kind);
+}
+// Attention sees other q and k than the projections'.
+inline bool transforms_keys(AttentionKind kind) {
+  return is_coca(kind) || uses_rotary(kind);
+}
 ops::CollinearOptions collinear_options(const ModelSpec&);  // for CoCA kinds
 
 int64_t parameter_count(const ModelSpec&);
@@ -109,22 +132,22 @@ double forward_flops_per_token(const ModelSpec&, int64_t S);
 }  // namespace coca::model
 
 COCA_ENUM_NAMES(coca::model::AttentionKind, "attention",
-                {coca::model::AttentionKind::kRope, "rope"},
-                {coca::model::AttentionKind::kXpos, "xpos"},
-                {coca::model::AttentionKind::kAlibi, "alibi"},
-                {coca::model::AttentionKind::kNone, "none"},
-                {coca::model::AttentionKind::kCocaSlack, "coca-slack"},
-                {coca::model::AttentionKind::kCocaSlackXpos, "coca-slack-xpos"},
-                {coca::model::AttentionKind::kCocaSlackAlibi, "coca-slack-alibi"},
-                {coca::model::AttentionKind::kCocaSlackNone, "coca-slack-none"},
-                {coca::model::AttentionKind::kCocaStrict, "coca-strict"},
-                {coca::model::AttentionKind::kCocaStrictXpos, "coca-strict-xpos"},
-                {coca::model::AttentionKind::kCocaStrictAlibi, "coca-strict-alibi"},
-                {coca::model::AttentionKind::kCocaStrictNone, "coca-strict-none"},
-                {coca::model::AttentionKind::kCocaTied, "coca-tied"},
-                {coca::model::AttentionKind::kCocaTiedXpos, "coca-tied-xpos"},
-                {coca::model::AttentionKind::kCocaTiedAlibi, "coca-tied-alibi"},
-                {coca::model::AttentionKind::kCocaTiedNone, "coca-tied-none"})
+                {{coca::model::Score::kDot, coca::model::Encoding::kRotary}, "rope"},
+                {{coca::model::Score::kDot, coca::model::Encoding::kXpos}, "xpos"},
+                {{coca::model::Score::kDot, coca::model::Encoding::kAlibi}, "alibi"},
+                {{coca::model::Score::kDot, coca::model::Encoding::kNone}, "none"},
+                {{coca::model::Score::kSlack, coca::model::Encoding::kRotary}, "coca-slack"},
+                {{coca::model::Score::kSlack, coca::model::Encoding::kXpos}, "coca-slack-xpos"},
+                {{coca::model::Score::kSlack, coca::model::Encoding::kAlibi}, "coca-slack-alibi"},
+                {{coca::model::Score::kSlack, coca::model::Encoding::kNone}, "coca-slack-none"},
+                {{coca::model::Score::kStrict, coca::model::Encoding::kRotary}, "coca-strict"},
+                {{coca::model::Score::kStrict, coca::model::Encoding::kXpos}, "coca-strict-xpos"},
+                {{coca::model::Score::kStrict, coca::model::Encoding::kAlibi}, "coca-strict-alibi"},
+                {{coca::model::Score::kStrict, coca::model::Encoding::kNone}, "coca-strict-none"},
+                {{coca::model::Score::kTied, coca::model::Encoding::kRotary}, "coca-tied"},
+                {{coca::model::Score::kTied, coca::model::Encoding::kXpos}, "coca-tied-xpos"},
+                {{coca::model::Score::kTied, coca::model::Encoding::kAlibi}, "coca-tied-alibi"},
+                {{coca::model::Score::kTied, coca::model::Encoding::kNone}, "coca-tied-none"})
 COCA_ENUM_NAMES(coca::model::TWidth, "t width", {coca::model::TWidth::kFull, "full"}, {coca::model::TWidth::kHalf, "half"})
 COCA_ENUM_NAMES(coca::model::Direction, "direction", {coca::model::Direction::kCausal, "causal"},
                 {coca::model::Direction::kBidirectional, "bidirectional"})

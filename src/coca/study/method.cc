@@ -43,9 +43,11 @@ std::vector<std::string> survey_methods() {
   for (const auto& kind : EnumTraits<model::AttentionKind>::names()) names.push_back(method_name({.attention = kind.value}));
   for (const auto& training : EnumTraits<Training>::names()) {
     if (training.value == Training::kPlain) continue;
-    using enum model::AttentionKind;
-    for (const model::AttentionKind kind : {kRope, kCocaSlack, kCocaStrict}) names.push_back(method_name({kind, training.value}));
-    if (training.value == Training::kWindow || training.value == Training::kLongformer) names.push_back(method_name({kAlibi, training.value}));
+    using Kind = model::AttentionKind;
+    for (const Kind kind : {Kind::kRope, Kind::kCocaSlack, Kind::kCocaStrict})
+      names.push_back(method_name({kind, training.value}));
+    if (training.value == Training::kWindow || training.value == Training::kLongformer)
+      names.push_back(method_name({Kind::kAlibi, training.value}));
   }
   return names;
 }
