@@ -1,4 +1,4 @@
-// coca/base/count.h - how many of what, in words, and numbers as they are shown.
+// coca/base/count.h - counts with their nouns, and numbers, as text.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -21,13 +21,13 @@ std::string grouped(T number) {
   return detail::grouped_digits(std::to_string(number));
 }
 
-// "1 document", "1,203 documents", "0 documents"; `many` for what does not take an s: counted(2, "matrix", "matrices").
+// "1 document", "1,203 documents", "0 documents"; `many` for irregular plurals: counted(2, "matrix", "matrices").
 template <std::integral T>
 std::string counted(T number, std::string_view one, std::string_view many = "") {
   return detail::with_word(grouped(number), one, many);
 }
 
-// A NaN's sign says nothing, and would be printed: "-nan".
+// Removes the sign of a NaN, which means nothing and would be printed as "-nan".
 template <std::floating_point T>
 T without_nan_sign(T value) {
   return std::isnan(value) ? std::numeric_limits<T>::quiet_NaN() : value;

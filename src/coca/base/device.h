@@ -1,4 +1,4 @@
-// coca/base/device.h - which processor's memory a tensor lies in, and which one an op runs on.
+// coca/base/device.h - the processor in whose memory a tensor lies, or on which an op runs.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -1,4 +1,4 @@
-// coca/base/enum_names.h - one table per enum, or per small struct whose values have names, serves printing, parsing,
+// coca/base/enum_names.h - one table per enum, or per small struct whose values have names, for printing, parsing,
 // help texts and error messages.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -45,7 +45,7 @@ std::string enum_choices() {
   return text;
 }
 
-// The same, and the nearest of them where one is near what was typed.
+// The same, and the nearest names if some are close to what was typed.
 template <typename E>
 std::string enum_choices_for(std::string_view typed) {
   std::vector<std::string> names;

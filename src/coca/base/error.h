@@ -1,5 +1,6 @@
 // coca/base/error.h - the one exception type of the library, and the checks that throw it.
-// The library never prints, aborts or exits; bad input becomes an Error naming the thing, the value and the need.
+// The library never prints, aborts or exits; bad input becomes an Error naming the thing, its value and what was
+// expected.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -12,12 +13,12 @@
 namespace coca {
 
 enum class ErrorKind {
-  kInvalidArgument,  // a flag, option, shape or value the caller gave
-  kBadFile,          // content of a file that is not what it must be
+  kInvalidArgument,  // a flag, option, shape or value given by the caller
+  kBadFile,          // invalid content of a file
   kIo,               // the operating system refused: missing, unreadable, full, locked
   kNumeric,          // non-finite values where finite ones are needed
   kInterrupted,      // the user asked to stop; state was saved where that was promised
-  kInternal,         // a broken promise inside coca
+  kInternal,         // a bug inside coca
 };
 
 const char* error_kind_name(ErrorKind kind);
@@ -43,7 +44,7 @@ namespace detail {
 
 }  // namespace coca
 
-// Public surface check, always on: COCA_CHECK(H % G == 0, "[attention] H={} must be a multiple of G={}", H, G);
+// Check at a public interface, always on: COCA_CHECK(H % G == 0, "[attention] H={} must be a multiple of G={}", H, G);
 #define COCA_CHECK(condition, ...)                                     \
   do {                                                                 \
     if (!(condition)) [[unlikely]]                                     \
@@ -57,7 +58,7 @@ namespace detail {
       ::coca::fail(::coca::ErrorKind::kind, __VA_ARGS__); \
   } while (0)
 
-// Inner check for library bugs; compiled out with NDEBUG.
+// Internal check for bugs in the library; compiled out with NDEBUG.
 #ifdef NDEBUG
 #define COCA_DCHECK(condition) ((void)0)
 #else

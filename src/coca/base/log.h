@@ -1,4 +1,4 @@
-// coca/base/log.h - the library's voice: silent until somebody installs a sink. Only tools/ prints.
+// coca/base/log.h - the library's log messages: discarded until a sink is installed. Only tools/ prints.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -15,9 +15,9 @@ enum class LogLevel { kDebug, kInfo, kWarning, kError };
 
 using LogSink = std::function<void(LogLevel, std::string_view)>;
 
-void set_log_sink(LogSink sink);  // an empty sink silences
+void set_log_sink(LogSink sink);  // an empty sink discards messages
 void log_message(LogLevel level, std::string_view text);
-// As log_message(), but a sink hears the same text only once: for what is found again each time a file is read.
+// As log_message(), but each text reaches a sink only once, for notes that recur each time a file is read.
 void log_once(LogLevel level, std::string_view text);
 
 template <typename... Args>

@@ -8,11 +8,11 @@
 
 namespace coca {
 
-int max_threads();                  // the calling thread's OpenMP loops, oneDNN's too, use so many from here on
-void set_max_threads(int threads);  // >= 1; for every thread; while none computes
+int max_threads();                  // threads that the calling thread's OpenMP loops, oneDNN's included, use from now on
+void set_max_threads(int threads);  // >= 1; for every thread; call it while none computes
 int thread_index();                 // 0 <= i < max_threads(), inside parallel_for
 
-// While it lives, what the calling thread starts runs on so many threads; 0 changes nothing.
+// During its lifetime, work started by the calling thread runs on this many threads; 0 changes nothing.
 class ThreadScope {
  public:
   explicit ThreadScope(int threads);

@@ -1,5 +1,5 @@
 // coca/base/rng.h - a counter-based random generator: the same (seed, stream) gives the same numbers on every
-// machine and for any number of threads, and nothing but the two integers is needed to resume.
+// machine and for any number of threads; seed, stream and counter are all that is needed to resume.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -30,7 +30,7 @@ class Rng {
   uint64_t below(uint64_t n) {
     return static_cast<uint64_t>((static_cast<Uint128>(next()) * n) >> 64);
   }
-  // Standard normal (Box-Muller; one value a call, so that the counter alone is the state).
+  // Standard normal (Box-Muller; one value per call, so that the counter alone is the state).
   double normal() {
     const double u = 1.0 - uniform();  // (0, 1]
     return std::sqrt(-2.0 * std::log(u)) * std::cos(2.0 * std::numbers::pi * uniform());

@@ -1,5 +1,5 @@
-// coca/base/sizes.h - where options become sizes: the largest count that is taken, products that do not wrap, and the
-// memory there is. Every error names the thing, the value and the limit.
+// coca/base/sizes.h - where options become sizes: the largest accepted counts, products that do not overflow, and the
+// available memory. Every error names the thing, the value and the limit.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -11,17 +11,17 @@
 
 namespace coca {
 
-// Counts (layers, windows, steps, trials) stay within 31 bits, so that products of two of them fit into 64; amounts of text
-// within 2^40.
+// Counts (layers, windows, steps, trials) have at most 31 bits, so that products of two of them fit into 64 bits;
+// amounts of text are at most 2^40.
 inline constexpr int64_t kMostCount = (int64_t{1} << 31) - 1, kMostTokens = int64_t{1} << 40;
 
 // Error unless |value| <= most.
 void check_count(std::string_view name, int64_t value, int64_t most = kMostCount);
 
-// The least that an option may be, where its command has no use for 0 (io/options.h).
+// The smallest value of an option, for commands in which 0 makes no sense (io/options.h).
 struct Least {
   int64_t value = 0;
-  bool above = false;  // it must be more
+  bool above = false;  // the option must be larger than that
 };
 inline constexpr Least kAboveZero{.value = 0, .above = true};
 
@@ -29,13 +29,13 @@ struct Factor {
   std::string_view name;
   int64_t value;
 };
-// The product of factors of 0 or more; Error naming them where it exceeds 63 bits.
+// The product of non-negative factors; Error naming them if it exceeds 63 bits.
 int64_t checked_product(std::string_view what, std::initializer_list<Factor> factors);
 
-// RAM and swap, or less where the process or its group may take no more.
+// RAM and swap, or less if the process or its group has a lower limit.
 int64_t memory_limit();
 std::string memory_text(double bytes);  // "3.2 GiB"
-// Error where the product of the factors, in bytes, exceeds memory_limit(); `advice` says what to lower.
+// Error if the product of the factors, in bytes, exceeds memory_limit(); `advice` says what to lower.
 void check_memory(std::string_view what, std::initializer_list<Factor> factors, std::string_view advice);
 
 }  // namespace coca

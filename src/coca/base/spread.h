@@ -1,4 +1,4 @@
-// coca/base/spread.h - a few of many things in a row, evenly spread: what stands for all of a text where only a part is looked at.
+// coca/base/spread.h - evenly spread samples of a sequence, to represent a whole text of which only a part is used.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -6,8 +6,8 @@
 
 namespace coca {
 
-// The i-th of `chosen` among `count` things, 0 <= i < chosen <= count: the one in the middle of the i-th of `chosen` equal parts.
-// All different and ascending; with chosen == count it is i.
+// The index of the i-th of `chosen` samples among `count` items, 0 <= i < chosen <= count: the middle of the i-th of
+// `chosen` equal parts. The indices are distinct and ascending; with chosen == count the index is i.
 inline int64_t spread_index(int64_t i, int64_t chosen, int64_t count) {
   if (chosen == count) return i;
   const int64_t whole = count / chosen, rest = count % chosen;

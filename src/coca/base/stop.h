@@ -1,6 +1,6 @@
-// coca/base/stop.h - a polite stop request. Long loops poll stop_requested() and save before they leave;
-// tools/ sets it from SIGINT and SIGTERM. A program of your own must not let signal handlers run on threads that compute:
-// oneDNN's products do not survive it (docs/decisions/007).
+// coca/base/stop.h - a request to stop. Long loops poll stop_requested() and save before they end.
+// tools/ sets it on SIGINT and SIGTERM. Your own program must not let signal handlers run on threads that compute,
+// because they corrupt oneDNN's products (docs/decisions/007).
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

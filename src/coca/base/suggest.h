@@ -1,4 +1,4 @@
-// coca/base/suggest.h - the known names that a misspelt one may stand for.
+// coca/base/suggest.h - the known names that a misspelt name may mean.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -9,13 +9,13 @@
 
 namespace coca {
 
-// At most three, all equally near, the shortest first; empty where none is near. Near is a name that differs in about a
-// third of its letters at most (neighbours swapped count once), that begins with what was typed, whose words begin with
-// its letters ("lr": learning-rate), or that shares all words with it ("num-layers": layers). Capital letters, dashes
-// and underscores make no difference.
+// At most three names, all equally near, the shortest first; empty if none is near. A name is near if at most about a
+// third of its letters differ (swapped neighbours count once), if it begins with what was typed, if its words begin
+// with the typed letters ("lr": learning-rate), or if what was typed contains all its words ("num-layers": layers).
+// Capital letters, dashes and underscores make no difference.
 std::vector<std::string> nearest_names(std::string_view typed, std::span<const std::string> known);
 
-// "; did you mean a, b or c?", or "" where no name is near.
+// "; did you mean a, b or c?", or "" if no name is near.
 std::string did_you_mean(std::string_view typed, std::span<const std::string> known);
 std::string did_you_mean(const std::vector<std::string>& names);
 

@@ -1,4 +1,4 @@
-// coca/base/version.h - what `coca --version` and every saved run say about the program.
+// coca/base/version.h - version and build of the program, for `coca --version` and every saved run.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -1,4 +1,4 @@
-// coca/dist/background.h - one thread that does what it is given in order, so that messages travel while the caller
+// coca/dist/background.h - one thread that runs tasks in order, so that messages are sent while the caller
 // computes. (Backends move large messages only inside their calls.)
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -15,12 +15,12 @@ namespace coca::dist {
 class Background {
  public:
   Background() = default;
-  ~Background();  // what was not begun is dropped
+  ~Background();  // tasks that have not begun are dropped
   Background(const Background&) = delete;
   Background& operator=(const Background&) = delete;
 
   void start(std::function<void()> task);
-  // Waits for all. Rethrows the first error of a task; those behind it were dropped.
+  // Waits for all tasks. Rethrows the first error of a task; the tasks after it were dropped.
   void wait();
 
  private:
@@ -31,7 +31,7 @@ class Background {
   std::deque<std::function<void()>> tasks_;
   bool busy_ = false, stop_ = false;
   std::exception_ptr error_;
-  std::thread thread_;  // begun with the first task
+  std::thread thread_;  // started with the first task
 };
 
 }  // namespace coca::dist

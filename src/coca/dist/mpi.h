@@ -1,5 +1,5 @@
-// coca/dist/mpi.h - ranks as the processes of an MPI job (mpirun -n 4 coca train ...). Built where MPI is found
-// (COCA_MPI); without it the functions exist and say so.
+// coca/dist/mpi.h - ranks as the processes of an MPI job (mpirun -n 4 coca train ...). Built if MPI is found
+// (COCA_MPI); without it, the functions exist and report that MPI is missing.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -13,7 +13,7 @@ bool mpi_launched();
 // "Open MPI 4.1.4", or what is missing.
 std::string mpi_version();
 
-// The job, from construction to destruction; one in a process. Error kInvalidArgument where MPI was not built in.
+// The job, from construction to destruction; one per process. Error kInvalidArgument if MPI was not built in.
 class MpiJob {
  public:
   MpiJob();
@@ -22,7 +22,7 @@ class MpiJob {
   MpiJob& operator=(const MpiJob&) = delete;
 
   Communicator& ranks() { return *ranks_; }
-  // Ends the processes of all ranks, this one too.
+  // Ends the processes of all ranks, including this one.
   void end_all(int exit_code);
 
  private:

@@ -1,5 +1,5 @@
-// coca/dist/nccl.h - ranks with a GPU each, whose messages are in device memory: exchange() as one group of ncclSend and
-// ncclRecv. Built with COCA_NCCL=ON, for the CUDA backend to come. It compiles; it has not run: no GPU was at hand.
+// coca/dist/nccl.h - ranks with one GPU each, whose messages are in device memory: exchange() is one group of ncclSend
+// and ncclRecv. Built with COCA_NCCL=ON, for a future CUDA backend. It compiles but has not run, for lack of a GPU.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -7,8 +7,8 @@
 
 namespace coca::dist {
 
-// All ranks of `hosts` together, each with its present CUDA device; what NCCL needs to meet goes over `hosts`, which must
-// outlive the result. Its collectives (broadcast, together, ...) want host memory: those stay with `hosts`.
+// All ranks of `hosts` call it together, each with its current CUDA device. NCCL's ids are exchanged over `hosts`,
+// which must outlive the result. Collectives (broadcast, together, ...) need host memory, so call them on `hosts`.
 std::unique_ptr<Communicator> nccl_ranks(Communicator& hosts);
 
 }  // namespace coca::dist

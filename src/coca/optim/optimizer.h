@@ -1,6 +1,6 @@
 // coca/optim/optimizer.h - AdamW over a model's parameters, with clipping by the global norm and decay groups
-// (matrices and embeddings decay; norms and biases do not). The state may be shared among ranks, each of which then keeps
-// the moments of what it owns and updates that alone (ZeRO, Rajbhandari et al. 2020, stage 1).
+// (matrices and embeddings decay; norms and biases do not). The state may be split over ranks: each keeps the moments
+// of the parameters it owns, and updates only those (ZeRO, Rajbhandari et al. 2020, stage 1).
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -17,7 +17,7 @@ struct AdamWOptions {
   double beta1 = 0.9, beta2 = 0.95, eps = 1e-8;
   double weight_decay = 0.1;
   double clip_norm = 1.0;  // 0: no clipping
-  double clex_rate = 1.0;  // times the learning rate, for CLEX's network
+  double clex_rate = 1.0;  // factor of the learning rate for CLEX's network
 };
 void check_adamw(const AdamWOptions&);
 
@@ -29,27 +29,28 @@ struct UpdateReport {
 class AdamW {
  public:
   AdamW(const model::ModelSpec&, const AdamWOptions&);
-  AdamW(const std::vector<model::ParamInfo>& trained, const AdamWOptions&);  // moments of these alone
-  // The moments of what rank ranks.rank() owns of the flat vector of their gradients. `ranks` must outlive this.
+  AdamW(const std::vector<model::ParamInfo>& trained, const AdamWOptions&);  // has moments of these only
+  // Has the moments of that part of the flat vector of gradients which rank ranks.rank() owns. `ranks` must outlive
+  // this.
   AdamW(std::vector<model::ParamInfo> trained, const AdamWOptions&, Partition, dist::Communicator& ranks);
 
-  // One update of the parameters that have a gradient: the list the optimizer was made for. All others of params keep
-  // their bits. A non-finite gradient norm changes nothing and is reported. Grads and params are fp32; a bf16 copy of the
-  // params is written in the same pass where one is given.
+  // One update of the parameters that have a gradient, those for which the optimizer was made. All others of params
+  // keep their bits. A non-finite gradient norm changes nothing and is reported. Grads and params are fp32; a bf16 copy
+  // of the params, if given, is written in the same pass.
   UpdateReport step(Context&, double learning_rate, const model::TensorStore& grads, model::TensorStore& params,
                     model::TensorStore* copy = nullptr);
-  // The same by all ranks together, each with the gradients it owns, packed in the order of its ranges; they are lost. On
-  // return every rank has all updated parameters. room: as many floats as the gradients have, lost too.
+  // The same by all ranks together, each with the gradients it owns, packed in the order of its ranges. On return every
+  // rank has all updated parameters, and the gradients and `room` (as many floats) are overwritten.
   UpdateReport step_owned(Context&, double learning_rate, MutTensorRef owned, MutTensorRef room, model::TensorStore& params,
                           model::TensorStore* copy = nullptr);
 
-  int64_t updates() const { return updates_; }  // applied so far: the step of the bias corrections
+  int64_t updates() const { return updates_; }  // applied so far; the step in the bias corrections
   void set_updates(int64_t updates) { updates_ = updates; }
 
   // The moments owned here, packed in the order of owned().
   MutTensorRef first_moment() { return m_; }
   MutTensorRef second_moment() { return v_; }
-  // Elements [begin, end) of a flattened tensor, and where they stand in what is packed.
+  // Elements [begin, end) of a flattened tensor, and their place among the packed moments.
   struct Piece {
     const model::ParamInfo* info;
     int64_t begin, end, packed;

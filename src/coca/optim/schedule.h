@@ -17,8 +17,8 @@ struct Schedule {
 };
 
 void check_schedule(const Schedule&);  // throws for a floor above the peak, negative steps, ...
-// step is 0-based: the first of w warm-up steps uses peak / w, the last the peak; the decay starts at the peak and
-// the last step of all uses the floor (unless the decay has one step only).
+// step is 0-based. The first of w warm-up steps uses peak / w and the last the peak. The decay starts at the peak, and
+// the very last step uses the floor (unless the decay has only one step).
 double learning_rate(const Schedule&, int64_t step);
 
 }  // namespace coca::optim

@@ -1,8 +1,8 @@
 // coca/tensor/kv_pages.h - keys and values in pages of 256 tokens, laid out for decode attention.
 // A page holds all layers and (batch, kv head) pairs; growth adds pages and copies nothing. Each layer and pair has one
 // contiguous run of memory in a page, in the order in which attention reads it:
-//   keys [4, W, 64]: tiles of 64 tokens, transposed, so that 64 scores are computed without sums across lanes; the order
-//     of a tile's tokens is that of kv_lane
+//   keys [4, W, 64]: tiles of 64 tokens, transposed, so that 64 scores are computed without sums across lanes; kv_lane
+//     gives the order of a tile's tokens
 //   values [256, D]
 //   with int8: key scales [256] f32, value scales [256] f32
 // Kernels read values in whole vectors and may read up to 60 bytes after the last row; pages have room for that.
