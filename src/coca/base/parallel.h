@@ -8,7 +8,7 @@
 
 namespace coca {
 
-int max_threads();                  // threads that the calling thread's OpenMP loops, oneDNN's included, use from now on
+int max_threads();                  // of the calling thread's OpenMP loops from now on, oneDNN's included
 void set_max_threads(int threads);  // >= 1; for every thread; call it while none computes
 int thread_index();                 // 0 <= i < max_threads(), inside parallel_for
 
