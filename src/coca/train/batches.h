@@ -16,20 +16,22 @@ namespace coca::train {
 struct Batch {
   MutTensorRef ids, targets;    // [B, N] i32
   MutTensorRef document_start;  // [B, N] i32, of packed documents only; empty otherwise
-  std::span<double> positions = {};  // [B, N], of a source that draws them only; empty otherwise
+  std::span<double> positions = {};  // [B, N], only of a source that draws them; empty otherwise
 };
 
-// How windows make up steps: window k = (step * accumulation + part) * batch + row.
+// How steps are made of windows: window k = (step * accumulation + part) * batch + row.
 struct BatchShape {
   int64_t batch = 1, accumulation = 1, length = 1;
   int64_t step_tokens() const { return batch * accumulation * length; }
 };
 
-// The same windows in micro-batches none of which lies in two of `slices` equal parts of a step: as many windows at a time
-// as divide a part, at most as many as before. Error where the step's windows do not fall into so many parts.
+// The same windows in micro-batches that do not span two of `slices` equal parts of a step. Their size is the largest
+// that divides a part and is not larger than before. Error if the step's windows cannot be divided into this many
+// parts.
 BatchShape shape_in_slices(const BatchShape&, int64_t slices);
 
-// The slices of a step, where ranks share windows: as many as asked for, a multiple of the ranks; 0: one a rank.
+// The number of slices of a step whose windows are split over ranks: as requested, a multiple of the ranks; 0: one per
+// rank.
 int64_t slices_for(int64_t asked, int ranks);
 
 enum class Packing : uint8_t { kNone, kDocuments };
@@ -38,16 +40,16 @@ class BatchSource {
  public:
   virtual ~BatchSource() = default;
   virtual Packing packing() const { return Packing::kNone; }
-  // The sequence length that the drawn positions of a step stand for; 0: tokens stand one after the other.
+  // The sequence length that the drawn positions of a step represent; 0: positions are consecutive.
   virtual int64_t drawn_length(int64_t /*step*/) const { return 0; }
-  // Micro-batch `part` of `step`: written.
+  // Writes micro-batch `part` of `step`.
   virtual void fill(int64_t step, int64_t part, const Batch&) const = 0;
-  // Targets of the whole step that count in the loss.
+  // The number of targets of the whole step that count in the loss.
   virtual int64_t counted(int64_t step) const = 0;
 };
 
-// The windows of a text, and among them the stated share of windows that teach the passkey task (all of them in the
-// first steps, if asked for).
+// The windows of a text, and among them the given share of windows that teach the passkey task (all windows of the
+// first steps, if requested).
 class Batches : public BatchSource {
  public:
   struct Options {
@@ -63,7 +65,7 @@ class Batches : public BatchSource {
   Batches(const Options&, const data::TokenFile&, const text::Tokenizer&);
   Batches(const TrainConfig&, const data::TokenFile&, const text::Tokenizer&);
   static Options options_of(const TrainConfig&);
-  // Error where passkey windows are asked for and the task does not fit into one. The constructor asks too.
+  // Error if passkey windows are requested and the task does not fit into a window. The constructor checks this too.
   static void check_passkeys(const Options&, const text::Tokenizer&);
 
   int64_t drawn_length(int64_t step) const override;
@@ -75,7 +77,7 @@ class Batches : public BatchSource {
   bool draws() const { return options_.positions.draws() || options_.clex.max_factor > 0; }
   bool plain(int64_t step) const { return step < options_.positions.plain_steps; }
   int64_t clex_factor(int64_t step) const;
-  // Window k of N + 1 tokens, and the positions of the first N of them where they are drawn.
+  // Window k of N + 1 tokens, and the positions of the first N of them if they are drawn.
   void make_window(int64_t step, int64_t k, std::vector<int32_t>& ids, std::span<double> positions) const;
 
   Options options_;
@@ -84,8 +86,8 @@ class Batches : public BatchSource {
   data::WindowSampler sampler_;
 };
 
-// The windows of another source with tokens masked (data/masking.h), for bidirectional models: window k is masked by (seed, k)
-// alone. The source must outlive this.
+// The windows of another source with tokens masked (data/masking.h), for bidirectional models. The mask of window k
+// depends on (seed, k) alone. The source must outlive this.
 class MaskedBatches : public BatchSource {
  public:
   MaskedBatches(const BatchSource&, const BatchShape&, const data::MaskedTokens&, uint64_t seed);
@@ -122,10 +124,10 @@ class ValidationSource {
   virtual ~ValidationSource() = default;
   virtual Packing packing() const { return Packing::kNone; }
   virtual int64_t windows() const = 0;
-  virtual void window(int64_t i, const data::WindowRow&) const = 0;  // document_start only of packed documents
+  virtual void window(int64_t i, const data::WindowRow&) const = 0;  // document_start for packed documents only
 };
 
-// Side by side without overlap. The token file must outlive this.
+// Adjacent windows without overlap. The token file must outlive this.
 class TextValidation : public ValidationSource {
  public:
   TextValidation(const data::TokenFile&, int64_t length);
@@ -137,7 +139,7 @@ class TextValidation : public ValidationSource {
   int64_t length_;
 };
 
-// The windows of another validation with tokens masked, always the same ones. The source must outlive this.
+// The windows of another validation with tokens masked, always the same tokens. The source must outlive this.
 class MaskedValidation : public ValidationSource {
  public:
   MaskedValidation(const ValidationSource& source, const data::MaskedTokens& tokens) : source_(source), tokens_(tokens) {}

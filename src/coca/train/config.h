@@ -111,7 +111,7 @@ struct TrainConfig {
   }
 };
 
-// Throws Error naming the first option that makes no sense.
+// Throws Error naming the first invalid option.
 void check_config(const TrainConfig&);
 model::ModelSpec make_spec(const TrainConfig&, int64_t vocabulary, std::optional<int64_t> bos, std::optional<int64_t> eos);
 optim::Schedule make_schedule(const TrainConfig&);

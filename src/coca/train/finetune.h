@@ -1,5 +1,5 @@
-// coca/train/finetune.h - fine-tuning: a loaded model, trained further by the loop (loop.h) on examples or text, all of
-// it or a selection of its parameters, in one or more stages. Guide: docs/finetune.md.
+// coca/train/finetune.h - fine-tuning: a loaded model is trained further by the loop (loop.h) on examples or text. All
+// or selected parameters are trained, in one or more stages. Guide: docs/finetune.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -19,10 +19,10 @@ struct FinetuneData {
   const data::TokenDocuments* validation_examples = nullptr;
   const data::TokenFile* text = nullptr;
   const data::TokenFile* validation_text = nullptr;
-  std::shared_ptr<formats::ModelFolder> model;  // that of the config, where it has been opened before
+  std::shared_ptr<formats::ModelFolder> model;  // the config's model folder, if it has been opened before
 };
 
-// The spec of the model folder, with the window that the run trains on: what data and stages are made for.
+// The spec of the model folder, with the window length of the run; data and stages are made for it.
 struct FinetuneTarget {
   std::shared_ptr<formats::ModelFolder> source;
   model::ModelSpec spec;
@@ -32,7 +32,7 @@ struct FinetuneTarget {
 FinetuneTarget finetune_target(const FinetuneConfig&, const text::Tokenizer&,
                                std::shared_ptr<formats::ModelFolder> source = nullptr);  // null: is opened
 
-// A run but for its weights: what it trains on, in which steps, and its adapter. Throws what a run throws that cannot begin.
+// Everything of a run but its weights: data, steps and adapter. Throws the errors of a run that cannot begin.
 class FinetuneSetup {
  public:
   FinetuneSetup(const FinetuneConfig&, const FinetuneData&, int ranks);

@@ -19,7 +19,7 @@
 
 namespace coca::train {
 
-// One stage; what it does not say is as the whole run has it.
+// One stage; settings that it does not give are those of the whole run.
 struct StageConfig {
   std::vector<std::string> train;
   std::optional<int64_t> steps, warmup_steps;
@@ -38,7 +38,7 @@ struct StageConfig {
   }
 };
 
-// In JSON a list of stages, or the name of a preset; as a flag that name, or a JSON file with a list.
+// In JSON, a list of stages or the name of a preset; as a flag, the name of a preset or of a JSON file with a list.
 struct StageList {
   std::string preset;  // "": the list
   std::vector<StageConfig> list;
@@ -156,9 +156,9 @@ struct FinetuneConfig {
 bool trains_adapter(const FinetuneConfig&);
 // How messages become text.
 data::ChatTemplate chat_template_for(const FinetuneConfig&);
-// Throws Error naming the first option that makes no sense.
+// Throws Error naming the first invalid option.
 void check_config(const FinetuneConfig&);
-// The stages of a run on a model of this spec; steps_of_epochs: steps where neither stage nor run say.
+// The stages of a run on a model of this spec; steps_of_epochs: the number of steps if neither stage nor run gives one.
 std::vector<Stage> make_stages(const FinetuneConfig&, const model::ModelSpec&, int64_t steps_of_epochs);
 CheckpointPlan checkpoint_plan(const FinetuneConfig&);
 

@@ -1,6 +1,7 @@
-// coca/train/gradient_sum.h - the gradients of a step's slices added up over the ranks, each of which gets the sum of what it
-// owns (optim/partition.h). Slice s is made by rank s % K in round s / K, and slices are added in their order, so that the
-// sum has the same bits for any number of ranks. Buckets travel in the background while the rest of the backward pass runs.
+// coca/train/gradient_sum.h - adds up the gradients of a step's slices over the ranks; each rank gets the sum of the
+// part it owns (optim/partition.h). Slice s is computed by rank s % K in round s / K, and slices are added in their
+// order, so the sum has the same bits for any number of ranks. Buckets are sent in the background while the backward
+// pass continues.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -23,10 +24,10 @@ optim::Partition partition_gradients(const model::ModelSpec&, const model::Tenso
 
 class GradientSum {
  public:
-  // All ranks together. `ranks` must outlive this.
+  // All ranks construct it together. `ranks` must outlive this.
   GradientSum(optim::Partition, dist::Communicator& ranks);
 
-  // A step begins: the sum is empty.
+  // Begins a step with an empty sum.
   void begin();
   // All buckets up to this one are complete in `grads` [size], this rank's slice of the present round, and may be sent.
   void done(int bucket, TensorRef grads);
@@ -41,11 +42,11 @@ class GradientSum {
   optim::Partition partition_;
   std::unique_ptr<dist::Communicator> ranks_;  // a channel of its own
   Tensor owned_;
-  std::vector<int64_t> packed_;  // where a bucket begins in owned_
+  std::vector<int64_t> packed_;  // where each bucket begins in owned_
   std::vector<float> received_;  // one bucket of the other ranks
   bool first_round_ = true;
-  int next_ = 0;                 // bucket not yet sent
-  dist::Background background_;  // last: it goes first
+  int next_ = 0;                 // the first bucket that has not been sent
+  dist::Background background_;  // last member, so that it is destroyed first
 };
 
 }  // namespace coca::train

@@ -1,4 +1,4 @@
-// coca/train/load_data.h - text or token files to a TokenFile, as `coca train` and `coca study` take them.
+// coca/train/load_data.h - makes a TokenFile from the text or token files given to `coca train` and `coca study`.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -14,27 +14,28 @@
 
 namespace coca::train {
 
-// What is read of the inputs: of a folder of PG-19's layout one split (`split`, which only such folders have, else `otherwise`).
-// Error for what cannot be found, and for a .tok file of another tokenizer.
+// The inputs that are read: of a folder in PG-19's layout, one split (`split`, which only such folders have, else
+// `otherwise`). Error for inputs that cannot be found, and for a .tok file of another tokenizer.
 std::vector<std::string> text_inputs(const std::vector<std::string>& inputs, const text::Tokenizer&, std::optional<data::Split> split,
                                      data::Split otherwise);
 
-// These inputs. One .tok file is mapped; anything else is tokenized into `cache` (reused when the inputs, their sizes and times,
-// and the tokenizer are the same as when it was made), its documents listed beside it.
+// Loads these inputs. A single .tok file is mapped. Anything else is tokenized into `cache`, with a list of its
+// documents beside it; the cache is reused if the inputs, their sizes and times, and the tokenizer have not changed.
 data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer,
                             const std::filesystem::path& cache,
                             const std::function<void(int64_t done, int64_t total)>& progress = {},
                             std::optional<data::Split> split = {}, data::Split otherwise = data::Split::kTrain);
 
-// The first documents of these inputs, or all of a .tok file: as load_tokens gives them, but in memory, with nothing written. They
-// have at least so many tokens and documents where the text does.
+// The first documents of these inputs, or all of a .tok file, as load_tokens gives them, but in memory and without
+// writing anything. They have at least this many tokens and documents, if the text has.
 struct SampleSize {
   int64_t tokens = 0, documents = 1;
 };
 data::TokenFile sample_tokens(const std::vector<std::string>& inputs, const text::Tokenizer&, SampleSize enough, std::optional<data::Split> split,
                               data::Split otherwise);
 
-// The list of documents (data/overlap.h) of what load_tokens made of these inputs; empty for a token file, of which it is not known.
+// The list of documents (data/overlap.h) that load_tokens wrote for these inputs; empty for a token file, which has
+// none.
 std::string document_list(const std::vector<std::string>& inputs, const std::filesystem::path& cache);
 
 }  // namespace coca::train
