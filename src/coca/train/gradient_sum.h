@@ -16,10 +16,10 @@
 
 namespace coca::train {
 
-// Buckets in the order in which backward completes them: 0 the head and the final norm, then the layers from the top (layer
-// i is bucket L - i), last the embeddings and all else.
+// Buckets in the order in which the backward pass completes them: 0 the head and the final norm, then the layers from
+// the last to the first (layer i is bucket L - i), and finally the embeddings and everything else.
 int gradient_bucket(const model::ModelSpec&, int64_t layer);
-// One bucket where there is one rank.
+// One bucket if there is only one rank.
 optim::Partition partition_gradients(const model::ModelSpec&, const model::TensorStore& grads, int ranks);
 
 class GradientSum {

@@ -1,7 +1,7 @@
 // coca/train/loop.h - the training loop: forward and backward, update, validation, metrics, checkpoints, in one or more
-// stages. Pretraining (trainer.h) and fine-tuning (finetune.h) put models, data and stages into it. A run is a pure
-// function of its config and data: resumed from any checkpoint it ends in the same bits. Several ranks run it together,
-// each with its share of every step's windows and of the optimizer's state (docs/parallel.md).
+// stages. Pretraining (trainer.h) and fine-tuning (finetune.h) give it models, data and stages. A run is a pure
+// function of its config and data: resumed from any checkpoint, it ends in the same bits. Several ranks can run it
+// together; each has a share of every step's windows and of the optimizer's state (docs/parallel.md).
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -21,8 +21,8 @@ namespace coca::train {
 class MetricsFile;
 
 struct StepReport {
-  int64_t step = 0, steps = 0;  // steps done, of all
-  int64_t stage = 0;            // that of this step, from 0
+  int64_t step = 0, steps = 0;  // steps done, and steps in all
+  int64_t stage = 0;            // the stage of this step, from 0
   double loss = 0, learning_rate = 0, grad_norm = 0;
   std::optional<double> validation_loss;
   double tokens_per_second = 0;  // of this run so far
@@ -31,15 +31,15 @@ struct StepReport {
 
 struct TrainSummary {
   int64_t steps = 0, tokens = 0, skipped = 0, parameters = 0;
-  double final_loss = 0;  // mean of the last logged interval; NaN where no loss was finite
+  double final_loss = 0;  // mean of the last logged interval; NaN if no loss was finite
   std::optional<double> validation_loss;
   double seconds = 0, tokens_per_second = 0;  // validation and checkpoints excluded
   size_t activation_bytes = 0;
 };
 
-enum class Start : uint8_t { kFresh, kResume };  // kResume: from the newest checkpoint, fresh when there is none
+enum class Start : uint8_t { kFresh, kResume };  // kResume: from the newest checkpoint, or fresh if there is none
 
-// A stretch of steps with its own parameters, optimizer (moments begin at zero) and schedule.
+// A number of steps with their own trained parameters, optimizer (its moments begin at zero) and schedule.
 struct Stage {
   std::vector<std::string> train;  // patterns (model/select.h); none: everything
   int64_t steps = 0;
@@ -52,20 +52,20 @@ struct LoopOptions {
   std::vector<Stage> stages;
   model::Recompute recompute = model::Recompute::kNone;
   model::Precision precision = model::Precision::kF32;
-  int64_t slices = 1;  // of a step; micro-batches of `shape` do not lie in two of them (shape_in_slices)
+  int64_t slices = 1;  // of a step; no micro-batch of `shape` spans two slices (shape_in_slices)
   enum class Share : uint8_t { kWindows, kTokens } share = Share::kWindows;  // of ranks; kTokens: one slice, every rank's tokens of all windows
   int64_t max_bad_steps = 10, log_interval = 10, validation_interval = 0;
-  int64_t validation_windows = 64;  // of each validation, spread evenly over all there are; the same ones every time
+  int64_t validation_windows = 64;  // per validation, spread evenly over all windows; the same ones every time
   int64_t checkpoint_interval = 0;
   CheckpointPlan checkpoints;
   std::filesystem::path tensorboard;  // folder for event files; empty: none
   std::shared_ptr<model::Adapter>
-      adapter;                // trained in the place of the parameters, which stay as they are; null: none
+      adapter;                // trained instead of the parameters, which do not change; null: none
   uint64_t dropout_seed = 0;  // of the adapter
 };
 
-// What the options of pretraining and of fine-tuning have in common. `given`: as they are saved; `c`: with their micro-batches in
-// slices, as they are run.
+// The options that pretraining and fine-tuning have in common. `given`: as they are saved; `c`: with micro-batches cut
+// into slices, as they are run.
 template <class Config>
 LoopOptions loop_options_of(const Config& c, const Config& given, const BatchShape& shape, std::vector<Stage> stages) {
   return {.shape = shape,
@@ -88,53 +88,53 @@ struct LoopData {
   const BatchSource& batches;
   const ValidationSource* validation = nullptr;  // null: no validation
   const text::Tokenizer& tokenizer;
-  int64_t tokens = 0;  // identity of the data: a checkpoint resumes with the same only
+  int64_t tokens = 0;  // identity of the data: a checkpoint can be resumed only with the same data
   std::string fingerprint;
 };
 
-// The checkpoint that a run in this folder begins from, "" for none. Error where a fresh run would begin in the folder of another,
-// or all checkpoints of the one to resume are damaged or gone. Writes nothing.
+// The checkpoint from which a run in this folder begins, "" for none. Error if a fresh run would begin in the folder of
+// another run, or if all checkpoints of the run to be resumed are damaged or missing. Writes nothing.
 std::filesystem::path check_folder(const std::filesystem::path& out, Start);
-// What a loop refuses before it needs data or memory: sizes that no memory holds, slices that so many ranks cannot share, the
-// folder. Returns what check_folder returns.
+// The checks of a loop that need neither data nor memory: sizes that exceed all memory, slices that cannot be divided
+// among this many ranks, and the folder. Returns what check_folder returns.
 std::filesystem::path check_start(const LoopOptions&, const model::ModelSpec&, Start, int ranks);
 
 class Loop {
  public:
-  // Locks the out folder as long as it lives: Error kIo where another process trains there.
-  // A fresh start refuses an out folder that already holds checkpoints, and calls `initialise` for the weights;
-  // otherwise these, the moments and the state are those of the newest sound checkpoint. Under an adapter the frozen weights,
-  // in the run's precision, always come from `initialise`.
+  // Locks the out folder during its lifetime: Error kIo if another process trains there.
+  // A fresh start refuses an out folder that already holds checkpoints, and calls `initialise` for the weights.
+  // Otherwise weights, moments and state are those of the newest intact checkpoint. With an adapter, the frozen
+  // weights, in the run's precision, always come from `initialise`.
   using Initialise = std::function<void(model::ParamStore&)>;
-  // All ranks construct it together; `ranks` must outlive it, and so in every call of theirs.
+  // All ranks construct it together, and make every call together; `ranks` must outlive it.
   Loop(LoopOptions, const model::ModelSpec&, const LoopData&, Start, const Initialise&, dist::Communicator& ranks = dist::alone());
   Loop(const Loop&) = delete;  // the decoder keeps references to members
   Loop& operator=(const Loop&) = delete;
 
   // Trains to the last step of the last stage; writes out/metrics.csv, checkpoints and out/model (or out/adapter).
-  // on_step sees every step, on every rank. On stop_requested() of any rank: saves a checkpoint and throws Error{kInterrupted}. After
-  // max_bad_steps non-finite steps in a row: throws Error{kNumeric}; the last checkpoint stays. The same where parameters are not
-  // finite when a checkpoint is due, and where no step was good, the last one was not, or the loss after the last update is not
-  // finite: then no model is written.
+  // on_step is called for every step, on every rank. On stop_requested() of any rank: saves a checkpoint and throws
+  // Error{kInterrupted}. After max_bad_steps non-finite steps in a row: throws Error{kNumeric}; the last checkpoint
+  // remains. It throws the same if parameters are not finite when a checkpoint is due. It also does, and writes no
+  // model, if no step was good, if the last step was not, or if the loss after the last update is not finite.
   TrainSummary run(const std::function<void(const StepReport&)>& on_step = {});
 
   const model::ModelSpec& spec() const { return spec_; }
   const model::ParamStore& params() const { return params_; }
   int64_t first_step() const { return state_.step; }
   int64_t steps() const { return steps_; }
-  int64_t trained_parameters() const;  // of the present stage
+  int64_t trained_parameters() const;  // of the current stage
   size_t activation_bytes() const { return decoder_.activation_bytes(); }
 
  private:
   void begin_stage(int64_t stage);
-  int64_t stage_at(int64_t step) const;  // that of the step which follows `step` steps
+  int64_t stage_at(int64_t step) const;  // the stage of the step that follows `step` steps
   int64_t stage_start(int64_t stage) const;
   enum class Add : uint8_t { kToSum, kNot };
   bool shares_tokens() const { return ring_ != nullptr; }
-  // Of what ids_ and targets_ hold, the tokens that are this rank's: [B, n].
+  // This rank's tokens of ids_ and targets_: [B, n].
   std::pair<TensorRef, TensorRef> tokens_here();
   void fill(int64_t step, int64_t part);  // ids_, targets_, starts_, positions_
-  std::pair<int64_t, int64_t> parts_of(int64_t slice) const;  // its micro-batches: the first, and that behind the last
+  std::pair<int64_t, int64_t> parts_of(int64_t slice) const;  // its micro-batches: the first, and one past the last
   double slice(int64_t step, int64_t slice, Add);
   double forward_backward(int64_t step);
   optim::UpdateReport update(double learning_rate);
@@ -168,18 +168,18 @@ class Loop {
   Context context_;
   model::ParamStore params_;                 // fp32, the master weights; under an adapter in the run's precision
   std::unique_ptr<model::ParamStore> copy_;  // what the model runs with in bf16
-  std::unique_ptr<model::TensorStore> adapter_copy_;  // the same of the adapter
-  model::Weights weights_;                            // of all this, what the model runs with
+  std::unique_ptr<model::TensorStore> adapter_copy_;  // the same for the adapter
+  model::Weights weights_;                            // the tensors with which the model runs
   std::unique_ptr<model::TensorStore> grads_;         // of the stage's parameters
-  model::MutWeights grad_tensors_;                    // the same by their places in the model
+  model::MutWeights grad_tensors_;                    // the same, by place in the model
   std::unique_ptr<optim::AdamW> optimizer_;
-  std::unique_ptr<GradientSum> sum_;  // of several ranks or slices
-  std::unique_ptr<model::RingAttention> ring_;  // of ranks that share tokens
+  std::unique_ptr<GradientSum> sum_;  // with several ranks or slices
+  std::unique_ptr<model::RingAttention> ring_;  // if the tokens of a window are split over ranks
   model::TrainingDecoder decoder_;
   TrainState state_;
   Tensor ids_, targets_, starts_;         // of whole windows
-  std::vector<int32_t> my_ids_, my_targets_;  // of them this rank's tokens, with a ring
-  std::vector<double> positions_;  // [B, N], where the batches draw them
+  std::vector<int32_t> my_ids_, my_targets_;  // this rank's tokens of them, with a ring
+  std::vector<double> positions_;  // [B, N], if the batches draw them
 };
 
 }  // namespace coca::train

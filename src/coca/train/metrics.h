@@ -1,5 +1,5 @@
-// coca/train/metrics.h - metrics.csv: one row per log interval, and the same as scalars for TensorBoard. On resume, rows beyond the checkpoint
-// are dropped first.
+// coca/train/metrics.h - metrics.csv: one row per log interval, and the same as scalars for TensorBoard. On resume,
+// rows beyond the checkpoint are dropped first.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -20,9 +20,9 @@ class MetricsFile {
  public:
   // Keeps the rows up to `step` of an existing file. events: folder of event files, or empty for none.
   MetricsFile(const std::filesystem::path& file, int64_t step, const std::filesystem::path& events = {});
-  // A row that cannot be written now is kept for the next call; the first time a warning is logged.
+  // A row that cannot be written is kept for the next call; the first time, a warning is logged.
   void row(const StepReport&, double mean_loss, const TrainState&);
-  void flush();  // Error kIo where it fails
+  void flush();  // Error kIo if it fails
 
  private:
   std::unique_ptr<io::CsvWriter> writer_;
@@ -32,7 +32,7 @@ class MetricsFile {
 
 struct MetricsRow {
   int64_t step = 0;
-  double loss = 0, validation_loss = 0;  // NaN where there is none
+  double loss = 0, validation_loss = 0;  // NaN if there is none
 };
 std::vector<MetricsRow> read_metrics(const std::filesystem::path& file);
 

@@ -1,5 +1,6 @@
-// coca/train/moments.h - an optimizer's moments on disk: one file, or one of each rank. Tensors "m.NAME" and "v.NAME" are
-// whole; of a tensor that is shared, "m.NAME[begin:end]" has these elements of it, flattened. Read by any number of ranks.
+// coca/train/moments.h - an optimizer's moments on disk: one file, or one per rank. Tensors "m.NAME" and "v.NAME" are
+// whole. Of a tensor that is split over ranks, "m.NAME[begin:end]" holds these elements of the flattened tensor. Any
+// number of ranks can read them.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -11,8 +12,8 @@ namespace coca::train {
 
 // This rank's file: optimizer.safetensors of one rank, optimizer-00001-of-00004.safetensors of several.
 void save_moments(const std::filesystem::path& dir, optim::AdamW&, const dist::Communicator&);
-// What the optimizer owns here, from all files there are, bit for bit. Error kBadFile where elements are missing or a tensor
-// does not fit, kIo where there is no file.
+// Loads the part that the optimizer owns here, from all files, bit for bit. Error kBadFile if elements are missing or a
+// tensor does not fit, kIo if there is no file.
 void load_moments(const std::filesystem::path& dir, optim::AdamW&);
 
 }  // namespace coca::train

@@ -1,5 +1,5 @@
-// coca/train/positions.h - where the tokens of a training window stand: one after the other, or drawn from a range beyond
-// the window so that a model meets long distances in short windows. Math: docs/math/drawn_positions.md.
+// coca/train/positions.h - the positions of the tokens of a training window: consecutive, or drawn from a range longer
+// than the window, so that a model is trained at long distances in short windows. Math: docs/math/drawn_positions.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -13,18 +13,19 @@
 
 namespace coca::train {
 
-//   kRandom: sorted distinct places of [0, target_length) (Ruoss et al. 2023)
-//   kPose:   two chunks of a longer window, the second one moved on by a random distance (PoSE, Zhu et al. 2023)
+//   kRandom: sorted distinct positions in [0, target_length) (Ruoss et al. 2023)
+//   kPose:   two chunks of a longer window, the second one shifted by a random distance (PoSE, Zhu et al. 2023)
 enum class PositionDraw : uint8_t { kPlain, kRandom, kPose };
 
-// CLEX draws a length factor for each step, and positions of that many times the window. max_factor 0: no such model.
+// CLEX draws a length factor for each step, and positions over that many times the window. max_factor 0: not a CLEX
+// model.
 struct ClexDraws {
   int64_t max_factor = 0;
   int64_t trained_length = 0;  // L
 };
 ClexDraws clex_draws(const model::ModelSpec&);
 
-// What pretraining and fine-tuning say about positions alike.
+// Options about positions that pretraining and fine-tuning share.
 struct PositionOptions {
   PositionDraw draw = PositionDraw::kPlain;
   int64_t target_length = 0;
@@ -45,16 +46,16 @@ struct PositionOptions {
   }
 };
 
-// Throws Error naming what does not go together. length: tokens per window.
+// Throws Error naming options that cannot be combined. length: tokens per window.
 void check_positions(const PositionOptions&, model::AttentionKind, int64_t length);
 void check_plain_steps(const PositionOptions&, int64_t steps);  // of the whole run
-// The model with the scaling asked for; as it is where none is. Error for plain_steps where nothing is drawn behind them.
+// The model with the requested scaling, if any. Error for plain_steps if the steps after them draw nothing.
 model::ModelSpec scaled_spec(const PositionOptions&, const model::ModelSpec&);
 
-// The draws of window k of a run: nothing but (seed, k) decides them.
+// The draws of window k of a run; they depend on (seed, k) alone.
 Rng position_rng(uint64_t seed, int64_t k);
 
-// Sorted and distinct, out.size() of [0, target_length), each such set as likely as any other.
+// out.size() sorted and distinct integers in [0, target_length); every such set is equally likely.
 void draw_random(Rng&, int64_t target_length, std::span<double> out);
 
 // Two chunks of N tokens in all and the target of the last one.
@@ -63,13 +64,13 @@ struct PoseCut {
   int64_t skipped_tokens = 0;  // of the text between the chunks
   int64_t skipped_positions = 0;
 };
-// readable: tokens of text there are from the beginning of the window on, at least N + 1.
+// readable: the number of tokens of text from the beginning of the window on, at least N + 1.
 PoseCut draw_pose(Rng&, int64_t N, int64_t target_length, int64_t readable);
 void pose_positions(const PoseCut&, std::span<double> out);
 
-// t of a step, as likely any of 1 .. max_factor.
+// t of a step, uniform over 1 .. max_factor.
 int64_t draw_clex_factor(uint64_t seed, int64_t step, int64_t max_factor);
-// Sorted places of t windows: the first and the last of them, and others in between; divided where the window is longer
+// Sorted positions over t windows: the first, the last, and others in between; divided if the window is longer
 // than the trained length.
 void draw_clex(Rng&, int64_t factor, int64_t trained_length, std::span<double> out);
 

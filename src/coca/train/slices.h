@@ -1,4 +1,4 @@
-// coca/train/slices.h - how a config's step is cut for ranks; what pretraining's and fine-tuning's configs have alike.
+// coca/train/slices.h - cuts the step of a config into slices for ranks, for pretraining and fine-tuning.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -17,7 +17,8 @@ void check_slices(const Config& c) {
   COCA_CHECK(!c.context_parallel || c.slices == 0, "slices is {}; with context_parallel a step is not cut into slices", c.slices);
 }
 
-// The config with the slices of so many ranks, and the micro-batches that go into them. As it is where ranks share tokens.
+// The config with slices for this many ranks, and micro-batches that fit into them. Unchanged if tokens are split over
+// ranks.
 template <class Config>
 Config in_slices(Config c, int ranks) {
   if (c.context_parallel) return c;

@@ -17,16 +17,16 @@ struct TrainData {
 
 // The model of a config and a tokenizer.
 model::ModelSpec trained_spec(const TrainConfig&, const text::Tokenizer&);
-// What a Trainer refuses before it has seen text: options, a passkey task that fits into no window, and what loop.h says of
-// check_start. Writes nothing.
+// The checks of a Trainer that need no text: options, a passkey task that does not fit into a window, and those of
+// check_start in loop.h. Writes nothing.
 std::filesystem::path check_start(const TrainConfig&, const text::Tokenizer&, Start, int ranks);
-// What it refuses of the text. Some of the text will do, if it is more than a window.
+// Its checks of the text. A part of the text is enough if it is longer than a window.
 void check_data(const TrainConfig&, const TrainData&);
 
 class Trainer {
  public:
-  // Builds model and optimizer. A fresh start refuses an out folder that already holds checkpoints. Several ranks do it
-  // together, with the same config and data.
+  // Builds model and optimizer. A fresh start refuses an out folder that already holds checkpoints. Several ranks
+  // construct it together, with the same config and data.
   Trainer(const TrainConfig&, const TrainData&, Start, dist::Communicator& ranks = dist::alone());
 
   TrainSummary run(const std::function<void(const StepReport&)>& on_step = {}) { return loop_.run(on_step); }
@@ -37,16 +37,16 @@ class Trainer {
   size_t activation_bytes() const { return loop_.activation_bytes(); }
 
  private:
-  TrainConfig config_;  // with the micro-batches that go into slices
+  TrainConfig config_;  // with micro-batches that fit into slices
   Batches batches_;
   std::optional<TextValidation> validation_;
-  std::optional<MaskedBatches> masked_;  // of a bidirectional model, what the loop sees
+  std::optional<MaskedBatches> masked_;  // the loop's batches, for a bidirectional model
   std::optional<MaskedValidation> masked_validation_;
   Loop loop_;
 };
 
-// The tokenizer's vocabulary, with a mask token where the direction needs one and the tokenizer has none, rounded up so that
-// matrix products see whole vectors.
+// The size of the tokenizer's vocabulary, plus a mask token if the direction needs one and the tokenizer has none,
+// rounded up so that matrix products have whole vectors.
 int64_t padded_vocabulary(const text::Tokenizer&, model::Direction = model::Direction::kCausal);
 
 }  // namespace coca::train
