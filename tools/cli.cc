@@ -169,7 +169,7 @@ std::string option_name(std::string_view flag) {  // rope-theta -> rope_theta
 }  // namespace
 
 void OptionFlags::add_config_flag() {
-  app_->add_option("--config", config_file_, "JSON file with these options (underscores for dashes); flags win over it")
+  app_->add_option("--config", config_file_, "JSON file with these options (underscores for dashes); flags override it")
       ->type_name("FILE")->group("Configuration");
 }
 

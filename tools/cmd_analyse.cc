@@ -33,16 +33,16 @@ struct AnalyseFlags : ModelFlags {
   void visit(V&& v) {
     ModelFlags::visit(v);
     text.visit(v);
-    v("max_documents", "take the first so many; 0: all", max_documents);
+    v("max_documents", "use only this many documents, the first ones; 0: all", max_documents);
     v("length", "tokens of a window, a leading bos included; 0: the trained length", length);
     v("windows", "windows, spread evenly over the text", windows, Least{1});
-    v("bos", "whether a bos token leads every window; auto: if config.json names one", bos);
-    v.group("What is looked at");
+    v("bos", "whether every window begins with a bos token; auto: if config.json names one", bos);
+    v.group("Samples");
     v("pairs", "token pairs per window and head; 0: all causal pairs", options.pairs);
     v("rows", "rows of attention per window and head; 0: all", options.rows);
-    v("seed", "of the pairs and rows drawn", options.seed);
-    v("shifts", "CoCA: tokens by which both positions of a pair are moved", options.shifts);
-    v("multiples", "of the trained length, at which position scalings are compared", options.borders.multiples, Least{1});
+    v("seed", "seed of the pairs and rows drawn", options.seed);
+    v("shifts", "CoCA: tokens by which both positions of a pair are shifted", options.shifts);
+    v("multiples", "multiples of the trained length at which position scalings are compared", options.borders.multiples, Least{1});
     v("dynamic_factor", "factor of dynamic NTK in that comparison; the other scalings get the multiple", options.borders.dynamic_factor);
     output.visit(v);
     v("html", "write a report with charts to this file (charts need gnuplot)", html);

@@ -150,8 +150,8 @@ void add_bench(CLI::App& root, Action* action) {
           "Examples:\n"
           "  coca bench decode --preset 10m --attention coca-slack --against rope --lengths 2048,32768",
           run_decode);
-  add_one(app, action, "ring", "One sequence over many machines: a rank's work, its bytes, and what a network makes of them",
-          "Times the attention of a layer as one of so many ranks computes it, counts what it sends, and reckons the pass on "
+  add_one(app, action, "ring", "One sequence over many machines: a rank's work, its bytes, and the simulated time on a network",
+          "Times one rank's share of a layer's attention, counts the bytes it sends, and calculates the time of the pass on "
           "machines with such a\n"
           "network. A simulation; what it assumes: docs/math/ring_attention.md.\n\n"
           "Examples:\n"

@@ -46,14 +46,14 @@ struct Options {
     v("model", "model folder: Hugging Face's layout, or Meta's (params.json, consolidated*.safetensors)", source);
     v("out", "folder to write; must not exist", out);
     v.group("Attention");
-    v("attention", "of the result: coca-slack, coca-strict or coca-tied; default: as the source", attention);
-    v("t_init", "where T comes from: K, K scaled to the size of the queries, or random numbers", t_init);
+    v("attention", "of the result: coca-slack, coca-strict or coca-tied; default: that of the source", attention);
+    v("t_init", "initial T: K, K scaled to the size of the queries, or random numbers", t_init);
     v("t_width", "of the result's T projection: half (a number for each rotary pair) or full (for each dim); default: the source's, half for a new T",
       t_width);
-    v("seed", "of --t-init random", seed);
-    v("source_attention", "of the source where its config.json does not say: official CoCA folders of GPT-NeoX", source_attention);
+    v("seed", "seed of --t-init random", seed);
+    v("source_attention", "attention of the source if its config.json does not state it: official CoCA folders of GPT-NeoX", source_attention);
     windows.visit(v);
-    v.group("Meta's layout: what params.json does not say");
+    v.group("Meta's layout: values that params.json lacks");
     v("llama_version", "1, 2, 3, 3.1, 3.2 or 3.3: gives the trained length, the rope factor and eos", meta.version);
     v("rope_factor", "of LLaMA 3.1 and later; default: the version's", meta.rope_factor);
     v("trained_length", "tokens; default: the version's", meta.trained_length, Least{1});
@@ -62,7 +62,7 @@ struct Options {
     v("dtype", "element type of every tensor; source: each as it is", dtype);
     v("max_shard_gib", "largest weight file, in GiB", max_shard_gib, kAboveZero);
     v.group("Output");
-    v("json", "write what was done to this file, as JSON; -: to standard output, in place of the text", json);
+    v("json", "write a report to this file, as JSON; -: to standard output, instead of the text", json);
   }
 };
 
@@ -166,7 +166,7 @@ int run(const Options& o) {
 }  // namespace
 
 void add_convert(CLI::App& root, Action* action) {
-  add_command<Options>(root, action, "convert", "Make a model folder into another: RoPE into CoCA, element types, shards, layouts",
+  add_command<Options>(root, action, "convert", "Convert a model folder: RoPE into CoCA, element types, shards, layouts",
                        "Example: coca convert llama out/llama-coca --attention coca-slack --dtype bf16", run, {{"model", "SOURCE"}, {"out", "OUT"}});
 }
 

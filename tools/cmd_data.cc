@@ -32,11 +32,11 @@ struct BuildFlags {
     v("text", "files, globs or folders (their .txt and .jsonl files)", text);
     v("tokenizer", "\"byte\", a sentencepiece .model file or a folder holding a tokenizer", tokenizer);
     v("out", "token file to write", out);
-    v("split", "folder of PG-19's layout; default there: train", split);
+    v("split", "split of a folder in PG-19's layout; default for such folders: train", split);
     v("field", "field of JSON lines; default: content, then text", field);
     v("invalid_utf8", "what to do with text that is not UTF-8", invalid_utf8);
-    v("max_documents", "take the first so many; 0: all", max_documents);
-    v("no_eos", "put no end-of-text token after each document", no_eos);
+    v("max_documents", "use only this many documents, the first ones; 0: all", max_documents);
+    v("no_eos", "do not put an end-of-text token after each document", no_eos);
   }
 };
 
@@ -80,7 +80,7 @@ struct ImportFlags {
   template <class V>
   void visit(V&& v) {
     v("dataset", "PREFIX of PREFIX.idx and PREFIX.bin, as Megatron-LM, GPT-NeoX and CoCA's official code write them", dataset);
-    v("tokenizer", "the one the ids are of: \"byte\", a sentencepiece .model file or a folder holding a tokenizer", tokenizer);
+    v("tokenizer", "tokenizer that made the ids: \"byte\", a sentencepiece .model file or a folder holding a tokenizer", tokenizer);
     v("out", "token file to write", out);
   }
 };
@@ -113,7 +113,7 @@ struct InfoFlags {
   template <class V>
   void visit(V&& v) {
     v("file", "token file", file);
-    v("json", "write this to a file, as JSON; -: to standard output, in place of the table", json);
+    v("json", "write this to a file, as JSON; -: to standard output, instead of the table", json);
   }
 };
 

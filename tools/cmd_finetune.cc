@@ -26,7 +26,7 @@ struct Options {
   template <class V>
   void visit(V&& v) {
     config.visit(v);
-    v("resume", "go on from the newest checkpoint in --out (bitwise as if never stopped), with the options saved there", resume);
+    v("resume", "continue from the newest checkpoint in --out, with the options saved there; ends in the same bits as a run that was not stopped", resume);
     v("dry_run", "estimate time, memory and disk, and do nothing", dry_run);
   }
 };

@@ -45,32 +45,32 @@ struct Options : ModelFlags {
   void visit(V&& v) {
     ModelFlags::visit(v);
     v("dynamic_base",
-      "length that dynamic NTK reckons with: the one so far (step), or the planned one (request)",
+      "length from which dynamic NTK computes its base: the length so far (step) or the planned one (request)",
       dynamic_base);
-    v("cache", "how the cache stores keys and values: as they are, or rounded to take half or about a quarter", cache);
+    v("cache", "type of keys and values in the cache; bf16 takes half the memory, int8 about a quarter", cache);
     v.group("Text");
     v("prompt", "text to continue; default: standard input, without its last newline", prompt);
     v("system", "with --chat: the system message", system);
     v("messages", "with --chat: a JSON file with the conversation so far, a list of messages or an object with \"messages\"", messages);
     v("chat_template", "with --chat: auto (the model's), a template's name, or a file", chat_template);
-    v("chat_var", "NAME=VALUE for the chat template, as enable_thinking=false; may be given several times", chat_var);
-    v("bos", "whether a bos token leads the prompt; auto: if config.json names one", bos);
-    v("max_new_tokens", "stop after so many; default: what generation_config.json says (max_new_tokens or max_length), else 128", max_new_tokens);
-    v("stop", "end the text in front of this; may be given several times; default: stop_strings of generation_config.json", stop);
-    v("chat", "the prompt is a user's message; the model's chat template frames it", chat);
-    v("ignore_eos", "go on after the end-of-text token", ignore_eos);
+    v("chat_var", "NAME=VALUE for the chat template (enable_thinking=false); may be given several times", chat_var);
+    v("bos", "whether the prompt begins with a bos token; auto: if config.json names one", bos);
+    v("max_new_tokens", "most tokens to generate; default: what generation_config.json says (max_new_tokens or max_length), else 128", max_new_tokens);
+    v("stop", "end the text before this string; may be given several times; default: stop_strings of generation_config.json", stop);
+    v("chat", "the prompt is a user's message, to which the model's chat template is applied", chat);
+    v("ignore_eos", "continue after the end-of-text token", ignore_eos);
     v.group("Sampling (what is not given comes from the model's generation_config.json)");
     v("temperature",
-      "0: always the likeliest token; default 1, or 0 where generation_config.json does not say do_sample true",
+      "0: always the most likely token; default 1, or 0 unless generation_config.json sets do_sample",
       temperature);
-    v("top_k", "draw from the k likeliest tokens; 0, the default: all", top_k);
-    v("top_p", "draw from the fewest tokens that reach this probability; default 1: all", top_p, kAboveZero);
-    v("min_p", "draw from tokens at least so many times as likely as the likeliest; default 0: all", min_p);
-    v("repetition_penalty", "divides the logits of tokens that have come before; default 1: none", repetition_penalty, kAboveZero);
+    v("top_k", "draw from the k most likely tokens; 0, the default: all", top_k);
+    v("top_p", "draw from the smallest set of tokens with this total probability; default 1: all", top_p, kAboveZero);
+    v("min_p", "draw from tokens whose probability is at least this share of the largest; default 0: all", min_p);
+    v("repetition_penalty", "divides the logits of tokens that have already occurred; default 1: no penalty", repetition_penalty, kAboveZero);
     v("seed", "the same seed gives the same text", seed);
     v.group("Output");
-    v("echo", "print the prompt first; with --chat as the template frames it", echo);
-    v("json", "write ids, text, settings and times to this file; -: to standard output, and no text as it comes", json);
+    v("echo", "print the prompt first; with --chat, as the template makes it", echo);
+    v("json", "write ids, text, settings and times to this file; -: to standard output, instead of the text", json);
   }
 };
 

@@ -242,7 +242,7 @@ struct Options {
   void visit(V&& v) {
     v("model", "model folder; default: this program and machine", dir);
     v("length", "tokens to estimate memory for; default: the trained length", length, Least{1});
-    v("json", "write this to a file, as JSON; -: to standard output, in place of the table", json);
+    v("json", "write this to a file, as JSON; -: to standard output, instead of the table", json);
   }
 };
 

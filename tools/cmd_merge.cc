@@ -55,7 +55,7 @@ int run(const Options& o) {
 }  // namespace
 
 void add_merge(CLI::App& root, Action* action) {
-  add_command<Options>(root, action, "merge", "Make a model and a LoRA adapter into one model",
+  add_command<Options>(root, action, "merge", "Merge a LoRA adapter into a model",
                        "Example: coca merge --model out/model --adapter out/tuned/adapter --out out/merged", run);
 }
 

@@ -155,7 +155,7 @@ int run(const Options& options) {
 }  // namespace
 
 void add_methods(CLI::App& root, Action* action) {
-  add_command<Options>(root, action, "methods", "List which attention kinds, position scalings and patterns go together", "", run);
+  add_command<Options>(root, action, "methods", "List which attention kinds, position scalings and patterns can be combined", "", run);
 }
 
 }  // namespace coca::tools

@@ -160,7 +160,7 @@ int run(const Options& options) {
 
 void add_study(CLI::App& root, Action* action) {
   add_command<Options>(root, action, "study", "Train a small model per method, evaluate all by length, write a report",
-                                  "Stopped with Ctrl-C or killed, it goes on from where it was with the same command.\n"
+                                  "After Ctrl-C or a kill, the same command continues where the study stopped.\n"
                                   "Example: coca study --text books/train --test-text books/test --preset small --out out/books",
                                   run);
 }

@@ -34,10 +34,10 @@ struct TrainFlags {
     v("out", "folder, for OUT/tokenizer.model; or a name that ends in .model", out);
     v("vocab_size", "ids", vocab_size, Least{5});
     v("type", "bpe or unigram", type);
-    v("byte_fallback", "characters outside the vocabulary become bytes", byte_fallback);
+    v("byte_fallback", "encode characters outside the vocabulary as bytes", byte_fallback);
     v("split_digits", "each digit is a token of its own", split_digits);
-    v("character_coverage", "share of the characters that get an id", character_coverage);
-    v("max_sentences", "lines used, spread evenly over the inputs; 0: all", max_sentences);
+    v("character_coverage", "share of the characters of the text that get an id", character_coverage);
+    v("max_sentences", "most lines to use, spread evenly over the inputs; 0: all", max_sentences);
   }
 };
 
@@ -72,7 +72,7 @@ struct EncodeFlags {
   void visit(V&& v) {
     v("tokenizer", kWhichTokenizer, tokenizer);
     v("string", "text to encode; default: standard input, without its last newline", string);
-    v("special", "text that spells a control token is that token", special);
+    v("special", "parse text that spells a control token as that token", special);
     v("lines", "each line of this file is a text; prints a JSON array for each", lines);
     v("json_lines", "the same, each line a JSON string", json_lines);
   }
@@ -96,7 +96,7 @@ struct InfoFlags {
   template <class V>
   void visit(V&& v) {
     v("tokenizer", kWhichTokenizer, tokenizer);
-    v("json", "write this to a file, as JSON; -: to standard output, in place of the list", json);
+    v("json", "write this to a file, as JSON; -: to standard output, instead of the list", json);
   }
 };
 

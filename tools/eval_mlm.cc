@@ -29,12 +29,12 @@ struct MlmFlags : ModelFlags {
     ModelFlags::visit(v);
     text.visit(v);
     v.group("Protocol");
-    v("lengths", "tokens of a window, of which 15 % are asked for; default: the trained length", lengths, Least{2});
-    v("max_tokens", "use at most so many tokens of each document; 0: all", max_tokens);
-    v("cut", "which ones: the middle of the document, or its start", cut);
+    v("lengths", "tokens of a window, 15 % of them masked; default: the trained length", lengths, Least{2});
+    v("max_tokens", "use at most this many tokens of each document; 0: all", max_tokens);
+    v("cut", "which tokens: the middle of the document, or its start", cut);
     v("max_windows", "windows of each length, spread evenly over the text; 0: all", max_windows);
     v("seed", "of the choice of tokens", seed);
-    v("batch_tokens", "run windows together up to about so many tokens", batch_tokens, Least{1});
+    v("batch_tokens", "run windows together up to about this many tokens", batch_tokens, Least{1});
     output.visit(v);
   }
 };

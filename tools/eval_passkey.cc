@@ -37,23 +37,23 @@ struct PasskeyFlags : ModelFlags {
     static const std::string protocol_help =
         "named set of the choices below (docs/evaluation.md): " + eval::passkey_protocol_names();
     ModelFlags::visit(v);
-    v.group("Protocol (what is given here wins over --protocol)");
+    v.group("Protocol (options given here override --protocol)");
     v("protocol", protocol_help, protocol);
-    v("lengths", "as length-control takes them; ours: tokens of bos, prompt and answer together", lengths);
+    v("lengths", "lengths, in the unit of --length-control; ours: tokens of bos, prompt and answer together", lengths);
     v("length_control", "what a length means", length_control);
     v("wording", "text of the prompt", wording);
-    v("place", "where the key stands", place);
-    v("depths", "share of the garbage in front of the key; given alone: --place depths", depths);
-    v("digits", "keys of exactly so many digits; in place of key-least and key-most", digits, Least{1});
+    v("place", "where the key is", place);
+    v("depths", "share of the garbage before the key; implies --place depths", depths);
+    v("digits", "keys with exactly this many digits, instead of --key-least and --key-most", digits, Least{1});
     v("key_least", "smallest key", key_least);
     v("key_most", "largest key", key_most);
     v("trials", "prompts per length and depth, or per length at random places", trials, Least{1});
     v("new_tokens", "tokens generated; rule exact: 0, as many as the answer has", new_tokens);
     v("rule", "when an answer counts", rule);
-    v("bos", "whether a bos token leads every prompt; auto: if config.json names one", bos);
+    v("bos", "whether every prompt begins with a bos token; auto: if config.json names one", bos);
     v.group("Run");
-    v("seed", "of keys; the same seed gives the same prompts", seed);
-    v("batch_tokens", "run prompts together up to about so many tokens", batch_tokens, Least{1});
+    v("seed", "seed of the keys; the same seed gives the same prompts", seed);
+    v("batch_tokens", "run prompts together up to about this many tokens", batch_tokens, Least{1});
     v("dry_run", "estimate time, memory and disk, and do nothing", dry_run);
     output.visit(v);
   }

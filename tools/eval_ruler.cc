@@ -37,11 +37,11 @@ struct RulerFlags : ModelFlags {
     ModelFlags::visit(v);
     v.group("Protocol");
     v("tasks", tasks_help, tasks);
-    v("lengths", "tokens of bos, prompt and what is generated together", lengths, Least{1});
+    v("lengths", "tokens of bos, prompt and generated text together", lengths, Least{1});
     v("samples", "prompts per task and length; RULER takes 500", samples, Least{1});
-    v("seed", "of prompts; the same seed gives the same prompts", seed);
+    v("seed", "seed of the prompts; the same seed gives the same prompts", seed);
     v("text", "files or folders for the tasks that hide needles in essays; none: noise", text);
-    v("bos", "whether a bos token leads every prompt; auto: if config.json names one", bos);
+    v("bos", "whether every prompt begins with a bos token; auto: if config.json names one", bos);
     v("dry_run", "estimate time, memory and disk, and do nothing", dry_run);
     output.visit(v);
     v("predictions", "write prompts, answers and predictions to this .jsonl file", predictions);

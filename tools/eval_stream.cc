@@ -28,11 +28,11 @@ struct StreamFlags : ModelFlags {
     ModelFlags::visit(v);
     text.visit(v);
     v.group("Stream");
-    v("tokens", "how many are scored at most; 0: all of the text", tokens);
-    v("chunk", "tokens run together; figures do not depend on it, but for rounding", chunk, Least{1});
-    v("interval", "tokens from row to row of the results", interval, Least{1});
-    v("bos", "whether a bos token leads every document; auto: if config.json names one", bos);
-    v("cache", "how keys and values are kept", cache);
+    v("tokens", "most tokens to score; 0: all of the text", tokens);
+    v("chunk", "tokens that run together; affects results only by rounding", chunk, Least{1});
+    v("interval", "tokens between rows of the results", interval, Least{1});
+    v("bos", "whether every document begins with a bos token; auto: if config.json names one", bos);
+    v("cache", "type of keys and values in the cache", cache);
     output.visit(v);
   }
 };

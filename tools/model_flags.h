@@ -36,15 +36,15 @@ struct ModelFlags {
     v("rope_scaling", "position scaling instead of config.json's; all but none and longrope need --factor",
       rope_scaling);
     v("factor", "factor of --rope-scaling, at least 1", factor);
-    v("pattern", "which keys are seen, and where: patterns for texts beyond the trained length", pattern);
-    v("window", "of --pattern: nearest keys seen as they are, the query's own included", window, Least{1});
-    v("sinks", "of --pattern streaming-llm and lm-infinite: first tokens that stay in sight", sinks);
-    v("distance", "of --pattern lm-infinite: the distance at which these are seen", distance, Least{1});
-    v("middle_top_k", "of --pattern lm-infinite: keys between these and the window that each query and head picks; default: none", middle_top_k);
-    v("middle_from_layer", "the first layer (of 0, 1, ...) that does; default: 4", middle_from_layer);
+    v("pattern", "visible keys and their positions: patterns for texts beyond the trained length", pattern);
+    v("window", "of --pattern: nearest keys, at their own positions, the query's own included", window, Least{1});
+    v("sinks", "of --pattern streaming-llm and lm-infinite: first tokens that always stay visible", sinks);
+    v("distance", "of --pattern lm-infinite: the distance at which the first tokens are visible", distance, Least{1});
+    v("middle_top_k", "of --pattern lm-infinite: keys between the first tokens and the window that each query and head picks; default: none", middle_top_k);
+    v("middle_from_layer", "the first layer (of 0, 1, ...) for --middle-top-k; default: 4", middle_from_layer);
     v("group", "of --pattern self-extend: positions of distant keys are divided by it; divides 64", group, Least{1});
-    v("slack_frame", "of --pattern with slack CoCA: queries count as inside the window, or stand where they are", slack_frame);
-    v("precision", "of matrices and activations, whatever the file's; statistics and sums are fp32", precision);
+    v("slack_frame", "of --pattern with slack CoCA: position of queries, inside the window or absolute", slack_frame);
+    v("precision", "type of matrices and activations, whatever the file's; statistics and sums are fp32", precision);
   }
 };
 

@@ -23,7 +23,7 @@ struct TextFlags {
   void visit(V&& v) {
     v.group("Text");
     v("text", "files, globs or folders (their .txt and .jsonl files); a PG-19 folder", text);
-    v("split", "folder of PG-19's layout; default there: test", split);
+    v("split", "split of a folder in PG-19's layout; default for such folders: test", split);
     v("field", "field of JSON lines; default: content, then text", field);
     v("invalid_utf8", "what to do with text that is not UTF-8", invalid_utf8);
   }

@@ -47,7 +47,7 @@ struct AttentionOptions {
     v("attention",
       "what to time; einsum: the official formula with N x N scores, einsum-3d: with N x N x D numbers",
       kind);
-    v("against", "time this one too, in turns, and print how many times as long the others take", against);
+    v("against", "time this one too, in turns, and print the others' times divided by its time", against);
     v("pass", "both: forward and backward, each and together", pass);
     v("precision", "type of q, k or t, v and their gradients", dtype);
     v.group("Shape");
@@ -56,9 +56,9 @@ struct AttentionOptions {
     v("heads", "query heads", heads, Least{1});
     v("kv_heads", "key/value heads; 0: as many as heads", kv_heads);
     v("head_dim", "numbers per head; all rotate", head_dim, Least{2});
-    v("window", "keys a query sees, itself included (sliding window); 0: all before it", window);
-    v("documents", "packed documents of about equal length in a sequence; none sees another", documents, Least{1});
-    v("memory_cap", "GiB an einsum may take; longer ones are left out", memory_cap, kAboveZero);
+    v("window", "keys visible to a query, itself included (sliding window); 0: all before it", window);
+    v("documents", "packed documents of about equal length, without attention between them", documents, Least{1});
+    v("memory_cap", "most memory of an einsum, in GiB; lengths that need more are left out", memory_cap, kAboveZero);
     repeat.visit(v);
   }
 };

@@ -29,13 +29,13 @@ struct DecodeOptions {
   void visit(V&& v) {
     v.group("What");
     v("attention", "attention of the models to run", kind);
-    v("against", "run this one too, in turns, and print how many times as long the others take", against);
+    v("against", "run this one too, in turns, and print the others' times divided by its time", against);
     v("lengths", "tokens in the cache when timing starts; filled in ascending order", lengths, Least{1});
     v("batch", "sequences at a time", batch, Least{1});
     v("tokens", "tokens of one timed run; the cache is cut back after it", tokens, Least{1});
     v("prefill", "tokens per piece while the cache is filled", prefill, Least{1});
     v("cache",
-      "how the cache stores keys and values: as they are, or rounded to take half or about a quarter", cache);
+      "type of keys and values in the cache; bf16 takes half the memory, int8 about a quarter", cache);
     v("precision", "of matrices and activations; the cache has its own type", precision);
     shape.visit(v);
     repeat.visit(v);

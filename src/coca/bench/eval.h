@@ -27,7 +27,7 @@ struct EvalOptions {
   void visit(V&& v) {
     v.group("What");
     v("attention", "attention of the models to run", kind);
-    v("against", "run this one too, in turns, and print how many times as long the others take", against);
+    v("against", "run this one too, in turns, and print the others' times divided by its time", against);
     v("lengths", "tokens of the one window", lengths, Least{2});
     shape.visit(v);
     v("precision", "of matrices and activations; statistics and sums are fp32", precision);

@@ -23,7 +23,7 @@ struct ModelShape {
   template <class V>
   void visit(V&& v) {
     v.group("Model");
-    v("preset", "sizes for what is not given: 4 x 128, 8 x 320, 12 x 768 or 24 x 1024 (vocabulary 100864)",
+    v("preset", "sizes that are not given: 4 x 128, 8 x 320, 12 x 768 or 24 x 1024 (vocabulary 100864)",
       preset);
     v("architecture", "block form", architecture);
     v("layers", "decoder layers; 0: the preset's, here and below", layers);

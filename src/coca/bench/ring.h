@@ -29,15 +29,15 @@ struct RingOptions {
     v.group("What");
     v("attention", "attention to time", kind);
     v("lengths", "tokens of the one sequence that is split", lengths, Least{1});
-    v("machines", "over so many ranks, one on a machine; 1: attention of one process", machines, Least{1});
-    v("precision", "of q, k or t and v; sums of gradients travel in fp32", dtype);
+    v("machines", "numbers of ranks, one per machine; 1: attention in one process", machines, Least{1});
+    v("precision", "type of q, k or t, and v; sums of gradients are sent in fp32", dtype);
     v("heads", "query heads", heads, Least{1});
     v("kv_heads", "key/value heads; 0: as many as heads", kv_heads);
     v("head_dim", "numbers per head; all rotate", head_dim, Least{2});
     v.group("The simulated machines");
-    v("gbit", "of a link, Gbit/s, both ways at once", gbit);
+    v("gbit", "bandwidth of a link in Gbit/s, in both directions at once", gbit);
     v("latency_us", "microseconds before a message's first byte", latency_us);
-    v("machine_speed", "a machine computes so many times as fast as this process", machine_speed);
+    v("machine_speed", "speed of a machine, as a multiple of this process", machine_speed);
     repeat.visit(v);
   }
 };

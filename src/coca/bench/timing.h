@@ -25,8 +25,8 @@ struct RepeatOptions {
   void visit(V&& v) {
     v.group("Timing");
     v("repeats", "rounds; each runs everything that is compared once", repeats, Least{1});
-    v("warmup", "rounds before them that do not count; with 0, sample_seconds has no effect", warmup);
-    v("sample_seconds", "repeat what is faster than this until a round lasts as long", sample_seconds);
+    v("warmup", "warm-up rounds; with 0, sample_seconds has no effect", warmup);
+    v("sample_seconds", "least duration of a round; shorter work is repeated", sample_seconds);
   }
 };
 void check_repeats(const RepeatOptions&);

@@ -30,14 +30,14 @@ struct TrainOptions {
   void visit(V&& v) {
     v.group("What");
     v("attention", "attention of the models to time", kind);
-    v("against", "time this one too, in turns, and print how many times as long the others take", against);
+    v("against", "time this one too, in turns, and print the others' times divided by its time", against);
     shape.visit(v);
     v.group("Step");
     v("length", "tokens per window; 0: the preset's", length);
     v("batch", "windows per step; 0: the preset's", batch);
-    v("precision", "of matrices and activations; bf16 has fp32 master weights and optimizer state",
+    v("precision", "type of matrices and activations; bf16 keeps fp32 master weights and optimizer state",
       precision);
-    v("recompute", "activations to remake instead of keeping: less memory, the same results", recompute);
+    v("recompute", "activations to recompute instead of keeping: less memory, the same results", recompute);
     repeat.visit(v);
     v.group("Output");
     v("export",

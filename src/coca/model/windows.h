@@ -27,9 +27,9 @@ struct WindowOptions {
   template <class V>
   void visit(V&& v) {
     v.group("Windows");
-    v("layer_window", "keys a query sees, itself included: one number, or one per layer from the bottom up; 0: all", layer_window);
-    v("dilation", "per query head: it sees every so-manieth key of a window so much wider; one per head, or layer by layer", dilation, Least{1});
-    v("global_tokens", "first tokens of a sequence that see all and are seen by all, through projections of their own", global_tokens);
+    v("layer_window", "keys visible to a query, itself included: one number, or one per layer from the first layer on; 0: all", layer_window);
+    v("dilation", "n for each query head, which attends to every n-th key in a window n times as wide; one per head, or layer by layer", dilation, Least{1});
+    v("global_tokens", "first tokens of a sequence that attend to all tokens and are attended to by all, with projections of their own", global_tokens);
   }
 };
 

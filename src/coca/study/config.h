@@ -39,16 +39,16 @@ struct StudyConfig {
   template <class V>
   void visit(V&& v) {
     v.group("Study");
-    v("preset", "size of models and budget, or what to compare; single values below win over it", preset);
+    v("preset", "size of models and training, or what to compare; options below override it", preset);
     v("methods", "attention kinds to train, or KIND+random, +pose, +clex, +window, +longformer; none: the preset's", methods);
-    v("ntk_methods", "those of them that are evaluated again with dynamic NTK scaling", ntk_methods);
+    v("ntk_methods", "methods that are also evaluated with dynamic NTK scaling", ntk_methods);
     v("factors", "factors of that scaling; none: the preset's", factors);
     v("seeds", "one model per method and seed; none: the preset's", seeds);
     v("out", "output folder; an unfinished study in it is continued", out);
     v("tensorboard", "folder for TensorBoard's event files of the trainings, one folder per method and seed in it; none: no such files", tensorboard);
     v.group("Text");
     v("text", "training text (files, folders, globs, jsonl); none: the compiler's C++ standard library headers", text);
-    v("split", "of training text in PG-19's layout; default there: train", split);
+    v("split", "split of training text in PG-19's layout; default for such text: train", split);
     v("test_text", "text to evaluate on; none: a tenth of the documents is held out", test_text);
     v("tokenizer", "byte, a sentencepiece .model, or a folder with one", tokenizer);
     v.group("Model and training (0: from the preset)");
@@ -61,8 +61,8 @@ struct StudyConfig {
     v("steps", "training steps", steps);
     v("warmup_steps", "warm-up steps", warmup_steps);
     v("learning_rate", "peak learning rate; decays to a tenth of it along a cosine", learning_rate);
-    v("passkey_share", "share of training windows that teach the passkey task; 0: it is neither taught nor measured", passkey_share);
-    v("passkey_first_steps", "steps at the beginning in which all windows teach it; at most a third of all", passkey_first_steps);
+    v("passkey_share", "share of training windows that teach the passkey task; 0: the task is neither taught nor measured", passkey_share);
+    v("passkey_first_steps", "first steps, in which all windows teach it; at most a third of all steps", passkey_first_steps);
     v("precision", "of training; evaluation is in fp32", precision);
     v.group("Evaluation (0: from the preset)");
     v("multiples", "evaluated lengths, as multiples of the trained one", multiples, Least{1});

@@ -93,41 +93,41 @@ struct FinetuneConfig {
     v("model", "model folder to start from", model);
     v("tokenizer", "\"byte\", a tokenizer file or a folder; default: the model folder", tokenizer);
     positions.visit(v);
-    v("keep_t_width", "leave CoCA's T projection at full width where the model has it so; otherwise it is folded to half, the same function; "
+    v("keep_t_width", "leave a T projection of full width as it is, instead of folding it to half, which is the same function; "
       "a LoRA adapter leaves it in any case", keep_t_width);
     v.group("What is trained");
-    v("train", "patterns over parameter names: * any characters, ? one, ! in front takes out; none: all", train);
-    v("freeze", "patterns of parameters to leave as they are, out of those trained", freeze);
+    v("train", "patterns over parameter names: * any characters, ? one, a leading ! excludes; none: all", train);
+    v("freeze", "patterns of parameters not to train, among those of --train", freeze);
     v("stages",
       "coca-paper (T; Q, T and V; all), or a JSON file with a list of stages; in --config the name or the list",
       stages);
     v.group("LoRA");
     v("lora_rank", "train a LoRA adapter of this rank and leave the model as it is; 0: none", lora_rank);
     v("lora_alpha", "its output is multiplied by alpha / rank", lora_alpha, kAboveZero);
-    v("lora_dropout", "share of its input that is left out in training", lora_dropout);
+    v("lora_dropout", "share of its input that is dropped in training", lora_dropout);
     v("lora_targets", "patterns over the matrices (modules) to adapt; none: all in the layers", lora_targets);
     v("lora_scaling", "whether alpha is divided by the rank or by its square root (rslora)", lora_scaling);
-    v("adapter", "adapter folder to go on from; its own rank, alpha, dropout and targets hold", adapter);
+    v("adapter", "adapter folder to continue from, with its own rank, alpha, dropout and targets", adapter);
     v.group("Data");
     v("data", "examples: .jsonl or .json files, folders or globs; the forms are in docs/data.md", data);
     v("format", "form of the examples; auto: by the fields of each", format);
     v("validation_data", "examples to validate on; none: no validation", validation_data);
     v("text", "plain text instead of examples: files, folders, globs, or one .tok file", text);
-    v("split", "of text in PG-19's layout; default there: train", split);
+    v("split", "split of text in PG-19's layout; default for such text: train", split);
     v("validation_text", "validation text, in the same forms; none: the split validation of text in PG-19's layout", validation_text);
     v("length", "tokens per window; 0: max_position_embeddings of the model", length);
-    v("long_documents", "what becomes of examples longer than a window", long_documents);
+    v("long_documents", "what to do with examples longer than a window", long_documents);
     v("chat_template", "for messages: plain, a name or .jinja file, or auto: the model folder's, else plain",
       chat_template);
-    v("chat_var", "NAME=VALUE for the chat template, as enable_thinking=false; may be given several times", chat_var);
-    v("bos", "whether a bos token leads each example; auto: if config.json names one", bos);
+    v("chat_var", "NAME=VALUE for the chat template (enable_thinking=false); may be given several times", chat_var);
+    v("bos", "whether each example begins with a bos token; auto: if config.json names one", bos);
     v.group("Optimization");
-    v("steps", "optimizer steps (of each stage that does not say); 0: as many as --epochs", steps);
-    v("epochs", "times that each window is seen, when --steps is 0", epochs, kAboveZero);
+    v("steps", "optimizer steps (for stages without their own number); 0: as given by --epochs", steps);
+    v("epochs", "passes over all windows, if --steps is 0", epochs, kAboveZero);
     v("batch", "windows per micro-batch", batch, Least{1});
     v("accumulation", "micro-batches per step", accumulation, Least{1});
-    v("slices", "equal parts of a step whose gradients are added in order; the same bits for any number of ranks that divides it; 0: one a rank", slices);
-    v("context_parallel", "ranks share the tokens of every window, in the place of the windows (docs/parallel.md)", context_parallel);
+    v("slices", "equal parts of a step whose gradients are added in order; any number of ranks that divides it gives the same bits; 0: one per rank", slices);
+    v("context_parallel", "split the tokens of every window over the ranks, instead of the windows of a step (docs/parallel.md)", context_parallel);
     v("learning_rate", "peak learning rate; 0: 2e-5, for an adapter 2e-4", learning_rate);
     v("min_learning_rate", "floor of the decay", min_learning_rate);
     v("warmup_steps", "steps of linear warm-up", warmup_steps);
@@ -137,15 +137,15 @@ struct FinetuneConfig {
     v("adam_eps", "AdamW eps", adam_eps);
     v("weight_decay", "decoupled weight decay of matrices and embeddings", weight_decay);
     v("clip_norm", "largest global gradient norm; 0: no clipping", clip_norm);
-    v("clex_rate", "learning rate of CLEX's network, as a share of that of all else", clex_rate);
+    v("clex_rate", "learning rate of CLEX's network, as a share of the learning rate", clex_rate);
     v("seed", "seed of the order of documents and windows, of positions, of the adapter and its dropout", seed);
-    v("max_bad_steps", "stop after so many non-finite steps in a row", max_bad_steps, Least{1});
-    v("precision", "of matrices and activations; bf16 has fp32 master weights and optimizer state", precision);
-    v("recompute", "activations to remake instead of keeping: less memory, the same results", recompute);
+    v("max_bad_steps", "stop after this many non-finite steps in a row", max_bad_steps, Least{1});
+    v("precision", "type of matrices and activations; bf16 keeps fp32 master weights and optimizer state", precision);
+    v("recompute", "activations to recompute instead of keeping: less memory, the same results", recompute);
     v.group("Output");
     v("out", "output folder", out);
     v("log_interval", "steps between rows of metrics.csv", log_interval, Least{1});
-    v("tensorboard", "folder for event files with the same figures, which TensorBoard shows; none: no such files", tensorboard);
+    v("tensorboard", "folder for TensorBoard event files with the same figures; none: no such files", tensorboard);
     v("validation_interval", "steps between validations; 0: only at the end", validation_interval);
     v("validation_windows", "windows of each validation, spread evenly over the validation text", validation_windows);
     v("checkpoint_interval", "steps between checkpoints; 0: only at the end", checkpoint_interval);

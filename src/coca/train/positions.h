@@ -38,11 +38,11 @@ struct PositionOptions {
   template <class V>
   void visit(V&& v) {
     v.group("Positions");
-    v("positions", "of a window's tokens in training: plain, random (sorted draws), or pose (two chunks, the second moved on)", draw);
-    v("target_length", "positions are drawn below this; more than length", target_length);
-    v("plain_steps", "steps at the beginning that draw none: what is trained plainly first is trained further", plain_steps);
-    v("rope_scaling", "scaling of the rotary frequencies; none given: that of the model trained further", rope_scaling);
-    v("factor", "its factor; clex: the largest length factor, 16", factor);
+    v("positions", "positions of a window's tokens in training: plain, random (sorted draws), or pose (two chunks, the second shifted)", draw);
+    v("target_length", "positions are drawn below this; larger than the length", target_length);
+    v("plain_steps", "first steps, in which positions are plain", plain_steps);
+    v("rope_scaling", "scaling of the rotary frequencies; default: that of the model", rope_scaling);
+    v("factor", "factor of the scaling; clex: the largest length factor (default 16)", factor);
   }
 };
 
