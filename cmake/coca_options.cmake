@@ -9,10 +9,14 @@ set(COCA_SANITIZE "" CACHE STRING "Sanitizers, for example address;undefined or 
 
 option(COCA_COVERAGE "Count which lines of the library and the program run (scripts/coverage)" OFF)
 set(COCA_TEST_RUNNER "" CACHE STRING "A command that runs each test's program, for example valgrind and its options")
-set(COCA_TEST_LEFT_OUT "" CACHE FILEPATH "A file that names, a line each, the tests that ctest does not run")
-set(coca_left_out)
+set(COCA_TEST_LEFT_OUT "" CACHE FILEPATH "A file that names the tests that ctest does not run: \"folder: Suite Suite\" a line")
 if(COCA_TEST_LEFT_OUT)
-  file(STRINGS "${COCA_TEST_LEFT_OUT}" coca_left_out REGEX "^[a-z]")
+  file(STRINGS "${COCA_TEST_LEFT_OUT}" lines REGEX "^[a-z]+: ")
+  foreach(line ${lines})
+    string(REGEX MATCHALL "[^: ]+" suites "${line}")
+    list(POP_FRONT suites folder)
+    list(APPEND coca_left_out_${folder} ${suites})
+  endforeach()
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS "${COCA_TEST_LEFT_OUT}")
 endif()
 

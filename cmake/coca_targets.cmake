@@ -13,30 +13,63 @@ function(coca_module)
   endforeach()
 endfunction()
 
-# coca_test(NAME x_test SOURCES x_test.cc DEPS modules LABELS fast): a GoogleTest binary, one ctest entry.
-function(coca_test)
-  cmake_parse_arguments(ARG "" "NAME" "SOURCES;DEPS;LABELS;PRIVATE_DEPS" ${ARGN})
-  if(NOT ARG_LABELS)
-    set(ARG_LABELS fast)
+# coca_tests(DEPS modules LABEL fast SLOW Suite): the tests of this folder in one GoogleTest program, FOLDER_test. ctest asks it for
+#   their names (FOLDER.Suite.Test) when it starts, and runs each by itself. The suites named by SLOW have that label instead.
+#   Several files are compiled as one (-DCMAKE_UNITY_BUILD=OFF: each by itself) and without optimisation, as nearly all the time would
+#   go to reading and optimising GoogleTest's and other headers. NUMERICS: with -O1, for folders whose tests compute a lot themselves (in base:
+#   regular expressions).
+function(coca_tests)
+  cmake_parse_arguments(ARG "NUMERICS" "LABEL" "SOURCES;DEPS;PRIVATE_DEPS;SLOW" ${ARGN})
+  get_filename_component(folder ${CMAKE_CURRENT_SOURCE_DIR} NAME)
+  set(target ${folder}_test)
+  if(NOT ARG_LABEL)
+    set(ARG_LABEL fast)
   endif()
-  add_executable(${ARG_NAME} ${ARG_SOURCES})
-  target_link_libraries(${ARG_NAME} PRIVATE coca_flags ${ARG_PRIVATE_DEPS} GTest::gmock GTest::gtest_main)
-  target_include_directories(${ARG_NAME} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
+  set(optimise -O0)
+  if(ARG_NUMERICS)
+    set(optimise -O1)
+  endif()
+  if(NOT ARG_SOURCES)
+    file(GLOB ARG_SOURCES CONFIGURE_DEPENDS *_test.cc)
+  endif()
+  add_executable(${target} ${ARG_SOURCES})
+  target_link_libraries(${target} PRIVATE coca_flags ${ARG_PRIVATE_DEPS} coca_test_main)
+  target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
   foreach(dep ${ARG_DEPS})
-    target_link_libraries(${ARG_NAME} PRIVATE coca_${dep})
+    target_link_libraries(${target} PRIVATE coca_${dep})
   endforeach()
-  target_compile_definitions(${ARG_NAME} PRIVATE COCA_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
+  target_compile_definitions(${target} PRIVATE COCA_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
     COCA_PROGRAM="$<$<TARGET_EXISTS:coca_program>:$<TARGET_FILE:coca_program>>")
-  add_test(NAME ${ARG_NAME} COMMAND ${COCA_TEST_RUNNER} $<TARGET_FILE:${ARG_NAME}> WORKING_DIRECTORY ${PROJECT_SOURCE_DIR})
-  if(ARG_NAME IN_LIST coca_left_out)
-    set_tests_properties(${ARG_NAME} PROPERTIES DISABLED TRUE)
+  set_target_properties(${target} PROPERTIES CROSSCOMPILING_EMULATOR "${COCA_TEST_RUNNER}")
+  target_compile_options(${target} PRIVATE ${optimise})
+  if(NOT DEFINED CMAKE_UNITY_BUILD)
+    set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_BATCH_SIZE 8)
   endif()
+  coca_test_filter(left_out ${coca_left_out_${folder}})
+  coca_test_filter(slow ${ARG_SLOW})
+  coca_discover_tests(${target} ${ARG_LABEL} "*-${slow}:${left_out}")
+  if(ARG_SLOW)
+    coca_discover_tests(${target} slow "${slow}-${left_out}")
+  endif()
+endfunction()
+
+# Suites as a filter of GoogleTest's: the tests of a suite with parameters are Instance/Suite.Test/parameter.
+function(coca_test_filter variable)
+  list(TRANSFORM ARGN REPLACE "(.+)" "\\1.*:*/\\1.*" OUTPUT_VARIABLE patterns)
+  list(JOIN patterns ":" filter)
+  set(${variable} "${filter}" PARENT_SCOPE)
+endfunction()
+
+function(coca_discover_tests target label filter)
   set(seconds 900)
   if(COCA_SANITIZE OR COCA_TEST_RUNNER)
     set(seconds 3600)
   endif()
+  string(REPLACE "_test" "." prefix ${target})
   # Tests share the machine with other builds and tests: waiting threads should give way (tools/coca.cc says why).
-  set_tests_properties(${ARG_NAME} PROPERTIES LABELS "${ARG_LABELS}" TIMEOUT ${seconds} ENVIRONMENT GOMP_SPINCOUNT=2000)
+  gtest_discover_tests(${target} TEST_PREFIX ${prefix} TEST_FILTER "${filter}" WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
+    DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 120
+    PROPERTIES LABELS ${label} TIMEOUT ${seconds} ENVIRONMENT GOMP_SPINCOUNT=2000)
 endfunction()
 
 # coca_bench(NAME op_x SOURCES op_x.cc DEPS modules): a Google Benchmark binary.

@@ -22,7 +22,7 @@
 #include "coca/report/html.h"
 #include "support/tiny_clex.h"
 
-namespace coca::analyse {
+namespace coca::analyse::analyse_test {
 namespace {
 
 using Windows = std::vector<std::vector<int32_t>>;
@@ -340,4 +340,4 @@ TEST(Report, LeavesOutWhatDoesNotApply) {
 }
 
 }  // namespace
-}  // namespace coca::analyse
+}  // namespace coca::analyse::analyse_test

@@ -13,7 +13,7 @@
 #include "coca/ops/rope.h"
 #include "support/tiny_model.h"
 
-namespace coca::analyse {
+namespace coca::analyse::angles_test {
 namespace {
 
 constexpr double kPi = std::numbers::pi;
@@ -179,4 +179,4 @@ TEST(Sample, AllPairsOrSomeOfThem) {
 }
 
 }  // namespace
-}  // namespace coca::analyse
+}  // namespace coca::analyse::angles_test

@@ -8,7 +8,7 @@
 #include "coca/analyse/collinear_stats.h"
 #include "support/numerics.h"
 
-namespace coca::analyse {
+namespace coca::analyse::head_stats_test {
 namespace {
 
 constexpr double kRounding = 1e-12;  // sums of some ten doubles of size 1 to 10
@@ -107,4 +107,4 @@ TEST(Collinear, DepartureAndShifts) {
 }
 
 }  // namespace
-}  // namespace coca::analyse
+}  // namespace coca::analyse::head_stats_test

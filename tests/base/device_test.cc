@@ -5,7 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-namespace coca {
+namespace coca::device_test {
 namespace {
 
 TEST(Device, NamesThereAndBack) {
@@ -31,4 +31,4 @@ TEST(Device, AnythingElseIsAnError) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::device_test

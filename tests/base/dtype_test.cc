@@ -9,7 +9,7 @@
 #include <cmath>
 #include <limits>
 
-namespace coca {
+namespace coca::dtype_test {
 namespace {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
@@ -133,4 +133,4 @@ TEST(DType, NamesAndSizes) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::dtype_test

@@ -22,7 +22,7 @@ enum class Fruit { kApple, kPear, kUnnamed };
 COCA_ENUM_NAMES(coca::test::Fruit, "fruit", {coca::test::Fruit::kApple, "apple"},
                 {coca::test::Fruit::kPear, "pear"})
 
-namespace coca {
+namespace coca::error_test {
 namespace {
 
 using test::Fruit;
@@ -115,4 +115,4 @@ TEST(Facts, ClockMemoryAndVersion) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::error_test

@@ -15,7 +15,7 @@
 #include <string_view>
 #include <vector>
 
-namespace coca {
+namespace coca::layering_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -287,4 +287,4 @@ TEST(HouseRulesCheck, FindsMissingSpdxAndLength) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::layering_test

@@ -14,7 +14,7 @@
 #include "coca/base/error.h"
 #include "coca/base/rng.h"
 
-namespace coca {
+namespace coca::parallel_test {
 namespace {
 
 class Parallel : public testing::Test {
@@ -134,4 +134,4 @@ TEST_F(Parallel, ThreadCountIsChecked) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::parallel_test

@@ -8,7 +8,7 @@
 #include <set>
 #include <vector>
 
-namespace coca {
+namespace coca::rng_test {
 namespace {
 
 TEST(Rng, Mix64IsSplitMix64) {
@@ -88,4 +88,4 @@ TEST(Rng, BitsAreBalanced) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::rng_test

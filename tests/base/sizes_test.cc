@@ -7,7 +7,7 @@
 
 #include "coca/base/error.h"
 
-namespace coca {
+namespace coca::sizes_test {
 namespace {
 
 using testing::AllOf;
@@ -42,4 +42,4 @@ TEST(Sizes, WhatExceedsTheMemoryIsNamed) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::sizes_test

@@ -4,7 +4,7 @@
 
 #include <gtest/gtest.h>
 
-namespace coca {
+namespace coca::spread_test {
 namespace {
 
 TEST(Spread, EachIsTheMiddleOfItsPart) {
@@ -16,4 +16,4 @@ TEST(Spread, EachIsTheMiddleOfItsPart) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::spread_test

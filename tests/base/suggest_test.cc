@@ -5,7 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-namespace coca {
+namespace coca::suggest_test {
 namespace {
 
 using testing::ElementsAre;
@@ -61,4 +61,4 @@ TEST(DidYouMean, IsASentence) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::suggest_test

@@ -19,7 +19,7 @@
 #include "support/message.h"
 #include "support/paths.h"
 
-namespace coca::bench {
+namespace coca::bench::bench_test {
 namespace {
 
 using model::AttentionKind;
@@ -346,4 +346,4 @@ TEST(BenchShapes, PresetsAndSizes) {
 }
 
 }  // namespace
-}  // namespace coca::bench
+}  // namespace coca::bench::bench_test

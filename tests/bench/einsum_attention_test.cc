@@ -9,7 +9,7 @@
 #include "coca/ops/attention.h"
 #include "coca/ops/collinear.h"
 
-namespace coca::bench {
+namespace coca::bench::einsum_attention_test {
 namespace {
 
 class Einsum : public testing::TestWithParam<EinsumForm> {};
@@ -57,4 +57,4 @@ TEST(EinsumBytes, CountWhatIsMaterialised) {
 }
 
 }  // namespace
-}  // namespace coca::bench
+}  // namespace coca::bench::einsum_attention_test

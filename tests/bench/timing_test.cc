@@ -9,7 +9,7 @@
 #include "coca/bench/machine.h"
 #include "coca/bench/timing.h"
 
-namespace coca::bench {
+namespace coca::bench::timing_test {
 namespace {
 
 using testing::ElementsAre;
@@ -106,4 +106,4 @@ TEST(Answers, BF16InputsAreTheRoundedOnes) {
 }
 
 }  // namespace
-}  // namespace coca::bench
+}  // namespace coca::bench::timing_test

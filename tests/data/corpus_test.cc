@@ -4,7 +4,7 @@
 #include "coca/data/overlap.h"
 #include "support/temp_dir.h"
 
-namespace coca::data {
+namespace coca::data::corpus_test {
 namespace {
 
 using test::error_of;
@@ -172,4 +172,4 @@ TEST(Corpus, BadJsonLinesNameFileLineAndFinding) {
 }
 
 }  // namespace
-}  // namespace coca::data
+}  // namespace coca::data::corpus_test

@@ -7,7 +7,7 @@
 #include "coca/data/token_file.h"
 #include "support/temp_dir.h"
 
-namespace coca::data {
+namespace coca::data::indexed_dataset_test {
 namespace {
 
 using test::error_of;
@@ -191,4 +191,4 @@ TEST_F(Indexed, IdsAreCheckedAsTheyAreRead) {
 }
 
 }  // namespace
-}  // namespace coca::data
+}  // namespace coca::data::indexed_dataset_test

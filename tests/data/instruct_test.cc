@@ -4,7 +4,7 @@
 #include "support/faults.h"
 #include "support/temp_dir.h"
 
-namespace coca::data {
+namespace coca::data::instruct_test {
 namespace {
 
 using test::error_of;
@@ -206,4 +206,4 @@ TEST(Instruct, LoadsFoldersWithProgress) {
 }
 
 }  // namespace
-}  // namespace coca::data
+}  // namespace coca::data::instruct_test

@@ -8,7 +8,7 @@
 
 #include "coca/data/packing.h"
 
-namespace coca::data {
+namespace coca::data::masking_test {
 namespace {
 
 constexpr int32_t kMask = 100, kVocabulary = 50;
@@ -68,4 +68,4 @@ TEST(Masking, TheMaskTokenOfBytesIsTheFirstIdBeyondThem) {
 }
 
 }  // namespace
-}  // namespace coca::data
+}  // namespace coca::data::masking_test

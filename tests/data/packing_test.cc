@@ -10,7 +10,7 @@
 #include "coca/base/rng.h"
 #include "support/temp_dir.h"
 
-namespace coca::data {
+namespace coca::data::packing_test {
 namespace {
 
 using test::error_of;
@@ -190,4 +190,4 @@ TEST(Packing, TheFingerprintSeesIdsBoundsAndWhatCounts) {
 }
 
 }  // namespace
-}  // namespace coca::data
+}  // namespace coca::data::packing_test

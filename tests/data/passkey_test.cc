@@ -6,7 +6,7 @@
 
 #include "support/temp_dir.h"
 
-namespace coca::data {
+namespace coca::data::passkey_test {
 namespace {
 
 using test::error_of;
@@ -167,4 +167,4 @@ TEST(Passkey, RepeatedKeysAreDense) {
 }
 
 }  // namespace
-}  // namespace coca::data
+}  // namespace coca::data::passkey_test

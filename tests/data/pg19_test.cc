@@ -3,7 +3,7 @@
 
 #include "support/temp_dir.h"
 
-namespace coca::data {
+namespace coca::data::pg19_test {
 namespace {
 
 using test::error_of;
@@ -50,4 +50,4 @@ TEST(Pg19, TheFolderMeansItsTestSplit) {
 }
 
 }  // namespace
-}  // namespace coca::data
+}  // namespace coca::data::pg19_test

@@ -13,7 +13,7 @@
 #include "coca/base/error.h"
 #include "coca/data/words.h"
 
-namespace coca::data {
+namespace coca::data::ruler_test {
 namespace {
 
 using testing::EndsWith;
@@ -173,4 +173,4 @@ TEST(Words, AreMadeByRule) {
 }
 
 }  // namespace
-}  // namespace coca::data
+}  // namespace coca::data::ruler_test

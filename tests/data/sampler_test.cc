@@ -7,7 +7,7 @@
 
 #include "support/temp_dir.h"
 
-namespace coca::data {
+namespace coca::data::sampler_test {
 namespace {
 
 using test::error_of;
@@ -113,4 +113,4 @@ TEST(WindowSampler, Errors) {
 }
 
 }  // namespace
-}  // namespace coca::data
+}  // namespace coca::data::sampler_test

@@ -7,7 +7,7 @@
 #include "coca/base/stop.h"
 #include "support/temp_dir.h"
 
-namespace coca::data {
+namespace coca::data::token_file_test {
 namespace {
 
 using test::error_of;
@@ -245,4 +245,4 @@ TEST(TokenFile, ContentFingerprintOfALongFileSeesItsEndsAndBlocksBetween) {
 }
 
 }  // namespace
-}  // namespace coca::data
+}  // namespace coca::data::token_file_test

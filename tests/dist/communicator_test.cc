@@ -12,7 +12,7 @@
 #include "coca/dist/background.h"
 #include "coca/dist/thread_group.h"
 
-namespace coca::dist {
+namespace coca::dist::communicator_test {
 namespace {
 
 using testing::ElementsAre;
@@ -206,4 +206,4 @@ TEST(Background, DoesTasksInOrderAndKeepsTheFirstError) {
 }
 
 }  // namespace
-}  // namespace coca::dist
+}  // namespace coca::dist::communicator_test

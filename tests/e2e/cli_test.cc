@@ -13,7 +13,7 @@
 #include "coca/train/metrics.h"
 #include "e2e/cli_fixture.h"
 
-namespace coca {
+namespace coca::cli_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -585,4 +585,4 @@ TEST_F(Cli, ATokenFileCutShortWhileInUseIsNamed) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::cli_test

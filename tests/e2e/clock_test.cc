@@ -7,7 +7,7 @@
 #include "e2e/cli_fixture.h"
 #include "train/tiny_run.h"
 
-namespace coca {
+namespace coca::clock_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -51,4 +51,4 @@ TEST_F(Clock, ThatJumpsChangesNothing) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::clock_test

@@ -9,7 +9,7 @@
 #include "coca/io/json_file.h"
 #include "e2e/cli_fixture.h"
 
-namespace coca {
+namespace coca::commands_test {
 namespace {
 
 using test::Args;
@@ -231,4 +231,4 @@ TEST_F(Commands, VerifyPassesAndFails) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::commands_test

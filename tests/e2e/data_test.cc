@@ -4,7 +4,7 @@
 
 #include "e2e/cli_fixture.h"
 
-namespace coca {
+namespace coca::data_test {
 namespace {
 
 using test::Args;
@@ -137,4 +137,4 @@ TEST_F(DataCommand, AnImportThatFailsLeavesNoFile) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::data_test

@@ -5,7 +5,7 @@
 
 #include "e2e/cli_fixture.h"
 
-namespace coca {
+namespace coca::dry_run_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -144,4 +144,4 @@ TEST_F(DryRun, CountsWhatIsLeft) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::dry_run_test

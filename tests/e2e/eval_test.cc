@@ -9,7 +9,7 @@
 #include "coca/io/json_file.h"
 #include "e2e/cli_fixture.h"
 
-namespace coca {
+namespace coca::eval_test {
 namespace {
 
 using test::Args;
@@ -354,4 +354,4 @@ TEST_F(EvalCli, APerplexityThatIsNotFiniteIsWrittenAndFails) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::eval_test

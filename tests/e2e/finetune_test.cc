@@ -3,7 +3,7 @@
 #include "coca/io/json_file.h"
 #include "e2e/cli_fixture.h"
 
-namespace coca {
+namespace coca::finetune_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -146,4 +146,4 @@ TEST_F(Finetune, WrongUseIsRefusedInOneLine) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::finetune_test

@@ -8,7 +8,7 @@
 #include "coca/io/json_file.h"
 #include "e2e/cli_fixture.h"
 
-namespace coca {
+namespace coca::flags_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -424,4 +424,4 @@ TEST_F(Flags, ColoursAreForTerminalsUnlessAskedFor) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::flags_test

@@ -15,7 +15,7 @@
 #include "support/paths.h"
 #include "train/tiny_run.h"
 
-namespace coca {
+namespace coca::hosts_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -111,4 +111,4 @@ TEST_F(Hosts, ARankThatDiesOnAnotherHostEndsTheJob) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::hosts_test

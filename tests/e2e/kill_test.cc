@@ -15,7 +15,7 @@
 #include "support/paths.h"
 #include "train/tiny_run.h"
 
-namespace coca {
+namespace coca::kill_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -99,4 +99,4 @@ TEST(Kill, ARunKilledAgainAndAgainEndsInTheSameBits) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::kill_test

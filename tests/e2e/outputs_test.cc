@@ -18,7 +18,7 @@
 #include "coca/io/names.h"
 #include "e2e/cli_fixture.h"
 
-namespace coca {
+namespace coca::outputs_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -405,4 +405,4 @@ TEST_F(Outputs, EveryFlagThatNamesAPathIsKnownToBeOne) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::outputs_test

@@ -18,7 +18,7 @@
 #include "support/paths.h"
 #include "train/tiny_run.h"
 
-namespace coca {
+namespace coca::ranks_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -306,4 +306,4 @@ TEST_F(Ranks, MistakesAreSaidOnce) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::ranks_test

@@ -9,7 +9,7 @@
 #include "coca/eval/perplexity.h"
 #include "support/tiny_model.h"
 
-namespace coca::eval {
+namespace coca::eval::context_parallel_test {
 namespace {
 
 using test::AttentionKind;
@@ -52,4 +52,4 @@ TEST(ContextParallel, IsThePerplexityOfOneProcess) {
 }
 
 }  // namespace
-}  // namespace coca::eval
+}  // namespace coca::eval::context_parallel_test

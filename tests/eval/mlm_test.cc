@@ -14,7 +14,7 @@
 #include "support/reference_decoder.h"
 #include "support/tiny_model.h"
 
-namespace coca::eval {
+namespace coca::eval::mlm_test {
 namespace {
 
 using testing::HasSubstr;
@@ -95,4 +95,4 @@ TEST(Mlm, EachKindOfModelIsRefusedWhereItDoesNotBelong) {
 }
 
 }  // namespace
-}  // namespace coca::eval
+}  // namespace coca::eval::mlm_test

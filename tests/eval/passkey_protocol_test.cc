@@ -10,7 +10,7 @@
 
 #include "coca/eval/passkey.h"
 
-namespace coca::eval {
+namespace coca::eval::passkey_protocol_test {
 
 void PrintTo(const NamedPasskeyProtocol& named, std::ostream* out) { *out << named.name; }  // not its bytes, of which some are padding
 
@@ -155,4 +155,4 @@ TEST(PasskeyProtocolNames, AreListedInErrors) {
 }
 
 }  // namespace
-}  // namespace coca::eval
+}  // namespace coca::eval::passkey_protocol_test

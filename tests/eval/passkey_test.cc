@@ -14,7 +14,7 @@
 #include "coca/ops/cross_entropy.h"
 #include "support/tiny_model.h"
 
-namespace coca::eval {
+namespace coca::eval::passkey_test {
 namespace {
 
 using test::AttentionKind;
@@ -316,4 +316,4 @@ TEST(WilsonInterval, KnownValues) {
 }
 
 }  // namespace
-}  // namespace coca::eval
+}  // namespace coca::eval::passkey_test

@@ -15,7 +15,7 @@
 #include "support/reference_decoder.h"
 #include "support/tiny_model.h"
 
-namespace coca::eval {
+namespace coca::eval::perplexity_protocol_test {
 
 // "[0,4)>1-3": tokens run, and the targets from the first to the last one scored.
 void PrintTo(const WindowSpan& s, std::ostream* out) {
@@ -224,4 +224,4 @@ TEST(TextSizes, WordPerplexitySpreadsTheNllOverWords) {
 }
 
 }  // namespace
-}  // namespace coca::eval
+}  // namespace coca::eval::perplexity_protocol_test

@@ -16,7 +16,7 @@
 #include "support/reference_decoder.h"
 #include "support/tiny_model.h"
 
-namespace coca::eval {
+namespace coca::eval::perplexity_test {
 namespace {
 
 using test::AttentionKind;
@@ -371,4 +371,4 @@ TEST(Perplexity, MistakesAreNamed) {
 }
 
 }  // namespace
-}  // namespace coca::eval
+}  // namespace coca::eval::perplexity_test

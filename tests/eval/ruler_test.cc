@@ -11,7 +11,7 @@
 #include "coca/base/stop.h"
 #include "support/tiny_model.h"
 
-namespace coca::eval {
+namespace coca::eval::ruler_test {
 namespace {
 
 using data::RulerTask;
@@ -118,4 +118,4 @@ TEST(WilsonOfMean, EqualsTheShareOfSuccesses) {
 }
 
 }  // namespace
-}  // namespace coca::eval
+}  // namespace coca::eval::ruler_test

@@ -13,7 +13,7 @@
 #include "support/reference_decoder.h"
 #include "support/tiny_model.h"
 
-namespace coca::eval {
+namespace coca::eval::stream_test {
 namespace {
 
 using test::AttentionKind;
@@ -139,4 +139,4 @@ TEST(Stream, MistakesAndStops) {
 }
 
 }  // namespace
-}  // namespace coca::eval
+}  // namespace coca::eval::stream_test

@@ -13,7 +13,7 @@
 #include "support/temp_dir.h"
 #include "support/tiny_model.h"
 
-namespace coca::formats {
+namespace coca::formats::adapter_file_test {
 namespace {
 
 using namespace model;
@@ -94,4 +94,4 @@ TEST(AdapterFile, ConfigsAsPeftWritesThem) {
 }
 
 }  // namespace
-}  // namespace coca::formats
+}  // namespace coca::formats::adapter_file_test

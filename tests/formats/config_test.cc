@@ -11,7 +11,7 @@
 #include "support/paths.h"
 #include "support/tiny_model.h"
 
-namespace coca::formats {
+namespace coca::formats::config_test {
 namespace {
 
 using namespace model;
@@ -414,4 +414,4 @@ TEST(Config, TWidth) {
 }
 
 }  // namespace
-}  // namespace coca::formats
+}  // namespace coca::formats::config_test

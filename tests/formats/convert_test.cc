@@ -17,7 +17,7 @@
 #include "support/t_width.h"
 #include "support/tiny_model.h"
 
-namespace coca::formats {
+namespace coca::formats::convert_test {
 namespace {
 
 using namespace model;
@@ -431,4 +431,4 @@ TEST(Convert, TWidth) {
 }
 
 }  // namespace
-}  // namespace coca::formats
+}  // namespace coca::formats::convert_test

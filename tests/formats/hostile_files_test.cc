@@ -12,7 +12,7 @@
 #include "support/paths.h"
 #include "support/tiny_model.h"
 
-namespace coca::formats {
+namespace coca::formats::hostile_files_test {
 namespace {
 
 using namespace model;
@@ -134,4 +134,4 @@ TEST_F(HostileAdapter, PatternsAsPythonReadsThem) {
 }
 
 }  // namespace
-}  // namespace coca::formats
+}  // namespace coca::formats::hostile_files_test

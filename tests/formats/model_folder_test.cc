@@ -16,7 +16,7 @@
 #include "support/tiny_clex.h"
 #include "support/tiny_model.h"
 
-namespace coca::formats {
+namespace coca::formats::model_folder_test {
 namespace {
 
 using namespace model;
@@ -160,4 +160,4 @@ TEST_P(HalfTFolder, AHalfOneIsReadBack) {
 }
 
 }  // namespace
-}  // namespace coca::formats
+}  // namespace coca::formats::model_folder_test

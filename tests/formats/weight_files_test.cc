@@ -17,7 +17,7 @@
 #include "support/paths.h"
 #include "support/tiny_model.h"
 
-namespace coca::formats {
+namespace coca::formats::weight_files_test {
 namespace {
 
 using namespace model;
@@ -165,4 +165,4 @@ TEST(WeightFiles, BadTensorsAreNamed) {
 }
 
 }  // namespace
-}  // namespace coca::formats
+}  // namespace coca::formats::weight_files_test

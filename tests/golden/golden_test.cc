@@ -13,7 +13,7 @@
 #include "support/paths.h"
 #include "support/targets.h"
 
-namespace coca::eval {
+namespace coca::eval::golden_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -85,4 +85,4 @@ TEST(Golden, WrongFoldersAreNamed) {
 }
 
 }  // namespace
-}  // namespace coca::eval
+}  // namespace coca::eval::golden_test

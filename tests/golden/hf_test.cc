@@ -15,7 +15,7 @@
 #include "coca/ops/linear.h"
 #include "support/paths.h"
 
-namespace coca::test {
+namespace coca::test::hf_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -100,4 +100,4 @@ TEST_P(HuggingFace, WhatWeSaveIsTheSameModel) {
 }
 
 }  // namespace
-}  // namespace coca::test
+}  // namespace coca::test::hf_test

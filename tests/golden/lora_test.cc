@@ -13,7 +13,7 @@
 #include "coca/ops/linear.h"
 #include "support/paths.h"
 
-namespace coca::model {
+namespace coca::model::lora_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -68,4 +68,4 @@ INSTANTIATE_TEST_SUITE_P(Peft, LoraGolden, testing::Values("llama", "gpt_neox"),
                          [](const auto& param_info) { return std::string(param_info.param); });
 
 }  // namespace
-}  // namespace coca::model
+}  // namespace coca::model::lora_test

@@ -7,7 +7,7 @@
 #include "coca/infer/cached_decoder.h"
 #include "support/tiny_model.h"
 
-namespace coca::infer {
+namespace coca::infer::bf16_test {
 namespace {
 
 constexpr int64_t kB = 2, kN = 70;
@@ -68,4 +68,4 @@ TEST_P(Bf16Decoding, IsAsNearAsTheWholeSequence) {
 }
 
 }  // namespace
-}  // namespace coca::infer
+}  // namespace coca::infer::bf16_test

@@ -11,7 +11,7 @@
 #include "support/reference_decoder.h"
 #include "support/tiny_clex.h"
 
-namespace coca::infer {
+namespace coca::infer::cached_decoder_test {
 namespace {
 
 using test::AttentionKind;
@@ -273,4 +273,4 @@ TEST(CachedDecoder, MisuseIsNamed) {
 }
 
 }  // namespace
-}  // namespace coca::infer
+}  // namespace coca::infer::cached_decoder_test

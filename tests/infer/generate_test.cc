@@ -8,7 +8,7 @@
 #include "coca/ops/linear.h"
 #include "support/tiny_model.h"
 
-namespace coca::infer {
+namespace coca::infer::generate_test {
 namespace {
 
 using test::AttentionKind;
@@ -139,4 +139,4 @@ TEST_F(GenerateOnce, Edges) {
 }
 
 }  // namespace
-}  // namespace coca::infer
+}  // namespace coca::infer::generate_test

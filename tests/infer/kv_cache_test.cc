@@ -8,7 +8,7 @@
 #include "support/numerics.h"
 #include "support/tiny_model.h"
 
-namespace coca::infer {
+namespace coca::infer::kv_cache_test {
 namespace {
 
 using test::AttentionKind;
@@ -99,4 +99,4 @@ TEST(KvCache, TruncateAndErrors) {
 }
 
 }  // namespace
-}  // namespace coca::infer
+}  // namespace coca::infer::kv_cache_test

@@ -13,7 +13,7 @@
 #include "support/reference_decoder.h"
 #include "support/tiny_model.h"
 
-namespace coca::infer {
+namespace coca::infer::pattern_test {
 namespace {
 
 using model::AttentionKind;
@@ -275,4 +275,4 @@ TEST(Patterns, WrongOnesAreNamed) {
 }
 
 }  // namespace
-}  // namespace coca::infer
+}  // namespace coca::infer::pattern_test

@@ -12,7 +12,7 @@
 
 #include "coca/base/error.h"
 
-namespace coca::infer {
+namespace coca::infer::sampling_test {
 namespace {
 
 constexpr double kInf = std::numeric_limits<double>::infinity();
@@ -242,4 +242,4 @@ TEST(Sampling, NewOptionsAreChecked) {
 }
 
 }  // namespace
-}  // namespace coca::infer
+}  // namespace coca::infer::sampling_test

@@ -9,7 +9,7 @@
 #include "support/numerics.h"
 #include "support/reference_decoder.h"
 
-namespace coca::infer {
+namespace coca::infer::windows_test {
 namespace {
 
 constexpr int64_t kB = 2, kN = 17;
@@ -70,4 +70,4 @@ TEST_P(Windowed, GeneratesAndRoundedCachesStayClose) {
 }
 
 }  // namespace
-}  // namespace coca::infer
+}  // namespace coca::infer::windows_test

@@ -17,7 +17,7 @@
 #include "support/faults.h"
 #include "support/temp_dir.h"
 
-namespace coca::io {
+namespace coca::io::fs_test {
 namespace {
 
 using test::error_of;
@@ -406,4 +406,4 @@ TEST(Hash, Crc32cKnownAnswerAndChaining) {
 }
 
 }  // namespace
-}  // namespace coca::io
+}  // namespace coca::io::fs_test

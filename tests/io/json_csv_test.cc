@@ -7,7 +7,7 @@
 #include "support/faults.h"
 #include "support/temp_dir.h"
 
-namespace coca::io {
+namespace coca::io::json_csv_test {
 namespace {
 
 using test::error_of;
@@ -134,4 +134,4 @@ TEST(Csv, AFlushThatFailsKeepsTheRows) {
 }
 
 }  // namespace
-}  // namespace coca::io
+}  // namespace coca::io::json_csv_test

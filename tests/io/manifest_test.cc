@@ -6,7 +6,7 @@
 #include "coca/io/json_file.h"
 #include "support/temp_dir.h"
 
-namespace coca::io {
+namespace coca::io::manifest_test {
 namespace {
 
 using test::error_of;
@@ -89,4 +89,4 @@ TEST(Manifest, RefusesWhatIsNone) {
 }
 
 }  // namespace
-}  // namespace coca::io
+}  // namespace coca::io::manifest_test

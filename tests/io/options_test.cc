@@ -6,13 +6,13 @@
 
 #include "support/temp_dir.h"
 
-namespace coca::io {
+namespace coca::io::options_test {
 enum class Colour { kRed, kGreen };
 }
-COCA_ENUM_NAMES(coca::io::Colour, "colour", {coca::io::Colour::kRed, "red"},
-                {coca::io::Colour::kGreen, "green"})
+COCA_ENUM_NAMES(coca::io::options_test::Colour, "colour", {coca::io::options_test::Colour::kRed, "red"},
+                {coca::io::options_test::Colour::kGreen, "green"})
 
-namespace coca::io {
+namespace coca::io::options_test {
 namespace {
 
 using test::error_of;
@@ -159,4 +159,4 @@ TEST(Options, TypeErrorsNameKeyValueAndType) {
 }
 
 }  // namespace
-}  // namespace coca::io
+}  // namespace coca::io::options_test

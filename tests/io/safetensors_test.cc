@@ -8,7 +8,7 @@
 #include "coca/base/rng.h"
 #include "support/temp_dir.h"
 
-namespace coca::io {
+namespace coca::io::safetensors_test {
 namespace {
 
 using test::error_of;
@@ -262,4 +262,4 @@ TEST(Safetensors, ReadsTheGoldenFiles) {
 }
 
 }  // namespace
-}  // namespace coca::io
+}  // namespace coca::io::safetensors_test

@@ -12,7 +12,7 @@
 #include "kernels/fake_cudart.h"
 #include "support/message.h"
 
-namespace coca {
+namespace coca::cuda_device_test {
 namespace {
 
 using test::fake_cuda;
@@ -151,4 +151,4 @@ TEST_F(Cuda, EachFailingCallIsOneError) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::cuda_device_test

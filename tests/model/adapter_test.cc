@@ -13,7 +13,7 @@
 #include "support/temp_dir.h"
 #include "support/tiny_model.h"
 
-namespace coca::model {
+namespace coca::model::adapter_test {
 namespace {
 
 using test::Complex;
@@ -202,4 +202,4 @@ TEST(Adapter, WrongSettingsAreNamed) {
 }
 
 }  // namespace
-}  // namespace coca::model
+}  // namespace coca::model::adapter_test

@@ -13,7 +13,7 @@
 #include "support/targets.h"
 #include "support/tiny_model.h"
 
-namespace coca::model {
+namespace coca::model::bf16_test {
 namespace {
 
 using test::TinyModel;
@@ -186,4 +186,4 @@ TEST(Bf16, WeightsOfTheOtherPrecisionAreRefused) {
 }
 
 }  // namespace
-}  // namespace coca::model
+}  // namespace coca::model::bf16_test

@@ -14,7 +14,7 @@
 #include "support/reference_decoder.h"
 #include "support/tiny_clex.h"
 
-namespace coca::model {
+namespace coca::model::clex_test {
 namespace {
 
 using test::Complex;
@@ -200,4 +200,4 @@ TEST(Clex, MistakesAreNamed) {
 }
 
 }  // namespace
-}  // namespace coca::model
+}  // namespace coca::model::clex_test

@@ -12,7 +12,7 @@
 #include "coca/model/decoder.h"
 #include "support/tiny_model.h"
 
-namespace coca::model {
+namespace coca::model::decoder_memory_test {
 namespace {
 
 using test::TinyModel;
@@ -160,4 +160,4 @@ TEST(TrainingMemory, IsWhatThePolicyKeeps) {
 }
 
 }  // namespace
-}  // namespace coca::model
+}  // namespace coca::model::decoder_memory_test

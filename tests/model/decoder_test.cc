@@ -15,7 +15,7 @@
 #include "support/targets.h"
 #include "support/tiny_model.h"
 
-namespace coca::model {
+namespace coca::model::decoder_test {
 namespace {
 
 using test::Complex;
@@ -233,4 +233,4 @@ TEST(Decoder, MistakesAreNamed) {
 }
 
 }  // namespace
-}  // namespace coca::model
+}  // namespace coca::model::decoder_test

@@ -12,7 +12,7 @@
 #include "support/reference_decoder.h"
 #include "support/tiny_model.h"
 
-namespace coca::model {
+namespace coca::model::drawn_positions_test {
 namespace {
 
 using test::Complex;
@@ -137,4 +137,4 @@ TEST(DrawnPositions, WhatTakesNoneSaysSo) {
 }
 
 }  // namespace
-}  // namespace coca::model
+}  // namespace coca::model::drawn_positions_test

@@ -11,7 +11,7 @@
 #include "support/reference_decoder.h"
 #include "support/tiny_model.h"
 
-namespace coca::model {
+namespace coca::model::methods_test {
 namespace {
 
 constexpr int64_t kN = 26;  // beyond the trained 8, and beyond the far keys of each pattern
@@ -127,4 +127,4 @@ TEST(Methods, EveryPairOfScoreAndPositionHasItsName) {
 }
 
 }  // namespace
-}  // namespace coca::model
+}  // namespace coca::model::methods_test

@@ -7,7 +7,7 @@
 #include "coca/ops/cross_entropy.h"
 #include "support/tiny_model.h"
 
-namespace coca::model {
+namespace coca::model::packed_test {
 namespace {
 
 constexpr int64_t kN = 12;
@@ -96,4 +96,4 @@ TEST(Packed, WrongStartsAreNamed) {
 INSTANTIATE_TEST_SUITE_P(Specs, PackedInSpec, testing::ValuesIn(test::all_specs()), test::spec_test_name);
 
 }  // namespace
-}  // namespace coca::model
+}  // namespace coca::model::packed_test

@@ -8,7 +8,7 @@
 
 #include "support/tiny_model.h"
 
-namespace coca::model {
+namespace coca::model::params_test {
 namespace {
 
 std::vector<std::string> names_of(const ModelSpec& spec) {
@@ -131,4 +131,4 @@ TEST(Params, KindsShareTheirDraws) {
 }
 
 }  // namespace
-}  // namespace coca::model
+}  // namespace coca::model::params_test

@@ -19,7 +19,7 @@
 #include "support/tiny_clex.h"
 #include "support/tiny_model.h"
 
-namespace coca::model {
+namespace coca::model::ring_attention_test {
 namespace {
 
 using test::TinyModel;
@@ -385,4 +385,4 @@ TEST(Ring, WhatItDoesNotDoIsNamed) {
 }
 
 }  // namespace
-}  // namespace coca::model
+}  // namespace coca::model::ring_attention_test

@@ -9,7 +9,7 @@
 #include "support/reference_angles.h"
 #include "support/tiny_model.h"
 
-namespace coca::model {
+namespace coca::model::rope_rotation_test {
 namespace {
 
 using testing::HasSubstr;
@@ -108,4 +108,4 @@ TEST(RopeRotation, ImpossibleNumbersAreNamed) {
 }
 
 }  // namespace
-}  // namespace coca::model
+}  // namespace coca::model::rope_rotation_test

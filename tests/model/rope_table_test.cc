@@ -7,7 +7,7 @@
 
 #include "support/tiny_model.h"
 
-namespace coca::model {
+namespace coca::model::rope_table_test {
 namespace {
 
 ModelSpec spec_of(int64_t R, Scaling scaling, double factor, int64_t max_position = 512) {
@@ -99,4 +99,4 @@ TEST(RopeTable, RebuildsWhenItMust) {
 }
 
 }  // namespace
-}  // namespace coca::model
+}  // namespace coca::model::rope_table_test

@@ -10,7 +10,7 @@
 #include "support/message.h"
 #include "support/tiny_model.h"
 
-namespace coca::model {
+namespace coca::model::select_test {
 namespace {
 
 using ::testing::AllOf;
@@ -126,4 +126,4 @@ TEST_P(SelectInSpec, GradientsOfASelection) {
 INSTANTIATE_TEST_SUITE_P(Specs, SelectInSpec, testing::ValuesIn(test::all_specs()), test::spec_test_name);
 
 }  // namespace
-}  // namespace coca::model
+}  // namespace coca::model::select_test

@@ -13,7 +13,7 @@
 #include "support/reference_decoder.h"
 #include "support/t_width.h"
 
-namespace coca::model {
+namespace coca::model::t_width_test {
 namespace {
 
 using test::with_width;
@@ -126,4 +126,4 @@ TEST(TWidth, PlainDescentIsTheSameAtHalfTheRate) {
 }
 
 }  // namespace
-}  // namespace coca::model
+}  // namespace coca::model::t_width_test

@@ -12,7 +12,7 @@
 #include "support/numerics.h"
 #include "support/reference_decoder.h"
 
-namespace coca::model {
+namespace coca::model::windows_test {
 namespace {
 
 using test::Complex;
@@ -192,4 +192,4 @@ TEST(Windows, WorkFollowsWhatIsAttended) {
 }
 
 }  // namespace
-}  // namespace coca::model
+}  // namespace coca::model::windows_test

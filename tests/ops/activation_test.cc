@@ -4,7 +4,7 @@
 #include "coca/kernels/ref/activation.h"
 #include "ops/op_test.h"
 
-namespace coca::test {
+namespace coca::test::activation_test {
 namespace {
 
 const std::vector<std::pair<int64_t, int64_t>> kShapes = {{1, 1}, {1, 3}, {3, 31}, {7, 67}, {70, 513}};
@@ -188,4 +188,4 @@ TEST(Activation, Errors) {
 }
 
 }  // namespace
-}  // namespace coca::test
+}  // namespace coca::test::activation_test

@@ -4,7 +4,7 @@
 #include "coca/kernels/ref/adamw.h"
 #include "ops/op_test.h"
 
-namespace coca::test {
+namespace coca::test::adamw_test {
 namespace {
 
 template <typename T>
@@ -145,4 +145,4 @@ TEST(AdamW, Errors) {
 }
 
 }  // namespace
-}  // namespace coca::test
+}  // namespace coca::test::adamw_test

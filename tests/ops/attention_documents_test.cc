@@ -16,7 +16,7 @@
 #include "support/targets.h"
 #include "support/views.h"
 
-namespace coca::ops {
+namespace coca::ops::attention_documents_test {
 namespace {
 
 // o, lse, dq, dk, dv of packed documents, or of the document [start, start + length) alone, in one row of floats.
@@ -185,4 +185,4 @@ TEST(AttentionDocuments, BadDocumentsAreNamed) {
 }
 
 }  // namespace
-}  // namespace coca::ops
+}  // namespace coca::ops::attention_documents_test

@@ -9,7 +9,7 @@
 #include "support/targets.h"
 #include "support/views.h"
 
-namespace coca::ops {
+namespace coca::ops::attention_long_test {
 namespace {
 
 using test::as_view;
@@ -85,4 +85,4 @@ TEST(AttentionLong, RowsOf131072KeysMatchTheReferenceByBf16Instructions) {
 }
 
 }  // namespace
-}  // namespace coca::ops
+}  // namespace coca::ops::attention_long_test

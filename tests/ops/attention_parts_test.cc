@@ -10,7 +10,7 @@
 
 #include "coca/ops/attention.h"
 
-namespace coca::ops {
+namespace coca::ops::attention_parts_test {
 namespace {
 
 using test::as_view;
@@ -171,4 +171,4 @@ TEST(AttentionParts, BadShapesAreNamed) {
 }
 
 }  // namespace
-}  // namespace coca::ops
+}  // namespace coca::ops::attention_parts_test

@@ -16,7 +16,7 @@
 #include "support/targets.h"
 #include "support/views.h"
 
-namespace coca::ops {
+namespace coca::ops::attention_test {
 namespace {
 
 using test::as_view;
@@ -495,4 +495,4 @@ TEST(Attention, BadShapesAreNamed) {
 }
 
 }  // namespace
-}  // namespace coca::ops
+}  // namespace coca::ops::attention_test

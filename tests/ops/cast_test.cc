@@ -5,7 +5,7 @@
 
 #include "ops/op_test.h"
 
-namespace coca::test {
+namespace coca::test::cast_test {
 namespace {
 
 // Every bf16 pattern, and around each: the floats next to it, next to the tie above it, and the tie itself.
@@ -74,4 +74,4 @@ TEST(Cast, Errors) {
 }
 
 }  // namespace
-}  // namespace coca::test
+}  // namespace coca::test::cast_test

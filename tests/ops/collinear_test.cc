@@ -10,7 +10,7 @@
 #include "support/targets.h"
 #include "support/views.h"
 
-namespace coca::ops {
+namespace coca::ops::collinear_test {
 namespace {
 
 using test::as_view;
@@ -364,4 +364,4 @@ TEST(Collinear, BadShapesAreNamed) {
 }
 
 }  // namespace
-}  // namespace coca::ops
+}  // namespace coca::ops::collinear_test

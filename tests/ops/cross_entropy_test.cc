@@ -7,7 +7,7 @@
 #include "coca/kernels/ref/linear.h"
 #include "ops/op_test.h"
 
-namespace coca::test {
+namespace coca::test::cross_entropy_test {
 namespace {
 
 constexpr float kScale = 0.37f;
@@ -257,4 +257,4 @@ TEST(CrossEntropy, Errors) {
 }
 
 }  // namespace
-}  // namespace coca::test
+}  // namespace coca::test::cross_entropy_test

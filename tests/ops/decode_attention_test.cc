@@ -15,7 +15,7 @@
 #include "ops/op_test.h"
 #include "support/views.h"
 
-namespace coca::ops {
+namespace coca::ops::decode_attention_test {
 namespace {
 
 using test::as_view;
@@ -426,4 +426,4 @@ TEST(DecodeAttention, MisuseIsNamed) {
 }
 
 }  // namespace
-}  // namespace coca::ops
+}  // namespace coca::ops::decode_attention_test

@@ -17,7 +17,7 @@
 #include "ops/op_test.h"
 #include "support/fake_device.h"
 
-namespace coca::test {
+namespace coca::test::device_ops_test {
 namespace {
 
 TEST(DeviceOps, OperandsMustLieWhereTheOpRuns) {
@@ -153,4 +153,4 @@ TEST(GuardedOnADevice, StrayAndMissingWritesShow) {
 }
 
 }  // namespace
-}  // namespace coca::test
+}  // namespace coca::test::device_ops_test

@@ -14,7 +14,7 @@
 #include "ops/op_test.h"
 #include "support/views.h"
 
-namespace coca::ops {
+namespace coca::ops::dilated_attention_test {
 namespace {
 
 using test::as_view;
@@ -292,4 +292,4 @@ TEST(DilatedAttention, WrongCallsAreNamed) {
 }
 
 }  // namespace
-}  // namespace coca::ops
+}  // namespace coca::ops::dilated_attention_test

@@ -4,7 +4,7 @@
 #include "coca/kernels/ref/embedding.h"
 #include "ops/op_test.h"
 
-namespace coca::test {
+namespace coca::test::embedding_test {
 namespace {
 
 struct Shape {
@@ -106,4 +106,4 @@ TEST(Embedding, Errors) {
 }
 
 }  // namespace
-}  // namespace coca::test
+}  // namespace coca::test::embedding_test

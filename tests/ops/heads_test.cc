@@ -7,7 +7,7 @@
 #include "coca/base/rng.h"
 #include "coca/tensor/tensor.h"
 
-namespace coca::test {
+namespace coca::test::heads_test {
 namespace {
 
 constexpr int64_t B = 2, N = 3, H = 2, D = 5;
@@ -64,4 +64,4 @@ TEST(Heads, ShapesAreChecked) {
 }
 
 }  // namespace
-}  // namespace coca::test
+}  // namespace coca::test::heads_test

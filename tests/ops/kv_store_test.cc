@@ -10,7 +10,7 @@
 
 #include "ops/op_test.h"
 
-namespace coca::ops {
+namespace coca::ops::kv_store_test {
 namespace {
 
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN(), kInf = std::numeric_limits<float>::infinity();
@@ -161,4 +161,4 @@ TEST(KvStore, MisuseIsNamed) {
 }
 
 }  // namespace
-}  // namespace coca::ops
+}  // namespace coca::ops::kv_store_test

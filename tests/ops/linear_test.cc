@@ -4,7 +4,7 @@
 #include "coca/kernels/ref/linear.h"
 #include "ops/op_test.h"
 
-namespace coca::test {
+namespace coca::test::linear_test {
 namespace {
 
 struct Shape {
@@ -209,4 +209,4 @@ TEST(Linear, Errors) {
 }
 
 }  // namespace
-}  // namespace coca::test
+}  // namespace coca::test::linear_test

@@ -6,7 +6,7 @@
 #include "coca/kernels/ref/lora.h"
 #include "ops/op_test.h"
 
-namespace coca::test {
+namespace coca::test::lora_test {
 namespace {
 
 struct Shape {
@@ -168,4 +168,4 @@ TEST(Lora, WrongArgumentsAreNamed) {
 }
 
 }  // namespace
-}  // namespace coca::test
+}  // namespace coca::test::lora_test

@@ -4,7 +4,7 @@
 #include "coca/kernels/ref/norm.h"
 #include "ops/op_test.h"
 
-namespace coca::test {
+namespace coca::test::norm_test {
 namespace {
 
 enum class Bias { kYes, kNo };
@@ -222,4 +222,4 @@ TEST(Norm, Errors) {
 }
 
 }  // namespace
-}  // namespace coca::test
+}  // namespace coca::test::norm_test

@@ -4,7 +4,7 @@
 #include "coca/kernels/ref/residual.h"
 #include "ops/op_test.h"
 
-namespace coca::test {
+namespace coca::test::residual_test {
 namespace {
 
 // Sums of two or three floats in the reference's order: the bits agree.
@@ -58,4 +58,4 @@ TEST(Residual, Errors) {
 }
 
 }  // namespace
-}  // namespace coca::test
+}  // namespace coca::test::residual_test

@@ -6,7 +6,7 @@
 #include "coca/kernels/ref/rope_angle.h"
 #include "ops/op_test.h"
 
-namespace coca::ops {
+namespace coca::ops::rope_angle_test {
 namespace {
 
 using test::Complex;
@@ -135,4 +135,4 @@ TEST(RopeAngle, MistakesAreNamed) {
 }
 
 }  // namespace
-}  // namespace coca::ops
+}  // namespace coca::ops::rope_angle_test

@@ -10,7 +10,7 @@
 #include "support/targets.h"
 #include "support/views.h"
 
-namespace coca::ops {
+namespace coca::ops::rope_test {
 namespace {
 
 using test::as_view;
@@ -99,4 +99,4 @@ TEST(Rope, BadShapesAreNamed) {
 }
 
 }  // namespace
-}  // namespace coca::ops
+}  // namespace coca::ops::rope_test

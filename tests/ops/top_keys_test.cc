@@ -10,7 +10,7 @@
 #include "ops/op_test.h"
 #include "support/views.h"
 
-namespace coca::ops {
+namespace coca::ops::top_keys_test {
 namespace {
 
 using test::as_view;
@@ -169,4 +169,4 @@ TEST(TopKeys, MistakesAreNamed) {
 }
 
 }  // namespace
-}  // namespace coca::ops
+}  // namespace coca::ops::top_keys_test

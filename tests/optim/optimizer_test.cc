@@ -8,7 +8,7 @@
 #include "coca/model/select.h"
 #include "support/numerics.h"
 
-namespace coca::optim {
+namespace coca::optim::optimizer_test {
 namespace {
 
 using model::ParamInfo;
@@ -190,4 +190,4 @@ TEST(AdamW, BadOptionsAreNamed) {
 }
 
 }  // namespace
-}  // namespace coca::optim
+}  // namespace coca::optim::optimizer_test

@@ -10,7 +10,7 @@
 #include "coca/optim/optimizer.h"
 #include "support/numerics.h"
 
-namespace coca::optim {
+namespace coca::optim::partition_test {
 namespace {
 
 TEST(Partition, EveryTileHasOneOwnerAndBucketsAreSharedEqually) {
@@ -106,4 +106,4 @@ TEST(SharedAdamW, ANonFiniteGradientOfOneRankChangesNothingOnAny) {
 }
 
 }  // namespace
-}  // namespace coca::optim
+}  // namespace coca::optim::partition_test

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <limits>
 
-namespace coca::optim {
+namespace coca::optim::schedule_test {
 namespace {
 
 constexpr Decay kDecays[] = {Decay::kConstant, Decay::kLinear, Decay::kCosine};
@@ -63,4 +63,4 @@ TEST(Schedule, BadValuesAreNamed) {
 }
 
 }  // namespace
-}  // namespace coca::optim
+}  // namespace coca::optim::schedule_test

@@ -18,7 +18,7 @@
 #define SKIP_WITHOUT_GNUPLOT() \
   if (!gnuplot_available()) GTEST_SKIP() << "gnuplot is not installed"
 
-namespace coca::report {
+namespace coca::report::chart_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -195,4 +195,4 @@ TEST(Gnuplot, FailureCarriesItsMessage) {
 }
 
 }  // namespace
-}  // namespace coca::report
+}  // namespace coca::report::chart_test

@@ -19,7 +19,7 @@
 #include "report/svg_support.h"
 #include "support/paths.h"
 
-namespace coca::report {
+namespace coca::report::document_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -178,4 +178,4 @@ TEST(Write, FilesAndFigures) {
 }
 
 }  // namespace
-}  // namespace coca::report
+}  // namespace coca::report::document_test

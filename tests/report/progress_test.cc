@@ -10,7 +10,7 @@
 
 #include "coca/base/error.h"
 
-namespace coca::report {
+namespace coca::report::progress_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -142,4 +142,4 @@ TEST(Progress, EmptySinkIsSilentAndOptionsAreChecked) {
 }
 
 }  // namespace
-}  // namespace coca::report
+}  // namespace coca::report::progress_test

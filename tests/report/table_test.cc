@@ -13,7 +13,7 @@
 #include "coca/base/error.h"
 #include "coca/report/escape.h"
 
-namespace coca::report {
+namespace coca::report::table_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -214,4 +214,4 @@ TEST(Escape, GnuplotQuotes) {
 }
 
 }  // namespace
-}  // namespace coca::report
+}  // namespace coca::report::table_test

@@ -17,7 +17,7 @@
 #include "coca/study/run.h"
 #include "support/paths.h"
 
-namespace coca::study {
+namespace coca::study::study_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -479,4 +479,4 @@ TEST(StudyText, TheCompilerKnowsItsHeaders) {
 }
 
 }  // namespace
-}  // namespace coca::study
+}  // namespace coca::study::study_test

@@ -7,7 +7,7 @@
 #include "coca/model/spec.h"
 #include "coca/train/config.h"
 
-namespace coca::study {
+namespace coca::study::work_test {
 namespace {
 
 TEST(WorkMeter, EachKindGoesByItsOwnSpeedAndWhatHasNotBegunByTheOthers) {
@@ -51,4 +51,4 @@ TEST(WorkOf, CountsWhatTheModelRuns) {
 }
 
 }  // namespace
-}  // namespace coca::study
+}  // namespace coca::study::work_test

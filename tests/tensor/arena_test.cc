@@ -10,7 +10,7 @@
 
 #include "coca/tensor/context.h"
 
-namespace coca {
+namespace coca::arena_test {
 namespace {
 
 using ::testing::HasSubstr;
@@ -144,4 +144,4 @@ TEST(Context, TraceReceivesNamedValues) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::arena_test

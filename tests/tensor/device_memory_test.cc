@@ -11,7 +11,7 @@
 #include "support/fake_device.h"
 #include "support/message.h"
 
-namespace coca {
+namespace coca::device_memory_test {
 namespace {
 
 using test::FakeDevice;
@@ -168,4 +168,4 @@ TEST(OutOfMemory, OnTheHostAsWell) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::device_memory_test

@@ -12,7 +12,7 @@
 #include "coca/tensor/tensor.h"
 #include "support/message.h"
 
-namespace coca {
+namespace coca::tensor_ref_test {
 namespace {
 
 using test::message;
@@ -155,4 +155,4 @@ TEST(Owner, AlignedZeroedAndMoveOnly) {
 }
 
 }  // namespace
-}  // namespace coca
+}  // namespace coca::tensor_ref_test

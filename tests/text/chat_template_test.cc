@@ -6,7 +6,7 @@
 #include "coca/text/chat_choice.h"
 #include "support/temp_dir.h"
 
-namespace coca::text {
+namespace coca::text::chat_template_test {
 namespace {
 
 using nlohmann::json;
@@ -321,4 +321,4 @@ TEST(ChatTemplate, OfAFolder) {
 }
 
 }  // namespace
-}  // namespace coca::text
+}  // namespace coca::text::chat_template_test

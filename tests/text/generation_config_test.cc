@@ -6,7 +6,7 @@
 
 #include "support/temp_dir.h"
 
-namespace coca::text {
+namespace coca::text::generation_config_test {
 namespace {
 
 using nlohmann::json;
@@ -81,4 +81,4 @@ TEST(GenerationConfig, RefusesWhatMeansNothing) {
 }
 
 }  // namespace
-}  // namespace coca::text
+}  // namespace coca::text::generation_config_test

@@ -7,7 +7,7 @@
 #include "coca/text/tokenizer.h"
 #include "support/temp_dir.h"
 
-namespace coca::text {
+namespace coca::text::hostile_files_test {
 namespace {
 
 using nlohmann::json;
@@ -126,4 +126,4 @@ TEST(HostileTemplate, DeepCalls) {
 }
 
 }  // namespace
-}  // namespace coca::text
+}  // namespace coca::text::hostile_files_test

@@ -8,7 +8,7 @@
 #include "coca/text/utf8.h"
 #include "support/temp_dir.h"
 
-namespace coca::text {
+namespace coca::text::json_tokenizer_test {
 namespace {
 
 using nlohmann::json;
@@ -334,4 +334,4 @@ TEST(SpecialTokens, OfTheOtherTokenizers) {
 }
 
 }  // namespace
-}  // namespace coca::text
+}  // namespace coca::text::json_tokenizer_test

@@ -7,7 +7,7 @@
 #include "coca/text/unicode.h"
 #include "support/temp_dir.h"
 
-namespace coca::text {
+namespace coca::text::regex_test {
 namespace {
 
 using test::error_of;
@@ -130,4 +130,4 @@ TEST(Unicode, NormalForms) {
 }
 
 }  // namespace
-}  // namespace coca::text
+}  // namespace coca::text::regex_test

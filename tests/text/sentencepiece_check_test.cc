@@ -7,7 +7,7 @@
 #include "coca/text/tokenizer.h"
 #include "support/temp_dir.h"
 
-namespace coca::text {
+namespace coca::text::sentencepiece_check_test {
 namespace {
 
 using test::error_of;
@@ -110,4 +110,4 @@ TEST(SentencePieceCheck, MapsThatLie) {
 }
 
 }  // namespace
-}  // namespace coca::text
+}  // namespace coca::text::sentencepiece_check_test

@@ -6,7 +6,7 @@
 
 #include "coca/base/error.h"
 
-namespace coca::text {
+namespace coca::text::stop_strings_test {
 namespace {
 
 // However the text is cut into pieces, what is shown is the text up to the first stop string.
@@ -46,4 +46,4 @@ TEST(StopStrings, EmptyOnesAreRefused) {
 }
 
 }  // namespace
-}  // namespace coca::text
+}  // namespace coca::text::stop_strings_test

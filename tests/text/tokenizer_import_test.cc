@@ -6,7 +6,7 @@
 #include "coca/io/json_file.h"
 #include "support/temp_dir.h"
 
-namespace coca::text {
+namespace coca::text::tokenizer_import_test {
 namespace {
 
 using nlohmann::json;
@@ -178,4 +178,4 @@ TEST(VocabAndMerges, AgreeWithThePackage) {
 }
 
 }  // namespace
-}  // namespace coca::text
+}  // namespace coca::text::tokenizer_import_test

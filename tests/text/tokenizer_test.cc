@@ -11,7 +11,7 @@
 #include "support/faults.h"
 #include "support/temp_dir.h"
 
-namespace coca::text {
+namespace coca::text::tokenizer_test {
 namespace {
 
 using test::error_of;
@@ -483,4 +483,4 @@ TEST(StreamDecoder, HoldsBackHalfACharacterAndStartsAnew) {
 }
 
 }  // namespace
-}  // namespace coca::text
+}  // namespace coca::text::tokenizer_test

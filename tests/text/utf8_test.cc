@@ -3,7 +3,7 @@
 
 #include <gtest/gtest.h>
 
-namespace coca::text {
+namespace coca::text::utf8_test {
 namespace {
 
 const std::string kMark = "\xef\xbf\xbd";  // U+FFFD
@@ -72,4 +72,4 @@ TEST(Utf8, Bom) {
 }
 
 }  // namespace
-}  // namespace coca::text
+}  // namespace coca::text::utf8_test

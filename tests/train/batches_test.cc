@@ -5,7 +5,7 @@
 
 #include "train/tiny_run.h"
 
-namespace coca::train {
+namespace coca::train::batches_test {
 namespace {
 
 struct Made {
@@ -124,4 +124,4 @@ TEST(Batches, TextShorterThanAWindowIsAnError) {
 }
 
 }  // namespace
-}  // namespace coca::train
+}  // namespace coca::train::batches_test

@@ -5,7 +5,7 @@
 #include "coca/io/json_file.h"
 #include "train/tiny_run.h"
 
-namespace coca::train {
+namespace coca::train::checkpoint_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -176,4 +176,4 @@ TEST(Checkpoint, StatesThatSayNonsense) {
 }
 
 }  // namespace
-}  // namespace coca::train
+}  // namespace coca::train::checkpoint_test

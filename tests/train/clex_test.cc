@@ -11,7 +11,7 @@
 #include "support/tiny_clex.h"
 #include "train/tiny_finetune.h"
 
-namespace coca::train {
+namespace coca::train::clex_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -176,4 +176,4 @@ TEST_F(ClexRuns, WhatDoesNotGoTogetherIsNamed) {
 }
 
 }  // namespace
-}  // namespace coca::train
+}  // namespace coca::train::clex_test

@@ -8,7 +8,7 @@
 
 #include "train/tiny_run.h"
 
-namespace coca::train {
+namespace coca::train::config_test {
 namespace {
 
 using test::expect_error;
@@ -151,4 +151,4 @@ TEST(TrainConfig, SpecsFollowTheArchitecture) {
 }
 
 }  // namespace
-}  // namespace coca::train
+}  // namespace coca::train::config_test

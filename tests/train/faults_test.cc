@@ -12,7 +12,7 @@
 #include "support/faults.h"
 #include "train/tiny_run.h"
 
-namespace coca::train {
+namespace coca::train::faults_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -383,4 +383,4 @@ TEST(NonFinite, ALossThatIsNotFiniteAfterTheLastUpdateWritesNoModel) {
 }
 
 }  // namespace
-}  // namespace coca::train
+}  // namespace coca::train::faults_test

@@ -7,7 +7,7 @@
 #include "coca/train/finetune.h"
 #include "train/tiny_finetune.h"
 
-namespace coca::train {
+namespace coca::train::finetune_lora_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -140,4 +140,4 @@ TEST(FinetuneLora, ALossThatIsNotFiniteAfterTheLastUpdateWritesNoAdapter) {
 }
 
 }  // namespace
-}  // namespace coca::train
+}  // namespace coca::train::finetune_lora_test

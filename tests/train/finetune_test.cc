@@ -13,7 +13,7 @@
 #include "coca/train/metrics.h"
 #include "train/tiny_finetune.h"
 
-namespace coca::train {
+namespace coca::train::finetune_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -394,4 +394,4 @@ TEST(Finetune, OtherDataOrOptionsOnResume) {
 }
 
 }  // namespace
-}  // namespace coca::train
+}  // namespace coca::train::finetune_test

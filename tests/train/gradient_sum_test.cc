@@ -13,7 +13,7 @@
 #include "support/numerics.h"
 #include "support/tiny_model.h"
 
-namespace coca::train {
+namespace coca::train::gradient_sum_test {
 namespace {
 
 model::ModelSpec spec_of_several_tiles() {
@@ -126,4 +126,4 @@ TEST(GradientSum, LayersTravelWhileBackwardRuns) {
 }
 
 }  // namespace
-}  // namespace coca::train
+}  // namespace coca::train::gradient_sum_test

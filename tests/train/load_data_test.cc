@@ -3,7 +3,7 @@
 
 #include "train/tiny_run.h"
 
-namespace coca::train {
+namespace coca::train::load_data_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -107,4 +107,4 @@ TEST_F(LoadTokens, MissingTextIsNamed) {
 }
 
 }  // namespace
-}  // namespace coca::train
+}  // namespace coca::train::load_data_test

@@ -14,7 +14,7 @@
 #include "support/faults.h"
 #include "train/tiny_run.h"
 
-namespace coca::train {
+namespace coca::train::metrics_test {
 namespace {
 
 void write_rows(const std::filesystem::path& file, int64_t kept, std::initializer_list<int64_t> steps) {
@@ -234,4 +234,4 @@ TEST(Metrics, EventFilesHoldTheRowsAndGoOnFromACheckpoint) {
 }
 
 }  // namespace
-}  // namespace coca::train
+}  // namespace coca::train::metrics_test

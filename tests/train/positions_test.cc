@@ -10,7 +10,7 @@
 #include "coca/train/batches.h"
 #include "train/tiny_finetune.h"
 
-namespace coca::train {
+namespace coca::train::positions_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -266,4 +266,4 @@ TEST(Positions, WhatDoesNotGoTogetherIsNamed) {
 }
 
 }  // namespace
-}  // namespace coca::train
+}  // namespace coca::train::positions_test

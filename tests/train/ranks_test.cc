@@ -14,7 +14,7 @@
 #include "train/tiny_finetune.h"
 #include "train/tiny_run.h"
 
-namespace coca::train {
+namespace coca::train::ranks_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -264,4 +264,4 @@ TEST(Moments, DamagedFilesAreNamed) {
 }
 
 }  // namespace
-}  // namespace coca::train
+}  // namespace coca::train::ranks_test

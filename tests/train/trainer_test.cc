@@ -11,7 +11,7 @@
 #include "coca/train/metrics.h"
 #include "train/tiny_run.h"
 
-namespace coca::train {
+namespace coca::train::trainer_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -351,4 +351,4 @@ TEST(Trainer, TheNumberOfThreadsDoesNotChangeABit) {
 }
 
 }  // namespace
-}  // namespace coca::train
+}  // namespace coca::train::trainer_test

@@ -7,7 +7,7 @@
 #include "coca/formats/model_folder.h"
 #include "train/tiny_run.h"
 
-namespace coca::train {
+namespace coca::train::windows_test {
 namespace {
 
 namespace fs = std::filesystem;
@@ -109,4 +109,4 @@ TEST(TrainWindows, MasksAreAFunctionOfTheWindow) {
 }
 
 }  // namespace
-}  // namespace coca::train
+}  // namespace coca::train::windows_test
