@@ -1,6 +1,7 @@
-// coca/eval/mlm.h - how well a bidirectional model fills in masked tokens, by window length. Documents are cut into windows of
-// `length` tokens side by side, what is left at an end is passed over; of each, tokens are masked as in training
-// (data/masking.h), by (seed, window) alone, so that models of one tokenizer are asked for the same tokens.
+// coca/eval/mlm.h - how well a bidirectional model predicts masked tokens, by window length. Documents are cut into
+// adjacent windows of `length` tokens; a remainder at the end is skipped. In each window, tokens are masked as in
+// training (data/masking.h). The mask depends on (seed, window) alone, so models with the same tokenizer predict the
+// same tokens.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -36,11 +37,12 @@ struct MlmResult {
   bool whole() const { return windows == planned_windows; }
 };
 
-// vocabulary: of the tokenizer, below which random tokens are drawn. One result per length. Throws Error for a causal model, for
-// lengths that no document has, and kInterrupted when asked to stop.
+// vocabulary: that of the tokenizer; random tokens are drawn below it. One result per length. Throws Error for a causal
+// model and for lengths that no document has, and kInterrupted on a request to stop.
 std::vector<MlmResult> masked_perplexity(Context&, const model::ModelSpec&, const model::Weights&,
                                          std::span<const std::vector<int32_t>> documents, int32_t vocabulary, const MlmOptions&);
-// The same, each length added to `results` when it is done; after an error also that of which some windows are done, with these.
+// The same, but each length is added to `results` when it is done; after an error, a partly finished length is added
+// too.
 void masked_perplexity(Context&, const model::ModelSpec&, const model::Weights&, std::span<const std::vector<int32_t>> documents, int32_t vocabulary,
                        const MlmOptions&, std::vector<MlmResult>& results);
 

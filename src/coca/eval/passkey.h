@@ -1,11 +1,11 @@
 // coca/eval/passkey.h - passkey retrieval by length and depth, decoded greedily. Protocol: docs/evaluation.md.
 //
-// Under the rules first-number and contains the prompt is run and continued greedily, token by token, up to the tokens
-// wanted or an end token. Under the rule exact the ids are those of prompt and answer encoded together; the answer's begin where the prompt's own encoding ends.
-// The prompt is run once into the cache and the answer behind it. By induction over the positions, greedy decoding
-// from the prompt writes exactly the answer if and only if the argmax before each answer token, given the right
-// tokens before it, is that token: so one pass decides. Only where it fails is the answer decoded freely, from the
-// first wrong token on, to count the digits that are right all the same.
+// With the rules first-number and contains, the prompt is run and continued greedily, token by token, up to the given
+// number of tokens or an end token. With the rule exact, prompt and answer are encoded together; the answer's ids begin
+// where the prompt's own encoding ends. The prompt is run once into the cache, followed by the answer. By induction
+// over the positions, greedy decoding from the prompt writes exactly the answer if and only if the argmax before each
+// answer token, given the right tokens before it, is that token. So one pass decides. Only if it fails is the answer
+// decoded freely, from the first wrong token on, to count the digits that are still right.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -67,15 +67,15 @@ struct PasskeyResult {
 // Throws Error kInterrupted when asked to stop; logits that are NaN count as wrong.
 PasskeyResult passkey(Context&, const model::ModelSpec&, const model::Weights&, const text::Tokenizer&,
                       const PasskeyOptions&);
-// The same; after an error `result` has the lengths that are done, and of the last one what its cells have until then: fewer trials,
-// perhaps none (whose accuracy is NaN).
+// The same; after an error, `result` has the finished lengths, and the cells of the last one as far as they are done:
+// with fewer trials, perhaps none (then the accuracy is NaN).
 void passkey(Context&, const model::ModelSpec&, const model::Weights&, const text::Tokenizer&, const PasskeyOptions&, PasskeyResult& result);
 
-// What passkey() refuses before any prompt is run: options that make no sense, lengths without room for a prompt, a tokenizer of
-// another model, a cache that no memory holds.
+// The checks that passkey() makes before any prompt is run: invalid options, lengths without room for a prompt, the
+// tokenizer of another model, a cache that exceeds all memory.
 void check_passkey(const model::ModelSpec&, const text::Tokenizer&, const PasskeyOptions&);
 
-// The prompt `trial` of a cell as ids. `garbage` is data::passkey_garbage() of its length, of no matter for tokens.
+// The prompt `trial` of a cell as ids. `garbage` is data::passkey_garbage() of its length; not used with kTokens.
 struct PasskeyTrial {
   std::vector<int32_t> ids;  // bos, prompt; with rule exact the answer too
   int64_t answer_start = 0;  // where the answer's first id is, or belongs; with rule exact it ends the ids
@@ -94,8 +94,8 @@ struct Interval {
   double low = 0, high = 1;
 };
 Interval wilson_interval(int64_t successes, int64_t trials);
-// The same for a mean of values from 0 to 1, as if it were a share of successes: that varies most, so it is no narrower
-// than it has to be.
+// The same for a mean of values from 0 to 1, treated as a share of successes. A share varies most, so the interval is
+// never too narrow.
 Interval wilson_interval_of_mean(double mean, int64_t trials);
 
 }  // namespace coca::eval

@@ -1,5 +1,5 @@
-// coca/eval/passkey_protocol.h - what a published passkey accuracy counts, as data: wording, what a length means, where the
-// key stands and which numbers it is drawn from, how much is generated and when that counts. passkey.cc interprets it;
+// coca/eval/passkey_protocol.h - the rules of a published passkey accuracy, as data: wording, meaning of a length,
+// place and range of the key, how much is generated, and when an answer counts. passkey.cc interprets them;
 // docs/evaluation.md has the table of named protocols.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -17,14 +17,14 @@ namespace coca::eval {
 
 enum class PasskeyPlace : uint8_t {
   kDepths,        // at each of the depths
-  kRandom,        // as much garbage in front of it as is drawn from 0 to all, in characters or units
-  kRandomInside,  // never behind the last unit: from 0 to one less (LM-Infinite)
+  kRandom,        // the garbage before the key is drawn from 0 to all, in characters or units
+  kRandomInside,  // the same, but never all of it (LM-Infinite)
 };
 
 enum class PasskeyRule : uint8_t {
-  kExact,        // the tokens generated are those of the answer; as many are generated
-  kFirstNumber,  // the first digits in what was generated are the key, as a number
-  kContains,     // the key's digits stand somewhere in what was generated
+  kExact,        // the generated tokens, as many as the answer has, are those of the answer
+  kFirstNumber,  // the first digits in the generated text are the key, as a number
+  kContains,     // the generated text contains the key's digits
 };
 
 struct PasskeyProtocol {
@@ -55,7 +55,7 @@ struct PasskeyProtocol {
   }
 };
 
-// Error naming the first choice that makes no sense.
+// Error naming the first invalid choice.
 void check_protocol(const PasskeyProtocol&);
 
 struct NamedPasskeyProtocol {
@@ -66,7 +66,7 @@ const std::vector<NamedPasskeyProtocol>& named_passkey_protocols();  // the firs
 const PasskeyProtocol& passkey_protocol_of(std::string_view name);   // Error listing the names
 std::string passkey_protocol_names();                                // "ours, landmark, ..."
 
-// Whether what was generated counts under kFirstNumber or kContains.
+// Whether the generated text counts as right with kFirstNumber or kContains.
 bool counts(PasskeyRule, std::string_view generated, int64_t key);
 
 }  // namespace coca::eval

@@ -2,8 +2,8 @@
 //
 // The default slides a window: for a document of N tokens, window W and stride S: prev = 0; for b = 0, S, 2S, ...:
 // e = min(b + W, N); run the tokens [b, e); score the targets at positions >= prev that have a predecessor in the
-// window; prev = e; stop at e == N. With a bos token in front, W counts it, so that a window holds W - 1 tokens of text.
-// Every target is then scored once, with at least W - S tokens before it wherever the document has them. The first token
+// window; prev = e; stop at e == N. A leading bos token counts in W, so that a window holds W - 1 tokens of text.
+// Every target is scored once, with at least W - S tokens before it wherever the document has them. The first token
 // of a document is scored only after a bos token, and so is the first of each window when windows do not overlap.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -27,8 +27,8 @@ struct PerplexityProgress {
   double perplexity = 0;                      // of what was scored at this length so far
 };
 
-// What ranks share: whole windows, in turn, or every window's tokens (context parallelism; model/ring_attention.h). Windows with
-// fewer tokens than that has chunks are then run whole by each.
+// How ranks split the work: whole windows, in turn, or every window's tokens (context parallelism;
+// model/ring_attention.h). Windows with fewer tokens than the ring has chunks are run whole by each rank.
 enum class Share : uint8_t { kWindows, kTokens };
 
 struct PerplexityOptions {
@@ -41,7 +41,7 @@ struct PerplexityOptions {
   Share share = Share::kWindows;
 };
 
-// Sums over the targets of some windows.
+// Sums over the targets of windows.
 struct PerplexitySums {
   int64_t windows = 0, scored_tokens = 0;
   int64_t bytes = 0, words = 0;  // of the text of the scored tokens; words as white space parts them
@@ -79,9 +79,9 @@ struct PerplexityResult {
   std::optional<double> bits_per_byte, word_perplexity;
   int64_t words = 0;  // of the scored tokens
   std::vector<DocumentPerplexity> by_document;  // those with a scored token; empty when documents are joined
-  // Of the mean nll, as a ratio over k windows taken as independent draws: sqrt(k/(k-1) sum (s - n mean)^2) / sum n,
-  // where s is the sum of a window's nll and n its scored tokens. Neighbouring windows of one document are alike, so
-  // it is on the small side. Empty for a single window.
+  // Standard error of the mean nll, as a ratio over k windows treated as independent draws:
+  // sqrt(k/(k-1) sum (s - n mean)^2) / sum n, where s is the sum of a window's nll and n its scored tokens.
+  // Neighbouring windows of one document are alike, so it is somewhat too small. Empty for a single window.
   std::optional<double> standard_error;
   double seconds = 0, tokens_per_second = 0;  // of the tokens run
   int64_t peak_resident_bytes = 0;            // of the process until then
@@ -93,13 +93,14 @@ struct PerplexityResult {
   }
 };
 
-// One result per length, in the order of the lengths. batch_tokens changes no result beyond the rounding of the matrix
-// products. Logits never exist as a whole, and scored positions alone reach the output embedding. Throws Error
-// kInterrupted when asked to stop, and for documents none of which has the tokens the protocol wants.
+// One result per length, in the order of the lengths. batch_tokens changes results only by the rounding of the matrix
+// products. Logits never exist as a whole, and only scored positions reach the output embedding. Throws Error
+// kInterrupted on a request to stop, and Error if no document has the tokens that the protocol needs.
 std::vector<PerplexityResult> perplexity(Context&, const model::ModelSpec&, const model::Weights&,
                                          std::span<const std::vector<int32_t>> documents,
                                          const PerplexityOptions&);
-// The same, each length added to `results` when it is done; after an error also that of which some windows are done, with these.
+// The same, but each length is added to `results` when it is done; after an error, a partly finished length is added
+// too.
 void perplexity(Context&, const model::ModelSpec&, const model::Weights&, std::span<const std::vector<int32_t>> documents,
                 const PerplexityOptions&, std::vector<PerplexityResult>& results);
 

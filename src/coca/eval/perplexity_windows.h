@@ -1,5 +1,5 @@
-// coca/eval/perplexity_windows.h - from documents to texts to windows: what a protocol runs and scores, exactly, without
-// a model.
+// coca/eval/perplexity_windows.h - from documents to texts to windows: the tokens that a protocol runs and scores,
+// without a model.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -12,7 +12,7 @@
 
 namespace coca::eval {
 
-// What windows are cut from: a document as the protocol cuts it, or all of them in a row.
+// The text from which windows are cut: a document, shortened by the protocol, or all of them joined.
 struct Text {
   std::vector<int32_t> ids;  // with the bos token in front where the protocol wants it there
   int64_t document = 0;      // index among the documents given; of joined texts the first
@@ -38,8 +38,8 @@ struct WindowSpan {
   bool operator==(const WindowSpan&) const = default;
 };
 
-// Windows without a target are left out. `front` is the number of tokens in front of each window's text, 0 or 1; `room`
-// what is left of its length, at least 1.
+// Windows without a target are left out. `front` is the number of tokens before each window's text, 0 or 1; `room`
+// is the rest of its length, at least 1.
 struct WindowShape {
   int64_t front = 0, room = 0, stride = 0;  // the stride used
 };

@@ -1,5 +1,5 @@
-// coca/eval/protocol.h - what the evaluations share: the rule for the begin-of-sequence token, the check that
-// tokenizer and model belong together, and what a token weighs in bytes and words. See docs/evaluation.md.
+// coca/eval/protocol.h - rules that all evaluations share: the begin-of-sequence token, the check that
+// tokenizer and model belong together, and the bytes and words of a token. See docs/evaluation.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -26,12 +26,12 @@ enum class Bos : uint8_t {
 };
 std::optional<int32_t> bos_token(const model::ModelSpec&, Bos);
 
-// Which part of a document stays where only so many of its tokens are wanted.
+// Which part of a document is kept when only some of its tokens are used.
 enum class Cut : uint8_t {
   kMiddle,  // prose, where the beginning may be a title page and a list of contents
   kStart,   // as published scripts cut
 };
-// Where the `most` tokens that stay of N begin; 0 where all stay (most 0, or at least N).
+// Where the `most` tokens begin that are kept of N; 0 if all are kept (most is 0, or at least N).
 int64_t cut_begin(int64_t N, int64_t most, Cut);
 
 // The spec with its position scaling replaced, when one is given. Error for a factor below 1.
@@ -40,7 +40,7 @@ model::ModelSpec with_scaling(const model::ModelSpec&, const std::optional<model
 // Error unless every id of the tokenizer has a row in the model's embedding.
 void check_tokenizer(const text::Tokenizer&, const model::ModelSpec&);
 
-// The text an id stands for, as far as sizes go; control ids stand for none. White space is ASCII's.
+// The sizes of the text of an id; control ids have no text. White space is that of ASCII.
 struct IdText {
   int32_t bytes = 0;
   int32_t words = 0;  // words that begin in it when white space stands before it
@@ -48,7 +48,7 @@ struct IdText {
 };
 std::vector<IdText> text_of_ids(const text::Tokenizer&);
 
-// Of the ids [first, end), words counted where they begin: all of a text add up to its words between white space.
+// The sizes of ids [first, end). Words are counted where they begin, so the sum over a text is its number of words.
 struct TextSize {
   int64_t bytes = 0, words = 0;
 };

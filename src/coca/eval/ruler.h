@@ -25,7 +25,7 @@ struct RulerSample {
   int64_t length = 0, number = 0;  // asked for; of its cell
   int64_t tokens = 0;              // of bos and prompt
   data::RulerPrompt prompt;
-  std::string prediction;  // as far as it was decoded: it ends early once all answers are found
+  std::string prediction;  // the decoded text; decoding ends early once all answers are found
   double score = 0;        // share of the answers found in it
 };
 
@@ -44,8 +44,8 @@ struct RulerOptions {
 struct RulerScore {
   int64_t samples = 0;
   double score = 0;  // mean
-  // Wilson's 95 % interval for the mean; on the wide side where a prompt has several answers, whose shares vary less
-  // than whole hits and misses.
+  // Wilson's 95 % interval for the mean; somewhat too wide if a prompt has several answers, whose shares vary less
+  // than hits and misses do.
   Interval interval;
 };
 
@@ -67,19 +67,19 @@ struct RulerResult {
 };
 inline constexpr double kRulerThreshold = 0.856;
 
-// Share of the answers that occur in the text, letters' case aside ("string_match_all").
+// Share of the answers that occur in the text, ignoring case ("string_match_all").
 double string_match_all(std::string_view text, std::span<const std::string> answers);
 
-// What ruler() refuses before any prompt is run, as check_passkey().
+// The checks that ruler() makes before any prompt is run, as check_passkey().
 void check_ruler(const model::ModelSpec&, const text::Tokenizer&, const RulerOptions&);
 
 // The prompt of a place, with its answers.
 data::RulerPrompt make_ruler_sample(const text::Tokenizer&, const RulerOptions&, std::optional<int32_t> bos,
                                     data::RulerTask, int64_t length, int64_t number);
 
-// Throws Error kInterrupted when asked to stop; a model whose logits are NaN answers nothing.
+// Throws Error kInterrupted on a request to stop. A model whose logits are NaN gives no answer.
 RulerResult ruler(Context&, const model::ModelSpec&, const model::Weights&, const text::Tokenizer&, const RulerOptions&);
-// The same; after an error `result` has what is done, the last cell with the samples until then.
+// The same; after an error, `result` has everything done so far, the last cell with the samples until then.
 void ruler(Context&, const model::ModelSpec&, const model::Weights&, const text::Tokenizer&, const RulerOptions&, RulerResult& result);
 
 }  // namespace coca::eval

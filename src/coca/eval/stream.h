@@ -14,7 +14,7 @@
 
 namespace coca::eval {
 
-// After so many tokens.
+// The state after some number of tokens.
 struct StreamPoint {
   int64_t tokens = 0;           // scored so far
   double nll = 0, part_nll = 0;  // mean of all of them, and of those since the last point
@@ -42,12 +42,12 @@ struct StreamResult {
   std::vector<StreamPoint> points;  // the last one is of all tokens
 };
 
-// Of each document all tokens but the first are scored, from everything the cache holds of this one and those before; a bos
-// in front makes the first one a target too. The last token of a document is not run: nothing follows it. Documents of one
-// token are passed over. Error when nothing can be scored, kInterrupted when asked to stop.
+// All tokens of a document except the first are scored, given everything in the cache, earlier documents included. A
+// leading bos makes the first token a target too. The last token of a document is not run, because nothing follows it.
+// Documents of one token are skipped. Error if nothing can be scored, kInterrupted on a request to stop.
 StreamResult stream_perplexity(Context&, const model::ModelSpec&, const model::Weights&, std::span<const std::vector<int32_t>> documents,
                                const StreamOptions&);
-// The same; after an error `result` has the points until then, the last one of all tokens scored.
+// The same; after an error, `result` has the points until then; the last one covers all scored tokens.
 void stream_perplexity(Context&, const model::ModelSpec&, const model::Weights&, std::span<const std::vector<int32_t>> documents,
                        const StreamOptions&, StreamResult& result);
 

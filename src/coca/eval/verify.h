@@ -1,4 +1,4 @@
-// coca/eval/verify.h - hold a model folder with stored cases against our own computation.
+// coca/eval/verify.h - compares the stored cases of a model folder with our own computation.
 // The folder has config.json, model.safetensors, manifest.json ({"cases": [{"file", "rope_scaling", ...}]}) and case
 // files with input_ids [B, N] and any of: logits [B, N, V], loss [1], attention.<i> [B, H, N, N], hidden.<i>
 // [B, N, C], grad.<parameter>, greedy_ids [B, P + T] (P prompt tokens; manifest "prompt_length", default 8).

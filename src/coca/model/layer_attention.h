@@ -11,8 +11,8 @@
 
 namespace coca::model {
 
-// Of N tokens from the beginning of sequences: how many are global, and of how many the global projections' keys and values
-// are needed (causal: of the global tokens, whom nobody in front sees; bidirectional: of all).
+// For N tokens from the beginning of sequences: how many are global, and how many need the global projections' keys and
+// values (causal: the global tokens, which attend only to each other; bidirectional: all).
 struct GlobalRows {
   int64_t queries = 0, keys = 0;
 };

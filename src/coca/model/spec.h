@@ -68,11 +68,12 @@ struct ModelSpec {
   int64_t V = 0, C = 0, F = 0, L = 0;  // vocabulary, width, mlp width, layers
   int64_t H = 0, G = 0, D = 0, R = 0;  // query heads, key/value heads, head dim, rotary dims
   int64_t max_position = 2048;         // trained context; dynamic NTK starts beyond it
-  // [L] keys a query of each layer sees, itself included; 0: all. Empty: all layers see all.
+  // [L] keys visible to a query in each layer, itself included; 0: all. Empty: all keys in all layers.
   std::vector<int64_t> layer_window;
-  // [L, H] of layers with a window: a head sees every so-manieth key of a window so much wider. Empty: every key.
+  // [L, H] for layers with a window: a head attends to every n-th key in a window n times as wide. Empty: every key.
   std::vector<int64_t> dilation;
-  // The first so many tokens of a sequence see all and are seen by all, through projections of their own (Longformer).
+  // The number of first tokens that attend to all and are attended to by all, with projections of their own
+  // (Longformer).
   int64_t global_tokens = 0;
   Direction direction = Direction::kCausal;
   std::optional<int64_t> mask_id;      // the token that stands for masked ones; bidirectional models only

@@ -38,8 +38,8 @@ struct DecodeParams {
   int64_t query_floats() const { return 2 * half + cache.layout.W - plain; }
 };
 
-// Rows r = 0 .. rows-1; row r sees the tokens before seen[r], the last `window` of them where there is a window; with a
-// dilation only every so-manieth back from the last, which the window counts.
+// Rows r = 0 .. rows-1; row r attends to the tokens before seen[r], with a window to the last `window` of them. With a
+// dilation n, it attends to every n-th token back from the last, and the window counts these.
 struct DecodeTask {
   int64_t b = 0, g = 0;
   int64_t rows = 0;
