@@ -3,6 +3,7 @@
 #include <sentencepiece_processor.h>
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <map>
 
@@ -25,6 +26,10 @@ constexpr std::string_view kSpace = "\xe2\x96\x81";  // U+2581, sentencepiece's 
 // What decoding does to blanks in front of the text, which depends on how the model adds and removes them.
 enum class LeadingSpace { kKeep, kDropOne, kDropAll };
 
+// Where a long line is cut into parts; the blank between two parts is put there by the model, or begins the second
+// part.
+enum class Cut { kNowhere, kAfterBlank, kBeforeBlank };
+
 class SentencePieceTokenizer final : public Tokenizer {
  public:
   SentencePieceTokenizer(const std::filesystem::path& file, std::string model, std::map<std::string, std::string> beside)
@@ -37,6 +42,7 @@ class SentencePieceTokenizer final : public Tokenizer {
     read_pieces();
     read_added_tokens(file.string());
     lines_are_independent_ = check_lines();
+    cut_ = check_words(file.string());
   }
 
   std::string kind() const override { return "sentencepiece"; }
@@ -102,11 +108,37 @@ class SentencePieceTokenizer final : public Tokenizer {
     for (size_t begin = 0; begin < text.size();) {
       const size_t newline = lines_are_independent_ ? text.find('\n', begin) : std::string_view::npos;
       const size_t end = newline == std::string_view::npos ? text.size() : newline + 1;
-      const std::vector<int32_t> line = encode_by_library(processor, text.substr(begin, end - begin));
-      ids.insert(ids.end(), line.begin(), line.end());
+      append_line(ids, text.substr(begin, end - begin), processor);
       begin = end;
     }
     return ids;
+  }
+
+  // The library takes some 120 bytes for each byte of a text.
+  void append_line(std::vector<int32_t>& ids, std::string_view line,
+                   const sentencepiece::SentencePieceProcessor& first) const {
+    constexpr size_t kPart = 1 << 16;  // bytes
+    const sentencepiece::SentencePieceProcessor* processor = &first;
+    while (!line.empty()) {
+      const size_t cut = cut_ == Cut::kNowhere ? std::string_view::npos : blank_between_words(line, kPart);
+      const std::vector<int32_t> part = encode_by_library(*processor, line.substr(0, cut));
+      ids.insert(ids.end(), part.begin(), part.end());
+      if (cut == std::string_view::npos) return;
+      line.remove_prefix(cut + (cut_ == Cut::kAfterBlank ? 1 : 0));
+      if (cut_ == Cut::kAfterBlank) processor = &processor_;  // which puts the blank there
+    }
+  }
+
+  // The first at `from` or behind that has an ASCII letter or digit on either side: nothing else joins those.
+  static size_t blank_between_words(std::string_view text, size_t from) {
+    const auto plain = [&](size_t at) {
+      const auto c = static_cast<unsigned char>(text[at]);
+      return c < 0x80 && std::isalnum(c) != 0;
+    };
+    size_t at = text.find(' ', from);
+    while (at != std::string_view::npos && (at == 0 || at + 1 >= text.size() || !plain(at - 1) || !plain(at + 1)))
+      at = text.find(' ', at + 1);
+    return at;
   }
 
   static void load(sentencepiece::SentencePieceProcessor& processor, const std::string& model, const std::string& origin) {
@@ -227,6 +259,32 @@ class SentencePieceTokenizer final : public Tokenizer {
     return parts == encode_by_library(processor_, "a  \n  a\n\na");
   }
 
+  // Where a line may be cut between two words. Merges stay within a word where no piece holds a blank behind something
+  // else. A unigram model adds up scores over the whole text, so that parts could round to other choices: it is not
+  // cut.
+  Cut check_words(const std::string& file) const {
+    if (!merges_plainly(model_, file) || processor_.IsUnknown(processor_.PieceToId(kSpace))) return Cut::kNowhere;
+    for (int id = 0; id < processor_.GetPieceSize(); ++id) {
+      std::string_view name = processor_.IdToPiece(id);
+      while (name.starts_with(kSpace)) name.remove_prefix(kSpace.size());
+      if (name.find(kSpace) != std::string_view::npos || processor_.IdToPiece(id).find(' ') != std::string::npos)
+        return Cut::kNowhere;
+    }
+    for (const Cut cut : {Cut::kBeforeBlank, Cut::kAfterBlank}) {
+      bool same = true;
+      for (const auto* first : {&processor_, static_cast<const sentencepiece::SentencePieceProcessor*>(bare_.get())}) {
+        if (first == nullptr) continue;
+        std::vector<int32_t> parts = encode_by_library(*first, " a  b");
+        const std::vector<int32_t> rest =
+            cut == Cut::kBeforeBlank ? encode_by_library(*first, " c  d ") : encode_by_library(processor_, "c  d ");
+        parts.insert(parts.end(), rest.begin(), rest.end());
+        same &= parts == encode_by_library(*first, " a  b c  d ");
+      }
+      if (same) return cut;
+    }
+    return Cut::kNowhere;
+  }
+
   static std::vector<int32_t> encode_by_library(const sentencepiece::SentencePieceProcessor& processor, std::string_view text) {
     std::vector<int> ids;
     const auto status = processor.Encode(text, &ids);
@@ -276,6 +334,7 @@ class SentencePieceTokenizer final : public Tokenizer {
   bool finds_text_ = false;  // some added tokens are not special
   LeadingSpace leading_ = LeadingSpace::kKeep;
   bool lines_are_independent_ = false;
+  Cut cut_ = Cut::kNowhere;
 };
 
 }  // namespace

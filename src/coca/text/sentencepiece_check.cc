@@ -12,20 +12,24 @@ namespace coca::text {
 
 namespace {
 
-// Fields of ModelProto and NormalizerSpec (sentencepiece_model.proto).
-constexpr uint32_t kNormalizer = 3, kDenormalizer = 5, kCharsMap = 2;
+// Fields of ModelProto, NormalizerSpec and TrainerSpec (sentencepiece_model.proto), and a value of the last one's.
+constexpr uint32_t kTrainer = 2, kNormalizer = 3, kDenormalizer = 5, kName = 1, kCharsMap = 2, kModelType = 3, kBpe = 2;
 
 // The fields of one message of protocol buffers.
 class Message {
  public:
   Message(std::string_view bytes, std::string_view origin) : rest_(bytes), origin_(origin) {}
 
-  // Hands out the fields of length and content; skips the others.
-  void for_each(const std::function<void(uint32_t field, std::string_view content)>& visit) {
+  // Hands out the fields of length and content, and the numbers; skips the others.
+  void for_each(
+      const std::function<void(uint32_t field, std::string_view content)>& visit,
+      const std::function<void(uint32_t field, uint64_t value)>& visit_number = [](uint32_t, uint64_t) {}) {
     while (!rest_.empty()) {
       const auto tag = static_cast<uint32_t>(number());
       switch (tag & 7) {
-        case 0: number(); break;
+        case 0:
+          visit_number(tag >> 3, number());
+          break;
         case 1: take(8); break;
         case 2: visit(tag >> 3, take(number())); break;
         case 5: take(4); break;
@@ -124,6 +128,22 @@ void check_sentencepiece(std::string_view model, std::string_view origin) {
       if (inner == kCharsMap) check_charsmap(map, origin);
     });
   });
+}
+
+bool merges_plainly(std::string_view model, std::string_view origin) {
+  bool bpe = false, known = false;
+  Message(model, origin).for_each([&](uint32_t field, std::string_view content) {
+    if (field == kTrainer)
+      Message(content, origin)
+          .for_each([](uint32_t, std::string_view) {},
+                    [&](uint32_t inner, uint64_t value) { bpe |= inner == kModelType && value == kBpe; });
+    if (field == kNormalizer)
+      Message(content, origin).for_each([&](uint32_t inner, std::string_view name) {
+        known |= inner == kName && (name == "identity" || name == "nfkc" || name == "nmt_nfkc" || name == "nfkc_cf" ||
+                                    name == "nmt_nfkc_cf");
+      });
+  });
+  return bpe && known;
 }
 
 }  // namespace coca::text
