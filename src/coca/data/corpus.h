@@ -17,8 +17,8 @@ struct Document {
 };
 
 enum class InvalidUtf8 {
-  kReplace,  // broken parts become U+FFFD
-  kKeep,     // bytes as they are (JSON lines are replaced all the same: JSON is UTF-8)
+  kReplace,  // invalid parts become U+FFFD
+  kKeep,     // bytes are kept (but replaced in JSON lines, because JSON is UTF-8)
   kError,
 };
 
@@ -27,7 +27,7 @@ struct CorpusOptions {
   InvalidUtf8 invalid_utf8 = InvalidUtf8::kReplace;
   std::string json_field;     // empty: "content", then "text"
   int64_t max_documents = 0;  // 0: all
-  std::function<bool()> enough;  // asked before each document: true reads no further; may be empty
+  std::function<bool()> enough;  // called before each document: true ends the reading; may be empty
 };
 
 struct CorpusReport {
@@ -38,7 +38,7 @@ struct CorpusReport {
 };
 inline constexpr size_t kMaxWarnings = 20;
 
-// Hands out every document that is not empty, in the order of the sorted files. None at all is an Error.
+// Passes on every document that is not empty, in the order of the sorted files. Error if there is none.
 CorpusReport read_corpus(const CorpusOptions& options, const std::function<void(Document&&)>& take);
 
 // Size of the files that read_corpus would open.

@@ -1,4 +1,5 @@
-// coca/data/example_forms.h - one example for fine-tuning, and the JSON forms in which people keep them. docs/data.md.
+// coca/data/example_forms.h - an example for fine-tuning, and the JSON forms in which examples are stored.
+// docs/data.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -18,8 +19,8 @@ struct Message {
   Role role = Role::kUser;
   std::string content;
   Counts counts = Counts::kYes;  // of an answer: its weight, 0 or 1
-  std::string role_name;         // as the file has it, where it is not the role's own ("developer")
-  // More that a chat template may ask for: "tool_calls", "name", "reasoning_content"; "content" where it is null.
+  std::string role_name;         // the name in the file, if it is not the role's own ("developer")
+  // Other fields that a chat template may use: "tool_calls", "name", "reasoning_content"; "content" if it is null.
   nlohmann::ordered_json fields = nlohmann::ordered_json::object();
 };
 
@@ -41,11 +42,11 @@ struct Example {
   nlohmann::ordered_json variables = nlohmann::ordered_json::object();  // for the chat template: "tools"
 };
 
-// The messages of a list; `field` is its name in errors. The strings are moved out.
+// The messages of a list; `field` is its name in errors. The strings are moved out of the list.
 std::vector<Message> read_messages(nlohmann::ordered_json& list, const char* field, const std::string& name);
 
-// `name` is the example's; errors (kBadFile) begin with it and name the field. kAuto takes the first of the forms above that
-// the fields show. The object's strings are moved out.
+// `name` is the example's; errors (kBadFile) begin with it and name the field. kAuto selects the first of the forms
+// above that has the object's fields. The object's strings are moved out.
 Example read_example(nlohmann::ordered_json& object, const std::string& name, ExampleForm form);
 
 }  // namespace coca::data

@@ -1,5 +1,5 @@
-// coca/data/indexed_dataset.h - tokenized corpora as Megatron-LM, GPT-NeoX and CoCA's official code write them: PREFIX.idx
-// and PREFIX.bin. Read through a memory map and trusted in nothing. Layout: docs/formats.md.
+// coca/data/indexed_dataset.h - tokenized corpora in the format of Megatron-LM, GPT-NeoX and CoCA's official code:
+// PREFIX.idx and PREFIX.bin. Read through a memory map; nothing in them is trusted. Layout: docs/formats.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -53,8 +53,8 @@ struct ImportReport {
   int64_t documents = 0, sequences = 0, tokens = 0;
   int64_t closed_documents = 0;  // those that end with the tokenizer's eos
 };
-// The same documents as a token file of this tokenizer, ids as they are: nothing is added. Error when an id is not one of
-// its ids. The file appears whole or not at all.
+// Writes the same documents as a token file of this tokenizer. Ids are kept, and nothing is added. Error if an id is
+// not one of the tokenizer's. The file is either complete or absent.
 ImportReport import_indexed(const IndexedDataset&, const text::Tokenizer&, const ImportOptions&);
 
 }  // namespace coca::data

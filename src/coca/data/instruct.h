@@ -18,11 +18,11 @@
 namespace coca::data {
 
 enum class Close : uint8_t { kNone, kEos };
-// A piece of an example's text, tokenized by itself, so that the tokens that count are known exactly.
+// A piece of an example's text. It is tokenized by itself, so that the tokens that count are known exactly.
 struct Segment {
   std::string text;
   Counts counts = Counts::kNo;
-  Close close = Close::kNone;  // an eos behind it, which counts as the piece does
+  Close close = Close::kNone;  // whether eos follows; it counts if the piece does
   text::SpecialTokens special = text::SpecialTokens::kAsText;
 };
 // `variables` are the example's own for the template ("tools").
@@ -32,19 +32,19 @@ using ChatTemplate = std::function<std::vector<Segment>(const std::vector<Messag
 // Other roles are written by their names, calls of tools as JSON.
 std::vector<Segment> plain_chat(const std::vector<Message>&, const nlohmann::ordered_json& variables = {});
 
-// As the template takes them: a role "developer" is the system's to those that do not know it.
+// In the form that the template expects: templates that do not know the role "developer" get "system" instead.
 std::vector<text::ChatMessage> chat_messages(const std::vector<Message>&, const text::ChatTemplate&);
 
-// A chat model's own template: the answers count with the tokens that end them, as text/chat_template.h finds them.
-// Control tokens are parsed, bos among them. `variables` hold for every example, whose own come first. A template that writes the date writes 26 July 2024: examples must not
-// change by the day.
+// A chat model's own template. The answers count, with the tokens that end them, as text/chat_template.h finds them.
+// Control tokens are parsed, including bos. `variables` apply to every example; the example's own override them. A
+// template that writes the date writes 26 July 2024, so that examples do not change from day to day.
 ChatTemplate chat_by(text::ChatTemplate, const nlohmann::ordered_json& variables = nlohmann::ordered_json::object());
 
-// A text counts whole, and eos follows. A prompt (behind its system text and a newline) and its answer are joined as
-// they are; the answer and eos count. Messages go through the template.
+// A text counts as a whole, and eos follows. A prompt (after its system text and a newline) and its answer are joined
+// without anything in between; the answer and eos count. Messages are rendered by the template.
 std::vector<Segment> segments_of(const Example&, const ChatTemplate&);
 
-// bos, when given, leads the document, unless its text holds control tokens: a template writes its own.
+// bos, if given, begins the document, unless its text contains control tokens: a template writes its own bos.
 TokenDocument encode_segments(const std::vector<Segment>&, const text::Tokenizer&, std::optional<int32_t> bos);
 
 struct ReadReport {
@@ -56,8 +56,8 @@ struct ReadOptions {
   std::vector<std::string> inputs;  // files, globs, folders (their .jsonl files, or their .json files where there are none)
   ExampleForm form = ExampleForm::kAuto;
 };
-// Hands out every example, in the order of the sorted files: one a line, or the items of a JSON array. Errors name file, line
-// (or item) and field.
+// Passes on every example, in the order of the sorted files: one per line, or the items of a JSON array. Errors name
+// file, line (or item) and field.
 ReadReport read_examples(const ReadOptions&, const std::function<void(Example&&)>& take);
 
 struct LoadReport {
@@ -72,7 +72,7 @@ struct LoadOptions {
   std::function<void(int64_t done, int64_t total)> progress;  // bytes of input; may be empty
   std::string* list = nullptr;  // of the examples, for find_overlap (overlap.h); added to
 };
-// All examples, tokenized, in memory: 4 1/8 bytes a token. Stops with Error kInterrupted when asked to.
+// All examples, tokenized, in memory: 4 1/8 bytes per token. Error kInterrupted on a request to stop.
 TokenDocuments load_examples(const text::Tokenizer&, const LoadOptions&, LoadReport* = nullptr);
 
 }  // namespace coca::data

@@ -1,5 +1,6 @@
-// coca/data/masking.h - masked language modelling (Devlin et al. 2019, section 3.1): of a window's tokens 15 % are chosen; of
-// these 80 % are replaced by the mask token, 10 % by any token, and 10 % stay. The model is asked for all that were chosen.
+// coca/data/masking.h - masked language modelling (Devlin et al. 2019, section 3.1): 15 % of a window's tokens are
+// chosen. Of these, 80 % are replaced by the mask token, 10 % by a random token, and 10 % are kept. The model predicts
+// all of them.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -22,8 +23,8 @@ MaskedTokens masked_tokens(const text::Tokenizer&);
 
 // How many of a window's n tokens are chosen: 15 %, rounded, and at least one.
 int64_t chosen_tokens(int64_t n);
-// Chooses so many of ids, each such set as likely as any other, and replaces them; targets, of the same size, are written: what
-// stood there, or kNoTarget. Nothing but the generator decides.
+// Chooses that many ids, all sets being equally likely, and replaces them. Writes targets, of the same size: the
+// original id, or kNoTarget. The result depends on the generator alone.
 void mask_window(const MaskedTokens&, Rng&, std::span<int32_t> ids, std::span<int32_t> targets);
 
 }  // namespace coca::data

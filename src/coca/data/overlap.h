@@ -9,7 +9,8 @@
 
 namespace coca::data {
 
-// 64 bits of the text with each run of white space as one blank, and none at the ends. 0 for a text of white space alone.
+// A 64-bit hash of the text, with each run of white space as one blank, and none at the ends. 0 for a text of white
+// space.
 uint64_t content_hash(std::string_view text);
 
 // A list of documents has a line for each, in their order: the hash in 16 hexadecimal digits, a blank, the name.
@@ -19,15 +20,15 @@ struct Overlap {
   struct Pair {
     std::string training, evaluation;  // names of the same document
   };
-  int64_t documents = 0;    // of the evaluation text, that are in the training text as well
+  int64_t documents = 0;    // documents of the evaluation text that are also in the training text
   std::vector<Pair> pairs;  // the first kMaxOverlapNames of them
 };
 inline constexpr size_t kMaxOverlapNames = 5;
 
-// Of two lists of documents; memory follows the evaluation's.
+// The overlap of two lists of documents; memory grows with the evaluation's list.
 Overlap find_overlap(std::string_view training, std::string_view evaluation);
 
-// "a.txt (training) and b.txt (validation) are the same document", and last how many more there are.
+// "a.txt (training) and b.txt (validation) are the same document"; the last line says how many more there are.
 std::vector<std::string> overlap_sentences(const Overlap&, std::string_view evaluation);
 
 }  // namespace coca::data

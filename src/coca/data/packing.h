@@ -29,7 +29,7 @@ class TokenDocuments {
   int64_t length(int64_t document) const { return start(document + 1) - start(document); }
   int32_t id(int64_t token) const { return ids_[static_cast<size_t>(token)]; }
   bool counts(int64_t token) const { return counts_[static_cast<size_t>(token)]; }
-  // 16 hexadecimal digits of all ids, what counts, and the bounds of the documents.
+  // A fingerprint of all ids, of which ids count, and of the bounds of the documents: 16 hexadecimal digits.
   std::string fingerprint() const;
 
  private:
@@ -38,10 +38,10 @@ class TokenDocuments {
   std::vector<int64_t> starts_{0};
 };
 
-// What becomes of a document that needs more than one window.
+// What to do with a document that needs more than one window.
 enum class LongDocuments : uint8_t {
-  kSplit,     // pieces that overlap in one token, the last target of one and the first input of the next
-  kTruncate,  // its first window
+  kSplit,     // pieces that overlap by one token: the last target of one is the first input of the next
+  kTruncate,  // keep its first window
   kDrop,
 };
 
@@ -54,7 +54,7 @@ struct PackingOptions {
 struct PackingReport {
   int64_t documents = 0;                          // given
   int64_t split = 0, truncated = 0, dropped = 0;  // of them longer than a window
-  int64_t without_loss = 0;  // documents left out because none of their tokens (or of those left of them) counts
+  int64_t without_loss = 0;  // documents left out because none of their (remaining) tokens counts
   int64_t pieces = 0, windows = 0;
   int64_t inputs = 0, targets = 0;  // tokens read; of them with a target that counts
 };
@@ -65,11 +65,11 @@ struct WindowRow {
   std::span<int32_t> document_start;  // place in the window where this token's document starts; for padding, its own
 };
 
-// Documents in a random order, each into the fullest window with room for it (best fit). The windows are the same in
-// every epoch and come in another order in each: window k is a function of (documents, options, k) alone.
+// Documents are taken in random order, and each is put into the fullest window that has room for it (best fit). The
+// windows are the same in every epoch, in another order: window k is a function of (documents, options, k) alone.
 class PackedWindows {
  public:
-  // The documents must outlive this. Error when no token counts. 24 bytes a piece, 8 a window.
+  // The documents must outlive this. Error if no token counts. Takes 24 bytes per piece and 8 per window.
   PackedWindows(const TokenDocuments&, const PackingOptions&);
 
   const PackingReport& report() const { return report_; }

@@ -16,23 +16,23 @@ enum class PasskeyWording {
   kLandmark,  // Mohtashami and Jaggi 2023, used by most papers since
   kCoca,      // the CoCA paper's, its spelling kept
   kCompact,   // a few dozen bytes, for tiny byte-level models
-  kLmInfinite,  // LM-Infinite's: all in one line, and a blank behind the question
+  kLmInfinite,  // LM-Infinite's: all in one line, and a blank after the question
 };
 
-// What a prompt's length means, and what garbage is then made of.
+// What the length of a prompt means, and the units of its garbage.
 enum class PasskeyLength : uint8_t {
-  kTokens,         // bos, prompt and answer take at most so many tokens; characters of garbage
-  kGrown,          // YaRN: garbage grows by 128 characters while bos and prompt stay below so many tokens
-  kCharacters,     // landmark: so many characters of garbage
+  kTokens,         // the most tokens of bos, prompt and answer; characters of garbage
+  kGrown,          // YaRN: garbage grows by 128 characters while bos and prompt stay below this many tokens
+  kCharacters,     // landmark: the number of characters of garbage
   kCharacters365,  // LongRoPE: floor(3.65 length) characters
   kCharacters375,  // LongLoRA: floor(3.75 length) characters, rounded down to whole 1024
   kUnits,          // PoSE: floor((length - 69) / 25) whole units of garbage, nothing between them
-  kSentences,      // LM-Infinite: as many whole units, blanks between them, as the tokenizer puts into the length
+  kSentences,      // LM-Infinite: as many whole units, with blanks between them, as fit by the tokenizer's count
 };
 
 struct PasskeyPrompt {
   std::string text;
-  std::string answer;  // what must follow, with its leading space: " 73914" (none where the prompt ends in one)
+  std::string answer;  // the right continuation, with its leading space: " 73914" (none if the prompt ends with one)
   int64_t key = 0;
   double depth = 0;    // share of the garbage in front of the key
 };
@@ -63,8 +63,8 @@ PasskeyPrompt make_passkey_prompt(PasskeyWording wording, int64_t length_tokens,
 
 enum class PasskeyWindow : uint8_t {
   kPrompt,    // one prompt as evaluated, at a random depth
-  kRepeated,  // one key, said and asked for again and again, little garbage between
-  kDigits,    // a string of 3 to 20 digits, over and over
+  kRepeated,  // one key, stated and asked for repeatedly, with little garbage in between
+  kDigits,    // a string of 3 to 20 digits, repeated
 };
 
 struct PasskeyWindowInfo {
@@ -74,8 +74,8 @@ struct PasskeyWindowInfo {
   double depth = 0;          // kPrompt only
 };
 
-// Exactly `tokens` ids. A fifth of the windows are prompts as the evaluation's, two fifths each repeated keys and
-// repeated digits: in these most tokens can be copied from further up, which is what a small model has to learn first
+// Exactly `tokens` ids. A fifth of the windows are prompts like the evaluation's; two fifths each are repeated keys and
+// repeated digits. In these, most tokens can be copied from earlier ones, which a small model has to learn first
 // (docs/decisions/010).
 std::vector<int32_t> passkey_training_window(PasskeyWording wording, int64_t tokens,
                                              const text::Tokenizer& tokenizer, Rng& rng, int64_t digits = 5,

@@ -14,8 +14,8 @@ namespace coca::data {
 
 enum class Split : uint8_t { kTrain, kValidation, kTest };
 
-// Folders of that layout become the folder of one split (`otherwise` where none is asked for); other inputs stay as they are.
-// Error for a split asked of an input that has no such folder.
+// Replaces folders in that layout by the folder of one split (`otherwise` if none is requested); other inputs stay as
+// they are. Error if a split is requested and an input has no such folder.
 struct SplitInputs {
   std::vector<std::string> inputs;
   std::optional<Split> used;  // when at least one input had the layout

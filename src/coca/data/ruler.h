@@ -18,7 +18,7 @@ enum class RulerTask : uint8_t {
   kNiahSingle2,    // the same in a text
   kNiahSingle3,    // word: uuid, in a text
   kNiahMultikey1,  // four keys in a text, one asked for
-  kNiahMultikey2,  // among needles with other keys alone
+  kNiahMultikey2,  // one needle among needles with other keys only
   kNiahMultikey3,  // the same, uuid: uuid
   kNiahMultivalue, // one key with four values, in a text
   kNiahMultiquery, // four keys, all asked for, in a text
@@ -29,13 +29,13 @@ enum class RulerTask : uint8_t {
 
 struct RulerPrompt {
   std::string text;                  // ends in the answer prefix
-  std::vector<std::string> answers;  // all to be found in what follows
+  std::vector<std::string> answers;  // all of them should occur in the continuation
 };
 
 int64_t ruler_new_tokens(RulerTask);  // to generate: 128, 30, 120 or 50
 
-// The largest prompt of at most `tokens` ids. `haystack` is the text that needles of the tasks "in a text" hide in,
-// between its sentences; where it is empty they hide in noise. Error naming the least length when no prompt fits.
+// The largest prompt of at most `tokens` ids. `haystack` is the text in which the tasks "in a text" hide needles,
+// between its sentences; if it is empty, they are hidden in noise. Error naming the smallest length if no prompt fits.
 RulerPrompt make_ruler_prompt(RulerTask, int64_t tokens, const text::Tokenizer&, Rng&, const std::string& haystack = {});
 
 }  // namespace coca::data

@@ -11,7 +11,7 @@
 
 namespace coca::data {
 
-// A permutation of {0, ..., n-1} without a table: a Feistel network over the next power of four, walked until
+// A permutation of {0, ..., n-1} without a table: a Feistel network over the next power of four, applied until
 // the value is below n. Equal (n, key) give the same permutation everywhere.
 uint64_t permute_index(uint64_t index, uint64_t n, uint64_t key);
 

@@ -47,8 +47,9 @@ class TokenFile {
   int64_t vocab_size() const { return vocab_size_; }
   const std::string& tokenizer_kind() const { return kind_; }
   std::string tokenizer_fingerprint() const { return fingerprint_; }
-  // Tells texts apart: 16 hexadecimal digits of the ids and their number, whether in a file or in memory. Of more than
-  // 4 Mi tokens, 1024 evenly spaced blocks of 4096 are read, the first and the last included: tens of milliseconds.
+  // A fingerprint of the text: 16 hexadecimal digits of the ids and their number, whether in a file or in memory. If
+  // there are more than 4 Mi tokens, 1024 evenly spaced blocks of 4096 are read, the first and the last included (tens
+  // of ms).
   std::string content_fingerprint() const;
   std::pair<int64_t, int64_t> document(int64_t i) const;  // first token and one past the last
   // Tokens start .. start + out.size() - 1. Error when out of range or an id is not below the vocabulary
