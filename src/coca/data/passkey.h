@@ -48,8 +48,8 @@ struct PasskeyGarbage {
   PasskeyLength control = PasskeyLength::kCharacters;  // how a number becomes text
   int64_t before = 0, after = 0;
 };
-// The amount of garbage a length stands for under each control but kTokens; `front` is the number of tokens in front of a
-// prompt (bos), 0 or 1. Error when it is too short.
+// The amount of garbage for a length, with any control but kTokens; `front` is the number of tokens before a
+// prompt (bos), 0 or 1. Error if the length is too short.
 int64_t passkey_garbage(PasskeyLength, PasskeyWording, int64_t length, int64_t front, const text::Tokenizer&);
 // The prompt with exactly that garbage, cut anywhere, as the published scripts make it.
 PasskeyPrompt passkey_prompt_of(PasskeyWording, const PasskeyGarbage&, int64_t key);

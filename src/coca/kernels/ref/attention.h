@@ -23,7 +23,7 @@ struct AttentionSpec {
   int64_t most_distance = 0, most_position = 0;
   int64_t forgotten = 0;  // ALiBi: queries stand so much farther on than their keys tell: tokens between were dropped
   int64_t query_start = 0;
-  const int64_t* dilation = nullptr;  // [H] n: every n-th key back from the query's own is visible; the window counts these
+  const int64_t* dilation = nullptr;  // [H] n: every n-th key back from the query is visible; the window counts these
   int64_t first = 0;                  // no key before it is seen
   // ALiBi: a query at m stands at offset + m * query_step, key s at s * key_step.
   int64_t offset = 0, query_step = 1, key_step = 1;
