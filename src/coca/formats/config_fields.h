@@ -1,4 +1,4 @@
-// coca/formats/config_fields.h - reading one JSON object field by field, and refusing what nobody read.
+// coca/formats/config_fields.h - reads one JSON object field by field, and refuses fields that were not read.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -39,7 +39,7 @@ class ConfigFields {
   void ignore_off(const char* key) const;
   // Marks fields as read whatever they hold.
   void ignore(std::initializer_list<std::string_view> keys) const;
-  // Error for the first field that nothing has read and that says something. Fields that say "off" (null, false, 0, empty
+  // Error for the first field that was not read and that has an effect. Fields that are off (null, false, 0, empty
   // strings, lists and objects) pass; one note in the log names them.
   void refuse_unread() const;
 

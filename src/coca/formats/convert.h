@@ -1,4 +1,4 @@
-// coca/formats/convert.h - a model folder made into another: RoPE attention into CoCA, other element types and shards,
+// coca/formats/convert.h - converts a model folder: RoPE attention into CoCA, other element types and shards,
 // Meta's layout into Hugging Face's, sliding windows and global tokens (whose projections begin as copies of the
 // others, Longformer section 3.1). Tensor by tensor: no more than one output shard is in memory. Why t begins as it
 // does: docs/decisions/011.
@@ -24,7 +24,8 @@ namespace coca::formats {
 //   kRandom:      N(0, initializer_range)
 enum class TInit : uint8_t { kFromK, kFromKScaled, kRandom };
 
-// What Meta's params.json does not say. LLaMA 3.1, 3.2 and 3.3 have the same fields and another rope factor or none.
+// Values that Meta's params.json lacks. LLaMA 3.1, 3.2 and 3.3 have the same fields, and different rope factors or
+// none.
 enum class LlamaVersion : uint8_t { k1, k2, k3, k31, k32, k33 };
 struct MetaSettings {
   std::optional<LlamaVersion> version;
@@ -35,7 +36,7 @@ struct MetaSettings {
 };
 
 struct ConvertOptions {
-  // What the source is where its config.json does not say: an official CoCA GPT-NeoX folder reads as RoPE.
+  // The source's attention if its config.json does not state it: an official CoCA GPT-NeoX folder is read as RoPE.
   std::optional<model::AttentionKind> source_attention;
   std::optional<model::AttentionKind> attention;  // of the result; default: as the source
   TInit t_init = TInit::kFromKScaled;

@@ -17,7 +17,7 @@ namespace coca::formats {
 // Whether a model's T projection of full width is folded to half while it is loaded (t_width.h), where that is possible.
 enum class LoadT : uint8_t { kAsStored, kFolded };
 
-// A folder whose config.json and headers of weights are read once, whatever is asked of it. The weights stay mapped.
+// A folder whose config.json and headers of weights are read only once. The weights stay mapped.
 class ModelFolder {
  public:
   // Reads config.json; of weights, where there are some, only one thing: a head of its own in a model said to be tied makes it

@@ -1,4 +1,4 @@
-// coca/io/csv.h - CSV tables, quoted as RFC 4180 says, lines ended by "\n".
+// coca/io/csv.h - CSV tables with RFC 4180 quoting and lines that end with "\n".
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -10,7 +10,7 @@
 
 namespace coca::io {
 
-// Rows go to the file as they come. Into a stream (OutputPlace of fs.h) the header and the rows are written, whatever the mode.
+// Rows are written as they come. Into a stream (OutputPlace of fs.h), the header and rows are written in every mode.
 class CsvWriter {
  public:
   enum class Mode {

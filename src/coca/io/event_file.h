@@ -19,8 +19,8 @@ struct Scalar {
 // One new file in a folder; TensorBoard reads all of a folder in the order of their names.
 class EventFile {
  public:
-  // What earlier files of the folder hold beyond `step` is void: a session starts at the next one, from a checkpoint or anew (0).
-  // Makes the folder. Error kIo where it cannot be written.
+  // Invalidates what earlier files of the folder hold beyond `step`: a session starts there, from a checkpoint or
+  // afresh (0). Makes the folder. Error kIo if it cannot be written.
   EventFile(const std::filesystem::path& folder, int64_t step);
   ~EventFile();
   EventFile(const EventFile&) = delete;
@@ -28,7 +28,7 @@ class EventFile {
 
   // Kept until flush().
   void add(int64_t step, const std::vector<Scalar>& scalars);
-  void flush();  // Error kIo; what could not be written stays for the next call
+  void flush();  // Error kIo; unwritten data is kept for the next call
   const std::filesystem::path& path() const { return path_; }
 
  private:

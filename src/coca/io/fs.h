@@ -1,5 +1,5 @@
-// coca/io/fs.h - files and folders that are either wholly written or not there (temporary sibling, fsync, rename), and
-// questions about paths. Whatever the system refuses is an Error kIo that names the path.
+// coca/io/fs.h - files and folders that are either complete or absent (temporary file, fsync, rename), and
+// queries about paths. Failures of the system are an Error kIo that names the path.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -12,7 +12,7 @@
 
 namespace coca::io {
 
-// Links are followed. Nothing there, or a link that leads nowhere, is no error; what cannot be looked at is.
+// Links are followed. A missing path, or a link to one, is not an error; a path that cannot be examined is.
 bool exists(const std::filesystem::path& path);
 bool is_folder(const std::filesystem::path& path);
 bool is_regular_file(const std::filesystem::path& path);
@@ -20,7 +20,7 @@ uint64_t file_bytes(const std::filesystem::path& file);
 // The paths of what a folder holds, hidden ones too, sorted.
 std::vector<std::filesystem::path> list_folder(const std::filesystem::path& dir);
 
-// Where an output of this name goes: symbolic links are followed, also one whose target does not exist yet.
+// Where an output of this name is written: symbolic links are followed, even if the target does not exist yet.
 struct OutputPlace {
   std::filesystem::path target;
   std::optional<int> descriptor;  // of this process, where the path is /dev/stdout, /dev/fd/N or /proc/self/fd/N
@@ -34,7 +34,7 @@ std::string read_file(const std::filesystem::path& file);  // Error kIo with pat
 void write_file_atomic(const std::filesystem::path& file, std::string_view content);
 void fsync_path(const std::filesystem::path& file_or_dir);
 void make_dirs(const std::filesystem::path& dir);
-// Whether a file may name another by this and stay in their folder: no path, not empty, neither "." nor "..".
+// Whether a file may refer to another file of its folder by this name: no path, not empty, neither "." nor "..".
 bool is_file_name(std::string_view name);
 
 // A file that appears under its name at commit(), never half-written; for content too large to hold at once. It is written
@@ -71,7 +71,7 @@ class AtomicDir {
  public:
   enum class Existing {
     kReplace,
-    kRefuse,  // Error where the folder exists, at once and at commit(): of several writers one wins
+    kRefuse,  // Error if the folder exists, at once and at commit(): of several writers one succeeds
   };
   explicit AtomicDir(const std::filesystem::path& final_path, Existing existing = Existing::kReplace);
   ~AtomicDir();  // removes the temporary folder unless committed

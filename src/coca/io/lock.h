@@ -6,8 +6,8 @@
 
 namespace coca::io {
 
-// Holds a lock (flock) on the file ".lock" in `dir` until it is destroyed or the process ends, in whatever way. Error kIo
-// where another process has it, naming that process, or where the file cannot be made. The file stays.
+// Holds a lock (flock) on the file ".lock" in `dir` until it is destroyed or the process ends in any way. Error kIo
+// if another process has it, naming that process, or if the file cannot be made. The file remains.
 class FolderLock {
  public:
   explicit FolderLock(const std::filesystem::path& dir);
@@ -19,7 +19,7 @@ class FolderLock {
   int fd_ = -1;
 };
 
-// Removes what killed writers left in `dir`: files and folders named ".tmp-...". For the holder of the lock.
+// Removes files and folders named ".tmp-..." that killed writers left in `dir`. Call it only while holding the lock.
 void remove_leftovers(const std::filesystem::path& dir);
 
 }  // namespace coca::io

@@ -1,4 +1,4 @@
-// coca/io/manifest.h - sizes and checksums of a folder's files, so that a file cut short or with a flipped bit is noticed.
+// coca/io/manifest.h - sizes and checksums of a folder's files, to detect truncated files and flipped bits.
 // Layout: docs/formats.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once

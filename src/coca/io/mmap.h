@@ -18,7 +18,7 @@ class MappedFile {
   MappedFile& operator=(MappedFile&& other) noexcept;
 
   std::span<const std::byte> bytes() const { return bytes_; }  // empty for an empty file
-  // Takes whole pages within `part` out of memory; the next read brings them back from the file. A part that is not of
+  // Releases the memory of whole pages in `part`; the next read loads them from the file again. A part that is not of
   // this file is left alone.
   void release(std::span<const std::byte> part) const;
 

@@ -17,7 +17,7 @@ bool is_utf8(std::string_view text);
 // start of one becomes \x5c, so that bytes_from_name() gives back every text, byte for byte. All other text stays as it is.
 std::string name_from_bytes(std::string_view bytes);
 std::string bytes_from_name(std::string_view name);
-// For people and for files that are not read back: as it is where that is UTF-8, else as name_from_bytes() writes it.
+// For people and for files that are not read back: unchanged if it is UTF-8, else as name_from_bytes() writes it.
 std::string shown_name(std::string_view bytes);
 
 }  // namespace coca::io

@@ -1,5 +1,5 @@
 // coca/io/safetensors.h - the safetensors format: 8 bytes header length (little endian), a JSON header, raw
-// data. The reader trusts nothing: every violation of the format is Error kBadFile with file, tensor, found
+// data. The reader accepts untrusted files: every violation of the format is Error kBadFile with file, tensor, found
 // and expected.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -39,7 +39,7 @@ class SafetensorsFile {
   const StoredTensor& at(std::string_view name) const;                   // Error naming file and tensor
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
   const std::filesystem::path& path() const { return path_; }
-  // Takes the tensor's pages out of memory; it can still be read, from the file again.
+  // Releases the memory of the tensor's pages; it can still be read, again from the file.
   void release(const StoredTensor&) const;
 
  private:

@@ -1,4 +1,4 @@
-// coca/io/system_error.h - what the system refused, as an Error; inside this module.
+// coca/io/system_error.h - failures of the system as an Error. Internal to io.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -1,4 +1,4 @@
-// coca/text/added_tokens.h - tokens that are found in a text as they are spelled, before the model sees the rest.
+// coca/text/added_tokens.h - tokens that are found in a text by their spelling, before the model encodes the rest.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -15,7 +15,7 @@ namespace coca::text {
 struct AddedToken {
   int32_t id = 0;
   std::string content;
-  std::string spelling;  // in the text to search, which may be normalized; it decodes to this
+  std::string spelling;  // in the text to search, which may be normalized; the token decodes to this
   bool single_word = false, lstrip = false, rstrip = false, normalized = true, special = false;
 };
 AddedToken read_added_token(const JsonField& field);
@@ -28,7 +28,7 @@ class TokenMatcher {
   TokenMatcher(std::vector<const AddedToken*> tokens, const std::vector<std::string>& spelling);
 
   bool empty() const { return tokens_.empty(); }
-  // Calls visit(text, id) for the parts of a valid text in order; id is -1 for what is between the tokens. Parts without
+  // Calls visit(text, id) for the parts of a valid text in order; id is -1 for text between tokens. Parts without a
   // token are not empty.
   template <typename Visit>
   void split(std::string_view text, SpecialTokens special, const Visit& visit) const {
@@ -61,7 +61,7 @@ class TokenMatcher {
   };
   Found find(std::string_view text, size_t from) const;
   const Node* step(const Node& node, char byte) const;
-  // Whether a match counts, and how far it reaches over blanks. `begin`: where the part before it begins.
+  // Whether a match counts, and how far it extends over blanks. `begin`: where the part before it begins.
   static bool accept(const AddedToken& token, std::string_view text, size_t begin, SpecialTokens special, size_t& first,
                      size_t& last);
 

@@ -1,5 +1,5 @@
 // coca/text/bpe.h - byte pair encoding of one word: symbols of bytes or characters, merged in the order of ranks.
-// The result is that of the tokenizers package: always the pair of lowest rank, the leftmost of equal ones.
+// The result equals that of the tokenizers package: always the pair of lowest rank, the leftmost among equal ones.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -14,7 +14,7 @@
 
 namespace coca::text {
 
-// Symbols that a word begins as. kBytes: the vocabulary writes each byte as a printable letter (ByteLevel).
+// The symbols of a word before merging. kBytes: the vocabulary writes each byte as a printable letter (ByteLevel).
 enum class BpeSymbols { kBytes, kCharacters };
 
 class Bpe {
@@ -26,8 +26,8 @@ class Bpe {
   // Appends the ids of a word (any bytes with kBytes, else valid UTF-8). Thread-safe; each thread keeps a cache.
   void encode(std::string_view word, std::vector<int32_t>& ids) const;
 
-  // With kCharacters: whether no token holds `mark` behind another character. Then a text may be cut in front of each
-  // mark that follows another character, and its parts encoded on their own.
+  // With kCharacters: whether no token has `mark` after another character. Then a text may be cut before each
+  // mark that follows another character, and its parts may be encoded separately.
   bool splits_before(std::string_view mark) const;
 
  private:
@@ -51,7 +51,7 @@ class Bpe {
 
   const Vocabulary& vocabulary_;
   BpeSymbols symbols_;
-  uint32_t owner_;  // tells this model's entries in a thread's cache
+  uint32_t owner_;  // identifies this model's entries in a thread's cache
   bool fuse_unknown_ = false, byte_fallback_ = false, ignore_merges_ = false;
   int32_t unknown_ = -1;
   std::string suffix_;          // of the last symbol of a word; often empty

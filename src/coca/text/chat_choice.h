@@ -10,7 +10,7 @@
 
 namespace coca::text {
 
-// Names that a template may ask for: an object in JSON; as a flag, given once for each, "name=value", where a value that is no
+// Variables for a template: an object in JSON; as a flag, given once for each, "name=value", where a value that is not
 // JSON is a text.
 struct ChatVariables {
   nlohmann::ordered_json values = nlohmann::ordered_json::object();

@@ -18,18 +18,18 @@ namespace coca::text {
 struct ChatMessage {
   std::string role;  // "system", "user", "assistant"; templates may know others
   std::string content;
-  // More that a template may ask for: "tool_calls", "name", "reasoning_content"; "content" here (null, a list) takes the
-  // place of the text.
+  // Other fields that a template may use: "tool_calls", "name", "reasoning_content"; "content" here (null, a list)
+  // takes the place of the text.
   nlohmann::ordered_json fields = nlohmann::ordered_json::object();
 };
 
-// Whether the prompt ends with what begins the assistant's next answer.
+// Whether the prompt ends with the beginning of the assistant's next answer.
 enum class GenerationPrompt { kNone, kAdd };
 
 struct ChatOptions {
   GenerationPrompt prompt = GenerationPrompt::kNone;
   std::optional<std::time_t> now;  // for templates that write the date; default: the time of the call
-  nlohmann::ordered_json variables = nlohmann::ordered_json::object();  // more names that a template may ask for
+  nlohmann::ordered_json variables = nlohmann::ordered_json::object();  // other variables of the template
 };
 
 struct TextSpan {
@@ -57,11 +57,11 @@ class ChatTemplate {
   // What {{ bos_token }} and others write; a folder's tokenizer_config.json sets them.
   void set_token(std::string_view name, std::string text);
 
-  // Content must be UTF-8. Error kInvalidArgument when the template refuses the messages.
+  // Content must be UTF-8. Error kInvalidArgument if the template refuses the messages.
   std::string render(std::span<const ChatMessage> messages, const ChatOptions& options = {}) const;
   // For loss on answers only. Places come from the template's {% generation %} blocks, else from marks that a second
   // rendering carries in the answers: docs/chat-templates.md. An answer that the template leaves out has none. Error
-  // kInvalidArgument when the places cannot be told, or all answers are left out.
+  // kInvalidArgument if the places cannot be determined, or if all answers are left out.
   RenderedChat render_with_answers(std::span<const ChatMessage> messages, const ChatOptions& options = {}) const;
 
   const std::string& source() const;
@@ -73,7 +73,8 @@ class ChatTemplate {
 };
 
 std::vector<std::string> chat_template_names();
-// Of a file: the template itself, or where its name ends in .json the field "chat_template" (of a list, the one called "default").
+// From a file: the template itself, or if its name ends in .json the field "chat_template" (of a list, the one called
+// "default").
 ChatTemplate load_template_file(const std::filesystem::path& file);
 // The template of a model's folder: chat_template.jinja, else the field chat_template of chat_template.json, else of
 // tokenizer_config.json (of a list, the one called `which`), with the folder's bos, eos and other tokens. None when the folder has none.

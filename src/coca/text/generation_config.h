@@ -1,4 +1,4 @@
-// coca/text/generation_config.h - generation_config.json of a model folder: how its authors mean it to be sampled.
+// coca/text/generation_config.h - generation_config.json of a model folder: its authors' settings for sampling.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -20,7 +20,7 @@ struct GenerationIds {
   std::vector<int32_t> eos;
 };
 
-// Absent fields say nothing, but for do_sample: a file without it means greedy, as in transformers.
+// Absent fields set nothing, except do_sample: a file without it means greedy decoding, as in transformers.
 struct GenerationConfig {
   GenerationIds ids;
   std::optional<bool> do_sample;  // false: greedy, whatever the temperature
@@ -36,8 +36,8 @@ GenerationIds generation_ids(const JsonField& config);
 GenerationConfig generation_config_from_json(const nlohmann::json&, std::string_view origin);
 // Of dir/generation_config.json; nothing is set when there is none.
 GenerationConfig load_generation_config(const std::filesystem::path& dir);
-// How many tokens it allows after a prompt of that many; nothing where it does not say. max_new_tokens wins over
-// max_length, as in transformers. Error when the prompt alone reaches max_length.
+// The number of tokens it allows after a prompt of that length; nothing if it gives no limit. max_new_tokens overrides
+// max_length, as in transformers. Error if the prompt alone reaches max_length.
 std::optional<int64_t> new_tokens_after(int64_t prompt, const GenerationConfig&, std::string_view origin);
 
 }  // namespace coca::text

@@ -54,7 +54,7 @@ struct Macro {
   std::vector<std::string> parameters;
   std::vector<ExpressionPtr> defaults;  // null: none
   Body body;
-  bool takes_rest = false;   // whether it asks for varargs
+  bool takes_rest = false;   // whether it uses varargs
   bool takes_named = false;  // for kwargs
 };
 

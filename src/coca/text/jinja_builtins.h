@@ -1,4 +1,4 @@
-// coca/text/jinja_builtins.h - the filters, tests and methods that chat templates use. What is not here is refused by
+// coca/text/jinja_builtins.h - the filters, tests and methods that chat templates use. Others are refused by
 // name. Errors are of kBadFile, without their place, which the interpreter adds.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -27,7 +27,7 @@ StringMethod find_string_method(std::string_view name);  // null when there is n
 // Python's `format % values` and format.format(...), in the forms that fmt knows too.
 std::string percent_format(const std::string& format, const Value& values);
 std::string brace_format(const std::string& format, const Arguments& values);
-// The first place of `what` from `at` on. Linear whatever the texts, which std::string::find is not.
+// The first occurrence of `what` from `at` on. Always linear in the text, which std::string::find is not.
 size_t find_text(const std::string& text, const std::string& what, size_t at);
 // Methods of strings, lists and dicts. has_method says which there are.
 bool has_method(const Value& value, std::string_view name);

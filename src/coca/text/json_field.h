@@ -1,5 +1,5 @@
-// coca/text/json_field.h - one value of a tokenizer's JSON file that knows where it stands, so that whatever is
-// wrong with it is told by file, field, value and need.
+// coca/text/json_field.h - one value of a tokenizer's JSON file that knows its place, so that errors can name
+// the file, the field, the value and what was expected.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -31,7 +31,7 @@ class JsonField {
   int32_t id() const;  // of a token: 0 or more
   double number() const;
   bool boolean() const;
-  // Members of an object, or what holds when they are absent or null.
+  // Members of an object, or a default if they are absent or null.
   bool flag(std::string_view key, bool absent) const;
   std::string text(std::string_view key, std::string_view absent) const;
 

@@ -1,4 +1,4 @@
-// coca/text/normalizer.h - the "normalizer" of a tokenizer.json: what is done to a text before it is cut.
+// coca/text/normalizer.h - the "normalizer" of a tokenizer.json: changes to a text before it is cut into words.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

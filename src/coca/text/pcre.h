@@ -1,4 +1,4 @@
-// coca/text/pcre.h - the one place that calls PCRE2. Patterns come from files that nobody vouches for: compiling and
+// coca/text/pcre.h - the only place that calls PCRE2. Patterns come from untrusted files, so compiling and
 // matching have limits.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -36,7 +36,7 @@ class Pcre {
   Pcre(const Pcre&) = delete;
   Pcre& operator=(const Pcre&) = delete;
 
-  // Both throw Error kBadFile when a match takes too many steps or too much memory. Thread-safe.
+  // Both throw Error kBadFile if a match takes too many steps or too much memory. Thread-safe.
   bool matches(std::string_view text) const;
   // Matches from left to right: `next` takes one and returns where to look for another; nothing ends the search.
   void scan(std::string_view text, const std::function<std::optional<size_t>(Span)>& next) const;

@@ -1,4 +1,4 @@
-// coca/text/piece_decoder.h - the "decoder" of a tokenizer.json, token by token: what the whole text would be is
+// coca/text/piece_decoder.h - the "decoder" of a tokenizer.json, token by token: the whole text is
 // never needed.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -15,7 +15,7 @@ namespace coca::text {
 class PieceDecoder {
  public:
   // null (tokens are joined by spaces), or ByteLevel ByteFallback Fuse Replace Strip Metaspace Sequence. Bytes stay
-  // bytes where the package writes U+FFFD for what is no character.
+  // bytes where the package writes U+FFFD for invalid characters.
   explicit PieceDecoder(const JsonField& field);
 
   // Appends what the token adds to the text.

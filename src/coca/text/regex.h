@@ -1,5 +1,5 @@
 // coca/text/regex.h - regular expressions of tokenizer files: written for Oniguruma (Ruby syntax), run by PCRE2.
-// Patterns come from files that nobody vouches for: what the two engines read differently is translated or
+// Patterns come from untrusted files. What the two engines read differently is translated or
 // refused, and matching has limits.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once

@@ -1,4 +1,4 @@
-// coca/text/special_ids.h - which ids begin and end a text, from the files that stand beside a tokenizer's.
+// coca/text/special_ids.h - the ids that begin and end a text, from the files beside a tokenizer's.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -16,7 +16,7 @@
 
 namespace coca::text {
 
-// Files about tokens that stand beside a tokenizer's and are saved with it, by name: their content.
+// Files about tokens that are beside a tokenizer's and are saved with it: their content by name.
 std::map<std::string, std::string> read_files_beside(const std::filesystem::path& dir);
 
 struct SpecialIds {

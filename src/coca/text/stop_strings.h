@@ -1,4 +1,5 @@
-// coca/text/stop_strings.h - ends a text at the first of several strings to be complete, while it comes piece by piece.
+// coca/text/stop_strings.h - ends a text at the first of several strings to be completed, while the text arrives in
+// pieces.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -8,13 +9,13 @@
 
 namespace coca::text {
 
-// What may be the beginning of a stop string is held back until it is known. The stop string itself is never given out.
+// A possible beginning of a stop string is held back until it is decided. The stop string itself is never output.
 class StopStrings {
  public:
   explicit StopStrings(std::vector<std::string> strings);  // empty ones are an Error
 
   std::string push(std::string_view piece);  // what can be shown now; nothing once matched
-  std::string finish();                      // what was held back, when no stop string came
+  std::string finish();                      // the text held back, if no stop string was completed
   bool matched() const { return matched_; }
 
  private:

@@ -14,20 +14,20 @@
 
 namespace coca::text {
 
-// What decoding remembers from token to token: a model may drop the space in front of the first word.
+// The state of decoding from token to token: a model may drop the space before the first word.
 struct DecodeState {
   bool at_start = true;
   bool in_text = false;  // nothing more is dropped
   size_t stripped = 0;   // characters dropped so far
 };
 
-// What to make of text that spells a control token, such as "</s>" or "<|im_end|>".
+// How to treat text that spells a control token, such as "</s>" or "<|im_end|>".
 enum class SpecialTokens {
-  kAsText,  // it is text: what users write cannot become control ids
-  kParse,   // it is the token: for prompts made by a chat template
+  kAsText,  // as text: user input cannot become control ids
+  kParse,   // as the token: for prompts made by a chat template
 };
 
-// What the model expects around a text on its own, as its tokenizer.json says (often bos in front).
+// The ids that the model expects around a text, from its tokenizer.json (often a leading bos).
 struct SequenceFrame {
   std::vector<int32_t> before, after;
 };
@@ -57,7 +57,7 @@ class Tokenizer {
   virtual void append_decoded(int32_t id, DecodeState& state, std::string& out) const = 0;
   // Writes into an existing folder what load_tokenizer(folder) reads.
   virtual void save(const std::filesystem::path& dir) const = 0;
-  // Short text that differs between tokenizers whose ids mean different things.
+  // A short text that differs between tokenizers whose ids mean different things.
   virtual std::string fingerprint() const = 0;
 
  protected:
@@ -91,13 +91,13 @@ struct SentencePieceTraining {
 // newlines kept.
 void train_sentencepiece(const SentencePieceTraining& training);
 
-// Turns ids into text as they come, emitting only whole UTF-8 sequences (bytes that can never become one are
+// Turns ids into text as they arrive, emitting only whole UTF-8 sequences (bytes that can never become one are
 // passed through). All pushes and finish() together are decode() of all ids. The tokenizer must outlive it.
 class StreamDecoder {
  public:
   explicit StreamDecoder(const Tokenizer& tokenizer) : tokenizer_(&tokenizer) {}
   std::string push(int32_t id);
-  std::string finish();  // what is still held back; then starts anew
+  std::string finish();  // the bytes still held back; then starts again
 
  private:
   const Tokenizer* tokenizer_;

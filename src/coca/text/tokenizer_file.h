@@ -16,7 +16,7 @@ namespace coca::text {
 class Vocabulary {
  public:
   void add(std::string_view token, int64_t id);
-  // After the last add(). Error kBadFile when a token or an id is there twice, or ids leave holes without measure.
+  // After the last add(). Error kBadFile if a token or an id occurs twice, or if gaps between ids are too large.
   void index(std::string_view origin);
 
   size_t count() const { return entries_.size(); }

@@ -1,4 +1,4 @@
-// coca/text/tokenizer_import.h - tokenizers that other files say: Meta's tokenizer.model in tiktoken's format, Mistral's
+// coca/text/tokenizer_import.h - tokenizers in other formats: Meta's tokenizer.model in tiktoken's format, Mistral's
 // tekken.json, and vocab.json with merges.txt. Each becomes the text of a tokenizer.json, which everything else reads.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -21,8 +21,8 @@ struct ImportedTokenizer {
 
 // Whether a file begins as tiktoken's do: base64, a blank, a rank.
 bool is_tiktoken(std::string_view content);
-// LLaMA 3's pattern and 256 special tokens behind the ranks. Error for more ranks than LLaMA 3 has: those of other models
-// have other patterns.
+// LLaMA 3's pattern, and 256 special tokens after the ranks. Error for more ranks than LLaMA 3 has: those of other
+// models have other patterns.
 ImportedTokenizer import_tiktoken(std::string_view content, const std::string& origin);
 // Special tokens come first, then the vocabulary up to the size that the file names.
 ImportedTokenizer import_tekken(std::string_view content, const std::string& origin);

@@ -1,4 +1,4 @@
-// coca/text/tokens_beside.h - what the files beside a tokenizer.model add to its pieces: added_tokens.json,
+// coca/text/tokens_beside.h - tokens that files beside a tokenizer.model add to its pieces: added_tokens.json,
 // tokenizer_config.json (added_tokens_decoder, named tokens, legacy, add_prefix_space, add_bos_token, add_eos_token) and
 // special_tokens_map.json, read as transformers reads them.
 // SPDX-License-Identifier: Apache-2.0
@@ -16,22 +16,22 @@
 
 namespace coca::text {
 
-// sentencepiece puts a blank in front of a text. In front of which parts of one that added tokens cut?
+// sentencepiece puts a blank before a text. Before which parts, if added tokens cut the text?
 enum class PrefixSpace { kEveryPart, kFirstPart, kNever };
 
 struct TokensBeside {
   std::vector<AddedToken> tokens;  // by id; those of the model's pieces among them
   PrefixSpace prefix = PrefixSpace::kEveryPart;
   std::optional<bool> add_bos, add_eos;
-  SpecialIds special;  // what the files say; empty where they say nothing
+  SpecialIds special;  // from the files; empty if they name none
 };
 
-// What a model holds under an id, or where it holds a text.
+// The content of a model by id, and the id of a text.
 struct PieceTable {
   int32_t size = 0;
   std::function<std::string_view(int32_t id)> text;
   std::function<std::optional<int32_t>(std::string_view)> find;
-  std::function<bool(int32_t id)> replaceable;  // nothing is there, or an unused piece
+  std::function<bool(int32_t id)> replaceable;  // the id is free, or an unused piece
   std::function<bool(int32_t id)> control;      // may have another name if the files give that name a role
 };
 

@@ -1,5 +1,5 @@
 // coca/text/utf8.h - strict UTF-8 (no overlong forms, surrogates or values above U+10FFFF).
-// Broken text is counted and replaced by maximal subparts, as Unicode (3.9, table 3-8) and the web do.
+// Invalid text is counted and replaced by maximal subparts, as Unicode (3.9, table 3-8) and the web do.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -12,7 +12,7 @@ namespace coca::text {
 enum class Utf8Step {
   kValid,       // a whole sequence
   kInvalid,     // bytes that cannot begin one
-  kIncomplete,  // the text ends within a sequence that is right so far
+  kIncomplete,  // the text ends within a sequence that is valid so far
 };
 struct Utf8Sequence {
   Utf8Step step;
@@ -24,7 +24,7 @@ Utf8Sequence next_utf8(std::string_view text);
 bool is_valid_utf8(std::string_view text);
 size_t count_invalid(std::string_view text);         // how many U+FFFD replace_invalid would write
 size_t find_invalid(std::string_view text);          // byte offset, or text.size() when all is valid
-std::string replace_invalid(std::string_view text);  // each broken part becomes U+FFFD
+std::string replace_invalid(std::string_view text);  // each invalid part becomes U+FFFD
 bool strip_bom(std::string& text);                   // removes a leading EF BB BF; true if there was one
 
 }  // namespace coca::text
