@@ -148,20 +148,15 @@ void add_collinear(const Analysis& a, report::Document& d, Figures& figures) {
 std::string slack_note(const Analysis& a) {
   if (!is_slack(a)) return "";
   if (!has_collinear_planes(a.spec))
-    return "Slack is not collinear in this sense, and this model is not at all: it folds t over the whole head and "
-           "rotates a "
-           "part of it, so that both members of a rotated pair come from different numbers.";
+    return "Slack is not collinear in this sense. This model is not collinear at all: it folds t over the whole head and "
+           "rotates a part of it, so that both members of a rotated pair come from different numbers.";
   return fmt::format(
-      "Slack is not collinear in this sense: a share of anomalous angles near 50 % is no fault of the model. Of the "
-      "constraint it keeps one part: a key [t, t] with t >= 0 points the same way in every pair before it is rotated. "
-      "The "
-      "query it meets is q * R_m q, whose pair (q_a, q_b) has an angle of its own that also depends on the position m, "
-      "so "
-      "nothing keeps the angle between both below pi. Strict and tied have an angle of 0 and no anomaly. What slack "
-      "can "
-      "change is how far from 0 the angles lie (concentration {}; 0: spread evenly, 1: all alike) and with that how "
-      "long the "
-      "anomaly lasts (tau).",
+      "Slack is not collinear in this sense: a share of anomalous angles near 50 % is not a fault of the model. Slack "
+      "keeps one part of the constraint: a key [t, t] with t >= 0 has the same direction in every pair before rotation. "
+      "Its query is q * R_m q, whose pair (q_a, q_b) has an angle of its own that also depends on the position m, so "
+      "nothing keeps the angle between query and key below pi. Strict and tied have an angle of 0 and no anomaly. Slack "
+      "can change how far the angles are from 0 (concentration {}; 0: spread evenly, 1: all alike), and thus how long "
+      "the anomaly lasts (tau).",
       report::format_number(a.all().all_planes().concentration(), 2));
 }
 

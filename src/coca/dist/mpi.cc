@@ -108,7 +108,7 @@ std::string mpi_version() {
 MpiJob::MpiJob() {
   int provided = 0;
   check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
-  COCA_CHECK(provided == MPI_THREAD_MULTIPLE, "this MPI ({}) does not serve several threads (MPI_THREAD_MULTIPLE)", mpi_version());
+  COCA_CHECK(provided == MPI_THREAD_MULTIPLE, "this MPI ({}) does not support several threads (MPI_THREAD_MULTIPLE)", mpi_version());
   ranks_ = std::make_unique<MpiRanks>(MPI_COMM_WORLD);
 }
 

@@ -34,7 +34,7 @@ class Post {
     std::deque<Message>& box = boxes_[{channel, from, to}];
     const bool came = changed_.wait_for(lock, std::chrono::duration<double>(timeout_seconds()),
                                         [&] { return !box.empty() || gone_[static_cast<size_t>(from)]; });
-    COCA_CHECK_AS(kIo, came, "[dist] rank {} has said nothing for {} s", from, timeout_seconds());
+    COCA_CHECK_AS(kIo, came, "[dist] rank {} has sent nothing for {} s", from, timeout_seconds());
     COCA_CHECK_AS(kIo, !box.empty(), "[dist] rank {} has left", from);
     Message message = std::move(box.front());
     box.pop_front();

@@ -83,7 +83,7 @@ model::LoraSettings read_settings(const ConfigFields& f) {
   if (f.has("init_lora_weights")) {
     const json& init = f.raw("init_lora_weights");
     COCA_CHECK_AS(kBadFile, init.is_boolean() || init == "gaussian" || init == "eva" || init == "orthogonal",
-                  "{}: init_lora_weights {} is not supported: its base is not the model as it is", f.origin(),
+                  "{}: init_lora_weights {} is not supported: it changes the base model", f.origin(),
                   init.dump());
   }
   // What would change the adapter's meaning may only say that it is off; a version says nothing.

@@ -66,7 +66,7 @@ RopeFields read_rope(const ConfigFields& f, const char* theta_name, double share
   const LengthsOfConfig lengths{.max_position = max_position, .original = f.optional_id("original_max_position_embeddings")};
   const auto scaling = [&](const char* key) { rope.scaling = rope_scaling_from_json(f.raw(key), f.origin(), lengths, key); };
   const bool v4 = f.has("rope_scaling"), v5 = f.has("rope_parameters");
-  COCA_CHECK_AS(kBadFile, !v4 || !v5, "{}: holds both \"rope_scaling\" and \"rope_parameters\"; keep the one that is meant", f.origin());
+  COCA_CHECK_AS(kBadFile, !v4 || !v5, "{}: holds both \"rope_scaling\" and \"rope_parameters\"; keep the right one", f.origin());
   if (v4) scaling("rope_scaling");
   if (v4 || v5) {
     const ConfigFields nested(f.raw(v4 ? "rope_scaling" : "rope_parameters"), f.origin(), v4 ? "rope_scaling." : "rope_parameters.");
@@ -213,7 +213,7 @@ model::ModelSpec read_qwen3(const ConfigFields& f) {
 // What no field of Hugging Face's says: windows of other models, or several of them, and dilations.
 void read_windows(const ConfigFields& f, model::ModelSpec& s) {
   if (f.has("layer_window")) {
-    COCA_CHECK_AS(kBadFile, s.layer_window.empty(), "{}: layer_window names the layers' windows, and sliding_window does too; keep the one that is meant",
+    COCA_CHECK_AS(kBadFile, s.layer_window.empty(), "{}: layer_window names the layers' windows, and sliding_window does too; keep the right one",
                   f.origin());
     s.layer_window = f.integers("layer_window");
   }

@@ -88,7 +88,7 @@ std::unique_ptr<Tokenizer> load_folder(const stdfs::path& dir) {
   const bool config = io::exists(dir / kConfigName), model = io::exists(dir / kModelName);
   const bool json = io::exists(dir / kJsonName);
   // coca's own file is never beside another; the folders of models often hold several of the others.
-  COCA_CHECK_AS(kBadFile, !(config && (model || json)), "{}: holds both {} and {}; keep the one that is meant",
+  COCA_CHECK_AS(kBadFile, !(config && (model || json)), "{}: holds both {} and {}; keep the right one",
                 dir.string(), kConfigName, json ? kJsonName : kModelName);
   if (config) return load_config(dir / kConfigName);
   if (json) return load_tokenizer_json(dir);

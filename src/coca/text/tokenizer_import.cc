@@ -53,7 +53,7 @@ class Ranks {
   explicit Ranks(std::string origin) : origin_(std::move(origin)) {}
 
   void add(std::string bytes, int64_t rank) {
-    COCA_CHECK_AS(kBadFile, rank == std::ssize(tokens_), "{}: rank {} behind {}; expected ranks in order from 0",
+    COCA_CHECK_AS(kBadFile, rank == std::ssize(tokens_), "{}: rank {} after {}; expected ranks in order from 0",
                   origin_, rank, counted(tokens_.size(), "token"));
     COCA_CHECK_AS(kBadFile, !bytes.empty() && bytes.size() <= kMostBytes,
                   "{}: the token of rank {} has {}; expected base64 of 1 to {}", origin_, rank,

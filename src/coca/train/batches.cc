@@ -41,7 +41,7 @@ int64_t slices_for(int64_t asked, int ranks) {
 BatchShape shape_in_slices(const BatchShape& shape, int64_t slices) {
   const int64_t windows = shape.batch * shape.accumulation;
   COCA_CHECK(slices >= 1 && windows % slices == 0,
-             "a step of {} ({} x {}) does not fall into {} equal slices, one or more for each rank",
+             "a step of {} ({} x {}) cannot be divided into {} equal slices, one or more for each rank",
              counted(windows, "window"), shape.batch, shape.accumulation, slices);
   const int64_t slice = windows / slices;
   int64_t batch = std::min(shape.batch, slice);

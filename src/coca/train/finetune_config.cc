@@ -100,7 +100,7 @@ void check_config(const FinetuneConfig& c) {
   check_slices(c);
   const bool staged = !c.stages.preset.empty() || !c.stages.list.empty();
   COCA_CHECK(!staged || c.train.empty(), "train: the stages say what each trains; freeze applies to all of them");
-  COCA_CHECK(c.lora_rank == 0 || c.adapter.empty(), "lora_rank is {}; an adapter to go on from has its own rank", c.lora_rank);
+  COCA_CHECK(c.lora_rank == 0 || c.adapter.empty(), "lora_rank is {}; an adapter that is trained further has its own rank", c.lora_rank);
   COCA_CHECK(c.lora_alpha > 0, "lora_alpha is {}; expected more than 0", c.lora_alpha);
   COCA_CHECK(c.lora_dropout < 1, "lora_dropout is {}; expected less than 1", c.lora_dropout);
   for (const auto& [name, given] : {std::pair{"train", !c.train.empty()}, std::pair{"freeze", !c.freeze.empty()}, std::pair{"stages", staged}})

@@ -50,7 +50,7 @@ void check_sizes(const LoopOptions& o, const model::ModelSpec& s, int ranks) {
   for (const Stage& stage : o.stages)
     COCA_CHECK(stage.steps >= 1, "a stage of {}; expected at least 1", counted(stage.steps, "step"));
   COCA_CHECK(o.share == LoopOptions::Share::kTokens || (o.slices % ranks == 0 && o.shape.accumulation % o.slices == 0),
-             "a step in {} slices of {} micro-batches in all cannot be shared by {}", o.slices, o.shape.accumulation,
+             "a step in {} slices of {} micro-batches in all cannot be divided among {}", o.slices, o.shape.accumulation,
              counted(ranks, "rank"));
 }
 
@@ -69,7 +69,7 @@ void warn_of_warm_up(const std::vector<Stage>& stages) {
   const auto first = std::ranges::find_if(stages, cold);
   if (first == stages.end()) return;
   const int64_t others = std::ranges::count_if(stages, cold) - 1;
-  log_warning("warmup_steps is {} of {}: the learning rate ends at {:.2e} and never comes to its peak of {:.2e}{}",
+  log_warning("warmup_steps is {} of {}: the learning rate ends at {:.2e} and never reaches its peak of {:.2e}{}",
               first->schedule.warmup_steps, counted(first->steps, "step"),
               optim::learning_rate(first->schedule, first->steps - 1), first->schedule.peak,
               others == 0 ? "" : fmt::format("; so in {}", counted(others, "other stage")));
