@@ -19,7 +19,7 @@ namespace coca {
 namespace {
 
 // The OpenMP runtime is not instrumented, so ThreadSanitizer cannot see that what came before a region happens before
-// all of it, and all of it before what comes next. An edge says so, and no more: races between tasks are still found.
+// all of it, and all of it before what comes next. An edge states exactly this: races between tasks are still found.
 class Edge {
  public:
 #if defined(__SANITIZE_THREAD__)
@@ -33,7 +33,7 @@ class Edge {
 
 }  // namespace
 
-// OpenMP keeps the number for each thread that starts others; this is the one that all of them use. 0: OpenMP's own.
+// OpenMP keeps the number for each thread that starts others; this number holds for all of them. 0: OpenMP's own.
 static std::atomic<int> chosen_threads{0};
 
 static thread_local int scoped_threads = 0;  // 0: no scope

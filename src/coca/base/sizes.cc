@@ -20,7 +20,7 @@ std::string factors_text(std::initializer_list<Factor> factors) {
   return text;
 }
 
-// What a control group allows, as containers have it.
+// The limit of a control group, as in containers.
 int64_t group_limit() {
   int64_t most = std::numeric_limits<int64_t>::max();
   for (const char* name : {"/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"})

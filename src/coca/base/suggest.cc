@@ -17,7 +17,7 @@ std::string folded(std::string_view name) {
   return out.substr(std::min(out.find_first_not_of('-'), out.size()));
 }
 
-// Insertions, deletions, replacements and swaps of neighbours that make b of a.
+// The number of insertions, deletions, replacements and swaps of neighbours that turn a into b.
 size_t edit_distance(std::string_view a, std::string_view b) {
   std::vector<std::vector<size_t>> d(a.size() + 1, std::vector<size_t>(b.size() + 1));
   for (size_t i = 0; i <= a.size(); ++i) d[i][0] = i;

@@ -28,7 +28,7 @@ std::span<std::byte> bytes_of(T& value) {
   return std::as_writable_bytes(std::span(&value, 1));
 }
 
-// What became of a rank's work: the kind of its error and the message.
+// The result of a rank's work: the kind of its error and the message.
 struct Outcome {
   bool failed = false;
   ErrorKind kind = ErrorKind::kInternal;
@@ -55,7 +55,7 @@ std::vector<Fact> unpacked(const std::string& text) {
   return facts;
 }
 
-// What sets the list of `rank` apart from that of rank 0; "" where nothing does.
+// The first difference between the list of `rank` and that of rank 0; "" if there is none.
 std::string difference(const std::vector<Fact>& first, const std::vector<Fact>& mine, int rank) {
   for (size_t i = 0; i < std::max(first.size(), mine.size()); ++i) {
     if (i < first.size() && i < mine.size()) {

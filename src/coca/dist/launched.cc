@@ -5,7 +5,7 @@
 
 namespace coca::dist {
 
-// Open MPI's mpirun; a launcher that speaks PMIx or PMI, as Slurm's srun and MPICH's.
+// Open MPI's mpirun, and launchers that use PMIx or PMI, such as Slurm's srun and MPICH's.
 bool mpi_launched() {
   for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK"})
     if (std::getenv(name)) return true;

@@ -65,7 +65,7 @@ class MpiRanks : public Communicator {
   }
 
  private:
-  // MPI_Waitall would spin, and take a core from the threads that compute, and never give up.
+  // MPI_Waitall would spin, take a core from the computing threads, and never give up.
   void wait(std::vector<MPI_Request>& requests, const std::vector<int>& peers) {
     const auto start = std::chrono::steady_clock::now();
     const double limit = timeout_seconds();

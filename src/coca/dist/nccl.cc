@@ -50,7 +50,7 @@ class NcclRanks : public Communicator {
   std::unique_ptr<Communicator> duplicate() override { return std::make_unique<NcclRanks>(hosts_); }
 
  private:
-  // cudaStreamSynchronize would never give up on a peer that is gone.
+  // cudaStreamSynchronize would wait forever for a peer that is gone.
   void wait() {
     const auto start = std::chrono::steady_clock::now();
     const double limit = timeout_seconds();

@@ -18,7 +18,7 @@ namespace {
 
 using Message = std::vector<std::byte>;
 
-// Messages on their way, by (channel, from, to).
+// Messages that have not been received, by (channel, from, to).
 class Post {
  public:
   explicit Post(int size) : gone_(static_cast<size_t>(size), false) {}
@@ -68,7 +68,7 @@ class ThreadRank : public Communicator {
       if (!message.empty()) std::memcpy(r.bytes.data(), message.data(), message.size());
     }
   }
-  // Every rank makes the same duplicates in the same order, so that counting is agreement enough.
+  // Every rank makes the same duplicates in the same order, so a counter is enough to match them.
   std::unique_ptr<Communicator> duplicate() override { return std::make_unique<ThreadRank>(post_, rank_, size_, 1000 * (channel_ + 1) + ++duplicates_); }
 
  private:

@@ -19,7 +19,7 @@ struct Scalar {
 // One new file in a folder; TensorBoard reads all of a folder in the order of their names.
 class EventFile {
  public:
-  // Invalidates what earlier files of the folder hold beyond `step`: a session starts at the next step, from a checkpoint or
+  // Invalidates all that earlier files of the folder hold after `step`; a session starts there, from a checkpoint or
   // afresh (0). Makes the folder. Error kIo if it cannot be written.
   EventFile(const std::filesystem::path& folder, int64_t step);
   ~EventFile();

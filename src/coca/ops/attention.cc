@@ -62,7 +62,7 @@ void check_documents(const Site& at, const AttentionOptions& options, TensorRef 
              starts.shape.text(), Dims({q.size(0), q.size(1)}).text());
   COCA_CHECK(starts.size(1) <= 1 || starts.stride(1) == 1,
              "[attention] document_start: the innermost stride must be 1, not {}", starts.stride(1));
-  if (!at.device.is_cpu()) return;  // its implementations look at the starts themselves
+  if (!at.device.is_cpu()) return;  // its implementations read the starts themselves
   const auto view = starts.view<int32_t, 2>();
   for (int64_t b = 0; b < q.size(0); ++b)
     for (int64_t n = 0, least = 0; n < q.size(1); least = view(b, n++))

@@ -20,7 +20,7 @@ bool official_partial(const CollinearOptions& options, int64_t R, int64_t D) {
 
 void check_even(int64_t D) { COCA_CHECK(D % 2 == 0, "[collinear] the head dim {} must be even", D); }
 
-// t has the shape [B, N, G, D], or half the width where the projection has folded it.
+// t has the shape [B, N, G, D], or half the width if the projection has folded it.
 void check_t(const Site& at, TensorRef t, Dims shape) {
   COCA_CHECK(t.rank() == 4, "[collinear] t has shape {}; expected [B, N, G, D] or [B, N, G, D/2]", t.shape.text());
   if (2 * t.size(3) == shape[3]) shape[3] /= 2;

@@ -17,7 +17,7 @@ constexpr std::string_view kOp = "cross_entropy";
 
 void check_targets(const Site& at, TensorRef targets, int64_t M, int64_t V) {
   check_ids(at, "targets", targets, M);
-  if (!at.device.is_cpu()) return;  // its implementations look at the targets themselves
+  if (!at.device.is_cpu()) return;  // its implementations read the targets themselves
   const int32_t* id = targets.as<int32_t>();
   for (int64_t m = 0; m < M; ++m)
     COCA_CHECK((id[m] >= 0 && id[m] < V) || id[m] == kIgnoreTarget,
@@ -31,7 +31,7 @@ void check_logits(const Site& at, TensorRef logits, TensorRef targets) {
   check_targets(at, targets, logits.size(0), logits.size(1));
 }
 
-// 16 MiB of logits, but at least 128 rows: every chunk reads all of W (and dW), which must be worth it.
+// 16 MiB of logits, but at least 128 rows: every chunk reads all of W (and dW), which pays only for enough rows.
 int64_t choose_chunk(const LmLoss& a) {
   const int64_t M = a.x.size(0), V = a.w.size(0);
   const int64_t rows = a.chunk_rows > 0 ? a.chunk_rows : std::max<int64_t>(128, (int64_t{4} << 20) / V);
@@ -56,7 +56,7 @@ enum class Sweep { kLoss, kLossAndGradient };
 struct Chunk {
   int64_t row0, rows;
   MutTensorRef logits;   // [rows, V] f32
-  MutTensorRef dlogits;  // [rows, V] room of x's type for the gradient: the logits themselves when that is f32
+  MutTensorRef dlogits;  // [rows, V] the gradient, in x's type: the logits' own memory if that is f32
 };
 
 // Calls body(chunk) chunk by chunk.

@@ -29,12 +29,12 @@ Ref heads(Ref t, int dim, int64_t first, int64_t count) {
   return t.empty() ? t : t.narrow(dim, first, count);
 }
 
-// Adjacent heads with one dilation, and the key/value heads they read.
+// Adjacent heads with the same dilation, and the key/value heads they use.
 struct HeadSpan {
   int64_t dilation, h, H, g, G;
 };
 
-// Among S keys, a dilation of S and more leaves each query its own key.
+// With S keys, a dilation of S or more leaves each query only its own key.
 std::vector<HeadSpan> runs_of(const DilatedAttentionOptions& o, int64_t S, int64_t H, int64_t G) {
   if (o.dilation.empty()) return {{1, 0, H, 0, G}};
   COCA_CHECK(static_cast<int64_t>(o.dilation.size()) == H, "[dilated_attention] {} dilations; expected {}, one per head", o.dilation.size(), H);
@@ -66,7 +66,7 @@ void check_dilated(const DilatedAttentionOptions& o, const std::vector<HeadSpan>
   COCA_CHECK(far.k.empty() || far.range == FarRange::kAll, "[dilated_attention] far keys beside dilated windows must be seen by every query");
 }
 
-// The positions r, r + d, ... as a sequence: which queries and keys these are, and where its documents begin.
+// The positions r, r + d, ... as a sequence: its queries and keys, and where its documents begin.
 struct Residue {
   int64_t r, d, first_query, queries, query_start;
   Tensor starts;
@@ -97,7 +97,7 @@ struct Residue {
   TensorRef documents() const { return starts.empty() ? TensorRef() : starts.ref(); }
 };
 
-// The far keys of a run's heads; all positions' values lie in v.
+// The far keys of a run's heads; v holds the values of all positions.
 FarKeys far_of(const FarKeys& far, TensorRef v, const HeadSpan& span) {
   if (far.k.empty()) return {};
   FarKeys own = far;
@@ -122,7 +122,7 @@ AttentionBackward part_of(const AttentionBackward& a, const HeadSpan& span) {
           .dv_far = heads(a.dv_far, 2, span.g, span.G)};
 }
 
-// What the residues' queries add to the gradients of the far keys: of one residue in the type of k, and of all in fp32.
+// The residues' parts of the gradients of the far keys: of one residue in the type of k, and of all in fp32.
 struct FarSums {
   Context& context;
   MutTensorRef dk, dv, dk_sum, dv_sum;

@@ -19,7 +19,7 @@ void check(const Context& context, TensorRef ids, std::string_view table_name, T
   check_rank2(at, rows_name, rows);
   check_packed(at, rows_name, rows, {rows.size(0), table.size(1)});
   check_ids(at, "ids", ids, rows.size(0));
-  if (!at.device.is_cpu()) return;  // its implementations look at the ids themselves
+  if (!at.device.is_cpu()) return;  // its implementations read the ids themselves
   const int32_t* id = ids.as<int32_t>();
   const int64_t V = table.size(0);
   for (int64_t m = 0; m < ids.size(0); ++m)

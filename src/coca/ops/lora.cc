@@ -1,4 +1,4 @@
-// Three products of linear.h and two element-wise passes; scratch of the Context holds dropout(x) and what has R
+// Three products of linear.h and two element-wise passes; scratch of the Context holds dropout(x) and tensors with R
 // columns.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/lora.h"
@@ -51,7 +51,7 @@ class Scratch {
   Device device_;
 };
 
-// dropout(x): x itself when all stay.
+// dropout(x): x itself if nothing is dropped.
 TensorRef dropped(Context& cx, const Dropout& dropout, TensorRef x, Scratch& scratch) {
   if (dropout.rate == 0.0f) return x;
   const MutTensorRef out = scratch.take(x.shape, x.dtype);

@@ -17,7 +17,8 @@ int64_t flat_size(const std::vector<model::ParamInfo>& infos) {
   return infos.empty() ? 0 : (static_cast<int64_t>(infos.back().offset) + infos.back().shape.product() + 15) / 16 * 16;
 }
 
-// Calls visit(part of a block, its place in the piece) for what of a parameter's blocks (model/params.h) is in a piece.
+// Calls visit(part of a block, its place in the piece) for the parts of a parameter's blocks (model/params.h) in a
+// piece.
 template <typename Visit>
 void for_each_block(model::TensorStore& store, const AdamW::Piece& piece, const Visit& visit) {
   int64_t at = 0;
@@ -67,7 +68,7 @@ std::vector<AdamW::Piece> AdamW::pieces_in(const std::vector<Range>& ranges) con
   return pieces;
 }
 
-// Tile by tile and then over the tiles in their order in the vector: the same bits however it is shared.
+// Tile by tile and then over the tiles in their order in the vector: the same bits however the vector is divided.
 double AdamW::sum_of_squares(Context& cx, TensorRef owned) const {
   const auto tiles_of = [](const Range& range) { return static_cast<size_t>((range.size() + Partition::kTile - 1) / Partition::kTile); };
   std::vector<std::vector<double>> sums(static_cast<size_t>(ranks_.size()));
@@ -151,7 +152,7 @@ UpdateReport AdamW::update(Context& cx, double learning_rate, TensorRef owned, m
   return report;
 }
 
-// Everyone sends what it has updated to everyone, packed.
+// Every rank sends the parameters it has updated to all others, packed.
 void AdamW::share(Context& cx, MutTensorRef owned, MutTensorRef room, model::TensorStore& params, model::TensorStore* copy) const {
   if (ranks_.size() == 1) return;
   COCA_CHECK_AS(kInternal, room.numel() == partition_.size(), "[adamw] room for {} floats; {} needed", room.numel(), partition_.size());

@@ -5,7 +5,7 @@ namespace coca {
 
 namespace {
 
-// Element by element, as the strides say; dims before `dim` are done by the caller.
+// Element by element, following the strides; the caller handles dims before `dim`.
 template <typename From, typename To>
 void copy_dims(const From* from, const Dims& from_strides, To* to, const Dims& to_strides, const Dims& shape, int dim) {
   if (dim == shape.rank) {

@@ -65,18 +65,18 @@ void Batches::check_passkeys(const Options& o, const text::Tokenizer& tokenizer)
   }
 }
 
-// 1 in the plain steps: the network's own beginning, from which it learns nothing.
+// 1 in the plain steps, where the ODE starts and the network has no effect.
 int64_t Batches::clex_factor(int64_t step) const {
   return plain(step) ? 1 : draw_clex_factor(options_.seed, step, options_.clex.max_factor);
 }
 
-// CLEX's positions stand for t times the trained length, or a window longer than that.
+// CLEX's positions represent t times the trained length, or t times a longer window.
 int64_t Batches::drawn_length(int64_t step) const {
   if (options_.clex.max_factor > 0) return clex_factor(step) * options_.clex.trained_length;
   return plain(step) ? options_.shape.length : options_.positions.target_length;
 }
 
-// The second chunk of a cut window comes from further on in the text.
+// The second chunk of a cut window is taken from a later part of the text.
 void Batches::text_window(int64_t k, const PoseCut& cut, std::span<int32_t> ids) const {
   if (cut.skipped_tokens == 0) return sampler_.window(k, ids);
   const int64_t start = sampler_.window_start(k);
@@ -99,7 +99,7 @@ void Batches::make_window(int64_t step, int64_t k, std::vector<int32_t>& ids, st
   } else if (options_.positions.draw == PositionDraw::kRandom) {
     draw_random(places, options_.positions.target_length, positions);
   } else if (options_.positions.draw == PositionDraw::kPose) {
-    // Nothing of a passkey prompt may be left out, or its question has no answer.
+    // No part of a passkey prompt may be left out, or its question has no answer.
     cut = draw_pose(places, N, options_.positions.target_length, passkey ? N + 1 : tokens_.size() - sampler_.window_start(k));
     pose_positions(cut, positions);
   }

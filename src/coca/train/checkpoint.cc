@@ -91,7 +91,7 @@ void check_spec(const fs::path& dir, const model::ModelSpec& wanted) {
 // A run's options. Those written before T's width could be chosen had it full.
 nlohmann::json read_options(const fs::path& file) {
   nlohmann::json saved = io::read_json(file);
-  if (!saved.is_object()) return saved;  // whoever reads the options says so
+  if (!saved.is_object()) return saved;  // the reader of the options reports it
   if (file.filename() == "train_config.json")
     saved.emplace("t_width", "full");
   else

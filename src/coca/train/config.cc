@@ -23,7 +23,7 @@ void check_config(const TrainConfig& c) {
   check_plain_steps(c.positions, c.steps);
   optim::check_schedule(make_schedule(c));
   optim::check_adamw(make_adamw(c));
-  make_spec(c, 1, std::nullopt, std::nullopt);  // what the model itself refuses, before any text is read
+  make_spec(c, 1, std::nullopt, std::nullopt);  // the checks of the model itself, before any text is read
 }
 
 model::ModelSpec make_spec(const TrainConfig& c, int64_t vocabulary, std::optional<int64_t> bos, std::optional<int64_t> eos) {

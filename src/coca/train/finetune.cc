@@ -61,7 +61,7 @@ FinetuneTarget finetune_target(const FinetuneConfig& config, const text::Tokeniz
   COCA_CHECK(tokenizer.vocab_size() <= target.spec.V,
              "the tokenizer has {}; the model {} has {}: they do not belong together",
              counted(tokenizer.vocab_size(), "id"), config.model, grouped(target.spec.V));
-  make_stages(config, target.spec, 1);  // mistakes in patterns show before any data is read
+  make_stages(config, target.spec, 1);  // finds mistakes in patterns before any data is read
   if (config.lora_rank > 0)
     model::select_lora_targets(target.spec, {.rank = config.lora_rank, .alpha = config.lora_alpha},
                                config.lora_targets);

@@ -140,7 +140,7 @@ std::vector<Stage> make_stages(const FinetuneConfig& c, const model::ModelSpec& 
     COCA_CHECK(stage.steps >= 1, "stage {}: steps is {}; expected at least 1", stages.size(), stage.steps);
     optim::check_schedule(stage.schedule);
     optim::check_adamw(stage.adamw);
-    model::select_parameters(spec, stage.train);  // mistakes of a later stage show now
+    model::select_parameters(spec, stage.train);  // finds mistakes of later stages now
     stages.push_back(std::move(stage));
   }
   return stages;

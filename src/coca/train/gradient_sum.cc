@@ -23,7 +23,7 @@ int bucket_of(const model::ModelSpec& spec, const model::ParamInfo& info) {
 
 int gradient_bucket(const model::ModelSpec& spec, int64_t layer) { return static_cast<int>(spec.L - layer); }
 
-// A tile on a border belongs to what is complete last.
+// A tile on a border belongs to the bucket that is complete last.
 optim::Partition partition_gradients(const model::ModelSpec& spec, const model::TensorStore& grads, int ranks) {
   const int64_t size = grads.flat().numel(), tile = optim::Partition::kTile;
   if (ranks == 1) return optim::Partition(size);
@@ -53,7 +53,7 @@ void GradientSum::begin() {
 }
 
 void GradientSum::done(int bucket, TensorRef grads) {
-  if (ranks_->size() == 1) return;  // nothing has to travel
+  if (ranks_->size() == 1) return;  // nothing has to be sent
   for (; next_ <= bucket; ++next_) background_.start([this, values = grads.as<float>(), b = next_] { add(b, values); });
 }
 
@@ -65,8 +65,9 @@ void GradientSum::finish(TensorRef grads) {
   next_ = 0;
 }
 
-// Every rank sends every other what that one owns of the bucket, straight out of the gradients, and adds what it gets to its
-// own in the order of the ranks. A rank sends and receives (K - 1) / K of the bucket, as in a ring.
+// Every rank sends each other rank the part of the bucket which that rank owns, directly from the gradients, and adds
+// what it receives to its own in the order of the ranks. A rank sends and receives (K - 1) / K of the bucket, as in a
+// ring.
 void GradientSum::add(int bucket, const float* grads) {
   const int rank = ranks_->rank(), size = ranks_->size();
   const std::vector<optim::Range>& mine = partition_.of(bucket, rank);

@@ -29,7 +29,7 @@ static_assert(data::kNoTarget == ops::kIgnoreTarget);
 
 namespace {
 
-// Tells models apart: the beginning of every tensor.
+// A fingerprint of the model, from the beginning of every tensor.
 std::string weights_fingerprint(const model::ParamStore& params) {
   constexpr size_t kBytes = 65536;
   uint32_t sum = 0;
@@ -40,7 +40,7 @@ std::string weights_fingerprint(const model::ParamStore& params) {
   return fmt::format("{:08x}", sum);
 }
 
-// What a step cannot do without: the matrices of the mlps, and the input of every layer, which stays until backward.
+// The least memory of a step: the matrices of the mlps, and the input of every layer, which is kept until backward.
 void check_sizes(const LoopOptions& o, const model::ModelSpec& s, int ranks) {
   const int64_t bytes = o.precision == model::Precision::kF32 ? 4 : 2, shares = o.share == LoopOptions::Share::kTokens ? ranks : 1;
   check_memory("the model", {{"layers", s.L}, {"width", s.C}, {"mlp width", s.F}, {"matrices", 2}, {"bytes", bytes}}, "train a smaller one");
@@ -54,7 +54,7 @@ void check_sizes(const LoopOptions& o, const model::ModelSpec& s, int ranks) {
              counted(ranks, "rank"));
 }
 
-// Locks the out folder and clears it of what a killed run left. The newest sound checkpoint, or "".
+// Locks the out folder and removes what a killed run left there. Returns the newest intact checkpoint, or "".
 std::string open_folder(const fs::path& out, Start start, std::optional<io::FolderLock>& lock) {
   io::make_dirs(out);
   lock.emplace(out);
@@ -107,7 +107,7 @@ Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& da
     steps_ += stage.steps;
   }
   if (first_rank()) warn_of_warm_up(options_.stages);
-  if (options_.share == LoopOptions::Share::kTokens) options_.slices = ranks_.size();  // one for each: its tokens of all windows
+  if (options_.share == LoopOptions::Share::kTokens) options_.slices = ranks_.size();  // one for each rank: its tokens
   if (ring_) {
     decoder_.set_ring(ring_.get());
     COCA_CHECK(data.batches.packing() == Packing::kNone && data.batches.drawn_length(0) == 0,
@@ -154,7 +154,7 @@ void Loop::bind_weights() {
 void Loop::begin_stage(int64_t stage) {
   stage_ = stage;
   const Stage& s = options_.stages[static_cast<size_t>(stage)];
-  grads_.reset();  // the old ones go before the new ones come
+  grads_.reset();  // frees the old ones before the new ones are allocated
   optimizer_.reset();
   sum_.reset();
   if (options_.adapter) {
@@ -233,7 +233,7 @@ std::pair<int64_t, int64_t> Loop::parts_of(int64_t slice) const {
 }
 
 // One slice: its gradients in grads_, the sum of its nll. The loss is the mean over the targets of the whole step, in
-// whatever slices and micro-batches these lie.
+// regardless of slices and micro-batches.
 double Loop::slice(int64_t step, int64_t slice, Add add) {
   grads_->zero();
   const double scale = 1.0 / static_cast<double>(data_.batches.counted(step));
@@ -258,7 +258,7 @@ double Loop::slice(int64_t step, int64_t slice, Add add) {
   return sum;
 }
 
-// Slice s is rank s % K's.
+// Slice s is computed by rank s % K.
 double Loop::forward_backward(int64_t step) {
   if (sum_) sum_->begin();
   const auto K = static_cast<size_t>(ranks_.size());
@@ -274,7 +274,7 @@ optim::UpdateReport Loop::update(double learning_rate) {
   return optimizer_->step_owned(context_, learning_rate, sum_->owned(), grads_->flat(), master(), copy);
 }
 
-// Goes through the step once more, which gives the same numbers, and says where they first stop being finite, on the lowest
+// Computes the step again, which gives the same numbers, and reports the first that is not finite, on the lowest
 // rank where they do.
 std::string Loop::locate_nonfinite(int64_t step) {
   const std::vector<std::string> all = dist::gather_texts(ranks_, nonfinite_here(step));
@@ -300,9 +300,9 @@ std::string Loop::nonfinite_here(int64_t step) {
   return "";
 }
 
-// Mean loss over validation_windows windows spread evenly over all of them, so that it speaks for the whole text and not for
-// its beginning. The last batch is filled up with windows without targets. Batches go to the ranks in turn, or the tokens of
-// all to all, and are added up in their order.
+// Mean loss over validation_windows windows spread evenly over all of them, so that it represents the whole text and
+// not just its beginning. The last batch is filled up with windows without targets. Ranks take batches in turn, or each
+// takes its tokens of every batch. The results are added up in the order of the batches.
 double Loop::validate() {
   struct Part {
     double nll = 0;
@@ -313,7 +313,7 @@ double Loop::validate() {
   const int64_t batches = (windows + B - 1) / B, shares = ring_ ? K : 1;  // of a batch
   const bool packed = data_.validation->packing() == Packing::kDocuments;
   if (options_.adapter) options_.adapter->clear_dropout(weights_);
-  std::vector<Part> parts(static_cast<size_t>(batches * shares));  // part i is rank i % K's
+  std::vector<Part> parts(static_cast<size_t>(batches * shares));  // part i is computed by rank i % K
   for (auto i = static_cast<size_t>(ranks_.rank()); i < parts.size(); i += static_cast<size_t>(K)) {
     const int64_t batch = static_cast<int64_t>(i) / shares;
     Part& sum = parts[i];
@@ -342,7 +342,8 @@ double Loop::validate() {
   return without_nan_sign(sum.nll / static_cast<double>(sum.counted));
 }
 
-// Where training itself is sound, after this step's update too, this is a fault of the validation text and no reason to lose the model.
+// If training itself is finite, after this step's update too, the validation text is at fault, and the model should not
+// be lost.
 double Loop::checked_validation(double training_loss) {
   const double loss = validate();
   if (std::isfinite(loss) || !std::isfinite(training_loss)) return loss;
@@ -358,7 +359,7 @@ void Loop::one_step(StepReport& report) {
   report.learning_rate =
       optim::learning_rate(options_.stages[static_cast<size_t>(stage_)].schedule, state_.step - stage_start(stage_));
   report.loss = forward_backward(state_.step);
-  // A non-finite loss has non-finite gradients somewhere; the update looks at the gradients, this at the loss.
+  // A non-finite loss has non-finite gradients somewhere; the update checks the gradients, this checks the loss.
   bool applied = std::isfinite(report.loss);
   if (applied) {
     const optim::UpdateReport done = update(report.learning_rate);
@@ -393,7 +394,7 @@ void Loop::log_row(MetricsFile* metrics, const StepReport& report, TrainSummary&
   state_.interval_steps = 0;
 }
 
-// A checkpoint that cannot be written takes nothing away: the older ones stay, training goes on, and the next one may succeed.
+// A checkpoint that cannot be written does no harm: older ones remain, training continues, and the next may succeed.
 void Loop::save(MetricsFile* metrics, Save how) {
   try {
     dist::together(ranks_, [&] {
@@ -413,8 +414,8 @@ std::string Loop::newest_text() const {
   return newest ? fmt::format("the newest checkpoint is {}", newest->string()) : "there is no checkpoint";
 }
 
-// Whether the loss of the last step's windows is finite under the weights as they now are, without dropout, as the model is used
-// later. Ranks share the windows as they do in training.
+// Whether the loss of the last step's windows is finite with the present weights, without dropout, as the model will be
+// used later. Ranks share the windows as they do in training.
 bool Loop::last_step_stays_finite() {
   if (options_.adapter) options_.adapter->clear_dropout(weights_);
   double sum = 0;
@@ -431,8 +432,8 @@ bool Loop::last_step_stays_finite() {
   return !dist::any(ranks_, !std::isfinite(sum));
 }
 
-// What is not finite never becomes finite again, so it is neither saved nor trained further. No step follows the last update
-// and would find weights that are finite and give a loss that is not.
+// Non-finite numbers never become finite again, so they are neither saved nor trained further. No step follows the last
+// update and would find weights that are finite and give a loss that is not.
 void Loop::require_sound_weights() {
   const std::string bad = first_nonfinite_tensor(master(), ListOrder::kForward);
   COCA_CHECK_AS(kNumeric, bad.empty(), "training stopped at step {} of {}: parameter {}; this step is not saved, {}; {}", state_.step, steps_, bad,
@@ -443,7 +444,7 @@ void Loop::require_sound_weights() {
                 state_.step, steps_, options_.adapter ? "adapter" : "model", newest_text());
 }
 
-// A run that learned nothing, or whose last step has numbers that are not finite, has no model to show.
+// A run that learned nothing, or whose last step has numbers that are not finite, writes no model.
 void Loop::require_result() {
   const int64_t good = state_.step - state_.skipped;
   const std::string model = options_.adapter ? "adapter" : "model";
@@ -471,7 +472,7 @@ TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
   const int64_t first = state_.step;
   TrainSummary summary;
   double seconds = 0;
-  if (first == steps_)  // nothing left to do: say what the finished run said
+  if (first == steps_)  // nothing left to do: report what the finished run reported
     for (const MetricsRow& row : read_metrics(out / "metrics.csv")) {
       summary.final_loss = row.loss;
       if (!std::isnan(row.validation_loss)) summary.validation_loss = row.validation_loss;

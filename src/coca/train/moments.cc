@@ -51,7 +51,7 @@ class StoredMoments {
       if (name.starts_with("optimizer") && name.ends_with(".safetensors")) paths.push_back(entry);
     }
     std::ranges::sort(paths);
-    if (paths.empty()) paths.push_back(dir / "optimizer.safetensors");  // whose absence is the error
+    if (paths.empty()) paths.push_back(dir / "optimizer.safetensors");  // its absence gives the error
     for (const fs::path& path : paths) files_.push_back(std::make_unique<io::SafetensorsFile>(path));
     for (const auto& file : files_)
       for (const io::StoredTensor& tensor : file->tensors()) {
@@ -64,7 +64,7 @@ class StoredMoments {
   void read(const std::string& name, const model::ParamInfo& info, int64_t begin, int64_t end, float* out) const {
     const auto found = tensors_.find(name);
     COCA_CHECK_AS(kBadFile, found != tensors_.end(), "{}: tensor \"{}\" is missing", files_.front()->path().string(), name);
-    int64_t at = begin;  // every element is in one of the pieces
+    int64_t at = begin;  // every element must be in one of the pieces
     for (bool more = true; more && at < end;) {
       more = false;
       for (const Stored& s : found->second) {

@@ -16,7 +16,7 @@ float element(TensorRef t, int64_t at) {
   return t.dtype == DType::kF32 ? static_cast<const float*>(t.data)[at] : static_cast<float>(static_cast<const BF16*>(t.data)[at]);
 }
 
-// The common answer, quickly: whether a block without gaps has finite values only.
+// A quick check for the common case: whether a contiguous block has finite values only.
 template <typename T>
 bool all_finite(const T* values, int64_t n) {
   int bad = 0;

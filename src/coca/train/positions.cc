@@ -15,8 +15,8 @@ int64_t between(Rng& rng, int64_t low, int64_t high) {
   return low + static_cast<int64_t>(rng.below(static_cast<uint64_t>(high - low + 1)));
 }
 
-// What config.json of the result will read as: numbers of another type are left out, and the original context is named
-// where the type reckons with one.
+// The scaling as it will be read from the result's config.json: numbers of other types are left out, and the original
+// context is given if the type uses one.
 model::ModelSpec rescaled(const model::ModelSpec& spec, model::Scaling type, std::optional<double> factor) {
   using model::Scaling;
   model::ModelSpec from = spec;
@@ -66,15 +66,15 @@ ClexDraws clex_draws(const model::ModelSpec& s) {
 
 Rng position_rng(uint64_t seed, int64_t k) { return Rng(seed, mix64(static_cast<uint64_t>(k)) ^ 0x705e); }
 
-// Floyd's sampling would do with fewer draws but needs a set and a sort. This one (Knuth, algorithm S) looks at every
-// place once: a place is taken with the probability that is left for it.
+// Floyd's sampling would need fewer draws, but a set and a sort. This one (Knuth, algorithm S) visits every
+// position once and takes it with the remaining probability.
 void draw_random(Rng& rng, int64_t target_length, std::span<double> out) {
   int64_t place = 0;
   for (size_t taken = 0; taken < out.size(); ++place)
     if (rng.below(static_cast<uint64_t>(target_length - place)) < out.size() - taken) out[taken++] = static_cast<double>(place);
 }
 
-// The published code cuts a text to five windows, and chooses the end of the second chunk in it.
+// The published code cuts a text to five windows, and draws the end of the second chunk within it.
 PoseCut draw_pose(Rng& rng, int64_t N, int64_t target_length, int64_t readable) {
   constexpr int64_t kWindows = 5;
   PoseCut cut;

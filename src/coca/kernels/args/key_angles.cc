@@ -19,7 +19,7 @@ double place_of(const KeySpacing& spacing, int64_t i) {
   return static_cast<double>(place);
 }
 
-// From a tile's first token to its middle.
+// The angle from a tile's first token to its middle.
 double middle_of(const KeySpacing& spacing) { return (place_of(spacing, kKvTile) - 1) / 2; }
 
 }  // namespace
