@@ -19,7 +19,7 @@ namespace coca::analyse {
 
 struct HeadStats {
   std::vector<AngleStats> planes;  // [R / 2]; none without rotary positions
-  int64_t pairs = 0;               // looked at; a plane counts those in which neither side is zero
+  int64_t pairs = 0;               // sampled; a plane counts those in which neither side is zero
   double unrotated = 0;            // sum over pairs of the part of q . k that does not rotate
   AttentionStats attention;
   CollinearStats collinear;        // CoCA only
@@ -35,9 +35,9 @@ struct AnalyseOptions {
   int64_t pairs = 4096;  // per window and head; 0: all causal pairs
   int64_t rows = 256;    // of attention, per window and head; 0: all
   int64_t seed = 0;
-  std::vector<int64_t> shifts = {1, 16, 256};  // CoCA: both positions moved by so much
+  std::vector<int64_t> shifts = {1, 16, 256};  // CoCA: shifts of both positions
   BordersOptions borders;
-  std::optional<model::RopeScaling> scaling;   // instead of the spec's, which stays what training saw
+  std::optional<model::RopeScaling> scaling;   // instead of the spec's, with which the model was trained
   std::function<void(int64_t done, int64_t total)> progress;  // layers done, over all windows; may be empty
 };
 
@@ -46,7 +46,7 @@ struct Analysis {
   int64_t window = 0, windows = 0;  // tokens of a window
   int64_t pairs = 0, rows = 0;      // per window and head
   std::vector<int64_t> shifts;
-  ops::Rotation rotation;           // of this window, under the scaling asked for
+  ops::Rotation rotation;           // of this window, with the requested scaling
   std::vector<HeadStats> heads;     // [L, H]
   std::vector<ScaledBorders> borders;
 
@@ -59,10 +59,10 @@ struct Analysis {
 // different planes: slack and strict in closed form know no such t.
 bool has_collinear_planes(const model::ModelSpec&);
 
-// Windows of equal length, at least 2 tokens. Throws Error kInterrupted when asked to stop.
+// Windows of equal length, at least 2 tokens. Throws Error kInterrupted on a request to stop.
 Analysis analyse(const model::ModelSpec&, const model::Weights&, std::span<const std::vector<int32_t>> windows,
                  const AnalyseOptions&);
-// The same; after an error `out` is of the windows that were done.
+// The same; after an error, `out` covers the windows that were done.
 void analyse(const model::ModelSpec&, const model::Weights&, std::span<const std::vector<int32_t>> windows, const AnalyseOptions&, Analysis& out);
 
 }  // namespace coca::analyse

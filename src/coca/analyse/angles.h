@@ -20,16 +20,16 @@ struct Plane {
 
 struct PlanePair {
   double angle = 0;   // from the key to the query at distance 0, in [0, 2 pi)
-  double weight = 0;  // |q||k|; the angle means nothing where it is 0
+  double weight = 0;  // |q||k|; if it is 0, the angle is meaningless
 };
 
 double wrapped(double angle);  // into [0, 2 pi)
-// q and k as attention sees them, rotated to positions m and n; turned = (m - n) theta.
+// q and k as operands of attention, rotated to positions m and n; turned = (m - n) theta.
 PlanePair plane_pair(Plane q, Plane k, double turned);
-// Angles within `rounding` of 0 become 0: what rounding leaves of a CoCA angle must not count as nearly a full turn.
+// Angles within `rounding` of 0 become 0, so that the rounding of a CoCA angle does not count as nearly a full turn.
 double snapped(double angle, double rounding);
 
-// How the score runs from distance 0 on, within `length` tokens.
+// How the score changes from distance 0 on, within `length` tokens.
 enum class Course : uint8_t {
   kFalls,           // angle < pi, and pi is not reached
   kFallsThenRises,  // angle < pi, and pi, the lowest score, is passed
@@ -39,11 +39,12 @@ enum class Course : uint8_t {
 inline constexpr size_t kCourses = 4;
 Course course_of(double angle, double theta, double length);
 
-// tau: for so many tokens the score rises with distance from 0 on; 0 for angles below pi.
+// tau: the number of tokens for which the score rises with distance from 0 on; 0 for angles below pi.
 double rising_tokens(double angle, double theta);
-// How often pi (mod 2 pi), where a falling score turns, is passed while the plane turns by `sweep` from `angle`.
+// How often pi (mod 2 pi), where a falling score begins to rise, is passed while the plane turns by `sweep` from
+// `angle`.
 double opposite_passed(double angle, double sweep);
-// Share of the distances in a sweep of the plane whose turn (mod 2 pi) lies outside [0, trained_sweep].
+// Share of the distances in a sweep of the plane whose angle (mod 2 pi) lies outside [0, trained_sweep].
 double unseen_share(double trained_sweep, double sweep);
 
 // One plane of one head, or several of them together.

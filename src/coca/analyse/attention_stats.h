@@ -16,9 +16,9 @@ double bin_centre(size_t bin);     // geometric mean of its ends; 1/2 for distan
 struct AttentionStats {
   static constexpr int64_t kSinkTokens = 4;
 
-  int64_t rows = 0, rows_of_choice = 0;  // rows that see a key; that see two or more
+  int64_t rows = 0, rows_of_choice = 0;  // rows with visible keys; with two or more
   double entropy = 0;                    // nats
-  double entropy_share = 0;              // of ln(keys seen), over rows_of_choice
+  double entropy_share = 0;              // of ln(visible keys), over rows_of_choice
   double first_token = 0, sink = 0;      // attention on token 0, on the first kSinkTokens
   double distance = 0;                   // mean distance attended to
   std::vector<double> mass;              // attention by distance_bin
@@ -27,7 +27,7 @@ struct AttentionStats {
 
   AttentionStats() = default;
   explicit AttentionStats(int64_t N);  // room for distances below N
-  // Scores of one query, scaled and with what is added to them, for keys first_key .. the query itself. Allocates nothing.
+  // Scores of one query, scaled and with any bias, for keys first_key .. the query itself. Allocates nothing.
   void add_row(std::span<double> scores, int64_t first_key);  // scores become probabilities
   void add(const AttentionStats&);
 

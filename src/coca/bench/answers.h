@@ -1,4 +1,4 @@
-// coca/bench/answers.h - how far the answers of what is timed may be from those of the plain loops.
+// coca/bench/answers.h - how far the results of timed code may differ from those of the plain loops.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -20,9 +20,9 @@ double relative_distance(TensorRef a, TensorRef b);
 // Throws Error kInternal naming `what` unless the distance is at most `roundings` roundings.
 void check_close(TensorRef actual, TensorRef expected, Precision, double roundings, std::string_view what);
 
-// Roundings the answers of a small model may be away from those of the plain loops in fp32. About a thousand
+// The number of roundings by which results of a small model may differ from the plain loops in fp32. About a thousand
 // operations follow one another in two layers, and errors of one size can add up in the worst order. In bf16
-// only what is stored between products is rounded, some forty times from the ids to the first gradient.
+// only values stored between products are rounded, about forty times from the ids to the first gradient.
 inline double model_roundings(Precision p) {
   return p == Precision::kBF16 ? 64 : 1024;
 }

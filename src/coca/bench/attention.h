@@ -68,7 +68,7 @@ struct AttentionResult {
   AttentionForm kind = AttentionForm::kRope;
   Pass pass = Pass::kForward;
   Timing seconds;
-  double gflops = 0;         // products of visible pairs: 4 D a pair forward, 10 D backward
+  double gflops = 0;         // products of visible pairs: 4 D per pair forward, 10 D backward
   double matrix_gflops = 0;  // a 2048^3 product of the same type, in the same rounds
   double tokens_per_second = 0;
   std::optional<Timing> ratio;  // of the time to that of `against`
@@ -78,7 +78,7 @@ struct AttentionReport {
   std::vector<std::string> notes;  // what was left out, and why
 };
 
-// Before timing, every kind is held against the plain loops on a small case: a wrong number is an Error.
+// Before timing, every kind is compared with the plain loops on a small case: a wrong number is an Error.
 AttentionReport bench_attention(Context&, const AttentionOptions&, ProgressCounter);
 report::Table attention_table(const AttentionOptions&, const AttentionReport&);
 nlohmann::ordered_json to_json(const AttentionResult&);

@@ -56,7 +56,7 @@ struct DecodeResult {
   std::optional<Timing> ratio;
 };
 
-// Before timing, tokens one by one are held against the whole sequence at once, for a small model.
+// Before timing, tokens one by one are compared with the whole sequence at once, for a small model.
 std::vector<DecodeResult> bench_decode(Context&, const DecodeOptions&, ProgressCounter);
 report::Table decode_table(const DecodeOptions&, const std::vector<DecodeResult>&);
 nlohmann::ordered_json to_json(const DecodeResult&);

@@ -47,7 +47,7 @@ struct EvalResult {
   std::optional<Timing> ratio;
 };
 
-// Before timing, a small model of each kind is held against the plain loops.
+// Before timing, a small model of each kind is compared with the plain loops.
 std::vector<EvalResult> bench_eval(Context&, const EvalOptions&, ProgressCounter);
 report::Table eval_table(const EvalOptions&, const std::vector<EvalResult>&);
 nlohmann::ordered_json to_json(const EvalResult&);

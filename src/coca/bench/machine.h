@@ -1,4 +1,4 @@
-// coca/bench/machine.h - what a figure was measured with, and the two rates it is held against: a large
+// coca/bench/machine.h - what a figure was measured with, and the two rates it is compared with: a large
 // matrix product and reading memory.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once

@@ -43,9 +43,9 @@ void check_heads(const HeadShape&);
 struct Window {
   int64_t length, batch;
 };
-Window preset_window(Preset);  // what one training step of it sees
+Window preset_window(Preset);  // the tokens of one training step
 
-// Throws Error naming the first size that makes no sense.
+// Throws Error naming the first invalid size.
 model::ModelSpec make_spec(const ModelShape&, model::AttentionKind, int64_t length);
 // Two layers of two heads of the same form, for checking answers.
 model::ModelSpec make_check_spec(const ModelShape&, model::AttentionKind, int64_t length);
@@ -65,7 +65,7 @@ class ParamsOfKinds {
 };
 std::vector<int32_t> random_ids(int64_t n, int64_t vocabulary, uint64_t seed);
 
-// The kinds to run, the one to compare with first, each once.
+// The kinds to run, each once; the one to compare with comes first.
 std::vector<model::AttentionKind> kinds_of(std::span<const model::AttentionKind> kind,
                                            std::optional<model::AttentionKind> against);
 

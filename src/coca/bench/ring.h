@@ -1,5 +1,5 @@
-// coca/bench/ring.h - `coca bench ring`: what one of K ranks does for the attention of a layer, timed alone, and what that
-// makes of K machines on a network: a simulation. Its assumptions: docs/math/ring_attention.md.
+// coca/bench/ring.h - `coca bench ring`: the work of one of K ranks for the attention of a layer, timed alone, and from
+// it the simulated time of K machines on a network. Assumptions: docs/math/ring_attention.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -44,17 +44,17 @@ struct RingOptions {
 
 // One pass through the attention of one layer.
 struct RingPass {
-  Timing work;          // of this rank, where messages cost nothing
+  Timing work;          // of this rank, when messages cost nothing
   int64_t bytes = 0;    // it sends
-  double link = 0;      // seconds of these on the wire
-  double hidden = 0, apart = 0;  // seconds of the pass: messages while it computes, or computing and then messages
+  double link = 0;      // seconds to send them
+  double hidden = 0, apart = 0;  // seconds of the pass: with messages during the work, or after it
 };
 
 struct RingResult {
   int64_t length = 0, machines = 0;
   model::AttentionKind kind = model::AttentionKind::kRope;
   RingPass forward, backward;
-  std::optional<double> speedup, speedup_apart;  // over one machine, where that was timed
+  std::optional<double> speedup, speedup_apart;  // over one machine, if that was timed
 
   double hidden() const { return forward.hidden + backward.hidden; }
   double apart() const { return forward.apart + backward.apart; }

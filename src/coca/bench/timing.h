@@ -1,5 +1,5 @@
-// coca/bench/timing.h - how every benchmark times: warm-up, then rounds in which all contestants run one
-// after the other (A B C A B C ...), so that a slow spell of the machine meets them all; medians and
+// coca/bench/timing.h - how every benchmark measures time: warm-up, then rounds in which all contestants run one
+// after the other (A B C A B C ...), so that a slow phase of the machine affects them all; medians and
 // quartiles over the rounds.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -48,10 +48,10 @@ void add_rates(nlohmann::ordered_json& to, double gflops, double matrix_gflops);
 
 double quantile(std::vector<double> values, double share);  // linear between neighbours
 
-// Where a benchmark stands, for a progress line.
+// The progress of a benchmark.
 struct ProgressState {
   int64_t done = 0, total = 0;  // steps
-  double share = 0;             // of the work, as far as it can be told: longer sequences take longer
+  double share = 0;             // of the work, as far as it is known: longer sequences take longer
   std::string_view what;        // being done, or just done
   bool begins = false;
 };
@@ -60,7 +60,7 @@ struct ProgressCounter {
   int64_t total = 0, done = 0;
   double work_total = 0, work_done = 0, work_of_step = 1;  // in any unit
 
-  // So many steps, each of that work.
+  // The number of steps, and the work of each.
   void plan(int64_t steps, double work) {
     total += steps;
     work_total += static_cast<double>(steps) * work;
@@ -82,7 +82,7 @@ struct Contestant {
   std::string name;
   std::function<void()> run;
 };
-// One Timing per contestant. Throws Error kInterrupted when asked to stop. Steps: planned_steps().
+// One Timing per contestant. Throws Error kInterrupted on a request to stop. Steps: planned_steps().
 std::vector<Timing> measure_interleaved(std::span<const Contestant>, const RepeatOptions&, ProgressCounter&);
 int64_t planned_steps(int64_t contestants, const RepeatOptions&);
 

@@ -56,7 +56,7 @@ struct TrainResult {
   std::optional<Timing> ratio;
 };
 
-// Before timing, loss and gradients of a small model of each kind are held against the plain loops.
+// Before timing, loss and gradients of a small model of each kind are compared with the plain loops.
 std::vector<TrainResult> bench_train(Context&, const TrainOptions&, ProgressCounter);
 report::Table train_table(const TrainOptions&, const std::vector<TrainResult>&);
 nlohmann::ordered_json to_json(const TrainResult&);

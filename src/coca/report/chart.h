@@ -56,7 +56,7 @@ std::string render_svg(const HeatMap& map);
 
 bool gnuplot_available();
 
-// The scripts themselves, for tests and for the curious.
+// The scripts themselves, for tests.
 std::string gnuplot_script(const Chart& chart);
 std::string gnuplot_script(const HeatMap& map);
 

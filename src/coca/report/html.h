@@ -1,5 +1,5 @@
 // coca/report/html.h - a document as one self-contained HTML5 file: inline style and figures, no scripts,
-// nothing to load.
+// no external resources.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

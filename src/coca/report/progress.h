@@ -1,7 +1,7 @@
 // coca/report/progress.h - progress lines for long work: rewritten in place on a terminal, few in a log file.
 //
 //   Progress progress({.total = steps, .unit = "steps", .label = "train", .terminal = Terminal::kYes}, sink);
-//   progress.update(step, "loss 2.31");   // as often as one likes; most calls write nothing
+//   progress.update(step, "loss 2.31");   // as often as needed; most calls write nothing
 //   progress.finish();
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -17,13 +17,13 @@ namespace coca::report {
 enum class Terminal : uint8_t { kNo, kYes };
 
 struct ProgressOptions {
-  int64_t total = 0;  // 0: not known, then neither share nor time left is shown
-  int64_t start = 0;  // done before this run; the time left is judged by this run alone
+  int64_t total = 0;  // 0: not known; then neither share nor time left is shown
+  int64_t start = 0;  // done before this run; the time left is estimated from this run alone
   std::string unit = "steps";
   std::string label;
   Terminal terminal = Terminal::kNo;
   std::optional<double> min_seconds;  // between lines; default 0.2 on a terminal, 10 elsewhere
-  int max_lines = 40;                 // about so many in all where there is no terminal
+  int max_lines = 40;                 // about this many in all without a terminal
   int columns = 100;                  // a line on a terminal is cut to this, so that it can be rewritten
   std::function<double()> clock;      // seconds; default: the monotonic clock
 };
@@ -32,15 +32,15 @@ class Progress {
  public:
   using Sink = std::function<void(std::string_view)>;
 
-  Progress(ProgressOptions options, Sink sink);  // an empty sink: nothing is said
+  Progress(ProgressOptions options, Sink sink);  // an empty sink: nothing is written
 
   // `done` of the total is done; `text` is appended to the line. Writes at most one line, and mostly none.
   void update(int64_t done, std::string_view text = {}) { update(done, text, std::nullopt); }
-  // The time left is judged by `share`, of the work that was to be done here, where parts of it cost more than others.
+  // The time left is estimated from `share`, of the work of this run, if its parts differ in cost.
   void update(int64_t done, std::string_view text, std::optional<double> share);
-  // What is being done now, in a line at once: before a part that may take long. Not again within `min_seconds`.
+  // Writes a line about the present work at once, before a part that may take long. Not again within `min_seconds`.
   void begin(std::string_view text);
-  // The last line: what was done, how long it took, and `text`. Later calls do nothing.
+  // Writes the last line: the work done, how long it took, and `text`. Later calls do nothing.
   void finish(std::string_view text = {});
 
  private:

@@ -1,4 +1,4 @@
-// coca/report/svg.h - running gnuplot, and the few edits its SVG needs before people see it.
+// coca/report/svg.h - runs gnuplot and edits its SVG for display.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -1,4 +1,4 @@
-// coca/report/write.h - puts a document on disk: <folder>/report.html, report.md and figures/<name>.svg.
+// coca/report/write.h - writes a document to disk: <folder>/report.html, report.md and figures/<name>.svg.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -13,7 +13,7 @@ struct ReportFiles {
   std::filesystem::path html, markdown;
 };
 
-// Files appear whole or not at all (io::write_file_atomic); figures come first, the HTML last.
+// Files are either complete or absent (io::write_file_atomic); figures are written first, the HTML last.
 ReportFiles write_document(const Document& document, const std::filesystem::path& folder,
                            const std::string& stem = "report");
 

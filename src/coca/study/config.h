@@ -75,7 +75,7 @@ struct StudyConfig {
   }
 };
 
-// Fills in the preset's numbers and checks everything; throws Error naming the first option that makes no sense.
+// Fills in the preset's numbers and checks everything; throws Error naming the first invalid option.
 StudyConfig resolve(StudyConfig);
 std::vector<int64_t> eval_lengths(const StudyConfig&);  // trained length times multiples
 train::TrainConfig train_config(const StudyConfig&, const std::string& method, int64_t seed, const std::string& out);

@@ -1,5 +1,5 @@
-// coca/study/method.h - what a study trains, by name: an attention kind, alone ("coca-slack") or in a way of training that
-// shows it more than its window, or lets it see less of it ("coca-slack+pose").
+// coca/study/method.h - the methods of a study, by name: an attention kind, alone ("coca-slack") or with a way of
+// training that covers more than its window or attends to less of it ("coca-slack+pose").
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -14,7 +14,7 @@ namespace coca::study {
 //   kRandom, kPose: positions are drawn (train/positions.h) from a range of the longest evaluated length
 //   kClex:          trained plainly for two thirds of the steps, then with a CLEX network for factors up to the longest
 //                   evaluated multiple (model/clex.h), as published: CLEX trains a trained model further
-//   kWindow:        every layer sees a quarter of the trained length
+//   kWindow:        every layer attends to a quarter of the trained length
 //   kLongformer:    as Longformer's causal models: an eighth of it in the lower half of the layers, a quarter in the upper
 //                   half, where half the heads skip every other key; one global token (model/windows.h)
 enum class Training : uint8_t { kPlain, kRandom, kPose, kClex, kWindow, kLongformer };
@@ -29,10 +29,10 @@ Method method_from_name(std::string_view);
 std::string method_name(const Method&);
 
 // All kinds trained plainly, then rope, coca-slack and coca-strict in each of the other ways, and alibi in those that go
-// without positions.
+// without rotary positions.
 std::vector<std::string> survey_methods();
 
-// Writes the kind and the way of training into the config, whose sizes are there already. longest: the largest evaluated
+// Writes the kind and the way of training into the config, whose sizes are already set. longest: the largest evaluated
 // length; a multiple of config.length.
 void apply_method(const Method&, int64_t longest, train::TrainConfig&);
 

@@ -1,4 +1,4 @@
-// coca/study/report.h - tables, charts and files from what a study measured.
+// coca/study/report.h - tables, charts and files from the results of a study.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -15,11 +15,11 @@ report::Table passkey_table(const StudyResults&);
 report::Table passkey_digits_table(const StudyResults&);
 report::Table training_table(const StudyResults&);
 
-// What the numbers say, in sentences made from the numbers alone (findings.cc). A difference is stated where the 95 %
-// interval of its paired difference over seeds excludes zero; with one seed there are numbers and no verdict.
+// Findings in sentences made from the numbers alone (findings.cc). A difference is stated if the 95 %
+// interval of its paired difference over seeds excludes zero; with one seed there are numbers and no conclusion.
 std::vector<std::string> findings(const StudyResults&);
 
-// What low passkey figures mean: which models did not learn the task. Empty where all did, or where it was not
+// The models that did not learn the passkey task, and what their figures mean. Empty if all did, or if it was not
 // measured.
 std::string passkey_note(const StudyResults&);
 

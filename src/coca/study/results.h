@@ -1,4 +1,4 @@
-// coca/study/results.h - what a study measured, as plain data with JSON and CSV forms.
+// coca/study/results.h - the results of a study, as plain data with JSON and CSV forms.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -34,7 +34,7 @@ struct Evaluation {
 struct RunResult {
   std::string method;
   int64_t seed = 0;
-  std::string failure;  // why its training was given up, and nothing evaluated; empty: it was not
+  std::string failure;  // why its training was given up and nothing was evaluated; empty: it was not given up
   int64_t parameters = 0, steps = 0, tokens = 0, skipped = 0;
   double train_loss = 0, validation_loss = 0, seconds = 0, tokens_per_second = 0;
   std::vector<Evaluation> evaluations;
@@ -54,7 +54,7 @@ std::string variant_name(const std::string& method, const std::string& variant);
 // A method under a scaling, over its seeds.
 struct SummaryPoint {
   int64_t length = 0;
-  SeedMean perplexity, passkey_accuracy, passkey_digits;  // the passkey's with n = 0 where it was not measured
+  SeedMean perplexity, passkey_accuracy, passkey_digits;  // the passkey's have n = 0 if it was not measured
 };
 struct SummaryLine {
   std::string method, variant;
@@ -63,7 +63,7 @@ struct SummaryLine {
 
   std::string name() const { return variant_name(method, variant); }
 };
-// Plain models first, scaled ones behind: within each, the order of the methods.
+// Plain models first, then scaled ones; within each, in the order of the methods.
 std::vector<SummaryLine> summarise(const StudyResults&);
 
 nlohmann::ordered_json to_json(const RunResult&);

@@ -1,4 +1,4 @@
-// coca/study/run.h - train and evaluate every method and seed; finished parts are kept in files and not done again.
+// coca/study/run.h - trains and evaluates every method and seed; finished parts are kept in files and not repeated.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -11,7 +11,7 @@
 
 namespace coca::study {
 
-// What is going on, for a progress line: a stage begins, moves, ends.
+// The present state, for a progress line: a stage begins, advances, ends.
 struct StudyProgress {
   std::string stage;             // "coca-slack: training"
   int64_t done = 0, total = 0, start = 0;
@@ -24,7 +24,7 @@ struct StudyProgress {
 void check_study(const StudyConfig& resolved, const text::Tokenizer&);
 void check_corpus(const StudyConfig& resolved, const Corpus&);
 
-// Where a training of a study is kept: runs/<method>-s<seed>.
+// The folder of a training of a study: runs/<method>-s<seed>.
 std::filesystem::path run_folder(const StudyConfig&, const std::string& method, int64_t seed);
 
 using StudyListener = std::function<void(const StudyProgress&)>;

@@ -1,4 +1,4 @@
-// coca/study/seeds.h - a figure over seeds: its mean and how well few seeds fix it.
+// coca/study/seeds.h - a figure over seeds: its mean and confidence interval.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -7,7 +7,7 @@
 
 namespace coca::study {
 
-// The 97.5 % quantile of Student's t with so many degrees of freedom, at least 1.
+// The 97.5 % quantile of Student's t with the given degrees of freedom, at least 1.
 double student_t(int64_t freedom);
 
 struct SeedMean {

@@ -1,4 +1,4 @@
-// coca/study/work.h - how much a study has to compute, and how long the rest of it takes.
+// coca/study/work.h - the amount of work of a study, and the time left.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -31,13 +31,14 @@ struct MethodWork {
 // `test_tokens`: of each test document.
 MethodWork work_of(const StudyConfig& resolved, const std::string& method, int64_t vocabulary, std::span<const int64_t> test_tokens);
 
-// Time left, from the speed of each kind of work so far; a kind that has not begun yet is taken to be as fast as the others.
+// The time left, from the speed of each kind of work so far; a kind that has not begun is assumed to be as fast as the
+// others.
 class WorkMeter {
  public:
   explicit WorkMeter(std::function<double()> clock = {});  // seconds; default: the monotonic clock
 
   void plan(const Flops&);                // more to do
-  void leave_out(Work, double flops);     // of what was planned; it is done already, or never will be
+  void leave_out(Work, double flops);     // planned work that is already done, or never will be
   void advance(Work, double flops);       // done since the last call
   std::optional<double> seconds_left() const;  // nothing: nothing is measured yet
 

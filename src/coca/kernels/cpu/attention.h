@@ -1,7 +1,7 @@
 // coca/kernels/cpu/attention.h - tiled attention with online softmax, forward and backward (Highway).
 // Math: docs/math/attention.md. Tensors hold T = float or BF16; sums, softmax and gradients being summed are fp32. The
-// exported functions do one key block, one query block or one part of the keys; ops/attention.cc spreads them over
-// threads and provides the work space.
+// exported functions do one key block, one query block or one part of the keys; attention_op.cc spreads them over
+// threads and provides scratch memory.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -14,7 +14,7 @@
 
 namespace coca::cpu {
 
-inline constexpr int64_t kAttentionBlock = 64;  // queries and keys a tile; the S tile (16 KiB) stays in L1
+inline constexpr int64_t kAttentionBlock = 64;  // queries and keys per tile; the S tile (16 KiB) stays in L1
 
 // How tiles are multiplied: in fp32 (bf16 tensors are widened when they are packed), or as bf16 with the dot-product
 // instructions of avx512_bf16, which also rounds probabilities and their gradients to bf16.
@@ -28,13 +28,13 @@ struct AttentionParams {
   TensorView<const T, 4> q, k, v;  // [B, N, H, D] [B, S, G, D] [B, S, G, D]
   const float* slopes = nullptr;   // [H] or null
   float scale = 1.0f;              // positive
-  bool causal = true;  // false: every query sees all keys
-  int64_t window = 0;  // no key before m + 1 - window is seen, with m the query's position; 0: all
-  int64_t hidden = 0;  // causal: the last key seen is m - hidden; negative: some behind the query's own place are seen too
+  bool causal = true;  // false: every query attends to all keys
+  int64_t window = 0;  // keys before m + 1 - window are not visible, with m the query's position; 0: all
+  int64_t hidden = 0;  // causal: the last visible key is m - hidden; negative: some later keys are visible too
   int64_t query_start = 0;
-  // ALiBi: farther keys count as this far away, and later queries as standing at this position; 0: as they are.
+  // ALiBi: the largest distance of a key and the largest position of a query that count; 0: no limit.
   int64_t most_distance = 0, most_position = 0;
-  // ALiBi: a query at m stands at offset + m * query_step, key s at s * key_step.
+  // ALiBi: a query at m is at position offset + m * query_step, and key s at s * key_step.
   int64_t offset = 0, query_step = 1, key_step = 1;
   TensorView<const int32_t, 2> document_start;  // [B, N]; empty: one document
   TensorView<T, 4> o;                           // forward: written
@@ -42,7 +42,7 @@ struct AttentionParams {
   TensorView<const T, 4> out, d_o;              // backward
   TensorView<T, 4> dq, dk, dv;                  // backward: written
   StoreDv store_dv = StoreDv::kWrite;
-  // Keys in parts: fp32 sums that the call adds to, instead of o, dq, dk and dv; empty: the keys are all.
+  // Keys in parts: fp32 sums to which the call adds, instead of o, dq, dk and dv; empty: these are all keys.
   TensorView<float, 4> o_sum, dq_sum, dk_sum, dv_sum;
   const AttentionParams* far = nullptr;  // forward: more keys under the same softmax, with q, k, v and rules of their own
 };
@@ -54,7 +54,7 @@ inline int64_t attention_blocks(int64_t n) {
 struct IndexRange {
   int64_t begin, end;  // [begin, end)
 };
-// The keys that query n of batch b sees (none where begin >= end); both ends grow with n, and the ranges of neighbours
+// The visible keys of query n of batch b (none if begin >= end). Both ends grow with n, and the ranges of neighbours
 // leave no gap between them.
 template <typename T>
 IndexRange seen_keys(const AttentionParams<T>& p, int64_t b, int64_t n) {
@@ -63,7 +63,7 @@ IndexRange seen_keys(const AttentionParams<T>& p, int64_t b, int64_t n) {
   if (!p.document_start.empty()) begin = std::max<int64_t>(begin, p.document_start(b, n));
   return {begin, p.causal ? std::min(S, m + 1 - p.hidden) : S};
 }
-// The queries of batch b that see some of these keys: none outside the range does.
+// The queries of batch b that attend to some of these keys; none outside the range does.
 template <typename T>
 IndexRange seeing_queries(const AttentionParams<T>& p, int64_t b, IndexRange keys) {
   const int64_t N = p.q.size(1);
@@ -87,8 +87,8 @@ struct PackedKeys {
 size_t attention_forward_bytes(int64_t D) noexcept;
 // A few queries against many keys: row by row, nothing packed. work: S (and far's) + D floats.
 
-// Backward, keys [block0, block1) x kAttentionBlock of one (b, g): dk and dv of these keys, and dq of the group's heads
-// as far as these keys make it.
+// Backward for keys [block0, block1) x kAttentionBlock of one (b, g): dk and dv of these keys, and the part of dq of
+// the group's heads that comes from these keys.
 struct AttentionPart {
   int64_t b, g, block0, block1;
   float* dq;  // null: these are all keys, and dq is written; else [H/G, attention_blocks(N) * 64, padded D] written

@@ -1,5 +1,5 @@
-// coca/kernels/cpu/attention_tile-inl.h - what one tile of 64 queries by 64 keys needs besides its products: packed
-// operands and who sees whom. Per-target header: included inside foreach_target.
+// coca/kernels/cpu/attention_tile-inl.h - the parts of a tile of 64 queries by 64 keys besides its products: packed
+// operands and visible ranges. Per-target header: included inside foreach_target.
 // Tensors hold S = float or BF16; operands are E = float or Bf16Pair. Pairs are formed
 //   over the head dim and over queries from neighbours (2i, 2i + 1),
 //   over keys from (c, c + 16) in groups of 32, so that probabilities become pairs lane by lane.
@@ -106,7 +106,7 @@ HWY_INLINE void pack_queries(const S* src, int64_t stride, int64_t rows, int64_t
   pack_steps(src, stride, rows, steps<E>(rows), D, first, second, dst);
 }
 
-// Keys that a query sees, relative to a block's first: [begin, end), both within the block, both growing with n.
+// The visible keys of a query, relative to a block's first: [begin, end), both within the block, both growing with n.
 struct Seen {
   int64_t begin, end;
   bool operator==(const Seen&) const = default;
@@ -117,8 +117,8 @@ HWY_INLINE Seen seen_in_block(const AttentionParams<S>& p, int64_t b, int64_t n,
   return {std::clamp<int64_t>(seen.begin - key0, 0, kTile), std::clamp<int64_t>(seen.end - key0, 0, kTile)};
 }
 
-// Walks the strips of a tile: body(first row, rows, columns), columns = all that a row of the strip sees, begun at a
-// multiple of 32. Tiles that every row sees alike are one strip.
+// Visits the strips of a tile: body(first row, rows, columns), columns = all keys visible to a row of the strip, from a
+// multiple of 32 on. A tile in which all rows have the same visible keys is one strip.
 template <class S, class Body>
 HWY_INLINE void for_strips(const AttentionParams<S>& p, int64_t b, int64_t n0, int64_t rows, int64_t key0,
                            const Body& body) {
@@ -131,7 +131,7 @@ HWY_INLINE void for_strips(const AttentionParams<S>& p, int64_t b, int64_t n0, i
   }
 }
 
-// What ALiBi's slope is multiplied by, for a query at m and a key at s.
+// The factor of ALiBi's slope, for a query at m and a key at s.
 template <class S>
 HWY_INLINE int64_t biased_distance(const AttentionParams<S>& p, int64_t m, int64_t s) {
   const int64_t place = p.offset + m * p.query_step;
@@ -139,7 +139,8 @@ HWY_INLINE int64_t biased_distance(const AttentionParams<S>& p, int64_t m, int64
   return p.most_distance > 0 ? std::min(distance, p.most_distance) : distance;
 }
 
-// One row of products becomes scores: scaled, with the ALiBi bias -slope (m - s), -inf where it sees nothing.
+// Turns one row of products into scores: scaled, with the ALiBi bias -slope (m - s), -inf for keys that are not
+// visible.
 template <class S>
 HWY_INLINE void finish_scores(const AttentionParams<S>& p, float slope, int64_t b, int64_t n, int64_t key0,
                               const Seen& columns, float* row) {

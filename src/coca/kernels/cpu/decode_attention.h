@@ -1,9 +1,9 @@
 // coca/kernels/cpu/decode_attention.h - attention of some query rows over a range of cached tokens (Highway).
-// Math: docs/math/decode_attention.md. Keys are un-rotated; a score is linear in cos and sin of the key's position:
+// Math: docs/math/decode_attention.md. Keys are not rotated; a score is linear in cos and sin of the key's position:
 //   score = sum_{j < half} (x_j u_j + y_j w_j) + sum_{i >= plain} k_i p_i
 //   Keys::kFolded: x = k_j c, y = k_j s                            (CoCA's folded t)
 //   Keys::kPairs:  (x, y) = the pair (k_j, k_(j + half)) turned by c, s  (indices modulo the key's width W)
-// ops/decode_attention.cc makes u, w, p from the queries and merges the ranges.
+// decode_attention_op.cc makes u, w, p from the queries and merges the ranges.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -22,16 +22,16 @@ struct DecodeParams {
   KvView cache;
   Keys keys = Keys::kPairs;
   int64_t half = 0;   // rotated pairs
-  int64_t plain = 0;  // first key row that also counts unrotated; W: none
+  int64_t plain = 0;  // the first key row that also counts without rotation; W: none
   // cos and sin [half, 64] of a tile's tokens in the order of kv_lane, relative to the tile's middle where there is start_cos;
   // the next tile's are tile_step further on (0: all tiles share one table).
   const float* cos = nullptr;
   const float* sin = nullptr;
   int64_t tile_step = 0;
   bool mirrored = false;  // lanes 32 to 63 have the cosines of lanes 0 to 31 and the opposite of their sines
-  int64_t window = 0;  // tokens a row sees, the last of those before seen[r]; 0: all
-  int64_t first = 0;          // no token before it is seen
-  int64_t most_distance = 0;  // ALiBi counts farther tokens as this far away; 0: as they are
+  int64_t window = 0;  // visible tokens of a row, the last ones before seen[r]; 0: all
+  int64_t first = 0;          // tokens before it are not visible
+  int64_t most_distance = 0;  // ALiBi: the largest distance of a token that counts; 0: no limit
   // cos and sin [tiles, half] of the tiles' middles; null: these count as angle zero.
   const float* start_cos = nullptr;
   const float* start_sin = nullptr;
@@ -47,10 +47,10 @@ struct DecodeTask {
   const float* queries = nullptr;  // [rows, query_floats]: u [half], w [half], p [W - plain], scale included
   const int64_t* seen = nullptr;   // [rows], not decreasing
   const float* slopes = nullptr;   // [rows] ALiBi slopes or null
-  const int64_t* places = nullptr; // [rows] where each row stands for ALiBi; null: at seen[r] - 1
+  const int64_t* places = nullptr; // [rows] position of each row for ALiBi; null: seen[r] - 1
   int64_t begin = 0, end = 0;      // tokens; begin is a multiple of a page
   float* o = nullptr;              // [rows, decode_padded(D)] written: sum of exp(score - max) v
-  float* max = nullptr;            // [rows] written: largest score, -inf when none is seen
+  float* max = nullptr;            // [rows] written: largest score, -inf without visible tokens
   float* sum = nullptr;            // [rows] written: sum of exp(score - max)
 };
 

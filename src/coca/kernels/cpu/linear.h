@@ -1,5 +1,5 @@
-// coca/kernels/cpu/linear.h - what surrounds linear's matrix products: bias rows, column sums, and the product of a few rows
-// with bf16 weights (Highway).
+// coca/kernels/cpu/linear.h - the operations around linear's matrix products: bias rows, column sums, and the product
+// of a few rows with bf16 weights (Highway).
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -19,8 +19,9 @@ void add_rows(const BF16* x, int64_t ldx, float* y, int64_t ldy, int64_t rows, i
 void add_column_sums(const float* x, int64_t ld, int64_t rows, int64_t cols, float* out) noexcept;
 void add_column_sums(const BF16* x, int64_t ld, int64_t rows, int64_t cols, float* out) noexcept;
 
-// c[m, n] = a[m, k] b[n, k]^T, or c += it where beta is 1; rows at distances lda, ldb and ldc. For few rows of a: b is read once
-// and widened in registers, so that bf16 weights cost half of what fp32 ones do. An element's bits depend on k alone.
+// c[m, n] = a[m, k] b[n, k]^T, or c += it if beta is 1; rows at distances lda, ldb and ldc. For few rows of a: b is
+// read once and widened in registers, so that bf16 weights cost half as much as fp32 ones. An element's bits depend on
+// k alone.
 void dot_rows(const BF16* a, int64_t lda, const BF16* b, int64_t ldb, int64_t m, int64_t n, int64_t k, float beta, float* c, int64_t ldc) noexcept;
 
 }  // namespace coca::cpu

@@ -44,7 +44,7 @@ void collinear_key_rows(int kind, const RopeTables& tables, Heads<const BF16> tb
                         int64_t row0, int64_t row1) noexcept;
 void collinear_key_rows(int kind, const RopeTables& tables, Heads<const BF16> tbar, Heads<BF16> k_eff,
                         int64_t row0, int64_t row1) noexcept;
-// Straight from t, without tbar in memory.
+// Directly from t, without tbar in memory.
 void collinear_key_rows_from_t(int kind, const RopeTables& tables, Heads<const float> t, Heads<float> k_eff,
                                int64_t row0, int64_t row1) noexcept;
 void collinear_key_rows_from_t(int kind, const RopeTables& tables, Heads<const BF16> t, Heads<BF16> k_eff,

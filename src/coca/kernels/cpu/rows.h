@@ -1,4 +1,4 @@
-// coca/kernels/cpu/rows.h - what ops/table.cc lists of the CPU: Highway kernels, spread over threads.
+// coca/kernels/cpu/rows.h - the rows of ops/table.cc for the CPU: Highway kernels, spread over threads.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

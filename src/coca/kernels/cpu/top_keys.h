@@ -1,5 +1,5 @@
 // coca/kernels/cpu/top_keys.h - scores of one query with a tile of keys (Highway). Math: docs/math/top_keys.md.
-// ops/top_keys.cc packs the tiles, keeps the lists and spreads the work.
+// top_keys_op.cc packs the tiles, keeps the lists and spreads the work.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

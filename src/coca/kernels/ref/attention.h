@@ -17,21 +17,21 @@ namespace coca::ref {
 struct AttentionSpec {
   double scale = 1.0;
   bool causal = true;
-  int64_t window = 0;         // no key before m + 1 - window is seen, with m the query's position; 0: all
-  int64_t hidden = 0;         // causal: the last key seen is m - hidden
-  // ALiBi: farther keys count as this far away, and later queries as standing at this position; 0: as they are.
+  int64_t window = 0;         // keys before m + 1 - window are not visible, with m the query's position; 0: all
+  int64_t hidden = 0;         // causal: the last visible key is m - hidden
+  // ALiBi: the largest distance of a key and the largest position of a query that count; 0: no limit.
   int64_t most_distance = 0, most_position = 0;
-  int64_t forgotten = 0;  // ALiBi: queries stand so much farther on than their keys tell: tokens between were dropped
+  int64_t forgotten = 0;  // ALiBi: tokens dropped in between; queries are this much further from their keys
   int64_t query_start = 0;
   const int64_t* dilation = nullptr;  // [H] n: every n-th key back from the query is visible; the window counts these
-  int64_t first = 0;                  // no key before it is seen
-  // ALiBi: a query at m stands at offset + m * query_step, key s at s * key_step.
+  int64_t first = 0;                  // keys before it are not visible
+  // ALiBi: a query at m is at position offset + m * query_step, and key s at s * key_step.
   int64_t offset = 0, query_step = 1, key_step = 1;
   const float* slopes = nullptr;                  // [H] ALiBi slopes or null
-  TensorView<const int32_t, 2> document_start{};  // [B, N] no key before it is seen; empty: none
+  TensorView<const int32_t, 2> document_start{};  // [B, N] keys before it are not visible; empty: none
 };
 
-// The keys query row n of batch b and head h sees: every step-th of [begin, end).
+// The visible keys of query row n of batch b and head h: every step-th of [begin, end).
 struct VisibleKeys {
   int64_t begin, end, step;
 };
@@ -45,15 +45,15 @@ inline VisibleKeys visible_keys(const AttentionSpec& spec, int64_t b, int64_t n,
   return {std::min(begin, end), end, step};
 }
 
-// Keys with the vectors and rules by which they are seen; several may share a softmax.
+// Keys with their vectors and rules of visibility; several may share a softmax.
 template <typename T>
 struct AttentionKeys {
   AttentionSpec spec;
   TensorView<const T, 4> q, k;  // [B, N, H, D] [B, S, G, D]
-  TensorView<const T, 4> v{};   // [B, S, G, D], where they have values of their own
+  TensorView<const T, 4> v{};   // [B, S, G, D], if they have values of their own
 };
 
-// Scores of one query row over the keys it sees, appended to `scores`; returns which these are.
+// Appends the scores of one query row over its visible keys to `scores`; returns these keys.
 template <typename T>
 VisibleKeys attention_scores(const AttentionKeys<T>& keys, int64_t b, int64_t n, int64_t h, int64_t g, std::vector<T>& scores) {
   const AttentionSpec& spec = keys.spec;
@@ -86,11 +86,11 @@ T softmax_row(std::vector<T>& row) {
   return T(largest) + std::log(sum);
 }
 
-// Probabilities of one query row over the keys of all parts, one part behind the other.
+// Probabilities of one query row over the keys of all parts, one part after the other.
 template <typename T>
 struct AttentionRow {
   std::vector<T> p;
-  std::vector<int64_t> begin, step;  // of each part: the first key seen, and from one to the next
+  std::vector<int64_t> begin, step;  // of each part: the first visible key, and the step to the next
   std::vector<size_t> offset;  // and where its keys begin in p; one more entry
   T lse;
 
@@ -136,8 +136,8 @@ void attention_forward(const AttentionSpec& spec, TensorView<const T, 4> q, Tens
   attention_forward(std::span(&all, 1), v, o, lse);
 }
 
-// Keys that come in parts: o [B, N, H, D] and lse [B, H, N] of one part join those of the parts before (lse -inf: nothing
-// yet), as if all had stood under one softmax.
+// Keys in parts: o [B, N, H, D] and lse [B, H, N] of one part join those of the earlier parts (lse -inf: nothing
+// yet), as under one softmax.
 template <typename T>
 void attention_merge(TensorView<const T, 4> part_o, TensorView<const T, 3> part_lse, TensorView<T, 4> o, TensorView<T, 3> lse) {
   for (int64_t b = 0; b < o.size(0); ++b)
@@ -153,14 +153,14 @@ void attention_merge(TensorView<const T, 4> part_o, TensorView<const T, 3> part_
       }
 }
 
-// What the forward pass over all keys gave, where those of a call are only a part of them.
+// The result of the forward pass over all keys, if those of a call are only a part of them.
 template <typename T>
 struct AttentionSaved {
   TensorView<const T, 4> o;    // [B, N, H, D]
   TensorView<const T, 3> lse;  // [B, H, N]
 };
 
-// Gradients of one part's q and k, and of its v where it has its own.
+// Gradients of one part's q and k, and of its v if it has its own.
 template <typename T>
 struct AttentionKeyGrads {
   TensorView<T, 4> dq, dk;

@@ -1,4 +1,4 @@
-// coca/kernels/ref/decode_attention.h - attention over un-rotated keys, plainly: rotate all of them, then attend.
+// coca/kernels/ref/decode_attention.h - attention over keys before rotation, plainly: rotate all of them, then attend.
 // Math: docs/math/decode_attention.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -56,14 +56,14 @@ void decode_key_head(DecodeScore score, const T* key, int64_t R, int64_t D, Cos 
   }
 }
 
-// Tokens with the angles and rules by which they are seen. Angles: cos and sin by (b, query or token, pair).
+// Tokens with their angles and rules of visibility. Angles: cos and sin by (b, query or token, pair).
 template <typename T>
 struct DecodeSide {
   using Angle = std::function<T(int64_t b, int64_t n, int64_t j)>;
   AttentionSpec spec;
-  int64_t tokens = 0;  // the first so many of the cache
+  int64_t tokens = 0;  // the first tokens of the cache
   Angle query_cos, query_sin, key_cos, key_sin;
-  Angle turn_cos, turn_sin;  // by which q_eff turns on, or empty
+  Angle turn_cos, turn_sin;  // by which q_eff is rotated further, or empty
 };
 
 // q [B, N, H, D], keys [B, S, G, W], v [B, S, G, D], o [B, N, H, D] and lse [B, H, N] (may be empty) written.

@@ -29,7 +29,7 @@ inline Slot value_slot(const KvLayout& l, std::byte* run, int64_t n) {
   return {run + l.value_at(n), 1, reinterpret_cast<float*>(run + l.value_scale_at(n)), 127};
 }
 
-// The largest magnitude, or NaN when there is one.
+// The largest magnitude, or NaN if there is one.
 inline float largest(std::span<const float> x, bool non_negative) {
   float m = 0;
   for (const float value : x) {

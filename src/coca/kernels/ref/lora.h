@@ -1,5 +1,5 @@
-// coca/kernels/ref/lora.h - dropout whose mask is a function of a key and an element's place, and the low-rank product
-// it serves, plainly. Math: docs/math/lora.md.
+// coca/kernels/ref/lora.h - dropout whose mask is a function of a key and an element's index, and the low-rank product
+// that uses it, plainly. Math: docs/math/lora.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -10,7 +10,7 @@
 
 namespace coca::ref {
 
-// Whether element i stays: 32 random bits of its own, at least rate * 2^32.
+// Whether element i is kept: its own 32 random bits are at least rate * 2^32.
 inline bool dropout_keeps(uint64_t key, int64_t i, uint32_t threshold) {
   const uint64_t bits = mix64(key + static_cast<uint64_t>(i >> 1) * 0x9e3779b97f4a7c15ull);
   return static_cast<uint32_t>((i & 1) != 0 ? bits >> 32 : bits) >= threshold;

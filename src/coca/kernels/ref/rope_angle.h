@@ -1,4 +1,4 @@
-// coca/kernels/ref/rope_angle.h - gradients of the angles that turn rotary pairs, plainly. Math: docs/math/rope_angle.md.
+// coca/kernels/ref/rope_angle.h - gradients of the angles of rotary pairs, plainly. Math: docs/math/rope_angle.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -1,4 +1,4 @@
-// coca/kernels/ref/rows.h - what ops/table.cc lists of the references: plain loops in fp32, on one thread.
+// coca/kernels/ref/rows.h - the reference rows of ops/table.cc: plain loops in fp32, on one thread.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
