@@ -186,8 +186,8 @@ class Generator {
     infer::GenerateOptions options{.max_new_tokens = new_tokens(static_cast<int64_t>(ids.size())),
                                    .sampling = sampling_,
                                    .seed = static_cast<uint64_t>(o_.seed + turn),
-                                   .dynamic_base = o_.dynamic_base,
-                                   .cache = o_.cache};
+                                   .stop_ids = {},
+                                   .session = {.dynamic_base = o_.dynamic_base, .cache = o_.cache}};
     if (!o_.ignore_eos) options.stop_ids = stop_ids_of(*model_, config_);
     text::StopStrings stops(config_.stop_strings);
     text::StreamDecoder stream(*model_->tokenizer);

@@ -62,7 +62,7 @@ double measured_rate(const Work& work, Pass pass) {
   }
   const auto [B, N] = measured_windows(work);
   const std::vector<int32_t> ids = bench::random_ids(B * N, spec.V, 1);
-  const TensorRef windows(ids.data(), DType::kI32, {B, N});
+  const TensorRef windows(ids.data(), DType::kI32, {B, N}, kHost);
   const model::ParamStore params = bench::random_params(spec, work.precision);
   const double forward = static_cast<double>(B * N) * model::forward_flops_per_token(spec, N);
   if (pass == Pass::kForward) {

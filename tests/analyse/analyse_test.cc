@@ -44,7 +44,7 @@ void for_each_layer(const test::TinyModel& m, const std::vector<int32_t>& ids, c
     trace[short_name] = value.view<float, 4>();
     if (short_name == "k_eff") look(layer++, trace);
   });
-  model::Decoder(m.spec, m.params.weights()).forward(cx, TensorRef(ids.data(), DType::kI32, {1, static_cast<int64_t>(ids.size())}));
+  model::Decoder(m.spec, m.params.weights()).forward(cx, TensorRef(ids.data(), DType::kI32, {1, static_cast<int64_t>(ids.size())}, kHost));
   ASSERT_EQ(layer, m.spec.L);
 }
 

@@ -59,7 +59,7 @@ TEST(Collinear, ScoresAreThoseOfTheOp) {
       for (size_t j = 0; j < 2; ++j) cos.values<float>()[j] = static_cast<float>(r[j].real()), sin.values<float>()[j] = static_cast<float>(r[j].imag());
       Tensor q_eff({1, 1, 1, 4}), k_eff({1, 1, 1, 4});
       Context cx;
-      ops::collinear_forward(cx, {.kind = kind}, {.rows = {cos, sin}, .q = {q.data(), DType::kF32, {1, 1, 1, 4}}, .t = {t.data(), DType::kF32, {1, 1, 1, 4}}, .q_eff = q_eff, .k_eff = k_eff});
+      ops::collinear_forward(cx, {.kind = kind}, {.rows = {cos, sin}, .q = {q.data(), DType::kF32, {1, 1, 1, 4}, kHost}, .t = {t.data(), DType::kF32, {1, 1, 1, 4}, kHost}, .q_eff = q_eff, .k_eff = k_eff});
       return std::pair(std::move(q_eff), std::move(k_eff));
     };
     const auto query = at(5), key = at(2);

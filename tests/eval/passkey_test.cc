@@ -76,7 +76,7 @@ PasskeyScore by_generation(const TinyModel& m, const PasskeyOptions& o, int64_t 
     const int64_t A = static_cast<int64_t>(t.ids.size()) - t.answer_start;
     const infer::GenerateResult g = infer::generate(
         cx, spec, m.params.weights(), prompt,
-        {.max_new_tokens = A, .sampling = {.temperature = 0}, .dynamic_base = infer::DynamicBase::kRequest});
+        {.max_new_tokens = A, .sampling = {.temperature = 0}, .session = {.dynamic_base = infer::DynamicBase::kRequest}});
     std::string text;
     text::DecodeState inside{.at_start = false};
     for (const int32_t id : g.ids)
@@ -89,11 +89,11 @@ PasskeyScore by_generation(const TinyModel& m, const PasskeyOptions& o, int64_t 
 
     model::Decoder decoder(spec, m.params.weights());
     const auto N = static_cast<int64_t>(t.ids.size());
-    const TensorRef hidden = decoder.forward(cx, {t.ids.data(), DType::kI32, {1, N}});
+    const TensorRef hidden = decoder.forward(cx, {t.ids.data(), DType::kI32, {1, N}, kHost});
     Tensor nll({A});
     ops::lm_loss_forward(cx, {.x = hidden.narrow(0, t.answer_start - 1, A),
                               .w = m.params.weights().head,
-                              .targets = {t.ids.data() + t.answer_start, DType::kI32, {A}},
+                              .targets = {t.ids.data() + t.answer_start, DType::kI32, {A}, kHost},
                               .nll = nll});
     for (const float value : nll.values<float>())
       *score.nll += static_cast<double>(value) / static_cast<double>(A);

@@ -149,7 +149,7 @@ TEST(Convert, ScaledTDoesNotDependOnHowSizeIsSharedByQAndK) {
     Context cx;
     Decoder decoder(coca.spec, coca.params->weights());
     const std::vector<int32_t> ids = test::random_ids(16, spec.V, 4);
-    return values(decoder.forward(cx, TensorRef(ids.data(), DType::kI32, {1, 16})));
+    return values(decoder.forward(cx, TensorRef(ids.data(), DType::kI32, {1, 16}, kHost)));
   };
   EXPECT_EQ(logits(4.0f, TInit::kFromKScaled), logits(1.0f, TInit::kFromKScaled));
   EXPECT_NE(logits(4.0f, TInit::kFromK), logits(1.0f, TInit::kFromK));

@@ -41,7 +41,7 @@ std::vector<float> logits_of(const model::Model& m, const std::vector<int32_t>& 
   model::Decoder decoder(m.spec, m.params->weights());
   const auto N = static_cast<int64_t>(ids.size());
   Tensor logits({N, m.spec.V});
-  ops::linear_forward(cx, {.x = decoder.forward(cx, TensorRef(ids.data(), DType::kI32, {1, N})), .w = m.params->weights().head, .y = logits});
+  ops::linear_forward(cx, {.x = decoder.forward(cx, TensorRef(ids.data(), DType::kI32, {1, N}, kHost)), .w = m.params->weights().head, .y = logits});
   return {logits.values<float>().begin(), logits.values<float>().end()};
 }
 

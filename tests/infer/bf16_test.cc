@@ -33,7 +33,7 @@ class Bf16Decoding : public testing::TestWithParam<test::NamedSpec> {
 
   std::vector<float> whole(const model::ParamStore& params) {
     model::Decoder decoder(spec, params.weights());
-    return widened(decoder.forward(cx, {ids.data(), DType::kI32, {kB, kN}}, kN));
+    return widened(decoder.forward(cx, {ids.data(), DType::kI32, {kB, kN}, kHost}, kN));
   }
   std::vector<float> in_pieces(const model::ParamStore& params, const std::vector<int64_t>& pieces, KvType cache) {
     CachedDecoder decoder(spec, params.weights(), kB, DynamicBase::kRequest, kN, cache);
@@ -42,7 +42,7 @@ class Bf16Decoding : public testing::TestWithParam<test::NamedSpec> {
     for (const int64_t n : pieces) {
       std::vector<int32_t> part;
       for (int64_t b = 0; b < kB; ++b) part.insert(part.end(), ids.begin() + b * kN + begin, ids.begin() + b * kN + begin + n);
-      const std::vector<float> hidden = widened(decoder.append(cx, {part.data(), DType::kI32, {kB, n}}));
+      const std::vector<float> hidden = widened(decoder.append(cx, {part.data(), DType::kI32, {kB, n}, kHost}));
       for (int64_t b = 0; b < kB; ++b)
         std::copy_n(hidden.begin() + b * n * spec.C, n * spec.C, all.begin() + (b * kN + begin) * spec.C);
       EXPECT_EQ(decoder.last_logits(cx).shape, Dims({kB, spec.V}));

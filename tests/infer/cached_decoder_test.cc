@@ -48,7 +48,7 @@ std::vector<float> cached_logits(const TinyModel& m, const std::vector<int32_t>&
     for (int64_t b = 0; b < kB; ++b)
       part.insert(part.end(), ids.begin() + b * kN + begin, ids.begin() + b * kN + begin + n);
     const std::vector<float> logits =
-        logits_of(cx, m, decoder.append(cx, {part.data(), DType::kI32, {kB, n}}));
+        logits_of(cx, m, decoder.append(cx, {part.data(), DType::kI32, {kB, n}, kHost}));
     for (int64_t b = 0; b < kB; ++b)
       std::copy_n(logits.begin() + b * n * m.spec.V, n * m.spec.V, all.begin() + (b * kN + begin) * m.spec.V);
     const TensorRef last = decoder.last_logits(cx);  // the same numbers, asked for in another way
@@ -135,7 +135,7 @@ TEST_P(Cached, EqualsTheWholeSequenceHoweverItIsCut) {
   const Expected expected = expected_logits(m, ids, lengths);
   Context cx;
   model::Decoder whole(m.spec, m.params.weights());
-  expect_logits(logits_of(cx, m, whole.forward(cx, {ids.data(), DType::kI32, {kB, kN}})), expected, "whole");
+  expect_logits(logits_of(cx, m, whole.forward(cx, {ids.data(), DType::kI32, {kB, kN}, kHost})), expected, "whole");
   for (const Chunks& chunks : chunkings()) {
     SCOPED_TRACE(testing::PrintToString(chunks));
     expect_logits(cached_logits(m, ids, chunks), expected, "cached");
@@ -160,7 +160,7 @@ TEST_P(CachedRotary, DynamicNtkPerRequestEqualsOnePassAtThePlannedLength) {
   Context cx;
   model::Decoder whole(m.spec, m.params.weights());
   const std::vector<float> once =
-      logits_of(cx, m, whole.forward(cx, {ids.data(), DType::kI32, {kB, kN}}, kPlanned));
+      logits_of(cx, m, whole.forward(cx, {ids.data(), DType::kI32, {kB, kN}, kHost}, kPlanned));
   const Expected expected = expected_logits(m, ids, lengths);
   expect_logits(once, expected, "one pass");
   for (const Chunks& chunks : chunkings()) {
@@ -216,13 +216,13 @@ TEST_P(Cached, TruncatedTokensAreForgotten) {
                              other = test::random_ids(5, m.spec.V, 9);
   Context cx;
   CachedDecoder fresh(m.spec, m.params.weights(), 1), used(m.spec, m.params.weights(), 1);
-  fresh.append(cx, {ids.data(), DType::kI32, {1, 6}});
+  fresh.append(cx, {ids.data(), DType::kI32, {1, 6}, kHost});
   const std::vector<float> expected =
-      logits_of(cx, m, fresh.append(cx, {ids.data() + 6, DType::kI32, {1, 6}}));
-  used.append(cx, {ids.data(), DType::kI32, {1, 6}});
-  used.append(cx, {other.data(), DType::kI32, {1, 5}});
+      logits_of(cx, m, fresh.append(cx, {ids.data() + 6, DType::kI32, {1, 6}, kHost}));
+  used.append(cx, {ids.data(), DType::kI32, {1, 6}, kHost});
+  used.append(cx, {other.data(), DType::kI32, {1, 5}, kHost});
   used.truncate(6);
-  EXPECT_EQ(logits_of(cx, m, used.append(cx, {ids.data() + 6, DType::kI32, {1, 6}})), expected);
+  EXPECT_EQ(logits_of(cx, m, used.append(cx, {ids.data() + 6, DType::kI32, {1, 6}, kHost})), expected);
 }
 
 // A rounded cache: near the exact one, and the same bits when tokens are forgotten and come again. That attention is
@@ -237,9 +237,9 @@ TEST_P(Cached, RoundedCachesStayNear) {
     SCOPED_TRACE(enum_name(type));
     CachedDecoder decoder(m.spec, m.params.weights(), 1, DynamicBase::kStep, 0, type);
     EXPECT_EQ(decoder.cache().type(), type);
-    decoder.append(cx, {ids.data(), DType::kI32, {1, 6}});
+    decoder.append(cx, {ids.data(), DType::kI32, {1, 6}, kHost});
     const auto rest = [&] {
-      return logits_of(cx, m, decoder.append(cx, {ids.data() + 6, DType::kI32, {1, 8}}));
+      return logits_of(cx, m, decoder.append(cx, {ids.data() + 6, DType::kI32, {1, 8}, kHost}));
     };
     const std::vector<float> first = rest();
     decoder.truncate(6);
@@ -265,8 +265,8 @@ TEST(CachedDecoder, MisuseIsNamed) {
   };
   EXPECT_THAT([&] { decoder.last_logits(cx); }, message("no token"));
   const std::vector<int32_t> ids = {1, 2, 23};
-  EXPECT_THAT([&] { decoder.append(cx, {ids.data(), DType::kI32, {3, 1}}); }, message("[1, N]"));
-  EXPECT_THAT([&] { decoder.append(cx, {ids.data(), DType::kI32, {1, 3}}); }, message("23"));
+  EXPECT_THAT([&] { decoder.append(cx, {ids.data(), DType::kI32, {3, 1}, kHost}); }, message("[1, N]"));
+  EXPECT_THAT([&] { decoder.append(cx, {ids.data(), DType::kI32, {1, 3}, kHost}); }, message("23"));
   EXPECT_EQ(decoder.length(), 0);  // the failed append left nothing behind
   EXPECT_THAT([&] { CachedDecoder(m.spec, m.params.weights(), 1, DynamicBase::kRequest); },
               message("planned length"));

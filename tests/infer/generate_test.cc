@@ -23,7 +23,7 @@ std::vector<int32_t> slow_greedy(const TinyModel& m, std::vector<int32_t> ids, i
   for (int64_t i = 0; i < count; ++i) {
     model::Decoder decoder(m.spec, m.params.weights());
     const auto N = static_cast<int64_t>(ids.size());
-    const TensorRef hidden = decoder.forward(cx, {ids.data(), DType::kI32, {1, N}}, scaling_length);
+    const TensorRef hidden = decoder.forward(cx, {ids.data(), DType::kI32, {1, N}, kHost}, scaling_length);
     ops::linear_forward(cx, {.x = hidden.narrow(0, N - 1, 1), .w = m.params.weights().head, .y = logits});
     out.push_back(argmax(logits.values<float>()));
     ids.push_back(out.back());
@@ -45,7 +45,7 @@ TEST_P(Generate, GreedyEqualsRunningTheWholeTextForEachToken) {
   // With the base of the request dynamic NTK is no different; 5 + 12 tokens exceed the trained 8.
   m.spec.rope_scaling = {model::Scaling::kDynamic, 2.0};
   GenerateOptions request = kGreedy;
-  request.dynamic_base = DynamicBase::kRequest;
+  request.session.dynamic_base = DynamicBase::kRequest;
   EXPECT_EQ(generate(cx, m.spec, m.params.weights(), prompt, request).ids, slow_greedy(m, prompt, 12, 17));
 }
 
@@ -97,7 +97,7 @@ TEST_F(GenerateOnce, TellsTokensAsTheyComeAndMayBeStopped) {
 TEST_F(GenerateOnce, TheCacheHasTheTypeAskedFor) {
   for (const KvType type : {KvType::kF32, KvType::kBF16, KvType::kInt8}) {
     GenerateOptions options = kGreedy;
-    options.cache = type;
+    options.session.cache = type;
     const GenerateResult result = run(options);
     EXPECT_EQ(result.ids.size(), 12u);
     KvCache cache(m.spec, 1, type);  // 16 tokens take a page

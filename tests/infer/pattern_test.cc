@@ -122,7 +122,7 @@ INSTANTIATE_TEST_SUITE_P(Specs, Patterned, testing::ValuesIn(patterned_specs()),
 
 TEST_P(Patterned, LogitsAreThoseOfTheReference) {
   model::Decoder decoder(m.spec, m.params.weights());
-  expect_logits(logits_of(cx, m, decoder.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kN}))), "whole");
+  expect_logits(logits_of(cx, m, decoder.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kN}, kHost))), "whole");
 }
 
 TEST_P(Patterned, ThroughTheCacheHoweverItIsCut) {
@@ -131,7 +131,7 @@ TEST_P(Patterned, ThroughTheCacheHoweverItIsCut) {
     std::vector<float> all;
     int64_t at = 0;
     for (const int64_t n : chunks) {
-      const std::vector<float> part = logits_of(cx, m, decoder.append(cx, TensorRef(ids.data() + at, DType::kI32, {1, n})));
+      const std::vector<float> part = logits_of(cx, m, decoder.append(cx, TensorRef(ids.data() + at, DType::kI32, {1, n}, kHost)));
       all.insert(all.end(), part.begin(), part.end());
       at += n;
     }
@@ -145,7 +145,7 @@ TEST_P(Patterned, ChunksChangeNothing) {
   const std::vector<int32_t> text = test::random_ids(kLong, m.spec.V, 6);
   const auto run = [&](int64_t chunk) {
     model::Decoder decoder(m.spec, m.params.weights(), {.chunk_tokens = chunk});
-    return logits_of(cx, m, decoder.forward(cx, TensorRef(text.data(), DType::kI32, {1, kLong})));
+    return logits_of(cx, m, decoder.forward(cx, TensorRef(text.data(), DType::kI32, {1, kLong}, kHost)));
   };
   const std::vector<float> whole = run(1024), parts = run(64);
   for (size_t i = 0; i < whole.size(); ++i)  // products of other shapes round otherwise, as packed_test.cc
@@ -159,7 +159,7 @@ void expect_in_pieces(Context& cx, const TinyModel& m, CachedDecoder& decoder, c
   int64_t at = 0;
   for (int64_t n = 1; at < tokens; n = n % longest + 1) {
     n = std::min(n, tokens - at);
-    const std::vector<float> part = logits_of(cx, m, decoder.append(cx, TensorRef(ids.data() + at, DType::kI32, {1, n})));
+    const std::vector<float> part = logits_of(cx, m, decoder.append(cx, TensorRef(ids.data() + at, DType::kI32, {1, n}, kHost)));
     for (size_t i = 0; i < part.size(); ++i) {
       const float e = expected[static_cast<size_t>(at * m.spec.V) + i];
       ASSERT_NEAR(part[i], e, 1e-3 * (1 + std::abs(e))) << at << " " << i;
@@ -181,7 +181,7 @@ TEST(Patterns, TheCacheForgets) {
       const std::vector<int32_t> ids = test::random_ids(kTokens, m.spec.V, 7);
       Context cx;
       model::Decoder whole(m.spec, m.params.weights());
-      const std::vector<float> expected = logits_of(cx, m, whole.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kTokens})));
+      const std::vector<float> expected = logits_of(cx, m, whole.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kTokens}, kHost)));
       CachedDecoder decoder(m.spec, m.params.weights(), 1);
       int64_t most = 0;
       ASSERT_NO_FATAL_FAILURE(expect_in_pieces(cx, m, decoder, ids, 37, expected, &most));
@@ -204,7 +204,7 @@ TEST(Patterns, TheMiddleIsKeptAndFound) {
     const std::vector<int32_t> ids = test::random_ids(kTokens, m.spec.V, 7);
     Context cx;
     model::Decoder whole(m.spec, m.params.weights());
-    const std::vector<float> expected = logits_of(cx, m, whole.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kTokens})));
+    const std::vector<float> expected = logits_of(cx, m, whole.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kTokens}, kHost)));
     CachedDecoder decoder(m.spec, m.params.weights(), 1);
     int64_t most = 0;
     ASSERT_NO_FATAL_FAILURE(expect_in_pieces(cx, m, decoder, ids, 61, expected, &most));
@@ -212,7 +212,7 @@ TEST(Patterns, TheMiddleIsKeptAndFound) {
     // It is an attention of its own: without it the logits are others.
     spec.pattern.middle_top_k = 0;
     model::Decoder without(spec, m.params.weights());
-    const std::vector<float> others = logits_of(cx, m, without.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kTokens})));
+    const std::vector<float> others = logits_of(cx, m, without.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kTokens}, kHost)));
     double apart = 0;
     for (size_t i = 0; i < others.size(); ++i) apart = std::max(apart, std::abs(static_cast<double>(others[i] - expected[i])));
     EXPECT_GT(apart, 1e-2);
@@ -235,7 +235,7 @@ TEST(Patterns, SlackInItsFrameEqualsATextWithoutTheForgottenTokens) {
   absolute.pattern.frame = SlackFrame::kAbsolute;
   const auto last = [&](const ModelSpec& s, const std::vector<int32_t>& text) {
     model::Decoder decoder(s, m.params.weights());
-    const std::vector<float> all = logits_of(cx, m, decoder.forward(cx, TensorRef(text.data(), DType::kI32, {1, static_cast<int64_t>(text.size())})));
+    const std::vector<float> all = logits_of(cx, m, decoder.forward(cx, TensorRef(text.data(), DType::kI32, {1, static_cast<int64_t>(text.size())}, kHost)));
     return std::vector<float>(all.end() - s.V, all.end());
   };
   const std::vector<float> a = last(spec, ids), b = last(full, kept), c = last(absolute, ids);
@@ -258,7 +258,7 @@ TEST(Patterns, WrongOnesAreNamed) {
   error(AttentionKind::kRope, {.type = Pattern::kReRope, .window = 4, .sinks = 2}, "sinks 2; expected none");
   error(AttentionKind::kRope, {.type = Pattern::kLmInfinite, .window = 4}, "distance 0 must be at least 1");
   error(AttentionKind::kRope, {.type = Pattern::kStreamingLlm, .window = 4, .middle_top_k = 5}, "none but with lm-infinite");
-  error(AttentionKind::kRope, {.type = Pattern::kLmInfinite, .window = 4, .distance = 4, .middle_top_k = 5}, "from layer 4 on; this model's layers are 0 to 1");
+  error(AttentionKind::kRope, {.type = Pattern::kLmInfinite, .window = 4, .distance = 4, .middle_top_k = 5}, "middle_from_layer is 4; expected a layer of the model, 0 to 1");
   error(AttentionKind::kRope, {.type = Pattern::kSelfExtend, .window = 4, .group = 6}, "group 6 must divide 64");
   error(AttentionKind::kXpos, small(Pattern::kStreamingLlm), "xPos decays with true distances");
   error(AttentionKind::kAlibi, small(Pattern::kSelfExtend), "attention \"alibi\" has none");

@@ -25,7 +25,7 @@ class Windowed : public testing::TestWithParam<test::NamedSpec> {
     for (const int64_t n : pieces) {
       std::vector<int32_t> part;
       for (int64_t b = 0; b < kB; ++b) part.insert(part.end(), ids.begin() + b * kN + from, ids.begin() + b * kN + from + n);
-      const TensorRef hidden = decoder.append(cx, {part.data(), DType::kI32, {kB, n}});
+      const TensorRef hidden = decoder.append(cx, {part.data(), DType::kI32, {kB, n}, kHost});
       Tensor logits({kB * n, m.spec.V});
       ops::linear_forward(cx, {.x = hidden.reshape({kB * n, m.spec.C}), .w = m.params.weights().head, .y = logits});
       for (int64_t b = 0; b < kB; ++b)

@@ -25,8 +25,8 @@ constexpr int64_t kB = 2, kN = 9;
 struct Ids {
   std::vector<int32_t> ids, targets;
   explicit Ids(int64_t V) : ids(test::random_ids(kB * kN, V, 1)), targets(test::random_ids(kB * kN, V, 2)) {}
-  TensorRef ids_ref() const { return {ids.data(), DType::kI32, {kB, kN}}; }
-  TensorRef targets_ref() const { return {targets.data(), DType::kI32, {kB, kN}}; }
+  TensorRef ids_ref() const { return {ids.data(), DType::kI32, {kB, kN}, kHost}; }
+  TensorRef targets_ref() const { return {targets.data(), DType::kI32, {kB, kN}, kHost}; }
 };
 
 void fill_randomly(Adapter& adapter, double size, uint64_t seed) {

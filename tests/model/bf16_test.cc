@@ -52,8 +52,8 @@ class Bf16OfSpec : public testing::TestWithParam<test::NamedSpec> {
   Pair m{spec};
   std::vector<int32_t> ids = test::random_ids(kB * kN, spec.V, 5), targets = test::random_ids(kB * kN, spec.V, 6);
 
-  TensorRef ids_ref() const { return {ids.data(), DType::kI32, {kB, kN}}; }
-  TensorRef targets_ref() const { return {targets.data(), DType::kI32, {kB, kN}}; }
+  TensorRef ids_ref() const { return {ids.data(), DType::kI32, {kB, kN}, kHost}; }
+  TensorRef targets_ref() const { return {targets.data(), DType::kI32, {kB, kN}, kHost}; }
 
   std::vector<float> hidden(const ParamStore& params, Ops which = Ops::kBest, int64_t chunk_tokens = 1024) const {
     Context cx;
@@ -177,7 +177,7 @@ TEST(Bf16, HalfTheMemory) {
 TEST(Bf16, WeightsOfTheOtherPrecisionAreRefused) {
   const Pair m(test::tiny_neox(AttentionKind::kRope));
   const std::vector<int32_t> ids = {1, 2, 3};
-  const TensorRef ref(ids.data(), DType::kI32, {1, 3});
+  const TensorRef ref(ids.data(), DType::kI32, {1, 3}, kHost);
   ParamStore grads(m.exact.spec);
   Context cx;
   TrainingDecoder decoder(m.exact.spec, 1, 3, {.precision = Precision::kF32});

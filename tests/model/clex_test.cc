@@ -130,7 +130,7 @@ TEST_P(ClexOfSpec, GradientsAreThoseOfPlainLoops) {
   Context cx;
   TrainingDecoder training(m.spec, kB, kN);
   ParamStore grads(m.spec);
-  const TensorRef nll = training.forward_backward(cx, m.params.weights(), {ids.data(), DType::kI32, {kB, kN}}, {targets.data(), DType::kI32, {kB, kN}},
+  const TensorRef nll = training.forward_backward(cx, m.params.weights(), {ids.data(), DType::kI32, {kB, kN}, kHost}, {targets.data(), DType::kI32, {kB, kN}, kHost},
                                                   1.0f, grads.tensors(), {}, {.positions = positions, .scaling_length = kLength});
   EXPECT_NEAR(std::accumulate(nll.as<float>(), nll.as<float>() + kB * kN, 0.0), loss().real(), 1e-3);
   Rng rng(3);
@@ -159,7 +159,7 @@ TEST_P(ClexOfSpec, EvaluationTakesTheTableOfTheLength) {
   Context cx;
   constexpr int64_t kN = 20;  // t = 3
   const std::vector<int32_t> ids = test::random_ids(kN, m.spec.V, 5);
-  const TensorRef row(ids.data(), DType::kI32, {1, kN});
+  const TensorRef row(ids.data(), DType::kI32, {1, kN}, kHost);
   Decoder decoder(m.spec, m.params.weights());
   const TensorRef hidden = decoder.forward(cx, row);
   Tensor logits({kN, m.spec.V});
@@ -191,7 +191,7 @@ TEST(Clex, MistakesAreNamed) {
   Context cx;
   const std::vector<int32_t> ids(5, 1);
   Decoder decoder(scaled, plain.params.weights());
-  expect_refused([&] { decoder.forward(cx, {ids.data(), DType::kI32, {1, 5}}); }, "needs the weights of its network");
+  expect_refused([&] { decoder.forward(cx, {ids.data(), DType::kI32, {1, 5}, kHost}); }, "needs the weights of its network");
   expect_refused([&] { with_scaling(plain.spec, Scaling::kClex, 2.5); }, "a whole number of 1 to 1024, not 2.5");
   expect_refused([&] { with_scaling(test::tiny_neox(AttentionKind::kXpos), Scaling::kClex, {}); }, "does not go with xPos");
   ModelSpec step = scaled;

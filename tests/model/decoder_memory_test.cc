@@ -18,7 +18,7 @@ namespace {
 using test::TinyModel;
 
 TensorRef ids_ref(const std::vector<int32_t>& ids, int64_t B) {
-  return {ids.data(), DType::kI32, {B, static_cast<int64_t>(ids.size()) / B}};
+  return {ids.data(), DType::kI32, {B, static_cast<int64_t>(ids.size()) / B}, kHost};
 }
 
 enum class Products : uint8_t { kOneDnn, kPlainLoops };

@@ -25,8 +25,8 @@ constexpr int64_t kB = 2, kN = 9;
 
 struct Batch {
   std::vector<int32_t> ids, targets;
-  TensorRef ids_ref() const { return {ids.data(), DType::kI32, {kB, kN}}; }
-  TensorRef targets_ref() const { return {targets.data(), DType::kI32, {kB, kN}}; }
+  TensorRef ids_ref() const { return {ids.data(), DType::kI32, {kB, kN}, kHost}; }
+  TensorRef targets_ref() const { return {targets.data(), DType::kI32, {kB, kN}, kHost}; }
 };
 Batch batch_of(const TinyModel& m) {
   Batch batch{test::random_ids(kB * kN, m.spec.V, 5), test::random_ids(kB * kN, m.spec.V, 6)};
@@ -215,16 +215,16 @@ TEST(Decoder, MistakesAreNamed) {
     return testing::ThrowsMessage<Error>(testing::HasSubstr(text));
   };
   const std::vector<int32_t> ids = {1, 2, -1, 4};
-  EXPECT_THAT([&] { decoder.forward(cx, {ids.data(), DType::kI32, {2, 2}}); }, message("-1"));
-  EXPECT_THAT([&] { decoder.forward(cx, {ids.data(), DType::kI32, {4}}); }, message("[B, N]"));
-  EXPECT_THAT([&] { decoder.forward(cx, {ids.data(), DType::kI32, {1, 0}}); }, message("non-empty"));
+  EXPECT_THAT([&] { decoder.forward(cx, {ids.data(), DType::kI32, {2, 2}, kHost}); }, message("-1"));
+  EXPECT_THAT([&] { decoder.forward(cx, {ids.data(), DType::kI32, {4}, kHost}); }, message("[B, N]"));
+  EXPECT_THAT([&] { decoder.forward(cx, {ids.data(), DType::kI32, {1, 0}, kHost}); }, message("non-empty"));
   EXPECT_THAT([&] { TrainingDecoder(m.spec, 0, 4); }, message("batch 0"));
   TrainingDecoder training(m.spec, 1, 3);
   ParamStore grads(m.spec);
   EXPECT_THAT(
       [&] {
-        training.forward_backward(cx, m.params.weights(), {ids.data(), DType::kI32, {2, 2}},
-                                  {ids.data(), DType::kI32, {2, 2}}, 1.0f, grads.tensors());
+        training.forward_backward(cx, m.params.weights(), {ids.data(), DType::kI32, {2, 2}, kHost},
+                                  {ids.data(), DType::kI32, {2, 2}, kHost}, 1.0f, grads.tensors());
       },
       message("must be [1, 3]"));
   ModelSpec odd = m.spec;

@@ -34,8 +34,8 @@ struct Trained {
       : m(spec), ids(test::random_ids(kB * kN, spec.V, 5)), targets(test::random_ids(kB * kN, spec.V, 6)), grads(spec) {}
   void forward_backward(const DrawnPositions& at, TensorRef document_start = {}) {
     TrainingDecoder training(m.spec, kB, kN);
-    const TensorRef out = training.forward_backward(cx, m.params.weights(), {ids.data(), DType::kI32, {kB, kN}},
-                                                    {targets.data(), DType::kI32, {kB, kN}}, 1.0f, grads.tensors(), document_start, at);
+    const TensorRef out = training.forward_backward(cx, m.params.weights(), {ids.data(), DType::kI32, {kB, kN}, kHost},
+                                                    {targets.data(), DType::kI32, {kB, kN}, kHost}, 1.0f, grads.tensors(), document_start, at);
     nll.assign(out.as<float>(), out.as<float>() + out.numel());
   }
   bool same_bits(const Trained& other) const {
@@ -132,7 +132,7 @@ TEST(DrawnPositions, WhatTakesNoneSaysSo) {
   expect_refused(test::tiny_neox(AttentionKind::kRope), {.positions = std::span(positions).first(5)}, {},
                  "5 positions; expected [1, 7] or [2, 7]");
   const std::vector<int32_t> starts(kB * kN, 0);
-  expect_refused(test::tiny_neox(AttentionKind::kRope), {.positions = positions}, {starts.data(), DType::kI32, {kB, kN}},
+  expect_refused(test::tiny_neox(AttentionKind::kRope), {.positions = positions}, {starts.data(), DType::kI32, {kB, kN}, kHost},
                  "positions of packed documents begin at 0");
 }
 

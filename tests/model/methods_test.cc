@@ -43,7 +43,7 @@ TEST(Methods, ValidOnesMatchTheReference) {
     Context cx;
     Decoder decoder(m.spec, m.params.weights());
     Tensor logits({kN, m.spec.V});
-    ops::linear_forward(cx, {.x = decoder.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kN})), .w = m.params.weights().head, .y = logits});
+    ops::linear_forward(cx, {.x = decoder.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kN}, kHost)), .w = m.params.weights().head, .y = logits});
     test::ReferenceDecoder<double> exact(m.spec, m.params);
     test::ReferenceDecoder<float> naive(m.spec, m.params);
     const std::vector<double> right = exact.run(ids, kN);
@@ -72,8 +72,8 @@ TEST(Methods, ThoseThatTrainHaveTheGradientOfTheReference) {
     ParamStore grads(m.spec);
     Context cx;
     TrainingDecoder decoder(m.spec, 1, kTrain);
-    decoder.forward_backward(cx, m.params.weights(), TensorRef(ids.data(), DType::kI32, {1, kTrain}),
-                             TensorRef(ids.data() + 1, DType::kI32, {1, kTrain}), 1.0f, grads.tensors());
+    decoder.forward_backward(cx, m.params.weights(), TensorRef(ids.data(), DType::kI32, {1, kTrain}, kHost),
+                             TensorRef(ids.data() + 1, DType::kI32, {1, kTrain}, kHost), 1.0f, grads.tensors());
     test::ReferenceDecoder<Complex> reference(m.spec, m.params);
     Rng rng(7);
     constexpr double kStep = 1e-30;

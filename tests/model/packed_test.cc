@@ -24,7 +24,7 @@ struct Packed {
 };
 
 TensorRef row_of(const std::vector<int32_t>& values) {
-  return {values.data(), DType::kI32, {1, static_cast<int64_t>(values.size())}};
+  return {values.data(), DType::kI32, {1, static_cast<int64_t>(values.size())}, kHost};
 }
 
 class PackedInSpec : public testing::TestWithParam<test::NamedSpec> {};

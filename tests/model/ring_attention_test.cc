@@ -50,7 +50,7 @@ struct Batch {
     targets[1] = ops::kIgnoreTarget;
   }
 };
-TensorRef rows(const std::vector<int32_t>& values, int64_t B) { return {values.data(), DType::kI32, {B, static_cast<int64_t>(values.size()) / B}}; }
+TensorRef rows(const std::vector<int32_t>& values, int64_t B) { return {values.data(), DType::kI32, {B, static_cast<int64_t>(values.size()) / B}, kHost}; }
 
 struct Outcome {
   std::vector<float> nll;  // [B, N]

@@ -75,7 +75,7 @@ void descend(Context& cx, const ModelSpec& spec, ParamStore& params, int steps, 
   constexpr float kRate = 0.1f / (kB * kN);
   TrainingDecoder decoder(spec, kB, kN);
   const std::vector<int32_t> ids = test::random_ids(kB * kN, spec.V, 4), targets = test::random_ids(kB * kN, spec.V, 5);
-  const TensorRef x(ids.data(), DType::kI32, {kB, kN}), y(targets.data(), DType::kI32, {kB, kN});
+  const TensorRef x(ids.data(), DType::kI32, {kB, kN}, kHost), y(targets.data(), DType::kI32, {kB, kN}, kHost);
   const bool fused = spec.qkv == Qkv::kFused;
   for (int step = 0; step < steps; ++step) {
     ParamStore grads(spec);

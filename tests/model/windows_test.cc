@@ -35,8 +35,8 @@ class Windowed : public testing::TestWithParam<NamedSpec> {
   TinyModel m{GetParam().spec};
   Context cx;
   std::vector<int32_t> ids = test::random_ids(kB * kN, m.spec.V, 5), targets = test::random_ids(kB * kN, m.spec.V, 6);
-  TensorRef ids_ref() const { return {ids.data(), DType::kI32, {kB, kN}}; }
-  TensorRef targets_ref() const { return {targets.data(), DType::kI32, {kB, kN}}; }
+  TensorRef ids_ref() const { return {ids.data(), DType::kI32, {kB, kN}, kHost}; }
+  TensorRef targets_ref() const { return {targets.data(), DType::kI32, {kB, kN}, kHost}; }
 };
 INSTANTIATE_TEST_SUITE_P(Specs, Windowed, testing::ValuesIn(test::trained_window_specs()), test::spec_test_name);
 
@@ -92,7 +92,7 @@ TEST_P(Windowed, ChunksChangeNothing) {
   const std::vector<int32_t> text = test::random_ids(kLong, m.spec.V, 6);
   const auto run = [&](int64_t chunk) {
     Decoder decoder(m.spec, m.params.weights(), {.chunk_tokens = chunk});
-    return logits_of(cx, m, decoder.forward(cx, TensorRef(text.data(), DType::kI32, {1, kLong})));
+    return logits_of(cx, m, decoder.forward(cx, TensorRef(text.data(), DType::kI32, {1, kLong}, kHost)));
   };
   const std::vector<float> whole = run(1024), parts = run(64);
   for (size_t i = 0; i < whole.size(); ++i)  // products of other shapes round otherwise, as packed_test.cc
@@ -103,13 +103,13 @@ TEST_P(Windowed, ChunksChangeNothing) {
 TEST_P(Windowed, ShortSequences) {
   const int64_t n = std::max<int64_t>(1, m.spec.global_tokens);
   Decoder decoder(m.spec, m.params.weights());
-  const std::vector<float> ours = logits_of(cx, m, decoder.forward(cx, TensorRef(ids.data(), DType::kI32, {1, n})));
+  const std::vector<float> ours = logits_of(cx, m, decoder.forward(cx, TensorRef(ids.data(), DType::kI32, {1, n}, kHost)));
   test::ReferenceDecoder<double> exact(m.spec, m.params);
   const std::vector<double> right = exact.run({ids.data(), static_cast<size_t>(n)}, n);
   for (size_t i = 0; i < right.size(); ++i) ASSERT_NEAR(ours[i], right[i], 1e-3 * (1 + std::abs(right[i]))) << i;
   ParamStore grads(m.spec);
   TrainingDecoder training(m.spec, 1, n);
-  training.forward_backward(cx, m.params.weights(), TensorRef(ids.data(), DType::kI32, {1, n}), TensorRef(targets.data(), DType::kI32, {1, n}), 1.0f,
+  training.forward_backward(cx, m.params.weights(), TensorRef(ids.data(), DType::kI32, {1, n}, kHost), TensorRef(targets.data(), DType::kI32, {1, n}, kHost), 1.0f,
                             grads.tensors());
   const float* g = grads.flat().as<float>();
   EXPECT_TRUE(std::all_of(g, g + grads.flat().numel(), [](float x) { return std::isfinite(x); }));
@@ -151,8 +151,8 @@ TEST(Windows, WhatDoesNotGoTogetherIsRefused) {
   ParamStore grads(global);
   TrainingDecoder decoder(global, 1, 8);
   Context cx;
-  const TensorRef row(ids.data(), DType::kI32, {1, 8});
-  EXPECT_THAT([&] { decoder.forward_backward(cx, m.params.weights(), row, row, 1.0f, grads.tensors(), TensorRef(starts.data(), DType::kI32, {1, 8})); },
+  const TensorRef row(ids.data(), DType::kI32, {1, 8}, kHost);
+  EXPECT_THAT([&] { decoder.forward_backward(cx, m.params.weights(), row, row, 1.0f, grads.tensors(), TensorRef(starts.data(), DType::kI32, {1, 8}, kHost)); },
               ThrowsMessage<Error>(HasSubstr("packed documents: 2 global tokens")));
 }
 
@@ -169,10 +169,10 @@ TEST(Windows, DilatedDocumentsDoNotSeeEachOther) {
     Context cx;
     TrainingDecoder both(s, 1, 30), first(s, 1, 13), second(s, 1, 17);
     const auto nll = [&](TrainingDecoder& decoder, int64_t at, int64_t n, TensorRef documents) {
-      const TensorRef out = decoder.loss(cx, m.params.weights(), TensorRef(ids.data() + at, DType::kI32, {1, n}), TensorRef(targets.data() + at, DType::kI32, {1, n}), documents);
+      const TensorRef out = decoder.loss(cx, m.params.weights(), TensorRef(ids.data() + at, DType::kI32, {1, n}, kHost), TensorRef(targets.data() + at, DType::kI32, {1, n}, kHost), documents);
       return std::vector<float>(out.as<float>(), out.as<float>() + n);
     };
-    const std::vector<float> packed = nll(both, 0, 30, TensorRef(starts.data(), DType::kI32, {1, 30}));
+    const std::vector<float> packed = nll(both, 0, 30, TensorRef(starts.data(), DType::kI32, {1, 30}, kHost));
     std::vector<float> alone = nll(first, 0, 13, {});
     const std::vector<float> rest = nll(second, 13, 17, {});
     alone.insert(alone.end(), rest.begin(), rest.end());

@@ -169,7 +169,7 @@ TEST(AttentionDocuments, BadDocumentsAreNamed) {
   Context context;
   const auto message = [&](const AttentionOptions& options, std::vector<int32_t> starts, const Dims& shape,
                            const char* text) {
-    const TensorRef documents(starts.data(), DType::kI32, shape);
+    const TensorRef documents(starts.data(), DType::kI32, shape, kHost);
     EXPECT_THAT(
         [&] { attention_forward(context, options, {.q = q, .k = q, .v = q, .document_start = documents, .o = o}); },
         testing::ThrowsMessage<Error>(testing::HasSubstr(text)));

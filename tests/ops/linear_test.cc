@@ -198,7 +198,7 @@ TEST(Linear, Errors) {
   expect_error([&] { ops::linear_backward(context, {.x = x, .w = w8, .dy = y, .dw = half}); },
                "[linear] dw has type BF16; expected F32");
   expect_error(forward({.x = b, .w = w8, .y = y}), "[linear] x [4] must have two dimensions");
-  const TensorRef turned(x.ref().data, DType::kF32, {4, 8}, {1, 4});
+  const TensorRef turned(x.ref().data, DType::kF32, {4, 8}, {1, 4}, kHost);
   expect_error(forward({.x = turned, .w = w8, .y = y}), "[linear] x [4, 8] has strides [1, 4]");
   expect_error([&] { ops::linear_backward(context, {.x = x, .w = w8, .dy = y, .dx = y}); },
                "[linear] x [4, 8] and dx [4, 3]: K differs (8 and 3)");

@@ -79,7 +79,7 @@ TEST(Transfer, IsQueuedUntilSynchronize) {
   Context cx(&gpu);
   Buffer pinned = allocate_pinned(&gpu, 60, "a batch");
   EXPECT_EQ(gpu.pinned(), 1u);
-  const MutTensorRef staged(pinned.get(), DType::kF32, {3, 5});
+  const MutTensorRef staged(pinned.get(), DType::kF32, {3, 5}, kHost);
   const Tensor there = to_device(cx, counted({3, 5}));
   transfer(cx, staged, there);
   EXPECT_EQ(staged.as<float>()[14], 0.0f);

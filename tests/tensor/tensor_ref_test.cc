@@ -100,7 +100,7 @@ TEST(Ref, UnitDimensionsDoNotBreakContiguity) {
   Tensor t = counted({3, 4});
   const TensorRef column = TensorRef(t).narrow(0, 1, 1);  // [1, 4]
   EXPECT_TRUE(column.contiguous());
-  const TensorRef odd(t.ref().data, DType::kF32, {1, 4}, {99, 1});
+  const TensorRef odd(t.ref().data, DType::kF32, {1, 4}, {99, 1}, kHost);
   EXPECT_TRUE(odd.contiguous());
   EXPECT_EQ(odd.reshape({4}).strides, (Dims{1}));
 }
@@ -152,6 +152,20 @@ TEST(Owner, AlignedZeroedAndMoveOnly) {
   EXPECT_FALSE(Tensor(Dims{0, 4}).empty());  // no elements, but a tensor
   EXPECT_EQ(Tensor(Dims{0, 4}).numel(), 0);
   EXPECT_THROW(Tensor(Dims{-1, 4}), Error);
+}
+
+// Whatever is made of a ref lies where it lay.
+TEST(TensorRef, EveryViewKeepsItsDevice) {
+  std::vector<float> memory(24);
+  const Device gpu{DeviceKind::kCuda, 1};
+  const MutTensorRef t(memory.data(), DType::kF32, {2, 3, 4}, gpu);
+  EXPECT_EQ(t.resized({2, 5}).device, gpu);
+  EXPECT_EQ(t.reshape({6, 4}).device, gpu);
+  EXPECT_EQ(t.narrow(1, 1, 2).device, gpu);
+  EXPECT_EQ(t.select(0, 1).device, gpu);
+  EXPECT_EQ(TensorRef(t).device, gpu);
+  EXPECT_EQ(t.resized({2, 5}).data, t.data);
+  EXPECT_THAT(message([&] { t.resized({5, 5}); }), HasSubstr("[2, 3, 4] has no room for [5, 5]"));
 }
 
 }  // namespace

@@ -264,8 +264,8 @@ TEST(Finetune, TheLossCountsAnswersAlone) {
       for (end = first; end < 24 && starts[end] == static_cast<int32_t>(first);) ++end;
       const auto n = static_cast<int64_t>(end - first);
       model::TrainingDecoder decoder(m.spec, 1, n);
-      const TensorRef nll = decoder.loss(cx, m.params->weights(), TensorRef(ids.data() + first, DType::kI32, {1, n}),
-                                         TensorRef(targets.data() + first, DType::kI32, {1, n}));
+      const TensorRef nll = decoder.loss(cx, m.params->weights(), TensorRef(ids.data() + first, DType::kI32, {1, n}, kHost),
+                                         TensorRef(targets.data() + first, DType::kI32, {1, n}, kHost));
       for (int64_t i = 0; i < n; ++i)
         sum += nll.as<float>()[i], counted += targets[first + static_cast<size_t>(i)] != data::kNoTarget;
     }

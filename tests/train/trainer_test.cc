@@ -263,7 +263,7 @@ TEST(Trainer, ValidationLossIsTheMeanOverWindowsSpreadOverTheText) {
       for (int64_t w = 0; w < count; ++w) {
         std::vector<int32_t> window(static_cast<size_t>(N) + 1);
         data.validation.read((windows == 3 ? 2 + 4 * w : w) * N, window);  // 3 of 12: the middle ones of three equal parts
-        const float* hidden = decoder.forward(context, TensorRef(window.data(), DType::kI32, {1, N})).as<float>();
+        const float* hidden = decoder.forward(context, TensorRef(window.data(), DType::kI32, {1, N}, kHost)).as<float>();
         for (int64_t n = 0; n < N; ++n) {
           double total = 0, target = 0;
           for (int64_t v = 0; v < V; ++v) {

@@ -21,6 +21,9 @@ struct Device {
   friend bool operator==(const Device&, const Device&) = default;
 };
 
+// Memory of the host.
+inline constexpr Device kHost{};
+
 // "cpu", "cuda" (the first GPU) or "cuda:1"; throws Error naming the text for anything else.
 Device parse_device(std::string_view text);
 

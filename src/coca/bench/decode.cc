@@ -50,7 +50,7 @@ struct DecodeCase {
     }
     decoder.truncate(before);
   }
-  void append(int64_t n) { decoder.append(cx, {ids.data(), DType::kI32, {B, n}}); }
+  void append(int64_t n) { decoder.append(cx, {ids.data(), DType::kI32, {B, n}, kHost}); }
 
   Context& cx;
   model::ModelSpec spec;
@@ -79,11 +79,11 @@ void check_answer(Context& cx, const DecodeOptions& o, AttentionKind kind) {
   const std::vector<int32_t> ids = random_ids(kCheckLength, spec.V, 4);
   Context plain = reference_context();
   model::Decoder whole(spec, exact.weights());
-  const TensorRef expected = whole.forward(plain, {ids.data(), DType::kI32, {1, kCheckLength}});
+  const TensorRef expected = whole.forward(plain, {ids.data(), DType::kI32, {1, kCheckLength}, kHost});
   infer::CachedDecoder cached(spec, params.weights(), 1, infer::DynamicBase::kStep, 0, o.cache);
   Tensor actual({kCheckLength, spec.C}, dtype_of(o.precision));
   for (int64_t n = 0; n < kCheckLength; ++n) {
-    const TensorRef hidden = cached.append(cx, {ids.data() + n, DType::kI32, {1, 1}});
+    const TensorRef hidden = cached.append(cx, {ids.data() + n, DType::kI32, {1, 1}, kHost});
     std::memcpy(actual.ref().select(0, n).data, hidden.data, hidden.bytes());
   }
   // int8 has 127 steps of its largest number to either side: the rounding of bf16 or a little more.

@@ -34,7 +34,7 @@ void check_answer(Context& cx, const EvalOptions& o, AttentionKind kind) {
   Context plain = reference_context();
   const auto actual = static_cast<float>(nll_of(cx, spec, params, ids)),
              expected = static_cast<float>(nll_of(plain, spec, exact, ids));
-  check_close({&actual, DType::kF32, {1}}, {&expected, DType::kF32, {1}}, o.precision,
+  check_close({&actual, DType::kF32, {1}, kHost}, {&expected, DType::kF32, {1}, kHost}, o.precision,
               model_roundings(o.precision), fmt::format("nll of {}", enum_name(kind)));
 }
 

@@ -58,10 +58,10 @@ class RankCase {
       return tensors_.back().ref();
     };
     acts_.q = add(queries, type, 11);
-    acts_.k = add(keys, type, 12);
+    acts_.kt = add(keys, type, 12);
     acts_.v = add(keys, type, 13);
     acts_.q_eff = acts_.q;
-    acts_.k_eff = acts_.k;
+    acts_.k_eff = acts_.kt;
     if (transforms_keys(kind)) {
       acts_.q_eff = add(queries, type, 0);
       acts_.k_eff = add(keys, type, 0);
@@ -71,13 +71,16 @@ class RankCase {
     grads_.d_o = add(queries, type, 14);
     grads_.dq_eff = add(queries, type, 0);
     grads_.dk_eff = add(keys, type, 0);
-    grads_.dk = add(keys, type, 0);
+    grads_.dkt = add(keys, type, 0);
     grads_.dv = add(keys, type, 0);
     at_ = alone_ ? positions_.at(0, N, N) : ring_.begin(positions_);
   }
   RankCase(const RankCase&) = delete;
 
-  void forward() { model::layer_attend(cx_, spec_, at_, acts_); }
+  void forward() {
+    model::KeySource& keys = alone_ ? static_cast<model::KeySource&>(whole_) : ring_;
+    keys.attend(cx_, spec_, {}, at_, acts_);
+  }
   void backward() {
     if (alone_)
       model::attend_backward(cx_, spec_, at_, acts_, grads_);
@@ -100,7 +103,8 @@ class RankCase {
   std::vector<Tensor> tensors_;
   model::LayerActs acts_;
   model::LayerActGrads grads_;
-  model::Positions at_;
+  model::AttentionInputs at_;
+  model::WholeSequences whole_;
 };
 
 // Bytes of a block that goes on, and of the sums of its gradients (forward none).

@@ -49,8 +49,8 @@ struct Batch {
     return decoder.forward_backward(cx, (copy ? *copy : params).weights(), ids_ref(), targets_ref(), scale,
                                     grads.tensors());
   }
-  TensorRef ids_ref() const { return {ids.data(), DType::kI32, {B, N}}; }
-  TensorRef targets_ref() const { return {targets.data(), DType::kI32, {B, N}}; }
+  TensorRef ids_ref() const { return {ids.data(), DType::kI32, {B, N}, kHost}; }
+  TensorRef targets_ref() const { return {targets.data(), DType::kI32, {B, N}, kHost}; }
 
   model::ModelSpec spec;
   int64_t B, N;

@@ -68,7 +68,7 @@ class BatchRunner {
     }
     const Dims shape{static_cast<int64_t>(count), static_cast<int64_t>(n)}, flat{shape.product()};
     Tensor nll(flat);
-    ops::lm_loss_forward(cx_, {.x = decoder_.forward(cx_, {ids.data(), DType::kI32, shape}), .w = weights_.head, .targets = {targets.data(), DType::kI32, flat}, .nll = nll});
+    ops::lm_loss_forward(cx_, {.x = decoder_.forward(cx_, {ids.data(), DType::kI32, shape, kHost}), .w = weights_.head, .targets = {targets.data(), DType::kI32, flat, kHost}, .nll = nll});
     Sums sums{.windows = static_cast<int64_t>(count)};
     for (size_t i = 0; i < targets.size(); ++i) {
       if (targets[i] == ops::kIgnoreTarget) continue;

@@ -14,7 +14,7 @@
 #include "coca/base/sizes.h"
 #include "coca/base/stop.h"
 #include "coca/eval/share.h"
-#include "coca/infer/cached_decoder.h"
+#include "coca/infer/session.h"
 #include "coca/model/windows.h"
 #include "coca/ops/linear.h"
 
@@ -81,7 +81,7 @@ class TrialRunner {
         decode_freely(decoder, first_wrong);
       }
     } else {
-      decoder.append(cx_, columns(0, start_));
+      decoder.prefill(cx_, columns(0, start_), prefill_tokens());
       const float* logits = decoder.last_logits(cx_).as<float>();
       for (int64_t b = 0; b < B_; ++b) chosen(b, 0) = choose(logits + b * spec_.V, spec_.V, 0).id;
       decode_freely(decoder, 0);
@@ -95,12 +95,15 @@ class TrialRunner {
     return batch_[static_cast<size_t>(b)]->prompt.ids[static_cast<size_t>(start_ + i)];
   }
 
+  // Of each prompt at a time, so that all of them together are a session's piece.
+  int64_t prefill_tokens() const { return std::max<int64_t>(1, infer::kPrefillTokens / B_); }
+
   // ids [begin, begin + count) of every prompt.
   TensorRef columns(int64_t begin, int64_t count) {
     ids_.clear();
     for (const Trial* t : batch_)
       ids_.insert(ids_.end(), t->prompt.ids.begin() + begin, t->prompt.ids.begin() + begin + count);
-    return {ids_.data(), DType::kI32, {B_, count}};
+    return {ids_.data(), DType::kI32, {B_, count}, kHost};
   }
 
   // Prompt and answer with the right tokens; returns the first position at which any row is wrong, or A.
@@ -113,7 +116,7 @@ class TrialRunner {
       batch_[static_cast<size_t>(b)]->outcome.nll += choice.nll / static_cast<double>(A_);
       if (choice.id != answer(b, i)) first_wrong = std::min(first_wrong, i);
     };
-    decoder.append(cx_, columns(0, start_));
+    decoder.prefill(cx_, columns(0, start_), prefill_tokens());
     const float* first = decoder.last_logits(cx_).as<float>();
     for (int64_t b = 0; b < B_; ++b) take(b, 0, first + b * spec_.V);
     if (A_ == 1) return first_wrong;
@@ -132,7 +135,7 @@ class TrialRunner {
     for (int64_t i = from + 1; i < A_; ++i) {
       ids_.clear();
       for (int64_t b = 0; b < B_; ++b) ids_.push_back(std::max(chosen(b, i - 1), 0));
-      decoder.append(cx_, {ids_.data(), DType::kI32, {B_, 1}});
+      decoder.append(cx_, {ids_.data(), DType::kI32, {B_, 1}, kHost});
       const float* logits = decoder.last_logits(cx_).as<float>();
       for (int64_t b = 0; b < B_; ++b)
         chosen(b, i) = chosen(b, i - 1) == kNoToken ? kNoToken : choose(logits + b * spec_.V, spec_.V, 0).id;

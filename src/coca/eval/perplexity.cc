@@ -99,7 +99,7 @@ class WindowRunner {
     const auto halves = split ? ring_->split().chunks(ring_->rank()) : std::array<Chunk, 2>{};
     const int64_t n = split ? ring_->tokens() : N;
     decoder_.set_ring(split ? ring_.get() : nullptr);
-    const TensorRef hidden = decoder_.forward(cx_, {ids_.data(), DType::kI32, {B, n}});
+    const TensorRef hidden = decoder_.forward(cx_, {ids_.data(), DType::kI32, {B, n}, kHost});
     for (int64_t b = 0; b < B; ++b)
       score(hidden.narrow(0, b * n, n), split ? std::span<const Chunk>(halves) : whole, *batch[static_cast<size_t>(b)], front);
     if (split) add_over_ranks(batch);
@@ -136,7 +136,7 @@ class WindowRunner {
       if (n > 0) {
         ops::lm_loss_forward(cx_, {.x = hidden.narrow(0, row + begin - c.begin, n),
                                    .w = weights_.head,
-                                   .targets = {w.text->ids.data() + w.span.first_target + begin - first_row, DType::kI32, {n}},
+                                   .targets = {w.text->ids.data() + w.span.first_target + begin - first_row, DType::kI32, {n}, kHost},
                                    .nll = nll_.ref().narrow(0, 0, n)});
         const float* nll = nll_.ref().as<float>();
         for (int64_t i = 0; i < n; ++i) w.sums.nll += static_cast<double>(nll[i]);

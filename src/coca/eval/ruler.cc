@@ -46,7 +46,7 @@ class Answerer {
                       {.max_new_tokens = data::ruler_new_tokens(sample.task),
                        .sampling = {.temperature = 0},
                        .stop_ids = tokenizer_.eos_ids(),
-                       .dynamic_base = infer::DynamicBase::kRequest},
+                       .session = {.dynamic_base = infer::DynamicBase::kRequest}},
                       on_token);
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kNumeric) throw;  // NaN: the model has broken down, and what it said counts

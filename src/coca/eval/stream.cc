@@ -122,9 +122,9 @@ void stream_perplexity(Context& cx, const model::ModelSpec& model_spec, const mo
     stream.next(most, inputs, targets);
     const auto n = static_cast<int64_t>(inputs.size());
     if (n == 0) return false;
-    const TensorRef hidden = decoder.append(cx, {inputs.data(), DType::kI32, {1, n}});
+    const TensorRef hidden = decoder.append(cx, {inputs.data(), DType::kI32, {1, n}, kHost});
     const MutTensorRef rows = nll.ref().narrow(0, 0, n);
-    ops::lm_loss_forward(cx, {.x = hidden.reshape({n, spec.C}), .w = weights.head, .targets = {targets.data(), DType::kI32, {n}}, .nll = rows});
+    ops::lm_loss_forward(cx, {.x = hidden.reshape({n, spec.C}), .w = weights.head, .targets = {targets.data(), DType::kI32, {n}, kHost}, .nll = rows});
     for (int64_t i = 0; i < n; ++i) tally.add(static_cast<double>(nll.values<float>()[static_cast<size_t>(i)]));
     if (o.progress) o.progress(tally.now(decoder.cache()));
     if (tally.count() % o.interval == 0) tally.point(decoder.cache());

@@ -123,11 +123,12 @@ struct OneCase {
         traced[std::string(name)] = packed(value);
     });
     model::Decoder decoder(spec, params.weights());
-    const TensorRef hidden = decoder.forward(cx, TensorRef(ids.data(), DType::kI32, {B, N}));
+    const TensorRef hidden = decoder.forward(cx, TensorRef(ids.data(), DType::kI32, {B, N}, kHost));
     Tensor logits({B * N, spec.V});
     ops::linear_forward(cx, {.x = hidden, .w = params.weights().head, .y = logits});
     ours["logits"].assign(logits.values<float>().begin(), logits.values<float>().end());
-    const model::Positions at = model::PositionSource(spec, &params.weights()).at(0, N, N);
+    model::PositionSource source(spec, &params.weights());
+    const model::Positions at = source.at(0, N, N).positions;
     std::vector<float> slopes;
     if (!at.slopes.empty()) slopes.assign(at.slopes.as<float>(), at.slopes.as<float>() + spec.H);
     for (int64_t i = 0; i <= spec.L; ++i) ours[fmt::format("hidden.{}", i)] = traced[fmt::format("hidden.{}", i)];
@@ -144,8 +145,8 @@ struct OneCase {
     const double count = static_cast<double>(B * (N - 1));
     model::ParamStore grads(spec);
     model::TrainingDecoder decoder(spec, B, N);
-    const TensorRef nll = decoder.forward_backward(cx, params.weights(), TensorRef(ids.data(), DType::kI32, {B, N}),
-                                                   TensorRef(targets.data(), DType::kI32, {B, N}), static_cast<float>(1.0 / count), grads.tensors());
+    const TensorRef nll = decoder.forward_backward(cx, params.weights(), TensorRef(ids.data(), DType::kI32, {B, N}, kHost),
+                                                   TensorRef(targets.data(), DType::kI32, {B, N}, kHost), static_cast<float>(1.0 / count), grads.tensors());
     double loss = 0;
     for (int64_t i = 0; i < B * N; ++i) loss += nll.as<float>()[i];
     ours["loss"] = {static_cast<float>(loss / count)};
@@ -166,12 +167,12 @@ struct OneCase {
     Context cx;
     for (int64_t b = 0; b < rows; ++b) {
       infer::CachedDecoder decoder(spec, params.weights(), 1);
-      decoder.append(cx, TensorRef(expected.data() + b * width, DType::kI32, {1, prompt_length}));
+      decoder.append(cx, TensorRef(expected.data() + b * width, DType::kI32, {1, prompt_length}, kHost));
       for (int64_t n = prompt_length; n < width; ++n) {
         const TensorRef logits = decoder.last_logits(cx);
         const int32_t id = infer::argmax({logits.as<float>(), static_cast<size_t>(spec.V)});
         if (id != expected[static_cast<size_t>(b * width + n)] && wrong++ == 0) check.worst_index = fmt::format("[{}, {}]", b, n);
-        decoder.append(cx, TensorRef(&id, DType::kI32, {1, 1}));
+        decoder.append(cx, TensorRef(&id, DType::kI32, {1, 1}, kHost));
       }
     }
     check.error = static_cast<double>(wrong) / static_cast<double>(rows * (width - prompt_length));

@@ -30,6 +30,21 @@ ops::DecodeAttentionOptions attention_options(const model::ModelSpec& s, size_t 
 
 }  // namespace
 
+// The cache of one layer, and the call's tokens, which are added to it.
+class CachedDecoder::LayerCache : public model::KeySource {
+ public:
+  LayerCache(CachedDecoder& decoder, size_t layer, const ops::DecodeFar& far) : decoder_(decoder), layer_(layer), far_(far) {}
+  void attend(Context& cx, const model::ModelSpec&, const model::LayerTensors<TensorRef>&, const model::AttentionInputs& at,
+              model::LayerActs&) override {
+    decoder_.attend(cx, layer_, at, far_);
+  }
+
+ private:
+  CachedDecoder& decoder_;
+  size_t layer_;
+  const ops::DecodeFar& far_;
+};
+
 CachedDecoder::CachedDecoder(const model::ModelSpec& spec, const model::Weights& weights, int64_t B, DynamicBase policy,
                              int64_t planned_length, KvType cache)
     : spec_(spec), weights_(weights), policy_(policy), planned_length_(planned_length),
@@ -65,14 +80,15 @@ void CachedDecoder::build_angles(int64_t N, const ops::Rotation& rotation) {
   far_angles_.build(far, pattern.far_tokens(held), {.group = pattern.type == model::Pattern::kSelfExtend ? pattern.group : 1});
 }
 
-ops::DecodeFar CachedDecoder::far_side(const model::Positions& at, int64_t N) const {
+ops::DecodeFar CachedDecoder::far_side(const model::AttentionInputs& inputs, int64_t N) const {
   ops::DecodeFar far;
   if (!spec_.pattern.far()) return far;
   far.tokens = spec_.pattern.far_tokens(cache_.held() + N);
-  far.rows = at.far.rows;
-  far.angles = at.far.rows.cos.empty() ? nullptr : &far_angles_;
-  far.most_distance = at.far.most_distance;
-  far.most_position = at.far.most_position;
+  const auto& [at, scope] = inputs;
+  far.rows = at.far_rows;
+  far.angles = at.far_rows.cos.empty() ? nullptr : &far_angles_;
+  far.most_distance = scope.far_most_distance;
+  far.most_position = scope.far_most_position;
   far.forgotten = cache_.forgotten();
   return far;
 }
@@ -93,7 +109,7 @@ void CachedDecoder::attend_globals(Context& cx, size_t layer, int64_t count) {
   const int64_t first = cache_.length(), seen = first + count;
   Tensor &keys = global_keys_[layer], &values = global_values_[layer];
   model::global_project(cx, spec_, weights_.layers[layer], B_, N_, {count, count}, acts_);
-  ops::copy_heads(cx, acts_.k_g.narrow(1, 0, count), keys.ref().narrow(1, first, count));
+  ops::copy_heads(cx, acts_.kt_g.narrow(1, 0, count), keys.ref().narrow(1, first, count));
   ops::copy_heads(cx, acts_.v_g.narrow(1, 0, count), values.ref().narrow(1, first, count));
   const TensorRef q = acts_.q_g.narrow(1, 0, count), k = keys.ref().narrow(1, 0, seen);
   MutTensorRef q_eff = acts_.q_g_eff.narrow(1, 0, count), k_eff = keys.ref().narrow(1, 0, seen);
@@ -101,20 +117,21 @@ void CachedDecoder::attend_globals(Context& cx, size_t layer, int64_t count) {
   if (model::transforms_keys(spec_.attention)) {
     turned = Tensor({B_, seen, spec_.G, spec_.D}, keys.dtype());
     k_eff = turned.ref();
-    model::position_apart(cx, spec_, global_at_.rows.narrow(first, count), global_at_.keys(), q, k, q_eff, k_eff);
+    model::transform_apart(cx, spec_, global_at_.rows.narrow(first, count), global_at_.keys(), q, k, q_eff, k_eff);
   }
   ops::attention_forward(cx, {.query_start = first}, {.q = q_eff, .k = k_eff, .v = values.ref().narrow(1, 0, seen), .slopes = global_at_.slopes,
                                                       .document_start = {}, .far = {}, .o = acts_.o.narrow(1, 0, count), .lse = {}});
 }
 
 // The new tokens' t (or k) and v go into the cache un-rotated; attention reads it back with today's angles.
-void CachedDecoder::attend(Context& cx, size_t layer, const model::Positions& at, const ops::DecodeFar& far, int64_t N) {
+void CachedDecoder::attend(Context& cx, size_t layer, const model::AttentionInputs& inputs, const ops::DecodeFar& far) {
+  const model::Positions& at = inputs.positions;
   const auto l = static_cast<int64_t>(layer);
-  const int64_t held = cache_.held() + N;
-  MutTensorRef keys = acts_.k;
+  const int64_t N = N_, held = cache_.held() + N;
+  MutTensorRef keys = acts_.kt;
   if (model::is_coca(spec_.attention)) {
     keys = cx.scratch_tensor({B_, N, spec_.G, spec_.D / 2}, DType::kF32, ScratchUser::kFoldedT);
-    ops::collinear_fold(cx, model::collinear_options(spec_), {.R = spec_.R, .t = acts_.k, .tbar = keys});
+    ops::collinear_fold(cx, model::collinear_options(spec_), {.R = spec_.R, .t = acts_.kt, .tbar = keys});
   }
   cache_.write(cx, l, held - N, keys, acts_.v);
   const int64_t globals = std::clamp<int64_t>(spec_.global_tokens - cache_.length(), 0, N);
@@ -125,7 +142,7 @@ void CachedDecoder::attend(Context& cx, size_t layer, const model::Positions& at
                         {.q = acts_.q.narrow(1, globals, N - globals), .rows = at.rows.narrow(globals, N - globals), .turn = at.turn, .angles = at.rows.cos.empty() ? nullptr : &angles_,
                          .key_rows = {}, .cache = cache_.view(l, held), .slopes = at.slopes,
                          .far = windowed ? far : ops::DecodeFar{}, .o = acts_.o.narrow(1, globals, N - globals), .lse = acts_.lse});
-  if (spec_.pattern.top_keys_of(l) > 0) middle_.attend(cx, spec_, at, cache_.view(l, held), acts_);
+  if (spec_.pattern.top_keys_of(l) > 0) middle_.attend(cx, spec_, inputs, cache_.view(l, held), acts_);
 }
 
 void CachedDecoder::truncate(int64_t length) {
@@ -141,32 +158,51 @@ void CachedDecoder::forget() {
   if (spec_.pattern.forgets()) cache_.forget_before(cache_.length() + 1 - spec_.pattern.window);
 }
 
-TensorRef CachedDecoder::append(Context& cx, TensorRef ids) {
+TensorRef CachedDecoder::append(Context& cx, TensorRef ids, int64_t given_length) {
   COCA_CHECK(ids.rank() == 2 && ids.size(0) == B_ && ids.size(1) >= 1, "[generate] ids {} must be [{}, N] with N >= 1",
              ids.shape.text(), B_);
   const int64_t N = ids.size(1), S = cache_.length() + N;
   prepare(N);
   forget();
   cache_.reserve(cache_.held() + N);
-  const int64_t scaling_length = policy_ == DynamicBase::kRequest ? std::max(planned_length_, S) : S;
+  const int64_t by_policy = policy_ == DynamicBase::kRequest ? std::max(planned_length_, S) : S;
+  const int64_t scaling_length = given_length > 0 ? given_length : by_policy;
   const bool rotates = model::transforms_keys(spec_.attention);
   const ops::Rotation rotation = rotates ? positions_.rotation(scaling_length) : ops::Rotation{};
-  const model::Positions at = positions_.at(S - N, N, scaling_length, rotation);
+  const model::AttentionInputs at = positions_.at(S - N, N, scaling_length, rotation);
   if (rotates) build_angles(N, rotation);
-  const ops::DecodeFar far = spec_.global_tokens > 0 ? global_side(at, N) : far_side(at, N);
-  if (cache_.length() < spec_.global_tokens) global_at_ = global_positions_.at(0, std::min(S, spec_.global_tokens), scaling_length);
+  const ops::DecodeFar far = spec_.global_tokens > 0 ? global_side(at.positions, N) : far_side(at, N);
+  if (cache_.length() < spec_.global_tokens) global_at_ = global_positions_.at(0, std::min(S, spec_.global_tokens), scaling_length).positions;
 
   ops::embedding_forward(cx, {.ids = ids.reshape({B_ * N}), .table = weights_.embed, .y = x_});
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
-    model::layer_project(cx, spec_, weights_.layers[i], x_, acts_);
-    attend(cx, i, at, far, N);
-    model::layer_finish(cx, spec_, weights_.layers[i], x_, acts_, y_);
+    LayerCache keys(*this, i, far);
+    model::layer_forward(cx, spec_, weights_.layers[i], at, keys, x_, acts_, y_);
     std::swap(x_, y_);
   }
   ops::norm_forward(cx, {.kind = spec_.norm, .eps = static_cast<float>(spec_.norm_eps), .x = x_, .w = weights_.norm_w,
                          .b = weights_.norm_b, .y = hidden()});
   cache_.advance(N);
   return TensorRef(hidden()).reshape({B_, N, spec_.C});
+}
+
+void CachedDecoder::prefill(Context& cx, TensorRef ids, int64_t piece) {
+  COCA_CHECK(piece >= 1, "[generate] pieces of {} tokens; expected at least 1", piece);
+  COCA_CHECK(ids.rank() == 2 && ids.size(0) == B_ && ids.size(1) >= 1, "[generate] ids {} must be [{}, N] with N >= 1",
+             ids.shape.text(), B_);
+  const int64_t N = ids.size(1), end = cache_.length() + N;
+  const int64_t scaling_length = policy_ == DynamicBase::kRequest ? std::max(planned_length_, end) : end;
+  Tensor part;  // the columns of a piece, packed
+  for (int64_t n = 0; n < N; n += piece) {
+    const int64_t count = std::min(piece, N - n);
+    if (count == N) {
+      append(cx, ids, scaling_length);
+      continue;
+    }
+    part = Tensor({B_, count}, DType::kI32);
+    for (int64_t b = 0; b < B_; ++b) std::copy_n(ids.as<int32_t>() + b * N + n, count, part.ref().as<int32_t>() + b * count);
+    append(cx, part, scaling_length);
+  }
 }
 
 TensorRef CachedDecoder::last_logits(Context& cx) {

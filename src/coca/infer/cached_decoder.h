@@ -23,8 +23,11 @@ class CachedDecoder {
                 int64_t planned_length = 0, KvType cache = KvType::kF32);
 
   // Appends ids [B, N] i32; returns their hidden states after the final norm, [B, N, C] of the matrices' type, valid until
-  // the next call.
-  TensorRef append(Context&, TensorRef ids);
+  // the next call. scaling_length: what dynamic NTK reckons with; 0: by the policy.
+  TensorRef append(Context&, TensorRef ids, int64_t scaling_length = 0);
+  // The same in pieces of at most `piece` tokens, whose activations alone are in memory; dynamic NTK reckons with the length at
+  // the end of ids throughout. Only last_logits() is of use afterwards.
+  void prefill(Context&, TensorRef ids, int64_t piece);
   // Logits [B, V] of the last appended token, valid until the next call.
   TensorRef last_logits(Context&);
 
@@ -35,13 +38,14 @@ class CachedDecoder {
   int64_t length() const { return cache_.length(); }
 
  private:
+  class LayerCache;
   void prepare(int64_t N);
   MutTensorRef hidden() const { return acts_.ln1; }  // of the last layer no longer needed, and of the right type
   void forget();
   void build_angles(int64_t N, const ops::Rotation&);
-  ops::DecodeFar far_side(const model::Positions&, int64_t N) const;
+  ops::DecodeFar far_side(const model::AttentionInputs&, int64_t N) const;
   ops::DecodeFar global_side(const model::Positions&, int64_t N) const;
-  void attend(Context&, size_t layer, const model::Positions&, const ops::DecodeFar&, int64_t N);
+  void attend(Context&, size_t layer, const model::AttentionInputs&, const ops::DecodeFar&);
   void attend_globals(Context&, size_t layer, int64_t count);
 
   const model::ModelSpec& spec_;

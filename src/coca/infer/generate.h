@@ -6,8 +6,7 @@
 #include <span>
 #include <vector>
 
-#include "coca/infer/cached_decoder.h"
-#include "coca/infer/sampling.h"
+#include "coca/infer/session.h"
 
 namespace coca::infer {
 
@@ -15,12 +14,9 @@ struct GenerateOptions {
   int64_t max_new_tokens = 128;
   SamplingOptions sampling;
   uint64_t seed = 0;
-  std::vector<int32_t> stop_ids;  // generation ends when one of them is drawn (it is not returned)
-  DynamicBase dynamic_base = DynamicBase::kStep;
-  KvType cache = KvType::kF32;
+  std::vector<int32_t> stop_ids;  // as in Request
+  SessionOptions session;
 };
-
-enum class Finish : uint8_t { kLength, kStopId, kCallback, kInterrupted };
 
 struct GenerateResult {
   std::vector<int32_t> ids;  // new tokens only
@@ -29,8 +25,8 @@ struct GenerateResult {
   Finish finish = Finish::kLength;
 };
 
-// prompt must not be empty. on_token sees each new id as it comes and may return false to stop; stop_requested()
-// ends it as well. Ids outside the vocabulary are an Error.
+// Runs a session (session.h) to its end. on_token sees each new id as it comes and may return false to stop; stop_requested()
+// ends it as well, inside the prompt too. Ids outside the vocabulary are an Error.
 GenerateResult generate(Context&, const model::ModelSpec&, const model::Weights&, std::span<const int32_t> prompt,
                         const GenerateOptions&, const std::function<bool(int32_t)>& on_token = {});
 

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 
+#include "coca/model/layer_attention.h"
 #include "coca/ops/collinear.h"
 #include "coca/ops/kv_store.h"
 #include "coca/ops/rope.h"
@@ -15,7 +16,7 @@ namespace {
 MutTensorRef first(Tensor& page, int64_t n) {
   Dims shape = page.shape();
   shape[1] = n;
-  return {page.ref().data, page.dtype(), shape};
+  return page.ref().resized(shape);
 }
 
 }  // namespace
@@ -27,13 +28,13 @@ void MiddleKeys::prepare(const model::ModelSpec& s, const model::Positions& at, 
     values_ = Tensor({l.B, kKvPage, l.G, l.D});
   }
   if (!model::transforms_keys(s.attention)) return;
-  const int64_t half = at.far.key_rows.cos.size(2);
+  const int64_t half = at.far_key_rows.cos.size(2);
   if (cos_.empty()) {
     cos_ = Tensor({1, kKvPage, half});
     sin_ = Tensor({1, kKvPage, half});
   }
   // All far keys stand at position 0, so one row serves; a scaling's amplitude is in it.
-  const float *c = at.far.key_rows.cos.as<float>(), *z = at.far.key_rows.sin.as<float>();
+  const float *c = at.far_key_rows.cos.as<float>(), *z = at.far_key_rows.sin.as<float>();
   for (int64_t n = 0; n < kKvPage; ++n) {
     std::copy_n(c, half, cos_.values<float>().data() + n * half);
     std::copy_n(z, half, sin_.values<float>().data() + n * half);
@@ -53,11 +54,12 @@ TensorRef MiddleKeys::placed(Context& cx, const model::ModelSpec& s, int64_t tok
   return out;
 }
 
-void MiddleKeys::attend(Context& cx, const model::ModelSpec& s, const model::Positions& at, const KvView& cache, model::LayerActs& acts) {
+void MiddleKeys::attend(Context& cx, const model::ModelSpec& s, const model::AttentionInputs& inputs, const KvView& cache, model::LayerActs& acts) {
+  const auto& [at, scope] = inputs;
   const int64_t N = acts.q.size(1), S = cache.length, last = S - s.pattern.window;  // one behind what the last query may pick
   prepare(s, at, cache.layout);
-  model::layer_far_queries(cx, s, at, acts);
-  const ops::TopKeysOptions options = model::middle_options(s, at, S - N);
+  model::transform_far_queries(cx, s, at, acts);
+  const ops::TopKeysOptions options = model::middle_options(s, scope, S - N);
   // The first page begins the lists, empty ones too.
   for (int64_t page = 0; page == 0 || page < last; page += kKvPage) {
     const int64_t n = std::min(kKvPage, S - page);

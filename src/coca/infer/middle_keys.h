@@ -11,7 +11,7 @@ namespace coca::infer {
 class MiddleKeys {
  public:
   // The keys picked join the softmax behind acts.o and acts.lse. `cache` holds everything so far; the queries are its last N.
-  void attend(Context&, const model::ModelSpec&, const model::Positions&, const KvView& cache, model::LayerActs&);
+  void attend(Context&, const model::ModelSpec&, const model::AttentionInputs&, const KvView& cache, model::LayerActs&);
 
  private:
   void prepare(const model::ModelSpec&, const model::Positions&, const KvLayout&);

@@ -24,7 +24,7 @@ struct StoredTensor {
   const std::byte* data = nullptr;
   size_t bytes = 0;
 
-  TensorRef ref() const { return {data, dtype, shape}; }
+  TensorRef ref() const { return {data, dtype, shape, kHost}; }
 };
 
 // The tensors live as long as this object (moving it keeps them valid). Data points into the mapped file. The

@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "coca/model/clex.h"
+#include "coca/model/layer_attention.h"
 #include "coca/ops/attention.h"
 #include "coca/ops/cross_entropy.h"
 #include "coca/ops/embedding.h"
@@ -26,7 +27,7 @@ void trace_layer(Context& cx, size_t i, const LayerActs& a) {
   if (!cx.tracing()) return;
   const std::string at = "layer." + std::to_string(i) + ".";
   cx.trace(at + "q", a.q);
-  cx.trace(at + "k", a.k);
+  cx.trace(at + "k", a.kt);
   cx.trace(at + "q_eff", a.q_eff);
   cx.trace(at + "k_eff", a.k_eff);
   cx.trace(at + "v", a.v);
@@ -68,32 +69,32 @@ ops::Rotation PositionSource::rotation(int64_t seq_len) {
   return {.frequencies = clex_[static_cast<size_t>(clex_factor(spec_, spec_.pattern.used_length(seq_len)) - 1)]};
 }
 
-Positions PositionSource::without_rows() const {
-  Positions p;
-  if (!slopes_.empty()) p.slopes = slopes_.ref();
+AttentionInputs PositionSource::without_rows() const {
+  AttentionInputs p;
+  if (!slopes_.empty()) p.positions.slopes = slopes_.ref();
   return p;
 }
 
-Positions PositionSource::of_table(int64_t n) {
-  Positions p = without_rows();
+AttentionInputs PositionSource::of_table(int64_t n) {
+  AttentionInputs p = without_rows();
   if (spec_.global_tokens > 0) {
     if (global_start_.empty() || global_start_.numel() < n) global_start_ = Tensor({n}, DType::kI32);
     std::ranges::fill(global_start_.values<int32_t>(), static_cast<int32_t>(spec_.global_tokens));
-    p.global_start = global_start_.ref();
+    p.scope.global_start = global_start_.ref();
   }
   if (!transforms_keys(spec_.attention)) return p;
-  p.rows = table_.rows(0, n);
-  p.key_rows = table_.key_rows(0, n);
+  p.positions.rows = table_.rows(0, n);
+  p.positions.key_rows = table_.key_rows(0, n);
   return p;
 }
 
-Positions PositionSource::at(int64_t start, int64_t n, int64_t seq_len) {
+AttentionInputs PositionSource::at(int64_t start, int64_t n, int64_t seq_len) {
   return at(start, n, seq_len, transforms_keys(spec_.attention) ? rotation(seq_len) : ops::Rotation{});
 }
 
-Positions PositionSource::at(int64_t start, int64_t n, int64_t seq_len, const ops::Rotation& angles) {
+AttentionInputs PositionSource::at(int64_t start, int64_t n, int64_t seq_len, const ops::Rotation& angles) {
   if (spec_.pattern.far()) {
-    Positions p = without_rows();
+    AttentionInputs p = without_rows();
     add_pattern(p, start, n, seq_len, angles);
     return p;
   }
@@ -101,11 +102,12 @@ Positions PositionSource::at(int64_t start, int64_t n, int64_t seq_len, const op
   return of_table(n);
 }
 
-void PositionSource::add_pattern(Positions& p, int64_t start, int64_t n, int64_t seq_len, const ops::Rotation& angles) {
+void PositionSource::add_pattern(AttentionInputs& inputs, int64_t start, int64_t n, int64_t seq_len, const ops::Rotation& angles) {
   const AttentionPattern& pattern = spec_.pattern;
-  p.far.tokens = pattern.far_tokens(seq_len);
-  if (pattern.type == Pattern::kLmInfinite) p.far.most_distance = pattern.distance;
-  if (pattern.type == Pattern::kStreamingLlm) p.far.most_position = pattern.framed_query(seq_len);
+  auto& [p, scope] = inputs;
+  scope.far_tokens = pattern.far_tokens(seq_len);
+  if (pattern.type == Pattern::kLmInfinite) scope.far_most_distance = pattern.distance;
+  if (pattern.type == Pattern::kStreamingLlm) scope.far_most_position = pattern.framed_query(seq_len);
   if (!transforms_keys(spec_.attention)) return;
   const bool framed = frames_queries(spec_);
   std::vector<double> query, turn, far, far_key, factor;
@@ -123,14 +125,14 @@ void PositionSource::add_pattern(Positions& p, int64_t start, int64_t n, int64_t
   far_keys_.build_at(angles, far_key, n);
   p.rows = table_.rows(0, n);
   p.key_rows = keys_.rows(0, n);
-  p.far.rows = far_.rows(0, n);
-  p.far.key_rows = far_keys_.rows(0, n);
+  p.far_rows = far_.rows(0, n);
+  p.far_key_rows = far_keys_.rows(0, n);
   if (!framed) return;
   turn_.build_at({.frequencies = angles.frequencies}, turn, n);
   p.turn = turn_.rows(0, n);
 }
 
-Positions PositionSource::at_positions(std::span<const double> positions, int64_t n, int64_t seq_len) {
+AttentionInputs PositionSource::at_positions(std::span<const double> positions, int64_t n, int64_t seq_len) {
   COCA_CHECK(!uses_alibi(spec_.attention), "[decoder] ALiBi's bias goes by the distance in tokens; it takes no positions");
   double last = 0;
   for (const double p : positions) last = std::max(last, p);
@@ -139,19 +141,19 @@ Positions PositionSource::at_positions(std::span<const double> positions, int64_
   return of_table(n);
 }
 
-Positions PositionSource::at_places(std::span<const double> positions, int64_t seq_len, int64_t N) {
+AttentionInputs PositionSource::at_places(std::span<const double> positions, int64_t seq_len, int64_t N) {
   const auto n = static_cast<int64_t>(positions.size());
   if (transforms_keys(spec_.attention)) table_.build_at(rotation(seq_len), positions, n, growth_origin(spec_, 0, N));
   return of_table(n);
 }
 
-Positions PositionSource::packed(TensorRef document_start, int64_t seq_len) {
+AttentionInputs PositionSource::packed(TensorRef document_start, int64_t seq_len) {
   const int64_t B = document_start.size(0), N = document_start.size(1);
   std::vector<double> positions(static_cast<size_t>(B * N));
   const int32_t* start = document_start.as<int32_t>();
   for (int64_t i = 0; i < B * N; ++i) positions[static_cast<size_t>(i)] = static_cast<double>(i % N - start[i]);
-  Positions p = uses_alibi(spec_.attention) ? at(0, N, seq_len) : at_positions(positions, N, seq_len);
-  p.document_start = document_start;
+  AttentionInputs p = uses_alibi(spec_.attention) ? at(0, N, seq_len) : at_positions(positions, N, seq_len);
+  p.scope.document_start = document_start;
   return p;
 }
 
@@ -214,8 +216,8 @@ void Decoder::set_ring(RingAttention* ring) {
   ring_ = ring;
 }
 
-void Decoder::ring_layer(Context& cx, size_t i, const Positions& positions) {
-  const Positions at = positions.in_layer(spec_, i);
+void Decoder::ring_layer(Context& cx, size_t i, const AttentionInputs& inputs) {
+  const AttentionInputs at = inputs.in_layer(spec_, i);
   const LayerTensors<TensorRef>& w = weights_.layers[i];
   const auto each_part = [&](const auto& body) {
     for (int64_t b = 0; b < B_; ++b)
@@ -229,11 +231,11 @@ void Decoder::ring_layer(Context& cx, size_t i, const Positions& positions) {
   each_part([&](LayerActs& acts, MutTensorRef x, const auto& of_all, int64_t b, int64_t n) {
     if (transforms_keys(spec_.attention)) acts.q_eff = of_all(buffers_.q_eff);
     layer_project(cx, spec_, w, x, acts);
-    layer_position(cx, spec_, at.narrow(n, acts.q.size(1)), acts);
+    transform(cx, spec_, at.positions.narrow(n, acts.q.size(1)), acts);
     if (!transforms_keys(spec_.attention)) ops::copy_heads(cx, acts.q, of_all(buffers_.q_eff));
     ring_->put(cx, acts, B_, b, n);
   });
-  ring_->attend(cx, at.slopes, buffers_.q_eff, buffers_.o, buffers_.lse);
+  ring_->attend_all(cx, at.positions.slopes, buffers_.q_eff, buffers_.o, buffers_.lse);
   each_part([&](LayerActs& acts, MutTensorRef x, const auto& of_all, int64_t, int64_t) {
     ops::copy_heads(cx, of_all(buffers_.o), acts.o);
     layer_finish(cx, spec_, w, x, acts, x);
@@ -252,22 +254,24 @@ void Decoder::prepare(int64_t B, int64_t N, int64_t chunk) {
 }
 
 // Chunks of several whole sequences, or sequence by sequence in parts; their rows of x are adjacent either way.
-void Decoder::layer(Context& cx, size_t i, const Positions& positions) {
-  const Positions at = positions.in_layer(spec_, i);
+void Decoder::layer(Context& cx, size_t i, const AttentionInputs& inputs) {
+  const AttentionInputs at = inputs.in_layer(spec_, i);
   const auto rows = [&](int64_t b, int64_t n, int64_t count) { return buffers_.x.narrow(0, b * N_ + n, count); };
   const LayerTensors<TensorRef>& w = weights_.layers[i];
   for (int64_t b = 0; b < B_; b += buffers_.sequences) {
     const int64_t count = std::min(buffers_.sequences, B_ - b);
     if (buffers_.tokens == N_) {
       LayerActs acts = resize_layer_acts(spec_, buffers_.acts, count, N_);
-      layer_forward(cx, spec_, w, at, rows(b, 0, count * N_), acts, rows(b, 0, count * N_));
+      WholeSequences keys;
+      layer_forward(cx, spec_, w, at, keys, rows(b, 0, count * N_), acts, rows(b, 0, count * N_));
       trace_layer(cx, i, acts);
       continue;
     }
     for (int64_t n = 0, length = 0; n < N_; n += length) {
       length = part_length(N_ - n, buffers_.tokens);
       LayerActs acts = resize_layer_acts(spec_, buffers_.acts, 1, length);
-      layer_forward_chunk(cx, spec_, w, at.narrow(n, length), n, buffers_.keys, acts, rows(b, n, length));
+      ChunkedSequence keys(buffers_.keys, n);
+      layer_forward(cx, spec_, w, at.narrow(n, length), keys, rows(b, n, length), acts, rows(b, n, length));
     }
   }
 }
@@ -277,7 +281,7 @@ TensorRef Decoder::forward(Context& cx, TensorRef ids, int64_t scaling_length) {
   const int64_t B = ids.size(0), N = ids.size(1), M = B * N;
   COCA_CHECK(!ring_ || N == ring_->tokens(), "[decoder] {} tokens; this rank holds {} of {}", N, ring_->tokens(), ring_->split().length());
   prepare(B, N, cx.tracing() && !ring_ ? M : chunk_of(spec_, N, options_));
-  const Positions at = ring_ ? ring_->begin(positions_, scaling_length) : positions_.at(0, N, scaling_length > 0 ? scaling_length : N);
+  const AttentionInputs at = ring_ ? ring_->begin(positions_, scaling_length) : positions_.at(0, N, scaling_length > 0 ? scaling_length : N);
   ops::embedding_forward(cx, {.ids = ids.reshape({M}), .table = weights_.embed, .y = buffers_.x});
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
     if (cx.tracing()) cx.trace("hidden." + std::to_string(i), buffers_.x);
@@ -332,7 +336,7 @@ void TrainingDecoder::plan() {
   plan_layer_act_grads(spec_, shape, plan, grad_acts_);
   arena_.bind(plan);
   for (LayerActs& a : acts_) {
-    fill_layer_acts(shared, a);
+    fill_layer_acts(spec_, shape, shared, a);
     finish_layer_acts(spec_, a);
   }
   finish_layer_act_grads(spec_, grad_acts_);
@@ -351,7 +355,7 @@ void TrainingDecoder::prepare_clex(const Weights& w, int64_t seq_len) {
   positions_.set_frequencies(ode.frequencies(clex_path_));
 }
 
-Positions TrainingDecoder::positions(const Weights& w, TensorRef document_start, const DrawnPositions& drawn) {
+AttentionInputs TrainingDecoder::inputs(const Weights& w, TensorRef document_start, const DrawnPositions& drawn) {
   if (ring_) {
     COCA_CHECK(document_start.empty(), "[ring] packed documents are not split over ranks");
     COCA_CHECK(drawn.positions.empty(), "[ring] drawn positions are not split over ranks");
@@ -376,11 +380,11 @@ Positions TrainingDecoder::positions(const Weights& w, TensorRef document_start,
   return positions_.packed(document_start, N_);
 }
 
-void TrainingDecoder::forward(Context& cx, const Weights& w, const Positions& at, TensorRef ids) {
+void TrainingDecoder::forward(Context& cx, const Weights& w, const AttentionInputs& at, TensorRef ids) {
   ops::embedding_forward(cx, {.ids = ids.reshape({B_ * N_}), .table = w.embed, .y = x_[0]});
   for (size_t i = 0; i < acts_.size(); ++i) {
     if (cx.tracing()) cx.trace("hidden." + std::to_string(i), x_[i]);
-    layer_forward(cx, spec_, w.layers[i], at.in_layer(spec_, i), x_[i], acts_[i], x_[i + 1]);
+    layer_forward(cx, spec_, w.layers[i], at.in_layer(spec_, i), keys(), x_[i], acts_[i], x_[i + 1]);
     trace_layer(cx, i, acts_[i]);
   }
   ops::norm_forward(cx, {.kind = spec_.norm, .eps = static_cast<float>(spec_.norm_eps), .x = x_.back(), .w = w.norm_w,
@@ -388,16 +392,16 @@ void TrainingDecoder::forward(Context& cx, const Weights& w, const Positions& at
   if (cx.tracing()) cx.trace("hidden." + std::to_string(acts_.size()), normed_);
 }
 
-void TrainingDecoder::backward(Context& cx, const Weights& w, const Positions& at, TensorRef ids, MutWeights& grads) {
+void TrainingDecoder::backward(Context& cx, const Weights& w, const AttentionInputs& at, TensorRef ids, MutWeights& grads) {
   std::memset(stream_.data, 0, stream_.bytes());
   ops::norm_backward(cx, {.kind = spec_.norm, .x = x_.back(), .w = w.norm_w, .stat = norm_stat_, .dy = dnormed_,
                           .dx = stream_, .dw = grads.norm_w, .db = grads.norm_b});
   gradients_done(spec_.L);
   for (size_t i = acts_.size(), lowest = lowest_trained(grads); i-- > lowest;) {
     // The topmost layer went through the shared tensors last: they still hold what it needs.
-    const Positions here = at.in_layer(spec_, i);
-    if (i + 1 < acts_.size()) layer_remake(cx, spec_, w.layers[i], here, x_[i], options_.recompute, acts_[i]);
-    layer_backward(cx, spec_, w.layers[i], here, x_[i], acts_[i], grad_acts_, grads.layers[i], stream_);
+    const AttentionInputs here = at.in_layer(spec_, i);
+    if (i + 1 < acts_.size()) layer_remake(cx, spec_, w.layers[i], here, keys(), x_[i], options_.recompute, acts_[i]);
+    layer_backward(cx, spec_, w.layers[i], here, ring_, x_[i], acts_[i], grad_acts_, grads.layers[i], stream_);
     gradients_done(static_cast<int64_t>(i));
   }
   if (!grads.embed.empty()) ops::embedding_backward(cx, {.ids = ids.reshape({B_ * N_}), .dy = stream_, .dtable = grads.embed});
@@ -413,8 +417,8 @@ void TrainingDecoder::check(const Weights& w, TensorRef ids, TensorRef targets) 
 }
 
 // d loss / d frequency is the sum of position times d loss / d angle; from there on through the solver.
-void TrainingDecoder::clex_backward(const Weights& w, const Positions& at, TensorRef document_start, const DrawnPositions& drawn, MutWeights& grads) {
-  if (at.dangle.empty()) return;
+void TrainingDecoder::clex_backward(const Weights& w, TensorRef document_start, const DrawnPositions& drawn, MutWeights& grads) {
+  if (grad_acts_.dangle.empty()) return;
   const auto dangle = dangle_.ref().view<float, 3>();
   std::vector<double> dfrequencies(static_cast<size_t>(spec_.R / 2));
   for (int64_t i = 0; i < B_ * N_; ++i) {
@@ -441,20 +445,20 @@ TensorRef TrainingDecoder::forward_backward(Context& cx, const Weights& w, Tenso
                                             float scale, MutWeights& grads, TensorRef document_start,
                                             const DrawnPositions& drawn) {
   check(w, ids, targets);
-  Positions at = positions(w, document_start, drawn);
-  at.dangle = angle_gradient(grads);
+  const AttentionInputs at = inputs(w, document_start, drawn);
+  grad_acts_.dangle = angle_gradient(grads);
   forward(cx, w, at, ids);
   ops::lm_loss_forward_backward(cx, {.x = normed_, .w = w.head, .targets = targets.reshape({B_ * N_}), .nll = nll_},
                                 {.scale = scale, .dx = dnormed_, .dw = grads.head});
   backward(cx, w, at, ids, grads);
-  clex_backward(w, at, document_start, drawn, grads);
+  clex_backward(w, document_start, drawn, grads);
   return nll_;
 }
 
 TensorRef TrainingDecoder::loss(Context& cx, const Weights& w, TensorRef ids, TensorRef targets, TensorRef document_start,
                                 const DrawnPositions& drawn) {
   check(w, ids, targets);
-  forward(cx, w, positions(w, document_start, drawn), ids);
+  forward(cx, w, inputs(w, document_start, drawn), ids);
   ops::lm_loss_forward(cx, {.x = normed_, .w = w.head, .targets = targets.reshape({B_ * N_}), .nll = nll_});
   return nll_;
 }

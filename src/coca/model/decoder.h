@@ -22,21 +22,21 @@ class PositionSource {
   // The angles of a sequence of seq_len. CLEX's tables are solved at the first call.
   ops::Rotation rotation(int64_t seq_len);
   // `n` tokens from `start` of a sequence of seq_len; with its rotation, where the caller has that.
-  Positions at(int64_t start, int64_t n, int64_t seq_len);
-  Positions at(int64_t start, int64_t n, int64_t seq_len, const ops::Rotation&);
+  AttentionInputs at(int64_t start, int64_t n, int64_t seq_len);
+  AttentionInputs at(int64_t start, int64_t n, int64_t seq_len, const ops::Rotation&);
   // Tokens anywhere: positions [1 or B, n], for methods that draw them.
-  Positions at_positions(std::span<const double> positions, int64_t n, int64_t seq_len);
+  AttentionInputs at_positions(std::span<const double> positions, int64_t n, int64_t seq_len);
   // Tokens of one sequence that do not all stand one behind the other, which angles reckon as seq_len and growth as N tokens.
-  Positions at_places(std::span<const double> positions, int64_t seq_len, int64_t N);
+  AttentionInputs at_places(std::span<const double> positions, int64_t seq_len, int64_t N);
   // From here on these: the frequencies of weights that are being trained.
   void set_frequencies(std::vector<double> frequencies) { frequencies_ = std::move(frequencies); }
   // Packed documents: rows for each token's place in its own document. document_start [B, N] i32, as attention takes it.
-  Positions packed(TensorRef document_start, int64_t seq_len);
+  AttentionInputs packed(TensorRef document_start, int64_t seq_len);
 
  private:
-  Positions without_rows() const;
-  Positions of_table(int64_t n);
-  void add_pattern(Positions&, int64_t start, int64_t n, int64_t seq_len, const ops::Rotation&);
+  AttentionInputs without_rows() const;
+  AttentionInputs of_table(int64_t n);
+  void add_pattern(AttentionInputs&, int64_t start, int64_t n, int64_t seq_len, const ops::Rotation&);
 
   const ModelSpec& spec_;
   const Weights* weights_;
@@ -84,9 +84,9 @@ class Decoder {
   };
   static void plan(const ModelSpec&, DType, int64_t B, int64_t N, int64_t chunk, Buffers&, ArenaPlan&);
   void prepare(int64_t B, int64_t N, int64_t chunk);
-  void layer(Context&, size_t i, const Positions&);
+  void layer(Context&, size_t i, const AttentionInputs&);
   static void plan_ring(const ModelSpec&, DType, int64_t B, int64_t N, int64_t chunk, Buffers&, ArenaPlan&);
-  void ring_layer(Context&, size_t i, const Positions&);
+  void ring_layer(Context&, size_t i, const AttentionInputs&);
 
   const ModelSpec& spec_;
   const Weights& weights_;
@@ -142,16 +142,18 @@ class TrainingDecoder {
   void plan();
   void check(const Weights&, TensorRef ids, TensorRef targets) const;
   void prepare_clex(const Weights&, int64_t seq_len);
-  Positions positions(const Weights&, TensorRef document_start, const DrawnPositions&);
+  AttentionInputs inputs(const Weights&, TensorRef document_start, const DrawnPositions&);
   MutTensorRef angle_gradient(const MutWeights& grads);
-  void clex_backward(const Weights&, const Positions&, TensorRef document_start, const DrawnPositions&, MutWeights& grads);
-  void forward(Context&, const Weights&, const Positions&, TensorRef ids);
-  void backward(Context&, const Weights&, const Positions&, TensorRef ids, MutWeights& grads);
+  void clex_backward(const Weights&, TensorRef document_start, const DrawnPositions&, MutWeights& grads);
+  KeySource& keys() { return ring_ ? static_cast<KeySource&>(*ring_) : own_keys_; }
+  void forward(Context&, const Weights&, const AttentionInputs&, TensorRef ids);
+  void backward(Context&, const Weights&, const AttentionInputs&, TensorRef ids, MutWeights& grads);
 
   const ModelSpec& spec_;
   int64_t B_, N_;
   TrainingOptions options_;
   RingAttention* ring_ = nullptr;
+  WholeSequences own_keys_;
   PositionSource positions_;
   Arena arena_;
   std::vector<LayerActs> acts_;           // those of all layers share what is remade

@@ -2,7 +2,6 @@
 #include "coca/model/layer_attention.h"
 
 #include <algorithm>
-#include <array>
 #include <tuple>
 
 #include "coca/ops/collinear.h"
@@ -15,9 +14,6 @@ namespace coca::model {
 
 namespace {
 
-constexpr std::array kOfQueries = {&LayerActs::q_g, &LayerActs::q_g_eff};
-constexpr std::array kOfKeys = {&LayerActs::qkv_g, &LayerActs::k_g, &LayerActs::v_g, &LayerActs::k_g_eff};
-
 template <typename Ref>
 Ref from_row(Ref t, int64_t first) {
   return t.narrow(1, first, t.size(1) - first);
@@ -28,7 +24,7 @@ Ref flat_row(Ref t, int64_t b) {  // sequence b of [B, n, ...] as [n, columns]
   return row.reshape({t.size(1), t.numel() / (t.size(0) * t.size(1))});
 }
 
-ops::AttentionOptions local_options(const ModelSpec& s, const Positions& at, int64_t query_start) {
+ops::AttentionOptions local_options(const ModelSpec& s, const AttentionScope& at, int64_t query_start) {
   const bool both = s.direction == Direction::kBidirectional;
   const ops::Mask window = both ? ops::Mask::kSymmetricWindow : ops::Mask::kSlidingWindow, all = both ? ops::Mask::kNone : ops::Mask::kCausal;
   return {.mask = at.window > 0 ? window : all, .window = at.window, .query_start = query_start};
@@ -44,11 +40,11 @@ struct Local {
   bool far;
   TensorRef q, k, starts;
 
-  Local(const ModelSpec& s, const Positions& at, int64_t globals, TensorRef q_eff, TensorRef k_eff)
+  Local(const ModelSpec& s, const AttentionScope& at, int64_t globals, TensorRef q_eff, TensorRef k_eff)
       : first(globals), far(s.global_tokens > 0 && at.window > 0), q(from_row(q_eff, globals)), starts(at.document_start) {
     if (!far) return;
     k = k_eff.narrow(1, 0, s.global_tokens);
-    starts = {at.global_start.data, DType::kI32, {q.size(0), q.size(1)}, {0, 1}};
+    starts = {at.global_start.data, DType::kI32, {q.size(0), q.size(1)}, {0, 1}, at.global_start.device};
   }
   ops::FarKeys keys(const ops::FarKeys& otherwise) const {
     return far ? ops::FarKeys{.q = q, .k = k, .v = {}, .range = ops::FarRange::kAll} : otherwise;
@@ -61,105 +57,56 @@ Ref no_heads(Ref t) {
   return t.narrow(2, 0, 0);
 }
 
-void global_position_backward(Context& cx, const ModelSpec& s, const Positions& at, const LayerActs& a, LayerActGrads& g) {
+void global_transform_backward(Context& cx, const ModelSpec& s, const Positions& at, const LayerActs& a, LayerActGrads& g) {
   if (!transforms_keys(s.attention)) return;
-  const ops::RopeRows rows = at.rows.narrow(0, a.q_g.size(1)), key_rows = at.keys().narrow(0, a.k_g.size(1));
+  const ops::RopeRows rows = at.rows.narrow(0, a.q_g.size(1)), key_rows = at.keys().narrow(0, a.kt_g.size(1));
   if (!is_coca(s.attention)) {
     ops::rope_backward(cx, {.rows = rows, .dy = g.dq_g_eff, .dx = g.dq_g});
-    ops::rope_backward(cx, {.rows = key_rows, .dy = g.dk_g_eff, .dx = g.dk_g});
+    ops::rope_backward(cx, {.rows = key_rows, .dy = g.dk_g_eff, .dx = g.dkt_g});
     return;
   }
   const ops::CollinearOptions options = collinear_options(s);
   ops::collinear_backward(cx, options, {.rows = rows, .key_rows = {}, .q = a.q_g, .t = no_heads(a.q_g), .dq_eff = g.dq_g_eff, .dk_eff = no_heads(g.dq_g_eff),
                                         .dq = g.dq_g, .dt = no_heads(g.dq_g)});
-  ops::collinear_backward(cx, options, {.rows = key_rows, .key_rows = {}, .q = no_heads(a.v_g), .t = a.k_g, .dq_eff = no_heads(g.dk_g_eff),
-                                        .dk_eff = g.dk_g_eff, .dq = no_heads(g.dv_g), .dt = g.dk_g});
+  ops::collinear_backward(cx, options, {.rows = key_rows, .key_rows = {}, .q = no_heads(a.v_g), .t = a.kt_g, .dq_eff = no_heads(g.dk_g_eff),
+                                        .dk_eff = g.dk_g_eff, .dq = no_heads(g.dv_g), .dt = g.dkt_g});
 }
 
 }  // namespace
 
-GlobalRows global_rows(const ModelSpec& s, int64_t N) {
-  const int64_t queries = std::min(s.global_tokens, N);
-  return {queries, s.direction == Direction::kBidirectional && queries > 0 ? N : queries};
+void transform(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a) {
+  if (is_coca(s.attention)) {
+    ops::collinear_forward(cx, collinear_options(s), {.rows = at.rows, .key_rows = at.key_rows, .q = a.q, .t = a.kt, .q_eff = a.q_eff, .k_eff = a.k_eff});
+  } else if (uses_rotary(s.attention)) {
+    ops::rope_forward(cx, {.rows = at.rows, .x = a.q, .y = a.q_eff});
+    ops::rope_forward(cx, {.rows = at.keys(), .x = a.kt, .y = a.k_eff});
+  }
+  if (!at.turn.cos.empty()) ops::rope_forward(cx, {.rows = at.turn, .x = a.q_eff, .y = a.q_eff});
 }
 
-void plan_global_acts(const ModelSpec& s, int64_t B, int64_t N, const AddTensor& kept, const AddTensor& remade, LayerActs& a) {
-  const GlobalRows n = global_rows(s, N);
-  if (n.queries == 0) return;
-  if (s.qkv == Qkv::kFused) {
-    kept("qkv_g", {B, n.keys, s.H, s.qkv_width()}, a.qkv_g);
-  } else {
-    kept("q_g", {B, n.queries, s.H, s.D}, a.q_g);
-    kept("k_g", {B, n.keys, s.G, s.key_width()}, a.k_g);
-    kept("v_g", {B, n.keys, s.G, s.D}, a.v_g);
-  }
-  if (!transforms_keys(s.attention)) return;
-  remade("q_g_eff", {B, n.queries, s.H, s.D}, a.q_g_eff);
-  remade("k_g_eff", {B, n.keys, s.G, s.D}, a.k_g_eff);
-}
-
-void finish_global_acts(const ModelSpec& s, LayerActs& a) {
-  if (s.global_tokens == 0) return;
-  if (s.qkv == Qkv::kFused) {
-    std::tie(a.q_g, a.k_g, a.v_g) = split_qkv(s, a.qkv_g);
-    a.q_g = a.q_g.narrow(1, 0, std::min(s.global_tokens, a.qkv_g.size(1)));
-  }
-  if (!transforms_keys(s.attention)) {
-    a.q_g_eff = a.q_g;
-    a.k_g_eff = a.k_g;
+void transform_apart(Context& cx, const ModelSpec& s, const ops::RopeRows& rows, const ops::RopeRows& key_rows, TensorRef q, TensorRef kt,
+                    MutTensorRef q_eff, MutTensorRef k_eff) {
+  if (is_coca(s.attention)) {
+    const ops::CollinearOptions options = collinear_options(s);
+    ops::collinear_query(cx, options, {.rows = rows, .q = q, .q_eff = q_eff});
+    ops::collinear_forward(cx, options, {.rows = key_rows, .key_rows = {}, .q = no_heads(k_eff), .t = kt, .q_eff = no_heads(k_eff), .k_eff = k_eff});
+  } else if (uses_rotary(s.attention)) {
+    ops::rope_forward(cx, {.rows = rows, .x = q, .y = q_eff});
+    ops::rope_forward(cx, {.rows = key_rows, .x = kt, .y = k_eff});
   }
 }
 
-void resize_global_acts(const ModelSpec& s, int64_t B, int64_t N, LayerActs& a) {
-  const GlobalRows n = global_rows(s, N);
-  const auto resize = [&](MutTensorRef& t, int64_t rows) {
-    if (t.empty()) return;
-    Dims shape = t.shape;
-    shape[0] = B;
-    shape[1] = rows;
-    t = MutTensorRef(t.data, t.dtype, shape);
-  };
-  for (const auto member : kOfQueries) resize(a.*member, n.queries);
-  for (const auto member : kOfKeys) resize(a.*member, n.keys);
+void transform_far_queries(Context& cx, const ModelSpec& s, const Positions& at, const LayerActs& a) {
+  if (!transforms_keys(s.attention)) return;  // q_far is q
+  if (is_coca(s.attention))
+    ops::collinear_query(cx, collinear_options(s), {.rows = at.far_rows, .q = a.q, .q_eff = a.q_far});
+  else
+    ops::rope_forward(cx, {.rows = at.far_rows, .x = a.q, .y = a.q_far});
 }
 
-void fill_global_acts(const LayerActs& shared, LayerActs& a) {
-  const auto fill = [&](MutTensorRef LayerActs::* member) {
-    if ((a.*member).empty()) a.*member = shared.*member;
-  };
-  for (const auto member : kOfQueries) fill(member);
-  for (const auto member : kOfKeys) fill(member);
-}
-
-void plan_global_grads(const ModelSpec& s, int64_t B, int64_t N, const AddTensor& add, LayerActGrads& g) {
-  const GlobalRows n = global_rows(s, N);
-  if (n.queries == 0) return;
-  if (s.qkv == Qkv::kFused) {
-    add("dqkv_g", {B, n.keys, s.H, s.qkv_width()}, g.dqkv_g);
-  } else {
-    add("dq_g", {B, n.queries, s.H, s.D}, g.dq_g);
-    add("dk_g", {B, n.keys, s.G, s.key_width()}, g.dk_g);
-    add("dv_g", {B, n.keys, s.G, s.D}, g.dv_g);
-  }
-  if (transforms_keys(s.attention)) {
-    add("dq_g_eff", {B, n.queries, s.H, s.D}, g.dq_g_eff);
-    add("dk_g_eff", {B, n.keys, s.G, s.D}, g.dk_g_eff);
-  }
-  if (N == n.queries) return;
-  add("dq_far", {B, N - n.queries, s.H, s.D}, g.dq_far);
-  add("dk_far", {B, n.queries, s.G, s.D}, g.dk_far);
-}
-
-void finish_global_grads(const ModelSpec& s, LayerActGrads& g) {
-  if (s.global_tokens == 0) return;
-  if (s.qkv == Qkv::kFused) {
-    std::tie(g.dq_g, g.dk_g, g.dv_g) = split_qkv(s, g.dqkv_g);
-    g.dq_g = g.dq_g.narrow(1, 0, std::min(s.global_tokens, g.dqkv_g.size(1)));
-  }
-  if (!transforms_keys(s.attention)) {
-    g.dq_g_eff = g.dq_g;
-    g.dk_g_eff = g.dk_g;
-  }
+ops::TopKeysOptions middle_options(const ModelSpec& s, const AttentionScope& at, int64_t query_start) {
+  return {.count = s.pattern.middle_top_k, .first = s.pattern.sinks, .hidden = s.pattern.window, .query_start = query_start,
+          .most_distance = at.far_most_distance};
 }
 
 void global_project(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, int64_t B, int64_t N, const GlobalRows& n, LayerActs& a) {
@@ -172,49 +119,39 @@ void global_project(Context& cx, const ModelSpec& s, const LayerTensors<TensorRe
       continue;
     }
     one(w.q_global_w, w.q_global_b, a.q_g, n.queries);
-    one(w.k_global_w, w.k_global_b, a.k_g, n.keys);
+    one(w.k_global_w, w.k_global_b, a.kt_g, n.keys);
     one(w.v_global_w, w.v_global_b, a.v_g, n.keys);
   }
 }
 
-void position_apart(Context& cx, const ModelSpec& s, const ops::RopeRows& rows, const ops::RopeRows& key_rows, TensorRef q, TensorRef k,
-                    MutTensorRef q_eff, MutTensorRef k_eff) {
-  if (is_coca(s.attention)) {
-    const ops::CollinearOptions options = collinear_options(s);
-    ops::collinear_query(cx, options, {.rows = rows, .q = q, .q_eff = q_eff});
-    ops::collinear_forward(cx, options, {.rows = key_rows, .key_rows = {}, .q = no_heads(k_eff), .t = k, .q_eff = no_heads(k_eff), .k_eff = k_eff});
-  } else if (uses_rotary(s.attention)) {
-    ops::rope_forward(cx, {.rows = rows, .x = q, .y = q_eff});
-    ops::rope_forward(cx, {.rows = key_rows, .x = k, .y = k_eff});
-  }
-}
-
-void global_position(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a) {
+void global_transform(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a) {
   if (s.global_tokens == 0) return;
-  position_apart(cx, s, at.rows.narrow(0, a.q_g.size(1)), at.keys().narrow(0, a.k_g.size(1)), a.q_g, a.k_g, a.q_g_eff, a.k_g_eff);
+  transform_apart(cx, s, at.rows.narrow(0, a.q_g.size(1)), at.keys().narrow(0, a.kt_g.size(1)), a.q_g, a.kt_g, a.q_g_eff, a.k_g_eff);
 }
 
-void attend_forward(Context& cx, const ModelSpec& s, const Positions& at, int64_t start, TensorRef k, TensorRef v, const ops::FarKeys& far,
+void attend(Context& cx, const ModelSpec& s, const AttentionInputs& inputs, int64_t start, TensorRef k, TensorRef v, const ops::FarKeys& far,
                     LayerActs& a) {
+  const auto& [positions, at] = inputs;
   const int64_t N = a.q_eff.size(1), globals = start == 0 ? global_rows(s, N).queries : 0;
   if (globals < N) {
     const Local local(s, at, globals, a.q_eff, k);
     ops::dilated_attention_forward(cx, {.attention = local_options(s, at, start + globals), .dilation = at.dilation},
-                                   {.q = local.q, .k = k, .v = v, .slopes = at.slopes, .document_start = local.starts, .far = local.keys(far),
+                                   {.q = local.q, .k = k, .v = v, .slopes = positions.slopes, .document_start = local.starts, .far = local.keys(far),
                                     .o = from_row(a.o, globals), .lse = a.lse.empty() ? a.lse : a.lse.narrow(2, globals, N - globals)});
   }
   if (globals == 0) return;
-  ops::attention_forward(cx, global_options(s), {.q = a.q_g_eff, .k = a.k_g_eff, .v = a.v_g, .slopes = at.slopes, .document_start = {}, .far = {},
+  ops::attention_forward(cx, global_options(s), {.q = a.q_g_eff, .k = a.k_g_eff, .v = a.v_g, .slopes = positions.slopes, .document_start = {}, .far = {},
                                                  .o = a.o.narrow(1, 0, globals), .lse = a.lse.empty() ? a.lse : a.lse.narrow(2, 0, globals)});
 }
 
-void attend_backward(Context& cx, const ModelSpec& s, const Positions& at, const LayerActs& a, LayerActGrads& g) {
+void attend_backward(Context& cx, const ModelSpec& s, const AttentionInputs& inputs, const LayerActs& a, LayerActGrads& g) {
+  const auto& [positions, at] = inputs;
   const int64_t N = a.q_eff.size(1), globals = global_rows(s, N).queries;
   if (globals > 0) ops::zero_heads(cx, g.dq_eff.narrow(1, 0, globals));
   if (globals < N) {
     const Local local(s, at, globals, a.q_eff, a.k_eff);
     ops::dilated_attention_backward(cx, {.attention = local_options(s, at, globals), .dilation = at.dilation},
-                                    {.q = local.q, .k = a.k_eff, .v = a.v, .slopes = at.slopes, .document_start = local.starts, .far = local.keys({}),
+                                    {.q = local.q, .k = a.k_eff, .v = a.v, .slopes = positions.slopes, .document_start = local.starts, .far = local.keys({}),
                                      .o = from_row(TensorRef(a.o), globals), .lse = a.lse.narrow(2, globals, N - globals), .d_o = from_row(TensorRef(g.d_o), globals),
                                      .dq = from_row(g.dq_eff, globals), .dk = g.dk_eff, .dv = g.dv, .dq_far = g.dq_far, .dk_far = g.dk_far, .dv_far = {}});
     if (local.far) {
@@ -228,10 +165,10 @@ void attend_backward(Context& cx, const ModelSpec& s, const Positions& at, const
   if (globals == 0) return;
   if (!g.dqkv_g.empty()) ops::zero_heads(cx, std::get<0>(split_qkv(s, g.dqkv_g)));  // of tokens whose global keys are seen, but not their queries
   ops::attention_backward(cx, global_options(s),
-                          {.q = a.q_g_eff, .k = a.k_g_eff, .v = a.v_g, .slopes = at.slopes, .document_start = {}, .far = {}, .o = TensorRef(a.o).narrow(1, 0, globals),
+                          {.q = a.q_g_eff, .k = a.k_g_eff, .v = a.v_g, .slopes = positions.slopes, .document_start = {}, .far = {}, .o = TensorRef(a.o).narrow(1, 0, globals),
                            .lse = TensorRef(a.lse).narrow(2, 0, globals), .d_o = TensorRef(g.d_o).narrow(1, 0, globals), .dq = g.dq_g_eff, .dk = g.dk_g_eff,
                            .dv = g.dv_g, .dq_far = {}, .dk_far = {}, .dv_far = {}});
-  global_position_backward(cx, s, at, a, g);
+  global_transform_backward(cx, s, positions, a, g);
 }
 
 void global_project_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const LayerActs& a, LayerActGrads& g,
@@ -249,7 +186,7 @@ void global_project_backward(Context& cx, const ModelSpec& s, const LayerTensors
       continue;
     }
     one(w.q_global_w, g.dq_g, dw.q_global_w, dw.q_global_b);
-    one(w.k_global_w, g.dk_g, dw.k_global_w, dw.k_global_b);
+    one(w.k_global_w, g.dkt_g, dw.k_global_w, dw.k_global_b);
     one(w.v_global_w, g.dv_g, dw.v_global_w, dw.v_global_b);
   }
 }

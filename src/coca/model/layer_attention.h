@@ -1,54 +1,39 @@
 // coca/model/layer_attention.h - the attention of a decoder layer: windows, dilated ones, global tokens, both directions.
-// Math: docs/math/longformer.md. Used by decoder_layer.cc, and by the cache for the global tokens' rows.
+// Math: docs/math/longformer.md. Key sources (key_source.h, the cache) are made of these.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <functional>
-#include <tuple>
-
-#include "coca/model/decoder_layer.h"
+#include "coca/model/attention_inputs.h"
+#include "coca/model/layer_acts.h"
+#include "coca/model/params.h"
 #include "coca/ops/attention.h"
+#include "coca/ops/top_keys.h"
 
 namespace coca::model {
 
-// For N tokens from the beginning of sequences: how many are global, and how many need the global projections' keys and
-// values (causal: the global tokens, which attend only to each other; bidirectional: all).
-struct GlobalRows {
-  int64_t queries = 0, keys = 0;
-};
-GlobalRows global_rows(const ModelSpec&, int64_t N);
+// q and kt to what attention sees: q_eff and k_eff are written. Nothing where attention sees them as they are.
+void transform(Context&, const ModelSpec&, const Positions&, LayerActs&);
+// q [B, n, H, D] and kt [B, S, G, K] likewise, each with rows of its own.
+void transform_apart(Context&, const ModelSpec&, const ops::RopeRows& rows, const ops::RopeRows& key_rows, TensorRef q, TensorRef kt,
+                     MutTensorRef q_eff, MutTensorRef k_eff);
+// q_far is written: the queries as they stand towards keys beyond the window.
+void transform_far_queries(Context&, const ModelSpec&, const Positions&, const LayerActs&);
 
-// Adds the global tokens' tensors to a plan through the two callbacks; nothing without global tokens. Views by finish.
-using AddTensor = std::function<void(const char* name, const Dims&, MutTensorRef&)>;
-void plan_global_acts(const ModelSpec&, int64_t B, int64_t N, const AddTensor& kept, const AddTensor& remade, LayerActs&);
-void finish_global_acts(const ModelSpec&, LayerActs&);
-void resize_global_acts(const ModelSpec&, int64_t B, int64_t N, LayerActs&);
-void fill_global_acts(const LayerActs& shared, LayerActs&);
-void plan_global_grads(const ModelSpec&, int64_t B, int64_t N, const AddTensor&, LayerActGrads&);
-void finish_global_grads(const ModelSpec&, LayerActGrads&);
-
-// Views of q [B, N, H, D], k [B, N, H, K] and v [B, N, H, D] in a fused projection's [B, N, H, 2 D + K].
-inline std::tuple<MutTensorRef, MutTensorRef, MutTensorRef> split_qkv(const ModelSpec& s, MutTensorRef qkv) {
-  const int64_t D = s.D, K = s.key_width();
-  return {qkv.narrow(3, 0, D), qkv.narrow(3, D, K), qkv.narrow(3, D + K, D)};
-}
-
-// q_g, k_g, v_g of the first rows of each sequence, from ln1 [B * N, C].
+// q_g, kt_g, v_g of the first rows of each sequence, from ln1 [B * N, C].
 void global_project(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, int64_t B, int64_t N, const GlobalRows&, LayerActs&);
-// q [B, n, H, D] and k [B, S, G, K] to what attention sees, each with rows of its own; q_eff and k_eff are written. Nothing
-// where attention sees q and k as they are.
-void position_apart(Context&, const ModelSpec&, const ops::RopeRows& rows, const ops::RopeRows& key_rows, TensorRef q, TensorRef k,
-                    MutTensorRef q_eff, MutTensorRef k_eff);
-// The same for the global tokens of a pass.
-void global_position(Context&, const ModelSpec&, const Positions&, LayerActs&);
+// q_g_eff and k_g_eff of the global tokens of a pass.
+void global_transform(Context&, const ModelSpec&, const Positions&, LayerActs&);
 
 // o (and lse) of all tokens here are written: rows start, start + 1, ... of sequences, with the keys k [B, S, G, D] and values v
 // up to the last of them (bidirectional: of all). Global tokens stand in the first such call.
-void attend_forward(Context&, const ModelSpec&, const Positions&, int64_t start, TensorRef k, TensorRef v, const ops::FarKeys&, LayerActs&);
-// dq_eff, dk_eff and dv are written, and of global tokens dq_g, dk_g, dv_g.
-void attend_backward(Context&, const ModelSpec&, const Positions&, const LayerActs&, LayerActGrads&);
+void attend(Context&, const ModelSpec&, const AttentionInputs&, int64_t start, TensorRef k, TensorRef v, const ops::FarKeys&, LayerActs&);
+// dq_eff, dk_eff and dv are written, and of global tokens dq_g, dkt_g, dv_g.
+void attend_backward(Context&, const ModelSpec&, const AttentionInputs&, const LayerActs&, LayerActGrads&);
 // From there: dln1 += what came through the global projections; their gradients accumulate.
 void global_project_backward(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const LayerActs&, LayerActGrads&,
                              LayerTensors<MutTensorRef>& dw);
+
+// How top_keys looks for keys of the middle (ops/top_keys.h).
+ops::TopKeysOptions middle_options(const ModelSpec&, const AttentionScope&, int64_t query_start);
 
 }  // namespace coca::model

@@ -104,8 +104,8 @@ class TensorStore {
 
   Precision precision() const { return precision_; }
   const std::vector<ParamInfo>& infos() const { return infos_; }
-  MutTensorRef at(const ParamInfo& info) { return {bytes_at(info), param_dtype(info.role, precision_), info.shape}; }
-  TensorRef at(const ParamInfo& info) const { return {bytes_at(info), param_dtype(info.role, precision_), info.shape}; }
+  MutTensorRef at(const ParamInfo& info) { return {bytes_at(info), param_dtype(info.role, precision_), info.shape, flat_.device()}; }
+  TensorRef at(const ParamInfo& info) const { return {bytes_at(info), param_dtype(info.role, precision_), info.shape, flat_.device()}; }
   // The tensor as flat vectors: one, or the blocks of rows of a part whose whole is here.
   std::vector<MutTensorRef> blocks(const ParamInfo&);
   // Everything as one vector, fp32 stores only: in a bf16 store these are bytes.

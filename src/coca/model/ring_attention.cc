@@ -9,6 +9,7 @@
 #include "coca/base/clock.h"
 #include "coca/base/count.h"
 #include "coca/model/decoder.h"
+#include "coca/model/layer_attention.h"
 #include "coca/ops/attention.h"
 #include "coca/ops/collinear.h"
 #include "coca/ops/heads.h"
@@ -32,7 +33,7 @@ void check_spec(const ModelSpec& s) {
 // A tensor of at least these many numbers; what stood there is lost when it grows.
 MutTensorRef room(Tensor& t, DType type, const Dims& shape) {
   if (t.empty() || t.dtype() != type || t.numel() < shape.product()) t = Tensor({shape.product()}, type);
-  return {t.ref().data, type, shape};
+  return {t.ref().data, type, shape, t.device()};
 }
 
 template <typename Ref>
@@ -74,10 +75,9 @@ RingAttention::RingAttention(const ModelSpec& spec, dist::Communicator& ranks, i
   check_spec(spec);
 }
 
-Positions RingAttention::begin(PositionSource& source, int64_t seq_len) {
+AttentionInputs RingAttention::begin(PositionSource& source, int64_t seq_len) {
   if (seq_len == 0) seq_len = split_.length();
-  Positions at = source.at_places(split_.positions(rank_), seq_len, split_.length());
-  at.ring = this;
+  AttentionInputs at = source.at_places(split_.positions(rank_), seq_len, split_.length());
   if (!is_coca(spec_.attention)) return at;
   const ops::Rotation rotation = source.rotation(seq_len);
   if (rotation == rotation_) return at;
@@ -107,7 +107,8 @@ RingAttention::Part RingAttention::part(const Block& block, int owner, size_t ch
   if (chunk == 1) at += static_cast<size_t>(numbers(key_width() + spec_.D, 0)) * dtype_size(block.type);
   auto* values = at + static_cast<size_t>(numbers(key_width(), chunk)) * dtype_size(block.type);
   const int64_t n = chunks[chunk].count;
-  return {{at, block.type, {B_, n, spec_.G, key_width()}}, {values, block.type, {B_, n, spec_.G, spec_.D}}};
+  const Device device = block.memory.device();
+  return {{at, block.type, {B_, n, spec_.G, key_width()}, device}, {values, block.type, {B_, n, spec_.G, spec_.D}, device}};
 }
 
 ops::RopeRows RingAttention::rows_of(int owner, size_t chunk) const {
@@ -166,7 +167,7 @@ void RingAttention::put(Context& cx, const LayerActs& a, int64_t B, int64_t b, i
       const auto target = [&](MutTensorRef t) { return t.narrow(0, b, a.v.size(0)).narrow(1, from - begin, to - from); };
       const auto source = [&](TensorRef t) { return t.narrow(1, from - first, to - from); };
       if (is_coca(spec_.attention))
-        ops::collinear_fold(cx, collinear_options(spec_), {.R = spec_.R, .t = source(a.k), .tbar = target(all.keys)});
+        ops::collinear_fold(cx, collinear_options(spec_), {.R = spec_.R, .t = source(a.kt), .tbar = target(all.keys)});
       else
         ops::copy_heads(cx, source(a.k_eff), target(all.keys));
       ops::copy_heads(cx, source(a.v), target(all.values));
@@ -175,7 +176,7 @@ void RingAttention::put(Context& cx, const LayerActs& a, int64_t B, int64_t b, i
   }
 }
 
-void RingAttention::attend(Context& cx, TensorRef slopes, TensorRef q_eff, MutTensorRef o, MutTensorRef lse) {
+void RingAttention::attend_all(Context& cx, TensorRef slopes, TensorRef q_eff, MutTensorRef o, MutTensorRef lse) {
   make_room(blocks_[1 - here_], blocks_[here_].type);
   std::fill_n(lse.as<float>(), lse.numel(), -std::numeric_limits<float>::infinity());
   for (int step = 0; step < split_.ranks(); ++step) {
@@ -199,16 +200,17 @@ void RingAttention::attend(Context& cx, TensorRef slopes, TensorRef q_eff, MutTe
   }
 }
 
-void RingAttention::forward(Context& cx, const Positions& at, LayerActs& a) {
+void RingAttention::attend(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>&, const AttentionInputs& at, LayerActs& a) {
+  transform(cx, s, at.positions, a);
   put(cx, a, a.v.size(0), 0, 0);
   const bool exact = a.o.dtype == DType::kF32;
   const MutTensorRef o = exact ? a.o : room(o_, DType::kF32, a.o.shape);
-  attend(cx, at.slopes, a.q_eff, o, a.lse);
+  attend_all(cx, at.positions.slopes, a.q_eff, o, a.lse);
   if (!exact) ops::copy_heads(cx, o, a.o);
 }
 
 // What this rank's queries give to a block of keys and values, in sums; and they to dq.
-void RingAttention::gradients_of(Context& cx, const Positions& at, const LayerActs& a, const LayerActGrads& g, MutTensorRef dq, int owner, const Block& block,
+void RingAttention::gradients_of(Context& cx, TensorRef slopes, const LayerActs& a, const LayerActGrads& g, MutTensorRef dq, int owner, const Block& block,
                                  const Block& sums) {
   for (size_t c = 0; c < 2; ++c) {
     const Part present = part(block, owner, c), sum = part(sums, owner, c);
@@ -221,7 +223,7 @@ void RingAttention::gradients_of(Context& cx, const Positions& at, const LayerAc
         if (coca) zero(dk = room(dk_eff_, DType::kF32, sum.values.shape));
       }
       const auto mine = [&](TensorRef t) { return rows_at(t, own, first); };
-      ops::attention_backward(cx, options, {.q = mine(a.q_eff), .k = keys, .v = present.values, .slopes = at.slopes, .document_start = {}, .far = {}, .o = mine(a.o),
+      ops::attention_backward(cx, options, {.q = mine(a.q_eff), .k = keys, .v = present.values, .slopes = slopes, .document_start = {}, .far = {}, .o = mine(a.o),
                                             .lse = TensorRef(a.lse).narrow(2, first, own.count), .d_o = mine(g.d_o), .dq = rows_at(dq, own, first),
                                             .dk = dk, .dv = sum.values, .write = ops::Write::kAccumulate});
     });
@@ -235,8 +237,8 @@ void RingAttention::take_home(Context& cx, const LayerActs& a, LayerActGrads& g,
   for (size_t c = 0; c < 2; ++c) {
     const Part sum = part(sums, rank_, c);
     if (is_coca(spec_.attention))
-      ops::collinear_fold_backward(cx, collinear_options(spec_), {.R = spec_.R, .t = rows_at(TensorRef(a.k), chunks[c], first), .dtbar = sum.keys,
-                                                                  .dt = rows_at(g.dk, chunks[c], first)});
+      ops::collinear_fold_backward(cx, collinear_options(spec_), {.R = spec_.R, .t = rows_at(TensorRef(a.kt), chunks[c], first), .dtbar = sum.keys,
+                                                                  .dt = rows_at(g.dkt, chunks[c], first)});
     else
       ops::copy_heads(cx, sum.keys, rows_at(g.dk_eff, chunks[c], first));
     ops::copy_heads(cx, sum.values, rows_at(g.dv, chunks[c], first));
@@ -245,7 +247,7 @@ void RingAttention::take_home(Context& cx, const LayerActs& a, LayerActGrads& g,
 }
 
 // The sums of a block leave one step behind it: while the next is worked on, they go where that block already is.
-void RingAttention::backward(Context& cx, const Positions& at, const LayerActs& a, LayerActGrads& g) {
+void RingAttention::backward(Context& cx, const AttentionInputs& at, const LayerActs& a, LayerActGrads& g) {
   put(cx, a, a.v.size(0), 0, 0);
   make_room(blocks_[1 - here_], blocks_[here_].type);
   for (Block& sums : sums_) make_room(sums, DType::kF32);
@@ -262,9 +264,9 @@ void RingAttention::backward(Context& cx, const Positions& at, const LayerActs& 
     start(moves);
     const Stopwatch watch;
     const int64_t numbers = block_numbers(owner(step));
-    const MutTensorRef sum(mine->memory.ref().data, DType::kF32, {1, numbers}), more(coming->memory.ref().data, DType::kF32, {1, numbers});
+    const MutTensorRef sum(mine->memory.ref().data, DType::kF32, {1, numbers}, mine->memory.device()), more(coming->memory.ref().data, DType::kF32, {1, numbers}, coming->memory.device());
     zero(sum);
-    gradients_of(cx, at, a, g, dq, owner(step), blocks_[here_], *mine);
+    gradients_of(cx, at.positions.slopes, a, g, dq, owner(step), blocks_[here_], *mine);
     counts_.work += watch.seconds();
     wait();
     if (step > 0) ops::residual_forward(cx, {.a = sum, .b = more, .c = {}, .y = sum});

@@ -11,7 +11,7 @@
 
 #include "coca/dist/background.h"
 #include "coca/dist/communicator.h"
-#include "coca/model/decoder_layer.h"
+#include "coca/model/key_source.h"
 #include "coca/model/rope_table.h"
 
 namespace coca::model {
@@ -60,7 +60,7 @@ struct RingCounts {
 };
 
 // One rank's part in the attention of all layers, all ranks in the same order.
-class RingAttention {
+class RingAttention : public KeySource {
  public:
   // All ranks together. Error naming what of a model a ring does not do: windows, patterns, global tokens, both directions.
   RingAttention(const ModelSpec&, dist::Communicator& ranks, int64_t N);
@@ -69,17 +69,15 @@ class RingAttention {
   int rank() const { return rank_; }
   int64_t tokens() const { return split_.tokens(rank_); }
   // In front of every pass: the positions of this rank's tokens in a sequence that scalings take to be seq_len long (0: N).
-  // They lead layers here.
-  Positions begin(PositionSource&, int64_t seq_len = 0);
+  AttentionInputs begin(PositionSource&, int64_t seq_len = 0);
 
-  // From q_eff, k (CoCA's t) or k_eff, and v: o and lse are written.
-  void forward(Context&, const Positions&, LayerActs&);
-  // dq_eff, dv and dk_eff are written; with CoCA dk (of t) in the place of dk_eff.
-  void backward(Context&, const Positions&, const LayerActs&, LayerActGrads&);
-  // forward() in pieces, for passes that hold one chunk of a layer at a time: keys and values of tokens first, first + 1, ...
+  void attend(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const AttentionInputs&, LayerActs&) override;
+  // dq_eff, dv and dk_eff are written; with CoCA dkt (of t) in the place of dk_eff.
+  void backward(Context&, const AttentionInputs&, const LayerActs&, LayerActGrads&);
+  // attend() behind the transformation, in pieces, for passes that hold one chunk of a layer at a time: keys and values of tokens first, first + 1, ...
   // of sequences b, b + 1, ... of B; when all are there, o [B, tokens, H, D] f32 and lse [B, H, tokens] of all queries.
   void put(Context&, const LayerActs&, int64_t B, int64_t b, int64_t first);
-  void attend(Context&, TensorRef slopes, TensorRef q_eff, MutTensorRef o, MutTensorRef lse);
+  void attend_all(Context&, TensorRef slopes, TensorRef q_eff, MutTensorRef o, MutTensorRef lse);
 
   const RingCounts& counts() const { return counts_; }
   void reset_counts() { counts_ = {}; }
@@ -112,7 +110,7 @@ class RingAttention {
   };
   void start(std::span<const Move>);
   void wait();
-  void gradients_of(Context&, const Positions&, const LayerActs&, const LayerActGrads&, MutTensorRef dq, int owner, const Block& block, const Block& sums);
+  void gradients_of(Context&, TensorRef slopes, const LayerActs&, const LayerActGrads&, MutTensorRef dq, int owner, const Block& block, const Block& sums);
   void take_home(Context&, const LayerActs&, LayerActGrads&, const Block& sums) const;
 
   const ModelSpec& spec_;

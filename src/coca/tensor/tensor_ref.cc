@@ -81,6 +81,10 @@ TensorRef TensorRef::select(int dim, int64_t index) const {
   return select_ref<TensorRef, const char>(*this, dim, index);
 }
 MutTensorRef MutTensorRef::reshape(const Dims& s) const { return reshape_ref(*this, s); }
+MutTensorRef MutTensorRef::resized(const Dims& s) const {
+  COCA_CHECK(contiguous() && s.product() <= numel(), "a tensor of shape {} has no room for {}", shape.text(), s.text());
+  return {data, dtype, s, device};
+}
 MutTensorRef MutTensorRef::narrow(int dim, int64_t start, int64_t length) const {
   return narrow_ref<MutTensorRef, char>(*this, dim, start, length);
 }

@@ -50,9 +50,9 @@ struct BasicTensorRef {
   Device device;
 
   BasicTensorRef() = default;
-  BasicTensorRef(Pointer data_, DType dtype_, const Dims& shape_, Device device_ = {})
+  BasicTensorRef(Pointer data_, DType dtype_, const Dims& shape_, Device device_)
       : data(data_), dtype(dtype_), shape(shape_), strides(contiguous_strides(shape_)), device(device_) {}
-  BasicTensorRef(Pointer data_, DType dtype_, const Dims& shape_, const Dims& strides_, Device device_ = {})
+  BasicTensorRef(Pointer data_, DType dtype_, const Dims& shape_, const Dims& strides_, Device device_)
       : data(data_), dtype(dtype_), shape(shape_), strides(strides_), device(device_) {}
 
   bool empty() const { return data == nullptr; }
@@ -103,6 +103,8 @@ struct MutTensorRef : detail::BasicTensorRef<void*> {
   template <typename T, int Rank>
   TensorView<T, Rank> view() const;
   MutTensorRef reshape(const Dims& new_shape) const;
+  // The same memory, packed, for a shape of no more elements: scratch that serves smaller calls.
+  MutTensorRef resized(const Dims& new_shape) const;
   MutTensorRef narrow(int dim, int64_t start, int64_t length) const;
   MutTensorRef select(int dim, int64_t index) const;
 };

@@ -218,7 +218,7 @@ std::pair<TensorRef, TensorRef> Loop::tokens_here() {
   if (!ring_) return {ids_.ref(), targets_.ref()};
   const auto take = [&](const Tensor& whole, std::vector<int32_t>& mine) -> TensorRef {
     mine = ring_->split().take(whole.values<int32_t>(), ranks_.rank());
-    return {mine.data(), DType::kI32, {options_.shape.batch, ring_->tokens()}};
+    return {mine.data(), DType::kI32, {options_.shape.batch, ring_->tokens()}, kHost};
   };
   return {take(ids_, my_ids_), take(targets_, my_targets_)};
 }

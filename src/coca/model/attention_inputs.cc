@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/model/attention_inputs.h"
+
+namespace coca::model {
+
+Positions Positions::narrow(int64_t first, int64_t count) const {
+  Positions part = *this;
+  for (ops::RopeRows* r : {&part.rows, &part.key_rows, &part.turn, &part.far_rows, &part.far_key_rows}) *r = r->narrow(first, count);
+  return part;
+}
+
+AttentionInputs AttentionInputs::in_layer(const ModelSpec& spec, size_t layer) const {
+  AttentionInputs at = *this;
+  at.scope.window = spec.window_of(layer);
+  at.scope.dilation = spec.dilation_of(layer);
+  at.scope.middle_keys = spec.pattern.top_keys_of(static_cast<int64_t>(layer));
+  return at;
+}
+
+}  // namespace coca::model
