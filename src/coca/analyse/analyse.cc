@@ -48,7 +48,7 @@ double position_size(const ops::Rotation& r, size_t plane, double distance) {
 struct LayerVectors {
   HeadView q_eff, k_eff;
   std::optional<HeadView> q, tbar;  // before rotation; CoCA only
-  int64_t window = 0;               // keys a query sees; 0: all
+  int64_t window = 0;               // keys visible to a query; 0: all
   double rounding = 0;
 };
 
@@ -128,7 +128,7 @@ void WindowScan::add_row(const LayerVectors& v, int64_t m, int64_t h, HeadStats&
 
 void WindowScan::add_head(const LayerVectors& v, int64_t h, HeadStats& out) {
   for (const TokenPair& p : pairs_) {
-    if (v.window > 0 && p.m - p.n >= v.window) continue;  // attention does not see it
+    if (v.window > 0 && p.m - p.n >= v.window) continue;  // it is no operand of attention
     ++out.pairs;
     add_angles(v, p, h, out);
     if (has_collinear_planes(spec_)) add_collinear(v, p, h, out);
@@ -201,7 +201,7 @@ HeadStats empty_head(const ModelSpec& spec, int64_t N, size_t shifts) {
 }
 
 void check(std::span<const std::vector<int32_t>> windows, const AnalyseOptions& options) {
-  analyse::check(options.borders);  // before the work: it is needed behind it
+  analyse::check(options.borders);  // before the work, because it is needed after it
   COCA_CHECK(!windows.empty(), "text: has no window");
   COCA_CHECK(options.pairs >= 0, "pairs is {}; expected 0 (all) or more", options.pairs);
   COCA_CHECK(options.rows >= 0, "rows is {}; expected 0 (all) or more", options.rows);

@@ -19,10 +19,10 @@ namespace coca::analyse {
 ops::Rotation plane_rotation(const model::ModelSpec&, int64_t seq_len, const model::Weights* = nullptr);
 
 struct PlaneBorders {
-  double compression = 1;  // trained theta / theta: neighbouring tokens are so many times nearer than in training
+  double compression = 1;  // trained theta / theta: neighbouring tokens are this many times closer than in training
   double trained_turns = 0, turns = 0;  // over the trained length; over all distances
   double opposite = 0;     // times pi is passed, mean over the plane's angles; NaN where none are given
-  double unseen = 0;       // share of the distances whose turn was never seen in training
+  double unseen = 0;       // share of the distances whose angle was never seen in training
 };
 
 // One scaling at one multiple of the trained length.

@@ -16,7 +16,7 @@ constexpr int kFarPoints = 160;
 
 report::Marker trained_marker(const Analysis& a) { return {static_cast<double>(a.spec.max_position), "trained length"}; }
 
-// The starts of the octaves; the centres, where the points stand, are no round numbers.
+// The starts of the octaves; the centres, where the points are, are not round numbers.
 std::vector<double> octave_ticks(const Analysis& a) {
   std::vector<double> ticks = {bin_centre(0)};
   for (size_t bin = 1; bin <= distance_bin(a.window - 1); ++bin) ticks.push_back(static_cast<double>(bin_begin(bin)));

@@ -35,7 +35,7 @@ struct CollinearStats {
 
   CollinearStats() = default;
   explicit CollinearStats(size_t shifts) : moved(shifts) {}
-  // shifts: per shift, R/2 rotations by so many tokens.
+  // shifts: per shift, R/2 rotations by that many tokens.
   void add_pair(ops::Collinear, const CollinearPair&, std::span<const std::vector<Rotation>> shifts);
   void add_angle(double angle);
   void add(const CollinearStats&);

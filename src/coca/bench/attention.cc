@@ -278,7 +278,7 @@ AttentionResult result_of(const AttentionOptions& o, int64_t N, Form form, Pass 
           .tokens_per_second = tokens / seconds.median};
 }
 
-// What the time of a run goes by, roughly.
+// What the time of a run roughly depends on.
 double pairs_of(int64_t N) { return static_cast<double>(N) * static_cast<double>(N); }
 
 void bench_length(Context& cx, const AttentionOptions& o, int64_t N, ProgressCounter& progress,

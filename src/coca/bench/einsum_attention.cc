@@ -52,7 +52,7 @@ float dot(const float* x, const float* y, int64_t n) {
   return sum;
 }
 
-// Row `visible` - 1 of the causal mask: the softmax of the first numbers, zeros behind them.
+// Row `visible` - 1 of the causal mask: the softmax of the first numbers, followed by zeros.
 void softmax_row(float* row, int64_t visible, int64_t N, float scale) {
   const float largest = max_of(row, visible);
   for (int64_t s = 0; s < visible; ++s) row[s] = exp_of_negative((row[s] - largest) * scale);

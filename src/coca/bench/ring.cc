@@ -45,7 +45,7 @@ model::ModelSpec spec_of(const RingOptions& o, AttentionKind kind) {
   return s;
 }
 
-// The tokens of one rank; all ranks have the same work, and this one stands in the middle.
+// The tokens of one rank; all ranks have the same work, and this one is in the middle.
 class RankCase {
  public:
   RankCase(Context& cx, const RingOptions& o, AttentionKind kind, int64_t N, int K)
@@ -112,7 +112,7 @@ struct Messages {
   double block = 0, sums = 0;
 };
 
-// K equal steps of work. Blocks travel behind all but the last, sums behind all but the first; then these go home.
+// K equal steps of work. Blocks travel during all but the last, sums during all but the first; then the sums return.
 RingPass pass_of(const RingOptions& o, int64_t K, Timing work, int64_t bytes, const Messages& m) {
   RingPass p{.work = std::move(work), .bytes = bytes};
   const double step = p.work.median / o.machine_speed / static_cast<double>(K);

@@ -34,16 +34,16 @@ struct PasskeyPrompt {
   std::string text;
   std::string answer;  // the right continuation, with its leading space: " 73914" (none if the prompt ends with one)
   int64_t key = 0;
-  double depth = 0;    // share of the garbage in front of the key
+  double depth = 0;    // share of the garbage before the key
 };
 
 struct KeyRange {
   int64_t least = 10000, most = 99999;  // both included
   bool operator==(const KeyRange&) const = default;
 };
-KeyRange keys_of_digits(int64_t digits);  // exactly so many decimal digits, none leading zero
+KeyRange keys_of_digits(int64_t digits);  // exactly this many decimal digits, without a leading zero
 
-// Garbage in front of the key and behind it, in characters or units.
+// Garbage before and after the key, in characters or units.
 struct PasskeyGarbage {
   PasskeyLength control = PasskeyLength::kCharacters;  // how a number becomes text
   int64_t before = 0, after = 0;

@@ -101,7 +101,7 @@ std::string TokenFile::content_fingerprint() const {
   const int64_t last = tokens_ - static_cast<int64_t>(ids.size()), stride = all <= kBlocks ? kBlock : last / (blocks - 1);
   std::string digest = fmt::format("{}", tokens_);
   for (int64_t i = 0; i < blocks; ++i) {
-    const int64_t start = i == blocks - 1 ? last : i * stride;  // blocks may overlap: all tokens of a short file are seen
+    const int64_t start = i == blocks - 1 ? last : i * stride;  // blocks may overlap: all tokens of a short file are read
     read(start, ids);
     for (size_t k = 0; k < ids.size(); ++k) layout::put(&bytes[4 * k], static_cast<uint32_t>(ids[k]));
     digest += io::fingerprint64({reinterpret_cast<const char*>(bytes.data()), bytes.size()});

@@ -21,7 +21,7 @@ struct BuildOptions {
   std::filesystem::path output;
   bool add_eos = true;                                        // the tokenizer's eos after every document
   std::function<void(int64_t done, int64_t total)> progress;  // bytes of input; may be empty
-  std::function<void(const Document&)> each;                  // sees every document; may be empty
+  std::function<void(const Document&)> each;                  // called for every document; may be empty
 };
 
 struct BuildReport {

@@ -21,7 +21,7 @@ struct MlmOptions {
   std::vector<int64_t> lengths;
   int64_t max_windows = 0;  // of each length, spread evenly over all there are; 0: all
   int64_t seed = 0;
-  int64_t batch_tokens = 8192;  // windows run together up to about so many tokens
+  int64_t batch_tokens = 8192;  // windows run together up to about this many tokens
   std::optional<model::RopeScaling> scaling;  // instead of the spec's
   std::function<void(int64_t length, int64_t done_tokens, int64_t total_tokens)> progress;  // of all lengths; may be empty
   dist::Communicator& ranks = dist::alone();  // who share the windows; all get the same results

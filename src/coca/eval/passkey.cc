@@ -72,7 +72,7 @@ class TrialRunner {
     const bool exact = protocol_.rule == PasskeyRule::kExact;
     A_ = exact ? batch[0]->tokens() - start_ : protocol_.new_tokens;
     chosen_.assign(static_cast<size_t>(B_ * A_), kNoToken);
-    // The base of dynamic NTK is that of the whole sequence throughout: what running it at once would see.
+    // The base of dynamic NTK is that of the whole sequence throughout, as if it ran at once.
     infer::CachedDecoder decoder(spec_, weights_, B_, infer::DynamicBase::kRequest, start_ + A_);
     if (exact) {
       const int64_t first_wrong = force(decoder);

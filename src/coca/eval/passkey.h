@@ -32,8 +32,8 @@ struct PasskeyOptions {
   PasskeyProtocol protocol;
   int64_t seed = 0;  // each prompt depends on seed, length, depth and its number alone
   std::optional<model::RopeScaling>
-      scaling;                  // instead of the spec's; dynamic NTK reckons with the whole sequence
-  int64_t batch_tokens = 8192;  // prompts of equal length run together up to about so many tokens
+      scaling;                  // instead of the spec's; dynamic NTK uses the length of the whole sequence
+  int64_t batch_tokens = 8192;  // prompts of equal length run together up to about this many tokens
   std::function<void(const PasskeyProgress&)> progress;  // may be empty
   dist::Communicator& ranks = dist::alone();  // who share the prompts; all get the same results
 };
@@ -61,7 +61,7 @@ struct PasskeyTotal {
 struct PasskeyResult {
   std::vector<PasskeyCell> cells;    // lengths in their order, within a length depths in theirs
   std::vector<PasskeyTotal> totals;  // one per length
-  std::optional<int32_t> bos;        // in front of every prompt
+  std::optional<int32_t> bos;        // before every prompt
 };
 
 // Throws Error kInterrupted when asked to stop; logits that are NaN count as wrong.

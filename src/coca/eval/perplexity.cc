@@ -33,7 +33,7 @@ struct Window {
 struct Plan {
   PerplexityResult result;
   std::vector<Window> windows;
-  int64_t front = 0;  // tokens in front of each window's text
+  int64_t front = 0;  // tokens before each window's text
 };
 
 void count_windows(Plan& plan) {

@@ -34,7 +34,7 @@ enum class Share : uint8_t { kWindows, kTokens };
 struct PerplexityOptions {
   Protocol protocol;
   std::optional<model::RopeScaling> scaling;  // instead of the spec's
-  int64_t batch_tokens = 8192;                // windows of equal length run together up to about so many tokens
+  int64_t batch_tokens = 8192;                // windows of equal length run together up to about this many tokens
   std::vector<IdText> id_text;  // text_of_ids() of the tokenizer, for bytes and words; empty: not wanted
   std::function<void(const PerplexityProgress&)> progress;  // may be empty
   dist::Communicator& ranks = dist::alone();  // who share the windows; all have the same documents, and get the same results
@@ -55,7 +55,7 @@ struct PerplexitySums {
 
 struct DocumentPerplexity {
   int64_t document = 0;  // index among those given
-  int64_t tokens = 0;    // as cut, and with a bos token put in front of it
+  int64_t tokens = 0;    // as cut, including a leading bos token
   PerplexitySums sums;
 };
 
@@ -65,7 +65,7 @@ struct PerplexityResult {
   int64_t documents = 0;          // evaluated
   int64_t document_tokens = 0;    // of these, as cut
   int64_t short_documents = 0;    // texts shorter than a window
-  int64_t skipped_documents = 0;  // fewer tokens than two, or than the protocol wants
+  int64_t skipped_documents = 0;  // fewer tokens than two, or than the protocol needs
   int64_t windows = 0;            // with at least one scored token
   int64_t planned_windows = 0;    // more than these where the measurement ended within this length
   int64_t fewest_scored = 0, most_scored = 0;  // tokens, of a window

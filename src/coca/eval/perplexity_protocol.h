@@ -28,13 +28,13 @@ enum class Placement : uint8_t {
 enum class Scored : uint8_t {
   kNew,         // targets that no earlier window held
   kAll,         // all of each window, so that a token may count several times
-  kSecondHalf,  // those behind the middle of the window, W / 2 not included
+  kSecondHalf,  // those after the middle of the window, W / 2 not included
   kLastStride,  // the last S
 };
 
 enum class Reach : uint8_t {
   kInside,  // the window's last token is a target, and predicts nothing
-  kNext,    // the window's last token predicts the one behind it
+  kNext,    // the window's last token predicts the one after it
 };
 
 enum class Tail : uint8_t {
@@ -43,10 +43,10 @@ enum class Tail : uint8_t {
   kFullWithNext,  // so is a full one with no token behind it
 };
 
-// Where the bos token stands when there is one (see Bos). It is never a target.
+// Where the bos token is, if there is one (see Bos). It is never a target.
 enum class BosPlace : uint8_t {
-  kEveryWindow,  // in front of each window, of whose length it takes one token
-  kTextStart,    // once, in front of each text
+  kEveryWindow,  // before each window; it counts in the window's length
+  kTextStart,    // once, before each text
   kFirstToken,   // in front of each text and in place of the first token of each window
 };
 
@@ -69,7 +69,7 @@ struct Protocol {
   int64_t min_tokens = 0;     // shorter documents are passed over
   int64_t max_tokens = 0;     // of a document, the rest is cut off; 0: all
   Cut cut = Cut::kMiddle;     // which of them stay
-  int64_t max_documents = 0;  // the first so many of those long enough; 0: all
+  int64_t max_documents = 0;  // the most documents used, the first that are long enough; 0: all
 
   template <class V>
   void visit(V&& v) {

@@ -14,7 +14,7 @@ namespace coca::eval {
 
 // The text from which windows are cut: a document, shortened by the protocol, or all of them joined.
 struct Text {
-  std::vector<int32_t> ids;  // with the bos token in front where the protocol wants it there
+  std::vector<int32_t> ids;  // with a leading bos token if the protocol has it there
   int64_t document = 0;      // index among the documents given; of joined texts the first
 };
 
@@ -30,7 +30,7 @@ Texts make_texts(std::span<const std::vector<int32_t>> documents, const Protocol
 
 // Indices count the ids of the text.
 struct WindowSpan {
-  int64_t begin = 0, end = 0;                // tokens run (behind a bos in front, for BosPlace::kEveryWindow)
+  int64_t begin = 0, end = 0;                // tokens run (after a leading bos, for BosPlace::kEveryWindow)
   int64_t first_target = 0, end_target = 0;  // tokens scored; t is predicted from those of the window before it
 
   int64_t tokens() const { return end - begin; }

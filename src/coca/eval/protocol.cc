@@ -58,7 +58,7 @@ std::vector<IdText> text_of_ids(const text::Tokenizer& tokenizer) {
   std::string text;
   for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
     text.clear();
-    text::DecodeState inside{.at_start = false};  // the space in front of a word counts
+    text::DecodeState inside{.at_start = false};  // the space before a word counts
     tokenizer.append_decoded(id, inside, text);
     sizes[static_cast<size_t>(id)] = measure(text);
   }

@@ -43,7 +43,7 @@ void check_tokenizer(const text::Tokenizer&, const model::ModelSpec&);
 // The sizes of the text of an id; control ids have no text. White space is that of ASCII.
 struct IdText {
   int32_t bytes = 0;
-  int32_t words = 0;  // words that begin in it when white space stands before it
+  int32_t words = 0;  // words that begin in it if white space precedes it
   bool begins_in_word = false, ends_in_word = false;
 };
 std::vector<IdText> text_of_ids(const text::Tokenizer&);

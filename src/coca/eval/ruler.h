@@ -59,7 +59,7 @@ struct RulerCell {
 struct RulerResult {
   std::vector<RulerCell> cells;      // tasks in their order, within a task lengths in theirs
   std::vector<double> averages;      // over the tasks, per length; NaN where not all of it was done
-  std::optional<int32_t> bos;        // in front of every prompt
+  std::optional<int32_t> bos;        // before every prompt
   // RULER's effective length: the longest up to which every average is at least 0.856, Llama-2-7B's at 4k; 0: none.
   int64_t effective_length = 0;
 

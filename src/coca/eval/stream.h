@@ -30,8 +30,8 @@ struct StreamOptions {
   int64_t tokens = 0;       // to score; 0: all there are
   int64_t chunk = 128;      // tokens run together. Figures do not depend on it, but for rounding
   int64_t interval = 10000;  // tokens from point to point
-  Bos bos = Bos::kAuto;     // in front of each document
-  std::optional<model::RopeScaling> scaling;  // instead of the spec's; dynamic NTK reckons with the length so far
+  Bos bos = Bos::kAuto;     // before each document
+  std::optional<model::RopeScaling> scaling;  // instead of the spec's; dynamic NTK uses the length so far
   KvType cache = KvType::kF32;
   std::function<void(const StreamPoint&)> progress;  // after each chunk; may be empty
 };

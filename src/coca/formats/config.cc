@@ -173,7 +173,7 @@ model::ModelSpec read_mistral(const ConfigFields& f, const json& config) {
   return s;
 }
 
-// Layers that see a window: those named by layer_types, else those from max_window_layers on.
+// Layers with a window: those named by layer_types, else those from max_window_layers on.
 void read_qwen_windows(const ConfigFields& f, model::ModelSpec& s) {
   const int64_t window = f.integer("sliding_window", 4096), first = f.integer("max_window_layers", 28);
   const bool used = f.boolean("use_sliding_window", false);

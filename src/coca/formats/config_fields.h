@@ -29,7 +29,7 @@ class ConfigFields {
   std::string text(const char* key, std::string otherwise) const;
   std::vector<std::string> texts(const char* key) const;     // a list of strings; empty when absent
   std::vector<double> numbers(const char* key) const;         // a list of numbers
-  std::vector<int64_t> integers(const char* key) const;       // a list of integers, or of lists of them: one behind the other
+  std::vector<int64_t> integers(const char* key) const;       // a list of integers, or of lists of them, joined
   std::optional<int64_t> optional_id(const char* key) const;
   std::vector<int64_t> ids(const char* key) const;           // one id or a list of them; empty when absent
   const nlohmann::json& raw(const char* key) const;          // has(key) must hold

@@ -40,7 +40,7 @@ struct ConvertOptions {
   std::optional<model::AttentionKind> source_attention;
   std::optional<model::AttentionKind> attention;  // of the result; default: as the source
   TInit t_init = TInit::kFromKScaled;
-  // Of the result's T projection; default: the source's, half for a T that is made here, full behind norms of heads.
+  // Of the result's T projection; default: the source's, half for a T that is made here, full with norms of heads.
   std::optional<model::TWidth> t_width;
   model::WindowOptions windows;
   MetaSettings meta;
@@ -62,7 +62,7 @@ struct ConvertReport {
 // Writes config.json and weights into the existing folder `out`. Meta's layout: params.json and consolidated*.safetensors
 // (several: model parallel); its rows of wq and wk are put in the order of half-split rotary pairs.
 // Errors: Meta's layout where neither the options nor params.json say the rope factor, an attention kind that cannot be reached from the source's or with global tokens already there, values that the new type cannot hold, everything
-// that loading refuses. progress sees bytes done and in all.
+// that loading refuses. progress gets the bytes done and in all.
 ConvertReport convert_model(const std::filesystem::path& source, const std::filesystem::path& out, const ConvertOptions&,
                             const std::function<void(int64_t, int64_t)>& progress = {});
 

@@ -20,7 +20,7 @@ std::vector<std::vector<size_t>> plan_shards(const std::vector<size_t>& tensor_b
 class ShardWriter {
  public:
   ShardWriter(std::filesystem::path dir, size_t files) : dir_(std::move(dir)), files_(files) {}
-  void write(const std::vector<io::TensorToSave>& tensors);  // the next file, atomically; behind the last one the index
+  void write(const std::vector<io::TensorToSave>& tensors);  // the next file, atomically; after the last one the index
 
  private:
   std::filesystem::path dir_;

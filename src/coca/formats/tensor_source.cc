@@ -198,7 +198,7 @@ class MetaSource final : public TensorSource {
     if (!parts_[0]->find("output.weight")) spec_.embeddings = model::Embeddings::kTied;
   }
 
-  // LLaMA 3 has 256 special tokens behind its vocabulary: bos, eos, and from 3.1 on <|eom_id|>, always <|eot_id|>.
+  // LLaMA 3 has 256 special tokens after its vocabulary: bos, eos, and from 3.1 on <|eom_id|>, always <|eot_id|>.
   void set_ends(const MetaSettings& meta) {
     const bool third = meta.version ? *meta.version >= LlamaVersion::k3 : spec_.rope_theta == kLlama3Theta;
     const int64_t first = third ? spec_.V - 256 : 1;

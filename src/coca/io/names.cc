@@ -15,7 +15,7 @@ std::optional<unsigned> hex_digit(char c) {
   return std::nullopt;
 }
 
-// The byte that \xHH at the front of `text` stands for.
+// The byte that \xHH at the front of `text` represents.
 std::optional<char> escaped_byte(std::string_view text) {
   if (text.size() < 4 || text[0] != '\\' || text[1] != 'x') return std::nullopt;
   const auto high = hex_digit(text[2]), low = hex_digit(text[3]);

@@ -232,7 +232,7 @@ uint64_t checked_bytes(const std::string& file, const HeaderEntry& entry) {
   return static_cast<uint64_t>(extents) * dtype_size(*entry.dtype);
 }
 
-// Data must be covered once and wholly: no overlap, no hole, nothing behind the last tensor.
+// Data must be covered exactly once: no overlap, no gap, nothing after the last tensor.
 void check_layout(const std::string& file, std::vector<HeaderEntry>& entries, uint64_t data_bytes) {
   for (const HeaderEntry& entry : entries) {
     const uint64_t begin = entry.offsets[0], end = entry.offsets[1];

@@ -212,7 +212,7 @@ std::string marker_command(const Chart& chart, const Range& x) {
   const double at = chart.vertical_line->x;
   const double share = chart.x_scale == Scale::kLinear ? (at - x.low) / (x.high - x.low)
                                                        : std::log(at / x.low) / std::log(x.high / x.low);
-  const bool left = share < 0.6;  // the label stands on the roomier side
+  const bool left = share < 0.6;  // the label is on the side with more room
   return fmt::format(
       "set arrow 1 from {0}, graph 0 to {0}, graph 1 nohead back linecolor rgb '#666666' linewidth 1.2 "
       "dashtype (6,5)\n"

@@ -40,7 +40,7 @@ std::string tick_names(const std::vector<std::string>& names) {
 std::string gnuplot_script(const HeatMap& map) {
   check(map);
   const size_t columns = map.x_ticks.size(), rows = map.y_ticks.size();
-  std::string light, dark, tiles;  // light text stands on dark tiles
+  std::string light, dark, tiles;  // light text on dark tiles
   for (size_t y = 0; y < rows; ++y)
     for (size_t x = 0; x < columns; ++x) {
       const double percent = 100 * map.values[y][x];

@@ -43,9 +43,9 @@ std::string padded(const std::string& text, size_t width, Align align) {
   return align == Align::kLeft ? text + space : space + text;
 }
 
-enum class Breaks : uint8_t { kSpaces, kDashes };  // behind which a line may be broken; dashes and spaces
+enum class Breaks : uint8_t { kSpaces, kDashes };  // after which a line may be broken; dashes and spaces
 
-// Words of a cell: each ends with the space or dash behind it. A name of one word is never broken.
+// Words of a cell: each ends with the space or dash after it. A name of one word is never broken.
 std::vector<std::string> words_of(const std::string& cell, Breaks breaks) {
   if (cell.find(' ') == std::string::npos) return {cell};
   std::vector<std::string> words(1);
@@ -172,7 +172,7 @@ size_t key_columns(const Rows& rows) {
   return 1;
 }
 
-// As many columns side by side as fit; the others below, each time behind the columns that name the rows.
+// As many columns side by side as fit; the others below, each time after the columns that name the rows.
 std::string in_blocks(const Rows& rows, const std::vector<Align>& align, size_t columns) {
   const size_t keys = key_columns(rows);
   const auto pick = [](const auto& from, const std::vector<size_t>& chosen) {
@@ -232,7 +232,7 @@ std::string to_text_within(const Table& table, int columns) {
   const auto fits = [&](const std::vector<size_t>& widths) { return room == 0 || line_width(widths) <= room; };
   std::vector<size_t> widths = widths_within(rows, align, room, kReadable);
   if (fits(widths)) return title + lines_of(rows, align, widths, kReadable.breaks);
-  // Columns of numbers may stand below each other; text alone is better narrow.
+  // Columns of numbers may be split into blocks; text alone is better narrow.
   if (align.size() > 2 && std::ranges::count(align, Align::kRight) > 0) return title + in_blocks(rows, align, room);
   Narrowing narrow = {.least_text = 0, .breaks = Breaks::kSpaces};
   widths = widths_within(rows, align, room, narrow);

@@ -31,7 +31,7 @@ using StudyListener = std::function<void(const StudyProgress&)>;
 
 // Layout of config.out: study.json (the resolved config; another one in the same folder is an Error), data/,
 // runs/<method>-s<seed>/ (a training folder with result.json when finished). A training whose numbers are no longer finite is
-// given up: its result says so, its checkpoints stay, and the study goes on.
+// given up: its result says so, its checkpoints remain, and the study continues.
 StudyResults run_study(const StudyConfig& resolved, const Corpus&, const StudyListener& listen = {});
 
 }  // namespace coca::study

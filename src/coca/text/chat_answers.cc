@@ -17,7 +17,7 @@ namespace {
 
 constexpr size_t kMarkBytes = 4;
 constexpr uint32_t kMarks = 65'534;  // of plane 15, for private use
-constexpr size_t kHeader = 1024;     // bytes in front of an answer in which its header is looked for
+constexpr size_t kHeader = 1024;     // bytes before an answer in which its header is searched
 
 bool is_blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
@@ -56,8 +56,8 @@ size_t tag_at(std::string_view text, size_t at) {
 
 enum class Marking {
   kWords,
-  kFilled,  // words, but no mark in the place of a text that is empty
-  kEnds,    // one mark in front of the text and one behind it
+  kFilled,  // words, but no mark for an empty text
+  kEnds,    // one mark before the text and one after it
 };
 
 std::string marked_text(const std::string& text, const std::string& mark, Marking how) {
@@ -236,7 +236,7 @@ class Finder {
     return std::max(least, place.end + same);
   }
 
-  // How much of the tail stands at `at`, in whole tags; takes blanks off its end.
+  // How much of the tail is found at `at`, in whole tags; removes blanks from its end.
   size_t same_bytes(std::string& tail, size_t at) const {
     while (!tail.empty() && is_blank(tail.back())) tail.pop_back();
     size_t same = 0;
@@ -246,7 +246,7 @@ class Finder {
     return closed == std::string::npos ? 0 : closed + 1;
   }
 
-  // What stands between the answer and the generation prompt behind it: templates may end the last turn differently.
+  // The text between an answer and the following generation prompt: templates may end the last turn differently.
   std::string tail_between(size_t i) const {
     const auto before = try_render(i, GenerationPrompt::kAdd, false), bare = try_render(i, GenerationPrompt::kNone, false);
     const auto with = try_render(i + 1, GenerationPrompt::kAdd, true);
@@ -314,7 +314,7 @@ class Finder {
   std::string text_;
   Marking how_ = Marking::kWords;
   bool trusted_ = false;
-  std::vector<std::vector<size_t>> marks_;       // of each message: where its marks stand in the text
+  std::vector<std::vector<size_t>> marks_;       // of each message: the places of its marks in the text
   std::vector<std::optional<TextSpan>> places_;  // of each message, from its first to its last mark
   size_t floor_ = 0;                             // the end of the answer before, in the text
 };

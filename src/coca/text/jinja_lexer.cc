@@ -71,7 +71,7 @@ class Lexer {
     at_ = end;
   }
 
-  // Behind "-%}" all blanks go, behind "%}" and "#}" one newline.
+  // After "-%}" all blanks are removed, after "%}" and "#}" one newline.
   void after_tag(bool strip_all, bool trim_newline) {
     const size_t begin = at_;
     if (strip_all)
@@ -195,7 +195,7 @@ class Lexer {
     add(Token::Kind::kString, std::move(text), begin);
   }
 
-  void escape(std::string& text) {  // at_ stands on what follows the backslash
+  void escape(std::string& text) {  // at_ is at the character after the backslash
     const char c = source_[at_];
     constexpr std::string_view kFrom = "nrtabfv0\\'\"", kTo = std::string_view("\n\r\t\a\b\f\v\0\\'\"", 11);
     if (const size_t found = kFrom.find(c); found != std::string_view::npos) {
@@ -209,7 +209,7 @@ class Lexer {
       append_utf8(static_cast<uint32_t>(value), text);
       at_ += digits;
     } else if (c == '\n') {
-      // a line that goes on
+      // a continued line
     } else {
       (text += '\\') += c;
     }

@@ -1,4 +1,4 @@
-// coca/text/jinja_value.h - the values of a chat template: Python's, as far as templates see them.
+// coca/text/jinja_value.h - the values of a chat template: those of Python, as far as templates use them.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -27,7 +27,8 @@ struct Dict {
 struct Undefined {
   std::string name;  // of what is not there, for messages
 };
-// Something to be called: a function by name, a method of a value, or a macro; self of a caller() are the variables it sees.
+// Something callable: a function by name, a method of a value, or a macro; self of a caller() holds the variables
+// visible to it.
 struct Callable {
   std::string name;
   std::shared_ptr<const Value> self;
@@ -99,7 +100,7 @@ std::string to_text(const Value& value);                        // str()
 // for what Python cannot hash.
 std::string dict_key(const Value& value);
 Value key_value(const std::string& key);
-// Below, equal to or above 0 as a is before, at or behind b; nothing where Python does not order them.
+// Below, equal to or above 0 if a is before, equal to or after b; nothing if Python does not order them.
 std::optional<int> order_of(const Value& a, const Value& b);
 
 struct JsonStyle {  // of json.dumps

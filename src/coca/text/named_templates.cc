@@ -1,4 +1,4 @@
-// coca/text/named_templates.cc - see named_templates.h. Newlines behind blocks and blanks in front of them are not written.
+// coca/text/named_templates.cc - see named_templates.h. Newlines after blocks and blanks before them are not written.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/text/named_templates.h"
 

@@ -27,7 +27,7 @@ class PieceDecoder {
     Kind kind;
     std::string from, to;  // kStripEach: the character; kMetaspace: the replacement
     size_t start = 0, stop = 0;
-    bool drops_first = false;  // kMetaspace: no blank in front of the text
+    bool drops_first = false;  // kMetaspace: no leading blank
   };
   void add(const JsonField& field);
   void add_strip(const JsonField& field);

@@ -21,10 +21,10 @@ class PreTokenizer {
   // null, or ByteLevel Split Digits Punctuation Whitespace WhitespaceSplit Metaspace Sequence.
   explicit PreTokenizer(const JsonField& field);
 
-  // Whether words are to be read as bytes: the vocabulary's letters stand for bytes (ByteLevel).
+  // Whether words are read as bytes: the vocabulary's letters represent bytes (ByteLevel).
   bool byte_level() const { return byte_level_; }
   bool keeps_all() const;  // no character is ever dropped
-  // Metaspace "first" behind a step that cuts asks where each piece stood in the text as it was before the normalizer.
+  // Metaspace "first" after a step that cuts needs the place of each piece in the text before the normalizer.
   bool needs_origins() const;
 
   enum class Position { kTextStart, kWithin };

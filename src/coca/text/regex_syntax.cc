@@ -52,7 +52,7 @@ class Translator {
   }
   char peek(size_t ahead) const { return at_ + ahead < pattern_.size() ? pattern_[at_ + ahead] : '\0'; }
 
-  // What stands inside [...] for a property.
+  // The text inside [...] for a property.
   static std::string members(const std::string& property) { return "\\p{" + property + "}" + later_members(property); }
   static std::string word_members() {
     std::string text = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\xb2\\xb3\\xb9\\xbc-\\xbe";

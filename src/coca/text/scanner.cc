@@ -97,13 +97,13 @@ size_t scan_llama3(std::string_view text, size_t at) {
     for (int i = 0; i < kDigits && cursor.is(CharClass::kNumber); ++i) cursor.next();
     return cursor.at();
   }
-  Cursor behind = cursor;  // one character that is no newline may stand in front of letters
+  Cursor behind = cursor;  // one character other than a newline may precede letters
   if (!cursor.is(CharClass::kLetter) && !cursor.is(CharClass::kNewline)) behind.next();
   if (behind.is(CharClass::kLetter)) {
     behind.skip(CharClass::kLetter);
     return behind.at();
   }
-  if (text[at] != ' ') behind = cursor;  // a space may stand in front of signs
+  if (text[at] != ' ') behind = cursor;  // a space may precede signs
   if (behind.is(CharClass::kOther)) {
     behind.skip(CharClass::kOther);
     behind.skip(CharClass::kNewline);

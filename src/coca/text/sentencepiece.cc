@@ -23,7 +23,7 @@ namespace {
 
 constexpr std::string_view kSpace = "\xe2\x96\x81";  // U+2581, sentencepiece's visible blank
 
-// What decoding does to blanks in front of the text, which depends on how the model adds and removes them.
+// What decoding does to leading blanks, which depends on how the model adds and removes them.
 enum class LeadingSpace { kKeep, kDropOne, kDropAll };
 
 // Where a long line is cut into parts; the blank between two parts is put there by the model, or begins the second
@@ -101,7 +101,7 @@ class SentencePieceTokenizer final : public Tokenizer {
     bool hole = false;   // an id between added tokens that no token has
   };
 
-  // bare: without the blank that the model puts in front of a text.
+  // bare: without the blank that the model puts before a text.
   std::vector<int32_t> encode_text(std::string_view text, bool bare) const {
     const sentencepiece::SentencePieceProcessor& processor = bare && bare_ ? *bare_ : processor_;
     std::vector<int32_t> ids;
@@ -174,7 +174,7 @@ class SentencePieceTokenizer final : public Tokenizer {
       }
       pieces_.push_back(std::move(piece));
     }
-    // The library knows the rule but offers no way to ask: see what it does to "_" "_" and "_word".
+    // The library knows the rule but does not report it, so it is found from the result for "_" "_" and "_word".
     const int blank = processor_.PieceToId(kSpace);
     if (!processor_.IsUnknown(blank) && !processor_.IsControl(blank)) {
       const size_t left = decode_by_library({blank, blank}).size();
@@ -322,8 +322,8 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::string model_;
   std::map<std::string, std::string> beside_;  // the folder's other files about tokens, by name
   sentencepiece::SentencePieceProcessor processor_;
-  std::unique_ptr<sentencepiece::SentencePieceProcessor> bare_;  // adds no blank in front of a text
-  std::vector<Piece> pieces_;     // by id; those of added tokens behind the model's
+  std::unique_ptr<sentencepiece::SentencePieceProcessor> bare_;  // adds no blank before a text
+  std::vector<Piece> pieces_;     // by id; those of added tokens after the model's
   std::vector<AddedToken> added_;  // control pieces too
   TokenMatcher matcher_;           // finds them in a text
   std::string changes_;            // what the files beside the model change about ids of text; for the fingerprint

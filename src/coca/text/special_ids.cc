@@ -36,7 +36,7 @@ void add_frame(const JsonField& field, SequenceFrame& frame, bool& seen) {
     type.refuse("TemplateProcessing, RobertaProcessing, BertProcessing, ByteLevel or Sequence");
   if (seen) type.refuse("one that puts ids around a text");
   seen = true;
-  if (pair) {  // "cls" in front and "sep" behind, each [token, id]
+  if (pair) {  // "cls" before and "sep" after, each [token, id]
     const auto id_of = [&](const char* name) {
       const JsonField token = field.at(name);
       if (token.size() != 2) token.refuse("a token and its id");

@@ -117,7 +117,7 @@ class Reader {
   bool start_object(size_t) {
     if (part_ != Part::kRest) wrong("an object");
     if (stack_.size() == 2 && names_.back() == "model" && key_ == "vocab") {
-      put(true);  // stands for it, so that a second one is noticed
+      put(true);  // marks it, so that a second one is noticed
       part_ = Part::kVocab;
       return true;
     }
@@ -224,7 +224,7 @@ class Reader {
   TokenizerFile& file_;
   Part part_ = Part::kRest;
   std::vector<json*> stack_;
-  std::vector<std::string> names_;  // the key under which each container of the stack stands
+  std::vector<std::string> names_;  // the key of each container of the stack
   std::string key_;
   std::vector<std::string> pair_;
   int depth_ = 0;  // within model.merges

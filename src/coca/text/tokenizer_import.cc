@@ -133,7 +133,7 @@ json byte_level(bool prefix_space) {
   return {{"type", "ByteLevel"}, {"add_prefix_space", prefix_space}, {"trim_offsets", true}, {"use_regex", true}};
 }
 
-// A bos in front of each text.
+// A bos before each text.
 json leading_bos(std::string_view bos, int64_t id) {
   const json piece = {{"SpecialToken", {{"id", bos}, {"type_id", 0}}}};
   const auto text = [](const char* name, int type) { return json{{"Sequence", {{"id", name}, {"type_id", type}}}}; };
@@ -193,7 +193,7 @@ std::pair<std::string, std::string> class_of(const std::filesystem::path& dir, c
   return {JsonField(whole, model.string()).text("model_type", ""), "model_type of " + model.string()};
 }
 
-// Lines "a b" behind a first line of its version.
+// Lines "a b" after a first line with the version.
 std::string merges_text(std::string_view content, const std::string& origin) {
   std::string out;
   if (content.starts_with("\xef\xbb\xbf")) content.remove_prefix(3);

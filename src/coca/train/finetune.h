@@ -27,7 +27,7 @@ struct FinetuneTarget {
   std::shared_ptr<formats::ModelFolder> source;
   model::ModelSpec spec;
   int64_t length = 0;
-  std::optional<int32_t> bos;  // in front of each example
+  std::optional<int32_t> bos;  // before each example
 };
 FinetuneTarget finetune_target(const FinetuneConfig&, const text::Tokenizer&,
                                std::shared_ptr<formats::ModelFolder> source = nullptr);  // null: is opened

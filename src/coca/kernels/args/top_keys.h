@@ -23,7 +23,7 @@ struct TopKeysOptions {
 // sorted, largest score first, and the earlier key first among equal scores; unused entries hold -inf and -1.
 struct TopKeysFind {
   TensorRef q;             // [B, N, H, D] at its position for the middle; f32 or bf16, innermost stride 1
-  TensorRef k;             // [B, n, G, D] likewise; f32 or bf16, not necessarily q's type
+  TensorRef k;             // [B, n, G, D] at their positions; f32 or bf16, not necessarily q's type
   int64_t key_start = 0;   // a multiple of 64
   TensorRef slopes;        // [H] f32 ALiBi slopes, as in attention.h; empty: none
   MutTensorRef scores;     // [B, N, H, count] f32 written

@@ -1,6 +1,6 @@
 // Tiles of 64 queries by 64 keys. Tiles that the mask cuts are walked in strips of 16 queries, each with only the keys
-// it can see; tiles that no query sees are skipped. All operands of a product are packed (contiguous, zero-padded to
-// whole vectors), so one block product serves forward and backward:
+// visible to it; tiles without a visible pair are skipped. All operands of a product are packed (contiguous,
+// zero-padded to whole vectors), so one block product serves forward and backward:
 //   S = Q K^T, O += P V, dV += P^T dO, dP = dO V^T, dK += dS^T Q, dQ += dS K.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/kernels/cpu/attention.h"
@@ -80,7 +80,7 @@ struct BlockWork {
   RowState state;
 };
 
-// The keys of p, added to what the rows have seen before.
+// The keys of p, added to the earlier keys of the rows.
 template <class E, class S>
 void walk_keys(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n0, int64_t rows, const E* packed, BlockWork<E>& w) {
   const int64_t D = p.q.size(3), Dp = padded(D), width = row_steps<E>(D), ld = key_steps<E>(kTile);
@@ -151,7 +151,7 @@ IndexRange row_keys(const AttentionParams<S>& p, int64_t b, int64_t n) {
   return {std::max<int64_t>(0, std::min(seen.begin, seen.end)), std::max<int64_t>(0, seen.end)};
 }
 
-// Scores of one query with the keys it sees; returns their number.
+// Scores of one query with its visible keys; returns their number.
 template <class S>
 int64_t row_scores(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n, float* scores) {
   const auto [begin, end] = row_keys(p, b, n);
@@ -216,7 +216,7 @@ struct KeyWork {
   E *k, *k_t, *v_t;  // [key_steps, Dp] a block; blocks of [steps(D), kTile]
   float *dk, *dv;    // [keys, Dp]
 };
-// ... and one query head, from the block of the first query that sees them to that of the last:
+// ... and one query head, from the block of the first query that attends to them to that of the last:
 template <class E>
 struct QueryWork {
   E *q, *d_o;                           // [queries, row_steps(D)]
@@ -265,7 +265,7 @@ void carve(void* memory, int64_t N, int64_t blocks, int64_t D, KeyWork<E>& k, Qu
 HWY_INLINE void gradient_row(float factor, const Seen& columns, float lse, float delta, float* p, float* ds) {
   const hn::ScalableTag<float> d;
   const int64_t lanes = static_cast<int64_t>(hn::Lanes(d)), width = padded(columns.end);
-  // A row that sees nothing anywhere has lse = -inf; its scores are -inf, and -inf - 0 makes them zero.
+  // A row without any visible key has lse = -inf; its scores are -inf, and -inf - 0 makes them zero.
   const auto base = hn::Set(d, lse == kNegInf ? 0.0f : lse), minus = hn::Set(d, delta), f = hn::Set(d, factor);
   for (int64_t c = columns.begin; c < width; c += lanes) {
     const auto e = exp_of_score(d, hn::MulSub(hn::LoadU(d, p + c), f, base));

@@ -76,14 +76,14 @@ void forward_rows(Context& context, const AttentionParams<T>& p) {
   });
 }
 
-// The key blocks of batch b that some query sees.
+// The key blocks of batch b that are visible to some query.
 template <typename T>
 IndexRange seen_blocks(const AttentionParams<T>& p, int64_t b) {
   const int64_t begin = seen_keys(p, b, 0).begin / kAttentionBlock;
   return {begin, std::max(begin, attention_blocks(seen_keys(p, b, p.q.size(1) - 1).end))};
 }
 
-// Where packed keys of one (b, g) lie: those of the window, and the far ones behind them.
+// The places of packed keys of one (b, g): those of the window, followed by the far ones.
 template <typename T>
 struct PackedLayout {
   size_t near, far;
@@ -94,7 +94,7 @@ struct PackedLayout {
   PackedKeys at(const std::byte* memory) const { return {memory, memory + near}; }
 };
 
-// Packs block i of those that some query sees, the far ones behind the window's.
+// Packs block i of those visible to some query; the far ones follow the window's.
 template <typename T>
 struct Packing {
   TileMath math;

@@ -78,7 +78,7 @@ struct ScoreTile {
   float* scores;               // [kRows, kKvPage] written, by tokens
 };
 
-// A strip has half of its vectors from lane c on and the others 32 lanes behind them, or a single one from lane c on.
+// A strip has half of its vectors from lane c on and the others 32 lanes after them, or a single one from lane c on.
 constexpr int64_t kHalfTile = kKvTile / 2;
 template <int kVecs>
 HWY_INLINE int64_t lane_of(int v, int64_t c, int64_t lanes) {
@@ -285,7 +285,7 @@ HWY_INLINE void value_strip(const ValuePage& t, int64_t c) {
     for (int v = 0; v < kVecs; ++v) hn::StoreU(sum[r][v], d, t.o + r * t.Dp + c + v * lanes);
 }
 
-// o = factor o + sum of p v. Vectors beyond D hold whatever lies behind the row; nobody reads them.
+// o = factor o + sum of p v. Vectors beyond D hold whatever follows the row; they are never read.
 template <class Stored, int kRows>
 HWY_NOINLINE void value_page(const ValuePage& t) {
   constexpr int kVecs = value_vectors<kRows>();
@@ -312,12 +312,12 @@ HWY_INLINE void turn_queries(const DecodeParams& p, int64_t tile, const float* q
   }
 }
 
-// The first token that a row may see which sees none from `seen` on.
+// The first token that may be visible to a row whose visible tokens end before `seen`.
 HWY_INLINE int64_t first_seen(const DecodeParams& p, const DecodeTask& t, int64_t seen) {
   return std::max(p.first, p.window > 0 ? seen - 1 - (p.window - 1) * t.dilation : 0);
 }
 
-// Rows [r0, r0 + kRows) over the tokens [token, token + columns) of one page, as the last of these rows sees them.
+// Rows [r0, r0 + kRows) over the tokens [token, token + columns) of one page, those visible to the last of these rows.
 template <class StoredKeys, class StoredValues, Keys kKeys, int kRows>
 HWY_NOINLINE void page_rows(const DecodeParams& p, const DecodeTask& t, int64_t r0, int64_t token, int64_t columns,
                             float* work) {
@@ -360,7 +360,7 @@ HWY_NOINLINE void page_rows(const DecodeParams& p, const DecodeTask& t, int64_t 
     }
   }
   const std::byte* next = token + kKvPage < t.end ? p.cache.run(t.b, t.g, token + kKvPage) : run;
-  // Scales lie behind the values but are needed before them: the next run's keys follow this run's values, and its
+  // Scales are stored after the values but needed before them: the next run's keys follow this run's values, and its
   // scales come apart.
   if constexpr (kPrefetch<kRows> && kScaled<StoredValues>)
     prefetch(next + layout.key_scale_at(0), static_cast<int64_t>(layout.scale_bytes()) * kKvPage);
@@ -381,7 +381,7 @@ void range_of(const DecodeParams& p, const DecodeTask& t, float* work) {
     for (int64_t r = 0; r < t.rows;) {
       const int64_t left = t.rows - r, block = left >= 8 ? 8 : left >= 4 ? 4 : left >= 2 ? 2 : 1;
       const int64_t columns = std::min(page_end, t.seen[r + block - 1]) - token;
-      const bool behind = first_seen(p, t, t.seen[r]) >= page_end;  // the first row sees farthest back
+      const bool behind = first_seen(p, t, t.seen[r]) >= page_end;  // the first row reaches farthest back
       if (columns > 0 && !behind) {
         if (block == 8) page_rows<StoredKeys, StoredValues, kKeys, 8>(p, t, r, token, columns, work);
         if (block == 4) page_rows<StoredKeys, StoredValues, kKeys, 4>(p, t, r, token, columns, work);

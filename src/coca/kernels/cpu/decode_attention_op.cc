@@ -21,12 +21,12 @@ constexpr int64_t kTaskRows = 64;
 // Tokens per range: at least this many, and more when there are tasks enough without cutting.
 constexpr int64_t kRangeTokens = 1024, kEnoughTasks = 256;
 
-// Tokens that are seen by the same rules and angles: those of the window (or all), and the far ones.
+// Tokens with the same rules of visibility and angles: those of the window (or all), and the far ones.
 struct Side {
   ops::RopeRows rows, turn;  // of the queries
   const ops::KeyAngles* angles;
   int64_t tokens, ranges;
-  int64_t hidden;       // the nearest tokens that are not seen
+  int64_t hidden;       // the nearest tokens that are not visible
   bool sees_all;        // by every query
   int64_t most_position, forgotten;  // for ALiBi (DecodeFar)
   DecodeParams p;

@@ -47,7 +47,7 @@ HWY_INLINE float softmax_row(float factor, int64_t begin, int64_t width, const f
   auto vmax = hn::Set(d, max);
   for (int64_t c = begin; c < width; c += lanes) vmax = hn::Max(vmax, hn::Mul(hn::LoadU(d, row + c), vf));
   const float new_max = hn::GetLane(hn::MaxOfLanes(d, vmax));
-  // Nothing seen yet: -inf - -inf must not be formed; against 0 every probability is zero.
+  // No visible key yet: -inf - -inf must not be computed; relative to 0 every probability is zero.
   const auto base = hn::Set(d, new_max == kNegInf ? 0.0f : new_max);
   const auto probability = [&](int64_t c)
                                HWY_ATTR { return exp_of_score(d, hn::MulSub(hn::LoadU(d, row + c), vf, base)); };

@@ -49,7 +49,7 @@ struct FindPlan {
   int64_t B = a.q.size(0), N = a.q.size(1), H = a.q.size(2), D = a.q.size(3), G = a.k.size(2), group = H / G;
   int64_t chunks = (N * group + kTaskRows - 1) / kTaskRows;
   float scale = o.scale != 0.0f ? o.scale : 1.0f / std::sqrt(static_cast<float>(D));
-  int64_t last_key() const { return std::min(a.key_start + a.k.size(1), o.query_start + N - o.hidden); }  // one behind it
+  int64_t last_key() const { return std::min(a.key_start + a.k.size(1), o.query_start + N - o.hidden); }  // one after it
 };
 
 // Rows of one chunk and kv head over the packed keys [begin, end).

@@ -166,7 +166,7 @@ void bias_gradient(Context& context, TensorRef dy, MutTensorRef db) {
                   [&](int64_t n0, int64_t n1) { cpu::add_column_sums(partial + n0, N, blocks, n1 - n0, to + n0); });
 }
 
-// The product x w^T and its like: operands of one type, rows as they stand.
+// The product x w^T and similar ones: operands of one type, rows unchanged.
 Product operands(TensorRef a, Trans trans_a, TensorRef b, Trans trans_b, MutTensorRef c, ops::Write write) {
   return {.trans_a = trans_a,
           .trans_b = trans_b,

@@ -15,7 +15,7 @@ inline float erf(float x) {
 inline double erf(double x) {
   return std::erf(x);
 }
-// First order in the imaginary part, which is all a complex step of 1e-50 can see.
+// First order in the imaginary part, which is all that a complex step of 1e-50 resolves.
 inline std::complex<double> erf(const std::complex<double>& z) {
   const double x = z.real();
   return {std::erf(x), z.imag() * 2.0 * std::numbers::inv_sqrtpi * std::exp(-x * x)};

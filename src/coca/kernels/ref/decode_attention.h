@@ -22,7 +22,7 @@ inline DecodeScore decode_score(const ops::DecodeAttentionOptions& o, int64_t R,
   return static_cast<DecodeScore>(static_cast<int>(DecodeScore::kSlack) + static_cast<int>(o.collinear.kind));
 }
 
-// One head of a query [D] or a stored key ([D], collinear: tbar [D/2]) as the dot product sees it.
+// One head of a query [D] or a stored key ([D], collinear: tbar [D/2]) as the operand of the dot product.
 template <typename T, typename Cos, typename Sin>
 void decode_query_head(DecodeScore score, const T* q, int64_t R, int64_t D, Cos cos, Sin sin, T* out) {
   switch (score) {

@@ -19,7 +19,7 @@ struct TopKeysSpec {
   const float* slopes = nullptr;                                      // [H] or null
 };
 
-// Whether score a comes in front of b in a list. NaN comes first: a broken key shows.
+// Whether score a comes before b in a list. NaN comes first, so that a broken key shows.
 template <typename T>
 bool in_front(T a, T b) {
   return std::isnan(a) ? !std::isnan(b) : a > b;
