@@ -181,7 +181,7 @@ TEST(Communicator, ASilentRankIsWaitedForSoLongAsAsked) {
       ranks.exchange({}, {&receive, 1});
       ADD_FAILURE() << "no error";
     } catch (const Error& error) {
-      EXPECT_THAT(error.what(), HasSubstr("rank 1 has said nothing for 0.2 s"));
+      EXPECT_THAT(error.what(), HasSubstr("rank 1 has sent nothing for 0.2 s"));
     }
   });
   setenv("COCA_DIST_TIMEOUT", "soon", 1);

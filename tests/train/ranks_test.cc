@@ -207,7 +207,7 @@ TEST(Ranks, MistakesAreNamed) {
   };
   test::expect_error(by(3), ErrorKind::kInvalidArgument, "slices is 4; expected 0 (one a rank) or a multiple of the 3 ranks");
   c.slices = 0;
-  test::expect_error(by(3), ErrorKind::kInvalidArgument, "a step of 8 windows (4 x 2) does not fall into 3 equal slices");
+  test::expect_error(by(3), ErrorKind::kInvalidArgument, "a step of 8 windows (4 x 2) cannot be divided into 3 equal slices");
   c.slices = 3;
   test::expect_error(by(1), ErrorKind::kInvalidArgument, "slices is 3; expected 0 (one a rank) or a divisor of the 8 windows");
   c.context_parallel = true, c.slices = 4;
