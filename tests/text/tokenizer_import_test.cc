@@ -90,7 +90,7 @@ TEST(Tiktoken, AgreesWithTheFileThatSaysTheSame) {
 TEST(Tiktoken, MistakesAreNamed) {
   const auto refused = [](const std::string& content) { return error_of(ErrorKind::kBadFile, [&] { import_tiktoken(content, "t.model"); }); };
   const std::string good = tiktoken_file(small_ranks());
-  EXPECT_THAT(refused(good + "YQ== 262\n"), AllOf(HasSubstr("t.model"), HasSubstr("rank 262 behind 260 tokens")));
+  EXPECT_THAT(refused(good + "YQ== 262\n"), AllOf(HasSubstr("t.model"), HasSubstr("rank 262 after 260 tokens")));
   EXPECT_THAT(refused(good + "YQ== 260\n"), HasSubstr("ranks 97 and 260 are the same token"));
   EXPECT_THAT(refused(good + "!! 260\n"), HasSubstr("rank 260 has 0 bytes"));
   EXPECT_THAT(refused(good + base64(std::string(513, 'a')) + " 260\n"), HasSubstr("513 bytes"));
@@ -137,7 +137,7 @@ TEST(Tekken, MistakesAreNamed) {
   EXPECT_THAT(refused([](json& f) { f.erase("config"); }), HasSubstr("has no \"config\""));
   EXPECT_THAT(refused([](json& f) { f["config"]["default_vocab_size"] = 2000; }), HasSubstr("default_vocab_size: 2000"));
   EXPECT_THAT(refused([](json& f) { f["config"]["default_num_special_tokens"] = 1; }), HasSubstr("default_num_special_tokens: 1"));
-  EXPECT_THAT(refused([](json& f) { f["vocab"][3]["rank"] = 9; }), HasSubstr("rank 9 behind 3 tokens"));
+  EXPECT_THAT(refused([](json& f) { f["vocab"][3]["rank"] = 9; }), HasSubstr("rank 9 after 3 tokens"));
   EXPECT_THAT(refused([](json& f) { f["special_tokens"] = json::array({{{"rank", 99}, {"token_str", "x"}}}); }), HasSubstr("rank: 99"));
 }
 
