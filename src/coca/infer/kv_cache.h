@@ -1,4 +1,4 @@
-// coca/infer/kv_cache.h - what decoding remembers: un-rotated keys and values of every layer, in pages.
+// coca/infer/kv_cache.h - the cache for decoding: keys before rotation and values of every layer, in pages.
 // CoCA keeps the folded t, half as wide as a key (D/2 + D numbers per head and token instead of 2 D). Because nothing
 // is rotated in the cache, the base of dynamic NTK may change at every step and the keys stay right.
 // SPDX-License-Identifier: Apache-2.0
@@ -12,20 +12,20 @@ namespace coca::infer {
 
 class KvCache {
  public:
-  // Empty: pages come as tokens do.
+  // Empty; pages are added with the tokens.
   KvCache(const model::ModelSpec&, int64_t B, KvType = KvType::kF32);
 
   int64_t batch() const { return B_; }
   int64_t length() const { return length_; }        // tokens so far, the forgotten ones included
-  int64_t forgotten() const { return forgotten_; }  // of them: what stood behind the first page and is no more
+  int64_t forgotten() const { return forgotten_; }  // of them: those after the first page that were dropped
   int64_t held() const { return length_ - forgotten_; }
   int64_t capacity() const { return pages_.capacity(); }
   KvType type() const { return pages_.layout().type; }
-  size_t bytes() const { return pages_.bytes(); }  // of the pages there are
+  size_t bytes() const { return pages_.bytes(); }  // of the allocated pages
   // Adds pages for `tokens` held in all; nothing is copied.
   void reserve(int64_t tokens) { pages_.reserve(tokens); }
-  // Whole pages of tokens in front of `token` are used again; the first page, which holds the first tokens, stays. What is
-  // behind moves up: token n > 255 is then held at n - forgotten().
+  // Whole pages of tokens before `token` are reused; the first page, which holds the first tokens, stays. Tokens after
+  // them move up: token n > 255 is then held at n - forgotten().
   void forget_before(int64_t token);
   // Keys [B, N, G, D/2 (CoCA: the folded t) or D] and values [B, N, G, D] become the tokens from `first` on of one
   // layer, counted as they are held; they must be reserved.

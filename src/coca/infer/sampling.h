@@ -13,7 +13,7 @@ struct SamplingOptions {
   double temperature = 1.0;  // 0: greedy (the largest logit; the lowest id among equals)
   int64_t top_k = 0;         // keep the k most likely; 0: all
   double top_p = 1.0;        // of those, keep the smallest set whose probability reaches p
-  double min_p = 0.0;        // of those, keep what is at least min_p times as likely as the likeliest
+  double min_p = 0.0;        // of those, keep tokens at least min_p times as likely as the most likely
   // Logits of tokens seen before are divided (when negative: multiplied) by it, also when greedy (Keskar et al. 2019);
   // 1: none.
   double repetition_penalty = 1.0;

@@ -1,6 +1,6 @@
 // coca/model/clex.h - CLEX (Chen et al. 2024): the logarithms z of the rotary frequencies as the solution of an ODE over the
 // length factor t, with a small network in its right side that is trained with the model. Everything in double.
-// Math, and what the published code does otherwise: docs/math/clex.md.
+// Math, and differences from the published code: docs/math/clex.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -15,7 +15,7 @@ namespace coca::model {
 
 // L, the context before scaling.
 int64_t clex_trained_length(const ModelSpec&);
-// How many times its trained context a model sees a sequence of seq_len as: ceil(seq_len / L), 1 to max_factor.
+// The length factor of a sequence of seq_len: ceil(seq_len / L), 1 to max_factor.
 int64_t clex_factor(const ModelSpec&, int64_t seq_len);
 // Inner width W of the network.
 int64_t clex_width(const ModelSpec&);
@@ -26,7 +26,7 @@ class ClexOde {
   ClexOde(const ModelSpec&, TensorRef up, TensorRef down);
 
   int64_t pairs() const { return pairs_; }
-  // z at t = 1 and behind every step up to t: [steps + 1, R/2].
+  // z at t = 1 and after every step up to t: [steps + 1, R/2].
   std::vector<double> path(int64_t t) const;
   int64_t steps(int64_t t) const { return (t - 1) * steps_per_unit_; }
   // exp(z) at the end of a path.
@@ -38,7 +38,7 @@ class ClexOde {
   void backward(const std::vector<double>& path, std::span<const double> dfrequencies, MutTensorRef dup, MutTensorRef ddown) const;
 
  private:
-  // The network at one point, as much as its gradient needs.
+  // The network at one point: the values that its gradient needs.
   struct Point {
     std::vector<double> input, inner, slope;  // [R/2]: z + ln w   [W]: activation and its derivative
   };

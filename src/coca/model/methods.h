@@ -1,4 +1,4 @@
-// coca/model/methods.h - which attention kinds, position scalings and patterns go together, as validate() decides.
+// coca/model/methods.h - which attention kinds, position scalings and patterns can be combined, as validate() decides.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -12,7 +12,7 @@ namespace coca::model {
 // What a combination can be used for.
 enum class MethodUse : uint8_t { kNone, kEvaluation, kTraining };  // training: evaluation too
 
-// What a query sees: at evaluation the patterns of pattern.h, from training on those of windows.h: sliding windows, dilated in
+// Visible keys: at evaluation the patterns of pattern.h, from training on those of windows.h: sliding windows, dilated in
 // half of the heads, these with global tokens, and the latter in both directions (trained on masked tokens).
 enum class Sight : uint8_t {
   kFull, kStreamingLlm, kLmInfinite, kSelfExtend, kReRope,
@@ -24,7 +24,7 @@ struct Method {
   Scaling scaling = Scaling::kNone;
   Sight sight = Sight::kFull;
   MethodUse use = MethodUse::kNone;
-  std::string reason;  // why it is refused; empty where it is not
+  std::string reason;  // why it is refused; empty if it is not
 };
 
 // Every combination, in the order of the enums. `like` gives the sizes.

@@ -1,6 +1,6 @@
 // coca/model/rope_rotation.h - the angles of a model's positions under its scaling. Math: docs/math/rope.md.
-// Everything is formed in double: at position 32768 a float angle is off by 2e-3, which the tests against double would
-// see.
+// Everything is computed in double: at position 32768 a float angle is off by 2e-3, which the tests against double
+// would detect.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -23,14 +23,14 @@ namespace coca::model {
 // Without rotary positions all frequencies are zero; xPos adds its growth.
 ops::Rotation rope_rotation(const ModelSpec&, int64_t seq_len);
 
-// Whether queries count as standing inside the pattern's window: slack CoCA's do, unless the pattern says otherwise.
+// Whether queries have positions inside the pattern's window: slack CoCA's do, unless the pattern says otherwise.
 bool frames_queries(const ModelSpec&);
 
 // Where the growth of queries start .. start + n - 1 is 1 (ops/rotation.h): their middle, 0 without growth. Throws beyond
 // 65,536 tokens in one piece: zeta^(n / 2 / 512) would leave fp32.
 double growth_origin(const ModelSpec&, int64_t start, int64_t n);
 
-// The base after NTK scaling; equals rope_theta where it does not apply.
+// The base after NTK scaling; equals rope_theta if the scaling does not apply.
 double rope_base(const ModelSpec&, int64_t seq_len);
 
 }  // namespace coca::model

@@ -1,4 +1,4 @@
-// coca/model/rope_scaling.h - which scaling of rotary positions a model has, with its numbers. What each does to the
+// coca/model/rope_scaling.h - the scaling of a model's rotary positions, with its numbers. What each does to the
 // frequencies: rope_rotation.h, docs/math/rope.md. JSON forms: config.h.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -21,16 +21,17 @@ enum class YarnBorders : uint8_t { kWhole, kFractional };
 struct RopeScaling {
   Scaling type = Scaling::kNone;
   double factor = 1.0;
-  // The context before scaling, for yarn, llama3, longrope and clex; 0: the model's max_position. Dynamic NTK always reckons
-  // with max_position.
+  // The context before scaling, for yarn, llama3, longrope and clex; 0: the model's max_position. Dynamic NTK always
+  // uses max_position.
   int64_t original_max_position = 0;
   // llama3: frequencies that turn less than low_freq_factor times in the original context are divided by the factor,
-  // those that turn more than high_freq_factor times stay.
+  // those that turn more than high_freq_factor times are unchanged.
   double low_freq_factor = 1.0, high_freq_factor = 4.0;
-  // yarn: those that turn more than beta_fast times stay, those that turn less than beta_slow times are divided.
+  // yarn: those that turn more than beta_fast times are unchanged, those that turn less than beta_slow times are
+  // divided.
   double beta_fast = 32.0, beta_slow = 1.0;
   YarnBorders borders = YarnBorders::kWhole;
-  // yarn, longrope: what cos and sin are multiplied by; none: from the factor.
+  // yarn, longrope: the factor of cos and sin; none: derived from `factor`.
   std::optional<double> attention_factor;
   std::optional<double> mscale, mscale_all_dim;   // yarn as DeepSeek has it
   std::vector<double> short_factor, long_factor;  // longrope: [R/2] each
@@ -43,7 +44,7 @@ struct RopeScaling {
   friend bool operator==(const RopeScaling&, const RopeScaling&) = default;
 };
 
-// Throws Error naming the first number that makes no sense. pairs: R/2 of the model.
+// Throws Error naming the first invalid number. pairs: R/2 of the model.
 void validate(const RopeScaling&, int64_t pairs);
 
 }  // namespace coca::model

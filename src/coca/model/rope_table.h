@@ -14,12 +14,12 @@ class RopeTable {
  public:
   // Rows for positions start, start + 1, ..., start + n - 1.
   void build(const ops::Rotation&, int64_t start, int64_t n, double origin = 0.0);
-  // Rows for any positions, [sequences, n] of them; sequences is 1 or B. Those of `sizes`, where it is given, are
-  // multiplied by them.
+  // Rows for any positions, [sequences, n] of them; sequences is 1 or B. If `sizes` is given, the rows are
+  // multiplied by it.
   void build_at(const ops::Rotation&, std::span<const double> positions, int64_t n, double origin = 0.0,
                 std::span<const double> sizes = {});
   ops::RopeRows rows(int64_t first, int64_t count) const;      // [1 or B, count, R/2], from row `first` of the last build
-  // Those of keys where they are others than the queries' (growth); else empty.
+  // The rows of keys if they differ from the queries' (growth); else empty.
   ops::RopeRows key_rows(int64_t first, int64_t count) const;
 
  private:

@@ -21,7 +21,8 @@ namespace coca::model {
 enum class Architecture : uint8_t { kGptNeoX, kLlama, kMistral, kQwen2, kQwen3 };  // weight names and config fields
 // How a score is made of q and k: a dot product, or one of CoCA's collinear forms.
 enum class Score : uint8_t { kDot, kSlack, kStrict, kTied };
-// What tells positions apart: turned pairs, turned pairs and a decay (xPos), a bias by distance (ALiBi), or nothing.
+// How positions are encoded: rotated pairs, rotated pairs and a decay (xPos), a bias by distance (ALiBi), or not at
+// all.
 enum class Encoding : uint8_t { kRotary, kXpos, kAlibi, kNone };
 // Every score goes with every encoding. The names of the pairs ("attention_type" in config.json, flags, reports) stand
 // at the end of this file.
@@ -44,7 +45,7 @@ enum class Mlp : uint8_t { kGelu, kGeluTanh, kSwiGlu };
 enum class ResidualKind : uint8_t { kParallel, kSequential };
 enum class Qkv : uint8_t { kFused, kSeparate };  // one matrix (per head the rows of q, of k or t, of v), or three
 enum class Bias : uint8_t { kNone, kYes };
-enum class HeadNorm : uint8_t { kNone, kRms };  // of every head of q and k (or t) in front of the positions (Qwen3)
+enum class HeadNorm : uint8_t { kNone, kRms };  // of every head of q and k (or t), before rotation (Qwen3)
 enum class Embeddings : uint8_t { kUntied, kTied };
 // How many numbers CoCA's T projection makes for a head: one for each dim, folded to one for each rotary pair afterwards
 // (the official code), or one for each pair, D/2 (docs/math/collinear.md).
@@ -54,13 +55,13 @@ struct ModelSpec {
   Architecture architecture = Architecture::kGptNeoX;
   AttentionKind attention = AttentionKind::kRope;
   ops::Fold fold = ops::Fold::kRotary;  // CoCA with partial rotary only
-  TWidth t_width = TWidth::kFull;       // kHalf: CoCA only, and not behind norms of heads
+  TWidth t_width = TWidth::kFull;       // kHalf: CoCA only, and not with norms of heads
   ops::NormKind norm = ops::NormKind::kLayerNorm;
   Mlp mlp = Mlp::kGelu;
   ResidualKind residual = ResidualKind::kParallel;
   Qkv qkv = Qkv::kFused;
   Bias attention_bias = Bias::kYes;  // of q, k, v
-  Bias output_bias = Bias::kYes;     // of the projection behind attention
+  Bias output_bias = Bias::kYes;     // of the projection after attention
   Bias mlp_bias = Bias::kYes;
   HeadNorm head_norm = HeadNorm::kNone;
   Embeddings embeddings = Embeddings::kUntied;
@@ -76,7 +77,7 @@ struct ModelSpec {
   // (Longformer).
   int64_t global_tokens = 0;
   Direction direction = Direction::kCausal;
-  std::optional<int64_t> mask_id;      // the token that stands for masked ones; bidirectional models only
+  std::optional<int64_t> mask_id;      // the token that replaces masked ones; bidirectional models only
   AttentionPattern pattern;            // at evaluation; not part of config.json
   double rope_theta = 10000.0;
   RopeScaling rope_scaling;
@@ -99,7 +100,8 @@ struct ModelSpec {
 void validate(const ModelSpec&);
 
 // The model under another scaling, with what its own says of original context and ramps. Throws where the kind, type or
-// factor do not go together: all types but none, longrope and clex need a factor (clex: max_factor), and longrope the model's own lists.
+// factor cannot be combined: all types but none, longrope and clex need a factor (clex: max_factor), and longrope needs
+// the model's own lists.
 ModelSpec with_scaling(const ModelSpec&, Scaling, std::optional<double> factor);
 
 inline bool is_coca(AttentionKind kind) {
@@ -111,19 +113,19 @@ inline bool uses_xpos(AttentionKind kind) {
 inline bool uses_alibi(AttentionKind kind) {
   return kind.position == Encoding::kAlibi;
 }
-// Positions turn pairs: scalings apply.
+// Positions rotate pairs, so scalings apply.
 inline bool uses_rotary(AttentionKind kind) {
   return kind.position == Encoding::kRotary || uses_xpos(kind);
 }
-// Attention sees other q and k than the projections'.
+// The operands of attention differ from the projections' q and k.
 inline bool transforms_keys(AttentionKind kind) {
   return is_coca(kind) || uses_rotary(kind);
 }
 ops::CollinearOptions collinear_options(const ModelSpec&);  // for CoCA kinds
 
 int64_t parameter_count(const ModelSpec&);
-// How a layer's keys and values lie in the cache: CoCA keeps the folded t, D/2 + D numbers a token and kv head, others
-// keys and values, 2 D.
+// The layout of a layer's keys and values in the cache: CoCA keeps the folded t, D/2 + D numbers per token and kv head,
+// others keys and values, 2 D.
 KvLayout cache_layout(const ModelSpec&, int64_t B, KvType);
 // Per token and layer, the scales of int8 included.
 int64_t cache_bytes_per_token(const ModelSpec&, KvType);

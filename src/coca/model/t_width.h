@@ -11,10 +11,10 @@
 
 namespace coca::model {
 
-// The same model with T at another width. Error where that is not the same function: without t, or behind norms of heads.
+// The same model with T at another width. Error if that is not the same function: without t, or with norms of heads.
 ModelSpec with_t_width(const ModelSpec&, TWidth);
 bool has_half_t(const ModelSpec&);  // whether with_t_width(spec, kHalf) is possible
-// At half the width where possible; else the spec as it is.
+// At half the width if possible; else the spec unchanged.
 ModelSpec folded_t(const ModelSpec&);
 
 // The values of a tensor, a matrix or a bias that holds T's rows, of `from` as they are in `to`, two widths of one model. The rows

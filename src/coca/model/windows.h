@@ -14,12 +14,12 @@
 
 namespace coca::model {
 
-// Global tokens lie in the first chunk of a pass and are few beside a window.
+// Global tokens are in the first chunk of a pass, and few compared with a window.
 inline constexpr int64_t kMostGlobalTokens = 64;
 
-// As flags say it. What is empty leaves the model as it is.
+// As given by flags. Empty values leave the model unchanged.
 struct WindowOptions {
-  std::vector<int64_t> layer_window;  // [1] for all layers, or [L] from the bottom up; 0: all keys
+  std::vector<int64_t> layer_window;  // [1] for all layers, or [L] from the first layer on; 0: all keys
   std::vector<int64_t> dilation;      // [H] for all layers with a window, or [L * H] layer by layer
 
   std::optional<int64_t> global_tokens;
@@ -39,7 +39,7 @@ ModelSpec with_windows(const WindowOptions&, const ModelSpec&);
 void validate_windows(const ModelSpec&);
 // Error unless the model has a next token to predict: "generation" and the like need one.
 void require_causal(const ModelSpec&, std::string_view use);
-// Error unless it fills in masked tokens; returns the id that stands for them.
+// Error unless it predicts masked tokens; returns the mask token's id.
 int32_t require_masked(const ModelSpec&, std::string_view use);
 
 }  // namespace coca::model
