@@ -12,8 +12,8 @@ namespace coca::model {
 // What a combination can be used for.
 enum class MethodUse : uint8_t { kNone, kEvaluation, kTraining };  // training: evaluation too
 
-// Visible keys: at evaluation the patterns of pattern.h, from training on those of windows.h: sliding windows, dilated in
-// half of the heads, these with global tokens, and the latter in both directions (trained on masked tokens).
+// Visible keys: at evaluation the patterns of pattern.h, from training on those of windows.h: sliding windows, dilated
+// in half of the heads, these with global tokens, and the latter in both directions (trained on masked tokens).
 enum class Sight : uint8_t {
   kFull, kStreamingLlm, kLmInfinite, kSelfExtend, kReRope,
   kSlidingWindow, kDilatedWindow, kLongformer, kLongformerEncoder,

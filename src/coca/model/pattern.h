@@ -33,7 +33,7 @@ struct AttentionPattern {
   bool looks_back() const { return type == Pattern::kLmInfinite && middle_top_k > 0; }
   bool forgets() const { return keeps_first() && !looks_back(); }    // keys before the window need not be kept
   int64_t top_keys_of(int64_t layer) const { return looks_back() && layer >= middle_from_layer ? middle_top_k : 0; }
-  int64_t far_tokens(int64_t S) const;                               // number of first tokens that are far keys of every query
+  int64_t far_tokens(int64_t S) const;                               // first tokens that are far keys of every query
   int64_t far_keys(int64_t S) const { return looks_back() ? S : far_tokens(S); }  // the same, of any query
   // The position of query m for far keys, and the position of far key n.
   int64_t far_query(int64_t m) const;
