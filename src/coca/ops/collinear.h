@@ -11,8 +11,8 @@
 // kOfficial folds over the whole head (pairs j, j + D/2) and then rotates pairs (j, j + R/2), as the official GPT-NeoX
 // code does; its checkpoints with rotary_pct < 1 need this. Slack only. Both are equal when R = D.
 // t may also be given folded: [B, N, G, D/2], one number per pair (the mean of the two halves, made by a projection of
-// half the width). Then tbar = relu(t), in the order of the pairs above, and dt has that width too. This holds for every
-// t and dt below; with the official fold, the numbers belong to its own pairs (j, j + D/2).
+// half the width). Then tbar = relu(t), in the order of the pairs above, and dt has that width too. This holds for
+// every t and dt below; with the official fold, the numbers belong to its own pairs (j, j + D/2).
 // q, t, q_eff, k_eff and their gradients are all f32 or all bf16 (computed in f32, rounded once); tbar may be either.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once

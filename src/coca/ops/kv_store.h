@@ -1,7 +1,7 @@
 // coca/ops/kv_store.h - writes tokens into the pages of the cache and reads them back as floats.
-// Types: f32 unchanged; bf16 rounded to nearest even; int8 with scale = largest magnitude of the token's head / 127 (/ 255
-// for keys that are never negative), so that |x - stored| <= scale / 2. A head with a NaN or an infinity is read back as
-// all NaN. With KeySign::kNonNegative, negative keys become 0.
+// Types: f32 unchanged; bf16 rounded to nearest even; int8 with scale = largest magnitude of the token's head / 127 (/
+// 255 for keys that are never negative), so that |x - stored| <= scale / 2. A head with a NaN or an infinity is read
+// back as all NaN. With KeySign::kNonNegative, negative keys become 0.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

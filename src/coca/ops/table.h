@@ -27,16 +27,16 @@ struct OpTable {
 };
 std::vector<OpTable> op_tables();
 
-// The name of the row that runs the op's simplest call on operands of this type. Throws Error if the Context's device has
-// none, or if the forced one does not exist or cannot run on this machine.
+// The name of the row that runs the op's simplest call on operands of this type. Throws Error if the Context's device
+// has none, or if the forced one does not exist or cannot run on this machine.
 std::string_view running_impl(const Context&, std::string_view op, DType type);
 // Whether this machine, at the SIMD target in use, can run an implementation of an op.
 bool runs_here(std::string_view op, std::string_view impl);
 // Throws when an op or implementation forced on this Context does not exist or cannot run here.
 void check_forced(const Context&);
 
-// The SIMD target in use ("AVX3_DL", "AVX2", "SCALAR", ...), and all that this CPU and build support, best first. The target
-// holds for the whole process, because Highway's kernels dispatch through one table.
+// The SIMD target in use ("AVX3_DL", "AVX2", "SCALAR", ...), and all that this CPU and build support, best first. The
+// target holds for the whole process, because Highway's kernels dispatch through one table.
 std::string cpu_target();
 std::vector<std::string> cpu_targets();
 void set_cpu_target(std::string_view name);  // throws for a name not in cpu_targets(); call it while nothing computes
