@@ -43,6 +43,16 @@ report::Progress make_progress(report::ProgressOptions options) {
 
 std::string command_name(const CLI::App& command) { return command_path(command); }
 
+std::vector<TypedFlag> typed_flags(const CLI::App& command) {
+  std::vector<TypedFlag> flags;
+  for (const CLI::Option* option : command.get_options()) {
+    if (option->get_type_size_max() == 0) continue;
+    const bool positional = option->get_lnames().empty();
+    flags.push_back({positional ? std::vector{option->get_name()} : option->get_lnames(), positional, option->results()});
+  }
+  return flags;
+}
+
 namespace {
 int output_error = 0;                // of the first write to standard output that failed
 int text_descriptor = STDOUT_FILENO;  // where print() writes
@@ -170,7 +180,7 @@ std::string option_name(std::string_view flag) {  // rope-theta -> rope_theta
 
 void OptionFlags::add_config_flag() {
   app_->add_option("--config", config_file_, "JSON file with these options (underscores for dashes); flags override it")
-      ->type_name("FILE")->group("Configuration");
+      ->type_name("PATH")->group("Configuration");
 }
 
 std::shared_ptr<std::vector<std::string>> OptionFlags::add(std::string_view name, std::string_view help, std::string type, std::string fallback, Repeats repeats) {
@@ -179,6 +189,8 @@ std::shared_ptr<std::vector<std::string>> OptionFlags::add(std::string_view name
   std::string names = detail::flag_name(name);
   for (const Positional& p : positionals_)
     if (p.option == name) names += "," + std::string(p.label);
+  const bool text = type.starts_with("TEXT") || type.starts_with("FILE");
+  if (text && takes_path(names.substr(2, names.find(',') - 2))) type.replace(0, 4, "PATH");
   CLI::Option* option = app_->add_option(names, *texts, std::string(help))->type_name(std::move(type))->group(group_)->expected(1)->allow_extra_args(false);
   const bool list = repeats == Repeats::kAddUp;
   option->multi_option_policy(list ? CLI::MultiOptionPolicy::TakeAll : CLI::MultiOptionPolicy::TakeLast);
@@ -262,7 +274,7 @@ void OptionFlags::finish() {
   for (const auto& apply : apply_) apply();
   std::vector<SettledFlag> settled;
   for (const auto& flag : settled_) settled.push_back(flag());
-  check_paths(*app_, settled);
+  check_paths(typed_flags(*app_), settled);
   compare_ranks(command_name(*app_), to_json_());
 }
 

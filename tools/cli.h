@@ -34,6 +34,7 @@ inline constexpr int kExitFailed = 1, kExitUsage = 2, kExitInterrupted = 130, kE
 void print_note(std::string_view text);
 report::Progress make_progress(report::ProgressOptions options);  // on stderr; rewrites its line on a terminal
 std::string command_name(const CLI::App& command);                // "train", "eval ppl"
+std::vector<TypedFlag> typed_flags(const CLI::App& command);      // of those that take a value
 // To standard output, at once; of several ranks the first alone speaks. Names of files in `text` that are not UTF-8 are
 // escaped (io/names.h). Where a write fails the command goes on, since it may have files to write, and says nothing more;
 // check_output() makes that the exit code.

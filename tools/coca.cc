@@ -137,7 +137,6 @@ int run(int argc, char** argv) {
   coca::tools::add_convert(app, &action);
   coca::tools::add_info(app, &action);
   coca::tools::add_bench(app, &action);
-  coca::tools::show_paths(app);
   std::string understood;  // of the command's name
   coca::tools::Arguments arguments;
   try {
@@ -159,7 +158,7 @@ int run(int argc, char** argv) {
   coca::tools::check_ranks(coca::tools::command_name(chosen_command(app)));
   set_computing(target, forced);
   note_sizes(chosen_command(app));
-  coca::tools::check_paths(chosen_command(app), {});
+  coca::tools::check_paths(coca::tools::typed_flags(chosen_command(app)), {});
   return action();
 }
 

@@ -5,7 +5,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
@@ -134,21 +133,20 @@ std::vector<std::string> split(const std::string& text) {
   return parts;
 }
 
-Uses uses_of(const CLI::App& command, const std::vector<SettledFlag>& settled) {
+Uses uses_of(const std::vector<TypedFlag>& typed, const std::vector<SettledFlag>& settled) {
   Uses uses;
-  for (const CLI::Option* option : command.get_options()) {
-    const bool positional = option->get_lnames().empty();
-    const std::vector<std::string> names = positional ? std::vector{option->get_name()} : option->get_lnames();
-    const auto named = std::ranges::find_if(names, [](const std::string& name) { return role_of(name).has_value(); });
-    if (named == names.end() || option->get_type_size_max() == 0) continue;  // the latter: a switch
+  for (const TypedFlag& flag_typed : typed) {
+    const std::vector<std::string>& names = flag_typed.names;
+    const auto named = std::ranges::find_if(names, takes_path);
+    if (named == names.end()) continue;
     const Role role = *role_of(*named);
-    const std::string flag = (positional ? "" : "--") + *named;
-    for (const std::string& typed : option->results())
-      COCA_CHECK(!typed.empty(), "{}: the path is empty; name a file or a folder, or leave the flag out", flag);
+    const std::string flag = (flag_typed.positional ? "" : "--") + *named;
+    for (const std::string& value : flag_typed.values)
+      COCA_CHECK(!value.empty(), "{}: the path is empty; name a file or a folder, or leave the flag out", flag);
     const auto known = std::ranges::find_if(settled, [&](const SettledFlag& s) {
       return std::ranges::any_of(names, [&](const std::string& name) { return s.flag == "--" + name; });
     });
-    for (const std::string& value : known != settled.end() ? known->values : option->results())
+    for (const std::string& value : known != settled.end() ? known->values : flag_typed.values)
       for (const std::string& path : known == settled.end() && role == Role::kTexts ? split(value) : std::vector{value})
         if ((*named == "json" || *named == "csv") && is_stdout(path)) uses.to_stdout.push_back(flag);
         else if (!path.empty()) add(uses, flag, path, role);
@@ -301,18 +299,10 @@ void check_inputs_stay(const std::vector<Use>& inputs, const std::vector<OutputF
 
 }  // namespace
 
-void show_paths(CLI::App& command) {
-  for (CLI::Option* option : command.get_options()) {
-    std::string type = option->get_type_name();
-    const bool text = type.starts_with("TEXT") || type.starts_with("FILE");
-    if (text && std::ranges::any_of(option->get_lnames(), [](const std::string& name) { return role_of(name).has_value(); }))
-      option->type_name(type.replace(0, 4, "PATH"));
-  }
-  for (CLI::App* sub : command.get_subcommands([](const CLI::App*) { return true; })) show_paths(*sub);
-}
+bool takes_path(std::string_view name) { return role_of(std::string(name)).has_value(); }
 
-void check_paths(const CLI::App& command, const std::vector<SettledFlag>& settled) {
-  const Uses uses = uses_of(command, settled);
+void check_paths(const std::vector<TypedFlag>& typed, const std::vector<SettledFlag>& settled) {
+  const Uses uses = uses_of(typed, settled);
   COCA_CHECK(uses.to_stdout.size() <= 1, "{} and {} both go to standard output; give one of them a file", uses.to_stdout[0], uses.to_stdout[1]);
   if (!uses.to_stdout.empty()) print_to_stderr();
   for (const Use& input : uses.inputs) check_input_is_there(input);

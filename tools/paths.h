@@ -6,13 +6,17 @@
 
 #include <filesystem>
 #include <string>
+#include <string_view>
 #include <vector>
 
-namespace CLI {
-class App;
-}
-
 namespace coca::tools {
+
+// A flag of a command as it was typed.
+struct TypedFlag {
+  std::vector<std::string> names;   // its long names, without dashes; of what stands without a flag, the name that --help gives it
+  bool positional = false;
+  std::vector<std::string> values;  // none: not typed
+};
 
 // What a flag holds once --config and defaults are in: empty texts mean that it is not given.
 struct SettledFlag {
@@ -27,10 +31,10 @@ struct SettledFlag {
 //   an output would replace an input, or two outputs are one file, whatever the spelling: through links and hard links too.
 // Folders given as text are searched for the files that would be read. Streams (/dev/null, a FIFO, >(...)) may be given
 // several times. Flags that are not in `settled` count as they were typed.
-void check_paths(const CLI::App& command, const std::vector<SettledFlag>& settled);
+void check_paths(const std::vector<TypedFlag>& typed, const std::vector<SettledFlag>& settled);
 
-// Makes --help of the command and of its subcommands say PATH of these flags.
-void show_paths(CLI::App& command);
+// Whether the flag of this long name takes a path, so that --help says PATH.
+bool takes_path(std::string_view name);
 
 // Error where `output` lies in the folder `input`.
 void check_outside(std::string_view output_flag, const std::filesystem::path& output, std::string_view input_flag,
