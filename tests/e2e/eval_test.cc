@@ -247,7 +247,7 @@ TEST_F(EvalCli, TermKeepsTheWindowsOfAnUnfinishedLength) {
     const int64_t done = r["results"][0]["windows"], planned = r["results"][0]["planned_windows"];
     EXPECT_GT(done, 0);
     EXPECT_LT(done, planned);
-    EXPECT_EQ(r["missing"], (nlohmann::json{fmt::format("{} of {} windows of length 12", planned - done, planned), "length 64"}));
+    EXPECT_EQ(r["missing"], (nlohmann::json{fmt::format("{} of {} windows of length 12", grouped(planned - done), grouped(planned)), "length 64"}));
     EXPECT_THAT(o.out, HasSubstr("12 (partial)"));
     EXPECT_THAT(o.out, testing::Not(HasSubstr("exceed the trained length"))) << "64 was not run";
     EXPECT_THAT(io::read_file(at("out.csv")), HasSubstr("partial"));

@@ -3,6 +3,7 @@
 
 #include <fmt/format.h>
 
+#include "coca/base/count.h"
 #include "coca/io/json_file.h"
 #include "support/temp_dir.h"
 
@@ -61,7 +62,7 @@ TEST(Manifest, NoticesEveryBitAndEveryMissingByte) {
   }
   for (size_t n = 0; n < good.size(); ++n) {
     put_file(dir / "weights", good.substr(0, n));
-    EXPECT_THAT(refused(dir), AllOf(HasSubstr("weights"), HasSubstr(fmt::format("has {} bytes; 16 were written", n))));
+    EXPECT_THAT(refused(dir), AllOf(HasSubstr("weights"), HasSubstr("has " + counted(n, "byte") + "; 16 were written")));
   }
   std::filesystem::remove(dir / "weights");
   EXPECT_THAT(refused(dir), AllOf(HasSubstr("weights"), HasSubstr("No such file")));
