@@ -9,7 +9,7 @@
 #include "support/message.h"
 #include "support/tiny_model.h"
 
-namespace coca::infer {
+namespace coca::infer::session_test {
 namespace {
 
 using test::message;
@@ -115,4 +115,4 @@ TEST_F(OneSession, RefusesWhatMakesNoSense) {
 }
 
 }  // namespace
-}  // namespace coca::infer
+}  // namespace coca::infer::session_test
