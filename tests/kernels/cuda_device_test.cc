@@ -97,7 +97,7 @@ TEST_F(Cuda, PinnedCopiesAreQueued) {
   const auto gpu = opened();
   Context cx(gpu.get());
   Buffer pinned = allocate_pinned(gpu.get(), 64, "a batch");
-  const MutTensorRef staged(pinned.get(), DType::kF32, {16});
+  const MutTensorRef staged(pinned.get(), DType::kF32, {16}, kHost);
   EXPECT_EQ(staged.as<float>()[3], 0.0f);
   Tensor there({16}, DType::kF32, gpu.get());
   staged.as<float>()[3] = 7.0f;
