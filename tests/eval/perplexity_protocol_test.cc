@@ -176,7 +176,7 @@ TEST(Protocols, DocumentsAreChosenCutAndJoined) {
   p.cut = Cut::kStart;
   EXPECT_THAT(make_texts(documents, p, 99).texts[0].ids, ElementsAre(99, 2, 3, 4, 7, 8, 9));
   p.min_tokens = 6;
-  EXPECT_THAT([&] { make_texts(documents, p, 99); }, testing::ThrowsMessage<Error>(HasSubstr("none of the 4 documents has 6")));
+  EXPECT_THAT([&] { make_texts(documents, p, 99); }, testing::ThrowsMessage<Error>(HasSubstr("min_tokens is 6; of 4 documents none has as many")));
 }
 
 // Scripts that cut a document keep its start; what is not published takes the middle.

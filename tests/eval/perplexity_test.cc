@@ -356,17 +356,17 @@ TEST(Perplexity, ProgressCountsTheTokensOfAllLengths) {
 TEST(Perplexity, MistakesAreNamed) {
   const TinyModel m(test::tiny_neox(AttentionKind::kRope));
   const Documents good = documents_of(m, {20});
-  EXPECT_THAT([&] { run(m, good, {.protocol = {.lengths = {}}}); }, message("no length"));
-  EXPECT_THAT([&] { run(m, good, {.protocol = {.lengths = {8, 1}}}); }, message("length 1"));
-  EXPECT_THAT([&] { run(m, good, {.protocol = {.lengths = {8}, .stride = -1}}); }, message("stride -1"));
-  EXPECT_THAT([&] { run(m, good, {.protocol = {.lengths = {8}, .max_tokens = 1}}); }, message("max_tokens 1"));
-  EXPECT_THAT([&] { run(m, good, {.protocol = {.lengths = {8}}, .batch_tokens = 0}); }, message("batch_tokens 0"));
+  EXPECT_THAT([&] { run(m, good, {.protocol = {.lengths = {}}}); }, message("lengths: none given"));
+  EXPECT_THAT([&] { run(m, good, {.protocol = {.lengths = {8, 1}}}); }, message("lengths holds 1;"));
+  EXPECT_THAT([&] { run(m, good, {.protocol = {.lengths = {8}, .stride = -1}}); }, message("stride is -1;"));
+  EXPECT_THAT([&] { run(m, good, {.protocol = {.lengths = {8}, .max_tokens = 1}}); }, message("max_tokens is 1;"));
+  EXPECT_THAT([&] { run(m, good, {.protocol = {.lengths = {8}}, .batch_tokens = 0}); }, message("batch_tokens is 0;"));
   EXPECT_THAT(
       [&] {
         run(m, good, {.protocol = {.lengths = {8}}, .scaling = model::RopeScaling{model::Scaling::kLinear, 0.5}});
       },
       message("factor 0.5"));
-  EXPECT_THAT([&] { run(m, {{5}, {}}, {.protocol = {.lengths = {8}}}); }, message("none of the 2 documents"));
+  EXPECT_THAT([&] { run(m, {{5}, {}}, {.protocol = {.lengths = {8}}}); }, message("text: of 2 documents none has two tokens"));
   EXPECT_THAT([&] { run(m, {{5, 23, 1}}, {.protocol = {.lengths = {8}}}); }, message("23"));
 }
 
