@@ -158,15 +158,14 @@ void CachedDecoder::forget() {
   if (spec_.pattern.forgets()) cache_.forget_before(cache_.length() + 1 - spec_.pattern.window);
 }
 
-TensorRef CachedDecoder::append(Context& cx, TensorRef ids, int64_t given_length) {
-  COCA_CHECK(ids.rank() == 2 && ids.size(0) == B_ && ids.size(1) >= 1, "[generate] ids {} must be [{}, N] with N >= 1",
-             ids.shape.text(), B_);
+TensorRef CachedDecoder::append(Context& cx, TensorRef ids, int64_t end) {
+  check_ids(ids);
   const int64_t N = ids.size(1), S = cache_.length() + N;
   prepare(N);
   forget();
   cache_.reserve(cache_.held() + N);
-  const int64_t by_policy = policy_ == DynamicBase::kRequest ? std::max(planned_length_, S) : S;
-  const int64_t scaling_length = given_length > 0 ? given_length : by_policy;
+  const int64_t reached = std::max(end, S);
+  const int64_t scaling_length = policy_ == DynamicBase::kRequest ? std::max(planned_length_, reached) : reached;
   const bool rotates = model::transforms_keys(spec_.attention);
   const ops::Rotation rotation = rotates ? positions_.rotation(scaling_length) : ops::Rotation{};
   const model::AttentionInputs at = positions_.at(S - N, N, scaling_length, rotation);
@@ -186,22 +185,25 @@ TensorRef CachedDecoder::append(Context& cx, TensorRef ids, int64_t given_length
   return TensorRef(hidden()).reshape({B_, N, spec_.C});
 }
 
-void CachedDecoder::prefill(Context& cx, TensorRef ids, int64_t piece) {
-  COCA_CHECK(piece >= 1, "[generate] pieces of {} tokens; expected at least 1", piece);
+void CachedDecoder::check_ids(TensorRef ids) const {
   COCA_CHECK(ids.rank() == 2 && ids.size(0) == B_ && ids.size(1) >= 1, "[generate] ids {} must be [{}, N] with N >= 1",
              ids.shape.text(), B_);
+}
+
+void CachedDecoder::prefill(Context& cx, TensorRef ids, int64_t piece) {
+  COCA_CHECK(piece >= 1, "[generate] pieces of {} tokens; expected at least 1", piece);
+  check_ids(ids);
   const int64_t N = ids.size(1), end = cache_.length() + N;
-  const int64_t scaling_length = policy_ == DynamicBase::kRequest ? std::max(planned_length_, end) : end;
   Tensor part;  // the columns of a piece, packed
   for (int64_t n = 0; n < N; n += piece) {
     const int64_t count = std::min(piece, N - n);
     if (count == N) {
-      append(cx, ids, scaling_length);
+      append(cx, ids);
       continue;
     }
     part = Tensor({B_, count}, DType::kI32);
     for (int64_t b = 0; b < B_; ++b) std::copy_n(ids.as<int32_t>() + b * N + n, count, part.ref().as<int32_t>() + b * count);
-    append(cx, part, scaling_length);
+    append(cx, part, end);
   }
 }
 

@@ -23,8 +23,8 @@ class CachedDecoder {
                 int64_t planned_length = 0, KvType cache = KvType::kF32);
 
   // Appends ids [B, N] i32; returns their hidden states after the final norm, [B, N, C] of the matrices' type, valid until
-  // the next call. scaling_length: what dynamic NTK reckons with; 0: by the policy.
-  TensorRef append(Context&, TensorRef ids, int64_t scaling_length = 0);
+  // the next call. A piece of a longer prompt says where that ends (`end`: the length in tokens then; 0: here), for dynamic NTK.
+  TensorRef append(Context&, TensorRef ids, int64_t end = 0);
   // The same in pieces of at most `piece` tokens, whose activations alone are in memory; dynamic NTK reckons with the length at
   // the end of ids throughout. Only last_logits() is of use afterwards.
   void prefill(Context&, TensorRef ids, int64_t piece);
@@ -39,6 +39,7 @@ class CachedDecoder {
 
  private:
   class LayerCache;
+  void check_ids(TensorRef) const;
   void prepare(int64_t N);
   MutTensorRef hidden() const { return acts_.ln1; }  // of the last layer no longer needed, and of the right type
   void forget();

@@ -29,9 +29,7 @@ Session::Session(const model::ModelSpec& spec, const model::Weights& weights, Re
 
 void Session::prefill(Context& cx) {
   const int64_t length = length_of(request_.prompt), count = std::min(options_.prefill_tokens, length - done_);
-  const bool planned = options_.dynamic_base == DynamicBase::kRequest;
-  decoder_.append(cx, TensorRef(request_.prompt.data() + done_, DType::kI32, {1, count}, kHost),
-                  planned ? length + request_.max_new_tokens : length);
+  decoder_.append(cx, TensorRef(request_.prompt.data() + done_, DType::kI32, {1, count}, kHost), length);
   done_ += count;
   if (done_ == length && request_.max_new_tokens == 0) finish_ = Finish::kLength;
 }

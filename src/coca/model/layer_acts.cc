@@ -2,6 +2,7 @@
 #include "coca/model/layer_acts.h"
 
 #include <algorithm>
+#include <limits>
 
 namespace coca::model {
 
@@ -79,6 +80,19 @@ void each_act(const ModelSpec& s, int64_t B, int64_t N, const Visit& visit) {
   visit("branch2", &A::branch2, Dims{M, s.C}, Use::kBranch, Of::kActs);
 }
 
+// What an arena does not hold: views of a fused projection, of which `queries` rows have queries, and what attention sees where
+// that is not transformed.
+void make_views(const ModelSpec& s, MutTensorRef fused, int64_t queries, MutTensorRef& q, MutTensorRef& kt, MutTensorRef& v, MutTensorRef& q_eff,
+                MutTensorRef& k_eff) {
+  if (s.qkv == Qkv::kFused) {
+    std::tie(q, kt, v) = split_qkv(s, fused);
+    q = q.narrow(1, 0, std::min(queries, fused.size(1)));
+  }
+  if (transforms_keys(s.attention)) return;
+  q_eff = q;
+  k_eff = kt;
+}
+
 bool planned(Acts which, Use use) {
   const bool forward_only = which == Acts::kForward || which == Acts::kChunk;
   switch (use) {
@@ -109,24 +123,12 @@ void plan_layer_acts(const ModelSpec& s, const ActShape& shape, const std::strin
 }
 
 void finish_layer_acts(const ModelSpec& s, LayerActs& a) {
-  const bool fused = s.qkv == Qkv::kFused, turns = transforms_keys(s.attention);
-  if (fused) std::tie(a.q, a.kt, a.v) = split_qkv(s, a.qkv);
-  if (!turns) {
-    a.q_eff = a.q;
-    a.k_eff = a.kt;
-    if (s.pattern.far()) {
-      a.q_far = a.q;
-      a.k_far = a.kt;
-    }
+  make_views(s, a.qkv, std::numeric_limits<int64_t>::max(), a.q, a.kt, a.v, a.q_eff, a.k_eff);
+  if (!transforms_keys(s.attention) && s.pattern.far()) {
+    a.q_far = a.q;
+    a.k_far = a.kt;
   }
-  if (s.global_tokens == 0) return;
-  if (fused) {
-    std::tie(a.q_g, a.kt_g, a.v_g) = split_qkv(s, a.qkv_g);
-    a.q_g = a.q_g.narrow(1, 0, std::min(s.global_tokens, a.qkv_g.size(1)));
-  }
-  if (turns) return;
-  a.q_g_eff = a.q_g;
-  a.k_g_eff = a.kt_g;
+  if (s.global_tokens > 0) make_views(s, a.qkv_g, s.global_tokens, a.q_g, a.kt_g, a.v_g, a.q_g_eff, a.k_g_eff);
 }
 
 void fill_layer_acts(const ModelSpec& s, const ActShape& shape, const LayerActs& shared, LayerActs& a) {
@@ -203,20 +205,8 @@ void plan_layer_act_grads(const ModelSpec& s, const ActShape& shape, ArenaPlan& 
 }
 
 void finish_layer_act_grads(const ModelSpec& s, LayerActGrads& g) {
-  const bool fused = s.qkv == Qkv::kFused, turns = transforms_keys(s.attention);
-  if (fused) std::tie(g.dq, g.dkt, g.dv) = split_qkv(s, g.dqkv);
-  if (!turns) {
-    g.dq_eff = g.dq;
-    g.dk_eff = g.dkt;
-  }
-  if (s.global_tokens == 0) return;
-  if (fused) {
-    std::tie(g.dq_g, g.dkt_g, g.dv_g) = split_qkv(s, g.dqkv_g);
-    g.dq_g = g.dq_g.narrow(1, 0, std::min(s.global_tokens, g.dqkv_g.size(1)));
-  }
-  if (turns) return;
-  g.dq_g_eff = g.dq_g;
-  g.dk_g_eff = g.dkt_g;
+  make_views(s, g.dqkv, std::numeric_limits<int64_t>::max(), g.dq, g.dkt, g.dv, g.dq_eff, g.dk_eff);
+  if (s.global_tokens > 0) make_views(s, g.dqkv_g, s.global_tokens, g.dq_g, g.dkt_g, g.dv_g, g.dq_g_eff, g.dk_g_eff);
 }
 
 }  // namespace coca::model

@@ -25,14 +25,20 @@ int64_t head_at(const Ref& t, int64_t b, int64_t n, int64_t h) {
   return b * t.stride(0) + n * t.stride(1) + h * t.stride(2);
 }
 
-template <typename From, typename To>
-void convert_heads(TensorRef from, MutTensorRef to) {
-  const auto source = from.view<From, 4>();
-  const auto target = to.view<To, 4>();
-  each_head(to.shape, [&](int64_t b, int64_t n, int64_t h) {
-    const From* x = source.ptr(b, n, h);
-    To* y = target.ptr(b, n, h);
-    for (int64_t d = 0; d < to.size(3); ++d) y[d] = static_cast<To>(static_cast<float>(x[d]));
+// to = result(from, to), number by number, in fp32 and rounded once.
+template <typename Result>
+void combine(TensorRef from, MutTensorRef to, const Result& result) {
+  ops::with_float_type(from.dtype, [&](auto x_zero) {
+    ops::with_float_type(to.dtype, [&](auto y_zero) {
+      const auto source = from.view<decltype(x_zero), 4>();
+      const auto target = to.view<decltype(y_zero), 4>();
+      each_head(to.shape, [&](int64_t b, int64_t n, int64_t h) {
+        const auto* x = source.ptr(b, n, h);
+        auto* y = target.ptr(b, n, h);
+        for (int64_t d = 0; d < to.size(3); ++d)
+          y[d] = static_cast<decltype(y_zero)>(result(static_cast<float>(x[d]), static_cast<float>(y[d])));
+      });
+    });
   });
 }
 
@@ -44,7 +50,7 @@ void zero(Context&, MutTensorRef t) {
 }
 
 void copy(Context&, TensorRef from, MutTensorRef to) {
-  if (from.dtype != to.dtype) return to.dtype == DType::kBF16 ? convert_heads<float, BF16>(from, to) : convert_heads<BF16, float>(from, to);
+  if (from.dtype != to.dtype) return combine(from, to, [](float x, float) { return x; });
   const auto element = static_cast<int64_t>(dtype_size(from.dtype));
   const auto* source = static_cast<const std::byte*>(from.data);
   auto* target = static_cast<std::byte*>(to.data);
@@ -54,21 +60,8 @@ void copy(Context&, TensorRef from, MutTensorRef to) {
   });
 }
 
-template <typename From, typename To>
-void add_as(TensorRef from, MutTensorRef to) {
-  const auto source = from.view<From, 4>();
-  const auto target = to.view<To, 4>();
-  each_head(to.shape, [&](int64_t b, int64_t n, int64_t h) {
-    const From* x = source.ptr(b, n, h);
-    To* y = target.ptr(b, n, h);
-    for (int64_t d = 0; d < to.size(3); ++d) y[d] = static_cast<To>(static_cast<float>(y[d]) + static_cast<float>(x[d]));
-  });
-}
-
 void add(Context&, TensorRef from, MutTensorRef to) {
-  ops::with_float_type(from.dtype, [&](auto x) {
-    ops::with_float_type(to.dtype, [&](auto y) { add_as<decltype(x), decltype(y)>(from, to); });
-  });
+  combine(from, to, [](float x, float y) { return y + x; });
 }
 
 }  // namespace
