@@ -63,7 +63,8 @@ void training_step(benchmark::State& state, model::AttentionKind attention, cons
   const Stopwatch watch;
   for (auto _ : state) {
     grads.zero();
-    decoder.forward_backward(context, params.weights(), ids, targets, static_cast<float>(1.0 / tokens), grads.tensors());
+    decoder.forward_backward(context, params.weights(), ids, targets, static_cast<float>(1.0 / tokens),
+                             grads.tensors());
     optimizer.step(context, 1e-4, grads, params);
   }
   const double seconds = watch.seconds() / static_cast<double>(state.iterations());
@@ -77,8 +78,10 @@ void training_step(benchmark::State& state, model::AttentionKind attention, cons
 
 constexpr Shape kSmall{.layers = 4, .width = 128, .heads = 4, .length = 128, .batch = 32};
 constexpr Shape kMedium{.layers = 8, .width = 320, .heads = 10, .length = 256, .batch = 8};
-#define COCA_TRAINING_STEP(name, attention, shape) \
-  BENCHMARK_CAPTURE(training_step, name, model::AttentionKind::attention, shape)->UseRealTime()->Unit(benchmark::kMillisecond)
+#define COCA_TRAINING_STEP(name, attention, shape)                               \
+  BENCHMARK_CAPTURE(training_step, name, model::AttentionKind::attention, shape) \
+      ->UseRealTime()                                                            \
+      ->Unit(benchmark::kMillisecond)
 COCA_TRAINING_STEP(small_rope, kRope, kSmall);
 COCA_TRAINING_STEP(small_coca_slack, kCocaSlack, kSmall);
 COCA_TRAINING_STEP(medium_rope, kRope, kMedium);

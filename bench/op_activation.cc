@@ -20,7 +20,8 @@ template <typename T>
 void report(benchmark::State& state, double streams) {
   const double n = static_cast<double>(state.range(0) * state.range(1));
   using benchmark::Counter;
-  state.counters["GB/s"] = Counter(1e-9 * static_cast<double>(sizeof(T)) * streams * n, Counter::kIsIterationInvariantRate);
+  state.counters["GB/s"] =
+      Counter(1e-9 * static_cast<double>(sizeof(T)) * streams * n, Counter::kIsIterationInvariantRate);
   state.counters["Gelem/s"] = Counter(1e-9 * n, Counter::kIsIterationInvariantRate);
 }
 
@@ -60,8 +61,7 @@ void swiglu_backward(benchmark::State& state) {
   Context context;
   const Tensor gate = normal_tensor<T>(shape, 1), up = normal_tensor<T>(shape, 2), dy = normal_tensor<T>(shape, 3);
   Tensor dgate(shape, DTypeOf<T>::value), dup(shape, DTypeOf<T>::value);
-  for (auto _ : state)
-    ops::swiglu_backward(context, {.gate = gate, .up = up, .dy = dy, .dgate = dgate, .dup = dup});
+  for (auto _ : state) ops::swiglu_backward(context, {.gate = gate, .up = up, .dy = dy, .dgate = dgate, .dup = dup});
   report<T>(state, 5);
 }
 

@@ -1,4 +1,5 @@
-// The AdamW update (28 bytes a parameter, 30 with a bf16 copy; 34 where a cast follows), and the sum of squares for clipping (4 bytes).
+// The AdamW update (28 bytes a parameter, 30 with a bf16 copy; 34 where a cast follows), and the sum of squares for
+// clipping (4 bytes).
 // SPDX-License-Identifier: Apache-2.0
 #include <benchmark/benchmark.h>
 
@@ -37,8 +38,7 @@ void sum_of_squares(benchmark::State& state) {
   const Tensor x({state.range(0)});
   Context context;
   for (auto _ : state) benchmark::DoNotOptimize(ops::sum_of_squares(context, x));
-  state.counters["GB/s"] =
-      Counter(4e-9 * static_cast<double>(state.range(0)), Counter::kIsIterationInvariantRate);
+  state.counters["GB/s"] = Counter(4e-9 * static_cast<double>(state.range(0)), Counter::kIsIterationInvariantRate);
 }
 
 void sizes(benchmark::internal::Benchmark* b) {

@@ -1,7 +1,8 @@
 // Causal attention forward and backward: GFLOP/s (products under the mask only: 4 D per visible pair forward,
 // 10 D backward) next to the rate of a large matrix product in the same process. "layer" is prologue and attention
 // together, RoPE beside CoCA, for head dims 32 to 256; bench/README.md says how to compare the two. "packed": several
-// documents in one row, beside the same row as a single one. "window": windows with and without far keys. "dilated": dilated windows beside the causal mask.
+// documents in one row, beside the same row as a single one. "window": windows with and without far keys. "dilated":
+// dilated windows beside the causal mask.
 // SPDX-License-Identifier: Apache-2.0
 #include <benchmark/benchmark.h>
 
@@ -12,9 +13,9 @@
 #include "coca/base/rng.h"
 #include "coca/ops/attention.h"
 #include "coca/ops/collinear.h"
-#include "coca/ops/rope.h"
 #include "coca/ops/dilated_attention.h"
 #include "coca/ops/linear.h"
+#include "coca/ops/rope.h"
 
 namespace {
 
@@ -32,14 +33,15 @@ void BM_MatrixProduct(benchmark::State& state) {
   fill(x, 1), fill(w, 2);
   Context context;
   for (auto _ : state) coca::ops::linear_forward(context, {.x = x, .w = w, .y = y});
-  state.counters["GFLOP/s"] = benchmark::Counter(2e-9 * static_cast<double>(n * n * n),
-                                                 benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["GFLOP/s"] =
+      benchmark::Counter(2e-9 * static_cast<double>(n * n * n), benchmark::Counter::kIsIterationInvariantRate);
 }
 BENCHMARK(BM_MatrixProduct)->Arg(2048)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 void count(benchmark::State& state, double products, int64_t documents = 1) {  // Args: B, N, H, D
   const int64_t B = state.range(0), N = state.range(1), H = state.range(2), D = state.range(3);
-  const double pairs = static_cast<double>(B * H) * static_cast<double>(N) * (static_cast<double>(N) / static_cast<double>(documents) + 1) / 2;
+  const double pairs = static_cast<double>(B * H) * static_cast<double>(N) *
+                       (static_cast<double>(N) / static_cast<double>(documents) + 1) / 2;
   state.counters["GFLOP/s"] = benchmark::Counter(1e-9 * pairs * static_cast<double>(D) * products,
                                                  benchmark::Counter::kIsIterationInvariantRate);
 }
@@ -53,8 +55,8 @@ void BM_Attention(benchmark::State& state, bool backward) {
   coca::ops::attention_forward(context, {}, {.q = q, .k = k, .v = v, .o = o, .lse = lse});
   for (auto _ : state) {
     if (backward)
-      coca::ops::attention_backward(context, {}, {.q = q, .k = k, .v = v, .o = o, .lse = lse, .d_o = d_o, .dq = dq,
-                                                  .dk = dk, .dv = dv});
+      coca::ops::attention_backward(
+          context, {}, {.q = q, .k = k, .v = v, .o = o, .lse = lse, .d_o = d_o, .dq = dq, .dk = dk, .dv = dv});
     else
       coca::ops::attention_forward(context, {}, {.q = q, .k = k, .v = v, .o = o, .lse = lse});
   }
@@ -63,7 +65,8 @@ void BM_Attention(benchmark::State& state, bool backward) {
 
 // Args: B, N, H, D, documents of equal length in a row. One document: the causal mask without document_start.
 void BM_Packed(benchmark::State& state, bool backward) {
-  const int64_t B = state.range(0), N = state.range(1), H = state.range(2), D = state.range(3), documents = state.range(4);
+  const int64_t B = state.range(0), N = state.range(1), H = state.range(2), D = state.range(3),
+                documents = state.range(4);
   Tensor q({B, N, H, D}), k({B, N, H, D}), v({B, N, H, D}), o({B, N, H, D}), lse({B, H, N});
   Tensor d_o({B, N, H, D}), dq({B, N, H, D}), dk({B, N, H, D}), dv({B, N, H, D}), starts;
   fill(q, 1), fill(k, 2), fill(v, 3), fill(d_o, 4);
@@ -78,8 +81,17 @@ void BM_Packed(benchmark::State& state, bool backward) {
   coca::ops::attention_forward(context, {}, forward);
   for (auto _ : state) {
     if (backward)
-      coca::ops::attention_backward(context, {}, {.q = q, .k = k, .v = v, .document_start = starts, .o = o, .lse = lse,
-                                                  .d_o = d_o, .dq = dq, .dk = dk, .dv = dv});
+      coca::ops::attention_backward(context, {},
+                                    {.q = q,
+                                     .k = k,
+                                     .v = v,
+                                     .document_start = starts,
+                                     .o = o,
+                                     .lse = lse,
+                                     .d_o = d_o,
+                                     .dq = dq,
+                                     .dk = dk,
+                                     .dv = dv});
     else
       coca::ops::attention_forward(context, {}, forward);
   }
@@ -98,7 +110,8 @@ void BM_Window(benchmark::State& state) {
   const int64_t N = state.range(0), window = state.range(1), far = state.range(2);
   Tensor q({1, N, H, D}), k({1, N, H, D}), v({1, N, H, D}), o({1, N, H, D}), far_q({1, N, H, D}), far_k({1, far, H, D});
   fill(q, 1), fill(k, 2), fill(v, 3), fill(far_q, 4), fill(far_k, 5);
-  const coca::ops::AttentionOptions options{.mask = window > 0 ? coca::ops::Mask::kSlidingWindow : coca::ops::Mask::kCausal, .window = window};
+  const coca::ops::AttentionOptions options{
+      .mask = window > 0 ? coca::ops::Mask::kSlidingWindow : coca::ops::Mask::kCausal, .window = window};
   coca::ops::FarKeys keys;
   if (far > 0) keys.q = far_q, keys.k = far_k;
   Context context;
@@ -108,13 +121,21 @@ void BM_Window(benchmark::State& state) {
     const int64_t seen = window > 0 ? std::min(window, m + 1) : m + 1;
     pairs += static_cast<double>(seen + std::min(far, m + 1 - seen));
   }
-  state.counters["GFLOP/s"] = benchmark::Counter(4e-9 * pairs * static_cast<double>(H * D), benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["GFLOP/s"] =
+      benchmark::Counter(4e-9 * pairs * static_cast<double>(H * D), benchmark::Counter::kIsIterationInvariantRate);
 }
 BENCHMARK(BM_Window)
-    ->Args({16384, 0, 0})->Args({16384, 2048, 0})->Args({16384, 2044, 4})->Args({16384, 2048, 100})->Args({16384, 2048, 16384})
-    ->ArgNames({"N", "window", "far"})->UseRealTime()->Unit(benchmark::kMillisecond);
+    ->Args({16384, 0, 0})
+    ->Args({16384, 2048, 0})
+    ->Args({16384, 2044, 4})
+    ->Args({16384, 2048, 100})
+    ->Args({16384, 2048, 16384})
+    ->ArgNames({"N", "window", "far"})
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
 
-// Args: N, window, dilation of all heads. The pairs attended are those of the window whatever the dilation, and so is the time.
+// Args: N, window, dilation of all heads. The pairs attended are those of the window whatever the dilation, and so is
+// the time.
 void BM_Dilated(benchmark::State& state, bool backward) {
   constexpr int64_t H = 4, D = 64;
   const int64_t N = state.range(0), window = state.range(1), dilation = state.range(2);
@@ -123,20 +144,22 @@ void BM_Dilated(benchmark::State& state, bool backward) {
   fill(q, 1), fill(k, 2), fill(v, 3), fill(d_o, 4);
   const std::vector<int64_t> heads(H, dilation);
   const coca::ops::DilatedAttentionOptions options{
-      .attention = {.mask = window > 0 ? coca::ops::Mask::kSlidingWindow : coca::ops::Mask::kCausal, .window = window}, .dilation = heads};
+      .attention = {.mask = window > 0 ? coca::ops::Mask::kSlidingWindow : coca::ops::Mask::kCausal, .window = window},
+      .dilation = heads};
   const coca::ops::AttentionForward forward{.q = q, .k = k, .v = v, .o = o, .lse = lse};
   Context context;
   coca::ops::dilated_attention_forward(context, options, forward);
   for (auto _ : state) {
     if (backward)
-      coca::ops::dilated_attention_backward(context, options, {.q = q, .k = k, .v = v, .o = o, .lse = lse, .d_o = d_o, .dq = dq, .dk = dk, .dv = dv});
+      coca::ops::dilated_attention_backward(
+          context, options, {.q = q, .k = k, .v = v, .o = o, .lse = lse, .d_o = d_o, .dq = dq, .dk = dk, .dv = dv});
     else
       coca::ops::dilated_attention_forward(context, options, forward);
   }
   double pairs = 0;
   for (int64_t m = 0; m < N; ++m) pairs += static_cast<double>(window > 0 ? std::min(window, m / dilation + 1) : m + 1);
-  state.counters["GFLOP/s"] =
-      benchmark::Counter((backward ? 10e-9 : 4e-9) * pairs * static_cast<double>(H * D), benchmark::Counter::kIsIterationInvariantRate);
+  state.counters["GFLOP/s"] = benchmark::Counter((backward ? 10e-9 : 4e-9) * pairs * static_cast<double>(H * D),
+                                                 benchmark::Counter::kIsIterationInvariantRate);
 }
 void dilations(benchmark::internal::Benchmark* b) {
   b->Args({16384, 0, 1})->Args({16384, 512, 1})->Args({16384, 512, 2})->Args({16384, 512, 4})->Args({16384, 512, 8});
@@ -156,7 +179,8 @@ void BM_Layer(benchmark::State& state, Positions kind) {
   Tensor cos({1, N, D / 2}), sin({1, N, D / 2});
   for (int64_t i = 0; i < N * D / 2; ++i) {
     const int64_t position = i / (D / 2), pair = i % (D / 2);
-    const double angle = static_cast<double>(position) * std::pow(10000.0, -2.0 * static_cast<double>(pair) / static_cast<double>(D));
+    const double angle =
+        static_cast<double>(position) * std::pow(10000.0, -2.0 * static_cast<double>(pair) / static_cast<double>(D));
     cos.values<float>()[static_cast<size_t>(i)] = static_cast<float>(std::cos(angle));
     sin.values<float>()[static_cast<size_t>(i)] = static_cast<float>(std::sin(angle));
   }
@@ -172,8 +196,8 @@ void BM_Layer(benchmark::State& state, Positions kind) {
       coca::ops::collinear_forward(context, options, {.rows = rows, .q = q, .t = t, .q_eff = q_eff, .k_eff = k_eff});
     }
     coca::ops::attention_forward(context, {}, {.q = q_eff, .k = k_eff, .v = v, .o = o, .lse = lse});
-    coca::ops::attention_backward(context, {}, {.q = q_eff, .k = k_eff, .v = v, .o = o, .lse = lse, .d_o = d_o,
-                                                .dq = dq, .dk = dt, .dv = dv});
+    coca::ops::attention_backward(
+        context, {}, {.q = q_eff, .k = k_eff, .v = v, .o = o, .lse = lse, .d_o = d_o, .dq = dq, .dk = dt, .dv = dv});
     if (kind == Positions::kRope) {
       coca::ops::rope_backward(context, {.rows = rows, .dy = dq, .dx = dq});
       coca::ops::rope_backward(context, {.rows = rows, .dy = dt, .dx = dt});
@@ -193,7 +217,11 @@ BENCHMARK_CAPTURE(BM_Layer, coca_slack, Positions::kCocaSlack)->Apply(layers);
 BENCHMARK_CAPTURE(BM_Layer, coca_strict, Positions::kCocaStrict)->Apply(layers);
 
 void shapes(benchmark::internal::Benchmark* b) {
-  b->Args({32, 128, 4, 32})->Args({8, 512, 8, 64})->Args({1, 2048, 8, 64})->Args({1, 8192, 4, 64})->Args({1, 2048, 4, 128});
+  b->Args({32, 128, 4, 32})
+      ->Args({8, 512, 8, 64})
+      ->Args({1, 2048, 8, 64})
+      ->Args({1, 8192, 4, 64})
+      ->Args({1, 2048, 4, 128});
   b->UseRealTime()->Unit(benchmark::kMillisecond);
 }
 BENCHMARK_CAPTURE(BM_Attention, forward, false)->Apply(shapes);

@@ -42,8 +42,7 @@ void cross_entropy_backward(benchmark::State& state) {
   Tensor nll({M}), lse({M}), dlogits({M, V});
   ops::cross_entropy_forward(context, {.logits = logits, .targets = targets, .nll = nll, .lse = lse});
   for (auto _ : state)
-    ops::cross_entropy_backward(context,
-                                {.logits = logits, .targets = targets, .lse = lse, .dlogits = dlogits});
+    ops::cross_entropy_backward(context, {.logits = logits, .targets = targets, .lse = lse, .dlogits = dlogits});
   state.counters["GB/s"] = Counter(8e-9 * static_cast<double>(M * V), Counter::kIsIterationInvariantRate);
 }
 
@@ -55,11 +54,10 @@ void lm_loss_forward_backward(benchmark::State& state) {
   const Tensor x = small_values<T>({M, C}, 1), w = small_values<T>({V, C}, 2), targets = random_targets(M, V);
   Tensor nll({M}), dx({M, C}, DTypeOf<T>::value), dw({V, C});
   for (auto _ : state)
-    ops::lm_loss_forward_backward(
-        context, {.x = x, .w = w, .targets = targets, .nll = nll, .chunk_rows = state.range(3)},
-        {.scale = 1.0f / static_cast<float>(M), .dx = dx, .dw = dw});
-  state.counters["GFLOP/s"] =
-      Counter(6e-9 * static_cast<double>(M * V * C), Counter::kIsIterationInvariantRate);
+    ops::lm_loss_forward_backward(context,
+                                  {.x = x, .w = w, .targets = targets, .nll = nll, .chunk_rows = state.range(3)},
+                                  {.scale = 1.0f / static_cast<float>(M), .dx = dx, .dw = dw});
+  state.counters["GFLOP/s"] = Counter(6e-9 * static_cast<double>(M * V * C), Counter::kIsIterationInvariantRate);
 }
 
 BENCHMARK(cross_entropy_forward)

@@ -1,5 +1,5 @@
-// One new token over a cache: CoCA's folded keys (D/2 + D numbers a token and head) against keys and values (2 D) in the
-// same kernel, per storage type. Bytes are those of the cache; the rate of plain reading is measured beside.
+// One new token over a cache: CoCA's folded keys (D/2 + D numbers a token and head) against keys and values (2 D) in
+// the same kernel, per storage type. Bytes are those of the cache; the rate of plain reading is measured beside.
 // SPDX-License-Identifier: Apache-2.0
 #include <benchmark/benchmark.h>
 
@@ -41,16 +41,21 @@ void BM_ReadMemory(benchmark::State& state) {
 BENCHMARK(BM_ReadMemory)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 enum class Keys { kRope, kCoca };
-constexpr int64_t kLayers = 4;  // taken in turn: in a model no layer's cache survives the others in the last-level cache
+constexpr int64_t kLayers =
+    4;  // taken in turn: in a model no layer's cache survives the others in the last-level cache
 
 // Args: S, H, G, D, new tokens
 void BM_Decode(benchmark::State& state, Keys keys, KvType type) {
   const int64_t S = state.range(0), H = state.range(1), G = state.range(2), D = state.range(3), N = state.range(4);
   const bool coca = keys == Keys::kCoca;
   const int64_t W = coca ? D / 2 : D;
-  coca::KvPages pages(
-      {.type = type, .key_sign = coca ? coca::KeySign::kNonNegative : coca::KeySign::kSigned, .B = 1, .G = G, .W = W, .D = D},
-      kLayers);
+  coca::KvPages pages({.type = type,
+                       .key_sign = coca ? coca::KeySign::kNonNegative : coca::KeySign::kSigned,
+                       .B = 1,
+                       .G = G,
+                       .W = W,
+                       .D = D},
+                      kLayers);
   pages.reserve(S);
   Context context;
   constexpr int64_t kPart = 1024;
@@ -66,11 +71,12 @@ void BM_Decode(benchmark::State& state, Keys keys, KvType type) {
   angles.build(rotation, S);
   Tensor q({1, N, H, D}), o({1, N, H, D}), cos({1, N, D / 2}), sin({1, N, D / 2});
   fill(q, 3), fill(cos, 4), fill(sin, 5);
-  const coca::ops::DecodeAttentionOptions options{.score = coca ? coca::ops::Score::kCollinear : coca::ops::Score::kRope};
+  const coca::ops::DecodeAttentionOptions options{.score =
+                                                      coca ? coca::ops::Score::kCollinear : coca::ops::Score::kRope};
   int64_t layer = 0;
   for (auto _ : state) {
-    coca::ops::decode_attention(
-        context, options, {.q = q, .rows = {cos, sin}, .angles = &angles, .cache = pages.view(layer, S), .o = o});
+    coca::ops::decode_attention(context, options,
+                                {.q = q, .rows = {cos, sin}, .angles = &angles, .cache = pages.view(layer, S), .o = o});
     layer = (layer + 1) % kLayers;
   }
   const double bytes = static_cast<double>(S * G) * static_cast<double>(pages.layout().head_bytes());

@@ -26,8 +26,7 @@ void linear_backward(benchmark::State& state) {
   Context context;
   const Tensor x({M, K}), w({N, K}), dy({M, N});
   Tensor dx({M, K}), dw({N, K}), db({N});
-  for (auto _ : state)
-    ops::linear_backward(context, {.x = x, .w = w, .dy = dy, .dx = dx, .dw = dw, .db = db});
+  for (auto _ : state) ops::linear_backward(context, {.x = x, .w = w, .dy = dy, .dx = dx, .dw = dw, .db = db});
   report(state, 2);
 }
 

@@ -20,8 +20,7 @@ void norm_forward(benchmark::State& state) {
   Context context;
   const Tensor x({M, C}), w({C}), b({C});
   Tensor y({M, C}, DTypeOf<T>::value), stat({M, 2});
-  for (auto _ : state)
-    ops::norm_forward(context, {.kind = kKind, .x = x, .w = w, .b = b, .y = y, .stat = stat});
+  for (auto _ : state) ops::norm_forward(context, {.kind = kKind, .x = x, .w = w, .b = b, .y = y, .stat = stat});
   report(state, 4 + sizeof(T));
 }
 
@@ -32,8 +31,7 @@ void norm_backward(benchmark::State& state) {
   const Tensor x({M, C}), w({C}), stat({M, 2}), dy({M, C}, DTypeOf<T>::value);
   Tensor dx({M, C}), dw({C}), db({C});
   for (auto _ : state)
-    ops::norm_backward(context,
-                       {.kind = kKind, .x = x, .w = w, .stat = stat, .dy = dy, .dx = dx, .dw = dw, .db = db});
+    ops::norm_backward(context, {.kind = kKind, .x = x, .w = w, .stat = stat, .dy = dy, .dx = dx, .dw = dw, .db = db});
   report(state, 12 + sizeof(T));
 }
 

@@ -35,7 +35,8 @@ double attend(ops::Collinear kind, int64_t start, const Tensor& q, const Tensor&
   ops::collinear_forward(cx, {.kind = kind}, {.rows = {cos, sin}, .q = q, .t = t, .q_eff = q_eff, .k_eff = k_eff});
   ops::attention_forward(cx, {.mask = ops::Mask::kCausal}, {.q = q_eff, .k = k_eff, .v = v, .o = o});
   double score = 0;
-  for (int64_t d = 0; d < D; ++d) score += q_eff.ref().view<float, 4>()(0, N - 1, 0, d) * k_eff.ref().view<float, 4>()(0, 0, 0, d);
+  for (int64_t d = 0; d < D; ++d)
+    score += q_eff.ref().view<float, 4>()(0, N - 1, 0, d) * k_eff.ref().view<float, 4>()(0, 0, 0, d);
   return score;
 }
 
@@ -44,9 +45,11 @@ double attend(ops::Collinear kind, int64_t start, const Tensor& q, const Tensor&
 int main() {
   const Tensor q = random_heads(1), t = random_heads(2), v = random_heads(3);
   Tensor o({1, N, 1, D});
-  std::printf("score of the query at n + %d and the key at n\n%-8s %12s %12s\n", static_cast<int>(N) - 1, "n", "slack", "strict");
+  std::printf("score of the query at n + %d and the key at n\n%-8s %12s %12s\n", static_cast<int>(N) - 1, "n", "slack",
+              "strict");
   for (const int64_t start : {0, 10, 100, 1000}) {
-    const double slack = attend(ops::Collinear::kSlack, start, q, t, v, o), strict = attend(ops::Collinear::kStrict, start, q, t, v, o);
+    const double slack = attend(ops::Collinear::kSlack, start, q, t, v, o),
+                 strict = attend(ops::Collinear::kStrict, start, q, t, v, o);
     std::printf("%-8d %12.6f %12.6f\n", static_cast<int>(start), slack, strict);
   }
   std::printf("Equal at n = 0; only the strict score is a function of the distance alone.\n");

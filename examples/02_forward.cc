@@ -16,7 +16,8 @@ int main() {
   spec.H = 4, spec.G = 4, spec.D = 16, spec.R = 16;
   model::ParamStore params(spec);
   model::initialise(spec, 1, params);
-  std::printf("%lld parameters in %zu tensors, for example:\n", static_cast<long long>(model::parameter_count(spec)), params.infos().size());
+  std::printf("%lld parameters in %zu tensors, for example:\n", static_cast<long long>(model::parameter_count(spec)),
+              params.infos().size());
   for (const char* part : {"embed_in", "query_key_value.weight", "embed_out"})
     for (const model::ParamInfo& info : params.infos())
       if (info.name.find(part) != std::string::npos) {
@@ -40,6 +41,7 @@ int main() {
   for (const float x : logits.values<float>()) sum += std::exp(x);
   const auto best = std::ranges::max_element(logits.values<float>());
   std::printf("most likely next token: %d with probability %.4f (uniform would be %.4f)\n",
-              static_cast<int>(best - logits.values<float>().begin()), std::exp(*best) / sum, 1.0 / static_cast<double>(spec.V));
+              static_cast<int>(best - logits.values<float>().begin()), std::exp(*best) / sum,
+              1.0 / static_cast<double>(spec.V));
   return 0;
 }

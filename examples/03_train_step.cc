@@ -43,7 +43,8 @@ int main() {
     for (int64_t i = 0; i < nll.numel(); ++i) loss += nll.as<float>()[i] / static_cast<double>(B * N);
     const optim::UpdateReport update = optimizer.step(cx, 3e-3, grads, params);
     if (step == 1) first = loss;
-    if (step == 1 || step % 5 == 0) std::printf("step %2d  loss %.4f  gradient norm %.3f\n", step, loss, update.grad_norm);
+    if (step == 1 || step % 5 == 0)
+      std::printf("step %2d  loss %.4f  gradient norm %.3f\n", step, loss, update.grad_norm);
   }
   return loss < 0.5 * first ? 0 : 1;
 }

@@ -18,14 +18,14 @@ struct Renamed {
   std::string_view command, old_name, name;
 };
 constexpr Renamed kRenamed[] = {
-    {"data build", "input", "text"},        {"data build", "output", "out"},
-    {"data import", "input", "dataset"},    {"data import", "output", "out"},
-    {"tokenizer train", "input", "text"},   {"tokenizer train", "output", "out"},
-    {"eval ruler", "haystack", "text"},     {"bench attention", "kind", "attention"},
+    {"data build", "input", "text"},           {"data build", "output", "out"},
+    {"data import", "input", "dataset"},       {"data import", "output", "out"},
+    {"tokenizer train", "input", "text"},      {"tokenizer train", "output", "out"},
+    {"eval ruler", "haystack", "text"},        {"bench attention", "kind", "attention"},
     {"bench attention", "dtype", "precision"}, {"bench train", "kind", "attention"},
-    {"bench train", "vocab", "vocab-size"}, {"bench eval", "kind", "attention"},
-    {"bench eval", "vocab", "vocab-size"},  {"bench decode", "kind", "attention"},
-    {"bench decode", "vocab", "vocab-size"}, {"bench ring", "kind", "attention"},
+    {"bench train", "vocab", "vocab-size"},    {"bench eval", "kind", "attention"},
+    {"bench eval", "vocab", "vocab-size"},     {"bench decode", "kind", "attention"},
+    {"bench decode", "vocab", "vocab-size"},   {"bench ring", "kind", "attention"},
     {"bench ring", "dtype", "precision"},
 };
 
@@ -35,20 +35,61 @@ constexpr std::string_view kJsonWasASwitch[] = {"generate", "convert", "info", "
 // What other programs call things, for "did you mean": the first of these names that the command has.
 const std::multimap<std::string_view, std::string_view>& words_of_others() {
   static const std::multimap<std::string_view, std::string_view> words = {
-      {"lr", "learning-rate"},       {"bs", "batch"},             {"batch-size", "batch"},      {"wd", "weight-decay"},
-      {"hidden-size", "width"},      {"d-model", "width"},        {"dim", "width"},             {"seq-len", "length"},
-      {"seq-len", "lengths"},        {"seq-length", "length"},    {"seq-length", "lengths"},    {"context", "length"},
-      {"context", "lengths"},        {"context-length", "length"}, {"context-length", "lengths"}, {"ctx", "length"},
-      {"ctx", "lengths"},            {"block-size", "length"},    {"max-seq-len", "length"},    {"max-length", "length"},
-      {"max-length", "lengths"},     {"max-tokens", "max-new-tokens"}, {"n-predict", "max-new-tokens"},
-      {"num-epochs", "epochs"},      {"max-steps", "steps"},      {"iters", "steps"},           {"gradient-accumulation-steps", "accumulation"},
-      {"grad-clip", "clip-norm"},    {"max-grad-norm", "clip-norm"}, {"warmup", "warmup-steps"}, {"output", "out"},
-      {"output-dir", "out"},         {"output-file", "out"},      {"out-dir", "out"},           {"save-dir", "out"},
-      {"input", "text"},             {"file", "text"},            {"dataset", "text"},          {"train-file", "text"},
-      {"data", "text"},              {"checkpoint", "model"},     {"model-path", "model"},      {"model-dir", "model"},
-      {"dtype", "precision"},        {"kind", "attention"},       {"method", "attention"},      {"nproc", "threads"},
-      {"temp", "temperature"},       {"grad-accum", "accumulation"}, {"lora-r", "lora-rank"},   {"n-layers", "layers"},
-      {"n-heads", "heads"},          {"rope-base", "rope-theta"}, {"rope-factor", "factor"},    {"scaling", "rope-scaling"}};
+      {"lr", "learning-rate"},
+      {"bs", "batch"},
+      {"batch-size", "batch"},
+      {"wd", "weight-decay"},
+      {"hidden-size", "width"},
+      {"d-model", "width"},
+      {"dim", "width"},
+      {"seq-len", "length"},
+      {"seq-len", "lengths"},
+      {"seq-length", "length"},
+      {"seq-length", "lengths"},
+      {"context", "length"},
+      {"context", "lengths"},
+      {"context-length", "length"},
+      {"context-length", "lengths"},
+      {"ctx", "length"},
+      {"ctx", "lengths"},
+      {"block-size", "length"},
+      {"max-seq-len", "length"},
+      {"max-length", "length"},
+      {"max-length", "lengths"},
+      {"max-tokens", "max-new-tokens"},
+      {"n-predict", "max-new-tokens"},
+      {"num-epochs", "epochs"},
+      {"max-steps", "steps"},
+      {"iters", "steps"},
+      {"gradient-accumulation-steps", "accumulation"},
+      {"grad-clip", "clip-norm"},
+      {"max-grad-norm", "clip-norm"},
+      {"warmup", "warmup-steps"},
+      {"output", "out"},
+      {"output-dir", "out"},
+      {"output-file", "out"},
+      {"out-dir", "out"},
+      {"save-dir", "out"},
+      {"input", "text"},
+      {"file", "text"},
+      {"dataset", "text"},
+      {"train-file", "text"},
+      {"data", "text"},
+      {"checkpoint", "model"},
+      {"model-path", "model"},
+      {"model-dir", "model"},
+      {"dtype", "precision"},
+      {"kind", "attention"},
+      {"method", "attention"},
+      {"nproc", "threads"},
+      {"temp", "temperature"},
+      {"grad-accum", "accumulation"},
+      {"lora-r", "lora-rank"},
+      {"n-layers", "layers"},
+      {"n-heads", "heads"},
+      {"rope-base", "rope-theta"},
+      {"rope-factor", "factor"},
+      {"scaling", "rope-scaling"}};
   return words;
 }
 
@@ -81,7 +122,9 @@ struct Walk {
   }
 };
 
-std::vector<const CLI::App*> commands_of(const CLI::App& app) { return app.get_subcommands([](const CLI::App*) { return true; }); }
+std::vector<const CLI::App*> commands_of(const CLI::App& app) {
+  return app.get_subcommands([](const CLI::App*) { return true; });
+}
 
 const CLI::App* command_named(const CLI::App& app, const std::string& name) {
   for (const CLI::App* command : commands_of(app))
@@ -103,14 +146,16 @@ bool is_list(const CLI::Option& option) { return option.get_multi_option_policy(
 [[noreturn]] void unknown_flag(const Walk& walk, const std::string& flag, std::span<const std::string> rest) {
   const std::vector<std::string> flags = walk.flags();
   std::vector<std::string> near;
-  const auto [begin, end] = words_of_others().equal_range(std::string_view(flag).substr(std::min<size_t>(flag.size(), 2)));
+  const auto [begin, end] =
+      words_of_others().equal_range(std::string_view(flag).substr(std::min<size_t>(flag.size(), 2)));
   for (auto it = begin; it != end && near.empty(); ++it)
-    if (std::ranges::find(flags, "--" + std::string(it->second)) != flags.end()) near.push_back("--" + std::string(it->second));
+    if (std::ranges::find(flags, "--" + std::string(it->second)) != flags.end())
+      near.push_back("--" + std::string(it->second));
   if (near.empty()) near = nearest_names(flag, flags);
   for (const CLI::App* command : commands_of(*walk.at))
     if (command->get_option_no_throw(flag) && std::ranges::find(rest, command->get_name()) != rest.end())
-      fail(ErrorKind::kInvalidArgument, "{}: no such option of {}; options of a command stand behind it: {} {} {} ...", flag, walk.program(), walk.program(),
-           command->get_name(), flag);
+      fail(ErrorKind::kInvalidArgument, "{}: no such option of {}; options of a command stand behind it: {} {} {} ...",
+           flag, walk.program(), walk.program(), command->get_name(), flag);
   fail(ErrorKind::kInvalidArgument, "{}: no such option of {}{}", flag, walk.program(), did_you_mean(near));
 }
 
@@ -126,8 +171,10 @@ bool is_list(const CLI::Option& option) { return option.get_multi_option_policy(
     fail(ErrorKind::kInvalidArgument, "{}: no such command of {}{}", word, walk.program(), did_you_mean(near));
   }
   if (walk.last && is_list(*walk.last))
-    fail(ErrorKind::kInvalidArgument, "\"{}\": give {} once for each value, or the values separated by commas; a pattern of file names stands in quotes", word,
-         walk.last->get_name());
+    fail(ErrorKind::kInvalidArgument,
+         "\"{}\": give {} once for each value, or the values separated by commas; a pattern of file names stands in "
+         "quotes",
+         word, walk.last->get_name());
   fail(ErrorKind::kInvalidArgument, "\"{}\": {} takes no argument here{}", word, walk.program(),
        walk.find("--" + word) ? did_you_mean(std::vector<std::string>{"--" + word}) : "");
 }
@@ -153,7 +200,8 @@ void understand_flag(Walk& walk, const std::vector<std::string>& args, size_t& i
   const bool more = i + 1 < args.size(), switches = option->get_type_name() == "[BOOL]";
   const auto looks_like_a_flag = [&](const std::string& text) {
     const std::string name = text.substr(0, text.find('='));
-    return name.size() > 1 && name[0] == '-' && (walk.find(name) || (name.size() > 2 && !renamed(path, name.substr(2)).empty()));
+    return name.size() > 1 && name[0] == '-' &&
+           (walk.find(name) || (name.size() > 2 && !renamed(path, name.substr(2)).empty()));
   };
   std::string value;
   if (equals != std::string::npos) {
@@ -167,7 +215,8 @@ void understand_flag(Walk& walk, const std::vector<std::string>& args, size_t& i
     value = "-";
   } else {
     const std::string kind = option->get_type_name().empty() ? "a value" : "a value (" + option->get_type_name() + ")";
-    COCA_CHECK(!more, "{}: needs {}, but {} follows, which is a flag; if that is the value, write {}={}", flag, kind, args[i + 1], flag, args[i + 1]);
+    COCA_CHECK(!more, "{}: needs {}, but {} follows, which is a flag; if that is the value, write {}={}", flag, kind,
+               args[i + 1], flag, args[i + 1]);
     fail(ErrorKind::kInvalidArgument, "{}: needs {}", flag, kind);
   }
   const auto [before, first] = walk.given.try_emplace(option, value);

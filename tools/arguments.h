@@ -23,8 +23,9 @@ struct Arguments {
   std::vector<std::string> notes;  // for the user: old names, values that do not count
 };
 
-// `args` without the program's name. "help X" becomes "X --help". Error, for one that is neither flag, value nor command,
-// with the nearest name; it begins with what was found. `command` is set to the command as far as it was understood.
+// `args` without the program's name. "help X" becomes "X --help". Error, for one that is neither flag, value nor
+// command, with the nearest name; it begins with what was found. `command` is set to the command as far as it was
+// understood.
 Arguments understand(const CLI::App& root, const std::vector<std::string>& args, std::string& command);
 
 }  // namespace coca::tools

@@ -31,7 +31,8 @@ void print_note(std::string_view text) {
 }
 
 report::Progress make_progress(report::ProgressOptions options) {
-  if (const int columns = terminal_columns(Stream::kError)) options.columns = columns - 1;  // the last is for the cursor
+  if (const int columns = terminal_columns(Stream::kError))
+    options.columns = columns - 1;  // the last is for the cursor
   options.label = io::shown_name(options.label);
   options.terminal = isatty(STDERR_FILENO) ? report::Terminal::kYes : report::Terminal::kNo;
   return report::Progress(std::move(options), [](std::string_view text) {
@@ -48,13 +49,14 @@ std::vector<TypedFlag> typed_flags(const CLI::App& command) {
   for (const CLI::Option* option : command.get_options()) {
     if (option->get_type_size_max() == 0) continue;
     const bool positional = option->get_lnames().empty();
-    flags.push_back({positional ? std::vector{option->get_name()} : option->get_lnames(), positional, option->results()});
+    flags.push_back(
+        {positional ? std::vector{option->get_name()} : option->get_lnames(), positional, option->results()});
   }
   return flags;
 }
 
 namespace {
-int output_error = 0;                // of the first write to standard output that failed
+int output_error = 0;                 // of the first write to standard output that failed
 int text_descriptor = STDOUT_FILENO;  // where print() writes
 
 void write_to(int descriptor, std::string_view bytes) {
@@ -75,9 +77,7 @@ void write_to(int descriptor, std::string_view bytes) {
 
 }  // namespace
 
-void print(std::string_view text) {
-  write_to(text_descriptor, io::shown_name(text));
-}
+void print(std::string_view text) { write_to(text_descriptor, io::shown_name(text)); }
 void print_bytes(std::string_view bytes) {
   if (is_terminal(text_descriptor == STDOUT_FILENO ? Stream::kOut : Stream::kError))
     write_to(text_descriptor, harmless(bytes));
@@ -94,7 +94,8 @@ int check_output(int code) {
   if (output_error == 0 && ::close(STDOUT_FILENO) != 0 && errno != EBADF && errno != EINTR) output_error = errno;
   if (output_error == 0) return code;
   if (output_error == EPIPE) return code != 0 ? code : kExitNoReader;
-  std::fprintf(stderr, "coca: standard output: cannot write: %s\n", output_error == EBADF ? "it is closed" : std::strerror(output_error));
+  std::fprintf(stderr, "coca: standard output: cannot write: %s\n",
+               output_error == EBADF ? "it is closed" : std::strerror(output_error));
   return code != 0 ? code : kExitFailed;
 }
 
@@ -107,18 +108,12 @@ void hold_standard_streams() {
 }
 
 namespace {
-int text_columns() {
-  return terminal_columns(text_descriptor == STDOUT_FILENO ? Stream::kOut : Stream::kError);
-}
+int text_columns() { return terminal_columns(text_descriptor == STDOUT_FILENO ? Stream::kOut : Stream::kError); }
 }  // namespace
 
-void print_prose(std::string_view text) {
-  print(wrapped(io::shown_name(text), text_columns(), 2));
-}
+void print_prose(std::string_view text) { print(wrapped(io::shown_name(text), text_columns(), 2)); }
 
-std::string table_text(const report::Table& table) {
-  return report::to_text_within(table, text_columns());
-}
+std::string table_text(const report::Table& table) { return report::to_text_within(table, text_columns()); }
 
 namespace detail {
 
@@ -145,8 +140,8 @@ void parse_text(std::string_view flag, const std::string& text, int64_t& out) {
 
 void parse_text(std::string_view flag, const std::string& text, double& out) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
-  COCA_CHECK(error == std::errc() && end == text.data() + text.size() && std::isfinite(out), "{}: \"{}\" is not a finite number",
-             flag, text);
+  COCA_CHECK(error == std::errc() && end == text.data() + text.size() && std::isfinite(out),
+             "{}: \"{}\" is not a finite number", flag, text);
 }
 
 void parse_text(std::string_view flag, const std::string& text, float& out) {
@@ -180,10 +175,12 @@ std::string option_name(std::string_view flag) {  // rope-theta -> rope_theta
 
 void OptionFlags::add_config_flag() {
   app_->add_option("--config", config_file_, "JSON file with these options (underscores for dashes); flags override it")
-      ->type_name("PATH")->group("Configuration");
+      ->type_name("PATH")
+      ->group("Configuration");
 }
 
-std::shared_ptr<std::vector<std::string>> OptionFlags::add(std::string_view name, std::string_view help, std::string type, std::string fallback, Repeats repeats) {
+std::shared_ptr<std::vector<std::string>> OptionFlags::add(std::string_view name, std::string_view help,
+                                                           std::string type, std::string fallback, Repeats repeats) {
   auto texts = std::make_shared<std::vector<std::string>>();
   given_.emplace_back(detail::flag_name(name), texts);
   std::string names = detail::flag_name(name);
@@ -191,7 +188,11 @@ std::shared_ptr<std::vector<std::string>> OptionFlags::add(std::string_view name
     if (p.option == name) names += "," + std::string(p.label);
   const bool text = type.starts_with("TEXT") || type.starts_with("FILE");
   if (text && takes_path(names.substr(2, names.find(',') - 2))) type.replace(0, 4, "PATH");
-  CLI::Option* option = app_->add_option(names, *texts, std::string(help))->type_name(std::move(type))->group(group_)->expected(1)->allow_extra_args(false);
+  CLI::Option* option = app_->add_option(names, *texts, std::string(help))
+                            ->type_name(std::move(type))
+                            ->group(group_)
+                            ->expected(1)
+                            ->allow_extra_args(false);
   const bool list = repeats == Repeats::kAddUp;
   option->multi_option_policy(list ? CLI::MultiOptionPolicy::TakeAll : CLI::MultiOptionPolicy::TakeLast);
   if (list && option->get_positional()) option->expected(1, CLI::detail::expected_max_vector_size)->allow_extra_args();
@@ -209,7 +210,8 @@ size_t place_of(std::string_view text, const std::string& name, const std::strin
     const std::string_view rest = text.substr(at + name.size());
     const auto valued = [&](const std::string& between) {
       const std::string all = between + value;
-      return !value.empty() && rest.starts_with(all) && (rest.size() == all.size() || std::isalnum(static_cast<unsigned char>(rest[all.size()])) == 0);
+      return !value.empty() && rest.starts_with(all) &&
+             (rest.size() == all.size() || std::isalnum(static_cast<unsigned char>(rest[all.size()])) == 0);
     };
     if (at == 0 && rest.starts_with(":")) return at;
     if (begins && (rest.starts_with(" is ") || rest.starts_with(" holds ") || rest.starts_with(" has "))) return at;
@@ -221,7 +223,10 @@ size_t place_of(std::string_view text, const std::string& name, const std::strin
 // The names of options that no prose has, as they stand in the text, become flags.
 void show_flags(std::string& text, const std::string& key, const std::string& flag) {
   if (key.find('_') == std::string::npos) return;
-  const auto part = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || std::string_view("_-/.\"").find(c) != std::string_view::npos; };
+  const auto part = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
+           std::string_view("_-/.\"").find(c) != std::string_view::npos;
+  };
   for (size_t at = text.find(key); at != std::string::npos; at = text.find(key, at + 1)) {
     const size_t end = at + key.size();
     if ((at > 0 && part(text[at - 1])) || (end < text.size() && (part(text[end]) && text[end] != '.'))) continue;
@@ -263,7 +268,8 @@ void OptionFlags::finish() {
     for (const std::string& key : object.is_object() ? keys_of(object) : std::vector<std::string>()) {
       const std::string name = option_name(renamed(command_path(*app_), detail::flag_name(key).substr(2)));
       if (name.empty()) continue;
-      COCA_CHECK(!object.contains(name), "{}: \"{}\" is an old name of \"{}\", which is there too", config_file_, key, name);
+      COCA_CHECK(!object.contains(name), "{}: \"{}\" is an old name of \"{}\", which is there too", config_file_, key,
+                 name);
       print_note(fmt::format("{}: \"{}\" is deprecated: use \"{}\"", config_file_, key, name));
       object[name] = object[key];
       object.erase(key);

@@ -36,17 +36,18 @@ report::Progress make_progress(report::ProgressOptions options);  // on stderr; 
 std::string command_name(const CLI::App& command);                // "train", "eval ppl"
 std::vector<TypedFlag> typed_flags(const CLI::App& command);      // of those that take a value
 // To standard output, at once; of several ranks the first alone speaks. Names of files in `text` that are not UTF-8 are
-// escaped (io/names.h). Where a write fails the command goes on, since it may have files to write, and says nothing more;
-// check_output() makes that the exit code.
+// escaped (io/names.h). Where a write fails the command goes on, since it may have files to write, and says nothing
+// more; check_output() makes that the exit code.
 void print(std::string_view text);
-void print_prose(std::string_view text);   // the same; lines longer than a terminal is wide are broken at spaces
+void print_prose(std::string_view text);  // the same; lines longer than a terminal is wide are broken at spaces
 // Exactly these bytes: generated and decoded text. On a terminal as harmless() makes them.
 void print_bytes(std::string_view bytes);
-bool output_is_lost();                     // a write has failed: nobody reads any more, or there is no room
-// Last in main: `code`, or where standard output was not written to the end, a message on standard error and kExitFailed;
-// where its reader has gone, kExitNoReader without a message.
+bool output_is_lost();  // a write has failed: nobody reads any more, or there is no room
+// Last in main: `code`, or where standard output was not written to the end, a message on standard error and
+// kExitFailed; where its reader has gone, kExitNoReader without a message.
 int check_output(int code);
-// First in main: standard streams that are closed get a descriptor that cannot be used, so that no file takes their place.
+// First in main: standard streams that are closed get a descriptor that cannot be used, so that no file takes their
+// place.
 void hold_standard_streams();
 void write_stdout(std::string_view bytes);
 void print_to_stderr();  // from now on print() writes there, as standard output is a result's
@@ -95,7 +96,8 @@ void parse_value(std::string_view flag, const std::vector<std::string>& texts, T
         out = entry.value;
         return;
       }
-    fail(ErrorKind::kInvalidArgument, "{}: \"{}\" is unknown; expected one of {}", flag, texts.back(), enum_choices_for<T>(texts.back()));
+    fail(ErrorKind::kInvalidArgument, "{}: \"{}\" is unknown; expected one of {}", flag, texts.back(),
+         enum_choices_for<T>(texts.back()));
   } else {
     parse_text(flag, texts.back(), out);
   }
@@ -128,14 +130,20 @@ std::string default_text(const T& value) {
 
 template <typename T>
 std::string type_text() {
-  if constexpr (std::is_same_v<T, bool>) return "[BOOL]";  // the flag alone means true
-  else if constexpr (std::is_same_v<T, int64_t>) return "INT";
-  else if constexpr (std::is_floating_point_v<T>) return "NUMBER";
+  if constexpr (std::is_same_v<T, bool>)
+    return "[BOOL]";  // the flag alone means true
+  else if constexpr (std::is_same_v<T, int64_t>)
+    return "INT";
+  else if constexpr (std::is_floating_point_v<T>)
+    return "NUMBER";
   else if constexpr (Named<T>)
     return "{" + enum_choices<T>() + "}";
-  else if constexpr (io::detail::IsVector<T>::value) return type_text<typename T::value_type>() + ",...";
-  else if constexpr (io::detail::IsOptional<T>::value) return type_text<typename T::value_type>();
-  else return "TEXT";
+  else if constexpr (io::detail::IsVector<T>::value)
+    return type_text<typename T::value_type>() + ",...";
+  else if constexpr (io::detail::IsOptional<T>::value)
+    return type_text<typename T::value_type>();
+  else
+    return "TEXT";
 }
 
 }  // namespace detail
@@ -145,7 +153,9 @@ struct Texts {
   std::vector<std::string> items;
 
   nlohmann::ordered_json to_option_json() const { return items; }
-  void from_option_json(const nlohmann::json& value, const std::string& origin) { io::detail::option_from_json(value, {origin, ""}, items); }
+  void from_option_json(const nlohmann::json& value, const std::string& origin) {
+    io::detail::option_from_json(value, {origin, ""}, items);
+  }
   void from_option_texts(const std::vector<std::string>& texts) { items = texts; }
 };
 
@@ -154,12 +164,13 @@ struct Positional {
   std::string_view option, label;
 };
 
-// Turns every field of an options struct (see coca/io/options.h) into a flag, and adds --config FILE. Values are applied by
-// finish(), in the order: defaults < --config file < flags. Old names of options are in arguments.cc.
+// Turns every field of an options struct (see coca/io/options.h) into a flag, and adds --config FILE. Values are
+// applied by finish(), in the order: defaults < --config file < flags. Old names of options are in arguments.cc.
 class OptionFlags {
  public:
   template <class S>
-  OptionFlags(CLI::App& app, S& options, std::vector<Positional> positionals = {}) : app_(&app), positionals_(std::move(positionals)) {
+  OptionFlags(CLI::App& app, S& options, std::vector<Positional> positionals = {})
+      : app_(&app), positionals_(std::move(positionals)) {
     from_json_ = [&options](const nlohmann::json& object, std::string_view origin) {
       if constexpr (requires { options.takes_config(object, origin); })
         if (options.takes_config(object, origin)) return;
@@ -178,8 +189,10 @@ class OptionFlags {
   void group(std::string_view name) { group_ = name; }
   template <typename T>
   void operator()(std::string_view name, std::string_view help, T& field, Least least = {}) {
-    constexpr bool list = io::detail::IsVector<T>::value || requires { field.from_option_texts({}); } || requires { field.from_option_text(name, ""); };
-    const auto texts = add(name, help, name == "json" ? "FILE" : detail::type_text<T>(), detail::default_text(field), list ? Repeats::kAddUp : Repeats::kLastCounts);
+    constexpr bool list = io::detail::IsVector<T>::value || requires { field.from_option_texts({}); }
+    || requires { field.from_option_text(name, ""); };
+    const auto texts = add(name, help, name == "json" ? "FILE" : detail::type_text<T>(), detail::default_text(field),
+                           list ? Repeats::kAddUp : Repeats::kLastCounts);
     const bool set = name == "lengths" || name == "multiples" || name == "machines" || name == "shifts";
     apply_.push_back([texts, set, least, flag = detail::flag_name(name), option = std::string(name), &field] {
       if (!texts->empty()) detail::parse_value(flag, *texts, field);
@@ -188,20 +201,23 @@ class OptionFlags {
         if (set) detail::drop_repeated(flag, field);
     });
     if constexpr (requires { detail::texts_of(field); })
-      settled_.push_back([flag = detail::flag_name(name), &field] { return SettledFlag{flag, detail::texts_of(field)}; });
+      settled_.push_back([flag = detail::flag_name(name), &field] {
+        return SettledFlag{flag, detail::texts_of(field)};
+      });
   }
 
  private:
   enum class Repeats : uint8_t { kLastCounts, kAddUp };
 
   void add_config_flag();
-  std::shared_ptr<std::vector<std::string>> add(std::string_view name, std::string_view help, std::string type, std::string fallback, Repeats);
+  std::shared_ptr<std::vector<std::string>> add(std::string_view name, std::string_view help, std::string type,
+                                                std::string fallback, Repeats);
 
   CLI::App* app_;
   std::vector<Positional> positionals_;
   std::string group_ = "Options";
   std::string config_file_;
-  nlohmann::json config_;  // what that file holds
+  nlohmann::json config_;                                                                 // what that file holds
   std::vector<std::pair<std::string, std::shared_ptr<std::vector<std::string>>>> given_;  // by flag
   std::function<void(const nlohmann::json&, std::string_view)> from_json_;
   std::function<nlohmann::ordered_json()> to_json_;
@@ -228,8 +244,10 @@ void add_command(CLI::App& parent, Action* action, const char* name, const char*
     *action = [=] {
       try {
         flags->finish();
-        if constexpr (std::is_invocable_v<Run, OptionFlags&, Options&>) return run(*flags, *options);
-        else return run(*options);
+        if constexpr (std::is_invocable_v<Run, OptionFlags&, Options&>)
+          return run(*flags, *options);
+        else
+          return run(*options);
       } catch (const Error& error) {
         if (typeid(error) == typeid(Error) && error.kind() == ErrorKind::kInvalidArgument) flags->refuse(error);
         throw;

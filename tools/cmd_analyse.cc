@@ -42,8 +42,10 @@ struct AnalyseFlags : ModelFlags {
     v("rows", "rows of attention per window and head; 0: all", options.rows);
     v("seed", "seed of the pairs and rows drawn", options.seed);
     v("shifts", "CoCA: tokens by which both positions of a pair are shifted", options.shifts);
-    v("multiples", "multiples of the trained length at which position scalings are compared", options.borders.multiples, Least{1});
-    v("dynamic_factor", "factor of dynamic NTK in that comparison; the other scalings get the multiple", options.borders.dynamic_factor);
+    v("multiples", "multiples of the trained length at which position scalings are compared", options.borders.multiples,
+      Least{1});
+    v("dynamic_factor", "factor of dynamic NTK in that comparison; the other scalings get the multiple",
+      options.borders.dynamic_factor);
     output.visit(v);
     v("html", "write a report with charts to this file (charts need gnuplot)", html);
   }
@@ -55,7 +57,8 @@ void check_flags(const AnalyseFlags& flags) {
 }
 
 // Windows of `length` tokens, bos included, evenly spread over all that the documents hold; none crosses documents.
-std::vector<std::vector<int32_t>> cut_windows(const std::vector<std::vector<int32_t>>& documents, std::optional<int32_t> bos, int64_t length, int64_t count) {
+std::vector<std::vector<int32_t>> cut_windows(const std::vector<std::vector<int32_t>>& documents,
+                                              std::optional<int32_t> bos, int64_t length, int64_t count) {
   const int64_t room = length - (bos ? 1 : 0);
   std::vector<std::pair<size_t, int64_t>> places;  // document, first token
   int64_t longest = 0;
@@ -113,9 +116,11 @@ int run(AnalyseFlags& flags) {
   const model::ModelSpec& spec = m.model.spec;
   const std::optional<int32_t> bos = eval::bos_token(spec, flags.bos);
   const Documents documents = read_documents(flags.text, {.max_documents = flags.max_documents}, *m.tokenizer);
-  const std::vector<std::vector<int32_t>> windows = cut_windows(documents.ids, bos, flags.length > 0 ? flags.length : spec.max_position, flags.windows);
+  const std::vector<std::vector<int32_t>> windows =
+      cut_windows(documents.ids, bos, flags.length > 0 ? flags.length : spec.max_position, flags.windows);
 
-  report::Progress progress = make_progress({.total = static_cast<int64_t>(windows.size()) * spec.L, .unit = "layers", .label = "analyse"});
+  report::Progress progress =
+      make_progress({.total = static_cast<int64_t>(windows.size()) * spec.L, .unit = "layers", .label = "analyse"});
   analyse::AnalyseOptions options = flags.options;
   options.scaling = m.scaling;
   options.progress = [&](int64_t done, int64_t) { progress.update(done); };
@@ -123,8 +128,8 @@ int run(AnalyseFlags& flags) {
   Measurement measurement([&] { analyse::analyse(spec, m.model.params->weights(), windows, options, a); });
   progress.finish();
   if (a.windows == 0) measurement.rethrow();
-  measurement.missing = {
-      fmt::format("{} of {}", grouped(static_cast<int64_t>(windows.size()) - a.windows), counted(windows.size(), "window"))};
+  measurement.missing = {fmt::format("{} of {}", grouped(static_cast<int64_t>(windows.size()) - a.windows),
+                                     counted(windows.size(), "window"))};
 
   const std::string source = source_line(flags, m, bos);
   ordered_json json = header_json(flags.model, m, io::options_to_json(flags));
@@ -137,7 +142,8 @@ int run(AnalyseFlags& flags) {
     write_each({[&] { write_outputs(flags.output, json, analyse::is_rotary(a) ? "planes" : "heads"); },
                 [&] {
                   if (flags.html.empty()) return;
-                  io::write_file_atomic(flags.html, report::to_html(analyse::make_document(a, measurement.title("Inside " + name), source)));
+                  io::write_file_atomic(flags.html, report::to_html(analyse::make_document(
+                                                        a, measurement.title("Inside " + name), source)));
                   print_prose(fmt::format("report: {}\n", flags.html));
                 }});
   });
@@ -146,10 +152,11 @@ int run(AnalyseFlags& flags) {
 }  // namespace
 
 void add_analyse(CLI::App& root, Action* action) {
-  add_command<AnalyseFlags>(root, action, "analyse", "Look inside a model: initial angles, anomalies, attention, position scalings",
-                        "--csv has a row per layer, head and plane. docs/analyse.md says what each figure is.\n"
-                        "Example: coca analyse --model out/model --text books/test --html analysis.html",
-                        run);
+  add_command<AnalyseFlags>(root, action, "analyse",
+                            "Look inside a model: initial angles, anomalies, attention, position scalings",
+                            "--csv has a row per layer, head and plane. docs/analyse.md says what each figure is.\n"
+                            "Example: coca analyse --model out/model --text books/test --html analysis.html",
+                            run);
 }
 
 }  // namespace coca::tools

@@ -78,7 +78,8 @@ Measured run_ring(Context& cx, const bench::RingOptions& o, bench::ProgressCount
   const auto results = bench_ring(cx, o, std::move(progress));
   return measured(ring_table(o, results), results,
                   {"work: of one rank, timed alone in this process; all ranks have the same",
-                   fmt::format("simulated: {} Gbit/s both ways, {} us a message, machines {} times as fast as this process; hidden: messages travel while "
+                   fmt::format("simulated: {} Gbit/s both ways, {} us a message, machines {} times as fast as this "
+                               "process; hidden: messages travel while "
                                "it computes, apart: they do not",
                                o.gbit, o.latency_us, o.machine_speed)});
 }
@@ -89,8 +90,10 @@ int run(const char* name, BenchFlags<Options>& flags,
   std::optional<report::Progress> progress;
   const auto show = [&](const bench::ProgressState& s) {
     if (!progress) progress = make_progress({.total = s.total, .unit = "runs", .label = name});
-    if (s.begins) progress->begin(s.what);
-    else progress->update(s.done, s.what, s.share);
+    if (s.begins)
+      progress->begin(s.what);
+    else
+      progress->update(s.done, s.what, s.share);
   };
   Context cx;
   const Measured m = measure(cx, flags, {.sink = show});
@@ -113,13 +116,15 @@ int run(const char* name, BenchFlags<Options>& flags,
 template <class Options>
 void add_one(CLI::App& bench_app, Action* action, const char* name, const char* help, const char* footer,
              Measured (*measure)(Context&, const Options&, bench::ProgressCounter)) {
-  add_command<BenchFlags<Options>>(bench_app, action, name, help, footer, [=](BenchFlags<Options>& flags) { return run(name, flags, measure); });
+  add_command<BenchFlags<Options>>(bench_app, action, name, help, footer,
+                                   [=](BenchFlags<Options>& flags) { return run(name, flags, measure); });
 }
 
 }  // namespace
 
 void add_bench(CLI::App& root, Action* action) {
-  CLI::App& app = add_group(root, "bench", "Measure this machine: attention, training, evaluation, decoding, a rank of many");
+  CLI::App& app =
+      add_group(root, "bench", "Measure this machine: attention, training, evaluation, decoding, a rank of many");
   add_one(app, action, "attention", "Attention with its prologue, forward and backward, by length",
           "Times rotation or CoCA's prologue together with attention. GFLOP/s counts the products of pairs that "
           "the mask, the\n"
@@ -138,20 +143,21 @@ void add_bench(CLI::App& root, Action* action) {
           "  coca bench train --preset 10m --attention coca-slack --against rope\n"
           "  coca bench train --preset 100m --length 2048 --batch 1 --json train.json",
           run_train);
-  add_one(
-      app, action, "eval", "One long window of a random model: speed and peak memory by length",
-      "Runs what `coca eval ppl` runs for one window. Peak memory is the process's while that length ran.\n\n"
-      "Examples:\n"
-      "  coca bench eval --preset 10m --lengths 4096,16384,65536\n"
-      "  coca bench eval --preset 350m --lengths 32768 --repeats 1",
-      run_eval);
+  add_one(app, action, "eval", "One long window of a random model: speed and peak memory by length",
+          "Runs what `coca eval ppl` runs for one window. Peak memory is the process's while that length ran.\n\n"
+          "Examples:\n"
+          "  coca bench eval --preset 10m --lengths 4096,16384,65536\n"
+          "  coca bench eval --preset 350m --lengths 32768 --repeats 1",
+          run_eval);
   add_one(app, action, "decode", "Tokens one by one from a cache of a given length",
           "Fills the cache with random tokens, then times single tokens, their logits included.\n\n"
           "Examples:\n"
           "  coca bench decode --preset 10m --attention coca-slack --against rope --lengths 2048,32768",
           run_decode);
-  add_one(app, action, "ring", "One sequence over many machines: a rank's work, its bytes, and the simulated time on a network",
-          "Times one rank's share of a layer's attention, counts the bytes it sends, and calculates the time of the pass on "
+  add_one(app, action, "ring",
+          "One sequence over many machines: a rank's work, its bytes, and the simulated time on a network",
+          "Times one rank's share of a layer's attention, counts the bytes it sends, and calculates the time of the "
+          "pass on "
           "machines with such a\n"
           "network. A simulation; what it assumes: docs/math/ring_attention.md.\n\n"
           "Examples:\n"

@@ -21,8 +21,9 @@ enum class StoredAs : uint8_t { kSource, kF32, kF16, kBF16 };
 
 }  // namespace coca::tools
 
-COCA_ENUM_NAMES(coca::tools::StoredAs, "dtype", {coca::tools::StoredAs::kSource, "source"}, {coca::tools::StoredAs::kF32, "f32"},
-                {coca::tools::StoredAs::kF16, "f16"}, {coca::tools::StoredAs::kBF16, "bf16"})
+COCA_ENUM_NAMES(coca::tools::StoredAs, "dtype", {coca::tools::StoredAs::kSource, "source"},
+                {coca::tools::StoredAs::kF32, "f32"}, {coca::tools::StoredAs::kF16, "f16"},
+                {coca::tools::StoredAs::kBF16, "bf16"})
 
 namespace coca::tools {
 
@@ -48,10 +49,14 @@ struct Options {
     v.group("Attention");
     v("attention", "of the result: coca-slack, coca-strict or coca-tied; default: that of the source", attention);
     v("t_init", "initial T: K, K scaled to the size of the queries, or random numbers", t_init);
-    v("t_width", "of the result's T projection: half (a number for each rotary pair) or full (for each dim); default: the source's, half for a new T",
+    v("t_width",
+      "of the result's T projection: half (a number for each rotary pair) or full (for each dim); default: the "
+      "source's, half for a new T",
       t_width);
     v("seed", "seed of --t-init random", seed);
-    v("source_attention", "attention of the source if its config.json does not state it: official CoCA folders of GPT-NeoX", source_attention);
+    v("source_attention",
+      "attention of the source if its config.json does not state it: official CoCA folders of GPT-NeoX",
+      source_attention);
     windows.visit(v);
     v.group("Meta's layout: values that params.json lacks");
     v("llama_version", "1, 2, 3, 3.1, 3.2 or 3.3: gives the trained length, the rope factor and eos", meta.version);
@@ -83,12 +88,14 @@ struct ConfigChange {
 
 // What the result's config.json says otherwise than the source's.
 std::vector<ConfigChange> config_changes(const fs::path& source, const fs::path& out) {
-  const nlohmann::json before = fs::exists(source / "config.json") ? io::read_json(source / "config.json") : nlohmann::json::object();
+  const nlohmann::json before =
+      fs::exists(source / "config.json") ? io::read_json(source / "config.json") : nlohmann::json::object();
   const nlohmann::json after = io::read_json(out / "config.json");
   std::vector<ConfigChange> changes;
   for (const auto& item : after.items())
     if (!before.contains(item.key()) || before[item.key()] != item.value())
-      changes.push_back({item.key(), before.contains(item.key()) ? before[item.key()] : nlohmann::json(), item.value()});
+      changes.push_back(
+          {item.key(), before.contains(item.key()) ? before[item.key()] : nlohmann::json(), item.value()});
   for (const auto& item : before.items())
     if (!after.contains(item.key())) changes.push_back({item.key(), item.value(), {}});
   return changes;
@@ -113,22 +120,35 @@ nlohmann::ordered_json report_json(const Options& o, const formats::ConvertRepor
 
 void print_report(const Options& o, const formats::ConvertReport& report, const std::vector<std::string>& copied,
                   const std::vector<ConfigChange>& changes) {
-  print_prose(fmt::format("{}: {} {} -> {}, {}, {} in {}\n", o.out, enum_name(report.to.architecture), enum_name(report.from.attention),
-                    enum_name(report.to.attention), counted(report.tensors, "tensor"), report::format_bytes(report.bytes), counted(report.shards, "file")));
-  print_prose(fmt::format("element types: {}\n", o.dtype == StoredAs::kSource ? "as they were" : fmt::format("{}, every tensor", enum_name(o.dtype))));
+  print_prose(fmt::format("{}: {} {} -> {}, {}, {} in {}\n", o.out, enum_name(report.to.architecture),
+                          enum_name(report.from.attention), enum_name(report.to.attention),
+                          counted(report.tensors, "tensor"), report::format_bytes(report.bytes),
+                          counted(report.shards, "file")));
+  print_prose(fmt::format("element types: {}\n", o.dtype == StoredAs::kSource
+                                                     ? "as they were"
+                                                     : fmt::format("{}, every tensor", enum_name(o.dtype))));
   if (report.layout == formats::Layout::kMeta)
     print_prose("layout: Meta's, made into Hugging Face's; rows of the query and key projections in another order\n");
-  if (report.made > 0) print_prose(fmt::format("made: {} by --t-init {}\n", counted(report.made, "tensor"), enum_name(o.t_init)));
+  if (report.made > 0)
+    print_prose(fmt::format("made: {} by --t-init {}\n", counted(report.made, "tensor"), enum_name(o.t_init)));
   if (report.from.t_width != report.to.t_width && model::is_coca(report.from.attention))
     print_prose(fmt::format("T: {} width -> {}\n", enum_name(report.from.t_width), enum_name(report.to.t_width)));
-  if (report.copied > 0) print_prose(fmt::format("made: {} of global tokens, copies of the others' projections\n", counted(report.copied, "tensor")));
+  if (report.copied > 0)
+    print_prose(fmt::format("made: {} of global tokens, copies of the others' projections\n",
+                            counted(report.copied, "tensor")));
   for (const ConfigChange& c : changes) {
-    const auto text = [](const nlohmann::json& value) { return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace); };
-    if (c.before.is_null()) print_prose(fmt::format("config.json: {} added, {}\n", c.key, text(c.after)));
-    else if (c.after.is_null()) print_prose(fmt::format("config.json: {} left out, was {}\n", c.key, text(c.before)));
-    else print_prose(fmt::format("config.json: {} {} -> {}\n", c.key, text(c.before), text(c.after)));
+    const auto text = [](const nlohmann::json& value) {
+      return value.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    };
+    if (c.before.is_null())
+      print_prose(fmt::format("config.json: {} added, {}\n", c.key, text(c.after)));
+    else if (c.after.is_null())
+      print_prose(fmt::format("config.json: {} left out, was {}\n", c.key, text(c.before)));
+    else
+      print_prose(fmt::format("config.json: {} {} -> {}\n", c.key, text(c.before), text(c.after)));
   }
-  print_prose(copied.empty() ? "copied: nothing; the source has no tokenizer\n" : fmt::format("copied: {}\n", fmt::join(copied, ", ")));
+  print_prose(copied.empty() ? "copied: nothing; the source has no tokenizer\n"
+                             : fmt::format("copied: {}\n", fmt::join(copied, ", ")));
 }
 
 int run(const Options& o) {
@@ -166,8 +186,10 @@ int run(const Options& o) {
 }  // namespace
 
 void add_convert(CLI::App& root, Action* action) {
-  add_command<Options>(root, action, "convert", "Convert a model folder: RoPE into CoCA, element types, shards, layouts",
-                       "Example: coca convert llama out/llama-coca --attention coca-slack --dtype bf16", run, {{"model", "SOURCE"}, {"out", "OUT"}});
+  add_command<Options>(root, action, "convert",
+                       "Convert a model folder: RoPE into CoCA, element types, shards, layouts",
+                       "Example: coca convert llama out/llama-coca --attention coca-slack --dtype bf16", run,
+                       {{"model", "SOURCE"}, {"out", "OUT"}});
 }
 
 }  // namespace coca::tools

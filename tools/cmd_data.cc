@@ -46,12 +46,13 @@ int run_build(const BuildFlags& flags) {
   COCA_CHECK(!flags.out.empty(), "--out: no file given");
   const auto tokenizer = text::load_tokenizer(flags.tokenizer);
   std::optional<report::Progress> progress;
-  data::BuildOptions options{.corpus = {.inputs = data::choose_split(flags.text, flags.split, data::Split::kTrain).inputs,
-                                        .invalid_utf8 = flags.invalid_utf8,
-                                        .json_field = flags.field,
-                                        .max_documents = flags.max_documents},
-                             .output = flags.out,
-                             .add_eos = !flags.no_eos};
+  data::BuildOptions options{
+      .corpus = {.inputs = data::choose_split(flags.text, flags.split, data::Split::kTrain).inputs,
+                 .invalid_utf8 = flags.invalid_utf8,
+                 .json_field = flags.field,
+                 .max_documents = flags.max_documents},
+      .output = flags.out,
+      .add_eos = !flags.no_eos};
   options.progress = [&](int64_t done, int64_t total) {
     if (!progress) progress = make_progress({.total = total, .unit = "bytes", .label = "tokenizing"});
     progress->update(done);
@@ -79,8 +80,10 @@ struct ImportFlags {
 
   template <class V>
   void visit(V&& v) {
-    v("dataset", "PREFIX of PREFIX.idx and PREFIX.bin, as Megatron-LM, GPT-NeoX and CoCA's official code write them", dataset);
-    v("tokenizer", "tokenizer that made the ids: \"byte\", a sentencepiece .model file or a folder holding a tokenizer", tokenizer);
+    v("dataset", "PREFIX of PREFIX.idx and PREFIX.bin, as Megatron-LM, GPT-NeoX and CoCA's official code write them",
+      dataset);
+    v("tokenizer", "tokenizer that made the ids: \"byte\", a sentencepiece .model file or a folder holding a tokenizer",
+      tokenizer);
     v("out", "token file to write", out);
   }
 };
@@ -129,14 +132,14 @@ int run_info(const InfoFlags& flags) {
   }
   const auto bytes = static_cast<int64_t>(io::file_bytes(path));
   write_json_output(flags.json, nlohmann::ordered_json{{"file", path},
-                                 {"bytes", bytes},
-                                 {"tokens", file.size()},
-                                 {"documents", file.documents()},
-                                 {"shortest_document", shortest},
-                                 {"longest_document", longest},
-                                 {"vocab_size", file.vocab_size()},
-                                 {"tokenizer", file.tokenizer_kind()},
-                                 {"fingerprint", file.tokenizer_fingerprint()}});
+                                                       {"bytes", bytes},
+                                                       {"tokens", file.size()},
+                                                       {"documents", file.documents()},
+                                                       {"shortest_document", shortest},
+                                                       {"longest_document", longest},
+                                                       {"vocab_size", file.vocab_size()},
+                                                       {"tokenizer", file.tokenizer_kind()},
+                                                       {"fingerprint", file.tokenizer_fingerprint()}});
   if (is_stdout(flags.json)) return 0;
   report::Table table{.title = path, .header = {"", "value"}, .rows = {}, .align = {}};
   table.rows = {{"size", report::format_bytes(bytes)},
@@ -153,13 +156,16 @@ int run_info(const InfoFlags& flags) {
 }  // namespace
 
 void add_data(CLI::App& root, Action* action) {
-  CLI::App& app = add_group(root, "data", "Tokenize a corpus into one file, import a tokenized one, or describe such a file");
+  CLI::App& app =
+      add_group(root, "data", "Tokenize a corpus into one file, import a tokenized one, or describe such a file");
 
   add_command<BuildFlags>(app, action, "build", "Tokenize files into a token file",
                           "Example: coca data build --text books/train --tokenizer byte --out train.tok", run_build);
   add_command<ImportFlags>(app, action, "import", "Make a token file of an indexed dataset (.idx and .bin)",
-                           "Example: coca data import --dataset pile_input_ids --tokenizer gpt-neox-20b --out pile.tok", run_import);
-  add_command<InfoFlags>(app, action, "info", "Describe a token file (and check it)", "Example: coca data info train.tok", run_info, {{"file", "FILE"}});
+                           "Example: coca data import --dataset pile_input_ids --tokenizer gpt-neox-20b --out pile.tok",
+                           run_import);
+  add_command<InfoFlags>(app, action, "info", "Describe a token file (and check it)",
+                         "Example: coca data info train.tok", run_info, {{"file", "FILE"}});
 }
 
 }  // namespace coca::tools

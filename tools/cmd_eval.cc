@@ -43,7 +43,9 @@ void Measurement::mark(ordered_json& json) const {
   json["ended_by"] = reason_;
 }
 
-std::string Measurement::title(std::string text) const { return partial() ? std::move(text) + " (partial)" : std::move(text); }
+std::string Measurement::title(std::string text) const {
+  return partial() ? std::move(text) + " (partial)" : std::move(text);
+}
 
 std::string Measurement::line() const {
   if (!partial()) return "";
@@ -63,8 +65,7 @@ int Measurement::report(const std::function<void()>& print_and_write) const {
   }
   rethrow();
   if (unmeasured_.empty()) return 0;
-  if (first_rank())
-    log_warning("the perplexity is {}: the model cannot be measured there", unmeasured_);
+  if (first_rank()) log_warning("the perplexity is {}: the model cannot be measured there", unmeasured_);
   return kExitFailed;
 }
 
@@ -98,15 +99,15 @@ ordered_json header_json(const std::string& dir, const LoadedModel& m, ordered_j
 void print_model_line(const std::string& dir, const LoadedModel& m) {
   const std::string pattern = m.model.spec.pattern.far() ? ", pattern " + pattern_text(m.model.spec.pattern) : "";
   const std::string adapter = m.adapter.empty() ? "" : ", adapter " + m.adapter;
-  print_prose(fmt::format("model: {}{} (attention {}, trained length {}, rope scaling {}{}), tokenizer: {}\n", dir, adapter,
-                    enum_name(m.model.spec.attention), m.model.spec.max_position,
-                    scaling_text(m.used_scaling), pattern, m.tokenizer->kind()));
+  print_prose(fmt::format("model: {}{} (attention {}, trained length {}, rope scaling {}{}), tokenizer: {}\n", dir,
+                          adapter, enum_name(m.model.spec.attention), m.model.spec.max_position,
+                          scaling_text(m.used_scaling), pattern, m.tokenizer->kind()));
 }
 
 void note_extrapolation(const LoadedModel& m, const std::vector<int64_t>& lengths) {
   const int64_t longest = *std::max_element(lengths.begin(), lengths.end());
-  if (m.used_scaling.type == model::Scaling::kNone && !m.model.spec.pattern.far() && model::uses_rotary(m.model.spec.attention) &&
-      longest > m.model.spec.max_position)
+  if (m.used_scaling.type == model::Scaling::kNone && !m.model.spec.pattern.far() &&
+      model::uses_rotary(m.model.spec.attention) && longest > m.model.spec.max_position)
     print_prose(fmt::format(
         "note: lengths above {} exceed the trained length, without position scaling (see --rope-scaling, --pattern)\n",
         m.model.spec.max_position));
@@ -116,12 +117,16 @@ std::string bos_text(std::optional<int32_t> bos, const char* with, const char* w
   return bos ? fmt::format("bos: token {} {}", *bos, with) : fmt::format("bos: none{}", without);
 }
 
-std::vector<Part> prompt_parts(const model::ModelSpec& spec, const std::vector<int64_t>& lengths, int64_t prompts_of_each) {
+std::vector<Part> prompt_parts(const model::ModelSpec& spec, const std::vector<int64_t>& lengths,
+                               int64_t prompts_of_each) {
   std::vector<Part> parts;
   for (const int64_t length : lengths) {
     const int64_t tokens = prompts_of_each * length;
-    parts.push_back({.name = fmt::format("length {}", length), .tokens = tokens,
-                     .flops = static_cast<double>(tokens) * model::forward_flops_per_token(spec, length), .length = length, .units = prompts_of_each});
+    parts.push_back({.name = fmt::format("length {}", length),
+                     .tokens = tokens,
+                     .flops = static_cast<double>(tokens) * model::forward_flops_per_token(spec, length),
+                     .length = length,
+                     .units = prompts_of_each});
   }
   return parts;
 }
@@ -138,17 +143,24 @@ double WorkShare::at(int64_t length, int64_t done) {
   return total_ > 0 ? sum_ / total_ : 0;
 }
 
-double print_eval_work(const ModelFlags& flags, const model::ModelSpec& spec, const std::vector<Part>& parts, int64_t batch_tokens) {
+double print_eval_work(const ModelFlags& flags, const model::ModelSpec& spec, const std::vector<Part>& parts,
+                       int64_t batch_tokens) {
   int64_t longest = 1;
   for (const Part& part : parts) longest = std::max(longest, part.length);
   print_prose(fmt::format("model: {} (attention {}, {})\n\n", flags.model, enum_name(spec.attention),
                           counted(model::parameter_count(spec), "parameter")));
-  return print_work({.parts = parts, .spec = spec, .precision = flags.precision, .length = longest,
-                     .batch = std::max<int64_t>(1, batch_tokens / longest), .memory = evaluation_memory(spec, flags.precision, batch_tokens, longest)});
+  return print_work({.parts = parts,
+                     .spec = spec,
+                     .precision = flags.precision,
+                     .length = longest,
+                     .batch = std::max<int64_t>(1, batch_tokens / longest),
+                     .memory = evaluation_memory(spec, flags.precision, batch_tokens, longest)});
 }
 
 void add_eval(CLI::App& root, Action* action) {
-  CLI::App& app = add_group(root, "eval", "Evaluate a model at several lengths: perplexity, of windows, of a stream, of masked tokens, passkey retrieval, RULER's tasks");
+  CLI::App& app = add_group(root, "eval",
+                            "Evaluate a model at several lengths: perplexity, of windows, of a stream, of masked "
+                            "tokens, passkey retrieval, RULER's tasks");
   add_eval_ppl(app, action);
   add_eval_stream(app, action);
   add_eval_mlm(app, action);

@@ -26,7 +26,10 @@ struct Options {
   template <class V>
   void visit(V&& v) {
     config.visit(v);
-    v("resume", "continue from the newest checkpoint in --out, with the options saved there; ends in the same bits as a run that was not stopped", resume);
+    v("resume",
+      "continue from the newest checkpoint in --out, with the options saved there; ends in the same bits as a run that "
+      "was not stopped",
+      resume);
     v("dry_run", "estimate time, memory and disk, and do nothing", dry_run);
   }
 };
@@ -43,31 +46,36 @@ struct Loaded {
 std::string describe(const data::ReadReport& r) {
   using Form = data::ExampleForm;
   constexpr std::pair<Form, std::pair<const char*, const char*>> kNames[] = {
-      {Form::kMessages, {"messages", "conversation"}}, {Form::kShareGpt, {"ShareGPT", "conversation"}},
-      {Form::kAlpaca, {"Alpaca", "instruction"}},      {Form::kPrompt, {"prompt and answer", "example"}},
+      {Form::kMessages, {"messages", "conversation"}},
+      {Form::kShareGpt, {"ShareGPT", "conversation"}},
+      {Form::kAlpaca, {"Alpaca", "instruction"}},
+      {Form::kPrompt, {"prompt and answer", "example"}},
       {Form::kText, {"text", "text"}}};
   std::string out;
   for (const auto& [form, names] : kNames) {
     const auto found = r.forms.find(form);
     if (found == r.forms.end()) continue;
-    out += fmt::format("{} {}: {}", out.empty() ? "read as" : "; as", names.first, counted(found->second, names.second));
+    out +=
+        fmt::format("{} {}: {}", out.empty() ? "read as" : "; as", names.first, counted(found->second, names.second));
   }
   if (r.answers > 0) out += ", " + counted(r.answers, "answer");
   if (r.masked_answers > 0) out += fmt::format(" ({} with weight 0)", grouped(r.masked_answers));
   return out;
 }
 
-
 std::optional<data::TokenDocuments> load_examples(const std::vector<std::string>& inputs,
                                                   const text::Tokenizer& tokenizer, std::optional<int32_t> bos,
-                                                  const data::ChatTemplate& chat, data::ExampleForm form, const std::string& what,
-                                                  std::string* list = nullptr) {
+                                                  const data::ChatTemplate& chat, data::ExampleForm form,
+                                                  const std::string& what, std::string* list = nullptr) {
   if (inputs.empty()) return std::nullopt;
   data::LoadReport report;
   std::optional<data::TokenDocuments> loaded;
   {
     BytesProgress progress("tokenizing " + what);
-    loaded = data::load_examples(tokenizer, {.inputs = inputs, .form = form, .chat = chat, .bos = bos, .progress = std::ref(progress), .list = list}, &report);
+    loaded = data::load_examples(
+        tokenizer,
+        {.inputs = inputs, .form = form, .chat = chat, .bos = bos, .progress = std::ref(progress), .list = list},
+        &report);
   }
   print_prose(what + " " + describe(report.read) + "\n");
   return loaded;
@@ -83,7 +91,8 @@ Loaded load_data(const train::FinetuneConfig& c, const std::shared_ptr<formats::
   const std::filesystem::path cache = std::filesystem::path(c.out) / "data";
   const std::filesystem::path train_file = cache / "train.tok", validation_file = cache / "validation.tok";
   const std::vector<std::string> validation_text = validation_text_of(c, Say::kChoice);
-  const auto load_text = [&](const std::vector<std::string>& inputs, const std::filesystem::path& file, const char* what, std::optional<data::Split> split,
+  const auto load_text = [&](const std::vector<std::string>& inputs, const std::filesystem::path& file,
+                             const char* what, std::optional<data::Split> split,
                              data::Split otherwise) -> std::optional<data::TokenFile> {
     if (inputs.empty()) return std::nullopt;
     if (keep == Keep::kInFolder) return load_tokens(inputs, tokenizer, file, what, split, otherwise);
@@ -91,9 +100,11 @@ Loaded load_data(const train::FinetuneConfig& c, const std::shared_ptr<formats::
   };
   std::string list, validation_list;
   Loaded all{.examples = load_examples(c.data, tokenizer, bos, chat, c.format, "examples", &list),
-             .validation_examples = load_examples(c.validation_data, tokenizer, bos, chat, c.format, "validation examples", &validation_list),
+             .validation_examples = load_examples(c.validation_data, tokenizer, bos, chat, c.format,
+                                                  "validation examples", &validation_list),
              .text = load_text(c.text, train_file, "text", c.split, data::Split::kTrain),
-             .validation_text = load_text(validation_text, validation_file, "validation text", std::nullopt, data::Split::kValidation),
+             .validation_text =
+                 load_text(validation_text, validation_file, "validation text", std::nullopt, data::Split::kValidation),
              .model = model};
   leave_out_short_choice(c, c.length > 0 ? c.length : target.spec.max_position, all.validation_text);
   if (keep == Keep::kInFolder && all.text && all.validation_text) {
@@ -183,20 +194,29 @@ int estimate(const train::FinetuneConfig& c, const std::shared_ptr<formats::Mode
   const train::FinetuneSetup setup(c, data_of(data, tokenizer), ranks().size());
   const model::ModelSpec& spec = setup.target().spec;
   const train::LoopOptions& loop = setup.loop_options();
-  const int64_t done = first_step(train::check_start(loop, spec, start, ranks().size())), length = setup.target().length;
+  const int64_t done = first_step(train::check_start(loop, spec, start, ranks().size())),
+                length = setup.target().length;
   if (setup.windows()) print_packing(*setup.windows());
   int64_t steps = 0;
   for (const train::Stage& stage : loop.stages) steps += stage.steps;
-  const int64_t step_tokens = c.batch * c.accumulation * length, tokens = (steps - done) * step_tokens, parameters = model::parameter_count(spec);
+  const int64_t step_tokens = c.batch * c.accumulation * length, tokens = (steps - done) * step_tokens,
+                parameters = model::parameter_count(spec);
   const int64_t trained = loop.adapter ? model::element_count(loop.adapter->tensors().infos()) : parameters;
   const int64_t windows = setup.validation() ? std::min(c.validation_windows, setup.validation()->windows()) : 0;
   const int64_t validated = validations_left(done, steps, c.validation_interval) * windows * length;
   const double each = model::forward_flops_per_token(spec, length);
-  Work work{.parts = {{"training", Pass::kTraining, tokens, 3 * static_cast<double>(tokens) * each}}, .spec = spec, .precision = c.precision, .recompute = c.recompute,
-            .length = length, .batch = loop.shape.batch, .disk = training_disk(trained, c.keep_checkpoints)};
+  Work work{.parts = {{"training", Pass::kTraining, tokens, 3 * static_cast<double>(tokens) * each}},
+            .spec = spec,
+            .precision = c.precision,
+            .recompute = c.recompute,
+            .length = length,
+            .batch = loop.shape.batch,
+            .disk = training_disk(trained, c.keep_checkpoints)};
   work.memory = training_memory(work, trained);
-  if (validated > 0) work.parts.push_back({"validation", Pass::kForward, validated, static_cast<double>(validated) * each});
-  print_prose(fmt::format("{}: a model of {}, {}\n\n", c.out, counted(parameters, "parameter"), steps_text(done, steps, step_tokens)));
+  if (validated > 0)
+    work.parts.push_back({"validation", Pass::kForward, validated, static_cast<double>(validated) * each});
+  print_prose(fmt::format("{}: a model of {}, {}\n\n", c.out, counted(parameters, "parameter"),
+                          steps_text(done, steps, step_tokens)));
   return print_dry_run(work);
 }
 
@@ -210,9 +230,11 @@ void check_lora_options(const OptionFlags& flags, const Options& options) {
                                                   {"--lora-targets", c.lora_targets != unset.lora_targets},
                                                   {"--lora-scaling", c.lora_scaling != unset.lora_scaling}};
   for (const auto& [flag, differs] : changed) {
-    COCA_CHECK(c.adapter.empty() || !flags.typed(flag), "{}: the adapter to go on from, {}, has its own; leave the option out", flag, c.adapter);
+    COCA_CHECK(c.adapter.empty() || !flags.typed(flag),
+               "{}: the adapter to go on from, {}, has its own; leave the option out", flag, c.adapter);
     COCA_CHECK(!c.adapter.empty() || !(flags.typed(flag) || (differs && !options.resume)),
-               "{}: no LoRA adapter is trained; add --lora-rank (such as --lora-rank 8), or leave the option out", flag);
+               "{}: no LoRA adapter is trained; add --lora-rank (such as --lora-rank 8), or leave the option out",
+               flag);
   }
 }
 
@@ -224,8 +246,10 @@ int run(OptionFlags& flags, Options& options) {
   train::check_config(c);
   check_lora_options(flags, options);
   const auto model = std::make_shared<formats::ModelFolder>(c.model);  // a wrong folder shows as such
-  const std::filesystem::path result_folder = std::filesystem::path(c.out) / (train::trains_adapter(c) ? "adapter" : "model");
-  check_apart("--out", result_folder, train::trains_adapter(c) ? "--adapter" : "--model", train::trains_adapter(c) ? c.adapter : c.model);
+  const std::filesystem::path result_folder =
+      std::filesystem::path(c.out) / (train::trains_adapter(c) ? "adapter" : "model");
+  check_apart("--out", result_folder, train::trains_adapter(c) ? "--adapter" : "--model",
+              train::trains_adapter(c) ? c.adapter : c.model);
   const auto tokenizer = text::load_tokenizer(c.tokenizer.empty() ? c.model : c.tokenizer);
   const train::Start start = options.resume ? train::Start::kResume : train::Start::kFresh;
   if (options.dry_run) return estimate(c, model, *tokenizer, start);
@@ -248,7 +272,8 @@ int run(OptionFlags& flags, Options& options) {
 void add_finetune(CLI::App& root, Action* action) {
   add_command<Options>(
       root, action, "finetune", "Train a loaded model further, on examples or text",
-      "Example: coca finetune --model out/model --data examples.jsonl --epochs 3 --learning-rate 1e-4 --out out/tuned", run);
+      "Example: coca finetune --model out/model --data examples.jsonl --epochs 3 --learning-rate 1e-4 --out out/tuned",
+      run);
 }
 
 }  // namespace coca::tools

@@ -51,22 +51,28 @@ struct Options : ModelFlags {
     v.group("Text");
     v("prompt", "text to continue; default: standard input, without its last newline", prompt);
     v("system", "with --chat: the system message", system);
-    v("messages", "with --chat: a JSON file with the conversation so far, a list of messages or an object with \"messages\"", messages);
+    v("messages",
+      "with --chat: a JSON file with the conversation so far, a list of messages or an object with \"messages\"",
+      messages);
     v("chat_template", "with --chat: auto (the model's), a template's name, or a file", chat_template);
     v("chat_var", "NAME=VALUE for the chat template (enable_thinking=false); may be given several times", chat_var);
     v("bos", "whether the prompt begins with a bos token; auto: if config.json names one", bos);
-    v("max_new_tokens", "most tokens to generate; default: what generation_config.json says (max_new_tokens or max_length), else 128", max_new_tokens);
-    v("stop", "end the text before this string; may be given several times; default: stop_strings of generation_config.json", stop);
+    v("max_new_tokens",
+      "most tokens to generate; default: what generation_config.json says (max_new_tokens or max_length), else 128",
+      max_new_tokens);
+    v("stop",
+      "end the text before this string; may be given several times; default: stop_strings of generation_config.json",
+      stop);
     v("chat", "the prompt is a user's message, to which the model's chat template is applied", chat);
     v("ignore_eos", "continue after the end-of-text token", ignore_eos);
     v.group("Sampling (what is not given comes from the model's generation_config.json)");
-    v("temperature",
-      "0: always the most likely token; default 1, or 0 unless generation_config.json sets do_sample",
+    v("temperature", "0: always the most likely token; default 1, or 0 unless generation_config.json sets do_sample",
       temperature);
     v("top_k", "draw from the k most likely tokens; 0, the default: all", top_k);
     v("top_p", "draw from the smallest set of tokens with this total probability; default 1: all", top_p, kAboveZero);
     v("min_p", "draw from tokens whose probability is at least this share of the largest; default 0: all", min_p);
-    v("repetition_penalty", "divides the logits of tokens that have already occurred; default 1: no penalty", repetition_penalty, kAboveZero);
+    v("repetition_penalty", "divides the logits of tokens that have already occurred; default 1: no penalty",
+      repetition_penalty, kAboveZero);
     v("seed", "the same seed gives the same text", seed);
     v.group("Output");
     v("echo", "print the prompt first; with --chat, as the template makes it", echo);
@@ -84,7 +90,9 @@ class Chat {
   }
 
   // What a small model answers need not be UTF-8; templates take nothing else.
-  void say(const std::string& role, const std::string& text) { messages_.push_back({role, text::replace_invalid(text)}); }
+  void say(const std::string& role, const std::string& text) {
+    messages_.push_back({role, text::replace_invalid(text)});
+  }
   std::string framed() const { return template_.render(messages_, options_); }
 
  private:
@@ -96,9 +104,11 @@ class Chat {
 
   void read(const std::string& file) {
     nlohmann::ordered_json json = io::parse_ordered_json(utf8_of(io::read_file(file), file), file);
-    if (json.is_object() && json.contains("tools") && json["tools"].is_array()) options_.variables["tools"] = json["tools"];
+    if (json.is_object() && json.contains("tools") && json["tools"].is_array())
+      options_.variables["tools"] = json["tools"];
     if (json.is_object()) json = nlohmann::ordered_json(json.contains("messages") ? json["messages"] : nullptr);
-    COCA_CHECK_AS(kBadFile, json.is_array() && !json.empty(), "{}: expected a list of messages, or an object with \"messages\"", file);
+    COCA_CHECK_AS(kBadFile, json.is_array() && !json.empty(),
+                  "{}: expected a list of messages, or an object with \"messages\"", file);
     const std::vector<data::Message> given = data::read_messages(json, "messages", file);
     for (text::ChatMessage& message : data::chat_messages(given, template_)) messages_.push_back(std::move(message));
   }
@@ -152,12 +162,16 @@ constexpr std::string_view finish_text(infer::Finish finish, bool stop_string) {
   }
 }
 
-std::string generation_config_of(const Options& o) { return (std::filesystem::path(o.model) / "generation_config.json").string(); }
+std::string generation_config_of(const Options& o) {
+  return (std::filesystem::path(o.model) / "generation_config.json").string();
+}
 
 void name_lacking(const Options& o, const text::GenerationConfig& c) {
   if (c.lacking.empty()) return;
-  std::fprintf(stderr, "%s\n", fmt::format("{}: coca generate does not have {}; the text is made without",
-                                          generation_config_of(o), fmt::join(c.lacking, ", ")).c_str());
+  std::fprintf(stderr, "%s\n",
+               fmt::format("{}: coca generate does not have {}; the text is made without", generation_config_of(o),
+                           fmt::join(c.lacking, ", "))
+                   .c_str());
 }
 
 struct Answer {
@@ -169,7 +183,8 @@ struct Answer {
 // Continues one prompt after another.
 class Generator {
  public:
-  explicit Generator(const Options& o) : o_(o), config_(text::load_generation_config(o.model)), sampling_(sampling_of(o, config_)) {
+  explicit Generator(const Options& o)
+      : o_(o), config_(text::load_generation_config(o.model)), sampling_(sampling_of(o, config_)) {
     infer::check_sampling(sampling_);
     name_lacking(o, config_);
     if (!o.stop.items.empty()) config_.stop_strings = o.stop.items;
@@ -232,14 +247,18 @@ void print_speed(const std::vector<int32_t>& ids, const infer::GenerateResult& r
           .c_str());
 }
 
-void write_result(const std::string& file, const std::vector<int32_t>& ids, const Answer& answer, const infer::SamplingOptions& sampling) {
+void write_result(const std::string& file, const std::vector<int32_t>& ids, const Answer& answer,
+                  const infer::SamplingOptions& sampling) {
   nlohmann::ordered_json j;
   j["prompt_ids"] = ids;
   j["ids"] = answer.result.ids;
   j["text"] = answer.text;
   j["finish"] = answer.finish;
-  j["sampling"] = {{"temperature", sampling.temperature}, {"top_k", sampling.top_k}, {"top_p", sampling.top_p},
-                   {"min_p", sampling.min_p}, {"repetition_penalty", sampling.repetition_penalty}};
+  j["sampling"] = {{"temperature", sampling.temperature},
+                   {"top_k", sampling.top_k},
+                   {"top_p", sampling.top_p},
+                   {"min_p", sampling.min_p},
+                   {"repetition_penalty", sampling.repetition_penalty}};
   j["prefill_seconds"] = answer.result.prefill_seconds;
   j["decode_seconds"] = answer.result.decode_seconds;
   j["cache_bytes"] = answer.result.cache_bytes;
@@ -288,8 +307,9 @@ int run(const Options& o) {
 }  // namespace
 
 void add_generate(CLI::App& root, Action* action) {
-  add_command<Options>(root, action, "generate", "Continue a text",
-                       "Example: coca generate --model out/model --prompt \"It was a\" --max-new-tokens 100 --temperature 0.8", run);
+  add_command<Options>(
+      root, action, "generate", "Continue a text",
+      "Example: coca generate --model out/model --prompt \"It was a\" --max-new-tokens 100 --temperature 0.8", run);
 }
 
 }  // namespace coca::tools

@@ -48,17 +48,15 @@ struct Facts {
   }
 };
 
-std::string joined(const auto& items) {
-  return fmt::format("{}", fmt::join(items, ", "));
-}
+std::string joined(const auto& items) { return fmt::format("{}", fmt::join(items, ", ")); }
 
 std::string gpus_text() {
   const ops::Gpus gpus = ops::gpus();
   std::string text = "none: " + gpus.none;
   if (!gpus.list.empty()) text = "no op runs there yet: ";
   for (const ops::Gpu& gpu : gpus.list)
-    text += fmt::format("{}{} {}, compute capability {}.{}, {}", gpu.device.index == 0 ? "" : "; ", gpu.device.text(), gpu.name, gpu.major,
-                        gpu.minor, report::format_bytes(static_cast<int64_t>(gpu.bytes)));
+    text += fmt::format("{}{} {}, compute capability {}.{}, {}", gpu.device.index == 0 ? "" : "; ", gpu.device.text(),
+                        gpu.name, gpu.major, gpu.minor, report::format_bytes(static_cast<int64_t>(gpu.bytes)));
   return text;
 }
 
@@ -80,12 +78,14 @@ Facts program_facts() {
     std::string listed;
     for (const ops::OpRow& row : op.rows) {
       implementations.push_back({{"name", row.name}, {"device", enum_name(row.device)}, {"runs_here", row.runs_here}});
-      listed += fmt::format("{}{}{}", listed.empty() ? "" : ", ", row.name, row.runs_here ? "" : fmt::format(" (needs {})", row.needs));
+      listed += fmt::format("{}{}{}", listed.empty() ? "" : ", ", row.name,
+                            row.runs_here ? "" : fmt::format(" (needs {})", row.needs));
     }
     f.json["ops"][std::string(op.op)] = {
         {"used", used}, {"used_bf16", bf16}, {"forced", !forced.empty()}, {"implementations", implementations}};
-    f.table.rows.push_back({fmt::format("op {}", op.op), fmt::format("{}{}{}, of {}", used, bf16 == used ? "" : ", in bf16 " + bf16,
-                                                                     forced.empty() ? "" : ", forced", listed)});
+    f.table.rows.push_back(
+        {fmt::format("op {}", op.op), fmt::format("{}{}{}, of {}", used, bf16 == used ? "" : ", in bf16 " + bf16,
+                                                  forced.empty() ? "" : ", forced", listed)});
   }
   return f;
 }
@@ -100,7 +100,8 @@ std::string windows_text(const model::ModelSpec& s) {
   std::string text =
       fmt::format("{} in {} of {}", counted(*std::max_element(s.layer_window.begin(), s.layer_window.end()), "token"),
                   count, counted(s.L, "layer"));
-  if (!s.dilation.empty()) text += fmt::format(", dilation up to {}", *std::max_element(s.dilation.begin(), s.dilation.end()));
+  if (!s.dilation.empty())
+    text += fmt::format(", dilation up to {}", *std::max_element(s.dilation.begin(), s.dilation.end()));
   return text;
 }
 
@@ -110,12 +111,18 @@ void parameter_facts(const model::ModelSpec& s, Facts& f) {
   for (const model::ParamInfo& info : model::parameter_list(s)) {
     const int64_t n = info.shape.product();
     const bool norm = info.name.find("norm") != std::string::npos;  // also "layernorm", and biases of norms
-    if (model::is_clex(info.role)) clex += n;
-    else if (norm) norms += n;
-    else if (info.role == model::ParamRole::kEmbedding) embedding += n;
-    else if (info.name.find(".mlp.") != std::string::npos) mlp += n;
-    else if (info.name.find("attn.") != std::string::npos || info.name.find("attention.") != std::string::npos) attention += n;
-    else head += n;
+    if (model::is_clex(info.role))
+      clex += n;
+    else if (norm)
+      norms += n;
+    else if (info.role == model::ParamRole::kEmbedding)
+      embedding += n;
+    else if (info.name.find(".mlp.") != std::string::npos)
+      mlp += n;
+    else if (info.name.find("attn.") != std::string::npos || info.name.find("attention.") != std::string::npos)
+      attention += n;
+    else
+      head += n;
   }
   f.count("parameters", "parameters", model::parameter_count(s));
   f.count("  embedding", "parameters_embedding", embedding);
@@ -123,8 +130,10 @@ void parameter_facts(const model::ModelSpec& s, Facts& f) {
   f.count("  mlp", "parameters_mlp", mlp);
   f.count("  norms", "parameters_norms", norms);
   if (clex > 0) f.count("  clex", "parameters_clex", clex);
-  if (s.embeddings == model::Embeddings::kTied) f.text("  output", "parameters_output", "the embedding's");
-  else f.count("  output", "parameters_output", head);
+  if (s.embeddings == model::Embeddings::kTied)
+    f.text("  output", "parameters_output", "the embedding's");
+  else
+    f.count("  output", "parameters_output", head);
 }
 
 void tokenizer_facts(const std::string& dir, Facts& f) {
@@ -144,7 +153,9 @@ void tokenizer_facts(const std::string& dir, Facts& f) {
 void cache_facts(const model::ModelSpec& s, Facts& f) {
   model::ModelSpec full = s;  // keys as wide as values
   full.attention = model::AttentionKind::kNone;
-  const auto per_token = [&](const model::ModelSpec& spec, KvType type) { return spec.L * model::cache_bytes_per_token(spec, type); };
+  const auto per_token = [&](const model::ModelSpec& spec, KvType type) {
+    return spec.L * model::cache_bytes_per_token(spec, type);
+  };
   f.bytes("cache per token", "cache_bytes_per_token", per_token(s, KvType::kF32));
   f.bytes("the same in bf16", "cache_bytes_per_token_bf16", per_token(s, KvType::kBF16));
   f.bytes("the same in int8", "cache_bytes_per_token_int8", per_token(s, KvType::kInt8));
@@ -184,7 +195,8 @@ void file_facts(const std::string& dir, const model::ModelSpec& spec, Facts& f) 
   try {
     const formats::WeightFiles files(dir);
     std::map<std::string, int64_t> types;
-    for (const auto& [name, entry] : files.entries()) types[std::string(dtype_name(entry.tensor->dtype))] += static_cast<int64_t>(entry.tensor->bytes);
+    for (const auto& [name, entry] : files.entries())
+      types[std::string(dtype_name(entry.tensor->dtype))] += static_cast<int64_t>(entry.tensor->bytes);
     std::vector<std::string> parts;
     parts.reserve(types.size());
     for (const auto& [type, bytes] : types) parts.push_back(fmt::format("{} {}", type, report::format_bytes(bytes)));
@@ -266,8 +278,8 @@ int run(const Options& o) {
 }  // namespace
 
 void add_info(CLI::App& root, Action* action) {
-  add_command<Options>(root, action, "info", "Describe this program and machine, or a model folder", "Example: coca info out/model --length 4096", run,
-                       {{"model", "DIR"}});
+  add_command<Options>(root, action, "info", "Describe this program and machine, or a model folder",
+                       "Example: coca info out/model --length 4096", run, {{"model", "DIR"}});
 }
 
 }  // namespace coca::tools

@@ -55,7 +55,8 @@ int run(const Options& o) {
 
 void add_init(CLI::App& root, Action* action) {
   add_command<Options>(root, action, "init", "Make a model of any shape with random weights, for measurements",
-                       "Example: coca init --model-config configs/model-350m.json --precision bf16 --out out/random", run);
+                       "Example: coca init --model-config configs/model-350m.json --precision bf16 --out out/random",
+                       run);
 }
 
 }  // namespace coca::tools

@@ -77,8 +77,11 @@ report::Table table_of(const std::vector<Method>& methods) {
     if (alike == groups.end()) alike = groups.insert(alike, {named, {}});
     alike->second.emplace_back(attention.name);
   }
-  report::Table table{.title = "", .header = {"attention", "position scaling", "trained and evaluated", "evaluated only"}, .rows = {},
-                      .align = {report::Align::kLeft, report::Align::kLeft, report::Align::kLeft, report::Align::kLeft}};
+  report::Table table{
+      .title = "",
+      .header = {"attention", "position scaling", "trained and evaluated", "evaluated only"},
+      .rows = {},
+      .align = {report::Align::kLeft, report::Align::kLeft, report::Align::kLeft, report::Align::kLeft}};
   for (const auto& [rows, kinds] : groups)
     for (const auto& [uses, scalings] : rows) {
       const auto with = [&, &uses = uses](MethodUse use) {
@@ -131,14 +134,19 @@ void print_reasons(const std::vector<Method>& methods) {
 ordered_json json_of(const std::vector<Method>& methods) {
   ordered_json all = ordered_json::array();
   for (const Method& m : methods)
-    all.push_back({{"attention", enum_name(m.attention)}, {"rope_scaling", enum_name(m.scaling)}, {"pattern", enum_name(m.sight)},
-                   {"use", enum_name(m.use)}, {"reason", m.reason}});
+    all.push_back({{"attention", enum_name(m.attention)},
+                   {"rope_scaling", enum_name(m.scaling)},
+                   {"pattern", enum_name(m.sight)},
+                   {"use", enum_name(m.use)},
+                   {"reason", m.reason}});
   return all;
 }
 
 int run(const Options& options) {
   const std::vector<Method> methods = model::all_methods(example_spec());
-  const auto count = [&](MethodUse use) { return std::count_if(methods.begin(), methods.end(), [&](const Method& m) { return m.use == use; }); };
+  const auto count = [&](MethodUse use) {
+    return std::count_if(methods.begin(), methods.end(), [&](const Method& m) { return m.use == use; });
+  };
   const int columns = terminal_columns(Stream::kOut);
   print(report::to_text_within(table_of(methods), columns > 0 ? std::min(columns, 100) : 100));
   print_prose(fmt::format(
@@ -155,7 +163,8 @@ int run(const Options& options) {
 }  // namespace
 
 void add_methods(CLI::App& root, Action* action) {
-  add_command<Options>(root, action, "methods", "List which attention kinds, position scalings and patterns can be combined", "", run);
+  add_command<Options>(root, action, "methods",
+                       "List which attention kinds, position scalings and patterns can be combined", "", run);
 }
 
 }  // namespace coca::tools

@@ -27,7 +27,8 @@ class StageProgress {
       progress_.emplace(make_progress({.total = p.total, .start = p.start, .unit = p.unit, .label = p.stage}));
     }
     text_ = p.text;
-    const std::string whole = p.seconds_left ? fmt::format("  whole study {} left", report::format_duration(*p.seconds_left)) : "";
+    const std::string whole =
+        p.seconds_left ? fmt::format("  whole study {} left", report::format_duration(*p.seconds_left)) : "";
     progress_->update(p.done, p.text + whole);
   }
   void finish() {
@@ -56,7 +57,8 @@ struct StudyWork {
   int64_t trainings = 0, evaluations = 0;
   Work work;
 };
-StudyWork work_of(const study::StudyConfig& c, const text::Tokenizer& tokenizer, const std::vector<int64_t>& test_tokens) {
+StudyWork work_of(const study::StudyConfig& c, const text::Tokenizer& tokenizer,
+                  const std::vector<int64_t>& test_tokens) {
   StudyWork all;
   all.work.spec = train::trained_spec(study::train_config(c, c.methods.front(), c.seeds.front(), c.out), tokenizer);
   all.work.precision = c.precision;
@@ -82,7 +84,9 @@ StudyWork work_of(const study::StudyConfig& c, const text::Tokenizer& tokenizer,
       all.work.disk += training_disk(w.parameters, 0);
     }
   }
-  if (all.trainings > 0) all.work.disk += training_disk(model::parameter_count(all.work.spec), 1);  // checkpoints go when a training has ended
+  if (all.trainings > 0)
+    all.work.disk +=
+        training_disk(model::parameter_count(all.work.spec), 1);  // checkpoints go when a training has ended
   if (all.work.parts.back().tokens == 0) all.work.parts.pop_back();
   return all;
 }
@@ -97,8 +101,9 @@ int dry_run(const study::StudyConfig& c) {
   const study::Corpus corpus = study::load_corpus(c, study::Keep::kNothing);
   study::check_corpus(c, corpus);
   const StudyWork all = work_of(c, *corpus.tokenizer, test_tokens(corpus));
-  print_prose(fmt::format("{}: {} of {}, {} of at most {}\n\n", c.out, counted(all.trainings, "training"), counted(c.steps, "step"),
-                          counted(all.evaluations, "evaluation"), counted(c.eval_documents * c.eval_tokens, "token")));
+  print_prose(fmt::format("{}: {} of {}, {} of at most {}\n\n", c.out, counted(all.trainings, "training"),
+                          counted(c.steps, "step"), counted(all.evaluations, "evaluation"),
+                          counted(c.eval_documents * c.eval_tokens, "token")));
   return all.trainings > 0 ? print_dry_run(all.work) : end_dry_run();
 }
 
@@ -122,8 +127,9 @@ int tell_of_unmeasured(const study::StudyResults& results) {
     for (const study::Evaluation& e : r.evaluations)
       for (const study::PerplexityPoint& p : e.perplexity)
         if (!std::isfinite(p.perplexity))
-          found += fmt::format("{}{} at length {} of {} seed {}", found.empty() ? "" : ", ", report::format_number(p.perplexity), p.length,
-                               study::variant_name(r.method, e.variant), r.seed);
+          found += fmt::format("{}{} at length {} of {} seed {}", found.empty() ? "" : ", ",
+                               report::format_number(p.perplexity), p.length, study::variant_name(r.method, e.variant),
+                               r.seed);
   if (found.empty()) return 0;
   log_warning("the perplexity is {}: a model cannot be measured there", found);
   return kExitFailed;
@@ -137,9 +143,10 @@ int run(const Options& options) {
   print_prose(corpus.description + "\n");
   for (const std::string& sentence : data::overlap_sentences(corpus.shared, "test")) log_warning("{}", sentence);
   if (const StudyWork all = work_of(config, *corpus.tokenizer, test_tokens(corpus)); all.trainings > 0)
-    print_prose(fmt::format("{} and {} are to be done: about {} on this machine, {} of memory, {} of disk\n", counted(all.trainings, "training"),
-                            counted(all.evaluations, "evaluation"), report::format_duration(seconds_of(all.work)), report::format_bytes(all.work.memory),
-                      report::format_bytes(all.work.disk)));
+    print_prose(fmt::format("{} and {} are to be done: about {} on this machine, {} of memory, {} of disk\n",
+                            counted(all.trainings, "training"), counted(all.evaluations, "evaluation"),
+                            report::format_duration(seconds_of(all.work)), report::format_bytes(all.work.memory),
+                            report::format_bytes(all.work.disk)));
   StageProgress progress;
   study::StudyResults results = study::run_study(config, corpus, [&](const study::StudyProgress& p) { progress(p); });
   progress.finish();
@@ -151,7 +158,8 @@ int run(const Options& options) {
     if (const std::string note = study::passkey_note(results); !note.empty()) print_prose(note + "\n\n");
   }
   print(table_text(study::training_table(results)) + "\n");
-  print_prose(fmt::format("report: {}\nalso:   {}, {}, {}\n", files.html.string(), files.markdown.string(), files.json.string(), files.csv.string()));
+  print_prose(fmt::format("report: {}\nalso:   {}, {}, {}\n", files.html.string(), files.markdown.string(),
+                          files.json.string(), files.csv.string()));
   tell_of_failures(results);
   return tell_of_unmeasured(results);
 }
@@ -160,9 +168,9 @@ int run(const Options& options) {
 
 void add_study(CLI::App& root, Action* action) {
   add_command<Options>(root, action, "study", "Train a small model per method, evaluate all by length, write a report",
-                                  "After Ctrl-C or a kill, the same command continues where the study stopped.\n"
-                                  "Example: coca study --text books/train --test-text books/test --preset small --out out/books",
-                                  run);
+                       "After Ctrl-C or a kill, the same command continues where the study stopped.\n"
+                       "Example: coca study --text books/train --test-text books/test --preset small --out out/books",
+                       run);
 }
 
 }  // namespace coca::tools

@@ -148,7 +148,8 @@ int run_decode(const DecodeFlags& c) {
     std::string out;
     for_each_line(c.lines, [&](std::string_view line, const std::string& where) {
       const nlohmann::json ids = io::parse_json(line, where);
-      const bool good = ids.is_array() && std::ranges::all_of(ids, [](const auto& id) { return id.is_number_integer(); });
+      const bool good =
+          ids.is_array() && std::ranges::all_of(ids, [](const auto& id) { return id.is_number_integer(); });
       COCA_CHECK_AS(kBadFile, good, "{}: expected a JSON array of ids", where);
       const nlohmann::json text = tokenizer->decode(ids.get<std::vector<int32_t>>());
       out += text.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
@@ -184,10 +185,14 @@ int run_info(const InfoFlags& c) {
                                         {"fingerprint", tokenizer->fingerprint()}};
   write_json_output(c.json, facts);
   if (is_stdout(c.json)) return 0;
-  const std::pair<const char*, const char*> labels[] = {
-      {"kind", "kind"},         {"vocab_size", "ids"},          {"bos", "bos"},
-      {"eos", "eos"},           {"ends", "ends a text"},        {"before", "in front of a text"},
-      {"after", "behind a text"}, {"fingerprint", "fingerprint"}};
+  const std::pair<const char*, const char*> labels[] = {{"kind", "kind"},
+                                                        {"vocab_size", "ids"},
+                                                        {"bos", "bos"},
+                                                        {"eos", "eos"},
+                                                        {"ends", "ends a text"},
+                                                        {"before", "in front of a text"},
+                                                        {"after", "behind a text"},
+                                                        {"fingerprint", "fingerprint"}};
   for (const auto& [key, label] : labels) {
     const nlohmann::ordered_json& value = facts[key];
     const bool none = value.is_null() || (value.is_array() && value.empty());
@@ -205,9 +210,11 @@ void add_tokenizer(CLI::App& root, Action* action) {
 
   add_command<TrainFlags>(app, action, "train", "Train a sentencepiece model",
                           "Example: coca tokenizer train --text books/train --out tok --vocab-size 4096", run_train);
-  add_command<EncodeFlags>(app, action, "encode", "Text to ids, without bos and eos", "Example: coca tokenizer encode --tokenizer tok \"the cat\"", run_encode,
+  add_command<EncodeFlags>(app, action, "encode", "Text to ids, without bos and eos",
+                           "Example: coca tokenizer encode --tokenizer tok \"the cat\"", run_encode,
                            {{"string", "TEXT"}});
-  add_command<DecodeFlags>(app, action, "decode", "Ids to text", "Example: coca tokenizer decode --tokenizer byte 97 98", run_decode, {{"ids", "IDS"}});
+  add_command<DecodeFlags>(app, action, "decode", "Ids to text",
+                           "Example: coca tokenizer decode --tokenizer byte 97 98", run_decode, {{"ids", "IDS"}});
   add_command<InfoFlags>(app, action, "info", "Kind, number of ids, control ids", "Example: coca tokenizer info tok",
                          run_info, {{"tokenizer", "TOKENIZER"}});
 }

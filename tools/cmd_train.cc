@@ -21,30 +21,44 @@ struct Options {
   template <class V>
   void visit(V&& v) {
     config.visit(v);
-    v("resume", "continue from the newest checkpoint in --out, with the options saved there; ends in the same bits as a run that was not stopped", resume);
+    v("resume",
+      "continue from the newest checkpoint in --out, with the options saved there; ends in the same bits as a run that "
+      "was not stopped",
+      resume);
     v("dry_run", "estimate time, memory and disk, and do nothing", dry_run);
   }
 };
 
 // What --dry-run says, after all that the run itself would check. `from`: the checkpoint it begins from.
 int estimate(const train::TrainConfig& c, const text::Tokenizer& tokenizer, const std::filesystem::path& from) {
-  const data::TokenFile tokens = train::sample_tokens(c.text, tokenizer, {.tokens = c.length + 1}, c.split, data::Split::kTrain);
+  const data::TokenFile tokens =
+      train::sample_tokens(c.text, tokenizer, {.tokens = c.length + 1}, c.split, data::Split::kTrain);
   std::optional<data::TokenFile> validation;
   if (const std::vector<std::string> text = validation_text_of(c, Say::kNothing); !text.empty())
-    validation = train::sample_tokens(text, tokenizer, {.tokens = c.validation_windows * c.length + 1}, std::nullopt, data::Split::kValidation);
+    validation = train::sample_tokens(text, tokenizer, {.tokens = c.validation_windows * c.length + 1}, std::nullopt,
+                                      data::Split::kValidation);
   leave_out_short_choice(c, c.length, validation);
   train::check_data(c, {.tokens = tokens, .validation = validation ? &*validation : nullptr, .tokenizer = tokenizer});
 
   const model::ModelSpec spec = train::trained_spec(c, tokenizer);
   const double each = model::forward_flops_per_token(spec, c.length);
-  const int64_t done = first_step(from), step_tokens = c.batch * c.accumulation * c.length, todo = (c.steps - done) * step_tokens;
+  const int64_t done = first_step(from), step_tokens = c.batch * c.accumulation * c.length,
+                todo = (c.steps - done) * step_tokens;
   const int64_t windows = validation ? std::min(c.validation_windows, (validation->size() - 1) / c.length) : 0;
-  const int64_t validated = validations_left(done, c.steps, c.validation_interval) * windows * c.length, parameters = model::parameter_count(spec);
-  Work work{.parts = {{"training", Pass::kTraining, todo, 3 * static_cast<double>(todo) * each}}, .spec = spec, .precision = c.precision, .recompute = c.recompute,
-            .length = c.length, .batch = train::in_slices(c, ranks().size()).batch, .disk = training_disk(parameters, c.keep_checkpoints)};
+  const int64_t validated = validations_left(done, c.steps, c.validation_interval) * windows * c.length,
+                parameters = model::parameter_count(spec);
+  Work work{.parts = {{"training", Pass::kTraining, todo, 3 * static_cast<double>(todo) * each}},
+            .spec = spec,
+            .precision = c.precision,
+            .recompute = c.recompute,
+            .length = c.length,
+            .batch = train::in_slices(c, ranks().size()).batch,
+            .disk = training_disk(parameters, c.keep_checkpoints)};
   work.memory = training_memory(work, parameters);
-  if (validated > 0) work.parts.push_back({"validation", Pass::kForward, validated, static_cast<double>(validated) * each});
-  print_prose(fmt::format("{}: {}, attention {}, {}\n\n", c.out, counted(parameters, "parameter"), enum_name(c.attention), steps_text(done, c.steps, step_tokens)));
+  if (validated > 0)
+    work.parts.push_back({"validation", Pass::kForward, validated, static_cast<double>(validated) * each});
+  print_prose(fmt::format("{}: {}, attention {}, {}\n\n", c.out, counted(parameters, "parameter"),
+                          enum_name(c.attention), steps_text(done, c.steps, step_tokens)));
   return print_dry_run(work);
 }
 
@@ -53,33 +67,39 @@ int run(OptionFlags& flags, Options& options) {
   if (options.resume) resume_options(flags, options.config, "train_config.json");
   const train::TrainConfig& c = options.config;
   train::check_config(c);
-  COCA_CHECK(!c.text.empty(), "--text: no training text given{}", options.resume ? fmt::format(", and {} holds no run to resume", c.out) : "");
+  COCA_CHECK(!c.text.empty(), "--text: no training text given{}",
+             options.resume ? fmt::format(", and {} holds no run to resume", c.out) : "");
   const std::filesystem::path out = c.out;
   const auto tokenizer = text::load_tokenizer(c.tokenizer);
   const train::Start start = options.resume ? train::Start::kResume : train::Start::kFresh;
-  const std::filesystem::path from = first_rank_checks([&] { return train::check_start(c, *tokenizer, start, ranks().size()); });
+  const std::filesystem::path from =
+      first_rank_checks([&] { return train::check_start(c, *tokenizer, start, ranks().size()); });
   if (options.dry_run) return estimate(c, *tokenizer, from);
-  const data::TokenFile tokens = load_tokens(c.text, *tokenizer, out / "data" / "train.tok", "training text", c.split, data::Split::kTrain);
+  const data::TokenFile tokens =
+      load_tokens(c.text, *tokenizer, out / "data" / "train.tok", "training text", c.split, data::Split::kTrain);
   const std::vector<std::string> validation_text = validation_text_of(c, Say::kChoice);
   std::optional<data::TokenFile> validation;
   if (!validation_text.empty())
-    validation = load_tokens(validation_text, *tokenizer, out / "data" / "validation.tok", "validation text", std::nullopt, data::Split::kValidation);
+    validation = load_tokens(validation_text, *tokenizer, out / "data" / "validation.tok", "validation text",
+                             std::nullopt, data::Split::kValidation);
   leave_out_short_choice(c, c.length, validation);
-  const int64_t shared = !validation ? 0
-                                     : warn_of_overlap(train::document_list(c.text, out / "data" / "train.tok"),
-                                                       train::document_list(validation_text, out / "data" / "validation.tok"));
+  const int64_t shared = !validation
+                             ? 0
+                             : warn_of_overlap(train::document_list(c.text, out / "data" / "train.tok"),
+                                               train::document_list(validation_text, out / "data" / "validation.tok"));
 
-  train::Trainer trainer(c, {.tokens = tokens, .validation = validation ? &*validation : nullptr, .tokenizer = *tokenizer},
+  train::Trainer trainer(c,
+                         {.tokens = tokens, .validation = validation ? &*validation : nullptr, .tokenizer = *tokenizer},
                          start, ranks());
   print_prose(fmt::format("{}: {}, attention {}, {}, {} per step, activations {}{}\n", c.out,
                           counted(model::parameter_count(trainer.spec()), "parameter"), enum_name(c.attention),
                           counted(tokens.size(), "training token"), grouped(c.batch * c.length * c.accumulation),
                           report::format_bytes(static_cast<int64_t>(trainer.activation_bytes())), ranks_text()));
   if (options.resume) print_resumed(c.out, trainer.first_step(), c.steps);
-  report::Progress progress = make_progress({.total = c.steps, .start = trainer.first_step(), .unit = "steps", .label = "train"});
-  const train::TrainSummary summary = trainer.run([&](const train::StepReport& r) {
-    progress.update(r.step, step_text(r));
-  });
+  report::Progress progress =
+      make_progress({.total = c.steps, .start = trainer.first_step(), .unit = "steps", .label = "train"});
+  const train::TrainSummary summary =
+      trainer.run([&](const train::StepReport& r) { progress.update(r.step, step_text(r)); });
   progress.finish();
   print_summary(summary, shared);
   print_prose(fmt::format("model: {}\nmetrics: {}\n", (out / "model").string(), (out / "metrics.csv").string()));
@@ -90,7 +110,9 @@ int run(OptionFlags& flags, Options& options) {
 
 void add_train(CLI::App& root, Action* action) {
   add_command<Options>(root, action, "train", "Train a decoder from scratch on text",
-                       "Example: coca train --text books/train --validation-text books/validation --attention coca-slack --out out/slack", run);
+                       "Example: coca train --text books/train --validation-text books/validation --attention "
+                       "coca-slack --out out/slack",
+                       run);
 }
 
 }  // namespace coca::tools

@@ -30,7 +30,8 @@ void print_case(const eval::CaseCheck& check, const Options& options) {
   for (const eval::TensorCheck& t : check.tensors) {
     const bool pass = t.verdict == eval::Verdict::kPass;
     passed += pass;
-    if (!options.quiet || !pass) table.rows.push_back({t.name, fmt::format("{:.2e}", t.error), t.worst_index, pass ? "pass" : "FAIL"});
+    if (!options.quiet || !pass)
+      table.rows.push_back({t.name, fmt::format("{:.2e}", t.error), t.worst_index, pass ? "pass" : "FAIL"});
   }
   if (!table.rows.empty()) print(table_text(table));
   print_prose(fmt::format("{}: {} of {} within {:g}\n\n", check.file, passed, counted(check.tensors.size(), "tensor"),
@@ -42,8 +43,8 @@ int run(const Options& options) {
   int64_t cases = 0, failed = 0;
   for (const std::string& dir : options.dirs) {
     print_prose(fmt::format("== {}\n", dir));
-    for (const eval::CaseCheck& check :
-         eval::verify_folder(dir, {.tolerance = options.tolerance, .on_case = [&](const auto& c) { print_case(c, options); }})) {
+    for (const eval::CaseCheck& check : eval::verify_folder(
+             dir, {.tolerance = options.tolerance, .on_case = [&](const auto& c) { print_case(c, options); }})) {
       ++cases;
       failed += check.verdict == eval::Verdict::kFail;
     }
@@ -55,7 +56,8 @@ int run(const Options& options) {
 }  // namespace
 
 void add_verify(CLI::App& root, Action* action) {
-  add_command<Options>(root, action, "verify", "Compare our logits, attention, hidden states, gradients and greedy ids with stored ones",
+  add_command<Options>(root, action, "verify",
+                       "Compare our logits, attention, hidden states, gradients and greedy ids with stored ones",
                        "Example: coca verify out/golden --quiet", run, {{"model", "DIR"}});
 }
 

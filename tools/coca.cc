@@ -61,15 +61,16 @@ void bound_spinning(char** argv) {
   execv(self, argv);  // returns only on failure, and then all goes on as it was
 }
 
-// The SIMD target, and the implementations that every Context of this run must use: from the flags, else from the environment.
+// The SIMD target, and the implementations that every Context of this run must use: from the flags, else from the
+// environment.
 void set_computing(const std::string& target, const std::string& forced) {
   const auto given = [](const std::string& flag, const char* variable) {
     const char* value = flag.empty() ? std::getenv(variable) : nullptr;
     return value ? std::string(value) : flag;
   };
   if (const std::string name = given(target, "COCA_CPU_TARGET"); !name.empty()) coca::ops::set_cpu_target(name);
-  coca::set_default_context_options(
-      {.forced = coca::parse_forced(forced.empty() ? "COCA_FORCE_IMPL" : "--force-impl", given(forced, "COCA_FORCE_IMPL"))});
+  coca::set_default_context_options({.forced = coca::parse_forced(forced.empty() ? "COCA_FORCE_IMPL" : "--force-impl",
+                                                                  given(forced, "COCA_FORCE_IMPL"))});
   coca::ops::check_forced(coca::Context());
 }
 
@@ -82,8 +83,8 @@ const CLI::App& chosen_command(const CLI::App& app) {
 // What was asked for wrongly, and where to read how it is done.
 int refuse(const std::string& command, std::string_view message) {
   using namespace coca::tools;
-  std::fprintf(stderr, "%s%s\nTry: coca %s%s--help\n", painted(Stream::kError, Style::kError, "coca: ").c_str(), coca::io::shown_name(message).c_str(),
-               command.c_str(), command.empty() ? "" : " ");
+  std::fprintf(stderr, "%s%s\nTry: coca %s%s--help\n", painted(Stream::kError, Style::kError, "coca: ").c_str(),
+               coca::io::shown_name(message).c_str(), command.c_str(), command.empty() ? "" : " ");
   return kExitUsage;
 }
 
@@ -141,8 +142,9 @@ int run(int argc, char** argv) {
   coca::tools::Arguments arguments;
   try {
     arguments = coca::tools::understand(app, {argv + 1, argv + argc}, understood);
-    app.parse(std::vector<std::string>(arguments.args.rbegin(), arguments.args.rend()));  // backwards, as CLI11 wants them
-  } catch (const CLI::Success& success) {  // --help, --version
+    app.parse(
+        std::vector<std::string>(arguments.args.rbegin(), arguments.args.rend()));  // backwards, as CLI11 wants them
+  } catch (const CLI::Success& success) {                                           // --help, --version
     std::ostringstream out, err;
     const int code = app.exit(success, out, err);
     coca::tools::print(out.str());
@@ -162,17 +164,21 @@ int run(int argc, char** argv) {
   return action();
 }
 
-std::string asked_for() { return sizes_given().empty() ? "" : ", asked for" + sizes_given() + ": lower what is too large"; }
+std::string asked_for() {
+  return sizes_given().empty() ? "" : ", asked for" + sizes_given() + ": lower what is too large";
+}
 
 // Says what went wrong and gives the exit code for it.
 int report_error() {
-  const std::string who = coca::tools::painted(coca::tools::Stream::kError, coca::tools::Style::kError, "coca: ") + rank_text();
+  const std::string who =
+      coca::tools::painted(coca::tools::Stream::kError, coca::tools::Style::kError, "coca: ") + rank_text();
   try {
     throw;
   } catch (const coca::Error& error) {
     const bool interrupted = error.kind() == coca::ErrorKind::kInterrupted;  // all ranks are, together
     const bool shared = interrupted || dynamic_cast<const coca::dist::SharedError*>(&error) != nullptr;
-    if (!shared || coca::tools::first_rank()) std::fprintf(stderr, "%s%s\n", shared ? "coca: " : who.c_str(), coca::io::shown_name(error.what()).c_str());
+    if (!shared || coca::tools::first_rank())
+      std::fprintf(stderr, "%s%s\n", shared ? "coca: " : who.c_str(), coca::io::shown_name(error.what()).c_str());
     if (interrupted) return coca::tools::kExitInterrupted;
     return error.kind() == coca::ErrorKind::kInvalidArgument ? coca::tools::kExitUsage : coca::tools::kExitFailed;
   } catch (const std::bad_alloc&) {
@@ -180,9 +186,11 @@ int report_error() {
   } catch (const std::length_error&) {
     std::fprintf(stderr, "%sa size is larger than memory can be%s\n", who.c_str(), asked_for().c_str());
   } catch (const std::filesystem::filesystem_error& error) {
-    std::fprintf(stderr, "%s%s: %s\n", who.c_str(), coca::io::shown_name(error.path1().string()).c_str(), error.code().message().c_str());
+    std::fprintf(stderr, "%s%s: %s\n", who.c_str(), coca::io::shown_name(error.path1().string()).c_str(),
+                 error.code().message().c_str());
   } catch (const std::system_error& error) {  // that a library function was refused a thread or another resource
-    std::fprintf(stderr, "%sthe system refuses a thread or other resource: %s (ulimit -a shows the limits)\n", who.c_str(), error.code().message().c_str());
+    std::fprintf(stderr, "%sthe system refuses a thread or other resource: %s (ulimit -a shows the limits)\n",
+                 who.c_str(), error.code().message().c_str());
   } catch (const std::exception& error) {
     std::fprintf(stderr, "%sinternal error: %s\n", who.c_str(), error.what());
   }

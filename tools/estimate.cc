@@ -17,7 +17,7 @@ namespace coca::tools {
 namespace {
 
 constexpr int64_t kMeasuredParameters = 50'000'000, kMeasuredLength = 256;
-constexpr double kMeasuredFlops = 1e11;  // of a run: about a second of a slow machine
+constexpr double kMeasuredFlops = 1e11;                            // of a run: about a second of a slow machine
 constexpr double kLeastSeconds = 0.3, kShareOfLargeModels = 0.75;  // the latter: bench/README.md
 
 // Runs once, then until the time is up; seconds of one run.
@@ -45,10 +45,13 @@ bool is_measured(const model::ModelSpec& spec) { return model::parameter_count(s
 }  // namespace
 
 Measured measured_windows(const Work& work) {
-  const auto flops = [&](int64_t length) { return 3 * static_cast<double>(length) * model::forward_flops_per_token(work.spec, length); };
+  const auto flops = [&](int64_t length) {
+    return 3 * static_cast<double>(length) * model::forward_flops_per_token(work.spec, length);
+  };
   Measured m{.length = std::max<int64_t>(2, work.length)};
   if (flops(m.length) > kMeasuredFlops) m.length = std::min(m.length, kMeasuredLength);
-  m.batch = std::clamp(static_cast<int64_t>(kMeasuredFlops / flops(m.length)), int64_t{1}, std::max<int64_t>(1, work.batch));
+  m.batch =
+      std::clamp(static_cast<int64_t>(kMeasuredFlops / flops(m.length)), int64_t{1}, std::max<int64_t>(1, work.batch));
   return m;
 }
 
@@ -71,7 +74,8 @@ double measured_rate(const Work& work, Pass pass) {
   }
   model::ParamStore grads(spec);
   model::TrainingDecoder decoder(spec, B, N, {.recompute = work.recompute, .precision = work.precision});
-  return 3 * forward / seconds_of_run([&] { decoder.forward_backward(cx, params.weights(), windows, windows, 1, grads.tensors()); });
+  return 3 * forward /
+         seconds_of_run([&] { decoder.forward_backward(cx, params.weights(), windows, windows, 1, grads.tensors()); });
 }
 
 double seconds_of(const Work& work) {
@@ -100,11 +104,14 @@ double print_work(const Work& work) {
   const Measured m = measured_windows(work);
   std::string speed;
   for (const double rate : rates)
-    if (rate > 0) speed += fmt::format("{}{} GFLOP/s", speed.empty() ? "" : " and ", report::format_number(rate * 1e-9, 3));
-  print_prose(fmt::format("\ntime: about, at {} with {}, {}\nmemory: about {}\n", speed, counted(max_threads(), "thread"),
-                    is_measured(work.spec) ? fmt::format("measured just now on a model of this shape and {} of {}", counted(m.batch, "window"), counted(m.length, "token"))
-                                           : "three quarters of this machine's matrix rate",
-                    report::format_bytes(before + work.memory)));
+    if (rate > 0)
+      speed += fmt::format("{}{} GFLOP/s", speed.empty() ? "" : " and ", report::format_number(rate * 1e-9, 3));
+  print_prose(
+      fmt::format("\ntime: about, at {} with {}, {}\nmemory: about {}\n", speed, counted(max_threads(), "thread"),
+                  is_measured(work.spec) ? fmt::format("measured just now on a model of this shape and {} of {}",
+                                                       counted(m.batch, "window"), counted(m.length, "token"))
+                                         : "three quarters of this machine's matrix rate",
+                  report::format_bytes(before + work.memory)));
   if (work.disk > 0) print_prose(fmt::format("disk: about {}\n", report::format_bytes(work.disk)));
   return all;
 }
@@ -116,17 +123,25 @@ int end_dry_run() {
 
 int64_t training_memory(const Work& work, int64_t trained_parameters) {
   const auto activations = [&](int64_t batch) {
-    return static_cast<int64_t>(model::TrainingDecoder(work.spec, batch, work.length, {.recompute = work.recompute, .precision = work.precision}).activation_bytes());
+    return static_cast<int64_t>(model::TrainingDecoder(work.spec, batch, work.length,
+                                                       {.recompute = work.recompute, .precision = work.precision})
+                                    .activation_bytes());
   };
-  const int64_t copy = work.precision == model::Precision::kF32 ? 0 : weight_bytes(work.spec, work.precision), one = activations(1);
-  return 4 * model::parameter_count(work.spec) + 12 * trained_parameters + copy + one + (work.batch - 1) * (activations(2) - one);
+  const int64_t copy = work.precision == model::Precision::kF32 ? 0 : weight_bytes(work.spec, work.precision),
+                one = activations(1);
+  return 4 * model::parameter_count(work.spec) + 12 * trained_parameters + copy + one +
+         (work.batch - 1) * (activations(2) - one);
 }
 
-int64_t training_disk(int64_t parameters, int64_t checkpoints) { return 4 * parameters + checkpoints * 12 * parameters; }
+int64_t training_disk(int64_t parameters, int64_t checkpoints) {
+  return 4 * parameters + checkpoints * 12 * parameters;
+}
 
-int64_t evaluation_memory(const model::ModelSpec& spec, model::Precision precision, int64_t batch_tokens, int64_t length) {
+int64_t evaluation_memory(const model::ModelSpec& spec, model::Precision precision, int64_t batch_tokens,
+                          int64_t length) {
   return weight_bytes(spec, precision) +
-         static_cast<int64_t>(model::Decoder::activation_bytes(spec, std::max<int64_t>(1, batch_tokens / std::max<int64_t>(1, length)), length, precision));
+         static_cast<int64_t>(model::Decoder::activation_bytes(
+             spec, std::max<int64_t>(1, batch_tokens / std::max<int64_t>(1, length)), length, precision));
 }
 
 }  // namespace coca::tools

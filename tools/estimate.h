@@ -32,13 +32,14 @@ struct Work {
   int64_t disk = 0;    // bytes written
 };
 
-// The windows that the speed is measured on: those that run together, or as many of them, and as much of one, as take a second.
+// The windows that the speed is measured on: those that run together, or as many of them, and as much of one, as take a
+// second.
 struct Measured {
   int64_t batch = 1, length = 0;
 };
 Measured measured_windows(const Work&);
-// FLOP/s of the model's operations here, on random weights and measured_windows(). Models of more than 50 million parameters are
-// taken to reach three quarters of the rate of a large matrix product.
+// FLOP/s of the model's operations here, on random weights and measured_windows(). Models of more than 50 million
+// parameters are taken to reach three quarters of the rate of a large matrix product.
 double measured_rate(const Work&, Pass);
 
 double seconds_of(const Work&);

@@ -27,8 +27,8 @@ struct EvalOutputFlags : OutputFlags {
   }
 };
 
-// A measurement that may end early, because it was asked to stop or because of an error. What was finished until then is
-// printed and written like a whole result, marked as partial, and the error goes on from there:
+// A measurement that may end early, because it was asked to stop or because of an error. What was finished until then
+// is printed and written like a whole result, marked as partial, and the error goes on from there:
 //
 //   std::vector<Result> results;
 //   Measurement measurement([&] { measure(..., results); });
@@ -42,7 +42,7 @@ class Measurement {
   bool partial() const { return error_ != nullptr; }
   std::vector<std::string> missing;  // "length 4096", of a partial result
 
-  void mark(nlohmann::ordered_json&) const;  // "partial": true, "missing", "ended_by"; nothing of a whole one
+  void mark(nlohmann::ordered_json&) const;   // "partial": true, "missing", "ended_by"; nothing of a whole one
   std::string title(std::string text) const;  // of a chart: " (partial)" behind it
   std::string line() const;                   // to print under the tables; "" of a whole one
   // A perplexity, and what it is of. One that is not finite makes report() warn and return kExitFailed.
@@ -65,7 +65,7 @@ void write_outputs(const EvalOutputFlags&, const nlohmann::ordered_json& json, c
 class WorkShare {
  public:
   explicit WorkShare(const std::vector<Part>& parts);  // one for each length
-  double at(int64_t length, int64_t done);  // units in all, of any length; the last were of this one
+  double at(int64_t length, int64_t done);             // units in all, of any length; the last were of this one
 
  private:
   std::map<int64_t, double> cost_;  // of a unit

@@ -75,20 +75,24 @@ int run_mlm(MlmFlags& flags) {
                                                         share->at(length, done));
                                      },
                                  .ranks = ranks()};
-  const Documents documents = read_documents(flags.text, {.max_tokens = flags.max_tokens, .cut = flags.cut}, *m.tokenizer);
+  const Documents documents =
+      read_documents(flags.text, {.max_tokens = flags.max_tokens, .cut = flags.cut}, *m.tokenizer);
   share.emplace(parts_of(flags, m.model.spec, documents));
   Context cx;
   std::vector<eval::MlmResult> results;
   Measurement measurement([&] {
-    eval::masked_perplexity(cx, m.model.spec, m.model.params->weights(), documents.ids, m.tokenizer->vocab_size(), options, results);
+    eval::masked_perplexity(cx, m.model.spec, m.model.params->weights(), documents.ids, m.tokenizer->vocab_size(),
+                            options, results);
   });
   if (progress) progress->finish();
   if (results.empty()) measurement.rethrow();
   if (const eval::MlmResult& last = results.back(); !last.whole())
     measurement.missing.push_back(fmt::format("{} of {} of length {}", grouped(last.planned_windows - last.windows),
                                               counted(last.planned_windows, "window"), last.length));
-  for (size_t l = results.size(); l < flags.lengths.size(); ++l) measurement.missing.push_back(fmt::format("length {}", flags.lengths[l]));
-  report::Table table{.title = "", .header = {"length", "windows", "masked tokens", "ppl", "nll"}, .rows = {}, .align = {}};
+  for (size_t l = results.size(); l < flags.lengths.size(); ++l)
+    measurement.missing.push_back(fmt::format("length {}", flags.lengths[l]));
+  report::Table table{
+      .title = "", .header = {"length", "windows", "masked tokens", "ppl", "nll"}, .rows = {}, .align = {}};
   ordered_json json = header_json(flags.model, m, io::options_to_json(flags));
   measurement.mark(json);
   json["results"] = ordered_json::array();
@@ -96,8 +100,13 @@ int run_mlm(MlmFlags& flags) {
     measurement.check(r.perplexity, fmt::format("length {}", r.length));
     table.rows.push_back({fmt::format("{}{}", r.length, r.whole() ? "" : " (partial)"), grouped(r.windows),
                           grouped(r.masked_tokens), report::format_number(r.perplexity), report::format_number(r.nll)});
-    json["results"].push_back({{"length", r.length}, {"windows", r.windows}, {"planned_windows", r.planned_windows}, {"masked_tokens", r.masked_tokens}, {"perplexity", number_json(r.perplexity)},
-                               {"nll", number_json(r.nll)}, {"seconds", r.seconds}});
+    json["results"].push_back({{"length", r.length},
+                               {"windows", r.windows},
+                               {"planned_windows", r.planned_windows},
+                               {"masked_tokens", r.masked_tokens},
+                               {"perplexity", number_json(r.perplexity)},
+                               {"nll", number_json(r.nll)},
+                               {"seconds", r.seconds}});
   }
   return measurement.report([&] {
     print_model_line(flags.model, m);
@@ -112,7 +121,7 @@ int run_mlm(MlmFlags& flags) {
 
 void add_eval_mlm(CLI::App& eval_app, Action* action) {
   add_command<MlmFlags>(eval_app, action, "mlm", "Perplexity of masked tokens, of bidirectional models",
-                    "Example: coca eval mlm --model out/model --text books/validation --lengths 256,512", run_mlm);
+                        "Example: coca eval mlm --model out/model --text books/validation --lengths 256,512", run_mlm);
 }
 
 }  // namespace coca::tools

@@ -72,8 +72,8 @@ eval::PasskeyProtocol protocol_from(const PasskeyFlags& flags) {
     p.place = eval::PasskeyPlace::kDepths;
   }
   set(p.place, flags.place);
-  COCA_CHECK(!flags.digits || (!flags.key_least && !flags.key_most), "--digits {} and --key-least or --key-most: give one of them",
-             *flags.digits);
+  COCA_CHECK(!flags.digits || (!flags.key_least && !flags.key_most),
+             "--digits {} and --key-least or --key-most: give one of them", *flags.digits);
   if (flags.digits) p.keys = data::keys_of_digits(*flags.digits);
   set(p.keys.least, flags.key_least);
   set(p.keys.most, flags.key_most);
@@ -101,7 +101,8 @@ void fill_score(ordered_json& j, const eval::PasskeyScore& s) {
   j["nll"] = number_or_null(s.nll);
 }
 
-std::vector<std::string> passkey_row(int64_t length, std::string depth, std::string tokens, const eval::PasskeyScore& s) {
+std::vector<std::string> passkey_row(int64_t length, std::string depth, std::string tokens,
+                                     const eval::PasskeyScore& s) {
   return {fmt::format("{}", length),
           std::move(depth),
           std::move(tokens),
@@ -121,8 +122,10 @@ report::Table passkey_table(const eval::PasskeyResult& result) {
   for (const eval::PasskeyTotal& total : result.totals) {
     const size_t depths = result.cells.size() / result.totals.size();
     for (size_t d = 0; d < depths; ++d, ++cell)
-      table.rows.push_back(passkey_row(total.length, depth_text(result.cells[cell].depth), "", result.cells[cell].score));
-    table.rows.push_back(passkey_row(total.length, "all", fmt::format("{}-{}", total.least_tokens, total.most_tokens), total.score));
+      table.rows.push_back(
+          passkey_row(total.length, depth_text(result.cells[cell].depth), "", result.cells[cell].score));
+    table.rows.push_back(
+        passkey_row(total.length, "all", fmt::format("{}-{}", total.least_tokens, total.most_tokens), total.score));
   }
   return table;
 }
@@ -145,11 +148,12 @@ std::string zeros_note(const eval::PasskeyResult& result, const LoadedModel& m) 
 }
 
 std::string passkey_svg(const eval::PasskeyResult& result, const LoadedModel& m, const Measurement& measurement) {
-  report::HeatMap map{.title = measurement.title(fmt::format("Passkey accuracy, {} ({})", enum_name(m.model.spec.attention),
-                                                             scaling_text(m.used_scaling))),
-                      .x_label = "length (tokens)",
-                      .y_label = "depth",
-                      .note = measurement.partial() ? "" : zeros_note(result, m)};
+  report::HeatMap map{
+      .title = measurement.title(
+          fmt::format("Passkey accuracy, {} ({})", enum_name(m.model.spec.attention), scaling_text(m.used_scaling))),
+      .x_label = "length (tokens)",
+      .y_label = "depth",
+      .note = measurement.partial() ? "" : zeros_note(result, m)};
   const size_t depths = result.cells.size() / result.totals.size();
   for (const eval::PasskeyTotal& total : result.totals) map.x_ticks.push_back(fmt::format("{}", total.most_tokens));
   for (size_t d = 0; d < depths; ++d) {
@@ -162,8 +166,9 @@ std::string passkey_svg(const eval::PasskeyResult& result, const LoadedModel& m,
 }
 
 void print_protocol(const PasskeyFlags& flags, const eval::PasskeyProtocol& p, const eval::PasskeyResult& result) {
-  print_prose(fmt::format("protocol: {} (lengths in {}, wording {}, place {}, keys {}..{}, {} a cell)\n", flags.protocol,
-                    enum_name(p.length_control), enum_name(p.wording), enum_name(p.place), p.keys.least, p.keys.most, counted(p.trials, "trial")));
+  print_prose(fmt::format("protocol: {} (lengths in {}, wording {}, place {}, keys {}..{}, {} a cell)\n",
+                          flags.protocol, enum_name(p.length_control), enum_name(p.wording), enum_name(p.place),
+                          p.keys.least, p.keys.most, counted(p.trials, "trial")));
   const std::string rule =
       p.rule == eval::PasskeyRule::kExact
           ? "greedy, all tokens of the answer must be right"
@@ -208,10 +213,16 @@ std::vector<std::string> missing_trials(const eval::PasskeyProtocol& p, const ev
 int run_passkey(PasskeyFlags& flags) {
   check_outputs(flags.output);
   eval::PasskeyProtocol protocol = protocol_from(flags);
-  const int64_t prompts = protocol.trials * (protocol.place == eval::PasskeyPlace::kDepths ? static_cast<int64_t>(protocol.depths.size()) : 1);
+  const int64_t prompts =
+      protocol.trials *
+      (protocol.place == eval::PasskeyPlace::kDepths ? static_cast<int64_t>(protocol.depths.size()) : 1);
   ModelShape shape = load_shape(flags);
-  eval::PasskeyOptions options{
-      .protocol = protocol, .seed = flags.seed, .scaling = shape.scaling, .batch_tokens = flags.batch_tokens, .progress = {}, .ranks = ranks()};
+  eval::PasskeyOptions options{.protocol = protocol,
+                               .seed = flags.seed,
+                               .scaling = shape.scaling,
+                               .batch_tokens = flags.batch_tokens,
+                               .progress = {},
+                               .ranks = ranks()};
   eval::check_passkey(shape.spec, *shape.tokenizer, options);
   const std::vector<Part> parts = prompt_parts(shape.spec, protocol.lengths, prompts);
   if (flags.dry_run) {
@@ -223,11 +234,13 @@ int run_passkey(PasskeyFlags& flags) {
   std::optional<report::Progress> progress;
   options.progress = [&](const eval::PasskeyProgress& p) {
     if (!progress) progress = make_progress({.total = p.total, .unit = "prompts", .label = "passkey"});
-    progress->update(p.done, fmt::format("length {} correct {}/{}", p.length, p.correct, p.tried), share.at(p.length, p.done));
+    progress->update(p.done, fmt::format("length {} correct {}/{}", p.length, p.correct, p.tried),
+                     share.at(p.length, p.done));
   };
   Context cx;
   eval::PasskeyResult result;
-  Measurement measurement([&] { eval::passkey(cx, m.model.spec, m.model.params->weights(), *m.tokenizer, options, result); });
+  Measurement measurement(
+      [&] { eval::passkey(cx, m.model.spec, m.model.params->weights(), *m.tokenizer, options, result); });
   if (progress) progress->finish();
   if (result.totals.empty()) measurement.rethrow();
   measurement.missing = missing_trials(protocol, result);
@@ -253,9 +266,9 @@ int run_passkey(PasskeyFlags& flags) {
 
 void add_eval_passkey(CLI::App& eval_app, Action* action) {
   add_command<PasskeyFlags>(eval_app, action, "passkey", "Passkey retrieval by length and depth",
-                        "Example: coca eval passkey --model out/model --lengths 512,1024,2048 --trials 20; "
-                        "--protocol pose counts as PoSE's script does",
-                        run_passkey);
+                            "Example: coca eval passkey --model out/model --lengths 512,1024,2048 --trials 20; "
+                            "--protocol pose counts as PoSE's script does",
+                            run_passkey);
 }
 
 }  // namespace coca::tools

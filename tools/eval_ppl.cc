@@ -48,7 +48,10 @@ struct PplFlags : ModelFlags {
     static const std::string protocol_help =
         "named set of the choices below (docs/evaluation.md): " + eval::protocol_names();
     v.group("Model");
-    v("model", "model folder: config.json, model.safetensors, tokenizer; given several times, the models are compared on the same text", models);
+    v("model",
+      "model folder: config.json, model.safetensors, tokenizer; given several times, the models are compared on the "
+      "same text",
+      models);
     visit_rest(v);
     text.visit(v);
     v.group("Protocol (options given here override --protocol)");
@@ -69,7 +72,9 @@ struct PplFlags : ModelFlags {
     v("max_documents", "use only this many documents, the first ones; 0: all", max_documents);
     v.group("Run");
     v("batch_tokens", "run windows together up to about this many tokens", batch_tokens, Least{1});
-    v("context_parallel", "under mpirun: split the tokens of every window over the ranks, instead of whole windows (docs/parallel.md)", context_parallel);
+    v("context_parallel",
+      "under mpirun: split the tokens of every window over the ranks, instead of whole windows (docs/parallel.md)",
+      context_parallel);
     v("dry_run", "estimate time, memory and disk, and do nothing", dry_run);
     output.visit(v);
     v("by_document", "print a table of the documents too", by_document);
@@ -139,7 +144,8 @@ constexpr int kLeastWindows = 10;
 std::vector<std::string> ppl_row(const eval::PerplexityResult& r, eval::Average average) {
   const eval::Average other = average == eval::Average::kTokens ? eval::Average::kWindows : eval::Average::kTokens;
   std::optional<double> ppl_error;
-  if (r.standard_error && average == eval::Average::kTokens && r.equal_windows >= kLeastWindows) ppl_error = r.perplexity * *r.standard_error;
+  if (r.standard_error && average == eval::Average::kTokens && r.equal_windows >= kLeastWindows)
+    ppl_error = r.perplexity * *r.standard_error;
   return {fmt::format("{}{}{}", r.length, r.reaches_length() ? "" : "*", r.whole() ? "" : " (partial)"),
           fmt::format("{}", r.stride),
           grouped(r.windows),
@@ -156,8 +162,8 @@ std::vector<std::string> ppl_row(const eval::PerplexityResult& r, eval::Average 
 
 report::Table ppl_table(const std::vector<Measured>& all, eval::Average average) {
   report::Table table{.title = "",
-                      .header = {"length", "stride", "windows", "scored tokens", "ppl", "+-", "nll",
-                                 "bits/byte", "word ppl", "ppl (windows)", "tokens/s", "peak memory"},
+                      .header = {"length", "stride", "windows", "scored tokens", "ppl", "+-", "nll", "bits/byte",
+                                 "word ppl", "ppl (windows)", "tokens/s", "peak memory"},
                       .rows = {},
                       .align = {}};
   if (average == eval::Average::kWindows) {
@@ -234,7 +240,11 @@ report::Table documents_table(const ordered_json& documents) {
                       .align = {}};
   const bool several = !documents.empty() && documents.front().contains("model");
   if (several) table.header.insert(table.header.begin(), "model");
-  const auto number = [](const ordered_json& value) { return value.is_null() ? "-" : value.is_string() ? value.get<std::string>() : report::format_number(value.get<double>()); };
+  const auto number = [](const ordered_json& value) {
+    return value.is_null()     ? "-"
+           : value.is_string() ? value.get<std::string>()
+                               : report::format_number(value.get<double>());
+  };
   for (const ordered_json& j : documents) {
     const std::string title = j["title"];
     table.rows.push_back({title.empty() ? j["document"].get<std::string>() : title,
@@ -252,8 +262,10 @@ std::string ppl_svg(const std::vector<Measured>& all, eval::Average average, con
   double low = std::numeric_limits<double>::infinity(),
          high = 0;  // a decade or more wants a logarithmic axis
   for (const Measured& one : all) {
-    const std::string kind = fmt::format("{} ({})", enum_name(one.loaded.model.spec.attention), scaling_text(one.loaded.used_scaling));
-    report::Series& series = lines.emplace_back(report::Series{.label = all.size() == 1 ? kind : names[lines.size()] + ": " + kind});
+    const std::string kind =
+        fmt::format("{} ({})", enum_name(one.loaded.model.spec.attention), scaling_text(one.loaded.used_scaling));
+    report::Series& series =
+        lines.emplace_back(report::Series{.label = all.size() == 1 ? kind : names[lines.size()] + ": " + kind});
     for (const eval::PerplexityResult& r : one.results) {
       series.x.push_back(static_cast<double>(r.length));
       series.y.push_back(r.value(average));
@@ -290,15 +302,17 @@ void print_documents(const Measured& one, const eval::Protocol& p) {
 }
 
 void print_protocol(const PplFlags& flags, const eval::Protocol& p) {
-  print_prose(fmt::format("protocol: {} (stride {}, windows {}, scored {}, reach {}, tail {}, documents {}{}{}; average over {})\n",
-                    flags.protocol, p.stride == 0 ? std::string("the window") : std::to_string(p.stride),
-                    enum_name(p.placement), enum_name(p.scored), enum_name(p.reach), enum_name(p.tail), enum_name(p.join),
-                    limit_text("at least", p.min_tokens), limit_text("at most", p.max_documents), enum_name(p.average)));
+  print_prose(fmt::format(
+      "protocol: {} (stride {}, windows {}, scored {}, reach {}, tail {}, documents {}{}{}; average over {})\n",
+      flags.protocol, p.stride == 0 ? std::string("the window") : std::to_string(p.stride), enum_name(p.placement),
+      enum_name(p.scored), enum_name(p.reach), enum_name(p.tail), enum_name(p.join),
+      limit_text("at least", p.min_tokens), limit_text("at most", p.max_documents), enum_name(p.average)));
 }
 
 void print_bos(const Measured& one, const eval::Protocol& p) {
   const std::string place = fmt::format("({})", enum_name(p.bos_place));
-  print_prose(bos_text(one.results.front().bos, place.c_str(), ", so the first token of a document is not scored") + "\n");
+  print_prose(bos_text(one.results.front().bos, place.c_str(), ", so the first token of a document is not scored") +
+              "\n");
 }
 
 void print_notes(const std::vector<eval::PerplexityResult>& results, const eval::Protocol& p) {
@@ -312,9 +326,13 @@ void print_notes(const std::vector<eval::PerplexityResult>& results, const eval:
   }
   const auto few = [](const eval::PerplexityResult& r) { return r.equal_windows < kLeastWindows; };
   if (p.average == eval::Average::kTokens)
-    print_prose(fmt::format("+-: one standard error over windows, as if these were independent{}\n",
-                      std::ranges::any_of(results, few) ? fmt::format("; left out below {} windows, where a small one counts as a part of one", kLeastWindows) : ""));
-  const auto unequal = std::ranges::find_if(results, [](const eval::PerplexityResult& r) { return 10 * r.fewest_scored < r.most_scored; });
+    print_prose(fmt::format(
+        "+-: one standard error over windows, as if these were independent{}\n",
+        std::ranges::any_of(results, few)
+            ? fmt::format("; left out below {} windows, where a small one counts as a part of one", kLeastWindows)
+            : ""));
+  const auto unequal = std::ranges::find_if(
+      results, [](const eval::PerplexityResult& r) { return 10 * r.fewest_scored < r.most_scored; });
   if (unequal != results.end())
     print_prose(
         fmt::format("ppl (windows): every window counts the same, though at length {} they score from {} to {}\n",
@@ -322,7 +340,8 @@ void print_notes(const std::vector<eval::PerplexityResult>& results, const eval:
   print_prose("word ppl: exp(nll of the scored tokens / their words between white space)\n");
 }
 
-void print_all(const PplFlags& flags, const eval::Protocol& protocol, const std::vector<Measured>& all, const ordered_json& documents, const Measurement& measurement) {
+void print_all(const PplFlags& flags, const eval::Protocol& protocol, const std::vector<Measured>& all,
+               const ordered_json& documents, const Measurement& measurement) {
   for (const Measured& one : all) {
     print_model_line(one.model, one.loaded);
     print_documents(one, protocol);
@@ -333,7 +352,9 @@ void print_all(const PplFlags& flags, const eval::Protocol& protocol, const std:
   print("\n" + table_text(ppl_table(all, protocol.average)));
   print_prose(measurement.line());
   print_notes(all[0].results, protocol);
-  if (std::ranges::any_of(all, [&](const Measured& one) { return one.loaded.tokenizer->fingerprint() != all[0].loaded.tokenizer->fingerprint(); }))
+  if (std::ranges::any_of(all, [&](const Measured& one) {
+        return one.loaded.tokenizer->fingerprint() != all[0].loaded.tokenizer->fingerprint();
+      }))
     print_prose("note: the models have different tokenizers: bits/byte and word ppl can be compared, ppl cannot\n");
   if (flags.by_document) print("\n" + table_text(documents_table(documents)));
   std::set<int64_t> noted;
@@ -367,7 +388,8 @@ class TextReader {
   std::string read_with_;  // the tokenizer's fingerprint
 };
 
-eval::PerplexityOptions options_of(const PplFlags& flags, const eval::Protocol& protocol, const std::optional<model::RopeScaling>& scaling) {
+eval::PerplexityOptions options_of(const PplFlags& flags, const eval::Protocol& protocol,
+                                   const std::optional<model::RopeScaling>& scaling) {
   return {.protocol = protocol,
           .scaling = scaling,
           .batch_tokens = flags.batch_tokens,
@@ -378,11 +400,15 @@ eval::PerplexityOptions options_of(const PplFlags& flags, const eval::Protocol& 
 }
 
 // What runs through the model, by length. Throws what the measurement would refuse.
-std::vector<Part> parts_of(const model::ModelSpec& spec, const Documents& documents, const eval::PerplexityOptions& options) {
+std::vector<Part> parts_of(const model::ModelSpec& spec, const Documents& documents,
+                           const eval::PerplexityOptions& options) {
   std::vector<Part> parts;
   for (const eval::PerplexityResult& r : eval::plan_perplexity(spec, documents.ids, options))
-    parts.push_back({.name = fmt::format("length {}", r.length), .tokens = r.run_tokens,
-                     .flops = static_cast<double>(r.run_tokens) * model::forward_flops_per_token(spec, r.length), .length = r.length, .units = r.run_tokens});
+    parts.push_back({.name = fmt::format("length {}", r.length),
+                     .tokens = r.run_tokens,
+                     .flops = static_cast<double>(r.run_tokens) * model::forward_flops_per_token(spec, r.length),
+                     .length = r.length,
+                     .units = r.run_tokens});
   return parts;
 }
 
@@ -425,7 +451,8 @@ int dry_run(const PplFlags& flags, const eval::Protocol& protocol, const std::ve
   double seconds = 0;
   for (const Candidate& one : candidates)
     seconds += naming(flags, one.flags.model, [&] {
-      const std::vector<Part> parts = parts_of(one.shape.spec, text.with(*one.shape.tokenizer), options_of(flags, protocol, one.shape.scaling));
+      const std::vector<Part> parts =
+          parts_of(one.shape.spec, text.with(*one.shape.tokenizer), options_of(flags, protocol, one.shape.scaling));
       return print_eval_work(one.flags, one.shape.spec, parts, flags.batch_tokens);
     });
   if (candidates.size() > 1)
@@ -434,18 +461,24 @@ int dry_run(const PplFlags& flags, const eval::Protocol& protocol, const std::ve
 }
 
 // Adds the model, and its results length by length.
-void measure(const PplFlags& flags, const eval::Protocol& protocol, Candidate& one, TextReader& text, std::vector<Measured>& all) {
+void measure(const PplFlags& flags, const eval::Protocol& protocol, Candidate& one, TextReader& text,
+             std::vector<Measured>& all) {
   const Documents& documents = text.with(*one.shape.tokenizer);
   eval::PerplexityOptions options = options_of(flags, protocol, one.shape.scaling);
   WorkShare share(parts_of(one.shape.spec, documents, options));
-  Measured& m = all.emplace_back(Measured{.model = one.flags.model, .loaded = load_with_flags(one.flags, std::move(one.shape))});
+  Measured& m =
+      all.emplace_back(Measured{.model = one.flags.model, .loaded = load_with_flags(one.flags, std::move(one.shape))});
   m.split = documents.split;
   const Measurement measurement([&] {
     std::optional<report::Progress> progress;
     options.id_text = eval::text_of_ids(*m.loaded.tokenizer);
     options.progress = [&](const eval::PerplexityProgress& p) {
-      if (!progress) progress = make_progress({.total = p.total_tokens, .unit = "tokens", .label = flags.models.items.size() == 1 ? "ppl" : "ppl " + m.model});
-      progress->update(p.done_tokens, fmt::format("length {} ppl {}", p.length, report::format_number(p.perplexity)), share.at(p.length, p.done_tokens));
+      if (!progress)
+        progress = make_progress({.total = p.total_tokens,
+                                  .unit = "tokens",
+                                  .label = flags.models.items.size() == 1 ? "ppl" : "ppl " + m.model});
+      progress->update(p.done_tokens, fmt::format("length {} ppl {}", p.length, report::format_number(p.perplexity)),
+                       share.at(p.length, p.done_tokens));
     };
     Context cx;
     eval::perplexity(cx, m.loaded.model.spec, m.loaded.model.params->weights(), documents.ids, options, m.results);
@@ -457,7 +490,8 @@ void measure(const PplFlags& flags, const eval::Protocol& protocol, Candidate& o
 }
 
 // What of all that was asked for is not in the results.
-std::vector<std::string> missing_of(const PplFlags& flags, const eval::Protocol& protocol, const std::vector<Measured>& all) {
+std::vector<std::string> missing_of(const PplFlags& flags, const eval::Protocol& protocol,
+                                    const std::vector<Measured>& all) {
   std::vector<std::string> missing;
   for (size_t i = 0; i < flags.models.items.size(); ++i) {
     const std::string of = flags.models.items.size() == 1 ? "" : " of " + flags.models.items[i];
@@ -467,13 +501,15 @@ std::vector<std::string> missing_of(const PplFlags& flags, const eval::Protocol&
       missing.push_back(fmt::format("{} of {} of length {}{}", grouped(r.planned_windows - r.windows),
                                     counted(r.planned_windows, "window"), r.length, of));
     }
-    for (size_t l = done; l < protocol.lengths.size(); ++l) missing.push_back(fmt::format("length {}{}", protocol.lengths[l], of));
+    for (size_t l = done; l < protocol.lengths.size(); ++l)
+      missing.push_back(fmt::format("length {}{}", protocol.lengths[l], of));
   }
   return missing;
 }
 
 // Of one model as ever; of several they stand in a list, and rows say which they are of.
-ordered_json all_json(PplFlags& flags, eval::Protocol protocol, const std::vector<Measured>& all, const Measurement& measurement) {
+ordered_json all_json(PplFlags& flags, eval::Protocol protocol, const std::vector<Measured>& all,
+                      const Measurement& measurement) {
   ordered_json options = io::options_to_json(flags);
   const bool several = all.size() > 1 || flags.models.items.size() > 1;
   if (!several) options["model"] = all[0].model;
@@ -518,13 +554,18 @@ int run_ppl(PplFlags& flags) {
   if (all.empty()) measurement.rethrow();
   for (const Measured& one : all)
     for (const eval::PerplexityResult& r : one.results)
-      measurement.check(r.value(protocol.average), fmt::format("length {}{}", r.length, all.size() == 1 ? "" : " of " + one.model));
+      measurement.check(r.value(protocol.average),
+                        fmt::format("length {}{}", r.length, all.size() == 1 ? "" : " of " + one.model));
   const ordered_json json = all_json(flags, protocol, all, measurement);
   return measurement.report([&] {
     print_all(flags, protocol, all, json["documents"], measurement);
-    write_each({[&] { write_outputs(flags.output, json, "results", [&] { return ppl_svg(all, protocol.average, measurement); }); },
+    write_each({[&] {
+                  write_outputs(flags.output, json, "results",
+                                [&] { return ppl_svg(all, protocol.average, measurement); });
+                },
                 [&] {
-                  if (!json["documents"].empty()) write_outputs(OutputFlags{.json = "", .csv = flags.document_csv}, json, "documents");
+                  if (!json["documents"].empty())
+                    write_outputs(OutputFlags{.json = "", .csv = flags.document_csv}, json, "documents");
                 }});
   });
 }
@@ -532,10 +573,11 @@ int run_ppl(PplFlags& flags) {
 }  // namespace
 
 void add_eval_ppl(CLI::App& eval_app, Action* action) {
-  add_command<PplFlags>(eval_app, action, "ppl", "Perplexity by window length, under a named protocol",
-                    "Example: coca eval ppl --model out/model --text books --protocol yarn --lengths 512,1024,2048 "
-                    "--rope-scaling dynamic --factor 4; with --model A --model B both stand in one table and one plot",
-                    run_ppl);
+  add_command<PplFlags>(
+      eval_app, action, "ppl", "Perplexity by window length, under a named protocol",
+      "Example: coca eval ppl --model out/model --text books --protocol yarn --lengths 512,1024,2048 "
+      "--rope-scaling dynamic --factor 4; with --model A --model B both stand in one table and one plot",
+      run_ppl);
 }
 
 }  // namespace coca::tools

@@ -21,8 +21,16 @@ namespace {
 using nlohmann::ordered_json;
 
 struct RulerFlags : ModelFlags {
-  std::vector<std::string> tasks = {"niah_single_1",   "niah_single_3",   "niah_multikey_1", "niah_multikey_2", "niah_multikey_3",
-                                    "niah_multivalue", "niah_multiquery", "vt",              "cwe",             "fwe"};
+  std::vector<std::string> tasks = {"niah_single_1",
+                                    "niah_single_3",
+                                    "niah_multikey_1",
+                                    "niah_multikey_2",
+                                    "niah_multikey_3",
+                                    "niah_multivalue",
+                                    "niah_multiquery",
+                                    "vt",
+                                    "cwe",
+                                    "fwe"};
   std::vector<int64_t> lengths = {4096, 8192};
   int64_t samples = 50, seed = 42;
   bool dry_run = false;
@@ -60,9 +68,14 @@ std::string haystack_text(const std::vector<std::string>& inputs) {
 }
 
 ordered_json sample_json(const eval::RulerSample& s) {
-  return {{"task", std::string(enum_name(s.task))}, {"length", s.length},        {"index", s.number},
-          {"tokens", s.tokens},                     {"input", s.prompt.text},    {"outputs", s.prompt.answers},
-          {"pred", s.prediction},                   {"score", s.score}};
+  return {{"task", std::string(enum_name(s.task))},
+          {"length", s.length},
+          {"index", s.number},
+          {"tokens", s.tokens},
+          {"input", s.prompt.text},
+          {"outputs", s.prompt.answers},
+          {"pred", s.prediction},
+          {"score", s.score}};
 }
 
 std::string score_text(const eval::RulerCell* cell) {
@@ -102,7 +115,8 @@ std::string zeros_note(const eval::RulerResult& result, const LoadedModel& m) {
                      counted(trained, "token"));
 }
 
-std::string ruler_svg(const eval::RulerResult& result, const eval::RulerOptions& o, const LoadedModel& m, const Measurement& measurement) {
+std::string ruler_svg(const eval::RulerResult& result, const eval::RulerOptions& o, const LoadedModel& m,
+                      const Measurement& measurement) {
   report::HeatMap map{.title = measurement.title(fmt::format("RULER tasks, {} ({})", enum_name(m.model.spec.attention),
                                                              scaling_text(m.used_scaling))),
                       .x_label = "length (tokens)",
@@ -121,11 +135,16 @@ std::string ruler_svg(const eval::RulerResult& result, const eval::RulerOptions&
 }
 
 ordered_json cell_json(const eval::RulerCell& c) {
-  return {{"task", std::string(enum_name(c.task))}, {"length", c.length},
-          {"samples", c.score.samples},             {"score", number_json(c.score.score)},
-          {"score_low", number_json(c.score.interval.low)}, {"score_high", number_json(c.score.interval.high)},
-          {"least_tokens", c.least_tokens},         {"most_tokens", c.most_tokens},
-          {"new_tokens", data::ruler_new_tokens(c.task)},   {"seconds", c.seconds}};
+  return {{"task", std::string(enum_name(c.task))},
+          {"length", c.length},
+          {"samples", c.score.samples},
+          {"score", number_json(c.score.score)},
+          {"score_low", number_json(c.score.interval.low)},
+          {"score_high", number_json(c.score.interval.high)},
+          {"least_tokens", c.least_tokens},
+          {"most_tokens", c.most_tokens},
+          {"new_tokens", data::ruler_new_tokens(c.task)},
+          {"seconds", c.seconds}};
 }
 
 std::vector<std::string> missing_cells(const eval::RulerResult& result, const eval::RulerOptions& o) {
@@ -133,7 +152,8 @@ std::vector<std::string> missing_cells(const eval::RulerResult& result, const ev
   for (const data::RulerTask task : o.tasks)
     for (const int64_t length : o.lengths) {
       const eval::RulerCell* cell = result.cell(task, length);
-      if (!cell) missing.push_back(fmt::format("{} at length {}", enum_name(task), length));
+      if (!cell)
+        missing.push_back(fmt::format("{} at length {}", enum_name(task), length));
       else if (cell->score.samples < o.samples)
         missing.push_back(fmt::format("{} of {} of {} at length {}", grouped(o.samples - cell->score.samples),
                                       counted(o.samples, "sample"), enum_name(task), length));
@@ -141,13 +161,15 @@ std::vector<std::string> missing_cells(const eval::RulerResult& result, const ev
   return missing;
 }
 
-ordered_json result_json(RulerFlags& flags, const LoadedModel& m, const eval::RulerResult& result, const Measurement& measurement) {
+ordered_json result_json(RulerFlags& flags, const LoadedModel& m, const eval::RulerResult& result,
+                         const Measurement& measurement) {
   ordered_json json = header_json(flags.model, m, io::options_to_json(flags));
   measurement.mark(json);
   json["cells"] = ordered_json::array();
   for (const eval::RulerCell& cell : result.cells) json["cells"].push_back(cell_json(cell));
   json["averages"] = ordered_json::array();
-  for (const double average : result.averages) json["averages"].push_back(number_or_null(std::isnan(average) ? std::nullopt : std::optional(average)));
+  for (const double average : result.averages)
+    json["averages"].push_back(number_or_null(std::isnan(average) ? std::nullopt : std::optional(average)));
   json["threshold"] = eval::kRulerThreshold;
   json["effective_length"] = result.effective_length;
   return json;
@@ -190,13 +212,15 @@ int run_ruler(RulerFlags& flags) {
   std::string predictions;
   options.progress = [&](const eval::RulerSample& s, int64_t done, int64_t total) {
     if (!progress) progress = make_progress({.total = total, .unit = "prompts", .label = "ruler"});
-    progress->update(done, fmt::format("{} length {} score {:.2f}", enum_name(s.task), s.length, s.score), share.at(s.length, done));
+    progress->update(done, fmt::format("{} length {} score {:.2f}", enum_name(s.task), s.length, s.score),
+                     share.at(s.length, done));
     if (!flags.predictions.empty())
       predictions += sample_json(s).dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
   };
   Context cx;
   eval::RulerResult result;
-  Measurement measurement([&] { eval::ruler(cx, m.model.spec, m.model.params->weights(), *m.tokenizer, options, result); });
+  Measurement measurement(
+      [&] { eval::ruler(cx, m.model.spec, m.model.params->weights(), *m.tokenizer, options, result); });
   if (progress) progress->finish();
   if (result.cells.empty()) measurement.rethrow();
   measurement.missing = missing_cells(result, options);
@@ -209,7 +233,10 @@ int run_ruler(RulerFlags& flags) {
     std::vector<int64_t> lengths;
     for (const eval::RulerCell& cell : result.cells) lengths.push_back(cell.length);
     note_extrapolation(m, lengths);
-    write_each({[&] { write_outputs(flags.output, result_json(flags, m, result, measurement), "cells", [&] { return ruler_svg(result, options, m, measurement); }); },
+    write_each({[&] {
+                  write_outputs(flags.output, result_json(flags, m, result, measurement), "cells",
+                                [&] { return ruler_svg(result, options, m, measurement); });
+                },
                 [&] {
                   if (!flags.predictions.empty() && first_rank()) io::write_file_atomic(flags.predictions, predictions);
                 }});
@@ -219,9 +246,10 @@ int run_ruler(RulerFlags& flags) {
 }  // namespace
 
 void add_eval_ruler(CLI::App& eval_app, Action* action) {
-  add_command<RulerFlags>(eval_app, action, "ruler", "RULER's synthetic tasks (needles, variable tracking, word counts) by length",
-                      "Example: coca eval ruler --model out/model --tasks niah_single_1,vt --lengths 1024,2048 --samples 20",
-                      run_ruler);
+  add_command<RulerFlags>(
+      eval_app, action, "ruler", "RULER's synthetic tasks (needles, variable tracking, word counts) by length",
+      "Example: coca eval ruler --model out/model --tasks niah_single_1,vt --lengths 1024,2048 --samples 20",
+      run_ruler);
 }
 
 }  // namespace coca::tools

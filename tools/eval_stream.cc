@@ -50,7 +50,10 @@ ordered_json point_json(const eval::StreamPoint& p) {
 
 // At most some twenty rows, the last one among them; --csv has all.
 report::Table stream_table(const std::vector<eval::StreamPoint>& points) {
-  report::Table table{.title = "", .header = {"tokens", "ppl", "ppl (part)", "tokens held", "cache", "peak memory", "seconds"}, .rows = {}, .align = {}};
+  report::Table table{.title = "",
+                      .header = {"tokens", "ppl", "ppl (part)", "tokens held", "cache", "peak memory", "seconds"},
+                      .rows = {},
+                      .align = {}};
   constexpr size_t kRows = 20;
   const size_t step = (points.size() + kRows - 1) / kRows;
   for (size_t i = 0; i < points.size(); ++i) {
@@ -64,7 +67,8 @@ report::Table stream_table(const std::vector<eval::StreamPoint>& points) {
   return table;
 }
 
-std::string stream_svg(const std::vector<eval::StreamPoint>& points, const LoadedModel& m, const Measurement& measurement) {
+std::string stream_svg(const std::vector<eval::StreamPoint>& points, const LoadedModel& m,
+                       const Measurement& measurement) {
   report::Series all{.label = "all so far"}, part{.label = "since the last point"};
   for (const eval::StreamPoint& p : points) {
     all.x.push_back(static_cast<double>(p.tokens));
@@ -72,13 +76,16 @@ std::string stream_svg(const std::vector<eval::StreamPoint>& points, const Loade
     part.x.push_back(static_cast<double>(p.tokens));
     part.y.push_back(p.part_perplexity());
   }
-  return report::render_svg(report::Chart{.title = measurement.title(fmt::format("Perplexity of a stream, {} ({})", enum_name(m.model.spec.attention), pattern_text(m.model.spec.pattern))),
-                                          .x_label = "tokens",
-                                          .y_label = "perplexity",
-                                          .series = {std::move(all), std::move(part)}});
+  return report::render_svg(report::Chart{
+      .title = measurement.title(fmt::format("Perplexity of a stream, {} ({})", enum_name(m.model.spec.attention),
+                                             pattern_text(m.model.spec.pattern))),
+      .x_label = "tokens",
+      .y_label = "perplexity",
+      .series = {std::move(all), std::move(part)}});
 }
 
-void print_stream(const StreamFlags& flags, const LoadedModel& m, const eval::StreamResult& result, const Measurement& measurement) {
+void print_stream(const StreamFlags& flags, const LoadedModel& m, const eval::StreamResult& result,
+                  const Measurement& measurement) {
   const eval::StreamPoint& last = result.points.back();
   const model::AttentionPattern& pattern = m.model.spec.pattern;
   const int64_t chunk = std::min(flags.chunk, last.tokens);
@@ -112,8 +119,7 @@ int run_stream(StreamFlags& flags) {
   int64_t total = 0;
   for (const auto& ids : documents.ids) total += static_cast<int64_t>(ids.size());
   const int64_t wanted = flags.tokens == 0 ? total : std::min(total, flags.tokens);
-  report::Progress progress =
-      make_progress({.total = wanted, .unit = "tokens", .label = "stream"});
+  report::Progress progress = make_progress({.total = wanted, .unit = "tokens", .label = "stream"});
   // Where nothing is forgotten a token costs more the more there are before it; a window of so many tokens does the
   // same work.
   const auto cost = [&](int64_t tokens) {
@@ -122,7 +128,12 @@ int run_stream(StreamFlags& flags) {
                ? n
                : n * model::forward_flops_per_token(m.model.spec, std::max<int64_t>(1, tokens));
   };
-  eval::StreamOptions options{.tokens = flags.tokens, .chunk = flags.chunk, .interval = flags.interval, .bos = flags.bos, .scaling = m.scaling, .cache = flags.cache};
+  eval::StreamOptions options{.tokens = flags.tokens,
+                              .chunk = flags.chunk,
+                              .interval = flags.interval,
+                              .bos = flags.bos,
+                              .scaling = m.scaling,
+                              .cache = flags.cache};
   options.progress = [&](const eval::StreamPoint& p) {
     progress.update(
         p.tokens,
@@ -131,7 +142,8 @@ int run_stream(StreamFlags& flags) {
   };
   Context cx;
   eval::StreamResult result;
-  Measurement measurement([&] { eval::stream_perplexity(cx, m.model.spec, m.model.params->weights(), documents.ids, options, result); });
+  Measurement measurement(
+      [&] { eval::stream_perplexity(cx, m.model.spec, m.model.params->weights(), documents.ids, options, result); });
   progress.finish();
   if (result.points.empty()) measurement.rethrow();
   measurement.missing = {
@@ -152,8 +164,11 @@ int run_stream(StreamFlags& flags) {
 }  // namespace
 
 void add_eval_stream(CLI::App& eval_app, Action* action) {
-  add_command<StreamFlags>(eval_app, action, "stream", "Perplexity of one endless text, the cache never reset (StreamingLLM's protocol)",
-                       "Example: coca eval stream --model out/model --text books --tokens 1000000 --pattern streaming-llm --csv stream.csv", run_stream);
+  add_command<StreamFlags>(eval_app, action, "stream",
+                           "Perplexity of one endless text, the cache never reset (StreamingLLM's protocol)",
+                           "Example: coca eval stream --model out/model --text books --tokens 1000000 --pattern "
+                           "streaming-llm --csv stream.csv",
+                           run_stream);
 }
 
 }  // namespace coca::tools

@@ -11,7 +11,8 @@ namespace {
 
 class HelpFormatter : public CLI::Formatter {
  public:
-  std::string make_group(std::string group, bool is_positional, std::vector<const CLI::Option*> options) const override {
+  std::string make_group(std::string group, bool is_positional,
+                         std::vector<const CLI::Option*> options) const override {
     std::string out = (is_positional || group == "Options" ? "\n" : "") + heading(group);  // CLI11 parts the others
     for (const CLI::Option* option : options) out += make_option(option, is_positional);
     return out;
@@ -39,7 +40,9 @@ class HelpFormatter : public CLI::Formatter {
     }
     return out;
   }
-  std::string make_description(const CLI::App* app) const override { return wrapped(app->get_description(), columns(), 0) + "\n"; }
+  std::string make_description(const CLI::App* app) const override {
+    return wrapped(app->get_description(), columns(), 0) + "\n";
+  }
   std::string make_footer(const CLI::App* app) const override {
     std::string text = app->get_footer();
     if (app->get_parent())
@@ -50,11 +53,14 @@ class HelpFormatter : public CLI::Formatter {
 
  private:
   static int columns() { return terminal_columns(Stream::kOut); }
-  static std::string heading(const std::string& text) { return painted(Stream::kOut, Style::kHeading, text + ":") + "\n"; }
+  static std::string heading(const std::string& text) {
+    return painted(Stream::kOut, Style::kHeading, text + ":") + "\n";
+  }
 
   // "  --name TYPE=default   description", the description in a column of its own.
   std::string entry(const std::string& name, const std::string& type, const std::string& description) const {
-    const int left = columns() > 0 ? std::min(static_cast<int>(column_width_), columns() / 2) : static_cast<int>(column_width_);
+    const int left =
+        columns() > 0 ? std::min(static_cast<int>(column_width_), columns() / 2) : static_cast<int>(column_width_);
     std::string text = wrapped("  " + name + type, columns(), 6);
     const bool beside = static_cast<int>(text.size()) + 1 < left && text.find('\n') == std::string::npos;
     const std::string space(static_cast<size_t>(left), ' ');

@@ -54,8 +54,8 @@ model::AttentionPattern pattern_of(const ModelFlags& flags, const model::ModelSp
   take("middle-from-layer", flags.middle_from_layer, p.middle_from_layer, infinite && p.middle_top_k > 0);
   take("group", flags.group, p.group, p.type == model::Pattern::kSelfExtend);
   if (flags.slack_frame) {
-    COCA_CHECK(p.far() && spec.attention == model::AttentionKind::kCocaSlack, "--slack-frame {}: only patterns of coca-slack models have one",
-               enum_name(*flags.slack_frame));
+    COCA_CHECK(p.far() && spec.attention == model::AttentionKind::kCocaSlack,
+               "--slack-frame {}: only patterns of coca-slack models have one", enum_name(*flags.slack_frame));
     p.frame = *flags.slack_frame;
   }
   return p;
@@ -75,7 +75,8 @@ ModelShape load_shape(const ModelFlags& flags) {
   eval::check_tokenizer(*shape.tokenizer, shape.spec);
   folder->weights();
   if (!flags.adapter.empty()) shape.adapter = formats::load_adapter(flags.adapter, shape.spec);
-  if (!shape.adapter) shape.spec = model::folded_t(shape.spec);  // an adapter's tensors have the width of the folder's T
+  if (!shape.adapter)
+    shape.spec = model::folded_t(shape.spec);  // an adapter's tensors have the width of the folder's T
   shape.spec.pattern = patterned.pattern;
   const std::optional<int32_t> leading = text::leading_id(*shape.tokenizer, shape.spec.bos_id);
   shape.spec.bos_id = leading ? std::optional<int64_t>(*leading) : std::nullopt;
@@ -138,9 +139,7 @@ std::string utf8_of(std::string bytes, std::string_view name) {
   return std::move(wide->text);
 }
 
-nlohmann::ordered_json number_json(double value) {
-  return io::detail::scalar_to_json(value);
-}
+nlohmann::ordered_json number_json(double value) { return io::detail::scalar_to_json(value); }
 
 nlohmann::ordered_json number_or_null(std::optional<double> value) {
   return value ? number_json(*value) : nlohmann::ordered_json(nullptr);

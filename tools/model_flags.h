@@ -40,7 +40,10 @@ struct ModelFlags {
     v("window", "of --pattern: nearest keys, at their own positions, the query's own included", window, Least{1});
     v("sinks", "of --pattern streaming-llm and lm-infinite: first tokens that always stay visible", sinks);
     v("distance", "of --pattern lm-infinite: the distance at which the first tokens are visible", distance, Least{1});
-    v("middle_top_k", "of --pattern lm-infinite: keys between the first tokens and the window that each query and head picks; default: none", middle_top_k);
+    v("middle_top_k",
+      "of --pattern lm-infinite: keys between the first tokens and the window that each query and head picks; default: "
+      "none",
+      middle_top_k);
     v("middle_from_layer", "the first layer (of 0, 1, ...) for --middle-top-k; default: 4", middle_from_layer);
     v("group", "of --pattern self-extend: positions of distant keys are divided by it; divides 64", group, Least{1});
     v("slack_frame", "of --pattern with slack CoCA: position of queries, inside the window or absolute", slack_frame);
@@ -56,11 +59,11 @@ struct LoadedModel {
   model::RopeScaling used_scaling;            // that, or config.json's
 };
 
-// The model without its weights, whose names and shapes are looked at all the same. Errors name the flag that is missing or
-// contradicts the model.
+// The model without its weights, whose names and shapes are looked at all the same. Errors name the flag that is
+// missing or contradicts the model.
 struct ModelShape {
   std::unique_ptr<formats::ModelFolder> folder;
-  model::ModelSpec spec;  // with the flags' pattern, and the bos that the tokenizer puts in front
+  model::ModelSpec spec;                      // with the flags' pattern, and the bos that the tokenizer puts in front
   std::optional<model::RopeScaling> scaling;  // what the flags ask for
   std::unique_ptr<text::Tokenizer> tokenizer;
   std::shared_ptr<model::Adapter> adapter;
@@ -70,13 +73,14 @@ ModelShape load_shape(const ModelFlags&);
 // The same errors, and those of weights that cannot be used. shape: what load_shape() made of the same flags.
 LoadedModel load_with_flags(const ModelFlags&);
 LoadedModel load_with_flags(const ModelFlags&, ModelShape shape);
-std::string scaling_text(const model::RopeScaling&);  // "none", "dynamic x4"
+std::string scaling_text(const model::RopeScaling&);       // "none", "dynamic x4"
 std::string pattern_text(const model::AttentionPattern&);  // "full", "streaming-llm, window 252, 4 sinks"
 
-// Text given as one argument, or all of standard input without its last newline, as utf8_of() reads it; a note says so where
-// that is a terminal.
+// Text given as one argument, or all of standard input without its last newline, as utf8_of() reads it; a note says so
+// where that is a terminal.
 std::string text_or_stdin(const std::optional<std::string>& text);
-// The same bytes without a byte order mark, or those of UTF-16 and UTF-32 as UTF-8, with a warning that begins with the name.
+// The same bytes without a byte order mark, or those of UTF-16 and UTF-32 as UTF-8, with a warning that begins with the
+// name.
 std::string utf8_of(std::string bytes, std::string_view name);
 
 nlohmann::ordered_json number_json(double value);  // "inf", "nan" as text: JSON has no such numbers

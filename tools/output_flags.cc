@@ -8,13 +8,13 @@
 #include <exception>
 #include <filesystem>
 
+#include "cli.h"
 #include "coca/base/error.h"
 #include "coca/base/log.h"
 #include "coca/io/csv.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 #include "coca/io/names.h"
-#include "cli.h"
 #include "ranks.h"
 
 namespace coca::tools {
@@ -34,7 +34,9 @@ std::string csv_of(const ordered_json& results, Whole whole) {
     std::vector<std::string> row;
     for (const auto& item : result.items()) {
       const auto& value = item.value();
-      row.push_back(value.is_string() ? io::shown_name(value.get_ref<const std::string&>()) : value.is_null() ? "" : value.dump());
+      row.push_back(value.is_string() ? io::shown_name(value.get_ref<const std::string&>())
+                    : value.is_null() ? ""
+                                      : value.dump());
     }
     if (whole == Whole::kNo) row.emplace_back("true");
     text += io::csv_line(row);
@@ -52,20 +54,22 @@ void check_ending(std::string_view flag, const std::string& file, std::initializ
              fmt::join(endings, " or "));
 }
 
-bool is_stdout(const std::string& file) { return file == "-" || file == "/dev/stdout" || file == "/dev/fd/1" || file == "/proc/self/fd/1"; }
+bool is_stdout(const std::string& file) {
+  return file == "-" || file == "/dev/stdout" || file == "/dev/fd/1" || file == "/proc/self/fd/1";
+}
 
 void write_json_output(const std::string& file, const ordered_json& json) {
   if (file.empty() || !first_rank()) return;
-  if (is_stdout(file)) write_stdout(io::json_text(json) + "\n");
-  else io::write_json(file, json);
+  if (is_stdout(file))
+    write_stdout(io::json_text(json) + "\n");
+  else
+    io::write_json(file, json);
 }
 
 void write_outputs(const OutputFlags& o, const ordered_json& json, const char* results) {
   if (!first_rank()) return;
   const Whole whole = json.contains("partial") ? Whole::kNo : Whole::kYes;
-  write_each({[&] {
-                write_json_output(o.json, json);
-              },
+  write_each({[&] { write_json_output(o.json, json); },
               [&] {
                 if (o.csv.empty()) return;
                 const std::string csv = csv_of(json.at(results), whole);

@@ -32,7 +32,8 @@ void write_json_output(const std::string& file, const nlohmann::ordered_json&);
 // one column per key, numbers in full. Where the JSON is marked "partial" the table has a column for that too.
 void write_outputs(const OutputFlags&, const nlohmann::ordered_json& json, const char* results);
 
-// Each of them, also where one before it has failed: a full disk under one file takes nothing from the others. Then the first error.
+// Each of them, also where one before it has failed: a full disk under one file takes nothing from the others. Then the
+// first error.
 void write_each(const std::vector<std::function<void()>>& writers);
 
 }  // namespace coca::tools

@@ -11,8 +11,8 @@
 #include <map>
 #include <optional>
 
-#include "coca/base/error.h"
 #include "cli.h"
+#include "coca/base/error.h"
 #include "coca/io/fs.h"
 #include "output_flags.h"
 
@@ -32,30 +32,62 @@ enum class Role {
 
 // Flags by their long names, and what stands without a flag by the name that --help gives it.
 std::optional<Role> role_of(const std::string& name) {
-  static const std::map<std::string, Role> kRoles = {
-      {"adapter", Role::kModel},      {"chat-template", Role::kFile},   {"config", Role::kFile},
-      {"dataset", Role::kTexts},      {"file", Role::kFile},
-      {"csv", Role::kResult},         {"data", Role::kTexts},           {"DIR", Role::kModel},
-      {"document-csv", Role::kResult}, {"export", Role::kMade},         {"FILE", Role::kFile},
-      {"haystack", Role::kTexts},     {"html", Role::kResult},          {"input", Role::kTexts},
-      {"json", Role::kResult},        {"json-lines", Role::kFile},      {"lines", Role::kFile},
-      {"messages", Role::kFile},      {"model", Role::kModel},          {"model-config", Role::kFile},
-      {"OUT", Role::kMade},           {"out", Role::kMade},             {"output", Role::kMade},
-      {"plot", Role::kResult},        {"predictions", Role::kResult},   {"SOURCE", Role::kModel},
-      {"tensorboard", Role::kMade},   {"test-text", Role::kTexts},      {"text", Role::kTexts},
-      {"tokenizer", Role::kModel},    {"validation-data", Role::kTexts}, {"validation-text", Role::kTexts}};
+  static const std::map<std::string, Role> kRoles = {{"adapter", Role::kModel},
+                                                     {"chat-template", Role::kFile},
+                                                     {"config", Role::kFile},
+                                                     {"dataset", Role::kTexts},
+                                                     {"file", Role::kFile},
+                                                     {"csv", Role::kResult},
+                                                     {"data", Role::kTexts},
+                                                     {"DIR", Role::kModel},
+                                                     {"document-csv", Role::kResult},
+                                                     {"export", Role::kMade},
+                                                     {"FILE", Role::kFile},
+                                                     {"haystack", Role::kTexts},
+                                                     {"html", Role::kResult},
+                                                     {"input", Role::kTexts},
+                                                     {"json", Role::kResult},
+                                                     {"json-lines", Role::kFile},
+                                                     {"lines", Role::kFile},
+                                                     {"messages", Role::kFile},
+                                                     {"model", Role::kModel},
+                                                     {"model-config", Role::kFile},
+                                                     {"OUT", Role::kMade},
+                                                     {"out", Role::kMade},
+                                                     {"output", Role::kMade},
+                                                     {"plot", Role::kResult},
+                                                     {"predictions", Role::kResult},
+                                                     {"SOURCE", Role::kModel},
+                                                     {"tensorboard", Role::kMade},
+                                                     {"test-text", Role::kTexts},
+                                                     {"text", Role::kTexts},
+                                                     {"tokenizer", Role::kModel},
+                                                     {"validation-data", Role::kTexts},
+                                                     {"validation-text", Role::kTexts}};
   const auto found = kRoles.find(name);
   return found == kRoles.end() ? std::nullopt : std::optional(found->second);
 }
 
 // What is loaded from a model folder; other files in it may be results of earlier runs.
 bool is_model_file(const fs::path& file) {
-  static constexpr const char* kNames[] = {"config.json", "params.json", "generation_config.json", "manifest.json",
-                                           "adapter_config.json", "tokenizer.json", "tokenizer_config.json",
-                                           "special_tokens_map.json", "added_tokens.json", "added_tokens_decoder.json",
-                                           "vocab.json", "merges.txt", "vocab.txt", "chat_template.json",
-                                           "coca_tokenizer.json", "tekken.json"};
-  static constexpr const char* kEndings[] = {".safetensors", ".safetensors.index.json", ".model", ".jinja", ".tiktoken"};
+  static constexpr const char* kNames[] = {"config.json",
+                                           "params.json",
+                                           "generation_config.json",
+                                           "manifest.json",
+                                           "adapter_config.json",
+                                           "tokenizer.json",
+                                           "tokenizer_config.json",
+                                           "special_tokens_map.json",
+                                           "added_tokens.json",
+                                           "added_tokens_decoder.json",
+                                           "vocab.json",
+                                           "merges.txt",
+                                           "vocab.txt",
+                                           "chat_template.json",
+                                           "coca_tokenizer.json",
+                                           "tekken.json"};
+  static constexpr const char* kEndings[] = {".safetensors", ".safetensors.index.json", ".model", ".jinja",
+                                             ".tiktoken"};
   const std::string name = file.filename().string();
   return std::ranges::find(kNames, name) != std::end(kNames) ||
          std::ranges::any_of(kEndings, [&](const char* ending) { return name.ends_with(ending); });
@@ -148,14 +180,16 @@ Uses uses_of(const std::vector<TypedFlag>& typed, const std::vector<SettledFlag>
     });
     for (const std::string& value : known != settled.end() ? known->values : flag_typed.values)
       for (const std::string& path : known == settled.end() && role == Role::kTexts ? split(value) : std::vector{value})
-        if ((*named == "json" || *named == "csv") && is_stdout(path)) uses.to_stdout.push_back(flag);
-        else if (!path.empty()) add(uses, flag, path, role);
+        if ((*named == "json" || *named == "csv") && is_stdout(path))
+          uses.to_stdout.push_back(flag);
+        else if (!path.empty())
+          add(uses, flag, path, role);
   }
   return uses;
 }
 
-// Nothing is written before all that is to be read has been found. What stands for no file is left to the command: names
-// of tokenizers and templates.
+// Nothing is written before all that is to be read has been found. What stands for no file is left to the command:
+// names of tokenizers and templates.
 void check_input_is_there(const Use& input) {
   const bool byte = input.flag == "--tokenizer" && input.path == "byte";
   if (byte || input.flag == "--chat-template" || input.flag == "--config") return;
@@ -197,7 +231,8 @@ struct OutputFile {
 // What commands write into the folder of --out, by fixed names. A run's own configuration may be given back to it.
 std::vector<fs::path> files_in_folder(const fs::path& folder) {
   std::vector<fs::path> files{folder / "tokenizer.model"};
-  std::vector<const char*> names = {"metrics.csv", "results.json", "results.csv", "summary.csv", "report.html", "report.md"};
+  std::vector<const char*> names = {"metrics.csv", "results.json", "results.csv",
+                                    "summary.csv", "report.html",  "report.md"};
   if (!io::exists(folder / "checkpoints")) names.insert(names.end(), {"train_config.json", "finetune_config.json"});
   for (const char* name : names)
     if (io::exists(folder / name)) files.push_back(folder / name);
@@ -221,10 +256,11 @@ std::vector<OutputFile> files_of(const std::vector<Use>& outputs) {
 void check_outputs_differ(const std::vector<OutputFile>& files) {
   for (size_t i = 0; i < files.size(); ++i)
     for (size_t j = 0; j < i; ++j)
-      COCA_CHECK(files[i].identity != files[j].identity, "{} and {} are one file; give each its own", files[j].use->text(),
-                 files[i].use->text());
+      COCA_CHECK(files[i].identity != files[j].identity, "{} and {} are one file; give each its own",
+                 files[j].use->text(), files[i].use->text());
   for (const OutputFile& file : files)
-    for (const auto& [descriptor, name] : {std::pair(STDOUT_FILENO, "standard output"), std::pair(STDERR_FILENO, "standard error")}) {
+    for (const auto& [descriptor, name] :
+         {std::pair(STDOUT_FILENO, "standard output"), std::pair(STDERR_FILENO, "standard error")}) {
       struct stat status {};
       const bool regular = ::fstat(descriptor, &status) == 0 && S_ISREG(status.st_mode);
       COCA_CHECK(!regular || file.identity != Identity({status.st_dev, status.st_ino, ""}),
@@ -275,10 +311,12 @@ bool would_be_text(const Use& input, const OutputFile& output) {
 }
 
 void check_inputs_stay(const std::vector<Use>& inputs, const std::vector<OutputFile>& files) {
-  const bool some_exist = std::ranges::any_of(files, [](const OutputFile& file) { return file.identity.place.empty(); });
+  const bool some_exist =
+      std::ranges::any_of(files, [](const OutputFile& file) { return file.identity.place.empty(); });
   for (const Use& input : inputs) {
     const auto refuse = [&](const OutputFile& output) {
-      fail(ErrorKind::kInvalidArgument, "{} would replace an input, {}; choose another file", output.use->text(), input.text());
+      fail(ErrorKind::kInvalidArgument, "{} would replace an input, {}; choose another file", output.use->text(),
+           input.text());
     };
     for (const OutputFile& output : files) {
       const fs::path folder = output.path.has_parent_path() ? output.path.parent_path() : fs::path(".");
@@ -303,11 +341,13 @@ bool takes_path(std::string_view name) { return role_of(std::string(name)).has_v
 
 void check_paths(const std::vector<TypedFlag>& typed, const std::vector<SettledFlag>& settled) {
   const Uses uses = uses_of(typed, settled);
-  COCA_CHECK(uses.to_stdout.size() <= 1, "{} and {} both go to standard output; give one of them a file", uses.to_stdout[0], uses.to_stdout[1]);
+  COCA_CHECK(uses.to_stdout.size() <= 1, "{} and {} both go to standard output; give one of them a file",
+             uses.to_stdout[0], uses.to_stdout[1]);
   if (!uses.to_stdout.empty()) print_to_stderr();
   for (const Use& input : uses.inputs) check_input_is_there(input);
   for (const Use& output : uses.outputs)
-    if (output.role == Role::kResult) check_result_can_be_written(output);
+    if (output.role == Role::kResult)
+      check_result_can_be_written(output);
     else
       check_can_be_made(output);
   const std::vector<OutputFile> files = files_of(uses.outputs);
@@ -322,9 +362,10 @@ void check_outside(std::string_view output_flag, const fs::path& output, std::st
              output.string(), input_flag, input.string());
 }
 
-void check_apart(std::string_view output_flag, const fs::path& output, std::string_view input_flag, const fs::path& input) {
-  COCA_CHECK(identity_of(output) != identity_of(input), "{} would replace {}, which is {}; choose another folder", output_flag,
-             output.string(), input_flag);
+void check_apart(std::string_view output_flag, const fs::path& output, std::string_view input_flag,
+                 const fs::path& input) {
+  COCA_CHECK(identity_of(output) != identity_of(input), "{} would replace {}, which is {}; choose another folder",
+             output_flag, output.string(), input_flag);
 }
 
 }  // namespace coca::tools

@@ -1,6 +1,6 @@
-// tools/paths.h - the flags that name files and folders, in one list, and what is checked of them before a command starts.
-// A flag whose name is in the list of paths.cc is checked in every command that has it, and --help says PATH of it. A test
-// reads that help and fails where a flag that takes a TEXT is not known to be no path.
+// tools/paths.h - the flags that name files and folders, in one list, and what is checked of them before a command
+// starts. A flag whose name is in the list of paths.cc is checked in every command that has it, and --help says PATH of
+// it. A test reads that help and fails where a flag that takes a TEXT is not known to be no path.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -13,7 +13,8 @@ namespace coca::tools {
 
 // A flag of a command as it was typed.
 struct TypedFlag {
-  std::vector<std::string> names;   // its long names, without dashes; of what stands without a flag, the name that --help gives it
+  std::vector<std::string>
+      names;  // its long names, without dashes; of what stands without a flag, the name that --help gives it
   bool positional = false;
   std::vector<std::string> values;  // none: not typed
 };
@@ -28,7 +29,8 @@ struct SettledFlag {
 //   a path is given as "", or what is to be read is not there;
 //   an output file is to lie in a folder that does not exist, or is a folder, or cannot be written;
 //   a result would be read as text the next time, as it lies in a folder of --text and is called so;
-//   an output would replace an input, or two outputs are one file, whatever the spelling: through links and hard links too.
+//   an output would replace an input, or two outputs are one file, whatever the spelling: through links and hard links
+//   too.
 // Folders given as text are searched for the files that would be read. Streams (/dev/null, a FIFO, >(...)) may be given
 // several times. Flags that are not in `settled` count as they were typed.
 void check_paths(const std::vector<TypedFlag>& typed, const std::vector<SettledFlag>& settled);

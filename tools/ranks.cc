@@ -81,7 +81,8 @@ uint32_t checksum(const InputFile& file, bool whole) {
   std::array<char, kBlock> block{};
   uint32_t sum = 0;
   for (uint64_t i = 0; i < read; ++i) {
-    const auto at = static_cast<uint64_t>(spread_index(static_cast<int64_t>(i), static_cast<int64_t>(read), static_cast<int64_t>(all)));
+    const auto at = static_cast<uint64_t>(
+        spread_index(static_cast<int64_t>(i), static_cast<int64_t>(read), static_cast<int64_t>(all)));
     const uint64_t bytes = std::min(kBlock, file.bytes - at * kBlock);
     if (!whole) in.seekg(static_cast<std::streamoff>(at * kBlock));
     in.read(block.data(), static_cast<std::streamsize>(bytes));
@@ -95,16 +96,17 @@ uint32_t checksum(const InputFile& file, bool whole) {
 std::string value_text(const nlohmann::ordered_json& value) {
   if (value.is_null()) return "not given";
   if (value.is_string()) return fmt::format("\"{}\"", value.get_ref<const std::string&>());
-  if (!value.is_array() || value.empty()) return value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
+  if (!value.is_array() || value.empty())
+    return value.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
   std::string text;
   for (const auto& item : value) text += (text.empty() ? "" : ",") + value_text(item);
   return text;
 }
 
 std::vector<dist::Fact> facts_of(std::string_view command, const nlohmann::ordered_json& options) {
-  std::vector<dist::Fact> facts = {{"the program", fmt::format("coca {} ({})", version(), git_commit())}, {"the command", std::string(command)}};
-  for (const auto& [key, value] : options.items())
-    facts.push_back({detail::flag_name(key), value_text(value)});
+  std::vector<dist::Fact> facts = {{"the program", fmt::format("coca {} ({})", version(), git_commit())},
+                                   {"the command", std::string(command)}};
+  for (const auto& [key, value] : options.items()) facts.push_back({detail::flag_name(key), value_text(value)});
   return facts;
 }
 
@@ -129,7 +131,8 @@ std::string host_name() {
 class TemporaryFolders {
  public:
   explicit TemporaryFolders(const fs::path& folder) {
-    for (fs::path at = fs::absolute(folder).lexically_normal(); !io::exists(at) && at.has_relative_path(); at = at.parent_path())
+    for (fs::path at = fs::absolute(folder).lexically_normal(); !io::exists(at) && at.has_relative_path();
+         at = at.parent_path())
       if (at.has_filename()) made_.push_back(at);
     io::make_dirs(folder);  // also where another rank has made it: a network file system may show it late otherwise
   }
@@ -158,9 +161,7 @@ void abort_ranks(int exit_code) {
 
 dist::Communicator& ranks() { return job() ? job()->ranks() : dist::alone(); }
 
-std::string ranks_text() {
-  return ranks().size() == 1 ? "" : fmt::format(", {}", counted(ranks().size(), "rank"));
-}
+std::string ranks_text() { return ranks().size() == 1 ? "" : fmt::format(", {}", counted(ranks().size(), "rank")); }
 
 void check_ranks(std::string_view command) {
   for (const std::string_view shared : {"train", "finetune", "eval ppl", "eval passkey", "eval ruler", "eval mlm"})
@@ -195,7 +196,10 @@ void require_shared_out(const fs::path& out) {
   dist::together(ranks(), [&] {
     if (first_rank()) return;
     folders.emplace(out);
-    COCA_CHECK(io::exists(out / name), "its --out, {}, is not the folder that rank 0 writes to, {}; --out must be one folder that all ranks share", here, first);
+    COCA_CHECK(
+        io::exists(out / name),
+        "its --out, {}, is not the folder that rank 0 writes to, {}; --out must be one folder that all ranks share",
+        here, first);
   });
 }
 

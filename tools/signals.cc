@@ -33,9 +33,12 @@ uintptr_t hexadecimal(const char*& at) {
   uintptr_t value = 0;
   for (;; ++at) {
     const char c = *at;
-    if (c >= '0' && c <= '9') value = value * 16 + static_cast<uintptr_t>(c - '0');
-    else if (c >= 'a' && c <= 'f') value = value * 16 + static_cast<uintptr_t>(c - 'a' + 10);
-    else return value;
+    if (c >= '0' && c <= '9')
+      value = value * 16 + static_cast<uintptr_t>(c - '0');
+    else if (c >= 'a' && c <= 'f')
+      value = value * 16 + static_cast<uintptr_t>(c - 'a' + 10);
+    else
+      return value;
   }
 }
 

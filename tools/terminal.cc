@@ -44,9 +44,7 @@ bool coloured(Stream stream) {
   return isatty(descriptor(stream)) && variable("TERM") != "dumb";
 }
 
-bool is_terminal(Stream stream) {
-  return isatty(descriptor(stream)) != 0;
-}
+bool is_terminal(Stream stream) { return isatty(descriptor(stream)) != 0; }
 
 std::string harmless(std::string_view text) {
   std::string out;

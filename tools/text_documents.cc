@@ -17,7 +17,8 @@ std::vector<int32_t> kept(std::vector<int32_t> ids, const DocumentLimits& limits
   if (N < limits.min_tokens) return {};
   const int64_t keep = std::max(limits.max_tokens, limits.min_tokens);
   if (limits.max_tokens == 0 || N <= keep) return ids;
-  const auto from = ids.begin() + eval::cut_begin(N, limits.max_tokens, limits.cut) - eval::cut_begin(keep, limits.max_tokens, limits.cut);
+  const auto from = ids.begin() + eval::cut_begin(N, limits.max_tokens, limits.cut) -
+                    eval::cut_begin(keep, limits.max_tokens, limits.cut);
   return {from, from + keep};
 }
 
@@ -34,7 +35,8 @@ Documents read_documents(const TextFlags& flags, const DocumentLimits& limits, c
   report::Progress progress =
       make_progress({.total = limited ? 0 : data::corpus_file_bytes(options), .unit = "bytes", .label = "tokenizing"});
   options.enough = [&] {
-    return (limits.max_documents > 0 && long_enough == limits.max_documents) || (limits.all_targets > 0 && targets >= limits.all_targets);
+    return (limits.max_documents > 0 && long_enough == limits.max_documents) ||
+           (limits.all_targets > 0 && targets >= limits.all_targets);
   };
   const data::CorpusReport report = data::read_corpus(options, [&](data::Document&& document) {
     out.bytes += static_cast<int64_t>(document.text.size());

@@ -31,11 +31,11 @@ struct TextFlags {
 
 // What of them is wanted; 0: all.
 struct DocumentLimits {
-  int64_t min_tokens = 0;     // shorter ones stay in the list, empty
-  int64_t max_tokens = 0;     // of a document; no fewer than min_tokens are kept
+  int64_t min_tokens = 0;              // shorter ones stay in the list, empty
+  int64_t max_tokens = 0;              // of a document; no fewer than min_tokens are kept
   eval::Cut cut = eval::Cut::kMiddle;  // which of them
-  int64_t max_documents = 0;  // of those that have min_tokens, and two
-  int64_t all_targets = 0;    // of all documents together: their tokens but the first of each
+  int64_t max_documents = 0;           // of those that have min_tokens, and two
+  int64_t all_targets = 0;             // of all documents together: their tokens but the first of each
 };
 
 struct Documents {

@@ -8,7 +8,8 @@
 
 namespace coca::tools {
 
-data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer, const std::filesystem::path& cache, const std::string& what,
+data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::Tokenizer& tokenizer,
+                            const std::filesystem::path& cache, const std::string& what,
                             std::optional<data::Split> split, data::Split otherwise) {
   std::optional<data::TokenFile> tokens;
   dist::first_rank_first(ranks(), [&] {
@@ -26,11 +27,14 @@ std::filesystem::path first_rank_checks(const std::function<std::filesystem::pat
   return found;
 }
 
-int64_t first_step(const std::filesystem::path& checkpoint) { return checkpoint.empty() ? 0 : train::load_state(checkpoint).step; }
+int64_t first_step(const std::filesystem::path& checkpoint) {
+  return checkpoint.empty() ? 0 : train::load_state(checkpoint).step;
+}
 
 int64_t validations_left(int64_t done, int64_t steps, int64_t interval) {
   if (done >= steps) return 0;
-  return interval > 0 ? (steps - 1) / interval - done / interval + 1 : 1;  // those due before the last step, and the one there
+  return interval > 0 ? (steps - 1) / interval - done / interval + 1
+                      : 1;  // those due before the last step, and the one there
 }
 
 std::string steps_text(int64_t done, int64_t steps, int64_t step_tokens) {
@@ -41,12 +45,13 @@ std::string steps_text(int64_t done, int64_t steps, int64_t step_tokens) {
 void print_resumed(const std::string& out, int64_t first_step, int64_t steps) {
   if (first_step >= steps)
     return print_prose(fmt::format("{} is already complete: all {} are done\n", out, counted(steps, "step")));
-  print_prose(first_step > 0 ? fmt::format("resuming at step {}\n", first_step) : fmt::format("no checkpoint in {}: starting at step 0\n", out));
+  print_prose(first_step > 0 ? fmt::format("resuming at step {}\n", first_step)
+                             : fmt::format("no checkpoint in {}: starting at step 0\n", out));
 }
 
 std::string step_text(const train::StepReport& r) {
-  return fmt::format("loss {:.4f} lr {:.2e} norm {:.2f} {:.0f} tok/s{}{}", r.loss, r.learning_rate, r.grad_norm, r.tokens_per_second,
-                     r.validation_loss ? fmt::format(" val {:.4f}", *r.validation_loss) : "",
+  return fmt::format("loss {:.4f} lr {:.2e} norm {:.2f} {:.0f} tok/s{}{}", r.loss, r.learning_rate, r.grad_norm,
+                     r.tokens_per_second, r.validation_loss ? fmt::format(" val {:.4f}", *r.validation_loss) : "",
                      r.skipped ? fmt::format(" skipped {}", r.skipped) : "");
 }
 

@@ -39,16 +39,19 @@ class BytesProgress {
 };
 
 // Text to a token file through `cache`; by the first rank, and the others find it there.
-data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::Tokenizer&, const std::filesystem::path& cache, const std::string& what,
+data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::Tokenizer&,
+                            const std::filesystem::path& cache, const std::string& what,
                             std::optional<data::Split> split, data::Split otherwise);
 
-// The validation text of a run: what was given, else of training text in PG-19's layout its split `validation`, which `say` prints.
+// The validation text of a run: what was given, else of training text in PG-19's layout its split `validation`, which
+// `say` prints.
 enum class Say : uint8_t { kNothing, kChoice };
 template <class Config>
 std::vector<std::string> validation_text_of(const Config& c, Say say) {
   if (!c.validation_text.empty() || c.split == data::Split::kValidation) return c.validation_text;
   std::vector<std::string> chosen = data::validation_of(c.text);
-  if (say == Say::kChoice && !chosen.empty()) print_prose(fmt::format("validation text: {} (--validation-text chooses another)\n", fmt::join(chosen, ", ")));
+  if (say == Say::kChoice && !chosen.empty())
+    print_prose(fmt::format("validation text: {} (--validation-text chooses another)\n", fmt::join(chosen, ", ")));
   return chosen;
 }
 
@@ -62,8 +65,8 @@ void leave_out_short_choice(const Config& c, int64_t length, std::optional<data:
   validation.reset();
 }
 
-// With --resume, the options of the run in config.out are where those of --config and the flags are applied to; a difference
-// that may not be is an error that names the flag. name: of the saved file.
+// With --resume, the options of the run in config.out are where those of --config and the flags are applied to; a
+// difference that may not be is an error that names the flag. name: of the saved file.
 template <class Config>
 void resume_options(OptionFlags& flags, Config& config, const std::string& name) {
   const auto saved = train::saved_options(config.out, name);
@@ -77,7 +80,8 @@ void resume_options(OptionFlags& flags, Config& config, const std::string& name)
 // By the first rank, whose error is that of all; what it returns is for that rank.
 std::filesystem::path first_rank_checks(const std::function<std::filesystem::path()>& check);
 
-// For --dry-run: the steps that are done in this checkpoint ("": none); the validations of the steps that are left; both in words.
+// For --dry-run: the steps that are done in this checkpoint ("": none); the validations of the steps that are left;
+// both in words.
 int64_t first_step(const std::filesystem::path& checkpoint);
 int64_t validations_left(int64_t done, int64_t steps, int64_t interval);
 std::string steps_text(int64_t done, int64_t steps, int64_t step_tokens);  // "10 steps of 128 tokens"; "... left of 40"

@@ -37,7 +37,8 @@ void on_malloc(const volatile void*, size_t bytes) {
   const int64_t live = meter.live += static_cast<int64_t>(bytes);
   if (live <= meter.limit) return;
   meter.armed = false;
-  std::fprintf(stderr, "FINDING: %lld bytes are alive (the last allocation has %zu); an input of %zu bytes may cost %lld\n",
+  std::fprintf(stderr,
+               "FINDING: %lld bytes are alive (the last allocation has %zu); an input of %zu bytes may cost %lld\n",
                static_cast<long long>(live), bytes, meter.input, static_cast<long long>(meter.limit));
   __builtin_trap();
 }
@@ -112,7 +113,8 @@ Folder::Folder() {
   file += header + "ok";
   const fs::path outside = fs::path(name) / "outside.safetensors";
   const int fd = ::open(outside.c_str(), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-  if (fd < 0 || ::write(fd, file.data(), file.size()) != static_cast<ssize_t>(file.size())) finding("cannot write into " + name);
+  if (fd < 0 || ::write(fd, file.data(), file.size()) != static_cast<ssize_t>(file.size()))
+    finding("cannot write into " + name);
   ::close(fd);
   folder_root = path_.string();
   static std::string root;

@@ -1,5 +1,5 @@
-// fuzz/support/harness.h - what every fuzz target shares: the rule of what a parser may do with a hostile file, files in
-// memory, folders on tmpfs, several files in one input. README.md says how targets are made and run.
+// fuzz/support/harness.h - what every fuzz target shares: the rule of what a parser may do with a hostile file, files
+// in memory, folders on tmpfs, several files in one input. README.md says how targets are made and run.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -19,8 +19,8 @@ struct Budget {
   size_t per_byte = 64;
 };
 
-// Runs the parser. An Error is its proper answer to a bad file; kInternal, any other exception, and more memory than the
-// budget are findings: the process ends, and libFuzzer keeps the input.
+// Runs the parser. An Error is its proper answer to a bad file; kInternal, any other exception, and more memory than
+// the budget are findings: the process ends, and libFuzzer keeps the input.
 void check(std::string_view input, Budget budget, const std::function<void(std::string_view)>& parse);
 
 // Runs one of several parsers of an input, of which each may refuse it.
@@ -71,10 +71,10 @@ inline std::string_view part(const std::vector<std::string_view>& parts, size_t 
 }  // namespace coca::fuzz
 
 // COCA_FUZZ_TARGET(Budget) { ... uses std::string_view input ... }
-#define COCA_FUZZ_TARGET(...)                                                                              \
-  static void fuzz_one(std::string_view input);                                                            \
-  extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {                                \
+#define COCA_FUZZ_TARGET(...)                                                                                     \
+  static void fuzz_one(std::string_view input);                                                                   \
+  extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {                                       \
     ::coca::fuzz::check({reinterpret_cast<const char*>(data), size}, ::coca::fuzz::Budget __VA_ARGS__, fuzz_one); \
-    return 0;                                                                                              \
-  }                                                                                                        \
+    return 0;                                                                                                     \
+  }                                                                                                               \
   static void fuzz_one(std::string_view input)

@@ -21,7 +21,8 @@ COCA_FUZZ_TARGET({.base = size_t{256} << 20, .per_byte = 1024}) {
   const text::RenderedChat rendered = chat.render_with_answers(messages, {.now = 1721952000});
   size_t end = 0;
   for (const text::TextSpan& answer : rendered.answers) {
-    fuzz::require(end <= answer.begin && answer.begin <= answer.end && answer.end <= rendered.text.size(), "an answer outside the text");
+    fuzz::require(end <= answer.begin && answer.begin <= answer.end && answer.end <= rendered.text.size(),
+                  "an answer outside the text");
     end = answer.end;
   }
 }

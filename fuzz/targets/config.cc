@@ -1,5 +1,5 @@
-// config.json of a model folder, with rope_scaling or rope_parameters: what is accepted can be written and read again to the
-// same, and gives angles. Memory: a layer is a number here, and a config.json may have 10000 of them.
+// config.json of a model folder, with rope_scaling or rope_parameters: what is accepted can be written and read again
+// to the same, and gives angles. Memory: a layer is a number here, and a config.json may have 10000 of them.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/formats/config.h"
 #include "coca/io/json_file.h"
@@ -12,7 +12,8 @@ COCA_FUZZ_TARGET({.base = size_t{8} << 20, .per_byte = 256}) {
   const std::string written = formats::spec_to_json(spec).dump();
   const model::ModelSpec again = formats::spec_from_json(io::parse_json(written, "written"), "written");
   fuzz::require(again.V == spec.V && again.C == spec.C && again.D == spec.D && again.R == spec.R && again.G == spec.G &&
-                    again.attention == spec.attention && again.rope_scaling == spec.rope_scaling && again.layer_window == spec.layer_window,
+                    again.attention == spec.attention && again.rope_scaling == spec.rope_scaling &&
+                    again.layer_window == spec.layer_window,
                 "a config.json that reads back as another model");
   if (spec.R > 4096 || spec.rope_scaling.type == model::Scaling::kClex) return;
   for (const int64_t length : {int64_t{1}, spec.max_position, int64_t{1} << 40})

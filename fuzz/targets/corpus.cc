@@ -13,7 +13,8 @@ COCA_FUZZ_TARGET({.per_byte = 256}) {
     for (const auto rule : {data::InvalidUtf8::kReplace, data::InvalidUtf8::kKeep, data::InvalidUtf8::kError})
       fuzz::attempt([&] {
         data::read_corpus({.inputs = {path.string()}, .invalid_utf8 = rule}, [&](data::Document&& document) {
-          fuzz::require(rule == data::InvalidUtf8::kKeep || text::is_valid_utf8(document.text), "a text that is not UTF-8");
+          fuzz::require(rule == data::InvalidUtf8::kKeep || text::is_valid_utf8(document.text),
+                        "a text that is not UTF-8");
         });
       });
   }

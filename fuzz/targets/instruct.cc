@@ -13,7 +13,8 @@ COCA_FUZZ_TARGET({.per_byte = 256}) {
   for (const data::ChatTemplate& given : {data::ChatTemplate(data::plain_chat), chat})
     fuzz::attempt([&] {
       data::LoadReport report;
-      const data::TokenDocuments documents = data::load_examples(*tokenizer, {.inputs = {path.string()}, .chat = given, .bos = 256}, &report);
+      const data::TokenDocuments documents =
+          data::load_examples(*tokenizer, {.inputs = {path.string()}, .chat = given, .bos = 256}, &report);
       fuzz::require(documents.documents() == report.read.examples, "an example that is lost");
     });
 }

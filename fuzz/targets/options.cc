@@ -22,10 +22,11 @@ COCA_FUZZ_TARGET({.per_byte = 512}) {
   if (input.empty()) return;
   const std::string_view text = input.substr(1);
   switch (input[0]) {
-    case 't': return use<train::TrainConfig>(text, [](const auto& options) {
-      train::check_config(options);
-      train::make_spec(options, 257, 256, 256);
-    });
+    case 't':
+      return use<train::TrainConfig>(text, [](const auto& options) {
+        train::check_config(options);
+        train::make_spec(options, 257, 256, 256);
+      });
     case 'f': return use<train::FinetuneConfig>(text, [](const auto& options) { train::check_config(options); });
     default: return use<study::StudyConfig>(text, [](const auto&) {});
   }

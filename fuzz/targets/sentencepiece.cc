@@ -1,6 +1,7 @@
-// A tokenizer.model and the files beside it, added_tokens.json, tokenizer_config.json, special_tokens_map.json (parts 0 to 3).
-// The model is LLaMA 3's tiktoken file, or a sentencepiece model, of which the library parses most: that one is not built with sanitizers here, so that of its
-// errors only those count that end the process or take memory beyond measure.
+// A tokenizer.model and the files beside it, added_tokens.json, tokenizer_config.json, special_tokens_map.json (parts 0
+// to 3). The model is LLaMA 3's tiktoken file, or a sentencepiece model, of which the library parses most: that one is
+// not built with sanitizers here, so that of its errors only those count that end the process or take memory beyond
+// measure.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/text/tokenizer.h"
 #include "support/harness.h"
@@ -15,12 +16,14 @@ COCA_FUZZ_TARGET({.base = size_t{16} << 20, .per_byte = 512}) {
   for (size_t i = 1; i <= 3; ++i)
     if (!fuzz::part(parts, i).empty()) folder.write(names[i - 1], parts[i]);
   const auto tokenizer = text::load_tokenizer(folder.path());
-  for (const std::string_view text : {"Hello  world,\n<s>it's 2024</s> \xc3\xa9\xe2\x96\x81\xf0\x9f\x98\x80 \xff\xfe", "", "a b", "\xef\xbd\x86"}) {
+  for (const std::string_view text :
+       {"Hello  world,\n<s>it's 2024</s> \xc3\xa9\xe2\x96\x81\xf0\x9f\x98\x80 \xff\xfe", "", "a b", "\xef\xbd\x86"}) {
     const std::vector<int32_t> ids = tokenizer->encode(text, text::SpecialTokens::kParse);
     for (const int32_t id : ids) fuzz::require(id >= 0 && id < tokenizer->vocab_size(), "an id beyond the vocabulary");
     tokenizer->decode(ids);
   }
-  for (const int32_t id : tokenizer->eos_ids()) fuzz::require(id >= 0 && id < tokenizer->vocab_size(), "an eos beyond the vocabulary");
+  for (const int32_t id : tokenizer->eos_ids())
+    fuzz::require(id >= 0 && id < tokenizer->vocab_size(), "an eos beyond the vocabulary");
   tokenizer->token_id("a");
   tokenizer->bos_id();
 }

@@ -11,7 +11,8 @@ static std::string with_checksum(std::string file) {
   namespace layout = data::layout;
   if (file.size() < layout::kHeaderBytes + layout::kTrailerBytes) return file;
   auto* const bytes = reinterpret_cast<std::byte*>(file.data());
-  const uint64_t payload = layout::padded8(layout::get<uint64_t>(bytes + layout::kTokensAt) * layout::get<uint32_t>(bytes + layout::kTokenBytesAt));
+  const uint64_t payload = layout::padded8(layout::get<uint64_t>(bytes + layout::kTokensAt) *
+                                           layout::get<uint32_t>(bytes + layout::kTokenBytesAt));
   const uint64_t end = file.size() - layout::kTrailerBytes;
   if (payload > end - layout::kHeaderBytes) return file;
   const uint64_t table = layout::kHeaderBytes + payload;

@@ -1,5 +1,6 @@
-// A tokenizer's folder: tokenizer.json, tokenizer_config.json, special_tokens_map.json, generation_config.json, and a text
-// to encode (parts 0 to 4). All ids are of the vocabulary, and decoding by pieces gives what decoding at once does.
+// A tokenizer's folder: tokenizer.json, tokenizer_config.json, special_tokens_map.json, generation_config.json, and a
+// text to encode (parts 0 to 4). All ids are of the vocabulary, and decoding by pieces gives what decoding at once
+// does.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/text/chat_template.h"
 #include "coca/text/tokenizer.h"
@@ -33,7 +34,8 @@ COCA_FUZZ_TARGET({.base = size_t{72} << 20, .per_byte = 512}) {
   fuzz::attempt([&] { text::load_chat_template(folder.path()); });
   const auto tokenizer = text::load_tokenizer_json(folder.path());
   tokenizer->frame();
-  for (const int32_t id : tokenizer->eos_ids()) fuzz::require(id >= 0 && id < tokenizer->vocab_size(), "an eos beyond the vocabulary");
+  for (const int32_t id : tokenizer->eos_ids())
+    fuzz::require(id >= 0 && id < tokenizer->vocab_size(), "an eos beyond the vocabulary");
   use(*tokenizer, "Hello  world,\n<s>it's 2024</s> \xc3\xa9\xe2\x96\x81\xf0\x9f\x98\x80 \xff\xfe");
   use(*tokenizer, fuzz::part(parts, 4));
 }

@@ -4,8 +4,8 @@
 #include "coca/text/tokenizer.h"
 #include "support/harness.h"
 
-// Besides the file, matching may take PCRE2's memory limit, on which the library sets 64 MiB; the parsed JSON takes more than
-// its text.
+// Besides the file, matching may take PCRE2's memory limit, on which the library sets 64 MiB; the parsed JSON takes
+// more than its text.
 COCA_FUZZ_TARGET({.base = size_t{80} << 20, .per_byte = 1024}) {
   using namespace coca;
   const auto parts = fuzz::parts_of(input);

@@ -1,4 +1,5 @@
-// Whole models: every figure again by plain loops over all pairs, the constraint of CoCA, and the stored models of others.
+// Whole models: every figure again by plain loops over all pairs, the constraint of CoCA, and the stored models of
+// others.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/analyse/analyse.h"
 
@@ -34,7 +35,8 @@ Windows two_windows(const model::ModelSpec& s) { return {test::random_ids(kN, s.
 
 // What one layer traced, by name: q, k (before rotation), q_eff, k_eff.
 using LayerTrace = std::map<std::string, TensorView<const float, 4>>;
-void for_each_layer(const test::TinyModel& m, const std::vector<int32_t>& ids, const std::function<void(int64_t, LayerTrace&)>& look) {
+void for_each_layer(const test::TinyModel& m, const std::vector<int32_t>& ids,
+                    const std::function<void(int64_t, LayerTrace&)>& look) {
   Context cx;
   LayerTrace trace;
   int64_t layer = 0;
@@ -44,7 +46,8 @@ void for_each_layer(const test::TinyModel& m, const std::vector<int32_t>& ids, c
     trace[short_name] = value.view<float, 4>();
     if (short_name == "k_eff") look(layer++, trace);
   });
-  model::Decoder(m.spec, m.params.weights()).forward(cx, TensorRef(ids.data(), DType::kI32, {1, static_cast<int64_t>(ids.size())}, kHost));
+  model::Decoder(m.spec, m.params.weights())
+      .forward(cx, TensorRef(ids.data(), DType::kI32, {1, static_cast<int64_t>(ids.size())}, kHost));
   ASSERT_EQ(layer, m.spec.L);
 }
 
@@ -59,7 +62,9 @@ class AnalyseOfRope : public testing::TestWithParam<test::NamedSpec> {};
 
 std::vector<test::NamedSpec> rope_specs() {
   std::vector<test::NamedSpec> all = test::all_specs();
-  std::erase_if(all, [](const test::NamedSpec& s) { return !model::uses_rotary(s.spec.attention) || model::is_coca(s.spec.attention); });
+  std::erase_if(all, [](const test::NamedSpec& s) {
+    return !model::uses_rotary(s.spec.attention) || model::is_coca(s.spec.attention);
+  });
   return all;
 }
 
@@ -69,10 +74,12 @@ TEST_P(AnalyseOfSpec, AttentionAgreesWithPlainLoops) {
   test::TinyModel m(s);
   const std::vector<int32_t> ids = test::random_ids(kN, s.V, 1);
   const Analysis a = analyse(m.spec, m.params.weights(), Windows{ids}, everything());
-  const std::vector<float> slopes = model::uses_alibi(s.attention) ? ops::alibi_slopes(s.H) : std::vector<float>(static_cast<size_t>(s.H));
+  const std::vector<float> slopes =
+      model::uses_alibi(s.attention) ? ops::alibi_slopes(s.H) : std::vector<float>(static_cast<size_t>(s.H));
   const auto exponential = [&](LayerTrace& t, int64_t layer, int64_t h, int64_t i, int64_t n) {
     if (const int64_t window = s.window_of(static_cast<size_t>(layer)); window > 0 && i - n >= window) return 0.0;
-    const double score = dot(t["q_eff"].ptr(0, i, h), t["k_eff"].ptr(0, n, h / (s.H / s.G)), s.D) / std::sqrt(static_cast<double>(s.D));
+    const double score =
+        dot(t["q_eff"].ptr(0, i, h), t["k_eff"].ptr(0, n, h / (s.H / s.G)), s.D) / std::sqrt(static_cast<double>(s.D));
     return std::exp(score - static_cast<double>(slopes[static_cast<size_t>(h)]) * static_cast<double>(i - n));
   };
   for_each_layer(m, ids, [&](int64_t layer, LayerTrace& t) {
@@ -94,7 +101,8 @@ TEST_P(AnalyseOfSpec, AttentionAgreesWithPlainLoops) {
   });
 }
 
-// RoPE and xPos: angles between q and k as they were before rotation, weights before amplitude and decay. What the program turns back from rotated floats agrees.
+// RoPE and xPos: angles between q and k as they were before rotation, weights before amplitude and decay. What the
+// program turns back from rotated floats agrees.
 TEST_P(AnalyseOfRope, AnglesAreThoseBeforeRotation) {
   const model::ModelSpec& s = GetParam().spec;
   test::TinyModel m(s);
@@ -110,8 +118,9 @@ TEST_P(AnalyseOfRope, AnglesAreThoseBeforeRotation) {
             if (window > 0 && i - n >= window) continue;
             const float *q = t["q"].ptr(0, i, h), *k = t["k"].ptr(0, n, h / (s.H / s.G));
             const double angle = wrapped(std::atan2(q[j + s.R / 2], q[j]) - std::atan2(k[j + s.R / 2], k[j]));
-            expected.add({.angle = angle, .weight = std::hypot(q[j], q[j + s.R / 2]) * std::hypot(k[j], k[j + s.R / 2])},
-                         course_of(angle, a.rotation.frequencies[static_cast<size_t>(j)], static_cast<double>(s.max_position)));
+            expected.add(
+                {.angle = angle, .weight = std::hypot(q[j], q[j + s.R / 2]) * std::hypot(k[j], k[j + s.R / 2])},
+                course_of(angle, a.rotation.frequencies[static_cast<size_t>(j)], static_cast<double>(s.max_position)));
           }
         const AngleStats& got = a.head(layer, h).planes[static_cast<size_t>(j)];
         // Rotated floats are off by about 1e-7: no angle of these models is so near a border that its case changes.
@@ -188,7 +197,8 @@ TEST(Analyse, StrictAndTiedHaveNoInitialAngle) {
     test::TinyModel m(named.spec);
     const Analysis a = analyse(m.spec, m.params.weights(), two_windows(m.spec), everything());
     const HeadStats all = a.all();
-    const bool collinear = model::is_coca(named.spec.attention) && model::collinear_options(named.spec).kind != ops::Collinear::kSlack;
+    const bool collinear =
+        model::is_coca(named.spec.attention) && model::collinear_options(named.spec).kind != ops::Collinear::kSlack;
     if (collinear) {
       EXPECT_LT(all.collinear.largest_angle, 1e-6) << named.name;  // fp32 rotations: some 6e-8 each
       EXPECT_EQ(all.all_planes().anomalous_share(), 0) << named.name;
@@ -208,7 +218,8 @@ TEST(Analyse, ScoreOfAllPairsAtDistanceZeroIsTheMeanOfUnrotatedProducts) {
     for (int64_t i = 0; i < kN; ++i)
       for (int64_t n = 0; n <= i; ++n) sum += dot(t["q"].ptr(0, i, 1), t["k"].ptr(0, n, 0), m.spec.D);
     const double expected = sum / (kN * (kN + 1) / 2) / std::sqrt(static_cast<double>(m.spec.D));
-    EXPECT_NEAR(a.head(layer, 1).score_at(0, a.rotation, m.spec.D), expected, 1e-5);  // floats: 1e-7 of products of size up to 10
+    EXPECT_NEAR(a.head(layer, 1).score_at(0, a.rotation, m.spec.D), expected,
+                1e-5);  // floats: 1e-7 of products of size up to 10
   });
 }
 
@@ -261,7 +272,8 @@ TEST(Analyse, ScalingAtEvaluationLeavesTheTrainedAngles) {
 TEST(Analyse, TheSameSeedDrawsTheSamePairs) {
   test::TinyModel m(test::tiny_llama(model::AttentionKind::kRope));
   const auto json = [&](int64_t seed) {
-    return to_json(analyse(m.spec, m.params.weights(), two_windows(m.spec), {.pairs = 20, .rows = 4, .seed = seed})).dump();
+    return to_json(analyse(m.spec, m.params.weights(), two_windows(m.spec), {.pairs = 20, .rows = 4, .seed = seed}))
+        .dump();
   };
   EXPECT_EQ(json(1), json(1));
   EXPECT_NE(json(1), json(2));
@@ -286,14 +298,17 @@ TEST(Analyse, ClexHasTheAnglesOfItsWeights) {
       EXPECT_EQ(a.borders[1].planes[j].compression, tables[0][j] / tables[2][j]);
     }
     if (kind == model::AttentionKind::kRope) continue;
-    const HeadStats all = a.all();  // strict CoCA's initial angle is 0 when the right angles are taken out, and only then
+    const HeadStats all =
+        a.all();  // strict CoCA's initial angle is 0 when the right angles are taken out, and only then
     for (const AngleStats& plane : all.planes) EXPECT_EQ(plane.anomalous_share(), 0);
   }
 }
 
 TEST(Analyse, RefusesWhatItCannotLookAt) {
   test::TinyModel m(test::tiny_llama(model::AttentionKind::kRope));
-  const auto with = [&](const Windows& windows, const AnalyseOptions& options = {}) { return analyse(m.spec, m.params.weights(), windows, options); };
+  const auto with = [&](const Windows& windows, const AnalyseOptions& options = {}) {
+    return analyse(m.spec, m.params.weights(), windows, options);
+  };
   const auto message = [](const char* text) { return testing::ThrowsMessage<Error>(testing::HasSubstr(text)); };
   EXPECT_THAT([&] { with({}); }, message("no window"));
   EXPECT_THAT([&] { with({{1}}); }, message("a window of 1 token"));
@@ -304,10 +319,13 @@ TEST(Analyse, RefusesWhatItCannotLookAt) {
   model::ModelSpec dilated = m.spec;
   dilated.layer_window.assign(static_cast<size_t>(dilated.L), 4);
   dilated.dilation.assign(static_cast<size_t>(dilated.L * dilated.H), 2);
-  EXPECT_THAT([&] { analyse(dilated, m.params.weights(), two_windows(m.spec), {}); }, message("windowed; this model has dilated windows"));
-  EXPECT_THAT([&] { analyse(patterned, m.params.weights(), two_windows(m.spec), {}); }, message("pattern rerope is not analysed"));
+  EXPECT_THAT([&] { analyse(dilated, m.params.weights(), two_windows(m.spec), {}); },
+              message("windowed; this model has dilated windows"));
+  EXPECT_THAT([&] { analyse(patterned, m.params.weights(), two_windows(m.spec), {}); },
+              message("pattern rerope is not analysed"));
   clex.rope_scaling = {.type = model::Scaling::kClex};
-  EXPECT_THAT([&] { analyse(clex, m.params.weights(), two_windows(m.spec), {}); }, message("rope scaling clex needs the weights of its network"));
+  EXPECT_THAT([&] { analyse(clex, m.params.weights(), two_windows(m.spec), {}); },
+              message("rope scaling clex needs the weights of its network"));
   test::TinyModel broken(m.spec);
   broken.params.tensors().layers[0].q_w.as<float>()[0] = std::numeric_limits<float>::infinity();
   EXPECT_THAT([&] { analyse(broken.spec, broken.params.weights(), two_windows(m.spec), {}); }, message("in q or k"));
@@ -334,9 +352,12 @@ TEST(Analyse, KeepsTheWindowsThatAreDone) {
 // ALiBi: its document alone, for it has few charts to draw; CoCA's is made by the test of the program.
 TEST(Report, LeavesOutWhatDoesNotApply) {
   test::TinyModel m(test::tiny_neox(model::AttentionKind::kAlibi));
-  const std::string html = report::to_html(make_document(analyse(m.spec, m.params.weights(), two_windows(m.spec), everything()), "Inside", "a model"));
-  for (const char* there : {"What was found", "initial angles and borders do not apply", "By layer"}) EXPECT_THAT(html, testing::HasSubstr(there));
-  for (const char* absent : {"Beyond the trained length", "Collinear constraint", "nan"}) EXPECT_THAT(html, testing::Not(testing::HasSubstr(absent)));
+  const std::string html = report::to_html(
+      make_document(analyse(m.spec, m.params.weights(), two_windows(m.spec), everything()), "Inside", "a model"));
+  for (const char* there : {"What was found", "initial angles and borders do not apply", "By layer"})
+    EXPECT_THAT(html, testing::HasSubstr(there));
+  for (const char* absent : {"Beyond the trained length", "Collinear constraint", "nan"})
+    EXPECT_THAT(html, testing::Not(testing::HasSubstr(absent)));
 }
 
 }  // namespace

@@ -74,7 +74,9 @@ TEST(Course, AgreesWithScoresFollowedTokenByToken) {
   for (double angle = 0.05; angle < kTurn; angle += 0.1) {
     int64_t first_turn = 0;  // tokens until the score turns for the first time
     const bool rises = std::cos(angle + theta) > std::cos(angle);
-    while ((std::cos(angle + static_cast<double>(first_turn + 1) * theta) > std::cos(angle + static_cast<double>(first_turn) * theta)) == rises) ++first_turn;
+    while ((std::cos(angle + static_cast<double>(first_turn + 1) * theta) >
+            std::cos(angle + static_cast<double>(first_turn) * theta)) == rises)
+      ++first_turn;
     const auto turn = static_cast<double>(first_turn);
     const Course expected = rises ? (turn < length ? Course::kRisesThenFalls : Course::kRises)
                                   : (turn < length ? Course::kFallsThenRises : Course::kFalls);
@@ -93,9 +95,9 @@ TEST(Borders, PassesOfPiByHand) {
 }
 
 TEST(Borders, UnseenShareByHand) {
-  EXPECT_EQ(unseen_share(kTurn, 100), 0);              // came full circle
-  EXPECT_EQ(unseen_share(1, 1), 0);                    // the trained length itself
-  EXPECT_NEAR(unseen_share(1, 4), 0.75, kRounding);    // 1 .. 4 are new
+  EXPECT_EQ(unseen_share(kTurn, 100), 0);                                             // came full circle
+  EXPECT_EQ(unseen_share(1, 1), 0);                                                   // the trained length itself
+  EXPECT_NEAR(unseen_share(1, 4), 0.75, kRounding);                                   // 1 .. 4 are new
   EXPECT_NEAR(unseen_share(1, kTurn + 0.5), (kTurn - 1) / (kTurn + 0.5), kRounding);  // 0.5 of the second turn is known
   EXPECT_NEAR(unseen_share(1, kTurn + 3), (kTurn - 1 + 2) / (kTurn + 3), kRounding);
 }
@@ -108,11 +110,13 @@ TEST(Borders, ScalingsOfTwoPlanesByHand) {
   for (AngleStats& a : angles) a.add({.angle = 0.02, .weight = 1}, Course::kFalls);  // its bin's centre is 0.044
   const std::vector<ScaledBorders> all = scaled_borders(spec, angles, {.multiples = {4}, .dynamic_factor = 2});
   const auto of = [&](model::Scaling type) {
-    const auto at = std::find_if(all.begin(), all.end(), [&](const ScaledBorders& b) { return b.scaling.type == type; });
+    const auto at =
+        std::find_if(all.begin(), all.end(), [&](const ScaledBorders& b) { return b.scaling.type == type; });
     EXPECT_NE(at, all.end());
     return *at;
   };
-  const ScaledBorders none = of(model::Scaling::kNone), linear = of(model::Scaling::kLinear), dynamic = of(model::Scaling::kDynamic), ntk = of(model::Scaling::kNtk);
+  const ScaledBorders none = of(model::Scaling::kNone), linear = of(model::Scaling::kLinear),
+                      dynamic = of(model::Scaling::kDynamic), ntk = of(model::Scaling::kNtk);
   EXPECT_EQ(none.planes[0].opposite, std::floor((400 + 0.044 + kPi) / kTurn));  // 64 passes
   EXPECT_EQ(none.planes[1].opposite, 1);                                        // a sweep of 4 passes pi once
   EXPECT_EQ(none.unseen_planes(), 1);
@@ -144,7 +148,8 @@ TEST(AngleStats, SharesMeansAndQuantiles) {
   EXPECT_EQ(twice.weighted_anomalous_share(), 0.25);
   EXPECT_EQ(twice.weighted_share(Course::kFalls), 0.75);
   // All anomalies at 3/2 pi: tau = pi / 2 / theta, within a bin of 5 degrees.
-  for (const double q : {0.01, 0.5, 0.99}) EXPECT_NEAR(twice.rising_quantile(q, 0.1), kPi / 2 / 0.1, kTurn / 72 / 0.1) << q;
+  for (const double q : {0.01, 0.5, 0.99})
+    EXPECT_NEAR(twice.rising_quantile(q, 0.1), kPi / 2 / 0.1, kTurn / 72 / 0.1) << q;
   AngleStats even;  // spread evenly: no direction
   for (int i = 0; i < 72; ++i) even.add({.angle = (i + 0.5) * kTurn / 72, .weight = 1}, Course::kFalls);
   EXPECT_NEAR(even.concentration(), 0, 1e-14);

@@ -56,22 +56,32 @@ TEST(Collinear, ScoresAreThoseOfTheOp) {
     const auto at = [&](double position) {
       const std::vector<Rotation> r = rotations(position);
       Tensor cos({1, 1, 2}), sin({1, 1, 2});
-      for (size_t j = 0; j < 2; ++j) cos.values<float>()[j] = static_cast<float>(r[j].real()), sin.values<float>()[j] = static_cast<float>(r[j].imag());
+      for (size_t j = 0; j < 2; ++j)
+        cos.values<float>()[j] = static_cast<float>(r[j].real()),
+        sin.values<float>()[j] = static_cast<float>(r[j].imag());
       Tensor q_eff({1, 1, 1, 4}), k_eff({1, 1, 1, 4});
       Context cx;
-      ops::collinear_forward(cx, {.kind = kind}, {.rows = {cos, sin}, .q = {q.data(), DType::kF32, {1, 1, 1, 4}, kHost}, .t = {t.data(), DType::kF32, {1, 1, 1, 4}, kHost}, .q_eff = q_eff, .k_eff = k_eff});
+      ops::collinear_forward(cx, {.kind = kind},
+                             {.rows = {cos, sin},
+                              .q = {q.data(), DType::kF32, {1, 1, 1, 4}, kHost},
+                              .t = {t.data(), DType::kF32, {1, 1, 1, 4}, kHost},
+                              .q_eff = q_eff,
+                              .k_eff = k_eff});
       return std::pair(std::move(q_eff), std::move(k_eff));
     };
     const auto query = at(5), key = at(2);
     double expected = 0, ours = 0, formula = 0, difference = 0;
-    for (size_t i = 0; i < 4; ++i) expected += static_cast<double>(query.first.values<float>()[i]) * static_cast<double>(key.second.values<float>()[i]);
+    for (size_t i = 0; i < 4; ++i)
+      expected +=
+          static_cast<double>(query.first.values<float>()[i]) * static_cast<double>(key.second.values<float>()[i]);
     for (size_t j = 0; j < 2; ++j) {
       const Plane p{q[j], q[j + 2]};
       const double tbar = std::max(0.0, (static_cast<double>(t[j]) + static_cast<double>(t[j + 2])) / 2);
       const Rotation m = rotations(5)[j], n = rotations(2)[j];
       ours += kind == ops::Collinear::kSlack ? slack_score(p, tbar, m, n) : strict_score(p, tbar, m, n);
       difference += strict_score(p, tbar, m, n) - slack_score(p, tbar, m, n);
-      formula += tbar * ((p.a * p.a - p.b * p.b) * m.real() * n.imag() + (p.a - p.b) * (p.a - p.b) * m.imag() * n.imag());
+      formula +=
+          tbar * ((p.a * p.a - p.b * p.b) * m.real() * n.imag() + (p.a - p.b) * (p.a - p.b) * m.imag() * n.imag());
     }
     ASSERT_NE(expected, 0) << "MISTRUSTED: t is zero in every plane";
     EXPECT_NEAR(ours, expected, 2e-6);  // four products of floats of size up to 2, each rounded a few times (6e-8)

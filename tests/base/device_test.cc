@@ -19,8 +19,8 @@ TEST(Device, NamesThereAndBack) {
 }
 
 TEST(Device, AnythingElseIsAnError) {
-  for (const char* name : {"", "gpu", "CUDA", "cuda:", "cuda:-1", "cuda:+1", "cuda:1x", "cuda: 1", "cuda:0:1", "cuda1", "cpu:0", "cpu:",
-                           "cuda:99999999999999999999", ":0"}) {
+  for (const char* name : {"", "gpu", "CUDA", "cuda:", "cuda:-1", "cuda:+1", "cuda:1x", "cuda: 1", "cuda:0:1", "cuda1",
+                           "cpu:0", "cpu:", "cuda:99999999999999999999", ":0"}) {
     try {
       parse_device(name);
       ADD_FAILURE() << "accepted " << name;

@@ -89,8 +89,8 @@ TEST_P(Halves, RoundsToNearestTiesToEven) {
 TEST_P(Halves, OverflowsToInfinityFromTheMidpointOn) {
   const Format& f = GetParam();
   const uint16_t largest = static_cast<uint16_t>(f.infinity - 1);
-  const double step = decode(largest, f.exponent_bits, f.mantissa_bits) -
-                      decode(largest - 1u, f.exponent_bits, f.mantissa_bits);
+  const double step =
+      decode(largest, f.exponent_bits, f.mantissa_bits) - decode(largest - 1u, f.exponent_bits, f.mantissa_bits);
   const float edge = static_cast<float>(decode(largest, f.exponent_bits, f.mantissa_bits) + step / 2);
   ASSERT_TRUE(std::isfinite(edge));
   EXPECT_EQ(f.narrow(std::nextafter(edge, 0.0f)), largest);
@@ -102,8 +102,7 @@ TEST_P(Halves, OverflowsToInfinityFromTheMidpointOn) {
 
 TEST_P(Halves, NanStaysNanWhateverItsPayload) {
   const Format& f = GetParam();
-  for (const uint32_t payload :
-       {0x7f800001u, 0x7fffffffu, 0x7fc00000u, 0xff800001u, 0xffffffffu, 0x7f80ffffu}) {
+  for (const uint32_t payload : {0x7f800001u, 0x7fffffffu, 0x7fc00000u, 0xff800001u, 0xffffffffu, 0x7f80ffffu}) {
     const uint16_t bits = f.narrow(std::bit_cast<float>(payload));
     EXPECT_TRUE(std::isnan(f.widen(bits))) << payload;
     EXPECT_EQ(bits >> 15, payload >> 31) << payload;

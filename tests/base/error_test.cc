@@ -19,8 +19,7 @@ namespace coca::test {
 enum class Fruit { kApple, kPear, kUnnamed };
 }
 
-COCA_ENUM_NAMES(coca::test::Fruit, "fruit", {coca::test::Fruit::kApple, "apple"},
-                {coca::test::Fruit::kPear, "pear"})
+COCA_ENUM_NAMES(coca::test::Fruit, "fruit", {coca::test::Fruit::kApple, "apple"}, {coca::test::Fruit::kPear, "pear"})
 
 namespace coca::error_test {
 namespace {
@@ -59,8 +58,8 @@ TEST(Error, MessagesWithBracesInValuesAreKept) {
 }
 
 TEST(Error, EveryKindHasAName) {
-  for (const ErrorKind kind : {ErrorKind::kInvalidArgument, ErrorKind::kBadFile, ErrorKind::kIo,
-                               ErrorKind::kNumeric, ErrorKind::kInterrupted, ErrorKind::kInternal})
+  for (const ErrorKind kind : {ErrorKind::kInvalidArgument, ErrorKind::kBadFile, ErrorKind::kIo, ErrorKind::kNumeric,
+                               ErrorKind::kInterrupted, ErrorKind::kInternal})
     EXPECT_STRNE(error_kind_name(kind), "error");
 }
 

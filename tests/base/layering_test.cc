@@ -52,8 +52,7 @@ Layers parse_layers(const std::string& text) {
       continue;
     }
     Layer& layer = layers[name[0]];
-    for (const std::string& m : words_of(line.substr(colon + 1, semicolon - colon - 1)))
-      layer.modules.insert(m);
+    for (const std::string& m : words_of(line.substr(colon + 1, semicolon - colon - 1))) layer.modules.insert(m);
     layer.third_party = words_of(line.substr(semicolon + 1));
   }
   return layers;
@@ -111,8 +110,7 @@ std::string without_comments(const std::string& text, Strings strings) {
 }
 
 // What is wrong with the includes of one file; `path` is relative to src/.
-std::vector<std::string> include_problems(const Layers& layers, const std::string& path,
-                                          const std::string& text) {
+std::vector<std::string> include_problems(const Layers& layers, const std::string& path, const std::string& text) {
   static const std::regex kInclude(R"(^\s*#\s*include\s*(.*?)\s*$)");
   const std::string module = module_of(path);
   const auto layer = layers.find(module);
@@ -139,8 +137,7 @@ std::vector<std::string> include_problems(const Layers& layers, const std::strin
         report(module + " must not include " + (target.empty() ? "a file outside the modules" : target));
     } else if (!(what[0] == '<' && is_system(header)) && !header.starts_with("fmt/")) {
       const auto& allowed = layer->second.third_party;
-      if (std::none_of(allowed.begin(), allowed.end(),
-                       [&](const std::string& a) { return header.starts_with(a); }))
+      if (std::none_of(allowed.begin(), allowed.end(), [&](const std::string& a) { return header.starts_with(a); }))
         report("third-party header not allowed in " + module);
     }
   }
@@ -149,10 +146,9 @@ std::vector<std::string> include_problems(const Layers& layers, const std::strin
 
 // Printing and leaving: only tools/ may.
 std::vector<std::string> manner_problems(const std::string& path, const std::string& text) {
-  static const std::regex kForbidden(
-      R"(std::(cout|cerr|clog)\b|\b(v?printf|puts|putchar|perror)\s*\(|\bfmt::print\b)"
-      R"(|\b(fprintf|fputs|fwrite|fputc|print|putc)\s*\([^;]*\b(stdout|stderr)\b)"
-      R"(|\b(abort|exit|_exit|_Exit|quick_exit|terminate)\s*\()");
+  static const std::regex kForbidden(R"(std::(cout|cerr|clog)\b|\b(v?printf|puts|putchar|perror)\s*\(|\bfmt::print\b)"
+                                     R"(|\b(fprintf|fputs|fwrite|fputc|print|putc)\s*\([^;]*\b(stdout|stderr)\b)"
+                                     R"(|\b(abort|exit|_exit|_Exit|quick_exit|terminate)\s*\()");
   std::vector<std::string> problems;
   if (text.find("SPDX-License-Identifier: Apache-2.0") == std::string::npos)
     problems.push_back(path + ": no SPDX line");
@@ -162,12 +158,10 @@ std::vector<std::string> manner_problems(const std::string& path, const std::str
     ++number;
     std::smatch match;
     if (std::regex_search(line, match, kForbidden))
-      problems.push_back(path + ":" + std::to_string(number) +
-                         ": the library must not print or exit: " + match.str());
+      problems.push_back(path + ":" + std::to_string(number) + ": the library must not print or exit: " + match.str());
   }
   if (number > kMostLines)
-    problems.push_back(path + ": " + std::to_string(number) + " lines; at most " +
-                       std::to_string(kMostLines));
+    problems.push_back(path + ": " + std::to_string(number) + " lines; at most " + std::to_string(kMostLines));
   return problems;
 }
 
@@ -183,16 +177,13 @@ std::map<std::string, std::string> sources() {
   const fs::path root = fs::path(COCA_SOURCE_DIR) / "src";
   for (const auto& entry : fs::recursive_directory_iterator(root / "coca")) {
     const std::string extension = entry.path().extension().string();
-    if (entry.is_regular_file() &&
-        std::set<std::string>{".h", ".cc", ".cu", ".cuh", ".inc"}.contains(extension))
+    if (entry.is_regular_file() && std::set<std::string>{".h", ".cc", ".cu", ".cuh", ".inc"}.contains(extension))
       files[fs::relative(entry.path(), root).generic_string()] = read(entry.path());
   }
   return files;
 }
 
-Layers project_layers() {
-  return parse_layers(read(fs::path(COCA_SOURCE_DIR) / "cmake" / "layers.txt"));
-}
+Layers project_layers() { return parse_layers(read(fs::path(COCA_SOURCE_DIR) / "cmake" / "layers.txt")); }
 
 TEST(Layering, EveryIncludeIsAllowed) {
   const Layers layers = project_layers();
@@ -210,8 +201,7 @@ TEST(Layering, LayersAreOneDirectional) {
   for (bool moved = true; moved;) {
     moved = false;
     for (const auto& [name, layer] : layers)
-      if (!done.contains(name) &&
-          std::includes(done.begin(), done.end(), layer.modules.begin(), layer.modules.end()))
+      if (!done.contains(name) && std::includes(done.begin(), done.end(), layer.modules.begin(), layer.modules.end()))
         moved = done.insert(name).second;
   }
   for (const auto& [name, layer] : layers)
@@ -239,12 +229,10 @@ TEST(LayeringCheck, AcceptsWhatIsAllowed) {
                        "#include <sys/wait.h>\n#include <unistd.h>\n"),
               IsEmpty());
   EXPECT_THAT(includes("coca/base/p.cc", "#include <omp.h>\n"), IsEmpty());
-  EXPECT_THAT(
-      includes("coca/kernels/cpu/a.cc", "#include \"hwy/foreach_target.h\"\n#  include <hwy/highway.h>\n"),
-      IsEmpty());
-  EXPECT_THAT(includes("coca/text/t.cc", "#include <sentencepiece_processor.h>\n"), IsEmpty());
-  EXPECT_THAT(includes("coca/base/c.cc", "// #include <CLI/CLI.hpp>\n/*\n#include <gtest/gtest.h>\n*/\n"),
+  EXPECT_THAT(includes("coca/kernels/cpu/a.cc", "#include \"hwy/foreach_target.h\"\n#  include <hwy/highway.h>\n"),
               IsEmpty());
+  EXPECT_THAT(includes("coca/text/t.cc", "#include <sentencepiece_processor.h>\n"), IsEmpty());
+  EXPECT_THAT(includes("coca/base/c.cc", "// #include <CLI/CLI.hpp>\n/*\n#include <gtest/gtest.h>\n*/\n"), IsEmpty());
 }
 
 TEST(LayeringCheck, NamesFileLineAndInclude) {
@@ -257,8 +245,7 @@ TEST(LayeringCheck, FindsWhatIsForbidden) {
        {"#include <omp.h>", "#include <CLI/CLI.hpp>", "#include <CLI11.hpp>", "#include <gtest/gtest.h>",
         "#include <benchmark/benchmark.h>", "#include <hwy/highway.h>", "#include <nlohmann/json.hpp>",
         "#include \"local.h\"", "#include \"../base/error.h\"", "#include \"coca/text/t.h\"",
-        "#include \"coca/other/x.h\"", "#include \"coca/x.h\"", "#include HEADER",
-        "#include \"coca/kernels/ref/x.h\""})
+        "#include \"coca/other/x.h\"", "#include \"coca/x.h\"", "#include HEADER", "#include \"coca/kernels/ref/x.h\""})
     EXPECT_THAT(includes("coca/ops/a.cc", line), testing::SizeIs(1)) << line;
   EXPECT_THAT(includes("coca/nowhere/a.cc", ""), Contains(HasSubstr("no module")));
   EXPECT_THAT(includes("coca/a.cc", ""), Contains(HasSubstr("no module")));
@@ -266,15 +253,14 @@ TEST(LayeringCheck, FindsWhatIsForbidden) {
 
 TEST(HouseRulesCheck, FindsPrintingAndLeaving) {
   const std::string spdx = "// SPDX-License-Identifier: Apache-2.0\n";
-  for (const char* line :
-       {"std::cout << 1;", "std::cerr<<1;", "printf(\"x\");", "std::printf (\"x\");",
-        "fprintf(stderr, \"x\");", "fmt::print(\"x\");", "puts(\"x\");", "abort();", "std::exit(1);",
-        "if (x) ::_exit (1);", "std::terminate();", "std::fputs(\"x\", stdout);"})
+  for (const char* line : {"std::cout << 1;", "std::cerr<<1;", "printf(\"x\");", "std::printf (\"x\");",
+                           "fprintf(stderr, \"x\");", "fmt::print(\"x\");", "puts(\"x\");", "abort();", "std::exit(1);",
+                           "if (x) ::_exit (1);", "std::terminate();", "std::fputs(\"x\", stdout);"})
     EXPECT_THAT(manner_problems("coca/a.cc", spdx + line), testing::SizeIs(1)) << line;
-  for (const char* line : {"std::snprintf(b, 3, \"x\");", "std::fprintf(file, \"x\");", "// abort();",
-                           "f(\"std::cout << exit(1)\");", "at_exit(1);", "x.exit_code();",
-                           "R\"(printf(\"x\"))\";", "int fingerprint(int);", "log_fputs(x);",
-                           "const char c = '\"'; // std::cout", "int n = 1'000'000; /* exit( */"})
+  for (const char* line :
+       {"std::snprintf(b, 3, \"x\");", "std::fprintf(file, \"x\");", "// abort();", "f(\"std::cout << exit(1)\");",
+        "at_exit(1);", "x.exit_code();", "R\"(printf(\"x\"))\";", "int fingerprint(int);", "log_fputs(x);",
+        "const char c = '\"'; // std::cout", "int n = 1'000'000; /* exit( */"})
     EXPECT_THAT(manner_problems("coca/a.cc", spdx + line), IsEmpty()) << line;
 }
 

@@ -93,8 +93,7 @@ TEST_F(Parallel, BlockedSumsHaveTheSameBits) {
     set_max_threads(threads);
     std::vector<float> partial(values.size() / 64 + 1);
     parallel_blocks(static_cast<int64_t>(values.size()), 64, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i)
-        partial[static_cast<size_t>(begin / 64)] += values[static_cast<size_t>(i)];
+      for (int64_t i = begin; i < end; ++i) partial[static_cast<size_t>(begin / 64)] += values[static_cast<size_t>(i)];
     });
     float total = 0;
     for (const float p : partial) total += p;

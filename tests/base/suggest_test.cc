@@ -11,7 +11,9 @@ namespace {
 using testing::ElementsAre;
 using testing::IsEmpty;
 
-const std::vector<std::string> kFlags = {"layers", "learning-rate", "length", "steps", "warmup-steps", "batch", "batch-tokens", "out", "rope-scaling", "attention", "model"};
+const std::vector<std::string> kFlags = {"layers",       "learning-rate", "length",       "steps",
+                                         "warmup-steps", "batch",         "batch-tokens", "out",
+                                         "rope-scaling", "attention",     "model"};
 
 TEST(NearestNames, LettersChangedLostAddedAndSwapped) {
   EXPECT_THAT(nearest_names("stepz", kFlags), ElementsAre("steps"));
@@ -41,7 +43,8 @@ TEST(NearestNames, SeveralEquallyNearOnesShortestFirst) {
   const std::vector<std::string> kinds = {"rope", "coca-slack", "coca-strict", "coca-tied", "coca-slack-xpos"};
   EXPECT_THAT(nearest_names("coca", kinds), ElementsAre("coca-tied", "coca-slack", "coca-strict"));
   EXPECT_THAT(nearest_names("coca-slak", kinds), ElementsAre("coca-slack"));
-  EXPECT_THAT(nearest_names("copa", kinds), ElementsAre("coca-tied", "coca-slack", "coca-strict")) << "a misspelt beginning";
+  EXPECT_THAT(nearest_names("copa", kinds), ElementsAre("coca-tied", "coca-slack", "coca-strict"))
+      << "a misspelt beginning";
   EXPECT_THAT(nearest_names("roep", kinds), ElementsAre("rope"));
 }
 

@@ -32,19 +32,14 @@ constexpr ModelShape kTiny{.preset = Preset::k0_86m, .layers = 1, .width = 16, .
 int64_t bytes_of(const model::ModelSpec& spec) { return static_cast<int64_t>(model::ParamStore(spec).flat().bytes()); }
 
 TEST(BenchAttention, EveryKindAndPass) {
-  AttentionOptions o{.kind = {},
-                     .against = AttentionForm::kRope,
-                     .lengths = {20, 9},
-                     .heads = 4,
-                     .kv_heads = 2,
-                     .head_dim = 8};
+  AttentionOptions o{
+      .kind = {}, .against = AttentionForm::kRope, .lengths = {20, 9}, .heads = 4, .kv_heads = 2, .head_dim = 8};
   for (const auto& entry : EnumTraits<AttentionForm>::names()) o.kind.push_back(entry.value);
   o.repeat = kQuick;
   Context cx;
   int64_t done = 0, total = 0;
   const ProgressCounter counter{.sink = [&](const ProgressState& p) { done = p.done, total = p.total; }};
-  const AttentionReport report =
-      bench_attention(cx, o, counter);
+  const AttentionReport report = bench_attention(cx, o, counter);
   ASSERT_EQ(report.results.size(), 2 * 3 * o.kind.size());
   EXPECT_EQ(done, total);
   EXPECT_THAT(report.notes, testing::IsEmpty());
@@ -104,8 +99,7 @@ TEST(BenchAttention, AnEinsumThatDoesNotFitIsLeftOut) {
   Context cx;
   int64_t done = 0, total = 0;
   const ProgressCounter counter{.sink = [&](const ProgressState& p) { done = p.done, total = p.total; }};
-  const AttentionReport report =
-      bench_attention(cx, o, counter);
+  const AttentionReport report = bench_attention(cx, o, counter);
   EXPECT_EQ(done, total);
   ASSERT_EQ(report.results.size(), 1u);
   EXPECT_FALSE(report.results[0].ratio);
@@ -263,8 +257,7 @@ TEST(BenchDecode, SpeedAndCacheByLength) {
   Context cx;
   int64_t done = 0, total = 0;
   const ProgressCounter counter{.sink = [&](const ProgressState& p) { done = p.done, total = p.total; }};
-  const std::vector<DecodeResult> results =
-      bench_decode(cx, o, counter);
+  const std::vector<DecodeResult> results = bench_decode(cx, o, counter);
   EXPECT_EQ(done, total);
   ASSERT_EQ(results.size(), 4u);  // ascending, each length once
   EXPECT_EQ(results[0].length, 5);
@@ -277,16 +270,23 @@ TEST(BenchDecode, SpeedAndCacheByLength) {
     EXPECT_GT(r.prefill_tokens_per_second, 0);
   }
   const double bytes = results[2].gbytes_per_second * results[2].seconds.median * 1e9;
-  const auto weights =
-      static_cast<double>(results[2].parameters - 31 * 16);  // of the embedding one row is read
+  const auto weights = static_cast<double>(results[2].parameters - 31 * 16);  // of the embedding one row is read
   EXPECT_NEAR(bytes, 4 * weights + 2 * 20 * 2 * 16 * 4, 1e-3);
   EXPECT_EQ(decode_table(o, results).rows.size(), 4u);
   EXPECT_THAT(message([&] { bench_decode(cx, {.tokens = 0}, {}); }), HasSubstr("tokens is 0"));
 }
 
-// What travels is counted, and follows from shapes: t and v a quarter less than k and v; sums of gradients of the same shapes, in fp32.
+// What travels is counted, and follows from shapes: t and v a quarter less than k and v; sums of gradients of the same
+// shapes, in fp32.
 TEST(BenchRing, BytesAndTheSimulationOfThem) {
-  const RingOptions o{.lengths = {64}, .machines = {1, 2, 4}, .heads = 4, .kv_heads = 2, .head_dim = 8, .gbit = 2, .latency_us = 5, .repeat = kQuick};
+  const RingOptions o{.lengths = {64},
+                      .machines = {1, 2, 4},
+                      .heads = 4,
+                      .kv_heads = 2,
+                      .head_dim = 8,
+                      .gbit = 2,
+                      .latency_us = 5,
+                      .repeat = kQuick};
   Context cx;
   int64_t done = 0, total = 0;
   const ProgressCounter counter{.sink = [&](const ProgressState& p) { done = p.done, total = p.total; }};
@@ -332,17 +332,13 @@ TEST(BenchShapes, PresetsAndSizes) {
   for (const auto& preset : EnumTraits<Preset>::names())
     sizes.insert(model::parameter_count(make_spec({.preset = preset.value}, AttentionKind::kRope, 128)));
   EXPECT_EQ(sizes, (std::set<int64_t>{862'976, 10'038'400, 97'638'912, 508'880'896}));
-  EXPECT_THAT(message([] { make_spec({.layers = -1}, AttentionKind::kRope, 8); }),
-              HasSubstr("layers is -1"));
-  EXPECT_THAT(message([] { make_spec({.width = 33}, AttentionKind::kRope, 8); }),
-              HasSubstr("multiple of heads"));
+  EXPECT_THAT(message([] { make_spec({.layers = -1}, AttentionKind::kRope, 8); }), HasSubstr("layers is -1"));
+  EXPECT_THAT(message([] { make_spec({.width = 33}, AttentionKind::kRope, 8); }), HasSubstr("multiple of heads"));
   const model::ModelSpec llama =
       make_spec({.architecture = model::Architecture::kLlama, .kv_heads = 5}, AttentionKind::kCocaSlack, 8);
   EXPECT_EQ(llama.G, 5);
-  EXPECT_EQ(make_check_spec({.architecture = model::Architecture::kLlama, .kv_heads = 5},
-                            AttentionKind::kCocaSlack, 8)
-                .G,
-            1);
+  EXPECT_EQ(
+      make_check_spec({.architecture = model::Architecture::kLlama, .kv_heads = 5}, AttentionKind::kCocaSlack, 8).G, 1);
 }
 
 }  // namespace

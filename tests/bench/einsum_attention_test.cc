@@ -16,8 +16,7 @@ class Einsum : public testing::TestWithParam<EinsumForm> {};
 
 // o and its gradients: 32 roundings, as in attention.cc; grouped heads, two sequences, ragged lengths.
 TEST_P(Einsum, EqualsTheOps) {
-  for (const EinsumShape s :
-       {EinsumShape{2, 19, 4, 2, 6}, EinsumShape{1, 33, 2, 2, 16}, EinsumShape{1, 1, 1, 1, 2}}) {
+  for (const EinsumShape s : {EinsumShape{2, 19, 4, 2, 6}, EinsumShape{1, 33, 2, 2, 16}, EinsumShape{1, 1, 1, 1, 2}}) {
     const Dims query{s.B, s.N, s.H, s.D}, key{s.B, s.N, s.G, s.D};
     const Tensor q = random_tensor(query, DType::kF32, 1), t = random_tensor(key, DType::kF32, 2);
     const Tensor v = random_tensor(key, DType::kF32, 3), d_o = random_tensor(query, DType::kF32, 4);
@@ -32,10 +31,8 @@ TEST_P(Einsum, EqualsTheOps) {
     ops::collinear_forward(plain, {}, {.rows = rows, .q = q, .t = t, .q_eff = q_eff, .k_eff = k_eff});
     ops::attention_forward(plain, {}, {.q = q_eff, .k = k_eff, .v = v, .o = o, .lse = lse});
     ops::attention_backward(
-        plain, {},
-        {.q = q_eff, .k = k_eff, .v = v, .o = o, .lse = lse, .d_o = d_o, .dq = dq, .dk = dt, .dv = dv});
-    ops::collinear_backward(plain, {},
-                            {.rows = rows, .q = q, .t = t, .dq_eff = dq, .dk_eff = dt, .dq = dq, .dt = dt});
+        plain, {}, {.q = q_eff, .k = k_eff, .v = v, .o = o, .lse = lse, .d_o = d_o, .dq = dq, .dk = dt, .dv = dv});
+    ops::collinear_backward(plain, {}, {.rows = rows, .q = q, .t = t, .dq_eff = dq, .dk_eff = dt, .dq = dq, .dt = dt});
 
     EinsumAttention einsum(GetParam(), s, Gradients::kWanted);
     Tensor eo(query), edq(query), edt(key), edv(key);

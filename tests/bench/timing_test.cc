@@ -27,8 +27,7 @@ TEST(Timing, QuantilesLieBetweenNeighbours) {
 }
 
 TEST(Timing, SumsAndRatiosGoRoundByRound) {
-  const Timing a = summarise({2, 4, 30}),
-               b = summarise({1, 2, 10});  // the machine was slow in the last round
+  const Timing a = summarise({2, 4, 30}), b = summarise({1, 2, 10});  // the machine was slow in the last round
   EXPECT_DOUBLE_EQ(ratio_of(a, b).median, 2);
   EXPECT_DOUBLE_EQ(ratio_of(a, b).high, 2.5);
   EXPECT_DOUBLE_EQ((a + b).median, 6);
@@ -51,7 +50,9 @@ TEST(Timing, ProgressTellsWhatBeginsAndTheShareOfTheWork) {
   const std::vector<Contestant> one = {{"a", [] {}}};
   std::vector<std::string> begun;
   std::vector<double> shares;
-  ProgressCounter progress{.sink = [&](const ProgressState& s) { s.begins ? begun.emplace_back(s.what) : (shares.push_back(s.share), begun.back()); }};
+  ProgressCounter progress{.sink = [&](const ProgressState& s) {
+    s.begins ? begun.emplace_back(s.what) : (shares.push_back(s.share), begun.back());
+  }};
   progress.plan(2, 1), progress.plan(2, 9);  // 20 in all
   const RepeatOptions o{.repeats = 1, .warmup = 1, .sample_seconds = 0};
   progress.work_of_step = 1;
@@ -101,8 +102,7 @@ TEST(Answers, AWrongOneIsAnError) {
 
 TEST(Answers, BF16InputsAreTheRoundedOnes) {
   const Tensor wide = random_tensor({64}, DType::kF32, 5), narrow = random_tensor({64}, DType::kBF16, 5);
-  for (size_t i = 0; i < 64; ++i)
-    EXPECT_EQ(narrow.values<BF16>()[i].bits, BF16(wide.values<float>()[i]).bits);
+  for (size_t i = 0; i < 64; ++i) EXPECT_EQ(narrow.values<BF16>()[i].bits, BF16(wide.values<float>()[i]).bits);
 }
 
 }  // namespace

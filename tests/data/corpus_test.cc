@@ -27,8 +27,7 @@ struct Read {
 
 Read read(CorpusOptions options) {
   Read out;
-  out.report =
-      read_corpus(options, [&](Document&& document) { out.documents.push_back(std::move(document)); });
+  out.report = read_corpus(options, [&](Document&& document) { out.documents.push_back(std::move(document)); });
   return out;
 }
 
@@ -45,15 +44,20 @@ TEST(Corpus, Utf16AndUtf32AreReadAsText) {
   for (const bool big : {false, true})
     for (const size_t bytes : {2, 4})
       for (const bool marked : {false, true}) {
-        const std::string mark = !marked ? "" : big ? std::string(bytes - 2, '\0') + "\xfe\xff" : "\xff\xfe" + std::string(bytes - 2, '\0');
+        const std::string mark = !marked ? ""
+                                 : big   ? std::string(bytes - 2, '\0') + "\xfe\xff"
+                                         : "\xff\xfe" + std::string(bytes - 2, '\0');
         SCOPED_TRACE(fmt::format("{} bytes, big {}, mark {}", bytes, big, marked));
         put_file(dir / "x.txt", wide(text, bytes, big, mark));
         const Read got = read({.inputs = {(dir / "x.txt").string()}});
         EXPECT_THAT(got.texts(), ElementsAre(text));
-        EXPECT_THAT(got.report.warnings, ElementsAre(AllOf(HasSubstr("x.txt"), HasSubstr(fmt::format("UTF-{}{}", 8 * bytes, big ? "BE" : "LE")))));
+        EXPECT_THAT(
+            got.report.warnings,
+            ElementsAre(AllOf(HasSubstr("x.txt"), HasSubstr(fmt::format("UTF-{}{}", 8 * bytes, big ? "BE" : "LE")))));
       }
   put_file(dir / "x.txt", std::string("\xff\xfe\xac\x20\x3d\xd8\x00\xde\x3d\xd8", 10));  // a euro, a pair, half a pair
-  EXPECT_THAT(read({.inputs = {(dir / "x.txt").string()}}).texts(), ElementsAre("\xe2\x82\xac\xf0\x9f\x98\x80\xef\xbf\xbd"));
+  EXPECT_THAT(read({.inputs = {(dir / "x.txt").string()}}).texts(),
+              ElementsAre("\xe2\x82\xac\xf0\x9f\x98\x80\xef\xbf\xbd"));
   put_file(dir / "x.jsonl", wide("{\"text\": \"line\"}\n", 2, false, "\xff\xfe"));
   EXPECT_THAT(read({.inputs = {(dir / "x.jsonl").string()}}).texts(), ElementsAre("line"));
   put_file(dir / "x.txt", std::string("a\0b and a plain text", 20));  // zeros in a text are no encoding
@@ -70,15 +74,17 @@ TEST(Corpus, DocumentsInTwoTextsAreFoundByContent) {
   put_file(dir / "test/z.jsonl", "{\"text\": \"new\"}\n{\"text\": \"\\n\"}\n{\"text\": \"A line \"}\n");
   const auto list = [&](const char* folder) {
     std::string out;
-    for (const Document& d : read({.inputs = {(dir / folder).string()}}).documents) out += document_line(d.name, d.text);
+    for (const Document& d : read({.inputs = {(dir / folder).string()}}).documents)
+      out += document_line(d.name, d.text);
     return out;
   };
   const std::string train = (dir / "train").string(), test = (dir / "test").string();
   const Overlap overlap = find_overlap(list("train"), list("test"));
   EXPECT_EQ(overlap.documents, 2);
-  EXPECT_THAT(overlap_sentences(overlap, "validation"),
-              ElementsAre(train + "/a.txt (training) and " + test + "/x.txt (validation) are the same document",
-                          train + "/c.jsonl:1 (training) and " + test + "/z.jsonl:3 (validation) are the same document"));
+  EXPECT_THAT(
+      overlap_sentences(overlap, "validation"),
+      ElementsAre(train + "/a.txt (training) and " + test + "/x.txt (validation) are the same document",
+                  train + "/c.jsonl:1 (training) and " + test + "/z.jsonl:3 (validation) are the same document"));
   EXPECT_EQ(find_overlap("", list("test")).documents, 0);
   EXPECT_EQ(find_overlap(list("train"), "").documents, 0);
 
@@ -107,10 +113,8 @@ TEST(Corpus, FoldersGlobsAndFiles) {
   EXPECT_EQ(all.report.bytes, 5 + 3 + 5 + 4);
   EXPECT_THAT(all.report.warnings, IsEmpty());
   EXPECT_EQ(corpus_file_bytes({.inputs = {root + "/train"}}), 8 + 3 + 38);
-  EXPECT_THAT(read({.inputs = {root + "/train/*.md", root + "/train/2.txt"}}).texts(),
-              ElementsAre("two", "no"));
-  EXPECT_THAT(read({.inputs = {root + "/train"}, .max_documents = 3}).texts(),
-              ElementsAre("ten\r\n", "two", "three"));
+  EXPECT_THAT(read({.inputs = {root + "/train/*.md", root + "/train/2.txt"}}).texts(), ElementsAre("two", "no"));
+  EXPECT_THAT(read({.inputs = {root + "/train"}, .max_documents = 3}).texts(), ElementsAre("ten\r\n", "two", "three"));
   EXPECT_THAT(error_of(ErrorKind::kIo, [&] { read({.inputs = {root + "/test"}}); }), HasSubstr("/test"));
   error_of(ErrorKind::kInvalidArgument, [&] { read({}); });
 }
@@ -142,9 +146,8 @@ TEST(Corpus, InvalidUtf8) {
   EXPECT_THAT(replaced.texts(), ElementsAre("ab\xef\xbf\xbd", "x\xef\xbf\xbd"));
   EXPECT_EQ(replaced.report.invalid_utf8_documents, 2);
   EXPECT_EQ(read({.inputs = {root}, .invalid_utf8 = InvalidUtf8::kKeep}).texts()[0], "ab\xff");
-  EXPECT_THAT(
-      error_of(ErrorKind::kBadFile, [&] { read({.inputs = {root}, .invalid_utf8 = InvalidUtf8::kError}); }),
-      AllOf(HasSubstr("a.txt"), HasSubstr("byte 2")));
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { read({.inputs = {root}, .invalid_utf8 = InvalidUtf8::kError}); }),
+              AllOf(HasSubstr("a.txt"), HasSubstr("byte 2")));
   EXPECT_THAT(error_of(ErrorKind::kBadFile,
                        [&] { read({.inputs = {root + "/b.jsonl"}, .invalid_utf8 = InvalidUtf8::kError}); }),
               HasSubstr("b.jsonl:1"));
@@ -154,8 +157,8 @@ TEST(Corpus, BadJsonLinesNameFileLineAndFinding) {
   TempDir dir;
   const auto refused = [&](const std::string& line, const std::string& field = "") {
     put_file(dir / "x.jsonl", "{\"text\":\"fine\",\"body\":\"fine\"}\n\n" + line + "\n");
-    const std::string message = error_of(
-        ErrorKind::kBadFile, [&] { read({.inputs = {(dir / "x.jsonl").string()}, .json_field = field}); });
+    const std::string message =
+        error_of(ErrorKind::kBadFile, [&] { read({.inputs = {(dir / "x.jsonl").string()}, .json_field = field}); });
     EXPECT_THAT(message, HasSubstr("x.jsonl:3"));
     return message;
   };
@@ -167,8 +170,7 @@ TEST(Corpus, BadJsonLinesNameFileLineAndFinding) {
   EXPECT_THAT(refused("{\"text\":\"a\",\"text\":\"b\"}"), HasSubstr("twice"));
   EXPECT_THAT(refused("{\"text\":\"a\"}", "body"), HasSubstr("\"body\""));
   put_file(dir / "x.jsonl", "{\"text\":\"fine\",\"body\":\"chosen\"}");
-  EXPECT_THAT(read({.inputs = {(dir / "x.jsonl").string()}, .json_field = "body"}).texts(),
-              ElementsAre("chosen"));
+  EXPECT_THAT(read({.inputs = {(dir / "x.jsonl").string()}, .json_field = "body"}).texts(), ElementsAre("chosen"));
 }
 
 }  // namespace

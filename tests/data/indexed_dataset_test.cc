@@ -62,10 +62,13 @@ class Indexed : public testing::Test {
     put_file(prefix.string() + ".idx", index);
     put_file(prefix.string() + ".bin", data);
   }
-  void expect_bad(const Index& index, const std::string& text) const { expect_bad(index.bytes(), data_of<uint16_t>(kIds), text); }
+  void expect_bad(const Index& index, const std::string& text) const {
+    expect_bad(index.bytes(), data_of<uint16_t>(kIds), text);
+  }
   void expect_bad(const std::string& index, const std::string& data, const std::string& text) const {
     put(index, data);
-    EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { IndexedDataset dataset(prefix); }), AllOf(HasSubstr("corpus_input_ids"), HasSubstr(text)));
+    EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { IndexedDataset dataset(prefix); }),
+                AllOf(HasSubstr("corpus_input_ids"), HasSubstr(text)));
   }
 };
 
@@ -82,8 +85,9 @@ TEST_F(Indexed, DocumentsAreReadAndImported) {
   }
   const auto tokenizer = text::make_byte_tokenizer();
   std::vector<int64_t> progress;
-  const ImportReport report = import_indexed(
-      IndexedDataset(prefix), *tokenizer, {.output = dir / "x.tok", .progress = [&](int64_t done, int64_t) { progress.push_back(done); }});
+  const ImportReport report =
+      import_indexed(IndexedDataset(prefix), *tokenizer,
+                     {.output = dir / "x.tok", .progress = [&](int64_t done, int64_t) { progress.push_back(done); }});
   EXPECT_EQ(report.documents, 3);
   EXPECT_EQ(report.sequences, 4);
   EXPECT_EQ(report.tokens, 6);
@@ -118,7 +122,8 @@ TEST_F(Indexed, NoDocuments) {
   put(Index{.documents = {0}}.bytes(), "");
   EXPECT_EQ(IndexedDataset(prefix).documents(), 0);
   const auto tokenizer = text::make_byte_tokenizer();
-  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { import_indexed(IndexedDataset(prefix), *tokenizer, {.output = dir / "x.tok"}); }),
+  EXPECT_THAT(error_of(ErrorKind::kBadFile,
+                       [&] { import_indexed(IndexedDataset(prefix), *tokenizer, {.output = dir / "x.tok"}); }),
               HasSubstr("no documents"));
 }
 
@@ -179,14 +184,16 @@ TEST_F(Indexed, IdsAreCheckedAsTheyAreRead) {
   const auto import = [&] { import_indexed(IndexedDataset(prefix), *tokenizer, {.output = dir / "x.tok"}); };
   put(Index{.type = 4, .sizes = {2}, .pointers = {0}, .documents = {0, 1}}.bytes(), data_of<int32_t>({1, -1}));
   EXPECT_THAT(error_of(ErrorKind::kBadFile, import), HasSubstr(".bin: token 1 is -1; expected 0 to 256"));
-  put(Index{.type = 5, .sizes = {1}, .pointers = {0}, .documents = {0, 1}}.bytes(), data_of<int64_t>({(int64_t{1} << 32) + 1}));
+  put(Index{.type = 5, .sizes = {1}, .pointers = {0}, .documents = {0, 1}}.bytes(),
+      data_of<int64_t>({(int64_t{1} << 32) + 1}));
   EXPECT_THAT(error_of(ErrorKind::kBadFile, import), HasSubstr("token 0 is 4294967297"));
   put(good_index().bytes(), data_of<uint16_t>({104, 105, 257, 97, 98, 256}));
   EXPECT_THAT(error_of(ErrorKind::kBadFile, import), HasSubstr("token 2 is 257"));
   EXPECT_FALSE(std::filesystem::exists(dir / "x.tok"));
   const IndexedDataset dataset(prefix);
   std::vector<int32_t> ids(3);
-  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { dataset.read(4, ids, 300); }), HasSubstr("3 tokens from 4 on, of 6"));
+  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { dataset.read(4, ids, 300); }),
+              HasSubstr("3 tokens from 4 on, of 6"));
   EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { dataset.document(3); }), HasSubstr("document 3 of 3"));
 }
 

@@ -14,15 +14,18 @@ using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-std::vector<Example> read(const std::filesystem::path& file, ReadReport* report = nullptr, ExampleForm form = ExampleForm::kAuto) {
+std::vector<Example> read(const std::filesystem::path& file, ReadReport* report = nullptr,
+                          ExampleForm form = ExampleForm::kAuto) {
   std::vector<Example> all;
-  const ReadReport r = read_examples({.inputs = {file.string()}, .form = form}, [&](Example&& e) { all.push_back(std::move(e)); });
+  const ReadReport r =
+      read_examples({.inputs = {file.string()}, .form = form}, [&](Example&& e) { all.push_back(std::move(e)); });
   if (report) *report = r;
   return all;
 }
 
 // The example's text with [ ] around what counts and | for eos, ^ for bos.
-std::string shown(const Example& example, std::optional<int32_t> bos = std::nullopt, const ChatTemplate& chat = plain_chat) {
+std::string shown(const Example& example, std::optional<int32_t> bos = std::nullopt,
+                  const ChatTemplate& chat = plain_chat) {
   const auto tokenizer = text::make_byte_tokenizer();
   const TokenDocument d = encode_segments(segments_of(example, chat), *tokenizer, bos);
   std::string out;
@@ -90,45 +93,70 @@ TEST(Instruct, FormsThatPeopleHave) {
     return all.at(0);
   };
   // ShareGPT
-  EXPECT_EQ(shown(one(R"({"conversations":[{"from":"system","value":"s"},{"from":"human","value":"u"},{"from":"gpt","value":"a"}]})")),
-            "system: s\nuser: u\nassistant:[ a|]");
-  EXPECT_EQ(one(R"({"system":"s","conversations":[{"from":"human","value":"u"},{"from":"gpt","value":"a"}]})").form, ExampleForm::kShareGpt);
-  EXPECT_EQ(shown(one(R"({"system":"s","conversations":[{"from":"human","value":"u"},{"from":"function_call","value":"call f"},{"from":"observation","value":"3"},{"from":"gpt","value":"a"}]})")),
-            "system: s\nuser: u\nassistant:[ call f|]tool: 3\nassistant:[ a|]");
+  EXPECT_EQ(
+      shown(one(
+          R"({"conversations":[{"from":"system","value":"s"},{"from":"human","value":"u"},{"from":"gpt","value":"a"}]})")),
+      "system: s\nuser: u\nassistant:[ a|]");
+  EXPECT_EQ(one(R"({"system":"s","conversations":[{"from":"human","value":"u"},{"from":"gpt","value":"a"}]})").form,
+            ExampleForm::kShareGpt);
+  EXPECT_EQ(
+      shown(one(
+          R"({"system":"s","conversations":[{"from":"human","value":"u"},{"from":"function_call","value":"call f"},{"from":"observation","value":"3"},{"from":"gpt","value":"a"}]})")),
+      "system: s\nuser: u\nassistant:[ call f|]tool: 3\nassistant:[ a|]");
   // Alpaca, with the published prompts
   EXPECT_EQ(shown(one(R"({"instruction":"Add.","input":"1 2","output":"3"})")),
-            "Below is an instruction that describes a task, paired with an input that provides further context. Write a response that "
+            "Below is an instruction that describes a task, paired with an input that provides further context. Write "
+            "a response that "
             "appropriately completes the request.\n\n### Instruction:\nAdd.\n\n### Input:\n1 2\n\n### Response:[3|]");
   EXPECT_EQ(shown(one(R"({"instruction":"Hi.","input":"","output":"Ho","text":"other"})")),
-            "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n### "
+            "Below is an instruction that describes a task. Write a response that appropriately completes the "
+            "request.\n\n### "
             "Instruction:\nHi.\n\n### Response:[Ho|]");
   EXPECT_EQ(shown(one(R"({"instruction":"Hi.","output":"Ho","text":"other"})", ExampleForm::kText)), "[other|]");
   // prompt and completion, as texts and as messages; the prompt's answers do not count
   EXPECT_EQ(shown(one(R"({"prompt":"p","completion":"c"})")), "p[c|]");
   EXPECT_EQ(shown(one(R"({"prompt":"p","chosen":"c","rejected":"r"})")), "p[c|]");
-  EXPECT_EQ(shown(one(R"({"prompt":[{"role":"user","content":"u"},{"role":"assistant","content":"a"},{"role":"user","content":"v"}],"completion":[{"role":"assistant","content":"b"}]})")),
-            "user: u\nassistant: a|user: v\nassistant:[ b|]");
-  EXPECT_EQ(shown(one(R"({"chosen":[{"role":"user","content":"u"},{"role":"assistant","content":"a"}],"rejected":[]})")), "user: u\nassistant:[ a|]");
+  EXPECT_EQ(
+      shown(one(
+          R"({"prompt":[{"role":"user","content":"u"},{"role":"assistant","content":"a"},{"role":"user","content":"v"}],"completion":[{"role":"assistant","content":"b"}]})")),
+      "user: u\nassistant: a|user: v\nassistant:[ b|]");
+  EXPECT_EQ(
+      shown(one(R"({"chosen":[{"role":"user","content":"u"},{"role":"assistant","content":"a"}],"rejected":[]})")),
+      "user: u\nassistant:[ a|]");
   // parts, null beside calls, tools of the example, developers
-  EXPECT_EQ(shown(one(R"({"messages":[{"role":"user","content":[{"type":"text","text":"u"},{"type":"text","text":"v"}]},{"role":"assistant","content":"a"}]})")),
-            "user: u\nv\nassistant:[ a|]");
-  const Example calls = one(R"({"tools":[{"name":"f"}],"messages":[{"role":"developer","content":"d"},{"role":"user","content":"u"},
+  EXPECT_EQ(
+      shown(one(
+          R"({"messages":[{"role":"user","content":[{"type":"text","text":"u"},{"type":"text","text":"v"}]},{"role":"assistant","content":"a"}]})")),
+      "user: u\nv\nassistant:[ a|]");
+  const Example calls =
+      one(R"({"tools":[{"name":"f"}],"messages":[{"role":"developer","content":"d"},{"role":"user","content":"u"},
     {"role":"assistant","content":null,"tool_calls":[{"function":{"name":"f","arguments":{"z":1,"a":2}}}]},{"role":"tool","content":"3"},{"role":"assistant","content":"a"}]})");
   const auto chat = chat_by(text::ChatTemplate::from_source(
-      "{{ tools[0].name }}{{ x }};{% for m in messages %}{{ m.role }}:{{ m.content if m.content is not none }}{% for c in m.tool_calls or [] %}{{ c.function.arguments | tojson }}{% endfor %};{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}", "t"),
-      {{"x", true}});
-  EXPECT_EQ(shown(calls, std::nullopt, chat), "fTrue;system:d;user:u;assistant:[{\"z\": 1, \"a\": 2};]tool:3;assistant:[a;]");
+                                "{{ tools[0].name }}{{ x }};{% for m in messages %}{{ m.role }}:{{ m.content if "
+                                "m.content is not none }}{% for c in m.tool_calls or [] %}{{ c.function.arguments | "
+                                "tojson }}{% endfor %};{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}",
+                                "t"),
+                            {{"x", true}});
+  EXPECT_EQ(shown(calls, std::nullopt, chat),
+            "fTrue;system:d;user:u;assistant:[{\"z\": 1, \"a\": 2};]tool:3;assistant:[a;]");
   // weights
-  EXPECT_EQ(shown(one(R"({"messages":[{"role":"user","content":"u"},{"role":"assistant","content":"a","weight":0},{"role":"user","content":"v"},{"role":"assistant","content":"b","weight":1}]})")),
-            "user: u\nassistant: a|user: v\nassistant:[ b|]");
-  const Example masked = one(R"({"conversations":[{"from":"human","value":"u"},{"from":"gpt","value":"a","train":false},{"from":"human","value":"v"},{"from":"gpt","value":"b"}]})");
-  EXPECT_EQ(shown(masked, std::nullopt, chat_by(text::ChatTemplate::from_source("{% for m in messages %}{{ m.content }}.{% endfor %}", "t"))), "u.a.v.[b.]");
+  EXPECT_EQ(
+      shown(one(
+          R"({"messages":[{"role":"user","content":"u"},{"role":"assistant","content":"a","weight":0},{"role":"user","content":"v"},{"role":"assistant","content":"b","weight":1}]})")),
+      "user: u\nassistant: a|user: v\nassistant:[ b|]");
+  const Example masked = one(
+      R"({"conversations":[{"from":"human","value":"u"},{"from":"gpt","value":"a","train":false},{"from":"human","value":"v"},{"from":"gpt","value":"b"}]})");
+  EXPECT_EQ(shown(masked, std::nullopt,
+                  chat_by(text::ChatTemplate::from_source("{% for m in messages %}{{ m.content }}.{% endfor %}", "t"))),
+            "u.a.v.[b.]");
 }
 
 TEST(Instruct, ArraysAndOtherEncodings) {
   TempDir dir;
   ReadReport report;
-  put_file(dir / "a.json", "[\n  {\"prompt\": \"p ]\\\" ,\",\n   \"answer\": \"a\"},\n  {\"text\": \"t\"}, {\"messages\": [{\"role\": \"user\", \"content\": \"u\"}, {\"role\": \"assistant\", \"content\": \"a\", \"weight\": 0}]}\n]\n");
+  put_file(dir / "a.json",
+           "[\n  {\"prompt\": \"p ]\\\" ,\",\n   \"answer\": \"a\"},\n  {\"text\": \"t\"}, {\"messages\": [{\"role\": "
+           "\"user\", \"content\": \"u\"}, {\"role\": \"assistant\", \"content\": \"a\", \"weight\": 0}]}\n]\n");
   const std::vector<Example> all = read(dir / "a.json", &report);
   ASSERT_EQ(all.size(), 3u);
   EXPECT_EQ(shown(all[0]), "p ]\" ,[a|]");
@@ -136,7 +164,8 @@ TEST(Instruct, ArraysAndOtherEncodings) {
   EXPECT_EQ(report.answers, 2);
   EXPECT_EQ(report.masked_answers, 1);
   EXPECT_EQ(report.forms.at(ExampleForm::kText), 1);
-  put_file(dir / "b.jsonl", "[{\"role\": \"user\", \"content\": \"u\"}, {\"role\": \"assistant\", \"content\": \"a\"}]\n");
+  put_file(dir / "b.jsonl",
+           "[{\"role\": \"user\", \"content\": \"u\"}, {\"role\": \"assistant\", \"content\": \"a\"}]\n");
   EXPECT_EQ(shown(read(dir / "b.jsonl").at(0)), "user: u\nassistant:[ a|]");
   put_file(dir / "c.json", "[{\"text\": \"t\"}, {\"text\"]");
   EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { read(dir / "c.json"); }), HasSubstr("c.json"));
@@ -174,8 +203,10 @@ TEST(Instruct, ErrorsNameFileLineAndField) {
   EXPECT_THAT(refused("{\"chat_rounds\":[\"hi\"]}"), HasSubstr("chat_rounds[0] is string"));
   EXPECT_THAT(refused("{\"messages\":[{\"role\":\"judge\",\"content\":\"u\"}]}"), HasSubstr("role \"judge\""));
   EXPECT_THAT(refused("{\"question\":\"q\"}"), HasSubstr("found question"));
-  EXPECT_THAT(refused(R"({"messages":[{"role":"assistant","content":"u","weight":0.5}]})"), HasSubstr("\"weight\" is 0.5"));
-  EXPECT_THAT(refused(R"({"messages":[{"role":"user","content":[{"type":"image_url"}]}]})"), AllOf(HasSubstr("content[0]"), HasSubstr("image_url")));
+  EXPECT_THAT(refused(R"({"messages":[{"role":"assistant","content":"u","weight":0.5}]})"),
+              HasSubstr("\"weight\" is 0.5"));
+  EXPECT_THAT(refused(R"({"messages":[{"role":"user","content":[{"type":"image_url"}]}]})"),
+              AllOf(HasSubstr("content[0]"), HasSubstr("image_url")));
   EXPECT_THAT(refused(R"({"instruction":"i","output":3})"), HasSubstr("\"output\" is number"));
   EXPECT_THAT(refused(R"({"conversations":[{"from":"human","value":"u"}]})"), HasSubstr("none of an assistant"));
   EXPECT_THAT(refused(R"({"prompt":[{"role":"user","content":"u"}]})"), HasSubstr("\"answer\" is missing"));

@@ -56,7 +56,9 @@ TEST(Masking, SharesAreThePublishedOnes) {
   }
   const double chosen = 3.0 * kWindows;
   EXPECT_EQ(masked + kept + random, static_cast<int64_t>(chosen));
-  const auto near = [](int64_t count, double n, double p) { EXPECT_NEAR(static_cast<double>(count), n * p, 5 * std::sqrt(n * p * (1 - p))); };
+  const auto near = [](int64_t count, double n, double p) {
+    EXPECT_NEAR(static_cast<double>(count), n * p, 5 * std::sqrt(n * p * (1 - p)));
+  };
   near(masked, chosen, 0.8), near(kept, chosen, 0.1), near(random, chosen, 0.1);
   for (const int64_t count : places) near(count, kWindows, 0.15);
 }

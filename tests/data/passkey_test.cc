@@ -17,8 +17,7 @@ using ::testing::EndsWith;
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-constexpr PasskeyWording kAll[] = {PasskeyWording::kLandmark, PasskeyWording::kCoca,
-                                   PasskeyWording::kCompact};
+constexpr PasskeyWording kAll[] = {PasskeyWording::kLandmark, PasskeyWording::kCoca, PasskeyWording::kCompact};
 
 const text::Tokenizer& pieces() {
   static const auto kept = [] {
@@ -44,13 +43,12 @@ TEST(Passkey, LandmarkTextIsCanonical) {
   Rng rng(1);
   const PasskeyPrompt p = make_passkey_prompt(PasskeyWording::kLandmark, 1000, 0.5, *tokenizer, rng);
   const std::string key = std::to_string(p.key);
-  EXPECT_THAT(
-      p.text,
-      StartsWith("There is an important info hidden inside a lot of irrelevant text. Find it and memorize "
-                 "them. I will quiz you about the important information there.\nThe grass is green. The "
-                 "sky is blue. The sun is yellow. Here we go. There and back again. The grass"));
-  EXPECT_THAT(p.text, HasSubstr("\nThe pass key is " + key + ". Remember it. " + key +
-                                " is the pass key.\nThe grass is"));
+  EXPECT_THAT(p.text,
+              StartsWith("There is an important info hidden inside a lot of irrelevant text. Find it and memorize "
+                         "them. I will quiz you about the important information there.\nThe grass is green. The "
+                         "sky is blue. The sun is yellow. Here we go. There and back again. The grass"));
+  EXPECT_THAT(p.text,
+              HasSubstr("\nThe pass key is " + key + ". Remember it. " + key + " is the pass key.\nThe grass is"));
   EXPECT_THAT(p.text, EndsWith("\nWhat is the pass key? The pass key is"));
   EXPECT_EQ(p.answer, " " + key);
   EXPECT_EQ(std::count(p.text.begin(), p.text.end(), '\n'), 4);
@@ -62,9 +60,8 @@ TEST(Passkey, LandmarkTextIsCanonical) {
 TEST(Passkey, CompactIsSmall) {
   const auto tokenizer = text::make_byte_tokenizer();
   Rng rng(1);
-  const std::string message = error_of(ErrorKind::kInvalidArgument, [&] {
-    make_passkey_prompt(PasskeyWording::kCompact, 5, 0.5, *tokenizer, rng);
-  });
+  const std::string message = error_of(ErrorKind::kInvalidArgument,
+                                       [&] { make_passkey_prompt(PasskeyWording::kCompact, 5, 0.5, *tokenizer, rng); });
   EXPECT_THAT(message, HasSubstr("takes 44"));
   for (const int64_t length : {44, 45, 46, 60, 128}) {
     const PasskeyPrompt p = make_passkey_prompt(PasskeyWording::kCompact, length, 0.5, *tokenizer, rng);
@@ -132,7 +129,8 @@ TEST(Passkey, TrainingWindowsEndWithTheAnswer) {
         const std::string text = tokenizer->decode(ids), key = std::to_string(info.key);
         if (info.kind == PasskeyWindow::kDigits) {  // periodic: 3 to 20 digits and the blank between
           bool found = false;
-          for (size_t period = 4; period <= 21; ++period) found |= std::equal(text.begin() + static_cast<std::ptrdiff_t>(period), text.end(), text.begin());
+          for (size_t period = 4; period <= 21; ++period)
+            found |= std::equal(text.begin() + static_cast<std::ptrdiff_t>(period), text.end(), text.begin());
           ASSERT_TRUE(found) << text;
           continue;
         }
@@ -159,7 +157,8 @@ TEST(Passkey, RepeatedKeysAreDense) {
   Rng rng(11);
   for (int i = 0; i < 100; ++i) {
     PasskeyWindowInfo info;
-    const std::string text = tokenizer->decode(passkey_training_window(PasskeyWording::kCompact, 129, *tokenizer, rng, 5, &info));
+    const std::string text =
+        tokenizer->decode(passkey_training_window(PasskeyWording::kCompact, 129, *tokenizer, rng, 5, &info));
     // A mention takes 22 bytes and its newline, the garbage between at most 20: at least three whole ones fit.
     if (info.kind != PasskeyWindow::kRepeated) continue;
     EXPECT_GE(occurrences(text, std::to_string(info.key)), 3) << text;

@@ -14,7 +14,8 @@ using ::testing::HasSubstr;
 TEST(Pg19, ListsWithAndWithoutHeader) {
   test::TempDir dir;
   // The published file: no header, the comma of a title already removed; here one is quoted all the same.
-  put_file(dir / "a.csv", "1342,Pride and Prejudice by Jane Austen,1813,http://x/1342\n84,\"Frankenstein, or\",1818,u\n");
+  put_file(dir / "a.csv",
+           "1342,Pride and Prejudice by Jane Austen,1813,http://x/1342\n84,\"Frankenstein, or\",1818,u\n");
   put_file(dir / "b.csv", "book_id,book_title,publication_date\n1342,Pride and Prejudice,1813\n9,Undated,\n");
   const auto plain = read_book_list(dir / "a.csv"), headed = read_book_list(dir / "b.csv");
   ASSERT_EQ(plain.size(), 2u);

@@ -70,15 +70,17 @@ TEST_P(Ruler, PromptsFollowFromTheirSeed) {
 
 TEST_P(Ruler, TooShortALengthIsNamed) {
   EXPECT_THAT([] { make(GetParam(), 150, 1); },
-              testing::ThrowsMessage<Error>(testing::AllOf(HasSubstr(std::string(find(GetParam())->name)), HasSubstr(" in all"))));
+              testing::ThrowsMessage<Error>(
+                  testing::AllOf(HasSubstr(std::string(find(GetParam())->name)), HasSubstr(" in all"))));
 }
 
 TEST(RulerNeedles, SingleNeedle) {
   const RulerPrompt prompt = make(RulerTask::kNiahSingle1, 2000, 5);
   ASSERT_EQ(prompt.answers.size(), 1u);
   EXPECT_THAT(prompt.answers[0], testing::MatchesRegex("[1-9][0-9]{6}"));
-  EXPECT_THAT(prompt.text, StartsWith("A special magic number is hidden within the following text. Make sure to memorize it. "
-                                      "I will quiz you about the number afterwards.\n"));
+  EXPECT_THAT(prompt.text,
+              StartsWith("A special magic number is hidden within the following text. Make sure to memorize it. "
+                         "I will quiz you about the number afterwards.\n"));
   const size_t needle = prompt.text.find("One of the special magic numbers for ");
   const size_t begin = needle + std::string("One of the special magic numbers for ").size();
   const std::string key = prompt.text.substr(begin, prompt.text.find(" is: ", begin) - begin);
@@ -95,8 +97,10 @@ TEST(RulerNeedles, EachOfSeveralOccursOnce) {
     int64_t needles;  // with the answers among them; -1: as many as fit
     size_t answers;
   };
-  for (const Case c : {Case{RulerTask::kNiahMultikey1, 4, 1}, {RulerTask::kNiahMultivalue, 4, 4},
-                       {RulerTask::kNiahMultiquery, 4, 4}, {RulerTask::kNiahMultikey2, -1, 1}}) {
+  for (const Case c : {Case{RulerTask::kNiahMultikey1, 4, 1},
+                       {RulerTask::kNiahMultivalue, 4, 4},
+                       {RulerTask::kNiahMultiquery, 4, 4},
+                       {RulerTask::kNiahMultikey2, -1, 1}}) {
     const RulerPrompt prompt = make(c.task, 4000, 3);
     SCOPED_TRACE(prompt.text.substr(0, 400));
     EXPECT_EQ(prompt.answers.size(), c.answers);
@@ -106,7 +110,8 @@ TEST(RulerNeedles, EachOfSeveralOccursOnce) {
     EXPECT_EQ(c.answers > 1, prompt.text.starts_with("Some special magic numbers are hidden"));
   }
   const RulerPrompt uuids = make(RulerTask::kNiahMultikey3, 4000, 3);
-  EXPECT_THAT(uuids.answers[0], testing::MatchesRegex("[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"));
+  EXPECT_THAT(uuids.answers[0],
+              testing::MatchesRegex("[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"));
   EXPECT_THAT(uuids.text, HasSubstr("What is the special magic uuid for "));
 }
 

@@ -73,9 +73,8 @@ TEST(TokenFile, BuildAndRead) {
   EXPECT_EQ(tokenizer->decode(all_tokens(file)), "hello\xc3\xa9!");
   EXPECT_EQ(all_tokens(file)[5], 256);
   const std::string first = get_file(dir / "x.tokens");
-  build_token_file(
-      *tokenizer,
-      {.corpus = {.inputs = {(dir / "in").string()}}, .output = dir / "x.tokens", .add_eos = false});
+  build_token_file(*tokenizer,
+                   {.corpus = {.inputs = {(dir / "in").string()}}, .output = dir / "x.tokens", .add_eos = false});
   EXPECT_EQ(TokenFile(dir / "x.tokens").size(), 8);
   build_token_file(*tokenizer, {.corpus = {.inputs = {(dir / "in").string()}}, .output = dir / "x.tokens"});
   EXPECT_EQ(get_file(dir / "x.tokens"), first) << "equal inputs give equal files";
@@ -84,7 +83,8 @@ TEST(TokenFile, BuildAndRead) {
 TEST(TokenFile, ALongDocumentInPiecesIsOneDocument) {
   TempDir dir;
   std::string text;
-  for (int i = 0; text.size() < (size_t{5} << 19); ++i) text += std::to_string(i) + "\xe2\x82\xac";  // characters across pieces
+  for (int i = 0; text.size() < (size_t{5} << 19); ++i)
+    text += std::to_string(i) + "\xe2\x82\xac";  // characters across pieces
   put_file(dir / "x.txt", text);
   const auto tokenizer = text::make_byte_tokenizer();
   build_token_file(*tokenizer, {.corpus = {.inputs = {(dir / "x.txt").string()}}, .output = dir / "x.tok"});
@@ -102,15 +102,15 @@ TEST(TokenFile, TwoAndFourBytesPerToken) {
   put_file(dir / "a.txt", "abc");
   for (const int32_t vocab : {65536, 65537, 2000000000}) {
     const WideTokenizer tokenizer(vocab);
-    build_token_file(
-        tokenizer, {.corpus = {.inputs = {(dir / "a.txt").string()}}, .output = dir / "x", .add_eos = false});
+    build_token_file(tokenizer,
+                     {.corpus = {.inputs = {(dir / "a.txt").string()}}, .output = dir / "x", .add_eos = false});
     const TokenFile file(dir / "x");
     EXPECT_EQ(static_cast<int>(get_file(dir / "x")[12]), vocab == 65536 ? 2 : 4);
     EXPECT_EQ(all_tokens(file), tokenizer.encode("abc"));
     EXPECT_THAT(error_of(ErrorKind::kInvalidArgument,
                          [&] {
-                           build_token_file(tokenizer, {.corpus = {.inputs = {(dir / "a.txt").string()}},
-                                                        .output = dir / "y"});
+                           build_token_file(tokenizer,
+                                            {.corpus = {.inputs = {(dir / "a.txt").string()}}, .output = dir / "y"});
                          }),
                 HasSubstr("eos"));
   }
@@ -139,8 +139,7 @@ TEST(TokenFile, InMemory) {
   EXPECT_EQ(two, (std::vector<int32_t>{2, 3}));
   const TokenFile moved = [] { return TokenFile::from_tokens({7}, {0, 1}, 8); }();
   EXPECT_EQ(all_tokens(moved), std::vector<int32_t>{7});
-  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { file.read(3, two); }),
-              HasSubstr("2 tokens from 3 on, of 4"));
+  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { file.read(3, two); }), HasSubstr("2 tokens from 3 on, of 4"));
   error_of(ErrorKind::kInvalidArgument, [&] { file.read(-1, two); });
   error_of(ErrorKind::kInvalidArgument, [&] { file.read(std::numeric_limits<int64_t>::max(), two); });
   error_of(ErrorKind::kInvalidArgument, [&] { file.document(3); });

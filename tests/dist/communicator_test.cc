@@ -38,7 +38,8 @@ void check_all_to_all(Communicator& ranks) {
     receives.push_back({r, std::as_writable_bytes(std::span(in[static_cast<size_t>(r)]))});
   }
   ranks.exchange(sends, receives);
-  for (int r = 0; r < ranks.size(); ++r) EXPECT_EQ(in[static_cast<size_t>(r)], message(r, ranks.rank())) << ranks.rank() << " from " << r;
+  for (int r = 0; r < ranks.size(); ++r)
+    EXPECT_EQ(in[static_cast<size_t>(r)], message(r, ranks.rank())) << ranks.rank() << " from " << r;
 }
 
 void check_collectives(Communicator& ranks) {
@@ -66,10 +67,11 @@ TEST(Communicator, ADuplicateServesAnotherThreadAtTheSameTime) {
   run_ranks(3, [](Communicator& ranks) {
     const auto other = ranks.duplicate(), third = ranks.duplicate();
     Background background;
-    for (int i = 0; i < 20; ++i) background.start([&, i] {
-      const std::vector<int> got = all_gather_value(*other, 100 * i + other->rank());
-      EXPECT_THAT(got, ElementsAre(100 * i, 100 * i + 1, 100 * i + 2));
-    });
+    for (int i = 0; i < 20; ++i)
+      background.start([&, i] {
+        const std::vector<int> got = all_gather_value(*other, 100 * i + other->rank());
+        EXPECT_THAT(got, ElementsAre(100 * i, 100 * i + 1, 100 * i + 2));
+      });
     for (int i = 0; i < 20; ++i) EXPECT_THAT(all_gather_value(ranks, i + ranks.rank()), ElementsAre(i, i + 1, i + 2));
     background.wait();
     EXPECT_THAT(all_gather_value(*third, ranks.rank()), ElementsAre(0, 1, 2));
@@ -107,7 +109,8 @@ TEST(Communicator, MemoryThatRunsOutOnOneRankIsAnErrorOnAll) {
   });
 }
 
-// Lists of other lengths, values with the separators of the message, facts that one side lacks: all ranks say the same, and go on.
+// Lists of other lengths, values with the separators of the message, facts that one side lacks: all ranks say the same,
+// and go on.
 TEST(Communicator, WhatRanksDoNotHaveInCommonIsNamed) {
   struct Case {
     std::vector<Fact> usual, other;
@@ -118,7 +121,9 @@ TEST(Communicator, WhatRanksDoNotHaveInCommonIsNamed) {
       {facts, facts, ""},
       {{}, {}, ""},
       {facts, {{"--steps", "200"}, facts[1], facts[2]}, "--steps is 20 on rank 0 and 200 on rank 2"},
-      {facts, {facts[0], {"--text: a b.txt", "12 bytes 3 5"}, facts[2]}, "--text: a b.txt is 12 bytes 3 4 on rank 0 and 12 bytes 3 5 on rank 2"},
+      {facts,
+       {facts[0], {"--text: a b.txt", "12 bytes 3 5"}, facts[2]},
+       "--text: a b.txt is 12 bytes 3 4 on rank 0 and 12 bytes 3 5 on rank 2"},
       {facts, {facts[0]}, "rank 0 has --text: a b.txt (12 bytes 3 4), which rank 2 does not have"},
       {{facts[0]}, facts, "rank 2 has --text: a b.txt (12 bytes 3 4), which rank 0 does not have"},
       {{}, facts, "rank 2 has --steps (20), which rank 0 does not have"},

@@ -42,7 +42,8 @@ class CliFixture : public testing::Test {
   // A flag of `more` takes the place of the same one in `args`.
   static Args with(Args args, const Args& more) {
     for (size_t i = 0; i + 1 < more.size(); ++i)
-      if (const auto given = std::ranges::find(args, more[i]); more[i].starts_with("--") && given != args.end()) args.erase(given, given + 2);
+      if (const auto given = std::ranges::find(args, more[i]); more[i].starts_with("--") && given != args.end())
+        args.erase(given, given + 2);
     args.insert(args.end(), more.begin(), more.end());
     return args;
   }

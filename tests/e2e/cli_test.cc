@@ -27,8 +27,10 @@ class Cli : public test::CliFixture {
     return fs::exists(at("text.txt")) ? at("text.txt") : put("text.txt", cats_and_dogs(200));
   }
   Args tiny_train(const std::string& out, const Args& more = {}) {
-    const Args args = {"train", "--text", text_file(), "--out", at(out), "--layers", "1", "--width", "32", "--heads", "2", "--length", "24",
-                 "--batch", "4", "--steps", "30", "--warmup-steps", "2", "--learning-rate", "0.01", "--log-interval", "1"};
+    const Args args = {"train", "--text",          text_file(), "--out",          at(out), "--layers",
+                       "1",     "--width",         "32",        "--heads",        "2",     "--length",
+                       "24",    "--batch",         "4",         "--steps",        "30",    "--warmup-steps",
+                       "2",     "--learning-rate", "0.01",      "--log-interval", "1"};
     return with(args, more);
   }
   // Exit code and one clear line; after a wrong flag a second line says where help is.
@@ -50,7 +52,8 @@ Args subcommands_of(const std::string& help) {
   std::istringstream lines(help);
   bool listed = false;
   for (std::string line; std::getline(lines, line);) {
-    if (listed && line.size() > 2 && line[0] == ' ' && line[2] != ' ') names.push_back(line.substr(2, line.find(' ', 2) - 2));
+    if (listed && line.size() > 2 && line[0] == ' ' && line[2] != ' ')
+      names.push_back(line.substr(2, line.find(' ', 2) - 2));
     if (line.find("Subcommands:") == 0) listed = true;
   }
   return names;
@@ -77,7 +80,8 @@ TEST_F(Cli, EveryCommandHasHelp) {
   walk({});
   EXPECT_GE(seen, 9);
   const Args commands = subcommands_of(coca({"--help"}).out);
-  for (const char* name : {"init", "train", "eval", "analyse", "generate", "verify", "study", "data", "tokenizer", "info", "bench"})
+  for (const char* name :
+       {"init", "train", "eval", "analyse", "generate", "verify", "study", "data", "tokenizer", "info", "bench"})
     EXPECT_THAT(commands, testing::Contains(name));
   EXPECT_THAT(coca({"--version"}).out, testing::StartsWith("coca 0."));
 }
@@ -102,7 +106,8 @@ TEST_F(Cli, WrongUseIsRefusedInOneLine) {
   expect_refused(tiny_train("a", {"--steps", "3.5"}), 2, "--steps: \"3.5\" is not an integer");
   expect_refused(tiny_train("a", {"--learning-rate", "fast"}), 2, "--learning-rate: \"fast\"");
   expect_refused(tiny_train("a", {"--learning-rate", "-1"}), 2, "--learning-rate is -1");
-  expect_refused(tiny_train("a", {"--attention", "linear"}), 2, "--attention: \"linear\" is unknown; expected one of rope, xpos");
+  expect_refused(tiny_train("a", {"--attention", "linear"}), 2,
+                 "--attention: \"linear\" is unknown; expected one of rope, xpos");
   expect_refused(tiny_train("a", {"--width", "33"}), 2, "--width 33 is not a multiple of --heads 2");
   expect_refused({"--threads", "0", "info"}, 2, "--threads");
   EXPECT_FALSE(fs::exists(at("a") + "/checkpoints"));
@@ -110,8 +115,8 @@ TEST_F(Cli, WrongUseIsRefusedInOneLine) {
 
 TEST_F(Cli, BenchWritesJsonAndCsv) {
   const Args quick = {"--repeats", "2", "--warmup", "0", "--json", at("b.json"), "--csv", at("b.csv")};
-  const Args model = {"--preset", "0.86m", "--layers", "1", "--width", "16",
-                      "--heads", "2", "--vocab-size", "31", "--against", "rope"};
+  const Args model = {"--preset", "0.86m", "--layers",     "1",  "--width",   "16",
+                      "--heads",  "2",     "--vocab-size", "31", "--against", "rope"};
   const auto check = [&](Args args, const Args& more, size_t results, const Args& fields) {
     args.insert(args.end(), more.begin(), more.end());
     args.insert(args.end(), quick.begin(), quick.end());
@@ -144,8 +149,10 @@ TEST_F(Cli, BenchWritesJsonAndCsv) {
 
 TEST_F(Cli, BenchRefusesInOneLine) {
   expect_refused({"bench"}, 2, "subcommand");
-  expect_refused({"bench", "attention", "--attention", "linear"}, 2, "--attention: \"linear\" is unknown; expected one of rope, coca-");
-  expect_refused({"bench", "attention", "--precision", "f64"}, 2, "--precision: \"f64\" is unknown; expected one of f32");
+  expect_refused({"bench", "attention", "--attention", "linear"}, 2,
+                 "--attention: \"linear\" is unknown; expected one of rope, coca-");
+  expect_refused({"bench", "attention", "--precision", "f64"}, 2,
+                 "--precision: \"f64\" is unknown; expected one of f32");
   expect_refused({"bench", "attention", "--lengths", "0"}, 2, "--lengths is 0; expected at least 1");
   expect_refused({"bench", "train", "--heads", "7"}, 2, "width 320 is not a multiple of --heads 7");
   expect_refused({"bench", "eval", "--repeats", "0"}, 2, "repeats is 0");
@@ -192,7 +199,8 @@ TEST_F(Cli, FlagsWinOverTheConfigFile) {
 }
 
 TEST_F(Cli, LongformerFromTrainingToGeneration) {
-  const Outcome trained = coca(tiny_train("long", {"--layer-window", "6", "--dilation", "1,2", "--global-tokens", "2", "--validation-text", text_file()}));
+  const Outcome trained = coca(tiny_train(
+      "long", {"--layer-window", "6", "--dilation", "1,2", "--global-tokens", "2", "--validation-text", text_file()}));
   ASSERT_EQ(trained.code, 0) << trained.err;
   const auto config = io::read_json(at("long") + "/model/config.json");
   EXPECT_EQ(config["layer_window"], (std::vector<int64_t>{6}));
@@ -201,39 +209,55 @@ TEST_F(Cli, LongformerFromTrainingToGeneration) {
   const auto rows = train::read_metrics(at("long") + "/metrics.csv");
   EXPECT_LT(rows.back().loss, rows.front().loss - 1);
   const std::string model = at("long") + "/model";
-  EXPECT_EQ(coca({"eval", "ppl", "--model", model, "--text", text_file(), "--lengths", "24", "--max-tokens", "200"}).code, 0);
-  EXPECT_EQ(coca({"generate", "--model", model, "--prompt", "the cat", "--max-new-tokens", "20", "--temperature", "0"}).code, 0);
-  EXPECT_THAT(coca({"info", model}).out, testing::AllOf(HasSubstr("6 tokens in 1 of 1 layer, dilation up to 2"), HasSubstr("global tokens")));
-  const Outcome tuned = coca({"finetune", "--model", model, "--text", text_file(), "--length", "24", "--steps", "2", "--train", "*_global*", "--out", at("tuned")});
+  EXPECT_EQ(
+      coca({"eval", "ppl", "--model", model, "--text", text_file(), "--lengths", "24", "--max-tokens", "200"}).code, 0);
+  EXPECT_EQ(
+      coca({"generate", "--model", model, "--prompt", "the cat", "--max-new-tokens", "20", "--temperature", "0"}).code,
+      0);
+  EXPECT_THAT(coca({"info", model}).out,
+              testing::AllOf(HasSubstr("6 tokens in 1 of 1 layer, dilation up to 2"), HasSubstr("global tokens")));
+  const Outcome tuned = coca({"finetune", "--model", model, "--text", text_file(), "--length", "24", "--steps", "2",
+                              "--train", "*_global*", "--out", at("tuned")});
   ASSERT_EQ(tuned.code, 0) << tuned.err;
   ASSERT_EQ(coca(tiny_train("base")).code, 0);
-  const Outcome made = coca({"convert", at("base") + "/model", at("made"), "--layer-window", "8", "--global-tokens", "3"});
+  const Outcome made =
+      coca({"convert", at("base") + "/model", at("made"), "--layer-window", "8", "--global-tokens", "3"});
   ASSERT_EQ(made.code, 0) << made.err;
-  EXPECT_THAT(made.out, testing::AllOf(HasSubstr("of global tokens, copies"), HasSubstr("config.json: layer_window added, [8]\n"), HasSubstr("config.json: global_tokens added, 3\n"),
-                                       HasSubstr("element types: as they were\n"), HasSubstr("copied: coca_tokenizer.json\n")));
+  EXPECT_THAT(made.out,
+              testing::AllOf(HasSubstr("of global tokens, copies"), HasSubstr("config.json: layer_window added, [8]\n"),
+                             HasSubstr("config.json: global_tokens added, 3\n"),
+                             HasSubstr("element types: as they were\n"), HasSubstr("copied: coca_tokenizer.json\n")));
   expect_refused(tiny_train("a", {"--layer-window", "3,4"}), 2, "--layer-window has 2 numbers; expected 1");
   expect_refused(tiny_train("a", {"--dilation", "1,2"}), 2, "no layer has a window");
 }
 
 TEST_F(Cli, AnEncoderTrainsAndIsMeasuredOnMaskedTokens) {
-  const Outcome trained = coca(tiny_train("both", {"--direction", "bidirectional", "--layer-window", "6", "--global-tokens", "1", "--validation-text", text_file()}));
+  const Outcome trained = coca(tiny_train("both", {"--direction", "bidirectional", "--layer-window", "6",
+                                                   "--global-tokens", "1", "--validation-text", text_file()}));
   ASSERT_EQ(trained.code, 0) << trained.err;
   EXPECT_THAT(trained.out, HasSubstr("validation loss"));
   const std::string model = at("both") + "/model";
   EXPECT_EQ(io::read_json(model + "/config.json")["mask_token_id"], 257);
-  const Outcome measured = coca({"eval", "mlm", "--model", model, "--text", text_file(), "--lengths", "12,24", "--json", at("mlm.json")});
+  const Outcome measured =
+      coca({"eval", "mlm", "--model", model, "--text", text_file(), "--lengths", "12,24", "--json", at("mlm.json")});
   ASSERT_EQ(measured.code, 0) << measured.err;
   EXPECT_EQ(io::read_json(at("mlm.json"))["results"].size(), 2u);
-  ASSERT_EQ(coca({"eval", "mlm", "--model", model, "--text", text_file(), "--lengths", "12", "--max-tokens", "60", "--json", at("mlm.json")}).code, 0);
+  ASSERT_EQ(coca({"eval", "mlm", "--model", model, "--text", text_file(), "--lengths", "12", "--max-tokens", "60",
+                  "--json", at("mlm.json")})
+                .code,
+            0);
   EXPECT_EQ(io::read_json(at("mlm.json"))["results"][0]["windows"], 5);
-  const Outcome tuned = coca({"finetune", "--model", model, "--text", text_file(), "--length", "24", "--steps", "2", "--out", at("tuned")});
+  const Outcome tuned = coca(
+      {"finetune", "--model", model, "--text", text_file(), "--length", "24", "--steps", "2", "--out", at("tuned")});
   ASSERT_EQ(tuned.code, 0) << tuned.err;
-  expect_refused({"eval", "ppl", "--model", model, "--text", text_file(), "--lengths", "24"}, 2, "perplexity: the model is bidirectional");
+  expect_refused({"eval", "ppl", "--model", model, "--text", text_file(), "--lengths", "24"}, 2,
+                 "perplexity: the model is bidirectional");
   expect_refused({"generate", "--model", model, "--prompt", "the"}, 2, "generation: the model is bidirectional");
 }
 
 TEST_F(Cli, TrainsAtDrawnPositionsUnderAScaling) {
-  const Args pose = {"--positions", "pose", "--target-length", "96", "--rope-scaling", "linear", "--factor", "4", "--validation-text", text_file()};
+  const Args pose = {"--positions", "pose", "--target-length",   "96",       "--rope-scaling", "linear",
+                     "--factor",    "4",    "--validation-text", text_file()};
   const Outcome trained = coca(tiny_train("pose", pose));
   ASSERT_EQ(trained.code, 0) << trained.err;
   const auto rows = train::read_metrics(at("pose") + "/metrics.csv");
@@ -242,28 +266,32 @@ TEST_F(Cli, TrainsAtDrawnPositionsUnderAScaling) {
   EXPECT_EQ(config["rope_scaling"]["type"], "linear");
   EXPECT_EQ(config["rope_scaling"]["factor"], 4.0);
   EXPECT_EQ(config["max_position_embeddings"], 24);
-  const Outcome tuned = coca({"finetune", "--model", at("pose") + "/model", "--text", text_file(), "--positions", "random", "--target-length", "192",
-                              "--rope-scaling", "ntk", "--factor", "8", "--steps", "2", "--out", at("tuned")});
+  const Outcome tuned =
+      coca({"finetune", "--model", at("pose") + "/model", "--text", text_file(), "--positions", "random",
+            "--target-length", "192", "--rope-scaling", "ntk", "--factor", "8", "--steps", "2", "--out", at("tuned")});
   ASSERT_EQ(tuned.code, 0) << tuned.err;
   EXPECT_EQ(io::read_json(at("tuned") + "/model/config.json")["rope_scaling"]["rope_type"], "ntk");
-  expect_refused(tiny_train("a", {"--positions", "pose", "--target-length", "96", "--attention", "alibi"}), 2, "ALiBi's bias goes by the distance");
+  expect_refused(tiny_train("a", {"--positions", "pose", "--target-length", "96", "--attention", "alibi"}), 2,
+                 "ALiBi's bias goes by the distance");
 }
 
 // A CLEX network beside a trained model; evaluation past the trained length and generation take its frequencies.
 TEST_F(Cli, FinetunesUnderClex) {
   ASSERT_EQ(coca(tiny_train("base")).code, 0);
   const Args model = {"--model", at("base") + "/model", "--text", text_file()};
-  Args args = {"finetune", "--rope-scaling", "clex", "--factor", "3", "--steps", "4", "--learning-rate", "0.01", "--out", at("clex")};
+  Args args = {"finetune", "--rope-scaling",  "clex", "--factor", "3",       "--steps",
+               "4",        "--learning-rate", "0.01", "--out",    at("clex")};
   args.insert(args.end(), model.begin(), model.end());
   const Outcome tuned = coca(args);
   ASSERT_EQ(tuned.code, 0) << tuned.err;
   const auto config = io::read_json(at("clex") + "/model/config.json");
   EXPECT_EQ(config["rope_scaling"]["type"], "clex");
   EXPECT_EQ(config["rope_scaling"]["max_factor"], 3);
-  const Outcome ppl = coca({"eval", "ppl", "--model", at("clex") + "/model", "--text", text_file(), "--lengths", "24,72",
-                            "--stride", "24", "--max-tokens", "300"});
+  const Outcome ppl = coca({"eval", "ppl", "--model", at("clex") + "/model", "--text", text_file(), "--lengths",
+                            "24,72", "--stride", "24", "--max-tokens", "300"});
   EXPECT_EQ(ppl.code, 0) << ppl.err;
-  EXPECT_EQ(coca({"generate", "--model", at("clex") + "/model", "--prompt", "the cat", "--max-new-tokens", "40"}).code, 0);
+  EXPECT_EQ(coca({"generate", "--model", at("clex") + "/model", "--prompt", "the cat", "--max-new-tokens", "40"}).code,
+            0);
   Args wrong = {"eval", "ppl", "--rope-scaling", "clex", "--lengths", "24", "--stride", "24"};
   wrong.insert(wrong.end(), model.begin(), model.end());
   const Outcome without = coca(wrong);
@@ -280,14 +308,14 @@ TEST_F(Cli, TrainEvaluateGenerate) {
   ASSERT_EQ(rows.size(), 30u);
   EXPECT_LT(rows.back().loss, rows.front().loss - 1);
 
-  const Outcome ppl = coca({"eval", "ppl", "--model", at("run") + "/model", "--text", text_file(), "--lengths", "24,48", "--stride", "24",
-                            "--max-tokens", "500", "--json", at("ppl.json")});
+  const Outcome ppl = coca({"eval", "ppl", "--model", at("run") + "/model", "--text", text_file(), "--lengths", "24,48",
+                            "--stride", "24", "--max-tokens", "500", "--json", at("ppl.json")});
   ASSERT_EQ(ppl.code, 0) << ppl.err;
   EXPECT_THAT(ppl.out, HasSubstr("48"));
   EXPECT_TRUE(fs::exists(at("ppl.json")));
 
-  const Args generate = {"generate", "--model", at("run") + "/model", "--prompt", "the cat", "--max-new-tokens", "12", "--temperature", "0",
-                         "--ignore-eos"};
+  const Args generate = {"generate",         "--model", at("run") + "/model", "--prompt", "the cat",
+                         "--max-new-tokens", "12",      "--temperature",      "0",        "--ignore-eos"};
   const Outcome text = coca(generate);
   ASSERT_EQ(text.code, 0) << text.err;
   EXPECT_GE(text.out.size(), 5u);
@@ -297,10 +325,9 @@ TEST_F(Cli, TrainEvaluateGenerate) {
 TEST_F(Cli, AnalyseWritesTablesAndAReport) {
   ASSERT_EQ(coca(tiny_train("run", {"--attention", "coca-strict", "--steps", "3"})).code, 0);
   const Args analyse = {"analyse", "--model", at("run/model"), "--text", text_file(), "--windows", "3"};
-  const auto with = [&](const Args& more) {
-    return CliFixture::with(analyse, more);
-  };
-  const Outcome done = coca(with({"--pairs", "0", "--multiples", "1,8", "--json", at("a.json"), "--csv", at("a.csv"), "--html", at("a.html")}));
+  const auto with = [&](const Args& more) { return CliFixture::with(analyse, more); };
+  const Outcome done = coca(with(
+      {"--pairs", "0", "--multiples", "1,8", "--json", at("a.json"), "--csv", at("a.csv"), "--html", at("a.html")}));
   ASSERT_EQ(done.code, 0) << done.err;
   EXPECT_THAT(done.out, HasSubstr("3 windows of 24 tokens; per window and head 300 token pairs and 23 rows"));
   EXPECT_THAT(done.out, HasSubstr("the collinear constraint holds"));
@@ -325,7 +352,8 @@ TEST_F(Cli, AnalyseWritesTablesAndAReport) {
 TEST_F(Cli, ConvertAndDescribe) {
   ASSERT_EQ(coca(tiny_train("rope", {"--attention", "rope", "--architecture", "llama", "--steps", "3"})).code, 0);
   const std::string model = at("rope/model");
-  const Outcome done = coca({"convert", model, at("coca"), "--attention", "coca-slack", "--dtype", "bf16", "--max-shard-gib", "0.00001", "--json", "-"});
+  const Outcome done = coca({"convert", model, at("coca"), "--attention", "coca-slack", "--dtype", "bf16",
+                             "--max-shard-gib", "0.00001", "--json", "-"});
   ASSERT_EQ(done.code, 0) << done.err;
   const auto report = nlohmann::json::parse(done.out);
   EXPECT_EQ(report["from"], "rope");
@@ -342,7 +370,8 @@ TEST_F(Cli, ConvertAndDescribe) {
   EXPECT_EQ(facts["length"], 500);
   EXPECT_EQ(facts["file_bytes"], report["bytes"]);
   int64_t parts = 0;
-  for (const char* part : {"embedding", "attention", "mlp", "norms", "output"}) parts += facts[std::string("parameters_") + part].get<int64_t>();
+  for (const char* part : {"embedding", "attention", "mlp", "norms", "output"})
+    parts += facts[std::string("parameters_") + part].get<int64_t>();
   EXPECT_EQ(parts, facts["parameters"]);
   EXPECT_TRUE(facts["ops"].contains("attention"));
   EXPECT_EQ(coca({"generate", "--model", at("coca"), "--prompt", "the cat", "--max-new-tokens", "5"}).code, 0);
@@ -351,12 +380,16 @@ TEST_F(Cli, ConvertAndDescribe) {
   expect_refused({"convert", at("nowhere"), at("back")}, 1, "does not exist");
   expect_refused({"info", model, "--length", "0"}, 2, "--length is 0; expected at least 1");
   EXPECT_FALSE(fs::exists(at("back")));
-  EXPECT_EQ(std::ranges::count_if(fs::directory_iterator(dir_.path()), [](const fs::directory_entry& e) { return e.path().filename().string().starts_with(".tmp"); }), 0);
+  EXPECT_EQ(std::ranges::count_if(
+                fs::directory_iterator(dir_.path()),
+                [](const fs::directory_entry& e) { return e.path().filename().string().starts_with(".tmp"); }),
+            0);
 }
 
 TEST_F(Cli, GenerationEndsAtAStopStringAndFollowsItsConfig) {
   ASSERT_EQ(coca(tiny_train("run", {"--steps", "60"})).code, 0);
-  const Args base = {"generate", "--model", at("run/model"), "--prompt", "the cat sat on ", "--max-new-tokens", "60", "--json", "-"};
+  const Args base = {"generate",         "--model", at("run/model"), "--prompt", "the cat sat on ",
+                     "--max-new-tokens", "60",      "--json",        "-"};
   const auto with = [&](const Args& more) {
     Args args = base;
     args.insert(args.end(), more.begin(), more.end());
@@ -375,7 +408,8 @@ TEST_F(Cli, GenerationEndsAtAStopStringAndFollowsItsConfig) {
   std::ofstream(at("run/model/generation_config.json")) << R"({"do_sample": false, "min_p": 0.2})";
   EXPECT_EQ(with({})["text"], text) << "greedy by its own settings";
   EXPECT_EQ(with({"--min-p", "0.5"})["sampling"]["min_p"], 0.5) << "a flag wins";
-  std::ofstream(at("run/model/generation_config.json")) << R"({"temperature": 0.9, "num_beams": 4, "no_repeat_ngram_size": 0})";
+  std::ofstream(at("run/model/generation_config.json"))
+      << R"({"temperature": 0.9, "num_beams": 4, "no_repeat_ngram_size": 0})";
   EXPECT_EQ(with({})["text"], text) << "without do_sample greedy, as in transformers";
   EXPECT_EQ(with({"--temperature", "0.5"})["sampling"]["temperature"], 0.5);
   EXPECT_EQ(with({"--top-k", "5"})["sampling"]["temperature"], 0.9) << "asks for sampling";
@@ -384,9 +418,12 @@ TEST_F(Cli, GenerationEndsAtAStopStringAndFollowsItsConfig) {
   EXPECT_EQ(named.err.find("no_repeat_ngram_size"), std::string::npos) << named.err;
   std::ofstream(at("run/model/generation_config.json")) << "{}";
   const auto chat = with({"--temperature", "0", "--chat", "--chat-template", "chatml", "--system", "Be brief."});
-  EXPECT_EQ(chat["prompt_ids"].size(), std::string("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nthe cat sat on <|im_end|>\n<|im_start|>assistant\n").size());
+  EXPECT_EQ(chat["prompt_ids"].size(), std::string("<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nthe cat "
+                                                   "sat on <|im_end|>\n<|im_start|>assistant\n")
+                                           .size());
   const Args framed = {"--temperature", "0", "--chat", "--chat-template", "chatml", "--echo"};
-  EXPECT_THAT(with(framed)["text"].get<std::string>(), testing::StartsWith("<|im_start|>user\nthe cat sat on <|im_end|>\n<|im_start|>assistant\n"));
+  EXPECT_THAT(with(framed)["text"].get<std::string>(),
+              testing::StartsWith("<|im_start|>user\nthe cat sat on <|im_end|>\n<|im_start|>assistant\n"));
   std::ofstream(at("run/model/generation_config.json")) << R"({"max_new_tokens": 7})";
   Args unlimited = base;
   std::erase(unlimited, "--max-new-tokens"), std::erase(unlimited, "60");
@@ -396,20 +433,24 @@ TEST_F(Cli, GenerationEndsAtAStopStringAndFollowsItsConfig) {
   const auto twenty = nlohmann::json::parse(coca(unlimited).out);
   EXPECT_EQ(twenty["ids"].size() + twenty["prompt_ids"].size(), 20u) << "max_length counts the prompt";
   std::ofstream(at("run/model/generation_config.json")) << R"({"max_length": 3})";
-  expect_refused(unlimited, 2, "generation_config.json: max_length is 3 tokens, and the prompt alone has 16; give --max-new-tokens");
+  expect_refused(unlimited, 2,
+                 "generation_config.json: max_length is 3 tokens, and the prompt alone has 16; give --max-new-tokens");
   EXPECT_EQ(with({})["ids"].size(), 60u) << "a flag wins";
   std::ofstream(at("run/model/generation_config.json")) << nlohmann::json{{"stop_strings", {stop}}};
   EXPECT_EQ(with({})["text"], cut["text"]);
   EXPECT_EQ(with({"--stop", "never, seen"})["text"], text) << "a flag wins";
   expect_refused({"generate", "--model", at("run/model"), "--prompt", "x", "--chat"}, 2, "has no chat template");
-  expect_refused({"generate", "--model", at("run/model"), "--prompt", "x", "--system", "y"}, 2, "--system: needs --chat");
-  expect_refused({"generate", "--model", at("run/model"), "--prompt", "x", "--chat", "--chat-template", "odd"}, 2, "chatml");
+  expect_refused({"generate", "--model", at("run/model"), "--prompt", "x", "--system", "y"}, 2,
+                 "--system: needs --chat");
+  expect_refused({"generate", "--model", at("run/model"), "--prompt", "x", "--chat", "--chat-template", "odd"}, 2,
+                 "chatml");
   std::ofstream(at("run/model/generation_config.json")) << R"({"temperature": "hot"})";
   expect_refused(base, 1, "generation_config.json");
 }
 
 TEST_F(Cli, RandomModelsInEitherPrecision) {
-  const std::string config = put("config.json", R"({"model_type": "llama", "attention_type": "coca-slack", "vocab_size": 300,
+  const std::string config =
+      put("config.json", R"({"model_type": "llama", "attention_type": "coca-slack", "vocab_size": 300,
       "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
       "max_position_embeddings": 32})");
   std::map<std::string, int64_t> sizes;
@@ -419,16 +460,17 @@ TEST_F(Cli, RandomModelsInEitherPrecision) {
     ASSERT_EQ(coca(init).code, 0);
     expect_refused(init, 1, "exists already");
     sizes[precision] = static_cast<int64_t>(fs::file_size(at(precision) + "/model.safetensors"));
-    const Outcome ppl = coca({"eval", "ppl", "--model", at(precision), "--text", text_file(), "--lengths", "64", "--stride", "64",
-                              "--max-tokens", "300", "--precision", precision, "--json", at(precision + ".json")});
+    const Outcome ppl =
+        coca({"eval", "ppl", "--model", at(precision), "--text", text_file(), "--lengths", "64", "--stride", "64",
+              "--max-tokens", "300", "--precision", precision, "--json", at(precision + ".json")});
     ASSERT_EQ(ppl.code, 0) << ppl.err;
     nll[precision] = io::read_json(at(precision + ".json")).at("results").at(0).at("nll").get<double>();
   }
   EXPECT_NEAR(nll["f32"], std::log(300.0), 0.1);  // nothing is known
   EXPECT_NE(nll["bf16"], nll["f32"]);
   EXPECT_NEAR(nll["bf16"], nll["f32"], 4 * 0x1p-8);  // a rounding of logits below 4
-  const Outcome text = coca({"generate", "--model", at("bf16"), "--prompt", "the cat", "--max-new-tokens", "8", "--precision", "bf16",
-                             "--ignore-eos"});
+  const Outcome text = coca({"generate", "--model", at("bf16"), "--prompt", "the cat", "--max-new-tokens", "8",
+                             "--precision", "bf16", "--ignore-eos"});
   EXPECT_EQ(text.code, 0) << text.err;
   EXPECT_LT(sizes["bf16"], 0.6 * static_cast<double>(sizes["f32"]));
   expect_refused({"init", "--out", at("x")}, 2, "--model-config");
@@ -441,7 +483,8 @@ TEST_F(Cli, AUsedFolderNeedsResume) {
   const Outcome again = coca(tiny_train("run", {"--resume"}));  // nothing left to do
   EXPECT_EQ(again.code, 0) << again.err;
   EXPECT_THAT(again.out, HasSubstr("run is already complete: all 30 steps are done"));
-  expect_refused(tiny_train("run", {"--resume", "--attention", "rope"}), 2, "--attention is \"rope\"; the run that is resumed has \"coca-slack\"");
+  expect_refused(tiny_train("run", {"--resume", "--attention", "rope"}), 2,
+                 "--attention is \"rope\"; the run that is resumed has \"coca-slack\"");
 }
 
 TEST_F(Cli, ResumeAloneTakesTheSavedOptions) {
@@ -452,7 +495,8 @@ TEST_F(Cli, ResumeAloneTakesTheSavedOptions) {
   const Outcome again = coca(alone);
   EXPECT_EQ(again.code, 0) << again.err;
   EXPECT_THAT(again.out, HasSubstr("run is already complete: all 30 steps are done"));
-  const Outcome longer = coca(with(alone, {"--steps", "32", "--learning-rate", "0.001", "--log-interval", "1", "--tensorboard", at("events")}));
+  const Outcome longer = coca(
+      with(alone, {"--steps", "32", "--learning-rate", "0.001", "--log-interval", "1", "--tensorboard", at("events")}));
   EXPECT_EQ(longer.code, 0) << longer.err;
   EXPECT_EQ(train::read_metrics(at("run/metrics.csv")).back().step, 32);
   EXPECT_FALSE(fs::is_empty(at("events")));
@@ -464,20 +508,27 @@ TEST_F(Cli, ResumeAloneTakesTheSavedOptions) {
   expect_refused(alone, 2, "no checkpoint to resume from");
 }
 
-// Whatever integer is asked for, the answer comes soon: it is done, or refused by one line that names the flag and the value.
+// Whatever integer is asked for, the answer comes soon: it is done, or refused by one line that names the flag and the
+// value.
 TEST_F(Cli, HugeAndNegativeIntegersAreRefused) {
   ASSERT_EQ(coca(tiny_train("run")).code, 0);
   const std::string model = at("run/model"), text = put("text.txt", cats_and_dogs(50));
-  const Args finetune = {"finetune", "--model", model, "--text", text, "--out", at("tuned")}, study = {"study", "--text", text, "--out", at("study")};
+  const Args finetune = {"finetune", "--model", model, "--text", text, "--out", at("tuned")},
+             study = {"study", "--text", text, "--out", at("study")};
   const Args ppl = {"eval", "ppl", "--model", model, "--text", text}, passkey = {"eval", "passkey", "--model", model};
   struct Case {
     Args command;
     std::vector<const char*> flags;
   };
-  for (const Case& c : {Case{tiny_train("new"), {"--batch", "--accumulation", "--steps", "--layers", "--width", "--length", "--dilation", "--layer-window"}},
-                        Case{finetune, {"--batch", "--length", "--lora-rank", "--steps"}}, Case{study, {"--batch", "--multiples", "--passkey-trials"}},
-                        Case{ppl, {"--lengths", "--stride", "--window"}}, Case{passkey, {"--trials", "--lengths", "--new-tokens"}},
-                        Case{{"eval", "ruler", "--model", model}, {"--samples", "--lengths"}}, Case{{"bench", "decode"}, {"--lengths", "--layers", "--repeats"}}})
+  for (const Case& c :
+       {Case{tiny_train("new"),
+             {"--batch", "--accumulation", "--steps", "--layers", "--width", "--length", "--dilation",
+              "--layer-window"}},
+        Case{finetune, {"--batch", "--length", "--lora-rank", "--steps"}},
+        Case{study, {"--batch", "--multiples", "--passkey-trials"}}, Case{ppl, {"--lengths", "--stride", "--window"}},
+        Case{passkey, {"--trials", "--lengths", "--new-tokens"}},
+        Case{{"eval", "ruler", "--model", model}, {"--samples", "--lengths"}},
+        Case{{"bench", "decode"}, {"--lengths", "--layers", "--repeats"}}})
     for (const char* flag : c.flags)
       for (const char* value : {"4611686018427387904", "9223372036854775807", "-9223372036854775808"})
         expect_refused(with(c.command, {flag, value}), 2, fmt::format("{} is {}", flag, value));
@@ -486,8 +537,11 @@ TEST_F(Cli, HugeAndNegativeIntegersAreRefused) {
 // Waits until the run in `folder` has written two rows of metrics, or has ended.
 void wait_for_training(test::Program& program, const std::string& folder) {
   const fs::path metrics = folder + "/metrics.csv";
-  const auto trained = [&] { return fs::exists(metrics) && fs::file_size(metrics) > 0 && train::read_metrics(metrics).size() >= 2; };
-  for (int i = 0; i < 6000 && !program.ended() && !trained(); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  const auto trained = [&] {
+    return fs::exists(metrics) && fs::file_size(metrics) > 0 && train::read_metrics(metrics).size() >= 2;
+  };
+  for (int i = 0; i < 6000 && !program.ended() && !trained(); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
   ASSERT_FALSE(program.ended()) << program.wait().err;
 }
 

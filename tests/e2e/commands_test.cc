@@ -36,15 +36,18 @@ class Commands : public test::CliFixture {
 };
 
 TEST_F(Commands, TokenizerOfBytes) {
-  const Args encode = {"tokenizer", "encode", "--tokenizer", "byte"}, decode = {"tokenizer", "decode", "--tokenizer", "byte"};
+  const Args encode = {"tokenizer", "encode", "--tokenizer", "byte"},
+             decode = {"tokenizer", "decode", "--tokenizer", "byte"};
   EXPECT_EQ(out_of(with(encode, {"abc"})), "97 98 99\n");
   EXPECT_EQ(out_of(with(decode, {"97", "98", "99"})), "abc\n");
   EXPECT_EQ(out_of(encode), "\n") << "standard input is empty";
   EXPECT_EQ(out_of(decode), "\n");
-  const std::string lines = put("lines.txt", "ab\n\nc"), json = put("texts.jsonl", "\"a\\nb\"\n\"\"\n"), ids = put("ids.jsonl", "[97,10]\n[]\n[255]\n");
+  const std::string lines = put("lines.txt", "ab\n\nc"), json = put("texts.jsonl", "\"a\\nb\"\n\"\"\n"),
+                    ids = put("ids.jsonl", "[97,10]\n[]\n[255]\n");
   EXPECT_EQ(out_of(with(encode, {"--lines", lines})), "[97,98]\n[]\n[99]\n");
   EXPECT_EQ(out_of(with(encode, {"--json-lines", json})), "[97,10,98]\n[]\n");
-  EXPECT_EQ(out_of(with(decode, {"--lines", ids})), "\"a\\n\"\n\"\"\n\"\xef\xbf\xbd\"\n") << "half a character is replaced";
+  EXPECT_EQ(out_of(with(decode, {"--lines", ids})), "\"a\\n\"\n\"\"\n\"\xef\xbf\xbd\"\n")
+      << "half a character is replaced";
   expect_refused(with(encode, {"--lines", lines, "abc"}), 2, "exclude each other");
   expect_refused(with(encode, {"--json-lines", lines}), 1, "lines.txt:1");
   expect_refused(with(encode, {"--json-lines", ids}), 1, "ids.jsonl:1: expected a JSON string");
@@ -65,8 +68,10 @@ TEST_F(Commands, TokenizerIsTrainedUsedAndDescribed) {
     decode.push_back(ids.substr(at, end == std::string::npos ? ids.size() - 1 - at : end - at));
   }
   EXPECT_EQ(out_of(decode), "the cat sat\n");
-  EXPECT_THAT(out_of({"tokenizer", "info", "--tokenizer", at("tok")}), AllOf(HasSubstr("ids                 290"), HasSubstr("fingerprint")));
-  const nlohmann::json facts = nlohmann::json::parse(out_of({"tokenizer", "info", "--json", "-", "--tokenizer", "byte"}));
+  EXPECT_THAT(out_of({"tokenizer", "info", "--tokenizer", at("tok")}),
+              AllOf(HasSubstr("ids                 290"), HasSubstr("fingerprint")));
+  const nlohmann::json facts =
+      nlohmann::json::parse(out_of({"tokenizer", "info", "--json", "-", "--tokenizer", "byte"}));
   EXPECT_EQ(facts.at("vocab_size"), 257);
   EXPECT_EQ(facts.at("bos"), 256);
   expect_refused({"tokenizer", "train", "--out", at("tok2")}, 2, "--text: no text given");
@@ -89,7 +94,8 @@ TEST_F(Commands, MethodsAreListedAndCounted) {
   }
   EXPECT_EQ(all.size(), 1296u);
   const int trained = uses.at("training"), evaluated = uses.at("evaluation") + trained;
-  EXPECT_THAT(text, HasSubstr(fmt::format("{} of 1,296 combinations can be evaluated, {} of these trained", evaluated, trained)));
+  EXPECT_THAT(text, HasSubstr(fmt::format("{} of 1,296 combinations can be evaluated, {} of these trained", evaluated,
+                                          trained)));
 }
 
 TEST_F(Commands, MethodsFitATerminal) {
@@ -113,20 +119,53 @@ TEST_F(Commands, StudyWritesItsReportAndIsNotDoneTwice) {
     for (int w = 0; w < 300; ++w) text += words[(w * w + d * w + d) % 9];
     put(fmt::format("text/doc{:02d}.txt", d), text);
   }
-  const Args study = {"study", "--text", at("text"), "--out", at("out"), "--methods", "rope,coca-slack", "--ntk-methods", "rope", "--layers", "1", "--width", "16",
-                      "--heads", "2", "--length", "64", "--batch", "2", "--steps", "12", "--warmup-steps", "2", "--multiples", "1,2", "--eval-documents", "1",
-                      "--eval-tokens", "300", "--passkey-trials", "1"};
-  const auto tables = [](const std::string& out) { return out.substr(out.find("Perplexity by"), out.find("Training") - out.find("Perplexity by")); };
+  const Args study = {"study",
+                      "--text",
+                      at("text"),
+                      "--out",
+                      at("out"),
+                      "--methods",
+                      "rope,coca-slack",
+                      "--ntk-methods",
+                      "rope",
+                      "--layers",
+                      "1",
+                      "--width",
+                      "16",
+                      "--heads",
+                      "2",
+                      "--length",
+                      "64",
+                      "--batch",
+                      "2",
+                      "--steps",
+                      "12",
+                      "--warmup-steps",
+                      "2",
+                      "--multiples",
+                      "1,2",
+                      "--eval-documents",
+                      "1",
+                      "--eval-tokens",
+                      "300",
+                      "--passkey-trials",
+                      "1"};
+  const auto tables = [](const std::string& out) {
+    return out.substr(out.find("Perplexity by"), out.find("Training") - out.find("Perplexity by"));
+  };
   const Outcome dry = coca(with(study, {"--dry-run"}));
   EXPECT_EQ(dry.code, 0) << dry.err;
-  EXPECT_THAT(dry.out, AllOf(HasSubstr("2 trainings of 12 steps, 3 evaluations"), HasSubstr("memory: about"), HasSubstr("disk: about"), HasSubstr("nothing was written\n")));
+  EXPECT_THAT(dry.out, AllOf(HasSubstr("2 trainings of 12 steps, 3 evaluations"), HasSubstr("memory: about"),
+                             HasSubstr("disk: about"), HasSubstr("nothing was written\n")));
   EXPECT_FALSE(std::filesystem::exists(at("out")));
   const Outcome first = coca(study);
   ASSERT_EQ(first.code, 0) << first.err;
   EXPECT_THAT(first.out, HasSubstr("2 trainings and 3 evaluations are to be done: about "));
-  EXPECT_THAT(first.out, AllOf(HasSubstr("coca-slack"), HasSubstr("rope + dynamic NTK"), HasSubstr("report: " + at("out/report.html"))));
+  EXPECT_THAT(first.out, AllOf(HasSubstr("coca-slack"), HasSubstr("rope + dynamic NTK"),
+                               HasSubstr("report: " + at("out/report.html"))));
   EXPECT_THAT(first.err, HasSubstr("coca-slack seed 0: training  12 steps"));
-  for (const char* file : {"out/report.html", "out/report.md"}) EXPECT_GT(std::filesystem::file_size(at(file)), 1000u) << file;
+  for (const char* file : {"out/report.html", "out/report.md"})
+    EXPECT_GT(std::filesystem::file_size(at(file)), 1000u) << file;
   const auto trained = std::filesystem::last_write_time(at("out/report.html"));
   const Outcome second = coca(study);
   EXPECT_EQ(second.code, 0) << second.err;
@@ -138,27 +177,36 @@ TEST_F(Commands, StudyWritesItsReportAndIsNotDoneTwice) {
 
 TEST_F(Commands, AStudyNamesTheTrainingsThatWereGivenUp) {
   for (int d = 0; d < 12; ++d) put(fmt::format("text/doc{:02d}.txt", d), cats_and_dogs(6 + d));
-  const Args study = {"study", "--text", at("text"), "--out", at("out"), "--methods", "rope,alibi", "--ntk-methods", "rope", "--layers", "1", "--width", "16", "--heads", "2",
-                      "--length", "32", "--batch", "2", "--steps", "20", "--warmup-steps", "1", "--multiples", "1,2", "--eval-documents", "1", "--eval-tokens", "200",
-                      "--passkey-share", "0", "--learning-rate", "1e39"};
+  const Args study = {"study",      "--text",           at("text"), "--out",          at("out"), "--methods",
+                      "rope,alibi", "--ntk-methods",    "rope",     "--layers",       "1",       "--width",
+                      "16",         "--heads",          "2",        "--length",       "32",      "--batch",
+                      "2",          "--steps",          "20",       "--warmup-steps", "1",       "--multiples",
+                      "1,2",        "--eval-documents", "1",        "--eval-tokens",  "200",     "--passkey-share",
+                      "0",          "--learning-rate",  "1e39"};
   const Outcome none = coca(study);
   EXPECT_EQ(none.code, 1);
-  EXPECT_THAT(none.err, HasSubstr("coca: 2 of 2 trainings were given up, because their numbers were no longer finite: rope seed 0, alibi seed 0; "));
+  EXPECT_THAT(none.err, HasSubstr("coca: 2 of 2 trainings were given up, because their numbers were no longer finite: "
+                                  "rope seed 0, alibi seed 0; "));
   EXPECT_THAT(none.out, HasSubstr("report: " + at("out/report.html")));
   EXPECT_TRUE(std::filesystem::exists(at("out/results.json")));
   // Another study, one training of which has a file that says it was given up.
   const Args sound = with(study, {"--learning-rate", "1e-3", "--out", at("some")});
-  for (const std::string file : {"runs/alibi-s0/result.json", "runs/alibi-s0/metrics.csv"}) put("some/" + file, io::read_file(at("out/" + file)));
+  for (const std::string file : {"runs/alibi-s0/result.json", "runs/alibi-s0/metrics.csv"})
+    put("some/" + file, io::read_file(at("out/" + file)));
   const Outcome some = coca(sound);
   EXPECT_EQ(some.code, 0) << some.err;
-  EXPECT_THAT(some.err, HasSubstr("warning: 1 of 2 trainings was given up, because its numbers were no longer finite: alibi seed 0\n"));
+  EXPECT_THAT(
+      some.err,
+      HasSubstr("warning: 1 of 2 trainings was given up, because its numbers were no longer finite: alibi seed 0\n"));
   // A model that cannot be measured at one length.
   nlohmann::json result = io::read_json(at("some/runs/rope-s0/result.json"));
   result["evaluations"][0]["perplexity"][1]["perplexity"] = "nan";
   io::write_json(at("some/runs/rope-s0/result.json"), result);
   const Outcome unmeasured = coca(sound);
   EXPECT_EQ(unmeasured.code, 1);
-  EXPECT_THAT(unmeasured.err, HasSubstr("warning: the perplexity is nan at length 64 of rope seed 0: a model cannot be measured there\n"));
+  EXPECT_THAT(
+      unmeasured.err,
+      HasSubstr("warning: the perplexity is nan at length 64 of rope seed 0: a model cannot be measured there\n"));
   EXPECT_THAT(unmeasured.out, HasSubstr("report: " + at("some/report.html")));
 }
 
@@ -222,7 +270,8 @@ TEST_F(Commands, VerifyPassesAndFails) {
   const auto golden = test::golden_dir();
   COCA_SKIP_WITHOUT(golden);
   const std::string model = (golden / "gpt_neox_coca").string();
-  EXPECT_THAT(out_of({"verify", model}), AllOf(HasSubstr("== " + model), HasSubstr("pass"), HasSubstr(" cases, 0 failed\n")));
+  EXPECT_THAT(out_of({"verify", model}),
+              AllOf(HasSubstr("== " + model), HasSubstr("pass"), HasSubstr(" cases, 0 failed\n")));
   EXPECT_THAT(out_of({"verify", model, "--quiet"}), testing::Not(HasSubstr("pass\n")));
   const Outcome strict = coca({"verify", model, "--tolerance", "1e-12"});
   EXPECT_EQ(strict.code, 1);

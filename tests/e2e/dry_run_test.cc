@@ -20,33 +20,40 @@ class DryRun : public test::CliFixture {
   std::set<std::pair<std::string, fs::file_time_type>> files() const {
     std::set<std::pair<std::string, fs::file_time_type>> found;
     for (const fs::directory_entry& e : fs::recursive_directory_iterator(dir_.path()))
-      if (e.path().filename() != "stdout.txt" && e.path().filename() != "stderr.txt" && e.path() != dir_.path()) found.emplace(e.path().string(), e.last_write_time());
+      if (e.path().filename() != "stdout.txt" && e.path().filename() != "stderr.txt" && e.path() != dir_.path())
+        found.emplace(e.path().string(), e.last_write_time());
     return found;
   }
   std::string estimate(const Args& args) {
     const auto before = files();
     const Outcome o = coca(with(args, {"--dry-run"}));
     EXPECT_EQ(o.code, 0) << o.err;
-    EXPECT_THAT(o.out, AllOf(HasSubstr("tokens"), HasSubstr("time: about"), HasSubstr("memory: about"), HasSubstr("dry run: nothing else was computed, nothing was written\n")));
+    EXPECT_THAT(o.out, AllOf(HasSubstr("tokens"), HasSubstr("time: about"), HasSubstr("memory: about"),
+                             HasSubstr("dry run: nothing else was computed, nothing was written\n")));
     EXPECT_EQ(files(), before);
     return o.out;
   }
   std::string text() { return fs::exists(at("text.txt")) ? at("text.txt") : put("text.txt", cats_and_dogs(100)); }
   Args train(const std::string& out) {
-    return {"train", "--text", text(), "--out", at(out), "--layers", "1", "--width", "32", "--heads", "2", "--length", "32", "--batch", "4", "--steps", "10", "--warmup-steps", "1"};
+    return {"train", "--text",   text(), "--out",   at(out), "--layers", "1",  "--width",        "32", "--heads",
+            "2",     "--length", "32",   "--batch", "4",     "--steps",  "10", "--warmup-steps", "1"};
   }
 };
 
 TEST_F(DryRun, Training) {
-  EXPECT_THAT(estimate(train("run")), AllOf(HasSubstr("training"), HasSubstr("1,280"), HasSubstr("10 steps of 128 tokens"), HasSubstr("disk: about")));
-  EXPECT_THAT(estimate(with(train("run"), {"--validation-text", text(), "--validation-windows", "8", "--validation-interval", "5", "--accumulation", "2"})),
+  EXPECT_THAT(estimate(train("run")), AllOf(HasSubstr("training"), HasSubstr("1,280"),
+                                            HasSubstr("10 steps of 128 tokens"), HasSubstr("disk: about")));
+  EXPECT_THAT(estimate(with(train("run"), {"--validation-text", text(), "--validation-windows", "8",
+                                           "--validation-interval", "5", "--accumulation", "2"})),
               AllOf(HasSubstr("2,560"), HasSubstr("validation"), HasSubstr("512")));
   // Speed is measured on the windows that run together: those of a slice.
-  EXPECT_THAT(estimate(train("run")), HasSubstr("measured just now on a model of this shape and 4 windows of 32 tokens\n"));
+  EXPECT_THAT(estimate(train("run")),
+              HasSubstr("measured just now on a model of this shape and 4 windows of 32 tokens\n"));
   EXPECT_THAT(estimate(with(train("run"), {"--slices", "2"})), HasSubstr("and 2 windows of 32 tokens\n"));
   // Activations that are remade are not counted, but those of one layer.
   const auto mib = [&](const std::string& recompute) {
-    const std::string out = estimate(with(train("run"), {"--layers", "8", "--width", "64", "--length", "128", "--batch", "64", "--recompute", recompute}));
+    const std::string out = estimate(with(train("run"), {"--layers", "8", "--width", "64", "--length", "128", "--batch",
+                                                         "64", "--recompute", recompute}));
     std::istringstream amount(out.substr(out.find("memory: about ") + 14));
     double value = 0;
     std::string unit;
@@ -63,15 +70,20 @@ TEST_F(DryRun, Training) {
 TEST_F(DryRun, FineTuningAndEvaluations) {
   ASSERT_EQ(coca(train("base")).code, 0);
   const std::string model = at("base/model");
-  const Args tune = {"finetune", "--model", model, "--text", text(), "--length", "32", "--batch", "4", "--out", at("tuned")};
+  const Args tune = {"finetune", "--model", model, "--text", text(),     "--length",
+                     "32",       "--batch", "4",   "--out",  at("tuned")};
   EXPECT_THAT(estimate(with(tune, {"--steps", "7"})), HasSubstr("parameters, 7 steps of 128 tokens"));
   const auto tokens = static_cast<int64_t>(fs::file_size(text()));  // bytes
-  EXPECT_THAT(estimate(with(tune, {"--epochs", "2"})), HasSubstr(fmt::format("parameters, {} steps", (2 * ((tokens - 31) / 32) + 3) / 4)));
+  EXPECT_THAT(estimate(with(tune, {"--epochs", "2"})),
+              HasSubstr(fmt::format("parameters, {} steps", (2 * ((tokens - 31) / 32) + 3) / 4)));
   const Args of_model = {"--model", model, "--lengths", "32,64"}, far = {"--model", model, "--lengths", "1100,2200"};
-  EXPECT_THAT(estimate(with(with({"eval", "ppl"}, of_model), {"--text", text(), "--stride", "32", "--max-tokens", "64"})),
-              AllOf(HasSubstr("length 32"), HasSubstr("length 64"), HasSubstr("all")));
-  EXPECT_THAT(estimate(with(with({"eval", "passkey"}, far), {"--trials", "2"})), AllOf(HasSubstr("length 1100"), HasSubstr("11,000"), HasSubstr("22,000")));
-  EXPECT_THAT(estimate(with(with({"eval", "ruler"}, far), {"--tasks", "vt", "--samples", "3"})), AllOf(HasSubstr("3,300"), HasSubstr("6,600")));
+  EXPECT_THAT(
+      estimate(with(with({"eval", "ppl"}, of_model), {"--text", text(), "--stride", "32", "--max-tokens", "64"})),
+      AllOf(HasSubstr("length 32"), HasSubstr("length 64"), HasSubstr("all")));
+  EXPECT_THAT(estimate(with(with({"eval", "passkey"}, far), {"--trials", "2"})),
+              AllOf(HasSubstr("length 1100"), HasSubstr("11,000"), HasSubstr("22,000")));
+  EXPECT_THAT(estimate(with(with({"eval", "ruler"}, far), {"--tasks", "vt", "--samples", "3"})),
+              AllOf(HasSubstr("3,300"), HasSubstr("6,600")));
 }
 
 // What a run refuses before it works, its dry run refuses in the same words, and neither leaves anything.
@@ -81,8 +93,10 @@ TEST_F(DryRun, RefusesWhatTheRunRefuses) {
   fs::copy(at("base/model"), at("other/model"), fs::copy_options::recursive);
   const std::string model = at("base/model"), none = at("none"), far = put("far.txt", "short");
   const Args tune = {"finetune", "--model", model, "--text", text(), "--steps", "3", "--out", none};
-  const Args passkey = {"eval", "passkey", "--model", model}, ruler = {"eval", "ruler", "--model", model, "--tasks", "vt"};
-  const Args ppl = {"eval", "ppl", "--model", model, "--text", text()}, study = {"study", "--text", text(), "--test-text", text(), "--steps", "20", "--out", none};
+  const Args passkey = {"eval", "passkey", "--model", model},
+             ruler = {"eval", "ruler", "--model", model, "--tasks", "vt"};
+  const Args ppl = {"eval", "ppl", "--model", model, "--text", text()},
+             study = {"study", "--text", text(), "--test-text", text(), "--steps", "20", "--out", none};
   const std::vector<std::pair<Args, std::string>> cases = {
       {{"train", "--out", none}, "--text: no training text"},
       {train("base"), "already holds a training run"},
@@ -131,11 +145,16 @@ TEST_F(DryRun, RefusesWhatTheRunRefuses) {
 
 TEST_F(DryRun, CountsWhatIsLeft) {
   ASSERT_EQ(coca(train("run")).code, 0);
-  EXPECT_THAT(estimate({"train", "--resume", "--out", at("run"), "--steps", "25"}), AllOf(HasSubstr("15 steps of 128 tokens left of 25, after step 10"), HasSubstr("1,920")));
-  EXPECT_THAT(estimate(with(train("other"), {"--validation-text", text(), "--validation-windows", "8", "--validation-interval", "3"})), HasSubstr("1,024")) << "after 3, 6, 9 and 10";
+  EXPECT_THAT(estimate({"train", "--resume", "--out", at("run"), "--steps", "25"}),
+              AllOf(HasSubstr("15 steps of 128 tokens left of 25, after step 10"), HasSubstr("1,920")));
+  EXPECT_THAT(estimate(with(train("other"),
+                            {"--validation-text", text(), "--validation-windows", "8", "--validation-interval", "3"})),
+              HasSubstr("1,024"))
+      << "after 3, 6, 9 and 10";
   // As many parameters as the run says: its vocabulary is rounded up.
   const std::string all = coca(train("second")).out;
-  EXPECT_THAT(estimate(train("third")), HasSubstr(all.substr(all.find(": ") + 2, all.find(" parameters") - all.find(": ") - 2) + " parameters"));
+  EXPECT_THAT(estimate(train("third")),
+              HasSubstr(all.substr(all.find(": ") + 2, all.find(" parameters") - all.find(": ") - 2) + " parameters"));
   const Args two = {"eval", "ppl", "--text", text(), "--lengths", "32", "--model", at("run/model")};
   Args both = two;
   both.insert(both.end(), {"--model", at("second/model"), "--dry-run"});

@@ -19,13 +19,14 @@ using testing::HasSubstr;
 class EvalCli : public test::CliFixture {
  protected:
   void SetUp() override {
-    const Outcome made = coca({"train", "--text", put("train.txt", std::string(500, 'a')), "--out", at("run"), "--layers", "1",
-                               "--width", "16", "--heads", "2", "--length", "16", "--batch", "1", "--steps", "1",
-                               "--warmup-steps", "1"});
+    const Outcome made = coca({"train", "--text", put("train.txt", std::string(500, 'a')), "--out", at("run"),
+                               "--layers", "1", "--width", "16", "--heads", "2", "--length", "16", "--batch", "1",
+                               "--steps", "1", "--warmup-steps", "1"});
     ASSERT_EQ(made.code, 0) << made.err;
   }
   Outcome coca(Args args) {
-    if (args[0] == "eval") args.insert(args.begin() + 2, {"--model", at("run/model"), "--json", at("out.json"), "--csv", at("out.csv")});
+    if (args[0] == "eval")
+      args.insert(args.begin() + 2, {"--model", at("run/model"), "--json", at("out.json"), "--csv", at("out.csv")});
     return CliFixture::coca(args);
   }
   nlohmann::json result() const { return io::read_json(at("out.json")); }
@@ -43,7 +44,8 @@ TEST_F(EvalCli, FlagsWinOverTheProtocol) {
   EXPECT_EQ(r["results"][0]["windows"], 2);  // of 512 among 1501 tokens
   EXPECT_EQ(r["results"][0]["scored_tokens"], 2 * 255);
   EXPECT_EQ(r["results"][0]["run_tokens"], 2 * 512);
-  o = coca({"eval", "ppl", "--text", text, "--protocol", "llama.cpp", "--lengths", "100", "--scored", "new", "--bos", "never"});
+  o = coca({"eval", "ppl", "--text", text, "--protocol", "llama.cpp", "--lengths", "100", "--scored", "new", "--bos",
+            "never"});
   ASSERT_EQ(o.code, 0) << o.err;
   r = result();
   EXPECT_EQ(r["protocol"]["join"], "joined");
@@ -79,8 +81,8 @@ TEST_F(EvalCli, Pg19FoldersAreReadAsPublished) {
   EXPECT_THAT(coca({"eval", "ppl", "--text", at("pg"), "--split", "validation"}).err, HasSubstr("pg/validation"));
 }
 
-// The excerpts of two books with title pages, cut by hand and by --max-tokens. With --min-tokens above --max-tokens the program
-// keeps a longer piece at first.
+// The excerpts of two books with title pages, cut by hand and by --max-tokens. With --min-tokens above --max-tokens the
+// program keeps a longer piece at first.
 TEST_F(EvalCli, MaxTokensTakesTheMiddleOfEachDocument) {
   std::string first(1001, 'a'), second(700, 'b');
   for (size_t i = 0; i < first.size(); ++i) first[i] = static_cast<char>('a' + i * i % 23);
@@ -97,13 +99,14 @@ TEST_F(EvalCli, MaxTokensTakesTheMiddleOfEachDocument) {
   EXPECT_EQ(nll({"--text", at("whole"), "--max-tokens", "100", "--min-tokens", "601"}), nll({"--text", at("middle")}));
   EXPECT_EQ(nll({"--text", at("whole"), "--max-tokens", "100", "--cut", "start"}), nll({"--text", at("start")}));
   EXPECT_NE(nll({"--text", at("start")}), nll({"--text", at("middle")}));
-  EXPECT_THAT(coca({"eval", "ppl", "--text", at("whole"), "--lengths", "32", "--max-tokens", "100"}).out, HasSubstr("; at most 100 of each, from its middle"));
+  EXPECT_THAT(coca({"eval", "ppl", "--text", at("whole"), "--lengths", "32", "--max-tokens", "100"}).out,
+              HasSubstr("; at most 100 of each, from its middle"));
 }
 
 TEST_F(EvalCli, BooksOfPg19sLayout) {
   COCA_SKIP_WITHOUT(test::books_dir());
-  const Outcome o = coca({"eval", "ppl", "--text", test::books_dir().string(), "--lengths", "64", "--stride", "64", "--max-tokens",
-                          "200", "--max-documents", "2"});
+  const Outcome o = coca({"eval", "ppl", "--text", test::books_dir().string(), "--lengths", "64", "--stride", "64",
+                          "--max-tokens", "200", "--max-documents", "2"});
   ASSERT_EQ(o.code, 0) << o.err;
   const auto r = result();
   ASSERT_EQ(r["documents"].size(), 2u);
@@ -116,7 +119,8 @@ TEST_F(EvalCli, BooksOfPg19sLayout) {
 TEST_F(EvalCli, PasskeyProtocolsAndWhatWinsOverThem) {
   Outcome o = coca({"eval", "passkey", "--protocol", "landmark", "--lengths", "0,50", "--trials", "3"});
   ASSERT_EQ(o.code, 0) << o.err;
-  EXPECT_THAT(o.out, HasSubstr("protocol: landmark (lengths in characters, wording landmark, place random, keys 1..50000, 3 trials a cell)"));
+  EXPECT_THAT(o.out, HasSubstr("protocol: landmark (lengths in characters, wording landmark, place random, keys "
+                               "1..50000, 3 trials a cell)"));
   EXPECT_THAT(o.out, HasSubstr("rule first-number in 10 tokens"));
   EXPECT_THAT(o.out, HasSubstr("No key was found. No length lies within the trained 16 tokens"));
   auto r = result();
@@ -124,7 +128,8 @@ TEST_F(EvalCli, PasskeyProtocolsAndWhatWinsOverThem) {
   ASSERT_EQ(r["cells"].size(), 2u);
   EXPECT_TRUE(r["cells"][1]["depth"].is_null() && r["cells"][1]["nll"].is_null());
   EXPECT_EQ(lines("out.csv"), 3);
-  o = coca({"eval", "passkey", "--protocol", "coca", "--lengths", "400", "--trials", "2", "--depths", "0,1", "--rule", "exact", "--digits", "2"});
+  o = coca({"eval", "passkey", "--protocol", "coca", "--lengths", "400", "--trials", "2", "--depths", "0,1", "--rule",
+            "exact", "--digits", "2"});
   ASSERT_EQ(o.code, 0) << o.err;
   r = result();
   EXPECT_EQ(r["protocol"]["wording"], "coca");
@@ -134,7 +139,8 @@ TEST_F(EvalCli, PasskeyProtocolsAndWhatWinsOverThem) {
   ASSERT_EQ(r["cells"].size(), 2u);
   EXPECT_TRUE(r["cells"][0]["nll"].is_number());
   EXPECT_THAT(coca({"eval", "passkey", "--protocol", "posy"}).err, HasSubstr("expected one of ours, landmark"));
-  EXPECT_THAT(coca({"eval", "passkey", "--rule", "contains", "--new-tokens", "0"}).err, HasSubstr("--new-tokens is 0; expected at least 1 with --rule contains"));
+  EXPECT_THAT(coca({"eval", "passkey", "--rule", "contains", "--new-tokens", "0"}).err,
+              HasSubstr("--new-tokens is 0; expected at least 1 with --rule contains"));
   EXPECT_THAT(coca({"eval", "passkey", "--digits", "3", "--key-least", "5"}).err, HasSubstr("give one of them"));
 }
 
@@ -142,8 +148,10 @@ TEST_F(EvalCli, ModelsSideBySide) {
   std::filesystem::create_directories(at("other"));
   std::filesystem::copy(at("run/model"), at("other/model"), std::filesystem::copy_options::recursive);
   const std::string text = put("a.txt", cats_and_dogs(20));
-  const Args both = {"eval", "ppl", "--model", at("run/model"), "--model", at("other/model"), "--text", text, "--lengths", "16,32", "--stride", "8", "--json", at("both.json"),
-                     "--csv", at("both.csv"), "--document-csv", at("documents.csv")};
+  const Args both = {
+      "eval",  "ppl",          "--model",        at("run/model"),    "--model", at("other/model"), "--text",
+      text,    "--lengths",    "16,32",          "--stride",         "8",       "--json",          at("both.json"),
+      "--csv", at("both.csv"), "--document-csv", at("documents.csv")};
   Outcome o = CliFixture::coca(both);
   ASSERT_EQ(o.code, 0) << o.err;
   EXPECT_THAT(o.out, testing::ContainsRegex("other +32"));
@@ -181,13 +189,21 @@ TEST_F(EvalCli, ModelsSideBySide) {
   EXPECT_EQ(kept["results"][1]["nll"], r["results"][1]["nll"]);
   EXPECT_EQ(lines("documents.csv"), 3);
   EXPECT_THAT(io::read_file(at("documents.csv")), HasSubstr("partial"));
-  // What can be seen without running a model is seen before any work: an adapter or a file that does not fit the second one.
+  // What can be seen without running a model is seen before any work: an adapter or a file that does not fit the second
+  // one.
   io::write_file_atomic(weights, sound);
-  ASSERT_EQ(CliFixture::coca({"finetune", "--model", at("run/model"), "--text", text, "--length", "16", "--lora-rank", "2", "--steps", "1", "--out", at("lora")}).code, 0);
-  ASSERT_EQ(CliFixture::coca({"train", "--text", text, "--out", at("wide"), "--layers", "1", "--width", "32", "--heads", "2", "--length", "16", "--batch", "1", "--steps", "1",
-                              "--warmup-steps", "1"}).code, 0);
+  ASSERT_EQ(CliFixture::coca({"finetune", "--model", at("run/model"), "--text", text, "--length", "16", "--lora-rank",
+                              "2", "--steps", "1", "--out", at("lora")})
+                .code,
+            0);
+  ASSERT_EQ(CliFixture::coca({"train", "--text", text, "--out", at("wide"), "--layers", "1", "--width", "32", "--heads",
+                              "2", "--length", "16", "--batch", "1", "--steps", "1", "--warmup-steps", "1"})
+                .code,
+            0);
   for (const Args& more : {Args{}, Args{"--dry-run"}}) {
-    o = CliFixture::coca(with({"eval", "ppl", "--model", at("run/model"), "--model", at("wide/model"), "--adapter", at("lora/adapter"), "--text", text, "--json", at("none.json")}, more));
+    o = CliFixture::coca(with({"eval", "ppl", "--model", at("run/model"), "--model", at("wide/model"), "--adapter",
+                               at("lora/adapter"), "--text", text, "--json", at("none.json")},
+                              more));
     EXPECT_NE(o.code, 0);
     EXPECT_THAT(o.err, AllOf(testing::StartsWith("coca: " + at("wide/model") + ": "), HasSubstr("lora/adapter")));
     EXPECT_EQ(o.out, "");
@@ -196,7 +212,10 @@ TEST_F(EvalCli, ModelsSideBySide) {
   o = CliFixture::coca(with(both, {"--json", at("none.json")}));
   EXPECT_THAT(o.err, testing::StartsWith("coca: " + at("other/model") + ": "));
   EXPECT_EQ(o.out, "");
-  EXPECT_THAT(CliFixture::coca({"eval", "ppl", "--model", at("run/model"), "--model", at("nowhere"), "--text", text, "--json", at("none.json")}).err, HasSubstr("nowhere"));
+  EXPECT_THAT(CliFixture::coca({"eval", "ppl", "--model", at("run/model"), "--model", at("nowhere"), "--text", text,
+                                "--json", at("none.json")})
+                  .err,
+              HasSubstr("nowhere"));
   EXPECT_FALSE(std::filesystem::exists(at("none.json")));
 }
 
@@ -205,12 +224,14 @@ TEST_F(EvalCli, TermKeepsWhatIsDone) {
   Outcome o;
   for (int milliseconds = 250; !std::filesystem::exists(at("out.json")); milliseconds *= 2) {
     ASSERT_LT(milliseconds, 300000) << o.err;
-    test::Program program(dir_.path(), {"eval", "passkey", "--model", at("run/model"), "--lengths", "100", "--trials", "5000", "--depths", "0.5", "--wording", "compact",
-                                        "--json", at("out.json"), "--csv", at("out.csv")});
+    test::Program program(
+        dir_.path(), {"eval", "passkey", "--model", at("run/model"), "--lengths", "100", "--trials", "5000", "--depths",
+                      "0.5", "--wording", "compact", "--json", at("out.json"), "--csv", at("out.csv")});
     std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
     program.terminate();
     o = program.wait();
-    ASSERT_TRUE(o.code == 130 || o.code == 1000 + SIGTERM) << o.code << o.err;  // the latter: before it watches for signals
+    ASSERT_TRUE(o.code == 130 || o.code == 1000 + SIGTERM)
+        << o.code << o.err;  // the latter: before it watches for signals
   }
   EXPECT_EQ(o.code, 130);
   const auto r = result();
@@ -218,7 +239,8 @@ TEST_F(EvalCli, TermKeepsWhatIsDone) {
   const int64_t done = r["cells"][0]["trials"];
   EXPECT_GT(done, 0);
   EXPECT_LT(done, 5000);
-  EXPECT_THAT(r["missing"][0].get<std::string>(), HasSubstr(fmt::format("{} of 5,000 trials of length 100", grouped(5000 - done))));
+  EXPECT_THAT(r["missing"][0].get<std::string>(),
+              HasSubstr(fmt::format("{} of 5,000 trials of length 100", grouped(5000 - done))));
   EXPECT_THAT(r["ended_by"].get<std::string>(), HasSubstr("stopped at length 100"));
   EXPECT_THAT(o.out, HasSubstr("partial: missing "));
   EXPECT_THAT(o.err, HasSubstr("stopped at length 100"));
@@ -229,14 +251,23 @@ TEST_F(EvalCli, TermKeepsWhatIsDone) {
 // Stopped within its first length, a perplexity is that of the windows until then, and marked as such.
 TEST_F(EvalCli, TermKeepsTheWindowsOfAnUnfinishedLength) {
   const std::string text = put("long.txt", cats_and_dogs(20000));
-  ASSERT_EQ(coca({"train", "--text", put("a.txt", cats_and_dogs(5)), "--out", at("masked"), "--layers", "1", "--width", "16", "--heads", "2", "--length", "16", "--batch", "1",
-                  "--steps", "1", "--warmup-steps", "1", "--direction", "bidirectional"}).code, 0);
-  for (const Args& task : {Args{"eval", "ppl", "--model", at("run/model"), "--stride", "1"}, {"eval", "mlm", "--model", at("masked/model"), "--batch-tokens", "12"}}) {
+  ASSERT_EQ(coca({"train",   "--text",      put("a.txt", cats_and_dogs(5)),
+                  "--out",   at("masked"),  "--layers",
+                  "1",       "--width",     "16",
+                  "--heads", "2",           "--length",
+                  "16",      "--batch",     "1",
+                  "--steps", "1",           "--warmup-steps",
+                  "1",       "--direction", "bidirectional"})
+                .code,
+            0);
+  for (const Args& task : {Args{"eval", "ppl", "--model", at("run/model"), "--stride", "1"},
+                           {"eval", "mlm", "--model", at("masked/model"), "--batch-tokens", "12"}}) {
     Outcome o;
     std::filesystem::remove(at("out.json"));
     for (int milliseconds = 250; !std::filesystem::exists(at("out.json")); milliseconds *= 2) {
       ASSERT_LT(milliseconds, 300000) << o.err;
-      test::Program program(dir_.path(), with(task, {"--text", text, "--lengths", "12,64", "--json", at("out.json"), "--csv", at("out.csv")}));
+      test::Program program(dir_.path(), with(task, {"--text", text, "--lengths", "12,64", "--json", at("out.json"),
+                                                     "--csv", at("out.csv")}));
       std::this_thread::sleep_for(std::chrono::milliseconds(milliseconds));
       program.terminate();
       o = program.wait();
@@ -247,7 +278,9 @@ TEST_F(EvalCli, TermKeepsTheWindowsOfAnUnfinishedLength) {
     const int64_t done = r["results"][0]["windows"], planned = r["results"][0]["planned_windows"];
     EXPECT_GT(done, 0);
     EXPECT_LT(done, planned);
-    EXPECT_EQ(r["missing"], (nlohmann::json{fmt::format("{} of {} windows of length 12", grouped(planned - done), grouped(planned)), "length 64"}));
+    EXPECT_EQ(r["missing"],
+              (nlohmann::json{fmt::format("{} of {} windows of length 12", grouped(planned - done), grouped(planned)),
+                              "length 64"}));
     EXPECT_THAT(o.out, HasSubstr("12 (partial)"));
     EXPECT_THAT(o.out, testing::Not(HasSubstr("exceed the trained length"))) << "64 was not run";
     EXPECT_THAT(io::read_file(at("out.csv")), HasSubstr("partial"));
@@ -257,7 +290,8 @@ TEST_F(EvalCli, TermKeepsTheWindowsOfAnUnfinishedLength) {
 // The spread over a few windows, or over one and a tail, says nothing.
 TEST_F(EvalCli, TooFewWindowsHaveNoInterval) {
   const auto row = [&](int64_t tokens) {
-    const Outcome o = coca({"eval", "ppl", "--text", put("a.txt", cats_and_dogs(20)), "--lengths", "16", "--stride", "16", "--max-tokens", std::to_string(tokens)});
+    const Outcome o = coca({"eval", "ppl", "--text", put("a.txt", cats_and_dogs(20)), "--lengths", "16", "--stride",
+                            "16", "--max-tokens", std::to_string(tokens)});
     EXPECT_EQ(o.code, 0) << o.err;
     return o.out;
   };
@@ -272,7 +306,8 @@ TEST_F(EvalCli, TooFewWindowsHaveNoInterval) {
 TEST_F(EvalCli, StreamsThroughTheForgettingCache) {
   put("a/1.txt", cats_and_dogs(40));
   put("a/2.txt", cats_and_dogs(40));
-  Outcome o = coca({"eval", "stream", "--text", at("a"), "--tokens", "3000", "--interval", "500", "--pattern", "streaming-llm", "--sinks", "4", "--window", "12"});
+  Outcome o = coca({"eval", "stream", "--text", at("a"), "--tokens", "3000", "--interval", "500", "--pattern",
+                    "streaming-llm", "--sinks", "4", "--window", "12"});
   ASSERT_EQ(o.code, 0) << o.err;
   EXPECT_THAT(o.out, HasSubstr("stream: 2 documents, 3,000 tokens scored"));
   EXPECT_THAT(o.out, testing::Not(HasSubstr("note")));
@@ -283,7 +318,8 @@ TEST_F(EvalCli, StreamsThroughTheForgettingCache) {
   EXPECT_EQ(r["points"][5]["tokens"], 3000);
   EXPECT_EQ(r["points"][5]["cache_bytes"], r["points"][1]["cache_bytes"]);
   EXPECT_EQ(lines("out.csv"), 7);
-  o = coca({"eval", "stream", "--text", at("a"), "--pattern", "lm-infinite", "--middle-top-k", "2", "--middle-from-layer", "0"});
+  o = coca({"eval", "stream", "--text", at("a"), "--pattern", "lm-infinite", "--middle-top-k", "2",
+            "--middle-from-layer", "0"});
   ASSERT_EQ(o.code, 0) << o.err;
   EXPECT_THAT(o.out, HasSubstr("the 2 best keys of the middle from layer 0 on"));
   EXPECT_THAT(o.out, HasSubstr("nothing is forgotten"));
@@ -312,20 +348,30 @@ TEST_F(EvalCli, RulerByTaskAndLength) {
 // 2^32 and more: refused by the flag, or no more than the text has.
 TEST_F(EvalCli, CountsBeyondAllNeedAreRefusedAtOnce) {
   const std::string text = put("a.txt", cats_and_dogs(3)), most = "2147483647", tokens = "1099511627776";
-  EXPECT_THAT(coca({"eval", "passkey", "--trials", "4294967296"}).err, HasSubstr("--trials is 4294967296; expected at most 1000000"));
-  EXPECT_THAT(coca({"eval", "ruler", "--samples", "4294967296"}).err, HasSubstr("--samples is 4294967296; expected at most 1000000"));
+  EXPECT_THAT(coca({"eval", "passkey", "--trials", "4294967296"}).err,
+              HasSubstr("--trials is 4294967296; expected at most 1000000"));
+  EXPECT_THAT(coca({"eval", "ruler", "--samples", "4294967296"}).err,
+              HasSubstr("--samples is 4294967296; expected at most 1000000"));
   for (const char* task : {"passkey", "ruler", "ppl"})
-    EXPECT_THAT(coca({"eval", task, "--lengths", "1100,4611686018427387904"}).err, HasSubstr("--lengths is 4611686018427387904; expected at most " + most));
-  EXPECT_EQ(coca({"eval", "ppl", "--text", text, "--lengths", most, "--stride", most, "--max-tokens", tokens, "--max-documents", most}).code, 0);
+    EXPECT_THAT(coca({"eval", task, "--lengths", "1100,4611686018427387904"}).err,
+                HasSubstr("--lengths is 4611686018427387904; expected at most " + most));
+  EXPECT_EQ(coca({"eval", "ppl", "--text", text, "--lengths", most, "--stride", most, "--max-tokens", tokens,
+                  "--max-documents", most})
+                .code,
+            0);
   EXPECT_EQ(coca({"eval", "stream", "--text", text, "--tokens", tokens, "--chunk", most, "--interval", most}).code, 0);
 }
 
 // Finite weights whose logits are not.
 TEST_F(EvalCli, APerplexityThatIsNotFiniteIsWrittenAndFails) {
   const std::string text = put("a.txt", cats_and_dogs(5)), masked = at("masked/model");
-  ASSERT_EQ(coca({"train", "--text", text, "--out", at("masked"), "--layers", "1", "--width", "16", "--heads", "2", "--length", "16", "--batch", "1", "--steps", "1",
-                  "--warmup-steps", "1", "--direction", "bidirectional"}).code, 0);
-  const Args ppl = {"eval", "ppl", "--text", text, "--lengths", "8,16"}, stream = {"eval", "stream", "--text", text, "--tokens", "100"};
+  ASSERT_EQ(coca({"train", "--text",         text, "--out",       at("masked"),   "--layers", "1", "--width",
+                  "16",    "--heads",        "2",  "--length",    "16",           "--batch",  "1", "--steps",
+                  "1",     "--warmup-steps", "1",  "--direction", "bidirectional"})
+                .code,
+            0);
+  const Args ppl = {"eval", "ppl", "--text", text, "--lengths", "8,16"},
+             stream = {"eval", "stream", "--text", text, "--tokens", "100"};
   const Args mlm = {"eval", "mlm", "--text", text, "--lengths", "16", "--model", masked};
   const auto spoil = [](const std::string& model) {
     std::string bytes = io::read_file(model + "/model.safetensors");
@@ -333,10 +379,13 @@ TEST_F(EvalCli, APerplexityThatIsNotFiniteIsWrittenAndFails) {
     std::memcpy(&header, bytes.data(), sizeof header);
     const auto range = nlohmann::json::parse(bytes.substr(8, header)).at("embed_out.weight").at("data_offsets");
     const float huge = 3e38f;
-    for (uint64_t i = range[0]; i < range[1]; i += sizeof huge) std::memcpy(bytes.data() + 8 + header + i, &huge, sizeof huge);
+    for (uint64_t i = range[0]; i < range[1]; i += sizeof huge)
+      std::memcpy(bytes.data() + 8 + header + i, &huge, sizeof huge);
     io::write_file_atomic(model + "/model.safetensors", bytes);
   };
-  const auto run = [&](const Args& args) { return args == mlm ? CliFixture::coca(with(args, {"--json", at("out.json")})) : coca(args); };
+  const auto run = [&](const Args& args) {
+    return args == mlm ? CliFixture::coca(with(args, {"--json", at("out.json")})) : coca(args);
+  };
   for (const Args& args : {ppl, stream, mlm}) ASSERT_EQ(run(args).code, 0) << args[1];
   spoil(at("run/model"));
   spoil(masked);
@@ -344,7 +393,8 @@ TEST_F(EvalCli, APerplexityThatIsNotFiniteIsWrittenAndFails) {
     std::filesystem::remove(at("out.json"));
     const Outcome o = run(args);
     EXPECT_EQ(o.code, 1) << where;
-    EXPECT_THAT(o.err, testing::ContainsRegex("warning: the perplexity is (nan|inf) at " + where + ": the model cannot be measured there\n"));
+    EXPECT_THAT(o.err, testing::ContainsRegex("warning: the perplexity is (nan|inf) at " + where +
+                                              ": the model cannot be measured there\n"));
     EXPECT_FALSE(result().empty());
   };
   expect_fails(ppl, "length 8, (nan|inf) at length 16");

@@ -27,10 +27,13 @@ class Finetune : public test::CliFixture {
     ASSERT_EQ(trained.code, 0) << trained.err;
   }
   Args tune(const std::string& out, const Args& more = {}) {
-    return with({"finetune", "--model", at("base/model"), "--data", at("examples.jsonl"), "--out", at(out), "--batch", "2", "--steps", "6"}, more);
+    return with({"finetune", "--model", at("base/model"), "--data", at("examples.jsonl"), "--out", at(out), "--batch",
+                 "2", "--steps", "6"},
+                more);
   }
   std::string generate(const Args& more) {
-    const Outcome o = coca(with({"generate", "--prompt", "say ab: ", "--temperature", "0", "--max-new-tokens", "8"}, more));
+    const Outcome o =
+        coca(with({"generate", "--prompt", "say ab: ", "--temperature", "0", "--max-new-tokens", "8"}, more));
     EXPECT_EQ(o.code, 0) << o.err;
     return o.out;
   }
@@ -81,16 +84,21 @@ TEST_F(Finetune, ExamplesLongerThanTheWindowAreCounted) {
 }
 
 TEST_F(Finetune, ExamplesAndTextsInTrainingAndValidationAreNamed) {
-  put("validation.jsonl", "{\"prompt\": \"say aa: \", \"answer\": \"zz\"}\n{\"prompt\": \"say bb:  \", \"answer\": \"bbbb\"}\n");
+  put("validation.jsonl",
+      "{\"prompt\": \"say aa: \", \"answer\": \"zz\"}\n{\"prompt\": \"say bb:  \", \"answer\": \"bbbb\"}\n");
   const Outcome examples = coca(tune("out", {"--validation-data", at("validation.jsonl")}));
   ASSERT_EQ(examples.code, 0) << examples.err;
-  EXPECT_THAT(examples.err, HasSubstr(fmt::format("warning: {}:2 (training) and {}:2 (validation) are the same document", at("examples.jsonl"), at("validation.jsonl"))));
+  EXPECT_THAT(examples.err,
+              HasSubstr(fmt::format("warning: {}:2 (training) and {}:2 (validation) are the same document",
+                                    at("examples.jsonl"), at("validation.jsonl"))));
   EXPECT_THAT(examples.err, testing::Not(HasSubstr("validation.jsonl:1")));
   EXPECT_THAT(examples.out, testing::ContainsRegex("validation documents also trained on +1\n"));
   put("copy/b.txt", cats_and_dogs(100) + "\n");
-  const Outcome text = coca({"finetune", "--model", at("base/model"), "--text", at("text.txt"), "--validation-text", at("copy"), "--out", at("text"), "--steps", "1", "--batch", "1"});
+  const Outcome text = coca({"finetune", "--model", at("base/model"), "--text", at("text.txt"), "--validation-text",
+                             at("copy"), "--out", at("text"), "--steps", "1", "--batch", "1"});
   ASSERT_EQ(text.code, 0) << text.err;
-  EXPECT_THAT(text.err, HasSubstr(at("text.txt") + " (training) and " + at("copy/b.txt") + " (validation) are the same document"));
+  EXPECT_THAT(text.err, HasSubstr(at("text.txt") + " (training) and " + at("copy/b.txt") +
+                                  " (validation) are the same document"));
 }
 
 TEST_F(Finetune, AnAdapterIsTrainedUsedAndMerged) {
@@ -112,13 +120,18 @@ TEST_F(Finetune, AnAdapterIsTrainedUsedAndMerged) {
   };
   refused("merged", "exists already");
   refused("base/model", "would replace an input, --model " + at("base/model"));
-  refused("base/model/merged", "--out " + at("base/model/merged") + " lies in --model " + at("base/model") + "; choose a folder outside of it");
+  refused("base/model/merged", "--out " + at("base/model/merged") + " lies in --model " + at("base/model") +
+                                   "; choose a folder outside of it");
   refused("lora/adapter/a/b", "lies in --adapter");
   EXPECT_FALSE(std::filesystem::exists(at("base/model/merged")) || std::filesystem::exists(at("lora/adapter/a")));
-  for (const Args& option : {Args{"--lora-alpha", "16"}, {"--lora-dropout", "0.1"}, {"--lora-targets", "*"}, {"--lora-scaling", "root-of-rank"}}) {
+  for (const Args& option : {Args{"--lora-alpha", "16"},
+                             {"--lora-dropout", "0.1"},
+                             {"--lora-targets", "*"},
+                             {"--lora-scaling", "root-of-rank"}}) {
     const Outcome more = coca(tune("more", with(option, {"--adapter", at("lora/adapter")})));
     EXPECT_EQ(more.code, 2);
-    EXPECT_THAT(more.err, HasSubstr(option[0] + ": the adapter to go on from, " + at("lora/adapter") + ", has its own; leave the option out"));
+    EXPECT_THAT(more.err, HasSubstr(option[0] + ": the adapter to go on from, " + at("lora/adapter") +
+                                    ", has its own; leave the option out"));
   }
 }
 
@@ -135,9 +148,14 @@ TEST_F(Finetune, WrongUseIsRefusedInOneLine) {
   refused(tune("o", {"--train", "*t_proj*"}), 2, "\"*t_proj*\" matches nothing");
   refused(tune("o", {"--stages", "paper"}), 2, "expected coca-paper");
   refused(tune("o", {"--lora-rank", "2", "--freeze", "*"}), 2, "with an adapter");
-  for (const Args& option : {Args{"--lora-alpha", "5"}, {"--lora-alpha", "16"}, {"--lora-dropout", "0.1"}, {"--lora-targets", "*"}, {"--lora-scaling", "root-of-rank"},
+  for (const Args& option : {Args{"--lora-alpha", "5"},
+                             {"--lora-alpha", "16"},
+                             {"--lora-dropout", "0.1"},
+                             {"--lora-targets", "*"},
+                             {"--lora-scaling", "root-of-rank"},
                              {"--config", put("lora.json", R"({"lora_alpha": 5})")}})
-    refused(tune("o", option), 2, (option[0] == "--config" ? "--lora-alpha" : option[0]) + ": no LoRA adapter is trained; add --lora-rank");
+    refused(tune("o", option), 2,
+            (option[0] == "--config" ? "--lora-alpha" : option[0]) + ": no LoRA adapter is trained; add --lora-rank");
   std::ofstream(at("bad.jsonl")) << "{\"prompt\": \"p\"}\n";
   refused({"finetune", "--model", at("base/model"), "--data", at("bad.jsonl")}, 1,
           "bad.jsonl:1: field \"answer\" is missing");

@@ -20,7 +20,8 @@ using testing::HasSubstr;
 using testing::Not;
 using testing::StartsWith;
 
-constexpr const char* kShape = R"({"model_type": "llama", "attention_type": "coca-slack", "vocab_size": 260, "hidden_size": 32,
+constexpr const char* kShape =
+    R"({"model_type": "llama", "attention_type": "coca-slack", "vocab_size": 260, "hidden_size": 32,
   "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 32})";
 
 // A variable of the environment for the life of this.
@@ -80,25 +81,37 @@ class Flags : public test::CliFixture {
 };
 
 TEST_F(Flags, AMisspeltFlagGetsTheNearest) {
-  expect_refused({"train", "--lr", "1e-3"}, "--lr: no such option of coca train; did you mean --learning-rate?", "train --help");
-  expect_refused({"finetune", "--lr=1e-3"}, "--lr: no such option of coca finetune; did you mean --learning-rate?", "finetune --help");
-  expect_refused({"train", "--stepz", "3"}, "--stepz: no such option of coca train; did you mean --steps?", "train --help");
-  expect_refused({"train", "--learning_rate", "3"}, "--learning_rate: no such option of coca train; did you mean --learning-rate?", "train --help");
-  expect_refused({"train", "--num-layers", "3"}, "--num-layers: no such option of coca train; did you mean --layers?", "train --help");
-  expect_refused({"train", "--hidden-size", "3"}, "--hidden-size: no such option of coca train; did you mean --width?", "train --help");
-  expect_refused({"eval", "ppl", "--modl", "x"}, "--modl: no such option of coca eval ppl; did you mean --model?", "eval ppl --help");
-  expect_refused({"generate", "--max-tokens", "3"}, "--max-tokens: no such option of coca generate; did you mean --max-new-tokens?", "generate --help");
-  expect_refused({"info", "--thread", "3"}, "--thread: no such option of coca info; did you mean --threads?", "info --help");
+  expect_refused({"train", "--lr", "1e-3"}, "--lr: no such option of coca train; did you mean --learning-rate?",
+                 "train --help");
+  expect_refused({"finetune", "--lr=1e-3"}, "--lr: no such option of coca finetune; did you mean --learning-rate?",
+                 "finetune --help");
+  expect_refused({"train", "--stepz", "3"}, "--stepz: no such option of coca train; did you mean --steps?",
+                 "train --help");
+  expect_refused({"train", "--learning_rate", "3"},
+                 "--learning_rate: no such option of coca train; did you mean --learning-rate?", "train --help");
+  expect_refused({"train", "--num-layers", "3"}, "--num-layers: no such option of coca train; did you mean --layers?",
+                 "train --help");
+  expect_refused({"train", "--hidden-size", "3"}, "--hidden-size: no such option of coca train; did you mean --width?",
+                 "train --help");
+  expect_refused({"eval", "ppl", "--modl", "x"}, "--modl: no such option of coca eval ppl; did you mean --model?",
+                 "eval ppl --help");
+  expect_refused({"generate", "--max-tokens", "3"},
+                 "--max-tokens: no such option of coca generate; did you mean --max-new-tokens?", "generate --help");
+  expect_refused({"info", "--thread", "3"}, "--thread: no such option of coca info; did you mean --threads?",
+                 "info --help");
   expect_refused({"train", "--zebra", "3"}, "--zebra: no such option of coca train", "train --help");
   expect_refused({"info", "-x"}, "-x: no such option of coca info", "info --help");
-  expect_refused({"--steps", "3", "train"}, "--steps: no such option of coca; options of a command stand behind it: coca train --steps ...", "--help");
+  expect_refused({"--steps", "3", "train"},
+                 "--steps: no such option of coca; options of a command stand behind it: coca train --steps ...",
+                 "--help");
 }
 
 TEST_F(Flags, AMisspeltCommandGetsTheNearest) {
   expect_refused({"trian"}, "trian: no such command of coca; did you mean coca train?", "--help");
   expect_refused({"Train", "--steps", "3"}, "Train: no such command of coca; did you mean coca train?", "--help");
   expect_refused({"eval", "pl"}, "pl: no such command of coca eval; did you mean coca eval ppl?", "eval --help");
-  expect_refused({"bench", "atention"}, "atention: no such command of coca bench; did you mean coca bench attention?", "bench --help");
+  expect_refused({"bench", "atention"}, "atention: no such command of coca bench; did you mean coca bench attention?",
+                 "bench --help");
   expect_refused({"ppl"}, "ppl: no such command of coca; did you mean coca eval ppl?", "--help");
   expect_refused({"zebra"}, "zebra: no such command of coca", "--help");
   expect_refused({"help", "trian"}, "trian: no such command of coca; did you mean coca train?", "--help");
@@ -107,25 +120,34 @@ TEST_F(Flags, AMisspeltCommandGetsTheNearest) {
 TEST_F(Flags, AWrongValueGetsTheNearest) {
   const Outcome kind = coca({"train", "--text", text(), "--attention", "coca-slak"});
   EXPECT_EQ(kind.code, 2);
-  EXPECT_THAT(kind.err, AllOf(StartsWith("coca: --attention: \"coca-slak\" is unknown; expected one of rope, "), HasSubstr("; did you mean coca-slack?\n")));
-  EXPECT_THAT(coca({"eval", "ppl", "--model", model(), "--text", text(), "--protocol", "slidng"}).err, HasSubstr("; did you mean sliding?\n"));
+  EXPECT_THAT(kind.err, AllOf(StartsWith("coca: --attention: \"coca-slak\" is unknown; expected one of rope, "),
+                              HasSubstr("; did you mean coca-slack?\n")));
+  EXPECT_THAT(coca({"eval", "ppl", "--model", model(), "--text", text(), "--protocol", "slidng"}).err,
+              HasSubstr("; did you mean sliding?\n"));
   EXPECT_THAT(coca({"study", "--preset", "smal"}).err, HasSubstr("; did you mean small?\n"));
-  EXPECT_THAT(coca({"train", "--config", put("c.json", R"({"attention": "Rope"})")}).err, HasSubstr("; did you mean rope?\n"));
-  EXPECT_THAT(coca({"train", "--config", put("d.json", R"({"lr": 1})")}).err, HasSubstr("unknown option \"lr\"; did you mean \"learning_rate\"?\n"));
+  EXPECT_THAT(coca({"train", "--config", put("c.json", R"({"attention": "Rope"})")}).err,
+              HasSubstr("; did you mean rope?\n"));
+  EXPECT_THAT(coca({"train", "--config", put("d.json", R"({"lr": 1})")}).err,
+              HasSubstr("unknown option \"lr\"; did you mean \"learning_rate\"?\n"));
 }
 
 // Of every option whose value is no good: the message begins with its flag.
 TEST_F(Flags, ErrorsBeginWithTheOption) {
-  const Args train = {"train", "--text", text(), "--layers", "1", "--width", "16", "--heads", "2", "--length", "16", "--steps", "2", "--out", at("out")};
+  const Args train = {"train", "--text",   text(), "--layers", "1", "--width", "16",     "--heads",
+                      "2",     "--length", "16",   "--steps",  "2", "--out",   at("out")};
   const Args lora = {"finetune", "--model", model(), "--text", text(), "--lora-rank", "2", "--out", at("out")};
-  const Args ppl = {"eval", "ppl", "--model", model(), "--text", text()}, passkey = {"eval", "passkey", "--model", model()};
-  const Args ring = {"bench", "ring", "--lengths", "64"}, tokens = {"tokenizer", "train", "--text", text(), "--out", at("out")};
+  const Args ppl = {"eval", "ppl", "--model", model(), "--text", text()},
+             passkey = {"eval", "passkey", "--model", model()};
+  const Args ring = {"bench", "ring", "--lengths", "64"},
+             tokens = {"tokenizer", "train", "--text", text(), "--out", at("out")};
   const std::vector<std::pair<Args, const char*>> cases = {
       {with(train, {"--learning-rate", "0"}), "--learning-rate is 0; expected more than 0"},
       {with(train, {"--min-learning-rate", "1"}), "--min-learning-rate is 1; expected 0 to --learning-rate, 0.001"},
       {with(train, {"--beta1", "1"}), "--beta1 is 1; expected at least 0 and less than 1"},
-      {with(train, {"--kv-heads", "1"}), "--kv-heads is 1; architecture gpt_neox has as many key/value heads as --heads, 2"},
-      {with(train, {"--dilation", "3", "--layer-window", "4"}), "--dilation has 1 number; expected 2, one per head, or 2, layer by layer"},
+      {with(train, {"--kv-heads", "1"}),
+       "--kv-heads is 1; architecture gpt_neox has as many key/value heads as --heads, 2"},
+      {with(train, {"--dilation", "3", "--layer-window", "4"}),
+       "--dilation has 1 number; expected 2, one per head, or 2, layer by layer"},
       {with(lora, {"--lora-alpha", "0"}), "--lora-alpha is 0; expected more than 0"},
       {with(lora, {"--lora-targets", "abc"}), "--lora-targets: \"abc\" matches nothing of "},
       {with(lora, {"--freeze", "*"}), "--freeze: chooses parameters of the model; with an adapter"},
@@ -136,17 +158,21 @@ TEST_F(Flags, ErrorsBeginWithTheOption) {
       {{"study", "--length", "1"}, "--length is 1; expected at least 2"},
       {with(ppl, {"--lengths", "8,1"}), "--lengths is 1; expected at least 2"},
       {with(ppl, {"--max-tokens", "1"}), "--max-tokens is 1; expected at least 2, or 0 (all)"},
-      {with(ppl, {"--lengths", "8", "--min-tokens", "99999999"}), "--min-tokens is 99999999; of 1 document none has as many"},
+      {with(ppl, {"--lengths", "8", "--min-tokens", "99999999"}),
+       "--min-tokens is 99999999; of 1 document none has as many"},
       {with(ppl, {"--protocol", "abc"}), "--protocol is \"abc\"; expected one of sliding, "},
       {with(passkey, {"--lengths", "7"}), "--lengths holds 7 (tokens): a passkey prompt of 7 tokens has no room"},
-      {{"eval", "ruler", "--model", model(), "--tasks", "niah_single_1", "--lengths", "7"}, "--lengths holds 7: niah_single_1: the shortest prompt takes "},
+      {{"eval", "ruler", "--model", model(), "--tasks", "niah_single_1", "--lengths", "7"},
+       "--lengths holds 7: niah_single_1: the shortest prompt takes "},
       {with(passkey, {"--key-most", "7"}), "--key-most is 7; expected at least --key-least, 10000"},
       {with(passkey, {"--digits", "0"}), "--digits is 0; expected at least 1"},
       {with(passkey, {"--new-tokens", "7"}), "--new-tokens is 7; expected 0, as rule exact"},
-      {{"generate", "--model", model(), "--prompt", "x", "--chat-template", "chatml"}, "--chat-template chatml: needs --chat"},
+      {{"generate", "--model", model(), "--prompt", "x", "--chat-template", "chatml"},
+       "--chat-template chatml: needs --chat"},
       {{"generate", "--model", model(), "--prompt", "x", "--stop", ""}, "--stop: a string is empty"},
       {with(ring, {"--kv-heads", "3"}), "--kv-heads is 3; expected a divisor of heads, 4, or 0"},
-      {{"bench", "ring", "--lengths", "100", "--machines", "64"}, "--lengths holds 100; expected at least 128, two chunks for each of 64 machines"},
+      {{"bench", "ring", "--lengths", "100", "--machines", "64"},
+       "--lengths holds 100; expected at least 128, two chunks for each of 64 machines"},
       {{"bench", "decode", "--tokens", "0"}, "--tokens is 0; expected at least 1"},
       {with(tokens, {"--vocab-size", "7"}), "--vocab-size is 7; expected 260 to 1000000"},
       {with(tokens, {"--type", "word"}), "--type is \"word\"; expected bpe or unigram"},
@@ -179,18 +205,27 @@ TEST_F(Flags, InputsThatAreNotThereAreNamedFirst) {
 
 TEST_F(Flags, MissingValuesAndFlagsInTheirPlace) {
   expect_refused({"train", "--steps"}, "--steps: needs a value (INT)", "train --help");
-  expect_refused({"train", "--steps", "--batch", "3"}, "--steps: needs a value (INT), but --batch follows, which is a flag; if that is the value, write --steps=--batch",
+  expect_refused(
+      {"train", "--steps", "--batch", "3"},
+      "--steps: needs a value (INT), but --batch follows, which is a flag; if that is the value, write --steps=--batch",
+      "train --help");
+  expect_refused({"train", "--text", "--resume"},
+                 "--text: needs a value (PATH,...), but --resume follows, which is a flag; if that is the value, write "
+                 "--text=--resume",
                  "train --help");
-  expect_refused({"train", "--text", "--resume"}, "--text: needs a value (PATH,...), but --resume follows, which is a flag; if that is the value, write --text=--resume",
+  expect_refused({"train", "--text", "a.txt", "b.txt"},
+                 "\"b.txt\": give --text once for each value, or the values separated by commas; a pattern of file "
+                 "names stands in quotes",
                  "train --help");
-  expect_refused({"train", "--text", "a.txt", "b.txt"}, "\"b.txt\": give --text once for each value, or the values separated by commas; a pattern of file names stands in quotes", "train --help");
-  expect_refused({"train", "--out", "a", "text"}, "\"text\": coca train takes no argument here; did you mean --text?", "train --help");
+  expect_refused({"train", "--out", "a", "text"}, "\"text\": coca train takes no argument here; did you mean --text?",
+                 "train --help");
   expect_refused({"info", "a", "b"}, "\"b\": coca info takes no argument here", "info --help");
   expect_refused({"info", "--help=3"}, "--help=3: takes no value", "info --help");
 }
 
 TEST_F(Flags, AValueMayLookLikeAFlag) {
-  for (const Args& prompt : {Args{"--prompt=--chat"}, Args{"--prompt", "--not-a-flag"}, Args{"--prompt", "-5"}, Args{"--prompt", "[a,b]"}}) {
+  for (const Args& prompt :
+       {Args{"--prompt=--chat"}, Args{"--prompt", "--not-a-flag"}, Args{"--prompt", "-5"}, Args{"--prompt", "[a,b]"}}) {
     const Outcome o = coca(with({"generate", "--model", model(), "--max-new-tokens", "1", "--json", "-"}, prompt));
     ASSERT_EQ(o.code, 0) << o.err;
     const std::string wanted = prompt.back().substr(prompt.size() == 1 ? prompt.back().find('=') + 1 : 0);
@@ -207,13 +242,16 @@ TEST_F(Flags, TheLastOfARepeatedFlagCountsAndIsSaid) {
   EXPECT_EQ(o.err, "note: --length is given more than once; only the last, 7, counts\n");
   EXPECT_EQ(nlohmann::json::parse(o.out)["length"], 7);
   EXPECT_EQ(coca({"info", model(), "--length", "5", "--length", "5"}).err, "");
-  EXPECT_EQ(coca({"tokenizer", "decode", "--tokenizer", "byte", "--ids", "97", "--ids", "98,99"}).out, "abc\n") << "lists add up";
+  EXPECT_EQ(coca({"tokenizer", "decode", "--tokenizer", "byte", "--ids", "97", "--ids", "98,99"}).out, "abc\n")
+      << "lists add up";
 }
 
 TEST_F(Flags, OldNamesWorkAndAreSaidOnce) {
-  const Outcome built = coca({"data", "build", "--input", text(), "--tokenizer", "byte", "--output", at("a.tok"), "--input", text()});
+  const Outcome built =
+      coca({"data", "build", "--input", text(), "--tokenizer", "byte", "--output", at("a.tok"), "--input", text()});
   EXPECT_EQ(built.code, 0) << built.err;
-  EXPECT_THAT(built.err, StartsWith("note: --input is deprecated: use --text\nnote: --output is deprecated: use --out\n"));
+  EXPECT_THAT(built.err,
+              StartsWith("note: --input is deprecated: use --text\nnote: --output is deprecated: use --out\n"));
   EXPECT_TRUE(fs::exists(at("a.tok")));
   const Outcome info = coca({"tokenizer", "info", "--json", "--tokenizer", "byte"});
   EXPECT_EQ(info.err, "note: --json without a file is deprecated: use --json -\n");
@@ -221,12 +259,15 @@ TEST_F(Flags, OldNamesWorkAndAreSaidOnce) {
   const Outcome init = coca({"init", "--config", put("shape.json", kShape), "--out", at("old")});
   EXPECT_EQ(init.code, 0) << init.err;
   EXPECT_THAT(init.err, HasSubstr("use --model-config"));
-  const std::string config = put("old.json", R"({"kind": "rope", "lengths": 16, "heads": 1, "head_dim": 8, "repeats": 1, "warmup": 0})");
+  const std::string config =
+      put("old.json", R"({"kind": "rope", "lengths": 16, "heads": 1, "head_dim": 8, "repeats": 1, "warmup": 0})");
   const Outcome bench = coca({"bench", "attention", "--config", config, "--json", at("bench.json")});
   EXPECT_EQ(bench.code, 0) << bench.err;
   EXPECT_THAT(bench.err, StartsWith("note: " + config + ": \"kind\" is deprecated: use \"attention\"\n"));
   EXPECT_EQ(io::read_json(at("bench.json"))["options"]["attention"], nlohmann::json({"rope"}));
-  EXPECT_THAT(coca({"bench", "attention", "--config", put("both.json", R"({"kind": "rope", "attention": "rope"})")}).err, HasSubstr("which is there too"));
+  EXPECT_THAT(
+      coca({"bench", "attention", "--config", put("both.json", R"({"kind": "rope", "attention": "rope"})")}).err,
+      HasSubstr("which is there too"));
 }
 
 TEST_F(Flags, EveryCommandTakesConfigAndOneKindOfJson) {
@@ -239,7 +280,8 @@ TEST_F(Flags, EveryCommandTakesConfigAndOneKindOfJson) {
     if (help.find("--json ") != std::string::npos) {
       EXPECT_THAT(help, HasSubstr("--json PATH")) << name;
     }
-    for (const char* old : {"--input", "--output", "--kind", "--haystack"}) EXPECT_THAT(help, Not(HasSubstr(std::string(old) + " "))) << name;
+    for (const char* old : {"--input", "--output", "--kind", "--haystack"})
+      EXPECT_THAT(help, Not(HasSubstr(std::string(old) + " "))) << name;
     names.insert(command.back());
   }
   EXPECT_TRUE(names.contains("convert") && names.contains("ruler") && names.contains("ring"));
@@ -261,25 +303,31 @@ TEST_F(Flags, EveryNumberHasARange) {
       const auto expect_end = [&](const std::string& value, const std::string& end) {
         const Outcome o = coca(with(command, {flag + "=" + value}));
         EXPECT_EQ(o.code, 2) << testing::PrintToString(command) << flag;
-        EXPECT_THAT(o.err, AllOf(StartsWith("coca: " + flag + " is "), ContainsRegex("; expected " + end + " "))) << testing::PrintToString(command);
+        EXPECT_THAT(o.err, AllOf(StartsWith("coca: " + flag + " is "), ContainsRegex("; expected " + end + " ")))
+            << testing::PrintToString(command);
       };
       if (!any_sign.contains(flag)) expect_end("-1", "(at least|more than)");
       if (!any_size.contains(flag)) expect_end(whole ? "9000000000000000000" : "1e300", "at most");
     }
   }
   EXPECT_GT(flags, 150);
-  for (const Args& args : {Args{"train", "--rope-theta", "1e-300"}, Args{"train", "--adam-eps", "0"}, Args{"bench", "ring", "--gbit", "1e-300"}, Args{"study", "--factors", "2,0.5"}})
+  for (const Args& args : {Args{"train", "--rope-theta", "1e-300"}, Args{"train", "--adam-eps", "0"},
+                           Args{"bench", "ring", "--gbit", "1e-300"}, Args{"study", "--factors", "2,0.5"}})
     EXPECT_THAT(coca(args).err, HasSubstr("; expected at least ")) << testing::PrintToString(args);
-  EXPECT_THAT(coca({"train", "--config", put("eps.json", R"({"norm_eps": 1e300})")}).err, HasSubstr("\"norm_eps\" of " + at("eps.json") + " is 1e+300; expected at most 1"));
+  EXPECT_THAT(coca({"train", "--config", put("eps.json", R"({"norm_eps": 1e300})")}).err,
+              HasSubstr("\"norm_eps\" of " + at("eps.json") + " is 1e+300; expected at most 1"));
 }
 
 TEST_F(Flags, ALengthBeyondAllMemoryIsNamedByBench) {
-  for (const Args& args : {Args{"attention", "--lengths", "16,2147483647"}, Args{"ring", "--lengths", "2147483647"}, Args{"train", "--length", "2147483647"}}) {
+  for (const Args& args : {Args{"attention", "--lengths", "16,2147483647"}, Args{"ring", "--lengths", "2147483647"},
+                           Args{"train", "--length", "2147483647"}}) {
     Args all = args;
     all.insert(all.begin(), "bench");
     const Outcome o = coca(all);
     EXPECT_EQ(o.code, 2);
-    EXPECT_THAT(o.err, testing::ContainsRegex("lengths? 2147483647 x .* need at least .* of memory: lower one of these\n$")) << args[0];
+    EXPECT_THAT(o.err,
+                testing::ContainsRegex("lengths? 2147483647 x .* need at least .* of memory: lower one of these\n$"))
+        << args[0];
     EXPECT_EQ(o.out, "");
   }
   EXPECT_EQ(coca({"bench", "ring", "--heads", "0"}).code, 2);
@@ -287,29 +335,41 @@ TEST_F(Flags, ALengthBeyondAllMemoryIsNamedByBench) {
 
 TEST_F(Flags, ConfigFilesHoldSwitchesPositionalsAndSingleValues) {
   const std::string folder = model();
-  const std::string config = put("generate.json", fmt::format(R"({{"model": "{}", "prompt": "the", "max_new_tokens": 3, "ignore_eos": true, "echo": true, "stop": "never, seen"}})", folder));
+  const std::string config = put(
+      "generate.json",
+      fmt::format(
+          R"({{"model": "{}", "prompt": "the", "max_new_tokens": 3, "ignore_eos": true, "echo": true, "stop": "never, seen"}})",
+          folder));
   const Outcome generated = coca({"generate", "--config", config});
   EXPECT_EQ(generated.code, 0) << generated.err;
   EXPECT_THAT(generated.out, StartsWith("the"));
   EXPECT_THAT(coca({"generate", "--config", config, "--echo", "false"}).out, Not(StartsWith("the"))) << "a flag wins";
-  EXPECT_THAT(coca({"info", "--config", put("info.json", fmt::format(R"({{"model": "{}", "length": 64}})", folder))}).out, HasSubstr("generating at 64 tokens"));
-  const Outcome made = coca({"convert", "--config", put("convert.json", fmt::format(R"({{"model": "{}", "out": "{}", "dtype": "bf16"}})", folder, at("made")))});
+  EXPECT_THAT(
+      coca({"info", "--config", put("info.json", fmt::format(R"({{"model": "{}", "length": 64}})", folder))}).out,
+      HasSubstr("generating at 64 tokens"));
+  const Outcome made = coca(
+      {"convert", "--config",
+       put("convert.json", fmt::format(R"({{"model": "{}", "out": "{}", "dtype": "bf16"}})", folder, at("made")))});
   EXPECT_EQ(made.code, 0) << made.err;
   EXPECT_TRUE(fs::exists(at("made/model.safetensors")));
-  const Outcome ppl = coca({"eval", "ppl", "--config", put("ppl.json", fmt::format(R"({{"model": "{}", "text": "{}", "lengths": 32, "by_document": true}})", folder, text()))});
+  const Outcome ppl =
+      coca({"eval", "ppl", "--config",
+            put("ppl.json", fmt::format(R"({{"model": "{}", "text": "{}", "lengths": 32, "by_document": true}})",
+                                        folder, text()))});
   EXPECT_EQ(ppl.code, 0) << ppl.err;
   EXPECT_THAT(coca({"generate", "--config", put("wrong.json", R"({"chat": "yes"})")}).err, HasSubstr("true or false"));
 }
 
 TEST_F(Flags, JsonGoesToAFileOrToStandardOutputAlone) {
   const std::string folder = model();
-  const std::vector<Args> all = {{"info", folder},
-                                 {"info"},
-                                 {"tokenizer", "info", "--tokenizer", "byte"},
-                                 {"methods"},
-                                 {"generate", "--model", folder, "--prompt", "the", "--max-new-tokens", "2"},
-                                 {"eval", "ppl", "--model", folder, "--text", text(), "--lengths", "32"},
-                                 {"bench", "attention", "--lengths", "16", "--heads", "1", "--head-dim", "8", "--repeats", "1", "--warmup", "0"}};
+  const std::vector<Args> all = {
+      {"info", folder},
+      {"info"},
+      {"tokenizer", "info", "--tokenizer", "byte"},
+      {"methods"},
+      {"generate", "--model", folder, "--prompt", "the", "--max-new-tokens", "2"},
+      {"eval", "ppl", "--model", folder, "--text", text(), "--lengths", "32"},
+      {"bench", "attention", "--lengths", "16", "--heads", "1", "--head-dim", "8", "--repeats", "1", "--warmup", "0"}};
   for (const Args& args : all) {
     const std::string name = testing::PrintToString(args);
     for (const char* file : {"-", "/dev/stdout"}) {
@@ -332,7 +392,8 @@ TEST_F(Flags, HelpIsACommandToo) {
   EXPECT_EQ(coca({"eval", "help", "ppl"}).out, coca({"eval", "ppl", "--help"}).out);
   EXPECT_EQ(coca({"help", "help"}).out, coca({"--help"}).out);
   EXPECT_THAT(coca({"help"}).out, HasSubstr("--threads INT  "));
-  EXPECT_THAT(coca({"help", "train"}).out, HasSubstr("Every command also takes --threads, --cpu-target and --force-impl"));
+  EXPECT_THAT(coca({"help", "train"}).out,
+              HasSubstr("Every command also takes --threads, --cpu-target and --force-impl"));
   EXPECT_THAT(coca({"tokenizer", "info", "byte"}).out, HasSubstr("byte-257"));
   EXPECT_THAT(coca({"help", "eval", "ppl"}).out, HasSubstr("Usage: coca eval ppl"));
   EXPECT_EQ(coca({"-V"}).out, coca({"--version"}).out);
@@ -350,7 +411,8 @@ TEST_F(Flags, AnOptionIsCalledAsItWasGiven) {
   const std::string file = put("steps.json", R"({"steps": -3})");
   EXPECT_EQ(error_of(with(train, {"--config", file})), "coca: \"steps\" of " + file + " is -3; expected at least 1\n");
   EXPECT_THAT(error_of(with(train, {"--config", file, "--steps", "-4"})), StartsWith("coca: --steps is -4"));
-  EXPECT_THAT(error_of({"generate", "--model", model(), "--prompt", "x", "--top-p", "2"}), StartsWith("coca: --top-p is 2; expected at most 1"));
+  EXPECT_THAT(error_of({"generate", "--model", model(), "--prompt", "x", "--top-p", "2"}),
+              StartsWith("coca: --top-p is 2; expected at most 1"));
   EXPECT_THAT(error_of({"study", "--text", text(), "--out", at("s"), "--steps", "-1"}), HasSubstr(": --steps is -1"));
 }
 
@@ -361,7 +423,8 @@ TEST_F(Flags, TheLeastValueIsThatOfTheCommand) {
     EXPECT_EQ(o.code, 2) << o.err;
     EXPECT_EQ(o.err, "coca: " + text + "\n");
   };
-  const Args train = {"train", "--text", text(), "--out", at("run")}, tune = {"finetune", "--model", model(), "--text", text(), "--out", at("tuned")};
+  const Args train = {"train", "--text", text(), "--out", at("run")},
+             tune = {"finetune", "--model", model(), "--text", text(), "--out", at("tuned")};
   refused(with(train, {"--steps", "0"}), "--steps is 0; expected at least 1");
   refused(with(tune, {"--steps", "-3"}), "--steps is -3; expected at least 0");
   refused({"study", "--text", text(), "--out", at("s"), "--steps", "-3"}, "--steps is -3; expected at least 0");
@@ -370,14 +433,16 @@ TEST_F(Flags, TheLeastValueIsThatOfTheCommand) {
   refused(with(train, {"--learning-rate", "-1"}), "--learning-rate is -1; expected more than 0");
   refused(with(tune, {"--learning-rate", "-1"}), "--learning-rate is -1; expected at least 0");
   refused(with(tune, {"--epochs", "-1"}), "--epochs is -1; expected more than 0");
-  refused({"eval", "ppl", "--model", model(), "--text", text(), "--lengths", "32,-1"}, "--lengths is -1; expected at least 2");
+  refused({"eval", "ppl", "--model", model(), "--text", text(), "--lengths", "32,-1"},
+          "--lengths is -1; expected at least 2");
   refused({"analyse", "--model", model(), "--text", text(), "--windows", "-1"}, "--windows is -1; expected at least 1");
   refused({"generate", "--model", model(), "--prompt", "x", "--top-p", "-1"}, "--top-p is -1; expected more than 0");
   refused({"bench", "attention", "--lengths", "-1"}, "--lengths is -1; expected at least 1");
 }
 
 TEST_F(Flags, ALengthGivenTwiceIsMeasuredOnce) {
-  const Outcome o = coca({"eval", "ppl", "--model", model(), "--text", text(), "--lengths", "32,16,32", "--json", at("o.json")});
+  const Outcome o =
+      coca({"eval", "ppl", "--model", model(), "--text", text(), "--lengths", "32,16,32", "--json", at("o.json")});
   EXPECT_EQ(o.code, 0) << o.err;
   EXPECT_THAT(o.err, HasSubstr("note: --lengths: 32 is given more than once and counts once"));
   EXPECT_EQ(io::read_json(at("o.json"))["results"].size(), 2u);
@@ -404,7 +469,8 @@ TEST_F(Flags, TablesAndSentencesAreAsWideAsAsked) {
       {"info", "--model", dir},
       {"info"},
       {"methods", "--reasons"}};
-  for (const Args& args : printing) EXPECT_GT(widest(args), 80u) << args[0] << ": in a file lines are as long as they are";
+  for (const Args& args : printing)
+    EXPECT_GT(widest(args), 80u) << args[0] << ": in a file lines are as long as they are";
   for (const char* columns : {"80", "100"}) {
     const Variable wide("COLUMNS", columns);
     for (const Args& args : printing) EXPECT_LE(widest(args), std::stoul(columns)) << args[0] << " " << args[1];

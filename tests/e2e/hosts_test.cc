@@ -1,5 +1,5 @@
-// Ranks on hosts of their own - network namespaces joined by a switch with little bandwidth and some delay (tests/net) - and
-// what happens when a host is cut off, or a rank on it dies.
+// Ranks on hosts of their own - network namespaces joined by a switch with little bandwidth and some delay (tests/net)
+// - and what happens when a host is cut off, or a rank on it dies.
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -44,16 +44,53 @@ class Hosts : public testing::Test {
   }
 
   Args hosts(const Network& n) const {
-    return {COCA_HOSTS, "--wire", COCA_WIRE, "--hosts", std::to_string(n.hosts), "--mbit", std::to_string(n.mbit), "--delay-ms", std::to_string(n.delay_ms),
-            "--control", (dir_ / "control").string(), "--"};
+    return {COCA_HOSTS,
+            "--wire",
+            COCA_WIRE,
+            "--hosts",
+            std::to_string(n.hosts),
+            "--mbit",
+            std::to_string(n.mbit),
+            "--delay-ms",
+            std::to_string(n.delay_ms),
+            "--control",
+            (dir_ / "control").string(),
+            "--"};
   }
   Args train(const std::string& out, int64_t steps) const {
-    return {"train", "--text", (dir_ / "text.txt").string(), "--out", (dir_ / out).string(), "--layers", "2", "--width", "64", "--heads", "2",
-            "--length", "24", "--batch", "6", "--slices", "6", "--steps", std::to_string(steps), "--warmup-steps", "2", "--checkpoint-interval", "20",
-            "--log-interval", "10", "--resume"};
+    return {"train",
+            "--text",
+            (dir_ / "text.txt").string(),
+            "--out",
+            (dir_ / out).string(),
+            "--layers",
+            "2",
+            "--width",
+            "64",
+            "--heads",
+            "2",
+            "--length",
+            "24",
+            "--batch",
+            "6",
+            "--slices",
+            "6",
+            "--steps",
+            std::to_string(steps),
+            "--warmup-steps",
+            "2",
+            "--checkpoint-interval",
+            "20",
+            "--log-interval",
+            "10",
+            "--resume"};
   }
-  test::Outcome run(const Args& args, const Args& launcher = {}) const { return test::Program(dir_.path(), args, launcher).wait(); }
-  std::string model_of(const std::string& out) const { return io::read_file(dir_ / out / "model" / "model.safetensors"); }
+  test::Outcome run(const Args& args, const Args& launcher = {}) const {
+    return test::Program(dir_.path(), args, launcher).wait();
+  }
+  std::string model_of(const std::string& out) const {
+    return io::read_file(dir_ / out / "model" / "model.safetensors");
+  }
   int64_t step_of(const std::string& out) const {
     const auto newest = train::latest_checkpoint(dir_ / out);
     return newest ? std::stoll(newest->filename().string().substr(5)) : 0;
@@ -68,9 +105,11 @@ class Hosts : public testing::Test {
       ADD_FAILURE() << "over before it was broken: " << program.wait().err;
       return {};
     }
-    std::fstream(dir_ / "control", std::ios::in | std::ios::out) << order << std::endl;  // both ways: opening waits for nobody
+    std::fstream(dir_ / "control", std::ios::in | std::ios::out)
+        << order << std::endl;  // both ways: opening waits for nobody
     const auto start = std::chrono::steady_clock::now(), limit = start + std::chrono::seconds(120);
-    while (!program.ended() && std::chrono::steady_clock::now() < limit) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    while (!program.ended() && std::chrono::steady_clock::now() < limit)
+      std::this_thread::sleep_for(std::chrono::milliseconds(20));
     EXPECT_TRUE(program.ended()) << "the job hangs";
     if (!program.ended()) program.kill_now();
     const test::Outcome outcome = program.wait();
@@ -94,14 +133,17 @@ TEST_F(Hosts, TrainTheSameModelOverASlowNetwork) {
   ASSERT_EQ(three.code, 0) << three.err;
   EXPECT_TRUE(model_of("one") == model_of("three"));
   EXPECT_EQ(test::metrics_without_times(dir_ / "one"), test::metrics_without_times(dir_ / "three"));
-  // Two slices a rank, each 2/3 of the gradients sent, and 2/3 of the parameters received: that the network is as slow as asked for.
+  // Two slices a rank, each 2/3 of the gradients sent, and 2/3 of the parameters received: that the network is as slow
+  // as asked for.
   const auto bytes = static_cast<double>(fs::file_size(dir_ / "one" / "model" / "model.safetensors"));
   EXPECT_GT(seconds, 30 * (2 * 2.0 / 3 + 2.0 / 3) * bytes * 8 / (slow.mbit * 1e6));
 }
 
 TEST_F(Hosts, AHostThatIsCutOffEndsTheJob) {
   const test::Outcome outcome = broken_by("cut");
-  EXPECT_THAT(outcome.err, HasSubstr(fmt::format("[dist] rank 0 has waited {} s for rank 1: it has died, hangs, or cannot be reached", kTimeout)));
+  EXPECT_THAT(outcome.err,
+              HasSubstr(fmt::format(
+                  "[dist] rank 0 has waited {} s for rank 1: it has died, hangs, or cannot be reached", kTimeout)));
 }
 
 TEST_F(Hosts, ARankThatDiesOnAnotherHostEndsTheJob) {

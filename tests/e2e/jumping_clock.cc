@@ -1,5 +1,5 @@
-// Preloaded into a program, makes its wall clock jump by decades, forwards and backwards, from one reading to the next. The
-// monotonic clock stays as it is.
+// Preloaded into a program, makes its wall clock jump by decades, forwards and backwards, from one reading to the next.
+// The monotonic clock stays as it is.
 // SPDX-License-Identifier: Apache-2.0
 #include <dlfcn.h>
 #include <sys/time.h>

@@ -1,5 +1,5 @@
-// A trainer that is killed again and again, at random moments of its life, and resumed each time ends in the same bits as one
-// that was left alone. COCA_KILLS sets how often (default 200).
+// A trainer that is killed again and again, at random moments of its life, and resumed each time ends in the same bits
+// as one that was left alone. COCA_KILLS sets how often (default 200).
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -48,17 +48,50 @@ TEST(Kill, ARunKilledAgainAndAgainEndsInTheSameBits) {
   const test::TempDir dir;
   std::ofstream(dir / "text.txt") << [] {
     std::string text;
-    for (int i = 0; i < 400; ++i) text += fmt::format("line {} of the text that a small model learns by heart.\n", i * i);
+    for (int i = 0; i < 400; ++i)
+      text += fmt::format("line {} of the text that a small model learns by heart.\n", i * i);
     return text;
   }();
   const auto train = [&](const std::string& out, int64_t steps) {
-    return Args{"train", "--text", (dir / "text.txt").string(), "--validation-text", (dir / "text.txt").string(), "--out", (dir / out).string(),
-                "--layers", "1", "--width", "32", "--heads", "2", "--length", "24", "--batch", "2", "--steps", std::to_string(steps),
-                "--warmup-steps", "2", "--checkpoint-interval", "25", "--log-interval", "10", "--validation-interval", "40",
-                "--validation-windows", "4", "--positions", "random", "--target-length", "64", "--seed", "3", "--resume"};
+    return Args{"train",
+                "--text",
+                (dir / "text.txt").string(),
+                "--validation-text",
+                (dir / "text.txt").string(),
+                "--out",
+                (dir / out).string(),
+                "--layers",
+                "1",
+                "--width",
+                "32",
+                "--heads",
+                "2",
+                "--length",
+                "24",
+                "--batch",
+                "2",
+                "--steps",
+                std::to_string(steps),
+                "--warmup-steps",
+                "2",
+                "--checkpoint-interval",
+                "25",
+                "--log-interval",
+                "10",
+                "--validation-interval",
+                "40",
+                "--validation-windows",
+                "4",
+                "--positions",
+                "random",
+                "--target-length",
+                "64",
+                "--seed",
+                "3",
+                "--resume"};
   };
-  // Enough steps that the run is not over before it was killed often enough: the kills lie in the first nine tenths, as a
-  // fast machine goes some 40 steps in the time that one of them may take.
+  // Enough steps that the run is not over before it was killed often enough: the kills lie in the first nine tenths, as
+  // a fast machine goes some 40 steps in the time that one of them may take.
   const int64_t kills = wanted_kills(), steps = 44 * kills, last_kill = 40 * kills;
   const auto started = Clock::now();
   const test::Outcome alone = test::run_program(dir.path(), train("undisturbed", steps));
@@ -73,7 +106,8 @@ TEST(Kill, ARunKilledAgainAndAgainEndsInTheSameBits) {
     auto deadline = in(rng.uniform() * (0.1 + 3 * whole / static_cast<double>(kills)));
     bool ahead = false;
     while (!program.ended() && Clock::now() < deadline) {
-      if (!ahead && step_of(dir / "killed") > last_kill * (killed + 1) / (kills + 1)) ahead = true, deadline = in(rng.uniform() * 0.02);
+      if (!ahead && step_of(dir / "killed") > last_kill * (killed + 1) / (kills + 1))
+        ahead = true, deadline = in(rng.uniform() * 0.02);
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     ASSERT_FALSE(program.ended()) << killed << " kills: " << program.wait().err;
@@ -83,7 +117,8 @@ TEST(Kill, ARunKilledAgainAndAgainEndsInTheSameBits) {
     while_training += outcome.err.find("steps") != std::string::npos;
     for (const char* folder : {"killed", "killed/checkpoints"})
       if (fs::exists(dir / folder))
-        for (const auto& entry : fs::directory_iterator(dir / folder)) cut_short += entry.path().filename().string().starts_with(".tmp-");
+        for (const auto& entry : fs::directory_iterator(dir / folder))
+          cut_short += entry.path().filename().string().starts_with(".tmp-");
   }
   EXPECT_LT(step_of(dir / "killed"), steps);
   const test::Outcome last = test::run_program(dir.path(), train("killed", steps));

@@ -1,5 +1,5 @@
-// What becomes of outputs: devices, links, inputs that would be replaced, a standard output that fails, names of any bytes,
-// hang-ups, limits of the system.
+// What becomes of outputs: devices, links, inputs that would be replaced, a standard output that fails, names of any
+// bytes, hang-ups, limits of the system.
 // SPDX-License-Identifier: Apache-2.0
 #include <poll.h>
 #include <stdlib.h>
@@ -31,7 +31,8 @@ using testing::StartsWith;
 class Outputs : public test::CliFixture {
  protected:
   void SetUp() override {
-    put("config.json", R"({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 257, "hidden_size": 16,
+    put("config.json",
+        R"({"model_type": "llama", "architectures": ["LlamaForCausalLM"], "vocab_size": 257, "hidden_size": 16,
       "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "max_position_embeddings": 32,
       "rms_norm_eps": 1e-5, "bos_token_id": 256, "eos_token_id": 256})");
     put("text.txt", cats_and_dogs(5));
@@ -43,8 +44,8 @@ class Outputs : public test::CliFixture {
   }
   // A line for bash in the test's folder, in which coca is the program; its standard error is kept.
   Outcome shell(const std::string& line) {
-    put("line.sh", fmt::format("cd '{}'\ncoca() {{ '{}' --threads 1 \"$@\"; }}\n{{ {}\n}} 2> err.txt\n", dir_.path().string(),
-                               COCA_PROGRAM, line));
+    put("line.sh", fmt::format("cd '{}'\ncoca() {{ '{}' --threads 1 \"$@\"; }}\n{{ {}\n}} 2> err.txt\n",
+                               dir_.path().string(), COCA_PROGRAM, line));
     const int status = std::system(("bash '" + at("line.sh") + "' > /dev/null").c_str());
     return {WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status), "", io::read_file(at("err.txt"))};
   }
@@ -55,8 +56,8 @@ class Outputs : public test::CliFixture {
     EXPECT_EQ(o.out, "") << "before anything is computed";
   }
   Args train(const std::string& out, const Args& more = {}) const {
-    return with({"train", "--text", at("text.txt"), "--out", out, "--layers", "1", "--width", "16", "--heads", "2", "--length", "16",
-                 "--batch", "1", "--warmup-steps", "1"},
+    return with({"train", "--text", at("text.txt"), "--out", out, "--layers", "1", "--width", "16", "--heads", "2",
+                 "--length", "16", "--batch", "1", "--warmup-steps", "1"},
                 more);
   }
 };
@@ -82,7 +83,9 @@ TEST_F(Outputs, GoIntoDevicesLinksAndPipesWhichStay) {
   EXPECT_EQ(out.code, 0) << out.err;
   EXPECT_EQ(nlohmann::json::parse(out.out.substr(out.out.find("\n{") + 1)).at("trained_length"), 32);
   EXPECT_EQ(shell("coca data build --input text.txt --tokenizer byte --output >(cat > piped.tok); "
-                  "for i in $(seq 100); do coca data info piped.tok 2> again.txt && exit 0; sleep 0.1; done; exit 9").code, 0);
+                  "for i in $(seq 100); do coca data info piped.tok 2> again.txt && exit 0; sleep 0.1; done; exit 9")
+                .code,
+            0);
 }
 
 TEST_F(Outputs, ReplaceNoInput) {
@@ -99,7 +102,8 @@ TEST_F(Outputs, ReplaceNoInput) {
   for (const char* file : {"config.json", "model.safetensors", "coca_tokenizer.json", "tokenizer.json"})
     expect_refused(ppl({"--document-csv", at("model") + "/" + file}), "would replace an input, --model");
   put("run.json", fmt::format(R"({{"text": ["{}"], "csv": "{}"}})", text, text));
-  expect_refused({"eval", "ppl", "--model", at("model"), "--lengths", "32", "--config", at("run.json")}, "--csv " + text);
+  expect_refused({"eval", "ppl", "--model", at("model"), "--lengths", "32", "--config", at("run.json")},
+                 "--csv " + text);
   expect_refused(ppl({"--config", at("run.json"), "--json", at("run.json"), "--csv", at("c.csv")}), "--config");
   expect_refused({"data", "build", "--text", text, "--tokenizer", "byte", "--out", text}, "would replace an input");
   // What a run writes by fixed names into its folder, through links too.
@@ -110,12 +114,15 @@ TEST_F(Outputs, ReplaceNoInput) {
   expect_refused(with(train, {"--text", at("run/metrics.csv"), "--out", at("run")}), "would replace an input, --text");
   expect_refused(with(train, {"--text", text, "--out", at("linked")}), "would replace an input, --text");
   put("run/train_config.json", fmt::format(R"({{"text": ["{}"]}})", text));
-  expect_refused(with(train, {"--config", at("run/train_config.json"), "--out", at("run")}), "would replace an input, --config");
+  expect_refused(with(train, {"--config", at("run/train_config.json"), "--out", at("run")}),
+                 "would replace an input, --config");
   put("set.idx", "x");
-  expect_refused({"data", "import", "--dataset", at("set"), "--tokenizer", "byte", "--out", at("set.idx")}, "would replace an input");
+  expect_refused({"data", "import", "--dataset", at("set"), "--tokenizer", "byte", "--out", at("set.idx")},
+                 "would replace an input");
   expect_refused({"tokenizer", "train", "--text", text, "--out", at("hard")}, "would replace an input");
   expect_refused({"eval", "stream", "--model", at("model"), "--text", text, "--csv", text}, "would replace an input");
-  expect_refused({"eval", "ruler", "--model", at("model"), "--text", text, "--predictions", text}, "would replace an input");
+  expect_refused({"eval", "ruler", "--model", at("model"), "--text", text, "--predictions", text},
+                 "would replace an input");
   expect_refused({"analyse", "--model", at("model"), "--text", text, "--html", text}, "would replace an input");
   EXPECT_EQ(io::read_file(text), before);
   for (const char* file : {"books/new.txt", "books/sub/new.jsonl"})
@@ -130,12 +137,15 @@ TEST_F(Outputs, ReplaceNoInput) {
 
 TEST_F(Outputs, AreEachAFileOfTheirOwn) {
   fs::create_symlink("x", at("link"));
-  for (const char* other : {"x", "./x", "model/../x", "link"}) expect_refused(ppl({"--json", at("x"), "--csv", at(other)}), "are one file");
+  for (const char* other : {"x", "./x", "model/../x", "link"})
+    expect_refused(ppl({"--json", at("x"), "--csv", at(other)}), "are one file");
   EXPECT_FALSE(fs::exists(at("x")));
   expect_refused(ppl({"--json", at("stdout.txt")}), "standard output");
   expect_refused(ppl({"--json", ""}), "--json: the path is empty");
-  for (const char* flag : {"--csv", "--plot", "--document-csv", "--adapter", "--tokenizer"}) expect_refused(ppl({flag, ""}), std::string(flag) + ": the path is empty");
-  for (const auto& [path, why] : {std::pair("none/x", "the folder"), std::pair("model", "is a folder"), std::pair("text.txt/x", "does not exist")}) {
+  for (const char* flag : {"--csv", "--plot", "--document-csv", "--adapter", "--tokenizer"})
+    expect_refused(ppl({flag, ""}), std::string(flag) + ": the path is empty");
+  for (const auto& [path, why] : {std::pair("none/x", "the folder"), std::pair("model", "is a folder"),
+                                  std::pair("text.txt/x", "does not exist")}) {
     const Outcome o = coca(ppl({"--csv", at(path)}));
     EXPECT_EQ(o.code, 1);
     EXPECT_THAT(o.err, AllOf(HasSubstr("--csv " + at(path)), HasSubstr(why)));
@@ -163,17 +173,28 @@ TEST_F(Outputs, AFinetunedModelDoesNotReplaceTheOneItCameFrom) {
   fs::create_directory(at("run"));
   fs::rename(at("model"), at("run/model"));
   const std::string before = io::read_file(at("run/model/model.safetensors"));
-  const Args tune = {"finetune", "--model", at("run/model"), "--text", at("text.txt"), "--out", at("run"), "--steps", "1", "--train", "all"};
+  const Args tune = {"finetune", "--model", at("run/model"), "--text", at("text.txt"), "--out", at("run"),
+                     "--steps",  "1",       "--train",       "all"};
   expect_refused(tune, "would replace " + at("run/model"));
   EXPECT_EQ(io::read_file(at("run/model/model.safetensors")), before);
 }
 
 TEST_F(Outputs, AStandardOutputThatFailsFailsEveryCommand) {
-  const Args lines = {"--help", "--version", "info", "info model --json", "methods", "eval ppl --help", "tokenizer info --tokenizer byte",
-                      "tokenizer encode --tokenizer byte abc", "data build --input text.txt --tokenizer byte --output t.tok",
-                      "data info t.tok --json", "generate --model model --prompt hi --max-new-tokens 2",
-                      "generate --model model --prompt hi --max-new-tokens 2 --json", "convert model made --json",
-                      "eval ppl --model model --text text.txt --lengths 32 --json kept.json", "train --text text.txt --out run --layers 1 "
+  const Args lines = {"--help",
+                      "--version",
+                      "info",
+                      "info model --json",
+                      "methods",
+                      "eval ppl --help",
+                      "tokenizer info --tokenizer byte",
+                      "tokenizer encode --tokenizer byte abc",
+                      "data build --input text.txt --tokenizer byte --output t.tok",
+                      "data info t.tok --json",
+                      "generate --model model --prompt hi --max-new-tokens 2",
+                      "generate --model model --prompt hi --max-new-tokens 2 --json",
+                      "convert model made --json",
+                      "eval ppl --model model --text text.txt --lengths 32 --json kept.json",
+                      "train --text text.txt --out run --layers 1 "
                       "--width 16 --heads 2 --length 16 --batch 1 --steps 1 --warmup-steps 1"};
   for (const std::string& line : lines) {
     const Outcome full = shell("coca " + line + " > /dev/full");
@@ -201,21 +222,31 @@ TEST_F(Outputs, WhatTheSystemRefusesIsNamed) {
   fs::create_symlink("loop", at("loop"));
   const std::string loop = at("loop"), name(300, 'n');
   const std::vector<std::pair<Args, std::string>> cases = {
-      {train(loop), loop}, {train(at(name)), name}, {{"info", loop}, loop}, {{"info", name}, name}, {{"verify", loop}, loop},
-      {{"tokenizer", "encode", "--tokenizer", name, "x"}, name}, {{"convert", loop, at("x")}, loop}, {{"convert", at("model"), at(name)}, name},
+      {train(loop), loop},
+      {train(at(name)), name},
+      {{"info", loop}, loop},
+      {{"info", name}, name},
+      {{"verify", loop}, loop},
+      {{"tokenizer", "encode", "--tokenizer", name, "x"}, name},
+      {{"convert", loop, at("x")}, loop},
+      {{"convert", at("model"), at(name)}, name},
       {{"merge", "--model", at("model"), "--adapter", loop, "--out", at("x")}, loop},
       {{"data", "build", "--text", loop, "--tokenizer", "byte", "--out", at("x")}, loop},
       {{"eval", "ppl", "--model", loop, "--text", at("text.txt"), "--lengths", "32"}, loop},
-      {{"eval", "ppl", "--model", at("model"), "--text", loop, "--lengths", "32"}, loop}, {ppl({"--json", name}), name}};
+      {{"eval", "ppl", "--model", at("model"), "--text", loop, "--lengths", "32"}, loop},
+      {ppl({"--json", name}), name}};
   for (const auto& [args, path] : cases) {
     const Outcome o = coca(args);
     EXPECT_EQ(o.code, 1) << o.err;
     EXPECT_THAT(o.err, AllOf(StartsWith("coca: "), HasSubstr(path), testing::Not(HasSubstr("internal error"))));
   }
-  const Outcome limited = shell("ulimit -f 20; coca train --text text.txt --out f --layers 1 --width 64 --heads 2 --length 16 --batch 1 --steps 1 --warmup-steps 1");
+  const Outcome limited = shell(
+      "ulimit -f 20; coca train --text text.txt --out f --layers 1 --width 64 --heads 2 --length 16 --batch 1 --steps "
+      "1 --warmup-steps 1");
   EXPECT_EQ(limited.code, 1);
   EXPECT_THAT(limited.err, AllOf(HasSubstr("coca: "), HasSubstr("File too large")));
-  for (const auto& entry : fs::recursive_directory_iterator(at("f"))) EXPECT_FALSE(entry.path().filename().string().starts_with(".tmp-")) << entry.path();
+  for (const auto& entry : fs::recursive_directory_iterator(at("f")))
+    EXPECT_FALSE(entry.path().filename().string().starts_with(".tmp-")) << entry.path();
 }
 
 TEST_F(Outputs, InfoFailsOnADamagedFolder) {
@@ -258,7 +289,9 @@ TEST_F(Outputs, WideTextOnStandardInputIsReadAsUtf8) {
     EXPECT_THAT(o.err, AllOf(HasSubstr("standard input: UTF-"), HasSubstr("text read as UTF-8")));
     EXPECT_EQ(std::ranges::count(o.err, '\n'), 1) << o.err;
   }
-  put("wide.txt", std::string("\xff\xfe" "a\0\n\0b\0", 8));
+  put("wide.txt", std::string("\xff\xfe"
+                              "a\0\n\0b\0",
+                              8));
   const Outcome lines = coca({"tokenizer", "encode", "--tokenizer", "byte", "--lines", at("wide.txt")});
   EXPECT_EQ(lines.out, "[97]\n[98]\n");
   EXPECT_THAT(lines.err, HasSubstr("wide.txt: UTF-16LE text read as UTF-8"));
@@ -328,22 +361,32 @@ TEST_F(Outputs, ReadingFromATerminalIsSaid) {
 TEST_F(Outputs, AHangUpSavesUnlessItIsIgnored) {
   const Args long_run = train(at("run"), {"--steps", "100000000", "--checkpoint-interval", "100000000"});
   test::Program program(dir_.path(), long_run);
-  while (!fs::exists(at("run/metrics.csv")) || lines("run/metrics.csv") < 2) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  while (!fs::exists(at("run/metrics.csv")) || lines("run/metrics.csv") < 2)
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
   ::kill(program.pid(), SIGHUP);
   EXPECT_EQ(program.wait().code, 130);
   EXPECT_FALSE(fs::is_empty(at("run/checkpoints")));
   std::string command;
   for (const std::string& arg : train(at("nohup"), {"--steps", "60"})) command += arg + " ";
-  EXPECT_EQ(shell("trap '' HUP; coca " + command + "& pid=$!; while [ ! -e nohup/metrics.csv ]; do sleep 0.02; done; kill -HUP $pid; wait $pid").code, 0);
+  EXPECT_EQ(shell("trap '' HUP; coca " + command +
+                  "& pid=$!; while [ ! -e nohup/metrics.csv ]; do sleep 0.02; done; kill -HUP $pid; wait $pid")
+                .code,
+            0);
   EXPECT_TRUE(fs::exists(at("nohup/model")));
 }
 
 TEST_F(Outputs, OfSeveralThatMakeOneFolderOneWins) {
-  const Outcome o = shell("for i in 1 2 3 4; do { coca init --model-config config.json --seed $i --out made 2>> errors.txt && echo $i >> won.txt; } & done; wait");
+  const Outcome o = shell(
+      "for i in 1 2 3 4; do { coca init --model-config config.json --seed $i --out made 2>> errors.txt && echo $i >> "
+      "won.txt; } & done; wait");
   EXPECT_EQ(lines("won.txt"), 1) << o.err;
   EXPECT_EQ(lines("errors.txt"), 3);
-  EXPECT_EQ(shell("coca init --model-config config.json --seed $(cat won.txt) --out again && cmp again/model.safetensors made/model.safetensors").code, 0);
-  for (const auto& entry : fs::directory_iterator(dir_.path())) EXPECT_FALSE(entry.path().filename().string().starts_with(".tmp-")) << entry.path();
+  EXPECT_EQ(shell("coca init --model-config config.json --seed $(cat won.txt) --out again && cmp "
+                  "again/model.safetensors made/model.safetensors")
+                .code,
+            0);
+  for (const auto& entry : fs::directory_iterator(dir_.path()))
+    EXPECT_FALSE(entry.path().filename().string().starts_with(".tmp-")) << entry.path();
 }
 
 TEST_F(Outputs, NamesThatAreNotUtf8) {
@@ -362,7 +405,8 @@ TEST_F(Outputs, NamesThatAreNotUtf8) {
   const Args eval = {"--model", at("model"), "--text", at(odd)};
   fs::create_directory_symlink(at("model"), at(odd + "/m"));
   run({"eval", "ppl", "--model", at("model"), "--model", at(odd + "/m"), "--text", at(odd), "--lengths", "32"});
-  run(with(with({"eval", "ppl"}, eval), {"--lengths", "32", "--json", at(odd + "/o.json"), "--document-csv", at("d.csv")}));
+  run(with(with({"eval", "ppl"}, eval),
+           {"--lengths", "32", "--json", at(odd + "/o.json"), "--document-csv", at("d.csv")}));
   const auto json = io::read_json(at(odd + "/o.json"));
   EXPECT_EQ(io::bytes_from_name(json.at("options").at("text").at(0).get<std::string>()), at(odd));
   EXPECT_EQ(json.at("documents").at(0).at("document"), io::name_from_bytes(text));
@@ -375,10 +419,12 @@ TEST_F(Outputs, NamesThatAreNotUtf8) {
   run(tiny);
   tiny.back() = "4";
   EXPECT_THAT(run(with(tiny, {"--resume"})).out, HasSubstr("resuming at step 2"));
-  run({"finetune", "--model", at(odd + "/run/model"), "--text", at(odd), "--out", at(odd + "/tuned"), "--steps", "1", "--batch", "1"});
+  run({"finetune", "--model", at(odd + "/run/model"), "--text", at(odd), "--out", at(odd + "/tuned"), "--steps", "1",
+       "--batch", "1"});
   run({"info", at(odd + "/run/model"), "--json"});
   run({"data", "build", "--text", at(odd), "--tokenizer", "byte", "--out", at(odd + "/x.tok")});
-  EXPECT_EQ(nlohmann::json::parse(run({"data", "info", at(odd + "/x.tok"), "--json"}).out).at("file"), io::name_from_bytes(at(odd + "/x.tok")));
+  EXPECT_EQ(nlohmann::json::parse(run({"data", "info", at(odd + "/x.tok"), "--json"}).out).at("file"),
+            io::name_from_bytes(at(odd + "/x.tok")));
   const Outcome missing = coca({"info", at(odd + "/none")});
   EXPECT_EQ(missing.code, 1);
   EXPECT_THAT(missing.err, HasSubstr("caf\\xe9/none does not exist"));
@@ -386,21 +432,27 @@ TEST_F(Outputs, NamesThatAreNotUtf8) {
 
 // A flag that takes a text and is not known to be none of a path must be in the list of tools/paths.cc.
 TEST_F(Outputs, EveryFlagThatNamesAPathIsKnownToBeOne) {
-  const std::set<std::string> no_paths = {"--chat-var", "--cpu-target", "--string", "--force-impl", "--field", "--freeze", "--lora-targets", "--methods", "--ntk-methods",
-                                          "--prompt", "--protocol", "--stages", "--stop", "--system", "--tasks", "--train", "--type"};
+  const std::set<std::string> no_paths = {"--chat-var", "--cpu-target",   "--string",  "--force-impl",  "--field",
+                                          "--freeze",   "--lora-targets", "--methods", "--ntk-methods", "--prompt",
+                                          "--protocol", "--stages",       "--stop",    "--system",      "--tasks",
+                                          "--train",    "--type"};
   std::set<std::string> texts, paths;
   const std::function<void(const Args&)> walk = [&](const Args& command) {
     const std::string help = coca(with(command, {"--help"})).out;
     const std::regex flag("\\n +(?:-., ?)?(--[a-z0-9-]+)[^ ]* (TEXT|FILE|PATH)");
-    for (std::sregex_iterator it(help.begin(), help.end(), flag), end; it != end; ++it) ((*it)[2] == "PATH" ? paths : texts).insert((*it)[1]);
+    for (std::sregex_iterator it(help.begin(), help.end(), flag), end; it != end; ++it)
+      ((*it)[2] == "PATH" ? paths : texts).insert((*it)[1]);
     const size_t subcommands = help.find("\nSubcommands:\n");
     if (subcommands == std::string::npos) return;
     const std::regex name("\\n  ([a-z]+) ");
-    for (std::sregex_iterator it(help.begin() + static_cast<std::ptrdiff_t>(subcommands), help.end(), name), end; it != end; ++it)
+    for (std::sregex_iterator it(help.begin() + static_cast<std::ptrdiff_t>(subcommands), help.end(), name), end;
+         it != end; ++it)
       walk(with(command, {(*it)[1]}));
   };
   walk({});
-  for (const std::string& flag : texts) EXPECT_TRUE(no_paths.contains(flag)) << flag << ": put it into the list of tools/paths.cc, or here if it names no path";
+  for (const std::string& flag : texts)
+    EXPECT_TRUE(no_paths.contains(flag)) << flag
+                                         << ": put it into the list of tools/paths.cc, or here if it names no path";
   EXPECT_GE(paths.size(), 20u);
 }
 

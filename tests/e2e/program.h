@@ -24,12 +24,15 @@ struct Outcome {
   std::string out, err;
 };
 
-// One running program with one thread; standard output and error go to files of `dir`. It may be started by a launcher, such as
-// mpirun and its arguments.
+// One running program with one thread; standard output and error go to files of `dir`. It may be started by a launcher,
+// such as mpirun and its arguments.
 class Program {
  public:
-  Program(const std::filesystem::path& dir, std::vector<std::string> args, const std::vector<std::string>& launcher = {}) : out_(dir / "stdout.txt"), err_(dir / "stderr.txt") {
-    for (const char* set_for_tests : {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"}) unsetenv(set_for_tests);  // as a user runs it
+  Program(const std::filesystem::path& dir, std::vector<std::string> args,
+          const std::vector<std::string>& launcher = {})
+      : out_(dir / "stdout.txt"), err_(dir / "stderr.txt") {
+    for (const char* set_for_tests : {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"})
+      unsetenv(set_for_tests);  // as a user runs it
     args.insert(args.begin(), {COCA_PROGRAM, "--threads", "1"});
     args.insert(args.begin(), launcher.begin(), launcher.end());
     std::vector<char*> argv;
@@ -61,7 +64,8 @@ class Program {
   Outcome wait() {
     if (running_) waitpid(pid_, &status_, 0);
     running_ = false;
-    return {WIFEXITED(status_) ? WEXITSTATUS(status_) : 1000 + WTERMSIG(status_), io::read_file(out_), io::read_file(err_)};
+    return {WIFEXITED(status_) ? WEXITSTATUS(status_) : 1000 + WTERMSIG(status_), io::read_file(out_),
+            io::read_file(err_)};
   }
 
  private:

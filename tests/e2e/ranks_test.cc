@@ -1,4 +1,5 @@
-// The program under mpirun: training and evaluation by several processes, and what becomes of a job when one of them dies.
+// The program under mpirun: training and evaluation by several processes, and what becomes of a job when one of them
+// dies.
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -35,18 +36,53 @@ class Ranks : public testing::Test {
     for (int i = 0; i < 300; ++i) file << "line " << i * i << " of the text that a small model learns by heart.\n";
   }
 
-  static Args mpirun(int ranks) { return {"mpirun", "--allow-run-as-root", "--oversubscribe", "-n", std::to_string(ranks)}; }
+  static Args mpirun(int ranks) {
+    return {"mpirun", "--allow-run-as-root", "--oversubscribe", "-n", std::to_string(ranks)};
+  }
 
   Args train(const std::string& out, int64_t steps) const {
     const std::string text = (dir_ / "text.txt").string();
-    return {"train", "--text", text, "--validation-text", text, "--out", (dir_ / out).string(), "--layers", "2", "--width", "32", "--heads", "2",
-            "--length", "24", "--batch", "6", "--slices", "6", "--steps", std::to_string(steps), "--warmup-steps", "2", "--checkpoint-interval", "20",
-            "--log-interval", "10", "--validation-interval", "40", "--validation-windows", "7", "--resume"};
+    return {"train",
+            "--text",
+            text,
+            "--validation-text",
+            text,
+            "--out",
+            (dir_ / out).string(),
+            "--layers",
+            "2",
+            "--width",
+            "32",
+            "--heads",
+            "2",
+            "--length",
+            "24",
+            "--batch",
+            "6",
+            "--slices",
+            "6",
+            "--steps",
+            std::to_string(steps),
+            "--warmup-steps",
+            "2",
+            "--checkpoint-interval",
+            "20",
+            "--log-interval",
+            "10",
+            "--validation-interval",
+            "40",
+            "--validation-windows",
+            "7",
+            "--resume"};
   }
 
-  test::Outcome run(const Args& args, const Args& launcher = {}) const { return test::Program(dir_.path(), args, launcher).wait(); }
+  test::Outcome run(const Args& args, const Args& launcher = {}) const {
+    return test::Program(dir_.path(), args, launcher).wait();
+  }
 
-  std::string model_of(const std::string& out) const { return io::read_file(dir_ / out / "model" / "model.safetensors"); }
+  std::string model_of(const std::string& out) const {
+    return io::read_file(dir_ / out / "model" / "model.safetensors");
+  }
   int64_t step_of(const std::string& out) const {
     const auto newest = train::latest_checkpoint(dir_ / out);
     return newest ? std::stoll(newest->filename().string().substr(5)) : 0;
@@ -89,8 +125,12 @@ TEST_F(Ranks, EvaluateAsOneProcess) {
   const std::string text = (dir_ / "text.txt").string();
   const std::map<std::string, Args> tasks = {
       {"ppl", {"--text", text, "--lengths", "24,48,200", "--stride", "24", "--batch-tokens", "960"}},
-      {"passkey", {"--wording", "compact", "--lengths", "100,130", "--trials", "3", "--depths", "0,0.5,1", "--batch-tokens", "128"}},
-      {"ruler", {"--tasks", "vt,niah_single_1", "--lengths", "1100", "--samples", "4", "--predictions", (dir_ / "said.jsonl").string()}}};
+      {"passkey",
+       {"--wording", "compact", "--lengths", "100,130", "--trials", "3", "--depths", "0,0.5,1", "--batch-tokens",
+        "128"}},
+      {"ruler",
+       {"--tasks", "vt,niah_single_1", "--lengths", "1100", "--samples", "4", "--predictions",
+        (dir_ / "said.jsonl").string()}}};
   for (const auto& [task, flags] : tasks) {
     std::vector<std::string> results;
     for (const Args& launcher : {Args{}, mpirun(3)}) {
@@ -119,8 +159,20 @@ TEST_F(Ranks, SplitWindowsHaveTheSamePerplexity) {
     args.insert(args.end(), {"--attention", kind});
     ASSERT_EQ(run(args).code, 0);
     const auto eval = [&](const char* json) {
-      return Args{"eval", "ppl", "--model", (dir_ / kind / "model").string(), "--text", (dir_ / "text.txt").string(), "--lengths", "5,48,1000",
-                  "--max-tokens", "1500", "--context-parallel", "true", "--json", (dir_ / json).string()};
+      return Args{"eval",
+                  "ppl",
+                  "--model",
+                  (dir_ / kind / "model").string(),
+                  "--text",
+                  (dir_ / "text.txt").string(),
+                  "--lengths",
+                  "5,48,1000",
+                  "--max-tokens",
+                  "1500",
+                  "--context-parallel",
+                  "true",
+                  "--json",
+                  (dir_ / json).string()};
     };
     const test::Outcome one = run(eval("one.json")), four = run(eval("four.json"), mpirun(4));
     ASSERT_EQ(one.code, 0) << one.err;
@@ -143,7 +195,8 @@ TEST_F(Ranks, TrainWithTheTokensOfAWindowOnAll) {
   ASSERT_EQ(run(shared("one")).code, 0);
   const test::Outcome two = run(shared("two"), mpirun(2));
   ASSERT_EQ(two.code, 0) << two.err;
-  const auto a = train::read_metrics(dir_ / "one" / "metrics.csv"), b = train::read_metrics(dir_ / "two" / "metrics.csv");
+  const auto a = train::read_metrics(dir_ / "one" / "metrics.csv"),
+             b = train::read_metrics(dir_ / "two" / "metrics.csv");
   ASSERT_EQ(a.size(), b.size());
   for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i].loss, b[i].loss, 1e-3);  // roundings, through 40 steps of Adam
 }
@@ -211,26 +264,34 @@ class UnequalRanks : public Ranks {
     EXPECT_EQ(o.out.find("ppl"), std::string::npos) << o.out;
   }
   Args ppl(const std::string& model, const Args& more = {}) const {
-    Args args = {"eval", "ppl", "--model", (dir_ / model / "model").string(), "--text", (dir_ / "text.txt").string(), "--max-tokens", "100", "--lengths", "32",
-                 "--json", (dir_ / "o.json").string()};
+    Args args = {"eval",         "ppl",
+                 "--model",      (dir_ / model / "model").string(),
+                 "--text",       (dir_ / "text.txt").string(),
+                 "--max-tokens", "100",
+                 "--lengths",    "32",
+                 "--json",       (dir_ / "o.json").string()};
     args.insert(args.end(), more.begin(), more.end());
     return args;
   }
 };
 
 TEST_F(UnequalRanks, OptionsAndCommandsAreCompared) {
-  expect_refused(run_two(ppl("a"), ppl("b")), {"--model is \"" + (dir_ / "a/model").string() + "\" on rank 0 and \"" + (dir_ / "b/model").string() + "\" on rank 1"});
+  expect_refused(run_two(ppl("a"), ppl("b")), {"--model is \"" + (dir_ / "a/model").string() + "\" on rank 0 and \"" +
+                                               (dir_ / "b/model").string() + "\" on rank 1"});
   expect_refused(run_two(ppl("a"), ppl("a", {"--stride", "8"})), {"--stride is not given on rank 0 and 8 on rank 1"});
-  expect_refused(run_two(ppl("a"), ppl("a", {"--lengths", "48,64"})), {"--lengths is 32 on rank 0 and 32,48,64 on rank 1"});
+  expect_refused(run_two(ppl("a"), ppl("a", {"--lengths", "48,64"})),
+                 {"--lengths is 32 on rank 0 and 32,48,64 on rank 1"});
   expect_refused(run_two(train("c", 6), train("c", 5)), {"--steps is 6 on rank 0 and 5 on rank 1"});
   expect_refused(run_two(train("c", 6), ppl("a")), {"the command is train on rank 0 and eval ppl on rank 1"});
   EXPECT_FALSE(fs::exists(dir_ / "c"));
   const std::string model = (dir_ / "a/model").string(), text = (dir_ / "text.txt").string();
   const auto tune = [&](const char* batch) {
-    return Args{"finetune", "--model", model, "--text", text, "--length", "24", "--batch", batch, "--steps", "2", "--out", (dir_ / "t").string()};
+    return Args{"finetune", "--model", model,     "--text", text,    "--length",           "24",
+                "--batch",  batch,     "--steps", "2",      "--out", (dir_ / "t").string()};
   };
   expect_refused(run_two(tune("2"), tune("4")), {"--batch is 2 on rank 0 and 4 on rank 1"});
-  for (const Args& task : {Args{"eval", "passkey", "--lengths", "100"}, {"eval", "ruler", "--lengths", "1100"}, {"eval", "mlm"}}) {
+  for (const Args& task :
+       {Args{"eval", "passkey", "--lengths", "100"}, {"eval", "ruler", "--lengths", "1100"}, {"eval", "mlm"}}) {
     Args first = task, second = task;
     first.insert(first.end(), {"--model", model, "--seed", "1"});
     second.insert(second.end(), {"--model", model, "--seed", "2"});
@@ -255,26 +316,33 @@ TEST_F(UnequalRanks, FilesAreComparedByTheirContent) {
   fs::remove(folders[1] / "text.txt");
   expect_refused(run_two(eval, eval, folders), {"rank 1: ", "text.txt"});
   std::ofstream(folders[1] / "text.txt") << text;
-  fs::copy(dir_ / "b/model/model.safetensors", folders[1] / "model/model.safetensors", fs::copy_options::overwrite_existing);
+  fs::copy(dir_ / "b/model/model.safetensors", folders[1] / "model/model.safetensors",
+           fs::copy_options::overwrite_existing);
   expect_refused(run_two(eval, eval, folders), {"--model: model/model.safetensors is "});
   fs::remove(folders[1] / "model/model.safetensors");
-  expect_refused(run_two(eval, eval, folders), {"rank 0 has --model: model/model.safetensors", "which rank 1 does not have"});
+  expect_refused(run_two(eval, eval, folders),
+                 {"rank 0 has --model: model/model.safetensors", "which rank 1 does not have"});
 }
 
-// Ranks that write to folders of their own: the same command line in two folders, as on two machines without a shared one.
+// Ranks that write to folders of their own: the same command line in two folders, as on two machines without a shared
+// one.
 TEST_F(UnequalRanks, AnOutThatIsNotSharedIsFoundAtOnce) {
   const std::vector<fs::path> folders = {dir_ / "first", dir_ / "second"};
   for (const fs::path& folder : folders) fs::create_directories(folder);
   const std::string model = (dir_ / "a/model").string(), text = (dir_ / "text.txt").string();
-  Args fresh = {"train", "--text", text, "--out", "new/out", "--layers", "1", "--width", "32", "--heads", "2", "--length", "24", "--batch", "2", "--slices", "2",
-                "--steps", "4", "--warmup-steps", "2"};
+  Args fresh = {"train", "--text",  text, "--out",          "new/out", "--layers", "1", "--width",
+                "32",    "--heads", "2",  "--length",       "24",      "--batch",  "2", "--slices",
+                "2",     "--steps", "4",  "--warmup-steps", "2"};
   Args resumed = fresh;
   resumed.emplace_back("--resume");
-  const Args tuned = {"finetune", "--model", model, "--text", text, "--length", "24", "--batch", "2", "--slices", "2", "--steps", "2", "--out", "new/out"};
+  const Args tuned = {"finetune", "--model",  model, "--text",  text, "--length", "24",     "--batch",
+                      "2",        "--slices", "2",   "--steps", "2",  "--out",    "new/out"};
   const auto refuse_all = [&] {
     for (const Args& args : {fresh, resumed, tuned})
-      expect_refused(run_two(args, args, folders), {"rank 1: its --out, " + (folders[1] / "new/out").string() + " on ",
-                                                    "is not the folder that rank 0 writes to, " + (folders[0] / "new/out").string() + " on ", "one folder that all ranks share"});
+      expect_refused(run_two(args, args, folders),
+                     {"rank 1: its --out, " + (folders[1] / "new/out").string() + " on ",
+                      "is not the folder that rank 0 writes to, " + (folders[0] / "new/out").string() + " on ",
+                      "one folder that all ranks share"});
   };
   refuse_all();
   for (const fs::path& folder : folders) EXPECT_TRUE(io::list_folder(folder).empty());
@@ -290,7 +358,8 @@ TEST_F(UnequalRanks, AnOutThatIsNotSharedIsFoundAtOnce) {
   fs::remove_all(folders[0] / "new/out");
   const test::Outcome shared = run_two(fresh, fresh, folders);
   EXPECT_EQ(shared.code, 0) << shared.err;
-  for (const fs::path& path : io::list_folder(folders[0] / "new/out")) EXPECT_FALSE(path.filename().string().starts_with(".tmp-")) << path;
+  for (const fs::path& path : io::list_folder(folders[0] / "new/out"))
+    EXPECT_FALSE(path.filename().string().starts_with(".tmp-")) << path;
 }
 
 TEST_F(Ranks, MistakesAreSaidOnce) {

@@ -12,7 +12,9 @@
 
 namespace coca::eval::passkey_protocol_test {
 
-void PrintTo(const NamedPasskeyProtocol& named, std::ostream* out) { *out << named.name; }  // not its bytes, of which some are padding
+void PrintTo(const NamedPasskeyProtocol& named, std::ostream* out) {
+  *out << named.name;
+}  // not its bytes, of which some are padding
 
 namespace {
 
@@ -82,7 +84,8 @@ TEST_P(PasskeyProtocols, KeysFillTheirRangeAndPlacesDiffer) {
 TEST_P(PasskeyProtocols, LengthsMeanWhatTheScriptMakesOfThem) {
   const PasskeyProtocol& p = GetParam().protocol;
   const int64_t length = 3000;
-  if (p.length_control == PasskeyLength::kTokens) {  // the most that fit; with the answer, which rule contains does not run
+  if (p.length_control ==
+      PasskeyLength::kTokens) {  // the most that fit; with the answer, which rule contains does not run
     const PasskeyTrial t = trial(length, 0);
     const auto tokens = t.answer_start + static_cast<int64_t>(t.answer.size());
     EXPECT_LE(tokens, length);
@@ -92,13 +95,18 @@ TEST_P(PasskeyProtocols, LengthsMeanWhatTheScriptMakesOfThem) {
   for (int64_t i = 0; i < 20; ++i) {
     const PasskeyTrial t = trial(length, i);
     const std::string text = tokenizer_->decode(std::span(t.ids).first(static_cast<size_t>(t.answer_start)));
-    const std::string key = std::to_string(t.key), sentence = "The pass key is " + key + ". Remember it. " + key + " is the pass key.";
+    const std::string key = std::to_string(t.key),
+                      sentence = "The pass key is " + key + ". Remember it. " + key + " is the pass key.";
     if (p.length_control == PasskeyLength::kSentences) {
       // Of bytes: (3000 - 64 - 2) / 89, "The pass key is {KEY}. Remember it. {KEY} is the pass key." having 58.
       const int64_t units = (length - 58 - 2) / 89;
       EXPECT_EQ(occurrences(text, kFive), units);
-      EXPECT_THAT(text, StartsWith("There is an important info hidden inside a lot of irrelevant text. Find it and memorize it. "));
-      EXPECT_THAT(text, EndsWith("There and back again. What is the pass key? The pass key is "));  // never behind the last unit
+      EXPECT_THAT(
+          text,
+          StartsWith("There is an important info hidden inside a lot of irrelevant text. Find it and memorize it. "));
+      EXPECT_THAT(
+          text,
+          EndsWith("There and back again. What is the pass key? The pass key is "));  // never behind the last unit
       EXPECT_EQ(text.find('\n'), std::string::npos);
       EXPECT_EQ(text.find("  "), std::string::npos);
       EXPECT_EQ(t.answer, key);
@@ -111,7 +119,8 @@ TEST_P(PasskeyProtocols, LengthsMeanWhatTheScriptMakesOfThem) {
     EXPECT_EQ(text.substr(fourth), "What is the pass key? The pass key is");
     EXPECT_EQ(t.answer, " " + key);
     const auto amount = static_cast<int64_t>(before.size() + after.size());
-    const std::string endless = p.length_control == PasskeyLength::kUnits ? repeated(kFive, 200) : repeated(kFive + " ", 200);
+    const std::string endless =
+        p.length_control == PasskeyLength::kUnits ? repeated(kFive, 200) : repeated(kFive + " ", 200);
     EXPECT_THAT(endless, StartsWith(before));
     EXPECT_THAT(endless, StartsWith(after));
     switch (p.length_control) {
@@ -151,7 +160,8 @@ TEST(PasskeyRules, CountWhatThePublishedScriptsCount) {
 TEST(PasskeyProtocolNames, AreListedInErrors) {
   EXPECT_EQ(passkey_protocol_names(), "ours, landmark, yarn, longlora, pose, longrope, lm-infinite, coca");
   EXPECT_EQ(&passkey_protocol_of("ours"), &named_passkey_protocols().front().protocol);
-  EXPECT_THAT([] { passkey_protocol_of("posy"); }, testing::ThrowsMessage<Error>(HasSubstr("protocol is \"posy\"; expected one of ours, landmark")));
+  EXPECT_THAT([] { passkey_protocol_of("posy"); },
+              testing::ThrowsMessage<Error>(HasSubstr("protocol is \"posy\"; expected one of ours, landmark")));
 }
 
 }  // namespace

@@ -20,9 +20,7 @@ namespace {
 using test::AttentionKind;
 using test::TinyModel;
 
-auto message(const char* text) {
-  return testing::ThrowsMessage<Error>(testing::HasSubstr(text));
-}
+auto message(const char* text) { return testing::ThrowsMessage<Error>(testing::HasSubstr(text)); }
 
 // A byte model that answers with a space and then digits of its own taste: after "s" comes a space, after a space or a
 // digit comes a digit; which one, the random rest of the model decides. Keys of one or two digits are then met by
@@ -74,9 +72,10 @@ PasskeyScore by_generation(const TinyModel& m, const PasskeyOptions& o, int64_t 
     const PasskeyTrial t = make_passkey_trial(*tokenizer, o, bos, plan_passkey(*tokenizer, o, bos, length), depth, i);
     const std::vector<int32_t> prompt(t.ids.begin(), t.ids.begin() + t.answer_start);
     const int64_t A = static_cast<int64_t>(t.ids.size()) - t.answer_start;
-    const infer::GenerateResult g = infer::generate(
-        cx, spec, m.params.weights(), prompt,
-        {.max_new_tokens = A, .sampling = {.temperature = 0}, .session = {.dynamic_base = infer::DynamicBase::kRequest}});
+    const infer::GenerateResult g = infer::generate(cx, spec, m.params.weights(), prompt,
+                                                    {.max_new_tokens = A,
+                                                     .sampling = {.temperature = 0},
+                                                     .session = {.dynamic_base = infer::DynamicBase::kRequest}});
     std::string text;
     text::DecodeState inside{.at_start = false};
     for (const int32_t id : g.ids)
@@ -95,8 +94,7 @@ PasskeyScore by_generation(const TinyModel& m, const PasskeyOptions& o, int64_t 
                               .w = m.params.weights().head,
                               .targets = {t.ids.data() + t.answer_start, DType::kI32, {A}, kHost},
                               .nll = nll});
-    for (const float value : nll.values<float>())
-      *score.nll += static_cast<double>(value) / static_cast<double>(A);
+    for (const float value : nll.values<float>()) *score.nll += static_cast<double>(value) / static_cast<double>(A);
   }
   score.digit_accuracy /= static_cast<double>(o.protocol.trials);
   *score.nll /= static_cast<double>(o.protocol.trials);
@@ -105,8 +103,8 @@ PasskeyScore by_generation(const TinyModel& m, const PasskeyOptions& o, int64_t 
 
 class Passkey : public testing::TestWithParam<AttentionKind> {};
 INSTANTIATE_TEST_SUITE_P(Kinds, Passkey,
-                         testing::Values(AttentionKind::kRope, AttentionKind::kCocaSlack,
-                                         AttentionKind::kCocaStrict, AttentionKind::kAlibi),
+                         testing::Values(AttentionKind::kRope, AttentionKind::kCocaSlack, AttentionKind::kCocaStrict,
+                                         AttentionKind::kAlibi),
                          [](const auto& kind_info) {
                            std::string name(enum_name(kind_info.param));
                            std::replace(name.begin(), name.end(), '-', '_');
@@ -191,8 +189,7 @@ TEST(PasskeyEval, TrialsHoldBosPromptAndAnswer) {
 TEST(PasskeyEval, LogitsThatAreNoNumbersAreWrong) {
   TinyModel m = babbler(AttentionKind::kRope, 2);
   m.params.tensors().head.as<float>()[5] = std::numeric_limits<float>::quiet_NaN();
-  const PasskeyResult r =
-      run(m, compact({60}, {0.5}, 5, 5));
+  const PasskeyResult r = run(m, compact({60}, {0.5}, 5, 5));
   EXPECT_EQ(r.totals[0].score.correct, 0);
   EXPECT_EQ(r.totals[0].score.digit_accuracy, 0);
   EXPECT_TRUE(std::isnan(*r.totals[0].score.nll));
@@ -232,7 +229,8 @@ TEST(PasskeyEval, WhatWasNotTriedHasNoAccuracy) {
   options.progress = [](const PasskeyProgress&) { request_stop(); };
   PasskeyResult result;
   Context cx;
-  EXPECT_THAT([&] { passkey(cx, m.spec, m.params.weights(), *text::make_byte_tokenizer(), options, result); }, message("1 of 8 prompts done"));
+  EXPECT_THAT([&] { passkey(cx, m.spec, m.params.weights(), *text::make_byte_tokenizer(), options, result); },
+              message("1 of 8 prompts done"));
   clear_stop();
   ASSERT_EQ(result.totals.size(), 1u);
   ASSERT_EQ(result.cells.size(), 2u);
@@ -256,15 +254,21 @@ TEST(PasskeyEval, MistakesAreNamed) {
   EXPECT_THAT(with([](auto& p) { p.trials = 0; }), message("trials is 0"));
   EXPECT_THAT(with([](auto& p) { p.keys = {9, 8}; }), message("key_most is 8; expected at least key_least, 9"));
   EXPECT_THAT(with([](auto& p) { p.new_tokens = 3; }), message("new_tokens is 3; expected 0"));
-  EXPECT_THAT(with([](auto& p) { p.rule = PasskeyRule::kContains; }), message("new_tokens is 0; expected at least 1 with rule contains"));
+  EXPECT_THAT(with([](auto& p) { p.rule = PasskeyRule::kContains; }),
+              message("new_tokens is 0; expected at least 1 with rule contains"));
   EXPECT_THAT(with([](auto& p) { p.lengths = {1}; }), message("lengths holds 1 (tokens); expected at least 2"));
-  EXPECT_THAT(with([](auto& p) { p.length_control = data::PasskeyLength::kUnits, p.lengths = {68}; }), message("must be at least 69"));
-  EXPECT_THAT(with([](auto& p) { p.lengths = {4096, 60}; }), message("without any garbage it takes"));  // before any work is done
+  EXPECT_THAT(with([](auto& p) { p.length_control = data::PasskeyLength::kUnits, p.lengths = {68}; }),
+              message("must be at least 69"));
+  EXPECT_THAT(with([](auto& p) {
+                p.lengths = {4096, 60};
+              }),
+              message("without any garbage it takes"));  // before any work is done
   const TinyModel small(test::tiny_neox(AttentionKind::kRope));
   EXPECT_THAT([&] { run(small, {}); }, message("257 ids"));
 }
 
-// Rules that generate: each prompt by itself through infer::generate, with the tokenizer's end tokens, judged here again.
+// Rules that generate: each prompt by itself through infer::generate, with the tokenizer's end tokens, judged here
+// again.
 TEST_P(Passkey, GeneratedRulesEqualGeneration) {
   const TinyModel m = babbler(GetParam(), 2);
   const auto tokenizer = text::make_byte_tokenizer();
@@ -282,10 +286,12 @@ TEST_P(Passkey, GeneratedRulesEqualGeneration) {
       int64_t correct = 0;
       Context cx;
       for (int64_t i = 0; i < o.protocol.trials; ++i) {
-        const PasskeyTrial t = make_passkey_trial(*tokenizer, o, 256, plan_passkey(*tokenizer, o, 256, cell.length), {}, i);
+        const PasskeyTrial t =
+            make_passkey_trial(*tokenizer, o, 256, plan_passkey(*tokenizer, o, 256, cell.length), {}, i);
         EXPECT_EQ(static_cast<size_t>(t.answer_start), t.ids.size());
-        const infer::GenerateResult g = infer::generate(cx, m.spec, m.params.weights(), t.ids,
-                                                        {.max_new_tokens = 6, .sampling = {.temperature = 0}, .stop_ids = tokenizer->eos_ids()});
+        const infer::GenerateResult g =
+            infer::generate(cx, m.spec, m.params.weights(), t.ids,
+                            {.max_new_tokens = 6, .sampling = {.temperature = 0}, .stop_ids = tokenizer->eos_ids()});
         std::string text;
         for (const int32_t id : g.ids) text += id < 256 ? std::string(1, static_cast<char>(id)) : "";
         const size_t digit = text.find_first_of("0123456789");

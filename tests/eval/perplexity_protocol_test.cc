@@ -29,7 +29,8 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 constexpr int32_t kBos = 7;
 
-// The protocol at toy size: its choices, but W and S small and no demands on documents. A stride of the window stays so.
+// The protocol at toy size: its choices, but W and S small and no demands on documents. A stride of the window stays
+// so.
 Protocol toy(std::string_view name, int64_t W, int64_t S) {
   Protocol p = protocol_of(name);
   p.lengths = {W};
@@ -40,17 +41,16 @@ Protocol toy(std::string_view name, int64_t W, int64_t S) {
 
 std::vector<WindowSpan> spans(const Protocol& p, int64_t tokens, std::optional<int32_t> bos) {
   const Texts texts = make_texts(std::vector<std::vector<int32_t>>{test::random_ids(tokens, 23, 1)}, p, bos);
-  return plan_windows(static_cast<int64_t>(texts.texts.at(0).ids.size()), p,
-                      window_shape(p, p.lengths.at(0), bos));
+  return plan_windows(static_cast<int64_t>(texts.texts.at(0).ids.size()), p, window_shape(p, p.lengths.at(0), bos));
 }
 
 // Windows that slide by two over ten tokens; with a bos they hold three tokens of text and score the first one too.
 TEST(Protocols, SlidingWindowsScoreWhatIsNew) {
   for (const char* name : {"sliding", "coca", "pi", "yarn", "pose"}) {
     SCOPED_TRACE(name);
-    EXPECT_THAT(spans(toy(name, 4, 2), 10, std::nullopt),
-                ElementsAre(WindowSpan{0, 4, 1, 4}, WindowSpan{2, 6, 4, 6}, WindowSpan{4, 8, 6, 8},
-                            WindowSpan{6, 10, 8, 10}));
+    EXPECT_THAT(
+        spans(toy(name, 4, 2), 10, std::nullopt),
+        ElementsAre(WindowSpan{0, 4, 1, 4}, WindowSpan{2, 6, 4, 6}, WindowSpan{4, 8, 6, 8}, WindowSpan{6, 10, 8, 10}));
     EXPECT_THAT(spans(toy(name, 4, 2), 10, kBos),
                 ElementsAre(WindowSpan{0, 3, 0, 3}, WindowSpan{2, 5, 3, 5}, WindowSpan{4, 7, 5, 7},
                             WindowSpan{6, 9, 7, 9}, WindowSpan{8, 10, 9, 10}));
@@ -65,9 +65,9 @@ TEST(Protocols, YarnTruncateScoresTheFirstWindowWhole) {
 
 // Every window is scored whole, so that most tokens count twice; one that ends the text is left out.
 TEST(Protocols, LongLoraScoresWholeWindows) {
-  EXPECT_THAT(spans(toy("longlora", 4, 2), 11, std::nullopt),
-              ElementsAre(WindowSpan{0, 4, 1, 4}, WindowSpan{2, 6, 3, 6}, WindowSpan{4, 8, 5, 8},
-                          WindowSpan{6, 10, 7, 10}));
+  EXPECT_THAT(
+      spans(toy("longlora", 4, 2), 11, std::nullopt),
+      ElementsAre(WindowSpan{0, 4, 1, 4}, WindowSpan{2, 6, 3, 6}, WindowSpan{4, 8, 5, 8}, WindowSpan{6, 10, 7, 10}));
   EXPECT_EQ(spans(toy("longlora", 4, 2), 10, std::nullopt).size(), 3u);
 }
 
@@ -129,9 +129,8 @@ double naive_nll(test::ReferenceDecoder<double>& exact, const model::ModelSpec& 
 TEST(Protocols, MeansEqualTheNaiveOnes) {
   test::TinyModel m(test::tiny_llama(AttentionKind::kCocaSlack));
   m.spec.bos_id = kBos;
-  const std::vector<std::vector<int32_t>> documents = {test::random_ids(23, m.spec.V, 1),
-                                                       test::random_ids(1, m.spec.V, 2),
-                                                       test::random_ids(30, m.spec.V, 3)};
+  const std::vector<std::vector<int32_t>> documents = {
+      test::random_ids(23, m.spec.V, 1), test::random_ids(1, m.spec.V, 2), test::random_ids(30, m.spec.V, 3)};
   test::ReferenceDecoder<double> exact(m.spec, m.params);
   for (const NamedProtocol& named : named_protocols()) {
     SCOPED_TRACE(named.name);
@@ -176,12 +175,14 @@ TEST(Protocols, DocumentsAreChosenCutAndJoined) {
   p.cut = Cut::kStart;
   EXPECT_THAT(make_texts(documents, p, 99).texts[0].ids, ElementsAre(99, 2, 3, 4, 7, 8, 9));
   p.min_tokens = 6;
-  EXPECT_THAT([&] { make_texts(documents, p, 99); }, testing::ThrowsMessage<Error>(HasSubstr("min_tokens is 6; of 4 documents none has as many")));
+  EXPECT_THAT([&] { make_texts(documents, p, 99); },
+              testing::ThrowsMessage<Error>(HasSubstr("min_tokens is 6; of 4 documents none has as many")));
 }
 
 // Scripts that cut a document keep its start; what is not published takes the middle.
 TEST(Protocols, PublishedOnesCutAtTheStart) {
-  for (const char* name : {"coca", "pose", "yarn", "yarn-truncate"}) EXPECT_EQ(protocol_of(name).cut, Cut::kStart) << name;
+  for (const char* name : {"coca", "pose", "yarn", "yarn-truncate"})
+    EXPECT_EQ(protocol_of(name).cut, Cut::kStart) << name;
   EXPECT_EQ(protocol_of("sliding").cut, Cut::kMiddle);
 }
 

@@ -23,9 +23,7 @@ using test::AttentionKind;
 using test::TinyModel;
 using Documents = std::vector<std::vector<int32_t>>;
 
-auto message(const char* text) {
-  return testing::ThrowsMessage<Error>(testing::HasSubstr(text));
-}
+auto message(const char* text) { return testing::ThrowsMessage<Error>(testing::HasSubstr(text)); }
 
 Documents documents_of(const TinyModel& m, const std::vector<int64_t>& sizes) {
   Documents documents;
@@ -88,15 +86,13 @@ Expected brute_force(const TinyModel& m, const Documents& documents, int64_t W, 
   e.window_mean = std::exp(means / static_cast<double>(e.windows));
   for (size_t i = 0; i < sums.size(); ++i) e.standard_error += std::pow(sums[i] - counts[i] * e.nll, 2);
   e.standard_error =
-      std::sqrt(e.standard_error * static_cast<double>(e.windows) / static_cast<double>(e.windows - 1)) /
-      scored;
+      std::sqrt(e.standard_error * static_cast<double>(e.windows) / static_cast<double>(e.windows - 1)) / scored;
   // A mean is off by no more than its worst term; twice that of naive float arithmetic, and the rounding of an nll.
   e.tolerance = 2 * e.tolerance + 1e-6;
   return e;
 }
 
-std::vector<PerplexityResult> run(const TinyModel& m, const Documents& documents,
-                                  const PerplexityOptions& options) {
+std::vector<PerplexityResult> run(const TinyModel& m, const Documents& documents, const PerplexityOptions& options) {
   Context cx;
   return perplexity(cx, m.spec, m.params.weights(), documents, options);
 }
@@ -109,11 +105,9 @@ TEST(Perplexity, EqualsTheBruteForce) {
   for (const AttentionKind kind : {AttentionKind::kCocaSlack, AttentionKind::kRope, AttentionKind::kAlibi}) {
     TinyModel m(test::tiny_llama(kind));
     const Documents documents = documents_of(m, {40, 1, 12, 33, 0, 2, 17});
-    for (const Case c :
-         {Case{16, 4}, {16, 16}, {16, 500}, {16, 5}, {16, 1}, {2, 1}, {2, 2}, {12, 7}, {64, 8}}) {
+    for (const Case c : {Case{16, 4}, {16, 16}, {16, 500}, {16, 5}, {16, 1}, {2, 1}, {2, 2}, {12, 7}, {64, 8}}) {
       for (const bool with_bos : {false, true}) {
-        SCOPED_TRACE(
-            fmt::format("{} length {} stride {} bos {}", enum_name(kind), c.length, c.stride, with_bos));
+        SCOPED_TRACE(fmt::format("{} length {} stride {} bos {}", enum_name(kind), c.length, c.stride, with_bos));
         m.spec.bos_id = with_bos ? std::optional<int64_t>(7) : std::nullopt;
         const std::optional<int32_t> bos = with_bos ? std::optional<int32_t>(7) : std::nullopt;
         const Expected e = brute_force(m, documents, c.length, c.stride, bos);
@@ -152,8 +146,9 @@ TEST(Perplexity, ScalingIsThatOfTheOptions) {
     const Expected e = brute_force(m, documents, 24, 8, std::nullopt);
     EXPECT_NEAR(scaled.nll, e.nll, e.tolerance);
     EXPECT_GT(std::abs(plain.nll - e.nll), 10 * e.tolerance);
-    EXPECT_EQ(run(m, documents, {.protocol = {.lengths = {24}, .stride = 8}, .scaling = model::RopeScaling{}}).at(0).nll,
-              plain.nll);
+    EXPECT_EQ(
+        run(m, documents, {.protocol = {.lengths = {24}, .stride = 8}, .scaling = model::RopeScaling{}}).at(0).nll,
+        plain.nll);
   }
 }
 
@@ -228,7 +223,9 @@ TEST(Perplexity, LimitsCutDocumentsAndTheirNumber) {
     const Documents cut = {{documents[1].begin() + first, documents[1].begin() + first + 25},
                            {documents[2].begin() + second, documents[2].begin() + second + 25}};
     const PerplexityResult limited =
-        run(m, documents, {.protocol = {.lengths = {16}, .stride = 8, .max_tokens = 25, .cut = which, .max_documents = 2}}).at(0);
+        run(m, documents,
+            {.protocol = {.lengths = {16}, .stride = 8, .max_tokens = 25, .cut = which, .max_documents = 2}})
+            .at(0);
     EXPECT_EQ(limited.documents, 2);
     EXPECT_EQ(limited.nll, run(m, cut, {.protocol = {.lengths = {16}, .stride = 8}}).at(0).nll);
   }
@@ -266,15 +263,15 @@ TEST(Perplexity, ValuesThatAreNotFiniteAreReported) {
   const Documents documents = documents_of(m, {20});
   float* head = m.params.tensors().head.as<float>();
   const int32_t target = documents[0][5];
-  for (int64_t c = 0; c < m.spec.C; ++c)
-    head[target * m.spec.C + c] = std::numeric_limits<float>::quiet_NaN();
+  for (int64_t c = 0; c < m.spec.C; ++c) head[target * m.spec.C + c] = std::numeric_limits<float>::quiet_NaN();
   EXPECT_TRUE(std::isnan(run(m, documents, {.protocol = {.lengths = {8}}}).at(0).nll));
   for (int64_t i = 0; i < m.spec.V * m.spec.C; ++i) head[i] = 1e30f * static_cast<float>(1 + i % 7);
   const PerplexityResult r = run(m, documents, {.protocol = {.lengths = {8}}}).at(0);
   EXPECT_FALSE(r.perplexity < 1e30);  // huge, infinite or no number: but no crash
 }
 
-// What was done when it was asked to stop is there, on all ranks: whole lengths, and of the last one the windows that were run.
+// What was done when it was asked to stop is there, on all ranks: whole lengths, and of the last one the windows that
+// were run.
 TEST(Perplexity, KeepsTheWindowsThatAreDone) {
   const TinyModel m(test::tiny_neox(AttentionKind::kRope));
   const Documents documents = documents_of(m, {60});
@@ -282,7 +279,9 @@ TEST(Perplexity, KeepsTheWindowsThatAreDone) {
   const std::vector<PerplexityResult> whole = run(m, documents, options);
   // Those of length 16 that are run first begin the text: one a rank, as a batch takes one window.
   const auto beginning = [&](int64_t windows) {
-    return run(m, {{documents[0].begin(), documents[0].begin() + 16 + 4 * (windows - 1)}}, {.protocol = {.lengths = {16}, .stride = 4}, .batch_tokens = 16}).at(0);
+    return run(m, {{documents[0].begin(), documents[0].begin() + 16 + 4 * (windows - 1)}},
+               {.protocol = {.lengths = {16}, .stride = 4}, .batch_tokens = 16})
+        .at(0);
   };
   const PerplexityResult beginnings[] = {beginning(1), beginning(2)};
   for (const int ranks : {1, 2}) {
@@ -366,7 +365,11 @@ TEST(Perplexity, MistakesAreNamed) {
         run(m, good, {.protocol = {.lengths = {8}}, .scaling = model::RopeScaling{model::Scaling::kLinear, 0.5}});
       },
       message("factor 0.5"));
-  EXPECT_THAT([&] { run(m, {{5}, {}}, {.protocol = {.lengths = {8}}}); }, message("text: of 2 documents none has two tokens"));
+  EXPECT_THAT(
+      [&] {
+        run(m, {{5}, {}}, {.protocol = {.lengths = {8}}});
+      },
+      message("text: of 2 documents none has two tokens"));
   EXPECT_THAT([&] { run(m, {{5, 23, 1}}, {.protocol = {.lengths = {8}}}); }, message("23"));
 }
 

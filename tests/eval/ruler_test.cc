@@ -37,7 +37,9 @@ RulerResult run(const TinyModel& m, const RulerOptions& options) {
   return ruler(cx, m.spec, m.params.weights(), *text::make_byte_tokenizer(), options);
 }
 
-RulerOptions small() { return {.tasks = {RulerTask::kVariableTracking, RulerTask::kFrequentWords}, .lengths = {1100, 1200}, .samples = 2}; }
+RulerOptions small() {
+  return {.tasks = {RulerTask::kVariableTracking, RulerTask::kFrequentWords}, .lengths = {1100, 1200}, .samples = 2};
+}
 
 TEST(RulerEval, SamplesFitAndDependOnTheirPlaceAlone) {
   const TinyModel m = byte_model();
@@ -105,9 +107,15 @@ TEST(RulerEval, MistakesAreNamed) {
   const auto message = [](const char* text) { return testing::ThrowsMessage<Error>(testing::HasSubstr(text)); };
   EXPECT_THAT([&] { run(m, {}); }, message("tasks: none given"));
   EXPECT_THAT([&] { run(m, {.tasks = {RulerTask::kFrequentWords}}); }, message("lengths: none given"));
-  EXPECT_THAT([&] { run(m, {.tasks = {RulerTask::kFrequentWords}, .lengths = {900}, .samples = 0}); }, message("samples is 0"));
-  EXPECT_THAT([&] { run(m, {.tasks = {RulerTask::kNiahSingle2}, .lengths = {900}}); }, message("tasks holds niah_single_2, which needs text"));
-  EXPECT_THAT([&] { run(m, {.tasks = {RulerTask::kNiahSingle1}, .lengths = {4000, 200}}); }, message("the shortest prompt takes"));
+  EXPECT_THAT([&] { run(m, {.tasks = {RulerTask::kFrequentWords}, .lengths = {900}, .samples = 0}); },
+              message("samples is 0"));
+  EXPECT_THAT([&] { run(m, {.tasks = {RulerTask::kNiahSingle2}, .lengths = {900}}); },
+              message("tasks holds niah_single_2, which needs text"));
+  EXPECT_THAT(
+      [&] {
+        run(m, {.tasks = {RulerTask::kNiahSingle1}, .lengths = {4000, 200}});
+      },
+      message("the shortest prompt takes"));
 }
 
 // Twenty prompts at a mean of 0.25: as five whole hits.

@@ -1,4 +1,5 @@
-// The stream against the reference decoder in double, one token after another; what the cache keeps; where documents meet.
+// The stream against the reference decoder in double, one token after another; what the cache keeps; where documents
+// meet.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/eval/stream.h"
 
@@ -22,11 +23,13 @@ using Documents = std::vector<std::vector<int32_t>>;
 
 model::ModelSpec streaming(AttentionKind kind, model::Pattern type, int64_t window) {
   model::ModelSpec spec = test::tiny_llama(kind);
-  spec.pattern = {.type = type, .window = window, .sinks = 3, .distance = type == model::Pattern::kLmInfinite ? window : 0};
+  spec.pattern = {
+      .type = type, .window = window, .sinks = 3, .distance = type == model::Pattern::kLmInfinite ? window : 0};
   return spec;
 }
 
-// Mean nll, and how far float runs of the naive form lie from it: twice the farthest of them is what a kernel may differ.
+// Mean nll, and how far float runs of the naive form lie from it: twice the farthest of them is what a kernel may
+// differ.
 struct Expected {
   double nll = 0, tolerance = 0;
   int64_t tokens = 0;
@@ -46,7 +49,8 @@ Expected by_reference(const TinyModel& m, const Documents& documents, std::optio
       const std::vector<float> again = naive.step(ids[i], 1);
       const double nll = test::reference_nll(logits.data(), m.spec.V, ids[i + 1]);
       e.nll += nll;
-      rough = std::max(rough, std::abs(static_cast<double>(test::reference_nll(again.data(), m.spec.V, ids[i + 1])) - nll));
+      rough =
+          std::max(rough, std::abs(static_cast<double>(test::reference_nll(again.data(), m.spec.V, ids[i + 1])) - nll));
     }
   }
   e.nll /= static_cast<double>(e.tokens);
@@ -60,7 +64,8 @@ Documents three(const TinyModel& m) {
 
 TEST(Stream, EqualsTheReferenceTokenByToken) {
   for (const model::Pattern type : {model::Pattern::kStreamingLlm, model::Pattern::kLmInfinite})
-    for (const AttentionKind kind : {AttentionKind::kRope, AttentionKind::kCocaSlack, AttentionKind::kCocaStrict, AttentionKind::kAlibi})
+    for (const AttentionKind kind :
+         {AttentionKind::kRope, AttentionKind::kCocaSlack, AttentionKind::kCocaStrict, AttentionKind::kAlibi})
       for (const bool with_bos : {false, true}) {
         SCOPED_TRACE(fmt::format("{} {} bos {}", enum_name(type), enum_name(kind), with_bos));
         model::ModelSpec spec = streaming(kind, type, 9);
@@ -72,7 +77,9 @@ TEST(Stream, EqualsTheReferenceTokenByToken) {
         EXPECT_EQ(expected.tokens, with_bos ? 65 : 63);
         for (const int64_t chunk : {1, 7, 128}) {
           Context cx;
-          const StreamResult r = stream_perplexity(cx, m.spec, m.params.weights(), documents, {.chunk = chunk, .interval = 20, .bos = with_bos ? Bos::kAlways : Bos::kNever});
+          const StreamResult r =
+              stream_perplexity(cx, m.spec, m.params.weights(), documents,
+                                {.chunk = chunk, .interval = 20, .bos = with_bos ? Bos::kAlways : Bos::kNever});
           EXPECT_EQ(r.documents, 2);
           ASSERT_EQ(r.points.size(), 4u);
           EXPECT_EQ(r.points[0].tokens, 20);
@@ -108,7 +115,8 @@ TEST(Stream, MemoryDoesNotGrow) {
   const TinyModel m(streaming(AttentionKind::kCocaSlack, model::Pattern::kStreamingLlm, 60));
   const Documents documents{test::random_ids(4000, m.spec.V, 1)};
   Context cx;
-  const StreamResult r = stream_perplexity(cx, m.spec, m.params.weights(), documents, {.tokens = 3500, .chunk = 50, .interval = 500});
+  const StreamResult r =
+      stream_perplexity(cx, m.spec, m.params.weights(), documents, {.tokens = 3500, .chunk = 50, .interval = 500});
   ASSERT_EQ(r.points.size(), 7u);
   EXPECT_EQ(r.points.back().tokens, 3500);
   for (const StreamPoint& p : r.points) {
@@ -120,7 +128,9 @@ TEST(Stream, MemoryDoesNotGrow) {
 TEST(Stream, MistakesAndStops) {
   const TinyModel m(test::tiny_llama(AttentionKind::kRope));
   Context cx;
-  const auto run = [&](const Documents& documents, StreamOptions o) { stream_perplexity(cx, m.spec, m.params.weights(), documents, o); };
+  const auto run = [&](const Documents& documents, StreamOptions o) {
+    stream_perplexity(cx, m.spec, m.params.weights(), documents, o);
+  };
   const auto message = [](const char* text) { return testing::ThrowsMessage<Error>(testing::HasSubstr(text)); };
   EXPECT_THAT([&] { run({{1}}, {.bos = Bos::kNever}); }, message("text: of 1 document none has two tokens"));
   EXPECT_THAT([&] { run({{1, 2}}, {.chunk = 0}); }, message("chunk is 0"));
@@ -131,7 +141,11 @@ TEST(Stream, MistakesAndStops) {
     if (p.tokens == 8) request_stop();
   };
   StreamResult result;
-  EXPECT_THAT([&] { stream_perplexity(cx, m.spec, m.params.weights(), Documents{test::random_ids(40, m.spec.V, 1)}, o, result); }, message("stopped after 8 tokens"));
+  EXPECT_THAT(
+      [&] {
+        stream_perplexity(cx, m.spec, m.params.weights(), Documents{test::random_ids(40, m.spec.V, 1)}, o, result);
+      },
+      message("stopped after 8 tokens"));
   clear_stop();
   ASSERT_EQ(result.points.size(), 1u);  // the interval is longer than what was done
   EXPECT_EQ(result.points[0].tokens, 8);

@@ -30,8 +30,8 @@ void expect_equal(const ModelSpec& a, const ModelSpec& b) {
   EXPECT_EQ(a.attention_bias, b.attention_bias);
   EXPECT_EQ(a.mlp_bias, b.mlp_bias);
   EXPECT_EQ(a.embeddings, b.embeddings);
-  for (const auto member : {&ModelSpec::V, &ModelSpec::C, &ModelSpec::F, &ModelSpec::L, &ModelSpec::H,
-                            &ModelSpec::G, &ModelSpec::D, &ModelSpec::R, &ModelSpec::max_position})
+  for (const auto member : {&ModelSpec::V, &ModelSpec::C, &ModelSpec::F, &ModelSpec::L, &ModelSpec::H, &ModelSpec::G,
+                            &ModelSpec::D, &ModelSpec::R, &ModelSpec::max_position})
     EXPECT_EQ(a.*member, b.*member);
   EXPECT_EQ(a.rope_theta, b.rope_theta);
   EXPECT_EQ(a.rope_scaling, b.rope_scaling);
@@ -51,8 +51,10 @@ void expect_equal(const ModelSpec& a, const ModelSpec& b) {
 RopeScaling full_scaling(Scaling type, int64_t pairs) {
   RopeScaling r = test::tiny_scaling(type, pairs);
   const bool yarn = type == Scaling::kYarn || type == Scaling::kYarnPaper;
-  if (yarn || type == Scaling::kLlama3 || type == Scaling::kLongRope || type == Scaling::kClex) r.original_max_position = 5;
-  if (type == Scaling::kClex) r.factor = 1, r.max_factor = 5, r.param_factor = 3, r.activation = ClexActivation::kSilu, r.time_step = 0.125;
+  if (yarn || type == Scaling::kLlama3 || type == Scaling::kLongRope || type == Scaling::kClex)
+    r.original_max_position = 5;
+  if (type == Scaling::kClex)
+    r.factor = 1, r.max_factor = 5, r.param_factor = 3, r.activation = ClexActivation::kSilu, r.time_step = 0.125;
   if (type == Scaling::kLlama3) r.low_freq_factor = 2, r.high_freq_factor = 9;
   if (yarn) r.borders = YarnBorders::kFractional, r.mscale = 0.7, r.mscale_all_dim = 0.9;
   if (yarn || type == Scaling::kLongRope) r.attention_factor = 1.25;
@@ -79,7 +81,8 @@ TEST(Config, EverySpecRoundTrips) {
 
 // Windows that Hugging Face's fields can say are said by them, the others by a list.
 TEST(Config, WindowsRoundTripInEveryArchitecture) {
-  for (const Architecture architecture : {Architecture::kGptNeoX, Architecture::kLlama, Architecture::kMistral, Architecture::kQwen2, Architecture::kQwen3})
+  for (const Architecture architecture : {Architecture::kGptNeoX, Architecture::kLlama, Architecture::kMistral,
+                                          Architecture::kQwen2, Architecture::kQwen3})
     for (const std::vector<int64_t>& windows : {std::vector<int64_t>{5, 5}, {0, 5}, {5, 7}, {}}) {
       ModelSpec s = architecture == Architecture::kGptNeoX ? test::tiny_neox(AttentionKind::kCocaStrict)
                     : architecture == Architecture::kQwen3 ? test::tiny_qwen3(AttentionKind::kCocaStrict)
@@ -94,7 +97,8 @@ TEST(Config, WindowsRoundTripInEveryArchitecture) {
       SCOPED_TRACE(written.dump());
       expect_equal(spec_from_json(written, "config.json"), s);
       const bool qwen = architecture == Architecture::kQwen2 || architecture == Architecture::kQwen3;
-      const bool said = windows.empty() || (architecture == Architecture::kMistral && windows[0] == windows[1]) || (qwen && windows[1] == 5);
+      const bool said = windows.empty() || (architecture == Architecture::kMistral && windows[0] == windows[1]) ||
+                        (qwen && windows[1] == 5);
       EXPECT_EQ(written.contains("layer_window"), !said);
     }
 }
@@ -134,10 +138,12 @@ TEST(Config, ContradictoryWindowsAreNamed) {
   };
   json mistral = llama();
   mistral["model_type"] = "mistral";
-  error(mistral, {{"sliding_window", 7}, {"layer_window", {7, 7}}}, "layer_window names the layers' windows, and sliding_window does too");
+  error(mistral, {{"sliding_window", 7}, {"layer_window", {7, 7}}},
+        "layer_window names the layers' windows, and sliding_window does too");
   error(llama(), {{"layer_window", {7}}}, "sliding windows are given for 1 layer, the model has 2");
   error(llama(), {{"layer_window", {7, "x"}}}, "field \"layer_window\" holds \"x\"; expected integers");
-  error(llama(), {{"layer_window", {7, 7}}, {"layer_dilation", {{1, 1, 1, 1}}}}, "dilation is given for 4 heads, the model has 8");
+  error(llama(), {{"layer_window", {7, 7}}, {"layer_dilation", {{1, 1, 1, 1}}}},
+        "dilation is given for 4 heads, the model has 8");
   error(llama(), {{"direction", "sideways"}}, "direction \"sideways\" is unknown; expected causal, bidirectional");
   error(llama(), {{"global_tokens", -1}}, "global tokens -1");
 }
@@ -178,7 +184,8 @@ TEST(Config, FieldsOfOtherSpellings) {
   EXPECT_EQ(read(llama(), {{"head_dim", 20}}).D, 20);
   for (const json& nothing : {json(nullptr), json(false), json(""), json::array(), json::object()})
     EXPECT_EQ(read(llama(), {{"some_new_field", nothing}}).V, 100);  // says nothing
-  EXPECT_EQ(read(llama(), {{"transformers_version", "4.30"}, {"_attn_implementation", "sdpa"}, {"pad_token_id", 3}}).V, 100);
+  EXPECT_EQ(read(llama(), {{"transformers_version", "4.30"}, {"_attn_implementation", "sdpa"}, {"pad_token_id", 3}}).V,
+            100);
   for (const char* key : {"type", "rope_type"}) {
     EXPECT_EQ(read(llama(), {{"rope_scaling", {{key, "dynamic"}, {"factor", 4}}}}).rope_scaling,
               (RopeScaling{Scaling::kDynamic, 4.0}));
@@ -197,9 +204,13 @@ TEST(Config, FamiliesOfLlama) {
   EXPECT_EQ(q2.max_position, 32768);
   EXPECT_TRUE(q2.layer_window.empty());
   EXPECT_TRUE(read(qwen2(), {{"sliding_window", 64}, {"max_window_layers", 0}}).layer_window.empty());
-  EXPECT_EQ(read(qwen2(), {{"use_sliding_window", true}, {"sliding_window", 64}, {"max_window_layers", 1}}).layer_window,
-            (std::vector<int64_t>{0, 64}));
-  EXPECT_EQ(read(qwen2(), {{"use_sliding_window", true}, {"sliding_window", 64}, {"layer_types", {"sliding_attention", "full_attention"}}}).layer_window,
+  EXPECT_EQ(
+      read(qwen2(), {{"use_sliding_window", true}, {"sliding_window", 64}, {"max_window_layers", 1}}).layer_window,
+      (std::vector<int64_t>{0, 64}));
+  EXPECT_EQ(read(qwen2(), {{"use_sliding_window", true},
+                           {"sliding_window", 64},
+                           {"layer_types", {"sliding_attention", "full_attention"}}})
+                .layer_window,
             (std::vector<int64_t>{64, 0}));
   const ModelSpec q3 = read(qwen2(), {{"model_type", "qwen3"}});
   EXPECT_EQ(q3.head_norm, HeadNorm::kRms);
@@ -215,11 +226,17 @@ TEST(Config, FamiliesOfLlama) {
 
 // transformers 4 and 5 write the same positions in two forms.
 TEST(Config, RopeOfBothForms) {
-  const json llama3 = {{"rope_type", "llama3"}, {"factor", 8.0}, {"low_freq_factor", 1.0}, {"high_freq_factor", 4.0}, {"original_max_position_embeddings", 64}};
+  const json llama3 = {{"rope_type", "llama3"},
+                       {"factor", 8.0},
+                       {"low_freq_factor", 1.0},
+                       {"high_freq_factor", 4.0},
+                       {"original_max_position_embeddings", 64}};
   json v5 = llama3;
   v5["rope_theta"] = 500000.0;
-  const ModelSpec a = read(llama(), {{"rope_theta", 500000.0}, {"rope_scaling", llama3}}), b = read(llama(), {{"rope_parameters", v5}});
-  const RopeScaling expected{.type = Scaling::kLlama3, .factor = 8, .original_max_position = 64, .low_freq_factor = 1, .high_freq_factor = 4};
+  const ModelSpec a = read(llama(), {{"rope_theta", 500000.0}, {"rope_scaling", llama3}}),
+                  b = read(llama(), {{"rope_parameters", v5}});
+  const RopeScaling expected{
+      .type = Scaling::kLlama3, .factor = 8, .original_max_position = 64, .low_freq_factor = 1, .high_freq_factor = 4};
   for (const ModelSpec& spec : {a, b}) {
     EXPECT_EQ(spec.rope_theta, 500000.0);
     EXPECT_EQ(spec.rope_scaling, expected);
@@ -227,7 +244,9 @@ TEST(Config, RopeOfBothForms) {
   EXPECT_EQ(read(llama(), {{"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 700.0}}}}).rope_theta, 700.0);
   json n = neox();
   n.erase("rotary_pct");
-  const ModelSpec neox5 = read(n, {{"rope_parameters", {{"rope_type", "dynamic"}, {"factor", 2.0}, {"rope_theta", 600.0}, {"partial_rotary_factor", 0.5}}}});
+  const ModelSpec neox5 =
+      read(n, {{"rope_parameters",
+                {{"rope_type", "dynamic"}, {"factor", 2.0}, {"rope_theta", 600.0}, {"partial_rotary_factor", 0.5}}}});
   EXPECT_EQ(neox5.R, 8);
   EXPECT_EQ(neox5.rope_theta, 600.0);
   EXPECT_EQ(neox5.rope_scaling, (RopeScaling{Scaling::kDynamic, 2.0}));
@@ -360,8 +379,9 @@ TEST(Config, HarmlessFieldsPass) {
   EXPECT_THAT(notes.texts(), testing::IsEmpty());
   const json off = {{"odd_flag", false}, {"odd_cap", 0.0}, {"odd_list", json::array()}, {"odd_null", nullptr}};
   for (int time = 0; time < 2; ++time) expect_equal(read(llama(), off), read(llama(), json::object()));
-  EXPECT_THAT(notes.texts(), testing::ElementsAre(AllOf(HasSubstr("here.json"), HasSubstr("\"odd_flag\" (false)"), HasSubstr("\"odd_cap\" (0.0)"),
-                                                        HasSubstr("\"odd_list\" ([])"), HasSubstr("\"odd_null\" (null)"))));
+  EXPECT_THAT(notes.texts(), testing::ElementsAre(AllOf(HasSubstr("here.json"), HasSubstr("\"odd_flag\" (false)"),
+                                                        HasSubstr("\"odd_cap\" (0.0)"), HasSubstr("\"odd_list\" ([])"),
+                                                        HasSubstr("\"odd_null\" (null)"))));
 }
 
 // What is on unless a file says otherwise: "false" means another model, "true" this one.
@@ -395,8 +415,7 @@ TEST(Config, OfficialConfigsAreRead) {
 
 TEST(Config, FoldersThatAreNoModelsAreNamed) {
   const test::TempDir dir;
-  EXPECT_THAT([&] { load_spec(dir.path() / "nowhere"); },
-              testing::ThrowsMessage<Error>(HasSubstr("does not exist")));
+  EXPECT_THAT([&] { load_spec(dir.path() / "nowhere"); }, testing::ThrowsMessage<Error>(HasSubstr("does not exist")));
   EXPECT_THAT([&] { load_spec(dir.path()); }, testing::ThrowsMessage<Error>(HasSubstr("no config.json")));
 }
 

@@ -70,12 +70,14 @@ INSTANTIATE_TEST_SUITE_P(Specs, ConvertToCoca, testing::ValuesIn(rope_specs()), 
 // q, v and everything else keep their bits; T is K.
 TEST_P(ConvertToCoca, FromKKeepsEveryBit) {
   Folders f(spec);
-  const ConvertReport report = f.convert({.attention = AttentionKind::kCocaSlack, .t_init = TInit::kFromK, .t_width = TWidth::kFull});
+  const ConvertReport report =
+      f.convert({.attention = AttentionKind::kCocaSlack, .t_init = TInit::kFromK, .t_width = TWidth::kFull});
   EXPECT_EQ(report.to.attention, AttentionKind::kCocaSlack);
   const Model from = load_model(f.source), to = load_model(f.out);
   ASSERT_EQ(from.params->infos().size(), to.params->infos().size());
   for (size_t i = 0; i < from.params->infos().size(); ++i)
-    EXPECT_EQ(values(std::as_const(*from.params).at(from.params->infos()[i])), values(std::as_const(*to.params).at(to.params->infos()[i])))
+    EXPECT_EQ(values(std::as_const(*from.params).at(from.params->infos()[i])),
+              values(std::as_const(*to.params).at(to.params->infos()[i])))
         << to.params->infos()[i].name;
 }
 
@@ -87,25 +89,31 @@ TEST_P(ConvertToCoca, ScaledRowsAreDividedByTheSizeOfTheQueries) {
   const LayerTensors<TensorRef>& w = from.params->weights().layers[1];
   const LayerTensors<TensorRef>& wt = to.params->weights().layers[1];
   const bool fused = spec.qkv == Qkv::kFused, normed = spec.head_norm != HeadNorm::kNone;
-  const std::vector<float> q = values(fused ? w.qkv_w : w.q_w), k = values(fused ? w.qkv_w : w.k_w), t = values(fused ? wt.qkv_w : wt.k_w);
-  const std::vector<float> bias = spec.attention_bias == Bias::kYes ? values(fused ? w.qkv_b : w.q_b) : std::vector<float>{};
+  const std::vector<float> q = values(fused ? w.qkv_w : w.q_w), k = values(fused ? w.qkv_w : w.k_w),
+                           t = values(fused ? wt.qkv_w : wt.k_w);
+  const std::vector<float> bias =
+      spec.attention_bias == Bias::kYes ? values(fused ? w.qkv_b : w.q_b) : std::vector<float>{};
   const std::vector<float> g = values(w.ln1_w), b = w.ln1_b.empty() ? std::vector<float>{} : values(w.ln1_b);
   constexpr int kDraws = 20000;
   Rng rng(1, 2);
   std::vector<double> squares(static_cast<size_t>(spec.H * spec.D));
   for (int draw = 0; draw < kDraws; ++draw) {
     std::vector<double> x(static_cast<size_t>(spec.C));
-    for (size_t c = 0; c < x.size(); ++c) x[c] = static_cast<double>(g[c]) * rng.normal() + (b.empty() ? 0.0 : static_cast<double>(b[c]));
+    for (size_t c = 0; c < x.size(); ++c)
+      x[c] = static_cast<double>(g[c]) * rng.normal() + (b.empty() ? 0.0 : static_cast<double>(b[c]));
     for (int64_t i = 0; i < spec.H * spec.D; ++i) {
       const int64_t row = fused ? i / spec.D * 3 * spec.D + i % spec.D : i;
       double sum = bias.empty() ? 0.0 : static_cast<double>(bias[static_cast<size_t>(row)]);
-      for (int64_t c = 0; c < spec.C; ++c) sum += static_cast<double>(q[static_cast<size_t>(row * spec.C + c)]) * x[static_cast<size_t>(c)];
+      for (int64_t c = 0; c < spec.C; ++c)
+        sum += static_cast<double>(q[static_cast<size_t>(row * spec.C + c)]) * x[static_cast<size_t>(c)];
       squares[static_cast<size_t>(i)] += sum * sum / kDraws;
     }
     if (normed) break;  // see below
   }
   const int64_t group = spec.H / spec.G;
-  const auto pair = [&](int64_t d) { return d < spec.R ? d % (spec.R / 2) : spec.R / 2 + (d - spec.R) % ((spec.D - spec.R) / 2); };
+  const auto pair = [&](int64_t d) {
+    return d < spec.R ? d % (spec.R / 2) : spec.R / 2 + (d - spec.R) % ((spec.D - spec.R) / 2);
+  };
   for (int64_t kv = 0; kv < spec.G; ++kv)
     for (int64_t d = 0; d < spec.D; ++d) {
       double size = 0;
@@ -116,8 +124,10 @@ TEST_P(ConvertToCoca, ScaledRowsAreDividedByTheSizeOfTheQueries) {
       const auto at = static_cast<size_t>(row * spec.C);
       const double ratio = static_cast<double>(k[at]) / static_cast<double>(t[at]);
       // The mean of kDraws squares of normals is off by sqrt(2 / kDraws) = 1 %, its root by half of that.
-      if (!normed) EXPECT_NEAR(ratio / std::sqrt(size), 1.0, 5 * 0.005) << d;
-      else EXPECT_EQ(ratio, 1.0);
+      if (!normed)
+        EXPECT_NEAR(ratio / std::sqrt(size), 1.0, 5 * 0.005) << d;
+      else
+        EXPECT_EQ(ratio, 1.0);
     }
   if (!normed) return;
   // Behind norms |q_j| is what their weights say, and those of T are divided.
@@ -126,7 +136,8 @@ TEST_P(ConvertToCoca, ScaledRowsAreDividedByTheSizeOfTheQueries) {
     double size = 0;
     for (int64_t e = 0; e < spec.D; ++e)
       if (pair(e) == pair(d)) size += std::pow(static_cast<double>(gq[static_cast<size_t>(e)]), 2);
-    EXPECT_NEAR(static_cast<double>(gk[static_cast<size_t>(d)]) / static_cast<double>(gt[static_cast<size_t>(d)]), std::sqrt(size), 1e-5 * std::sqrt(size));
+    EXPECT_NEAR(static_cast<double>(gk[static_cast<size_t>(d)]) / static_cast<double>(gt[static_cast<size_t>(d)]),
+                std::sqrt(size), 1e-5 * std::sqrt(size));
   }
 }
 
@@ -157,12 +168,14 @@ TEST(Convert, ScaledTDoesNotDependOnHowSizeIsSharedByQAndK) {
 
 TEST_P(ConvertToCoca, RandomChangesTAlone) {
   Folders f(spec);
-  const ConvertOptions options{.attention = AttentionKind::kCocaSlack, .t_init = TInit::kRandom, .t_width = TWidth::kFull, .seed = 3};
+  const ConvertOptions options{
+      .attention = AttentionKind::kCocaSlack, .t_init = TInit::kRandom, .t_width = TWidth::kFull, .seed = 3};
   f.convert(options);
   const Model from = load_model(f.source), to = load_model(f.out);
   for (size_t i = 0; i < from.params->infos().size(); ++i) {
     const ParamInfo& info = to.params->infos()[i];
-    const std::vector<float> a = values(std::as_const(*from.params).at(from.params->infos()[i])), b = values(std::as_const(*to.params).at(info));
+    const std::vector<float> a = values(std::as_const(*from.params).at(from.params->infos()[i])),
+                             b = values(std::as_const(*to.params).at(info));
     const auto width = info.shape.rank == 2 ? info.shape[1] : 1;
     for (int64_t row = 0; row < info.shape[0]; ++row) {
       const auto at = static_cast<size_t>(row * width);
@@ -183,9 +196,12 @@ TEST(Convert, KindsOfCocaHaveTheSameWeights) {
 
 TEST(Convert, WhatCannotBeReachedIsRefused) {
   Folders alibi(test::tiny_llama(AttentionKind::kAlibi)), coca(test::tiny_llama(AttentionKind::kCocaSlack));
-  EXPECT_THAT([&] { alibi.convert({.attention = AttentionKind::kCocaSlack}); }, ThrowsMessage<Error>(HasSubstr("no rotary positions")));
-  EXPECT_THAT([&] { coca.convert({.attention = AttentionKind::kRope}); }, ThrowsMessage<Error>(HasSubstr("cannot convert to attention \"rope\"")));
-  EXPECT_THAT([&] { coca.convert({.dtype = DType::kI32}); }, ThrowsMessage<Error>(HasSubstr("expected F32, F16 or BF16")));
+  EXPECT_THAT([&] { alibi.convert({.attention = AttentionKind::kCocaSlack}); },
+              ThrowsMessage<Error>(HasSubstr("no rotary positions")));
+  EXPECT_THAT([&] { coca.convert({.attention = AttentionKind::kRope}); },
+              ThrowsMessage<Error>(HasSubstr("cannot convert to attention \"rope\"")));
+  EXPECT_THAT([&] { coca.convert({.dtype = DType::kI32}); },
+              ThrowsMessage<Error>(HasSubstr("expected F32, F16 or BF16")));
 }
 
 // The official GPT-NeoX's config.json does not tell it from a RoPE model.
@@ -254,7 +270,8 @@ void write_meta(const fs::path& dir, const Model& m, int64_t parts, int64_t embe
     std::vector<float> y(x.size());
     for (int64_t h = 0; h < heads; ++h)
       for (int64_t i = 0; i < s.D; ++i)
-        std::copy_n(x.begin() + (h * s.D + i) * s.C, s.C, y.begin() + (h * s.D + i % (s.D / 2) * 2 + i / (s.D / 2)) * s.C);
+        std::copy_n(x.begin() + (h * s.D + i) * s.C, s.C,
+                    y.begin() + (h * s.D + i % (s.D / 2) * 2 + i / (s.D / 2)) * s.C);
     return y;
   };
   struct Piece {
@@ -269,14 +286,17 @@ void write_meta(const fs::path& dir, const Model& m, int64_t parts, int64_t embe
       Tensor t(part);
       const int64_t rows = part[0], width = part.rank == 2 ? part[1] : 1, full = shape.rank == 2 ? shape[1] : 1;
       for (int64_t r = 0; r < rows; ++r)
-        std::copy_n(x.begin() + (split == 0 ? p * rows + r : r) * full + (split == 1 ? p * width : 0), width, t.values<float>().begin() + r * width);
+        std::copy_n(x.begin() + (split == 0 ? p * rows + r : r) * full + (split == 1 ? p * width : 0), width,
+                    t.values<float>().begin() + r * width);
       pieces.push_back({name, std::move(t)});
     };
     add("tok_embeddings.weight", values(m, "model.embed_tokens.weight"), {s.V, s.C}, static_cast<int>(embedding_dim));
     for (int64_t i = 0; i < s.L; ++i) {
       const std::string ours = "model.layers." + std::to_string(i) + ".", theirs = "layers." + std::to_string(i) + ".";
-      add(theirs + "attention.wq.weight", interleave(values(m, ours + "self_attn.q_proj.weight"), s.H), {s.H * s.D, s.C}, 0);
-      add(theirs + "attention.wk.weight", interleave(values(m, ours + "self_attn.k_proj.weight"), s.G), {s.G * s.D, s.C}, 0);
+      add(theirs + "attention.wq.weight", interleave(values(m, ours + "self_attn.q_proj.weight"), s.H),
+          {s.H * s.D, s.C}, 0);
+      add(theirs + "attention.wk.weight", interleave(values(m, ours + "self_attn.k_proj.weight"), s.G),
+          {s.G * s.D, s.C}, 0);
       add(theirs + "attention.wv.weight", values(m, ours + "self_attn.v_proj.weight"), {s.G * s.D, s.C}, 0);
       add(theirs + "attention.wo.weight", values(m, ours + "self_attn.o_proj.weight"), {s.C, s.H * s.D}, 1);
       add(theirs + "feed_forward.w1.weight", values(m, ours + "mlp.gate_proj.weight"), {s.F, s.C}, 0);
@@ -292,8 +312,14 @@ void write_meta(const fs::path& dir, const Model& m, int64_t parts, int64_t embe
     for (const Piece& piece : pieces) saved.push_back({piece.name, piece.value.ref()});
     io::save_safetensors(dir / fmt::format("consolidated.{:02d}.safetensors", p), saved);
   }
-  io::write_json(dir / "params.json", nlohmann::json{{"dim", s.C}, {"n_layers", s.L}, {"n_heads", s.H}, {"n_kv_heads", s.G}, {"head_dim", s.D},
-                                                     {"vocab_size", -1}, {"multiple_of", 256}, {"norm_eps", s.norm_eps}});
+  io::write_json(dir / "params.json", nlohmann::json{{"dim", s.C},
+                                                     {"n_layers", s.L},
+                                                     {"n_heads", s.H},
+                                                     {"n_kv_heads", s.G},
+                                                     {"head_dim", s.D},
+                                                     {"vocab_size", -1},
+                                                     {"multiple_of", 256},
+                                                     {"norm_eps", s.norm_eps}});
 }
 
 TEST(Convert, MetasLayoutBecomesTheModelItWasMadeFrom) {
@@ -310,8 +336,10 @@ TEST(Convert, MetasLayoutBecomesTheModelItWasMadeFrom) {
     const Model again = load_model(f.out);
     EXPECT_EQ(values(again.params->flat()), values(m.params->flat())) << parts;
     EXPECT_EQ(again.spec.rope_theta, spec.rope_theta);
-    f.convert({.attention = AttentionKind::kCocaSlack, .t_init = TInit::kFromK, .t_width = TWidth::kFull});  // in one go
-    EXPECT_EQ(values(load_model(f.out), "model.layers.1.self_attn.t_proj.weight"), values(m, "model.layers.1.self_attn.k_proj.weight"));
+    f.convert(
+        {.attention = AttentionKind::kCocaSlack, .t_init = TInit::kFromK, .t_width = TWidth::kFull});  // in one go
+    EXPECT_EQ(values(load_model(f.out), "model.layers.1.self_attn.t_proj.weight"),
+              values(m, "model.layers.1.self_attn.k_proj.weight"));
   }
 }
 
@@ -342,10 +370,13 @@ TEST(Convert, MetasVersionsAreAskedFor) {
   EXPECT_EQ(converted({}).bos_id, 300 - 256);
   EXPECT_THAT(converted({}).eos_ids, testing::ElementsAre(45, 53));
   with({{"rope_theta", 500000.0}, {"use_scaled_rope", true}});
-  EXPECT_THAT([&] { converted({}); }, ThrowsMessage<Error>(testing::AllOf(HasSubstr("params.json"), HasSubstr("--llama-version"))));
-  for (const auto& [version, factor] : {std::pair{LlamaVersion::k31, 8.0}, {LlamaVersion::k32, 32.0}, {LlamaVersion::k33, 8.0}}) {
+  EXPECT_THAT([&] { converted({}); },
+              ThrowsMessage<Error>(testing::AllOf(HasSubstr("params.json"), HasSubstr("--llama-version"))));
+  for (const auto& [version, factor] :
+       {std::pair{LlamaVersion::k31, 8.0}, {LlamaVersion::k32, 32.0}, {LlamaVersion::k33, 8.0}}) {
     const ModelSpec made = converted({.version = version});
-    EXPECT_EQ(made.rope_scaling, (RopeScaling{.type = Scaling::kLlama3, .factor = factor, .original_max_position = 8192}));
+    EXPECT_EQ(made.rope_scaling,
+              (RopeScaling{.type = Scaling::kLlama3, .factor = factor, .original_max_position = 8192}));
     EXPECT_EQ(made.max_position, 131072);
     EXPECT_THAT(made.eos_ids, testing::ElementsAre(45, 52, 53));
   }
@@ -353,7 +384,8 @@ TEST(Convert, MetasVersionsAreAskedFor) {
   EXPECT_EQ(told.rope_scaling.factor, 4.0);
   EXPECT_EQ(told.max_position, 9000);
   EXPECT_THAT(told.eos_ids, testing::ElementsAre(7));
-  EXPECT_THAT([&] { converted({.version = LlamaVersion::k3}); }, ThrowsMessage<Error>(HasSubstr("--llama-version 3: ")));
+  EXPECT_THAT([&] { converted({.version = LlamaVersion::k3}); },
+              ThrowsMessage<Error>(HasSubstr("--llama-version 3: ")));
   const Folders ours(spec);
   fs::create_directories(ours.out);
   EXPECT_THAT([&] { convert_model(ours.source, ours.out, {.meta = {.version = LlamaVersion::k32}}); },
@@ -362,12 +394,16 @@ TEST(Convert, MetasVersionsAreAskedFor) {
               ThrowsMessage<Error>(testing::StartsWith("--rope-factor, --eos: given for ")));
 }
 
-// Global projections begin as the ordinary ones, also in a CoCA model made at the same time; those of a source stay, or go.
+// Global projections begin as the ordinary ones, also in a CoCA model made at the same time; those of a source stay, or
+// go.
 TEST(Convert, WindowsAndGlobalTokens) {
   for (const bool fused : {false, true}) {
     Folders f(fused ? test::tiny_neox(AttentionKind::kRope) : test::tiny_llama(AttentionKind::kRope));
     const std::vector<int64_t> dilation = fused ? std::vector<int64_t>{1, 2, 3} : std::vector<int64_t>{1, 1, 2, 2};
-    const ConvertReport report = f.convert({.attention = AttentionKind::kCocaSlack, .t_width = TWidth::kFull, .windows = {.layer_window = {4}, .dilation = dilation, .global_tokens = 2}});
+    const ConvertReport report =
+        f.convert({.attention = AttentionKind::kCocaSlack,
+                   .t_width = TWidth::kFull,
+                   .windows = {.layer_window = {4}, .dilation = dilation, .global_tokens = 2}});
     const Model made = load_model(f.out);
     EXPECT_THAT(made.spec.layer_window, testing::ElementsAre(4, 4));
     EXPECT_EQ(made.spec.global_tokens, 2);
@@ -388,8 +424,10 @@ TEST(Convert, WindowsAndGlobalTokens) {
     f.convert({.windows = {.global_tokens = 0}});
     const Model dropped = load_model(f.out);
     EXPECT_EQ(dropped.spec.global_tokens, 0);
-    for (const ParamInfo& info : dropped.params->infos()) EXPECT_EQ(values(dropped, info.name), values(made, info.name)) << info.name;
-    EXPECT_THAT([&] { f.convert({.attention = AttentionKind::kCocaStrict}); }, ThrowsMessage<Error>(HasSubstr("the source has 2 global tokens")));
+    for (const ParamInfo& info : dropped.params->infos())
+      EXPECT_EQ(values(dropped, info.name), values(made, info.name)) << info.name;
+    EXPECT_THAT([&] { f.convert({.attention = AttentionKind::kCocaStrict}); },
+                ThrowsMessage<Error>(HasSubstr("the source has 2 global tokens")));
   }
 }
 

@@ -1,5 +1,5 @@
-// Model folders and adapters whose numbers promise more than the files hold: refused before anything is computed from them or
-// memory taken for them.
+// Model folders and adapters whose numbers promise more than the files hold: refused before anything is computed from
+// them or memory taken for them.
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -24,15 +24,16 @@ using testing::HasSubstr;
 using testing::ThrowsMessage;
 
 json small_config() {
-  return {{"model_type", "llama"}, {"vocab_size", 23}, {"hidden_size", 24}, {"num_hidden_layers", 2}, {"num_attention_heads", 2},
-          {"intermediate_size", 36}};
+  return {{"model_type", "llama"},  {"vocab_size", 23},         {"hidden_size", 24},
+          {"num_hidden_layers", 2}, {"num_attention_heads", 2}, {"intermediate_size", 36}};
 }
 
 TEST(HostileConfig, ExtentsWhoseProductsOverflow) {
   const auto expect = [](const json& changes, const std::string& text) {
     json config = small_config();
     config.update(changes);
-    EXPECT_THAT([&] { spec_from_json(config, "config.json"); }, ThrowsMessage<Error>(AllOf(HasSubstr("config.json"), HasSubstr(text))));
+    EXPECT_THAT([&] { spec_from_json(config, "config.json"); },
+                ThrowsMessage<Error>(AllOf(HasSubstr("config.json"), HasSubstr(text))));
   };
   constexpr int64_t k2_40 = int64_t{1} << 40;
   expect({{"hidden_size", k2_40}}, "a head dim of 549755813888; expected at most 16777216");
@@ -43,7 +44,8 @@ TEST(HostileConfig, ExtentsWhoseProductsOverflow) {
   // 2^33 heads of 2^31 dims: their product is 0 in 64 bits.
   expect({{"num_attention_heads", int64_t{1} << 33}, {"head_dim", int64_t{1} << 31}}, "at most");
   expect({{"num_attention_heads", 1 << 20}, {"head_dim", 1 << 20}}, "heads times head dim");
-  expect({{"hidden_size", 1 << 24}, {"intermediate_size", 1 << 24}, {"num_hidden_layers", 10'000}}, "parameters; at most 2^56");
+  expect({{"hidden_size", 1 << 24}, {"intermediate_size", 1 << 24}, {"num_hidden_layers", 10'000}},
+         "parameters; at most 2^56");
 }
 
 class HostileFolder : public testing::Test {
@@ -63,7 +65,8 @@ class HostileFolder : public testing::Test {
 };
 
 TEST_F(HostileFolder, ConfigAsksForTensorsThatAreNotThere) {
-  expect_refused({{"vocab_size", (int64_t{1} << 31) - 1}, {"intermediate_size", 1 << 24}}, "config.json asks for [2147483647, 24]");
+  expect_refused({{"vocab_size", (int64_t{1} << 31) - 1}, {"intermediate_size", 1 << 24}},
+                 "config.json asks for [2147483647, 24]");
 }
 
 TEST_F(HostileFolder, ConfigAsksForLayersThatAreNotThere) {
@@ -76,7 +79,8 @@ TEST(HostileMetaFolder, ErrorsNameTheFile) {
   fs::create_directory(dir);
   io::write_json(dir / "params.json", json{{"dim", 24}, {"n_layers", 2}, {"n_heads", 2}, {"odd", "field"}});
   // The name was read after it was gone.
-  EXPECT_THAT([&] { open_source(dir, std::nullopt); }, ThrowsMessage<Error>(HasSubstr((dir / "params.json").string() + ": field \"odd\"")));
+  EXPECT_THAT([&] { open_source(dir, std::nullopt); },
+              ThrowsMessage<Error>(HasSubstr((dir / "params.json").string() + ": field \"odd\"")));
 }
 
 TEST(HostileMetaFolder, LayersThatAreNotThere) {
@@ -84,7 +88,8 @@ TEST(HostileMetaFolder, LayersThatAreNotThere) {
   const test::TinyModel m(test::tiny_llama(AttentionKind::kRope));
   save_params(temp.path() / "consolidated.safetensors", m.params, {});
   io::write_json(temp.path() / "params.json", json{{"dim", 24}, {"n_layers", 10'000}, {"n_heads", 2}});
-  EXPECT_THAT([&] { open_source(temp, std::nullopt); }, ThrowsMessage<Error>(HasSubstr("tensors for a model of 10,000 layers")));
+  EXPECT_THAT([&] { open_source(temp, std::nullopt); },
+              ThrowsMessage<Error>(HasSubstr("tensors for a model of 10,000 layers")));
 }
 
 class HostileAdapter : public testing::Test {
@@ -126,7 +131,8 @@ TEST_F(HostileAdapter, PatternsThatAreNotMeantToBeMatched) {
 }
 
 TEST_F(HostileAdapter, PatternsAsPythonReadsThem) {
-  change({{"target_modules", R"((?P<any>model\.layers\.\d+)\.self_attn\.(q|zz)_proj)"}, {"alpha_pattern", {{R"(layers\.\d+\.self_attn\.q_proj)", 3.0}}}});
+  change({{"target_modules", R"((?P<any>model\.layers\.\d+)\.self_attn\.(q|zz)_proj)"},
+          {"alpha_pattern", {{R"(layers\.\d+\.self_attn\.q_proj)", 3.0}}}});
   const auto adapter = load_adapter(dir, spec);
   EXPECT_EQ(static_cast<int64_t>(adapter->targets().size()), spec.L);
   EXPECT_EQ(adapter->targets()[0].alpha, 3.0);

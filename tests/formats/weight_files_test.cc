@@ -49,7 +49,8 @@ class Shards : public testing::Test {
 
 TEST_F(Shards, LoadAsOneFileDoes) {
   const Model loaded = load_model(dir);
-  EXPECT_TRUE(std::equal(m.params.flat().as<float>(), m.params.flat().as<float>() + m.params.flat().numel(), loaded.params->flat().as<float>()));
+  EXPECT_TRUE(std::equal(m.params.flat().as<float>(), m.params.flat().as<float>() + m.params.flat().numel(),
+                         loaded.params->flat().as<float>()));
   EXPECT_EQ(static_cast<int64_t>(read_index()["metadata"]["total_size"]), parameter_count(m.spec) * 4);
 }
 
@@ -90,8 +91,8 @@ TEST_F(Shards, AMissingShardIsNamed) {
   expect_error("does not exist");
 }
 
-// config.json says tied, and the weights hold a head besides: another one counts, with one warning, and is saved and converted as
-// such; an equal one changes nothing.
+// config.json says tied, and the weights hold a head besides: another one counts, with one warning, and is saved and
+// converted as such; an equal one changes nothing.
 TEST(WeightFiles, AHeadOfItsOwnUntiesATiedModel) {
   for (const ModelSpec& tied_spec : {test::tiny_llama(AttentionKind::kRope), test::tiny_neox(AttentionKind::kRope)})
     for (const size_t shard_bytes : {size_t{1} << 30, size_t{8000}})
@@ -106,7 +107,9 @@ TEST(WeightFiles, AHeadOfItsOwnUntiesATiedModel) {
           return *std::ranges::find(m.params.infos(), name + ".weight", &ParamInfo::name);
         };
         const ParamInfo embed = named(tensor_names(spec).embed), head = named(tensor_names(spec).head);
-        if (equal) std::copy_n(std::as_const(m.params).at(embed).as<float>(), embed.shape.product(), m.params.at(head).as<float>());
+        if (equal)
+          std::copy_n(std::as_const(m.params).at(embed).as<float>(), embed.shape.product(),
+                      m.params.at(head).as<float>());
         save_model(dir, spec, m.params, {.max_shard_bytes = shard_bytes});
         json config = io::read_json(dir / "config.json");
         config["tie_word_embeddings"] = true;
@@ -130,8 +133,11 @@ TEST(WeightFiles, AHeadOfItsOwnUntiesATiedModel) {
           EXPECT_THAT(warnings.texts(), testing::IsEmpty());
           continue;
         }
-        EXPECT_THAT(warnings.texts(), testing::ElementsAre(AllOf(HasSubstr(head.name), HasSubstr("tie_word_embeddings"))));
-        EXPECT_EQ(std::memcmp(loaded.params->at(head).data, std::as_const(m.params).at(head).data, std::as_const(m.params).at(head).bytes()), 0);
+        EXPECT_THAT(warnings.texts(),
+                    testing::ElementsAre(AllOf(HasSubstr(head.name), HasSubstr("tie_word_embeddings"))));
+        EXPECT_EQ(std::memcmp(loaded.params->at(head).data, std::as_const(m.params).at(head).data,
+                              std::as_const(m.params).at(head).bytes()),
+                  0);
       }
 }
 
@@ -140,7 +146,8 @@ TEST(WeightFiles, OtherFormatsAreNamed) {
   const test::TinyModel m(test::tiny_llama(AttentionKind::kRope));
   save_model(temp, m.spec, m.params);
   fs::rename(temp.path() / "model.safetensors", temp.path() / "pytorch_model.bin");
-  EXPECT_THAT([&] { load_model(temp); }, ThrowsMessage<Error>(AllOf(HasSubstr("pytorch_model.bin"), HasSubstr("save the model as safetensors"))));
+  EXPECT_THAT([&] { load_model(temp); },
+              ThrowsMessage<Error>(AllOf(HasSubstr("pytorch_model.bin"), HasSubstr("save the model as safetensors"))));
 }
 
 TEST(WeightFiles, BadTensorsAreNamed) {
@@ -148,16 +155,30 @@ TEST(WeightFiles, BadTensorsAreNamed) {
   const ModelSpec spec = test::tiny_llama(AttentionKind::kRope);
   test::TinyModel m(spec);
   const auto expect = [&](const std::string& text) {
-    EXPECT_THAT([&] { load_model(temp); }, ThrowsMessage<Error>(AllOf(HasSubstr("model.safetensors"), HasSubstr(text))));
+    EXPECT_THAT([&] { load_model(temp); },
+                ThrowsMessage<Error>(AllOf(HasSubstr("model.safetensors"), HasSubstr(text))));
   };
   ModelSpec other = spec;
   other.F = 44;
   save_model(temp, spec, m.params);
-  io::write_json(temp.path() / "config.json", [&] { json j = io::read_json(temp.path() / "config.json"); j["intermediate_size"] = 44; return j; }());
+  io::write_json(temp.path() / "config.json", [&] {
+    json j = io::read_json(temp.path() / "config.json");
+    j["intermediate_size"] = 44;
+    return j;
+  }());
   expect("has shape [36, 24]; config.json asks for [44, 24]");
-  io::write_json(temp.path() / "config.json", [&] { json j = io::read_json(temp.path() / "config.json"); j["intermediate_size"] = 36; j["num_hidden_layers"] = 3; return j; }());
+  io::write_json(temp.path() / "config.json", [&] {
+    json j = io::read_json(temp.path() / "config.json");
+    j["intermediate_size"] = 36;
+    j["num_hidden_layers"] = 3;
+    return j;
+  }());
   expect("\"model.layers.2.input_layernorm.weight\" is missing");
-  io::write_json(temp.path() / "config.json", [&] { json j = io::read_json(temp.path() / "config.json"); j["num_hidden_layers"] = 1; return j; }());
+  io::write_json(temp.path() / "config.json", [&] {
+    json j = io::read_json(temp.path() / "config.json");
+    j["num_hidden_layers"] = 1;
+    return j;
+  }());
   expect("does not belong to a llama model");
   m.params.at(m.params.infos()[4]).as<float>()[7] = std::numeric_limits<float>::quiet_NaN();
   save_model(temp, spec, m.params);

@@ -28,7 +28,8 @@ TEST_P(Golden, EveryTensorOfEveryCaseHolds) {
   for (const CaseCheck& c : cases) {
     bool logits = false, gradients = false;
     for (const TensorCheck& t : c.tensors) {
-      EXPECT_EQ(t.verdict, Verdict::kPass) << c.file << " " << t.name << " error " << t.error << " at " << t.worst_index;
+      EXPECT_EQ(t.verdict, Verdict::kPass)
+          << c.file << " " << t.name << " error " << t.error << " at " << t.worst_index;
       logits = logits || t.name == "logits";
       gradients = gradients || t.name.starts_with("grad.");
     }
@@ -75,13 +76,15 @@ TEST(Golden, WrongFoldersAreNamed) {
   const fs::path dir = test::golden_dir() / "gpt_neox_coca_sequential";
   COCA_SKIP_WITHOUT(dir);
   const test::TempDir temp;
-  EXPECT_THAT([&] { verify_folder(temp.path(), {}); }, testing::ThrowsMessage<Error>(testing::HasSubstr("config.json")));
+  EXPECT_THAT([&] { verify_folder(temp.path(), {}); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("config.json")));
   fs::copy(dir, temp.path(), fs::copy_options::recursive);
   fs::permissions(temp.path() / "manifest.json", fs::perms::owner_all);
   std::ofstream(temp.path() / "manifest.json") << R"({"cases": [{"file": "../len29.safetensors"}]})";
   EXPECT_THAT([&] { verify_folder(temp.path(), {}); }, testing::ThrowsMessage<Error>(testing::HasSubstr("plain name")));
   std::ofstream(temp.path() / "manifest.json") << R"({"cases": []})";
-  EXPECT_THAT([&] { verify_folder(temp.path(), {}); }, testing::ThrowsMessage<Error>(testing::HasSubstr("non-empty list")));
+  EXPECT_THAT([&] { verify_folder(temp.path(), {}); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("non-empty list")));
 }
 
 }  // namespace

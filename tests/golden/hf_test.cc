@@ -41,7 +41,9 @@ std::vector<float> logits_of(const model::Model& m, const std::vector<int32_t>& 
   model::Decoder decoder(m.spec, m.params->weights());
   const auto N = static_cast<int64_t>(ids.size());
   Tensor logits({N, m.spec.V});
-  ops::linear_forward(cx, {.x = decoder.forward(cx, TensorRef(ids.data(), DType::kI32, {1, N}, kHost)), .w = m.params->weights().head, .y = logits});
+  ops::linear_forward(cx, {.x = decoder.forward(cx, TensorRef(ids.data(), DType::kI32, {1, N}, kHost)),
+                           .w = m.params->weights().head,
+                           .y = logits});
   return {logits.values<float>().begin(), logits.values<float>().end()};
 }
 
@@ -63,19 +65,19 @@ class HuggingFace : public testing::TestWithParam<std::string> {
     EXPECT_LE(error, 1e-4 * largest);  // two fp32 networks of some twenty operations: measured 1e-6 to 1e-5
   }
 };
-INSTANTIATE_TEST_SUITE_P(Models, HuggingFace, testing::ValuesIn(model_names()), [](const auto& model) { return model.param; });
+INSTANTIATE_TEST_SUITE_P(Models, HuggingFace, testing::ValuesIn(model_names()),
+                         [](const auto& model) { return model.param; });
 
-TEST_P(HuggingFace, LogitsAgree) {
-  expect_logits(formats::load_model(dir));
-}
+TEST_P(HuggingFace, LogitsAgree) { expect_logits(formats::load_model(dir)); }
 
 TEST_P(HuggingFace, GreedyContinuationIsTheSame) {
   const model::Model m = formats::load_model(dir);
   std::vector<int32_t> ids = prompt;
   if (m.spec.rope_scaling.type != model::Scaling::kDynamic) {
     Context cx;
-    const auto result = infer::generate(cx, m.spec, m.params->weights(), prompt,
-                                        {.max_new_tokens = static_cast<int64_t>(greedy.size()), .sampling = {.temperature = 0}});
+    const auto result =
+        infer::generate(cx, m.spec, m.params->weights(), prompt,
+                        {.max_new_tokens = static_cast<int64_t>(greedy.size()), .sampling = {.temperature = 0}});
     EXPECT_EQ(result.ids, greedy);
     return;
   }

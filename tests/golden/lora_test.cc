@@ -55,8 +55,9 @@ TEST_P(LoraGolden, LogitsLossAndGradientsArePyTorchs) {
   adapter->bind_gradients(grads, tensors);
   TrainingDecoder training(m.spec, B, N);
   const double counted = static_cast<double>(B * (N - 1));
-  const TensorRef nll = training.forward_backward(cx, bound, ids.ref(), TensorRef(targets.data(), DType::kI32, {B, N}, kHost),
-                                                  static_cast<float>(1.0 / counted), tensors);
+  const TensorRef nll =
+      training.forward_backward(cx, bound, ids.ref(), TensorRef(targets.data(), DType::kI32, {B, N}, kHost),
+                                static_cast<float>(1.0 / counted), tensors);
   double loss = 0;
   for (int64_t i = 0; i < nll.numel(); ++i) loss += static_cast<double>(nll.as<float>()[i]) / counted;
   EXPECT_NEAR(loss, io::to_f32(stored.at("loss"))[0], 1e-5);

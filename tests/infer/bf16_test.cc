@@ -41,7 +41,8 @@ class Bf16Decoding : public testing::TestWithParam<test::NamedSpec> {
     int64_t begin = 0;
     for (const int64_t n : pieces) {
       std::vector<int32_t> part;
-      for (int64_t b = 0; b < kB; ++b) part.insert(part.end(), ids.begin() + b * kN + begin, ids.begin() + b * kN + begin + n);
+      for (int64_t b = 0; b < kB; ++b)
+        part.insert(part.end(), ids.begin() + b * kN + begin, ids.begin() + b * kN + begin + n);
       const std::vector<float> hidden = widened(decoder.append(cx, {part.data(), DType::kI32, {kB, n}, kHost}));
       for (int64_t b = 0; b < kB; ++b)
         std::copy_n(hidden.begin() + b * n * spec.C, n * spec.C, all.begin() + (b * kN + begin) * spec.C);

@@ -32,9 +32,7 @@ std::vector<float> logits_of(Context& cx, const TinyModel& m, TensorRef hidden) 
 }
 
 // Ids [B, N]; rows differ.
-std::vector<int32_t> batch_ids(const TinyModel& m) {
-  return test::random_ids(kB * kN, m.spec.V, 5);
-}
+std::vector<int32_t> batch_ids(const TinyModel& m) { return test::random_ids(kB * kN, m.spec.V, 5); }
 
 // Logits [B, N, V] of a decoder fed in chunks.
 std::vector<float> cached_logits(const TinyModel& m, const std::vector<int32_t>& ids, const Chunks& chunks,
@@ -47,15 +45,14 @@ std::vector<float> cached_logits(const TinyModel& m, const std::vector<int32_t>&
     std::vector<int32_t> part;
     for (int64_t b = 0; b < kB; ++b)
       part.insert(part.end(), ids.begin() + b * kN + begin, ids.begin() + b * kN + begin + n);
-    const std::vector<float> logits =
-        logits_of(cx, m, decoder.append(cx, {part.data(), DType::kI32, {kB, n}, kHost}));
+    const std::vector<float> logits = logits_of(cx, m, decoder.append(cx, {part.data(), DType::kI32, {kB, n}, kHost}));
     for (int64_t b = 0; b < kB; ++b)
       std::copy_n(logits.begin() + b * n * m.spec.V, n * m.spec.V, all.begin() + (b * kN + begin) * m.spec.V);
     const TensorRef last = decoder.last_logits(cx);  // the same numbers, asked for in another way
     for (int64_t b = 0; b < kB; ++b)
       for (int64_t v = 0; v < m.spec.V; ++v)
-        EXPECT_NEAR(last.as<float>()[b * m.spec.V + v],
-                    logits[static_cast<size_t>((b * n + n - 1) * m.spec.V + v)], 1e-4);
+        EXPECT_NEAR(last.as<float>()[b * m.spec.V + v], logits[static_cast<size_t>((b * n + n - 1) * m.spec.V + v)],
+                    1e-4);
     begin += n;
   }
   EXPECT_EQ(begin, kN);
@@ -66,8 +63,7 @@ std::vector<float> cached_logits(const TinyModel& m, const std::vector<int32_t>&
 // The same by the reference; lengths[n] is what token n's step reckons with.
 template <typename T>
 std::vector<T> reference_logits(const TinyModel& m, const std::vector<int32_t>& ids,
-                                const std::vector<int64_t>& lengths,
-                                test::KeyMemory memory = test::KeyMemory::kPlain,
+                                const std::vector<int64_t>& lengths, test::KeyMemory memory = test::KeyMemory::kPlain,
                                 int64_t first_term = 0) {
   test::ReferenceDecoder<T> decoder(m.spec, m.params, memory);
   decoder.set_first_term(first_term);
@@ -75,8 +71,7 @@ std::vector<T> reference_logits(const TinyModel& m, const std::vector<int32_t>& 
   for (int64_t b = 0; b < kB; ++b) {
     decoder.restart();
     for (int64_t n = 0; n < kN; ++n) {
-      const std::vector<T> logits =
-          decoder.step(ids[static_cast<size_t>(b * kN + n)], lengths[static_cast<size_t>(n)]);
+      const std::vector<T> logits = decoder.step(ids[static_cast<size_t>(b * kN + n)], lengths[static_cast<size_t>(n)]);
       all.insert(all.end(), logits.begin(), logits.end());
     }
   }
@@ -89,8 +84,7 @@ struct Expected {
   std::vector<float> naive;
 };
 
-Expected expected_logits(const TinyModel& m, const std::vector<int32_t>& ids,
-                         const std::vector<int64_t>& lengths) {
+Expected expected_logits(const TinyModel& m, const std::vector<int32_t>& ids, const std::vector<int64_t>& lengths) {
   Expected e{.exact = reference_logits<double>(m, ids, lengths), .naive = {}};
   e.naive = test::farthest_naive(e.exact, [&](int64_t first_term) {
     return reference_logits<float>(m, ids, lengths, test::KeyMemory::kPlain, first_term);
@@ -175,7 +169,8 @@ TEST(CachedClex, TakesTheTableOfTheLength) {
     SCOPED_TRACE(named.name);
     const TinyModel m = test::clex_model(named.spec);
     const std::vector<int32_t> ids = batch_ids(m);
-    expect_logits(cached_logits(m, ids, {7, 1, 1, 10}, DynamicBase::kRequest, kN), expected_logits(m, ids, std::vector<int64_t>(kN, kN)), "request");
+    expect_logits(cached_logits(m, ids, {7, 1, 1, 10}, DynamicBase::kRequest, kN),
+                  expected_logits(m, ids, std::vector<int64_t>(kN, kN)), "request");
     const Chunks chunks = {5, 3, 1, 6, 3, 1};
     expect_logits(cached_logits(m, ids, chunks), expected_logits(m, ids, lengths_by_chunk(chunks)), "step");
   }
@@ -212,13 +207,11 @@ TEST_P(Cached, GrowthBeyondTheCapacityChangesNoBit) {
 
 TEST_P(Cached, TruncatedTokensAreForgotten) {
   const TinyModel m(GetParam().spec);
-  const std::vector<int32_t> ids = test::random_ids(12, m.spec.V, 8),
-                             other = test::random_ids(5, m.spec.V, 9);
+  const std::vector<int32_t> ids = test::random_ids(12, m.spec.V, 8), other = test::random_ids(5, m.spec.V, 9);
   Context cx;
   CachedDecoder fresh(m.spec, m.params.weights(), 1), used(m.spec, m.params.weights(), 1);
   fresh.append(cx, {ids.data(), DType::kI32, {1, 6}, kHost});
-  const std::vector<float> expected =
-      logits_of(cx, m, fresh.append(cx, {ids.data() + 6, DType::kI32, {1, 6}, kHost}));
+  const std::vector<float> expected = logits_of(cx, m, fresh.append(cx, {ids.data() + 6, DType::kI32, {1, 6}, kHost}));
   used.append(cx, {ids.data(), DType::kI32, {1, 6}, kHost});
   used.append(cx, {other.data(), DType::kI32, {1, 5}, kHost});
   used.truncate(6);
@@ -260,16 +253,13 @@ TEST(CachedDecoder, MisuseIsNamed) {
   const TinyModel m(test::tiny_neox(AttentionKind::kCocaSlack));
   Context cx;
   CachedDecoder decoder(m.spec, m.params.weights(), 1);
-  const auto message = [](const char* text) {
-    return testing::ThrowsMessage<Error>(testing::HasSubstr(text));
-  };
+  const auto message = [](const char* text) { return testing::ThrowsMessage<Error>(testing::HasSubstr(text)); };
   EXPECT_THAT([&] { decoder.last_logits(cx); }, message("no token"));
   const std::vector<int32_t> ids = {1, 2, 23};
   EXPECT_THAT([&] { decoder.append(cx, {ids.data(), DType::kI32, {3, 1}, kHost}); }, message("[1, N]"));
   EXPECT_THAT([&] { decoder.append(cx, {ids.data(), DType::kI32, {1, 3}, kHost}); }, message("23"));
   EXPECT_EQ(decoder.length(), 0);  // the failed append left nothing behind
-  EXPECT_THAT([&] { CachedDecoder(m.spec, m.params.weights(), 1, DynamicBase::kRequest); },
-              message("planned length"));
+  EXPECT_THAT([&] { CachedDecoder(m.spec, m.params.weights(), 1, DynamicBase::kRequest); }, message("planned length"));
 }
 
 }  // namespace

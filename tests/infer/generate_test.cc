@@ -15,8 +15,7 @@ using test::AttentionKind;
 using test::TinyModel;
 
 // Greedy by running the whole text anew for every token.
-std::vector<int32_t> slow_greedy(const TinyModel& m, std::vector<int32_t> ids, int64_t count,
-                                 int64_t scaling_length) {
+std::vector<int32_t> slow_greedy(const TinyModel& m, std::vector<int32_t> ids, int64_t count, int64_t scaling_length) {
   Context cx;
   std::vector<int32_t> out;
   Tensor logits({1, m.spec.V});
@@ -127,9 +126,7 @@ TEST_F(GenerateOnce, SamplingDependsOnTheSeedAlone) {
 TEST_F(GenerateOnce, Edges) {
   EXPECT_TRUE(run({.max_new_tokens = 0}).ids.empty());
   EXPECT_EQ(run({.max_new_tokens = 1}).ids.size(), 1u);
-  const auto message = [](const char* text) {
-    return testing::ThrowsMessage<Error>(testing::HasSubstr(text));
-  };
+  const auto message = [](const char* text) { return testing::ThrowsMessage<Error>(testing::HasSubstr(text)); };
   EXPECT_THAT([&] { run({.max_new_tokens = -1}); }, message("-1"));
   EXPECT_THAT([&] { run({.sampling = {.top_p = 2}}); }, message("top-p"));
   prompt = {1, 23};

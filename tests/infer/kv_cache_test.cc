@@ -15,8 +15,7 @@ using test::AttentionKind;
 const KvType kTypes[] = {KvType::kF32, KvType::kBF16, KvType::kInt8};
 
 TEST(KvCache, CocaNeedsThreeQuartersOfTheBytes) {
-  for (const AttentionKind kind :
-       {AttentionKind::kCocaSlack, AttentionKind::kCocaStrict, AttentionKind::kCocaTied})
+  for (const AttentionKind kind : {AttentionKind::kCocaSlack, AttentionKind::kCocaStrict, AttentionKind::kCocaTied})
     for (model::ModelSpec coca : {test::tiny_neox(kind), test::tiny_llama(kind)}) {
       coca.D = 32;
       model::ModelSpec rope = coca;
@@ -25,7 +24,9 @@ TEST(KvCache, CocaNeedsThreeQuartersOfTheBytes) {
         KvCache c(coca, 2, type), r(rope, 2, type);
         EXPECT_EQ(c.bytes(), 0u);
         c.reserve(512), r.reserve(512);
-        const int64_t scales = type == KvType::kInt8 ? 8 : 0, number = type == KvType::kF32 ? 4 : type == KvType::kBF16 ? 2 : 1;
+        const int64_t scales = type == KvType::kInt8 ? 8 : 0, number = type == KvType::kF32    ? 4
+                                                                       : type == KvType::kBF16 ? 2
+                                                                                               : 1;
         EXPECT_EQ(model::cache_bytes_per_token(rope, type), coca.G * (64 * number + scales));
         EXPECT_EQ(model::cache_bytes_per_token(coca, type), coca.G * (48 * number + scales));
         EXPECT_EQ(c.bytes(), static_cast<size_t>(2 * 512 * coca.L * model::cache_bytes_per_token(coca, type)));
@@ -57,8 +58,12 @@ TEST(KvCache, GrowthKeepsWhatIsThere) {
   const model::ModelSpec s = test::tiny_neox(AttentionKind::kCocaSlack);
   KvCache cache(s, 2);
   Context cx;
-  const auto keys = [&](int64_t l) { return test::random_tensor({2, 300, s.G, s.D / 2}, static_cast<uint64_t>(l), 0, 1); };
-  const auto values = [&](int64_t l) { return test::random_tensor({2, 300, s.G, s.D}, static_cast<uint64_t>(100 + l)); };
+  const auto keys = [&](int64_t l) {
+    return test::random_tensor({2, 300, s.G, s.D / 2}, static_cast<uint64_t>(l), 0, 1);
+  };
+  const auto values = [&](int64_t l) {
+    return test::random_tensor({2, 300, s.G, s.D}, static_cast<uint64_t>(100 + l));
+  };
   cache.reserve(300);
   EXPECT_EQ(cache.capacity(), 512);
   for (int64_t l = 0; l < s.L; ++l) cache.write(cx, l, 0, keys(l), values(l));

@@ -118,7 +118,8 @@ class Patterned : public testing::TestWithParam<Named> {
     test::expect_close(ours, right, rough, kRule, what);
   }
 };
-INSTANTIATE_TEST_SUITE_P(Specs, Patterned, testing::ValuesIn(patterned_specs()), [](const auto& spec) { return spec.param.name; });
+INSTANTIATE_TEST_SUITE_P(Specs, Patterned, testing::ValuesIn(patterned_specs()),
+                         [](const auto& spec) { return spec.param.name; });
 
 TEST_P(Patterned, LogitsAreThoseOfTheReference) {
   model::Decoder decoder(m.spec, m.params.weights());
@@ -131,7 +132,8 @@ TEST_P(Patterned, ThroughTheCacheHoweverItIsCut) {
     std::vector<float> all;
     int64_t at = 0;
     for (const int64_t n : chunks) {
-      const std::vector<float> part = logits_of(cx, m, decoder.append(cx, TensorRef(ids.data() + at, DType::kI32, {1, n}, kHost)));
+      const std::vector<float> part =
+          logits_of(cx, m, decoder.append(cx, TensorRef(ids.data() + at, DType::kI32, {1, n}, kHost)));
       all.insert(all.end(), part.begin(), part.end());
       at += n;
     }
@@ -153,13 +155,14 @@ TEST_P(Patterned, ChunksChangeNothing) {
 }
 
 // The logits of ids, appended in pieces of 1 to `longest` tokens; `most` receives the largest capacity of the cache.
-void expect_in_pieces(Context& cx, const TinyModel& m, CachedDecoder& decoder, const std::vector<int32_t>& ids, int64_t longest,
-                      const std::vector<float>& expected, int64_t* most) {
+void expect_in_pieces(Context& cx, const TinyModel& m, CachedDecoder& decoder, const std::vector<int32_t>& ids,
+                      int64_t longest, const std::vector<float>& expected, int64_t* most) {
   const auto tokens = static_cast<int64_t>(ids.size());
   int64_t at = 0;
   for (int64_t n = 1; at < tokens; n = n % longest + 1) {
     n = std::min(n, tokens - at);
-    const std::vector<float> part = logits_of(cx, m, decoder.append(cx, TensorRef(ids.data() + at, DType::kI32, {1, n}, kHost)));
+    const std::vector<float> part =
+        logits_of(cx, m, decoder.append(cx, TensorRef(ids.data() + at, DType::kI32, {1, n}, kHost)));
     for (size_t i = 0; i < part.size(); ++i) {
       const float e = expected[static_cast<size_t>(at * m.spec.V) + i];
       ASSERT_NEAR(part[i], e, 1e-3 * (1 + std::abs(e))) << at << " " << i;
@@ -172,7 +175,8 @@ void expect_in_pieces(Context& cx, const TinyModel& m, CachedDecoder& decoder, c
 // Far beyond the pages that are kept: decoding equals the whole sequence, and memory does not grow.
 TEST(Patterns, TheCacheForgets) {
   constexpr int64_t kTokens = 1700;
-  for (const AttentionKind kind : {AttentionKind::kRope, AttentionKind::kCocaSlack, AttentionKind::kCocaStrict, AttentionKind::kAlibi})
+  for (const AttentionKind kind :
+       {AttentionKind::kRope, AttentionKind::kCocaSlack, AttentionKind::kCocaStrict, AttentionKind::kAlibi})
     for (const Pattern type : {Pattern::kStreamingLlm, Pattern::kLmInfinite}) {
       SCOPED_TRACE(std::string(enum_name(kind)) + " " + std::string(enum_name(type)));
       ModelSpec spec = test::tiny_llama(kind);
@@ -181,7 +185,8 @@ TEST(Patterns, TheCacheForgets) {
       const std::vector<int32_t> ids = test::random_ids(kTokens, m.spec.V, 7);
       Context cx;
       model::Decoder whole(m.spec, m.params.weights());
-      const std::vector<float> expected = logits_of(cx, m, whole.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kTokens}, kHost)));
+      const std::vector<float> expected =
+          logits_of(cx, m, whole.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kTokens}, kHost)));
       CachedDecoder decoder(m.spec, m.params.weights(), 1);
       int64_t most = 0;
       ASSERT_NO_FATAL_FAILURE(expect_in_pieces(cx, m, decoder, ids, 37, expected, &most));
@@ -199,12 +204,18 @@ TEST(Patterns, TheMiddleIsKeptAndFound) {
   for (const AttentionKind kind : {AttentionKind::kRope, AttentionKind::kCocaSlack, AttentionKind::kAlibi}) {
     SCOPED_TRACE(enum_name(kind));
     ModelSpec spec = test::tiny_llama(kind);
-    spec.pattern = {.type = Pattern::kLmInfinite, .window = 100, .sinks = 4, .distance = 100, .middle_top_k = 5, .middle_from_layer = 1};
+    spec.pattern = {.type = Pattern::kLmInfinite,
+                    .window = 100,
+                    .sinks = 4,
+                    .distance = 100,
+                    .middle_top_k = 5,
+                    .middle_from_layer = 1};
     const TinyModel m(spec);
     const std::vector<int32_t> ids = test::random_ids(kTokens, m.spec.V, 7);
     Context cx;
     model::Decoder whole(m.spec, m.params.weights());
-    const std::vector<float> expected = logits_of(cx, m, whole.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kTokens}, kHost)));
+    const std::vector<float> expected =
+        logits_of(cx, m, whole.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kTokens}, kHost)));
     CachedDecoder decoder(m.spec, m.params.weights(), 1);
     int64_t most = 0;
     ASSERT_NO_FATAL_FAILURE(expect_in_pieces(cx, m, decoder, ids, 61, expected, &most));
@@ -212,15 +223,17 @@ TEST(Patterns, TheMiddleIsKeptAndFound) {
     // It is an attention of its own: without it the logits are others.
     spec.pattern.middle_top_k = 0;
     model::Decoder without(spec, m.params.weights());
-    const std::vector<float> others = logits_of(cx, m, without.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kTokens}, kHost)));
+    const std::vector<float> others =
+        logits_of(cx, m, without.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kTokens}, kHost)));
     double apart = 0;
-    for (size_t i = 0; i < others.size(); ++i) apart = std::max(apart, std::abs(static_cast<double>(others[i] - expected[i])));
+    for (size_t i = 0; i < others.size(); ++i)
+      apart = std::max(apart, std::abs(static_cast<double>(others[i] - expected[i])));
     EXPECT_GT(apart, 1e-2);
   }
 }
 
-// Strict CoCA and RoPE know no positions but distances: the window's frame changes nothing. Slack does; and in its frame what
-// StreamingLLM keeps is what a sequence without the evicted tokens would see.
+// Strict CoCA and RoPE know no positions but distances: the window's frame changes nothing. Slack does; and in its
+// frame what StreamingLLM keeps is what a sequence without the evicted tokens would see.
 TEST(Patterns, SlackInItsFrameEqualsATextWithoutTheForgottenTokens) {
   ModelSpec spec = test::tiny_llama(AttentionKind::kCocaSlack);
   spec.L = 1;
@@ -235,7 +248,8 @@ TEST(Patterns, SlackInItsFrameEqualsATextWithoutTheForgottenTokens) {
   absolute.pattern.frame = SlackFrame::kAbsolute;
   const auto last = [&](const ModelSpec& s, const std::vector<int32_t>& text) {
     model::Decoder decoder(s, m.params.weights());
-    const std::vector<float> all = logits_of(cx, m, decoder.forward(cx, TensorRef(text.data(), DType::kI32, {1, static_cast<int64_t>(text.size())}, kHost)));
+    const std::vector<float> all = logits_of(
+        cx, m, decoder.forward(cx, TensorRef(text.data(), DType::kI32, {1, static_cast<int64_t>(text.size())}, kHost)));
     return std::vector<float>(all.end() - s.V, all.end());
   };
   const std::vector<float> a = last(spec, ids), b = last(full, kept), c = last(absolute, ids);
@@ -257,8 +271,10 @@ TEST(Patterns, WrongOnesAreNamed) {
   error(AttentionKind::kRope, {.type = Pattern::kReRope}, "window 0 must be at least 1");
   error(AttentionKind::kRope, {.type = Pattern::kReRope, .window = 4, .sinks = 2}, "sinks 2; expected none");
   error(AttentionKind::kRope, {.type = Pattern::kLmInfinite, .window = 4}, "distance 0 must be at least 1");
-  error(AttentionKind::kRope, {.type = Pattern::kStreamingLlm, .window = 4, .middle_top_k = 5}, "none but with lm-infinite");
-  error(AttentionKind::kRope, {.type = Pattern::kLmInfinite, .window = 4, .distance = 4, .middle_top_k = 5}, "middle_from_layer is 4; expected a layer of the model, 0 to 1");
+  error(AttentionKind::kRope, {.type = Pattern::kStreamingLlm, .window = 4, .middle_top_k = 5},
+        "none but with lm-infinite");
+  error(AttentionKind::kRope, {.type = Pattern::kLmInfinite, .window = 4, .distance = 4, .middle_top_k = 5},
+        "middle_from_layer is 4; expected a layer of the model, 0 to 1");
   error(AttentionKind::kRope, {.type = Pattern::kSelfExtend, .window = 4, .group = 6}, "group 6 must divide 64");
   error(AttentionKind::kXpos, small(Pattern::kStreamingLlm), "xPos decays with true distances");
   error(AttentionKind::kAlibi, small(Pattern::kSelfExtend), "attention \"alibi\" has none");

@@ -18,8 +18,8 @@ namespace {
 constexpr double kInf = std::numeric_limits<double>::infinity();
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-std::map<int32_t, int64_t> draw(const std::vector<float>& logits, const SamplingOptions& options,
-                                int64_t times, uint64_t seed = 1) {
+std::map<int32_t, int64_t> draw(const std::vector<float>& logits, const SamplingOptions& options, int64_t times,
+                                uint64_t seed = 1) {
   Rng rng(seed);
   std::map<int32_t, int64_t> counts;
   for (int64_t i = 0; i < times; ++i) ++counts[sample(logits, options, rng)];
@@ -27,8 +27,7 @@ std::map<int32_t, int64_t> draw(const std::vector<float>& logits, const Sampling
 }
 
 // Pearson's statistic against probabilities that are not zero.
-double statistic_of(const std::map<int32_t, int64_t>& counts, const std::vector<double>& probabilities,
-                    int64_t times) {
+double statistic_of(const std::map<int32_t, int64_t>& counts, const std::vector<double>& probabilities, int64_t times) {
   double statistic = 0;
   for (size_t i = 0; i < probabilities.size(); ++i) {
     if (probabilities[i] == 0) continue;
@@ -43,9 +42,7 @@ double statistic_of(const std::map<int32_t, int64_t>& counts, const std::vector<
 
 // For k free cells, P(X >= k + 2 sqrt(k x) + 2 x) <= exp(-x) (Laurent and Massart 2000); x = 14 makes a false alarm
 // less likely than 1e-6, and the seed is fixed besides.
-double bound(double k) {
-  return k + 2 * std::sqrt(k * 14) + 28;
-}
+double bound(double k) { return k + 2 * std::sqrt(k * 14) + 28; }
 
 void expect_distribution(const std::map<int32_t, int64_t>& counts, const std::vector<double>& probabilities,
                          int64_t times) {
@@ -79,8 +76,7 @@ TEST(Sampling, FollowsTheSoftmax) {
   constexpr int64_t kTimes = 40000;
   for (const double temperature : {0.7, 1.0, 2.5}) {
     SCOPED_TRACE(temperature);
-    expect_distribution(draw(logits, {.temperature = temperature}, kTimes), softmax(logits, temperature),
-                        kTimes);
+    expect_distribution(draw(logits, {.temperature = temperature}, kTimes), softmax(logits, temperature), kTimes);
   }
 }
 
@@ -105,8 +101,7 @@ TEST(Sampling, TopKKeepsTheLikeliest) {
 
 // Probabilities 0.5, 0.3, 0.2 (tokens 1, 0, 2).
 std::vector<float> three() {
-  return {static_cast<float>(std::log(0.3)), static_cast<float>(std::log(0.5)),
-          static_cast<float>(std::log(0.2))};
+  return {static_cast<float>(std::log(0.3)), static_cast<float>(std::log(0.5)), static_cast<float>(std::log(0.2))};
 }
 
 TEST(Sampling, TopPKeepsTheSmallestSetThatReachesIt) {
@@ -155,9 +150,12 @@ int32_t sample_by_sorting(const std::vector<float>& logits, const SamplingOption
   };
   const double largest = *std::max_element(logits.begin(), logits.end());
   std::vector<Candidate> all;
-  for (size_t i = 0; i < logits.size(); ++i) all.push_back({static_cast<int32_t>(i), std::exp((static_cast<double>(logits[i]) - largest) / o.temperature)});
+  for (size_t i = 0; i < logits.size(); ++i)
+    all.push_back({static_cast<int32_t>(i), std::exp((static_cast<double>(logits[i]) - largest) / o.temperature)});
   std::stable_sort(all.begin(), all.end(), [](const Candidate& a, const Candidate& b) { return a.weight > b.weight; });
-  const auto total = [&] { return std::accumulate(all.begin(), all.end(), 0.0, [](double sum, const Candidate& c) { return sum + c.weight; }); };
+  const auto total = [&] {
+    return std::accumulate(all.begin(), all.end(), 0.0, [](double sum, const Candidate& c) { return sum + c.weight; });
+  };
   if (o.top_k > 0 && static_cast<size_t>(o.top_k) < all.size()) all.resize(static_cast<size_t>(o.top_k));
   const double wanted = o.top_p * total();
   double sum = 0;
@@ -178,10 +176,18 @@ TEST(Sampling, DrawsWhatAFullSortDraws) {
     for (const bool ties : {false, true}) {
       std::vector<float> logits(3000);
       for (float& l : logits) l = static_cast<float>(spread * (ties ? std::round(make.normal()) : make.normal()));
-      for (const SamplingOptions& o : {SamplingOptions{}, {.temperature = 0.7, .top_p = 0.9}, {.top_k = 50}, {.top_k = 700, .top_p = 0.95}, {.top_p = 0.3, .min_p = 0.1},
-                                       {.min_p = 0.4}, {.top_k = 5000, .top_p = 0.999}, {.top_k = 1}}) {
+      for (const SamplingOptions& o : {SamplingOptions{},
+                                       {.temperature = 0.7, .top_p = 0.9},
+                                       {.top_k = 50},
+                                       {.top_k = 700, .top_p = 0.95},
+                                       {.top_p = 0.3, .min_p = 0.1},
+                                       {.min_p = 0.4},
+                                       {.top_k = 5000, .top_p = 0.999},
+                                       {.top_k = 1}}) {
         Rng ours(9), sorted(9);
-        for (int i = 0; i < 50; ++i) ASSERT_EQ(sample(logits, o, ours), sample_by_sorting(logits, o, sorted)) << spread << " " << o.top_k << " " << o.top_p << " " << o.min_p;
+        for (int i = 0; i < 50; ++i)
+          ASSERT_EQ(sample(logits, o, ours), sample_by_sorting(logits, o, sorted))
+              << spread << " " << o.top_k << " " << o.top_p << " " << o.min_p;
       }
     }
 }
@@ -201,9 +207,7 @@ TEST(Sampling, NanIsAnError) {
 }
 
 TEST(Sampling, OptionsAreChecked) {
-  const auto message = [](const char* text) {
-    return testing::ThrowsMessage<Error>(testing::HasSubstr(text));
-  };
+  const auto message = [](const char* text) { return testing::ThrowsMessage<Error>(testing::HasSubstr(text)); };
   EXPECT_THAT([] { check_sampling({.temperature = -0.1}); }, message("temperature -0.1"));
   EXPECT_THAT([] { check_sampling({.temperature = kInf}); }, message("temperature inf"));
   EXPECT_THAT([] { check_sampling({.top_k = -1}); }, message("top-k -1"));
@@ -221,7 +225,8 @@ TEST(Sampling, MinPKeepsWhatIsNearTheLikeliest) {
   expect_distribution(draw(kFour, {.min_p = 0.0}, kTimes), {0.15, 0.5, 0.1, 0.25}, kTimes);
   expect_distribution(draw(kFour, {.min_p = 1.0}, kTimes), {0, 1, 0, 0}, kTimes);
   // After the temperature: at 2 the ratios are square roots, 0.707, 0.548, 0.447.
-  expect_distribution(draw(kFour, {.temperature = 2, .min_p = 0.6}, kTimes), {0, 1 / 1.7071, 0, 0.7071 / 1.7071}, kTimes);
+  expect_distribution(draw(kFour, {.temperature = 2, .min_p = 0.6}, kTimes), {0, 1 / 1.7071, 0, 0.7071 / 1.7071},
+                      kTimes);
   expect_distribution(draw(kFour, {.top_k = 3, .min_p = 0.25}, kTimes), {0.15 / 0.9, 0.5 / 0.9, 0, 0.25 / 0.9}, kTimes);
 }
 
@@ -231,7 +236,8 @@ TEST(Sampling, RepetitionPenalty) {
   EXPECT_EQ(logits, (std::vector<float>{1, -4, 4, 0}));  // once each, both signs downwards
   penalize_repetition(logits, std::vector<int32_t>{0, 1, 2, 3}, 1.0);
   EXPECT_EQ(logits, (std::vector<float>{1, -4, 4, 0}));
-  EXPECT_THAT([&] { penalize_repetition(logits, std::vector<int32_t>{4}, 2.0); }, testing::ThrowsMessage<Error>(testing::HasSubstr("token id 4")));
+  EXPECT_THAT([&] { penalize_repetition(logits, std::vector<int32_t>{4}, 2.0); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("token id 4")));
 }
 
 TEST(Sampling, NewOptionsAreChecked) {

@@ -20,8 +20,8 @@ std::vector<float> last_logits(CachedDecoder& decoder, Context& cx) {
   return {logits.as<float>(), logits.as<float>() + logits.numel()};
 }
 
-// Sums over keys, and products of another number of rows, in another order: both are within a few roundings of sums of at most
-// 64 terms of size 1, and three layers add up to no more than ten times that.
+// Sums over keys, and products of another number of rows, in another order: both are within a few roundings of sums of
+// at most 64 terms of size 1, and three layers add up to no more than ten times that.
 constexpr float kRounding = 64 * 10 * 1.2e-7f;
 
 class Prefill : public testing::TestWithParam<test::NamedSpec> {};
@@ -99,7 +99,8 @@ TEST_F(OneSession, MayBeCancelledInsideThePromptAndBehindIt) {
 TEST_F(OneSession, TwoAtATimeDoNotDisturbEachOther) {
   Session alone(m.spec, m.params.weights(), request);
   while (!alone.finished()) alone.step(cx);
-  Session first(m.spec, m.params.weights(), request, {.prefill_tokens = 7}), second(m.spec, m.params.weights(), request, {.prefill_tokens = 7});
+  Session first(m.spec, m.params.weights(), request, {.prefill_tokens = 7}),
+      second(m.spec, m.params.weights(), request, {.prefill_tokens = 7});
   while (!first.finished() || !second.finished()) {
     first.step(cx);
     second.step(cx);
@@ -109,7 +110,8 @@ TEST_F(OneSession, TwoAtATimeDoNotDisturbEachOther) {
 }
 
 TEST_F(OneSession, RefusesWhatMakesNoSense) {
-  EXPECT_THAT(message([&] { Session(m.spec, m.params.weights(), request, {.prefill_tokens = 0}); }), testing::HasSubstr("prefill-tokens 0"));
+  EXPECT_THAT(message([&] { Session(m.spec, m.params.weights(), request, {.prefill_tokens = 0}); }),
+              testing::HasSubstr("prefill-tokens 0"));
   request.prompt.clear();
   EXPECT_THAT(message([&] { Session(m.spec, m.params.weights(), request); }), testing::HasSubstr("empty"));
 }

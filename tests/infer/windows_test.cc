@@ -1,4 +1,5 @@
-// Models with windows, dilated ones and global tokens, fed piece by piece through the cache: what the whole sequence gives.
+// Models with windows, dilated ones and global tokens, fed piece by piece through the cache: what the whole sequence
+// gives.
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -24,12 +25,14 @@ class Windowed : public testing::TestWithParam<test::NamedSpec> {
   void append(CachedDecoder& decoder, int64_t from, const std::vector<int64_t>& pieces, std::vector<float>& all) {
     for (const int64_t n : pieces) {
       std::vector<int32_t> part;
-      for (int64_t b = 0; b < kB; ++b) part.insert(part.end(), ids.begin() + b * kN + from, ids.begin() + b * kN + from + n);
+      for (int64_t b = 0; b < kB; ++b)
+        part.insert(part.end(), ids.begin() + b * kN + from, ids.begin() + b * kN + from + n);
       const TensorRef hidden = decoder.append(cx, {part.data(), DType::kI32, {kB, n}, kHost});
       Tensor logits({kB * n, m.spec.V});
       ops::linear_forward(cx, {.x = hidden.reshape({kB * n, m.spec.C}), .w = m.params.weights().head, .y = logits});
       for (int64_t b = 0; b < kB; ++b)
-        std::copy_n(logits.values<float>().begin() + b * n * m.spec.V, n * m.spec.V, all.begin() + (b * kN + from) * m.spec.V);
+        std::copy_n(logits.values<float>().begin() + b * n * m.spec.V, n * m.spec.V,
+                    all.begin() + (b * kN + from) * m.spec.V);
       from += n;
     }
   }
@@ -49,23 +52,27 @@ TEST_P(Windowed, ThroughTheCacheHoweverItIsCut) {
     std::vector<float> all(right.size());
     append(decoder, 0, pieces, all);
     test::expect_close(all, right, rough, {.terms = 800}, "cached");  // as cached_decoder_test.cc
-    decoder.truncate(1);  // back among the global tokens, and on again
+    decoder.truncate(1);                                              // back among the global tokens, and on again
     append(decoder, 1, {kN - 1}, all);
     test::expect_close(all, right, rough, {.terms = 800}, "cached again");
   }
 }
 
 TEST_P(Windowed, GeneratesAndRoundedCachesStayClose) {
-  const auto generated = generate(cx, m.spec, m.params.weights(), std::span(ids).first(4), {.max_new_tokens = 12, .sampling = {.temperature = 0}});
+  const auto generated = generate(cx, m.spec, m.params.weights(), std::span(ids).first(4),
+                                  {.max_new_tokens = 12, .sampling = {.temperature = 0}});
   EXPECT_EQ(generated.ids.size(), 12u);
   for (const KvType type : {KvType::kBF16, KvType::kInt8}) {
-    CachedDecoder exact(m.spec, m.params.weights(), kB), rounded(m.spec, m.params.weights(), kB, DynamicBase::kStep, 0, type);
+    CachedDecoder exact(m.spec, m.params.weights(), kB),
+        rounded(m.spec, m.params.weights(), kB, DynamicBase::kStep, 0, type);
     std::vector<float> a(static_cast<size_t>(kB * kN * m.spec.V)), b(a.size());
     append(exact, 0, {7, 10}, a);
     append(rounded, 0, {7, 10}, b);
     double difference = 0, size = 0;
-    for (size_t i = 0; i < a.size(); ++i) difference += std::pow(a[i] - b[i], 2), size += static_cast<double>(a[i]) * a[i];
-    EXPECT_LT(std::sqrt(difference / size), 0.1) << enum_name(type);  // a wrong key or value would be of the logits' own size
+    for (size_t i = 0; i < a.size(); ++i)
+      difference += std::pow(a[i] - b[i], 2), size += static_cast<double>(a[i]) * a[i];
+    EXPECT_LT(std::sqrt(difference / size), 0.1)
+        << enum_name(type);  // a wrong key or value would be of the logits' own size
   }
 }
 

@@ -48,11 +48,11 @@ TEST(Fs, ErrorsNamePathAndReason) {
   EXPECT_THAT(error_of(ErrorKind::kIo, [&] { read_file(dir.path()); }), HasSubstr("directory"));
   EXPECT_THAT(error_of(ErrorKind::kIo, [&] { write_file_atomic(dir / "no/such/file", "x"); }),
               HasSubstr("no/such/file"));
-  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { write_file_atomic(dir.path(), "x"); }),
-              HasSubstr("is a folder"));
+  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { write_file_atomic(dir.path(), "x"); }), HasSubstr("is a folder"));
   EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { write_file_atomic("..", "x"); }), HasSubstr(".."));
   put_file(dir / "file", "");
-  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { make_dirs(dir / "file/sub"); }), HasSubstr("file: is not a folder (needed for sub)"));
+  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { make_dirs(dir / "file/sub"); }),
+              HasSubstr("file: is not a folder (needed for sub)"));
   EXPECT_THAT(error_of(ErrorKind::kIo, [&] { make_dirs(dir / "file"); }), HasSubstr("file"));
 }
 
@@ -134,14 +134,20 @@ TEST(Fs, ANameOf255BytesCanBeWritten) {
   const std::string longest(255, 'n'), too_long(256, 'n');
   write_file_atomic(dir / longest, "x");
   EXPECT_EQ(read_file(dir / longest), "x");
-  { AtomicDir folder(dir / ("d" + longest.substr(1))); folder.commit(); }
+  {
+    AtomicDir folder(dir / ("d" + longest.substr(1)));
+    folder.commit();
+  }
   EXPECT_EQ(entries(dir.path()), 2u);
-  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { write_file_atomic(dir / too_long, "x"); }), HasSubstr("File name too long"));
+  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { write_file_atomic(dir / too_long, "x"); }),
+              HasSubstr("File name too long"));
 }
 
 TEST(Fs, LinksAreFollowedAndStay) {
   TempDir dir;
-  const auto link = [&](const std::string& to, const std::string& name) { std::filesystem::create_symlink(to, dir / name); };
+  const auto link = [&](const std::string& to, const std::string& name) {
+    std::filesystem::create_symlink(to, dir / name);
+  };
   std::filesystem::create_directories(dir / "sub");
   put_file(dir / "sub/old", "old");
   link("sub/old", "to_old");
@@ -153,7 +159,8 @@ TEST(Fs, LinksAreFollowedAndStay) {
   write_file_atomic(dir / "to_nothing", "made");
   EXPECT_EQ(get_file(dir / "sub/fresh"), "made");
   EXPECT_EQ(entries(dir / "sub"), 2u) << "temporaries left behind";
-  for (const char* name : {"to_old", "to_link", "to_nothing"}) EXPECT_TRUE(std::filesystem::is_symlink(dir / name)) << name;
+  for (const char* name : {"to_old", "to_link", "to_nothing"})
+    EXPECT_TRUE(std::filesystem::is_symlink(dir / name)) << name;
   EXPECT_THAT(error_of(ErrorKind::kIo, [&] { write_file_atomic(dir / "loop", "x"); }),
               testing::AllOf(HasSubstr((dir / "loop").string()), HasSubstr("symbolic links")));
   link("sub/model", "folder");
@@ -167,7 +174,8 @@ TEST(Fs, LinksAreFollowedAndStay) {
 TEST(Fs, DevicesAreWrittenToAndStay) {
   TempDir dir;
   ::umask(0);
-  if (::mknod((dir / "null").c_str(), S_IFCHR | 0666, ::makedev(1, 3)) != 0) GTEST_SKIP() << "no right to make a device";
+  if (::mknod((dir / "null").c_str(), S_IFCHR | 0666, ::makedev(1, 3)) != 0)
+    GTEST_SKIP() << "no right to make a device";
   ASSERT_EQ(::mknod((dir / "full").c_str(), S_IFCHR | 0666, ::makedev(1, 7)), 0);
   std::filesystem::create_symlink("null", dir / "link");
   for (const char* name : {"null", "link"}) {
@@ -183,7 +191,8 @@ TEST(Fs, DevicesAreWrittenToAndStay) {
 // Reads a FIFO to its end on a thread of its own; may come late.
 class FifoReader {
  public:
-  explicit FifoReader(std::filesystem::path fifo) : fifo_(std::move(fifo)), thread_([this] { text_ = read_file(fifo_); }) {}
+  explicit FifoReader(std::filesystem::path fifo)
+      : fifo_(std::move(fifo)), thread_([this] { text_ = read_file(fifo_); }) {}
   std::string text() {
     thread_.join();
     return text_;
@@ -260,9 +269,11 @@ TEST(Fs, OfTwoWritersOfAFolderOneWins) {
   }
   EXPECT_EQ(get_file(dir / "out/who"), "one");
   EXPECT_EQ(entries(dir.path()), 1u) << "the loser's folder must go";
-  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { AtomicDir late(dir / "out/", Existing::kRefuse); }), HasSubstr("exists already"));
+  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { AtomicDir late(dir / "out/", Existing::kRefuse); }),
+              HasSubstr("exists already"));
   std::filesystem::create_directory(dir / "empty");
-  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { AtomicDir late(dir / "empty", Existing::kRefuse); }), HasSubstr("exists already"));
+  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { AtomicDir late(dir / "empty", Existing::kRefuse); }),
+              HasSubstr("exists already"));
 }
 
 TEST(Fs, QuestionsAboutPaths) {
@@ -271,7 +282,8 @@ TEST(Fs, QuestionsAboutPaths) {
   put_file(dir / ".a", "");
   EXPECT_TRUE(io::exists(dir / "b") && io::is_regular_file(dir / "b") && !is_folder(dir / "b"));
   EXPECT_TRUE(is_folder(dir.path()) && !io::is_regular_file(dir.path()));
-  EXPECT_FALSE(io::exists(dir / "none") || is_folder(dir / "none") || io::is_regular_file(dir / "none") || io::exists(dir / "b/below"));
+  EXPECT_FALSE(io::exists(dir / "none") || is_folder(dir / "none") || io::is_regular_file(dir / "none") ||
+               io::exists(dir / "b/below"));
   EXPECT_EQ(file_bytes(dir / "b"), 3u);
   EXPECT_THAT(list_folder(dir.path()), ElementsAre(dir / ".a", dir / "b"));
   std::filesystem::create_symlink("loop", dir / "loop");
@@ -322,7 +334,8 @@ TEST(Names, BytesThatAreNotUtf8AreEscapedAndComeBack) {
   EXPECT_EQ(name_from_bytes("\\xe9"), "\\x5cxe9") << "spelt out in the name itself";
   EXPECT_EQ(shown_name("\\xe9"), "\\xe9");
   EXPECT_EQ(shown_name("\xff"), "\\xff");
-  for (const std::string name : {"", "a", "\\", "\\x", "\\xe", "\\xe9", "\\\\xe9", "\\x5c", "\\x5cx5c", "\xe9", "\xe9\\xe9", "\xc3", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xc0\xaf"}) {
+  for (const std::string name : {"", "a", "\\", "\\x", "\\xe", "\\xe9", "\\\\xe9", "\\x5c", "\\x5cx5c", "\xe9",
+                                 "\xe9\\xe9", "\xc3", "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xc0\xaf"}) {
     const std::string escaped = name_from_bytes(name);
     EXPECT_TRUE(is_utf8(escaped)) << escaped;
     EXPECT_EQ(bytes_from_name(escaped), name) << escaped;
@@ -339,7 +352,8 @@ TEST(Fs, APlaceTakenMeanwhileIsAnErrorAndLeavesNothing) {
   {
     AtomicFile file(dir / "x");
     make_dirs(dir / "x/inside");
-    EXPECT_THAT(error_of(ErrorKind::kIo, [&] { file.commit(); }), testing::AllOf(HasSubstr((dir / "x").string()), HasSubstr("cannot rename into place")));
+    EXPECT_THAT(error_of(ErrorKind::kIo, [&] { file.commit(); }),
+                testing::AllOf(HasSubstr((dir / "x").string()), HasSubstr("cannot rename into place")));
   }
   EXPECT_EQ(only_entry(dir.path()), "x");
   const test::SmallDisk disk(dir / "y", "1m");  // a mount point can be neither swapped nor moved
@@ -348,7 +362,8 @@ TEST(Fs, APlaceTakenMeanwhileIsAnErrorAndLeavesNothing) {
   {
     AtomicDir made(dir / "y");
     put_file(made.path() / "new", "2");
-    EXPECT_THAT(error_of(ErrorKind::kIo, [&] { made.commit(); }), testing::AllOf(HasSubstr((dir / "y").string()), HasSubstr("cannot move the old folder aside")));
+    EXPECT_THAT(error_of(ErrorKind::kIo, [&] { made.commit(); }),
+                testing::AllOf(HasSubstr((dir / "y").string()), HasSubstr("cannot move the old folder aside")));
   }
   EXPECT_EQ(entries(dir.path()), 2u);
   EXPECT_EQ(get_file(dir / "y/old"), "1");
@@ -356,7 +371,8 @@ TEST(Fs, APlaceTakenMeanwhileIsAnErrorAndLeavesNothing) {
 
 TEST(Fs, NamesThatStayInAFolder) {
   for (const char* name : {"a", "a.json", "...", ".a", "a b"}) EXPECT_TRUE(is_file_name(name)) << name;
-  for (const char* name : {"", ".", "..", "/", "/a", "a/", "a/b", "../a", "a/..", "./a"}) EXPECT_FALSE(is_file_name(name)) << name;
+  for (const char* name : {"", ".", "..", "/", "/a", "a/", "a/b", "../a", "a/..", "./a"})
+    EXPECT_FALSE(is_file_name(name)) << name;
 }
 
 TEST(Fs, ExpandInputs) {
@@ -366,16 +382,11 @@ TEST(Fs, ExpandInputs) {
   const std::string root = dir.path().string();
   EXPECT_THAT(expand_inputs({root}, {".txt"}),
               ElementsAre(dir / "[odd].txt", dir / "a.txt", dir / "b.txt", dir / "sub/d.txt"));
-  EXPECT_THAT(expand_inputs({root + "/?.*"}, {".txt"}),
-              ElementsAre(dir / "a.txt", dir / "b.txt", dir / "c.md"));
+  EXPECT_THAT(expand_inputs({root + "/?.*"}, {".txt"}), ElementsAre(dir / "a.txt", dir / "b.txt", dir / "c.md"));
   EXPECT_THAT(expand_inputs({root + "/c.md", root + "/b.txt", root + "/sub/../b.txt"}, {".txt"}),
               ElementsAre(dir / "b.txt", dir / "c.md"));
   EXPECT_THAT(expand_inputs({root + "/[odd].txt"}, {".txt"}), ElementsAre(dir / "[odd].txt"));
-  EXPECT_THAT(error_of(ErrorKind::kIo,
-                       [&] {
-                         expand_inputs({root, root + "/*.csv"}, {".txt"});
-                       }),
-              HasSubstr("*.csv"));
+  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { expand_inputs({root, root + "/*.csv"}, {".txt"}); }), HasSubstr("*.csv"));
   EXPECT_THAT(error_of(ErrorKind::kIo, [&] { expand_inputs({root + "/sub"}, {".jsonl"}); }),
               testing::AllOf(HasSubstr("/sub"), HasSubstr(".jsonl")));
 }

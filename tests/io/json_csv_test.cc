@@ -48,10 +48,8 @@ TEST(Json, RefusesDuplicatesDepthAndHugeNumbers) {
   EXPECT_NO_THROW(parse_json(R"({"a":{"b":1},"c":{"b":1},"d":[{"b":1},{"b":1}]})", "x"));
   const auto nested = [](size_t depth) { return std::string(depth, '[') + std::string(depth, ']'); };
   EXPECT_NO_THROW(parse_json(nested(kMaxJsonDepth), "x"));
-  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { parse_json(nested(kMaxJsonDepth + 1), "x"); }),
-              HasSubstr("deeper"));
-  EXPECT_THAT(error_of(ErrorKind::kBadFile, [] { parse_json(std::string(1 << 20, '['), "x"); }),
-              HasSubstr("deeper"));
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { parse_json(nested(kMaxJsonDepth + 1), "x"); }), HasSubstr("deeper"));
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [] { parse_json(std::string(1 << 20, '['), "x"); }), HasSubstr("deeper"));
   error_of(ErrorKind::kBadFile, [] { parse_json("1e999", "x"); });
   error_of(ErrorKind::kBadFile, [] { parse_json("\"\xff\"", "x"); });
 }
@@ -63,7 +61,10 @@ TEST(Csv, Quoting) {
   EXPECT_EQ(parse_csv(csv_line(fields)), std::vector<std::vector<std::string>>{fields});
   EXPECT_EQ(parse_csv(csv_line({""})), (std::vector<std::vector<std::string>>{{""}}));
   EXPECT_EQ(parse_csv("a,b\r\n1,\r\n"), (std::vector<std::vector<std::string>>{{"a", "b"}, {"1", ""}}));
-  EXPECT_EQ(parse_csv("\xef\xbb\xbf" "7,x\n"), (std::vector<std::vector<std::string>>{{"7", "x"}})) << "a byte order mark is no text";
+  EXPECT_EQ(parse_csv("\xef\xbb\xbf"
+                      "7,x\n"),
+            (std::vector<std::vector<std::string>>{{"7", "x"}}))
+      << "a byte order mark is no text";
 }
 
 TEST(Csv, Numbers) {
@@ -112,10 +113,13 @@ TEST(Csv, AppendCutsATornRow) {
 TEST(Csv, ErrorsNameTheFile) {
   TempDir dir;
   using Mode = CsvWriter::Mode;
-  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { CsvWriter(dir / "none.csv", {}, Mode::kTruncate); }), HasSubstr("none.csv"));
+  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { CsvWriter(dir / "none.csv", {}, Mode::kTruncate); }),
+              HasSubstr("none.csv"));
   EXPECT_FALSE(std::filesystem::exists(dir / "none.csv"));
-  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { CsvWriter(dir / "no/such/t.csv", {"a"}, Mode::kTruncate); }), AllOf(HasSubstr("no/such/t.csv"), HasSubstr("No such file")));
-  EXPECT_THAT(error_of(ErrorKind::kIo, [] { CsvWriter("/dev/full", {"a"}, Mode::kTruncate).flush(); }), HasSubstr("/dev/full"));
+  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { CsvWriter(dir / "no/such/t.csv", {"a"}, Mode::kTruncate); }),
+              AllOf(HasSubstr("no/such/t.csv"), HasSubstr("No such file")));
+  EXPECT_THAT(error_of(ErrorKind::kIo, [] { CsvWriter("/dev/full", {"a"}, Mode::kTruncate).flush(); }),
+              HasSubstr("/dev/full"));
 }
 
 // A disk that is full for a while costs no row: what could not be written is written by the next flush.

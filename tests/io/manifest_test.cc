@@ -28,7 +28,8 @@ TEST(Manifest, HoldsEveryFileButItselfAndFolders) {
   put_file(dir / "sub/other", "x");
   write_manifest(dir);
   const std::string first = get_file(dir / kManifestName);
-  EXPECT_THAT(first, AllOf(HasSubstr("\"weights\""), HasSubstr("\"empty\""), Not(HasSubstr("other")), Not(HasSubstr("manifest"))));
+  EXPECT_THAT(first, AllOf(HasSubstr("\"weights\""), HasSubstr("\"empty\""), Not(HasSubstr("other")),
+                           Not(HasSubstr("manifest"))));
   EXPECT_NO_THROW(check_manifest(dir));
   write_manifest(dir);  // its own file is not in it
   EXPECT_EQ(get_file(dir / kManifestName), first);
@@ -36,7 +37,8 @@ TEST(Manifest, HoldsEveryFileButItselfAndFolders) {
 
 TEST(Manifest, IsOfTheFilesThereAre) {
   TempDir dir;
-  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { write_manifest(dir / "gone"); }), HasSubstr("gone: cannot list its files"));
+  EXPECT_THAT(error_of(ErrorKind::kIo, [&] { write_manifest(dir / "gone"); }),
+              HasSubstr("gone: cannot list its files"));
   put_file(dir / "a", "abc");
   std::filesystem::create_symlink("nowhere", dir / "link");
   write_manifest(dir);
@@ -62,7 +64,8 @@ TEST(Manifest, NoticesEveryBitAndEveryMissingByte) {
   }
   for (size_t n = 0; n < good.size(); ++n) {
     put_file(dir / "weights", good.substr(0, n));
-    EXPECT_THAT(refused(dir), AllOf(HasSubstr("weights"), HasSubstr("has " + counted(n, "byte") + "; 16 were written")));
+    EXPECT_THAT(refused(dir),
+                AllOf(HasSubstr("weights"), HasSubstr("has " + counted(n, "byte") + "; 16 were written")));
   }
   std::filesystem::remove(dir / "weights");
   EXPECT_THAT(refused(dir), AllOf(HasSubstr("weights"), HasSubstr("No such file")));
@@ -81,12 +84,17 @@ TEST(Manifest, RefusesWhatIsNone) {
   };
   read("");
   read("{");
-  for (const char* text : {"[]", "{}", R"({"files": []})", R"({"files": 1})"}) EXPECT_THAT(read(text), HasSubstr("\"files\"")) << text;
-  for (const char* entry : {"1", "{}", R"({"bytes": 1})", R"({"crc32c": "0"})", R"({"bytes": -1, "crc32c": "0"})", R"({"bytes": 1.5, "crc32c": "0"})",
-                            R"({"bytes": 1, "crc32c": 0})"})
-    EXPECT_THAT(read(fmt::format(R"({{"files": {{"a": {}}}}})", entry)), AllOf(HasSubstr("\"a\""), HasSubstr("\"bytes\" and \"crc32c\""))) << entry;
+  for (const char* text : {"[]", "{}", R"({"files": []})", R"({"files": 1})"})
+    EXPECT_THAT(read(text), HasSubstr("\"files\"")) << text;
+  for (const char* entry : {"1", "{}", R"({"bytes": 1})", R"({"crc32c": "0"})", R"({"bytes": -1, "crc32c": "0"})",
+                            R"({"bytes": 1.5, "crc32c": "0"})", R"({"bytes": 1, "crc32c": 0})"})
+    EXPECT_THAT(read(fmt::format(R"({{"files": {{"a": {}}}}})", entry)),
+                AllOf(HasSubstr("\"a\""), HasSubstr("\"bytes\" and \"crc32c\"")))
+        << entry;
   for (const char* name : {"../outside", "/etc/passwd", "sub/a", "a/../a", "..", ".", ""})
-    EXPECT_THAT(read(fmt::format(R"({{"files": {{"{}": {{"bytes": 1, "crc32c": "0"}}}}}})", name)), HasSubstr("is not the name of a file in the folder")) << name;
+    EXPECT_THAT(read(fmt::format(R"({{"files": {{"{}": {{"bytes": 1, "crc32c": "0"}}}}}})", name)),
+                HasSubstr("is not the name of a file in the folder"))
+        << name;
 }
 
 }  // namespace

@@ -91,8 +91,7 @@ TEST(Options, JsonIsReadableAndOrdered) {
   Sample a;
   const std::string text = options_to_json(a).dump();
   EXPECT_THAT(text, HasSubstr(R"({"layers":2,"rate":0.5,"scale":0.1,)"));
-  EXPECT_THAT(text, AllOf(HasSubstr(R"("limit":null)"), HasSubstr(R"("colour":"red")"),
-                          HasSubstr(R"("sizes":[1,2])")));
+  EXPECT_THAT(text, AllOf(HasSubstr(R"("limit":null)"), HasSubstr(R"("colour":"red")"), HasSubstr(R"("sizes":[1,2])")));
   a.rate = std::nan("");
   EXPECT_EQ(options_to_json(a)["rate"], "nan");
   a.rate = 5e-324;
@@ -110,17 +109,17 @@ TEST(Options, AbsentKeysKeepWhatIsThere) {
 std::string refused(const nlohmann::json& object) {
   Sample a;
   const std::string before = options_to_json(a).dump();
-  const std::string message =
-      error_of(ErrorKind::kInvalidArgument, [&] { options_from_json(a, object, "conf.json"); });
+  const std::string message = error_of(ErrorKind::kInvalidArgument, [&] { options_from_json(a, object, "conf.json"); });
   EXPECT_EQ(options_to_json(a).dump(), before) << "a refused object must change nothing";
   EXPECT_THAT(message, HasSubstr("conf.json"));
   return message;
 }
 
 TEST(Options, NumbersThatJsonHasNoNameFor) {
-  for (const auto& [text, holds] : {std::pair<const char*, bool (*)(double)>{"nan", [](double x) { return std::isnan(x); }},
-                                    {"inf", [](double x) { return std::isinf(x) && x > 0; }},
-                                    {"-inf", [](double x) { return std::isinf(x) && x < 0; }}}) {
+  for (const auto& [text, holds] :
+       {std::pair<const char*, bool (*)(double)>{"nan", [](double x) { return std::isnan(x); }},
+        {"inf", [](double x) { return std::isinf(x) && x > 0; }},
+        {"-inf", [](double x) { return std::isinf(x) && x < 0; }}}) {
     Sample s;
     options_from_json(s, {{"rate", text}}, "file");
     EXPECT_TRUE(holds(s.rate)) << text;
@@ -128,7 +127,8 @@ TEST(Options, NumbersThatJsonHasNoNameFor) {
 }
 
 TEST(Options, UnknownKeysNameTheNearest) {
-  EXPECT_THAT(refused({{"rate", 3}, {"layer", 3}}), AllOf(HasSubstr("\"layer\""), HasSubstr("; did you mean \"layers\"?")));
+  EXPECT_THAT(refused({{"rate", 3}, {"layer", 3}}),
+              AllOf(HasSubstr("\"layer\""), HasSubstr("; did you mean \"layers\"?")));
   EXPECT_THAT(refused({{"color", "red"}}), HasSubstr("\"colour\""));
   EXPECT_THAT(refused(nlohmann::json::array()), HasSubstr("object"));
 }
@@ -142,8 +142,7 @@ TEST(Options, OneValueStandsForAList) {
 }
 
 TEST(Options, TypeErrorsNameKeyValueAndType) {
-  EXPECT_THAT(refused({{"layers", 2.5}}),
-              AllOf(HasSubstr("layers"), HasSubstr("2.5"), HasSubstr("whole number")));
+  EXPECT_THAT(refused({{"layers", 2.5}}), AllOf(HasSubstr("layers"), HasSubstr("2.5"), HasSubstr("whole number")));
   EXPECT_THAT(refused({{"layers", "3"}}), HasSubstr("\"3\""));
   EXPECT_THAT(refused({{"layers", uint64_t{1} << 63}}), HasSubstr("9223372036854775808"));
   EXPECT_THAT(refused({{"layers", nullptr}}), HasSubstr("null"));

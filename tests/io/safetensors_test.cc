@@ -26,24 +26,21 @@ std::string raw_file(const std::string& header, size_t data_bytes) {
 
 std::string entry(const std::string& name, const std::string& dtype, const std::string& shape,
                   const std::string& offsets) {
-  return "\"" + name + R"(":{"dtype":")" + dtype + R"(","shape":)" + shape + R"(,"data_offsets":)" + offsets +
-         "}";
+  return "\"" + name + R"(":{"dtype":")" + dtype + R"(","shape":)" + shape + R"(,"data_offsets":)" + offsets + "}";
 }
 
 // The message of opening a file with this header and that many bytes of data, which must be refused.
 std::string refused(const std::string& header, size_t data_bytes) {
   TempDir dir;
   put_file(dir / "bad.safetensors", raw_file(header, data_bytes));
-  const std::string message =
-      error_of(ErrorKind::kBadFile, [&] { SafetensorsFile file(dir / "bad.safetensors"); });
+  const std::string message = error_of(ErrorKind::kBadFile, [&] { SafetensorsFile file(dir / "bad.safetensors"); });
   EXPECT_THAT(message, HasSubstr("bad.safetensors"));
   return message;
 }
 
 TEST(Safetensors, RoundTripIsExactAlignedAndDeterministic) {
   TempDir dir;
-  Tensor a({2, 3}), b({5}, DType::kBF16), c({2}, DType::kI64), d({3}, DType::kBool), e(Dims{}, DType::kF64),
-      f({0, 4});
+  Tensor a({2, 3}), b({5}, DType::kBF16), c({2}, DType::kI64), d({3}, DType::kBool), e(Dims{}, DType::kF64), f({0, 4});
   for (float& v : a.values<float>()) v = static_cast<float>(&v - a.values<float>().data()) + 0.5f;
   for (BF16& v : b.values<BF16>()) v = BF16(1.25f);
   c.values<int64_t>()[1] = -7;
@@ -82,8 +79,7 @@ TEST(Safetensors, RoundTripIsExactAlignedAndDeterministic) {
 TEST(Safetensors, SaveRefusesWhatItCannotStore) {
   TempDir dir;
   Tensor a({4, 4});
-  const auto save = [&](std::vector<TensorToSave> list,
-                        const std::map<std::string, std::string>& metadata = {}) {
+  const auto save = [&](std::vector<TensorToSave> list, const std::map<std::string, std::string>& metadata = {}) {
     return error_of(ErrorKind::kInvalidArgument, [&] { save_safetensors(dir / "x", list, metadata); });
   };
   EXPECT_THAT(save({{"cut", a.ref().narrow(1, 0, 2)}}), AllOf(HasSubstr("cut"), HasSubstr("strided")));
@@ -103,8 +99,7 @@ TEST(Safetensors, ToF32) {
   d.values<double>()[0] = 0.1;
   save_safetensors(dir / "x", {{"h", h.ref()}, {"b", b.ref()}, {"d", d.ref()}, {"i", i.ref()}});
   const SafetensorsFile file(dir / "x");
-  EXPECT_EQ(to_f32(file.at("h")),
-            (std::vector<float>{1, -2, 0x1p-24f, std::numeric_limits<float>::infinity()}));
+  EXPECT_EQ(to_f32(file.at("h")), (std::vector<float>{1, -2, 0x1p-24f, std::numeric_limits<float>::infinity()}));
   EXPECT_EQ(to_f32(file.at("b")), (std::vector<float>{0, -2.5f}));
   EXPECT_EQ(to_f32(file.at("d")), (std::vector<float>{0.1f, 0}));
   EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { to_f32(file.at("i")); }),
@@ -146,8 +141,10 @@ TEST(Safetensors, RefusesBadLengths) {
   EXPECT_THAT(open(""), HasSubstr("0 bytes"));
   EXPECT_THAT(open("1234567"), HasSubstr("7 bytes"));
   EXPECT_THAT(open(std::string(8, '\xff') + "{}"), HasSubstr("18,446,744,073,709,551,615"));
-  EXPECT_THAT(open(std::string("\x01\xe1\xf5\x05\0\0\0\0{}", 10)), HasSubstr("header of 100,000,001 bytes; at most 100,000,000"));
-  EXPECT_THAT(open(std::string("\x00\xe1\xf5\x05\0\0\0\0{}", 10)), HasSubstr("header of 100,000,000 bytes in a file of 10: truncated?"));
+  EXPECT_THAT(open(std::string("\x01\xe1\xf5\x05\0\0\0\0{}", 10)),
+              HasSubstr("header of 100,000,001 bytes; at most 100,000,000"));
+  EXPECT_THAT(open(std::string("\x00\xe1\xf5\x05\0\0\0\0{}", 10)),
+              HasSubstr("header of 100,000,000 bytes in a file of 10: truncated?"));
   EXPECT_THAT(open(std::string("\x03\0\0\0\0\0\0\0{}", 10)), HasSubstr("truncated"));
   EXPECT_THAT(open(std::string(8, '\0')), HasSubstr("begin with"));
   EXPECT_THAT(open(raw_file(" {}", 0)), HasSubstr("begin with"));
@@ -162,9 +159,12 @@ TEST(Safetensors, RefusesBadJson) {
   EXPECT_THAT(refused("{\"a\":1}", 0), AllOf(HasSubstr("\"a\""), HasSubstr("an object")));
   EXPECT_THAT(refused("{\"a\":null}", 0), AllOf(HasSubstr("\"a\""), HasSubstr("null"), HasSubstr("an object")));
   EXPECT_THAT(refused("{\"a\":false}", 0), HasSubstr("false"));
-  EXPECT_THAT(refused(R"({"a":{"dtype":null}})", 0), AllOf(HasSubstr("field \"dtype\""), HasSubstr("the name of a type")));
-  EXPECT_THAT(refused(R"({"a":{"data_offsets":true}})", 0), AllOf(HasSubstr("field \"data_offsets\""), HasSubstr("a list of two offsets")));
-  EXPECT_THAT(refused(R"({"a":{"data_offsets":[0,-4]}})", 0), AllOf(HasSubstr("-4"), HasSubstr("an offset: a whole number from 0 on")));
+  EXPECT_THAT(refused(R"({"a":{"dtype":null}})", 0),
+              AllOf(HasSubstr("field \"dtype\""), HasSubstr("the name of a type")));
+  EXPECT_THAT(refused(R"({"a":{"data_offsets":true}})", 0),
+              AllOf(HasSubstr("field \"data_offsets\""), HasSubstr("a list of two offsets")));
+  EXPECT_THAT(refused(R"({"a":{"data_offsets":[0,-4]}})", 0),
+              AllOf(HasSubstr("-4"), HasSubstr("an offset: a whole number from 0 on")));
   EXPECT_THAT(refused("{\"a\":" + std::string(100000, '['), 0), HasSubstr("list"));
   EXPECT_THAT(refused("{\"a\":{\"shape\":[" + std::string(100000, '['), 0), HasSubstr("list"));
   EXPECT_THAT(refused("{\"a\":{\"shape\":{\"b\":{", 0), HasSubstr("an object"));
@@ -174,18 +174,15 @@ TEST(Safetensors, RefusesBadJson) {
   EXPECT_THAT(refused("{\"__metadata__\":[]}", 0), HasSubstr("list"));
   EXPECT_THAT(refused("{\"a\":{}}", 0), HasSubstr("all needed"));
   EXPECT_THAT(refused(R"({"a":{"dtype":"U8","shape":[1]}})", 1), HasSubstr("all needed"));
-  EXPECT_THAT(refused(R"({"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1),
-              HasSubstr("twice"));
+  EXPECT_THAT(refused(R"({"a":{"dtype":"U8","dtype":"U8","shape":[1],"data_offsets":[0,1]}})", 1), HasSubstr("twice"));
   EXPECT_THAT(refused(R"({"a":{"type":"U8"}})", 1), HasSubstr("unknown field"));
-  EXPECT_THAT(
-      refused("{" + entry("a", "U8", "[1]", "[0,1]") + "," + entry("a", "U8", "[1]", "[1,2]") + "}", 2),
-      HasSubstr("twice"));
+  EXPECT_THAT(refused("{" + entry("a", "U8", "[1]", "[0,1]") + "," + entry("a", "U8", "[1]", "[1,2]") + "}", 2),
+              HasSubstr("twice"));
   EXPECT_THAT(refused("{\"\xff\":{}}", 0), HasSubstr("not valid JSON"));
 }
 
 TEST(Safetensors, RefusesBadTensors) {
-  const auto one = [](const std::string& dtype, const std::string& shape, const std::string& offsets,
-                      size_t bytes) {
+  const auto one = [](const std::string& dtype, const std::string& shape, const std::string& offsets, size_t bytes) {
     const std::string message = refused("{" + entry("a", dtype, shape, offsets) + "}", bytes);
     EXPECT_THAT(message, HasSubstr("\"a\""));
     return message;
@@ -240,10 +237,9 @@ TEST(Safetensors, RandomDamageNeverEscapesAsAnythingButError) {
 
 TEST(Safetensors, ReadsTheGoldenFiles) {
   const char* variable = std::getenv("COCA_GOLDEN_DIR");
-  const std::filesystem::path golden = variable ? std::filesystem::path(variable)
-                                                : std::filesystem::path(COCA_SOURCE_DIR) / "../shared/golden";
-  if (!std::filesystem::is_directory(golden))
-    GTEST_SKIP() << "no golden data in " << golden << "; set COCA_GOLDEN_DIR";
+  const std::filesystem::path golden =
+      variable ? std::filesystem::path(variable) : std::filesystem::path(COCA_SOURCE_DIR) / "../shared/golden";
+  if (!std::filesystem::is_directory(golden)) GTEST_SKIP() << "no golden data in " << golden << "; set COCA_GOLDEN_DIR";
   int files = 0;
   for (const auto& item : std::filesystem::recursive_directory_iterator(golden)) {
     if (item.path().extension() != ".safetensors") continue;

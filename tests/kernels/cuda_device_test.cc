@@ -1,5 +1,6 @@
-// GPUs, their memory and their errors, as kernels/cuda makes them of what the CUDA runtime says. The runtime is a fake: no GPU is
-// needed, and each bad state can be made. What needs a real one: kernels, and that the runtime keeps its word.
+// GPUs, their memory and their errors, as kernels/cuda makes them of what the CUDA runtime says. The runtime is a fake:
+// no GPU is needed, and each bad state can be made. What needs a real one: kernels, and that the runtime keeps its
+// word.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/kernels/cuda/device.h"
 
@@ -35,7 +36,8 @@ class Cuda : public testing::Test {
 };
 
 TEST_F(Cuda, ListsGpus) {
-  fake_cuda().gpus = {{.name = "Fake H200", .major = 9, .minor = 0, .bytes = 1000}, {.name = "Fake T4", .major = 7, .minor = 5, .bytes = 10}};
+  fake_cuda().gpus = {{.name = "Fake H200", .major = 9, .minor = 0, .bytes = 1000},
+                      {.name = "Fake T4", .major = 7, .minor = 5, .bytes = 10}};
   const cuda::Gpus found = cuda::gpus();
   ASSERT_EQ(found.list.size(), 2u);
   EXPECT_EQ(found.none, "");
@@ -59,7 +61,8 @@ TEST_F(Cuda, SaysWhyThereIsNone) {
   EXPECT_EQ(why(cudaErrorNoDevice, 13000), "CUDA finds no GPU here");
   EXPECT_EQ(why(cudaErrorInsufficientDriver, 0), "there is no NVIDIA driver here");
   EXPECT_EQ(why(cudaErrorInsufficientDriver, 12040),
-            "the NVIDIA driver knows CUDA up to 12.4, this program was built with 13.0; a newer driver is needed, or an older toolkit");
+            "the NVIDIA driver knows CUDA up to 12.4, this program was built with 13.0; a newer driver is needed, or "
+            "an older toolkit");
   EXPECT_THAT(why(cudaErrorInitializationError, 13000), HasSubstr("CUDA does not start: some error"));
   fake.gpus.clear();
   EXPECT_EQ(why(cudaSuccess, 13000), "CUDA finds no GPU here");
@@ -70,7 +73,8 @@ TEST_F(Cuda, MissingAndOldGpusAreErrors) {
   fake_cuda().gpus = {FakeGpu{}, {.name = "Fake T4", .major = 7, .minor = 5, .bytes = 1000}};
   EXPECT_EQ(message([] { cuda::device_memory(2); }), "cuda:2 does not exist; expected cuda:0 to cuda:1");
   EXPECT_EQ(message([] { cuda::device_memory(-1); }), "cuda:-1 does not exist; expected cuda:0 to cuda:1");
-  EXPECT_EQ(message([] { cuda::device_memory(1); }), "cuda:1 (Fake T4) has compute capability 7.5; expected 8.0 or newer");
+  EXPECT_EQ(message([] { cuda::device_memory(1); }),
+            "cuda:1 (Fake T4) has compute capability 7.5; expected 8.0 or newer");
   DeviceMemory& memory = cuda::device_memory(0);
   EXPECT_EQ(&cuda::device_memory(0), &memory);
   EXPECT_EQ(memory.name(), "Fake A100");
@@ -118,7 +122,8 @@ TEST_F(Cuda, OutOfMemoryNamesTheTensorAndLeavesTheGpuUsable) {
   plan.add("layer.0.q", {16}, DType::kF32, &q);
   plan.add("layer.0.scores", {1 << 19}, DType::kF32, &scores);
   EXPECT_EQ(message([&] { Arena(plan, gpu.get()); }),
-            "out of memory on cuda:0 (Fake A100): no 2.0 MiB for 2 activations, the largest layer.0.scores [524288] F32 (a smaller batch or "
+            "out of memory on cuda:0 (Fake A100): no 2.0 MiB for 2 activations, the largest layer.0.scores [524288] "
+            "F32 (a smaller batch or "
             "shorter sequences need less); 1.0 MiB of 1.0 MiB are free");
   EXPECT_EQ(cudaGetLastError(), cudaSuccess);
   const Tensor small({4}, DType::kF32, gpu.get());

@@ -16,7 +16,7 @@ struct Block {
 std::map<char*, Block> blocks;
 std::map<void*, size_t> pinned;
 std::vector<std::function<void()>> queued;
-int present = 0;                  // the thread's GPU
+int present = 0;                 // the thread's GPU
 cudaError_t last = cudaSuccess;  // of cudaGetLastError
 
 cudaError_t failed(cudaError_t code) { return last = code; }
@@ -122,7 +122,8 @@ cudaError_t cudaFreeHost(void* p) {
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind kind, cudaStream_t stream) {
   const bool to_gpu = kind != cudaMemcpyDeviceToHost, from_gpu = kind != cudaMemcpyHostToDevice;
-  if (!stream || on_fake_gpu(to, bytes) != to_gpu || on_fake_gpu(from, bytes) != from_gpu) return failed(cudaErrorInvalidValue);
+  if (!stream || on_fake_gpu(to, bytes) != to_gpu || on_fake_gpu(from, bytes) != from_gpu)
+    return failed(cudaErrorInvalidValue);
   if (const cudaError_t code = wanted("cudaMemcpyAsync"); code != cudaSuccess) return code;
   queued.emplace_back([=] { std::memcpy(to, from, bytes); });
   return cudaSuccess;

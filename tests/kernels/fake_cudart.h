@@ -1,5 +1,5 @@
-// tests/kernels/fake_cudart.h - in the CUDA runtime's place: as many GPUs as the test says, whose memory is the host's but apart,
-// whose copies happen when the stream is waited for, and which fails where it is told to.
+// tests/kernels/fake_cudart.h - in the CUDA runtime's place: as many GPUs as the test says, whose memory is the host's
+// but apart, whose copies happen when the stream is waited for, and which fails where it is told to.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -19,8 +19,8 @@ struct FakeGpu {
 
 struct FakeCuda {
   std::vector<FakeGpu> gpus;
-  cudaError_t start = cudaSuccess;  // what cudaGetDeviceCount says
-  int driver = 13000;               // the newest CUDA that the driver knows; 0: there is no driver
+  cudaError_t start = cudaSuccess;             // what cudaGetDeviceCount says
+  int driver = 13000;                          // the newest CUDA that the driver knows; 0: there is no driver
   std::map<std::string, cudaError_t> failing;  // by call
   // What is there now.
   size_t device_blocks = 0, pinned_blocks = 0;

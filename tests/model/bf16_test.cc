@@ -43,7 +43,8 @@ struct Pair {
 enum class Ops : uint8_t { kBest, kPlain, kPlainProducts };
 void force(Context& cx, Ops which) {
   for (const ops::OpTable& op : ops::op_tables())
-    if (op.has("ref") && (which == Ops::kPlain || (which == Ops::kPlainProducts && op.op == "linear"))) cx.force_impl(std::string(op.op), "ref");
+    if (op.has("ref") && (which == Ops::kPlain || (which == Ops::kPlainProducts && op.op == "linear")))
+      cx.force_impl(std::string(op.op), "ref");
 }
 
 class Bf16OfSpec : public testing::TestWithParam<test::NamedSpec> {
@@ -106,14 +107,15 @@ std::vector<float> small_gradients(const ParamStore& grads) {
   return all;
 }
 
-// The root mean square over the matrices of how far the plain loops are from fp32. The errors of a model's gradients have
-// common causes (one rounding in front of a large score), and those of one matrix may be few: one draw of them, ours
-// against theirs, says little, and the mean over all matrices of the same run says how large they usually are.
+// The root mean square over the matrices of how far the plain loops are from fp32. The errors of a model's gradients
+// have common causes (one rounding in front of a large score), and those of one matrix may be few: one draw of them,
+// ours against theirs, says little, and the mean over all matrices of the same run says how large they usually are.
 double usual_distance(const ParamStore& naive, const ParamStore& exact) {
   double squares = 0, count = 0;
   for (const ParamInfo& info : exact.infos()) {
     if (info.role != ParamRole::kMatrix && info.role != ParamRole::kEmbedding) continue;
-    squares += std::pow(distance(widened(naive.at(info)), widened(exact.at(info))) / length(widened(exact.at(info))), 2);
+    squares +=
+        std::pow(distance(widened(naive.at(info)), widened(exact.at(info))) / length(widened(exact.at(info))), 2);
     ++count;
   }
   return std::sqrt(squares / count);
@@ -139,7 +141,8 @@ TEST_P(Bf16OfSpec, ChunksDoNotChangeABitOfPlainProducts) {
 TEST_P(Bf16OfSpec, RecomputationDoesNotChangeABit) {
   const ParamStore none = gradients(m.rounded);
   for (const Recompute recompute : {Recompute::kAttention, Recompute::kLayer})
-    EXPECT_TRUE(widened(gradients(m.rounded, Ops::kBest, recompute).flat()) == widened(none.flat())) << enum_name(recompute);
+    EXPECT_TRUE(widened(gradients(m.rounded, Ops::kBest, recompute).flat()) == widened(none.flat()))
+        << enum_name(recompute);
 }
 
 TEST_P(Bf16OfSpec, TheNumberOfThreadsDoesNotChangeABit) {
@@ -161,12 +164,15 @@ TEST(Bf16, InitialValuesAreThoseOfFp32Rounded) {
   initialise(spec, 3, ours);
   Context cx;
   copy_params(cx, exact, expected);
-  for (const ParamInfo& info : ours.infos()) EXPECT_TRUE(widened(ours.at(info)) == widened(expected.at(info))) << info.name;
+  for (const ParamInfo& info : ours.infos())
+    EXPECT_TRUE(widened(ours.at(info)) == widened(expected.at(info))) << info.name;
 }
 
 TEST(Bf16, HalfTheMemory) {
   const ModelSpec spec = test::tiny_llama(AttentionKind::kCocaSlack);
-  const auto bytes = [&](Precision precision) { return static_cast<double>(ParamStore(spec, precision).flat().bytes()); };
+  const auto bytes = [&](Precision precision) {
+    return static_cast<double>(ParamStore(spec, precision).flat().bytes());
+  };
   EXPECT_NEAR(bytes(Precision::kBF16) / bytes(Precision::kF32), 0.5, 0.05);  // norms stay as they are
   const auto training = [&](Precision precision) {
     return static_cast<double>(TrainingDecoder(spec, kB, kN, {.precision = precision}).activation_bytes());

@@ -17,9 +17,9 @@
 namespace coca::model::clex_test {
 namespace {
 
-using test::Complex;
 using test::clex_model;
 using test::clex_spec;
+using test::Complex;
 using test::TinyModel;
 
 ClexOde ode_of(const TinyModel& m) { return ClexOde(m.spec, m.params.weights().clex_up, m.params.weights().clex_down); }
@@ -28,7 +28,8 @@ std::vector<double> doubles(TensorRef t) { return {t.as<float>(), t.as<float>() 
 
 TEST(Clex, FactorsAreThePublishedOnes) {
   const ModelSpec s = clex_spec(test::tiny_neox(AttentionKind::kRope));
-  for (const auto& [length, t] : {std::pair<int64_t, int64_t>{1, 1}, {8, 1}, {9, 2}, {16, 2}, {17, 3}, {32, 4}, {1000, 4}})
+  for (const auto& [length, t] :
+       {std::pair<int64_t, int64_t>{1, 1}, {8, 1}, {9, 2}, {16, 2}, {17, 3}, {32, 4}, {1000, 4}})
     EXPECT_EQ(clex_factor(s, length), t) << length;
 }
 
@@ -46,9 +47,10 @@ TEST(Clex, BeginsAsNtk) {
       ModelSpec ntk = s;
       ntk.rope_scaling = {.type = Scaling::kNtk, .factor = 2.0 * static_cast<double>(t) - 1.0};
       const std::vector<double> wanted = rope_rotation(ntk, 1).frequencies;
-      // The 3/8 rule on f(t) = -2 e / (2 t - 1), e <= 1, is Simpson's 3/8 quadrature: error of a step h^5 / 6480 |f''''|,
-      // f'''' = 768 / (2 t - 1)^5; over steps of 0.01 the sum is below h^4 / 6480 * 768 / 8 = 1.5e-10.
-      for (size_t j = 0; j < wanted.size(); ++j) EXPECT_NEAR(tables[static_cast<size_t>(t - 1)][j], wanted[j], 2e-10 * wanted[j]) << t << " " << j;
+      // The 3/8 rule on f(t) = -2 e / (2 t - 1), e <= 1, is Simpson's 3/8 quadrature: error of a step h^5 / 6480
+      // |f''''|, f'''' = 768 / (2 t - 1)^5; over steps of 0.01 the sum is below h^4 / 6480 * 768 / 8 = 1.5e-10.
+      for (size_t j = 0; j < wanted.size(); ++j)
+        EXPECT_NEAR(tables[static_cast<size_t>(t - 1)][j], wanted[j], 2e-10 * wanted[j]) << t << " " << j;
     }
   }
 }
@@ -63,7 +65,8 @@ TEST(Clex, AgreesWithTheSecondWriting) {
       const auto tables = ode.tables(4);
       const std::vector<double> up = doubles(m.params.weights().clex_up), down = doubles(m.params.weights().clex_down);
       for (int64_t t = 1; t <= 4; ++t) {
-        const std::vector<double> wanted = test::reference_clex(s, up.data(), down.data(), t), alone = ode.frequencies(ode.path(t));
+        const std::vector<double> wanted = test::reference_clex(s, up.data(), down.data(), t),
+                                  alone = ode.frequencies(ode.path(t));
         for (size_t j = 0; j < wanted.size(); ++j) {
           EXPECT_NEAR(alone[j], wanted[j], 1e-13 * wanted[j]);  // twelve steps of about 20 roundings
           EXPECT_EQ(tables[static_cast<size_t>(t - 1)][j], alone[j]);
@@ -98,9 +101,10 @@ TEST(Clex, TheAdjointOfTheSolverIsExact) {
         }
         double largest = 0;
         for (const double w : wanted) largest = std::max(largest, std::abs(w));
-        EXPECT_EQ(largest == 0, t == 1) << name;  // at t = 1 nothing is solved
+        EXPECT_EQ(largest == 0, t == 1) << name;    // at t = 1 nothing is solved
         for (size_t i = 0; i < wanted.size(); ++i)  // rounded to float once
-          EXPECT_NEAR(ours.as<float>()[i], wanted[i], 0x1p-24 * std::abs(wanted[i]) + 1e-12 * largest) << name << " " << i << " t " << t;
+          EXPECT_NEAR(ours.as<float>()[i], wanted[i], 0x1p-24 * std::abs(wanted[i]) + 1e-12 * largest)
+              << name << " " << i << " t " << t;
       };
       check(up, grads.tensors().clex_up, "up");
       check(down, grads.tensors().clex_down, "down");
@@ -116,22 +120,25 @@ TEST_P(ClexOfSpec, GradientsAreThoseOfPlainLoops) {
   const TinyModel m = clex_model(GetParam().spec);
   constexpr int64_t kB = 2, kN = 6, kLength = 24;  // t = 3
   const std::vector<double> positions = {0, 3, 4.5, 11, 17, 23, 2, 5, 6, 7, 19, 20};
-  const std::vector<int32_t> ids = test::random_ids(kB * kN, m.spec.V, 5), targets = test::random_ids(kB * kN, m.spec.V, 6);
+  const std::vector<int32_t> ids = test::random_ids(kB * kN, m.spec.V, 5),
+                             targets = test::random_ids(kB * kN, m.spec.V, 6);
   test::ReferenceDecoder<Complex> reference(m.spec, m.params);
   const auto loss = [&] {
     Complex sum = 0;
     for (int64_t b = 0; b < kB; ++b) {
       reference.set_positions({positions.begin() + b * kN, positions.begin() + (b + 1) * kN});
       const std::vector<Complex> logits = reference.run({ids.data() + b * kN, static_cast<size_t>(kN)}, kLength);
-      for (int64_t n = 0; n < kN; ++n) sum += test::reference_nll(logits.data() + n * m.spec.V, m.spec.V, targets[static_cast<size_t>(b * kN + n)]);
+      for (int64_t n = 0; n < kN; ++n)
+        sum += test::reference_nll(logits.data() + n * m.spec.V, m.spec.V, targets[static_cast<size_t>(b * kN + n)]);
     }
     return sum;
   };
   Context cx;
   TrainingDecoder training(m.spec, kB, kN);
   ParamStore grads(m.spec);
-  const TensorRef nll = training.forward_backward(cx, m.params.weights(), {ids.data(), DType::kI32, {kB, kN}, kHost}, {targets.data(), DType::kI32, {kB, kN}, kHost},
-                                                  1.0f, grads.tensors(), {}, {.positions = positions, .scaling_length = kLength});
+  const TensorRef nll = training.forward_backward(cx, m.params.weights(), {ids.data(), DType::kI32, {kB, kN}, kHost},
+                                                  {targets.data(), DType::kI32, {kB, kN}, kHost}, 1.0f, grads.tensors(),
+                                                  {}, {.positions = positions, .scaling_length = kLength});
   EXPECT_NEAR(std::accumulate(nll.as<float>(), nll.as<float>() + kB * kN, 0.0), loss().real(), 1e-3);
   Rng rng(3);
   for (const ParamInfo& info : grads.infos()) {
@@ -142,14 +149,16 @@ TEST_P(ClexOfSpec, GradientsAreThoseOfPlainLoops) {
     int64_t largest = 0;
     for (int64_t i = 0; i < n; ++i) largest = std::abs(ours[i]) > std::abs(ours[largest]) ? i : largest;
     ASSERT_GT(std::abs(ours[largest]), 0.0f) << info.name;
-    for (const int64_t i : {largest, static_cast<int64_t>(rng.below(static_cast<uint64_t>(n))), static_cast<int64_t>(rng.below(static_cast<uint64_t>(n)))}) {
+    for (const int64_t i : {largest, static_cast<int64_t>(rng.below(static_cast<uint64_t>(n))),
+                            static_cast<int64_t>(rng.below(static_cast<uint64_t>(n)))}) {
       Complex& weight = reference.weights()[info.offset + static_cast<size_t>(i)];
       weight += Complex(0, 1e-50);
       const double expected = loss().imag() / 1e-50;
       weight = weight.real();
       // decoder_test.cc's bound for a gradient; a frequency sums all tokens' gradients of angles, times positions of
       // both signs' effect: another factor of ten.
-      EXPECT_NEAR(ours[i], expected, (network ? 1e-3 : 1e-4) * static_cast<double>(std::abs(ours[largest]))) << info.name << " at " << i;
+      EXPECT_NEAR(ours[i], expected, (network ? 1e-3 : 1e-4) * static_cast<double>(std::abs(ours[largest])))
+          << info.name << " at " << i;
     }
   }
 }
@@ -191,9 +200,14 @@ TEST(Clex, MistakesAreNamed) {
   Context cx;
   const std::vector<int32_t> ids(5, 1);
   Decoder decoder(scaled, plain.params.weights());
-  expect_refused([&] { decoder.forward(cx, {ids.data(), DType::kI32, {1, 5}, kHost}); }, "needs the weights of its network");
+  expect_refused(
+      [&] {
+        decoder.forward(cx, {ids.data(), DType::kI32, {1, 5}, kHost});
+      },
+      "needs the weights of its network");
   expect_refused([&] { with_scaling(plain.spec, Scaling::kClex, 2.5); }, "a whole number of 1 to 1024, not 2.5");
-  expect_refused([&] { with_scaling(test::tiny_neox(AttentionKind::kXpos), Scaling::kClex, {}); }, "does not go with xPos");
+  expect_refused([&] { with_scaling(test::tiny_neox(AttentionKind::kXpos), Scaling::kClex, {}); },
+                 "does not go with xPos");
   ModelSpec step = scaled;
   step.rope_scaling.time_step = 0;
   expect_refused([&] { validate(step); }, "time_dt 0");

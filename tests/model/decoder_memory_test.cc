@@ -51,7 +51,8 @@ TEST_P(MemoryOfSpec, ChunksChangeNothingButTheOrderInProducts) {
     EXPECT_TRUE(hidden_states(m, ids, c.B, c.chunk_tokens, Products::kPlainLoops) ==
                 hidden_states(m, ids, c.B, 4096, Products::kPlainLoops))
         << at;
-    const std::vector<float> chunks = hidden_states(m, ids, c.B, c.chunk_tokens), whole = hidden_states(m, ids, c.B, 4096);
+    const std::vector<float> chunks = hidden_states(m, ids, c.B, c.chunk_tokens),
+                             whole = hidden_states(m, ids, c.B, 4096);
     float largest = 0;
     for (const float h : whole) largest = std::max(largest, std::abs(h));
     // Two layers of six products with sums of up to 40 terms: 480 roundings on either side.
@@ -62,7 +63,8 @@ TEST_P(MemoryOfSpec, ChunksChangeNothingButTheOrderInProducts) {
 
 TEST_P(MemoryOfSpec, RecomputationDoesNotChangeABit) {
   constexpr int64_t kB = 2, kN = 37;
-  const std::vector<int32_t> ids = test::random_ids(kB * kN, m.spec.V, 5), targets = test::random_ids(kB * kN, m.spec.V, 6);
+  const std::vector<int32_t> ids = test::random_ids(kB * kN, m.spec.V, 5),
+                             targets = test::random_ids(kB * kN, m.spec.V, 6);
   std::vector<std::vector<float>> all;
   for (const Recompute recompute : {Recompute::kNone, Recompute::kAttention, Recompute::kLayer}) {
     Context cx;
@@ -70,8 +72,8 @@ TEST_P(MemoryOfSpec, RecomputationDoesNotChangeABit) {
     TrainingDecoder decoder(m.spec, kB, kN, {.recompute = recompute});
     for (int step = 0; step < 2; ++step) {  // the second finds the first one's leavings in the shared tensors
       grads.zero();
-      const TensorRef nll = decoder.forward_backward(cx, m.params.weights(), ids_ref(ids, kB), ids_ref(targets, kB), 0.5f,
-                                                     grads.tensors());
+      const TensorRef nll = decoder.forward_backward(cx, m.params.weights(), ids_ref(ids, kB), ids_ref(targets, kB),
+                                                     0.5f, grads.tensors());
       const float* g = grads.flat().as<float>();
       all.emplace_back(g, g + grads.flat().numel());
       all.back().insert(all.back().end(), nll.as<float>(), nll.as<float>() + nll.numel());
@@ -93,12 +95,13 @@ TEST(DecoderMemory, IsTheStreamTheKeysAndAChunk) {
       Decoder decoder(s, m.params.weights(), {.chunk_tokens = 128});
       decoder.forward(cx, ids_ref(ids, B));
       const int64_t n = N == 6410 ? 138 : 128, heads = s.H * s.D;
-      const int64_t chunk = 4 * aligned(n * s.C)            // ln1, ln2 and the two branches
-                            + aligned(n * s.C)              // mid
-                            + 3 * aligned(n * heads)        // q, q_eff, o
-                            + aligned(n * s.G * s.D)        // t
-                            + 3 * aligned(n * s.F);         // gate, up, act
-      EXPECT_EQ(static_cast<int64_t>(decoder.activation_bytes()), aligned(B * N * s.C) + 2 * aligned(N * s.G * s.D) + chunk)
+      const int64_t chunk = 4 * aligned(n * s.C)      // ln1, ln2 and the two branches
+                            + aligned(n * s.C)        // mid
+                            + 3 * aligned(n * heads)  // q, q_eff, o
+                            + aligned(n * s.G * s.D)  // t
+                            + 3 * aligned(n * s.F);   // gate, up, act
+      EXPECT_EQ(static_cast<int64_t>(decoder.activation_bytes()),
+                aligned(B * N * s.C) + 2 * aligned(N * s.G * s.D) + chunk)
           << B << " x " << N;
     }
 }
@@ -149,7 +152,7 @@ TEST(TrainingMemory, IsWhatThePolicyKeeps) {
     const int64_t kept = q + k + v + q + s.H + 4 + (sequential ? s.C : 0) + mlp + (head_norm ? 2 * (s.H + s.G) : 0);
     const int64_t remade = 2 * s.C + (rotary ? q + v : 0) + s.F + (head_norm ? q + k : 0);
     const int64_t grads = 2 * s.C + 2 * q + k + v + (rotary ? q + v : 0) + mlp + s.F + s.C;  // the last: dnormed
-    const int64_t whole = (s.L + 1) * s.C + s.C + 2 + 1 + s.C + grads;                       // x, normed, stat, nll, stream
+    const int64_t whole = (s.L + 1) * s.C + s.C + 2 + 1 + s.C + grads;  // x, normed, stat, nll, stream
     const auto bytes = [&](Recompute recompute) {
       return static_cast<int64_t>(TrainingDecoder(s, kB, kN, {.recompute = recompute}).activation_bytes());
     };

@@ -39,8 +39,7 @@ std::vector<float> packed(TensorRef t) {  // any strides in front, rank 4
   const auto v = t.view<float, 4>();
   for (int64_t a = 0; a < v.size(0); ++a)
     for (int64_t b = 0; b < v.size(1); ++b)
-      for (int64_t c = 0; c < v.size(2); ++c)
-        out.insert(out.end(), v.ptr(a, b, c), v.ptr(a, b, c) + v.size(3));
+      for (int64_t c = 0; c < v.size(2); ++c) out.insert(out.end(), v.ptr(a, b, c), v.ptr(a, b, c) + v.size(3));
   return out;
 }
 
@@ -71,7 +70,9 @@ TEST_P(DecoderOfSpec, LogitsAreThoseOfPlainLoops) {
       return test::float_values(logits);
     };
     // Behind a logit are two layers of about ten operations with sums of up to 40 terms: 800 roundings.
-    const auto check = [&] { test::expect_close(ours(), right, rough, {.terms = 800}, std::string(enum_name(scaling))); };
+    const auto check = [&] {
+      test::expect_close(ours(), right, rough, {.terms = 800}, std::string(enum_name(scaling)));
+    };
     scaling == Scaling::kNone ? test::for_each_target(check) : check();
   }
 }
@@ -102,17 +103,15 @@ TEST_P(DecoderOfSpec, TrainingForwardIsTheDecoder) {
   const TensorRef hidden = decoder.forward(cx, batch.ids_ref());
   cx.set_trace({});
   Tensor nll({kB * kN});
-  ops::lm_loss_forward(cx, {.x = hidden,
-                            .w = m.params.weights().head,
-                            .targets = batch.targets_ref().reshape({kB * kN}),
-                            .nll = nll});
+  ops::lm_loss_forward(
+      cx, {.x = hidden, .w = m.params.weights().head, .targets = batch.targets_ref().reshape({kB * kN}), .nll = nll});
   const std::vector<float> expected(nll.values<float>().begin(), nll.values<float>().end());
 
   cx.set_trace(record(trained));
   TrainingDecoder training(m.spec, kB, kN);
   ParamStore grads(m.spec);
-  const TensorRef ours = training.forward_backward(cx, m.params.weights(), batch.ids_ref(),
-                                                   batch.targets_ref(), 1.0f, grads.tensors());
+  const TensorRef ours =
+      training.forward_backward(cx, m.params.weights(), batch.ids_ref(), batch.targets_ref(), 1.0f, grads.tensors());
   ASSERT_EQ(evaluated.size(), static_cast<size_t>(m.spec.L));
   EXPECT_EQ(trained, evaluated);
   // The fused loss sums in another order: a few roundings of values up to about 20.
@@ -143,8 +142,7 @@ TEST_P(DecoderOfSpec, GradientsAreThoseOfPlainLoops) {
   TrainingDecoder training(m.spec, kB, kN);
   ParamStore grads(m.spec);
   constexpr float kScale = 0.5f;
-  training.forward_backward(cx, m.params.weights(), batch.ids_ref(), batch.targets_ref(), kScale,
-                            grads.tensors());
+  training.forward_backward(cx, m.params.weights(), batch.ids_ref(), batch.targets_ref(), kScale, grads.tensors());
   test::ReferenceDecoder<Complex> reference(m.spec, m.params);
   Rng rng(3);
   for (const ParamInfo& info : grads.infos()) {
@@ -156,8 +154,7 @@ TEST_P(DecoderOfSpec, GradientsAreThoseOfPlainLoops) {
     ASSERT_GT(size(largest), 0.0f) << info.name << ": the whole gradient is zero";
     for (const int64_t i : {largest, static_cast<int64_t>(rng.below(static_cast<uint64_t>(n))),
                             static_cast<int64_t>(rng.below(static_cast<uint64_t>(n)))}) {
-      const double expected =
-          kScale * exact_gradient(reference, batch, m.spec.V, info.offset + static_cast<size_t>(i));
+      const double expected = kScale * exact_gradient(reference, batch, m.spec.V, info.offset + static_cast<size_t>(i));
       // Forward and back through two layers of ten operations, sums of up to 50 terms: 2000 roundings of float, that
       // is sqrt(2000) eps = 5e-6 of the largest gradient; CoCA's products of three are worth another factor of ten.
       EXPECT_NEAR(ours[i], expected, 1e-4 * static_cast<double>(size(largest))) << info.name << " at " << i;
@@ -168,11 +165,9 @@ TEST_P(DecoderOfSpec, GradientsAreThoseOfPlainLoops) {
 TEST_P(DecoderOfSpec, GradientsAccumulate) {
   TrainingDecoder training(m.spec, kB, kN);
   ParamStore once(m.spec), twice(m.spec);
-  training.forward_backward(cx, m.params.weights(), batch.ids_ref(), batch.targets_ref(), 1.0f,
-                            once.tensors());
+  training.forward_backward(cx, m.params.weights(), batch.ids_ref(), batch.targets_ref(), 1.0f, once.tensors());
   for (int i = 0; i < 2; ++i)
-    training.forward_backward(cx, m.params.weights(), batch.ids_ref(), batch.targets_ref(), 1.0f,
-                              twice.tensors());
+    training.forward_backward(cx, m.params.weights(), batch.ids_ref(), batch.targets_ref(), 1.0f, twice.tensors());
   for (const ParamInfo& info : once.infos()) {
     double largest = 0;
     for (int64_t i = 0; i < info.shape.product(); ++i)
@@ -211,9 +206,7 @@ TEST(Decoder, MistakesAreNamed) {
   const TinyModel m(test::tiny_neox(AttentionKind::kRope));
   Context cx;
   Decoder decoder(m.spec, m.params.weights());
-  const auto message = [](const char* text) {
-    return testing::ThrowsMessage<Error>(testing::HasSubstr(text));
-  };
+  const auto message = [](const char* text) { return testing::ThrowsMessage<Error>(testing::HasSubstr(text)); };
   const std::vector<int32_t> ids = {1, 2, -1, 4};
   EXPECT_THAT([&] { decoder.forward(cx, {ids.data(), DType::kI32, {2, 2}, kHost}); }, message("-1"));
   EXPECT_THAT([&] { decoder.forward(cx, {ids.data(), DType::kI32, {4}, kHost}); }, message("[B, N]"));

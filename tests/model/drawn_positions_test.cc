@@ -31,11 +31,15 @@ struct Trained {
   std::vector<float> nll;
 
   explicit Trained(const ModelSpec& spec)
-      : m(spec), ids(test::random_ids(kB * kN, spec.V, 5)), targets(test::random_ids(kB * kN, spec.V, 6)), grads(spec) {}
+      : m(spec),
+        ids(test::random_ids(kB * kN, spec.V, 5)),
+        targets(test::random_ids(kB * kN, spec.V, 6)),
+        grads(spec) {}
   void forward_backward(const DrawnPositions& at, TensorRef document_start = {}) {
     TrainingDecoder training(m.spec, kB, kN);
     const TensorRef out = training.forward_backward(cx, m.params.weights(), {ids.data(), DType::kI32, {kB, kN}, kHost},
-                                                    {targets.data(), DType::kI32, {kB, kN}, kHost}, 1.0f, grads.tensors(), document_start, at);
+                                                    {targets.data(), DType::kI32, {kB, kN}, kHost}, 1.0f,
+                                                    grads.tensors(), document_start, at);
     nll.assign(out.as<float>(), out.as<float>() + out.numel());
   }
   bool same_bits(const Trained& other) const {
@@ -47,7 +51,8 @@ struct Trained {
 std::vector<test::NamedSpec> forms() {
   std::vector<test::NamedSpec> all = test::rotary_specs();
   std::erase_if(all, [](const test::NamedSpec& s) {
-    const std::vector<std::string> kept = {"llama_rope", "neox_partial_coca_slack", "neox_coca_strict", "llama_coca_tied", "llama_coca_slack_xpos", "neox_official_fold"};
+    const std::vector<std::string> kept = {"llama_rope",      "neox_partial_coca_slack", "neox_coca_strict",
+                                           "llama_coca_tied", "llama_coca_slack_xpos",   "neox_official_fold"};
     return std::ranges::find(kept, s.name) == kept.end();
   });
   return all;
@@ -63,7 +68,8 @@ T loss_at(test::ReferenceDecoder<T>& decoder, const Trained& run, const std::vec
     decoder.set_positions({positions.begin() + b * kN, positions.begin() + (b + 1) * kN});
     const std::vector<T> logits = decoder.run({run.ids.data() + b * kN, static_cast<size_t>(kN)}, kScalingLength);
     for (int64_t n = 0; n < kN; ++n)
-      loss += test::reference_nll(logits.data() + n * run.m.spec.V, run.m.spec.V, run.targets[static_cast<size_t>(b * kN + n)]);
+      loss += test::reference_nll(logits.data() + n * run.m.spec.V, run.m.spec.V,
+                                  run.targets[static_cast<size_t>(b * kN + n)]);
   }
   return loss;
 }
@@ -75,7 +81,8 @@ TEST_P(DrawnPositionsOfSpec, LossAndGradientsAreThoseOfPlainLoops) {
   run.forward_backward({.positions = positions, .scaling_length = kScalingLength});
   test::ReferenceDecoder<double> exact(run.m.spec, run.m.params);
   const double loss = std::accumulate(run.nll.begin(), run.nll.end(), 0.0);
-  // The bounds of decoder_test.cc: 2000 roundings for a gradient, of its tensor's largest; a loss is 14 logits with 800.
+  // The bounds of decoder_test.cc: 2000 roundings for a gradient, of its tensor's largest; a loss is 14 logits with
+  // 800.
   EXPECT_NEAR(loss, loss_at(exact, run, positions), 1e-4 * loss);
   test::ReferenceDecoder<Complex> reference(run.m.spec, run.m.params);
   Rng rng(3);
@@ -115,7 +122,8 @@ TEST(DrawnPositions, OneRowServesAllAndPlainPositionsArePlain) {
   }
 }
 
-void expect_refused(const ModelSpec& spec, const DrawnPositions& at, TensorRef document_start, const std::string& text) {
+void expect_refused(const ModelSpec& spec, const DrawnPositions& at, TensorRef document_start,
+                    const std::string& text) {
   Trained run(spec);
   try {
     run.forward_backward(at, document_start);
@@ -132,8 +140,8 @@ TEST(DrawnPositions, WhatTakesNoneSaysSo) {
   expect_refused(test::tiny_neox(AttentionKind::kRope), {.positions = std::span(positions).first(5)}, {},
                  "5 positions; expected [1, 7] or [2, 7]");
   const std::vector<int32_t> starts(kB * kN, 0);
-  expect_refused(test::tiny_neox(AttentionKind::kRope), {.positions = positions}, {starts.data(), DType::kI32, {kB, kN}, kHost},
-                 "positions of packed documents begin at 0");
+  expect_refused(test::tiny_neox(AttentionKind::kRope), {.positions = positions},
+                 {starts.data(), DType::kI32, {kB, kN}, kHost}, "positions of packed documents begin at 0");
 }
 
 }  // namespace

@@ -43,7 +43,9 @@ TEST(Methods, ValidOnesMatchTheReference) {
     Context cx;
     Decoder decoder(m.spec, m.params.weights());
     Tensor logits({kN, m.spec.V});
-    ops::linear_forward(cx, {.x = decoder.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kN}, kHost)), .w = m.params.weights().head, .y = logits});
+    ops::linear_forward(cx, {.x = decoder.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kN}, kHost)),
+                             .w = m.params.weights().head,
+                             .y = logits});
     test::ReferenceDecoder<double> exact(m.spec, m.params);
     test::ReferenceDecoder<float> naive(m.spec, m.params);
     const std::vector<double> right = exact.run(ids, kN);
@@ -58,8 +60,8 @@ TEST(Methods, ValidOnesMatchTheReference) {
   EXPECT_GT(checked, 200);
 }
 
-// The derivative of the loss along one random direction of all weights, by complex step; the sum of gradient times direction
-// must be it. A gradient wrong in any large part of the weights shows in it.
+// The derivative of the loss along one random direction of all weights, by complex step; the sum of gradient times
+// direction must be it. A gradient wrong in any large part of the weights shows in it.
 TEST(Methods, ThoseThatTrainHaveTheGradientOfTheReference) {
   using test::Complex;
   constexpr int64_t kTrain = 12;
@@ -102,11 +104,12 @@ TEST(Methods, TheOthersAreRefusedWithTheReason) {
     EXPECT_EQ(method.use == MethodUse::kNone, !method.reason.empty()) << name_of(method);
     if (method.use != MethodUse::kNone) continue;
     ++refused;
-    const char* wanted = method.scaling != Scaling::kNone && !uses_rotary(method.attention) ? "needs rotary positions"
-                         : method.scaling == Scaling::kClex && uses_xpos(method.attention)  ? "clex does not go with xPos"
-                         : method.sight == Sight::kLongformerEncoder && uses_xpos(method.attention) ? "decays with the distance back"
-                         : method.sight >= Sight::kLongformer                               ? "global tokens do not go with rope scaling clex"
-                                                                                           : "pattern";
+    const char* wanted =
+        method.scaling != Scaling::kNone && !uses_rotary(method.attention)         ? "needs rotary positions"
+        : method.scaling == Scaling::kClex && uses_xpos(method.attention)          ? "clex does not go with xPos"
+        : method.sight == Sight::kLongformerEncoder && uses_xpos(method.attention) ? "decays with the distance back"
+        : method.sight >= Sight::kLongformer ? "global tokens do not go with rope scaling clex"
+                                             : "pattern";
     EXPECT_NE(method.reason.find(wanted), std::string::npos) << method.reason;
   }
   EXPECT_GT(refused, 100);

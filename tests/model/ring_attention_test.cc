@@ -1,5 +1,5 @@
-// Sequences split over ranks against one process: losses, gradients, bytes, and what is refused. Ranks are threads here;
-// over processes: tests/e2e/ring_test.cc.
+// Sequences split over ranks against one process: losses, gradients, bytes, and what is refused. Ranks are threads
+// here; over processes: tests/e2e/ring_test.cc.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/model/ring_attention.h"
 
@@ -24,7 +24,8 @@ namespace {
 
 using test::TinyModel;
 
-// All kinds without windows; scalings that go by the length, which must be that of the whole sequence, not of a rank's part.
+// All kinds without windows; scalings that go by the length, which must be that of the whole sequence, not of a rank's
+// part.
 std::vector<test::NamedSpec> ring_specs() {
   std::vector<test::NamedSpec> all = test::all_specs();
   std::erase_if(all, [](const test::NamedSpec& s) { return !s.spec.layer_window.empty(); });
@@ -37,7 +38,9 @@ std::vector<test::NamedSpec> ring_specs() {
       s.rope_scaling = test::tiny_scaling(scaling, s.R / 2);
       s.max_position = 16;
       s.rope_scaling.original_max_position = scaling == Scaling::kLongRope ? 16 : 0;
-      all.push_back({fmt::format("{}_{}", scaling == Scaling::kDynamic ? "dynamic" : "longrope", kind == AttentionKind::kRope ? "rope" : "coca"), s});
+      all.push_back({fmt::format("{}_{}", scaling == Scaling::kDynamic ? "dynamic" : "longrope",
+                                 kind == AttentionKind::kRope ? "rope" : "coca"),
+                     s});
     }
   return all;
 }
@@ -46,11 +49,14 @@ struct Batch {
   int64_t B, N;
   std::vector<int32_t> ids, targets;
 
-  Batch(const ModelSpec& s, int64_t B_, int64_t N_) : B(B_), N(N_), ids(test::random_ids(B * N, s.V, 5)), targets(test::random_ids(B * N, s.V, 6)) {
+  Batch(const ModelSpec& s, int64_t B_, int64_t N_)
+      : B(B_), N(N_), ids(test::random_ids(B * N, s.V, 5)), targets(test::random_ids(B * N, s.V, 6)) {
     targets[1] = ops::kIgnoreTarget;
   }
 };
-TensorRef rows(const std::vector<int32_t>& values, int64_t B) { return {values.data(), DType::kI32, {B, static_cast<int64_t>(values.size()) / B}, kHost}; }
+TensorRef rows(const std::vector<int32_t>& values, int64_t B) {
+  return {values.data(), DType::kI32, {B, static_cast<int64_t>(values.size()) / B}, kHost};
+}
 
 struct Outcome {
   std::vector<float> nll;  // [B, N]
@@ -63,7 +69,8 @@ Outcome alone(const ModelSpec& spec, const ParamStore& params, const Batch& batc
   for (const ops::OpTable& op : ops::op_tables())
     if (plain && op.has("ref")) cx.force_impl(std::string(op.op), "ref");
   TrainingDecoder decoder(spec, batch.B, batch.N, {.precision = params.precision()});
-  const TensorRef nll = decoder.forward_backward(cx, params.weights(), rows(batch.ids, batch.B), rows(batch.targets, batch.B), 1.0f, out.grads.tensors());
+  const TensorRef nll = decoder.forward_backward(cx, params.weights(), rows(batch.ids, batch.B),
+                                                 rows(batch.targets, batch.B), 1.0f, out.grads.tensors());
   out.nll.assign(nll.as<float>(), nll.as<float>() + nll.numel());
   return out;
 }
@@ -77,23 +84,27 @@ void add(const ParamStore& more, ParamStore& sum) {
 template <typename T>
 void scatter(const RingSplit& split, int rank, const T* part, int64_t B, std::vector<T>& whole) {
   for (int64_t b = 0; b < B; ++b)
-    for (const double at : split.positions(rank)) whole[static_cast<size_t>(b * split.length()) + static_cast<size_t>(at)] = *part++;
+    for (const double at : split.positions(rank))
+      whole[static_cast<size_t>(b * split.length()) + static_cast<size_t>(at)] = *part++;
 }
 
-Outcome over_ranks(const ModelSpec& spec, const ParamStore& params, const Batch& batch, int K, Recompute recompute = Recompute::kNone, bool plain = false) {
+Outcome over_ranks(const ModelSpec& spec, const ParamStore& params, const Batch& batch, int K,
+                   Recompute recompute = Recompute::kNone, bool plain = false) {
   Outcome out{std::vector<float>(batch.ids.size()), ParamStore(spec)};
   std::mutex mutex;
   dist::run_ranks(K, [&](dist::Communicator& ranks) {
     set_max_threads(1);  // of this rank
     RingAttention ring(spec, ranks, batch.N);
-    const std::vector<int32_t> ids = ring.split().take<int32_t>(batch.ids, ranks.rank()), targets = ring.split().take<int32_t>(batch.targets, ranks.rank());
+    const std::vector<int32_t> ids = ring.split().take<int32_t>(batch.ids, ranks.rank()),
+                               targets = ring.split().take<int32_t>(batch.targets, ranks.rank());
     Context cx;
     for (const ops::OpTable& op : ops::op_tables())
       if (plain && op.has("ref")) cx.force_impl(std::string(op.op), "ref");
     TrainingDecoder decoder(spec, batch.B, ring.tokens(), {.recompute = recompute, .precision = params.precision()});
     decoder.set_ring(&ring);
     ParamStore grads(spec);
-    const TensorRef nll = decoder.forward_backward(cx, params.weights(), rows(ids, batch.B), rows(targets, batch.B), 1.0f, grads.tensors());
+    const TensorRef nll = decoder.forward_backward(cx, params.weights(), rows(ids, batch.B), rows(targets, batch.B),
+                                                   1.0f, grads.tensors());
     const std::lock_guard lock(mutex);
     scatter(ring.split(), ranks.rank(), nll.as<float>(), batch.B, out.nll);
     add(grads, out.grads);
@@ -114,19 +125,23 @@ double distance(std::span<const float> a, std::span<const float> b) {
 double length(std::span<const float> a) { return distance(a, std::vector<float>(a.size())); }
 
 // Losses within the error rule of those of plain loops in double, with one process's errors for scale.
-void expect_losses(const TinyModel& m, const Batch& batch, std::span<const float> ours, std::span<const float> one_process, const std::string& what) {
+void expect_losses(const TinyModel& m, const Batch& batch, std::span<const float> ours,
+                   std::span<const float> one_process, const std::string& what) {
   test::ReferenceDecoder<double> exact(m.spec, m.params);
   const std::vector<double> logits = test::run_rows(exact, batch.ids, batch.B);
   std::vector<double> nll;
   for (size_t i = 0; i < batch.targets.size(); ++i)
-    nll.push_back(batch.targets[i] < 0 ? 0.0 : test::reference_nll(logits.data() + static_cast<int64_t>(i) * m.spec.V, m.spec.V, batch.targets[i]));
+    nll.push_back(batch.targets[i] < 0 ? 0.0
+                                       : test::reference_nll(logits.data() + static_cast<int64_t>(i) * m.spec.V,
+                                                             m.spec.V, batch.targets[i]));
   test::expect_close(ours, nll, one_process, {.terms = 800}, what);  // roundings behind a logit: decoder_test.cc
 }
 
-// As in the error rule, with one process in place of the truth: twice what one process by plain loops is away from it, and,
-// where that is little by chance, what decoder_test.cc reckons for nine tokens: 2000 roundings, and another factor of ten for
-// products of three. By tensors, of the largest number in each.
-void expect_same_gradients(const ParamStore& ours, const ParamStore& one_process, const ParamStore& plain, const std::string& what) {
+// As in the error rule, with one process in place of the truth: twice what one process by plain loops is away from it,
+// and, where that is little by chance, what decoder_test.cc reckons for nine tokens: 2000 roundings, and another factor
+// of ten for products of three. By tensors, of the largest number in each.
+void expect_same_gradients(const ParamStore& ours, const ParamStore& one_process, const ParamStore& plain,
+                           const std::string& what) {
   for (const ParamInfo& info : ours.infos()) {
     const std::vector<float> a = values(ours, info), b = values(one_process, info), c = values(plain, info);
     double largest = 0, away = 0;
@@ -135,7 +150,8 @@ void expect_same_gradients(const ParamStore& ours, const ParamStore& one_process
       away = std::max(away, std::abs(static_cast<double>(b[i]) - static_cast<double>(c[i])));
     }
     ASSERT_GT(largest, 0.0) << what << " " << info.name;
-    for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 2 * away + 1e-4 * largest) << what << " " << info.name << " " << i;
+    for (size_t i = 0; i < a.size(); ++i)
+      ASSERT_NEAR(a[i], b[i], 2 * away + 1e-4 * largest) << what << " " << info.name << " " << i;
   }
 }
 
@@ -146,7 +162,8 @@ double exact_gradient(test::ReferenceDecoder<test::Complex>& decoder, const Batc
   const std::vector<test::Complex> logits = test::run_rows(decoder, batch.ids, batch.B);
   test::Complex loss = 0;
   for (size_t i = 0; i < batch.targets.size(); ++i)
-    if (batch.targets[i] >= 0) loss += test::reference_nll(logits.data() + static_cast<int64_t>(i) * V, V, batch.targets[i]);
+    if (batch.targets[i] >= 0)
+      loss += test::reference_nll(logits.data() + static_cast<int64_t>(i) * V, V, batch.targets[i]);
   decoder.weights()[at] = decoder.weights()[at].real();
   return loss.imag() / kStep;
 }
@@ -166,7 +183,8 @@ TEST_P(RingOfSpec, LossesAndGradientsAreThoseOfOneProcess) {
   for (const auto& [K, B, N] : kCases) {
     const std::string what = fmt::format("{} ranks, {} x {}", K, B, N);
     const Batch batch(m.spec, B, N);
-    const Outcome expected = alone(m.spec, m.params, batch), plain = alone(m.spec, m.params, batch, true), ours = over_ranks(m.spec, m.params, batch, K);
+    const Outcome expected = alone(m.spec, m.params, batch), plain = alone(m.spec, m.params, batch, true),
+                  ours = over_ranks(m.spec, m.params, batch, K);
     expect_losses(m, batch, ours.nll, expected.nll, what);
     expect_same_gradients(ours.grads, expected.grads, plain.grads, what);
   }
@@ -180,12 +198,14 @@ TEST_P(RingOfSpec, GradientsAreThoseOfPlainLoops) {
   for (const ParamInfo& info : grads.infos()) {
     const std::vector<float> ours = values(grads, info);
     const auto largest = std::ranges::max_element(ours, {}, [](float x) { return std::abs(x); });
-    const double expected = exact_gradient(reference, batch, m.spec.V, info.offset + static_cast<size_t>(largest - ours.begin()));
+    const double expected =
+        exact_gradient(reference, batch, m.spec.V, info.offset + static_cast<size_t>(largest - ours.begin()));
     EXPECT_NEAR(*largest, expected, 1e-4 * std::abs(expected)) << info.name;
   }
 }
 
-// Evaluation: hidden states of chunked passes, bit by bit those of no chunks under plain products, and near one process's.
+// Evaluation: hidden states of chunked passes, bit by bit those of no chunks under plain products, and near one
+// process's.
 TEST_P(RingOfSpec, TheDecoderGivesTheSameHiddenStates) {
   const TinyModel m(GetParam().spec);
   const Batch batch(m.spec, 2, 600);
@@ -215,7 +235,8 @@ TEST_P(RingOfSpec, TheDecoderGivesTheSameHiddenStates) {
   EXPECT_EQ(by_chunk[0], by_chunk[1]);
   double largest = 0;
   for (const float x : expected) largest = std::max(largest, std::abs(static_cast<double>(x)));
-  for (size_t i = 0; i < expected.size(); ++i) ASSERT_NEAR(by_chunk[0][i], expected[i], 1e-4 * largest) << i;  // as gradients
+  for (size_t i = 0; i < expected.size(); ++i)
+    ASSERT_NEAR(by_chunk[0][i], expected[i], 1e-4 * largest) << i;  // as gradients
 }
 
 TEST_P(RingOfSpec, RecomputationDoesNotChangeABit) {
@@ -225,14 +246,17 @@ TEST_P(RingOfSpec, RecomputationDoesNotChangeABit) {
   for (const Recompute recompute : {Recompute::kAttention, Recompute::kLayer}) {
     const Outcome again = over_ranks(m.spec, m.params, batch, 1, recompute);
     EXPECT_EQ(again.nll, none.nll);
-    for (const ParamInfo& info : none.grads.infos()) EXPECT_EQ(values(again.grads, info), values(none.grads, info)) << info.name;
+    for (const ParamInfo& info : none.grads.infos())
+      EXPECT_EQ(values(again.grads, info), values(none.grads, info)) << info.name;
   }
-  const Outcome three = over_ranks(m.spec, m.params, batch, 3, Recompute::kLayer);  // in which order ranks are added up here, chance decides
+  const Outcome three = over_ranks(m.spec, m.params, batch, 3,
+                                   Recompute::kLayer);  // in which order ranks are added up here, chance decides
   expect_same_gradients(three.grads, none.grads, alone(m.spec, m.params, batch, true).grads, "three ranks");
   EXPECT_EQ(three.nll, over_ranks(m.spec, m.params, batch, 3).nll);
 }
 
-// At most twice as far from fp32 as one process in bf16: bf16_test.cc. CoCA's tbar is rounded once more on its way than k_eff.
+// At most twice as far from fp32 as one process in bf16: bf16_test.cc. CoCA's tbar is rounded once more on its way than
+// k_eff.
 TEST_P(RingOfSpec, Bf16IsAsNearAsOneProcess) {
   TinyModel m(GetParam().spec);
   ParamStore rounded(m.spec, Precision::kBF16);
@@ -240,9 +264,12 @@ TEST_P(RingOfSpec, Bf16IsAsNearAsOneProcess) {
   copy_params(cx, m.params, rounded);
   copy_params(cx, rounded, m.params);
   const Batch batch(m.spec, 2, 70);
-  const Outcome exact = alone(m.spec, m.params, batch), one = alone(m.spec, rounded, batch), naive = alone(m.spec, rounded, batch, true);
-  const auto expect_as_near = [](std::span<const float> ours, std::span<const float> a, std::span<const float> b, std::span<const float> right, const std::string& what) {
-    EXPECT_LE(distance(ours, right), 2 * std::max(distance(a, right), distance(b, right)) + 0x1p-9 * length(right)) << what;
+  const Outcome exact = alone(m.spec, m.params, batch), one = alone(m.spec, rounded, batch),
+                naive = alone(m.spec, rounded, batch, true);
+  const auto expect_as_near = [](std::span<const float> ours, std::span<const float> a, std::span<const float> b,
+                                 std::span<const float> right, const std::string& what) {
+    EXPECT_LE(distance(ours, right), 2 * std::max(distance(a, right), distance(b, right)) + 0x1p-9 * length(right))
+        << what;
     EXPECT_GT(distance(ours, right), 0.0) << what;
   };
   for (const int K : {1, 3}) {
@@ -250,12 +277,14 @@ TEST_P(RingOfSpec, Bf16IsAsNearAsOneProcess) {
     expect_as_near(ours.nll, one.nll, naive.nll, exact.nll, fmt::format("losses, {} ranks", K));
     for (const ParamInfo& info : exact.grads.infos())
       if (info.role == ParamRole::kMatrix || info.role == ParamRole::kEmbedding)
-        expect_as_near(values(ours.grads, info), values(one.grads, info), values(naive.grads, info), values(exact.grads, info), fmt::format("{}, {} ranks", info.name, K));
+        expect_as_near(values(ours.grads, info), values(one.grads, info), values(naive.grads, info),
+                       values(exact.grads, info), fmt::format("{}, {} ranks", info.name, K));
   }
 }
 
 TEST(Ring, PlainLoopsGiveTheSame) {
-  for (const AttentionKind kind : {AttentionKind::kRope, AttentionKind::kCocaSlack, AttentionKind::kCocaStrict, AttentionKind::kAlibi}) {
+  for (const AttentionKind kind :
+       {AttentionKind::kRope, AttentionKind::kCocaSlack, AttentionKind::kCocaStrict, AttentionKind::kAlibi}) {
     const TinyModel m(test::tiny_llama(kind));
     const Batch batch(m.spec, 2, 29);
     const Outcome plain = over_ranks(m.spec, m.params, batch, 2, Recompute::kNone, true);
@@ -279,7 +308,8 @@ TEST(Ring, ClexGoesByTheWholeLength) {
     dist::run_ranks(2, [&](dist::Communicator& ranks) {
       set_max_threads(1);
       RingAttention ring(m.spec, ranks, 29);
-      const std::vector<int32_t> ids = ring.split().take<int32_t>(batch.ids, ranks.rank()), targets = ring.split().take<int32_t>(batch.targets, ranks.rank());
+      const std::vector<int32_t> ids = ring.split().take<int32_t>(batch.ids, ranks.rank()),
+                                 targets = ring.split().take<int32_t>(batch.targets, ranks.rank());
       Context own;
       TrainingDecoder part(m.spec, 1, ring.tokens());
       part.set_ring(&ring);
@@ -289,8 +319,11 @@ TEST(Ring, ClexGoesByTheWholeLength) {
         scatter(ring.split(), ranks.rank(), mine.as<float>(), 1, ours);
       }
       ParamStore grads(m.spec);
-      EXPECT_THAT([&] { part.forward_backward(own, m.params.weights(), rows(ids, 1), rows(targets, 1), 1.0f, grads.tensors()); },
-                  testing::ThrowsMessage<Error>(testing::HasSubstr("the network of CLEX is not trained over ranks")));
+      EXPECT_THAT(
+          [&] {
+            part.forward_backward(own, m.params.weights(), rows(ids, 1), rows(targets, 1), 1.0f, grads.tensors());
+          },
+          testing::ThrowsMessage<Error>(testing::HasSubstr("the network of CLEX is not trained over ranks")));
     });
     expect_losses(m, batch, ours, expected, std::string(enum_name(kind)));
   }
@@ -313,7 +346,8 @@ TEST(RingSplit, EveryTokenHasOneRankAndAllHaveTheSameWork) {
   }
   const std::vector<int32_t> ids = {0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13, 14, 15, 16, 17};
   EXPECT_THAT(RingSplit(8, 2).take<int32_t>(ids, 1), testing::ElementsAre(2, 3, 4, 5, 12, 13, 14, 15));
-  EXPECT_THAT([] { RingSplit(7, 4); }, testing::ThrowsMessage<Error>(testing::HasSubstr("7 tokens do not make the 8 chunks of 4 ranks")));
+  EXPECT_THAT([] { RingSplit(7, 4); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("7 tokens do not make the 8 chunks of 4 ranks")));
 }
 
 // A quarter less than K and V, forward (keys and values) and backward (these, and their gradients in fp32).
@@ -346,7 +380,8 @@ TEST(Ring, CocaSendsThreeQuartersOfTheBytes) {
   const ModelSpec s = test::tiny_llama(AttentionKind::kRope);
   for (const Precision precision : {Precision::kF32, Precision::kBF16}) {
     const int64_t number = precision == Precision::kF32 ? 4 : 2, block = N / K * s.G * 2 * s.D;
-    const int64_t forward = bytes(AttentionKind::kRope, precision, false), both = bytes(AttentionKind::kRope, precision, true);
+    const int64_t forward = bytes(AttentionKind::kRope, precision, false),
+                  both = bytes(AttentionKind::kRope, precision, true);
     EXPECT_EQ(forward, s.L * (K - 1) * block * number);
     EXPECT_EQ(both - forward, s.L * ((K - 1) * block * number + K * block * 4));
     EXPECT_EQ(4 * bytes(AttentionKind::kCocaSlack, precision, false), 3 * forward);
@@ -373,7 +408,8 @@ TEST(Ring, WhatItDoesNotDoIsNamed) {
   const TinyModel m(test::tiny_llama(AttentionKind::kRope));
   RingAttention ring(m.spec, dist::alone(), 8);
   TrainingDecoder other(m.spec, 1, 9), decoder(m.spec, 1, 8);
-  EXPECT_THAT([&] { other.set_ring(&ring); }, testing::ThrowsMessage<Error>(testing::HasSubstr("planned for 9 tokens; this rank holds 8 of 8")));
+  EXPECT_THAT([&] { other.set_ring(&ring); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("planned for 9 tokens; this rank holds 8 of 8")));
   decoder.set_ring(&ring);
   Context cx;
   const std::vector<int32_t> ids(8), starts(8);

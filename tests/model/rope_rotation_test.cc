@@ -24,8 +24,8 @@ ModelSpec spec_of(int64_t R, double base, int64_t L, RopeScaling scaling) {
   return s;
 }
 
-// The second writing agrees: every scaling, kind and length on both sides of the original context. Two or three roundings
-// each of pow, log and a mix: 1e-14 of the value.
+// The second writing agrees: every scaling, kind and length on both sides of the original context. Two or three
+// roundings each of pow, log and a mix: 1e-14 of the value.
 TEST(RopeRotation, AgreesWithTheSecondWriting) {
   for (const Scaling scaling : test::weightless_scalings())
     for (const AttentionKind kind : test::attention_kinds()) {
@@ -39,17 +39,23 @@ TEST(RopeRotation, AgreesWithTheSecondWriting) {
         const test::ReferenceAngles wanted = test::reference_angles(s, n);
         EXPECT_NEAR(got.amplitude, wanted.size, 1e-14);
         ASSERT_EQ(got.frequencies.size(), wanted.theta.size());
-        for (size_t j = 0; j < wanted.theta.size(); ++j) EXPECT_NEAR(got.frequencies[j], wanted.theta[j], 1e-14 * wanted.theta[j]);
+        for (size_t j = 0; j < wanted.theta.size(); ++j)
+          EXPECT_NEAR(got.frequencies[j], wanted.theta[j], 1e-14 * wanted.theta[j]);
         ASSERT_EQ(got.growth.size(), wanted.zeta.size());
-        for (size_t j = 0; j < wanted.zeta.size(); ++j) EXPECT_NEAR(std::exp(512 * got.growth[j]), wanted.zeta[j], 1e-13);
+        for (size_t j = 0; j < wanted.zeta.size(); ++j)
+          EXPECT_NEAR(std::exp(512 * got.growth[j]), wanted.zeta[j], 1e-13);
       }
     }
 }
 
 // Published values, to the six digits of the last: LLaMA 3's frequencies (base 5e5, 128 dims, factor 8 of 8192).
 TEST(RopeRotation, Llama3sKnownFrequencies) {
-  const auto f = rope_rotation(spec_of(128, 500000.0, 131072, {.type = Scaling::kLlama3, .factor = 8, .original_max_position = 8192}), 1).frequencies;
-  const std::pair<size_t, double> known[] = {{0, 1.0}, {20, 0.01656044}, {30, 0.00137189357}, {35, 9.5562124e-05}, {40, 3.4281022e-05}, {63, 3.06893e-07}};
+  const auto f =
+      rope_rotation(
+          spec_of(128, 500000.0, 131072, {.type = Scaling::kLlama3, .factor = 8, .original_max_position = 8192}), 1)
+          .frequencies;
+  const std::pair<size_t, double> known[] = {
+      {0, 1.0}, {20, 0.01656044}, {30, 0.00137189357}, {35, 9.5562124e-05}, {40, 3.4281022e-05}, {63, 3.06893e-07}};
   for (const auto& [j, value] : known) EXPECT_NEAR(f[j], value, 2e-6 * value) << j;
 }
 
@@ -78,7 +84,8 @@ TEST(RopeRotation, NtkLeavesTheFirstPairAndDividesTheLast) {
   EXPECT_NEAR(scaled.back() * 8, plain.back(), 1e-14 * plain.back());
 }
 
-// Phi-3's amplitude at 128k, sqrt(1 + ln 32 / ln 4096) = 1.1902; DeepSeek's quotient of two mscales; what is given wins.
+// Phi-3's amplitude at 128k, sqrt(1 + ln 32 / ln 4096) = 1.1902; DeepSeek's quotient of two mscales; what is given
+// wins.
 TEST(RopeRotation, Amplitudes) {
   RopeScaling longrope{.type = Scaling::kLongRope, .factor = 32, .original_max_position = 4096};
   longrope.short_factor = longrope.long_factor = std::vector<double>(4, 1.0);
@@ -96,15 +103,21 @@ TEST(RopeRotation, ImpossibleNumbersAreNamed) {
     EXPECT_THAT([&] { validate(r, 4); }, ThrowsMessage<Error>(HasSubstr(text)));
   };
   error({.type = Scaling::kNtk, .factor = 0.5}, "factor 0.5 must be at least 1");
-  error({.type = Scaling::kYarn, .factor = 2, .beta_fast = 1, .beta_slow = 2}, "0 < beta_slow < beta_fast, found 2 and 1");
-  error({.type = Scaling::kLongRope, .factor = 2, .short_factor = {1, 1, 1, 1}, .long_factor = {1, 1}}, "2 numbers in long_factor; expected 4");
-  error({.type = Scaling::kLongRope, .factor = 2, .short_factor = {1, 1, 1, -1}, .long_factor = {1, 1, 1, 1}}, "-1 in short_factor");
+  error({.type = Scaling::kYarn, .factor = 2, .beta_fast = 1, .beta_slow = 2},
+        "0 < beta_slow < beta_fast, found 2 and 1");
+  error({.type = Scaling::kLongRope, .factor = 2, .short_factor = {1, 1, 1, 1}, .long_factor = {1, 1}},
+        "2 numbers in long_factor; expected 4");
+  error({.type = Scaling::kLongRope, .factor = 2, .short_factor = {1, 1, 1, -1}, .long_factor = {1, 1, 1, 1}},
+        "-1 in short_factor");
   ModelSpec alibi = test::tiny_neox(AttentionKind::kAlibi);
   alibi.rope_scaling = {.type = Scaling::kLinear, .factor = 2};
   EXPECT_THAT([&] { validate(alibi); }, ThrowsMessage<Error>(HasSubstr("needs rotary positions")));
-  EXPECT_THAT([&] { with_scaling(test::tiny_neox(AttentionKind::kRope), Scaling::kYarn, {}); }, ThrowsMessage<Error>(HasSubstr("needs a factor")));
-  EXPECT_THAT([&] { with_scaling(test::tiny_neox(AttentionKind::kRope), Scaling::kLongRope, 2.0); }, ThrowsMessage<Error>(HasSubstr("config.json")));
-  EXPECT_THAT([&] { growth_origin(test::tiny_neox(AttentionKind::kXpos), 0, 65537); }, ThrowsMessage<Error>(HasSubstr("65536")));
+  EXPECT_THAT([&] { with_scaling(test::tiny_neox(AttentionKind::kRope), Scaling::kYarn, {}); },
+              ThrowsMessage<Error>(HasSubstr("needs a factor")));
+  EXPECT_THAT([&] { with_scaling(test::tiny_neox(AttentionKind::kRope), Scaling::kLongRope, 2.0); },
+              ThrowsMessage<Error>(HasSubstr("config.json")));
+  EXPECT_THAT([&] { growth_origin(test::tiny_neox(AttentionKind::kXpos), 0, 65537); },
+              ThrowsMessage<Error>(HasSubstr("65536")));
 }
 
 }  // namespace

@@ -19,7 +19,9 @@ ModelSpec spec_of(int64_t R, Scaling scaling, double factor, int64_t max_positio
   return s;
 }
 
-std::vector<double> frequencies_of(const ModelSpec& s, int64_t seq_len) { return rope_rotation(s, seq_len).frequencies; }
+std::vector<double> frequencies_of(const ModelSpec& s, int64_t seq_len) {
+  return rope_rotation(s, seq_len).frequencies;
+}
 
 // base (factor n / L - (factor - 1))^(R / (R - 2)) for R = 64, base 1e4, factor 4, L = 512, worked out apart.
 TEST(RopeTable, DynamicBasesAreTheKnownOnes) {
@@ -37,8 +39,7 @@ TEST(RopeTable, DynamicBasesAreTheKnownOnes) {
 TEST(RopeTable, FrequenciesOfEachScaling) {
   const std::vector<double> plain = frequencies_of(spec_of(8, Scaling::kNone, 1.0), 2048);
   ASSERT_EQ(plain.size(), 4u);
-  for (size_t j = 0; j < 4; ++j)
-    EXPECT_NEAR(plain[j], std::pow(10.0, -static_cast<double>(j)), 1e-15);  // 1e4^(-2j/8)
+  for (size_t j = 0; j < 4; ++j) EXPECT_NEAR(plain[j], std::pow(10.0, -static_cast<double>(j)), 1e-15);  // 1e4^(-2j/8)
   const std::vector<double> linear = frequencies_of(spec_of(8, Scaling::kLinear, 4.0), 2048);
   for (size_t j = 0; j < 4; ++j) EXPECT_DOUBLE_EQ(linear[j], plain[j] / 4);
   // Dynamic NTK leaves the first frequency and divides the last by the whole stretch, 4 * 2048 / 512 - 3 = 13.
@@ -63,8 +64,7 @@ void expect_rows(const ModelSpec& s, const ops::RopeRows& rows, int64_t start, i
     for (int64_t j = 0; j < s.R / 2; ++j) {
       // The angle is formed in double, so the entry is within half a float ulp of it, and the double's own
       // rounding: position 32768 eps(double) = 4e-12.
-      const auto angle =
-          static_cast<long double>(start + i) * static_cast<long double>(theta[static_cast<size_t>(j)]);
+      const auto angle = static_cast<long double>(start + i) * static_cast<long double>(theta[static_cast<size_t>(j)]);
       ASSERT_NEAR(cos(0, i, j), static_cast<double>(std::cos(angle)), 6.1e-8) << start + i << " " << j;
       ASSERT_NEAR(sin(0, i, j), static_cast<double>(std::sin(angle)), 6.1e-8) << start + i << " " << j;
     }

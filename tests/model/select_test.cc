@@ -92,7 +92,8 @@ TEST_P(SelectInSpec, GradientsOfASelection) {
   constexpr int64_t kB = 2, kN = 9;
   const test::TinyModel m(GetParam().spec);
   std::vector<int32_t> ids = test::random_ids(kB * kN, m.spec.V, 1), targets = test::random_ids(kB * kN, m.spec.V, 2);
-  const TensorRef ids_ref(ids.data(), DType::kI32, {kB, kN}, kHost), targets_ref(targets.data(), DType::kI32, {kB, kN}, kHost);
+  const TensorRef ids_ref(ids.data(), DType::kI32, {kB, kN}, kHost),
+      targets_ref(targets.data(), DType::kI32, {kB, kN}, kHost);
   Context cx;
   TrainingDecoder decoder(m.spec, kB, kN);
   ParamStore all(m.spec);

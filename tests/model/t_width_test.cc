@@ -25,7 +25,8 @@ std::vector<float> values(TensorRef t) { return {t.as<float>(), t.as<float>() + 
 
 // Values whose means of two are exact, so that folding rounds nothing.
 void coarsen(ParamStore& params) {
-  for (float& x : std::span(params.flat().as<float>(), static_cast<size_t>(params.flat().numel()))) x = std::round(x * 1024) / 1024;
+  for (float& x : std::span(params.flat().as<float>(), static_cast<size_t>(params.flat().numel())))
+    x = std::round(x * 1024) / 1024;
 }
 
 class HalfT : public testing::TestWithParam<test::NamedSpec> {
@@ -34,7 +35,8 @@ class HalfT : public testing::TestWithParam<test::NamedSpec> {
 };
 INSTANTIATE_TEST_SUITE_P(Specs, HalfT, testing::ValuesIn(test::half_t_and_window_specs()), test::spec_test_name);
 
-// In double the two forms differ only in the rounding of t: 2^-53 of sums whose terms are of order 1, through two layers.
+// In double the two forms differ only in the rounding of t: 2^-53 of sums whose terms are of order 1, through two
+// layers.
 TEST_P(HalfT, FoldedParametersAreTheSameFunction) {
   test::TinyModel m(full);
   coarsen(m.params);
@@ -64,12 +66,14 @@ TEST(TWidth, FoldsWherePossibleOnly) {
   EXPECT_EQ(folded_t(test::tiny_llama(AttentionKind::kCocaStrict)).t_width, TWidth::kHalf);
   EXPECT_EQ(folded_t(test::tiny_llama(AttentionKind::kRope)).t_width, TWidth::kFull);
   EXPECT_EQ(folded_t(test::tiny_qwen3(AttentionKind::kCocaSlack)).t_width, TWidth::kFull);
-  EXPECT_THAT([] { with_t_width(test::tiny_qwen3(AttentionKind::kCocaSlack), TWidth::kHalf); }, ThrowsMessage<Error>(HasSubstr("norms of heads")));
-  EXPECT_THAT([] { with_t_width(test::tiny_neox(AttentionKind::kRope), TWidth::kHalf); }, ThrowsMessage<Error>(HasSubstr("has no t")));
+  EXPECT_THAT([] { with_t_width(test::tiny_qwen3(AttentionKind::kCocaSlack), TWidth::kHalf); },
+              ThrowsMessage<Error>(HasSubstr("norms of heads")));
+  EXPECT_THAT([] { with_t_width(test::tiny_neox(AttentionKind::kRope), TWidth::kHalf); },
+              ThrowsMessage<Error>(HasSubstr("has no t")));
 }
 
-// Plain gradient descent from `params`; a T of half the width moves at rate_of_t of the rate. The T's own rows alone, as the fused
-// projection's other rows move at the whole rate.
+// Plain gradient descent from `params`; a T of half the width moves at rate_of_t of the rate. The T's own rows alone,
+// as the fused projection's other rows move at the whole rate.
 void descend(Context& cx, const ModelSpec& spec, ParamStore& params, int steps, float rate_of_t) {
   constexpr int64_t kB = 2, kN = 8;
   constexpr float kRate = 0.1f / (kB * kN);
@@ -101,11 +105,13 @@ double rms_distance(const ParamStore& a, const ParamStore& b) {
   return std::sqrt(sum / static_cast<double>(x.size()));
 }
 
-// The mean of two halves that move by eta g / 2 each moves by eta g / 2; one half-width row moves by eta g. So plain descent agrees
-// at half the rate for T. What both forms may differ by are roundings: their size is how far two forms of the full model
-// drift apart, one of them with the plain loops; a factor of 4 for the chance of one draw of them.
+// The mean of two halves that move by eta g / 2 each moves by eta g / 2; one half-width row moves by eta g. So plain
+// descent agrees at half the rate for T. What both forms may differ by are roundings: their size is how far two forms
+// of the full model drift apart, one of them with the plain loops; a factor of 4 for the chance of one draw of them.
 TEST(TWidth, PlainDescentIsTheSameAtHalfTheRate) {
-  for (const ModelSpec& full : {test::tiny_neox(AttentionKind::kCocaSlack), test::tiny_llama(AttentionKind::kCocaStrict), test::tiny_llama(AttentionKind::kCocaTied)}) {
+  for (const ModelSpec& full :
+       {test::tiny_neox(AttentionKind::kCocaSlack), test::tiny_llama(AttentionKind::kCocaStrict),
+        test::tiny_llama(AttentionKind::kCocaTied)}) {
     constexpr int kSteps = 5;
     const ModelSpec half = with_t_width(full, TWidth::kHalf);
     test::TinyModel start(full);
@@ -117,7 +123,8 @@ TEST(TWidth, PlainDescentIsTheSameAtHalfTheRate) {
     };
     Context cx, plain;
     plain.force_impl("collinear", "ref"), plain.force_impl("attention", "ref"), plain.force_impl("linear", "ref");
-    const ParamStore wide = run(cx, full, 1.0f), other = run(plain, full, 1.0f), narrow = run(cx, half, 0.5f), wrong = run(cx, half, 1.0f);
+    const ParamStore wide = run(cx, full, 1.0f), other = run(plain, full, 1.0f), narrow = run(cx, half, 0.5f),
+                     wrong = run(cx, half, 1.0f);
     const double roundings = rms_distance(wide, other), distance = rms_distance(wide, narrow);
     EXPECT_GT(roundings, 0);
     EXPECT_LE(distance, 4 * roundings) << enum_name(full.attention);

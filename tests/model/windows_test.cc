@@ -76,7 +76,8 @@ TEST_P(Windowed, GradientsAreThoseOfTheReferenceAndOfEveryRecomputation) {
   }
   const std::vector<Complex> logits = test::run_rows(exact, ids, kB);
   Complex loss(0);
-  for (int64_t n = 0; n < kB * kN; ++n) loss += test::reference_nll(logits.data() + n * m.spec.V, m.spec.V, targets[static_cast<size_t>(n)]);
+  for (int64_t n = 0; n < kB * kN; ++n)
+    loss += test::reference_nll(logits.data() + n * m.spec.V, m.spec.V, targets[static_cast<size_t>(n)]);
   // As methods_test.cc, over two layers and two sequences.
   EXPECT_NEAR(ours, loss.imag() / kStep, 800 * 0x1p-24 * 4 * std::sqrt(size)) << std::sqrt(size);
   for (const Recompute policy : {Recompute::kAttention, Recompute::kLayer}) {
@@ -103,14 +104,15 @@ TEST_P(Windowed, ChunksChangeNothing) {
 TEST_P(Windowed, ShortSequences) {
   const int64_t n = std::max<int64_t>(1, m.spec.global_tokens);
   Decoder decoder(m.spec, m.params.weights());
-  const std::vector<float> ours = logits_of(cx, m, decoder.forward(cx, TensorRef(ids.data(), DType::kI32, {1, n}, kHost)));
+  const std::vector<float> ours =
+      logits_of(cx, m, decoder.forward(cx, TensorRef(ids.data(), DType::kI32, {1, n}, kHost)));
   test::ReferenceDecoder<double> exact(m.spec, m.params);
   const std::vector<double> right = exact.run({ids.data(), static_cast<size_t>(n)}, n);
   for (size_t i = 0; i < right.size(); ++i) ASSERT_NEAR(ours[i], right[i], 1e-3 * (1 + std::abs(right[i]))) << i;
   ParamStore grads(m.spec);
   TrainingDecoder training(m.spec, 1, n);
-  training.forward_backward(cx, m.params.weights(), TensorRef(ids.data(), DType::kI32, {1, n}, kHost), TensorRef(targets.data(), DType::kI32, {1, n}, kHost), 1.0f,
-                            grads.tensors());
+  training.forward_backward(cx, m.params.weights(), TensorRef(ids.data(), DType::kI32, {1, n}, kHost),
+                            TensorRef(targets.data(), DType::kI32, {1, n}, kHost), 1.0f, grads.tensors());
   const float* g = grads.flat().as<float>();
   EXPECT_TRUE(std::all_of(g, g + grads.flat().numel(), [](float x) { return std::isfinite(x); }));
 }
@@ -130,14 +132,17 @@ TEST(Windows, FlagsBecomeLists) {
   error({.layer_window = {-1}}, "sliding window -1 must be positive");
   error({.layer_window = {4}, .dilation = {2}}, "dilation has 1 number; expected 4, one per head, or 8");
   error({.dilation = {1, 1, 2, 2}}, "no layer has a window");
-  error({.layer_window = {4}, .dilation = {1, 2, 2, 2}}, "layer 0: head 1 has dilation 2, but shares its key/value head with one of 1");
+  error({.layer_window = {4}, .dilation = {1, 2, 2, 2}},
+        "layer 0: head 1 has dilation 2, but shares its key/value head with one of 1");
   error({.layer_window = {4}, .dilation = {0, 0, 1, 1}}, "dilation 0 of layer 0, head 0; expected 1 to 2147483647");
   error({.layer_window = {0, 4}, .dilation = {2, 2, 1, 1, 1, 1, 1, 1}}, "layer 0 has dilation 2 but no window");
   error({.global_tokens = 65}, "global tokens 65; expected 0 to 64");
 }
 
 TEST(Windows, WhatDoesNotGoTogetherIsRefused) {
-  const auto error = [](ModelSpec s, const char* text) { EXPECT_THAT([&] { validate(s); }, ThrowsMessage<Error>(HasSubstr(text))); };
+  const auto error = [](ModelSpec s, const char* text) {
+    EXPECT_THAT([&] { validate(s); }, ThrowsMessage<Error>(HasSubstr(text)));
+  };
   ModelSpec qwen = test::tiny_qwen3(AttentionKind::kRope);
   qwen.global_tokens = 2;
   error(qwen, "global tokens do not go with norms of heads (qwen3)");
@@ -152,8 +157,12 @@ TEST(Windows, WhatDoesNotGoTogetherIsRefused) {
   TrainingDecoder decoder(global, 1, 8);
   Context cx;
   const TensorRef row(ids.data(), DType::kI32, {1, 8}, kHost);
-  EXPECT_THAT([&] { decoder.forward_backward(cx, m.params.weights(), row, row, 1.0f, grads.tensors(), TensorRef(starts.data(), DType::kI32, {1, 8}, kHost)); },
-              ThrowsMessage<Error>(HasSubstr("packed documents: 2 global tokens")));
+  EXPECT_THAT(
+      [&] {
+        decoder.forward_backward(cx, m.params.weights(), row, row, 1.0f, grads.tensors(),
+                                 TensorRef(starts.data(), DType::kI32, {1, 8}, kHost));
+      },
+      ThrowsMessage<Error>(HasSubstr("packed documents: 2 global tokens")));
 }
 
 // Packed documents under dilated windows: each computes what it computes alone.
@@ -169,14 +178,16 @@ TEST(Windows, DilatedDocumentsDoNotSeeEachOther) {
     Context cx;
     TrainingDecoder both(s, 1, 30), first(s, 1, 13), second(s, 1, 17);
     const auto nll = [&](TrainingDecoder& decoder, int64_t at, int64_t n, TensorRef documents) {
-      const TensorRef out = decoder.loss(cx, m.params.weights(), TensorRef(ids.data() + at, DType::kI32, {1, n}, kHost), TensorRef(targets.data() + at, DType::kI32, {1, n}, kHost), documents);
+      const TensorRef out = decoder.loss(cx, m.params.weights(), TensorRef(ids.data() + at, DType::kI32, {1, n}, kHost),
+                                         TensorRef(targets.data() + at, DType::kI32, {1, n}, kHost), documents);
       return std::vector<float>(out.as<float>(), out.as<float>() + n);
     };
     const std::vector<float> packed = nll(both, 0, 30, TensorRef(starts.data(), DType::kI32, {1, 30}, kHost));
     std::vector<float> alone = nll(first, 0, 13, {});
     const std::vector<float> rest = nll(second, 13, 17, {});
     alone.insert(alone.end(), rest.begin(), rest.end());
-    for (size_t i = 0; i < alone.size(); ++i) ASSERT_NEAR(packed[i], alone[i], 1e-4 * (1 + std::abs(alone[i]))) << enum_name(kind) << " " << i;
+    for (size_t i = 0; i < alone.size(); ++i)
+      ASSERT_NEAR(packed[i], alone[i], 1e-4 * (1 + std::abs(alone[i]))) << enum_name(kind) << " " << i;
   }
 }
 
@@ -185,7 +196,9 @@ TEST(Windows, WorkFollowsWhatIsAttended) {
   ModelSpec full = test::tiny_llama(AttentionKind::kRope), window = full, dilated = full;
   window.layer_window = dilated.layer_window = {16, 16};
   dilated.dilation.assign(8, 4);
-  const auto attention = [&](const ModelSpec& s, int64_t S) { return forward_flops_per_token(s, S) - forward_flops_per_token(full, 1) + 4.0 * 24 * 2 * 0.5; };
+  const auto attention = [&](const ModelSpec& s, int64_t S) {
+    return forward_flops_per_token(s, S) - forward_flops_per_token(full, 1) + 4.0 * 24 * 2 * 0.5;
+  };
   EXPECT_DOUBLE_EQ(attention(full, 4096), 4.0 * 24 * 2 * 2048);
   EXPECT_NEAR(attention(window, 65536), 4.0 * 24 * 2 * 16, 1);
   EXPECT_NEAR(attention(dilated, 65536), 4.0 * 24 * 2 * 16, 2);

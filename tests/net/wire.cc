@@ -1,5 +1,5 @@
-// A learning Ethernet switch in user space: moves frames between interfaces (the near ends of veth pairs), each port with a
-// bandwidth and a delay of its own, so that tests see slow and broken networks without the kernel's netem.
+// A learning Ethernet switch in user space: moves frames between interfaces (the near ends of veth pairs), each port
+// with a bandwidth and a delay of its own, so that tests see slow and broken networks without the kernel's netem.
 //   wire --mbit M --delay-ms D INTERFACE...      SIGUSR1 cuts the last interface off, SIGUSR2 joins it again
 // SPDX-License-Identifier: Apache-2.0
 #include <arpa/inet.h>
@@ -29,7 +29,7 @@ using Clock = std::chrono::steady_clock;
 using Seconds = std::chrono::duration<double>;
 using Address = std::array<unsigned char, ETH_ALEN>;
 
-constexpr size_t kHeader = 10;                   // virtio_net_hdr: checksums and segments still to be made, passed from end to end
+constexpr size_t kHeader = 10;  // virtio_net_hdr: checksums and segments still to be made, passed from end to end
 constexpr size_t kMostQueued = size_t{8} << 20;  // bytes at a port; what comes beyond is lost, as in a switch
 
 volatile std::sig_atomic_t cut = 0;
@@ -68,7 +68,8 @@ int open_port(const char* interface) {
 
 class Wire {
  public:
-  Wire(double mbit, double delay_ms, const std::vector<const char*>& interfaces) : bytes_per_second_(mbit * 1e6 / 8), delay_(delay_ms / 1e3) {
+  Wire(double mbit, double delay_ms, const std::vector<const char*>& interfaces)
+      : bytes_per_second_(mbit * 1e6 / 8), delay_(delay_ms / 1e3) {
     for (const char* interface : interfaces) ports_.push_back({.fd = open_port(interface)});
   }
 
@@ -104,14 +105,16 @@ class Wire {
       where_[source] = from;
       const auto known = where_.find(to);
       for (size_t port = 0; port < ports_.size(); ++port)
-        if (port != from && !is_cut(port) && (known == where_.end() || known->second == port)) queue(ports_[port], std::string(buffer.data(), static_cast<size_t>(n)));
+        if (port != from && !is_cut(port) && (known == where_.end() || known->second == port))
+          queue(ports_[port], std::string(buffer.data(), static_cast<size_t>(n)));
     }
   }
 
   void queue(Port& port, std::string bytes) {
     if (port.queued + bytes.size() > kMostQueued) return;
     const auto ticks = [](double seconds) { return std::chrono::duration_cast<Clock::duration>(Seconds(seconds)); };
-    port.busy_until = std::max(port.busy_until, Clock::now()) + ticks(static_cast<double>(bytes.size()) / bytes_per_second_);
+    port.busy_until =
+        std::max(port.busy_until, Clock::now()) + ticks(static_cast<double>(bytes.size()) / bytes_per_second_);
     port.queued += bytes.size();
     port.out.push_back({port.busy_until + ticks(delay_), std::move(bytes)});
   }
@@ -137,9 +140,12 @@ int main(int argc, char** argv) {
   std::vector<const char*> interfaces;
   for (int i = 1; i < argc; ++i) {
     const std::string arg = argv[i];
-    if (arg == "--mbit" && i + 1 < argc) mbit = std::atof(argv[++i]);
-    else if (arg == "--delay-ms" && i + 1 < argc) delay_ms = std::atof(argv[++i]);
-    else interfaces.push_back(argv[i]);
+    if (arg == "--mbit" && i + 1 < argc)
+      mbit = std::atof(argv[++i]);
+    else if (arg == "--delay-ms" && i + 1 < argc)
+      delay_ms = std::atof(argv[++i]);
+    else
+      interfaces.push_back(argv[i]);
   }
   if (interfaces.size() < 2 || !(mbit > 0) || !(delay_ms >= 0)) {
     std::fprintf(stderr, "usage: wire --mbit M --delay-ms D INTERFACE INTERFACE...\n");

@@ -56,18 +56,17 @@ void run_swiglu(Context& context, int64_t M, int64_t F) {
   ref::swiglu_backward(n, gated.data(), upd.data(), dyd.data(), dgate.data(), dup.data());
   ref::swiglu_forward(n, gate.data(), up.data(), y_naive.data());
   ref::swiglu_backward(n, gate.data(), up.data(), dy.data(), dgate_naive.data(), dup_naive.data());
-  GuardedOf<T> ggate(context, M, F, gate), gup(context, M, F, up), gdy(context, M, F, dy), gy(context, M, F), gdgate(context, M, F), gdup(context, M, F);
+  GuardedOf<T> ggate(context, M, F, gate), gup(context, M, F, up), gdy(context, M, F, dy), gy(context, M, F),
+      gdgate(context, M, F), gdup(context, M, F);
   ops::swiglu_forward(context, {.gate = ggate.ref(), .up = gup.ref(), .y = gy.ref()});
   ops::swiglu_backward(
-      context,
-      {.gate = ggate.ref(), .up = gup.ref(), .dy = gdy.ref(), .dgate = gdgate.ref(), .dup = gdup.ref()});
+      context, {.gate = ggate.ref(), .up = gup.ref(), .dy = gdy.ref(), .dgate = gdgate.ref(), .dup = gdup.ref()});
   expect_close(gy.values(), y, y_naive, rule, "y");
   expect_close(gdgate.values(), dgate, dgate_naive, rule, "dgate");
   expect_close(gdup.values(), dup, dup_naive, rule, "dup");
   for (GuardedOf<T>* out : {&gy, &gdgate, &gdup}) out->expect_intact("swiglu");
   ops::swiglu_backward(
-      context,
-      {.gate = ggate.ref(), .up = gup.ref(), .dy = gdy.ref(), .dgate = gdgate.ref(), .dup = gdy.ref()});
+      context, {.gate = ggate.ref(), .up = gup.ref(), .dy = gdy.ref(), .dgate = gdgate.ref(), .dup = gdy.ref()});
   EXPECT_EQ(gdy.values(), gdup.values()) << "in place of dy";
 }
 
@@ -124,8 +123,7 @@ TEST(Activation, ReferenceGradientIsTheComplexStep) {
 TEST(Activation, ExactGeluIsAccurateOnEveryTarget) {
   constexpr int64_t n = 20001;
   Tensor x({n}), y({n});
-  for (int64_t i = 0; i < n; ++i)
-    x.values<float>()[static_cast<size_t>(i)] = static_cast<float>(i - 10000) * 0.00055f;
+  for (int64_t i = 0; i < n; ++i) x.values<float>()[static_cast<size_t>(i)] = static_cast<float>(i - 10000) * 0.00055f;
   for_each_target([&] {
     Context context;
     ops::gelu_forward(context, {.x = x, .y = y});
@@ -171,14 +169,12 @@ TEST(Activation, ExtremesOnEveryTarget) {
 TEST(Activation, Errors) {
   Context context;
   Tensor x({4, 8}), y({4, 7}), half({4, 8}, DType::kBF16), ids({4, 8}, DType::kI32);
-  expect_error([&] { ops::gelu_forward(context, {.x = ids, .y = x}); },
-               "[gelu] x has type I32; expected F32 or BF16");
+  expect_error([&] { ops::gelu_forward(context, {.x = ids, .y = x}); }, "[gelu] x has type I32; expected F32 or BF16");
   expect_error([&] { ops::gelu_backward(context, {.x = half, .dy = x, .dx = half}); },
                "[gelu] dy has type F32; expected BF16");
   expect_error([&] { ops::swiglu_forward(context, {.gate = x, .up = half, .y = x}); },
                "[swiglu] up has type BF16; expected F32");
-  expect_error([&] { ops::gelu_forward(context, {.x = x, .y = y}); },
-               "[gelu] y has shape [4, 7]; expected [4, 8]");
+  expect_error([&] { ops::gelu_forward(context, {.x = x, .y = y}); }, "[gelu] y has shape [4, 7]; expected [4, 8]");
   expect_error([&] { ops::gelu_backward(context, {.x = x, .dy = y, .dx = x}); },
                "[gelu] dy has shape [4, 7]; expected [4, 8]");
   expect_error([&] { ops::swiglu_forward(context, {.gate = x, .up = y, .y = x}); },

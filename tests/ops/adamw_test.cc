@@ -81,13 +81,9 @@ TEST(AdamW, FirstStepByHand) {
   grad.values<float>()[1] = -1e-3f;
   param.values<float>()[0] = 1.0f;
   param.values<float>()[1] = 1.0f;
-  ops::adamw_step(context, {.learning_rate = 0.125f,
-                            .eps = 1e-3f,
-                            .weight_decay = 0.5f,
-                            .grad = grad,
-                            .param = param,
-                            .m = m,
-                            .v = v});
+  ops::adamw_step(
+      context,
+      {.learning_rate = 0.125f, .eps = 1e-3f, .weight_decay = 0.5f, .grad = grad, .param = param, .m = m, .v = v});
   // 1 - 0.125 * 0.5 = 0.9375; a few roundings at magnitude one.
   EXPECT_NEAR(param.values<float>()[0], 0.9375 - 0.125 * 2.0 / 2.001, 1e-6);
   EXPECT_NEAR(param.values<float>()[1], 0.9375 + 0.125 * 1e-3 / 2e-3, 1e-6);
@@ -134,10 +130,8 @@ TEST(AdamW, Errors) {
   Context context;
   Tensor grad({8}), param({7}), p8({8}), m({8}), v({8});
   const auto step = [&](const ops::AdamWStep& a) { return [&context, a] { ops::adamw_step(context, a); }; };
-  expect_error(step({.grad = grad, .param = param, .m = m, .v = v}),
-               "[adamw] param has shape [7]; expected [8]");
-  expect_error(step({.step = 0, .grad = grad, .param = p8, .m = m, .v = v}),
-               "[adamw] step = 0 must be at least 1");
+  expect_error(step({.grad = grad, .param = param, .m = m, .v = v}), "[adamw] param has shape [7]; expected [8]");
+  expect_error(step({.step = 0, .grad = grad, .param = p8, .m = m, .v = v}), "[adamw] step = 0 must be at least 1");
   expect_error(step({.beta2 = 1.0f, .grad = grad, .param = p8, .m = m, .v = v}), "must be in [0, 1)");
   expect_error(step({.grad = grad, .param = p8, .m = m, .v = v, .copy = p8}),
                "[adamw] copy has type F32; expected BF16");

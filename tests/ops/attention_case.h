@@ -24,7 +24,8 @@ struct Case {
 };
 inline std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << fmt::format("B{} N{} S{} H{} G{} D{}{}{} window {} documents {} far {}", c.B, c.N, c.S, c.H, c.G, c.D,
-                            c.causal ? " causal" : "", c.alibi ? " alibi" : "", c.window, fmt::join(c.documents, ","), c.far);
+                            c.causal ? " causal" : "", c.alibi ? " alibi" : "", c.window, fmt::join(c.documents, ","),
+                            c.far);
 }
 
 // [B, N] starts of the documents that the queries stand in; empty without documents.

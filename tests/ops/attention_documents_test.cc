@@ -1,5 +1,5 @@
-// Packed documents: each as by itself, to the last bit where the sums are the same, nothing of another one is touched, and
-// the same bits for any number of threads.
+// Packed documents: each as by itself, to the last bit where the sums are the same, nothing of another one is touched,
+// and the same bits for any number of threads.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/attention.h"
 

@@ -1,5 +1,5 @@
-// Attention over keys that come in parts: forward sums that go from part to part, and gradients of a part from o and lse of
-// all keys, against the reference over all keys at once.
+// Attention over keys that come in parts: forward sums that go from part to part, and gradients of a part from o and
+// lse of all keys, against the reference over all keys at once.
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -22,8 +22,9 @@ struct Case {
   std::vector<int64_t> cuts;
 };
 const Case kCases[] = {
-    {1, 64, 256, 2, 1, 16, false, {64, 128}}, {2, 65, 150, 4, 2, 20, true, {3}}, {1, 3, 90, 2, 2, 34, true, {1, 50}},
-    {1, 1, 2, 1, 1, 4, false, {}},            {1, 130, 200, 3, 1, 80, false, {40}}, {1, 1000, 2100, 1, 1, 8, false, {}},
+    {1, 64, 256, 2, 1, 16, false, {64, 128}}, {2, 65, 150, 4, 2, 20, true, {3}},
+    {1, 3, 90, 2, 2, 34, true, {1, 50}},      {1, 1, 2, 1, 1, 4, false, {}},
+    {1, 130, 200, 3, 1, 80, false, {40}},     {1, 1000, 2100, 1, 1, 8, false, {}},
 };
 
 struct Inputs {
@@ -34,8 +35,13 @@ struct Inputs {
 template <typename T>
 Inputs inputs_of(const Case& c) {
   const Dims qd{c.B, c.N, c.H, c.D}, kd{c.B, c.S, c.G, c.D};
-  Inputs in{test::tensor_of<T>(qd, test::random_values(qd.product(), 1, -3, 3)), test::tensor_of<T>(kd, test::random_values(kd.product(), 2, -2, 2)),
-            test::tensor_of<T>(kd, test::random_values(kd.product(), 3)), test::tensor_of<T>(qd, test::random_values(qd.product(), 4)), {}, qd, kd};
+  Inputs in{test::tensor_of<T>(qd, test::random_values(qd.product(), 1, -3, 3)),
+            test::tensor_of<T>(kd, test::random_values(kd.product(), 2, -2, 2)),
+            test::tensor_of<T>(kd, test::random_values(kd.product(), 3)),
+            test::tensor_of<T>(qd, test::random_values(qd.product(), 4)),
+            {},
+            qd,
+            kd};
   if (!c.alibi) return in;
   in.slopes = Tensor({c.H});
   std::ranges::copy(alibi_slopes(c.H), in.slopes.values<float>().begin());
@@ -53,7 +59,8 @@ void each_part(const Case& c, const Body& body) {
   bounds.insert(bounds.end(), c.cuts.begin(), c.cuts.end());
   bounds.push_back(c.S - c.N);
   for (size_t i = 0; i + 1 < bounds.size(); ++i)
-    body(bounds[i], bounds[i + 1] - bounds[i], AttentionOptions{.mask = Mask::kNone, .query_start = c.S - c.N - bounds[i]});
+    body(bounds[i], bounds[i + 1] - bounds[i],
+         AttentionOptions{.mask = Mask::kNone, .query_start = c.S - c.N - bounds[i]});
   body(c.S - c.N, c.N, AttentionOptions{.mask = Mask::kCausal});
 }
 
@@ -62,24 +69,55 @@ Results in_parts(Context& cx, const Case& c, const Inputs& in, TensorRef o_of_al
   std::ranges::fill(lse.values<float>(), -std::numeric_limits<float>::infinity());
   std::ranges::fill(o.values<float>(), std::numeric_limits<float>::quiet_NaN());  // not read where lse is -inf
   each_part(c, [&](int64_t first, int64_t count, const AttentionOptions& options) {
-    attention_forward(cx, options, {.q = in.q, .k = in.k.ref().narrow(1, first, count), .v = in.v.ref().narrow(1, first, count), .slopes = in.slopes.ref(),
-                                    .document_start = {}, .far = {}, .o = o, .lse = lse, .write = Write::kAccumulate});
+    attention_forward(cx, options,
+                      {.q = in.q,
+                       .k = in.k.ref().narrow(1, first, count),
+                       .v = in.v.ref().narrow(1, first, count),
+                       .slopes = in.slopes.ref(),
+                       .document_start = {},
+                       .far = {},
+                       .o = o,
+                       .lse = lse,
+                       .write = Write::kAccumulate});
   });
   for (Tensor* t : {&dq, &dk, &dv}) std::ranges::fill(t->values<float>(), 0.0f);
   each_part(c, [&](int64_t first, int64_t count, const AttentionOptions& options) {
-    attention_backward(cx, options, {.q = in.q, .k = in.k.ref().narrow(1, first, count), .v = in.v.ref().narrow(1, first, count), .slopes = in.slopes.ref(),
-                                     .document_start = {}, .far = {}, .o = o_of_all, .lse = lse, .d_o = in.d_o, .dq = dq, .dk = dk.ref().narrow(1, first, count),
-                                     .dv = dv.ref().narrow(1, first, count), .write = Write::kAccumulate});
+    attention_backward(cx, options,
+                       {.q = in.q,
+                        .k = in.k.ref().narrow(1, first, count),
+                        .v = in.v.ref().narrow(1, first, count),
+                        .slopes = in.slopes.ref(),
+                        .document_start = {},
+                        .far = {},
+                        .o = o_of_all,
+                        .lse = lse,
+                        .d_o = in.d_o,
+                        .dq = dq,
+                        .dk = dk.ref().narrow(1, first, count),
+                        .dv = dv.ref().narrow(1, first, count),
+                        .write = Write::kAccumulate});
   });
-  return {test::float_values(o), test::float_values(lse), test::float_values(dq), test::float_values(dk), test::float_values(dv)};
+  return {test::float_values(o), test::float_values(lse), test::float_values(dq), test::float_values(dk),
+          test::float_values(dv)};
 }
 
 Results at_once(Context& cx, const Case& c, const Inputs& in, Tensor& o) {
   const AttentionOptions options{.query_start = c.S - c.N};
   Tensor lse({c.B, c.H, c.N}), dq(in.qd, in.q.dtype()), dk(in.kd, in.q.dtype()), dv(in.kd, in.q.dtype());
   attention_forward(cx, options, {.q = in.q, .k = in.k, .v = in.v, .slopes = in.slopes.ref(), .o = o, .lse = lse});
-  attention_backward(cx, options, {.q = in.q, .k = in.k, .v = in.v, .slopes = in.slopes.ref(), .o = o, .lse = lse, .d_o = in.d_o, .dq = dq, .dk = dk, .dv = dv});
-  return {test::float_values(o), test::float_values(lse), test::float_values(dq), test::float_values(dk), test::float_values(dv)};
+  attention_backward(cx, options,
+                     {.q = in.q,
+                      .k = in.k,
+                      .v = in.v,
+                      .slopes = in.slopes.ref(),
+                      .o = o,
+                      .lse = lse,
+                      .d_o = in.d_o,
+                      .dq = dq,
+                      .dk = dk,
+                      .dv = dv});
+  return {test::float_values(o), test::float_values(lse), test::float_values(dq), test::float_values(dk),
+          test::float_values(dv)};
 }
 
 struct Exact {
@@ -87,17 +125,22 @@ struct Exact {
 };
 
 Exact exact(const Case& c, const Inputs& in, const Tensor& o_of_all) {
-  const auto q = test::convert<double>(in.q), k = test::convert<double>(in.k), v = test::convert<double>(in.v), d_o = test::convert<double>(in.d_o),
-             given = test::convert<double>(o_of_all);
-  Exact r{std::vector<double>(q.size()), std::vector<double>(static_cast<size_t>(c.B * c.H * c.N)), std::vector<double>(q.size()), std::vector<double>(k.size()),
-          std::vector<double>(k.size())};
-  const ref::AttentionSpec spec{.scale = 1.0 / std::sqrt(static_cast<float>(c.D)), .query_start = c.S - c.N, .slopes = c.alibi ? in.slopes.ref().as<float>() : nullptr};
+  const auto q = test::convert<double>(in.q), k = test::convert<double>(in.k), v = test::convert<double>(in.v),
+             d_o = test::convert<double>(in.d_o), given = test::convert<double>(o_of_all);
+  Exact r{std::vector<double>(q.size()), std::vector<double>(static_cast<size_t>(c.B * c.H * c.N)),
+          std::vector<double>(q.size()), std::vector<double>(k.size()), std::vector<double>(k.size())};
+  const ref::AttentionSpec spec{.scale = 1.0 / std::sqrt(static_cast<float>(c.D)),
+                                .query_start = c.S - c.N,
+                                .slopes = c.alibi ? in.slopes.ref().as<float>() : nullptr};
   const ref::AttentionKeys<double> keys{spec, as_view<const double, 4>(q, in.qd), as_view<const double, 4>(k, in.kd)};
   const auto lse = as_view<double, 3>(r.lse, {c.B, c.H, c.N});
-  ref::attention_forward<double>(std::span(&keys, 1), as_view<const double, 4>(v, in.kd), as_view<double, 4>(r.o, in.qd), lse);
+  ref::attention_forward<double>(std::span(&keys, 1), as_view<const double, 4>(v, in.kd),
+                                 as_view<double, 4>(r.o, in.qd), lse);
   const ref::AttentionKeyGrads<double> grads{as_view<double, 4>(r.dq, in.qd), as_view<double, 4>(r.dk, in.kd)};
-  const ref::AttentionSaved<double> saved{as_view<const double, 4>(given, in.qd), lse};  // delta goes by the o that is stored
-  ref::attention_backward<double>(std::span(&keys, 1), as_view<const double, 4>(v, in.kd), as_view<const double, 4>(d_o, in.qd), std::span(&grads, 1),
+  const ref::AttentionSaved<double> saved{as_view<const double, 4>(given, in.qd),
+                                          lse};  // delta goes by the o that is stored
+  ref::attention_backward<double>(std::span(&keys, 1), as_view<const double, 4>(v, in.kd),
+                                  as_view<const double, 4>(d_o, in.qd), std::span(&grads, 1),
                                   as_view<double, 4>(r.dv, in.kd), &saved);
   return r;
 }
@@ -159,13 +202,19 @@ TEST(AttentionParts, TheNumberOfThreadsDoesNotChangeABit) {
 TEST(AttentionParts, BadShapesAreNamed) {
   Context cx;
   Tensor q({1, 4, 1, 8}), half({1, 4, 1, 8}, DType::kBF16), lse({1, 1, 4});
-  test::expect_error([&] { attention_forward(cx, {}, {.q = q, .k = q, .v = q, .o = q, .write = Write::kAccumulate}); }, "keys in parts need lse");
-  test::expect_error([&] { attention_forward(cx, {}, {.q = half, .k = half, .v = half, .o = half, .lse = lse, .write = Write::kAccumulate}); },
-                     "[attention] o has type BF16; expected F32");
+  test::expect_error([&] { attention_forward(cx, {}, {.q = q, .k = q, .v = q, .o = q, .write = Write::kAccumulate}); },
+                     "keys in parts need lse");
   test::expect_error(
       [&] {
-        attention_forward(cx, {.mask = Mask::kSlidingWindow, .window = 2},
-                          {.q = q, .k = q, .v = q, .far = {.q = q, .k = q}, .o = q, .lse = lse, .write = Write::kAccumulate});
+        attention_forward(cx, {},
+                          {.q = half, .k = half, .v = half, .o = half, .lse = lse, .write = Write::kAccumulate});
+      },
+      "[attention] o has type BF16; expected F32");
+  test::expect_error(
+      [&] {
+        attention_forward(
+            cx, {.mask = Mask::kSlidingWindow, .window = 2},
+            {.q = q, .k = q, .v = q, .far = {.q = q, .k = q}, .o = q, .lse = lse, .write = Write::kAccumulate});
       },
       "keys in parts have no far keys");
 }

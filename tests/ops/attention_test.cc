@@ -1,5 +1,5 @@
-// Tiled attention against the naive one: ragged shapes, GQA, queries that start late, ALiBi, views, packed documents, far keys,
-// every target.
+// Tiled attention against the naive one: ragged shapes, GQA, queries that start late, ALiBi, views, packed documents,
+// far keys, every target.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/attention.h"
 
@@ -52,8 +52,8 @@ const Case kCases[] = {
     {2, 90, 200, 2, 1, 24, true, false, 0, {70, 60, 70}},
     {1, 5, 150, 4, 2, 34, true, true, 0, {146, 2, 2}},
     {2, 180, 180, 2, 2, 18, true, true, 33, {100, 75, 5}},
-    // far keys: a few first tokens, many, all behind the window; short queries, decoding, ALiBi with a ceiling, documents,
-    // every one for each query
+    // far keys: a few first tokens, many, all behind the window; short queries, decoding, ALiBi with a ceiling,
+    // documents, every one for each query
     {2, 150, 150, 2, 1, 16, true, false, 40, {}, 4},
     {1, 200, 200, 2, 2, 32, true, false, 64, {}, 100},
     {1, 170, 170, 3, 1, 20, true, false, 33, {}, 170},
@@ -69,7 +69,21 @@ const Case kCases[] = {
     {2, 200, 200, 2, 2, 32, true, false, 70, {}, 0, FarRange::kBehindWindow, 0, 0, Mask::kSymmetricWindow},
     {1, 40, 40, 2, 1, 16, true, false, 90, {}, 0, FarRange::kBehindWindow, 0, 0, Mask::kSymmetricWindow},
     {1, 5, 90, 2, 1, 16, true, false, 12, {}, 0, FarRange::kBehindWindow, 0, 0, Mask::kSymmetricWindow},
-    {1, 90, 90, 4, 2, 16, true, true, 20, {}, 0, FarRange::kBehindWindow, 0, 0, Mask::kSymmetricWindow},  // ALiBi by the distance on either side
+    {1,
+     90,
+     90,
+     4,
+     2,
+     16,
+     true,
+     true,
+     20,
+     {},
+     0,
+     FarRange::kBehindWindow,
+     0,
+     0,
+     Mask::kSymmetricWindow},  // ALiBi by the distance on either side
 };
 
 ref::AttentionSpec spec_of(const Case& c, const std::vector<float>& slopes, const Tensor& documents) {
@@ -101,8 +115,12 @@ template <typename T>
 struct Results {
   std::vector<T> o, lse, dq, dk, dv, dq_far, dk_far;
   Results(const Case& c, const Inputs& in)
-      : o(static_cast<size_t>(in.q.numel())), lse(static_cast<size_t>(c.B * c.H * c.N)), dq(o.size()),
-        dk(static_cast<size_t>(in.k.numel())), dv(dk.size()), dq_far(c.far > 0 ? o.size() : 0),
+      : o(static_cast<size_t>(in.q.numel())),
+        lse(static_cast<size_t>(c.B * c.H * c.N)),
+        dq(o.size()),
+        dk(static_cast<size_t>(in.k.numel())),
+        dv(dk.size()),
+        dq_far(c.far > 0 ? o.size() : 0),
         dk_far(static_cast<size_t>(in.far_k.numel())) {}
 };
 
@@ -114,12 +132,17 @@ struct ReferenceInputs {
   TensorView<const T, 4> values, gradient;
 
   ReferenceInputs(const ref::AttentionSpec& spec, const Case& c, const Inputs& in)
-      : q(test::convert<T>(in.q)), k(test::convert<T>(in.k)), v(test::convert<T>(in.v)), d_o(test::convert<T>(in.d_o)),
-        values(as_view<const T, 4>(v, in.v.shape())), gradient(as_view<const T, 4>(d_o, in.q.shape())) {
+      : q(test::convert<T>(in.q)),
+        k(test::convert<T>(in.k)),
+        v(test::convert<T>(in.v)),
+        d_o(test::convert<T>(in.d_o)),
+        values(as_view<const T, 4>(v, in.v.shape())),
+        gradient(as_view<const T, 4>(d_o, in.q.shape())) {
     parts.push_back({spec, as_view<const T, 4>(q, in.q.shape()), as_view<const T, 4>(k, in.k.shape())});
     if (c.far == 0) return;
     far_q = test::convert<T>(in.far_q), far_k = test::convert<T>(in.far_k);
-    parts.push_back({far_spec_of(c, spec), as_view<const T, 4>(far_q, in.q.shape()), as_view<const T, 4>(far_k, in.far_k.shape())});
+    parts.push_back(
+        {far_spec_of(c, spec), as_view<const T, 4>(far_q, in.q.shape()), as_view<const T, 4>(far_k, in.far_k.shape())});
   }
 };
 
@@ -140,9 +163,11 @@ Results<T> reference(const ref::AttentionSpec& spec, const Case& c, const Inputs
 }
 
 TEST(Attention, ReferenceGradientMatchesComplexStep) {
-  for (const Case& c : {Case{1, 3, 3, 2, 1, 4, true, true}, Case{1, 2, 4, 2, 2, 2, true, false},
-                        Case{2, 6, 7, 2, 1, 4, true, true, 0, {3, 1, 3}}, Case{1, 6, 7, 2, 1, 4, true, true, 2, {}, 5, FarRange::kBehindWindow, 3},
-                        Case{1, 5, 6, 2, 1, 2, true, false, 2, {}, 0, FarRange::kBehindWindow, 0, 0, Mask::kSymmetricWindow}}) {
+  for (const Case& c :
+       {Case{1, 3, 3, 2, 1, 4, true, true}, Case{1, 2, 4, 2, 2, 2, true, false},
+        Case{2, 6, 7, 2, 1, 4, true, true, 0, {3, 1, 3}},
+        Case{1, 6, 7, 2, 1, 4, true, true, 2, {}, 5, FarRange::kBehindWindow, 3},
+        Case{1, 5, 6, 2, 1, 2, true, false, 2, {}, 0, FarRange::kBehindWindow, 0, 0, Mask::kSymmetricWindow}}) {
     const std::vector<float> slopes = alibi_slopes(c.H);
     const Tensor documents = documents_of(c);
     const ref::AttentionSpec spec = spec_of(c, slopes, documents);
@@ -150,23 +175,27 @@ TEST(Attention, ReferenceGradientMatchesComplexStep) {
     const int64_t sizes[] = {qd.product(), kd.product(), kd.product(), c.far > 0 ? qd.product() : 0, fd.product()};
     const auto cut = [&](auto all) {  // q, k, v, far q, far k
       std::vector<decltype(all)> pieces;
-      for (size_t at = 0, i = 0; i < 5; at += static_cast<size_t>(sizes[i++])) pieces.push_back(all.subspan(at, static_cast<size_t>(sizes[i])));
+      for (size_t at = 0, i = 0; i < 5; at += static_cast<size_t>(sizes[i++]))
+        pieces.push_back(all.subspan(at, static_cast<size_t>(sizes[i])));
       return pieces;
     };
     const auto parts = [&]<typename T>(const std::vector<std::span<const T>>& x) {
       std::vector<ref::AttentionKeys<T>> keys{{spec, as_view<const T, 4>(x[0], qd), as_view<const T, 4>(x[1], kd)}};
-      if (c.far > 0) keys.push_back({far_spec_of(c, spec), as_view<const T, 4>(x[3], qd), as_view<const T, 4>(x[4], fd)});
+      if (c.far > 0)
+        keys.push_back({far_spec_of(c, spec), as_view<const T, 4>(x[3], qd), as_view<const T, 4>(x[4], fd)});
       return keys;
     };
     const auto draw = [](int64_t n, uint64_t seed) {
       const std::vector<float> values = test::random_values(n, seed, -2, 2);
       return std::vector<double>(values.begin(), values.end());
     };
-    const std::vector<double> x = draw(std::accumulate(std::begin(sizes), std::end(sizes), int64_t{0}), 21), weight = draw(qd.product(), 22);
+    const std::vector<double> x = draw(std::accumulate(std::begin(sizes), std::end(sizes), int64_t{0}), 21),
+                              weight = draw(qd.product(), 22);
     const auto loss = [&](std::span<const Complex> at) {
       std::vector<Complex> o(weight.size());
       const auto pieces = cut(at);
-      ref::attention_forward<Complex>(parts(pieces), as_view<const Complex, 4>(pieces[2], kd), as_view<Complex, 4>(o, qd), {});
+      ref::attention_forward<Complex>(parts(pieces), as_view<const Complex, 4>(pieces[2], kd),
+                                      as_view<Complex, 4>(o, qd), {});
       Complex sum(0);
       for (size_t i = 0; i < o.size(); ++i) sum += weight[i] * o[i];
       return sum;
@@ -176,8 +205,8 @@ TEST(Attention, ReferenceGradientMatchesComplexStep) {
     const auto g = cut(std::span<double>(actual));
     std::vector<ref::AttentionKeyGrads<double>> grads{{as_view<double, 4>(g[0], qd), as_view<double, 4>(g[1], kd)}};
     if (c.far > 0) grads.push_back({as_view<double, 4>(g[3], qd), as_view<double, 4>(g[4], fd)});
-    ref::attention_backward<double>(parts(at), as_view<const double, 4>(at[2], kd), as_view<const double, 4>(weight, qd), grads,
-                                    as_view<double, 4>(g[2], kd));
+    ref::attention_backward<double>(parts(at), as_view<const double, 4>(at[2], kd),
+                                    as_view<const double, 4>(weight, qd), grads, as_view<double, 4>(g[2], kd));
     test::expect_gradient(actual, test::complex_step_gradient(x, loss), "attention");
   }
 }
@@ -225,8 +254,8 @@ Results<float> naive_bf16(const ref::AttentionSpec& spec, const Case& c, const I
   return r;
 }
 
-// Shares of gradients that are zero by nature: dv of keys that no query sees; dq of queries that see one key in all (whose
-// softmax is constant) or none of a part, and dk of keys that no other query sees.
+// Shares of gradients that are zero by nature: dv of keys that no query sees; dq of queries that see one key in all
+// (whose softmax is constant) or none of a part, and dk of keys that no other query sees.
 struct Blank {
   double dq = 0, dk = 0, dv = 0, dq_far = 0, dk_far = 0;
 };
@@ -254,8 +283,10 @@ Blank blank_of(const ref::AttentionSpec& window, const Case& c) {
     blank.dk += static_cast<double>(std::count(moved[0].begin(), moved[0].end(), 0));
     if (c.far > 0) blank.dk_far += static_cast<double>(std::count(moved[1].begin(), moved[1].begin() + c.far, 0));
   }
-  const auto keys = static_cast<double>(c.B * c.S), queries = static_cast<double>(c.B * c.N), far = static_cast<double>(c.B * c.far);
-  return {blank.dq / queries, blank.dk / keys, blank.dv / keys, blank.dq_far / queries, blank.dk_far / std::max(1.0, far)};
+  const auto keys = static_cast<double>(c.B * c.S), queries = static_cast<double>(c.B * c.N),
+             far = static_cast<double>(c.B * c.far);
+  return {blank.dq / queries, blank.dk / keys, blank.dv / keys, blank.dq_far / queries,
+          blank.dk_far / std::max(1.0, far)};
 }
 
 template <typename T>
@@ -270,10 +301,12 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
     return test::tensor_of<T>(dims, test::random_values(dims.product(), seed, -limit, limit));
   };
   const Dims fd{c.B, c.far, c.G, c.D};
-  Inputs in{.q = make(qd, 1, 3), .k = make(kd, 2, 2), .v = make(kd, 3, 1), .d_o = make(qd, 4, 1), .far_q = {}, .far_k = {}};
+  Inputs in{
+      .q = make(qd, 1, 3), .k = make(kd, 2, 2), .v = make(kd, 3, 1), .d_o = make(qd, 4, 1), .far_q = {}, .far_k = {}};
   if (c.far > 0) in.far_q = make(qd, 5, 3), in.far_k = make(fd, 6, 2);
   const auto& [q, k, v, d_o, far_q, far_k] = in;
-  const FarKeys far{.q = far_q, .k = far_k, .range = c.far_range, .most_distance = c.most_distance, .most_position = c.most_position};
+  const FarKeys far{
+      .q = far_q, .k = far_k, .range = c.far_range, .most_distance = c.most_distance, .most_position = c.most_position};
   const Tensor documents = documents_of(c);
   const ref::AttentionSpec spec = spec_of(c, slope_values, documents);
   const Results<double> expected = reference<double>(spec, c, in);
@@ -296,8 +329,9 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
       context.force_impl("attention", impl);
       Tensor o(qd, stored), lse({c.B, c.H, c.N}), dq(qd, stored), dk(kd, stored), dv(kd, stored), dq_far, dk_far;
       if (c.far > 0) dq_far = Tensor(qd, stored), dk_far = Tensor(fd, stored);
-      attention_forward(context, options_of(c),
-                        {.q = q, .k = k, .v = v, .slopes = slope_ref, .document_start = documents, .far = far, .o = o, .lse = lse});
+      attention_forward(
+          context, options_of(c),
+          {.q = q, .k = k, .v = v, .slopes = slope_ref, .document_start = documents, .far = far, .o = o, .lse = lse});
       attention_backward(context, options_of(c),
                          {.q = q,
                           .k = k,
@@ -471,7 +505,8 @@ TEST(Attention, AForcedImplementationThatCannotRunHereIsAnError) {
     if (runs_here("attention", "avx512_bf16"))
       EXPECT_NO_THROW(run());
     else
-      EXPECT_THAT(run, testing::ThrowsMessage<Error>(testing::HasSubstr("\"avx512_bf16\" forced for op \"attention\" cannot run here")));
+      EXPECT_THAT(run, testing::ThrowsMessage<Error>(
+                           testing::HasSubstr("\"avx512_bf16\" forced for op \"attention\" cannot run here")));
   });
 }
 

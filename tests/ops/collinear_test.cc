@@ -19,8 +19,8 @@ using test::Complex;
 struct Shape {
   int64_t B, N, H, G, D, R;
 };
-const Shape kShapes[] = {{1, 1, 1, 1, 2, 2},  {2, 5, 4, 2, 8, 8},     {1, 7, 3, 1, 48, 16}, {1, 3, 2, 2, 80, 80},
-                         {2, 65, 2, 1, 64, 64}, {1, 4, 2, 2, 34, 6}};
+const Shape kShapes[] = {{1, 1, 1, 1, 2, 2},   {2, 5, 4, 2, 8, 8},    {1, 7, 3, 1, 48, 16},
+                         {1, 3, 2, 2, 80, 80}, {2, 65, 2, 1, 64, 64}, {1, 4, 2, 2, 34, 6}};
 const Collinear kKinds[] = {Collinear::kSlack, Collinear::kStrict, Collinear::kTied};
 
 // The reference over whole tensors, in any scalar.
@@ -150,8 +150,7 @@ void run_case(const Shape& s, Collinear kind, int64_t width) {
   const auto naive = expected_outputs<float>(s, kind, angles, q, t, gq, gk);
   const auto check = [&](Context& context) {
     Tensor q_eff(qd, kType), k_eff(kd, kType), dq(qd, kType), dt(td, kType);
-    collinear_forward(context, {.kind = kind},
-                      {.rows = angles.rows(), .q = q, .t = t, .q_eff = q_eff, .k_eff = k_eff});
+    collinear_forward(context, {.kind = kind}, {.rows = angles.rows(), .q = q, .t = t, .q_eff = q_eff, .k_eff = k_eff});
     collinear_backward(context, {.kind = kind},
                        {.rows = angles.rows(), .q = q, .t = t, .dq_eff = gq, .dk_eff = gk, .dq = dq, .dt = dt});
     const test::ErrorRule rule{.terms = 4, .stored = kType},
@@ -162,10 +161,12 @@ void run_case(const Shape& s, Collinear kind, int64_t width) {
     test::expect_close(test::float_values(dt), expected.dt, naive.dt, folded, "dt " + td.text());
 
     // In two steps by way of dtbar, which adds up: twice a half of dk_eff.
-    Tensor dtbar({s.B, s.N, s.G, s.D / 2}), dt_later(td, kType), gk_half = test::tensor_of<float>(kd, test::float_values(gk));
+    Tensor dtbar({s.B, s.N, s.G, s.D / 2}), dt_later(td, kType),
+        gk_half = test::tensor_of<float>(kd, test::float_values(gk));
     for (float& g : gk_half.values<float>()) g *= 0.5f;
     std::ranges::fill(dtbar.values<float>(), 0.0f);
-    for (int i = 0; i < 2; ++i) collinear_key_backward(context, {.kind = kind}, {.rows = angles.rows(), .dk_eff = gk_half, .dtbar = dtbar});
+    for (int i = 0; i < 2; ++i)
+      collinear_key_backward(context, {.kind = kind}, {.rows = angles.rows(), .dk_eff = gk_half, .dtbar = dtbar});
     collinear_fold_backward(context, {.kind = kind}, {.R = s.R, .t = t, .dtbar = dtbar, .dt = dt_later});
     test::expect_close(test::float_values(dt_later), expected.dt, naive.dt, folded, "dt by way of dtbar " + td.text());
 
@@ -327,7 +328,9 @@ TEST(Collinear, FoldedTGivesTheSameKeys) {
     const CollinearOptions options{.fold = fold};
     const int64_t R = fold == Fold::kOfficial ? 12 : 4;
     Tensor half(half_dims), q_eff(dims), k_eff(dims), k_half(dims), dq(dims), dt(dims), dt_half(half_dims);
-    const auto member = [&](const Tensor& x, int64_t head, int64_t d) { return x.values<float>()[static_cast<size_t>(head * 12 + d)]; };
+    const auto member = [&](const Tensor& x, int64_t head, int64_t d) {
+      return x.values<float>()[static_cast<size_t>(head * 12 + d)];
+    };
     for (int64_t head = 0; head < 6; ++head)
       for (int64_t j = 0; j < 6; ++j) {
         const ref::Pair p = ref::collinear_pair(j, R, 12);
@@ -337,11 +340,14 @@ TEST(Collinear, FoldedTGivesTheSameKeys) {
     collinear_forward(context, options, {.rows = angles.rows(), .q = q, .t = t, .q_eff = q_eff, .k_eff = k_eff});
     collinear_forward(context, options, {.rows = angles.rows(), .q = q, .t = half, .q_eff = q_eff, .k_eff = k_half});
     EXPECT_EQ(test::float_values(k_half), test::float_values(k_eff));
-    collinear_backward(context, options, {.rows = angles.rows(), .q = q, .t = t, .dq_eff = gq, .dk_eff = gk, .dq = dq, .dt = dt});
-    collinear_backward(context, options, {.rows = angles.rows(), .q = q, .t = half, .dq_eff = gq, .dk_eff = gk, .dq = dq, .dt = dt_half});
+    collinear_backward(context, options,
+                       {.rows = angles.rows(), .q = q, .t = t, .dq_eff = gq, .dk_eff = gk, .dq = dq, .dt = dt});
+    collinear_backward(context, options,
+                       {.rows = angles.rows(), .q = q, .t = half, .dq_eff = gq, .dk_eff = gk, .dq = dq, .dt = dt_half});
     for (int64_t head = 0; head < 6; ++head)
       for (int64_t j = 0; j < 6; ++j)
-        EXPECT_EQ(dt_half.values<float>()[static_cast<size_t>(head * 6 + j)], 2 * member(dt, head, ref::collinear_pair(j, R, 12).a));
+        EXPECT_EQ(dt_half.values<float>()[static_cast<size_t>(head * 6 + j)],
+                  2 * member(dt, head, ref::collinear_pair(j, R, 12).a));
   }
 }
 
@@ -355,12 +361,12 @@ TEST(Collinear, BadShapesAreNamed) {
       testing::ThrowsMessage<Error>(testing::HasSubstr("[collinear] t has type BF16; expected F32")));
   EXPECT_THAT(
       [&] {
-        collinear_forward(context, {},
-                          {.rows = angles.rows(), .q = half, .t = half, .q_eff = out, .k_eff = half});
+        collinear_forward(context, {}, {.rows = angles.rows(), .q = half, .t = half, .q_eff = out, .k_eff = half});
       },
       testing::ThrowsMessage<Error>(testing::HasSubstr("[collinear] q_eff has type F32; expected BF16")));
-  EXPECT_THAT([&] { collinear_forward(context, {}, {.rows = angles.rows(), .q = q, .t = t, .q_eff = out, .k_eff = t}); },
-              testing::ThrowsMessage<Error>(testing::HasSubstr("t has shape [1, 4, 1, 6]; expected [1, 4, 1, 8]")));
+  EXPECT_THAT(
+      [&] { collinear_forward(context, {}, {.rows = angles.rows(), .q = q, .t = t, .q_eff = out, .k_eff = t}); },
+      testing::ThrowsMessage<Error>(testing::HasSubstr("t has shape [1, 4, 1, 6]; expected [1, 4, 1, 8]")));
 }
 
 }  // namespace

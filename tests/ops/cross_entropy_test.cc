@@ -29,8 +29,7 @@ struct Expected {
       : nll(static_cast<size_t>(M)), lse(nll), dlogits(logits.size()) {
     const auto x = as<T>(logits);
     ref::cross_entropy_forward<T>(M, V, x.data(), targets.data(), nll.data(), lse.data());
-    ref::cross_entropy_backward<T>(M, V, x.data(), targets.data(), lse.data(), static_cast<T>(kScale),
-                                   dlogits.data());
+    ref::cross_entropy_backward<T>(M, V, x.data(), targets.data(), lse.data(), static_cast<T>(kScale), dlogits.data());
   }
 };
 
@@ -41,13 +40,10 @@ void run_case(Context& context, int64_t M, int64_t V, double span) {
   const Expected<float> naive(M, V, logits, target_values);
   const Tensor targets = to_device(context, int_tensor(target_values));
   Guarded x(context, M, V, logits), nll(context, 1, M), lse(context, 1, M), dlogits(context, M, V);
-  ops::cross_entropy_forward(
-      context, {.logits = x.ref(), .targets = targets, .nll = nll.vector(), .lse = lse.vector()});
-  ops::cross_entropy_backward(context, {.logits = x.ref(),
-                                        .targets = targets,
-                                        .lse = lse.vector(),
-                                        .scale = kScale,
-                                        .dlogits = dlogits.ref()});
+  ops::cross_entropy_forward(context,
+                             {.logits = x.ref(), .targets = targets, .nll = nll.vector(), .lse = lse.vector()});
+  ops::cross_entropy_backward(
+      context, {.logits = x.ref(), .targets = targets, .lse = lse.vector(), .scale = kScale, .dlogits = dlogits.ref()});
   const ErrorRule rule{.terms = static_cast<double>(V), .zero_share = V == 1 ? 1.0 : 0.5};
   expect_close(nll.values(), want.nll, naive.nll, rule, "nll");
   expect_close(lse.values(), want.lse, naive.lse, rule, "lse");
@@ -55,14 +51,12 @@ void run_case(Context& context, int64_t M, int64_t V, double span) {
   for (Guarded* out : {&nll, &lse, &dlogits}) out->expect_intact("cross_entropy");
   const auto apart = dlogits.values();
   ops::cross_entropy_backward(
-      context,
-      {.logits = x.ref(), .targets = targets, .lse = lse.vector(), .scale = kScale, .dlogits = x.ref()});
+      context, {.logits = x.ref(), .targets = targets, .lse = lse.vector(), .scale = kScale, .dlogits = x.ref()});
   EXPECT_EQ(x.values(), apart) << "in place";
 }
 
 TEST(CrossEntropy, ValuesAndGradientsOnEveryTarget) {
-  for (const auto& [M, V] :
-       std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {3, 2}, {6, 17}, {7, 256}, {33, 1031}})
+  for (const auto& [M, V] : std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {3, 2}, {6, 17}, {7, 256}, {33, 1031}})
     for (double span : {3.0, 60.0}) {
       SCOPED_TRACE(fmt::format("M={} V={} span={}", M, V, span));
       for_each_way({"cross_entropy"}, [&, m = M, v = V](Context& context) { run_case(context, m, v, span); });
@@ -121,8 +115,7 @@ void run_lm(Context& context, int64_t M, int64_t V, int64_t C, int64_t chunk_row
   GuardedOf<X> x(context, M, C, x_values), w(context, V, C, w_values);
   Guarded nll(context, 1, M), nll_only(context, 1, M), dw(context, V, C, dw0);
   GuardedOf<DX> dx(context, M, C), dx_only(context, M, C);
-  const ops::LmLoss loss{
-      .x = x.ref(), .w = w.ref(), .targets = targets, .nll = nll.vector(), .chunk_rows = chunk_rows};
+  const ops::LmLoss loss{.x = x.ref(), .w = w.ref(), .targets = targets, .nll = nll.vector(), .chunk_rows = chunk_rows};
   ops::lm_loss_forward_backward(context, loss, {.scale = kScale, .dx = dx.ref(), .dw = dw.ref()});
   ops::LmLoss loss_only = loss;
   loss_only.nll = nll_only.vector();
@@ -151,7 +144,8 @@ TEST(LmLoss, ValuesAndGradientsOnEveryTarget) {
   for (const auto& s :
        std::vector<Shape>{{1, 2, 1, 0}, {7, 33, 5, 3}, {23, 131, 17, 23}, {40, 67, 33, 0}, {40, 67, 33, 1}}) {
     SCOPED_TRACE(fmt::format("M={} V={} C={} chunk={}", s.M, s.V, s.C, s.chunk_rows));
-    for_each_way({"cross_entropy", "linear"}, [&](Context& context) { run_lm_types(context, s.M, s.V, s.C, s.chunk_rows); });
+    for_each_way({"cross_entropy", "linear"},
+                 [&](Context& context) { run_lm_types(context, s.M, s.V, s.C, s.chunk_rows); });
   }
 }
 
@@ -160,16 +154,14 @@ TEST(LmLoss, IgnoredRowsHaveNoLossAndNoGradient) {
   Context context;
   Tensor x = random_tensor({M, C}, 1), w = random_tensor({V, C}, 2), nll({M}), dx({M, C}), dw({V, C});
   const Tensor targets = int_tensor({4, ops::kIgnoreTarget, 5});
-  ops::lm_loss_forward_backward(context, {.x = x, .w = w, .targets = targets, .nll = nll},
-                                {.dx = dx, .dw = dw});
+  ops::lm_loss_forward_backward(context, {.x = x, .w = w, .targets = targets, .nll = nll}, {.dx = dx, .dw = dw});
   EXPECT_EQ(nll.values<float>()[1], 0.0f);
   EXPECT_GT(nll.values<float>()[0], 0.0f);
   for (int64_t c = 0; c < C; ++c) EXPECT_EQ(dx.values<float>()[static_cast<size_t>(C + c)], 0.0f);
   // A change of the ignored row changes nothing in dw.
   Tensor dw_other({V, C});
   for (int64_t c = 0; c < C; ++c) x.values<float>()[static_cast<size_t>(C + c)] += 1.0f;
-  ops::lm_loss_forward_backward(context, {.x = x, .w = w, .targets = targets, .nll = nll},
-                                {.dx = dx, .dw = dw_other});
+  ops::lm_loss_forward_backward(context, {.x = x, .w = w, .targets = targets, .nll = nll}, {.dx = dx, .dw = dw_other});
   EXPECT_EQ(convert<float>(dw), convert<float>(dw_other));
 }
 
@@ -182,8 +174,7 @@ void expect_lm_same_bits() {
       [&] {
         Context context;
         Tensor nll({M}), dx({M, C}, DTypeOf<T>::value), dw({V, C});
-        ops::lm_loss_forward_backward(context,
-                                      {.x = x, .w = w, .targets = targets, .nll = nll, .chunk_rows = 70},
+        ops::lm_loss_forward_backward(context, {.x = x, .w = w, .targets = targets, .nll = nll, .chunk_rows = 70},
                                       {.dx = dx, .dw = dw});
         std::vector<float> all;
         for (const Tensor* t : {&nll, &dx, &dw}) {
@@ -218,18 +209,13 @@ TEST(CrossEntropy, Errors) {
   Tensor logits({3, 50}), nll({3}), lse({2}), x({3, 4}), w({50, 5}), w4({50, 4});
   const Tensor good = int_tensor({0, -1, 49}), high = int_tensor({0, 50, 0}), low = int_tensor({0, 1, -2});
   const auto forward = [&](TensorRef targets) {
-    return [&, targets] {
-      ops::cross_entropy_forward(context, {.logits = logits, .targets = targets, .nll = nll});
-    };
+    return [&, targets] { ops::cross_entropy_forward(context, {.logits = logits, .targets = targets, .nll = nll}); };
   };
   expect_error(forward(high), "[cross_entropy] targets[1] = 50 is not in 0..49 and not -1");
   expect_error(forward(low), "[cross_entropy] targets[2] = -2 is not in 0..49 and not -1");
   expect_error(forward(nll), "[cross_entropy] targets has type F32; expected I32");
   expect_error(
-      [&] {
-        ops::cross_entropy_backward(context,
-                                    {.logits = logits, .targets = good, .lse = lse, .dlogits = logits});
-      },
+      [&] { ops::cross_entropy_backward(context, {.logits = logits, .targets = good, .lse = lse, .dlogits = logits}); },
       "[cross_entropy] lse has shape [2]; expected [3]");
   expect_error([&] { ops::lm_loss_forward(context, {.x = x, .w = w, .targets = good, .nll = nll}); },
                "[lm_loss] x [3, 4] and w [50, 5]: C differs (4 and 5)");
@@ -245,15 +231,10 @@ TEST(CrossEntropy, Errors) {
       },
       "[lm_loss] dw has type BF16; expected F32");
   expect_error(
-      [&] {
-        ops::lm_loss_forward_backward(context, {.x = x, .w = w4, .targets = good, .nll = nll}, {.dx = half});
-      },
+      [&] { ops::lm_loss_forward_backward(context, {.x = x, .w = w4, .targets = good, .nll = nll}, {.dx = half}); },
       "[lm_loss] dx has type BF16; expected F32");
-  expect_error(
-      [&] {
-        ops::lm_loss_forward(context, {.x = x, .w = w4, .targets = good, .nll = nll, .chunk_rows = -1});
-      },
-      "[lm_loss] chunk_rows = -1 must not be negative");
+  expect_error([&] { ops::lm_loss_forward(context, {.x = x, .w = w4, .targets = good, .nll = nll, .chunk_rows = -1}); },
+               "[lm_loss] chunk_rows = -1 must not be negative");
 }
 
 }  // namespace

@@ -68,7 +68,8 @@ const Case kCases[] = {
     {1, 100, 100, 2, 1, 8, 0, {}, true, DecodeScore::kDot, 30},           // prefill,
     {1, 2, 2100, 2, 2, 10, 10, kSlack, false, DecodeScore::kSlack, 257},  // ranges that see nothing
     {1, 3, 90, 2, 2, 6, 6, kRope, false, DecodeScore::kRope, 500},        // wider than the cache
-    {1, 1, 700, 4, 2, 16, 16, kSlack, false, DecodeScore::kSlack, 40, {3, 3, 1, 1}},  // dilated: pages behind, others whole,
+    {1, 1, 700, 4, 2, 16, 16, kSlack, false, DecodeScore::kSlack, 40, {3, 3, 1, 1}},  // dilated: pages behind, others
+                                                                                      // whole,
     {2, 9, 333, 2, 2, 18, 10, kRope, false, DecodeScore::kRope, 30, {2, 7}},          // heads of different kinds,
     {1, 70, 600, 2, 1, 8, 0, {}, true, DecodeScore::kDot, 25, {5, 5}},                // ALiBi, several rows
 };
@@ -81,7 +82,8 @@ const KvType kTypes[] = {KvType::kF32, KvType::kBF16, KvType::kInt8};
 
 Rotation rotation_of(int64_t R) {
   Rotation r;
-  for (double j = 0; j < static_cast<double>(R) / 2; ++j) r.frequencies.push_back(std::pow(10000.0, -2 * j / static_cast<double>(R)));
+  for (double j = 0; j < static_cast<double>(R) / 2; ++j)
+    r.frequencies.push_back(std::pow(10000.0, -2 * j / static_cast<double>(R)));
   return r;
 }
 
@@ -93,8 +95,13 @@ struct Decoding {
   KeyAngles angles;
 
   Decoding(const Case& c_, KvType type, uint64_t seed = 1)
-      : c(c_), pages(layout(c_, type), 1), q(test::random_tensor({c.B, c.N, c.H, c.D}, seed, -2, 2)),
-        keys({c.B, c.S, c.G, pages.layout().W}), values({c.B, c.S, c.G, c.D}), slopes({c.H}), cos({1, c.S, c.R / 2}),
+      : c(c_),
+        pages(layout(c_, type), 1),
+        q(test::random_tensor({c.B, c.N, c.H, c.D}, seed, -2, 2)),
+        keys({c.B, c.S, c.G, pages.layout().W}),
+        values({c.B, c.S, c.G, c.D}),
+        slopes({c.H}),
+        cos({1, c.S, c.R / 2}),
         sin({1, c.S, c.R / 2}) {
     const bool folded = c.options.score == Score::kCollinear;
     Tensor k = test::random_tensor(keys.shape(), seed + 1, -2, 2), v = test::random_tensor(values.shape(), seed + 2);
@@ -117,8 +124,12 @@ struct Decoding {
   }
   static KvLayout layout(const Case& c, KvType type) {
     const bool folded = c.options.score == Score::kCollinear;
-    return {.type = type, .key_sign = folded ? KeySign::kNonNegative : KeySign::kSigned, .B = c.B, .G = c.G,
-            .W = folded ? c.D / 2 : c.D, .D = c.D};
+    return {.type = type,
+            .key_sign = folded ? KeySign::kNonNegative : KeySign::kSigned,
+            .B = c.B,
+            .G = c.G,
+            .W = folded ? c.D / 2 : c.D,
+            .D = c.D};
   }
   RopeRows key_rows() const { return c.R == 0 ? RopeRows{} : RopeRows{cos, sin}; }
   RopeRows query_rows() const {
@@ -126,8 +137,12 @@ struct Decoding {
     return {cos.ref().narrow(1, c.S - c.N, c.N), sin.ref().narrow(1, c.S - c.N, c.N)};
   }
   DecodeAttention args(MutTensorRef o) const {
-    return {.q = q, .rows = query_rows(), .angles = c.R > 0 ? &angles : nullptr, .cache = pages.view(0, c.S),
-            .slopes = c.alibi ? slopes.ref() : TensorRef(), .o = o};
+    return {.q = q,
+            .rows = query_rows(),
+            .angles = c.R > 0 ? &angles : nullptr,
+            .cache = pages.view(0, c.S),
+            .slopes = c.alibi ? slopes.ref() : TensorRef(),
+            .o = o};
   }
   // In double with exact angles; in float with the rounded cos and sin of a table.
   template <typename T>
@@ -137,8 +152,11 @@ struct Decoding {
     const std::vector<double> f = rotation_of(c.R).frequencies;
     const auto angle = [&](int64_t s, int64_t j) { return static_cast<double>(s) * f[static_cast<size_t>(j)]; };
     ref::decode_attention<T>(
-        {.scale = 1.0 / std::sqrt(static_cast<float>(c.D)), .window = c.window, .query_start = c.S - c.N,
-         .dilation = c.dilation.empty() ? nullptr : c.dilation.data(), .slopes = c.alibi ? slopes.values<float>().data() : nullptr},
+        {.scale = 1.0 / std::sqrt(static_cast<float>(c.D)),
+         .window = c.window,
+         .query_start = c.S - c.N,
+         .dilation = c.dilation.empty() ? nullptr : c.dilation.data(),
+         .slopes = c.alibi ? slopes.values<float>().data() : nullptr},
         c.ref_score, c.R, [&](int64_t, int64_t s, int64_t j) { return static_cast<T>(std::cos(angle(s, j))); },
         [&](int64_t, int64_t s, int64_t j) { return static_cast<T>(std::sin(angle(s, j))); },
         as_view<const T, 4>(qx, q.shape()), as_view<const T, 4>(kx, keys.shape()),
@@ -189,7 +207,18 @@ TEST(DecodeAttention, MatchesTheReferenceOnEveryTarget) {
 TEST(DecodeAttention, TokensThatAllQueriesSee) {
   constexpr int64_t kFar = 5;
   for (const bool alibi : {false, true}) {
-    Case c{2, 4, 300, 4, 2, 16, alibi ? 0 : 8, alibi ? DecodeAttentionOptions{} : kRope, alibi, alibi ? DecodeScore::kDot : DecodeScore::kRope, 9, {40, 40, 1, 1}};
+    Case c{2,
+           4,
+           300,
+           4,
+           2,
+           16,
+           alibi ? 0 : 8,
+           alibi ? DecodeAttentionOptions{} : kRope,
+           alibi,
+           alibi ? DecodeScore::kDot : DecodeScore::kRope,
+           9,
+           {40, 40, 1, 1}};
     const Decoding s(c, KvType::kF32);
     const auto reference = [&](auto zero) {
       using T = decltype(zero);
@@ -197,18 +226,29 @@ TEST(DecodeAttention, TokensThatAllQueriesSee) {
       std::vector<T> o(qx.size());
       const std::vector<double> f = rotation_of(c.R).frequencies;
       const auto angle = [&](auto of, int64_t first) {
-        return [&f, of, first](int64_t, int64_t n, int64_t j) { return T(of(static_cast<double>(first + n) * f[static_cast<size_t>(j)])); };
+        return [&f, of, first](int64_t, int64_t n, int64_t j) {
+          return T(of(static_cast<double>(first + n) * f[static_cast<size_t>(j)]));
+        };
       };
       const auto cosine = [](double x) { return std::cos(x); };
       const auto sine = [](double x) { return std::sin(x); };
-      ref::DecodeSide<T> near{.spec = {.scale = 1.0 / std::sqrt(static_cast<float>(c.D)), .window = c.window, .query_start = c.S - c.N,
-                                       .dilation = c.dilation.data(), .first = kFar, .slopes = c.alibi ? s.slopes.template values<float>().data() : nullptr},
-                              .tokens = c.S, .query_cos = angle(cosine, c.S - c.N), .query_sin = angle(sine, c.S - c.N), .key_cos = angle(cosine, 0), .key_sin = angle(sine, 0)};
+      ref::DecodeSide<T> near{.spec = {.scale = 1.0 / std::sqrt(static_cast<float>(c.D)),
+                                       .window = c.window,
+                                       .query_start = c.S - c.N,
+                                       .dilation = c.dilation.data(),
+                                       .first = kFar,
+                                       .slopes = c.alibi ? s.slopes.template values<float>().data() : nullptr},
+                              .tokens = c.S,
+                              .query_cos = angle(cosine, c.S - c.N),
+                              .query_sin = angle(sine, c.S - c.N),
+                              .key_cos = angle(cosine, 0),
+                              .key_sin = angle(sine, 0)};
       ref::DecodeSide<T> far = near;
       far.tokens = kFar, far.spec.window = 0, far.spec.dilation = nullptr, far.spec.first = 0, far.spec.causal = false;
       const ref::DecodeSide<T> sides[] = {near, far};
-      ref::decode_attention<T>(sides, c.ref_score, c.R, as_view<const T, 4>(qx, s.q.shape()), as_view<const T, 4>(kx, s.keys.shape()),
-                               as_view<const T, 4>(vx, s.values.shape()), as_view<T, 4>(o, s.q.shape()), {});
+      ref::decode_attention<T>(sides, c.ref_score, c.R, as_view<const T, 4>(qx, s.q.shape()),
+                               as_view<const T, 4>(kx, s.keys.shape()), as_view<const T, 4>(vx, s.values.shape()),
+                               as_view<T, 4>(o, s.q.shape()), {});
       return o;
     };
     double lse = 0;
@@ -218,7 +258,8 @@ TEST(DecodeAttention, TokensThatAllQueriesSee) {
       cx.force_impl("decode_attention", impl);
       Tensor o(s.q.shape());
       DecodeAttention args = s.args(o);
-      args.far = {.tokens = kFar, .range = FarRange::kAll, .rows = s.query_rows(), .angles = c.R > 0 ? &s.angles : nullptr};
+      args.far = {
+          .tokens = kFar, .range = FarRange::kAll, .rows = s.query_rows(), .angles = c.R > 0 ? &s.angles : nullptr};
       decode_attention(cx, c.all_options(), args);
       test::expect_close(o.values<float>(), reference(0.0), reference(0.0f), s.rule(lse), impl);
     }
@@ -243,11 +284,12 @@ TEST(DecodeAttention, AnyPositionsPerBatchRow) {
     using T = decltype(zero);
     const auto qx = test::convert<T>(s.q), kx = test::convert<T>(s.keys), vx = test::convert<T>(s.values);
     std::vector<T> o(qx.size());
-    ref::decode_attention<T>({.scale = 1.0 / std::sqrt(static_cast<float>(c.D)), .query_start = c.S - c.N},
-                             c.ref_score, c.R, [&](int64_t b, int64_t n, int64_t j) { return T(at(cos, b, n, j)); },
-                             [&](int64_t b, int64_t n, int64_t j) { return T(at(sin, b, n, j)); },
-                             as_view<const T, 4>(qx, s.q.shape()), as_view<const T, 4>(kx, s.keys.shape()),
-                             as_view<const T, 4>(vx, s.values.shape()), as_view<T, 4>(o, s.q.shape()), {});
+    ref::decode_attention<T>(
+        {.scale = 1.0 / std::sqrt(static_cast<float>(c.D)), .query_start = c.S - c.N}, c.ref_score, c.R,
+        [&](int64_t b, int64_t n, int64_t j) { return T(at(cos, b, n, j)); },
+        [&](int64_t b, int64_t n, int64_t j) { return T(at(sin, b, n, j)); }, as_view<const T, 4>(qx, s.q.shape()),
+        as_view<const T, 4>(kx, s.keys.shape()), as_view<const T, 4>(vx, s.values.shape()),
+        as_view<T, 4>(o, s.q.shape()), {});
     return o;
   };
   Tensor o(s.q.shape());
@@ -415,7 +457,8 @@ TEST(DecodeAttention, MisuseIsNamed) {
     return options;
   };
   test::expect_error(with([](DecodeAttention&) {}, dilated(short_list, 3)), "2 dilations; expected 4");
-  test::expect_error(with([](DecodeAttention&) {}, dilated(split, 3)), "dilation[1]=1 must be at least 1, and that of all heads with its key/value head");
+  test::expect_error(with([](DecodeAttention&) {}, dilated(split, 3)),
+                     "dilation[1]=1 must be at least 1, and that of all heads with its key/value head");
   test::expect_error(with([](DecodeAttention&) {}, dilated(twos, 0)), "dilation[0]=2 needs a window");
   KeyAngles small;
   small.build(rotation_of(4), 10);

@@ -1,5 +1,5 @@
-// Ops and devices: operands and contexts on a device without kernels are refused by name, before anything is touched; and the tests' own
-// guarded tensors work on a device as they do on the host.
+// Ops and devices: operands and contexts on a device without kernels are refused by name, before anything is touched;
+// and the tests' own guarded tensors work on a device as they do on the host.
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest-spi.h>
 
@@ -25,24 +25,44 @@ TEST(DeviceOps, OperandsMustLieWhereTheOpRuns) {
   Context cpu;
   const Tensor x({4, 8}), w({8}), there({4, 8}, DType::kF32, &gpu);
   Tensor y({4, 8}), y_there({4, 8}, DType::kF32, &gpu);
-  expect_error([&] { ops::norm_forward(cpu, {.x = there, .w = w, .y = y}); }, "[norm] x [4, 8] lies on cuda:0; expected cpu");
-  expect_error([&] { ops::norm_forward(cpu, {.x = x, .w = w, .y = y_there}); }, "[norm] y [4, 8] lies on cuda:0; expected cpu");
+  expect_error([&] { ops::norm_forward(cpu, {.x = there, .w = w, .y = y}); },
+               "[norm] x [4, 8] lies on cuda:0; expected cpu");
+  expect_error([&] { ops::norm_forward(cpu, {.x = x, .w = w, .y = y_there}); },
+               "[norm] y [4, 8] lies on cuda:0; expected cpu");
   const Tensor matrix({8, 8}, DType::kF32, &gpu);
-  expect_error([&] { ops::linear_forward(cpu, {.x = x, .w = matrix, .y = y}); }, "[linear] w [8, 8] lies on cuda:0; expected cpu");
+  expect_error([&] { ops::linear_forward(cpu, {.x = x, .w = matrix, .y = y}); },
+               "[linear] w [8, 8] lies on cuda:0; expected cpu");
   const Tensor q({1, 4, 2, 8}), k_there({1, 4, 2, 8}, DType::kF32, &gpu);
   Tensor o({1, 4, 2, 8}), k_there_out({1, 4, 2, 8}, DType::kF32, &gpu);
-  expect_error([&] { ops::attention_forward(cpu, {.scale = 1.0f}, {.q = q, .k = k_there, .v = q, .o = o}); }, "lies on cuda:0; expected cpu");
-  expect_error([&] { ops::zero_heads(cpu, Tensor({1, 4, 2, 8}, DType::kF32, &gpu)); }, "[heads] t [1, 4, 2, 8] lies on cuda:0; expected cpu");
+  expect_error([&] { ops::attention_forward(cpu, {.scale = 1.0f}, {.q = q, .k = k_there, .v = q, .o = o}); },
+               "lies on cuda:0; expected cpu");
+  expect_error(
+      [&] {
+        ops::zero_heads(cpu, Tensor({1, 4, 2, 8}, DType::kF32, &gpu));
+      },
+      "[heads] t [1, 4, 2, 8] lies on cuda:0; expected cpu");
   expect_error([&] { ops::add_heads(cpu, q, k_there_out); }, "[heads] to [1, 4, 2, 8] lies on cuda:0; expected cpu");
   expect_error([&] { ops::copy_heads(cpu, k_there, o); }, "[heads] from [1, 4, 2, 8] lies on cuda:0; expected cpu");
   const Tensor slopes({2}, DType::kF32, &gpu), documents({1, 4}, DType::kI32, &gpu);
-  expect_error([&] { ops::attention_forward(cpu, {.scale = 1.0f}, {.q = q, .k = q, .v = q, .slopes = slopes, .o = o}); },
-               "[attention] slopes [2] lies on cuda:0; expected cpu");
-  expect_error([&] { ops::attention_forward(cpu, {.scale = 1.0f}, {.q = q, .k = q, .v = q, .document_start = documents, .o = o}); },
-               "[attention] document_start [1, 4] lies on cuda:0; expected cpu");
+  expect_error(
+      [&] { ops::attention_forward(cpu, {.scale = 1.0f}, {.q = q, .k = q, .v = q, .slopes = slopes, .o = o}); },
+      "[attention] slopes [2] lies on cuda:0; expected cpu");
+  expect_error(
+      [&] {
+        ops::attention_forward(cpu, {.scale = 1.0f}, {.q = q, .k = q, .v = q, .document_start = documents, .o = o});
+      },
+      "[attention] document_start [1, 4] lies on cuda:0; expected cpu");
   const Tensor angles({1, 4, 4}, DType::kF32, &gpu), near({1, 4, 4});
-  expect_error([&] { ops::rope_forward(cpu, {.rows = {angles, near}, .x = q, .y = o}); }, "[rope] cos [1, 4, 4] lies on cuda:0; expected cpu");
-  expect_error([&] { ops::rope_forward(cpu, {.rows = {near, angles}, .x = q, .y = o}); }, "[rope] sin [1, 4, 4] lies on cuda:0; expected cpu");
+  expect_error(
+      [&] {
+        ops::rope_forward(cpu, {.rows = {angles, near}, .x = q, .y = o});
+      },
+      "[rope] cos [1, 4, 4] lies on cuda:0; expected cpu");
+  expect_error(
+      [&] {
+        ops::rope_forward(cpu, {.rows = {near, angles}, .x = q, .y = o});
+      },
+      "[rope] sin [1, 4, 4] lies on cuda:0; expected cpu");
 }
 
 // A Context of a device refuses what lies on the host.
@@ -51,7 +71,8 @@ TEST(DeviceOps, AndTheOtherWayRound) {
   Context cx(&gpu);
   const Tensor x({4, 8}), w({8});
   Tensor y({4, 8});
-  expect_error([&] { ops::norm_forward(cx, {.x = x, .w = w, .y = y}); }, "[norm] x [4, 8] lies on cpu; expected cuda:0");
+  expect_error([&] { ops::norm_forward(cx, {.x = x, .w = w, .y = y}); },
+               "[norm] x [4, 8] lies on cpu; expected cuda:0");
 }
 
 // A forced row that does not take a call leaves it to the first row that does.
@@ -68,17 +89,20 @@ TEST(OpTables, EveryOpHasARowForTheCpuAndAtMostOneOfAName) {
     EXPECT_FALSE(names.empty()) << op.op;
     std::ranges::sort(names);
     EXPECT_EQ(std::ranges::adjacent_find(names), names.end()) << op.op;
-    for (const ops::OpRow& row : op.rows) EXPECT_EQ(row.runs_here, ops::runs_here(op.op, row.name)) << op.op << ":" << row.name;
+    for (const ops::OpRow& row : op.rows)
+      EXPECT_EQ(row.runs_here, ops::runs_here(op.op, row.name)) << op.op << ":" << row.name;
   }
 }
 
 TEST(OpTables, ForcedNamesAreChecked) {
   Context cx;
   cx.force_impl("norm", "magic");
-  expect_error([&] { ops::check_forced(cx); }, "implementation \"magic\" forced for op \"norm\" does not exist; expected cpu or ref");
+  expect_error([&] { ops::check_forced(cx); },
+               "implementation \"magic\" forced for op \"norm\" does not exist; expected cpu or ref");
   Context other;
   other.force_impl("magic", "ref");
-  expect_error([&] { ops::check_forced(other); }, "implementation \"ref\" forced for op \"magic\", which does not exist; expected adamw, ");
+  expect_error([&] { ops::check_forced(other); },
+               "implementation \"ref\" forced for op \"magic\", which does not exist; expected adamw, ");
 }
 
 // The threads of a Context are those that its ops compute with, whatever the process has.
@@ -115,8 +139,10 @@ TEST(DeviceOps, DevicesByName) {
   EXPECT_EQ(ops::device_memory(parse_device("cpu")), nullptr);
   const ops::Gpus gpus = ops::gpus();
   EXPECT_EQ(gpus.list.empty(), !gpus.none.empty());
-  if (gpus.list.empty()) expect_error([] { ops::device_memory(parse_device("cuda")); }, "cuda:0 cannot be used: " + gpus.none);
-  else EXPECT_EQ(ops::device_memory(parse_device("cuda"))->device().text(), "cuda:0");
+  if (gpus.list.empty())
+    expect_error([] { ops::device_memory(parse_device("cuda")); }, "cuda:0 cannot be used: " + gpus.none);
+  else
+    EXPECT_EQ(ops::device_memory(parse_device("cuda"))->device().text(), "cuda:0");
 }
 
 TEST(GuardedOnADevice, HoldsItsValuesThere) {

@@ -20,8 +20,8 @@ std::vector<int32_t> random_ids(int64_t M, int64_t V, uint64_t seed) {
 }
 
 template <typename T>
-std::vector<T> expected_gradient(const Shape& s, const std::vector<int32_t>& ids,
-                                 const std::vector<float>& dy, const std::vector<float>& start) {
+std::vector<T> expected_gradient(const Shape& s, const std::vector<int32_t>& ids, const std::vector<float>& dy,
+                                 const std::vector<float>& start) {
   auto d = as<T>(start);
   ref::embedding_backward<T>(s.M, s.C, ids.data(), as<T>(dy).data(), d.data());
   return d;
@@ -33,8 +33,7 @@ void run_case(Context& context, const Shape& s) {
   const Tensor ids = to_device(context, int_tensor(id_values));
   const auto dy_values = random_values(s.M * s.C, 2), start = random_values(s.V * s.C, 3);
   GuardedOf<T> table(context, s.V, s.C, random_values(s.V * s.C, 1));
-  Guarded y(context, s.M, s.C), dy(context, s.M, s.C, dy_values),
-      dtable(context, s.V, s.C, start);
+  Guarded y(context, s.M, s.C), dy(context, s.M, s.C, dy_values), dtable(context, s.V, s.C, start);
   ops::embedding_forward(context, {.ids = ids, .table = table.ref(), .y = y.ref()});
   ops::embedding_backward(context, {.ids = ids, .dy = dy.ref(), .dtable = dtable.ref()});
   std::vector<float> looked_up(static_cast<size_t>(s.M * s.C));
@@ -43,8 +42,8 @@ void run_case(Context& context, const Shape& s) {
   // The order of the additions is the reference's, so even the bits agree.
   EXPECT_EQ(dtable.values(), expected_gradient<float>(s, id_values, dy_values, start));
   expect_close(dtable.values(), expected_gradient<double>(s, id_values, dy_values, start),
-               expected_gradient<float>(s, id_values, dy_values, start),
-               {.terms = static_cast<double>(s.M + 1)}, "dtable");
+               expected_gradient<float>(s, id_values, dy_values, start), {.terms = static_cast<double>(s.M + 1)},
+               "dtable");
   y.expect_intact("y");
   dtable.expect_intact("dtable");
 }
@@ -91,9 +90,7 @@ TEST(Embedding, Errors) {
   Tensor table({50, 4}), y({3, 4}), narrow({3, 3}), half({50, 4}, DType::kBF16);
   const Tensor good = int_tensor({0, 49, 7}), high = int_tensor({0, 77, 99}), low = int_tensor({0, 1, -1});
   const auto forward = [&](TensorRef ids, MutTensorRef to) {
-    return [&context, &table, ids, to] {
-      ops::embedding_forward(context, {.ids = ids, .table = table, .y = to});
-    };
+    return [&context, &table, ids, to] { ops::embedding_forward(context, {.ids = ids, .table = table, .y = to}); };
   };
   expect_error(forward(high, y), "[embedding] ids[1] = 77 is not in 0..49");
   expect_error(forward(low, y), "[embedding] ids[2] = -1 is not in 0..49");

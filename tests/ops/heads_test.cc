@@ -1,4 +1,5 @@
-// Heads with any strides are zeroed, copied and added in place of the heads between them; types mix, and sums are rounded once.
+// Heads with any strides are zeroed, copied and added in place of the heads between them; types mix, and sums are
+// rounded once.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/heads.h"
 
@@ -17,8 +18,10 @@ Tensor random(const Dims& shape, DType type, uint64_t seed) {
   Rng rng(seed, 0);
   for (int64_t i = 0; i < shape.product(); ++i) {
     const auto x = static_cast<float>(rng.normal());
-    if (type == DType::kF32) t.ref().as<float>()[i] = x;
-    else t.ref().as<BF16>()[i] = BF16(x);
+    if (type == DType::kF32)
+      t.ref().as<float>()[i] = x;
+    else
+      t.ref().as<BF16>()[i] = BF16(x);
   }
   return t;
 }

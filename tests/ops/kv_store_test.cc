@@ -25,7 +25,8 @@ struct Tokens {
 };
 Tokens random_tokens(const KvLayout& l, int64_t N, uint64_t seed) {
   const double low = l.key_sign == KeySign::kNonNegative ? 0.0 : -3.0;
-  return {test::random_tensor({l.B, N, l.G, l.W}, seed, low, 3), test::random_tensor({l.B, N, l.G, l.D}, seed + 1, -2, 2)};
+  return {test::random_tensor({l.B, N, l.G, l.W}, seed, low, 3),
+          test::random_tensor({l.B, N, l.G, l.D}, seed + 1, -2, 2)};
 }
 Tokens load(const KvPages& pages, int64_t first, int64_t N) {
   const KvLayout& l = pages.layout();
@@ -64,8 +65,10 @@ TEST(KvStore, ReadsBackWhatItsTypeHolds) {
       Context cx;
       int64_t first = 0;
       for (const int64_t n : {1, 70, 250, 1, 278}) {  // pieces that begin and end within tiles and pages
-        kv_store(cx, {.keys = t.keys.ref().narrow(1, first, n), .values = t.values.ref().narrow(1, first, n),
-                      .first = first, .cache = pages.mut_view(0, kN)});
+        kv_store(cx, {.keys = t.keys.ref().narrow(1, first, n),
+                      .values = t.values.ref().narrow(1, first, n),
+                      .first = first,
+                      .cache = pages.mut_view(0, kN)});
         first += n;
       }
       ASSERT_EQ(first, kN);
@@ -108,10 +111,10 @@ TEST(KvStore, Int8Extremes) {
   KvPages pages(l, 1);
   pages.reserve(6);
   const std::vector<std::vector<float>> rows = {
-      {0, 0, 0, 0},                   // exact
-      {1e-42f, -1e-42f, 1e-39f, 0},   // the smallest normal number is the scale: within half of that
-      {3e38f, -3e38f, 1, 1.2e36f},    // no overflow
-      {1, kNan, 2, 3},                // broken heads show
+      {0, 0, 0, 0},                  // exact
+      {1e-42f, -1e-42f, 1e-39f, 0},  // the smallest normal number is the scale: within half of that
+      {3e38f, -3e38f, 1, 1.2e36f},   // no overflow
+      {1, kNan, 2, 3},               // broken heads show
       {1, 2, 3, -kInf},
       {127, -127, 63.4f, -0.6f},
   };
@@ -151,7 +154,9 @@ TEST(KvStore, MisuseIsNamed) {
   Tensor keys({2, 4, 3, 5}), values({2, 4, 3, 10}), wide({2, 4, 3, 6}), ints({2, 4, 3, 5}, DType::kI32);
   Context cx;
   const auto store = [&](TensorRef k, TensorRef v, int64_t first) {
-    return [&cx, &pages, k, v, first] { kv_store(cx, {.keys = k, .values = v, .first = first, .cache = pages.mut_view(0, 8)}); };
+    return [&cx, &pages, k, v, first] {
+      kv_store(cx, {.keys = k, .values = v, .first = first, .cache = pages.mut_view(0, 8)});
+    };
   };
   test::expect_error(store(wide, values, 0), "keys has shape [2, 4, 3, 6]; expected [2, 4, 3, 5]");
   test::expect_error(store(ints, values, 0), "keys has type I32");

@@ -10,8 +10,8 @@ namespace {
 struct Shape {
   int64_t M, N, K;
 };
-const std::vector<Shape> kShapes = {{1, 1, 1},    {1, 33, 17},    {3, 5, 7},    {7, 1, 64},
-                                    {17, 33, 65}, {131, 67, 129}, {5, 70, 333}, {8, 9, 257}, {2, 601, 31}, {577, 3, 19}};
+const std::vector<Shape> kShapes = {{1, 1, 1},      {1, 33, 17},  {3, 5, 7},   {7, 1, 64},   {17, 33, 65},
+                                    {131, 67, 129}, {5, 70, 333}, {8, 9, 257}, {2, 601, 31}, {577, 3, 19}};
 
 template <typename T>
 TensorView<T, 2> matrix(std::vector<T>& v, int64_t rows, int64_t cols) {
@@ -82,7 +82,8 @@ void run_case(Context& context, const Case& c, const Expected<double>& want, con
     return ErrorRule{.terms = static_cast<double>(n + 1), .stored = stored};
   };
   GuardedOf<T> x(context, M, K, c.x, gap), w(context, N, K, c.w), dy(context, M, N, c.dy, gap);
-  GuardedOf<O> y(context, M, N, gap), y_added(context, M, N, c.y0, gap), dx(context, M, K, gap), dx_added(context, M, K, c.dx0, gap);
+  GuardedOf<O> y(context, M, N, gap), y_added(context, M, N, c.y0, gap), dx(context, M, K, gap),
+      dx_added(context, M, K, c.dx0, gap);
   Guarded b(context, 1, N, c.b), dw(context, N, K, c.dw0), db(context, 1, N, c.db0);
   ops::linear_forward(context, {.x = x.ref(), .w = w.ref(), .b = b.vector(), .y = y.ref()});
   ops::linear_forward(

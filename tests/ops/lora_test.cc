@@ -58,7 +58,8 @@ struct Results {
   explicit Results(const Case& c) {
     const auto [M, K, N, R] = c.s;
     Context cx;
-    GuardedOf<T> gx(cx, M, K, c.x), a(cx, R, K, c.a), b(cx, N, R, c.b), dy_given(cx, M, N, c.dy, 3), gy(cx, M, N, c.y0, 5);
+    GuardedOf<T> gx(cx, M, K, c.x), a(cx, R, K, c.a), b(cx, N, R, c.b), dy_given(cx, M, N, c.dy, 3),
+        gy(cx, M, N, c.y0, 5);
     Guarded gdx(cx, M, K, c.dx0), gda(cx, R, K, c.da0), gdb(cx, N, R, c.db0);
     const ops::Dropout dropout{.rate = static_cast<float>(c.rate), .key = 77};
     ops::lora_forward(cx,

@@ -33,8 +33,7 @@ struct Case {
     db0 = random_values(C, 7);
   }
   std::string text() const {
-    return fmt::format("{} M={} C={} offset={}", kind == ops::NormKind::kLayerNorm ? "layer" : "rms", M, C,
-                       offset);
+    return fmt::format("{} M={} C={} offset={}", kind == ops::NormKind::kLayerNorm ? "layer" : "rms", M, C, offset);
   }
 };
 
@@ -43,11 +42,7 @@ struct Expected {
   std::vector<T> y, stat, dx, dw, db;
 
   explicit Expected(const Case& c)
-      : y(c.x.size()),
-        stat(static_cast<size_t>(2 * c.M)),
-        dx(as<T>(c.dx0)),
-        dw(as<T>(c.dw0)),
-        db(as<T>(c.db0)) {
+      : y(c.x.size()), stat(static_cast<size_t>(2 * c.M)), dx(as<T>(c.dx0)), dw(as<T>(c.dw0)), db(as<T>(c.db0)) {
     const auto x = as<T>(c.x), w = as<T>(c.w), b = as<T>(c.b), dy = as<T>(c.dy);
     const ref::NormArgs<T> args{c.kind == ops::NormKind::kLayerNorm ? ref::Norm::kLayer : ref::Norm::kRms,
                                 1e-5f,
@@ -57,8 +52,7 @@ struct Expected {
                                 w.data(),
                                 c.bias == Bias::kYes ? b.data() : nullptr};
     ref::norm_forward(args, y.data(), stat.data());
-    ref::norm_backward(args, stat.data(), dy.data(), dx.data(), dw.data(),
-                       c.bias == Bias::kYes ? db.data() : nullptr);
+    ref::norm_backward(args, stat.data(), dy.data(), dx.data(), dw.data(), c.bias == Bias::kYes ? db.data() : nullptr);
   }
 };
 
@@ -93,9 +87,8 @@ void run_case(Context& context, const Case& c, const Expected<double>& want, con
   for (Guarded* out : {&stat, &dx, &dw, &db}) out->expect_intact(c.text());
   if constexpr (std::is_same_v<T, BF16>) return;
   const std::vector<float> apart = y.values();
-  ops::norm_forward(
-      context,
-      {.kind = c.kind, .x = x.ref(), .w = w.vector(), .b = biased ? b.vector() : none, .y = x.ref()});
+  ops::norm_forward(context,
+                    {.kind = c.kind, .x = x.ref(), .w = w.vector(), .b = biased ? b.vector() : none, .y = x.ref()});
   EXPECT_EQ(x.values(), apart) << "in place, without stat";
 }
 
@@ -105,9 +98,16 @@ void run_written(Context& context, const Case& c, const Expected<double>& want, 
   GuardedOf<T> x(context, c.M, c.C, c.x), y(context, c.M, c.C), dx(context, c.M, c.C, c.dy);  // dx is dy: in place
   Guarded w(context, 1, c.C, c.w), stat(context, c.M, 2), dw(context, 1, c.C, c.dw0);
   ops::norm_forward(context, {.kind = c.kind, .x = x.ref(), .w = w.vector(), .y = y.ref(), .stat = stat.ref()});
-  ops::norm_backward(context, {.kind = c.kind, .x = x.ref(), .w = w.vector(), .stat = stat.ref(), .dy = dx.ref(), .dx = dx.ref(),
-                               .dw = dw.vector(), .dx_write = ops::Write::kAssign});
-  const ErrorRule row{.terms = static_cast<double>(c.C), .stored = DTypeOf<T>::value}, column{.terms = static_cast<double>(c.M + 1)};
+  ops::norm_backward(context, {.kind = c.kind,
+                               .x = x.ref(),
+                               .w = w.vector(),
+                               .stat = stat.ref(),
+                               .dy = dx.ref(),
+                               .dx = dx.ref(),
+                               .dw = dw.vector(),
+                               .dx_write = ops::Write::kAssign});
+  const ErrorRule row{.terms = static_cast<double>(c.C), .stored = DTypeOf<T>::value},
+      column{.terms = static_cast<double>(c.M + 1)};
   expect_close(y.values(), want.y, naive.y, row, "y");
   expect_close(dx.values(), want.dx, naive.dx, row, "dx");
   expect_close(dw.values(), want.dw, naive.dw, column, "dw");
@@ -165,8 +165,8 @@ TEST(Norm, ReferenceGradientIsTheComplexStep) {
     ref::norm_backward(args, stat.data(), dy.data(), dx.data(), dw.data(), db.data());
     const auto expected = complex_step_gradient(joined({x, w, b}), [&](std::span<const Complex> at) {
       std::vector<Complex> yc(M * C);
-      ref::norm_forward<Complex>({kind, 1e-3, M, C, at.data(), at.data() + M * C, at.data() + M * C + C},
-                                 yc.data(), nullptr);
+      ref::norm_forward<Complex>({kind, 1e-3, M, C, at.data(), at.data() + M * C, at.data() + M * C + C}, yc.data(),
+                                 nullptr);
       return weighted_sum(yc, dy);
     });
     expect_gradient(joined({dx, dw, db}), expected, "norm");
@@ -205,20 +205,16 @@ TEST(Norm, Errors) {
   Context context;
   Tensor x({4, 8}), w({7}), w8({8}), y({4, 8}), stat({4, 2}), stat3({4, 3});
   Tensor half({4, 8}, DType::kBF16), ids({4, 8}, DType::kI32);
-  const auto forward = [&](const ops::NormForward& a) {
-    return [&context, a] { ops::norm_forward(context, a); };
-  };
+  const auto forward = [&](const ops::NormForward& a) { return [&context, a] { ops::norm_forward(context, a); }; };
   expect_error(forward({.x = half, .w = w8, .y = y}), "[norm] x is bf16 and y f32");
   expect_error(forward({.x = x, .w = w8, .y = ids}), "[norm] y has type I32; expected F32 or BF16");
   expect_error(forward({.x = x, .w = w, .y = y}), "[norm] w has shape [7]; expected [8]");
   expect_error(forward({.x = x, .w = w8, .b = w, .y = y}), "[norm] b has shape [7]; expected [8]");
-  expect_error(forward({.x = x, .w = w8, .y = y, .stat = stat3}),
-               "[norm] stat has shape [4, 3]; expected [4, 2]");
+  expect_error(forward({.x = x, .w = w8, .y = y, .stat = stat3}), "[norm] stat has shape [4, 3]; expected [4, 2]");
   expect_error(forward({.x = w8, .w = w8, .y = y}), "[norm] x [8] must have two dimensions");
   expect_error(forward({.x = x, .y = y}), "[norm] w is missing");
-  expect_error(
-      [&] { ops::norm_backward(context, {.x = x, .w = w8, .stat = stat, .dy = y, .dx = y, .dw = w}); },
-      "[norm] dw has shape [7]; expected [8]");
+  expect_error([&] { ops::norm_backward(context, {.x = x, .w = w8, .stat = stat, .dy = y, .dx = y, .dw = w}); },
+               "[norm] dw has shape [7]; expected [8]");
 }
 
 }  // namespace

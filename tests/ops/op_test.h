@@ -17,8 +17,8 @@
 
 namespace coca::test {
 
-// A matrix of float or bf16 (or vector: one row) amid sentinels: before, behind and between strided rows. It lies on the
-// context's device.
+// A matrix of float or bf16 (or vector: one row) amid sentinels: before, behind and between strided rows. It lies on
+// the context's device.
 template <typename T>
 class GuardedOf {
  public:
@@ -47,7 +47,8 @@ class GuardedOf {
     const Tensor cells = to_host(context_, cells_);
     std::vector<float> out;
     for (int64_t m = 0; m < rows_; ++m)
-      for (int64_t c = 0; c < cols_; ++c) out.push_back(static_cast<float>(cells.values<T>()[static_cast<size_t>(kMargin + m * ld_ + c)]));
+      for (int64_t c = 0; c < cols_; ++c)
+        out.push_back(static_cast<float>(cells.values<T>()[static_cast<size_t>(kMargin + m * ld_ + c)]));
     return out;
   }
   // Every cell outside the matrix still holds the sentinel, and (written) none inside does.
@@ -58,8 +59,7 @@ class GuardedOf {
       const int64_t at = i - kMargin, row = at < 0 ? -1 : at / ld_, col = at < 0 ? 0 : at % ld_;
       const bool inside = row >= 0 && row < rows_ && col < cols_;
       ASSERT_EQ(inside, static_cast<float>(cells.values<T>()[static_cast<size_t>(i)]) != sentinel)
-          << what << ": " << (inside ? "not written" : "stray write") << " at row " << row << " column "
-          << col;
+          << what << ": " << (inside ? "not written" : "stray write") << " at row " << row << " column " << col;
     }
   }
 

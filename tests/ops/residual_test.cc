@@ -11,8 +11,7 @@ namespace {
 template <typename T>
 void run_case(Context& context, int64_t M, int64_t C) {
   Guarded a(context, M, C, random_values(M * C, 1));
-  GuardedOf<T> b(context, M, C, random_values(M * C, 2)),
-      c(context, M, C, random_values(M * C, 3));
+  GuardedOf<T> b(context, M, C, random_values(M * C, 2)), c(context, M, C, random_values(M * C, 3));
   std::vector<float> two(static_cast<size_t>(M * C)), three = two;
   ref::residual_forward<float>(M * C, a.values().data(), b.values().data(), nullptr, two.data());
   ref::residual_forward<float>(M * C, a.values().data(), b.values().data(), c.values().data(), three.data());
@@ -31,8 +30,7 @@ void run_case(Context& context, int64_t M, int64_t C) {
 }
 
 TEST(Residual, ValuesOnEveryTarget) {
-  for (const auto& [M, C] :
-       std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {1, 3}, {5, 31}, {3, 127}, {70, 1031}}) {
+  for (const auto& [M, C] : std::vector<std::pair<int64_t, int64_t>>{{1, 1}, {1, 3}, {5, 31}, {3, 127}, {70, 1031}}) {
     SCOPED_TRACE(fmt::format("M={} C={}", M, C));
     for_each_way({"residual"}, [m = M, k = C](Context& context) {
       run_case<float>(context, m, k);
@@ -53,8 +51,7 @@ TEST(Residual, Errors) {
   expect_error(forward({.a = a, .b = half, .c = a, .y = y}), "[residual] c has type F32; expected BF16");
   expect_error(forward({.a = a, .b = half, .y = half}), "[residual] y has type BF16; expected F32");
   expect_error(forward({.a = a, .b = a}), "[residual] y is missing");
-  expect_error(forward({.a = a.ref().narrow(1, 0, 4), .b = a, .y = y}),
-               "[residual] a [4, 4] must be contiguous");
+  expect_error(forward({.a = a.ref().narrow(1, 0, 4), .b = a, .y = y}), "[residual] a [4, 4] must be contiguous");
 }
 
 }  // namespace

@@ -56,13 +56,15 @@ std::vector<double> exact(const Case& c, const std::vector<float>& v, const std:
   for (int64_t b = 0; b < c.s.B; ++b)
     for (int64_t n = 0; n < c.s.N; ++n)
       for (int64_t j = 0; j < c.s.R / 2; ++j) {
-        std::vector<Complex> angles(c.angles.begin() + static_cast<std::ptrdiff_t>(c.row(b, n)), c.angles.begin() + static_cast<std::ptrdiff_t>(c.row(b, n)) + c.s.R / 2);
+        std::vector<Complex> angles(c.angles.begin() + static_cast<std::ptrdiff_t>(c.row(b, n)),
+                                    c.angles.begin() + static_cast<std::ptrdiff_t>(c.row(b, n)) + c.s.R / 2);
         angles[static_cast<size_t>(j)] += Complex(0, kStep);
         double sum = 0;
         for (int64_t h = 0; h < c.s.H; ++h) {
           const auto at = static_cast<std::ptrdiff_t>(((b * c.s.N + n) * c.s.H + h) * c.s.D);
           const std::vector<Complex> y = seen(c, {v.begin() + at, v.begin() + at + c.s.D}, angles);
-          for (int64_t d = 0; d < c.s.D; ++d) sum += y[static_cast<size_t>(d)].imag() / kStep * static_cast<double>(dy[static_cast<size_t>(at + d)]);
+          for (int64_t d = 0; d < c.s.D; ++d)
+            sum += y[static_cast<size_t>(d)].imag() / kStep * static_cast<double>(dy[static_cast<size_t>(at + d)]);
         }
         out.push_back(sum);
       }
@@ -75,7 +77,8 @@ std::vector<float> op_input(const Case& c, const std::vector<float>& v) {
   std::vector<float> y;
   for (int64_t i = 0; i < c.s.B * c.s.N * c.s.H; ++i) {
     const auto angles = c.angles.begin() + static_cast<std::ptrdiff_t>(c.row(i / c.s.H / c.s.N, i / c.s.H % c.s.N));
-    for (const Complex& z : seen(c, {v.begin() + i * c.s.D, v.begin() + (i + 1) * c.s.D}, {angles, angles + c.s.R / 2})) y.push_back(static_cast<float>(z.real()));
+    for (const Complex& z : seen(c, {v.begin() + i * c.s.D, v.begin() + (i + 1) * c.s.D}, {angles, angles + c.s.R / 2}))
+      y.push_back(static_cast<float>(z.real()));
   }
   return y;
 }
@@ -83,19 +86,23 @@ std::vector<float> op_input(const Case& c, const std::vector<float>& v) {
 template <typename T>
 void run_case(const Case& c) {
   const Dims dims{c.s.B, c.s.N, c.s.H, c.s.D};
-  const std::vector<float> v = test::as_stored<T>(test::random_values(dims.product(), 1)), dy = test::as_stored<T>(test::random_values(dims.product(), 2));
+  const std::vector<float> v = test::as_stored<T>(test::random_values(dims.product(), 1)),
+                           dy = test::as_stored<T>(test::random_values(dims.product(), 2));
   const Tensor x = test::tensor_of<T>(dims, op_input(c, v)), d = test::tensor_of<T>(dims, dy);
   Tensor dangle({c.s.B, c.s.N, c.s.R / 2});
   std::ranges::fill(dangle.values<float>(), 0.5f);  // added to
   Context cx;
   const RopeAngleBackward p{.kind = c.kind, .rows = {c.cos, c.sin}, .x = x, .dy = d, .dangle = dangle};
-  test::expect_same_bits([&] {
-    std::ranges::fill(dangle.values<float>(), 0.5f);
-    rope_angle_backward(cx, p);
-    return test::float_values(dangle);
-  }, "rope_angle");
+  test::expect_same_bits(
+      [&] {
+        std::ranges::fill(dangle.values<float>(), 0.5f);
+        rope_angle_backward(cx, p);
+        return test::float_values(dangle);
+      },
+      "rope_angle");
   const std::vector<double> wanted = exact(c, v, dy);
-  // Six roundings a term and one for each of 2 H terms of a size below 4, random walk; rotated heads are inputs rounded to T.
+  // Six roundings a term and one for each of 2 H terms of a size below 4, random walk; rotated heads are inputs rounded
+  // to T.
   const double ulp = c.kind == AngleOf::kRotated && DTypeOf<T>::value == DType::kBF16 ? 0x1p-8 : 0x1p-24;
   const double bound = 4 * ulp * 8 * std::sqrt(2.0 * static_cast<double>(c.s.H)) + 0x1p-22;
   for (size_t i = 0; i < wanted.size(); ++i) EXPECT_NEAR(dangle.values<float>()[i], wanted[i] + 0.5, bound) << i;
@@ -117,7 +124,8 @@ TEST(RopeAngle, StridedHeadsAreTheSame) {
   const Tensor fused = test::random_tensor({2, 5, 3, 3, 8}, 1), dy = test::random_tensor({2, 5, 3, 8}, 2);
   const TensorRef view = fused.ref().select(3, 1);
   Tensor packed({2, 5, 3, 8}), one({2, 5, 4}), other({2, 5, 4});
-  for (int64_t i = 0; i < 30; ++i) std::copy_n(fused.values<float>().data() + (3 * i + 1) * 8, 8, packed.values<float>().data() + 8 * i);
+  for (int64_t i = 0; i < 30; ++i)
+    std::copy_n(fused.values<float>().data() + (3 * i + 1) * 8, 8, packed.values<float>().data() + 8 * i);
   Context cx;
   rope_angle_backward(cx, {.kind = c.kind, .rows = {c.cos, c.sin}, .x = view, .dy = dy, .dangle = one});
   rope_angle_backward(cx, {.kind = c.kind, .rows = {c.cos, c.sin}, .x = packed, .dy = dy, .dangle = other});
@@ -130,8 +138,16 @@ TEST(RopeAngle, MistakesAreNamed) {
   const Tensor x = test::random_tensor({2, 5, 3, 8}, 1), thin = test::random_tensor({2, 5, 3, 6}, 1);
   Tensor dangle({2, 5, 4}), wide({2, 5, 8});
   Context cx;
-  test::expect_error([&] { rope_angle_backward(cx, {.kind = c.kind, .rows = {c.cos, c.sin}, .x = x, .dy = thin, .dangle = dangle}); }, "dy has shape");
-  test::expect_error([&] { rope_angle_backward(cx, {.kind = c.kind, .rows = {c.cos, c.sin}, .x = x, .dy = x, .dangle = wide}); }, "dangle has shape");
+  test::expect_error(
+      [&] {
+        rope_angle_backward(cx, {.kind = c.kind, .rows = {c.cos, c.sin}, .x = x, .dy = thin, .dangle = dangle});
+      },
+      "dy has shape");
+  test::expect_error(
+      [&] {
+        rope_angle_backward(cx, {.kind = c.kind, .rows = {c.cos, c.sin}, .x = x, .dy = x, .dangle = wide});
+      },
+      "dangle has shape");
 }
 
 }  // namespace

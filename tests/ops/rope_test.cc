@@ -18,8 +18,8 @@ using test::as_view;
 struct Shape {
   int64_t B, N, H, D, R;
 };
-const Shape kShapes[] = {{1, 1, 1, 2, 2}, {2, 5, 3, 8, 8}, {1, 7, 2, 48, 16}, {2, 3, 2, 80, 80}, {1, 130, 4, 64, 64},
-                         {1, 2, 1, 34, 6}};
+const Shape kShapes[] = {{1, 1, 1, 2, 2},   {2, 5, 3, 8, 8},     {1, 7, 2, 48, 16},
+                         {2, 3, 2, 80, 80}, {1, 130, 4, 64, 64}, {1, 2, 1, 34, 6}};
 
 template <typename T>
 void run_case(const Shape& s, bool back) {

@@ -20,8 +20,12 @@ struct Case {
   int64_t most_distance = 0;
   bool alibi = false;
 };
-const Case kCases[] = {{1, 1, 1, 1, 2, 9, 1, 0, 1},          {2, 70, 4, 2, 8, 200, 5, 3, 9},        {1, 130, 6, 2, 16, 130, 3, 4, 20},
-                       {1, 3, 4, 4, 34, 1500, 7, 70, 100},   {2, 40, 2, 1, 24, 300, 4, 0, 30, 60, true}, {1, 5, 3, 3, 8, 12, 6, 2, 8},
+const Case kCases[] = {{1, 1, 1, 1, 2, 9, 1, 0, 1},
+                       {2, 70, 4, 2, 8, 200, 5, 3, 9},
+                       {1, 130, 6, 2, 16, 130, 3, 4, 20},
+                       {1, 3, 4, 4, 34, 1500, 7, 70, 100},
+                       {2, 40, 2, 1, 24, 300, 4, 0, 30, 60, true},
+                       {1, 5, 3, 3, 8, 12, 6, 2, 8},
                        {1, 2, 8, 1, 64, 1100, 5, 10, 1, 0, true}};
 
 // q, k, v, and an attention o, lse that is done: over the window, by the reference, so that the softmax goes on.
@@ -36,7 +40,11 @@ struct Inputs {
     slopes = test::random_tensor({c.H}, 6, 0.001, 0.02);
   }
   TopKeysOptions options() const {
-    return {.count = c.count, .first = c.first, .hidden = c.hidden, .query_start = c.S - c.N, .most_distance = c.most_distance};
+    return {.count = c.count,
+            .first = c.first,
+            .hidden = c.hidden,
+            .query_start = c.S - c.N,
+            .most_distance = c.most_distance};
   }
   Case c;
   Tensor q, k, v, o, lse, slopes;
@@ -53,13 +61,18 @@ struct Expected {
     o = test::convert<Real>(in.o), lse = test::convert<Real>(in.lse);
     const auto q = test::convert<Real>(in.q), k = test::convert<Real>(in.k), v = test::convert<Real>(in.v);
     const TopKeysOptions options = in.options();
-    ref::top_keys_find<Real>({.count = c.count, .scale = 1.0 / std::sqrt(static_cast<double>(c.D)), .first = c.first, .hidden = c.hidden,
-                              .query_start = options.query_start, .most_distance = c.most_distance,
+    ref::top_keys_find<Real>({.count = c.count,
+                              .scale = 1.0 / std::sqrt(static_cast<double>(c.D)),
+                              .first = c.first,
+                              .hidden = c.hidden,
+                              .query_start = options.query_start,
+                              .most_distance = c.most_distance,
                               .slopes = c.alibi ? in.slopes.template values<float>().data() : nullptr},
-                             as_view<const Real, 4>(q, heads), as_view<const Real, 4>(k, tokens), 0, as_view<Real, 4>(scores, lists),
-                             as_view<int32_t, 4>(keys, lists));
-    ref::top_keys_add<Real>(as_view<const Real, 4>(scores, lists), as_view<const int32_t, 4>(keys, lists), as_view<const Real, 4>(v, tokens), 0,
-                            as_view<Real, 4>(o, heads), as_view<Real, 3>(lse, {c.B, c.H, c.N}));
+                             as_view<const Real, 4>(q, heads), as_view<const Real, 4>(k, tokens), 0,
+                             as_view<Real, 4>(scores, lists), as_view<int32_t, 4>(keys, lists));
+    ref::top_keys_add<Real>(as_view<const Real, 4>(scores, lists), as_view<const int32_t, 4>(keys, lists),
+                            as_view<const Real, 4>(v, tokens), 0, as_view<Real, 4>(o, heads),
+                            as_view<Real, 3>(lse, {c.B, c.H, c.N}));
   }
   std::vector<Real> scores, o, lse;
   std::vector<int32_t> keys;
@@ -72,14 +85,26 @@ struct Result {
 template <typename T>
 Result run(Context& cx, const Inputs<T>& in, int64_t block) {
   const Case& c = in.c;
-  Tensor o = test::tensor_of<T>(in.o.shape(), test::float_values(in.o)), lse = test::tensor_of<float>(in.lse.shape(), test::float_values(in.lse));
+  Tensor o = test::tensor_of<T>(in.o.shape(), test::float_values(in.o)),
+         lse = test::tensor_of<float>(in.lse.shape(), test::float_values(in.lse));
   Tensor scores({c.B, c.N, c.H, c.count}), keys({c.B, c.N, c.H, c.count}, DType::kI32);
   for (int64_t at = 0; at < c.S; at += block)
-    top_keys_find(cx, in.options(), {.q = in.q, .k = in.k.ref().narrow(1, at, std::min(block, c.S - at)), .key_start = at,
-                                     .slopes = c.alibi ? TensorRef(in.slopes) : TensorRef(), .scores = scores, .keys = keys});
+    top_keys_find(cx, in.options(),
+                  {.q = in.q,
+                   .k = in.k.ref().narrow(1, at, std::min(block, c.S - at)),
+                   .key_start = at,
+                   .slopes = c.alibi ? TensorRef(in.slopes) : TensorRef(),
+                   .scores = scores,
+                   .keys = keys});
   for (int64_t at = 0; at < c.S; at += block)
-    top_keys_add(cx, {.scores = scores, .keys = keys, .v = in.v.ref().narrow(1, at, std::min(block, c.S - at)), .key_start = at, .o = o, .lse = lse});
-  return {{keys.values<int32_t>().begin(), keys.values<int32_t>().end()}, test::float_values(o), test::float_values(lse)};
+    top_keys_add(cx, {.scores = scores,
+                      .keys = keys,
+                      .v = in.v.ref().narrow(1, at, std::min(block, c.S - at)),
+                      .key_start = at,
+                      .o = o,
+                      .lse = lse});
+  return {
+      {keys.values<int32_t>().begin(), keys.values<int32_t>().end()}, test::float_values(o), test::float_values(lse)};
 }
 
 template <typename T>
@@ -91,7 +116,8 @@ void run_case(const Case& c) {
     for (const int64_t block : {int64_t{4096}, int64_t{256}, int64_t{64}}) {
       const Result r = run(cx, in, block);
       const std::string what = fmt::format("S {} D {} block {}", c.S, c.D, block);
-      // Scores are draws of a density; that two of some thousand lie within their rounding of 1e-6 is not seen with these seeds.
+      // Scores are draws of a density; that two of some thousand lie within their rounding of 1e-6 is not seen with
+      // these seeds.
       ASSERT_EQ(r.keys, exact.keys) << what;
       const std::vector<float> o_naive(naive.o.begin(), naive.o.end()), lse_naive(naive.lse.begin(), naive.lse.end());
       // With bf16 o is rounded once for each block that holds one of the keys: at most `count` times.
@@ -100,7 +126,8 @@ void run_case(const Case& c) {
         test::expect_close(r.o, o_exact, o_naive, {.terms = static_cast<double>(c.D + c.count)}, "o " + what);
       } else {
         // |o| <= 1, values and o being drawn from there, and a rounding moves it by 2^-9 at most.
-        for (size_t i = 0; i < r.o.size(); ++i) ASSERT_NEAR(r.o[i], o_exact[i], 0x1p-9 * static_cast<double>(c.count) + 1e-5) << what << " " << i;
+        for (size_t i = 0; i < r.o.size(); ++i)
+          ASSERT_NEAR(r.o[i], o_exact[i], 0x1p-9 * static_cast<double>(c.count) + 1e-5) << what << " " << i;
       }
       test::expect_close(r.lse, exact.lse, lse_naive, {.terms = static_cast<double>(c.D + c.count)}, "lse " + what);
     }
@@ -117,11 +144,12 @@ TEST(TopKeys, AllOfTheMiddleIsFullAttention) {
   const Case c{1, 12, 4, 2, 8, 40, 64, 0, 6};
   const Inputs<float> in(c);
   const auto attend = [&](int64_t window, std::vector<float>& o, std::vector<float>& lse) {
-    ref::attention_forward<float>({.scale = 1.0 / std::sqrt(8.0), .window = window, .query_start = c.S - c.N}, in.q.ref().view<float, 4>(),
-                                  in.k.ref().view<float, 4>(), in.v.ref().view<float, 4>(), as_view<float, 4>(o, in.q.shape()),
-                                  as_view<float, 3>(lse, in.lse.shape()));
+    ref::attention_forward<float>({.scale = 1.0 / std::sqrt(8.0), .window = window, .query_start = c.S - c.N},
+                                  in.q.ref().view<float, 4>(), in.k.ref().view<float, 4>(), in.v.ref().view<float, 4>(),
+                                  as_view<float, 4>(o, in.q.shape()), as_view<float, 3>(lse, in.lse.shape()));
   };
-  std::vector<float> o(static_cast<size_t>(in.q.numel())), lse(static_cast<size_t>(in.lse.numel())), whole = o, whole_lse = lse;
+  std::vector<float> o(static_cast<size_t>(in.q.numel())), lse(static_cast<size_t>(in.lse.numel())), whole = o,
+                                                                                                     whole_lse = lse;
   attend(0, whole, whole_lse);
   Inputs<float> windowed(c);
   attend(c.hidden, o, lse);
@@ -135,10 +163,12 @@ TEST(TopKeys, AllOfTheMiddleIsFullAttention) {
 
 TEST(TopKeys, BitsDoNotDependOnThreads) {
   const Inputs<float> in(kCases[1]);
-  test::expect_same_bits([&] {
-    Context cx;
-    return run(cx, in, 128).o;
-  }, "top_keys");
+  test::expect_same_bits(
+      [&] {
+        Context cx;
+        return run(cx, in, 128).o;
+      },
+      "top_keys");
 }
 
 TEST(TopKeys, EqualScoresGoToTheEarlierKeyAndNanShows) {
@@ -158,14 +188,19 @@ TEST(TopKeys, MistakesAreNamed) {
   Context cx;
   Tensor scores({1, 1, 1, 1}), keys({1, 1, 1, 1}, DType::kI32), o({1, 1, 1, 2}), lse({1, 1, 1});
   const auto find = [&](TopKeysOptions options, int64_t key_start) {
-    top_keys_find(cx, options, {.q = in.q, .k = in.k, .key_start = key_start, .slopes = {}, .scores = scores, .keys = keys});
+    top_keys_find(cx, options,
+                  {.q = in.q, .k = in.k, .key_start = key_start, .slopes = {}, .scores = scores, .keys = keys});
   };
   test::expect_error([&] { find({}, 0); }, "count 0 must be at least 1");
   test::expect_error([&] { find({.count = 1}, 7); }, "key_start 7 must be a multiple of 64");
   test::expect_error([&] { find({.count = 2}, 0); }, "scores has shape [1, 1, 1, 1]; expected [1, 1, 1, 2]");
   test::expect_error([&] { find({.count = 1, .hidden = 0}, 0); }, "hidden 0 at least 1");
-  test::expect_error([&] { top_keys_add(cx, {.scores = scores, .keys = keys, .v = in.q.ref().narrow(3, 0, 1), .key_start = 0, .o = o, .lse = lse}); },
-                     "v has shape");
+  test::expect_error(
+      [&] {
+        top_keys_add(
+            cx, {.scores = scores, .keys = keys, .v = in.q.ref().narrow(3, 0, 1), .key_start = 0, .o = o, .lse = lse});
+      },
+      "v has shape");
 }
 
 }  // namespace

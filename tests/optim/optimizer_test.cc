@@ -37,9 +37,13 @@ std::vector<float> copy_of(const model::TensorStore& store) { return copy_of(sto
 bool same_bits(const std::vector<float>& before, TensorRef flat) {
   return std::memcmp(before.data(), flat.data, flat.bytes()) == 0;
 }
-bool same_bits(const std::vector<float>& before, const model::TensorStore& store) { return same_bits(before, store.flat()); }
+bool same_bits(const std::vector<float>& before, const model::TensorStore& store) {
+  return same_bits(before, store.flat());
+}
 
-bool decays(const ParamInfo& info) { return info.name.ends_with(".weight") && info.name.find("norm") == std::string::npos; }
+bool decays(const ParamInfo& info) {
+  return info.name.ends_with(".weight") && info.name.find("norm") == std::string::npos;
+}
 
 TEST(AdamW, MatchesTheFormulaInDouble) {
   const AdamWOptions options{.beta1 = 0.8, .beta2 = 0.9, .eps = 1e-6, .weight_decay = 0.2, .clip_norm = 1.5};
@@ -69,7 +73,8 @@ TEST(AdamW, MatchesTheFormulaInDouble) {
         m[at] = options.beta1 * m[at] + (1 - options.beta1) * g;
         v[at] = options.beta2 * v[at] + (1 - options.beta2) * g * g;
         p[at] -= lr * (decays(info) ? options.weight_decay : 0.0) * p[at];
-        p[at] -= lr * (m[at] / (1 - std::pow(options.beta1, step))) / (std::sqrt(v[at] / (1 - std::pow(options.beta2, step))) + options.eps);
+        p[at] -= lr * (m[at] / (1 - std::pow(options.beta1, step))) /
+                 (std::sqrt(v[at] / (1 - std::pow(options.beta2, step))) + options.eps);
       }
     }
   }
@@ -116,7 +121,8 @@ TEST(AdamW, ABf16CopyFollowsTheParameters) {
   }
 }
 
-// Of a fused projection only k, and the biases of the mlp: these end as when all are trained, all others keep their bits.
+// Of a fused projection only k, and the biases of the mlp: these end as when all are trained, all others keep their
+// bits.
 TEST(AdamW, UpdatesASelectionAndNothingElse) {
   const std::vector<model::ParamInfo> trained = model::select_parameters(tiny_spec(), {"*.k.*", "*mlp*bias"});
   ParamStore all(tiny_spec()), all_grads(tiny_spec()), params(tiny_spec()), grads(tiny_spec(), trained),
@@ -163,7 +169,8 @@ TEST(AdamW, NonFiniteGradientsChangeNothing) {
     EXPECT_EQ(report.outcome, UpdateReport::Outcome::kSkippedNonFinite);
     EXPECT_FALSE(std::isfinite(report.grad_norm));
     EXPECT_EQ(optimizer.updates(), 1);
-    EXPECT_TRUE(same_bits(p, params) && same_bits(m, optimizer.first_moment()) && same_bits(v, optimizer.second_moment()));
+    EXPECT_TRUE(same_bits(p, params) && same_bits(m, optimizer.first_moment()) &&
+                same_bits(v, optimizer.second_moment()));
   }
 }
 

@@ -48,7 +48,8 @@ TEST(SharedAdamW, EndsInTheBitsOfOneRank) {
   const auto gradients = [&](int step, model::ParamStore& grads) {
     const auto values = test::random_values(grads.flat().numel(), static_cast<uint64_t>(step), -1.0, 1.0);
     for (const model::ParamInfo& info : grads.infos())
-      std::copy_n(values.begin() + static_cast<std::ptrdiff_t>(info.offset), info.shape.product(), grads.at(info).as<float>());
+      std::copy_n(values.begin() + static_cast<std::ptrdiff_t>(info.offset), info.shape.product(),
+                  grads.at(info).as<float>());
   };
   model::ParamStore expected(spec), expected_copy(spec, model::Precision::kBF16);
   model::initialise(spec, 1, expected);
@@ -76,7 +77,8 @@ TEST(SharedAdamW, EndsInTheBitsOfOneRank) {
       for (int step = 0; step < 3; ++step) {
         gradients(step, grads);
         float* to = owned.values<float>().data();
-        for (const Range& range : partition.of(here.rank())) to = std::copy_n(grads.flat().as<float>() + range.begin, range.size(), to);
+        for (const Range& range : partition.of(here.rank()))
+          to = std::copy_n(grads.flat().as<float>() + range.begin, range.size(), to);
         const UpdateReport report = optimizer.step_owned(cx, 0.01, owned, grads.flat(), params, &copy);
         EXPECT_EQ(report.grad_norm == norm, step == 2) << ranks;
       }
@@ -93,7 +95,8 @@ TEST(SharedAdamW, ANonFiniteGradientOfOneRankChangesNothingOnAny) {
     model::ParamStore params(spec), before(spec), grads(spec);
     model::initialise(spec, 1, params), model::initialise(spec, 1, before);
     Context cx;
-    const std::vector<int> buckets(static_cast<size_t>((grads.flat().numel() + Partition::kTile - 1) / Partition::kTile), 0);
+    const std::vector<int> buckets(
+        static_cast<size_t>((grads.flat().numel() + Partition::kTile - 1) / Partition::kTile), 0);
     const Partition partition(grads.flat().numel(), buckets, 1, 3);
     AdamW optimizer(params.infos(), {}, partition, here);
     Tensor owned({total_size(partition.of(here.rank()))});

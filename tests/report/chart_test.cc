@@ -55,15 +55,13 @@ class PathGuard {
 TEST(ChartScript, DropsWhatCannotBeDrawnAndLeavesAGap) {
   Chart c = {.y_scale = Scale::kLog,
              .series = {{.label = "a", .x = {1, 2, 3, 4, 5, 6, 7}, .y = {kNan, 3, 0, -1, 4, kInf, 5}}}};
-  EXPECT_THAT(gnuplot_script(c),
-              HasSubstr("$s0 << END_OF_SERIES\n2 3 3 3\n\n5 4 4 4\n\n7 5 5 5\nEND_OF_SERIES\n"));
+  EXPECT_THAT(gnuplot_script(c), HasSubstr("$s0 << END_OF_SERIES\n2 3 3 3\n\n5 4 4 4\n\n7 5 5 5\nEND_OF_SERIES\n"));
   c.y_scale = Scale::kLinear;
   EXPECT_THAT(gnuplot_script(c), HasSubstr("2 3 3 3\n3 0 0 0\n4 -1 -1 -1\n5 4 4 4\n\n7 5 5 5\n"));
 }
 
 TEST(ChartScript, TicksOfLog2AxisAreTheLengths) {
-  EXPECT_THAT(gnuplot_script(sample()),
-              HasSubstr("set xtics ('128' 128, '256' 256, '512' 512, '1024' 1024)"));
+  EXPECT_THAT(gnuplot_script(sample()), HasSubstr("set xtics ('128' 128, '256' 256, '512' 512, '1024' 1024)"));
 }
 
 TEST(ChartScript, SameColorIndexSameColor) {
@@ -117,8 +115,7 @@ TEST(Chart, HostileLabelsAreOnlyText) {
     EXPECT_EQ(xml_problem(svg), "") << label;
     EXPECT_THAT(svg, Not(HasSubstr("<script"))) << label;
     EXPECT_FALSE(std::filesystem::exists(trap)) << label;
-    const HeatMap map = {
-        .title = label, .x_label = label, .x_ticks = {label}, .y_ticks = {label}, .values = {{0.5}}};
+    const HeatMap map = {.title = label, .x_label = label, .x_ticks = {label}, .y_ticks = {label}, .values = {{0.5}}};
     EXPECT_EQ(xml_problem(render_svg(map)), "") << label;
     EXPECT_FALSE(std::filesystem::exists(trap)) << label;
   }
@@ -129,14 +126,10 @@ TEST(Chart, HostileLabelsAreOnlyText) {
 
 TEST(Chart, EmptyAndTinyChartsAreDrawn) {
   SKIP_WITHOUT_GNUPLOT();
-  for (const Chart& c : {Chart{.title = "none"},
-                         Chart{.title = "empty", .x_scale = Scale::kLog2, .series = {{.label = "nothing"}}},
-                         Chart{.title = "nan",
-                         .y_scale = Scale::kLog,
-                         .series = {{.label = "nothing", .x = {1, 2}, .y = {kNan, -1}}}},
-                         Chart{.title = "point",
-                         .y_scale = Scale::kLog2,
-                         .series = {{.label = "nothing", .x = {512}, .y = {3}}}}}) {
+  for (const Chart& c :
+       {Chart{.title = "none"}, Chart{.title = "empty", .x_scale = Scale::kLog2, .series = {{.label = "nothing"}}},
+        Chart{.title = "nan", .y_scale = Scale::kLog, .series = {{.label = "nothing", .x = {1, 2}, .y = {kNan, -1}}}},
+        Chart{.title = "point", .y_scale = Scale::kLog2, .series = {{.label = "nothing", .x = {512}, .y = {3}}}}}) {
     const std::string svg = render_svg(c);
     EXPECT_EQ(xml_problem(svg), "") << c.title;
     EXPECT_EQ(svg.find(">nothing<") == std::string::npos, c.series.empty()) << c.title;

@@ -87,10 +87,9 @@ TEST(Spans, MarksAndStrays) {
 TEST(Html, HasEveryBlockEscaped) {
   const std::string html = to_html(sample());
   for (const char* text :
-       {"<!DOCTYPE html>", "<title>CoCA &amp; friends</title>", "<h1>CoCA &amp; friends</h1>",
-        "<h2>Results</h2>", "<strong>512</strong>", "<code>coca study</code>; 3 * 4 &lt; 13.",
-        "<td>rope</td>", "Lower is better.", "<li><code>second</code></li>", "<pre>a &lt;b&gt;\n```\n</pre>",
-        "prefers-color-scheme: dark"})
+       {"<!DOCTYPE html>", "<title>CoCA &amp; friends</title>", "<h1>CoCA &amp; friends</h1>", "<h2>Results</h2>",
+        "<strong>512</strong>", "<code>coca study</code>; 3 * 4 &lt; 13.", "<td>rope</td>", "Lower is better.",
+        "<li><code>second</code></li>", "<pre>a &lt;b&gt;\n```\n</pre>", "prefers-color-scheme: dark"})
     EXPECT_THAT(html, HasSubstr(text));
 }
 
@@ -103,9 +102,7 @@ TEST(Html, WideTablesBreakTheirHeadersAndScrollInABoxOfTheirOwn) {
   EXPECT_THAT(html, Not(testing::ContainsRegex("th[^\n]*nowrap")));
 }
 
-TEST(Html, IsSelfContained) {
-  expect_self_contained(to_html(sample()));
-}
+TEST(Html, IsSelfContained) { expect_self_contained(to_html(sample())); }
 
 TEST(Html, IdsOfFiguresAreUnique) {
   const std::string html = to_html(sample());
@@ -136,8 +133,7 @@ TEST(Html, RefusesFiguresThatRunOrLoad) {
 
 TEST(Document, RefusesBadNames) {
   Document d("x");
-  for (const char* name : {"", "../up", "a b", "A"})
-    EXPECT_THROW(d.figure({.name = name, .svg = kSvg}), Error) << name;
+  for (const char* name : {"", "../up", "a b", "A"}) EXPECT_THROW(d.figure({.name = name, .svg = kSvg}), Error) << name;
   d.figure({.name = "a", .svg = kSvg});
   EXPECT_THROW(d.figure({.name = "a", .svg = kSvg}), Error);
   EXPECT_THROW(d.heading(1, "x"), Error);

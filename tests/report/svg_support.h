@@ -48,8 +48,7 @@ inline std::string xml_problem(std::string_view text) {
   return open.empty() ? "" : "<" + open.back() + "> is not closed";
 }
 
-inline std::vector<std::string> all_between(std::string_view text, std::string_view before,
-                                            std::string_view after) {
+inline std::vector<std::string> all_between(std::string_view text, std::string_view before, std::string_view after) {
   std::vector<std::string> found;
   for (size_t at = 0; (at = text.find(before, at)) != std::string_view::npos;) {
     at += before.size();

@@ -122,8 +122,7 @@ TEST(Table, HtmlEscapes) {
 }
 
 TEST(Table, CsvQuotes) {
-  const Table t = {
-      .title = "not in it", .header = {"a", "b"}, .rows = {{"x,y", "say \"hi\""}, {"", "two\nlines"}}};
+  const Table t = {.title = "not in it", .header = {"a", "b"}, .rows = {{"x,y", "say \"hi\""}, {"", "two\nlines"}}};
   EXPECT_EQ(to_csv(t), "a,b\n\"x,y\",\"say \"\"hi\"\"\"\n,\"two\nlines\"\n");
 }
 

@@ -101,7 +101,8 @@ TEST_F(Study, TrainsEvaluatesAndReportsEveryMethod) {
 
   const StudyFiles files = write_study(results);
   const std::string html = io::read_file(files.html), csv = io::read_file(files.csv);
-  for (const char* text : {"rope + dynamic NTK 4", "coca-slack", "alibi", "How to read this", "All windows of the first 4 steps and 20 % of the later ones",
+  for (const char* text : {"rope + dynamic NTK 4", "coca-slack", "alibi", "How to read this",
+                           "All windows of the first 4 steps and 20 % of the later ones",
                            "not solved with this budget by: rope, coca-slack, alibi"})
     EXPECT_THAT(html, testing::HasSubstr(text));
   if (report::gnuplot_available()) {
@@ -119,9 +120,10 @@ TEST_F(Study, AStoppedStudyGoesOnAndEndsInTheSameNumbers) {
   const StudyConfig config = resolve(asked);
   const Corpus corpus = load_corpus(config);
   int calls = 0;
-  EXPECT_THROW(run_study(config, corpus, [&](const StudyProgress& p) {
-                 if (p.stage == "coca-strict seed 0: training" && ++calls == 5) request_stop();
-               }),
+  EXPECT_THROW(run_study(config, corpus,
+                         [&](const StudyProgress& p) {
+                           if (p.stage == "coca-strict seed 0: training" && ++calls == 5) request_stop();
+                         }),
                Error);
   clear_stop();
   EXPECT_TRUE(fs::exists(fs::path(config.out) / "runs/rope-s0/result.json"));
@@ -131,7 +133,8 @@ TEST_F(Study, AStoppedStudyGoesOnAndEndsInTheSameNumbers) {
   EXPECT_FALSE(fs::exists(left));
   fs::create_directories(left / "step-00000002");
   bool rope_again = false;
-  StudyResults resumed = run_study(config, corpus, [&](const StudyProgress& p) { rope_again = rope_again || p.stage.starts_with("rope"); });
+  StudyResults resumed = run_study(
+      config, corpus, [&](const StudyProgress& p) { rope_again = rope_again || p.stage.starts_with("rope"); });
   EXPECT_FALSE(rope_again);
   EXPECT_FALSE(fs::exists(left));
 
@@ -140,7 +143,8 @@ TEST_F(Study, AStoppedStudyGoesOnAndEndsInTheSameNumbers) {
   StudyResults whole = run_study(straight, load_corpus(straight));
   ASSERT_EQ(resumed.runs.size(), whole.runs.size());
   for (size_t r = 0; r < whole.runs.size(); ++r)
-    for (size_t i = 0; i < 3; ++i) EXPECT_EQ(resumed.runs[r].evaluations[0].perplexity[i].nll, whole.runs[r].evaluations[0].perplexity[i].nll);
+    for (size_t i = 0; i < 3; ++i)
+      EXPECT_EQ(resumed.runs[r].evaluations[0].perplexity[i].nll, whole.runs[r].evaluations[0].perplexity[i].nll);
 }
 
 TEST_F(Study, PresetsOfComparisons) {
@@ -154,8 +158,10 @@ TEST_F(Study, PresetsOfComparisons) {
   EXPECT_EQ(ablation.seeds, (std::vector<int64_t>{0, 1, 2}));
   c.preset = Preset::kSurvey;
   const std::vector<std::string> surveyed = resolve(c).methods;  // which checks that each can be trained
-  for (const auto& kind : EnumTraits<model::AttentionKind>::names()) EXPECT_THAT(surveyed, testing::Contains(std::string(kind.name)));
-  for (const char* name : {"rope+random", "coca-slack+pose", "coca-strict+clex", "coca-slack+window", "alibi+longformer"})
+  for (const auto& kind : EnumTraits<model::AttentionKind>::names())
+    EXPECT_THAT(surveyed, testing::Contains(std::string(kind.name)));
+  for (const char* name :
+       {"rope+random", "coca-slack+pose", "coca-strict+clex", "coca-slack+window", "alibi+longformer"})
     EXPECT_THAT(surveyed, testing::Contains(name));
   // One model, evaluated under each factor.
   ablation.methods = ablation.ntk_methods = {"coca-strict"};
@@ -203,7 +209,8 @@ TEST_F(Study, TrainsInEveryWay) {
   StudyConfig asked = toy(dir_);
   asked.methods = {"coca-slack"};
   for (const auto& training : EnumTraits<Training>::names())
-    if (training.value != Training::kPlain) asked.methods.push_back(method_name({model::AttentionKind::kCocaSlack, training.value}));
+    if (training.value != Training::kPlain)
+      asked.methods.push_back(method_name({model::AttentionKind::kCocaSlack, training.value}));
   asked.ntk_methods = {"coca-slack+window"};
   asked.passkey_share = 0;
   const StudyConfig config = resolve(asked);
@@ -240,7 +247,11 @@ TEST_F(Study, ATrainingThatBreaksDownIsGivenUpAndTheStudyGoesOn) {
   EXPECT_EQ(again.runs[1].failure, results.runs[1].failure);
   // One seed of two is what there is.
   results.runs[2].failure = "";
-  results.runs[2].evaluations = {{.variant = "", .perplexity = {{.length = 64, .perplexity = 5}, {.length = 128, .perplexity = 5}, {.length = 256, .perplexity = 5}}, .passkey = {}}};
+  results.runs[2].evaluations = {{.variant = "",
+                                  .perplexity = {{.length = 64, .perplexity = 5},
+                                                 {.length = 128, .perplexity = 5},
+                                                 {.length = 256, .perplexity = 5}},
+                                  .passkey = {}}};
   const std::vector<SummaryLine> lines = summarise(results);
   ASSERT_EQ(lines.size(), 1u);
   EXPECT_EQ(lines[0].method, results.runs[2].method);
@@ -260,7 +271,8 @@ TEST_F(Study, RefusesWhatMakesNoSense) {
   run_study(config, load_corpus(config));
   StudyConfig other = config;
   other.steps = 3;
-  EXPECT_THAT([&] { run_study(other, load_corpus(other)); }, testing::ThrowsMessage<Error>(testing::HasSubstr("holds a study with steps = 2")));
+  EXPECT_THAT([&] { run_study(other, load_corpus(other)); },
+              testing::ThrowsMessage<Error>(testing::HasSubstr("holds a study with steps = 2")));
   nlohmann::json saved = io::read_json(fs::path(config.out) / "study.json");
   saved.erase("split");  // as a version without this option left it
   io::write_json(fs::path(config.out) / "study.json", saved);
@@ -432,7 +444,8 @@ TEST(StudyFindings, WindowsNoDocumentFillsAreNamed) {
 TEST_F(Study, TestDocumentsThatWereTrainedOnAreNamed) {
   StudyConfig c = resolve(toy(dir_));
   EXPECT_EQ(load_corpus(c).shared.documents, 0);
-  fs::copy_file(dir_ / "text/doc00.txt", dir_ / "text/doc09.txt", fs::copy_options::overwrite_existing);  // the one that is held out
+  fs::copy_file(dir_ / "text/doc00.txt", dir_ / "text/doc09.txt",
+                fs::copy_options::overwrite_existing);  // the one that is held out
   c.out = (dir_ / "within").string();
   const Corpus within = load_corpus(c);
   ASSERT_EQ(within.shared.pairs.size(), 1u);
@@ -451,7 +464,8 @@ TEST_F(Study, TestDocumentsThatWereTrainedOnAreNamed) {
   s.shared = between.shared;
   const StudyFiles files = write_study(s);
   for (const fs::path& file : {files.html, files.markdown})
-    EXPECT_THAT(io::read_file(file), AllOf(HasSubstr("some test documents are in the training text"), HasSubstr("text/doc03.txt (training) and "),
+    EXPECT_THAT(io::read_file(file), AllOf(HasSubstr("some test documents are in the training text"),
+                                           HasSubstr("text/doc03.txt (training) and "),
                                            HasSubstr("test/other.txt (test) are the same document")));
   const auto json = io::read_json(files.json)["shared_documents"];
   EXPECT_EQ(json["count"], 1);

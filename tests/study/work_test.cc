@@ -31,7 +31,8 @@ TEST(WorkOf, CountsWhatTheModelRuns) {
   c.methods = {"rope", "alibi"};
   c.ntk_methods = {"rope"};
   c.factors = {2, 4};
-  c.layers = 1, c.width = 16, c.heads = 2, c.length = 64, c.batch = 2, c.steps = 12, c.multiples = {1, 2}, c.passkey_trials = 3;
+  c.layers = 1, c.width = 16, c.heads = 2, c.length = 64, c.batch = 2, c.steps = 12, c.multiples = {1, 2},
+  c.passkey_trials = 3;
   c = resolve(c);
   const int64_t documents[] = {100};
   const MethodWork rope = work_of(c, "rope", 257, documents);
@@ -43,7 +44,8 @@ TEST(WorkOf, CountsWhatTheModelRuns) {
   const model::ModelSpec spec = train::make_spec(train_config(c, "rope", 0, "out"), 257, std::nullopt, std::nullopt);
   EXPECT_EQ(rope.parameters, model::parameter_count(spec));
   EXPECT_DOUBLE_EQ(rope.flops[0], 3.0 * 12 * 2 * 64 * model::forward_flops_per_token(spec, 64));
-  EXPECT_DOUBLE_EQ(rope.flops[1], 100 * model::forward_flops_per_token(spec, 64) + 100 * model::forward_flops_per_token(spec, 128));
+  EXPECT_DOUBLE_EQ(rope.flops[1],
+                   100 * model::forward_flops_per_token(spec, 64) + 100 * model::forward_flops_per_token(spec, 128));
   EXPECT_DOUBLE_EQ(rope.all()[1], 3 * rope.flops[1]);
   EXPECT_GT(rope.memory, 16 * rope.parameters);
   c.passkey_share = 0;

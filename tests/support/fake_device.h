@@ -1,5 +1,5 @@
-// tests/support/fake_device.h - a device whose memory is the host's, but apart: it has so much and no more, what is queued
-// happens at synchronize(), and addresses that are not its own are refused.
+// tests/support/fake_device.h - a device whose memory is the host's, but apart: it has so much and no more, what is
+// queued happens at synchronize(), and addresses that are not its own are refused.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -51,9 +51,15 @@ class FakeDevice : public DeviceMemory {
     std::free(p);
   }
 
-  void upload(void* device, const void* host, size_t bytes) override { queue(device, host, bytes, owns(device, bytes) && !owns(host, bytes)); }
-  void download(void* host, const void* device, size_t bytes) override { queue(host, device, bytes, !owns(host, bytes) && owns(device, bytes)); }
-  void copy(void* to, const void* from, size_t bytes) override { queue(to, from, bytes, owns(to, bytes) && owns(from, bytes)); }
+  void upload(void* device, const void* host, size_t bytes) override {
+    queue(device, host, bytes, owns(device, bytes) && !owns(host, bytes));
+  }
+  void download(void* host, const void* device, size_t bytes) override {
+    queue(host, device, bytes, !owns(host, bytes) && owns(device, bytes));
+  }
+  void copy(void* to, const void* from, size_t bytes) override {
+    queue(to, from, bytes, owns(to, bytes) && owns(from, bytes));
+  }
   void zero(void* device, size_t bytes) override {
     COCA_CHECK(owns(device, bytes), "fake device: zero() of what is not its own");
     queue_.push_back([=] { std::memset(device, 0, bytes); });

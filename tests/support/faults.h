@@ -1,5 +1,5 @@
-// tests/support/faults.h - what can go wrong around a program, made on purpose: small disks, files that may not grow; and the
-// warnings that come of it.
+// tests/support/faults.h - what can go wrong around a program, made on purpose: small disks, files that may not grow;
+// and the warnings that come of it.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

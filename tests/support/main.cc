@@ -1,6 +1,7 @@
-// tests/support/main.cc - the main of every test program, which ctest starts once a test. A test that is written once and holds for
-// many models is one test there, with the models as its cases: a process for each of several thousand would cost more than the
-// tests. --gtest_list_tests names such a test Suite.Test, and --gtest_filter=Suite.Test runs all of its cases.
+// tests/support/main.cc - the main of every test program, which ctest starts once a test. A test that is written once
+// and holds for many models is one test there, with the models as its cases: a process for each of several thousand
+// would cost more than the tests. --gtest_list_tests names such a test Suite.Test, and --gtest_filter=Suite.Test runs
+// all of its cases.
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -49,16 +50,22 @@ int list() {
 // ctest takes a test for skipped where it prints "[  SKIPPED ]", whatever else it prints: said only where no case ran.
 class CasesPrinter : public testing::EmptyTestEventListener {
   void OnTestPartResult(const testing::TestPartResult& part) override {
-    if (part.skipped()) skipped_ = part.message();
-    else if (!part.passed()) std::printf("%s:%d: Failure\n%s\n", part.file_name() ? part.file_name() : "?", part.line_number(), part.message());
+    if (part.skipped())
+      skipped_ = part.message();
+    else if (!part.passed())
+      std::printf("%s:%d: Failure\n%s\n", part.file_name() ? part.file_name() : "?", part.line_number(),
+                  part.message());
   }
   void OnTestEnd(const testing::TestInfo& test) override {
     if (test.result()->Failed()) std::printf("[  FAILED  ] %s.%s\n", test.test_suite_name(), test.name());
     std::fflush(stdout);
   }
   void OnTestProgramEnd(const testing::UnitTest& all) override {
-    std::printf("%d cases: %d passed, %d failed, %d skipped\n", all.test_to_run_count(), all.successful_test_count(), all.failed_test_count(), all.skipped_test_count());
-    if (all.skipped_test_count() > 0) std::printf("%s%s\n", all.skipped_test_count() == all.test_to_run_count() ? "[  SKIPPED ] " : "", skipped_.c_str());
+    std::printf("%d cases: %d passed, %d failed, %d skipped\n", all.test_to_run_count(), all.successful_test_count(),
+                all.failed_test_count(), all.skipped_test_count());
+    if (all.skipped_test_count() > 0)
+      std::printf("%s%s\n", all.skipped_test_count() == all.test_to_run_count() ? "[  SKIPPED ] " : "",
+                  skipped_.c_str());
   }
   std::string skipped_;
 };

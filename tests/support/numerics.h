@@ -78,9 +78,9 @@ std::vector<To> convert(const Tensor& from) {
 inline constexpr float kSentinel = -987654.25f;
 
 struct ErrorRule {
-  double terms = 1;               // longest sum behind one element
-  double zero_share = 0.5;        // more zeros than this in the reference: the test proves too little
-  DType stored = DType::kF32;     // element type of the output
+  double terms = 1;            // longest sum behind one element
+  double zero_share = 0.5;     // more zeros than this in the reference: the test proves too little
+  DType stored = DType::kF32;  // element type of the output
 };
 
 // actual (float) against ref (double), with the naive float result for scale.
@@ -137,8 +137,7 @@ inline std::vector<double> complex_step_gradient(std::span<const double> x,
 
 // A double-precision gradient against the complex-step one: 1e-10 of the largest magnitude leaves room for sums of
 // up to about 1e5 terms at double rounding.
-inline void expect_gradient(std::span<const double> actual, std::span<const double> expected,
-                            const std::string& what) {
+inline void expect_gradient(std::span<const double> actual, std::span<const double> expected, const std::string& what) {
   ASSERT_EQ(actual.size(), expected.size()) << what;
   double largest = 0;
   for (double e : expected) largest = std::max(largest, std::abs(e));

@@ -19,6 +19,8 @@ inline std::filesystem::path books_dir() { return from_environment("COCA_BOOKS_D
 
 }  // namespace coca::test
 
-#define COCA_SKIP_WITHOUT(dir)                                                                  \
-  if (!std::filesystem::exists(dir)) GTEST_SKIP() << (dir).string() << " is not there; set "    \
-                                                     "COCA_GOLDEN_DIR or COCA_BOOKS_DIR to run this"
+#define COCA_SKIP_WITHOUT(dir)          \
+  if (!std::filesystem::exists(dir))    \
+  GTEST_SKIP() << (dir).string()        \
+               << " is not there; set " \
+                  "COCA_GOLDEN_DIR or COCA_BOOKS_DIR to run this"

@@ -18,8 +18,12 @@ struct ReferenceAngles {
   std::vector<double> zeta;  // xPos; else empty
 
   // side: 1 for queries, -1 for keys.
-  double cos(double position, int64_t j, double side) const { return factor(position, j, side) * std::cos(angle(position, j)); }
-  double sin(double position, int64_t j, double side) const { return factor(position, j, side) * std::sin(angle(position, j)); }
+  double cos(double position, int64_t j, double side) const {
+    return factor(position, j, side) * std::cos(angle(position, j));
+  }
+  double sin(double position, int64_t j, double side) const {
+    return factor(position, j, side) * std::sin(angle(position, j));
+  }
 
  private:
   double angle(double position, int64_t j) const { return position * theta[static_cast<size_t>(j)]; }
@@ -54,7 +58,9 @@ inline double reference_scaled(const model::ModelSpec& s, double j, double t, do
   }
   if (r.type == Scaling::kYarnPaper) {  // gamma of the paper, eq. 18: by the ratio of context and wavelength
     const double ratio = L / wavelength;
-    const double gamma = ratio < r.beta_slow ? 0 : ratio > r.beta_fast ? 1 : (ratio - r.beta_slow) / (r.beta_fast - r.beta_slow);
+    const double gamma = ratio < r.beta_slow   ? 0
+                         : ratio > r.beta_fast ? 1
+                                               : (ratio - r.beta_slow) / (r.beta_fast - r.beta_slow);
     return (1 - gamma) * t / f + gamma * t;
   }
   if (r.type == Scaling::kLongRope)
@@ -66,19 +72,23 @@ inline ReferenceAngles reference_angles(const model::ModelSpec& s, int64_t seq_l
   using model::Scaling;
   const std::string_view name = enum_name(s.attention);
   const model::RopeScaling& r = s.rope_scaling;
-  const double R = static_cast<double>(s.R), trained = static_cast<double>(s.max_position), n = static_cast<double>(seq_len);
+  const double R = static_cast<double>(s.R), trained = static_cast<double>(s.max_position),
+               n = static_cast<double>(seq_len);
   const double L = r.original_max_position > 0 ? static_cast<double>(r.original_max_position) : trained;
   ReferenceAngles a;
   double base = s.rope_theta;
-  if (r.type == Scaling::kDynamic && n > trained) base *= std::pow(r.factor * n / trained - (r.factor - 1), R / (R - 2));
+  if (r.type == Scaling::kDynamic && n > trained)
+    base *= std::pow(r.factor * n / trained - (r.factor - 1), R / (R - 2));
   if (r.type == Scaling::kNtk) base *= std::pow(r.factor, R / (R - 2));
   const bool turns = !name.ends_with("alibi") && !name.ends_with("none");
   for (double j = 0; j < R / 2; ++j) {
     a.theta.push_back(turns ? reference_scaled(s, j, std::pow(base, -2 * j / R), L, seq_len) : 0.0);
     if (name.ends_with("xpos")) a.zeta.push_back((2 * j + 0.4 * R) / (1.4 * R));
   }
-  if (r.type == Scaling::kYarn || r.type == Scaling::kYarnPaper) a.size = r.attention_factor.value_or(0.1 * std::log(r.factor) + 1);
-  if (r.type == Scaling::kLongRope) a.size = r.attention_factor.value_or(std::sqrt(1 + std::log(r.factor) / std::log(L)));
+  if (r.type == Scaling::kYarn || r.type == Scaling::kYarnPaper)
+    a.size = r.attention_factor.value_or(0.1 * std::log(r.factor) + 1);
+  if (r.type == Scaling::kLongRope)
+    a.size = r.attention_factor.value_or(std::sqrt(1 + std::log(r.factor) / std::log(L)));
   return a;
 }
 

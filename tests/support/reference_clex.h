@@ -36,7 +36,8 @@ std::vector<T> reference_clex(const model::ModelSpec& s, const T* up, const T* d
     return z;
   };
   Vec z(static_cast<size_t>(half));
-  for (int64_t j = 0; j < half; ++j) z[static_cast<size_t>(j)] = -2.0 * static_cast<double>(j) / d * std::log(s.rope_theta);
+  for (int64_t j = 0; j < half; ++j)
+    z[static_cast<size_t>(j)] = -2.0 * static_cast<double>(j) / d * std::log(s.rope_theta);
   const auto steps = static_cast<int64_t>(std::lround(static_cast<double>(t - 1) / h));
   for (int64_t i = 0; i < steps; ++i) {
     const double time = 1 + static_cast<double>(i) * h;

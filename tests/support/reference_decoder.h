@@ -30,13 +30,8 @@ enum class KeyMemory : uint8_t { kPlain, kRotated };
 template <typename T>
 class ReferenceDecoder {
  public:
-  ReferenceDecoder(const model::ModelSpec& spec, const model::ParamStore& store,
-                   KeyMemory memory = KeyMemory::kPlain)
-      : s_(spec),
-        store_(store),
-        memory_(memory),
-        flat_(flat_of(store)),
-        layers_(static_cast<size_t>(spec.L)) {
+  ReferenceDecoder(const model::ModelSpec& spec, const model::ParamStore& store, KeyMemory memory = KeyMemory::kPlain)
+      : s_(spec), store_(store), memory_(memory), flat_(flat_of(store)), layers_(static_cast<size_t>(spec.L)) {
     if (model::uses_alibi(spec.attention)) slopes_ = ops::alibi_slopes(spec.H);
   }
 
@@ -127,9 +122,8 @@ class ReferenceDecoder {
   std::vector<T> norm(const std::vector<T>& x, TensorRef w, TensorRef b) const {
     std::vector<T> y(x.size());
     const auto kind = s_.norm == ops::NormKind::kLayerNorm ? ref::Norm::kLayer : ref::Norm::kRms;
-    ref::norm_forward<T>(
-        {.kind = kind, .eps = s_.norm_eps, .M = 1, .C = s_.C, .x = x.data(), .w = at(w), .b = at(b)},
-        y.data(), nullptr);
+    ref::norm_forward<T>({.kind = kind, .eps = s_.norm_eps, .M = 1, .C = s_.C, .x = x.data(), .w = at(w), .b = at(b)},
+                         y.data(), nullptr);
     return y;
   }
 
@@ -153,8 +147,12 @@ class ReferenceDecoder {
     const double position = positions_.empty() ? static_cast<double>(token) : positions_[static_cast<size_t>(token)];
     const double side = q_eff ? 1.0 : -1.0;
     const auto learnt = [&](int64_t j) { return T(position) * theta_[static_cast<size_t>(j)]; };
-    const auto cos = [&](int64_t j) { return theta_.empty() ? T(angles_.cos(position, j, side)) : std::cos(learnt(j)); };
-    const auto sin = [&](int64_t j) { return theta_.empty() ? T(angles_.sin(position, j, side)) : std::sin(learnt(j)); };
+    const auto cos = [&](int64_t j) {
+      return theta_.empty() ? T(angles_.cos(position, j, side)) : std::cos(learnt(j));
+    };
+    const auto sin = [&](int64_t j) {
+      return theta_.empty() ? T(angles_.sin(position, j, side)) : std::sin(learnt(j));
+    };
     T* out = q_eff ? q_eff : k_eff;
     if (!model::transforms_keys(s_.attention)) {
       std::copy(x, x + s_.D, out);
@@ -181,12 +179,17 @@ class ReferenceDecoder {
   void head_norms(std::vector<T>& heads, TensorRef w) const {
     if (s_.head_norm == model::HeadNorm::kNone) return;
     const std::vector<T> x = heads;
-    ref::norm_forward<T>({.kind = ref::Norm::kRms, .eps = s_.norm_eps, .M = static_cast<int64_t>(x.size()) / s_.D, .C = s_.D,
-                          .x = x.data(), .w = at(w)},
+    ref::norm_forward<T>({.kind = ref::Norm::kRms,
+                          .eps = s_.norm_eps,
+                          .M = static_cast<int64_t>(x.size()) / s_.D,
+                          .C = s_.D,
+                          .x = x.data(),
+                          .w = at(w)},
                          heads.data(), nullptr);
   }
 
-  // Where a query at n and a key at m stand towards each other under the pattern, as it is published; nothing: not seen.
+  // Where a query at n and a key at m stand towards each other under the pattern, as it is published; nothing: not
+  // seen.
   struct Places {
     int64_t query, key;
     double distance;      // for ALiBi
@@ -245,8 +248,12 @@ class ReferenceDecoder {
           middle.emplace_back(score, m);
       }
       // LM-Infinite's option: of the keys that are not seen, those that score highest.
-      std::stable_sort(middle.begin(), middle.end(), [](const auto& a, const auto& b) { return std::real(a.first) > std::real(b.first); });
-      middle.resize(std::min(middle.size(), static_cast<size_t>(static_cast<int64_t>(index) >= s_.pattern.middle_from_layer ? s_.pattern.middle_top_k : 0)));
+      std::stable_sort(middle.begin(), middle.end(),
+                       [](const auto& a, const auto& b) { return std::real(a.first) > std::real(b.first); });
+      middle.resize(std::min(
+          middle.size(),
+          static_cast<size_t>(static_cast<int64_t>(index) >= s_.pattern.middle_from_layer ? s_.pattern.middle_top_k
+                                                                                          : 0)));
       for (const auto& [score, m] : middle) p.push_back(score), seen.push_back(m);
       ref::softmax_row(p);
       for (size_t i = 0; i < p.size(); ++i)
@@ -269,7 +276,8 @@ class ReferenceDecoder {
   std::vector<T> attend_by_rules(const std::vector<T>& q, const Layer& cache, size_t layer) const {
     const int64_t n = position_, row = s_.G * s_.D;
     const bool global = n < s_.global_tokens;
-    const std::vector<T>&keys = global ? cache.global_keys : cache.keys, &values = global ? cache.global_values : cache.values;
+    const std::vector<T>&keys = global ? cache.global_keys : cache.keys,
+          &values = global ? cache.global_values : cache.values;
     std::vector<T> o(q.size()), q_eff(static_cast<size_t>(s_.D)), k_eff(q_eff.size());
     for (int64_t h = 0; h < s_.H; ++h) {
       const int64_t at_head = h / (s_.H / s_.G) * s_.D;
@@ -282,22 +290,26 @@ class ReferenceDecoder {
         T dot(0);
         for (size_t d = 0; d < q_eff.size(); ++d) dot += q_eff[d] * k_eff[d];
         T score = dot / T(std::sqrt(static_cast<double>(s_.D)));
-        if (!slopes_.empty()) score -= T(static_cast<double>(slopes_[static_cast<size_t>(h)]) * static_cast<double>(std::abs(n - m)));
+        if (!slopes_.empty())
+          score -= T(static_cast<double>(slopes_[static_cast<size_t>(h)]) * static_cast<double>(std::abs(n - m)));
         p.push_back(score);
         seen.push_back(m);
       }
       ref::softmax_row(p);
       for (size_t i = 0; i < p.size(); ++i)
-        for (int64_t d = 0; d < s_.D; ++d) o[static_cast<size_t>(h * s_.D + d)] += p[i] * values[static_cast<size_t>(seen[i] * row + at_head + d)];
+        for (int64_t d = 0; d < s_.D; ++d)
+          o[static_cast<size_t>(h * s_.D + d)] += p[i] * values[static_cast<size_t>(seen[i] * row + at_head + d)];
     }
     return o;
   }
 
   std::vector<T> attend(const std::vector<T>& q, Layer& cache, size_t index) const {
     if (s_.pattern.far()) return attend_by_pattern(q, cache, index);
-    if (!s_.dilation.empty() || s_.global_tokens > 0 || s_.direction == model::Direction::kBidirectional) return attend_by_rules(q, cache, index);
+    if (!s_.dilation.empty() || s_.global_tokens > 0 || s_.direction == model::Direction::kBidirectional)
+      return attend_by_rules(q, cache, index);
     const int64_t window = s_.window_of(index);
-    const int64_t n = position_, S = n + 1, row = s_.G * s_.D, first = window > 0 ? std::max<int64_t>(0, S - window) : 0;
+    const int64_t n = position_, S = n + 1, row = s_.G * s_.D,
+                  first = window > 0 ? std::max<int64_t>(0, S - window) : 0;
     std::vector<T> keys = cache.keys;
     for (int64_t m = memory_ == KeyMemory::kPlain ? 0 : n; m < S; ++m)
       for (int64_t g = 0; g < s_.G; ++g)
@@ -342,7 +354,8 @@ class ReferenceDecoder {
   }
 
   // Fused: per head q, k or t, v.
-  Heads heads(const std::vector<T>& ln1, TensorRef qkv_w, TensorRef qkv_b, const std::array<TensorRef, 3>& w, const std::array<TensorRef, 3>& b) const {
+  Heads heads(const std::vector<T>& ln1, TensorRef qkv_w, TensorRef qkv_b, const std::array<TensorRef, 3>& w,
+              const std::array<TensorRef, 3>& b) const {
     if (s_.qkv != model::Qkv::kFused)
       return {linear(ln1, w[0], b[0], s_.H * s_.D), at_full_width(linear(ln1, w[1], b[1], s_.G * s_.key_width())),
               linear(ln1, w[2], b[2], s_.G * s_.D)};
@@ -362,7 +375,8 @@ class ReferenceDecoder {
   std::vector<T> at_full_width(std::vector<T> t) const {
     if (s_.t_width == model::TWidth::kFull) return t;
     std::vector<T> full(2 * t.size());
-    const auto half = static_cast<size_t>(s_.D / 2), turned = static_cast<size_t>(s_.fold == ops::Fold::kOfficial ? s_.D / 2 : s_.R / 2);
+    const auto half = static_cast<size_t>(s_.D / 2),
+               turned = static_cast<size_t>(s_.fold == ops::Fold::kOfficial ? s_.D / 2 : s_.R / 2);
     for (size_t i = 0; i < t.size(); ++i) {
       T* head = full.data() + i / half * 2 * half;
       const size_t p = i % half;
@@ -382,13 +396,15 @@ class ReferenceDecoder {
     cache.keys.insert(cache.keys.end(), own.k.begin(), own.k.end());
     cache.values.insert(cache.values.end(), own.v.begin(), own.v.end());
     if (s_.global_tokens == 0) return own.q;
-    const Heads global = heads(ln1, w.qkv_global_w, w.qkv_global_b, {w.q_global_w, w.k_global_w, w.v_global_w}, {w.q_global_b, w.k_global_b, w.v_global_b});
+    const Heads global = heads(ln1, w.qkv_global_w, w.qkv_global_b, {w.q_global_w, w.k_global_w, w.v_global_w},
+                               {w.q_global_b, w.k_global_b, w.v_global_b});
     cache.global_keys.insert(cache.global_keys.end(), global.k.begin(), global.k.end());
     cache.global_values.insert(cache.global_values.end(), global.v.begin(), global.v.end());
     return position_ < s_.global_tokens ? global.q : own.q;
   }
 
-  std::vector<T> finish(const std::vector<T>& x, const std::vector<T>& o, const model::LayerTensors<TensorRef>& w) const {
+  std::vector<T> finish(const std::vector<T>& x, const std::vector<T>& o,
+                        const model::LayerTensors<TensorRef>& w) const {
     const std::vector<T> branch = linear(o, w.o_w, w.o_b, s_.C);
     std::vector<T> mid(x.size()), y(x.size());
     for (size_t c = 0; c < x.size(); ++c) mid[c] = x[c] + branch[c];
@@ -398,7 +414,8 @@ class ReferenceDecoder {
     return y;
   }
 
-  std::vector<T> layer(const std::vector<T>& x, const model::LayerTensors<TensorRef>& w, Layer& cache, size_t index) const {
+  std::vector<T> layer(const std::vector<T>& x, const model::LayerTensors<TensorRef>& w, Layer& cache,
+                       size_t index) const {
     const std::vector<T> q = remember(norm(x, w.ln1_w, w.ln1_b), w, cache);
     return finish(x, attend(q, cache, index), w);
   }
@@ -419,13 +436,13 @@ class ReferenceDecoder {
 // terms, the one farthest from the exact result. run(first_term) gives the logits of one.
 //
 // Why not one run: to first order the error of a logit is sum_i s_i r_i, with the roundings r_i behind it and the
-// network's sensitivities s_i, the same for kernel and naive form; the roundings are two draws of one distribution. In one
-// operation all s_i are alike and the largest of many errors varies little. Through layers they are not: a CoCA score is
-// cubic in its inputs and the softmax exponential in it, so one rounding in front of a large score can outweigh all
-// others. Then the two errors are two draws |g|, |g'| of one normal distribution, and |g| > 2 |g'| in 30 % of all cases
-// whatever the kernel; beyond twice the largest of eight draws it lies in 0.8 %. (Measured, 14 kinds of model, 40 seeds,
-// AVX-512 and scalar kernels: their error is 0.8 of one naive run's in the geometric mean, at worst 3.9 times it, and
-// at worst 1.9 times the largest of eight.)
+// network's sensitivities s_i, the same for kernel and naive form; the roundings are two draws of one distribution. In
+// one operation all s_i are alike and the largest of many errors varies little. Through layers they are not: a CoCA
+// score is cubic in its inputs and the softmax exponential in it, so one rounding in front of a large score can
+// outweigh all others. Then the two errors are two draws |g|, |g'| of one normal distribution, and |g| > 2 |g'| in 30 %
+// of all cases whatever the kernel; beyond twice the largest of eight draws it lies in 0.8 %. (Measured, 14 kinds of
+// model, 40 seeds, AVX-512 and scalar kernels: their error is 0.8 of one naive run's in the geometric mean, at
+// worst 3.9 times it, and at worst 1.9 times the largest of eight.)
 template <typename Run>
 std::vector<float> farthest_naive(std::span<const double> exact, const Run& run) {
   constexpr int64_t kRuns = 8, kApart = 2;

@@ -1,5 +1,5 @@
-// tests/support/targets.h - run a test body on every SIMD target of this CPU, or in every way that ops can run here, and leave
-// the best target selected.
+// tests/support/targets.h - run a test body on every SIMD target of this CPU, or in every way that ops can run here,
+// and leave the best target selected.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -38,11 +38,12 @@ inline bool some_target_runs(std::string_view op, std::string_view impl) {
   ops::set_cpu_target(targets.front());
   return runs;
 }
-#define COCA_SKIP_UNLESS_RUNS(op, impl) \
-  if (!::coca::test::some_target_runs(op, impl)) GTEST_SKIP() << "no SIMD target of this processor has the instructions of " << (impl)
+#define COCA_SKIP_UNLESS_RUNS(op, impl)          \
+  if (!::coca::test::some_target_runs(op, impl)) \
+  GTEST_SKIP() << "no SIMD target of this processor has the instructions of " << (impl)
 
-// Runs body once for every way that the ops can run here: every SIMD target, all of them by their references, and on the first GPU
-// where each has an implementation for GPUs.
+// Runs body once for every way that the ops can run here: every SIMD target, all of them by their references, and on
+// the first GPU where each has an implementation for GPUs.
 inline void for_each_way(const std::vector<std::string_view>& names, const std::function<void(Context&)>& body) {
   for_each_target([&] {
     Context context;

@@ -87,7 +87,9 @@ inline model::RopeScaling tiny_scaling(model::Scaling type, int64_t pairs) {
 }
 
 // Dynamic NTK and longrope: a part of a sequence has other frequencies than the whole.
-inline bool goes_by_length(model::Scaling type) { return type == model::Scaling::kDynamic || type == model::Scaling::kLongRope; }
+inline bool goes_by_length(model::Scaling type) {
+  return type == model::Scaling::kDynamic || type == model::Scaling::kLongRope;
+}
 
 // Scalings that do not go by the length, by attention kinds, one architecture each.
 inline std::vector<NamedSpec> scaled_specs() {
@@ -133,8 +135,8 @@ inline std::vector<NamedSpec> half_t_specs() {
   return all;
 }
 
-// Every attention kind in both architectures, head norms and windows, and partial rotary, the official fold, sequential GPT-NeoX, tied
-// embeddings, attention biases and the tanh GELU.
+// Every attention kind in both architectures, head norms and windows, and partial rotary, the official fold, sequential
+// GPT-NeoX, tied embeddings, attention biases and the tanh GELU.
 inline std::vector<NamedSpec> all_specs() {
   std::vector<NamedSpec> all;
   for (const AttentionKind kind : attention_kinds()) {
@@ -158,7 +160,9 @@ inline std::vector<NamedSpec> all_specs() {
   tied.attention_bias = tied.output_bias = tied.mlp_bias = model::Bias::kYes;
   all.push_back({"llama_tied", tied});
   for (const AttentionKind kind : {AttentionKind::kRope, AttentionKind::kCocaSlack, AttentionKind::kCocaStrict})
-    all.push_back({std::string("qwen3_") + (kind == AttentionKind::kRope ? "rope" : kind == AttentionKind::kCocaSlack ? "coca_slack" : "coca_strict"),
+    all.push_back({std::string("qwen3_") + (kind == AttentionKind::kRope        ? "rope"
+                                            : kind == AttentionKind::kCocaSlack ? "coca_slack"
+                                                                                : "coca_strict"),
                    tiny_qwen3(kind)});
   model::ModelSpec qwen2 = tiny_llama(AttentionKind::kRope);
   qwen2.architecture = model::Architecture::kQwen2;
@@ -179,9 +183,7 @@ inline std::vector<NamedSpec> rotary_specs() {
   return all;
 }
 
-inline std::string spec_test_name(const testing::TestParamInfo<NamedSpec>& info) {
-  return info.param.name;
-}
+inline std::string spec_test_name(const testing::TestParamInfo<NamedSpec>& info) { return info.param.name; }
 
 struct TinyModel {
   model::ModelSpec spec;

@@ -15,9 +15,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-uintptr_t address(const MutTensorRef& t) {
-  return reinterpret_cast<uintptr_t>(t.data);
-}
+uintptr_t address(const MutTensorRef& t) { return reinterpret_cast<uintptr_t>(t.data); }
 
 TEST(Arena, BindsDisjointAlignedTensors) {
   ArenaPlan plan;
@@ -83,7 +81,9 @@ TEST(Arena, EmptyPlansWork) {
 // Sets the default options for one test.
 class Forced {
  public:
-  explicit Forced(std::string_view text) { set_default_context_options({.forced = parse_forced("--force-impl", text)}); }
+  explicit Forced(std::string_view text) {
+    set_default_context_options({.forced = parse_forced("--force-impl", text)});
+  }
   ~Forced() { set_default_context_options({}); }
 };
 
@@ -133,9 +133,8 @@ TEST(Context, TraceReceivesNamedValues) {
   const Tensor t({2, 3});
   context.trace("unheard", t);
   std::vector<std::string> names;
-  context.set_trace([&](std::string_view name, TensorRef value) {
-    names.push_back(std::string(name) + value.shape.text());
-  });
+  context.set_trace(
+      [&](std::string_view name, TensorRef value) { names.push_back(std::string(name) + value.shape.text()); });
   EXPECT_TRUE(context.tracing());
   context.trace("layer.0.q", t);
   EXPECT_THAT(names, testing::ElementsAre("layer.0.q[2, 3]"));

@@ -96,11 +96,14 @@ TEST(Transfer, Errors) {
   Context cx(&gpu), cpu;
   const Tensor host({3, 5}), there({3, 5}, DType::kF32, &gpu), elsewhere({3, 5}, DType::kF32, &other);
   Tensor to({3, 5}), wide({5, 3}), half({3, 5}, DType::kBF16);
-  EXPECT_EQ(message([&] { transfer(cx, to, elsewhere); }), "[transfer] from [3, 5] lies on cuda:1; expected cpu or cuda:0");
+  EXPECT_EQ(message([&] { transfer(cx, to, elsewhere); }),
+            "[transfer] from [3, 5] lies on cuda:1; expected cpu or cuda:0");
   EXPECT_THAT(message([&] { transfer(cpu, to, there); }), HasSubstr("from [3, 5] lies on cuda:0; expected cpu"));
-  EXPECT_EQ(message([&] { transfer(cx, wide, there); }), "[transfer] to is [5, 3] F32, from [3, 5] F32; expected the same");
+  EXPECT_EQ(message([&] { transfer(cx, wide, there); }),
+            "[transfer] to is [5, 3] F32, from [3, 5] F32; expected the same");
   EXPECT_THAT(message([&] { transfer(cx, half, there); }), HasSubstr("to is [3, 5] BF16"));
-  EXPECT_THAT(message([&] { transfer(cx, to.ref().narrow(1, 0, 2), host.ref().narrow(1, 0, 2)); }), HasSubstr("to [3, 2] must be contiguous"));
+  EXPECT_THAT(message([&] { transfer(cx, to.ref().narrow(1, 0, 2), host.ref().narrow(1, 0, 2)); }),
+              HasSubstr("to [3, 2] must be contiguous"));
   EXPECT_THAT(message([&] { transfer(cx, to, TensorRef()); }), HasSubstr("from [] is missing"));
 }
 
@@ -145,11 +148,13 @@ TEST(OutOfMemory, NamesWhatHowMuchAndWhatToLower) {
   plan.add("layer.0.q", {3, 5}, DType::kF32, &a);
   plan.add("layer.0.scores", {1 << 20, 3}, DType::kBF16, &b);
   EXPECT_EQ(message([&] { Arena(plan, &gpu); }),
-            "out of memory on cuda:0 (a fake): no 6.0 MiB for 2 activations, the largest layer.0.scores [1048576, 3] BF16 (a smaller batch or "
+            "out of memory on cuda:0 (a fake): no 6.0 MiB for 2 activations, the largest layer.0.scores [1048576, 3] "
+            "BF16 (a smaller batch or "
             "shorter sequences need less); 0.5 MiB of 1.0 MiB are free");
   EXPECT_TRUE(b.empty());
   EXPECT_EQ(message([&] { Tensor({1 << 18}, DType::kF32, &gpu); }),
-            "out of memory on cuda:0 (a fake): no 1.0 MiB for a tensor of shape [262144] and type F32; 0.5 MiB of 1.0 MiB are free");
+            "out of memory on cuda:0 (a fake): no 1.0 MiB for a tensor of shape [262144] and type F32; 0.5 MiB of 1.0 "
+            "MiB are free");
 }
 
 TEST(OutOfMemory, OnTheHostAsWell) {
@@ -161,7 +166,8 @@ TEST(OutOfMemory, OnTheHostAsWell) {
   small.add("small", {16}, DType::kF32, &a);
   huge.add("huge", {kTooMany}, DType::kF32, &b);
   Arena arena(small);
-  EXPECT_THAT(message([&] { arena.bind(huge); }), HasSubstr("for 1 activation, the largest huge [288230376151711744] F32"));
+  EXPECT_THAT(message([&] { arena.bind(huge); }),
+              HasSubstr("for 1 activation, the largest huge [288230376151711744] F32"));
   EXPECT_EQ(arena.bytes(), 0u);
   arena.bind(small);  // still of use
   a.as<float>()[15] = 1.0f;

@@ -88,12 +88,8 @@ TEST(Ref, ReshapeKeepsTheElements) {
   const MutTensorRef flat = t.ref().reshape({6, 4});
   EXPECT_EQ((flat.view<float, 2>()(5, 3)), 23.0f);
   EXPECT_EQ(flat.data, t.ref().data);
-  EXPECT_THAT(message([&] {
-                t.ref().reshape({5, 5});
-              }),
-              HasSubstr("[2, 3, 4] to [5, 5]: element counts differ"));
-  EXPECT_THAT(message([&] { t.ref().narrow(2, 0, 2).reshape({12}); }),
-              HasSubstr("reshape of a strided tensor"));
+  EXPECT_THAT(message([&] { t.ref().reshape({5, 5}); }), HasSubstr("[2, 3, 4] to [5, 5]: element counts differ"));
+  EXPECT_THAT(message([&] { t.ref().narrow(2, 0, 2).reshape({12}); }), HasSubstr("reshape of a strided tensor"));
 }
 
 TEST(Ref, UnitDimensionsDoNotBreakContiguity) {
@@ -108,8 +104,7 @@ TEST(Ref, UnitDimensionsDoNotBreakContiguity) {
 TEST(Ref, TypeAndRankAreChecked) {
   const Tensor t({2, 2}, DType::kI32);
   EXPECT_THAT(message([&] { t.ref().as<float>(); }), HasSubstr("type I32 where F32 is expected"));
-  EXPECT_THAT(message([&] { (t.ref().view<int32_t, 3>()); }),
-              HasSubstr("shape [2, 2] where rank 3 is expected"));
+  EXPECT_THAT(message([&] { (t.ref().view<int32_t, 3>()); }), HasSubstr("shape [2, 2] where rank 3 is expected"));
   EXPECT_NO_THROW(t.ref().as<int32_t>());
 }
 

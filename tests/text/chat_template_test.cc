@@ -83,7 +83,8 @@ TEST(ChatTemplate, PlacesOfAnswers) {
   EXPECT_THAT(answers_of(from_data("zephyr"), kTalk), ElementsAre("first</s>", "second</s>"));
   EXPECT_THAT(answers_of(from_data("qwen2_5.jinja"), kTalk), ElementsAre("first<|im_end|>", "second<|im_end|>"));
   EXPECT_THAT(answers_of(from_data("generation.jinja"), kTalk), ElementsAre("first</s>", "second</s>"));
-  EXPECT_THAT(answers_of(from_data("chatml"), {{"user", "a"}, {"assistant", "ends blank \n"}}), ElementsAre("ends blank \n<|im_end|>"));
+  EXPECT_THAT(answers_of(from_data("chatml"), {{"user", "a"}, {"assistant", "ends blank \n"}}),
+              ElementsAre("ends blank \n<|im_end|>"));
   EXPECT_THAT(answers_of(from_data("chatml"), {{"user", "a"}}), ElementsAre());
 }
 
@@ -113,13 +114,15 @@ constexpr const char* kQwen3 = R"({%- set ns = namespace(last=0) %}
 {%- endfor %}
 {%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{% if enable_thinking is defined and not enable_thinking %}{{- '<think>\n\n</think>\n\n' }}{% endif %}{% endif %})";
 
-constexpr const char* kR1 = R"({{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}{% elif m.role == 'user' %}{{- '<|User|>' + m.content }}
+constexpr const char* kR1 =
+    R"({{ bos_token }}{% for m in messages %}{% if m.role == 'system' %}{{ m.content }}{% elif m.role == 'user' %}{{- '<|User|>' + m.content }}
 {%- else %}{% set content = m.content %}{% if '</think>' in content %}{% set content = content.split('</think>')[-1] %}{% endif %}
 {{- '<|Assistant|>' + content + '<|end_of_sentence|>' }}{% endif %}{% endfor %}
 {%- if add_generation_prompt %}{{- '<|Assistant|><think>\n' }}{% endif %})";
 
 // The system message stands in the last user turn; blanks of answers go.
-constexpr const char* kMistralTekken = R"({%- if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set rest = messages[1:] %}{% else %}{% set rest = messages %}{% endif %}
+constexpr const char* kMistralTekken =
+    R"({%- if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set rest = messages[1:] %}{% else %}{% set rest = messages %}{% endif %}
 {{- bos_token }}{% for m in rest %}
 {%- if m.role == 'user' %}
 {%- if system is defined and rest[loop.index0:] | selectattr('role', 'equalto', 'user') | list | length == 1 %}
@@ -130,19 +133,23 @@ constexpr const char* kMistralTekken = R"({%- if messages[0].role == 'system' %}
 {%- endfor %})";
 
 // Roles by another name, a date, and tokens between turns only, which nobody can tell from the next turn's beginning.
-constexpr const char* kGemmaStyle = R"({{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\n' + m.content | trim }}{% if not loop.last %}{{ '<end_of_turn>\n' }}{% endif %}{% endfor %}
+constexpr const char* kGemmaStyle =
+    R"({{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\n' + m.content | trim }}{% if not loop.last %}{{ '<end_of_turn>\n' }}{% endif %}{% endfor %}
 {%- if add_generation_prompt %}{{ '<end_of_turn>\n<start_of_turn>model\n' }}{% endif %})";
 
 // Answers open with a tag that the generation prompt lacks, and the conversation ends once.
-constexpr const char* kCommandStyle = R"({% for m in messages %}<|START_OF_TURN|>{% if m.role == 'assistant' %}<|CHATBOT|><|START_RESPONSE|>{{ m.content }}<|END_RESPONSE|>{% else %}<|USER|>{{ m.content }}{% endif %}<|END_OF_TURN|>{% endfor %}
+constexpr const char* kCommandStyle =
+    R"({% for m in messages %}<|START_OF_TURN|>{% if m.role == 'assistant' %}<|CHATBOT|><|START_RESPONSE|>{{ m.content }}<|END_RESPONSE|>{% else %}<|USER|>{{ m.content }}{% endif %}<|END_OF_TURN|>{% endfor %}
 {%- if add_generation_prompt %}<|START_OF_TURN|><|CHATBOT|>{% else %}<eos>{% endif %})";
 
 // The last turn ends with another token.
-constexpr const char* kReturnStyle = R"({% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}{% if loop.last and not add_generation_prompt and m.role == 'assistant' %}<|return|>{% else %}<|end|>{% endif %}{% endfor %}
+constexpr const char* kReturnStyle =
+    R"({% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}{% if loop.last and not add_generation_prompt and m.role == 'assistant' %}<|return|>{% else %}<|end|>{% endif %}{% endfor %}
 {%- if add_generation_prompt %}<|start|>assistant{% endif %})";
 
 // The tool's result names the function that was called.
-constexpr const char* kResponseStyle = R"({% for m in messages %}{% if m.role == 'tool' %}{% continue %}{% endif %}<|{{ m.role }}|>{% if m.tool_calls %}<call>{{ m.tool_calls[0].function.name }}</call>
+constexpr const char* kResponseStyle =
+    R"({% for m in messages %}{% if m.role == 'tool' %}{% continue %}{% endif %}<|{{ m.role }}|>{% if m.tool_calls %}<call>{{ m.tool_calls[0].function.name }}</call>
 {%- if not loop.last %}<response>{{ m.tool_calls[0].function.name }}={{ loop.nextitem.content }}</response>{% endif %}{% else %}{{ m.content }}{% endif %}{% endfor %}
 {%- if add_generation_prompt %}<|assistant|>{% endif %})";
 
@@ -154,49 +161,68 @@ ChatTemplate from_text(const char* source) {
 }
 
 TEST(ChatTemplate, PlacesOfAnswersThatTheTemplateRewrites) {
-  EXPECT_THAT(answers_of(from_data("thinking.jinja"), {{"user", "a"}, {"assistant", "<think>x</think>y"}, {"user", "b"}, {"assistant", "z"}}),
+  EXPECT_THAT(answers_of(from_data("thinking.jinja"),
+                         {{"user", "a"}, {"assistant", "<think>x</think>y"}, {"user", "b"}, {"assistant", "z"}}),
               ElementsAre("y<|im_end|>", "<think>\n\n</think>\n\nz<|im_end|>"));
-  const Messages thoughts = {{"user", "a"}, {"assistant", "<think>\nx y\n</think>\n\nfirst one"}, {"user", "b"}, {"assistant", "<think>\nu v\n</think>\n\nsecond"}};
-  EXPECT_THAT(answers_of(from_text(kQwen3), kTalk), ElementsAre("first<|im_end|>", "<think>\n\n</think>\n\nsecond<|im_end|>"));
-  EXPECT_THAT(answers_of(from_text(kQwen3), thoughts), ElementsAre("first one<|im_end|>", "<think>\nu v\n</think>\n\nsecond<|im_end|>"));
+  const Messages thoughts = {{"user", "a"},
+                             {"assistant", "<think>\nx y\n</think>\n\nfirst one"},
+                             {"user", "b"},
+                             {"assistant", "<think>\nu v\n</think>\n\nsecond"}};
+  EXPECT_THAT(answers_of(from_text(kQwen3), kTalk),
+              ElementsAre("first<|im_end|>", "<think>\n\n</think>\n\nsecond<|im_end|>"));
+  EXPECT_THAT(answers_of(from_text(kQwen3), thoughts),
+              ElementsAre("first one<|im_end|>", "<think>\nu v\n</think>\n\nsecond<|im_end|>"));
   EXPECT_THAT(answers_of(from_text(kR1), kTalk), ElementsAre("first<|end_of_sentence|>", "second<|end_of_sentence|>"));
-  EXPECT_THAT(answers_of(from_text(kR1), thoughts), ElementsAre("\n\nfirst one<|end_of_sentence|>", "\n\nsecond<|end_of_sentence|>"));
+  EXPECT_THAT(answers_of(from_text(kR1), thoughts),
+              ElementsAre("\n\nfirst one<|end_of_sentence|>", "\n\nsecond<|end_of_sentence|>"));
   EXPECT_THAT(answers_of(from_text(kMistralTekken), kTalk), ElementsAre(" first</s>", " second</s>"));
-  EXPECT_THAT(answers_of(from_text(kMistralTekken), {{"system", "S"}, {"user", "first"}, {"assistant", " first\n"}, {"user", "first"}, {"assistant", "first"}}),
-              ElementsAre(" first</s>", " first</s>"));
+  EXPECT_THAT(
+      answers_of(
+          from_text(kMistralTekken),
+          {{"system", "S"}, {"user", "first"}, {"assistant", " first\n"}, {"user", "first"}, {"assistant", "first"}}),
+      ElementsAre(" first</s>", " first</s>"));
   EXPECT_THAT(answers_of(from_text(kGemmaStyle), kTalk), ElementsAre("first", "second"));
   EXPECT_THAT(answers_of(from_text(kCommandStyle), kTalk),
-              ElementsAre("<|START_RESPONSE|>first<|END_RESPONSE|><|END_OF_TURN|>", "<|START_RESPONSE|>second<|END_RESPONSE|><|END_OF_TURN|><eos>"));
-  EXPECT_THAT(answers_of(from_text(kReturnStyle), kTalk), ElementsAre("<|message|>first<|end|>", "<|message|>second<|return|>"));
+              ElementsAre("<|START_RESPONSE|>first<|END_RESPONSE|><|END_OF_TURN|>",
+                          "<|START_RESPONSE|>second<|END_RESPONSE|><|END_OF_TURN|><eos>"));
+  EXPECT_THAT(answers_of(from_text(kReturnStyle), kTalk),
+              ElementsAre("<|message|>first<|end|>", "<|message|>second<|return|>"));
   // Neither a question that repeats an answer, nor an answer that spells a turn, misleads.
-  EXPECT_THAT(answers_of(from_data("chatml"), {{"user", "yes"}, {"assistant", "yes"}, {"user", "yes"}, {"assistant", "<|im_start|>user\nyes<|im_end|>"}}),
-              ElementsAre("yes<|im_end|>", "<|im_start|>user\nyes<|im_end|><|im_end|>"));
+  EXPECT_THAT(
+      answers_of(
+          from_data("chatml"),
+          {{"user", "yes"}, {"assistant", "yes"}, {"user", "yes"}, {"assistant", "<|im_start|>user\nyes<|im_end|>"}}),
+      ElementsAre("yes<|im_end|>", "<|im_start|>user\nyes<|im_end|><|im_end|>"));
   EXPECT_THAT(answers_of(from_data("chatml"), {{"user", "a"}, {"assistant", ""}}), ElementsAre("<|im_end|>"));
-  EXPECT_THAT(answers_of(from_data("chatml"), {{"user", "a"}, {"assistant", "\xf3\xb0\x80\x80 x"}}), ElementsAre("\xf3\xb0\x80\x80 x<|im_end|>"));
+  EXPECT_THAT(answers_of(from_data("chatml"), {{"user", "a"}, {"assistant", "\xf3\xb0\x80\x80 x"}}),
+              ElementsAre("\xf3\xb0\x80\x80 x<|im_end|>"));
 }
 
 TEST(ChatTemplate, AnswersThatCallTools) {
-  const nlohmann::ordered_json calls = {{{"type", "function"}, {"function", {{"name", "add"}, {"arguments", {{"x", 1}, {"y", 2}}}}}}};
-  const Messages talk = {{"user", "1+2?"},
-                         {"assistant", "", {{"tool_calls", calls}}},
-                         {"tool", "3"},
-                         {"assistant", "It is 3."}};
+  const nlohmann::ordered_json calls = {
+      {{"type", "function"}, {"function", {{"name", "add"}, {"arguments", {{"x", 1}, {"y", 2}}}}}}};
+  const Messages talk = {
+      {"user", "1+2?"}, {"assistant", "", {{"tool_calls", calls}}}, {"tool", "3"}, {"assistant", "It is 3."}};
   EXPECT_THAT(answers_of(from_text(kQwen3), talk),
-              ElementsAre("<think>\n\n</think>\n\n\n<tool_call>\n{\"name\": \"add\", \"arguments\": {\"x\": 1, \"y\": 2}}\n</tool_call><|im_end|>",
+              ElementsAre("<think>\n\n</think>\n\n\n<tool_call>\n{\"name\": \"add\", \"arguments\": {\"x\": 1, \"y\": "
+                          "2}}\n</tool_call><|im_end|>",
                           "<think>\n\n</think>\n\nIt is 3.<|im_end|>"));
   EXPECT_THAT(answers_of(from_text(kResponseStyle), talk), ElementsAre("<call>add</call>", "It is 3."));
-  const ChatTemplate none = ChatTemplate::from_source("{% for m in messages %}{{ m.content is none }}{% endfor %}", "t");
+  const ChatTemplate none =
+      ChatTemplate::from_source("{% for m in messages %}{{ m.content is none }}{% endfor %}", "t");
   EXPECT_EQ(none.render(Messages{{"assistant", "", {{"content", nullptr}}}}), "True");
 }
 
 TEST(ChatTemplate, SaysWhenPlacesCannotBeTold) {
   // Lengths tell marked answers from plain ones, and the system message moves.
   const ChatTemplate made = ChatTemplate::from_source(
-      "{{ messages | length }}{% for m in messages %}{{ m.role ~ m.content ~ (m.content | length) }};{% endfor %}", "t.jinja");
+      "{{ messages | length }}{% for m in messages %}{{ m.role ~ m.content ~ (m.content | length) }};{% endfor %}",
+      "t.jinja");
   EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { made.render_with_answers(kTalk); }),
               AllOf(HasSubstr("t.jinja"), HasSubstr("message 3"), HasSubstr("generation")));
   const ChatTemplate deaf = ChatTemplate::from_source("{{ messages | length }}", "t.jinja");
-  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { deaf.render_with_answers(kTalk); }), HasSubstr("none of the answers"));
+  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { deaf.render_with_answers(kTalk); }),
+              HasSubstr("none of the answers"));
 }
 
 TEST(ChatTemplate, VariablesAndTime) {
@@ -213,7 +239,8 @@ std::string refused(const std::string& source, ErrorKind kind = ErrorKind::kBadF
 }
 
 TEST(ChatTemplate, RefusesWhatItDoesNotKnowByNameAndPlace) {
-  EXPECT_THAT(refused("a\n{% include 'x' %}"), AllOf(HasSubstr("t.jinja: line 2"), HasSubstr("{% include %} is not supported")));
+  EXPECT_THAT(refused("a\n{% include 'x' %}"),
+              AllOf(HasSubstr("t.jinja: line 2"), HasSubstr("{% include %} is not supported")));
   for (const char* name : {"extends", "block", "import", "from", "do", "autoescape", "trans"})
     EXPECT_THAT(refused(std::string("{% ") + name + " x %}"), HasSubstr(name));
   EXPECT_THAT(refused("\n\n{{ 'a' | xmlattr }}"), AllOf(HasSubstr("line 3"), HasSubstr("filter \"xmlattr\"")));
@@ -239,20 +266,50 @@ TEST(ChatTemplate, RefusesWhatItDoesNotKnowByNameAndPlace) {
 }
 
 TEST(ChatTemplate, RefusesWrongSyntax) {
-  for (const char* source : {"{{", "{{ 1", "{{ 'a }}", "{% if true %}", "{% if %}{% endif %}", "{% endif %}", "{% else %}", "{% for x in %}{% endfor %}",
-                             "{% for x in [1] %}", "{% set %}", "{% set x %}", "{{ (1 }}", "{{ [1, }}", "{{ {1 }}", "{{ 1 2 }}", "{{ a. }}", "{# open",
-                             "{% raw %}", "{% break %}", "{% macro m( %}", "{{ x ! y }}", "{% %}", "{{ }}", "{{ 99999999999999999999 }}", "{{ '\\xzz' }}",
-                             "{% if true %}{% endfor %}", "{{ a[] }}", "{{ f(a=1, 2) }}", "\xff"})
+  for (const char* source : {"{{",
+                             "{{ 1",
+                             "{{ 'a }}",
+                             "{% if true %}",
+                             "{% if %}{% endif %}",
+                             "{% endif %}",
+                             "{% else %}",
+                             "{% for x in %}{% endfor %}",
+                             "{% for x in [1] %}",
+                             "{% set %}",
+                             "{% set x %}",
+                             "{{ (1 }}",
+                             "{{ [1, }}",
+                             "{{ {1 }}",
+                             "{{ 1 2 }}",
+                             "{{ a. }}",
+                             "{# open",
+                             "{% raw %}",
+                             "{% break %}",
+                             "{% macro m( %}",
+                             "{{ x ! y }}",
+                             "{% %}",
+                             "{{ }}",
+                             "{{ 99999999999999999999 }}",
+                             "{{ '\\xzz' }}",
+                             "{% if true %}{% endfor %}",
+                             "{{ a[] }}",
+                             "{{ f(a=1, 2) }}",
+                             "\xff"})
     EXPECT_THAT(refused(source), HasSubstr("t.jinja")) << source;
 }
 
 TEST(ChatTemplate, HostileTemplatesEnd) {
-  EXPECT_THAT(refused("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"), HasSubstr("steps"));
-  EXPECT_THAT(refused("{% set n = namespace(s='0123456789abcdef') %}{% for a in range(99) %}{% set n.s = n.s ~ n.s %}{% endfor %}"),
-              HasSubstr("line 1"));
-  EXPECT_THAT(refused("{% set n = namespace(l=[1]) %}{% for a in range(99) %}{% set n.l = [n.l, n.l] %}{% endfor %}{{ n.l }}"),
-              HasSubstr("at most"));
-  EXPECT_THAT(refused("{% set n = namespace(l=[1]) %}{% for a in range(999) %}{% set n.l = [n.l] %}{% endfor %}"), HasSubstr("nested"));
+  EXPECT_THAT(refused("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"),
+              HasSubstr("steps"));
+  EXPECT_THAT(
+      refused(
+          "{% set n = namespace(s='0123456789abcdef') %}{% for a in range(99) %}{% set n.s = n.s ~ n.s %}{% endfor %}"),
+      HasSubstr("line 1"));
+  EXPECT_THAT(
+      refused("{% set n = namespace(l=[1]) %}{% for a in range(99) %}{% set n.l = [n.l, n.l] %}{% endfor %}{{ n.l }}"),
+      HasSubstr("at most"));
+  EXPECT_THAT(refused("{% set n = namespace(l=[1]) %}{% for a in range(999) %}{% set n.l = [n.l] %}{% endfor %}"),
+              HasSubstr("nested"));
   EXPECT_THAT(refused("{% set n = namespace() %}{% set n.me = n %}"), HasSubstr("namespace"));
   EXPECT_THAT(refused("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}"), HasSubstr("macros"));
   EXPECT_THAT(refused("{% for x in [1] recursive %}{{ loop([1]) }}{% endfor %}"), HasSubstr("deep"));
@@ -261,7 +318,10 @@ TEST(ChatTemplate, HostileTemplatesEnd) {
   EXPECT_THAT(refused("{{ '%999999999d' % 1 }}"), HasSubstr("width"));
   EXPECT_THAT(refused("{{ '{:999999999}'.format(1) }}"), HasSubstr("width"));
   EXPECT_THAT(refused("{{ 'a'.center(999999999) }}"), HasSubstr("width"));
-  EXPECT_THAT(refused("{% macro m() %}{% set n.f = caller %}{% endmacro %}{% set n = namespace() %}{% call m() %}{% endcall %}"), HasSubstr("namespace"));
+  EXPECT_THAT(
+      refused(
+          "{% macro m() %}{% set n.f = caller %}{% endmacro %}{% set n = namespace() %}{% call m() %}{% endcall %}"),
+      HasSubstr("namespace"));
   EXPECT_THAT(refused("{{ range(1000000000) }}"), HasSubstr("range"));
   EXPECT_THAT(refused("{{ " + std::string(5000, '(') + "1" + std::string(5000, ')') + " }}"), HasSubstr("deeper"));
   EXPECT_THAT(refused("{{ " + std::string(5000, '-') + "1 }}"), HasSubstr("deeper"));
@@ -287,12 +347,14 @@ TEST(ChatTemplate, OfAFolder) {
            R"({"chat_template": [{"name": "default", "template": "D"}, {"name": "tool_use", "template": "T"}]})");
   EXPECT_EQ(load_chat_template(dir.path())->render(messages), "D");
   EXPECT_EQ(load_chat_template(dir.path(), "tool_use")->render(messages), "T");
-  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { load_chat_template(dir.path(), "rag"); }), AllOf(HasSubstr("rag"), HasSubstr("tool_use")));
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { load_chat_template(dir.path(), "rag"); }),
+              AllOf(HasSubstr("rag"), HasSubstr("tool_use")));
   // chat_template.json comes before tokenizer_config.json and after chat_template.jinja; the tokens are the folder's.
   put_file(dir / "tokenizer_config.json", R"({"bos_token": "<b>", "chat_template": "C"})");
   put_file(dir / "chat_template.json", R"({"chat_template": "json {{ bos_token }}"})");
   EXPECT_EQ(load_chat_template(dir.path())->render(messages), "json <b>");
-  put_file(dir / "chat_template.json", R"({"chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]})");
+  put_file(dir / "chat_template.json",
+           R"({"chat_template": [{"name": "tool_use", "template": "T"}, {"name": "default", "template": "D"}]})");
   EXPECT_EQ(load_chat_template(dir.path())->render(messages), "D");
   EXPECT_EQ(load_chat_template(dir.path(), "tool_use")->render(messages), "T");
   put_file(dir / "chat_template.jinja", "J");
@@ -308,7 +370,8 @@ TEST(ChatTemplate, OfAFolder) {
   put_file(dir / "chat_template.json", R"({"chat_template": 3})");
   EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { load_chat_template(dir.path()); }), HasSubstr("chat_template.json"));
   put_file(dir / "chat_template.json", R"({"chat_template": [{"name": "rag", "template": "R"}]})");
-  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { load_chat_template(dir.path()); }), AllOf(HasSubstr("default"), HasSubstr("rag")));
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { load_chat_template(dir.path()); }),
+              AllOf(HasSubstr("default"), HasSubstr("rag")));
   put_file(dir / "own.json", R"({"chat_template": "own"})");
   EXPECT_EQ(choose_chat_template((dir / "own.json").string(), dir.path())->render(messages), "own");
   put_file(dir / "own.json", R"({"template": "own"})");
@@ -317,7 +380,8 @@ TEST(ChatTemplate, OfAFolder) {
   std::filesystem::remove(dir / "chat_template.json");
   put_file(dir / "tokenizer_config.json", R"({"chat_template": 3})");
   EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { load_chat_template(dir.path()); }), HasSubstr("chat_template"));
-  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [] { ChatTemplate::named("none"); }), AllOf(HasSubstr("none"), HasSubstr("chatml")));
+  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [] { ChatTemplate::named("none"); }),
+              AllOf(HasSubstr("none"), HasSubstr("chatml")));
 }
 
 }  // namespace

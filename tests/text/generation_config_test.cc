@@ -46,14 +46,18 @@ TEST(GenerationConfig, IsRead) {
 }
 
 TEST(GenerationConfig, NamesWhatItLacks) {
-  EXPECT_THAT(read(R"({"num_beams": 1, "no_repeat_ngram_size": 0, "typical_p": 1.0, "suppress_tokens": [], "max_time": null,
+  EXPECT_THAT(
+      read(R"({"num_beams": 1, "no_repeat_ngram_size": 0, "typical_p": 1.0, "suppress_tokens": [], "max_time": null,
                        "min_length": 0, "pad_token_id": 2, "use_cache": true, "early_stopping": true, "_from_model_config": true,
-                       "output_attentions": true, "cache_implementation": "static", "transformers_version": "4.40.0"})").lacking,
-              ElementsAre());
+                       "output_attentions": true, "cache_implementation": "static", "transformers_version": "4.40.0"})")
+          .lacking,
+      ElementsAre());
   EXPECT_THAT(read(R"({"no_repeat_ngram_size": 3, "penalty_alpha": 0.6, "bad_words_ids": [[5]], "min_new_tokens": 4,
-                       "cache_implementation": "quantized", "guidance_scale": 0, "chat_format": "chatml"})").lacking,
-              UnorderedElementsAre("no_repeat_ngram_size (3)", "penalty_alpha (0.6)", "bad_words_ids ([[5]])", "min_new_tokens (4)",
-                                   "cache_implementation (\"quantized\")", "guidance_scale (0)", "chat_format (\"chatml\")"))
+                       "cache_implementation": "quantized", "guidance_scale": 0, "chat_format": "chatml"})")
+                  .lacking,
+              UnorderedElementsAre("no_repeat_ngram_size (3)", "penalty_alpha (0.6)", "bad_words_ids ([[5]])",
+                                   "min_new_tokens (4)", "cache_implementation (\"quantized\")", "guidance_scale (0)",
+                                   "chat_format (\"chatml\")"))
       << "unknown settings may change the text";
   EXPECT_THAT(read(R"({"x": "0123456789012345678901234567890123456789"})").lacking, ElementsAre(HasSubstr("...)")));
 }
@@ -62,8 +66,9 @@ TEST(GenerationConfig, LengthsAreThoseOfTransformers) {
   EXPECT_EQ(new_tokens_after(10, read("{}"), "here"), std::nullopt);
   EXPECT_EQ(new_tokens_after(10, read(R"({"max_length": 12})"), "here"), 2) << "the prompt counts";
   EXPECT_EQ(new_tokens_after(10, read(R"({"max_length": 12, "max_new_tokens": 5})"), "here"), 5);
-  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [] { new_tokens_after(12, read(R"({"max_length": 12})"), "here"); }),
-              HasSubstr("here: max_length is 12 tokens, and the prompt alone has 12; give --max-new-tokens"));
+  EXPECT_THAT(
+      error_of(ErrorKind::kInvalidArgument, [] { new_tokens_after(12, read(R"({"max_length": 12})"), "here"); }),
+      HasSubstr("here: max_length is 12 tokens, and the prompt alone has 12; give --max-new-tokens"));
 }
 
 TEST(GenerationConfig, RefusesWhatMeansNothing) {
@@ -71,12 +76,16 @@ TEST(GenerationConfig, RefusesWhatMeansNothing) {
   EXPECT_THAT(refusal(R"({"temperature": -1})"), HasSubstr("here: temperature: -1; expected a number of at least 0"));
   EXPECT_THAT(refusal(R"({"top_p": 0})"), HasSubstr("here: top_p: 0; expected a number above 0 and at most 1"));
   EXPECT_THAT(refusal(R"({"min_p": 1.5})"), HasSubstr("here: min_p: 1.5; expected a number from 0 to 1"));
-  EXPECT_THAT(refusal(R"({"repetition_penalty": 0})"), HasSubstr("here: repetition_penalty: 0; expected a number above 0"));
+  EXPECT_THAT(refusal(R"({"repetition_penalty": 0})"),
+              HasSubstr("here: repetition_penalty: 0; expected a number above 0"));
   EXPECT_THAT(refusal(R"({"top_k": -1})"), HasSubstr("here: top_k: -1; expected an integer of at least 0"));
   EXPECT_THAT(refusal(R"({"max_length": 0})"), HasSubstr("here: max_length: 0; expected an integer of at least 1"));
-  EXPECT_THAT(refusal(R"({"max_new_tokens": -3})"), HasSubstr("here: max_new_tokens: -3; expected an integer of at least 0"));
-  EXPECT_THAT(refusal(R"({"stop_strings": ["a", ""]})"), HasSubstr("here: stop_strings[1]: \"\"; expected a string that is not empty"));
-  EXPECT_THAT(refusal(R"({"eos_token_id": [1, 18446744073709551615]})"), HasSubstr("here: eos_token_id[1]: 18446744073709551615"));
+  EXPECT_THAT(refusal(R"({"max_new_tokens": -3})"),
+              HasSubstr("here: max_new_tokens: -3; expected an integer of at least 0"));
+  EXPECT_THAT(refusal(R"({"stop_strings": ["a", ""]})"),
+              HasSubstr("here: stop_strings[1]: \"\"; expected a string that is not empty"));
+  EXPECT_THAT(refusal(R"({"eos_token_id": [1, 18446744073709551615]})"),
+              HasSubstr("here: eos_token_id[1]: 18446744073709551615"));
   EXPECT_THAT(refusal("[]"), HasSubstr("here: an array; expected an object"));
 }
 

@@ -1,5 +1,5 @@
-// tokenizer.json files and chat templates that are small and ask for more memory or time than anybody has, or for what no
-// machine can compute.
+// tokenizer.json files and chat templates that are small and ask for more memory or time than anybody has, or for what
+// no machine can compute.
 // SPDX-License-Identifier: Apache-2.0
 #include <nlohmann/json.hpp>
 
@@ -46,7 +46,8 @@ TEST_F(HostileTokenizer, NormalizersThatFeedEachOther) {
   for (const char* kind : {"String", "Regex"}) {
     const json grows = {{"type", "Replace"}, {"pattern", {{kind, "a"}}}, {"content", std::string(256, 'a')}};
     const auto tokenizer = load({{"normalizer", sequence("Sequence", "normalizers", grows, 8)}});  // 256^8
-    EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { tokenizer->encode("ba"); }), HasSubstr("normalizer: makes a text of"));
+    EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { tokenizer->encode("ba"); }),
+                HasSubstr("normalizer: makes a text of"));
     EXPECT_EQ(tokenizer->encode("b").size(), 1u);
   }
   // What the forms of Unicode make of a text is within the bound.
@@ -59,23 +60,28 @@ TEST_F(HostileTokenizer, NormalizersThatFeedEachOther) {
 TEST_F(HostileTokenizer, DecodersThatFeedEachOther) {
   const json grows = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(256, 'a')}};
   const auto tokenizer = load({{"decoder", sequence("Sequence", "decoders", grows, 8)}});
-  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { tokenizer->decode(std::vector<int32_t>{0}); }), HasSubstr("decoder: makes a token of"));
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { tokenizer->decode(std::vector<int32_t>{0}); }),
+              HasSubstr("decoder: makes a token of"));
   EXPECT_EQ(tokenizer->decode(std::vector<int32_t>{1}), "b");
 }
 
 TEST_F(HostileTokenizer, StepsWithoutEnd) {
-  EXPECT_THAT(refusal({{"normalizer", sequence("Sequence", "normalizers", {{"type", "NFC"}}, 100)}}), HasSubstr("at most 64 steps"));
-  EXPECT_THAT(refusal({{"pre_tokenizer", sequence("Sequence", "pretokenizers", {{"type", "WhitespaceSplit"}}, 100)}}), HasSubstr("at most 64 steps"));
-  EXPECT_THAT(refusal({{"decoder", sequence("Sequence", "decoders", {{"type", "ByteFallback"}}, 100)}}), HasSubstr("at most 64 steps"));
+  EXPECT_THAT(refusal({{"normalizer", sequence("Sequence", "normalizers", {{"type", "NFC"}}, 100)}}),
+              HasSubstr("at most 64 steps"));
+  EXPECT_THAT(refusal({{"pre_tokenizer", sequence("Sequence", "pretokenizers", {{"type", "WhitespaceSplit"}}, 100)}}),
+              HasSubstr("at most 64 steps"));
+  EXPECT_THAT(refusal({{"decoder", sequence("Sequence", "decoders", {{"type", "ByteFallback"}}, 100)}}),
+              HasSubstr("at most 64 steps"));
 }
 
 TEST_F(HostileTokenizer, AFrameOfManyTimesManyIds) {
   json single = json::array({{{"Sequence", {{"id", "A"}}}}});
   for (int i = 0; i < 500; ++i) single.push_back({{"SpecialToken", {{"id", "x"}}}});
-  const json processor = {{"type", "TemplateProcessing"},
-                          {"single", single},
-                          {"pair", json::array()},
-                          {"special_tokens", {{"x", {{"id", "x"}, {"ids", std::vector<int>(500, 1)}, {"tokens", json::array()}}}}}};
+  const json processor = {
+      {"type", "TemplateProcessing"},
+      {"single", single},
+      {"pair", json::array()},
+      {"special_tokens", {{"x", {{"id", "x"}, {"ids", std::vector<int>(500, 1)}, {"tokens", json::array()}}}}}};
   EXPECT_THAT(refusal({{"post_processor", processor}}), HasSubstr("at most 1024 ids around a text"));
 }
 
@@ -95,14 +101,18 @@ std::string refused(const std::string& source) {
 }
 
 // t is of two million letters.
-const std::string kLongText = "{% set ns = namespace(t='aaaaaaaa') %}{% for i in range(18) %}{% set ns.t = ns.t ~ ns.t %}{% endfor %}{% set t = ns.t %}";
+const std::string kLongText =
+    "{% set ns = namespace(t='aaaaaaaa') %}{% for i in range(18) %}{% set ns.t = ns.t ~ ns.t %}{% endfor %}{% set t = "
+    "ns.t %}";
 
 TEST(HostileTemplate, TextsThatGrowInOneStep) {
   EXPECT_EQ(render(kLongText + "{{ t|length }}"), "2097152");
   EXPECT_THAT(refused(kLongText + "{{ t|replace('a', t)|length }}"), HasSubstr("makes a text of"));
   EXPECT_THAT(refused(kLongText + "{{ range(100000)|join(t)|length }}"), HasSubstr("makes a text of"));
-  EXPECT_THAT(refused(kLongText + "{{ t|replace('aa', '\\n')|replace('\\n', 'b\\n')|indent(100)|length }}"), HasSubstr("makes a text of"));
-  EXPECT_THAT(refused("{% set x = range(100000)|list %}{% set y = [x, x, x, x, x, x, x, x, x, x] %}{{ [y, y, y]|tojson(indent=16)|length }}"),
+  EXPECT_THAT(refused(kLongText + "{{ t|replace('aa', '\\n')|replace('\\n', 'b\\n')|indent(100)|length }}"),
+              HasSubstr("makes a text of"));
+  EXPECT_THAT(refused("{% set x = range(100000)|list %}{% set y = [x, x, x, x, x, x, x, x, x, x] %}{{ [y, y, "
+                      "y]|tojson(indent=16)|length }}"),
               HasSubstr("makes a text of"));
   EXPECT_THAT(refused(kLongText + "{% for c in t %}{% endfor %}"), HasSubstr("as a list of characters"));
 }
@@ -111,7 +121,9 @@ TEST(HostileTemplate, ComparisonsWithoutEnd) {
   EXPECT_THAT(refused("{{ range(100000)|unique|list|length }}"), HasSubstr("compares more than"));
   EXPECT_EQ(render("{{ [1, 2, 1, 3]|unique|list|length }}"), "3");
   // Searches that a naive one would not finish.
-  EXPECT_EQ(render(kLongText + "{% set half = t[:1000000] ~ 'b' %}{{ half in t }}{{ t.find(half) }}{{ t.count(half) }}"), "False-10");
+  EXPECT_EQ(
+      render(kLongText + "{% set half = t[:1000000] ~ 'b' %}{{ half in t }}{{ t.find(half) }}{{ t.count(half) }}"),
+      "False-10");
 }
 
 TEST(HostileTemplate, NumbersAtTheEndOfTheirRange) {

@@ -21,8 +21,8 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using Ids = std::vector<int32_t>;
 
-const char* const kNames[] = {"gpt_neox", "llama_3", "qwen2", "gpt_4o", "starcoder", "llama_2", "mistral", "words",
-                              "falcon", "kimi", "clip"};
+const char* const kNames[] = {"gpt_neox", "llama_3", "qwen2",  "gpt_4o", "starcoder", "llama_2",
+                              "mistral",  "words",   "falcon", "kimi",   "clip"};
 
 std::filesystem::path folder(const std::string& name) {
   return std::filesystem::path(COCA_SOURCE_DIR) / "tests/stored/tokenizers" / name;
@@ -57,7 +57,8 @@ TEST_P(Golden, AnyBytesAndAnyIds) {
   Rng rng(4);
   for (int i = 0; i < 300; ++i) {
     std::string text;
-    for (size_t n = rng.below(30); text.size() < n;) text += static_cast<char>(rng.below(2) ? rng.below(256) : 'a' + rng.below(4));
+    for (size_t n = rng.below(30); text.size() < n;)
+      text += static_cast<char>(rng.below(2) ? rng.below(256) : 'a' + rng.below(4));
     for (const int32_t id : tokenizer->encode(text)) ASSERT_LT(id, tokenizer->vocab_size());
     Ids ids(rng.below(10));
     for (int32_t& id : ids) id = static_cast<int32_t>(rng.below(static_cast<uint64_t>(tokenizer->vocab_size())));
@@ -124,8 +125,8 @@ json small() {
       "vocab": {"a": 0, "b": 1, "c": 2, "ab": 3, "▁": 4}, "merges": ["a b"]}})");
 }
 json added(int id, const std::string& content, const json& more = json::object()) {
-  json token = {{"id", id}, {"content", content}, {"single_word", false}, {"lstrip", false}, {"rstrip", false},
-                {"normalized", false}, {"special", true}};
+  json token = {{"id", id},        {"content", content},  {"single_word", false}, {"lstrip", false},
+                {"rstrip", false}, {"normalized", false}, {"special", true}};
   token.update(more);
   return token;
 }
@@ -149,7 +150,8 @@ class SmallFile : public testing::Test {
 
 TEST_F(SmallFile, AddedTokens) {
   json file = small();
-  file["added_tokens"] = json::array({added(5, "<x>"), added(6, "x", {{"special", false}}), added(7, "<xx", {{"special", false}})});
+  file["added_tokens"] =
+      json::array({added(5, "<x>"), added(6, "x", {{"special", false}}), added(7, "<xx", {{"special", false}})});
   EXPECT_THAT(load(file)->encode("<x>x<xx<x>"), ElementsAre(6, 7)) << "a special token's text hides what is in it";
   EXPECT_THAT(ids(file, "a<x>b"), ElementsAre(0, 5, 1));
   file["added_tokens"] = json::array({added(5, "<x>", {{"single_word", true}})});
@@ -163,7 +165,8 @@ TEST_F(SmallFile, AddedTokens) {
 
 TEST_F(SmallFile, RobertasFrame) {
   json file = small();
-  file["post_processor"] = json::parse(R"({"type": "RobertaProcessing", "sep": ["b", 1], "cls": ["a", 0], "trim_offsets": true, "add_prefix_space": false})");
+  file["post_processor"] = json::parse(
+      R"({"type": "RobertaProcessing", "sep": ["b", 1], "cls": ["a", 0], "trim_offsets": true, "add_prefix_space": false})");
   EXPECT_THAT(load(file)->frame().before, ElementsAre(0));
   EXPECT_THAT(load(file)->frame().after, ElementsAre(1));
   file["post_processor"]["sep"] = {"b"};
@@ -229,7 +232,8 @@ TEST_F(SmallFile, ModelsThatCannotBe) {
     file[json::json_pointer(pointer)] = value;
     return refused(file);
   };
-  EXPECT_THAT(changed("/model/type", "WordPiece"), AllOf(HasSubstr("model.type"), HasSubstr("WordPiece"), HasSubstr("BPE")));
+  EXPECT_THAT(changed("/model/type", "WordPiece"),
+              AllOf(HasSubstr("model.type"), HasSubstr("WordPiece"), HasSubstr("BPE")));
   EXPECT_THAT(changed("/model/vocab", json::object()), HasSubstr("model.vocab is empty"));
   EXPECT_THAT(changed("/model/vocab", json::array({json::array({"a", 0.5})})), HasSubstr("model.vocab: an array"));
   EXPECT_THAT(changed("/model/vocab/b", 0), AllOf(HasSubstr("\"a\" and \"b\""), HasSubstr("id 0")));
@@ -240,8 +244,8 @@ TEST_F(SmallFile, ModelsThatCannotBe) {
   EXPECT_THAT(changed("/model/vocab/b", json::object()), HasSubstr("an object"));
   EXPECT_THAT(changed("/model/merges", {"a b", "a z"}), AllOf(HasSubstr("merges[1]"), HasSubstr("\"z\"")));
   EXPECT_THAT(changed("/model/merges", {"b a"}), AllOf(HasSubstr("merges[0]"), HasSubstr("\"ba\"")));
-  for (const json& merge : {json("ab"), json("a b c"), json(" b"), json("a "), json(""), json(7), json({"a"}), json({"a", "b", "c"}),
-                            json({"a", 1}), json::array(), json({{"a", "b"}}), json({"", "a"})})
+  for (const json& merge : {json("ab"), json("a b c"), json(" b"), json("a "), json(""), json(7), json({"a"}),
+                            json({"a", "b", "c"}), json({"a", 1}), json::array(), json({{"a", "b"}}), json({"", "a"})})
     EXPECT_THAT(changed("/model/merges", json::array({merge})), HasSubstr("model.merges[0]")) << merge;
   EXPECT_THAT(changed("/model/dropout", 0.1), HasSubstr("dropout"));
   EXPECT_THAT(changed("/model/continuing_subword_prefix", "##"), HasSubstr("continuing_subword_prefix"));
@@ -276,24 +280,32 @@ TEST_F(SmallFile, PartsThatAreNotSupported) {
     file[part] = json::parse(text);
     return refused(file);
   };
-  EXPECT_THAT(with("normalizer", R"({"type": "BertNormalizer"})"), AllOf(HasSubstr("normalizer.type"), HasSubstr("BertNormalizer")));
+  EXPECT_THAT(with("normalizer", R"({"type": "BertNormalizer"})"),
+              AllOf(HasSubstr("normalizer.type"), HasSubstr("BertNormalizer")));
   EXPECT_THAT(with("normalizer", R"({"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "Nmt"}]})"),
               HasSubstr("normalizer.normalizers[1].type"));
-  EXPECT_THAT(with("normalizer", R"({"type": "Replace", "pattern": {"String": ""}, "content": "x"})"), HasSubstr("not empty"));
+  EXPECT_THAT(with("normalizer", R"({"type": "Replace", "pattern": {"String": ""}, "content": "x"})"),
+              HasSubstr("not empty"));
   EXPECT_THAT(with("pre_tokenizer", R"({"type": "BertPreTokenizer"})"), HasSubstr("BertPreTokenizer"));
-  EXPECT_THAT(with("pre_tokenizer", R"({"type": "Sequence", "pretokenizers": [{"type": "ByteLevel"}, {"type": "ByteLevel"}]})"),
-              HasSubstr("behind ByteLevel"));
+  EXPECT_THAT(
+      with("pre_tokenizer", R"({"type": "Sequence", "pretokenizers": [{"type": "ByteLevel"}, {"type": "ByteLevel"}]})"),
+      HasSubstr("behind ByteLevel"));
   EXPECT_THAT(with("pre_tokenizer", R"({"type": "Split", "pattern": {"Regex": "(a"}, "behavior": "Isolated"})"),
               AllOf(HasSubstr("pre_tokenizer.pattern.Regex"), HasSubstr("(a")));
-  EXPECT_THAT(with("pre_tokenizer", R"({"type": "Split", "pattern": {"Regex": "a"}, "behavior": "Odd"})"), HasSubstr("Odd"));
+  EXPECT_THAT(with("pre_tokenizer", R"({"type": "Split", "pattern": {"Regex": "a"}, "behavior": "Odd"})"),
+              HasSubstr("Odd"));
   EXPECT_THAT(with("pre_tokenizer", R"({"type": "Metaspace", "replacement": "ab"})"), HasSubstr("one character"));
   EXPECT_THAT(with("decoder", R"({"type": "WordPiece"})"), HasSubstr("decoder.type"));
-  EXPECT_THAT(with("decoder", R"({"type": "Sequence", "decoders": [{"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 0, "stop": 1}]})"),
-              HasSubstr("stop"));
+  EXPECT_THAT(
+      with(
+          "decoder",
+          R"({"type": "Sequence", "decoders": [{"type": "Fuse"}, {"type": "Strip", "content": " ", "start": 0, "stop": 1}]})"),
+      HasSubstr("stop"));
   EXPECT_THAT(with("post_processor", R"({"type": "OddProcessing"})"), HasSubstr("post_processor.type"));
-  EXPECT_THAT(with("post_processor", R"({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "q", "type_id": 0}},
+  EXPECT_THAT(
+      with("post_processor", R"({"type": "TemplateProcessing", "single": [{"SpecialToken": {"id": "q", "type_id": 0}},
               {"Sequence": {"id": "A", "type_id": 0}}], "special_tokens": {"q": {"id": "q", "ids": [77]}}})"),
-              HasSubstr("77"));
+      HasSubstr("77"));
 }
 
 TEST_F(SmallFile, TextThatIsNoTokenizer) {
@@ -304,9 +316,11 @@ TEST_F(SmallFile, TextThatIsNoTokenizer) {
   EXPECT_THAT(refused_text("[1, 2]"), HasSubstr("expected an object"));
   EXPECT_THAT(refused_text("{\"model\": 3, \"model\": 4}"), HasSubstr("occurs twice"));
   EXPECT_THAT(refused_text(R"({"model": {"vocab": {"a": 0, "a": 1}, "merges": []}})"), HasSubstr("\"a\" occurs twice"));
-  EXPECT_THAT(refused_text(R"({"model": {"vocab": {"a": 0}, "vocab": {"b": 1}}})"), HasSubstr("\"vocab\" occurs twice"));
+  EXPECT_THAT(refused_text(R"({"model": {"vocab": {"a": 0}, "vocab": {"b": 1}}})"),
+              HasSubstr("\"vocab\" occurs twice"));
   EXPECT_THAT(refused_text("{\"a\": \"\xff\"}"), HasSubstr("not valid JSON"));
-  EXPECT_THAT(refused_text(R"({"x": [)" + std::string(3'000'000, '0').replace(1, 0, "") + "]}"), HasSubstr("not valid JSON"));
+  EXPECT_THAT(refused_text(R"({"x": [)" + std::string(3'000'000, '0').replace(1, 0, "") + "]}"),
+              HasSubstr("not valid JSON"));
 }
 
 TEST_F(SmallFile, FilesBesideIt) {
@@ -318,7 +332,8 @@ TEST_F(SmallFile, FilesBesideIt) {
   EXPECT_EQ(tokenizer->eos_id(), 2);
   EXPECT_THAT(tokenizer->eos_ids(), ElementsAre(2, 3));
   put_file(dir_ / "tokenizer_config.json", R"({"bos_token": "<none>"})");
-  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { load(small()); }), AllOf(HasSubstr("tokenizer_config.json: bos_token"), HasSubstr("<none>")));
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { load(small()); }),
+              AllOf(HasSubstr("tokenizer_config.json: bos_token"), HasSubstr("<none>")));
 }
 
 TEST_F(SmallFile, ChosenBeforeASentencepieceModel) {

@@ -17,7 +17,9 @@ using Words = std::vector<std::string>;
 
 Words matches(std::string_view pattern, std::string_view text) {
   Words words;
-  Regex(pattern, "test").find_all(text, [&](size_t begin, size_t end) { words.emplace_back(text.substr(begin, end - begin)); });
+  Regex(pattern, "test").find_all(text, [&](size_t begin, size_t end) {
+    words.emplace_back(text.substr(begin, end - begin));
+  });
   return words;
 }
 
@@ -32,7 +34,10 @@ TEST(Regex, ReadsRubySyntax) {
   EXPECT_THAT(matches("\\bab\\b", "ab cab"), ElementsAre("ab"));
   EXPECT_THAT(matches("[[:space:]]+", "a \xe3\x80\x80 b"), ElementsAre(" \xe3\x80\x80 "));
   EXPECT_THAT(matches("x*", "axxb"), ElementsAre("", "xx", ""));
-  EXPECT_THAT(matches("\\p{Han}+", "a\xe6\xbc\xa2\xe5\xad\x97" "b"), ElementsAre("\xe6\xbc\xa2\xe5\xad\x97"));
+  EXPECT_THAT(matches("\\p{Han}+",
+                      "a\xe6\xbc\xa2\xe5\xad\x97"
+                      "b"),
+              ElementsAre("\xe6\xbc\xa2\xe5\xad\x97"));
   EXPECT_THAT(matches("{a", "{a"), ElementsAre("{a"));
 }
 
@@ -51,24 +56,33 @@ TEST(Regex, KnowsCharactersOfUnicode16) {
 
 // Of the tokenizers package 0.23.3, whose engine is Oniguruma.
 TEST(Regex, ClassesWithinClassesAndIntersections) {
-  const std::string text = "abcdef\xe4\xb8\xad" "xyz-A&B";
+  const std::string text =
+      "abcdef\xe4\xb8\xad"
+      "xyz-A&B";
   EXPECT_THAT(matches("[a-z&&[^b]]+", text), ElementsAre("a", "cdef", "xyz"));
   EXPECT_THAT(matches("[a-z&&[^b]&&[^c]]+", text), ElementsAre("a", "def", "xyz"));
   EXPECT_THAT(matches("[\\p{L}&&[^\\p{Han}]]+", text), ElementsAre("abcdef", "xyz", "A", "B"));
   EXPECT_THAT(matches("[a-d&&b-f]+", text), ElementsAre("bcd"));
-  EXPECT_THAT(matches("[^a-d&&b-f]+", text), ElementsAre("a", "ef\xe4\xb8\xad" "xyz-A&B"));
+  EXPECT_THAT(matches("[^a-d&&b-f]+", text), ElementsAre("a",
+                                                         "ef\xe4\xb8\xad"
+                                                         "xyz-A&B"));
   EXPECT_THAT(matches("[^a&&b]+", text), ElementsAre(text));
   EXPECT_THAT(matches("[ab[cd]]+", text), ElementsAre("abcd"));
   EXPECT_THAT(matches("[^ab[^cd]]+", text), ElementsAre("cd"));
-  EXPECT_THAT(matches("[x[^a-y]]+", text), ElementsAre("\xe4\xb8\xad" "x", "z-A&B"));
+  EXPECT_THAT(matches("[x[^a-y]]+", text), ElementsAre("\xe4\xb8\xad"
+                                                       "x",
+                                                       "z-A&B"));
   EXPECT_THAT(matches("[a&b]+", text), ElementsAre("ab", "&"));
 }
 
 TEST(Regex, RefusesByName) {
-  for (const char* pattern : {"\\R", "\\X", "\\K", "\\1", "[a&&]", "[&&a]", "a(?i)b", "(?x:a)", "(?~a)", "(*ANY)", "a{1,2}+", "\\xe4",
-                              "\\p{Foo}", "\\p{L&}", "(a", "[a", "a)", "\\", "[]a]", "(?<=a*)b", "[\\W]"})
-    EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { Regex(pattern, "where.from"); }), HasSubstr("where.from")) << pattern;
-  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { Regex(std::string(1000, '['), "x"); }), HasSubstr("classes within classes"));
+  for (const char* pattern :
+       {"\\R",   "\\X",      "\\K",     "\\1", "[a&&]", "[&&a]", "a(?i)b", "(?x:a)", "(?~a)",    "(*ANY)", "a{1,2}+",
+        "\\xe4", "\\p{Foo}", "\\p{L&}", "(a",  "[a",    "a)",    "\\",     "[]a]",   "(?<=a*)b", "[\\W]"})
+    EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { Regex(pattern, "where.from"); }), HasSubstr("where.from"))
+        << pattern;
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { Regex(std::string(1000, '['), "x"); }),
+              HasSubstr("classes within classes"));
   EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { Regex(std::string(20'000, 'a'), "x"); }), HasSubstr("20,000"));
   EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { Regex("((((a{99}){99}){99}){99}){99}", "x"); }), HasSubstr("a{99}"));
 }
@@ -76,7 +90,8 @@ TEST(Regex, RefusesByName) {
 TEST(Regex, MatchingHasLimits) {
   const Regex slow("(a+)+$", "slow.pattern");
   const std::string text = std::string(40, 'a') + "b";
-  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { slow.find_all(text, [](size_t, size_t) {}); }), HasSubstr("slow.pattern"));
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { slow.find_all(text, [](size_t, size_t) {}); }),
+              HasSubstr("slow.pattern"));
 }
 
 class ScannerTest : public testing::TestWithParam<std::string_view> {};
@@ -84,9 +99,39 @@ class ScannerTest : public testing::TestWithParam<std::string_view> {};
 TEST_P(ScannerTest, CutsAsThePatternDoes) {
   const Scanner scanner = *scanner_for(GetParam());
   const Regex regex(GetParam(), "pattern");
-  const std::string_view pieces[] = {" ", "  ", "\n", "\r\n", "\t", "\xc2\xa0", "\xe3\x80\x80", "'", "'s", "'RE", "'ll", "'\xc5\xbf", "a", "Z", "\xc3\xa9",
-                                     "\xe4\xb8\xad", "\xcc\x81", "1", "23", "\xd9\xa3", "\xc2\xb2", ".", "!?", "\xf0\x9f\x98\x80", "\xe2\x80\x8d", "_", "\x01",
-                                     "\xc2\x85", "\xe2\x80\xa8", "\xef\xbf\xbd", "\xf0\x90\xb5\x90", "<", "/"};
+  const std::string_view pieces[] = {" ",
+                                     "  ",
+                                     "\n",
+                                     "\r\n",
+                                     "\t",
+                                     "\xc2\xa0",
+                                     "\xe3\x80\x80",
+                                     "'",
+                                     "'s",
+                                     "'RE",
+                                     "'ll",
+                                     "'\xc5\xbf",
+                                     "a",
+                                     "Z",
+                                     "\xc3\xa9",
+                                     "\xe4\xb8\xad",
+                                     "\xcc\x81",
+                                     "1",
+                                     "23",
+                                     "\xd9\xa3",
+                                     "\xc2\xb2",
+                                     ".",
+                                     "!?",
+                                     "\xf0\x9f\x98\x80",
+                                     "\xe2\x80\x8d",
+                                     "_",
+                                     "\x01",
+                                     "\xc2\x85",
+                                     "\xe2\x80\xa8",
+                                     "\xef\xbf\xbd",
+                                     "\xf0\x90\xb5\x90",
+                                     "<",
+                                     "/"};
   Rng rng(9);
   for (int i = 0; i < 5000; ++i) {
     std::string text;
@@ -125,7 +170,8 @@ TEST(Unicode, NormalForms) {
   EXPECT_EQ(normalize("\xc3\xa9", NormalForm::kNfd), "e\xcc\x81");
   EXPECT_EQ(normalize("\xef\xac\x81", NormalForm::kNfkc), "fi");
   EXPECT_EQ(normalize("\xef\xac\x81", NormalForm::kNfd), "\xef\xac\x81");
-  EXPECT_EQ(normalize("\xe3\x8b\xbf", NormalForm::kNfkd), "\xe3\x8b\xbf") << "U+32FF is younger than the package's tables";
+  EXPECT_EQ(normalize("\xe3\x8b\xbf", NormalForm::kNfkd), "\xe3\x8b\xbf")
+      << "U+32FF is younger than the package's tables";
   EXPECT_EQ(to_lower("\xc4\xb0\xce\xa3 \xce\x91\xce\xa3"), "i\xcc\x87\xcf\x83 \xce\xb1\xcf\x83") << "no final sigma";
 }
 

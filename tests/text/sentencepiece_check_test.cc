@@ -62,7 +62,8 @@ TEST(SentencePieceCheck, TablesOfTheLibraryAreAccepted) {
   for (const char* rule : {"nmt_nfkc", "nmt_nfkc_cf", "identity"}) {
     const std::string prefix = (dir / rule).string();
     const auto status = sentencepiece::SentencePieceTrainer::Train(
-        fmt::format("--input={} --model_prefix={} --vocab_size=40 --model_type=bpe --normalization_rule_name={} --hard_vocab_limit=false "
+        fmt::format("--input={} --model_prefix={} --vocab_size=40 --model_type=bpe --normalization_rule_name={} "
+                    "--hard_vocab_limit=false "
                     "--minloglevel=2",
                     (dir / "in.txt").string(), prefix, rule));
     ASSERT_TRUE(status.ok()) << status.ToString();
@@ -80,8 +81,10 @@ TEST(SentencePieceCheck, AHandMadeTableNormalizes) {
 
 TEST(SentencePieceCheck, TablesThatLeadOutOfThemselves) {
   const std::string text("a\0", 2);
-  EXPECT_THAT(refusal(model_with(map_of(units_with(2), text))), HasSubstr("unit 321 of 512 leads out"));  // behind the text
-  EXPECT_THAT(refusal(model_with(map_of(units_with(0x7fffffff), text))), HasSubstr("leads out of the table or its 2 bytes"));
+  EXPECT_THAT(refusal(model_with(map_of(units_with(2), text))),
+              HasSubstr("unit 321 of 512 leads out"));  // behind the text
+  EXPECT_THAT(refusal(model_with(map_of(units_with(0x7fffffff), text))),
+              HasSubstr("leads out of the table or its 2 bytes"));
   std::vector<uint32_t> units = units_with(0);
   units[0] = 0x1fffff << 10 | 1u << 9;  // two gigabytes away
   EXPECT_THAT(refusal(model_with(map_of(units, text))), HasSubstr("unit 0 of 512"));
@@ -101,7 +104,8 @@ TEST(SentencePieceCheck, APieceOfNothing) {
 
 TEST(SentencePieceCheck, MapsThatLie) {
   EXPECT_THAT(refusal(model_with("abc")), HasSubstr("precompiled_charsmap: a table of"));
-  EXPECT_THAT(refusal(model_with(little(0xfffffffc) + std::string(64, '\0'))), HasSubstr("a table of 4,294,967,292 bytes within 68"));
+  EXPECT_THAT(refusal(model_with(little(0xfffffffc) + std::string(64, '\0'))),
+              HasSubstr("a table of 4,294,967,292 bytes within 68"));
   EXPECT_THAT(refusal(model_with(map_of(units_with(0), "a"))), HasSubstr("a zero at the end"));
   EXPECT_THAT(refusal(model_with(map_of({}, std::string("a\0", 2)))), HasSubstr("unit 0 of 0"));
   EXPECT_THAT(refusal("\x1b\x0c"), HasSubstr("wire type 3"));

@@ -10,7 +10,8 @@ namespace coca::text::stop_strings_test {
 namespace {
 
 // However the text is cut into pieces, what is shown is the text up to the first stop string.
-void expect_shown(const std::vector<std::string>& stops, const std::string& text, const std::string& shown, bool matched) {
+void expect_shown(const std::vector<std::string>& stops, const std::string& text, const std::string& shown,
+                  bool matched) {
   for (size_t step = 1; step <= text.size() + 1; ++step) {
     StopStrings s(stops);
     std::string out;

@@ -1,5 +1,5 @@
-// Tokenizers that vendors' own files say: tiktoken's, tekken.json, vocab.json with merges.txt. Ids are compared with the stored
-// results of the tokenizers package where it says the same.
+// Tokenizers that vendors' own files say: tiktoken's, tekken.json, vocab.json with merges.txt. Ids are compared with
+// the stored results of the tokenizers package where it says the same.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/text/tokenizer_import.h"
 
@@ -24,7 +24,8 @@ std::string base64(std::string_view bytes) {
   std::string out;
   for (size_t i = 0; i < bytes.size(); i += 3) {
     uint32_t bits = 0;
-    for (size_t k = 0; k < 3; ++k) bits = bits << 8 | (i + k < bytes.size() ? static_cast<unsigned char>(bytes[i + k]) : 0);
+    for (size_t k = 0; k < 3; ++k)
+      bits = bits << 8 | (i + k < bytes.size() ? static_cast<unsigned char>(bytes[i + k]) : 0);
     for (size_t k = 0; k < 4; ++k) out += i + k <= bytes.size() ? kDigits[bits >> (18 - 6 * k) & 63] : '=';
   }
   return out;
@@ -55,12 +56,14 @@ TEST(Tiktoken, ReadsAsMetasCodeDoes) {
   EXPECT_EQ(tokenizer->token_id("<|eot_id|>"), 269);
   EXPECT_EQ(tokenizer->token_id("<|reserved_special_token_247|>"), 515);
   EXPECT_THAT(tokenizer->frame().before, ElementsAre(260));
-  EXPECT_THAT(tokenizer->encode("abcab aabc"), ElementsAre(257, 256, 258, 257)) << "ab comes before \" a\" in no word here";
+  EXPECT_THAT(tokenizer->encode("abcab aabc"), ElementsAre(257, 256, 258, 257))
+      << "ab comes before \" a\" in no word here";
   EXPECT_THAT(tokenizer->encode("xyz"), ElementsAre(259)) << "a whole word needs no merges";
   EXPECT_THAT(tokenizer->encode("xyzz"), ElementsAre('x', 'y', 'z', 'z'));
   EXPECT_THAT(tokenizer->encode("1234"), ElementsAre('1', '2', '3', '4'));
   EXPECT_THAT(tokenizer->encode("<|eot_id|>ab", SpecialTokens::kParse), ElementsAre(269, 256));
-  for (const std::string text : {"\xff\xfe a", "caf\xc3\xa9 \xf0\x9f\x98\x80\n"}) EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text);
+  for (const std::string text : {"\xff\xfe a", "caf\xc3\xa9 \xf0\x9f\x98\x80\n"})
+    EXPECT_EQ(tokenizer->decode(tokenizer->encode(text)), text);
   std::filesystem::create_directories(dir / "saved");
   tokenizer->save(dir / "saved");
   EXPECT_FALSE(is_imported(dir / "saved"));
@@ -88,7 +91,9 @@ TEST(Tiktoken, AgreesWithTheFileThatSaysTheSame) {
 }
 
 TEST(Tiktoken, MistakesAreNamed) {
-  const auto refused = [](const std::string& content) { return error_of(ErrorKind::kBadFile, [&] { import_tiktoken(content, "t.model"); }); };
+  const auto refused = [](const std::string& content) {
+    return error_of(ErrorKind::kBadFile, [&] { import_tiktoken(content, "t.model"); });
+  };
   const std::string good = tiktoken_file(small_ranks());
   EXPECT_THAT(refused(good + "YQ== 262\n"), AllOf(HasSubstr("t.model"), HasSubstr("rank 262 after 260 tokens")));
   EXPECT_THAT(refused(good + "YQ== 260\n"), HasSubstr("ranks 97 and 260 are the same token"));
@@ -98,14 +103,20 @@ TEST(Tiktoken, MistakesAreNamed) {
   std::string many = tiktoken_file(small_ranks());
   for (int i = 260; i <= 128'000; ++i) many += base64("t" + std::to_string(i)) + " " + std::to_string(i) + "\n";
   EXPECT_THAT(refused(many), AllOf(HasSubstr("128000 ranks of LLaMA 3"), HasSubstr("tokenizer.json")));
-  for (const char* other : {"", "abc", "YQ==", "YQ== x", "YQ 0", "not a model at all", "\x0a\x0e\x0a\x05<unk>"}) EXPECT_FALSE(is_tiktoken(other)) << other;
+  for (const char* other : {"", "abc", "YQ==", "YQ== x", "YQ 0", "not a model at all", "\x0a\x0e\x0a\x05<unk>"})
+    EXPECT_FALSE(is_tiktoken(other)) << other;
 }
 
 json tekken() {
-  json file = {{"config", {{"pattern", "\\p{L}+|\\s+|[^\\p{L}\\s]+"}, {"num_vocab_tokens", 260}, {"default_vocab_size", 268},
-                           {"default_num_special_tokens", 10}, {"version", "v3"}}}};
+  json file = {{"config",
+                {{"pattern", "\\p{L}+|\\s+|[^\\p{L}\\s]+"},
+                 {"num_vocab_tokens", 260},
+                 {"default_vocab_size", 268},
+                 {"default_num_special_tokens", 10},
+                 {"version", "v3"}}}};
   const std::vector<std::string> tokens = small_ranks();
-  for (size_t i = 0; i < tokens.size(); ++i) file["vocab"].push_back({{"rank", i}, {"token_bytes", base64(tokens[i])}, {"token_str", nullptr}});
+  for (size_t i = 0; i < tokens.size(); ++i)
+    file["vocab"].push_back({{"rank", i}, {"token_bytes", base64(tokens[i])}, {"token_str", nullptr}});
   return file;
 }
 
@@ -122,7 +133,8 @@ TEST(Tekken, SpecialTokensComeFirst) {
   EXPECT_THAT(tokenizer->encode("xyz"), ElementsAre(10 + 'x', 10 + 'y', 10 + 'z'));
   EXPECT_EQ(load_tokenizer(dir / "tekken.json")->fingerprint(), tokenizer->fingerprint());
   json named = tekken();
-  named["special_tokens"] = json::array({{{"rank", 0}, {"token_str", "<unk>"}, {"is_control", true}}, {{"rank", 7}, {"token_str", "[SEVEN]"}}});
+  named["special_tokens"] = json::array(
+      {{{"rank", 0}, {"token_str", "<unk>"}, {"is_control", true}}, {{"rank", 7}, {"token_str", "[SEVEN]"}}});
   put_file(dir / "tekken.json", named.dump());
   EXPECT_EQ(load_tokenizer(dir.path())->token_id("[SEVEN]"), 7);
   EXPECT_EQ(load_tokenizer(dir.path())->token_id("<SPECIAL_1>"), 1);
@@ -135,22 +147,30 @@ TEST(Tekken, MistakesAreNamed) {
     return error_of(ErrorKind::kBadFile, [&] { import_tekken(file.dump(), "tekken.json"); });
   };
   EXPECT_THAT(refused([](json& f) { f.erase("config"); }), HasSubstr("has no \"config\""));
-  EXPECT_THAT(refused([](json& f) { f["config"]["default_vocab_size"] = 2000; }), HasSubstr("default_vocab_size: 2000"));
-  EXPECT_THAT(refused([](json& f) { f["config"]["default_num_special_tokens"] = 1; }), HasSubstr("default_num_special_tokens: 1"));
+  EXPECT_THAT(refused([](json& f) { f["config"]["default_vocab_size"] = 2000; }),
+              HasSubstr("default_vocab_size: 2000"));
+  EXPECT_THAT(refused([](json& f) { f["config"]["default_num_special_tokens"] = 1; }),
+              HasSubstr("default_num_special_tokens: 1"));
   EXPECT_THAT(refused([](json& f) { f["vocab"][3]["rank"] = 9; }), HasSubstr("rank 9 after 3 tokens"));
-  EXPECT_THAT(refused([](json& f) { f["special_tokens"] = json::array({{{"rank", 99}, {"token_str", "x"}}}); }), HasSubstr("rank: 99"));
+  EXPECT_THAT(refused([](json& f) {
+                f["special_tokens"] = json::array({{{"rank", 99}, {"token_str", "x"}}});
+              }),
+              HasSubstr("rank: 99"));
 }
 
 // vocab.json and merges.txt of a stored tokenizer.json, and what the class says of the rest.
 TEST(VocabAndMerges, AgreeWithThePackage) {
   const std::filesystem::path stored = std::filesystem::path(COCA_SOURCE_DIR) / "tests/stored/tokenizers";
   const json texts = io::read_json(stored / "texts.json");
-  const json file = io::read_json(stored / "qwen2" / "tokenizer.json"), rows = io::read_json(stored / "qwen2" / "golden.json");
+  const json file = io::read_json(stored / "qwen2" / "tokenizer.json"),
+             rows = io::read_json(stored / "qwen2" / "golden.json");
   TempDir dir;
   put_file(dir / "vocab.json", file["model"]["vocab"].dump());
   std::string merges = "\xef\xbb\xbf#version: 0.2\n";
   for (const json& merge : file["model"]["merges"])
-    merges += (merge.is_string() ? merge.get<std::string>() : merge[0].get<std::string>() + " " + merge[1].get<std::string>()) + "\n";
+    merges += (merge.is_string() ? merge.get<std::string>()
+                                 : merge[0].get<std::string>() + " " + merge[1].get<std::string>()) +
+              "\n";
   put_file(dir / "merges.txt", merges);
   json config = {{"tokenizer_class", "Qwen2Tokenizer"}, {"eos_token", "<|im_end|>"}};
   for (json token : file["added_tokens"]) {
@@ -170,7 +190,8 @@ TEST(VocabAndMerges, AgreeWithThePackage) {
   config["tokenizer_class"] = "OddTokenizer";
   put_file(dir / "tokenizer_config.json", config.dump());
   EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { load_tokenizer(dir.path()); }),
-              AllOf(HasSubstr("OddTokenizer"), HasSubstr("tokenizer_config.json"), HasSubstr("save the tokenizer with transformers")));
+              AllOf(HasSubstr("OddTokenizer"), HasSubstr("tokenizer_config.json"),
+                    HasSubstr("save the tokenizer with transformers")));
   config["tokenizer_class"] = "GPT2Tokenizer";
   put_file(dir / "tokenizer_config.json", config.dump());
   put_file(dir / "merges.txt", "a b c\n");

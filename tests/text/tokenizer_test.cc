@@ -37,8 +37,7 @@ struct Trained {
   std::unique_ptr<Tokenizer> tokenizer;
 };
 
-SentencePieceTraining small_training(const std::filesystem::path& input,
-                                     const std::filesystem::path& prefix) {
+SentencePieceTraining small_training(const std::filesystem::path& input, const std::filesystem::path& prefix) {
   return {.inputs = {input}, .model_prefix = prefix, .vocab_size = 360};
 }
 
@@ -74,8 +73,7 @@ std::string random_text(Rng& rng, size_t characters) {
   return text;
 }
 
-void expect_stream_equals_decode(const Tokenizer& tokenizer, const std::vector<int32_t>& ids,
-                                 bool valid_text) {
+void expect_stream_equals_decode(const Tokenizer& tokenizer, const std::vector<int32_t>& ids, bool valid_text) {
   StreamDecoder stream(tokenizer);
   std::string text;
   for (const int32_t id : ids) {
@@ -160,17 +158,24 @@ class BesideAModel : public testing::Test {
     put_file(dir / "in.txt", sample_text());
     std::string model;
     std::istringstream lines(sample_text());
-    const auto status = sentencepiece::SentencePieceTrainer::Train(
-        {{"input", (dir / "in.txt").string()}, {"vocab_size", "340"}, {"model_type", "bpe"}, {"byte_fallback", "true"},
-         {"character_coverage", "1"}, {"add_dummy_prefix", "true"}, {"remove_extra_whitespaces", "false"}, {"minloglevel", "2"}},
-        nullptr, &model);
+    const auto status = sentencepiece::SentencePieceTrainer::Train({{"input", (dir / "in.txt").string()},
+                                                                    {"vocab_size", "340"},
+                                                                    {"model_type", "bpe"},
+                                                                    {"byte_fallback", "true"},
+                                                                    {"character_coverage", "1"},
+                                                                    {"add_dummy_prefix", "true"},
+                                                                    {"remove_extra_whitespaces", "false"},
+                                                                    {"minloglevel", "2"}},
+                                                                   nullptr, &model);
     EXPECT_TRUE(status.ok()) << status.ToString();
     put_file(dir / "f/tokenizer.model", model);
     EXPECT_TRUE(library.LoadFromSerializedProto(model).ok());
   }
   std::vector<int32_t> plain(std::string_view text) const { return library.EncodeAsIds(std::string(text)); }
   std::unique_ptr<Tokenizer> load() const { return load_tokenizer(dir / "f"); }
-  std::string refused() const { return error_of(ErrorKind::kBadFile, [&] { load(); }); }
+  std::string refused() const {
+    return error_of(ErrorKind::kBadFile, [&] { load(); });
+  }
   std::vector<int32_t> parsed(std::string_view text) const { return load()->encode(text, SpecialTokens::kParse); }
   static std::vector<int32_t> joined(std::initializer_list<std::vector<int32_t>> parts) {
     std::vector<int32_t> all;
@@ -186,7 +191,8 @@ class BesideAModel : public testing::Test {
 TEST_F(BesideAModel, AddedTokensJsonCounts) {
   const std::string bare = load()->fingerprint();
   put("added_tokens.json", R"({"<|im_end|>": 340, "<|im_start|>": 341, "<tool>": 342})");
-  put("tokenizer_config.json", R"({"eos_token": "<|im_end|>", "additional_special_tokens": ["<|im_start|>"], "add_bos_token": false, "legacy": true})");
+  put("tokenizer_config.json",
+      R"({"eos_token": "<|im_end|>", "additional_special_tokens": ["<|im_start|>"], "add_bos_token": false, "legacy": true})");
   const auto tokenizer = load();
   EXPECT_EQ(tokenizer->vocab_size(), 343);
   EXPECT_EQ(tokenizer->eos_id(), 340);
@@ -195,9 +201,11 @@ TEST_F(BesideAModel, AddedTokensJsonCounts) {
   EXPECT_TRUE(tokenizer->frame().before.empty());
   EXPECT_NE(tokenizer->fingerprint(), bare);
   EXPECT_EQ(tokenizer->token_id("<tool>"), 342);
-  EXPECT_EQ(parsed("<|im_start|>sky\n<|im_end|>"), joined({{341}, plain("sky\n"), {340}})) << "each part has its blank in front";
+  EXPECT_EQ(parsed("<|im_start|>sky\n<|im_end|>"), joined({{341}, plain("sky\n"), {340}}))
+      << "each part has its blank in front";
   EXPECT_EQ(tokenizer->encode("<|im_start|>"), plain("<|im_start|>")) << "text never becomes a control id";
-  EXPECT_EQ(tokenizer->encode("is<tool>sky"), joined({plain("is"), {342}, plain("sky")})) << "a token that is not special is always found";
+  EXPECT_EQ(tokenizer->encode("is<tool>sky"), joined({plain("is"), {342}, plain("sky")}))
+      << "a token that is not special is always found";
   EXPECT_EQ(tokenizer->decode(parsed("<|im_start|>sky<|im_end|>")), "sky");
   EXPECT_EQ(tokenizer->decode(std::vector<int32_t>{342}), "<tool>");
   const std::filesystem::path saved = dir / "saved";
@@ -220,7 +228,8 @@ TEST_F(BesideAModel, TheDecoderOfTheConfigCounts) {
   EXPECT_EQ(parsed("is  <a>  "), joined({plain("is"), {340}})) << "blanks belong to it";
   EXPECT_EQ(parsed("x<b>"), plain("x<b>"));
   EXPECT_EQ(tokenizer->encode("<b>"), std::vector<int32_t>{342});
-  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { tokenizer->decode(std::vector<int32_t>{341}); }), HasSubstr("341"));
+  EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { tokenizer->decode(std::vector<int32_t>{341}); }),
+              HasSubstr("341"));
   // LLaMA's class without "legacy": the blank stands in front of the text only.
   EXPECT_EQ(parsed("</s> sky"), joined({{2}, plain("sky")}));
   EXPECT_NE(parsed("</s>sky"), joined({{2}, plain("sky")}));
@@ -228,7 +237,8 @@ TEST_F(BesideAModel, TheDecoderOfTheConfigCounts) {
 }
 
 TEST_F(BesideAModel, NamedTokensWithoutAnIdGetTheNext) {
-  put("special_tokens_map.json", R"({"eos_token": {"content": "<end>"}, "pad_token": "[PAD]", "additional_special_tokens": ["<x>"]})");
+  put("special_tokens_map.json",
+      R"({"eos_token": {"content": "<end>"}, "pad_token": "[PAD]", "additional_special_tokens": ["<x>"]})");
   EXPECT_EQ(load()->eos_id(), 340);
   EXPECT_EQ(load()->token_id("[PAD]"), 341);
   EXPECT_EQ(load()->token_id("<x>"), 342);
@@ -266,12 +276,15 @@ TEST_F(BesideAModel, WhatCannotBeHonouredNamesTheFile) {
     std::filesystem::remove(dir / (std::string("f/") + file));
     return message;
   };
-  EXPECT_THAT(with("added_tokens.json", R"({"<s>": 340})"), AllOf(HasSubstr("added_tokens.json"), HasSubstr("in tokenizer.model 1")));
-  EXPECT_THAT(with("added_tokens.json", R"({"<a>": 340, "<b>": 340})"), AllOf(HasSubstr("added_tokens.json"), HasSubstr("as \"<a>\" has")));
+  EXPECT_THAT(with("added_tokens.json", R"({"<s>": 340})"),
+              AllOf(HasSubstr("added_tokens.json"), HasSubstr("in tokenizer.model 1")));
+  EXPECT_THAT(with("added_tokens.json", R"({"<a>": 340, "<b>": 340})"),
+              AllOf(HasSubstr("added_tokens.json"), HasSubstr("as \"<a>\" has")));
   EXPECT_THAT(with("added_tokens.json", R"({"<a>": 300})"), HasSubstr("in tokenizer.model"));
   EXPECT_THAT(with("added_tokens.json", R"({"<a>": 2000000000})"), HasSubstr("expected less than"));
   EXPECT_THAT(with("added_tokens.json", R"({"<a>": "x"})"), HasSubstr("added_tokens.json"));
-  EXPECT_THAT(with("tokenizer_config.json", R"({"added_tokens_decoder": {"x": {"content": "<a>"}}})"), HasSubstr("added_tokens_decoder.x"));
+  EXPECT_THAT(with("tokenizer_config.json", R"({"added_tokens_decoder": {"x": {"content": "<a>"}}})"),
+              HasSubstr("added_tokens_decoder.x"));
   for (const char* id : {"1", "2", "300"})  // </s> is a control piece: only a name with a role may take its place
     EXPECT_THAT(
         with("tokenizer_config.json",
@@ -317,12 +330,11 @@ TEST(SentencePiece, AgreesWithTheLibraryOnBothSpaceRules) {
       const auto tokenizer = load_sentencepiece(dir / "x.model");
       sentencepiece::SentencePieceProcessor library;
       ASSERT_TRUE(library.LoadFromSerializedProto(model).ok());
-      for (const char* text : {"green", " green", "  two blanks", "a  b", "sky \xf0\x9f\x98\x80 is",
-                               "\xc3\xa9 x", " ", "\n a", "a \n a\n\na", " \n"}) {
+      for (const char* text : {"green", " green", "  two blanks", "a  b", "sky \xf0\x9f\x98\x80 is", "\xc3\xa9 x", " ",
+                               "\n a", "a \n a\n\na", " \n"}) {
         const std::vector<int32_t> ids = tokenizer->encode(text);
         EXPECT_EQ(ids, std::vector<int32_t>(library.EncodeAsIds(text)));
-        EXPECT_EQ(tokenizer->decode(ids), library.DecodeIds(ids))
-            << text << " dummy " << dummy << " remove " << remove;
+        EXPECT_EQ(tokenizer->decode(ids), library.DecodeIds(ids)) << text << " dummy " << dummy << " remove " << remove;
         expect_stream_equals_decode(*tokenizer, ids, true);
       }
       Rng rng(5);
@@ -332,8 +344,7 @@ TEST(SentencePiece, AgreesWithTheLibraryOnBothSpaceRules) {
           const int32_t id = static_cast<int32_t>(rng.below(340));
           if (!library.IsByte(id)) ids.push_back(id);
         }
-        ASSERT_EQ(tokenizer->decode(ids), library.DecodeIds(ids))
-            << "dummy " << dummy << " remove " << remove;
+        ASSERT_EQ(tokenizer->decode(ids), library.DecodeIds(ids)) << "dummy " << dummy << " remove " << remove;
       }
     }
 }
@@ -406,16 +417,14 @@ TEST(SentencePiece, TrainingIsDeterministicAndLeavesOneFile) {
 
 TEST(SentencePiece, TrainingVariants) {
   TempDir dir;
-  put_file(dir / "in.txt",
-           sample_text() + std::string(20000, 'a') + "\xff\n");  // one long line, broken UTF-8
+  put_file(dir / "in.txt", sample_text() + std::string(20000, 'a') + "\xff\n");  // one long line, broken UTF-8
   SentencePieceTraining training = small_training(dir / "in.txt", dir / "m");
   training.byte_fallback = false;
   training.vocab_size = 100;
   training.character_coverage = 1.0;
   train_sentencepiece(training);
   const auto plain = load_sentencepiece(dir / "m.model");
-  EXPECT_EQ(plain->decode(plain->encode("sky\nblue  go")), "sky\nblue  go")
-      << "newlines need a piece without bytes";
+  EXPECT_EQ(plain->decode(plain->encode("sky\nblue  go")), "sky\nblue  go") << "newlines need a piece without bytes";
   training = small_training(dir / "in.txt", dir / "m");
   training.max_sentences = 30;
   training.vocab_size = 310;
@@ -443,8 +452,7 @@ TEST(SentencePiece, TrainingErrors) {
   EXPECT_THAT(refused([](auto& t) { t.inputs.clear(); }), HasSubstr("no input"));
   EXPECT_THAT(refused([&](auto& t) { t.inputs = {dir / "empty.txt"}; }, ErrorKind::kBadFile),
               HasSubstr("there is none in 1 input file"));
-  EXPECT_THAT(refused([&](auto& t) { t.inputs = {dir / "none.txt"}; }, ErrorKind::kIo),
-              HasSubstr("none.txt"));
+  EXPECT_THAT(refused([&](auto& t) { t.inputs = {dir / "none.txt"}; }, ErrorKind::kIo), HasSubstr("none.txt"));
   EXPECT_FALSE(std::filesystem::exists(dir / "m.model"));
 }
 
@@ -485,8 +493,7 @@ TEST(SentencePiece, RefusesFilesThatAreNoModel) {
   for (const std::string& content :
        {std::string(), std::string("not a model at all"), std::string(100, '\xff'), std::string(100, '\0')}) {
     put_file(dir / "x.model", content);
-    EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { load_sentencepiece(dir / "x.model"); }),
-                HasSubstr("x.model"));
+    EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { load_sentencepiece(dir / "x.model"); }), HasSubstr("x.model"));
   }
 }
 
@@ -506,8 +513,7 @@ TEST(StreamDecoder, EqualsDecodeOnRandomIds) {
   for (const Tokenizer* tokenizer : {static_cast<const Tokenizer*>(bytes.get()), &trained()})
     for (int i = 0; i < 500; ++i) {
       std::vector<int32_t> ids(rng.below(20));
-      for (int32_t& id : ids)
-        id = static_cast<int32_t>(rng.below(static_cast<uint64_t>(tokenizer->vocab_size())));
+      for (int32_t& id : ids) id = static_cast<int32_t>(rng.below(static_cast<uint64_t>(tokenizer->vocab_size())));
       expect_stream_equals_decode(*tokenizer, ids, false);
     }
 }

@@ -9,9 +9,9 @@ namespace {
 const std::string kMark = "\xef\xbf\xbd";  // U+FFFD
 
 TEST(Utf8, ValidSequences) {
-  for (const char* text : {"", "abc", "\x7f", "\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf",
-                           "\xee\x80\x80", "\xef\xbf\xbf", "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf",
-                           "caf\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80"}) {
+  for (const char* text :
+       {"", "abc", "\x7f", "\xc2\x80", "\xdf\xbf", "\xe0\xa0\x80", "\xed\x9f\xbf", "\xee\x80\x80", "\xef\xbf\xbf",
+        "\xf0\x90\x80\x80", "\xf4\x8f\xbf\xbf", "caf\xc3\xa9 \xe2\x82\xac \xf0\x9f\x98\x80"}) {
     EXPECT_TRUE(is_valid_utf8(text)) << text;
     EXPECT_EQ(count_invalid(text), 0u);
     EXPECT_EQ(replace_invalid(text), text);

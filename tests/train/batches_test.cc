@@ -83,7 +83,8 @@ TEST(Batches, TheShareOfPasskeysIsRight) {
     for (int64_t step = 0; step < 20; ++step) {
       const Made b = batch_of(c, data, step);
       for (int64_t row = 0; row < c.batch; ++row, ++windows) {
-        const auto targets = b.targets.values<int32_t>().subspan(static_cast<size_t>(row * c.length), static_cast<size_t>(c.length));
+        const auto targets =
+            b.targets.values<int32_t>().subspan(static_cast<size_t>(row * c.length), static_cast<size_t>(c.length));
         const bool passkey = std::ranges::any_of(targets, [](int32_t id) { return id >= '0' && id <= '9'; });
         passkeys += passkey;
         if (passkey) {  // the answer, or the last of the digits, ends the window
@@ -113,7 +114,8 @@ TEST(Batches, APasskeyThatDoesNotFitFailsAtOnce) {
   const test::TinyData data;
   TrainConfig c = test::tiny_config("unused");
   c.passkey_share = 0.01;
-  test::expect_error([&] { Batches(c, data.tokens, *data.tokenizer); }, ErrorKind::kInvalidArgument, "passkey prompt of 17 tokens");
+  test::expect_error([&] { Batches(c, data.tokens, *data.tokenizer); }, ErrorKind::kInvalidArgument,
+                     "passkey prompt of 17 tokens");
 }
 
 TEST(Batches, TextShorterThanAWindowIsAnError) {

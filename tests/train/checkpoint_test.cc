@@ -40,8 +40,16 @@ TEST(Checkpoint, RoundTripsBitwise) {
   const test::TempDir dir;
   State saved(test::tiny_config(dir.path()), 1), loaded(saved.config, 100);
   saved.optimizer.set_updates(6);
-  const TrainState state{.step = 7, .updates = 6, .skipped = 1, .bad_in_a_row = 1, .tokens = 224, .seconds = 1.0 / 3, .interval_loss = 0.1,
-                         .interval_steps = 1, .data_tokens = 2000, .tokenizer_fingerprint = saved.tokenizer->fingerprint(),
+  const TrainState state{.step = 7,
+                         .updates = 6,
+                         .skipped = 1,
+                         .bad_in_a_row = 1,
+                         .tokens = 224,
+                         .seconds = 1.0 / 3,
+                         .interval_loss = 0.1,
+                         .interval_steps = 1,
+                         .data_tokens = 2000,
+                         .tokenizer_fingerprint = saved.tokenizer->fingerprint(),
                          .data_fingerprint = "0123456789abcdef"};
   save_checkpoint(checkpoint_plan(saved.config), state, saved.parts());
   ASSERT_NE(test::values_of(saved.params), test::values_of(loaded.params));
@@ -114,9 +122,11 @@ TEST(Checkpoint, AnotherSpecIsNamed) {
   rope.attention = model::AttentionKind::kRope;  // the same names and shapes as slack
   wide.width = 64;
   partial.rotary_pct = 0.5;
-  expect_error([&] { State(rope, 1).load(); }, ErrorKind::kInvalidArgument, "\"attention_type\" is \"coca-slack\"; this run has \"rope\"");
+  expect_error([&] { State(rope, 1).load(); }, ErrorKind::kInvalidArgument,
+               "\"attention_type\" is \"coca-slack\"; this run has \"rope\"");
   expect_error([&] { State(wide, 1).load(); }, ErrorKind::kInvalidArgument, "\"hidden_size\" is 32; this run has 64");
-  expect_error([&] { State(partial, 1).load(); }, ErrorKind::kInvalidArgument, "\"rotary_pct\" is 1.0; this run has 0.5");
+  expect_error([&] { State(partial, 1).load(); }, ErrorKind::kInvalidArgument,
+               "\"rotary_pct\" is 1.0; this run has 0.5");
 }
 
 TEST(Checkpoint, DamagedFilesAreErrors) {
@@ -154,9 +164,11 @@ TEST(Checkpoint, DamagedFilesAreErrors) {
 TEST(Checkpoint, StatesThatSayNonsense) {
   const test::TempDir dir;
   const State saved(test::tiny_config(dir.path()), 1);
-  const nlohmann::json good = {{"step", 7},           {"updates", 6},     {"skipped", 1},        {"bad_in_a_row", 0}, {"tokens", 224},
-                               {"seconds", 1.5},      {"interval_loss", 0}, {"interval_steps", 0}, {"data_tokens", 9},
-                               {"tokenizer_fingerprint", "byte"}};
+  const nlohmann::json good = {{"step", 7},          {"updates", 6},
+                               {"skipped", 1},       {"bad_in_a_row", 0},
+                               {"tokens", 224},      {"seconds", 1.5},
+                               {"interval_loss", 0}, {"interval_steps", 0},
+                               {"data_tokens", 9},   {"tokenizer_fingerprint", "byte"}};
   const auto expect = [&](const char* key, const nlohmann::json& value, const char* text) {
     nlohmann::json state = good;
     state[key] = value;

@@ -25,7 +25,8 @@ TEST(ClexDraws, FactorsAreEven) {
   for (int64_t step = 0; step < kSteps; ++step) ++seen.at(static_cast<size_t>(draw_clex_factor(3, step, kMax)));
   EXPECT_EQ(seen[0], 0);
   const double sigma = std::sqrt(kSteps * 0.25 * 0.75);
-  for (int64_t t = 1; t <= kMax; ++t) EXPECT_NEAR(static_cast<double>(seen[static_cast<size_t>(t)]), kSteps / 4.0, 5 * sigma);
+  for (int64_t t = 1; t <= kMax; ++t)
+    EXPECT_NEAR(static_cast<double>(seen[static_cast<size_t>(t)]), kSteps / 4.0, 5 * sigma);
 }
 
 std::vector<double> drawn(int64_t N, int64_t factor, int64_t trained_length) {
@@ -52,14 +53,18 @@ TEST(ClexDraws, PositionsSpanTheLengthAskedFor) {
 
 class ClexRuns : public testing::Test {
  protected:
-  model::ModelSpec source(AttentionKind kind = AttentionKind::kCocaSlack) { return test::byte_spec(test::tiny_llama(kind)); }
+  model::ModelSpec source(AttentionKind kind = AttentionKind::kCocaSlack) {
+    return test::byte_spec(test::tiny_llama(kind));
+  }
   FinetuneConfig config(const char* model, const char* out) {
     FinetuneConfig c = test::tiny_finetune(dir_.path() / model, dir_.path() / out);
     c.data = {}, c.text = {"given"}, c.validation_interval = 0, c.steps = 6;
     return c;
   }
-  model::Model run(const FinetuneConfig& c, Start start = Start::kFresh, const std::function<void(const StepReport&)>& on_step = {}) {
-    Finetuner(c, {.tokenizer = *data_.tokenizer, .text = &data_.tokens, .validation_text = &data_.validation}, start).run(on_step);
+  model::Model run(const FinetuneConfig& c, Start start = Start::kFresh,
+                   const std::function<void(const StepReport&)>& on_step = {}) {
+    Finetuner(c, {.tokenizer = *data_.tokenizer, .text = &data_.tokens, .validation_text = &data_.validation}, start)
+        .run(on_step);
     return formats::load_model(fs::path(c.out) / "model");
   }
 
@@ -79,10 +84,12 @@ TEST_F(ClexRuns, FinetuningAddsANetworkThatIsNtkAtFirst) {
   EXPECT_EQ(start.spec.rope_scaling.max_factor, 4);
   const std::vector<float> before = test::values_of(*base.params), after = test::values_of(*start.params);
   EXPECT_TRUE(std::equal(before.begin(), before.end(), after.begin()));
-  const auto tables = model::ClexOde(start.spec, start.params->weights().clex_up, start.params->weights().clex_down).tables(4);
+  const auto tables =
+      model::ClexOde(start.spec, start.params->weights().clex_up, start.params->weights().clex_down).tables(4);
   const model::ModelSpec ntk = model::with_scaling(base.spec, Scaling::kNtk, 5.0);  // 2 * 3 - 1
   const std::vector<double> wanted = model::rope_rotation(ntk, 1).frequencies;
-  for (size_t j = 0; j < wanted.size(); ++j) EXPECT_NEAR(tables[2][j], wanted[j], 1e-9 * wanted[j]);  // the solver: clex_test.cc
+  for (size_t j = 0; j < wanted.size(); ++j)
+    EXPECT_NEAR(tables[2][j], wanted[j], 1e-9 * wanted[j]);  // the solver: clex_test.cc
 
   c = config("base", "trained");
   c.positions = {.rope_scaling = Scaling::kClex, .factor = 4};
@@ -103,7 +110,13 @@ TEST_F(ClexRuns, ResumeBitwise) {
     run(c);
     const std::string straight = test::newest_bytes(c.out);
     c.out = (dir_.path() / (name + "-stopped")).string();
-    expect_error([&] { run(c, Start::kFresh, [](const StepReport& r) { if (r.step == 3) request_stop(); }); }, ErrorKind::kInterrupted, "stopped at step 3 of 6");
+    expect_error(
+        [&] {
+          run(c, Start::kFresh, [](const StepReport& r) {
+            if (r.step == 3) request_stop();
+          });
+        },
+        ErrorKind::kInterrupted, "stopped at step 3 of 6");
     clear_stop();
     run(c, Start::kResume);
     EXPECT_TRUE(test::newest_bytes(c.out) == straight) << name;
@@ -140,13 +153,16 @@ TEST_F(ClexRuns, PretrainingTakesIt) {
   Trainer(c, data_.with_validation(), Start::kFresh).run();
   const model::Model m = formats::load_model(dir_.path() / "run" / "model");
   EXPECT_EQ(m.spec.rope_scaling.type, Scaling::kClex);
-  EXPECT_NE(floats(m.params->weights().clex_down), std::vector<float>(static_cast<size_t>(m.params->weights().clex_down.numel())));
+  EXPECT_NE(floats(m.params->weights().clex_down),
+            std::vector<float>(static_cast<size_t>(m.params->weights().clex_down.numel())));
 }
 
 // Plain steps leave it as it began; afterwards it has a rate of its own.
 TEST_F(ClexRuns, TheNetworkBeginsWithTheDrawsAndAtItsOwnRate) {
   int64_t seed = 0;
-  while (draw_clex_factor(static_cast<uint64_t>(seed), 5, 4) != 1 || draw_clex_factor(static_cast<uint64_t>(seed), 6, 4) == 1) ++seed;
+  while (draw_clex_factor(static_cast<uint64_t>(seed), 5, 4) != 1 ||
+         draw_clex_factor(static_cast<uint64_t>(seed), 6, 4) == 1)
+    ++seed;
   const auto weights_after = [&](const char* out, int64_t steps, int64_t plain_steps, double rate) {
     TrainConfig c = test::tiny_config(dir_.path() / out);
     c.steps = steps, c.weight_decay = 0, c.clex_rate = rate, c.seed = seed;
@@ -159,7 +175,8 @@ TEST_F(ClexRuns, TheNetworkBeginsWithTheDrawsAndAtItsOwnRate) {
     for (const float value : x) most = std::max(most, std::abs(value));
     return most;
   };
-  EXPECT_EQ(largest(weights_after("plain", 6, 5, 1)), 0);  // its down projection begins as zeros, and step 5 draws a factor of 1
+  EXPECT_EQ(largest(weights_after("plain", 6, 5, 1)),
+            0);  // its down projection begins as zeros, and step 5 draws a factor of 1
   const float full = largest(weights_after("full", 12, 5, 1)), slow = largest(weights_after("slow", 12, 5, 0.01));
   EXPECT_GT(slow, 0);
   EXPECT_LT(slow, 0.1f * full);
@@ -169,10 +186,12 @@ TEST_F(ClexRuns, WhatDoesNotGoTogetherIsNamed) {
   test::put_model(dir_.path() / "base", source());
   FinetuneConfig c = config("base", "run");
   c.positions = {.draw = PositionDraw::kPose, .target_length = 100, .rope_scaling = Scaling::kClex};
-  expect_error([&] { finetune_target(c, *data_.tokenizer); }, ErrorKind::kInvalidArgument, "rope scaling clex draws its own");
+  expect_error([&] { finetune_target(c, *data_.tokenizer); }, ErrorKind::kInvalidArgument,
+               "rope scaling clex draws its own");
   c = test::tiny_finetune(dir_.path() / "base", dir_.path() / "run");
   c.positions = {.rope_scaling = Scaling::kClex};
-  expect_error([&] { finetune_target(c, *data_.tokenizer); }, ErrorKind::kInvalidArgument, "needs text; examples are packed");
+  expect_error([&] { finetune_target(c, *data_.tokenizer); }, ErrorKind::kInvalidArgument,
+               "needs text; examples are packed");
 }
 
 }  // namespace

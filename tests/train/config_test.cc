@@ -18,7 +18,8 @@ TEST(TrainConfig, JsonRoundTrip) {
   c.architecture = model::Architecture::kLlama;
   c.attention = model::AttentionKind::kCocaStrict;
   c.width = 96, c.kv_heads = 2, c.rotary_pct = 0.5, c.tie_embeddings = true, c.parallel_residual = false;
-  c.text = {"a.txt", "b"}, c.tokenizer = "x.model", c.passkey_share = 0.1, c.passkey_wording = data::PasskeyWording::kCoca;
+  c.text = {"a.txt", "b"}, c.tokenizer = "x.model", c.passkey_share = 0.1,
+  c.passkey_wording = data::PasskeyWording::kCoca;
   c.learning_rate = 1.0 / 3, c.decay = optim::Decay::kLinear, c.seed = 7, c.out = "o", c.keep_checkpoints = 5;
   const auto json = io::options_to_json(c);
   TrainConfig back;
@@ -32,10 +33,12 @@ TEST(TrainConfig, JsonRoundTrip) {
 TEST(TrainConfig, WrongJsonIsNamedAndChangesNothing) {
   TrainConfig c;
   const auto read = [&](const char* text) { io::options_from_json(c, nlohmann::json::parse(text), "run.json"); };
-  EXPECT_THAT([&] { read(R"({"steps": 5, "stepz": 5})"); }, testing::ThrowsMessage<Error>(testing::AllOf(
-      testing::HasSubstr("run.json"), testing::HasSubstr("stepz"))));
-  EXPECT_THAT([&] { read(R"({"steps": 5, "decay": "square"})"); }, testing::ThrowsMessage<Error>(testing::AllOf(
-      testing::HasSubstr("decay"), testing::HasSubstr("square"), testing::HasSubstr("cosine"))));
+  EXPECT_THAT(
+      [&] { read(R"({"steps": 5, "stepz": 5})"); },
+      testing::ThrowsMessage<Error>(testing::AllOf(testing::HasSubstr("run.json"), testing::HasSubstr("stepz"))));
+  EXPECT_THAT([&] { read(R"({"steps": 5, "decay": "square"})"); },
+              testing::ThrowsMessage<Error>(testing::AllOf(testing::HasSubstr("decay"), testing::HasSubstr("square"),
+                                                           testing::HasSubstr("cosine"))));
   EXPECT_THAT([&] { read(R"({"steps": "many"})"); }, testing::ThrowsMessage<Error>(testing::HasSubstr("steps")));
   EXPECT_EQ(c.steps, TrainConfig{}.steps);
 }
@@ -65,8 +68,8 @@ TEST(TrainConfig, BadValuesAreNamed) {
   bad([](auto& c) { c.clip_norm = -1; }, "clip_norm is -1");
 }
 
-// Every integer option of a config, at values whose products wrap or that no machine holds: a seed is any number, all else an
-// error that names the option and the value.
+// Every integer option of a config, at values whose products wrap or that no machine holds: a seed is any number, all
+// else an error that names the option and the value.
 template <typename Config, typename Check>
 void expect_counts_are_bounded(const Config& good, const Check& check) {
   const auto json = io::options_to_json(const_cast<Config&>(good));
@@ -74,7 +77,8 @@ void expect_counts_are_bounded(const Config& good, const Check& check) {
   for (const auto& [key, value] : json.items()) {
     if (!value.is_number_integer() && !(value.is_array() && !value.empty() && value[0].is_number_integer())) continue;
     ++options;
-    for (const int64_t huge : {int64_t{1} << 31, (int64_t{1} << 32) + 1, int64_t{1} << 62, std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()}) {
+    for (const int64_t huge : {int64_t{1} << 31, (int64_t{1} << 32) + 1, int64_t{1} << 62,
+                               std::numeric_limits<int64_t>::max(), std::numeric_limits<int64_t>::min()}) {
       SCOPED_TRACE(fmt::format("{} {}", key, huge));
       Config c = good;
       const nlohmann::json change = {{key, value.is_array() ? nlohmann::json{huge} : nlohmann::json(huge)}};
@@ -101,7 +105,8 @@ TEST(TrainConfig, CountsAreBounded) {
   });
   TrainConfig most;
   most.steps = most.batch = most.accumulation = most.length = kMostCount;
-  expect_error([&] { check_config(most); }, ErrorKind::kInvalidArgument, "steps 2147483647 x batch 2147483647 x accumulation 2147483647 x length 2147483647");
+  expect_error([&] { check_config(most); }, ErrorKind::kInvalidArgument,
+               "steps 2147483647 x batch 2147483647 x accumulation 2147483647 x length 2147483647");
 }
 
 TEST(FinetuneConfig, CountsAreBounded) {
@@ -121,7 +126,8 @@ TEST(TrainConfig, AMicroBatchBeyondTheMemoryIsNamedBeforeAnythingIsMade) {
   const test::TinyData data;
   TrainConfig c = test::tiny_config(dir.path() / "run");
   c.batch = kMostCount;
-  expect_error([&] { Trainer(c, data.without_validation(), Start::kFresh); }, ErrorKind::kInvalidArgument, "a micro-batch: batch 2147483647 x length 16");
+  expect_error([&] { Trainer(c, data.without_validation(), Start::kFresh); }, ErrorKind::kInvalidArgument,
+               "a micro-batch: batch 2147483647 x length 16");
   EXPECT_FALSE(std::filesystem::exists(dir.path() / "run"));
 }
 

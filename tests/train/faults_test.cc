@@ -1,5 +1,5 @@
-// Training when something goes wrong around it: damaged checkpoints, a full or read-only disk, a second trainer, numbers that
-// stop being finite. Each ends with nothing lost and one message that names the thing.
+// Training when something goes wrong around it: damaged checkpoints, a full or read-only disk, a second trainer,
+// numbers that stop being finite. Each ends with nothing lost and one message that names the thing.
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 #include <limits>
@@ -56,9 +56,10 @@ TEST(Faults, ADamagedCheckpointIsNamedAndTheOneBeforeItTaken) {
     std::function<void(const fs::path&)> apply;
     const char* message;
   };
-  for (const Damage& damage : {Damage{"model.safetensors", flip_middle, "CRC-32C"}, Damage{"optimizer.safetensors", flip_last, "CRC-32C"},
-                               Damage{"optimizer.safetensors", cut, "were written"}, Damage{"train_state.json", flip_middle, "CRC-32C"},
-                               Damage{"config.json", remove, "config.json"}, Damage{"manifest.json", flip_first, "manifest.json"}}) {
+  for (const Damage& damage :
+       {Damage{"model.safetensors", flip_middle, "CRC-32C"}, Damage{"optimizer.safetensors", flip_last, "CRC-32C"},
+        Damage{"optimizer.safetensors", cut, "were written"}, Damage{"train_state.json", flip_middle, "CRC-32C"},
+        Damage{"config.json", remove, "config.json"}, Damage{"manifest.json", flip_first, "manifest.json"}}) {
     SCOPED_TRACE(fmt::format("{} {}", damage.file, damage.message));
     const test::TempDir dir;
     TrainConfig c = config_in(dir.path());
@@ -70,7 +71,8 @@ TEST(Faults, ADamagedCheckpointIsNamedAndTheOneBeforeItTaken) {
     Trainer trainer(c, data.without_validation(), Start::kResume);
     EXPECT_EQ(trainer.first_step(), 4);
     ASSERT_FALSE(warnings.texts().empty());
-    EXPECT_THAT(warnings.texts().front(), AllOf(HasSubstr("step-00000008"), HasSubstr(damage.file), HasSubstr(damage.message)));
+    EXPECT_THAT(warnings.texts().front(),
+                AllOf(HasSubstr("step-00000008"), HasSubstr(damage.file), HasSubstr(damage.message)));
     trainer.run();
     EXPECT_TRUE(test::newest_bytes(dir.path()) == wanted);
   }
@@ -104,7 +106,8 @@ TEST(Faults, CheckpointsThatVanishedAreNoFreshStart) {
   fs::remove_all(dir / "model");
   expect_error(resume, ErrorKind::kInvalidArgument, "metrics up to step 12 of a run with a checkpoint every 4 steps");
   EXPECT_EQ(io::read_file(dir / "metrics.csv"), metrics);
-  test::put_file(dir / "metrics.csv", metrics.substr(0, metrics.find("\n4,") + 1));  // killed before its first checkpoint
+  test::put_file(dir / "metrics.csv",
+                 metrics.substr(0, metrics.find("\n4,") + 1));  // killed before its first checkpoint
   EXPECT_EQ(resume(), 0);
 }
 
@@ -173,8 +176,9 @@ TEST(Faults, AFullDiskCostsNoCheckpointAndTrainingGoesOn) {
   });
   EXPECT_TRUE(test::newest_bytes(c.out) == wanted);
   EXPECT_EQ(read_metrics(dir / "disk/run/metrics.csv").size(), 12u);  // rows that found no room came later
-  EXPECT_THAT(warnings.texts(), testing::Contains(AllOf(HasSubstr("step 8 could not be saved"), HasSubstr("No space left"),
-                                                        HasSubstr("step-00000004"), HasSubstr("training goes on"))));
+  EXPECT_THAT(warnings.texts(),
+              testing::Contains(AllOf(HasSubstr("step 8 could not be saved"), HasSubstr("No space left"),
+                                      HasSubstr("step-00000004"), HasSubstr("training goes on"))));
   for (const auto& entry : fs::directory_iterator(checkpoint_root(c.out)))
     EXPECT_THAT(entry.path().filename().string(), Not(HasSubstr(".tmp")));
 }
@@ -202,7 +206,8 @@ TEST(Faults, AFullDiskAtTheEndIsAnErrorAndResumesFromTheLastCheckpoint) {
   const TrainConfig c = config_in(dir / "disk/run");
   {
     const Warnings warnings;
-    expect_error([&] { Trainer(c, data.without_validation(), Start::kFresh).run(); }, ErrorKind::kIo, "step 12 could not be saved");
+    expect_error([&] { Trainer(c, data.without_validation(), Start::kFresh).run(); }, ErrorKind::kIo,
+                 "step 12 could not be saved");
   }
   EXPECT_EQ(latest_checkpoint(c.out)->filename(), "step-00000004");
   TrainConfig moved = c;  // to where there is room
@@ -224,7 +229,8 @@ TEST(Faults, AReadOnlyFolderIsNamed) {
   disk.make_read_only();
   expect_error([&] { Trainer(config_in(c.out), data.without_validation(), Start::kResume); }, ErrorKind::kIo,
                c.out + ": cannot lock the folder: Read-only file system");
-  expect_error([&] { Trainer(config_in(dir / "disk/new"), data.without_validation(), Start::kFresh); }, ErrorKind::kIo, "disk/new");
+  expect_error([&] { Trainer(config_in(dir / "disk/new"), data.without_validation(), Start::kFresh); }, ErrorKind::kIo,
+               "disk/new");
   EXPECT_TRUE(test::newest_bytes(c.out) == before);
 }
 
@@ -251,11 +257,13 @@ std::string warning_after(AttentionKind kind, const std::function<void(model::Pa
   c.attention = kind, c.architecture = architecture, c.steps = 3;
   const Warnings warnings;
   Trainer trainer(c, data.without_validation(), Start::kFresh);
-  expect_error([&] {
-    trainer.run([&](const StepReport& r) {
-      if (r.step == 2) spoil(const_cast<model::ParamStore&>(trainer.params()));
-    });
-  }, ErrorKind::kNumeric, "step");
+  expect_error(
+      [&] {
+        trainer.run([&](const StepReport& r) {
+          if (r.step == 2) spoil(const_cast<model::ParamStore&>(trainer.params()));
+        });
+      },
+      ErrorKind::kNumeric, "step");
   return warnings.texts().empty() ? "no warning" : warnings.texts().front();
 }
 
@@ -265,28 +273,37 @@ void fill_parameter(model::ParamStore& params, const std::string& name, float va
 }
 
 TEST(NonFinite, TheTensorAndLayerAreNamed) {
-  const auto poison = [](const char* name, float value) { return [=](model::ParamStore& params) { fill_parameter(params, name, value); }; };
+  const auto poison = [](const char* name, float value) {
+    return [=](model::ParamStore& params) { fill_parameter(params, name, value); };
+  };
   const float nan = std::numeric_limits<float>::quiet_NaN();
   EXPECT_THAT(warning_after(AttentionKind::kRope, poison("gpt_neox.layers.1.attention.dense.weight", nan)),
-              AllOf(HasSubstr("step 3: "), HasSubstr("parameter gpt_neox.layers.1.attention.dense.weight [0, 0] is nan (1024 of 1024")));
+              AllOf(HasSubstr("step 3: "),
+                    HasSubstr("parameter gpt_neox.layers.1.attention.dense.weight [0, 0] is nan (1024 of 1024")));
   // Finite weights whose products overflow: q of the second layer is 1e30 times a normalised row, its square 1e60.
-  EXPECT_THAT(warning_after(AttentionKind::kCocaSlack, poison("gpt_neox.layers.1.attention.query_key_value.weight", 1e30f)),
-              HasSubstr("first in layer.1.q_eff ["));
-  EXPECT_THAT(warning_after(AttentionKind::kRope, poison("gpt_neox.layers.0.mlp.dense_4h_to_h.weight", 3e38f)), HasSubstr("first in hidden.1 ["));
-  EXPECT_THAT(warning_after(AttentionKind::kRope, poison("gpt_neox.final_layer_norm.weight", 3e38f)), HasSubstr("hidden.2 ["));
-  EXPECT_THAT(warning_after(AttentionKind::kRope, poison("embed_out.weight", 3e38f)), HasSubstr("first in the loss, of hidden states that are finite"));
+  EXPECT_THAT(
+      warning_after(AttentionKind::kCocaSlack, poison("gpt_neox.layers.1.attention.query_key_value.weight", 1e30f)),
+      HasSubstr("first in layer.1.q_eff ["));
+  EXPECT_THAT(warning_after(AttentionKind::kRope, poison("gpt_neox.layers.0.mlp.dense_4h_to_h.weight", 3e38f)),
+              HasSubstr("first in hidden.1 ["));
+  EXPECT_THAT(warning_after(AttentionKind::kRope, poison("gpt_neox.final_layer_norm.weight", 3e38f)),
+              HasSubstr("hidden.2 ["));
+  EXPECT_THAT(warning_after(AttentionKind::kRope, poison("embed_out.weight", 3e38f)),
+              HasSubstr("first in the loss, of hidden states that are finite"));
   // Forward the sizes cancel: 1e4 times 1e-44 times 1e38. Backward the gradient of v's weights is 1e38 times 1e4.
   const auto opposed = [](model::ParamStore& params) {
     fill_parameter(params, "model.layers.1.input_layernorm.weight", 1e4f);
     fill_parameter(params, "model.layers.1.self_attn.v_proj.weight", 1e-44f);
     fill_parameter(params, "model.layers.1.self_attn.o_proj.weight", 1e38f);
   };
-  EXPECT_THAT(warning_after(AttentionKind::kRope, opposed, model::Architecture::kLlama), HasSubstr("first in the gradient of model.layers.1.self_attn.v_proj.weight ["));
+  EXPECT_THAT(warning_after(AttentionKind::kRope, opposed, model::Architecture::kLlama),
+              HasSubstr("first in the gradient of model.layers.1.self_attn.v_proj.weight ["));
 }
 
-// The run of c from its start, spoiled after step `at`: fails with this text, writes no model, and keeps these checkpoints.
-void expect_no_model(TrainConfig c, const std::string& text, const std::vector<std::string>& checkpoints, int64_t at = 0,
-                     const std::function<void(model::ParamStore&)>& spoil = {}) {
+// The run of c from its start, spoiled after step `at`: fails with this text, writes no model, and keeps these
+// checkpoints.
+void expect_no_model(TrainConfig c, const std::string& text, const std::vector<std::string>& checkpoints,
+                     int64_t at = 0, const std::function<void(model::ParamStore&)>& spoil = {}) {
   SCOPED_TRACE(text);
   const test::TinyData data;
   const Warnings warnings;
@@ -321,7 +338,9 @@ TEST(NonFinite, WeightsThatAreNotFiniteDoNotReplaceACheckpoint) {
   const test::TempDir dir;
   TrainConfig c = config_in(dir.path());
   c.steps = 9;
-  const auto spoil = [](model::ParamStore& params) { fill_parameter(params, "embed_out.weight", std::numeric_limits<float>::quiet_NaN()); };
+  const auto spoil = [](model::ParamStore& params) {
+    fill_parameter(params, "embed_out.weight", std::numeric_limits<float>::quiet_NaN());
+  };
   expect_no_model(c, "step 8 of 9: parameter embed_out.weight", {"step-00000004"}, 5, spoil);
 }
 
@@ -333,14 +352,16 @@ TEST(NonFinite, ARunThatEndsInABadStepKeepsItsWeightsButWritesNoModel) {
   expect_no_model(c, "the last 1 of 6 steps had a non-finite loss", {"step-00000004", "step-00000006"}, 5, overflow);
   const test::TinyData data;
   const Warnings warnings;
-  expect_error([&] { Trainer(c, data.without_validation(), Start::kResume).run(); }, ErrorKind::kNumeric, "step-00000006 and holds the weights");
+  expect_error([&] { Trainer(c, data.without_validation(), Start::kResume).run(); }, ErrorKind::kNumeric,
+               "step-00000006 and holds the weights");
   EXPECT_FALSE(fs::exists(dir / "model"));
 }
 
 // The validation text is said to be at fault only where the model is not.
 TEST(NonFinite, AValidationLossIsJudgedWithTheModel) {
   test::TinyData data;
-  data.validation = data::TokenFile::from_tokens(std::vector<int32_t>(100, 'A'), {0, 100}, 257);  // no training text has this token
+  data.validation =
+      data::TokenFile::from_tokens(std::vector<int32_t>(100, 'A'), {0, 100}, 257);  // no training text has this token
   const test::TempDir sound, broken;
   TrainConfig c = config_in(sound.path());
   c.steps = 3, c.validation_interval = 1, c.warmup_steps = 0;
@@ -351,16 +372,21 @@ TEST(NonFinite, AValidationLossIsJudgedWithTheModel) {
       if (r.step != 1) return;
       auto& params = const_cast<model::ParamStore&>(trainer.params());
       for (const model::ParamInfo& info : params.infos())
-        if (info.name == "gpt_neox.embed_in.weight") std::fill_n(params.at(info).as<float>() + 'A' * c.width, c.width, 3e38f);
+        if (info.name == "gpt_neox.embed_in.weight")
+          std::fill_n(params.at(info).as<float>() + 'A' * c.width, c.width, 3e38f);
     });
-    EXPECT_THAT(warnings.texts(), testing::ElementsAre(HasSubstr("step 2: the validation loss is nan"), HasSubstr("look at the validation text")));
+    EXPECT_THAT(warnings.texts(), testing::ElementsAre(HasSubstr("step 2: the validation loss is nan"),
+                                                       HasSubstr("look at the validation text")));
   }
-  c.out = broken.path().string(), c.learning_rate = 1e30, c.min_learning_rate = 0;  // a loss that is not finite after the first update
+  c.out = broken.path().string(), c.learning_rate = 1e30,
+  c.min_learning_rate = 0;  // a loss that is not finite after the first update
   for (const int64_t steps : {1, 3}) {
     c.steps = steps;
     const Warnings warnings;
-    expect_error([&] { Trainer(c, data.with_validation(), Start::kFresh).run(); }, ErrorKind::kNumeric, steps == 1 ? "after the last update, step 1 of 1" : "steps had a non-finite loss");
-    EXPECT_THAT(warnings.texts(), testing::Each(testing::Not(testing::AnyOf(HasSubstr("validation"), HasSubstr("-nan")))));
+    expect_error([&] { Trainer(c, data.with_validation(), Start::kFresh).run(); }, ErrorKind::kNumeric,
+                 steps == 1 ? "after the last update, step 1 of 1" : "steps had a non-finite loss");
+    EXPECT_THAT(warnings.texts(),
+                testing::Each(testing::Not(testing::AnyOf(HasSubstr("validation"), HasSubstr("-nan")))));
   }
 }
 
@@ -369,7 +395,10 @@ TEST(NonFinite, ALossThatIsNotFiniteAfterTheLastUpdateWritesNoModel) {
   const test::TempDir dir, other, whole;
   TrainConfig c = config_in(dir.path());
   c.steps = 1, c.learning_rate = 1e30, c.min_learning_rate = 0, c.warmup_steps = 0;
-  expect_no_model(c, "after the last update, step 1 of 1, the loss is not finite, so this step is not saved and no model is written; there is no checkpoint", {});
+  expect_no_model(c,
+                  "after the last update, step 1 of 1, the loss is not finite, so this step is not saved and no model "
+                  "is written; there is no checkpoint",
+                  {});
   c = config_in(other.path());
   c.steps = 8;
   const auto overflow = [](model::ParamStore& params) { fill_parameter(params, "embed_out.weight", 3e38f); };

@@ -124,7 +124,8 @@ TEST(FinetuneLora, WithoutOneGoodStepNoAdapterIsWritten) {
   test::put_model(dir.path() / "model", test::byte_spec(test::tiny_llama(AttentionKind::kCocaSlack)));
   FinetuneConfig c = tiny_lora(dir.path() / "model", dir.path() / "run");
   c.lora_alpha = 1e39;
-  expect_error([&] { Finetuner(c, made.data(), Start::kFresh).run(); }, ErrorKind::kNumeric, "so no adapter is written");
+  expect_error([&] { Finetuner(c, made.data(), Start::kFresh).run(); }, ErrorKind::kNumeric,
+               "so no adapter is written");
   EXPECT_FALSE(fs::exists(dir.path() / "run/adapter"));
   EXPECT_FALSE(latest_checkpoint(dir.path() / "run"));
 }
@@ -135,7 +136,8 @@ TEST(FinetuneLora, ALossThatIsNotFiniteAfterTheLastUpdateWritesNoAdapter) {
   test::put_model(dir.path() / "model", test::byte_spec(test::tiny_llama(AttentionKind::kCocaSlack)));
   FinetuneConfig c = tiny_lora(dir.path() / "model", dir.path() / "run");
   c.steps = 1, c.learning_rate = 1e30, c.warmup_steps = 0;
-  expect_error([&] { Finetuner(c, made.data(), Start::kFresh).run(); }, ErrorKind::kNumeric, "step 1 of 1, the loss is not finite, so this step is not saved and no adapter");
+  expect_error([&] { Finetuner(c, made.data(), Start::kFresh).run(); }, ErrorKind::kNumeric,
+               "step 1 of 1, the loss is not finite, so this step is not saved and no adapter");
   EXPECT_FALSE(fs::exists(dir.path() / "run/adapter"));
 }
 

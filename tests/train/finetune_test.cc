@@ -21,8 +21,9 @@ using model::AttentionKind;
 using test::expect_error;
 
 const std::vector<model::ModelSpec>& specs() {
-  static const std::vector<model::ModelSpec> all = {folded_t(test::byte_spec(test::tiny_neox(AttentionKind::kCocaSlack))),
-                                                    folded_t(test::byte_spec(test::tiny_llama(AttentionKind::kCocaSlack)))};
+  static const std::vector<model::ModelSpec> all = {
+      folded_t(test::byte_spec(test::tiny_neox(AttentionKind::kCocaSlack))),
+      folded_t(test::byte_spec(test::tiny_llama(AttentionKind::kCocaSlack)))};
   return all;
 }
 
@@ -87,14 +88,17 @@ TEST(Finetune, AModelThatIsOpenIsNotReadAgain) {
 // Runs of versions without the choice had T at full width, and go on so.
 TEST(Finetune, OptionsWithoutATWidthAreThoseOfFullWidth) {
   const test::TempDir dir;
-  for (const auto& [file, key] : {std::pair{"train_config.json", "t_width"}, {"finetune_config.json", "keep_t_width"}}) {
+  for (const auto& [file, key] :
+       {std::pair{"train_config.json", "t_width"}, {"finetune_config.json", "keep_t_width"}}) {
     io::write_json(dir.path() / file, nlohmann::json{{"steps", 3}});
-    EXPECT_EQ(saved_options(dir.path(), file)->second.at(key), file == std::string_view("train_config.json") ? nlohmann::json("full") : nlohmann::json(true));
+    EXPECT_EQ(saved_options(dir.path(), file)->second.at(key),
+              file == std::string_view("train_config.json") ? nlohmann::json("full") : nlohmann::json(true));
   }
   EXPECT_EQ(load_train_config(dir.path()).t_width, model::TWidth::kFull);
   for (const char* broken : {"[1, 2]", "null"}) {
     test::put_file(dir.path() / "train_config.json", broken);
-    expect_error([&] { load_train_config(dir.path()); }, ErrorKind::kInvalidArgument, "train_config.json: expected a JSON object of options");
+    expect_error([&] { load_train_config(dir.path()); }, ErrorKind::kInvalidArgument,
+                 "train_config.json: expected a JSON object of options");
   }
   EXPECT_EQ(TrainConfig{}.t_width, model::TWidth::kHalf);
 }
@@ -230,16 +234,19 @@ TEST(Finetune, ThePapersStages) {
   qwen.head_norm = model::HeadNorm::kRms;
   global.global_tokens = global_neox.global_tokens = 2;
   c.freeze = {};
-  const std::vector<Stage> normed = make_stages(c, qwen, 1), seen = make_stages(c, global, 1), seen_neox = make_stages(c, global_neox, 1);
+  const std::vector<Stage> normed = make_stages(c, qwen, 1), seen = make_stages(c, global, 1),
+                           seen_neox = make_stages(c, global_neox, 1);
   EXPECT_THAT(normed[0].train, testing::ElementsAre("*.self_attn.t_proj.*", "*.self_attn.t_norm.*"));
-  EXPECT_THAT(normed[1].train, testing::ElementsAre("*.self_attn.q_proj.*", "*.self_attn.t_proj.*", "*.self_attn.v_proj.*", "*.self_attn.q_norm.*",
-                                                    "*.self_attn.t_norm.*"));
+  EXPECT_THAT(normed[1].train,
+              testing::ElementsAre("*.self_attn.q_proj.*", "*.self_attn.t_proj.*", "*.self_attn.v_proj.*",
+                                   "*.self_attn.q_norm.*", "*.self_attn.t_norm.*"));
   EXPECT_THAT(seen[0].train, testing::ElementsAre("*.self_attn.t_proj.*", "*.self_attn.t_global_proj.*"));
   EXPECT_THAT(seen[1].train, testing::Contains("*.self_attn.q_global_proj.*"));
   EXPECT_THAT(seen_neox[0].train, testing::ElementsAre("*.attention.query_key_value.t.*"));
   EXPECT_THAT(seen_neox[1].train, testing::Contains("*.attention.query_key_value_global.*"));
   for (const auto& [spec, stages] : {std::pair{&qwen, &normed}, {&global, &seen}, {&global_neox, &seen_neox}})
-    for (const Stage& stage : *stages) EXPECT_FALSE(model::select_parameters(*spec, stage.train).empty());  // throws for a name there is not
+    for (const Stage& stage : *stages)
+      EXPECT_FALSE(model::select_parameters(*spec, stage.train).empty());  // throws for a name there is not
   c.stages.preset = "coca-paper";
   expect_error([&] { make_stages(c, test::byte_spec(test::tiny_llama(AttentionKind::kRope)), 1); },
                ErrorKind::kInvalidArgument, "has no T to train");
@@ -264,8 +271,9 @@ TEST(Finetune, TheLossCountsAnswersAlone) {
       for (end = first; end < 24 && starts[end] == static_cast<int32_t>(first);) ++end;
       const auto n = static_cast<int64_t>(end - first);
       model::TrainingDecoder decoder(m.spec, 1, n);
-      const TensorRef nll = decoder.loss(cx, m.params->weights(), TensorRef(ids.data() + first, DType::kI32, {1, n}, kHost),
-                                         TensorRef(targets.data() + first, DType::kI32, {1, n}, kHost));
+      const TensorRef nll =
+          decoder.loss(cx, m.params->weights(), TensorRef(ids.data() + first, DType::kI32, {1, n}, kHost),
+                       TensorRef(targets.data() + first, DType::kI32, {1, n}, kHost));
       for (int64_t i = 0; i < n; ++i)
         sum += nll.as<float>()[i], counted += targets[first + static_cast<size_t>(i)] != data::kNoTarget;
     }
@@ -301,7 +309,8 @@ TEST(Finetune, BidirectionalModelsTrainOnMaskedTokens) {
   const test::TinyData made;
   FinetuneConfig c = test::tiny_finetune(dir.path() / "model", dir.path() / "run");
   c.data = {}, c.text = {"given"}, c.length = 16;
-  Finetuner run(c, {.tokenizer = *made.tokenizer, .text = &made.tokens, .validation_text = &made.validation}, Start::kFresh);
+  Finetuner run(c, {.tokenizer = *made.tokenizer, .text = &made.tokens, .validation_text = &made.validation},
+                Start::kFresh);
   const TrainSummary summary = run.run();
   ASSERT_TRUE(summary.validation_loss.has_value());
   EXPECT_NEAR(*summary.validation_loss, std::log(272.0), 1.0);  // of the masked tokens' many ids, after three steps
@@ -319,8 +328,10 @@ TEST(Finetune, StagesFromAFile) {
     EXPECT_EQ(stages.list[0].steps, 5);
   }
   StageList stages;
-  expect_error([&] { stages.from_option_text("--stages", (dir.path() / "none.json").string()); }, ErrorKind::kIo, "none.json");
-  expect_error([&] { stages.from_option_text("--stages", "coca"); }, ErrorKind::kInvalidArgument, "--stages is \"coca\"; expected coca-paper");
+  expect_error([&] { stages.from_option_text("--stages", (dir.path() / "none.json").string()); }, ErrorKind::kIo,
+               "none.json");
+  expect_error([&] { stages.from_option_text("--stages", "coca"); }, ErrorKind::kInvalidArgument,
+               "--stages is \"coca\"; expected coca-paper");
 }
 
 TEST(Finetune, ConfigRoundTripsWithStages) {

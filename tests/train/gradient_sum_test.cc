@@ -72,7 +72,8 @@ TEST(GradientSum, ABucketHoldsNothingThatComesLater) {
     ASSERT_EQ(partition.buckets(), spec.L + 2);
     for (const model::ParamInfo& info : grads.infos()) {
       const int64_t layer = model::layer_of(spec, info.name);
-      const bool top = info.name.find("final_layer_norm") != std::string::npos || (info.name.starts_with("embed_out") && tied == model::Embeddings::kUntied);
+      const bool top = info.name.find("final_layer_norm") != std::string::npos ||
+                       (info.name.starts_with("embed_out") && tied == model::Embeddings::kUntied);
       const int complete = layer >= 0 ? static_cast<int>(spec.L - layer) : top ? 0 : static_cast<int>(spec.L) + 1;
       const auto begin = static_cast<int64_t>(info.offset), end = begin + info.shape.product();
       for (int bucket = 0; bucket < partition.buckets(); ++bucket)

@@ -55,13 +55,16 @@ TEST_F(LoadTokens, TakesOneSplitOfPg19) {
   std::string text;
   load({dir_.path().string()}, &text);
   EXPECT_EQ(text, "of train");
-  const data::TokenFile validation = load_tokens({dir_.path().string()}, *tokenizer_, cache_, {}, std::nullopt, data::Split::kValidation);
+  const data::TokenFile validation =
+      load_tokens({dir_.path().string()}, *tokenizer_, cache_, {}, std::nullopt, data::Split::kValidation);
   EXPECT_EQ(validation.size(), static_cast<int64_t>(std::string("of validation").size()) + 1);  // and eos
-  const data::TokenFile asked = load_tokens({dir_.path().string()}, *tokenizer_, cache_, {}, data::Split::kTest, data::Split::kTrain);
+  const data::TokenFile asked =
+      load_tokens({dir_.path().string()}, *tokenizer_, cache_, {}, data::Split::kTest, data::Split::kTrain);
   EXPECT_EQ(asked.size(), static_cast<int64_t>(std::string("of test").size()) + 1);
   EXPECT_THAT([&] { load_tokens({(dir_.path() / "test").string()}, *tokenizer_, cache_, {}, data::Split::kTest); },
               testing::ThrowsMessage<Error>(testing::HasSubstr("test/test is not a folder")));
-  EXPECT_THAT(data::validation_of({dir_.path().string(), (dir_.path() / "train").string()}), testing::ElementsAre((dir_.path() / "validation").string()));
+  EXPECT_THAT(data::validation_of({dir_.path().string(), (dir_.path() / "train").string()}),
+              testing::ElementsAre((dir_.path() / "validation").string()));
   fs::remove(dir_.path() / "validation" / "1.txt");
   EXPECT_THAT(data::validation_of({dir_.path().string()}), testing::IsEmpty());
 }
@@ -92,12 +95,15 @@ TEST_F(LoadTokens, AnotherTokenizerIsNamed) {
     std::optional<int32_t> bos_id() const override { return 256; }
     std::optional<int32_t> eos_id() const override { return 256; }
     std::optional<int32_t> token_id(std::string_view) const override { return std::nullopt; }
-    std::vector<int32_t> encode(std::string_view text, text::SpecialTokens) const override { return bytes->encode(text); }
+    std::vector<int32_t> encode(std::string_view text, text::SpecialTokens) const override {
+      return bytes->encode(text);
+    }
     void append_decoded(int32_t, text::DecodeState&, std::string&) const override {}
     void save(const fs::path&) const override {}
     std::string fingerprint() const override { return "other"; }
   };
-  test::expect_error([&] { load_tokens({options.output.string()}, Other(), cache_); }, ErrorKind::kInvalidArgument, "given is other");
+  test::expect_error([&] { load_tokens({options.output.string()}, Other(), cache_); }, ErrorKind::kInvalidArgument,
+                     "given is other");
 }
 
 TEST_F(LoadTokens, MissingTextIsNamed) {

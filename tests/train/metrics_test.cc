@@ -75,7 +75,8 @@ TEST(Metrics, AFullDiskCostsNoRow) {
     const test::FileSizeLimit full(std::filesystem::file_size(file) + 3);
     row(2);
     row(3);
-    EXPECT_THAT(warnings.texts(), testing::ElementsAre(testing::AllOf(testing::HasSubstr("metrics.csv"), testing::HasSubstr("training goes on"))));
+    EXPECT_THAT(warnings.texts(), testing::ElementsAre(testing::AllOf(testing::HasSubstr("metrics.csv"),
+                                                                      testing::HasSubstr("training goes on"))));
     EXPECT_THROW(metrics.flush(), Error);
   }
   row(4);
@@ -167,7 +168,8 @@ Event event_of(std::string_view message) {
   fields_of(message, [&](uint64_t field, uint64_t number, std::string_view bytes) {
     if (field == 2) e.step = static_cast<int64_t>(number);
     if (field == 3) e.version = bytes;
-    if (field == 7) fields_of(bytes, [&](uint64_t, uint64_t status, std::string_view) { e.starts_session = status == 1; });
+    if (field == 7)
+      fields_of(bytes, [&](uint64_t, uint64_t status, std::string_view) { e.starts_session = status == 1; });
     if (field != 5) return;
     fields_of(bytes, [&](uint64_t, uint64_t, std::string_view value) {
       auto& [tag, x] = e.scalars.emplace_back();
@@ -180,7 +182,8 @@ Event event_of(std::string_view message) {
   return e;
 }
 
-// Of all files of a folder in the order of their names; a session that starts at a step voids what was there from it on.
+// Of all files of a folder in the order of their names; a session that starts at a step voids what was there from it
+// on.
 std::vector<Event> events_of(const std::filesystem::path& folder) {
   std::set<std::filesystem::path> files;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) files.insert(entry.path());
@@ -224,8 +227,9 @@ TEST(Metrics, EventFilesHoldTheRowsAndGoOnFromACheckpoint) {
   write(0, {2, 300, 7000});
   const std::vector<Event> events = events_of(dir / "events");
   ASSERT_EQ(events.size(), 3u);
-  EXPECT_THAT(events[0].scalars, testing::ElementsAre(testing::Pair("loss", 0.5f), testing::Pair("learning_rate", 1e-3f), testing::Pair("grad_norm", 0.5f),
-                                                      testing::Pair("tokens_per_second", 300.0f)));
+  EXPECT_THAT(events[0].scalars,
+              testing::ElementsAre(testing::Pair("loss", 0.5f), testing::Pair("learning_rate", 1e-3f),
+                                   testing::Pair("grad_norm", 0.5f), testing::Pair("tokens_per_second", 300.0f)));
   EXPECT_THAT(events[1].scalars, testing::Contains(testing::Pair("validation_loss", 3.0f)));
   write(300, {301, 302});  // 7000 was not saved
   EXPECT_THAT(steps(), testing::ElementsAre(2, 300, 301, 302));

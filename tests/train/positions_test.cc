@@ -72,7 +72,8 @@ struct Made {
 
 Made batch_of(const TrainConfig& c, const data::TokenFile& tokens, int64_t step, int64_t part = 0) {
   static const auto tokenizer = text::make_byte_tokenizer();
-  Made b{Tensor({c.batch, c.length}, DType::kI32), Tensor({c.batch, c.length}, DType::kI32), std::vector<double>(static_cast<size_t>(c.batch * c.length))};
+  Made b{Tensor({c.batch, c.length}, DType::kI32), Tensor({c.batch, c.length}, DType::kI32),
+         std::vector<double>(static_cast<size_t>(c.batch * c.length))};
   Batches(c, tokens, *tokenizer).fill(step, part, {b.ids, b.targets, {}, b.positions});
   return b;
 }
@@ -117,7 +118,9 @@ TEST(Positions, AreAPureFunctionOfSeedAndWindow) {
     TrainConfig c = drawn_config(draw), split = c, other = c;
     c.batch = 4, other.batch = 4, other.seed = 1;
     split.accumulation = 2;
-    const auto rows = [&](const Made& b) { return std::pair(std::vector(b.ids.values<int32_t>().begin(), b.ids.values<int32_t>().end()), b.positions); };
+    const auto rows = [&](const Made& b) {
+      return std::pair(std::vector(b.ids.values<int32_t>().begin(), b.ids.values<int32_t>().end()), b.positions);
+    };
     EXPECT_EQ(rows(batch_of(c, data.tokens, 5)), rows(batch_of(c, data.tokens, 5)));
     EXPECT_NE(batch_of(c, data.tokens, 5).positions, batch_of(c, data.tokens, 6).positions);
     EXPECT_NE(batch_of(c, data.tokens, 5).positions, batch_of(other, data.tokens, 5).positions);
@@ -138,7 +141,8 @@ TEST(Positions, PlainStepsComeFirst) {
     c.positions.plain_steps = 3, plain.positions = {};
     const Batches batches(c, data.tokens, *tokenizer);
     const Made before = batch_of(c, data.tokens, 2), behind = batch_of(c, data.tokens, 3);
-    for (int64_t i = 0; i < c.batch * c.length; ++i) EXPECT_EQ(before.positions[static_cast<size_t>(i)], static_cast<double>(i % c.length));
+    for (int64_t i = 0; i < c.batch * c.length; ++i)
+      EXPECT_EQ(before.positions[static_cast<size_t>(i)], static_cast<double>(i % c.length));
     Made same{Tensor({c.batch, c.length}, DType::kI32), Tensor({c.batch, c.length}, DType::kI32), {}};
     Batches(plain, data.tokens, *tokenizer).fill(2, 0, {same.ids, same.targets, {}, {}});
     EXPECT_TRUE(std::ranges::equal(before.ids.values<int32_t>(), same.ids.values<int32_t>()));
@@ -162,7 +166,8 @@ TEST(Positions, PlainStepsThatMakeNoSenseAreRefused) {
     test::expect_error([&] { check_config(c); }, ErrorKind::kInvalidArgument, message);
   };
   refused({.plain_steps = 3}, "plain_steps is 3; without positions random or pose, or rope scaling clex");
-  refused({.draw = PositionDraw::kPose, .target_length = 64, .plain_steps = 20}, "plain_steps is 20; expected 0 or more, and less than the 20 steps");
+  refused({.draw = PositionDraw::kPose, .target_length = 64, .plain_steps = 20},
+          "plain_steps is 20; expected 0 or more, and less than the 20 steps");
   refused({.draw = PositionDraw::kPose, .target_length = 64, .plain_steps = -1}, "plain_steps is -1");
 }
 
@@ -191,12 +196,18 @@ TEST(Positions, RunsResumeBitwise) {
       return Trainer(c, data.with_validation(), start).run(on_step);
     };
     run("straight", Start::kFresh);
-    expect_error([&] { run("stopped", Start::kFresh, [](const StepReport& r) { if (r.step == 5) request_stop(); }); },
-                 ErrorKind::kInterrupted, "stopped at step 5 of 12");
+    expect_error(
+        [&] {
+          run("stopped", Start::kFresh, [](const StepReport& r) {
+            if (r.step == 5) request_stop();
+          });
+        },
+        ErrorKind::kInterrupted, "stopped at step 5 of 12");
     clear_stop();
     run("stopped", Start::kResume, [](const StepReport& r) { EXPECT_GT(r.step, 5); });
     EXPECT_TRUE(test::newest_bytes(dir.path() / "stopped") == test::newest_bytes(dir.path() / "straight"));
-    EXPECT_EQ(test::metrics_without_times(dir.path() / "stopped"), test::metrics_without_times(dir.path() / "straight"));
+    EXPECT_EQ(test::metrics_without_times(dir.path() / "stopped"),
+              test::metrics_without_times(dir.path() / "straight"));
     const model::RopeScaling saved = formats::load_spec(dir.path() / "straight" / "model").rope_scaling;
     EXPECT_EQ(saved.type, Scaling::kYarn);
     EXPECT_EQ(saved.factor, 4.0);
@@ -252,11 +263,13 @@ TEST(Positions, WhatDoesNotGoTogetherIsNamed) {
         c.attention = AttentionKind{model::Score::kSlack, model::Encoding::kNone};
       },
       "does not see positions");
-  refused([](TrainConfig& c) { c.positions.target_length = 16; }, "target_length is 16; positions \"pose\" needs more than the length 16");
+  refused([](TrainConfig& c) { c.positions.target_length = 16; },
+          "target_length is 16; positions \"pose\" needs more than the length 16");
   refused([](TrainConfig& c) { c.positions.draw = PositionDraw::kPlain; }, "positions \"plain\" has no use for it");
   refused([](TrainConfig& c) { c.positions.factor = 2; }, "belongs to a rope_scaling");
   refused([](TrainConfig& c) { c.positions.rope_scaling = Scaling::kLinear; }, "rope scaling linear needs a factor");
-  refused([](TrainConfig& c) { c.positions.rope_scaling = Scaling::kLongRope, c.positions.factor = 2; }, "come from config.json");
+  refused([](TrainConfig& c) { c.positions.rope_scaling = Scaling::kLongRope, c.positions.factor = 2; },
+          "come from config.json");
   FinetuneConfig c = test::tiny_finetune("model", "run");
   c.positions = {.draw = PositionDraw::kRandom, .target_length = 100};
   expect_error([&] { check_config(c); }, ErrorKind::kInvalidArgument, "needs text; examples are packed");

@@ -1,5 +1,5 @@
-// Training by several ranks (threads here): the same bits as one rank where the slices are the same, the state shared out,
-// checkpoints that any number of ranks resumes.
+// Training by several ranks (threads here): the same bits as one rank where the slices are the same, the state shared
+// out, checkpoints that any number of ranks resumes.
 // SPDX-License-Identifier: Apache-2.0
 #include <atomic>
 #include <cmath>
@@ -67,7 +67,8 @@ std::map<std::string, std::vector<float>> moments_of(const fs::path& out) {
 }
 
 void expect_same_run(const fs::path& a, const fs::path& b, const std::string& what) {
-  EXPECT_TRUE(io::read_file(a / "model" / "model.safetensors") == io::read_file(b / "model" / "model.safetensors")) << what;
+  EXPECT_TRUE(io::read_file(a / "model" / "model.safetensors") == io::read_file(b / "model" / "model.safetensors"))
+      << what;
   EXPECT_TRUE(moments_of(a) == moments_of(b)) << what;
   EXPECT_EQ(test::metrics_without_times(a), test::metrics_without_times(b)) << what;
 }
@@ -77,9 +78,12 @@ TEST(Ranks, AnyNumberThatDividesTheSlicesEndsInTheSameBits) {
   for (const auto& [name, change] : std::map<std::string, std::function<void(TrainConfig&)>>{
            {"f32", [](TrainConfig&) {}},
            {"bf16", [](TrainConfig& c) { c.precision = model::Precision::kBF16; }},
-           {"tied-llama", [](TrainConfig& c) { c.tie_embeddings = true, c.architecture = model::Architecture::kLlama; }},
+           {"tied-llama",
+            [](TrainConfig& c) { c.tie_embeddings = true, c.architecture = model::Architecture::kLlama; }},
            {"remade", [](TrainConfig& c) { c.recompute = model::Recompute::kLayer; }},
-           {"masked", [](TrainConfig& c) { c.direction = model::Direction::kBidirectional, c.windows.layer_window = {4}, c.windows.global_tokens = 2; }}}) {
+           {"masked", [](TrainConfig& c) {
+              c.direction = model::Direction::kBidirectional, c.windows.layer_window = {4}, c.windows.global_tokens = 2;
+            }}}) {
     TrainConfig c = config_of_8_windows(dir.path() / (name + "1"));
     change(c);
     train_by(1, c);
@@ -100,7 +104,8 @@ TEST(Ranks, OneSliceForEachIsTheSameLossToRounding) {
     c.out = (dir.path() / std::to_string(ranks)).string();
     const TrainSummary several = train_by(ranks, c);
     EXPECT_EQ(several.tokens, one.tokens);
-    // Gradients differ by roundings, of which Adam's first steps make at most a step: 12 steps of 3e-3 on losses of order 5.
+    // Gradients differ by roundings, of which Adam's first steps make at most a step: 12 steps of 3e-3 on losses of
+    // order 5.
     EXPECT_NEAR(several.final_loss, one.final_loss, 1e-3);
     EXPECT_NEAR(*several.validation_loss, *one.validation_loss, 1e-3);
   }
@@ -135,11 +140,13 @@ TEST(Ranks, AnotherNumberResumes) {
   c.out = (dir.path() / "parts").string();
   const test::TinyData data;
   for (const auto& [ranks, end] : {std::pair{4, 3}, std::pair{1, 6}, std::pair{2, 9}}) {
-    EXPECT_THROW(run_ranks(ranks, [&, end = end](dist::Communicator& here) {
-      Trainer(c, data.with_validation(), Start::kResume, here).run([&](const StepReport& r) {
-        if (r.step == end && here.rank() + 1 == here.size()) request_stop();
-      });
-    }), Error);
+    EXPECT_THROW(run_ranks(ranks,
+                           [&, end = end](dist::Communicator& here) {
+                             Trainer(c, data.with_validation(), Start::kResume, here).run([&](const StepReport& r) {
+                               if (r.step == end && here.rank() + 1 == here.size()) request_stop();
+                             });
+                           }),
+                 Error);
     clear_stop();
     ASSERT_EQ(load_state(*latest_checkpoint(c.out)).step, end);
   }
@@ -152,8 +159,9 @@ TEST(Ranks, FineTuneAdaptersAndPartsOfFusedProjections) {
   const test::TinyExamples examples;
   test::put_model(dir.path() / "model", test::byte_spec(test::tiny_neox(model::AttentionKind::kCocaSlack)));
   for (const auto& [name, change] : std::map<std::string, std::function<void(FinetuneConfig&)>>{
-           {"lora", [](FinetuneConfig& c) { c.lora_rank = 2, c.lora_dropout = 0.1; }},
-           {"parts", [](FinetuneConfig& c) { c.train = {"*.q.*", "*mlp*"}; }}}) {
+           {"lora", [](FinetuneConfig& c) { c.lora_rank = 2, c.lora_dropout = 0.1; }}, {"parts", [](FinetuneConfig& c) {
+                                                                                          c.train = {"*.q.*", "*mlp*"};
+                                                                                        }}}) {
     for (const int ranks : {1, 2}) {
       FinetuneConfig c = test::tiny_finetune(dir.path() / "model", dir.path() / (name + std::to_string(ranks)));
       c.batch = 2, c.accumulation = 2, c.slices = 2;
@@ -176,7 +184,8 @@ TEST(Ranks, ShareTheTokensOfWindows) {
   for (const auto attention : {model::AttentionKind::kCocaSlack, model::AttentionKind::kRope}) {
     const std::string name(enum_name(attention));
     TrainConfig c = config_of_8_windows(dir.path() / (name + "1"));
-    c.attention = attention, c.length = 19, c.slices = 0, c.context_parallel = true, c.recompute = model::Recompute::kLayer;
+    c.attention = attention, c.length = 19, c.slices = 0, c.context_parallel = true,
+    c.recompute = model::Recompute::kLayer;
     c.decay = optim::Decay::kConstant;  // so that a run of fewer steps is the beginning of this one
     const TrainSummary one = train_by(1, c);
     for (const int ranks : {2, 3}) {
@@ -203,15 +212,21 @@ TEST(Ranks, MistakesAreNamed) {
   const test::TinyData data;
   TrainConfig c = config_of_8_windows(dir.path() / "a");
   const auto by = [&](int ranks) {
-    return [&, ranks] { run_ranks(ranks, [&](dist::Communicator& here) { Trainer(c, data.with_validation(), Start::kFresh, here); }); };
+    return [&, ranks] {
+      run_ranks(ranks, [&](dist::Communicator& here) { Trainer(c, data.with_validation(), Start::kFresh, here); });
+    };
   };
-  test::expect_error(by(3), ErrorKind::kInvalidArgument, "slices is 4; expected 0 (one a rank) or a multiple of the 3 ranks");
+  test::expect_error(by(3), ErrorKind::kInvalidArgument,
+                     "slices is 4; expected 0 (one a rank) or a multiple of the 3 ranks");
   c.slices = 0;
-  test::expect_error(by(3), ErrorKind::kInvalidArgument, "a step of 8 windows (4 x 2) cannot be divided into 3 equal slices");
+  test::expect_error(by(3), ErrorKind::kInvalidArgument,
+                     "a step of 8 windows (4 x 2) cannot be divided into 3 equal slices");
   c.slices = 3;
-  test::expect_error(by(1), ErrorKind::kInvalidArgument, "slices is 3; expected 0 (one a rank) or a divisor of the 8 windows");
+  test::expect_error(by(1), ErrorKind::kInvalidArgument,
+                     "slices is 3; expected 0 (one a rank) or a divisor of the 8 windows");
   c.context_parallel = true, c.slices = 4;
-  test::expect_error(by(2), ErrorKind::kInvalidArgument, "slices is 4; with context_parallel a step is not cut into slices");
+  test::expect_error(by(2), ErrorKind::kInvalidArgument,
+                     "slices is 4; with context_parallel a step is not cut into slices");
   c.slices = 0, c.windows.layer_window = {4};
   test::expect_error(by(2), ErrorKind::kInvalidArgument, "[ring] layer 0 has a window of 4 tokens");
   c.windows.layer_window = {}, c.positions.draw = PositionDraw::kRandom, c.positions.target_length = 32;
@@ -248,19 +263,24 @@ TEST(Moments, DamagedFilesAreNamed) {
   const TrainConfig c = config_of_8_windows(dir.path());
   train_by(2, c);
   const fs::path newest = *latest_checkpoint(dir.path());
-  const model::ModelSpec spec = make_spec(c, padded_vocabulary(*text::make_byte_tokenizer()), std::nullopt, std::nullopt);
+  const model::ModelSpec spec =
+      make_spec(c, padded_vocabulary(*text::make_byte_tokenizer()), std::nullopt, std::nullopt);
   optim::AdamW optimizer(spec, {});
   load_moments(newest, optimizer);
   fs::rename(newest / "optimizer-00002-of-00002.safetensors", dir.path() / "gone");
   test::expect_error([&] { load_moments(newest, optimizer); }, ErrorKind::kBadFile, "lacks its elements from");
-  for (const char* name : {"m.embed_out.weight[0:", "m.embed_out.weight[5:3]", "m.embed_out.weight[-1:3]", "x]", "m.embed_out.weight[0:4]"}) {
+  for (const char* name : {"m.embed_out.weight[0:", "m.embed_out.weight[5:3]", "m.embed_out.weight[-1:3]", "x]",
+                           "m.embed_out.weight[0:4]"}) {
     const Tensor three({3});
-    io::save_safetensors(newest / "optimizer-00002-of-00002.safetensors", {{std::string(name) + (std::string_view(name).ends_with(']') ? "" : "]"), three.ref()}});
+    io::save_safetensors(newest / "optimizer-00002-of-00002.safetensors",
+                         {{std::string(name) + (std::string_view(name).ends_with(']') ? "" : "]"), three.ref()}});
     test::expect_error([&] { load_moments(newest, optimizer); }, ErrorKind::kBadFile, "expected NAME[begin:end]");
   }
   const Tensor far({3});
-  io::save_safetensors(newest / "optimizer-00002-of-00002.safetensors", {{"m.gpt_neox.embed_in.weight[1000000:1000003]", far.ref()}});
-  test::expect_error([&] { load_moments(newest, optimizer); }, ErrorKind::kBadFile, "m.gpt_neox.embed_in.weight[1000000:1000003]");
+  io::save_safetensors(newest / "optimizer-00002-of-00002.safetensors",
+                       {{"m.gpt_neox.embed_in.weight[1000000:1000003]", far.ref()}});
+  test::expect_error([&] { load_moments(newest, optimizer); }, ErrorKind::kBadFile,
+                     "m.gpt_neox.embed_in.weight[1000000:1000003]");
 }
 
 }  // namespace

@@ -38,7 +38,9 @@ struct TinyData {
   std::unique_ptr<text::Tokenizer> tokenizer = text::make_byte_tokenizer();
   data::TokenFile tokens = random_letters(2000, 1), validation = random_letters(200, 2);
 
-  train::TrainData with_validation() const { return {.tokens = tokens, .validation = &validation, .tokenizer = *tokenizer}; }
+  train::TrainData with_validation() const {
+    return {.tokens = tokens, .validation = &validation, .tokenizer = *tokenizer};
+  }
   train::TrainData without_validation() const { return {.tokens = tokens, .tokenizer = *tokenizer}; }
 };
 
@@ -51,7 +53,8 @@ inline std::vector<float> values_of(const model::TensorStore& params) {
 inline std::string newest_bytes(const std::filesystem::path& out) {
   const auto newest = train::latest_checkpoint(out);
   if (!newest) return "no checkpoint";
-  return newest->filename().string() + io::read_file(*newest / "model.safetensors") + io::read_file(*newest / "optimizer.safetensors");
+  return newest->filename().string() + io::read_file(*newest / "model.safetensors") +
+         io::read_file(*newest / "optimizer.safetensors");
 }
 
 // metrics.csv without the columns that are times.
@@ -60,7 +63,8 @@ inline std::vector<std::vector<std::string>> metrics_without_times(const std::fi
   const std::vector<std::string> header = rows.at(0);
   for (auto& row : rows)
     for (size_t i = header.size(); i-- > 0;)
-      if (header[i] == "seconds" || header[i] == "tokens_per_second") row.erase(row.begin() + static_cast<std::ptrdiff_t>(i));
+      if (header[i] == "seconds" || header[i] == "tokens_per_second")
+        row.erase(row.begin() + static_cast<std::ptrdiff_t>(i));
   return rows;
 }
 

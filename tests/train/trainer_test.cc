@@ -34,8 +34,8 @@ TEST(Trainer, LossFallsOnARepetitiveText) {
   const TrainSummary summary = trainer.run([&](const StepReport& r) {
     if (r.step == 1) first = r.loss;
   });
-  // Nothing is known yet. Initial logits are N(0, 0.64^2) (init_std sqrt(width)): the log sum exceeds log 272 by 0.64^2 / 2,
-  // and the mean over the text's ten letters varies by 0.64 / sqrt(10) = 0.2, three times which is allowed.
+  // Nothing is known yet. Initial logits are N(0, 0.64^2) (init_std sqrt(width)): the log sum exceeds log 272 by 0.64^2
+  // / 2, and the mean over the text's ten letters varies by 0.64 / sqrt(10) = 0.2, three times which is allowed.
   EXPECT_NEAR(first, std::log(272.0) + 0.2, 0.6);
   EXPECT_LT(summary.final_loss, 0.3);
   EXPECT_EQ(summary.steps, 80);
@@ -55,20 +55,30 @@ void expect_resumes_bitwise(TrainConfig c, const fs::path& dir) {
     return trainer.run(on_step);
   };
   run("straight", Start::kFresh);
-  expect_error([&] { run("stopped", Start::kFresh, [](const StepReport& r) { if (r.step == 5) request_stop(); }); },
-               ErrorKind::kInterrupted, "stopped at step 5 of 12");
+  expect_error(
+      [&] {
+        run("stopped", Start::kFresh, [](const StepReport& r) {
+          if (r.step == 5) request_stop();
+        });
+      },
+      ErrorKind::kInterrupted, "stopped at step 5 of 12");
   clear_stop();
   EXPECT_EQ(latest_checkpoint(dir / "stopped")->filename(), "step-00000005");
   const TrainSummary resumed = run("stopped", Start::kResume, [](const StepReport& r) { EXPECT_GT(r.step, 5); });
   EXPECT_EQ(resumed.steps, 12);
   struct Killed {};
-  EXPECT_THROW(run("killed", Start::kFresh, [](const StepReport& r) { if (r.step == 6) throw Killed(); }), Killed);
+  EXPECT_THROW(run("killed", Start::kFresh,
+                   [](const StepReport& r) {
+                     if (r.step == 6) throw Killed();
+                   }),
+               Killed);
   run("killed", Start::kResume, [](const StepReport& r) { EXPECT_GT(r.step, 4); });
   const std::string straight = test::newest_bytes(dir / "straight");
   for (const char* name : {"stopped", "killed"}) {
     EXPECT_TRUE(test::newest_bytes(dir / name) == straight) << name << ": weights or moments differ";
     EXPECT_EQ(test::metrics_without_times(dir / name), test::metrics_without_times(dir / "straight")) << name;
-    EXPECT_EQ(io::read_file(dir / name / "model" / "model.safetensors"), io::read_file(dir / "straight" / "model" / "model.safetensors"));
+    EXPECT_EQ(io::read_file(dir / name / "model" / "model.safetensors"),
+              io::read_file(dir / "straight" / "model" / "model.safetensors"));
   }
 }
 
@@ -147,11 +157,14 @@ TEST(Trainer, ResumingWithOtherOptionsWarnsOrRefuses) {
   c.steps = 20, c.batch = 4;
   Trainer(c, data.without_validation(), Start::kResume);
   set_log_sink({});
-  EXPECT_THAT(warnings, testing::ElementsAre("resuming with steps = 20; the run so far had 12", "resuming with batch = 4; the run so far had 2"));
+  EXPECT_THAT(warnings, testing::ElementsAre("resuming with steps = 20; the run so far had 12",
+                                             "resuming with batch = 4; the run so far had 2"));
   c.steps = 11;
-  expect_error([&] { Trainer(c, data.without_validation(), Start::kResume); }, ErrorKind::kInvalidArgument, "beyond the 11 steps");
+  expect_error([&] { Trainer(c, data.without_validation(), Start::kResume); }, ErrorKind::kInvalidArgument,
+               "beyond the 11 steps");
   c.steps = 12, c.attention = AttentionKind::kRope;
-  expect_error([&] { Trainer(c, data.without_validation(), Start::kResume); }, ErrorKind::kInvalidArgument, "attention_type");
+  expect_error([&] { Trainer(c, data.without_validation(), Start::kResume); }, ErrorKind::kInvalidArgument,
+               "attention_type");
 }
 
 TEST(Trainer, AFreshStartRefusesAUsedFolder) {
@@ -160,7 +173,8 @@ TEST(Trainer, AFreshStartRefusesAUsedFolder) {
   TrainConfig c = test::tiny_config(dir.path());
   c.steps = 1;
   Trainer(c, data.without_validation(), Start::kFresh).run();
-  expect_error([&] { Trainer(c, data.without_validation(), Start::kFresh); }, ErrorKind::kInvalidArgument, "already holds a training run");
+  expect_error([&] { Trainer(c, data.without_validation(), Start::kFresh); }, ErrorKind::kInvalidArgument,
+               "already holds a training run");
   EXPECT_NO_THROW(Trainer(c, data.without_validation(), Start::kResume));
   c.out = (dir.path() / "other").string();
   EXPECT_EQ(Trainer(c, data.without_validation(), Start::kResume).first_step(), 0);  // nothing there: fresh
@@ -173,11 +187,11 @@ TEST(Trainer, OtherDataOnResumeIsRefused) {
   c.steps = 1;
   Trainer(c, data.without_validation(), Start::kFresh).run();
   const auto longer = test::random_letters(2001, 1);
-  expect_error([&] { Trainer(c, {.tokens = longer, .tokenizer = *data.tokenizer}, Start::kResume); }, ErrorKind::kInvalidArgument,
-               "was trained on 2,000 tokens");
+  expect_error([&] { Trainer(c, {.tokens = longer, .tokenizer = *data.tokenizer}, Start::kResume); },
+               ErrorKind::kInvalidArgument, "was trained on 2,000 tokens");
   const auto other = test::random_letters(2000, 7);  // as many tokens of the same tokenizer, but another text
-  expect_error([&] { Trainer(c, {.tokens = other, .tokenizer = *data.tokenizer}, Start::kResume); }, ErrorKind::kInvalidArgument,
-               "content " + other.content_fingerprint());
+  expect_error([&] { Trainer(c, {.tokens = other, .tokenizer = *data.tokenizer}, Start::kResume); },
+               ErrorKind::kInvalidArgument, "content " + other.content_fingerprint());
 }
 
 TEST(Trainer, ACheckpointFromBeforeFingerprintsOfTheDataResumes) {
@@ -194,7 +208,8 @@ TEST(Trainer, ACheckpointFromBeforeFingerprintsOfTheDataResumes) {
   fs::remove(state.parent_path() / "manifest.json");  // there was none either
   c.steps = 2;
   Trainer(c, data.without_validation(), Start::kResume).run();  // and knows it from here on
-  EXPECT_EQ(io::read_json(*latest_checkpoint(dir.path()) / "train_state.json").at("data_fingerprint"), data.tokens.content_fingerprint());
+  EXPECT_EQ(io::read_json(*latest_checkpoint(dir.path()) / "train_state.json").at("data_fingerprint"),
+            data.tokens.content_fingerprint());
 }
 
 TEST(Trainer, DataThatDoesNotFitIsNamed) {
@@ -202,10 +217,12 @@ TEST(Trainer, DataThatDoesNotFitIsNamed) {
   const test::TinyData data;
   const TrainConfig c = test::tiny_config(dir.path());
   const auto wide = data::TokenFile::from_tokens(std::vector<int32_t>(100, 7), {0, 100}, 300);
-  expect_error([&] { Trainer(c, {.tokens = wide, .tokenizer = *data.tokenizer}, Start::kFresh); }, ErrorKind::kInvalidArgument, "300 ids");
+  expect_error([&] { Trainer(c, {.tokens = wide, .tokenizer = *data.tokenizer}, Start::kFresh); },
+               ErrorKind::kInvalidArgument, "300 ids");
   const auto brief = test::random_letters(16, 1);
-  expect_error([&] { Trainer(c, {.tokens = data.tokens, .validation = &brief, .tokenizer = *data.tokenizer}, Start::kFresh); },
-               ErrorKind::kInvalidArgument, "validation text has 16 tokens; one window needs 17");
+  expect_error(
+      [&] { Trainer(c, {.tokens = data.tokens, .validation = &brief, .tokenizer = *data.tokenizer}, Start::kFresh); },
+      ErrorKind::kInvalidArgument, "validation text has 16 tokens; one window needs 17");
 }
 
 TEST(Trainer, NonFiniteStepsAreSkippedAndEndTheRun) {
@@ -258,12 +275,15 @@ TEST(Trainer, ValidationLossIsTheMeanOverWindowsSpreadOverTheText) {
       Context context;
       model::Decoder decoder(trainer.spec(), trainer.params().weights());
       const float* head = trainer.params().weights().head.as<float>();
-      const int64_t N = c.length, C = trainer.spec().C, V = trainer.spec().V, count = std::min<int64_t>(windows, 199 / N);
+      const int64_t N = c.length, C = trainer.spec().C, V = trainer.spec().V,
+                    count = std::min<int64_t>(windows, 199 / N);
       double sum = 0;
       for (int64_t w = 0; w < count; ++w) {
         std::vector<int32_t> window(static_cast<size_t>(N) + 1);
-        data.validation.read((windows == 3 ? 2 + 4 * w : w) * N, window);  // 3 of 12: the middle ones of three equal parts
-        const float* hidden = decoder.forward(context, TensorRef(window.data(), DType::kI32, {1, N}, kHost)).as<float>();
+        data.validation.read((windows == 3 ? 2 + 4 * w : w) * N,
+                             window);  // 3 of 12: the middle ones of three equal parts
+        const float* hidden =
+            decoder.forward(context, TensorRef(window.data(), DType::kI32, {1, N}, kHost)).as<float>();
         for (int64_t n = 0; n < N; ++n) {
           double total = 0, target = 0;
           for (int64_t v = 0; v < V; ++v) {
@@ -300,8 +320,8 @@ TEST(Trainer, AccumulationEqualsALargerBatch) {
   c.out = (dir.path() / "whole").string();
   c.batch = 4, c.accumulation = 1;
   const TrainSummary whole = Trainer(c, data.without_validation(), Start::kFresh).run();
-  // A logit is a sum of `width` products, and matrix products may add in an order that goes by the number of rows: as many
-  // roundings of numbers no larger than the loss. What is the same sums up in double.
+  // A logit is a sum of `width` products, and matrix products may add in an order that goes by the number of rows: as
+  // many roundings of numbers no larger than the loss. What is the same sums up in double.
   EXPECT_NEAR(split.final_loss, whole.final_loss, static_cast<double>(c.width) * 0x1p-24 * whole.final_loss);
   EXPECT_EQ(split.tokens, whole.tokens);
   const auto a = first_moments(dir.path() / "split"), b = first_moments(dir.path() / "whole");
@@ -326,7 +346,8 @@ TEST(Trainer, RecomputationDoesNotChangeABit) {
   run("attention", model::Recompute::kAttention, 8, Start::kFresh);
   run("layer", model::Recompute::kLayer, 4, Start::kFresh);
   run("layer", model::Recompute::kAttention, 8, Start::kResume);
-  for (const char* name : {"attention", "layer"}) EXPECT_TRUE(test::newest_bytes(dir.path() / name) == test::newest_bytes(dir.path() / "none")) << name;
+  for (const char* name : {"attention", "layer"})
+    EXPECT_TRUE(test::newest_bytes(dir.path() / name) == test::newest_bytes(dir.path() / "none")) << name;
 }
 
 TEST(Trainer, TheNumberOfThreadsDoesNotChangeABit) {
@@ -338,13 +359,15 @@ TEST(Trainer, TheNumberOfThreadsDoesNotChangeABit) {
     const test::TempDir dir;
     TrainConfig c = test::tiny_config("");
     c.architecture = architecture, c.precision = precision;
-    c.steps = 4, c.width = 64, c.length = 100, c.batch = 3, c.checkpoint_interval = 0, c.validation_windows = 2;  // ragged, many blocks
+    c.steps = 4, c.width = 64, c.length = 100, c.batch = 3, c.checkpoint_interval = 0,
+    c.validation_windows = 2;  // ragged, many blocks
     for (const int threads : {1, 2, 3}) {
       set_max_threads(threads);
       c.out = (dir.path() / std::to_string(threads)).string();
       Trainer(c, data.without_validation(), Start::kFresh).run();
       EXPECT_TRUE(test::newest_bytes(c.out) == test::newest_bytes(dir.path() / "1")) << threads << " threads";
-      EXPECT_EQ(test::metrics_without_times(c.out), test::metrics_without_times(dir.path() / "1")) << threads << " threads";
+      EXPECT_EQ(test::metrics_without_times(c.out), test::metrics_without_times(dir.path() / "1"))
+          << threads << " threads";
     }
   }
   set_max_threads(before);

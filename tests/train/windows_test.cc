@@ -1,5 +1,5 @@
-// Training under windows, dilation and global tokens, causal and masked: loss falls, resumed runs end in the same bits, the result
-// is a model that evaluation takes.
+// Training under windows, dilation and global tokens, causal and masked: loss falls, resumed runs end in the same bits,
+// the result is a model that evaluation takes.
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 
@@ -27,7 +27,8 @@ TEST(TrainWindows, TheConfigReachesTheModel) {
   EXPECT_THAT(s.dilation, testing::ElementsAre(1, 2, 1, 2));
   EXPECT_EQ(s.global_tokens, 2);
   c.windows.layer_window = {1, 2, 3};
-  expect_error([&] { make_spec(c, 272, std::nullopt, std::nullopt); }, ErrorKind::kInvalidArgument, "layer_window has 3 numbers; expected 1 or 2");
+  expect_error([&] { make_spec(c, 272, std::nullopt, std::nullopt); }, ErrorKind::kInvalidArgument,
+               "layer_window has 3 numbers; expected 1 or 2");
   c = longformer("unused", model::AttentionKind::kRope);
   c.direction = model::Direction::kBidirectional, c.passkey_share = 0.5;
   expect_error([&] { check_config(c); }, ErrorKind::kInvalidArgument, "no next token to teach them with");
@@ -104,7 +105,8 @@ TEST(TrainWindows, MasksAreAFunctionOfTheWindow) {
   fill(9);
   EXPECT_EQ(fill(3), third);
   EXPECT_NE(fill(4), third);
-  const int64_t counted = std::ranges::count_if(std::span(third).subspan(static_cast<size_t>(c.batch * c.length)), [](int32_t id) { return id >= 0; });
+  const int64_t counted = std::ranges::count_if(std::span(third).subspan(static_cast<size_t>(c.batch * c.length)),
+                                                [](int32_t id) { return id >= 0; });
   EXPECT_EQ(counted, masked.counted(3));
 }
 

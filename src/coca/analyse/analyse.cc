@@ -25,9 +25,11 @@ using HeadView = TensorView<const float, 4>;  // [1, N, H or G, D]
 // Products of unit numbers by positions: e^(i n theta_j), [N, R/2].
 class PositionRotations {
  public:
-  PositionRotations(std::span<const double> frequencies, int64_t N) : planes_(frequencies.size()), values_(static_cast<size_t>(N) * planes_) {
+  PositionRotations(std::span<const double> frequencies, int64_t N)
+      : planes_(frequencies.size()), values_(static_cast<size_t>(N) * planes_) {
     for (size_t n = 0; n < static_cast<size_t>(N); ++n)
-      for (size_t j = 0; j < planes_; ++j) values_[n * planes_ + j] = std::polar(1.0, static_cast<double>(n) * frequencies[j]);
+      for (size_t j = 0; j < planes_; ++j)
+        values_[n * planes_ + j] = std::polar(1.0, static_cast<double>(n) * frequencies[j]);
   }
   std::span<const Rotation> at(int64_t n) const { return {values_.data() + static_cast<size_t>(n) * planes_, planes_}; }
 
@@ -55,14 +57,16 @@ struct LayerVectors {
 // Everything about one window that layers share.
 class WindowScan {
  public:
-  WindowScan(const ModelSpec& spec, const AnalyseOptions& options, const ops::Rotation& rotation, int64_t N, uint64_t number)
+  WindowScan(const ModelSpec& spec, const AnalyseOptions& options, const ops::Rotation& rotation, int64_t N,
+             uint64_t number)
       : spec_(spec), rotation_(rotation), rotations_(rotation.frequencies, N) {
     Rng rng(static_cast<uint64_t>(options.seed), number);
     pairs_ = sample_pairs(N, options.pairs, rng);
     rows_ = sample_rows(N, options.rows, rng);
     for (const int64_t shift : options.shifts) {
       shifts_.emplace_back();
-      for (const double theta : rotation.frequencies) shifts_.back().push_back(std::polar(1.0, static_cast<double>(shift) * theta));
+      for (const double theta : rotation.frequencies)
+        shifts_.back().push_back(std::polar(1.0, static_cast<double>(shift) * theta));
     }
     if (model::uses_alibi(spec.attention)) slopes_ = ops::alibi_slopes(spec.H);
     row_scores_.assign(static_cast<size_t>(max_threads()), std::vector<double>(static_cast<size_t>(N)));
@@ -102,18 +106,23 @@ void WindowScan::add_angles(const LayerVectors& v, const TokenPair& p, int64_t h
     pair.angle = snapped(pair.angle, v.rounding);
     out.planes[j].add(pair, course_of(pair.angle, theta[j], static_cast<double>(spec_.max_position)));
   }
-  for (int64_t d = static_cast<int64_t>(2 * planes); d < spec_.D; ++d) out.unrotated += static_cast<double>(q[d]) * k[d];
+  for (int64_t d = static_cast<int64_t>(2 * planes); d < spec_.D; ++d)
+    out.unrotated += static_cast<double>(q[d]) * k[d];
 }
 
 void WindowScan::add_collinear(const LayerVectors& v, const TokenPair& p, int64_t h, HeadStats& out) const {
   out.collinear.add_pair(model::collinear_options(spec_).kind,
-                         {.q = v.q->ptr(0, p.m, h), .tbar = v.tbar->ptr(0, p.n, key_head(h)), .query = rotations_.at(p.m), .key = rotations_.at(p.n)},
+                         {.q = v.q->ptr(0, p.m, h),
+                          .tbar = v.tbar->ptr(0, p.n, key_head(h)),
+                          .query = rotations_.at(p.m),
+                          .key = rotations_.at(p.n)},
                          shifts_);
 }
 
 void WindowScan::add_row(const LayerVectors& v, int64_t m, int64_t h, HeadStats& out) {
   const int64_t first = v.window > 0 ? std::max<int64_t>(0, m + 1 - v.window) : 0;
-  const std::span<double> scores = std::span(row_scores_[static_cast<size_t>(thread_index())]).first(static_cast<size_t>(m + 1 - first));
+  const std::span<double> scores =
+      std::span(row_scores_[static_cast<size_t>(thread_index())]).first(static_cast<size_t>(m + 1 - first));
   const float* q = v.q_eff.ptr(0, m, h);
   const double scale = 1.0 / std::sqrt(static_cast<double>(spec_.D));
   for (int64_t n = first; n <= m; ++n) {
@@ -145,7 +154,8 @@ void check_finite(const HeadView& v, size_t layer) {
   for (int64_t n = 0; n < v.size(1); ++n)
     for (int64_t h = 0; h < v.size(2); ++h)
       for (int64_t d = 0; d < v.size(3); ++d)
-        COCA_CHECK_AS(kNumeric, std::isfinite(v.ptr(0, n, h)[d]), "analyse: layer {}, position {}, head {}: {} in q or k", layer, n, h,
+        COCA_CHECK_AS(kNumeric, std::isfinite(v.ptr(0, n, h)[d]),
+                      "analyse: layer {}, position {}, head {}: {} in q or k", layer, n, h,
                       without_nan_sign(v.ptr(0, n, h)[d]));
 }
 
@@ -169,8 +179,12 @@ class LayerListener {
  private:
   void look(TensorRef k_eff) {
     const FloatInput q_eff(q_eff_), keys(k_eff), q(q_);
-    LayerVectors v{.q_eff = q_eff.ref().view<float, 4>(), .k_eff = keys.ref().view<float, 4>(), .q = {}, .tbar = {},
-                   .window = spec_.window_of(layer_), .rounding = angle_rounding(k_eff.dtype)};
+    LayerVectors v{.q_eff = q_eff.ref().view<float, 4>(),
+                   .k_eff = keys.ref().view<float, 4>(),
+                   .q = {},
+                   .tbar = {},
+                   .window = spec_.window_of(layer_),
+                   .rounding = angle_rounding(k_eff.dtype)};
     check_finite(v.q_eff, layer_);
     check_finite(v.k_eff, layer_);
     if (model::is_coca(spec_.attention)) {
@@ -179,7 +193,9 @@ class LayerListener {
       v.q = q.ref().view<float, 4>();
       v.tbar = TensorRef(tbar_.ref()).view<float, 4>();
     }
-    parallel_for(spec_.H, [&](int64_t h) { scan_.add_head(v, h, heads_[layer_ * static_cast<size_t>(spec_.H) + static_cast<size_t>(h)]); });
+    parallel_for(spec_.H, [&](int64_t h) {
+      scan_.add_head(v, h, heads_[layer_ * static_cast<size_t>(spec_.H) + static_cast<size_t>(h)]);
+    });
   }
 
   const ModelSpec& spec_;
@@ -234,7 +250,8 @@ double HeadStats::score_at(double distance, const ops::Rotation& rotation, int64
   double sum = unrotated;
   for (size_t j = 0; j < planes.size(); ++j) {
     const double turn = distance * rotation.frequencies[j];
-    sum += (planes[j].weighted_cos * std::cos(turn) - planes[j].weighted_sin * std::sin(turn)) * position_size(rotation, j, distance);
+    sum += (planes[j].weighted_cos * std::cos(turn) - planes[j].weighted_sin * std::sin(turn)) *
+           position_size(rotation, j, distance);
   }
   return ratio(sum, static_cast<double>(pairs)) / std::sqrt(static_cast<double>(D));
 }
@@ -262,8 +279,8 @@ Analysis analyse(const ModelSpec& spec, const model::Weights& weights, std::span
   return out;
 }
 
-void analyse(const ModelSpec& spec, const model::Weights& weights, std::span<const std::vector<int32_t>> windows, const AnalyseOptions& options,
-             Analysis& out) {
+void analyse(const ModelSpec& spec, const model::Weights& weights, std::span<const std::vector<int32_t>> windows,
+             const AnalyseOptions& options, Analysis& out) {
   check(windows, options);
   ModelSpec used = spec;
   used.rope_scaling = options.scaling.value_or(spec.rope_scaling);
@@ -271,10 +288,19 @@ void analyse(const ModelSpec& spec, const model::Weights& weights, std::span<con
   if (!spec.dilation.empty()) other += ", dilated windows";
   if (spec.global_tokens > 0) other += ", " + counted(spec.global_tokens, "global token");
   if (spec.direction != model::Direction::kCausal) other += fmt::format(", direction {}", enum_name(spec.direction));
-  COCA_CHECK(other.empty(), "analyse: figures are those of causal attention, full or windowed; this model has {}", other.substr(2));
-  COCA_CHECK(!spec.pattern.far(), "analyse: figures are those of full or windowed attention; pattern {} is not analysed", enum_name(spec.pattern.type));
+  COCA_CHECK(other.empty(), "analyse: figures are those of causal attention, full or windowed; this model has {}",
+             other.substr(2));
+  COCA_CHECK(!spec.pattern.far(),
+             "analyse: figures are those of full or windowed attention; pattern {} is not analysed",
+             enum_name(spec.pattern.type));
   const auto N = static_cast<int64_t>(windows[0].size());
-  out = {.spec = spec, .window = N, .windows = 0, .shifts = options.shifts, .rotation = plane_rotation(used, N, &weights), .heads = {}, .borders = {}};
+  out = {.spec = spec,
+         .window = N,
+         .windows = 0,
+         .shifts = options.shifts,
+         .rotation = plane_rotation(used, N, &weights),
+         .heads = {},
+         .borders = {}};
   const int64_t layers = static_cast<int64_t>(windows.size()) * spec.L;
   out.heads.assign(static_cast<size_t>(spec.L * spec.H), empty_head(spec, N, options.shifts.size()));
   Context cx;

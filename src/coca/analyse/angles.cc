@@ -31,7 +31,8 @@ double snapped(double angle, double rounding) { return angle < rounding || kTurn
 double rising_tokens(double angle, double theta) { return angle >= std::numbers::pi ? (kTurn - angle) / theta : 0; }
 
 Course course_of(double angle, double theta, double length) {
-  if (angle < std::numbers::pi) return angle + length * theta > std::numbers::pi ? Course::kFallsThenRises : Course::kFalls;
+  if (angle < std::numbers::pi)
+    return angle + length * theta > std::numbers::pi ? Course::kFallsThenRises : Course::kFalls;
   return rising_tokens(angle, theta) < length ? Course::kRisesThenFalls : Course::kRises;
 }
 
@@ -73,10 +74,13 @@ void AngleStats::add(const AngleStats& other) {
   for (size_t i = 0; i < kBins; ++i) histogram[i] += other.histogram[i];
 }
 
-double AngleStats::share(Course c) const { return ratio(static_cast<double>(courses[index(c)]), static_cast<double>(pairs)); }
+double AngleStats::share(Course c) const {
+  return ratio(static_cast<double>(courses[index(c)]), static_cast<double>(pairs));
+}
 double AngleStats::weighted_share(Course c) const { return ratio(course_weight[index(c)], weight); }
 double AngleStats::anomalous_share() const {
-  return ratio(static_cast<double>(courses[index(Course::kRises)] + courses[index(Course::kRisesThenFalls)]), static_cast<double>(pairs));
+  return ratio(static_cast<double>(courses[index(Course::kRises)] + courses[index(Course::kRisesThenFalls)]),
+               static_cast<double>(pairs));
 }
 double AngleStats::weighted_anomalous_share() const {
   return weighted_share(Course::kRises) + weighted_share(Course::kRisesThenFalls);

@@ -10,8 +10,8 @@ namespace coca::analyse {
 
 // Distances by octave: 0, 1, 2-3, 4-7, ...
 size_t distance_bin(int64_t distance);
-int64_t bin_begin(size_t bin);     // its smallest distance
-double bin_centre(size_t bin);     // geometric mean of its ends; 1/2 for distance 0, which a logarithmic axis lacks
+int64_t bin_begin(size_t bin);  // its smallest distance
+double bin_centre(size_t bin);  // geometric mean of its ends; 1/2 for distance 0, which a logarithmic axis lacks
 
 struct AttentionStats {
   static constexpr int64_t kSinkTokens = 4;

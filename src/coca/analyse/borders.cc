@@ -24,7 +24,8 @@ std::vector<model::RopeScaling> candidates(const model::ModelSpec& spec, int64_t
   std::vector<model::RopeScaling> out = {spec.rope_scaling};
   if (spec.rope_scaling.type == model::Scaling::kClex) return out;
   for (const auto& entry : EnumTraits<model::Scaling>::names()) {
-    if (entry.value == spec.rope_scaling.type || entry.value == model::Scaling::kClex) continue;  // CLEX has its angles from weights
+    if (entry.value == spec.rope_scaling.type || entry.value == model::Scaling::kClex)
+      continue;  // CLEX has its angles from weights
     std::optional<double> factor = static_cast<double>(multiple);
     if (entry.value == model::Scaling::kDynamic) factor = dynamic_factor;
     if (entry.value == model::Scaling::kNone) factor.reset();
@@ -41,8 +42,12 @@ ScaledBorders borders_of(const model::ModelSpec& spec, const model::RopeScaling&
   const std::vector<double> trained = plane_rotation(spec, spec.max_position, weights).frequencies;
   model::ModelSpec scaled = spec;
   scaled.rope_scaling = scaling;
-  const auto trained_length = static_cast<double>(spec.max_position), length = trained_length * static_cast<double>(multiple);
-  ScaledBorders out{.scaling = scaling, .multiple = multiple, .rotation = plane_rotation(scaled, spec.max_position * multiple, weights), .planes = {}};
+  const auto trained_length = static_cast<double>(spec.max_position),
+             length = trained_length * static_cast<double>(multiple);
+  ScaledBorders out{.scaling = scaling,
+                    .multiple = multiple,
+                    .rotation = plane_rotation(scaled, spec.max_position * multiple, weights),
+                    .planes = {}};
   for (size_t j = 0; j < trained.size(); ++j) {
     const double sweep = length * out.rotation.frequencies[j];
     out.planes.push_back({.compression = trained[j] / out.rotation.frequencies[j],
@@ -84,11 +89,12 @@ double ScaledBorders::opposite_passed() const {
 }
 
 int64_t ScaledBorders::compressed_planes() const {
-  return std::count_if(planes.begin(), planes.end(), [](const PlaneBorders& p) { return p.compression > 1.1 && p.trained_turns >= 1; });
+  return std::count_if(planes.begin(), planes.end(),
+                       [](const PlaneBorders& p) { return p.compression > 1.1 && p.trained_turns >= 1; });
 }
 
-std::vector<ScaledBorders> scaled_borders(const model::ModelSpec& spec, std::span<const AngleStats> angles, const BordersOptions& options,
-                                          const model::Weights* weights) {
+std::vector<ScaledBorders> scaled_borders(const model::ModelSpec& spec, std::span<const AngleStats> angles,
+                                          const BordersOptions& options, const model::Weights* weights) {
   std::vector<ScaledBorders> out;
   if (!model::uses_rotary(spec.attention)) return out;
   check(options);

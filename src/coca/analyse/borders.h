@@ -15,14 +15,15 @@
 
 namespace coca::analyse {
 
-// Of a sequence of seq_len tokens; no planes without rotary positions. CLEX's angles come from the weights, which it needs.
+// Of a sequence of seq_len tokens; no planes without rotary positions. CLEX's angles come from the weights, which it
+// needs.
 ops::Rotation plane_rotation(const model::ModelSpec&, int64_t seq_len, const model::Weights* = nullptr);
 
 struct PlaneBorders {
   double compression = 1;  // trained theta / theta: neighbouring tokens are this many times closer than in training
   double trained_turns = 0, turns = 0;  // over the trained length; over all distances
-  double opposite = 0;     // times pi is passed, mean over the plane's angles; NaN where none are given
-  double unseen = 0;       // share of the distances whose angle was never seen in training
+  double opposite = 0;                  // times pi is passed, mean over the plane's angles; NaN where none are given
+  double unseen = 0;                    // share of the distances whose angle was never seen in training
 };
 
 // One scaling at one multiple of the trained length.
@@ -45,10 +46,11 @@ struct BordersOptions {
 
 void check(const BordersOptions&);  // Error for a multiple or a factor below 1
 
-// Every scaling that needs no more than a factor, over the model's own first; with CLEX its own alone, which no other can
-// stand in for. angles: of each plane over all heads, or none. Weights: CLEX only.
-std::vector<ScaledBorders> scaled_borders(const model::ModelSpec&, std::span<const AngleStats> angles, const BordersOptions&,
-                                          const model::Weights* = nullptr);
-std::string scaling_name(const model::RopeScaling&);  // "none", "linear", "dynamic x4": the factor where it is no multiple
+// Every scaling that needs no more than a factor, over the model's own first; with CLEX its own alone, which no other
+// can stand in for. angles: of each plane over all heads, or none. Weights: CLEX only.
+std::vector<ScaledBorders> scaled_borders(const model::ModelSpec&, std::span<const AngleStats> angles,
+                                          const BordersOptions&, const model::Weights* = nullptr);
+std::string scaling_name(
+    const model::RopeScaling&);  // "none", "linear", "dynamic x4": the factor where it is no multiple
 
 }  // namespace coca::analyse

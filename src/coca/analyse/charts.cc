@@ -14,7 +14,9 @@ namespace {
 constexpr int64_t kMostCurves = 4;  // layers or planes in one chart
 constexpr int kFarPoints = 160;
 
-report::Marker trained_marker(const Analysis& a) { return {static_cast<double>(a.spec.max_position), "trained length"}; }
+report::Marker trained_marker(const Analysis& a) {
+  return {static_cast<double>(a.spec.max_position), "trained length"};
+}
 
 // The starts of the octaves; the centres, where the points are, are not round numbers.
 std::vector<double> octave_ticks(const Analysis& a) {
@@ -62,7 +64,8 @@ report::Chart angle_chart(const Analysis& a) {
     report::Series series{.label = fmt::format("plane {}", at)};
     for (size_t i = 0; i < AngleStats::kBins; ++i) {
       series.x.push_back((2 * static_cast<double>(i) + 1) / static_cast<double>(AngleStats::kBins));
-      series.y.push_back(ratio(static_cast<double>(plane.histogram[i] * static_cast<int64_t>(AngleStats::kBins)), static_cast<double>(plane.pairs)));
+      series.y.push_back(ratio(static_cast<double>(plane.histogram[i] * static_cast<int64_t>(AngleStats::kBins)),
+                               static_cast<double>(plane.pairs)));
     }
     chart.series.push_back(std::move(series));
   }
@@ -76,7 +79,8 @@ report::Chart tau_chart(const Analysis& a) {
   chart.y_label = "tau (tokens)";
   chart.y_scale = report::Scale::kLog;
   const HeadStats all = a.all();
-  report::Series median{.label = "median, 10-90 %"}, trained{.label = "trained length", .line = report::LineStyle::kDashed};
+  report::Series median{.label = "median, 10-90 %"},
+      trained{.label = "trained length", .line = report::LineStyle::kDashed};
   for (size_t j = 0; j < all.planes.size(); ++j) {
     const auto tau = [&](double q) { return all.planes[j].rising_quantile(q, a.rotation.frequencies[j]); };
     median.x.push_back(static_cast<double>(j));
@@ -101,7 +105,8 @@ report::Chart score_chart(const Analysis& a) {
   for (const int64_t i : some_layers(a)) {
     const HeadStats layer = a.layer(i);
     report::Series measured{.label = fmt::format("layer {}", i), .color_index = color};
-    report::Series content{.label = fmt::format("layer {}, all pairs", i), .line = report::LineStyle::kDashed, .color_index = color++};
+    report::Series content{
+        .label = fmt::format("layer {}, all pairs", i), .line = report::LineStyle::kDashed, .color_index = color++};
     for (size_t bin = 0; bin < layer.attention.mass.size(); ++bin) {
       measured.x.push_back(bin_centre(bin));
       measured.y.push_back(layer.attention.mean_score(bin));
@@ -210,7 +215,8 @@ report::HeatMap head_map(const Analysis& a, const std::string& title, HeadFigure
   for (int64_t i = 0; i < a.spec.L; ++i) {
     map.y_ticks.push_back(fmt::format("{}", i));
     map.values.emplace_back();
-    for (int64_t h = 0; h < a.spec.H; ++h) map.values.back().push_back(std::min(1.0, figure(a.head(i, h))));  // NaN stays
+    for (int64_t h = 0; h < a.spec.H; ++h)
+      map.values.back().push_back(std::min(1.0, figure(a.head(i, h))));  // NaN stays
   }
   return map;
 }

@@ -15,7 +15,8 @@ double strict_score(Plane q, double t, Rotation query, Rotation key) {
   return t * (q.a * q.a + q.b * q.b) * (query * std::conj(key)).real();
 }
 
-void CollinearStats::add_pair(ops::Collinear kind, const CollinearPair& p, std::span<const std::vector<Rotation>> shifts) {
+void CollinearStats::add_pair(ops::Collinear kind, const CollinearPair& p,
+                              std::span<const std::vector<Rotation>> shifts) {
   const size_t planes = p.query.size();
   const auto plane = [&](size_t j) {
     const Plane q{p.q[j], p.q[j + planes]};
@@ -39,7 +40,9 @@ void CollinearStats::add_pair(ops::Collinear kind, const CollinearPair& p, std::
   }
 }
 
-void CollinearStats::add_angle(double angle) { largest_angle = std::max(largest_angle, std::min(angle, kTurn - angle)); }
+void CollinearStats::add_angle(double angle) {
+  largest_angle = std::max(largest_angle, std::min(angle, kTurn - angle));
+}
 
 void CollinearStats::add(const CollinearStats& other) {
   strict += other.strict;

@@ -1,5 +1,6 @@
-// coca/analyse/collinear_stats.h - how far CoCA's slack scores are from strict ones, and from depending on distance alone.
-// Math: docs/math/collinear.md (slack and strict in closed form), docs/analyse.md. Scores are sums over rotary planes.
+// coca/analyse/collinear_stats.h - how far CoCA's slack scores are from strict ones, and from depending on distance
+// alone. Math: docs/math/collinear.md (slack and strict in closed form), docs/analyse.md. Scores are sums over rotary
+// planes.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -90,8 +90,11 @@ ordered_json borders_json(const ScaledBorders& b) {
   j["opposite_passed"] = figure(b.opposite_passed());
   j["compressed_planes"] = b.compressed_planes();
   j["planes"] = list(b.planes, [](const PlaneBorders& p) {
-    return ordered_json{{"compression", p.compression}, {"trained_turns", p.trained_turns}, {"turns", p.turns},
-                        {"opposite_passed", figure(p.opposite)}, {"unseen", p.unseen}};
+    return ordered_json{{"compression", p.compression},
+                        {"trained_turns", p.trained_turns},
+                        {"turns", p.turns},
+                        {"opposite_passed", figure(p.opposite)},
+                        {"unseen", p.unseen}};
   });
   return j;
 }
@@ -156,8 +159,9 @@ report::Table layer_table(const Analysis& a) {
       const AngleStats angles = s.all_planes();
       cells.insert(cells.end(), {percent(angles.anomalous_share()), percent(angles.weighted_anomalous_share())});
     }
-    cells.insert(cells.end(), {number(s.attention.mean_entropy()), percent(s.attention.mean_entropy_share()), percent(s.attention.mean_first_token()),
-                               percent(s.attention.mean_sink()), number(s.attention.mean_distance())});
+    cells.insert(cells.end(), {number(s.attention.mean_entropy()), percent(s.attention.mean_entropy_share()),
+                               percent(s.attention.mean_first_token()), percent(s.attention.mean_sink()),
+                               number(s.attention.mean_distance())});
     if (is_coca(a)) cells.insert(cells.end(), {percent(s.collinear.departure()), percent(s.collinear.zero_share())});
     table.rows.push_back(std::move(cells));
   };
@@ -168,7 +172,9 @@ report::Table layer_table(const Analysis& a) {
 
 report::Table course_table(const Analysis& a) {
   report::Table table{.title = "How the score of a plane runs over distances 0 to the trained length",
-                      .header = {"case", "initial angle", "share of pairs and planes", "weighted by |q||k|"}, .rows = {}, .align = {}};
+                      .header = {"case", "initial angle", "share of pairs and planes", "weighted by |q||k|"},
+                      .rows = {},
+                      .align = {}};
   const AngleStats all = a.all().all_planes();
   const auto row = [&](const char* name, const char* angle, Course c) {
     table.rows.push_back({name, angle, percent(all.share(c)), percent(all.weighted_share(c))});
@@ -182,32 +188,45 @@ report::Table course_table(const Analysis& a) {
 
 report::Table plane_table(const Analysis& a) {
   const HeadStats all = a.all();
-  report::Table table{.title = fmt::format("By rotary plane, over all layers and heads; tau is the length of the anomaly in tokens (trained length {})", a.spec.max_position),
-                      .header = {"plane", "period", "share of |q||k|", "anomalous", "weighted", "concentration", "tau 10 %", "tau median", "tau 90 %"},
-                      .rows = {}, .align = {}};
+  report::Table table{
+      .title = fmt::format(
+          "By rotary plane, over all layers and heads; tau is the length of the anomaly in tokens (trained length {})",
+          a.spec.max_position),
+      .header = {"plane", "period", "share of |q||k|", "anomalous", "weighted", "concentration", "tau 10 %",
+                 "tau median", "tau 90 %"},
+      .rows = {},
+      .align = {}};
   const double weight = all.all_planes().weight;
   for (const int64_t at : spread_over(static_cast<int64_t>(a.rotation.frequencies.size()), kMostPlanesShown)) {
     const auto j = static_cast<size_t>(at);
     const AngleStats& plane = all.planes[j];
     const auto tau = [&](double q) { return number(plane.rising_quantile(q, a.rotation.frequencies[j])); };
-    table.rows.push_back({fmt::format("{}", j), number(kTurn / a.rotation.frequencies[j]), percent(ratio(plane.weight, weight)), percent(plane.anomalous_share()),
-                          percent(plane.weighted_anomalous_share()), number(plane.concentration()), tau(0.1), tau(0.5), tau(0.9)});
+    table.rows.push_back({fmt::format("{}", j), number(kTurn / a.rotation.frequencies[j]),
+                          percent(ratio(plane.weight, weight)), percent(plane.anomalous_share()),
+                          percent(plane.weighted_anomalous_share()), number(plane.concentration()), tau(0.1), tau(0.5),
+                          tau(0.9)});
   }
   return table;
 }
 
 report::Table borders_table(const Analysis& a) {
   report::Table table{.title = fmt::format("Beyond the trained length ({} planes)", a.rotation.frequencies.size()),
-                      .header = {"length", "scaling", "planes at unseen angles", "distances unseen", "pi passed", "fastest plane slowed", "slowest", "full-circle planes compressed"},
-                      .rows = {}, .align = {report::Align::kRight, report::Align::kLeft}};
+                      .header = {"length", "scaling", "planes at unseen angles", "distances unseen", "pi passed",
+                                 "fastest plane slowed", "slowest", "full-circle planes compressed"},
+                      .rows = {},
+                      .align = {report::Align::kRight, report::Align::kLeft}};
   for (const ScaledBorders& b : a.borders)
-    table.rows.push_back({fmt::format("{}x", b.multiple), scaling_name(b.scaling), fmt::format("{}", b.unseen_planes()), percent(b.unseen_share()), number(b.opposite_passed()),
-                          number(b.planes.front().compression), number(b.planes.back().compression), fmt::format("{}", b.compressed_planes())});
+    table.rows.push_back({fmt::format("{}x", b.multiple), scaling_name(b.scaling), fmt::format("{}", b.unseen_planes()),
+                          percent(b.unseen_share()), number(b.opposite_passed()), number(b.planes.front().compression),
+                          number(b.planes.back().compression), fmt::format("{}", b.compressed_planes())});
   return table;
 }
 
 report::Table shift_table(const Analysis& a) {
-  report::Table table{.title = "Change of scores when both positions move by so many tokens (rms, relative)", .header = {"layer"}, .rows = {}, .align = {}};
+  report::Table table{.title = "Change of scores when both positions move by so many tokens (rms, relative)",
+                      .header = {"layer"},
+                      .rows = {},
+                      .align = {}};
   for (const int64_t shift : a.shifts) table.header.push_back(fmt::format("{}", shift));
   const auto row = [&](std::string name, const HeadStats& s) {
     std::vector<std::string> cells{std::move(name)};
@@ -220,7 +239,8 @@ report::Table shift_table(const Analysis& a) {
 }
 
 ordered_json to_json(const Analysis& a) {
-  ordered_json j{{"window", a.window}, {"windows", a.windows}, {"pairs_per_window", a.pairs}, {"rows_per_window", a.rows}};
+  ordered_json j{
+      {"window", a.window}, {"windows", a.windows}, {"pairs_per_window", a.pairs}, {"rows_per_window", a.rows}};
   j["frequencies"] = a.rotation.frequencies;
   const HeadStats all = a.all();
   fill_head(j["all"], all, a);

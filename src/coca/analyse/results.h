@@ -1,4 +1,5 @@
-// coca/analyse/results.h - an analysis as tables for people and as JSON for programs. docs/analyse.md says what each figure is.
+// coca/analyse/results.h - an analysis as tables for people and as JSON for programs. docs/analyse.md says what each
+// figure is.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -15,8 +16,8 @@ report::Table plane_table(const Analysis&);    // over all layers and heads; rot
 report::Table borders_table(const Analysis&);  // by scaling and length; rotary models
 report::Table shift_table(const Analysis&);    // CoCA: by layer and shift
 
-// "layers", "heads" and "planes" are lists of flat objects, one per row of a table for programs; lists of numbers are in
-// "distances" and "histograms". Figures that do not exist are null.
+// "layers", "heads" and "planes" are lists of flat objects, one per row of a table for programs; lists of numbers are
+// in "distances" and "histograms". Figures that do not exist are null.
 nlohmann::ordered_json to_json(const Analysis&);
 
 // HeadStats::score_at, mean over the distances of an octave (distance_bin).

@@ -13,7 +13,8 @@ struct TokenPair {
   int64_t m = 0, n = 0;  // query and key, n <= m
 };
 
-// All N (N + 1) / 2 causal pairs when `count` is 0 or at least as many; else `count` of them, drawn evenly with repetition.
+// All N (N + 1) / 2 causal pairs when `count` is 0 or at least as many; else `count` of them, drawn evenly with
+// repetition.
 std::vector<TokenPair> sample_pairs(int64_t N, int64_t count, Rng&);
 // Positions 1 .. N-1 (row 0 sees one key), ascending: all when `count` is 0 or at least as many, else one from each of
 // `count` equal parts.

@@ -5,9 +5,7 @@
 
 namespace coca {
 
-std::string Device::text() const {
-  return is_cpu() ? "cpu" : fmt::format("{}:{}", enum_name(kind), index);
-}
+std::string Device::text() const { return is_cpu() ? "cpu" : fmt::format("{}:{}", enum_name(kind), index); }
 
 Device parse_device(std::string_view text) {
   const size_t colon = text.find(':');

@@ -6,7 +6,11 @@
 namespace coca {
 
 namespace {
-struct DTypeInfo { DType dtype; size_t size; std::string_view name; };
+struct DTypeInfo {
+  DType dtype;
+  size_t size;
+  std::string_view name;
+};
 constexpr DTypeInfo kInfos[] = {
     {DType::kF32, 4, "F32"}, {DType::kF64, 8, "F64"}, {DType::kBF16, 2, "BF16"},
     {DType::kF16, 2, "F16"}, {DType::kI32, 4, "I32"}, {DType::kI64, 8, "I64"},

@@ -64,12 +64,12 @@ E enum_from_name(std::string_view name) {
 }  // namespace coca
 
 // COCA_ENUM_NAMES(coca::MlpKind, "mlp", {coca::MlpKind::kGelu, "gelu"}, ...) - at global namespace scope.
-#define COCA_ENUM_NAMES(Type, What, ...)                                   \
-  template <>                                                              \
-  struct coca::EnumTraits<Type> {                                          \
-    static constexpr std::string_view what() { return What; }              \
-    static std::span<const ::coca::EnumName<Type>> names() {               \
-      static constexpr ::coca::EnumName<Type> kNames[] = {__VA_ARGS__};    \
-      return kNames;                                                       \
-    }                                                                      \
+#define COCA_ENUM_NAMES(Type, What, ...)                                \
+  template <>                                                           \
+  struct coca::EnumTraits<Type> {                                       \
+    static constexpr std::string_view what() { return What; }           \
+    static std::span<const ::coca::EnumName<Type>> names() {            \
+      static constexpr ::coca::EnumName<Type> kNames[] = {__VA_ARGS__}; \
+      return kNames;                                                    \
+    }                                                                   \
   };

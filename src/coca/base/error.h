@@ -45,10 +45,10 @@ namespace detail {
 }  // namespace coca
 
 // Check at a public interface, always on: COCA_CHECK(H % G == 0, "[attention] H={} must be a multiple of G={}", H, G);
-#define COCA_CHECK(condition, ...)                                     \
-  do {                                                                 \
-    if (!(condition)) [[unlikely]]                                     \
-      ::coca::fail(::coca::ErrorKind::kInvalidArgument, __VA_ARGS__);  \
+#define COCA_CHECK(condition, ...)                                    \
+  do {                                                                \
+    if (!(condition)) [[unlikely]]                                    \
+      ::coca::fail(::coca::ErrorKind::kInvalidArgument, __VA_ARGS__); \
   } while (0)
 
 // The same with an explicit kind: COCA_CHECK_AS(kBadFile, ok, "{}: ...", path);

@@ -7,6 +7,6 @@
 namespace coca {
 
 int64_t peak_resident_bytes();  // high-water mark (VmHWM); 0 if the system does not report it
-void reset_peak_resident();      // resets the mark to what is resident now, if the system can
+void reset_peak_resident();     // resets the mark to what is resident now, if the system can
 
 }  // namespace coca

@@ -27,9 +27,7 @@ class Rng {
   // Uniform in [0, 1), 53 bits.
   double uniform() { return static_cast<double>(next() >> 11) * 0x1.0p-53; }
   // Uniform in {0, ..., n-1}; n >= 1. Bias is below n / 2^64.
-  uint64_t below(uint64_t n) {
-    return static_cast<uint64_t>((static_cast<Uint128>(next()) * n) >> 64);
-  }
+  uint64_t below(uint64_t n) { return static_cast<uint64_t>((static_cast<Uint128>(next()) * n) >> 64); }
   // Standard normal (Box-Muller; one value per call, so that the counter alone is the state).
   double normal() {
     const double u = 1.0 - uniform();  // (0, 1]

@@ -45,16 +45,19 @@ int64_t checked_product(std::string_view what, std::initializer_list<Factor> fac
     if (f.value == 0) return 0;
   }
   for (const Factor& f : factors)
-    COCA_CHECK(!__builtin_mul_overflow(product, f.value, &product), "{}: {} is more than 2^63 - 1", what, factors_text(factors));
+    COCA_CHECK(!__builtin_mul_overflow(product, f.value, &product), "{}: {} is more than 2^63 - 1", what,
+               factors_text(factors));
   return product;
 }
 
 int64_t memory_limit() {
   struct sysinfo info {};
   double most = static_cast<double>(group_limit());
-  if (sysinfo(&info) == 0) most = std::min(most, (static_cast<double>(info.totalram) + static_cast<double>(info.totalswap)) * info.mem_unit);
+  if (sysinfo(&info) == 0)
+    most = std::min(most, (static_cast<double>(info.totalram) + static_cast<double>(info.totalswap)) * info.mem_unit);
   rlimit space{};
-  if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY) most = std::min(most, static_cast<double>(space.rlim_cur));
+  if (getrlimit(RLIMIT_AS, &space) == 0 && space.rlim_cur != RLIM_INFINITY)
+    most = std::min(most, static_cast<double>(space.rlim_cur));
   return most < 0x1p62 ? static_cast<int64_t>(most) : int64_t{1} << 62;
 }
 
@@ -69,8 +72,8 @@ void check_memory(std::string_view what, std::initializer_list<Factor> factors, 
   double bytes = 1;
   for (const Factor& f : factors) bytes *= static_cast<double>(f.value);
   const int64_t most = memory_limit();
-  COCA_CHECK(bytes <= static_cast<double>(most), "{}: {} need at least {}; there are {} of memory: {}", what, factors_text(factors), memory_text(bytes),
-             memory_text(static_cast<double>(most)), advice);
+  COCA_CHECK(bytes <= static_cast<double>(most), "{}: {} need at least {}; there are {} of memory: {}", what,
+             factors_text(factors), memory_text(bytes), memory_text(static_cast<double>(most)), advice);
 }
 
 }  // namespace coca

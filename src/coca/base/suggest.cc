@@ -25,7 +25,8 @@ size_t edit_distance(std::string_view a, std::string_view b) {
   for (size_t i = 1; i <= a.size(); ++i)
     for (size_t j = 1; j <= b.size(); ++j) {
       d[i][j] = std::min({d[i - 1][j] + 1, d[i][j - 1] + 1, d[i - 1][j - 1] + (a[i - 1] != b[j - 1] ? 1 : 0)});
-      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1]) d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
+      if (i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1])
+        d[i][j] = std::min(d[i][j], d[i - 2][j - 2] + 1);
     }
   return d[a.size()][b.size()];
 }
@@ -33,15 +34,18 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 std::vector<std::string> words_of(std::string_view name) {
   std::vector<std::string> words(1);
   for (const char c : name) {
-    if (c != '-') words.back() += c;
-    else if (!words.back().empty()) words.emplace_back();
+    if (c != '-')
+      words.back() += c;
+    else if (!words.back().empty())
+      words.emplace_back();
   }
   if (words.back().empty()) words.pop_back();
   return words;
 }
 
 bool contains_all(const std::vector<std::string>& words, const std::vector<std::string>& some) {
-  return std::ranges::all_of(some, [&](const std::string& word) { return word.size() > 2 && std::ranges::find(words, word) != words.end(); });
+  return std::ranges::all_of(
+      some, [&](const std::string& word) { return word.size() > 2 && std::ranges::find(words, word) != words.end(); });
 }
 
 // 0: the same name; kFar: another one.
@@ -54,7 +58,8 @@ double cost(const std::string& typed, const std::string& name) {
   for (const std::string& word : words) initials += word[0];
   for (size_t dash = name.find('-'); dash != std::string::npos; dash = name.find('-', dash + 1)) {  // copa: coca-slack
     const size_t first = edit_distance(typed, name.substr(0, dash));
-    if (dash > 2 && first <= (std::max(typed.size(), dash) + 1) / 3) best = std::min(best, 1.5 + static_cast<double>(first));
+    if (dash > 2 && first <= (std::max(typed.size(), dash) + 1) / 3)
+      best = std::min(best, 1.5 + static_cast<double>(first));
   }
   if (name.starts_with(typed) || initials == typed) best = std::min(best, 1.5);
   if (contains_all(words, typed_words) || contains_all(typed_words, words)) {
@@ -81,7 +86,9 @@ std::vector<std::string> nearest_names(std::string_view typed, std::span<const s
   return names;
 }
 
-std::string did_you_mean(std::string_view typed, std::span<const std::string> known) { return did_you_mean(nearest_names(typed, known)); }
+std::string did_you_mean(std::string_view typed, std::span<const std::string> known) {
+  return did_you_mean(nearest_names(typed, known));
+}
 
 std::string did_you_mean(const std::vector<std::string>& names) {
   std::string text;

@@ -6,8 +6,8 @@
 
 namespace coca {
 
-std::string_view version();      // "0.1.0"
-std::string_view git_commit();   // short hash at configure time, or "unknown"
-std::string_view build_type();   // CMAKE_BUILD_TYPE
+std::string_view version();     // "0.1.0"
+std::string_view git_commit();  // short hash at configure time, or "unknown"
+std::string_view build_type();  // CMAKE_BUILD_TYPE
 
 }  // namespace coca

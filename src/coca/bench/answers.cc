@@ -11,8 +11,7 @@ namespace coca::bench {
 namespace {
 
 double value_at(TensorRef t, int64_t i) {
-  return static_cast<double>(t.dtype == DType::kBF16 ? static_cast<float>(t.as<BF16>()[i])
-                                                     : t.as<float>()[i]);
+  return static_cast<double>(t.dtype == DType::kBF16 ? static_cast<float>(t.as<BF16>()[i]) : t.as<float>()[i]);
 }
 
 }  // namespace
@@ -29,8 +28,7 @@ double relative_distance(TensorRef a, TensorRef b) {
   return std::sqrt(off / size);  // NaN for all zeros: such an answer proves nothing
 }
 
-void check_close(TensorRef actual, TensorRef expected, Precision precision, double roundings,
-                 std::string_view what) {
+void check_close(TensorRef actual, TensorRef expected, Precision precision, double roundings, std::string_view what) {
   const double distance = relative_distance(actual, expected), most = roundings * unit_roundoff(precision);
   COCA_CHECK_AS(kInternal, distance <= most,
                 "[bench] wrong answer: {} is {:.2e} away from the reference; expected at most {:.2e}", what,

@@ -11,9 +11,7 @@ namespace coca::bench {
 
 using model::Precision;
 
-inline double unit_roundoff(Precision p) {
-  return p == Precision::kBF16 ? 0x1p-9 : 0x1p-24;
-}
+inline double unit_roundoff(Precision p) { return p == Precision::kBF16 ? 0x1p-9 : 0x1p-24; }
 
 // |a - b| / |b| in the Euclidean norm, each f32 or bf16, contiguous.
 double relative_distance(TensorRef a, TensorRef b);
@@ -23,9 +21,7 @@ void check_close(TensorRef actual, TensorRef expected, Precision, double roundin
 // The number of roundings by which results of a small model may differ from the plain loops in fp32. About a thousand
 // operations follow one another in two layers, and errors of one size can add up in the worst order. In bf16
 // only values stored between products are rounded, about forty times from the ids to the first gradient.
-inline double model_roundings(Precision p) {
-  return p == Precision::kBF16 ? 64 : 1024;
-}
+inline double model_roundings(Precision p) { return p == Precision::kBF16 ? 64 : 1024; }
 
 // A context in which every op runs its plain reference.
 Context reference_context();

@@ -50,15 +50,9 @@ ops::AttentionOptions mask_of(const Shape& s) {
   return {.mask = ops::Mask::kSlidingWindow, .window = s.window};
 }
 
-bool is_coca(Form f) {
-  return f == Form::kCocaSlack || f == Form::kCocaStrict || f == Form::kCocaTied;
-}
-bool is_einsum(Form f) {
-  return f == Form::kEinsum || f == Form::kEinsum3d;
-}
-EinsumForm einsum_form(Form f) {
-  return f == Form::kEinsum3d ? EinsumForm::kTriples : EinsumForm::kPairs;
-}
+bool is_coca(Form f) { return f == Form::kCocaSlack || f == Form::kCocaStrict || f == Form::kCocaTied; }
+bool is_einsum(Form f) { return f == Form::kEinsum || f == Form::kEinsum3d; }
+EinsumForm einsum_form(Form f) { return f == Form::kEinsum3d ? EinsumForm::kTriples : EinsumForm::kPairs; }
 
 ops::CollinearOptions collinear_options(Form f) {
   return {.kind = f == Form::kCocaStrict ? ops::Collinear::kStrict
@@ -101,8 +95,7 @@ class AttentionCase {
     const Shape& s = in.s;
     const DType dtype = in.q.dtype();
     if (is_einsum(form)) {
-      COCA_CHECK(dtype == DType::kF32, "[bench] {} runs in F32 only, not {}", enum_name(form),
-                 dtype_name(dtype));
+      COCA_CHECK(dtype == DType::kF32, "[bench] {} runs in F32 only, not {}", enum_name(form), dtype_name(dtype));
       einsum_.emplace(einsum_form(form), EinsumShape{s.B, s.N, s.H, s.G, s.D}, gradients);
     } else if (rotates()) {
       q_eff_ = Tensor(in.q.shape(), dtype);
@@ -117,8 +110,7 @@ class AttentionCase {
   AttentionCase(const AttentionCase&) = delete;
 
   void forward() {
-    if (einsum_)
-      return einsum_->forward(cx_, {.rows = in_.rows, .q = in_.q, .t = in_.t, .v = in_.v, .o = o_});
+    if (einsum_) return einsum_->forward(cx_, {.rows = in_.rows, .q = in_.q, .t = in_.t, .v = in_.v, .o = o_});
     if (is_coca(form_)) {
       ops::collinear_forward(cx_, collinear_options(form_),
                              {.rows = in_.rows, .q = in_.q, .t = in_.t, .q_eff = q_eff_, .k_eff = k_eff_});
@@ -126,26 +118,15 @@ class AttentionCase {
       ops::rope_forward(cx_, {.rows = in_.rows, .x = in_.q, .y = q_eff_});
       ops::rope_forward(cx_, {.rows = in_.rows, .x = in_.t, .y = k_eff_});
     }
-    ops::attention_forward(cx_, mask_of(in_.s),
-                           {.q = q(),
-                            .k = k(),
-                            .v = in_.v,
-                            .slopes = slopes(),
-                            .document_start = in_.starts,
-                            .o = o_,
-                            .lse = lse_});
+    ops::attention_forward(
+        cx_, mask_of(in_.s),
+        {.q = q(), .k = k(), .v = in_.v, .slopes = slopes(), .document_start = in_.starts, .o = o_, .lse = lse_});
   }
 
   void backward() {
     if (einsum_)
-      return einsum_->backward(cx_, {.rows = in_.rows,
-                                     .q = in_.q,
-                                     .t = in_.t,
-                                     .v = in_.v,
-                                     .d_o = in_.d_o,
-                                     .dq = dq_,
-                                     .dt = dt_,
-                                     .dv = dv_});
+      return einsum_->backward(
+          cx_, {.rows = in_.rows, .q = in_.q, .t = in_.t, .v = in_.v, .d_o = in_.d_o, .dq = dq_, .dt = dt_, .dv = dv_});
     ops::attention_backward(cx_, mask_of(in_.s),
                             {.q = q(),
                              .k = k(),
@@ -205,9 +186,12 @@ void check_options(const AttentionOptions& o) {
   COCA_CHECK(o.memory_cap > 0, "memory_cap is {}; expected more than 0", o.memory_cap);
   COCA_CHECK(o.window >= 0, "window is {}; expected 0 (none) or more", o.window);
   for (const int64_t N : o.lengths)  // q, k, v and the output
-    check_memory("attention", {{"batch", o.batch}, {"lengths", N}, {"heads", o.heads}, {"head_dim", o.head_dim}, {"bytes", 16}}, "lower one of these");
+    check_memory("attention",
+                 {{"batch", o.batch}, {"lengths", N}, {"heads", o.heads}, {"head_dim", o.head_dim}, {"bytes", 16}},
+                 "lower one of these");
   for (const int64_t N : o.lengths)
-    COCA_CHECK(o.documents >= 1 && o.documents <= N, "documents is {}; expected 1 to the shortest of lengths, {}", o.documents, N);
+    COCA_CHECK(o.documents >= 1 && o.documents <= N, "documents is {}; expected 1 to the shortest of lengths, {}",
+               o.documents, N);
   for (const Form form : forms_of(o))
     COCA_CHECK(!is_einsum(form) || (o.window == 0 && o.documents == 1),
                "{} computes every pair: give it no window and no documents", enum_name(form));
@@ -224,13 +208,9 @@ Shape shape_of(const AttentionOptions& o, int64_t N) {
           .documents = o.documents};
 }
 
-Gradients gradients_of(Pass pass) {
-  return pass == Pass::kForward ? Gradients::kNone : Gradients::kWanted;
-}
+Gradients gradients_of(Pass pass) { return pass == Pass::kForward ? Gradients::kNone : Gradients::kWanted; }
 
-int64_t passes_of(const AttentionOptions& o) {
-  return o.pass == Pass::kBoth ? 2 : 1;
-}  // timed apart
+int64_t passes_of(const AttentionOptions& o) { return o.pass == Pass::kBoth ? 2 : 1; }  // timed apart
 
 void check_answer(Context& cx, Form form, const AttentionOptions& o) {
   Shape s = shape_of(o, kCheckLength);
@@ -258,8 +238,7 @@ void check_answer(Context& cx, Form form, const AttentionOptions& o) {
 bool fits(Form form, const AttentionOptions& o, int64_t N, std::vector<std::string>& notes) {
   if (!is_einsum(form)) return true;
   const Shape s = shape_of(o, N);
-  const int64_t bytes =
-      EinsumAttention::bytes(einsum_form(form), {s.B, s.N, s.H, s.G, s.D}, gradients_of(o.pass));
+  const int64_t bytes = EinsumAttention::bytes(einsum_form(form), {s.B, s.N, s.H, s.G, s.D}, gradients_of(o.pass));
   if (static_cast<double>(bytes) <= o.memory_cap * 0x1p30) return true;
   notes.push_back(fmt::format("{} at length {} is left out: it would hold {}, and --memory-cap is {:g} GiB",
                               enum_name(form), N, report::format_bytes(bytes), o.memory_cap));
@@ -294,8 +273,7 @@ void bench_length(Context& cx, const AttentionOptions& o, int64_t N, ProgressCou
       progress.plan(-planned_steps(passes_of(o), o.repeat), pairs_of(N));
       continue;
     }
-    AttentionCase& c =
-        *cases.emplace_back(std::make_unique<AttentionCase>(cx, form, in, gradients_of(o.pass)));
+    AttentionCase& c = *cases.emplace_back(std::make_unique<AttentionCase>(cx, form, in, gradients_of(o.pass)));
     const std::string name = fmt::format("{} {}", enum_name(form), N);
     if (o.pass == Pass::kBackward) c.forward();  // what backward needs
     if (o.pass != Pass::kBackward) contestants.push_back({name + " forward", [&c] { c.forward(); }});
@@ -308,9 +286,7 @@ void bench_length(Context& cx, const AttentionOptions& o, int64_t N, ProgressCou
   const size_t first = report.results.size();
   size_t at = 0;
   for (const auto& c : cases) {
-    const auto add = [&](Pass pass, const Timing& t) {
-      report.results.push_back(result_of(o, N, c->form(), pass, t));
-    };
+    const auto add = [&](Pass pass, const Timing& t) { report.results.push_back(result_of(o, N, c->form(), pass, t)); };
     if (o.pass != Pass::kBackward) add(Pass::kForward, timings[at++]);
     if (o.pass != Pass::kForward) add(Pass::kBackward, timings[at++]);
     if (o.pass == Pass::kBoth) add(Pass::kBoth, timings[at - 2] + timings[at - 1]);
@@ -341,11 +317,10 @@ AttentionReport bench_attention(Context& cx, const AttentionOptions& o, Progress
 }
 
 report::Table attention_table(const AttentionOptions& o, const AttentionReport& report) {
-  report::Table table{
-      .title = "",
-      .header = {"length", "kind", "pass", "ms", "+-", "GFLOP/s", "of matrix rate", "tokens/s"},
-      .rows = {},
-      .align = {report::Align::kRight, report::Align::kLeft, report::Align::kLeft}};
+  report::Table table{.title = "",
+                      .header = {"length", "kind", "pass", "ms", "+-", "GFLOP/s", "of matrix rate", "tokens/s"},
+                      .rows = {},
+                      .align = {report::Align::kRight, report::Align::kLeft, report::Align::kLeft}};
   if (o.against) table.header.push_back(fmt::format("x {}", enum_name(*o.against)));
   for (const AttentionResult& r : report.results) {
     table.rows.push_back({fmt::format("{}", r.length), std::string(enum_name(r.kind)), std::string(enum_name(r.pass)),

@@ -18,16 +18,7 @@
 namespace coca::bench {
 
 // The library's attention kinds, and the official formulation materialised (einsum_attention.h).
-enum class AttentionForm : uint8_t {
-  kRope,
-  kCocaSlack,
-  kCocaStrict,
-  kCocaTied,
-  kAlibi,
-  kNone,
-  kEinsum,
-  kEinsum3d
-};
+enum class AttentionForm : uint8_t { kRope, kCocaSlack, kCocaStrict, kCocaTied, kAlibi, kNone, kEinsum, kEinsum3d };
 enum class Pass : uint8_t { kForward, kBackward, kBoth };
 
 struct AttentionOptions {
@@ -44,8 +35,7 @@ struct AttentionOptions {
   template <class V>
   void visit(V&& v) {
     v.group("What");
-    v("attention",
-      "what to time; einsum: the official formula with N x N scores, einsum-3d: with N x N x D numbers",
+    v("attention", "what to time; einsum: the official formula with N x N scores, einsum-3d: with N x N x D numbers",
       kind);
     v("against", "time this one too, in turns, and print the others' times divided by its time", against);
     v("pass", "both: forward and backward, each and together", pass);
@@ -88,9 +78,8 @@ nlohmann::ordered_json to_json(const AttentionResult&);
 COCA_ENUM_NAMES(coca::bench::AttentionForm, "kind", {coca::bench::AttentionForm::kRope, "rope"},
                 {coca::bench::AttentionForm::kCocaSlack, "coca-slack"},
                 {coca::bench::AttentionForm::kCocaStrict, "coca-strict"},
-                {coca::bench::AttentionForm::kCocaTied, "coca-tied"},
-                {coca::bench::AttentionForm::kAlibi, "alibi"}, {coca::bench::AttentionForm::kNone, "none"},
-                {coca::bench::AttentionForm::kEinsum, "einsum"},
+                {coca::bench::AttentionForm::kCocaTied, "coca-tied"}, {coca::bench::AttentionForm::kAlibi, "alibi"},
+                {coca::bench::AttentionForm::kNone, "none"}, {coca::bench::AttentionForm::kEinsum, "einsum"},
                 {coca::bench::AttentionForm::kEinsum3d, "einsum-3d"})
 COCA_ENUM_NAMES(coca::bench::Pass, "pass", {coca::bench::Pass::kForward, "forward"},
                 {coca::bench::Pass::kBackward, "backward"}, {coca::bench::Pass::kBoth, "both"})

@@ -23,8 +23,7 @@ using model::AttentionKind;
 constexpr int64_t kCheckLength = 21;
 
 struct DecodeCase {
-  DecodeCase(Context& context, const model::ModelSpec& s, const model::Weights& weights,
-             const DecodeOptions& o)
+  DecodeCase(Context& context, const model::ModelSpec& s, const model::Weights& weights, const DecodeOptions& o)
       : cx(context),
         spec(s),
         decoder(spec, weights, o.batch, infer::DynamicBase::kStep, 0, o.cache),
@@ -70,7 +69,8 @@ void check_options(const DecodeOptions& o) {
   check_count("tokens", o.tokens);
   const int64_t most = *std::max_element(o.lengths.begin(), o.lengths.end());
   // Ids of all tokens, and more than a byte of cache for each and each layer.
-  check_memory("the cache", {{"batch", o.batch}, {"lengths and tokens", most + o.tokens}, {"bytes", 64}}, "lower one of these");
+  check_memory("the cache", {{"batch", o.batch}, {"lengths and tokens", most + o.tokens}, {"bytes", 64}},
+               "lower one of these");
 }
 
 void check_answer(Context& cx, const DecodeOptions& o, AttentionKind kind) {
@@ -99,8 +99,8 @@ double bytes_per_step(const model::ModelSpec& spec, const model::ParamStore& par
   return bytes - static_cast<double>(params.weights().embed.bytes());  // one row of it is read
 }
 
-DecodeResult result_of(const DecodeOptions& o, const DecodeCase& c, const model::ParamStore& params,
-                       int64_t length, const Timing& seconds) {
+DecodeResult result_of(const DecodeOptions& o, const DecodeCase& c, const model::ParamStore& params, int64_t length,
+                       const Timing& seconds) {
   const int64_t per_token = c.spec.L * model::cache_bytes_per_token(c.spec, o.cache);
   return {.length = length,
           .kind = c.spec.attention,
@@ -110,8 +110,7 @@ DecodeResult result_of(const DecodeOptions& o, const DecodeCase& c, const model:
           .tokens_per_second = static_cast<double>(o.batch) / seconds.median,
           .prefill_tokens_per_second = c.prefill_rate,
           .cache_bytes_per_token = per_token,
-          .gbytes_per_second =
-              1e-9 * bytes_per_step(c.spec, params, o.batch * length * per_token) / seconds.median};
+          .gbytes_per_second = 1e-9 * bytes_per_step(c.spec, params, o.batch * length * per_token) / seconds.median};
 }
 
 }  // namespace
@@ -124,7 +123,8 @@ std::vector<DecodeResult> bench_decode(Context& cx, const DecodeOptions& o, Prog
   lengths.erase(std::unique(lengths.begin(), lengths.end()), lengths.end());
   const auto count = static_cast<int64_t>(kinds.size());
   const model::ModelSpec first = make_spec(o.shape, kinds.front(), lengths.back());
-  for (const int64_t length : lengths) progress.plan(count + planned_steps(count + 1, o.repeat), static_cast<double>(length));
+  for (const int64_t length : lengths)
+    progress.plan(count + planned_steps(count + 1, o.repeat), static_cast<double>(length));
   for (const AttentionKind kind : kinds) {
     progress.begin(fmt::format("checking {} against the plain loops", enum_name(kind)));
     check_answer(cx, o, kind);
@@ -165,8 +165,8 @@ std::vector<DecodeResult> bench_decode(Context& cx, const DecodeOptions& o, Prog
 
 report::Table decode_table(const DecodeOptions& o, const std::vector<DecodeResult>& results) {
   report::Table table{.title = "",
-                      .header = {"length", "kind", "parameters", "ms/token", "+-", "tokens/s",
-                                 "prefill tokens/s", "cache/token", "GB/s", "of memory rate"},
+                      .header = {"length", "kind", "parameters", "ms/token", "+-", "tokens/s", "prefill tokens/s",
+                                 "cache/token", "GB/s", "of memory rate"},
                       .rows = {},
                       .align = {report::Align::kRight, report::Align::kLeft}};
   if (o.against) table.header.push_back(fmt::format("x {}", enum_name(*o.against)));

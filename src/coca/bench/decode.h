@@ -34,8 +34,7 @@ struct DecodeOptions {
     v("batch", "sequences at a time", batch, Least{1});
     v("tokens", "tokens of one timed run; the cache is cut back after it", tokens, Least{1});
     v("prefill", "tokens per piece while the cache is filled", prefill, Least{1});
-    v("cache",
-      "type of keys and values in the cache; bf16 takes half the memory, int8 about a quarter", cache);
+    v("cache", "type of keys and values in the cache; bf16 takes half the memory, int8 about a quarter", cache);
     v("precision", "of matrices and activations; the cache has its own type", precision);
     shape.visit(v);
     repeat.visit(v);

@@ -44,8 +44,7 @@ float dot(const float* x, const float* y, int64_t n) {
   std::array<float, kLanes> lanes{};
   int64_t i = 0;
   for (; i + static_cast<int64_t>(kLanes) <= n; i += static_cast<int64_t>(kLanes))
-    for (size_t l = 0; l < kLanes; ++l)
-      lanes[l] += x[i + static_cast<int64_t>(l)] * y[i + static_cast<int64_t>(l)];
+    for (size_t l = 0; l < kLanes; ++l) lanes[l] += x[i + static_cast<int64_t>(l)] * y[i + static_cast<int64_t>(l)];
   float sum = 0;
   for (; i < n; ++i) sum += x[i] * y[i];
   for (const float lane : lanes) sum += lane;
@@ -63,25 +62,16 @@ void softmax_row(float* row, int64_t visible, int64_t N, float scale) {
   std::fill(row + visible, row + N, 0.0f);
 }
 
-MutTensorRef head_matrix(MutTensorRef x, int64_t b, int64_t h) {
-  return x.select(0, b).select(1, h);
-}  // [N, D]
-TensorRef head_matrix(TensorRef x, int64_t b, int64_t h) {
-  return x.select(0, b).select(1, h);
-}
-MutTensorRef plane(Tensor& x, int64_t b, int64_t h) {
-  return x.ref().select(0, b).select(0, h);
-}  // [N, N]
+MutTensorRef head_matrix(MutTensorRef x, int64_t b, int64_t h) { return x.select(0, b).select(1, h); }  // [N, D]
+TensorRef head_matrix(TensorRef x, int64_t b, int64_t h) { return x.select(0, b).select(1, h); }
+MutTensorRef plane(Tensor& x, int64_t b, int64_t h) { return x.ref().select(0, b).select(0, h); }  // [N, N]
 
-void fill_zero(MutTensorRef x) {
-  std::fill_n(x.as<float>(), x.numel(), 0.0f);
-}
+void fill_zero(MutTensorRef x) { std::fill_n(x.as<float>(), x.numel(), 0.0f); }
 
 }  // namespace
 
 int64_t EinsumAttention::bytes(EinsumForm form, const EinsumShape& s, Gradients gradients) {
-  const int64_t pairs = s.B * s.H * s.N * s.N,
-                numbers = form == EinsumForm::kTriples ? pairs * (s.D + 1) : pairs;
+  const int64_t pairs = s.B * s.H * s.N * s.N, numbers = form == EinsumForm::kTriples ? pairs * (s.D + 1) : pairs;
   return numbers * static_cast<int64_t>(sizeof(float)) * (gradients == Gradients::kWanted ? 2 : 1);
 }
 
@@ -159,8 +149,7 @@ void EinsumAttention::gradients_of_triples(const Backward& a) {
   parallel_for(s_.B * s_.H * N, [&](int64_t task) {
     const int64_t n = task % N, h = task / N % s_.H, b = task / N / s_.H;
     const float *ds = dscores_.ref().as<float>() + task * N, *row = triples_.ref().as<float>() + task * N * D;
-    float *drow = dtriples_.ref().as<float>() + task * N * D, *to_rot = dq_rot.ptr(b, n, h),
-          *to = dq.ptr(b, n, h);
+    float *drow = dtriples_.ref().as<float>() + task * N * D, *to_rot = dq_rot.ptr(b, n, h), *to = dq.ptr(b, n, h);
     const float* rotated = q_rot.ptr(b, n, h);
     std::fill_n(to_rot, D, 0.0f);
     std::fill_n(to, D, 0.0f);
@@ -191,8 +180,7 @@ void EinsumAttention::backward(Context& cx, const Backward& a) {
     for (int64_t h = 0; h < s_.H; ++h) {
       const TensorRef d_o = head_matrix(a.d_o, b, h), v = head_matrix(a.v, b, h / group);
       ops::linear_forward(cx, {.x = d_o, .w = v, .y = plane(dscores_, b, h)});  // dp = d_o v^T
-      ops::linear_backward(
-          cx, {.x = d_o, .w = v, .dy = plane(scores_, b, h), .dw = head_matrix(a.dv, b, h / group)});
+      ops::linear_backward(cx, {.x = d_o, .w = v, .dy = plane(scores_, b, h), .dw = head_matrix(a.dv, b, h / group)});
     }
   const float scale = 1.0f / std::sqrt(static_cast<float>(s_.D));
   parallel_blocks(s_.B * s_.H * s_.N, kRowGrain, [&](int64_t first, int64_t last) {
@@ -213,8 +201,7 @@ void EinsumAttention::backward(Context& cx, const Backward& a) {
     });
     // The gradient of t does not depend on the one of q_eff, which this form does not have.
     ops::collinear_backward(
-        cx, {},
-        {.rows = a.rows, .q = a.q, .t = a.t, .dq_eff = dq_own_, .dk_eff = dkeys_, .dq = dleft_, .dt = a.dt});
+        cx, {}, {.rows = a.rows, .q = a.q, .t = a.t, .dq_eff = dq_own_, .dk_eff = dkeys_, .dq = dleft_, .dt = a.dt});
     return;
   }
   fill_zero(dkeys_);
@@ -226,8 +213,7 @@ void EinsumAttention::backward(Context& cx, const Backward& a) {
                                 .dx = head_matrix(dleft_.ref(), b, h),
                                 .dw = head_matrix(dkeys_.ref(), b, h / group)});
   ops::collinear_backward(
-      cx, {},
-      {.rows = a.rows, .q = a.q, .t = a.t, .dq_eff = dleft_, .dk_eff = dkeys_, .dq = a.dq, .dt = a.dt});
+      cx, {}, {.rows = a.rows, .q = a.q, .t = a.t, .dq_eff = dleft_, .dk_eff = dkeys_, .dq = a.dq, .dt = a.dt});
 }
 
 }  // namespace coca::bench

@@ -9,8 +9,8 @@
 #include "coca/base/rng.h"
 #include "coca/base/version.h"
 #include "coca/ops/adamw.h"
-#include "coca/ops/table.h"
 #include "coca/ops/linear.h"
+#include "coca/ops/table.h"
 
 namespace coca::bench {
 
@@ -48,8 +48,8 @@ Machine this_machine() {
 }
 
 std::string Machine::text() const {
-  return fmt::format("coca {} ({}, {}, {}); {}, {}, {}", version, commit, build_type, compiler, cpu,
-                     cpu_target, counted(threads, "thread"));
+  return fmt::format("coca {} ({}, {}, {}); {}, {}, {}", version, commit, build_type, compiler, cpu, cpu_target,
+                     counted(threads, "thread"));
 }
 
 nlohmann::ordered_json to_json(const Machine& m) {

@@ -17,14 +17,10 @@ struct Sizes {
 
 Sizes sizes_of(Preset preset) {
   switch (preset) {
-    case Preset::k0_86m:
-      return {4, 128, 4, 272, 128, 32};
-    case Preset::k10m:
-      return {8, 320, 10, 272, 256, 16};
-    case Preset::k100m:
-      return {12, 768, 12, 8192, 512, 4};
-    case Preset::k350m:
-      return {24, 1024, 16, 100864, 512, 1};
+    case Preset::k0_86m: return {4, 128, 4, 272, 128, 32};
+    case Preset::k10m: return {8, 320, 10, 272, 256, 16};
+    case Preset::k100m: return {12, 768, 12, 8192, 512, 4};
+    case Preset::k350m: return {24, 1024, 16, 100864, 512, 1};
   }
   fail(ErrorKind::kInternal, "[bench] preset {} has no sizes", static_cast<int>(preset));
 }
@@ -33,14 +29,13 @@ Sizes sizes_of(Preset preset) {
 
 void check_heads(const HeadShape& s) {
   COCA_CHECK(s.heads >= 1, "heads is {}; expected at least 1", s.heads);
-  COCA_CHECK(s.kv_heads >= 0 && (s.kv_heads == 0 || s.heads % s.kv_heads == 0), "kv_heads is {}; expected a divisor of heads, {}, or 0 (as many)",
-             s.kv_heads, s.heads);
-  COCA_CHECK(s.head_dim >= 2 && s.head_dim % 2 == 0, "head_dim is {}; expected an even number of at least 2", s.head_dim);
+  COCA_CHECK(s.kv_heads >= 0 && (s.kv_heads == 0 || s.heads % s.kv_heads == 0),
+             "kv_heads is {}; expected a divisor of heads, {}, or 0 (as many)", s.kv_heads, s.heads);
+  COCA_CHECK(s.head_dim >= 2 && s.head_dim % 2 == 0, "head_dim is {}; expected an even number of at least 2",
+             s.head_dim);
 }
 
-Window preset_window(Preset preset) {
-  return {sizes_of(preset).length, sizes_of(preset).batch};
-}
+Window preset_window(Preset preset) { return {sizes_of(preset).length, sizes_of(preset).batch}; }
 
 model::ModelSpec make_spec(const ModelShape& shape, model::AttentionKind kind, int64_t length) {
   const Sizes s = sizes_of(shape.preset);
@@ -70,8 +65,7 @@ model::ModelSpec make_check_spec(const ModelShape& shape, model::AttentionKind k
   small.mlp_width = 0;
   small.vocab = 61;
   model::ModelSpec spec = make_spec(small, kind, length);
-  spec.init_std =
-      1 / std::sqrt(static_cast<double>(spec.C));  // activations and scores of about one: nothing hides
+  spec.init_std = 1 / std::sqrt(static_cast<double>(spec.C));  // activations and scores of about one: nothing hides
   return spec;
 }
 
@@ -81,7 +75,8 @@ model::ParamStore random_params(const model::ModelSpec& spec, model::Precision p
   return params;
 }
 
-ParamsOfKinds::ParamsOfKinds(const ModelShape& shape, std::span<const model::AttentionKind> kinds, int64_t length, model::Precision precision) {
+ParamsOfKinds::ParamsOfKinds(const ModelShape& shape, std::span<const model::AttentionKind> kinds, int64_t length,
+                             model::Precision precision) {
   for (const model::AttentionKind kind : kinds) {
     const model::ModelSpec spec = make_spec(shape, kind, length);
     if (!sets_.contains(spec.t_width)) sets_.emplace(spec.t_width, random_params(spec, precision));

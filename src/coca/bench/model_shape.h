@@ -23,8 +23,7 @@ struct ModelShape {
   template <class V>
   void visit(V&& v) {
     v.group("Model");
-    v("preset", "sizes that are not given: 4 x 128, 8 x 320, 12 x 768 or 24 x 1024 (vocabulary 100864)",
-      preset);
+    v("preset", "sizes that are not given: 4 x 128, 8 x 320, 12 x 768 or 24 x 1024 (vocabulary 100864)", preset);
     v("architecture", "block form", architecture);
     v("layers", "decoder layers; 0: the preset's, here and below", layers);
     v("width", "hidden size", width);
@@ -52,8 +51,8 @@ model::ModelSpec make_check_spec(const ModelShape&, model::AttentionKind, int64_
 
 // Parameters as initialise() draws them from seed 1.
 model::ParamStore random_params(const model::ModelSpec&, model::Precision = model::Precision::kF32);
-// Such parameters of several kinds of one shape. Kinds share them where their tensors have the same shapes: CoCA's T is narrower
-// than K, so two sets serve all.
+// Such parameters of several kinds of one shape. Kinds share them where their tensors have the same shapes: CoCA's T is
+// narrower than K, so two sets serve all.
 class ParamsOfKinds {
  public:
   ParamsOfKinds(const ModelShape&, std::span<const model::AttentionKind>, int64_t length, model::Precision);

@@ -28,7 +28,8 @@ class Unlinked : public dist::Communicator {
   int size() const override { return size_; }
   void exchange(std::span<const dist::Send> sends, std::span<const dist::Receive> receives) override {
     for (size_t i = 0; i < receives.size(); ++i)
-      std::memcpy(receives[i].bytes.data(), sends[i].bytes.data(), std::min(receives[i].bytes.size(), sends[i].bytes.size()));
+      std::memcpy(receives[i].bytes.data(), sends[i].bytes.data(),
+                  std::min(receives[i].bytes.size(), sends[i].bytes.size()));
   }
   std::unique_ptr<Communicator> duplicate() override { return std::make_unique<Unlinked>(rank_, size_); }
 
@@ -49,7 +50,12 @@ model::ModelSpec spec_of(const RingOptions& o, AttentionKind kind) {
 class RankCase {
  public:
   RankCase(Context& cx, const RingOptions& o, AttentionKind kind, int64_t N, int K)
-      : cx_(cx), spec_(spec_of(o, kind)), positions_(spec_), unlinked_(K / 2, K), ring_(spec_, unlinked_, N), alone_(K == 1) {
+      : cx_(cx),
+        spec_(spec_of(o, kind)),
+        positions_(spec_),
+        unlinked_(K / 2, K),
+        ring_(spec_, unlinked_, N),
+        alone_(K == 1) {
     const int64_t n = ring_.tokens();
     const DType type = dtype_of(o.dtype);
     const Dims queries{1, n, spec_.H, spec_.D}, keys{1, n, spec_.G, spec_.D};
@@ -138,8 +144,10 @@ void check_options(const RingOptions& o) {
   check_heads({.heads = o.heads, .kv_heads = o.kv_heads, .head_dim = o.head_dim});
   const int64_t most = *std::ranges::max_element(o.machines);
   for (const int64_t N : o.lengths) {  // q, k and v of the whole sequence
-    COCA_CHECK(N >= 2 * most, "lengths holds {}; expected at least {}, two chunks for each of {}", N, 2 * most, counted(most, "machine"));
-    check_memory("the sequence", {{"lengths", N}, {"heads", o.heads}, {"head_dim", o.head_dim}, {"bytes", 12}}, "lower one of these");
+    COCA_CHECK(N >= 2 * most, "lengths holds {}; expected at least {}, two chunks for each of {}", N, 2 * most,
+               counted(most, "machine"));
+    check_memory("the sequence", {{"lengths", N}, {"heads", o.heads}, {"head_dim", o.head_dim}, {"bytes", 12}},
+                 "lower one of these");
   }
   COCA_CHECK(o.gbit > 0, "gbit is {}; expected more than 0", o.gbit);
   COCA_CHECK(o.machine_speed > 0, "machine_speed is {}; expected more than 0", o.machine_speed);
@@ -160,7 +168,9 @@ void add_speedups(std::vector<RingResult>& results) {
 std::vector<RingResult> bench_ring(Context& cx, const RingOptions& o, ProgressCounter progress) {
   check_options(o);
   const auto kinds = static_cast<int64_t>(o.kind.size());
-  const auto work = [](int64_t N, int64_t K) { return static_cast<double>(N) * static_cast<double>(N) / static_cast<double>(K); };  // pairs of a rank
+  const auto work = [](int64_t N, int64_t K) {
+    return static_cast<double>(N) * static_cast<double>(N) / static_cast<double>(K);
+  };  // pairs of a rank
   for (const int64_t N : o.lengths)
     for (const int64_t K : o.machines) progress.plan(planned_steps(2 * kinds, o.repeat), work(N, K));
   std::vector<RingResult> results;
@@ -196,18 +206,21 @@ std::vector<RingResult> bench_ring(Context& cx, const RingOptions& o, ProgressCo
 }
 
 report::Table ring_table(const RingOptions&, const std::vector<RingResult>& results) {
-  report::Table table{.title = "",
-                      .header = {"length", "machines", "kind", "work forward", "+-", "work backward", "+-", "sent forward", "sent backward", "on the wire",
-                                 "pass, hidden", "pass, apart", "x one, hidden", "x one, apart"},
-                      .rows = {},
-                      .align = {report::Align::kRight, report::Align::kRight, report::Align::kLeft}};
+  report::Table table{
+      .title = "",
+      .header = {"length", "machines", "kind", "work forward", "+-", "work backward", "+-", "sent forward",
+                 "sent backward", "on the wire", "pass, hidden", "pass, apart", "x one, hidden", "x one, apart"},
+      .rows = {},
+      .align = {report::Align::kRight, report::Align::kRight, report::Align::kLeft}};
   const auto factor = [](const std::optional<double>& f) { return f ? fmt::format("{:.2f}", *f) : std::string("-"); };
   const auto seconds = [](double s) { return report::format_number(s) + " s"; };
   for (const RingResult& r : results)
-    table.rows.push_back({fmt::format("{}", r.length), fmt::format("{}", r.machines), std::string(enum_name(r.kind)), seconds(r.forward.work.median),
-                          fmt::format("{:.1f} %", 100 * r.forward.work.spread()), seconds(r.backward.work.median),
-                          fmt::format("{:.1f} %", 100 * r.backward.work.spread()), report::format_bytes(r.forward.bytes), report::format_bytes(r.backward.bytes),
-                          seconds(r.forward.link + r.backward.link), seconds(r.hidden()), seconds(r.apart()), factor(r.speedup), factor(r.speedup_apart)});
+    table.rows.push_back({fmt::format("{}", r.length), fmt::format("{}", r.machines), std::string(enum_name(r.kind)),
+                          seconds(r.forward.work.median), fmt::format("{:.1f} %", 100 * r.forward.work.spread()),
+                          seconds(r.backward.work.median), fmt::format("{:.1f} %", 100 * r.backward.work.spread()),
+                          report::format_bytes(r.forward.bytes), report::format_bytes(r.backward.bytes),
+                          seconds(r.forward.link + r.backward.link), seconds(r.hidden()), seconds(r.apart()),
+                          factor(r.speedup), factor(r.speedup_apart)});
   return table;
 }
 

@@ -44,9 +44,9 @@ struct RingOptions {
 
 // One pass through the attention of one layer.
 struct RingPass {
-  Timing work;          // of this rank, when messages cost nothing
-  int64_t bytes = 0;    // it sends
-  double link = 0;      // seconds to send them
+  Timing work;                   // of this rank, when messages cost nothing
+  int64_t bytes = 0;             // it sends
+  double link = 0;               // seconds to send them
   double hidden = 0, apart = 0;  // seconds of the pass: with messages during the work, or after it
 };
 

@@ -17,8 +17,8 @@ constexpr double kMostRuns = 100000;
 
 template <typename Combine>
 Timing combine(const Timing& a, const Timing& b, const Combine& of) {
-  COCA_CHECK_AS(kInternal, a.samples.size() == b.samples.size(), "[bench] {} rounds against {}",
-                a.samples.size(), b.samples.size());
+  COCA_CHECK_AS(kInternal, a.samples.size() == b.samples.size(), "[bench] {} rounds against {}", a.samples.size(),
+                b.samples.size());
   std::vector<double> samples;
   for (size_t i = 0; i < a.samples.size(); ++i) samples.push_back(of(a.samples[i], b.samples[i]));
   return summarise(std::move(samples));
@@ -81,9 +81,7 @@ void add_rates(nlohmann::ordered_json& to, double gflops, double matrix_gflops) 
   to["share_of_matrix_rate"] = gflops / matrix_gflops;
 }
 
-int64_t planned_steps(int64_t contestants, const RepeatOptions& o) {
-  return contestants * (o.warmup + o.repeats);
-}
+int64_t planned_steps(int64_t contestants, const RepeatOptions& o) { return contestants * (o.warmup + o.repeats); }
 
 std::vector<Timing> measure_interleaved(std::span<const Contestant> contestants, const RepeatOptions& o,
                                         ProgressCounter& progress) {
@@ -97,8 +95,7 @@ std::vector<Timing> measure_interleaved(std::span<const Contestant> contestants,
       if (round >= 0)
         samples[i].push_back(seconds);
       else if (seconds < o.sample_seconds)
-        runs[i] =
-            static_cast<int64_t>(std::ceil(std::min(kMostRuns, o.sample_seconds / std::max(seconds, 1e-9))));
+        runs[i] = static_cast<int64_t>(std::ceil(std::min(kMostRuns, o.sample_seconds / std::max(seconds, 1e-9))));
       progress.step(contestants[i].name);
     }
   std::vector<Timing> timings;

@@ -74,7 +74,12 @@ struct ProgressCounter {
 
  private:
   void tell(std::string_view what, bool begins) const {
-    if (sink) sink({.done = done, .total = total, .share = work_total > 0 ? work_done / work_total : 0, .what = what, .begins = begins});
+    if (sink)
+      sink({.done = done,
+            .total = total,
+            .share = work_total > 0 ? work_done / work_total : 0,
+            .what = what,
+            .begins = begins});
   }
 };
 

@@ -61,8 +61,7 @@ struct Batch {
 };
 
 struct TrainCase {
-  TrainCase(Context& context, const model::ModelSpec& spec, const Window& window,
-            const model::TrainingOptions& options)
+  TrainCase(Context& context, const model::ModelSpec& spec, const Window& window, const model::TrainingOptions& options)
       : cx(context), batch(spec, window.batch, window.length, options), optimizer(spec, {}) {}
 
   void step() {
@@ -88,12 +87,10 @@ Window window_of(const TrainOptions& o) {
 
 void check_answer(Context& cx, const TrainOptions& o, AttentionKind kind) {
   const model::ModelSpec spec = make_check_spec(o.shape, kind, kCheckLength);
-  Batch actual(spec, kCheckBatch, kCheckLength, training_options(o)),
-      expected(spec, kCheckBatch, kCheckLength, {});
+  Batch actual(spec, kCheckBatch, kCheckLength, training_options(o)), expected(spec, kCheckBatch, kCheckLength, {});
   Context plain = reference_context();
   const TensorRef nll = actual.forward_backward(cx, 1), nll_expected = expected.forward_backward(plain, 1);
-  check_close(nll, nll_expected, o.precision, model_roundings(o.precision),
-              fmt::format("nll of {}", enum_name(kind)));
+  check_close(nll, nll_expected, o.precision, model_roundings(o.precision), fmt::format("nll of {}", enum_name(kind)));
   check_close(actual.grads.flat(), expected.grads.flat(), o.precision, model_roundings(o.precision),
               fmt::format("the gradients of {}", enum_name(kind)));
 }
@@ -106,7 +103,10 @@ std::vector<TrainResult> bench_train(Context& cx, const TrainOptions& o, Progres
   const Window window = window_of(o);
   for (const AttentionKind kind : kinds) {  // what is wrong shows before anything is said
     const model::ModelSpec spec = make_spec(o.shape, kind, window.length);
-    check_memory("a step", {{"batch", window.batch}, {"length", window.length}, {"width", spec.C}, {"layers", spec.L}, {"bytes", 4}}, "lower one of these");
+    check_memory(
+        "a step",
+        {{"batch", window.batch}, {"length", window.length}, {"width", spec.C}, {"layers", spec.L}, {"bytes", 4}},
+        "lower one of these");
   }
   progress.plan(planned_steps(static_cast<int64_t>(kinds.size()) + 1, o.repeat), 1);
   for (const AttentionKind kind : kinds) {
@@ -119,8 +119,8 @@ std::vector<TrainResult> bench_train(Context& cx, const TrainOptions& o, Progres
   for (const AttentionKind kind : kinds) {
     progress.begin(fmt::format("making a {} model of {}", enum_name(kind),
                                counted(model::parameter_count(make_spec(o.shape, kind, window.length)), "parameter")));
-    TrainCase& c = *cases.emplace_back(std::make_unique<TrainCase>(
-        cx, make_spec(o.shape, kind, window.length), window, training_options(o)));
+    TrainCase& c = *cases.emplace_back(
+        std::make_unique<TrainCase>(cx, make_spec(o.shape, kind, window.length), window, training_options(o)));
     contestants.push_back({std::string(enum_name(kind)), [&c] { c.step(); }});
   }
   MatrixProduct product(cx, dtype_of(o.precision));
@@ -132,17 +132,17 @@ std::vector<TrainResult> bench_train(Context& cx, const TrainOptions& o, Progres
     const Batch& b = cases[i]->batch;
     const auto tokens = static_cast<double>(b.B * b.N);
     const double flop = 3 * tokens * model::forward_flops_per_token(b.spec, b.N);
-    TrainResult r{.kind = kinds[i],
-                  .length = b.N,
-                  .batch = b.B,
-                  .parameters = model::parameter_count(b.spec),
-                  .seconds = timings[i],
-                  .tokens_per_second = tokens / timings[i].median,
-                  .gflops = 1e-9 * flop / timings[i].median,
-                  .matrix_gflops = MatrixProduct::gflops(timings.back()),
-                  .state_bytes = static_cast<int64_t>(4 * b.params.flat().bytes() +
-                                                      (b.copy ? b.copy->flat().bytes() : 0)),
-                  .activation_bytes = static_cast<int64_t>(b.decoder.activation_bytes())};
+    TrainResult r{
+        .kind = kinds[i],
+        .length = b.N,
+        .batch = b.B,
+        .parameters = model::parameter_count(b.spec),
+        .seconds = timings[i],
+        .tokens_per_second = tokens / timings[i].median,
+        .gflops = 1e-9 * flop / timings[i].median,
+        .matrix_gflops = MatrixProduct::gflops(timings.back()),
+        .state_bytes = static_cast<int64_t>(4 * b.params.flat().bytes() + (b.copy ? b.copy->flat().bytes() : 0)),
+        .activation_bytes = static_cast<int64_t>(b.decoder.activation_bytes())};
     if (o.against) r.ratio = ratio_of(timings[i], timings[0]);
     results.push_back(std::move(r));
   }
@@ -151,8 +151,8 @@ std::vector<TrainResult> bench_train(Context& cx, const TrainOptions& o, Progres
 
 report::Table train_table(const TrainOptions& o, const std::vector<TrainResult>& results) {
   report::Table table{.title = "",
-                      .header = {"kind", "parameters", "length", "batch", "ms/step", "+-", "tokens/s",
-                                 "GFLOP/s", "of matrix rate", "state", "activations"},
+                      .header = {"kind", "parameters", "length", "batch", "ms/step", "+-", "tokens/s", "GFLOP/s",
+                                 "of matrix rate", "state", "activations"},
                       .rows = {},
                       .align = {}};
   if (o.against) table.header.push_back(fmt::format("x {}", enum_name(*o.against)));

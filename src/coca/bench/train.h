@@ -35,13 +35,11 @@ struct TrainOptions {
     v.group("Step");
     v("length", "tokens per window; 0: the preset's", length);
     v("batch", "windows per step; 0: the preset's", batch);
-    v("precision", "type of matrices and activations; bf16 keeps fp32 master weights and optimizer state",
-      precision);
+    v("precision", "type of matrices and activations; bf16 keeps fp32 master weights and optimizer state", precision);
     v("recompute", "activations to recompute instead of keeping: less memory, the same results", recompute);
     repeat.visit(v);
     v.group("Output");
-    v("export",
-      "write each model, and its logits and gradients on a few tokens, below this folder (bench/peers)",
+    v("export", "write each model, and its logits and gradients on a few tokens, below this folder (bench/peers)",
       export_to);
   }
 };

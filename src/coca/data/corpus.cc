@@ -36,8 +36,8 @@ class CorpusReader {
       else
         read_text(file);
     }
-    COCA_CHECK_AS(kBadFile, report_.documents > 0,
-                  "corpus: no document in {} ({}), first input \"{}\"", counted(report_.files, "file"),
+    COCA_CHECK_AS(kBadFile, report_.documents > 0, "corpus: no document in {} ({}), first input \"{}\"",
+                  counted(report_.files, "file"),
                   report_.empty_documents == 0 ? "none held text" : counted(report_.empty_documents, "empty document"),
                   options_.inputs.front());
     return std::move(report_);
@@ -57,8 +57,7 @@ class CorpusReader {
   bool mend(std::string& text, const std::string& name) {
     const size_t at = text::find_invalid(text);
     if (at == text.size()) return false;
-    COCA_CHECK_AS(kBadFile, options_.invalid_utf8 != InvalidUtf8::kError, "{}: invalid UTF-8 at byte {}",
-                  name, at);
+    COCA_CHECK_AS(kBadFile, options_.invalid_utf8 != InvalidUtf8::kError, "{}: invalid UTF-8 at byte {}", name, at);
     if (options_.invalid_utf8 == InvalidUtf8::kReplace) text = text::replace_invalid(text);
     return true;
   }
@@ -71,8 +70,7 @@ class CorpusReader {
     }
     if (was_invalid) {
       ++report_.invalid_utf8_documents;
-      warn(name + ": invalid UTF-8 " +
-           (options_.invalid_utf8 == InvalidUtf8::kKeep ? "kept" : "replaced by U+FFFD"));
+      warn(name + ": invalid UTF-8 " + (options_.invalid_utf8 == InvalidUtf8::kKeep ? "kept" : "replaced by U+FFFD"));
     }
     ++report_.documents;
     report_.bytes += static_cast<int64_t>(text.size());
@@ -116,8 +114,8 @@ class CorpusReader {
     std::string mended;
     const bool invalid = !text::is_valid_utf8(line);
     if (invalid) {
-      COCA_CHECK_AS(kBadFile, options_.invalid_utf8 != InvalidUtf8::kError, "{}: invalid UTF-8 at byte {}",
-                    name, text::find_invalid(line));
+      COCA_CHECK_AS(kBadFile, options_.invalid_utf8 != InvalidUtf8::kError, "{}: invalid UTF-8 at byte {}", name,
+                    text::find_invalid(line));
       mended = text::replace_invalid(line);
       line = mended;
     }
@@ -126,11 +124,10 @@ class CorpusReader {
   }
 
   std::string& text_field(nlohmann::json& object, const std::string& name) const {
-    COCA_CHECK_AS(kBadFile, object.is_object(),
-                  "{}: found {}; expected an object with the text of a document", name, object.type_name());
-    for (const std::string& field : options_.json_field.empty()
-                                        ? std::vector<std::string>{"content", "text"}
-                                        : std::vector<std::string>{options_.json_field}) {
+    COCA_CHECK_AS(kBadFile, object.is_object(), "{}: found {}; expected an object with the text of a document", name,
+                  object.type_name());
+    for (const std::string& field : options_.json_field.empty() ? std::vector<std::string>{"content", "text"}
+                                                                : std::vector<std::string>{options_.json_field}) {
       const auto it = object.find(field);
       if (it == object.end()) continue;
       COCA_CHECK_AS(kBadFile, it->is_string(), "{}: field \"{}\" is {}; expected a string", name, field,
@@ -153,8 +150,7 @@ class CorpusReader {
 }  // namespace
 
 CorpusReport read_corpus(const CorpusOptions& options, const std::function<void(Document&&)>& take) {
-  COCA_CHECK(options.max_documents >= 0, "corpus: max_documents is {}; expected 0 or more",
-             options.max_documents);
+  COCA_CHECK(options.max_documents >= 0, "corpus: max_documents is {}; expected 0 or more", options.max_documents);
   return CorpusReader(options, take).read();
 }
 

@@ -25,8 +25,8 @@ enum class InvalidUtf8 {
 struct CorpusOptions {
   std::vector<std::string> inputs;  // files, globs, folders (their .txt and .jsonl files, recursively)
   InvalidUtf8 invalid_utf8 = InvalidUtf8::kReplace;
-  std::string json_field;     // empty: "content", then "text"
-  int64_t max_documents = 0;  // 0: all
+  std::string json_field;        // empty: "content", then "text"
+  int64_t max_documents = 0;     // 0: all
   std::function<bool()> enough;  // called before each document: true ends the reading; may be empty
 };
 

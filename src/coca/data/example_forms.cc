@@ -33,21 +33,29 @@ struct RoleName {
   Role role;
   const char* written;  // for templates, where it is not the role's own
 };
-constexpr RoleName kRoles[] = {{"system", Role::kSystem, ""},      {"developer", Role::kSystem, "developer"},
-                               {"user", Role::kUser, ""},          {"human", Role::kUser, ""},
-                               {"assistant", Role::kAssistant, ""}, {"bot", Role::kAssistant, ""},
-                               {"gpt", Role::kAssistant, ""},      {"chatgpt", Role::kAssistant, ""},
-                               {"model", Role::kAssistant, ""},    {"function_call", Role::kAssistant, ""},
-                               {"tool", Role::kTool, ""},          {"function", Role::kTool, ""},
-                               {"ipython", Role::kTool, ""},       {"observation", Role::kTool, ""},
+constexpr RoleName kRoles[] = {{"system", Role::kSystem, ""},
+                               {"developer", Role::kSystem, "developer"},
+                               {"user", Role::kUser, ""},
+                               {"human", Role::kUser, ""},
+                               {"assistant", Role::kAssistant, ""},
+                               {"bot", Role::kAssistant, ""},
+                               {"gpt", Role::kAssistant, ""},
+                               {"chatgpt", Role::kAssistant, ""},
+                               {"model", Role::kAssistant, ""},
+                               {"function_call", Role::kAssistant, ""},
+                               {"tool", Role::kTool, ""},
+                               {"function", Role::kTool, ""},
+                               {"ipython", Role::kTool, ""},
+                               {"observation", Role::kTool, ""},
                                {"function_response", Role::kTool, ""}};
 
 void set_role(Message& message, const std::string& name, const std::string& where) {
   const auto found = std::ranges::find(kRoles, name, &RoleName::name);
-  COCA_CHECK_AS(kBadFile, found != std::end(kRoles),
-                "{}: role \"{}\" is unknown; expected system (developer), user (human), assistant (bot, gpt, model) or tool "
-                "(function, observation)",
-                where, name);
+  COCA_CHECK_AS(
+      kBadFile, found != std::end(kRoles),
+      "{}: role \"{}\" is unknown; expected system (developer), user (human), assistant (bot, gpt, model) or tool "
+      "(function, observation)",
+      where, name);
   message.role = found->role;
   message.role_name = found->written;
 }
@@ -68,7 +76,8 @@ void set_content(Message& message, ordered_json& object, const char* field, cons
     ordered_json& part = (*it)[i];
     const std::string place = fmt::format("{}: {}[{}]", where, field, i);
     const bool text = part.is_object() && part.value("type", ordered_json("text")) == "text";
-    COCA_CHECK_AS(kBadFile, text || part.is_string(), "{} is no text part: {}; images and other media are not supported", place,
+    COCA_CHECK_AS(kBadFile, text || part.is_string(),
+                  "{} is no text part: {}; images and other media are not supported", place,
                   part.is_object() && part.contains("type") ? part["type"].dump() : part.type_name());
     message.content += (i > 0 ? "\n" : "") + (text ? take_text(part, "text", place) : part.get<std::string>());
   }
@@ -81,7 +90,8 @@ Counts weight_of(const ordered_json& object, const std::string& where) {
     const auto it = object.find(field);
     if (it == object.end() || it->is_null()) continue;
     const bool number = it->is_number() && (*it == 0 || *it == 1);
-    COCA_CHECK_AS(kBadFile, number || it->is_boolean(), "{}: field \"{}\" is {}; expected 0 or 1", where, field, it->dump());
+    COCA_CHECK_AS(kBadFile, number || it->is_boolean(), "{}: field \"{}\" is {}; expected 0 or 1", where, field,
+                  it->dump());
     if (*it == 0 || *it == false) counts = Counts::kNo;
   }
   return counts;
@@ -118,15 +128,19 @@ Example conversation(ordered_json& object, const std::string& name, ExampleForm 
 // The prompts of Stanford Alpaca, byte by byte.
 Example alpaca(ordered_json& object, const std::string& name) {
   const std::string instruction = take_text(object, "instruction", name);
-  const std::string input = take_optional(object, object.contains("context") && !object.contains("input") ? "context" : "input", name);
+  const std::string input =
+      take_optional(object, object.contains("context") && !object.contains("input") ? "context" : "input", name);
   const char* const answer = first_of(object, {"output", "response"});
   const std::string output = take_text(object, answer ? answer : "output", name);
-  const std::string prompt =
-      input.empty() ? "Below is an instruction that describes a task. Write a response that appropriately completes the request.\n\n"
-                      "### Instruction:\n" + instruction + "\n\n### Response:"
-                    : "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
-                      "response that appropriately completes the request.\n\n### Instruction:\n" + instruction + "\n\n### Input:\n" +
-                          input + "\n\n### Response:";
+  const std::string prompt = input.empty()
+                                 ? "Below is an instruction that describes a task. Write a response that appropriately "
+                                   "completes the request.\n\n"
+                                   "### Instruction:\n" +
+                                       instruction + "\n\n### Response:"
+                                 : "Below is an instruction that describes a task, paired with an input that provides "
+                                   "further context. Write a "
+                                   "response that appropriately completes the request.\n\n### Instruction:\n" +
+                                       instruction + "\n\n### Input:\n" + input + "\n\n### Response:";
   return {.name = name,
           .form = ExampleForm::kAlpaca,
           .text = "",
@@ -146,7 +160,8 @@ Example prompt_and_answer(ordered_json& object, const std::string& name) {
       return example;
     }
     example.joined = true;
-    if (object.contains("system")) example.messages.push_back({.role = Role::kSystem, .content = take_text(object, "system", name)});
+    if (object.contains("system"))
+      example.messages.push_back({.role = Role::kSystem, .content = take_text(object, "system", name)});
     example.messages.push_back({.role = Role::kUser, .content = take_text(object, "prompt", name)});
     example.messages.push_back({.role = Role::kAssistant, .content = take_text(object, answer, name)});
     return example;
@@ -170,7 +185,8 @@ std::optional<ExampleForm> form_of(const ordered_json& object) {
   if (first_of(object, {"messages", "chat_rounds"})) return ExampleForm::kMessages;
   if (first_of(object, {"conversations", "conversation"})) return ExampleForm::kShareGpt;
   if (object.contains("instruction") && first_of(object, {"output", "response"})) return ExampleForm::kAlpaca;
-  if (object.contains("prompt") || object.contains("answer") || object.contains("completion") || object.contains("chosen"))
+  if (object.contains("prompt") || object.contains("answer") || object.contains("completion") ||
+      object.contains("chosen"))
     return ExampleForm::kPrompt;
   if (first_of(object, {"content", "text"})) return ExampleForm::kText;
   return std::nullopt;
@@ -181,7 +197,8 @@ std::optional<ExampleForm> form_of(const ordered_json& object) {
   for (const auto& item : object.items())
     if (found.size() < 200) found += (found.empty() ? "" : ", ") + item.key();
   fail(ErrorKind::kBadFile,
-       "{}: no \"messages\", \"conversations\", \"instruction\" and \"output\", \"prompt\" and \"answer\" (or \"completion\"), "
+       "{}: no \"messages\", \"conversations\", \"instruction\" and \"output\", \"prompt\" and \"answer\" (or "
+       "\"completion\"), "
        "\"text\" or \"content\"; found {}",
        name, found.empty() ? "no fields" : found);
 }
@@ -189,12 +206,14 @@ std::optional<ExampleForm> form_of(const ordered_json& object) {
 }  // namespace
 
 std::vector<Message> read_messages(ordered_json& list, const char* field, const std::string& name) {
-  COCA_CHECK_AS(kBadFile, list.is_array(), "{}: field \"{}\" is {}; expected a list of messages", name, field, list.type_name());
+  COCA_CHECK_AS(kBadFile, list.is_array(), "{}: field \"{}\" is {}; expected a list of messages", name, field,
+                list.type_name());
   std::vector<Message> messages;
   for (size_t i = 0; i < list.size(); ++i) {
     const std::string where = fmt::format("{}: {}[{}]", name, field, i);
     ordered_json& object = list[i];
-    COCA_CHECK_AS(kBadFile, object.is_object(), "{} is {}; expected an object with role and content", where, object.type_name());
+    COCA_CHECK_AS(kBadFile, object.is_object(), "{} is {}; expected an object with role and content", where,
+                  object.type_name());
     const bool share = object.contains("from") && !object.contains("role");
     Message message;
     set_role(message, take_text(object, share ? "from" : "role", where), where);
@@ -222,11 +241,17 @@ Example read_example(ordered_json& object, const std::string& name, ExampleForm 
     return found;
   };
   switch (form) {
-    case ExampleForm::kMessages: return conversation(object, name, form, need({"messages", "chat_rounds", "conversations", "conversation"}));
-    case ExampleForm::kShareGpt: return conversation(object, name, form, need({"conversations", "conversation", "messages"}));
+    case ExampleForm::kMessages:
+      return conversation(object, name, form, need({"messages", "chat_rounds", "conversations", "conversation"}));
+    case ExampleForm::kShareGpt:
+      return conversation(object, name, form, need({"conversations", "conversation", "messages"}));
     case ExampleForm::kAlpaca: return alpaca(object, name);
     case ExampleForm::kPrompt: return prompt_and_answer(object, name);
-    default: return {.name = name, .form = ExampleForm::kText, .text = take_text(object, need({"content", "text"}), name), .messages = {}};
+    default:
+      return {.name = name,
+              .form = ExampleForm::kText,
+              .text = take_text(object, need({"content", "text"}), name),
+              .messages = {}};
   }
 }
 

@@ -21,7 +21,8 @@ namespace {
 constexpr std::string_view kMagic("MMIDIDX\0\0", 9), kOldMagic("TNTIDX\0\0", 8);
 constexpr size_t kVersionAt = 9, kTypeAt = 17, kSequencesAt = 18, kDocumentsAt = 26, kHeaderBytes = 34;
 
-// Bytes of a token, 0 for types that hold no ids. Which of 6 and 7 is the float and which the double differs between programs.
+// Bytes of a token, 0 for types that hold no ids. Which of 6 and 7 is the float and which the double differs between
+// programs.
 int64_t bytes_of_type(uint8_t type) {
   constexpr int64_t kBytes[] = {0, 1, 1, 2, 4, 8, 0, 0, 2};
   return type < std::size(kBytes) ? kBytes[type] : 0;
@@ -32,7 +33,9 @@ fs::path with_ending(const fs::path& prefix, const char* ending) {
   return (given == ".idx" || given == ".bin" ? fs::path(prefix).replace_extension() : prefix).string() + ending;
 }
 
-std::string_view text_of(std::span<const std::byte> bytes) { return {reinterpret_cast<const char*>(bytes.data()), bytes.size()}; }
+std::string_view text_of(std::span<const std::byte> bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};
+}
 
 }  // namespace
 
@@ -50,7 +53,8 @@ void IndexedDataset::parse() {
   const std::span<const std::byte> bytes = index_.bytes();
   COCA_CHECK_AS(kBadFile, !text_of(bytes).starts_with(kOldMagic),
                 "{}: an index of the old form \"TNTIDX\", which is not read; expected \"MMIDIDX\"", name_);
-  COCA_CHECK_AS(kBadFile, text_of(bytes).starts_with(kMagic), "{}: not an index of a dataset: does not begin with \"MMIDIDX\"", name_);
+  COCA_CHECK_AS(kBadFile, text_of(bytes).starts_with(kMagic),
+                "{}: not an index of a dataset: does not begin with \"MMIDIDX\"", name_);
   COCA_CHECK_AS(kBadFile, bytes.size() >= kHeaderBytes, "{}: truncated index of {}; its header has {}", name_,
                 counted(bytes.size(), "byte"), kHeaderBytes);
   const std::byte* p = bytes.data();
@@ -76,7 +80,8 @@ void IndexedDataset::check_sequences() {
   for (int64_t i = 0; i < sequences_; ++i) {
     const int64_t size = size_of(i), pointer = pointer_of(i);
     COCA_CHECK_AS(kBadFile, size >= 0, "{}: sequence {} has {}; expected 0 or more", name_, i, counted(size, "token"));
-    COCA_CHECK_AS(kBadFile, pointer == expected, "{}: sequence {} begins at byte {} of the data; expected {}", name_, i, pointer, expected);
+    COCA_CHECK_AS(kBadFile, pointer == expected, "{}: sequence {} begins at byte {} of the data; expected {}", name_, i,
+                  pointer, expected);
     COCA_CHECK_AS(kBadFile, size <= (data_bytes - expected) / token_bytes_,
                   "{}: sequence {} of {} ends beyond the {} of {}", name_, i, counted(size, "token"),
                   counted(data_bytes, "byte"), data_name_);
@@ -91,10 +96,12 @@ void IndexedDataset::check_documents() const {
   for (int64_t i = 0; i <= documents_; ++i) {
     const int64_t border = first_sequence(i), least = i == 0 ? 0 : first_sequence(i - 1);
     COCA_CHECK_AS(kBadFile, border >= least && border <= sequences_ && (i > 0 || border == 0),
-                  "{}: document {} begins with sequence {}; expected {} to {}", name_, i, border, least, i == 0 ? 0 : sequences_);
+                  "{}: document {} begins with sequence {}; expected {} to {}", name_, i, border, least,
+                  i == 0 ? 0 : sequences_);
   }
-  COCA_CHECK_AS(kBadFile, first_sequence(documents_) == sequences_, "{}: the last document ends before sequence {}; expected {}, all of them",
-                name_, first_sequence(documents_), sequences_);
+  COCA_CHECK_AS(kBadFile, first_sequence(documents_) == sequences_,
+                "{}: the last document ends before sequence {}; expected {}, all of them", name_,
+                first_sequence(documents_), sequences_);
 }
 
 int64_t IndexedDataset::size_of(int64_t sequence) const {
@@ -123,9 +130,10 @@ template <typename Stored>
 void IndexedDataset::read_as(int64_t start, std::span<int32_t> out, int64_t vocab_size) const {
   const std::byte* from = data_.bytes().data() + static_cast<size_t>(start) * sizeof(Stored);
   for (size_t i = 0; i < out.size(); ++i, from += sizeof(Stored)) {
-    const auto id = static_cast<int64_t>(get<Stored>(from));  // NOLINT(bugprone-signed-char-misuse): int8 ids are signed
-    COCA_CHECK_AS(kBadFile, id >= 0 && id < vocab_size, "{}: token {} is {}; expected 0 to {}", data_name_, start + static_cast<int64_t>(i), id,
-                  vocab_size - 1);
+    const auto id =
+        static_cast<int64_t>(get<Stored>(from));  // NOLINT(bugprone-signed-char-misuse): int8 ids are signed
+    COCA_CHECK_AS(kBadFile, id >= 0 && id < vocab_size, "{}: token {} is {}; expected 0 to {}", data_name_,
+                  start + static_cast<int64_t>(i), id, vocab_size - 1);
     out[i] = static_cast<int32_t>(id);
   }
 }
@@ -146,7 +154,8 @@ void IndexedDataset::read(int64_t start, std::span<int32_t> out, int64_t vocab_s
   }
 }
 
-ImportReport import_indexed(const IndexedDataset& from, const text::Tokenizer& tokenizer, const ImportOptions& options) {
+ImportReport import_indexed(const IndexedDataset& from, const text::Tokenizer& tokenizer,
+                            const ImportOptions& options) {
   constexpr int64_t kBlock = 1 << 20;
   COCA_CHECK_AS(kBadFile, from.documents() > 0, "{}: no documents", from.name());
   const std::optional<int32_t> eos = tokenizer.eos_id();
@@ -156,7 +165,8 @@ ImportReport import_indexed(const IndexedDataset& from, const text::Tokenizer& t
   for (int64_t i = 0; i < from.documents(); ++i) {
     const auto [begin, end] = from.document(i);
     for (int64_t at = begin; at < end; at += kBlock) {
-      COCA_CHECK_AS(kInterrupted, !stop_requested(), "{}: stopped before document {}; nothing was written", from.name(), i);
+      COCA_CHECK_AS(kInterrupted, !stop_requested(), "{}: stopped before document {}; nothing was written", from.name(),
+                    i);
       ids.resize(static_cast<size_t>(std::min(kBlock, end - at)));
       from.read(at, ids, tokenizer.vocab_size());
       writer.append(ids);

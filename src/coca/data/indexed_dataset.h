@@ -17,7 +17,8 @@ namespace coca::data {
 
 class IndexedDataset {
  public:
-  // "PREFIX", "PREFIX.idx" or "PREFIX.bin". Checks all of the index and the size of the data; ids are checked by read().
+  // "PREFIX", "PREFIX.idx" or "PREFIX.bin". Checks all of the index and the size of the data; ids are checked by
+  // read().
   explicit IndexedDataset(const std::filesystem::path& prefix);
 
   int64_t tokens() const { return tokens_; }

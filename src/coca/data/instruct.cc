@@ -123,7 +123,8 @@ std::vector<std::filesystem::path> example_files(const std::vector<std::string>&
   for (const std::string& input : inputs) {
     bool has_lines = !std::filesystem::is_directory(input);
     if (!has_lines)
-      for (const auto& entry : std::filesystem::recursive_directory_iterator(input)) has_lines |= entry.path().extension() == ".jsonl";
+      for (const auto& entry : std::filesystem::recursive_directory_iterator(input))
+        has_lines |= entry.path().extension() == ".jsonl";
     (has_lines ? lines : json).push_back(input);
   }
   std::vector<std::filesystem::path> files;
@@ -158,7 +159,8 @@ std::vector<Segment> plain_chat(const std::vector<Message>& messages, const nloh
   for (const Message& message : messages) {
     const auto calls = message.fields.find("tool_calls");
     std::string text = message.content;
-    if (calls != message.fields.end()) text += (text.empty() ? "" : "\n") + calls->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+    if (calls != message.fields.end())
+      text += (text.empty() ? "" : "\n") + calls->dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
     if (message.role != Role::kAssistant) {
       before += fmt::format("{}: {}\n", kRoleNames[static_cast<size_t>(message.role)], text);
       continue;
@@ -175,7 +177,8 @@ std::vector<text::ChatMessage> chat_messages(const std::vector<Message>& message
   std::vector<text::ChatMessage> all;
   all.reserve(messages.size());
   for (const Message& m : messages)
-    all.push_back({m.role_name == "developer" && developers ? m.role_name : kRoleNames[static_cast<size_t>(m.role)], m.content, m.fields});
+    all.push_back({m.role_name == "developer" && developers ? m.role_name : kRoleNames[static_cast<size_t>(m.role)],
+                   m.content, m.fields});
   return all;
 }
 

@@ -26,7 +26,8 @@ struct Segment {
   text::SpecialTokens special = text::SpecialTokens::kAsText;
 };
 // `variables` are the example's own for the template ("tools").
-using ChatTemplate = std::function<std::vector<Segment>(const std::vector<Message>&, const nlohmann::ordered_json& variables)>;
+using ChatTemplate =
+    std::function<std::vector<Segment>(const std::vector<Message>&, const nlohmann::ordered_json& variables)>;
 
 // "system: ...\n", "user: ...\n", "assistant: ..." and eos; the answers, their leading space included, and eos count.
 // Other roles are written by their names, calls of tools as JSON.
@@ -53,7 +54,8 @@ struct ReadReport {
   std::map<ExampleForm, int64_t> forms;                // examples of each
 };
 struct ReadOptions {
-  std::vector<std::string> inputs;  // files, globs, folders (their .jsonl files, or their .json files where there are none)
+  std::vector<std::string>
+      inputs;  // files, globs, folders (their .jsonl files, or their .json files where there are none)
   ExampleForm form = ExampleForm::kAuto;
 };
 // Passes on every example, in the order of the sorted files: one per line, or the items of a JSON array. Errors name
@@ -70,7 +72,7 @@ struct LoadOptions {
   ChatTemplate chat = plain_chat;
   std::optional<int32_t> bos;
   std::function<void(int64_t done, int64_t total)> progress;  // bytes of input; may be empty
-  std::string* list = nullptr;  // of the examples, for find_overlap (overlap.h); added to
+  std::string* list = nullptr;                                // of the examples, for find_overlap (overlap.h); added to
 };
 // All examples, tokenized, in memory: 4 1/8 bytes per token. Error kInterrupted on a request to stop.
 TokenDocuments load_examples(const text::Tokenizer&, const LoadOptions&, LoadReport* = nullptr);

@@ -10,11 +10,14 @@ namespace coca::data {
 
 MaskedTokens masked_tokens(const text::Tokenizer& tokenizer) {
   for (const char* name : {"[MASK]", "<mask>"})
-    if (const std::optional<int32_t> id = tokenizer.token_id(name)) return {.mask_id = *id, .vocabulary = tokenizer.vocab_size()};
+    if (const std::optional<int32_t> id = tokenizer.token_id(name))
+      return {.mask_id = *id, .vocabulary = tokenizer.vocab_size()};
   return {.mask_id = tokenizer.vocab_size(), .vocabulary = tokenizer.vocab_size()};
 }
 
-int64_t chosen_tokens(int64_t n) { return std::clamp<int64_t>(std::llround(0.15 * static_cast<double>(n)), 1, std::max<int64_t>(1, n)); }
+int64_t chosen_tokens(int64_t n) {
+  return std::clamp<int64_t>(std::llround(0.15 * static_cast<double>(n)), 1, std::max<int64_t>(1, n));
+}
 
 // A token is chosen with the probability that is left for it (Knuth, algorithm S).
 void mask_window(const MaskedTokens& tokens, Rng& rng, std::span<int32_t> ids, std::span<int32_t> targets) {

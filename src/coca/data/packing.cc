@@ -59,16 +59,12 @@ void PackedWindows::cut(int64_t document) {
   int64_t inputs = documents_->length(document) - 1;
   if (inputs > N) {
     switch (options_.long_documents) {
-      case LongDocuments::kSplit:
-        ++report_.split;
-        break;
+      case LongDocuments::kSplit: ++report_.split; break;
       case LongDocuments::kTruncate:
         ++report_.truncated;
         inputs = N;
         break;
-      case LongDocuments::kDrop:
-        ++report_.dropped;
-        return;
+      case LongDocuments::kDrop: ++report_.dropped; return;
     }
   }
   bool kept = false;

@@ -54,7 +54,7 @@ struct PackingOptions {
 struct PackingReport {
   int64_t documents = 0;                          // given
   int64_t split = 0, truncated = 0, dropped = 0;  // of them longer than a window
-  int64_t without_loss = 0;  // documents left out because none of their (remaining) tokens counts
+  int64_t without_loss = 0;                       // documents left out because none of their (remaining) tokens counts
   int64_t pieces = 0, windows = 0;
   int64_t inputs = 0, targets = 0;  // tokens read; of them with a target that counts
 };

@@ -42,10 +42,13 @@ Parts parts_of(PasskeyWording wording, int64_t key) {
       return {kIntro, kGarbage, fmt::format("The passkey is {}. Remeber it. {} is the passkey.", key, key),
               "What is the passkey?"};
     case PasskeyWording::kLmInfinite:
-      return {kIntroIt, kGarbage, fmt::format("The pass key is {}. Remember it. {} is the pass key.", key, key),
-              "What is the pass key? The pass key is ", ' ', false};
-    case PasskeyWording::kCompact:
-      break;
+      return {kIntroIt,
+              kGarbage,
+              fmt::format("The pass key is {}. Remember it. {} is the pass key.", key, key),
+              "What is the pass key? The pass key is ",
+              ' ',
+              false};
+    case PasskeyWording::kCompact: break;
   }
   return {"", kShortGarbage, fmt::format("The pass key is {}.", key), "The pass key is", '\n', false};
 }
@@ -54,8 +57,7 @@ Parts parts_of(PasskeyWording wording, int64_t key) {
 std::string cut_garbage(std::string_view unit, int64_t chars) {
   std::string text;
   text.reserve(static_cast<size_t>(chars));
-  while (static_cast<int64_t>(text.size()) < chars)
-    text += unit.substr(0, static_cast<size_t>(chars) - text.size());
+  while (static_cast<int64_t>(text.size()) < chars) text += unit.substr(0, static_cast<size_t>(chars) - text.size());
   return text;
 }
 
@@ -68,8 +70,7 @@ std::string garbage_text(std::string_view unit, int64_t chars) {
 
 // What the published scripts make of a number.
 std::string published_garbage(PasskeyLength control, std::string_view unit, int64_t count) {
-  if (control == PasskeyLength::kSentences)
-    return garbage_text(unit, count * static_cast<int64_t>(unit.size()));
+  if (control == PasskeyLength::kSentences) return garbage_text(unit, count * static_cast<int64_t>(unit.size()));
   if (control == PasskeyLength::kUnits) {
     const std::string_view sentences = unit.substr(0, unit.find_last_not_of(' ') + 1);
     return cut_garbage(sentences, count * static_cast<int64_t>(sentences.size()));
@@ -97,8 +98,8 @@ std::string prompt_text(const Parts& parts, int64_t garbage_chars, double depth)
 }
 
 int64_t random_key(Rng& rng, const KeyRange& keys) {
-  COCA_CHECK(keys.least >= 0 && keys.least <= keys.most, "passkeys go from {} to {}; expected a range of numbers from 0 up",
-             keys.least, keys.most);
+  COCA_CHECK(keys.least >= 0 && keys.least <= keys.most,
+             "passkeys go from {} to {}; expected a range of numbers from 0 up", keys.least, keys.most);
   return keys.least + static_cast<int64_t>(rng.below(static_cast<uint64_t>(keys.most - keys.least) + 1));
 }
 int64_t random_key(Rng& rng, int64_t digits) { return random_key(rng, keys_of_digits(digits)); }
@@ -158,14 +159,17 @@ class GarbageSearch {
   const text::Tokenizer& tokenizer_;
 };
 
-// Multiples of kStep characters whose prompt stays below the length; tokens grow with them, so halving finds the largest.
+// Multiples of kStep characters whose prompt stays below the length; tokens grow with them, so halving finds the
+// largest.
 int64_t grown_garbage(PasskeyWording wording, int64_t length, const text::Tokenizer& tokenizer) {
   constexpr int64_t kStep = 128, kKey = 25000;  // any key of the published range
   const Parts parts = parts_of(wording, kKey);
   const auto below = [&](int64_t steps) {
     const int64_t n = steps * kStep;
-    return static_cast<int64_t>(tokenizer.encode(prompt_text(parts, cut_garbage(parts.garbage, n / 2), cut_garbage(parts.garbage, n - n / 2))).size()) <
-           length;
+    return static_cast<int64_t>(
+               tokenizer
+                   .encode(prompt_text(parts, cut_garbage(parts.garbage, n / 2), cut_garbage(parts.garbage, n - n / 2)))
+                   .size()) < length;
   };
   COCA_CHECK(below(0), "passkey prompt of {}: it takes as many without garbage", counted(length, "token"));
   int64_t low = 0, high = 1;
@@ -180,13 +184,16 @@ int64_t grown_garbage(PasskeyWording wording, int64_t length, const text::Tokeni
   return low * kStep;
 }
 
-// LM-Infinite's create_passkey_data.py: 2 stands where it means to count the introduction (it takes the number of fields
-// the tokenizer returns), and each count has its own bos. The key's sentence is counted with its placeholder.
+// LM-Infinite's create_passkey_data.py: 2 stands where it means to count the introduction (it takes the number of
+// fields the tokenizer returns), and each count has its own bos. The key's sentence is counted with its placeholder.
 int64_t sentence_units(PasskeyWording wording, int64_t length, int64_t front, const text::Tokenizer& tokenizer) {
-  const auto tokens = [&](std::string_view text) { return front + static_cast<int64_t>(tokenizer.encode(text).size()); };
+  const auto tokens = [&](std::string_view text) {
+    return front + static_cast<int64_t>(tokenizer.encode(text).size());
+  };
   std::string key = parts_of(wording, 0).key;
   for (size_t at = key.find('0'); at != std::string::npos; at = key.find('0', at + 1)) key.replace(at, 1, "{KEY}");
-  const std::string unit = garbage_text(parts_of(wording, 0).garbage, static_cast<int64_t>(parts_of(wording, 0).garbage.size()));
+  const std::string unit =
+      garbage_text(parts_of(wording, 0).garbage, static_cast<int64_t>(parts_of(wording, 0).garbage.size()));
   const int64_t units = (length - tokens(key) - 2) / tokens(unit);
   COCA_CHECK(units >= 2, "passkey length {} makes {} units of garbage; at least two are wanted", length, units);
   return units;
@@ -255,7 +262,8 @@ int64_t answer_start(const text::Tokenizer& tokenizer, const std::string& text, 
   return std::mismatch(with_answer.begin(), with_answer.end(), alone.begin(), alone.end()).first - with_answer.begin();
 }
 
-// The last `tokens` of the text front(), front() ... front() end. For bytes one round is enough; longer tokens take more.
+// The last `tokens` of the text front(), front() ... front() end. For bytes one round is enough; longer tokens take
+// more.
 template <typename Front>
 Ids grow_to(int64_t tokens, const text::Tokenizer& tokenizer, std::string end, const Front& front) {
   Ids ids;
@@ -307,15 +315,15 @@ Ids repeated_window(PasskeyWording wording, int64_t tokens, const text::Tokenize
 Ids digits_window(int64_t tokens, const text::Tokenizer& tokenizer, Rng& rng) {
   constexpr uint64_t kLeast = 3, kMost = 20;
   std::string string = " ";
-  for (uint64_t n = kLeast + rng.below(kMost - kLeast + 1); n > 0; --n) string += static_cast<char>('0' + rng.below(10));
+  for (uint64_t n = kLeast + rng.below(kMost - kLeast + 1); n > 0; --n)
+    string += static_cast<char>('0' + rng.below(10));
   return grow_to(tokens, tokenizer, string, [&] { return string; });
 }
 
 }  // namespace
 
-std::vector<int32_t> passkey_training_window(PasskeyWording wording, int64_t tokens,
-                                             const text::Tokenizer& tokenizer, Rng& rng, int64_t digits,
-                                             PasskeyWindowInfo* info) {
+std::vector<int32_t> passkey_training_window(PasskeyWording wording, int64_t tokens, const text::Tokenizer& tokenizer,
+                                             Rng& rng, int64_t digits, PasskeyWindowInfo* info) {
   PasskeyWindowInfo about;
   const double kind = rng.uniform();
   about.kind = kind < 0.2 ? PasskeyWindow::kPrompt : kind < 0.6 ? PasskeyWindow::kRepeated : PasskeyWindow::kDigits;

@@ -13,9 +13,9 @@
 namespace coca::data {
 
 enum class PasskeyWording {
-  kLandmark,  // Mohtashami and Jaggi 2023, used by most papers since
-  kCoca,      // the CoCA paper's, its spelling kept
-  kCompact,   // a few dozen bytes, for tiny byte-level models
+  kLandmark,    // Mohtashami and Jaggi 2023, used by most papers since
+  kCoca,        // the CoCA paper's, its spelling kept
+  kCompact,     // a few dozen bytes, for tiny byte-level models
   kLmInfinite,  // LM-Infinite's: all in one line, and a blank after the question
 };
 
@@ -34,7 +34,7 @@ struct PasskeyPrompt {
   std::string text;
   std::string answer;  // the right continuation, with its leading space: " 73914" (none if the prompt ends with one)
   int64_t key = 0;
-  double depth = 0;    // share of the garbage before the key
+  double depth = 0;  // share of the garbage before the key
 };
 
 struct KeyRange {
@@ -77,16 +77,13 @@ struct PasskeyWindowInfo {
 // Exactly `tokens` ids. A fifth of the windows are prompts like the evaluation's; two fifths each are repeated keys and
 // repeated digits. In these, most tokens can be copied from earlier ones, which a small model has to learn first
 // (docs/decisions/010).
-std::vector<int32_t> passkey_training_window(PasskeyWording wording, int64_t tokens,
-                                             const text::Tokenizer& tokenizer, Rng& rng, int64_t digits = 5,
-                                             PasskeyWindowInfo* info = nullptr);
+std::vector<int32_t> passkey_training_window(PasskeyWording wording, int64_t tokens, const text::Tokenizer& tokenizer,
+                                             Rng& rng, int64_t digits = 5, PasskeyWindowInfo* info = nullptr);
 
 }  // namespace coca::data
 
-COCA_ENUM_NAMES(coca::data::PasskeyWording, "passkey wording",
-                {coca::data::PasskeyWording::kLandmark, "landmark"},
-                {coca::data::PasskeyWording::kCoca, "coca"},
-                {coca::data::PasskeyWording::kCompact, "compact"},
+COCA_ENUM_NAMES(coca::data::PasskeyWording, "passkey wording", {coca::data::PasskeyWording::kLandmark, "landmark"},
+                {coca::data::PasskeyWording::kCoca, "coca"}, {coca::data::PasskeyWording::kCompact, "compact"},
                 {coca::data::PasskeyWording::kLmInfinite, "lm-infinite"})
 COCA_ENUM_NAMES(coca::data::PasskeyLength, "length control", {coca::data::PasskeyLength::kTokens, "tokens"},
                 {coca::data::PasskeyLength::kGrown, "grown"}, {coca::data::PasskeyLength::kCharacters, "characters"},

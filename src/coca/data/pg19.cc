@@ -46,7 +46,9 @@ std::vector<std::string> validation_of(const std::vector<std::string>& inputs) {
   for (const std::string& input : inputs) {
     const fs::path dir = fs::path(input) / enum_name(Split::kValidation);
     if (!has_layout(input) || !io::is_folder(dir)) continue;
-    const auto is_text = [](const fs::path& file) { return file.extension() == ".txt" || file.extension() == ".jsonl"; };
+    const auto is_text = [](const fs::path& file) {
+      return file.extension() == ".txt" || file.extension() == ".jsonl";
+    };
     if (std::ranges::any_of(io::list_folder(dir), is_text)) folders.push_back(dir.string());
   }
   return folders;
@@ -59,8 +61,8 @@ std::map<std::string, Book> read_book_list(const fs::path& metadata_csv) {
     const std::vector<std::string>& row = rows[i];
     if (i == 0 && !integer(row[0])) continue;
     if (row.size() == 1 && row[0].empty()) continue;
-    COCA_CHECK_AS(kBadFile, row.size() >= 3 && integer(row[0]), "{}: row {} is \"{}\", ...; expected id,title,year[,url]",
-                  metadata_csv.string(), i + 1, row[0]);
+    COCA_CHECK_AS(kBadFile, row.size() >= 3 && integer(row[0]),
+                  "{}: row {} is \"{}\", ...; expected id,title,year[,url]", metadata_csv.string(), i + 1, row[0]);
     books[row[0]] = {.title = row[1], .year = integer(row[2])};
   }
   return books;

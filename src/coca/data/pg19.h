@@ -20,7 +20,8 @@ struct SplitInputs {
   std::vector<std::string> inputs;
   std::optional<Split> used;  // when at least one input had the layout
 };
-SplitInputs choose_split(const std::vector<std::string>& inputs, std::optional<Split> split, Split otherwise = Split::kTest);
+SplitInputs choose_split(const std::vector<std::string>& inputs, std::optional<Split> split,
+                         Split otherwise = Split::kTest);
 
 // The validation folders, with text in them, that belong to training text: of those inputs that have the layout.
 std::vector<std::string> validation_of(const std::vector<std::string>& inputs);

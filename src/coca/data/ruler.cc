@@ -28,8 +28,8 @@ struct Draw {
 RulerPrompt largest(const Draw& draw, int64_t tokens, const text::Tokenizer& tokenizer, RulerTask task) {
   const auto count = [&](int64_t size) { return static_cast<int64_t>(tokenizer.encode(draw.build(size).text).size()); };
   const int64_t least = count(draw.least);
-  COCA_CHECK(least <= tokens, "{}: the shortest prompt takes {}, and {} more are generated: {} in all",
-             enum_name(task), counted(least, "token"), grouped(ruler_new_tokens(task)), grouped(least + ruler_new_tokens(task)));
+  COCA_CHECK(least <= tokens, "{}: the shortest prompt takes {}, and {} more are generated: {} in all", enum_name(task),
+             counted(least, "token"), grouped(ruler_new_tokens(task)), grouped(least + ruler_new_tokens(task)));
   int64_t low = draw.least, high = 2 * draw.least;
   while (count(high) <= tokens) {
     low = high;
@@ -45,7 +45,8 @@ RulerPrompt largest(const Draw& draw, int64_t tokens, const text::Tokenizer& tok
 // `count` of the numbers below n, ascending.
 std::vector<int64_t> random_places(int64_t count, int64_t n, Rng rng) {
   std::set<int64_t> places;
-  while (static_cast<int64_t>(places.size()) < count) places.insert(static_cast<int64_t>(rng.below(static_cast<uint64_t>(n))));
+  while (static_cast<int64_t>(places.size()) < count)
+    places.insert(static_cast<int64_t>(rng.below(static_cast<uint64_t>(n))));
   return {places.begin(), places.end()};
 }
 
@@ -103,20 +104,23 @@ std::string random_name(Rng& rng, Name kind) {
 }
 
 std::string needle(Name kind, const std::string& key, const std::string& value) {
-  return fmt::format("One of the special magic {} for {} is: {}.", kind == Name::kUuid ? "uuids" : "numbers", key, value);
+  return fmt::format("One of the special magic {} for {} is: {}.", kind == Name::kUuid ? "uuids" : "numbers", key,
+                     value);
 }
 
 std::string needle_question(const NeedleTask& t, const std::string& context, const std::string& query) {
   const bool one = t.queries * t.values == 1;
   const std::string what = std::string(t.value == Name::kUuid ? "uuid" : "number") + (one ? "" : "s");
-  return one ? fmt::format("A special magic {0} is hidden within the following text. Make sure to memorize it. I will quiz "
-                           "you about the {0} afterwards.\n{1}\nWhat is the special magic {0} for {2} mentioned in the "
-                           "provided text? The special magic {0} for {2} mentioned in the provided text is",
-                           what, context, query)
-             : fmt::format("Some special magic {0} are hidden within the following text. Make sure to memorize it. I will "
-                           "quiz you about the {0} afterwards.\n{1}\nWhat are all the special magic {0} for {2} mentioned "
-                           "in the provided text? The special magic {0} for {2} mentioned in the provided text are",
-                           what, context, query);
+  return one ? fmt::format(
+                   "A special magic {0} is hidden within the following text. Make sure to memorize it. I will quiz "
+                   "you about the {0} afterwards.\n{1}\nWhat is the special magic {0} for {2} mentioned in the "
+                   "provided text? The special magic {0} for {2} mentioned in the provided text is",
+                   what, context, query)
+             : fmt::format(
+                   "Some special magic {0} are hidden within the following text. Make sure to memorize it. I will "
+                   "quiz you about the {0} afterwards.\n{1}\nWhat are all the special magic {0} for {2} mentioned "
+                   "in the provided text? The special magic {0} for {2} mentioned in the provided text are",
+                   what, context, query);
 }
 
 // A text's sentences, as far as full stops tell; white space becomes one blank.
@@ -184,8 +188,7 @@ Draw draw_niah(const NeedleTask& t, Rng& rng, const std::string& haystack) {
     return list;
   };
   std::string query = n.queries[0];
-  for (size_t i = 1; i < n.queries.size(); ++i)
-    query += (i + 1 < n.queries.size() ? ", " : ", and ") + n.queries[i];
+  for (size_t i = 1; i < n.queries.size(); ++i) query += (i + 1 < n.queries.size() ? ", " : ", and ") + n.queries[i];
   return {.least = static_cast<int64_t>(n.lines.size()), .build = [=](int64_t size) {
             std::vector<std::string> list = straws(size);
             scatter(n.lines, list, Rng(places));
@@ -206,26 +209,28 @@ Draw draw_chain(int64_t letters, Rng& rng) {
   lines.push_back(fmt::format("VAR {} = {}", names[0], value));
   for (size_t i = 1; i < names.size(); ++i) lines.push_back(fmt::format("VAR {} = VAR {} ", names[i], names[i - 1]));
   const uint64_t places = rng.next();
-  return {.least = 1, .build = [=](int64_t size) {
-            // Sentences where noise is too short to have room for the chain between its lines.
-            std::vector<std::string> list;
-            if (size > kHops + 1)
-              list.assign(static_cast<size_t>(size), std::string(kNoiseLine) + "\n");
-            else
-              for (int64_t i = 0; i < size; ++i)
-                for (const std::string& sentence : sentences_of(std::string(kNoiseLine))) list.push_back(sentence);
-            scatter(lines, list, Rng(places));
-            return RulerPrompt{
-                fmt::format("Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n{}\n"
-                            "Question: Find all variables that are assigned the value {} in the text above. Answer: "
-                            "According to the chain(s) of variable assignment in the text above, {} variables are assgined "
-                            "the value {}, they are: ",
-                            join(list, " "), value, names.size(), value),
-                names};
-          }};
+  return {
+      .least = 1, .build = [=](int64_t size) {
+        // Sentences where noise is too short to have room for the chain between its lines.
+        std::vector<std::string> list;
+        if (size > kHops + 1)
+          list.assign(static_cast<size_t>(size), std::string(kNoiseLine) + "\n");
+        else
+          for (int64_t i = 0; i < size; ++i)
+            for (const std::string& sentence : sentences_of(std::string(kNoiseLine))) list.push_back(sentence);
+        scatter(lines, list, Rng(places));
+        return RulerPrompt{
+            fmt::format("Memorize and track the chain(s) of variable assignment hidden in the following text.\n\n{}\n"
+                        "Question: Find all variables that are assigned the value {} in the text above. Answer: "
+                        "According to the chain(s) of variable assignment in the text above, {} variables are assgined "
+                        "the value {}, they are: ",
+                        join(list, " "), value, names.size(), value),
+            names};
+      }};
 }
 
-// A solved example with short names, of at most 500 tokens, goes in front (RULER's length; a quarter of shorter prompts).
+// A solved example with short names, of at most 500 tokens, goes in front (RULER's length; a quarter of shorter
+// prompts).
 Draw draw_tracking(int64_t tokens, const text::Tokenizer& tokenizer, Rng& rng) {
   const Draw example_draw = draw_chain(3, rng);
   const int64_t room = std::min<int64_t>(500, tokens / 4);
@@ -263,17 +268,17 @@ RulerPrompt word_list(int64_t uncommon, Repeats repeats, uint64_t seed) {
   shuffle(list, Rng(seed, 1));
   std::string context;
   for (size_t i = 0; i < list.size(); ++i) context += fmt::format("{}{}. {}", i ? " " : "", i + 1, list[i]);
-  return {fmt::format("Below is a numbered list of words. In these words, some appear more often than others. Memorize the "
-                      "ones that appear most often.\n{}\nQuestion: What are the 10 most common words in the above list? "
-                      "Answer: The top 10 words that appear most often in the list are:",
-                      context),
-          common};
+  return {
+      fmt::format("Below is a numbered list of words. In these words, some appear more often than others. Memorize the "
+                  "ones that appear most often.\n{}\nQuestion: What are the 10 most common words in the above list? "
+                  "Answer: The top 10 words that appear most often in the list are:",
+                  context),
+      common};
 }
 
 Draw draw_common(int64_t tokens, Rng& rng) {
   const bool small = tokens + ruler_new_tokens(RulerTask::kCommonWords) < 4096;
-  const RulerPrompt solved =
-      word_list(small ? 10 : 30, small ? Repeats{3, 1} : Repeats{10, 3}, rng.next());
+  const RulerPrompt solved = word_list(small ? 10 : 30, small ? Repeats{3, 1} : Repeats{10, 3}, rng.next());
   std::string example = solved.text;
   for (size_t i = 0; i < solved.answers.size(); ++i) example += fmt::format(" {}. {}", i + 1, solved.answers[i]);
   const uint64_t seed = rng.next();
@@ -284,7 +289,8 @@ Draw draw_common(int64_t tokens, Rng& rng) {
           }};
 }
 
-// Coded words, the k-th of them n / (zeta(2) k^2) times; the most frequent one is dots, and asked for are the next three.
+// Coded words, the k-th of them n / (zeta(2) k^2) times; the most frequent one is dots, and asked for are the next
+// three.
 Draw draw_frequent(int64_t tokens, Rng& rng) {
   constexpr double kZeta2 = std::numbers::pi * std::numbers::pi / 6;
   const int64_t vocabulary = std::max<int64_t>(5, (tokens + ruler_new_tokens(RulerTask::kFrequentWords)) / 50);
@@ -293,21 +299,22 @@ Draw draw_frequent(int64_t tokens, Rng& rng) {
   for (int64_t i = 1; i < vocabulary; ++i) words.push_back(distinct(seen, [&] { return random_letters(rng, 6, 'a'); }));
   const uint64_t order = rng.next();
   // From n = 74 on the fourth word is more frequent than the fifth: n / zeta(2) (1/16 - 1/25) >= 1.
-  return {.least = 74, .build = [=](int64_t n) {
-            std::vector<std::string> list;
-            for (size_t k = 0; k < words.size(); ++k) {
-              const auto rank = static_cast<double>(k + 1);
-              list.insert(list.end(), static_cast<size_t>(static_cast<double>(n) / (kZeta2 * rank * rank)), words[k]);
-            }
-            shuffle(list, Rng(order));
-            return RulerPrompt{
-                fmt::format("Read the following coded text and track the frequency of each coded word. Find the three most "
-                            "frequently appeared coded words. {}\nQuestion: Do not provide any explanation. Please ignore "
-                            "the dots '....'. What are the three most frequently appeared words in the above coded text? "
-                            "Answer: According to the coded text above, the three most frequently appeared words are:",
-                            join(list, " ")),
-                {words.begin() + 1, words.begin() + 4}};
-          }};
+  return {
+      .least = 74, .build = [=](int64_t n) {
+        std::vector<std::string> list;
+        for (size_t k = 0; k < words.size(); ++k) {
+          const auto rank = static_cast<double>(k + 1);
+          list.insert(list.end(), static_cast<size_t>(static_cast<double>(n) / (kZeta2 * rank * rank)), words[k]);
+        }
+        shuffle(list, Rng(order));
+        return RulerPrompt{
+            fmt::format("Read the following coded text and track the frequency of each coded word. Find the three most "
+                        "frequently appeared coded words. {}\nQuestion: Do not provide any explanation. Please ignore "
+                        "the dots '....'. What are the three most frequently appeared words in the above coded text? "
+                        "Answer: According to the coded text above, the three most frequently appeared words are:",
+                        join(list, " ")),
+            {words.begin() + 1, words.begin() + 4}};
+      }};
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// coca/data/ruler.h - prompts of RULER's synthetic tasks (Hsieh et al. 2024): needles, variable tracking, frequent words.
-// Wording, counts and answer prefixes are RULER's; words are made up (words.h). See docs/evaluation.md.
+// coca/data/ruler.h - prompts of RULER's synthetic tasks (Hsieh et al. 2024): needles, variable tracking, frequent
+// words. Wording, counts and answer prefixes are RULER's; words are made up (words.h). See docs/evaluation.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -14,14 +14,14 @@
 namespace coca::data {
 
 enum class RulerTask : uint8_t {
-  kNiahSingle1,    // one needle (word: number) in noise
-  kNiahSingle2,    // the same in a text
-  kNiahSingle3,    // word: uuid, in a text
-  kNiahMultikey1,  // four keys in a text, one asked for
-  kNiahMultikey2,  // one needle among needles with other keys only
-  kNiahMultikey3,  // the same, uuid: uuid
-  kNiahMultivalue, // one key with four values, in a text
-  kNiahMultiquery, // four keys, all asked for, in a text
+  kNiahSingle1,     // one needle (word: number) in noise
+  kNiahSingle2,     // the same in a text
+  kNiahSingle3,     // word: uuid, in a text
+  kNiahMultikey1,   // four keys in a text, one asked for
+  kNiahMultikey2,   // one needle among needles with other keys only
+  kNiahMultikey3,   // the same, uuid: uuid
+  kNiahMultivalue,  // one key with four values, in a text
+  kNiahMultiquery,  // four keys, all asked for, in a text
   kVariableTracking,
   kCommonWords,
   kFrequentWords,
@@ -36,7 +36,8 @@ int64_t ruler_new_tokens(RulerTask);  // to generate: 128, 30, 120 or 50
 
 // The largest prompt of at most `tokens` ids. `haystack` is the text in which the tasks "in a text" hide needles,
 // between its sentences; if it is empty, they are hidden in noise. Error naming the smallest length if no prompt fits.
-RulerPrompt make_ruler_prompt(RulerTask, int64_t tokens, const text::Tokenizer&, Rng&, const std::string& haystack = {});
+RulerPrompt make_ruler_prompt(RulerTask, int64_t tokens, const text::Tokenizer&, Rng&,
+                              const std::string& haystack = {});
 
 }  // namespace coca::data
 

@@ -33,9 +33,7 @@ uint64_t permute_index(uint64_t index, uint64_t n, uint64_t key) {
 
 namespace {
 
-uint64_t epoch_key(uint64_t seed, uint64_t epoch) {
-  return mix64(seed ^ mix64(epoch ^ 0x5a3b1e57d0c5eed5ull));
-}
+uint64_t epoch_key(uint64_t seed, uint64_t epoch) { return mix64(seed ^ mix64(epoch ^ 0x5a3b1e57d0c5eed5ull)); }
 
 }  // namespace
 

@@ -21,9 +21,7 @@ std::string padded_text(const std::byte* p, size_t bytes) {
 
 }  // namespace
 
-TokenFile::TokenFile(const std::filesystem::path& file) : name_(file.string()), file_(file) {
-  parse(file_.bytes());
-}
+TokenFile::TokenFile(const std::filesystem::path& file) : name_(file.string()), file_(file) { parse(file_.bytes()); }
 
 void TokenFile::parse(std::span<const std::byte> bytes) {
   using namespace layout;
@@ -36,8 +34,7 @@ void TokenFile::parse(std::span<const std::byte> bytes) {
   const uint32_t version = get<uint32_t>(p + kVersionAt), token_bytes = get<uint32_t>(p + kTokenBytesAt);
   const uint64_t tokens = get<uint64_t>(p + kTokensAt), documents = get<uint64_t>(p + kDocumentsAt);
   const uint64_t vocab = get<uint64_t>(p + kVocabAt);
-  COCA_CHECK_AS(kBadFile, version == kVersion, "{}: token file version {}; expected {}", name_, version,
-                kVersion);
+  COCA_CHECK_AS(kBadFile, version == kVersion, "{}: token file version {}; expected {}", name_, version, kVersion);
   COCA_CHECK_AS(kBadFile, token_bytes == 2 || token_bytes == 4, "{}: {} per token; expected 2 or 4", name_,
                 counted(token_bytes, "byte"));
   COCA_CHECK_AS(kBadFile, tokens < kLimit && documents < kLimit, "{}: {} in {} cannot be", name_,
@@ -52,8 +49,7 @@ void TokenFile::parse(std::span<const std::byte> bytes) {
   const std::byte* table = p + kHeaderBytes + payload;
   const uint32_t stored = get<uint32_t>(table + offsets);
   const uint32_t computed = io::crc32c(table, offsets, io::crc32c(p, kHeaderBytes));
-  COCA_CHECK_AS(kBadFile, stored == computed, "{}: damaged: checksum {:08x}; expected {:08x}", name_,
-                computed, stored);
+  COCA_CHECK_AS(kBadFile, stored == computed, "{}: damaged: checksum {:08x}; expected {:08x}", name_, computed, stored);
 
   payload_ = p + kHeaderBytes;
   token_bytes_ = token_bytes;
@@ -62,8 +58,7 @@ void TokenFile::parse(std::span<const std::byte> bytes) {
   kind_ = padded_text(p + kKindAt, kKindBytes);
   fingerprint_ = padded_text(p + kFingerprintAt, kFingerprintBytes);
   offsets_.resize(documents + 1);
-  for (size_t i = 0; i < offsets_.size(); ++i)
-    offsets_[i] = static_cast<int64_t>(get<uint64_t>(table + 8 * i));
+  for (size_t i = 0; i < offsets_.size(); ++i) offsets_[i] = static_cast<int64_t>(get<uint64_t>(table + 8 * i));
   check_offsets();
 }
 
@@ -75,8 +70,7 @@ void TokenFile::check_offsets() const {
                 down - offsets_.begin());
 }
 
-TokenFile TokenFile::from_tokens(std::vector<int32_t> tokens, std::vector<int64_t> doc_offsets,
-                                 int64_t vocab_size) {
+TokenFile TokenFile::from_tokens(std::vector<int32_t> tokens, std::vector<int64_t> doc_offsets, int64_t vocab_size) {
   TokenFile file;
   COCA_CHECK(vocab_size >= 1 && vocab_size <= std::numeric_limits<int32_t>::max(),
              "{}: vocabulary of {}; expected 1 to 2^31 - 1", file.name_, counted(vocab_size, "id"));
@@ -98,10 +92,12 @@ std::string TokenFile::content_fingerprint() const {
   const int64_t all = (tokens_ + kBlock - 1) / kBlock, blocks = std::min(all, kBlocks);
   std::vector<int32_t> ids(static_cast<size_t>(std::min(tokens_, kBlock)));
   std::vector<std::byte> bytes(ids.size() * 4);
-  const int64_t last = tokens_ - static_cast<int64_t>(ids.size()), stride = all <= kBlocks ? kBlock : last / (blocks - 1);
+  const int64_t last = tokens_ - static_cast<int64_t>(ids.size()),
+                stride = all <= kBlocks ? kBlock : last / (blocks - 1);
   std::string digest = fmt::format("{}", tokens_);
   for (int64_t i = 0; i < blocks; ++i) {
-    const int64_t start = i == blocks - 1 ? last : i * stride;  // blocks may overlap: all tokens of a short file are read
+    const int64_t start =
+        i == blocks - 1 ? last : i * stride;  // blocks may overlap: all tokens of a short file are read
     read(start, ids);
     for (size_t k = 0; k < ids.size(); ++k) layout::put(&bytes[4 * k], static_cast<uint32_t>(ids[k]));
     digest += io::fingerprint64({reinterpret_cast<const char*>(bytes.data()), bytes.size()});
@@ -122,10 +118,9 @@ void TokenFile::read(int64_t start, std::span<int32_t> out) const {
     for (size_t i = 0; i < out.size(); ++i)
       out[i] = static_cast<int32_t>(layout::get<uint32_t>(payload_ + 4 * (first + i)));
   }
-  const auto bad =
-      std::find_if(out.begin(), out.end(), [&](int32_t id) { return id < 0 || id >= vocab_size_; });
-  COCA_CHECK_AS(kBadFile, bad == out.end(), "{}: token {} is {}; expected 0 to {}", name_,
-                start + (bad - out.begin()), *bad, vocab_size_ - 1);
+  const auto bad = std::find_if(out.begin(), out.end(), [&](int32_t id) { return id < 0 || id >= vocab_size_; });
+  COCA_CHECK_AS(kBadFile, bad == out.end(), "{}: token {} is {}; expected 0 to {}", name_, start + (bad - out.begin()),
+                *bad, vocab_size_ - 1);
 }
 
 }  // namespace coca::data

@@ -39,8 +39,7 @@ class TokenFile {
   // Checks sizes, header, checksum and document offsets; token ids are checked by read().
   explicit TokenFile(const std::filesystem::path& file);
   // In memory. doc_offsets has documents + 1 entries from 0 to tokens.size().
-  static TokenFile from_tokens(std::vector<int32_t> tokens, std::vector<int64_t> doc_offsets,
-                               int64_t vocab_size);
+  static TokenFile from_tokens(std::vector<int32_t> tokens, std::vector<int64_t> doc_offsets, int64_t vocab_size);
 
   int64_t size() const { return tokens_; }
   int64_t documents() const { return static_cast<int64_t>(offsets_.size()) - 1; }

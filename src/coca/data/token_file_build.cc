@@ -11,17 +11,17 @@ namespace coca::data {
 
 BuildReport build_token_file(const text::Tokenizer& tokenizer, const BuildOptions& options) {
   const auto eos = tokenizer.eos_id();
-  COCA_CHECK(!options.add_eos || eos.has_value(),
-             "token file: the {} tokenizer has no eos to put after documents", tokenizer.kind());
+  COCA_CHECK(!options.add_eos || eos.has_value(), "token file: the {} tokenizer has no eos to put after documents",
+             tokenizer.kind());
   const int64_t total = corpus_file_bytes(options.corpus);
   int64_t done = 0;
   TokenFileWriter writer(options.output, tokenizer);
   BuildReport report;
   report.corpus = read_corpus(options.corpus, [&](Document&& document) {
-    COCA_CHECK_AS(kInterrupted, !stop_requested(), "token file: stopped before {}; nothing was written",
-                  document.name);
+    COCA_CHECK_AS(kInterrupted, !stop_requested(), "token file: stopped before {}; nothing was written", document.name);
     if (options.each) options.each(document);
-    // Bytes are their own ids: a document of hundreds of megabytes needs no list of them. Other tokenizers see it whole.
+    // Bytes are their own ids: a document of hundreds of megabytes needs no list of them. Other tokenizers see it
+    // whole.
     const size_t piece = tokenizer.kind() == "byte" ? size_t{1} << 20 : document.text.size();
     for (size_t at = 0; at < document.text.size(); at += piece)
       writer.append(tokenizer.encode(std::string_view(document.text).substr(at, piece)));

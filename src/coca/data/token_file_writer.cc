@@ -36,8 +36,8 @@ void TokenFileWriter::append(std::span<const int32_t> ids) {
   }
   std::vector<std::byte> bytes(ids.size() * token_bytes_);
   for (size_t i = 0; i < ids.size(); ++i) {
-    COCA_CHECK_AS(kInternal, ids[i] >= 0 && ids[i] < vocab_size_,
-                  "tokenizer gave id {} of a vocabulary of {}", ids[i], vocab_size_);
+    COCA_CHECK_AS(kInternal, ids[i] >= 0 && ids[i] < vocab_size_, "tokenizer gave id {} of a vocabulary of {}", ids[i],
+                  vocab_size_);
     if (token_bytes_ == 2)
       layout::put(&bytes[2 * i], static_cast<uint16_t>(ids[i]));
     else
@@ -54,8 +54,7 @@ void TokenFileWriter::finish() {
   COCA_CHECK_AS(kInternal, offsets_.back() == tokens_, "token file: the last document was not ended");
   const std::array<std::byte, 8> zeros{};
   file_.write(zeros.data(), padded8(file_.size()) - file_.size());
-  std::transform(kMagic.begin(), kMagic.end(), header_.begin(),
-                 [](char c) { return static_cast<std::byte>(c); });
+  std::transform(kMagic.begin(), kMagic.end(), header_.begin(), [](char c) { return static_cast<std::byte>(c); });
   put(&header_[kVersionAt], kVersion);
   put(&header_[kTokenBytesAt], static_cast<uint32_t>(token_bytes_));
   put(&header_[kTokensAt], tokens());
@@ -64,8 +63,7 @@ void TokenFileWriter::finish() {
   std::vector<std::byte> table(offsets_.size() * 8 + kTrailerBytes);
   for (size_t i = 0; i < offsets_.size(); ++i) put(&table[8 * i], offsets_[i]);
   const size_t table_bytes = offsets_.size() * 8;
-  put(&table[table_bytes],
-      io::crc32c(table.data(), table_bytes, io::crc32c(header_.data(), header_.size())));
+  put(&table[table_bytes], io::crc32c(table.data(), table_bytes, io::crc32c(header_.data(), header_.size())));
   file_.write(table.data(), table.size());
   file_.write_at(0, header_.data(), header_.size());
   file_.commit();

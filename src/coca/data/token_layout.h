@@ -26,12 +26,9 @@ T get(const std::byte* p) {
 }
 template <typename T>
 void put(std::byte* p, T value) {
-  for (size_t i = 0; i < sizeof(T); ++i)
-    p[i] = static_cast<std::byte>(static_cast<uint64_t>(value) >> (8 * i));
+  for (size_t i = 0; i < sizeof(T); ++i) p[i] = static_cast<std::byte>(static_cast<uint64_t>(value) >> (8 * i));
 }
 
-inline constexpr uint64_t padded8(uint64_t bytes) {
-  return (bytes + 7) / 8 * 8;
-}
+inline constexpr uint64_t padded8(uint64_t bytes) { return (bytes + 7) / 8 * 8; }
 
 }  // namespace coca::data::layout

@@ -37,7 +37,8 @@ struct Outcome {
 // Facts as one text and back: "<length> <text>" of each part.
 std::string packed(const std::vector<Fact>& facts) {
   std::string text;
-  for (const Fact& fact : facts) text += fmt::format("{} {}{} {}", fact.what.size(), fact.what, fact.value.size(), fact.value);
+  for (const Fact& fact : facts)
+    text += fmt::format("{} {}{} {}", fact.what.size(), fact.what, fact.value.size(), fact.value);
   return text;
 }
 std::vector<Fact> unpacked(const std::string& text) {
@@ -60,12 +61,18 @@ std::string difference(const std::vector<Fact>& first, const std::vector<Fact>& 
   for (size_t i = 0; i < std::max(first.size(), mine.size()); ++i) {
     if (i < first.size() && i < mine.size()) {
       if (first[i].what == mine[i].what && first[i].value == mine[i].value) continue;
-      if (first[i].what == mine[i].what) return fmt::format("{} is {} on rank 0 and {} on rank {}", mine[i].what, first[i].value, mine[i].value, rank);
+      if (first[i].what == mine[i].what)
+        return fmt::format("{} is {} on rank 0 and {} on rank {}", mine[i].what, first[i].value, mine[i].value, rank);
     }
-    const auto lacks = [](const std::vector<Fact>& facts, const std::string& what) { return std::ranges::find(facts, what, &Fact::what) == facts.end(); };
-    if (i < first.size() && lacks(mine, first[i].what)) return fmt::format("rank 0 has {} ({}), which rank {} does not have", first[i].what, first[i].value, rank);
-    if (i < mine.size() && lacks(first, mine[i].what)) return fmt::format("rank {} has {} ({}), which rank 0 does not have", rank, mine[i].what, mine[i].value);
-    return fmt::format("{} comes in another place on rank 0 than on rank {}", (i < mine.size() ? mine : first)[i].what, rank);
+    const auto lacks = [](const std::vector<Fact>& facts, const std::string& what) {
+      return std::ranges::find(facts, what, &Fact::what) == facts.end();
+    };
+    if (i < first.size() && lacks(mine, first[i].what))
+      return fmt::format("rank 0 has {} ({}), which rank {} does not have", first[i].what, first[i].value, rank);
+    if (i < mine.size() && lacks(first, mine[i].what))
+      return fmt::format("rank {} has {} ({}), which rank 0 does not have", rank, mine[i].what, mine[i].value);
+    return fmt::format("{} comes in another place on rank 0 than on rank {}", (i < mine.size() ? mine : first)[i].what,
+                       rank);
   }
   return "";
 }
@@ -82,7 +89,8 @@ double timeout_seconds() {
   if (!text || !*text) return 600;
   char* end = nullptr;
   const double seconds = std::strtod(text, &end);
-  COCA_CHECK(*end == 0 && std::isfinite(seconds) && seconds > 0, "COCA_DIST_TIMEOUT: \"{}\"; expected seconds above 0", text);
+  COCA_CHECK(*end == 0 && std::isfinite(seconds) && seconds > 0, "COCA_DIST_TIMEOUT: \"{}\"; expected seconds above 0",
+             text);
   return seconds;
 }
 
@@ -90,15 +98,16 @@ double timeout_seconds() {
 bool delivered_to_self(int rank, const Send& send, std::span<const Receive> receives) {
   if (send.to != rank) return false;
   const auto to = std::ranges::find(receives, rank, &Receive::from);
-  COCA_CHECK_AS(kInternal, to != receives.end() && to->bytes.size() == send.bytes.size(), "[dist] rank {} sends itself {} bytes that it does not receive",
-                rank, send.bytes.size());
+  COCA_CHECK_AS(kInternal, to != receives.end() && to->bytes.size() == send.bytes.size(),
+                "[dist] rank {} sends itself {} bytes that it does not receive", rank, send.bytes.size());
   if (!send.bytes.empty()) std::memmove(to->bytes.data(), send.bytes.data(), send.bytes.size());
   return true;
 }
 
 void all_gather(Communicator& ranks, std::span<const std::byte> mine, std::span<std::byte> all) {
   const size_t piece = mine.size();
-  COCA_CHECK_AS(kInternal, all.size() == piece * static_cast<size_t>(ranks.size()), "[dist] {} bytes for {} pieces of {}", all.size(), ranks.size(), piece);
+  COCA_CHECK_AS(kInternal, all.size() == piece * static_cast<size_t>(ranks.size()),
+                "[dist] {} bytes for {} pieces of {}", all.size(), ranks.size(), piece);
   std::vector<Send> sends;
   std::vector<Receive> receives;
   for (int r = 0; r < ranks.size(); ++r) {
@@ -189,7 +198,9 @@ void require_same(Communicator& ranks, const std::vector<Fact>& mine) {
   if (ranks.size() == 1) return;
   const std::vector<Fact> first = unpacked(broadcast_text(ranks, 0, packed(mine)));
   for (const std::string& found : gather_texts(ranks, difference(first, mine, ranks.rank())))
-    if (!found.empty()) throw SharedError(ErrorKind::kInvalidArgument, found + "; all ranks must be started with the same program, options and files");
+    if (!found.empty())
+      throw SharedError(ErrorKind::kInvalidArgument,
+                        found + "; all ranks must be started with the same program, options and files");
 }
 
 }  // namespace coca::dist

@@ -82,10 +82,12 @@ class MpiRanks : public Communicator {
       std::string silent;
       for (size_t i = 0; i < requests.size(); ++i) {
         const std::string peer = std::to_string(peers[i]);
-        if (requests[i] != MPI_REQUEST_NULL && silent.find(peer) == std::string::npos) silent += (silent.empty() ? "" : ", ") + peer;
+        if (requests[i] != MPI_REQUEST_NULL && silent.find(peer) == std::string::npos)
+          silent += (silent.empty() ? "" : ", ") + peer;
       }
-      fail(ErrorKind::kIo, "[dist] rank {} has waited {} s for rank {}: it has died, hangs, or cannot be reached (COCA_DIST_TIMEOUT)", rank_, limit,
-           silent);
+      fail(ErrorKind::kIo,
+           "[dist] rank {} has waited {} s for rank {}: it has died, hangs, or cannot be reached (COCA_DIST_TIMEOUT)",
+           rank_, limit, silent);
     }
   }
 
@@ -108,7 +110,8 @@ std::string mpi_version() {
 MpiJob::MpiJob() {
   int provided = 0;
   check(MPI_Init_thread(nullptr, nullptr, MPI_THREAD_MULTIPLE, &provided), "MPI_Init_thread");
-  COCA_CHECK(provided == MPI_THREAD_MULTIPLE, "this MPI ({}) does not support several threads (MPI_THREAD_MULTIPLE)", mpi_version());
+  COCA_CHECK(provided == MPI_THREAD_MULTIPLE, "this MPI ({}) does not support several threads (MPI_THREAD_MULTIPLE)",
+             mpi_version());
   ranks_ = std::make_unique<MpiRanks>(MPI_COMM_WORLD);
 }
 

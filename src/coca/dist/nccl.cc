@@ -42,7 +42,8 @@ class NcclRanks : public Communicator {
     for (const Send& s : sends)
       if (!s.bytes.empty()) check(ncclSend(s.bytes.data(), s.bytes.size(), ncclInt8, s.to, comm_, stream_), "ncclSend");
     for (const Receive& r : receives)
-      if (!r.bytes.empty()) check(ncclRecv(r.bytes.data(), r.bytes.size(), ncclInt8, r.from, comm_, stream_), "ncclRecv");
+      if (!r.bytes.empty())
+        check(ncclRecv(r.bytes.data(), r.bytes.size(), ncclInt8, r.from, comm_, stream_), "ncclRecv");
     check(ncclGroupEnd(), "ncclGroupEnd");
     wait();
   }
@@ -61,7 +62,8 @@ class NcclRanks : public Communicator {
       ncclResult_t error = ncclSuccess;
       check(ncclCommGetAsyncError(comm_, &error), "ncclCommGetAsyncError");
       if (error != ncclSuccess) give_up(ncclGetErrorString(error));
-      if (std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() > limit) give_up("the others stay silent");
+      if (std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() > limit)
+        give_up("the others stay silent");
       std::this_thread::sleep_for(std::chrono::microseconds(20));
     }
   }

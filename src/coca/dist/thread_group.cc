@@ -64,12 +64,15 @@ class ThreadRank : public Communicator {
     for (const Send& s : sends) post_.put(channel_, rank_, s.to, s.bytes);
     for (const Receive& r : receives) {
       const Message message = post_.take(channel_, r.from, rank_);
-      COCA_CHECK_AS(kInternal, message.size() == r.bytes.size(), "[dist] rank {} sent {} bytes; expected {}", r.from, message.size(), r.bytes.size());
+      COCA_CHECK_AS(kInternal, message.size() == r.bytes.size(), "[dist] rank {} sent {} bytes; expected {}", r.from,
+                    message.size(), r.bytes.size());
       if (!message.empty()) std::memcpy(r.bytes.data(), message.data(), message.size());
     }
   }
   // Every rank makes the same duplicates in the same order, so a counter is enough to match them.
-  std::unique_ptr<Communicator> duplicate() override { return std::make_unique<ThreadRank>(post_, rank_, size_, 1000 * (channel_ + 1) + ++duplicates_); }
+  std::unique_ptr<Communicator> duplicate() override {
+    return std::make_unique<ThreadRank>(post_, rank_, size_, 1000 * (channel_ + 1) + ++duplicates_);
+  }
 
  private:
   Post& post_;

@@ -20,15 +20,21 @@ namespace coca::eval {
 namespace {
 
 // `most` of them at most, spread evenly over all.
-std::vector<std::span<const int32_t>> windows_of(std::span<const std::vector<int32_t>> documents, int64_t length, int64_t most) {
+std::vector<std::span<const int32_t>> windows_of(std::span<const std::vector<int32_t>> documents, int64_t length,
+                                                 int64_t most) {
   std::vector<std::span<const int32_t>> windows;
   const auto n = static_cast<size_t>(length);
   for (const std::vector<int32_t>& document : documents)
-    for (size_t at = 0; n <= document.size() && at <= document.size() - n; at += n) windows.push_back(std::span(document).subspan(at, n));
-  COCA_CHECK(!windows.empty(), "lengths holds {}: no document has the tokens of such a window; give shorter lengths, more --max-tokens or longer texts", length);
+    for (size_t at = 0; n <= document.size() && at <= document.size() - n; at += n)
+      windows.push_back(std::span(document).subspan(at, n));
+  COCA_CHECK(!windows.empty(),
+             "lengths holds {}: no document has the tokens of such a window; give shorter lengths, more --max-tokens "
+             "or longer texts",
+             length);
   const auto all = static_cast<int64_t>(windows.size());
   if (most == 0 || most >= all) return windows;
-  for (int64_t i = 0; i < most; ++i) windows[static_cast<size_t>(i)] = windows[static_cast<size_t>(spread_index(i, most, all))];
+  for (int64_t i = 0; i < most; ++i)
+    windows[static_cast<size_t>(i)] = windows[static_cast<size_t>(spread_index(i, most, all))];
   windows.resize(static_cast<size_t>(most));
   return windows;
 }
@@ -53,7 +59,8 @@ MlmResult result_of(std::span<const Sums> batches, int64_t length, int64_t plann
 
 class BatchRunner {
  public:
-  BatchRunner(Context& cx, const model::ModelSpec& spec, const model::Weights& weights, const data::MaskedTokens& masks, int64_t seed)
+  BatchRunner(Context& cx, const model::ModelSpec& spec, const model::Weights& weights, const data::MaskedTokens& masks,
+              int64_t seed)
       : cx_(cx), weights_(weights), decoder_(spec, weights), masks_(masks), seed_(seed) {}
 
   // Windows of one length, the first of which is number `first` of all.
@@ -68,7 +75,10 @@ class BatchRunner {
     }
     const Dims shape{static_cast<int64_t>(count), static_cast<int64_t>(n)}, flat{shape.product()};
     Tensor nll(flat);
-    ops::lm_loss_forward(cx_, {.x = decoder_.forward(cx_, {ids.data(), DType::kI32, shape, kHost}), .w = weights_.head, .targets = {targets.data(), DType::kI32, flat, kHost}, .nll = nll});
+    ops::lm_loss_forward(cx_, {.x = decoder_.forward(cx_, {ids.data(), DType::kI32, shape, kHost}),
+                               .w = weights_.head,
+                               .targets = {targets.data(), DType::kI32, flat, kHost},
+                               .nll = nll});
     Sums sums{.windows = static_cast<int64_t>(count)};
     for (size_t i = 0; i < targets.size(); ++i) {
       if (targets[i] == ops::kIgnoreTarget) continue;
@@ -89,14 +99,16 @@ class BatchRunner {
 }  // namespace
 
 std::vector<MlmResult> masked_perplexity(Context& cx, const model::ModelSpec& spec, const model::Weights& weights,
-                                         std::span<const std::vector<int32_t>> documents, int32_t vocabulary, const MlmOptions& o) {
+                                         std::span<const std::vector<int32_t>> documents, int32_t vocabulary,
+                                         const MlmOptions& o) {
   std::vector<MlmResult> results;
   masked_perplexity(cx, spec, weights, documents, vocabulary, o, results);
   return results;
 }
 
-void masked_perplexity(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights, std::span<const std::vector<int32_t>> documents,
-                       int32_t vocabulary, const MlmOptions& o, std::vector<MlmResult>& results) {
+void masked_perplexity(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights,
+                       std::span<const std::vector<int32_t>> documents, int32_t vocabulary, const MlmOptions& o,
+                       std::vector<MlmResult>& results) {
   const data::MaskedTokens masks{.mask_id = model::require_masked(model_spec, "eval mlm"), .vocabulary = vocabulary};
   COCA_CHECK(!o.lengths.empty(), "lengths: none given");
   COCA_CHECK(o.max_windows >= 0, "max_windows is {}; expected at least 0", o.max_windows);
@@ -128,10 +140,13 @@ void masked_perplexity(Context& cx, const model::ModelSpec& model_spec, const mo
     };
     try {
       while (finished < batches.size()) {
-        const size_t mine = finished + static_cast<size_t>(o.ranks.rank()), end = std::min(finished + K, batches.size());
+        const size_t mine = finished + static_cast<size_t>(o.ranks.rank()),
+                     end = std::min(finished + K, batches.size());
         do_round(o.ranks, stopped, [&] {
           const size_t first = mine * at_once;
-          if (mine < end) batches[mine] = runner.run(std::span(windows).subspan(first, std::min(at_once, windows.size() - first)), first);
+          if (mine < end)
+            batches[mine] =
+                runner.run(std::span(windows).subspan(first, std::min(at_once, windows.size() - first)), first);
         });
         dist::share(o.ranks, std::span(batches).subspan(finished, end - finished), [](size_t b) { return b; });
         done += static_cast<int64_t>(std::min(end * at_once, windows.size()) - finished * at_once) * length;

@@ -52,8 +52,7 @@ Choice choose(const float* logits, int64_t V, int32_t target) {
   }
   if (nan) return {kNoToken, std::nan("")};
   double sum = 0;
-  for (int64_t v = 0; v < V; ++v)
-    sum += std::exp(static_cast<double>(logits[v]) - static_cast<double>(logits[best]));
+  for (int64_t v = 0; v < V; ++v) sum += std::exp(static_cast<double>(logits[v]) - static_cast<double>(logits[best]));
   return {static_cast<int32_t>(best),
           std::log(sum) + static_cast<double>(logits[best]) - static_cast<double>(logits[target])};
 }
@@ -63,7 +62,12 @@ class TrialRunner {
  public:
   TrialRunner(Context& cx, const model::ModelSpec& spec, const model::Weights& weights,
               const text::Tokenizer& tokenizer, const PasskeyProtocol& protocol)
-      : cx_(cx), spec_(spec), weights_(weights), tokenizer_(tokenizer), protocol_(protocol), ends_(tokenizer.eos_ids()) {}
+      : cx_(cx),
+        spec_(spec),
+        weights_(weights),
+        tokenizer_(tokenizer),
+        protocol_(protocol),
+        ends_(tokenizer.eos_ids()) {}
 
   void run(std::span<Trial*> batch) {
     batch_ = batch;
@@ -221,16 +225,21 @@ std::vector<std::vector<Trial*>> batches_of(std::vector<Trial>& trials, int64_t 
   for (const auto& [shape, list] : shapes) {
     const auto most = static_cast<size_t>(std::max<int64_t>(1, batch_tokens / shape.first));
     for (size_t i = 0; i < list.size(); i += most)
-      batches.emplace_back(list.begin() + static_cast<std::ptrdiff_t>(i), list.begin() + static_cast<std::ptrdiff_t>(std::min(i + most, list.size())));
+      batches.emplace_back(list.begin() + static_cast<std::ptrdiff_t>(i),
+                           list.begin() + static_cast<std::ptrdiff_t>(std::min(i + most, list.size())));
   }
   return batches;
 }
 
 // Appends a length of which some trials at least are done, and its cells.
-void summarise(const std::vector<Trial>& trials, int64_t length, const PasskeyProtocol& p, double seconds, PasskeyResult& result) {
+void summarise(const std::vector<Trial>& trials, int64_t length, const PasskeyProtocol& p, double seconds,
+               PasskeyResult& result) {
   const auto any = std::ranges::find(trials, true, &Trial::done);
   if (any == trials.end()) return;
-  PasskeyTotal total{.length = length, .least_tokens = any->tokens(), .most_tokens = any->tokens(), .seconds = seconds,
+  PasskeyTotal total{.length = length,
+                     .least_tokens = any->tokens(),
+                     .most_tokens = any->tokens(),
+                     .seconds = seconds,
                      .peak_resident_bytes = peak_resident_bytes()};
   std::vector<PasskeyCell>& cells = result.cells;
   const size_t first = cells.size();
@@ -252,8 +261,10 @@ data::PasskeyPrompt published_prompt(const PasskeyProtocol& p, int64_t garbage, 
   const int64_t places = p.place == PasskeyPlace::kRandomInside ? std::max<int64_t>(1, garbage) : garbage + 1;
   const int64_t before = depth ? std::llround(*depth * static_cast<double>(garbage))
                                : static_cast<int64_t>(rng.below(static_cast<uint64_t>(places)));
-  const int64_t key = p.keys.least + static_cast<int64_t>(rng.below(static_cast<uint64_t>(p.keys.most - p.keys.least) + 1));
-  return data::passkey_prompt_of(p.wording, {.control = p.length_control, .before = before, .after = garbage - before}, key);
+  const int64_t key =
+      p.keys.least + static_cast<int64_t>(rng.below(static_cast<uint64_t>(p.keys.most - p.keys.least) + 1));
+  return data::passkey_prompt_of(p.wording, {.control = p.length_control, .before = before, .after = garbage - before},
+                                 key);
 }
 
 }  // namespace
@@ -272,16 +283,19 @@ Interval wilson_interval(int64_t successes, int64_t trials) {
   return wilson_interval_of_mean(static_cast<double>(successes) / static_cast<double>(trials), trials);
 }
 
-PasskeyPlan plan_passkey(const text::Tokenizer& tokenizer, const PasskeyOptions& o, std::optional<int32_t> bos, int64_t length) {
+PasskeyPlan plan_passkey(const text::Tokenizer& tokenizer, const PasskeyOptions& o, std::optional<int32_t> bos,
+                         int64_t length) {
   const PasskeyProtocol& p = o.protocol;
   if (p.length_control == data::PasskeyLength::kTokens) return {.length = length};
-  return {.length = length, .garbage = data::passkey_garbage(p.length_control, p.wording, length, bos ? 1 : 0, tokenizer)};
+  return {.length = length,
+          .garbage = data::passkey_garbage(p.length_control, p.wording, length, bos ? 1 : 0, tokenizer)};
 }
 
 PasskeyTrial make_passkey_trial(const text::Tokenizer& tokenizer, const PasskeyOptions& o, std::optional<int32_t> bos,
                                 const PasskeyPlan& plan, std::optional<double> depth, int64_t trial) {
   const PasskeyProtocol& p = o.protocol;
-  const uint64_t cell = mix64(mix64(static_cast<uint64_t>(plan.length)) ^ std::bit_cast<uint64_t>(depth.value_or(-1.0) + 0.0));
+  const uint64_t cell =
+      mix64(mix64(static_cast<uint64_t>(plan.length)) ^ std::bit_cast<uint64_t>(depth.value_or(-1.0) + 0.0));
   Rng rng(static_cast<uint64_t>(o.seed), mix64(cell ^ mix64(static_cast<uint64_t>(trial))));
   const int64_t front = bos ? 1 : 0;
   data::PasskeyPrompt prompt;
@@ -292,7 +306,8 @@ PasskeyTrial make_passkey_trial(const text::Tokenizer& tokenizer, const PasskeyO
     prompt = published_prompt(p, plan.garbage, depth, rng);
   }
   const std::vector<int32_t> alone = tokenizer.encode(prompt.text);
-  PasskeyTrial out{.answer_start = front + static_cast<int64_t>(alone.size()), .answer = prompt.answer, .key = prompt.key};
+  PasskeyTrial out{
+      .answer_start = front + static_cast<int64_t>(alone.size()), .answer = prompt.answer, .key = prompt.key};
   if (bos) out.ids.push_back(*bos);
   if (p.rule != PasskeyRule::kExact) {
     out.ids.insert(out.ids.end(), alone.begin(), alone.end());
@@ -310,7 +325,8 @@ PasskeyTrial make_passkey_trial(const text::Tokenizer& tokenizer, const PasskeyO
 namespace {
 
 // The prompts of one length, run in rounds of a batch for each rank.
-void run_length(std::vector<Trial>& trials, TrialRunner& runner, const PasskeyOptions& o, const std::function<std::string()>& stopped, PasskeyProgress& progress) {
+void run_length(std::vector<Trial>& trials, TrialRunner& runner, const PasskeyOptions& o,
+                const std::function<std::string()>& stopped, PasskeyProgress& progress) {
   const auto K = static_cast<size_t>(o.ranks.size());
   std::vector<std::vector<Trial*>> batches = batches_of(trials, o.batch_tokens);
   for (size_t first = 0; first < batches.size(); first += K) {
@@ -341,7 +357,9 @@ void check_passkey(const model::ModelSpec& model_spec, const text::Tokenizer& to
   const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
   for (const int64_t N : o.protocol.lengths)  // a byte a number at least; patterns keep less
     if (!spec.pattern.far())
-      check_memory("the cache", {{"lengths", N}, {"layers", spec.L}, {"key/value heads", spec.G}, {"numbers", 2 * spec.D}}, "ask for shorter ones");
+      check_memory("the cache",
+                   {{"lengths", N}, {"layers", spec.L}, {"key/value heads", spec.G}, {"numbers", 2 * spec.D}},
+                   "ask for shorter ones");
   const int64_t shortest = *std::min_element(o.protocol.lengths.begin(), o.protocol.lengths.end());
   const std::optional<int32_t> bos = bos_token(spec, o.protocol.bos);
   try {
@@ -351,14 +369,15 @@ void check_passkey(const model::ModelSpec& model_spec, const text::Tokenizer& to
   }
 }
 
-PasskeyResult passkey(Context& cx, const model::ModelSpec& spec, const model::Weights& weights, const text::Tokenizer& tokenizer, const PasskeyOptions& o) {
+PasskeyResult passkey(Context& cx, const model::ModelSpec& spec, const model::Weights& weights,
+                      const text::Tokenizer& tokenizer, const PasskeyOptions& o) {
   PasskeyResult result;
   passkey(cx, spec, weights, tokenizer, o, result);
   return result;
 }
 
-void passkey(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights, const text::Tokenizer& tokenizer, const PasskeyOptions& o,
-             PasskeyResult& result) {
+void passkey(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights,
+             const text::Tokenizer& tokenizer, const PasskeyOptions& o, PasskeyResult& result) {
   check_passkey(model_spec, tokenizer, o);
   const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
   result.bos = bos_token(spec, o.protocol.bos);
@@ -381,7 +400,8 @@ void passkey(Context& cx, const model::ModelSpec& model_spec, const model::Weigh
         for (size_t d = 0; d < depths.size(); ++d)
           for (int64_t t = 0; t < o.protocol.trials; ++t) {
             COCA_CHECK_AS(kInterrupted, !stop_requested(), "{}", stopped());
-            trials.push_back({.prompt = make_passkey_trial(tokenizer, o, result.bos, prompts, depths[d], t), .cell = d});
+            trials.push_back(
+                {.prompt = make_passkey_trial(tokenizer, o, result.bos, prompts, depths[d], t), .cell = d});
           }
       });
       run_length(trials, runner, o, stopped, progress);

@@ -35,7 +35,7 @@ struct PasskeyOptions {
       scaling;                  // instead of the spec's; dynamic NTK uses the length of the whole sequence
   int64_t batch_tokens = 8192;  // prompts of equal length run together up to about this many tokens
   std::function<void(const PasskeyProgress&)> progress;  // may be empty
-  dist::Communicator& ranks = dist::alone();  // who share the prompts; all get the same results
+  dist::Communicator& ranks = dist::alone();             // who share the prompts; all get the same results
 };
 
 struct PasskeyScore {
@@ -69,7 +69,8 @@ PasskeyResult passkey(Context&, const model::ModelSpec&, const model::Weights&, 
                       const PasskeyOptions&);
 // The same; after an error, `result` has the finished lengths, and the cells of the last one as far as they are done:
 // with fewer trials, perhaps none (then the accuracy is NaN).
-void passkey(Context&, const model::ModelSpec&, const model::Weights&, const text::Tokenizer&, const PasskeyOptions&, PasskeyResult& result);
+void passkey(Context&, const model::ModelSpec&, const model::Weights&, const text::Tokenizer&, const PasskeyOptions&,
+             PasskeyResult& result);
 
 // The checks that passkey() makes before any prompt is run: invalid options, lengths without room for a prompt, the
 // tokenizer of another model, a cache that exceeds all memory.

@@ -12,16 +12,19 @@ void check_protocol(const PasskeyProtocol& p) {
   COCA_CHECK(!p.lengths.empty(), "lengths: none given");
   const int64_t least = p.length_control == PasskeyLength::kCharacters ? 0 : 2;
   for (const int64_t length : p.lengths)
-    COCA_CHECK(length >= least, "lengths holds {} ({}); expected at least {}", length, enum_name(p.length_control), least);
+    COCA_CHECK(length >= least, "lengths holds {} ({}); expected at least {}", length, enum_name(p.length_control),
+               least);
   if (p.place == PasskeyPlace::kDepths) COCA_CHECK(!p.depths.empty(), "depths: none given");
   for (const double depth : p.depths) COCA_CHECK(depth >= 0 && depth <= 1, "depths holds {}; expected 0 to 1", depth);
   COCA_CHECK(p.trials >= 1, "trials is {}; expected at least 1", p.trials);
   COCA_CHECK(p.keys.least >= 0, "key_least is {}; expected at least 0", p.keys.least);
   COCA_CHECK(p.keys.least <= p.keys.most, "key_most is {}; expected at least key_least, {}", p.keys.most, p.keys.least);
   if (p.rule == PasskeyRule::kExact)
-    COCA_CHECK(p.new_tokens == 0, "new_tokens is {}; expected 0, as rule exact generates as many tokens as the answer has", p.new_tokens);
+    COCA_CHECK(p.new_tokens == 0,
+               "new_tokens is {}; expected 0, as rule exact generates as many tokens as the answer has", p.new_tokens);
   else
-    COCA_CHECK(p.new_tokens >= 1, "new_tokens is {}; expected at least 1 with rule {}", p.new_tokens, enum_name(p.rule));
+    COCA_CHECK(p.new_tokens >= 1, "new_tokens is {}; expected at least 1 with rule {}", p.new_tokens,
+               enum_name(p.rule));
 }
 
 namespace {
@@ -57,19 +60,23 @@ const std::vector<NamedPasskeyProtocol>& named_passkey_protocols() {
   static const std::vector<NamedPasskeyProtocol> table = {
       {"ours", "this project's default", {}},
       {"landmark", "landmark attention, llama/run_test.py",
-       landmark({0, 100, 500, 1000, 5000, 8000, 10000, 12000, 14000, 18000, 20000, 25000, 38000}, PasskeyLength::kCharacters, 50)},
+       landmark({0, 100, 500, 1000, 5000, 8000, 10000, 12000, 14000, 18000, 20000, 25000, 38000},
+                PasskeyLength::kCharacters, 50)},
       {"yarn", "YaRN, eval/passkey.py", landmark(doubling(256, 8192), PasskeyLength::kGrown, 20)},
-      {"longlora", "LongLoRA, passkey_retrivial.py (numpy's randint leaves out its upper end)",
+      {"longlora",
+       "LongLoRA, passkey_retrivial.py (numpy's randint leaves out its upper end)",
        {.lengths = thousands(32),
         .length_control = PasskeyLength::kCharacters375,
         .place = PasskeyPlace::kRandomInside,
         .keys = {1, 49999},
         .trials = 10}},
       {"pose", "PoSE, src/eval_passkey.py (6134 is its own)",
-       landmark({2048, 4096, 6134, 8192, 10240, 12288, 14336, 16384, 20480, 24576, 28672, 32768}, PasskeyLength::kUnits, 50)},
+       landmark({2048, 4096, 6134, 8192, 10240, 12288, 14336, 16384, 20480, 24576, 28672, 32768}, PasskeyLength::kUnits,
+                50)},
       {"longrope", "LongRoPE's passkey script; it takes lengths and samples as flags, those here are ours",
        landmark(doubling(4096, 262144), PasskeyLength::kCharacters365, 10)},
-      {"lm-infinite", "LM-Infinite, data/passkey_retrieval (it takes one length at a time; those here are ours)",
+      {"lm-infinite",
+       "LM-Infinite, data/passkey_retrieval (it takes one length at a time; those here are ours)",
        {.lengths = doubling(2048, 32768),
         .length_control = PasskeyLength::kSentences,
         .wording = PasskeyWording::kLmInfinite,
@@ -78,7 +85,8 @@ const std::vector<NamedPasskeyProtocol>& named_passkey_protocols() {
         .trials = 1000,
         .new_tokens = 7,
         .rule = PasskeyRule::kFirstNumber}},
-      {"coca", "CoCA paper; what a length counts, how the place is drawn and when an answer counts are not stated there",
+      {"coca",
+       "CoCA paper; what a length counts, how the place is drawn and when an answer counts are not stated there",
        {.lengths = doubling(512, 32768),
         .wording = PasskeyWording::kCoca,
         .place = PasskeyPlace::kRandom,
@@ -91,7 +99,9 @@ const std::vector<NamedPasskeyProtocol>& named_passkey_protocols() {
 
 std::string passkey_protocol_names() { return names_of(named_passkey_protocols()); }
 
-const PasskeyProtocol& passkey_protocol_of(std::string_view name) { return entry_of(named_passkey_protocols(), "protocol", name).protocol; }
+const PasskeyProtocol& passkey_protocol_of(std::string_view name) {
+  return entry_of(named_passkey_protocols(), "protocol", name).protocol;
+}
 
 bool counts(PasskeyRule rule, std::string_view generated, int64_t key) {
   constexpr std::string_view kDigits = "0123456789";

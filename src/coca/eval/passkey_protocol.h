@@ -34,8 +34,8 @@ struct PasskeyProtocol {
   PasskeyPlace place = PasskeyPlace::kDepths;
   std::vector<double> depths = {0.0, 0.25, 0.5, 0.75, 1.0};  // share of the garbage before the key; kDepths only
   data::KeyRange keys;
-  int64_t trials = 20;      // per length and depth; kRandom: per length
-  int64_t new_tokens = 0;   // generated; 0 with kExact: as many as the answer has
+  int64_t trials = 20;     // per length and depth; kRandom: per length
+  int64_t new_tokens = 0;  // generated; 0 with kExact: as many as the answer has
   PasskeyRule rule = PasskeyRule::kExact;
   Bos bos = Bos::kAuto;
 

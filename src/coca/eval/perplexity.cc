@@ -51,7 +51,8 @@ void count_windows(Plan& plan) {
     r.most_scored = std::max(r.most_scored, scored);
     squares += static_cast<double>(scored) * static_cast<double>(scored);
   }
-  r.equal_windows = squares > 0 ? static_cast<double>(r.scored_tokens) * static_cast<double>(r.scored_tokens) / squares : 0;
+  r.equal_windows =
+      squares > 0 ? static_cast<double>(r.scored_tokens) * static_cast<double>(r.scored_tokens) / squares : 0;
 }
 
 Plan plan_length(const Texts& texts, const Protocol& p, int64_t W, std::optional<int32_t> bos) {
@@ -71,7 +72,8 @@ Plan plan_length(const Texts& texts, const Protocol& p, int64_t W, std::optional
   }
   count_windows(plan);
   r.planned_windows = r.windows;
-  COCA_CHECK(r.windows > 0, "lengths holds {}: the protocol scores no window of {} with {}; give shorter lengths or more text", W,
+  COCA_CHECK(r.windows > 0,
+             "lengths holds {}: the protocol scores no window of {} with {}; give shorter lengths or more text", W,
              counted(r.documents, "document"), counted(r.document_tokens, "token"));
   return plan;
 }
@@ -101,7 +103,8 @@ class WindowRunner {
     decoder_.set_ring(split ? ring_.get() : nullptr);
     const TensorRef hidden = decoder_.forward(cx_, {ids_.data(), DType::kI32, {B, n}, kHost});
     for (int64_t b = 0; b < B; ++b)
-      score(hidden.narrow(0, b * n, n), split ? std::span<const Chunk>(halves) : whole, *batch[static_cast<size_t>(b)], front);
+      score(hidden.narrow(0, b * n, n), split ? std::span<const Chunk>(halves) : whole, *batch[static_cast<size_t>(b)],
+            front);
     if (split) add_over_ranks(batch);
   }
 
@@ -110,7 +113,8 @@ class WindowRunner {
 
   // Of ids_, rows of N, this rank's tokens stay.
   void split_over_ranks(int64_t N) {
-    if (!ring_ || ring_->split().length() != N) ring_ = std::make_unique<model::RingAttention>(decoder_.spec(), o_.ranks, N);
+    if (!ring_ || ring_->split().length() != N)
+      ring_ = std::make_unique<model::RingAttention>(decoder_.spec(), o_.ranks, N);
     ids_ = ring_->split().take<int32_t>(ids_, ring_->rank());
   }
 
@@ -124,8 +128,8 @@ class WindowRunner {
     }
   }
 
-  // The row before a target predicts it; the rows here are these chunks of the window's. Window by window, so that the batch
-  // does not decide the chunks of the loss.
+  // The row before a target predicts it; the rows here are these chunks of the window's. Window by window, so that the
+  // batch does not decide the chunks of the loss.
   void score(TensorRef hidden, std::span<const Chunk> held, Window& w, int64_t front) {
     const int64_t rows = w.span.targets(), first_row = w.span.first_target - w.span.begin + front - 1;
     if (nll_.empty() || nll_.size(0) < rows) nll_ = Tensor({rows});
@@ -134,10 +138,11 @@ class WindowRunner {
     for (const Chunk& c : held) {
       const int64_t begin = std::max(first_row, c.begin), n = std::min(first_row + rows, c.begin + c.count) - begin;
       if (n > 0) {
-        ops::lm_loss_forward(cx_, {.x = hidden.narrow(0, row + begin - c.begin, n),
-                                   .w = weights_.head,
-                                   .targets = {w.text->ids.data() + w.span.first_target + begin - first_row, DType::kI32, {n}, kHost},
-                                   .nll = nll_.ref().narrow(0, 0, n)});
+        ops::lm_loss_forward(
+            cx_, {.x = hidden.narrow(0, row + begin - c.begin, n),
+                  .w = weights_.head,
+                  .targets = {w.text->ids.data() + w.span.first_target + begin - first_row, DType::kI32, {n}, kHost},
+                  .nll = nll_.ref().narrow(0, 0, n)});
         const float* nll = nll_.ref().as<float>();
         for (int64_t i = 0; i < n; ++i) w.sums.nll += static_cast<double>(nll[i]);
       }
@@ -209,7 +214,8 @@ std::vector<std::vector<Window*>> batches_of(Plan& plan, int64_t batch_tokens) {
   std::vector<std::vector<Window*>> batches;
   for (Window* w : order) {
     const auto most = static_cast<size_t>(std::max<int64_t>(1, batch_tokens / (w->span.tokens() + plan.front)));
-    if (batches.empty() || batches.back().size() >= most || batches.back().front()->span.tokens() != w->span.tokens()) batches.emplace_back();
+    if (batches.empty() || batches.back().size() >= most || batches.back().front()->span.tokens() != w->span.tokens())
+      batches.emplace_back();
     batches.back().push_back(w);
   }
   return batches;
@@ -218,7 +224,8 @@ std::vector<std::vector<Window*>> batches_of(Plan& plan, int64_t batch_tokens) {
 // Runs all windows of a plan; batches go to the ranks in turn, or all of them to all.
 void run_plan(Plan& plan, WindowRunner& runner, const PerplexityOptions& o, PerplexityProgress& progress) {
   const bool together = o.share == Share::kTokens;
-  const size_t K = together ? 1 : static_cast<size_t>(o.ranks.size()), rank = together ? 0 : static_cast<size_t>(o.ranks.rank());
+  const size_t K = together ? 1 : static_cast<size_t>(o.ranks.size()),
+               rank = together ? 0 : static_cast<size_t>(o.ranks.rank());
   const std::vector<std::vector<Window*>> batches = batches_of(plan, o.batch_tokens);
   const auto stopped = [&] {
     return fmt::format("perplexity: stopped at length {}, {} of {} done", plan.result.length,
@@ -263,13 +270,15 @@ struct Plans {
   std::vector<Plan> lengths;
 };
 
-Plans plan_all(const model::ModelSpec& spec, std::span<const std::vector<int32_t>> documents, const PerplexityOptions& o) {
+Plans plan_all(const model::ModelSpec& spec, std::span<const std::vector<int32_t>> documents,
+               const PerplexityOptions& o) {
   check_protocol(o.protocol);
   model::require_causal(spec, "perplexity");
   COCA_CHECK(o.batch_tokens >= 1, "batch_tokens is {}; expected at least 1", o.batch_tokens);
   Plans plans{.bos = bos_token(with_scaling(spec, o.scaling), o.protocol.bos)};
   plans.texts = make_texts(documents, o.protocol, plans.bos);
-  for (const int64_t W : o.protocol.lengths) plans.lengths.push_back(plan_length(plans.texts, o.protocol, W, plans.bos));
+  for (const int64_t W : o.protocol.lengths)
+    plans.lengths.push_back(plan_length(plans.texts, o.protocol, W, plans.bos));
   return plans;
 }
 
@@ -292,8 +301,9 @@ std::vector<PerplexityResult> perplexity(Context& cx, const model::ModelSpec& sp
   return results;
 }
 
-void perplexity(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights, std::span<const std::vector<int32_t>> documents,
-                const PerplexityOptions& o, std::vector<PerplexityResult>& results) {
+void perplexity(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights,
+                std::span<const std::vector<int32_t>> documents, const PerplexityOptions& o,
+                std::vector<PerplexityResult>& results) {
   Plans plans = plan_all(model_spec, documents, o);
   const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
   PerplexityProgress progress;
@@ -316,7 +326,9 @@ void perplexity(Context& cx, const model::ModelSpec& model_spec, const model::We
   }
 }
 
-std::vector<PerplexityResult> plan_perplexity(const model::ModelSpec& spec, std::span<const std::vector<int32_t>> documents, const PerplexityOptions& o) {
+std::vector<PerplexityResult> plan_perplexity(const model::ModelSpec& spec,
+                                              std::span<const std::vector<int32_t>> documents,
+                                              const PerplexityOptions& o) {
   std::vector<PerplexityResult> results;
   for (Plan& plan : plan_all(spec, documents, o).lengths) results.push_back(std::move(plan.result));
   return results;

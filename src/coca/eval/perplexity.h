@@ -35,9 +35,10 @@ struct PerplexityOptions {
   Protocol protocol;
   std::optional<model::RopeScaling> scaling;  // instead of the spec's
   int64_t batch_tokens = 8192;                // windows of equal length run together up to about this many tokens
-  std::vector<IdText> id_text;  // text_of_ids() of the tokenizer, for bytes and words; empty: not wanted
+  std::vector<IdText> id_text;                // text_of_ids() of the tokenizer, for bytes and words; empty: not wanted
   std::function<void(const PerplexityProgress&)> progress;  // may be empty
-  dist::Communicator& ranks = dist::alone();  // who share the windows; all have the same documents, and get the same results
+  dist::Communicator& ranks =
+      dist::alone();  // who share the windows; all have the same documents, and get the same results
   Share share = Share::kWindows;
 };
 
@@ -60,16 +61,16 @@ struct DocumentPerplexity {
 };
 
 struct PerplexityResult {
-  int64_t length = 0;             // W
-  int64_t stride = 0;             // the one used: at most the text tokens of a window
-  int64_t documents = 0;          // evaluated
-  int64_t document_tokens = 0;    // of these, as cut
-  int64_t short_documents = 0;    // texts shorter than a window
-  int64_t skipped_documents = 0;  // fewer tokens than two, or than the protocol needs
-  int64_t windows = 0;            // with at least one scored token
-  int64_t planned_windows = 0;    // more than these where the measurement ended within this length
+  int64_t length = 0;                          // W
+  int64_t stride = 0;                          // the one used: at most the text tokens of a window
+  int64_t documents = 0;                       // evaluated
+  int64_t document_tokens = 0;                 // of these, as cut
+  int64_t short_documents = 0;                 // texts shorter than a window
+  int64_t skipped_documents = 0;               // fewer tokens than two, or than the protocol needs
+  int64_t windows = 0;                         // with at least one scored token
+  int64_t planned_windows = 0;                 // more than these where the measurement ended within this length
   int64_t fewest_scored = 0, most_scored = 0;  // tokens, of a window
-  double equal_windows = 0;       // as many of equal size weigh as much: (sum n)^2 / sum n^2
+  double equal_windows = 0;                    // as many of equal size weigh as much: (sum n)^2 / sum n^2
   int64_t scored_tokens = 0, run_tokens = 0;
   int64_t longest_window = 0;  // tokens of the longest window run, bos included
   std::optional<int32_t> bos;  // where the protocol puts it
@@ -77,7 +78,7 @@ struct PerplexityResult {
   double perplexity = 0;       // exp(nll)
   double window_mean_perplexity = 0;
   std::optional<double> bits_per_byte, word_perplexity;
-  int64_t words = 0;  // of the scored tokens
+  int64_t words = 0;                            // of the scored tokens
   std::vector<DocumentPerplexity> by_document;  // those with a scored token; empty when documents are joined
   // Standard error of the mean nll, as a ratio over k windows treated as independent draws:
   // sqrt(k/(k-1) sum (s - n mean)^2) / sum n, where s is the sum of a window's nll and n its scored tokens.
@@ -88,23 +89,23 @@ struct PerplexityResult {
 
   bool whole() const { return windows == planned_windows; }
   bool reaches_length() const { return longest_window == length; }
-  double value(Average average) const {
-    return average == Average::kTokens ? perplexity : window_mean_perplexity;
-  }
+  double value(Average average) const { return average == Average::kTokens ? perplexity : window_mean_perplexity; }
 };
 
 // One result per length, in the order of the lengths. batch_tokens changes results only by the rounding of the matrix
 // products. Logits never exist as a whole, and only scored positions reach the output embedding. Throws Error
 // kInterrupted on a request to stop, and Error if no document has the tokens that the protocol needs.
 std::vector<PerplexityResult> perplexity(Context&, const model::ModelSpec&, const model::Weights&,
-                                         std::span<const std::vector<int32_t>> documents,
-                                         const PerplexityOptions&);
+                                         std::span<const std::vector<int32_t>> documents, const PerplexityOptions&);
 // The same, but each length is added to `results` when it is done; after an error, a partly finished length is added
 // too.
-void perplexity(Context&, const model::ModelSpec&, const model::Weights&, std::span<const std::vector<int32_t>> documents,
-                const PerplexityOptions&, std::vector<PerplexityResult>& results);
+void perplexity(Context&, const model::ModelSpec&, const model::Weights&,
+                std::span<const std::vector<int32_t>> documents, const PerplexityOptions&,
+                std::vector<PerplexityResult>& results);
 
-// What it would run, with its errors, before any weights: by length all counts of windows and tokens, and nothing that is measured.
-std::vector<PerplexityResult> plan_perplexity(const model::ModelSpec&, std::span<const std::vector<int32_t>> documents, const PerplexityOptions&);
+// What it would run, with its errors, before any weights: by length all counts of windows and tokens, and nothing that
+// is measured.
+std::vector<PerplexityResult> plan_perplexity(const model::ModelSpec&, std::span<const std::vector<int32_t>> documents,
+                                              const PerplexityOptions&);
 
 }  // namespace coca::eval

@@ -30,8 +30,8 @@ Texts make_texts(std::span<const std::vector<int32_t>> documents, const Protocol
     ids.insert(ids.end(), from, from + N);
   }
   const std::string all = counted(documents.size(), "document");
-  COCA_CHECK(out.documents > 0 || p.min_tokens <= 2, "min_tokens is {}; of {} none has as many; give a smaller number or longer texts",
-             p.min_tokens, all);
+  COCA_CHECK(out.documents > 0 || p.min_tokens <= 2,
+             "min_tokens is {}; of {} none has as many; give a smaller number or longer texts", p.min_tokens, all);
   COCA_CHECK(out.documents > 0, "text: of {} none has two tokens or more; give longer texts", all);
   return out;
 }
@@ -63,8 +63,8 @@ std::vector<WindowSpan> plan_windows(int64_t N, const Protocol& p, const WindowS
   const int64_t next = p.reach == Reach::kNext ? 1 : 0;
   int64_t seen = 0;  // targets before it have been in a window
   for (int64_t k = 0; seen < N; ++k) {
-    const int64_t begin = p.placement == Placement::kEnds ? std::max<int64_t>(0, (k + 1) * s.stride - s.room)
-                                                          : k * s.stride;
+    const int64_t begin =
+        p.placement == Placement::kEnds ? std::max<int64_t>(0, (k + 1) * s.stride - s.room) : k * s.stride;
     const int64_t full_end = p.placement == Placement::kEnds ? (k + 1) * s.stride : begin + s.room;
     const int64_t end = std::min(full_end, N - next);
     if (p.tail != Tail::kShort && end < full_end) break;

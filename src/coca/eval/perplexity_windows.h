@@ -20,8 +20,8 @@ struct Text {
 
 struct Texts {
   std::vector<Text> texts;
-  int64_t documents = 0;       // used
-  int64_t passed_over = 0;     // fewer than two tokens, or than min_tokens
+  int64_t documents = 0;        // used
+  int64_t passed_over = 0;      // fewer than two tokens, or than min_tokens
   int64_t document_tokens = 0;  // of the documents used, as cut
 };
 

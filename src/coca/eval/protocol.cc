@@ -10,8 +10,7 @@ namespace coca::eval {
 
 std::optional<int32_t> bos_token(const model::ModelSpec& spec, Bos rule) {
   if (rule == Bos::kNever) return std::nullopt;
-  COCA_CHECK(rule == Bos::kAuto || spec.bos_id,
-             "bos \"always\": the model's config.json names no bos_token_id");
+  COCA_CHECK(rule == Bos::kAuto || spec.bos_id, "bos \"always\": the model's config.json names no bos_token_id");
   return spec.bos_id ? std::optional<int32_t>(static_cast<int32_t>(*spec.bos_id)) : std::nullopt;
 }
 
@@ -19,8 +18,7 @@ int64_t cut_begin(int64_t N, int64_t most, Cut cut) {
   return cut == Cut::kStart || most == 0 || most >= N ? 0 : (N - most) / 2;
 }
 
-model::ModelSpec with_scaling(const model::ModelSpec& spec,
-                              const std::optional<model::RopeScaling>& scaling) {
+model::ModelSpec with_scaling(const model::ModelSpec& spec, const std::optional<model::RopeScaling>& scaling) {
   model::ModelSpec out = spec;
   if (scaling) out.rope_scaling = *scaling;
   model::validate(out);

@@ -54,7 +54,8 @@ struct TextSize {
 };
 TextSize text_size(std::span<const IdText>, std::span<const int32_t> ids, int64_t first, int64_t end);
 
-// Tables of published protocols (perplexity_protocol.h, passkey_protocol.h): their names, "a, b, ...", and the entry of one.
+// Tables of published protocols (perplexity_protocol.h, passkey_protocol.h): their names, "a, b, ...", and the entry of
+// one.
 template <typename Named>
 std::string names_of(const std::vector<Named>& table) {
   std::string names;
@@ -67,7 +68,8 @@ const Named& entry_of(const std::vector<Named>& table, std::string_view what, st
     if (entry.name == name) return entry;
   std::vector<std::string> names;
   for (const Named& entry : table) names.emplace_back(entry.name);
-  fail(ErrorKind::kInvalidArgument, "{} is \"{}\"; expected one of {}{}", what, name, names_of(table), did_you_mean(name, names));
+  fail(ErrorKind::kInvalidArgument, "{} is \"{}\"; expected one of {}{}", what, name, names_of(table),
+       did_you_mean(name, names));
 }
 
 }  // namespace coca::eval

@@ -66,7 +66,8 @@ void check_options(const RulerOptions& o) {
   COCA_CHECK(!o.lengths.empty(), "lengths: none given");
   COCA_CHECK(o.samples >= 1, "samples is {}; expected at least 1", o.samples);
   const bool in_text = std::find(o.tasks.begin(), o.tasks.end(), data::RulerTask::kNiahSingle2) != o.tasks.end();
-  COCA_CHECK(!in_text || !o.haystack.empty(), "tasks holds niah_single_2, which needs text; without it this is niah_single_1");
+  COCA_CHECK(!in_text || !o.haystack.empty(),
+             "tasks holds niah_single_2, which needs text; without it this is niah_single_1");
 }
 
 // Sample r was answered by rank r.
@@ -78,7 +79,8 @@ void share_answers(std::vector<RulerSample>& round, dist::Communicator& ranks) {
   const auto mine = static_cast<size_t>(ranks.rank());
   const bool have = mine < round.size();
   const std::vector<std::string> texts = dist::gather_texts(ranks, have ? round[mine].prediction : "");
-  const std::vector<Answer> answers = dist::all_gather_value(ranks, have ? Answer{round[mine].tokens, round[mine].score} : Answer{});
+  const std::vector<Answer> answers =
+      dist::all_gather_value(ranks, have ? Answer{round[mine].tokens, round[mine].score} : Answer{});
   for (size_t r = 0; r < round.size(); ++r) {
     round[r].prediction = texts[r];
     round[r].tokens = answers[r].tokens;
@@ -102,7 +104,8 @@ void summarise(RulerResult& result, const RulerOptions& o) {
 }
 
 // Answers samples one for each rank, round after round, and adds the cell as far as it came.
-void run_cell(const Answerer& answerer, const text::Tokenizer& tokenizer, const RulerOptions& o, data::RulerTask task, int64_t length, int64_t& done, RulerResult& result) {
+void run_cell(const Answerer& answerer, const text::Tokenizer& tokenizer, const RulerOptions& o, data::RulerTask task,
+              int64_t length, int64_t& done, RulerResult& result) {
   const Stopwatch watch;
   const int64_t total = static_cast<int64_t>(o.tasks.size() * o.lengths.size()) * o.samples;
   RulerCell cell{.task = task, .length = length};
@@ -163,7 +166,8 @@ data::RulerPrompt make_ruler_sample(const text::Tokenizer& tokenizer, const Rule
 }
 
 const RulerCell* RulerResult::cell(data::RulerTask task, int64_t length) const {
-  const auto found = std::ranges::find_if(cells, [&](const RulerCell& c) { return c.task == task && c.length == length; });
+  const auto found =
+      std::ranges::find_if(cells, [&](const RulerCell& c) { return c.task == task && c.length == length; });
   return found == cells.end() ? nullptr : &*found;
 }
 
@@ -174,22 +178,27 @@ void check_ruler(const model::ModelSpec& model_spec, const text::Tokenizer& toke
   const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
   for (const int64_t N : o.lengths)  // a byte a number at least; patterns keep less
     if (!spec.pattern.far())
-      check_memory("the cache", {{"lengths", N}, {"layers", spec.L}, {"key/value heads", spec.G}, {"numbers", 2 * spec.D}}, "ask for shorter ones");
+      check_memory("the cache",
+                   {{"lengths", N}, {"layers", spec.L}, {"key/value heads", spec.G}, {"numbers", 2 * spec.D}},
+                   "ask for shorter ones");
   const int64_t shortest = *std::min_element(o.lengths.begin(), o.lengths.end());
   try {
-    for (const data::RulerTask task : o.tasks) make_ruler_sample(tokenizer, o, bos_token(spec, o.bos), task, shortest, 0);
+    for (const data::RulerTask task : o.tasks)
+      make_ruler_sample(tokenizer, o, bos_token(spec, o.bos), task, shortest, 0);
   } catch (const Error& error) {
     fail(error.kind(), "lengths holds {}: {}; give greater lengths", shortest, error.what());
   }
 }
 
-RulerResult ruler(Context& cx, const model::ModelSpec& spec, const model::Weights& weights, const text::Tokenizer& tokenizer, const RulerOptions& o) {
+RulerResult ruler(Context& cx, const model::ModelSpec& spec, const model::Weights& weights,
+                  const text::Tokenizer& tokenizer, const RulerOptions& o) {
   RulerResult result;
   ruler(cx, spec, weights, tokenizer, o, result);
   return result;
 }
 
-void ruler(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights, const text::Tokenizer& tokenizer, const RulerOptions& o, RulerResult& result) {
+void ruler(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights,
+           const text::Tokenizer& tokenizer, const RulerOptions& o, RulerResult& result) {
   check_ruler(model_spec, tokenizer, o);
   const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
   result.bos = bos_token(spec, o.bos);

@@ -10,8 +10,8 @@
 #include <string>
 #include <vector>
 
-#include "coca/dist/communicator.h"
 #include "coca/data/ruler.h"
+#include "coca/dist/communicator.h"
 #include "coca/eval/passkey.h"
 #include "coca/eval/protocol.h"
 #include "coca/model/params.h"
@@ -36,7 +36,7 @@ struct RulerOptions {
   int64_t seed = 42;             // each prompt depends on seed, task, length and its number alone
   std::string haystack;          // text for the tasks that hide needles in one; empty: noise
   Bos bos = Bos::kAuto;
-  std::optional<model::RopeScaling> scaling;              // instead of the spec's
+  std::optional<model::RopeScaling> scaling;                                      // instead of the spec's
   std::function<void(const RulerSample&, int64_t done, int64_t total)> progress;  // after each prompt; may be empty
   dist::Communicator& ranks = dist::alone();  // who share the prompts; all get the same results, and see all samples
 };
@@ -57,9 +57,9 @@ struct RulerCell {
   double seconds = 0;
 };
 struct RulerResult {
-  std::vector<RulerCell> cells;      // tasks in their order, within a task lengths in theirs
-  std::vector<double> averages;      // over the tasks, per length; NaN where not all of it was done
-  std::optional<int32_t> bos;        // before every prompt
+  std::vector<RulerCell> cells;  // tasks in their order, within a task lengths in theirs
+  std::vector<double> averages;  // over the tasks, per length; NaN where not all of it was done
+  std::optional<int32_t> bos;    // before every prompt
   // RULER's effective length: the longest up to which every average is at least 0.856, Llama-2-7B's at 4k; 0: none.
   int64_t effective_length = 0;
 
@@ -78,8 +78,10 @@ data::RulerPrompt make_ruler_sample(const text::Tokenizer&, const RulerOptions&,
                                     data::RulerTask, int64_t length, int64_t number);
 
 // Throws Error kInterrupted on a request to stop. A model whose logits are NaN gives no answer.
-RulerResult ruler(Context&, const model::ModelSpec&, const model::Weights&, const text::Tokenizer&, const RulerOptions&);
+RulerResult ruler(Context&, const model::ModelSpec&, const model::Weights&, const text::Tokenizer&,
+                  const RulerOptions&);
 // The same; after an error, `result` has everything done so far, the last cell with the samples until then.
-void ruler(Context&, const model::ModelSpec&, const model::Weights&, const text::Tokenizer&, const RulerOptions&, RulerResult& result);
+void ruler(Context&, const model::ModelSpec&, const model::Weights&, const text::Tokenizer&, const RulerOptions&,
+           RulerResult& result);
 
 }  // namespace coca::eval

@@ -12,9 +12,11 @@
 
 namespace coca::eval {
 
-// A round of such work: this rank's part, which sends no messages. All ranks throw, so that what earlier rounds found stays the same on
-// all of them: kInterrupted with the text of `stopped` where one was asked to stop, or the error of the lowest rank that failed.
-inline void do_round(dist::Communicator& ranks, const std::function<std::string()>& stopped, const std::function<void()>& part) {
+// A round of such work: this rank's part, which sends no messages. All ranks throw, so that what earlier rounds found
+// stays the same on all of them: kInterrupted with the text of `stopped` where one was asked to stop, or the error of
+// the lowest rank that failed.
+inline void do_round(dist::Communicator& ranks, const std::function<std::string()>& stopped,
+                     const std::function<void()>& part) {
   dist::together(ranks, [&] {
     if (stop_requested()) throw Error(ErrorKind::kInterrupted, stopped());
     part();

@@ -20,7 +20,8 @@ namespace {
 // Hands out inputs and what must follow them, document after document.
 class Stream {
  public:
-  Stream(std::span<const std::vector<int32_t>> documents, std::optional<int32_t> bos) : documents_(documents), bos_(bos) {}
+  Stream(std::span<const std::vector<int32_t>> documents, std::optional<int32_t> bos)
+      : documents_(documents), bos_(bos) {}
 
   // At most `most` of them; none when all are through.
   void next(int64_t most, std::vector<int32_t>& inputs, std::vector<int32_t>& targets) {
@@ -98,8 +99,8 @@ StreamResult stream_perplexity(Context& cx, const model::ModelSpec& spec, const 
   return result;
 }
 
-void stream_perplexity(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights, std::span<const std::vector<int32_t>> documents,
-                       const StreamOptions& o, StreamResult& result) {
+void stream_perplexity(Context& cx, const model::ModelSpec& model_spec, const model::Weights& weights,
+                       std::span<const std::vector<int32_t>> documents, const StreamOptions& o, StreamResult& result) {
   check_options(o);
   const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
   result.bos = bos_token(spec, o.bos);
@@ -124,7 +125,10 @@ void stream_perplexity(Context& cx, const model::ModelSpec& model_spec, const mo
     if (n == 0) return false;
     const TensorRef hidden = decoder.append(cx, {inputs.data(), DType::kI32, {1, n}, kHost});
     const MutTensorRef rows = nll.ref().narrow(0, 0, n);
-    ops::lm_loss_forward(cx, {.x = hidden.reshape({n, spec.C}), .w = weights.head, .targets = {targets.data(), DType::kI32, {n}, kHost}, .nll = rows});
+    ops::lm_loss_forward(cx, {.x = hidden.reshape({n, spec.C}),
+                              .w = weights.head,
+                              .targets = {targets.data(), DType::kI32, {n}, kHost},
+                              .nll = rows});
     for (int64_t i = 0; i < n; ++i) tally.add(static_cast<double>(nll.values<float>()[static_cast<size_t>(i)]));
     if (o.progress) o.progress(tally.now(decoder.cache()));
     if (tally.count() % o.interval == 0) tally.point(decoder.cache());

@@ -35,7 +35,8 @@ std::string index_text(int64_t at, const Dims& shape) {
 }
 
 // ours may be strided; it is read in row-major order of `stored`'s shape.
-TensorCheck compare(const std::string& name, std::span<const float> ours, const io::StoredTensor& stored, double tolerance) {
+TensorCheck compare(const std::string& name, std::span<const float> ours, const io::StoredTensor& stored,
+                    double tolerance) {
   const std::vector<float> expected = io::to_f32(stored);
   COCA_CHECK_AS(kBadFile, expected.size() == ours.size(), "tensor \"{}\" has shape {}, {}; we computed {}", name,
                 stored.shape.text(), counted(expected.size(), "value"), ours.size());
@@ -50,7 +51,11 @@ TensorCheck compare(const std::string& name, std::span<const float> ours, const 
       at = i;
     }
   }
-  TensorCheck check{name, worst <= 0 ? 0 : largest > 0 ? worst / largest : worst, index_text(static_cast<int64_t>(at), stored.shape)};
+  TensorCheck check{name,
+                    worst <= 0    ? 0
+                    : largest > 0 ? worst / largest
+                                  : worst,
+                    index_text(static_cast<int64_t>(at), stored.shape)};
   check.verdict = check.error <= tolerance ? Verdict::kPass : Verdict::kFail;
   return check;
 }
@@ -66,8 +71,8 @@ std::vector<float> packed(TensorRef t) {
 }
 
 // The softmax probabilities [B, H, N, N] from what attention saw; only here does an N x N tensor exist.
-std::vector<float> probabilities(const ModelSpec& s, const std::vector<float>& q, const std::vector<float>& k, int64_t B,
-                                 int64_t N, const std::vector<float>& slopes) {
+std::vector<float> probabilities(const ModelSpec& s, const std::vector<float>& q, const std::vector<float>& k,
+                                 int64_t B, int64_t N, const std::vector<float>& slopes) {
   std::vector<float> out(static_cast<size_t>(B * s.H * N * N), 0.0f);
   const double scale = 1.0 / std::sqrt(static_cast<double>(s.D));
   std::vector<double> row(static_cast<size_t>(N));
@@ -80,23 +85,29 @@ std::vector<float> probabilities(const ModelSpec& s, const std::vector<float>& q
           const float* kp = k.data() + ((b * N + n) * s.G + h / (s.H / s.G)) * s.D;
           double dot = 0;
           for (int64_t d = 0; d < s.D; ++d) dot += static_cast<double>(qp[d]) * kp[d];
-          row[static_cast<size_t>(n)] = dot * scale - (slopes.empty() ? 0.0 : static_cast<double>(slopes[static_cast<size_t>(h)]) * static_cast<double>(m - n));
+          row[static_cast<size_t>(n)] =
+              dot * scale -
+              (slopes.empty() ? 0.0 : static_cast<double>(slopes[static_cast<size_t>(h)]) * static_cast<double>(m - n));
           largest = std::max(largest, row[static_cast<size_t>(n)]);
         }
-        for (int64_t n = 0; n <= m; ++n) sum += row[static_cast<size_t>(n)] = std::exp(row[static_cast<size_t>(n)] - largest);
         for (int64_t n = 0; n <= m; ++n)
-          out[static_cast<size_t>(((b * s.H + h) * N + m) * N + n)] = static_cast<float>(row[static_cast<size_t>(n)] / sum);
+          sum += row[static_cast<size_t>(n)] = std::exp(row[static_cast<size_t>(n)] - largest);
+        for (int64_t n = 0; n <= m; ++n)
+          out[static_cast<size_t>(((b * s.H + h) * N + m) * N + n)] =
+              static_cast<float>(row[static_cast<size_t>(n)] / sum);
       }
   return out;
 }
 
 std::vector<int32_t> read_ids(const io::StoredTensor& stored, int64_t V, const std::string& where) {
   COCA_CHECK_AS(kBadFile, stored.shape.rank == 2 && (stored.dtype == DType::kI64 || stored.dtype == DType::kI32),
-                "{}: {} must be an I64 or I32 [B, N], not {} {}", where, stored.name, dtype_name(stored.dtype), stored.shape.text());
+                "{}: {} must be an I64 or I32 [B, N], not {} {}", where, stored.name, dtype_name(stored.dtype),
+                stored.shape.text());
   std::vector<int32_t> ids;
   for (int64_t i = 0; i < stored.shape.product(); ++i) {
     const int64_t id = stored.dtype == DType::kI64 ? stored.ref().as<int64_t>()[i] : stored.ref().as<int32_t>()[i];
-    COCA_CHECK_AS(kBadFile, id >= 0 && id < V, "{}: {} holds {} at {}; the vocabulary has {}", where, stored.name, id, i, V);
+    COCA_CHECK_AS(kBadFile, id >= 0 && id < V, "{}: {} holds {} at {}; the vocabulary has {}", where, stored.name, id,
+                  i, V);
     ids.push_back(static_cast<int32_t>(id));
   }
   return ids;
@@ -134,19 +145,22 @@ struct OneCase {
     for (int64_t i = 0; i <= spec.L; ++i) ours[fmt::format("hidden.{}", i)] = traced[fmt::format("hidden.{}", i)];
     for (int64_t i = 0; i < spec.L; ++i)
       if (file.find(fmt::format("attention.{}", i)))
-        ours[fmt::format("attention.{}", i)] = probabilities(spec, traced[fmt::format("layer.{}.q_eff", i)], traced[fmt::format("layer.{}.k_eff", i)], B, N, slopes);
+        ours[fmt::format("attention.{}", i)] = probabilities(spec, traced[fmt::format("layer.{}.q_eff", i)],
+                                                             traced[fmt::format("layer.{}.k_eff", i)], B, N, slopes);
   }
 
   void gradients() {
     Context cx;
     std::vector<int32_t> targets(ids.size(), ops::kIgnoreTarget);
     for (int64_t b = 0; b < B; ++b)
-      for (int64_t n = 0; n + 1 < N; ++n) targets[static_cast<size_t>(b * N + n)] = ids[static_cast<size_t>(b * N + n + 1)];
+      for (int64_t n = 0; n + 1 < N; ++n)
+        targets[static_cast<size_t>(b * N + n)] = ids[static_cast<size_t>(b * N + n + 1)];
     const double count = static_cast<double>(B * (N - 1));
     model::ParamStore grads(spec);
     model::TrainingDecoder decoder(spec, B, N);
-    const TensorRef nll = decoder.forward_backward(cx, params.weights(), TensorRef(ids.data(), DType::kI32, {B, N}, kHost),
-                                                   TensorRef(targets.data(), DType::kI32, {B, N}, kHost), static_cast<float>(1.0 / count), grads.tensors());
+    const TensorRef nll = decoder.forward_backward(
+        cx, params.weights(), TensorRef(ids.data(), DType::kI32, {B, N}, kHost),
+        TensorRef(targets.data(), DType::kI32, {B, N}, kHost), static_cast<float>(1.0 / count), grads.tensors());
     double loss = 0;
     for (int64_t i = 0; i < B * N; ++i) loss += nll.as<float>()[i];
     ours["loss"] = {static_cast<float>(loss / count)};
@@ -171,7 +185,8 @@ struct OneCase {
       for (int64_t n = prompt_length; n < width; ++n) {
         const TensorRef logits = decoder.last_logits(cx);
         const int32_t id = infer::argmax({logits.as<float>(), static_cast<size_t>(spec.V)});
-        if (id != expected[static_cast<size_t>(b * width + n)] && wrong++ == 0) check.worst_index = fmt::format("[{}, {}]", b, n);
+        if (id != expected[static_cast<size_t>(b * width + n)] && wrong++ == 0)
+          check.worst_index = fmt::format("[{}, {}]", b, n);
         decoder.append(cx, TensorRef(&id, DType::kI32, {1, 1}, kHost));
       }
     }
@@ -185,7 +200,8 @@ struct OneCase {
     ids = read_ids(input, spec.V, where);
     B = input.shape[0];
     N = input.shape[1];
-    COCA_CHECK_AS(kBadFile, B >= 1 && N >= 2, "{}: input_ids {} must have a row and two tokens", where, input.shape.text());
+    COCA_CHECK_AS(kBadFile, B >= 1 && N >= 2, "{}: input_ids {} must have a row and two tokens", where,
+                  input.shape.text());
     forward();
     gradients();
     CaseCheck result;
@@ -197,7 +213,8 @@ struct OneCase {
       } else {
         std::string name = stored.name;
         const auto found = ours.find(name);
-        COCA_CHECK_AS(kBadFile, found != ours.end(), "{}: tensor \"{}\" is not one that can be verified for this model", where, name);
+        COCA_CHECK_AS(kBadFile, found != ours.end(), "{}: tensor \"{}\" is not one that can be verified for this model",
+                      where, name);
         check = compare(name, found->second, stored, tolerance);
       }
       if (check.verdict == Verdict::kFail) result.verdict = Verdict::kFail;
@@ -215,8 +232,10 @@ std::vector<CaseCheck> verify_folder(const fs::path& dir, const VerifyOptions& o
   const fs::path manifest_path = dir / "manifest.json";
   COCA_CHECK_AS(kIo, io::exists(manifest_path), "{} has no manifest.json naming the cases", dir.string());
   const nlohmann::json manifest = io::read_json(manifest_path);
-  COCA_CHECK_AS(kBadFile, manifest.is_object() && manifest.contains("cases") && manifest["cases"].is_array() && !manifest["cases"].empty(),
-                "{}: expected an object with a non-empty list \"cases\"", manifest_path.string());
+  COCA_CHECK_AS(
+      kBadFile,
+      manifest.is_object() && manifest.contains("cases") && manifest["cases"].is_array() && !manifest["cases"].empty(),
+      "{}: expected an object with a non-empty list \"cases\"", manifest_path.string());
   std::vector<CaseCheck> results;
   for (const nlohmann::json& entry : manifest["cases"]) {
     COCA_CHECK_AS(kBadFile, entry.is_object() && entry.contains("file") && entry["file"].is_string(),
@@ -230,7 +249,8 @@ std::vector<CaseCheck> verify_folder(const fs::path& dir, const VerifyOptions& o
                                                           {.max_position = spec.max_position});
     int64_t prompt_length = 8;
     if (entry.contains("prompt_length")) {
-      COCA_CHECK_AS(kBadFile, entry["prompt_length"].is_number_integer(), "{}: prompt_length must be an integer", manifest_path.string());
+      COCA_CHECK_AS(kBadFile, entry["prompt_length"].is_number_integer(), "{}: prompt_length must be an integer",
+                    manifest_path.string());
       prompt_length = entry["prompt_length"].get<int64_t>();
     }
     const io::SafetensorsFile file(dir / name);
@@ -238,7 +258,8 @@ std::vector<CaseCheck> verify_folder(const fs::path& dir, const VerifyOptions& o
     CaseCheck check = one.run();
     check.file = name.string();
     check.scaling = spec.rope_scaling.type == model::Scaling::kNone
-                        ? "none" : fmt::format("{} x{:g}", enum_name(spec.rope_scaling.type), spec.rope_scaling.factor);
+                        ? "none"
+                        : fmt::format("{} x{:g}", enum_name(spec.rope_scaling.type), spec.rope_scaling.factor);
     if (options.on_case) options.on_case(check);
     results.push_back(std::move(check));
   }

@@ -18,8 +18,8 @@ enum class Verdict : uint8_t { kPass, kFail };
 
 struct TensorCheck {
   std::string name;
-  double error = 0;        // largest |ours - stored| / largest |stored|; for greedy_ids the share of wrong ids
-  std::string worst_index; // "[0, 12, 5]"
+  double error = 0;         // largest |ours - stored| / largest |stored|; for greedy_ids the share of wrong ids
+  std::string worst_index;  // "[0, 12, 5]"
   Verdict verdict = Verdict::kPass;
 };
 

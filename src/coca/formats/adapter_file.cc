@@ -23,9 +23,7 @@ constexpr std::string_view kPrefix = "base_model.model.";
 constexpr const char* kConfigName = "adapter_config.json";
 constexpr const char* kTensorsName = "adapter_model.safetensors";
 
-std::string_view leaf_of(std::string_view module) {
-  return module.substr(module.rfind('.') + 1);
-}
+std::string_view leaf_of(std::string_view module) { return module.substr(module.rfind('.') + 1); }
 
 std::function<bool(const std::string&)> target_rule(const ConfigFields& f) {
   const std::string where = std::string(f.origin()) + ": target_modules";
@@ -33,7 +31,9 @@ std::function<bool(const std::string&)> target_rule(const ConfigFields& f) {
   if (f.raw("target_modules").is_string()) {
     const std::string text = f.text("target_modules", "");
     if (text == "all-linear") return [](const std::string&) { return true; };
-    return [rule = std::make_shared<const NamePattern>(text, where)](const std::string& module) { return rule->matches(module); };
+    return [rule = std::make_shared<const NamePattern>(text, where)](const std::string& module) {
+      return rule->matches(module);
+    };
   }
   return [names = f.texts("target_modules")](const std::string& module) {
     return std::ranges::any_of(names,
@@ -53,8 +53,9 @@ class ValueByPattern {
     for (const auto& [key, value] : patterns.items()) {
       COCA_CHECK_AS(kBadFile, (value.*is)(), "{}: {} of \"{}\" is {}; expected a number", f.origin(), field, key,
                     value.dump());
-      entries_.emplace_back(std::make_unique<NamePattern>("(.*\\.)?(" + key + ")$", std::string(f.origin()) + ": " + field),
-                            value.template get<T>());
+      entries_.emplace_back(
+          std::make_unique<NamePattern>("(.*\\.)?(" + key + ")$", std::string(f.origin()) + ": " + field),
+          value.template get<T>());
     }
   }
   T value(const std::string& module, T otherwise) const {
@@ -83,16 +84,15 @@ model::LoraSettings read_settings(const ConfigFields& f) {
   if (f.has("init_lora_weights")) {
     const json& init = f.raw("init_lora_weights");
     COCA_CHECK_AS(kBadFile, init.is_boolean() || init == "gaussian" || init == "eva" || init == "orthogonal",
-                  "{}: init_lora_weights {} is not supported: it changes the base model", f.origin(),
-                  init.dump());
+                  "{}: init_lora_weights {} is not supported: it changes the base model", f.origin(), init.dump());
   }
   // What would change the adapter's meaning may only say that it is off; a version says nothing.
   for (const char* off : {"use_dora", "fan_in_fan_out", "modules_to_save", "layers_to_transform", "layers_pattern",
-                          "layer_replication", "trainable_token_indices", "target_parameters", "alora_invocation_tokens",
-                          "use_qalora", "lora_bias", "arrow_config", "use_bdlora"})
+                          "layer_replication", "trainable_token_indices", "target_parameters",
+                          "alora_invocation_tokens", "use_qalora", "lora_bias", "arrow_config", "use_bdlora"})
     f.ignore_off(off);
-  f.ignore({"peft_version", "task_type", "auto_mapping", "revision", "inference_mode", "loftq_config", "eva_config", "corda_config",
-            "qalora_group_size", "runtime_config", "ensure_weight_tying", "megatron_core"});
+  f.ignore({"peft_version", "task_type", "auto_mapping", "revision", "inference_mode", "loftq_config", "eva_config",
+            "corda_config", "qalora_group_size", "runtime_config", "ensure_weight_tying", "megatron_core"});
   return s;
 }
 
@@ -136,11 +136,12 @@ void check_shapes(const fs::path& file, const std::vector<model::LoraTarget>& ta
   const io::SafetensorsFile stored(file);
   const auto check = [&](const model::LoraTarget& t, const char* which, const Dims& shape) {
     const io::StoredTensor& tensor = stored.at(std::string(kPrefix) + t.module + which);
-    COCA_CHECK_AS(kBadFile, tensor.shape == shape, "{}: tensor \"{}\" has shape {}; expected {}", file.string(), tensor.name,
-                  tensor.shape.text(), shape.text());
+    COCA_CHECK_AS(kBadFile, tensor.shape == shape, "{}: tensor \"{}\" has shape {}; expected {}", file.string(),
+                  tensor.name, tensor.shape.text(), shape.text());
   };
   for (const model::LoraTarget& t : targets) {
-    COCA_CHECK_AS(kBadFile, t.rank >= 1, "{}: the rank of {} is {}; expected at least 1", file.string(), t.module, t.rank);
+    COCA_CHECK_AS(kBadFile, t.rank >= 1, "{}: the rank of {} is {}; expected at least 1", file.string(), t.module,
+                  t.rank);
     check(t, ".lora_A.weight", {t.rank, t.in});
     check(t, ".lora_B.weight", {t.out, t.rank});
   }

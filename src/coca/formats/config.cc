@@ -38,8 +38,8 @@ void read_attention(const ConfigFields& f, model::ModelSpec& s) {
   COCA_CHECK_AS(kBadFile, known, "{}: attention_type \"{}\" is unknown; expected coca, {}", f.origin(), kind,
                 enum_choices<model::AttentionKind>());
   s.attention = enum_from_name<model::AttentionKind>(kind);
-  COCA_CHECK_AS(kBadFile, fold == "rotary" || fold == "official", "{}: coca_fold \"{}\" is unknown; expected rotary or official",
-                f.origin(), fold);
+  COCA_CHECK_AS(kBadFile, fold == "rotary" || fold == "official",
+                "{}: coca_fold \"{}\" is unknown; expected rotary or official", f.origin(), fold);
   s.fold = fold == "official" ? ops::Fold::kOfficial : ops::Fold::kRotary;
 }
 
@@ -63,18 +63,24 @@ RopeFields read_rope(const ConfigFields& f, const char* theta_name, double share
     share_name = where;
   };
   read_share(f, "partial_rotary_factor");
-  const LengthsOfConfig lengths{.max_position = max_position, .original = f.optional_id("original_max_position_embeddings")};
-  const auto scaling = [&](const char* key) { rope.scaling = rope_scaling_from_json(f.raw(key), f.origin(), lengths, key); };
+  const LengthsOfConfig lengths{.max_position = max_position,
+                                .original = f.optional_id("original_max_position_embeddings")};
+  const auto scaling = [&](const char* key) {
+    rope.scaling = rope_scaling_from_json(f.raw(key), f.origin(), lengths, key);
+  };
   const bool v4 = f.has("rope_scaling"), v5 = f.has("rope_parameters");
-  COCA_CHECK_AS(kBadFile, !v4 || !v5, "{}: holds both \"rope_scaling\" and \"rope_parameters\"; keep the right one", f.origin());
+  COCA_CHECK_AS(kBadFile, !v4 || !v5, "{}: holds both \"rope_scaling\" and \"rope_parameters\"; keep the right one",
+                f.origin());
   if (v4) scaling("rope_scaling");
   if (v4 || v5) {
-    const ConfigFields nested(f.raw(v4 ? "rope_scaling" : "rope_parameters"), f.origin(), v4 ? "rope_scaling." : "rope_parameters.");
+    const ConfigFields nested(f.raw(v4 ? "rope_scaling" : "rope_parameters"), f.origin(),
+                              v4 ? "rope_scaling." : "rope_parameters.");
     rope.theta = nested.number("rope_theta", rope.theta);
     read_share(nested, v4 ? "rope_scaling.partial_rotary_factor" : "rope_parameters.partial_rotary_factor");
   }
   if (v5) scaling("rope_parameters");
-  COCA_CHECK_AS(kBadFile, rope.share >= 0 && rope.share <= 1, "{}: the share of the head that rotates (rotary_pct, partial_rotary_factor) is {}; expected 0 to 1",
+  COCA_CHECK_AS(kBadFile, rope.share >= 0 && rope.share <= 1,
+                "{}: the share of the head that rotates (rotary_pct, partial_rotary_factor) is {}; expected 0 to 1",
                 f.origin(), rope.share);
   return rope;
 }
@@ -86,18 +92,21 @@ void apply_rope(const RopeFields& rope, model::ModelSpec& s) {
 }
 
 void read_common(const ConfigFields& f, model::ModelSpec& s) {
-  COCA_CHECK_AS(kBadFile, !f.boolean("is_encoder_decoder", false), "{}: is_encoder_decoder is true; expected a decoder", f.origin());
+  COCA_CHECK_AS(kBadFile, !f.boolean("is_encoder_decoder", false), "{}: is_encoder_decoder is true; expected a decoder",
+                f.origin());
   s.V = f.integer("vocab_size");
   s.C = f.integer("hidden_size");
   s.L = f.integer("num_hidden_layers");
   s.H = f.integer("num_attention_heads");
   s.F = f.integer("intermediate_size");
   COCA_CHECK_AS(kBadFile, s.H >= 1, "{}: num_attention_heads is {}; expected at least 1", f.origin(), s.H);
-  COCA_CHECK_AS(kBadFile, s.L >= 1 && s.L <= 10'000, "{}: num_hidden_layers is {}; expected 1 to 10000", f.origin(), s.L);
+  COCA_CHECK_AS(kBadFile, s.L >= 1 && s.L <= 10'000, "{}: num_hidden_layers is {}; expected 1 to 10000", f.origin(),
+                s.L);
   if (f.has("head_dim")) {
     s.D = f.integer("head_dim");
   } else {
-    COCA_CHECK_AS(kBadFile, s.C % s.H == 0, "{}: hidden_size {} is not a multiple of num_attention_heads {}", f.origin(), s.C, s.H);
+    COCA_CHECK_AS(kBadFile, s.C % s.H == 0, "{}: hidden_size {} is not a multiple of num_attention_heads {}",
+                  f.origin(), s.C, s.H);
     s.D = s.C / s.H;
   }
   // Before a share of it becomes a whole number again.
@@ -112,8 +121,9 @@ void read_common(const ConfigFields& f, model::ModelSpec& s) {
 model::Mlp gelu_from(const ConfigFields& f, const std::string& act) {
   if (act == "gelu") return model::Mlp::kGelu;
   if (act == "gelu_new" || act == "gelu_fast" || act == "gelu_pytorch_tanh") return model::Mlp::kGeluTanh;
-  fail(ErrorKind::kBadFile, "{}: hidden_act \"{}\" is not supported; expected gelu, gelu_new, gelu_fast or gelu_pytorch_tanh",
-       f.origin(), act);
+  fail(ErrorKind::kBadFile,
+       "{}: hidden_act \"{}\" is not supported; expected gelu, gelu_new, gelu_fast or gelu_pytorch_tanh", f.origin(),
+       act);
 }
 
 model::ModelSpec read_gpt_neox(const ConfigFields& f) {
@@ -150,8 +160,9 @@ model::ModelSpec read_llama_family(const ConfigFields& f, model::Architecture ar
                 grouped(s.R), counted(s.D, "dim"), enum_name(architecture));
   s.norm_eps = f.number("rms_norm_eps", 1e-6);
   const std::string act = f.text("hidden_act", "silu");
-  COCA_CHECK_AS(kBadFile, act == "silu" || act == "swish", "{}: hidden_act \"{}\" is not supported for {}; expected silu",
-                f.origin(), act, enum_name(architecture));
+  COCA_CHECK_AS(kBadFile, act == "silu" || act == "swish",
+                "{}: hidden_act \"{}\" is not supported for {}; expected silu", f.origin(), act,
+                enum_name(architecture));
   s.mlp = model::Mlp::kSwiGlu;
   return s;
 }
@@ -182,14 +193,17 @@ void read_qwen_windows(const ConfigFields& f, model::ModelSpec& s) {
                 "{}: layer_types names {}; num_hidden_layers is {}", f.origin(), counted(types.size(), "layer"), s.L);
   for (const std::string& type : types)
     COCA_CHECK_AS(kBadFile, type == "full_attention" || type == "sliding_attention",
-                  "{}: layer type \"{}\" is not supported; expected full_attention or sliding_attention", f.origin(), type);
+                  "{}: layer type \"{}\" is not supported; expected full_attention or sliding_attention", f.origin(),
+                  type);
   std::vector<int64_t> windows;
   for (int64_t i = 0; i < s.L; ++i) {
     const bool slides = types.empty() ? used && i >= first : types[static_cast<size_t>(i)] == "sliding_attention";
-    COCA_CHECK_AS(kBadFile, !slides || used, "{}: layer {} is a sliding_attention, but use_sliding_window is not true", f.origin(), i);
+    COCA_CHECK_AS(kBadFile, !slides || used, "{}: layer {} is a sliding_attention, but use_sliding_window is not true",
+                  f.origin(), i);
     windows.push_back(slides ? window : 0);
   }
-  if (std::any_of(windows.begin(), windows.end(), [](int64_t w) { return w != 0; })) s.layer_window = std::move(windows);
+  if (std::any_of(windows.begin(), windows.end(), [](int64_t w) { return w != 0; }))
+    s.layer_window = std::move(windows);
 }
 
 model::ModelSpec read_qwen2(const ConfigFields& f) {
@@ -213,7 +227,8 @@ model::ModelSpec read_qwen3(const ConfigFields& f) {
 // What no field of Hugging Face's says: windows of other models, or several of them, and dilations.
 void read_windows(const ConfigFields& f, model::ModelSpec& s) {
   if (f.has("layer_window")) {
-    COCA_CHECK_AS(kBadFile, s.layer_window.empty(), "{}: layer_window names the layers' windows, and sliding_window does too; keep the right one",
+    COCA_CHECK_AS(kBadFile, s.layer_window.empty(),
+                  "{}: layer_window names the layers' windows, and sliding_window does too; keep the right one",
                   f.origin());
     s.layer_window = f.integers("layer_window");
   }
@@ -226,16 +241,27 @@ void read_windows(const ConfigFields& f, model::ModelSpec& s) {
 // Sizes that some files hold under a second name, from the library that trained the model.
 void check_other_spellings(const ConfigFields& f, const model::ModelSpec& s) {
   const std::tuple<const char*, int64_t, const char*> kSpellings[] = {
-      {"n_embd", s.C, "hidden_size"}, {"n_embed", s.C, "hidden_size"}, {"d_model", s.C, "hidden_size"},
-      {"n_layer", s.L, "num_hidden_layers"}, {"n_layers", s.L, "num_hidden_layers"}, {"num_layers", s.L, "num_hidden_layers"},
-      {"n_head", s.H, "num_attention_heads"}, {"n_heads", s.H, "num_attention_heads"}, {"num_heads", s.H, "num_attention_heads"},
-      {"n_kv_heads", s.G, "num_key_value_heads"}, {"num_kv_heads", s.G, "num_key_value_heads"},
-      {"multi_query_group_num", s.G, "num_key_value_heads"}, {"n_inner", s.F, "intermediate_size"},
-      {"ffn_hidden_size", s.F, "intermediate_size"}, {"ffn_dim", s.F, "intermediate_size"}, {"kv_channels", s.D, "head_dim"},
-      {"head_size", s.D, "head_dim"}, {"rotary_dim", s.R, "the dims of a head that rotate"}};
+      {"n_embd", s.C, "hidden_size"},
+      {"n_embed", s.C, "hidden_size"},
+      {"d_model", s.C, "hidden_size"},
+      {"n_layer", s.L, "num_hidden_layers"},
+      {"n_layers", s.L, "num_hidden_layers"},
+      {"num_layers", s.L, "num_hidden_layers"},
+      {"n_head", s.H, "num_attention_heads"},
+      {"n_heads", s.H, "num_attention_heads"},
+      {"num_heads", s.H, "num_attention_heads"},
+      {"n_kv_heads", s.G, "num_key_value_heads"},
+      {"num_kv_heads", s.G, "num_key_value_heads"},
+      {"multi_query_group_num", s.G, "num_key_value_heads"},
+      {"n_inner", s.F, "intermediate_size"},
+      {"ffn_hidden_size", s.F, "intermediate_size"},
+      {"ffn_dim", s.F, "intermediate_size"},
+      {"kv_channels", s.D, "head_dim"},
+      {"head_size", s.D, "head_dim"},
+      {"rotary_dim", s.R, "the dims of a head that rotate"}};
   for (const auto& [key, size, name] : kSpellings)
-    COCA_CHECK_AS(kBadFile, !f.has(key) || f.raw(key) == size, "{}: field \"{}\" is {}; expected {}, as {} says", f.origin(), key,
-                  f.raw(key).dump(), size, name);
+    COCA_CHECK_AS(kBadFile, !f.has(key) || f.raw(key) == size, "{}: field \"{}\" is {}; expected {}, as {} says",
+                  f.origin(), key, f.raw(key).dump(), size, name);
 }
 
 model::ModelSpec read_architecture(const ConfigFields& f, const json& config) {
@@ -254,22 +280,18 @@ bool names_windows(const model::ModelSpec& s) {
   const int64_t largest = s.layer_window.empty() ? 0 : *std::max_element(s.layer_window.begin(), s.layer_window.end());
   const bool some = s.architecture == model::Architecture::kQwen2 || s.architecture == model::Architecture::kQwen3;
   if (!some && s.architecture != model::Architecture::kMistral) return false;
-  return std::all_of(s.layer_window.begin(), s.layer_window.end(), [&](int64_t w) { return w == largest || (some && w == 0); });
+  return std::all_of(s.layer_window.begin(), s.layer_window.end(),
+                     [&](int64_t w) { return w == largest || (some && w == 0); });
 }
 
 // "architectures" of config.json.
 std::string_view class_name(model::Architecture architecture) {
   switch (architecture) {
-    case model::Architecture::kGptNeoX:
-      return "GPTNeoXForCausalLM";
-    case model::Architecture::kLlama:
-      return "LlamaForCausalLM";
-    case model::Architecture::kMistral:
-      return "MistralForCausalLM";
-    case model::Architecture::kQwen2:
-      return "Qwen2ForCausalLM";
-    case model::Architecture::kQwen3:
-      return "Qwen3ForCausalLM";
+    case model::Architecture::kGptNeoX: return "GPTNeoXForCausalLM";
+    case model::Architecture::kLlama: return "LlamaForCausalLM";
+    case model::Architecture::kMistral: return "MistralForCausalLM";
+    case model::Architecture::kQwen2: return "Qwen2ForCausalLM";
+    case model::Architecture::kQwen3: return "Qwen3ForCausalLM";
   }
   return "";
 }
@@ -290,7 +312,8 @@ void write_llama_family(const model::ModelSpec& s, nlohmann::ordered_json& c) {
     c["use_sliding_window"] = named;
     if (!named) return;
     c["sliding_window"] = *std::max_element(s.layer_window.begin(), s.layer_window.end());
-    for (const int64_t window : s.layer_window) c["layer_types"].push_back(window > 0 ? "sliding_attention" : "full_attention");
+    for (const int64_t window : s.layer_window)
+      c["layer_types"].push_back(window > 0 ? "sliding_attention" : "full_attention");
   }
 }
 

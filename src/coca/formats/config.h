@@ -25,8 +25,8 @@ struct LengthsOfConfig {
   int64_t max_position = 0;
   std::optional<int64_t> original;  // a top-level original_max_position_embeddings: it wins over the scaling's own
 };
-// The object named `name` of a config.json, {"type" or "rope_type": a name of Scaling, "su" or "default", "factor": f >= 1,
-// ...}, or null. The original length is max_position where none is given.
+// The object named `name` of a config.json, or null: {"type" or "rope_type": a name of Scaling, "su" or "default",
+// "factor": at least 1, ...}. The original length is max_position where none is given.
 model::RopeScaling rope_scaling_from_json(const nlohmann::json& value, std::string_view origin, const LengthsOfConfig&,
                                           std::string_view name = "rope_scaling");
 nlohmann::json rope_scaling_to_json(const model::RopeScaling&);

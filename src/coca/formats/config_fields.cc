@@ -21,7 +21,9 @@ bool says_off(const json& value) {
          (value.is_structured() && value.empty());
 }
 
-bool fits(const json& integer) { return !integer.is_number_unsigned() || integer.get<uint64_t>() <= uint64_t{INT64_MAX}; }
+bool fits(const json& integer) {
+  return !integer.is_number_unsigned() || integer.get<uint64_t>() <= uint64_t{INT64_MAX};
+}
 
 }  // namespace
 
@@ -40,13 +42,15 @@ const json& ConfigFields::at(const char* key, bool (json::*is)() const noexcept,
   read_.insert(key);
   COCA_CHECK_AS(kBadFile, object_.contains(key), "{}: field \"{}{}\" is missing", origin_, where_, key);
   const json& value = object_.at(key);
-  COCA_CHECK_AS(kBadFile, (value.*is)(), "{}: field \"{}{}\" is {}; expected {}", origin_, where_, key, value.dump(), expected);
+  COCA_CHECK_AS(kBadFile, (value.*is)(), "{}: field \"{}{}\" is {}; expected {}", origin_, where_, key, value.dump(),
+                expected);
   return value;
 }
 
 int64_t ConfigFields::integer(const char* key) const {
   const json& value = at(key, &json::is_number_integer, "an integer");
-  COCA_CHECK_AS(kBadFile, fits(value), "{}: field \"{}{}\" is {}; expected an integer of 64 bits", origin_, where_, key, value.dump());
+  COCA_CHECK_AS(kBadFile, fits(value), "{}: field \"{}{}\" is {}; expected an integer of 64 bits", origin_, where_, key,
+                value.dump());
   return value.get<int64_t>();
 }
 
@@ -65,7 +69,8 @@ std::vector<std::string> ConfigFields::texts(const char* key) const {
   if (!has(key)) return items;
   const json& list = at(key, &json::is_array, "a list of strings");
   for (const json& item : list) {
-    COCA_CHECK_AS(kBadFile, item.is_string(), "{}: field \"{}{}\" is {}; expected a list of strings", origin_, where_, key, list.dump());
+    COCA_CHECK_AS(kBadFile, item.is_string(), "{}: field \"{}{}\" is {}; expected a list of strings", origin_, where_,
+                  key, list.dump());
     items.push_back(item.get<std::string>());
   }
   return items;
@@ -75,7 +80,8 @@ std::vector<double> ConfigFields::numbers(const char* key) const {
   std::vector<double> items;
   const json& list = at(key, &json::is_array, "a list of numbers");
   for (const json& item : list) {
-    COCA_CHECK_AS(kBadFile, item.is_number(), "{}: field \"{}{}\" holds {}; expected numbers", origin_, where_, key, item.dump());
+    COCA_CHECK_AS(kBadFile, item.is_number(), "{}: field \"{}{}\" holds {}; expected numbers", origin_, where_, key,
+                  item.dump());
     items.push_back(item.get<double>());
   }
   return items;
@@ -85,7 +91,8 @@ std::vector<int64_t> ConfigFields::integers(const char* key) const {
   std::vector<int64_t> items;
   const json& list = at(key, &json::is_array, "a list of integers");
   const auto take = [&](const json& item) {
-    COCA_CHECK_AS(kBadFile, item.is_number_integer() && fits(item), "{}: field \"{}{}\" holds {}; expected integers", origin_, where_, key, item.dump());
+    COCA_CHECK_AS(kBadFile, item.is_number_integer() && fits(item), "{}: field \"{}{}\" holds {}; expected integers",
+                  origin_, where_, key, item.dump());
     items.push_back(item.get<int64_t>());
   };
   for (const json& item : list) {
@@ -105,8 +112,9 @@ std::vector<int64_t> ConfigFields::ids(const char* key) const {
   if (!value.is_array()) return {integer(key)};
   std::vector<int64_t> ids;
   for (const json& item : value) {
-    COCA_CHECK_AS(kBadFile, item.is_number_integer() && fits(item), "{}: field \"{}{}\" is {}; expected an integer or a list of integers", origin_,
-                  where_, key, value.dump());
+    COCA_CHECK_AS(kBadFile, item.is_number_integer() && fits(item),
+                  "{}: field \"{}{}\" is {}; expected an integer or a list of integers", origin_, where_, key,
+                  value.dump());
     ids.push_back(item.get<int64_t>());
   }
   return ids;
@@ -117,7 +125,9 @@ const json& ConfigFields::raw(const char* key) const {
   return object_.at(key);
 }
 
-void ConfigFields::ignore(std::initializer_list<std::string_view> keys) const { read_.insert(keys.begin(), keys.end()); }
+void ConfigFields::ignore(std::initializer_list<std::string_view> keys) const {
+  read_.insert(keys.begin(), keys.end());
+}
 
 void ConfigFields::ignore_off(const char* key) const {
   if (const auto field = object_.find(key); field != object_.end() && says_off(*field)) read_.insert(key);

@@ -27,12 +27,12 @@ class ConfigFields {
   double number(const char* key, double otherwise) const { return has(key) ? number(key) : otherwise; }
   bool boolean(const char* key, bool otherwise) const;
   std::string text(const char* key, std::string otherwise) const;
-  std::vector<std::string> texts(const char* key) const;     // a list of strings; empty when absent
-  std::vector<double> numbers(const char* key) const;         // a list of numbers
-  std::vector<int64_t> integers(const char* key) const;       // a list of integers, or of lists of them, joined
+  std::vector<std::string> texts(const char* key) const;  // a list of strings; empty when absent
+  std::vector<double> numbers(const char* key) const;     // a list of numbers
+  std::vector<int64_t> integers(const char* key) const;   // a list of integers, or of lists of them, joined
   std::optional<int64_t> optional_id(const char* key) const;
-  std::vector<int64_t> ids(const char* key) const;           // one id or a list of them; empty when absent
-  const nlohmann::json& raw(const char* key) const;          // has(key) must hold
+  std::vector<int64_t> ids(const char* key) const;   // one id or a list of them; empty when absent
+  const nlohmann::json& raw(const char* key) const;  // has(key) must hold
 
   bool was_read(std::string_view key) const { return read_.contains(key); }
   // Marks a field as read if it is off (null, false, 0, empty).

@@ -48,8 +48,8 @@ model::ModelSpec target_spec(const model::ModelSpec& from, const ConvertOptions&
   return model::with_windows(o.windows, to);
 }
 
-// For each tensor of the result the source's tensor that its values come from, and the result's tensor under whose name they are
-// made: its own, or for global projections that the source lacks the ordinary one.
+// For each tensor of the result the source's tensor that its values come from, and the result's tensor under whose name
+// they are made: its own, or for global projections that the source lacks the ordinary one.
 struct Origin {
   size_t from, as;
 };
@@ -93,7 +93,8 @@ class QuerySize {
     const bool fused = s.qkv == model::Qkv::kFused;
     const std::string q = at + (fused ? n.qkv : n.q);
     const std::vector<float> w = values(q + ".weight"), bias = values(q + ".bias"), g = values(at + n.ln1 + ".weight"),
-                             b = values(at + n.ln1 + ".bias"), head_g = n.q_norm.empty() ? std::vector<float>{} : values(at + n.q_norm + ".weight");
+                             b = values(at + n.ln1 + ".bias"),
+                             head_g = n.q_norm.empty() ? std::vector<float>{} : values(at + n.q_norm + ".weight");
     const int64_t step = fused ? 3 * s.D : s.D, group = s.H / s.G;
     for (int64_t h = 0; h < s.H; ++h)
       for (int64_t d = 0; d < s.D; ++d) {
@@ -174,9 +175,11 @@ class TMaker {
       layer_ = layer;
     }
     rows(info, [&](int64_t at, int64_t g, int64_t d, int64_t width) {
-      const double size = std::max(size_->at(std::max<int64_t>(0, g), d), 1e-6);  // a norm's weight serves all heads alike
+      const double size =
+          std::max(size_->at(std::max<int64_t>(0, g), d), 1e-6);  // a norm's weight serves all heads alike
       for (int64_t i = 0; i < width; ++i)
-        values[static_cast<size_t>(at + i)] = static_cast<float>(static_cast<double>(values[static_cast<size_t>(at + i)]) / size);
+        values[static_cast<size_t>(at + i)] =
+            static_cast<float>(static_cast<double>(values[static_cast<size_t>(at + i)]) / size);
     });
   }
 
@@ -211,8 +214,9 @@ Tensor store_as(DType type, const std::vector<float>& values, const model::Param
     auto* bits = static_cast<uint16_t*>(out.ref().data);
     for (size_t i = 0; i < n; ++i) {
       bits[i] = f32_to_f16(values[i]);
-      COCA_CHECK_AS(kNumeric, std::isfinite(f16_to_f32(bits[i])), "tensor \"{}\" holds {} at element {}, which F16 cannot hold; expected at most 65504",
-                    info.name, without_nan_sign(values[i]), i);
+      COCA_CHECK_AS(kNumeric, std::isfinite(f16_to_f32(bits[i])),
+                    "tensor \"{}\" holds {} at element {}, which F16 cannot hold; expected at most 65504", info.name,
+                    without_nan_sign(values[i]), i);
     }
   }
   return out;
@@ -264,7 +268,9 @@ ConvertReport convert_model(const fs::path& source_dir, const fs::path& out, con
     writer.write(saved);
   }
   nlohmann::ordered_json config = spec_to_json(report.to);
-  const DType type = types.empty() ? DType::kF32 : *std::min_element(types.begin(), types.end(), [](DType a, DType b) { return dtype_size(a) < dtype_size(b); });
+  const DType type = types.empty() ? DType::kF32 : *std::min_element(types.begin(), types.end(), [](DType a, DType b) {
+    return dtype_size(a) < dtype_size(b);
+  });
   config["torch_dtype"] = type == DType::kBF16 ? "bfloat16" : type == DType::kF16 ? "float16" : "float32";
   io::write_json(out / "config.json", config);
   report.tensors = static_cast<int64_t>(to.size());

@@ -19,8 +19,8 @@ namespace coca::formats {
 
 // Where t_proj comes from when a RoPE model becomes a CoCA model. q_proj, v_proj and all else are kept.
 //   kFromK:       t_proj = k_proj
-//   kFromKScaled: the rows of each rotary pair divided by the root mean square of |q_j| that q_proj gives for an input of
-//                 independent normalised features, so that |q_j|^2 t_j is of the size of |q_j| |k_j|
+//   kFromKScaled: the rows of each rotary pair divided by the root mean square of |q_j| that q_proj gives for an input
+//                 of independent normalised features, so that |q_j|^2 t_j is of the size of |q_j| |k_j|
 //   kRandom:      N(0, initializer_range)
 enum class TInit : uint8_t { kFromK, kFromKScaled, kRandom };
 
@@ -29,9 +29,9 @@ enum class TInit : uint8_t { kFromK, kFromKScaled, kRandom };
 enum class LlamaVersion : uint8_t { k1, k2, k3, k31, k32, k33 };
 struct MetaSettings {
   std::optional<LlamaVersion> version;
-  std::optional<double> rope_factor;       // default: the version's
-  std::optional<int64_t> trained_length;   // default: the version's
-  std::vector<int64_t> eos;                // default: the version's
+  std::optional<double> rope_factor;      // default: the version's
+  std::optional<int64_t> trained_length;  // default: the version's
+  std::vector<int64_t> eos;               // default: the version's
   bool any() const { return version || rope_factor || trained_length || !eos.empty(); }
 };
 
@@ -44,8 +44,8 @@ struct ConvertOptions {
   std::optional<model::TWidth> t_width;
   model::WindowOptions windows;
   MetaSettings meta;
-  uint64_t seed = 0;                       // of kRandom
-  std::optional<DType> dtype;              // F32, F16 or BF16 for every tensor; default: each as it is stored
+  uint64_t seed = 0;           // of kRandom
+  std::optional<DType> dtype;  // F32, F16 or BF16 for every tensor; default: each as it is stored
   size_t max_shard_bytes = size_t{5} << 30;
 };
 
@@ -55,16 +55,17 @@ struct ConvertReport {
   Layout layout = Layout::kHuggingFace;
   model::ModelSpec from, to;
   int64_t tensors = 0, shards = 0, bytes = 0;
-  int64_t made = 0;  // tensors that hold other values than the source's
+  int64_t made = 0;    // tensors that hold other values than the source's
   int64_t copied = 0;  // projections of global tokens that the source did not have
 };
 
-// Writes config.json and weights into the existing folder `out`. Meta's layout: params.json and consolidated*.safetensors
-// (several: model parallel); its rows of wq and wk are put in the order of half-split rotary pairs.
-// Errors: Meta's layout where neither the options nor params.json say the rope factor, an attention kind that cannot be reached from the source's or with global tokens already there, values that the new type cannot hold, everything
-// that loading refuses. progress gets the bytes done and in all.
-ConvertReport convert_model(const std::filesystem::path& source, const std::filesystem::path& out, const ConvertOptions&,
-                            const std::function<void(int64_t, int64_t)>& progress = {});
+// Writes config.json and weights into the existing folder `out`. Meta's layout: params.json and
+// consolidated*.safetensors (several: model parallel); its rows of wq and wk are put in the order of half-split rotary
+// pairs. Errors: Meta's layout where neither the options nor params.json say the rope factor, an attention kind that
+// cannot be reached from the source's or with global tokens already there, values that the new type cannot hold,
+// everything that loading refuses. progress gets the bytes done and in all.
+ConvertReport convert_model(const std::filesystem::path& source, const std::filesystem::path& out,
+                            const ConvertOptions&, const std::function<void(int64_t, int64_t)>& progress = {});
 
 }  // namespace coca::formats
 

@@ -80,16 +80,17 @@ bool equal_values(const WeightFiles::Entry& a, const WeightFiles::Entry& b) {
   return equal;
 }
 
-// config.json may say that head and embedding are one tensor while the weights hold two: a merge or an extended vocabulary
-// leaves that. The weights count.
+// config.json may say that head and embedding are one tensor while the weights hold two: a merge or an extended
+// vocabulary leaves that. The weights count.
 void untie_another_head(const fs::path& config, const WeightFiles& stored, model::ModelSpec& spec) {
   const model::TensorNames names = model::tensor_names(spec);
   const WeightFiles::Entry head = stored.find(names.head + ".weight"), embed = stored.find(names.embed + ".weight");
   if (!head.tensor || !embed.tensor || equal_values(head, embed)) return;
   spec.embeddings = model::Embeddings::kUntied;
-  log_once(LogLevel::kWarning, fmt::format("{}: \"{}.weight\" differs from \"{}.weight\", though {} says tie_word_embeddings; they are "
-                                           "kept apart, and what is saved of this model is untied",
-                                           head.file->path().string(), names.head, names.embed, config.string()));
+  log_once(LogLevel::kWarning,
+           fmt::format("{}: \"{}.weight\" differs from \"{}.weight\", though {} says tie_word_embeddings; they are "
+                       "kept apart, and what is saved of this model is untied",
+                       head.file->path().string(), names.head, names.embed, config.string()));
 }
 
 }  // namespace
@@ -111,9 +112,7 @@ const WeightFiles& ModelFolder::weights() {
   return *weights_;
 }
 
-model::ModelSpec load_spec(const fs::path& dir) {
-  return ModelFolder(dir).spec();
-}
+model::ModelSpec load_spec(const fs::path& dir) { return ModelFolder(dir).spec(); }
 
 void check_tensors(const WeightFiles& stored, const model::ModelSpec& spec) {
   std::set<std::string, std::less<>> wanted;
@@ -138,14 +137,15 @@ void check_tensors(const WeightFiles& stored, const model::ModelSpec& spec) {
   for (const auto& [name, entry] : stored.entries()) {
     const bool tied_head = spec.embeddings == model::Embeddings::kTied && is_head(name);
     COCA_CHECK_AS(kBadFile, wanted.contains(name) || is_buffer(name) || tied_head,
-                  "{}: tensor \"{}\" does not belong to a {} model with attention \"{}\"", entry.file->path().string(), name,
-                  enum_name(spec.architecture), enum_name(spec.attention));
+                  "{}: tensor \"{}\" does not belong to a {} model with attention \"{}\"", entry.file->path().string(),
+                  name, enum_name(spec.architecture), enum_name(spec.attention));
   }
 }
 
 namespace {
 
-// A tensor that holds T, from a file at one width into a store at the other. Returns the first element that is not finite.
+// A tensor that holds T, from a file at one width into a store at the other. Returns the first element that is not
+// finite.
 std::optional<int64_t> load_t(const model::ModelSpec& stored, const io::StoredTensor& tensor, MutTensorRef out) {
   std::vector<float> values = io::to_f32(tensor);
   for (size_t i = 0; i < values.size(); ++i)
@@ -153,7 +153,8 @@ std::optional<int64_t> load_t(const model::ModelSpec& stored, const io::StoredTe
   const model::ModelSpec other =
       model::with_t_width(stored, stored.t_width == model::TWidth::kFull ? model::TWidth::kHalf : model::TWidth::kFull);
   values = model::change_t_width(stored, other, std::move(values), out.rank() == 2 ? out.size(1) : 1);
-  COCA_CHECK_AS(kInternal, std::ssize(values) == out.numel(), "tensor \"{}\" does not fit a store of {}", tensor.name, out.shape.text());
+  COCA_CHECK_AS(kInternal, std::ssize(values) == out.numel(), "tensor \"{}\" does not fit a store of {}", tensor.name,
+                out.shape.text());
   store(values, out, 0);
   return std::nullopt;
 }
@@ -163,11 +164,12 @@ void load_checked(const WeightFiles& stored, const model::ModelSpec& spec, model
     if (model::is_clex(info.role) && spec.rope_scaling.type != model::Scaling::kClex) continue;
     const auto [file, tensor] = stored.at(info.name);
     const bool as_stored = tensor->shape == info.shape;
-    if (const std::optional<int64_t> bad = as_stored ? load_values(*tensor, store.at(info)) : load_t(spec, *tensor, store.at(info))) {
+    if (const std::optional<int64_t> bad =
+            as_stored ? load_values(*tensor, store.at(info)) : load_t(spec, *tensor, store.at(info))) {
       float value = 0;
       io::read_values(*tensor, *bad, {&value, 1});
-      fail(ErrorKind::kBadFile, "{}: tensor \"{}\" holds {} at element {}; expected finite values", file->path().string(), info.name,
-           without_nan_sign(value), *bad);
+      fail(ErrorKind::kBadFile, "{}: tensor \"{}\" holds {} at element {}; expected finite values",
+           file->path().string(), info.name, without_nan_sign(value), *bad);
     }
     file->release(*tensor);
   }

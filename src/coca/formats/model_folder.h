@@ -14,14 +14,15 @@
 
 namespace coca::formats {
 
-// Whether a model's T projection of full width is folded to half while it is loaded (t_width.h), where that is possible.
+// Whether a model's T projection of full width is folded to half while it is loaded (t_width.h), where that is
+// possible.
 enum class LoadT : uint8_t { kAsStored, kFolded };
 
 // A folder whose config.json and headers of weights are read only once. The weights stay mapped.
 class ModelFolder {
  public:
-  // Reads config.json; of weights, where there are some, only one thing: a head of its own in a model said to be tied makes it
-  // untied, with a warning.
+  // Reads config.json; of weights, where there are some, only one thing: a head of its own in a model said to be tied
+  // makes it untied, with a warning.
   explicit ModelFolder(const std::filesystem::path& dir);
 
   const model::ModelSpec& spec() const { return spec_; }
@@ -43,9 +44,9 @@ model::ModelSpec load_spec(const std::filesystem::path& dir);
 // Error for a tensor of the spec that the files lack or hold in another shape, and for one that the spec does not have.
 void check_tensors(const WeightFiles&, const model::ModelSpec&);
 
-// Tensors of a folder or of one file, of the given spec, into a store of the same model. The store may hold T at the other
-// width. It may be without CLEX's network, or have it where the spec does not, and then keeps what it holds; F32, F16, BF16 and F64 are converted to the
-// store's precision, through fp32, a block at a time.
+// Tensors of a folder or of one file, of the given spec, into a store of the same model. The store may hold T at the
+// other width. It may be without CLEX's network, or have it where the spec does not, and then keeps what it holds; F32,
+// F16, BF16 and F64 are converted to the store's precision, through fp32, a block at a time.
 void load_params(const std::filesystem::path& folder_or_file, const model::ModelSpec&, model::ParamStore&);
 void load_params(ModelFolder&, model::ParamStore&);
 void save_params(const std::filesystem::path& file, const model::ParamStore&,

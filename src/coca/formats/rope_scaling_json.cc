@@ -31,7 +31,8 @@ model::Scaling type_of(const ConfigFields& f, std::string_view name) {
   const auto at = std::find_if(known.begin(), known.end(), [&](const auto& entry) {
     return entry.name == type && entry.value != model::Scaling::kNone;
   });
-  COCA_CHECK_AS(kBadFile, at != known.end(), "{}: {} type \"{}\" is not supported; expected {}", f.origin(), name, type, choices());
+  COCA_CHECK_AS(kBadFile, at != known.end(), "{}: {} type \"{}\" is not supported; expected {}", f.origin(), name, type,
+                choices());
   return at->value;
 }
 
@@ -60,7 +61,8 @@ void read_clex(const ConfigFields& f, model::RopeScaling& s) {
   s.param_factor = f.integer("param_factor", s.param_factor);
   s.time_step = f.number("time_dt", s.time_step);
   const std::string act = f.text("act", "tanh");
-  COCA_CHECK_AS(kBadFile, act == "tanh" || act == "silu", "{}: rope_scaling of type clex has act \"{}\"; expected tanh or silu", f.origin(), act);
+  COCA_CHECK_AS(kBadFile, act == "tanh" || act == "silu",
+                "{}: rope_scaling of type clex has act \"{}\"; expected tanh or silu", f.origin(), act);
   s.activation = enum_from_name<model::ClexActivation>(act);
 }
 
@@ -105,7 +107,8 @@ model::RopeScaling rope_scaling_from_json(const json& value, std::string_view or
 
 json rope_scaling_to_json(const model::RopeScaling& s) {
   if (s.type == model::Scaling::kNone) return nullptr;
-  // The official code and old transformers know the first two types, under "type", and no third key; so has CLEX's code.
+  // The official code and old transformers know the first two types, under "type", and no third key; so has CLEX's
+  // code.
   const bool old =
       s.type == model::Scaling::kLinear || s.type == model::Scaling::kDynamic || s.type == model::Scaling::kClex;
   json j = {{old ? "type" : "rope_type", std::string(enum_name(s.type))}, {"factor", s.factor}};

@@ -12,8 +12,8 @@
 
 namespace coca::formats {
 
-// Tensors by their bytes, in order, into as few files as max_bytes allows; a tensor is never cut. Returns the tensors of
-// each file.
+// Tensors by their bytes, in order, into as few files as max_bytes allows; a tensor is never cut. Returns the tensors
+// of each file.
 std::vector<std::vector<size_t>> plan_shards(const std::vector<size_t>& tensor_bytes, size_t max_bytes);
 
 // Writes the files one after the other, so that one of them at a time need be in memory.

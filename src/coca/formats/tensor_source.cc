@@ -23,7 +23,8 @@ namespace {
 
 void check_finite(const std::vector<float>& values, const std::string& where, std::string_view name) {
   for (size_t i = 0; i < values.size(); ++i)
-    COCA_CHECK_AS(kBadFile, std::isfinite(values[i]), "{}: tensor \"{}\" holds {} at element {}; expected finite values", where, name,
+    COCA_CHECK_AS(kBadFile, std::isfinite(values[i]),
+                  "{}: tensor \"{}\" holds {} at element {}; expected finite values", where, name,
                   without_nan_sign(values[i]), i);
 }
 
@@ -76,16 +77,22 @@ constexpr double kLlama3Theta = 500000.0;
 // use_scaled_rope says that angles are scaled, not by how much; the rest of the numbers is in Meta's code.
 model::RopeScaling meta_scaling(const ConfigFields& f, const MetaSettings& meta) {
   const bool scaled = f.boolean("use_scaled_rope", false);
-  const std::optional<double> own = f.has("rope_scaling_factor") ? std::optional(f.number("rope_scaling_factor")) : std::nullopt;
+  const std::optional<double> own =
+      f.has("rope_scaling_factor") ? std::optional(f.number("rope_scaling_factor")) : std::nullopt;
   const std::optional<double> known = meta.version ? defaults_of(*meta.version).factor : std::nullopt;
-  COCA_CHECK(!meta.version || known.has_value() == scaled, "--llama-version {}: {} says use_scaled_rope {}; LLaMA 3.1, 3.2 and 3.3 have it, others not",
+  COCA_CHECK(!meta.version || known.has_value() == scaled,
+             "--llama-version {}: {} says use_scaled_rope {}; LLaMA 3.1, 3.2 and 3.3 have it, others not",
              enum_name(*meta.version), f.origin(), scaled);
-  COCA_CHECK(!meta.rope_factor || scaled, "--rope-factor {}: {} does not say use_scaled_rope", *meta.rope_factor, f.origin());
+  COCA_CHECK(!meta.rope_factor || scaled, "--rope-factor {}: {} does not say use_scaled_rope", *meta.rope_factor,
+             f.origin());
   COCA_CHECK(!meta.rope_factor || *meta.rope_factor >= 1, "--rope-factor {}: must be at least 1", *meta.rope_factor);
   if (!scaled) return {};
   const std::optional<double> factor = meta.rope_factor ? meta.rope_factor : own ? own : known;
-  COCA_CHECK_AS(kBadFile, factor, "{}: says use_scaled_rope, but not by which factor, which LLaMA 3.1, 3.2 and 3.3 do not share; give --llama-version "
-                "3.1 (factor 8), 3.2 (32) or 3.3 (8), or --rope-factor", f.origin());
+  COCA_CHECK_AS(kBadFile, factor,
+                "{}: says use_scaled_rope, but not by which factor, which LLaMA 3.1, 3.2 and 3.3 do not share; give "
+                "--llama-version "
+                "3.1 (factor 8), 3.2 (32) or 3.3 (8), or --rope-factor",
+                f.origin());
   return {.type = model::Scaling::kLlama3, .factor = *factor, .original_max_position = 8192};
 }
 
@@ -100,7 +107,10 @@ int64_t meta_length(const ConfigFields& f, const MetaSettings& meta, const model
   if (meta.version) return defaults_of(*meta.version).length;
   if (s.rope_scaling.type == model::Scaling::kLlama3) return 131072;
   if (s.rope_theta == kLlama3Theta) return 8192;
-  log_once(LogLevel::kInfo, fmt::format("{} does not say the trained length; {} is taken: --trained-length or --llama-version say another", f.origin(), own));
+  log_once(
+      LogLevel::kInfo,
+      fmt::format("{} does not say the trained length; {} is taken: --trained-length or --llama-version say another",
+                  f.origin(), own));
   return own;
 }
 
@@ -118,7 +128,9 @@ model::ModelSpec read_params_json(const fs::path& file, const MetaSettings& meta
   s.C = f.integer("dim");
   s.L = f.integer("n_layers");
   s.H = f.integer("n_heads");
-  COCA_CHECK_AS(kBadFile, s.H >= 1 && s.L >= 1 && s.L <= 10'000, "{}: n_heads {} and n_layers {}; expected at least 1, and at most 10000 layers", file.string(), s.H, s.L);
+  COCA_CHECK_AS(kBadFile, s.H >= 1 && s.L >= 1 && s.L <= 10'000,
+                "{}: n_heads {} and n_layers {}; expected at least 1, and at most 10000 layers", file.string(), s.H,
+                s.L);
   s.G = f.integer("n_kv_heads", s.H);
   s.D = s.R = f.integer("head_dim", s.C / s.H);
   s.V = f.integer("vocab_size", -1);
@@ -138,12 +150,14 @@ model::ModelSpec read_params_json(const fs::path& file, const MetaSettings& meta
 
 class MetaSource final : public TensorSource {
  public:
-  MetaSource(const fs::path& dir, const MetaSettings& meta) : dir_(dir), spec_(read_params_json(dir / "params.json", meta)) {
+  MetaSource(const fs::path& dir, const MetaSettings& meta)
+      : dir_(dir), spec_(read_params_json(dir / "params.json", meta)) {
     std::vector<fs::path> files;
     for (const fs::path& entry : io::list_folder(dir)) {
       const std::string name = entry.filename().string();
       if (name.starts_with("consolidated") && name.ends_with(".safetensors")) files.push_back(entry);
-      COCA_CHECK_AS(kBadFile, !name.ends_with(".pth"), "{}: weights of PyTorch's pickle format are not read; save them as consolidated.safetensors first",
+      COCA_CHECK_AS(kBadFile, !name.ends_with(".pth"),
+                    "{}: weights of PyTorch's pickle format are not read; save them as consolidated.safetensors first",
                     entry.string());
     }
     std::sort(files.begin(), files.end());
@@ -172,10 +186,18 @@ class MetaSource final : public TensorSource {
  private:
   static std::string meta_name(std::string name) {
     static constexpr std::pair<std::string_view, std::string_view> kNames[] = {
-        {"model.embed_tokens", "tok_embeddings"}, {"model.norm", "norm"}, {"lm_head", "output"},
-        {"self_attn.q_proj", "attention.wq"}, {"self_attn.k_proj", "attention.wk"}, {"self_attn.v_proj", "attention.wv"},
-        {"self_attn.o_proj", "attention.wo"}, {"mlp.gate_proj", "feed_forward.w1"}, {"mlp.down_proj", "feed_forward.w2"},
-        {"mlp.up_proj", "feed_forward.w3"}, {"input_layernorm", "attention_norm"}, {"post_attention_layernorm", "ffn_norm"}};
+        {"model.embed_tokens", "tok_embeddings"},
+        {"model.norm", "norm"},
+        {"lm_head", "output"},
+        {"self_attn.q_proj", "attention.wq"},
+        {"self_attn.k_proj", "attention.wk"},
+        {"self_attn.v_proj", "attention.wv"},
+        {"self_attn.o_proj", "attention.wo"},
+        {"mlp.gate_proj", "feed_forward.w1"},
+        {"mlp.down_proj", "feed_forward.w2"},
+        {"mlp.up_proj", "feed_forward.w3"},
+        {"input_layernorm", "attention_norm"},
+        {"post_attention_layernorm", "ffn_norm"}};
     for (const auto& [ours, theirs] : kNames)
       if (const size_t at = name.find(ours); at != std::string::npos) {
         name.replace(at, ours.size(), theirs);
@@ -240,7 +262,8 @@ class MetaSource final : public TensorSource {
         std::copy(values.begin(), values.end(), out.begin() + p * static_cast<int64_t>(values.size()));
       } else {
         const int64_t width = part.shape[1];
-        for (int64_t r = 0; r < shape[0]; ++r) std::copy_n(values.begin() + r * width, width, out.begin() + r * shape[1] + p * width);
+        for (int64_t r = 0; r < shape[0]; ++r)
+          std::copy_n(values.begin() + r * width, width, out.begin() + r * shape[1] + p * width);
       }
     }
     return out;

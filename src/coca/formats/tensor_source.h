@@ -22,8 +22,8 @@ class TensorSource {
   virtual std::vector<float> read(const model::ParamInfo&) const = 0;
 };
 
-// By what the folder holds: params.json (and no config.json) is Meta's. attention replaces what config.json says; meta adds
-// to params.json and must be empty for another layout.
+// By what the folder holds: params.json (and no config.json) is Meta's. attention replaces what config.json says; meta
+// adds to params.json and must be empty for another layout.
 std::unique_ptr<TensorSource> open_source(const std::filesystem::path& dir,
                                           std::optional<model::AttentionKind> attention, const MetaSettings& meta = {});
 

@@ -21,8 +21,8 @@ std::string other_formats(const fs::path& dir) {
   std::string found;
   for (const fs::path& entry : io::list_folder(dir)) {
     const std::string name = entry.filename().string();
-    if (name.ends_with(".bin") || name.ends_with(".pth") || name.ends_with(".pt") || name.ends_with(".gguf") || name.ends_with(".h5") ||
-        name.ends_with(".safetensors"))
+    if (name.ends_with(".bin") || name.ends_with(".pth") || name.ends_with(".pt") || name.ends_with(".gguf") ||
+        name.ends_with(".h5") || name.ends_with(".safetensors"))
       found += (found.empty() ? "" : ", ") + name;
   }
   return found;
@@ -59,7 +59,8 @@ void WeightFiles::add_file(const fs::path& path) {
   const io::SafetensorsFile& file = *files_.back();
   for (const io::StoredTensor& tensor : file.tensors()) {
     const auto [entry, fresh] = entries_.try_emplace(tensor.name, Entry{&file, &tensor});
-    COCA_CHECK_AS(kBadFile, fresh, "{}: tensor \"{}\" is in {} as well", path.string(), tensor.name, entry->second.file->path().string());
+    COCA_CHECK_AS(kBadFile, fresh, "{}: tensor \"{}\" is in {} as well", path.string(), tensor.name,
+                  entry->second.file->path().string());
   }
 }
 
@@ -70,7 +71,8 @@ void WeightFiles::open_shards(const fs::path& index) {
                 "{}: expected an object with \"weight_map\": {{tensor: file, ...}}", index.string());
   std::set<std::string> names;
   for (const auto& [tensor, file] : json["weight_map"].items()) {
-    COCA_CHECK_AS(kBadFile, file.is_string(), "{}: the file of tensor \"{}\" is {}; expected a name", index.string(), tensor, file.dump());
+    COCA_CHECK_AS(kBadFile, file.is_string(), "{}: the file of tensor \"{}\" is {}; expected a name", index.string(),
+                  tensor, file.dump());
     check_shard_name(index, file.get<std::string>());
     names.insert(file.get<std::string>());
   }
@@ -86,8 +88,8 @@ void WeightFiles::open_shards(const fs::path& index) {
                   entry.tensor ? ", but is in " + entry.file->path().filename().string() : ", but is not");
   }
   for (const auto& [name, entry] : entries_)
-    COCA_CHECK_AS(kBadFile, json["weight_map"].contains(name), "{}: tensor \"{}\" of shard {} is not in the index", index.string(), name,
-                  entry.file->path().filename().string());
+    COCA_CHECK_AS(kBadFile, json["weight_map"].contains(name), "{}: tensor \"{}\" of shard {} is not in the index",
+                  index.string(), name, entry.file->path().filename().string());
 }
 
 WeightFiles::Entry WeightFiles::find(std::string_view name) const {

@@ -29,10 +29,10 @@ class WeightFiles {
   };
   // Null tensor when absent.
   Entry find(std::string_view name) const;
-  Entry at(std::string_view name) const;                  // Error naming the tensor and where it was looked for
+  Entry at(std::string_view name) const;  // Error naming the tensor and where it was looked for
   const std::map<std::string, Entry, std::less<>>& entries() const { return entries_; }
-  std::string where() const { return where_.string(); }   // the file, or the index
-  size_t bytes() const;                                   // of all tensors
+  std::string where() const { return where_.string(); }  // the file, or the index
+  size_t bytes() const;                                  // of all tensors
 
  private:
   void add_file(const std::filesystem::path& file);

@@ -33,9 +33,10 @@ ops::DecodeAttentionOptions attention_options(const model::ModelSpec& s, size_t 
 // The cache of one layer, and the call's tokens, which are added to it.
 class CachedDecoder::LayerCache : public model::KeySource {
  public:
-  LayerCache(CachedDecoder& decoder, size_t layer, const ops::DecodeFar& far) : decoder_(decoder), layer_(layer), far_(far) {}
-  void attend(Context& cx, const model::ModelSpec&, const model::LayerTensors<TensorRef>&, const model::AttentionInputs& at,
-              model::LayerActs&) override {
+  LayerCache(CachedDecoder& decoder, size_t layer, const ops::DecodeFar& far)
+      : decoder_(decoder), layer_(layer), far_(far) {}
+  void attend(Context& cx, const model::ModelSpec&, const model::LayerTensors<TensorRef>&,
+              const model::AttentionInputs& at, model::LayerActs&) override {
     decoder_.attend(cx, layer_, at, far_);
   }
 
@@ -47,8 +48,14 @@ class CachedDecoder::LayerCache : public model::KeySource {
 
 CachedDecoder::CachedDecoder(const model::ModelSpec& spec, const model::Weights& weights, int64_t B, DynamicBase policy,
                              int64_t planned_length, KvType cache)
-    : spec_(spec), weights_(weights), policy_(policy), planned_length_(planned_length),
-      cache_(spec, B, cache), positions_(spec, &weights), global_positions_(spec, &weights), B_(B) {
+    : spec_(spec),
+      weights_(weights),
+      policy_(policy),
+      planned_length_(planned_length),
+      cache_(spec, B, cache),
+      positions_(spec, &weights),
+      global_positions_(spec, &weights),
+      B_(B) {
   model::validate(spec);
   model::require_causal(spec, "generation");
   for (int64_t i = 0; i < spec.L && spec.global_tokens > 0; ++i) {
@@ -71,13 +78,15 @@ void CachedDecoder::prepare(int64_t N) {
 // The angles at which the cached keys are seen: those in the window (or all), and those beyond it.
 void CachedDecoder::build_angles(int64_t N, const ops::Rotation& rotation) {
   const int64_t S = cache_.length() + N, held = cache_.held() + N;
-  angles_.build(rotation, held, {.start = static_cast<double>(cache_.forgotten()), .origin = model::growth_origin(spec_, S - N, N)});
+  angles_.build(rotation, held,
+                {.start = static_cast<double>(cache_.forgotten()), .origin = model::growth_origin(spec_, S - N, N)});
   const model::AttentionPattern& pattern = spec_.pattern;
   if (!pattern.far()) return;
   ops::Rotation far = rotation;
   const bool all_alike = pattern.type == model::Pattern::kLmInfinite || pattern.type == model::Pattern::kReRope;
   if (all_alike) std::fill(far.frequencies.begin(), far.frequencies.end(), 0.0);  // at position 0
-  far_angles_.build(far, pattern.far_tokens(held), {.group = pattern.type == model::Pattern::kSelfExtend ? pattern.group : 1});
+  far_angles_.build(far, pattern.far_tokens(held),
+                    {.group = pattern.type == model::Pattern::kSelfExtend ? pattern.group : 1});
 }
 
 ops::DecodeFar CachedDecoder::far_side(const model::AttentionInputs& inputs, int64_t N) const {
@@ -119,8 +128,15 @@ void CachedDecoder::attend_globals(Context& cx, size_t layer, int64_t count) {
     k_eff = turned.ref();
     model::transform_apart(cx, spec_, global_at_.rows.narrow(first, count), global_at_.keys(), q, k, q_eff, k_eff);
   }
-  ops::attention_forward(cx, {.query_start = first}, {.q = q_eff, .k = k_eff, .v = values.ref().narrow(1, 0, seen), .slopes = global_at_.slopes,
-                                                      .document_start = {}, .far = {}, .o = acts_.o.narrow(1, 0, count), .lse = {}});
+  ops::attention_forward(cx, {.query_start = first},
+                         {.q = q_eff,
+                          .k = k_eff,
+                          .v = values.ref().narrow(1, 0, seen),
+                          .slopes = global_at_.slopes,
+                          .document_start = {},
+                          .far = {},
+                          .o = acts_.o.narrow(1, 0, count),
+                          .lse = {}});
 }
 
 // The new tokens' t (or k) and v go into the cache un-rotated; attention reads it back with today's angles.
@@ -139,9 +155,16 @@ void CachedDecoder::attend(Context& cx, size_t layer, const model::AttentionInpu
   if (globals == N) return;
   const bool windowed = spec_.window_of(layer) > 0;  // without a window nothing is beyond it
   ops::decode_attention(cx, attention_options(spec_, layer),
-                        {.q = acts_.q.narrow(1, globals, N - globals), .rows = at.rows.narrow(globals, N - globals), .turn = at.turn, .angles = at.rows.cos.empty() ? nullptr : &angles_,
-                         .key_rows = {}, .cache = cache_.view(l, held), .slopes = at.slopes,
-                         .far = windowed ? far : ops::DecodeFar{}, .o = acts_.o.narrow(1, globals, N - globals), .lse = acts_.lse});
+                        {.q = acts_.q.narrow(1, globals, N - globals),
+                         .rows = at.rows.narrow(globals, N - globals),
+                         .turn = at.turn,
+                         .angles = at.rows.cos.empty() ? nullptr : &angles_,
+                         .key_rows = {},
+                         .cache = cache_.view(l, held),
+                         .slopes = at.slopes,
+                         .far = windowed ? far : ops::DecodeFar{},
+                         .o = acts_.o.narrow(1, globals, N - globals),
+                         .lse = acts_.lse});
   if (spec_.pattern.top_keys_of(l) > 0) middle_.attend(cx, spec_, inputs, cache_.view(l, held), acts_);
 }
 
@@ -171,7 +194,8 @@ TensorRef CachedDecoder::append(Context& cx, TensorRef ids, int64_t end) {
   const model::AttentionInputs at = positions_.at(S - N, N, scaling_length, rotation);
   if (rotates) build_angles(N, rotation);
   const ops::DecodeFar far = spec_.global_tokens > 0 ? global_side(at.positions, N) : far_side(at, N);
-  if (cache_.length() < spec_.global_tokens) global_at_ = global_positions_.at(0, std::min(S, spec_.global_tokens), scaling_length).positions;
+  if (cache_.length() < spec_.global_tokens)
+    global_at_ = global_positions_.at(0, std::min(S, spec_.global_tokens), scaling_length).positions;
 
   ops::embedding_forward(cx, {.ids = ids.reshape({B_ * N}), .table = weights_.embed, .y = x_});
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
@@ -179,8 +203,12 @@ TensorRef CachedDecoder::append(Context& cx, TensorRef ids, int64_t end) {
     model::layer_forward(cx, spec_, weights_.layers[i], at, keys, x_, acts_, y_);
     std::swap(x_, y_);
   }
-  ops::norm_forward(cx, {.kind = spec_.norm, .eps = static_cast<float>(spec_.norm_eps), .x = x_, .w = weights_.norm_w,
-                         .b = weights_.norm_b, .y = hidden()});
+  ops::norm_forward(cx, {.kind = spec_.norm,
+                         .eps = static_cast<float>(spec_.norm_eps),
+                         .x = x_,
+                         .w = weights_.norm_w,
+                         .b = weights_.norm_b,
+                         .y = hidden()});
   cache_.advance(N);
   return TensorRef(hidden()).reshape({B_, N, spec_.C});
 }
@@ -202,7 +230,8 @@ void CachedDecoder::prefill(Context& cx, TensorRef ids, int64_t piece) {
       continue;
     }
     part = Tensor({B_, count}, DType::kI32);
-    for (int64_t b = 0; b < B_; ++b) std::copy_n(ids.as<int32_t>() + b * N + n, count, part.ref().as<int32_t>() + b * count);
+    for (int64_t b = 0; b < B_; ++b)
+      std::copy_n(ids.as<int32_t>() + b * N + n, count, part.ref().as<int32_t>() + b * count);
     append(cx, part, end);
   }
 }

@@ -17,16 +17,17 @@ enum class DynamicBase : uint8_t { kStep, kRequest };
 
 class CachedDecoder {
  public:
-  // Spec and weights must outlive the decoder. planned_length (> 0) is needed with kRequest. What is appended attends to
-  // what the cache holds of it, rounded to its type.
+  // Spec and weights must outlive the decoder. planned_length (> 0) is needed with kRequest. What is appended attends
+  // to what the cache holds of it, rounded to its type.
   CachedDecoder(const model::ModelSpec&, const model::Weights&, int64_t B, DynamicBase policy = DynamicBase::kStep,
                 int64_t planned_length = 0, KvType cache = KvType::kF32);
 
-  // Appends ids [B, N] i32; returns their hidden states after the final norm, [B, N, C] of the matrices' type, valid until
-  // the next call. A piece of a longer prompt says where that ends (`end`: the length in tokens then; 0: here), for dynamic NTK.
+  // Appends ids [B, N] i32; returns their hidden states after the final norm, [B, N, C] of the matrices' type, valid
+  // until the next call. A piece of a longer prompt says where that ends (`end`: the length in tokens then; 0: here),
+  // for dynamic NTK.
   TensorRef append(Context&, TensorRef ids, int64_t end = 0);
-  // The same in pieces of at most `piece` tokens, whose activations alone are in memory; dynamic NTK reckons with the length at
-  // the end of ids throughout. Only last_logits() is of use afterwards.
+  // The same in pieces of at most `piece` tokens, whose activations alone are in memory; dynamic NTK reckons with the
+  // length at the end of ids throughout. Only last_logits() is of use afterwards.
   void prefill(Context&, TensorRef ids, int64_t piece);
   // Logits [B, V] of the last appended token, valid until the next call.
   TensorRef last_logits(Context&);
@@ -56,8 +57,8 @@ class CachedDecoder {
   KvCache cache_;
   model::PositionSource positions_;
   ops::KeyAngles angles_, far_angles_;
-  // Keys (or t) and values of the global tokens through their own projections, un-rotated, by layer: [B, global tokens, G, K],
-  // K = key_width(), and [B, global tokens, G, D]. Only these tokens read them.
+  // Keys (or t) and values of the global tokens through their own projections, un-rotated, by layer: [B, global tokens,
+  // G, K], K = key_width(), and [B, global tokens, G, D]. Only these tokens read them.
   std::vector<Tensor> global_keys_, global_values_;
   model::PositionSource global_positions_;
   model::Positions global_at_;

@@ -10,8 +10,11 @@ GenerateResult generate(Context& cx, const model::ModelSpec& spec, const model::
                         std::span<const int32_t> prompt, const GenerateOptions& options,
                         const std::function<bool(int32_t)>& on_token) {
   Session session(spec, weights,
-                  {.prompt = {prompt.begin(), prompt.end()}, .max_new_tokens = options.max_new_tokens, .sampling = options.sampling,
-                   .seed = options.seed, .stop_ids = options.stop_ids},
+                  {.prompt = {prompt.begin(), prompt.end()},
+                   .max_new_tokens = options.max_new_tokens,
+                   .sampling = options.sampling,
+                   .seed = options.seed,
+                   .stop_ids = options.stop_ids},
                   options.session);
   GenerateResult result;
   std::optional<Finish> early;

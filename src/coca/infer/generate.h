@@ -25,8 +25,8 @@ struct GenerateResult {
   Finish finish = Finish::kLength;
 };
 
-// Runs a session (session.h) to its end. on_token sees each new id as it comes and may return false to stop; stop_requested()
-// ends it as well, inside the prompt too. Ids outside the vocabulary are an Error.
+// Runs a session (session.h) to its end. on_token sees each new id as it comes and may return false to stop;
+// stop_requested() ends it as well, inside the prompt too. Ids outside the vocabulary are an Error.
 GenerateResult generate(Context&, const model::ModelSpec&, const model::Weights&, std::span<const int32_t> prompt,
                         const GenerateOptions&, const std::function<bool(int32_t)>& on_token = {});
 

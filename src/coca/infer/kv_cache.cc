@@ -9,8 +9,8 @@ KvCache::KvCache(const model::ModelSpec& spec, int64_t B, KvType type)
     : B_(B), pages_(model::cache_layout(spec, B, type), spec.L) {}
 
 void KvCache::write(Context& cx, int64_t layer, int64_t first, TensorRef keys, TensorRef values) {
-  ops::kv_store(cx, {.keys = keys, .values = values, .first = first,
-                     .cache = pages_.mut_view(layer, first + keys.size(1))});
+  ops::kv_store(
+      cx, {.keys = keys, .values = values, .first = first, .cache = pages_.mut_view(layer, first + keys.size(1))});
 }
 
 void KvCache::forget_before(int64_t token) {
@@ -22,7 +22,8 @@ void KvCache::forget_before(int64_t token) {
 
 void KvCache::truncate(int64_t length) {
   const int64_t least = forgotten_ > 0 ? forgotten_ + kKvPage : 0;
-  COCA_CHECK(length >= least && length <= length_, "[kv_cache] cannot truncate {} tokens to {}; expected {} or more", length_, length, least);
+  COCA_CHECK(length >= least && length <= length_, "[kv_cache] cannot truncate {} tokens to {}; expected {} or more",
+             length_, length, least);
   length_ = length;
 }
 

@@ -54,9 +54,11 @@ TensorRef MiddleKeys::placed(Context& cx, const model::ModelSpec& s, int64_t tok
   return out;
 }
 
-void MiddleKeys::attend(Context& cx, const model::ModelSpec& s, const model::AttentionInputs& inputs, const KvView& cache, model::LayerActs& acts) {
+void MiddleKeys::attend(Context& cx, const model::ModelSpec& s, const model::AttentionInputs& inputs,
+                        const KvView& cache, model::LayerActs& acts) {
   const auto& [at, scope] = inputs;
-  const int64_t N = acts.q.size(1), S = cache.length, last = S - s.pattern.window;  // one behind what the last query may pick
+  const int64_t N = acts.q.size(1), S = cache.length,
+                last = S - s.pattern.window;  // one behind what the last query may pick
   prepare(s, at, cache.layout);
   model::transform_far_queries(cx, s, at, acts);
   const ops::TopKeysOptions options = model::middle_options(s, scope, S - N);
@@ -64,15 +66,26 @@ void MiddleKeys::attend(Context& cx, const model::ModelSpec& s, const model::Att
   for (int64_t page = 0; page == 0 || page < last; page += kKvPage) {
     const int64_t n = std::min(kKvPage, S - page);
     ops::kv_load(cx, {.cache = cache, .first = page, .keys = first(stored_, n), .values = {}});
-    ops::top_keys_find(cx, options, {.q = acts.q_far, .k = placed(cx, s, n), .key_start = page, .slopes = at.slopes,
-                                     .scores = acts.top_scores, .keys = acts.top_keys});
+    ops::top_keys_find(cx, options,
+                       {.q = acts.q_far,
+                        .k = placed(cx, s, n),
+                        .key_start = page,
+                        .slopes = at.slopes,
+                        .scores = acts.top_scores,
+                        .keys = acts.top_keys});
   }
   for (int64_t page = 0; page < last; page += kKvPage) {
     const int64_t n = std::min(kKvPage, S - page);
     const auto keys = TensorRef(acts.top_keys).as<int32_t>();
-    if (std::none_of(keys, keys + acts.top_keys.numel(), [&](int32_t key) { return key >= page && key < page + n; })) continue;
+    if (std::none_of(keys, keys + acts.top_keys.numel(), [&](int32_t key) { return key >= page && key < page + n; }))
+      continue;
     ops::kv_load(cx, {.cache = cache, .first = page, .keys = {}, .values = first(values_, n)});
-    ops::top_keys_add(cx, {.scores = acts.top_scores, .keys = acts.top_keys, .v = first(values_, n), .key_start = page, .o = acts.o, .lse = acts.lse});
+    ops::top_keys_add(cx, {.scores = acts.top_scores,
+                           .keys = acts.top_keys,
+                           .v = first(values_, n),
+                           .key_start = page,
+                           .o = acts.o,
+                           .lse = acts.lse});
   }
 }
 

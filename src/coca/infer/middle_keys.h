@@ -1,5 +1,6 @@
-// coca/infer/middle_keys.h - LM-Infinite's keys of the middle (model/pattern.h) while decoding: the cache holds them un-rotated,
-// so a page at a time is read and placed as the pattern says. Two passes: keys, then the values of those that were picked.
+// coca/infer/middle_keys.h - LM-Infinite's keys of the middle (model/pattern.h) while decoding: the cache holds them
+// un-rotated, so a page at a time is read and placed as the pattern says. Two passes: keys, then the values of those
+// that were picked.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -10,7 +11,8 @@ namespace coca::infer {
 
 class MiddleKeys {
  public:
-  // The keys picked join the softmax behind acts.o and acts.lse. `cache` holds everything so far; the queries are its last N.
+  // The keys picked join the softmax behind acts.o and acts.lse. `cache` holds everything so far; the queries are its
+  // last N.
   void attend(Context&, const model::ModelSpec&, const model::AttentionInputs&, const KvView& cache, model::LayerActs&);
 
  private:

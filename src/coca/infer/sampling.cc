@@ -14,7 +14,8 @@ void check_sampling(const SamplingOptions& o) {
   COCA_CHECK(o.top_k >= 0, "top-k {} must be at least 0 (0 keeps all)", o.top_k);
   COCA_CHECK(o.top_p > 0.0 && o.top_p <= 1.0, "top-p {} must be above 0 and at most 1", o.top_p);
   COCA_CHECK(o.min_p >= 0.0 && o.min_p <= 1.0, "min-p {} must be between 0 and 1", o.min_p);
-  COCA_CHECK(o.repetition_penalty > 0.0 && std::isfinite(o.repetition_penalty), "repetition-penalty {} must be positive", o.repetition_penalty);
+  COCA_CHECK(o.repetition_penalty > 0.0 && std::isfinite(o.repetition_penalty),
+             "repetition-penalty {} must be positive", o.repetition_penalty);
 }
 
 void penalize_repetition(std::span<float> logits, std::span<const int32_t> seen, double penalty) {
@@ -24,7 +25,8 @@ void penalize_repetition(std::span<float> logits, std::span<const int32_t> seen,
   ids.erase(std::unique(ids.begin(), ids.end()), ids.end());
   const auto factor = static_cast<float>(penalty);
   for (const int32_t id : ids) {
-    COCA_CHECK(id >= 0 && static_cast<size_t>(id) < logits.size(), "token id {} is outside the {} logits", id, logits.size());
+    COCA_CHECK(id >= 0 && static_cast<size_t>(id) < logits.size(), "token id {} is outside the {} logits", id,
+               logits.size());
     float& logit = logits[static_cast<size_t>(id)];
     logit = logit > 0 ? logit / factor : logit * factor;
   }
@@ -46,8 +48,8 @@ struct Candidate {
   double weight;  // relative to the likeliest
 };
 
-// Candidates, the likeliest first, sorted as far as somebody looks: a token needs the first few of a large vocabulary. Ties by
-// id, so that the choice is the same everywhere.
+// Candidates, the likeliest first, sorted as far as somebody looks: a token needs the first few of a large vocabulary.
+// Ties by id, so that the choice is the same everywhere.
 class Ranked {
  public:
   Ranked(std::span<const float> logits, double largest, double temperature) : all_(logits.size()) {
@@ -76,7 +78,9 @@ class Ranked {
   // At least the first `count` are in order afterwards, all that are smaller behind them.
   void sort(size_t count) {
     if (count <= sorted_) return;
-    const auto likelier = [](const Candidate& a, const Candidate& b) { return a.weight != b.weight ? a.weight > b.weight : a.id < b.id; };
+    const auto likelier = [](const Candidate& a, const Candidate& b) {
+      return a.weight != b.weight ? a.weight > b.weight : a.id < b.id;
+    };
     const auto begin = all_.begin() + static_cast<std::ptrdiff_t>(sorted_);
     const auto end = all_.begin() + static_cast<std::ptrdiff_t>(std::min(count, all_.size()));
     if (end != all_.end()) std::nth_element(begin, end, all_.end(), likelier);

@@ -19,7 +19,8 @@ struct SamplingOptions {
   double repetition_penalty = 1.0;
 };
 
-// Throws for a negative temperature, p outside (0, 1], min_p outside [0, 1], negative k, a penalty that is not positive.
+// Throws for a negative temperature, p outside (0, 1], min_p outside [0, 1], negative k, a penalty that is not
+// positive.
 void check_sampling(const SamplingOptions&);
 // Every id of `seen` counts once.
 void penalize_repetition(std::span<float> logits, std::span<const int32_t> seen, double penalty);

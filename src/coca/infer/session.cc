@@ -20,10 +20,16 @@ int64_t length_of(const std::vector<int32_t>& ids) { return static_cast<int64_t>
 
 }  // namespace
 
-Session::Session(const model::ModelSpec& spec, const model::Weights& weights, Request request, const SessionOptions& options)
-    : spec_(spec), request_(checked(std::move(request))), options_(options),
-      decoder_(spec, weights, 1, options.dynamic_base, length_of(request_.prompt) + request_.max_new_tokens, options.cache),
-      rng_(request_.seed, 0x9e4e), seen_(request_.prompt), logits_(static_cast<size_t>(spec.V)) {
+Session::Session(const model::ModelSpec& spec, const model::Weights& weights, Request request,
+                 const SessionOptions& options)
+    : spec_(spec),
+      request_(checked(std::move(request))),
+      options_(options),
+      decoder_(spec, weights, 1, options.dynamic_base, length_of(request_.prompt) + request_.max_new_tokens,
+               options.cache),
+      rng_(request_.seed, 0x9e4e),
+      seen_(request_.prompt),
+      logits_(static_cast<size_t>(spec.V)) {
   COCA_CHECK(options.prefill_tokens >= 1, "prefill-tokens {} must be at least 1", options.prefill_tokens);
 }
 

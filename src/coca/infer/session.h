@@ -1,5 +1,5 @@
-// coca/infer/session.h - one request: a prompt, worked through in pieces, then token after token. The caller drives it step by
-// step, and so may stop between any two steps, inside a long prompt too.
+// coca/infer/session.h - one request: a prompt, worked through in pieces, then token after token. The caller drives it
+// step by step, and so may stop between any two steps, inside a long prompt too.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -17,11 +17,11 @@ namespace coca::infer {
 inline constexpr int64_t kPrefillTokens = 1024;
 
 struct Request {
-  std::vector<int32_t> prompt;     // at least one id, all in the vocabulary
+  std::vector<int32_t> prompt;  // at least one id, all in the vocabulary
   int64_t max_new_tokens = 128;
   SamplingOptions sampling;
   uint64_t seed = 0;
-  std::vector<int32_t> stop_ids;   // the text ends where one of them is drawn; it is not part of the text
+  std::vector<int32_t> stop_ids;  // the text ends where one of them is drawn; it is not part of the text
 };
 
 struct SessionOptions {
@@ -34,8 +34,8 @@ enum class Finish : uint8_t { kLength, kStopId, kCallback, kInterrupted, kCancel
 
 class Session {
  public:
-  // Spec and weights must outlive the session. Error for an empty prompt or options out of range; ids outside the vocabulary
-  // are an Error of the step that meets them.
+  // Spec and weights must outlive the session. Error for an empty prompt or options out of range; ids outside the
+  // vocabulary are an Error of the step that meets them.
   Session(const model::ModelSpec&, const model::Weights&, Request, const SessionOptions& = {});
 
   // Works through one piece of the prompt, or makes one token and returns it. Nothing when it has finished.

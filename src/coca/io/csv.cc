@@ -25,8 +25,7 @@ std::string csv_line(const std::vector<std::string>& fields) {
   for (size_t i = 0; i < fields.size(); ++i) {
     if (i > 0) line += ',';
     // A lone empty field is quoted, because an empty line would be no record at all.
-    if (fields[i].find_first_of(",\"\r\n") == std::string::npos &&
-        !(fields.size() == 1 && fields[i].empty())) {
+    if (fields[i].find_first_of(",\"\r\n") == std::string::npos && !(fields.size() == 1 && fields[i].empty())) {
       line += fields[i];
       continue;
     }

@@ -36,7 +36,8 @@ void put_bytes(std::string& out, uint64_t field, std::string_view bytes) {
   out += bytes;
 }
 
-// Event { double wall_time = 1; int64 step = 2; string file_version = 3; Summary summary = 5; SessionLog session_log = 7; }
+// Event { double wall_time = 1; int64 step = 2; string file_version = 3; Summary summary = 5; SessionLog session_log =
+// 7; }
 std::string event(int64_t step, uint64_t field, std::string_view content) {
   const std::chrono::duration<double> now = std::chrono::system_clock::now().time_since_epoch();
   std::string out;
@@ -77,7 +78,9 @@ uint32_t masked_crc(std::string_view bytes) {
 
 // Names sort by time, so that a later file of a run is read later.
 std::filesystem::path new_name(const std::filesystem::path& folder) {
-  const auto now = std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch()).count();
+  const auto now =
+      std::chrono::duration_cast<std::chrono::milliseconds>(std::chrono::system_clock::now().time_since_epoch())
+          .count();
   char host[256] = "host";
   gethostname(host, sizeof host - 1);
   return folder / fmt::format("events.out.tfevents.{:010}.{:03}.{}.{}.coca", now / 1000, now % 1000, host, ::getpid());
@@ -106,7 +109,9 @@ void EventFile::record(std::string_view bytes) {
   put_fixed(pending_, masked_crc(bytes));
 }
 
-void EventFile::add(int64_t step, const std::vector<Scalar>& scalars) { record(event(step, kSummary, summary(scalars))); }
+void EventFile::add(int64_t step, const std::vector<Scalar>& scalars) {
+  record(event(step, kSummary, summary(scalars)));
+}
 
 void EventFile::flush() {
   while (!pending_.empty()) {

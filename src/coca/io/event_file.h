@@ -1,5 +1,5 @@
-// coca/io/event_file.h - scalars in TensorBoard's event files: protobuf messages (Event, Summary, SessionLog) in TFRecord
-// frames. Each is its length, that length's checksum, the bytes and theirs; checksums are masked CRC-32C.
+// coca/io/event_file.h - scalars in TensorBoard's event files: protobuf messages (Event, Summary, SessionLog) in
+// TFRecord frames. Each is its length, that length's checksum, the bytes and theirs; checksums are masked CRC-32C.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

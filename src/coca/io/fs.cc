@@ -115,7 +115,8 @@ std::optional<int> descriptor_of(const stdfs::path& path) {
   const auto [end, bad] = std::from_chars(name.data(), name.data() + name.size(), number);
   if (bad != std::errc() || end != name.data() + name.size() || number < 0) return std::nullopt;
   std::error_code error, other;
-  const stdfs::path folder = stdfs::canonical(path.parent_path(), error), own = stdfs::canonical("/proc/self/fd", other);
+  const stdfs::path folder = stdfs::canonical(path.parent_path(), error),
+                    own = stdfs::canonical("/proc/self/fd", other);
   return !error && !other && folder == own ? std::optional(number) : std::nullopt;
 }
 
@@ -375,8 +376,8 @@ void AtomicDir::move_to_free_name() {
       status = ::mkdir(to, 0777);
       if (status == 0) status = ::rename(from, to);
     }
-    COCA_CHECK_AS(kIo, status == 0 || errno != EEXIST, "{}: another process has made it meanwhile; choose another folder",
-                  final_.string());
+    COCA_CHECK_AS(kIo, status == 0 || errno != EEXIST,
+                  "{}: another process has made it meanwhile; choose another folder", final_.string());
   }
   if (status != 0) fail_errno(final_, "cannot rename into place", errno);
   committed_ = true;
@@ -404,12 +405,9 @@ void AtomicDir::swap_with_existing() {
 
 namespace {
 
-bool hidden(const stdfs::path& path) {
-  return path.filename().string().starts_with('.');
-}
+bool hidden(const stdfs::path& path) { return path.filename().string().starts_with('.'); }
 
-void add_folder(const stdfs::path& dir, const std::vector<std::string>& extensions,
-                std::vector<stdfs::path>& out) {
+void add_folder(const stdfs::path& dir, const std::vector<std::string>& extensions, std::vector<stdfs::path>& out) {
   std::error_code error;
   stdfs::recursive_directory_iterator it(dir, error), end;
   for (; !error && it != end; it.increment(error)) {
@@ -425,8 +423,7 @@ void add_folder(const stdfs::path& dir, const std::vector<std::string>& extensio
   COCA_CHECK_AS(kIo, !error, "{}: cannot list folder: {}", dir.string(), error.message());
 }
 
-void add_path(const stdfs::path& path, const std::vector<std::string>& extensions,
-              std::vector<stdfs::path>& out) {
+void add_path(const stdfs::path& path, const std::vector<std::string>& extensions, std::vector<stdfs::path>& out) {
   if (is_folder(path))
     add_folder(path, extensions, out);
   else
@@ -447,12 +444,11 @@ std::vector<stdfs::path> expand_inputs(const std::vector<std::string>& patterns,
     } else {
       glob_t matches{};
       const int status = ::glob(pattern.c_str(), 0, nullptr, &matches);
-      for (size_t i = 0; status == 0 && i < matches.gl_pathc; ++i)
-        add_path(matches.gl_pathv[i], extensions, found);
+      for (size_t i = 0; status == 0 && i < matches.gl_pathc; ++i) add_path(matches.gl_pathv[i], extensions, found);
       ::globfree(&matches);
     }
-    COCA_CHECK_AS(kIo, found.size() > before,
-                  "input \"{}\" matches nothing (folders are searched for {} files)", pattern, wanted);
+    COCA_CHECK_AS(kIo, found.size() > before, "input \"{}\" matches nothing (folders are searched for {} files)",
+                  pattern, wanted);
   }
   std::sort(found.begin(), found.end());
   std::set<stdfs::path> seen;

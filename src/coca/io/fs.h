@@ -37,10 +37,11 @@ void make_dirs(const std::filesystem::path& dir);
 // Whether a file may refer to another file of its folder by this name: no path, not empty, neither "." nor "..".
 bool is_file_name(std::string_view name);
 
-// A file that appears under its name at commit(), never half-written; for content too large to hold at once. It is written
-// beside the place it goes to (see OutputPlace), synced and renamed over it; the folder is synced: readers and crashes see
-// the old file or the new one. Into a stream everything is written at commit(); until then it waits in an unnamed temporary
-// file. A FIFO that no process reads is waited for (30 seconds, or until a stop is asked for), then that is the error.
+// A file that appears under its name at commit(), never half-written; for content too large to hold at once. It is
+// written beside the place it goes to (see OutputPlace), synced and renamed over it; the folder is synced: readers and
+// crashes see the old file or the new one. Into a stream everything is written at commit(); until then it waits in an
+// unnamed temporary file. A FIFO that no process reads is waited for (30 seconds, or until a stop is asked for), then
+// that is the error.
 class AtomicFile {
  public:
   explicit AtomicFile(const std::filesystem::path& final_path);
@@ -78,9 +79,7 @@ class AtomicDir {
   AtomicDir(const AtomicDir&) = delete;
   AtomicDir& operator=(const AtomicDir&) = delete;
 
-  const std::filesystem::path& path() const {
-    return temporary_;
-  }  // sibling of the final folder, named ".tmp-..."
+  const std::filesystem::path& path() const { return temporary_; }  // sibling of the final folder, named ".tmp-..."
   // Syncs every file and folder, swaps with an existing folder (and deletes that), syncs the parent.
   void commit();
 

@@ -18,8 +18,7 @@ constexpr CrcTables make_crc_tables() {
   CrcTables tables{};
   for (uint32_t i = 0; i < 256; ++i) {
     uint32_t value = i;
-    for (int bit = 0; bit < 8; ++bit)
-      value = (value >> 1) ^ ((value & 1u) ? 0x82f63b78u : 0u);  // reflected polynomial
+    for (int bit = 0; bit < 8; ++bit) value = (value >> 1) ^ ((value & 1u) ? 0x82f63b78u : 0u);  // reflected polynomial
     tables[0][i] = value;
   }
   for (size_t k = 1; k < 8; ++k)
@@ -29,7 +28,8 @@ constexpr CrcTables make_crc_tables() {
 constexpr CrcTables kTables = make_crc_tables();
 
 uint32_t little_endian(const unsigned char* p) {
-  return static_cast<uint32_t>(p[0]) | static_cast<uint32_t>(p[1]) << 8 | static_cast<uint32_t>(p[2]) << 16 | static_cast<uint32_t>(p[3]) << 24;
+  return static_cast<uint32_t>(p[0]) | static_cast<uint32_t>(p[1]) << 8 | static_cast<uint32_t>(p[2]) << 16 |
+         static_cast<uint32_t>(p[3]) << 24;
 }
 
 }  // namespace
@@ -39,8 +39,9 @@ uint32_t crc32c(const void* data, size_t bytes, uint32_t previous) {
   uint32_t crc = ~previous;
   for (; bytes >= 8; p += 8, bytes -= 8) {
     const uint32_t low = crc ^ little_endian(p), high = little_endian(p + 4);
-    crc = kTables[7][low & 0xffu] ^ kTables[6][low >> 8 & 0xffu] ^ kTables[5][low >> 16 & 0xffu] ^ kTables[4][low >> 24] ^
-          kTables[3][high & 0xffu] ^ kTables[2][high >> 8 & 0xffu] ^ kTables[1][high >> 16 & 0xffu] ^ kTables[0][high >> 24];
+    crc = kTables[7][low & 0xffu] ^ kTables[6][low >> 8 & 0xffu] ^ kTables[5][low >> 16 & 0xffu] ^
+          kTables[4][low >> 24] ^ kTables[3][high & 0xffu] ^ kTables[2][high >> 8 & 0xffu] ^
+          kTables[1][high >> 16 & 0xffu] ^ kTables[0][high >> 24];
   }
   for (size_t i = 0; i < bytes; ++i) crc = (crc >> 8) ^ kTables[0][(crc ^ p[i]) & 0xffu];
   return ~crc;

@@ -33,22 +33,18 @@ class StrictCallback {
     switch (event) {
       case Event::object_start:
       case Event::array_start:
-        COCA_CHECK_AS(kBadFile, depth < kMaxJsonDepth, "{}: JSON nested deeper than {} levels", origin_,
-                      kMaxJsonDepth);
+        COCA_CHECK_AS(kBadFile, depth < kMaxJsonDepth, "{}: JSON nested deeper than {} levels", origin_, kMaxJsonDepth);
         keys_.emplace_back();
         break;
       case Event::key: {
         const std::string& key = value.template get_ref<const std::string&>();
-        COCA_CHECK_AS(kBadFile, keys_.back().insert(key).second, "{}: key \"{}\" occurs twice in one object",
-                      origin_, key);
+        COCA_CHECK_AS(kBadFile, keys_.back().insert(key).second, "{}: key \"{}\" occurs twice in one object", origin_,
+                      key);
         break;
       }
       case Event::object_end:
-      case Event::array_end:
-        keys_.pop_back();
-        break;
-      case Event::value:
-        break;
+      case Event::array_end: keys_.pop_back(); break;
+      case Event::value: break;
     }
     return true;
   }
@@ -61,13 +57,16 @@ class StrictCallback {
 template <typename Json>
 Json parse_any(std::string_view text, std::string_view origin) {
   StrictCallback strict(origin);
-  const auto see = [&](int depth, typename Json::parse_event_t event, Json& value) { return strict(depth, event, std::as_const(value)); };
+  const auto see = [&](int depth, typename Json::parse_event_t event, Json& value) {
+    return strict(depth, event, std::as_const(value));
+  };
   try {
     return Json::parse(text.begin(), text.end(), see);
   } catch (const nlohmann::json::parse_error& error) {
     COCA_CHECK_AS(kBadFile, error.byte <= text.size(), "{}: not valid JSON: it ends too early, after {}: {}", origin,
                   counted(text.size(), "byte"), reason(error));
-    fail(ErrorKind::kBadFile, "{}: not valid JSON at byte {} of {}: {}", origin, error.byte, text.size(), reason(error));
+    fail(ErrorKind::kBadFile, "{}: not valid JSON at byte {} of {}: {}", origin, error.byte, text.size(),
+         reason(error));
   } catch (const nlohmann::json::exception& error) {
     fail(ErrorKind::kBadFile, "{}: not valid JSON: {}", origin, reason(error));
   }
@@ -102,14 +101,14 @@ std::string text_of(const Json& value, int indent) {
 
 }  // namespace
 
-nlohmann::json parse_json(std::string_view text, std::string_view origin) { return parse_any<nlohmann::json>(text, origin); }
+nlohmann::json parse_json(std::string_view text, std::string_view origin) {
+  return parse_any<nlohmann::json>(text, origin);
+}
 nlohmann::ordered_json parse_ordered_json(std::string_view text, std::string_view origin) {
   return parse_any<nlohmann::ordered_json>(text, origin);
 }
 
-nlohmann::json read_json(const std::filesystem::path& file) {
-  return parse_json(read_file(file), file.string());
-}
+nlohmann::json read_json(const std::filesystem::path& file) { return parse_json(read_file(file), file.string()); }
 
 std::string json_text(const nlohmann::json& value, int indent) { return text_of(value, indent); }
 std::string json_text(const nlohmann::ordered_json& value, int indent) { return text_of(value, indent); }

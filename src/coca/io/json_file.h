@@ -16,8 +16,9 @@ nlohmann::json parse_json(std::string_view text, std::string_view origin);
 nlohmann::ordered_json parse_ordered_json(std::string_view text, std::string_view origin);  // keys in their order
 nlohmann::json read_json(const std::filesystem::path& file);
 
-// The text of a value, indented by so many (-1: one line). Strings that are not UTF-8, as names of files may be, are written
-// as name_from_bytes() of names.h gives them; all others as they are. Ordered values keep the order of their keys.
+// The text of a value, indented by so many (-1: one line). Strings that are not UTF-8, as names of files may be, are
+// written as name_from_bytes() of names.h gives them; all others as they are. Ordered values keep the order of their
+// keys.
 std::string json_text(const nlohmann::json& value, int indent = 2);
 std::string json_text(const nlohmann::ordered_json& value, int indent = 2);
 // json_text() and a final newline.

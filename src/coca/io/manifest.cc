@@ -35,10 +35,11 @@ std::string checksum(const fs::path& file) {
 
 void write_manifest(const fs::path& dir) {
   std::map<std::string, fs::path> files;  // in the order of their names
-  std::error_code error, ignored;  // a link that leads nowhere is no file
+  std::error_code error, ignored;         // a link that leads nowhere is no file
   fs::directory_iterator entry(dir, error);
   for (; !error && entry != fs::directory_iterator(); entry.increment(error))
-    if (entry->is_regular_file(ignored) && entry->path().filename() != kManifestName) files[entry->path().filename().string()] = entry->path();
+    if (entry->is_regular_file(ignored) && entry->path().filename() != kManifestName)
+      files[entry->path().filename().string()] = entry->path();
   COCA_CHECK_AS(kIo, !error, "{}: cannot list its files: {}", dir.string(), error.message());
   nlohmann::ordered_json list = nlohmann::ordered_json::object();
   for (const auto& [name, file] : files) {
@@ -53,11 +54,14 @@ void check_manifest(const fs::path& dir) {
   const fs::path manifest = dir / kManifestName;
   if (!io::exists(manifest)) return;
   const nlohmann::json json = read_json(manifest);
-  COCA_CHECK_AS(kBadFile, json.is_object() && json.contains("files") && json["files"].is_object(), "{}: has no object \"files\"", manifest.string());
+  COCA_CHECK_AS(kBadFile, json.is_object() && json.contains("files") && json["files"].is_object(),
+                "{}: has no object \"files\"", manifest.string());
   for (const auto& [name, wanted] : json["files"].items()) {
-    COCA_CHECK_AS(kBadFile, is_file_name(name), "{}: \"{}\" is not the name of a file in the folder", manifest.string(), name);
+    COCA_CHECK_AS(kBadFile, is_file_name(name), "{}: \"{}\" is not the name of a file in the folder", manifest.string(),
+                  name);
     COCA_CHECK_AS(kBadFile,
-                  wanted.is_object() && wanted.contains("bytes") && wanted["bytes"].is_number_unsigned() && wanted.contains("crc32c") && wanted["crc32c"].is_string(),
+                  wanted.is_object() && wanted.contains("bytes") && wanted["bytes"].is_number_unsigned() &&
+                      wanted.contains("crc32c") && wanted["crc32c"].is_string(),
                   "{}: \"{}\" has no \"bytes\" and \"crc32c\"", manifest.string(), name);
     const fs::path file = dir / name;
     std::error_code error;
@@ -66,8 +70,8 @@ void check_manifest(const fs::path& dir) {
     COCA_CHECK_AS(kBadFile, bytes == wanted["bytes"].get<uint64_t>(), "{}: has {}; {} were written", file.string(),
                   counted(bytes, "byte"), grouped(wanted["bytes"].get<uint64_t>()));
     const std::string sum = checksum(file);
-    COCA_CHECK_AS(kBadFile, sum == wanted["crc32c"].get<std::string>(), "{}: its CRC-32C is {}; {} was written", file.string(), sum,
-                  wanted["crc32c"].get<std::string>());
+    COCA_CHECK_AS(kBadFile, sum == wanted["crc32c"].get<std::string>(), "{}: its CRC-32C is {}; {} was written",
+                  file.string(), sum, wanted["crc32c"].get<std::string>());
   }
 }
 

@@ -31,8 +31,8 @@
 #include <vector>
 
 #include "coca/base/enum_names.h"
-#include "coca/base/suggest.h"
 #include "coca/base/sizes.h"
+#include "coca/base/suggest.h"
 
 namespace coca::io {
 
@@ -54,18 +54,16 @@ struct OptionPlace {
 
 // One value each way. JSON has no infinities and NaN: they are the strings "inf", "-inf", "nan".
 nlohmann::ordered_json scalar_to_json(double value);
-nlohmann::ordered_json scalar_to_json(float value);  // the shortest decimal of the float
+nlohmann::ordered_json scalar_to_json(float value);               // the shortest decimal of the float
 nlohmann::ordered_json scalar_to_json(const std::string& value);  // names of files may be any bytes: see names.h
 void scalar_from_json(const nlohmann::json& value, OptionPlace place, int64_t& out);
 void scalar_from_json(const nlohmann::json& value, OptionPlace place, double& out);
 void scalar_from_json(const nlohmann::json& value, OptionPlace place, float& out);
 void scalar_from_json(const nlohmann::json& value, OptionPlace place, bool& out);
 void scalar_from_json(const nlohmann::json& value, OptionPlace place, std::string& out);
-[[noreturn]] void option_type_error(const nlohmann::json& value, OptionPlace place,
-                                    std::string_view expected);
+[[noreturn]] void option_type_error(const nlohmann::json& value, OptionPlace place, std::string_view expected);
 // Error unless every key of `object` is in `known`.
-void check_option_keys(const nlohmann::json& object, const std::vector<std::string>& known,
-                       std::string_view origin);
+void check_option_keys(const nlohmann::json& object, const std::vector<std::string>& known, std::string_view origin);
 
 template <typename T>
 nlohmann::ordered_json option_to_json(const T& value) {
@@ -98,8 +96,8 @@ void option_from_json(const nlohmann::json& value, OptionPlace place, T& out) {
         out = entry.value;
         return;
       }
-    fail(ErrorKind::kInvalidArgument, "{}: \"{}\" is \"{}\"; expected one of {}", place.origin, place.key,
-         text, enum_choices_for<T>(text));
+    fail(ErrorKind::kInvalidArgument, "{}: \"{}\" is \"{}\"; expected one of {}", place.origin, place.key, text,
+         enum_choices_for<T>(text));
   } else if constexpr (IsOptional<T>::value) {
     if (value.is_null()) {
       out.reset();
@@ -154,8 +152,9 @@ struct OptionNames {
   }
 };
 
-// The values that a numeric option of this name may have at all, both ends included; what makes sense together is for the
-// command to check. A name means the same in every command, but for its least value (Least). nullopt: any, as of seeds, and of fractions that have no range here.
+// The values that a numeric option of this name may have at all, both ends included; what makes sense together is for
+// the command to check. A name means the same in every command, but for its least value (Least). nullopt: any, as of
+// seeds, and of fractions that have no range here.
 struct OptionRange {
   double least, most;
 };
@@ -184,8 +183,8 @@ struct OptionRanges {
 
 }  // namespace detail
 
-// Error naming the first number out of its range. Flags are checked when they are read, under their names; this is for configs
-// that come another way.
+// Error naming the first number out of its range. Flags are checked when they are read, under their names; this is for
+// configs that come another way.
 template <class S>
 void check_option_ranges(S options) {
   options.visit(detail::OptionRanges{});

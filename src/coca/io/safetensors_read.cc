@@ -32,8 +32,7 @@ struct HeaderEntry {
 // Events of nlohmann's parser; throws Error at the first thing that does not belong in a header.
 class HeaderParser {
  public:
-  HeaderParser(const std::string& file, std::vector<HeaderEntry>& entries,
-               std::map<std::string, std::string>& metadata)
+  HeaderParser(const std::string& file, std::vector<HeaderEntry>& entries, std::map<std::string, std::string>& metadata)
       : file_(file), entries_(entries), metadata_(metadata) {}
 
   bool null() { unexpected("null"); }
@@ -54,22 +53,10 @@ class HeaderParser {
   }
 
  private:
-  enum class Place {
-    kOutside,
-    kRoot,
-    kRootValue,
-    kMetadata,
-    kMetadataValue,
-    kTensor,
-    kDType,
-    kShape,
-    kOffsets,
-    kDone
-  };
+  enum class Place { kOutside, kRoot, kRootValue, kMetadata, kMetadataValue, kTensor, kDType, kShape, kOffsets, kDone };
 
   [[noreturn]] void unexpected(std::string_view found) const {
-    fail(ErrorKind::kBadFile, "{}: {}: found {} where {} is expected", file_, where(), shortened(found),
-         expected());
+    fail(ErrorKind::kBadFile, "{}: {}: found {} where {} is expected", file_, where(), shortened(found), expected());
   }
   std::string where() const;
   std::string_view expected() const;
@@ -93,18 +80,12 @@ std::string HeaderParser::where() const {
 std::string_view HeaderParser::expected() const {
   switch (place_) {
     case Place::kOutside:
-    case Place::kRootValue:
-      return "an object";
-    case Place::kMetadataValue:
-      return "a string";
-    case Place::kDType:
-      return "the name of a type";
-    case Place::kShape:
-      return in_array_ ? "an extent: a whole number from 0 on" : "a list of extents";
-    case Place::kOffsets:
-      return in_array_ ? "an offset: a whole number from 0 on" : "a list of two offsets";
-    default:
-      return "the end";
+    case Place::kRootValue: return "an object";
+    case Place::kMetadataValue: return "a string";
+    case Place::kDType: return "the name of a type";
+    case Place::kShape: return in_array_ ? "an extent: a whole number from 0 on" : "a list of extents";
+    case Place::kOffsets: return in_array_ ? "an offset: a whole number from 0 on" : "a list of two offsets";
+    default: return "the end";
   }
 }
 
@@ -119,8 +100,7 @@ bool HeaderParser::number_unsigned(uint64_t value) {
   }
   COCA_CHECK_AS(kBadFile, entry.shape->rank < kMaxRank, "{}: tensor \"{}\": more than {} dimensions", file_,
                 shortened(entry.name), kMaxRank);
-  if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max()))
-    unexpected(fmt::format("{}", value));
+  if (value > static_cast<uint64_t>(std::numeric_limits<int64_t>::max())) unexpected(fmt::format("{}", value));
   (*entry.shape)[entry.shape->rank++] = static_cast<int64_t>(value);
   return true;
 }
@@ -135,8 +115,8 @@ bool HeaderParser::string(std::string& value) {
   if (place_ != Place::kDType) unexpected(fmt::format("\"{}\"", shortened(value)));
   entries_.back().dtype = dtype_from_name(value);
   COCA_CHECK_AS(kBadFile, entries_.back().dtype.has_value(),
-                "{}: tensor \"{}\": type \"{}\" is not one of F32, F64, BF16, F16, I32, I64, U8, U16, BOOL",
-                file_, shortened(root_key_), shortened(value));
+                "{}: tensor \"{}\": type \"{}\" is not one of F32, F64, BF16, F16, I32, I64, U8, U16, BOOL", file_,
+                shortened(root_key_), shortened(value));
   inner_key_.clear();
   place_ = Place::kTensor;
   return true;
@@ -173,8 +153,7 @@ bool HeaderParser::key(std::string& value) {
                       : value == "shape"        ? entry.shape.has_value()
                       : value == "data_offsets" ? !entry.offsets.empty()
                                                 : false;
-    COCA_CHECK_AS(kBadFile, !seen, "{}: tensor \"{}\": field \"{}\" occurs twice", file_,
-                  shortened(entry.name), value);
+    COCA_CHECK_AS(kBadFile, !seen, "{}: tensor \"{}\": field \"{}\" occurs twice", file_, shortened(entry.name), value);
     inner_key_ = value;
     if (value == "dtype")
       place_ = Place::kDType;
@@ -183,8 +162,7 @@ bool HeaderParser::key(std::string& value) {
     else if (value == "data_offsets")
       place_ = Place::kOffsets;
     else
-      fail(ErrorKind::kBadFile,
-           "{}: tensor \"{}\": unknown field \"{}\"; expected dtype, shape, data_offsets", file_,
+      fail(ErrorKind::kBadFile, "{}: tensor \"{}\": unknown field \"{}\"; expected dtype, shape, data_offsets", file_,
            shortened(entry.name), shortened(value));
   }
   return true;
@@ -194,8 +172,7 @@ bool HeaderParser::end_object() {
   if (place_ == Place::kTensor) {
     const HeaderEntry& entry = entries_.back();
     COCA_CHECK_AS(kBadFile, entry.dtype && entry.shape && entry.offsets.size() == 2,
-                  "{}: tensor \"{}\": dtype, shape and two data_offsets are all needed", file_,
-                  shortened(entry.name));
+                  "{}: tensor \"{}\": dtype, shape and two data_offsets are all needed", file_, shortened(entry.name));
   }
   place_ = place_ == Place::kRoot ? Place::kDone : Place::kRoot;
   return true;
@@ -249,9 +226,8 @@ void check_layout(const std::string& file, std::vector<HeaderEntry>& entries, ui
                    [](const HeaderEntry& a, const HeaderEntry& b) { return a.offsets < b.offsets; });
   uint64_t covered = 0;
   for (const HeaderEntry& entry : entries) {
-    COCA_CHECK_AS(kBadFile, entry.offsets[0] == covered,
-                  "{}: tensor \"{}\" begins at data byte {}; expected {} ({})", file, shortened(entry.name),
-                  entry.offsets[0], covered,
+    COCA_CHECK_AS(kBadFile, entry.offsets[0] == covered, "{}: tensor \"{}\" begins at data byte {}; expected {} ({})",
+                  file, shortened(entry.name), entry.offsets[0], covered,
                   entry.offsets[0] < covered ? "tensors overlap" : "bytes between belong to no tensor");
     covered = entry.offsets[1];
   }
@@ -274,8 +250,7 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& file) : path_(file
   COCA_CHECK_AS(kBadFile, header_bytes <= bytes.size() - 8, "{}: header of {} in a file of {}: truncated?", name,
                 counted(header_bytes, "byte"), grouped(bytes.size()));
   const char* text = reinterpret_cast<const char*>(bytes.data()) + 8;
-  COCA_CHECK_AS(kBadFile, header_bytes > 0 && text[0] == '{', "{}: the header does not begin with \"{{\"",
-                name);
+  COCA_CHECK_AS(kBadFile, header_bytes > 0 && text[0] == '{', "{}: the header does not begin with \"{{\"", name);
 
   std::vector<HeaderEntry> entries;
   HeaderParser parser(name, entries, metadata_);
@@ -295,8 +270,8 @@ SafetensorsFile::SafetensorsFile(const std::filesystem::path& file) : path_(file
       if (tensor.bytes > 0) std::memcpy(copies_.back().get(), tensor.data, tensor.bytes);
       tensor.data = copies_.back().get();
     }
-    COCA_CHECK_AS(kBadFile, index_.emplace(tensor.name, tensors_.size()).second,
-                  "{}: tensor \"{}\" occurs twice", name, shortened(tensor.name));
+    COCA_CHECK_AS(kBadFile, index_.emplace(tensor.name, tensors_.size()).second, "{}: tensor \"{}\" occurs twice", name,
+                  shortened(tensor.name));
     tensors_.push_back(std::move(tensor));
   }
 }
@@ -337,14 +312,10 @@ void convert(const std::byte* from, std::span<float> values, const Convert& to_f
 void read_values(const StoredTensor& tensor, int64_t first, std::span<float> values) {
   const std::byte* from = tensor.data + static_cast<size_t>(first) * dtype_size(tensor.dtype);
   switch (tensor.dtype) {
-    case DType::kF32:
-      return convert<float>(from, values, [](float x) { return x; });
-    case DType::kF64:
-      return convert<double>(from, values, [](double x) { return static_cast<float>(x); });
-    case DType::kF16:
-      return convert<uint16_t>(from, values, f16_to_f32);
-    case DType::kBF16:
-      return convert<BF16>(from, values, [](BF16 x) { return static_cast<float>(x); });
+    case DType::kF32: return convert<float>(from, values, [](float x) { return x; });
+    case DType::kF64: return convert<double>(from, values, [](double x) { return static_cast<float>(x); });
+    case DType::kF16: return convert<uint16_t>(from, values, f16_to_f32);
+    case DType::kBF16: return convert<BF16>(from, values, [](BF16 x) { return static_cast<float>(x); });
     default:
       fail(ErrorKind::kInvalidArgument, "tensor \"{}\" of type {}; expected one of F32, F16, BF16, F64", tensor.name,
            dtype_name(tensor.dtype));

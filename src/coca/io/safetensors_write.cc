@@ -22,11 +22,9 @@ std::string quoted(const std::filesystem::path& file, const std::string& text) {
 void check_tensors(const std::filesystem::path& file, const std::vector<TensorToSave>& sorted) {
   std::vector<std::string_view> names;
   for (const TensorToSave& t : sorted) {
-    COCA_CHECK(t.value.contiguous(),
-               "{}: tensor \"{}\" of shape {} is strided; only contiguous ones can be saved", file.string(),
-               t.name, t.value.shape.text());
-    COCA_CHECK(!t.value.empty() || t.value.numel() == 0, "{}: tensor \"{}\" has no data", file.string(),
-               t.name);
+    COCA_CHECK(t.value.contiguous(), "{}: tensor \"{}\" of shape {} is strided; only contiguous ones can be saved",
+               file.string(), t.name, t.value.shape.text());
+    COCA_CHECK(!t.value.empty() || t.value.numel() == 0, "{}: tensor \"{}\" has no data", file.string(), t.name);
     COCA_CHECK(t.name != "__metadata__", "{}: a tensor cannot be called \"__metadata__\"", file.string());
     names.push_back(t.name);
   }
@@ -50,25 +48,23 @@ void save_safetensors(const std::filesystem::path& file, const std::vector<Tenso
   if (!metadata.empty()) {
     header += "\"__metadata__\":{";
     for (const auto& [key, value] : metadata)
-      header +=
-          fmt::format("{}{}:{}", header.back() == '{' ? "" : ",", quoted(file, key), quoted(file, value));
+      header += fmt::format("{}{}:{}", header.back() == '{' ? "" : ",", quoted(file, key), quoted(file, value));
     header += "}";
   }
   size_t offset = 0;
   for (const TensorToSave& t : sorted) {
     std::string shape;
     for (int i = 0; i < t.value.rank(); ++i) shape += fmt::format("{}{}", i ? "," : "", t.value.size(i));
-    header += fmt::format("{}{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}",
-                          header.size() == 1 ? "" : ",", quoted(file, t.name), dtype_name(t.value.dtype),
-                          shape, offset, offset + t.value.bytes());
+    header +=
+        fmt::format("{}{}:{{\"dtype\":\"{}\",\"shape\":[{}],\"data_offsets\":[{},{}]}}", header.size() == 1 ? "" : ",",
+                    quoted(file, t.name), dtype_name(t.value.dtype), shape, offset, offset + t.value.bytes());
     offset += t.value.bytes();
   }
   header += "}";
   header.resize((header.size() + 7) / 8 * 8, ' ');
 
   unsigned char length[8];
-  for (int i = 0; i < 8; ++i)
-    length[i] = static_cast<unsigned char>(static_cast<uint64_t>(header.size()) >> (8 * i));
+  for (int i = 0; i < 8; ++i) length[i] = static_cast<unsigned char>(static_cast<uint64_t>(header.size()) >> (8 * i));
   AtomicFile out(file);
   out.write(length, sizeof length);
   out.write(header.data(), header.size());

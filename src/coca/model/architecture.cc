@@ -30,7 +30,9 @@ TensorNames llama_names(const ModelSpec& s) {
           .k = coca ? "self_attn.t_proj" : "self_attn.k_proj",
           .v = "self_attn.v_proj",
           .q_norm = head_norm ? "self_attn.q_norm" : "",
-          .k_norm = !head_norm ? "" : coca ? "self_attn.t_norm" : "self_attn.k_norm",
+          .k_norm = !head_norm ? ""
+                    : coca     ? "self_attn.t_norm"
+                               : "self_attn.k_norm",
           .o = "self_attn.o_proj",
           .gate = "mlp.gate_proj",
           .up = "mlp.up_proj",

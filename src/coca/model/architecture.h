@@ -13,7 +13,7 @@ namespace coca::model {
 struct TensorNames {
   std::string embed, layer, ln1, ln2, qkv, q, k, v, q_norm, k_norm, o, gate, up, down, norm, head;
   std::string qkv_global, q_global, k_global, v_global;  // of the global tokens
-  std::string clex;  // prefix of its network's two tensors, which have no ".weight"
+  std::string clex;                                      // prefix of its network's two tensors, which have no ".weight"
 };
 TensorNames tensor_names(const ModelSpec&);
 

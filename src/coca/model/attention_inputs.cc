@@ -5,7 +5,8 @@ namespace coca::model {
 
 Positions Positions::narrow(int64_t first, int64_t count) const {
   Positions part = *this;
-  for (ops::RopeRows* r : {&part.rows, &part.key_rows, &part.turn, &part.far_rows, &part.far_key_rows}) *r = r->narrow(first, count);
+  for (ops::RopeRows* r : {&part.rows, &part.key_rows, &part.turn, &part.far_rows, &part.far_key_rows})
+    *r = r->narrow(first, count);
   return part;
 }
 

@@ -1,5 +1,5 @@
-// coca/model/attention_inputs.h - what the attention of a pass goes by, beside its tensors: where tokens stand, and which keys
-// their queries attend to.
+// coca/model/attention_inputs.h - what the attention of a pass goes by, beside its tensors: where tokens stand, and
+// which keys their queries attend to.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -28,10 +28,10 @@ struct Positions {
 struct AttentionScope {
   int64_t window = 0;                 // keys a query sees, itself included; 0: all
   std::span<const int64_t> dilation;  // [H] of the window; empty: none
-  TensorRef global_start;    // [N or more] i32, all the number of global tokens: where windows begin; without these empty
+  TensorRef global_start;  // [N or more] i32, all the number of global tokens: where windows begin; without these empty
   TensorRef document_start;  // [B, N] i32, packed documents: no token sees one in front of this place; empty: none
-  // The first `far_tokens` of a sequence are seen beyond the window too, at other positions. ALiBi's distances to them are
-  // bounded (ops/attention.h, FarKeys).
+  // The first `far_tokens` of a sequence are seen beyond the window too, at other positions. ALiBi's distances to them
+  // are bounded (ops/attention.h, FarKeys).
   int64_t far_tokens = 0, far_most_distance = 0, far_most_position = 0;
   int64_t middle_keys = 0;  // that each query and head picks of the middle (LM-Infinite)
 };

@@ -46,12 +46,19 @@ int64_t clex_factor(const ModelSpec& s, int64_t seq_len) {
 int64_t clex_width(const ModelSpec& s) { return s.rope_scaling.param_factor * s.R; }
 
 ClexOde::ClexOde(const ModelSpec& s, TensorRef up, TensorRef down)
-    : pairs_(s.R / 2), width_(clex_width(s)), steps_per_unit_(static_cast<int64_t>(std::ceil(1.0 / s.rope_scaling.time_step - 1e-9))),
-      step_(1.0 / static_cast<double>(steps_per_unit_)), log_base_(std::log(s.rope_theta)), activation_(s.rope_scaling.activation) {
+    : pairs_(s.R / 2),
+      width_(clex_width(s)),
+      steps_per_unit_(static_cast<int64_t>(std::ceil(1.0 / s.rope_scaling.time_step - 1e-9))),
+      step_(1.0 / static_cast<double>(steps_per_unit_)),
+      log_base_(std::log(s.rope_theta)),
+      activation_(s.rope_scaling.activation) {
   COCA_CHECK(!up.empty() && !down.empty(),
-             "model: rope scaling clex needs the weights of its network, which this model has not; `coca finetune --rope-scaling clex` trains them");
-  COCA_CHECK(up.dtype == DType::kF32 && up.shape == Dims({pairs_, width_}) && down.dtype == DType::kF32 && down.shape == Dims({width_, pairs_}),
-             "model: clex has {} and {}; expected [{}, {}] and [{}, {}]", up.shape.text(), down.shape.text(), pairs_, width_, width_, pairs_);
+             "model: rope scaling clex needs the weights of its network, which this model has not; `coca finetune "
+             "--rope-scaling clex` trains them");
+  COCA_CHECK(up.dtype == DType::kF32 && up.shape == Dims({pairs_, width_}) && down.dtype == DType::kF32 &&
+                 down.shape == Dims({width_, pairs_}),
+             "model: clex has {} and {}; expected [{}, {}] and [{}, {}]", up.shape.text(), down.shape.text(), pairs_,
+             width_, width_, pairs_);
   for (int64_t j = 0; j < pairs_; ++j) {
     // A single pair has frequency 1 under any base.
     exponents_.push_back(s.R > 2 ? 2.0 * static_cast<double>(j) / static_cast<double>(s.R - 2) : 0.0);
@@ -171,16 +178,19 @@ std::vector<double> ClexOde::frequencies(const std::vector<double>& path) const 
 std::vector<std::vector<double>> ClexOde::tables(int64_t max_factor) const {
   const Vector whole = path(max_factor);
   std::vector<Vector> all;
-  for (int64_t t = 1; t <= max_factor; ++t) all.push_back(frequencies({whole.begin(), whole.begin() + (steps(t) + 1) * pairs_}));
+  for (int64_t t = 1; t <= max_factor; ++t)
+    all.push_back(frequencies({whole.begin(), whole.begin() + (steps(t) + 1) * pairs_}));
   return all;
 }
 
-void ClexOde::backward(const std::vector<double>& path, std::span<const double> dfrequencies, MutTensorRef dup, MutTensorRef ddown) const {
+void ClexOde::backward(const std::vector<double>& path, std::span<const double> dfrequencies, MutTensorRef dup,
+                       MutTensorRef ddown) const {
   const auto P = static_cast<size_t>(pairs_), W = static_cast<size_t>(width_);
   Gradient g{Vector(P * W), Vector(W * P)};
   Vector dz = frequencies(path);
   for (size_t j = 0; j < P; ++j) dz[j] *= dfrequencies[j];
-  for (size_t i = path.size() / P - 1; i-- > 0;) step_backward(static_cast<int64_t>(i), std::span(path).subspan(i * P, P), g, dz);
+  for (size_t i = path.size() / P - 1; i-- > 0;)
+    step_backward(static_cast<int64_t>(i), std::span(path).subspan(i * P, P), g, dz);
   add_to(dup, g.up);
   add_to(ddown, g.down);
 }

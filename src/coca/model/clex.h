@@ -1,6 +1,6 @@
-// coca/model/clex.h - CLEX (Chen et al. 2024): the logarithms z of the rotary frequencies as the solution of an ODE over the
-// length factor t, with a small network in its right side that is trained with the model. Everything in double.
-// Math, and differences from the published code: docs/math/clex.md.
+// coca/model/clex.h - CLEX (Chen et al. 2024): the logarithms z of the rotary frequencies as the solution of an ODE
+// over the length factor t, with a small network in its right side that is trained with the model. Everything in
+// double. Math, and differences from the published code: docs/math/clex.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -35,7 +35,8 @@ class ClexOde {
   std::vector<std::vector<double>> tables(int64_t max_factor) const;
 
   // dfrequencies [R/2] at the end of the path to the gradients of up and down, which accumulate (+=).
-  void backward(const std::vector<double>& path, std::span<const double> dfrequencies, MutTensorRef dup, MutTensorRef ddown) const;
+  void backward(const std::vector<double>& path, std::span<const double> dfrequencies, MutTensorRef dup,
+                MutTensorRef ddown) const;
 
  private:
   // The network at one point: the values that its gradient needs.

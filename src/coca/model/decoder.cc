@@ -65,7 +65,8 @@ ops::Rotation PositionSource::rotation(int64_t seq_len) {
   if (spec_.rope_scaling.type != Scaling::kClex) return rope_rotation(spec_, seq_len);
   if (!frequencies_.empty()) return {.frequencies = frequencies_};
   COCA_CHECK_AS(kInternal, weights_ != nullptr, "[decoder] positions of a CLEX model need its weights");
-  if (clex_.empty()) clex_ = ClexOde(spec_, weights_->clex_up, weights_->clex_down).tables(spec_.rope_scaling.max_factor);
+  if (clex_.empty())
+    clex_ = ClexOde(spec_, weights_->clex_up, weights_->clex_down).tables(spec_.rope_scaling.max_factor);
   return {.frequencies = clex_[static_cast<size_t>(clex_factor(spec_, spec_.pattern.used_length(seq_len)) - 1)]};
 }
 
@@ -102,7 +103,8 @@ AttentionInputs PositionSource::at(int64_t start, int64_t n, int64_t seq_len, co
   return of_table(n);
 }
 
-void PositionSource::add_pattern(AttentionInputs& inputs, int64_t start, int64_t n, int64_t seq_len, const ops::Rotation& angles) {
+void PositionSource::add_pattern(AttentionInputs& inputs, int64_t start, int64_t n, int64_t seq_len,
+                                 const ops::Rotation& angles) {
   const AttentionPattern& pattern = spec_.pattern;
   auto& [p, scope] = inputs;
   scope.far_tokens = pattern.far_tokens(seq_len);
@@ -133,7 +135,8 @@ void PositionSource::add_pattern(AttentionInputs& inputs, int64_t start, int64_t
 }
 
 AttentionInputs PositionSource::at_positions(std::span<const double> positions, int64_t n, int64_t seq_len) {
-  COCA_CHECK(!uses_alibi(spec_.attention), "[decoder] ALiBi's bias goes by the distance in tokens; it takes no positions");
+  COCA_CHECK(!uses_alibi(spec_.attention),
+             "[decoder] ALiBi's bias goes by the distance in tokens; it takes no positions");
   double last = 0;
   for (const double p : positions) last = std::max(last, p);
   const auto span = static_cast<int64_t>(std::ceil(last)) + 1;
@@ -176,25 +179,30 @@ void Decoder::plan(const ModelSpec& s, DType type, int64_t B, int64_t N, int64_t
   if (parts) {
     add("keys.k_eff", {1, N, s.G, s.D}, out.keys.k_eff);
     add("keys.v", {1, N, s.G, s.D}, out.keys.v);
-    if (s.pattern.far() && transforms_keys(s.attention)) add("keys.k_far", {1, s.pattern.far_keys(N), s.G, s.D}, out.keys.k_far);
+    if (s.pattern.far() && transforms_keys(s.attention))
+      add("keys.k_far", {1, s.pattern.far_keys(N), s.G, s.D}, out.keys.k_far);
   }
   const int64_t longest = parts ? longest_part(N, chunk) : N;
-  plan_layer_acts(s, {.B = out.sequences, .N = longest, .dtype = type}, "chunk.", parts ? Acts::kChunk : Acts::kForward, plan, out.acts);
+  plan_layer_acts(s, {.B = out.sequences, .N = longest, .dtype = type}, "chunk.", parts ? Acts::kChunk : Acts::kForward,
+                  plan, out.acts);
   add("branch", {out.sequences * longest, s.C}, out.acts.branch);
   add("branch2", {out.sequences * longest, s.C}, out.acts.branch2);
   plan.rewind(mark);
   if (type != DType::kF32) add("hidden", {B * N, s.C}, out.hidden);
 }
 
-size_t Decoder::activation_bytes(const ModelSpec& spec, int64_t B, int64_t N, Precision precision, const DecoderOptions& options) {
+size_t Decoder::activation_bytes(const ModelSpec& spec, int64_t B, int64_t N, Precision precision,
+                                 const DecoderOptions& options) {
   Buffers unused;
   ArenaPlan bytes;
   plan(spec, dtype_of(precision), B, N, chunk_of(spec, N, options), unused, bytes);
   return bytes.bytes();
 }
 
-// A layer goes through the tokens in chunks twice: up to the queries, keys and values of all, and on from their attention.
-void Decoder::plan_ring(const ModelSpec& s, DType type, int64_t B, int64_t N, int64_t chunk, Buffers& out, ArenaPlan& plan) {
+// A layer goes through the tokens in chunks twice: up to the queries, keys and values of all, and on from their
+// attention.
+void Decoder::plan_ring(const ModelSpec& s, DType type, int64_t B, int64_t N, int64_t chunk, Buffers& out,
+                        ArenaPlan& plan) {
   out = {};
   out.sequences = 1;
   out.tokens = std::min(chunk, N);
@@ -279,9 +287,11 @@ void Decoder::layer(Context& cx, size_t i, const AttentionInputs& inputs) {
 TensorRef Decoder::forward(Context& cx, TensorRef ids, int64_t scaling_length) {
   check_ids(ids, "ids");
   const int64_t B = ids.size(0), N = ids.size(1), M = B * N;
-  COCA_CHECK(!ring_ || N == ring_->tokens(), "[decoder] {} tokens; this rank holds {} of {}", N, ring_->tokens(), ring_->split().length());
+  COCA_CHECK(!ring_ || N == ring_->tokens(), "[decoder] {} tokens; this rank holds {} of {}", N, ring_->tokens(),
+             ring_->split().length());
   prepare(B, N, cx.tracing() && !ring_ ? M : chunk_of(spec_, N, options_));
-  const AttentionInputs at = ring_ ? ring_->begin(positions_, scaling_length) : positions_.at(0, N, scaling_length > 0 ? scaling_length : N);
+  const AttentionInputs at =
+      ring_ ? ring_->begin(positions_, scaling_length) : positions_.at(0, N, scaling_length > 0 ? scaling_length : N);
   ops::embedding_forward(cx, {.ids = ids.reshape({M}), .table = weights_.embed, .y = buffers_.x});
   for (size_t i = 0; i < weights_.layers.size(); ++i) {
     if (cx.tracing()) cx.trace("hidden." + std::to_string(i), buffers_.x);
@@ -290,18 +300,28 @@ TensorRef Decoder::forward(Context& cx, TensorRef ids, int64_t scaling_length) {
     else
       layer(cx, i, at);
   }
-  ops::norm_forward(cx, {.kind = spec_.norm, .eps = static_cast<float>(spec_.norm_eps), .x = buffers_.x, .w = weights_.norm_w,
-                         .b = weights_.norm_b, .y = buffers_.hidden});
+  ops::norm_forward(cx, {.kind = spec_.norm,
+                         .eps = static_cast<float>(spec_.norm_eps),
+                         .x = buffers_.x,
+                         .w = weights_.norm_w,
+                         .b = weights_.norm_b,
+                         .y = buffers_.hidden});
   if (cx.tracing()) cx.trace("hidden." + std::to_string(weights_.layers.size()), buffers_.hidden);
   return buffers_.hidden;
 }
 
 TrainingDecoder::TrainingDecoder(const ModelSpec& spec, int64_t B, int64_t N, const TrainingOptions& options)
-    : spec_(spec), B_(B), N_(N), options_(options), positions_(spec), acts_(static_cast<size_t>(spec.L)),
+    : spec_(spec),
+      B_(B),
+      N_(N),
+      options_(options),
+      positions_(spec),
+      acts_(static_cast<size_t>(spec.L)),
       x_(static_cast<size_t>(spec.L) + 1) {
   validate(spec);
   COCA_CHECK(B >= 1 && N >= 1, "[decoder] batch {} and length {} must be positive", B, N);
-  COCA_CHECK(trains(spec.pattern), "[decoder] pattern {} is for evaluation; models train with full attention or sliding windows",
+  COCA_CHECK(trains(spec.pattern),
+             "[decoder] pattern {} is for evaluation; models train with full attention or sliding windows",
              enum_name(spec.pattern.type));
   plan();
 }
@@ -343,7 +363,8 @@ void TrainingDecoder::plan() {
 }
 
 void TrainingDecoder::set_ring(RingAttention* ring) {
-  COCA_CHECK(!ring || ring->tokens() == N_, "[decoder] planned for {} tokens; this rank holds {} of {}", N_, ring->tokens(), ring->split().length());
+  COCA_CHECK(!ring || ring->tokens() == N_, "[decoder] planned for {} tokens; this rank holds {} of {}", N_,
+             ring->tokens(), ring->split().length());
   ring_ = ring;
 }
 
@@ -365,18 +386,23 @@ AttentionInputs TrainingDecoder::inputs(const Weights& w, TensorRef document_sta
   prepare_clex(w, !drawn.positions.empty() && drawn.scaling_length > 0 ? drawn.scaling_length : N_);
   if (!drawn.positions.empty()) {
     const auto given = static_cast<int64_t>(drawn.positions.size());
-    COCA_CHECK(given == N_ || given == B_ * N_, "[decoder] {} positions; expected [1, {}] or [{}, {}]", given, N_, B_, N_);
-    COCA_CHECK(document_start.empty(), "[decoder] the positions of packed documents begin at 0; none can be drawn for them");
+    COCA_CHECK(given == N_ || given == B_ * N_, "[decoder] {} positions; expected [1, {}] or [{}, {}]", given, N_, B_,
+               N_);
+    COCA_CHECK(document_start.empty(),
+               "[decoder] the positions of packed documents begin at 0; none can be drawn for them");
     return positions_.at_positions(drawn.positions, N_, drawn.scaling_length > 0 ? drawn.scaling_length : N_);
   }
   if (document_start.empty()) return positions_.at(0, N_, N_);
   COCA_CHECK(spec_.global_tokens == 0 && spec_.direction == Direction::kCausal,
-             "[decoder] packed documents: {} global tokens, {} attention; expected none, and causal", spec_.global_tokens, enum_name(spec_.direction));
+             "[decoder] packed documents: {} global tokens, {} attention; expected none, and causal",
+             spec_.global_tokens, enum_name(spec_.direction));
   check_ids(document_start, "document_start");
-  COCA_CHECK(document_start.shape == Dims({B_, N_}), "[decoder] document_start {} must be [{}, {}]", document_start.shape.text(), B_, N_);
+  COCA_CHECK(document_start.shape == Dims({B_, N_}), "[decoder] document_start {} must be [{}, {}]",
+             document_start.shape.text(), B_, N_);
   const int32_t* start = document_start.as<int32_t>();
   for (int64_t i = 0; i < B_ * N_; ++i)  // the rows are looked up before attention checks it all
-    COCA_CHECK(start[i] >= 0 && start[i] <= i % N_, "[decoder] document_start[{}, {}] is {}; expected 0 to {}", i / N_, i % N_, start[i], i % N_);
+    COCA_CHECK(start[i] >= 0 && start[i] <= i % N_, "[decoder] document_start[{}, {}] is {}; expected 0 to {}", i / N_,
+               i % N_, start[i], i % N_);
   return positions_.packed(document_start, N_);
 }
 
@@ -387,15 +413,27 @@ void TrainingDecoder::forward(Context& cx, const Weights& w, const AttentionInpu
     layer_forward(cx, spec_, w.layers[i], at.in_layer(spec_, i), keys(), x_[i], acts_[i], x_[i + 1]);
     trace_layer(cx, i, acts_[i]);
   }
-  ops::norm_forward(cx, {.kind = spec_.norm, .eps = static_cast<float>(spec_.norm_eps), .x = x_.back(), .w = w.norm_w,
-                         .b = w.norm_b, .y = normed_, .stat = norm_stat_});
+  ops::norm_forward(cx, {.kind = spec_.norm,
+                         .eps = static_cast<float>(spec_.norm_eps),
+                         .x = x_.back(),
+                         .w = w.norm_w,
+                         .b = w.norm_b,
+                         .y = normed_,
+                         .stat = norm_stat_});
   if (cx.tracing()) cx.trace("hidden." + std::to_string(acts_.size()), normed_);
 }
 
-void TrainingDecoder::backward(Context& cx, const Weights& w, const AttentionInputs& at, TensorRef ids, MutWeights& grads) {
+void TrainingDecoder::backward(Context& cx, const Weights& w, const AttentionInputs& at, TensorRef ids,
+                               MutWeights& grads) {
   std::memset(stream_.data, 0, stream_.bytes());
-  ops::norm_backward(cx, {.kind = spec_.norm, .x = x_.back(), .w = w.norm_w, .stat = norm_stat_, .dy = dnormed_,
-                          .dx = stream_, .dw = grads.norm_w, .db = grads.norm_b});
+  ops::norm_backward(cx, {.kind = spec_.norm,
+                          .x = x_.back(),
+                          .w = w.norm_w,
+                          .stat = norm_stat_,
+                          .dy = dnormed_,
+                          .dx = stream_,
+                          .dw = grads.norm_w,
+                          .db = grads.norm_b});
   gradients_done(spec_.L);
   for (size_t i = acts_.size(), lowest = lowest_trained(grads); i-- > lowest;) {
     // The topmost layer went through the shared tensors last: they still hold what it needs.
@@ -404,30 +442,33 @@ void TrainingDecoder::backward(Context& cx, const Weights& w, const AttentionInp
     layer_backward(cx, spec_, w.layers[i], here, ring_, x_[i], acts_[i], grad_acts_, grads.layers[i], stream_);
     gradients_done(static_cast<int64_t>(i));
   }
-  if (!grads.embed.empty()) ops::embedding_backward(cx, {.ids = ids.reshape({B_ * N_}), .dy = stream_, .dtable = grads.embed});
+  if (!grads.embed.empty())
+    ops::embedding_backward(cx, {.ids = ids.reshape({B_ * N_}), .dy = stream_, .dtable = grads.embed});
 }
 
 void TrainingDecoder::check(const Weights& w, TensorRef ids, TensorRef targets) const {
   check_ids(ids, "ids");
   check_ids(targets, "targets");
-  COCA_CHECK(ids.shape == Dims({B_, N_}) && targets.shape == ids.shape, "[decoder] ids {} and targets {} must be [{}, {}]",
-             ids.shape.text(), targets.shape.text(), B_, N_);
+  COCA_CHECK(ids.shape == Dims({B_, N_}) && targets.shape == ids.shape,
+             "[decoder] ids {} and targets {} must be [{}, {}]", ids.shape.text(), targets.shape.text(), B_, N_);
   COCA_CHECK(w.embed.dtype == dtype_of(options_.precision), "[decoder] the weights are {}; planned for {}",
              dtype_name(w.embed.dtype), enum_name(options_.precision));
 }
 
 // d loss / d frequency is the sum of position times d loss / d angle; from there on through the solver.
-void TrainingDecoder::clex_backward(const Weights& w, TensorRef document_start, const DrawnPositions& drawn, MutWeights& grads) {
+void TrainingDecoder::clex_backward(const Weights& w, TensorRef document_start, const DrawnPositions& drawn,
+                                    MutWeights& grads) {
   if (grad_acts_.dangle.empty()) return;
   const auto dangle = dangle_.ref().view<float, 3>();
   std::vector<double> dfrequencies(static_cast<size_t>(spec_.R / 2));
   for (int64_t i = 0; i < B_ * N_; ++i) {
     const int64_t b = i / N_, n = i % N_;
     const auto given = drawn.positions.size();
-    const double place = given > 0               ? drawn.positions[static_cast<size_t>(i) % given]
+    const double place = given > 0                ? drawn.positions[static_cast<size_t>(i) % given]
                          : document_start.empty() ? static_cast<double>(n)
                                                   : static_cast<double>(n - document_start.as<int32_t>()[i]);
-    for (size_t j = 0; j < dfrequencies.size(); ++j) dfrequencies[j] += place * static_cast<double>(*dangle.ptr(b, n, static_cast<int64_t>(j)));
+    for (size_t j = 0; j < dfrequencies.size(); ++j)
+      dfrequencies[j] += place * static_cast<double>(*dangle.ptr(b, n, static_cast<int64_t>(j)));
   }
   ClexOde(spec_, w.clex_up, w.clex_down).backward(clex_path_, dfrequencies, grads.clex_up, grads.clex_down);
 }
@@ -455,8 +496,8 @@ TensorRef TrainingDecoder::forward_backward(Context& cx, const Weights& w, Tenso
   return nll_;
 }
 
-TensorRef TrainingDecoder::loss(Context& cx, const Weights& w, TensorRef ids, TensorRef targets, TensorRef document_start,
-                                const DrawnPositions& drawn) {
+TensorRef TrainingDecoder::loss(Context& cx, const Weights& w, TensorRef ids, TensorRef targets,
+                                TensorRef document_start, const DrawnPositions& drawn) {
   check(w, ids, targets);
   forward(cx, w, inputs(w, document_start, drawn), ids);
   ops::lm_loss_forward(cx, {.x = normed_, .w = w.head, .targets = targets.reshape({B_ * N_}), .nll = nll_});

@@ -26,11 +26,13 @@ class PositionSource {
   AttentionInputs at(int64_t start, int64_t n, int64_t seq_len, const ops::Rotation&);
   // Tokens anywhere: positions [1 or B, n], for methods that draw them.
   AttentionInputs at_positions(std::span<const double> positions, int64_t n, int64_t seq_len);
-  // Tokens of one sequence that do not all stand one behind the other, which angles reckon as seq_len and growth as N tokens.
+  // Tokens of one sequence that do not all stand one behind the other, which angles reckon as seq_len and growth as N
+  // tokens.
   AttentionInputs at_places(std::span<const double> positions, int64_t seq_len, int64_t N);
   // From here on these: the frequencies of weights that are being trained.
   void set_frequencies(std::vector<double> frequencies) { frequencies_ = std::move(frequencies); }
-  // Packed documents: rows for each token's place in its own document. document_start [B, N] i32, as attention takes it.
+  // Packed documents: rows for each token's place in its own document. document_start [B, N] i32, as attention takes
+  // it.
   AttentionInputs packed(TensorRef document_start, int64_t seq_len);
 
  private:
@@ -52,8 +54,9 @@ struct DecoderOptions {
 };
 
 // Forward only. Each layer is one causal pass over chunks of tokens: beside the weights live the stream x [M, C], k_eff
-// and v of one layer and one sequence, and the activations of one chunk. The activations have the type of the matrices (params.h). Chunks change no result beyond the rounding of
-// the matrix products. The spec and the weights must outlive the decoder.
+// and v of one layer and one sequence, and the activations of one chunk. The activations have the type of the matrices
+// (params.h). Chunks change no result beyond the rounding of the matrix products. The spec and the weights must outlive
+// the decoder.
 class Decoder {
  public:
   Decoder(const ModelSpec&, const Weights&, const DecoderOptions& = {});
@@ -65,8 +68,8 @@ class Decoder {
   TensorRef forward(Context&, TensorRef ids, int64_t scaling_length = 0);
   const ModelSpec& spec() const { return spec_; }
   const Weights& weights() const { return weights_; }
-  // From here on sequences are split over ranks: ids are this rank's tokens, and all ranks make the same calls. The ring must
-  // outlive the decoder; null: whole sequences again.
+  // From here on sequences are split over ranks: ids are this rank's tokens, and all ranks make the same calls. The
+  // ring must outlive the decoder; null: whole sequences again.
   void set_ring(RingAttention*);
   size_t activation_bytes() const { return arena_.bytes(); }
   // What forward() of ids [B, N] would need.
@@ -117,22 +120,22 @@ class TrainingDecoder {
   TrainingDecoder(const ModelSpec&, int64_t B, int64_t N, const TrainingOptions& = {});
 
   // ids, targets [B, N] i32 (targets may be ops::kIgnoreTarget). Adds scale * d(sum of nll) to the gradients and
-  // returns the nll per position, [B * N], valid until the next call. Gradients that are empty are not computed, and the
-  // backward pass ends at the lowest layer that has one.
-  // document_start [B, N] i32: packed documents (ops/attention.h), each with positions from 0 on; empty: one a row.
-  // Drawn positions and packed documents exclude each other.
+  // returns the nll per position, [B * N], valid until the next call. Gradients that are empty are not computed, and
+  // the backward pass ends at the lowest layer that has one. document_start [B, N] i32: packed documents
+  // (ops/attention.h), each with positions from 0 on; empty: one a row. Drawn positions and packed documents exclude
+  // each other.
   TensorRef forward_backward(Context&, const Weights&, TensorRef ids, TensorRef targets, float scale, MutWeights& grads,
                              TensorRef document_start = {}, const DrawnPositions& = {});
   // The nll alone.
   TensorRef loss(Context&, const Weights&, TensorRef ids, TensorRef targets, TensorRef document_start = {},
                  const DrawnPositions& = {});
-  // From here on sequences are split over ranks, of which this one holds N tokens: ids and targets are these, and all ranks
-  // make the same calls. Gradients are this rank's share: their sum over ranks is the gradient. The ring must outlive the
-  // decoder; null: whole sequences again.
+  // From here on sequences are split over ranks, of which this one holds N tokens: ids and targets are these, and all
+  // ranks make the same calls. Gradients are this rank's share: their sum over ranks is the gradient. The ring must
+  // outlive the decoder; null: whole sequences again.
   void set_ring(RingAttention*);
   size_t activation_bytes() const { return arena_.bytes(); }
-  // Called within forward_backward() as soon as it has added all it will to the gradients of the head and the final norm
-  // (layer L; but not of tied embeddings), and of each layer from there down. Empty: nothing is called.
+  // Called within forward_backward() as soon as it has added all it will to the gradients of the head and the final
+  // norm (layer L; but not of tied embeddings), and of each layer from there down. Empty: nothing is called.
   void on_gradients(std::function<void(int64_t layer)> hook) { on_gradients_ = std::move(hook); }
 
  private:
@@ -156,13 +159,13 @@ class TrainingDecoder {
   WholeSequences own_keys_;
   PositionSource positions_;
   Arena arena_;
-  std::vector<LayerActs> acts_;           // those of all layers share what is remade
-  std::vector<MutTensorRef> x_;           // L + 1 of [M, C]: x_[i] is the input of layer i
+  std::vector<LayerActs> acts_;  // those of all layers share what is remade
+  std::vector<MutTensorRef> x_;  // L + 1 of [M, C]: x_[i] is the input of layer i
   LayerActGrads grad_acts_;
   MutTensorRef normed_, norm_stat_, nll_;  // [M, C] [M, 2] [M]
   MutTensorRef dnormed_, stream_;
-  std::vector<double> clex_path_;          // of this step's length factor; Scaling::kClex
-  Tensor dangle_;                          // [B, N, R/2]
+  std::vector<double> clex_path_;  // of this step's length factor; Scaling::kClex
+  Tensor dangle_;                  // [B, N, R/2]
   std::function<void(int64_t)> on_gradients_;
 };
 

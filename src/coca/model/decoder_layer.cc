@@ -24,7 +24,8 @@ TensorRef flat_heads(TensorRef t) { return t.reshape({t.size(0) * t.size(1), t.s
 MutTensorRef flat_heads(MutTensorRef t) { return t.reshape({t.size(0) * t.size(1), t.size(2) * t.size(3)}); }
 
 void norm(Context& cx, const ModelSpec& s, TensorRef x, TensorRef w, TensorRef b, MutTensorRef y, MutTensorRef stat) {
-  ops::norm_forward(cx, {.kind = s.norm, .eps = static_cast<float>(s.norm_eps), .x = x, .w = w, .b = b, .y = y, .stat = stat});
+  ops::norm_forward(
+      cx, {.kind = s.norm, .eps = static_cast<float>(s.norm_eps), .x = x, .w = w, .b = b, .y = y, .stat = stat});
 }
 
 // y = x W^T + b, and what an adapter adds.
@@ -34,11 +35,19 @@ void linear(Context& cx, const LoraTensors<TensorRef>& lora, const ops::LinearFo
   ops::lora_forward(cx, {.x = p.x, .a = lora.a, .b = lora.b, .scale = lora.scale, .dropout = lora.dropout, .y = p.y});
 }
 
-void linear_back(Context& cx, const LoraTensors<TensorRef>& lora, const LoraTensors<MutTensorRef>& dlora, const ops::LinearBackward& p) {
+void linear_back(Context& cx, const LoraTensors<TensorRef>& lora, const LoraTensors<MutTensorRef>& dlora,
+                 const ops::LinearBackward& p) {
   ops::linear_backward(cx, p);
   if (lora.a.empty()) return;
-  ops::lora_backward(cx, {.x = p.x, .a = lora.a, .b = lora.b, .dy = p.dy, .scale = lora.scale, .dropout = lora.dropout, .dx = p.dx,
-                          .da = dlora.a, .db = dlora.b});
+  ops::lora_backward(cx, {.x = p.x,
+                          .a = lora.a,
+                          .b = lora.b,
+                          .dy = p.dy,
+                          .scale = lora.scale,
+                          .dropout = lora.dropout,
+                          .dx = p.dx,
+                          .da = dlora.a,
+                          .db = dlora.b});
 }
 
 void project(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, LayerActs& a) {
@@ -61,8 +70,12 @@ Ref head_rows(Ref t) {
 void head_norms(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, LayerActs& a) {
   if (s.head_norm == HeadNorm::kNone) return;
   const auto one = [&](TensorRef x, TensorRef weight, MutTensorRef y, MutTensorRef stat) {
-    ops::norm_forward(cx, {.kind = ops::NormKind::kRmsNorm, .eps = static_cast<float>(s.norm_eps), .x = head_rows(x), .w = weight,
-                           .y = head_rows(y), .stat = head_rows(stat)});
+    ops::norm_forward(cx, {.kind = ops::NormKind::kRmsNorm,
+                           .eps = static_cast<float>(s.norm_eps),
+                           .x = head_rows(x),
+                           .w = weight,
+                           .y = head_rows(y),
+                           .stat = head_rows(stat)});
   };
   one(a.q_raw, w.q_norm_w, a.q, a.q_stat);
   one(a.k_raw, w.k_norm_w, a.kt, a.k_stat);
@@ -73,8 +86,14 @@ void head_norms_backward(Context& cx, const ModelSpec& s, const LayerTensors<Ten
                          LayerActGrads& g, LayerTensors<MutTensorRef>& dw) {
   if (s.head_norm == HeadNorm::kNone) return;
   const auto one = [&](TensorRef x, TensorRef weight, TensorRef stat, MutTensorRef grad, MutTensorRef dweight) {
-    ops::norm_backward(cx, {.kind = ops::NormKind::kRmsNorm, .x = head_rows(x), .w = weight, .stat = head_rows(stat),
-                            .dy = head_rows(TensorRef(grad)), .dx = head_rows(grad), .dw = dweight, .dx_write = ops::Write::kAssign});
+    ops::norm_backward(cx, {.kind = ops::NormKind::kRmsNorm,
+                            .x = head_rows(x),
+                            .w = weight,
+                            .stat = head_rows(stat),
+                            .dy = head_rows(TensorRef(grad)),
+                            .dx = head_rows(grad),
+                            .dw = dweight,
+                            .dx_write = ops::Write::kAssign});
   };
   one(a.q_raw, w.q_norm_w, a.q_stat, g.dq, dw.q_norm_w);
   one(a.k_raw, w.k_norm_w, a.k_stat, g.dkt, dw.k_norm_w);
@@ -99,16 +118,25 @@ void mlp_activate(Context& cx, const ModelSpec& s, LayerActs& a) {
 // dln2 is written.
 void mlp_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const LayerActs& a,
                   LayerActGrads& g, LayerTensors<MutTensorRef>& dw, TensorRef dy) {
-  linear_back(cx, w.lora.down, dw.lora.down, {.x = a.act, .w = w.down_w, .dy = dy, .dx = g.dact, .dw = dw.down_w, .db = dw.down_b});
+  linear_back(cx, w.lora.down, dw.lora.down,
+              {.x = a.act, .w = w.down_w, .dy = dy, .dx = g.dact, .dw = dw.down_w, .db = dw.down_b});
   if (s.mlp == Mlp::kSwiGlu) {
     ops::swiglu_backward(cx, {.gate = a.gate, .up = a.up, .dy = g.dact, .dgate = g.dgate, .dup = g.dup});
-    linear_back(cx, w.lora.gate, dw.lora.gate, {.x = a.ln2, .w = w.gate_w, .dy = g.dgate, .dx = g.dln2, .dw = dw.gate_w, .db = dw.gate_b});
-    linear_back(cx, w.lora.up, dw.lora.up, {.x = a.ln2, .w = w.up_w, .dy = g.dup, .dx = g.dln2, .dw = dw.up_w, .db = dw.up_b,
-                              .dx_write = ops::Write::kAccumulate});
+    linear_back(cx, w.lora.gate, dw.lora.gate,
+                {.x = a.ln2, .w = w.gate_w, .dy = g.dgate, .dx = g.dln2, .dw = dw.gate_w, .db = dw.gate_b});
+    linear_back(cx, w.lora.up, dw.lora.up,
+                {.x = a.ln2,
+                 .w = w.up_w,
+                 .dy = g.dup,
+                 .dx = g.dln2,
+                 .dw = dw.up_w,
+                 .db = dw.up_b,
+                 .dx_write = ops::Write::kAccumulate});
   } else {
-    ops::gelu_backward(cx, {.kind = s.mlp == Mlp::kGelu ? ops::Gelu::kExact : ops::Gelu::kTanh, .x = a.up,
-                            .dy = g.dact, .dx = g.dup});
-    linear_back(cx, w.lora.up, dw.lora.up, {.x = a.ln2, .w = w.up_w, .dy = g.dup, .dx = g.dln2, .dw = dw.up_w, .db = dw.up_b});
+    ops::gelu_backward(
+        cx, {.kind = s.mlp == Mlp::kGelu ? ops::Gelu::kExact : ops::Gelu::kTanh, .x = a.up, .dy = g.dact, .dx = g.dup});
+    linear_back(cx, w.lora.up, dw.lora.up,
+                {.x = a.ln2, .w = w.up_w, .dy = g.dup, .dx = g.dln2, .dw = dw.up_w, .db = dw.up_b});
   }
 }
 
@@ -120,8 +148,8 @@ TensorRef branch_gradient(Context& cx, const LayerActGrads& g, TensorRef stream)
 }
 
 // Of the parts that are trained without the others: head by head, as their rows lie apart in the whole.
-void fused_part_gradients(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const LayerActs& a, LayerActGrads& g,
-                          LayerTensors<MutTensorRef>& dw) {
+void fused_part_gradients(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const LayerActs& a,
+                          LayerActGrads& g, LayerTensors<MutTensorRef>& dw) {
   const MutTensorRef dqkv = flat_heads(g.dqkv);
   struct Part {
     MutTensorRef dw, db;
@@ -132,7 +160,10 @@ void fused_part_gradients(Context& cx, const ModelSpec& s, const LayerTensors<Te
     if (part.dw.empty() && part.db.empty()) continue;
     for (int64_t h = 0; h < s.H; ++h) {
       const int64_t row = h * s.qkv_width() + part.first, n = part.rows;
-      ops::linear_backward(cx, {.x = a.ln1, .w = w.qkv_w.narrow(0, row, n), .dy = dqkv.narrow(1, row, n), .dx = {},
+      ops::linear_backward(cx, {.x = a.ln1,
+                                .w = w.qkv_w.narrow(0, row, n),
+                                .dy = dqkv.narrow(1, row, n),
+                                .dx = {},
                                 .dw = part.dw.empty() ? part.dw : part.dw.narrow(0, h * n, n),
                                 .db = part.db.empty() ? part.db : part.db.narrow(0, h * n, n)});
     }
@@ -147,8 +178,13 @@ void angle_gradients(Context& cx, const ModelSpec& s, const Positions& at, const
   const AngleOf query = !is_coca(s.attention) || form == ops::Collinear::kStrict ? AngleOf::kRotated
                         : form == ops::Collinear::kTied                          ? AngleOf::kTied
                                                                                  : AngleOf::kSlack;
-  ops::rope_angle_backward(cx, {.kind = query, .rows = at.rows, .x = query == AngleOf::kRotated ? a.q_eff : a.q, .dy = g.dq_eff, .dangle = g.dangle});
-  ops::rope_angle_backward(cx, {.kind = AngleOf::kRotated, .rows = at.rows, .x = a.k_eff, .dy = g.dk_eff, .dangle = g.dangle});
+  ops::rope_angle_backward(cx, {.kind = query,
+                                .rows = at.rows,
+                                .x = query == AngleOf::kRotated ? a.q_eff : a.q,
+                                .dy = g.dq_eff,
+                                .dangle = g.dangle});
+  ops::rope_angle_backward(
+      cx, {.kind = AngleOf::kRotated, .rows = at.rows, .x = a.k_eff, .dy = g.dk_eff, .dangle = g.dangle});
 }
 
 // From dy of the attention branch down to dln1 (written).
@@ -156,29 +192,46 @@ void attention_branch_backward(Context& cx, const ModelSpec& s, const LayerTenso
                                const AttentionInputs& inputs, RingAttention* ring, const LayerActs& a, LayerActGrads& g,
                                LayerTensors<MutTensorRef>& dw, TensorRef dy) {
   const Positions& at = inputs.positions;
-  linear_back(cx, w.lora.o, dw.lora.o, {.x = flat_heads(TensorRef(a.o)), .w = w.o_w, .dy = dy, .dx = flat_heads(g.d_o), .dw = dw.o_w, .db = dw.o_b});
+  linear_back(
+      cx, w.lora.o, dw.lora.o,
+      {.x = flat_heads(TensorRef(a.o)), .w = w.o_w, .dy = dy, .dx = flat_heads(g.d_o), .dw = dw.o_w, .db = dw.o_b});
   if (ring)
     ring->backward(cx, inputs, a, g);
   else
     attend_backward(cx, s, inputs, a, g);
   angle_gradients(cx, s, at, a, g);
   if (is_coca(s.attention)) {
-    const auto keys = [&](auto t) { return ring ? t.narrow(2, 0, 0) : t; };  // a ring has brought the keys' gradients to t
-    ops::collinear_backward(cx, collinear_options(s), {.rows = at.rows, .key_rows = at.key_rows, .q = a.q, .t = keys(a.kt), .dq_eff = g.dq_eff,
-                                                       .dk_eff = keys(g.dk_eff), .dq = g.dq, .dt = keys(g.dkt)});
+    const auto keys = [&](auto t) {
+      return ring ? t.narrow(2, 0, 0) : t;
+    };  // a ring has brought the keys' gradients to t
+    ops::collinear_backward(cx, collinear_options(s),
+                            {.rows = at.rows,
+                             .key_rows = at.key_rows,
+                             .q = a.q,
+                             .t = keys(a.kt),
+                             .dq_eff = g.dq_eff,
+                             .dk_eff = keys(g.dk_eff),
+                             .dq = g.dq,
+                             .dt = keys(g.dkt)});
   } else if (uses_rotary(s.attention)) {
     ops::rope_backward(cx, {.rows = at.rows, .dy = g.dq_eff, .dx = g.dq});
     ops::rope_backward(cx, {.rows = at.keys(), .dy = g.dk_eff, .dx = g.dkt});
   }
   head_norms_backward(cx, s, w, a, g, dw);
   if (s.qkv == Qkv::kFused) {
-    linear_back(cx, w.lora.qkv, dw.lora.qkv, {.x = a.ln1, .w = w.qkv_w, .dy = flat_heads(g.dqkv), .dx = g.dln1, .dw = dw.qkv_w, .db = dw.qkv_b});
+    linear_back(cx, w.lora.qkv, dw.lora.qkv,
+                {.x = a.ln1, .w = w.qkv_w, .dy = flat_heads(g.dqkv), .dx = g.dln1, .dw = dw.qkv_w, .db = dw.qkv_b});
     fused_part_gradients(cx, s, w, a, g, dw);
   } else {
     const auto add = ops::Write::kAccumulate;
-    linear_back(cx, w.lora.q, dw.lora.q, {.x = a.ln1, .w = w.q_w, .dy = flat_heads(g.dq), .dx = g.dln1, .dw = dw.q_w, .db = dw.q_b});
-    linear_back(cx, w.lora.k, dw.lora.k, {.x = a.ln1, .w = w.k_w, .dy = flat_heads(g.dkt), .dx = g.dln1, .dw = dw.k_w, .db = dw.k_b, .dx_write = add});
-    linear_back(cx, w.lora.v, dw.lora.v, {.x = a.ln1, .w = w.v_w, .dy = flat_heads(g.dv), .dx = g.dln1, .dw = dw.v_w, .db = dw.v_b, .dx_write = add});
+    linear_back(cx, w.lora.q, dw.lora.q,
+                {.x = a.ln1, .w = w.q_w, .dy = flat_heads(g.dq), .dx = g.dln1, .dw = dw.q_w, .db = dw.q_b});
+    linear_back(
+        cx, w.lora.k, dw.lora.k,
+        {.x = a.ln1, .w = w.k_w, .dy = flat_heads(g.dkt), .dx = g.dln1, .dw = dw.k_w, .db = dw.k_b, .dx_write = add});
+    linear_back(
+        cx, w.lora.v, dw.lora.v,
+        {.x = a.ln1, .w = w.v_w, .dy = flat_heads(g.dv), .dx = g.dln1, .dw = dw.v_w, .db = dw.v_b, .dx_write = add});
   }
   global_project_backward(cx, s, w, a, g, dw);
 }
@@ -206,16 +259,16 @@ void layer_finish(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>
     ops::residual_forward(cx, {.a = x, .b = a.branch, .c = a.branch2, .y = y});
 }
 
-void layer_forward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const AttentionInputs& at, KeySource& keys,
-                   TensorRef x, LayerActs& a, MutTensorRef y) {
+void layer_forward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const AttentionInputs& at,
+                   KeySource& keys, TensorRef x, LayerActs& a, MutTensorRef y) {
   keys.place(s, a);
   layer_project(cx, s, w, x, a);
   keys.attend(cx, s, w, at, a);
   layer_finish(cx, s, w, x, a, y);
 }
 
-void layer_remake(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const AttentionInputs& at, KeySource& keys,
-                  TensorRef x, Recompute policy, LayerActs& a) {
+void layer_remake(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const AttentionInputs& at,
+                  KeySource& keys, TensorRef x, Recompute policy, LayerActs& a) {
   if (policy == Recompute::kNone) return;
   const bool all = policy == Recompute::kLayer, sequential = s.residual == ResidualKind::kSequential;
   if (all) {
@@ -236,22 +289,40 @@ void layer_remake(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>
   mlp_activate(cx, s, a);
 }
 
-void layer_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const AttentionInputs& at, RingAttention* ring,
-                    TensorRef x, const LayerActs& a, LayerActGrads& g, LayerTensors<MutTensorRef>& dw,
-                    MutTensorRef stream) {
+void layer_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const AttentionInputs& at,
+                    RingAttention* ring, TensorRef x, const LayerActs& a, LayerActGrads& g,
+                    LayerTensors<MutTensorRef>& dw, MutTensorRef stream) {
   const TensorRef dy = branch_gradient(cx, g, stream);
   mlp_backward(cx, s, w, a, g, dw, dy);
   if (s.residual == ResidualKind::kSequential) {
-    ops::norm_backward(cx, {.kind = s.norm, .x = a.mid, .w = w.ln2_w, .stat = a.ln2_stat, .dy = g.dln2, .dx = stream,
-                            .dw = dw.ln2_w, .db = dw.ln2_b});
+    ops::norm_backward(cx, {.kind = s.norm,
+                            .x = a.mid,
+                            .w = w.ln2_w,
+                            .stat = a.ln2_stat,
+                            .dy = g.dln2,
+                            .dx = stream,
+                            .dw = dw.ln2_w,
+                            .db = dw.ln2_b});
     attention_branch_backward(cx, s, w, at, ring, a, g, dw, branch_gradient(cx, g, stream));
   } else {  // both branches saw the same incoming gradient: the norms may add to it only after both have read it
     attention_branch_backward(cx, s, w, at, ring, a, g, dw, dy);
-    ops::norm_backward(cx, {.kind = s.norm, .x = x, .w = w.ln2_w, .stat = a.ln2_stat, .dy = g.dln2, .dx = stream,
-                            .dw = dw.ln2_w, .db = dw.ln2_b});
+    ops::norm_backward(cx, {.kind = s.norm,
+                            .x = x,
+                            .w = w.ln2_w,
+                            .stat = a.ln2_stat,
+                            .dy = g.dln2,
+                            .dx = stream,
+                            .dw = dw.ln2_w,
+                            .db = dw.ln2_b});
   }
-  ops::norm_backward(cx, {.kind = s.norm, .x = x, .w = w.ln1_w, .stat = a.ln1_stat, .dy = g.dln1, .dx = stream,
-                          .dw = dw.ln1_w, .db = dw.ln1_b});
+  ops::norm_backward(cx, {.kind = s.norm,
+                          .x = x,
+                          .w = w.ln1_w,
+                          .stat = a.ln1_stat,
+                          .dy = g.dln1,
+                          .dx = stream,
+                          .dw = dw.ln1_w,
+                          .db = dw.ln1_b});
 }
 
 }  // namespace coca::model

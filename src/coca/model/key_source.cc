@@ -28,25 +28,32 @@ void transform_far(Context& cx, const ModelSpec& s, const Positions& at, const L
 // Keys that every query sees: of all that stand as such, the first.
 ops::FarKeys far_keys(const AttentionScope& at, TensorRef q, TensorRef k) {
   if (at.far_tokens == 0) return {};
-  return {.q = q, .k = k.narrow(1, 0, std::min(at.far_tokens, k.size(1))), .v = {}, .most_distance = at.far_most_distance,
+  return {.q = q,
+          .k = k.narrow(1, 0, std::min(at.far_tokens, k.size(1))),
+          .v = {},
+          .most_distance = at.far_most_distance,
           .most_position = at.far_most_position};
 }
 
 // Those of the other keys in k_far [B, S, G, D] that score highest join the softmax.
-void attend_middle(Context& cx, const ModelSpec& s, const AttentionInputs& at, int64_t start, TensorRef k_far, TensorRef v, LayerActs& a) {
-  ops::top_keys_find(cx, middle_options(s, at.scope, start),
-                     {.q = a.q_far, .k = k_far, .slopes = at.positions.slopes, .scores = a.top_scores, .keys = a.top_keys});
+void attend_middle(Context& cx, const ModelSpec& s, const AttentionInputs& at, int64_t start, TensorRef k_far,
+                   TensorRef v, LayerActs& a) {
+  ops::top_keys_find(
+      cx, middle_options(s, at.scope, start),
+      {.q = a.q_far, .k = k_far, .slopes = at.positions.slopes, .scores = a.top_scores, .keys = a.top_keys});
   ops::top_keys_add(cx, {.scores = a.top_scores, .keys = a.top_keys, .v = v, .o = a.o, .lse = a.lse});
 }
 
-void global_tokens(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const Positions& at, LayerActs& a) {
+void global_tokens(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const Positions& at,
+                   LayerActs& a) {
   global_project(cx, s, w, a.q.size(0), a.q.size(1), global_rows(s, a.q.size(1)), a);
   global_transform(cx, s, at, a);
 }
 
 }  // namespace
 
-void WholeSequences::attend(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const AttentionInputs& at, LayerActs& a) {
+void WholeSequences::attend(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w,
+                            const AttentionInputs& at, LayerActs& a) {
   transform(cx, s, at.positions, a);
   global_tokens(cx, s, w, at.positions, a);
   ops::FarKeys far;
@@ -65,7 +72,8 @@ void ChunkedSequence::place(const ModelSpec& s, LayerActs& a) const {
   if (s.qkv == Qkv::kSeparate) a.v = keys_.v.narrow(1, start_, n);
 }
 
-void ChunkedSequence::attend(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const AttentionInputs& at, LayerActs& a) {
+void ChunkedSequence::attend(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w,
+                             const AttentionInputs& at, LayerActs& a) {
   const int64_t n = a.q.size(1), end = start_ + n;
   const bool turns = transforms_keys(s.attention);
   transform(cx, s, at.positions, a);
@@ -76,7 +84,8 @@ void ChunkedSequence::attend(Context& cx, const ModelSpec& s, const LayerTensors
   const MutTensorRef all_far = turns ? keys_.k_far : keys_.k_eff;
   const int64_t before = s.pattern.far_keys(start_), seen = s.pattern.far_keys(end);
   if (seen > 0) {
-    if (turns) transform_far(cx, s, at.positions, a, seen > before ? all_far.narrow(1, before, seen - before) : MutTensorRef());
+    if (turns)
+      transform_far(cx, s, at.positions, a, seen > before ? all_far.narrow(1, before, seen - before) : MutTensorRef());
     far = far_keys(at.scope, a.q_far, all_far.narrow(1, 0, seen));
   }
   const MutTensorRef v = keys_.v.narrow(1, 0, end);

@@ -25,7 +25,8 @@ template <typename Visit>
 void each_act(const ModelSpec& s, int64_t B, int64_t N, const Visit& visit) {
   using A = LayerActs;
   const int64_t M = B * N, K = s.key_width();
-  const bool fused = s.qkv == Qkv::kFused, head_norms = s.head_norm != HeadNorm::kNone, turns = transforms_keys(s.attention);
+  const bool fused = s.qkv == Qkv::kFused, head_norms = s.head_norm != HeadNorm::kNone,
+             turns = transforms_keys(s.attention);
   visit("ln1", &A::ln1, Dims{M, s.C}, Use::kRemade, Of::kActs);
   if (fused) {
     visit("qkv", &A::qkv, Dims{B, N, s.H, s.qkv_width()}, Use::kKept, Of::kActs);
@@ -80,10 +81,10 @@ void each_act(const ModelSpec& s, int64_t B, int64_t N, const Visit& visit) {
   visit("branch2", &A::branch2, Dims{M, s.C}, Use::kBranch, Of::kActs);
 }
 
-// What an arena does not hold: views of a fused projection, of which `queries` rows have queries, and what attention sees where
-// that is not transformed.
-void make_views(const ModelSpec& s, MutTensorRef fused, int64_t queries, MutTensorRef& q, MutTensorRef& kt, MutTensorRef& v, MutTensorRef& q_eff,
-                MutTensorRef& k_eff) {
+// What an arena does not hold: views of a fused projection, of which `queries` rows have queries, and what attention
+// sees where that is not transformed.
+void make_views(const ModelSpec& s, MutTensorRef fused, int64_t queries, MutTensorRef& q, MutTensorRef& kt,
+                MutTensorRef& v, MutTensorRef& q_eff, MutTensorRef& k_eff) {
   if (s.qkv == Qkv::kFused) {
     std::tie(q, kt, v) = split_qkv(s, fused);
     q = q.narrow(1, 0, std::min(queries, fused.size(1)));
@@ -116,10 +117,11 @@ GlobalRows global_rows(const ModelSpec& s, int64_t N) {
 
 void plan_layer_acts(const ModelSpec& s, const ActShape& shape, const std::string& prefix, Acts which, ArenaPlan& plan,
                      LayerActs& a) {
-  each_act(s, shape.B, shape.N, [&](const char* name, MutTensorRef LayerActs::* member, const Dims& dims, Use use, Of type) {
-    const DType dtype = type == Of::kActs ? shape.dtype : type == Of::kF32 ? DType::kF32 : DType::kI32;
-    if (planned(which, use)) plan.add(prefix + name, dims, dtype, &(a.*member));
-  });
+  each_act(s, shape.B, shape.N,
+           [&](const char* name, MutTensorRef LayerActs::*member, const Dims& dims, Use use, Of type) {
+             const DType dtype = type == Of::kActs ? shape.dtype : type == Of::kF32 ? DType::kF32 : DType::kI32;
+             if (planned(which, use)) plan.add(prefix + name, dims, dtype, &(a.*member));
+           });
 }
 
 void finish_layer_acts(const ModelSpec& s, LayerActs& a) {
@@ -132,14 +134,14 @@ void finish_layer_acts(const ModelSpec& s, LayerActs& a) {
 }
 
 void fill_layer_acts(const ModelSpec& s, const ActShape& shape, const LayerActs& shared, LayerActs& a) {
-  each_act(s, shape.B, shape.N, [&](const char*, MutTensorRef LayerActs::* member, const Dims&, Use, Of) {
+  each_act(s, shape.B, shape.N, [&](const char*, MutTensorRef LayerActs::*member, const Dims&, Use, Of) {
     if ((a.*member).empty()) a.*member = shared.*member;
   });
 }
 
 LayerActs resize_layer_acts(const ModelSpec& s, const LayerActs& whole, int64_t B, int64_t N) {
   LayerActs a = whole;
-  each_act(s, B, N, [&](const char*, MutTensorRef LayerActs::* member, const Dims& dims, Use, Of) {
+  each_act(s, B, N, [&](const char*, MutTensorRef LayerActs::*member, const Dims& dims, Use, Of) {
     if (!(a.*member).empty()) a.*member = (a.*member).resized(dims);
   });
   finish_layer_acts(s, a);

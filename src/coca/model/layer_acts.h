@@ -1,5 +1,5 @@
-// coca/model/layer_acts.h - what a decoder layer computes on the way, and the gradients of it: shapes, and their places in an
-// arena. layer_acts.cc lists the tensors once; planning, filling and resizing walk that list.
+// coca/model/layer_acts.h - what a decoder layer computes on the way, and the gradients of it: shapes, and their places
+// in an arena. layer_acts.cc lists the tensors once; planning, filling and resizing walk that list.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -14,22 +14,23 @@ namespace coca::model {
 
 // M = B * N. In training each layer has its own, or as much of it as its Recompute keeps; inference shares one.
 struct LayerActs {
-  MutTensorRef ln1, ln1_stat;    // [M, C] [M, 2]
-  MutTensorRef qkv;              // [B, N, H, 2 D + K], K = key_width(); fused projections only
-  MutTensorRef q_raw, k_raw;     // as q, kt: the projections in front of their norms; with HeadNorm only
-  MutTensorRef q_stat, k_stat;   // [B, N, H, 2] [B, N, G, 2]
+  MutTensorRef ln1, ln1_stat;   // [M, C] [M, 2]
+  MutTensorRef qkv;             // [B, N, H, 2 D + K], K = key_width(); fused projections only
+  MutTensorRef q_raw, k_raw;    // as q, kt: the projections in front of their norms; with HeadNorm only
+  MutTensorRef q_stat, k_stat;  // [B, N, H, 2] [B, N, G, 2]
   // [B, N, H, D] [B, N, G, K] [B, N, G, D]; views of qkv when fused. kt is CoCA's t, and k otherwise.
   MutTensorRef q, kt, v;
-  MutTensorRef q_eff, k_eff;     // as q, v: what attention sees (rotated, or collinear); q, kt without rotary
-  MutTensorRef q_far, k_far;     // as q, v: what attention sees beyond the window; patterns only
-  // Of global tokens (layer_attention.h), n of them and keys of m: [B, m, H, 2 D + K]; [B, n, H, D] [B, m, G, K] [B, m, G, D].
+  MutTensorRef q_eff, k_eff;  // as q, v: what attention sees (rotated, or collinear); q, kt without rotary
+  MutTensorRef q_far, k_far;  // as q, v: what attention sees beyond the window; patterns only
+  // Of global tokens (layer_attention.h), n of them and keys of m: [B, m, H, 2 D + K]; [B, n, H, D] [B, m, G, K] [B, m,
+  // G, D].
   MutTensorRef qkv_g, q_g, kt_g, v_g, q_g_eff, k_g_eff;
-  MutTensorRef o, lse;           // [B, N, H, D] [B, H, N]
+  MutTensorRef o, lse;                // [B, N, H, D] [B, H, N]
   MutTensorRef top_scores, top_keys;  // [B, N, H, top]; LM-Infinite's keys of the middle only
-  MutTensorRef mid;              // [M, C]; sequential residual only
-  MutTensorRef ln2, ln2_stat;    // [M, C] [M, 2]
-  MutTensorRef gate, up, act;    // [M, F]; gate with SwiGLU only
-  MutTensorRef branch, branch2;  // [M, C] outputs of attention and mlp; never needed backward, so shared
+  MutTensorRef mid;                   // [M, C]; sequential residual only
+  MutTensorRef ln2, ln2_stat;         // [M, C] [M, 2]
+  MutTensorRef gate, up, act;         // [M, F]; gate with SwiGLU only
+  MutTensorRef branch, branch2;       // [M, C] outputs of attention and mlp; never needed backward, so shared
 };
 
 // What training remakes in front of each layer's backward pass instead of keeping it. Docs: docs/memory.md.
@@ -78,16 +79,16 @@ void bind_forward_acts(const ModelSpec&, const ActShape&, Arena&, LayerActs&, Mu
 
 // Gradients of the activations, shared by all layers, of the activations' type.
 struct LayerActGrads {
-  MutTensorRef dy;               // [M, C] the stream's gradient as the products read it; bf16 only
-  MutTensorRef dln1, dln2;       // [M, C] f32: they end in the stream
-  MutTensorRef dqkv;             // [B, N, H, 2 D + K]; fused only
-  MutTensorRef dq, dkt, dv;      // as q, kt, v
-  MutTensorRef dq_eff, dk_eff;   // as q_eff, k_eff; dq, dkt without rotary
+  MutTensorRef dy;              // [M, C] the stream's gradient as the products read it; bf16 only
+  MutTensorRef dln1, dln2;      // [M, C] f32: they end in the stream
+  MutTensorRef dqkv;            // [B, N, H, 2 D + K]; fused only
+  MutTensorRef dq, dkt, dv;     // as q, kt, v
+  MutTensorRef dq_eff, dk_eff;  // as q_eff, k_eff; dq, dkt without rotary
   MutTensorRef dqkv_g, dq_g, dkt_g, dv_g, dq_g_eff, dk_g_eff;  // as qkv_g, ...
-  MutTensorRef dq_far, dk_far;   // [B, N - n, H, D] [B, n, G, D] of the other tokens towards the n global ones
-  MutTensorRef d_o;              // [B, N, H, D]
-  MutTensorRef dgate, dup, dact; // [M, F]
-  MutTensorRef dangle;           // [B, N, R/2] f32 of the rows' angles, added to; not in plans; empty: not wanted
+  MutTensorRef dq_far, dk_far;    // [B, N - n, H, D] [B, n, G, D] of the other tokens towards the n global ones
+  MutTensorRef d_o;               // [B, N, H, D]
+  MutTensorRef dgate, dup, dact;  // [M, F]
+  MutTensorRef dangle;            // [B, N, R/2] f32 of the rows' angles, added to; not in plans; empty: not wanted
 };
 void plan_layer_act_grads(const ModelSpec&, const ActShape&, ArenaPlan&, LayerActGrads&);
 void finish_layer_act_grads(const ModelSpec&, LayerActGrads&);

@@ -26,22 +26,26 @@ Ref flat_row(Ref t, int64_t b) {  // sequence b of [B, n, ...] as [n, columns]
 
 ops::AttentionOptions local_options(const ModelSpec& s, const AttentionScope& at, int64_t query_start) {
   const bool both = s.direction == Direction::kBidirectional;
-  const ops::Mask window = both ? ops::Mask::kSymmetricWindow : ops::Mask::kSlidingWindow, all = both ? ops::Mask::kNone : ops::Mask::kCausal;
+  const ops::Mask window = both ? ops::Mask::kSymmetricWindow : ops::Mask::kSlidingWindow,
+                  all = both ? ops::Mask::kNone : ops::Mask::kCausal;
   return {.mask = at.window > 0 ? window : all, .window = at.window, .query_start = query_start};
 }
 ops::AttentionOptions global_options(const ModelSpec& s) {
   return {.mask = s.direction == Direction::kBidirectional ? ops::Mask::kNone : ops::Mask::kCausal};
 }
 
-// The rows behind the global tokens, of which `globals` are in this call. With a window these see the global tokens as far
-// keys, with the ordinary vectors, and the window begins behind them.
+// The rows behind the global tokens, of which `globals` are in this call. With a window these see the global tokens as
+// far keys, with the ordinary vectors, and the window begins behind them.
 struct Local {
   int64_t first;
   bool far;
   TensorRef q, k, starts;
 
   Local(const ModelSpec& s, const AttentionScope& at, int64_t globals, TensorRef q_eff, TensorRef k_eff)
-      : first(globals), far(s.global_tokens > 0 && at.window > 0), q(from_row(q_eff, globals)), starts(at.document_start) {
+      : first(globals),
+        far(s.global_tokens > 0 && at.window > 0),
+        q(from_row(q_eff, globals)),
+        starts(at.document_start) {
     if (!far) return;
     k = k_eff.narrow(1, 0, s.global_tokens);
     starts = {at.global_start.data, DType::kI32, {q.size(0), q.size(1)}, {0, 1}, at.global_start.device};
@@ -57,7 +61,8 @@ Ref no_heads(Ref t) {
   return t.narrow(2, 0, 0);
 }
 
-void global_transform_backward(Context& cx, const ModelSpec& s, const Positions& at, const LayerActs& a, LayerActGrads& g) {
+void global_transform_backward(Context& cx, const ModelSpec& s, const Positions& at, const LayerActs& a,
+                               LayerActGrads& g) {
   if (!transforms_keys(s.attention)) return;
   const ops::RopeRows rows = at.rows.narrow(0, a.q_g.size(1)), key_rows = at.keys().narrow(0, a.kt_g.size(1));
   if (!is_coca(s.attention)) {
@@ -66,17 +71,33 @@ void global_transform_backward(Context& cx, const ModelSpec& s, const Positions&
     return;
   }
   const ops::CollinearOptions options = collinear_options(s);
-  ops::collinear_backward(cx, options, {.rows = rows, .key_rows = {}, .q = a.q_g, .t = no_heads(a.q_g), .dq_eff = g.dq_g_eff, .dk_eff = no_heads(g.dq_g_eff),
-                                        .dq = g.dq_g, .dt = no_heads(g.dq_g)});
-  ops::collinear_backward(cx, options, {.rows = key_rows, .key_rows = {}, .q = no_heads(a.v_g), .t = a.kt_g, .dq_eff = no_heads(g.dk_g_eff),
-                                        .dk_eff = g.dk_g_eff, .dq = no_heads(g.dv_g), .dt = g.dkt_g});
+  ops::collinear_backward(cx, options,
+                          {.rows = rows,
+                           .key_rows = {},
+                           .q = a.q_g,
+                           .t = no_heads(a.q_g),
+                           .dq_eff = g.dq_g_eff,
+                           .dk_eff = no_heads(g.dq_g_eff),
+                           .dq = g.dq_g,
+                           .dt = no_heads(g.dq_g)});
+  ops::collinear_backward(cx, options,
+                          {.rows = key_rows,
+                           .key_rows = {},
+                           .q = no_heads(a.v_g),
+                           .t = a.kt_g,
+                           .dq_eff = no_heads(g.dk_g_eff),
+                           .dk_eff = g.dk_g_eff,
+                           .dq = no_heads(g.dv_g),
+                           .dt = g.dkt_g});
 }
 
 }  // namespace
 
 void transform(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a) {
   if (is_coca(s.attention)) {
-    ops::collinear_forward(cx, collinear_options(s), {.rows = at.rows, .key_rows = at.key_rows, .q = a.q, .t = a.kt, .q_eff = a.q_eff, .k_eff = a.k_eff});
+    ops::collinear_forward(
+        cx, collinear_options(s),
+        {.rows = at.rows, .key_rows = at.key_rows, .q = a.q, .t = a.kt, .q_eff = a.q_eff, .k_eff = a.k_eff});
   } else if (uses_rotary(s.attention)) {
     ops::rope_forward(cx, {.rows = at.rows, .x = a.q, .y = a.q_eff});
     ops::rope_forward(cx, {.rows = at.keys(), .x = a.kt, .y = a.k_eff});
@@ -84,12 +105,14 @@ void transform(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& 
   if (!at.turn.cos.empty()) ops::rope_forward(cx, {.rows = at.turn, .x = a.q_eff, .y = a.q_eff});
 }
 
-void transform_apart(Context& cx, const ModelSpec& s, const ops::RopeRows& rows, const ops::RopeRows& key_rows, TensorRef q, TensorRef kt,
-                    MutTensorRef q_eff, MutTensorRef k_eff) {
+void transform_apart(Context& cx, const ModelSpec& s, const ops::RopeRows& rows, const ops::RopeRows& key_rows,
+                     TensorRef q, TensorRef kt, MutTensorRef q_eff, MutTensorRef k_eff) {
   if (is_coca(s.attention)) {
     const ops::CollinearOptions options = collinear_options(s);
     ops::collinear_query(cx, options, {.rows = rows, .q = q, .q_eff = q_eff});
-    ops::collinear_forward(cx, options, {.rows = key_rows, .key_rows = {}, .q = no_heads(k_eff), .t = kt, .q_eff = no_heads(k_eff), .k_eff = k_eff});
+    ops::collinear_forward(
+        cx, options,
+        {.rows = key_rows, .key_rows = {}, .q = no_heads(k_eff), .t = kt, .q_eff = no_heads(k_eff), .k_eff = k_eff});
   } else if (uses_rotary(s.attention)) {
     ops::rope_forward(cx, {.rows = rows, .x = q, .y = q_eff});
     ops::rope_forward(cx, {.rows = key_rows, .x = kt, .y = k_eff});
@@ -105,14 +128,21 @@ void transform_far_queries(Context& cx, const ModelSpec& s, const Positions& at,
 }
 
 ops::TopKeysOptions middle_options(const ModelSpec& s, const AttentionScope& at, int64_t query_start) {
-  return {.count = s.pattern.middle_top_k, .first = s.pattern.sinks, .hidden = s.pattern.window, .query_start = query_start,
+  return {.count = s.pattern.middle_top_k,
+          .first = s.pattern.sinks,
+          .hidden = s.pattern.window,
+          .query_start = query_start,
           .most_distance = at.far_most_distance};
 }
 
-void global_project(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, int64_t B, int64_t N, const GlobalRows& n, LayerActs& a) {
+void global_project(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, int64_t B, int64_t N,
+                    const GlobalRows& n, LayerActs& a) {
   for (int64_t b = 0; b < B && n.queries > 0; ++b) {
     const auto one = [&](TensorRef weight, TensorRef bias, MutTensorRef y, int64_t rows) {
-      ops::linear_forward(cx, {.x = TensorRef(a.ln1).narrow(0, b * N, rows), .w = weight, .b = bias, .y = flat_row(y, b).narrow(0, 0, rows)});
+      ops::linear_forward(cx, {.x = TensorRef(a.ln1).narrow(0, b * N, rows),
+                               .w = weight,
+                               .b = bias,
+                               .y = flat_row(y, b).narrow(0, 0, rows)});
     };
     if (s.qkv == Qkv::kFused) {
       one(w.qkv_global_w, w.qkv_global_b, a.qkv_g, n.keys);
@@ -126,34 +156,61 @@ void global_project(Context& cx, const ModelSpec& s, const LayerTensors<TensorRe
 
 void global_transform(Context& cx, const ModelSpec& s, const Positions& at, LayerActs& a) {
   if (s.global_tokens == 0) return;
-  transform_apart(cx, s, at.rows.narrow(0, a.q_g.size(1)), at.keys().narrow(0, a.kt_g.size(1)), a.q_g, a.kt_g, a.q_g_eff, a.k_g_eff);
+  transform_apart(cx, s, at.rows.narrow(0, a.q_g.size(1)), at.keys().narrow(0, a.kt_g.size(1)), a.q_g, a.kt_g,
+                  a.q_g_eff, a.k_g_eff);
 }
 
-void attend(Context& cx, const ModelSpec& s, const AttentionInputs& inputs, int64_t start, TensorRef k, TensorRef v, const ops::FarKeys& far,
-                    LayerActs& a) {
+void attend(Context& cx, const ModelSpec& s, const AttentionInputs& inputs, int64_t start, TensorRef k, TensorRef v,
+            const ops::FarKeys& far, LayerActs& a) {
   const auto& [positions, at] = inputs;
   const int64_t N = a.q_eff.size(1), globals = start == 0 ? global_rows(s, N).queries : 0;
   if (globals < N) {
     const Local local(s, at, globals, a.q_eff, k);
     ops::dilated_attention_forward(cx, {.attention = local_options(s, at, start + globals), .dilation = at.dilation},
-                                   {.q = local.q, .k = k, .v = v, .slopes = positions.slopes, .document_start = local.starts, .far = local.keys(far),
-                                    .o = from_row(a.o, globals), .lse = a.lse.empty() ? a.lse : a.lse.narrow(2, globals, N - globals)});
+                                   {.q = local.q,
+                                    .k = k,
+                                    .v = v,
+                                    .slopes = positions.slopes,
+                                    .document_start = local.starts,
+                                    .far = local.keys(far),
+                                    .o = from_row(a.o, globals),
+                                    .lse = a.lse.empty() ? a.lse : a.lse.narrow(2, globals, N - globals)});
   }
   if (globals == 0) return;
-  ops::attention_forward(cx, global_options(s), {.q = a.q_g_eff, .k = a.k_g_eff, .v = a.v_g, .slopes = positions.slopes, .document_start = {}, .far = {},
-                                                 .o = a.o.narrow(1, 0, globals), .lse = a.lse.empty() ? a.lse : a.lse.narrow(2, 0, globals)});
+  ops::attention_forward(cx, global_options(s),
+                         {.q = a.q_g_eff,
+                          .k = a.k_g_eff,
+                          .v = a.v_g,
+                          .slopes = positions.slopes,
+                          .document_start = {},
+                          .far = {},
+                          .o = a.o.narrow(1, 0, globals),
+                          .lse = a.lse.empty() ? a.lse : a.lse.narrow(2, 0, globals)});
 }
 
-void attend_backward(Context& cx, const ModelSpec& s, const AttentionInputs& inputs, const LayerActs& a, LayerActGrads& g) {
+void attend_backward(Context& cx, const ModelSpec& s, const AttentionInputs& inputs, const LayerActs& a,
+                     LayerActGrads& g) {
   const auto& [positions, at] = inputs;
   const int64_t N = a.q_eff.size(1), globals = global_rows(s, N).queries;
   if (globals > 0) ops::zero_heads(cx, g.dq_eff.narrow(1, 0, globals));
   if (globals < N) {
     const Local local(s, at, globals, a.q_eff, a.k_eff);
     ops::dilated_attention_backward(cx, {.attention = local_options(s, at, globals), .dilation = at.dilation},
-                                    {.q = local.q, .k = a.k_eff, .v = a.v, .slopes = positions.slopes, .document_start = local.starts, .far = local.keys({}),
-                                     .o = from_row(TensorRef(a.o), globals), .lse = a.lse.narrow(2, globals, N - globals), .d_o = from_row(TensorRef(g.d_o), globals),
-                                     .dq = from_row(g.dq_eff, globals), .dk = g.dk_eff, .dv = g.dv, .dq_far = g.dq_far, .dk_far = g.dk_far, .dv_far = {}});
+                                    {.q = local.q,
+                                     .k = a.k_eff,
+                                     .v = a.v,
+                                     .slopes = positions.slopes,
+                                     .document_start = local.starts,
+                                     .far = local.keys({}),
+                                     .o = from_row(TensorRef(a.o), globals),
+                                     .lse = a.lse.narrow(2, globals, N - globals),
+                                     .d_o = from_row(TensorRef(g.d_o), globals),
+                                     .dq = from_row(g.dq_eff, globals),
+                                     .dk = g.dk_eff,
+                                     .dv = g.dv,
+                                     .dq_far = g.dq_far,
+                                     .dk_far = g.dk_far,
+                                     .dv_far = {}});
     if (local.far) {
       ops::add_heads(cx, g.dq_far, from_row(g.dq_eff, globals));
       ops::add_heads(cx, g.dk_far, g.dk_eff.narrow(1, 0, globals));
@@ -163,23 +220,42 @@ void attend_backward(Context& cx, const ModelSpec& s, const AttentionInputs& inp
     ops::zero_heads(cx, g.dv);
   }
   if (globals == 0) return;
-  if (!g.dqkv_g.empty()) ops::zero_heads(cx, std::get<0>(split_qkv(s, g.dqkv_g)));  // of tokens whose global keys are seen, but not their queries
+  if (!g.dqkv_g.empty())
+    ops::zero_heads(
+        cx, std::get<0>(split_qkv(s, g.dqkv_g)));  // of tokens whose global keys are seen, but not their queries
   ops::attention_backward(cx, global_options(s),
-                          {.q = a.q_g_eff, .k = a.k_g_eff, .v = a.v_g, .slopes = positions.slopes, .document_start = {}, .far = {}, .o = TensorRef(a.o).narrow(1, 0, globals),
-                           .lse = TensorRef(a.lse).narrow(2, 0, globals), .d_o = TensorRef(g.d_o).narrow(1, 0, globals), .dq = g.dq_g_eff, .dk = g.dk_g_eff,
-                           .dv = g.dv_g, .dq_far = {}, .dk_far = {}, .dv_far = {}});
+                          {.q = a.q_g_eff,
+                           .k = a.k_g_eff,
+                           .v = a.v_g,
+                           .slopes = positions.slopes,
+                           .document_start = {},
+                           .far = {},
+                           .o = TensorRef(a.o).narrow(1, 0, globals),
+                           .lse = TensorRef(a.lse).narrow(2, 0, globals),
+                           .d_o = TensorRef(g.d_o).narrow(1, 0, globals),
+                           .dq = g.dq_g_eff,
+                           .dk = g.dk_g_eff,
+                           .dv = g.dv_g,
+                           .dq_far = {},
+                           .dk_far = {},
+                           .dv_far = {}});
   global_transform_backward(cx, s, positions, a, g);
 }
 
-void global_project_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const LayerActs& a, LayerActGrads& g,
-                             LayerTensors<MutTensorRef>& dw) {
+void global_project_backward(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>& w, const LayerActs& a,
+                             LayerActGrads& g, LayerTensors<MutTensorRef>& dw) {
   if (s.global_tokens == 0) return;
   const int64_t B = a.q.size(0), N = a.q.size(1);
   for (int64_t b = 0; b < B; ++b) {
     const auto one = [&](TensorRef weight, MutTensorRef dy, MutTensorRef dweight, MutTensorRef dbias) {
       const int64_t rows = dy.size(1);
-      ops::linear_backward(cx, {.x = TensorRef(a.ln1).narrow(0, b * N, rows), .w = weight, .dy = flat_row(dy, b), .dx = g.dln1.narrow(0, b * N, rows),
-                                .dw = dweight, .db = dbias, .dx_write = ops::Write::kAccumulate});
+      ops::linear_backward(cx, {.x = TensorRef(a.ln1).narrow(0, b * N, rows),
+                                .w = weight,
+                                .dy = flat_row(dy, b),
+                                .dx = g.dln1.narrow(0, b * N, rows),
+                                .dw = dweight,
+                                .db = dbias,
+                                .dx_write = ops::Write::kAccumulate});
     };
     if (s.qkv == Qkv::kFused) {
       one(w.qkv_global_w, g.dqkv_g, dw.qkv_global_w, dw.qkv_global_b);

@@ -1,5 +1,5 @@
-// coca/model/layer_attention.h - the attention of a decoder layer: windows, dilated ones, global tokens, both directions.
-// Math: docs/math/longformer.md. Key sources (key_source.h, the cache) are made of these.
+// coca/model/layer_attention.h - the attention of a decoder layer: windows, dilated ones, global tokens, both
+// directions. Math: docs/math/longformer.md. Key sources (key_source.h, the cache) are made of these.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -14,24 +14,26 @@ namespace coca::model {
 // q and kt to what attention sees: q_eff and k_eff are written. Nothing where attention sees them as they are.
 void transform(Context&, const ModelSpec&, const Positions&, LayerActs&);
 // q [B, n, H, D] and kt [B, S, G, K] likewise, each with rows of its own.
-void transform_apart(Context&, const ModelSpec&, const ops::RopeRows& rows, const ops::RopeRows& key_rows, TensorRef q, TensorRef kt,
-                     MutTensorRef q_eff, MutTensorRef k_eff);
+void transform_apart(Context&, const ModelSpec&, const ops::RopeRows& rows, const ops::RopeRows& key_rows, TensorRef q,
+                     TensorRef kt, MutTensorRef q_eff, MutTensorRef k_eff);
 // q_far is written: the queries as they stand towards keys beyond the window.
 void transform_far_queries(Context&, const ModelSpec&, const Positions&, const LayerActs&);
 
 // q_g, kt_g, v_g of the first rows of each sequence, from ln1 [B * N, C].
-void global_project(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, int64_t B, int64_t N, const GlobalRows&, LayerActs&);
+void global_project(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, int64_t B, int64_t N,
+                    const GlobalRows&, LayerActs&);
 // q_g_eff and k_g_eff of the global tokens of a pass.
 void global_transform(Context&, const ModelSpec&, const Positions&, LayerActs&);
 
-// o (and lse) of all tokens here are written: rows start, start + 1, ... of sequences, with the keys k [B, S, G, D] and values v
-// up to the last of them (bidirectional: of all). Global tokens stand in the first such call.
-void attend(Context&, const ModelSpec&, const AttentionInputs&, int64_t start, TensorRef k, TensorRef v, const ops::FarKeys&, LayerActs&);
+// o (and lse) of all tokens here are written: rows start, start + 1, ... of sequences, with the keys k [B, S, G, D] and
+// values v up to the last of them (bidirectional: of all). Global tokens stand in the first such call.
+void attend(Context&, const ModelSpec&, const AttentionInputs&, int64_t start, TensorRef k, TensorRef v,
+            const ops::FarKeys&, LayerActs&);
 // dq_eff, dk_eff and dv are written, and of global tokens dq_g, dkt_g, dv_g.
 void attend_backward(Context&, const ModelSpec&, const AttentionInputs&, const LayerActs&, LayerActGrads&);
 // From there: dln1 += what came through the global projections; their gradients accumulate.
-void global_project_backward(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const LayerActs&, LayerActGrads&,
-                             LayerTensors<MutTensorRef>& dw);
+void global_project_backward(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const LayerActs&,
+                             LayerActGrads&, LayerTensors<MutTensorRef>& dw);
 
 // How top_keys looks for keys of the middle (ops/top_keys.h).
 ops::TopKeysOptions middle_options(const ModelSpec&, const AttentionScope&, int64_t query_start);

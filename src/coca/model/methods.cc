@@ -15,7 +15,8 @@ void add_windows(Sight sight, ModelSpec& s) {
   s.layer_window.assign(static_cast<size_t>(s.L), std::max<int64_t>(1, s.max_position / 2));
   if (sight == Sight::kSlidingWindow) return;
   const int64_t group = s.H / s.G;
-  for (int64_t i = 0; i < s.L * s.H; ++i) s.dilation.push_back(i % s.H / group % 2 == 0 ? 2 : 1);  // every other key/value head
+  for (int64_t i = 0; i < s.L * s.H; ++i)
+    s.dilation.push_back(i % s.H / group % 2 == 0 ? 2 : 1);  // every other key/value head
   if (sight >= Sight::kLongformer) s.global_tokens = 2;
   if (sight == Sight::kLongformerEncoder) s.direction = Direction::kBidirectional;
 }
@@ -29,7 +30,8 @@ ModelSpec method_spec(const ModelSpec& like, AttentionKind attention, Scaling sc
   add_windows(sight, s);
   s.rope_scaling = {.type = scaling, .factor = scaling == Scaling::kNone ? 1.0 : 4.0};
   if (scaling == Scaling::kLongRope)  // config.json brings these lists
-    s.rope_scaling.short_factor = s.rope_scaling.long_factor = std::vector<double>(static_cast<size_t>(like.R / 2), 2.0);
+    s.rope_scaling.short_factor = s.rope_scaling.long_factor =
+        std::vector<double>(static_cast<size_t>(like.R / 2), 2.0);
   return s;
 }
 

@@ -15,8 +15,15 @@ enum class MethodUse : uint8_t { kNone, kEvaluation, kTraining };  // training: 
 // Visible keys: at evaluation the patterns of pattern.h, from training on those of windows.h: sliding windows, dilated
 // in half of the heads, these with global tokens, and the latter in both directions (trained on masked tokens).
 enum class Sight : uint8_t {
-  kFull, kStreamingLlm, kLmInfinite, kSelfExtend, kReRope,
-  kSlidingWindow, kDilatedWindow, kLongformer, kLongformerEncoder,
+  kFull,
+  kStreamingLlm,
+  kLmInfinite,
+  kSelfExtend,
+  kReRope,
+  kSlidingWindow,
+  kDilatedWindow,
+  kLongformer,
+  kLongformerEncoder,
 };
 
 struct Method {
@@ -29,8 +36,8 @@ struct Method {
 
 // Every combination, in the order of the enums. `like` gives the sizes.
 std::vector<Method> all_methods(const ModelSpec& like);
-// `like` with a combination's choices, a factor of 4, windows of half the trained length, dilation 2 and 2 global tokens; not
-// validated.
+// `like` with a combination's choices, a factor of 4, windows of half the trained length, dilation 2 and 2 global
+// tokens; not validated.
 ModelSpec method_spec(const ModelSpec& like, AttentionKind, Scaling, Sight);
 
 }  // namespace coca::model
@@ -38,7 +45,8 @@ ModelSpec method_spec(const ModelSpec& like, AttentionKind, Scaling, Sight);
 COCA_ENUM_NAMES(coca::model::Sight, "pattern", {coca::model::Sight::kFull, "full"},
                 {coca::model::Sight::kStreamingLlm, "streaming-llm"}, {coca::model::Sight::kLmInfinite, "lm-infinite"},
                 {coca::model::Sight::kSelfExtend, "self-extend"}, {coca::model::Sight::kReRope, "rerope"},
-                {coca::model::Sight::kSlidingWindow, "sliding-window"}, {coca::model::Sight::kDilatedWindow, "dilated-window"},
-                {coca::model::Sight::kLongformer, "longformer"}, {coca::model::Sight::kLongformerEncoder, "longformer-encoder"})
+                {coca::model::Sight::kSlidingWindow, "sliding-window"},
+                {coca::model::Sight::kDilatedWindow, "dilated-window"}, {coca::model::Sight::kLongformer, "longformer"},
+                {coca::model::Sight::kLongformerEncoder, "longformer-encoder"})
 COCA_ENUM_NAMES(coca::model::MethodUse, "use", {coca::model::MethodUse::kNone, "refused"},
                 {coca::model::MethodUse::kEvaluation, "evaluation"}, {coca::model::MethodUse::kTraining, "training"})

@@ -52,7 +52,8 @@ void for_each_parameter(const ModelSpec& s, ModelTensors<Ref>& t, const Visit& v
   const auto parts = [&](const std::string& name, LayerTensors<Ref>& l) {
     const auto one = [&](const char* letter, ParamPart part, int64_t first, int64_t width, Ref& w, Ref& b) {
       visit_part(name + "." + letter + ".weight", Dims{s.H * width, s.C}, ParamRole::kMatrix, part, first, w);
-      if (s.attention_bias == Bias::kYes) visit_part(name + "." + letter + ".bias", Dims{s.H * width}, ParamRole::kBias, part, first, b);
+      if (s.attention_bias == Bias::kYes)
+        visit_part(name + "." + letter + ".bias", Dims{s.H * width}, ParamRole::kBias, part, first, b);
     };
     one("q", ParamPart::kQ, 0, s.D, l.q_w, l.q_b);
     one(is_coca(s.attention) ? "t" : "k", ParamPart::kK, s.D, s.key_width(), l.k_w, l.k_b);
@@ -98,10 +99,12 @@ void for_each_parameter(const ModelSpec& s, ModelTensors<Ref>& t, const Visit& v
 }  // namespace
 
 bool has_tensors(const LayerTensors<MutTensorRef>& l) {
-  for (const MutTensorRef* t : {&l.ln1_w, &l.ln1_b, &l.qkv_w, &l.qkv_b, &l.q_w, &l.q_b, &l.k_w, &l.k_b, &l.v_w, &l.v_b,
-                                &l.q_norm_w, &l.k_norm_w, &l.o_w, &l.o_b, &l.qkv_global_w, &l.qkv_global_b, &l.q_global_w,
-                                &l.q_global_b, &l.k_global_w, &l.k_global_b, &l.v_global_w, &l.v_global_b,
-                                &l.ln2_w, &l.ln2_b, &l.gate_w, &l.gate_b, &l.up_w, &l.up_b, &l.down_w, &l.down_b})
+  for (const MutTensorRef* t :
+       {&l.ln1_w,      &l.ln1_b,      &l.qkv_w,        &l.qkv_b,        &l.q_w,        &l.q_b,
+        &l.k_w,        &l.k_b,        &l.v_w,          &l.v_b,          &l.q_norm_w,   &l.k_norm_w,
+        &l.o_w,        &l.o_b,        &l.qkv_global_w, &l.qkv_global_b, &l.q_global_w, &l.q_global_b,
+        &l.k_global_w, &l.k_global_b, &l.v_global_w,   &l.v_global_b,   &l.ln2_w,      &l.ln2_b,
+        &l.gate_w,     &l.gate_b,     &l.up_w,         &l.up_b,         &l.down_w,     &l.down_b})
     if (!t->empty()) return true;
   const auto& x = l.lora;
   for (const auto* pair : {&x.qkv, &x.q, &x.k, &x.v, &x.o, &x.gate, &x.up, &x.down})
@@ -131,9 +134,12 @@ constexpr auto kNoParts = [](auto&&...) {};
 std::vector<ParamInfo> parameter_list(const ModelSpec& spec) {
   std::vector<ParamInfo> infos;
   Weights unused;
-  for_each_parameter(spec, unused, [&](std::string name, const Dims& shape, ParamRole role, TensorRef&) {
-    infos.push_back({.name = std::move(name), .shape = shape, .role = role, .index = infos.size(), .offset = 0});
-  }, kNoParts);
+  for_each_parameter(
+      spec, unused,
+      [&](std::string name, const Dims& shape, ParamRole role, TensorRef&) {
+        infos.push_back({.name = std::move(name), .shape = shape, .role = role, .index = infos.size(), .offset = 0});
+      },
+      kNoParts);
   assign_offsets(infos);
   return infos;
 }
@@ -143,11 +149,19 @@ std::vector<ParamInfo> part_list(const ModelSpec& spec) {
   std::map<ParamRole, size_t> whole;  // the fused weight and bias are adjacent, and their parts follow both
   size_t index = 0;
   Weights unused;
-  for_each_parameter(spec, unused, [&](const std::string&, const Dims&, ParamRole role, TensorRef&) { whole[role] = index++; },
-                     [&](std::string name, const Dims& shape, ParamRole role, ParamPart part, int64_t first, TensorRef&) {
-                       parts.push_back({.name = std::move(name), .shape = shape, .role = role, .index = whole.at(role), .offset = 0, .part = part,
-                                        .block_rows = shape[0] / spec.H, .block_first = first, .block_step = spec.qkv_width()});
-                     });
+  for_each_parameter(
+      spec, unused, [&](const std::string&, const Dims&, ParamRole role, TensorRef&) { whole[role] = index++; },
+      [&](std::string name, const Dims& shape, ParamRole role, ParamPart part, int64_t first, TensorRef&) {
+        parts.push_back({.name = std::move(name),
+                         .shape = shape,
+                         .role = role,
+                         .index = whole.at(role),
+                         .offset = 0,
+                         .part = part,
+                         .block_rows = shape[0] / spec.H,
+                         .block_first = first,
+                         .block_step = spec.qkv_width()});
+      });
   assign_offsets(parts);
   return parts;
 }
@@ -160,7 +174,8 @@ void assign_offsets(std::vector<ParamInfo>& infos) {
   }
 }
 
-TensorStore::TensorStore(std::vector<ParamInfo> infos, Precision precision) : precision_(precision), infos_(std::move(infos)) {
+TensorStore::TensorStore(std::vector<ParamInfo> infos, Precision precision)
+    : precision_(precision), infos_(std::move(infos)) {
   size_t total = 0;
   for (const ParamInfo& info : infos_) {
     const size_t at = key(info.index, info.part);
@@ -174,7 +189,8 @@ TensorStore::TensorStore(std::vector<ParamInfo> infos, Precision precision) : pr
 
 size_t TensorStore::place(const ParamInfo& info) const {
   const size_t at = key(info.index, info.part);
-  COCA_CHECK_AS(kInternal, at < places_.size() && places_[at] != kAbsent, "parameter \"{}\" is not in this store", info.name);
+  COCA_CHECK_AS(kInternal, at < places_.size() && places_[at] != kAbsent, "parameter \"{}\" is not in this store",
+                info.name);
   return places_[at];
 }
 
@@ -188,15 +204,20 @@ std::vector<MutTensorRef> TensorStore::blocks(const ParamInfo& info) {
   whole.shape[0] = heads * info.block_step;
   const MutTensorRef flat = at(whole).reshape({whole.shape.product()});
   std::vector<MutTensorRef> blocks;
-  for (int64_t h = 0; h < heads; ++h) blocks.push_back(flat.narrow(0, (h * info.block_step + info.block_first) * width, info.block_rows * width));
+  for (int64_t h = 0; h < heads; ++h)
+    blocks.push_back(flat.narrow(0, (h * info.block_step + info.block_first) * width, info.block_rows * width));
   return blocks;
 }
 
 void TensorStore::zero() { std::memset(flat_.ref().data, 0, flat_.ref().bytes()); }
 
-ParamStore::ParamStore(const ModelSpec& spec, Precision precision) : TensorStore(parameter_list(spec), precision) { bind(spec); }
+ParamStore::ParamStore(const ModelSpec& spec, Precision precision) : TensorStore(parameter_list(spec), precision) {
+  bind(spec);
+}
 
-ParamStore::ParamStore(const ModelSpec& spec, std::vector<ParamInfo> selection) : TensorStore(std::move(selection)) { bind(spec); }
+ParamStore::ParamStore(const ModelSpec& spec, std::vector<ParamInfo> selection) : TensorStore(std::move(selection)) {
+  bind(spec);
+}
 
 void ParamStore::bind(const ModelSpec& spec) {
   std::map<std::string, const ParamInfo*, std::less<>> here;
@@ -205,8 +226,9 @@ void ParamStore::bind(const ModelSpec& spec) {
     const auto set = [&](const std::string& name, auto& slot) {
       if (const auto it = here.find(name); it != here.end()) slot = at(*it->second);
     };
-    for_each_parameter(spec, tensors, [&](const std::string& name, const Dims&, ParamRole, auto& slot) { set(name, slot); },
-                       [&](const std::string& name, const Dims&, ParamRole, ParamPart, int64_t, auto& slot) { set(name, slot); });
+    for_each_parameter(
+        spec, tensors, [&](const std::string& name, const Dims&, ParamRole, auto& slot) { set(name, slot); },
+        [&](const std::string& name, const Dims&, ParamRole, ParamPart, int64_t, auto& slot) { set(name, slot); });
   };
   bind_to(tensors_);
   bind_to(weights_);

@@ -23,7 +23,7 @@ inline DType dtype_of(Precision precision) { return precision == Precision::kBF1
 // A low-rank addition to a matrix (ops/lora.h); a and b are empty where there is none.
 template <typename Ref>
 struct LoraTensors {
-  Ref a, b;                      // [r, in] [out, r]
+  Ref a, b;  // [r, in] [out, r]
   float scale = 0.0f;
   ops::Dropout dropout;
 };
@@ -34,35 +34,35 @@ struct LayerLora {
 
 template <typename Ref>
 struct LayerTensors {
-  Ref ln1_w, ln1_b;              // [C]
-  Ref qkv_w, qkv_b;              // [H (2 D + K), C] [H (2 D + K)], K = key_width(); Qkv::kFused
-  Ref q_w, q_b;                  // [H D, C] [H D]; Qkv::kSeparate, and gradients of the parts of a fused projection
-  Ref k_w, k_b;                  // [G K, C] [G K]: keys, or CoCA's T
-  Ref v_w, v_b;                  // [G D, C] [G D]
-  Ref q_norm_w, k_norm_w;        // [D]; HeadNorm::kRms
+  Ref ln1_w, ln1_b;        // [C]
+  Ref qkv_w, qkv_b;        // [H (2 D + K), C] [H (2 D + K)], K = key_width(); Qkv::kFused
+  Ref q_w, q_b;            // [H D, C] [H D]; Qkv::kSeparate, and gradients of the parts of a fused projection
+  Ref k_w, k_b;            // [G K, C] [G K]: keys, or CoCA's T
+  Ref v_w, v_b;            // [G D, C] [G D]
+  Ref q_norm_w, k_norm_w;  // [D]; HeadNorm::kRms
   // Of global tokens, as those without: global_tokens > 0.
   Ref qkv_global_w, qkv_global_b, q_global_w, q_global_b, k_global_w, k_global_b, v_global_w, v_global_b;
-  Ref o_w, o_b;                  // [C, H D] [C]
-  Ref ln2_w, ln2_b;              // [C]
-  Ref gate_w, gate_b;            // [F, C] [F]; SwiGLU only
-  Ref up_w, up_b;                // [F, C] [F]
-  Ref down_w, down_b;            // [C, F] [C]
-  LayerLora<Ref> lora;           // of an adapter (adapter.h): not in the list of a model's tensors
+  Ref o_w, o_b;         // [C, H D] [C]
+  Ref ln2_w, ln2_b;     // [C]
+  Ref gate_w, gate_b;   // [F, C] [F]; SwiGLU only
+  Ref up_w, up_b;       // [F, C] [F]
+  Ref down_w, down_b;   // [C, F] [C]
+  LayerLora<Ref> lora;  // of an adapter (adapter.h): not in the list of a model's tensors
 };
 
 template <typename Ref>
 struct ModelTensors {
-  Ref embed;                     // [V, C]
+  Ref embed;  // [V, C]
   std::vector<LayerTensors<Ref>> layers;
-  Ref norm_w, norm_b;            // [C]
-  Ref head;                      // [V, C]; with tied embeddings the same tensor as embed
-  Ref clex_up, clex_down;        // [R/2, W] [W, R/2]; Scaling::kClex
+  Ref norm_w, norm_b;      // [C]
+  Ref head;                // [V, C]; with tied embeddings the same tensor as embed
+  Ref clex_up, clex_down;  // [R/2, W] [W, R/2]; Scaling::kClex
 };
 
 using Weights = ModelTensors<TensorRef>;
 using MutWeights = ModelTensors<MutTensorRef>;
 bool has_tensors(const LayerTensors<MutTensorRef>&);  // any at all
-bool is_global(std::string_view name);                 // whether a parameter is a projection of global tokens
+bool is_global(std::string_view name);                // whether a parameter is a projection of global tokens
 
 // The layer of a parameter, or of an adapter's, by its name; -1: none.
 int64_t layer_of(const ModelSpec&, std::string_view name);
@@ -76,11 +76,12 @@ inline bool is_clex(ParamRole role) { return role == ParamRole::kClexUp || role 
 enum class ParamPart : uint8_t { kWhole, kQ, kK, kV };
 
 struct ParamInfo {
-  std::string name;  // as in the architecture's official files; parts: ".q", ".k" or ".t", ".v" before ".weight", ".bias"
+  std::string
+      name;  // as in the architecture's official files; parts: ".q", ".k" or ".t", ".v" before ".weight", ".bias"
   Dims shape;
   ParamRole role;
-  size_t index;      // in the list of all; a part has its whole's
-  size_t offset;     // in floats, within an fp32 store of the list
+  size_t index;   // in the list of all; a part has its whole's
+  size_t offset;  // in floats, within an fp32 store of the list
   ParamPart part = ParamPart::kWhole;
   // Parts only: of every block_step rows of the whole, the block_rows from block_first on.
   int64_t block_rows = 0, block_first = 0, block_step = 0;
@@ -104,8 +105,12 @@ class TensorStore {
 
   Precision precision() const { return precision_; }
   const std::vector<ParamInfo>& infos() const { return infos_; }
-  MutTensorRef at(const ParamInfo& info) { return {bytes_at(info), param_dtype(info.role, precision_), info.shape, flat_.device()}; }
-  TensorRef at(const ParamInfo& info) const { return {bytes_at(info), param_dtype(info.role, precision_), info.shape, flat_.device()}; }
+  MutTensorRef at(const ParamInfo& info) {
+    return {bytes_at(info), param_dtype(info.role, precision_), info.shape, flat_.device()};
+  }
+  TensorRef at(const ParamInfo& info) const {
+    return {bytes_at(info), param_dtype(info.role, precision_), info.shape, flat_.device()};
+  }
   // The tensor as flat vectors: one, or the blocks of rows of a part whose whole is here.
   std::vector<MutTensorRef> blocks(const ParamInfo&);
   // Everything as one vector, fp32 stores only: in a bf16 store these are bytes.

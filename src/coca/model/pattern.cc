@@ -59,14 +59,16 @@ int64_t AttentionPattern::used_length(int64_t n) const {
 void validate(const AttentionPattern& p) {
   if (p.type == Pattern::kFull) return;
   COCA_CHECK(p.window >= 1, "pattern {}: window {} must be at least 1", enum_name(p.type), p.window);
-  COCA_CHECK(p.sinks >= 0 && (p.sinks > 0) <= p.keeps_first(), "pattern {}: sinks {}; expected {}", enum_name(p.type), p.sinks,
-             p.keeps_first() ? "0 or more" : "none");
-  COCA_CHECK(p.type != Pattern::kLmInfinite || p.distance >= 1, "pattern lm-infinite: distance {} must be at least 1", p.distance);
+  COCA_CHECK(p.sinks >= 0 && (p.sinks > 0) <= p.keeps_first(), "pattern {}: sinks {}; expected {}", enum_name(p.type),
+             p.sinks, p.keeps_first() ? "0 or more" : "none");
+  COCA_CHECK(p.type != Pattern::kLmInfinite || p.distance >= 1, "pattern lm-infinite: distance {} must be at least 1",
+             p.distance);
   COCA_CHECK(p.middle_top_k >= 0 && (p.middle_top_k == 0 || p.type == Pattern::kLmInfinite) && p.middle_from_layer >= 0,
              "pattern {}: the {} of the middle from layer {} on; expected 0 or more, and none but with lm-infinite",
              enum_name(p.type), counted(p.middle_top_k, "best key"), p.middle_from_layer);
   // Decoding steps through keys in tiles of 64 tokens, which groups must not straddle.
-  COCA_CHECK(p.type != Pattern::kSelfExtend || (p.group >= 1 && 64 % p.group == 0), "pattern self-extend: group {} must divide 64", p.group);
+  COCA_CHECK(p.type != Pattern::kSelfExtend || (p.group >= 1 && 64 % p.group == 0),
+             "pattern self-extend: group {} must divide 64", p.group);
 }
 
 AttentionPattern default_pattern(Pattern type, int64_t trained) {

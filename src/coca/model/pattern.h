@@ -28,12 +28,12 @@ struct AttentionPattern {
   // of the other keys that score highest there. 0: none.
   int64_t middle_top_k = 0, middle_from_layer = 4;
 
-  bool far() const { return type != Pattern::kFull; }                // keys are visible beyond the window
+  bool far() const { return type != Pattern::kFull; }  // keys are visible beyond the window
   bool keeps_first() const { return type == Pattern::kStreamingLlm || type == Pattern::kLmInfinite; }
   bool looks_back() const { return type == Pattern::kLmInfinite && middle_top_k > 0; }
-  bool forgets() const { return keeps_first() && !looks_back(); }    // keys before the window need not be kept
+  bool forgets() const { return keeps_first() && !looks_back(); }  // keys before the window need not be kept
   int64_t top_keys_of(int64_t layer) const { return looks_back() && layer >= middle_from_layer ? middle_top_k : 0; }
-  int64_t far_tokens(int64_t S) const;                               // first tokens that are far keys of every query
+  int64_t far_tokens(int64_t S) const;  // first tokens that are far keys of every query
   int64_t far_keys(int64_t S) const { return looks_back() ? S : far_tokens(S); }  // the same, of any query
   // The position of query m for far keys, and the position of far key n.
   int64_t far_query(int64_t m) const;
@@ -52,15 +52,16 @@ struct AttentionPattern {
 void validate(const AttentionPattern&);
 // Whether models can be trained with it; the others change the visible keys of a trained model.
 inline bool trains(const AttentionPattern& p) { return !p.far(); }
-// The published settings for a model trained on `trained` tokens: StreamingLLM 4 sinks and a window that fills the trained
-// length, LM-Infinite 100 first tokens (a tenth of short windows at most) and window and distance of the trained length,
-// Self-Extend group 8 and half of it, ReRoPE half of it.
+// The published settings for a model trained on `trained` tokens: StreamingLLM 4 sinks and a window that fills the
+// trained length, LM-Infinite 100 first tokens (a tenth of short windows at most) and window and distance of the
+// trained length, Self-Extend group 8 and half of it, ReRoPE half of it.
 AttentionPattern default_pattern(Pattern, int64_t trained);
 
 }  // namespace coca::model
 
 COCA_ENUM_NAMES(coca::model::Pattern, "pattern", {coca::model::Pattern::kFull, "full"},
-                {coca::model::Pattern::kStreamingLlm, "streaming-llm"}, {coca::model::Pattern::kLmInfinite, "lm-infinite"},
-                {coca::model::Pattern::kSelfExtend, "self-extend"}, {coca::model::Pattern::kReRope, "rerope"})
+                {coca::model::Pattern::kStreamingLlm, "streaming-llm"},
+                {coca::model::Pattern::kLmInfinite, "lm-infinite"}, {coca::model::Pattern::kSelfExtend, "self-extend"},
+                {coca::model::Pattern::kReRope, "rerope"})
 COCA_ENUM_NAMES(coca::model::SlackFrame, "slack frame", {coca::model::SlackFrame::kWindow, "window"},
                 {coca::model::SlackFrame::kAbsolute, "absolute"})

@@ -20,8 +20,10 @@ namespace coca::model {
 namespace {
 
 void check_spec(const ModelSpec& s) {
-  COCA_CHECK(s.direction == Direction::kCausal, "[ring] bidirectional attention is not split over ranks; expected a causal model");
-  COCA_CHECK(!s.pattern.far(), "[ring] pattern {} is not split over ranks; expected full attention", enum_name(s.pattern.type));
+  COCA_CHECK(s.direction == Direction::kCausal,
+             "[ring] bidirectional attention is not split over ranks; expected a causal model");
+  COCA_CHECK(!s.pattern.far(), "[ring] pattern {} is not split over ranks; expected full attention",
+             enum_name(s.pattern.type));
   COCA_CHECK(s.global_tokens == 0, "[ring] {}: not split over ranks; expected none",
              counted(s.global_tokens, "global token"));
   for (size_t i = 0; i < s.layer_window.size(); ++i)
@@ -71,7 +73,11 @@ std::vector<double> RingSplit::positions(int rank) const {
 }
 
 RingAttention::RingAttention(const ModelSpec& spec, dist::Communicator& ranks, int64_t N)
-    : spec_(spec), split_(N, ranks.size()), rank_(ranks.rank()), ranks_(ranks.duplicate()), tables_(static_cast<size_t>(ranks.size())) {
+    : spec_(spec),
+      split_(N, ranks.size()),
+      rank_(ranks.rank()),
+      ranks_(ranks.duplicate()),
+      tables_(static_cast<size_t>(ranks.size())) {
   check_spec(spec);
 }
 
@@ -83,13 +89,16 @@ AttentionInputs RingAttention::begin(PositionSource& source, int64_t seq_len) {
   if (rotation == rotation_) return at;
   rotation_ = rotation;
   for (int r = 0; r < split_.ranks(); ++r)
-    tables_[static_cast<size_t>(r)].build_at(rotation, split_.positions(r), split_.tokens(r), growth_origin(spec_, 0, split_.length()));
+    tables_[static_cast<size_t>(r)].build_at(rotation, split_.positions(r), split_.tokens(r),
+                                             growth_origin(spec_, 0, split_.length()));
   return at;
 }
 
 int64_t RingAttention::key_width() const { return is_coca(spec_.attention) ? spec_.D / 2 : spec_.D; }
 
-int64_t RingAttention::block_numbers(int owner) const { return B_ * split_.tokens(owner) * spec_.G * (key_width() + spec_.D); }
+int64_t RingAttention::block_numbers(int owner) const {
+  return B_ * split_.tokens(owner) * spec_.G * (key_width() + spec_.D);
+}
 
 void RingAttention::make_room(Block& block, DType type) const {
   block.type = type;
@@ -97,7 +106,8 @@ void RingAttention::make_room(Block& block, DType type) const {
 }
 
 std::span<std::byte> RingAttention::bytes_of(Block& block, int owner) const {
-  return {static_cast<std::byte*>(block.memory.ref().data), static_cast<size_t>(block_numbers(owner)) * dtype_size(block.type)};
+  return {static_cast<std::byte*>(block.memory.ref().data),
+          static_cast<size_t>(block_numbers(owner)) * dtype_size(block.type)};
 }
 
 RingAttention::Part RingAttention::part(const Block& block, int owner, size_t chunk) const {
@@ -108,7 +118,8 @@ RingAttention::Part RingAttention::part(const Block& block, int owner, size_t ch
   auto* values = at + static_cast<size_t>(numbers(key_width(), chunk)) * dtype_size(block.type);
   const int64_t n = chunks[chunk].count;
   const Device device = block.memory.device();
-  return {{at, block.type, {B_, n, spec_.G, key_width()}, device}, {values, block.type, {B_, n, spec_.G, spec_.D}, device}};
+  return {{at, block.type, {B_, n, spec_.G, key_width()}, device},
+          {values, block.type, {B_, n, spec_.G, spec_.D}, device}};
 }
 
 ops::RopeRows RingAttention::rows_of(int owner, size_t chunk) const {
@@ -133,7 +144,9 @@ void RingAttention::each_pair(int owner, size_t key_chunk, const Body& body) con
   int64_t first = 0;
   for (const Chunk& own : split_.chunks(rank_)) {
     if (own.index >= keys.index)
-      body(own, first, ops::AttentionOptions{.mask = own.index == keys.index ? ops::Mask::kCausal : ops::Mask::kNone, .query_start = own.begin - keys.begin});
+      body(own, first,
+           ops::AttentionOptions{.mask = own.index == keys.index ? ops::Mask::kCausal : ops::Mask::kNone,
+                                 .query_start = own.begin - keys.begin});
     first += own.count;
   }
 }
@@ -147,7 +160,8 @@ void RingAttention::start(std::span<const Move> moves) {
     counts_.bytes += static_cast<int64_t>(sends.back().bytes.size());
   }
   if (moves.empty()) return;
-  background_.start([this, sends = std::move(sends), receives = std::move(receives)] { ranks_->exchange(sends, receives); });
+  background_.start(
+      [this, sends = std::move(sends), receives = std::move(receives)] { ranks_->exchange(sends, receives); });
 }
 
 void RingAttention::wait() {
@@ -162,9 +176,12 @@ void RingAttention::put(Context& cx, const LayerActs& a, int64_t B, int64_t b, i
   int64_t begin = 0;
   for (size_t c = 0; c < 2; ++c) {
     const Part all = part(blocks_[here_], rank_, c);
-    const int64_t count = all.keys.size(1), from = std::max(first, begin), to = std::min(first + a.v.size(1), begin + count);
+    const int64_t count = all.keys.size(1), from = std::max(first, begin),
+                  to = std::min(first + a.v.size(1), begin + count);
     if (from < to) {
-      const auto target = [&](MutTensorRef t) { return t.narrow(0, b, a.v.size(0)).narrow(1, from - begin, to - from); };
+      const auto target = [&](MutTensorRef t) {
+        return t.narrow(0, b, a.v.size(0)).narrow(1, from - begin, to - from);
+      };
       const auto source = [&](TensorRef t) { return t.narrow(1, from - first, to - from); };
       if (is_coca(spec_.attention))
         ops::collinear_fold(cx, collinear_options(spec_), {.R = spec_.R, .t = source(a.kt), .tbar = target(all.keys)});
@@ -190,8 +207,16 @@ void RingAttention::attend_all(Context& cx, TensorRef slopes, TensorRef q_eff, M
       TensorRef keys;
       each_pair(owner(step), c, [&](const Chunk& own, int64_t first, const ops::AttentionOptions& options) {
         if (keys.empty()) keys = keys_of(cx, present, owner(step), c);
-        ops::attention_forward(cx, options, {.q = rows_at(q_eff, own, first), .k = keys, .v = present.values, .slopes = slopes, .document_start = {}, .far = {},
-                                             .o = rows_at(o, own, first), .lse = lse.narrow(2, first, own.count), .write = ops::Write::kAccumulate});
+        ops::attention_forward(cx, options,
+                               {.q = rows_at(q_eff, own, first),
+                                .k = keys,
+                                .v = present.values,
+                                .slopes = slopes,
+                                .document_start = {},
+                                .far = {},
+                                .o = rows_at(o, own, first),
+                                .lse = lse.narrow(2, first, own.count),
+                                .write = ops::Write::kAccumulate});
       });
     }
     counts_.work += watch.seconds();
@@ -200,7 +225,8 @@ void RingAttention::attend_all(Context& cx, TensorRef slopes, TensorRef q_eff, M
   }
 }
 
-void RingAttention::attend(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>&, const AttentionInputs& at, LayerActs& a) {
+void RingAttention::attend(Context& cx, const ModelSpec& s, const LayerTensors<TensorRef>&, const AttentionInputs& at,
+                           LayerActs& a) {
   transform(cx, s, at.positions, a);
   put(cx, a, a.v.size(0), 0, 0);
   const bool exact = a.o.dtype == DType::kF32;
@@ -210,8 +236,8 @@ void RingAttention::attend(Context& cx, const ModelSpec& s, const LayerTensors<T
 }
 
 // What this rank's queries give to a block of keys and values, in sums; and they to dq.
-void RingAttention::gradients_of(Context& cx, TensorRef slopes, const LayerActs& a, const LayerActGrads& g, MutTensorRef dq, int owner, const Block& block,
-                                 const Block& sums) {
+void RingAttention::gradients_of(Context& cx, TensorRef slopes, const LayerActs& a, const LayerActGrads& g,
+                                 MutTensorRef dq, int owner, const Block& block, const Block& sums) {
   for (size_t c = 0; c < 2; ++c) {
     const Part present = part(block, owner, c), sum = part(sums, owner, c);
     const bool coca = is_coca(spec_.attention);
@@ -223,11 +249,24 @@ void RingAttention::gradients_of(Context& cx, TensorRef slopes, const LayerActs&
         if (coca) zero(dk = room(dk_eff_, DType::kF32, sum.values.shape));
       }
       const auto mine = [&](TensorRef t) { return rows_at(t, own, first); };
-      ops::attention_backward(cx, options, {.q = mine(a.q_eff), .k = keys, .v = present.values, .slopes = slopes, .document_start = {}, .far = {}, .o = mine(a.o),
-                                            .lse = TensorRef(a.lse).narrow(2, first, own.count), .d_o = mine(g.d_o), .dq = rows_at(dq, own, first),
-                                            .dk = dk, .dv = sum.values, .write = ops::Write::kAccumulate});
+      ops::attention_backward(cx, options,
+                              {.q = mine(a.q_eff),
+                               .k = keys,
+                               .v = present.values,
+                               .slopes = slopes,
+                               .document_start = {},
+                               .far = {},
+                               .o = mine(a.o),
+                               .lse = TensorRef(a.lse).narrow(2, first, own.count),
+                               .d_o = mine(g.d_o),
+                               .dq = rows_at(dq, own, first),
+                               .dk = dk,
+                               .dv = sum.values,
+                               .write = ops::Write::kAccumulate});
     });
-    if (coca && !keys.empty()) ops::collinear_key_backward(cx, collinear_options(spec_), {.rows = rows_of(owner, c), .dk_eff = dk, .dtbar = sum.keys});
+    if (coca && !keys.empty())
+      ops::collinear_key_backward(cx, collinear_options(spec_),
+                                  {.rows = rows_of(owner, c), .dk_eff = dk, .dtbar = sum.keys});
   }
 }
 
@@ -237,8 +276,11 @@ void RingAttention::take_home(Context& cx, const LayerActs& a, LayerActGrads& g,
   for (size_t c = 0; c < 2; ++c) {
     const Part sum = part(sums, rank_, c);
     if (is_coca(spec_.attention))
-      ops::collinear_fold_backward(cx, collinear_options(spec_), {.R = spec_.R, .t = rows_at(TensorRef(a.kt), chunks[c], first), .dtbar = sum.keys,
-                                                                  .dt = rows_at(g.dkt, chunks[c], first)});
+      ops::collinear_fold_backward(cx, collinear_options(spec_),
+                                   {.R = spec_.R,
+                                    .t = rows_at(TensorRef(a.kt), chunks[c], first),
+                                    .dtbar = sum.keys,
+                                    .dt = rows_at(g.dkt, chunks[c], first)});
     else
       ops::copy_heads(cx, sum.keys, rows_at(g.dk_eff, chunks[c], first));
     ops::copy_heads(cx, sum.values, rows_at(g.dv, chunks[c], first));
@@ -264,7 +306,8 @@ void RingAttention::backward(Context& cx, const AttentionInputs& at, const Layer
     start(moves);
     const Stopwatch watch;
     const int64_t numbers = block_numbers(owner(step));
-    const MutTensorRef sum(mine->memory.ref().data, DType::kF32, {1, numbers}, mine->memory.device()), more(coming->memory.ref().data, DType::kF32, {1, numbers}, coming->memory.device());
+    const MutTensorRef sum(mine->memory.ref().data, DType::kF32, {1, numbers}, mine->memory.device()),
+        more(coming->memory.ref().data, DType::kF32, {1, numbers}, coming->memory.device());
     zero(sum);
     gradients_of(cx, at.positions.slopes, a, g, dq, owner(step), blocks_[here_], *mine);
     counts_.work += watch.seconds();

@@ -1,6 +1,6 @@
-// coca/model/ring_attention.h - attention over sequences that are split over ranks (context parallelism): keys and values
-// go round, queries stay. Exact: the numbers of one process but for the order of sums. Math, what travels and what is
-// rounded when: docs/math/ring_attention.md. How to use it: docs/parallel.md.
+// coca/model/ring_attention.h - attention over sequences that are split over ranks (context parallelism): keys and
+// values go round, queries stay. Exact: the numbers of one process but for the order of sums. Math, what travels and
+// what is rounded when: docs/math/ring_attention.md. How to use it: docs/parallel.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -18,13 +18,13 @@ namespace coca::model {
 
 class PositionSource;
 
-// N tokens in 2 K chunks over K ranks. Rank r holds chunks r and 2 K - 1 - r, one behind the other: under the causal mask all
-// ranks then have the same work in every step (zig-zag).
+// N tokens in 2 K chunks over K ranks. Rank r holds chunks r and 2 K - 1 - r, one behind the other: under the causal
+// mask all ranks then have the same work in every step (zig-zag).
 class RingSplit {
  public:
   struct Chunk {
-    int64_t begin, count;   // in the whole sequence
-    int64_t index;          // of 2 K
+    int64_t begin, count;  // in the whole sequence
+    int64_t index;         // of 2 K
   };
   RingSplit(int64_t N, int ranks);  // Error for fewer than 2 K tokens
 
@@ -55,27 +55,31 @@ class RingSplit {
 };
 
 struct RingCounts {
-  int64_t bytes = 0;            // sent by this rank
-  double work = 0, waiting = 0; // seconds: of attention, and for blocks that had not come when it was done
+  int64_t bytes = 0;             // sent by this rank
+  double work = 0, waiting = 0;  // seconds: of attention, and for blocks that had not come when it was done
 };
 
 // One rank's part in the attention of all layers, all ranks in the same order.
 class RingAttention : public KeySource {
  public:
-  // All ranks together. Error naming what of a model a ring does not do: windows, patterns, global tokens, both directions.
+  // All ranks together. Error naming what of a model a ring does not do: windows, patterns, global tokens, both
+  // directions.
   RingAttention(const ModelSpec&, dist::Communicator& ranks, int64_t N);
 
   const RingSplit& split() const { return split_; }
   int rank() const { return rank_; }
   int64_t tokens() const { return split_.tokens(rank_); }
-  // In front of every pass: the positions of this rank's tokens in a sequence that scalings take to be seq_len long (0: N).
+  // In front of every pass: the positions of this rank's tokens in a sequence that scalings take to be seq_len long (0:
+  // N).
   AttentionInputs begin(PositionSource&, int64_t seq_len = 0);
 
-  void attend(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const AttentionInputs&, LayerActs&) override;
+  void attend(Context&, const ModelSpec&, const LayerTensors<TensorRef>& w, const AttentionInputs&,
+              LayerActs&) override;
   // dq_eff, dv and dk_eff are written; with CoCA dkt (of t) in the place of dk_eff.
   void backward(Context&, const AttentionInputs&, const LayerActs&, LayerActGrads&);
-  // attend() behind the transformation, in pieces, for passes that hold one chunk of a layer at a time: keys and values of tokens first, first + 1, ...
-  // of sequences b, b + 1, ... of B; when all are there, o [B, tokens, H, D] f32 and lse [B, H, tokens] of all queries.
+  // attend() behind the transformation, in pieces, for passes that hold one chunk of a layer at a time: keys and values
+  // of tokens first, first + 1, ... of sequences b, b + 1, ... of B; when all are there, o [B, tokens, H, D] f32 and
+  // lse [B, H, tokens] of all queries.
   void put(Context&, const LayerActs&, int64_t B, int64_t b, int64_t first);
   void attend_all(Context&, TensorRef slopes, TensorRef q_eff, MutTensorRef o, MutTensorRef lse);
 
@@ -110,7 +114,8 @@ class RingAttention : public KeySource {
   };
   void start(std::span<const Move>);
   void wait();
-  void gradients_of(Context&, TensorRef slopes, const LayerActs&, const LayerActGrads&, MutTensorRef dq, int owner, const Block& block, const Block& sums);
+  void gradients_of(Context&, TensorRef slopes, const LayerActs&, const LayerActGrads&, MutTensorRef dq, int owner,
+                    const Block& block, const Block& sums);
   void take_home(Context&, const LayerActs&, LayerActGrads&, const Block& sums) const;
 
   const ModelSpec& spec_;
@@ -121,10 +126,10 @@ class RingAttention : public KeySource {
   ops::Rotation rotation_;
   std::vector<RopeTable> tables_;  // of every rank's keys; CoCA only
   Block blocks_[2], sums_[3];
-  size_t here_ = 0;                // of blocks_: the one being read
+  size_t here_ = 0;  // of blocks_: the one being read
   Tensor k_eff_, dk_eff_, o_, dq_;
   RingCounts counts_;
-  dist::Background background_;    // the last: it ends before what it reads
+  dist::Background background_;  // the last: it ends before what it reads
 };
 
 }  // namespace coca::model

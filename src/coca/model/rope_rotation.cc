@@ -23,7 +23,8 @@ double mix_by_turns(const ModelSpec& s, double theta, double slow, double fast) 
 
 // The pair index, a real number, that makes `turns` turns in the original context.
 double pair_of_turns(const ModelSpec& s, double turns) {
-  return static_cast<double>(s.R) * std::log(original_length(s) / (turns * 2.0 * std::numbers::pi)) / (2.0 * std::log(s.rope_theta));
+  return static_cast<double>(s.R) * std::log(original_length(s) / (turns * 2.0 * std::numbers::pi)) /
+         (2.0 * std::log(s.rope_theta));
 }
 
 // Hugging Face's _compute_yarn_parameters. Its upper border is clamped to R - 1, not to the last pair.
@@ -77,13 +78,14 @@ double rope_base(const ModelSpec& s, int64_t seq_len) {
   double stretch = 1.0;
   if (s.rope_scaling.type == Scaling::kNtk) stretch = s.rope_scaling.factor;
   if (s.rope_scaling.type == Scaling::kDynamic && seq_len > s.max_position)
-    stretch = s.rope_scaling.factor * static_cast<double>(seq_len) / static_cast<double>(s.max_position) - (s.rope_scaling.factor - 1.0);
+    stretch = s.rope_scaling.factor * static_cast<double>(seq_len) / static_cast<double>(s.max_position) -
+              (s.rope_scaling.factor - 1.0);
   return s.rope_theta * std::pow(stretch, static_cast<double>(s.R) / static_cast<double>(s.R - 2));
 }
 
 bool frames_queries(const ModelSpec& s) {
-  return s.pattern.far() && s.pattern.frame == SlackFrame::kWindow && is_coca(s.attention) && uses_rotary(s.attention) &&
-         collinear_options(s).kind == ops::Collinear::kSlack;
+  return s.pattern.far() && s.pattern.frame == SlackFrame::kWindow && is_coca(s.attention) &&
+         uses_rotary(s.attention) && collinear_options(s).kind == ops::Collinear::kSlack;
 }
 
 ops::Rotation rope_rotation(const ModelSpec& s, int64_t all_tokens) {
@@ -94,7 +96,8 @@ ops::Rotation rope_rotation(const ModelSpec& s, int64_t all_tokens) {
   const double base = rope_base(s, seq_len);
   const bool beyond = static_cast<double>(seq_len) > original_length(s);
   for (size_t j = 0; j < rotation.frequencies.size(); ++j)
-    rotation.frequencies[j] = scaled_frequency(s, j, std::pow(base, -2.0 * static_cast<double>(j) / static_cast<double>(s.R)), beyond);
+    rotation.frequencies[j] =
+        scaled_frequency(s, j, std::pow(base, -2.0 * static_cast<double>(j) / static_cast<double>(s.R)), beyond);
   const Scaling type = s.rope_scaling.type;
   if (type == Scaling::kYarn || type == Scaling::kYarnPaper) rotation.amplitude = yarn_amplitude(s.rope_scaling);
   if (type == Scaling::kLongRope) rotation.amplitude = longrope_amplitude(s);

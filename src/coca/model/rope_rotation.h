@@ -9,8 +9,8 @@
 
 namespace coca::model {
 
-// For a sequence of seq_len tokens, or as many positions as its pattern uses (dynamic NTK and longrope depend on it; the others do not). theta_j is the pair's own
-// frequency, L the original context, turns_j = L theta_j / (2 pi).
+// For a sequence of seq_len tokens, or as many positions as its pattern uses (dynamic NTK and longrope depend on it;
+// the others do not). theta_j is the pair's own frequency, L the original context, turns_j = L theta_j / (2 pi).
 //   linear:     theta_j / factor (position interpolation, Chen et al. 2023)
 //   ntk:        base' = base factor^(R/(R-2)) (NTK-aware, bloc97 2023)
 //   dynamic:    base' = base (factor seq_len / max_position - (factor - 1))^(R/(R-2)) beyond max_position, else base
@@ -26,8 +26,8 @@ ops::Rotation rope_rotation(const ModelSpec&, int64_t seq_len);
 // Whether queries have positions inside the pattern's window: slack CoCA's do, unless the pattern says otherwise.
 bool frames_queries(const ModelSpec&);
 
-// Where the growth of queries start .. start + n - 1 is 1 (ops/rotation.h): their middle, 0 without growth. Throws beyond
-// 65,536 tokens in one piece: zeta^(n / 2 / 512) would leave fp32.
+// Where the growth of queries start .. start + n - 1 is 1 (ops/rotation.h): their middle, 0 without growth. Throws
+// beyond 65,536 tokens in one piece: zeta^(n / 2 / 512) would leave fp32.
 double growth_origin(const ModelSpec&, int64_t start, int64_t n);
 
 // The base after NTK scaling; equals rope_theta if the scaling does not apply.

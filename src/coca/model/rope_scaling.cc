@@ -13,7 +13,9 @@ void check_factors(const char* name, const std::vector<double>& factors, int64_t
   COCA_CHECK(static_cast<int64_t>(factors.size()) == pairs,
              "model: rope scaling longrope has {} in {}; expected {}, one per rotary pair",
              counted(factors.size(), "number"), name, pairs);
-  for (const double f : factors) COCA_CHECK(std::isfinite(f) && f > 0, "model: rope scaling longrope has {} in {}; expected positive numbers", f, name);
+  for (const double f : factors)
+    COCA_CHECK(std::isfinite(f) && f > 0, "model: rope scaling longrope has {} in {}; expected positive numbers", f,
+               name);
 }
 
 }  // namespace
@@ -21,17 +23,24 @@ void check_factors(const char* name, const std::vector<double>& factors, int64_t
 void validate(const RopeScaling& s, int64_t pairs) {
   if (s.type == Scaling::kNone) return;
   COCA_CHECK(std::isfinite(s.factor) && s.factor >= 1.0, "model: rope scaling factor {} must be at least 1", s.factor);
-  COCA_CHECK(s.original_max_position >= 0, "model: rope scaling {} has original_max_position_embeddings {}; expected a positive length",
+  COCA_CHECK(s.original_max_position >= 0,
+             "model: rope scaling {} has original_max_position_embeddings {}; expected a positive length",
              enum_name(s.type), s.original_max_position);
   COCA_CHECK(s.type != Scaling::kLlama3 || (s.low_freq_factor > 0 && s.high_freq_factor > s.low_freq_factor),
-             "model: rope scaling llama3 needs 0 < low_freq_factor < high_freq_factor, found {} and {}", s.low_freq_factor, s.high_freq_factor);
-  COCA_CHECK((s.type != Scaling::kYarn && s.type != Scaling::kYarnPaper) || (s.beta_slow > 0 && s.beta_fast > s.beta_slow),
-             "model: rope scaling {} needs 0 < beta_slow < beta_fast, found {} and {}", enum_name(s.type), s.beta_slow, s.beta_fast);
+             "model: rope scaling llama3 needs 0 < low_freq_factor < high_freq_factor, found {} and {}",
+             s.low_freq_factor, s.high_freq_factor);
+  COCA_CHECK(
+      (s.type != Scaling::kYarn && s.type != Scaling::kYarnPaper) || (s.beta_slow > 0 && s.beta_fast > s.beta_slow),
+      "model: rope scaling {} needs 0 < beta_slow < beta_fast, found {} and {}", enum_name(s.type), s.beta_slow,
+      s.beta_fast);
   COCA_CHECK(!s.attention_factor || (std::isfinite(*s.attention_factor) && *s.attention_factor > 0),
-             "model: rope scaling {} has attention_factor {}; expected a positive number", enum_name(s.type), s.attention_factor.value_or(0));
-  COCA_CHECK(s.type != Scaling::kClex || (s.max_factor >= 1 && s.max_factor <= 1024 && s.param_factor >= 1 && s.param_factor <= 64 && s.time_step >= 1e-3 && s.time_step <= 1),
-             "model: rope scaling clex needs a max_factor {} of 1 to 1024, a param_factor {} of 1 to 64 and a time_dt {} of 0.001 to 1", s.max_factor,
-             s.param_factor, s.time_step);
+             "model: rope scaling {} has attention_factor {}; expected a positive number", enum_name(s.type),
+             s.attention_factor.value_or(0));
+  COCA_CHECK(s.type != Scaling::kClex || (s.max_factor >= 1 && s.max_factor <= 1024 && s.param_factor >= 1 &&
+                                          s.param_factor <= 64 && s.time_step >= 1e-3 && s.time_step <= 1),
+             "model: rope scaling clex needs a max_factor {} of 1 to 1024, a param_factor {} of 1 to 64 and a time_dt "
+             "{} of 0.001 to 1",
+             s.max_factor, s.param_factor, s.time_step);
   if (s.type != Scaling::kLongRope) return;
   check_factors("short_factor", s.short_factor, pairs);
   check_factors("long_factor", s.long_factor, pairs);

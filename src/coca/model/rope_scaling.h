@@ -35,8 +35,8 @@ struct RopeScaling {
   std::optional<double> attention_factor;
   std::optional<double> mscale, mscale_all_dim;   // yarn as DeepSeek has it
   std::vector<double> short_factor, long_factor;  // longrope: [R/2] each
-  // clex (clex.h): the largest length factor, the inner width of its network in multiples of R, the network's activation,
-  // and the largest step of the solver.
+  // clex (clex.h): the largest length factor, the inner width of its network in multiples of R, the network's
+  // activation, and the largest step of the solver.
   int64_t max_factor = 16, param_factor = 1;
   ClexActivation activation = ClexActivation::kTanh;
   double time_step = 0.01;

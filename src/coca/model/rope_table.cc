@@ -66,7 +66,9 @@ void RopeTable::build_at(const ops::Rotation& rotation, std::span<const double> 
   if (!rotation_.growth.empty()) fill(keys_, -1.0, sequences, n, sizes, position);
 }
 
-ops::RopeRows RopeTable::rows(int64_t first, int64_t count) const { return narrowed(queries_.cos, queries_.sin, first, count); }
+ops::RopeRows RopeTable::rows(int64_t first, int64_t count) const {
+  return narrowed(queries_.cos, queries_.sin, first, count);
+}
 
 ops::RopeRows RopeTable::key_rows(int64_t first, int64_t count) const {
   return rotation_.growth.empty() ? ops::RopeRows{} : narrowed(keys_.cos, keys_.sin, first, count);

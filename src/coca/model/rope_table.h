@@ -18,7 +18,7 @@ class RopeTable {
   // multiplied by it.
   void build_at(const ops::Rotation&, std::span<const double> positions, int64_t n, double origin = 0.0,
                 std::span<const double> sizes = {});
-  ops::RopeRows rows(int64_t first, int64_t count) const;      // [1 or B, count, R/2], from row `first` of the last build
+  ops::RopeRows rows(int64_t first, int64_t count) const;  // [1 or B, count, R/2], from row `first` of the last build
   // The rows of keys if they differ from the queries' (growth); else empty.
   ops::RopeRows key_rows(int64_t first, int64_t count) const;
 
@@ -27,7 +27,8 @@ class RopeTable {
     Tensor cos, sin;  // [sequences, at least n, R/2]
   };
   template <typename PositionOf>
-  void fill(Rows&, double growth_sign, int64_t sequences, int64_t n, std::span<const double> sizes, const PositionOf&) const;
+  void fill(Rows&, double growth_sign, int64_t sequences, int64_t n, std::span<const double> sizes,
+            const PositionOf&) const;
 
   ops::Rotation rotation_;
   Rows queries_, keys_;

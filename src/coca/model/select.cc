@@ -98,7 +98,8 @@ std::vector<bool> select_names(const std::vector<std::string>& names, const std:
   return select(candidates, patterns, what);
 }
 
-std::vector<ParamInfo> select_parameters(const ModelSpec& spec, const std::vector<std::string>& patterns, std::string_view what) {
+std::vector<ParamInfo> select_parameters(const ModelSpec& spec, const std::vector<std::string>& patterns,
+                                         std::string_view what) {
   const std::vector<ParamInfo> wholes = parameter_list(spec), parts = part_list(spec);
   std::vector<Candidate> candidates;
   std::vector<const ParamInfo*> infos;

@@ -18,7 +18,8 @@ bool glob_matches(std::string_view pattern, std::string_view name);
 // everything. A part of a fused projection has its own name and matches that of the whole; if all three are selected,
 // the whole is. A pattern that matches nothing is an Error naming it and the nearest names, and so is an empty
 // selection. `what` names the patterns in errors.
-std::vector<ParamInfo> select_parameters(const ModelSpec&, const std::vector<std::string>& patterns, std::string_view what = "train");
+std::vector<ParamInfo> select_parameters(const ModelSpec&, const std::vector<std::string>& patterns,
+                                         std::string_view what = "train");
 
 // The same for any names: whether each of `names` is selected.
 std::vector<bool> select_names(const std::vector<std::string>& names, const std::vector<std::string>& patterns,

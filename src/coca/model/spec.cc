@@ -22,13 +22,16 @@ void validate_pattern(const ModelSpec& s) {
   if (!s.pattern.far()) return;
   validate(s.pattern);
   const std::string_view name = enum_name(s.pattern.type);
-  COCA_CHECK(s.layer_window.empty(), "model: pattern {}: the model was trained with sliding windows, which are its pattern", name);
+  COCA_CHECK(s.layer_window.empty(),
+             "model: pattern {}: the model was trained with sliding windows, which are its pattern", name);
   COCA_CHECK(s.global_tokens == 0, "model: pattern {}: the model has {}, which are its pattern", name,
              counted(s.global_tokens, "global token"));
-  COCA_CHECK(s.direction == Direction::kCausal, "model: pattern {}: it is one of causal models, this one is {}", name, enum_name(s.direction));
-  COCA_CHECK(!uses_xpos(s.attention), "model: pattern {}: xPos decays with true distances, which the pattern replaces", name);
-  COCA_CHECK(s.pattern.keeps_first() || uses_rotary(s.attention), "model: pattern {} moves rotary positions; attention \"{}\" has none", name,
-             enum_name(s.attention));
+  COCA_CHECK(s.direction == Direction::kCausal, "model: pattern {}: it is one of causal models, this one is {}", name,
+             enum_name(s.direction));
+  COCA_CHECK(!uses_xpos(s.attention), "model: pattern {}: xPos decays with true distances, which the pattern replaces",
+             name);
+  COCA_CHECK(s.pattern.keeps_first() || uses_rotary(s.attention),
+             "model: pattern {} moves rotary positions; attention \"{}\" has none", name, enum_name(s.attention));
   COCA_CHECK(s.pattern.type != Pattern::kReRope || s.R == s.D,
              "model: pattern rerope scales scores through the rotary dims; {} of {} rotate in this model", s.R, s.D);
   COCA_CHECK(!s.pattern.looks_back() || s.pattern.middle_from_layer < s.L,
@@ -57,9 +60,10 @@ void validate_sizes(const ModelSpec& s) {
 }  // namespace
 
 void validate(const ModelSpec& s) {
-  COCA_CHECK(s.V >= 1 && s.C >= 1 && s.F >= 1 && s.L >= 1 && s.H >= 1 && s.G >= 1,
-             "model: vocabulary {}, width {}, mlp width {}, layers {}, heads {} and key/value heads {} must be positive",
-             s.V, s.C, s.F, s.L, s.H, s.G);
+  COCA_CHECK(
+      s.V >= 1 && s.C >= 1 && s.F >= 1 && s.L >= 1 && s.H >= 1 && s.G >= 1,
+      "model: vocabulary {}, width {}, mlp width {}, layers {}, heads {} and key/value heads {} must be positive", s.V,
+      s.C, s.F, s.L, s.H, s.G);
   COCA_CHECK(s.V <= (int64_t{1} << 31) - 1, "model: vocabulary {} exceeds 31 bits", s.V);
   COCA_CHECK(s.H % s.G == 0, "model: {} are not a multiple of {} key/value heads", counted(s.H, "head"), s.G);
   COCA_CHECK(s.D >= 2 && s.D % 2 == 0, "model: the head dim {} must be even and positive", s.D);
@@ -68,23 +72,27 @@ void validate(const ModelSpec& s) {
   COCA_CHECK(!transforms_keys(s.attention) || s.R >= 2, "model: attention \"{}\" needs rotary dims, found {}",
              enum_name(s.attention), s.R);
   validate_sizes(s);
-  COCA_CHECK(s.qkv == Qkv::kSeparate || s.G == s.H, "model: a fused qkv projection needs as many key/value heads ({}) as heads ({})",
-             s.G, s.H);
+  COCA_CHECK(s.qkv == Qkv::kSeparate || s.G == s.H,
+             "model: a fused qkv projection needs as many key/value heads ({}) as heads ({})", s.G, s.H);
   COCA_CHECK(s.fold == ops::Fold::kRotary || s.R == s.D || s.attention.score == Score::kSlack || !is_coca(s.attention),
              "model: the official fold with partial rotary ({} of {}) exists for coca-slack only, not {}", grouped(s.R),
              counted(s.D, "dim"), enum_name(s.attention));
-  COCA_CHECK(s.t_width == TWidth::kFull || is_coca(s.attention), "model: t width half: attention \"{}\" has no t", enum_name(s.attention));
-  COCA_CHECK(s.t_width == TWidth::kFull || s.head_norm == HeadNorm::kNone,
-             "model: t width half: the norms of heads stand between the T projection and the fold, so t keeps its full width");
+  COCA_CHECK(s.t_width == TWidth::kFull || is_coca(s.attention), "model: t width half: attention \"{}\" has no t",
+             enum_name(s.attention));
+  COCA_CHECK(
+      s.t_width == TWidth::kFull || s.head_norm == HeadNorm::kNone,
+      "model: t width half: the norms of heads stand between the T projection and the fold, so t keeps its full width");
   COCA_CHECK(s.max_position >= 1, "model: max_position_embeddings {} must be positive", s.max_position);
   COCA_CHECK(s.max_position <= kMostTokens, "model: max_position_embeddings {}; at most {}", s.max_position,
              kMostTokens);
   COCA_CHECK(s.rope_theta > 0 && s.norm_eps >= 0 && s.init_std >= 0,
-             "model: rope theta {}, norm eps {} and init std {} must not be negative", s.rope_theta, s.norm_eps, s.init_std);
+             "model: rope theta {}, norm eps {} and init std {} must not be negative", s.rope_theta, s.norm_eps,
+             s.init_std);
   COCA_CHECK(s.rope_scaling.type == Scaling::kNone || uses_rotary(s.attention),
-             "model: rope scaling {} needs rotary positions; attention \"{}\" has none", enum_name(s.rope_scaling.type), enum_name(s.attention));
-  COCA_CHECK(s.rope_scaling.type != Scaling::kClex || !uses_xpos(s.attention), "model: rope scaling clex does not go with xPos (attention \"{}\")",
+             "model: rope scaling {} needs rotary positions; attention \"{}\" has none", enum_name(s.rope_scaling.type),
              enum_name(s.attention));
+  COCA_CHECK(s.rope_scaling.type != Scaling::kClex || !uses_xpos(s.attention),
+             "model: rope scaling clex does not go with xPos (attention \"{}\")", enum_name(s.attention));
   validate(s.rope_scaling, s.R / 2);
   validate_windows(s);
   validate_pattern(s);
@@ -105,11 +113,14 @@ ModelSpec with_scaling(const ModelSpec& spec, Scaling type, std::optional<double
     return out;
   }
   const bool lists = !spec.rope_scaling.long_factor.empty();
-  COCA_CHECK(type != Scaling::kLongRope || lists, "rope scaling longrope: its short_factor and long_factor come from config.json, which has none");
-  COCA_CHECK(factor || type == Scaling::kLongRope || type == Scaling::kClex, "rope scaling {} needs a factor", enum_name(type));
+  COCA_CHECK(type != Scaling::kLongRope || lists,
+             "rope scaling longrope: its short_factor and long_factor come from config.json, which has none");
+  COCA_CHECK(factor || type == Scaling::kLongRope || type == Scaling::kClex, "rope scaling {} needs a factor",
+             enum_name(type));
   if (type == Scaling::kClex) {
     COCA_CHECK(!factor || (*factor == std::floor(*factor) && *factor >= 1 && *factor <= 1024),
-               "rope scaling clex: its factor is the largest length factor, a whole number of 1 to 1024, not {}", *factor);
+               "rope scaling clex: its factor is the largest length factor, a whole number of 1 to 1024, not {}",
+               *factor);
     out.rope_scaling.factor = 1;
     if (factor) out.rope_scaling.max_factor = static_cast<int64_t>(*factor);
   } else if (factor) {
@@ -131,8 +142,12 @@ int64_t parameter_count(const ModelSpec& spec) {
 
 KvLayout cache_layout(const ModelSpec& s, int64_t B, KvType type) {
   const bool coca = is_coca(s.attention);
-  return {.type = type, .key_sign = coca ? KeySign::kNonNegative : KeySign::kSigned, .B = B, .G = s.G,
-          .W = coca ? s.D / 2 : s.D, .D = s.D};
+  return {.type = type,
+          .key_sign = coca ? KeySign::kNonNegative : KeySign::kSigned,
+          .B = B,
+          .G = s.G,
+          .W = coca ? s.D / 2 : s.D,
+          .D = s.D};
 }
 
 int64_t cache_bytes_per_token(const ModelSpec& s, KvType type) {
@@ -164,7 +179,8 @@ double forward_flops_per_token(const ModelSpec& s, int64_t S) {
   const double global = static_cast<double>(std::min(s.global_tokens, S)) / static_cast<double>(S);
   for (const ParamInfo& info : parameter_list(s)) {
     if (info.role != ParamRole::kMatrix) continue;
-    const bool of_global = is_global(info.name), both = s.direction == Direction::kBidirectional;  // both: keys and values of all tokens
+    const bool of_global = is_global(info.name),
+               both = s.direction == Direction::kBidirectional;  // both: keys and values of all tokens
     weights += static_cast<double>(info.shape.product()) * (of_global && !both ? global : 1.0);
   }
   if (s.embeddings == Embeddings::kTied) weights += static_cast<double>(s.V * s.C);

@@ -47,10 +47,13 @@ enum class Qkv : uint8_t { kFused, kSeparate };  // one matrix (per head the row
 enum class Bias : uint8_t { kNone, kYes };
 enum class HeadNorm : uint8_t { kNone, kRms };  // of every head of q and k (or t), before rotation (Qwen3)
 enum class Embeddings : uint8_t { kUntied, kTied };
-// How many numbers CoCA's T projection makes for a head: one for each dim, folded to one for each rotary pair afterwards
-// (the official code), or one for each pair, D/2 (docs/math/collinear.md).
+// How many numbers CoCA's T projection makes for a head: one for each dim, folded to one for each rotary pair
+// afterwards (the official code), or one for each pair, D/2 (docs/math/collinear.md).
 enum class TWidth : uint8_t { kFull, kHalf };
-enum class Direction : uint8_t { kCausal, kBidirectional };  // of attention: keys up to the query's own, or on both sides
+enum class Direction : uint8_t {
+  kCausal,
+  kBidirectional
+};  // of attention: keys up to the query's own, or on both sides
 struct ModelSpec {
   Architecture architecture = Architecture::kGptNeoX;
   AttentionKind attention = AttentionKind::kRope;
@@ -77,19 +80,21 @@ struct ModelSpec {
   // (Longformer).
   int64_t global_tokens = 0;
   Direction direction = Direction::kCausal;
-  std::optional<int64_t> mask_id;      // the token that replaces masked ones; bidirectional models only
-  AttentionPattern pattern;            // at evaluation; not part of config.json
+  std::optional<int64_t> mask_id;  // the token that replaces masked ones; bidirectional models only
+  AttentionPattern pattern;        // at evaluation; not part of config.json
   double rope_theta = 10000.0;
   RopeScaling rope_scaling;
   double norm_eps = 1e-5;
   double init_std = 0.02;
   std::optional<int64_t> bos_id;
-  std::vector<int64_t> eos_ids;        // each ends a generation; the first ends a document
+  std::vector<int64_t> eos_ids;  // each ends a generation; the first ends a document
 
   std::optional<int64_t> eos_id() const { return eos_ids.empty() ? std::nullopt : std::optional(eos_ids.front()); }
   int64_t key_width() const { return t_width == TWidth::kHalf ? D / 2 : D; }  // of a head of k, or t, as projected
   int64_t qkv_width() const { return 2 * D + key_width(); }                   // of a head of a fused projection
-  int64_t window_of(size_t layer) const { return pattern.far() ? pattern.window : layer_window.empty() ? 0 : layer_window[layer]; }
+  int64_t window_of(size_t layer) const {
+    return pattern.far() ? pattern.window : layer_window.empty() ? 0 : layer_window[layer];
+  }
   std::span<const int64_t> dilation_of(size_t layer) const {  // [H], or empty
     const auto heads = static_cast<size_t>(H);
     return dilation.empty() ? std::span<const int64_t>() : std::span(dilation).subspan(layer * heads, heads);
@@ -104,23 +109,13 @@ void validate(const ModelSpec&);
 // the model's own lists.
 ModelSpec with_scaling(const ModelSpec&, Scaling, std::optional<double> factor);
 
-inline bool is_coca(AttentionKind kind) {
-  return kind.score != Score::kDot;
-}
-inline bool uses_xpos(AttentionKind kind) {
-  return kind.position == Encoding::kXpos;
-}
-inline bool uses_alibi(AttentionKind kind) {
-  return kind.position == Encoding::kAlibi;
-}
+inline bool is_coca(AttentionKind kind) { return kind.score != Score::kDot; }
+inline bool uses_xpos(AttentionKind kind) { return kind.position == Encoding::kXpos; }
+inline bool uses_alibi(AttentionKind kind) { return kind.position == Encoding::kAlibi; }
 // Positions rotate pairs, so scalings apply.
-inline bool uses_rotary(AttentionKind kind) {
-  return kind.position == Encoding::kRotary || uses_xpos(kind);
-}
+inline bool uses_rotary(AttentionKind kind) { return kind.position == Encoding::kRotary || uses_xpos(kind); }
 // The operands of attention differ from the projections' q and k.
-inline bool transforms_keys(AttentionKind kind) {
-  return is_coca(kind) || uses_rotary(kind);
-}
+inline bool transforms_keys(AttentionKind kind) { return is_coca(kind) || uses_rotary(kind); }
 ops::CollinearOptions collinear_options(const ModelSpec&);  // for CoCA kinds
 
 int64_t parameter_count(const ModelSpec&);
@@ -151,7 +146,8 @@ COCA_ENUM_NAMES(coca::model::AttentionKind, "attention",
                 {{coca::model::Score::kTied, coca::model::Encoding::kXpos}, "coca-tied-xpos"},
                 {{coca::model::Score::kTied, coca::model::Encoding::kAlibi}, "coca-tied-alibi"},
                 {{coca::model::Score::kTied, coca::model::Encoding::kNone}, "coca-tied-none"})
-COCA_ENUM_NAMES(coca::model::TWidth, "t width", {coca::model::TWidth::kFull, "full"}, {coca::model::TWidth::kHalf, "half"})
+COCA_ENUM_NAMES(coca::model::TWidth, "t width", {coca::model::TWidth::kFull, "full"},
+                {coca::model::TWidth::kHalf, "half"})
 COCA_ENUM_NAMES(coca::model::Direction, "direction", {coca::model::Direction::kCausal, "causal"},
                 {coca::model::Direction::kBidirectional, "bidirectional"})
 COCA_ENUM_NAMES(coca::model::Architecture, "architecture", {coca::model::Architecture::kGptNeoX, "gpt_neox"},

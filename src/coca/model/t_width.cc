@@ -31,10 +31,12 @@ bool has_half_t(const ModelSpec& s) { return is_coca(s.attention) && s.head_norm
 
 ModelSpec folded_t(const ModelSpec& spec) { return has_half_t(spec) ? with_t_width(spec, TWidth::kHalf) : spec; }
 
-std::vector<float> change_t_width(const ModelSpec& from, const ModelSpec& to, std::vector<float> values, int64_t width) {
+std::vector<float> change_t_width(const ModelSpec& from, const ModelSpec& to, std::vector<float> values,
+                                  int64_t width) {
   if (from.t_width == to.t_width) return values;
   const bool fused = from.qkv == Qkv::kFused, folds = to.t_width == TWidth::kHalf;
-  const int64_t heads = fused ? from.H : from.G, around = fused ? from.D : 0;  // rows of q in front of T's, and of v behind
+  const int64_t heads = fused ? from.H : from.G,
+                around = fused ? from.D : 0;  // rows of q in front of T's, and of v behind
   const int64_t rows_from = 2 * around + from.key_width(), rows_to = 2 * around + to.key_width();
   COCA_CHECK_AS(kInternal, std::ssize(values) == heads * rows_from * width,
                 "T at another width: {}; expected {} x {} x {}", counted(values.size(), "value"), heads, rows_from,

@@ -28,7 +28,8 @@ ModelSpec with_windows(const WindowOptions& o, const ModelSpec& spec) {
     COCA_CHECK(!out.layer_window.empty(), "dilation is given, but no layer has a window (layer_window)");
     out.dilation.clear();
     for (int64_t i = 0; i < spec.L * spec.H; ++i) {
-      const bool window = out.layer_window[static_cast<size_t>(i / spec.H)] > 0;  // one list for all: of the layers with windows
+      const bool window =
+          out.layer_window[static_cast<size_t>(i / spec.H)] > 0;  // one list for all: of the layers with windows
       out.dilation.push_back(given == spec.H && !window ? 1 : o.dilation[static_cast<size_t>(i % given)]);
     }
   }
@@ -39,12 +40,16 @@ ModelSpec with_windows(const WindowOptions& o, const ModelSpec& spec) {
 }
 
 void require_causal(const ModelSpec& s, std::string_view use) {
-  COCA_CHECK(s.direction == Direction::kCausal, "{}: the model is {}: it fills in masked tokens (coca eval mlm) and predicts no next one; expected a causal model",
+  COCA_CHECK(s.direction == Direction::kCausal,
+             "{}: the model is {}: it fills in masked tokens (coca eval mlm) and predicts no next one; expected a "
+             "causal model",
              use, enum_name(s.direction));
 }
 
 int32_t require_masked(const ModelSpec& s, std::string_view use) {
-  COCA_CHECK(s.direction == Direction::kBidirectional, "{}: the model is {}; expected a bidirectional one, trained on masked tokens", use, enum_name(s.direction));
+  COCA_CHECK(s.direction == Direction::kBidirectional,
+             "{}: the model is {}; expected a bidirectional one, trained on masked tokens", use,
+             enum_name(s.direction));
   COCA_CHECK(s.mask_id.has_value(), "{}: config.json names no mask_token_id", use);
   return static_cast<int32_t>(*s.mask_id);
 }
@@ -52,13 +57,19 @@ int32_t require_masked(const ModelSpec& s, std::string_view use) {
 void validate_windows(const ModelSpec& s) {
   COCA_CHECK(s.layer_window.empty() || static_cast<int64_t>(s.layer_window.size()) == s.L,
              "model: sliding windows are given for {}, the model has {}", counted(s.layer_window.size(), "layer"), s.L);
-  for (const int64_t window : s.layer_window) COCA_CHECK(window >= 0, "model: sliding window {} must be positive", window);
   for (const int64_t window : s.layer_window)
-    COCA_CHECK(s.dilation.empty() || window <= kMostCount, "model: sliding window {} beside a dilation; expected at most {}", window, kMostCount);
-  COCA_CHECK(s.global_tokens >= 0 && s.global_tokens <= kMostGlobalTokens, "model: global tokens {}; expected 0 to {}", s.global_tokens, kMostGlobalTokens);
-  COCA_CHECK(s.global_tokens == 0 || s.head_norm == HeadNorm::kNone, "model: global tokens do not go with norms of heads ({})", enum_name(s.architecture));
-  COCA_CHECK(s.global_tokens == 0 || s.rope_scaling.type != Scaling::kClex, "model: global tokens do not go with rope scaling clex");
-  COCA_CHECK(s.direction == Direction::kCausal || !uses_xpos(s.attention), "model: attention \"{}\" decays with the distance back; direction {} has keys ahead",
+    COCA_CHECK(window >= 0, "model: sliding window {} must be positive", window);
+  for (const int64_t window : s.layer_window)
+    COCA_CHECK(s.dilation.empty() || window <= kMostCount,
+               "model: sliding window {} beside a dilation; expected at most {}", window, kMostCount);
+  COCA_CHECK(s.global_tokens >= 0 && s.global_tokens <= kMostGlobalTokens, "model: global tokens {}; expected 0 to {}",
+             s.global_tokens, kMostGlobalTokens);
+  COCA_CHECK(s.global_tokens == 0 || s.head_norm == HeadNorm::kNone,
+             "model: global tokens do not go with norms of heads ({})", enum_name(s.architecture));
+  COCA_CHECK(s.global_tokens == 0 || s.rope_scaling.type != Scaling::kClex,
+             "model: global tokens do not go with rope scaling clex");
+  COCA_CHECK(s.direction == Direction::kCausal || !uses_xpos(s.attention),
+             "model: attention \"{}\" decays with the distance back; direction {} has keys ahead",
              enum_name(s.attention), enum_name(s.direction));
   if (s.dilation.empty()) return;
   COCA_CHECK(static_cast<int64_t>(s.dilation.size()) == s.L * s.H,
@@ -67,10 +78,14 @@ void validate_windows(const ModelSpec& s) {
   for (int64_t i = 0; i < s.L; ++i) {
     const auto of_layer = s.dilation_of(static_cast<size_t>(i));
     for (int64_t h = 0; h < s.H; ++h) {
-      const int64_t d = of_layer[static_cast<size_t>(h)], first = of_layer[static_cast<size_t>(h / (s.H / s.G) * (s.H / s.G))];
-      COCA_CHECK(d >= 1 && d <= kMostCount, "model: dilation {} of layer {}, head {}; expected 1 to {}", d, i, h, kMostCount);
-      COCA_CHECK(d == 1 || s.window_of(static_cast<size_t>(i)) > 0, "model: layer {} has dilation {} but no window to dilate", i, d);
-      COCA_CHECK(d == first, "model: layer {}: head {} has dilation {}, but shares its key/value head with one of {}", i, h, d, first);
+      const int64_t d = of_layer[static_cast<size_t>(h)],
+                    first = of_layer[static_cast<size_t>(h / (s.H / s.G) * (s.H / s.G))];
+      COCA_CHECK(d >= 1 && d <= kMostCount, "model: dilation {} of layer {}, head {}; expected 1 to {}", d, i, h,
+                 kMostCount);
+      COCA_CHECK(d == 1 || s.window_of(static_cast<size_t>(i)) > 0,
+                 "model: layer {} has dilation {} but no window to dilate", i, d);
+      COCA_CHECK(d == first, "model: layer {}: head {} has dilation {}, but shares its key/value head with one of {}",
+                 i, h, d, first);
     }
   }
 }

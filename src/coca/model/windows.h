@@ -27,9 +27,16 @@ struct WindowOptions {
   template <class V>
   void visit(V&& v) {
     v.group("Windows");
-    v("layer_window", "keys visible to a query, itself included: one number, or one per layer from the first layer on; 0: all", layer_window);
-    v("dilation", "n for each query head, which attends to every n-th key in a window n times as wide; one per head, or layer by layer", dilation, Least{1});
-    v("global_tokens", "first tokens of a sequence that attend to all tokens and are attended to by all, with projections of their own", global_tokens);
+    v("layer_window",
+      "keys visible to a query, itself included: one number, or one per layer from the first layer on; 0: all",
+      layer_window);
+    v("dilation",
+      "n for each query head, which attends to every n-th key in a window n times as wide; one per head, or layer by "
+      "layer",
+      dilation, Least{1});
+    v("global_tokens",
+      "first tokens of a sequence that attend to all tokens and are attended to by all, with projections of their own",
+      global_tokens);
   }
 };
 

@@ -20,8 +20,8 @@ void adamw_step(Context& context, const AdamWStep& a) {
   check_packed(at, "v", a.v, a.grad.shape);
   if (!a.copy.empty()) check_packed(at, "copy", a.copy, a.grad.shape, DType::kBF16);
   COCA_CHECK(a.step >= 1, "[{}] step = {} must be at least 1", kOp, a.step);
-  COCA_CHECK(a.beta1 >= 0 && a.beta1 < 1 && a.beta2 >= 0 && a.beta2 < 1,
-             "[{}] betas ({}, {}) must be in [0, 1)", kOp, a.beta1, a.beta2);
+  COCA_CHECK(a.beta1 >= 0 && a.beta1 < 1 && a.beta2 >= 0 && a.beta2 < 1, "[{}] betas ({}, {}) must be in [0, 1)", kOp,
+             a.beta1, a.beta2);
   run<AdamWImpl>(context, a.grad.dtype, &AdamWFunctions::step, a);
 }
 
@@ -33,7 +33,8 @@ double sum_of_squares(Context& context, TensorRef x) {
 void tile_sums_of_squares(Context& context, TensorRef x, int64_t tile, std::span<double> out) {
   check_packed(Site("sum_of_squares", context), "x", x);
   const int64_t n = x.numel(), tiles = tile > 0 ? (n + tile - 1) / tile : -1;
-  COCA_CHECK(static_cast<int64_t>(out.size()) == tiles, "[sum_of_squares] {} sums for {} elements in tiles of {}", out.size(), n, tile);
+  COCA_CHECK(static_cast<int64_t>(out.size()) == tiles, "[sum_of_squares] {} sums for {} elements in tiles of {}",
+             out.size(), n, tile);
   run<AdamWImpl>(context, x.dtype, &AdamWFunctions::tile_sums_of_squares, x, tile, out);
 }
 

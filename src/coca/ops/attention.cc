@@ -13,7 +13,8 @@ namespace {
 
 constexpr std::string_view kOp = "attention";
 
-void check_attention(const Site& at, const AttentionOptions& options, TensorRef q, TensorRef k, TensorRef v, TensorRef slopes) {
+void check_attention(const Site& at, const AttentionOptions& options, TensorRef q, TensorRef k, TensorRef v,
+                     TensorRef slopes) {
   COCA_CHECK(q.rank() == 4 && k.rank() == 4, "[attention] q {} and k {} must be [B, N, H, D] and [B, S, G, D]",
              q.shape.text(), k.shape.text());
   check_heads(at, "q", q, q.shape, kF32OrBF16);
@@ -26,8 +27,9 @@ void check_attention(const Site& at, const AttentionOptions& options, TensorRef 
              slopes.shape.text(), q.size(2));
   COCA_CHECK(options.query_start >= 0, "[attention] query_start={} is negative", options.query_start);
   COCA_CHECK(options.scale >= 0, "[attention] scale={} must be positive (0: 1/sqrt(D))", options.scale);
-  COCA_CHECK(options.spacing >= 1 && options.first_place >= 0, "[attention] spacing={} must be at least 1, first_place={} not negative",
-             options.spacing, options.first_place);
+  COCA_CHECK(options.spacing >= 1 && options.first_place >= 0,
+             "[attention] spacing={} must be at least 1, first_place={} not negative", options.spacing,
+             options.first_place);
   const bool windowed = options.mask == Mask::kSlidingWindow || options.mask == Mask::kSymmetricWindow;
   COCA_CHECK(windowed ? options.window >= 1 : options.window == 0, "[attention] window={}: expected {}", options.window,
              windowed ? "at least 1 with a window" : "0 without a window");
@@ -35,15 +37,17 @@ void check_attention(const Site& at, const AttentionOptions& options, TensorRef 
 
 void check_far(const Site& at, const AttentionOptions& options, const FarKeys& far, TensorRef q, TensorRef k) {
   if (far.q.empty() && far.k.empty()) return;
-  COCA_CHECK(options.mask == Mask::kSlidingWindow || (options.mask == Mask::kSymmetricWindow && far.range == FarRange::kAll),
-             "[attention] far keys need a sliding window, or all of them to be seen beside a symmetric one");
+  COCA_CHECK(
+      options.mask == Mask::kSlidingWindow || (options.mask == Mask::kSymmetricWindow && far.range == FarRange::kAll),
+      "[attention] far keys need a sliding window, or all of them to be seen beside a symmetric one");
   check_heads(at, "far.q", far.q, q.shape, std::span(&q.dtype, 1));
-  COCA_CHECK(far.k.rank() == 4 && (far.k.size(1) <= k.size(1) || !far.v.empty()), "[attention] far.k {} must be [B, F, G, D] with F at most {}",
-             far.k.shape.text(), k.size(1));
+  COCA_CHECK(far.k.rank() == 4 && (far.k.size(1) <= k.size(1) || !far.v.empty()),
+             "[attention] far.k {} must be [B, F, G, D] with F at most {}", far.k.shape.text(), k.size(1));
   check_heads(at, "far.k", far.k, {k.size(0), far.k.size(1), k.size(2), k.size(3)}, std::span(&q.dtype, 1));
   if (!far.v.empty()) check_heads(at, "far.v", far.v, far.k.shape, std::span(&q.dtype, 1));
-  COCA_CHECK(far.most_distance >= 0 && far.most_position >= 0, "[attention] far.most_distance={} and far.most_position={} must not be negative",
-             far.most_distance, far.most_position);
+  COCA_CHECK(far.most_distance >= 0 && far.most_position >= 0,
+             "[attention] far.most_distance={} and far.most_position={} must not be negative", far.most_distance,
+             far.most_position);
 }
 
 constexpr DType kF32[] = {DType::kF32};
@@ -108,7 +112,8 @@ void attention_backward(Context& context, const AttentionOptions& options, const
   }
   const Dims lse_shape{a.q.size(0), a.q.size(2), a.q.size(1)};
   check_dtype(at, "lse", a.lse, DType::kF32);
-  COCA_CHECK(!a.lse.empty() && a.lse.shape == lse_shape, "[attention] lse has shape {}; expected {}", a.lse.shape.text(), lse_shape.text());
+  COCA_CHECK(!a.lse.empty() && a.lse.shape == lse_shape, "[attention] lse has shape {}; expected {}",
+             a.lse.shape.text(), lse_shape.text());
   run<AttentionImpl>(context, a.q.dtype, &AttentionFunctions::backward, options, a);
 }
 

@@ -42,8 +42,7 @@ inline void check_dtype(const Site& at, std::string_view name, TensorRef t, DTyp
 }
 
 // Contiguous, of any shape.
-inline void check_packed(const Site& at, std::string_view name, TensorRef t,
-                         std::span<const DType> types = kF32Only) {
+inline void check_packed(const Site& at, std::string_view name, TensorRef t, std::span<const DType> types = kF32Only) {
   check_dtype(at, name, t, types);
   COCA_CHECK(t.contiguous(), "[{}] {} {} must be contiguous", at.op, name, t.shape.text());
 }
@@ -62,8 +61,7 @@ inline void check_packed(const Site& at, std::string_view name, TensorRef t, con
 // Contiguous [M] i32.
 inline void check_ids(const Site& at, std::string_view name, TensorRef t, int64_t M) {
   check_dtype(at, name, t, DType::kI32);
-  COCA_CHECK(t.shape == Dims{M}, "[{}] {} has shape {}; expected {}", at.op, name, t.shape.text(),
-             Dims{M}.text());
+  COCA_CHECK(t.shape == Dims{M}, "[{}] {} has shape {}; expected {}", at.op, name, t.shape.text(), Dims{M}.text());
   COCA_CHECK(t.contiguous(), "[{}] {} {} must be contiguous", at.op, name, t.shape.text());
 }
 
@@ -86,14 +84,14 @@ inline void check_heads(const Site& at, std::string_view name, TensorRef x, cons
 inline void check_rows(const Site& at, const RopeRows& rows, TensorRef x) {
   COCA_CHECK(x.rank() == 4, "[{}] x has shape {}; expected [B, N, H, D]", at.op, x.shape.text());
   check_heads(at, "x", x, x.shape);
-  COCA_CHECK(rows.cos.rank() == 3 && rows.cos.shape == rows.sin.shape, "[{}] cos {} and sin {} must be [1 or B, N, R/2]",
-             at.op, rows.cos.shape.text(), rows.sin.shape.text());
+  COCA_CHECK(rows.cos.rank() == 3 && rows.cos.shape == rows.sin.shape,
+             "[{}] cos {} and sin {} must be [1 or B, N, R/2]", at.op, rows.cos.shape.text(), rows.sin.shape.text());
   check_dtype(at, "cos", rows.cos, DType::kF32);
   check_dtype(at, "sin", rows.sin, DType::kF32);
   COCA_CHECK((rows.cos.size(0) == 1 || rows.cos.size(0) == x.size(0)) && rows.cos.size(1) == x.size(1),
              "[{}] cos {} does not fit x {}", at.op, rows.cos.shape.text(), x.shape.text());
-  COCA_CHECK(2 * rows.cos.size(2) <= x.size(3), "[{}] {} rotary dims exceed the head dim {}", at.op, 2 * rows.cos.size(2),
-             x.size(3));
+  COCA_CHECK(2 * rows.cos.size(2) <= x.size(3), "[{}] {} rotary dims exceed the head dim {}", at.op,
+             2 * rows.cos.size(2), x.size(3));
 }
 
 }  // namespace coca::ops

@@ -13,8 +13,8 @@ constexpr std::string_view kOp = "collinear";
 // With R = D the two folds are the same.
 bool official_partial(const CollinearOptions& options, int64_t R, int64_t D) {
   if (options.fold != Fold::kOfficial || R == D) return false;
-  COCA_CHECK(options.kind == Collinear::kSlack, "[collinear] the official fold with rotary dims {} < {} is slack only", R,
-             D);
+  COCA_CHECK(options.kind == Collinear::kSlack, "[collinear] the official fold with rotary dims {} < {} is slack only",
+             R, D);
   return true;
 }
 
@@ -30,8 +30,8 @@ void check_t(const Site& at, TensorRef t, Dims shape) {
 void check_pair(const Site& at, const RopeRows& rows, const RopeRows& key_rows, TensorRef q, TensorRef t) {
   check_rows(at, rows, q);
   COCA_CHECK(key_rows.cos.empty() || (key_rows.cos.shape == rows.cos.shape && key_rows.sin.shape == rows.cos.shape),
-             "[collinear] key cos {} and sin {} must have the shape of cos {}", key_rows.cos.shape.text(), key_rows.sin.shape.text(),
-             rows.cos.shape.text());
+             "[collinear] key cos {} and sin {} must have the shape of cos {}", key_rows.cos.shape.text(),
+             key_rows.sin.shape.text(), rows.cos.shape.text());
   if (!key_rows.cos.empty()) {
     check_dtype(at, "key cos", key_rows.cos, DType::kF32);
     check_dtype(at, "key sin", key_rows.sin, DType::kF32);

@@ -20,8 +20,8 @@ void check_targets(const Site& at, TensorRef targets, int64_t M, int64_t V) {
   if (!at.device.is_cpu()) return;  // its implementations read the targets themselves
   const int32_t* id = targets.as<int32_t>();
   for (int64_t m = 0; m < M; ++m)
-    COCA_CHECK((id[m] >= 0 && id[m] < V) || id[m] == kIgnoreTarget,
-               "[{}] targets[{}] = {} is not in 0..{} and not {}", at.op, m, id[m], V - 1, kIgnoreTarget);
+    COCA_CHECK((id[m] >= 0 && id[m] < V) || id[m] == kIgnoreTarget, "[{}] targets[{}] = {} is not in 0..{} and not {}",
+               at.op, m, id[m], V - 1, kIgnoreTarget);
 }
 
 void check_logits(const Site& at, TensorRef logits, TensorRef targets) {
@@ -68,7 +68,8 @@ void for_chunks(Context& context, const LmLoss& a, Sweep sweep, const Body& body
   const size_t bytes = logit_bytes + (beside ? static_cast<size_t>(numbers) * sizeof(BF16) : 0);
   auto* scratch = static_cast<char*>(context.scratch(bytes, ScratchUser::kLogits));
   const MutTensorRef logits(scratch, DType::kF32, {chunk, V}, context.device());
-  const MutTensorRef dlogits = beside ? MutTensorRef(scratch + logit_bytes, DType::kBF16, {chunk, V}, context.device()) : logits;
+  const MutTensorRef dlogits =
+      beside ? MutTensorRef(scratch + logit_bytes, DType::kBF16, {chunk, V}, context.device()) : logits;
   for (int64_t m = 0; m < M; m += chunk) {
     const int64_t rows = std::min(chunk, M - m);
     const MutTensorRef part = logits.narrow(0, 0, rows);

@@ -25,13 +25,18 @@ void check_decode(const Site& at, const DecodeAttentionOptions& options, const D
   COCA_CHECK(S >= N, "[decode_attention] the cache holds {} tokens, fewer than the {} queries", S, N);
   COCA_CHECK(a.slopes.empty() || (a.slopes.shape == Dims{H} && a.slopes.dtype == DType::kF32),
              "[decode_attention] slopes {} must be F32 [{}]", a.slopes.shape.text(), H);
-  COCA_CHECK(options.window >= 0, "[decode_attention] the window {} must be positive, or 0 for all tokens", options.window);
-  COCA_CHECK(options.dilation.empty() || static_cast<int64_t>(options.dilation.size()) == H, "[decode_attention] {} dilations; expected {}, one per head",
-             options.dilation.size(), H);
+  COCA_CHECK(options.window >= 0, "[decode_attention] the window {} must be positive, or 0 for all tokens",
+             options.window);
+  COCA_CHECK(options.dilation.empty() || static_cast<int64_t>(options.dilation.size()) == H,
+             "[decode_attention] {} dilations; expected {}, one per head", options.dilation.size(), H);
   for (size_t h = 0; h < options.dilation.size(); ++h) {
-    COCA_CHECK(options.dilation[h] == 1 || options.window > 0, "[decode_attention] dilation[{}]={} needs a window", h, options.dilation[h]);
-    COCA_CHECK(options.dilation[h] >= 1 && options.dilation[h] == options.dilation[h / static_cast<size_t>(H / l.G) * static_cast<size_t>(H / l.G)],
-               "[decode_attention] dilation[{}]={} must be at least 1, and that of all heads with its key/value head", h, options.dilation[h]);
+    COCA_CHECK(options.dilation[h] == 1 || options.window > 0, "[decode_attention] dilation[{}]={} needs a window", h,
+               options.dilation[h]);
+    COCA_CHECK(
+        options.dilation[h] >= 1 &&
+            options.dilation[h] == options.dilation[h / static_cast<size_t>(H / l.G) * static_cast<size_t>(H / l.G)],
+        "[decode_attention] dilation[{}]={} must be at least 1, and that of all heads with its key/value head", h,
+        options.dilation[h]);
   }
   const bool folded = options.score == Score::kCollinear;
   COCA_CHECK(!folded || D % 2 == 0, "[decode_attention] the head dim {} must be even", D);
@@ -40,8 +45,8 @@ void check_decode(const Site& at, const DecodeAttentionOptions& options, const D
   COCA_CHECK(a.far.tokens >= 0 && a.far.tokens <= S && (a.far.tokens == 0 || options.window > 0),
              "[decode_attention] far tokens {}; expected 0 to {}, and a window", a.far.tokens, S);
   COCA_CHECK(a.far.most_distance >= 0 && a.far.most_position >= 0 && a.far.forgotten >= 0,
-             "[decode_attention] far.most_distance={}, far.most_position={} and far.forgotten={} must not be negative", a.far.most_distance,
-             a.far.most_position, a.far.forgotten);
+             "[decode_attention] far.most_distance={}, far.most_position={} and far.forgotten={} must not be negative",
+             a.far.most_distance, a.far.most_position, a.far.forgotten);
   if (options.score == Score::kDot) return;
   check_rows(at, a.rows, a.q);
   const int64_t half = a.rows.cos.size(2);
@@ -53,19 +58,21 @@ void check_decode(const Site& at, const DecodeAttentionOptions& options, const D
                "[decode_attention] key cos {} and sin {} must be [1 or {}, {}, {}]", c.text(), s.text(), B, S, half);
   } else {
     COCA_CHECK(a.angles->half() == half && a.angles->tokens() >= S,
-               "[decode_attention] angles of {} pairs and {} tokens do not fit {} pairs and {} tokens", a.angles->half(),
-               a.angles->tokens(), half, S);
+               "[decode_attention] angles of {} pairs and {} tokens do not fit {} pairs and {} tokens",
+               a.angles->half(), a.angles->tokens(), half, S);
   }
   COCA_CHECK(a.turn.cos.empty() || (a.turn.cos.shape == a.rows.cos.shape && a.turn.sin.shape == a.rows.cos.shape),
-             "[decode_attention] turn {} and {} must have the shape of the rows, {}", a.turn.cos.shape.text(), a.turn.sin.shape.text(),
-             a.rows.cos.shape.text());
+             "[decode_attention] turn {} and {} must have the shape of the rows, {}", a.turn.cos.shape.text(),
+             a.turn.sin.shape.text(), a.rows.cos.shape.text());
   if (a.far.tokens > 0) {
     COCA_CHECK(a.far.rows.cos.shape == a.rows.cos.shape && a.far.rows.sin.shape == a.rows.cos.shape,
-               "[decode_attention] far rows {} must have the shape of the rows, {}", a.far.rows.cos.shape.text(), a.rows.cos.shape.text());
+               "[decode_attention] far rows {} must have the shape of the rows, {}", a.far.rows.cos.shape.text(),
+               a.rows.cos.shape.text());
     COCA_CHECK(a.far.angles && a.far.angles->half() == half && a.far.angles->tokens() >= a.far.tokens,
                "[decode_attention] far angles do not fit {} pairs and {} tokens", half, a.far.tokens);
   }
-  COCA_CHECK(!folded || options.collinear.fold != Fold::kOfficial || 2 * half == D || options.collinear.kind == Collinear::kSlack,
+  COCA_CHECK(!folded || options.collinear.fold != Fold::kOfficial || 2 * half == D ||
+                 options.collinear.kind == Collinear::kSlack,
              "[decode_attention] the official fold with rotary dims {} < {} is slack only", 2 * half, D);
 }
 

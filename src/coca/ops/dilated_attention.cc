@@ -37,7 +37,8 @@ struct HeadSpan {
 // With S keys, a dilation of S or more leaves each query only its own key.
 std::vector<HeadSpan> runs_of(const DilatedAttentionOptions& o, int64_t S, int64_t H, int64_t G) {
   if (o.dilation.empty()) return {{1, 0, H, 0, G}};
-  COCA_CHECK(static_cast<int64_t>(o.dilation.size()) == H, "[dilated_attention] {} dilations; expected {}, one per head", o.dilation.size(), H);
+  COCA_CHECK(static_cast<int64_t>(o.dilation.size()) == H,
+             "[dilated_attention] {} dilations; expected {}, one per head", o.dilation.size(), H);
   COCA_CHECK(G >= 1 && H % G == 0, "[dilated_attention] H={} must be a multiple of G={}", H, G);
   const int64_t group = H / G;
   std::vector<HeadSpan> runs;
@@ -48,8 +49,9 @@ std::vector<HeadSpan> runs_of(const DilatedAttentionOptions& o, int64_t S, int64
       ++runs.back().H;
       continue;
     }
-    COCA_CHECK(h % group == 0, "[dilated_attention] dilation[{}]={}, but head {} reads the same key/value head with dilation {}", h, d, h - 1,
-               o.dilation[static_cast<size_t>(h - 1)]);
+    COCA_CHECK(h % group == 0,
+               "[dilated_attention] dilation[{}]={}, but head {} reads the same key/value head with dilation {}", h, d,
+               h - 1, o.dilation[static_cast<size_t>(h - 1)]);
     runs.push_back({d, h, 1, h / group, 0});
   }
   for (HeadSpan& span : runs) span.G = span.H / group;
@@ -60,10 +62,13 @@ void check_dilated(const DilatedAttentionOptions& o, const std::vector<HeadSpan>
   const bool dilated = std::ranges::any_of(runs, [](const HeadSpan& span) { return span.dilation > 1; });
   if (!dilated) return;
   const Mask mask = o.attention.mask;
-  COCA_CHECK(mask == Mask::kSlidingWindow || mask == Mask::kSymmetricWindow, "[dilated_attention] dilation needs a window");
-  COCA_CHECK(o.attention.spacing == 1 && o.attention.first_place == 0, "[dilated_attention] spacing={} and first_place={} must be 1 and 0",
-             o.attention.spacing, o.attention.first_place);
-  COCA_CHECK(far.k.empty() || far.range == FarRange::kAll, "[dilated_attention] far keys beside dilated windows must be seen by every query");
+  COCA_CHECK(mask == Mask::kSlidingWindow || mask == Mask::kSymmetricWindow,
+             "[dilated_attention] dilation needs a window");
+  COCA_CHECK(o.attention.spacing == 1 && o.attention.first_place == 0,
+             "[dilated_attention] spacing={} and first_place={} must be 1 and 0", o.attention.spacing,
+             o.attention.first_place);
+  COCA_CHECK(far.k.empty() || far.range == FarRange::kAll,
+             "[dilated_attention] far keys beside dilated windows must be seen by every query");
 }
 
 // The positions r, r + d, ... as a sequence: its queries and keys, and where its documents begin.
@@ -77,8 +82,10 @@ struct Residue {
     query_start = (start + first_query - r) / d;
     if (documents.empty() || queries == 0) return;
     starts = Tensor({documents.size(0), queries}, DType::kI32, context.memory());
-    run<DilatedAttentionImpl>(context, DType::kI32, &DilatedAttentionFunctions::residue_starts,
-                              ResidueStarts{.document_start = documents, .residue = r, .dilation = d, .first_query = first_query, .starts = starts});
+    run<DilatedAttentionImpl>(
+        context, DType::kI32, &DilatedAttentionFunctions::residue_starts,
+        ResidueStarts{
+            .document_start = documents, .residue = r, .dilation = d, .first_query = first_query, .starts = starts});
   }
   AttentionOptions options(AttentionOptions o) const {
     o.query_start = query_start;
@@ -109,16 +116,30 @@ FarKeys far_of(const FarKeys& far, TensorRef v, const HeadSpan& span) {
 
 // The part of the call that belongs to a run's heads.
 AttentionForward part_of(const AttentionForward& a, const HeadSpan& span) {
-  return {.q = heads(a.q, 2, span.h, span.H), .k = heads(a.k, 2, span.g, span.G), .v = heads(a.v, 2, span.g, span.G),
-          .slopes = heads(a.slopes, 0, span.h, span.H), .document_start = a.document_start, .far = far_of(a.far, a.v, span),
-          .o = heads(a.o, 2, span.h, span.H), .lse = heads(a.lse, 1, span.h, span.H)};
+  return {.q = heads(a.q, 2, span.h, span.H),
+          .k = heads(a.k, 2, span.g, span.G),
+          .v = heads(a.v, 2, span.g, span.G),
+          .slopes = heads(a.slopes, 0, span.h, span.H),
+          .document_start = a.document_start,
+          .far = far_of(a.far, a.v, span),
+          .o = heads(a.o, 2, span.h, span.H),
+          .lse = heads(a.lse, 1, span.h, span.H)};
 }
 AttentionBackward part_of(const AttentionBackward& a, const HeadSpan& span) {
-  return {.q = heads(a.q, 2, span.h, span.H), .k = heads(a.k, 2, span.g, span.G), .v = heads(a.v, 2, span.g, span.G),
-          .slopes = heads(a.slopes, 0, span.h, span.H), .document_start = a.document_start, .far = far_of(a.far, a.v, span),
-          .o = heads(a.o, 2, span.h, span.H), .lse = heads(a.lse, 1, span.h, span.H), .d_o = heads(a.d_o, 2, span.h, span.H),
-          .dq = heads(a.dq, 2, span.h, span.H), .dk = heads(a.dk, 2, span.g, span.G), .dv = heads(a.dv, 2, span.g, span.G),
-          .dq_far = heads(a.dq_far, 2, span.h, span.H), .dk_far = heads(a.dk_far, 2, span.g, span.G),
+  return {.q = heads(a.q, 2, span.h, span.H),
+          .k = heads(a.k, 2, span.g, span.G),
+          .v = heads(a.v, 2, span.g, span.G),
+          .slopes = heads(a.slopes, 0, span.h, span.H),
+          .document_start = a.document_start,
+          .far = far_of(a.far, a.v, span),
+          .o = heads(a.o, 2, span.h, span.H),
+          .lse = heads(a.lse, 1, span.h, span.H),
+          .d_o = heads(a.d_o, 2, span.h, span.H),
+          .dq = heads(a.dq, 2, span.h, span.H),
+          .dk = heads(a.dk, 2, span.g, span.G),
+          .dv = heads(a.dv, 2, span.g, span.G),
+          .dq_far = heads(a.dq_far, 2, span.h, span.H),
+          .dk_far = heads(a.dk_far, 2, span.g, span.G),
           .dv_far = heads(a.dv_far, 2, span.g, span.G)};
 }
 
@@ -130,7 +151,8 @@ struct FarSums {
   FarSums(Context& context_, TensorRef k) : context(context_) {
     if (k.empty()) return;
     const auto numbers = static_cast<size_t>(k.numel()), own = (numbers * dtype_size(k.dtype) + 63) / 64 * 64;
-    auto* memory = static_cast<std::byte*>(context.scratch(2 * own + 2 * numbers * sizeof(float), ScratchUser::kDilated));
+    auto* memory =
+        static_cast<std::byte*>(context.scratch(2 * own + 2 * numbers * sizeof(float), ScratchUser::kDilated));
     const Device device = context.device();
     dk = {memory, k.dtype, k.shape, device};
     dv = {memory + own, k.dtype, k.shape, device};
@@ -146,7 +168,8 @@ struct FarSums {
   }
 };
 
-void backward_run(Context& context, const AttentionOptions& options, const HeadSpan& span, const AttentionBackward& a, const AttentionBackward& whole) {
+void backward_run(Context& context, const AttentionOptions& options, const HeadSpan& span, const AttentionBackward& a,
+                  const AttentionBackward& whole) {
   FarSums far(context, a.far.k);
   for (int64_t r = 0; r < span.dilation; ++r) {
     const Residue residue(context, r, span.dilation, options.query_start, a.q.size(1), a.document_start);
@@ -180,7 +203,8 @@ void backward_run(Context& context, const AttentionOptions& options, const HeadS
 }  // namespace
 
 void dilated_attention_forward(Context& context, const DilatedAttentionOptions& options, const AttentionForward& a) {
-  COCA_CHECK(a.q.rank() == 4 && a.k.rank() == 4, "[dilated_attention] q {} and k {} must be [B, N, H, D] and [B, S, G, D]", a.q.shape.text(),
+  COCA_CHECK(a.q.rank() == 4 && a.k.rank() == 4,
+             "[dilated_attention] q {} and k {} must be [B, N, H, D] and [B, S, G, D]", a.q.shape.text(),
              a.k.shape.text());
   const std::vector<HeadSpan> runs = runs_of(options, a.k.size(1), a.q.size(2), a.k.size(2));
   if (runs.size() == 1 && runs.front().dilation == 1) return attention_forward(context, options.attention, a);
@@ -203,7 +227,8 @@ void dilated_attention_forward(Context& context, const DilatedAttentionOptions& 
 }
 
 void dilated_attention_backward(Context& context, const DilatedAttentionOptions& options, const AttentionBackward& a) {
-  COCA_CHECK(a.q.rank() == 4 && a.k.rank() == 4, "[dilated_attention] q {} and k {} must be [B, N, H, D] and [B, S, G, D]", a.q.shape.text(),
+  COCA_CHECK(a.q.rank() == 4 && a.k.rank() == 4,
+             "[dilated_attention] q {} and k {} must be [B, N, H, D] and [B, S, G, D]", a.q.shape.text(),
              a.k.shape.text());
   const std::vector<HeadSpan> runs = runs_of(options, a.k.size(1), a.q.size(2), a.k.size(2));
   if (runs.size() == 1 && runs.front().dilation == 1) return attention_backward(context, options.attention, a);

@@ -11,8 +11,8 @@ namespace {
 constexpr std::string_view kOp = "embedding";
 
 // table (or its gradient) [V, C] and rows [M, C] fit the ids, and every id is a row of the table.
-void check(const Context& context, TensorRef ids, std::string_view table_name, TensorRef table, std::span<const DType> table_types,
-           std::string_view rows_name, TensorRef rows) {
+void check(const Context& context, TensorRef ids, std::string_view table_name, TensorRef table,
+           std::span<const DType> table_types, std::string_view rows_name, TensorRef rows) {
   const Site at(kOp, context);
   check_rank2(at, table_name, table);
   check_packed(at, table_name, table, table_types);

@@ -13,12 +13,13 @@ void check_source(const Site& at, std::string_view name, TensorRef t, const Dims
   COCA_CHECK(t.dtype == DType::kF32 || t.dtype == DType::kBF16, "[kv_store] {} has type {}; expected F32 or BF16", name,
              dtype_name(t.dtype));
   COCA_CHECK(t.shape == wanted, "[kv_store] {} has shape {}; expected {}", name, t.shape.text(), wanted.text());
-  COCA_CHECK(t.size(3) <= 1 || t.stride(3) == 1, "[kv_store] {}: the innermost stride must be 1, not {}", name, t.stride(3));
+  COCA_CHECK(t.size(3) <= 1 || t.stride(3) == 1, "[kv_store] {}: the innermost stride must be 1, not {}", name,
+             t.stride(3));
 }
 
 void check_range(std::string_view op, int64_t first, int64_t N, int64_t length) {
-  COCA_CHECK(first >= 0 && N >= 0 && first + N <= length, "[{}] tokens {} to {} are not among the {} of the cache", op, first,
-             first + N, length);
+  COCA_CHECK(first >= 0 && N >= 0 && first + N <= length, "[{}] tokens {} to {} are not among the {} of the cache", op,
+             first, first + N, length);
 }
 
 }  // namespace

@@ -39,7 +39,8 @@ class Scratch {
   static size_t bytes(const Dims& shape, DType type) {
     return (static_cast<size_t>(shape.product()) * dtype_size(type) + 63) / 64 * 64;
   }
-  Scratch(Context& cx, size_t total) : next_(static_cast<std::byte*>(cx.scratch(total, ScratchUser::kLora))), device_(cx.device()) {}
+  Scratch(Context& cx, size_t total)
+      : next_(static_cast<std::byte*>(cx.scratch(total, ScratchUser::kLora))), device_(cx.device()) {}
   MutTensorRef take(const Dims& shape, DType type) {
     std::byte* at = next_;
     next_ += bytes(shape, type);

@@ -66,7 +66,8 @@ const Impl& choose(const Context& context, const typename Impl::Case& call) {
 
 // Calls one of the op's functions in the row chosen for `call`, on the Context's threads.
 template <typename Impl, typename Result, typename... Parameters, typename... Args>
-Result run(Context& context, const typename Impl::Case& call, Result (*Impl::Functions::* function)(Context&, Parameters...), Args&&... args) {
+Result run(Context& context, const typename Impl::Case& call,
+           Result (*Impl::Functions::*function)(Context&, Parameters...), Args&&... args) {
   const Impl& row = choose<Impl>(context, call);
   const ThreadScope threads(context.threads());
   return (row.run.*function)(context, args...);

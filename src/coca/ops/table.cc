@@ -13,12 +13,12 @@
 
 namespace coca::ops {
 
-#define COCA_OP_TABLE(IMPL, OP, ...)                         \
-  template <>                                                \
-  const Table<IMPL>& table_of<IMPL>() {                      \
-    static constexpr const IMPL* kRows[] = {__VA_ARGS__};    \
-    static constexpr Table<IMPL> kTable{OP, kRows};          \
-    return kTable;                                           \
+#define COCA_OP_TABLE(IMPL, OP, ...)                      \
+  template <>                                             \
+  const Table<IMPL>& table_of<IMPL>() {                   \
+    static constexpr const IMPL* kRows[] = {__VA_ARGS__}; \
+    static constexpr Table<IMPL> kTable{OP, kRows};       \
+    return kTable;                                        \
   }
 
 COCA_OP_TABLE(AdamWImpl, "adamw", &cpu::adamw_row, &ref::adamw_row)
@@ -83,14 +83,14 @@ void fail_no_device(std::string_view op, const Context& context) {
 }
 
 void fail_unknown(std::string_view op, std::string_view forced, std::span<const std::string_view> known) {
-  fail(ErrorKind::kInvalidArgument, "implementation \"{}\" forced for op \"{}\" does not exist; expected {}", forced, op,
-       listed(known));
+  fail(ErrorKind::kInvalidArgument, "implementation \"{}\" forced for op \"{}\" does not exist; expected {}", forced,
+       op, listed(known));
 }
 
 void fail_cannot_run(std::string_view op, std::string_view forced, std::string_view needs) {
   fail(ErrorKind::kInvalidArgument,
-       "implementation \"{}\" forced for op \"{}\" cannot run here: it needs {}, the SIMD target is {}", forced, op, needs,
-       cpu_target());
+       "implementation \"{}\" forced for op \"{}\" cannot run here: it needs {}, the SIMD target is {}", forced, op,
+       needs, cpu_target());
 }
 
 bool OpTable::has(std::string_view name) const {
@@ -108,7 +108,8 @@ std::vector<OpTable> op_tables() {
   std::vector<OpTable> tables;
   each_table([&](const auto& table) {
     OpTable& t = tables.emplace_back(OpTable{table.op, {}});
-    for (const auto* row : table.rows) t.rows.push_back({row->name, row->device, row->needs, runs_on_this_machine(*row)});
+    for (const auto* row : table.rows)
+      t.rows.push_back({row->name, row->device, row->needs, runs_on_this_machine(*row)});
   });
   return tables;
 }

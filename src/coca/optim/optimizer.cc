@@ -45,13 +45,20 @@ AdamW::AdamW(const model::ModelSpec& spec, const AdamWOptions& options) : AdamW(
 AdamW::AdamW(const std::vector<model::ParamInfo>& trained, const AdamWOptions& options)
     : AdamW(trained, options, Partition(flat_size(trained)), dist::alone()) {}
 
-AdamW::AdamW(std::vector<model::ParamInfo> trained, const AdamWOptions& options, Partition partition, dist::Communicator& ranks)
-    : options_(options), infos_(std::move(trained)), partition_(std::move(partition)), ranks_(ranks), owned_(partition_.of(ranks.rank())),
-      pieces_(pieces_in(owned_)), m_({total_size(owned_)}), v_({total_size(owned_)}) {
+AdamW::AdamW(std::vector<model::ParamInfo> trained, const AdamWOptions& options, Partition partition,
+             dist::Communicator& ranks)
+    : options_(options),
+      infos_(std::move(trained)),
+      partition_(std::move(partition)),
+      ranks_(ranks),
+      owned_(partition_.of(ranks.rank())),
+      pieces_(pieces_in(owned_)),
+      m_({total_size(owned_)}),
+      v_({total_size(owned_)}) {
   check_adamw(options);
   COCA_CHECK_AS(kInternal, partition_.size() == flat_size(infos_) && partition_.ranks() == ranks.size(),
-                "[adamw] a partition of {} floats for {} ranks; the parameters have {}, the job {}", partition_.size(), partition_.ranks(),
-                flat_size(infos_), ranks.size());
+                "[adamw] a partition of {} floats for {} ranks; the parameters have {}, the job {}", partition_.size(),
+                partition_.ranks(), flat_size(infos_), ranks.size());
 }
 
 std::vector<AdamW::Piece> AdamW::pieces_in(const std::vector<Range>& ranges) const {
@@ -70,15 +77,19 @@ std::vector<AdamW::Piece> AdamW::pieces_in(const std::vector<Range>& ranges) con
 
 // Tile by tile and then over the tiles in their order in the vector: the same bits however the vector is divided.
 double AdamW::sum_of_squares(Context& cx, TensorRef owned) const {
-  const auto tiles_of = [](const Range& range) { return static_cast<size_t>((range.size() + Partition::kTile - 1) / Partition::kTile); };
+  const auto tiles_of = [](const Range& range) {
+    return static_cast<size_t>((range.size() + Partition::kTile - 1) / Partition::kTile);
+  };
   std::vector<std::vector<double>> sums(static_cast<size_t>(ranks_.size()));
   for (int r = 0; r < ranks_.size(); ++r)
-    for (const Range& range : partition_.of(r)) sums[static_cast<size_t>(r)].resize(sums[static_cast<size_t>(r)].size() + tiles_of(range));
+    for (const Range& range : partition_.of(r))
+      sums[static_cast<size_t>(r)].resize(sums[static_cast<size_t>(r)].size() + tiles_of(range));
   std::vector<double>& mine = sums[static_cast<size_t>(ranks_.rank())];
   size_t tile = 0;
   int64_t packed = 0;
   for (const Range& range : owned_) {
-    ops::tile_sums_of_squares(cx, owned.narrow(0, packed, range.size()), Partition::kTile, std::span(mine).subspan(tile, tiles_of(range)));
+    ops::tile_sums_of_squares(cx, owned.narrow(0, packed, range.size()), Partition::kTile,
+                              std::span(mine).subspan(tile, tiles_of(range)));
     tile += tiles_of(range);
     packed += range.size();
   }
@@ -104,28 +115,32 @@ double AdamW::sum_of_squares(Context& cx, TensorRef owned) const {
 
 UpdateReport AdamW::step(Context& cx, double learning_rate, const model::TensorStore& grads, model::TensorStore& params,
                          model::TensorStore* copy) {
-  COCA_CHECK_AS(kInternal, ranks_.size() == 1, "[adamw] a step of one rank's whole gradients; the state is shared by {}", ranks_.size());
+  COCA_CHECK_AS(kInternal, ranks_.size() == 1,
+                "[adamw] a step of one rank's whole gradients; the state is shared by {}", ranks_.size());
   return update(cx, learning_rate, grads.flat(), params, copy);
 }
 
-UpdateReport AdamW::step_owned(Context& cx, double learning_rate, MutTensorRef owned, MutTensorRef room, model::TensorStore& params,
-                               model::TensorStore* copy) {
+UpdateReport AdamW::step_owned(Context& cx, double learning_rate, MutTensorRef owned, MutTensorRef room,
+                               model::TensorStore& params, model::TensorStore* copy) {
   const UpdateReport report = update(cx, learning_rate, owned, params, copy);
   if (report.outcome == UpdateReport::Outcome::kApplied) share(cx, owned, room, params, copy);
   return report;
 }
 
-UpdateReport AdamW::update(Context& cx, double learning_rate, TensorRef owned, model::TensorStore& params, model::TensorStore* copy) {
+UpdateReport AdamW::update(Context& cx, double learning_rate, TensorRef owned, model::TensorStore& params,
+                           model::TensorStore* copy) {
   UpdateReport report;
   report.grad_norm = std::sqrt(sum_of_squares(cx, owned));
   if (!std::isfinite(report.grad_norm)) {
     report.outcome = UpdateReport::Outcome::kSkippedNonFinite;
     return report;
   }
-  const double scale = options_.clip_norm > 0 && report.grad_norm > options_.clip_norm ? options_.clip_norm / report.grad_norm : 1.0;
+  const double scale =
+      options_.clip_norm > 0 && report.grad_norm > options_.clip_norm ? options_.clip_norm / report.grad_norm : 1.0;
   ++updates_;
   for (const Piece& piece : pieces_) {
-    const bool decays = piece.info->role == model::ParamRole::kMatrix || piece.info->role == model::ParamRole::kEmbedding;
+    const bool decays =
+        piece.info->role == model::ParamRole::kMatrix || piece.info->role == model::ParamRole::kEmbedding;
     const double share = model::is_clex(piece.info->role) ? options_.clex_rate : 1.0;
     ops::AdamWStep one{.learning_rate = static_cast<float>(share * learning_rate),
                        .beta1 = static_cast<float>(options_.beta1),
@@ -153,9 +168,11 @@ UpdateReport AdamW::update(Context& cx, double learning_rate, TensorRef owned, m
 }
 
 // Every rank sends the parameters it has updated to all others, packed.
-void AdamW::share(Context& cx, MutTensorRef owned, MutTensorRef room, model::TensorStore& params, model::TensorStore* copy) const {
+void AdamW::share(Context& cx, MutTensorRef owned, MutTensorRef room, model::TensorStore& params,
+                  model::TensorStore* copy) const {
   if (ranks_.size() == 1) return;
-  COCA_CHECK_AS(kInternal, room.numel() == partition_.size(), "[adamw] room for {} floats; {} needed", room.numel(), partition_.size());
+  COCA_CHECK_AS(kInternal, room.numel() == partition_.size(), "[adamw] room for {} floats; {} needed", room.numel(),
+                partition_.size());
   for (const Piece& piece : pieces_)
     for_each_block(params, piece, [&](MutTensorRef block, int64_t at) {
       std::memcpy(owned.narrow(0, piece.packed + at, block.numel()).data, block.data, block.bytes());
@@ -177,8 +194,12 @@ void AdamW::share(Context& cx, MutTensorRef owned, MutTensorRef room, model::Ten
   for (int r = 0; r < ranks_.size(); ++r) {
     if (r == ranks_.rank()) continue;
     for (const Piece& piece : pieces_in(partition_.of(r))) {
-      const auto part = [&](int64_t place, int64_t count) { return theirs[static_cast<size_t>(r)].narrow(0, piece.packed + place, count); };
-      for_each_block(params, piece, [&](MutTensorRef block, int64_t place) { std::memcpy(block.data, part(place, block.numel()).data, block.bytes()); });
+      const auto part = [&](int64_t place, int64_t count) {
+        return theirs[static_cast<size_t>(r)].narrow(0, piece.packed + place, count);
+      };
+      for_each_block(params, piece, [&](MutTensorRef block, int64_t place) {
+        std::memcpy(block.data, part(place, block.numel()).data, block.bytes());
+      });
       if (copy)
         for_each_block(*copy, piece, [&](MutTensorRef block, int64_t place) {
           const TensorRef x = part(place, block.numel());

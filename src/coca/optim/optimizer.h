@@ -41,8 +41,8 @@ class AdamW {
                     model::TensorStore* copy = nullptr);
   // The same by all ranks together, each with the gradients it owns, packed in the order of its ranges. On return every
   // rank has all updated parameters, and the gradients and `room` (as many floats) are overwritten.
-  UpdateReport step_owned(Context&, double learning_rate, MutTensorRef owned, MutTensorRef room, model::TensorStore& params,
-                          model::TensorStore* copy = nullptr);
+  UpdateReport step_owned(Context&, double learning_rate, MutTensorRef owned, MutTensorRef room,
+                          model::TensorStore& params, model::TensorStore* copy = nullptr);
 
   int64_t updates() const { return updates_; }  // applied so far; the step in the bias corrections
   void set_updates(int64_t updates) { updates_ = updates; }
@@ -62,8 +62,10 @@ class AdamW {
  private:
   std::vector<Piece> pieces_in(const std::vector<Range>&) const;
   double sum_of_squares(Context&, TensorRef owned) const;
-  UpdateReport update(Context&, double learning_rate, TensorRef owned, model::TensorStore& params, model::TensorStore* copy);
-  void share(Context&, MutTensorRef owned, MutTensorRef room, model::TensorStore& params, model::TensorStore* copy) const;
+  UpdateReport update(Context&, double learning_rate, TensorRef owned, model::TensorStore& params,
+                      model::TensorStore* copy);
+  void share(Context&, MutTensorRef owned, MutTensorRef room, model::TensorStore& params,
+             model::TensorStore* copy) const;
 
   AdamWOptions options_;
   std::vector<model::ParamInfo> infos_;

@@ -1,6 +1,6 @@
-// coca/optim/partition.h - which floats of a flat vector (model/params.h) belong to which rank, bucket by bucket. A bucket
-// holds the gradients that are complete at the same moment of the backward pass. Each bucket is divided equally, so
-// that all ranks work on it. Parts consist of whole tiles, so sums over tiles have the same bits for any number of
+// coca/optim/partition.h - which floats of a flat vector (model/params.h) belong to which rank, bucket by bucket. A
+// bucket holds the gradients that are complete at the same moment of the backward pass. Each bucket is divided equally,
+// so that all ranks work on it. Parts consist of whole tiles, so sums over tiles have the same bits for any number of
 // ranks.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -30,7 +30,9 @@ class Partition {
   int ranks() const { return ranks_; }
   int buckets() const { return static_cast<int>(owned_.size()); }
   // Ranges in ascending order.
-  const std::vector<Range>& of(int bucket, int rank) const { return owned_[static_cast<size_t>(bucket)][static_cast<size_t>(rank)]; }
+  const std::vector<Range>& of(int bucket, int rank) const {
+    return owned_[static_cast<size_t>(bucket)][static_cast<size_t>(rank)];
+  }
   // The ranges of all buckets, one bucket after the other: the order in which a rank packs what it owns.
   std::vector<Range> of(int rank) const;
 

@@ -9,7 +9,8 @@ namespace coca::optim {
 
 void check_schedule(const Schedule& s) {
   COCA_CHECK(s.peak > 0 && std::isfinite(s.peak), "learning_rate is {}; expected more than 0", s.peak);
-  COCA_CHECK(s.floor >= 0 && s.floor <= s.peak, "min_learning_rate is {}; expected 0 to learning_rate, {}", s.floor, s.peak);
+  COCA_CHECK(s.floor >= 0 && s.floor <= s.peak, "min_learning_rate is {}; expected 0 to learning_rate, {}", s.floor,
+             s.peak);
   COCA_CHECK(s.warmup_steps >= 0, "warmup_steps is {}; expected at least 0", s.warmup_steps);
   COCA_CHECK(s.total_steps >= 1, "steps is {}; expected at least 1", s.total_steps);
 }

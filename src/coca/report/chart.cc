@@ -40,9 +40,7 @@ struct Range {
   }
 };
 
-bool drawable(double v, Scale scale) {
-  return std::isfinite(v) && (scale == Scale::kLinear || v > 0);
-}
+bool drawable(double v, Scale scale) { return std::isfinite(v) && (scale == Scale::kLinear || v > 0); }
 
 bool drawable(const Chart& chart, const Series& s, size_t i) {
   return drawable(s.x[i], chart.x_scale) && drawable(s.y[i], chart.y_scale);
@@ -58,13 +56,13 @@ void check(const Chart& chart) {
   COCA_CHECK(chart.width >= 200 && chart.height >= 120, "[chart] \"{}\": {} x {} is too small", chart.title,
              chart.width, chart.height);
   for (const Series& s : chart.series) {
-    COCA_CHECK(s.x.size() == s.y.size(), "[chart] \"{}\", \"{}\": {} x values and {} y values", chart.title,
-               s.label, s.x.size(), s.y.size());
+    COCA_CHECK(s.x.size() == s.y.size(), "[chart] \"{}\", \"{}\": {} x values and {} y values", chart.title, s.label,
+               s.x.size(), s.y.size());
     COCA_CHECK(s.y_low.size() == s.y_high.size() && (s.y_low.empty() || s.y_low.size() == s.y.size()),
-               "[chart] \"{}\", \"{}\": {} y values, {} lower and {} upper bounds", chart.title, s.label,
-               s.y.size(), s.y_low.size(), s.y_high.size());
-    COCA_CHECK(!s.color_index || *s.color_index >= 0, "[chart] \"{}\", \"{}\": color_index {} is negative",
-               chart.title, s.label, s.color_index.value_or(0));
+               "[chart] \"{}\", \"{}\": {} y values, {} lower and {} upper bounds", chart.title, s.label, s.y.size(),
+               s.y_low.size(), s.y_high.size());
+    COCA_CHECK(!s.color_index || *s.color_index >= 0, "[chart] \"{}\", \"{}\": color_index {} is negative", chart.title,
+               s.label, s.color_index.value_or(0));
   }
 }
 
@@ -73,8 +71,7 @@ Range x_range(const Chart& chart) {
   for (const Series& s : chart.series)
     for (size_t i = 0; i < s.x.size(); ++i)
       if (drawable(chart, s, i)) range.include(s.x[i]);
-  if (chart.vertical_line && drawable(chart.vertical_line->x, chart.x_scale))
-    range.include(chart.vertical_line->x);
+  if (chart.vertical_line && drawable(chart.vertical_line->x, chart.x_scale)) range.include(chart.vertical_line->x);
   if (range.empty()) return {1, 2};
   if (chart.x_scale == Scale::kLinear) {
     const double pad = range.high > range.low ? 0.02 * (range.high - range.low) : 0.5;
@@ -107,14 +104,12 @@ Range y_range(const Chart& chart) {
   }
   if (chart.y_min && drawable(*chart.y_min, chart.y_scale)) range.low = *chart.y_min;
   if (chart.y_max && drawable(*chart.y_max, chart.y_scale)) range.high = *chart.y_max;
-  COCA_CHECK(range.low < range.high, "[chart] \"{}\": nothing lies between y_min {} and y_max {}",
-             chart.title, range.low, range.high);
+  COCA_CHECK(range.low < range.high, "[chart] \"{}\": nothing lies between y_min {} and y_max {}", chart.title,
+             range.low, range.high);
   return range;
 }
 
-int floor_int(double v) {
-  return static_cast<int>(std::floor(v));
-}
+int floor_int(double v) { return static_cast<int>(std::floor(v)); }
 
 // Tick positions on a logarithmic axis: whole decades when there are enough, else finer steps within them.
 std::vector<double> log_ticks(const Range& range) {
@@ -156,15 +151,12 @@ std::vector<double> x_ticks(const Chart& chart, const Range& range) {
   return {values.begin(), values.end()};
 }
 
-std::string tick_label(double v) {
-  return v >= 1e-4 && v < 1e7 ? fmt::format("{:.7g}", v) : fmt::format("{:.2g}", v);
-}
+std::string tick_label(double v) { return v >= 1e-4 && v < 1e7 ? fmt::format("{:.7g}", v) : fmt::format("{:.2g}", v); }
 
 std::string tick_command(std::string_view axis, const std::vector<double>& ticks) {
   if (ticks.empty()) return "";
   std::string list;
-  for (const double tick : ticks)
-    list += fmt::format("{}'{}' {}", list.empty() ? "" : ", ", tick_label(tick), tick);
+  for (const double tick : ticks) list += fmt::format("{}'{}' {}", list.empty() ? "" : ", ", tick_label(tick), tick);
   return fmt::format("set {}tics ({})\n", axis, list);
 }
 
@@ -230,9 +222,8 @@ Legend legend_of(const Chart& chart) {
 
 std::string legend_command(Legend legend) {
   if (legend == Legend::kNone) return "unset key\n";
-  return fmt::format(
-      "set key outside {} Left reverse samplen 2.2 spacing 1.25 noenhanced textcolor rgb '#222222'\n",
-      legend == Legend::kBelow ? "below center horizontal" : "right top vertical");
+  return fmt::format("set key outside {} Left reverse samplen 2.2 spacing 1.25 noenhanced textcolor rgb '#222222'\n",
+                     legend == Legend::kBelow ? "below center horizontal" : "right top vertical");
 }
 
 // The plot commands of one series: band or bars first (below), then the line.
@@ -242,11 +233,11 @@ std::string plot_items(const Chart& chart, size_t index) {
   const std::string_view rgb = kColors[color % kColors.size()];
   const size_t points = count_drawable(chart, s);
   const bool marked = points <= kMostPointsMarked;
-  const std::string look = fmt::format(
-      "with {} linecolor rgb '{}' linewidth {} dashtype {}{} title {}", marked ? "linespoints" : "lines", rgb,
-      marked ? "2.2" : "1.6", s.line == LineStyle::kDashed ? "(7,4)" : "1",
-      marked ? fmt::format(" pointtype {} pointsize 0.7", kPoints[color % kPoints.size()]) : "",
-      quote_gnuplot(s.label));
+  const std::string look =
+      fmt::format("with {} linecolor rgb '{}' linewidth {} dashtype {}{} title {}", marked ? "linespoints" : "lines",
+                  rgb, marked ? "2.2" : "1.6", s.line == LineStyle::kDashed ? "(7,4)" : "1",
+                  marked ? fmt::format(" pointtype {} pointsize 0.7", kPoints[color % kPoints.size()]) : "",
+                  quote_gnuplot(s.label));
   if (points == 0) return "NaN " + look;  // keeps its place in the legend
   std::string out;
   if (!s.y_low.empty() && s.spread == Spread::kBand)
@@ -255,9 +246,8 @@ std::string plot_items(const Chart& chart, size_t index) {
         "notitle, ",
         index, rgb);
   if (!s.y_low.empty() && s.spread == Spread::kErrorBars)
-    out += fmt::format(
-        "$s{} using 1:2:3:4 with yerrorbars linecolor rgb '{}' linewidth 1.2 pointtype 0 notitle, ", index,
-        rgb);
+    out += fmt::format("$s{} using 1:2:3:4 with yerrorbars linecolor rgb '{}' linewidth 1.2 pointtype 0 notitle, ",
+                       index, rgb);
   return out + fmt::format("$s{} using 1:2 {}", index, look);
 }
 
@@ -267,8 +257,7 @@ std::string gnuplot_script(const Chart& chart) {
   check(chart);
   const Range x = x_range(chart), y = y_range(chart);
   const Legend legend = legend_of(chart);
-  const int legend_height =
-      legend == Legend::kBelow ? 26 * static_cast<int>((chart.series.size() + 1) / 2) : 0;
+  const int legend_height = legend == Legend::kBelow ? 26 * static_cast<int>((chart.series.size() + 1) / 2) : 0;
   std::string out = common_settings(chart.title, chart.width, chart.height + legend_height) +
                     axis_labels(chart.x_label, chart.y_label);
   out += "set grid xtics ytics back linecolor rgb '#e2e2e2' linewidth 1 linetype 1\n";
@@ -289,12 +278,8 @@ std::string gnuplot_script(const Chart& chart) {
   return out + (plot.empty() ? "plot NaN notitle" : plot) + "\n";
 }
 
-std::string render_svg(const Chart& chart) {
-  return run_gnuplot(gnuplot_script(chart), chart.title);
-}
+std::string render_svg(const Chart& chart) { return run_gnuplot(gnuplot_script(chart), chart.title); }
 
-bool gnuplot_available() {
-  return program_in_path("gnuplot");
-}
+bool gnuplot_available() { return program_in_path("gnuplot"); }
 
 }  // namespace coca::report

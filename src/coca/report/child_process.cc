@@ -77,8 +77,7 @@ std::vector<std::string> child_environment() {
   std::vector<std::string> kept;
   for (char** entry = environ; entry && *entry; ++entry) {
     const std::string_view text = *entry;
-    if (!text.starts_with("LC_") && !text.starts_with("LANG") && !text.starts_with("GNUTERM"))
-      kept.emplace_back(text);
+    if (!text.starts_with("LC_") && !text.starts_with("LANG") && !text.starts_with("GNUTERM")) kept.emplace_back(text);
   }
   kept.emplace_back("LC_ALL=C.UTF-8");
   return kept;

@@ -13,26 +13,15 @@ void Document::heading(int level, std::string text) {
   blocks_.push_back(Heading{level, std::move(text)});
 }
 
-void Document::paragraph(std::string text) {
-  blocks_.push_back(Paragraph{std::move(text)});
-}
-void Document::list(std::vector<std::string> items) {
-  blocks_.push_back(List{std::move(items)});
-}
-void Document::preformatted(std::string text) {
-  blocks_.push_back(Preformatted{std::move(text)});
-}
-void Document::table(Table table) {
-  blocks_.push_back(std::move(table));
-}
+void Document::paragraph(std::string text) { blocks_.push_back(Paragraph{std::move(text)}); }
+void Document::list(std::vector<std::string> items) { blocks_.push_back(List{std::move(items)}); }
+void Document::preformatted(std::string text) { blocks_.push_back(Preformatted{std::move(text)}); }
+void Document::table(Table table) { blocks_.push_back(std::move(table)); }
 
 void Document::figure(Figure figure) {
-  const auto allowed = [](char c) {
-    return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_';
-  };
+  const auto allowed = [](char c) { return (c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '-' || c == '_'; };
   COCA_CHECK(!figure.name.empty() && std::all_of(figure.name.begin(), figure.name.end(), allowed),
-             "[report] figure name \"{}\": only small letters, digits, \"-\" and \"_\" are allowed",
-             figure.name);
+             "[report] figure name \"{}\": only small letters, digits, \"-\" and \"_\" are allowed", figure.name);
   for (const Block& block : blocks_) {
     const Figure* other = std::get_if<Figure>(&block);
     COCA_CHECK(!other || other->name != figure.name, "[report] two figures are named \"{}\"", figure.name);

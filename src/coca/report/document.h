@@ -27,8 +27,7 @@ struct Preformatted {
   std::string text;
 };
 struct Figure {
-  std::string
-      name;  // of its file, figures/<name>.svg: small letters, digits, "-" and "_"; unique in a document
+  std::string name;  // of its file, figures/<name>.svg: small letters, digits, "-" and "_"; unique in a document
   std::string svg;
   std::string caption;
 };

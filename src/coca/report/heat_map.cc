@@ -15,16 +15,14 @@ namespace {
 constexpr size_t kMostLabelledCells = 200;
 
 void check(const HeatMap& map) {
-  COCA_CHECK(!map.x_ticks.empty() && !map.y_ticks.empty(), "[heat map] \"{}\": no columns or no rows",
-             map.title);
+  COCA_CHECK(!map.x_ticks.empty() && !map.y_ticks.empty(), "[heat map] \"{}\": no columns or no rows", map.title);
   COCA_CHECK(map.values.size() == map.y_ticks.size(), "[heat map] \"{}\": {} rows of values and {} row names",
              map.title, map.values.size(), map.y_ticks.size());
   for (const auto& row : map.values) {
-    COCA_CHECK(row.size() == map.x_ticks.size(), "[heat map] \"{}\": a row of {} values and {} column names",
-               map.title, row.size(), map.x_ticks.size());
+    COCA_CHECK(row.size() == map.x_ticks.size(), "[heat map] \"{}\": a row of {} values and {} column names", map.title,
+               row.size(), map.x_ticks.size());
     for (const double v : row)
-      COCA_CHECK(!std::isfinite(v) || (v >= 0 && v <= 1), "[heat map] \"{}\": {} is not within 0..1",
-                 map.title, v);
+      COCA_CHECK(!std::isfinite(v) || (v >= 0 && v <= 1), "[heat map] \"{}\": {} is not within 0..1", map.title, v);
   }
 }
 
@@ -45,9 +43,8 @@ std::string gnuplot_script(const HeatMap& map) {
     for (size_t x = 0; x < columns; ++x) {
       const double percent = 100 * map.values[y][x];
       if (!std::isfinite(percent)) continue;
-      tiles += fmt::format("{} {} {} {} {} {} {}\n", x, y, static_cast<double>(x) - 0.5,
-                           static_cast<double>(x) + 0.5, static_cast<double>(y) - 0.5,
-                           static_cast<double>(y) + 0.5, percent);
+      tiles += fmt::format("{} {} {} {} {} {} {}\n", x, y, static_cast<double>(x) - 0.5, static_cast<double>(x) + 0.5,
+                           static_cast<double>(y) - 0.5, static_cast<double>(y) + 0.5, percent);
       (percent > 55 ? light : dark) += fmt::format("{} {} {:.0f}\n", x, y, percent);
     }
   std::string out = fmt::format(
@@ -55,8 +52,7 @@ std::string gnuplot_script(const HeatMap& map) {
       "set terminal svg size {},{} fixed noenhanced font 'Arial,14' linewidth 1 background '#ffffff'\n"
       "set title {} font 'Arial:Bold,16' textcolor rgb '#222222' noenhanced\n"
       "set xlabel {} textcolor rgb '#222222' noenhanced\nset ylabel {} textcolor rgb '#222222' noenhanced\n",
-      map.width, map.height, quote_gnuplot(map.title), quote_gnuplot(map.x_label),
-      quote_gnuplot(map.y_label));
+      map.width, map.height, quote_gnuplot(map.title), quote_gnuplot(map.x_label), quote_gnuplot(map.y_label));
   if (!map.note.empty())
     out += fmt::format(
         "set bmargin 6\nset label {} at screen 0.5, screen 0.04 center noenhanced font 'Arial,12' textcolor rgb "
@@ -72,9 +68,8 @@ std::string gnuplot_script(const HeatMap& map) {
       "set cbrange [0:100]\nset cbtics ('0%%' 0, '25%%' 25, '50%%' 50, '75%%' 75, '100%%' 100)\n"
       "set style fill solid 1.0 border rgb '#ffffff'\n";
   out += fmt::format("$tiles << END_OF_TILES\n{}END_OF_TILES\n", tiles);
-  std::string plot = tiles.empty()
-                         ? "plot NaN notitle"
-                         : "plot $tiles using 1:2:3:4:5:6:7 with boxxyerror fillcolor palette linewidth 2";
+  std::string plot = tiles.empty() ? "plot NaN notitle"
+                                   : "plot $tiles using 1:2:3:4:5:6:7 with boxxyerror fillcolor palette linewidth 2";
   if (columns * rows <= kMostLabelledCells) {
     const auto labels = [&](const std::string& lines, std::string_view name, std::string_view rgb) {
       if (lines.empty()) return;
@@ -87,8 +82,6 @@ std::string gnuplot_script(const HeatMap& map) {
   return out + plot + "\n";
 }
 
-std::string render_svg(const HeatMap& map) {
-  return run_gnuplot(gnuplot_script(map), map.title);
-}
+std::string render_svg(const HeatMap& map) { return run_gnuplot(gnuplot_script(map), map.title); }
 
 }  // namespace coca::report

@@ -55,15 +55,9 @@ std::string spans_html(const std::string& text) {
   for (const Span& span : parse_spans(text)) {
     const std::string body = escape_html(single_line(span.text));
     switch (span.kind) {
-      case SpanKind::kPlain:
-        out += body;
-        break;
-      case SpanKind::kCode:
-        out += "<code>" + body + "</code>";
-        break;
-      case SpanKind::kBold:
-        out += "<strong>" + body + "</strong>";
-        break;
+      case SpanKind::kPlain: out += body; break;
+      case SpanKind::kCode: out += "<code>" + body + "</code>"; break;
+      case SpanKind::kBold: out += "<strong>" + body + "</strong>"; break;
     }
   }
   return out;

@@ -21,15 +21,9 @@ std::string spans_markdown(const std::string& text) {
   std::string out;
   for (const Span& span : parse_spans(text)) {
     switch (span.kind) {
-      case SpanKind::kPlain:
-        out += escape_markdown(span.text);
-        break;
-      case SpanKind::kCode:
-        out += "`" + single_line(span.text) + "`";
-        break;  // holds no backquote: it ended there
-      case SpanKind::kBold:
-        out += "**" + escape_markdown(span.text) + "**";
-        break;
+      case SpanKind::kPlain: out += escape_markdown(span.text); break;
+      case SpanKind::kCode: out += "`" + single_line(span.text) + "`"; break;  // holds no backquote: it ended there
+      case SpanKind::kBold: out += "**" + escape_markdown(span.text) + "**"; break;
     }
   }
   return out;
@@ -61,8 +55,8 @@ struct BlockToMarkdown {
   }
   std::string operator()(const Table& table) const { return to_markdown(table); }
   std::string operator()(const Figure& figure) const {
-    return "![" + figure.name + "](figures/" + figure.name + ".svg)\n\n" +
-           not_a_list(spans_markdown(figure.caption)) + "\n";
+    return "![" + figure.name + "](figures/" + figure.name + ".svg)\n\n" + not_a_list(spans_markdown(figure.caption)) +
+           "\n";
   }
 };
 

@@ -24,8 +24,7 @@ std::string_view cut(std::string_view text, int columns) {
 
 }  // namespace
 
-Progress::Progress(ProgressOptions options, Sink sink)
-    : options_(std::move(options)), sink_(std::move(sink)) {
+Progress::Progress(ProgressOptions options, Sink sink) : options_(std::move(options)), sink_(std::move(sink)) {
   COCA_CHECK(options_.total >= 0 && options_.max_lines >= 1 && options_.columns >= 10,
              "[progress] total={} max_lines={} columns={}: out of range", options_.total, options_.max_lines,
              options_.columns);
@@ -52,8 +51,7 @@ void Progress::update(int64_t done, std::string_view text, std::optional<double>
   if (options_.terminal == Terminal::kNo) {
     // Few lines in all: each stands for a share of the work, or, when the total is not known, for ever more
     // time.
-    if (options_.total > 0 && (done - last_done_) * options_.max_lines < options_.total - options_.start)
-      return;
+    if (options_.total > 0 && (done - last_done_) * options_.max_lines < options_.total - options_.start) return;
     if (options_.total == 0 && lines_ >= options_.max_lines / 2) interval_ *= 1.25;
   }
   last_seconds_ = now;
@@ -82,7 +80,8 @@ std::string Progress::line(double now, std::string_view text) const {
     out += " " + options_.unit;
   if (!text.empty()) out += "  " + std::string(text);
   if (options_.total == 0 || done_ >= options_.total) return out;
-  const double share = share_.value_or(static_cast<double>(done_ - options_.start) / static_cast<double>(options_.total - options_.start));
+  const double share = share_.value_or(static_cast<double>(done_ - options_.start) /
+                                       static_cast<double>(options_.total - options_.start));
   if (share > 0) out += "  " + format_duration((now - start_seconds_) / share * (1 - share)) + " left";
   return out;
 }

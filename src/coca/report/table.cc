@@ -22,9 +22,8 @@ namespace {
 
 void check(const Table& table) {
   for (size_t r = 0; r < table.rows.size(); ++r)
-    COCA_CHECK(table.rows[r].size() == table.header.size(),
-               "[table] \"{}\": row {} has {} cells, the header {}", table.title, r, table.rows[r].size(),
-               table.header.size());
+    COCA_CHECK(table.rows[r].size() == table.header.size(), "[table] \"{}\": row {} has {} cells, the header {}",
+               table.title, r, table.rows[r].size(), table.header.size());
 }
 
 Align align_of(const Table& table, size_t column) {
@@ -34,8 +33,8 @@ Align align_of(const Table& table, size_t column) {
 
 // Code points: right for Latin text and box drawing, too small for wide East Asian characters.
 size_t width_of(std::string_view text) {
-  return static_cast<size_t>(std::count_if(
-      text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
+  return static_cast<size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
 }
 
 std::string padded(const std::string& text, size_t width, Align align) {
@@ -211,9 +210,7 @@ std::string markdown_line(const std::vector<std::string>& cells) {
 
 }  // namespace
 
-std::string to_text(const Table& table) {
-  return to_text_within(table, 0);
-}
+std::string to_text(const Table& table) { return to_text_within(table, 0); }
 
 std::string to_text_within(const Table& table, int columns) {
   check(table);
@@ -247,8 +244,7 @@ std::string to_markdown(const Table& table) {
   check(table);
   std::string out = table.title.empty() ? "" : "**" + escape_markdown(table.title) + "**\n\n";
   out += markdown_line(table.header) + "|";
-  for (size_t c = 0; c < table.header.size(); ++c)
-    out += align_of(table, c) == Align::kLeft ? ":---|" : "---:|";
+  for (size_t c = 0; c < table.header.size(); ++c) out += align_of(table, c) == Align::kLeft ? ":---|" : "---:|";
   out += "\n";
   for (const auto& row : table.rows) out += markdown_line(row);
   return out;
@@ -259,9 +255,8 @@ std::string to_html(const Table& table) {
   const auto line = [&](const std::vector<std::string>& cells, std::string_view tag) {
     std::string out = "<tr>";
     for (size_t c = 0; c < cells.size(); ++c)
-      out +=
-          fmt::format("<{0}{1}>{2}</{0}>", tag, align_of(table, c) == Align::kRight ? " class=\"right\"" : "",
-                      escape_html(single_line(cells[c])));
+      out += fmt::format("<{0}{1}>{2}</{0}>", tag, align_of(table, c) == Align::kRight ? " class=\"right\"" : "",
+                         escape_html(single_line(cells[c])));
     return out + "</tr>\n";
   };
   std::string out = "<div class=\"table\"><table>\n";

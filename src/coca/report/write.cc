@@ -7,8 +7,7 @@
 
 namespace coca::report {
 
-ReportFiles write_document(const Document& document, const std::filesystem::path& folder,
-                           const std::string& stem) {
+ReportFiles write_document(const Document& document, const std::filesystem::path& folder, const std::string& stem) {
   ReportFiles files = {folder / (stem + ".html"), folder / (stem + ".md")};
   const std::string html = to_html(document), markdown = to_markdown(document);
   io::make_dirs(folder);

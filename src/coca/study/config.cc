@@ -85,21 +85,28 @@ StudyConfig resolve(StudyConfig c) {
   check_names("methods", c.methods);
   check_names("ntk_methods", c.ntk_methods);
   for (const std::string& method : c.methods)
-    COCA_CHECK(std::count(c.methods.begin(), c.methods.end(), method) == 1, "methods holds {} twice; give each once", method);
+    COCA_CHECK(std::count(c.methods.begin(), c.methods.end(), method) == 1, "methods holds {} twice; give each once",
+               method);
   for (const int64_t seed : c.seeds)
     COCA_CHECK(std::count(c.seeds.begin(), c.seeds.end(), seed) == 1, "seeds holds {} twice; give each once", seed);
-  std::erase_if(c.ntk_methods, [&](const std::string& m) { return std::find(c.methods.begin(), c.methods.end(), m) == c.methods.end(); });
+  std::erase_if(c.ntk_methods, [&](const std::string& m) {
+    return std::find(c.methods.begin(), c.methods.end(), m) == c.methods.end();
+  });
   for (const std::string& method : c.ntk_methods) {
     const Method m = method_from_name(method);
-    COCA_CHECK(model::uses_rotary(m.attention), "ntk_methods holds {}, which has no rotary embedding for dynamic NTK to scale", method);
-    COCA_CHECK(m.training != Training::kClex, "ntk_methods holds {}, which has a scaling of its own; dynamic NTK would take its place", method);
+    COCA_CHECK(model::uses_rotary(m.attention),
+               "ntk_methods holds {}, which has no rotary embedding for dynamic NTK to scale", method);
+    COCA_CHECK(m.training != Training::kClex,
+               "ntk_methods holds {}, which has a scaling of its own; dynamic NTK would take its place", method);
   }
   for (const int64_t m : c.multiples) {
     COCA_CHECK(m >= 1, "multiples holds {}; expected at least 1", m);
-    check_memory("the keys and values of an evaluated window", {{"multiples", m}, {"length", c.length}, {"layers", c.layers}, {"width", c.width}, {"bytes", 8}},
+    check_memory("the keys and values of an evaluated window",
+                 {{"multiples", m}, {"length", c.length}, {"layers", c.layers}, {"width", c.width}, {"bytes", 8}},
                  "evaluate shorter ones");
   }
-  COCA_CHECK(std::is_sorted(c.multiples.begin(), c.multiples.end()), "multiples is {}; expected them in ascending order", fmt::join(c.multiples, ","));
+  COCA_CHECK(std::is_sorted(c.multiples.begin(), c.multiples.end()),
+             "multiples is {}; expected them in ascending order", fmt::join(c.multiples, ","));
   for (const double factor : c.factors) COCA_CHECK(factor >= 1, "factors holds {}; expected at least 1", factor);
   COCA_CHECK(c.length >= 2, "length is {}; expected at least 2", c.length);
   COCA_CHECK(c.eval_tokens >= 2, "eval_tokens is {}; expected at least 2, or 0 (the preset's)", c.eval_tokens);

@@ -11,8 +11,8 @@
 
 namespace coca::study {
 
-// Sizes; ablation and survey are tiny ones with methods, factors and seeds of their own: the paper's table 3 (slack, strict and
-// tied under dynamic NTK 2, 4, 8), and every method that trains (method.h).
+// Sizes; ablation and survey are tiny ones with methods, factors and seeds of their own: the paper's table 3 (slack,
+// strict and tied under dynamic NTK 2, 4, 8), and every method that trains (method.h).
 enum class Preset : uint8_t { kTiny, kSmall, kBase, kAblation, kSurvey };
 
 struct StudyConfig {
@@ -40,12 +40,16 @@ struct StudyConfig {
   void visit(V&& v) {
     v.group("Study");
     v("preset", "size of models and training, or what to compare; options below override it", preset);
-    v("methods", "attention kinds to train, or KIND+random, +pose, +clex, +window, +longformer; none: the preset's", methods);
+    v("methods", "attention kinds to train, or KIND+random, +pose, +clex, +window, +longformer; none: the preset's",
+      methods);
     v("ntk_methods", "methods that are also evaluated with dynamic NTK scaling", ntk_methods);
     v("factors", "factors of that scaling; none: the preset's", factors);
     v("seeds", "one model per method and seed; none: the preset's", seeds);
     v("out", "output folder; an unfinished study in it is continued", out);
-    v("tensorboard", "folder for TensorBoard's event files of the trainings, one folder per method and seed in it; none: no such files", tensorboard);
+    v("tensorboard",
+      "folder for TensorBoard's event files of the trainings, one folder per method and seed in it; none: no such "
+      "files",
+      tensorboard);
     v.group("Text");
     v("text", "training text (files, folders, globs, jsonl); none: the compiler's C++ standard library headers", text);
     v("split", "split of training text in PG-19's layout; default for such text: train", split);
@@ -61,8 +65,11 @@ struct StudyConfig {
     v("steps", "training steps", steps);
     v("warmup_steps", "warm-up steps", warmup_steps);
     v("learning_rate", "peak learning rate; decays to a tenth of it along a cosine", learning_rate);
-    v("passkey_share", "share of training windows that teach the passkey task; 0: the task is neither taught nor measured", passkey_share);
-    v("passkey_first_steps", "first steps, in which all windows teach it; at most a third of all steps", passkey_first_steps);
+    v("passkey_share",
+      "share of training windows that teach the passkey task; 0: the task is neither taught nor measured",
+      passkey_share);
+    v("passkey_first_steps", "first steps, in which all windows teach it; at most a third of all steps",
+      passkey_first_steps);
     v("precision", "of training; evaluation is in fp32", precision);
     v.group("Evaluation (0: from the preset)");
     v("multiples", "evaluated lengths, as multiples of the trained one", multiples, Least{1});
@@ -82,6 +89,6 @@ train::TrainConfig train_config(const StudyConfig&, const std::string& method, i
 
 }  // namespace coca::study
 
-COCA_ENUM_NAMES(coca::study::Preset, "preset", {coca::study::Preset::kTiny, "tiny"}, {coca::study::Preset::kSmall, "small"},
-                {coca::study::Preset::kBase, "base"}, {coca::study::Preset::kAblation, "ablation"},
-                {coca::study::Preset::kSurvey, "survey"})
+COCA_ENUM_NAMES(coca::study::Preset, "preset", {coca::study::Preset::kTiny, "tiny"},
+                {coca::study::Preset::kSmall, "small"}, {coca::study::Preset::kBase, "base"},
+                {coca::study::Preset::kAblation, "ablation"}, {coca::study::Preset::kSurvey, "survey"})

@@ -51,7 +51,9 @@ class Part {  // documents gathered into one token file in memory
     offsets_.push_back(static_cast<int64_t>(tokens_.size()));
   }
   bool empty() const { return tokens_.empty(); }
-  data::TokenFile file(int64_t vocabulary) && { return data::TokenFile::from_tokens(std::move(tokens_), std::move(offsets_), vocabulary); }
+  data::TokenFile file(int64_t vocabulary) && {
+    return data::TokenFile::from_tokens(std::move(tokens_), std::move(offsets_), vocabulary);
+  }
 
  private:
   std::vector<int32_t> tokens_;
@@ -68,7 +70,8 @@ void choose_test(const StudyConfig& c, const data::TokenFile& file, std::vector<
     if (static_cast<int64_t>(corpus.test.size()) == c.eval_documents) break;
     std::vector<int32_t> ids = tokens_of(file, d, c.eval_tokens);
     if (ids.size() < 2) continue;
-    corpus.test_names.push_back(fmt::format("document {} ({})", d, counted(file.document(d).second - file.document(d).first, "token")));
+    corpus.test_names.push_back(
+        fmt::format("document {} ({})", d, counted(file.document(d).second - file.document(d).first, "token")));
     corpus.test.push_back(std::move(ids));
   }
   COCA_CHECK(!corpus.test.empty(), "the test text holds no document of at least two tokens");
@@ -87,12 +90,14 @@ std::vector<std::string> standard_library_headers() {
     fs::recursive_directory_iterator entry(folder, error);
     for (; !error && entry != fs::recursive_directory_iterator(); entry.increment(error))
       // Tiny files are forwarding headers: a line of text in a page of licence.
-      if (io::is_regular_file(entry->path()) && io::file_bytes(entry->path()) >= 4096) files.push_back(entry->path().string());
+      if (io::is_regular_file(entry->path()) && io::file_bytes(entry->path()) >= 4096)
+        files.push_back(entry->path().string());
     COCA_CHECK_AS(kIo, !error, "{}: cannot list folder: {}", folder.string(), error.message());
     std::sort(files.begin(), files.end());
     if (!files.empty()) return files;
   }
-  fail(ErrorKind::kIo, "no C++ compiler says where its standard library headers are (tried CXX, c++, g++, clang++); give --text");
+  fail(ErrorKind::kIo,
+       "no C++ compiler says where its standard library headers are (tried CXX, c++, g++, clang++); give --text");
 }
 
 namespace {
@@ -118,14 +123,18 @@ Corpus load_corpus(const StudyConfig& c, Keep keep) {
   corpus.tokenizer = text::load_tokenizer(c.tokenizer);
   const std::vector<std::string> inputs = c.text.empty() ? standard_library_headers() : c.text;
   const fs::path data = fs::path(c.out) / "data";
-  const auto load = [&](const std::vector<std::string>& text, const char* name, std::optional<data::Split> split, data::Split otherwise) {
+  const auto load = [&](const std::vector<std::string>& text, const char* name, std::optional<data::Split> split,
+                        data::Split otherwise) {
     if (keep == Keep::kInFolder) return train::load_tokens(text, *corpus.tokenizer, data / name, {}, split, otherwise);
-    return train::sample_tokens(text, *corpus.tokenizer, {.tokens = int64_t{1} << 24, .documents = 60}, split, otherwise);
+    return train::sample_tokens(text, *corpus.tokenizer, {.tokens = int64_t{1} << 24, .documents = 60}, split,
+                                otherwise);
   };
   const data::TokenFile all = load(inputs, "text.tok", c.split, data::Split::kTrain);
   const int64_t documents = all.documents();
   const bool own_test = !c.test_text.empty();
-  COCA_CHECK(own_test || documents >= 3, "text: has {}; at least 3 are needed to hold some out; give more text, or --test-text", counted(documents, "document"));
+  COCA_CHECK(own_test || documents >= 3,
+             "text: has {}; at least 3 are needed to hold some out; give more text, or --test-text",
+             counted(documents, "document"));
 
   Part train, validation;
   std::vector<int64_t> held_out;
@@ -150,10 +159,13 @@ Corpus load_corpus(const StudyConfig& c, Keep keep) {
     std::vector<int64_t> order(static_cast<size_t>(test.documents()));
     for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int64_t>(i);
     choose_test(c, test, order, corpus);
-    if (keep == Keep::kInFolder) corpus.shared = data::find_overlap(train::document_list(inputs, data / "text.tok"), train::document_list(c.test_text, data / "test.tok"));
+    if (keep == Keep::kInFolder)
+      corpus.shared = data::find_overlap(train::document_list(inputs, data / "text.tok"),
+                                         train::document_list(c.test_text, data / "test.tok"));
   } else {
     choose_test(c, all, held_out, corpus);
-    if (keep == Keep::kInFolder) corpus.shared = overlap_within(train::document_list(inputs, data / "text.tok"), held_out);
+    if (keep == Keep::kInFolder)
+      corpus.shared = overlap_within(train::document_list(inputs, data / "text.tok"), held_out);
   }
   corpus.description =
       fmt::format("{}: {}, {} ({} tokenizer); {} for training, {} for validation; {} of at most {} each, {}",

@@ -17,12 +17,12 @@ namespace coca::study {
 std::vector<std::string> standard_library_headers();
 
 struct Corpus {
-  std::string description;                         // one sentence for the report
+  std::string description;  // one sentence for the report
   std::unique_ptr<text::Tokenizer> tokenizer;
   std::optional<data::TokenFile> train, validation;
-  std::vector<std::vector<int32_t>> test;          // documents to evaluate on, of each at most eval_tokens from its middle
-  std::vector<std::string> test_names;             // "document 12 (345,678 tokens)"
-  data::Overlap shared;                            // documents to train on that are in the test text as well
+  std::vector<std::vector<int32_t>> test;  // documents to evaluate on, of each at most eval_tokens from its middle
+  std::vector<std::string> test_names;     // "document 12 (345,678 tokens)"
+  data::Overlap shared;                    // documents to train on that are in the test text as well
 };
 
 // Tokenizes into <out>/data. With test_text: all of `text` is for training and validation (a twentieth of the

@@ -64,9 +64,7 @@ std::string and_list(std::vector<std::string> names, size_t most = kMostNamed) {
   return out;
 }
 
-std::string bold(const SummaryLine& line) {
-  return "**" + line.name() + "**";
-}
+std::string bold(const SummaryLine& line) { return "**" + line.name() + "**"; }
 std::string perplexity_text(const SummaryLine& line, size_t length) {
   return report::format_number(line.points[length].perplexity.mean, 4);
 }

@@ -29,7 +29,8 @@ Method method_from_name(std::string_view name) {
   Method m{.attention = enum_from_name<model::AttentionKind>(name.substr(0, join))};
   if (join == std::string_view::npos) return m;
   m.training = enum_from_name<Training>(name.substr(join + 1));
-  COCA_CHECK(m.training != Training::kPlain, "methods holds \"{}\"; a plain training is written without {}plain", name, kJoin);
+  COCA_CHECK(m.training != Training::kPlain, "methods holds \"{}\"; a plain training is written without {}plain", name,
+             kJoin);
   return m;
 }
 
@@ -40,7 +41,8 @@ std::string method_name(const Method& m) {
 
 std::vector<std::string> survey_methods() {
   std::vector<std::string> names;
-  for (const auto& kind : EnumTraits<model::AttentionKind>::names()) names.push_back(method_name({.attention = kind.value}));
+  for (const auto& kind : EnumTraits<model::AttentionKind>::names())
+    names.push_back(method_name({.attention = kind.value}));
   for (const auto& training : EnumTraits<Training>::names()) {
     if (training.value == Training::kPlain) continue;
     using Kind = model::AttentionKind;

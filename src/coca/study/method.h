@@ -15,8 +15,8 @@ namespace coca::study {
 //   kClex:          trained plainly for two thirds of the steps, then with a CLEX network for factors up to the longest
 //                   evaluated multiple (model/clex.h), as published: CLEX trains a trained model further
 //   kWindow:        every layer attends to a quarter of the trained length
-//   kLongformer:    as Longformer's causal models: an eighth of it in the lower half of the layers, a quarter in the upper
-//                   half, where half the heads skip every other key; one global token (model/windows.h)
+//   kLongformer:    as Longformer's causal models: an eighth of it in the lower half of the layers, a quarter in the
+//                   upper half, where half the heads skip every other key; one global token (model/windows.h)
 enum class Training : uint8_t { kPlain, kRandom, kPose, kClex, kWindow, kLongformer };
 
 struct Method {
@@ -28,8 +28,8 @@ struct Method {
 Method method_from_name(std::string_view);
 std::string method_name(const Method&);
 
-// All kinds trained plainly, then rope, coca-slack and coca-strict in each of the other ways, and alibi in those that go
-// without rotary positions.
+// All kinds trained plainly, then rope, coca-slack and coca-strict in each of the other ways, and alibi in those that
+// go without rotary positions.
 std::vector<std::string> survey_methods();
 
 // Writes the kind and the way of training into the config, whose sizes are already set. longest: the largest evaluated
@@ -38,6 +38,7 @@ void apply_method(const Method&, int64_t longest, train::TrainConfig&);
 
 }  // namespace coca::study
 
-COCA_ENUM_NAMES(coca::study::Training, "training", {coca::study::Training::kPlain, "plain"}, {coca::study::Training::kRandom, "random"},
-                {coca::study::Training::kPose, "pose"}, {coca::study::Training::kClex, "clex"}, {coca::study::Training::kWindow, "window"},
+COCA_ENUM_NAMES(coca::study::Training, "training", {coca::study::Training::kPlain, "plain"},
+                {coca::study::Training::kRandom, "random"}, {coca::study::Training::kPose, "pose"},
+                {coca::study::Training::kClex, "clex"}, {coca::study::Training::kWindow, "window"},
                 {coca::study::Training::kLongformer, "longformer"})

@@ -87,14 +87,16 @@ report::Chart loss_chart(const StudyResults& s) {
 }
 
 bool has_passkey(const StudyResults& s) {
-  return std::ranges::any_of(s.runs, [](const RunResult& r) { return !r.evaluations.empty() && !r.evaluations[0].passkey.empty(); });
+  return std::ranges::any_of(
+      s.runs, [](const RunResult& r) { return !r.evaluations.empty() && !r.evaluations[0].passkey.empty(); });
 }
 
 std::string run_name(const StudyResults& s, const RunResult& r) {
   return s.config.seeds.size() > 1 ? fmt::format("{} seed {}", r.method, r.seed) : r.method;
 }
 
-void add_figure(report::Document& document, const std::string& name, const report::Chart& chart, const std::string& caption) {
+void add_figure(report::Document& document, const std::string& name, const report::Chart& chart,
+                const std::string& caption) {
   document.figure({.name = name, .svg = report::render_svg(chart), .caption = caption});
 }
 
@@ -147,15 +149,23 @@ void add_reading(const StudyResults& s, report::Document& d) {
 
 }  // namespace
 
-report::Table perplexity_table(const StudyResults& s) { return length_table(s, "Perplexity by evaluated length", 4, perplexity_of); }
-report::Table passkey_table(const StudyResults& s) { return length_table(s, "Passkey accuracy (whole keys)", 2, accuracy_of); }
+report::Table perplexity_table(const StudyResults& s) {
+  return length_table(s, "Perplexity by evaluated length", 4, perplexity_of);
+}
+report::Table passkey_table(const StudyResults& s) {
+  return length_table(s, "Passkey accuracy (whole keys)", 2, accuracy_of);
+}
 
 report::Table passkey_digits_table(const StudyResults& s) {
   return length_table(s, "Passkey: share of single digits right (chance 0.10)", 2, digits_of);
 }
 
 report::Table training_table(const StudyResults& s) {
-  report::Table table{.title = "Training", .header = {"run", "parameters", "tokens", "train loss", "validation loss", "tokens/s", "time", "skipped"}, .rows = {}, .align = {}};
+  report::Table table{
+      .title = "Training",
+      .header = {"run", "parameters", "tokens", "train loss", "validation loss", "tokens/s", "time", "skipped"},
+      .rows = {},
+      .align = {}};
   for (const RunResult& r : s.runs) {
     if (!r.failure.empty()) {
       table.rows.push_back({run_name(s, r), "", "", "given up", "", "", "", ""});
@@ -210,7 +220,8 @@ report::Document make_document(const StudyResults& s) {
   d.paragraph(model_sentence(s));
   d.paragraph(s.corpus + ".");
   if (s.shared.documents > 0) {
-    d.paragraph("Warning: some test documents are in the training text as well, so the models look better than they are.");
+    d.paragraph(
+        "Warning: some test documents are in the training text as well, so the models look better than they are.");
     d.list(data::overlap_sentences(s.shared, "test"));
   }
   d.heading(2, "What was found");
@@ -223,7 +234,8 @@ report::Document make_document(const StudyResults& s) {
     chart.y_scale = report::Scale::kLog;
     add_figure(d, "perplexity", chart, "Both axes are logarithmic. Dashed: the same weights with dynamic NTK scaling.");
   } else {
-    d.paragraph("gnuplot is not installed, so there are no plots; the numbers are all in the tables and in results.csv.");
+    d.paragraph(
+        "gnuplot is not installed, so there are no plots; the numbers are all in the tables and in results.csv.");
   }
   if (has_passkey(s)) {
     d.heading(2, "Passkey retrieval against length");
@@ -240,7 +252,9 @@ report::Document make_document(const StudyResults& s) {
   d.heading(2, "Training");
   d.table(training_table(s));
   if (plots) add_figure(d, "loss", loss_chart(s), "Mean loss of each logged interval, first seed.");
-  d.paragraph(fmt::format("Measured with coca {} ({}), {}. All numbers: results.json, results.csv, summary.csv, runs/*/metrics.csv.", version(), git_commit(), s.machine));
+  d.paragraph(fmt::format(
+      "Measured with coca {} ({}), {}. All numbers: results.json, results.csv, summary.csv, runs/*/metrics.csv.",
+      version(), git_commit(), s.machine));
   add_reading(s, d);
   return d;
 }

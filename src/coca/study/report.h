@@ -28,7 +28,8 @@ report::Document make_document(const StudyResults&);
 struct StudyFiles {
   std::filesystem::path html, markdown, json, csv, summary_csv;
 };
-// Writes report.html, report.md, figures/*.svg, results.json, results.csv (a row a seed) and summary.csv (over seeds) into config.out.
+// Writes report.html, report.md, figures/*.svg, results.json, results.csv (a row a seed) and summary.csv (over seeds)
+// into config.out.
 StudyFiles write_study(StudyResults&);
 
 }  // namespace coca::study

@@ -42,7 +42,8 @@ SummaryPoint point_at(const std::vector<const Evaluation*>& seeds, size_t i) {
 }
 
 // The evaluations of one method and variant, one per seed.
-std::vector<const Evaluation*> evaluations_of(const StudyResults& s, const std::string& method, const std::string& variant) {
+std::vector<const Evaluation*> evaluations_of(const StudyResults& s, const std::string& method,
+                                              const std::string& variant) {
   std::vector<const Evaluation*> list;
   for (const RunResult& r : s.runs)
     for (const Evaluation& e : r.evaluations)
@@ -51,7 +52,11 @@ std::vector<const Evaluation*> evaluations_of(const StudyResults& s, const std::
 }
 
 nlohmann::ordered_json to_json(const SeedMean& m) {
-  return {{"n", m.n}, {"mean", number(m.mean)}, {"deviation", number(m.deviation)}, {"low", number(m.low)}, {"high", number(m.high)}};
+  return {{"n", m.n},
+          {"mean", number(m.mean)},
+          {"deviation", number(m.deviation)},
+          {"low", number(m.low)},
+          {"high", number(m.high)}};
 }
 
 nlohmann::ordered_json to_json(const SummaryLine& line) {
@@ -73,7 +78,8 @@ std::vector<SummaryLine> summarise(const StudyResults& s) {
   std::vector<SummaryLine> lines;
   for (size_t m = 0; m < s.config.methods.size(); ++m) {
     const std::string& method = s.config.methods[m];
-    const auto run = std::find_if(s.runs.begin(), s.runs.end(), [&](const RunResult& r) { return r.method == method && !r.evaluations.empty(); });
+    const auto run = std::find_if(s.runs.begin(), s.runs.end(),
+                                  [&](const RunResult& r) { return r.method == method && !r.evaluations.empty(); });
     if (run == s.runs.end()) continue;
     for (const Evaluation& e : run->evaluations) {
       SummaryLine line{.method = method, .variant = e.variant, .method_index = m, .points = {}};
@@ -95,26 +101,43 @@ std::string summary_csv(const StudyResults& s) {
     for (const SummaryPoint& p : line.points) {
       std::vector<std::string> row{line.method, line.variant, std::to_string(p.length), std::to_string(p.perplexity.n)};
       for (const SeedMean* m : {&p.perplexity, &p.passkey_accuracy, &p.passkey_digits})
-        for (const double x : {m->mean, m->deviation, m->low, m->high}) row.push_back(m->n > 0 ? io::csv_number(x) : "");
+        for (const double x : {m->mean, m->deviation, m->low, m->high})
+          row.push_back(m->n > 0 ? io::csv_number(x) : "");
       out += io::csv_line(row);
     }
   return out;
 }
 
 nlohmann::ordered_json to_json(const RunResult& r) {
-  nlohmann::ordered_json j{{"method", r.method}, {"seed", r.seed}, {"parameters", r.parameters}, {"steps", r.steps},
-                           {"tokens", r.tokens}, {"skipped", r.skipped}, {"train_loss", number(r.train_loss)},
-                           {"validation_loss", number(r.validation_loss)}, {"seconds", r.seconds}, {"tokens_per_second", r.tokens_per_second}};
+  nlohmann::ordered_json j{{"method", r.method},
+                           {"seed", r.seed},
+                           {"parameters", r.parameters},
+                           {"steps", r.steps},
+                           {"tokens", r.tokens},
+                           {"skipped", r.skipped},
+                           {"train_loss", number(r.train_loss)},
+                           {"validation_loss", number(r.validation_loss)},
+                           {"seconds", r.seconds},
+                           {"tokens_per_second", r.tokens_per_second}};
   if (!r.failure.empty()) j["failure"] = r.failure;
   j["evaluations"] = nlohmann::ordered_json::array();
   for (const Evaluation& e : r.evaluations) {
     nlohmann::ordered_json ppl = nlohmann::ordered_json::array(), key = nlohmann::ordered_json::array();
     for (const PerplexityPoint& p : e.perplexity)
-      ppl.push_back({{"length", p.length}, {"perplexity", number(p.perplexity)}, {"nll", number(p.nll)},
-                     {"standard_error", number(p.standard_error)}, {"scored_tokens", p.scored_tokens}, {"reached", p.reached}});
+      ppl.push_back({{"length", p.length},
+                     {"perplexity", number(p.perplexity)},
+                     {"nll", number(p.nll)},
+                     {"standard_error", number(p.standard_error)},
+                     {"scored_tokens", p.scored_tokens},
+                     {"reached", p.reached}});
     for (const PasskeyPoint& p : e.passkey)
-      key.push_back({{"length", p.length}, {"trials", p.trials}, {"correct", p.correct}, {"accuracy", p.accuracy},
-                     {"low", p.low}, {"high", p.high}, {"digit_accuracy", p.digit_accuracy}});
+      key.push_back({{"length", p.length},
+                     {"trials", p.trials},
+                     {"correct", p.correct},
+                     {"accuracy", p.accuracy},
+                     {"low", p.low},
+                     {"high", p.high},
+                     {"digit_accuracy", p.digit_accuracy}});
     j["evaluations"].push_back({{"variant", e.variant}, {"perplexity", ppl}, {"passkey", key}});
   }
   return j;
@@ -137,10 +160,11 @@ RunResult run_from_json(const nlohmann::json& j, const std::string& where) {
     for (const nlohmann::json& e : j.at("evaluations")) {
       Evaluation evaluation{.variant = e.at("variant"), .perplexity = {}, .passkey = {}};
       for (const nlohmann::json& p : e.at("perplexity"))
-        evaluation.perplexity.push_back({p.at("length"), p.at("scored_tokens"), number_from(p, "perplexity"), number_from(p, "nll"),
-                                         number_from(p, "standard_error"), p.at("reached")});
+        evaluation.perplexity.push_back({p.at("length"), p.at("scored_tokens"), number_from(p, "perplexity"),
+                                         number_from(p, "nll"), number_from(p, "standard_error"), p.at("reached")});
       for (const nlohmann::json& p : e.at("passkey"))
-        evaluation.passkey.push_back({p.at("length"), p.at("trials"), p.at("correct"), p.at("accuracy"), p.at("low"), p.at("high"), p.at("digit_accuracy")});
+        evaluation.passkey.push_back({p.at("length"), p.at("trials"), p.at("correct"), p.at("accuracy"), p.at("low"),
+                                      p.at("high"), p.at("digit_accuracy")});
       r.evaluations.push_back(std::move(evaluation));
     }
     return r;
@@ -150,10 +174,15 @@ RunResult run_from_json(const nlohmann::json& j, const std::string& where) {
 }
 
 nlohmann::ordered_json to_json(StudyResults& s) {
-  nlohmann::ordered_json j{{"coca_version", std::string(version())}, {"coca_commit", std::string(git_commit())},
-                           {"machine", s.machine}, {"corpus", s.corpus}, {"seconds", s.seconds}, {"config", io::options_to_json(s.config)}};
+  nlohmann::ordered_json j{{"coca_version", std::string(version())},
+                           {"coca_commit", std::string(git_commit())},
+                           {"machine", s.machine},
+                           {"corpus", s.corpus},
+                           {"seconds", s.seconds},
+                           {"config", io::options_to_json(s.config)}};
   nlohmann::ordered_json pairs = nlohmann::ordered_json::array();
-  for (const data::Overlap::Pair& pair : s.shared.pairs) pairs.push_back({{"training", pair.training}, {"test", pair.evaluation}});
+  for (const data::Overlap::Pair& pair : s.shared.pairs)
+    pairs.push_back({{"training", pair.training}, {"test", pair.evaluation}});
   j["shared_documents"] = {{"count", s.shared.documents}, {"names", std::move(pairs)}};
   j["runs"] = nlohmann::ordered_json::array();
   for (const RunResult& r : s.runs) j["runs"].push_back(to_json(r));
@@ -163,14 +192,21 @@ nlohmann::ordered_json to_json(StudyResults& s) {
 }
 
 std::string to_csv(const StudyResults& s) {
-  std::string out = io::csv_line({"method", "variant", "seed", "length", "perplexity", "nll", "standard_error", "scored_tokens",
-                                  "passkey_accuracy", "passkey_low", "passkey_high", "passkey_digit_accuracy", "passkey_trials"});
+  std::string out =
+      io::csv_line({"method", "variant", "seed", "length", "perplexity", "nll", "standard_error", "scored_tokens",
+                    "passkey_accuracy", "passkey_low", "passkey_high", "passkey_digit_accuracy", "passkey_trials"});
   for (const RunResult& r : s.runs)
     for (const Evaluation& e : r.evaluations)
       for (size_t i = 0; i < e.perplexity.size(); ++i) {
         const PerplexityPoint& p = e.perplexity[i];
-        std::vector<std::string> row{r.method, e.variant, std::to_string(r.seed), std::to_string(p.length), io::csv_number(p.perplexity),
-                                     io::csv_number(p.nll), io::csv_number(p.standard_error), std::to_string(p.scored_tokens)};
+        std::vector<std::string> row{r.method,
+                                     e.variant,
+                                     std::to_string(r.seed),
+                                     std::to_string(p.length),
+                                     io::csv_number(p.perplexity),
+                                     io::csv_number(p.nll),
+                                     io::csv_number(p.standard_error),
+                                     std::to_string(p.scored_tokens)};
         if (i < e.passkey.size()) {
           const PasskeyPoint& k = e.passkey[i];
           for (const double x : {k.accuracy, k.low, k.high, k.digit_accuracy}) row.push_back(io::csv_number(x));

@@ -42,7 +42,8 @@ class Telling {
   Telling(const Telling&) = delete;
 
   void begin_run(const std::string& method) { run_ = &works_.at(method), of_run_ = {}; }
-  // What was planned for this run and not done: results of earlier, a training that failed, an estimate that was too high.
+  // What was planned for this run and not done: results of earlier, a training that failed, an estimate that was too
+  // high.
   void end_run() {
     const Flops all = run_->all();
     for (size_t i = 0; i < kWorks; ++i) meter_.leave_out(static_cast<Work>(i), std::max(0.0, all[i] - of_run_[i]));
@@ -81,8 +82,8 @@ void check_folder(StudyConfig config) {
   before.update(io::read_json(file));
   for (const auto& [key, value] : now.items())
     COCA_CHECK(key == "out" || key == "tensorboard" || (before.contains(key) && before[key] == nlohmann::json(value)),
-               "{} holds a study with {} = {}; asked for {}: choose another --out or remove the folder", config.out, key,
-               before.contains(key) ? before[key].dump() : "nothing", value.dump());
+               "{} holds a study with {} = {}; asked for {}: choose another --out or remove the folder", config.out,
+               key, before.contains(key) ? before[key].dump() : "nothing", value.dump());
 }
 
 void claim_folder(StudyConfig config) {
@@ -119,21 +120,30 @@ eval::PasskeyOptions passkey_options(const StudyConfig& c, std::optional<double>
 // Without scaling, and with that of each factor where the method is evaluated with it.
 std::vector<std::optional<double>> variants_of(const StudyConfig& c, const std::string& method) {
   std::vector<std::optional<double>> variants{std::nullopt};
-  if (std::ranges::find(c.ntk_methods, method) != c.ntk_methods.end()) variants.insert(variants.end(), c.factors.begin(), c.factors.end());
+  if (std::ranges::find(c.ntk_methods, method) != c.ntk_methods.end())
+    variants.insert(variants.end(), c.factors.begin(), c.factors.end());
   return variants;
 }
 
-RunResult train_one(const StudyConfig& c, const Corpus& corpus, const std::string& method, int64_t seed, const fs::path& dir,
-                    Telling& telling) {
+RunResult train_one(const StudyConfig& c, const Corpus& corpus, const std::string& method, int64_t seed,
+                    const fs::path& dir, Telling& telling) {
   train::TrainConfig config = train_config(c, method, seed, dir.string());
   if (!c.tensorboard.empty()) config.tensorboard = (fs::path(c.tensorboard) / dir.filename()).string();
-  train::Trainer trainer(config, {.tokens = *corpus.train, .validation = &*corpus.validation, .tokenizer = *corpus.tokenizer}, train::Start::kResume);
+  train::Trainer trainer(config,
+                         {.tokens = *corpus.train, .validation = &*corpus.validation, .tokenizer = *corpus.tokenizer},
+                         train::Start::kResume);
   const int64_t first = trainer.first_step();
   telling.leave_out_steps(first);
   const train::TrainSummary summary = trainer.run([&](const train::StepReport& r) {
-    telling.tell({.stage = fmt::format("{} seed {}: training", method, seed), .done = r.step, .total = r.steps, .start = first, .unit = "steps",
-                  .text = fmt::format("loss {:.3f} lr {:.1e} norm {:.2f} {:.0f} tok/s", r.loss, r.learning_rate, r.grad_norm, r.tokens_per_second),
-                  .seconds_left = {}}, Work::kTraining, telling.step_flops());
+    telling.tell({.stage = fmt::format("{} seed {}: training", method, seed),
+                  .done = r.step,
+                  .total = r.steps,
+                  .start = first,
+                  .unit = "steps",
+                  .text = fmt::format("loss {:.3f} lr {:.1e} norm {:.2f} {:.0f} tok/s", r.loss, r.learning_rate,
+                                      r.grad_norm, r.tokens_per_second),
+                  .seconds_left = {}},
+                 Work::kTraining, telling.step_flops());
   });
   RunResult result;
   result.method = method;
@@ -155,30 +165,53 @@ RunResult train_one(const StudyConfig& c, const Corpus& corpus, const std::strin
   return result;
 }
 
-Evaluation evaluate_one(const StudyConfig& c, const Corpus& corpus, const model::Model& m, const std::string& name, std::optional<double> ntk_factor,
-                        Telling& telling) {
+Evaluation evaluate_one(const StudyConfig& c, const Corpus& corpus, const model::Model& m, const std::string& name,
+                        std::optional<double> ntk_factor, Telling& telling) {
   Evaluation result{.variant = ntk_factor ? fmt::format("ntk{:g}", *ntk_factor) : "", .perplexity = {}, .passkey = {}};
   Context context;
   eval::PerplexityOptions ppl = perplexity_options(c, ntk_factor);
   int64_t tokens = 0, prompts = 0;
   ppl.progress = [&](const eval::PerplexityProgress& p) {
-    const double flops = static_cast<double>(p.done_tokens - std::exchange(tokens, p.done_tokens)) * model::forward_flops_per_token(m.spec, p.length);
-    telling.tell({.stage = name + ": perplexity", .done = p.done_tokens, .total = p.total_tokens, .start = 0, .unit = "tokens", .text = fmt::format("length {}", p.length),
-                  .seconds_left = {}}, Work::kPerplexity, flops);
+    const double flops = static_cast<double>(p.done_tokens - std::exchange(tokens, p.done_tokens)) *
+                         model::forward_flops_per_token(m.spec, p.length);
+    telling.tell({.stage = name + ": perplexity",
+                  .done = p.done_tokens,
+                  .total = p.total_tokens,
+                  .start = 0,
+                  .unit = "tokens",
+                  .text = fmt::format("length {}", p.length),
+                  .seconds_left = {}},
+                 Work::kPerplexity, flops);
   };
   for (const eval::PerplexityResult& r : eval::perplexity(context, m.spec, m.params->weights(), corpus.test, ppl))
-    result.perplexity.push_back({.length = r.length, .scored_tokens = r.scored_tokens, .perplexity = r.perplexity, .nll = r.nll,
-                                 .standard_error = r.standard_error.value_or(std::numeric_limits<double>::quiet_NaN()), .reached = r.reaches_length()});
+    result.perplexity.push_back({.length = r.length,
+                                 .scored_tokens = r.scored_tokens,
+                                 .perplexity = r.perplexity,
+                                 .nll = r.nll,
+                                 .standard_error = r.standard_error.value_or(std::numeric_limits<double>::quiet_NaN()),
+                                 .reached = r.reaches_length()});
   if (c.passkey_share == 0) return result;  // a model that never saw such a prompt has nothing to show
   eval::PasskeyOptions key = passkey_options(c, ntk_factor);
   key.progress = [&](const eval::PasskeyProgress& p) {
-    const double flops = static_cast<double>((p.done - std::exchange(prompts, p.done)) * p.length) * model::forward_flops_per_token(m.spec, p.length);
-    telling.tell({.stage = name + ": passkey", .done = p.done, .total = p.total, .start = 0, .unit = "prompts", .text = fmt::format("length {}", p.length),
-                  .seconds_left = {}}, Work::kPasskey, flops);
+    const double flops = static_cast<double>((p.done - std::exchange(prompts, p.done)) * p.length) *
+                         model::forward_flops_per_token(m.spec, p.length);
+    telling.tell({.stage = name + ": passkey",
+                  .done = p.done,
+                  .total = p.total,
+                  .start = 0,
+                  .unit = "prompts",
+                  .text = fmt::format("length {}", p.length),
+                  .seconds_left = {}},
+                 Work::kPasskey, flops);
   };
   for (const eval::PasskeyTotal& t : eval::passkey(context, m.spec, m.params->weights(), *corpus.tokenizer, key).totals)
-    result.passkey.push_back({.length = t.length, .trials = t.score.trials, .correct = t.score.correct, .accuracy = t.score.accuracy,
-                              .low = t.score.accuracy_low, .high = t.score.accuracy_high, .digit_accuracy = t.score.digit_accuracy});
+    result.passkey.push_back({.length = t.length,
+                              .trials = t.score.trials,
+                              .correct = t.score.correct,
+                              .accuracy = t.score.accuracy,
+                              .low = t.score.accuracy_low,
+                              .high = t.score.accuracy_high,
+                              .digit_accuracy = t.score.digit_accuracy});
   return result;
 }
 
@@ -189,7 +222,8 @@ void drop_checkpoints(const fs::path& run) {
   if (error) log_warning("{}: cannot be removed: {}", train::checkpoint_root(run).string(), error.message());
 }
 
-RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string& method, int64_t seed, Telling& telling) {
+RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string& method, int64_t seed,
+                  Telling& telling) {
   const fs::path dir = run_folder(c, method, seed);
   const fs::path file = dir / "result.json";
   if (io::exists(file)) {
@@ -203,7 +237,8 @@ RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string&
     result = train_one(c, corpus, method, seed, dir, telling);
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::kInterrupted)
-      fail(ErrorKind::kInterrupted, "stopped while training {} with seed {}; what is done is kept in {}: the same command goes on", method, seed,
+      fail(ErrorKind::kInterrupted,
+           "stopped while training {} with seed {}; what is done is kept in {}: the same command goes on", method, seed,
            c.out);
     if (error.kind() != ErrorKind::kNumeric) throw;
     result = {.method = method, .seed = seed, .failure = error.what()};
@@ -214,7 +249,8 @@ RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string&
   const model::Model m = formats::load_model(dir / "model", model::Precision::kF32, formats::LoadT::kFolded);
   const std::string name = fmt::format("{} seed {}", method, seed);
   for (const std::optional<double> factor : variants_of(c, method))
-    result.evaluations.push_back(evaluate_one(c, corpus, m, factor ? fmt::format("{} + dynamic NTK {:g}", name, *factor) : name, factor, telling));
+    result.evaluations.push_back(evaluate_one(
+        c, corpus, m, factor ? fmt::format("{} + dynamic NTK {:g}", name, *factor) : name, factor, telling));
   io::write_json(file, to_json(result));
   drop_checkpoints(dir);
   result.curve = train::read_metrics(dir / "metrics.csv");
@@ -223,7 +259,9 @@ RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string&
 
 }  // namespace
 
-fs::path run_folder(const StudyConfig& c, const std::string& method, int64_t seed) { return fs::path(c.out) / "runs" / fmt::format("{}-s{}", method, seed); }
+fs::path run_folder(const StudyConfig& c, const std::string& method, int64_t seed) {
+  return fs::path(c.out) / "runs" / fmt::format("{}-s{}", method, seed);
+}
 
 void check_study(const StudyConfig& c, const text::Tokenizer& tokenizer) {
   check_folder(c);
@@ -233,16 +271,19 @@ void check_study(const StudyConfig& c, const text::Tokenizer& tokenizer) {
         train::check_start(train_config(c, method, seed, dir.string()), tokenizer, train::Start::kResume, 1);
     if (c.passkey_share == 0) continue;
     const model::ModelSpec spec = train::trained_spec(train_config(c, method, c.seeds[0], c.out), tokenizer);
-    for (const std::optional<double> factor : variants_of(c, method)) eval::check_passkey(spec, tokenizer, passkey_options(c, factor));
+    for (const std::optional<double> factor : variants_of(c, method))
+      eval::check_passkey(spec, tokenizer, passkey_options(c, factor));
   }
 }
 
 void check_corpus(const StudyConfig& c, const Corpus& corpus) {
   for (const std::string& method : c.methods) {
     const train::TrainConfig config = train_config(c, method, c.seeds[0], c.out);
-    train::check_data(config, {.tokens = *corpus.train, .validation = &*corpus.validation, .tokenizer = *corpus.tokenizer});
+    train::check_data(config,
+                      {.tokens = *corpus.train, .validation = &*corpus.validation, .tokenizer = *corpus.tokenizer});
     const model::ModelSpec spec = train::trained_spec(config, *corpus.tokenizer);
-    for (const std::optional<double> factor : variants_of(c, method)) eval::plan_perplexity(spec, corpus.test, perplexity_options(c, factor));
+    for (const std::optional<double> factor : variants_of(c, method))
+      eval::plan_perplexity(spec, corpus.test, perplexity_options(c, factor));
   }
 }
 

@@ -32,7 +32,8 @@ Flops MethodWork::all() const {
   return {flops[0], times * flops[1], times * flops[2]};
 }
 
-MethodWork work_of(const StudyConfig& c, const std::string& method, int64_t vocabulary, std::span<const int64_t> test_tokens) {
+MethodWork work_of(const StudyConfig& c, const std::string& method, int64_t vocabulary,
+                   std::span<const int64_t> test_tokens) {
   const train::TrainConfig config = train_config(c, method, c.seeds[0], c.out);
   const model::ModelSpec spec = train::make_spec(config, vocabulary, std::nullopt, std::nullopt);
   MethodWork w{.parameters = model::parameter_count(spec)};
@@ -42,7 +43,8 @@ MethodWork work_of(const StudyConfig& c, const std::string& method, int64_t voca
   const auto depths = static_cast<int64_t>(eval::PasskeyProtocol().depths.size());
   for (const int64_t length : eval_lengths(c)) {
     const double each = model::forward_flops_per_token(spec, length);
-    const int64_t ppl = window_tokens(c, length, test_tokens), passkey = c.passkey_share > 0 ? depths * c.passkey_trials * length : 0;
+    const int64_t ppl = window_tokens(c, length, test_tokens),
+                  passkey = c.passkey_share > 0 ? depths * c.passkey_trials * length : 0;
     w.ppl_tokens += ppl;
     w.passkey_tokens += passkey;
     w.flops[index_of(Work::kPerplexity)] += static_cast<double>(ppl) * each;
@@ -50,7 +52,9 @@ MethodWork work_of(const StudyConfig& c, const std::string& method, int64_t voca
   }
   const bool again = std::ranges::find(c.ntk_methods, method) != c.ntk_methods.end();
   w.evaluations = 1 + (again ? static_cast<int64_t>(c.factors.size()) : 0);
-  w.memory = 16 * w.parameters + c.batch * static_cast<int64_t>(model::TrainingDecoder(spec, 1, c.length, {.precision = c.precision}).activation_bytes());
+  w.memory = 16 * w.parameters +
+             c.batch * static_cast<int64_t>(
+                           model::TrainingDecoder(spec, 1, c.length, {.precision = c.precision}).activation_bytes());
   return w;
 }
 

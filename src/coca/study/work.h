@@ -29,7 +29,8 @@ struct MethodWork {
   Flops all() const;
 };
 // `test_tokens`: of each test document.
-MethodWork work_of(const StudyConfig& resolved, const std::string& method, int64_t vocabulary, std::span<const int64_t> test_tokens);
+MethodWork work_of(const StudyConfig& resolved, const std::string& method, int64_t vocabulary,
+                   std::span<const int64_t> test_tokens);
 
 // The time left, from the speed of each kind of work so far; a kind that has not begun is assumed to be as fast as the
 // others.
@@ -37,9 +38,9 @@ class WorkMeter {
  public:
   explicit WorkMeter(std::function<double()> clock = {});  // seconds; default: the monotonic clock
 
-  void plan(const Flops&);                // more to do
-  void leave_out(Work, double flops);     // planned work that is already done, or never will be
-  void advance(Work, double flops);       // done since the last call
+  void plan(const Flops&);                     // more to do
+  void leave_out(Work, double flops);          // planned work that is already done, or never will be
+  void advance(Work, double flops);            // done since the last call
   std::optional<double> seconds_left() const;  // nothing: nothing is measured yet
 
  private:

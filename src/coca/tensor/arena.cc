@@ -10,8 +10,10 @@
 namespace coca {
 
 void ArenaPlan::add(std::string name, const Dims& shape, DType dtype, MutTensorRef* slot) {
-  const auto bytes = static_cast<size_t>(checked_product(name, {{"elements", shape.product()}, {"bytes", static_cast<int64_t>(dtype_size(dtype))}}));
-  COCA_CHECK_AS(kIo, cursor_ + bytes < size_t{1} << 62, "out of memory: {} {} and what lies before it need more than 2^62 bytes", name, shape.text());
+  const auto bytes = static_cast<size_t>(
+      checked_product(name, {{"elements", shape.product()}, {"bytes", static_cast<int64_t>(dtype_size(dtype))}}));
+  COCA_CHECK_AS(kIo, cursor_ + bytes < size_t{1} << 62,
+                "out of memory: {} {} and what lies before it need more than 2^62 bytes", name, shape.text());
   entries_.push_back({std::move(name), cursor_, shape, dtype, slot});
   cursor_ += (bytes + 63) / 64 * 64;
   peak_ = std::max(peak_, cursor_);
@@ -19,7 +21,8 @@ void ArenaPlan::add(std::string name, const Dims& shape, DType dtype, MutTensorR
 
 std::string ArenaPlan::text() const {
   const auto bytes = [](const Entry& e) { return static_cast<size_t>(e.shape.product()) * dtype_size(e.dtype); };
-  const auto largest = std::max_element(entries_.begin(), entries_.end(), [&](const Entry& a, const Entry& b) { return bytes(a) < bytes(b); });
+  const auto largest = std::max_element(entries_.begin(), entries_.end(),
+                                        [&](const Entry& a, const Entry& b) { return bytes(a) < bytes(b); });
   if (largest == entries_.end()) return "no activations";
   return fmt::format("{}, the largest {} {} {}", counted(entries_.size(), "activation"), largest->name,
                      largest->shape.text(), dtype_name(largest->dtype));

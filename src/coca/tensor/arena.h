@@ -43,7 +43,7 @@ class ArenaPlan {
 class Arena {
  public:
   Arena() = default;
-  explicit Arena(DeviceMemory* memory) : memory_(memory) {}  // null: the host's
+  explicit Arena(DeviceMemory* memory) : memory_(memory) {}               // null: the host's
   explicit Arena(const ArenaPlan& plan, DeviceMemory* memory = nullptr);  // allocates (or grows) and binds every slot
   // Reuses the block if it is large enough; contents are unspecified. If there is not enough memory, throws Error (kIo)
   // naming the sizes, the largest tensor and what to lower; the slots are then unchanged, and the old block is freed.

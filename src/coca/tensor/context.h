@@ -45,7 +45,8 @@ class Context {
   DeviceMemory* memory() const { return memory_; }
   int threads() const { return options_.threads; }  // 0: as many as for the whole process
 
-  // Scratch of at least `bytes` on the device, 64-byte aligned, contents unspecified; valid until the next call for the same user.
+  // Scratch of at least `bytes` on the device, 64-byte aligned, contents unspecified; valid until the next call for the
+  // same user.
   void* scratch(size_t bytes, ScratchUser user = ScratchUser::kOp);
   MutTensorRef scratch_tensor(const Dims& shape, DType dtype = DType::kF32, ScratchUser user = ScratchUser::kOp);
 

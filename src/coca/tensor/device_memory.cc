@@ -31,17 +31,20 @@ std::string mib(size_t bytes) { return fmt::format("{:.1f} MiB", static_cast<dou
 }  // namespace
 
 void BufferDeleter::operator()(std::byte* p) const {
-  if (!memory) std::free(p);
-  else if (pinned) memory->release_pinned(p);
-  else memory->release(p);
+  if (!memory)
+    std::free(p);
+  else if (pinned)
+    memory->release_pinned(p);
+  else
+    memory->release(p);
 }
 
 Buffer allocate(DeviceMemory* memory, size_t bytes, std::string_view what) {
   std::byte* p = memory ? memory->allocate(bytes) : allocate_on_host(bytes);
   if (!p && memory) {
     const auto [free, total] = memory->room();
-    fail(ErrorKind::kIo, "out of memory on {} ({}): no {} for {}; {} of {} are free", memory->device().text(), memory->name(),
-         mib(bytes), what, mib(free), mib(total));
+    fail(ErrorKind::kIo, "out of memory on {} ({}): no {} for {}; {} of {} are free", memory->device().text(),
+         memory->name(), mib(bytes), what, mib(free), mib(total));
   }
   COCA_CHECK_AS(kIo, p, "out of memory: no {} for {}", mib(bytes), what);
   return Buffer(p, {.memory = memory});
@@ -50,7 +53,8 @@ Buffer allocate(DeviceMemory* memory, size_t bytes, std::string_view what) {
 Buffer allocate_pinned(DeviceMemory* memory, size_t bytes, std::string_view what) {
   if (!memory) return allocate(nullptr, bytes, what);
   std::byte* p = memory->allocate_pinned(bytes);
-  COCA_CHECK_AS(kIo, p, "out of memory: no {} on the host, pinned for {}, for {}", mib(bytes), memory->device().text(), what);
+  COCA_CHECK_AS(kIo, p, "out of memory: no {} on the host, pinned for {}, for {}", mib(bytes), memory->device().text(),
+                what);
   return Buffer(p, {.memory = memory, .pinned = true});
 }
 

@@ -23,8 +23,8 @@ void KvPages::reserve(int64_t tokens) {
 }
 
 void KvPages::recycle(int64_t first, int64_t count) {
-  COCA_CHECK(first >= 0 && count >= 0 && first + count <= static_cast<int64_t>(pages_.size()), "[kv_pages] there are no pages {} to {} of {}",
-             first, first + count, pages_.size());
+  COCA_CHECK(first >= 0 && count >= 0 && first + count <= static_cast<int64_t>(pages_.size()),
+             "[kv_pages] there are no pages {} to {} of {}", first, first + count, pages_.size());
   std::rotate(pages_.begin() + first, pages_.begin() + first + count, pages_.end());
   std::rotate(starts_.begin() + first, starts_.begin() + first + count, starts_.end());
 }

@@ -6,10 +6,12 @@
 namespace coca {
 
 Tensor::Tensor(const Dims& shape, DType dtype, DeviceMemory* memory) : shape_(shape), dtype_(dtype) {
-  for (int i = 0; i < shape.rank; ++i)
-    COCA_CHECK(shape[i] >= 0, "tensor of shape {}: negative extent", shape.text());
-  buffer_ = allocate(memory, static_cast<size_t>(checked_product(shape.text(), {{"elements", shape.product()}, {"bytes", static_cast<int64_t>(dtype_size(dtype))}})),
-                     fmt::format("a tensor of shape {} and type {}", shape.text(), dtype_name(dtype)));
+  for (int i = 0; i < shape.rank; ++i) COCA_CHECK(shape[i] >= 0, "tensor of shape {}: negative extent", shape.text());
+  buffer_ =
+      allocate(memory,
+               static_cast<size_t>(checked_product(
+                   shape.text(), {{"elements", shape.product()}, {"bytes", static_cast<int64_t>(dtype_size(dtype))}})),
+               fmt::format("a tensor of shape {} and type {}", shape.text(), dtype_name(dtype)));
 }
 
 void Tensor::check_on_host() const {

@@ -17,7 +17,7 @@ class Tensor {
 
   MutTensorRef ref() { return {buffer_.get(), dtype_, shape_, device()}; }
   TensorRef ref() const { return {buffer_.get(), dtype_, shape_, device()}; }
-  operator MutTensorRef() { return ref(); }   // NOLINT: implicit on purpose
+  operator MutTensorRef() { return ref(); }     // NOLINT: implicit on purpose
   operator TensorRef() const { return ref(); }  // NOLINT
   operator TensorRef() { return ref(); }        // NOLINT
 

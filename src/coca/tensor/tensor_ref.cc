@@ -39,8 +39,7 @@ namespace {
 template <typename Ref>
 Ref reshape_ref(const Ref& t, const Dims& shape) {
   COCA_CHECK(t.contiguous(), "reshape of a strided tensor of shape {}", t.shape.text());
-  COCA_CHECK(shape.product() == t.numel(), "reshape of {} to {}: element counts differ", t.shape.text(),
-             shape.text());
+  COCA_CHECK(shape.product() == t.numel(), "reshape of {} to {}: element counts differ", t.shape.text(), shape.text());
   return Ref(t.data, t.dtype, shape, t.device);
 }
 

@@ -31,10 +31,14 @@ void transfer(Context& context, MutTensorRef to, TensorRef from) {
   const size_t bytes = from.bytes();
   if (bytes == 0) return;
   DeviceMemory* memory = context.memory();
-  if (to.device.is_cpu() && from.device.is_cpu()) std::memmove(to.data, from.data, bytes);
-  else if (to.device.is_cpu()) memory->download(to.data, from.data, bytes);
-  else if (from.device.is_cpu()) memory->upload(to.data, from.data, bytes);
-  else memory->copy(to.data, from.data, bytes);
+  if (to.device.is_cpu() && from.device.is_cpu())
+    std::memmove(to.data, from.data, bytes);
+  else if (to.device.is_cpu())
+    memory->download(to.data, from.data, bytes);
+  else if (from.device.is_cpu())
+    memory->upload(to.data, from.data, bytes);
+  else
+    memory->copy(to.data, from.data, bytes);
 }
 
 Tensor to_device(Context& context, TensorRef from) { return complete_copy(context, from, context.memory()); }

@@ -37,8 +37,7 @@ struct TensorView {
     return *ptr(index...);
   }
   operator TensorView<const T, Rank>() const  // NOLINT(google-explicit-constructor): as T* becomes const T*
-    requires(!std::is_const_v<T>)
-  {
+      requires(!std::is_const_v<T>) {
     return {data, shape, strides};
   }
 };

@@ -99,7 +99,8 @@ void Bpe::read_symbols(const JsonField& model) {
     all_bytes &= byte_ids_[b] >= 0;
   }
   if (symbols_ == BpeSymbols::kBytes) {
-    if (byte_fallback_ && !all_bytes) model.at("byte_fallback").refuse("false where bytes are missing from model.vocab");
+    if (byte_fallback_ && !all_bytes)
+      model.at("byte_fallback").refuse("false where bytes are missing from model.vocab");
     return;
   }
   characters_.resize(0x1100);
@@ -123,8 +124,8 @@ void Bpe::read_merges(const JsonField& model, const MergeList& merges) {
   std::string joined;
   const auto id_of = [&](std::string_view token, std::string_view left, std::string_view right) {
     const auto id = vocabulary_.find(token);
-    COCA_CHECK_AS(kBadFile, id, "{}.merges[{}]: \"{}\" + \"{}\": token \"{}\" is not in model.vocab", model.where(), rank,
-                  left, right, token);
+    COCA_CHECK_AS(kBadFile, id, "{}.merges[{}]: \"{}\" + \"{}\": token \"{}\" is not in model.vocab", model.where(),
+                  rank, left, right, token);
     return *id;
   };
   merges.for_each([&](std::string_view left, std::string_view right) {
@@ -228,7 +229,8 @@ void Bpe::character_symbols(std::string_view word, std::vector<int32_t>& ids) co
     const std::string_view bytes = word.substr(i, c.length);
     i += c.length;
     const bool last = i == word.size() && !suffix_.empty();
-    if (const int32_t id = last ? vocabulary_.find(std::string(bytes) + suffix_).value_or(-1) : character_id(c.value); id >= 0) {
+    if (const int32_t id = last ? vocabulary_.find(std::string(bytes) + suffix_).value_or(-1) : character_id(c.value);
+        id >= 0) {
       if (waiting) ids.push_back(unknown_);
       waiting = false;
       ids.push_back(id);
@@ -286,9 +288,7 @@ void Bpe::merge_long(std::vector<int32_t>& ids, size_t begin) const {
     uint32_t rank, at;
     int32_t left, right;  // the ids it was found for
     int32_t id;
-    bool operator>(const Candidate& other) const {
-      return rank != other.rank ? rank > other.rank : at > other.at;
-    }
+    bool operator>(const Candidate& other) const { return rank != other.rank ? rank > other.rank : at > other.at; }
   };
   constexpr uint32_t kEnd = UINT32_MAX;
   const size_t count = ids.size() - begin;

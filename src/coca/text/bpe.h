@@ -54,9 +54,9 @@ class Bpe {
   uint32_t owner_;  // identifies this model's entries in a thread's cache
   bool fuse_unknown_ = false, byte_fallback_ = false, ignore_merges_ = false;
   int32_t unknown_ = -1;
-  std::string suffix_;          // of the last symbol of a word; often empty
-  int32_t last_byte_ids_[256];  // kBytes: with the suffix
-  int32_t byte_ids_[256];  // of a byte's letter, or of <0x00>...; -1: none
+  std::string suffix_;                            // of the last symbol of a word; often empty
+  int32_t last_byte_ids_[256];                    // kBytes: with the suffix
+  int32_t byte_ids_[256];                         // of a byte's letter, or of <0x00>...; -1: none
   std::vector<std::vector<int32_t>> characters_;  // [c >> 8][c & 255]; pages without any are empty
   std::vector<Merge> merges_;                     // open addressing
   uint32_t shift_ = 0;

@@ -1,6 +1,7 @@
-// coca/text/chat_answers.cc - see chat_answers.h. The conversation is rendered a second time with marks around the words of
-// every answer. Marks hug words, so that strip() and the like take away the same blanks, and spare tags such as </think>,
-// at which templates split; if the text without its marks is the plain one, the marks say where each answer stands.
+// coca/text/chat_answers.cc - see chat_answers.h. The conversation is rendered a second time with marks around the
+// words of every answer. Marks hug words, so that strip() and the like take away the same blanks, and spare tags such
+// as </think>, at which templates split; if the text without its marks is the plain one, the marks say where each
+// answer stands.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/text/chat_answers.h"
 
@@ -72,8 +73,10 @@ std::string marked_text(const std::string& text, const std::string& mark, Markin
     const CodePoint c = read_utf8(text.data() + at);
     const size_t tag = how != Marking::kEnds ? tag_at(text, at) : 0;
     const bool blank = is_space(c.value) || (c.value >= 0x1c && c.value <= 0x1f);
-    if (how != Marking::kEnds) put(tag == 0 && !blank);
-    else put(last != std::string::npos && at <= last && (inside || !blank));
+    if (how != Marking::kEnds)
+      put(tag == 0 && !blank);
+    else
+      put(last != std::string::npos && at <= last && (inside || !blank));
     const size_t bytes = tag > 0 ? tag : c.length;
     out.append(text, at, bytes);
     at += bytes;
@@ -111,7 +114,8 @@ bool is_answer(const ChatMessage& message) { return message.role == "assistant";
 
 class Finder {
  public:
-  Finder(std::span<const ChatMessage> messages, GenerationPrompt prompt, const RenderChat& render, const std::string& origin)
+  Finder(std::span<const ChatMessage> messages, GenerationPrompt prompt, const RenderChat& render,
+         const std::string& origin)
       : messages_(messages), prompt_(prompt), render_(render), origin_(origin), places_(messages.size()) {}
 
   RenderedChat run() {
@@ -201,14 +205,15 @@ class Finder {
     return TextSpan{begin_of(i, place), end_of(i, place, tail)};
   }
 
-  // Behind what the template writes for the model to go on from: the prompt in front of the answer, or as much of its end as
-  // stands here. Where the prompt's last words are not repeated (<think>), it is tried without them.
+  // Behind what the template writes for the model to go on from: the prompt in front of the answer, or as much of its
+  // end as stands here. Where the prompt's last words are not repeated (<think>), it is tried without them.
   size_t begin_of(size_t i, const TextSpan& place) const {
     const auto before = try_render(i, GenerationPrompt::kAdd, false);
     if (!before) return place.begin;
     if (before->size() <= place.begin && before->size() >= floor_ && text_.starts_with(*before)) return before->size();
     const auto bare = try_render(i, GenerationPrompt::kNone, false);
-    const size_t least = bare && before->starts_with(*bare) ? bare->size() : before->size() - std::min(before->size(), kHeader);
+    const size_t least =
+        bare && before->starts_with(*bare) ? bare->size() : before->size() - std::min(before->size(), kHeader);
     const size_t lowest = std::max(floor_, place.begin - std::min(place.begin, kHeader));
     size_t best = 0, begin = place.begin;
     for (size_t cut = before->size() + 1; cut-- > std::max(least, before->size() - std::min(before->size(), kHeader));)
@@ -223,8 +228,8 @@ class Finder {
     return begin;
   }
 
-  // Behind the token that ends the turn: `tail`, what follows the answer when the conversation ends with it, as far as it stands
-  // here, without blanks at its end, which belong to the next turn.
+  // Behind the token that ends the turn: `tail`, what follows the answer when the conversation ends with it, as far as
+  // it stands here, without blanks at its end, which belong to the next turn.
   size_t end_of(size_t i, const TextSpan& place, std::string tail) const {
     size_t least = place.end;
     const std::string& content = messages_[i].content;
@@ -248,7 +253,8 @@ class Finder {
 
   // The text between an answer and the following generation prompt: templates may end the last turn differently.
   std::string tail_between(size_t i) const {
-    const auto before = try_render(i, GenerationPrompt::kAdd, false), bare = try_render(i, GenerationPrompt::kNone, false);
+    const auto before = try_render(i, GenerationPrompt::kAdd, false),
+               bare = try_render(i, GenerationPrompt::kNone, false);
     const auto with = try_render(i + 1, GenerationPrompt::kAdd, true);
     if (!before || !bare || !with || before->size() == bare->size() || !before->starts_with(*bare)) return "";
     const size_t last = with->rfind(mark_of(i));
@@ -259,8 +265,8 @@ class Finder {
     return tail;
   }
 
-  // What follows the answer at the end of the conversation. Words of it that later messages repeat (a tool's name with the tool's
-  // result) are no part of it: its place ends with as many marks as it has without them.
+  // What follows the answer at the end of the conversation. Words of it that later messages repeat (a tool's name with
+  // the tool's result) are no part of it: its place ends with as many marks as it has without them.
   std::string tail_of(size_t i, TextSpan& place) const {
     if (i + 1 == messages_.size() && prompt_ == GenerationPrompt::kNone) return text_.substr(place.end);
     const auto with = try_render(i + 1, GenerationPrompt::kNone, true);
@@ -281,13 +287,16 @@ class Finder {
     auto with = try_render(i + 1, GenerationPrompt::kNone, false);
     if (before && with) {
       while (with->size() > before->size() && is_blank(with->back())) with->pop_back();
-      if (before->size() >= floor_ && with->size() > before->size() && with->starts_with(*before) && text_.starts_with(*with))
+      if (before->size() >= floor_ && with->size() > before->size() && with->starts_with(*before) &&
+          text_.starts_with(*with))
         return TextSpan{before->size(), with->size()};
     }
-    COCA_CHECK(trusted_,
-               "{}: the place of the answer in message {} cannot be told: the template changes what answers say, and the text "
-               "in front of it changes when more messages follow; a template with {{% generation %}} blocks can tell the place",
-               origin_, i + 1);
+    COCA_CHECK(
+        trusted_,
+        "{}: the place of the answer in message {} cannot be told: the template changes what answers say, and the text "
+        "in front of it changes when more messages follow; a template with {{% generation %}} blocks can tell the "
+        "place",
+        origin_, i + 1);
     return std::nullopt;  // the template leaves this answer out
   }
 

@@ -15,17 +15,19 @@ void ChatVariables::from_option_json(const nlohmann::json& value, const std::str
 
 void ChatVariables::from_option_text(std::string_view flag, const std::string& text) {
   const size_t equals = text.find('=');
-  COCA_CHECK(equals != std::string::npos && equals > 0, "{}: \"{}\"; expected NAME=VALUE, as in enable_thinking=false", flag, text);
+  COCA_CHECK(equals != std::string::npos && equals > 0, "{}: \"{}\"; expected NAME=VALUE, as in enable_thinking=false",
+             flag, text);
   auto value = nlohmann::ordered_json::parse(text.substr(equals + 1), nullptr, false);
-  values[text.substr(0, equals)] = value.is_discarded() ? nlohmann::ordered_json(text.substr(equals + 1)) : std::move(value);
+  values[text.substr(0, equals)] =
+      value.is_discarded() ? nlohmann::ordered_json(text.substr(equals + 1)) : std::move(value);
 }
 
 std::optional<ChatTemplate> choose_chat_template(const std::string& choice, const std::filesystem::path& model_dir) {
   if (choice == "auto") return load_chat_template(model_dir);
   const std::vector<std::string> names = chat_template_names();
   if (std::find(names.begin(), names.end(), choice) != names.end()) return ChatTemplate::named(choice);
-  COCA_CHECK(choice.ends_with(".jinja") || io::is_regular_file(choice), "chat_template is \"{}\"; expected a file, or one of auto, {}", choice,
-             fmt::join(names, ", "));
+  COCA_CHECK(choice.ends_with(".jinja") || io::is_regular_file(choice),
+             "chat_template is \"{}\"; expected a file, or one of auto, {}", choice, fmt::join(names, ", "));
   return load_template_file(choice);
 }
 

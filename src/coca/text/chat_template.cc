@@ -117,7 +117,8 @@ std::string ChatTemplate::render(std::span<const ChatMessage> messages, const Ch
   return parsed_->run(messages, options, options.prompt).text;
 }
 
-RenderedChat ChatTemplate::render_with_answers(std::span<const ChatMessage> messages, const ChatOptions& options) const {
+RenderedChat ChatTemplate::render_with_answers(std::span<const ChatMessage> messages,
+                                               const ChatOptions& options) const {
   for (const ChatMessage& message : messages)
     COCA_CHECK(is_valid_utf8(message.role) && is_valid_utf8(message.content), "a chat message is not UTF-8");
   ChatOptions fixed = options;  // all renderings at the same time
@@ -140,11 +141,13 @@ std::optional<std::string> template_of(const JsonField& config, std::string_view
     names.push_back(field.item(i).at("name").string());
     if (names.back() == which) return field.item(i).at("template").string();
   }
-  fail(ErrorKind::kBadFile, "{}: has no template \"{}\"; expected one of {}", field.where(), which, fmt::join(names, ", "));
+  fail(ErrorKind::kBadFile, "{}: has no template \"{}\"; expected one of {}", field.where(), which,
+       fmt::join(names, ", "));
 }
 
 // The template of a JSON file, if it has one.
-std::optional<ChatTemplate> template_in(const nlohmann::json& content, const stdfs::path& file, std::string_view which) {
+std::optional<ChatTemplate> template_in(const nlohmann::json& content, const stdfs::path& file,
+                                        std::string_view which) {
   std::optional<std::string> source = template_of(JsonField(content, file.string()), which);
   if (!source) return std::nullopt;
   return ChatTemplate::from_source(std::move(*source), file.string() + ": chat_template");

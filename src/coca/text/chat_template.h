@@ -1,5 +1,5 @@
-// coca/text/chat_template.h - conversations as the prompt text a chat model was trained on. The text holds control tokens
-// as they are spelled: encode it with SpecialTokens::kParse. docs/chat-templates.md.
+// coca/text/chat_template.h - conversations as the prompt text a chat model was trained on. The text holds control
+// tokens as they are spelled: encode it with SpecialTokens::kParse. docs/chat-templates.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -77,7 +77,8 @@ std::vector<std::string> chat_template_names();
 // "default").
 ChatTemplate load_template_file(const std::filesystem::path& file);
 // The template of a model's folder: chat_template.jinja, else the field chat_template of chat_template.json, else of
-// tokenizer_config.json (of a list, the one called `which`), with the folder's bos, eos and other tokens. None when the folder has none.
+// tokenizer_config.json (of a list, the one called `which`), with the folder's bos, eos and other tokens. None when the
+// folder has none.
 std::optional<ChatTemplate> load_chat_template(const std::filesystem::path& dir, std::string_view which = "default");
 
 }  // namespace coca::text

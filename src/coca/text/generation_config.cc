@@ -28,18 +28,41 @@ bool says_off(const json& value) {
 
 // Whether a setting leaves the text of one sequence as it is. What is unknown counts as changing it.
 bool changes_nothing(std::string_view key, const json& value) {
-  static const std::map<std::string_view, double> kNeutral = {
-      {"num_beams", 1}, {"num_beam_groups", 1}, {"length_penalty", 1}, {"typical_p", 1},
-      {"encoder_repetition_penalty", 1}, {"num_return_sequences", 1}, {"guidance_scale", 1}};
+  static const std::map<std::string_view, double> kNeutral = {{"num_beams", 1},
+                                                              {"num_beam_groups", 1},
+                                                              {"length_penalty", 1},
+                                                              {"typical_p", 1},
+                                                              {"encoder_repetition_penalty", 1},
+                                                              {"num_return_sequences", 1},
+                                                              {"guidance_scale", 1}};
   // Names, bookkeeping, outputs beside the text, and ways to the same text.
-  static const std::set<std::string_view> kHarmless = {
-      "transformers_version", "trust_remote_code", "pad_token_id", "unk_token_id", "decoder_start_token_id",
-      "use_cache", "cache_config", "max_cache_len", "early_stopping", "renormalize_logits",
-      "remove_invalid_values", "low_memory", "use_mtp",
-      "is_assistant", "num_assistant_tokens", "num_assistant_tokens_schedule", "prompt_lookup_num_tokens",
-      "max_matching_ngram_size", "target_lookbehind", "speculation_type", "compile_config", "disable_compile",
-      "continuous_batching_config", "prefill_chunk_size", "use_model_defaults", "return_dict_in_generate",
-      "return_legacy_cache"};
+  static const std::set<std::string_view> kHarmless = {"transformers_version",
+                                                       "trust_remote_code",
+                                                       "pad_token_id",
+                                                       "unk_token_id",
+                                                       "decoder_start_token_id",
+                                                       "use_cache",
+                                                       "cache_config",
+                                                       "max_cache_len",
+                                                       "early_stopping",
+                                                       "renormalize_logits",
+                                                       "remove_invalid_values",
+                                                       "low_memory",
+                                                       "use_mtp",
+                                                       "is_assistant",
+                                                       "num_assistant_tokens",
+                                                       "num_assistant_tokens_schedule",
+                                                       "prompt_lookup_num_tokens",
+                                                       "max_matching_ngram_size",
+                                                       "target_lookbehind",
+                                                       "speculation_type",
+                                                       "compile_config",
+                                                       "disable_compile",
+                                                       "continuous_batching_config",
+                                                       "prefill_chunk_size",
+                                                       "use_model_defaults",
+                                                       "return_dict_in_generate",
+                                                       "return_legacy_cache"};
   const auto neutral = kNeutral.find(key);
   if (neutral != kNeutral.end()) return value.is_null() || value == neutral->second;
   if (key == "cache_implementation") return value != "quantized";

@@ -63,15 +63,15 @@ inline constexpr const char* kBlockText = "{text}";
 
 struct Statement {
   enum class Kind {
-    kText,        // text
-    kPrint,       // value
-    kIf,          // conditions and bodies; one body more is the else
-    kFor,         // names in value if condition: bodies[0], else bodies[1]; text "recursive": loop(...) runs it again
-    kSet,         // names = value; with `attribute`: names[0].attribute = value; with bodies: value (if any) of their text
-    kWith,        // names = conditions, within bodies[0]
-    kFilter,      // value of the text of bodies[0]
-    kCall,        // value, a call, in which caller() is `macro`
-    kMacro,       // macro
+    kText,    // text
+    kPrint,   // value
+    kIf,      // conditions and bodies; one body more is the else
+    kFor,     // names in value if condition: bodies[0], else bodies[1]; text "recursive": loop(...) runs it again
+    kSet,     // names = value; with `attribute`: names[0].attribute = value; with bodies: value (if any) of their text
+    kWith,    // names = conditions, within bodies[0]
+    kFilter,  // value of the text of bodies[0]
+    kCall,    // value, a call, in which caller() is `macro`
+    kMacro,   // macro
     kBreak,
     kContinue,
     kGeneration,  // bodies[0] is an answer of the assistant
@@ -86,8 +86,8 @@ struct Statement {
   std::unique_ptr<Macro> macro;
 };
 
-// `origin` names the template in errors, which are of kBadFile and say line and construct. Blocks take their newline and
-// the blanks in front of them away, as transformers sets Jinja up (trim_blocks, lstrip_blocks).
+// `origin` names the template in errors, which are of kBadFile and say line and construct. Blocks take their newline
+// and the blanks in front of them away, as transformers sets Jinja up (trim_blocks, lstrip_blocks).
 Body parse_template(const std::string& source, const std::string& origin);
 // "origin: line 3"
 std::string place_of(const std::string& source, const std::string& origin, size_t at);

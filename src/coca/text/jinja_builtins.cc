@@ -27,8 +27,8 @@ void Arguments::only(std::string_view function, size_t most, std::initializer_li
   COCA_CHECK_AS(kBadFile, positional.size() <= most, "{}: {}; expected at most {}", function,
                 counted(positional.size(), "argument"), most);
   for (const auto& [key, value] : named)
-    COCA_CHECK_AS(kBadFile, std::ranges::find(names, key) != names.end(), "{}: the argument \"{}\" is not supported", function,
-                  key);
+    COCA_CHECK_AS(kBadFile, std::ranges::find(names, key) != names.end(), "{}: the argument \"{}\" is not supported",
+                  function, key);
 }
 
 namespace {
@@ -51,7 +51,8 @@ Value method(const char* name, const Value& v, const Arguments& a) { return call
 
 Value filter_length(const Value& v, const Arguments&) {
   if (v.string())
-    return static_cast<int64_t>(std::ranges::count_if(*v.string(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
+    return static_cast<int64_t>(
+        std::ranges::count_if(*v.string(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
   COCA_CHECK_AS(kBadFile, v.list() || v.dict() || v.is_undefined(), "length: {} has no length", v.type_name());
   return std::ssize(iterate(v));
 }
@@ -101,10 +102,16 @@ Value filter_tojson(const Value& v, const Arguments& a) {
   a.only("tojson", 4, {"ensure_ascii", "indent", "separators", "sort_keys"});
   // transformers' order of arguments; a lone number by position is Jinja's own indent.
   const bool lone = a.positional.size() == 1 && a.positional[0].integer() && !a.positional[0].boolean();
-  const Value *ascii = lone ? nullptr : a.get(0, "ensure_ascii"), *indent = lone ? &a.positional[0] : a.get(1, "indent");
+  const Value *ascii = lone ? nullptr : a.get(0, "ensure_ascii"),
+              *indent = lone ? &a.positional[0] : a.get(1, "indent");
   const Value *separators = a.get(2, "separators"), *sorted = a.get(3, "sort_keys");
-  JsonStyle style{.indent = indent ? indent->integer() : std::nullopt, .comma = {}, .colon = {}, .sort_keys = sorted && sorted->truth(), .ascii = ascii && ascii->truth()};
-  COCA_CHECK_AS(kBadFile, !style.indent || (*style.indent >= 0 && *style.indent <= 16), "tojson: indent={}; expected 0 to 16", style.indent.value_or(0));
+  JsonStyle style{.indent = indent ? indent->integer() : std::nullopt,
+                  .comma = {},
+                  .colon = {},
+                  .sort_keys = sorted && sorted->truth(),
+                  .ascii = ascii && ascii->truth()};
+  COCA_CHECK_AS(kBadFile, !style.indent || (*style.indent >= 0 && *style.indent <= 16),
+                "tojson: indent={}; expected 0 to 16", style.indent.value_or(0));
   if (separators && !separators->is_none()) {
     const List* pair = separators->list();
     COCA_CHECK_AS(kBadFile, pair && pair->size() == 2, "tojson: separators must be two strings");
@@ -146,7 +153,8 @@ Value filter_map(const Value& v, const Arguments& a) {
   const Value* absent = a.get(9, "default");
   for (const Value& item : v.truth() ? iterate(v) : List{}) {  // of none, as in Jinja: nothing
     Value made = attribute ? path_of(item, *attribute)
-                           : apply_filter(to_text(need(a, 0, "filter")), item, {{a.positional.begin() + 1, a.positional.end()}, a.named});
+                           : apply_filter(to_text(need(a, 0, "filter")), item,
+                                          {{a.positional.begin() + 1, a.positional.end()}, a.named});
     if (made.is_undefined() && absent) made = *absent;
     out.push_back(std::move(made));
   }
@@ -157,7 +165,8 @@ Value filter_map(const Value& v, const Arguments& a) {
 Value choose(const Value& v, const Arguments& a, bool by_attribute, bool keep) {
   const size_t test_at = by_attribute ? 1 : 0;
   Arguments rest;
-  if (a.positional.size() > test_at + 1) rest.positional = {a.positional.begin() + static_cast<std::ptrdiff_t>(test_at) + 1, a.positional.end()};
+  if (a.positional.size() > test_at + 1)
+    rest.positional = {a.positional.begin() + static_cast<std::ptrdiff_t>(test_at) + 1, a.positional.end()};
   List out;
   for (const Value& item : v.truth() ? iterate(v) : List{}) {
     const Value tested = by_attribute ? path_of(item, need(a, 0, "attribute")) : item;
@@ -232,14 +241,19 @@ List sorted_by(const List& items, const std::function<Value(const Value&)>& key,
 
 Value filter_sort(const Value& v, const Arguments& a) {
   a.only("sort", 3, {"reverse", "case_sensitive", "attribute"});
-  return sorted_by(iterate(v), [&](const Value& item) { return comparable(item, a.get(2, "attribute"), a.get(1, "case_sensitive")); }, a.get(0, "reverse"));
+  return sorted_by(
+      iterate(v),
+      [&](const Value& item) { return comparable(item, a.get(2, "attribute"), a.get(1, "case_sensitive")); },
+      a.get(0, "reverse"));
 }
 
 Value filter_dictsort(const Value& v, const Arguments& a) {
   a.only("dictsort", 3, {"case_sensitive", "by", "reverse"});
   const Value at = text_argument(a, 1, "by", "key") == "value" ? int64_t{1} : int64_t{0};
-  return sorted_by(iterate(filter_items(v, {})), [&](const Value& item) { return comparable(item_of(item, at), nullptr, a.get(0, "case_sensitive")); },
-                   a.get(2, "reverse"));
+  return sorted_by(
+      iterate(filter_items(v, {})),
+      [&](const Value& item) { return comparable(item_of(item, at), nullptr, a.get(0, "case_sensitive")); },
+      a.get(2, "reverse"));
 }
 
 Value extreme(const Value& v, const Arguments& a, bool largest) {
@@ -247,7 +261,11 @@ Value extreme(const Value& v, const Arguments& a, bool largest) {
   const List items = iterate(v);
   if (items.empty()) return Undefined{"item of an empty list"};
   const Value down(largest);
-  return sorted_by(items, [&](const Value& item) { return comparable(item, a.get(1, "attribute"), a.get(0, "case_sensitive")); }, &down).front();
+  return sorted_by(
+             items,
+             [&](const Value& item) { return comparable(item, a.get(1, "attribute"), a.get(0, "case_sensitive")); },
+             &down)
+      .front();
 }
 
 Value filter_sum(const Value& v, const Arguments& a) {
@@ -279,7 +297,8 @@ Value filter_groupby(const Value& v, const Arguments& a) {
     if (!items.empty()) out.push_back(Value::tuple({key(items[0]), std::exchange(items, {})}));
   };
   Value last;
-  for (const Value& item : sorted_by(iterate(v), [&](const Value& x) { return comparable(key(x), nullptr, exact); }, nullptr)) {
+  for (const Value& item : sorted_by(
+           iterate(v), [&](const Value& x) { return comparable(key(x), nullptr, exact); }, nullptr)) {
     Value by = comparable(key(item), nullptr, exact);
     if (!items.empty() && !equal(by, last)) close();
     last = std::move(by);
@@ -314,19 +333,26 @@ Value filter_round(const Value& v, const Arguments& a) {
   if (how == "common" && places >= 0 && v.integer()) return *v.integer();
   if (how == "common" && places >= 0) return std::stod(fmt::format("{:.{}f}", *v.number(), places));
   const double scale = std::pow(10.0, static_cast<double>(places)), scaled = *v.number() * scale;
-  COCA_CHECK_AS(kBadFile, how == "common" || how == "ceil" || how == "floor", "round: method \"{}\"; expected common, ceil or floor", how);
+  COCA_CHECK_AS(kBadFile, how == "common" || how == "ceil" || how == "floor",
+                "round: method \"{}\"; expected common, ceil or floor", how);
   return (how == "ceil" ? std::ceil(scaled) : how == "floor" ? std::floor(scaled) : std::nearbyint(scaled)) / scale;
 }
 
 Value filter_escape(const Value& v, const Arguments&) {
   std::string out;
   for (const char c : to_text(v)) {
-    if (c == '&') out += "&amp;";
-    else if (c == '<') out += "&lt;";
-    else if (c == '>') out += "&gt;";
-    else if (c == '"') out += "&#34;";
-    else if (c == '\'') out += "&#39;";
-    else out += c;
+    if (c == '&')
+      out += "&amp;";
+    else if (c == '<')
+      out += "&lt;";
+    else if (c == '>')
+      out += "&gt;";
+    else if (c == '"')
+      out += "&#34;";
+    else if (c == '\'')
+      out += "&#39;";
+    else
+      out += c;
   }
   check_text(out.size());
   return out;
@@ -390,7 +416,10 @@ const std::map<std::string, Filter>& filters() {
       {"forceescape", &filter_escape},
       {"format", &filter_format},
       {"center",
-       [](const Value& v, const Arguments& a) { return a.positional.empty() && a.named.empty() ? method("center", v, {{Value(int64_t{80})}, {}}) : method("center", v, a); }},
+       [](const Value& v, const Arguments& a) {
+         return a.positional.empty() && a.named.empty() ? method("center", v, {{Value(int64_t{80})}, {}})
+                                                        : method("center", v, a);
+       }},
       {"wordcount", &filter_wordcount},
       {"attr", [](const Value& v, const Arguments& a) { return attribute_of(v, to_text(need(a, 0, "name"))); }}};
   return table;
@@ -417,11 +446,15 @@ bool is_at_most(const Value& v, const Arguments& a) { return order_to(v, a) <= 0
 bool is_at_least(const Value& v, const Arguments& a) { return order_to(v, a) >= 0; }
 
 // Of values that are not kept as objects, the same kind and value.
-bool is_same(const Value& v, const Arguments& a) { return v.type_name() == need(a, 0, "other").type_name() && is_equal(v, a); }
+bool is_same(const Value& v, const Arguments& a) {
+  return v.type_name() == need(a, 0, "other").type_name() && is_equal(v, a);
+}
 
 const std::map<std::string, Test>& tests() {
   const auto is_number = [](const Value& v, const Arguments&) { return v.number().has_value(); };
-  const auto is_sequence = [](const Value& v, const Arguments&) { return v.list() || v.dict() || v.string() || v.is_undefined(); };
+  const auto is_sequence = [](const Value& v, const Arguments&) {
+    return v.list() || v.dict() || v.string() || v.is_undefined();
+  };
   static const std::map<std::string, Test> table = {
       {"defined", [](const Value& v, const Arguments&) { return !v.is_undefined(); }},
       {"undefined", [](const Value& v, const Arguments&) { return v.is_undefined(); }},

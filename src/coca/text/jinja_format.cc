@@ -40,7 +40,8 @@ std::string formatted(const Field& f, const Value& value) {
   const auto number = value.number();
   COCA_CHECK_AS(kBadFile, number, "%{}: {} is no number", f.type, value.type_name());
   const bool whole = std::string_view("diuxXo").find(f.type) != std::string_view::npos;
-  COCA_CHECK_AS(kBadFile, whole || std::string_view("feEgGF").find(f.type) != std::string_view::npos, "%{} is not supported", f.type);
+  COCA_CHECK_AS(kBadFile, whole || std::string_view("feEgGF").find(f.type) != std::string_view::npos,
+                "%{} is not supported", f.type);
   std::string pattern = "%" + f.flags + "*.*" + (whole ? "l" : "") + f.type;
   if (f.type == 'u' || f.type == 'i') pattern.back() = 'd';
   char text[2 * kMostWidth];
@@ -48,7 +49,8 @@ std::string formatted(const Field& f, const Value& value) {
     COCA_CHECK_AS(kBadFile, std::abs(*number) < 9e18, "%{}: {} is too large", f.type, *number);
     const int64_t n = value.integer().value_or(static_cast<int64_t>(*number));
     COCA_CHECK_AS(kBadFile, n >= 0 || pattern.back() == 'd', "%{} of a negative number is not supported", f.type);
-    return {text, static_cast<size_t>(std::snprintf(text, sizeof text, pattern.c_str(), f.width, f.precision, static_cast<long>(n)))};
+    return {text, static_cast<size_t>(
+                      std::snprintf(text, sizeof text, pattern.c_str(), f.width, f.precision, static_cast<long>(n)))};
   }
   return {text, static_cast<size_t>(std::snprintf(text, sizeof text, pattern.c_str(), f.width, f.precision, *number))};
 }
@@ -84,7 +86,8 @@ std::string percent_format(const std::string& format, const Value& values) {
       COCA_CHECK_AS(kBadFile, value, "%({}): no value of that name", name);
       at = close + 1;
     }
-    while (at < format.size() && std::string_view("-+ #0").find(format[at]) != std::string_view::npos) field.flags += format[at++];
+    while (at < format.size() && std::string_view("-+ #0").find(format[at]) != std::string_view::npos)
+      field.flags += format[at++];
     COCA_CHECK_AS(kBadFile, field.flags.size() <= 5, "%: more than 5 flags");
     field.width = small_number(format, at);
     if (at < format.size() && format[at] == '.') field.precision = small_number(format, ++at);
@@ -111,8 +114,10 @@ std::string brace_format(const std::string& format, const Arguments& values) {
   for (size_t at = 0; at < format.size(); ++at) {
     check_text(out.size());
     const char c = format[at];
-    if ((c == '{' || c == '}') && at + 1 < format.size() && format[at + 1] == c) ++at;
-    else if (c == '}') fail(ErrorKind::kBadFile, "format: a single }}");
+    if ((c == '{' || c == '}') && at + 1 < format.size() && format[at + 1] == c)
+      ++at;
+    else if (c == '}')
+      fail(ErrorKind::kBadFile, "format: a single }}");
     else if (c == '{') {
       const size_t close = format.find('}', at);
       COCA_CHECK_AS(kBadFile, close != std::string::npos, "format: {{ without }}");
@@ -135,14 +140,16 @@ std::string brace_format(const std::string& format, const Arguments& values) {
         out += to_text(*value);
         continue;
       }
-      COCA_CHECK_AS(kBadFile, spec.size() <= 12 && spec.find_first_of("{}") == std::string::npos, "format: {{:{}}} is not supported", spec);
+      COCA_CHECK_AS(kBadFile, spec.size() <= 12 && spec.find_first_of("{}") == std::string::npos,
+                    "format: {{:{}}} is not supported", spec);
       for (size_t i = 0; i < spec.size();) {
         small_number(spec, i);
         i += i < spec.size() ? 1 : 0;
       }
       try {
         const std::string pattern = "{:" + spec + "}";
-        if (const auto integer = value->integer(); integer && !value->boolean() && spec.find_first_of("feEgG%") == std::string::npos)
+        if (const auto integer = value->integer();
+            integer && !value->boolean() && spec.find_first_of("feEgG%") == std::string::npos)
           out += fmt::format(fmt::runtime(pattern), *integer);
         else if (const auto real = value->number(); real && !value->boolean())
           out += fmt::format(fmt::runtime(pattern), *real);

@@ -13,9 +13,9 @@ namespace coca::text::jinja {
 
 namespace {
 
-constexpr int64_t kMaxSteps = 5'000'000;         // expressions and statements run, and 16 bytes of text made
-constexpr int64_t kMaxRange = 100'000;            // as in Jinja's sandbox
-constexpr int kMaxCalls = 30;                     // macros and recursive loops within each other
+constexpr int64_t kMaxSteps = 5'000'000;  // expressions and statements run, and 16 bytes of text made
+constexpr int64_t kMaxRange = 100'000;    // as in Jinja's sandbox
+constexpr int kMaxCalls = 30;             // macros and recursive loops within each other
 
 using Kind = Expression::Kind;
 using What = Statement::Kind;
@@ -194,9 +194,15 @@ class Interpreter {
   static Value loop_of(const List& items, size_t i, int64_t depth) {
     const int64_t at = static_cast<int64_t>(i), size = std::ssize(items);
     Dict loop;
-    loop.items = {{"index", at + 1},           {"index0", at},         {"first", at == 0},
-                  {"last", at + 1 == size},    {"length", size},       {"revindex", size - at},
-                  {"revindex0", size - at - 1}, {"depth", depth + 1},  {"depth0", depth},
+    loop.items = {{"index", at + 1},
+                  {"index0", at},
+                  {"first", at == 0},
+                  {"last", at + 1 == size},
+                  {"length", size},
+                  {"revindex", size - at},
+                  {"revindex0", size - at - 1},
+                  {"depth", depth + 1},
+                  {"depth0", depth},
                   {"cycle", Callable{"cycle", std::make_shared<const Value>(at), nullptr}}};
     if (i > 0) loop.items.emplace_back("previtem", items[i - 1]);
     if (i + 1 < items.size()) loop.items.emplace_back("nextitem", items[i + 1]);
@@ -316,7 +322,8 @@ class Interpreter {
     const Value function = evaluate(*e.parts[0], scope);
     const Callable* callable = function.callable();
     if (callable == nullptr) {
-      if (function.is_undefined()) wrong(e.at, fmt::format("the function \"{}\" is not supported", function.undefined_name()));
+      if (function.is_undefined())
+        wrong(e.at, fmt::format("the function \"{}\" is not supported", function.undefined_name()));
       wrong(e.at, fmt::format("{} cannot be called", function.type_name()));
     }
     const Arguments arguments = arguments_of(e, scope);
@@ -330,7 +337,8 @@ class Interpreter {
     const Macro& macro = *callable.macro;
     const size_t most = macro.parameters.size();
     if (++calls_ > kMaxCalls) wrong(at, fmt::format("macros call each other more than {} deep", kMaxCalls));
-    if (arguments.positional.size() > most && !macro.takes_rest) wrong(at, fmt::format("too many arguments for \"{}\"", macro.name));
+    if (arguments.positional.size() > most && !macro.takes_rest)
+      wrong(at, fmt::format("too many arguments for \"{}\"", macro.name));
     Scope closure{{}, &top_};
     if (callable.self) closure.variables = *callable.self->dict();
     Scope inner{{}, &closure};
@@ -349,7 +357,8 @@ class Interpreter {
     }
     if (macro.takes_named) inner.variables.set("kwargs", std::move(named));
     if (macro.takes_rest)
-      inner.variables.set("varargs", List(arguments.positional.begin() + static_cast<std::ptrdiff_t>(std::min(most, arguments.positional.size())),
+      inner.variables.set("varargs", List(arguments.positional.begin() +
+                                              static_cast<std::ptrdiff_t>(std::min(most, arguments.positional.size())),
                                           arguments.positional.end()));
     if (caller) inner.variables.set("caller", *caller);
     std::string text;
@@ -370,7 +379,8 @@ class Interpreter {
                     coca::counted(a.positional.size(), "argument"));
       if (!a.positional.empty()) {
         const Dict* given = a.positional[0].dict();
-        COCA_CHECK_AS(kBadFile, given && !given->is_namespace, "{}: {} where a dict is expected", name, a.positional[0].type_name());
+        COCA_CHECK_AS(kBadFile, given && !given->is_namespace, "{}: {} where a dict is expected", name,
+                      a.positional[0].type_name());
         made.items = given->items;
       }
       for (const auto& [key, value] : a.named) {
@@ -427,12 +437,15 @@ class Interpreter {
     const Value right = evaluate(*e.parts[1], scope);
     if (op == "~") return text_value(e.at, to_text(left) + to_text(right));
     if (op == "+" && left.string() && right.string()) return text_value(e.at, *left.string() + *right.string());
-    if (op == "%" && left.string()) return text_value(e.at, placed(e.at, [&] { return percent_format(*left.string(), right); }));
+    if (op == "%" && left.string())
+      return text_value(e.at, placed(e.at, [&] { return percent_format(*left.string(), right); }));
     if (op == "*" && (left.string() || left.list() || right.string() || right.list())) return repeated(e, left, right);
     if (op == "+" && left.list() && right.list()) {
       List joined = *left.list();
       joined.insert(joined.end(), right.list()->begin(), right.list()->end());
-      return counted(e.at, placed(e.at, [&] { return left.is_tuple() ? Value::tuple(std::move(joined)) : Value(std::move(joined)); }));
+      return counted(e.at, placed(e.at, [&] {
+                       return left.is_tuple() ? Value::tuple(std::move(joined)) : Value(std::move(joined));
+                     }));
     }
     if (const auto x = left.integer(), y = right.integer(); x && y && op != "/" && op != "**") return whole(e, *x, *y);
     const auto x = left.number(), y = right.number();
@@ -463,7 +476,8 @@ class Interpreter {
     }
     step(e.at, many.list()->size() * times * 16);
     List out;
-    for (size_t i = 0; i < times && !many.list()->empty(); ++i) out.insert(out.end(), many.list()->begin(), many.list()->end());
+    for (size_t i = 0; i < times && !many.list()->empty(); ++i)
+      out.insert(out.end(), many.list()->begin(), many.list()->end());
     return placed(e.at, [&] { return Value(std::move(out)); });
   }
 

@@ -20,8 +20,8 @@ struct RunOptions {
   std::time_t now = 0;  // for strftime_now
 };
 
-// `source` and `origin` are what the body was parsed from. Error kBadFile names the place; raise_exception in a template is
-// an Error of kInvalidArgument, since it is about the messages.
+// `source` and `origin` are what the body was parsed from. Error kBadFile names the place; raise_exception in a
+// template is an Error of kInvalidArgument, since it is about the messages.
 Output run_template(const Body& body, const Dict& variables, const RunOptions& options, const std::string& source,
                     const std::string& origin);
 

@@ -55,8 +55,8 @@ class Lexer {
     return std::string::npos;
   }
 
-  // Text up to `end`, without its last blanks where a tag takes them away: all of them (strip_all), or those that lead the
-  // tag's line (strip_line).
+  // Text up to `end`, without its last blanks where a tag takes them away: all of them (strip_all), or those that lead
+  // the tag's line (strip_line).
   void add_text(size_t end, bool strip_line, bool strip_all = false) {
     std::string text = source_.substr(at_, end - at_);
     if (strip_all) {
@@ -65,7 +65,8 @@ class Lexer {
       const size_t newline = text.rfind('\n');
       const size_t line = newline == std::string::npos ? 0 : newline + 1;
       const bool starts_line = newline != std::string::npos || line_start_;
-      if (starts_line && std::all_of(text.begin() + static_cast<std::ptrdiff_t>(line), text.end(), is_blank)) text.resize(line);
+      if (starts_line && std::all_of(text.begin() + static_cast<std::ptrdiff_t>(line), text.end(), is_blank))
+        text.resize(line);
     }
     if (!text.empty()) add(Token::Kind::kText, std::move(text), at_);
     at_ = end;
@@ -229,6 +230,8 @@ std::string place_of(const std::string& source, const std::string& origin, size_
   return fmt::format("{}: line {}", origin, 1 + std::count(source.begin(), end, '\n'));
 }
 
-std::vector<Token> lex_template(const std::string& source, const std::string& origin) { return Lexer(source, origin).run(); }
+std::vector<Token> lex_template(const std::string& source, const std::string& origin) {
+  return Lexer(source, origin).run();
+}
 
 }  // namespace coca::text::jinja

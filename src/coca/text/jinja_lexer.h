@@ -9,7 +9,19 @@
 namespace coca::text::jinja {
 
 struct Token {
-  enum class Kind { kText, kPrintBegin, kPrintEnd, kBlockBegin, kBlockEnd, kName, kString, kInteger, kFloat, kSign, kEnd };
+  enum class Kind {
+    kText,
+    kPrintBegin,
+    kPrintEnd,
+    kBlockBegin,
+    kBlockEnd,
+    kName,
+    kString,
+    kInteger,
+    kFloat,
+    kSign,
+    kEnd
+  };
   Kind kind;
   std::string text;
   size_t at;  // byte of the source

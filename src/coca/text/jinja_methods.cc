@@ -1,5 +1,5 @@
-// coca/text/jinja_methods.cc - what the values of a template can be asked: methods, attributes, items, slices. Methods of
-// strings are in jinja_strings.cc.
+// coca/text/jinja_methods.cc - what the values of a template can be asked: methods, attributes, items, slices. Methods
+// of strings are in jinja_strings.cc.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
@@ -65,7 +65,8 @@ std::vector<Item> slice(const std::vector<Item>& all, const Value& start, const 
   const auto bound = [&](const Value& v, int64_t absent) {
     if (!given(v)) return absent;
     const int64_t at = whole(v, "slice");
-    return std::clamp(at < 0 ? (at < -size ? -1 : at + size) : at, by > 0 ? int64_t{0} : int64_t{-1}, by > 0 ? size : size - 1);
+    return std::clamp(at < 0 ? (at < -size ? -1 : at + size) : at, by > 0 ? int64_t{0} : int64_t{-1},
+                      by > 0 ? size : size - 1);
   };
   const int64_t begin = bound(start, by > 0 ? 0 : size - 1), end = bound(stop, by > 0 ? size : -1);
   std::vector<Item> out;
@@ -100,14 +101,16 @@ Value call_method(const Value& self, const std::string& name, const Arguments& a
     COCA_CHECK_AS(kBadFile, !arguments.positional.empty(), "cycle: no values");
     return arguments.positional[static_cast<size_t>(*self.integer()) % arguments.positional.size()];
   }
-  COCA_CHECK_AS(kBadFile, self.dict() && is_dict_method(name), "{} has no method \"{}\" that is supported", self.type_name(), name);
+  COCA_CHECK_AS(kBadFile, self.dict() && is_dict_method(name), "{} has no method \"{}\" that is supported",
+                self.type_name(), name);
   return dict_method(*self.dict(), name, arguments);
 }
 
 Value attribute_of(const Value& value, std::string_view name) {
   if (const size_t dot = name.find('.'); dot != std::string_view::npos)
     return attribute_of(attribute_of(value, name.substr(0, dot)), name.substr(dot + 1));
-  COCA_CHECK_AS(kBadFile, !value.is_undefined(), "\"{}\" is not defined, so it has no \"{}\"", value.undefined_name(), name);
+  COCA_CHECK_AS(kBadFile, !value.is_undefined(), "\"{}\" is not defined, so it has no \"{}\"", value.undefined_name(),
+                name);
   if (has_method(value, name)) return Callable{std::string(name), std::make_shared<const Value>(value), nullptr};
   const Value* item = value.dict() ? value.dict()->find(name) : nullptr;
   return item ? *item : Value(Undefined{std::string(name)});

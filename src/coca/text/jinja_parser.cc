@@ -127,7 +127,10 @@ class Parser {
       return need_block_end();
     }
     --next_;
-    wrong(fmt::format("{{% {} %}} is not supported; expected if, for, set, macro, call, filter, with, break, continue, generation or raw", name));
+    wrong(
+        fmt::format("{{% {} %}} is not supported; expected if, for, set, macro, call, filter, with, break, continue, "
+                    "generation or raw",
+                    name));
   }
 
   void parse_if(Statement& s) {

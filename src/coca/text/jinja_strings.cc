@@ -48,7 +48,8 @@ Value split(const std::string& text, const Arguments& a) {
     const std::string& by = text_at(a, 0, "sep");
     COCA_CHECK_AS(kBadFile, !by.empty(), "split: an empty separator");
     size_t at = 0;
-    for (size_t found = find_text(text, by, 0); found != std::string::npos && left != 0; found = find_text(text, by, at), --left) {
+    for (size_t found = find_text(text, by, 0); found != std::string::npos && left != 0;
+         found = find_text(text, by, at), --left) {
       out.push_back(text.substr(at, found - at));
       at = found + by.size();
     }
@@ -79,7 +80,8 @@ Value replace(const std::string& text, const Arguments& a) {
   int64_t left = count ? count->integer().value_or(-1) : -1;
   std::string out;
   size_t at = 0;
-  for (size_t found = find_text(text, from, 0); found != std::string::npos && left != 0; found = find_text(text, from, at), --left) {
+  for (size_t found = find_text(text, from, 0); found != std::string::npos && left != 0;
+       found = find_text(text, from, at), --left) {
     out.append(text, at, found - at).append(to);
     check_text(out.size());
     at = found + from.size();
@@ -156,8 +158,8 @@ Value rsplit(const std::string& text, const Arguments& a) {
 // ljust, rjust, center and zfill.
 Value justify(const std::string& text, const Arguments& a, char how) {
   const Value* width = a.get(0, "width");
-  COCA_CHECK_AS(kBadFile, width && width->integer() && *width->integer() <= 10'000, "a width of {}; expected a whole number up to 10000",
-                width ? to_text(*width) : "nothing");
+  COCA_CHECK_AS(kBadFile, width && width->integer() && *width->integer() <= 10'000,
+                "a width of {}; expected a whole number up to 10000", width ? to_text(*width) : "nothing");
   const std::string fill = how == 'z' ? "0" : a.get(1, "fillchar") ? text_at(a, 1, "fillchar") : " ";
   const int64_t wanted = *width->integer(), missing = std::max<int64_t>(0, wanted - std::ssize(characters_of(text)));
   int64_t left = how == 'l' ? 0 : missing;
@@ -209,7 +211,8 @@ Value count(const std::string& text, const Arguments& a) {
 
 Value all_characters(const std::string& text, bool (*holds)(uint32_t)) {
   const std::vector<std::string> all = characters_of(text);
-  return !all.empty() && std::ranges::all_of(all, [&](const std::string& c) { return holds(read_utf8(c.data()).value); });
+  return !all.empty() &&
+         std::ranges::all_of(all, [&](const std::string& c) { return holds(read_utf8(c.data()).value); });
 }
 
 const std::map<std::string_view, StringMethod>& string_methods() {
@@ -234,7 +237,9 @@ const std::map<std::string_view, StringMethod>& string_methods() {
       {"isnumeric", [](const std::string& s, const Arguments&) { return all_characters(s, &is_numeric); }},
       {"isalpha", [](const std::string& s, const Arguments&) { return all_characters(s, &is_letter); }},
       {"isalnum",
-       [](const std::string& s, const Arguments&) { return all_characters(s, [](uint32_t c) { return is_letter(c) || is_numeric(c); }); }},
+       [](const std::string& s, const Arguments&) {
+         return all_characters(s, [](uint32_t c) { return is_letter(c) || is_numeric(c); });
+       }},
       {"isupper", [](const std::string& s, const Arguments&) { return cased(s, true); }},
       {"islower", [](const std::string& s, const Arguments&) { return cased(s, false); }},
       {"swapcase", [](const std::string& s, const Arguments&) { return Value(swapped(s)); }},
@@ -266,8 +271,7 @@ const std::map<std::string_view, StringMethod>& string_methods() {
       {"replace", &replace},
       {"find", [](const std::string& s, const Arguments& a) { return Value(place_of_text(s, a, false)); }},
       {"count", &count},
-      {"join",
-       [](const std::string& s, const Arguments& a) {
+      {"join", [](const std::string& s, const Arguments& a) {
          const Value* items = a.get(0, "iterable");
          COCA_CHECK_AS(kBadFile, items, "join: the argument is missing");
          return apply_filter("join", *items, {{Value(s)}, {}});

@@ -87,12 +87,18 @@ std::string quoted(const std::string& text) {  // repr() of a string
   const char quote = text.find('\'') != std::string::npos && text.find('"') == std::string::npos ? '"' : '\'';
   std::string out(1, quote);
   for (const char c : text) {
-    if (c == '\\' || c == quote) (out += '\\') += c;
-    else if (c == '\n') out += "\\n";
-    else if (c == '\r') out += "\\r";
-    else if (c == '\t') out += "\\t";
-    else if (static_cast<unsigned char>(c) < 32 || c == 127) out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
-    else out += c;
+    if (c == '\\' || c == quote)
+      (out += '\\') += c;
+    else if (c == '\n')
+      out += "\\n";
+    else if (c == '\r')
+      out += "\\r";
+    else if (c == '\t')
+      out += "\\t";
+    else if (static_cast<unsigned char>(c) < 32 || c == 127)
+      out += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    else
+      out += c;
   }
   return out + quote;
 }
@@ -124,7 +130,9 @@ std::string quoted_json(const std::string& text, const JsonStyle& style) {
 }
 
 void append_json(const Value& value, const JsonStyle& style, size_t depth, std::string& out) {
-  const auto line = [&](size_t d) { return style.indent ? "\n" + std::string(static_cast<size_t>(*style.indent) * d, ' ') : ""; };
+  const auto line = [&](size_t d) {
+    return style.indent ? "\n" + std::string(static_cast<size_t>(*style.indent) * d, ' ') : "";
+  };
   const std::string newline = line(depth + 1), end = line(depth);
   const std::string comma = style.comma.value_or(style.indent ? "," : ", "), colon = style.colon.value_or(": ");
   check_text(out.size());
@@ -193,12 +201,14 @@ bool Value::truth() const {
 }
 
 std::string_view Value::type_name() const {
-  constexpr std::string_view kNames[] = {"undefined", "NoneType", "bool", "int", "float", "str", "list", "dict", "function"};
+  constexpr std::string_view kNames[] = {"undefined", "NoneType", "bool", "int",     "float",
+                                         "str",       "list",     "dict", "function"};
   return kNames[data_.index()];
 }
 
 void check_text(size_t bytes) {
-  COCA_CHECK_AS(kBadFile, bytes <= kMaxText, "makes a text of {}; at most {}", counted(bytes, "byte"), grouped(kMaxText));
+  COCA_CHECK_AS(kBadFile, bytes <= kMaxText, "makes a text of {}; at most {}", counted(bytes, "byte"),
+                grouped(kMaxText));
 }
 
 namespace {
@@ -217,7 +227,8 @@ bool equal(const Value& a, const Value& b) {
   if (const auto x = a.number(), y = b.number(); x && y) return *x == *y;
   if (a.string() && b.string()) return *a.string() == *b.string();
   if (a.list() && b.list())
-    return a.is_tuple() == b.is_tuple() && std::equal(a.list()->begin(), a.list()->end(), b.list()->begin(), b.list()->end(), equal);
+    return a.is_tuple() == b.is_tuple() &&
+           std::equal(a.list()->begin(), a.list()->end(), b.list()->begin(), b.list()->end(), equal);
   if (a.dict() && b.dict()) {
     if (a.dict() == b.dict()) return true;
     if (a.dict()->is_namespace || a.dict()->items.size() != b.dict()->items.size()) return false;

@@ -38,17 +38,17 @@ struct Callable {
 class Value {
  public:
   Value() : data_(Undefined{}) {}
-  Value(std::nullptr_t) : data_(nullptr) {}                // NOLINT: values convert, as in Python
-  Value(bool v) : data_(v) {}                              // NOLINT
-  Value(int64_t v) : data_(v) {}                           // NOLINT
-  Value(double v) : data_(v) {}                            // NOLINT
+  Value(std::nullptr_t) : data_(nullptr) {}                                  // NOLINT: values convert, as in Python
+  Value(bool v) : data_(v) {}                                                // NOLINT
+  Value(int64_t v) : data_(v) {}                                             // NOLINT
+  Value(double v) : data_(v) {}                                              // NOLINT
   Value(std::string v) : weight_(1 + v.size() / 16), data_(std::move(v)) {}  // NOLINT
-  Value(const char* v) : Value(std::string(v)) {}          // NOLINT
-  Value(Undefined v) : data_(std::move(v)) {}              // NOLINT
-  Value(Callable v) : data_(std::move(v)) {}               // NOLINT
+  Value(const char* v) : Value(std::string(v)) {}                            // NOLINT
+  Value(Undefined v) : data_(std::move(v)) {}                                // NOLINT
+  Value(Callable v) : data_(std::move(v)) {}                                 // NOLINT
   // Error kBadFile when it is nested too deep or holds too much: templates can put a list into itself again and again.
-  Value(List v);  // NOLINT
-  Value(Dict v);  // NOLINT
+  Value(List v);               // NOLINT
+  Value(Dict v);               // NOLINT
   static Value tuple(List v);  // a list that prints as (1, 2)
   static Value from_json(const nlohmann::json& json);
   static Value from_json(const nlohmann::ordered_json& json);
@@ -82,22 +82,22 @@ class Value {
   size_t weight_ = 1;
   int depth_ = 0;
   bool tuple_ = false;
-  std::variant<Undefined, std::nullptr_t, bool, int64_t, double, std::string, std::shared_ptr<List>, std::shared_ptr<Dict>,
-               Callable>
+  std::variant<Undefined, std::nullptr_t, bool, int64_t, double, std::string, std::shared_ptr<List>,
+               std::shared_ptr<Dict>, Callable>
       data_;
 };
 
-// Bytes of one string, and of the output. check_text() is asked while a text grows, so that a template cannot make it large
-// in one step.
+// Bytes of one string, and of the output. check_text() is asked while a text grows, so that a template cannot make it
+// large in one step.
 inline constexpr size_t kMaxText = size_t{8} << 20;
 void check_text(size_t bytes);
 
 // Values compared are counted, by thread: Error kBadFile beyond a limit, until the count begins anew.
 void begin_comparing();
 bool equal(const Value& a, const Value& b);
-std::string to_text(const Value& value);                        // str()
-// Keys of dicts: strings stand for themselves, other values (numbers, none) for strings that no text makes. Error kBadFile
-// for what Python cannot hash.
+std::string to_text(const Value& value);  // str()
+// Keys of dicts: strings stand for themselves, other values (numbers, none) for strings that no text makes. Error
+// kBadFile for what Python cannot hash.
 std::string dict_key(const Value& value);
 Value key_value(const std::string& key);
 // Below, equal to or above 0 if a is before, equal to or after b; nothing if Python does not order them.

@@ -70,7 +70,8 @@ class JsonTokenizer final : public Tokenizer {
     read_added_tokens(root);
     decoder_ = std::make_unique<PieceDecoder>(root.has("decoder") ? root.at("decoder") : JsonField(kNull, origin));
     if (root.has("post_processor")) frame_ = read_frame(root.at("post_processor"));
-    special_ids_ = read_special_ids(beside_, origin, {"tokenizer_config.json", "special_tokens_map.json"}, [&](std::string_view token) { return token_id(token); });
+    special_ids_ = read_special_ids(beside_, origin, {"tokenizer_config.json", "special_tokens_map.json"},
+                                    [&](std::string_view token) { return token_id(token); });
     check_ids(origin);
     keeps_bytes_ = bytes && pre_tokenizer_.keeps_all() && normalizer_.keeps_replacement_characters();
     cuts_at_blanks_ = bpe_->splits_before(kBlank);
@@ -150,8 +151,8 @@ class JsonTokenizer final : public Tokenizer {
       COCA_CHECK_AS(kBadFile, known == token.id, "{} has id {}, in model.vocab {}", where, token.id, known);
       COCA_CHECK_AS(kBadFile, !vocabulary_.holds(token.id) || vocabulary_.token(token.id) == token.content,
                     "{} has id {}, which is \"{}\" in model.vocab", where, token.id, vocabulary_.token(token.id));
-      COCA_CHECK_AS(kBadFile, token.id < most, "{} has id {}; expected less than {} with so few tokens", where, token.id,
-                    most);
+      COCA_CHECK_AS(kBadFile, token.id < most, "{} has id {}; expected less than {} with so few tokens", where,
+                    token.id, most);
       COCA_CHECK_AS(kBadFile, seen.emplace(token.content, token.id).second, "{} occurs twice", where);
       const auto [place, fresh] = added_by_id_.emplace(token.id, &token);
       COCA_CHECK_AS(kBadFile, fresh, "{} has id {}, as \"{}\" has", where, token.id, place->second->content);
@@ -172,8 +173,8 @@ class JsonTokenizer final : public Tokenizer {
     std::vector<int32_t> special = special_ids_.ends;
     if (special_ids_.bos) special.push_back(*special_ids_.bos);
     for (const int32_t id : special)
-      COCA_CHECK_AS(kBadFile, id < vocab_size_, "{}: generation_config.json beside it names id {}; expected 0 to {}", origin, id,
-                    vocab_size_ - 1);
+      COCA_CHECK_AS(kBadFile, id < vocab_size_, "{}: generation_config.json beside it names id {}; expected 0 to {}",
+                    origin, id, vocab_size_ - 1);
   }
 
   void encode_valid(std::string_view text, SpecialTokens special, Encoding& out) const {
@@ -244,7 +245,8 @@ class JsonTokenizer final : public Tokenizer {
 
 }  // namespace
 
-std::unique_ptr<Tokenizer> make_json_tokenizer(const std::string& origin, std::string json, std::map<std::string, std::string> beside) {
+std::unique_ptr<Tokenizer> make_json_tokenizer(const std::string& origin, std::string json,
+                                               std::map<std::string, std::string> beside) {
   return std::make_unique<JsonTokenizer>(origin, std::move(json), std::move(beside));
 }
 

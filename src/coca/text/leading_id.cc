@@ -7,7 +7,8 @@
 namespace coca::text {
 
 std::optional<int32_t> leading_id(const Tokenizer& tokenizer, std::optional<int64_t> config_bos) {
-  if (!tokenizer.has_frame()) return config_bos ? std::optional<int32_t>(static_cast<int32_t>(*config_bos)) : std::nullopt;
+  if (!tokenizer.has_frame())
+    return config_bos ? std::optional<int32_t>(static_cast<int32_t>(*config_bos)) : std::nullopt;
   const SequenceFrame frame = tokenizer.frame();
   COCA_CHECK(frame.before.size() <= 1, "the tokenizer puts {} in front of a text; expected at most one, a bos",
              counted(frame.before.size(), "id"));

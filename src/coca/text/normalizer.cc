@@ -13,7 +13,8 @@ namespace {
 
 constexpr size_t kMaxContent = 256;  // bytes written for a match
 constexpr size_t kMaxSteps = 64;
-// A text never grows beyond measure, whatever the steps make of each other's results: NFKC makes 11 times as many bytes at most.
+// A text never grows beyond measure, whatever the steps make of each other's results: NFKC makes 11 times as many bytes
+// at most.
 constexpr size_t kMaxGrowth = 32, kFreeGrowth = 4096;
 
 void check_growth(size_t bytes, size_t most) {
@@ -93,9 +94,8 @@ void Normalizer::add(const JsonField& field) {
     steps_.push_back({.kind = Kind::kLower});
   } else if (name == "Strip") {
     field.only({"type", "strip_left", "strip_right"});
-    steps_.push_back({.kind = Kind::kStrip,
-                      .left = field.at("strip_left").boolean(),
-                      .right = field.at("strip_right").boolean()});
+    steps_.push_back(
+        {.kind = Kind::kStrip, .left = field.at("strip_left").boolean(), .right = field.at("strip_right").boolean()});
   } else if (name == "Prepend") {
     field.only({"type", "prepend"});
     steps_.push_back({.kind = Kind::kPrepend, .to = short_content(field.at("prepend"))});

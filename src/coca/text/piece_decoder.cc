@@ -124,8 +124,10 @@ void PieceDecoder::add_metaspace(const JsonField& field) {
   const std::string scheme = field.text("prepend_scheme", "always");
   if (!field.flag("add_prefix_space", true) && scheme != "never")
     field.at("add_prefix_space").refuse("true, or prepend_scheme \"never\"");
-  steps_.push_back(
-      {.kind = Kind::kMetaspace, .from = one_character(field.at("replacement")), .to = " ", .drops_first = scheme != "never"});
+  steps_.push_back({.kind = Kind::kMetaspace,
+                    .from = one_character(field.at("replacement")),
+                    .to = " ",
+                    .drops_first = scheme != "never"});
 }
 
 void PieceDecoder::run(const Step& step, bool first, std::string& piece) {
@@ -138,7 +140,8 @@ void PieceDecoder::run(const Step& step, bool first, std::string& piece) {
     case Kind::kMetaspace: replace(piece, step.from, first && step.drops_first ? "" : step.to); break;
     case Kind::kStripEach:
       for (size_t i = 0; i < step.start && piece.starts_with(step.from); ++i) piece.erase(0, step.from.size());
-      for (size_t i = 0; i < step.stop && piece.ends_with(step.from); ++i) piece.resize(piece.size() - step.from.size());
+      for (size_t i = 0; i < step.stop && piece.ends_with(step.from); ++i)
+        piece.resize(piece.size() - step.from.size());
       break;
   }
 }

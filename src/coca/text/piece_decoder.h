@@ -35,10 +35,10 @@ class PieceDecoder {
   static void run(const Step& step, bool first, std::string& piece);
 
   std::vector<Step> steps_;
-  bool joined_ = false;        // behind ByteLevel or Fuse the text is one token
-  bool spaces_ = false;        // no decoder at all
-  std::string strip_;          // a character dropped at the start of the joined text,
-  size_t strip_most_ = 0;      // at most so often
+  bool joined_ = false;    // behind ByteLevel or Fuse the text is one token
+  bool spaces_ = false;    // no decoder at all
+  std::string strip_;      // a character dropped at the start of the joined text,
+  size_t strip_most_ = 0;  // at most so often
 };
 
 }  // namespace coca::text

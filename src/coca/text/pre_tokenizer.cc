@@ -102,7 +102,8 @@ void PreTokenizer::add_split(const JsonField& field) {
   field.only({"type", "pattern", "behavior", "invert"});
   const JsonField pattern = field.at("pattern");
   Step step{.kind = Kind::kText, .behavior = behavior_of(field.at("behavior")), .invert = field.flag("invert", false)};
-  if (pattern.has("Regex")) return add_pattern(pattern.at("Regex").string(), pattern.at("Regex").where(), std::move(step));
+  if (pattern.has("Regex"))
+    return add_pattern(pattern.at("Regex").string(), pattern.at("Regex").where(), std::move(step));
   if (!pattern.has("String")) pattern.refuse("{\"String\": ...} or {\"Regex\": ...}");
   step.text = pattern.at("String").string();
   if (step.text.empty()) pattern.at("String").refuse("a string that is not empty");
@@ -250,13 +251,15 @@ void PreTokenizer::prefix_space(Pieces& pieces) {
   pieces = std::move(out);
 }
 
-// ByteLevel writes bytes as letters, which the steps behind it see: digits are themselves, and so are \xb2, \xb3, \xb9 and \xbc to \xbe, which count as numbers.
+// ByteLevel writes bytes as letters, which the steps behind it see: digits are themselves, and so are \xb2, \xb3, \xb9
+// and \xbc to \xbe, which count as numbers.
 void PreTokenizer::to_letters(Pieces& pieces) {
   Pieces out;
   out.text.reserve(pieces.text.size() * 2);
   for (const Span& span : pieces.spans) {
     const size_t begin = out.text.size();
-    for (const char c : std::string_view(pieces.text).substr(span.begin, span.size)) append_utf8(byte_letter(static_cast<uint8_t>(c)), out.text);
+    for (const char c : std::string_view(pieces.text).substr(span.begin, span.size))
+      append_utf8(byte_letter(static_cast<uint8_t>(c)), out.text);
     out.spans.push_back({begin, out.text.size() - begin});
   }
   pieces = std::move(out);

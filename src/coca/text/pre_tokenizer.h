@@ -28,8 +28,8 @@ class PreTokenizer {
   bool needs_origins() const;
 
   enum class Position { kTextStart, kWithin };
-  // Calls visit(word) in order; words are not empty and valid UTF-8, but behind steps on ByteLevel's letters, which may cut
-  // within a character. `position` says whether the text begins where the whole input does.
+  // Calls visit(word) in order; words are not empty and valid UTF-8, but behind steps on ByteLevel's letters, which may
+  // cut within a character. `position` says whether the text begins where the whole input does.
   template <typename Visit>
   void for_each_word(std::string_view valid, Position position, const Visit& visit) const {
     if (steps_.empty()) {

@@ -84,21 +84,32 @@ class Translator {
       case 'w': return put_set(word_members(), false, place);
       case 'h': return put_set("0-9a-fA-F", false, place);
       case 'v': out_ += "\\x0b"; return;
-      case 't': case 'n': case 'r': case 'f': case 'a': case 'e':
-        (out_ += '\\') += c;
-        return;
+      case 't':
+      case 'n':
+      case 'r':
+      case 'f':
+      case 'a':
+      case 'e': (out_ += '\\') += c; return;
       default: break;
     }
     if (place == Place::kInClass) {
-      if (c == 'D') { out_ += "\\P{Nd}"; return; }
-      if (c == 'b') { out_ += "\\x08"; return; }
+      if (c == 'D') {
+        out_ += "\\P{Nd}";
+        return;
+      }
+      if (c == 'b') {
+        out_ += "\\x08";
+        return;
+      }
     } else {
       const std::string word = "[" + word_members() + "]";
       switch (c) {
         case 'D': return put_set(members("Nd"), true, place);
         case 'W': return put_set(word_members(), true, place);
         case 'H': return put_set("0-9a-fA-F", true, place);
-        case 'A': case 'z': case 'Z': (out_ += '\\') += c; return;
+        case 'A':
+        case 'z':
+        case 'Z': (out_ += '\\') += c; return;
         case 'b': out_ += "(?:(?<=" + word + ")(?!" + word + ")|(?<!" + word + ")(?=" + word + "))"; return;
         case 'B': out_ += "(?:(?<=" + word + ")(?=" + word + ")|(?<!" + word + ")(?!" + word + "))"; return;
         default: break;
@@ -209,8 +220,7 @@ class Translator {
       return true;
     };
     if (take("[:alpha:]", "\\p{Alphabetic}" + later_members("L")) || take("[:digit:]", members("Nd")) ||
-        take("[:space:]", "\\p{White_Space}") || take("[:upper:]", members("Lu")) ||
-        take("[:lower:]", members("Ll")))
+        take("[:space:]", "\\p{White_Space}") || take("[:upper:]", members("Lu")) || take("[:lower:]", members("Ll")))
       return;
     refuse("a class within a class");
   }

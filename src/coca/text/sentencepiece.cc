@@ -32,13 +32,13 @@ enum class Cut { kNowhere, kAfterBlank, kBeforeBlank };
 
 class SentencePieceTokenizer final : public Tokenizer {
  public:
-  SentencePieceTokenizer(const std::filesystem::path& file, std::string model, std::map<std::string, std::string> beside)
+  SentencePieceTokenizer(const std::filesystem::path& file, std::string model,
+                         std::map<std::string, std::string> beside)
       : model_(std::move(model)), beside_(std::move(beside)) {
     COCA_CHECK_AS(kBadFile, !model_.empty(), "{}: empty; expected a sentencepiece model", file.string());
     check_sentencepiece(model_, file.string());
     load(processor_, model_, file.string());
-    COCA_CHECK_AS(kBadFile, processor_.GetPieceSize() > 0, "{}: a sentencepiece model without pieces",
-                  file.string());
+    COCA_CHECK_AS(kBadFile, processor_.GetPieceSize() > 0, "{}: a sentencepiece model without pieces", file.string());
     read_pieces();
     read_added_tokens(file.string());
     lines_are_independent_ = check_lines();
@@ -141,7 +141,8 @@ class SentencePieceTokenizer final : public Tokenizer {
     return at;
   }
 
-  static void load(sentencepiece::SentencePieceProcessor& processor, const std::string& model, const std::string& origin) {
+  static void load(sentencepiece::SentencePieceProcessor& processor, const std::string& model,
+                   const std::string& origin) {
     std::string problem;
     try {
       const auto status = processor.LoadFromSerializedProto(model);
@@ -178,12 +179,9 @@ class SentencePieceTokenizer final : public Tokenizer {
     const int blank = processor_.PieceToId(kSpace);
     if (!processor_.IsUnknown(blank) && !processor_.IsControl(blank)) {
       const size_t left = decode_by_library({blank, blank}).size();
-      leading_ = left == 2   ? LeadingSpace::kKeep
-                 : left == 1 ? LeadingSpace::kDropOne
-                             : LeadingSpace::kDropAll;
+      leading_ = left == 2 ? LeadingSpace::kKeep : left == 1 ? LeadingSpace::kDropOne : LeadingSpace::kDropAll;
     } else if (with_space) {
-      leading_ =
-          decode_by_library({*with_space}).starts_with(' ') ? LeadingSpace::kKeep : LeadingSpace::kDropOne;
+      leading_ = decode_by_library({*with_space}).starts_with(' ') ? LeadingSpace::kKeep : LeadingSpace::kDropOne;
     }
   }
 
@@ -202,12 +200,14 @@ class SentencePieceTokenizer final : public Tokenizer {
       pieces_[static_cast<size_t>(token.id)] = {.text = token.special ? "" : with_blanks(token.content)};
       finds_text_ |= !token.special;
       if (!token.special || token.id >= count || processor_.IdToPiece(token.id) != token.content)
-        changes_ += fmt::format("\n{} {} {}{}{}{}", token.id, token.content, token.special ? "s" : "", token.single_word ? "w" : "",
-                                token.lstrip ? "l" : "", token.rstrip ? "r" : "");
+        changes_ += fmt::format("\n{} {} {}{}{}{}", token.id, token.content, token.special ? "s" : "",
+                                token.single_word ? "w" : "", token.lstrip ? "l" : "", token.rstrip ? "r" : "");
     }
     for (int32_t id = 0, next = 0; id < count; ++id) {  // both are in the order of ids
-      if (const auto at = static_cast<size_t>(next); at < read.tokens.size() && read.tokens[at].id == id) ++next;
-      else if (processor_.IsControl(id) || processor_.IsUnknown(id)) added_.push_back({.id = id, .content = processor_.IdToPiece(id), .special = true});
+      if (const auto at = static_cast<size_t>(next); at < read.tokens.size() && read.tokens[at].id == id)
+        ++next;
+      else if (processor_.IsControl(id) || processor_.IsUnknown(id))
+        added_.push_back({.id = id, .content = processor_.IdToPiece(id), .special = true});
     }
     std::vector<const AddedToken*> tokens;
     std::vector<std::string> names;
@@ -285,7 +285,8 @@ class SentencePieceTokenizer final : public Tokenizer {
     return Cut::kNowhere;
   }
 
-  static std::vector<int32_t> encode_by_library(const sentencepiece::SentencePieceProcessor& processor, std::string_view text) {
+  static std::vector<int32_t> encode_by_library(const sentencepiece::SentencePieceProcessor& processor,
+                                                std::string_view text) {
     std::vector<int> ids;
     const auto status = processor.Encode(text, &ids);
     COCA_CHECK(status.ok(), "sentencepiece cannot encode a text of {}: {}", counted(text.size(), "byte"),
@@ -304,8 +305,8 @@ class SentencePieceTokenizer final : public Tokenizer {
     unsigned value = 256;
     if (name.size() == 6 && name.starts_with("<0x") && name.back() == '>')
       std::from_chars(name.data() + 3, name.data() + 5, value, 16);
-    COCA_CHECK_AS(kBadFile, value < 256,
-                  "sentencepiece model: byte piece \"{}\"; expected \"<0x00>\" to \"<0xFF>\"", name);
+    COCA_CHECK_AS(kBadFile, value < 256, "sentencepiece model: byte piece \"{}\"; expected \"<0x00>\" to \"<0xFF>\"",
+                  name);
     return static_cast<char>(value);
   }
 
@@ -323,10 +324,10 @@ class SentencePieceTokenizer final : public Tokenizer {
   std::map<std::string, std::string> beside_;  // the folder's other files about tokens, by name
   sentencepiece::SentencePieceProcessor processor_;
   std::unique_ptr<sentencepiece::SentencePieceProcessor> bare_;  // adds no blank before a text
-  std::vector<Piece> pieces_;     // by id; those of added tokens after the model's
-  std::vector<AddedToken> added_;  // control pieces too
-  TokenMatcher matcher_;           // finds them in a text
-  std::string changes_;            // what the files beside the model change about ids of text; for the fingerprint
+  std::vector<Piece> pieces_;                                    // by id; those of added tokens after the model's
+  std::vector<AddedToken> added_;                                // control pieces too
+  TokenMatcher matcher_;                                         // finds them in a text
+  std::string changes_;  // what the files beside the model change about ids of text; for the fingerprint
   SpecialIds special_;
   SequenceFrame frame_;
   PrefixSpace prefix_ = PrefixSpace::kEveryPart;
@@ -342,8 +343,8 @@ class SentencePieceTokenizer final : public Tokenizer {
 std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& file_or_dir) {
   const bool folder = io::is_folder(file_or_dir);
   const std::filesystem::path file = folder ? file_or_dir / "tokenizer.model" : file_or_dir;
-  return std::make_unique<SentencePieceTokenizer>(file, io::read_file(file),
-                                                  folder ? read_files_beside(file_or_dir) : std::map<std::string, std::string>());
+  return std::make_unique<SentencePieceTokenizer>(
+      file, io::read_file(file), folder ? read_files_beside(file_or_dir) : std::map<std::string, std::string>());
 }
 
 }  // namespace coca::text

@@ -27,9 +27,7 @@ class Message {
     while (!rest_.empty()) {
       const auto tag = static_cast<uint32_t>(number());
       switch (tag & 7) {
-        case 0:
-          visit_number(tag >> 3, number());
-          break;
+        case 0: visit_number(tag >> 3, number()); break;
         case 1: take(8); break;
         case 2: visit(tag >> 3, take(number())); break;
         case 5: take(4); break;
@@ -62,7 +60,8 @@ class Message {
 // The double array of the library Darts-clone.
 class Trie {
  public:
-  Trie(std::string_view units, size_t strings, std::string_view origin) : units_(units), strings_(strings), origin_(origin) {}
+  Trie(std::string_view units, size_t strings, std::string_view origin)
+      : units_(units), strings_(strings), origin_(origin) {}
 
   // Visits every unit that some text can lead to.
   void check() const {

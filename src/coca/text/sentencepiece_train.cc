@@ -43,8 +43,7 @@ std::vector<std::string> load_sentences(const SentencePieceTraining& training) {
   uint64_t total = 0;
   for (const auto& file : training.inputs) for_each_sentence(file, [&](std::string_view) { ++total; });
   COCA_CHECK_AS(kBadFile, total > 0, "text: there is none in {}", counted(training.inputs.size(), "input file"));
-  const uint64_t wanted =
-      training.max_sentences == 0 ? total : std::min(total, uint64_t(training.max_sentences));
+  const uint64_t wanted = training.max_sentences == 0 ? total : std::min(total, uint64_t(training.max_sentences));
   std::vector<std::string> sentences;
   sentences.reserve(wanted);
   uint64_t index = 0;
@@ -69,7 +68,8 @@ class Sentences final : public sentencepiece::SentenceIterator {
   size_t next_ = 0;
 };
 
-// The library's messages begin with its own source line and condition, "./src/x.cc(1) [a == b] Reason.", and name its own flags.
+// The library's messages begin with its own source line and condition, "./src/x.cc(1) [a == b] Reason.", and name its
+// own flags.
 std::string reason(const std::string& message) {
   const size_t at = message.find("] ");
   std::string text = at == std::string::npos || at + 2 == message.size() ? message : message.substr(at + 2);
@@ -78,9 +78,7 @@ std::string reason(const std::string& message) {
   return text;
 }
 
-const char* flag(bool value) {
-  return value ? "true" : "false";
-}
+const char* flag(bool value) { return value ? "true" : "false"; }
 
 }  // namespace
 
@@ -93,10 +91,8 @@ void train_sentencepiece(const SentencePieceTraining& training) {
   COCA_CHECK(training.vocab_size >= least && training.vocab_size <= 1'000'000,
              "vocab_size is {}; expected {} to 1000000", training.vocab_size, least);
   COCA_CHECK(training.character_coverage >= 0.98 && training.character_coverage <= 1.0,
-             "character_coverage is {}; expected 0.98 to 1",
-             training.character_coverage);
-  COCA_CHECK(training.max_sentences >= 0, "max_sentences is {}; expected 0 or more",
-             training.max_sentences);
+             "character_coverage is {}; expected 0.98 to 1", training.character_coverage);
+  COCA_CHECK(training.max_sentences >= 0, "max_sentences is {}; expected 0 or more", training.max_sentences);
 
   const std::vector<std::string> sentences = load_sentences(training);
   std::unordered_map<std::string, std::string> arguments = {

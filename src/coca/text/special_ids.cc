@@ -57,7 +57,8 @@ void add_frame(const JsonField& field, SequenceFrame& frame, bool& seen) {
     }
     const std::string& name = item.at("SpecialToken").at("id").string();
     const JsonField ids = field.at("special_tokens").at(name).at("ids");
-    if (frame.before.size() + frame.after.size() + ids.size() > kMostFrame) ids.refuse(fmt::format("at most {} ids around a text", kMostFrame));
+    if (frame.before.size() + frame.after.size() + ids.size() > kMostFrame)
+      ids.refuse(fmt::format("at most {} ids around a text", kMostFrame));
     for (size_t k = 0; k < ids.size(); ++k) (behind ? frame.after : frame.before).push_back(ids.item(k).id());
   }
   if (!behind) single.refuse("a Sequence in it");
@@ -67,8 +68,8 @@ void add_frame(const JsonField& field, SequenceFrame& frame, bool& seen) {
 
 std::map<std::string, std::string> read_files_beside(const std::filesystem::path& dir) {
   std::map<std::string, std::string> files;
-  for (const char* name : {"added_tokens.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json",
-                           "chat_template.jinja", "chat_template.json"})
+  for (const char* name : {"added_tokens.json", "tokenizer_config.json", "special_tokens_map.json",
+                           "generation_config.json", "chat_template.jinja", "chat_template.json"})
     if (io::exists(dir / name)) files[name] = io::read_file(dir / name);
   return files;
 }

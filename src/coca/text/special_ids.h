@@ -23,10 +23,11 @@ struct SpecialIds {
   std::optional<int32_t> bos, eos;
   std::vector<int32_t> ends;  // eos first
 };
-// The first file that names a token counts: those of `order`, then generation_config.json. `files` holds their content by
-// name; `origin` is the tokenizer's file beside them.
+// The first file that names a token counts: those of `order`, then generation_config.json. `files` holds their content
+// by name; `origin` is the tokenizer's file beside them.
 SpecialIds read_special_ids(const std::map<std::string, std::string>& files, const std::string& origin,
-                            const std::vector<const char*>& order, const std::function<std::optional<int32_t>(std::string_view)>& id_of);
+                            const std::vector<const char*>& order,
+                            const std::function<std::optional<int32_t>(std::string_view)>& id_of);
 
 // The ids that a "post_processor" puts around one text: TemplateProcessing, RobertaProcessing,
 // BertProcessing, ByteLevel (none) and Sequence of them.

@@ -71,7 +71,8 @@ std::unique_ptr<Tokenizer> load_config(const stdfs::path& file) {
 }
 
 // `beside`: the folder's other files, which come before those that the import makes.
-std::unique_ptr<Tokenizer> load_imported(const stdfs::path& file, ImportedTokenizer imported, std::map<std::string, std::string> beside) {
+std::unique_ptr<Tokenizer> load_imported(const stdfs::path& file, ImportedTokenizer imported,
+                                         std::map<std::string, std::string> beside) {
   beside.merge(imported.beside);
   return make_json_tokenizer(file.string(), std::move(imported.json), std::move(beside));
 }
@@ -88,8 +89,8 @@ std::unique_ptr<Tokenizer> load_folder(const stdfs::path& dir) {
   const bool config = io::exists(dir / kConfigName), model = io::exists(dir / kModelName);
   const bool json = io::exists(dir / kJsonName);
   // coca's own file is never beside another; the folders of models often hold several of the others.
-  COCA_CHECK_AS(kBadFile, !(config && (model || json)), "{}: holds both {} and {}; keep the right one",
-                dir.string(), kConfigName, json ? kJsonName : kModelName);
+  COCA_CHECK_AS(kBadFile, !(config && (model || json)), "{}: holds both {} and {}; keep the right one", dir.string(),
+                kConfigName, json ? kJsonName : kModelName);
   if (config) return load_config(dir / kConfigName);
   if (json) return load_tokenizer_json(dir);
   if (model) return load_model(dir / kModelName, dir);
@@ -98,8 +99,8 @@ std::unique_ptr<Tokenizer> load_folder(const stdfs::path& dir) {
     return load_imported(tekken, import_tekken(io::read_file(tekken), tekken.string()), read_files_beside(dir));
   if (io::exists(vocab) && io::exists(dir / kMergesName))
     return load_imported(vocab, import_vocab_and_merges(dir, read_files_beside(dir)), read_files_beside(dir));
-  fail(ErrorKind::kIo, "{}: no tokenizer: looked for {}, {}, {}, {}, and {} with {}", dir.string(), kConfigName, kJsonName, kModelName,
-       kTekkenName, kVocabName, kMergesName);
+  fail(ErrorKind::kIo, "{}: no tokenizer: looked for {}, {}, {}, {}, and {} with {}", dir.string(), kConfigName,
+       kJsonName, kModelName, kTekkenName, kVocabName, kMergesName);
 }
 
 }  // namespace
@@ -127,9 +128,7 @@ bool is_imported(const stdfs::path& dir) {
   return io::exists(dir / kTekkenName);
 }
 
-std::unique_ptr<Tokenizer> make_byte_tokenizer() {
-  return std::make_unique<ByteTokenizer>();
-}
+std::unique_ptr<Tokenizer> make_byte_tokenizer() { return std::make_unique<ByteTokenizer>(); }
 
 std::unique_ptr<Tokenizer> load_tokenizer(const stdfs::path& dir_or_file_or_name) {
   const stdfs::path& where = dir_or_file_or_name;
@@ -139,7 +138,8 @@ std::unique_ptr<Tokenizer> load_tokenizer(const stdfs::path& dir_or_file_or_name
                 "tokenizer \"{}\": expected \"byte\", a .model or .json file, or a folder holding {}, {} or {}",
                 where.string(), kConfigName, kJsonName, kModelName);
   if (where.filename() == kConfigName) return load_config(where);
-  if (where.filename() == kTekkenName) return load_imported(where, import_tekken(io::read_file(where), where.string()), {});
+  if (where.filename() == kTekkenName)
+    return load_imported(where, import_tekken(io::read_file(where), where.string()), {});
   if (where.extension() == ".json") return load_tokenizer_json(where);
   return load_model(where, {});
 }

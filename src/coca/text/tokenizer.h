@@ -36,7 +36,7 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
-  virtual std::string kind() const = 0;  // "byte", "sentencepiece", "bpe"
+  virtual std::string kind() const = 0;    // "byte", "sentencepiece", "bpe"
   virtual int32_t vocab_size() const = 0;  // largest id + 1; a tokenizer.json may leave ids without a token
   virtual std::optional<int32_t> bos_id() const = 0;
   virtual std::optional<int32_t> eos_id() const = 0;
@@ -47,8 +47,8 @@ class Tokenizer {
   virtual bool has_frame() const { return false; }  // whether its files say so; else config.json's bos leads a text
 
   // Never adds bos or eos. With kAsText (the default) text never becomes a control id. A tokenizer.json's added tokens
-  // that are not special, such as "<tool_call>", are found either way. Any bytes can be encoded: a byte-level model keeps
-  // them, one of characters reads what is not UTF-8 as U+FFFD.
+  // that are not special, such as "<tool_call>", are found either way. Any bytes can be encoded: a byte-level model
+  // keeps them, one of characters reads what is not UTF-8 as U+FFFD.
   std::vector<int32_t> encode(std::string_view utf8) const { return encode(utf8, SpecialTokens::kAsText); }
   virtual std::vector<int32_t> encode(std::string_view utf8, SpecialTokens special) const = 0;
   // bos, eos and other control ids decode to nothing. Byte tokens decode to their bytes.
@@ -69,11 +69,11 @@ std::unique_ptr<Tokenizer> make_byte_tokenizer();
 // Ids as in the model file. From a folder, its tokenizer.model and the tokens that the files beside it add or name:
 // added_tokens.json, tokenizer_config.json, special_tokens_map.json.
 std::unique_ptr<Tokenizer> load_sentencepiece(const std::filesystem::path& file_or_dir);
-// A tokenizer.json of Hugging Face's tokenizers with a BPE model (docs/tokenizers.md). From the folder of a model, bos and
-// eos too: tokenizer_config.json, special_tokens_map.json, generation_config.json.
+// A tokenizer.json of Hugging Face's tokenizers with a BPE model (docs/tokenizers.md). From the folder of a model, bos
+// and eos too: tokenizer_config.json, special_tokens_map.json, generation_config.json.
 std::unique_ptr<Tokenizer> load_tokenizer_json(const std::filesystem::path& file_or_dir);
-// "byte"; a .model or .json file; a folder holding coca_tokenizer.json ({"type": "byte"}), tokenizer.json, tokenizer.model
-// (sentencepiece's or LLaMA 3's), tekken.json, or vocab.json and merges.txt: the first of these counts.
+// "byte"; a .model or .json file; a folder holding coca_tokenizer.json ({"type": "byte"}), tokenizer.json,
+// tokenizer.model (sentencepiece's or LLaMA 3's), tekken.json, or vocab.json and merges.txt: the first of these counts.
 std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& dir_or_file_or_name);
 
 struct SentencePieceTraining {
@@ -81,8 +81,8 @@ struct SentencePieceTraining {
   std::filesystem::path model_prefix;         // writes <model_prefix>.model
   int64_t vocab_size = 4096;
   std::string model_type = "bpe";  // bpe | unigram
-  bool byte_fallback = true;  // characters outside the vocabulary become bytes, so that any text round-trips
-  bool split_digits = true;   // each digit is a token of its own
+  bool byte_fallback = true;       // characters outside the vocabulary become bytes, so that any text round-trips
+  bool split_digits = true;        // each digit is a token of its own
   double character_coverage = 0.9995;
   int64_t max_sentences = 2'000'000;  // lines used, spread evenly over the inputs; 0 = all
 };

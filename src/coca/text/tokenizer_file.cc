@@ -155,7 +155,8 @@ class Reader {
   bool key(std::string& v) {
     key_ = std::move(v);
     if (part_ == Part::kRest)
-      COCA_CHECK_AS(kBadFile, !stack_.back()->contains(key_), "{}: key \"{}\" occurs twice in one object", origin_, key_);
+      COCA_CHECK_AS(kBadFile, !stack_.back()->contains(key_), "{}: key \"{}\" occurs twice in one object", origin_,
+                    key_);
     return true;
   }
   bool parse_error(size_t at, const std::string&, const json::exception& error) {

@@ -47,7 +47,8 @@ std::string decode_base64(std::string_view text) {
   return bytes;
 }
 
-// Tokens of bytes by rank, as tiktoken has them: of all neighbours whose join is a token, the one of lowest rank is joined.
+// Tokens of bytes by rank, as tiktoken has them: of all neighbours whose join is a token, the one of lowest rank is
+// joined.
 class Ranks {
  public:
   explicit Ranks(std::string origin) : origin_(std::move(origin)) {}
@@ -64,15 +65,17 @@ class Ranks {
   }
   size_t size() const { return tokens_.size(); }
 
-  // "vocab" and "merges" of a BPE model whose ids begin at first_id. A token's last merge is what its bytes have become by the
-  // merges before it; where those leave more than two parts it is reached as a whole word only (ignore_merges).
+  // "vocab" and "merges" of a BPE model whose ids begin at first_id. A token's last merge is what its bytes have become
+  // by the merges before it; where those leave more than two parts it is reached as a whole word only (ignore_merges).
   std::string model_text(int32_t first_id) const {
     for (int byte = 0; byte < 256; ++byte)
-      COCA_CHECK_AS(kBadFile, ranks_.contains(std::string(1, static_cast<char>(byte))), "{}: byte {} has no token", origin_, byte);
+      COCA_CHECK_AS(kBadFile, ranks_.contains(std::string(1, static_cast<char>(byte))), "{}: byte {} has no token",
+                    origin_, byte);
     std::string vocab, merges;
     for (size_t rank = 0; rank < tokens_.size(); ++rank) {
       const std::string& token = *tokens_[rank];
-      vocab += fmt::format("{}{}:{}", rank == 0 ? "" : ",", json(letters(token)).dump(), first_id + static_cast<int32_t>(rank));
+      vocab += fmt::format("{}{}:{}", rank == 0 ? "" : ",", json(letters(token)).dump(),
+                           first_id + static_cast<int32_t>(rank));
       if (token.size() < 2) continue;
       const std::vector<size_t> ends = parts(token, static_cast<int32_t>(rank));
       if (ends.size() != 2) continue;
@@ -118,15 +121,17 @@ class Ranks {
 };
 
 json special_token(int64_t id, std::string_view content) {
-  return {{"id", id}, {"content", content}, {"single_word", false}, {"lstrip", false}, {"rstrip", false}, {"normalized", false}, {"special", true}};
+  return {{"id", id},        {"content", content},  {"single_word", false}, {"lstrip", false},
+          {"rstrip", false}, {"normalized", false}, {"special", true}};
 }
 
 // Words of a pattern, then letters for bytes.
 json split_words(std::string_view pattern, bool prefix_space) {
-  return {{"type", "Sequence"},
-          {"pretokenizers",
-           {{{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}},
-            {{"type", "ByteLevel"}, {"add_prefix_space", prefix_space}, {"trim_offsets", true}, {"use_regex", false}}}}};
+  return {
+      {"type", "Sequence"},
+      {"pretokenizers",
+       {{{"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}, {"invert", false}},
+        {{"type", "ByteLevel"}, {"add_prefix_space", prefix_space}, {"trim_offsets", true}, {"use_regex", false}}}}};
 }
 
 json byte_level(bool prefix_space) {
@@ -152,8 +157,9 @@ std::string file_text(json words, std::string_view model, bool ignore_merges) {
   if (!words.contains("post_processor")) words["post_processor"] = byte_level(true);
   std::string text = words.dump();
   text.pop_back();
-  return text + R"(,"model":{"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,)"
-                R"("end_of_word_suffix":null,"fuse_unk":false,"byte_fallback":false,"ignore_merges":)" +
+  return text +
+         R"(,"model":{"type":"BPE","dropout":null,"unk_token":null,"continuing_subword_prefix":null,)"
+         R"("end_of_word_suffix":null,"fuse_unk":false,"byte_fallback":false,"ignore_merges":)" +
          (ignore_merges ? "true," : "false,") + std::string(model) + "}}";
 }
 
@@ -164,10 +170,19 @@ std::map<std::string, std::string> config_beside(std::string_view bos, std::stri
 
 // Of LLaMA 3.1 and later; 3.0 has reserved names for some.
 std::vector<std::string> llama3_special() {
-  std::vector<std::string> names = {"<|begin_of_text|>", "<|end_of_text|>", "<|reserved_special_token_0|>", "<|reserved_special_token_1|>",
-                                    "<|finetune_right_pad_id|>", "<|reserved_special_token_2|>", "<|start_header_id|>", "<|end_header_id|>",
-                                    "<|eom_id|>", "<|eot_id|>", "<|python_tag|>"};
-  for (int i = 3; std::ssize(names) < kLlama3Special; ++i) names.push_back(fmt::format("<|reserved_special_token_{}|>", i));
+  std::vector<std::string> names = {"<|begin_of_text|>",
+                                    "<|end_of_text|>",
+                                    "<|reserved_special_token_0|>",
+                                    "<|reserved_special_token_1|>",
+                                    "<|finetune_right_pad_id|>",
+                                    "<|reserved_special_token_2|>",
+                                    "<|start_header_id|>",
+                                    "<|end_header_id|>",
+                                    "<|eom_id|>",
+                                    "<|eot_id|>",
+                                    "<|python_tag|>"};
+  for (int i = 3; std::ssize(names) < kLlama3Special; ++i)
+    names.push_back(fmt::format("<|reserved_special_token_{}|>", i));
   return names;
 }
 
@@ -204,7 +219,9 @@ std::string merges_text(std::string_view content, const std::string& origin) {
     if (line.ends_with('\r')) line.remove_suffix(1);
     if (line.empty() || (number == 1 && line.starts_with("#version"))) continue;
     const size_t space = line.find(' ');
-    COCA_CHECK_AS(kBadFile, space != std::string_view::npos && space > 0 && space + 1 < line.size() && line.find(' ', space + 1) == std::string_view::npos,
+    COCA_CHECK_AS(kBadFile,
+                  space != std::string_view::npos && space > 0 && space + 1 < line.size() &&
+                      line.find(' ', space + 1) == std::string_view::npos,
                   "{}:{}: expected two tokens with a blank between them", origin, number);
     out += out.empty() ? "" : ",";
     out += json({line.substr(0, space), line.substr(space + 1)}).dump(-1, ' ', false, json::error_handler_t::replace);
@@ -235,23 +252,42 @@ ImportedTokenizer import_tiktoken(std::string_view content, const std::string& o
     std::from_chars(line.data() + std::min(space + 1, line.size()), line.data() + line.size(), rank);
     ranks.add(decode_base64(line.substr(0, space)), rank);
     COCA_CHECK_AS(kBadFile, ranks.size() <= kLlama3Ranks,
-                  "{}: a tiktoken vocabulary of more than the {} ranks of LLaMA 3; the pattern and special tokens of other models are not in "
+                  "{}: a tiktoken vocabulary of more than the {} ranks of LLaMA 3; the pattern and special tokens of "
+                  "other models are not in "
                   "the file: use the tokenizer.json of the model's Hugging Face folder",
                   origin, kLlama3Ranks);
   }
   const auto first = static_cast<int64_t>(ranks.size());
   const std::vector<std::string> special = llama3_special();
   json words;
-  for (size_t i = 0; i < special.size(); ++i) words["added_tokens"].push_back(special_token(first + static_cast<int64_t>(i), special[i]));
+  for (size_t i = 0; i < special.size(); ++i)
+    words["added_tokens"].push_back(special_token(first + static_cast<int64_t>(i), special[i]));
   words["pre_tokenizer"] = split_words(kLlama3Pattern, false);
   words["post_processor"] = {{"type", "Sequence"}, {"processors", {byte_level(true), leading_bos(special[0], first)}}};
   return {file_text(std::move(words), ranks.model_text(0), true), config_beside(special[0], special[1])};
 }
 
 ImportedTokenizer import_tekken(std::string_view content, const std::string& origin) {
-  static const char* const kNames[] = {"<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]",
-                                       "[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]", "[PREFIX]", "[MIDDLE]",
-                                       "[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]"};
+  static const char* const kNames[] = {"<unk>",
+                                       "<s>",
+                                       "</s>",
+                                       "[INST]",
+                                       "[/INST]",
+                                       "[AVAILABLE_TOOLS]",
+                                       "[/AVAILABLE_TOOLS]",
+                                       "[TOOL_RESULTS]",
+                                       "[/TOOL_RESULTS]",
+                                       "[TOOL_CALLS]",
+                                       "[IMG]",
+                                       "<pad>",
+                                       "[IMG_BREAK]",
+                                       "[IMG_END]",
+                                       "[PREFIX]",
+                                       "[MIDDLE]",
+                                       "[SUFFIX]",
+                                       "[SYSTEM_PROMPT]",
+                                       "[/SYSTEM_PROMPT]",
+                                       "[TOOL_CONTENT]"};
   const json file = io::parse_json(content, origin);
   const JsonField root(file, origin), config = root.at("config"), vocab = root.at("vocab");
   const JsonField count = config.at("default_num_special_tokens"), whole = config.at("default_vocab_size");
@@ -264,7 +300,8 @@ ImportedTokenizer import_tekken(std::string_view content, const std::string& ori
     const JsonField list = root.at("special_tokens");
     for (size_t i = 0; i < list.size(); ++i) {
       const int64_t rank = list.item(i).at("rank").integer();
-      if (rank < 0 || rank >= count.integer()) list.item(i).at("rank").refuse(fmt::format("0 to {}", count.integer() - 1));
+      if (rank < 0 || rank >= count.integer())
+        list.item(i).at("rank").refuse(fmt::format("0 to {}", count.integer() - 1));
       special[static_cast<size_t>(rank)] = list.item(i).at("token_str").string();
     }
   } else {
@@ -282,10 +319,12 @@ ImportedTokenizer import_tekken(std::string_view content, const std::string& ori
   }
   words["pre_tokenizer"] = split_words(config.at("pattern").string(), false);
   words["post_processor"] = {{"type", "Sequence"}, {"processors", {byte_level(true), leading_bos(special[1], 1)}}};
-  return {file_text(std::move(words), ranks.model_text(static_cast<int32_t>(count.integer())), true), config_beside(special[1], special[2])};
+  return {file_text(std::move(words), ranks.model_text(static_cast<int32_t>(count.integer())), true),
+          config_beside(special[1], special[2])};
 }
 
-ImportedTokenizer import_vocab_and_merges(const std::filesystem::path& dir, const std::map<std::string, std::string>& beside) {
+ImportedTokenizer import_vocab_and_merges(const std::filesystem::path& dir,
+                                          const std::map<std::string, std::string>& beside) {
   const std::string vocab_file = (dir / "vocab.json").string(), config_file = (dir / "tokenizer_config.json").string();
   const json vocab = io::read_json(vocab_file);
   const auto config_text = beside.find("tokenizer_config.json");
@@ -293,7 +332,8 @@ ImportedTokenizer import_vocab_and_merges(const std::filesystem::path& dir, cons
   const auto [name, where] = class_of(dir, config);
   json words = words_of_class(name, JsonField(config, config_file).flag("add_prefix_space", false));
   COCA_CHECK_AS(kBadFile, !words.is_null(),
-                "{}: vocab.json and merges.txt do not say how a text is cut, and \"{}\" ({}) is not known here; expected GPT2Tokenizer, "
+                "{}: vocab.json and merges.txt do not say how a text is cut, and \"{}\" ({}) is not known here; "
+                "expected GPT2Tokenizer, "
                 "GPTNeoXTokenizer or Qwen2Tokenizer. A tokenizer.json says it: save the tokenizer with transformers",
                 dir.string(), name, where);
   const JsonField entries(vocab, vocab_file);
@@ -304,25 +344,33 @@ ImportedTokenizer import_vocab_and_merges(const std::filesystem::path& dir, cons
     if (entry.integer() < 0 || entry.integer() > INT32_MAX) entry.refuse(fmt::format("0 to {}", INT32_MAX));
     by_id.emplace(static_cast<int32_t>(entry.integer()), token);
   }
-  const PieceTable table{
-      .size = by_id.empty() ? 0 : by_id.rbegin()->first + 1,
-      .text = [&](int32_t id) { const auto at = by_id.find(id); return at == by_id.end() ? std::string_view() : at->second; },
-      .find = [&](std::string_view token) {
-        const auto at = vocab.find(token);
-        return at == vocab.end() ? std::nullopt : std::optional<int32_t>(at->get<int32_t>());
-      },
-      .replaceable = [&](int32_t id) { return !by_id.contains(id); },
-      .control = [](int32_t) { return false; }};
+  const PieceTable table{.size = by_id.empty() ? 0 : by_id.rbegin()->first + 1,
+                         .text =
+                             [&](int32_t id) {
+                               const auto at = by_id.find(id);
+                               return at == by_id.end() ? std::string_view() : at->second;
+                             },
+                         .find =
+                             [&](std::string_view token) {
+                               const auto at = vocab.find(token);
+                               return at == vocab.end() ? std::nullopt : std::optional<int32_t>(at->get<int32_t>());
+                             },
+                         .replaceable = [&](int32_t id) { return !by_id.contains(id); },
+                         .control = [](int32_t) { return false; }};
   const TokensBeside tokens = read_tokens_beside(beside, vocab_file, table);
   words["added_tokens"] = json::array();
   for (const AddedToken& token : tokens.tokens) {
     json entry = special_token(token.id, token.content);
-    entry.update({{"special", token.special}, {"lstrip", token.lstrip}, {"rstrip", token.rstrip}, {"single_word", token.single_word},
+    entry.update({{"special", token.special},
+                  {"lstrip", token.lstrip},
+                  {"rstrip", token.rstrip},
+                  {"single_word", token.single_word},
                   {"normalized", token.normalized}});
     words["added_tokens"].push_back(std::move(entry));
   }
   const std::string merges_file = (dir / "merges.txt").string();
-  const std::string model = "\"vocab\":" + vocab.dump() + ",\"merges\":[" + merges_text(io::read_file(merges_file), merges_file) + "]";
+  const std::string model =
+      "\"vocab\":" + vocab.dump() + ",\"merges\":[" + merges_text(io::read_file(merges_file), merges_file) + "]";
   return {file_text(std::move(words), model, false), {}};
 }
 

@@ -26,13 +26,15 @@ bool is_tiktoken(std::string_view content);
 ImportedTokenizer import_tiktoken(std::string_view content, const std::string& origin);
 // Special tokens come first, then the vocabulary up to the size that the file names.
 ImportedTokenizer import_tekken(std::string_view content, const std::string& origin);
-// tokenizer_class of tokenizer_config.json, else model_type of config.json, says how a text is cut: GPT-2's way or Qwen2's.
-// Error naming another class.
-ImportedTokenizer import_vocab_and_merges(const std::filesystem::path& dir, const std::map<std::string, std::string>& beside);
+// tokenizer_class of tokenizer_config.json, else model_type of config.json, says how a text is cut: GPT-2's way or
+// Qwen2's. Error naming another class.
+ImportedTokenizer import_vocab_and_merges(const std::filesystem::path& dir,
+                                          const std::map<std::string, std::string>& beside);
 
 // Whether a folder's tokenizer is Meta's tiktoken file or tekken.json, which save() writes as a tokenizer.json.
 bool is_imported(const std::filesystem::path& dir);
 // A Tokenizer of a tokenizer.json's text; origin names it in errors.
-std::unique_ptr<Tokenizer> make_json_tokenizer(const std::string& origin, std::string json, std::map<std::string, std::string> beside);
+std::unique_ptr<Tokenizer> make_json_tokenizer(const std::string& origin, std::string json,
+                                               std::map<std::string, std::string> beside);
 
 }  // namespace coca::text

@@ -19,14 +19,16 @@ constexpr const char* kAdded = "added_tokens.json";
 constexpr const char* kConfig = "tokenizer_config.json";
 constexpr const char* kMap = "special_tokens_map.json";
 // In the order in which transformers gives ids to those that have none.
-constexpr const char* kNamed[] = {"bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"};
+constexpr const char* kNamed[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                  "pad_token", "cls_token", "mask_token"};
 
 class Reader {
  public:
   Reader(const std::map<std::string, std::string>& files, const std::string& model_file, const PieceTable& pieces)
       : pieces_(pieces), dir_(std::filesystem::path(model_file).parent_path()), next_id_(pieces.size) {
     for (const char* name : {kAdded, kConfig, kMap})
-      if (const auto file = files.find(name); file != files.end()) json_[name] = io::parse_json(file->second, path(name));
+      if (const auto file = files.find(name); file != files.end())
+        json_[name] = io::parse_json(file->second, path(name));
   }
 
   TokensBeside read(const std::map<std::string, std::string>& files) {
@@ -153,7 +155,9 @@ class Reader {
   }
 
   void add(AddedToken token, const JsonField& entry) {
-    const auto where = [&] { return fmt::format("{}: token \"{}\" has id {}", entry.where(), token.content, token.id); };
+    const auto where = [&] {
+      return fmt::format("{}: token \"{}\" has id {}", entry.where(), token.content, token.id);
+    };
     if (token.content.empty()) {  // as in a tokenizer.json
       log_once(LogLevel::kWarning, fmt::format("{}: a token without text, id {}, is ignored", entry.where(), token.id));
       return;
@@ -189,7 +193,8 @@ class Reader {
     std::vector<int32_t> ids = special.ends;
     if (special.bos) ids.push_back(*special.bos);
     for (const int32_t id : ids)
-      COCA_CHECK_AS(kBadFile, id < next_id_, "{} names id {}; expected 0 to {}", path("generation_config.json"), id, next_id_ - 1);
+      COCA_CHECK_AS(kBadFile, id < next_id_, "{} names id {}; expected 0 to {}", path("generation_config.json"), id,
+                    next_id_ - 1);
   }
 
   const PieceTable& pieces_;

@@ -1,6 +1,6 @@
 // coca/text/tokens_beside.h - tokens that files beside a tokenizer.model add to its pieces: added_tokens.json,
-// tokenizer_config.json (added_tokens_decoder, named tokens, legacy, add_prefix_space, add_bos_token, add_eos_token) and
-// special_tokens_map.json, read as transformers reads them.
+// tokenizer_config.json (added_tokens_decoder, named tokens, legacy, add_prefix_space, add_bos_token, add_eos_token)
+// and special_tokens_map.json, read as transformers reads them.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -35,8 +35,8 @@ struct PieceTable {
   std::function<bool(int32_t id)> control;      // may have another name if the files give that name a role
 };
 
-// `files`: their content by name; `model_file` is the tokenizer.model beside them. Error kBadFile naming the file for tokens
-// that contradict the model or one another.
+// `files`: their content by name; `model_file` is the tokenizer.model beside them. Error kBadFile naming the file for
+// tokens that contradict the model or one another.
 TokensBeside read_tokens_beside(const std::map<std::string, std::string>& files, const std::string& model_file,
                                 const PieceTable& pieces);
 

@@ -65,9 +65,9 @@ bool is_inert(uint32_t c) { return contains(kNotNormalized, c) || find_added(c) 
 // One form of a stretch without inert characters.
 void append_normalized(std::string_view text, int options, std::string& out) {
   utf8proc_uint8_t* made = nullptr;
-  const auto length = utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()),
-                                   static_cast<utf8proc_ssize_t>(text.size()), &made,
-                                   static_cast<utf8proc_option_t>(options));
+  const auto length =
+      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
+                   &made, static_cast<utf8proc_option_t>(options));
   const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner(made, &std::free);
   if (length == UTF8PROC_ERROR_NOMEM) throw std::bad_alloc();
   COCA_CHECK_AS(kInternal, length >= 0, "normalization of {} failed: {}", counted(text.size(), "byte"),

@@ -12,8 +12,9 @@ struct WideText {
   std::string text;           // UTF-8; invalid parts become U+FFFD
   std::string_view encoding;  // "UTF-16LE"
 };
-// The text of bytes that begin with a byte order mark of UTF-16 or UTF-32, or whose zeros leave no doubt without one: in the first
-// 4 KiB at least half of the units are ASCII, and the only control characters are blanks. Nothing for other bytes.
+// The text of bytes that begin with a byte order mark of UTF-16 or UTF-32, or whose zeros leave no doubt without one:
+// in the first 4 KiB at least half of the units are ASCII, and the only control characters are blanks. Nothing for
+// other bytes.
 std::optional<WideText> read_wide(std::string_view bytes);
 
 }  // namespace coca::text

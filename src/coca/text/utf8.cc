@@ -47,9 +47,7 @@ size_t find_invalid(std::string_view text) {
   return text.size();
 }
 
-bool is_valid_utf8(std::string_view text) {
-  return find_invalid(text) == text.size();
-}
+bool is_valid_utf8(std::string_view text) { return find_invalid(text) == text.size(); }
 
 size_t count_invalid(std::string_view text) {
   size_t count = 0;

@@ -60,8 +60,8 @@ void Batches::check_passkeys(const Options& o, const text::Tokenizer& tokenizer)
     Rng rng(0);
     data::make_passkey_prompt(o.passkey_wording, o.shape.length + 1, 0.5, tokenizer, rng, o.passkey_digits);
   } catch (const Error& error) {
-    fail(error.kind(), "length {}: no window has room for the passkey task: {}; {} 0 leaves the task out", o.shape.length, error.what(),
-         o.passkey_share > 0 ? "--passkey-share" : "--passkey-first-steps");
+    fail(error.kind(), "length {}: no window has room for the passkey task: {}; {} 0 leaves the task out",
+         o.shape.length, error.what(), o.passkey_share > 0 ? "--passkey-share" : "--passkey-first-steps");
   }
 }
 
@@ -100,7 +100,8 @@ void Batches::make_window(int64_t step, int64_t k, std::vector<int32_t>& ids, st
     draw_random(places, options_.positions.target_length, positions);
   } else if (options_.positions.draw == PositionDraw::kPose) {
     // No part of a passkey prompt may be left out, or its question has no answer.
-    cut = draw_pose(places, N, options_.positions.target_length, passkey ? N + 1 : tokens_.size() - sampler_.window_start(k));
+    cut = draw_pose(places, N, options_.positions.target_length,
+                    passkey ? N + 1 : tokens_.size() - sampler_.window_start(k));
     pose_positions(cut, positions);
   }
   if (passkey)
@@ -124,7 +125,8 @@ void Batches::fill(int64_t step, int64_t part, const Batch& out) const {
   }
 }
 
-MaskedBatches::MaskedBatches(const BatchSource& source, const BatchShape& shape, const data::MaskedTokens& tokens, uint64_t seed)
+MaskedBatches::MaskedBatches(const BatchSource& source, const BatchShape& shape, const data::MaskedTokens& tokens,
+                             uint64_t seed)
     : source_(source), shape_(shape), tokens_(tokens), seed_(seed) {}
 
 void MaskedBatches::fill(int64_t step, int64_t part, const Batch& out) const {
@@ -136,7 +138,9 @@ void MaskedBatches::fill(int64_t step, int64_t part, const Batch& out) const {
   }
 }
 
-int64_t MaskedBatches::counted(int64_t) const { return shape_.batch * shape_.accumulation * data::chosen_tokens(shape_.length); }
+int64_t MaskedBatches::counted(int64_t) const {
+  return shape_.batch * shape_.accumulation * data::chosen_tokens(shape_.length);
+}
 
 void MaskedValidation::window(int64_t i, const data::WindowRow& out) const {
   source_.window(i, out);

@@ -14,8 +14,8 @@
 namespace coca::train {
 
 struct Batch {
-  MutTensorRef ids, targets;    // [B, N] i32
-  MutTensorRef document_start;  // [B, N] i32, of packed documents only; empty otherwise
+  MutTensorRef ids, targets;         // [B, N] i32
+  MutTensorRef document_start;       // [B, N] i32, of packed documents only; empty otherwise
   std::span<double> positions = {};  // [B, N], only of a source that draws them; empty otherwise
 };
 
@@ -142,7 +142,8 @@ class TextValidation : public ValidationSource {
 // The windows of another validation with tokens masked, always the same tokens. The source must outlive this.
 class MaskedValidation : public ValidationSource {
  public:
-  MaskedValidation(const ValidationSource& source, const data::MaskedTokens& tokens) : source_(source), tokens_(tokens) {}
+  MaskedValidation(const ValidationSource& source, const data::MaskedTokens& tokens)
+      : source_(source), tokens_(tokens) {}
   Packing packing() const override { return source_.packing(); }
   int64_t windows() const override { return source_.windows(); }
   void window(int64_t i, const data::WindowRow&) const override;

@@ -44,12 +44,21 @@ std::vector<std::pair<int64_t, fs::path>> list_checkpoints(const fs::path& out) 
 }
 
 nlohmann::ordered_json state_to_json(const TrainState& s) {
-  return {{"step", s.step},       {"updates", s.updates}, {"skipped", s.skipped},
-          {"bad_in_a_row", s.bad_in_a_row}, {"tokens", s.tokens},   {"seconds", s.seconds},
-          {"interval_loss", s.interval_loss}, {"interval_steps", s.interval_steps},
-          {"data_tokens", s.data_tokens},   {"tokenizer_fingerprint", s.tokenizer_fingerprint},
-          {"data_fingerprint", s.data_fingerprint}, {"base_fingerprint", s.base_fingerprint},
-          {"coca_version", std::string(version())}, {"coca_commit", std::string(git_commit())}, {"cpu_target", ops::cpu_target()}};
+  return {{"step", s.step},
+          {"updates", s.updates},
+          {"skipped", s.skipped},
+          {"bad_in_a_row", s.bad_in_a_row},
+          {"tokens", s.tokens},
+          {"seconds", s.seconds},
+          {"interval_loss", s.interval_loss},
+          {"interval_steps", s.interval_steps},
+          {"data_tokens", s.data_tokens},
+          {"tokenizer_fingerprint", s.tokenizer_fingerprint},
+          {"data_fingerprint", s.data_fingerprint},
+          {"base_fingerprint", s.base_fingerprint},
+          {"coca_version", std::string(version())},
+          {"coca_commit", std::string(git_commit())},
+          {"cpu_target", ops::cpu_target()}};
 }
 
 TrainState state_from_json(const nlohmann::json& j, const std::string& where) {
@@ -128,7 +137,8 @@ std::optional<fs::path> latest_sound_checkpoint(const fs::path& out) {
     } catch (const Error& error) {
       if (first.empty()) first = error.what();
       if (all.size() > 1)
-        log_once(LogLevel::kWarning, fmt::format("{} is damaged: {}; trying the checkpoint before it", all.back().second.string(), error.what()));
+        log_once(LogLevel::kWarning, fmt::format("{} is damaged: {}; trying the checkpoint before it",
+                                                 all.back().second.string(), error.what()));
     }
   }
   COCA_CHECK_AS(kBadFile, !some, "{}: no checkpoint is sound; of the newest: {}", checkpoint_root(out).string(), first);
@@ -146,8 +156,9 @@ CheckpointPlan checkpoint_plan(const TrainConfig& config) {
   return {.out = config.out,
           .keep = config.keep_checkpoints,
           .config = io::options_to_json(saved),
-          .harmless = {"text", "validation_text", "split", "tokenizer", "max_bad_steps", "out", "log_interval", "validation_interval",
-                       "validation_windows", "checkpoint_interval", "keep_checkpoints", "recompute", "tensorboard"},
+          .harmless = {"text", "validation_text", "split", "tokenizer", "max_bad_steps", "out", "log_interval",
+                       "validation_interval", "validation_windows", "checkpoint_interval", "keep_checkpoints",
+                       "recompute", "tensorboard"},
           .adjustable = kAdjustable};
 }
 
@@ -159,11 +170,14 @@ std::optional<std::pair<fs::path, nlohmann::json>> saved_options(const fs::path&
 
 void check_resumed_options(const fs::path& file, const nlohmann::json& saved, const CheckpointPlan& plan) {
   for (const auto& [key, value] : plan.config.items()) {
-    if (plan.harmless.contains(key) || plan.adjustable.contains(key) || !saved.contains(key) || saved[key] == nlohmann::json(value)) continue;
+    if (plan.harmless.contains(key) || plan.adjustable.contains(key) || !saved.contains(key) ||
+        saved[key] == nlohmann::json(value))
+      continue;
     std::string flag = "--" + key;
     std::ranges::replace(flag, '_', '-');
-    fail(ErrorKind::kInvalidArgument, "{} is {}; the run that is resumed has {} ({}): leave the option out, or start another run in another folder", flag,
-         value.dump(), saved[key].dump(), file.string());
+    fail(ErrorKind::kInvalidArgument,
+         "{} is {}; the run that is resumed has {} ({}): leave the option out, or start another run in another folder",
+         flag, value.dump(), saved[key].dump(), file.string());
   }
 }
 
@@ -171,7 +185,8 @@ void check_never_saved(const fs::path& out) {
   const char* advice = "restore the checkpoints, or choose another folder to begin anew";
   if (!io::exists(out / "metrics.csv")) return;
   for (const char* result : {"model", "adapter"})
-    COCA_CHECK(!io::exists(out / result), "{} holds the {} of an earlier run, but no checkpoint to resume from: {}", out.string(), result, advice);
+    COCA_CHECK(!io::exists(out / result), "{} holds the {} of an earlier run, but no checkpoint to resume from: {}",
+               out.string(), result, advice);
   const std::vector<MetricsRow> rows = read_metrics(out / "metrics.csv");
   for (const char* name : {"train_config.json", "finetune_config.json"}) {
     if (!io::exists(out / name) || rows.empty()) continue;
@@ -206,7 +221,8 @@ void save_checkpoint(const CheckpointPlan& plan, const TrainState& state, const 
     for (; static_cast<int64_t>(all.size()) > plan.keep; all.erase(all.begin())) {
       std::error_code error;
       fs::remove_all(all.front().second, error);
-      if (error) log_warning("{}: this old checkpoint cannot be removed: {}", all.front().second.string(), error.message());
+      if (error)
+        log_warning("{}: this old checkpoint cannot be removed: {}", all.front().second.string(), error.message());
     }
   });
 }

@@ -19,22 +19,23 @@
 namespace coca::train {
 
 struct TrainState {
-  int64_t step = 0;            // steps done
-  int64_t updates = 0;         // steps that were applied
-  int64_t skipped = 0;         // steps that were skipped because of non-finite values
+  int64_t step = 0;     // steps done
+  int64_t updates = 0;  // steps that were applied
+  int64_t skipped = 0;  // steps that were skipped because of non-finite values
   int64_t bad_in_a_row = 0;
-  int64_t tokens = 0;          // trained on so far
-  double seconds = 0;          // of training, over all runs
-  double interval_loss = 0;    // sum, and below the number, of the finite losses since the last row of metrics.csv
+  int64_t tokens = 0;        // trained on so far
+  double seconds = 0;        // of training, over all runs
+  double interval_loss = 0;  // sum, and below the number, of the finite losses since the last row of metrics.csv
   int64_t interval_steps = 0;
-  int64_t data_tokens = 0;     // size, tokenizer and content of the training data, to notice other data on resume
+  int64_t data_tokens = 0;  // size, tokenizer and content of the training data, to notice other data on resume
   std::string tokenizer_fingerprint;
   std::string data_fingerprint;  // empty in old checkpoints, which did not save it
   std::string base_fingerprint;  // of the frozen model under an adapter; empty without one
 };
 
 // Options for the length and step size of a run, shared by both kinds of training.
-inline const std::set<std::string> kAdjustable = {"steps", "epochs", "learning_rate", "min_learning_rate", "warmup_steps", "decay", "weight_decay", "clip_norm"};
+inline const std::set<std::string> kAdjustable = {"steps",        "epochs", "learning_rate", "min_learning_rate",
+                                                  "warmup_steps", "decay",  "weight_decay",  "clip_norm"};
 
 // Where checkpoints are written, and the options that are saved with each.
 struct CheckpointPlan {
@@ -42,7 +43,7 @@ struct CheckpointPlan {
   int64_t keep = 2;  // newest ones
   std::string config_name = "train_config.json";
   nlohmann::ordered_json config;
-  std::set<std::string> harmless;  // options that may change on resume and do not affect the result
+  std::set<std::string> harmless;    // options that may change on resume and do not affect the result
   std::set<std::string> adjustable;  // options that may change and affect it: length and step size of the training
 };
 
@@ -51,7 +52,7 @@ struct CheckpointParts {
   model::ParamStore& params;
   optim::AdamW& optimizer;
   const text::Tokenizer& tokenizer;
-  model::Adapter* adapter = nullptr;  // if an adapter is trained: saved and loaded instead of the parameters
+  model::Adapter* adapter = nullptr;          // if an adapter is trained: saved and loaded instead of the parameters
   dist::Communicator& ranks = dist::alone();  // they save and load together, in a folder that all of them see
 };
 
@@ -73,7 +74,8 @@ enum class Moments : uint8_t { kLoad, kLeave };  // kLeave: a new stage begins h
 TrainState load_checkpoint(const std::filesystem::path& dir, const CheckpointParts&, Moments = Moments::kLoad);
 // The options with which the run in this folder was started, from its newest checkpoint or, if it has none yet, from
 // the run's own copy; with the file they come from. nullopt: no run.
-std::optional<std::pair<std::filesystem::path, nlohmann::json>> saved_options(const std::filesystem::path& out, const std::string& config_name);
+std::optional<std::pair<std::filesystem::path, nlohmann::json>> saved_options(const std::filesystem::path& out,
+                                                                              const std::string& config_name);
 // Error naming the flag of the first option that differs from the saved one and may not change during a run.
 void check_resumed_options(const std::filesystem::path& file, const nlohmann::json& saved, const CheckpointPlan&);
 // Error if metrics or a model show that a run in this folder had written a checkpoint, and there is none any more.

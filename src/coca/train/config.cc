@@ -11,14 +11,16 @@ namespace coca::train {
 void check_config(const TrainConfig& c) {
   io::check_option_ranges(c);
   COCA_CHECK(c.width % c.heads == 0, "width {} is not a multiple of heads {}", c.width, c.heads);
-  COCA_CHECK(c.kv_heads == 0 || c.heads % c.kv_heads == 0, "kv_heads is {}; expected a divisor of heads, {}", c.kv_heads, c.heads);
+  COCA_CHECK(c.kv_heads == 0 || c.heads % c.kv_heads == 0, "kv_heads is {}; expected a divisor of heads, {}",
+             c.kv_heads, c.heads);
   COCA_CHECK(c.architecture != model::Architecture::kGptNeoX || c.kv_heads == 0 || c.kv_heads == c.heads,
              "kv_heads is {}; architecture gpt_neox has as many key/value heads as heads, {}", c.kv_heads, c.heads);
   check_slices(c);
-  checked_product("tokens of the run", {{"steps", c.steps}, {"batch", c.batch}, {"accumulation", c.accumulation}, {"length", c.length}});
+  checked_product("tokens of the run",
+                  {{"steps", c.steps}, {"batch", c.batch}, {"accumulation", c.accumulation}, {"length", c.length}});
   COCA_CHECK(c.direction == model::Direction::kCausal || (c.passkey_share == 0 && c.passkey_first_steps == 0),
-             "passkey_share is {}, passkey_first_steps {}; direction {} has no next token to teach them with", c.passkey_share, c.passkey_first_steps,
-             enum_name(c.direction));
+             "passkey_share is {}, passkey_first_steps {}; direction {} has no next token to teach them with",
+             c.passkey_share, c.passkey_first_steps, enum_name(c.direction));
   check_positions(c.positions, c.attention, c.length);
   check_plain_steps(c.positions, c.steps);
   optim::check_schedule(make_schedule(c));
@@ -26,7 +28,8 @@ void check_config(const TrainConfig& c) {
   make_spec(c, 1, std::nullopt, std::nullopt);  // the checks of the model itself, before any text is read
 }
 
-model::ModelSpec make_spec(const TrainConfig& c, int64_t vocabulary, std::optional<int64_t> bos, std::optional<int64_t> eos) {
+model::ModelSpec make_spec(const TrainConfig& c, int64_t vocabulary, std::optional<int64_t> bos,
+                           std::optional<int64_t> eos) {
   model::ModelSpec s;
   const bool neox = c.architecture == model::Architecture::kGptNeoX;
   s.architecture = c.architecture;
@@ -62,11 +65,20 @@ model::ModelSpec make_spec(const TrainConfig& c, int64_t vocabulary, std::option
 }
 
 optim::Schedule make_schedule(const TrainConfig& c) {
-  return {.decay = c.decay, .peak = c.learning_rate, .floor = c.min_learning_rate, .warmup_steps = c.warmup_steps, .total_steps = c.steps};
+  return {.decay = c.decay,
+          .peak = c.learning_rate,
+          .floor = c.min_learning_rate,
+          .warmup_steps = c.warmup_steps,
+          .total_steps = c.steps};
 }
 
 optim::AdamWOptions make_adamw(const TrainConfig& c) {
-  return {.beta1 = c.beta1, .beta2 = c.beta2, .eps = c.adam_eps, .weight_decay = c.weight_decay, .clip_norm = c.clip_norm, .clex_rate = c.clex_rate};
+  return {.beta1 = c.beta1,
+          .beta2 = c.beta2,
+          .eps = c.adam_eps,
+          .weight_decay = c.weight_decay,
+          .clip_norm = c.clip_norm,
+          .clex_rate = c.clex_rate};
 }
 
 }  // namespace coca::train

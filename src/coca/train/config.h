@@ -47,15 +47,19 @@ struct TrainConfig {
   // output
   std::string tensorboard;
   std::string out = "out/train";
-  int64_t log_interval = 10, validation_interval = 200, validation_windows = 64, checkpoint_interval = 500, keep_checkpoints = 2;
+  int64_t log_interval = 10, validation_interval = 200, validation_windows = 64, checkpoint_interval = 500,
+          keep_checkpoints = 2;
 
   template <class V>
   void visit(V&& v) {
     v.group("Model");
     v("architecture", "weight names and block form", architecture);
     v("attention", "attention kind", attention);
-    v("t_width", "width of CoCA's T projection: one number for each rotary pair (half), or one for each dim, folded afterwards (full, as the official "
-      "code): the same function; with norms of heads always full", t_width);
+    v("t_width",
+      "width of CoCA's T projection: one number for each rotary pair (half), or one for each dim, folded afterwards "
+      "(full, as the official "
+      "code): the same function; with norms of heads always full",
+      t_width);
     v("layers", "decoder layers", layers, Least{1});
     v("width", "hidden size", width, Least{1});
     v("heads", "query heads", heads, Least{1});
@@ -65,16 +69,21 @@ struct TrainConfig {
     v("rotary_pct", "share of the head dim that rotates", rotary_pct, kAboveZero);
     v("rope_theta", "base of the rotary frequencies", rope_theta);
     v("norm_eps", "eps of the norms", norm_eps);
-    v("init_std", "standard deviation of the initial weights; 0: 0.64 / sqrt(width), which is 0.02 at width 1024", init_std);
+    v("init_std", "standard deviation of the initial weights; 0: 0.64 / sqrt(width), which is 0.02 at width 1024",
+      init_std);
     v("tie_embeddings", "share input and output embeddings", tie_embeddings);
     v("parallel_residual", "GPT-NeoX: attention and mlp in parallel", parallel_residual);
     positions.visit(v);
     windows.visit(v);
-    v("direction", "direction of attention: causal (trained on the next token) or bidirectional (trained on masked tokens)", direction);
+    v("direction",
+      "direction of attention: causal (trained on the next token) or bidirectional (trained on masked tokens)",
+      direction);
     v.group("Data");
     v("text", "training text: files, folders, globs, jsonl, or one .tok file", text);
     v("split", "split of training text in PG-19's layout; default for such text: train", split);
-    v("validation_text", "validation text, in the same forms; none: the split validation of text in PG-19's layout, else no validation", validation_text);
+    v("validation_text",
+      "validation text, in the same forms; none: the split validation of text in PG-19's layout, else no validation",
+      validation_text);
     v("tokenizer", "byte, a sentencepiece .model, or a folder with one", tokenizer);
     v("passkey_share", "share of training windows that teach the passkey task", passkey_share);
     v("passkey_wording", "wording of those prompts", passkey_wording);
@@ -84,8 +93,13 @@ struct TrainConfig {
     v("steps", "optimizer steps", steps, Least{1});
     v("batch", "windows per micro-batch", batch, Least{1});
     v("accumulation", "micro-batches per step", accumulation, Least{1});
-    v("slices", "equal parts of a step whose gradients are added in order; any number of ranks that divides it gives the same bits; 0: one per rank", slices);
-    v("context_parallel", "split the tokens of every window over the ranks, instead of the windows of a step (docs/parallel.md)", context_parallel);
+    v("slices",
+      "equal parts of a step whose gradients are added in order; any number of ranks that divides it gives the same "
+      "bits; 0: one per rank",
+      slices);
+    v("context_parallel",
+      "split the tokens of every window over the ranks, instead of the windows of a step (docs/parallel.md)",
+      context_parallel);
     v("learning_rate", "peak learning rate", learning_rate, kAboveZero);
     v("min_learning_rate", "floor of the decay", min_learning_rate);
     v("warmup_steps", "steps of linear warm-up", warmup_steps);
@@ -113,7 +127,8 @@ struct TrainConfig {
 
 // Throws Error naming the first invalid option.
 void check_config(const TrainConfig&);
-model::ModelSpec make_spec(const TrainConfig&, int64_t vocabulary, std::optional<int64_t> bos, std::optional<int64_t> eos);
+model::ModelSpec make_spec(const TrainConfig&, int64_t vocabulary, std::optional<int64_t> bos,
+                           std::optional<int64_t> eos);
 optim::Schedule make_schedule(const TrainConfig&);
 optim::AdamWOptions make_adamw(const TrainConfig&);
 

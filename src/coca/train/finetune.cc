@@ -43,7 +43,8 @@ std::shared_ptr<model::Adapter> adapter_of(const FinetuneConfig& c, const model:
 // The source may lack CLEX's network, or have one that this run does without.
 void load_start(const FinetuneConfig& c, const FinetuneTarget& target, model::ParamStore& params) {
   formats::load_params(*target.source, params);
-  if (target.spec.rope_scaling.type == model::Scaling::kClex && target.source->spec().rope_scaling.type != model::Scaling::kClex)
+  if (target.spec.rope_scaling.type == model::Scaling::kClex &&
+      target.source->spec().rope_scaling.type != model::Scaling::kClex)
     model::initialise_clex(static_cast<uint64_t>(c.seed), params);
 }
 
@@ -69,7 +70,8 @@ FinetuneTarget finetune_target(const FinetuneConfig& config, const text::Tokeniz
   return target;
 }
 
-FinetuneSetup::FinetuneSetup(const FinetuneConfig& given, const FinetuneData& data, int ranks) : target_(finetune_target(given, data.tokenizer, data.model)) {
+FinetuneSetup::FinetuneSetup(const FinetuneConfig& given, const FinetuneData& data, int ranks)
+    : target_(finetune_target(given, data.tokenizer, data.model)) {
   const FinetuneConfig config = in_slices(given, ranks);
   const BatchShape shape = shape_of(config, target_.length);
   COCA_CHECK((data.examples != nullptr) != (data.text != nullptr),
@@ -83,7 +85,8 @@ FinetuneSetup::FinetuneSetup(const FinetuneConfig& given, const FinetuneData& da
     cut_text(config, data);
     windows = data::WindowSampler(*data.text, target_.length, 0).windows_per_epoch();
   }
-  options_ = loop_options_of(config, given, shape, make_stages(config, target_.spec, steps_of(config.epochs, windows, shape)));
+  options_ =
+      loop_options_of(config, given, shape, make_stages(config, target_.spec, steps_of(config.epochs, windows, shape)));
   options_.adapter = adapter_of(config, target_.spec);
   options_.dropout_seed = static_cast<uint64_t>(config.seed);
   int64_t steps = 0;
@@ -91,14 +94,18 @@ FinetuneSetup::FinetuneSetup(const FinetuneConfig& given, const FinetuneData& da
   check_plain_steps(config.positions, steps);
 }
 
-Finetuner::Finetuner(const FinetuneConfig& config, const FinetuneData& data, Start start, dist::Communicator& ranks) : setup_(config, data, ranks.size()) {
-  const LoopData loop_data{.batches = setup_.batches(),
-                           .validation = setup_.validation(),
-                           .tokenizer = data.tokenizer,
-                           .tokens = data.examples ? data.examples->tokens() : data.text->size(),
-                           .fingerprint = data.examples ? data.examples->fingerprint() : data.text->content_fingerprint()};
+Finetuner::Finetuner(const FinetuneConfig& config, const FinetuneData& data, Start start, dist::Communicator& ranks)
+    : setup_(config, data, ranks.size()) {
+  const LoopData loop_data{
+      .batches = setup_.batches(),
+      .validation = setup_.validation(),
+      .tokenizer = data.tokenizer,
+      .tokens = data.examples ? data.examples->tokens() : data.text->size(),
+      .fingerprint = data.examples ? data.examples->fingerprint() : data.text->content_fingerprint()};
   const model::ModelSpec& spec = setup_.target().spec;
-  loop_ = std::make_unique<Loop>(setup_.loop_options(), spec, loop_data, start, [&](model::ParamStore& params) { load_start(config, setup_.target(), params); }, ranks);
+  loop_ = std::make_unique<Loop>(
+      setup_.loop_options(), spec, loop_data, start,
+      [&](model::ParamStore& params) { load_start(config, setup_.target(), params); }, ranks);
 }
 
 void FinetuneSetup::pack(const FinetuneConfig& config, const FinetuneData& data) {
@@ -115,12 +122,11 @@ void FinetuneSetup::cut_text(const FinetuneConfig& config, const FinetuneData& d
   COCA_CHECK(data.text->vocab_size() <= data.tokenizer.vocab_size(),
              "the text uses {}, but the tokenizer has {}: they do not belong together",
              counted(data.text->vocab_size(), "id"), grouped(data.tokenizer.vocab_size()));
-  batches_ = std::make_unique<Batches>(
-      Batches::Options{.shape = shape_of(config, target_.length),
-                       .seed = static_cast<uint64_t>(config.seed),
-                       .positions = config.positions,
-                       .clex = clex_draws(target_.spec)},
-      *data.text, data.tokenizer);
+  batches_ = std::make_unique<Batches>(Batches::Options{.shape = shape_of(config, target_.length),
+                                                        .seed = static_cast<uint64_t>(config.seed),
+                                                        .positions = config.positions,
+                                                        .clex = clex_draws(target_.spec)},
+                                       *data.text, data.tokenizer);
   if (data.validation_text && config.validation_windows > 0)
     validation_ = std::make_unique<TextValidation>(*data.validation_text, target_.length);
   if (target_.spec.direction == model::Direction::kBidirectional) mask(config, data);
@@ -128,9 +134,11 @@ void FinetuneSetup::cut_text(const FinetuneConfig& config, const FinetuneData& d
 
 // Masked with the model's own mask token.
 void FinetuneSetup::mask(const FinetuneConfig& config, const FinetuneData& data) {
-  const data::MaskedTokens tokens{.mask_id = model::require_masked(target_.spec, "fine-tuning"), .vocabulary = data.tokenizer.vocab_size()};
+  const data::MaskedTokens tokens{.mask_id = model::require_masked(target_.spec, "fine-tuning"),
+                                  .vocabulary = data.tokenizer.vocab_size()};
   plain_ = std::move(batches_);
-  batches_ = std::make_unique<MaskedBatches>(*plain_, shape_of(config, target_.length), tokens, static_cast<uint64_t>(config.seed));
+  batches_ = std::make_unique<MaskedBatches>(*plain_, shape_of(config, target_.length), tokens,
+                                             static_cast<uint64_t>(config.seed));
   if (!validation_) return;
   plain_validation_ = std::move(validation_);
   validation_ = std::make_unique<MaskedValidation>(*plain_validation_, tokens);

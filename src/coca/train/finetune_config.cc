@@ -34,7 +34,8 @@ std::vector<StageConfig> paper_stages(const model::ModelSpec& spec) {
   }
   if (spec.global_tokens > 0) {  // a fused projection of theirs is one parameter
     if (!fused) t.push_back("*." + n.k_global + ".*");
-    for (const std::string& name : fused ? std::vector{n.qkv_global} : std::vector{n.q_global, n.k_global, n.v_global}) qtv.push_back("*." + name + ".*");
+    for (const std::string& name : fused ? std::vector{n.qkv_global} : std::vector{n.q_global, n.k_global, n.v_global})
+      qtv.push_back("*." + name + ".*");
   }
   std::vector<StageConfig> stages(3);
   stages[0].train = t;
@@ -72,9 +73,7 @@ void StageList::from_option_text(std::string_view flag, const std::string& text)
   from_option_json(value, text);
 }
 
-bool trains_adapter(const FinetuneConfig& c) {
-  return c.lora_rank > 0 || !c.adapter.empty();
-}
+bool trains_adapter(const FinetuneConfig& c) { return c.lora_rank > 0 || !c.adapter.empty(); }
 
 data::ChatTemplate chat_template_for(const FinetuneConfig& c) {
   if (c.chat_template == "plain") return data::plain_chat;
@@ -100,15 +99,20 @@ void check_config(const FinetuneConfig& c) {
   check_slices(c);
   const bool staged = !c.stages.preset.empty() || !c.stages.list.empty();
   COCA_CHECK(!staged || c.train.empty(), "train: the stages say what each trains; freeze applies to all of them");
-  COCA_CHECK(c.lora_rank == 0 || c.adapter.empty(), "lora_rank is {}; an adapter that is trained further has its own rank", c.lora_rank);
+  COCA_CHECK(c.lora_rank == 0 || c.adapter.empty(),
+             "lora_rank is {}; an adapter that is trained further has its own rank", c.lora_rank);
   COCA_CHECK(c.lora_alpha > 0, "lora_alpha is {}; expected more than 0", c.lora_alpha);
   COCA_CHECK(c.lora_dropout < 1, "lora_dropout is {}; expected less than 1", c.lora_dropout);
-  for (const auto& [name, given] : {std::pair{"train", !c.train.empty()}, std::pair{"freeze", !c.freeze.empty()}, std::pair{"stages", staged}})
-    COCA_CHECK(!given || !trains_adapter(c), "{}: chooses parameters of the model; with an adapter all of these stay as they are", name);
-  COCA_CHECK(!c.positions.draws() || c.data.empty(), "positions \"{}\": needs text; examples are packed, and the positions of each begin at 0",
+  for (const auto& [name, given] :
+       {std::pair{"train", !c.train.empty()}, std::pair{"freeze", !c.freeze.empty()}, std::pair{"stages", staged}})
+    COCA_CHECK(!given || !trains_adapter(c),
+               "{}: chooses parameters of the model; with an adapter all of these stay as they are", name);
+  COCA_CHECK(!c.positions.draws() || c.data.empty(),
+             "positions \"{}\": needs text; examples are packed, and the positions of each begin at 0",
              enum_name(c.positions.draw));
-  COCA_CHECK(c.positions.rope_scaling != model::Scaling::kClex || c.data.empty(),
-             "rope_scaling clex: needs text; examples are packed at plain positions, from which its network learns nothing");
+  COCA_CHECK(
+      c.positions.rope_scaling != model::Scaling::kClex || c.data.empty(),
+      "rope_scaling clex: needs text; examples are packed at plain positions, from which its network learns nothing");
   COCA_CHECK(!trains_adapter(c) || !c.positions.rope_scaling,
              "rope_scaling: is written into the model's config.json; with an adapter the model stays as it is");
 }

@@ -93,8 +93,10 @@ struct FinetuneConfig {
     v("model", "model folder to start from", model);
     v("tokenizer", "\"byte\", a tokenizer file or a folder; default: the model folder", tokenizer);
     positions.visit(v);
-    v("keep_t_width", "leave a T projection of full width as it is, instead of folding it to half, which is the same function; "
-      "a LoRA adapter leaves it in any case", keep_t_width);
+    v("keep_t_width",
+      "leave a T projection of full width as it is, instead of folding it to half, which is the same function; "
+      "a LoRA adapter leaves it in any case",
+      keep_t_width);
     v.group("What is trained");
     v("train", "patterns over parameter names: * any characters, ? one, a leading ! excludes; none: all", train);
     v("freeze", "patterns of parameters not to train, among those of --train", freeze);
@@ -114,7 +116,8 @@ struct FinetuneConfig {
     v("validation_data", "examples to validate on; none: no validation", validation_data);
     v("text", "plain text instead of examples: files, folders, globs, or one .tok file", text);
     v("split", "split of text in PG-19's layout; default for such text: train", split);
-    v("validation_text", "validation text, in the same forms; none: the split validation of text in PG-19's layout", validation_text);
+    v("validation_text", "validation text, in the same forms; none: the split validation of text in PG-19's layout",
+      validation_text);
     v("length", "tokens per window; 0: max_position_embeddings of the model", length);
     v("long_documents", "what to do with examples longer than a window", long_documents);
     v("chat_template", "for messages: plain, a name or .jinja file, or auto: the model folder's, else plain",
@@ -126,8 +129,13 @@ struct FinetuneConfig {
     v("epochs", "passes over all windows, if --steps is 0", epochs, kAboveZero);
     v("batch", "windows per micro-batch", batch, Least{1});
     v("accumulation", "micro-batches per step", accumulation, Least{1});
-    v("slices", "equal parts of a step whose gradients are added in order; any number of ranks that divides it gives the same bits; 0: one per rank", slices);
-    v("context_parallel", "split the tokens of every window over the ranks, instead of the windows of a step (docs/parallel.md)", context_parallel);
+    v("slices",
+      "equal parts of a step whose gradients are added in order; any number of ranks that divides it gives the same "
+      "bits; 0: one per rank",
+      slices);
+    v("context_parallel",
+      "split the tokens of every window over the ranks, instead of the windows of a step (docs/parallel.md)",
+      context_parallel);
     v("learning_rate", "peak learning rate; 0: 2e-5, for an adapter 2e-4", learning_rate);
     v("min_learning_rate", "floor of the decay", min_learning_rate);
     v("warmup_steps", "steps of linear warm-up", warmup_steps);

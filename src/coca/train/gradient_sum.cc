@@ -15,7 +15,8 @@ namespace {
 int bucket_of(const model::ModelSpec& spec, const model::ParamInfo& info) {
   if (const int64_t layer = model::layer_of(spec, info.name); layer >= 0) return gradient_bucket(spec, layer);
   const model::TensorNames names = model::tensor_names(spec);
-  const bool top = info.name.starts_with(names.norm + ".") || (spec.embeddings == model::Embeddings::kUntied && info.name.starts_with(names.head + "."));
+  const bool top = info.name.starts_with(names.norm + ".") ||
+                   (spec.embeddings == model::Embeddings::kUntied && info.name.starts_with(names.head + "."));
   return top ? 0 : gradient_bucket(spec, -1);
 }
 
@@ -39,7 +40,9 @@ optim::Partition partition_gradients(const model::ModelSpec& spec, const model::
 }
 
 GradientSum::GradientSum(optim::Partition partition, dist::Communicator& ranks)
-    : partition_(std::move(partition)), ranks_(ranks.duplicate()), owned_({optim::total_size(partition_.of(ranks.rank()))}) {
+    : partition_(std::move(partition)),
+      ranks_(ranks.duplicate()),
+      owned_({optim::total_size(partition_.of(ranks.rank()))}) {
   int64_t at = 0;
   for (int bucket = 0; bucket < partition_.buckets(); ++bucket) {
     packed_.push_back(at);
@@ -77,7 +80,8 @@ void GradientSum::add(int bucket, const float* grads) {
   std::vector<dist::Receive> receives;
   for (int r = 0; r < size; ++r) {
     if (r == rank) continue;
-    for (const optim::Range& range : partition_.of(bucket, r)) sends.push_back({r, std::as_bytes(std::span(grads + range.begin, static_cast<size_t>(range.size())))});
+    for (const optim::Range& range : partition_.of(bucket, r))
+      sends.push_back({r, std::as_bytes(std::span(grads + range.begin, static_cast<size_t>(range.size())))});
     float* to = received_.data() + r * count;
     for (const optim::Range& range : mine) {
       receives.push_back({r, std::as_writable_bytes(std::span(to, static_cast<size_t>(range.size())))});

@@ -10,8 +10,8 @@
 
 #include "coca/dist/background.h"
 #include "coca/dist/communicator.h"
-#include "coca/model/spec.h"
 #include "coca/model/params.h"
+#include "coca/model/spec.h"
 #include "coca/optim/partition.h"
 
 namespace coca::train {

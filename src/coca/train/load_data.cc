@@ -28,14 +28,14 @@ fs::path list_file(const fs::path& cache) { return cache.string() + ".documents"
 
 }  // namespace
 
-std::vector<std::string> text_inputs(const std::vector<std::string>& given, const text::Tokenizer& tokenizer, std::optional<data::Split> split,
-                                     data::Split otherwise) {
+std::vector<std::string> text_inputs(const std::vector<std::string>& given, const text::Tokenizer& tokenizer,
+                                     std::optional<data::Split> split, data::Split otherwise) {
   COCA_CHECK(!given.empty(), "no text given");
   std::vector<std::string> inputs = data::choose_split(given, split, otherwise).inputs;
   if (is_token_file(inputs)) {
     const data::TokenFile file{fs::path(inputs[0])};
-    COCA_CHECK(file.tokenizer_fingerprint() == tokenizer.fingerprint(), "{} was made with tokenizer {}; given is {}", inputs[0],
-               file.tokenizer_fingerprint(), tokenizer.fingerprint());
+    COCA_CHECK(file.tokenizer_fingerprint() == tokenizer.fingerprint(), "{} was made with tokenizer {}; given is {}",
+               inputs[0], file.tokenizer_fingerprint(), tokenizer.fingerprint());
   } else {
     io::expand_inputs(inputs, {".txt", ".jsonl"});
     COCA_CHECK(tokenizer.eos_id(), "token file: the {} tokenizer has no eos to put after documents", tokenizer.kind());
@@ -43,15 +43,16 @@ std::vector<std::string> text_inputs(const std::vector<std::string>& given, cons
   return inputs;
 }
 
-data::TokenFile sample_tokens(const std::vector<std::string>& given, const text::Tokenizer& tokenizer, SampleSize enough,
-                              std::optional<data::Split> split, data::Split otherwise) {
+data::TokenFile sample_tokens(const std::vector<std::string>& given, const text::Tokenizer& tokenizer,
+                              SampleSize enough, std::optional<data::Split> split, data::Split otherwise) {
   const std::vector<std::string> inputs = text_inputs(given, tokenizer, split, otherwise);
   if (is_token_file(inputs)) return data::TokenFile{fs::path(inputs[0])};
   std::vector<int32_t> tokens;
   std::vector<int64_t> offsets{0};
   data::CorpusOptions options{.inputs = inputs};
   options.enough = [&] {
-    return static_cast<int64_t>(tokens.size()) >= enough.tokens && static_cast<int64_t>(offsets.size()) > enough.documents;
+    return static_cast<int64_t>(tokens.size()) >= enough.tokens &&
+           static_cast<int64_t>(offsets.size()) > enough.documents;
   };
   data::read_corpus(options, [&](data::Document&& document) {
     const std::vector<int32_t> ids = tokenizer.encode(document.text);
@@ -62,9 +63,9 @@ data::TokenFile sample_tokens(const std::vector<std::string>& given, const text:
   return data::TokenFile::from_tokens(std::move(tokens), std::move(offsets), tokenizer.vocab_size());
 }
 
-data::TokenFile load_tokens(const std::vector<std::string>& given, const text::Tokenizer& tokenizer, const fs::path& cache,
-                            const std::function<void(int64_t, int64_t)>& progress, std::optional<data::Split> split,
-                            data::Split otherwise) {
+data::TokenFile load_tokens(const std::vector<std::string>& given, const text::Tokenizer& tokenizer,
+                            const fs::path& cache, const std::function<void(int64_t, int64_t)>& progress,
+                            std::optional<data::Split> split, data::Split otherwise) {
   const std::vector<std::string> inputs = text_inputs(given, tokenizer, split, otherwise);
   if (is_token_file(inputs)) return data::TokenFile{fs::path(inputs[0])};
   const std::string stamp = stamp_of(inputs, tokenizer);

@@ -16,8 +16,8 @@ namespace coca::train {
 
 // The inputs that are read: of a folder in PG-19's layout, one split (`split`, which only such folders have, else
 // `otherwise`). Error for inputs that cannot be found, and for a .tok file of another tokenizer.
-std::vector<std::string> text_inputs(const std::vector<std::string>& inputs, const text::Tokenizer&, std::optional<data::Split> split,
-                                     data::Split otherwise);
+std::vector<std::string> text_inputs(const std::vector<std::string>& inputs, const text::Tokenizer&,
+                                     std::optional<data::Split> split, data::Split otherwise);
 
 // Loads these inputs. A single .tok file is mapped. Anything else is tokenized into `cache`, with a list of its
 // documents beside it; the cache is reused if the inputs, their sizes and times, and the tokenizer have not changed.
@@ -31,8 +31,8 @@ data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::
 struct SampleSize {
   int64_t tokens = 0, documents = 1;
 };
-data::TokenFile sample_tokens(const std::vector<std::string>& inputs, const text::Tokenizer&, SampleSize enough, std::optional<data::Split> split,
-                              data::Split otherwise);
+data::TokenFile sample_tokens(const std::vector<std::string>& inputs, const text::Tokenizer&, SampleSize enough,
+                              std::optional<data::Split> split, data::Split otherwise);
 
 // The list of documents (data/overlap.h) that load_tokens wrote for these inputs; empty for a token file, which has
 // none.

@@ -42,16 +42,23 @@ std::string weights_fingerprint(const model::ParamStore& params) {
 
 // The least memory of a step: the matrices of the mlps, and the input of every layer, which is kept until backward.
 void check_sizes(const LoopOptions& o, const model::ModelSpec& s, int ranks) {
-  const int64_t bytes = o.precision == model::Precision::kF32 ? 4 : 2, shares = o.share == LoopOptions::Share::kTokens ? ranks : 1;
-  check_memory("the model", {{"layers", s.L}, {"width", s.C}, {"mlp width", s.F}, {"matrices", 2}, {"bytes", bytes}}, "train a smaller one");
-  check_memory("a micro-batch", {{"batch", o.shape.batch}, {"length", o.shape.length / shares}, {"width", s.C}, {"layers", s.L}, {"bytes", bytes}},
+  const int64_t bytes = o.precision == model::Precision::kF32 ? 4 : 2,
+                shares = o.share == LoopOptions::Share::kTokens ? ranks : 1;
+  check_memory("the model", {{"layers", s.L}, {"width", s.C}, {"mlp width", s.F}, {"matrices", 2}, {"bytes", bytes}},
+               "train a smaller one");
+  check_memory("a micro-batch",
+               {{"batch", o.shape.batch},
+                {"length", o.shape.length / shares},
+                {"width", s.C},
+                {"layers", s.L},
+                {"bytes", bytes}},
                "lower the batch (accumulation makes up for it) or the length");
   COCA_CHECK(!o.stages.empty(), "a run needs at least one stage");
   for (const Stage& stage : o.stages)
     COCA_CHECK(stage.steps >= 1, "a stage of {}; expected at least 1", counted(stage.steps, "step"));
   COCA_CHECK(o.share == LoopOptions::Share::kTokens || (o.slices % ranks == 0 && o.shape.accumulation % o.slices == 0),
-             "a step in {} slices of {} micro-batches in all cannot be divided among {}", o.slices, o.shape.accumulation,
-             counted(ranks, "rank"));
+             "a step in {} slices of {} micro-batches in all cannot be divided among {}", o.slices,
+             o.shape.accumulation, counted(ranks, "rank"));
 }
 
 // Locks the out folder and removes what a killed run left there. Returns the newest intact checkpoint, or "".
@@ -79,7 +86,8 @@ void warn_of_warm_up(const std::vector<Stage>& stages) {
 
 fs::path check_folder(const fs::path& out, Start start) {
   const auto held = latest_checkpoint(out);
-  COCA_CHECK(start == Start::kResume || !held, "{} already holds a training run ({}); resume it, or choose another folder", out.string(),
+  COCA_CHECK(start == Start::kResume || !held,
+             "{} already holds a training run ({}); resume it, or choose another folder", out.string(),
              held ? held->string() : "");
   const auto newest = latest_sound_checkpoint(out);
   if (start == Start::kResume && !newest) check_never_saved(out);
@@ -98,7 +106,9 @@ Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& da
       ranks_(ranks),
       spec_(spec),
       params_(spec_, options_.adapter ? options_.precision : model::Precision::kF32),
-      ring_(options_.share == LoopOptions::Share::kTokens && ranks.size() > 1 ? std::make_unique<model::RingAttention>(spec_, ranks, options_.shape.length) : nullptr),
+      ring_(options_.share == LoopOptions::Share::kTokens && ranks.size() > 1
+                ? std::make_unique<model::RingAttention>(spec_, ranks, options_.shape.length)
+                : nullptr),
       decoder_(spec_, options_.shape.batch, ring_ ? ring_->tokens() : options_.shape.length,
                {.recompute = options_.recompute, .precision = options_.precision}),
       ids_({options_.shape.batch, options_.shape.length}, DType::kI32),
@@ -111,7 +121,8 @@ Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& da
   if (ring_) {
     decoder_.set_ring(ring_.get());
     COCA_CHECK(data.batches.packing() == Packing::kNone && data.batches.drawn_length(0) == 0,
-               "ranks that share the tokens of windows (context_parallel) train on text at its own positions, not on packed examples or drawn positions");
+               "ranks that share the tokens of windows (context_parallel) train on text at its own positions, not on "
+               "packed examples or drawn positions");
   }
   if (data.batches.packing() == Packing::kDocuments ||
       (data.validation && data.validation->packing() == Packing::kDocuments))
@@ -188,9 +199,7 @@ int64_t Loop::stage_at(int64_t step) const {
   return stage;
 }
 
-int64_t Loop::trained_parameters() const {
-  return model::element_count(grads_->infos());
-}
+int64_t Loop::trained_parameters() const { return model::element_count(grads_->infos()); }
 
 void Loop::resume(const fs::path& checkpoint) {
   const int64_t step = load_state(checkpoint).step, stage = stage_at(step);
@@ -210,9 +219,7 @@ void Loop::resume(const fs::path& checkpoint) {
   if (first_rank()) warn_of_changes(checkpoint, options_.checkpoints);
 }
 
-CheckpointParts Loop::parts() {
-  return {spec_, params_, *optimizer_, data_.tokenizer, options_.adapter.get(), ranks_};
-}
+CheckpointParts Loop::parts() { return {spec_, params_, *optimizer_, data_.tokenizer, options_.adapter.get(), ranks_}; }
 
 std::pair<TensorRef, TensorRef> Loop::tokens_here() {
   if (!ring_) return {ids_.ref(), targets_.ref()};
@@ -245,7 +252,8 @@ double Loop::slice(int64_t step, int64_t slice, Add add) {
     fill(step, part);
     if (options_.adapter)
       options_.adapter->set_dropout(
-          mix64(options_.dropout_seed ^ mix64(static_cast<uint64_t>(step * options_.shape.accumulation + part))) + (ring_ ? static_cast<uint64_t>(slice) : 0),
+          mix64(options_.dropout_seed ^ mix64(static_cast<uint64_t>(step * options_.shape.accumulation + part))) +
+              (ring_ ? static_cast<uint64_t>(slice) : 0),
           weights_);
     const auto [ids, targets] = tokens_here();
     const TensorRef nll =
@@ -263,9 +271,11 @@ double Loop::forward_backward(int64_t step) {
   if (sum_) sum_->begin();
   const auto K = static_cast<size_t>(ranks_.size());
   std::vector<double> nll(static_cast<size_t>(options_.slices));
-  for (auto s = static_cast<size_t>(ranks_.rank()); s < nll.size(); s += K) nll[s] = slice(step, static_cast<int64_t>(s), Add::kToSum);
+  for (auto s = static_cast<size_t>(ranks_.rank()); s < nll.size(); s += K)
+    nll[s] = slice(step, static_cast<int64_t>(s), Add::kToSum);
   dist::share(ranks_, std::span(nll), [&](size_t s) { return s % K; });
-  return without_nan_sign(std::accumulate(nll.begin(), nll.end(), 0.0) / static_cast<double>(data_.batches.counted(step)));
+  return without_nan_sign(std::accumulate(nll.begin(), nll.end(), 0.0) /
+                          static_cast<double>(data_.batches.counted(step)));
 }
 
 optim::UpdateReport Loop::update(double learning_rate) {
@@ -349,7 +359,8 @@ double Loop::checked_validation(double training_loss) {
   if (std::isfinite(loss) || !std::isfinite(training_loss)) return loss;
   const bool sound = first_nonfinite_tensor(master(), ListOrder::kForward).empty() && last_step_stays_finite();
   if (sound && first_rank())
-    log_warning("step {}: the validation loss is {}, the training loss {}: look at the validation text", state_.step, loss, training_loss);
+    log_warning("step {}: the validation loss is {}, the training loss {}: look at the validation text", state_.step,
+                loss, training_loss);
   return loss;
 }
 
@@ -374,7 +385,8 @@ void Loop::one_step(StepReport& report) {
   if (!applied) {
     ++state_.skipped;
     if (first_rank())
-      log_warning("step {}: loss {} and gradient norm {}: update skipped; {}", state_.step, report.loss, report.grad_norm, where);
+      log_warning("step {}: loss {} and gradient norm {}: update skipped; {}", state_.step, report.loss,
+                  report.grad_norm, where);
     COCA_CHECK_AS(
         kNumeric, state_.bad_in_a_row < options_.max_bad_steps,
         "training stopped at step {}: {} in a row had a non-finite loss or gradient ({}); lower the learning rate "
@@ -405,7 +417,8 @@ void Loop::save(MetricsFile* metrics, Save how) {
     if (error.kind() != ErrorKind::kIo) throw;
     const std::string kept = newest_text();
     if (how == Save::kMust) fail(ErrorKind::kIo, "step {} could not be saved: {}; {}", state_.step, error.what(), kept);
-    if (first_rank()) log_warning("step {} could not be saved: {}; {}; training goes on", state_.step, error.what(), kept);
+    if (first_rank())
+      log_warning("step {} could not be saved: {}; {}; training goes on", state_.step, error.what(), kept);
   }
 }
 
@@ -425,7 +438,8 @@ bool Loop::last_step_stays_finite() {
       fill(state_.step - 1, part);
       const auto [ids, targets] = tokens_here();
       const bool packed = data_.batches.packing() == Packing::kDocuments;
-      const TensorRef nll = decoder_.loss(context_, weights_, ids, targets, packed ? starts() : TensorRef(), drawn(state_.step - 1));
+      const TensorRef nll =
+          decoder_.loss(context_, weights_, ids, targets, packed ? starts() : TensorRef(), drawn(state_.step - 1));
       for (int64_t i = 0; i < nll.numel(); ++i) sum += nll.as<float>()[i];
     }
   }
@@ -436,11 +450,14 @@ bool Loop::last_step_stays_finite() {
 // update and would find weights that are finite and give a loss that is not.
 void Loop::require_sound_weights() {
   const std::string bad = first_nonfinite_tensor(master(), ListOrder::kForward);
-  COCA_CHECK_AS(kNumeric, bad.empty(), "training stopped at step {} of {}: parameter {}; this step is not saved, {}; {}", state_.step, steps_, bad,
-                newest_text(), state_.step > 0 ? "lower the learning rate" : "a model must begin with finite weights");
+  COCA_CHECK_AS(kNumeric, bad.empty(),
+                "training stopped at step {} of {}: parameter {}; this step is not saved, {}; {}", state_.step, steps_,
+                bad, newest_text(),
+                state_.step > 0 ? "lower the learning rate" : "a model must begin with finite weights");
   if (state_.step < steps_ || state_.bad_in_a_row > 0) return;
   COCA_CHECK_AS(kNumeric, last_step_stays_finite(),
-                "after the last update, step {} of {}, the loss is not finite, so this step is not saved and no {} is written; {}; lower the learning rate",
+                "after the last update, step {} of {}, the loss is not finite, so this step is not saved and no {} is "
+                "written; {}; lower the learning rate",
                 state_.step, steps_, options_.adapter ? "adapter" : "model", newest_text());
 }
 

@@ -53,15 +53,17 @@ struct LoopOptions {
   model::Recompute recompute = model::Recompute::kNone;
   model::Precision precision = model::Precision::kF32;
   int64_t slices = 1;  // of a step; no micro-batch of `shape` spans two slices (shape_in_slices)
-  enum class Share : uint8_t { kWindows, kTokens } share = Share::kWindows;  // of ranks; kTokens: one slice, every rank's tokens of all windows
+  enum class Share : uint8_t {
+    kWindows,
+    kTokens
+  } share = Share::kWindows;  // of ranks; kTokens: one slice, every rank's tokens of all windows
   int64_t max_bad_steps = 10, log_interval = 10, validation_interval = 0;
   int64_t validation_windows = 64;  // per validation, spread evenly over all windows; the same ones every time
   int64_t checkpoint_interval = 0;
   CheckpointPlan checkpoints;
-  std::filesystem::path tensorboard;  // folder for event files; empty: none
-  std::shared_ptr<model::Adapter>
-      adapter;                // trained instead of the parameters, which do not change; null: none
-  uint64_t dropout_seed = 0;  // of the adapter
+  std::filesystem::path tensorboard;        // folder for event files; empty: none
+  std::shared_ptr<model::Adapter> adapter;  // trained instead of the parameters, which do not change; null: none
+  uint64_t dropout_seed = 0;                // of the adapter
 };
 
 // The options that pretraining and fine-tuning have in common. `given`: as they are saved; `c`: with micro-batches cut
@@ -107,7 +109,8 @@ class Loop {
   // weights, in the run's precision, always come from `initialise`.
   using Initialise = std::function<void(model::ParamStore&)>;
   // All ranks construct it together, and make every call together; `ranks` must outlive it.
-  Loop(LoopOptions, const model::ModelSpec&, const LoopData&, Start, const Initialise&, dist::Communicator& ranks = dist::alone());
+  Loop(LoopOptions, const model::ModelSpec&, const LoopData&, Start, const Initialise&,
+       dist::Communicator& ranks = dist::alone());
   Loop(const Loop&) = delete;  // the decoder keeps references to members
   Loop& operator=(const Loop&) = delete;
 
@@ -133,7 +136,7 @@ class Loop {
   bool shares_tokens() const { return ring_ != nullptr; }
   // This rank's tokens of ids_ and targets_: [B, n].
   std::pair<TensorRef, TensorRef> tokens_here();
-  void fill(int64_t step, int64_t part);  // ids_, targets_, starts_, positions_
+  void fill(int64_t step, int64_t part);                      // ids_, targets_, starts_, positions_
   std::pair<int64_t, int64_t> parts_of(int64_t slice) const;  // its micro-batches: the first, and one past the last
   double slice(int64_t step, int64_t slice, Add);
   double forward_backward(int64_t step);
@@ -156,7 +159,9 @@ class Loop {
   CheckpointParts parts();
   void bind_weights();
   model::TensorStore& master() { return options_.adapter ? options_.adapter->tensors() : params_; }
-  model::DrawnPositions drawn(int64_t step) const { return {.positions = positions_, .scaling_length = data_.batches.drawn_length(step)}; }
+  model::DrawnPositions drawn(int64_t step) const {
+    return {.positions = positions_, .scaling_length = data_.batches.drawn_length(step)};
+  }
   TensorRef starts() const { return starts_.empty() ? TensorRef() : starts_.ref(); }
 
   LoopOptions options_;
@@ -173,13 +178,13 @@ class Loop {
   std::unique_ptr<model::TensorStore> grads_;         // of the stage's parameters
   model::MutWeights grad_tensors_;                    // the same, by place in the model
   std::unique_ptr<optim::AdamW> optimizer_;
-  std::unique_ptr<GradientSum> sum_;  // with several ranks or slices
+  std::unique_ptr<GradientSum> sum_;            // with several ranks or slices
   std::unique_ptr<model::RingAttention> ring_;  // if the tokens of a window are split over ranks
   model::TrainingDecoder decoder_;
   TrainState state_;
-  Tensor ids_, targets_, starts_;         // of whole windows
+  Tensor ids_, targets_, starts_;             // of whole windows
   std::vector<int32_t> my_ids_, my_targets_;  // this rank's tokens of them, with a ring
-  std::vector<double> positions_;  // [B, N], if the batches draw them
+  std::vector<double> positions_;             // [B, N], if the batches draw them
 };
 
 }  // namespace coca::train

@@ -17,8 +17,9 @@ namespace coca::train {
 
 namespace {
 
-const std::vector<std::string> kHeader = {"step", "tokens", "loss", "validation_loss", "learning_rate", "grad_norm",
-                                          "tokens_per_second", "skipped", "seconds"};
+const std::vector<std::string> kHeader = {
+    "step",    "tokens", "loss", "validation_loss", "learning_rate", "grad_norm", "tokens_per_second",
+    "skipped", "seconds"};
 
 using Rows = std::vector<std::vector<std::string>>;
 
@@ -62,7 +63,10 @@ void MetricsFile::row(const StepReport& r, double mean_loss, const TrainState& s
                 io::csv_number(r.grad_norm), io::csv_number(std::round(r.tokens_per_second)), std::to_string(r.skipped),
                 io::csv_number(std::round(state.seconds * 1000) / 1000)});
   if (events_) {
-    std::vector<io::Scalar> scalars = {{"loss", mean_loss}, {"learning_rate", r.learning_rate}, {"grad_norm", r.grad_norm}, {"tokens_per_second", r.tokens_per_second}};
+    std::vector<io::Scalar> scalars = {{"loss", mean_loss},
+                                       {"learning_rate", r.learning_rate},
+                                       {"grad_norm", r.grad_norm},
+                                       {"tokens_per_second", r.tokens_per_second}};
     if (r.validation_loss) scalars.push_back({"validation_loss", *r.validation_loss});
     events_->add(r.step, scalars);
   }

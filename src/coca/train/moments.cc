@@ -36,9 +36,10 @@ std::string split_name(const io::StoredTensor& tensor, const fs::path& file, int
     const auto [at, error] = std::from_chars(name.data() + from, name.data() + to, out);
     return error == std::errc() && at == name.data() + to && out >= 0;
   };
-  const bool sound = open != std::string::npos && colon != std::string::npos && number(open + 1, colon, begin) && number(colon + 1, name.size() - 1, end) &&
-                     begin < end && tensor.shape == Dims({end - begin});
-  COCA_CHECK_AS(kBadFile, sound, "{}: tensor \"{}\" of shape {}: expected NAME[begin:end] and so many elements", file.string(), name, tensor.shape.text());
+  const bool sound = open != std::string::npos && colon != std::string::npos && number(open + 1, colon, begin) &&
+                     number(colon + 1, name.size() - 1, end) && begin < end && tensor.shape == Dims({end - begin});
+  COCA_CHECK_AS(kBadFile, sound, "{}: tensor \"{}\" of shape {}: expected NAME[begin:end] and so many elements",
+                file.string(), name, tensor.shape.text());
   return name.substr(0, open);
 }
 
@@ -63,23 +64,28 @@ class StoredMoments {
 
   void read(const std::string& name, const model::ParamInfo& info, int64_t begin, int64_t end, float* out) const {
     const auto found = tensors_.find(name);
-    COCA_CHECK_AS(kBadFile, found != tensors_.end(), "{}: tensor \"{}\" is missing", files_.front()->path().string(), name);
+    COCA_CHECK_AS(kBadFile, found != tensors_.end(), "{}: tensor \"{}\" is missing", files_.front()->path().string(),
+                  name);
     int64_t at = begin;  // every element must be in one of the pieces
     for (bool more = true; more && at < end;) {
       more = false;
       for (const Stored& s : found->second) {
         const bool whole = s.begin == 0 && s.end == info.shape.product();
-        COCA_CHECK_AS(kBadFile, s.tensor->dtype == DType::kF32 && s.end <= info.shape.product() && (!whole || s.tensor->shape == info.shape || s.tensor->name != name),
-                      "{}: tensor \"{}\" is {} {}; expected F32 {}", s.file->string(), s.tensor->name, dtype_name(s.tensor->dtype), s.tensor->shape.text(),
-                      info.shape.text());
+        COCA_CHECK_AS(kBadFile,
+                      s.tensor->dtype == DType::kF32 && s.end <= info.shape.product() &&
+                          (!whole || s.tensor->shape == info.shape || s.tensor->name != name),
+                      "{}: tensor \"{}\" is {} {}; expected F32 {}", s.file->string(), s.tensor->name,
+                      dtype_name(s.tensor->dtype), s.tensor->shape.text(), info.shape.text());
         if (s.begin > at || s.end <= at) continue;
         const int64_t stop = std::min(s.end, end);
-        std::memcpy(out + (at - begin), reinterpret_cast<const float*>(s.tensor->data) + (at - s.begin), static_cast<size_t>(stop - at) * sizeof(float));
+        std::memcpy(out + (at - begin), reinterpret_cast<const float*>(s.tensor->data) + (at - s.begin),
+                    static_cast<size_t>(stop - at) * sizeof(float));
         at = stop;
         more = true;
       }
     }
-    COCA_CHECK_AS(kBadFile, at == end, "{}: tensor \"{}\" lacks its elements from {} on", files_.front()->path().string(), name, at);
+    COCA_CHECK_AS(kBadFile, at == end, "{}: tensor \"{}\" lacks its elements from {} on",
+                  files_.front()->path().string(), name, at);
   }
 
  private:
@@ -95,11 +101,15 @@ void save_moments(const fs::path& dir, optim::AdamW& optimizer, const dist::Comm
     const int64_t count = piece.end - piece.begin;
     const bool whole = count == piece.info->shape.product();
     const std::string name = piece.info->name + (whole ? "" : fmt::format("[{}:{}]", piece.begin, piece.end));
-    const auto value = [&](MutTensorRef all) { return TensorRef(all.narrow(0, piece.packed, count)).reshape(whole ? piece.info->shape : Dims({count})); };
+    const auto value = [&](MutTensorRef all) {
+      return TensorRef(all.narrow(0, piece.packed, count)).reshape(whole ? piece.info->shape : Dims({count}));
+    };
     moments.push_back({"m." + name, value(optimizer.first_moment())});
     moments.push_back({"v." + name, value(optimizer.second_moment())});
   }
-  const std::string name = ranks.size() == 1 ? "optimizer.safetensors" : fmt::format("optimizer-{:05}-of-{:05}.safetensors", ranks.rank() + 1, ranks.size());
+  const std::string name = ranks.size() == 1
+                               ? "optimizer.safetensors"
+                               : fmt::format("optimizer-{:05}-of-{:05}.safetensors", ranks.rank() + 1, ranks.size());
   io::save_safetensors(dir / name, moments);
 }
 

@@ -13,14 +13,16 @@ namespace coca::train {
 namespace {
 
 float element(TensorRef t, int64_t at) {
-  return t.dtype == DType::kF32 ? static_cast<const float*>(t.data)[at] : static_cast<float>(static_cast<const BF16*>(t.data)[at]);
+  return t.dtype == DType::kF32 ? static_cast<const float*>(t.data)[at]
+                                : static_cast<float>(static_cast<const BF16*>(t.data)[at]);
 }
 
 // A quick check for the common case: whether a contiguous block has finite values only.
 template <typename T>
 bool all_finite(const T* values, int64_t n) {
   int bad = 0;
-  for (int64_t i = 0; i < n; ++i) bad |= !(std::abs(static_cast<float>(values[i])) <= std::numeric_limits<float>::max());
+  for (int64_t i = 0; i < n; ++i)
+    bad |= !(std::abs(static_cast<float>(values[i])) <= std::numeric_limits<float>::max());
   return bad == 0;
 }
 

@@ -20,11 +20,12 @@ int64_t between(Rng& rng, int64_t low, int64_t high) {
 model::ModelSpec rescaled(const model::ModelSpec& spec, model::Scaling type, std::optional<double> factor) {
   using model::Scaling;
   model::ModelSpec from = spec;
-  const int64_t original = spec.rope_scaling.original_max_position > 0 ? spec.rope_scaling.original_max_position : spec.max_position;
+  const int64_t original =
+      spec.rope_scaling.original_max_position > 0 ? spec.rope_scaling.original_max_position : spec.max_position;
   if (spec.rope_scaling.type != type) from.rope_scaling = {};
   model::ModelSpec out = model::with_scaling(from, type, factor);
-  const bool reckons = type == Scaling::kYarn || type == Scaling::kYarnPaper || type == Scaling::kLlama3 || type == Scaling::kLongRope ||
-                       type == Scaling::kClex;
+  const bool reckons = type == Scaling::kYarn || type == Scaling::kYarnPaper || type == Scaling::kLlama3 ||
+                       type == Scaling::kLongRope || type == Scaling::kClex;
   out.rope_scaling.original_max_position = reckons ? original : 0;
   return out;
 }
@@ -37,23 +38,27 @@ void check_plain_steps(const PositionOptions& p, int64_t steps) {
 }
 
 void check_positions(const PositionOptions& p, model::AttentionKind attention, int64_t length) {
-  COCA_CHECK(p.rope_scaling || !p.factor, "factor is {}; it belongs to a rope_scaling, and none is given", p.factor.value_or(0));
+  COCA_CHECK(p.rope_scaling || !p.factor, "factor is {}; it belongs to a rope_scaling, and none is given",
+             p.factor.value_or(0));
   if (!p.draws()) {
     COCA_CHECK(p.target_length == 0, "target_length is {}; positions \"plain\" has no use for it", p.target_length);
     return;
   }
-  COCA_CHECK(!model::uses_alibi(attention), "positions \"{}\": ALiBi's bias goes by the distance in tokens; attention \"{}\" takes no positions",
+  COCA_CHECK(!model::uses_alibi(attention),
+             "positions \"{}\": ALiBi's bias goes by the distance in tokens; attention \"{}\" takes no positions",
              enum_name(p.draw), enum_name(attention));
-  COCA_CHECK(model::uses_rotary(attention), "positions \"{}\": attention \"{}\" does not see positions", enum_name(p.draw), enum_name(attention));
-  COCA_CHECK(p.target_length > length, "target_length is {}; positions \"{}\" needs more than the length {}", p.target_length,
-             enum_name(p.draw), length);
+  COCA_CHECK(model::uses_rotary(attention), "positions \"{}\": attention \"{}\" does not see positions",
+             enum_name(p.draw), enum_name(attention));
+  COCA_CHECK(p.target_length > length, "target_length is {}; positions \"{}\" needs more than the length {}",
+             p.target_length, enum_name(p.draw), length);
   COCA_CHECK(p.target_length <= int64_t{1} << 40, "target_length {} exceeds 2^40", p.target_length);
 }
 
 model::ModelSpec scaled_spec(const PositionOptions& p, const model::ModelSpec& spec) {
   model::ModelSpec out = p.rope_scaling ? rescaled(spec, *p.rope_scaling, p.factor) : spec;
   const bool clex = out.rope_scaling.type == model::Scaling::kClex;
-  COCA_CHECK(p.plain_steps == 0 || clex || p.draws(), "plain_steps is {}; without positions random or pose, or rope scaling clex, all steps are plain",
+  COCA_CHECK(p.plain_steps == 0 || clex || p.draws(),
+             "plain_steps is {}; without positions random or pose, or rope scaling clex, all steps are plain",
              p.plain_steps);
   COCA_CHECK(!clex || !p.draws(), "positions \"{}\": rope scaling clex draws its own", enum_name(p.draw));
   return out;
@@ -71,7 +76,8 @@ Rng position_rng(uint64_t seed, int64_t k) { return Rng(seed, mix64(static_cast<
 void draw_random(Rng& rng, int64_t target_length, std::span<double> out) {
   int64_t place = 0;
   for (size_t taken = 0; taken < out.size(); ++place)
-    if (rng.below(static_cast<uint64_t>(target_length - place)) < out.size() - taken) out[taken++] = static_cast<double>(place);
+    if (rng.below(static_cast<uint64_t>(target_length - place)) < out.size() - taken)
+      out[taken++] = static_cast<double>(place);
 }
 
 // The published code cuts a text to five windows, and draws the end of the second chunk within it.

@@ -38,7 +38,10 @@ struct PositionOptions {
   template <class V>
   void visit(V&& v) {
     v.group("Positions");
-    v("positions", "positions of a window's tokens in training: plain, random (sorted draws), or pose (two chunks, the second shifted)", draw);
+    v("positions",
+      "positions of a window's tokens in training: plain, random (sorted draws), or pose (two chunks, the second "
+      "shifted)",
+      draw);
     v("target_length", "positions are drawn below this; larger than the length", target_length);
     v("plain_steps", "first steps, in which positions are plain", plain_steps);
     v("rope_scaling", "scaling of the rotary frequencies; default: that of the model", rope_scaling);

@@ -11,9 +11,7 @@ namespace coca::train {
 
 namespace {
 
-std::optional<int64_t> widen(std::optional<int32_t> id) {
-  return id ? std::optional<int64_t>(*id) : std::nullopt;
-}
+std::optional<int64_t> widen(std::optional<int32_t> id) { return id ? std::optional<int64_t>(*id) : std::nullopt; }
 
 model::ModelSpec spec_for(const TrainConfig& config, const TrainData& data) {
   COCA_CHECK(data.tokens.vocab_size() <= data.tokenizer.vocab_size(),
@@ -39,11 +37,13 @@ LoopOptions loop_options(const TrainConfig& c, const TrainConfig& given) {
 
 std::optional<MaskedBatches> masked_batches(const TrainConfig& c, const TrainData& data, const Batches& source) {
   if (c.direction == model::Direction::kCausal) return std::nullopt;
-  return std::optional<MaskedBatches>(std::in_place, source, BatchShape{.batch = c.batch, .accumulation = c.accumulation, .length = c.length},
+  return std::optional<MaskedBatches>(std::in_place, source,
+                                      BatchShape{.batch = c.batch, .accumulation = c.accumulation, .length = c.length},
                                       data::masked_tokens(data.tokenizer), static_cast<uint64_t>(c.seed));
 }
 
-std::optional<MaskedValidation> masked_validation(const TrainConfig& c, const TrainData& data, const std::optional<TextValidation>& source) {
+std::optional<MaskedValidation> masked_validation(const TrainConfig& c, const TrainData& data,
+                                                  const std::optional<TextValidation>& source) {
   if (c.direction == model::Direction::kCausal || !source) return std::nullopt;
   return std::optional<MaskedValidation>(std::in_place, *source, data::masked_tokens(data.tokenizer));
 }
@@ -60,12 +60,14 @@ LoopData loop_data(const TrainData& data, const BatchSource& batches, const Vali
 
 int64_t padded_vocabulary(const text::Tokenizer& tokenizer, model::Direction direction) {
   int64_t ids = tokenizer.vocab_size();
-  if (direction == model::Direction::kBidirectional) ids = std::max<int64_t>(ids, data::masked_tokens(tokenizer).mask_id + 1);
+  if (direction == model::Direction::kBidirectional)
+    ids = std::max<int64_t>(ids, data::masked_tokens(tokenizer).mask_id + 1);
   return (ids + 15) / 16 * 16;
 }
 
 model::ModelSpec trained_spec(const TrainConfig& config, const text::Tokenizer& tokenizer) {
-  model::ModelSpec spec = make_spec(config, padded_vocabulary(tokenizer, config.direction), widen(tokenizer.bos_id()), widen(tokenizer.eos_id()));
+  model::ModelSpec spec = make_spec(config, padded_vocabulary(tokenizer, config.direction), widen(tokenizer.bos_id()),
+                                    widen(tokenizer.eos_id()));
   if (config.direction == model::Direction::kBidirectional) spec.mask_id = data::masked_tokens(tokenizer).mask_id;
   return spec;
 }
@@ -88,13 +90,16 @@ Trainer::Trainer(const TrainConfig& config, const TrainData& data, Start start, 
       validation_(validation_for(config_, data)),
       masked_(masked_batches(config_, data, batches_)),
       masked_validation_(masked_validation(config_, data, validation_)),
-      loop_(loop_options(config_, config), spec_for(config, data),
-            loop_data(data, masked_ ? static_cast<const BatchSource&>(*masked_) : batches_,
-                      masked_validation_ ? static_cast<const ValidationSource*>(&*masked_validation_) : validation_ ? &*validation_ : nullptr),
-            start,
-            [&](model::ParamStore& params) {
-              model::initialise(spec_for(config, data), static_cast<uint64_t>(config.seed), params);
-            },
-            ranks) {}
+      loop_(
+          loop_options(config_, config), spec_for(config, data),
+          loop_data(data, masked_ ? static_cast<const BatchSource&>(*masked_) : batches_,
+                    masked_validation_ ? static_cast<const ValidationSource*>(&*masked_validation_)
+                    : validation_      ? &*validation_
+                                       : nullptr),
+          start,
+          [&](model::ParamStore& params) {
+            model::initialise(spec_for(config, data), static_cast<uint64_t>(config.seed), params);
+          },
+          ranks) {}
 
 }  // namespace coca::train

@@ -6,8 +6,8 @@
 #include <string_view>
 #include <vector>
 
-#include "coca/kernels/args/write.h"
 #include "coca/kernels/args/implementation.h"
+#include "coca/kernels/args/write.h"
 
 namespace coca::ops {
 
@@ -15,7 +15,7 @@ namespace coca::ops {
 enum class Mask : uint8_t { kNone, kCausal, kSlidingWindow, kSymmetricWindow };
 
 struct AttentionOptions {
-  float scale = 0.0f;       // positive; 0 selects 1/sqrt(D)
+  float scale = 0.0f;  // positive; 0 selects 1/sqrt(D)
   Mask mask = Mask::kCausal;
   // With windows only: visible keys on each side of a query, itself included (>= 1); others are skipped in blocks.
   int64_t window = 0;
@@ -33,8 +33,8 @@ enum class FarRange : uint8_t {
   kAll,           // all, for every query; the caller keeps them out of the window (document_start)
 };
 struct FarKeys {
-  TensorRef q, k;             // [B, N, H, D]  [B, F, G, D]; empty: none
-  TensorRef v;                // [B, F, G, D]; empty: the first F of v, F <= S
+  TensorRef q, k;  // [B, N, H, D]  [B, F, G, D]; empty: none
+  TensorRef v;     // [B, F, G, D]; empty: the first F of v, F <= S
   FarRange range = FarRange::kBehindWindow;
   // For ALiBi, the largest distance of a key and the largest position of a query that count; 0: no limit.
   int64_t most_distance = 0, most_position = 0;
@@ -42,15 +42,15 @@ struct FarKeys {
 
 // Query head h uses key/value head h / (H / G). Any strides, with an innermost stride of 1.
 struct AttentionForward {
-  TensorRef q, k, v;    // [B, N, H, D]  [B, S, G, D]  [B, S, G, D]
-  TensorRef slopes;     // [H] f32: adds -slope_h * |m - n| to the scaled score (ALiBi); empty: none
+  TensorRef q, k, v;  // [B, N, H, D]  [B, S, G, D]  [B, S, G, D]
+  TensorRef slopes;   // [H] f32: adds -slope_h * |m - n| to the scaled score (ALiBi); empty: none
   // [B, N] i32, rows contiguous: packed documents. Keys before this index, at which the query's document begins, are
   // not visible. 0 <= document_start <= query_start + n, not decreasing along n; not with Mask::kNone. The caller cuts
   // symmetric windows at their far end. Empty: none.
   TensorRef document_start;
   FarKeys far;
-  MutTensorRef o;       // [B, N, H, D] written; rows without visible keys are zero
-  MutTensorRef lse;     // [B, H, N] f32, any strides, written (-inf without visible keys); empty if no backward follows
+  MutTensorRef o;    // [B, N, H, D] written; rows without visible keys are zero
+  MutTensorRef lse;  // [B, H, N] f32, any strides, written (-inf without visible keys); empty if no backward follows
   // kAccumulate: the keys are a part of all keys. o (f32, whatever q is) and lse hold the result of the other parts so
   // far (lse is -inf before the first), and these keys join their softmax. Not with far keys.
   Write write = Write::kAssign;

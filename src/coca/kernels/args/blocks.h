@@ -16,9 +16,7 @@ inline int64_t grain_of(int64_t per_item, int64_t numbers = 16384) {
 }
 
 // Rows per block of a sum over M rows: at least 64, and as many as give at most 64 partial sums.
-inline int64_t reduction_rows(int64_t M) {
-  return std::max<int64_t>(64, (M + 63) / 64);
-}
+inline int64_t reduction_rows(int64_t M) { return std::max<int64_t>(64, (M + 63) / 64); }
 
 // Rows of heads [B, N, H, D] per task.
 inline int64_t row_grain(TensorRef x) { return grain_of(x.size(2) * x.size(3)); }

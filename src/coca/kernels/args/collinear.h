@@ -27,9 +27,9 @@ struct CollinearForward {
 };
 struct CollinearBackward {
   RopeRows rows, key_rows;  // as above
-  TensorRef q, t;          // as above
+  TensorRef q, t;           // as above
   TensorRef dq_eff, dk_eff;
-  MutTensorRef dq, dt;     // written; dq may be dq_eff; dt may be dk_eff if both are [B, N, G, D]
+  MutTensorRef dq, dt;  // written; dq may be dq_eff; dt may be dk_eff if both are [B, N, G, D]
 };
 
 // The steps that the cache needs: t is stored folded and before rotation, half as wide as a key.

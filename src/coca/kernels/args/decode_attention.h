@@ -5,9 +5,9 @@
 #include <span>
 #include <vector>
 
-#include "coca/kernels/args/implementation.h"
 #include "coca/kernels/args/attention.h"
 #include "coca/kernels/args/collinear.h"
+#include "coca/kernels/args/implementation.h"
 #include "coca/kernels/args/rotation.h"
 #include "coca/tensor/kv_pages.h"
 
@@ -33,7 +33,7 @@ class KeyAngles {
   int64_t tokens() const { return tiles_ * kKvTile; }
   // Lanes 32 to 63 are as far after the middle as lanes 0 to 31 are before it: the same cosines and the opposite sines.
   bool mirrored() const { return rotation_.growth.empty(); }
-  const float* start_cos() const { return start_cos_.data(); }    // [tiles, half]
+  const float* start_cos() const { return start_cos_.data(); }  // [tiles, half]
   const float* start_sin() const { return start_sin_.data(); }
   const float* offset_cos() const { return offset_cos_.data(); }  // [half, 64]
   const float* offset_sin() const { return offset_sin_.data(); }
@@ -65,7 +65,7 @@ struct DecodeAttentionOptions {
 // of the first `tokens` of the cache, those that have left the window, or with FarRange::kAll all; then none of them is
 // in the window.
 struct DecodeFar {
-  int64_t tokens = 0;                 // 0: none
+  int64_t tokens = 0;  // 0: none
   FarRange range = FarRange::kBehindWindow;
   RopeRows rows;                      // [1 or B, N, R/2] of the queries, for these tokens
   const KeyAngles* angles = nullptr;  // of at least `tokens` tokens

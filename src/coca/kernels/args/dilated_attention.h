@@ -4,8 +4,8 @@
 
 #include <span>
 
-#include "coca/kernels/args/implementation.h"
 #include "coca/kernels/args/attention.h"
+#include "coca/kernels/args/implementation.h"
 
 namespace coca::ops {
 
@@ -16,10 +16,10 @@ struct DilatedAttentionOptions {
 
 // The starts of documents in the sequence of positions r, r + d, ..., counted in this sequence.
 struct ResidueStarts {
-  TensorRef document_start;          // [B, N] i32, rows contiguous: of all positions
-  int64_t residue = 0, dilation = 1; // r and d
-  int64_t first_query = 0;           // the first query at such a position
-  MutTensorRef starts;               // [B, n] i32 written
+  TensorRef document_start;           // [B, N] i32, rows contiguous: of all positions
+  int64_t residue = 0, dilation = 1;  // r and d
+  int64_t first_query = 0;            // the first query at such a position
+  MutTensorRef starts;                // [B, n] i32 written
 };
 struct DilatedAttentionFunctions {
   void (*residue_starts)(Context&, const ResidueStarts&);

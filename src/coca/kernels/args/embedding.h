@@ -7,9 +7,9 @@
 namespace coca::ops {
 
 struct EmbeddingForward {
-  TensorRef ids;      // [M] i32, 0 <= id < V, else Error naming the first bad id and its place
-  TensorRef table;    // [V, C] f32 or bf16
-  MutTensorRef y;     // [M, C] f32 written
+  TensorRef ids;    // [M] i32, 0 <= id < V, else Error naming the first bad id and its place
+  TensorRef table;  // [V, C] f32 or bf16
+  MutTensorRef y;   // [M, C] f32 written
 };
 struct EmbeddingBackward {
   TensorRef ids;        // [M] i32

@@ -1,4 +1,5 @@
-// coca/kernels/args/head_access.h - one head of [B, N, H, D] tensors on the host, f32 or bf16 with an innermost stride of 1, as floats.
+// coca/kernels/args/head_access.h - one head of [B, N, H, D] tensors on the host, f32 or bf16 with an innermost stride
+// of 1, as floats.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -17,11 +17,11 @@ struct Implementation {
   using Functions = FunctionsType;
   using Case = CaseType;
 
-  std::string_view name;                        // "ref", "cpu", "onednn", ...
+  std::string_view name;  // "ref", "cpu", "onednn", ...
   DeviceKind device = DeviceKind::kCpu;
-  std::string_view needs = {};                  // instructions, for messages: "AVX-512 with bf16 instructions"
-  bool (*runs_here)() = nullptr;                // whether this machine has them at the SIMD target in use; null: always
-  bool (*supports)(const Case&) = nullptr;      // null: every call that passes the op's checks
+  std::string_view needs = {};              // instructions, for messages: "AVX-512 with bf16 instructions"
+  bool (*runs_here)() = nullptr;            // whether this machine has them at the SIMD target in use; null: always
+  bool (*supports)(const Case&) = nullptr;  // null: every call that passes the op's checks
   Functions run;
 };
 

@@ -9,9 +9,7 @@ namespace coca::ops {
 
 namespace {
 
-double growth_of(const Rotation& r, size_t j) {
-  return r.growth.empty() ? 0.0 : r.growth[j];
-}
+double growth_of(const Rotation& r, size_t j) { return r.growth.empty() ? 0.0 : r.growth[j]; }
 
 // Of token i, counted from the first.
 double place_of(const KeySpacing& spacing, int64_t i) {
@@ -31,7 +29,8 @@ void KeyAngles::build_offsets() {
   for (size_t j = 0; j < half; ++j)
     for (int64_t i = 0; i < kKvTile; ++i) {
       const double position = place_of(spacing_, i) - middle_of(spacing_);
-      const double angle = position * rotation_.frequencies[j], size = rotation_.amplitude * std::exp(-growth_of(rotation_, j) * position);
+      const double angle = position * rotation_.frequencies[j],
+                   size = rotation_.amplitude * std::exp(-growth_of(rotation_, j) * position);
       const auto at = j * kKvTile + static_cast<size_t>(kv_lane(i));
       offset_cos_[at] = static_cast<float>(size * std::cos(angle));
       offset_sin_[at] = static_cast<float>(size * std::sin(angle));
@@ -47,7 +46,8 @@ void KeyAngles::build_starts(int64_t begin, int64_t end) {
       for (int64_t j = 0; j < half; ++j) {
         const auto pair = static_cast<size_t>(j), at = static_cast<size_t>(t * half + j);
         const double position = spacing_.start + place_of(spacing_, t * kKvTile) + middle_of(spacing_);
-        const double angle = position * rotation_.frequencies[pair], size = std::exp(growth_of(rotation_, pair) * (spacing_.origin - position));
+        const double angle = position * rotation_.frequencies[pair],
+                     size = std::exp(growth_of(rotation_, pair) * (spacing_.origin - position));
         start_cos_[at] = static_cast<float>(size * std::cos(angle));
         start_sin_[at] = static_cast<float>(size * std::sin(angle));
       }
@@ -55,7 +55,8 @@ void KeyAngles::build_starts(int64_t begin, int64_t end) {
 }
 
 void KeyAngles::build(const Rotation& rotation, int64_t S, const KeySpacing& spacing) {
-  COCA_CHECK(spacing.group >= 1 && kKvTile % spacing.group == 0, "[decode_attention] groups of {} tokens do not divide {}", spacing.group, kKvTile);
+  COCA_CHECK(spacing.group >= 1 && kKvTile % spacing.group == 0,
+             "[decode_attention] groups of {} tokens do not divide {}", spacing.group, kKvTile);
   KeySpacing wanted = spacing;
   if (rotation.growth.empty()) wanted.origin = spacing_.origin;  // it does not matter
   const bool same = rotation == rotation_ && wanted.group == spacing_.group, same_starts = same && wanted == spacing_;

@@ -4,24 +4,24 @@
 
 #include <cstdint>
 
-#include "coca/kernels/args/write.h"
 #include "coca/kernels/args/implementation.h"
+#include "coca/kernels/args/write.h"
 
 namespace coca::ops {
 
 // Rows of x, y, dx, dy may be strided (stride(0) >= columns); the innermost stride is 1.
 struct LinearForward {
-  TensorRef x;                     // [M, K]
-  TensorRef w;                     // [N, K]
-  TensorRef b;                     // [N], or empty
-  MutTensorRef y;                  // [M, N] written, or += with kAccumulate
+  TensorRef x;     // [M, K]
+  TensorRef w;     // [N, K]
+  TensorRef b;     // [N], or empty
+  MutTensorRef y;  // [M, N] written, or += with kAccumulate
   Write y_write = Write::kAssign;
 };
 struct LinearBackward {
-  TensorRef x, w, dy;              // [M, K] [N, K] [M, N]
-  MutTensorRef dx;                 // [M, K] written or += by dx_write; empty: not wanted
-  MutTensorRef dw;                 // [N, K] accumulated (+=); empty: not wanted
-  MutTensorRef db;                 // [N] accumulated (+=); empty: no bias or not wanted
+  TensorRef x, w, dy;  // [M, K] [N, K] [M, N]
+  MutTensorRef dx;     // [M, K] written or += by dx_write; empty: not wanted
+  MutTensorRef dw;     // [N, K] accumulated (+=); empty: not wanted
+  MutTensorRef db;     // [N] accumulated (+=); empty: no bias or not wanted
   Write dx_write = Write::kAssign;
 };
 

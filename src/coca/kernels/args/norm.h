@@ -4,8 +4,8 @@
 
 #include <cstdint>
 
-#include "coca/kernels/args/write.h"
 #include "coca/kernels/args/implementation.h"
+#include "coca/kernels/args/write.h"
 
 namespace coca::ops {
 
@@ -22,11 +22,11 @@ struct NormForward {
 };
 struct NormBackward {
   NormKind kind = NormKind::kLayerNorm;
-  TensorRef x, w, stat;      // as above
-  TensorRef dy;              // [M, C] f32 or bf16
-  MutTensorRef dx;           // [M, C] by dx_write; may be dy when written
-  MutTensorRef dw;           // [C] accumulated (+=); empty: not wanted
-  MutTensorRef db;           // [C] accumulated (+=); empty: no bias or not wanted
+  TensorRef x, w, stat;                 // as above
+  TensorRef dy;                         // [M, C] f32 or bf16
+  MutTensorRef dx;                      // [M, C] by dx_write; may be dy when written
+  MutTensorRef dw;                      // [C] accumulated (+=); empty: not wanted
+  MutTensorRef db;                      // [C] accumulated (+=); empty: no bias or not wanted
   Write dx_write = Write::kAccumulate;  // the residual path adds to the same gradient; kAssign where x is bf16
 };
 

@@ -1,4 +1,5 @@
-// coca/kernels/args/rotation.h - how positions become angles: the numbers of one rotary embedding. Math: docs/math/rope.md.
+// coca/kernels/args/rotation.h - how positions become angles: the numbers of one rotary embedding. Math:
+// docs/math/rope.md.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -14,7 +15,7 @@ namespace coca::ops {
 struct Rotation {
   std::vector<double> frequencies;  // [R/2] radians per token
   double amplitude = 1.0;
-  std::vector<double> growth;       // [R/2] or empty
+  std::vector<double> growth;  // [R/2] or empty
 
   int64_t pairs() const { return static_cast<int64_t>(frequencies.size()); }
   friend bool operator==(const Rotation&, const Rotation&) = default;

@@ -116,24 +116,16 @@ HWY_EXPORT(swiglu_bf16);
 HWY_EXPORT(swiglu_grad_f32);
 HWY_EXPORT(swiglu_grad_bf16);
 
-void gelu_exact_forward(const float* x, float* y, int64_t n) noexcept {
-  HWY_DYNAMIC_DISPATCH(gelu_exact_f32)(x, y, n);
-}
-void gelu_exact_forward(const BF16* x, BF16* y, int64_t n) noexcept {
-  HWY_DYNAMIC_DISPATCH(gelu_exact_bf16)(x, y, n);
-}
+void gelu_exact_forward(const float* x, float* y, int64_t n) noexcept { HWY_DYNAMIC_DISPATCH(gelu_exact_f32)(x, y, n); }
+void gelu_exact_forward(const BF16* x, BF16* y, int64_t n) noexcept { HWY_DYNAMIC_DISPATCH(gelu_exact_bf16)(x, y, n); }
 void gelu_exact_backward(const float* x, const float* dy, float* dx, int64_t n) noexcept {
   HWY_DYNAMIC_DISPATCH(gelu_exact_grad_f32)(x, dy, dx, n);
 }
 void gelu_exact_backward(const BF16* x, const BF16* dy, BF16* dx, int64_t n) noexcept {
   HWY_DYNAMIC_DISPATCH(gelu_exact_grad_bf16)(x, dy, dx, n);
 }
-void gelu_tanh_forward(const float* x, float* y, int64_t n) noexcept {
-  HWY_DYNAMIC_DISPATCH(gelu_tanh_f32)(x, y, n);
-}
-void gelu_tanh_forward(const BF16* x, BF16* y, int64_t n) noexcept {
-  HWY_DYNAMIC_DISPATCH(gelu_tanh_bf16)(x, y, n);
-}
+void gelu_tanh_forward(const float* x, float* y, int64_t n) noexcept { HWY_DYNAMIC_DISPATCH(gelu_tanh_f32)(x, y, n); }
+void gelu_tanh_forward(const BF16* x, BF16* y, int64_t n) noexcept { HWY_DYNAMIC_DISPATCH(gelu_tanh_bf16)(x, y, n); }
 void gelu_tanh_backward(const float* x, const float* dy, float* dx, int64_t n) noexcept {
   HWY_DYNAMIC_DISPATCH(gelu_tanh_grad_f32)(x, dy, dx, n);
 }
@@ -150,8 +142,7 @@ void swiglu_backward(const float* gate, const float* up, const float* dy, float*
                      int64_t n) noexcept {
   HWY_DYNAMIC_DISPATCH(swiglu_grad_f32)(gate, up, dy, dgate, dup, n);
 }
-void swiglu_backward(const BF16* gate, const BF16* up, const BF16* dy, BF16* dgate, BF16* dup,
-                     int64_t n) noexcept {
+void swiglu_backward(const BF16* gate, const BF16* up, const BF16* dy, BF16* dgate, BF16* dup, int64_t n) noexcept {
   HWY_DYNAMIC_DISPATCH(swiglu_grad_bf16)(gate, up, dy, dgate, dup, n);
 }
 

@@ -14,14 +14,12 @@ namespace coca::cpu::HWY_NAMESPACE {
 
 // m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2,
 // param = decay param - step_size m / (sqrt(v) root_scale + eps)
-void adamw_block(const AdamWFactors& f, const float* grad, float* param, float* m, float* v, BF16* copy,
-                 int64_t n) {
+void adamw_block(const AdamWFactors& f, const float* grad, float* param, float* m, float* v, BF16* copy, int64_t n) {
   for_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
     const auto g = hn::Mul(hn::LoadU(d, grad + i), hn::Set(d, f.grad_scale));
-    const auto mi =
-        hn::MulAdd(hn::LoadU(d, m + i), hn::Set(d, f.beta1), hn::Mul(g, hn::Set(d, f.one_minus_beta1)));
-    const auto vi = hn::MulAdd(hn::LoadU(d, v + i), hn::Set(d, f.beta2),
-                               hn::Mul(hn::Mul(g, g), hn::Set(d, f.one_minus_beta2)));
+    const auto mi = hn::MulAdd(hn::LoadU(d, m + i), hn::Set(d, f.beta1), hn::Mul(g, hn::Set(d, f.one_minus_beta1)));
+    const auto vi =
+        hn::MulAdd(hn::LoadU(d, v + i), hn::Set(d, f.beta2), hn::Mul(hn::Mul(g, g), hn::Set(d, f.one_minus_beta2)));
     const auto root = hn::MulAdd(hn::Sqrt(vi), hn::Set(d, f.root_scale), hn::Set(d, f.eps));
     const auto step = hn::Mul(hn::Set(d, f.step_size), hn::Div(mi, root));
     hn::StoreU(mi, d, m + i);
@@ -63,13 +61,11 @@ namespace coca::cpu {
 HWY_EXPORT(adamw_block);
 HWY_EXPORT(squares_block);
 
-void adamw_update(const AdamWFactors& factors, const float* grad, float* param, float* m, float* v,
-                  BF16* copy, int64_t n) noexcept {
+void adamw_update(const AdamWFactors& factors, const float* grad, float* param, float* m, float* v, BF16* copy,
+                  int64_t n) noexcept {
   HWY_DYNAMIC_DISPATCH(adamw_block)(factors, grad, param, m, v, copy, n);
 }
-double sum_of_squares_block(const float* x, int64_t n) noexcept {
-  return HWY_DYNAMIC_DISPATCH(squares_block)(x, n);
-}
+double sum_of_squares_block(const float* x, int64_t n) noexcept { return HWY_DYNAMIC_DISPATCH(squares_block)(x, n); }
 
 }  // namespace coca::cpu
 #endif  // HWY_ONCE

@@ -41,9 +41,8 @@ double sum_of_squares(Context& context, TensorRef t) {
   const int64_t n = t.numel(), blocks = (n + kGrain - 1) / kGrain;
   const float* x = t.as<float>();
   auto* partial = static_cast<double*>(context.scratch(static_cast<size_t>(blocks + 1) * sizeof(double)));
-  parallel_blocks(n, kGrain, [&](int64_t i0, int64_t i1) {
-    partial[i0 / kGrain] = sum_of_squares_block(x + i0, i1 - i0);
-  });
+  parallel_blocks(n, kGrain,
+                  [&](int64_t i0, int64_t i1) { partial[i0 / kGrain] = sum_of_squares_block(x + i0, i1 - i0); });
   double sum = 0;
   for (int64_t i = 0; i < blocks; ++i) sum += partial[i];
   return sum;

@@ -21,9 +21,7 @@
 namespace coca::cpu {
 inline constexpr int64_t kPad = 16;    // floats in the widest vector (AVX-512); a multiple of every narrower one
 inline constexpr int64_t kStrip = 16;  // queries per strip of a tile that the mask cuts
-inline int64_t padded(int64_t n) {
-  return (n + kPad - 1) / kPad * kPad;
-}
+inline int64_t padded(int64_t n) { return (n + kPad - 1) / kPad * kPad; }
 }  // namespace coca::cpu
 #endif
 
@@ -57,8 +55,9 @@ HWY_INLINE void store_row(const float* row, float factor, int64_t D, S* out) {
 template <class S>
 HWY_INLINE void store_or_add(const float* row, float factor, int64_t D, S* out, float* sum) {
   if (!sum) return store_row(row, factor, D, out);
-  for_lanes(D, [&](auto d, int64_t i)
-                   HWY_ATTR { hn::StoreU(hn::MulAdd(hn::LoadU(d, row + i), hn::Set(d, factor), hn::LoadU(d, sum + i)), d, sum + i); });
+  for_lanes(D, [&](auto d, int64_t i) HWY_ATTR {
+    hn::StoreU(hn::MulAdd(hn::LoadU(d, row + i), hn::Set(d, factor), hn::LoadU(d, sum + i)), d, sum + i);
+  });
 }
 template <class View>
 HWY_INLINE float* sum_at(const View& sums, int64_t b, int64_t n, int64_t h) {
@@ -82,7 +81,8 @@ struct BlockWork {
 
 // The keys of p, added to the earlier keys of the rows.
 template <class E, class S>
-void walk_keys(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n0, int64_t rows, const E* packed, BlockWork<E>& w) {
+void walk_keys(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n0, int64_t rows, const E* packed,
+               BlockWork<E>& w) {
   const int64_t D = p.q.size(3), Dp = padded(D), width = row_steps<E>(D), ld = key_steps<E>(kTile);
   const float slope = p.slopes ? p.slopes[h] : 0.0f, factor = p.slopes ? 1.0f : p.scale;
   const int64_t key_begin = seen_keys(p, b, n0).begin / kTile * kTile, key_end = seen_keys(p, b, n0 + rows - 1).end;
@@ -100,8 +100,8 @@ void walk_keys(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n0, in
                                         w.state.max[r], w.state.sum[r]);
         if (decay != 1.0f) scale_row(w.o + r * Dp, decay, Dp);
       }
-      block_gemm<true, E>({strip, Dp, key_steps<E>(columns.end - c0), w.probabilities + r0 * ld + k0, ld, 1, v + k0 * Dp,
-                           Dp, w.o + r0 * Dp, Dp});
+      block_gemm<true, E>({strip, Dp, key_steps<E>(columns.end - c0), w.probabilities + r0 * ld + k0, ld, 1,
+                           v + k0 * Dp, Dp, w.o + r0 * Dp, Dp});
     });
   }
 }
@@ -165,7 +165,8 @@ int64_t row_scores(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n,
 }
 
 template <class S>
-void add_row_values(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n, const float* probabilities, float* o) {
+void add_row_values(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n, const float* probabilities,
+                    float* o) {
   const auto [begin, end] = row_keys(p, b, n);
   const int64_t D = p.q.size(3), g = h / (p.q.size(2) / p.k.size(2));
   for (int64_t s = begin; s < end; ++s) {
@@ -182,7 +183,8 @@ void forward_row(const AttentionParams<S>& p, int64_t b, int64_t h, int64_t n, f
   const int64_t D = p.q.size(3);
   float* scores = work;
   float* o = work + p.k.size(1) + (p.far ? p.far->k.size(1) : 0);
-  const int64_t near = row_scores(p, b, h, n, scores), count = near + (p.far ? row_scores(*p.far, b, h, n, scores + near) : 0);
+  const int64_t near = row_scores(p, b, h, n, scores),
+                count = near + (p.far ? row_scores(*p.far, b, h, n, scores + near) : 0);
   float* before = sum_at(p.o_sum, b, n, h);  // and lse: of earlier parts of the keys
   if (before && count == 0) return;
   const float before_lse = before ? *p.lse.ptr(b, h, n) : kNegInf;
@@ -401,7 +403,8 @@ void backward_part(const AttentionParams<S>& a, const AttentionPart& part, void*
     store_row(k.dk + (s - key_begin) * Dp, a.scale, D, a.dk.ptr(part.b, s, part.g));
     S* stored = a.dv.ptr(part.b, s, part.g);
     if (a.store_dv == StoreDv::kAdd)
-      for_lanes(D, [&](auto d, int64_t i) HWY_ATTR { hn::StoreU(hn::Add(load_f32(d, stored + i), hn::LoadU(d, dv + i)), d, dv + i); });
+      for_lanes(D, [&](auto d, int64_t i)
+                       HWY_ATTR { hn::StoreU(hn::Add(load_f32(d, stored + i), hn::LoadU(d, dv + i)), d, dv + i); });
     store_row(dv, 1.0f, D, stored);
   }
 }
@@ -461,9 +464,7 @@ void sum_dq_bf16(const AttentionParams<BF16>& p, int64_t b, int64_t h, int64_t b
                  int64_t parts, int64_t stride) {
   sum_dq(p, b, h, block, partial, parts, stride);
 }
-bool dot_target() {
-  return HWY_TARGET <= HWY_AVX3;
-}
+bool dot_target() { return HWY_TARGET <= HWY_AVX3; }
 
 }  // namespace coca::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -498,12 +499,8 @@ bool has_bf16_dot() noexcept {
 namespace {
 // Elements are 4 bytes in either form. Upper bounds that hold for both.
 constexpr size_t kElement = 4;
-int64_t row_elements(TileMath math, int64_t D) {
-  return math == TileMath::kF32 ? padded(D) : (D + 1) / 2;
-}
-int64_t half(TileMath math, int64_t n) {
-  return math == TileMath::kF32 ? n : (n + 1) / 2;
-}
+int64_t row_elements(TileMath math, int64_t D) { return math == TileMath::kF32 ? padded(D) : (D + 1) / 2; }
+int64_t half(TileMath math, int64_t n) { return math == TileMath::kF32 ? n : (n + 1) / 2; }
 }  // namespace
 
 size_t attention_packed_bytes(TileMath math, int64_t D) noexcept {

@@ -28,8 +28,8 @@ struct AttentionParams {
   TensorView<const T, 4> q, k, v;  // [B, N, H, D] [B, S, G, D] [B, S, G, D]
   const float* slopes = nullptr;   // [H] or null
   float scale = 1.0f;              // positive
-  bool causal = true;  // false: every query attends to all keys
-  int64_t window = 0;  // keys before m + 1 - window are not visible, with m the query's position; 0: all
+  bool causal = true;              // false: every query attends to all keys
+  int64_t window = 0;              // keys before m + 1 - window are not visible, with m the query's position; 0: all
   int64_t hidden = 0;  // causal: the last visible key is m - hidden; negative: some later keys are visible too
   int64_t query_start = 0;
   // ALiBi: the largest distance of a key and the largest position of a query that count; 0: no limit.
@@ -44,12 +44,11 @@ struct AttentionParams {
   StoreDv store_dv = StoreDv::kWrite;
   // Keys in parts: fp32 sums to which the call adds, instead of o, dq, dk and dv; empty: these are all keys.
   TensorView<float, 4> o_sum, dq_sum, dk_sum, dv_sum;
-  const AttentionParams* far = nullptr;  // forward: more keys under the same softmax, with q, k, v and rules of their own
+  const AttentionParams* far =
+      nullptr;  // forward: more keys under the same softmax, with q, k, v and rules of their own
 };
 
-inline int64_t attention_blocks(int64_t n) {
-  return (n + kAttentionBlock - 1) / kAttentionBlock;
-}
+inline int64_t attention_blocks(int64_t n) { return (n + kAttentionBlock - 1) / kAttentionBlock; }
 
 struct IndexRange {
   int64_t begin, end;  // [begin, end)

@@ -1,5 +1,5 @@
-// How attention is packed and spread over threads: which thread does which block never changes a bit, so that may follow the
-// number of threads; what is summed with what follows from the shapes alone.
+// How attention is packed and spread over threads: which thread does which block never changes a bit, so that may
+// follow the number of threads; what is summed with what follows from the shapes alone.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cmath>
@@ -21,8 +21,8 @@ constexpr int64_t kRowQueries = 8;
 constexpr int64_t kBackwardTasks = 8, kLeastPartBlocks = 8;
 
 template <typename T>
-AttentionParams<T> make_params(const ops::AttentionOptions& options, TensorRef q, TensorRef k, TensorRef v, TensorRef slopes,
-                               TensorRef document_start) {
+AttentionParams<T> make_params(const ops::AttentionOptions& options, TensorRef q, TensorRef k, TensorRef v,
+                               TensorRef slopes, TensorRef document_start) {
   AttentionParams<T> p;
   p.q = q.view<T, 4>();
   p.k = k.view<T, 4>();
@@ -40,7 +40,8 @@ AttentionParams<T> make_params(const ops::AttentionOptions& options, TensorRef q
 
 // The far keys as attention of their own; `near` are the params of the window.
 template <typename T>
-std::optional<AttentionParams<T>> far_params(const ops::AttentionOptions& options, const AttentionParams<T>& near, const ops::FarKeys& far) {
+std::optional<AttentionParams<T>> far_params(const ops::AttentionOptions& options, const AttentionParams<T>& near,
+                                             const ops::FarKeys& far) {
   if (far.k.empty()) return std::nullopt;
   AttentionParams<T> p = near;
   p.q = far.q.view<T, 4>();
@@ -60,12 +61,8 @@ std::optional<AttentionParams<T>> far_params(const ops::AttentionOptions& option
   return p;
 }
 
-std::byte* scratch_of(Context& context, size_t bytes) {
-  return static_cast<std::byte*>(context.scratch(bytes));
-}
-size_t rounded(size_t bytes) {
-  return (bytes + 63) / 64 * 64;
-}
+std::byte* scratch_of(Context& context, size_t bytes) { return static_cast<std::byte*>(context.scratch(bytes)); }
+size_t rounded(size_t bytes) { return (bytes + 63) / 64 * 64; }
 
 template <typename T>
 void forward_rows(Context& context, const AttentionParams<T>& p) {
@@ -89,7 +86,9 @@ struct PackedLayout {
   size_t near, far;
   PackedLayout(TileMath math, const AttentionParams<T>& p)
       : near(rounded(attention_packed_bytes(math, p.q.size(3)) * static_cast<size_t>(attention_blocks(p.k.size(1))))),
-        far(p.far ? rounded(attention_packed_bytes(math, p.q.size(3)) * static_cast<size_t>(attention_blocks(p.far->k.size(1)))) : 0) {}
+        far(p.far ? rounded(attention_packed_bytes(math, p.q.size(3)) *
+                            static_cast<size_t>(attention_blocks(p.far->k.size(1))))
+                  : 0) {}
   size_t bytes() const { return near + far; }
   PackedKeys at(const std::byte* memory) const { return {memory, memory + near}; }
 };
@@ -134,7 +133,8 @@ void forward_blocks(Context& context, TileMath math, const AttentionParams<T>& p
       const Packing<T> packing(math, p, layout, b, g);
       for (int64_t i = 0; i < packing.blocks(); ++i) packing.pack(i, kv);
       for (int64_t i = 0; i < query_blocks * group; ++i)
-        AttentionKernels<T>::forward_block(math, p, b, g * group + i / query_blocks, i % query_blocks, layout.at(kv), kv + packed);
+        AttentionKernels<T>::forward_block(math, p, b, g * group + i / query_blocks, i % query_blocks, layout.at(kv),
+                                           kv + packed);
     });
     return;
   }
@@ -145,8 +145,8 @@ void forward_blocks(Context& context, TileMath math, const AttentionParams<T>& p
     parallel_for(packing.blocks(), [&](int64_t i) { packing.pack(i, work); });
     // The longest rows first: under the causal mask they cost most, and the short ones fill the gaps.
     parallel_for(query_blocks * group, [&](int64_t i) {
-      AttentionKernels<T>::forward_block(math, p, b, g * group + i % group, query_blocks - 1 - i / group, layout.at(work),
-                                         work + packed + own * static_cast<size_t>(thread_index()));
+      AttentionKernels<T>::forward_block(math, p, b, g * group + i % group, query_blocks - 1 - i / group,
+                                         layout.at(work), work + packed + own * static_cast<size_t>(thread_index()));
     });
   }
 }
@@ -209,7 +209,8 @@ void backward_parts(Context& context, TileMath math, const AttentionParams<T>& p
 }
 
 template <typename T>
-void forward_typed(Context& context, TileMath math, const ops::AttentionOptions& options, const ops::AttentionForward& a) {
+void forward_typed(Context& context, TileMath math, const ops::AttentionOptions& options,
+                   const ops::AttentionForward& a) {
   AttentionParams<T> p = make_params<T>(options, a.q, a.k, a.v, a.slopes, a.document_start);
   const std::optional<AttentionParams<T>> far = far_params(options, p, a.far);
   if (far) p.far = &*far;
@@ -223,7 +224,8 @@ void forward_typed(Context& context, TileMath math, const ops::AttentionOptions&
 }
 
 template <typename T>
-void backward_typed(Context& context, TileMath math, const ops::AttentionOptions& options, const ops::AttentionBackward& a) {
+void backward_typed(Context& context, TileMath math, const ops::AttentionOptions& options,
+                    const ops::AttentionBackward& a) {
   AttentionParams<T> p = make_params<T>(options, a.q, a.k, a.v, a.slopes, a.document_start);
   const auto lse = a.lse.view<float, 3>();
   p.lse = {const_cast<float*>(lse.data), lse.shape, lse.strides};  // only read in the backward pass

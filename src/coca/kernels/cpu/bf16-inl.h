@@ -14,8 +14,8 @@
 #include <cstdint>
 #include <type_traits>
 
-#include "coca/base/dtype.h"
 #include "hwy/highway.h"
+#include "coca/base/dtype.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace coca::cpu::HWY_NAMESPACE {

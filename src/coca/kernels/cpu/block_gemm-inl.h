@@ -12,8 +12,8 @@
 
 #include <cstdint>
 
-#include "coca/kernels/cpu/bf16-inl.h"
 #include "hwy/highway.h"
+#include "coca/kernels/cpu/bf16-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace coca::cpu::HWY_NAMESPACE {

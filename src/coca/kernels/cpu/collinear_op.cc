@@ -25,7 +25,9 @@ void over_rows(TensorRef x, const Body& body) {
   parallel_blocks(x.size(0) * x.size(1), ops::row_grain(x), body);
 }
 
-ops::RopeRows rows_of_keys(const ops::RopeRows& rows, const ops::RopeRows& key_rows) { return key_rows.cos.empty() ? rows : key_rows; }
+ops::RopeRows rows_of_keys(const ops::RopeRows& rows, const ops::RopeRows& key_rows) {
+  return key_rows.cos.empty() ? rows : key_rows;
+}
 
 // t folded and rotated by the rows into k_eff [B, N, G, D].
 struct KeyFromT {
@@ -38,8 +40,7 @@ void query_by(const Plan& plan, const ops::CollinearQuery& a) {
   ops::with_float_type(a.q.dtype, [&](auto zero) {
     const auto q = a.q.view<decltype(zero), 4>();
     const auto q_eff = a.q_eff.view<decltype(zero), 4>();
-    over_rows(a.q,
-              [&](int64_t r0, int64_t r1) { collinear_query_rows(plan.kind, plan.tables, q, q_eff, r0, r1); });
+    over_rows(a.q, [&](int64_t r0, int64_t r1) { collinear_query_rows(plan.kind, plan.tables, q, q_eff, r0, r1); });
   });
 }
 
@@ -60,9 +61,8 @@ void backward_as(const Plan& plan, const RopeTables& key_tables, const ops::Coll
   over_rows(a.q, [&](int64_t r0, int64_t r1) {
     collinear_query_rows_backward(plan.kind, plan.tables, q, dq_eff, dq, r0, r1);
   });
-  over_rows(a.t, [&](int64_t r0, int64_t r1) {
-    collinear_key_rows_backward(plan.kind, key_tables, t, dk_eff, dt, r0, r1);
-  });
+  over_rows(a.t,
+            [&](int64_t r0, int64_t r1) { collinear_key_rows_backward(plan.kind, key_tables, t, dk_eff, dt, r0, r1); });
 }
 
 void fold(Context&, const ops::CollinearOptions&, const ops::CollinearFold& a) {
@@ -85,9 +85,8 @@ void key(Context&, const ops::CollinearOptions& options, const ops::CollinearKey
     ops::with_float_type(a.k_eff.dtype, [&](auto key_zero) {
       const auto tbar = a.tbar.view<decltype(tbar_zero), 4>();
       const auto k_eff = a.k_eff.view<decltype(key_zero), 4>();
-      over_rows(a.k_eff, [&](int64_t r0, int64_t r1) {
-        collinear_key_rows(plan.kind, plan.tables, tbar, k_eff, r0, r1);
-      });
+      over_rows(a.k_eff,
+                [&](int64_t r0, int64_t r1) { collinear_key_rows(plan.kind, plan.tables, tbar, k_eff, r0, r1); });
     });
   });
 }
@@ -96,7 +95,9 @@ void key_backward(Context&, const ops::CollinearOptions& options, const ops::Col
   const Plan plan = plan_of(options, a.rows);
   const auto dk_eff = a.dk_eff.view<float, 4>();
   const auto dtbar = a.dtbar.view<float, 4>();
-  over_rows(a.dk_eff, [&](int64_t r0, int64_t r1) { collinear_tbar_rows_backward(plan.kind, plan.tables, dk_eff, dtbar, r0, r1); });
+  over_rows(a.dk_eff, [&](int64_t r0, int64_t r1) {
+    collinear_tbar_rows_backward(plan.kind, plan.tables, dk_eff, dtbar, r0, r1);
+  });
 }
 
 void fold_backward(Context&, const ops::CollinearOptions&, const ops::CollinearFoldBackward& a) {

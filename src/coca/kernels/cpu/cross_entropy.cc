@@ -33,8 +33,8 @@ HWY_INLINE float row_max(const float* x, int64_t n) {
 }
 
 HWY_INLINE float sum_exp(const float* x, int64_t n, float shift) {
-  return sum_of(n, [&](auto d, int64_t i)
-                       HWY_ATTR { return exp_of(d, hn::Sub(hn::LoadU(d, x + i), hn::Set(d, shift))); });
+  return sum_of(n,
+                [&](auto d, int64_t i) HWY_ATTR { return exp_of(d, hn::Sub(hn::LoadU(d, x + i), hn::Set(d, shift))); });
 }
 
 void loss_block(const LossRows& a, float* nll, float* lse, int64_t rows) {
@@ -86,8 +86,8 @@ void loss_fused_block(float* logits, const int32_t* targets, int64_t V, float sc
     });
     nll[m] = std::log(sum) + gap;
     const float factor = scale / sum, at_target = x[target] * factor - scale;
-    for_lanes(V, [&](auto d, int64_t i)
-                     HWY_ATTR { store_f32(hn::Mul(hn::LoadU(d, x + i), hn::Set(d, factor)), d, dx + i); });
+    for_lanes(
+        V, [&](auto d, int64_t i) HWY_ATTR { store_f32(hn::Mul(hn::LoadU(d, x + i), hn::Set(d, factor)), d, dx + i); });
     dx[target] = static_cast<T>(at_target);
   }
 }

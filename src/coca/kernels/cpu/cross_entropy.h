@@ -19,8 +19,7 @@ struct LossRows {
 void cross_entropy_rows(const LossRows&, float* nll, float* lse, int64_t rows) noexcept;
 
 // dlogits = scale (exp(logits - lse) - onehot); may be logits.
-void cross_entropy_rows_backward(const LossRows&, const float* lse, float scale, float* dlogits,
-                                 int64_t rows) noexcept;
+void cross_entropy_rows_backward(const LossRows&, const float* lse, float scale, float* dlogits, int64_t rows) noexcept;
 
 // Both at once, one exp a logit. dlogits is `logits` itself, or a bf16 array beside it (rounded once; the logits are
 // then overwritten with scratch).

@@ -75,7 +75,7 @@ struct ScoreTile {
   const float *cos, *sin;      // [half, 64] in the order of kv_lane
   const float *turned, *rest;  // u, w and p of row 0
   int64_t turned_step, rest_step;
-  float* scores;               // [kRows, kKvPage] written, by tokens
+  float* scores;  // [kRows, kKvPage] written, by tokens
 };
 
 // A strip has half of its vectors from lane c on and the others 32 lanes after them, or a single one from lane c on.
@@ -93,7 +93,8 @@ HWY_INLINE void load_keys(D d, const std::byte* keys, int64_t row, int64_t c, V 
   const auto* at = reinterpret_cast<const Stored*>(keys) + row * kKvTile;
   if constexpr (kPrefetch<kRows>) {
     const int64_t part = c * (kVecs == 1 ? 1 : 2);
-    prefetch(at + part + kAhead / static_cast<int64_t>(sizeof(Stored)), kVecs * static_cast<int64_t>(hn::MaxLanes(d) * sizeof(Stored)));
+    prefetch(at + part + kAhead / static_cast<int64_t>(sizeof(Stored)),
+             kVecs * static_cast<int64_t>(hn::MaxLanes(d) * sizeof(Stored)));
   }
   if constexpr (std::is_same_v<Stored, BF16>) {  // 32 bits hold a lane of either half: a float is its bf16 and zeros
     const hn::RebindToUnsigned<D> du;
@@ -217,9 +218,8 @@ HWY_INLINE void score_strip(const DecodeParams& p, const ScoreTile& t, int64_t c
   const hn::ScalableTag<float> d;
   hn::Vec<decltype(d)> sum[kRows][kVecs];
   COCA_UNROLL
-  for (int r = 0; r < kRows; ++r)
-    COCA_UNROLL
-    for (int v = 0; v < kVecs; ++v) sum[r][v] = hn::Zero(d);
+  for (int r = 0; r < kRows; ++r) COCA_UNROLL
+  for (int v = 0; v < kVecs; ++v) sum[r][v] = hn::Zero(d);
   if constexpr (kKeys == Keys::kFolded && kRows == 1) {
     if (p.mirrored)
       add_folded_row<Stored, true>(p, t, c, sum);
@@ -243,10 +243,10 @@ HWY_NOINLINE void score_tile(const DecodeParams& p, const ScoreTile& t) {
 struct ValuePage {
   const std::byte* values;  // [256, D]
   int64_t tokens, D, Dp;
-  const float* p;           // [kRows, kKvPage] probabilities, times the values' scales with int8
-  const float* factors;     // [kRows] by which o is rescaled first
-  float* o;                 // [kRows, Dp]
-  int64_t left;             // bytes of values in the run; what is read after them begins at `next`
+  const float* p;        // [kRows, kKvPage] probabilities, times the values' scales with int8
+  const float* factors;  // [kRows] by which o is rescaled first
+  float* o;              // [kRows, Dp]
+  int64_t left;          // bytes of values in the run; what is read after them begins at `next`
   const std::byte* next;
 };
 
@@ -280,9 +280,8 @@ HWY_INLINE void value_strip(const ValuePage& t, int64_t c) {
     }
   }
   COCA_UNROLL
-  for (int r = 0; r < kRows; ++r)
-    COCA_UNROLL
-    for (int v = 0; v < kVecs; ++v) hn::StoreU(sum[r][v], d, t.o + r * t.Dp + c + v * lanes);
+  for (int r = 0; r < kRows; ++r) COCA_UNROLL
+  for (int v = 0; v < kVecs; ++v) hn::StoreU(sum[r][v], d, t.o + r * t.Dp + c + v * lanes);
 }
 
 // o = factor o + sum of p v. Vectors beyond D hold whatever follows the row; they are never read.
@@ -332,12 +331,15 @@ HWY_NOINLINE void page_rows(const DecodeParams& p, const DecodeTask& t, int64_t 
   for (int64_t n = 0; n < columns; n += kKvTile) {
     const int64_t tile = (token + n) / kKvTile;
     if (p.start_cos) turn_queries(p, tile, queries, kRows, turned);
-    score_tile<StoredKeys, kKeys, kRows>(
-        p, {.keys = run + layout.key_tile_at(n / kKvTile), .scales = reinterpret_cast<const float*>(run + layout.key_scale_at(n)),
-            .cos = p.cos + tile * p.tile_step, .sin = p.sin + tile * p.tile_step,
-            .turned = p.start_cos ? turned : queries, .rest = queries + 2 * p.half,
-            .turned_step = p.start_cos ? 2 * p.half : p.query_floats(), .rest_step = p.query_floats(),
-            .scores = scores + n});
+    score_tile<StoredKeys, kKeys, kRows>(p, {.keys = run + layout.key_tile_at(n / kKvTile),
+                                             .scales = reinterpret_cast<const float*>(run + layout.key_scale_at(n)),
+                                             .cos = p.cos + tile * p.tile_step,
+                                             .sin = p.sin + tile * p.tile_step,
+                                             .turned = p.start_cos ? turned : queries,
+                                             .rest = queries + 2 * p.half,
+                                             .turned_step = p.start_cos ? 2 * p.half : p.query_floats(),
+                                             .rest_step = p.query_floats(),
+                                             .scores = scores + n});
   }
   float factors[kRows];
   for (int r = 0; r < kRows; ++r) {
@@ -346,7 +348,8 @@ HWY_NOINLINE void page_rows(const DecodeParams& p, const DecodeTask& t, int64_t 
     if (t.slopes) {  // -slope (m - n)
       const int64_t m = t.places ? t.places[r0 + r] : seen - 1;
       const int64_t most = p.most_distance > 0 ? p.most_distance : std::numeric_limits<int64_t>::max();
-      for (int64_t c = 0; c < columns; ++c) row[c] -= t.slopes[r0 + r] * static_cast<float>(std::min(m - token - c, most));
+      for (int64_t c = 0; c < columns; ++c)
+        row[c] -= t.slopes[r0 + r] * static_cast<float>(std::min(m - token - c, most));
     }
     std::fill_n(row, std::clamp<int64_t>(first_seen(p, t, seen) - token, 0, columns), kNegInf);
     for (int64_t c = 0; c < columns && t.dilation > 1; ++c)
@@ -364,8 +367,13 @@ HWY_NOINLINE void page_rows(const DecodeParams& p, const DecodeTask& t, int64_t 
   // scales come apart.
   if constexpr (kPrefetch<kRows> && kScaled<StoredValues>)
     prefetch(next + layout.key_scale_at(0), static_cast<int64_t>(layout.scale_bytes()) * kKvPage);
-  value_page<StoredValues, kRows>({.values = run + layout.value_at(0), .tokens = columns, .D = D, .Dp = Dp, .p = scores,
-                                   .factors = factors, .o = t.o + r0 * Dp,
+  value_page<StoredValues, kRows>({.values = run + layout.value_at(0),
+                                   .tokens = columns,
+                                   .D = D,
+                                   .Dp = Dp,
+                                   .p = scores,
+                                   .factors = factors,
+                                   .o = t.o + r0 * Dp,
                                    .left = static_cast<int64_t>(layout.value_at(kKvPage) - layout.value_at(0)),
                                    .next = next});
 }
@@ -406,8 +414,7 @@ void range(const DecodeParams& p, const DecodeTask& t, float* work) {
     case KvType::kF32: return range_with<float, float>(p, t, work);
     case KvType::kBF16: return range_with<BF16, BF16>(p, t, work);
     case KvType::kInt8:
-      if (p.cache.layout.key_sign == KeySign::kNonNegative)
-        return range_with<uint8_t, int8_t>(p, t, work);
+      if (p.cache.layout.key_sign == KeySign::kNonNegative) return range_with<uint8_t, int8_t>(p, t, work);
       return range_with<int8_t, int8_t>(p, t, work);
   }
 }

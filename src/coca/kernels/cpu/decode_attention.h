@@ -23,13 +23,13 @@ struct DecodeParams {
   Keys keys = Keys::kPairs;
   int64_t half = 0;   // rotated pairs
   int64_t plain = 0;  // the first key row that also counts without rotation; W: none
-  // cos and sin [half, 64] of a tile's tokens in the order of kv_lane, relative to the tile's middle where there is start_cos;
-  // the next tile's are tile_step further on (0: all tiles share one table).
+  // cos and sin [half, 64] of a tile's tokens in the order of kv_lane, relative to the tile's middle where there is
+  // start_cos; the next tile's are tile_step further on (0: all tiles share one table).
   const float* cos = nullptr;
   const float* sin = nullptr;
   int64_t tile_step = 0;
-  bool mirrored = false;  // lanes 32 to 63 have the cosines of lanes 0 to 31 and the opposite of their sines
-  int64_t window = 0;  // visible tokens of a row, the last ones before seen[r]; 0: all
+  bool mirrored = false;      // lanes 32 to 63 have the cosines of lanes 0 to 31 and the opposite of their sines
+  int64_t window = 0;         // visible tokens of a row, the last ones before seen[r]; 0: all
   int64_t first = 0;          // tokens before it are not visible
   int64_t most_distance = 0;  // ALiBi: the largest distance of a token that counts; 0: no limit
   // cos and sin [tiles, half] of the tiles' middles; null: these count as angle zero.
@@ -44,14 +44,14 @@ struct DecodeTask {
   int64_t b = 0, g = 0;
   int64_t rows = 0;
   int64_t dilation = 1;
-  const float* queries = nullptr;  // [rows, query_floats]: u [half], w [half], p [W - plain], scale included
-  const int64_t* seen = nullptr;   // [rows], not decreasing
-  const float* slopes = nullptr;   // [rows] ALiBi slopes or null
-  const int64_t* places = nullptr; // [rows] position of each row for ALiBi; null: seen[r] - 1
-  int64_t begin = 0, end = 0;      // tokens; begin is a multiple of a page
-  float* o = nullptr;              // [rows, decode_padded(D)] written: sum of exp(score - max) v
-  float* max = nullptr;            // [rows] written: largest score, -inf without visible tokens
-  float* sum = nullptr;            // [rows] written: sum of exp(score - max)
+  const float* queries = nullptr;   // [rows, query_floats]: u [half], w [half], p [W - plain], scale included
+  const int64_t* seen = nullptr;    // [rows], not decreasing
+  const float* slopes = nullptr;    // [rows] ALiBi slopes or null
+  const int64_t* places = nullptr;  // [rows] position of each row for ALiBi; null: seen[r] - 1
+  int64_t begin = 0, end = 0;       // tokens; begin is a multiple of a page
+  float* o = nullptr;               // [rows, decode_padded(D)] written: sum of exp(score - max) v
+  float* max = nullptr;             // [rows] written: largest score, -inf without visible tokens
+  float* sum = nullptr;             // [rows] written: sum of exp(score - max)
 };
 
 inline int64_t decode_padded(int64_t D) { return (D + 15) / 16 * 16; }  // whole vectors on every target

@@ -1,4 +1,5 @@
-// How decode attention is spread over threads: tasks of query rows and ranges of tokens, and how their results are merged.
+// How decode attention is spread over threads: tasks of query rows and ranges of tokens, and how their results are
+// merged.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cmath>
@@ -26,14 +27,14 @@ struct Side {
   ops::RopeRows rows, turn;  // of the queries
   const ops::KeyAngles* angles;
   int64_t tokens, ranges;
-  int64_t hidden;       // the nearest tokens that are not visible
-  bool sees_all;        // by every query
+  int64_t hidden;                    // the nearest tokens that are not visible
+  bool sees_all;                     // by every query
   int64_t most_position, forgotten;  // for ALiBi (DecodeFar)
   DecodeParams p;
 };
 
-// The call seen as tasks: (batch, kv head) x chunks of query rows x ranges of tokens, those of the far side behind those of
-// the other. ops::AngleRow r of a kv head is query r / group of head g * group + r % group.
+// The call seen as tasks: (batch, kv head) x chunks of query rows x ranges of tokens, those of the far side behind
+// those of the other. ops::AngleRow r of a kv head is query r / group of head g * group + r % group.
 struct Plan {
   const ops::DecodeAttentionOptions& options;
   const ops::DecodeAttention& a;
@@ -44,8 +45,15 @@ struct Plan {
   std::vector<Side> sides;
 
   Plan(const ops::DecodeAttentionOptions& options_, const ops::DecodeAttention& a_)
-      : options(options_), a(a_), B(a.q.size(0)), N(a.q.size(1)), H(a.q.size(2)), D(a.q.size(3)),
-        G(a.cache.layout.G), S(a.cache.length), R(options.score == ops::Score::kDot ? 0 : 2 * a.rows.cos.size(2)) {
+      : options(options_),
+        a(a_),
+        B(a.q.size(0)),
+        N(a.q.size(1)),
+        H(a.q.size(2)),
+        D(a.q.size(3)),
+        G(a.cache.layout.G),
+        S(a.cache.length),
+        R(options.score == ops::Score::kDot ? 0 : 2 * a.rows.cos.size(2)) {
     score = ref::decode_score(options, R, D);
     group = H / G;
     rows = N * group;
@@ -55,14 +63,29 @@ struct Plan {
     const int64_t wanted = std::max(kRangeTokens, S * (B * G * chunks) / kEnoughTasks);
     range = (wanted + kKvPage - 1) / kKvPage * kKvPage;
     scale = options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(D));
-    sides.push_back({.rows = a.rows, .turn = a.turn, .angles = a.angles, .tokens = S, .ranges = ranges_of(S), .hidden = 0,
-                     .sees_all = false, .most_position = 0, .forgotten = 0, .p = params(options.window)});
+    sides.push_back({.rows = a.rows,
+                     .turn = a.turn,
+                     .angles = a.angles,
+                     .tokens = S,
+                     .ranges = ranges_of(S),
+                     .hidden = 0,
+                     .sees_all = false,
+                     .most_position = 0,
+                     .forgotten = 0,
+                     .p = params(options.window)});
     if (a.far.tokens > 0) {
       const bool all = a.far.range == ops::FarRange::kAll;
       if (all) sides.front().p.first = a.far.tokens;
-      sides.push_back({.rows = a.far.rows, .turn = {}, .angles = a.far.angles, .tokens = a.far.tokens,
-                       .ranges = ranges_of(a.far.tokens), .hidden = options.window, .sees_all = all,
-                       .most_position = a.far.most_position, .forgotten = a.far.forgotten, .p = params(0)});
+      sides.push_back({.rows = a.far.rows,
+                       .turn = {},
+                       .angles = a.far.angles,
+                       .tokens = a.far.tokens,
+                       .ranges = ranges_of(a.far.tokens),
+                       .hidden = options.window,
+                       .sees_all = all,
+                       .most_position = a.far.most_position,
+                       .forgotten = a.far.forgotten,
+                       .p = params(0)});
       sides.back().p.most_distance = a.far.most_distance;
     }
     ranges = sides.front().ranges + (sides.size() > 1 ? sides.back().ranges : 0);
@@ -82,8 +105,7 @@ struct Plan {
   size_t state_floats() const { return static_cast<size_t>(most_rows * (decode_padded(D) + 2)); }
   size_t work_floats() const {
     const DecodeParams& p = sides.front().p;
-    return decode_work_floats(p) + static_cast<size_t>(most_rows * (p.query_floats() + 1) + 2 * D) +
-           state_floats();
+    return decode_work_floats(p) + static_cast<size_t>(most_rows * (p.query_floats() + 1) + 2 * D) + state_floats();
   }
 };
 
@@ -104,8 +126,8 @@ void prepare_row(const Plan& plan, const Side& side, int64_t b, int64_t n, int64
     std::copy_n(q, D, e);
   } else {
     const ops::AngleRow row(side.rows, b, n);
-    ref::decode_query_head<float>(plan.score, q, plan.R, D, [&](int64_t j) { return row.cos[j]; },
-                                  [&](int64_t j) { return row.sin[j]; }, e);
+    ref::decode_query_head<float>(
+        plan.score, q, plan.R, D, [&](int64_t j) { return row.cos[j]; }, [&](int64_t j) { return row.sin[j]; }, e);
   }
   if (!side.turn.cos.empty()) turn_pairs(ops::AngleRow(side.turn, b, n), half, e);
   float *u = out, *w = out + half, *rest = out + 2 * half;
@@ -151,8 +173,8 @@ struct Partial {
   const float *o, *max, *sum;  // of the row
 };
 template <typename PartialOf>
-void merge_row(int64_t ranges, int64_t D, const PartialOf& partial, float* total, const ops::DecodeAttention& a, int64_t b, int64_t n,
-               int64_t h) {
+void merge_row(int64_t ranges, int64_t D, const PartialOf& partial, float* total, const ops::DecodeAttention& a,
+               int64_t b, int64_t n, int64_t h) {
   float max = -std::numeric_limits<float>::infinity(), sum = 0;
   for (int64_t i = 0; i < ranges; ++i) {
     const float m = *partial(i).max;
@@ -178,8 +200,9 @@ Partial partial_of(const Plan& plan, const float* state, int64_t row) {
 
 // One task: prepares its rows and runs the kernel; its state is written.
 void run_task(const Plan& plan, int64_t task, float* state, float* work) {
-  const int64_t Dp = decode_padded(plan.D), chunk = task / plan.ranges % plan.chunks, bg = task / plan.ranges / plan.chunks,
-                b = bg / plan.G, g = bg % plan.G, near_ranges = plan.sides.front().ranges;
+  const int64_t Dp = decode_padded(plan.D), chunk = task / plan.ranges % plan.chunks,
+                bg = task / plan.ranges / plan.chunks, b = bg / plan.G, g = bg % plan.G,
+                near_ranges = plan.sides.front().ranges;
   const bool far = task % plan.ranges >= near_ranges;
   const Side& side = far ? plan.sides.back() : plan.sides.front();
   const int64_t range = task % plan.ranges - (far ? near_ranges : 0);
@@ -204,13 +227,23 @@ void run_task(const Plan& plan, int64_t task, float* state, float* work) {
     p.cos += b * tiles * p.tile_step;
     p.sin += b * tiles * p.tile_step;
   }
-  decode_range(p,
-                    {.b = b, .g = g, .rows = rows,
-                     .dilation = far || plan.options.dilation.empty() ? 1 : plan.options.dilation[static_cast<size_t>(g * plan.group)], .queries = queries, .seen = seen,
-                     .slopes = plan.a.slopes.empty() ? nullptr : slopes, .places = places, .begin = range * plan.range,
-                     .end = std::min(side.tokens, (range + 1) * plan.range), .o = state,
-                     .max = state + plan.most_rows * Dp, .sum = state + plan.most_rows * (Dp + 1)},
-                    kernel_work);
+  decode_range(
+      p,
+      {.b = b,
+       .g = g,
+       .rows = rows,
+       .dilation =
+           far || plan.options.dilation.empty() ? 1 : plan.options.dilation[static_cast<size_t>(g * plan.group)],
+       .queries = queries,
+       .seen = seen,
+       .slopes = plan.a.slopes.empty() ? nullptr : slopes,
+       .places = places,
+       .begin = range * plan.range,
+       .end = std::min(side.tokens, (range + 1) * plan.range),
+       .o = state,
+       .max = state + plan.most_rows * Dp,
+       .sum = state + plan.most_rows * (Dp + 1)},
+      kernel_work);
 }
 
 void forward(Context& context, const ops::DecodeAttentionOptions& options, const ops::DecodeAttention& a) {
@@ -221,8 +254,8 @@ void forward(Context& context, const ops::DecodeAttentionOptions& options, const
   const int64_t groups = plan.B * plan.G * plan.chunks, tasks = groups * plan.ranges;
   const size_t partials = plan.ranges > 1 ? static_cast<size_t>(tasks) * plan.state_floats() : 0;
   const auto threads = static_cast<size_t>(max_threads());
-  auto* memory = static_cast<float*>(
-      context.scratch((2 * table + partials + threads * plan.work_floats()) * sizeof(float)));
+  auto* memory =
+      static_cast<float*>(context.scratch((2 * table + partials + threads * plan.work_floats()) * sizeof(float)));
   float* states = memory + 2 * table;
   float* works = states + partials;
   for (Side& side : plan.sides) {
@@ -245,9 +278,10 @@ void forward(Context& context, const ops::DecodeAttentionOptions& options, const
     const int64_t bg = chunk_of_group / plan.chunks, chunk = chunk_of_group % plan.chunks;
     for (int64_t i = 0; i < plan.chunk_rows(chunk); ++i) {
       const int64_t r = chunk * kTaskRows + i;
-      merge_row(plan.ranges, plan.D,
-                [&](int64_t range) { return partial_of(plan, state + static_cast<size_t>(range) * step, i); }, total, a,
-                bg / plan.G, r / plan.group, bg % plan.G * plan.group + r % plan.group);
+      merge_row(
+          plan.ranges, plan.D,
+          [&](int64_t range) { return partial_of(plan, state + static_cast<size_t>(range) * step, i); }, total, a,
+          bg / plan.G, r / plan.group, bg % plan.G * plan.group + r % plan.group);
     }
   };
   if (plan.ranges == 1) {

@@ -10,7 +10,8 @@ void residue_starts(Context&, const ops::ResidueStarts& a) {
   const auto to = a.starts.view<int32_t, 2>();
   for (int64_t b = 0; b < to.size(0); ++b)
     for (int64_t n = 0; n < to.size(1); ++n)
-      to(b, n) = static_cast<int32_t>((from(b, a.first_query + n * a.dilation) - a.residue + a.dilation - 1) / a.dilation);
+      to(b, n) =
+          static_cast<int32_t>((from(b, a.first_query + n * a.dilation) - a.residue + a.dilation - 1) / a.dilation);
 }
 
 }  // namespace

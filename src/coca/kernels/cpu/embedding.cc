@@ -21,8 +21,7 @@ void gather_bf16(const int32_t* ids, const BF16* table, float* y, int64_t C, int
   }
 }
 
-void scatter_add(const int32_t* ids, const float* dy, float* dtable, int64_t M, int64_t C, int64_t col0,
-                 int64_t col1) {
+void scatter_add(const int32_t* ids, const float* dy, float* dtable, int64_t M, int64_t C, int64_t col0, int64_t col1) {
   for (int64_t m = 0; m < M; ++m) {
     const float* from = dy + m * C + col0;
     float* to = dtable + ids[m] * C + col0;
@@ -41,17 +40,15 @@ namespace coca::cpu {
 HWY_EXPORT(gather_bf16);
 HWY_EXPORT(scatter_add);
 
-void embedding_rows(const int32_t* ids, const float* table, float* y, int64_t C, int64_t row0,
-                    int64_t row1) noexcept {
+void embedding_rows(const int32_t* ids, const float* table, float* y, int64_t C, int64_t row0, int64_t row1) noexcept {
   const size_t bytes = static_cast<size_t>(C) * sizeof(float);
   for (int64_t m = row0; m < row1; ++m) std::memcpy(y + m * C, table + ids[m] * C, bytes);
 }
-void embedding_rows(const int32_t* ids, const BF16* table, float* y, int64_t C, int64_t row0,
-                    int64_t row1) noexcept {
+void embedding_rows(const int32_t* ids, const BF16* table, float* y, int64_t C, int64_t row0, int64_t row1) noexcept {
   HWY_DYNAMIC_DISPATCH(gather_bf16)(ids, table, y, C, row0, row1);
 }
-void embedding_add_columns(const int32_t* ids, const float* dy, float* dtable, int64_t M, int64_t C,
-                           int64_t col0, int64_t col1) noexcept {
+void embedding_add_columns(const int32_t* ids, const float* dy, float* dtable, int64_t M, int64_t C, int64_t col0,
+                           int64_t col1) noexcept {
   HWY_DYNAMIC_DISPATCH(scatter_add)(ids, dy, dtable, M, C, col0, col1);
 }
 

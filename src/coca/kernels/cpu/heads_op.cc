@@ -45,7 +45,8 @@ void combine(TensorRef from, MutTensorRef to, const Result& result) {
 void zero(Context&, MutTensorRef t) {
   ops::with_float_type(t.dtype, [&](auto zero) {
     const auto view = t.view<decltype(zero), 4>();
-    each_head(t.shape, [&](int64_t b, int64_t n, int64_t h) { std::fill_n(view.ptr(b, n, h), t.size(3), decltype(zero){}); });
+    each_head(t.shape,
+              [&](int64_t b, int64_t n, int64_t h) { std::fill_n(view.ptr(b, n, h), t.size(3), decltype(zero){}); });
   });
 }
 

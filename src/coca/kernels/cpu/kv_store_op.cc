@@ -36,19 +36,20 @@ void store(Context&, const ops::KvStore& a) {
   const HeadReader keys(a.keys), values(a.values);
   // Tasks are whole tiles of one (b, g): a line of memory has one writer.
   const int64_t first_tile = a.first / kKvTile, tiles = N == 0 ? 0 : (a.first + N - 1) / kKvTile - first_tile + 1;
-  parallel_blocks(l.B * l.G * tiles, ops::grain_of(std::min(N, kKvTile) * (l.W + l.D)), [&](int64_t begin, int64_t end) {
-    std::vector<float> buffer;
-    for (int64_t task = begin; task < end; ++task) {
-      const int64_t b = task / (l.G * tiles), g = task / tiles % l.G, t = first_tile + task % tiles;
-      std::byte* run = a.cache.run(b, g, t * kKvTile);
-      const int64_t stop = std::min(a.first + N, (t + 1) * kKvTile);
-      for (int64_t token = std::max(a.first, t * kKvTile); token < stop; ++token) {
-        const int64_t n = token - a.first, at = token % kKvPage;
-        ref::write_head(l.type, keys.head(b, n, g, buffer), ref::key_slot(l, run, at));
-        ref::write_head(l.type, values.head(b, n, g, buffer), ref::value_slot(l, run, at));
-      }
-    }
-  });
+  parallel_blocks(l.B * l.G * tiles, ops::grain_of(std::min(N, kKvTile) * (l.W + l.D)),
+                  [&](int64_t begin, int64_t end) {
+                    std::vector<float> buffer;
+                    for (int64_t task = begin; task < end; ++task) {
+                      const int64_t b = task / (l.G * tiles), g = task / tiles % l.G, t = first_tile + task % tiles;
+                      std::byte* run = a.cache.run(b, g, t * kKvTile);
+                      const int64_t stop = std::min(a.first + N, (t + 1) * kKvTile);
+                      for (int64_t token = std::max(a.first, t * kKvTile); token < stop; ++token) {
+                        const int64_t n = token - a.first, at = token % kKvPage;
+                        ref::write_head(l.type, keys.head(b, n, g, buffer), ref::key_slot(l, run, at));
+                        ref::write_head(l.type, values.head(b, n, g, buffer), ref::value_slot(l, run, at));
+                      }
+                    }
+                  });
 }
 
 void load(Context&, const ops::KvLoad& a) {
@@ -62,9 +63,11 @@ void load(Context&, const ops::KvLoad& a) {
         auto* run = const_cast<std::byte*>(a.cache.run(row / N, g, token));  // slots serve both ways; only read here
         const int64_t head = row * l.G + g;
         if (!a.keys.empty())
-          ref::read_head(l.type, ref::key_slot(l, run, at), {a.keys.as<float>() + head * l.W, static_cast<size_t>(l.W)});
+          ref::read_head(l.type, ref::key_slot(l, run, at),
+                         {a.keys.as<float>() + head * l.W, static_cast<size_t>(l.W)});
         if (!a.values.empty())
-          ref::read_head(l.type, ref::value_slot(l, run, at), {a.values.as<float>() + head * l.D, static_cast<size_t>(l.D)});
+          ref::read_head(l.type, ref::value_slot(l, run, at),
+                         {a.values.as<float>() + head * l.D, static_cast<size_t>(l.D)});
       }
   });
 }

@@ -60,7 +60,8 @@ HWY_INLINE auto odd_places(V pairs) {
 }
 
 // Dot products of a row of a with four rows of b, which may be one row again.
-HWY_INLINE void dot_four(const BF16* a, const BF16* b0, const BF16* b1, const BF16* b2, const BF16* b3, int64_t k, float* out) {
+HWY_INLINE void dot_four(const BF16* a, const BF16* b0, const BF16* b1, const BF16* b2, const BF16* b3, int64_t k,
+                         float* out) {
   const hn::ScalableTag<float> d;
   const hn::ScalableTag<uint32_t> du;
   const auto N = 2 * static_cast<int64_t>(hn::Lanes(du));
@@ -73,7 +74,8 @@ HWY_INLINE void dot_four(const BF16* a, const BF16* b0, const BF16* b1, const BF
   auto e0 = hn::Zero(d), e1 = e0, e2 = e0, e3 = e0, o0 = e0, o1 = e0, o2 = e0, o3 = e0;
   int64_t i = 0;
   for (; i + N <= k; i += N) {
-    const auto x = pairs_at(a + i), w0 = pairs_at(b0 + i), w1 = pairs_at(b1 + i), w2 = pairs_at(b2 + i), w3 = pairs_at(b3 + i);
+    const auto x = pairs_at(a + i), w0 = pairs_at(b0 + i), w1 = pairs_at(b1 + i), w2 = pairs_at(b2 + i),
+               w3 = pairs_at(b3 + i);
     const auto even = even_places(x), odd = odd_places(x);
     e0 = hn::MulAdd(even, even_places(w0), e0);
     o0 = hn::MulAdd(odd, odd_places(w0), o0);
@@ -95,8 +97,8 @@ HWY_INLINE void dot_four(const BF16* a, const BF16* b0, const BF16* b1, const BF
   out[3] = rest(hn::Add(e3, o3), b3);
 }
 // Four rows of b at a time: they stay in the first caches for all rows of a.
-void dot_rows_bf16(const BF16* a, int64_t lda, const BF16* b, int64_t ldb, int64_t m, int64_t n, int64_t k, float beta, float* c,
-                   int64_t ldc) {
+void dot_rows_bf16(const BF16* a, int64_t lda, const BF16* b, int64_t ldb, int64_t m, int64_t n, int64_t k, float beta,
+                   float* c, int64_t ldc) {
   for (int64_t j = 0; j < n; j += 4) {
     const BF16* rows[4];
     for (int64_t q = 0; q < 4; ++q) rows[q] = b + HWY_MIN(j + q, n - 1) * ldb;
@@ -136,7 +138,8 @@ void add_column_sums(const BF16* x, int64_t ld, int64_t rows, int64_t cols, floa
   HWY_DYNAMIC_DISPATCH(column_sums_bf16)(x, ld, rows, cols, out);
 }
 
-void dot_rows(const BF16* a, int64_t lda, const BF16* b, int64_t ldb, int64_t m, int64_t n, int64_t k, float beta, float* c, int64_t ldc) noexcept {
+void dot_rows(const BF16* a, int64_t lda, const BF16* b, int64_t ldb, int64_t m, int64_t n, int64_t k, float beta,
+              float* c, int64_t ldc) noexcept {
   HWY_DYNAMIC_DISPATCH(dot_rows_bf16)(a, lda, b, ldb, m, n, k, beta, c, ldc);
 }
 

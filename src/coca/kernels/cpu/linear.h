@@ -22,6 +22,7 @@ void add_column_sums(const BF16* x, int64_t ld, int64_t rows, int64_t cols, floa
 // c[m, n] = a[m, k] b[n, k]^T, or c += it if beta is 1; rows at distances lda, ldb and ldc. For few rows of a: b is
 // read once and widened in registers, so that bf16 weights cost half as much as fp32 ones. An element's bits depend on
 // k alone.
-void dot_rows(const BF16* a, int64_t lda, const BF16* b, int64_t ldb, int64_t m, int64_t n, int64_t k, float beta, float* c, int64_t ldc) noexcept;
+void dot_rows(const BF16* a, int64_t lda, const BF16* b, int64_t ldb, int64_t m, int64_t n, int64_t k, float beta,
+              float* c, int64_t ldc) noexcept;
 
 }  // namespace coca::cpu

@@ -123,8 +123,7 @@ HWY_INLINE Normal<V> normal(D d, V x) {
   h = hn::MulAdd(h, s, hn::Set(d, -0.433692012f));
   h = hn::MulAdd(h, s, hn::Set(d, 0.70665666f));
   const V square = hn::Mul(x, x), g = exp_of(d, hn::Mul(hn::Set(d, -0.5f), square));
-  const V tail = hn::Mul(g, hn::Mul(h, t)),
-          outer = hn::IfThenElse(hn::Lt(x, hn::Zero(d)), tail, hn::Sub(one, tail));
+  const V tail = hn::Mul(g, hn::Mul(h, t)), outer = hn::IfThenElse(hn::Lt(x, hn::Zero(d)), tail, hn::Sub(one, tail));
   V m = hn::MulAdd(hn::Set(d, 9.42352653e-5f), square, hn::Set(d, -0.00116935373f));
   m = hn::MulAdd(m, square, hn::Set(d, 0.00996719687f));
   m = hn::MulAdd(m, square, hn::Set(d, -0.0664895827f));

@@ -50,8 +50,7 @@ struct NormSums {
   float g, gx;
 };
 template <typename X, typename DY, typename DX>
-HWY_INLINE NormSums norm_sums(const NormRowsBackward<X, DY, DX>& a, const X* x, const DY* dy, float mean,
-                              float r) {
+HWY_INLINE NormSums norm_sums(const NormRowsBackward<X, DY, DX>& a, const X* x, const DY* dy, float mean, float r) {
   const hn::ScalableTag<float> d;
   auto sum_g = hn::Zero(d), sum_gx = hn::Zero(d);
   const hn::CappedTag<float, 1> d1;

@@ -12,9 +12,7 @@ namespace coca::cpu {
 
 namespace {
 
-Norm kernel_kind(ops::NormKind kind) {
-  return kind == ops::NormKind::kLayerNorm ? Norm::kLayer : Norm::kRms;
-}
+Norm kernel_kind(ops::NormKind kind) { return kind == ops::NormKind::kLayerNorm ? Norm::kLayer : Norm::kRms; }
 
 // Per block of rows a partial [2, C] for dw and db in scratch; then the partials are added in the order of
 // blocks.
@@ -33,15 +31,15 @@ void backward_as(Context& context, const ops::NormBackward& a) {
     std::fill_n(sums, 2 * C, 0.0f);
     norm_rows_backward(
         NormRowsBackward<X, DY, DX>{.kind = kernel_kind(a.kind),
-                                         .dx_write = a.dx_write == ops::Write::kAssign ? NormDx::kWrite : NormDx::kAdd,
-                                         .C = C,
-                                         .x = x + m0 * C,
-                                         .w = w,
-                                         .stat = stat + 2 * m0,
-                                         .dy = dy + m0 * C,
-                                         .dx = dx + m0 * C,
-                                         .dw = sums,
-                                         .db = db ? sums + C : nullptr},
+                                    .dx_write = a.dx_write == ops::Write::kAssign ? NormDx::kWrite : NormDx::kAdd,
+                                    .C = C,
+                                    .x = x + m0 * C,
+                                    .w = w,
+                                    .stat = stat + 2 * m0,
+                                    .dy = dy + m0 * C,
+                                    .dx = dx + m0 * C,
+                                    .dw = sums,
+                                    .db = db ? sums + C : nullptr},
         m1 - m0);
   });
   if (!dw && !db) return;
@@ -60,14 +58,14 @@ void forward_as(const ops::NormForward& a) {
   float* stat = a.stat.as<float>();
   parallel_blocks(M, ops::grain_of(C, 32768), [&](int64_t m0, int64_t m1) {
     norm_rows(NormRows<X, Y>{.kind = kernel_kind(a.kind),
-                                    .eps = a.eps,
-                                    .C = C,
-                                    .x = x + m0 * C,
-                                    .w = w,
-                                    .b = b,
-                                    .y = y + m0 * C,
-                                    .stat = stat ? stat + 2 * m0 : nullptr},
-                   m1 - m0);
+                             .eps = a.eps,
+                             .C = C,
+                             .x = x + m0 * C,
+                             .w = w,
+                             .b = b,
+                             .y = y + m0 * C,
+                             .stat = stat ? stat + 2 * m0 : nullptr},
+              m1 - m0);
   });
 }
 

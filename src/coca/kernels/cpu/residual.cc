@@ -15,8 +15,8 @@ namespace coca::cpu::HWY_NAMESPACE {
 template <typename T>
 void sum_streams(const float* a, const T* b, const T* c, float* y, int64_t n) {
   if (c == nullptr) {
-    for_lanes(n, [&](auto d, int64_t i)
-                     HWY_ATTR { hn::StoreU(hn::Add(hn::LoadU(d, a + i), load_f32(d, b + i)), d, y + i); });
+    for_lanes(
+        n, [&](auto d, int64_t i) HWY_ATTR { hn::StoreU(hn::Add(hn::LoadU(d, a + i), load_f32(d, b + i)), d, y + i); });
     return;
   }
   for_lanes(n, [&](auto d, int64_t i) HWY_ATTR {

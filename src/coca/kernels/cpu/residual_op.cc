@@ -13,9 +13,8 @@ void sum_as(const ops::ResidualForward& args) {
   const float* a = args.a.as<float>();
   const T *b = args.b.as<T>(), *c = args.c.as<T>();
   float* y = args.y.as<float>();
-  parallel_blocks(args.a.numel(), 65536, [&](int64_t i0, int64_t i1) {
-    residual_sum(a + i0, b + i0, c ? c + i0 : nullptr, y + i0, i1 - i0);
-  });
+  parallel_blocks(args.a.numel(), 65536,
+                  [&](int64_t i0, int64_t i1) { residual_sum(a + i0, b + i0, c ? c + i0 : nullptr, y + i0, i1 - i0); });
 }
 
 void forward(Context&, const ops::ResidualForward& a) {

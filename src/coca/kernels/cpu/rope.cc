@@ -35,8 +35,7 @@ struct HeadRuns {
 HWY_INLINE HeadRuns head_runs(const RopeTables& tables, int64_t b, int64_t n, int64_t D) {
   const int64_t half = tables.cos.size(2), R = 2 * half, rest = (D - R) / 2;
   const int64_t tb = tables.cos.size(0) == 1 ? 0 : b;
-  return {{0, half, half, tables.cos.ptr(tb, n), tables.sin.ptr(tb, n)},
-          {R, R + rest, rest, nullptr, nullptr}};
+  return {{0, half, half, tables.cos.ptr(tb, n), tables.sin.ptr(tb, n)}, {R, R + rest, rest, nullptr, nullptr}};
 }
 
 template <typename T, class Body>
@@ -87,8 +86,7 @@ void fold(int64_t R, Heads<const T> t, Heads<TBar> tbar, int64_t row0, int64_t r
       for_lanes(half + rest, [&](auto d, int64_t i) HWY_ATTR { store_f32(positive(d, in + i), d, out + i); });
       return;
     }
-    for_lanes(half,
-              [&](auto d, int64_t i) HWY_ATTR { store_f32(folded(d, in + i, in + half + i), d, out + i); });
+    for_lanes(half, [&](auto d, int64_t i) HWY_ATTR { store_f32(folded(d, in + i, in + half + i), d, out + i); });
     for_lanes(rest, [&](auto d, int64_t i)
                         HWY_ATTR { store_f32(folded(d, in + R + i, in + R + rest + i), d, out + half + i); });
   });
@@ -129,24 +127,21 @@ HWY_INLINE void store_key(D d, int kind, const PairRun& run, int64_t i, V t, T* 
 }
 
 template <typename TBar, typename T>
-void key(int kind, const RopeTables& tables, Heads<const TBar> tbar, Heads<T> k_eff, int64_t row0,
-         int64_t row1) {
+void key(int kind, const RopeTables& tables, Heads<const TBar> tbar, Heads<T> k_eff, int64_t row0, int64_t row1) {
   for_heads(tbar, row0, row1, [&](int64_t b, int64_t n, int64_t g) HWY_ATTR {
     const HeadRuns runs = head_runs(tables, b, n, k_eff.size(3));
     const TBar* in = tbar.ptr(b, n, g);
     T* out = k_eff.ptr(b, n, g);
-    for_lanes(runs.rotary.count, [&](auto d, int64_t i) HWY_ATTR {
-      store_key(d, kind, runs.rotary, i, load_f32(d, in + i), out);
-    });
+    for_lanes(runs.rotary.count,
+              [&](auto d, int64_t i) HWY_ATTR { store_key(d, kind, runs.rotary, i, load_f32(d, in + i), out); });
     in += runs.rotary.count;
-    for_lanes(runs.rest.count, [&](auto d, int64_t i)
-                                   HWY_ATTR { store_key(d, kind, runs.rest, i, load_f32(d, in + i), out); });
+    for_lanes(runs.rest.count,
+              [&](auto d, int64_t i) HWY_ATTR { store_key(d, kind, runs.rest, i, load_f32(d, in + i), out); });
   });
 }
 
 template <typename T>
-void key_from_t(int kind, const RopeTables& tables, Heads<const T> t, Heads<T> k_eff, int64_t row0,
-                int64_t row1) {
+void key_from_t(int kind, const RopeTables& tables, Heads<const T> t, Heads<T> k_eff, int64_t row0, int64_t row1) {
   const bool is_half = 2 * t.size(3) == k_eff.size(3);
   for_heads(t, row0, row1, [&](int64_t b, int64_t n, int64_t g) HWY_ATTR {
     const HeadRuns runs = head_runs(tables, b, n, k_eff.size(3));
@@ -227,8 +222,7 @@ void key_backward(int kind, const RopeTables& tables, Heads<const T> t, Heads<co
         continue;
       }
       for_lanes(run.count, [&](auto d, int64_t i) HWY_ATTR {
-        const auto open =
-            hn::Gt(hn::Add(load_f32(d, in + run.a + i), load_f32(d, in + run.b + i)), hn::Zero(d));
+        const auto open = hn::Gt(hn::Add(load_f32(d, in + run.a + i), load_f32(d, in + run.b + i)), hn::Zero(d));
         const auto each = hn::IfThenElseZero(open, hn::Mul(hn::Set(d, 0.5f), dtbar(d, i)));
         store_f32(each, d, out + run.a + i);
         store_f32(each, d, out + run.b + i);
@@ -237,7 +231,8 @@ void key_backward(int kind, const RopeTables& tables, Heads<const T> t, Heads<co
   });
 }
 
-void tbar_backward(int kind, const RopeTables& tables, Heads<const float> dk_eff, Heads<float> dtbar, int64_t row0, int64_t row1) {
+void tbar_backward(int kind, const RopeTables& tables, Heads<const float> dk_eff, Heads<float> dtbar, int64_t row0,
+                   int64_t row1) {
   for_heads(dk_eff, row0, row1, [&](int64_t b, int64_t n, int64_t g) HWY_ATTR {
     const HeadRuns runs = head_runs(tables, b, n, dk_eff.size(3));
     const float* in = dk_eff.ptr(b, n, g);
@@ -338,81 +333,76 @@ void rope_rows(const RopeTables& tables, Turn turn, Heads<const BF16> x, Heads<B
                int64_t row1) noexcept {
   HWY_DYNAMIC_DISPATCH(rope_bf16)(tables, turn, x, y, row0, row1);
 }
-void collinear_fold_rows(int64_t R, Heads<const float> t, Heads<float> tbar, int64_t row0,
-                         int64_t row1) noexcept {
+void collinear_fold_rows(int64_t R, Heads<const float> t, Heads<float> tbar, int64_t row0, int64_t row1) noexcept {
   HWY_DYNAMIC_DISPATCH(fold_f32_f32)(R, t, tbar, row0, row1);
 }
-void collinear_fold_rows(int64_t R, Heads<const float> t, Heads<BF16> tbar, int64_t row0,
-                         int64_t row1) noexcept {
+void collinear_fold_rows(int64_t R, Heads<const float> t, Heads<BF16> tbar, int64_t row0, int64_t row1) noexcept {
   HWY_DYNAMIC_DISPATCH(fold_f32_bf16)(R, t, tbar, row0, row1);
 }
-void collinear_fold_rows(int64_t R, Heads<const BF16> t, Heads<float> tbar, int64_t row0,
-                         int64_t row1) noexcept {
+void collinear_fold_rows(int64_t R, Heads<const BF16> t, Heads<float> tbar, int64_t row0, int64_t row1) noexcept {
   HWY_DYNAMIC_DISPATCH(fold_bf16_f32)(R, t, tbar, row0, row1);
 }
-void collinear_fold_rows(int64_t R, Heads<const BF16> t, Heads<BF16> tbar, int64_t row0,
-                         int64_t row1) noexcept {
+void collinear_fold_rows(int64_t R, Heads<const BF16> t, Heads<BF16> tbar, int64_t row0, int64_t row1) noexcept {
   HWY_DYNAMIC_DISPATCH(fold_bf16_bf16)(R, t, tbar, row0, row1);
 }
-void collinear_query_rows(int kind, const RopeTables& tables, Heads<const float> q, Heads<float> q_eff,
-                          int64_t row0, int64_t row1) noexcept {
+void collinear_query_rows(int kind, const RopeTables& tables, Heads<const float> q, Heads<float> q_eff, int64_t row0,
+                          int64_t row1) noexcept {
   HWY_DYNAMIC_DISPATCH(query_f32)(kind, tables, q, q_eff, row0, row1);
 }
-void collinear_query_rows(int kind, const RopeTables& tables, Heads<const BF16> q, Heads<BF16> q_eff,
-                          int64_t row0, int64_t row1) noexcept {
+void collinear_query_rows(int kind, const RopeTables& tables, Heads<const BF16> q, Heads<BF16> q_eff, int64_t row0,
+                          int64_t row1) noexcept {
   HWY_DYNAMIC_DISPATCH(query_bf16)(kind, tables, q, q_eff, row0, row1);
 }
-void collinear_key_rows(int kind, const RopeTables& tables, Heads<const float> tbar, Heads<float> k_eff,
-                        int64_t row0, int64_t row1) noexcept {
+void collinear_key_rows(int kind, const RopeTables& tables, Heads<const float> tbar, Heads<float> k_eff, int64_t row0,
+                        int64_t row1) noexcept {
   HWY_DYNAMIC_DISPATCH(key_f32_f32)(kind, tables, tbar, k_eff, row0, row1);
 }
-void collinear_key_rows(int kind, const RopeTables& tables, Heads<const float> tbar, Heads<BF16> k_eff,
-                        int64_t row0, int64_t row1) noexcept {
+void collinear_key_rows(int kind, const RopeTables& tables, Heads<const float> tbar, Heads<BF16> k_eff, int64_t row0,
+                        int64_t row1) noexcept {
   HWY_DYNAMIC_DISPATCH(key_f32_bf16)(kind, tables, tbar, k_eff, row0, row1);
 }
-void collinear_key_rows(int kind, const RopeTables& tables, Heads<const BF16> tbar, Heads<float> k_eff,
-                        int64_t row0, int64_t row1) noexcept {
+void collinear_key_rows(int kind, const RopeTables& tables, Heads<const BF16> tbar, Heads<float> k_eff, int64_t row0,
+                        int64_t row1) noexcept {
   HWY_DYNAMIC_DISPATCH(key_bf16_f32)(kind, tables, tbar, k_eff, row0, row1);
 }
-void collinear_key_rows(int kind, const RopeTables& tables, Heads<const BF16> tbar, Heads<BF16> k_eff,
-                        int64_t row0, int64_t row1) noexcept {
+void collinear_key_rows(int kind, const RopeTables& tables, Heads<const BF16> tbar, Heads<BF16> k_eff, int64_t row0,
+                        int64_t row1) noexcept {
   HWY_DYNAMIC_DISPATCH(key_bf16_bf16)(kind, tables, tbar, k_eff, row0, row1);
 }
 void collinear_key_rows_from_t(int kind, const RopeTables& tables, Heads<const float> t, Heads<float> k_eff,
                                int64_t row0, int64_t row1) noexcept {
   HWY_DYNAMIC_DISPATCH(key_from_t_f32)(kind, tables, t, k_eff, row0, row1);
 }
-void collinear_key_rows_from_t(int kind, const RopeTables& tables, Heads<const BF16> t, Heads<BF16> k_eff,
-                               int64_t row0, int64_t row1) noexcept {
+void collinear_key_rows_from_t(int kind, const RopeTables& tables, Heads<const BF16> t, Heads<BF16> k_eff, int64_t row0,
+                               int64_t row1) noexcept {
   HWY_DYNAMIC_DISPATCH(key_from_t_bf16)(kind, tables, t, k_eff, row0, row1);
 }
-void collinear_query_rows_backward(int kind, const RopeTables& tables, Heads<const float> q,
-                                   Heads<const float> dq_eff, Heads<float> dq, int64_t row0,
-                                   int64_t row1) noexcept {
+void collinear_query_rows_backward(int kind, const RopeTables& tables, Heads<const float> q, Heads<const float> dq_eff,
+                                   Heads<float> dq, int64_t row0, int64_t row1) noexcept {
   HWY_DYNAMIC_DISPATCH(query_backward_f32)(kind, tables, q, dq_eff, dq, row0, row1);
 }
-void collinear_query_rows_backward(int kind, const RopeTables& tables, Heads<const BF16> q,
-                                   Heads<const BF16> dq_eff, Heads<BF16> dq, int64_t row0,
-                                   int64_t row1) noexcept {
+void collinear_query_rows_backward(int kind, const RopeTables& tables, Heads<const BF16> q, Heads<const BF16> dq_eff,
+                                   Heads<BF16> dq, int64_t row0, int64_t row1) noexcept {
   HWY_DYNAMIC_DISPATCH(query_backward_bf16)(kind, tables, q, dq_eff, dq, row0, row1);
 }
-void collinear_key_rows_backward(int kind, const RopeTables& tables, Heads<const float> t,
-                                 Heads<const float> dk_eff, Heads<float> dt, int64_t row0,
-                                 int64_t row1) noexcept {
+void collinear_key_rows_backward(int kind, const RopeTables& tables, Heads<const float> t, Heads<const float> dk_eff,
+                                 Heads<float> dt, int64_t row0, int64_t row1) noexcept {
   HWY_DYNAMIC_DISPATCH(key_backward_f32)(kind, tables, t, dk_eff, dt, row0, row1);
 }
-void collinear_key_rows_backward(int kind, const RopeTables& tables, Heads<const BF16> t,
-                                 Heads<const BF16> dk_eff, Heads<BF16> dt, int64_t row0,
-                                 int64_t row1) noexcept {
+void collinear_key_rows_backward(int kind, const RopeTables& tables, Heads<const BF16> t, Heads<const BF16> dk_eff,
+                                 Heads<BF16> dt, int64_t row0, int64_t row1) noexcept {
   HWY_DYNAMIC_DISPATCH(key_backward_bf16)(kind, tables, t, dk_eff, dt, row0, row1);
 }
-void collinear_tbar_rows_backward(int kind, const RopeTables& tables, Heads<const float> dk_eff, Heads<float> dtbar, int64_t row0, int64_t row1) noexcept {
+void collinear_tbar_rows_backward(int kind, const RopeTables& tables, Heads<const float> dk_eff, Heads<float> dtbar,
+                                  int64_t row0, int64_t row1) noexcept {
   HWY_DYNAMIC_DISPATCH(tbar_backward)(kind, tables, dk_eff, dtbar, row0, row1);
 }
-void collinear_fold_rows_backward(int64_t R, Heads<const float> t, Heads<const float> dtbar, Heads<float> dt, int64_t row0, int64_t row1) noexcept {
+void collinear_fold_rows_backward(int64_t R, Heads<const float> t, Heads<const float> dtbar, Heads<float> dt,
+                                  int64_t row0, int64_t row1) noexcept {
   HWY_DYNAMIC_DISPATCH(fold_backward_f32)(R, t, dtbar, dt, row0, row1);
 }
-void collinear_fold_rows_backward(int64_t R, Heads<const BF16> t, Heads<const float> dtbar, Heads<BF16> dt, int64_t row0, int64_t row1) noexcept {
+void collinear_fold_rows_backward(int64_t R, Heads<const BF16> t, Heads<const float> dtbar, Heads<BF16> dt,
+                                  int64_t row0, int64_t row1) noexcept {
   HWY_DYNAMIC_DISPATCH(fold_backward_bf16)(R, t, dtbar, dt, row0, row1);
 }
 

@@ -24,7 +24,8 @@ void add_as(const ops::RopeAngleBackward& p) {
         if (p.kind == ops::AngleOf::kRotated)
           ref::rotated_head_angles(x.ptr(b, n, h), dy.ptr(b, n, h), half, out);
         else
-          ref::slack_head_angles(p.kind == ops::AngleOf::kTied ? 2 : 0, x.ptr(b, n, h), dy.ptr(b, n, h), cos.ptr(row, n), sin.ptr(row, n), half, out);
+          ref::slack_head_angles(p.kind == ops::AngleOf::kTied ? 2 : 0, x.ptr(b, n, h), dy.ptr(b, n, h),
+                                 cos.ptr(row, n), sin.ptr(row, n), half, out);
       }
     }
   });

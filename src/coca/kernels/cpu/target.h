@@ -10,6 +10,6 @@ namespace coca::cpu {
 
 std::vector<std::string> supported_targets();  // of this CPU and build, best first
 std::string active_target();
-bool select_target(std::string_view name);     // false when not supported; affects the whole process
+bool select_target(std::string_view name);  // false when not supported; affects the whole process
 
 }  // namespace coca::cpu

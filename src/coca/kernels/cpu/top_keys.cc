@@ -50,7 +50,9 @@ HWY_EXPORT(mix);
 void top_keys_scores(const float* q, const float* tile, int64_t D, float* scores) noexcept {
   HWY_DYNAMIC_DISPATCH(tile_scores)(q, tile, D, scores);
 }
-void top_keys_mix(float* x, float a, const float* y, float b, int64_t D) noexcept { HWY_DYNAMIC_DISPATCH(mix)(x, a, y, b, D); }
+void top_keys_mix(float* x, float a, const float* y, float b, int64_t D) noexcept {
+  HWY_DYNAMIC_DISPATCH(mix)(x, a, y, b, D);
+}
 
 }  // namespace coca::cpu
 #endif  // HWY_ONCE

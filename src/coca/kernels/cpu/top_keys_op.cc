@@ -30,7 +30,8 @@ void pack_tile(TensorRef k, int64_t b, int64_t g, int64_t from, int64_t n, float
 }
 
 // A row's list, continued by the scores of keys begin .. end-1 that stand in `scores` from `offset` on.
-void extend_list(const float* scores, int64_t offset, int64_t begin, int64_t end, int64_t K, float* list, int32_t* names) {
+void extend_list(const float* scores, int64_t offset, int64_t begin, int64_t end, int64_t K, float* list,
+                 int32_t* names) {
   for (int64_t s = begin; s < end; ++s) {
     const float score = scores[s - offset];
     int64_t at = K;
@@ -49,11 +50,14 @@ struct FindPlan {
   int64_t B = a.q.size(0), N = a.q.size(1), H = a.q.size(2), D = a.q.size(3), G = a.k.size(2), group = H / G;
   int64_t chunks = (N * group + kTaskRows - 1) / kTaskRows;
   float scale = o.scale != 0.0f ? o.scale : 1.0f / std::sqrt(static_cast<float>(D));
-  int64_t last_key() const { return std::min(a.key_start + a.k.size(1), o.query_start + N - o.hidden); }  // one after it
+  int64_t last_key() const {
+    return std::min(a.key_start + a.k.size(1), o.query_start + N - o.hidden);
+  }  // one after it
 };
 
 // Rows of one chunk and kv head over the packed keys [begin, end).
-void find_rows(const FindPlan& p, int64_t bg, int64_t chunk, int64_t begin, int64_t end, const float* tiles, float* work) {
+void find_rows(const FindPlan& p, int64_t bg, int64_t chunk, int64_t begin, int64_t end, const float* tiles,
+               float* work) {
   float *q = work, *scores = work + p.D;
   const int64_t b = bg / p.G, g = bg % p.G, rows = std::min(kTaskRows, p.N * p.group - chunk * kTaskRows);
   for (int64_t i = 0; i < rows; ++i) {
@@ -81,15 +85,16 @@ void find(Context& context, const ops::TopKeysOptions& options, const ops::TopKe
   const FindPlan p{options, a};
   const int64_t groups = p.B * p.G, tiles = std::min(kPacked, (p.a.k.size(1) + kTile - 1) / kTile * kTile) / kTile;
   const auto own = static_cast<size_t>(2 * p.D + kTile), packed = static_cast<size_t>(groups * tiles * kTile * p.D);
-  auto* memory = static_cast<float*>(context.scratch((packed + own * static_cast<size_t>(max_threads())) * sizeof(float)));
+  auto* memory =
+      static_cast<float*>(context.scratch((packed + own * static_cast<size_t>(max_threads())) * sizeof(float)));
   const auto work = [&] { return memory + packed + own * static_cast<size_t>(thread_index()); };
   const int64_t last = p.last_key();
   for (int64_t begin = std::max(p.a.key_start, p.o.first / kTile * kTile); begin < last; begin += tiles * kTile) {
     const int64_t end = std::min(last, begin + tiles * kTile), used = (end - begin + kTile - 1) / kTile;
     parallel_for(groups * used, [&](int64_t i) {
       const int64_t bg = i / used, from = begin + i % used * kTile;
-      pack_tile(p.a.k, bg / p.G, bg % p.G, from - p.a.key_start, std::min(kTile, p.a.key_start + p.a.k.size(1) - from), work(),
-                memory + (bg * tiles + i % used) * kTile * p.D);
+      pack_tile(p.a.k, bg / p.G, bg % p.G, from - p.a.key_start, std::min(kTile, p.a.key_start + p.a.k.size(1) - from),
+                work(), memory + (bg * tiles + i % used) * kTile * p.D);
     });
     parallel_for(groups * p.chunks, [&](int64_t i) {
       find_rows(p, i / p.chunks, i % p.chunks, begin, end, memory + i / p.chunks * tiles * kTile * p.D, work());

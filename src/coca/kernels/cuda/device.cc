@@ -21,8 +21,10 @@ std::string no_gpus(cudaError_t code) {
     cudaDriverGetVersion(&driver);  // 0 where there is none
     cudaRuntimeGetVersion(&runtime);
     if (driver == 0) return "there is no NVIDIA driver here";
-    return fmt::format("the NVIDIA driver knows CUDA up to {}, this program was built with {}; a newer driver is needed, or an older toolkit",
-                       version_text(driver), version_text(runtime));
+    return fmt::format(
+        "the NVIDIA driver knows CUDA up to {}, this program was built with {}; a newer driver is needed, or an older "
+        "toolkit",
+        version_text(driver), version_text(runtime));
   }
   return fmt::format("CUDA does not start: {} ({})", cudaGetErrorString(code), cudaGetErrorName(code));
 }
@@ -58,12 +60,14 @@ DeviceMemory& device_memory(int index) {
   if (memory) return *memory;
   const Gpus found = gpus();
   COCA_CHECK(!found.list.empty(), "cuda:{} cannot be used: {}", index, found.none);
-  COCA_CHECK(index >= 0 && index < static_cast<int>(found.list.size()), "cuda:{} does not exist; expected cuda:0{}", index,
-             found.list.size() > 1 ? fmt::format(" to cuda:{}", found.list.size() - 1) : "");
+  COCA_CHECK(index >= 0 && index<static_cast<int>(found.list.size()), "cuda:{} does not exist; expected cuda:0{}",
+                                 index, found.list.size()> 1
+                 ? fmt::format(" to cuda:{}", found.list.size() - 1)
+                 : "");
   const Gpu& gpu = found.list[static_cast<size_t>(index)];
   COCA_CHECK(gpu.major > kLeastMajor || (gpu.major == kLeastMajor && gpu.minor >= kLeastMinor),
-             "cuda:{} ({}) has compute capability {}.{}; expected {}.{} or newer", index, gpu.name, gpu.major, gpu.minor,
-             kLeastMajor, kLeastMinor);
+             "cuda:{} ({}) has compute capability {}.{}; expected {}.{} or newer", index, gpu.name, gpu.major,
+             gpu.minor, kLeastMajor, kLeastMinor);
   memory = open_memory(gpu);
   return *memory;
 }

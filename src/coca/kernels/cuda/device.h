@@ -1,5 +1,5 @@
-// coca/kernels/cuda/device.h - the GPUs that CUDA finds, and their memory. Builds without CUDA have the same functions from
-// kernels/cuda_stub, which find none.
+// coca/kernels/cuda/device.h - the GPUs that CUDA finds, and their memory. Builds without CUDA have the same functions
+// from kernels/cuda_stub, which find none.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -25,7 +25,8 @@ struct Gpus {
 };
 Gpus gpus();
 
-// Lives as long as the process. Throws Error (kInvalidArgument) where there is no such GPU, or it is too old, saying why.
+// Lives as long as the process. Throws Error (kInvalidArgument) where there is no such GPU, or it is too old, saying
+// why.
 DeviceMemory& device_memory(int index);
 
 }  // namespace coca::cuda

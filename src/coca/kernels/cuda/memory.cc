@@ -54,8 +54,12 @@ class CudaMemory : public DeviceMemory {
     cudaFreeHost(p);
   }
 
-  void upload(void* device, const void* host, size_t bytes) override { queue(device, host, bytes, cudaMemcpyHostToDevice); }
-  void download(void* host, const void* device, size_t bytes) override { queue(host, device, bytes, cudaMemcpyDeviceToHost); }
+  void upload(void* device, const void* host, size_t bytes) override {
+    queue(device, host, bytes, cudaMemcpyHostToDevice);
+  }
+  void download(void* host, const void* device, size_t bytes) override {
+    queue(host, device, bytes, cudaMemcpyDeviceToHost);
+  }
   void copy(void* to, const void* from, size_t bytes) override { queue(to, from, bytes, cudaMemcpyDeviceToDevice); }
   void zero(void* device, size_t bytes) override {
     use();

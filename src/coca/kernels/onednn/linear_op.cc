@@ -1,7 +1,7 @@
 // Products are cut into tiles of the output by shape alone, one oneDNN call on one thread each: their bits do
 // not depend on the number of threads. A whole oneDNN product may split its sums between threads.
-// Products of bf16 operands run as they are (row "onednn"), or widened to fp32 in blocks where the CPU has no generated code for
-// them (row "widened").
+// Products of bf16 operands run as they are (row "onednn"), or widened to fp32 in blocks where the CPU has no generated
+// code for them (row "widened").
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <atomic>
@@ -62,7 +62,7 @@ Tiles choose_tiles(int64_t m, int64_t n) {
 // One tile of C as a product whose C is fp32.
 template <typename T>
 Gemm<T> tile_gemm(const Product& p, int64_t row, int64_t col, int64_t rows, int64_t cols, float* c, int64_t ldc,
-                          float beta) {
+                  float beta) {
   return {.trans_a = p.trans_a,
           .trans_b = p.trans_b,
           .m = rows,
@@ -96,17 +96,17 @@ bool gemm_widened(const Gemm<BF16>& g, float* work) {
     widen_rows(g.a + (ta ? k0 * g.lda : k0), g.lda, ta ? depth : g.m, ta ? g.m : depth, a);
     widen_rows(g.b + (tb ? k0 : k0 * g.ldb), g.ldb, tb ? g.n : depth, tb ? depth : g.n, b);
     ok = ok && gemm(Gemm<float>{.trans_a = g.trans_a,
-                                                .trans_b = g.trans_b,
-                                                .m = g.m,
-                                                .n = g.n,
-                                                .k = depth,
-                                                .beta = k0 == 0 ? g.beta : 1.0f,
-                                                .a = a,
-                                                .lda = std::max<int64_t>(1, ta ? g.m : depth),
-                                                .b = b,
-                                                .ldb = std::max<int64_t>(1, tb ? depth : g.n),
-                                                .c = g.c,
-                                                .ldc = g.ldc});
+                                .trans_b = g.trans_b,
+                                .m = g.m,
+                                .n = g.n,
+                                .k = depth,
+                                .beta = k0 == 0 ? g.beta : 1.0f,
+                                .a = a,
+                                .lda = std::max<int64_t>(1, ta ? g.m : depth),
+                                .b = b,
+                                .ldb = std::max<int64_t>(1, tb ? depth : g.n),
+                                .c = g.c,
+                                .ldc = g.ldc});
   }
   return ok;
 }
@@ -144,9 +144,7 @@ void product(Context& context, Bf16Product how, const Product& p) {
   COCA_CHECK_AS(kInternal, ok.load(), "[linear] oneDNN refused a product of {} x {} x {}", p.m, p.n, p.k);
 }
 
-int64_t leading(TensorRef t) {
-  return t.size(0) <= 1 ? std::max<int64_t>(1, t.size(1)) : t.stride(0);
-}
+int64_t leading(TensorRef t) { return t.size(0) <= 1 ? std::max<int64_t>(1, t.size(1)) : t.stride(0); }
 
 // db[n] += sum of dy[:, n]: partial sums of fixed blocks of rows, added in order.
 void bias_gradient(Context& context, TensorRef dy, MutTensorRef db) {
@@ -193,8 +191,9 @@ void forward(Context& context, const ops::LinearForward& a) {
 
 template <Bf16Product kHow>
 void backward(Context& context, const ops::LinearBackward& a) {
-  if (!a.dx.empty()) product(context, kHow, operands(a.dy, Trans::kNo, a.w, Trans::kNo, a.dx, a.dx_write));  // dx = dy W
-  if (!a.dw.empty() && a.x.size(0) > 0)  // dW += dy^T x
+  if (!a.dx.empty())
+    product(context, kHow, operands(a.dy, Trans::kNo, a.w, Trans::kNo, a.dx, a.dx_write));  // dx = dy W
+  if (!a.dw.empty() && a.x.size(0) > 0)                                                     // dW += dy^T x
     product(context, kHow, operands(a.dy, Trans::kYes, a.x, Trans::kNo, a.dw, ops::Write::kAccumulate));
   if (!a.db.empty()) bias_gradient(context, a.dy, a.db);
 }

@@ -9,12 +9,8 @@
 
 namespace coca::ref {
 
-inline float erf(float x) {
-  return std::erf(x);
-}
-inline double erf(double x) {
-  return std::erf(x);
-}
+inline float erf(float x) { return std::erf(x); }
+inline double erf(double x) { return std::erf(x); }
 // First order in the imaginary part, which is all that a complex step of 1e-50 resolves.
 inline std::complex<double> erf(const std::complex<double>& z) {
   const double x = z.real();
@@ -44,8 +40,7 @@ void gelu_exact_backward(int64_t n, const T* x, const T* dy, T* dx) {
 template <typename T>
 void gelu_tanh_forward(int64_t n, const T* x, T* y) {
   using std::tanh;
-  const T a = static_cast<T>(std::numbers::sqrt2 * std::numbers::inv_sqrtpi),
-          cubic = static_cast<T>(0.044715);
+  const T a = static_cast<T>(std::numbers::sqrt2 * std::numbers::inv_sqrtpi), cubic = static_cast<T>(0.044715);
   for (int64_t i = 0; i < n; ++i) {
     const T t = tanh(a * (x[i] + cubic * x[i] * x[i] * x[i]));
     y[i] = static_cast<T>(0.5) * x[i] * (T(1) + t);
@@ -56,8 +51,7 @@ void gelu_tanh_forward(int64_t n, const T* x, T* y) {
 template <typename T>
 void gelu_tanh_backward(int64_t n, const T* x, const T* dy, T* dx) {
   using std::tanh;
-  const T a = static_cast<T>(std::numbers::sqrt2 * std::numbers::inv_sqrtpi),
-          cubic = static_cast<T>(0.044715);
+  const T a = static_cast<T>(std::numbers::sqrt2 * std::numbers::inv_sqrtpi), cubic = static_cast<T>(0.044715);
   const T half = static_cast<T>(0.5);
   for (int64_t i = 0; i < n; ++i) {
     const T t = tanh(a * (x[i] + cubic * x[i] * x[i] * x[i]));

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/kernels/ref/activation.h"
-#include "coca/tensor/float_copies.h"
 #include "coca/kernels/ref/rows.h"
+#include "coca/tensor/float_copies.h"
 
 namespace coca::ref {
 
@@ -34,7 +34,7 @@ void swiglu_backward_f32(Context&, const ops::SwiGluBackward& a) {
   const FloatInput gate(a.gate), up(a.up), dy(a.dy);
   const FloatOutput dgate(a.dgate), dup(a.dup);
   swiglu_backward(a.gate.numel(), gate.ref().as<float>(), up.ref().as<float>(), dy.ref().as<float>(),
-                       dgate.ref().as<float>(), dup.ref().as<float>());
+                  dgate.ref().as<float>(), dup.ref().as<float>());
   dgate.store();
   dup.store();
 }

@@ -21,8 +21,7 @@ void adamw_step(const AdamWOptions& o, int64_t n, const T* grad, T* param, T* m,
     const T g = grad[i] * static_cast<T>(o.grad_scale);
     m[i] = static_cast<T>(o.beta1) * m[i] + static_cast<T>(1.0 - o.beta1) * g;
     v[i] = static_cast<T>(o.beta2) * v[i] + static_cast<T>(1.0 - o.beta2) * g * g;
-    const T mhat = m[i] / static_cast<T>(correction1),
-            denominator = std::sqrt(v[i]) / root + static_cast<T>(o.eps);
+    const T mhat = m[i] / static_cast<T>(correction1), denominator = std::sqrt(v[i]) / root + static_cast<T>(o.eps);
     param[i] -= lr * static_cast<T>(o.weight_decay) * param[i];
     param[i] -= lr * mhat / denominator;
   }

@@ -17,8 +17,8 @@ namespace coca::ref {
 struct AttentionSpec {
   double scale = 1.0;
   bool causal = true;
-  int64_t window = 0;         // keys before m + 1 - window are not visible, with m the query's position; 0: all
-  int64_t hidden = 0;         // causal: the last visible key is m - hidden
+  int64_t window = 0;  // keys before m + 1 - window are not visible, with m the query's position; 0: all
+  int64_t hidden = 0;  // causal: the last visible key is m - hidden
   // ALiBi: the largest distance of a key and the largest position of a query that count; 0: no limit.
   int64_t most_distance = 0, most_position = 0;
   int64_t forgotten = 0;  // ALiBi: tokens dropped in between; queries are this much further from their keys
@@ -55,7 +55,8 @@ struct AttentionKeys {
 
 // Appends the scores of one query row over its visible keys to `scores`; returns these keys.
 template <typename T>
-VisibleKeys attention_scores(const AttentionKeys<T>& keys, int64_t b, int64_t n, int64_t h, int64_t g, std::vector<T>& scores) {
+VisibleKeys attention_scores(const AttentionKeys<T>& keys, int64_t b, int64_t n, int64_t h, int64_t g,
+                             std::vector<T>& scores) {
   const AttentionSpec& spec = keys.spec;
   const int64_t D = keys.k.size(3), m = spec.query_start + n;
   const VisibleKeys seen = visible_keys(spec, b, n, keys.k.size(1), h);
@@ -66,7 +67,8 @@ VisibleKeys attention_scores(const AttentionKeys<T>& keys, int64_t b, int64_t n,
     for (int64_t d = 0; d < D; ++d) sum += q[d] * key[d];
     sum = sum * T(spec.scale);
     const int64_t place = spec.offset + m * spec.query_step + spec.forgotten;
-    int64_t distance = std::abs((spec.most_position > 0 ? std::min(place, spec.most_position) : place) - s * spec.key_step);
+    int64_t distance =
+        std::abs((spec.most_position > 0 ? std::min(place, spec.most_position) : place) - s * spec.key_step);
     if (spec.most_distance > 0) distance = std::min(distance, spec.most_distance);
     if (spec.slopes) sum -= T(static_cast<double>(spec.slopes[h]) * static_cast<double>(distance));
     scores.push_back(sum);
@@ -91,7 +93,7 @@ template <typename T>
 struct AttentionRow {
   std::vector<T> p;
   std::vector<int64_t> begin, step;  // of each part: the first visible key, and the step to the next
-  std::vector<size_t> offset;  // and where its keys begin in p; one more entry
+  std::vector<size_t> offset;        // and where its keys begin in p; one more entry
   T lse;
 
   AttentionRow(std::span<const AttentionKeys<T>> parts, int64_t b, int64_t n, int64_t h, int64_t g) {
@@ -139,7 +141,8 @@ void attention_forward(const AttentionSpec& spec, TensorView<const T, 4> q, Tens
 // Keys in parts: o [B, N, H, D] and lse [B, H, N] of one part join those of the earlier parts (lse -inf: nothing
 // yet), as under one softmax.
 template <typename T>
-void attention_merge(TensorView<const T, 4> part_o, TensorView<const T, 3> part_lse, TensorView<T, 4> o, TensorView<T, 3> lse) {
+void attention_merge(TensorView<const T, 4> part_o, TensorView<const T, 3> part_lse, TensorView<T, 4> o,
+                     TensorView<T, 3> lse) {
   for (int64_t b = 0; b < o.size(0); ++b)
     for (int64_t n = 0; n < o.size(1); ++n)
       for (int64_t h = 0; h < o.size(2); ++h) {
@@ -149,7 +152,8 @@ void attention_merge(TensorView<const T, 4> part_o, TensorView<const T, 3> part_
         const bool first = real_part(x) == -std::numeric_limits<double>::infinity();  // o holds nothing yet
         const T wx = first ? T(0) : std::exp(x - T(largest)), wy = std::exp(y - T(largest)), sum = wx + wy;
         lse(b, h, n) = T(largest) + std::log(sum);
-        for (int64_t d = 0; d < o.size(3); ++d) o(b, n, h, d) = ((first ? T(0) : wx * o(b, n, h, d)) + wy * part_o(b, n, h, d)) / sum;
+        for (int64_t d = 0; d < o.size(3); ++d)
+          o(b, n, h, d) = ((first ? T(0) : wx * o(b, n, h, d)) + wy * part_o(b, n, h, d)) / sum;
       }
 }
 
@@ -174,11 +178,12 @@ void zero(TensorView<T, 4> x) {
       for (int64_t g = 0; g < x.size(2); ++g) std::fill_n(x.ptr(b, s, g), x.size(3), T(0));
 }
 
-// All gradients are written. With p = softmax(s): dv += p do; dp = do v; ds = p (dp - sum_d do o); dq = ds k; dk += ds q.
-// With `saved` p = exp(s - lse) and sum_d do o are those of all keys.
+// All gradients are written. With p = softmax(s): dv += p do; dp = do v; ds = p (dp - sum_d do o); dq = ds k; dk += ds
+// q. With `saved` p = exp(s - lse) and sum_d do o are those of all keys.
 template <typename T>
 void attention_backward(std::span<const AttentionKeys<T>> parts, TensorView<const T, 4> v, TensorView<const T, 4> d_o,
-                        std::span<const AttentionKeyGrads<T>> grads, TensorView<T, 4> dv, const AttentionSaved<T>* saved = nullptr) {
+                        std::span<const AttentionKeyGrads<T>> grads, TensorView<T, 4> dv,
+                        const AttentionSaved<T>* saved = nullptr) {
   const int64_t H = d_o.size(2), D = d_o.size(3), group = H / v.size(2);
   zero(dv);
   for (const AttentionKeyGrads<T>& part : grads) {

@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "coca/kernels/ref/attention.h"
-#include "coca/tensor/float_copies.h"
 #include "coca/kernels/ref/rows.h"
+#include "coca/tensor/float_copies.h"
 
 namespace coca::ref {
 
@@ -44,8 +44,8 @@ struct Operands {
   FloatInput q, k, v, far_q, far_k, far_v;
   std::vector<AttentionKeys<float>> parts;
 
-  Operands(const ops::AttentionOptions& options, TensorRef q_, TensorRef k_, TensorRef v_, TensorRef slopes, TensorRef document_start,
-           const ops::FarKeys& far)
+  Operands(const ops::AttentionOptions& options, TensorRef q_, TensorRef k_, TensorRef v_, TensorRef slopes,
+           TensorRef document_start, const ops::FarKeys& far)
       : q(q_), k(k_), v(v_), far_q(far.q), far_k(far.k), far_v(far.v) {
     const AttentionSpec near = spec_of(options, q_.size(3), slopes, document_start);
     parts.push_back({near, q.ref().view<float, 4>(), k.ref().view<float, 4>()});
@@ -61,7 +61,8 @@ void forward(Context&, const ops::AttentionOptions& options, const ops::Attentio
   if (a.write == ops::Write::kAccumulate) {
     Tensor o(a.o.shape), lse(a.lse.shape);
     attention_forward<float>(in.parts, in.values(), o.ref().view<float, 4>(), lse.ref().view<float, 3>());
-    return attention_merge<float>(o.ref().view<float, 4>(), lse.ref().view<float, 3>(), a.o.view<float, 4>(), a.lse.view<float, 3>());
+    return attention_merge<float>(o.ref().view<float, 4>(), lse.ref().view<float, 3>(), a.o.view<float, 4>(),
+                                  a.lse.view<float, 3>());
   }
   const FloatOutput o(a.o);
   attention_forward<float>(in.parts, in.values(), o.ref().view<float, 4>(),
@@ -84,7 +85,8 @@ void backward_part(const Operands& in, const ops::AttentionBackward& a) {
   Tensor dq(a.dq.shape), dk(a.dk.shape), dv(a.dv.shape);
   const AttentionKeyGrads<float> grads{dq.ref().view<float, 4>(), dk.ref().view<float, 4>()};
   const AttentionSaved<float> saved{o.ref().view<float, 4>(), a.lse.view<float, 3>()};
-  attention_backward<float>(in.parts, in.values(), d_o.ref().view<float, 4>(), std::span(&grads, 1), dv.ref().view<float, 4>(), &saved);
+  attention_backward<float>(in.parts, in.values(), d_o.ref().view<float, 4>(), std::span(&grads, 1),
+                            dv.ref().view<float, 4>(), &saved);
   add(dq, a.dq);
   add(dk, a.dk);
   add(dv, a.dv);

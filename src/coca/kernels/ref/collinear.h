@@ -116,14 +116,15 @@ void collinear_query_head_backward(int kind, const T* q, const T* dq_eff, int64_
       continue;
     }
     if (kind == 2) a = b = (a + b) * T(0.5);
-    const T da = ga * (T(2) * a * c - b * s) + gb * b * s;   // q_eff_a = a^2 c - a b s, q_eff_b = b^2 c + a b s
+    const T da = ga * (T(2) * a * c - b * s) + gb * b * s;  // q_eff_a = a^2 c - a b s, q_eff_b = b^2 c + a b s
     const T db = -ga * a * s + gb * (T(2) * b * c + a * s);
     dq[p.a] = kind == 2 ? (da + db) * T(0.5) : da;
     dq[p.b] = kind == 2 ? (da + db) * T(0.5) : db;
   }
 }
 
-// dtbar [D/2] += from dk_eff [D]. official: pairs (j, j + D/2), of which the official routine rotates back (i, i + R/2).
+// dtbar [D/2] += from dk_eff [D]. official: pairs (j, j + D/2), of which the official routine rotates back (i, i +
+// R/2).
 template <typename T, typename Cos, typename Sin>
 void collinear_tbar_head_backward(int kind, const T* dk_eff, int64_t R, int64_t D, Cos cos, Sin sin, T* dtbar) {
   for (int64_t j = 0; j < D / 2; ++j) {
@@ -139,8 +140,10 @@ void collinear_official_tbar_head_backward(const T* dk_eff, int64_t R, int64_t D
   const int64_t half = R / 2;
   for (int64_t i = 0; i < D; ++i) {
     T back = dk_eff[i];
-    if (i < half) back = dk_eff[i] * T(cos(i)) + dk_eff[i + half] * T(sin(i));
-    else if (i < R) back = dk_eff[i] * T(cos(i - half)) - dk_eff[i - half] * T(sin(i - half));
+    if (i < half)
+      back = dk_eff[i] * T(cos(i)) + dk_eff[i + half] * T(sin(i));
+    else if (i < R)
+      back = dk_eff[i] * T(cos(i - half)) - dk_eff[i - half] * T(sin(i - half));
     dtbar[i % (D / 2)] += back;
   }
 }

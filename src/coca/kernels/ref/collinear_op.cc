@@ -3,8 +3,8 @@
 #include <vector>
 
 #include "coca/kernels/ref/collinear.h"
-#include "coca/tensor/float_copies.h"
 #include "coca/kernels/ref/rows.h"
+#include "coca/tensor/float_copies.h"
 
 namespace coca::ref {
 
@@ -27,17 +27,23 @@ void for_each_head(TensorRef x, const Body& body) {
 }
 
 // With R = D the two folds are the same; the official routine serves the fold that differs.
-bool official(const ops::CollinearOptions& options, int64_t R, int64_t D) { return options.fold == ops::Fold::kOfficial && R != D; }
+bool official(const ops::CollinearOptions& options, int64_t R, int64_t D) {
+  return options.fold == ops::Fold::kOfficial && R != D;
+}
 
 struct Plan {
   bool official;
   int kind;
 };
-Plan plan_of(const ops::CollinearOptions& options, int64_t R, int64_t D) { return {official(options, R, D), static_cast<int>(options.kind)}; }
+Plan plan_of(const ops::CollinearOptions& options, int64_t R, int64_t D) {
+  return {official(options, R, D), static_cast<int>(options.kind)};
+}
 
 RowAccess row_access(const ops::RopeRows& rows) { return {rows.cos.view<float, 3>(), rows.sin.view<float, 3>()}; }
 
-ops::RopeRows rows_of_keys(const ops::RopeRows& rows, const ops::RopeRows& key_rows) { return key_rows.cos.empty() ? rows : key_rows; }
+ops::RopeRows rows_of_keys(const ops::RopeRows& rows, const ops::RopeRows& key_rows) {
+  return key_rows.cos.empty() ? rows : key_rows;
+}
 
 // The rotary dims whose pairs fold: the official routine's pairs are (j, j + D/2).
 int64_t fold_dims(bool official, int64_t R, int64_t D) { return official ? D : R; }
@@ -64,10 +70,9 @@ void query_heads(const Plan& plan, const ops::CollinearQuery& a) {
   for_each_head(a.q, [&](int64_t b, int64_t n, int64_t h) {
     if (plan.official)
       collinear_official_head<float>(q.ptr(b, n, h), nullptr, R, D, rows.cos_at(b, n), rows.sin_at(b, n),
-                                          q_eff.ptr(b, n, h), nullptr);
+                                     q_eff.ptr(b, n, h), nullptr);
     else
-      collinear_query_head(plan.kind, q.ptr(b, n, h), R, D, rows.cos_at(b, n), rows.sin_at(b, n),
-                                q_eff.ptr(b, n, h));
+      collinear_query_head(plan.kind, q.ptr(b, n, h), R, D, rows.cos_at(b, n), rows.sin_at(b, n), q_eff.ptr(b, n, h));
   });
   q_eff_copy.store();
 }
@@ -139,18 +144,18 @@ void backward_heads(const Plan& plan, const ops::CollinearBackward& a) {
     const auto cos = rows.cos_at(b, n);
     const auto sin = rows.sin_at(b, n);
     if (plan.official)
-      collinear_official_head_backward<float>(q.ptr(b, n, h), zeros.data(), dq_eff.ptr(b, n, h), zeros.data(), R,
-                                                   D, cos, sin, dq.ptr(b, n, h), sink.data(), scratch.data());
+      collinear_official_head_backward<float>(q.ptr(b, n, h), zeros.data(), dq_eff.ptr(b, n, h), zeros.data(), R, D,
+                                              cos, sin, dq.ptr(b, n, h), sink.data(), scratch.data());
     else
       collinear_query_head_backward<float>(plan.kind, q.ptr(b, n, h), dq_eff.ptr(b, n, h), R, D, cos, sin,
-                                                dq.ptr(b, n, h));
+                                           dq.ptr(b, n, h));
   });
   std::vector<float> dtbar(static_cast<size_t>(D / 2));
   for_each_head(a.t, [&](int64_t b, int64_t n, int64_t g) {
     std::fill(dtbar.begin(), dtbar.end(), 0.0f);
     tbar_head_backward(plan, dk_eff.ptr(b, n, g), R, D, key_rows.cos_at(b, n), key_rows.sin_at(b, n), dtbar.data());
     collinear_fold_head_backward(t.ptr(b, n, g), dtbar.data(), t.size(3), fold_dims(plan.official, R, D), D,
-                                      dt.ptr(b, n, g));
+                                 dt.ptr(b, n, g));
   });
   dq_copy.store();
   dt_copy.store();
@@ -178,13 +183,19 @@ void fold_backward_heads(bool official, const ops::CollinearFoldBackward& a) {
   dt_copy.store();
 }
 
-Plan plan_of(const ops::CollinearOptions& options, const ops::RopeRows& rows, int64_t D) { return plan_of(options, 2 * rows.cos.size(2), D); }
+Plan plan_of(const ops::CollinearOptions& options, const ops::RopeRows& rows, int64_t D) {
+  return plan_of(options, 2 * rows.cos.size(2), D);
+}
 
 void fold(Context&, const ops::CollinearOptions& options, const ops::CollinearFold& a) {
   fold_heads(official(options, a.R, 2 * a.tbar.size(3)), a);
 }
-void query(Context&, const ops::CollinearOptions& options, const ops::CollinearQuery& a) { query_heads(plan_of(options, a.rows, a.q.size(3)), a); }
-void key(Context&, const ops::CollinearOptions& options, const ops::CollinearKey& a) { key_heads(plan_of(options, a.rows, a.k_eff.size(3)), a); }
+void query(Context&, const ops::CollinearOptions& options, const ops::CollinearQuery& a) {
+  query_heads(plan_of(options, a.rows, a.q.size(3)), a);
+}
+void key(Context&, const ops::CollinearOptions& options, const ops::CollinearKey& a) {
+  key_heads(plan_of(options, a.rows, a.k_eff.size(3)), a);
+}
 void key_backward(Context&, const ops::CollinearOptions& options, const ops::CollinearKeyBackward& a) {
   tbar_backward_heads(plan_of(options, a.rows, a.dk_eff.size(3)), a);
 }
@@ -202,6 +213,7 @@ void backward(Context&, const ops::CollinearOptions& options, const ops::Colline
 
 }  // namespace
 
-const ops::CollinearImpl collinear_row{.name = "ref", .run = {forward, backward, fold, query, key, key_backward, fold_backward}};
+const ops::CollinearImpl collinear_row{.name = "ref",
+                                       .run = {forward, backward, fold, query, key, key_backward, fold_backward}};
 
 }  // namespace coca::ref

@@ -29,8 +29,8 @@ void cross_entropy_forward(int64_t M, int64_t V, const T* logits, const int32_t*
 
 // dlogits = scale (exp(logits - lse) - onehot(target)); zero for rows without a target.
 template <typename T>
-void cross_entropy_backward(int64_t M, int64_t V, const T* logits, const int32_t* targets, const T* lse,
-                            T scale, T* dlogits) {
+void cross_entropy_backward(int64_t M, int64_t V, const T* logits, const int32_t* targets, const T* lse, T scale,
+                            T* dlogits) {
   using std::exp;
   for (int64_t m = 0; m < M; ++m)
     for (int64_t i = 0; i < V; ++i) {

@@ -10,13 +10,13 @@ namespace coca::ref {
 namespace {
 
 void forward(Context&, const ops::CrossEntropyForward& a) {
-  cross_entropy_forward(a.logits.size(0), a.logits.size(1), a.logits.as<float>(), a.targets.as<int32_t>(), a.nll.as<float>(),
-                        a.lse.as<float>());
+  cross_entropy_forward(a.logits.size(0), a.logits.size(1), a.logits.as<float>(), a.targets.as<int32_t>(),
+                        a.nll.as<float>(), a.lse.as<float>());
 }
 
 void backward(Context&, const ops::CrossEntropyBackward& a) {
-  cross_entropy_backward(a.logits.size(0), a.logits.size(1), a.logits.as<float>(), a.targets.as<int32_t>(), a.lse.as<float>(),
-                         a.scale, a.dlogits.as<float>());
+  cross_entropy_backward(a.logits.size(0), a.logits.size(1), a.logits.as<float>(), a.targets.as<int32_t>(),
+                         a.lse.as<float>(), a.scale, a.dlogits.as<float>());
 }
 
 void fused(Context&, const ops::CrossEntropyFused& a) {

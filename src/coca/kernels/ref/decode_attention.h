@@ -84,7 +84,9 @@ void decode_attention(std::span<const DecodeSide<T>> sides, DecodeScore score, i
   std::vector<AttentionKeys<T>> parts;
   memory.reserve(2 * sides.size());
   for (const DecodeSide<T>& side : sides) {
-    const auto at = [](const auto& angle, int64_t b, int64_t n) { return [&angle, b, n](int64_t j) { return angle(b, n, j); }; };
+    const auto at = [](const auto& angle, int64_t b, int64_t n) {
+      return [&angle, b, n](int64_t j) { return angle(b, n, j); };
+    };
     const auto queries = each_head(q, q.size(1), [&](int64_t b, int64_t n, const T* x, T* out) {
       decode_query_head(score, x, R, D, at(side.query_cos, b, n), at(side.query_sin, b, n), out);
       if (!side.turn_cos) return;
@@ -104,9 +106,15 @@ template <typename T, typename Cos, typename Sin>
 void decode_attention(const AttentionSpec& spec, DecodeScore score, int64_t R, Cos cos, Sin sin,
                       TensorView<const T, 4> q, TensorView<const T, 4> keys, TensorView<const T, 4> v,
                       TensorView<T, 4> o, TensorView<T, 3> lse) {
-  const auto angle = [](const auto& of, int64_t first) { return [of, first](int64_t b, int64_t n, int64_t j) { return T(of(b, first + n, j)); }; };
-  const DecodeSide<T> all{.spec = spec, .tokens = keys.size(1), .query_cos = angle(cos, spec.query_start),
-                          .query_sin = angle(sin, spec.query_start), .key_cos = angle(cos, 0), .key_sin = angle(sin, 0)};
+  const auto angle = [](const auto& of, int64_t first) {
+    return [of, first](int64_t b, int64_t n, int64_t j) { return T(of(b, first + n, j)); };
+  };
+  const DecodeSide<T> all{.spec = spec,
+                          .tokens = keys.size(1),
+                          .query_cos = angle(cos, spec.query_start),
+                          .query_sin = angle(sin, spec.query_start),
+                          .key_cos = angle(cos, 0),
+                          .key_sin = angle(sin, 0)};
   decode_attention<T>(std::span(&all, 1), score, R, q, keys, v, o, lse);
 }
 

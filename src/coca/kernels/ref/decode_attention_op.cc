@@ -4,9 +4,9 @@
 
 #include "coca/kernels/args/head_access.h"
 #include "coca/kernels/ref/decode_attention.h"
-#include "coca/tensor/float_copies.h"
 #include "coca/kernels/ref/kv_store.h"
 #include "coca/kernels/ref/rows.h"
+#include "coca/tensor/float_copies.h"
 
 namespace coca::ref {
 
@@ -14,7 +14,7 @@ namespace {
 
 using Angle = DecodeSide<float>::Angle;
 
-Angle of_rows(const ops::RopeRows& rows, const float* ops::AngleRow::* table) {
+Angle of_rows(const ops::RopeRows& rows, const float* ops::AngleRow::*table) {
   return [&rows, table](int64_t b, int64_t n, int64_t j) { return (ops::AngleRow(rows, b, n).*table)[j]; };
 }
 
@@ -34,8 +34,11 @@ void set_key_angles(DecodeSide<float>& side, const ops::KeyAngles* angles, const
 }
 
 // The tokens of the window (or all).
-DecodeSide<float> near_side(const ops::DecodeAttentionOptions& o, const ops::DecodeAttention& a, const AttentionSpec& spec) {
-  DecodeSide<float> side{.spec = spec, .tokens = a.cache.length, .query_cos = of_rows(a.rows, &ops::AngleRow::cos),
+DecodeSide<float> near_side(const ops::DecodeAttentionOptions& o, const ops::DecodeAttention& a,
+                            const AttentionSpec& spec) {
+  DecodeSide<float> side{.spec = spec,
+                         .tokens = a.cache.length,
+                         .query_cos = of_rows(a.rows, &ops::AngleRow::cos),
                          .query_sin = of_rows(a.rows, &ops::AngleRow::sin)};
   side.spec.window = o.window;
   if (a.far.tokens > 0 && a.far.range == ops::FarRange::kAll) side.spec.first = a.far.tokens;
@@ -48,8 +51,11 @@ DecodeSide<float> near_side(const ops::DecodeAttentionOptions& o, const ops::Dec
   return side;
 }
 
-DecodeSide<float> far_side(const ops::DecodeAttentionOptions& o, const ops::DecodeAttention& a, const AttentionSpec& spec) {
-  DecodeSide<float> side{.spec = spec, .tokens = a.far.tokens, .query_cos = of_rows(a.far.rows, &ops::AngleRow::cos),
+DecodeSide<float> far_side(const ops::DecodeAttentionOptions& o, const ops::DecodeAttention& a,
+                           const AttentionSpec& spec) {
+  DecodeSide<float> side{.spec = spec,
+                         .tokens = a.far.tokens,
+                         .query_cos = of_rows(a.far.rows, &ops::AngleRow::cos),
                          .query_sin = of_rows(a.far.rows, &ops::AngleRow::sin)};
   side.spec.causal = a.far.range != ops::FarRange::kAll;
   side.spec.hidden = o.window;
@@ -67,14 +73,17 @@ void load_cache(const KvView& cache, MutTensorRef keys, MutTensorRef values) {
     for (int64_t token = 0; token < cache.length; ++token)
       for (int64_t g = 0; g < l.G; ++g) {
         auto* run = const_cast<std::byte*>(cache.run(b, g, token));  // slots serve both ways; only read here
-        read_head(l.type, key_slot(l, run, token % kKvPage), {keys.view<float, 4>().ptr(b, token, g), static_cast<size_t>(l.W)});
-        read_head(l.type, value_slot(l, run, token % kKvPage), {values.view<float, 4>().ptr(b, token, g), static_cast<size_t>(l.D)});
+        read_head(l.type, key_slot(l, run, token % kKvPage),
+                  {keys.view<float, 4>().ptr(b, token, g), static_cast<size_t>(l.W)});
+        read_head(l.type, value_slot(l, run, token % kKvPage),
+                  {values.view<float, 4>().ptr(b, token, g), static_cast<size_t>(l.D)});
       }
 }
 
 void forward(Context&, const ops::DecodeAttentionOptions& options, const ops::DecodeAttention& a) {
   const KvLayout& l = a.cache.layout;
-  const int64_t S = a.cache.length, N = a.q.size(1), D = a.q.size(3), R = options.score == ops::Score::kDot ? 0 : 2 * a.rows.cos.size(2);
+  const int64_t S = a.cache.length, N = a.q.size(1), D = a.q.size(3),
+                R = options.score == ops::Score::kDot ? 0 : 2 * a.rows.cos.size(2);
   const FloatInput q(a.q);
   const FloatOutput o(a.o);
   Tensor keys({l.B, S, l.G, l.W}), values({l.B, S, l.G, l.D});
@@ -84,9 +93,9 @@ void forward(Context&, const ops::DecodeAttentionOptions& options, const ops::De
                            .slopes = a.slopes.empty() ? nullptr : a.slopes.as<float>()};
   std::vector<DecodeSide<float>> sides{near_side(options, a, spec)};
   if (a.far.tokens > 0) sides.push_back(far_side(options, a, spec));
-  decode_attention<float>(sides, decode_score(options, R, D), R, q.ref().view<float, 4>(), TensorRef(keys).view<float, 4>(),
-                          TensorRef(values).view<float, 4>(), o.ref().view<float, 4>(),
-                          a.lse.empty() ? TensorView<float, 3>{} : a.lse.view<float, 3>());
+  decode_attention<float>(sides, decode_score(options, R, D), R, q.ref().view<float, 4>(),
+                          TensorRef(keys).view<float, 4>(), TensorRef(values).view<float, 4>(),
+                          o.ref().view<float, 4>(), a.lse.empty() ? TensorView<float, 3>{} : a.lse.view<float, 3>());
   o.store();
 }
 

@@ -17,7 +17,7 @@ namespace coca::ref {
 struct Slot {
   std::byte* at;
   int64_t step;
-  float* scale;  // int8 only
+  float* scale;   // int8 only
   int64_t limit;  // int8: largest integer, 255 or 127
 };
 
@@ -43,8 +43,9 @@ inline void write_int8(std::span<const float> x, const Slot& slot) {
   const bool non_negative = slot.limit == 255;
   const float most = largest(x, non_negative);
   // Not below the smallest normal number: denormal scales would lose the bound of half a scale.
-  const float scale = std::isfinite(most) ? std::max(most / static_cast<float>(slot.limit), std::numeric_limits<float>::min())
-                                          : std::numeric_limits<float>::quiet_NaN();
+  const float scale = std::isfinite(most)
+                          ? std::max(most / static_cast<float>(slot.limit), std::numeric_limits<float>::min())
+                          : std::numeric_limits<float>::quiet_NaN();
   *slot.scale = scale;
   const long low = non_negative ? 0 : -slot.limit, high = slot.limit;
   for (size_t i = 0; i < x.size(); ++i) {

@@ -8,8 +8,7 @@ namespace coca::ref {
 
 // y[m, n] += sum over k of x[m, k] w[n, k], plus b[n] when b is given. The caller clears y to assign.
 template <typename T>
-void linear_forward(TensorView<const T, 2> x, TensorView<const T, 2> w, TensorView<const T, 1> b,
-                    TensorView<T, 2> y) {
+void linear_forward(TensorView<const T, 2> x, TensorView<const T, 2> w, TensorView<const T, 1> b, TensorView<T, 2> y) {
   for (int64_t m = 0; m < y.size(0); ++m)
     for (int64_t n = 0; n < y.size(1); ++n) {
       T sum = b.empty() ? T(0) : b(n);

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
-#include "coca/tensor/float_copies.h"
 #include "coca/kernels/ref/linear.h"
 #include "coca/kernels/ref/rows.h"
+#include "coca/tensor/float_copies.h"
 
 namespace coca::ref {
 
@@ -19,7 +19,7 @@ void forward(Context&, const ops::LinearForward& a) {
   const FloatOutput y(a.y);
   if (a.y_write == ops::Write::kAssign) clear_rows(y.ref());
   linear_forward<float>(x.ref().view<float, 2>(), w.ref().view<float, 2>(), a.b.view<float, 1>(),
-                             y.ref().view<float, 2>());
+                        y.ref().view<float, 2>());
   y.store();
 }
 

@@ -15,9 +15,7 @@ inline bool dropout_keeps(uint64_t key, int64_t i, uint32_t threshold) {
   const uint64_t bits = mix64(key + static_cast<uint64_t>(i >> 1) * 0x9e3779b97f4a7c15ull);
   return static_cast<uint32_t>((i & 1) != 0 ? bits >> 32 : bits) >= threshold;
 }
-inline uint32_t dropout_threshold(double rate) {
-  return static_cast<uint32_t>(rate * 4294967296.0);
-}
+inline uint32_t dropout_threshold(double rate) { return static_cast<uint32_t>(rate * 4294967296.0); }
 
 template <typename T>
 struct LoraArgs {

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
-#include "coca/tensor/float_copies.h"
 #include "coca/kernels/ref/norm.h"
 #include "coca/kernels/ref/rows.h"
+#include "coca/tensor/float_copies.h"
 
 namespace coca::ref {
 
@@ -33,7 +33,7 @@ void backward(Context&, const ops::NormBackward& a) {
   Tensor zeros(a.dx_write == ops::Write::kAssign ? a.dx.shape : Dims{1});
   float* out = a.dx_write == ops::Write::kAssign ? zeros.values<float>().data() : dx.ref().as<float>();
   norm_backward(args_of(a.kind, 0.0, x.ref(), a.w, {}), a.stat.as<float>(), dy.ref().as<float>(), out, a.dw.as<float>(),
-                     a.db.as<float>());
+                a.db.as<float>());
   if (a.dx_write == ops::Write::kAssign) std::copy_n(out, a.dx.numel(), dx.ref().as<float>());
   dx.store();
 }

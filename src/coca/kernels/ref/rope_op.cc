@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "coca/tensor/float_copies.h"
 #include "coca/kernels/ref/rope.h"
 #include "coca/kernels/ref/rows.h"
+#include "coca/tensor/float_copies.h"
 
 namespace coca::ref {
 
@@ -10,7 +10,8 @@ namespace {
 void rotate(const ops::RopeRows& rows, TensorRef x, MutTensorRef y, double sign) {
   const FloatInput from(x);
   const FloatOutput to(y);
-  rope<float, float>(rows.cos.view<float, 3>(), rows.sin.view<float, 3>(), from.ref().view<float, 4>(), to.ref().view<float, 4>(), sign);
+  rope<float, float>(rows.cos.view<float, 3>(), rows.sin.view<float, 3>(), from.ref().view<float, 4>(),
+                     to.ref().view<float, 4>(), sign);
   to.store();
 }
 

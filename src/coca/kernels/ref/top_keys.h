@@ -35,8 +35,8 @@ void clear_lists(TensorView<T, 4> scores, TensorView<int32_t, 4> keys) {
 
 // q [B, N, H, D], k [B, n, G, D], scores and keys [B, N, H, count] continued.
 template <typename T>
-void top_keys_find(const TopKeysSpec& spec, TensorView<const T, 4> q, TensorView<const T, 4> k, int64_t key_start, TensorView<T, 4> scores,
-                   TensorView<int32_t, 4> keys) {
+void top_keys_find(const TopKeysSpec& spec, TensorView<const T, 4> q, TensorView<const T, 4> k, int64_t key_start,
+                   TensorView<T, 4> scores, TensorView<int32_t, 4> keys) {
   const int64_t H = q.size(2), D = q.size(3), group = H / k.size(2), K = spec.count;
   for (int64_t b = 0; b < q.size(0); ++b)
     for (int64_t n = 0; n < q.size(1); ++n)
@@ -63,8 +63,8 @@ void top_keys_find(const TopKeysSpec& spec, TensorView<const T, 4> q, TensorView
 
 // v [B, n, G, D]; o [B, N, H, D] and lse [B, H, N] updated.
 template <typename T>
-void top_keys_add(TensorView<const T, 4> scores, TensorView<const int32_t, 4> keys, TensorView<const T, 4> v, int64_t key_start,
-                  TensorView<T, 4> o, TensorView<T, 3> lse) {
+void top_keys_add(TensorView<const T, 4> scores, TensorView<const int32_t, 4> keys, TensorView<const T, 4> v,
+                  int64_t key_start, TensorView<T, 4> o, TensorView<T, 3> lse) {
   const int64_t H = o.size(2), D = o.size(3), group = H / v.size(2);
   for (int64_t b = 0; b < o.size(0); ++b)
     for (int64_t n = 0; n < o.size(1); ++n)
@@ -83,7 +83,8 @@ void top_keys_add(TensorView<const T, 4> scores, TensorView<const int32_t, 4> ke
         for (const int64_t i : here) sum += std::exp(scores(b, n, h, i) - largest);
         for (int64_t d = 0; d < D; ++d) {
           T x = before * o(b, n, h, d);
-          for (const int64_t i : here) x += std::exp(scores(b, n, h, i) - largest) * v(b, keys(b, n, h, i) - key_start, h / group, d);
+          for (const int64_t i : here)
+            x += std::exp(scores(b, n, h, i) - largest) * v(b, keys(b, n, h, i) - key_start, h / group, d);
           o(b, n, h, d) = x / sum;
         }
         lse(b, h, n) = largest + std::log(sum);
