@@ -262,6 +262,10 @@ bool OptionFlags::typed(std::string_view flag) const {
   return std::ranges::any_of(given_, [&](const auto& given) { return given.first == flag && !given.second->empty(); });
 }
 
+bool OptionFlags::given(std::string_view flag) const {
+  return typed(flag) || (config_.is_object() && config_.contains(option_name(flag.substr(2))));
+}
+
 void OptionFlags::finish() {
   if (!config_file_.empty()) {
     nlohmann::json object = io::read_json(config_file_);

@@ -184,6 +184,7 @@ class OptionFlags {
   // --config file: "steps is -3" is "--steps is -3".
   [[noreturn]] void refuse(const Error&) const;
   bool typed(std::string_view flag) const;  // on the command line: "--lora-alpha"
+  bool given(std::string_view flag) const;  // there or in the --config file
   void finish();  // after parsing; checks paths, and several ranks compare what they got (ranks.h)
 
   void group(std::string_view name) { group_ = name; }

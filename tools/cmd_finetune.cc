@@ -92,26 +92,27 @@ Loaded load_data(const train::FinetuneConfig& c, const std::shared_ptr<formats::
   const std::filesystem::path train_file = cache / "train.tok", validation_file = cache / "validation.tok";
   const std::vector<std::string> validation_text = validation_text_of(c, Say::kChoice);
   const auto load_text = [&](const std::vector<std::string>& inputs, const std::filesystem::path& file,
-                             const char* what, std::optional<data::Split> split,
-                             data::Split otherwise) -> std::optional<data::TokenFile> {
+                             const char* what, std::optional<data::Split> split, data::Split otherwise,
+                             std::string& documents) -> std::optional<data::TokenFile> {
     if (inputs.empty()) return std::nullopt;
-    if (keep == Keep::kInFolder) return load_tokens(inputs, tokenizer, file, what, split, otherwise);
-    return train::sample_tokens(inputs, tokenizer, {.tokens = std::numeric_limits<int64_t>::max()}, split, otherwise);
+    if (keep == Keep::kInFolder) {
+      data::TokenFile tokens = load_tokens(inputs, tokenizer, file, what, split, otherwise);
+      documents = train::document_list(inputs, file);
+      return tokens;
+    }
+    return train::sample_tokens(inputs, tokenizer, {.tokens = std::numeric_limits<int64_t>::max()}, split, otherwise,
+                                &documents);
   };
   std::string list, validation_list;
   Loaded all{.examples = load_examples(c.data, tokenizer, bos, chat, c.format, "examples", &list),
              .validation_examples = load_examples(c.validation_data, tokenizer, bos, chat, c.format,
                                                   "validation examples", &validation_list),
-             .text = load_text(c.text, train_file, "text", c.split, data::Split::kTrain),
-             .validation_text =
-                 load_text(validation_text, validation_file, "validation text", std::nullopt, data::Split::kValidation),
+             .text = load_text(c.text, train_file, "text", c.split, data::Split::kTrain, list),
+             .validation_text = load_text(validation_text, validation_file, "validation text", std::nullopt,
+                                          data::Split::kValidation, validation_list),
              .model = model};
   leave_out_short_choice(c, c.length > 0 ? c.length : target.spec.max_position, all.validation_text);
-  if (keep == Keep::kInFolder && all.text && all.validation_text) {
-    list = train::document_list(c.text, train_file);
-    validation_list = train::document_list(validation_text, validation_file);
-  }
-  all.shared = warn_of_overlap(list, validation_list);
+  if (c.text.empty() || all.validation_text) all.shared = warn_of_overlap(list, validation_list);
   return all;
 }
 
@@ -194,9 +195,11 @@ int estimate(const train::FinetuneConfig& c, const std::shared_ptr<formats::Mode
   const train::FinetuneSetup setup(c, data_of(data, tokenizer), ranks().size());
   const model::ModelSpec& spec = setup.target().spec;
   const train::LoopOptions& loop = setup.loop_options();
-  const int64_t done = first_step(train::check_start(loop, spec, start, ranks().size())),
-                length = setup.target().length;
+  const std::filesystem::path from = train::check_start(loop, spec, start, ranks().size());
+  const int64_t done = first_step(from), length = setup.target().length;
   if (setup.windows()) print_packing(*setup.windows());
+  if (setup.windows()) warn_of_long_examples(*setup.windows());
+  train::warn_of_start(loop, from);
   int64_t steps = 0;
   for (const train::Stage& stage : loop.stages) steps += stage.steps;
   const int64_t step_tokens = c.batch * c.accumulation * length, tokens = (steps - done) * step_tokens,
@@ -251,6 +254,7 @@ int run(OptionFlags& flags, Options& options) {
   check_apart("--out", result_folder, train::trains_adapter(c) ? "--adapter" : "--model",
               train::trains_adapter(c) ? c.adapter : c.model);
   const auto tokenizer = text::load_tokenizer(c.tokenizer.empty() ? c.model : c.tokenizer);
+  note_default_out(flags, c.out);
   const train::Start start = options.resume ? train::Start::kResume : train::Start::kFresh;
   if (options.dry_run) return estimate(c, model, *tokenizer, start);
   first_rank_checks([&] { return train::check_folder(c.out, start); });

@@ -97,9 +97,20 @@ std::vector<int64_t> test_tokens(const study::Corpus& corpus) {
   return tokens;
 }
 
+void warn_of_shared(const study::Corpus& corpus) {
+  for (const std::string& sentence : data::overlap_sentences(corpus.shared, "test")) log_warning("{}", sentence);
+}
+
 int dry_run(const study::StudyConfig& c) {
   const study::Corpus corpus = study::load_corpus(c, study::Keep::kNothing);
   study::check_corpus(c, corpus);
+  warn_of_shared(corpus);
+  for (const std::string& method : c.methods)
+    for (const int64_t seed : c.seeds)
+      if (const std::filesystem::path run = study::run_folder(c, method, seed);
+          !std::filesystem::exists(run / "result.json"))
+        train::warn_of_start(study::train_config(c, method, seed, run.string()),
+                             train::latest_checkpoint(run).value_or(""), 1);
   const StudyWork all = work_of(c, *corpus.tokenizer, test_tokens(corpus));
   print_prose(fmt::format("{}: {} of {}, {} of at most {}\n\n", c.out, counted(all.trainings, "training"),
                           counted(c.steps, "step"), counted(all.evaluations, "evaluation"),
@@ -135,13 +146,14 @@ int tell_of_unmeasured(const study::StudyResults& results) {
   return kExitFailed;
 }
 
-int run(const Options& options) {
+int run(const OptionFlags& flags, const Options& options) {
   const study::StudyConfig config = study::resolve(options.config);
   study::check_study(config, *text::load_tokenizer(config.tokenizer));
+  note_default_out(flags, config.out);
   if (options.dry_run) return dry_run(config);
   const study::Corpus corpus = study::load_corpus(config);
   print_prose(corpus.description + "\n");
-  for (const std::string& sentence : data::overlap_sentences(corpus.shared, "test")) log_warning("{}", sentence);
+  warn_of_shared(corpus);
   if (const StudyWork all = work_of(config, *corpus.tokenizer, test_tokens(corpus)); all.trainings > 0)
     print_prose(fmt::format("{} and {} are to be done: about {} on this machine, {} of memory, {} of disk\n",
                             counted(all.trainings, "training"), counted(all.evaluations, "evaluation"),

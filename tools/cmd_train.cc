@@ -31,14 +31,17 @@ struct Options {
 
 // What --dry-run says, after all that the run itself would check. `from`: the checkpoint it begins from.
 int estimate(const train::TrainConfig& c, const text::Tokenizer& tokenizer, const std::filesystem::path& from) {
+  std::string list, validation_list;
   const data::TokenFile tokens =
-      train::sample_tokens(c.text, tokenizer, {.tokens = c.length + 1}, c.split, data::Split::kTrain);
+      train::sample_tokens(c.text, tokenizer, {.tokens = c.length + 1}, c.split, data::Split::kTrain, &list);
   std::optional<data::TokenFile> validation;
-  if (const std::vector<std::string> text = validation_text_of(c, Say::kNothing); !text.empty())
+  if (const std::vector<std::string> text = validation_text_of(c, Say::kChoice); !text.empty())
     validation = train::sample_tokens(text, tokenizer, {.tokens = c.validation_windows * c.length + 1}, std::nullopt,
-                                      data::Split::kValidation);
+                                      data::Split::kValidation, &validation_list);
   leave_out_short_choice(c, c.length, validation);
   train::check_data(c, {.tokens = tokens, .validation = validation ? &*validation : nullptr, .tokenizer = tokenizer});
+  if (validation) warn_of_overlap(list, validation_list);
+  train::warn_of_start(c, from, ranks().size());
 
   const model::ModelSpec spec = train::trained_spec(c, tokenizer);
   const double each = model::forward_flops_per_token(spec, c.length);
@@ -74,6 +77,7 @@ int run(OptionFlags& flags, Options& options) {
   const train::Start start = options.resume ? train::Start::kResume : train::Start::kFresh;
   const std::filesystem::path from =
       first_rank_checks([&] { return train::check_start(c, *tokenizer, start, ranks().size()); });
+  note_default_out(flags, c.out);
   if (options.dry_run) return estimate(c, *tokenizer, from);
   const data::TokenFile tokens =
       load_tokens(c.text, *tokenizer, out / "data" / "train.tok", "training text", c.split, data::Split::kTrain);

@@ -19,6 +19,10 @@ data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::
   return std::move(*tokens);
 }
 
+void note_default_out(const OptionFlags& flags, const std::string& out) {
+  if (!flags.given("--out")) print_note(fmt::format("results go into {}, the default of --out", out));
+}
+
 std::filesystem::path first_rank_checks(const std::function<std::filesystem::path()>& check) {
   std::filesystem::path found;
   dist::together(ranks(), [&] {

@@ -77,6 +77,8 @@ void resume_options(OptionFlags& flags, Config& config, const std::string& name)
   flags.finish();
   train::check_resumed_options(saved->first, saved->second, train::checkpoint_plan(config));
 }
+// Says where a run writes to if its user did not.
+void note_default_out(const OptionFlags&, const std::string& out);
 // By the first rank, whose error is that of all; what it returns is for that rank.
 std::filesystem::path first_rank_checks(const std::function<std::filesystem::path()>& check);
 

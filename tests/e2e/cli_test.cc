@@ -8,6 +8,7 @@
 #include <sstream>
 #include <thread>
 
+#include "coca/base/count.h"
 #include "coca/io/json_file.h"
 #include "coca/train/checkpoint.h"
 #include "coca/train/metrics.h"
@@ -574,10 +575,16 @@ TEST_F(Cli, AnInterruptedRunGoesOn) {
   program.interrupt();
   const Outcome stopped = program.wait();
   EXPECT_EQ(stopped.code, 130) << stopped.err;
-  EXPECT_THAT(stopped.err, HasSubstr("resume with --resume"));
   const auto checkpoint = train::latest_checkpoint(at("run"));
   ASSERT_TRUE(checkpoint);
   const int64_t done = io::read_json(*checkpoint / "train_state.json")["step"];
+  const auto saved = [&](int64_t step, const std::string& model) {
+    return HasSubstr(
+        fmt::format("stopped at step {} of 1,000,000, which is saved in {}; {} {}; to continue, run the command with "
+                    "--resume\n",
+                    grouped(step), train::latest_checkpoint(at("run"))->string(), at("run/model"), model));
+  };
+  EXPECT_THAT(stopped.err, saved(done, "is written at the end"));
   EXPECT_GE(done, 2);
   *steps = std::to_string(done + 3);
   endless.push_back("--resume");
@@ -587,6 +594,19 @@ TEST_F(Cli, AnInterruptedRunGoesOn) {
   const auto rows = train::read_metrics(metrics);
   ASSERT_EQ(static_cast<int64_t>(rows.size()), done + 3);  // one row a step, none twice
   for (size_t i = 0; i < rows.size(); ++i) EXPECT_EQ(rows[i].step, static_cast<int64_t>(i) + 1);
+
+  // What a run that was made longer leaves in the folder of its model.
+  test::Program longer(dir_.path(), {"train", "--out", at("run"), "--resume", "--steps", "1000000"});
+  while (static_cast<int64_t>(train::read_metrics(metrics).size()) < done + 4 && !longer.ended()) usleep(1000);
+  longer.interrupt();
+  const std::string again = longer.wait().err;
+  const int64_t last = io::read_json(*train::latest_checkpoint(at("run")) / "train_state.json")["step"];
+  EXPECT_THAT(again, saved(last, fmt::format("is still that of step {}", grouped(done + 3))));
+  const Outcome refused = coca({"train", "--out", at("run"), "--resume", "--steps", "2"});
+  EXPECT_EQ(refused.code, 2);
+  EXPECT_THAT(refused.err,
+              testing::AllOf(HasSubstr("beyond the 2 steps asked for"), testing::Not(HasSubstr("warning"))));
+  EXPECT_EQ(coca({"train", "--out", at("run"), "--resume", "--steps", "2", "--dry-run"}).err, refused.err);
 }
 
 TEST_F(Cli, SigtermSavesToo) {

@@ -143,6 +143,55 @@ TEST_F(DryRun, RefusesWhatTheRunRefuses) {
   }
 }
 
+// What a run warns of before its first step, its dry run warns of in the same words.
+TEST_F(DryRun, WarnsOfWhatTheRunWarnsOf) {
+  ASSERT_EQ(coca(train("base")).code, 0);
+  put("bad.txt", "not UTF-8: \xff " + cats_and_dogs(20));
+  const std::string examples = put("examples.jsonl", R"({"prompt": "say", "answer": ")" + cats_and_dogs(5) + "\"}\n");
+  const Args tune = {"finetune", "--model", at("base/model"), "--length", "32", "--out", at("tuned"), "--epochs", "1"};
+  const Args study = with(train("study"), {"--warmup-steps", "99", "--test-text", text(), "--passkey-share", "0",
+                                           "--methods", "rope,alibi", "--eval-tokens", "64", "--seeds", "0"});
+  Args study_of_two = study;
+  study_of_two[0] = "study";
+  for (const auto& [args, warnings] : std::vector<std::pair<Args, std::vector<std::string>>>{
+           {with(train("new"), {"--warmup-steps", "99", "--validation-text", text()}),
+            {"warmup_steps is 99, but the training has only 10 steps", "are the same document"}},
+           {with(train("second"), {"--text", at("bad.txt")}), {"bad.txt"}},
+           {with(tune, {"--data", examples, "--validation-data", examples}),
+            {"longer than the window", "warmup_steps is 10", "are the same document"}},
+           {with(tune, {"--text", text(), "--validation-text", text(), "--out", at("other")}),
+            {"are the same document"}},
+           {study_of_two, {"warmup_steps is 99", "are the same document"}},
+           {{"train", "--out", at("base"), "--resume", "--steps", "12", "--warmup-steps", "99"},
+            {"resuming with steps = 12", "resuming with warmup_steps = 99"}}}) {
+    const auto lines = [](const std::string& err) {
+      std::istringstream text(err);
+      std::multiset<std::string> found;
+      for (std::string line; std::getline(text, line);)
+        if (line.starts_with("warning: ")) found.insert(line);
+      return found;
+    };
+    const Outcome dry = coca(with(args, {"--dry-run"})), real = coca(args);
+    EXPECT_EQ(dry.code, 0) << dry.err;
+    EXPECT_EQ(real.code, 0) << real.err;
+    EXPECT_EQ(lines(dry.err), lines(real.err)) << testing::PrintToString(args);
+    for (const std::string& warning : warnings) EXPECT_THAT(real.err, HasSubstr(warning));
+  }
+}
+
+TEST_F(DryRun, SaysThatTheFolderIsADefault) {
+  Args args = train("run");
+  args.erase(args.begin() + 3, args.begin() + 5);
+  args.emplace_back("--dry-run");
+  EXPECT_THAT(coca(args).err, HasSubstr("note: results go into out/train, the default of --out\n"));
+  EXPECT_THAT(
+      coca({"study", "--text", text(), "--test-text", text(), "--passkey-share", "0", "--preset", "tiny", "--dry-run"})
+          .err,
+      HasSubstr("note: results go into out/study, the default of --out\n"));
+  EXPECT_THAT(coca(with(args, {"--config", put("c.json", R"({"out": "elsewhere"})")})).err,
+              testing::Not(HasSubstr("the default of --out")));
+}
+
 TEST_F(DryRun, CountsWhatIsLeft) {
   ASSERT_EQ(coca(train("run")).code, 0);
   EXPECT_THAT(estimate({"train", "--resume", "--out", at("run"), "--steps", "25"}),

@@ -48,8 +48,8 @@ TEST_F(Finetune, ExamplesStagesAndResume) {
   EXPECT_THAT(whole.out, HasSubstr("examples: 40 in"));
   EXPECT_THAT(whole.out, HasSubstr("without an answer in reach: 0 left out"));
   EXPECT_THAT(whole.out, HasSubstr("in the first of 3 stages"));
-  EXPECT_THAT(whole.err, HasSubstr("warmup_steps is 10 of 2 steps"));
-  EXPECT_THAT(whole.err, HasSubstr("; so in 2 other stages\n")) << "said once for all";
+  EXPECT_THAT(whole.err, HasSubstr("warmup_steps is 10, but the stage has only 2 steps"));
+  EXPECT_THAT(whole.err, HasSubstr("; the same holds for 2 other stages\n")) << "said once for all";
   EXPECT_EQ(whole.err.find("warmup_steps"), whole.err.rfind("warmup_steps"));
   EXPECT_THAT(whole.err, testing::Not(HasSubstr("longer than the window")));
   EXPECT_EQ(io::read_json(at("whole/finetune_config.json"))["stages"].size(), 3u);

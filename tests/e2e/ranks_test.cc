@@ -11,6 +11,7 @@
 #include <map>
 #include <thread>
 
+#include "coca/base/count.h"
 #include "coca/dist/mpi.h"
 #include "coca/io/json_file.h"
 #include "coca/train/checkpoint.h"
@@ -227,7 +228,7 @@ TEST_F(Ranks, TermToOneSavesAll) {
   kill(ranks[2], SIGTERM);
   const test::Outcome outcome = program.wait();
   EXPECT_EQ(outcome.code, 130) << outcome.err;
-  EXPECT_THAT(outcome.err, HasSubstr(fmt::format("stopped at step {} of 4000", step_of("stopped"))));
+  EXPECT_THAT(outcome.err, HasSubstr(fmt::format("stopped at step {} of 4,000", grouped(step_of("stopped")))));
   EXPECT_NE(step_of("stopped") % 20, 0) << "saved by chance";
 }
 

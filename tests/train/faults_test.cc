@@ -121,7 +121,8 @@ TEST(Faults, AWarmUpLongerThanTheRunIsSaid) {
   EXPECT_THAT(warnings.texts(), testing::IsEmpty());
   c.warmup_steps = 100;
   Trainer(c, data.without_validation(), Start::kFresh);
-  EXPECT_THAT(warnings.texts(), testing::ElementsAre(HasSubstr("warmup_steps is 100 of 12 steps")));
+  EXPECT_THAT(warnings.texts(),
+              testing::ElementsAre(HasSubstr("warmup_steps is 100, but the training has only 12 steps")));
 }
 
 TEST(Faults, TwoTrainersDoNotShareAFolder) {

@@ -124,12 +124,16 @@ Corpus load_corpus(const StudyConfig& c, Keep keep) {
   const std::vector<std::string> inputs = c.text.empty() ? standard_library_headers() : c.text;
   const fs::path data = fs::path(c.out) / "data";
   const auto load = [&](const std::vector<std::string>& text, const char* name, std::optional<data::Split> split,
-                        data::Split otherwise) {
-    if (keep == Keep::kInFolder) return train::load_tokens(text, *corpus.tokenizer, data / name, {}, split, otherwise);
-    return train::sample_tokens(text, *corpus.tokenizer, {.tokens = int64_t{1} << 24, .documents = 60}, split,
-                                otherwise);
+                        data::Split otherwise, std::string& list) {
+    if (keep == Keep::kNothing)
+      return train::sample_tokens(text, *corpus.tokenizer, {.tokens = int64_t{1} << 24, .documents = 60}, split,
+                                  otherwise, &list);
+    data::TokenFile file = train::load_tokens(text, *corpus.tokenizer, data / name, {}, split, otherwise);
+    list = train::document_list(text, data / name);
+    return file;
   };
-  const data::TokenFile all = load(inputs, "text.tok", c.split, data::Split::kTrain);
+  std::string list, test_list;
+  const data::TokenFile all = load(inputs, "text.tok", c.split, data::Split::kTrain, list);
   const int64_t documents = all.documents();
   const bool own_test = !c.test_text.empty();
   COCA_CHECK(own_test || documents >= 3,
@@ -155,17 +159,14 @@ Corpus load_corpus(const StudyConfig& c, Keep keep) {
   corpus.train = std::move(train).file(all.vocab_size());
   corpus.validation = std::move(validation).file(all.vocab_size());
   if (own_test) {
-    const data::TokenFile test = load(c.test_text, "test.tok", std::nullopt, data::Split::kTest);
+    const data::TokenFile test = load(c.test_text, "test.tok", std::nullopt, data::Split::kTest, test_list);
     std::vector<int64_t> order(static_cast<size_t>(test.documents()));
     for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int64_t>(i);
     choose_test(c, test, order, corpus);
-    if (keep == Keep::kInFolder)
-      corpus.shared = data::find_overlap(train::document_list(inputs, data / "text.tok"),
-                                         train::document_list(c.test_text, data / "test.tok"));
+    corpus.shared = data::find_overlap(list, test_list);
   } else {
     choose_test(c, all, held_out, corpus);
-    if (keep == Keep::kInFolder)
-      corpus.shared = overlap_within(train::document_list(inputs, data / "text.tok"), held_out);
+    corpus.shared = overlap_within(list, held_out);
   }
   corpus.description =
       fmt::format("{}: {}, {} ({} tokenizer); {} for training, {} for validation; {} of at most {} each, {}",

@@ -28,7 +28,7 @@ struct Corpus {
 // Tokenizes into <out>/data. With test_text: all of `text` is for training and validation (a twentieth of the
 // documents, at least one; of a single document its last twentieth); else every tenth document is held out for the
 // test as well. Test documents that reach the longest evaluated length come first.
-// kNothing: nothing is written, and of a text of more than 2^24 tokens and 60 documents no more is read.
+// kNothing: nothing is written, and of a text of more than 2^24 tokens and 60 documents no more is tokenized.
 enum class Keep : uint8_t { kInFolder, kNothing };
 Corpus load_corpus(const StudyConfig& resolved, Keep keep = Keep::kInFolder);
 

@@ -238,8 +238,8 @@ RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string&
   } catch (const Error& error) {
     if (error.kind() == ErrorKind::kInterrupted)
       fail(ErrorKind::kInterrupted,
-           "stopped while training {} with seed {}; what is done is kept in {}: the same command goes on", method, seed,
-           c.out);
+           "stopped while training {} with seed {}; what is done is kept in {}; run the same command again to continue",
+           method, seed, c.out);
     if (error.kind() != ErrorKind::kNumeric) throw;
     result = {.method = method, .seed = seed, .failure = error.what()};
     io::write_json(file, to_json(result));

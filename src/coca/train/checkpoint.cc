@@ -52,6 +52,7 @@ nlohmann::ordered_json state_to_json(const TrainState& s) {
           {"seconds", s.seconds},
           {"interval_loss", s.interval_loss},
           {"interval_steps", s.interval_steps},
+          {"model_step", s.model_step},
           {"data_tokens", s.data_tokens},
           {"tokenizer_fingerprint", s.tokenizer_fingerprint},
           {"data_fingerprint", s.data_fingerprint},
@@ -80,6 +81,7 @@ TrainState state_from_json(const nlohmann::json& j, const std::string& where) {
           .seconds = f.number("seconds"),
           .interval_loss = f.number("interval_loss"),
           .interval_steps = count("interval_steps"),
+          .model_step = f.has("model_step") ? count("model_step") : 0,
           .data_tokens = count("data_tokens"),
           .tokenizer_fingerprint = needed("tokenizer_fingerprint"),
           .data_fingerprint = f.text("data_fingerprint", ""),
@@ -106,6 +108,10 @@ nlohmann::json read_options(const fs::path& file) {
   else
     saved.emplace("keep_t_width", true);
   return saved;
+}
+
+std::string shown(const nlohmann::json& value) {
+  return value.is_number_integer() ? grouped(value.get<int64_t>()) : value.dump();
 }
 
 void save_weights(const fs::path& dir, const CheckpointParts& parts) {
@@ -249,7 +255,7 @@ void warn_of_changes(const fs::path& dir, const CheckpointPlan& plan) {
   const nlohmann::json was = io::read_json(dir / plan.config_name);
   for (const auto& [key, value] : plan.config.items())
     if (!plan.harmless.contains(key) && was.contains(key) && was[key] != nlohmann::json(value))
-      log_warning("resuming with {} = {}; the run so far had {}", key, value.dump(), was[key].dump());
+      log_warning("resuming with {} = {}; the run so far had {}", key, shown(value), shown(was[key]));
 }
 
 TrainConfig load_train_config(const fs::path& dir) {

@@ -27,6 +27,7 @@ struct TrainState {
   double seconds = 0;        // of training, over all runs
   double interval_loss = 0;  // sum, and below the number, of the finite losses since the last row of metrics.csv
   int64_t interval_steps = 0;
+  int64_t model_step = 0;   // of out/model (or out/adapter); 0: none yet, or unknown
   int64_t data_tokens = 0;  // size, tokenizer and content of the training data, to notice other data on resume
   std::string tokenizer_fingerprint;
   std::string data_fingerprint;  // empty in old checkpoints, which did not save it

@@ -44,22 +44,28 @@ std::vector<std::string> text_inputs(const std::vector<std::string>& given, cons
 }
 
 data::TokenFile sample_tokens(const std::vector<std::string>& given, const text::Tokenizer& tokenizer,
-                              SampleSize enough, std::optional<data::Split> split, data::Split otherwise) {
+                              SampleSize enough, std::optional<data::Split> split, data::Split otherwise,
+                              std::string* list) {
   const std::vector<std::string> inputs = text_inputs(given, tokenizer, split, otherwise);
   if (is_token_file(inputs)) return data::TokenFile{fs::path(inputs[0])};
   std::vector<int32_t> tokens;
   std::vector<int64_t> offsets{0};
   data::CorpusOptions options{.inputs = inputs};
-  options.enough = [&] {
+  const auto has_enough = [&] {
     return static_cast<int64_t>(tokens.size()) >= enough.tokens &&
            static_cast<int64_t>(offsets.size()) > enough.documents;
   };
-  data::read_corpus(options, [&](data::Document&& document) {
+  if (!list) options.enough = has_enough;
+  const data::CorpusReport report = data::read_corpus(options, [&](data::Document&& document) {
+    if (list) *list += data::document_line(document.name, document.text);
+    if (has_enough()) return;
     const std::vector<int32_t> ids = tokenizer.encode(document.text);
     tokens.insert(tokens.end(), ids.begin(), ids.end());
     tokens.push_back(*tokenizer.eos_id());
     offsets.push_back(static_cast<int64_t>(tokens.size()));
   });
+  if (list)
+    for (const std::string& warning : report.warnings) log_warning("{}", warning);
   return data::TokenFile::from_tokens(std::move(tokens), std::move(offsets), tokenizer.vocab_size());
 }
 

@@ -27,12 +27,14 @@ data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::
                             std::optional<data::Split> split = {}, data::Split otherwise = data::Split::kTrain);
 
 // The first documents of these inputs, or all of a .tok file, as load_tokens gives them, but in memory and without
-// writing anything. They have at least this many tokens and documents, if the text has.
+// writing anything. They have at least this many tokens and documents, if the text has. With `list`, all of the text is
+// read, although no more of it is tokenized: for the list of its documents, as document_list gives it, and for the
+// warnings of load_tokens.
 struct SampleSize {
   int64_t tokens = 0, documents = 1;
 };
 data::TokenFile sample_tokens(const std::vector<std::string>& inputs, const text::Tokenizer&, SampleSize enough,
-                              std::optional<data::Split> split, data::Split otherwise);
+                              std::optional<data::Split> split, data::Split otherwise, std::string* list = nullptr);
 
 // The list of documents (data/overlap.h) that load_tokens wrote for these inputs; empty for a token file, which has
 // none.

@@ -70,16 +70,30 @@ std::string open_folder(const fs::path& out, Start start, std::optional<io::Fold
   return newest.string();
 }
 
-// Once for all stages that are too short for their warm-up.
+// Once for all stages that are too short for their warm-up, and once for all trainings of a study.
 void warn_of_warm_up(const std::vector<Stage>& stages) {
   const auto cold = [](const Stage& stage) { return stage.schedule.warmup_steps > stage.steps; };
   const auto first = std::ranges::find_if(stages, cold);
   if (first == stages.end()) return;
   const int64_t others = std::ranges::count_if(stages, cold) - 1;
-  log_warning("warmup_steps is {} of {}: the learning rate ends at {:.2e} and never reaches its peak of {:.2e}{}",
-              first->schedule.warmup_steps, counted(first->steps, "step"),
-              optim::learning_rate(first->schedule, first->steps - 1), first->schedule.peak,
-              others == 0 ? "" : fmt::format("; so in {}", counted(others, "other stage")));
+  log_once(
+      LogLevel::kWarning,
+      fmt::format("warmup_steps is {}, but the {} {}: the learning rate ends at {:.2e} and never reaches its peak of "
+                  "{:.2e}{}",
+                  grouped(first->schedule.warmup_steps), stages.size() == 1 ? "training has only" : "stage has only",
+                  counted(first->steps, "step"), optim::learning_rate(first->schedule, first->steps - 1),
+                  first->schedule.peak,
+                  others == 0 ? "" : fmt::format("; the same holds for {}", counted(others, "other stage"))));
+}
+
+int64_t steps_of(const std::vector<Stage>& stages) {
+  return std::accumulate(stages.begin(), stages.end(), int64_t{0},
+                         [](int64_t sum, const Stage& stage) { return sum + stage.steps; });
+}
+
+void check_step(const fs::path& checkpoint, int64_t step, int64_t steps) {
+  COCA_CHECK(step <= steps, "{} is at step {}, beyond the {} asked for", checkpoint.string(), grouped(step),
+             counted(steps, "step"));
 }
 
 }  // namespace
@@ -96,7 +110,14 @@ fs::path check_folder(const fs::path& out, Start start) {
 
 fs::path check_start(const LoopOptions& o, const model::ModelSpec& spec, Start start, int ranks) {
   check_sizes(o, spec, ranks);
-  return check_folder(o.checkpoints.out, start);
+  const fs::path checkpoint = check_folder(o.checkpoints.out, start);
+  if (!checkpoint.empty()) check_step(checkpoint, load_state(checkpoint).step, steps_of(o.stages));
+  return checkpoint;
+}
+
+void warn_of_start(const LoopOptions& o, const fs::path& checkpoint) {
+  warn_of_warm_up(o.stages);
+  if (!checkpoint.empty()) warn_of_changes(checkpoint, o.checkpoints);
 }
 
 Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& data, Start start,
@@ -113,10 +134,7 @@ Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& da
                {.recompute = options_.recompute, .precision = options_.precision}),
       ids_({options_.shape.batch, options_.shape.length}, DType::kI32),
       targets_(ids_.shape(), DType::kI32) {
-  for (const Stage& stage : options_.stages) {
-    steps_ += stage.steps;
-  }
-  if (first_rank()) warn_of_warm_up(options_.stages);
+  steps_ = steps_of(options_.stages);
   if (options_.share == LoopOptions::Share::kTokens) options_.slices = ranks_.size();  // one for each rank: its tokens
   if (ring_) {
     decoder_.set_ring(ring_.get());
@@ -146,6 +164,7 @@ Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& da
     begin_stage(stage_at(load_state(newest).step));
     dist::together(ranks_, [&] { resume(newest); });
   }
+  if (first_rank()) warn_of_start(options_, newest);
   bind_weights();
 }
 
@@ -203,8 +222,7 @@ int64_t Loop::trained_parameters() const { return model::element_count(grads_->i
 
 void Loop::resume(const fs::path& checkpoint) {
   const int64_t step = load_state(checkpoint).step, stage = stage_at(step);
-  COCA_CHECK(step <= steps_, "{} is at step {}, beyond the {} asked for", checkpoint.string(), step,
-             counted(steps_, "step"));
+  check_step(checkpoint, step, steps_);
   const std::string base = state_.base_fingerprint;
   state_ = load_checkpoint(checkpoint, parts(), step > stage_start(stage) ? Moments::kLoad : Moments::kLeave);
   if (state_.data_fingerprint.empty()) state_.data_fingerprint = data_.fingerprint;
@@ -216,7 +234,6 @@ void Loop::resume(const fs::path& checkpoint) {
   COCA_CHECK(state_.base_fingerprint == base,
              "{} is an adapter of a model with fingerprint \"{}\"; the model given has \"{}\"", checkpoint.string(),
              state_.base_fingerprint, base);
-  if (first_rank()) warn_of_changes(checkpoint, options_.checkpoints);
 }
 
 CheckpointParts Loop::parts() { return {spec_, params_, *optimizer_, data_.tokenizer, options_.adapter.get(), ranks_}; }
@@ -427,6 +444,20 @@ std::string Loop::newest_text() const {
   return newest ? fmt::format("the newest checkpoint is {}", newest->string()) : "there is no checkpoint";
 }
 
+fs::path Loop::result_folder() const { return options_.checkpoints.out / (options_.adapter ? "adapter" : "model"); }
+
+// Where this step is, and what the folder for the result holds meanwhile.
+std::string Loop::stopped_text() const {
+  const auto saved = latest_checkpoint(options_.checkpoints.out);
+  const std::string result = result_folder().string();
+  const std::string held = !io::exists(result)     ? "is written at the end"
+                           : state_.model_step > 0 ? fmt::format("is still that of step {}", grouped(state_.model_step))
+                                                   : "is still that of an earlier step";
+  return fmt::format(
+      "stopped at step {} of {}, which is saved in {}; {} {}; to continue, run the command with --resume",
+      grouped(state_.step), grouped(steps_), saved ? saved->string() : "", result, held);
+}
+
 // Whether the loss of the last step's windows is finite with the present weights, without dropout, as the model will be
 // used later. Ranks share the windows as they do in training.
 bool Loop::last_step_stays_finite() {
@@ -514,15 +545,14 @@ TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
     if (stop || due(options_.checkpoint_interval) || last) {
       require_sound_weights();
       if (last && state_.skipped == state_.step) break;
+      if (last) state_.model_step = state_.step;
       save(metrics, stop || last ? Save::kMust : Save::kMay);
     }
-    if (stop)
-      fail(ErrorKind::kInterrupted, "stopped at step {} of {}; saved in {}, resume with --resume", state_.step, steps_,
-           out.string());
+    if (stop) fail(ErrorKind::kInterrupted, "{}", stopped_text());
   }
   require_result();
   dist::together(ranks_, [&] {
-    if (first_rank()) export_model(out / (options_.adapter ? "adapter" : "model"), parts());
+    if (first_rank()) export_model(result_folder(), parts());
   });
   summary.steps = state_.step;
   summary.tokens = state_.tokens;

@@ -98,8 +98,11 @@ struct LoopData {
 // another run, or if all checkpoints of the run to be resumed are damaged or missing. Writes nothing.
 std::filesystem::path check_folder(const std::filesystem::path& out, Start);
 // The checks of a loop that need neither data nor memory: sizes that exceed all memory, slices that cannot be divided
-// among this many ranks, and the folder. Returns what check_folder returns.
+// among this many ranks, the folder, and its checkpoint's step. Returns what check_folder returns.
 std::filesystem::path check_start(const LoopOptions&, const model::ModelSpec&, Start, int ranks);
+// The warnings of a loop about its options: a warm-up longer than a stage, and what differs from the run in
+// `checkpoint` ("": none). A Loop gives them itself; this is for a dry run.
+void warn_of_start(const LoopOptions&, const std::filesystem::path& checkpoint);
 
 class Loop {
  public:
@@ -146,6 +149,8 @@ class Loop {
   double validate();
   double checked_validation(double training_loss);
   std::string newest_text() const;  // which checkpoint is the newest, for messages
+  std::string stopped_text() const;
+  std::filesystem::path result_folder() const;
   bool last_step_stays_finite();
   void require_sound_weights();
   void require_result();

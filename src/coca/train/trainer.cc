@@ -78,6 +78,10 @@ std::filesystem::path check_start(const TrainConfig& given, const text::Tokenize
   return check_start(loop_options(config, given), trained_spec(config, tokenizer), start, ranks);
 }
 
+void warn_of_start(const TrainConfig& given, const std::filesystem::path& checkpoint, int ranks) {
+  warn_of_start(loop_options(in_slices(given, ranks), given), checkpoint);
+}
+
 void check_data(const TrainConfig& config, const TrainData& data) {
   spec_for(config, data);
   const Batches batches(config, data.tokens, data.tokenizer);

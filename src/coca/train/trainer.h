@@ -20,6 +20,8 @@ model::ModelSpec trained_spec(const TrainConfig&, const text::Tokenizer&);
 // The checks of a Trainer that need no text: options, a passkey task that does not fit into a window, and those of
 // check_start in loop.h. Writes nothing.
 std::filesystem::path check_start(const TrainConfig&, const text::Tokenizer&, Start, int ranks);
+// The warnings of a Trainer about its options (loop.h), for a dry run.
+void warn_of_start(const TrainConfig&, const std::filesystem::path& checkpoint, int ranks);
 // Its checks of the text. A part of the text is enough if it is longer than a window.
 void check_data(const TrainConfig&, const TrainData&);
 
