@@ -49,13 +49,9 @@ void BM_Decode(benchmark::State& state, Keys keys, KvType type) {
   const int64_t S = state.range(0), H = state.range(1), G = state.range(2), D = state.range(3), N = state.range(4);
   const bool coca = keys == Keys::kCoca;
   const int64_t W = coca ? D / 2 : D;
-  coca::KvPages pages({.type = type,
-                       .key_sign = coca ? coca::KeySign::kNonNegative : coca::KeySign::kSigned,
-                       .B = 1,
-                       .G = G,
-                       .W = W,
-                       .D = D},
-                      kLayers);
+  coca::KvPages pages(coca::KvPool(
+      {.type = type, .key_sign = coca ? coca::KeySign::kNonNegative : coca::KeySign::kSigned, .G = G, .W = W, .D = D},
+      kLayers));
   pages.reserve(S);
   Context context;
   constexpr int64_t kPart = 1024;
@@ -63,7 +59,7 @@ void BM_Decode(benchmark::State& state, Keys keys, KvType type) {
   fill(k, 1, coca ? 0.0 : -0.5), fill(v, 2);
   for (int64_t layer = 0; layer < kLayers; ++layer)
     for (int64_t first = 0; first < S; first += kPart)
-      coca::ops::kv_store(context, {.keys = k, .values = v, .first = first, .cache = pages.mut_view(layer, S)});
+      coca::ops::kv_store(context, {.keys = k, .values = v, .first = first, .cache = pages.mut_view(layer, first, S)});
   coca::ops::Rotation rotation;
   for (int64_t j = 0; j < D / 2; ++j)
     rotation.frequencies.push_back(std::pow(10000.0, -2.0 * static_cast<double>(j) / static_cast<double>(D)));
@@ -75,8 +71,9 @@ void BM_Decode(benchmark::State& state, Keys keys, KvType type) {
                                                       coca ? coca::ops::Score::kCollinear : coca::ops::Score::kRope};
   int64_t layer = 0;
   for (auto _ : state) {
-    coca::ops::decode_attention(context, options,
-                                {.q = q, .rows = {cos, sin}, .angles = &angles, .cache = pages.view(layer, S), .o = o});
+    const coca::ops::DecodeSequence sequence{
+        .q = q, .rows = {cos, sin}, .angles = &angles, .cache = pages.view(layer, S), .o = o};
+    coca::ops::decode_attention(context, options, {.sequences = {&sequence, 1}, .slopes = {}});
     layer = (layer + 1) % kLayers;
   }
   const double bytes = static_cast<double>(S * G) * static_cast<double>(pages.layout().head_bytes());

@@ -191,6 +191,7 @@ class Generator {
     text::StopStrings(config_.stop_strings);  // mistakes show before the model is loaded
     model_.emplace(load_with_flags(o));
     spec_ = eval::with_scaling(model_->model.spec, model_->scaling);
+    decoder_.emplace(spec_, model_->model.params->weights(), infer::BatchOptions{.cache = o.cache});
   }
 
   const LoadedModel& model() const { return *model_; }
@@ -198,12 +199,12 @@ class Generator {
 
   // `turn` gives each answer of a conversation draws of its own.
   Answer run(const std::vector<int32_t>& ids, int64_t turn, const std::string& echo) {
-    infer::GenerateOptions options{.max_new_tokens = new_tokens(static_cast<int64_t>(ids.size())),
-                                   .sampling = sampling_,
-                                   .seed = static_cast<uint64_t>(o_.seed + turn),
-                                   .stop_ids = {},
-                                   .session = {.dynamic_base = o_.dynamic_base, .cache = o_.cache}};
-    if (!o_.ignore_eos) options.stop_ids = stop_ids_of(*model_, config_);
+    infer::Request request{.prompt = ids,
+                           .max_new_tokens = new_tokens(static_cast<int64_t>(ids.size())),
+                           .sampling = sampling_,
+                           .seed = static_cast<uint64_t>(o_.seed + turn),
+                           .stop_ids = {}};
+    if (!o_.ignore_eos) request.stop_ids = stop_ids_of(*model_, config_);
     text::StopStrings stops(config_.stop_strings);
     text::StreamDecoder stream(*model_->tokenizer);
     Answer answer;
@@ -212,11 +213,12 @@ class Generator {
       if (!is_stdout(o_.json)) print_bytes(piece);
     };
     emit(echo);
-    answer.result = infer::generate(cx_, spec_, model_->model.params->weights(), ids, options, [&](int32_t id) {
+    const auto on_token = [&](int32_t id) {
       if (id < model_->tokenizer->vocab_size())
         emit(stops.push(stream.push(id)));  // beyond are padding rows of the embedding: no text
       return !output_is_lost() && !stops.matched();
-    });
+    };
+    answer.result = infer::generate(cx_, *decoder_, request, {.dynamic_base = o_.dynamic_base}, on_token);
     if (!stops.matched()) emit(stops.push(stream.finish()));
     emit(stops.finish());
     if (!is_stdout(o_.json)) print("\n");
@@ -235,6 +237,7 @@ class Generator {
   infer::SamplingOptions sampling_;
   std::optional<LoadedModel> model_;
   model::ModelSpec spec_;
+  std::optional<infer::BatchDecoder> decoder_;
   Context cx_;
 };
 

@@ -72,10 +72,10 @@ PasskeyScore by_generation(const TinyModel& m, const PasskeyOptions& o, int64_t 
     const PasskeyTrial t = make_passkey_trial(*tokenizer, o, bos, plan_passkey(*tokenizer, o, bos, length), depth, i);
     const std::vector<int32_t> prompt(t.ids.begin(), t.ids.begin() + t.answer_start);
     const int64_t A = static_cast<int64_t>(t.ids.size()) - t.answer_start;
-    const infer::GenerateResult g = infer::generate(cx, spec, m.params.weights(), prompt,
-                                                    {.max_new_tokens = A,
-                                                     .sampling = {.temperature = 0},
-                                                     .session = {.dynamic_base = infer::DynamicBase::kRequest}});
+    infer::BatchDecoder batch(spec, m.params.weights());
+    const infer::GenerateResult g =
+        infer::generate(cx, batch, {.prompt = prompt, .max_new_tokens = A, .sampling = {.temperature = 0}},
+                        {.dynamic_base = infer::DynamicBase::kRequest});
     std::string text;
     text::DecodeState inside{.at_start = false};
     for (const int32_t id : g.ids)
@@ -289,9 +289,10 @@ TEST_P(Passkey, GeneratedRulesEqualGeneration) {
         const PasskeyTrial t =
             make_passkey_trial(*tokenizer, o, 256, plan_passkey(*tokenizer, o, 256, cell.length), {}, i);
         EXPECT_EQ(static_cast<size_t>(t.answer_start), t.ids.size());
-        const infer::GenerateResult g =
-            infer::generate(cx, m.spec, m.params.weights(), t.ids,
-                            {.max_new_tokens = 6, .sampling = {.temperature = 0}, .stop_ids = tokenizer->eos_ids()});
+        infer::BatchDecoder decoder(m.spec, m.params.weights());
+        const infer::GenerateResult g = infer::generate(
+            cx, decoder,
+            {.prompt = t.ids, .max_new_tokens = 6, .sampling = {.temperature = 0}, .stop_ids = tokenizer->eos_ids()});
         std::string text;
         for (const int32_t id : g.ids) text += id < 256 ? std::string(1, static_cast<char>(id)) : "";
         const size_t digit = text.find_first_of("0123456789");

@@ -75,9 +75,10 @@ TEST_P(HuggingFace, GreedyContinuationIsTheSame) {
   std::vector<int32_t> ids = prompt;
   if (m.spec.rope_scaling.type != model::Scaling::kDynamic) {
     Context cx;
-    const auto result =
-        infer::generate(cx, m.spec, m.params->weights(), prompt,
-                        {.max_new_tokens = static_cast<int64_t>(greedy.size()), .sampling = {.temperature = 0}});
+    infer::BatchDecoder decoder(m.spec, m.params->weights());
+    const auto result = infer::generate(
+        cx, decoder,
+        {.prompt = prompt, .max_new_tokens = static_cast<int64_t>(greedy.size()), .sampling = {.temperature = 0}});
     EXPECT_EQ(result.ids, greedy);
     return;
   }

@@ -30,7 +30,14 @@ std::vector<int32_t> slow_greedy(const TinyModel& m, std::vector<int32_t> ids, i
   return out;
 }
 
-const GenerateOptions kGreedy{.max_new_tokens = 12, .sampling = {.temperature = 0}};
+const Request kGreedy{.prompt = {}, .max_new_tokens = 12, .sampling = {.temperature = 0}};
+
+GenerateResult continued(Context& cx, const TinyModel& m, const std::vector<int32_t>& prompt, Request request,
+                         const SessionOptions& options = {}, const std::function<bool(int32_t)>& on_token = {}) {
+  BatchDecoder decoder(m.spec, m.params.weights());
+  request.prompt = prompt;
+  return generate(cx, decoder, request, options, on_token);
+}
 
 class Generate : public testing::TestWithParam<test::NamedSpec> {};
 INSTANTIATE_TEST_SUITE_P(Specs, Generate, testing::ValuesIn(test::all_specs()), test::spec_test_name);
@@ -39,13 +46,12 @@ TEST_P(Generate, GreedyEqualsRunningTheWholeTextForEachToken) {
   TinyModel m(GetParam().spec);
   const std::vector<int32_t> prompt = test::random_ids(5, m.spec.V, 3);
   Context cx;
-  EXPECT_EQ(generate(cx, m.spec, m.params.weights(), prompt, kGreedy).ids, slow_greedy(m, prompt, 12, 0));
+  EXPECT_EQ(continued(cx, m, prompt, kGreedy).ids, slow_greedy(m, prompt, 12, 0));
   if (!model::uses_rotary(m.spec.attention)) return;
   // With the base of the request dynamic NTK is no different; 5 + 12 tokens exceed the trained 8.
   m.spec.rope_scaling = {model::Scaling::kDynamic, 2.0};
-  GenerateOptions request = kGreedy;
-  request.session.dynamic_base = DynamicBase::kRequest;
-  EXPECT_EQ(generate(cx, m.spec, m.params.weights(), prompt, request).ids, slow_greedy(m, prompt, 12, 17));
+  EXPECT_EQ(continued(cx, m, prompt, kGreedy, {.dynamic_base = DynamicBase::kRequest}).ids,
+            slow_greedy(m, prompt, 12, 17));
 }
 
 class GenerateOnce : public testing::Test {
@@ -53,15 +59,15 @@ class GenerateOnce : public testing::Test {
   TinyModel m{test::tiny_llama(AttentionKind::kCocaSlack)};
   std::vector<int32_t> prompt = {3, 1, 4, 1, 5};
   Context cx;
-  GenerateResult run(const GenerateOptions& options, const std::function<bool(int32_t)>& on_token = {}) {
-    return generate(cx, m.spec, m.params.weights(), prompt, options, on_token);
+  GenerateResult run(const Request& request, const std::function<bool(int32_t)>& on_token = {}) {
+    return continued(cx, m, prompt, request, {}, on_token);
   }
 };
 
 TEST_F(GenerateOnce, EndsAtTheStopToken) {
   const std::vector<int32_t> all = run(kGreedy).ids;
   ASSERT_EQ(all.size(), 12u);
-  GenerateOptions stop = kGreedy;
+  Request stop = kGreedy;
   stop.stop_ids = {22, all[4]};
   ASSERT_EQ(std::count(all.begin(), all.end(), 22), 0);
   const auto first = std::find(all.begin(), all.end(), all[4]) - all.begin();
@@ -72,7 +78,7 @@ TEST_F(GenerateOnce, EndsAtTheStopToken) {
 
 // No token of the text so far can come again when its logit is driven down far enough.
 TEST_F(GenerateOnce, APenaltyKeepsFromRepeating) {
-  GenerateOptions options = kGreedy;
+  Request options = kGreedy;
   options.sampling.repetition_penalty = 1e6;
   std::vector<int32_t> ids = run(options).ids;
   ids.insert(ids.end(), {3, 1, 4, 5});
@@ -95,13 +101,12 @@ TEST_F(GenerateOnce, TellsTokensAsTheyComeAndMayBeStopped) {
 
 TEST_F(GenerateOnce, TheCacheHasTheTypeAskedFor) {
   for (const KvType type : {KvType::kF32, KvType::kBF16, KvType::kInt8}) {
-    GenerateOptions options = kGreedy;
-    options.session.cache = type;
-    const GenerateResult result = run(options);
+    BatchDecoder decoder(m.spec, m.params.weights(), {.cache = type});
+    Request request = kGreedy;
+    request.prompt = prompt;
+    const GenerateResult result = generate(cx, decoder, request);
     EXPECT_EQ(result.ids.size(), 12u);
-    KvCache cache(m.spec, 1, type);  // 16 tokens take a page
-    cache.reserve(1);
-    EXPECT_EQ(result.cache_bytes, cache.bytes());
+    EXPECT_EQ(result.cache_bytes, kv_pool(m.spec, type).page_bytes());  // 16 tokens take a page
   }
 }
 
@@ -116,7 +121,7 @@ TEST_F(GenerateOnce, StopRequestEndsIt) {
 }
 
 TEST_F(GenerateOnce, SamplingDependsOnTheSeedAlone) {
-  GenerateOptions options{.max_new_tokens = 30, .seed = 1};
+  Request options{.prompt = {}, .max_new_tokens = 30, .seed = 1};
   const std::vector<int32_t> one = run(options).ids;
   EXPECT_EQ(run(options).ids, one);
   options.seed = 2;
@@ -124,11 +129,11 @@ TEST_F(GenerateOnce, SamplingDependsOnTheSeedAlone) {
 }
 
 TEST_F(GenerateOnce, Edges) {
-  EXPECT_TRUE(run({.max_new_tokens = 0}).ids.empty());
-  EXPECT_EQ(run({.max_new_tokens = 1}).ids.size(), 1u);
+  EXPECT_TRUE(run({.prompt = {}, .max_new_tokens = 0}).ids.empty());
+  EXPECT_EQ(run({.prompt = {}, .max_new_tokens = 1}).ids.size(), 1u);
   const auto message = [](const char* text) { return testing::ThrowsMessage<Error>(testing::HasSubstr(text)); };
-  EXPECT_THAT([&] { run({.max_new_tokens = -1}); }, message("-1"));
-  EXPECT_THAT([&] { run({.sampling = {.top_p = 2}}); }, message("top-p"));
+  EXPECT_THAT([&] { run({.prompt = {}, .max_new_tokens = -1}); }, message("-1"));
+  EXPECT_THAT([&] { run({.prompt = {}, .sampling = {.top_p = 2}}); }, message("top-p"));
   prompt = {1, 23};
   EXPECT_THAT([&] { run({}); }, message("23"));
   prompt.clear();

@@ -21,7 +21,7 @@ TEST(KvCache, CocaNeedsThreeQuartersOfTheBytes) {
       model::ModelSpec rope = coca;
       rope.attention = AttentionKind::kRope;
       for (const KvType type : kTypes) {
-        KvCache c(coca, 2, type), r(rope, 2, type);
+        KvCache c(kv_pool(coca, type)), r(kv_pool(rope, type));
         EXPECT_EQ(c.bytes(), 0u);
         c.reserve(512), r.reserve(512);
         const int64_t scales = type == KvType::kInt8 ? 8 : 0, number = type == KvType::kF32    ? 4
@@ -29,8 +29,8 @@ TEST(KvCache, CocaNeedsThreeQuartersOfTheBytes) {
                                                                                                : 1;
         EXPECT_EQ(model::cache_bytes_per_token(rope, type), coca.G * (64 * number + scales));
         EXPECT_EQ(model::cache_bytes_per_token(coca, type), coca.G * (48 * number + scales));
-        EXPECT_EQ(c.bytes(), static_cast<size_t>(2 * 512 * coca.L * model::cache_bytes_per_token(coca, type)));
-        EXPECT_EQ(r.bytes(), static_cast<size_t>(2 * 512 * coca.L * model::cache_bytes_per_token(rope, type)));
+        EXPECT_EQ(c.bytes(), static_cast<size_t>(512 * coca.L * model::cache_bytes_per_token(coca, type)));
+        EXPECT_EQ(r.bytes(), static_cast<size_t>(512 * coca.L * model::cache_bytes_per_token(rope, type)));
         if (scales == 0) {
           EXPECT_EQ(4 * c.bytes(), 3 * r.bytes());
         }
@@ -40,33 +40,35 @@ TEST(KvCache, CocaNeedsThreeQuartersOfTheBytes) {
 
 TEST(KvCache, ShapesFollowTheAttention) {
   const model::ModelSpec s = test::tiny_llama(AttentionKind::kCocaSlack);
-  KvCache coca(s, 3, KvType::kInt8);
+  KvCache coca(kv_pool(s, KvType::kInt8));
   coca.reserve(7);
   const KvView v = coca.view(1, 7);
   EXPECT_EQ(v.layout.W, s.D / 2);
   EXPECT_EQ(v.layout.D, s.D);
   EXPECT_EQ(v.layout.G, s.G);
-  EXPECT_EQ(v.layout.B, 3);
   EXPECT_EQ(v.layout.key_sign, KeySign::kNonNegative);
-  const KvCache rope(test::tiny_llama(AttentionKind::kRope), 3);
+  const KvCache rope(kv_pool(test::tiny_llama(AttentionKind::kRope)));
   EXPECT_EQ(rope.view(0, 0).layout.W, s.D);
   EXPECT_EQ(rope.view(0, 0).layout.key_sign, KeySign::kSigned);
 }
 
-// Every number written before growing is there afterwards, for every layer and row of the batch, at its old address.
+// Every number written before growing is there afterwards, for every layer, at its old address.
 TEST(KvCache, GrowthKeepsWhatIsThere) {
   const model::ModelSpec s = test::tiny_neox(AttentionKind::kCocaSlack);
-  KvCache cache(s, 2);
+  KvCache cache(kv_pool(s));
   Context cx;
   const auto keys = [&](int64_t l) {
-    return test::random_tensor({2, 300, s.G, s.D / 2}, static_cast<uint64_t>(l), 0, 1);
+    return test::random_tensor({1, 300, s.G, s.D / 2}, static_cast<uint64_t>(l), 0, 1);
   };
   const auto values = [&](int64_t l) {
-    return test::random_tensor({2, 300, s.G, s.D}, static_cast<uint64_t>(100 + l));
+    return test::random_tensor({1, 300, s.G, s.D}, static_cast<uint64_t>(100 + l));
   };
   cache.reserve(300);
   EXPECT_EQ(cache.capacity(), 512);
-  for (int64_t l = 0; l < s.L; ++l) cache.write(cx, l, 0, keys(l), values(l));
+  for (int64_t l = 0; l < s.L; ++l) {
+    const Tensor k = keys(l), v = values(l);
+    ops::kv_store(cx, cache.store(l, 0, k, v));
+  }
   cache.advance(300);
   const std::byte* first = cache.view(0, 300).pages[0];
   for (const int64_t more : {301, 513, 5000, 50}) {
@@ -87,7 +89,7 @@ TEST(KvCache, GrowthKeepsWhatIsThere) {
 
 TEST(KvCache, TruncateAndErrors) {
   const model::ModelSpec s = test::tiny_neox(AttentionKind::kRope);
-  KvCache cache(s, 1);
+  KvCache cache(kv_pool(s));
   EXPECT_EQ(cache.capacity(), 0);
   cache.reserve(8);
   cache.advance(8);
@@ -97,10 +99,8 @@ TEST(KvCache, TruncateAndErrors) {
   EXPECT_THROW(cache.truncate(-1), Error);
   cache.truncate(0);
   EXPECT_EQ(cache.length(), 0);
-  EXPECT_THROW(KvCache(s, 0), Error);
-  Context cx;
   Tensor k({1, 2, s.G, s.D});
-  EXPECT_THROW(cache.write(cx, 0, 255, k, k), Error);  // beyond what is reserved
+  EXPECT_THROW(cache.store(0, 255, k, k), Error);  // beyond what is reserved
 }
 
 }  // namespace

@@ -6,7 +6,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "coca/infer/generate.h"
+#include "coca/infer/cached_decoder.h"
 #include "coca/model/decoder.h"
 #include "coca/ops/linear.h"
 #include "support/numerics.h"

@@ -5,6 +5,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <limits>
+#include <memory>
+
+#include "coca/infer/cached_decoder.h"
 #include "coca/ops/linear.h"
 #include "support/message.h"
 #include "support/tiny_model.h"
@@ -57,12 +61,13 @@ TEST_P(Prefill, PiecesGiveWhatTheWholePromptGives) {
 class OneSession : public testing::Test {
  protected:
   TinyModel m{test::tiny_llama(test::AttentionKind::kCocaSlack)};
+  BatchDecoder decoder{m.spec, m.params.weights()};
   Context cx;
   Request request{.prompt = {3, 1, 4, 1, 5, 9, 2}, .max_new_tokens = 5, .sampling = {.temperature = 0}};
 };
 
 TEST_F(OneSession, AStepIsAPieceOrAToken) {
-  Session s(m.spec, m.params.weights(), request, {.prefill_tokens = 3});
+  Session s(decoder, request, {.prefill_tokens = 3});
   for (const int64_t done : {3, 6, 7}) {
     EXPECT_EQ(s.step(cx), std::nullopt);
     EXPECT_EQ(s.prompt_tokens_done(), done);
@@ -81,13 +86,13 @@ TEST_F(OneSession, AStepIsAPieceOrAToken) {
 }
 
 TEST_F(OneSession, MayBeCancelledInsideThePromptAndBehindIt) {
-  Session inside(m.spec, m.params.weights(), request, {.prefill_tokens = 3});
+  Session inside(decoder, request, {.prefill_tokens = 3});
   inside.step(cx);
   inside.cancel();
   EXPECT_EQ(inside.step(cx), std::nullopt);
   EXPECT_EQ(inside.prompt_tokens_done(), 3);
   EXPECT_EQ(inside.finish(), Finish::kCancelled);
-  Session behind(m.spec, m.params.weights(), request);
+  Session behind(decoder, request);
   behind.step(cx);
   behind.step(cx);
   behind.cancel();
@@ -97,10 +102,9 @@ TEST_F(OneSession, MayBeCancelledInsideThePromptAndBehindIt) {
 }
 
 TEST_F(OneSession, TwoAtATimeDoNotDisturbEachOther) {
-  Session alone(m.spec, m.params.weights(), request);
+  Session alone(decoder, request);
   while (!alone.finished()) alone.step(cx);
-  Session first(m.spec, m.params.weights(), request, {.prefill_tokens = 7}),
-      second(m.spec, m.params.weights(), request, {.prefill_tokens = 7});
+  Session first(decoder, request, {.prefill_tokens = 7}), second(decoder, request, {.prefill_tokens = 7});
   while (!first.finished() || !second.finished()) {
     first.step(cx);
     second.step(cx);
@@ -109,11 +113,75 @@ TEST_F(OneSession, TwoAtATimeDoNotDisturbEachOther) {
   EXPECT_EQ(second.ids(), alone.ids());
 }
 
+// Sessions of other prompts, lengths and pieces, which come later and end earlier: each has the text it has alone.
+TEST_F(OneSession, ManyInOneStepHaveTheirOwnTexts) {
+  std::vector<Request> requests;
+  for (uint64_t i = 0; i < 6; ++i)
+    requests.push_back({.prompt = test::random_ids(3 + 4 * static_cast<int64_t>(i), m.spec.V, i),
+                        .max_new_tokens = static_cast<int64_t>(3 * i),
+                        .sampling = {.temperature = i % 2 == 0 ? 0.0f : 1.0f},
+                        .seed = i});
+  std::vector<std::unique_ptr<Session>> sessions;
+  std::vector<Session*> running;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    sessions.push_back(
+        std::make_unique<Session>(decoder, requests[i], SessionOptions{.prefill_tokens = static_cast<int64_t>(2 + i)}));
+    running.push_back(sessions.back().get());
+    Session::step(cx, running);
+  }
+  for (int steps = 0; !std::ranges::all_of(running, &Session::finished); ++steps) {
+    ASSERT_LT(steps, 100);
+    Session::step(cx, running);
+  }
+  for (size_t i = 0; i < requests.size(); ++i) {
+    Session alone(decoder, requests[i]);
+    while (!alone.finished()) alone.step(cx);
+    EXPECT_EQ(sessions[i]->ids(), alone.ids()) << i;
+    EXPECT_EQ(sessions[i]->finish(), Finish::kLength);
+  }
+}
+
+TEST_F(OneSession, GoesOnFromASequenceBegun) {
+  Session whole(decoder, request);
+  while (!whole.finished()) whole.step(cx);
+  Sequence begun = decoder.sequence();
+  const Piece piece{.sequence = &begun, .ids = std::span(request.prompt).first(4)};
+  decoder.append(cx, {&piece, 1});
+  Session rest(decoder, request, begun.fork());
+  EXPECT_EQ(rest.prompt_tokens_done(), 4);
+  while (!rest.finished()) rest.step(cx);
+  EXPECT_EQ(rest.ids(), whole.ids());
+  const Piece all{.sequence = &begun, .ids = std::span(request.prompt).subspan(4)};
+  decoder.append(cx, {&all, 1});
+  EXPECT_THAT(message([&] { Session(decoder, request, begun.fork()); }), testing::HasSubstr("last token must be left"));
+}
+
+// A token whose embedding is NaN: the session that has it in its prompt fails, the other ends as alone.
+TEST_F(OneSession, AFailureStaysWithItsSession) {
+  Session alone(decoder, request);
+  while (!alone.finished()) alone.step(cx);
+  int32_t unused = 0;
+  const auto has = [&](const std::vector<int32_t>& ids) { return std::ranges::find(ids, unused) != ids.end(); };
+  while (has(request.prompt) || has(alone.ids())) ++unused;
+  m.params.tensors().embed.as<float>()[unused * m.spec.C] = std::numeric_limits<float>::quiet_NaN();
+  Request bad = request;
+  bad.prompt = {3, unused};
+  Session healthy(decoder, request), broken(decoder, bad);
+  Session* const both[] = {&broken, &healthy};
+  for (int i = 0; i < 10; ++i) Session::step(cx, both);
+  EXPECT_EQ(broken.finish(), Finish::kFailed);
+  EXPECT_TRUE(broken.error());
+  EXPECT_EQ(healthy.ids(), alone.ids());
+  Session again(decoder, bad);
+  again.step(cx);
+  EXPECT_THROW(again.step(cx), Error);
+}
+
 TEST_F(OneSession, RefusesWhatMakesNoSense) {
-  EXPECT_THAT(message([&] { Session(m.spec, m.params.weights(), request, {.prefill_tokens = 0}); }),
+  EXPECT_THAT(message([&] { Session(decoder, request, {.prefill_tokens = 0}); }),
               testing::HasSubstr("prefill-tokens 0"));
   request.prompt.clear();
-  EXPECT_THAT(message([&] { Session(m.spec, m.params.weights(), request); }), testing::HasSubstr("empty"));
+  EXPECT_THAT(message([&] { Session(decoder, request); }), testing::HasSubstr("empty"));
 }
 
 }  // namespace

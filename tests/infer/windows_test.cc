@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "coca/infer/cached_decoder.h"
 #include "coca/infer/generate.h"
 #include "coca/ops/linear.h"
 #include "support/longformer_specs.h"
@@ -59,8 +60,9 @@ TEST_P(Windowed, ThroughTheCacheHoweverItIsCut) {
 }
 
 TEST_P(Windowed, GeneratesAndRoundedCachesStayClose) {
-  const auto generated = generate(cx, m.spec, m.params.weights(), std::span(ids).first(4),
-                                  {.max_new_tokens = 12, .sampling = {.temperature = 0}});
+  BatchDecoder decoder(m.spec, m.params.weights());
+  const auto generated = generate(
+      cx, decoder, {.prompt = {ids.begin(), ids.begin() + 4}, .max_new_tokens = 12, .sampling = {.temperature = 0}});
   EXPECT_EQ(generated.ids.size(), 12u);
   for (const KvType type : {KvType::kBF16, KvType::kInt8}) {
     CachedDecoder exact(m.spec, m.params.weights(), kB),

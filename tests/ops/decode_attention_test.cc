@@ -87,18 +87,25 @@ Rotation rotation_of(int64_t R) {
   return r;
 }
 
-// Queries, a filled cache, and where everything stands.
+// Of one or several sequences, to be changed by a test.
+struct Args {
+  std::vector<DecodeSequence> sequences;
+  TensorRef slopes;
+  operator DecodeAttention() const { return {.sequences = sequences, .slopes = slopes}; }
+};
+
+// Queries, filled caches, and where everything stands.
 struct Decoding {
   Case c;
-  KvPages pages;
+  std::vector<KvPages> pages;                // of B sequences
   Tensor q, keys, values, slopes, cos, sin;  // keys, values: as the cache gives them back; cos, sin [1, S, R/2]
   KeyAngles angles;
 
   Decoding(const Case& c_, KvType type, uint64_t seed = 1)
       : c(c_),
-        pages(layout(c_, type), 1),
+        pages(static_cast<size_t>(c.B), KvPages(KvPool(layout(c_, type), 1))),
         q(test::random_tensor({c.B, c.N, c.H, c.D}, seed, -2, 2)),
-        keys({c.B, c.S, c.G, pages.layout().W}),
+        keys({c.B, c.S, c.G, pages.front().layout().W}),
         values({c.B, c.S, c.G, c.D}),
         slopes({c.H}),
         cos({1, c.S, c.R / 2}),
@@ -107,10 +114,15 @@ struct Decoding {
     Tensor k = test::random_tensor(keys.shape(), seed + 1, -2, 2), v = test::random_tensor(values.shape(), seed + 2);
     if (folded)
       for (float& x : k.values<float>()) x = std::max(x, 0.0f);  // zeros as ReLU makes them
-    pages.reserve(c.S);
     Context cx;
-    kv_store(cx, {.keys = k, .values = v, .cache = pages.mut_view(0, c.S)});
-    kv_load(cx, {.cache = pages.view(0, c.S), .keys = keys, .values = values});
+    for (int64_t b = 0; b < c.B; ++b) {
+      KvPages& own = pages[static_cast<size_t>(b)];
+      own.reserve(c.S);
+      kv_store(cx,
+               {.keys = k.ref().narrow(0, b, 1), .values = v.ref().narrow(0, b, 1), .cache = own.mut_view(0, 0, c.S)});
+      kv_load(cx,
+              {.cache = own.view(0, c.S), .keys = keys.ref().narrow(0, b, 1), .values = values.ref().narrow(0, b, 1)});
+    }
     const std::vector<float> a = alibi_slopes(c.H);
     std::copy(a.begin(), a.end(), slopes.values<float>().begin());
     const Rotation rotation = rotation_of(c.R);
@@ -126,7 +138,6 @@ struct Decoding {
     const bool folded = c.options.score == Score::kCollinear;
     return {.type = type,
             .key_sign = folded ? KeySign::kNonNegative : KeySign::kSigned,
-            .B = c.B,
             .G = c.G,
             .W = folded ? c.D / 2 : c.D,
             .D = c.D};
@@ -136,13 +147,16 @@ struct Decoding {
     if (c.R == 0) return {};
     return {cos.ref().narrow(1, c.S - c.N, c.N), sin.ref().narrow(1, c.S - c.N, c.N)};
   }
-  DecodeAttention args(MutTensorRef o) const {
-    return {.q = q,
-            .rows = query_rows(),
-            .angles = c.R > 0 ? &angles : nullptr,
-            .cache = pages.view(0, c.S),
-            .slopes = c.alibi ? slopes.ref() : TensorRef(),
-            .o = o};
+  Args args(MutTensorRef o, MutTensorRef lse = {}) const {
+    Args a{.sequences = {}, .slopes = c.alibi ? slopes.ref() : TensorRef()};
+    for (int64_t b = 0; b < c.B; ++b)
+      a.sequences.push_back({.q = q.ref().narrow(0, b, 1),
+                             .rows = query_rows(),
+                             .angles = c.R > 0 ? &angles : nullptr,
+                             .cache = pages[static_cast<size_t>(b)].view(0, c.S),
+                             .o = o.narrow(0, b, 1),
+                             .lse = lse.empty() ? lse : lse.narrow(0, b, 1)});
+    return a;
   }
   // In double with exact angles; in float with the rounded cos and sin of a table.
   template <typename T>
@@ -189,9 +203,11 @@ TEST(DecodeAttention, MatchesTheReferenceOnEveryTarget) {
         decode_attention(cx, c.all_options(), s.args(o));
         test::expect_close(o.values<float>(), expected, naive, s.rule(lse), "evenly spaced");
         if (c.R == 0) return;
-        DecodeAttention given = s.args(o);
-        given.angles = nullptr;
-        given.key_rows = s.key_rows();
+        Args given = s.args(o);
+        for (DecodeSequence& a : given.sequences) {
+          a.angles = nullptr;
+          a.key_rows = s.key_rows();
+        }
         decode_attention(cx, c.all_options(), given);
         test::expect_close(o.values<float>(), expected, naive, s.rule(lse), "given rows");
       });
@@ -257,17 +273,18 @@ TEST(DecodeAttention, TokensThatAllQueriesSee) {
       Context cx;
       cx.force_impl("decode_attention", impl);
       Tensor o(s.q.shape());
-      DecodeAttention args = s.args(o);
-      args.far = {
-          .tokens = kFar, .range = FarRange::kAll, .rows = s.query_rows(), .angles = c.R > 0 ? &s.angles : nullptr};
+      Args args = s.args(o);
+      for (DecodeSequence& a : args.sequences)
+        a.far = {
+            .tokens = kFar, .range = FarRange::kAll, .rows = s.query_rows(), .angles = c.R > 0 ? &s.angles : nullptr};
       decode_attention(cx, c.all_options(), args);
       test::expect_close(o.values<float>(), reference(0.0), reference(0.0f), s.rule(lse), impl);
     }
   }
 }
 
-// Rows of cos and sin that differ by batch row and follow no line.
-TEST(DecodeAttention, AnyPositionsPerBatchRow) {
+// Rows of cos and sin that differ by sequence and follow no line.
+TEST(DecodeAttention, AnyPositionsPerSequence) {
   const Case c{2, 3, 300, 4, 2, 24, 16, kSlack, false, DecodeScore::kSlack};
   const Decoding s(c, KvType::kF32);
   Tensor cos({2, c.S, 8}), sin({2, c.S, 8});
@@ -293,15 +310,44 @@ TEST(DecodeAttention, AnyPositionsPerBatchRow) {
     return o;
   };
   Tensor o(s.q.shape());
-  DecodeAttention args = s.args(o);
-  args.angles = nullptr;
-  args.key_rows = {cos, sin};
-  args.rows = {cos.ref().narrow(1, c.S - c.N, c.N), sin.ref().narrow(1, c.S - c.N, c.N)};
+  Args args = s.args(o);
+  for (int64_t b = 0; b < c.B; ++b) {
+    DecodeSequence& a = args.sequences[static_cast<size_t>(b)];
+    a.angles = nullptr;
+    a.key_rows = {cos.ref().narrow(0, b, 1), sin.ref().narrow(0, b, 1)};
+    a.rows = a.key_rows.narrow(c.S - c.N, c.N);
+  }
   Context cx;
   decode_attention(cx, c.all_options(), args);
   double lse = 0;
   s.reference<double>(&lse);  // scores of the same size
   test::expect_close(o.values<float>(), reference(0.0), reference(0.0f), s.rule(lse), "any positions");
+}
+
+// Sequences of other lengths and numbers of queries beside one change no bit of it: short ones, one with several
+// ranges, and one whose rows are more than a task holds.
+TEST(DecodeAttention, SequencesOfOneCallAreApart) {
+  const Case cases[] = {{1, 1, 40, 4, 2, 16, 8, kSlack, false, DecodeScore::kSlack},
+                        {1, 3, 2500, 4, 2, 16, 8, kSlack, false, DecodeScore::kSlack},
+                        {1, 130, 200, 4, 2, 16, 8, kSlack, false, DecodeScore::kSlack},
+                        {1, 1, 1, 4, 2, 16, 8, kSlack, false, DecodeScore::kSlack}};
+  for (const KvType type : kTypes)
+    for (const char* impl : {"cpu", "ref"}) {
+      SCOPED_TRACE(std::string(enum_name(type)) + " " + impl);
+      Context cx;
+      cx.force_impl("decode_attention", impl);
+      std::vector<Decoding> all;
+      std::vector<Tensor> together, alone;
+      Args args;
+      for (const Case& c : cases) {
+        const Decoding& s = all.emplace_back(c, type, 10 * all.size() + 1);
+        decode_attention(cx, c.all_options(), s.args(alone.emplace_back(s.q.shape())));
+      }
+      for (const Decoding& s : all)
+        args.sequences.push_back(s.args(together.emplace_back(s.q.shape())).sequences.front());
+      decode_attention(cx, cases[0].all_options(), args);
+      for (size_t i = 0; i < all.size(); ++i) EXPECT_EQ(values_of(together[i]), values_of(alone[i])) << i;
+    }
 }
 
 TEST(DecodeAttention, LongCache) {
@@ -332,17 +378,13 @@ TEST(DecodeAttention, LseIsThatOfTheReference) {
     test::for_each_target([&] {
       Context cx;
       Tensor o(s.q.shape()), lse({c.B, c.H, c.N});
-      DecodeAttention args = s.args(o);
-      args.lse = lse;
-      decode_attention(cx, c.all_options(), args);
+      decode_attention(cx, c.all_options(), s.args(o, lse));
       test::expect_close(lse.values<float>(), expected, naive, s.rule(largest), "lse");
     });
     Context forced;
     forced.force_impl("decode_attention", "ref");
     Tensor o(s.q.shape()), lse({c.B, c.H, c.N});
-    DecodeAttention args = s.args(o);
-    args.lse = lse;
-    decode_attention(forced, c.all_options(), args);
+    decode_attention(forced, c.all_options(), s.args(o, lse));
     test::expect_close(lse.values<float>(), expected, naive, s.rule(largest), "lse of ref");
   }
 }
@@ -357,8 +399,8 @@ TEST(DecodeAttention, Bf16QueriesAndOutputs) {
       q16.values<BF16>()[i] = BF16(s.q.values<float>()[i]);
       s.q.values<float>()[i] = static_cast<float>(q16.values<BF16>()[i]);
     }
-    DecodeAttention args = s.args(o16);
-    args.q = q16;
+    Args args = s.args(o16);
+    args.sequences[0].q = q16;
     Context cx;
     decode_attention(cx, c.all_options(), args);
     double lse = 0;
@@ -412,12 +454,12 @@ TEST(DecodeAttention, BrokenTokensShowAndForgottenOnesDoNot) {
     std::fill_n(nan_keys.values<float>().begin(), 8, std::numeric_limits<float>::quiet_NaN());
     std::fill_n(nan_values.values<float>().begin(), 16, std::numeric_limits<float>::quiet_NaN());
     // Behind the end, as after truncation: no bit changes.
-    kv_store(cx, {.keys = nan_keys, .values = nan_values, .first = 300, .cache = s.pages.mut_view(0, 301)});
+    kv_store(cx, {.keys = nan_keys, .values = nan_values, .first = 300, .cache = s.pages[0].mut_view(0, 300, 301)});
     decode_attention(cx, c.all_options(), s.args(o));
     EXPECT_EQ(values_of(o), values_of(clean));
     // A broken key: exactly the queries that see token 290 are lost.
     Tensor value({1, 1, 1, 16});
-    kv_store(cx, {.keys = nan_keys, .values = value, .first = 290, .cache = s.pages.mut_view(0, 300)});
+    kv_store(cx, {.keys = nan_keys, .values = value, .first = 290, .cache = s.pages[0].mut_view(0, 290, 300)});
     decode_attention(cx, c.all_options(), s.args(o));
     for (int64_t n = 0; n < c.N; ++n)
       ASSERT_EQ(std::isnan(o.values<float>()[static_cast<size_t>(n * 32)]), 280 + n >= 290) << n;
@@ -441,31 +483,36 @@ TEST(DecodeAttention, MisuseIsNamed) {
   Context cx;
   const auto with = [&](const auto& change, DecodeAttentionOptions options = kSlack) {
     return [&, change, options] {
-      DecodeAttention args = s.args(o);
-      change(args);
+      Args args = s.args(o);
+      change(args.sequences[0]);
       decode_attention(cx, options, args);
     };
   };
-  test::expect_error(with([](DecodeAttention&) {}, kRope), "keys have 4 numbers; expected 8");
-  test::expect_error(with([](DecodeAttention& a) { a.angles = nullptr; }), "either angles or key_rows");
-  test::expect_error(with([&](DecodeAttention& a) { a.key_rows = s.key_rows(); }), "either angles or key_rows");
-  test::expect_error(with([](DecodeAttention& a) { a.cache.length = 0; }), "fewer than the 1 queries");
+  test::expect_error(with([](DecodeSequence&) {}, kRope), "keys have 4 numbers; expected 8");
+  test::expect_error(with([](DecodeSequence& a) { a.angles = nullptr; }), "either angles or key_rows");
+  test::expect_error(with([&](DecodeSequence& a) { a.key_rows = s.key_rows(); }), "either angles or key_rows");
+  test::expect_error(with([](DecodeSequence& a) { a.cache.length = 0; }),
+                     "1 queries; expected at least 1, and at most the cache's 0 tokens");
   const std::vector<int64_t> short_list = {1, 1}, split = {2, 1, 1, 1}, twos = {2, 2, 2, 2};
   const auto dilated = [](const std::vector<int64_t>& dilation, int64_t window) {
     DecodeAttentionOptions options = kSlack;
     options.dilation = dilation, options.window = window;
     return options;
   };
-  test::expect_error(with([](DecodeAttention&) {}, dilated(short_list, 3)), "2 dilations; expected 4");
-  test::expect_error(with([](DecodeAttention&) {}, dilated(split, 3)),
+  test::expect_error(with([](DecodeSequence&) {}, dilated(short_list, 3)), "2 dilations; expected 4");
+  test::expect_error(with([](DecodeSequence&) {}, dilated(split, 3)),
                      "dilation[1]=1 must be at least 1, and that of all heads with its key/value head");
-  test::expect_error(with([](DecodeAttention&) {}, dilated(twos, 0)), "dilation[0]=2 needs a window");
+  test::expect_error(with([](DecodeSequence&) {}, dilated(twos, 0)), "dilation[0]=2 needs a window");
   KeyAngles small;
   small.build(rotation_of(4), 10);
-  test::expect_error(with([&](DecodeAttention& a) { a.angles = &small; }), "angles of 2 pairs");
+  test::expect_error(with([&](DecodeSequence& a) { a.angles = &small; }), "angles of 2 pairs");
   Tensor o16({1, 1, 4, 8}, DType::kBF16), q5({1, 1, 5, 8}), o5({1, 1, 5, 8});
-  test::expect_error(with([&](DecodeAttention& a) { a.o = o16; }), "o has type BF16; expected F32");
-  test::expect_error(with([&](DecodeAttention& a) { a.q = q5, a.o = o5; }), "H=5 must be a multiple of G=2");
+  test::expect_error(with([&](DecodeSequence& a) { a.o = o16; }), "o has type BF16; expected F32");
+  test::expect_error(with([&](DecodeSequence& a) { a.q = q5, a.o = o5; }), "H=5 must be a multiple of G=2");
+  const Decoding other({1, 1, 10, 4, 2, 8, 8, kSlack}, KvType::kInt8);
+  Args mixed = s.args(o);
+  mixed.sequences.push_back(other.args(o).sequences.front());
+  test::expect_error([&] { decode_attention(cx, kSlack, mixed); }, "one layout of the cache");
 }
 
 }  // namespace

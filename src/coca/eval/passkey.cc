@@ -14,6 +14,7 @@
 #include "coca/base/sizes.h"
 #include "coca/base/stop.h"
 #include "coca/eval/share.h"
+#include "coca/infer/cached_decoder.h"
 #include "coca/infer/session.h"
 #include "coca/model/windows.h"
 #include "coca/ops/linear.h"

@@ -28,9 +28,9 @@ class Answerer {
  public:
   Answerer(Context& cx, const model::ModelSpec& spec, const model::Weights& weights, const text::Tokenizer& tokenizer,
            std::optional<int32_t> bos)
-      : cx_(cx), spec_(spec), weights_(weights), tokenizer_(tokenizer), bos_(bos) {}
+      : cx_(cx), decoder_(spec, weights), tokenizer_(tokenizer), bos_(bos) {}
 
-  void answer(RulerSample& sample) const {
+  void answer(RulerSample& sample) {
     std::vector<int32_t> ids = tokenizer_.encode(sample.prompt.text);
     if (bos_) ids.insert(ids.begin(), *bos_);
     sample.tokens = static_cast<int64_t>(ids.size());
@@ -42,12 +42,12 @@ class Answerer {
       return sample.score < 1;
     };
     try {
-      infer::generate(cx_, spec_, weights_, ids,
-                      {.max_new_tokens = data::ruler_new_tokens(sample.task),
+      infer::generate(cx_, decoder_,
+                      {.prompt = ids,
+                       .max_new_tokens = data::ruler_new_tokens(sample.task),
                        .sampling = {.temperature = 0},
-                       .stop_ids = tokenizer_.eos_ids(),
-                       .session = {.dynamic_base = infer::DynamicBase::kRequest}},
-                      on_token);
+                       .stop_ids = tokenizer_.eos_ids()},
+                      {.dynamic_base = infer::DynamicBase::kRequest}, on_token);
     } catch (const Error& error) {
       if (error.kind() != ErrorKind::kNumeric) throw;  // NaN: the model has broken down, and what it said counts
     }
@@ -55,8 +55,7 @@ class Answerer {
 
  private:
   Context& cx_;
-  const model::ModelSpec& spec_;
-  const model::Weights& weights_;
+  infer::BatchDecoder decoder_;
   const text::Tokenizer& tokenizer_;
   std::optional<int32_t> bos_;
 };
@@ -104,7 +103,7 @@ void summarise(RulerResult& result, const RulerOptions& o) {
 }
 
 // Answers samples one for each rank, round after round, and adds the cell as far as it came.
-void run_cell(const Answerer& answerer, const text::Tokenizer& tokenizer, const RulerOptions& o, data::RulerTask task,
+void run_cell(Answerer& answerer, const text::Tokenizer& tokenizer, const RulerOptions& o, data::RulerTask task,
               int64_t length, int64_t& done, RulerResult& result) {
   const Stopwatch watch;
   const int64_t total = static_cast<int64_t>(o.tasks.size() * o.lengths.size()) * o.samples;
@@ -202,7 +201,7 @@ void ruler(Context& cx, const model::ModelSpec& model_spec, const model::Weights
   check_ruler(model_spec, tokenizer, o);
   const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
   result.bos = bos_token(spec, o.bos);
-  const Answerer answerer(cx, spec, weights, tokenizer, result.bos);
+  Answerer answerer(cx, spec, weights, tokenizer, result.bos);
   int64_t done = 0;
   try {
     for (const data::RulerTask task : o.tasks)

@@ -6,19 +6,12 @@
 
 namespace coca::infer {
 
-GenerateResult generate(Context& cx, const model::ModelSpec& spec, const model::Weights& weights,
-                        std::span<const int32_t> prompt, const GenerateOptions& options,
+GenerateResult generate(Context& cx, BatchDecoder& decoder, const Request& request, const SessionOptions& options,
                         const std::function<bool(int32_t)>& on_token) {
-  Session session(spec, weights,
-                  {.prompt = {prompt.begin(), prompt.end()},
-                   .max_new_tokens = options.max_new_tokens,
-                   .sampling = options.sampling,
-                   .seed = options.seed,
-                   .stop_ids = options.stop_ids},
-                  options.session);
+  Session session(decoder, request, options);
   GenerateResult result;
   std::optional<Finish> early;
-  const auto length = static_cast<int64_t>(prompt.size());
+  const auto length = static_cast<int64_t>(request.prompt.size());
   Stopwatch watch;
   while (!session.finished() && !early) {
     if (stop_requested()) {
@@ -36,7 +29,7 @@ GenerateResult generate(Context& cx, const model::ModelSpec& spec, const model::
   result.decode_seconds = watch.seconds();
   result.ids = session.ids();
   result.finish = early ? *early : session.finish();
-  result.cache_bytes = session.cache().bytes();
+  result.cache_bytes = session.sequence().cache().bytes();
   return result;
 }
 

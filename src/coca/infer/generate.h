@@ -3,20 +3,11 @@
 #pragma once
 
 #include <functional>
-#include <span>
 #include <vector>
 
 #include "coca/infer/session.h"
 
 namespace coca::infer {
-
-struct GenerateOptions {
-  int64_t max_new_tokens = 128;
-  SamplingOptions sampling;
-  uint64_t seed = 0;
-  std::vector<int32_t> stop_ids;  // as in Request
-  SessionOptions session;
-};
 
 struct GenerateResult {
   std::vector<int32_t> ids;  // new tokens only
@@ -26,8 +17,8 @@ struct GenerateResult {
 };
 
 // Runs a session (session.h) to its end. on_token sees each new id as it comes and may return false to stop;
-// stop_requested() ends it as well, inside the prompt too. Ids outside the vocabulary are an Error.
-GenerateResult generate(Context&, const model::ModelSpec&, const model::Weights&, std::span<const int32_t> prompt,
-                        const GenerateOptions&, const std::function<bool(int32_t)>& on_token = {});
+// stop_requested() ends it as well, inside the prompt too.
+GenerateResult generate(Context&, BatchDecoder&, const Request&, const SessionOptions& = {},
+                        const std::function<bool(int32_t)>& on_token = {});
 
 }  // namespace coca::infer

@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/infer/kv_cache.h"
 
-#include "coca/ops/kv_store.h"
-
 namespace coca::infer {
 
-KvCache::KvCache(const model::ModelSpec& spec, int64_t B, KvType type)
-    : B_(B), pages_(model::cache_layout(spec, B, type), spec.L) {}
+KvPool kv_pool(const model::ModelSpec& spec, KvType type, int64_t most_pages) {
+  return {model::cache_layout(spec, type), spec.L, most_pages};
+}
 
-void KvCache::write(Context& cx, int64_t layer, int64_t first, TensorRef keys, TensorRef values) {
-  ops::kv_store(
-      cx, {.keys = keys, .values = values, .first = first, .cache = pages_.mut_view(layer, first + keys.size(1))});
+ops::KvStore KvCache::store(int64_t layer, int64_t first, TensorRef keys, TensorRef values) {
+  return {.keys = keys, .values = values, .first = first, .cache = pages_.mut_view(layer, first, first + keys.size(1))};
 }
 
 void KvCache::forget_before(int64_t token) {
@@ -25,6 +23,7 @@ void KvCache::truncate(int64_t length) {
   COCA_CHECK(length >= least && length <= length_, "[kv_cache] cannot truncate {} tokens to {}; expected {} or more",
              length_, length, least);
   length_ = length;
+  pages_.truncate(held());
 }
 
 }  // namespace coca::infer

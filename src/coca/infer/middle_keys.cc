@@ -12,20 +12,16 @@ namespace coca::infer {
 
 namespace {
 
-// The first n tokens of each of the B sequences of a page's buffer, without a gap: what kv_load writes.
-MutTensorRef first(Tensor& page, int64_t n) {
-  Dims shape = page.shape();
-  shape[1] = n;
-  return page.ref().resized(shape);
-}
+// The first n tokens of a page's buffer: what kv_load writes.
+MutTensorRef first(Tensor& page, int64_t n) { return page.ref().narrow(1, 0, n); }
 
 }  // namespace
 
 void MiddleKeys::prepare(const model::ModelSpec& s, const model::Positions& at, const KvLayout& l) {
-  if (stored_.empty() || stored_.size(0) != l.B) {
-    stored_ = Tensor({l.B, kKvPage, l.G, l.W});
-    placed_ = Tensor({l.B, kKvPage, l.G, l.D});
-    values_ = Tensor({l.B, kKvPage, l.G, l.D});
+  if (stored_.empty()) {
+    stored_ = Tensor({1, kKvPage, l.G, l.W});
+    placed_ = Tensor({1, kKvPage, l.G, l.D});
+    values_ = Tensor({1, kKvPage, l.G, l.D});
   }
   if (!model::transforms_keys(s.attention)) return;
   const int64_t half = at.far_key_rows.cos.size(2);

@@ -11,15 +11,15 @@ namespace coca::infer {
 
 class MiddleKeys {
  public:
-  // The keys picked join the softmax behind acts.o and acts.lse. `cache` holds everything so far; the queries are its
-  // last N.
+  // Of one sequence: the keys picked join the softmax behind acts.o and acts.lse. `cache` holds everything so far; the
+  // queries are its last N.
   void attend(Context&, const model::ModelSpec&, const model::AttentionInputs&, const KvView& cache, model::LayerActs&);
 
  private:
   void prepare(const model::ModelSpec&, const model::Positions&, const KvLayout&);
   TensorRef placed(Context&, const model::ModelSpec&, int64_t tokens);
 
-  Tensor stored_, placed_, values_;  // [B, 256, G, W], [B, 256, G, D] twice: a page
+  Tensor stored_, placed_, values_;  // [1, 256, G, W], [1, 256, G, D] twice: a page
   Tensor cos_, sin_;                 // [1, 256, R/2]: of position 0
 };
 

@@ -140,18 +140,17 @@ int64_t parameter_count(const ModelSpec& spec) {
   return count;
 }
 
-KvLayout cache_layout(const ModelSpec& s, int64_t B, KvType type) {
+KvLayout cache_layout(const ModelSpec& s, KvType type) {
   const bool coca = is_coca(s.attention);
   return {.type = type,
           .key_sign = coca ? KeySign::kNonNegative : KeySign::kSigned,
-          .B = B,
           .G = s.G,
           .W = coca ? s.D / 2 : s.D,
           .D = s.D};
 }
 
 int64_t cache_bytes_per_token(const ModelSpec& s, KvType type) {
-  return s.G * static_cast<int64_t>(cache_layout(s, 1, type).head_bytes());
+  return s.G * static_cast<int64_t>(cache_layout(s, type).head_bytes());
 }
 
 namespace {

@@ -121,7 +121,7 @@ ops::CollinearOptions collinear_options(const ModelSpec&);  // for CoCA kinds
 int64_t parameter_count(const ModelSpec&);
 // The layout of a layer's keys and values in the cache: CoCA keeps the folded t, D/2 + D numbers per token and kv head,
 // others keys and values, 2 D.
-KvLayout cache_layout(const ModelSpec&, int64_t B, KvType);
+KvLayout cache_layout(const ModelSpec&, KvType);
 // Per token and layer, the scales of int8 included.
 int64_t cache_bytes_per_token(const ModelSpec&, KvType);
 // Floating-point operations of the matrix products per token, forward: 2 per weight used, and the scores at context S.

@@ -10,52 +10,44 @@ namespace {
 
 constexpr std::string_view kOp = "decode_attention";
 
-void check_decode(const Site& at, const DecodeAttentionOptions& options, const DecodeAttention& a) {
-  const KvLayout& l = a.cache.layout;
-  const int64_t S = a.cache.length;
-  COCA_CHECK(a.q.rank() == 4 && (a.q.dtype == DType::kF32 || a.q.dtype == DType::kBF16),
-             "[decode_attention] q {} {} must be F32 or BF16 [B, N, H, D]", dtype_name(a.q.dtype), a.q.shape.text());
-  const int64_t B = a.q.size(0), N = a.q.size(1), H = a.q.size(2), D = a.q.size(3);
-  check_heads(at, "q", a.q, {l.B, N, H, l.D});
-  check_heads(at, "o", a.o, a.q.shape);
-  COCA_CHECK(a.o.dtype == a.q.dtype, "[decode_attention] o has type {}; expected {}, that of q", dtype_name(a.o.dtype),
-             dtype_name(a.q.dtype));
-  if (!a.lse.empty()) check_packed(at, "lse", a.lse, {B, H, N});
-  COCA_CHECK(H % l.G == 0, "[decode_attention] H={} must be a multiple of G={}", H, l.G);
-  COCA_CHECK(S >= N, "[decode_attention] the cache holds {} tokens, fewer than the {} queries", S, N);
-  COCA_CHECK(a.slopes.empty() || (a.slopes.shape == Dims{H} && a.slopes.dtype == DType::kF32),
-             "[decode_attention] slopes {} must be F32 [{}]", a.slopes.shape.text(), H);
+struct Heads {
+  int64_t H, D, half;  // half: rotary pairs
+};
+
+void check_options(const DecodeAttentionOptions& options, const Heads& x, const KvLayout& l) {
+  COCA_CHECK(x.H % l.G == 0, "[decode_attention] H={} must be a multiple of G={}", x.H, l.G);
   COCA_CHECK(options.window >= 0, "[decode_attention] the window {} must be positive, or 0 for all tokens",
              options.window);
-  COCA_CHECK(options.dilation.empty() || static_cast<int64_t>(options.dilation.size()) == H,
-             "[decode_attention] {} dilations; expected {}, one per head", options.dilation.size(), H);
+  COCA_CHECK(options.dilation.empty() || static_cast<int64_t>(options.dilation.size()) == x.H,
+             "[decode_attention] {} dilations; expected {}, one per head", options.dilation.size(), x.H);
+  const auto group = static_cast<size_t>(x.H / l.G);
   for (size_t h = 0; h < options.dilation.size(); ++h) {
     COCA_CHECK(options.dilation[h] == 1 || options.window > 0, "[decode_attention] dilation[{}]={} needs a window", h,
                options.dilation[h]);
-    COCA_CHECK(
-        options.dilation[h] >= 1 &&
-            options.dilation[h] == options.dilation[h / static_cast<size_t>(H / l.G) * static_cast<size_t>(H / l.G)],
-        "[decode_attention] dilation[{}]={} must be at least 1, and that of all heads with its key/value head", h,
-        options.dilation[h]);
+    COCA_CHECK(options.dilation[h] >= 1 && options.dilation[h] == options.dilation[h / group * group],
+               "[decode_attention] dilation[{}]={} must be at least 1, and that of all heads with its key/value head",
+               h, options.dilation[h]);
   }
   const bool folded = options.score == Score::kCollinear;
-  COCA_CHECK(!folded || D % 2 == 0, "[decode_attention] the head dim {} must be even", D);
-  COCA_CHECK(l.W == (folded ? D / 2 : D), "[decode_attention] the cache's keys have {} numbers; expected {}", l.W,
-             folded ? D / 2 : D);
-  COCA_CHECK(a.far.tokens >= 0 && a.far.tokens <= S && (a.far.tokens == 0 || options.window > 0),
-             "[decode_attention] far tokens {}; expected 0 to {}, and a window", a.far.tokens, S);
-  COCA_CHECK(a.far.most_distance >= 0 && a.far.most_position >= 0 && a.far.forgotten >= 0,
-             "[decode_attention] far.most_distance={}, far.most_position={} and far.forgotten={} must not be negative",
-             a.far.most_distance, a.far.most_position, a.far.forgotten);
-  if (options.score == Score::kDot) return;
+  COCA_CHECK(!folded || x.D % 2 == 0, "[decode_attention] the head dim {} must be even", x.D);
+  COCA_CHECK(l.W == (folded ? x.D / 2 : x.D), "[decode_attention] the cache's keys have {} numbers; expected {}", l.W,
+             folded ? x.D / 2 : x.D);
+  COCA_CHECK(!folded || options.collinear.fold != Fold::kOfficial || 2 * x.half == x.D ||
+                 options.collinear.kind == Collinear::kSlack,
+             "[decode_attention] the official fold with rotary dims {} < {} is slack only", 2 * x.half, x.D);
+}
+
+void check_angles(const Site& at, const DecodeSequence& a, const Heads& x) {
+  const int64_t S = a.cache.length, half = x.half;
   check_rows(at, a.rows, a.q);
-  const int64_t half = a.rows.cos.size(2);
+  COCA_CHECK(a.rows.cos.size(2) == half, "[decode_attention] rows of {} pairs; those of the first sequence have {}",
+             a.rows.cos.size(2), half);
   const bool given = !a.key_rows.cos.empty();
   COCA_CHECK(given != (a.angles != nullptr), "[decode_attention] give either angles or key_rows");
   if (given) {
     const Dims &c = a.key_rows.cos.shape, &s = a.key_rows.sin.shape;
-    COCA_CHECK(c == s && c.rank == 3 && (c[0] == 1 || c[0] == B) && c[1] == S && c[2] == half,
-               "[decode_attention] key cos {} and sin {} must be [1 or {}, {}, {}]", c.text(), s.text(), B, S, half);
+    COCA_CHECK(c == s && c == Dims({1, S, half}), "[decode_attention] key cos {} and sin {} must be [1, {}, {}]",
+               c.text(), s.text(), S, half);
   } else {
     COCA_CHECK(a.angles->half() == half && a.angles->tokens() >= S,
                "[decode_attention] angles of {} pairs and {} tokens do not fit {} pairs and {} tokens",
@@ -64,24 +56,53 @@ void check_decode(const Site& at, const DecodeAttentionOptions& options, const D
   COCA_CHECK(a.turn.cos.empty() || (a.turn.cos.shape == a.rows.cos.shape && a.turn.sin.shape == a.rows.cos.shape),
              "[decode_attention] turn {} and {} must have the shape of the rows, {}", a.turn.cos.shape.text(),
              a.turn.sin.shape.text(), a.rows.cos.shape.text());
-  if (a.far.tokens > 0) {
-    COCA_CHECK(a.far.rows.cos.shape == a.rows.cos.shape && a.far.rows.sin.shape == a.rows.cos.shape,
-               "[decode_attention] far rows {} must have the shape of the rows, {}", a.far.rows.cos.shape.text(),
-               a.rows.cos.shape.text());
-    COCA_CHECK(a.far.angles && a.far.angles->half() == half && a.far.angles->tokens() >= a.far.tokens,
-               "[decode_attention] far angles do not fit {} pairs and {} tokens", half, a.far.tokens);
+  if (a.far.tokens == 0) return;
+  COCA_CHECK(a.far.rows.cos.shape == a.rows.cos.shape && a.far.rows.sin.shape == a.rows.cos.shape,
+             "[decode_attention] far rows {} must have the shape of the rows, {}", a.far.rows.cos.shape.text(),
+             a.rows.cos.shape.text());
+  COCA_CHECK(a.far.angles && a.far.angles->half() == half && a.far.angles->tokens() >= a.far.tokens,
+             "[decode_attention] far angles do not fit {} pairs and {} tokens", half, a.far.tokens);
+}
+
+void check_sequence(const Site& at, const DecodeAttentionOptions& options, const DecodeSequence& a, const Heads& x) {
+  const int64_t S = a.cache.length, N = a.q.size(1);
+  check_heads(at, "q", a.q, {1, N, x.H, a.cache.layout.D});
+  check_heads(at, "o", a.o, a.q.shape);
+  COCA_CHECK(a.o.dtype == a.q.dtype, "[decode_attention] o has type {}; expected {}, that of q", dtype_name(a.o.dtype),
+             dtype_name(a.q.dtype));
+  if (!a.lse.empty()) check_packed(at, "lse", a.lse, {1, x.H, N});
+  COCA_CHECK(N >= 1 && S >= N, "[decode_attention] {} queries; expected at least 1, and at most the cache's {} tokens",
+             N, S);
+  COCA_CHECK(a.far.tokens >= 0 && a.far.tokens <= S && (a.far.tokens == 0 || options.window > 0),
+             "[decode_attention] far tokens {}; expected 0 to {}, and a window", a.far.tokens, S);
+  COCA_CHECK(a.far.most_distance >= 0 && a.far.most_position >= 0 && a.far.forgotten >= 0,
+             "[decode_attention] far.most_distance={}, far.most_position={} and far.forgotten={} must not be negative",
+             a.far.most_distance, a.far.most_position, a.far.forgotten);
+  if (options.score != Score::kDot) check_angles(at, a, x);
+}
+
+void check_decode(const Site& at, const DecodeAttentionOptions& options, const DecodeAttention& all) {
+  const DecodeSequence& first = all.sequences.front();
+  for (const DecodeSequence& a : all.sequences) {
+    COCA_CHECK(a.q.rank() == 4 && (a.q.dtype == DType::kF32 || a.q.dtype == DType::kBF16),
+               "[decode_attention] q {} {} must be F32 or BF16 [1, N, H, D]", dtype_name(a.q.dtype), a.q.shape.text());
+    COCA_CHECK(a.q.dtype == first.q.dtype && a.cache.layout == first.cache.layout,
+               "[decode_attention] sequences of one call must have one type of q and one layout of the cache");
   }
-  COCA_CHECK(!folded || options.collinear.fold != Fold::kOfficial || 2 * half == D ||
-                 options.collinear.kind == Collinear::kSlack,
-             "[decode_attention] the official fold with rotary dims {} < {} is slack only", 2 * half, D);
+  const int64_t half = first.rows.cos.rank() == 3 ? first.rows.cos.size(2) : 0;
+  const Heads x{.H = first.q.size(2), .D = first.q.size(3), .half = options.score == Score::kDot ? 0 : half};
+  check_options(options, x, first.cache.layout);
+  COCA_CHECK(all.slopes.empty() || (all.slopes.shape == Dims{x.H} && all.slopes.dtype == DType::kF32),
+             "[decode_attention] slopes {} must be F32 [{}]", all.slopes.shape.text(), x.H);
+  for (const DecodeSequence& a : all.sequences) check_sequence(at, options, a, x);
 }
 
 }  // namespace
 
 void decode_attention(Context& context, const DecodeAttentionOptions& options, const DecodeAttention& a) {
+  if (a.sequences.empty()) return;
   check_decode(Site(kOp, context), options, a);
-  if (a.q.size(1) == 0) return;
-  run<DecodeAttentionImpl>(context, a.q.dtype, &DecodeAttentionFunctions::forward, options, a);
+  run<DecodeAttentionImpl>(context, a.sequences.front().q.dtype, &DecodeAttentionFunctions::forward, options, a);
 }
 
 }  // namespace coca::ops

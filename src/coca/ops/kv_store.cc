@@ -24,25 +24,30 @@ void check_range(std::string_view op, int64_t first, int64_t N, int64_t length) 
 
 }  // namespace
 
-void kv_store(Context& context, const KvStore& a) {
+void kv_store(Context& context, std::span<const KvStore> sequences) {
+  if (sequences.empty()) return;
   const Site at("kv_store", context);
-  const KvLayout& l = a.cache.layout;
-  COCA_CHECK(a.keys.rank() == 4, "[kv_store] keys {} must be [B, N, G, W]", a.keys.shape.text());
-  const int64_t N = a.keys.size(1);
-  check_source(at, "keys", a.keys, {l.B, N, l.G, l.W});
-  check_source(at, "values", a.values, {l.B, N, l.G, l.D});
-  check_range("kv_store", a.first, N, a.cache.length);
-  run<KvStoreImpl>(context, a.keys.dtype, &KvStoreFunctions::store, a);
+  for (const KvStore& a : sequences) {
+    const KvLayout& l = a.cache.layout;
+    COCA_CHECK(a.keys.rank() == 4, "[kv_store] keys {} must be [1, N, G, W]", a.keys.shape.text());
+    COCA_CHECK(l == sequences[0].cache.layout && a.keys.dtype == sequences[0].keys.dtype,
+               "[kv_store] sequences of one call must have one layout and one type of keys");
+    const int64_t N = a.keys.size(1);
+    check_source(at, "keys", a.keys, {1, N, l.G, l.W});
+    check_source(at, "values", a.values, {1, N, l.G, l.D});
+    check_range("kv_store", a.first, N, a.cache.length);
+  }
+  run<KvStoreImpl>(context, sequences[0].keys.dtype, &KvStoreFunctions::store, sequences);
 }
 
 void kv_load(Context& context, const KvLoad& a) {
   const Site at("kv_load", context);
   const KvLayout& l = a.cache.layout;
   const MutTensorRef& given = a.keys.empty() ? a.values : a.keys;
-  COCA_CHECK(given.rank() == 4, "[kv_load] neither keys nor values [B, N, G, width] are given");
+  COCA_CHECK(given.rank() == 4, "[kv_load] neither keys nor values [1, N, G, width] are given");
   const int64_t N = given.size(1);
-  if (!a.keys.empty()) check_packed(at, "keys", a.keys, {l.B, N, l.G, l.W});
-  if (!a.values.empty()) check_packed(at, "values", a.values, {l.B, N, l.G, l.D});
+  if (!a.keys.empty()) check_packed(at, "keys", a.keys, {1, N, l.G, l.W});
+  if (!a.values.empty()) check_packed(at, "values", a.values, {1, N, l.G, l.D});
   check_range("kv_load", a.first, N, a.cache.length);
   run<KvStoreImpl>(context, given.dtype, &KvStoreFunctions::load, a);
 }

@@ -9,7 +9,9 @@
 
 namespace coca::ops {
 
-void kv_store(Context&, const KvStore&);
+// Several sequences at once, of one layout and with keys of one type.
+void kv_store(Context&, std::span<const KvStore>);
+inline void kv_store(Context& context, const KvStore& one) { kv_store(context, std::span(&one, 1)); }
 void kv_load(Context&, const KvLoad&);
 
 }  // namespace coca::ops

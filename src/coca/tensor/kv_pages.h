@@ -1,6 +1,7 @@
-// coca/tensor/kv_pages.h - keys and values in pages of 256 tokens, laid out for decode attention.
-// A page holds all layers and (batch, kv head) pairs; growth adds pages and copies nothing. Each layer and pair has one
-// contiguous run of memory in a page, in the order in which attention reads it:
+// coca/tensor/kv_pages.h - keys and values in pages of 256 tokens, laid out for decode attention. A page belongs to a
+// sequence and holds all layers and kv heads; growth adds pages and copies nothing. Sequences with the same beginning
+// may share pages: writing to a shared page copies it first.
+// Each layer and kv head has one contiguous run of memory in a page, in the order in which attention reads it:
 //   keys [4, W, 64]: tiles of 64 tokens, transposed, so that 64 scores are computed without sums across lanes; kv_lane
 //     gives the order of a tile's tokens
 //   values [256, D]
@@ -11,6 +12,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <vector>
 
 #include "coca/base/enum_names.h"
@@ -32,13 +34,13 @@ enum class KeySign : uint8_t { kSigned, kNonNegative };  // int8: -127..127, or 
 struct KvLayout {
   KvType type = KvType::kF32;
   KeySign key_sign = KeySign::kSigned;
-  int64_t B = 0, G = 0, W = 0, D = 0;  // batch, kv heads, numbers per key, numbers per value
+  int64_t G = 0, W = 0, D = 0;  // kv heads, numbers per key, numbers per value
 
   size_t element_bytes() const { return type == KvType::kF32 ? 4 : type == KvType::kBF16 ? 2 : 1; }
   size_t scale_bytes() const { return type == KvType::kInt8 ? 2 * sizeof(float) : 0; }
   size_t head_bytes() const { return static_cast<size_t>(W + D) * element_bytes() + scale_bytes(); }  // of one token
   size_t run_bytes() const { return static_cast<size_t>(kKvPage) * head_bytes(); }
-  size_t layer_bytes() const { return static_cast<size_t>(B * G) * run_bytes(); }  // of one page
+  size_t layer_bytes() const { return static_cast<size_t>(G) * run_bytes(); }  // of one page
   // The place of lane l in a tile's row. bf16: lanes l and l + 32 share 32 bits, so that one operation each widens
   // them.
   int64_t key_element(int64_t lane) const {
@@ -54,9 +56,12 @@ struct KvLayout {
   size_t value_at(int64_t n) const { return static_cast<size_t>(kKvPage * W + n * D) * element_bytes(); }
   size_t key_scale_at(int64_t n) const { return value_at(kKvPage) + static_cast<size_t>(n) * sizeof(float); }
   size_t value_scale_at(int64_t n) const { return key_scale_at(kKvPage + n); }
+
+  friend bool operator==(const KvLayout&, const KvLayout&) = default;
 };
 
-// The first `length` tokens of a layer; it does not own the pages. Byte is std::byte or const std::byte.
+// The first `length` tokens of a sequence in one layer; it does not own the pages. Byte is std::byte or const
+// std::byte.
 template <typename Byte>
 struct BasicKvView {
   KvLayout layout;
@@ -64,32 +69,58 @@ struct BasicKvView {
   size_t offset = 0;  // of the layer in each page
   int64_t length = 0;
 
-  // The run of (b, g) in the page of this token.
-  Byte* run(int64_t b, int64_t g, int64_t token) const {
-    return pages[token / kKvPage] + offset + static_cast<size_t>(b * layout.G + g) * layout.run_bytes();
+  // The run of kv head g in the page of this token.
+  Byte* run(int64_t g, int64_t token) const {
+    return pages[token / kKvPage] + offset + static_cast<size_t>(g) * layout.run_bytes();
   }
 };
 using KvView = BasicKvView<const std::byte>;
 using MutKvView = BasicKvView<std::byte>;
 
-class KvPages {
+// Where sequences take pages from. The memory of a page that no sequence holds any more is used again. A pool may be
+// used by several threads, and pages may outlive it.
+class KvPool {
  public:
-  KvPages(const KvLayout& layout, int64_t layers);
+  using Page = std::shared_ptr<std::byte>;  // zeros, or what an earlier sequence left
+
+  // most_pages: pages in use at a time; 0: no limit.
+  KvPool(const KvLayout&, int64_t layers, int64_t most_pages = 0);
   const KvLayout& layout() const { return layout_; }
-  int64_t capacity() const { return static_cast<int64_t>(pages_.size()) * kKvPage; }
+  int64_t layers() const { return layers_; }
   size_t page_bytes() const;
-  size_t bytes() const { return pages_.size() * page_bytes(); }
-  void reserve(int64_t tokens);  // adds zero-filled pages
-  // Moves pages [first, first + count) after the last page, to be written again. The tokens after them move up.
-  void recycle(int64_t first, int64_t count);
-  KvView view(int64_t layer, int64_t length) const;
-  MutKvView mut_view(int64_t layer, int64_t length);
+  // Throws where the limit is reached, or memory ends.
+  Page take() const;
+  int64_t in_use() const;
+  int64_t allocated() const;  // in use, and kept for later
 
  private:
+  class Memory;
   KvLayout layout_;
   int64_t layers_;
-  std::vector<Buffer> pages_;
-  std::vector<std::byte*> starts_;
+  std::shared_ptr<Memory> memory_;
+};
+
+// The pages of one sequence. A copy shares them. The pool's layout and layers are those of the views.
+class KvPages {
+ public:
+  explicit KvPages(const KvPool& pool) : pool_(pool) {}
+  const KvLayout& layout() const { return pool_.layout(); }
+  int64_t capacity() const { return static_cast<int64_t>(pages_.size()) * kKvPage; }
+  size_t bytes() const { return pages_.size() * pool_.page_bytes(); }  // shared pages included
+  void reserve(int64_t tokens);                                        // takes pages from the pool
+  // Gives back pages of which no token is among the first `tokens`.
+  void truncate(int64_t tokens);
+  // Drops pages [first, first + count); the tokens after them move up. Those that are not shared are kept at the end,
+  // to be written again.
+  void recycle(int64_t first, int64_t count);
+  KvView view(int64_t layer, int64_t length) const;
+  // For writing the tokens from `first` on: shared pages that hold such tokens are copied first.
+  MutKvView mut_view(int64_t layer, int64_t first, int64_t length);
+
+ private:
+  KvPool pool_;
+  std::vector<KvPool::Page> pages_;
+  std::vector<std::byte*> starts_;  // of pages_, as views want them
 };
 
 }  // namespace coca

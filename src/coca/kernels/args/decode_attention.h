@@ -67,26 +67,32 @@ struct DecodeAttentionOptions {
 struct DecodeFar {
   int64_t tokens = 0;  // 0: none
   FarRange range = FarRange::kBehindWindow;
-  RopeRows rows;                      // [1 or B, N, R/2] of the queries, for these tokens
+  RopeRows rows;                      // [1, N, R/2] of the queries, for these tokens
   const KeyAngles* angles = nullptr;  // of at least `tokens` tokens
   // For ALiBi, the largest distance of a token and the largest position of a query that count; 0: no limit.
   int64_t most_distance = 0, most_position = 0;
   int64_t forgotten = 0;  // tokens dropped between these and the window; queries are this much further on
 };
 
-// The queries are the last N tokens of the cache: query n attends to tokens up to S - N + n. Query head h uses kv head
-// h / (H / G). Query rows, and angles or key_rows, are needed unless the score is kDot.
-struct DecodeAttention {
-  TensorRef q;                        // [B, N, H, D] before rotation, f32 or bf16, innermost stride 1
-  RopeRows rows;                      // [1 or B, N, R/2] of the queries
+// One sequence. Its queries are the last N tokens of its cache: query n attends to tokens up to S - N + n. Query head h
+// uses kv head h / (H / G). Query rows, and angles or key_rows, are needed unless the score is kDot.
+struct DecodeSequence {
+  TensorRef q;                        // [1, N, H, D] before rotation, f32 or bf16, innermost stride 1
+  RopeRows rows;                      // [1, N, R/2] of the queries
   RopeRows turn;                      // the same shape: rotates transformed queries further; empty: no rotation
   const KeyAngles* angles = nullptr;  // of at least S tokens: evenly spaced positions
-  RopeRows key_rows;                  // or [1 or B, S, R/2]: any positions
+  RopeRows key_rows;                  // or [1, S, R/2]: any positions
   KvView cache;                       // S = length tokens, keys W = D (kDot, kRope) or D/2 (kCollinear)
-  TensorRef slopes;                   // [H] f32 ALiBi slopes, as in attention.h; empty: none
   DecodeFar far;                      // with a window only
-  MutTensorRef o;                     // [B, N, H, D] written, same type as q
-  MutTensorRef lse;                   // [B, H, N] f32 written, as in attention.h; empty: not wanted
+  MutTensorRef o;                     // [1, N, H, D] written, same type as q
+  MutTensorRef lse;                   // [1, H, N] f32 written, as in attention.h; empty: not wanted
+};
+
+// Sequences of any lengths and numbers of queries, at least one each. They have H, D, R, the type of q and the layout
+// of the cache in common. What is computed for one does not depend on the others.
+struct DecodeAttention {
+  std::span<const DecodeSequence> sequences;
+  TensorRef slopes;  // [H] f32 ALiBi slopes, as in attention.h; empty: none
 };
 
 struct DecodeAttentionFunctions {

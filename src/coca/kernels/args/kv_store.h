@@ -2,14 +2,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <span>
+
 #include "coca/kernels/args/implementation.h"
 #include "coca/tensor/kv_pages.h"
 
 namespace coca::ops {
 
 struct KvStore {
-  TensorRef keys;     // [B, N, G, W] f32 or bf16, innermost stride 1
-  TensorRef values;   // [B, N, G, D] f32 or bf16, innermost stride 1
+  TensorRef keys;     // [1, N, G, W] f32 or bf16, innermost stride 1
+  TensorRef values;   // [1, N, G, D] f32 or bf16, innermost stride 1
   int64_t first = 0;  // the token of the cache to which row 0 is written
   MutKvView cache;    // tokens first .. first + N - 1 written; first + N <= length
 };
@@ -17,12 +19,12 @@ struct KvStore {
 struct KvLoad {
   KvView cache;
   int64_t first = 0;    // first token to read
-  MutTensorRef keys;    // [B, N, G, W] f32 written; empty: not wanted
-  MutTensorRef values;  // [B, N, G, D] f32 written; empty: not wanted
+  MutTensorRef keys;    // [1, N, G, W] f32 written; empty: not wanted
+  MutTensorRef values;  // [1, N, G, D] f32 written; empty: not wanted
 };
 
 struct KvStoreFunctions {
-  void (*store)(Context&, const KvStore&);
+  void (*store)(Context&, std::span<const KvStore>);
   void (*load)(Context&, const KvLoad&);
 };
 using KvStoreImpl = Implementation<KvStoreFunctions>;

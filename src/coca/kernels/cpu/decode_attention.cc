@@ -327,7 +327,7 @@ HWY_NOINLINE void page_rows(const DecodeParams& p, const DecodeTask& t, int64_t 
   float* scores = work;                          // [kRows, kKvPage]
   float* turned = work + kDecodeRows * kKvPage;  // [kRows, 2 half]
   const KvLayout& layout = p.cache.layout;
-  const std::byte* run = p.cache.run(t.b, t.g, token);
+  const std::byte* run = p.cache.run(t.g, token);
   for (int64_t n = 0; n < columns; n += kKvTile) {
     const int64_t tile = (token + n) / kKvTile;
     if (p.start_cos) turn_queries(p, tile, queries, kRows, turned);
@@ -362,7 +362,7 @@ HWY_NOINLINE void page_rows(const DecodeParams& p, const DecodeTask& t, int64_t 
         hn::StoreU(hn::Mul(hn::LoadU(d, row + c), hn::LoadU(d, scales + c)), d, row + c);
     }
   }
-  const std::byte* next = token + kKvPage < t.end ? p.cache.run(t.b, t.g, token + kKvPage) : run;
+  const std::byte* next = token + kKvPage < t.end ? p.cache.run(t.g, token + kKvPage) : run;
   // Scales are stored after the values but needed before them: the next run's keys follow this run's values, and its
   // scales come apart.
   if constexpr (kPrefetch<kRows> && kScaled<StoredValues>)

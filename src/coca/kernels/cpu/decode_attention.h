@@ -41,7 +41,7 @@ struct DecodeParams {
 // Rows r = 0 .. rows-1; row r attends to the tokens before seen[r], with a window to the last `window` of them. With a
 // dilation n, it attends to every n-th token back from the last, and the window counts these.
 struct DecodeTask {
-  int64_t b = 0, g = 0;
+  int64_t g = 0;
   int64_t rows = 0;
   int64_t dilation = 1;
   const float* queries = nullptr;   // [rows, query_floats]: u [half], w [half], p [W - plain], scale included

@@ -3,7 +3,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "coca/base/parallel.h"
@@ -33,36 +35,46 @@ struct Side {
   DecodeParams p;
 };
 
-// The call seen as tasks: (batch, kv head) x chunks of query rows x ranges of tokens, those of the far side behind
-// those of the other. ops::AngleRow r of a kv head is query r / group of head g * group + r % group.
-struct Plan {
+// What the sequences of a call have in common.
+struct Shape {
   const ops::DecodeAttentionOptions& options;
-  const ops::DecodeAttention& a;
+  TensorRef slopes;
+  int64_t H, D, G, W, R, group;
   ref::DecodeScore score;
-  int64_t B, N, H, D, G, S, R;
-  int64_t group, rows, chunks, most_rows, range, ranges;
   float scale;
-  std::vector<Side> sides;
 
-  Plan(const ops::DecodeAttentionOptions& options_, const ops::DecodeAttention& a_)
-      : options(options_),
-        a(a_),
-        B(a.q.size(0)),
-        N(a.q.size(1)),
-        H(a.q.size(2)),
-        D(a.q.size(3)),
-        G(a.cache.layout.G),
-        S(a.cache.length),
-        R(options.score == ops::Score::kDot ? 0 : 2 * a.rows.cos.size(2)) {
-    score = ref::decode_score(options, R, D);
+  Shape(const ops::DecodeAttentionOptions& options_, const ops::DecodeAttention& a)
+      : options(options_), slopes(a.slopes) {
+    const ops::DecodeSequence& any = a.sequences.front();
+    H = any.q.size(2);
+    D = any.q.size(3);
+    G = any.cache.layout.G;
+    W = any.cache.layout.W;
+    R = options.score == ops::Score::kDot ? 0 : 2 * any.rows.cos.size(2);
     group = H / G;
-    rows = N * group;
+    score = ref::decode_score(options, R, D);
+    scale = options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(D));
+  }
+};
+
+// A sequence seen as tasks: kv heads x chunks of query rows x ranges of tokens, those of the far side behind those of
+// the other. Row r of a kv head g is query r / group of head g * group + r % group.
+struct Plan {
+  const Shape& shape;
+  const ops::DecodeSequence& a;
+  int64_t N, S, rows, chunks, most_rows, range, ranges;
+  std::vector<Side> sides;
+  int64_t first_task = 0;     // of this sequence, among those of the call
+  float* states = nullptr;    // of its tasks, where there are several ranges
+  float* key_rows = nullptr;  // cos and sin by tile, where key rows are given
+
+  Plan(const Shape& shape_, const ops::DecodeSequence& a_) : shape(shape_), a(a_), N(a.q.size(1)), S(a.cache.length) {
+    rows = N * shape.group;
     chunks = (rows + kTaskRows - 1) / kTaskRows;
     most_rows = std::min(rows, kTaskRows);
-    // From the shape alone: enough tasks for many cores, few partial sums.
-    const int64_t wanted = std::max(kRangeTokens, S * (B * G * chunks) / kEnoughTasks);
+    // From the shape of this sequence alone: enough tasks for many cores, few partial sums.
+    const int64_t wanted = std::max(kRangeTokens, S * (shape.G * chunks) / kEnoughTasks);
     range = (wanted + kKvPage - 1) / kKvPage * kKvPage;
-    scale = options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(D));
     sides.push_back({.rows = a.rows,
                      .turn = a.turn,
                      .angles = a.angles,
@@ -72,7 +84,7 @@ struct Plan {
                      .sees_all = false,
                      .most_position = 0,
                      .forgotten = 0,
-                     .p = params(options.window)});
+                     .p = params(shape.options.window)});
     if (a.far.tokens > 0) {
       const bool all = a.far.range == ops::FarRange::kAll;
       if (all) sides.front().p.first = a.far.tokens;
@@ -81,7 +93,7 @@ struct Plan {
                        .angles = a.far.angles,
                        .tokens = a.far.tokens,
                        .ranges = ranges_of(a.far.tokens),
-                       .hidden = options.window,
+                       .hidden = shape.options.window,
                        .sees_all = all,
                        .most_position = a.far.most_position,
                        .forgotten = a.far.forgotten,
@@ -95,18 +107,28 @@ struct Plan {
     DecodeParams p;
     p.cache = a.cache;
     p.window = window;
-    const bool folded = options.score == ops::Score::kCollinear && score != ref::DecodeScore::kOfficial;
+    const bool folded = shape.options.score == ops::Score::kCollinear && shape.score != ref::DecodeScore::kOfficial;
     p.keys = folded ? Keys::kFolded : Keys::kPairs;
-    p.half = R / 2;
-    p.plain = score == ref::DecodeScore::kOfficial ? 0 : folded ? R / 2 : R;
+    p.half = shape.R / 2;
+    p.plain = shape.score == ref::DecodeScore::kOfficial ? 0 : folded ? shape.R / 2 : shape.R;
     return p;
   }
+  int64_t groups() const { return shape.G * chunks; }
+  int64_t tasks() const { return groups() * ranges; }
   int64_t chunk_rows(int64_t chunk) const { return std::min(kTaskRows, rows - chunk * kTaskRows); }
-  size_t state_floats() const { return static_cast<size_t>(most_rows * (decode_padded(D) + 2)); }
+  size_t state_floats() const { return static_cast<size_t>(most_rows * (decode_padded(shape.D) + 2)); }
+  size_t partial_floats() const { return ranges > 1 ? static_cast<size_t>(tasks()) * state_floats() : 0; }
   size_t work_floats() const {
     const DecodeParams& p = sides.front().p;
-    return decode_work_floats(p) + static_cast<size_t>(most_rows * (p.query_floats() + 1) + 2 * D) + state_floats();
+    return decode_work_floats(p) + static_cast<size_t>(most_rows * (p.query_floats() + 1) + 2 * shape.D) +
+           state_floats();
   }
+  // Of cos, and of sin: [tiles, half, 64]; 0 where angles are evenly spaced.
+  size_t key_row_floats() const {
+    const bool given = shape.R > 0 && a.angles == nullptr;
+    return given ? static_cast<size_t>((S + kKvTile - 1) / kKvTile * (shape.R / 2) * kKvTile) : 0;
+  }
+  int64_t numbers_per_task() const { return std::min(S, range) * (shape.W + shape.D) * most_rows; }
 };
 
 void turn_pairs(const ops::AngleRow& row, int64_t half, float* x) {
@@ -118,48 +140,43 @@ void turn_pairs(const ops::AngleRow& row, int64_t half, float* x) {
 }
 
 // u, w and p of one query row (kernels/cpu/decode_attention.h) in `out`; work: 2 D floats.
-void prepare_row(const Plan& plan, const Side& side, int64_t b, int64_t n, int64_t h, float* work, float* out) {
-  const int64_t D = plan.D, half = plan.R / 2, W = side.p.cache.layout.W, plain = side.p.plain;
+void prepare_row(const Plan& plan, const Side& side, int64_t n, int64_t h, float* work, float* out) {
+  const Shape& shape = plan.shape;
+  const int64_t D = shape.D, half = shape.R / 2, W = shape.W, plain = side.p.plain;
   float *q = work, *e = work + D;
-  ops::load_head(plan.a.q, b, n, h, q);
-  if (plan.score == ref::DecodeScore::kDot) {
+  ops::load_head(plan.a.q, 0, n, h, q);
+  if (shape.score == ref::DecodeScore::kDot) {
     std::copy_n(q, D, e);
   } else {
-    const ops::AngleRow row(side.rows, b, n);
+    const ops::AngleRow row(side.rows, 0, n);
     ref::decode_query_head<float>(
-        plan.score, q, plan.R, D, [&](int64_t j) { return row.cos[j]; }, [&](int64_t j) { return row.sin[j]; }, e);
+        shape.score, q, shape.R, D, [&](int64_t j) { return row.cos[j]; }, [&](int64_t j) { return row.sin[j]; }, e);
   }
-  if (!side.turn.cos.empty()) turn_pairs(ops::AngleRow(side.turn, b, n), half, e);
+  if (!side.turn.cos.empty()) turn_pairs(ops::AngleRow(side.turn, 0, n), half, e);
   float *u = out, *w = out + half, *rest = out + 2 * half;
-  const bool sums = plan.score == ref::DecodeScore::kSlack || plan.score == ref::DecodeScore::kTied;
+  const bool sums = shape.score == ref::DecodeScore::kSlack || shape.score == ref::DecodeScore::kTied;
   const auto pair = [&](int64_t i, int64_t j, float& first, float& second) {
     // k_a = t (c - s), k_b = t (c + s) with slack and tied: e_a k_a + e_b k_b = t (c (e_a + e_b) + s (e_b - e_a)).
-    first = plan.scale * (sums ? e[i] + e[j] : e[i]);
-    second = plan.scale * (sums ? e[j] - e[i] : e[j]);
+    first = shape.scale * (sums ? e[i] + e[j] : e[i]);
+    second = shape.scale * (sums ? e[j] - e[i] : e[j]);
   };
   for (int64_t j = 0; j < half; ++j) pair(j, j + half, u[j], w[j]);
   std::fill_n(rest, W - plain, 0.0f);
   if (side.p.keys == Keys::kFolded) {
     float unused = 0;
-    for (int64_t i = 0; i < W - plain; ++i) pair(plan.R + i, plan.R + (D - plan.R) / 2 + i, rest[i], unused);
+    for (int64_t i = 0; i < W - plain; ++i) pair(shape.R + i, shape.R + (D - shape.R) / 2 + i, rest[i], unused);
   } else {  // the official fold meets a key's number up to twice
-    for (int64_t i = plan.R; i < D; ++i) rest[i % W - plain] += plan.scale * e[i];
+    for (int64_t i = shape.R; i < D; ++i) rest[i % W - plain] += shape.scale * e[i];
   }
 }
 
-// Small tasks go together: a thread is not woken for less.
-int64_t task_grain(const Plan& plan) {
-  return ops::grain_of(std::min(plan.S, plan.range) * (plan.a.cache.layout.W + plan.D) * plan.most_rows, 65536);
-}
-
-// cos and sin [B or 1, tiles, half, 64] of given key rows, tile by tile as the kernel reads them.
+// cos and sin [tiles, half, 64] of given key rows, tile by tile as the kernel reads them.
 void transpose_rows(const ops::RopeRows& rows, int64_t half, float* cos, float* sin) {
   const int64_t S = rows.cos.size(1), tiles = (S + kKvTile - 1) / kKvTile;
-  parallel_blocks(rows.cos.size(0) * tiles, 16, [&](int64_t begin, int64_t end) {
+  parallel_blocks(tiles, 16, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t)
       for (int64_t i = 0; i < kKvTile; ++i) {
-        const int64_t token = std::min(t % tiles * kKvTile + i, S - 1);
-        const ops::AngleRow row(rows, t / tiles, token);
+        const ops::AngleRow row(rows, 0, std::min(t * kKvTile + i, S - 1));
         for (int64_t j = 0; j < half; ++j) {
           cos[(t * half + j) * kKvTile + kv_lane(i)] = row.cos[j];
           sin[(t * half + j) * kKvTile + kv_lane(i)] = row.sin[j];
@@ -168,13 +185,33 @@ void transpose_rows(const ops::RopeRows& rows, int64_t half, float* cos, float* 
   });
 }
 
+void set_key_angles(Plan& plan) {
+  const int64_t half = plan.shape.R / 2;
+  if (half == 0) return;
+  for (Side& side : plan.sides) {
+    if (side.angles != nullptr) {
+      side.p.cos = side.angles->offset_cos();
+      side.p.sin = side.angles->offset_sin();
+      side.p.start_cos = side.angles->start_cos();
+      side.p.start_sin = side.angles->start_sin();
+      side.p.mirrored = side.angles->mirrored();
+      continue;
+    }
+    side.p.cos = plan.key_rows;
+    side.p.sin = plan.key_rows + plan.key_row_floats();
+    side.p.tile_step = half * kKvTile;
+    if (&side == &plan.sides.front())
+      transpose_rows(plan.a.key_rows, half, plan.key_rows, plan.key_rows + plan.key_row_floats());
+  }
+}
+
 // Adds up the partial results of one row's ranges, in order, and writes o and lse.
 struct Partial {
   const float *o, *max, *sum;  // of the row
 };
 template <typename PartialOf>
-void merge_row(int64_t ranges, int64_t D, const PartialOf& partial, float* total, const ops::DecodeAttention& a,
-               int64_t b, int64_t n, int64_t h) {
+void merge_row(int64_t ranges, int64_t D, const PartialOf& partial, float* total, const ops::DecodeSequence& a,
+               int64_t n, int64_t h) {
   float max = -std::numeric_limits<float>::infinity(), sum = 0;
   for (int64_t i = 0; i < ranges; ++i) {
     const float m = *partial(i).max;
@@ -188,119 +225,124 @@ void merge_row(int64_t ranges, int64_t D, const PartialOf& partial, float* total
     sum += *part.sum * factor;
     for (int64_t d = 0; d < D; ++d) total[d] += factor * part.o[d];
   }
-  ops::store_head(total, sum > 0.0f || std::isnan(sum) ? 1.0f / sum : 0.0f, a.o, b, n, h);
-  if (!a.lse.empty()) *a.lse.view<float, 3>().ptr(b, h, n) = max + std::log(sum);
+  ops::store_head(total, sum > 0.0f || std::isnan(sum) ? 1.0f / sum : 0.0f, a.o, 0, n, h);
+  if (!a.lse.empty()) *a.lse.view<float, 3>().ptr(0, h, n) = max + std::log(sum);
 }
 
 // A task's state is o [most_rows, Dp], max [most_rows] and sum [most_rows].
 Partial partial_of(const Plan& plan, const float* state, int64_t row) {
-  const int64_t Dp = decode_padded(plan.D);
+  const int64_t Dp = decode_padded(plan.shape.D);
   return {state + row * Dp, state + plan.most_rows * Dp + row, state + plan.most_rows * (Dp + 1) + row};
 }
 
-// One task: prepares its rows and runs the kernel; its state is written.
+// Writes o and lse of a chunk of rows of a kv head from the states of its ranges, which lie one after another.
+void merge_group(const Plan& plan, int64_t group, const float* states, float* total) {
+  const int64_t g = group / plan.chunks, chunk = group % plan.chunks;
+  for (int64_t i = 0; i < plan.chunk_rows(chunk); ++i) {
+    const int64_t r = chunk * kTaskRows + i;
+    merge_row(
+        plan.ranges, plan.shape.D,
+        [&](int64_t range) { return partial_of(plan, states + static_cast<size_t>(range) * plan.state_floats(), i); },
+        total, plan.a, r / plan.shape.group, g * plan.shape.group + r % plan.shape.group);
+  }
+}
+
+// One task of a sequence: prepares its rows and runs the kernel; its state is written.
 void run_task(const Plan& plan, int64_t task, float* state, float* work) {
-  const int64_t Dp = decode_padded(plan.D), chunk = task / plan.ranges % plan.chunks,
-                bg = task / plan.ranges / plan.chunks, b = bg / plan.G, g = bg % plan.G,
-                near_ranges = plan.sides.front().ranges;
+  const Shape& shape = plan.shape;
+  const int64_t Dp = decode_padded(shape.D), chunk = task / plan.ranges % plan.chunks,
+                g = task / plan.ranges / plan.chunks, near_ranges = plan.sides.front().ranges;
   const bool far = task % plan.ranges >= near_ranges;
   const Side& side = far ? plan.sides.back() : plan.sides.front();
   const int64_t range = task % plan.ranges - (far ? near_ranges : 0);
-  DecodeParams p = side.p;
+  const DecodeParams& p = side.p;
   int64_t seen[kTaskRows], places[kTaskRows];
   float* queries = work;
   float* slopes = queries + plan.most_rows * p.query_floats();
   float* heads = slopes + plan.most_rows;
-  float* kernel_work = heads + 2 * plan.D;
+  float* kernel_work = heads + 2 * shape.D;
   const int64_t rows = plan.chunk_rows(chunk);
   for (int64_t i = 0; i < rows; ++i) {
-    const int64_t r = chunk * kTaskRows + i, n = r / plan.group, h = g * plan.group + r % plan.group;
-    prepare_row(plan, side, b, n, h, heads, queries + i * p.query_floats());
+    const int64_t r = chunk * kTaskRows + i, n = r / shape.group, h = g * shape.group + r % shape.group;
+    prepare_row(plan, side, n, h, heads, queries + i * p.query_floats());
     seen[i] = side.sees_all ? side.tokens : std::clamp<int64_t>(plan.S - plan.N + n + 1 - side.hidden, 0, side.tokens);
-    if (plan.a.slopes.empty()) continue;
-    slopes[i] = plan.a.slopes.as<float>()[h];
+    if (shape.slopes.empty()) continue;
+    slopes[i] = shape.slopes.as<float>()[h];
     const int64_t m = plan.S - plan.N + n + side.forgotten;
     places[i] = side.most_position > 0 ? std::min(m, side.most_position) : m;
   }
-  if (p.tile_step > 0 && plan.a.key_rows.cos.size(0) > 1) {
-    const int64_t tiles = (plan.S + kKvTile - 1) / kKvTile;
-    p.cos += b * tiles * p.tile_step;
-    p.sin += b * tiles * p.tile_step;
-  }
-  decode_range(
-      p,
-      {.b = b,
-       .g = g,
-       .rows = rows,
-       .dilation =
-           far || plan.options.dilation.empty() ? 1 : plan.options.dilation[static_cast<size_t>(g * plan.group)],
-       .queries = queries,
-       .seen = seen,
-       .slopes = plan.a.slopes.empty() ? nullptr : slopes,
-       .places = places,
-       .begin = range * plan.range,
-       .end = std::min(side.tokens, (range + 1) * plan.range),
-       .o = state,
-       .max = state + plan.most_rows * Dp,
-       .sum = state + plan.most_rows * (Dp + 1)},
-      kernel_work);
+  const std::span<const int64_t> dilation = shape.options.dilation;
+  decode_range(p,
+               {.g = g,
+                .rows = rows,
+                .dilation = far || dilation.empty() ? 1 : dilation[static_cast<size_t>(g * shape.group)],
+                .queries = queries,
+                .seen = seen,
+                .slopes = shape.slopes.empty() ? nullptr : slopes,
+                .places = places,
+                .begin = range * plan.range,
+                .end = std::min(side.tokens, (range + 1) * plan.range),
+                .o = state,
+                .max = state + plan.most_rows * Dp,
+                .sum = state + plan.most_rows * (Dp + 1)},
+               kernel_work);
+}
+
+// The sequence of a task of the call.
+const Plan& plan_of(const std::vector<Plan>& plans, int64_t task) {
+  return *std::prev(std::ranges::upper_bound(plans, task, {}, &Plan::first_task));
 }
 
 void forward(Context& context, const ops::DecodeAttentionOptions& options, const ops::DecodeAttention& a) {
-  Plan plan(options, a);
-  const bool given = plan.R > 0 && a.angles == nullptr;
-  const int64_t tiles = (plan.S + kKvTile - 1) / kKvTile, half = plan.R / 2;
-  const size_t table = given ? static_cast<size_t>(a.key_rows.cos.size(0) * tiles * half * kKvTile) : 0;
-  const int64_t groups = plan.B * plan.G * plan.chunks, tasks = groups * plan.ranges;
-  const size_t partials = plan.ranges > 1 ? static_cast<size_t>(tasks) * plan.state_floats() : 0;
+  const Shape shape(options, a);
+  std::vector<Plan> plans;
+  plans.reserve(a.sequences.size());
+  int64_t tasks = 0, numbers = 0;
+  size_t work_floats = 0, shared_floats = 0;
+  bool merges = false;
+  for (const ops::DecodeSequence& sequence : a.sequences) {
+    Plan& plan = plans.emplace_back(shape, sequence);
+    plan.first_task = tasks;
+    tasks += plan.tasks();
+    numbers += plan.tasks() * plan.numbers_per_task();
+    work_floats = std::max(work_floats, plan.work_floats());
+    shared_floats += 2 * plan.key_row_floats() + plan.partial_floats();
+    merges |= plan.ranges > 1;
+  }
   const auto threads = static_cast<size_t>(max_threads());
-  auto* memory =
-      static_cast<float*>(context.scratch((2 * table + partials + threads * plan.work_floats()) * sizeof(float)));
-  float* states = memory + 2 * table;
-  float* works = states + partials;
-  for (Side& side : plan.sides) {
-    if (plan.R == 0) continue;
-    if (side.angles == nullptr) {
-      transpose_rows(a.key_rows, half, memory, memory + table);
-      side.p.cos = memory;
-      side.p.sin = memory + table;
-      side.p.tile_step = half * kKvTile;
-    } else {
-      side.p.cos = side.angles->offset_cos();
-      side.p.sin = side.angles->offset_sin();
-      side.p.start_cos = side.angles->start_cos();
-      side.p.start_sin = side.angles->start_sin();
-      side.p.mirrored = side.angles->mirrored();
-    }
+  auto* memory = static_cast<float*>(context.scratch((shared_floats + threads * work_floats) * sizeof(float)));
+  float* works = memory + shared_floats;
+  const auto own_work = [&] { return works + static_cast<size_t>(thread_index()) * work_floats; };
+  for (Plan& plan : plans) {
+    plan.key_rows = std::exchange(memory, memory + 2 * plan.key_row_floats());
+    plan.states = std::exchange(memory, memory + plan.partial_floats());
+    set_key_angles(plan);
   }
-  const auto own_work = [&] { return works + static_cast<size_t>(thread_index()) * plan.work_floats(); };
-  const auto merge = [&](int64_t chunk_of_group, const float* state, size_t step, float* total) {
-    const int64_t bg = chunk_of_group / plan.chunks, chunk = chunk_of_group % plan.chunks;
-    for (int64_t i = 0; i < plan.chunk_rows(chunk); ++i) {
-      const int64_t r = chunk * kTaskRows + i;
-      merge_row(
-          plan.ranges, plan.D,
-          [&](int64_t range) { return partial_of(plan, state + static_cast<size_t>(range) * step, i); }, total, a,
-          bg / plan.G, r / plan.group, bg % plan.G * plan.group + r % plan.group);
-    }
-  };
-  if (plan.ranges == 1) {
-    parallel_blocks(tasks, task_grain(plan), [&](int64_t begin, int64_t end) {
-      float* work = own_work();
-      float* state = work + plan.work_floats() - plan.state_floats();
-      for (int64_t task = begin; task < end; ++task) {
-        run_task(plan, task, state, work);
-        merge(task, state, 0, work);
+  // Small tasks go together: a thread is not woken for less.
+  const int64_t grain = merges ? 1 : ops::grain_of(numbers / tasks, 65536);
+  parallel_blocks(tasks, grain, [&](int64_t begin, int64_t end) {
+    float* work = own_work();
+    for (int64_t i = begin; i < end; ++i) {
+      const Plan& plan = plan_of(plans, i);
+      const int64_t task = i - plan.first_task;
+      if (plan.ranges > 1) {
+        run_task(plan, task, plan.states + static_cast<size_t>(task) * plan.state_floats(), work);
+        continue;
       }
-    });
-    return;
-  }
-  parallel_for(tasks, [&](int64_t task) {
-    run_task(plan, task, states + static_cast<size_t>(task) * plan.state_floats(), own_work());
+      float* state = work + plan.work_floats() - plan.state_floats();
+      run_task(plan, task, state, work);
+      merge_group(plan, task, state, work);
+    }
   });
-  parallel_blocks(groups, ops::grain_of(plan.ranges * plan.most_rows * plan.D), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i)
-      merge(i, states + static_cast<size_t>(i * plan.ranges) * plan.state_floats(), plan.state_floats(), own_work());
+  if (!merges) return;
+  // The first task of a group merges all of it.
+  parallel_blocks(tasks, ops::grain_of(plans.front().most_rows * shape.D), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Plan& plan = plan_of(plans, i);
+      const int64_t task = i - plan.first_task;
+      if (plan.ranges == 1 || task % plan.ranges != 0) continue;
+      merge_group(plan, task / plan.ranges, plan.states + static_cast<size_t>(task) * plan.state_floats(), own_work());
+    }
   });
 }
 

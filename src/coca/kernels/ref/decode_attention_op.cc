@@ -34,7 +34,7 @@ void set_key_angles(DecodeSide<float>& side, const ops::KeyAngles* angles, const
 }
 
 // The tokens of the window (or all).
-DecodeSide<float> near_side(const ops::DecodeAttentionOptions& o, const ops::DecodeAttention& a,
+DecodeSide<float> near_side(const ops::DecodeAttentionOptions& o, const ops::DecodeSequence& a,
                             const AttentionSpec& spec) {
   DecodeSide<float> side{.spec = spec,
                          .tokens = a.cache.length,
@@ -51,7 +51,7 @@ DecodeSide<float> near_side(const ops::DecodeAttentionOptions& o, const ops::Dec
   return side;
 }
 
-DecodeSide<float> far_side(const ops::DecodeAttentionOptions& o, const ops::DecodeAttention& a,
+DecodeSide<float> far_side(const ops::DecodeAttentionOptions& o, const ops::DecodeSequence& a,
                            const AttentionSpec& spec) {
   DecodeSide<float> side{.spec = spec,
                          .tokens = a.far.tokens,
@@ -69,34 +69,37 @@ DecodeSide<float> far_side(const ops::DecodeAttentionOptions& o, const ops::Deco
 // All tokens of the cache as floats.
 void load_cache(const KvView& cache, MutTensorRef keys, MutTensorRef values) {
   const KvLayout& l = cache.layout;
-  for (int64_t b = 0; b < l.B; ++b)
-    for (int64_t token = 0; token < cache.length; ++token)
-      for (int64_t g = 0; g < l.G; ++g) {
-        auto* run = const_cast<std::byte*>(cache.run(b, g, token));  // slots serve both ways; only read here
-        read_head(l.type, key_slot(l, run, token % kKvPage),
-                  {keys.view<float, 4>().ptr(b, token, g), static_cast<size_t>(l.W)});
-        read_head(l.type, value_slot(l, run, token % kKvPage),
-                  {values.view<float, 4>().ptr(b, token, g), static_cast<size_t>(l.D)});
-      }
+  for (int64_t token = 0; token < cache.length; ++token)
+    for (int64_t g = 0; g < l.G; ++g) {
+      auto* run = const_cast<std::byte*>(cache.run(g, token));  // slots serve both ways; only read here
+      read_head(l.type, key_slot(l, run, token % kKvPage),
+                {keys.view<float, 4>().ptr(0, token, g), static_cast<size_t>(l.W)});
+      read_head(l.type, value_slot(l, run, token % kKvPage),
+                {values.view<float, 4>().ptr(0, token, g), static_cast<size_t>(l.D)});
+    }
 }
 
-void forward(Context&, const ops::DecodeAttentionOptions& options, const ops::DecodeAttention& a) {
+void attend(const ops::DecodeAttentionOptions& options, TensorRef slopes, const ops::DecodeSequence& a) {
   const KvLayout& l = a.cache.layout;
   const int64_t S = a.cache.length, N = a.q.size(1), D = a.q.size(3),
                 R = options.score == ops::Score::kDot ? 0 : 2 * a.rows.cos.size(2);
   const FloatInput q(a.q);
   const FloatOutput o(a.o);
-  Tensor keys({l.B, S, l.G, l.W}), values({l.B, S, l.G, l.D});
+  Tensor keys({1, S, l.G, l.W}), values({1, S, l.G, l.D});
   load_cache(a.cache, keys, values);
   const AttentionSpec spec{.scale = options.scale != 0.0f ? options.scale : 1.0f / std::sqrt(static_cast<float>(D)),
                            .query_start = S - N,
-                           .slopes = a.slopes.empty() ? nullptr : a.slopes.as<float>()};
+                           .slopes = slopes.empty() ? nullptr : slopes.as<float>()};
   std::vector<DecodeSide<float>> sides{near_side(options, a, spec)};
   if (a.far.tokens > 0) sides.push_back(far_side(options, a, spec));
   decode_attention<float>(sides, decode_score(options, R, D), R, q.ref().view<float, 4>(),
                           TensorRef(keys).view<float, 4>(), TensorRef(values).view<float, 4>(),
                           o.ref().view<float, 4>(), a.lse.empty() ? TensorView<float, 3>{} : a.lse.view<float, 3>());
   o.store();
+}
+
+void forward(Context&, const ops::DecodeAttentionOptions& options, const ops::DecodeAttention& a) {
+  for (const ops::DecodeSequence& sequence : a.sequences) attend(options, a.slopes, sequence);
 }
 
 }  // namespace
