@@ -238,6 +238,20 @@ std::string refused(const std::string& source, ErrorKind kind = ErrorKind::kBadF
   return error_of(kind, [&] { ChatTemplate::from_source(source, "t.jinja").render(messages); });
 }
 
+TEST(ChatTemplate, NamesWhatIsNotDefined) {
+  for (const char* use : {"'a' + eos_token", "eos_token + 'a'", "2 * eos_token", "-eos_token", "eos_token < 1",
+                          "eos_token - 1", "eos_token.x", "eos_token[0]", "eos_token | abs", "[eos_token, 1] | sort",
+                          "'%d' % eos_token", "'a' * eos_token", "eos_token[1:2]", "range(eos_token)"})
+    EXPECT_THAT(refused(fmt::format("{{% if true %}}\n{{{{ {} }}}}{{% endif %}}", use)),
+                AllOf(HasSubstr("line 2: "), HasSubstr("\"eos_token\" is not defined"),
+                      HasSubstr("define it with --chat-var eos_token=VALUE, or in tokenizer_config.json")))
+        << use;
+  EXPECT_THAT(refused("{{ 'a' + messages[0]['text'] }}"),
+              AllOf(HasSubstr("line 1: \"text\" is not defined"), testing::Not(HasSubstr("--chat-var"))));
+  EXPECT_THAT(refused("{{ 1 + date }}"),
+              AllOf(HasSubstr("--chat-var date=VALUE"), testing::Not(HasSubstr("tokenizer"))));
+}
+
 TEST(ChatTemplate, RefusesWhatItDoesNotKnowByNameAndPlace) {
   EXPECT_THAT(refused("a\n{% include 'x' %}"),
               AllOf(HasSubstr("t.jinja: line 2"), HasSubstr("{% include %} is not supported")));

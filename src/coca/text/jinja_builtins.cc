@@ -53,7 +53,7 @@ Value filter_length(const Value& v, const Arguments&) {
   if (v.string())
     return static_cast<int64_t>(
         std::ranges::count_if(*v.string(), [](char c) { return (static_cast<unsigned char>(c) & 0xc0) != 0x80; }));
-  COCA_CHECK_AS(kBadFile, v.list() || v.dict() || v.is_undefined(), "length: {} has no length", v.type_name());
+  COCA_CHECK_AS(kBadFile, v.list() || v.dict() || v.is_undefined(), "length: {} has no length", v.described());
   return std::ssize(iterate(v));
 }
 
@@ -231,7 +231,7 @@ List sorted_by(const List& items, const std::function<Value(const Value&)>& key,
   const bool down = reverse && reverse->truth();
   std::ranges::stable_sort(order, [&](const auto& x, const auto& y) {
     const auto found = down ? order_of(y.first, x.first) : order_of(x.first, y.first);
-    COCA_CHECK_AS(kBadFile, found, "sort: {} and {} have no order", x.first.type_name(), y.first.type_name());
+    COCA_CHECK_AS(kBadFile, found, "sort: {} and {} have no order", x.first.described(), y.first.described());
     return *found < 0;
   });
   List out;
@@ -276,7 +276,7 @@ Value filter_sum(const Value& v, const Arguments& a) {
   bool exact = !start || start->integer();
   for (const Value& item : iterate(v)) {
     const Value x = attribute && !attribute->is_none() ? path_of(item, *attribute) : item;
-    COCA_CHECK_AS(kBadFile, x.number(), "sum: {} is no number", x.type_name());
+    COCA_CHECK_AS(kBadFile, x.number(), "sum: {} is no number", x.described());
     real += *x.number();
     exact = exact && x.integer() && !__builtin_add_overflow(whole, *x.integer(), &whole);
   }
@@ -325,7 +325,7 @@ Value filter_batch(const Value& v, const Arguments& a) {
 
 Value filter_round(const Value& v, const Arguments& a) {
   a.only("round", 2, {"precision", "method"});
-  COCA_CHECK_AS(kBadFile, v.number(), "round: {} is no number", v.type_name());
+  COCA_CHECK_AS(kBadFile, v.number(), "round: {} is no number", v.described());
   const Value* digits = a.get(0, "precision");
   const std::string how = text_argument(a, 1, "method", "common");
   const int64_t places = digits ? digits->integer().value_or(0) : 0;
@@ -368,7 +368,7 @@ Value filter_wordcount(const Value& v, const Arguments&) { return std::ssize(ite
 
 Value filter_abs(const Value& v, const Arguments&) {
   if (const auto integer = v.integer(); integer && *integer != INT64_MIN) return *integer < 0 ? -*integer : *integer;
-  COCA_CHECK_AS(kBadFile, v.number(), "abs: {} is no number", v.type_name());
+  COCA_CHECK_AS(kBadFile, v.number(), "abs: {} is no number", v.described());
   return std::abs(*v.number());
 }
 
@@ -436,7 +436,7 @@ bool is_equal(const Value& v, const Arguments& a) { return equal(v, need(a, 0, "
 int order_to(const Value& v, const Arguments& a) {
   const Value& other = need(a, 0, "other");
   const auto order = order_of(v, other);
-  COCA_CHECK_AS(kBadFile, order, "{} and {} have no order", v.type_name(), other.type_name());
+  COCA_CHECK_AS(kBadFile, order, "{} and {} have no order", v.described(), other.described());
   return *order;
 }
 

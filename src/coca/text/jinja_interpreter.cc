@@ -287,7 +287,7 @@ class Interpreter {
     if (const Value* found = look_up(e.name, scope)) return *found;
     for (const char* function : {"range", "namespace", "raise_exception", "strftime_now", "dict"})
       if (e.name == function) return Callable{e.name, nullptr, nullptr};
-    return Undefined{e.name};
+    return Undefined{e.name, true};
   }
 
   Value dict_value(const Expression& e, Scope& scope) {
@@ -308,7 +308,7 @@ class Interpreter {
       } else if (argument.name == "*") {
         for (Value& item : placed(e.at, [&] { return iterate(value); })) out.positional.push_back(std::move(item));
       } else if (argument.name == "**") {
-        if (!value.dict()) wrong(e.at, fmt::format("** of {}; expected a dict", value.type_name()));
+        if (!value.dict()) wrong(e.at, fmt::format("** of {}; expected a dict", value.described()));
         for (const auto& [key, item] : value.dict()->items) out.named.emplace_back(key, item);
       } else
         out.named.emplace_back(argument.name, std::move(value));
@@ -324,7 +324,7 @@ class Interpreter {
     if (callable == nullptr) {
       if (function.is_undefined())
         wrong(e.at, fmt::format("the function \"{}\" is not supported", function.undefined_name()));
-      wrong(e.at, fmt::format("{} cannot be called", function.type_name()));
+      wrong(e.at, fmt::format("{} cannot be called", function.described()));
     }
     const Arguments arguments = arguments_of(e, scope);
     if (callable->macro) return call_macro(*callable, arguments, e.at, caller);
@@ -380,7 +380,7 @@ class Interpreter {
       if (!a.positional.empty()) {
         const Dict* given = a.positional[0].dict();
         COCA_CHECK_AS(kBadFile, given && !given->is_namespace, "{}: {} where a dict is expected", name,
-                      a.positional[0].type_name());
+                      a.positional[0].described());
         made.items = given->items;
       }
       for (const auto& [key, value] : a.named) {
@@ -404,7 +404,7 @@ class Interpreter {
     const auto whole = [&](size_t i, int64_t absent) {
       if (i >= a.positional.size()) return absent;
       const auto value = a.positional[i].integer();
-      COCA_CHECK_AS(kBadFile, value, "range: {} where a whole number is expected", a.positional[i].type_name());
+      COCA_CHECK_AS(kBadFile, value, "range: {} where a whole number is expected", a.positional[i].described());
       return std::clamp(*value, int64_t{-1} << 60, int64_t{1} << 60);
     };
     a.only("range", 3, {});
@@ -421,12 +421,18 @@ class Interpreter {
     return out;
   }
 
+  void require_defined(size_t at, std::initializer_list<const Value*> values) const {
+    for (const Value* value : values)
+      if (value->is_undefined() && !value->undefined_name().empty()) wrong(at, value->undefined_text());
+  }
+
   Value unary(const Expression& e, Scope& scope) {
     const Value v = evaluate(*e.parts[0], scope);
     if (e.name == "not") return !v.truth();
     if (const auto integer = v.integer(); integer && *integer != INT64_MIN) return e.name == "-" ? -*integer : *integer;
     if (const auto number = v.number()) return e.name == "-" ? -*number : *number;
-    wrong(e.at, fmt::format("{} has no sign", v.type_name()));
+    require_defined(e.at, {&v});
+    wrong(e.at, fmt::format("{} has no sign", v.described()));
   }
 
   Value binary(const Expression& e, Scope& scope) {
@@ -449,7 +455,8 @@ class Interpreter {
     }
     if (const auto x = left.integer(), y = right.integer(); x && y && op != "/" && op != "**") return whole(e, *x, *y);
     const auto x = left.number(), y = right.number();
-    if (!x || !y) wrong(e.at, fmt::format("{} {} {} is not supported", left.type_name(), op, right.type_name()));
+    require_defined(e.at, {&left, &right});
+    if (!x || !y) wrong(e.at, fmt::format("{} {} {} is not supported", left.described(), op, right.described()));
     if ((op == "/" || op == "//" || op == "%") && *y == 0) wrong(e.at, "division by zero");
     if (op == "+") return *x + *y;
     if (op == "-") return *x - *y;
@@ -466,7 +473,8 @@ class Interpreter {
   Value repeated(const Expression& e, const Value& left, const Value& right) {
     const Value& many = left.string() || left.list() ? left : right;
     const auto given = (&many == &left ? right : left).integer();
-    if (!given) wrong(e.at, fmt::format("{} * {} is not supported", left.type_name(), right.type_name()));
+    require_defined(e.at, {&left, &right});
+    if (!given) wrong(e.at, fmt::format("{} * {} is not supported", left.described(), right.described()));
     const auto times = static_cast<size_t>(std::clamp<int64_t>(*given, 0, int64_t{1} << 30));
     if (const auto* text = many.string()) {
       step(e.at, text->size() * times);
@@ -517,7 +525,8 @@ class Interpreter {
     if (op == "in") return contains(b, a);
     if (op == "not in") return !contains(b, a);
     const auto order = order_of(a, b);
-    if (!order) wrong(at, fmt::format("{} {} {} is not supported", a.type_name(), op, b.type_name()));
+    if (!order) require_defined(at, {&a, &b});
+    if (!order) wrong(at, fmt::format("{} {} {} is not supported", a.described(), op, b.described()));
     return op == "<" ? *order < 0 : op == "<=" ? *order <= 0 : op == ">" ? *order > 0 : *order >= 0;
   }
 

@@ -52,7 +52,7 @@ Value list_method(const List& list, const std::string& name, const Arguments& a)
 
 int64_t whole(const Value& v, std::string_view what) {
   const auto integer = v.integer();
-  COCA_CHECK_AS(kBadFile, integer, "{}: {} where a whole number is expected", what, v.type_name());
+  COCA_CHECK_AS(kBadFile, integer, "{}: {} where a whole number is expected", what, v.described());
   return *integer;
 }
 
@@ -102,22 +102,22 @@ Value call_method(const Value& self, const std::string& name, const Arguments& a
     return arguments.positional[static_cast<size_t>(*self.integer()) % arguments.positional.size()];
   }
   COCA_CHECK_AS(kBadFile, self.dict() && is_dict_method(name), "{} has no method \"{}\" that is supported",
-                self.type_name(), name);
+                self.described(), name);
   return dict_method(*self.dict(), name, arguments);
 }
 
 Value attribute_of(const Value& value, std::string_view name) {
   if (const size_t dot = name.find('.'); dot != std::string_view::npos)
     return attribute_of(attribute_of(value, name.substr(0, dot)), name.substr(dot + 1));
-  COCA_CHECK_AS(kBadFile, !value.is_undefined(), "\"{}\" is not defined, so it has no \"{}\"", value.undefined_name(),
-                name);
+  if (value.is_undefined())
+    fail(ErrorKind::kBadFile, "{}", value.undefined_text(fmt::format(", so it has no \"{}\"", name)));
   if (has_method(value, name)) return Callable{std::string(name), std::make_shared<const Value>(value), nullptr};
   const Value* item = value.dict() ? value.dict()->find(name) : nullptr;
   return item ? *item : Value(Undefined{std::string(name)});
 }
 
 Value item_of(const Value& value, const Value& key) {
-  COCA_CHECK_AS(kBadFile, !value.is_undefined(), "\"{}\" is not defined, so it has no items", value.undefined_name());
+  if (value.is_undefined()) fail(ErrorKind::kBadFile, "{}", value.undefined_text(", so it has no items"));
   if (const auto* dict = value.dict()) {
     const bool hashable = !key.list() && !key.dict() && !key.is_undefined() && !key.callable();
     const Value* item = hashable ? dict->find(dict_key(key)) : nullptr;
@@ -138,7 +138,7 @@ Value slice_of(const Value& value, const Value& start, const Value& stop, const 
     List part = slice(*list, start, stop, step);
     return value.is_tuple() ? Value::tuple(std::move(part)) : Value(std::move(part));
   }
-  COCA_CHECK_AS(kBadFile, value.string(), "{} cannot be sliced", value.type_name());
+  COCA_CHECK_AS(kBadFile, value.string(), "{} cannot be sliced", value.described());
   std::string out;
   for (const std::string& c : slice(characters_of(*value.string()), start, stop, step)) out += c;
   return out;
@@ -152,7 +152,7 @@ List iterate(const Value& value) {
     for (const auto& [key, item] : dict->items) out.push_back(key_value(key));
     return out;
   }
-  COCA_CHECK_AS(kBadFile, value.string(), "{} cannot be iterated", value.type_name());
+  COCA_CHECK_AS(kBadFile, value.string(), "{} cannot be iterated", value.described());
   COCA_CHECK_AS(kBadFile, value.string()->size() <= kMostCharacters, "a text of {} as a list of characters; at most {}",
                 counted(value.string()->size(), "byte"), grouped(kMostCharacters));
   for (std::string& c : characters_of(*value.string())) out.push_back(std::move(c));
@@ -161,7 +161,7 @@ List iterate(const Value& value) {
 
 bool contains(const Value& container, const Value& item) {
   if (const auto* text = container.string()) {
-    COCA_CHECK_AS(kBadFile, item.string(), "{} in a string: expected a string", item.type_name());
+    COCA_CHECK_AS(kBadFile, item.string(), "{} in a string: expected a string", item.described());
     return find_text(*text, *item.string(), 0) != std::string::npos;
   }
   if (const auto* dict = container.dict()) return !item.is_undefined() && dict->find(dict_key(item)) != nullptr;

@@ -165,7 +165,7 @@ void append_json(const Value& value, const JsonStyle& style, size_t depth, std::
   } else if (value.number()) {
     out += to_text(value);
   } else {
-    fail(ErrorKind::kBadFile, "tojson: {} cannot be written as JSON", value.type_name());
+    fail(ErrorKind::kBadFile, "tojson: {} cannot be written as JSON", value.described());
   }
 }
 
@@ -204,6 +204,20 @@ std::string_view Value::type_name() const {
   constexpr std::string_view kNames[] = {"undefined", "NoneType", "bool", "int",     "float",
                                          "str",       "list",     "dict", "function"};
   return kNames[data_.index()];
+}
+
+std::string Value::described() const {
+  const bool named = is_undefined() && !undefined_name().empty();
+  return named ? fmt::format("undefined ({})", undefined_text()) : std::string(type_name());
+}
+
+std::string Value::undefined_text(std::string_view so) const {
+  const auto& [name, variable] = std::get<Undefined>(data_);
+  std::string text = fmt::format("\"{}\" is not defined{}", name, so);
+  if (variable)
+    text += fmt::format("; define it with --chat-var {}=VALUE{}", name,
+                        name.ends_with("_token") ? ", or in tokenizer_config.json beside the model" : "");
+  return text;
 }
 
 void check_text(size_t bytes) {
@@ -265,7 +279,7 @@ std::string dict_key(const Value& value) {
     const bool whole = std::abs(*real) < 9e18 && *real == std::floor(*real);
     return whole ? std::string("\0i", 2) + fmt::format("{:.0f}", *real) : std::string("\0f", 2) + float_text(*real);
   }
-  COCA_CHECK_AS(kBadFile, value.is_none(), "{} cannot be a key of a dict", value.type_name());
+  COCA_CHECK_AS(kBadFile, value.is_none(), "{} cannot be a key of a dict", value.described());
   return {"\0n", 2};
 }
 

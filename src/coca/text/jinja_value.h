@@ -25,7 +25,8 @@ struct Dict {
   void set(std::string_view key, Value value);
 };
 struct Undefined {
-  std::string name;  // of what is not there, for messages
+  std::string name;       // of what is not there, for messages
+  bool variable = false;  // of the template, rather than a field of a value
 };
 // Something callable: a function by name, a method of a value, or a macro; self of a caller() holds the variables
 // visible to it.
@@ -70,6 +71,9 @@ class Value {
   size_t weight() const { return weight_; }  // values in it and in those, and 16 bytes of text each
   bool truth() const;
   std::string_view type_name() const;  // as Python names it: "str", "dict", ...
+  std::string described() const;       // the same for messages; of what is undefined also why
+  // "... is not defined", and how a variable of the template is defined.
+  std::string undefined_text(std::string_view so = "") const;
 
  private:
   template <typename T>
