@@ -98,6 +98,7 @@ struct Walk {
   const CLI::Option* last = nullptr;  // whose value was just read
   std::map<const CLI::Option*, std::string> given;
   std::map<std::string, int> said;
+  bool says_something = false;  // --help or --version was given
   Arguments out;
 
   // The option of this command, or one of the program's that every command takes.
@@ -124,6 +125,18 @@ struct Walk {
 
 std::vector<const CLI::App*> commands_of(const CLI::App& app) {
   return app.get_subcommands([](const CLI::App*) { return true; });
+}
+
+std::vector<std::string> names_of_commands(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : commands_of(app)) names.push_back(command->get_name());
+  return names;
+}
+
+std::string joined(const std::vector<std::string>& names) {
+  std::string text;
+  for (const std::string& name : names) text += (text.empty() ? "" : ", ") + name;
+  return text;
 }
 
 const CLI::App* command_named(const CLI::App& app, const std::string& name) {
@@ -154,21 +167,22 @@ bool is_list(const CLI::Option& option) { return option.get_multi_option_policy(
   if (near.empty()) near = nearest_names(flag, flags);
   for (const CLI::App* command : commands_of(*walk.at))
     if (command->get_option_no_throw(flag) && std::ranges::find(rest, command->get_name()) != rest.end())
-      fail(ErrorKind::kInvalidArgument, "{}: no such option of {}; options of a command stand behind it: {} {} {} ...",
-           flag, walk.program(), walk.program(), command->get_name(), flag);
+      fail(ErrorKind::kInvalidArgument,
+           "{}: no such option of {}; give the options of a command after its name: {} {} {} ...", flag, walk.program(),
+           walk.program(), command->get_name(), flag);
   fail(ErrorKind::kInvalidArgument, "{}: no such option of {}{}", flag, walk.program(), did_you_mean(near));
 }
 
 [[noreturn]] void unknown_word(const Walk& walk, const std::string& word) {
-  std::vector<std::string> names;
-  for (const CLI::App* command : commands_of(*walk.at)) names.push_back(command->get_name());
+  const std::vector<std::string> names = names_of_commands(*walk.at);
   if (!names.empty()) {
     std::vector<std::string> near = nearest_names(word, names);
     if (near.empty())  // coca ppl
       for (const CLI::App* command : commands_of(*walk.at))
         if (command_named(*command, word)) near.push_back(command->get_name() + " " + word);
     for (std::string& name : near) name = walk.program() + " " + name;
-    fail(ErrorKind::kInvalidArgument, "{}: no such command of {}{}", word, walk.program(), did_you_mean(near));
+    fail(ErrorKind::kInvalidArgument, "{}: no such command of {}{}", word, walk.program(),
+         near.empty() ? "; expected one of " + joined(names) : did_you_mean(near));
   }
   if (walk.last && is_list(*walk.last))
     fail(ErrorKind::kInvalidArgument,
@@ -195,6 +209,7 @@ void understand_flag(Walk& walk, const std::vector<std::string>& args, size_t& i
   if (option->get_items_expected_max() == 0) {  // --help, --version
     COCA_CHECK(equals == std::string::npos, "{}: takes no value", args[i]);
     walk.out.args.push_back(flag);
+    walk.says_something = true;
     return;
   }
   const bool more = i + 1 < args.size(), switches = option->get_type_name() == "[BOOL]";
@@ -245,14 +260,16 @@ std::string_view renamed(std::string_view command, std::string_view name) {
 
 Arguments understand(const CLI::App& root, const std::vector<std::string>& args, std::string& command) {
   Walk walk{.at = &root, .last = nullptr, .given = {}, .said = {}, .out = {}};
-  bool help = false;
+  bool help = false, literal = false;
   int positionals = 0;
   for (size_t i = 0; i < args.size(); ++i) {
-    if (args[i] == "--") {
-      walk.out.args.insert(walk.out.args.end(), args.begin() + static_cast<std::ptrdiff_t>(i), args.end());
-      break;
-    }
-    if (args[i].size() > 1 && args[i][0] == '-') {
+    if (args[i] == "--" && !literal) {  // what follows is no flag
+      literal = true;
+      walk.out.args.push_back(args[i]);
+    } else if (literal) {
+      if (positionals++ >= positionals_of(*walk.at)) unknown_word(walk, args[i]);
+      walk.out.args.push_back(args[i]);
+    } else if (args[i].size() > 1 && args[i][0] == '-') {
       understand_flag(walk, args, i);
     } else if (const CLI::App* next = command_named(*walk.at, args[i])) {
       walk.at = next;
@@ -267,6 +284,8 @@ Arguments understand(const CLI::App& root, const std::vector<std::string>& args,
     }
   }
   if (help) walk.out.args.emplace_back("--help");
+  COCA_CHECK(help || walk.says_something || commands_of(*walk.at).empty(), "{} needs a command: one of {}",
+             walk.program(), joined(names_of_commands(*walk.at)));
   return walk.out;
 }
 

@@ -135,13 +135,16 @@ void drop_repeated(std::string_view flag, std::vector<int64_t>& values) {
 
 void parse_text(std::string_view flag, const std::string& text, int64_t& out) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
-  COCA_CHECK(error == std::errc() && end == text.data() + text.size(), "{}: \"{}\" is not an integer", flag, text);
+  COCA_CHECK(end == text.data() + text.size() && !text.empty(), "{}: \"{}\" is not an integer", flag, text);
+  COCA_CHECK(error == std::errc(), "{}: {} is too {}: it does not fit into 64 bits", flag, text,
+             text[0] == '-' ? "small" : "large");
 }
 
 void parse_text(std::string_view flag, const std::string& text, double& out) {
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), out);
-  COCA_CHECK(error == std::errc() && end == text.data() + text.size() && std::isfinite(out),
-             "{}: \"{}\" is not a finite number", flag, text);
+  COCA_CHECK(end == text.data() + text.size() && !text.empty(), "{}: \"{}\" is not a finite number", flag, text);
+  COCA_CHECK(error == std::errc(), "{}: {} is too large or too close to 0 for a number of 64 bits", flag, text);
+  COCA_CHECK(std::isfinite(out), "{}: \"{}\" is not a finite number", flag, text);
 }
 
 void parse_text(std::string_view flag, const std::string& text, float& out) {
@@ -175,6 +178,7 @@ std::string option_name(std::string_view flag) {  // rope-theta -> rope_theta
 
 void OptionFlags::add_config_flag() {
   app_->add_option("--config", config_file_, "JSON file with these options (underscores for dashes); flags override it")
+      ->multi_option_policy(CLI::MultiOptionPolicy::TakeLast)
       ->type_name("PATH")
       ->group("Configuration");
 }

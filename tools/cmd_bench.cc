@@ -56,6 +56,7 @@ Measured run_attention(Context& cx, const bench::AttentionOptions& o, bench::Pro
 }
 
 Measured run_train(Context& cx, const bench::TrainOptions& o, bench::ProgressCounter progress) {
+  check_is_no_file("--export", o.export_to);
   if (!o.export_to.empty()) export_models(cx, o);
   const auto results = bench_train(cx, o, std::move(progress));
   return measured(train_table(o, results), results, {rate_note(results.back().matrix_gflops)});

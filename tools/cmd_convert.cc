@@ -154,6 +154,7 @@ void print_report(const Options& o, const formats::ConvertReport& report, const 
 int run(const Options& o) {
   COCA_CHECK(!o.source.empty(), "SOURCE: no model folder given");
   COCA_CHECK(!o.out.empty(), "OUT: no folder to write given");
+  check_is_no_file("OUT", o.out);
   check_outside("OUT", o.out, "SOURCE", o.source);
   check_companions(o.source);
   io::AtomicDir folder(o.out, io::AtomicDir::Existing::kRefuse);

@@ -242,6 +242,7 @@ void check_lora_options(const OptionFlags& flags, const Options& options) {
 }
 
 int run(OptionFlags& flags, Options& options) {
+  BeforeBegin before(options.config.out);
   require_shared_out(options.config.out);
   if (options.resume) resume_options(flags, options.config, "finetune_config.json");
   const train::FinetuneConfig& c = options.config;
@@ -260,6 +261,7 @@ int run(OptionFlags& flags, Options& options) {
   first_rank_checks([&] { return train::check_folder(c.out, start); });
   const Loaded data = load_data(c, model, *tokenizer, Keep::kInFolder);
   train::Finetuner tuner(c, data_of(data, *tokenizer), start, ranks());
+  before.begun();
   print_start(c, tuner);
   if (options.resume) print_resumed(c.out, tuner.loop().first_step(), tuner.loop().steps());
   const train::TrainSummary summary = run_with_progress(tuner);

@@ -37,6 +37,7 @@ struct Options {
 int run(const Options& o) {
   COCA_CHECK(!o.model_config.empty(), "--model-config: no config.json given");
   COCA_CHECK(!o.out.empty(), "--out: no folder given");
+  check_is_no_file("--out", o.out);
   const model::ModelSpec spec = formats::spec_from_json(io::read_json(o.model_config), o.model_config);
   const auto tokenizer = text::load_tokenizer(o.tokenizer);
   eval::check_tokenizer(*tokenizer, spec);

@@ -30,6 +30,7 @@ int run(const Options& o) {
   COCA_CHECK(!o.model.empty(), "--model: no model folder given");
   COCA_CHECK(!o.adapter.empty(), "--adapter: no adapter folder given");
   COCA_CHECK(!o.out.empty(), "--out: no folder to write given");
+  check_is_no_file("--out", o.out);
   check_outside("--out", o.out, "--model", o.model);
   check_outside("--out", o.out, "--adapter", o.adapter);
   formats::ModelFolder source(o.model);

@@ -149,11 +149,14 @@ int tell_of_unmeasured(const study::StudyResults& results) {
 int run(const OptionFlags& flags, const Options& options) {
   const study::StudyConfig config = study::resolve(options.config);
   study::check_study(config, *text::load_tokenizer(config.tokenizer));
+  BeforeBegin before(config.out);
   note_default_out(flags, config.out);
   if (options.dry_run) return dry_run(config);
   const study::Corpus corpus = study::load_corpus(config);
   print_prose(corpus.description + "\n");
   warn_of_shared(corpus);
+  study::check_corpus(config, corpus);
+  before.begun();
   if (const StudyWork all = work_of(config, *corpus.tokenizer, test_tokens(corpus)); all.trainings > 0)
     print_prose(fmt::format("{} and {} are to be done: about {} on this machine, {} of memory, {} of disk\n",
                             counted(all.trainings, "training"), counted(all.evaluations, "evaluation"),

@@ -45,7 +45,10 @@ int run_train(const TrainFlags& flags) {
   COCA_CHECK(!flags.text.empty(), "--text: no text given");
   COCA_CHECK(!flags.out.empty(), "--out: no folder or file given");
   fs::path model = flags.out;
-  if (model.extension() != ".model" || io::is_folder(model)) model /= "tokenizer.model";
+  if (model.extension() != ".model" || io::is_folder(model)) {
+    check_is_no_file("--out", model);
+    model /= "tokenizer.model";
+  }
   const Stopwatch watch;
   text::train_sentencepiece({.inputs = io::expand_inputs(flags.text, {".txt"}),
                              .model_prefix = fs::path(model).replace_extension(),

@@ -66,6 +66,7 @@ int estimate(const train::TrainConfig& c, const text::Tokenizer& tokenizer, cons
 }
 
 int run(OptionFlags& flags, Options& options) {
+  BeforeBegin before(options.config.out);
   require_shared_out(options.config.out);
   if (options.resume) resume_options(flags, options.config, "train_config.json");
   const train::TrainConfig& c = options.config;
@@ -95,6 +96,7 @@ int run(OptionFlags& flags, Options& options) {
   train::Trainer trainer(c,
                          {.tokens = tokens, .validation = validation ? &*validation : nullptr, .tokenizer = *tokenizer},
                          start, ranks());
+  before.begun();
   print_prose(fmt::format("{}: {}, attention {}, {}, {} per step, activations {}{}\n", c.out,
                           counted(model::parameter_count(trainer.spec()), "parameter"), enum_name(c.attention),
                           counted(tokens.size(), "training token"), grouped(c.batch * c.length * c.accumulation),

@@ -111,9 +111,10 @@ int run(int argc, char** argv) {
   app.formatter(coca::tools::make_help_formatter());
   app.set_help_flag("-h,--help", "print this text");
   app.footer("coca help COMMAND, or coca COMMAND --help, describes a command.");
-  int threads = 0;
-  app.add_option("--threads", threads, "threads to use (default: all cores, or OMP_NUM_THREADS)")
-      ->check(CLI::Range(1, 4096).description(""))
+  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);  // understand() says so
+  std::string threads_given;
+  int64_t threads = 0;
+  app.add_option("--threads", threads_given, "threads to use (default: all cores, or OMP_NUM_THREADS)")
       ->type_name("INT");
   std::string target, forced;
   app.add_option("--cpu-target", target,
@@ -144,7 +145,11 @@ int run(int argc, char** argv) {
     arguments = coca::tools::understand(app, {argv + 1, argv + argc}, understood);
     app.parse(
         std::vector<std::string>(arguments.args.rbegin(), arguments.args.rend()));  // backwards, as CLI11 wants them
-  } catch (const CLI::Success& success) {                                           // --help, --version
+    if (!threads_given.empty()) {
+      coca::tools::detail::parse_text("--threads", threads_given, threads);
+      COCA_CHECK(threads >= 1 && threads <= 4096, "--threads is {}; expected 1 to 4096", threads);
+    }
+  } catch (const CLI::Success& success) {  // --help, --version
     std::ostringstream out, err;
     const int code = app.exit(success, out, err);
     coca::tools::print(out.str());
@@ -154,7 +159,7 @@ int run(int argc, char** argv) {
   } catch (const coca::Error& error) {
     return refuse(understood, error.what());
   }
-  if (threads > 0) coca::set_max_threads(threads);
+  if (threads > 0) coca::set_max_threads(static_cast<int>(threads));
   coca::tools::start_ranks();
   for (const std::string& note : arguments.notes) coca::tools::print_note(note);
   coca::tools::check_ranks(coca::tools::command_name(chosen_command(app)));

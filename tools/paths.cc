@@ -362,6 +362,11 @@ void check_outside(std::string_view output_flag, const fs::path& output, std::st
              output.string(), input_flag, input.string());
 }
 
+void check_is_no_file(std::string_view flag, const fs::path& folder) {
+  COCA_CHECK_AS(kIo, !io::exists(folder) || io::is_folder(folder),
+                "{} {}: is a file, not a folder; choose another name", flag, folder.string());
+}
+
 void check_apart(std::string_view output_flag, const fs::path& output, std::string_view input_flag,
                  const fs::path& input) {
   COCA_CHECK(identity_of(output) != identity_of(input), "{} would replace {}, which is {}; choose another folder",

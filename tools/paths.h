@@ -41,6 +41,8 @@ bool takes_path(std::string_view name);
 // Error where `output` lies in the folder `input`.
 void check_outside(std::string_view output_flag, const std::filesystem::path& output, std::string_view input_flag,
                    const std::filesystem::path& input);
+// Error where the folder to write is a file.
+void check_is_no_file(std::string_view flag, const std::filesystem::path& folder);
 // Error where both are the same file or folder; for what a command writes below its --out.
 void check_apart(std::string_view output_flag, const std::filesystem::path& output, std::string_view input_flag,
                  const std::filesystem::path& input);

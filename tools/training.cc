@@ -3,6 +3,7 @@
 
 #include "coca/base/count.h"
 #include "coca/base/memory.h"
+#include "coca/io/fs.h"
 #include "coca/report/table.h"
 #include "coca/train/load_data.h"
 
@@ -21,6 +22,20 @@ data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::
 
 void note_default_out(const OptionFlags& flags, const std::string& out) {
   if (!flags.given("--out")) print_note(fmt::format("results go into {}, the default of --out", out));
+}
+
+BeforeBegin::BeforeBegin(const std::filesystem::path& out) {
+  check_is_no_file("--out", out);
+  if (!first_rank()) return;
+  for (std::filesystem::path at = std::filesystem::absolute(out / "data").lexically_normal();
+       !io::exists(at) && at.has_relative_path(); at = at.parent_path())
+    if (at.has_filename()) made_.push_back(at);
+}
+
+BeforeBegin::~BeforeBegin() {
+  std::error_code ignored;
+  if (!made_.empty()) std::filesystem::remove_all(made_.front(), ignored);
+  for (const std::filesystem::path& folder : made_) std::filesystem::remove(folder, ignored);  // if it is empty
 }
 
 std::filesystem::path first_rank_checks(const std::function<std::filesystem::path()>& check) {

@@ -79,6 +79,19 @@ void resume_options(OptionFlags& flags, Config& config, const std::string& name)
 }
 // Says where a run writes to if its user did not.
 void note_default_out(const OptionFlags&, const std::string& out);
+// What a run writes before it begins: its tokenized text, in the folder `data` of --out. Where the run is refused, what
+// was not there before is removed. An error if --out is a file.
+class BeforeBegin {
+ public:
+  explicit BeforeBegin(const std::filesystem::path& out);
+  ~BeforeBegin();
+  BeforeBegin(const BeforeBegin&) = delete;
+  BeforeBegin& operator=(const BeforeBegin&) = delete;
+  void begun() { made_.clear(); }
+
+ private:
+  std::vector<std::filesystem::path> made_;  // what was not there, innermost first
+};
 // By the first rank, whose error is that of all; what it returns is for that rank.
 std::filesystem::path first_rank_checks(const std::function<std::filesystem::path()>& check);
 

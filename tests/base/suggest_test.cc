@@ -39,6 +39,13 @@ TEST(NearestNames, BeginningsInitialsAndWords) {
   EXPECT_THAT(nearest_names("max-length", kFlags), ElementsAre("length"));
 }
 
+TEST(NearestNames, Abbreviations) {
+  EXPECT_THAT(nearest_names("attn", kFlags), ElementsAre("attention"));
+  EXPECT_THAT(nearest_names("lyrs", kFlags), ElementsAre("layers"));
+  EXPECT_THAT(nearest_names("ttnn", kFlags), IsEmpty()) << "the first letter is another one";
+  EXPECT_THAT(nearest_names("attx", kFlags), IsEmpty());
+}
+
 TEST(NearestNames, SeveralEquallyNearOnesShortestFirst) {
   const std::vector<std::string> kinds = {"rope", "coca-slack", "coca-strict", "coca-tied", "coca-slack-xpos"};
   EXPECT_THAT(nearest_names("coca", kinds), ElementsAre("coca-tied", "coca-slack", "coca-strict"));

@@ -108,6 +108,9 @@ TEST_F(DryRun, RefusesWhatTheRunRefuses) {
       {with(train("none"), {"--passkey-share", "0.5"}), "--passkey-share 0"},
       {with(train("none"), {"--out", put("file", "x") + "/below"}), "file"},
       {with(tune, {"--out", at("base"), "--model", at("other/model")}), "already holds a training run"},
+      {with(train("none"), {"--out", put("a_file", "x")}), "--out " + at("a_file") + ": is a file, not a folder"},
+      {with(tune, {"--out", at("a_file")}), "--out " + at("a_file") + ": is a file, not a folder"},
+      {with(study, {"--out", at("a_file")}), "--out " + at("a_file") + ": is a file, not a folder"},
       {with(tune, {"--text", far}), "shorter than one window"},
       {with(tune, {"--validation-text", far}), "validation text has"},
       {with(tune, {"--train", "*.nothing"}), "*.nothing"},
@@ -139,7 +142,7 @@ TEST_F(DryRun, RefusesWhatTheRunRefuses) {
     EXPECT_EQ(error(dry), error(real)) << name;
     EXPECT_THAT(real.err, HasSubstr(message)) << name;
     EXPECT_THAT(dry.out, testing::Not(HasSubstr("time: about"))) << name;
-    EXPECT_FALSE(fs::exists(none + "/study.json")) << name;
+    EXPECT_FALSE(fs::exists(none)) << name;
   }
 }
 

@@ -36,6 +36,10 @@ class Variable {
   const char* name_;
 };
 
+const std::string kCommands =
+    "study, init, train, finetune, merge, eval, analyse, generate, verify, methods, data, tokenizer, convert, info, "
+    "bench";
+
 class Flags : public test::CliFixture {
  protected:
   // Refused for the command line alone: the message, and where help is.
@@ -101,9 +105,10 @@ TEST_F(Flags, AMisspeltFlagGetsTheNearest) {
                  "info --help");
   expect_refused({"train", "--zebra", "3"}, "--zebra: no such option of coca train", "train --help");
   expect_refused({"info", "-x"}, "-x: no such option of coca info", "info --help");
-  expect_refused({"--steps", "3", "train"},
-                 "--steps: no such option of coca; options of a command stand behind it: coca train --steps ...",
-                 "--help");
+  expect_refused(
+      {"--steps", "3", "train"},
+      "--steps: no such option of coca; give the options of a command after its name: coca train --steps ...",
+      "--help");
 }
 
 TEST_F(Flags, AMisspeltCommandGetsTheNearest) {
@@ -113,8 +118,42 @@ TEST_F(Flags, AMisspeltCommandGetsTheNearest) {
   expect_refused({"bench", "atention"}, "atention: no such command of coca bench; did you mean coca bench attention?",
                  "bench --help");
   expect_refused({"ppl"}, "ppl: no such command of coca; did you mean coca eval ppl?", "--help");
-  expect_refused({"zebra"}, "zebra: no such command of coca", "--help");
+  expect_refused({"zebra"}, "zebra: no such command of coca; expected one of " + kCommands, "--help");
+  expect_refused({"bench", "attn"}, "attn: no such command of coca bench; did you mean coca bench attention?",
+                 "bench --help");
   expect_refused({"help", "trian"}, "trian: no such command of coca; did you mean coca train?", "--help");
+}
+
+TEST_F(Flags, AMissingCommandListsThem) {
+  expect_refused({"eval"}, "coca eval needs a command: one of ppl, stream, mlm, passkey, ruler", "eval --help");
+  expect_refused({"bench", "--threads", "2"}, "coca bench needs a command: one of attention, train, eval, decode, ring",
+                 "bench --help");
+  expect_refused({}, "coca needs a command: one of " + kCommands, "--help");
+  for (const Args& args : {Args{"--version"}, Args{"bench", "--help"}, Args{"help"}, Args{"eval", "help"}})
+    EXPECT_EQ(coca(args).code, 0);
+}
+
+// No message in the words of the library that reads the command line.
+TEST_F(Flags, NumbersAndWordsThatCannotBe) {
+  const auto last = [&](const Args& args) { return coca(args).err; };
+  for (const char* number : {"0", "4097", "-1"})
+    expect_refused({"info", "--threads", number}, fmt::format("--threads is {}; expected 1 to 4096", number),
+                   "info --help");
+  const std::string config = put("empty.json", "{}");
+  EXPECT_EQ(
+      coca({"info", "--config", config, "--config", config, "--cpu-target", "SCALAR", "--cpu-target", "SCALAR"}).code,
+      0);
+  expect_refused({"info", "--threads", "two"}, "--threads: \"two\" is not an integer", "info --help");
+  expect_refused({"eval", "ppl", "--", "x"}, "\"x\": coca eval ppl takes no argument here", "eval ppl --help");
+  EXPECT_THAT(last({"train", "--batch", "9223372036854775808"}),
+              HasSubstr("--batch: 9223372036854775808 is too large: it does not fit into 64 bits\n"));
+  EXPECT_THAT(last({"train", "--seed", "-9223372036854775809"}),
+              HasSubstr("--seed: -9223372036854775809 is too small: it does not fit into 64 bits\n"));
+  EXPECT_THAT(last({"bench", "ring", "--lengths", "64,99999999999999999999"}),
+              HasSubstr("--lengths: 99999999999999999999 is too large"));
+  EXPECT_THAT(last({"train", "--learning-rate", "1e999"}), HasSubstr("--learning-rate: 1e999 is too large"));
+  EXPECT_THAT(last({"train", "--learning-rate", "inf"}), HasSubstr("\"inf\" is not a finite number"));
+  EXPECT_THAT(last({"train", "--batch", ""}), HasSubstr("--batch: \"\" is not an integer"));
 }
 
 TEST_F(Flags, AWrongValueGetsTheNearest) {
@@ -124,6 +163,15 @@ TEST_F(Flags, AWrongValueGetsTheNearest) {
                               HasSubstr("; did you mean coca-slack?\n")));
   EXPECT_THAT(coca({"eval", "ppl", "--model", model(), "--text", text(), "--protocol", "slidng"}).err,
               HasSubstr("; did you mean sliding?\n"));
+  EXPECT_THAT(coca({"generate", "--model", model(), "--prompt", "a", "--chat", "--chat-template", "chatmll"}).err,
+              HasSubstr("; did you mean chatml?\n"));
+  EXPECT_THAT(coca({"finetune", "--model", model(), "--text", text(), "--train", "*t_prj*"}).err,
+              HasSubstr("\"*t_prj*\" matches none of 12 names; did you mean t_proj?\n"));
+  EXPECT_THAT(coca({"finetune", "--model", model(), "--text", text(), "--train", "*zebra*"}).err,
+              HasSubstr("; the parts of the names are down_proj, embed_tokens, "));
+  EXPECT_THAT(coca({"info", "--cpu-target", "SCALR"}).err, HasSubstr("; did you mean SCALAR?\n"));
+  EXPECT_THAT(coca({"info", "--force-impl", "attn:ref"}).err, HasSubstr("; did you mean attention?\n"));
+  EXPECT_THAT(coca({"info", "--force-impl", "attention:rf"}).err, HasSubstr("; did you mean ref?\n"));
   EXPECT_THAT(coca({"study", "--preset", "smal"}).err, HasSubstr("; did you mean small?\n"));
   EXPECT_THAT(coca({"train", "--config", put("c.json", R"({"attention": "Rope"})")}).err,
               HasSubstr("; did you mean rope?\n"));
@@ -149,9 +197,9 @@ TEST_F(Flags, ErrorsBeginWithTheOption) {
       {with(train, {"--dilation", "3", "--layer-window", "4"}),
        "--dilation has 1 number; expected 2, one per head, or 2, layer by layer"},
       {with(lora, {"--lora-alpha", "0"}), "--lora-alpha is 0; expected more than 0"},
-      {with(lora, {"--lora-targets", "abc"}), "--lora-targets: \"abc\" matches nothing of "},
+      {with(lora, {"--lora-targets", "abc"}), "--lora-targets: \"abc\" matches none of "},
       {with(lora, {"--freeze", "*"}), "--freeze: chooses parameters of the model; with an adapter"},
-      {{"finetune", "--model", model(), "--text", text(), "--freeze", "abc"}, "--freeze: \"abc\" matches nothing of "},
+      {{"finetune", "--model", model(), "--text", text(), "--freeze", "abc"}, "--freeze: \"abc\" matches none of "},
       {{"finetune", "--model", model()}, "--data: none given; expected examples, or plain text (--text)"},
       {{"study", "--methods", "abc"}, "--methods holds \"abc\": attention: unknown value"},
       {{"study", "--eval-tokens", "1"}, "--eval-tokens is 1; expected at least 2"},

@@ -77,12 +77,15 @@ TEST(Select, PartsOfAFusedProjection) {
 
 TEST(Select, APatternWithoutAMatchIsNamedWithTheNearestName) {
   const ModelSpec s = test::tiny_llama(AttentionKind::kCocaSlack);
-  EXPECT_THAT(error_of(s, {"*t-proj*"}), AllOf(HasSubstr("\"*t-proj*\" matches nothing"), HasSubstr("t_proj")));
-  EXPECT_THAT(error_of(s, {"*", "!*mpl*"}), AllOf(HasSubstr("\"!*mpl*\""), HasSubstr("matches nothing of ")));
+  EXPECT_THAT(error_of(s, {"*t-proj*"}), AllOf(HasSubstr("\"*t-proj*\" matches none"), HasSubstr("t_proj")));
+  EXPECT_THAT(error_of(s, {"*", "!*mpl*"}), AllOf(HasSubstr("\"!*mpl*\""), HasSubstr("matches none of ")));
   EXPECT_THAT(error_of(s, {"*", "!*"}), HasSubstr("nothing is left"));
+  EXPECT_THAT(error_of(s, {"zebra"}), HasSubstr("; the parts of the names are down_proj, embed_tokens, gate_proj, "));
+  const ModelSpec neox = test::tiny_neox(AttentionKind::kCocaSlack);
+  EXPECT_THAT(error_of(neox, {"*t_prj*"}), HasSubstr("; did you mean *query_key_value.t*?"));
   ModelSpec tied = s;
   tied.embeddings = Embeddings::kTied;
-  EXPECT_THAT(error_of(tied, {"lm_head*"}), HasSubstr("\"lm_head*\" matches nothing"));
+  EXPECT_THAT(error_of(tied, {"lm_head*"}), HasSubstr("\"lm_head*\" matches none"));
 }
 
 class SelectInSpec : public testing::TestWithParam<test::NamedSpec> {};

@@ -48,6 +48,14 @@ bool contains_all(const std::vector<std::string>& words, const std::vector<std::
       some, [&](const std::string& word) { return word.size() > 2 && std::ranges::find(words, word) != words.end(); });
 }
 
+// attn: attention. The first letter is the same and the others follow in order; at least three.
+bool abbreviates(const std::string& typed, const std::string& name) {
+  if (typed.size() < 3 || name.empty() || typed[0] != name[0]) return false;
+  size_t at = 0;
+  for (const char c : name) at += at < typed.size() && typed[at] == c ? 1 : 0;
+  return at == typed.size();
+}
+
 // 0: the same name; kFar: another one.
 double cost(const std::string& typed, const std::string& name) {
   const size_t distance = edit_distance(typed, name), longer = std::max(typed.size(), name.size());
@@ -61,6 +69,7 @@ double cost(const std::string& typed, const std::string& name) {
     if (dash > 2 && first <= (std::max(typed.size(), dash) + 1) / 3)
       best = std::min(best, 1.5 + static_cast<double>(first));
   }
+  if (abbreviates(typed, name)) best = std::min(best, 2.5);
   if (name.starts_with(typed) || initials == typed) best = std::min(best, 1.5);
   if (contains_all(words, typed_words) || contains_all(typed_words, words)) {
     const auto [less, more] = std::minmax(words.size(), typed_words.size());

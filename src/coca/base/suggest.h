@@ -11,8 +11,8 @@ namespace coca {
 
 // At most three names, all equally near, the shortest first; empty if none is near. A name is near if at most about a
 // third of its letters differ (swapped neighbours count once), if it begins with what was typed, if its words begin
-// with the typed letters ("lr": learning-rate), or if what was typed contains all its words ("num-layers": layers).
-// Capital letters, dashes and underscores make no difference.
+// with the typed letters ("lr": learning-rate), if what was typed is the name without some letters ("attn"), or if what
+// was typed contains all its words ("num-layers": layers). Capital letters, dashes and underscores make no difference.
 std::vector<std::string> nearest_names(std::string_view typed, std::span<const std::string> known);
 
 // "; did you mean a, b or c?", or "" if no name is near.

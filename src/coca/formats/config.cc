@@ -22,7 +22,8 @@ E read_name(const ConfigFields& f, const char* field, const char* otherwise) {
   const std::string found = f.text(field, otherwise);
   for (const auto& entry : EnumTraits<E>::names())
     if (entry.name == found) return entry.value;
-  fail(ErrorKind::kBadFile, "{}: {} \"{}\" is unknown; expected {}", f.origin(), field, found, enum_choices<E>());
+  fail(ErrorKind::kBadFile, "{}: {} \"{}\" is unknown; expected {}", f.origin(), field, found,
+       enum_choices_for<E>(found));
 }
 
 void read_attention(const ConfigFields& f, model::ModelSpec& s) {
@@ -36,7 +37,7 @@ void read_attention(const ConfigFields& f, model::ModelSpec& s) {
   bool known = false;
   for (const auto& entry : EnumTraits<model::AttentionKind>::names()) known = known || entry.name == kind;
   COCA_CHECK_AS(kBadFile, known, "{}: attention_type \"{}\" is unknown; expected coca, {}", f.origin(), kind,
-                enum_choices<model::AttentionKind>());
+                enum_choices_for<model::AttentionKind>(kind));
   s.attention = enum_from_name<model::AttentionKind>(kind);
   COCA_CHECK_AS(kBadFile, fold == "rotary" || fold == "official",
                 "{}: coca_fold \"{}\" is unknown; expected rotary or official", f.origin(), fold);

@@ -12,19 +12,33 @@ namespace coca::model {
 
 namespace {
 
-// Names that the letters of a pattern may stand for, whole or between two dots.
+// Names that the letters of a pattern may stand for, whole or between two dots; if there are none, what the names
+// consist of.
 std::string suggestion(const std::vector<std::string>& names, std::string_view pattern) {
   std::string letters;
   std::ranges::copy_if(pattern, std::back_inserter(letters), [](char c) { return c != '*' && c != '?' && c != '!'; });
-  std::set<std::string> known;
+  std::set<std::string> parts_of_names;
   for (const std::string& name : names)
     for (size_t at = 0; at <= name.size();) {
       const size_t end = std::min(name.find('.', at), name.size());
-      known.insert(name.substr(at, end - at));
+      parts_of_names.insert(name.substr(at, end - at));
       at = end + 1;
     }
+  std::set<std::string> known = parts_of_names;
   known.insert(names.begin(), names.end());
-  return did_you_mean(letters, std::vector<std::string>(known.begin(), known.end()));
+  const std::string near = did_you_mean(letters, std::vector<std::string>(known.begin(), known.end()));
+  if (!near.empty()) return near;
+  // GPT-NeoX's parts of one matrix, by the names that they have elsewhere.
+  static const std::vector<std::string> kElsewhere = {"q_proj", "k_proj", "t_proj", "v_proj"};
+  for (const std::string& name : nearest_names(letters, kElsewhere)) {
+    const std::string part = "query_key_value." + name.substr(0, 1);
+    if (std::ranges::any_of(names, [&](const std::string& n) { return n.find("." + part) != std::string::npos; }))
+      return did_you_mean(std::vector<std::string>{"*" + part + "*"});
+  }
+  std::string parts;
+  for (const std::string& part : parts_of_names)
+    if (part.find_first_not_of("0123456789") != std::string::npos) parts += (parts.empty() ? "" : ", ") + part;
+  return "; the parts of the names are " + parts;
 }
 
 std::vector<std::string> split_patterns(const std::vector<std::string>& texts) {
@@ -60,8 +74,8 @@ std::vector<bool> select(const std::vector<Candidate>& candidates, const std::ve
     std::vector<std::string> names;
     names.reserve(candidates.size());
     for (const Candidate& c : candidates) names.push_back(c.name);
-    fail(ErrorKind::kInvalidArgument, "{}: \"{}\" matches nothing of {}{}", what, pattern,
-         counted(names.size(), "name"), suggestion(names, pattern));
+    fail(ErrorKind::kInvalidArgument, "{}: \"{}\" matches none of {}{}", what, pattern, counted(names.size(), "name"),
+         suggestion(names, pattern));
   }
   COCA_CHECK(std::find(in.begin(), in.end(), true) != in.end(), "{}: nothing is left of {}", what,
              counted(candidates.size(), "name"));

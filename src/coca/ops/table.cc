@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "coca/base/suggest.h"
 #include "coca/kernels/cpu/rows.h"
 #include "coca/kernels/cpu/target.h"
 #include "coca/kernels/onednn/gemm.h"
@@ -69,11 +70,12 @@ void each_table(const Visit& visit) {
   visit(table_of<TopKeysImpl>());
 }
 
-std::string listed(std::span<const std::string_view> names) {
+// "a, b or c", and what is near to the name that is none of them.
+std::string listed(std::span<const std::string_view> names, std::string_view typed) {
   std::string text;
   for (size_t i = 0; i < names.size(); ++i)
     text += fmt::format("{}{}", i == 0 ? "" : i + 1 == names.size() ? " or " : ", ", names[i]);
-  return text;
+  return text + did_you_mean(typed, std::vector<std::string>(names.begin(), names.end()));
 }
 
 }  // namespace
@@ -84,7 +86,7 @@ void fail_no_device(std::string_view op, const Context& context) {
 
 void fail_unknown(std::string_view op, std::string_view forced, std::span<const std::string_view> known) {
   fail(ErrorKind::kInvalidArgument, "implementation \"{}\" forced for op \"{}\" does not exist; expected {}", forced,
-       op, listed(known));
+       op, listed(known, forced));
 }
 
 void fail_cannot_run(std::string_view op, std::string_view forced, std::string_view needs) {
@@ -140,7 +142,8 @@ void check_forced(const Context& context) {
   });
   for (const auto& [op, impl] : context.forced_impls())
     COCA_CHECK(std::find(ops.begin(), ops.end(), op) != ops.end(),
-               "implementation \"{}\" forced for op \"{}\", which does not exist; expected {}", impl, op, listed(ops));
+               "implementation \"{}\" forced for op \"{}\", which does not exist; expected {}", impl, op,
+               listed(ops, op));
 }
 
 std::string cpu_target() { return cpu::active_target(); }
@@ -148,9 +151,9 @@ std::vector<std::string> cpu_targets() { return cpu::supported_targets(); }
 
 void set_cpu_target(std::string_view name) {
   if (!cpu::select_target(name)) {
-    std::string all;
-    for (const std::string& target : cpu::supported_targets()) all += (all.empty() ? "" : ", ") + target;
-    fail(ErrorKind::kInvalidArgument, "CPU target \"{}\" is not available here; expected one of {}", name, all);
+    const std::vector<std::string> all = cpu::supported_targets();
+    fail(ErrorKind::kInvalidArgument, "CPU target \"{}\" is not available here; expected {}", name,
+         listed(std::vector<std::string_view>(all.begin(), all.end()), name));
   }
   onednn::limit_isa(name);
 }

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "coca/base/error.h"
+#include "coca/base/suggest.h"
 #include "coca/io/fs.h"
 
 namespace coca::text {
@@ -27,7 +28,8 @@ std::optional<ChatTemplate> choose_chat_template(const std::string& choice, cons
   const std::vector<std::string> names = chat_template_names();
   if (std::find(names.begin(), names.end(), choice) != names.end()) return ChatTemplate::named(choice);
   COCA_CHECK(choice.ends_with(".jinja") || io::is_regular_file(choice),
-             "chat_template is \"{}\"; expected a file, or one of auto, {}", choice, fmt::join(names, ", "));
+             "chat_template is \"{}\"; expected a file, or one of auto, {}{}", choice, fmt::join(names, ", "),
+             did_you_mean(choice, names));
   return load_template_file(choice);
 }
 

@@ -141,8 +141,8 @@ std::optional<std::string> template_of(const JsonField& config, std::string_view
     names.push_back(field.item(i).at("name").string());
     if (names.back() == which) return field.item(i).at("template").string();
   }
-  fail(ErrorKind::kBadFile, "{}: has no template \"{}\"; expected one of {}", field.where(), which,
-       fmt::join(names, ", "));
+  fail(ErrorKind::kBadFile, "{}: has no template \"{}\"; expected one of {}{}", field.where(), which,
+       fmt::join(names, ", "), did_you_mean(which, names));
 }
 
 // The template of a JSON file, if it has one.
