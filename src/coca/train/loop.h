@@ -10,11 +10,7 @@
 #include <optional>
 
 #include "coca/io/lock.h"
-#include "coca/model/decoder.h"
-#include "coca/model/ring_attention.h"
-#include "coca/train/batches.h"
-#include "coca/train/checkpoint.h"
-#include "coca/train/gradient_sum.h"
+#include "coca/train/step.h"
 
 namespace coca::train {
 
@@ -39,61 +35,6 @@ struct TrainSummary {
 
 enum class Start : uint8_t { kFresh, kResume };  // kResume: from the newest checkpoint, or fresh if there is none
 
-// A number of steps with their own trained parameters, optimizer (its moments begin at zero) and schedule.
-struct Stage {
-  std::vector<std::string> train;  // patterns (model/select.h); none: everything
-  int64_t steps = 0;
-  optim::Schedule schedule;  // over the steps of the stage
-  optim::AdamWOptions adamw;
-};
-
-struct LoopOptions {
-  BatchShape shape;
-  std::vector<Stage> stages;
-  model::Recompute recompute = model::Recompute::kNone;
-  model::Precision precision = model::Precision::kF32;
-  int64_t slices = 1;  // of a step; no micro-batch of `shape` spans two slices (shape_in_slices)
-  enum class Share : uint8_t {
-    kWindows,
-    kTokens
-  } share = Share::kWindows;  // of ranks; kTokens: one slice, every rank's tokens of all windows
-  int64_t max_bad_steps = 10, log_interval = 10, validation_interval = 0;
-  int64_t validation_windows = 64;  // per validation, spread evenly over all windows; the same ones every time
-  int64_t checkpoint_interval = 0;
-  CheckpointPlan checkpoints;
-  std::filesystem::path tensorboard;        // folder for event files; empty: none
-  std::shared_ptr<model::Adapter> adapter;  // trained instead of the parameters, which do not change; null: none
-  uint64_t dropout_seed = 0;                // of the adapter
-};
-
-// The options that pretraining and fine-tuning have in common. `given`: as they are saved; `c`: with micro-batches cut
-// into slices, as they are run.
-template <class Config>
-LoopOptions loop_options_of(const Config& c, const Config& given, const BatchShape& shape, std::vector<Stage> stages) {
-  return {.shape = shape,
-          .stages = std::move(stages),
-          .recompute = c.recompute,
-          .precision = c.precision,
-          .slices = c.slices,
-          .share = c.context_parallel ? LoopOptions::Share::kTokens : LoopOptions::Share::kWindows,
-          .max_bad_steps = c.max_bad_steps,
-          .log_interval = c.log_interval,
-          .validation_interval = c.validation_interval,
-          .validation_windows = c.validation_windows,
-          .checkpoint_interval = c.checkpoint_interval,
-          .checkpoints = checkpoint_plan(given),
-          .tensorboard = c.tensorboard};
-}
-
-// Both must outlive the loop, as must the tokenizer.
-struct LoopData {
-  const BatchSource& batches;
-  const ValidationSource* validation = nullptr;  // null: no validation
-  const text::Tokenizer& tokenizer;
-  int64_t tokens = 0;  // identity of the data: a checkpoint can be resumed only with the same data
-  std::string fingerprint;
-};
-
 // The checkpoint from which a run in this folder begins, "" for none. Error if a fresh run would begin in the folder of
 // another run, or if all checkpoints of the run to be resumed are damaged or missing. Writes nothing.
 std::filesystem::path check_folder(const std::filesystem::path& out, Start);
@@ -114,7 +55,7 @@ class Loop {
   // All ranks construct it together, and make every call together; `ranks` must outlive it.
   Loop(LoopOptions, const model::ModelSpec&, const LoopData&, Start, const Initialise&,
        dist::Communicator& ranks = dist::alone());
-  Loop(const Loop&) = delete;  // the decoder keeps references to members
+  Loop(const Loop&) = delete;  // its members refer to each other
   Loop& operator=(const Loop&) = delete;
 
   // Trains to the last step of the last stage; writes out/metrics.csv, checkpoints and out/model (or out/adapter).
@@ -125,33 +66,20 @@ class Loop {
   TrainSummary run(const std::function<void(const StepReport&)>& on_step = {});
 
   const model::ModelSpec& spec() const { return spec_; }
-  const model::ParamStore& params() const { return params_; }
+  const model::ParamStore& params() const { return model_.params(); }
   int64_t first_step() const { return state_.step; }
   int64_t steps() const { return steps_; }
-  int64_t trained_parameters() const;  // of the current stage
-  size_t activation_bytes() const { return decoder_.activation_bytes(); }
+  int64_t trained_parameters() const { return step_.trained_parameters(); }  // of the current stage
+  size_t activation_bytes() const { return step_.activation_bytes(); }
 
  private:
   void begin_stage(int64_t stage);
   int64_t stage_at(int64_t step) const;  // the stage of the step that follows `step` steps
   int64_t stage_start(int64_t stage) const;
-  enum class Add : uint8_t { kToSum, kNot };
-  bool shares_tokens() const { return ring_ != nullptr; }
-  // This rank's tokens of ids_ and targets_: [B, n].
-  std::pair<TensorRef, TensorRef> tokens_here();
-  void fill(int64_t step, int64_t part);                      // ids_, targets_, starts_, positions_
-  std::pair<int64_t, int64_t> parts_of(int64_t slice) const;  // its micro-batches: the first, and one past the last
-  double slice(int64_t step, int64_t slice, Add);
-  double forward_backward(int64_t step);
-  optim::UpdateReport update(double learning_rate);
-  std::string locate_nonfinite(int64_t step);
-  std::string nonfinite_here(int64_t step);
-  double validate();
   double checked_validation(double training_loss);
   std::string newest_text() const;  // which checkpoint is the newest, for messages
   std::string stopped_text() const;
   std::filesystem::path result_folder() const;
-  bool last_step_stays_finite();
   void require_sound_weights();
   void require_result();
   void one_step(StepReport&);
@@ -162,34 +90,16 @@ class Loop {
   bool first_rank() const { return ranks_.rank() == 0; }
   bool due(int64_t interval) const { return interval > 0 && state_.step % interval == 0; }
   CheckpointParts parts();
-  void bind_weights();
-  model::TensorStore& master() { return options_.adapter ? options_.adapter->tensors() : params_; }
-  model::DrawnPositions drawn(int64_t step) const {
-    return {.positions = positions_, .scaling_length = data_.batches.drawn_length(step)};
-  }
-  TensorRef starts() const { return starts_.empty() ? TensorRef() : starts_.ref(); }
 
-  LoopOptions options_;
+  const LoopOptions options_;
   const LoopData data_;
   dist::Communicator& ranks_;
   std::optional<io::FolderLock> lock_;  // of the out folder; rank 0's
-  model::ModelSpec spec_;
-  int64_t steps_ = 0, stage_ = -1;
-  Context context_;
-  model::ParamStore params_;                 // fp32, the master weights; under an adapter in the run's precision
-  std::unique_ptr<model::ParamStore> copy_;  // what the model runs with in bf16
-  std::unique_ptr<model::TensorStore> adapter_copy_;  // the same for the adapter
-  model::Weights weights_;                            // the tensors with which the model runs
-  std::unique_ptr<model::TensorStore> grads_;         // of the stage's parameters
-  model::MutWeights grad_tensors_;                    // the same, by place in the model
-  std::unique_ptr<optim::AdamW> optimizer_;
-  std::unique_ptr<GradientSum> sum_;            // with several ranks or slices
-  std::unique_ptr<model::RingAttention> ring_;  // if the tokens of a window are split over ranks
-  model::TrainingDecoder decoder_;
+  const model::ModelSpec spec_;
+  TrainedModel model_;
+  Step step_;
   TrainState state_;
-  Tensor ids_, targets_, starts_;             // of whole windows
-  std::vector<int32_t> my_ids_, my_targets_;  // this rank's tokens of them, with a ring
-  std::vector<double> positions_;             // [B, N], if the batches draw them
+  int64_t steps_ = 0, stage_ = -1;
 };
 
 }  // namespace coca::train

@@ -1,0 +1,71 @@
+// coca/train/micro_batch.h - the windows at work on this rank, and the model's passes over them: whole windows, or with
+// a ring this rank's tokens of each.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "coca/dist/communicator.h"
+#include "coca/model/ring_attention.h"
+#include "coca/train/loop_options.h"
+
+namespace coca::train {
+
+class TrainedModel;
+
+class MicroBatch {
+ public:
+  // Everything given must outlive this.
+  MicroBatch(const model::ModelSpec&, const LoopOptions&, const LoopData&, dist::Communicator&);
+  MicroBatch(const MicroBatch&) = delete;  // the decoder keeps references to members
+  MicroBatch& operator=(const MicroBatch&) = delete;
+
+  bool shares_tokens() const { return ring_ != nullptr; }  // ranks have their own tokens of all windows
+  size_t activation_bytes() const { return decoder_.activation_bytes(); }
+  Context& context() { return context_; }
+
+  // Windows of a step of training.
+  void fill(int64_t step, int64_t part);
+  // Windows of the validation: `windows` of them, from `first` on, of which window_at(i) is the i-th. Rows without one
+  // have no targets.
+  void fill_validation(int64_t first, int64_t windows, const std::function<int64_t(int64_t)>& window_at);
+
+  struct Loss {
+    double nll = 0;       // sum over the targets here
+    int64_t targets = 0;  // their number
+  };
+  Loss loss(const model::Weights&);
+  // The same, without the number of targets; scale * its gradient is added to grads. on_gradients: see
+  // TrainingDecoder::on_gradients; empty: nothing is called.
+  double forward_backward(const model::Weights&, float scale, model::MutWeights& grads,
+                          const std::function<void(int64_t layer)>& on_gradients = {});
+
+ private:
+  std::pair<TensorRef, TensorRef> tokens_here();  // ids and targets [B, n]
+  TensorRef starts() const { return packed_ ? starts_.ref() : TensorRef(); }
+  model::DrawnPositions drawn() const;
+
+  const LoopOptions& options_;
+  const LoopData& data_;
+  dist::Communicator& ranks_;
+  Context context_;
+  std::unique_ptr<model::RingAttention> ring_;
+  model::TrainingDecoder decoder_;
+  Tensor ids_, targets_, starts_;             // of whole windows
+  std::vector<int32_t> my_ids_, my_targets_;  // this rank's tokens of them, with a ring
+  std::vector<double> positions_;             // [B, N], if the batches draw them
+  bool packed_ = false;                       // of what is filled in
+  int64_t drawn_length_ = 0;                  // likewise; 0: at its own positions
+};
+
+// Mean loss over `windows` windows of data.validation, spread evenly over all of them, so that it represents the whole
+// text and not just its beginning. Ranks take batches in turn, or each its tokens of every batch; the results are added
+// up in the order of the batches.
+double validation_loss(MicroBatch&, const ValidationSource&, int64_t windows, int64_t batch, TrainedModel&,
+                       dist::Communicator&);
+
+}  // namespace coca::train
