@@ -120,10 +120,13 @@ int run(AnalyseFlags& flags) {
       cut_windows(documents.ids, bos, flags.length > 0 ? flags.length : spec.max_position, flags.windows);
 
   report::Progress progress =
-      make_progress({.total = static_cast<int64_t>(windows.size()) * spec.L, .unit = "layers", .label = "analyse"});
+      make_progress({.total = static_cast<int64_t>(windows.size()), .unit = "windows", .label = "analyse"});
   analyse::AnalyseOptions options = flags.options;
   options.scaling = m.scaling;
-  options.progress = [&](int64_t done, int64_t) { progress.update(done); };
+  options.progress = [&](int64_t done, int64_t total) {  // in layers of windows
+    progress.update(done / spec.L, fmt::format("layer {} of {}", (done - 1) % spec.L + 1, spec.L),
+                    static_cast<double>(done) / static_cast<double>(total));
+  };
   analyse::Analysis a;
   Measurement measurement([&] { analyse::analyse(spec, m.model.params->weights(), windows, options, a); });
   progress.finish();

@@ -293,7 +293,8 @@ int run(const Options& o) {
   Generator generator(o);
   if (chat && !o.prompt && o.messages.empty() && o.json.empty() && ::isatty(STDIN_FILENO)) {
     converse(generator, *chat);
-    return stop_requested() ? kExitInterrupted : 0;
+    if (stop_requested()) fail(ErrorKind::kInterrupted, "stopped");
+    return 0;
   }
   // A conversation from a file needs no more than its last message.
   std::string prompt = chat && !o.prompt && !o.messages.empty() ? "" : text_or_stdin(o.prompt);
@@ -304,7 +305,8 @@ int run(const Options& o) {
   const Answer answer = generator.run(ids, 0, o.echo ? prompt : "");
   if (!o.json.empty()) write_result(o.json, ids, answer, generator.sampling());
   print_speed(ids, answer.result);
-  return stop_requested() ? kExitInterrupted : 0;
+  if (stop_requested()) fail(ErrorKind::kInterrupted, "stopped after {}", counted(answer.result.ids.size(), "token"));
+  return 0;
 }
 
 }  // namespace

@@ -315,7 +315,20 @@ void print_bos(const Measured& one, const eval::Protocol& p) {
               "\n");
 }
 
+// A stride is at most what a window holds of the text.
+void print_strides(const std::vector<eval::PerplexityResult>& results, const eval::Protocol& p) {
+  std::string shorter;
+  for (const eval::PerplexityResult& r : results)
+    if (r.stride < (p.stride == 0 ? r.length : std::min(p.stride, r.length)) || r.stride < p.stride)
+      shorter += fmt::format("{}{} at length {}", shorter.empty() ? "" : ", ", r.stride, r.length);
+  if (shorter.empty()) return;
+  const bool bos = results.front().bos && p.bos_place == eval::BosPlace::kEveryWindow;
+  print_prose(fmt::format("stride: {}, since a window holds no more tokens of the text{}\n", shorter,
+                          bos ? "; bos takes one place" : ""));
+}
+
 void print_notes(const std::vector<eval::PerplexityResult>& results, const eval::Protocol& p) {
+  print_strides(results, p);
   for (const eval::PerplexityResult& r : results) {
     if (!r.reaches_length())
       print_prose(fmt::format("* length {}: no document is so long; the longest window has {}\n", r.length,

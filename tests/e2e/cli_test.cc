@@ -609,6 +609,18 @@ TEST_F(Cli, AnInterruptedRunGoesOn) {
   EXPECT_EQ(coca({"train", "--out", at("run"), "--resume", "--steps", "2", "--dry-run"}).err, refused.err);
 }
 
+TEST_F(Cli, AGenerationThatIsStoppedSaysSo) {
+  ASSERT_EQ(coca(tiny_train("run")).code, 0);
+  test::Program program(dir_.path(),
+                        {"generate", "--model", at("run/model"), "--prompt", "a", "--ignore-eos", "--max-new-tokens",
+                         "100000000", "--pattern", "streaming-llm", "--sinks", "2", "--window", "8"});
+  while (fs::file_size(at("stdout.txt")) < 10 && !program.ended()) usleep(1000);
+  program.interrupt();
+  const Outcome stopped = program.wait();
+  EXPECT_EQ(stopped.code, 130) << stopped.err;
+  EXPECT_THAT(stopped.err, testing::ContainsRegex("coca: stopped after [0-9,]+ tokens\n"));
+}
+
 TEST_F(Cli, SigtermSavesToo) {
   Args endless = tiny_train("run");
   *std::ranges::find(endless, "30") = "1000000";

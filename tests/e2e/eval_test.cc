@@ -58,6 +58,20 @@ TEST_F(EvalCli, FlagsWinOverTheProtocol) {
   EXPECT_THAT(o.err, HasSubstr("--min-tokens is 32768; of 1 document none has as many"));
 }
 
+TEST_F(EvalCli, AStrideThatDoesNotFitIsSaid) {
+  const Args ppl = {"eval", "ppl", "--text", put("a.txt", cats_and_dogs(5))};
+  EXPECT_THAT(coca(with(ppl, {"--lengths", "8,16,64", "--stride", "16"})).out,
+              HasSubstr("stride: 7 at length 8, 15 at length 16, since a window holds no more tokens of the text; bos "
+                        "takes one place\n"));
+  EXPECT_THAT(coca(with(ppl, {"--lengths", "8", "--stride", "16", "--bos", "never"})).out,
+              HasSubstr("stride: 8 at length 8, since a window holds no more tokens of the text\n"));
+  EXPECT_THAT(coca(with(ppl, {"--lengths", "16", "--stride", "8"})).out, testing::Not(HasSubstr("stride: ")));
+  EXPECT_THAT(coca({"eval", "passkey", "--lengths", "16"}).err,
+              HasSubstr("--lengths holds 16 (tokens, of which bos is one): a passkey prompt of 15 tokens"));
+  EXPECT_THAT(coca({"eval", "ruler", "--lengths", "16", "--tasks", "vt"}).err,
+              HasSubstr(", and bos is one more; give greater lengths"));
+}
+
 TEST_F(EvalCli, Pg19FoldersAreReadAsPublished) {
   put("pg/metadata.csv", "7,Seven by A,1870,http://x/7\n9,Nine by B,1901,http://x/9\n");
   put("pg/train/1.txt", "not to be read");

@@ -249,6 +249,23 @@ TEST_F(Outputs, WhatTheSystemRefusesIsNamed) {
     EXPECT_FALSE(entry.path().filename().string().starts_with(".tmp-")) << entry.path();
 }
 
+TEST_F(Outputs, AFileInThePlaceOfAFolderIsNamedWithItsFlag) {
+  const std::string file = put("a_file", "x"), model = at("model"),
+                    shape = put("shape.json", io::read_file(model + "/config.json"));
+  for (const auto& [args, flag] : std::vector<std::pair<Args, std::string>>{
+           {train(file), "--out"},
+           {{"init", "--model-config", shape, "--out", file}, "--out"},
+           {{"convert", model, file}, "OUT"},
+           {{"merge", "--model", model, "--adapter", model, "--out", file}, "--out"},
+           {{"tokenizer", "train", "--text", at("text.txt"), "--out", file}, "--out"},
+           {{"bench", "train", "--export", file}, "--export"}}) {
+    const Outcome o = coca(args);
+    EXPECT_EQ(o.code, 1) << o.err;
+    EXPECT_EQ(o.err, fmt::format("coca: {} {}: is a file, not a folder; choose another name\n", flag, file));
+    EXPECT_EQ(io::read_file(file), "x");
+  }
+}
+
 TEST_F(Outputs, InfoFailsOnADamagedFolder) {
   EXPECT_EQ(coca({"info", at("model")}).code, 0);
   const auto damaged = [&](const std::string& why) {

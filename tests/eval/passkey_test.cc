@@ -221,6 +221,24 @@ TEST(PasskeyEval, StopsWhenAsked) {
   EXPECT_EQ(result.cells.at(0).score.accuracy_high, wilson_interval(result.totals[0].score.correct, 4).high);
 }
 
+// The depths take turns, in whatever batches.
+TEST(PasskeyEval, WhatIsDoneOfALengthIsBalanced) {
+  const TinyModel m = babbler(AttentionKind::kRope, 2);
+  for (const int64_t together : {1, 2, 3}) {
+    PasskeyOptions options = compact({60}, {0, 0.5, 1}, 9, 5);
+    options.batch_tokens = 60 * together;
+    options.progress = [](const PasskeyProgress& p) {
+      if (p.done >= 12) request_stop();
+    };
+    PasskeyResult result;
+    Context cx;
+    EXPECT_THAT([&] { passkey(cx, m.spec, m.params.weights(), *text::make_byte_tokenizer(), options, result); },
+                message("12 of 27 prompts done"));
+    clear_stop();
+    for (const PasskeyCell& cell : result.cells) EXPECT_EQ(cell.score.trials, 4) << *cell.depth;
+  }
+}
+
 // A cell none of whose trials was run has no accuracy; a length none of whose trials was has no place.
 TEST(PasskeyEval, WhatWasNotTriedHasNoAccuracy) {
   const TinyModel m = babbler(AttentionKind::kRope, 2);

@@ -218,7 +218,7 @@ std::vector<std::optional<double>> cell_depths(const PasskeyProtocol& p) {
   return {p.depths.begin(), p.depths.end()};
 }
 
-// Prompts of one shape run together, most tokens first.
+// Prompts of one shape run together, in the order of the first of them.
 std::vector<std::vector<Trial*>> batches_of(std::vector<Trial>& trials, int64_t batch_tokens) {
   std::map<std::pair<int64_t, int64_t>, std::vector<Trial*>, std::greater<>> shapes;
   for (Trial& t : trials) shapes[{t.tokens(), t.prompt.answer_start}].push_back(&t);
@@ -229,6 +229,7 @@ std::vector<std::vector<Trial*>> batches_of(std::vector<Trial>& trials, int64_t 
       batches.emplace_back(list.begin() + static_cast<std::ptrdiff_t>(i),
                            list.begin() + static_cast<std::ptrdiff_t>(std::min(i + most, list.size())));
   }
+  std::ranges::sort(batches, {}, [](const std::vector<Trial*>& batch) { return batch.front(); });
   return batches;
 }
 
@@ -245,14 +246,16 @@ void summarise(const std::vector<Trial>& trials, int64_t length, const PasskeyPr
   std::vector<PasskeyCell>& cells = result.cells;
   const size_t first = cells.size();
   for (const std::optional<double> depth : cell_depths(p)) cells.push_back({.length = length, .depth = depth});
-  for (const Trial& t : trials) {
-    if (!t.done) continue;
-    add(cells[first + t.cell].score, t);
-    add(total.score, t);
-    total.least_tokens = std::min(total.least_tokens, t.tokens());
-    total.most_tokens = std::max(total.most_tokens, t.tokens());
+  for (size_t i = first; i < cells.size(); ++i) {
+    for (const Trial& t : trials) {
+      if (!t.done || first + t.cell != i) continue;
+      add(cells[i].score, t);
+      add(total.score, t);
+      total.least_tokens = std::min(total.least_tokens, t.tokens());
+      total.most_tokens = std::max(total.most_tokens, t.tokens());
+    }
+    finish(cells[i].score, p.rule);
   }
-  for (size_t i = first; i < cells.size(); ++i) finish(cells[i].score, p.rule);
   finish(total.score, p.rule);
   result.totals.push_back(total);
 }
@@ -366,7 +369,9 @@ void check_passkey(const model::ModelSpec& model_spec, const text::Tokenizer& to
   try {
     make_passkey_trial(tokenizer, o, bos, plan_passkey(tokenizer, o, bos, shortest), cell_depths(o.protocol)[0], 0);
   } catch (const Error& error) {
-    fail(error.kind(), "lengths holds {} ({}): {}", shortest, enum_name(o.protocol.length_control), error.what());
+    const bool counts_bos = bos && o.protocol.length_control == data::PasskeyLength::kTokens;
+    fail(error.kind(), "lengths holds {} ({}{}): {}", shortest, enum_name(o.protocol.length_control),
+         counts_bos ? ", of which bos is one" : "", error.what());
   }
 }
 
@@ -398,8 +403,8 @@ void passkey(Context& cx, const model::ModelSpec& model_spec, const model::Weigh
     try {
       do_round(o.ranks, stopped, [&] {
         const PasskeyPlan prompts = plan_passkey(tokenizer, o, result.bos, length);
-        for (size_t d = 0; d < depths.size(); ++d)
-          for (int64_t t = 0; t < o.protocol.trials; ++t) {
+        for (int64_t t = 0; t < o.protocol.trials; ++t)  // the depths in turn, so that a part of them is balanced
+          for (size_t d = 0; d < depths.size(); ++d) {
             COCA_CHECK_AS(kInterrupted, !stop_requested(), "{}", stopped());
             trials.push_back(
                 {.prompt = make_passkey_trial(tokenizer, o, result.bos, prompts, depths[d], t), .cell = d});

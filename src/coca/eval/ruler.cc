@@ -185,7 +185,8 @@ void check_ruler(const model::ModelSpec& model_spec, const text::Tokenizer& toke
     for (const data::RulerTask task : o.tasks)
       make_ruler_sample(tokenizer, o, bos_token(spec, o.bos), task, shortest, 0);
   } catch (const Error& error) {
-    fail(error.kind(), "lengths holds {}: {}; give greater lengths", shortest, error.what());
+    fail(error.kind(), "lengths holds {}: {}{}; give greater lengths", shortest, error.what(),
+         bos_token(spec, o.bos) ? ", and bos is one more" : "");
   }
 }
 
