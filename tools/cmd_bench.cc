@@ -42,10 +42,10 @@ Measured measured(report::Table table, const std::vector<Result>& results, std::
 
 constexpr const char* kSpreadNote =
     "+-: half the distance between the quartiles of the rounds, as a share of their median";
-constexpr const char* kRateNote = "matrix rate: a product of 2048 x 2048 x 2048 in the same rounds";
+constexpr const char* kRateNote = "matrix rate: the fastest product of 2048 x 2048 x 2048 in the same rounds";
 
 std::string rate_note(double matrix_gflops) {
-  return fmt::format("{}, last at {} GFLOP/s", kRateNote, report::format_number(matrix_gflops));
+  return fmt::format("{}, in the last rows {} GFLOP/s", kRateNote, report::format_number(matrix_gflops));
 }
 
 Measured run_attention(Context& cx, const bench::AttentionOptions& o, bench::ProgressCounter progress) {
@@ -69,10 +69,11 @@ Measured run_eval(Context& cx, const bench::EvalOptions& o, bench::ProgressCount
 
 Measured run_decode(Context& cx, const bench::DecodeOptions& o, bench::ProgressCounter progress) {
   const auto results = bench_decode(cx, o, std::move(progress));
-  return measured(decode_table(o, results), results,
-                  {fmt::format("memory rate: reading 256 MiB in the same rounds, last at {} GB/s; GB/s "
-                               "counts the weights and the cache once",
-                               report::format_number(results.back().memory_gbytes_per_second))});
+  return measured(
+      decode_table(o, results), results,
+      {fmt::format("memory rate: the fastest reading of 256 MiB in the same rounds, in the last rows {} GB/s; GB/s "
+                   "counts the weights and the cache once",
+                   report::format_number(results.back().memory_gbytes_per_second))});
 }
 
 Measured run_ring(Context& cx, const bench::RingOptions& o, bench::ProgressCounter progress) {
@@ -104,6 +105,13 @@ int run(const char* name, BenchFlags<Options>& flags,
   print(table_text(m.table) + "\n");
   for (const std::string& note : m.notes) print_prose(note + "\n");
   print_prose(std::string(kSpreadNote) + "\n");
+  if constexpr (requires { flags.against; })
+    if (flags.against)
+      print_prose(
+          fmt::format("x {}: the median of the rounds' ratios; where the machine's speed changes between rounds, it "
+                      "differs from the "
+                      "ratio of the medians in the other columns\n",
+                      enum_name(*flags.against)));
   ordered_json json;
   json["bench"] = name;
   json["machine"] = to_json(machine);

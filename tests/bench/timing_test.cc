@@ -34,6 +34,13 @@ TEST(Timing, SumsAndRatiosGoRoundByRound) {
   EXPECT_THROW(ratio_of(a, summarise({1})), Error);
 }
 
+TEST(Timing, ARateIsThatOfTheFastestRound) {
+  const Timing t = summarise({4, 2, 8, 8, 8});
+  EXPECT_EQ(t.fastest(), 2);
+  const double one = 2e-9 * 2048 * 2048 * 2048;
+  EXPECT_DOUBLE_EQ(MatrixProduct::gflops(t), one / 2);
+}
+
 TEST(Timing, ContestantsRunInTurns) {
   std::string order;
   const std::vector<Contestant> two = {{"a", [&] { order += 'a'; }}, {"b", [&] { order += 'b'; }}};

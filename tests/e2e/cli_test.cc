@@ -101,7 +101,7 @@ TEST_F(Cli, TrainHelpNamesEveryOption) {
 }
 
 TEST_F(Cli, WrongUseIsRefusedInOneLine) {
-  expect_refused({}, 2, "subcommand");
+  expect_refused({}, 2, "coca needs a command: one of study, ");
   expect_refused({"train"}, 2, "--text");
   expect_refused(tiny_train("a", {"--steps", "many"}), 2, "--steps: \"many\" is not an integer");
   expect_refused(tiny_train("a", {"--steps", "3.5"}), 2, "--steps: \"3.5\" is not an integer");
@@ -149,7 +149,11 @@ TEST_F(Cli, BenchWritesJsonAndCsv) {
 }
 
 TEST_F(Cli, BenchRefusesInOneLine) {
-  expect_refused({"bench"}, 2, "subcommand");
+  const Args attention = {"bench", "attention", "--lengths", "16", "--repeats", "1", "--warmup", "0"};
+  EXPECT_THAT(coca(CliFixture::with(attention, {"--against", "rope"})).out,
+              HasSubstr("\nx rope: the median of the rounds' ratios"));
+  EXPECT_THAT(coca(attention).out, testing::Not(HasSubstr("ratio")));
+  expect_refused({"bench"}, 2, "coca bench needs a command: one of attention, train");
   expect_refused({"bench", "attention", "--attention", "linear"}, 2,
                  "--attention: \"linear\" is unknown; expected one of rope, coca-");
   expect_refused({"bench", "attention", "--precision", "f64"}, 2,

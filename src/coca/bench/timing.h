@@ -36,6 +36,7 @@ struct Timing {
   double median = 0, low = 0, high = 0;  // low, high: the quartiles
   std::vector<double> samples;
 
+  double fastest() const;  // of a rate that others are held against: what slows a round down is not the machine's
   double spread() const { return median > 0 ? (high - low) / 2 / median : 0; }  // as a share of the median
 };
 Timing summarise(std::vector<double> samples);
