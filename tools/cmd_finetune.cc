@@ -189,9 +189,10 @@ train::TrainSummary run_with_progress(train::Finetuner& tuner) {
 }
 
 // What --dry-run says, after all that the run itself would check. Reads all data, and writes nothing.
-int estimate(const train::FinetuneConfig& c, const std::shared_ptr<formats::ModelFolder>& model,
-             const text::Tokenizer& tokenizer, train::Start start) {
+int estimate(const OptionFlags& flags, const train::FinetuneConfig& c,
+             const std::shared_ptr<formats::ModelFolder>& model, const text::Tokenizer& tokenizer, train::Start start) {
   const Loaded data = load_data(c, model, tokenizer, Keep::kInMemory);
+  note_default_out(flags, c.out);
   const train::FinetuneSetup setup(c, data_of(data, tokenizer), ranks().size());
   const model::ModelSpec& spec = setup.target().spec;
   const train::LoopOptions& loop = setup.loop_options();
@@ -255,11 +256,11 @@ int run(OptionFlags& flags, Options& options) {
   check_apart("--out", result_folder, train::trains_adapter(c) ? "--adapter" : "--model",
               train::trains_adapter(c) ? c.adapter : c.model);
   const auto tokenizer = text::load_tokenizer(c.tokenizer.empty() ? c.model : c.tokenizer);
-  note_default_out(flags, c.out);
   const train::Start start = options.resume ? train::Start::kResume : train::Start::kFresh;
-  if (options.dry_run) return estimate(c, model, *tokenizer, start);
+  if (options.dry_run) return estimate(flags, c, model, *tokenizer, start);
   first_rank_checks([&] { return train::check_folder(c.out, start); });
   const Loaded data = load_data(c, model, *tokenizer, Keep::kInFolder);
+  note_default_out(flags, c.out);
   train::Finetuner tuner(c, data_of(data, *tokenizer), start, ranks());
   before.begun();
   print_start(c, tuner);

@@ -191,6 +191,9 @@ TEST_F(DryRun, SaysThatTheFolderIsADefault) {
       coca({"study", "--text", text(), "--test-text", text(), "--passkey-share", "0", "--preset", "tiny", "--dry-run"})
           .err,
       HasSubstr("note: results go into out/study, the default of --out\n"));
+  ASSERT_EQ(coca(train("base")).code, 0);
+  EXPECT_THAT(coca({"finetune", "--model", at("base/model"), "--text", text(), "--steps", "1", "--dry-run"}).err,
+              HasSubstr("note: results go into out/finetune, the default of --out\n"));
   EXPECT_THAT(coca(with(args, {"--config", put("c.json", R"({"out": "elsewhere"})")})).err,
               testing::Not(HasSubstr("the default of --out")));
 }

@@ -145,7 +145,7 @@ TEST_F(Finetune, WrongUseIsRefusedInOneLine) {
   refused({"finetune"}, 2, "--model: none given");
   refused({"finetune", "--model", at("base/model")}, 2, "--data: none given; expected examples");
   refused({"finetune", "--model", at("nothing"), "--data", at("examples.jsonl")}, 1, "nothing does not exist");
-  refused(tune("o", {"--train", "*t_proj*"}), 2, "\"*t_proj*\" matches nothing");
+  refused(tune("o", {"--train", "*t_proj*"}), 2, "\"*t_proj*\" matches none");
   refused(tune("o", {"--stages", "paper"}), 2, "expected coca-paper");
   refused(tune("o", {"--lora-rank", "2", "--freeze", "*"}), 2, "with an adapter");
   for (const Args& option : {Args{"--lora-alpha", "5"},
