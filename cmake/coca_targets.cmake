@@ -1,8 +1,8 @@
 # coca_module(NAME x SOURCES a.cc b.cc DEPS y z PRIVATE_DEPS fmt::fmt)
 #   a static library coca_x (alias coca::x). DEPS names other modules: this list is the link graph, and the
-#   layering test holds the includes against cmake/layers.txt.
+#   layering test holds the includes against cmake/layers.txt. PROGRAM_ONLY: not part of the library coca::coca.
 function(coca_module)
-  cmake_parse_arguments(ARG "" "NAME" "SOURCES;DEPS;PUBLIC_DEPS;PRIVATE_DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "PROGRAM_ONLY" "NAME" "SOURCES;DEPS;PUBLIC_DEPS;PRIVATE_DEPS" ${ARGN})
   set(target coca_${ARG_NAME})
   add_library(${target} STATIC ${ARG_SOURCES})
   add_library(coca::${ARG_NAME} ALIAS ${target})
@@ -11,6 +11,10 @@ function(coca_module)
   foreach(dep ${ARG_DEPS})
     target_link_libraries(${target} PUBLIC coca_${dep})
   endforeach()
+  if(NOT ARG_PROGRAM_ONLY)
+    set_property(GLOBAL APPEND PROPERTY COCA_LIBRARY_OBJECTS $<TARGET_OBJECTS:${target}>)
+    set_property(GLOBAL APPEND PROPERTY COCA_LIBRARY_DEPS ${ARG_PUBLIC_DEPS} ${ARG_PRIVATE_DEPS})
+  endif()
 endfunction()
 
 # coca_tests(DEPS modules LABEL fast SLOW Suite): the tests of this folder in one GoogleTest program, FOLDER_test. ctest asks it for

@@ -22,6 +22,12 @@ using Args = std::vector<std::string>;
 class CliFixture : public testing::Test {
  protected:
   Outcome coca(const Args& args) { return run_program(dir_.path(), args); }
+  // Another program, or several, by way of /bin/sh.
+  Outcome shell(const std::string& command) {
+    const std::string out = at("shell.out"), err = at("shell.err");
+    const int status = std::system(("( " + command + " ) </dev/null >'" + out + "' 2>'" + err + "'").c_str());
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status), io::read_file(out), io::read_file(err)};
+  }
   std::string at(const std::string& name) const { return (dir_.path() / name).string(); }
   // Writes a file, and the folders it lies in.
   std::string put(const std::string& name, const std::string& text) {

@@ -1,0 +1,119 @@
+// What cmake --install puts in place, and a project outside the tree that is built against it, with CMake and with
+// pkg-config. Nothing of coca itself is compiled here.
+// SPDX-License-Identifier: Apache-2.0
+#include <nlohmann/json.hpp>
+#include <regex>
+#include <set>
+
+#include "coca/io/json_file.h"
+#include "e2e/cli_fixture.h"
+
+namespace coca::install_test {
+namespace {
+
+namespace fs = std::filesystem;
+using test::Outcome;
+using testing::AllOf;
+using testing::HasSubstr;
+
+constexpr const char* kShape =
+    R"({"model_type": "llama", "attention_type": "coca-slack", "vocab_size": 260, "hidden_size": 32,
+  "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 32})";
+
+class Install : public test::CliFixture {
+ protected:
+  static std::string quoted(const std::string& text) { return "'" + text + "'"; }
+  void run(const std::string& command) {
+    const Outcome o = shell(command);
+    ASSERT_EQ(o.code, 0) << command << "\n" << o.out << o.err;
+  }
+  void install(const std::string& prefix, const std::string& before = "") {
+    run(before + " " + quoted(COCA_CMAKE) + " --install " + quoted(COCA_BUILD_DIR) + " --prefix " + quoted(prefix));
+  }
+  // The one of this name below `folder`, wherever the system puts such files.
+  static fs::path found(const fs::path& folder, const std::string& name) {
+    for (const auto& entry : fs::recursive_directory_iterator(folder))
+      if (entry.path().filename() == name) return entry.path();
+    ADD_FAILURE() << "no " << name << " below " << folder;
+    return {};
+  }
+};
+
+// The example's perplexity and greedy ids are those of the program.
+TEST_F(Install, AProjectOfItsOwnBuildsAgainstIt) {
+  install(at("prefix"));
+  fs::copy(found(at("prefix"), "continue.cc").parent_path(), at("outside"));
+  const std::string compiler = quoted(COCA_CXX);
+  run(fmt::format("{0} -S {1} -B {2} -DCMAKE_PREFIX_PATH={3} -DCMAKE_CXX_COMPILER={4} && {0} --build {2}",
+                  quoted(COCA_CMAKE), quoted(at("outside")), quoted(at("built")), quoted(at("prefix")), compiler));
+  const std::string pkg_config = found(at("prefix"), "coca.pc").parent_path();
+  run(fmt::format("PKG_CONFIG_PATH={} CXX={} CXXFLAGS=-O0 make -C {}", quoted(pkg_config), compiler,
+                  quoted(at("outside"))));
+  EXPECT_THAT(shell("PKG_CONFIG_PATH=" + quoted(pkg_config) + " pkg-config --modversion coca").out,
+              testing::MatchesRegex("[0-9]+\\.[0-9]+\\.[0-9]+\n"));
+
+  const std::string text = cats_and_dogs(4);
+  ASSERT_EQ(coca({"init", "--model-config", put("shape.json", kShape), "--out", at("model")}).code, 0);
+  ASSERT_EQ(coca({"eval", "ppl", "--model", at("model"), "--text", put("text.txt", text), "--lengths", "32", "--stride",
+                  "32", "--json", at("ppl.json")})
+                .code,
+            0);
+  ASSERT_EQ(coca({"generate", "--model", at("model"), "--prompt", text, "--temperature", "0", "--max-new-tokens", "8",
+                  "--json", at("ids.json")})
+                .code,
+            0);
+  const nlohmann::json ppl = io::read_json(at("ppl.json")).at("results").at(0), answer = io::read_json(at("ids.json"));
+  std::string ids;
+  for (const int id : answer.at("ids")) ids += fmt::format(" {}", id);
+  const std::string expected = fmt::format("perplexity of {} tokens: {:.6f}\nnext ids:{}\n",
+                                           ppl.at("scored_tokens").get<int>(), ppl.at("perplexity").get<double>(), ids);
+  for (const char* program : {"built/continue", "outside/continue"}) {
+    const Outcome o = shell(quoted(at(program)) + " " + quoted(at("model")) + " " + quoted(text));
+    EXPECT_EQ(o.code, 0) << o.err;
+    EXPECT_THAT(o.out, HasSubstr(expected)) << program;
+  }
+  const Outcome refused = shell(quoted(at("built/continue")) + " " + quoted(at("none")) + " x");
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_THAT(refused.err, HasSubstr("none"));
+}
+
+TEST_F(Install, AnotherVersionIsRefused) {
+  install(at("prefix"));
+  put("later/CMakeLists.txt",
+      "cmake_minimum_required(VERSION 3.25)\nproject(later LANGUAGES CXX)\nfind_package(coca 99 REQUIRED)\n");
+  const Outcome o =
+      shell(fmt::format("{} -S {} -B {} -DCMAKE_PREFIX_PATH={} -DCMAKE_CXX_COMPILER={}", quoted(COCA_CMAKE),
+                        quoted(at("later")), quoted(at("built")), quoted(at("prefix")), quoted(COCA_CXX)));
+  EXPECT_NE(o.code, 0);
+  EXPECT_THAT(o.err, AllOf(HasSubstr("99"), HasSubstr("coca-config.cmake, version: 0.")));
+}
+
+// DESTDIR is a folder in front of the prefix, and every header finds what it includes.
+TEST_F(Install, AllIsBelowDestdirAndHeadersAreComplete) {
+  install("/opt/coca", "DESTDIR=" + quoted(at("stage")));
+  std::set<std::string> top;
+  for (const auto& entry : fs::recursive_directory_iterator(at("stage"))) {
+    if (entry.is_directory()) continue;
+    const fs::path path = fs::relative(entry.path(), at("stage"));
+    ASSERT_THAT(path.string(), testing::StartsWith("opt/coca/"));
+    top.insert(*std::next(path.begin(), 2));
+    EXPECT_THAT(path.filename().string(), testing::Not(testing::ContainsRegex("_test|gtest|bench")));
+  }
+  EXPECT_THAT(top, testing::IsSupersetOf({"bin", "include", "share"}));
+  const fs::path include = fs::path(at("stage")) / "opt/coca/include";
+  const std::regex line("#include \"(coca/[^\"]+)\"");
+  int headers = 0;
+  for (const auto& entry : fs::recursive_directory_iterator(include)) {
+    if (entry.is_directory()) continue;
+    ++headers;
+    const std::string text = io::read_file(entry.path());
+    for (std::sregex_iterator it(text.begin(), text.end(), line), end; it != end; ++it)
+      EXPECT_TRUE(fs::exists(include / (*it)[1].str())) << entry.path() << " includes " << (*it)[1];
+  }
+  EXPECT_GT(headers, 100);
+  EXPECT_EQ(shell(quoted(at("stage/opt/coca/bin/coca")) + " --version").code, 0);
+  EXPECT_TRUE(fs::exists(at("stage/opt/coca/share/doc/coca/copyright")));
+}
+
+}  // namespace
+}  // namespace coca::install_test
