@@ -186,7 +186,7 @@ bool is_list(const CLI::Option& option) { return option.get_multi_option_policy(
   }
   if (walk.last && is_list(*walk.last))
     fail(ErrorKind::kInvalidArgument,
-         "\"{}\": give {} once for each value, or the values separated by commas; a pattern of file names stands in "
+         "\"{}\": give {} once for each value, or the values separated by commas; put a pattern of file names in "
          "quotes",
          word, walk.last->get_name());
   fail(ErrorKind::kInvalidArgument, "\"{}\": {} takes no argument here{}", word, walk.program(),

@@ -276,7 +276,7 @@ void OptionFlags::finish() {
     for (const std::string& key : object.is_object() ? keys_of(object) : std::vector<std::string>()) {
       const std::string name = option_name(renamed(command_path(*app_), detail::flag_name(key).substr(2)));
       if (name.empty()) continue;
-      COCA_CHECK(!object.contains(name), "{}: \"{}\" is an old name of \"{}\", which is there too", config_file_, key,
+      COCA_CHECK(!object.contains(name), "{}: \"{}\" is an old name of \"{}\", which is also given", config_file_, key,
                  name);
       print_note(fmt::format("{}: \"{}\" is deprecated: use \"{}\"", config_file_, key, name));
       object[name] = object[key];

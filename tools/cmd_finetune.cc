@@ -235,7 +235,7 @@ void check_lora_options(const OptionFlags& flags, const Options& options) {
                                                   {"--lora-scaling", c.lora_scaling != unset.lora_scaling}};
   for (const auto& [flag, differs] : changed) {
     COCA_CHECK(c.adapter.empty() || !flags.typed(flag),
-               "{}: the adapter to go on from, {}, has its own; leave the option out", flag, c.adapter);
+               "{}: the adapter that is trained further, {}, has its own; leave the option out", flag, c.adapter);
     COCA_CHECK(!c.adapter.empty() || !(flags.typed(flag) || (differs && !options.resume)),
                "{}: no LoRA adapter is trained; add --lora-rank (such as --lora-rank 8), or leave the option out",
                flag);

@@ -80,11 +80,21 @@ const CLI::App& chosen_command(const CLI::App& app) {
   return *at;
 }
 
+// "coca: rank 1: message", broken at spaces where standard error is a terminal.
+void print_error(const std::string& who, std::string_view message) {
+  using namespace coca::tools;
+  constexpr std::string_view kProgram = "coca: ";
+  const std::string line =
+      wrapped(std::string(kProgram) + who + coca::io::shown_name(message), terminal_columns(Stream::kError), 2);
+  std::fprintf(stderr, "%s%s\n", painted(Stream::kError, Style::kError, kProgram).c_str(),
+               line.substr(kProgram.size()).c_str());
+}
+
 // What was asked for wrongly, and where to read how it is done.
 int refuse(const std::string& command, std::string_view message) {
   using namespace coca::tools;
-  std::fprintf(stderr, "%s%s\nTry: coca %s%s--help\n", painted(Stream::kError, Style::kError, "coca: ").c_str(),
-               coca::io::shown_name(message).c_str(), command.c_str(), command.empty() ? "" : " ");
+  print_error("", message);
+  std::fprintf(stderr, "Try: coca %s%s--help\n", command.c_str(), command.empty() ? "" : " ");
   return kExitUsage;
 }
 
@@ -182,8 +192,7 @@ int report_error() {
   } catch (const coca::Error& error) {
     const bool interrupted = error.kind() == coca::ErrorKind::kInterrupted;  // all ranks are, together
     const bool shared = interrupted || dynamic_cast<const coca::dist::SharedError*>(&error) != nullptr;
-    if (!shared || coca::tools::first_rank())
-      std::fprintf(stderr, "%s%s\n", shared ? "coca: " : who.c_str(), coca::io::shown_name(error.what()).c_str());
+    if (!shared || coca::tools::first_rank()) print_error(shared ? "" : rank_text(), error.what());
     if (interrupted) return coca::tools::kExitInterrupted;
     return error.kind() == coca::ErrorKind::kInvalidArgument ? coca::tools::kExitUsage : coca::tools::kExitFailed;
   } catch (const std::bad_alloc&) {

@@ -296,7 +296,7 @@ void print_documents(const Measured& one, const eval::Protocol& p) {
   print_prose(fmt::format(
       "documents: {}{}, {} of them used{}{}\n", grouped(first.documents),
       one.split ? fmt::format(" (split {})", enum_name(*one.split)) : "", counted(first.document_tokens, "token"),
-      first.skipped_documents > 0 ? fmt::format("; {} too short, passed over", first.skipped_documents) : "",
+      first.skipped_documents > 0 ? fmt::format("; {} too short, skipped", first.skipped_documents) : "",
       p.max_tokens == 0 ? ""
                         : fmt::format("; at most {} of each, from its {}", grouped(p.max_tokens), enum_name(p.cut))));
 }

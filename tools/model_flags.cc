@@ -45,7 +45,7 @@ model::AttentionPattern pattern_of(const ModelFlags& flags, const model::ModelSp
   if (infinite) p.distance = p.window;  // the published setting: both the trained length
   if (p.far() && p.window > spec.max_position)
     log_warning(
-        "--window {}: the model was trained on {}; distances beyond these are new to it, and its pattern is there to "
+        "--window {}: the model was trained on {}; distances beyond these are new to it, and the pattern is meant to "
         "avoid them",
         p.window, counted(spec.max_position, "token"));
   take("sinks", flags.sinks, p.sinks, p.keeps_first());

@@ -139,13 +139,13 @@ TEST_F(Indexed, HeadersThatLie) {
   expect_bad(with([](Index& i) { i.version = 2; }), "version 2");
   for (const uint8_t type : {uint8_t{0}, uint8_t{6}, uint8_t{7}, uint8_t{9}, uint8_t{255}})
     expect_bad(with([&](Index& i) { i.type = type; }), fmt::format("type {} of tokens", type));
-  expect_bad(with([](Index& i) { i.sequence_count = 5; }), "do not take that");
-  expect_bad(with([](Index& i) { i.document_count = 0; }), "do not take that");
+  expect_bad(with([](Index& i) { i.sequence_count = 5; }), "do not add up to that");
+  expect_bad(with([](Index& i) { i.document_count = 0; }), "do not add up to that");
   // 12 n wraps to what 4 sequences take; 8 n to what 4 borders take.
-  expect_bad(with([](Index& i) { i.sequence_count = (uint64_t{1} << 62) + 4; }), "do not take that");
-  expect_bad(with([](Index& i) { i.document_count = (uint64_t{1} << 61) + 4; }), "do not take that");
-  expect_bad(with([](Index& i) { i.sequence_count = std::numeric_limits<uint64_t>::max(); }), "do not take that");
-  expect_bad(good_index().bytes() + "x", data_of<uint16_t>(kIds), "do not take that");
+  expect_bad(with([](Index& i) { i.sequence_count = (uint64_t{1} << 62) + 4; }), "do not add up to that");
+  expect_bad(with([](Index& i) { i.document_count = (uint64_t{1} << 61) + 4; }), "do not add up to that");
+  expect_bad(with([](Index& i) { i.sequence_count = std::numeric_limits<uint64_t>::max(); }), "do not add up to that");
+  expect_bad(good_index().bytes() + "x", data_of<uint16_t>(kIds), "do not add up to that");
   expect_bad(Index{}, "no document borders");
 }
 

@@ -277,7 +277,7 @@ TEST_F(Cli, TrainsAtDrawnPositionsUnderAScaling) {
   ASSERT_EQ(tuned.code, 0) << tuned.err;
   EXPECT_EQ(io::read_json(at("tuned") + "/model/config.json")["rope_scaling"]["rope_type"], "ntk");
   expect_refused(tiny_train("a", {"--positions", "pose", "--target-length", "96", "--attention", "alibi"}), 2,
-                 "ALiBi's bias goes by the distance");
+                 "ALiBi's bias depends on the distance");
 }
 
 // A CLEX network beside a trained model; evaluation past the trained length and generation take its frequencies.

@@ -130,7 +130,7 @@ TEST_F(Finetune, AnAdapterIsTrainedUsedAndMerged) {
                              {"--lora-scaling", "root-of-rank"}}) {
     const Outcome more = coca(tune("more", with(option, {"--adapter", at("lora/adapter")})));
     EXPECT_EQ(more.code, 2);
-    EXPECT_THAT(more.err, HasSubstr(option[0] + ": the adapter to go on from, " + at("lora/adapter") +
+    EXPECT_THAT(more.err, HasSubstr(option[0] + ": the adapter that is trained further, " + at("lora/adapter") +
                                     ", has its own; leave the option out"));
   }
 }

@@ -59,7 +59,10 @@ class Flags : public test::CliFixture {
   size_t widest(const Args& args) {
     const Outcome o = coca(args);
     EXPECT_EQ(o.code, 0) << o.err;
-    std::istringstream lines(o.out);
+    return longest_line(o.out);
+  }
+  static size_t longest_line(const std::string& text) {
+    std::istringstream lines(text);
     size_t most = 0;
     for (std::string line; std::getline(lines, line);) most = std::max(most, line.size());
     return most;
@@ -262,8 +265,8 @@ TEST_F(Flags, MissingValuesAndFlagsInTheirPlace) {
                  "--text=--resume",
                  "train --help");
   expect_refused({"train", "--text", "a.txt", "b.txt"},
-                 "\"b.txt\": give --text once for each value, or the values separated by commas; a pattern of file "
-                 "names stands in quotes",
+                 "\"b.txt\": give --text once for each value, or the values separated by commas; put a pattern of file "
+                 "names in quotes",
                  "train --help");
   expect_refused({"train", "--out", "a", "text"}, "\"text\": coca train takes no argument here; did you mean --text?",
                  "train --help");
@@ -315,7 +318,7 @@ TEST_F(Flags, OldNamesWorkAndAreSaidOnce) {
   EXPECT_EQ(io::read_json(at("bench.json"))["options"]["attention"], nlohmann::json({"rope"}));
   EXPECT_THAT(
       coca({"bench", "attention", "--config", put("both.json", R"({"kind": "rope", "attention": "rope"})")}).err,
-      HasSubstr("which is there too"));
+      HasSubstr("which is also given"));
 }
 
 TEST_F(Flags, EveryCommandTakesConfigAndOneKindOfJson) {
@@ -514,13 +517,16 @@ TEST_F(Flags, TablesAndSentencesAreAsWideAsAsked) {
       {"eval", "stream", "--model", dir, "--text", text, "--tokens", "300"},
       {"analyse", "--model", dir, "--text", text, "--windows", "1"},
       {"bench", "ring", "--lengths", "64", "--machines", "1,2", "--repeats", "1"},
+      {"bench", "attention", "--attention", "coca-strict", "--against", "rope", "--lengths", "16", "--repeats", "1"},
       {"info", "--model", dir},
       {"info"},
       {"methods", "--reasons"}};
   for (const Args& args : printing)
     EXPECT_GT(widest(args), 80u) << args[0] << ": in a file lines are as long as they are";
-  for (const char* columns : {"80", "100"}) {
+  for (const char* columns : {"60", "80", "100"}) {
     const Variable wide("COLUMNS", columns);
+    for (const Args& refused : {Args{"zebra"}, Args{"train", "--text", text, "--attention", "abc"}})
+      EXPECT_LE(longest_line(coca(refused).err), std::stoul(columns));
     for (const Args& args : printing) EXPECT_LE(widest(args), std::stoul(columns)) << args[0] << " " << args[1];
   }
   const Variable wide("COLUMNS", "60");

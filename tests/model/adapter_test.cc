@@ -198,7 +198,7 @@ TEST(Adapter, WrongSettingsAreNamed) {
   refused({.rank = 0}, {}, "rank of gpt_neox.layers.0.attention.query_key_value is 0");
   refused({.alpha = 0}, {}, "alpha");
   refused({.dropout = 1}, {}, "dropout is 1");
-  refused({}, {"*q_proj*"}, "lora_targets: \"*q_proj*\" matches nothing");
+  refused({}, {"*q_proj*"}, "lora_targets: \"*q_proj*\" matches none");
 }
 
 }  // namespace

@@ -207,7 +207,7 @@ TEST(Clex, MistakesAreNamed) {
       "needs the weights of its network");
   expect_refused([&] { with_scaling(plain.spec, Scaling::kClex, 2.5); }, "a whole number of 1 to 1024, not 2.5");
   expect_refused([&] { with_scaling(test::tiny_neox(AttentionKind::kXpos), Scaling::kClex, {}); },
-                 "does not go with xPos");
+                 "cannot be combined with xPos");
   ModelSpec step = scaled;
   step.rope_scaling.time_step = 0;
   expect_refused([&] { validate(step); }, "time_dt 0");

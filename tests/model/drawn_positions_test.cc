@@ -136,7 +136,7 @@ void expect_refused(const ModelSpec& spec, const DrawnPositions& at, TensorRef d
 TEST(DrawnPositions, WhatTakesNoneSaysSo) {
   const std::vector<double> positions = drawn();
   expect_refused(test::tiny_neox(AttentionKind{Score::kSlack, Encoding::kAlibi}), {.positions = positions}, {},
-                 "ALiBi's bias goes by the distance in tokens");
+                 "ALiBi's bias depends on the distance in tokens");
   expect_refused(test::tiny_neox(AttentionKind::kRope), {.positions = std::span(positions).first(5)}, {},
                  "5 positions; expected [1, 7] or [2, 7]");
   const std::vector<int32_t> starts(kB * kN, 0);

@@ -106,9 +106,9 @@ TEST(Methods, TheOthersAreRefusedWithTheReason) {
     ++refused;
     const char* wanted =
         method.scaling != Scaling::kNone && !uses_rotary(method.attention)         ? "needs rotary positions"
-        : method.scaling == Scaling::kClex && uses_xpos(method.attention)          ? "clex does not go with xPos"
+        : method.scaling == Scaling::kClex && uses_xpos(method.attention)          ? "clex cannot be combined with xPos"
         : method.sight == Sight::kLongformerEncoder && uses_xpos(method.attention) ? "decays with the distance back"
-        : method.sight >= Sight::kLongformer ? "global tokens do not go with rope scaling clex"
+        : method.sight >= Sight::kLongformer ? "global tokens cannot be combined with rope scaling clex"
                                              : "pattern";
     EXPECT_NE(method.reason.find(wanted), std::string::npos) << method.reason;
   }

@@ -145,7 +145,7 @@ TEST(Windows, WhatDoesNotGoTogetherIsRefused) {
   };
   ModelSpec qwen = test::tiny_qwen3(AttentionKind::kRope);
   qwen.global_tokens = 2;
-  error(qwen, "global tokens do not go with norms of heads (qwen3)");
+  error(qwen, "global tokens cannot be combined with norms of heads (qwen3)");
   ModelSpec global = test::tiny_llama(AttentionKind::kRope);
   global.global_tokens = 2;
   global.pattern = default_pattern(Pattern::kStreamingLlm, 8);

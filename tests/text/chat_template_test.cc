@@ -269,7 +269,7 @@ TEST(ChatTemplate, RefusesWhatItDoesNotKnowByNameAndPlace) {
   EXPECT_THAT(refused("{{ 'a' * 'b' }}"), HasSubstr("str * str"));
   EXPECT_THAT(refused("{{ {[1]: 2} }}"), HasSubstr("list cannot be a key"));
   EXPECT_THAT(refused("{{ [1, 'a'] | sort }}"), HasSubstr("no order"));
-  EXPECT_THAT(refused("{{ '%d' % 'a' }}"), HasSubstr("no number"));
+  EXPECT_THAT(refused("{{ '%d' % 'a' }}"), HasSubstr("not a number"));
   EXPECT_THAT(refused("{{ '%s %s' % 'a' }}"), HasSubstr("more places"));
   EXPECT_THAT(refused("{{ '{}'.format() }}"), HasSubstr("no value"));
   EXPECT_THAT(refused("{% macro m(a) %}{% endmacro %}{{ m(1, 2) }}"), HasSubstr("too many arguments"));

@@ -179,7 +179,7 @@ TEST(Faults, AFullDiskCostsNoCheckpointAndTrainingGoesOn) {
   EXPECT_EQ(read_metrics(dir / "disk/run/metrics.csv").size(), 12u);  // rows that found no room came later
   EXPECT_THAT(warnings.texts(),
               testing::Contains(AllOf(HasSubstr("step 8 could not be saved"), HasSubstr("No space left"),
-                                      HasSubstr("step-00000004"), HasSubstr("training goes on"))));
+                                      HasSubstr("step-00000004"), HasSubstr("training continues"))));
   for (const auto& entry : fs::directory_iterator(checkpoint_root(c.out)))
     EXPECT_THAT(entry.path().filename().string(), Not(HasSubstr(".tmp")));
 }

@@ -377,7 +377,7 @@ TEST(Finetune, BadValuesAreNamed) {
   bad([](auto& c) { c.steps = 0, c.epochs = 0; }, "epochs is 0");
   bad([](auto& c) { c.batch = 0; }, "batch is 0");
   bad([](auto& c) { c.train = {"*"}, c.stages.preset = "coca-paper"; }, "the stages say what each trains");
-  bad([](auto& c) { c.train = {"*k_prj*"}; }, "\"*k_prj*\" matches nothing");
+  bad([](auto& c) { c.train = {"*k_prj*"}; }, "\"*k_prj*\" matches none");
   bad([](auto& c) { c.stages.list.resize(2), c.stages.list[1].train = {"*nowhere*"}; }, "\"*nowhere*\"");
   bad([](auto& c) { c.stages.list.resize(2), c.stages.list[1].learning_rate = -1; }, "learning_rate is -1");
   bad([](auto& c) { c.stages.list.resize(1), c.stages.list[0].steps = 0; }, "stage 0: steps is 0");

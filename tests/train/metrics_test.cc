@@ -76,7 +76,7 @@ TEST(Metrics, AFullDiskCostsNoRow) {
     row(2);
     row(3);
     EXPECT_THAT(warnings.texts(), testing::ElementsAre(testing::AllOf(testing::HasSubstr("metrics.csv"),
-                                                                      testing::HasSubstr("training goes on"))));
+                                                                      testing::HasSubstr("training continues"))));
     EXPECT_THROW(metrics.flush(), Error);
   }
   row(4);

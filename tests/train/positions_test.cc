@@ -257,15 +257,16 @@ TEST(Positions, WhatDoesNotGoTogetherIsNamed) {
     change(c);
     expect_error([&] { check_config(c), make_spec(c, 272, {}, {}); }, ErrorKind::kInvalidArgument, text);
   };
-  refused([](TrainConfig& c) { c.attention = AttentionKind::kAlibi; }, "ALiBi's bias goes by the distance in tokens");
+  refused([](TrainConfig& c) { c.attention = AttentionKind::kAlibi; },
+          "ALiBi's bias depends on the distance in tokens");
   refused(
       [](TrainConfig& c) {
         c.attention = AttentionKind{model::Score::kSlack, model::Encoding::kNone};
       },
-      "does not see positions");
+      "does not use positions");
   refused([](TrainConfig& c) { c.positions.target_length = 16; },
           "target_length is 16; positions \"pose\" needs more than the length 16");
-  refused([](TrainConfig& c) { c.positions.draw = PositionDraw::kPlain; }, "positions \"plain\" has no use for it");
+  refused([](TrainConfig& c) { c.positions.draw = PositionDraw::kPlain; }, "positions \"plain\" does not use it");
   refused([](TrainConfig& c) { c.positions.factor = 2; }, "belongs to a rope_scaling");
   refused([](TrainConfig& c) { c.positions.rope_scaling = Scaling::kLinear; }, "rope scaling linear needs a factor");
   refused([](TrainConfig& c) { c.positions.rope_scaling = Scaling::kLongRope, c.positions.factor = 2; },

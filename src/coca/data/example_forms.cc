@@ -77,7 +77,7 @@ void set_content(Message& message, ordered_json& object, const char* field, cons
     const std::string place = fmt::format("{}: {}[{}]", where, field, i);
     const bool text = part.is_object() && part.value("type", ordered_json("text")) == "text";
     COCA_CHECK_AS(kBadFile, text || part.is_string(),
-                  "{} is no text part: {}; images and other media are not supported", place,
+                  "{} is not a text part: {}; images and other media are not supported", place,
                   part.is_object() && part.contains("type") ? part["type"].dump() : part.type_name());
     message.content += (i > 0 ? "\n" : "") + (text ? take_text(part, "text", place) : part.get<std::string>());
   }

@@ -66,9 +66,9 @@ void IndexedDataset::parse() {
   const uint64_t sequences = get<uint64_t>(p + kSequencesAt), borders = get<uint64_t>(p + kDocumentsAt);
   const uint64_t rest = bytes.size() - kHeaderBytes;
   COCA_CHECK_AS(kBadFile, sequences <= rest / 12 && borders <= rest / 8 && sequences * 12 + borders * 8 == rest,
-                "{}: {} after the header; {} of 12 bytes and {} document borders of 8 do not take that", name_,
+                "{}: {} after the header; {} of 12 bytes and {} document borders of 8 do not add up to that", name_,
                 counted(rest, "byte"), counted(sequences, "sequence"), borders);
-  COCA_CHECK_AS(kBadFile, borders >= 1, "{}: no document borders; expected at least the 0 they begin with", name_);
+  COCA_CHECK_AS(kBadFile, borders >= 1, "{}: no document borders; expected at least the first, which is 0", name_);
   sequences_ = static_cast<int64_t>(sequences);
   documents_ = static_cast<int64_t>(borders) - 1;
 }

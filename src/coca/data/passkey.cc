@@ -195,7 +195,7 @@ int64_t sentence_units(PasskeyWording wording, int64_t length, int64_t front, co
   const std::string unit =
       garbage_text(parts_of(wording, 0).garbage, static_cast<int64_t>(parts_of(wording, 0).garbage.size()));
   const int64_t units = (length - tokens(key) - 2) / tokens(unit);
-  COCA_CHECK(units >= 2, "passkey length {} makes {} units of garbage; at least two are wanted", length, units);
+  COCA_CHECK(units >= 2, "passkey length {} makes {} units of garbage; at least two are needed", length, units);
   return units;
 }
 

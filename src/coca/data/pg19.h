@@ -32,7 +32,7 @@ struct Book {
 };
 
 // By id. Rows are id,title,year and perhaps url (the published file: 28,752 rows without a header); a first row whose
-// id is no number is a header. Error for any other row, naming it.
+// id is not a number is a header. Error for any other row, naming it.
 std::map<std::string, Book> read_book_list(const std::filesystem::path& metadata_csv);
 
 // The list beside the folder of a document such as ".../test/145.txt", or in it. A list is read once.

@@ -28,7 +28,7 @@ std::vector<std::span<const int32_t>> windows_of(std::span<const std::vector<int
     for (size_t at = 0; n <= document.size() && at <= document.size() - n; at += n)
       windows.push_back(std::span(document).subspan(at, n));
   COCA_CHECK(!windows.empty(),
-             "lengths holds {}: no document has the tokens of such a window; give shorter lengths, more --max-tokens "
+             "lengths holds {}: no document is long enough for such a window; give shorter lengths, more --max-tokens "
              "or longer texts",
              length);
   const auto all = static_cast<int64_t>(windows.size());

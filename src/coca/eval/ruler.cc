@@ -66,7 +66,7 @@ void check_options(const RulerOptions& o) {
   COCA_CHECK(o.samples >= 1, "samples is {}; expected at least 1", o.samples);
   const bool in_text = std::find(o.tasks.begin(), o.tasks.end(), data::RulerTask::kNiahSingle2) != o.tasks.end();
   COCA_CHECK(!in_text || !o.haystack.empty(),
-             "tasks holds niah_single_2, which needs text; without it this is niah_single_1");
+             "tasks holds niah_single_2, which needs text; without text it is the same as niah_single_1");
 }
 
 // Sample r was answered by rank r.

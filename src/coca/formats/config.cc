@@ -327,10 +327,11 @@ model::ModelSpec spec_from_json(const json& config, std::string_view origin) {
   check_other_spellings(f, spec);
   for (const auto& [key, value] : config.items()) {
     if (f.was_read(key)) continue;
-    COCA_CHECK_AS(kBadFile, !is_wrong_when_off(key, value, spec),
-                  "{}: field \"{}\" is {}, but {} models are computed here with it on; remove the field if the weights "
-                  "are meant so",
-                  origin, key, value.dump(), enum_name(spec.architecture));
+    COCA_CHECK_AS(
+        kBadFile, !is_wrong_when_off(key, value, spec),
+        "{}: field \"{}\" is {}, but coca computes {} models with it on; remove the field if the weights were "
+        "trained that way",
+        origin, key, value.dump(), enum_name(spec.architecture));
     if (is_harmless_field(key, value, spec)) f.ignore({key});
   }
   f.refuse_unread();

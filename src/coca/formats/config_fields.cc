@@ -143,8 +143,9 @@ void ConfigFields::refuse_unread() const {
     off.push_back(fmt::format("\"{}{}\" ({})", where_, key, value.dump()));
   }
   if (off.empty()) return;
-  log_once(LogLevel::kInfo, fmt::format("{}: {} unknown and off, and so passed over: {}", origin_,
-                                        off.size() == 1 ? "one field is" : "some fields are", fmt::join(off, ", ")));
+  log_once(LogLevel::kInfo, fmt::format("{}: {} unknown but off, so {} ignored: {}", origin_,
+                                        off.size() == 1 ? "one field is" : "some fields are",
+                                        off.size() == 1 ? "it is" : "they are", fmt::join(off, ", ")));
 }
 
 }  // namespace coca::formats

@@ -81,7 +81,7 @@ model::RopeScaling meta_scaling(const ConfigFields& f, const MetaSettings& meta)
       f.has("rope_scaling_factor") ? std::optional(f.number("rope_scaling_factor")) : std::nullopt;
   const std::optional<double> known = meta.version ? defaults_of(*meta.version).factor : std::nullopt;
   COCA_CHECK(!meta.version || known.has_value() == scaled,
-             "--llama-version {}: {} says use_scaled_rope {}; LLaMA 3.1, 3.2 and 3.3 have it, others not",
+             "--llama-version {}: {} says use_scaled_rope {}; LLaMA 3.1, 3.2 and 3.3 have it, others do not",
              enum_name(*meta.version), f.origin(), scaled);
   COCA_CHECK(!meta.rope_factor || scaled, "--rope-factor {}: {} does not say use_scaled_rope", *meta.rope_factor,
              f.origin());
@@ -109,7 +109,7 @@ int64_t meta_length(const ConfigFields& f, const MetaSettings& meta, const model
   if (s.rope_theta == kLlama3Theta) return 8192;
   log_once(
       LogLevel::kInfo,
-      fmt::format("{} does not say the trained length; {} is taken: --trained-length or --llama-version say another",
+      fmt::format("{} does not give the trained length; {} is assumed (--trained-length or --llama-version changes it)",
                   f.origin(), own));
   return own;
 }
@@ -306,7 +306,8 @@ std::unique_ptr<TensorSource> open_source(const fs::path& dir, std::optional<mod
                dir.string());
     return std::make_unique<MetaSource>(dir, meta);
   }
-  COCA_CHECK(!meta.any(), "{}: given for {}, whose config.json says it; only Meta's layout (params.json) needs it",
+  COCA_CHECK(!meta.any(),
+             "{}: given for {}, whose config.json already says it; only Meta's layout (params.json) needs it",
              given_options(meta), dir.string());
   return std::make_unique<HuggingFaceSource>(dir, attention);
 }

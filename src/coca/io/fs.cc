@@ -377,7 +377,7 @@ void AtomicDir::move_to_free_name() {
       if (status == 0) status = ::rename(from, to);
     }
     COCA_CHECK_AS(kIo, status == 0 || errno != EEXIST,
-                  "{}: another process has made it meanwhile; choose another folder", final_.string());
+                  "{}: another process has created it in the meantime; choose another folder", final_.string());
   }
   if (status != 0) fail_errno(final_, "cannot rename into place", errno);
   committed_ = true;

@@ -52,9 +52,10 @@ ClexOde::ClexOde(const ModelSpec& s, TensorRef up, TensorRef down)
       step_(1.0 / static_cast<double>(steps_per_unit_)),
       log_base_(std::log(s.rope_theta)),
       activation_(s.rope_scaling.activation) {
-  COCA_CHECK(!up.empty() && !down.empty(),
-             "model: rope scaling clex needs the weights of its network, which this model has not; `coca finetune "
-             "--rope-scaling clex` trains them");
+  COCA_CHECK(
+      !up.empty() && !down.empty(),
+      "model: rope scaling clex needs the weights of its network, which this model does not have; `coca finetune "
+      "--rope-scaling clex` trains them");
   COCA_CHECK(up.dtype == DType::kF32 && up.shape == Dims({pairs_, width_}) && down.dtype == DType::kF32 &&
                  down.shape == Dims({width_, pairs_}),
              "model: clex has {} and {}; expected [{}, {}] and [{}, {}]", up.shape.text(), down.shape.text(), pairs_,

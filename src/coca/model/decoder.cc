@@ -136,7 +136,7 @@ void PositionSource::add_pattern(AttentionInputs& inputs, int64_t start, int64_t
 
 AttentionInputs PositionSource::at_positions(std::span<const double> positions, int64_t n, int64_t seq_len) {
   COCA_CHECK(!uses_alibi(spec_.attention),
-             "[decoder] ALiBi's bias goes by the distance in tokens; it takes no positions");
+             "[decoder] ALiBi's bias depends on the distance in tokens; it takes no positions");
   double last = 0;
   for (const double p : positions) last = std::max(last, p);
   const auto span = static_cast<int64_t>(std::ceil(last)) + 1;

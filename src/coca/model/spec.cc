@@ -23,17 +23,19 @@ void validate_pattern(const ModelSpec& s) {
   validate(s.pattern);
   const std::string_view name = enum_name(s.pattern.type);
   COCA_CHECK(s.layer_window.empty(),
-             "model: pattern {}: the model was trained with sliding windows, which are its pattern", name);
-  COCA_CHECK(s.global_tokens == 0, "model: pattern {}: the model has {}, which are its pattern", name,
+             "model: pattern {}: the model was trained with sliding windows, which cannot be combined with a pattern",
+             name);
+  COCA_CHECK(s.global_tokens == 0, "model: pattern {}: the model has {}, which cannot be combined with a pattern", name,
              counted(s.global_tokens, "global token"));
-  COCA_CHECK(s.direction == Direction::kCausal, "model: pattern {}: it is one of causal models, this one is {}", name,
+  COCA_CHECK(s.direction == Direction::kCausal, "model: pattern {}: it needs a causal model; this one is {}", name,
              enum_name(s.direction));
   COCA_CHECK(!uses_xpos(s.attention), "model: pattern {}: xPos decays with true distances, which the pattern replaces",
              name);
   COCA_CHECK(s.pattern.keeps_first() || uses_rotary(s.attention),
              "model: pattern {} moves rotary positions; attention \"{}\" has none", name, enum_name(s.attention));
   COCA_CHECK(s.pattern.type != Pattern::kReRope || s.R == s.D,
-             "model: pattern rerope scales scores through the rotary dims; {} of {} rotate in this model", s.R, s.D);
+             "model: pattern rerope needs a model in which all dims of a head rotate; in this one {} of {} do", s.R,
+             s.D);
   COCA_CHECK(!s.pattern.looks_back() || s.pattern.middle_from_layer < s.L,
              "middle_from_layer is {}; expected a layer of the model, 0 to {}", s.pattern.middle_from_layer, s.L - 1);
 }
@@ -81,7 +83,7 @@ void validate(const ModelSpec& s) {
              enum_name(s.attention));
   COCA_CHECK(
       s.t_width == TWidth::kFull || s.head_norm == HeadNorm::kNone,
-      "model: t width half: the norms of heads stand between the T projection and the fold, so t keeps its full width");
+      "model: t width half: the norms of heads lie between the T projection and the fold, so t keeps its full width");
   COCA_CHECK(s.max_position >= 1, "model: max_position_embeddings {} must be positive", s.max_position);
   COCA_CHECK(s.max_position <= kMostTokens, "model: max_position_embeddings {}; at most {}", s.max_position,
              kMostTokens);
@@ -92,7 +94,7 @@ void validate(const ModelSpec& s) {
              "model: rope scaling {} needs rotary positions; attention \"{}\" has none", enum_name(s.rope_scaling.type),
              enum_name(s.attention));
   COCA_CHECK(s.rope_scaling.type != Scaling::kClex || !uses_xpos(s.attention),
-             "model: rope scaling clex does not go with xPos (attention \"{}\")", enum_name(s.attention));
+             "model: rope scaling clex cannot be combined with xPos (attention \"{}\")", enum_name(s.attention));
   validate(s.rope_scaling, s.R / 2);
   validate_windows(s);
   validate_pattern(s);

@@ -61,13 +61,13 @@ void validate_windows(const ModelSpec& s) {
     COCA_CHECK(window >= 0, "model: sliding window {} must be positive", window);
   for (const int64_t window : s.layer_window)
     COCA_CHECK(s.dilation.empty() || window <= kMostCount,
-               "model: sliding window {} beside a dilation; expected at most {}", window, kMostCount);
+               "model: sliding window {} with a dilation; expected at most {}", window, kMostCount);
   COCA_CHECK(s.global_tokens >= 0 && s.global_tokens <= kMostGlobalTokens, "model: global tokens {}; expected 0 to {}",
              s.global_tokens, kMostGlobalTokens);
   COCA_CHECK(s.global_tokens == 0 || s.head_norm == HeadNorm::kNone,
-             "model: global tokens do not go with norms of heads ({})", enum_name(s.architecture));
+             "model: global tokens cannot be combined with norms of heads ({})", enum_name(s.architecture));
   COCA_CHECK(s.global_tokens == 0 || s.rope_scaling.type != Scaling::kClex,
-             "model: global tokens do not go with rope scaling clex");
+             "model: global tokens cannot be combined with rope scaling clex");
   COCA_CHECK(s.direction == Direction::kCausal || !uses_xpos(s.attention),
              "model: attention \"{}\" decays with the distance back; direction {} has keys ahead",
              enum_name(s.attention), enum_name(s.direction));

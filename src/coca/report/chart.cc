@@ -104,8 +104,8 @@ Range y_range(const Chart& chart) {
   }
   if (chart.y_min && drawable(*chart.y_min, chart.y_scale)) range.low = *chart.y_min;
   if (chart.y_max && drawable(*chart.y_max, chart.y_scale)) range.high = *chart.y_max;
-  COCA_CHECK(range.low < range.high, "[chart] \"{}\": nothing lies between y_min {} and y_max {}", chart.title,
-             range.low, range.high);
+  COCA_CHECK(range.low < range.high, "[chart] \"{}\": no values between y_min {} and y_max {}", chart.title, range.low,
+             range.high);
   return range;
 }
 

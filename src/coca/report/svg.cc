@@ -72,7 +72,7 @@ void check_harmless(const std::string& tag) {
 
 std::string run_gnuplot(std::string_view script, std::string_view title) {
   COCA_CHECK_AS(kIo, program_in_path("gnuplot"),
-                "gnuplot is not installed (nothing of that name in PATH), so charts cannot be drawn");
+                "gnuplot is not installed (no program of that name in PATH), so charts cannot be drawn");
   // -d: neither the system's nor the user's start-up file.
   ProcessResult result = run_process({"gnuplot", "-d"}, script);
   std::string& svg = result.out;

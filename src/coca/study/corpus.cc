@@ -97,7 +97,8 @@ std::vector<std::string> standard_library_headers() {
     if (!files.empty()) return files;
   }
   fail(ErrorKind::kIo,
-       "no C++ compiler says where its standard library headers are (tried CXX, c++, g++, clang++); give --text");
+       "no C++ compiler found that says where its standard library headers are (tried CXX, c++, g++, clang++); give "
+       "--text");
 }
 
 namespace {

@@ -294,7 +294,7 @@ class Finder {
     COCA_CHECK(
         trusted_,
         "{}: the place of the answer in message {} cannot be told: the template changes what answers say, and the text "
-        "in front of it changes when more messages follow; a template with {{% generation %}} blocks can tell the "
+        "before it changes when more messages follow; a template with {{% generation %}} blocks can tell the "
         "place",
         origin_, i + 1);
     return std::nullopt;  // the template leaves this answer out

@@ -276,7 +276,7 @@ Value filter_sum(const Value& v, const Arguments& a) {
   bool exact = !start || start->integer();
   for (const Value& item : iterate(v)) {
     const Value x = attribute && !attribute->is_none() ? path_of(item, *attribute) : item;
-    COCA_CHECK_AS(kBadFile, x.number(), "sum: {} is no number", x.described());
+    COCA_CHECK_AS(kBadFile, x.number(), "sum: {} is not a number", x.described());
     real += *x.number();
     exact = exact && x.integer() && !__builtin_add_overflow(whole, *x.integer(), &whole);
   }
@@ -325,7 +325,7 @@ Value filter_batch(const Value& v, const Arguments& a) {
 
 Value filter_round(const Value& v, const Arguments& a) {
   a.only("round", 2, {"precision", "method"});
-  COCA_CHECK_AS(kBadFile, v.number(), "round: {} is no number", v.described());
+  COCA_CHECK_AS(kBadFile, v.number(), "round: {} is not a number", v.described());
   const Value* digits = a.get(0, "precision");
   const std::string how = text_argument(a, 1, "method", "common");
   const int64_t places = digits ? digits->integer().value_or(0) : 0;
@@ -368,7 +368,7 @@ Value filter_wordcount(const Value& v, const Arguments&) { return std::ssize(ite
 
 Value filter_abs(const Value& v, const Arguments&) {
   if (const auto integer = v.integer(); integer && *integer != INT64_MIN) return *integer < 0 ? -*integer : *integer;
-  COCA_CHECK_AS(kBadFile, v.number(), "abs: {} is no number", v.described());
+  COCA_CHECK_AS(kBadFile, v.number(), "abs: {} is not a number", v.described());
   return std::abs(*v.number());
 }
 
@@ -427,7 +427,7 @@ const std::map<std::string, Filter>& filters() {
 
 bool divides(const Value& v, const Value& by) {
   const auto x = v.integer(), y = by.integer();
-  COCA_CHECK_AS(kBadFile, x && y && *y != 0, "divisibleby: expected two whole numbers, the second not 0");
+  COCA_CHECK_AS(kBadFile, x && y && *y != 0, "divisibleby: expected two whole numbers, the second of them not 0");
   return *y == -1 || *x % *y == 0;  // the smallest number by -1 is beyond the machine
 }
 

@@ -38,7 +38,7 @@ std::string formatted(const Field& f, const Value& value) {
   }
   if (f.type == 'c') return padded(to_text(value), left, f.width);
   const auto number = value.number();
-  COCA_CHECK_AS(kBadFile, number, "%{}: {} is no number", f.type, value.described());
+  COCA_CHECK_AS(kBadFile, number, "%{}: {} is not a number", f.type, value.described());
   const bool whole = std::string_view("diuxXo").find(f.type) != std::string_view::npos;
   COCA_CHECK_AS(kBadFile, whole || std::string_view("feEgGF").find(f.type) != std::string_view::npos,
                 "%{} is not supported", f.type);

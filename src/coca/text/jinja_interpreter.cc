@@ -375,7 +375,7 @@ class Interpreter {
     }
     if (name == "namespace" || name == "dict") {
       Dict made;
-      COCA_CHECK_AS(kBadFile, a.positional.size() <= 1, "{}: {} by position; expected at most one", name,
+      COCA_CHECK_AS(kBadFile, a.positional.size() <= 1, "{}: {} given by position; expected at most one", name,
                     coca::counted(a.positional.size(), "argument"));
       if (!a.positional.empty()) {
         const Dict* given = a.positional[0].dict();

@@ -173,7 +173,8 @@ class Lexer {
         return add(Token::Kind::kSign, sign, begin);
       }
     if (std::string_view("+-*/%~|.,:()[]{}=<>").find(c) == std::string_view::npos)
-      wrong(at_, fmt::format("\"{}\" is no token of a template", source_.substr(at_, read_utf8(&source_[at_]).length)));
+      wrong(at_,
+            fmt::format("\"{}\" is not valid in a template", source_.substr(at_, read_utf8(&source_[at_]).length)));
     if (c == '(' || c == '[' || c == '{') ++open;
     if ((c == ')' || c == ']' || c == '}') && open > 0) --open;
     ++at_;
@@ -206,7 +207,7 @@ class Lexer {
       const std::string hex = source_.substr(at_ + 1, digits);
       const bool good = hex.size() == digits && hex.find_first_not_of("0123456789abcdefABCDEF") == std::string::npos;
       const unsigned long value = good ? std::stoul(hex, nullptr, 16) : 0x110000;
-      if (value > 0x10ffff || (value >= 0xd800 && value < 0xe000)) wrong(at_, "a character code that is none");
+      if (value > 0x10ffff || (value >= 0xd800 && value < 0xe000)) wrong(at_, "a character code that does not exist");
       append_utf8(static_cast<uint32_t>(value), text);
       at_ += digits;
     } else if (c == '\n') {

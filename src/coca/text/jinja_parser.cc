@@ -491,7 +491,7 @@ class Parser {
         argument.name = need_name();
         need_sign("=");
       } else if (!arguments.empty() && !arguments.back().name.empty()) {
-        wrong("an argument by position behind one by name");
+        wrong("a positional argument after a named one");
       }
       argument.value = parse_expression();
       arguments.push_back(std::move(argument));

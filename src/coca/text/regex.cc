@@ -34,7 +34,7 @@ void Regex::find_all(std::string_view text, const std::function<void(size_t, siz
   compiled_.scan(text, [&](Pcre::Span match) -> std::optional<size_t> {
     const auto [begin, end] = match;
     COCA_CHECK_AS(kBadFile, begin <= end && begin >= last_end.value_or(0),
-                  "{}: \"{}\" matches backwards; \\K in a lookaround is not supported", origin_, pattern_);
+                  "{}: \"{}\" would match backwards; \\K in a lookaround is not supported", origin_, pattern_);
     const bool touching = begin == end && last_end == end;
     if (!touching) found(begin, end);
     last_end = end;

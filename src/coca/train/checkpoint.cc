@@ -147,7 +147,7 @@ std::optional<fs::path> latest_sound_checkpoint(const fs::path& out) {
                                                  all.back().second.string(), error.what()));
     }
   }
-  COCA_CHECK_AS(kBadFile, !some, "{}: no checkpoint is sound; of the newest: {}", checkpoint_root(out).string(), first);
+  COCA_CHECK_AS(kBadFile, !some, "{}: no checkpoint is intact; the newest: {}", checkpoint_root(out).string(), first);
   return std::nullopt;
 }
 

@@ -18,9 +18,10 @@ void check_config(const TrainConfig& c) {
   check_slices(c);
   checked_product("tokens of the run",
                   {{"steps", c.steps}, {"batch", c.batch}, {"accumulation", c.accumulation}, {"length", c.length}});
-  COCA_CHECK(c.direction == model::Direction::kCausal || (c.passkey_share == 0 && c.passkey_first_steps == 0),
-             "passkey_share is {}, passkey_first_steps {}; direction {} has no next token to teach them with",
-             c.passkey_share, c.passkey_first_steps, enum_name(c.direction));
+  COCA_CHECK(
+      c.direction == model::Direction::kCausal || (c.passkey_share == 0 && c.passkey_first_steps == 0),
+      "passkey_share is {}, passkey_first_steps {}; direction {} predicts no next token, so it cannot learn them",
+      c.passkey_share, c.passkey_first_steps, enum_name(c.direction));
   check_positions(c.positions, c.attention, c.length);
   check_plain_steps(c.positions, c.steps);
   optim::check_schedule(make_schedule(c));

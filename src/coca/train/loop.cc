@@ -244,7 +244,7 @@ void Loop::save(MetricsFile* metrics, Save how) {
     const std::string kept = newest_text();
     if (how == Save::kMust) fail(ErrorKind::kIo, "step {} could not be saved: {}; {}", state_.step, error.what(), kept);
     if (first_rank())
-      log_warning("step {} could not be saved: {}; {}; training goes on", state_.step, error.what(), kept);
+      log_warning("step {} could not be saved: {}; {}; training continues", state_.step, error.what(), kept);
   }
 }
 
@@ -287,8 +287,8 @@ void Loop::require_result() {
   const int64_t good = state_.step - state_.skipped;
   const std::string model = options_.adapter ? "adapter" : "model";
   COCA_CHECK_AS(kNumeric, good > 0,
-                "all {} had a non-finite loss or gradient, so no {} is written ({}); lower the learning rate or what "
-                "scales the weights",
+                "all {} had a non-finite loss or gradient, so no {} is written ({}); lower the learning rate, or the "
+                "scale of the initial weights",
                 counted(state_.step, "step"), model, newest_text());
   COCA_CHECK_AS(kNumeric, state_.bad_in_a_row == 0,
                 "the last {} of {} had a non-finite loss or gradient, so no {} is written; {} and holds the weights "

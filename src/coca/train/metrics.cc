@@ -73,7 +73,7 @@ void MetricsFile::row(const StepReport& r, double mean_loss, const TrainState& s
   try {
     flush();
   } catch (const Error& error) {  // the row is kept and written with the next one
-    if (!std::exchange(warned_, true)) log_warning("{}; training goes on", error.what());
+    if (!std::exchange(warned_, true)) log_warning("{}; training continues", error.what());
   }
 }
 

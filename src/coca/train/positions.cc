@@ -41,13 +41,13 @@ void check_positions(const PositionOptions& p, model::AttentionKind attention, i
   COCA_CHECK(p.rope_scaling || !p.factor, "factor is {}; it belongs to a rope_scaling, and none is given",
              p.factor.value_or(0));
   if (!p.draws()) {
-    COCA_CHECK(p.target_length == 0, "target_length is {}; positions \"plain\" has no use for it", p.target_length);
+    COCA_CHECK(p.target_length == 0, "target_length is {}; positions \"plain\" does not use it", p.target_length);
     return;
   }
   COCA_CHECK(!model::uses_alibi(attention),
-             "positions \"{}\": ALiBi's bias goes by the distance in tokens; attention \"{}\" takes no positions",
+             "positions \"{}\": ALiBi's bias depends on the distance in tokens; attention \"{}\" takes no positions",
              enum_name(p.draw), enum_name(attention));
-  COCA_CHECK(model::uses_rotary(attention), "positions \"{}\": attention \"{}\" does not see positions",
+  COCA_CHECK(model::uses_rotary(attention), "positions \"{}\": attention \"{}\" does not use positions",
              enum_name(p.draw), enum_name(attention));
   COCA_CHECK(p.target_length > length, "target_length is {}; positions \"{}\" needs more than the length {}",
              p.target_length, enum_name(p.draw), length);
