@@ -41,4 +41,5 @@ endif()
 if(COCA_DEV)
   find_package(GTest REQUIRED)
   find_package(benchmark REQUIRED)
+  find_package(Boost REQUIRED COMPONENTS context)  # the stand-in for a GPU
 endif()

@@ -34,10 +34,12 @@ set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
 set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g")
 
 add_library(coca_flags INTERFACE)
-target_compile_options(coca_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wno-missing-field-initializers
-  -ffp-contract=off)
+target_compile_options(coca_flags INTERFACE
+  $<$<COMPILE_LANGUAGE:CXX>:-Wall;-Wextra;-Wpedantic;-Wshadow;-Wno-missing-field-initializers;-ffp-contract=off>
+  $<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=-Wall,-Wextra,-Wshadow,-Wno-missing-field-initializers;--expt-relaxed-constexpr;-DFMT_USE_CONSTEXPR=1;-DFMT_CONSTEVAL=>)  # as fmt 9 for nvcc leaves out half of it
 if(COCA_DEV)
-  target_compile_options(coca_flags INTERFACE -Werror)
+  target_compile_options(coca_flags INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Werror>
+    $<$<COMPILE_LANGUAGE:CUDA>:-Werror=all-warnings>)
 endif()
 if(COCA_SCALAR)
   target_compile_definitions(coca_flags INTERFACE HWY_COMPILE_ONLY_SCALAR)

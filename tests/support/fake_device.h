@@ -5,8 +5,10 @@
 
 #include <cstdlib>
 #include <cstring>
+#include <exception>
 #include <functional>
 #include <map>
+#include <utility>
 #include <vector>
 
 #include "coca/tensor/device_memory.h"
@@ -64,7 +66,12 @@ class FakeDevice : public DeviceMemory {
     COCA_CHECK(owns(device, bytes), "fake device: zero() of what is not its own");
     queue_.push_back([=] { std::memset(device, 0, bytes); });
   }
-  void synchronize() override { run(); }
+  void synchronize() override {
+    run();
+    if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
+  }
+  // What happens at synchronize(), behind what is queued already. The first that throws is the last that happens.
+  void enqueue(std::function<void()> what) { queue_.push_back(std::move(what)); }
 
   bool owns(const void* p, size_t bytes) const {
     const auto* at = static_cast<const std::byte*>(p);
@@ -79,7 +86,11 @@ class FakeDevice : public DeviceMemory {
     queue_.push_back([=] { std::memcpy(to, from, bytes); });
   }
   void run() {
-    for (const auto& what : queue_) what();
+    try {
+      for (const auto& what : queue_) what();
+    } catch (...) {
+      error_ = std::current_exception();
+    }
     queue_.clear();
   }
 
@@ -87,6 +98,7 @@ class FakeDevice : public DeviceMemory {
   int index_;
   std::map<std::byte*, size_t> blocks_;
   std::vector<std::function<void()>> queue_;
+  std::exception_ptr error_;
 };
 
 }  // namespace coca::test

@@ -23,14 +23,14 @@ struct BF16 {
   uint16_t bits = 0;
 
   BF16() = default;
-  explicit BF16(float value) {
-    uint32_t u = std::bit_cast<uint32_t>(value);
+  constexpr explicit BF16(float value) {
+    const uint32_t u = std::bit_cast<uint32_t>(value);
     const bool nan = (u & 0x7fffffffu) > 0x7f800000u;
     // Round to nearest even; NaN stays NaN (quiet bit set) instead of overflowing into infinity.
     bits =
         nan ? static_cast<uint16_t>((u >> 16) | 0x40u) : static_cast<uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
   }
-  explicit operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
+  constexpr explicit operator float() const { return std::bit_cast<float>(static_cast<uint32_t>(bits) << 16); }
 };
 
 // IEEE binary16 to float and back (round to nearest even), for files.

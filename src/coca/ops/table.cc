@@ -7,6 +7,7 @@
 #include "coca/base/suggest.h"
 #include "coca/kernels/cpu/rows.h"
 #include "coca/kernels/cpu/target.h"
+#include "coca/kernels/cuda/rows.h"
 #include "coca/kernels/onednn/gemm.h"
 #include "coca/kernels/onednn/rows.h"
 #include "coca/kernels/ref/rows.h"
@@ -24,22 +25,22 @@ namespace coca::ops {
 
 COCA_OP_TABLE(AdamWImpl, "adamw", &cpu::adamw_row, &ref::adamw_row)
 COCA_OP_TABLE(AttentionImpl, "attention", &cpu::attention_bf16_row, &cpu::attention_row, &ref::attention_row)
-COCA_OP_TABLE(CastImpl, "cast", &cpu::cast_row, &ref::cast_row)
+COCA_OP_TABLE(CastImpl, "cast", &cpu::cast_row, &ref::cast_row, &cuda::cast_row)
 COCA_OP_TABLE(CollinearImpl, "collinear", &cpu::collinear_row, &ref::collinear_row)
 COCA_OP_TABLE(CrossEntropyImpl, "cross_entropy", &cpu::cross_entropy_row, &ref::cross_entropy_row)
 COCA_OP_TABLE(DecodeAttentionImpl, "decode_attention", &cpu::decode_attention_row, &ref::decode_attention_row)
 COCA_OP_TABLE(DilatedAttentionImpl, "dilated_attention", &cpu::dilated_attention_row)
 COCA_OP_TABLE(EmbeddingImpl, "embedding", &cpu::embedding_row, &ref::embedding_row)
-COCA_OP_TABLE(GeluImpl, "gelu", &cpu::gelu_row, &ref::gelu_row)
+COCA_OP_TABLE(GeluImpl, "gelu", &cpu::gelu_row, &ref::gelu_row, &cuda::gelu_row)
 COCA_OP_TABLE(HeadsImpl, "heads", &cpu::heads_row)
 COCA_OP_TABLE(KvStoreImpl, "kv_store", &cpu::kv_store_row)
 COCA_OP_TABLE(LinearImpl, "linear", &onednn::linear_row, &onednn::linear_widened_row, &ref::linear_row)
 COCA_OP_TABLE(LoraImpl, "lora", &cpu::lora_row)
-COCA_OP_TABLE(NormImpl, "norm", &cpu::norm_row, &ref::norm_row)
-COCA_OP_TABLE(ResidualImpl, "residual", &cpu::residual_row, &ref::residual_row)
+COCA_OP_TABLE(NormImpl, "norm", &cpu::norm_row, &ref::norm_row, &cuda::norm_row)
+COCA_OP_TABLE(ResidualImpl, "residual", &cpu::residual_row, &ref::residual_row, &cuda::residual_row)
 COCA_OP_TABLE(RopeImpl, "rope", &cpu::rope_row, &ref::rope_row)
 COCA_OP_TABLE(RopeAngleImpl, "rope_angle", &cpu::rope_angle_row)
-COCA_OP_TABLE(SwiGluImpl, "swiglu", &cpu::swiglu_row, &ref::swiglu_row)
+COCA_OP_TABLE(SwiGluImpl, "swiglu", &cpu::swiglu_row, &ref::swiglu_row, &cuda::swiglu_row)
 COCA_OP_TABLE(TopKeysImpl, "top_keys", &cpu::top_keys_row, &ref::top_keys_row)
 
 #undef COCA_OP_TABLE

@@ -69,6 +69,10 @@ class CudaMemory : public DeviceMemory {
     use();
     check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
   }
+  cudaStream_t use_stream() const {
+    use();
+    return stream_;
+  }
 
  private:
   static size_t some(size_t bytes) { return bytes ? bytes : 1; }  // no bytes would be no address
@@ -93,5 +97,7 @@ class CudaMemory : public DeviceMemory {
 }  // namespace
 
 std::unique_ptr<DeviceMemory> open_memory(const Gpu& gpu) { return std::make_unique<CudaMemory>(gpu); }
+
+cudaStream_t use_stream(DeviceMemory& memory) { return dynamic_cast<CudaMemory&>(memory).use_stream(); }
 
 }  // namespace coca::cuda

@@ -2,6 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cuda_runtime_api.h>
+
 #include <memory>
 
 #include "coca/kernels/cuda/device.h"
@@ -9,5 +11,7 @@
 namespace coca::cuda {
 
 std::unique_ptr<DeviceMemory> open_memory(const Gpu& gpu);
+// The stream of a GPU that open_memory or device_memory gave; its device becomes the calling thread's.
+cudaStream_t use_stream(DeviceMemory&);
 
 }  // namespace coca::cuda

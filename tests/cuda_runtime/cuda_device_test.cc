@@ -10,7 +10,7 @@
 #include "coca/kernels/cuda/memory.h"
 #include "coca/tensor/arena.h"
 #include "coca/tensor/transfer.h"
-#include "kernels/fake_cudart.h"
+#include "cuda_runtime/fake_cudart.h"
 #include "support/message.h"
 
 namespace coca::cuda_device_test {

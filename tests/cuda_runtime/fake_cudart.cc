@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "kernels/fake_cudart.h"
+#include "cuda_runtime/fake_cudart.h"
 
 #include <cstdlib>
 #include <cstring>

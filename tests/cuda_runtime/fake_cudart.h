@@ -1,5 +1,5 @@
-// tests/kernels/fake_cudart.h - in the CUDA runtime's place: as many GPUs as the test says, whose memory is the host's
-// but apart, whose copies happen when the stream is waited for, and which fails where it is told to.
+// tests/cuda_runtime/fake_cudart.h - in the CUDA runtime's place: as many GPUs as the test says, whose memory is the
+// host's but apart, whose copies happen when the stream is waited for, and which fails where it is told to.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -1,0 +1,50 @@
+// coca/kernels/cuda/launch.h - what simt.h needs of the CUDA runtime, for nvcc. Internal to kernels/cuda.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <cuda_runtime.h>
+
+#include "coca/kernels/cuda/check.h"
+#include "coca/kernels/cuda/memory.h"
+#include "coca/tensor/context.h"
+
+namespace coca::cuda {
+
+// n numbers of a block's shared memory.
+template <typename T, int n>
+struct Shared {
+  T values[n];
+  __device__ T& operator[](int i) { return values[i]; }
+};
+
+// The block's shared memory of the size that launch() was given.
+class DynamicShared {
+ public:
+  __device__ DynamicShared() {
+    extern __shared__ float memory[];
+    floats_ = memory;
+  }
+  __device__ float& operator[](int i) const { return floats_[i]; }
+
+ private:
+  float* floats_;
+};
+
+struct Grid {
+  dim3 blocks, threads;
+  size_t shared_floats = 0;  // of DynamicShared, for each block
+};
+
+// Queues a kernel on the stream of the context's device.
+template <typename... Parameters, typename... Args>
+void launch(Context& context, const Grid& grid, void (*kernel)(Parameters...), const Args&... args) {
+  const size_t bytes = grid.shared_floats * sizeof(float);
+  const cudaStream_t stream = use_stream(*context.memory());
+  if (bytes > 48 * 1024)
+    check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
+          "cudaFuncSetAttribute");
+  kernel<<<grid.blocks, grid.threads, bytes, stream>>>(static_cast<Parameters>(args)...);
+  check(cudaGetLastError(), "a kernel's launch");
+}
+
+}  // namespace coca::cuda

@@ -1,0 +1,16 @@
+// coca/kernels/cuda/rows.h - the rows of ops/table.cc for NVIDIA GPUs. Builds without CUDA have rows that never run,
+// from kernels/cuda_stub.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "coca/kernels/args/all.h"
+
+namespace coca::cuda {
+
+extern const ops::CastImpl cast_row;
+extern const ops::GeluImpl gelu_row;
+extern const ops::NormImpl norm_row;
+extern const ops::ResidualImpl residual_row;
+extern const ops::SwiGluImpl swiglu_row;
+
+}  // namespace coca::cuda

@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/kernels/cuda/rows.h"
+
+namespace coca::cuda {
+
+namespace {
+
+template <typename Impl>
+constexpr Impl kNone{
+    .name = "cuda", .device = DeviceKind::kCuda, .needs = "CUDA", .runs_here = [] { return false; }, .run = {}};
+
+}  // namespace
+
+const ops::CastImpl cast_row = kNone<ops::CastImpl>;
+const ops::GeluImpl gelu_row = kNone<ops::GeluImpl>;
+const ops::NormImpl norm_row = kNone<ops::NormImpl>;
+const ops::ResidualImpl residual_row = kNone<ops::ResidualImpl>;
+const ops::SwiGluImpl swiglu_row = kNone<ops::SwiGluImpl>;
+
+}  // namespace coca::cuda
