@@ -33,8 +33,13 @@ BeforeBegin::BeforeBegin(const std::filesystem::path& out) {
 }
 
 BeforeBegin::~BeforeBegin() {
+  if (made_.empty()) return;
   std::error_code ignored;
-  if (!made_.empty()) std::filesystem::remove_all(made_.front(), ignored);
+  const std::filesystem::path& data = made_.front();
+  for (std::filesystem::directory_iterator it(data.parent_path(), ignored), end; !ignored && it != end;
+       it.increment(ignored))
+    if (it->path() != data) return;  // of another run, which has begun meanwhile
+  std::filesystem::remove_all(data, ignored);
   for (const std::filesystem::path& folder : made_) std::filesystem::remove(folder, ignored);  // if it is empty
 }
 
@@ -64,7 +69,7 @@ std::string steps_text(int64_t done, int64_t steps, int64_t step_tokens) {
 void print_resumed(const std::string& out, int64_t first_step, int64_t steps) {
   if (first_step >= steps)
     return print_prose(fmt::format("{} is already complete: all {} are done\n", out, counted(steps, "step")));
-  print_prose(first_step > 0 ? fmt::format("resuming at step {}\n", first_step)
+  print_prose(first_step > 0 ? fmt::format("resuming at step {}\n", grouped(first_step))
                              : fmt::format("no checkpoint in {}: starting at step 0\n", out));
 }
 

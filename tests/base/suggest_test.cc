@@ -41,6 +41,8 @@ TEST(NearestNames, BeginningsInitialsAndWords) {
 
 TEST(NearestNames, Abbreviations) {
   EXPECT_THAT(nearest_names("attn", kFlags), ElementsAre("attention"));
+  const std::vector<std::string> evaluations = {"ppl", "passkey"};
+  EXPECT_THAT(nearest_names("perplexity", evaluations), ElementsAre("ppl"));
   EXPECT_THAT(nearest_names("lyrs", kFlags), ElementsAre("layers"));
   EXPECT_THAT(nearest_names("ttnn", kFlags), IsEmpty()) << "the first letter is another one";
   EXPECT_THAT(nearest_names("attx", kFlags), IsEmpty());

@@ -48,7 +48,7 @@ bool contains_all(const std::vector<std::string>& words, const std::vector<std::
       some, [&](const std::string& word) { return word.size() > 2 && std::ranges::find(words, word) != words.end(); });
 }
 
-// attn: attention. The first letter is the same and the others follow in order; at least three.
+// attn: attention, and the other way round. The first letter is the same and the others follow in order; at least three.
 bool abbreviates(const std::string& typed, const std::string& name) {
   if (typed.size() < 3 || name.empty() || typed[0] != name[0]) return false;
   size_t at = 0;
@@ -69,7 +69,7 @@ double cost(const std::string& typed, const std::string& name) {
     if (dash > 2 && first <= (std::max(typed.size(), dash) + 1) / 3)
       best = std::min(best, 1.5 + static_cast<double>(first));
   }
-  if (abbreviates(typed, name)) best = std::min(best, 2.5);
+  if (abbreviates(typed, name) || abbreviates(name, typed)) best = std::min(best, 2.5);
   if (name.starts_with(typed) || initials == typed) best = std::min(best, 1.5);
   if (contains_all(words, typed_words) || contains_all(typed_words, words)) {
     const auto [less, more] = std::minmax(words.size(), typed_words.size());

@@ -185,8 +185,8 @@ double Loop::checked_validation(double training_loss) {
   const bool sound =
       first_nonfinite_tensor(model_.master(), ListOrder::kForward).empty() && step_.stays_finite(state_.step - 1);
   if (sound && first_rank())
-    log_warning("step {}: the validation loss is {}, the training loss {}: look at the validation text", state_.step,
-                loss, training_loss);
+    log_warning("step {}: the validation loss is {}, the training loss {}: look at the validation text",
+                grouped(state_.step), loss, training_loss);
   return loss;
 }
 
@@ -211,13 +211,13 @@ void Loop::one_step(StepReport& report) {
   if (!applied) {
     ++state_.skipped;
     if (first_rank())
-      log_warning("step {}: loss {} and gradient norm {}: update skipped; {}", state_.step, report.loss,
+      log_warning("step {}: loss {} and gradient norm {}: update skipped; {}", grouped(state_.step), report.loss,
                   report.grad_norm, where);
     COCA_CHECK_AS(
         kNumeric, state_.bad_in_a_row < options_.max_bad_steps,
         "training stopped at step {}: {} in a row had a non-finite loss or gradient ({}); lower the learning rate "
         "(now {}) or resume from an earlier checkpoint",
-        state_.step, counted(state_.bad_in_a_row, "step"), where, report.learning_rate);
+        grouped(state_.step), counted(state_.bad_in_a_row, "step"), where, report.learning_rate);
   }
   report.step = state_.step;
   report.skipped = state_.skipped;
@@ -242,9 +242,10 @@ void Loop::save(MetricsFile* metrics, Save how) {
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kIo) throw;
     const std::string kept = newest_text();
-    if (how == Save::kMust) fail(ErrorKind::kIo, "step {} could not be saved: {}; {}", state_.step, error.what(), kept);
+    if (how == Save::kMust)
+      fail(ErrorKind::kIo, "step {} could not be saved: {}; {}", grouped(state_.step), error.what(), kept);
     if (first_rank())
-      log_warning("step {} could not be saved: {}; {}; training continues", state_.step, error.what(), kept);
+      log_warning("step {} could not be saved: {}; {}; training continues", grouped(state_.step), error.what(), kept);
   }
 }
 
@@ -272,14 +273,14 @@ std::string Loop::stopped_text() const {
 void Loop::require_sound_weights() {
   const std::string bad = first_nonfinite_tensor(model_.master(), ListOrder::kForward);
   COCA_CHECK_AS(kNumeric, bad.empty(),
-                "training stopped at step {} of {}: parameter {}; this step is not saved, {}; {}", state_.step, steps_,
-                bad, newest_text(),
+                "training stopped at step {} of {}: parameter {}; this step is not saved, {}; {}", grouped(state_.step),
+                grouped(steps_), bad, newest_text(),
                 state_.step > 0 ? "lower the learning rate" : "a model must begin with finite weights");
   if (state_.step < steps_ || state_.bad_in_a_row > 0) return;
   COCA_CHECK_AS(kNumeric, step_.stays_finite(state_.step - 1),
                 "after the last update, step {} of {}, the loss is not finite, so this step is not saved and no {} is "
                 "written; {}; lower the learning rate",
-                state_.step, steps_, options_.adapter ? "adapter" : "model", newest_text());
+                grouped(state_.step), grouped(steps_), options_.adapter ? "adapter" : "model", newest_text());
 }
 
 // A run that learned nothing, or whose last step has numbers that are not finite, writes no model.
