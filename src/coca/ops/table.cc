@@ -34,7 +34,8 @@ COCA_OP_TABLE(EmbeddingImpl, "embedding", &cpu::embedding_row, &ref::embedding_r
 COCA_OP_TABLE(GeluImpl, "gelu", &cpu::gelu_row, &ref::gelu_row, &cuda::gelu_row)
 COCA_OP_TABLE(HeadsImpl, "heads", &cpu::heads_row)
 COCA_OP_TABLE(KvStoreImpl, "kv_store", &cpu::kv_store_row)
-COCA_OP_TABLE(LinearImpl, "linear", &onednn::linear_row, &onednn::linear_widened_row, &ref::linear_row)
+COCA_OP_TABLE(LinearImpl, "linear", &onednn::linear_row, &onednn::linear_widened_row, &ref::linear_row,
+              &cuda::linear_row)
 COCA_OP_TABLE(LoraImpl, "lora", &cpu::lora_row)
 COCA_OP_TABLE(NormImpl, "norm", &cpu::norm_row, &ref::norm_row, &cuda::norm_row)
 COCA_OP_TABLE(ResidualImpl, "residual", &cpu::residual_row, &ref::residual_row, &cuda::residual_row)

@@ -32,8 +32,8 @@ void set_default_context_options(ContextOptions);
 
 // Users of scratch memory. kOp: any op; the next op overwrites it. The others stay valid while their user calls other
 // ops.
-enum class ScratchUser : uint8_t { kOp, kLora, kLogits, kDilated, kFoldedT };
-inline constexpr size_t kScratchUsers = 5;
+enum class ScratchUser : uint8_t { kOp, kLora, kLogits, kDilated, kFoldedT, kProduct };
+inline constexpr size_t kScratchUsers = 6;
 
 class Context {
  public:

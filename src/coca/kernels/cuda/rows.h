@@ -9,6 +9,7 @@ namespace coca::cuda {
 
 extern const ops::CastImpl cast_row;
 extern const ops::GeluImpl gelu_row;
+extern const ops::LinearImpl linear_row;
 extern const ops::NormImpl norm_row;
 extern const ops::ResidualImpl residual_row;
 extern const ops::SwiGluImpl swiglu_row;

@@ -13,6 +13,7 @@ constexpr Impl kNone{
 
 const ops::CastImpl cast_row = kNone<ops::CastImpl>;
 const ops::GeluImpl gelu_row = kNone<ops::GeluImpl>;
+const ops::LinearImpl linear_row = kNone<ops::LinearImpl>;
 const ops::NormImpl norm_row = kNone<ops::NormImpl>;
 const ops::ResidualImpl residual_row = kNone<ops::ResidualImpl>;
 const ops::SwiGluImpl swiglu_row = kNone<ops::SwiGluImpl>;
