@@ -106,7 +106,7 @@ TEST(Mlm, EachKindOfModelIsRefusedWhereItDoesNotBelong) {
   error([&] { masked_perplexity(cx, causal.spec, causal.params.weights(), documents, 20, {.lengths = {8}}); },
         "the model is causal; expected a bidirectional one");
   error([&] { masked_perplexity(cx, both.spec, both.params.weights(), documents, 20, {.lengths = {21}}); },
-        "lengths holds 21: no document has the tokens");
+        "lengths holds 21: no document is long enough");
   error([&] { infer::CachedDecoder(both.spec, both.params.weights(), 1); }, "generation: the model is bidirectional");
   error([&] { perplexity(cx, both.spec, both.params.weights(), documents, {.protocol = {.lengths = {8}}}); },
         "perplexity: the model is bidirectional");
