@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "coca/base/parallel.h"
+#include "coca/kernels/args/rope.h"
 #include "coca/tensor/transfer.h"
 #include "support/numerics.h"
 #include "support/targets.h"
@@ -71,6 +72,17 @@ class GuardedOf {
   Tensor cells_;
 };
 using Guarded = GuardedOf<float>;
+
+// Rows of angles on the context's device.
+class RowsOn {
+ public:
+  RowsOn(Context& context, const ops::RopeRows& rows)
+      : cos_(to_device(context, rows.cos)), sin_(to_device(context, rows.sin)) {}
+  operator ops::RopeRows() const { return {cos_.ref(), sin_.ref()}; }  // NOLINT: implicit on purpose
+
+ private:
+  Tensor cos_, sin_;
+};
 
 inline void expect_error(const std::function<void()>& body, const std::string& text) {
   try {

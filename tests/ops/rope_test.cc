@@ -2,12 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/rope.h"
 
-#include <gmock/gmock.h>
-#include <gtest/gtest.h>
-
 #include "coca/kernels/ref/rope.h"
-#include "support/numerics.h"
-#include "support/targets.h"
+#include "ops/op_test.h"
 #include "support/views.h"
 
 namespace coca::ops::rope_test {
@@ -26,7 +22,6 @@ void run_case(const Shape& s, bool back) {
   const test::Angles angles(s.N, s.R / 2, 3);
   const Dims dims{s.B, s.N, s.H, s.D};
   const Tensor x = test::tensor_of<T>(dims, test::random_values(dims.product(), 1));
-  Tensor y(dims, DTypeOf<T>::value);
   const auto xd = test::convert<double>(x);
   const auto xf = test::convert<float>(x);
   std::vector<double> expected(xd.size());
@@ -36,12 +31,15 @@ void run_case(const Shape& s, bool back) {
   ref::rope<float, float>(angles.cos_f(), angles.sin_f(), as_view<const float, 4>(xf, dims),
                           as_view<float, 4>(naive, dims), back ? -1.0 : 1.0);
   const auto check = [&](Context& context) {
+    const test::RowsOn rows(context, angles.rows());
+    const Tensor there = to_device(context, x);
+    Tensor y(dims, DTypeOf<T>::value, context.memory());
     if (back)
-      rope_backward(context, {.rows = angles.rows(), .dy = x, .dx = y});
+      rope_backward(context, {.rows = rows, .dy = there, .dx = y});
     else
-      rope_forward(context, {.rows = angles.rows(), .x = x, .y = y});
-    test::expect_close(test::float_values(y), expected, naive, {.terms = 2, .stored = DTypeOf<T>::value},
-                       "rope " + dims.text());
+      rope_forward(context, {.rows = rows, .x = there, .y = y});
+    test::expect_close(test::float_values(to_host(context, y)), expected, naive,
+                       {.terms = 2, .stored = DTypeOf<T>::value}, "rope " + dims.text());
   };
   test::for_each_way({"rope"}, check);
 }
@@ -58,30 +56,36 @@ TEST(Rope, StridedViewsInPlaceInBF16EqualTheReferenceRounded) {
   const test::Angles angles(6, 8, 9);
   const Dims dims{2, 6, 3, 2, 24};
   const auto values = test::random_values(dims.product(), 5);
-  test::for_each_target([&] {
-    Tensor ours = test::tensor_of<BF16>(dims, values), plain = test::tensor_of<BF16>(dims, values);
-    Context context, forced;
-    forced.force_impl("rope", "ref");
-    for (const auto& [cx, fused] : {std::pair{&context, &ours}, std::pair{&forced, &plain}}) {
-      const MutTensorRef q = fused->ref().select(3, 0);
-      rope_forward(*cx, {.rows = angles.rows(), .x = q, .y = q});
-    }
+  Tensor plain = test::tensor_of<BF16>(dims, values);
+  Context forced;
+  forced.force_impl("rope", "ref");
+  rope_forward(forced, {.rows = angles.rows(), .x = plain.ref().select(3, 0), .y = plain.ref().select(3, 0)});
+  const std::vector<float> wanted = test::float_values(plain);
+  test::for_each_way({"rope"}, [&](Context& context) {
+    const test::RowsOn rows(context, angles.rows());
+    Tensor ours = to_device(context, test::tensor_of<BF16>(dims, values));
+    const MutTensorRef q = ours.ref().select(3, 0);
+    rope_forward(context, {.rows = rows, .x = q, .y = q});
     // The float results differ by a few roundings of numbers below 2 (2^-22 in all), and may then round to
     // neighbouring bf16 numbers: one step is at most 2^-7 of a number.
-    const auto a = test::float_values(ours), b = test::float_values(plain);
-    for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 0x1p-7 * std::abs(b[i]) + 0x1p-22) << i;
+    const std::vector<float> got = test::float_values(to_host(context, ours));
+    for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], wanted[i], 0x1p-7 * std::abs(wanted[i]) + 0x1p-22) << i;
   });
 }
 
 TEST(Rope, BackwardUndoesForwardAlsoInPlaceAndOnStridedViews) {
   const test::Angles angles(6, 8, 9);
-  Tensor fused = test::random_tensor({2, 6, 3, 2, 24}, 5);  // [B, N, H, q|k, D]: views as in a fused projection
-  const std::vector<float> before(fused.values<float>().begin(), fused.values<float>().end());
-  const MutTensorRef q = fused.ref().select(3, 0);
-  Context context;
-  rope_forward(context, {.rows = angles.rows(), .x = q, .y = q});
-  rope_backward(context, {.rows = angles.rows(), .dy = q, .dx = q});
-  for (size_t i = 0; i < before.size(); ++i) ASSERT_NEAR(fused.values<float>()[i], before[i], 4e-7) << i;
+  // [B, N, H, q|k, D]: views as in a fused projection
+  const Tensor before = test::random_tensor({2, 6, 3, 2, 24}, 5);
+  test::for_each_way({"rope"}, [&](Context& context) {
+    const test::RowsOn rows(context, angles.rows());
+    Tensor fused = to_device(context, before);
+    const MutTensorRef q = fused.ref().select(3, 0);
+    rope_forward(context, {.rows = rows, .x = q, .y = q});
+    rope_backward(context, {.rows = rows, .dy = q, .dx = q});
+    const std::vector<float> after = test::float_values(to_host(context, fused));
+    for (size_t i = 0; i < after.size(); ++i) ASSERT_NEAR(after[i], before.values<float>()[i], 4e-7) << i;
+  });
 }
 
 TEST(Rope, BadShapesAreNamed) {

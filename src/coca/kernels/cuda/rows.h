@@ -9,9 +9,11 @@ namespace coca::cuda {
 
 extern const ops::CastImpl cast_row;
 extern const ops::GeluImpl gelu_row;
+extern const ops::HeadsImpl heads_row;
 extern const ops::LinearImpl linear_row;
 extern const ops::NormImpl norm_row;
 extern const ops::ResidualImpl residual_row;
+extern const ops::RopeImpl rope_row;
 extern const ops::SwiGluImpl swiglu_row;
 
 }  // namespace coca::cuda

@@ -13,9 +13,11 @@ constexpr Impl kNone{
 
 const ops::CastImpl cast_row = kNone<ops::CastImpl>;
 const ops::GeluImpl gelu_row = kNone<ops::GeluImpl>;
+const ops::HeadsImpl heads_row = kNone<ops::HeadsImpl>;
 const ops::LinearImpl linear_row = kNone<ops::LinearImpl>;
 const ops::NormImpl norm_row = kNone<ops::NormImpl>;
 const ops::ResidualImpl residual_row = kNone<ops::ResidualImpl>;
+const ops::RopeImpl rope_row = kNone<ops::RopeImpl>;
 const ops::SwiGluImpl swiglu_row = kNone<ops::SwiGluImpl>;
 
 }  // namespace coca::cuda
