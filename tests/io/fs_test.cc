@@ -265,7 +265,7 @@ TEST(Fs, OfTwoWritersOfAFolderOneWins) {
     put_file(two.path() / "who", "two");
     one.commit();
     EXPECT_THAT(error_of(ErrorKind::kIo, [&] { two.commit(); }),
-                testing::AllOf(HasSubstr((dir / "out").string()), HasSubstr("another process has made it")));
+                testing::AllOf(HasSubstr((dir / "out").string()), HasSubstr("another process has created it")));
   }
   EXPECT_EQ(get_file(dir / "out/who"), "one");
   EXPECT_EQ(entries(dir.path()), 1u) << "the loser's folder must go";

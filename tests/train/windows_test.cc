@@ -31,7 +31,7 @@ TEST(TrainWindows, TheConfigReachesTheModel) {
                "layer_window has 3 numbers; expected 1 or 2");
   c = longformer("unused", model::AttentionKind::kRope);
   c.direction = model::Direction::kBidirectional, c.passkey_share = 0.5;
-  expect_error([&] { check_config(c); }, ErrorKind::kInvalidArgument, "no next token to teach them with");
+  expect_error([&] { check_config(c); }, ErrorKind::kInvalidArgument, "predicts no next token");
 }
 
 // Straight, and stopped after step 5 and resumed.
