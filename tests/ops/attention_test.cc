@@ -8,9 +8,11 @@
 
 #include <cstring>
 #include <numeric>
+#include <utility>
 
 #include "coca/base/parallel.h"
 #include "coca/kernels/ref/attention.h"
+#include "coca/tensor/transfer.h"
 #include "ops/attention_case.h"
 #include "support/numerics.h"
 #include "support/targets.h"
@@ -289,8 +291,9 @@ Blank blank_of(const ref::AttentionSpec& window, const Case& c) {
           blank.dk_far / std::max(1.0, far)};
 }
 
+enum class Where : uint8_t { kCpu, kGpu };
 template <typename T>
-void expect_matches_reference(const Case& c, const std::vector<const char*>& impls) {
+void expect_matches_reference(const Case& c, const std::vector<const char*>& impls, Where where = Where::kCpu) {
   SCOPED_TRACE(fmt::format("{} {}", testing::PrintToString(c), dtype_name(DTypeOf<T>::value)));
   const std::vector<float> slope_values = alibi_slopes(c.H);
   Tensor slopes({c.H});
@@ -304,14 +307,10 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
   Inputs in{
       .q = make(qd, 1, 3), .k = make(kd, 2, 2), .v = make(kd, 3, 1), .d_o = make(qd, 4, 1), .far_q = {}, .far_k = {}};
   if (c.far > 0) in.far_q = make(qd, 5, 3), in.far_k = make(fd, 6, 2);
-  const auto& [q, k, v, d_o, far_q, far_k] = in;
-  const FarKeys far{
-      .q = far_q, .k = far_k, .range = c.far_range, .most_distance = c.most_distance, .most_position = c.most_position};
   const Tensor documents = documents_of(c);
   const ref::AttentionSpec spec = spec_of(c, slope_values, documents);
   const Results<double> expected = reference<double>(spec, c, in);
   const Results<float> naive = std::is_same_v<T, BF16> ? naive_bf16(spec, c, in) : reference<float>(spec, c, in);
-  const TensorRef slope_ref = c.alibi ? TensorRef(slopes) : TensorRef();
   const auto S = static_cast<double>(c.S), rows = static_cast<double>(c.N * c.H / c.G);
   // Scores carry the rounding of D products into the exponent, and exp(s - lse) turns an absolute error of
   // eps |s| into a relative one of the probability: with terms = a^2 the rule's last term is a eps.
@@ -321,47 +320,73 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
   const DType stored = DTypeOf<T>::value;
   const auto zeros = [](double share) { return share + 0.5 * (1 - share); };  // of the others the rule's half
   const Blank blank = blank_of(spec, c);
+  const auto run = [&](Context& cx) {
+    const auto there = [&](const Tensor& t) { return t.empty() ? Tensor() : to_device(cx, t); };
+    const auto made = [&](const Dims& dims, DType type) { return Tensor(dims, type, cx.memory()); };
+    const Tensor q_in = there(in.q), k_in = there(in.k), v_in = there(in.v), d_o_in = there(in.d_o),
+                 slopes_in = there(slopes), starts = there(documents), q_far = there(in.far_q), k_far = there(in.far_k);
+    const TensorRef slope_ref = c.alibi ? slopes_in.ref() : TensorRef();
+    const FarKeys far{.q = q_far,
+                      .k = k_far,
+                      .range = c.far_range,
+                      .most_distance = c.most_distance,
+                      .most_position = c.most_position};
+    Tensor o = made(qd, stored), lse = made({c.B, c.H, c.N}, DType::kF32), dq = made(qd, stored), dk = made(kd, stored),
+           dv = made(kd, stored), dq_far, dk_far;
+    if (c.far > 0) dq_far = made(qd, stored), dk_far = made(fd, stored);
+    attention_forward(cx, options_of(c),
+                      {.q = q_in,
+                       .k = k_in,
+                       .v = v_in,
+                       .slopes = slope_ref,
+                       .document_start = starts,
+                       .far = far,
+                       .o = o,
+                       .lse = lse});
+    attention_backward(cx, options_of(c),
+                       {.q = q_in,
+                        .k = k_in,
+                        .v = v_in,
+                        .slopes = slope_ref,
+                        .document_start = starts,
+                        .far = far,
+                        .o = o,
+                        .lse = lse,
+                        .d_o = d_o_in,
+                        .dq = dq,
+                        .dk = dk,
+                        .dv = dv,
+                        .dq_far = dq_far,
+                        .dk_far = dk_far});
+    const auto values = [&](const Tensor& t) { return test::float_values(to_host(cx, t)); };
+    test::expect_close(values(o), expected.o, naive.o, {.terms = S + D, .stored = stored}, "o");
+    test::expect_close(values(lse), expected.lse, naive.lse, {.terms = S + D}, "lse");
+    test::expect_close(values(dv), expected.dv, naive.dv,
+                       {.terms = rows + D, .zero_share = zeros(blank.dv), .stored = stored}, "dv");
+    if (c.far > 0) {
+      test::expect_close(values(dq_far), expected.dq_far, naive.dq_far,
+                         {.terms = S + D, .zero_share = zeros(blank.dq_far), .stored = stored}, "dq_far");
+      test::expect_close(values(dk_far), expected.dk_far, naive.dk_far,
+                         {.terms = rows + D, .zero_share = zeros(blank.dk_far), .stored = stored}, "dk_far");
+    }
+    if (c.S == 1 || c.window == 1) return;  // one key: the softmax is constant, dq and dk are zero by nature
+    test::expect_close(values(dq), expected.dq, naive.dq,
+                       {.terms = S + D, .zero_share = zeros(blank.dq), .stored = stored}, "dq");
+    test::expect_close(values(dk), expected.dk, naive.dk,
+                       {.terms = rows + D, .zero_share = zeros(blank.dk), .stored = stored}, "dk");
+  };
+  if (where == Where::kGpu) {
+    if (const Gpus found = gpus(); found.list.empty()) GTEST_SKIP() << "not run on a GPU: " << found.none;
+    Context gpu(device_memory({DeviceKind::kCuda, 0}));
+    return run(gpu);
+  }
   test::for_each_target([&] {
     for (const char* impl : impls) {
       if (!runs_here("attention", impl)) continue;
       SCOPED_TRACE(impl);
       Context context;
       context.force_impl("attention", impl);
-      Tensor o(qd, stored), lse({c.B, c.H, c.N}), dq(qd, stored), dk(kd, stored), dv(kd, stored), dq_far, dk_far;
-      if (c.far > 0) dq_far = Tensor(qd, stored), dk_far = Tensor(fd, stored);
-      attention_forward(
-          context, options_of(c),
-          {.q = q, .k = k, .v = v, .slopes = slope_ref, .document_start = documents, .far = far, .o = o, .lse = lse});
-      attention_backward(context, options_of(c),
-                         {.q = q,
-                          .k = k,
-                          .v = v,
-                          .slopes = slope_ref,
-                          .document_start = documents,
-                          .far = far,
-                          .o = o,
-                          .lse = lse,
-                          .d_o = d_o,
-                          .dq = dq,
-                          .dk = dk,
-                          .dv = dv,
-                          .dq_far = dq_far,
-                          .dk_far = dk_far});
-      test::expect_close(test::float_values(o), expected.o, naive.o, {.terms = S + D, .stored = stored}, "o");
-      test::expect_close(lse.values<float>(), expected.lse, naive.lse, {.terms = S + D}, "lse");
-      test::expect_close(test::float_values(dv), expected.dv, naive.dv,
-                         {.terms = rows + D, .zero_share = zeros(blank.dv), .stored = stored}, "dv");
-      if (c.far > 0) {
-        test::expect_close(test::float_values(dq_far), expected.dq_far, naive.dq_far,
-                           {.terms = S + D, .zero_share = zeros(blank.dq_far), .stored = stored}, "dq_far");
-        test::expect_close(test::float_values(dk_far), expected.dk_far, naive.dk_far,
-                           {.terms = rows + D, .zero_share = zeros(blank.dk_far), .stored = stored}, "dk_far");
-      }
-      if (c.S == 1 || c.window == 1) continue;  // one key: the softmax is constant, dq and dk are zero by nature
-      test::expect_close(test::float_values(dq), expected.dq, naive.dq,
-                         {.terms = S + D, .zero_share = zeros(blank.dq), .stored = stored}, "dq");
-      test::expect_close(test::float_values(dk), expected.dk, naive.dk,
-                         {.terms = rows + D, .zero_share = zeros(blank.dk), .stored = stored}, "dk");
+      run(context);
     }
   });
 }
@@ -372,6 +397,14 @@ TEST(Attention, ValuesAndGradientsMatchTheReferenceOnEveryTarget) {
 
 TEST(Attention, Bf16MatchesTheReferenceOnEveryTarget) {
   for (const Case& c : kCases) expect_matches_reference<BF16>(c, {"cpu", "ref"});
+}
+
+TEST(Attention, MatchesTheReferenceOnAGpu) {
+  bool bf16 = true;  // of every other case: the arithmetic is the same
+  for (const Case& c : kCases) {
+    expect_matches_reference<float>(c, {}, Where::kGpu);
+    if (std::exchange(bf16, !bf16)) expect_matches_reference<BF16>(c, {}, Where::kGpu);
+  }
 }
 
 TEST(Attention, Bf16MatchesTheReferenceByBf16Instructions) {

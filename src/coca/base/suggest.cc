@@ -48,7 +48,8 @@ bool contains_all(const std::vector<std::string>& words, const std::vector<std::
       some, [&](const std::string& word) { return word.size() > 2 && std::ranges::find(words, word) != words.end(); });
 }
 
-// attn: attention, and the other way round. The first letter is the same and the others follow in order; at least three.
+// attn: attention, and the other way round. The first letter is the same and the others follow in order; at least
+// three.
 bool abbreviates(const std::string& typed, const std::string& name) {
   if (typed.size() < 3 || name.empty() || typed[0] != name[0]) return false;
   size_t at = 0;

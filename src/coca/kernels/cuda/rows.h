@@ -7,7 +7,9 @@
 
 namespace coca::cuda {
 
+extern const ops::AttentionImpl attention_row;
 extern const ops::CastImpl cast_row;
+extern const ops::DilatedAttentionImpl dilated_attention_row;
 extern const ops::GeluImpl gelu_row;
 extern const ops::HeadsImpl heads_row;
 extern const ops::LinearImpl linear_row;

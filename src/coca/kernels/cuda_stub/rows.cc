@@ -11,7 +11,9 @@ constexpr Impl kNone{
 
 }  // namespace
 
+const ops::AttentionImpl attention_row = kNone<ops::AttentionImpl>;
 const ops::CastImpl cast_row = kNone<ops::CastImpl>;
+const ops::DilatedAttentionImpl dilated_attention_row = kNone<ops::DilatedAttentionImpl>;
 const ops::GeluImpl gelu_row = kNone<ops::GeluImpl>;
 const ops::HeadsImpl heads_row = kNone<ops::HeadsImpl>;
 const ops::LinearImpl linear_row = kNone<ops::LinearImpl>;

@@ -1,0 +1,482 @@
+// Attention in fp32 arithmetic: what cuDNN does not take (ALiBi, far keys, fp32), and the reference for what it does.
+// Math: docs/math/attention.md.
+//
+// A warp has some rows (queries, or keys where their gradients are computed), and its lanes are the 32 rows of the
+// other side that stand in shared memory. Each lane computes one score; then, one number of the other side's rows after
+// another, a lane adds up its dims: d = lane, lane + 32, ... So sums need no atomics, and have the same order in every
+// run.
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/kernels/args/attention.h"
+
+#include <cmath>
+
+#include "coca/kernels/args/float_types.h"
+#include "coca/kernels/cuda/rows.h"
+#include "coca/kernels/cuda/simt.h"
+
+namespace coca::cuda {
+
+namespace {
+
+constexpr int kWarps = 8, kBlock = kWarps * kWarp;
+constexpr int64_t kMostDims = 256;
+constexpr float kInf = INFINITY;
+
+// Heads [B, N, H, D] of any strides but the innermost, which is 1.
+template <typename T>
+struct Heads {
+  T* data = nullptr;
+  int64_t b = 0, n = 0, h = 0;
+  __device__ T* row(int64_t batch, int64_t token, int64_t head) const {
+    return data + batch * b + token * n + head * h;
+  }
+};
+
+// Which keys a query at place m sees, and what ALiBi takes for their distance (args/attention.h).
+struct Rules {
+  int64_t keys = 0;
+  bool causal = true;
+  int64_t window = 0, hidden = 0;
+  bool documents = false;
+  int64_t offset = 0, query_step = 1, key_step = 1, most_distance = 0, most_position = 0;
+};
+
+struct Range {
+  int64_t begin, end;
+};
+__device__ inline Range visible(const Rules& r, int64_t m, int64_t document) {
+  int64_t end = r.causal ? m + 1 - r.hidden : r.keys;
+  end = end < 0 ? 0 : end > r.keys ? r.keys : end;
+  int64_t begin = r.window > 0 ? m + 1 - r.window : 0;
+  if (r.documents && document > begin) begin = document;
+  begin = begin < 0 ? 0 : begin > end ? end : begin;
+  return {begin, end};
+}
+
+__device__ inline float alibi(const Rules& r, float slope, int64_t m, int64_t s) {
+  int64_t place = r.offset + m * r.query_step;
+  if (r.most_position > 0 && place > r.most_position) place = r.most_position;
+  int64_t distance = place - s * r.key_step;
+  if (distance < 0) distance = -distance;
+  if (r.most_distance > 0 && distance > r.most_distance) distance = r.most_distance;
+  return slope * static_cast<float>(distance);
+}
+
+// Queries and keys of one kind: those of the window (or all), or the far ones.
+template <typename T>
+struct Side {
+  Rules rules;
+  Heads<const T> q, k, v;
+};
+
+template <typename T>
+struct Call {
+  int64_t N, H, G, D, query_start;
+  float scale;
+  const float* slopes;          // [H] or null
+  const int32_t* documents;     // [B, N] or null
+  int64_t document_step;        // of a batch
+  float *lse, *delta;           // of [B, H, N]
+  int64_t lse_b, lse_h, lse_n;  // strides; delta is packed
+  int sides;                    // 2 with far keys
+  Side<T> side[2];
+  Heads<const T> o, d_o;  // backward
+
+  __device__ int64_t document(int64_t b, int64_t n) const {
+    return documents == nullptr ? 0 : documents[b * document_step + n];
+  }
+  __device__ float* lse_of(int64_t b, int64_t h, int64_t n) const { return lse + b * lse_b + h * lse_h + n * lse_n; }
+  __device__ float* delta_of(int64_t b, int64_t h, int64_t n) const { return delta + (b * H + h) * N + n; }
+};
+
+// Rows first .. first + rows - 1 of a head as floats, [rows, step] in shared memory from `at` on; zeros beyond `count`.
+template <typename T>
+__device__ void load_rows(const Heads<const T>& from, int64_t b, int64_t head, int64_t first, int64_t count, int rows,
+                          int64_t D, int64_t step, const DynamicShared& shared, int64_t at) {
+  for (int64_t i = threadIdx.x; i < rows * D; i += kBlock) {
+    const int64_t row = i / D, d = i % D;
+    shared[at + row * step + d] = first + row < count ? load(from.row(b, first + row, head) + d) : 0.0f;
+  }
+}
+
+__device__ inline float dot(const DynamicShared& shared, int64_t x, int64_t y, int64_t D) {
+  float sum = 0.0f;
+  for (int64_t d = 0; d < D; ++d) sum += shared[x + d] * shared[y + d];
+  return sum;
+}
+
+// sums[j] += factor of each lane times that lane's row, of which this lane has the dims lane + 32 j.
+template <int kDims>
+__device__ void add_rows(const DynamicShared& shared, int64_t rows, int64_t step, int64_t D, float factor, int lane,
+                         float* sums) {
+  for (int other = 0; other < kWarp; ++other) {
+    const float f = __shfl_sync(kAllLanes, factor, other);
+    for (int j = 0; j < kDims; ++j)
+      if (lane + kWarp * j < D) sums[j] += f * shared[rows + other * step + lane + kWarp * j];
+  }
+}
+
+// The keys that any of the queries first .. first + rows - 1 sees, from a multiple of 32 on.
+template <typename T>
+__device__ Range keys_of(const Call<T>& a, const Rules& r, int64_t b, int64_t first, int rows) {
+  const int64_t last = first + rows < a.N ? first + rows - 1 : a.N - 1;
+  const Range low = visible(r, a.query_start + first, a.document(b, first)),
+              high = visible(r, a.query_start + last, a.document(b, last));
+  return {low.begin / kWarp * kWarp, high.end};
+}
+
+// A block: 8 kRows queries of one head. With `merge` (o is f32) they join what earlier keys gave.
+template <typename T, typename O, int kDims, int kRows>
+__global__ void attention_forward_kernel(Call<T> a, Heads<O> o, bool merge) {
+  const DynamicShared shared;
+  constexpr int kQueries = kWarps * kRows;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kQueries, h = blockIdx.y, b = blockIdx.z, D = a.D,
+                g = h / (a.H / a.G);
+  const int64_t q_at = 0, k_at = kQueries * D, v_at = k_at + kWarp * (D + 1);
+  float max[kRows], sum[kRows], acc[kRows][kDims];
+  for (int r = 0; r < kRows; ++r) {
+    max[r] = -kInf;
+    sum[r] = 0.0f;
+    for (int j = 0; j < kDims; ++j) acc[r][j] = 0.0f;
+  }
+  for (int i = 0; i < a.sides; ++i) {
+    const Side<T>& side = a.side[i];
+    const Range keys = keys_of(a, side.rules, b, first, kQueries);
+    __syncthreads();
+    load_rows(side.q, b, h, first, a.N, kQueries, D, D, shared, q_at);
+    for (int64_t tile = keys.begin; tile < keys.end; tile += kWarp) {
+      __syncthreads();
+      load_rows(side.k, b, g, tile, side.rules.keys, kWarp, D, D + 1, shared, k_at);
+      load_rows(side.v, b, g, tile, side.rules.keys, kWarp, D, D, shared, v_at);
+      __syncthreads();
+      for (int r = 0; r < kRows; ++r) {
+        const int64_t n = first + warp * kRows + r, m = a.query_start + n, s = tile + lane;
+        const Range seen = n < a.N ? visible(side.rules, m, a.document(b, n)) : Range{0, 0};
+        const bool sees = s >= seen.begin && s < seen.end;
+        float score = a.scale * dot(shared, q_at + (warp * kRows + r) * D, k_at + lane * (D + 1), D);
+        if (a.slopes) score -= alibi(side.rules, a.slopes[h], m, s);
+        const float largest = warp_max(sees ? score : -kInf),
+                    now = largest > max[r] || !(largest == largest) ? largest : max[r];
+        if (now == -kInf) continue;  // the same in all lanes
+        const float p = sees ? expf(score - now) : 0.0f, before = expf(max[r] - now);
+        sum[r] = sum[r] * before + warp_sum(p);
+        for (int j = 0; j < kDims; ++j) acc[r][j] *= before;
+        max[r] = now;
+        add_rows<kDims>(shared, v_at, D, D, p, lane, acc[r]);
+      }
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    const int64_t n = first + warp * kRows + r;
+    if (n >= a.N) continue;
+    const bool blind = sum[r] == 0.0f;
+    float lse = blind ? -kInf : max[r] + logf(sum[r]), own = blind ? 0.0f : 1.0f / sum[r], earlier = 0.0f;
+    if (merge) {
+      const float old = *a.lse_of(b, h, n), top = old > lse ? old : lse;
+      const float w_old = old == -kInf ? 0.0f : expf(old - top), w = blind ? 0.0f : expf(lse - top);
+      if (w_old + w > 0.0f) {
+        own *= w / (w_old + w);
+        earlier = w_old / (w_old + w);
+        lse = top + logf(w_old + w);
+      }
+    }
+    O* out = o.row(b, n, h);
+    for (int j = 0; j < kDims; ++j) {
+      const int64_t d = lane + kWarp * j;
+      if (d < D) store(out + d, acc[r][j] * own + (earlier > 0.0f ? earlier * load(out + d) : 0.0f));
+    }
+    __syncwarp();  // all have read the old lse
+    if (a.lse && lane == 0) *a.lse_of(b, h, n) = lse;
+  }
+}
+
+// delta = sum_d do o, a warp a row.
+template <typename T>
+__global__ void attention_delta_kernel(Call<T> a) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int64_t n = static_cast<int64_t>(blockIdx.x) * kWarps + warp, h = blockIdx.y, b = blockIdx.z;
+  if (n >= a.N) return;  // all lanes of the warp
+  const T *o = a.o.row(b, n, h), *d_o = a.d_o.row(b, n, h);
+  float sum = 0.0f;
+  for (int64_t d = lane; d < a.D; d += kWarp) sum += load(o + d) * load(d_o + d);
+  sum = warp_sum(sum);
+  if (lane == 0) *a.delta_of(b, h, n) = sum;
+}
+
+// p and ds of one query and one key, from their products: ds = p (dp - delta).
+struct Slope {
+  float p, ds;
+};
+__device__ inline Slope slope_of(float score, float dp, float lse, float delta, bool sees) {
+  const float p = sees && lse != -kInf ? expf(score - lse) : 0.0f;
+  return {p, sees ? p * (dp - delta) : 0.0f};
+}
+
+// dq of 8 kRows queries of one head and one side.
+template <typename T, typename O, int kDims, int kRows>
+__global__ void attention_dq_kernel(Call<T> a, int which, Heads<O> dq, bool add) {
+  const DynamicShared shared;
+  constexpr int kQueries = kWarps * kRows;
+  const Side<T>& side = a.side[which];
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kQueries, h = blockIdx.y, b = blockIdx.z, D = a.D,
+                g = h / (a.H / a.G);
+  const int64_t q_at = 0, do_at = kQueries * D, k_at = 2 * kQueries * D, v_at = k_at + kWarp * (D + 1);
+  float acc[kRows][kDims] = {};
+  const Range keys = keys_of(a, side.rules, b, first, kQueries);
+  load_rows(side.q, b, h, first, a.N, kQueries, D, D, shared, q_at);
+  load_rows(a.d_o, b, h, first, a.N, kQueries, D, D, shared, do_at);
+  for (int64_t tile = keys.begin; tile < keys.end; tile += kWarp) {
+    __syncthreads();
+    load_rows(side.k, b, g, tile, side.rules.keys, kWarp, D, D + 1, shared, k_at);
+    load_rows(side.v, b, g, tile, side.rules.keys, kWarp, D, D + 1, shared, v_at);
+    __syncthreads();
+    for (int r = 0; r < kRows; ++r) {
+      const int row = warp * kRows + r;
+      const int64_t n = first + row, m = a.query_start + n, s = tile + lane;
+      if (n >= a.N) continue;  // all lanes of the warp
+      const Range seen = visible(side.rules, m, a.document(b, n));
+      float score = a.scale * dot(shared, q_at + row * D, k_at + lane * (D + 1), D);
+      if (a.slopes) score -= alibi(side.rules, a.slopes[h], m, s);
+      const float dp = dot(shared, do_at + row * D, v_at + lane * (D + 1), D);
+      const Slope x = slope_of(score, dp, *a.lse_of(b, h, n), *a.delta_of(b, h, n), s >= seen.begin && s < seen.end);
+      add_rows<kDims>(shared, k_at, D + 1, D, x.ds, lane, acc[r]);
+    }
+  }
+  for (int r = 0; r < kRows; ++r) {
+    const int64_t n = first + warp * kRows + r;
+    if (n >= a.N) continue;
+    O* out = dq.row(b, n, h);
+    for (int j = 0; j < kDims; ++j) {
+      const int64_t d = lane + kWarp * j;
+      if (d < D) store(out + d, a.scale * acc[r][j] + (add ? load(out + d) : 0.0f));
+    }
+  }
+}
+
+// The queries that may see keys first .. last.
+template <typename T>
+__device__ Range queries_of(const Call<T>& a, const Rules& r, int64_t first, int64_t last) {
+  int64_t begin = r.causal ? first + r.hidden - a.query_start : 0, end = a.N;
+  if (r.window > 0 && last + r.window - a.query_start < end) end = last + r.window - a.query_start;
+  begin = begin < 0 ? 0 : begin / kWarp * kWarp;
+  return {begin, end < 0 ? 0 : end};
+}
+
+// Of 8 kRows keys of one kv head, from all queries of its group: dk += ds q, dv += p do.
+template <typename T, int kDims, int kRows>
+__device__ void add_key_gradients(const Call<T>& a, const Side<T>& side, int64_t first, const DynamicShared& shared,
+                                  float (*dk)[kDims], float (*dv)[kDims]) {
+  constexpr int kKeys = kWarps * kRows;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int64_t g = blockIdx.y, b = blockIdx.z, D = a.D, group = a.H / a.G;
+  const int64_t k_at = 0, v_at = kKeys * D, q_at = 2 * kKeys * D, do_at = q_at + kWarp * (D + 1);
+  const int64_t last = first + kKeys < side.rules.keys ? first + kKeys - 1 : side.rules.keys - 1;
+  __syncthreads();
+  load_rows(side.k, b, g, first, side.rules.keys, kKeys, D, D, shared, k_at);
+  load_rows(side.v, b, g, first, side.rules.keys, kKeys, D, D, shared, v_at);
+  const Range queries = queries_of(a, side.rules, first, last);
+  for (int64_t h = g * group; h < (g + 1) * group; ++h)
+    for (int64_t tile = queries.begin; tile < queries.end; tile += kWarp) {
+      __syncthreads();
+      load_rows(side.q, b, h, tile, a.N, kWarp, D, D + 1, shared, q_at);
+      load_rows(a.d_o, b, h, tile, a.N, kWarp, D, D + 1, shared, do_at);
+      __syncthreads();
+      const int64_t n = tile + lane, m = a.query_start + n;
+      const bool there = n < a.N;
+      const Range seen = there ? visible(side.rules, m, a.document(b, n)) : Range{0, 0};
+      const float lse = there ? *a.lse_of(b, h, n) : 0.0f, delta = there ? *a.delta_of(b, h, n) : 0.0f;
+      for (int r = 0; r < kRows; ++r) {
+        const int row = warp * kRows + r;
+        const int64_t s = first + row;
+        float score = a.scale * dot(shared, k_at + row * D, q_at + lane * (D + 1), D);
+        if (a.slopes) score -= alibi(side.rules, a.slopes[h], m, s);
+        const float dp = dot(shared, v_at + row * D, do_at + lane * (D + 1), D);
+        const Slope x = slope_of(score, dp, lse, delta, s >= seen.begin && s < seen.end);
+        add_rows<kDims>(shared, do_at, D + 1, D, x.p, lane, dv[r]);
+        add_rows<kDims>(shared, q_at, D + 1, D, x.ds, lane, dk[r]);
+      }
+    }
+}
+
+template <typename O, int kDims>
+__device__ void store_row(const Heads<O>& to, int64_t b, int64_t s, int64_t g, int64_t D, float factor, const float* x,
+                          bool add) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  O* out = to.row(b, s, g);
+  for (int j = 0; j < kDims; ++j) {
+    const int64_t d = lane + kWarp * j;
+    if (d < D) store(out + d, factor * x[j] + (add ? load(out + d) : 0.0f));
+  }
+}
+
+// Gradients of the keys of side `which`, and of their values. The values of far keys without values of their own are
+// those of the first keys, so side 1 adds to their dv here (dk_far.data is not null then).
+template <typename T, typename O, int kDims, int kRows>
+__global__ void attention_dkv_kernel(Call<T> a, int which, Heads<O> dk, Heads<O> dv, Heads<T> dk_far, bool add) {
+  const DynamicShared shared;
+  const int warp = static_cast<int>(threadIdx.x) / kWarp;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kWarps * kRows, g = blockIdx.y, b = blockIdx.z;
+  float key[kRows][kDims] = {}, far_key[kRows][kDims] = {}, value[kRows][kDims] = {};
+  add_key_gradients<T, kDims, kRows>(a, a.side[which], first, shared, key, value);
+  const bool far = dk_far.data != nullptr && first < a.side[1].rules.keys;
+  if (far) add_key_gradients<T, kDims, kRows>(a, a.side[1], first, shared, far_key, value);
+  for (int r = 0; r < kRows; ++r) {
+    const int64_t s = first + warp * kRows + r;
+    if (s >= a.side[which].rules.keys) continue;
+    store_row<O, kDims>(dk, b, s, g, a.D, a.scale, key[r], add);
+    store_row<O, kDims>(dv, b, s, g, a.D, 1.0f, value[r], add);
+    if (far && s < a.side[1].rules.keys) store_row<T, kDims>(dk_far, b, s, g, a.D, a.scale, far_key[r], false);
+  }
+}
+
+template <typename T>
+Heads<const T> read(TensorRef t) {
+  return t.empty() ? Heads<const T>{} : Heads<const T>{t.as<T>(), t.stride(0), t.stride(1), t.stride(2)};
+}
+template <typename T>
+Heads<T> written(MutTensorRef t) {
+  return t.empty() ? Heads<T>{} : Heads<T>{t.as<T>(), t.stride(0), t.stride(1), t.stride(2)};
+}
+
+template <typename T, typename Args>
+Call<T> call_of(const ops::AttentionOptions& o, const Args& a, TensorRef lse) {
+  const int64_t D = a.q.size(3);
+  COCA_CHECK(D <= kMostDims, "[attention] the head dim {} is too large for a GPU; expected at most {}", D, kMostDims);
+  Call<T> c{};
+  c.N = a.q.size(1);
+  c.H = a.q.size(2);
+  c.G = a.k.size(2);
+  c.D = D;
+  c.query_start = o.query_start;
+  c.scale = o.scale != 0.0f ? o.scale : 1.0f / std::sqrt(static_cast<float>(D));
+  c.slopes = a.slopes.empty() ? nullptr : a.slopes.template as<float>();
+  if (!a.document_start.empty()) {
+    c.documents = a.document_start.template as<int32_t>();
+    c.document_step = a.document_start.stride(0);
+  }
+  if (!lse.empty()) {
+    c.lse = const_cast<float*>(lse.as<float>());
+    c.lse_b = lse.stride(0), c.lse_h = lse.stride(1), c.lse_n = lse.stride(2);
+  }
+  c.sides = a.far.k.empty() ? 1 : 2;
+  Side<T>& near = c.side[0];
+  near = {.rules = {.keys = a.k.size(1),
+                    .causal = o.mask != ops::Mask::kNone,
+                    .window = o.window,
+                    .hidden = o.mask == ops::Mask::kSymmetricWindow ? 1 - o.window : 0,
+                    .documents = c.documents != nullptr,
+                    .query_step = o.spacing,
+                    .key_step = o.spacing},
+          .q = read<T>(a.q),
+          .k = read<T>(a.k),
+          .v = read<T>(a.v)};
+  if (c.sides == 1) return c;
+  const bool all = a.far.range == ops::FarRange::kAll;
+  c.side[1] = {.rules = {.keys = a.far.k.size(1),
+                         .causal = !all,
+                         .window = 0,
+                         .hidden = o.window,
+                         .documents = c.documents != nullptr && !all,
+                         .offset = o.first_place,
+                         .query_step = o.spacing,
+                         .key_step = 1,
+                         .most_distance = a.far.most_distance,
+                         .most_position = a.far.most_position},
+               .q = read<T>(a.far.q),
+               .k = read<T>(a.far.k),
+               .v = read<T>(a.far.v.empty() ? a.v : a.far.v)};
+  return c;
+}
+
+// body(dims, rows) with the dims of a lane and the rows of a warp as constants.
+template <int n>
+struct Constant {
+  static constexpr int value = n;
+};
+template <typename Body>
+void with_dims(int64_t D, const Body& body) {
+  if (D <= 32) return body(Constant<1>{}, Constant<4>{});
+  if (D <= 64) return body(Constant<2>{}, Constant<4>{});
+  if (D <= 128) return body(Constant<4>{}, Constant<4>{});
+  return body(Constant<8>{}, Constant<2>{});
+}
+
+Grid grid_of(int64_t rows, int per_block, int64_t heads, int64_t B, int64_t shared_floats) {
+  return {.blocks = dim3(static_cast<unsigned>((rows + per_block - 1) / per_block), static_cast<unsigned>(heads),
+                         static_cast<unsigned>(B)),
+          .threads = kBlock,
+          .shared_floats = static_cast<size_t>(shared_floats)};
+}
+
+template <typename T, typename O>
+void forward_as(Context& cx, const ops::AttentionOptions& options, const ops::AttentionForward& a) {
+  const Call<T> c = call_of<T>(options, a, a.lse);
+  const int64_t B = a.q.size(0), D = c.D;
+  if (B == 0 || c.N == 0) return;
+  with_dims(D, [&](auto dims, auto rows) {
+    constexpr int kDims = decltype(dims)::value, kRows = decltype(rows)::value, kQueries = kWarps * kRows;
+    launch(cx, grid_of(c.N, kQueries, c.H, B, kQueries * D + kWarp * (2 * D + 1)),
+           attention_forward_kernel<T, O, kDims, kRows>, c, written<O>(a.o), a.write == ops::Write::kAccumulate);
+  });
+}
+
+template <typename T, typename O>
+void backward_as(Context& cx, const ops::AttentionOptions& options, const ops::AttentionBackward& a) {
+  Call<T> c = call_of<T>(options, a, a.lse);
+  const int64_t B = a.q.size(0), S = a.k.size(1), D = c.D;
+  if (B == 0 || c.N == 0) return;
+  c.o = read<T>(a.o);
+  c.d_o = read<T>(a.d_o);
+  c.delta = cx.scratch_tensor(Dims{B, c.H, c.N}).as<float>();
+  const bool add = a.write == ops::Write::kAccumulate;
+  launch(cx, grid_of(c.N, kWarps, c.H, B, 0), attention_delta_kernel<T>, c);
+  with_dims(D, [&](auto dims, auto rows) {
+    constexpr int kDims = decltype(dims)::value, kRows = decltype(rows)::value, kTile = kWarps * kRows;
+    const int64_t shared = 2 * kTile * D + 2 * kWarp * (D + 1);
+    launch(cx, grid_of(c.N, kTile, c.H, B, shared), attention_dq_kernel<T, O, kDims, kRows>, c, 0, written<O>(a.dq),
+           add);
+    const bool own_values = !a.far.v.empty();
+    launch(cx, grid_of(S, kTile, c.G, B, shared), attention_dkv_kernel<T, O, kDims, kRows>, c, 0, written<O>(a.dk),
+           written<O>(a.dv), c.sides == 2 && !own_values ? written<T>(a.dk_far) : Heads<T>{}, add);
+    if (c.sides == 1) return;
+    launch(cx, grid_of(c.N, kTile, c.H, B, shared), attention_dq_kernel<T, T, kDims, kRows>, c, 1, written<T>(a.dq_far),
+           false);
+    if (own_values)
+      launch(cx, grid_of(a.far.k.size(1), kTile, c.G, B, shared), attention_dkv_kernel<T, T, kDims, kRows>, c, 1,
+             written<T>(a.dk_far), written<T>(a.dv_far), Heads<T>{}, false);
+  });
+}
+
+void forward(Context& cx, const ops::AttentionOptions& options, const ops::AttentionForward& a) {
+  if (a.q.dtype == DType::kF32) return forward_as<float, float>(cx, options, a);
+  ops::with_float_type(a.o.dtype, [&]<typename O>(O) { forward_as<BF16, O>(cx, options, a); });
+}
+
+void backward(Context& cx, const ops::AttentionOptions& options, const ops::AttentionBackward& a) {
+  if (a.q.dtype == DType::kF32) return backward_as<float, float>(cx, options, a);
+  ops::with_float_type(a.dq.dtype, [&]<typename O>(O) { backward_as<BF16, O>(cx, options, a); });
+}
+
+__global__ void residue_starts_kernel(const int32_t* from, int64_t from_step, int32_t* to, int64_t to_step, int64_t B,
+                                      int64_t n, int64_t first, int64_t residue, int64_t dilation) {
+  for (int64_t i = grid_start(); i < B * n; i += grid_stride())
+    to[i / n * to_step + i % n] =
+        static_cast<int32_t>((from[i / n * from_step + first + i % n * dilation] - residue + dilation - 1) / dilation);
+}
+
+void residue_starts(Context& cx, const ops::ResidueStarts& a) {
+  const int64_t B = a.starts.size(0), n = a.starts.size(1);
+  launch(cx, {.blocks = blocks_for(B * n), .threads = kThreads}, residue_starts_kernel, a.document_start.as<int32_t>(),
+         a.document_start.stride(0), a.starts.as<int32_t>(), a.starts.stride(0), B, n, a.first_query, a.residue,
+         a.dilation);
+}
+
+}  // namespace
+
+const ops::AttentionImpl attention_row{.name = "cuda", .device = DeviceKind::kCuda, .run = {forward, backward}};
+const ops::DilatedAttentionImpl dilated_attention_row{
+    .name = "cuda", .device = DeviceKind::kCuda, .run = {residue_starts}};
+
+}  // namespace coca::cuda
