@@ -9,6 +9,7 @@ namespace coca::cuda {
 
 extern const ops::AttentionImpl attention_row;
 extern const ops::CastImpl cast_row;
+extern const ops::CollinearImpl collinear_row;
 extern const ops::DilatedAttentionImpl dilated_attention_row;
 extern const ops::GeluImpl gelu_row;
 extern const ops::HeadsImpl heads_row;

@@ -13,6 +13,7 @@ constexpr Impl kNone{
 
 const ops::AttentionImpl attention_row = kNone<ops::AttentionImpl>;
 const ops::CastImpl cast_row = kNone<ops::CastImpl>;
+const ops::CollinearImpl collinear_row = kNone<ops::CollinearImpl>;
 const ops::DilatedAttentionImpl dilated_attention_row = kNone<ops::DilatedAttentionImpl>;
 const ops::GeluImpl gelu_row = kNone<ops::GeluImpl>;
 const ops::HeadsImpl heads_row = kNone<ops::HeadsImpl>;
