@@ -137,6 +137,19 @@ void run_lm_types(Context& context, int64_t M, int64_t V, int64_t C, int64_t chu
   run_lm<BF16, BF16>(context, M, V, C, chunk_rows);
 }
 
+// Nobody reads targets there before the kernel does: a wrong one shows in the loss.
+TEST(CrossEntropy, ATargetOutsideTheVocabularyIsNanOnAGpu) {
+  if (const ops::Gpus found = ops::gpus(); found.list.empty()) GTEST_SKIP() << "not run on a GPU: " << found.none;
+  Context gpu(ops::device_memory({DeviceKind::kCuda, 0}));
+  const Tensor logits = to_device(gpu, random_tensor({3, 5}, 1)), targets = to_device(gpu, int_tensor({4, 5, -2}));
+  Tensor nll({3}, DType::kF32, gpu.memory());
+  ops::cross_entropy_forward(gpu, {.logits = logits, .targets = targets, .nll = nll});
+  const Tensor host = to_host(gpu, nll);
+  EXPECT_TRUE(std::isfinite(host.values<float>()[0]));
+  EXPECT_TRUE(std::isnan(host.values<float>()[1]));
+  EXPECT_TRUE(std::isnan(host.values<float>()[2]));
+}
+
 TEST(LmLoss, ValuesAndGradientsOnEveryTarget) {
   struct Shape {
     int64_t M, V, C, chunk_rows;

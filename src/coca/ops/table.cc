@@ -23,12 +23,13 @@ namespace coca::ops {
     return kTable;                                        \
   }
 
-COCA_OP_TABLE(AdamWImpl, "adamw", &cpu::adamw_row, &ref::adamw_row)
+COCA_OP_TABLE(AdamWImpl, "adamw", &cpu::adamw_row, &ref::adamw_row, &cuda::adamw_row)
 COCA_OP_TABLE(AttentionImpl, "attention", &cpu::attention_bf16_row, &cpu::attention_row, &ref::attention_row,
               &cuda::attention_row)
 COCA_OP_TABLE(CastImpl, "cast", &cpu::cast_row, &ref::cast_row, &cuda::cast_row)
 COCA_OP_TABLE(CollinearImpl, "collinear", &cpu::collinear_row, &ref::collinear_row, &cuda::collinear_row)
-COCA_OP_TABLE(CrossEntropyImpl, "cross_entropy", &cpu::cross_entropy_row, &ref::cross_entropy_row)
+COCA_OP_TABLE(CrossEntropyImpl, "cross_entropy", &cpu::cross_entropy_row, &ref::cross_entropy_row,
+              &cuda::cross_entropy_row)
 COCA_OP_TABLE(DecodeAttentionImpl, "decode_attention", &cpu::decode_attention_row, &ref::decode_attention_row)
 COCA_OP_TABLE(DilatedAttentionImpl, "dilated_attention", &cpu::dilated_attention_row, &cuda::dilated_attention_row)
 COCA_OP_TABLE(EmbeddingImpl, "embedding", &cpu::embedding_row, &ref::embedding_row)

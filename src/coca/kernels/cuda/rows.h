@@ -7,9 +7,11 @@
 
 namespace coca::cuda {
 
+extern const ops::AdamWImpl adamw_row;
 extern const ops::AttentionImpl attention_row;
 extern const ops::CastImpl cast_row;
 extern const ops::CollinearImpl collinear_row;
+extern const ops::CrossEntropyImpl cross_entropy_row;
 extern const ops::DilatedAttentionImpl dilated_attention_row;
 extern const ops::GeluImpl gelu_row;
 extern const ops::HeadsImpl heads_row;

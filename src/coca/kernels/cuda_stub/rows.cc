@@ -11,9 +11,11 @@ constexpr Impl kNone{
 
 }  // namespace
 
+const ops::AdamWImpl adamw_row = kNone<ops::AdamWImpl>;
 const ops::AttentionImpl attention_row = kNone<ops::AttentionImpl>;
 const ops::CastImpl cast_row = kNone<ops::CastImpl>;
 const ops::CollinearImpl collinear_row = kNone<ops::CollinearImpl>;
+const ops::CrossEntropyImpl cross_entropy_row = kNone<ops::CrossEntropyImpl>;
 const ops::DilatedAttentionImpl dilated_attention_row = kNone<ops::DilatedAttentionImpl>;
 const ops::GeluImpl gelu_row = kNone<ops::GeluImpl>;
 const ops::HeadsImpl heads_row = kNone<ops::HeadsImpl>;

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "coca/kernels/args/adamw.h"
+
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+#include "coca/kernels/cuda/rows.h"
+#include "coca/kernels/cuda/simt.h"
+
+namespace coca::cuda {
+
+namespace {
+
+struct Factors {
+  float grad_scale, beta1, one_minus_beta1, beta2, one_minus_beta2, decay, step_size, root_scale, eps;
+};
+
+// As kernels/cpu/adamw_op.cc: the corrections in double, on the host.
+Factors factors(const ops::AdamWStep& a) {
+  const double beta1 = a.beta1, beta2 = a.beta2, lr = a.learning_rate, step = static_cast<double>(a.step);
+  return {.grad_scale = a.grad_scale,
+          .beta1 = a.beta1,
+          .one_minus_beta1 = static_cast<float>(1.0 - beta1),
+          .beta2 = a.beta2,
+          .one_minus_beta2 = static_cast<float>(1.0 - beta2),
+          .decay = static_cast<float>(1.0 - lr * static_cast<double>(a.weight_decay)),
+          .step_size = static_cast<float>(lr / (1.0 - std::pow(beta1, step))),
+          .root_scale = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(beta2, step))),
+          .eps = a.eps};
+}
+
+__global__ void adamw_kernel(Factors f, const float* grad, float* param, float* m, float* v, BF16* copy, int64_t n) {
+  for (int64_t i = grid_start(); i < n; i += grid_stride()) {
+    const float g = grad[i] * f.grad_scale;
+    const float mi = f.beta1 * m[i] + f.one_minus_beta1 * g, vi = f.beta2 * v[i] + f.one_minus_beta2 * g * g;
+    const float p = f.decay * param[i] - f.step_size * mi / (sqrtf(vi) * f.root_scale + f.eps);
+    m[i] = mi;
+    v[i] = vi;
+    param[i] = p;
+    if (copy) store(copy + i, p);
+  }
+}
+
+__device__ inline double warp_sum_double(double x) {
+  for (int lanes = kWarp / 2; lanes > 0; lanes /= 2) x += __shfl_xor_sync(kAllLanes, x, lanes);
+  return x;
+}
+
+// out[block] = the sum of squares of `tile` elements.
+__global__ void squares_kernel(const float* x, int64_t n, int64_t tile, double* out) {
+  __shared__ Shared<double, kWarp> work;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp,
+            warps = static_cast<int>(blockDim.x) / kWarp;
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * tile, end = first + tile < n ? first + tile : n;
+  double sum = 0.0;
+  for (int64_t i = first + threadIdx.x; i < end; i += blockDim.x) {
+    const double xi = x[i];
+    sum += xi * xi;
+  }
+  sum = warp_sum_double(sum);
+  if (lane == 0) work[warp] = sum;
+  __syncthreads();
+  sum = warp_sum_double(lane < warps ? static_cast<double>(work[lane]) : 0.0);
+  if (threadIdx.x == 0) out[blockIdx.x] = sum;
+}
+
+// Waits for the device.
+void sums_of_tiles(Context& cx, TensorRef x, int64_t tile, std::span<double> out) {
+  if (out.empty()) return;
+  auto* sums = static_cast<double*>(cx.scratch(out.size_bytes()));
+  launch(cx, {.blocks = static_cast<unsigned>(out.size()), .threads = kThreads}, squares_kernel, x.as<float>(),
+         x.numel(), tile, sums);
+  cx.memory()->download(out.data(), sums, out.size_bytes());
+  cx.memory()->synchronize();
+}
+
+void step(Context& cx, const ops::AdamWStep& a) {
+  const int64_t n = a.grad.numel();
+  launch(cx, {.blocks = blocks_for(n), .threads = kThreads}, adamw_kernel, factors(a), a.grad.as<float>(),
+         a.param.as<float>(), a.m.as<float>(), a.v.as<float>(), a.copy.empty() ? nullptr : a.copy.as<BF16>(), n);
+}
+
+double sum_of_squares(Context& cx, TensorRef x) {
+  constexpr int64_t kTile = 65536;
+  std::vector<double> sums(static_cast<size_t>((x.numel() + kTile - 1) / kTile));
+  sums_of_tiles(cx, x, kTile, sums);
+  return std::accumulate(sums.begin(), sums.end(), 0.0);
+}
+
+}  // namespace
+
+const ops::AdamWImpl adamw_row{
+    .name = "cuda", .device = DeviceKind::kCuda, .run = {step, sum_of_squares, sums_of_tiles}};
+
+}  // namespace coca::cuda
