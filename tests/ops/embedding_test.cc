@@ -10,7 +10,8 @@ namespace {
 struct Shape {
   int64_t M, V, C;
 };
-const std::vector<Shape> kShapes = {{1, 1, 1}, {3, 5, 7}, {40, 11, 67}, {129, 17, 257}, {9, 300, 1031}};
+const std::vector<Shape> kShapes = {{1, 1, 1},      {3, 5, 7},    {40, 11, 67}, {129, 17, 257},
+                                    {9, 300, 1031}, {5, 3, 1032}, {1300, 600, 8}};
 
 std::vector<int32_t> random_ids(int64_t M, int64_t V, uint64_t seed) {
   Rng rng(seed);
@@ -35,7 +36,7 @@ void run_case(Context& context, const Shape& s) {
   GuardedOf<T> table(context, s.V, s.C, random_values(s.V * s.C, 1));
   Guarded y(context, s.M, s.C), dy(context, s.M, s.C, dy_values), dtable(context, s.V, s.C, start);
   ops::embedding_forward(context, {.ids = ids, .table = table.ref(), .y = y.ref()});
-  ops::embedding_backward(context, {.ids = ids, .dy = dy.ref(), .dtable = dtable.ref()});
+  ops::embedding_backward(context, {.ids = ids, .dy = dy.ref(), .dtable = dtable.ref(), .check = ops::IdCheck::kDone});
   std::vector<float> looked_up(static_cast<size_t>(s.M * s.C));
   ref::embedding_forward<float>(s.M, s.C, id_values.data(), table.values().data(), looked_up.data());
   EXPECT_EQ(y.values(), looked_up);
@@ -88,18 +89,37 @@ TEST(Embedding, BitsDoNotDependOnThreads) {
 TEST(Embedding, Errors) {
   Context context;
   Tensor table({50, 4}), y({3, 4}), narrow({3, 3}), half({50, 4}, DType::kBF16);
-  const Tensor good = int_tensor({0, 49, 7}), high = int_tensor({0, 77, 99}), low = int_tensor({0, 1, -1});
+  const Tensor good = int_tensor({0, 49, 7});
   const auto forward = [&](TensorRef ids, MutTensorRef to) {
     return [&context, &table, ids, to] { ops::embedding_forward(context, {.ids = ids, .table = table, .y = to}); };
   };
-  expect_error(forward(high, y), "[embedding] ids[1] = 77 is not in 0..49");
-  expect_error(forward(low, y), "[embedding] ids[2] = -1 is not in 0..49");
   expect_error(forward(good, narrow), "[embedding] y has shape [3, 3]; expected [3, 4]");
   expect_error(forward(y, y), "[embedding] ids has type F32; expected I32");
   expect_error([&] { ops::embedding_backward(context, {.ids = good, .dy = y, .dtable = half}); },
                "[embedding] dtable has type BF16; expected F32");
-  expect_error([&] { ops::embedding_backward(context, {.ids = high, .dy = y, .dtable = table}); },
-               "[embedding] ids[1] = 77 is not in 0..49");
+}
+
+// Nothing is written where an id is bad.
+void expect_bad_id(Context& cx, const std::vector<int32_t>& values, const std::string& text) {
+  const auto M = static_cast<int64_t>(values.size());
+  const Tensor ids = to_device(cx, int_tensor(values));
+  Guarded table(cx, 50, 4, random_values(200, 1)), y(cx, M, 4, random_values(4 * M, 2));
+  const std::vector<float> table_before = table.values(), y_before = y.values();
+  expect_error([&] { ops::embedding_forward(cx, {.ids = ids, .table = table.ref(), .y = y.ref()}); }, text);
+  expect_error([&] { ops::embedding_backward(cx, {.ids = ids, .dy = y.ref(), .dtable = table.ref()}); }, text);
+  EXPECT_EQ(table.values(), table_before);
+  EXPECT_EQ(y.values(), y_before);
+}
+
+TEST(Embedding, TheFirstBadIdIsNamed) {
+  for_each_way({"embedding"}, [](Context& cx) {
+    expect_bad_id(cx, {0, 77, 99}, "[embedding] ids[1] = 77 is not in 0..49");
+    expect_bad_id(cx, {0, 1, -1}, "[embedding] ids[2] = -1 is not in 0..49");
+    expect_bad_id(cx, {50}, "[embedding] ids[0] = 50 is not in 0..49");
+    std::vector<int32_t> many(600, 49);  // several blocks of a GPU
+    many[599] = -5, many[301] = 1 << 30, many[300] = 51;
+    expect_bad_id(cx, many, "[embedding] ids[300] = 51 is not in 0..49");
+  });
 }
 
 }  // namespace

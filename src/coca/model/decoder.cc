@@ -442,8 +442,9 @@ void TrainingDecoder::backward(Context& cx, const Weights& w, const AttentionInp
     layer_backward(cx, spec_, w.layers[i], here, ring_, x_[i], acts_[i], grad_acts_, grads.layers[i], stream_);
     gradients_done(static_cast<int64_t>(i));
   }
-  if (!grads.embed.empty())
-    ops::embedding_backward(cx, {.ids = ids.reshape({B_ * N_}), .dy = stream_, .dtable = grads.embed});
+  if (!grads.embed.empty())  // the forward pass has looked at the ids
+    ops::embedding_backward(
+        cx, {.ids = ids.reshape({B_ * N_}), .dy = stream_, .dtable = grads.embed, .check = ops::IdCheck::kDone});
 }
 
 void TrainingDecoder::check(const Weights& w, TensorRef ids, TensorRef targets) const {

@@ -32,7 +32,7 @@ COCA_OP_TABLE(CrossEntropyImpl, "cross_entropy", &cpu::cross_entropy_row, &ref::
               &cuda::cross_entropy_row)
 COCA_OP_TABLE(DecodeAttentionImpl, "decode_attention", &cpu::decode_attention_row, &ref::decode_attention_row)
 COCA_OP_TABLE(DilatedAttentionImpl, "dilated_attention", &cpu::dilated_attention_row, &cuda::dilated_attention_row)
-COCA_OP_TABLE(EmbeddingImpl, "embedding", &cpu::embedding_row, &ref::embedding_row)
+COCA_OP_TABLE(EmbeddingImpl, "embedding", &cpu::embedding_row, &ref::embedding_row, &cuda::embedding_row)
 COCA_OP_TABLE(GeluImpl, "gelu", &cpu::gelu_row, &ref::gelu_row, &cuda::gelu_row)
 COCA_OP_TABLE(HeadsImpl, "heads", &cpu::heads_row, &cuda::heads_row)
 COCA_OP_TABLE(KvStoreImpl, "kv_store", &cpu::kv_store_row)

@@ -150,6 +150,7 @@ template <typename T>
 T __shfl_up_sync(unsigned lanes, T x, int delta) {
   return coca::gpu::from_bits<T>(coca::gpu::exchange_up(lanes, coca::gpu::to_bits(x), delta));
 }
+inline int __ffs(int x) { return x == 0 ? 0 : std::countr_zero(static_cast<unsigned>(x)) + 1; }
 inline unsigned __ballot_sync(unsigned lanes, bool vote) { return coca::gpu::ballot(lanes, vote); }
 inline bool __any_sync(unsigned lanes, bool vote) { return coca::gpu::ballot(lanes, vote) != 0; }
 

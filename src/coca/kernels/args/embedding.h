@@ -2,19 +2,27 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include <cstdint>
+
 #include "coca/kernels/args/implementation.h"
 
 namespace coca::ops {
+
+// Who compares the ids with V. On a GPU the op has to wait for the device to do it; a caller that has seen to it spares
+// that. On the CPU the op always does.
+enum class IdCheck : uint8_t { kHere, kDone };
 
 struct EmbeddingForward {
   TensorRef ids;    // [M] i32, 0 <= id < V, else Error naming the first bad id and its place
   TensorRef table;  // [V, C] f32 or bf16
   MutTensorRef y;   // [M, C] f32 written
+  IdCheck check = IdCheck::kHere;
 };
 struct EmbeddingBackward {
-  TensorRef ids;        // [M] i32
+  TensorRef ids;        // [M] i32, as above
   TensorRef dy;         // [M, C] f32
   MutTensorRef dtable;  // [V, C] f32 accumulated (+=)
+  IdCheck check = IdCheck::kHere;
 };
 
 struct EmbeddingFunctions {

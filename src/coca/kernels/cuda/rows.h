@@ -13,6 +13,7 @@ extern const ops::CastImpl cast_row;
 extern const ops::CollinearImpl collinear_row;
 extern const ops::CrossEntropyImpl cross_entropy_row;
 extern const ops::DilatedAttentionImpl dilated_attention_row;
+extern const ops::EmbeddingImpl embedding_row;
 extern const ops::GeluImpl gelu_row;
 extern const ops::HeadsImpl heads_row;
 extern const ops::LinearImpl linear_row;

@@ -17,6 +17,7 @@ const ops::CastImpl cast_row = kNone<ops::CastImpl>;
 const ops::CollinearImpl collinear_row = kNone<ops::CollinearImpl>;
 const ops::CrossEntropyImpl cross_entropy_row = kNone<ops::CrossEntropyImpl>;
 const ops::DilatedAttentionImpl dilated_attention_row = kNone<ops::DilatedAttentionImpl>;
+const ops::EmbeddingImpl embedding_row = kNone<ops::EmbeddingImpl>;
 const ops::GeluImpl gelu_row = kNone<ops::GeluImpl>;
 const ops::HeadsImpl heads_row = kNone<ops::HeadsImpl>;
 const ops::LinearImpl linear_row = kNone<ops::LinearImpl>;
