@@ -8,7 +8,8 @@ install(TARGETS coca_library EXPORT coca ARCHIVE COMPONENT dev)
 install(EXPORT coca NAMESPACE coca:: FILE coca-targets.cmake DESTINATION ${coca_package_dir} COMPONENT dev)
 # The headers of the modules in the library, without those that only its kernels include.
 install(DIRECTORY src/coca DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT dev FILES_MATCHING PATTERN "*.h"
-  PATTERN bench EXCLUDE PATTERN kernels/cuda/check.h EXCLUDE REGEX "kernels/(cpu|cuda_stub|onednn|ref)$" EXCLUDE)
+  PATTERN bench EXCLUDE REGEX "kernels/(cpu|cuda|cuda_stub|onednn|ref)$" EXCLUDE)
+install(FILES src/coca/kernels/cuda/device.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/coca/kernels/cuda COMPONENT dev)
 
 configure_package_config_file(cmake/coca-config.cmake.in ${CMAKE_CURRENT_BINARY_DIR}/coca-config.cmake
   INSTALL_DESTINATION ${coca_package_dir} NO_SET_AND_CHECK_MACRO NO_CHECK_REQUIRED_COMPONENTS_MACRO)
@@ -31,8 +32,76 @@ string(REGEX REPLACE "/$" "" COCA_PC_UP ${COCA_PC_UP})
 configure_file(cmake/coca.pc.in ${CMAKE_CURRENT_BINARY_DIR}/coca.pc @ONLY)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/coca.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT dev)
 
-install(FILES README.md CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT runtime)
+# The manual page and the completions: the program writes them.
+set(coca_texts ${CMAKE_CURRENT_BINARY_DIR}/texts)
+set(coca_text_files)
+foreach(text "coca.1=man" "coca=completion bash" "_coca=completion zsh" "coca.fish=completion fish")
+  string(REGEX REPLACE "=.*" "" file ${text})
+  string(REGEX REPLACE ".*=" "" command ${text})
+  separate_arguments(command)
+  add_custom_command(OUTPUT ${coca_texts}/${file} DEPENDS coca_program VERBATIM
+    COMMAND ${CMAKE_COMMAND} -E make_directory ${coca_texts}
+    COMMAND coca_program ${command} > ${coca_texts}/${file})
+  list(APPEND coca_text_files ${coca_texts}/${file})
+endforeach()
+add_custom_target(coca_texts ALL DEPENDS ${coca_text_files})
+# Debian wants some files under other names, or compressed: they are installed instead when the component is packed.
+install(FILES ${coca_texts}/coca.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1 COMPONENT local)
+install(FILES ${coca_texts}/coca DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions COMPONENT runtime)
+install(FILES ${coca_texts}/coca.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d COMPONENT runtime)
+install(FILES ${coca_texts}/_coca DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/site-functions COMPONENT local)
+install(FILES README.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT runtime)
 install(DIRECTORY docs DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT runtime)
-install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME copyright COMPONENT runtime)  # Debian's name for it
-install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/libcoca-dev RENAME copyright COMPONENT dev)
+install(FILES LICENSE CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR} COMPONENT local)
 install(DIRECTORY examples/outside DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/libcoca-dev/examples COMPONENT dev)
+
+find_program(COCA_GZIP gzip)
+if(COCA_GZIP)
+  set(coca_packed_files)
+  foreach(file ${coca_texts}/coca.1 ${CMAKE_CURRENT_SOURCE_DIR}/CHANGELOG.md)
+    string(REGEX REPLACE ".*/" "" name ${file})
+    add_custom_command(OUTPUT ${coca_texts}/${name}.gz DEPENDS ${file} ${coca_text_files} VERBATIM
+      COMMAND ${COCA_GZIP} -9nc ${file} > ${coca_texts}/${name}.gz)
+    list(APPEND coca_packed_files ${coca_texts}/${name}.gz)
+  endforeach()
+  add_custom_target(coca_packed_texts ALL DEPENDS ${coca_packed_files})
+  add_dependencies(coca_texts coca_packed_texts)
+  install(FILES ${coca_texts}/coca.1.gz DESTINATION ${CMAKE_INSTALL_MANDIR}/man1 COMPONENT runtime EXCLUDE_FROM_ALL)
+  install(FILES ${coca_texts}/CHANGELOG.md.gz DESTINATION ${CMAKE_INSTALL_DOCDIR} RENAME changelog.gz
+    COMPONENT runtime EXCLUDE_FROM_ALL)
+endif()
+install(FILES ${coca_texts}/_coca DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/vendor-completions COMPONENT runtime
+  EXCLUDE_FROM_ALL)
+install(FILES cmake/copyright DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/coca COMPONENT runtime EXCLUDE_FROM_ALL)
+install(FILES cmake/copyright DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/libcoca-dev COMPONENT dev EXCLUDE_FROM_ALL)
+
+# scripts/package: the packages coca and libcoca-dev.
+set(CPACK_GENERATOR DEB)
+set(CPACK_PACKAGE_NAME coca)
+set(CPACK_PACKAGE_CONTACT "coca maintainers <maintainers@coca.invalid>")  # scripts/package takes DEBFULLNAME and DEBEMAIL
+set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
+set(CPACK_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ
+  WORLD_EXECUTE)
+set(CPACK_STRIP_FILES ON)
+set(CPACK_COMPONENTS_ALL runtime dev)
+set(CPACK_DEB_COMPONENT_INSTALL ON)
+set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
+set(CPACK_DEBIAN_PACKAGE_RELEASE 1)
+set(CPACK_DEBIAN_RUNTIME_PACKAGE_NAME coca)
+set(CPACK_DEBIAN_RUNTIME_PACKAGE_SECTION science)
+set(CPACK_DEBIAN_RUNTIME_PACKAGE_SHLIBDEPS ON)
+set(CPACK_DEBIAN_RUNTIME_PACKAGE_RECOMMENDS "gnuplot-nox | gnuplot")
+set(CPACK_DEBIAN_RUNTIME_DESCRIPTION
+  "The program coca trains, fine-tunes, converts and evaluates rotary language
+models with CoCA or other position methods, and generates text with them.")
+set(CPACK_DEBIAN_DEV_PACKAGE_NAME libcoca-dev)
+set(CPACK_DEBIAN_DEV_PACKAGE_SECTION libdevel)
+set(CPACK_DEBIAN_DEV_PACKAGE_DEPENDS "libfmt-dev, nlohmann-json3-dev, libdnnl-dev, libhwy-dev, libsentencepiece-dev, libpcre2-dev, libutf8proc-dev, pkg-config")
+if(COCA_WITH_MPI)
+  set(CPACK_DEBIAN_RUNTIME_PACKAGE_SUGGESTS openmpi-bin)
+  string(APPEND CPACK_DEBIAN_DEV_PACKAGE_DEPENDS ", libopenmpi-dev")
+endif()
+set(CPACK_DEBIAN_DEV_DESCRIPTION
+  "The static library with its headers, a CMake package, a pkg-config file and
+an example.")
+include(CPack)

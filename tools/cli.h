@@ -273,5 +273,6 @@ void add_tokenizer(CLI::App& root, Action* run);
 void add_convert(CLI::App& root, Action* run);
 void add_info(CLI::App& root, Action* run);
 void add_bench(CLI::App& root, Action* run);
+void add_completion(CLI::App& root, Action* run);  // and man
 
 }  // namespace coca::tools

@@ -149,6 +149,7 @@ int run(int argc, char** argv) {
   coca::tools::add_convert(app, &action);
   coca::tools::add_info(app, &action);
   coca::tools::add_bench(app, &action);
+  coca::tools::add_completion(app, &action);
   std::string understood;  // of the command's name
   coca::tools::Arguments arguments;
   try {

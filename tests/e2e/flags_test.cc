@@ -38,7 +38,7 @@ class Variable {
 
 const std::string kCommands =
     "study, init, train, finetune, merge, eval, analyse, generate, verify, methods, data, tokenizer, convert, info, "
-    "bench";
+    "bench, completion, man";
 
 class Flags : public test::CliFixture {
  protected:

@@ -112,7 +112,54 @@ TEST_F(Install, AllIsBelowDestdirAndHeadersAreComplete) {
   }
   EXPECT_GT(headers, 100);
   EXPECT_EQ(shell(quoted(at("stage/opt/coca/bin/coca")) + " --version").code, 0);
-  EXPECT_TRUE(fs::exists(at("stage/opt/coca/share/doc/coca/copyright")));
+  for (const char* file : {"doc/coca/LICENSE", "doc/coca/docs/guide.md", "man/man1/coca.1", "zsh/site-functions/_coca",
+                           "bash-completion/completions/coca", "fish/vendor_completions.d/coca.fish"})
+    EXPECT_TRUE(fs::exists(at("stage/opt/coca/share/") + file)) << file;
+}
+
+// The packages of scripts/package, unpacked into a folder.
+TEST_F(Install, PackagesHoldTheProgramItsManualAndCompletions) {
+  for (const char* program : {"dpkg-deb", "dpkg-shlibdeps"})
+    if (shell("command -v " + std::string(program)).code != 0) GTEST_SKIP() << program << " is not installed";
+  const Outcome made =
+      shell(fmt::format("DEBFULLNAME='A Name' DEBEMAIL=a@b.example '{}/scripts/package' --build-dir {} --out {}",
+                        COCA_SOURCE_DIR, quoted(COCA_BUILD_DIR), quoted(at("debs"))));
+  ASSERT_EQ(made.code, 0) << made.out << made.err;
+  EXPECT_EQ(std::ranges::count(made.out, '\n'), 2) << made.out;
+  std::string program, library;
+  for (const auto& entry : fs::directory_iterator(at("debs")))
+    (entry.path().filename().string().starts_with("coca_") ? program : library) = entry.path();
+  const std::string control = shell("dpkg-deb -f " + quoted(program)).out;
+  EXPECT_THAT(control, AllOf(HasSubstr("Package: coca\n"), HasSubstr("Maintainer: A Name <a@b.example>\n"),
+                             HasSubstr("Section: science\n"), testing::ContainsRegex("Version: [0-9.]+-1\n")));
+  EXPECT_THAT(control, testing::ContainsRegex("Depends: .*libc6 .*libfmt"));
+  EXPECT_THAT(shell("dpkg-deb -f " + quoted(library) + " Depends").out, HasSubstr("libsentencepiece-dev"));
+
+  run("dpkg-deb -x " + quoted(program) + " " + quoted(at("root")) + " && dpkg-deb -x " + quoted(library) + " " +
+      quoted(at("root")));
+  const std::string share = at("root/usr/share/");
+  EXPECT_THAT(shell(quoted(at("root/usr/bin/coca")) + " --version").out, testing::StartsWith("coca "));
+  run(quoted(at("root/usr/bin/coca")) + " init --model-config " + quoted(put("shape.json", kShape)) + " --out " +
+      quoted(at("model")));
+  EXPECT_TRUE(fs::exists(at("model/model.safetensors")));
+  for (const char* file : {"man/man1/coca.1.gz", "doc/coca/copyright", "doc/libcoca-dev/copyright"})
+    EXPECT_TRUE(fs::exists(share + file)) << file;
+  EXPECT_TRUE(fs::exists(at("root/usr/include/coca/model/decoder.h")));
+  const std::string bash = share + "bash-completion/completions/coca";
+  EXPECT_EQ(shell("bash -c \". '" + bash +
+                  "'; COMP_WORDS=(coca generate --mo); COMP_CWORD=2; _coca; "
+                  "echo \\${COMPREPLY[@]}\"")
+                .out,
+            "--model\n");
+  for (const auto& [name, file] : {std::pair("bash", bash), std::pair("zsh", share + "zsh/vendor-completions/_coca"),
+                                   std::pair("fish", share + "fish/vendor_completions.d/coca.fish")}) {
+    ASSERT_TRUE(fs::exists(file));
+    if (shell("command -v " + std::string(name)).code != 0) {
+      std::printf("%s is not installed: its completions are not read\n", name);
+      continue;
+    }
+    EXPECT_EQ(shell(std::string(name) + " -n " + quoted(file)).code, 0) << name;
+  }
 }
 
 }  // namespace
