@@ -10,7 +10,7 @@ namespace {
 struct Shape {
   int64_t M, V, C;
 };
-const std::vector<Shape> kShapes = {{1, 1, 1},      {3, 5, 7},    {40, 11, 67}, {129, 17, 257},
+const std::vector<Shape> kShapes = {{1, 1, 1},      {3, 5, 7},    {40, 11, 67},  {129, 17, 257},
                                     {9, 300, 1031}, {5, 3, 1032}, {1300, 600, 8}};
 
 std::vector<int32_t> random_ids(int64_t M, int64_t V, uint64_t seed) {

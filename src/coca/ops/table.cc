@@ -42,7 +42,7 @@ COCA_OP_TABLE(LoraImpl, "lora", &cpu::lora_row)
 COCA_OP_TABLE(NormImpl, "norm", &cpu::norm_row, &ref::norm_row, &cuda::norm_row)
 COCA_OP_TABLE(ResidualImpl, "residual", &cpu::residual_row, &ref::residual_row, &cuda::residual_row)
 COCA_OP_TABLE(RopeImpl, "rope", &cpu::rope_row, &ref::rope_row, &cuda::rope_row)
-COCA_OP_TABLE(RopeAngleImpl, "rope_angle", &cpu::rope_angle_row)
+COCA_OP_TABLE(RopeAngleImpl, "rope_angle", &cpu::rope_angle_row, &cuda::rope_angle_row)
 COCA_OP_TABLE(SwiGluImpl, "swiglu", &cpu::swiglu_row, &ref::swiglu_row, &cuda::swiglu_row)
 COCA_OP_TABLE(TopKeysImpl, "top_keys", &cpu::top_keys_row, &ref::top_keys_row)
 

@@ -19,6 +19,7 @@ extern const ops::HeadsImpl heads_row;
 extern const ops::LinearImpl linear_row;
 extern const ops::NormImpl norm_row;
 extern const ops::ResidualImpl residual_row;
+extern const ops::RopeAngleImpl rope_angle_row;
 extern const ops::RopeImpl rope_row;
 extern const ops::SwiGluImpl swiglu_row;
 

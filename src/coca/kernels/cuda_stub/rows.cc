@@ -23,6 +23,7 @@ const ops::HeadsImpl heads_row = kNone<ops::HeadsImpl>;
 const ops::LinearImpl linear_row = kNone<ops::LinearImpl>;
 const ops::NormImpl norm_row = kNone<ops::NormImpl>;
 const ops::ResidualImpl residual_row = kNone<ops::ResidualImpl>;
+const ops::RopeAngleImpl rope_angle_row = kNone<ops::RopeAngleImpl>;
 const ops::RopeImpl rope_row = kNone<ops::RopeImpl>;
 const ops::SwiGluImpl swiglu_row = kNone<ops::SwiGluImpl>;
 
