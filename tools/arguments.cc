@@ -13,7 +13,7 @@ namespace coca::tools {
 
 namespace {
 
-// What was called otherwise once. Old names go on working, on the command line and in --config files, with a note.
+// Options that have been renamed. The old names still work, on the command line and in --config files, with a note.
 struct Renamed {
   std::string_view command, old_name, name;
 };
@@ -29,10 +29,11 @@ constexpr Renamed kRenamed[] = {
     {"bench ring", "dtype", "precision"},
 };
 
-// Whose --json was a flag without a file once.
+// Commands whose --json used to be a switch that took no file.
 constexpr std::string_view kJsonWasASwitch[] = {"generate", "convert", "info", "data info", "tokenizer info"};
 
-// What other programs call things, for "did you mean": the first of these names that the command has.
+// What other programs call these options, for "did you mean". Of several entries for one word, the first that the
+// command has is suggested.
 const std::multimap<std::string_view, std::string_view>& words_of_others() {
   static const std::multimap<std::string_view, std::string_view> words = {
       {"lr", "learning-rate"},
@@ -95,13 +96,13 @@ const std::multimap<std::string_view, std::string_view>& words_of_others() {
 
 struct Walk {
   const CLI::App* at;
-  const CLI::Option* last = nullptr;  // whose value was just read
+  const CLI::Option* last = nullptr;  // the option whose value was read last
   std::map<const CLI::Option*, std::string> given;
   std::map<std::string, int> said;
   bool says_something = false;  // --help or --version was given
   Arguments out;
 
-  // The option of this command, or one of the program's that every command takes.
+  // An option of this command, or one of the program's own, which every command accepts.
   const CLI::Option* find(const std::string& flag) const {
     for (const CLI::App* app = at; app; app = app->get_parent())
       if (const CLI::Option* option = app->get_option_no_throw(flag)) return option;
@@ -145,7 +146,7 @@ const CLI::App* command_named(const CLI::App& app, const std::string& name) {
   return nullptr;
 }
 
-// How many arguments without a flag the command takes.
+// The number of positional arguments that the command takes.
 int positionals_of(const CLI::App& app) {
   int64_t count = 0;
   for (const CLI::Option* option : app.get_options())
@@ -155,7 +156,7 @@ int positionals_of(const CLI::App& app) {
 
 bool is_list(const CLI::Option& option) { return option.get_multi_option_policy() == CLI::MultiOptionPolicy::TakeAll; }
 
-// `rest`: the arguments behind it.
+// rest: the arguments after the flag.
 [[noreturn]] void unknown_flag(const Walk& walk, const std::string& flag, std::span<const std::string> rest) {
   const std::vector<std::string> flags = walk.flags();
   std::vector<std::string> near;
@@ -177,7 +178,7 @@ bool is_list(const CLI::Option& option) { return option.get_multi_option_policy(
   const std::vector<std::string> names = names_of_commands(*walk.at);
   if (!names.empty()) {
     std::vector<std::string> near = nearest_names(word, names);
-    if (near.empty())  // coca ppl
+    if (near.empty())  // the user left out the group: coca ppl
       for (const CLI::App* command : commands_of(*walk.at))
         if (command_named(*command, word)) near.push_back(command->get_name() + " " + word);
     for (std::string& name : near) name = walk.program() + " " + name;
@@ -193,7 +194,7 @@ bool is_list(const CLI::Option& option) { return option.get_multi_option_policy(
        walk.find("--" + word) ? did_you_mean(std::vector<std::string>{"--" + word}) : "");
 }
 
-// Of "name=value" or "name" and perhaps the argument behind it; advances `i` past what it takes.
+// Handles "name=value", or "name" and possibly the argument after it. Advances `i` past what it used.
 void understand_flag(Walk& walk, const std::vector<std::string>& args, size_t& i) {
   const size_t equals = args[i].find('=');
   std::string flag = args[i].substr(0, equals);
@@ -263,7 +264,7 @@ Arguments understand(const CLI::App& root, const std::vector<std::string>& args,
   bool help = false, literal = false;
   int positionals = 0;
   for (size_t i = 0; i < args.size(); ++i) {
-    if (args[i] == "--" && !literal) {  // what follows is no flag
+    if (args[i] == "--" && !literal) {  // everything after it is positional
       literal = true;
       walk.out.args.push_back(args[i]);
     } else if (literal) {

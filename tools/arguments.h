@@ -1,5 +1,4 @@
-// tools/arguments.h - the command line before it is parsed: old names, forgotten values, misspelt flags and commands.
-// SPDX-License-Identifier: Apache-2.0
+// tools/arguments.h - the command line before parsing: old names, missing values, misspelt flags and commands.
 #pragma once
 
 #include <string>
@@ -12,20 +11,20 @@ class App;
 
 namespace coca::tools {
 
-// "train", "eval ppl"; "" of the program itself.
+// "train", "eval ppl"; "" for the program itself.
 std::string command_path(const CLI::App&);
 
-// The present name of what `command` once called `name`, flags without their dashes; "" where it has no other.
+// The current name of the option that `command` used to call `name`, without dashes; "" if it has not been renamed.
 std::string_view renamed(std::string_view command, std::string_view name);
 
 struct Arguments {
-  std::vector<std::string> args;   // every flag is one of the command's, and every value follows its flag
-  std::vector<std::string> notes;  // for the user: old names, values that do not count
+  std::vector<std::string> args;   // every flag belongs to the command, and every value follows its flag
+  std::vector<std::string> notes;  // for the user: old names used, values overridden
 };
 
-// `args` without the program's name. "help X" becomes "X --help". Error, for one that is neither flag, value nor
-// command, with the nearest name; it begins with what was found. `command` is set to the command as far as it was
-// understood.
+// `args` does not include the program's name. "help X" becomes "X --help". An argument that is neither a flag, a value
+// nor a command is an error, which begins with that argument and suggests the nearest name. `command` is set to the
+// part of the command's name that was understood, also when an error is thrown.
 Arguments understand(const CLI::App& root, const std::vector<std::string>& args, std::string& command);
 
 }  // namespace coca::tools

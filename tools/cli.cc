@@ -32,7 +32,7 @@ void print_note(std::string_view text) {
 
 report::Progress make_progress(report::ProgressOptions options) {
   if (const int columns = terminal_columns(Stream::kError))
-    options.columns = columns - 1;  // the last is for the cursor
+    options.columns = columns - 1;  // leaves the last column for the cursor
   options.label = io::shown_name(options.label);
   options.terminal = isatty(STDERR_FILENO) ? report::Terminal::kYes : report::Terminal::kNo;
   return report::Progress(std::move(options), [](std::string_view text) {
@@ -56,8 +56,8 @@ std::vector<TypedFlag> typed_flags(const CLI::App& command) {
 }
 
 namespace {
-int output_error = 0;                 // of the first write to standard output that failed
-int text_descriptor = STDOUT_FILENO;  // where print() writes
+int output_error = 0;                 // errno of the first failed write to standard output
+int text_descriptor = STDOUT_FILENO;  // where print() writes to
 
 void write_to(int descriptor, std::string_view bytes) {
   if (!first_rank()) return;
@@ -90,7 +90,7 @@ void print_to_stderr() { text_descriptor = STDERR_FILENO; }
 bool output_is_lost() { return output_error != 0; }
 
 int check_output(int code) {
-  // Some file systems tell of a full disk no sooner than this.
+  // Some file systems report a full disk only when the file is closed.
   if (output_error == 0 && ::close(STDOUT_FILENO) != 0 && errno != EBADF && errno != EINTR) output_error = errno;
   if (output_error == 0) return code;
   if (output_error == EPIPE) return code != 0 ? code : kExitNoReader;
@@ -102,7 +102,8 @@ int check_output(int code) {
 void hold_standard_streams() {
   for (const int descriptor : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
     if (::fcntl(descriptor, F_GETFD) >= 0 || errno != EBADF) continue;
-    // open() gives the lowest free number, which is this one. The wrong way round, so that using it is still an error.
+    // open() returns the lowest free descriptor, which is this one. It is opened for the opposite direction, so that
+    // using it still fails.
     if (::open("/dev/null", descriptor == STDIN_FILENO ? O_WRONLY : O_RDONLY) < 0) return;
   }
 }
@@ -206,8 +207,8 @@ std::shared_ptr<std::vector<std::string>> OptionFlags::add(std::string_view name
 
 namespace {
 
-// Where the text names the option: as "NAME:" at its beginning, as "NAME is", "NAME holds" or "NAME has" at that of a
-// sentence, or with its value, "NAME VALUE" or "NAME, VALUE".
+// Finds where the text names the option: as "NAME:" at the beginning of the text; as "NAME is", "NAME holds" or "NAME
+// has" at the beginning of a sentence; or followed by its value, as "NAME VALUE" or "NAME, VALUE".
 size_t place_of(std::string_view text, const std::string& name, const std::string& value) {
   for (size_t at = text.find(name); at != std::string::npos; at = text.find(name, at + 1)) {
     const bool begins = at == 0 || (at >= 2 && text.substr(at - 2, 2) == ": ");
@@ -224,7 +225,7 @@ size_t place_of(std::string_view text, const std::string& name, const std::strin
   return std::string::npos;
 }
 
-// The names of options that no prose has, as they stand in the text, become flags.
+// Replaces option names by flags wherever they occur. Only names with an underscore, which do not occur in prose.
 void show_flags(std::string& text, const std::string& key, const std::string& flag) {
   if (key.find('_') == std::string::npos) return;
   const auto part = [](char c) {

@@ -1,5 +1,4 @@
-// tools/cli.h - what the subcommands share: options structs as flags, progress on the terminal, exit codes.
-// SPDX-License-Identifier: Apache-2.0
+// tools/cli.h - shared by the subcommands: options structs as flags, progress on the terminal, exit codes.
 #pragma once
 
 #include <functional>
@@ -21,45 +20,46 @@
 #include "paths.h"
 
 namespace CLI {
-class App;  // CLI11 itself is included by few: it takes long to compile
+class App;  // forward-declared because including CLI11 everywhere would slow down compilation
 }
 
 namespace coca::tools {
 
-// Exit codes: 0 done, 1 failed or a check did not hold, 2 wrong flags, 130 interrupted (state saved), 141 nobody reads
-// standard output any more.
+// Exit codes: 0 success, 1 failure or a failed check, 2 wrong usage, 130 interrupted (state saved), 141 standard output
+// was closed by its reader.
 inline constexpr int kExitFailed = 1, kExitUsage = 2, kExitInterrupted = 130, kExitNoReader = 141;
 
-// On stderr, "note: ..."; of several ranks the first alone speaks.
+// "note: ..." on stderr. With several ranks, only the first prints.
 void print_note(std::string_view text);
 report::Progress make_progress(report::ProgressOptions options);  // on stderr; rewrites its line on a terminal
 std::string command_name(const CLI::App& command);                // "train", "eval ppl"
-std::vector<TypedFlag> typed_flags(const CLI::App& command);      // of those that take a value
-// To standard output, at once; of several ranks the first alone speaks. Names of files in `text` that are not UTF-8 are
-// escaped (io/names.h). Where a write fails the command goes on, since it may have files to write, and says nothing
-// more; check_output() makes that the exit code.
+std::vector<TypedFlag> typed_flags(const CLI::App& command);      // the flags that take a value
+// Writes to standard output without buffering. With several ranks, only the first prints. File names in `text` that are
+// not UTF-8 are escaped (io/names.h). If a write fails, nothing more is printed but the command continues, since it may
+// still have files to write; check_output() then sets the exit code.
 void print(std::string_view text);
-void print_prose(std::string_view text);  // the same; lines longer than a terminal is wide are broken at spaces
-// Exactly these bytes: generated and decoded text. On a terminal as harmless() makes them.
+void print_prose(std::string_view text);  // the same, with lines wrapped to the width of the terminal
+// Writes generated or decoded text byte for byte; on a terminal, passes it through harmless() first.
 void print_bytes(std::string_view bytes);
-bool output_is_lost();  // a write has failed: nobody reads any more, or there is no room
-// Last in main: `code`, or where standard output was not written to the end, a message on standard error and
-// kExitFailed; where its reader has gone, kExitNoReader without a message.
+bool output_is_lost();  // a write has failed: the reader has gone, or the disk is full
+// Call last in main. Returns `code`. If standard output could not be written in full, prints an error and returns
+// kExitFailed; if its reader has gone, returns kExitNoReader silently.
 int check_output(int code);
-// First in main: standard streams that are closed get a descriptor that cannot be used, so that no file takes their
-// place.
+// Call first in main. Replaces closed standard streams by unusable descriptors, so that no file opened later takes
+// their numbers.
 void hold_standard_streams();
 void write_stdout(std::string_view bytes);
-void print_to_stderr();  // from now on print() writes there, as standard output is a result's
+void print_to_stderr();  // redirects print() to stderr, when standard output carries a result
 
-// No wider than the terminal, where standard output is one.
+// Fits the table to the terminal, if standard output is one.
 std::string table_text(const report::Table&);
 
 namespace detail {
 
 std::string flag_name(std::string_view option);  // rope_theta -> --rope-theta
 
-void drop_repeated(std::string_view flag, std::vector<int64_t>& values);  // with a note: each would be measured again
+void drop_repeated(std::string_view flag,
+                   std::vector<int64_t>& values);  // with a note, since each duplicate would be measured again
 void parse_text(std::string_view flag, const std::string& text, int64_t& out);
 void parse_text(std::string_view flag, const std::string& text, double& out);
 void parse_text(std::string_view flag, const std::string& text, float& out);
@@ -76,7 +76,7 @@ void parse_value(std::string_view flag, const std::vector<std::string>& texts, T
     T items;
     for (const std::string& text : texts) {
       std::string_view rest = text;
-      while (true) {  // comma-separated, and the flag may be given several times
+      while (true) {  // comma-separated values; the flag may also be repeated
         const size_t comma = rest.find(',');
         typename T::value_type item{};
         parse_value(flag, {std::string(rest.substr(0, comma))}, item);
@@ -148,7 +148,7 @@ std::string type_text() {
 
 }  // namespace detail
 
-// A list of texts that may hold commas; on the command line the flag is given once for each.
+// A list of texts that may contain commas. The flag is repeated, once for each text.
 struct Texts {
   std::vector<std::string> items;
 
@@ -159,13 +159,13 @@ struct Texts {
   void from_option_texts(const std::vector<std::string>& texts) { items = texts; }
 };
 
-// An option that may also stand without its flag: coca info DIR is coca info --model DIR.
+// An option that may also be given without its flag: coca info DIR means coca info --model DIR.
 struct Positional {
   std::string_view option, label;
 };
 
-// Turns every field of an options struct (see coca/io/options.h) into a flag, and adds --config FILE. Values are
-// applied by finish(), in the order: defaults < --config file < flags. Old names of options are in arguments.cc.
+// Turns every field of an options struct (see coca/io/options.h) into a flag, and adds --config FILE. finish() applies
+// the values; flags override the --config file, which overrides the defaults. arguments.cc lists renamed options.
 class OptionFlags {
  public:
   template <class S>
@@ -180,12 +180,12 @@ class OptionFlags {
     options.visit(*this);
     add_config_flag();
   }
-  // Throws the error again. Where its message names an option that was given, this becomes its flag, or the key of the
-  // --config file: "steps is -3" is "--steps is -3".
+  // Rethrows the error. If its message names an option that the user gave, the name is replaced by the flag or by the
+  // key in the --config file: "steps is -3" becomes "--steps is -3".
   [[noreturn]] void refuse(const Error&) const;
-  bool typed(std::string_view flag) const;  // on the command line: "--lora-alpha"
-  bool given(std::string_view flag) const;  // there or in the --config file
-  void finish();  // after parsing; checks paths, and several ranks compare what they got (ranks.h)
+  bool typed(std::string_view flag) const;  // on the command line; `flag` is "--lora-alpha"
+  bool given(std::string_view flag) const;  // on the command line or in the --config file
+  void finish();  // call after parsing; checks paths, and compares the options of all ranks (ranks.h)
 
   void group(std::string_view name) { group_ = name; }
   template <typename T>
@@ -218,7 +218,7 @@ class OptionFlags {
   std::vector<Positional> positionals_;
   std::string group_ = "Options";
   std::string config_file_;
-  nlohmann::json config_;                                                                 // what that file holds
+  nlohmann::json config_;  // contents of the --config file
   std::vector<std::pair<std::string, std::shared_ptr<std::vector<std::string>>>> given_;  // by flag
   std::function<void(const nlohmann::json&, std::string_view)> from_json_;
   std::function<nlohmann::ordered_json()> to_json_;
@@ -228,13 +228,13 @@ class OptionFlags {
 
 using Action = std::function<int()>;
 
-// A command that has commands of its own, one of which must be given.
+// A command with subcommands, one of which is required.
 CLI::App& add_group(CLI::App& parent, const char* name, const char* help);
 
 CLI::App& add_leaf(CLI::App& parent, const char* name, const char* help, const char* footer);
 void when_chosen(CLI::App& command, std::function<void()> callback);
 
-// A command whose options are an `Options`; what is run is run(options), or run(flags, options).
+// A command whose options are an `Options` struct. It calls run(options) or run(flags, options).
 template <class Options, class Run>
 void add_command(CLI::App& parent, Action* action, const char* name, const char* help, const char* footer, Run run,
                  std::vector<Positional> positionals = {}) {
@@ -257,7 +257,7 @@ void add_command(CLI::App& parent, Action* action, const char* name, const char*
   });
 }
 
-// Each subcommand registers itself and returns its action through *run.
+// Each of these registers its subcommand and stores the action in *run.
 void add_verify(CLI::App& root, Action* run);
 void add_methods(CLI::App& root, Action* run);
 void add_init(CLI::App& root, Action* run);

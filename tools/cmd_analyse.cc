@@ -1,5 +1,4 @@
-// coca analyse: initial angles, attention and CoCA's own figures of a model on a text. Figures: docs/analyse.md.
-// SPDX-License-Identifier: Apache-2.0
+// coca analyse: initial angles, attention and CoCA-specific figures of a model on a text. docs/analyse.md defines them.
 #include <algorithm>
 #include <filesystem>
 
@@ -56,11 +55,12 @@ void check_flags(const AnalyseFlags& flags) {
   COCA_CHECK(flags.length == 0 || flags.length >= 2, "--length {}: a window needs two tokens", flags.length);
 }
 
-// Windows of `length` tokens, bos included, evenly spread over all that the documents hold; none crosses documents.
+// Windows of `length` tokens, including bos, spread evenly over the documents. No window crosses from one document to
+// the next.
 std::vector<std::vector<int32_t>> cut_windows(const std::vector<std::vector<int32_t>>& documents,
                                               std::optional<int32_t> bos, int64_t length, int64_t count) {
   const int64_t room = length - (bos ? 1 : 0);
-  std::vector<std::pair<size_t, int64_t>> places;  // document, first token
+  std::vector<std::pair<size_t, int64_t>> places;  // document and first token
   int64_t longest = 0;
   for (size_t d = 0; d < documents.size(); ++d) {
     const auto N = static_cast<int64_t>(documents[d].size());
@@ -123,7 +123,7 @@ int run(AnalyseFlags& flags) {
       make_progress({.total = static_cast<int64_t>(windows.size()), .unit = "windows", .label = "analyse"});
   analyse::AnalyseOptions options = flags.options;
   options.scaling = m.scaling;
-  options.progress = [&](int64_t done, int64_t total) {  // in layers of windows
+  options.progress = [&](int64_t done, int64_t total) {  // counted in layers times windows
     progress.update(done / spec.L, fmt::format("layer {} of {}", (done - 1) % spec.L + 1, spec.L),
                     static_cast<double>(done) / static_cast<double>(total));
   };

@@ -1,6 +1,5 @@
-// coca bench attention|train|eval|decode|ring: what this machine reaches. The measurements are coca/bench;
-// bench/README.md says what each shows.
-// SPDX-License-Identifier: Apache-2.0
+// coca bench attention|train|eval|decode|ring: speed on this machine. The measurements are in coca/bench;
+// bench/README.md explains them.
 #include "cli.h"
 #include "coca/bench/attention.h"
 #include "coca/bench/decode.h"

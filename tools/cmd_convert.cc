@@ -1,5 +1,4 @@
-// coca convert: a model folder made into another.
-// SPDX-License-Identifier: Apache-2.0
+// coca convert: converts a model folder to another format.
 #include <filesystem>
 
 #include "cli.h"
@@ -83,10 +82,10 @@ std::optional<DType> dtype_of(StoredAs stored) {
 
 struct ConfigChange {
   std::string key;
-  nlohmann::json before, after;  // null: not there
+  nlohmann::json before, after;  // null: missing
 };
 
-// What the result's config.json says otherwise than the source's.
+// Fields in which the result's config.json differs from the source's.
 std::vector<ConfigChange> config_changes(const fs::path& source, const fs::path& out) {
   const nlohmann::json before =
       fs::exists(source / "config.json") ? io::read_json(source / "config.json") : nlohmann::json::object();
@@ -158,7 +157,7 @@ int run(const Options& o) {
   check_outside("OUT", o.out, "SOURCE", o.source);
   check_companions(o.source);
   io::AtomicDir folder(o.out, io::AtomicDir::Existing::kRefuse);
-  std::unique_ptr<report::Progress> progress;  // the total is known with the first tensor
+  std::unique_ptr<report::Progress> progress;  // created at the first tensor, when the total is known
   const formats::ConvertOptions options{.source_attention = o.source_attention,
                                         .attention = o.attention,
                                         .t_init = o.t_init,

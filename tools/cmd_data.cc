@@ -1,6 +1,5 @@
-// coca data: tokenize a corpus into one file, make one of a dataset that is tokenized already, and look at such a file.
+// coca data: tokenizes a corpus into one file, imports a dataset that is already tokenized, and describes such files.
 // Formats: docs/formats.md.
-// SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <filesystem>
 

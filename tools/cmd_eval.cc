@@ -1,5 +1,4 @@
-// coca eval: a model at several lengths. Protocols: docs/evaluation.md.
-// SPDX-License-Identifier: Apache-2.0
+// coca eval: evaluates a model at several lengths. Protocols: docs/evaluation.md.
 #include <algorithm>
 #include <cmath>
 #include <new>
@@ -49,11 +48,11 @@ std::string Measurement::title(std::string text) const {
 
 std::string Measurement::line() const {
   if (!partial()) return "";
-  constexpr size_t kShown = 4;  // the JSON file has all
+  constexpr size_t kShown = 4;  // the JSON file lists them all
   std::string list;
   for (size_t i = 0; i < std::min(kShown, missing.size()); ++i) list += (list.empty() ? "" : ", ") + missing[i];
   if (missing.size() > kShown) list += fmt::format(" and {} more", missing.size() - kShown);
-  return fmt::format("partial: missing {}\n", list);  // the error follows on standard error
+  return fmt::format("partial: missing {}\n", list);  // the error itself goes to standard error
 }
 
 int Measurement::report(const std::function<void()>& print_and_write) const {

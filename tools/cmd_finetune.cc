@@ -1,5 +1,4 @@
-// coca finetune: train a loaded model further, on examples or text.
-// SPDX-License-Identifier: Apache-2.0
+// coca finetune: trains an existing model further, on examples or on text.
 #include <limits>
 
 #include "cli.h"
@@ -34,12 +33,12 @@ struct Options {
   }
 };
 
-// Whatever of it is given; the rest stays empty.
+// Only the members that the options ask for are filled.
 struct Loaded {
   std::optional<data::TokenDocuments> examples, validation_examples;
   std::optional<data::TokenFile> text, validation_text;
   std::shared_ptr<formats::ModelFolder> model;
-  int64_t shared = 0;  // documents or examples that are in both
+  int64_t shared = 0;  // documents or examples that occur in both training and validation data
 };
 
 // "read as ShareGPT: 1,203 conversations, 2,411 answers (12 with weight 0)".
@@ -81,7 +80,7 @@ std::optional<data::TokenDocuments> load_examples(const std::vector<std::string>
   return loaded;
 }
 
-enum class Keep : uint8_t { kInFolder, kInMemory };  // kInMemory: nothing is written
+enum class Keep : uint8_t { kInFolder, kInMemory };  // kInMemory: no files are written
 
 Loaded load_data(const train::FinetuneConfig& c, const std::shared_ptr<formats::ModelFolder>& model,
                  const text::Tokenizer& tokenizer, Keep keep) {
@@ -130,7 +129,7 @@ train::FinetuneData data_of(const Loaded& data, const text::Tokenizer& tokenizer
           .model = data.model};
 }
 
-// What the window costs examples that are longer.
+// Reports what the window length costs examples that are longer.
 void warn_of_long_examples(const data::PackedWindows& windows) {
   const data::PackingReport& r = windows.report();
   std::string what;
@@ -149,7 +148,7 @@ void warn_of_long_examples(const data::PackedWindows& windows) {
       counted(windows.length(), "token"), what);
 }
 
-// Nothing of the data is left out without a word.
+// Reports everything that is left out of the data.
 void print_packing(const data::PackedWindows& windows) {
   const data::PackingReport& r = windows.report();
   const double places = static_cast<double>(r.windows * windows.length());
@@ -188,7 +187,7 @@ train::TrainSummary run_with_progress(train::Finetuner& tuner) {
   return summary;
 }
 
-// What --dry-run says, after all that the run itself would check. Reads all data, and writes nothing.
+// Runs --dry-run: makes the same checks as a real run and prints the estimate. Reads all the data and writes nothing.
 int estimate(const OptionFlags& flags, const train::FinetuneConfig& c,
              const std::shared_ptr<formats::ModelFolder>& model, const text::Tokenizer& tokenizer, train::Start start) {
   const Loaded data = load_data(c, model, tokenizer, Keep::kInMemory);
@@ -224,7 +223,7 @@ int estimate(const OptionFlags& flags, const train::FinetuneConfig& c,
   return print_dry_run(work);
 }
 
-// Options of a new adapter, where none is made, would do nothing.
+// Rejects options of a new adapter if none is created, since they would have no effect.
 void check_lora_options(const OptionFlags& flags, const Options& options) {
   const train::FinetuneConfig& c = options.config;
   const train::FinetuneConfig unset;
@@ -250,7 +249,7 @@ int run(OptionFlags& flags, Options& options) {
   COCA_CHECK(!options.resume || !c.model.empty(), "--model: none given, and {} holds no run to resume", c.out);
   train::check_config(c);
   check_lora_options(flags, options);
-  const auto model = std::make_shared<formats::ModelFolder>(c.model);  // a wrong folder shows as such
+  const auto model = std::make_shared<formats::ModelFolder>(c.model);  // reports a wrong folder early
   const std::filesystem::path result_folder =
       std::filesystem::path(c.out) / (train::trains_adapter(c) ? "adapter" : "model");
   check_apart("--out", result_folder, train::trains_adapter(c) ? "--adapter" : "--model",

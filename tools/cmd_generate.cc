@@ -1,5 +1,4 @@
-// coca generate: continue a text.
-// SPDX-License-Identifier: Apache-2.0
+// coca generate: continues a text.
 #include <fmt/ranges.h>
 #include <unistd.h>
 
@@ -80,7 +79,7 @@ struct Options : ModelFlags {
   }
 };
 
-// A conversation and the template that frames it.
+// A conversation and its chat template.
 class Chat {
  public:
   explicit Chat(const Options& o) : template_(chosen(o)) {
@@ -89,7 +88,7 @@ class Chat {
     if (!o.messages.empty()) read(o.messages);
   }
 
-  // What a small model answers need not be UTF-8; templates take nothing else.
+  // Templates accept only UTF-8, and a small model's answer may not be.
   void say(const std::string& role, const std::string& text) {
     messages_.push_back({role, text::replace_invalid(text)});
   }
@@ -133,7 +132,8 @@ std::string rate(size_t tokens, double seconds) {
   return seconds > 0 ? fmt::format("{:.0f} tokens/s", static_cast<double>(tokens) / seconds) : "-";
 }
 
-// Flags before the model's own settings before ours. A flag that only matters in sampling asks for it.
+// Precedence: flags, then the model's own settings, then our defaults. A flag that affects only sampling turns sampling
+// on.
 infer::SamplingOptions sampling_of(const Options& o, const text::GenerationConfig& c) {
   const bool asked = o.top_k || o.top_p || o.min_p;
   const double warmth = c.do_sample == false && !asked ? 0.0 : c.temperature.value_or(1.0);
@@ -144,7 +144,7 @@ infer::SamplingOptions sampling_of(const Options& o, const text::GenerationConfi
           .repetition_penalty = o.repetition_penalty ? *o.repetition_penalty : c.repetition_penalty.value_or(1.0)};
 }
 
-// generation_config.json, else config.json, else the tokenizer.
+// Taken from generation_config.json, else from config.json, else from the tokenizer.
 std::vector<int32_t> stop_ids_of(const LoadedModel& m, const text::GenerationConfig& c) {
   std::vector<int32_t> ids;
   if (!c.ids.eos.empty()) return c.ids.eos;
@@ -180,7 +180,7 @@ struct Answer {
   std::string_view finish;
 };
 
-// Continues one prompt after another.
+// Continues prompts one at a time.
 class Generator {
  public:
   explicit Generator(const Options& o)
@@ -188,7 +188,7 @@ class Generator {
     infer::check_sampling(sampling_);
     name_lacking(o, config_);
     if (!o.stop.items.empty()) config_.stop_strings = o.stop.items;
-    text::StopStrings(config_.stop_strings);  // mistakes show before the model is loaded
+    text::StopStrings(config_.stop_strings);  // reports mistakes before the model is loaded
     model_.emplace(load_with_flags(o));
     spec_ = eval::with_scaling(model_->model.spec, model_->scaling);
     decoder_.emplace(spec_, model_->model.params->weights(), infer::BatchOptions{.cache = o.cache});
@@ -197,7 +197,7 @@ class Generator {
   const LoadedModel& model() const { return *model_; }
   const infer::SamplingOptions& sampling() const { return sampling_; }
 
-  // `turn` gives each answer of a conversation draws of its own.
+  // turn: selects a separate random stream for each answer of a conversation.
   Answer run(const std::vector<int32_t>& ids, int64_t turn, const std::string& echo) {
     infer::Request request{.prompt = ids,
                            .max_new_tokens = new_tokens(static_cast<int64_t>(ids.size())),
@@ -215,7 +215,7 @@ class Generator {
     emit(echo);
     const auto on_token = [&](int32_t id) {
       if (id < model_->tokenizer->vocab_size())
-        emit(stops.push(stream.push(id)));  // beyond are padding rows of the embedding: no text
+        emit(stops.push(stream.push(id)));  // larger ids are padding rows of the embedding and have no text
       return !output_is_lost() && !stops.matched();
     };
     answer.result = infer::generate(cx_, *decoder_, request, {.dynamic_base = o_.dynamic_base}, on_token);
@@ -268,7 +268,7 @@ void write_result(const std::string& file, const std::vector<int32_t>& ids, cons
   write_json_output(file, j);
 }
 
-// Lines from the terminal until Ctrl-D; an empty one is not sent.
+// Reads messages from the terminal until Ctrl-D. Empty lines are ignored.
 void converse(Generator& generator, Chat& chat) {
   std::fprintf(stderr, "Ctrl-D ends the conversation.\n");
   std::string line;
@@ -296,7 +296,7 @@ int run(const Options& o) {
     if (stop_requested()) fail(ErrorKind::kInterrupted, "stopped");
     return 0;
   }
-  // A conversation from a file needs no more than its last message.
+  // With --messages the file already holds the message to answer, so standard input is not read.
   std::string prompt = chat && !o.prompt && !o.messages.empty() ? "" : text_or_stdin(o.prompt);
   if (chat && (o.prompt || o.messages.empty())) chat->say("user", prompt);
   if (chat) prompt = chat->framed();

@@ -1,5 +1,4 @@
-// coca info: the program and this machine, or a model folder.
-// SPDX-License-Identifier: Apache-2.0
+// coca info: describes the program and this machine, or a model folder.
 #include <algorithm>
 #include <array>
 #include <filesystem>
@@ -27,11 +26,11 @@ namespace {
 namespace fs = std::filesystem;
 using nlohmann::ordered_json;
 
-// Rows of (name for people, key for programs, value).
+// Rows of (label, JSON key, value).
 struct Facts {
   report::Table table;
   ordered_json json = ordered_json::object();
-  std::vector<std::string> damages;  // what keeps the folder from being used
+  std::vector<std::string> damages;  // reasons why the folder cannot be used
 
   explicit Facts(std::string title) { table.title = std::move(title), table.header = {"", "value"}; }
   void text(const char* name, const char* key, std::string value) {
@@ -105,12 +104,12 @@ std::string windows_text(const model::ModelSpec& s) {
   return text;
 }
 
-// Parameters by where they work: names say it in every architecture.
+// Counts parameters by component, which their names identify in every architecture.
 void parameter_facts(const model::ModelSpec& s, Facts& f) {
   int64_t embedding = 0, attention = 0, mlp = 0, norms = 0, head = 0, clex = 0;
   for (const model::ParamInfo& info : model::parameter_list(s)) {
     const int64_t n = info.shape.product();
-    const bool norm = info.name.find("norm") != std::string::npos;  // also "layernorm", and biases of norms
+    const bool norm = info.name.find("norm") != std::string::npos;  // also matches "layernorm" and the biases of norms
     if (model::is_clex(info.role))
       clex += n;
     else if (norm)
@@ -151,7 +150,7 @@ void tokenizer_facts(const std::string& dir, Facts& f) {
 }
 
 void cache_facts(const model::ModelSpec& s, Facts& f) {
-  model::ModelSpec full = s;  // keys as wide as values
+  model::ModelSpec full = s;  // as if each query head had its own key and value head
   full.attention = model::AttentionKind::kNone;
   const auto per_token = [&](const model::ModelSpec& spec, KvType type) {
     return spec.L * model::cache_bytes_per_token(spec, type);
@@ -163,7 +162,7 @@ void cache_facts(const model::ModelSpec& s, Facts& f) {
   f.bytes("cache at the trained length", "cache_bytes_at_trained_length", per_token(s, KvType::kF32) * s.max_position);
 }
 
-// What one sequence of `length` tokens needs, in each precision.
+// Memory for one sequence of `length` tokens, in each precision.
 void memory_facts(const model::ModelSpec& s, int64_t length, Facts& f) {
   const std::string at = fmt::format(" at {}", counted(length, "token"));
   f.json["length"] = length;
@@ -181,7 +180,7 @@ void memory_facts(const model::ModelSpec& s, int64_t length, Facts& f) {
   }
 }
 
-// A file that is there but cannot be read, which the tokenizer's error may have named already.
+// Reports a generation_config.json that cannot be read, unless the tokenizer's error has already named it.
 void generation_facts(const std::string& dir, Facts& f) {
   try {
     text::load_generation_config(dir);
@@ -206,7 +205,7 @@ void file_facts(const std::string& dir, const model::ModelSpec& spec, Facts& f) 
   } catch (const Error& error) {
     const bool some = formats::WeightFiles::are_in(dir);
     if (some) f.damages.push_back(error.what());
-    if (f.json.contains("file_bytes")) return;  // all can be read, but not all is there
+    if (f.json.contains("file_bytes")) return;  // the files are readable, but some are missing
     f.json["file_bytes"] = nullptr;
     f.table.rows.push_back(
         {"weights on disk", fmt::format("{}: {}", some ? "not usable" : "no weights", error.what())});
@@ -262,7 +261,7 @@ int run(const Options& o) {
   const auto& [dir, json, length] = o;
   COCA_CHECK(!length || !dir.empty(), "--length: needs a model folder");
   Facts facts = dir.empty() ? program_facts() : model_facts(dir, length);
-  if (!dir.empty()) {  // what would run it here
+  if (!dir.empty()) {  // which implementations would run the model here
     const Facts program = program_facts();
     facts.json["ops"] = program.json["ops"];
     for (const auto& row : program.table.rows)

@@ -1,5 +1,4 @@
-// coca init: a model folder with random weights, of the shape a config.json describes.
-// SPDX-License-Identifier: Apache-2.0
+// coca init: creates a model folder with random weights, in the shape that a config.json describes.
 #include "cli.h"
 #include "coca/base/count.h"
 #include "coca/eval/protocol.h"
@@ -25,7 +24,7 @@ struct Options {
     v("precision", "of matrices and embeddings in the file", precision);
     v("seed", "of the weights", seed);
   }
-  // --config was once what --model-config is.
+  // --model-config used to be called --config.
   bool takes_config(const nlohmann::json& object, std::string_view file) {
     if (!object.is_object() || !(object.contains("model_type") || object.contains("hidden_size"))) return false;
     print_note(fmt::format("--config {} describes a model, which is deprecated: use --model-config {}", file, file));

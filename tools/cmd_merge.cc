@@ -1,5 +1,4 @@
-// coca merge: a model and an adapter made into one model.
-// SPDX-License-Identifier: Apache-2.0
+// coca merge: merges an adapter into a model.
 #include "cli.h"
 #include "coca/formats/adapter_file.h"
 #include "coca/formats/model_folder.h"
@@ -34,7 +33,7 @@ int run(const Options& o) {
   check_outside("--out", o.out, "--model", o.model);
   check_outside("--out", o.out, "--adapter", o.adapter);
   formats::ModelFolder source(o.model);
-  const auto adapter = formats::load_adapter(o.adapter, source.spec());  // mistakes show before the weights are read
+  const auto adapter = formats::load_adapter(o.adapter, source.spec());  // reports mistakes before the weights are read
   check_companions(o.model);
   io::AtomicDir folder(o.out, io::AtomicDir::Existing::kRefuse);
   model::Model merged = formats::load_model(source);

@@ -1,5 +1,5 @@
-// coca methods: which attention kinds, position scalings and patterns go together, from the code that validates them.
-// SPDX-License-Identifier: Apache-2.0
+// coca methods: which attention kinds, position scalings and patterns can be combined, according to the code that
+// validates them.
 #include <algorithm>
 #include <map>
 
@@ -29,7 +29,7 @@ struct Options {
   }
 };
 
-// A common shape; the choices do not depend on sizes.
+// The validity of a combination does not depend on these sizes.
 model::ModelSpec example_spec() {
   model::ModelSpec s;
   s.V = 256;
@@ -42,7 +42,7 @@ model::ModelSpec example_spec() {
   return s;
 }
 
-// A method's use under each pattern.
+// How a method may be used with each pattern.
 using Uses = std::vector<MethodUse>;
 
 std::string joined(const std::vector<std::string>& names) { return fmt::format("{}", fmt::join(names, ", ")); }
@@ -56,7 +56,7 @@ std::string scalings_text(const std::vector<std::string>& names) {
   return others.size() < names.size() ? "all but " + joined(others) : joined(names);
 }
 
-// A row per group of scalings that are used alike, of all attention kinds that are alike in this.
+// Scalings with the same uses share a row, and attention kinds with the same rows are listed together.
 report::Table table_of(const std::vector<Method>& methods) {
   const auto patterns = EnumTraits<model::Sight>::names();
   std::vector<std::pair<std::vector<std::pair<Uses, std::string>>, std::vector<std::string>>> groups;  // rows, kinds
@@ -95,10 +95,10 @@ report::Table table_of(const std::vector<Method>& methods) {
   return table;
 }
 
-// Reasons of one kind differ in the names of what does not go together.
+// Reasons that differ only in the names of the methods involved.
 struct ReasonKind {
   int64_t count = 0;
-  std::map<char, std::vector<std::string>> names;  // of attention kinds (A), scalings (S), patterns (P)
+  std::map<char, std::vector<std::string>> names;  // by letter: attention kinds (A), scalings (S), patterns (P)
 };
 
 void print_reasons(const std::vector<Method>& methods) {

@@ -1,5 +1,4 @@
-// coca study: train one small model per method, evaluate all by length, write the report.
-// SPDX-License-Identifier: Apache-2.0
+// coca study: trains one small model per method, evaluates each by length, and writes the report.
 #include <cmath>
 #include <filesystem>
 
@@ -52,7 +51,7 @@ struct Options {
   }
 };
 
-// All trainings and evaluations that have no result yet.
+// All training and evaluation that has no result yet.
 struct StudyWork {
   int64_t trainings = 0, evaluations = 0;
   Work work;
@@ -86,7 +85,7 @@ StudyWork work_of(const study::StudyConfig& c, const text::Tokenizer& tokenizer,
   }
   if (all.trainings > 0)
     all.work.disk +=
-        training_disk(model::parameter_count(all.work.spec), 1);  // checkpoints go when a training has ended
+        training_disk(model::parameter_count(all.work.spec), 1);  // checkpoints are deleted when a training ends
   if (all.work.parts.back().tokens == 0) all.work.parts.pop_back();
   return all;
 }
@@ -118,7 +117,8 @@ int dry_run(const study::StudyConfig& c) {
   return all.trainings > 0 ? print_dry_run(all.work) : end_dry_run();
 }
 
-// The trainings that were given up: a warning, or an error where nothing else was trained. The report says why.
+// Reports trainings that were given up: as a warning, or as an error if no other training succeeded. The report gives
+// the reasons.
 void tell_of_failures(const study::StudyResults& results) {
   std::string names;
   size_t failed = 0;
@@ -131,7 +131,7 @@ void tell_of_failures(const study::StudyResults& results) {
   if (failed > 0) log_warning("{}", text);
 }
 
-// The models whose perplexity is not finite at some length, in a warning; the exit code for them.
+// Warns about models whose perplexity is not finite at some length. Returns the exit code.
 int tell_of_unmeasured(const study::StudyResults& results) {
   std::string found;
   for (const study::RunResult& r : results.runs)

@@ -1,5 +1,4 @@
-// coca tokenizer: train a sentencepiece model; describe any tokenizer; encode and decode by hand or line by line.
-// SPDX-License-Identifier: Apache-2.0
+// coca tokenizer: trains a sentencepiece model, describes any tokenizer, and encodes or decodes text.
 #include <fmt/ranges.h>
 
 #include <algorithm>

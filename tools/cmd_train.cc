@@ -1,5 +1,4 @@
-// coca train: train a decoder from scratch on text.
-// SPDX-License-Identifier: Apache-2.0
+// coca train: trains a decoder from scratch on text.
 #include "cli.h"
 #include "coca/base/count.h"
 #include "coca/report/table.h"
@@ -29,7 +28,7 @@ struct Options {
   }
 };
 
-// What --dry-run says, after all that the run itself would check. `from`: the checkpoint it begins from.
+// Runs --dry-run: makes the same checks as a real run and prints the estimate. from: the checkpoint to start from.
 int estimate(const train::TrainConfig& c, const text::Tokenizer& tokenizer, const std::filesystem::path& from) {
   std::string list, validation_list;
   const data::TokenFile tokens =

@@ -1,5 +1,4 @@
-// coca verify DIR: hold a model folder against stored results of the official code.
-// SPDX-License-Identifier: Apache-2.0
+// coca verify DIR: compares a model folder with stored results of the official code.
 #include "cli.h"
 #include "coca/base/count.h"
 #include "coca/eval/verify.h"

@@ -1,6 +1,5 @@
-// coca - Collinear Constrained Attention: train, evaluate, verify, generate, study. One file per subcommand beside
-// this.
-// SPDX-License-Identifier: Apache-2.0
+// coca - Collinear Constrained Attention: train, evaluate, verify, generate, study. Each subcommand has its own file in
+// this folder.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -47,21 +46,21 @@ void log_to_stderr(coca::LogLevel level, std::string_view text) {
                line.substr(front.size()).c_str());
 }
 
-// libgomp reads its settings when it is loaded, so the program starts itself once more with one of them changed.
-// By default idle threads spin for about a millisecond, and where other programs want the cores too, they spin away
-// the time slice of the thread they wait for: training beside two busy processes ran at 2,078 tokens/s, and at 8,575
-// with this; alone on the machine both run equally fast. docs/environment.md says how to override it.
+// libgomp reads its settings when it is loaded, so the program restarts itself with one of them changed. By default
+// idle threads spin for about a millisecond. When other programs need the cores too, spinning uses up the time slice of
+// the very thread that they wait for: next to two busy processes, training ran at 2,078 tokens/s, and at 8,575 with
+// this setting. On an idle machine both run equally fast. docs/environment.md says how to override it.
 void bound_spinning(char** argv) {
   if (std::getenv("GOMP_SPINCOUNT") || std::getenv("OMP_WAIT_POLICY")) return;
   setenv("GOMP_SPINCOUNT", "2000", 1);
-  char self[4096];  // the real path: executed as /proc/self/exe, the process would be called "exe"
+  char self[4096];  // the real path: if /proc/self/exe were executed, the process would be called "exe"
   const ssize_t length = readlink("/proc/self/exe", self, sizeof self - 1);
   if (length <= 0) return;
   self[length] = '\0';
-  execv(self, argv);  // returns only on failure, and then all goes on as it was
+  execv(self, argv);  // returns only on failure; the program then continues with the default
 }
 
-// The SIMD target, and the implementations that every Context of this run must use: from the flags, else from the
+// Sets the SIMD target and the implementations that every Context of this run must use, from the flags or else from the
 // environment.
 void set_computing(const std::string& target, const std::string& forced) {
   const auto given = [](const std::string& flag, const char* variable) {
@@ -80,7 +79,7 @@ const CLI::App& chosen_command(const CLI::App& app) {
   return *at;
 }
 
-// "coca: rank 1: message", broken at spaces where standard error is a terminal.
+// Prints "coca: rank 1: message", wrapped if standard error is a terminal.
 void print_error(const std::string& who, std::string_view message) {
   using namespace coca::tools;
   constexpr std::string_view kProgram = "coca: ";
@@ -90,7 +89,7 @@ void print_error(const std::string& who, std::string_view message) {
                line.substr(kProgram.size()).c_str());
 }
 
-// What was asked for wrongly, and where to read how it is done.
+// Prints what was wrong with the command line and where to find help.
 int refuse(const std::string& command, std::string_view message) {
   using namespace coca::tools;
   print_error("", message);
@@ -98,7 +97,7 @@ int refuse(const std::string& command, std::string_view message) {
   return kExitUsage;
 }
 
-// The flags that may have asked for more memory than there is: those that count something.
+// Flags that hold a count. If memory runs out, one of them may be the reason.
 std::string& sizes_given() {
   static std::string text;
   return text;
@@ -121,7 +120,8 @@ int run(int argc, char** argv) {
   app.formatter(coca::tools::make_help_formatter());
   app.set_help_flag("-h,--help", "print this text");
   app.footer("coca help COMMAND, or coca COMMAND --help, describes a command.");
-  app.option_defaults()->multi_option_policy(CLI::MultiOptionPolicy::TakeLast);  // understand() says so
+  app.option_defaults()->multi_option_policy(
+      CLI::MultiOptionPolicy::TakeLast);  // understand() prints a note about overridden values
   std::string threads_given;
   int64_t threads = 0;
   app.add_option("--threads", threads_given, "threads to use (default: all cores, or OMP_NUM_THREADS)")
@@ -150,12 +150,11 @@ int run(int argc, char** argv) {
   coca::tools::add_info(app, &action);
   coca::tools::add_bench(app, &action);
   coca::tools::add_completion(app, &action);
-  std::string understood;  // of the command's name
+  std::string understood;  // the part of the command's name that was understood
   coca::tools::Arguments arguments;
   try {
     arguments = coca::tools::understand(app, {argv + 1, argv + argc}, understood);
-    app.parse(
-        std::vector<std::string>(arguments.args.rbegin(), arguments.args.rend()));  // backwards, as CLI11 wants them
+    app.parse(std::vector<std::string>(arguments.args.rbegin(), arguments.args.rend()));  // reversed, as CLI11 expects
     if (!threads_given.empty()) {
       coca::tools::detail::parse_text("--threads", threads_given, threads);
       COCA_CHECK(threads >= 1 && threads <= 4096, "--threads is {}; expected 1 to 4096", threads);
@@ -184,14 +183,14 @@ std::string asked_for() {
   return sizes_given().empty() ? "" : ", asked for" + sizes_given() + ": lower what is too large";
 }
 
-// Says what went wrong and gives the exit code for it.
+// Prints the current exception and returns its exit code.
 int report_error() {
   const std::string who =
       coca::tools::painted(coca::tools::Stream::kError, coca::tools::Style::kError, "coca: ") + rank_text();
   try {
     throw;
   } catch (const coca::Error& error) {
-    const bool interrupted = error.kind() == coca::ErrorKind::kInterrupted;  // all ranks are, together
+    const bool interrupted = error.kind() == coca::ErrorKind::kInterrupted;  // all ranks are interrupted together
     const bool shared = interrupted || dynamic_cast<const coca::dist::SharedError*>(&error) != nullptr;
     if (!shared || coca::tools::first_rank()) print_error(shared ? "" : rank_text(), error.what());
     if (interrupted) return coca::tools::kExitInterrupted;
@@ -203,7 +202,7 @@ int report_error() {
   } catch (const std::filesystem::filesystem_error& error) {
     std::fprintf(stderr, "%s%s: %s\n", who.c_str(), coca::io::shown_name(error.path1().string()).c_str(),
                  error.code().message().c_str());
-  } catch (const std::system_error& error) {  // that a library function was refused a thread or another resource
+  } catch (const std::system_error& error) {  // the system refused a library function a thread or another resource
     std::fprintf(stderr, "%sthe system refuses a thread or other resource: %s (ulimit -a shows the limits)\n",
                  who.c_str(), error.code().message().c_str());
   } catch (const std::exception& error) {
@@ -217,7 +216,7 @@ int report_error() {
 int main(int argc, char** argv) {
   coca::tools::hold_standard_streams();
   bound_spinning(argv);
-  // What is thrown where nothing can catch it, in a thread that computes or a destructor, is reported all the same.
+  // Also reports exceptions that nothing can catch, such as those thrown in a worker thread or a destructor.
   std::set_terminate([] { std::_Exit(std::current_exception() ? report_error() : coca::tools::kExitFailed); });
   int code = 0;
   try {
@@ -227,10 +226,11 @@ int main(int argc, char** argv) {
   } catch (const coca::dist::SharedError&) {
     code = report_error();
   } catch (...) {
-    // What fails on all ranks is said once: the first ends the others before they speak.
+    // Ensures that an error common to all ranks is printed once: rank 0 ends the others before they print it.
     if (!coca::tools::first_rank()) std::this_thread::sleep_for(std::chrono::seconds(3));
     code = report_error();
-    if (code != coca::tools::kExitInterrupted) coca::tools::abort_ranks(code);  // the others may wait for this one
+    if (code != coca::tools::kExitInterrupted)
+      coca::tools::abort_ranks(code);  // the others may be waiting for this rank
   }
   coca::tools::finish_ranks();
   return coca::tools::check_output(code);

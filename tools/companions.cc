@@ -30,7 +30,8 @@ void check_companions(const fs::path& from) {
     if (!io::is_regular_file(from / name)) continue;
     const std::string content = io::read_file(from / name);
     const bool json = fs::path(name).extension() == ".json";
-    if (json && !nlohmann::json::accept(content)) io::parse_json(content, (from / name).string());  // it says where
+    if (json && !nlohmann::json::accept(content))
+      io::parse_json(content, (from / name).string());  // its error names the position
     if (fs::path(name).extension() == ".model") text::load_tokenizer(from / name);
   }
 }
@@ -44,7 +45,8 @@ std::vector<std::string> copy_companions(const fs::path& from, const fs::path& t
                                                              : "tokenizer.json (made from tekken.json)");
   }
   for (const char* name : kCompanions) {
-    if (imported && std::string_view(name) == "tokenizer.model") continue;  // only its maker's own library reads it
+    if (imported && std::string_view(name) == "tokenizer.model")
+      continue;  // only the library that wrote it can read it
     if (!io::is_regular_file(from / name) || io::exists(to / name)) continue;
     io::write_file_atomic(to / name, io::read_file(from / name));
     copied.emplace_back(name);

@@ -1,5 +1,4 @@
-// tools/companions.h - the files of a model folder beside its weights and config.json.
-// SPDX-License-Identifier: Apache-2.0
+// tools/companions.h - the files in a model folder other than its weights and config.json.
 #pragma once
 
 #include <filesystem>
@@ -8,12 +7,12 @@
 
 namespace coca::tools {
 
-// Error naming the file if one of those in the folder cannot be read: a broken tokenizer.model, or a .json file that is
-// none. For use before anything is written.
+// Throws an error that names the file if one of them cannot be read: a damaged tokenizer.model or an invalid .json
+// file. Call it before anything is written.
 void check_companions(const std::filesystem::path& from);
 
-// Tokenizer, chat template and generation defaults, as far as `from` has them and `to` does not. Returns what was
-// copied.
+// Copies the tokenizer, the chat template and the generation defaults that `from` has and `to` lacks. Returns the names
+// of the files copied.
 std::vector<std::string> copy_companions(const std::filesystem::path& from, const std::filesystem::path& to);
 
 }  // namespace coca::tools

@@ -17,10 +17,10 @@ namespace coca::tools {
 namespace {
 
 constexpr int64_t kMeasuredParameters = 50'000'000, kMeasuredLength = 256;
-constexpr double kMeasuredFlops = 1e11;                            // of a run: about a second of a slow machine
-constexpr double kLeastSeconds = 0.3, kShareOfLargeModels = 0.75;  // the latter: bench/README.md
+constexpr double kMeasuredFlops = 1e11;                            // per run: about a second on a slow machine
+constexpr double kLeastSeconds = 0.3, kShareOfLargeModels = 0.75;  // bench/README.md derives the share
 
-// Runs once, then until the time is up; seconds of one run.
+// Runs once to warm up, then repeatedly until the time is up. Returns the seconds per run.
 template <typename Run>
 double seconds_of_run(const Run& run) {
   run();
@@ -89,7 +89,7 @@ double seconds_of(const Work& work) {
 }
 
 double print_work(const Work& work) {
-  const int64_t before = peak_resident_bytes();  // program, tokenizer and data; before the speed is measured
+  const int64_t before = peak_resident_bytes();  // program, tokenizer and data; read before the speed is measured
   report::Table table{.title = "", .header = {"", "tokens", "operations", "time"}, .rows = {}, .align = {}};
   double rates[2] = {}, all = 0;
   for (const Part& part : work.parts) {

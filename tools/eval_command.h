@@ -1,6 +1,5 @@
-// tools/eval_command.h - what the subcommands that measure a model share: output flags, the model's lines and JSON,
-// registering.
-// SPDX-License-Identifier: Apache-2.0
+// tools/eval_command.h - shared by the subcommands that evaluate a model: output flags, the model's lines and JSON,
+// registration.
 #pragma once
 
 #include <exception>
@@ -27,8 +26,8 @@ struct EvalOutputFlags : OutputFlags {
   }
 };
 
-// A measurement that may end early, because it was asked to stop or because of an error. What was finished until then
-// is printed and written like a whole result, marked as partial, and the error goes on from there:
+// A measurement that may end early because of an interrupt or an error. Results completed by then are printed and
+// written as usual but marked as partial, and then the error is rethrown:
 //
 //   std::vector<Result> results;
 //   Measurement measurement([&] { measure(..., results); });
@@ -40,47 +39,48 @@ class Measurement {
   explicit Measurement(const std::function<void()>& work);  // runs it
 
   bool partial() const { return error_ != nullptr; }
-  std::vector<std::string> missing;  // "length 4096", of a partial result
+  std::vector<std::string> missing;  // what a partial result lacks: "length 4096"
 
-  void mark(nlohmann::ordered_json&) const;   // "partial": true, "missing", "ended_by"; nothing of a whole one
-  std::string title(std::string text) const;  // of a chart: " (partial)" behind it
-  std::string line() const;                   // to print under the tables; "" of a whole one
-  // A perplexity, and what it is of. One that is not finite makes report() warn and return kExitFailed.
+  void mark(nlohmann::ordered_json&) const;   // adds "partial": true, "missing" and "ended_by" to a partial result
+  std::string title(std::string text) const;  // appends " (partial)" to a chart's title if it applies
+  std::string line() const;                   // to print under the tables; "" for a complete result
+  // Records a perplexity and what it is of. If it is not finite, report() warns and returns kExitFailed.
   void check(double perplexity, const std::string& of);
-  // Reports, and then throws the error where there was one; one in the report of a partial result is logged.
+  // Reports the results, then rethrows the error of the measurement, if any. An error while reporting a partial result
+  // is only logged.
   int report(const std::function<void()>& print_and_write) const;
   void rethrow() const;
 
  private:
   std::exception_ptr error_;
   std::string reason_;
-  std::string unmeasured_;  // what check() found
+  std::string unmeasured_;  // set by check()
 };
 
 void check_outputs(const EvalOutputFlags&);
 void write_outputs(const EvalOutputFlags&, const nlohmann::ordered_json& json, const char* results,
                    const std::function<std::string()>& svg);
 
-// The share of the work that is done, where a token or a prompt costs more at greater lengths.
+// The share of the work that is done, given that a token or prompt costs more at greater lengths.
 class WorkShare {
  public:
-  explicit WorkShare(const std::vector<Part>& parts);  // one for each length
-  double at(int64_t length, int64_t done);             // units in all, of any length; the last were of this one
+  explicit WorkShare(const std::vector<Part>& parts);  // one part for each length
+  double at(int64_t length, int64_t done);  // done: units completed so far, at all lengths; length: that of the latest
 
  private:
-  std::map<int64_t, double> cost_;  // of a unit
+  std::map<int64_t, double> cost_;  // per unit, by length
   double total_ = 0, sum_ = 0;
   int64_t done_ = 0;
 };
 
-// So many prompts of each length, that many tokens each.
+// One part for each length, with this many prompts of that many tokens.
 std::vector<Part> prompt_parts(const model::ModelSpec&, const std::vector<int64_t>& lengths, int64_t prompts_of_each);
-// What --dry-run prints of one model, but for the last line; its time in seconds.
+// Prints the --dry-run estimate for one model, except for the last line. Returns the seconds.
 double print_eval_work(const ModelFlags&, const model::ModelSpec&, const std::vector<Part>&, int64_t batch_tokens);
 
 nlohmann::ordered_json header_json(const std::string& dir, const LoadedModel&, nlohmann::ordered_json options);
 void print_model_line(const std::string& dir, const LoadedModel&);
-// Beyond the trained length rotary models break down without scaling; that is no error, but it should be known.
+// Without scaling, rotary models break down beyond the trained length. That is not an error, so it is only a note.
 void note_extrapolation(const LoadedModel&, const std::vector<int64_t>& lengths);
 std::string bos_text(std::optional<int32_t> bos, const char* with, const char* without);
 

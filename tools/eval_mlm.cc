@@ -1,5 +1,4 @@
-// coca eval mlm: perplexity of masked tokens by window length, of bidirectional models. docs/evaluation.md.
-// SPDX-License-Identifier: Apache-2.0
+// coca eval mlm: perplexity of masked tokens by window length, for bidirectional models. docs/evaluation.md.
 #include "coca/base/count.h"
 #include "coca/eval/mlm.h"
 
@@ -39,7 +38,7 @@ struct MlmFlags : ModelFlags {
   }
 };
 
-// What runs through the model, by length.
+// The work at each length.
 std::vector<Part> parts_of(const MlmFlags& flags, const model::ModelSpec& spec, const Documents& documents) {
   std::vector<Part> parts;
   for (const int64_t length : flags.lengths) {

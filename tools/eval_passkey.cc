@@ -78,7 +78,7 @@ eval::PasskeyProtocol protocol_from(const PasskeyFlags& flags) {
   set(p.keys.least, flags.key_least);
   set(p.keys.most, flags.key_most);
   set(p.trials, flags.trials);
-  // Another rule brings its published number of tokens, unless that is given too.
+  // Choosing another rule also selects its published number of tokens, unless --max-new-tokens is given.
   if (flags.rule && *flags.rule != p.rule) {
     p.rule = *flags.rule;
     p.new_tokens = p.rule == eval::PasskeyRule::kExact ? 0 : p.rule == eval::PasskeyRule::kContains ? 64 : 10;
@@ -130,7 +130,7 @@ report::Table passkey_table(const eval::PasskeyResult& result) {
   return table;
 }
 
-// What a page of zeros means; empty where any prompt was answered.
+// Explains a table of zeros; "" if any prompt was answered correctly.
 std::string zeros_note(const eval::PasskeyResult& result, const LoadedModel& m) {
   const int64_t trained = m.model.spec.max_position;
   int64_t shortest = std::numeric_limits<int64_t>::max();
@@ -198,7 +198,7 @@ ordered_json passkey_json(const eval::PasskeyResult& result, ordered_json json) 
 }
 
 std::vector<std::string> missing_trials(const eval::PasskeyProtocol& p, const eval::PasskeyResult& result) {
-  const int64_t all = p.trials * static_cast<int64_t>(result.cells.size() / result.totals.size());  // of a length
+  const int64_t all = p.trials * static_cast<int64_t>(result.cells.size() / result.totals.size());  // trials per length
   std::vector<std::string> missing;
   for (size_t l = 0; l < p.lengths.size(); ++l) {
     const int64_t done = l < result.totals.size() ? result.totals[l].score.trials : 0;

@@ -105,16 +105,16 @@ eval::Protocol protocol_from(const PplFlags& flags) {
   return p;
 }
 
-// One model and what was measured with it; its weights are gone by then.
+// A model and its results, kept after its weights are freed.
 struct Measured {
-  std::string model;  // the folder as given
+  std::string model;  // the folder as the user gave it
   LoadedModel loaded;
   std::optional<data::Split> split;
   std::vector<eval::PerplexityResult> results;
-  ordered_json documents;  // rows of documents_json
+  ordered_json documents;  // output of documents_json
 };
 
-// What tells the folders apart: without the components that all of them begin or end with.
+// Shortens the folders' names by removing the components that all of them begin or end with.
 std::vector<std::string> short_names(const std::vector<Measured>& all) {
   std::vector<std::vector<std::string>> paths;
   size_t shortest = std::numeric_limits<size_t>::max();
@@ -138,7 +138,8 @@ std::vector<std::string> short_names(const std::vector<Measured>& all) {
   return names;
 }
 
-// Of fewer windows the spread is known too badly: at ten, to about a quarter (1 / sqrt(2 (k - 1))).
+// The fewest windows for which the spread is shown. With k = 10 windows its relative error is about a quarter,
+// 1 / sqrt(2 (k - 1)).
 constexpr int kLeastWindows = 10;
 
 std::vector<std::string> ppl_row(const eval::PerplexityResult& r, eval::Average average) {
@@ -209,7 +210,7 @@ ordered_json ppl_json(const eval::PerplexityResult& r) {
   return j;
 }
 
-// One flat object per length and document, with the book's title and year where a list has them.
+// One flat object per length and document, with the book's title and year if a list gives them.
 ordered_json documents_json(const std::vector<eval::PerplexityResult>& results, const Documents& documents) {
   ordered_json list = ordered_json::array();
   data::BookLists books;
@@ -260,7 +261,7 @@ std::string ppl_svg(const std::vector<Measured>& all, eval::Average average, con
   std::vector<report::Series> lines;
   const std::vector<std::string> names = short_names(all);
   double low = std::numeric_limits<double>::infinity(),
-         high = 0;  // a decade or more wants a logarithmic axis
+         high = 0;  // a range of a decade or more needs a logarithmic axis
   for (const Measured& one : all) {
     const std::string kind =
         fmt::format("{} ({})", enum_name(one.loaded.model.spec.attention), scaling_text(one.loaded.used_scaling));
@@ -315,7 +316,7 @@ void print_bos(const Measured& one, const eval::Protocol& p) {
               "\n");
 }
 
-// A stride is at most what a window holds of the text.
+// A stride cannot exceed the number of text tokens in a window.
 void print_strides(const std::vector<eval::PerplexityResult>& results, const eval::Protocol& p) {
   std::string shorter;
   for (const eval::PerplexityResult& r : results)
@@ -382,7 +383,7 @@ DocumentLimits limits_of(const eval::Protocol& p) {
   return {.min_tokens = p.min_tokens, .max_tokens = p.max_tokens, .cut = p.cut, .max_documents = p.max_documents};
 }
 
-// Text is read again only for another tokenizer.
+// Reads and tokenizes the text again only when the tokenizer changes.
 class TextReader {
  public:
   TextReader(const PplFlags& flags, const eval::Protocol& protocol) : flags_(flags), limits_(limits_of(protocol)) {}
@@ -398,7 +399,7 @@ class TextReader {
   const PplFlags& flags_;
   DocumentLimits limits_;
   Documents documents_;
-  std::string read_with_;  // the tokenizer's fingerprint
+  std::string read_with_;  // fingerprint of the tokenizer that was used
 };
 
 eval::PerplexityOptions options_of(const PplFlags& flags, const eval::Protocol& protocol,
@@ -412,7 +413,7 @@ eval::PerplexityOptions options_of(const PplFlags& flags, const eval::Protocol& 
           .share = flags.context_parallel ? eval::Share::kTokens : eval::Share::kWindows};
 }
 
-// What runs through the model, by length. Throws what the measurement would refuse.
+// The work at each length. Throws the errors that the measurement would throw.
 std::vector<Part> parts_of(const model::ModelSpec& spec, const Documents& documents,
                            const eval::PerplexityOptions& options) {
   std::vector<Part> parts;
@@ -425,13 +426,13 @@ std::vector<Part> parts_of(const model::ModelSpec& spec, const Documents& docume
   return parts;
 }
 
-// One of the models with the flags of all.
+// One of several models, with the flags that apply to all.
 struct Candidate {
   ModelFlags flags;
   ModelShape shape;
 };
 
-// Errors say which of several models they are of.
+// Adds the name of the model to errors if there are several.
 template <typename Work>
 auto naming(const PplFlags& flags, const std::string& model, const Work& work) {
   try {
@@ -445,7 +446,7 @@ auto naming(const PplFlags& flags, const std::string& model, const Work& work) {
   }
 }
 
-// All models are looked at before the first is run.
+// Checks all models before the first is run.
 std::vector<Candidate> candidates_of(const PplFlags& flags) {
   COCA_CHECK(!flags.models.items.empty(), "--model: no model folder given");
   std::vector<Candidate> all;
@@ -473,7 +474,7 @@ int dry_run(const PplFlags& flags, const eval::Protocol& protocol, const std::ve
   return end_dry_run();
 }
 
-// Adds the model, and its results length by length.
+// Adds the model and appends its results length by length.
 void measure(const PplFlags& flags, const eval::Protocol& protocol, Candidate& one, TextReader& text,
              std::vector<Measured>& all) {
   const Documents& documents = text.with(*one.shape.tokenizer);
@@ -502,7 +503,7 @@ void measure(const PplFlags& flags, const eval::Protocol& protocol, Candidate& o
   measurement.rethrow();
 }
 
-// What of all that was asked for is not in the results.
+// The requested measurements that are missing from the results.
 std::vector<std::string> missing_of(const PplFlags& flags, const eval::Protocol& protocol,
                                     const std::vector<Measured>& all) {
   std::vector<std::string> missing;
@@ -520,7 +521,7 @@ std::vector<std::string> missing_of(const PplFlags& flags, const eval::Protocol&
   return missing;
 }
 
-// Of one model as ever; of several they stand in a list, and rows say which they are of.
+// One model keeps its usual format. Several models are in a list, and each row names its model.
 ordered_json all_json(PplFlags& flags, eval::Protocol protocol, const std::vector<Measured>& all,
                       const Measurement& measurement) {
   ordered_json options = io::options_to_json(flags);

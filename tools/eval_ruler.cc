@@ -1,5 +1,4 @@
-// coca eval ruler: RULER's synthetic tasks by task and length. Protocol: docs/evaluation.md.
-// SPDX-License-Identifier: Apache-2.0
+// coca eval ruler: RULER's synthetic tasks by length. Protocol: docs/evaluation.md.
 #include "coca/base/count.h"
 #include "coca/eval/ruler.h"
 
@@ -59,7 +58,7 @@ struct RulerFlags : ModelFlags {
 std::string haystack_text(const std::vector<std::string>& inputs) {
   std::string text;
   if (inputs.empty()) return text;
-  constexpr size_t kEnough = 4u << 20;  // bytes; a longer prompt begins the text anew
+  constexpr size_t kEnough = 4u << 20;  // bytes; longer prompts repeat the text from the beginning
   data::CorpusOptions options{.inputs = inputs};
   options.enough = [&] { return text.size() >= kEnough; };
   data::read_corpus(options, [&](data::Document&& document) { text += document.text + "\n"; });
@@ -98,7 +97,7 @@ report::Table ruler_table(const eval::RulerResult& result, const eval::RulerOpti
   return table;
 }
 
-// What a page of zeros means; empty where any answer was found.
+// Explains a table of zeros; "" if any answer was correct.
 std::string zeros_note(const eval::RulerResult& result, const LoadedModel& m) {
   int64_t shortest = std::numeric_limits<int64_t>::max();
   for (const eval::RulerCell& cell : result.cells) {

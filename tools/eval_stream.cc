@@ -1,5 +1,4 @@
-// coca eval stream: perplexity of one endless text through the cache, as StreamingLLM measures. docs/evaluation.md.
-// SPDX-License-Identifier: Apache-2.0
+// coca eval stream: perplexity of one endless text through the cache, measured as in StreamingLLM. docs/evaluation.md.
 #include "coca/base/count.h"
 #include "coca/eval/stream.h"
 
@@ -48,7 +47,7 @@ ordered_json point_json(const eval::StreamPoint& p) {
           {"peak_resident_bytes", p.resident_bytes}};
 }
 
-// At most some twenty rows, the last one among them; --csv has all.
+// At most about twenty rows, including the last; --csv writes all.
 report::Table stream_table(const std::vector<eval::StreamPoint>& points) {
   report::Table table{.title = "",
                       .header = {"tokens", "ppl", "ppl (part)", "tokens held", "cache", "peak memory", "seconds"},

@@ -13,7 +13,8 @@ class HelpFormatter : public CLI::Formatter {
  public:
   std::string make_group(std::string group, bool is_positional,
                          std::vector<const CLI::Option*> options) const override {
-    std::string out = (is_positional || group == "Options" ? "\n" : "") + heading(group);  // CLI11 parts the others
+    std::string out =
+        (is_positional || group == "Options" ? "\n" : "") + heading(group);  // CLI11 already separates the other groups
     for (const CLI::Option* option : options) out += make_option(option, is_positional);
     return out;
   }
@@ -22,7 +23,7 @@ class HelpFormatter : public CLI::Formatter {
   }
   std::string make_option_name(const CLI::Option* option, bool is_positional) const override {
     if (is_positional) return option->get_name(true, false);
-    std::string names;  // -V, --version
+    std::string names;  // for example: -V, --version
     for (const std::string& name : option->get_snames()) names += (names.empty() ? "-" : ", -") + name;
     for (const std::string& name : option->get_lnames()) names += (names.empty() ? "--" : ", --") + name;
     return names;
@@ -57,7 +58,7 @@ class HelpFormatter : public CLI::Formatter {
     return painted(Stream::kOut, Style::kHeading, text + ":") + "\n";
   }
 
-  // "  --name TYPE=default   description", the description in a column of its own.
+  // "  --name TYPE=default   description", with the descriptions aligned in a column.
   std::string entry(const std::string& name, const std::string& type, const std::string& description) const {
     const int left =
         columns() > 0 ? std::min(static_cast<int>(column_width_), columns() / 2) : static_cast<int>(column_width_);

@@ -1,5 +1,4 @@
-// tools/help.h - help texts as wide as the terminal, and in colour on one.
-// SPDX-License-Identifier: Apache-2.0
+// tools/help.h - help texts that fit the terminal, in colour if it supports it.
 #pragma once
 
 #include <CLI/CLI.hpp>

@@ -42,7 +42,7 @@ model::AttentionPattern pattern_of(const ModelFlags& flags, const model::ModelSp
   };
   const bool infinite = p.type == model::Pattern::kLmInfinite;
   take("window", flags.window, p.window, p.far());
-  if (infinite) p.distance = p.window;  // the published setting: both the trained length
+  if (infinite) p.distance = p.window;  // the published setting: both equal the trained length
   if (p.far() && p.window > spec.max_position)
     log_warning(
         "--window {}: the model was trained on {}; distances beyond these are new to it, and the pattern is meant to "
@@ -76,7 +76,7 @@ ModelShape load_shape(const ModelFlags& flags) {
   folder->weights();
   if (!flags.adapter.empty()) shape.adapter = formats::load_adapter(flags.adapter, shape.spec);
   if (!shape.adapter)
-    shape.spec = model::folded_t(shape.spec);  // an adapter's tensors have the width of the folder's T
+    shape.spec = model::folded_t(shape.spec);  // an adapter's tensors match the width of T in the folder
   shape.spec.pattern = patterned.pattern;
   const std::optional<int32_t> leading = text::leading_id(*shape.tokenizer, shape.spec.bos_id);
   shape.spec.bos_id = leading ? std::optional<int64_t>(*leading) : std::nullopt;
@@ -121,7 +121,7 @@ std::string text_or_stdin(const std::optional<std::string>& given) {
   if (::isatty(STDIN_FILENO)) print_note("the text is read from the terminal; Ctrl-D on an empty line ends it");
   std::string text;
   char block[65536];
-  while (!std::feof(stdin) && !std::ferror(stdin))  // a terminal would go on after its end
+  while (!std::feof(stdin) && !std::ferror(stdin))  // reading past the end would wait for input again on a terminal
     text.append(block, std::fread(block, 1, sizeof block, stdin));
   COCA_CHECK_AS(kIo, !std::ferror(stdin), "standard input: cannot read: {}", std::strerror(errno));
   text = utf8_of(std::move(text), "standard input");

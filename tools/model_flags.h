@@ -1,5 +1,4 @@
-// tools/model_flags.h - the flags of subcommands that run a model, and what they load.
-// SPDX-License-Identifier: Apache-2.0
+// tools/model_flags.h - the flags of subcommands that run a model, and the loading of that model.
 #pragma once
 
 #include <memory>
@@ -28,7 +27,7 @@ struct ModelFlags {
     v("model", "model folder: config.json, model.safetensors, tokenizer", model);
     visit_rest(v);
   }
-  // All but the folder.
+  // All except the folder.
   template <class V>
   void visit_rest(V&& v) {
     v("tokenizer", "\"byte\", a sentencepiece .model file or a folder; default: the model folder", tokenizer);
@@ -53,37 +52,38 @@ struct ModelFlags {
 
 struct LoadedModel {
   model::Model model;
-  std::string adapter;  // folder of the one merged into it; empty: none
+  std::string adapter;  // folder of the adapter merged into the model; empty: none
   std::unique_ptr<text::Tokenizer> tokenizer;
-  std::optional<model::RopeScaling> scaling;  // what the flags ask for
-  model::RopeScaling used_scaling;            // that, or config.json's
+  std::optional<model::RopeScaling> scaling;  // as given by the flags
+  model::RopeScaling used_scaling;            // the flags' scaling, or else that of config.json
 };
 
-// The model without its weights, whose names and shapes are looked at all the same. Errors name the flag that is
-// missing or contradicts the model.
+// A model without its weights, whose names and shapes are still checked. Errors name the flag that is missing or that
+// contradicts the model.
 struct ModelShape {
   std::unique_ptr<formats::ModelFolder> folder;
-  model::ModelSpec spec;                      // with the flags' pattern, and the bos that the tokenizer puts in front
-  std::optional<model::RopeScaling> scaling;  // what the flags ask for
+  model::ModelSpec spec;                      // includes the flags' pattern and the tokenizer's bos
+  std::optional<model::RopeScaling> scaling;  // as given by the flags
   std::unique_ptr<text::Tokenizer> tokenizer;
   std::shared_ptr<model::Adapter> adapter;
 };
 ModelShape load_shape(const ModelFlags&);
 
-// The same errors, and those of weights that cannot be used. shape: what load_shape() made of the same flags.
+// Throws the same errors, and others if the weights cannot be used. shape: the result of load_shape() for the same
+// flags.
 LoadedModel load_with_flags(const ModelFlags&);
 LoadedModel load_with_flags(const ModelFlags&, ModelShape shape);
 std::string scaling_text(const model::RopeScaling&);       // "none", "dynamic x4"
 std::string pattern_text(const model::AttentionPattern&);  // "full", "streaming-llm, window 252, 4 sinks"
 
-// Text given as one argument, or all of standard input without its last newline, as utf8_of() reads it; a note says so
-// where that is a terminal.
+// The text given as an argument, or else all of standard input without its last newline, converted by utf8_of(). A note
+// tells the user if input is read from a terminal.
 std::string text_or_stdin(const std::optional<std::string>& text);
-// The same bytes without a byte order mark, or those of UTF-16 and UTF-32 as UTF-8, with a warning that begins with the
-// name.
+// Removes a byte order mark and converts UTF-16 and UTF-32 to UTF-8, with a warning that begins with the name. Other
+// bytes are returned unchanged.
 std::string utf8_of(std::string bytes, std::string_view name);
 
-nlohmann::ordered_json number_json(double value);  // "inf", "nan" as text: JSON has no such numbers
+nlohmann::ordered_json number_json(double value);  // infinities and NaN as text, since JSON has no such numbers
 nlohmann::ordered_json number_or_null(std::optional<double> value);
 
 }  // namespace coca::tools

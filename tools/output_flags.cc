@@ -87,7 +87,7 @@ void write_each(const std::vector<std::function<void()>>& writers) {
       write();
     } catch (const std::exception& error) {
       if (first)
-        log_message(LogLevel::kError, error.what());  // that of the first is the program's
+        log_message(LogLevel::kError, error.what());  // the program reports the first error itself
       else
         first = std::current_exception();
     }

@@ -1,5 +1,4 @@
-// tools/output_flags.h - --json and --csv of the subcommands that measure.
-// SPDX-License-Identifier: Apache-2.0
+// tools/output_flags.h - --json and --csv of the subcommands that evaluate a model.
 #pragma once
 
 #include <functional>
@@ -21,18 +20,18 @@ struct OutputFlags {
   }
 };
 
-// Whether an output's name means standard output: "-", /dev/stdout.
-// Error where the name of a result ends as that of another kind of file; names without an ending are pipes and devices.
+// Throws an error if a result's name has the ending of another kind of file. Names without an ending are pipes or
+// devices.
 void check_ending(std::string_view flag, const std::string& file, std::initializer_list<std::string_view> endings);
-bool is_stdout(const std::string& file);
-// To a file, or to standard output; nothing where the name is empty.
+bool is_stdout(const std::string& file);  // whether the name means standard output: "-" or /dev/stdout
+// Writes to the file or to standard output; does nothing if the name is empty.
 void write_json_output(const std::string& file, const nlohmann::ordered_json&);
 
-// The whole as JSON; the list of flat objects under `results` as a table for programs: one row per result,
-// one column per key, numbers in full. Where the JSON is marked "partial" the table has a column for that too.
+// Writes everything as JSON, and the list of flat objects under `results` as CSV: one row per result, one column per
+// key, numbers at full precision. A partial result has a column "partial" too.
 void write_outputs(const OutputFlags&, const nlohmann::ordered_json& json, const char* results);
 
-// Each of them, also where one before it has failed: a full disk under one file takes nothing from the others. Then the
+// Calls every writer even if one fails, so that a full disk under one file does not lose the others. Then throws the
 // first error.
 void write_each(const std::vector<std::function<void()>>& writers);
 

@@ -23,14 +23,14 @@ namespace fs = std::filesystem;
 namespace {
 
 enum class Role {
-  kFile,    // one file, or a name that is none ("byte", "auto")
-  kTexts,   // files, globs, folders; several with commas between them
-  kModel,   // a folder of weights, configuration and tokenizer, or one file of these
-  kResult,  // a file to write, in a folder that exists
-  kMade,    // a file or folder to write, whose folders are made where they are not
+  kFile,    // one file, or a name that is not a path ("byte", "auto")
+  kTexts,   // files, globs or folders, separated by commas
+  kModel,   // a model folder, or one file of it
+  kResult,  // a file to write in an existing folder
+  kMade,    // a file or folder to write; missing parent folders are created
 };
 
-// Flags by their long names, and what stands without a flag by the name that --help gives it.
+// Flags by their long names, positional arguments by their names in --help.
 std::optional<Role> role_of(const std::string& name) {
   static const std::map<std::string, Role> kRoles = {{"adapter", Role::kModel},
                                                      {"chat-template", Role::kFile},
@@ -68,7 +68,7 @@ std::optional<Role> role_of(const std::string& name) {
   return found == kRoles.end() ? std::nullopt : std::optional(found->second);
 }
 
-// What is loaded from a model folder; other files in it may be results of earlier runs.
+// Files that are loaded from a model folder. Other files there may be results of earlier runs.
 bool is_model_file(const fs::path& file) {
   static constexpr const char* kNames[] = {"config.json",
                                            "params.json",
@@ -93,7 +93,7 @@ bool is_model_file(const fs::path& file) {
          std::ranges::any_of(kEndings, [&](const char* ending) { return name.ends_with(ending); });
 }
 
-// Equal for all names of one file or folder; of what does not exist yet, for all spellings of its place.
+// Compares equal for all names of one file or folder. If it does not exist yet, for all spellings of its path.
 struct Identity {
   dev_t device = 0;
   ino_t file = 0;
@@ -126,8 +126,7 @@ struct Use {
   std::string text() const { return flag + " " + path; }
 };
 
-// What is to be made, at any depth, needs a folder that is there and can be written to. One that is there already is
-// the command's to refuse.
+// The nearest existing parent folder must be writable. An output that already exists is left for the command to refuse.
 void check_can_be_made(const Use& output) {
   const std::string text = output.text();
   const fs::path target = io::output_place(output.path).target;
@@ -148,7 +147,7 @@ bool is_output(Role role) { return role == Role::kResult || role == Role::kMade;
 
 struct Uses {
   std::vector<Use> inputs, outputs;
-  std::vector<std::string> to_stdout;  // flags of outputs
+  std::vector<std::string> to_stdout;  // flags whose output goes there
 };
 
 void add(Uses& uses, const std::string& flag, const std::string& path, Role role) {
@@ -188,8 +187,8 @@ Uses uses_of(const std::vector<TypedFlag>& typed, const std::vector<SettledFlag>
   return uses;
 }
 
-// Nothing is written before all that is to be read has been found. What stands for no file is left to the command:
-// names of tokenizers and templates.
+// Checks that all inputs exist before anything is written. Names that are not paths, such as those of tokenizers and
+// templates, are left to the command.
 void check_input_is_there(const Use& input) {
   const bool byte = input.flag == "--tokenizer" && input.path == "byte";
   if (byte || input.flag == "--chat-template" || input.flag == "--config") return;
@@ -207,7 +206,7 @@ void check_input_is_there(const Use& input) {
   }
 }
 
-// An answer hours later would be lost.
+// Checked before the work, because an error hours later would lose the result.
 void check_result_can_be_written(const Use& output) {
   const io::OutputPlace place = io::output_place(output.path);
   if (place.stream) {
@@ -228,7 +227,8 @@ struct OutputFile {
   Identity identity;
 };
 
-// What commands write into the folder of --out, by fixed names. A run's own configuration may be given back to it.
+// Files that commands write to --out under fixed names. A run that is resumed may read its own configuration from
+// there.
 std::vector<fs::path> files_in_folder(const fs::path& folder) {
   std::vector<fs::path> files{folder / "tokenizer.model"};
   std::vector<const char*> names = {"metrics.csv", "results.json", "results.csv",
@@ -239,7 +239,7 @@ std::vector<fs::path> files_in_folder(const fs::path& folder) {
   return files;
 }
 
-// The files that outputs would replace: streams are none.
+// The files that the outputs would replace. Streams are left out.
 std::vector<OutputFile> files_of(const std::vector<Use>& outputs) {
   std::vector<OutputFile> files;
   for (const Use& output : outputs) {
@@ -268,7 +268,7 @@ void check_outputs_differ(const std::vector<OutputFile>& files) {
     }
 }
 
-// Trainings replace or remove these in the folder of --out, with all that lies in them.
+// Training replaces or removes these folders in --out, with everything in them.
 void check_outputs_stay(const std::vector<Use>& outputs) {
   for (const Use& folder : outputs)
     for (const char* name : {"model", "adapter", "checkpoints", "runs"})
@@ -280,7 +280,7 @@ void check_outputs_stay(const std::vector<Use>& outputs) {
       }
 }
 
-// What the command would read through this input, as far as an output could be among it.
+// Files that the command would read through this input, as far as an output could replace them.
 std::vector<fs::path> files_read(const Use& input) {
   std::vector<fs::path> files;
   const auto add_if_there = [&](const fs::path& file) {
@@ -293,7 +293,7 @@ std::vector<fs::path> files_read(const Use& input) {
     add_if_there(fs::path(input.path) / "metadata.csv");  // of PG-19
     try {
       for (const fs::path& file : io::expand_inputs({input.path}, {".txt", ".jsonl"})) files.push_back(file);
-    } catch (const Error&) {  // the command itself says what is wrong with it
+    } catch (const Error&) {  // the command reports the error itself
     }
   } else if (input.role == Role::kModel && io::is_folder(input.path)) {
     for (const fs::path& file : io::list_folder(input.path))
@@ -302,7 +302,7 @@ std::vector<fs::path> files_read(const Use& input) {
   return files;
 }
 
-// A result in a folder of texts that has the name of one.
+// Whether the output lies in a folder of texts and has the ending of a text.
 bool would_be_text(const Use& input, const OutputFile& output) {
   if (input.role != Role::kTexts || output.use->role != Role::kResult || !io::is_folder(input.path)) return false;
   const std::string ending = output.path.extension().string();

@@ -1,7 +1,6 @@
-// tools/paths.h - the flags that name files and folders, in one list, and what is checked of them before a command
-// starts. A flag whose name is in the list of paths.cc is checked in every command that has it, and --help says PATH of
-// it. A test reads that help and fails where a flag that takes a TEXT is not known to be no path.
-// SPDX-License-Identifier: Apache-2.0
+// tools/paths.h - the list of flags that name files and folders, and the checks made on them before a command starts.
+// Every flag in the list of paths.cc is checked in each command that has it, and its --help says PATH. A test reads the
+// help texts and fails if a flag takes TEXT and is not known to be something other than a path.
 #pragma once
 
 #include <filesystem>
@@ -11,39 +10,37 @@
 
 namespace coca::tools {
 
-// A flag of a command as it was typed.
+// A flag as the user typed it.
 struct TypedFlag {
-  std::vector<std::string>
-      names;  // its long names, without dashes; of what stands without a flag, the name that --help gives it
+  std::vector<std::string> names;  // long names without dashes; for a positional argument, its name in --help
   bool positional = false;
-  std::vector<std::string> values;  // none: not typed
+  std::vector<std::string> values;  // empty: not typed
 };
 
-// What a flag holds once --config and defaults are in: empty texts mean that it is not given.
+// A flag's values after --config and defaults are applied. Empty texts mean that it is not given.
 struct SettledFlag {
   std::string flag;
   std::vector<std::string> values;
 };
 
-// Errors that name the flags and the path, where
-//   a path is given as "", or what is to be read is not there;
-//   an output file is to lie in a folder that does not exist, or is a folder, or cannot be written;
-//   a result would be read as text the next time, as it lies in a folder of --text and is called so;
-//   an output would replace an input, or two outputs are one file, whatever the spelling: through links and hard links
-//   too.
-// Folders given as text are searched for the files that would be read. Streams (/dev/null, a FIFO, >(...)) may be given
-// several times. Flags that are not in `settled` count as they were typed.
+// Throws an error that names the flags and the path if
+//   a path is empty, or an input does not exist;
+//   an output file's folder does not exist, or the output is a folder or cannot be written;
+//   a result in a folder of --text has a name that would make later runs read it as text;
+//   an output would replace an input, or two outputs are the same file, also through links and hard links.
+// Folders of texts are searched for the files that would be read. Streams (/dev/null, a FIFO, >(...)) may be given
+// several times. Flags that are not in `settled` are taken as typed.
 void check_paths(const std::vector<TypedFlag>& typed, const std::vector<SettledFlag>& settled);
 
-// Whether the flag of this long name takes a path, so that --help says PATH.
+// Whether the flag with this long name takes a path and --help therefore says PATH.
 bool takes_path(std::string_view name);
 
-// Error where `output` lies in the folder `input`.
+// Throws an error if `output` lies in the folder `input`.
 void check_outside(std::string_view output_flag, const std::filesystem::path& output, std::string_view input_flag,
                    const std::filesystem::path& input);
-// Error where the folder to write is a file.
+// Throws an error if the output folder is an existing file.
 void check_is_no_file(std::string_view flag, const std::filesystem::path& folder);
-// Error where both are the same file or folder; for what a command writes below its --out.
+// Throws an error if both are the same file or folder. For files that a command writes inside its --out.
 void check_apart(std::string_view output_flag, const std::filesystem::path& output, std::string_view input_flag,
                  const std::filesystem::path& input);
 

@@ -28,7 +28,7 @@ std::optional<dist::MpiJob>& job() {
 
 namespace fs = std::filesystem;
 
-// Options that name what a command reads: text, which may be globs and folders, or one file or folder of a model.
+// Options that name inputs: texts, which may be globs and folders, or a single file or folder of a model.
 constexpr std::array kTextOptions = {"text", "validation_text", "data", "validation_data", "haystack"};
 constexpr std::array kModelOptions = {"model", "tokenizer", "adapter", "chat_template"};
 
@@ -42,7 +42,7 @@ void add_file(const std::string& flag, const fs::path& path, std::vector<InputFi
   out.push_back({fmt::format("{}: {}", flag, path.string()), path, static_cast<uint64_t>(fs::file_size(path))});
 }
 
-// Names that are no path, such as "byte", add nothing; what is missing is reported where it is read.
+// Names that are not paths, such as "byte", add nothing. Missing files are reported when they are read.
 void add_model_files(const std::string& flag, const fs::path& path, std::vector<InputFile>& out) {
   if (fs::is_regular_file(path)) return add_file(flag, path, out);
   if (!fs::is_directory(path)) return;
@@ -92,7 +92,7 @@ uint32_t checksum(const InputFile& file, bool whole) {
   return sum;
 }
 
-// As it would be given: 32,48; "a b".
+// The value as the user would type it: 32,48; "a b".
 std::string value_text(const nlohmann::ordered_json& value) {
   if (value.is_null()) return "not given";
   if (value.is_string()) return fmt::format("\"{}\"", value.get_ref<const std::string&>());
@@ -127,14 +127,14 @@ std::string host_name() {
   return ::gethostname(name.data(), name.size() - 1) == 0 ? name.data() : "an unnamed machine";
 }
 
-// Makes the folders that a path needs. Those it made go with it, as far as they are empty.
+// Creates the missing parents of a path, and removes those that it created if they are empty at the end.
 class TemporaryFolders {
  public:
   explicit TemporaryFolders(const fs::path& folder) {
     for (fs::path at = fs::absolute(folder).lexically_normal(); !io::exists(at) && at.has_relative_path();
          at = at.parent_path())
       if (at.has_filename()) made_.push_back(at);
-    io::make_dirs(folder);  // also where another rank has made it: a network file system may show it late otherwise
+    io::make_dirs(folder);  // also if another rank has created it, since a network file system may show it late
   }
   ~TemporaryFolders() {
     std::error_code ignored;
@@ -180,7 +180,7 @@ void compare_ranks(std::string_view command, const nlohmann::ordered_json& optio
   dist::require_same(ranks(), files);
 }
 
-// By a sign that rank 0 puts there under a name that nobody else has.
+// Rank 0 creates a file with a unique name there, and the other ranks look for it.
 void require_shared_out(const fs::path& out) {
   if (ranks().size() == 1) return;
   std::optional<TemporaryFolders> folders;

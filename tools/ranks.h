@@ -1,5 +1,4 @@
-// tools/ranks.h - the ranks this program runs as: one, or those of the MPI job that mpirun started it in.
-// SPDX-License-Identifier: Apache-2.0
+// tools/ranks.h - the ranks this program runs as: one, or those of the MPI job started by mpirun.
 #pragma once
 
 #include <filesystem>
@@ -11,27 +10,26 @@
 
 namespace coca::tools {
 
-// Joins the job, where the process was started as part of one. Error where MPI was not built in.
+// Joins the MPI job if the process was started as part of one. Throws an error if MPI was not built in.
 void start_ranks();
-// After this no other rank can be spoken to.
+// No communication with other ranks is possible afterwards.
 void finish_ranks();
-// Ends all ranks with this exit code, where there are others; the message of the lowest rank that fails has been
-// printed by then.
+// Ends all ranks with this exit code, if there are others. By then the lowest failing rank has printed its message.
 void abort_ranks(int exit_code);
 
 dist::Communicator& ranks();
-std::string ranks_text();  // ", 4 ranks", or "" of one
+std::string ranks_text();  // ", 4 ranks", or "" for one rank
 inline bool first_rank() { return ranks().rank() == 0; }
 
-// Error naming the command where several ranks run one that does not share its work.
+// Throws an error naming the command if several ranks run a command that cannot share its work.
 void check_ranks(std::string_view command);
 
-// Before any work: one error on all ranks where they were not started with the same program, command and options, or
-// where a file that the options name has another content on one of them. It names the rank and the option or file.
-// Files of more than 1 GiB together are compared by their sizes and by 64 blocks of 4 KiB of each.
+// Call before any work. Throws the same error on all ranks if they differ in program, command or options, or if a file
+// named by the options differs on one of them. The error names the rank and the option or file. If the files exceed 1
+// GiB in total, their sizes and 64 blocks of 4 KiB of each are compared.
 void compare_ranks(std::string_view command, const nlohmann::ordered_json& options);
-// Error, on all ranks, where `out` is not one folder that all of them see: it names the lowest rank that sees another
-// one. The disk is left as it was.
+// Throws an error on all ranks if `out` is not one folder shared by all of them. It names the lowest rank that sees a
+// different folder. Leaves the disk unchanged.
 void require_shared_out(const std::filesystem::path& out);
 
 }  // namespace coca::tools

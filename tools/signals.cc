@@ -18,7 +18,7 @@ namespace coca::tools {
 
 namespace {
 
-// Only calls that are safe in a signal handler from here on.
+// From here on, only calls that are safe in a signal handler.
 void say(const char* text, size_t bytes) {
   while (bytes > 0) {
     const ssize_t n = ::write(STDERR_FILENO, text, bytes);
@@ -42,7 +42,7 @@ uintptr_t hexadecimal(const char*& at) {
   }
 }
 
-// Says which file is mapped where `address` lies: "from-to ... /path" in a line of /proc/self/maps.
+// Prints the file mapped at `address`, using the lines "from-to ... /path" of /proc/self/maps.
 void say_mapped_file(uintptr_t address) {
   static char line[8192];
   const int fd = ::open("/proc/self/maps", O_RDONLY);
@@ -66,7 +66,7 @@ void say_mapped_file(uintptr_t address) {
   }
 }
 
-// A file that is mapped and then cut short in place, or whose disk fails, ends the process wherever it reads.
+// Reading a mapped file raises SIGBUS if the file has been truncated or its disk fails.
 void on_bus_error(int, siginfo_t* info, void*) {
   say("coca: ");
   say_mapped_file(reinterpret_cast<uintptr_t>(info->si_addr));
@@ -83,14 +83,14 @@ void watch_signals() {
   sigemptyset(&bus.sa_mask);
   ::sigaction(SIGBUS, &bus, nullptr);
   std::signal(SIGPIPE, SIG_IGN);
-  std::signal(SIGXFSZ, SIG_IGN);  // a write beyond the limit of ulimit -f fails and is reported
+  std::signal(SIGXFSZ, SIG_IGN);  // so that writing beyond the limit of ulimit -f fails and is reported
   sigset_t watched;
   sigemptyset(&watched);
   sigaddset(&watched, SIGINT);
   sigaddset(&watched, SIGTERM);
   struct sigaction hangup {};
   ::sigaction(SIGHUP, nullptr, &hangup);
-  if (hangup.sa_handler != SIG_IGN) sigaddset(&watched, SIGHUP);  // under nohup it stays ignored
+  if (hangup.sa_handler != SIG_IGN) sigaddset(&watched, SIGHUP);  // stays ignored under nohup
   pthread_sigmask(SIG_BLOCK, &watched, nullptr);
   std::thread([watched] {
     for (int signal = 0; sigwait(&watched, &signal) == 0;) {

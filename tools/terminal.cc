@@ -27,7 +27,7 @@ std::string_view variable(const char* name) {
 }  // namespace
 
 int terminal_columns(Stream stream) {
-  constexpr int kLeast = 40;  // below this nothing can be laid out
+  constexpr int kLeast = 40;  // narrower layouts are unreadable
   const std::string_view text = variable("COLUMNS");
   int columns = 0;
   const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), columns);
@@ -35,7 +35,9 @@ int terminal_columns(Stream stream) {
   winsize size{};
   if (!is_terminal(stream)) return 0;
   if (ioctl(descriptor(stream), TIOCGWINSZ, &size) == 0 && size.ws_col > 0) return std::max<int>(size.ws_col, kLeast);
-  return dist::mpi_launched() ? 0 : 80;  // mpirun's own terminals have no width; what it copies them to may have any
+  return dist::mpi_launched()
+             ? 0
+             : 80;  // mpirun's own terminals have no width, and its output may be copied to one of any width
 }
 
 bool coloured(Stream stream) {

@@ -1,5 +1,4 @@
-// tools/terminal.h - what standard output and standard error lead to: width and colours.
-// SPDX-License-Identifier: Apache-2.0
+// tools/terminal.h - the width and colours of standard output and standard error.
 #pragma once
 
 #include <cstdint>
@@ -11,20 +10,20 @@ namespace coca::tools {
 enum class Stream : uint8_t { kOut, kError };
 enum class Style : uint8_t { kHeading, kName, kError, kWarning, kGood };
 
-// Columns of the terminal, or COLUMNS where that is set; 0 where it is neither: lines may be as long as they are.
+// Columns of the terminal, or the value of COLUMNS if set. 0 if there is neither: lines are not wrapped.
 int terminal_columns(Stream);
 
-// Colours are for terminals. NO_COLOR (not empty) or TERM=dumb turns them off, CLICOLOR_FORCE (not 0) turns them on for
-// all.
+// Whether to use colours. By default only terminals do. NO_COLOR (not empty) or TERM=dumb turns them off,
+// CLICOLOR_FORCE (not 0) turns them on.
 bool coloured(Stream);
-std::string painted(Stream, Style, std::string_view text);  // as it is where there are no colours
+std::string painted(Stream, Style, std::string_view text);  // unchanged without colours
 
 bool is_terminal(Stream);
-// Text of any bytes, so that it cannot steer a terminal: control characters but \n and \t, and what is not UTF-8,
-// become \x1b.
+// Makes text of any bytes safe for a terminal: control characters other than \
+//  and \\t, and bytes that are not UTF-8, become \\x1b and the like.
 std::string harmless(std::string_view text);
 
-// Lines longer than `columns` are broken at spaces, and go on `indent` columns in; 0 columns: nothing is broken.
+// Wraps lines longer than `columns` at spaces and indents the continuation by `indent`. 0 columns: no wrapping.
 std::string wrapped(std::string_view text, int columns, int indent);
 
 }  // namespace coca::tools

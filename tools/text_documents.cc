@@ -10,8 +10,8 @@ namespace coca::tools {
 
 namespace {
 
-// What is not used need not be kept. Where min_tokens is the larger limit, the excerpt lies so that cutting it again to
-// max_tokens gives the same tokens as cutting the document.
+// Keeps only the tokens that are used. If min_tokens is the larger limit, the excerpt is placed so that cutting it
+// again to max_tokens gives the same tokens as cutting the whole document.
 std::vector<int32_t> kept(std::vector<int32_t> ids, const DocumentLimits& limits) {
   const auto N = static_cast<int64_t>(ids.size());
   if (N < limits.min_tokens) return {};

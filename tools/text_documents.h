@@ -1,5 +1,4 @@
-// tools/text_documents.h - the texts of subcommands that measure a model on documents: their flags, read and tokenized.
-// SPDX-License-Identifier: Apache-2.0
+// tools/text_documents.h - the documents of evaluation subcommands: their flags, reading and tokenizing.
 #pragma once
 
 #include <optional>
@@ -29,13 +28,13 @@ struct TextFlags {
   }
 };
 
-// What of them is wanted; 0: all.
+// Limits on what is read; 0: no limit.
 struct DocumentLimits {
-  int64_t min_tokens = 0;              // shorter ones stay in the list, empty
-  int64_t max_tokens = 0;              // of a document; no fewer than min_tokens are kept
-  eval::Cut cut = eval::Cut::kMiddle;  // which of them
-  int64_t max_documents = 0;           // of those that have min_tokens, and two
-  int64_t all_targets = 0;             // of all documents together: their tokens but the first of each
+  int64_t min_tokens = 0;              // shorter documents stay in the list, empty
+  int64_t max_tokens = 0;              // per document; at least min_tokens are kept
+  eval::Cut cut = eval::Cut::kMiddle;  // which part of a longer document is kept
+  int64_t max_documents = 0;           // counts documents with at least min_tokens and at least two tokens
+  int64_t all_targets = 0;             // over all documents together, counting all tokens but the first of each
 };
 
 struct Documents {

@@ -38,9 +38,9 @@ BeforeBegin::~BeforeBegin() {
   const std::filesystem::path& data = made_.front();
   for (std::filesystem::directory_iterator it(data.parent_path(), ignored), end; !ignored && it != end;
        it.increment(ignored))
-    if (it->path() != data) return;  // of another run, which has begun meanwhile
+    if (it->path() != data) return;  // written by another run that has started in the meantime
   std::filesystem::remove_all(data, ignored);
-  for (const std::filesystem::path& folder : made_) std::filesystem::remove(folder, ignored);  // if it is empty
+  for (const std::filesystem::path& folder : made_) std::filesystem::remove(folder, ignored);  // only if empty
 }
 
 std::filesystem::path first_rank_checks(const std::function<std::filesystem::path()>& check) {
@@ -58,7 +58,7 @@ int64_t first_step(const std::filesystem::path& checkpoint) {
 int64_t validations_left(int64_t done, int64_t steps, int64_t interval) {
   if (done >= steps) return 0;
   return interval > 0 ? (steps - 1) / interval - done / interval + 1
-                      : 1;  // those due before the last step, and the one there
+                      : 1;  // those due before the last step, and the one at the last step
 }
 
 std::string steps_text(int64_t done, int64_t steps, int64_t step_tokens) {

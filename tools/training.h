@@ -1,5 +1,4 @@
-// tools/training.h - what `coca train` and `coca finetune` show alike.
-// SPDX-License-Identifier: Apache-2.0
+// tools/training.h - output shared by `coca train` and `coca finetune`.
 #pragma once
 
 #include <fmt/ranges.h>
@@ -21,7 +20,8 @@
 
 namespace coca::tools {
 
-// A callback that shows bytes read on a line of its own, which ends with it. Nothing is shown when it is never called.
+// A callback that shows the bytes read on a progress line of its own. Destroying it ends the line. Nothing is shown if
+// it is never called.
 class BytesProgress {
  public:
   explicit BytesProgress(std::string label) : label_(std::move(label)) {}
@@ -38,13 +38,13 @@ class BytesProgress {
   std::optional<report::Progress> progress_;
 };
 
-// Text to a token file through `cache`; by the first rank, and the others find it there.
+// Tokenizes text into a token file through `cache`. The first rank does the work and the others open the file.
 data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::Tokenizer&,
                             const std::filesystem::path& cache, const std::string& what,
                             std::optional<data::Split> split, data::Split otherwise);
 
-// The validation text of a run: what was given, else of training text in PG-19's layout its split `validation`, which
-// `say` prints.
+// The validation text of a run: the one given, or else the split `validation` if the training text is in PG-19's
+// layout. With Say::kChoice, prints the latter.
 enum class Say : uint8_t { kNothing, kChoice };
 template <class Config>
 std::vector<std::string> validation_text_of(const Config& c, Say say) {
@@ -55,7 +55,7 @@ std::vector<std::string> validation_text_of(const Config& c, Say say) {
   return chosen;
 }
 
-// Validation text that nobody asked for and that has no whole window is left out, with a warning.
+// Drops validation text that was chosen automatically and is shorter than one window, with a warning.
 template <class Config>
 void leave_out_short_choice(const Config& c, int64_t length, std::optional<data::TokenFile>& validation) {
   if (!validation || !c.validation_text.empty() || validation->size() > length) return;
@@ -65,8 +65,8 @@ void leave_out_short_choice(const Config& c, int64_t length, std::optional<data:
   validation.reset();
 }
 
-// With --resume, the options of the run in config.out are where those of --config and the flags are applied to; a
-// difference that may not be is an error that names the flag. name: of the saved file.
+// With --resume, starts from the options saved in config.out and applies --config and the flags to them. A change that
+// is not allowed is an error that names the flag. name: of the saved file.
 template <class Config>
 void resume_options(OptionFlags& flags, Config& config, const std::string& name) {
   const auto saved = train::saved_options(config.out, name);
@@ -77,10 +77,10 @@ void resume_options(OptionFlags& flags, Config& config, const std::string& name)
   flags.finish();
   train::check_resumed_options(saved->first, saved->second, train::checkpoint_plan(config));
 }
-// Says where a run writes to if its user did not.
+// Prints the output folder if the user did not choose one.
 void note_default_out(const OptionFlags&, const std::string& out);
-// What a run writes before it begins: its tokenized text, in the folder `data` of --out. Where the run is refused, what
-// was not there before is removed. An error if --out is a file.
+// The files that a run writes before it begins: its tokenized text, in the folder `data` of --out. If the run is
+// refused, everything created here is removed. Throws an error if --out is a file.
 class BeforeBegin {
  public:
   explicit BeforeBegin(const std::filesystem::path& out);
@@ -90,26 +90,26 @@ class BeforeBegin {
   void begun() { made_.clear(); }
 
  private:
-  std::vector<std::filesystem::path> made_;  // what was not there, innermost first
+  std::vector<std::filesystem::path> made_;  // the folders created, innermost first
 };
-// By the first rank, whose error is that of all; what it returns is for that rank.
+// Runs the check on the first rank. If it fails, all ranks throw its error. Only the first rank gets the result.
 std::filesystem::path first_rank_checks(const std::function<std::filesystem::path()>& check);
 
-// For --dry-run: the steps that are done in this checkpoint ("": none); the validations of the steps that are left;
-// both in words.
+// For --dry-run: the steps already done in this checkpoint ("": none), the validations in the remaining steps, and a
+// text for both.
 int64_t first_step(const std::filesystem::path& checkpoint);
 int64_t validations_left(int64_t done, int64_t steps, int64_t interval);
 std::string steps_text(int64_t done, int64_t steps, int64_t step_tokens);  // "10 steps of 128 tokens"; "... left of 40"
 
-// What --resume found in the folder.
+// Prints what --resume found in the folder.
 void print_resumed(const std::string& out, int64_t first_step, int64_t steps);
 
-// loss, learning rate, gradient norm, speed, and what there is of validation and skipped steps.
+// Loss, learning rate, gradient norm and speed, and the validation and skipped steps if any.
 std::string step_text(const train::StepReport&);
-// shared: documents that training and validation text have in common.
+// shared: number of documents that occur in both training and validation text.
 void print_summary(const train::TrainSummary&, int64_t shared);
 
-// A warning for each document that is in both lists (data/overlap.h), by the first rank; returns how many there are.
+// Warns on the first rank about each document that is in both lists (data/overlap.h). Returns their number.
 int64_t warn_of_overlap(std::string_view training, std::string_view validation);
 
 }  // namespace coca::tools
