@@ -55,9 +55,8 @@ template <typename T>
 struct Results {
   std::vector<float> y, dx, da, db;
 
-  explicit Results(const Case& c) {
+  Results(Context& cx, const Case& c) {
     const auto [M, K, N, R] = c.s;
-    Context cx;
     GuardedOf<T> gx(cx, M, K, c.x), a(cx, R, K, c.a), b(cx, N, R, c.b), dy_given(cx, M, N, c.dy, 3),
         gy(cx, M, N, c.y0, 5);
     Guarded gdx(cx, M, K, c.dx0), gda(cx, R, K, c.da0), gdb(cx, N, R, c.db0);
@@ -89,8 +88,8 @@ TEST(Lora, ValuesAndGradientsOnEveryTarget) {
       const auto rule = [](int64_t first, int64_t second) {
         return ErrorRule{.terms = static_cast<double>((first + 1) * (second + 1))};
       };
-      for_each_target([&] {
-        const Results<float> ours(c);
+      for_each_way({"lora", "linear"}, [&](Context& cx) {
+        const Results<float> ours(cx, c);
         expect_close(ours.y, want.y, naive.y, rule(shape.K, shape.R), "y " + c.text());
         expect_close(ours.dx, want.dx, naive.dx, rule(shape.N, shape.R), "dx " + c.text());
         expect_close(ours.da, want.da, naive.da, rule(shape.N, shape.M), "da " + c.text());
@@ -113,8 +112,8 @@ TEST(Lora, InBf16) {
       for (size_t i = 0; i < ours.size(); ++i)
         ASSERT_NEAR(ours[i], exact[i], (0x1p-7 + 0x1p-12) * most[i]) << name << " " << i << " " << c.text();
     };
-    for_each_target([&] {
-      const Results<BF16> ours(c);
+    for_each_way({"lora", "linear"}, [&](Context& cx) {
+      const Results<BF16> ours(cx, c);
       near(ours.y, want.y, size.y, "y");
       near(ours.dx, want.dx, size.dx, "dx");
       near(ours.da, want.da, size.da, "da");
@@ -147,9 +146,9 @@ TEST(Lora, DropoutKeepsItsShareAndForgetsNothing) {
     constexpr int64_t kCount = 20000;
     int64_t kept = 0, same = 0;
     for (int64_t i = 0; i < kCount; ++i) {
-      const bool keeps = ref::dropout_keeps(1, i, ref::dropout_threshold(rate));
+      const bool keeps = ops::dropout_keeps(1, i, ops::dropout_threshold(rate));
       kept += keeps;
-      same += keeps == ref::dropout_keeps(2, i, ref::dropout_threshold(rate));
+      same += keeps == ops::dropout_keeps(2, i, ops::dropout_threshold(rate));
     }
     const auto near = [&](int64_t count, double share) {
       EXPECT_NEAR(count, share * kCount, 4 * std::sqrt(share * (1 - share) * kCount)) << rate;

@@ -85,26 +85,30 @@ struct Result {
 template <typename T>
 Result run(Context& cx, const Inputs<T>& in, int64_t block) {
   const Case& c = in.c;
-  Tensor o = test::tensor_of<T>(in.o.shape(), test::float_values(in.o)),
-         lse = test::tensor_of<float>(in.lse.shape(), test::float_values(in.lse));
-  Tensor scores({c.B, c.N, c.H, c.count}), keys({c.B, c.N, c.H, c.count}, DType::kI32);
+  const Tensor q = to_device(cx, in.q), k = to_device(cx, in.k), v = to_device(cx, in.v),
+               slopes = to_device(cx, in.slopes);
+  Tensor o = to_device(cx, in.o), lse = to_device(cx, in.lse);
+  const Dims lists{c.B, c.N, c.H, c.count};
+  Tensor scores(lists, DType::kF32, cx.memory()), keys(lists, DType::kI32, cx.memory());
   for (int64_t at = 0; at < c.S; at += block)
     top_keys_find(cx, in.options(),
-                  {.q = in.q,
-                   .k = in.k.ref().narrow(1, at, std::min(block, c.S - at)),
+                  {.q = q,
+                   .k = k.ref().narrow(1, at, std::min(block, c.S - at)),
                    .key_start = at,
-                   .slopes = c.alibi ? TensorRef(in.slopes) : TensorRef(),
+                   .slopes = c.alibi ? TensorRef(slopes) : TensorRef(),
                    .scores = scores,
                    .keys = keys});
   for (int64_t at = 0; at < c.S; at += block)
     top_keys_add(cx, {.scores = scores,
                       .keys = keys,
-                      .v = in.v.ref().narrow(1, at, std::min(block, c.S - at)),
+                      .v = v.ref().narrow(1, at, std::min(block, c.S - at)),
                       .key_start = at,
                       .o = o,
                       .lse = lse});
-  return {
-      {keys.values<int32_t>().begin(), keys.values<int32_t>().end()}, test::float_values(o), test::float_values(lse)};
+  const Tensor found = to_host(cx, keys);
+  return {{found.values<int32_t>().begin(), found.values<int32_t>().end()},
+          test::float_values(to_host(cx, o)),
+          test::float_values(to_host(cx, lse))};
 }
 
 template <typename T>

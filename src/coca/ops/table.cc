@@ -38,13 +38,13 @@ COCA_OP_TABLE(HeadsImpl, "heads", &cpu::heads_row, &cuda::heads_row)
 COCA_OP_TABLE(KvStoreImpl, "kv_store", &cpu::kv_store_row)
 COCA_OP_TABLE(LinearImpl, "linear", &onednn::linear_row, &onednn::linear_widened_row, &ref::linear_row,
               &cuda::linear_row)
-COCA_OP_TABLE(LoraImpl, "lora", &cpu::lora_row)
+COCA_OP_TABLE(LoraImpl, "lora", &cpu::lora_row, &cuda::lora_row)
 COCA_OP_TABLE(NormImpl, "norm", &cpu::norm_row, &ref::norm_row, &cuda::norm_row)
 COCA_OP_TABLE(ResidualImpl, "residual", &cpu::residual_row, &ref::residual_row, &cuda::residual_row)
 COCA_OP_TABLE(RopeImpl, "rope", &cpu::rope_row, &ref::rope_row, &cuda::rope_row)
 COCA_OP_TABLE(RopeAngleImpl, "rope_angle", &cpu::rope_angle_row, &cuda::rope_angle_row)
 COCA_OP_TABLE(SwiGluImpl, "swiglu", &cpu::swiglu_row, &ref::swiglu_row, &cuda::swiglu_row)
-COCA_OP_TABLE(TopKeysImpl, "top_keys", &cpu::top_keys_row, &ref::top_keys_row)
+COCA_OP_TABLE(TopKeysImpl, "top_keys", &cpu::top_keys_row, &ref::top_keys_row, &cuda::top_keys_row)
 
 #undef COCA_OP_TABLE
 

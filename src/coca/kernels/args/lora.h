@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "coca/base/rng.h"
 #include "coca/kernels/args/implementation.h"
 #include "coca/kernels/args/write.h"
 
@@ -15,6 +16,13 @@ struct Dropout {
   float rate = 0.0f;  // 0: all are kept
   uint64_t key = 0;
 };
+
+// Whether element i is kept: its own 32 random bits are at least rate * 2^32, the threshold.
+constexpr bool dropout_keeps(uint64_t key, int64_t i, uint32_t threshold) {
+  const uint64_t bits = mix64(key + static_cast<uint64_t>(i >> 1) * 0x9e3779b97f4a7c15ull);
+  return static_cast<uint32_t>((i & 1) != 0 ? bits >> 32 : bits) >= threshold;
+}
+constexpr uint32_t dropout_threshold(double rate) { return static_cast<uint32_t>(rate * 4294967296.0); }
 
 struct LoraForward {
   TensorRef x;     // [M, K], contiguous

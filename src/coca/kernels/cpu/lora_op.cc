@@ -2,7 +2,6 @@
 #include "coca/base/parallel.h"
 #include "coca/kernels/args/float_types.h"
 #include "coca/kernels/cpu/rows.h"
-#include "coca/kernels/ref/lora.h"
 
 namespace coca::cpu {
 
@@ -13,11 +12,11 @@ constexpr int64_t kGrain = 16384;
 // to[i] = (or +=) from[i] under the mask.
 template <typename From, typename To>
 void mask_as(const ops::Dropout& dropout, ops::Write write, const From* from, To* to, int64_t n) {
-  const uint32_t threshold = ref::dropout_threshold(static_cast<double>(dropout.rate));
+  const uint32_t threshold = ops::dropout_threshold(static_cast<double>(dropout.rate));
   const float kept = static_cast<float>(1.0 / (1.0 - static_cast<double>(dropout.rate)));
   parallel_blocks(n, kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const float value = ref::dropout_keeps(dropout.key, i, threshold) ? kept * static_cast<float>(from[i]) : 0.0f;
+      const float value = ops::dropout_keeps(dropout.key, i, threshold) ? kept * static_cast<float>(from[i]) : 0.0f;
       to[i] = static_cast<To>(write == ops::Write::kAssign ? value : static_cast<float>(to[i]) + value);
     }
   });

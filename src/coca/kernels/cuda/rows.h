@@ -17,10 +17,12 @@ extern const ops::EmbeddingImpl embedding_row;
 extern const ops::GeluImpl gelu_row;
 extern const ops::HeadsImpl heads_row;
 extern const ops::LinearImpl linear_row;
+extern const ops::LoraImpl lora_row;
 extern const ops::NormImpl norm_row;
 extern const ops::ResidualImpl residual_row;
 extern const ops::RopeAngleImpl rope_angle_row;
 extern const ops::RopeImpl rope_row;
 extern const ops::SwiGluImpl swiglu_row;
+extern const ops::TopKeysImpl top_keys_row;
 
 }  // namespace coca::cuda

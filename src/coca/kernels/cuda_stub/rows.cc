@@ -21,10 +21,12 @@ const ops::EmbeddingImpl embedding_row = kNone<ops::EmbeddingImpl>;
 const ops::GeluImpl gelu_row = kNone<ops::GeluImpl>;
 const ops::HeadsImpl heads_row = kNone<ops::HeadsImpl>;
 const ops::LinearImpl linear_row = kNone<ops::LinearImpl>;
+const ops::LoraImpl lora_row = kNone<ops::LoraImpl>;
 const ops::NormImpl norm_row = kNone<ops::NormImpl>;
 const ops::ResidualImpl residual_row = kNone<ops::ResidualImpl>;
 const ops::RopeAngleImpl rope_angle_row = kNone<ops::RopeAngleImpl>;
 const ops::RopeImpl rope_row = kNone<ops::RopeImpl>;
 const ops::SwiGluImpl swiglu_row = kNone<ops::SwiGluImpl>;
+const ops::TopKeysImpl top_keys_row = kNone<ops::TopKeysImpl>;
 
 }  // namespace coca::cuda

@@ -6,16 +6,9 @@
 #include <cstdint>
 #include <vector>
 
-#include "coca/base/rng.h"
+#include "coca/kernels/args/lora.h"
 
 namespace coca::ref {
-
-// Whether element i is kept: its own 32 random bits are at least rate * 2^32.
-inline bool dropout_keeps(uint64_t key, int64_t i, uint32_t threshold) {
-  const uint64_t bits = mix64(key + static_cast<uint64_t>(i >> 1) * 0x9e3779b97f4a7c15ull);
-  return static_cast<uint32_t>((i & 1) != 0 ? bits >> 32 : bits) >= threshold;
-}
-inline uint32_t dropout_threshold(double rate) { return static_cast<uint32_t>(rate * 4294967296.0); }
 
 template <typename T>
 struct LoraArgs {
@@ -31,7 +24,7 @@ struct LoraArgs {
 template <typename T>
 T dropout_factor(const LoraArgs<T>& p, int64_t i) {
   if (p.rate == 0.0) return T(1);
-  return dropout_keeps(p.key, i, dropout_threshold(p.rate)) ? T(1.0 / (1.0 - p.rate)) : T(0);
+  return ops::dropout_keeps(p.key, i, ops::dropout_threshold(p.rate)) ? T(1.0 / (1.0 - p.rate)) : T(0);
 }
 
 // h [M, R] = scale * dropout(x) a^T
