@@ -1,6 +1,5 @@
-// Whole models: every figure again by plain loops over all pairs, the constraint of CoCA, and the stored models of
-// others.
-// SPDX-License-Identifier: Apache-2.0
+// Analyses of whole models: every figure is recomputed by plain loops over all pairs, and CoCA's constraint and stored
+// models of other programs are checked.
 #include "coca/analyse/analyse.h"
 
 #include <gmock/gmock.h>
@@ -33,7 +32,7 @@ AnalyseOptions everything() { return {.pairs = 0, .rows = 0, .shifts = {5}, .bor
 
 Windows two_windows(const model::ModelSpec& s) { return {test::random_ids(kN, s.V, 1), test::random_ids(kN, s.V, 2)}; }
 
-// What one layer traced, by name: q, k (before rotation), q_eff, k_eff.
+// The traced tensors of one layer by name: q, k (before rotation), q_eff, k_eff.
 using LayerTrace = std::map<std::string, TensorView<const float, 4>>;
 void for_each_layer(const test::TinyModel& m, const std::vector<int32_t>& ids,
                     const std::function<void(int64_t, LayerTrace&)>& look) {
@@ -68,7 +67,7 @@ std::vector<test::NamedSpec> rope_specs() {
   return all;
 }
 
-// Entropy and sinks from the traces of the decoder, by the plainest loops.
+// Recomputes entropy and sinks from the decoder's traces by plain loops.
 TEST_P(AnalyseOfSpec, AttentionAgreesWithPlainLoops) {
   const model::ModelSpec& s = GetParam().spec;
   test::TinyModel m(s);
@@ -95,14 +94,15 @@ TEST_P(AnalyseOfSpec, AttentionAgreesWithPlainLoops) {
         }
       }
       const AttentionStats& got = a.head(layer, h).attention;
-      EXPECT_NEAR(got.mean_entropy(), entropy / (kN - 1), 1e-10) << layer;  // doubles; only the order of sums differs
+      EXPECT_NEAR(got.mean_entropy(), entropy / (kN - 1), 1e-10)
+          << layer;  // doubles; only the order of summation differs
       EXPECT_NEAR(got.mean_sink(), sink / (kN - 1), 1e-10) << layer;
     }
   });
 }
 
-// RoPE and xPos: angles between q and k as they were before rotation, weights before amplitude and decay. What the
-// program turns back from rotated floats agrees.
+// With RoPE and xPos the analysis recovers the angles before rotation from rotated floats, and the weights without
+// amplitude and decay. Both must agree with q and k before rotation.
 TEST_P(AnalyseOfRope, AnglesAreThoseBeforeRotation) {
   const model::ModelSpec& s = GetParam().spec;
   test::TinyModel m(s);
@@ -123,7 +123,8 @@ TEST_P(AnalyseOfRope, AnglesAreThoseBeforeRotation) {
                 course_of(angle, a.rotation.frequencies[static_cast<size_t>(j)], static_cast<double>(s.max_position)));
           }
         const AngleStats& got = a.head(layer, h).planes[static_cast<size_t>(j)];
-        // Rotated floats are off by about 1e-7: no angle of these models is so near a border that its case changes.
+        // Rotated floats are off by about 1e-7, and no angle of these models is close enough to a border to change its
+        // course.
         EXPECT_EQ(got.courses, expected.courses) << layer << " " << h << " " << j;
         EXPECT_NEAR(got.weighted_cos, expected.weighted_cos, 1e-5 * expected.weight);
         EXPECT_NEAR(got.weighted_sin, expected.weighted_sin, 1e-5 * expected.weight);
@@ -131,7 +132,7 @@ TEST_P(AnalyseOfRope, AnglesAreThoseBeforeRotation) {
   });
 }
 
-// Counts add up; JSON and tables can be made of every model.
+// Totals of the counts are right, and every model can be reported as JSON and tables.
 TEST_P(AnalyseOfSpec, CountsAndReportsOfEveryModel) {
   const model::ModelSpec& s = GetParam().spec;
   test::TinyModel m(s);
@@ -165,8 +166,8 @@ TEST_P(AnalyseOfSpec, CountsAndReportsOfEveryModel) {
 INSTANTIATE_TEST_SUITE_P(Specs, AnalyseOfSpec, testing::ValuesIn(test::all_specs()), test::spec_test_name);
 INSTANTIATE_TEST_SUITE_P(Specs, AnalyseOfRope, testing::ValuesIn(rope_specs()), test::spec_test_name);
 
-// The share of slack reads like a fault beside the article's claim, so each report says why it is there; no other
-// model's does.
+// The anomalous share of slack CoCA looks like an error in view of the article's claim, so its reports explain it.
+// Reports of other models do not mention it.
 TEST(Analyse, SlackSaysWhyItsAnglesAreAnomalous) {
   const char* const why = "Slack is not collinear in this sense";
   for (const test::NamedSpec& named : test::all_specs()) {
@@ -182,7 +183,7 @@ TEST(Analyse, SlackSaysWhyItsAnglesAreAnomalous) {
   EXPECT_NE(report::to_html(make_document(a, "slack", "source")).find(why), std::string::npos);
 }
 
-// One sentence for all, some and no planes.
+// The sentence for no planes and for all planes.
 TEST(Analyse, PlanesWithALongAnomalyAreCountedInWords) {
   test::TinyModel m(test::tiny_llama(model::AttentionKind::kRope));
   Analysis a = analyse(m.spec, m.params.weights(), two_windows(m.spec), everything());
@@ -200,7 +201,7 @@ TEST(Analyse, StrictAndTiedHaveNoInitialAngle) {
     const bool collinear =
         model::is_coca(named.spec.attention) && model::collinear_options(named.spec).kind != ops::Collinear::kSlack;
     if (collinear) {
-      EXPECT_LT(all.collinear.largest_angle, 1e-6) << named.name;  // fp32 rotations: some 6e-8 each
+      EXPECT_LT(all.collinear.largest_angle, 1e-6) << named.name;  // fp32 rotations: about 6e-8 each
       EXPECT_EQ(all.all_planes().anomalous_share(), 0) << named.name;
       EXPECT_LT(all.collinear.moved_departure(0), 1e-12) << named.name;
     } else {
@@ -253,7 +254,7 @@ TEST(Analyse, StoredModelsOfTransformers) {
   }
 }
 
-// A scaling at evaluation only changes what is run, not what training saw.
+// A scaling at evaluation changes the angles at run time, not those of training.
 TEST(Analyse, ScalingAtEvaluationLeavesTheTrainedAngles) {
   test::TinyModel m(test::tiny_llama(model::AttentionKind::kRope));
   AnalyseOptions options = everything();
@@ -263,7 +264,7 @@ TEST(Analyse, ScalingAtEvaluationLeavesTheTrainedAngles) {
   for (size_t j = 0; j < plain.rotation.frequencies.size(); ++j) {
     EXPECT_EQ(scaled.rotation.frequencies[j], plain.rotation.frequencies[j] / 4);
     EXPECT_EQ(scaled.borders[0].planes[j].trained_turns, plain.borders[0].planes[j].trained_turns);
-    // Layer 0 projects the same q and k: the initial angles are what they were, however fast the planes turn.
+    // Layer 0 projects the same q and k, so the initial angles stay the same at any frequency.
     EXPECT_EQ(scaled.head(0, 0).planes[j].anomalous_share(), plain.head(0, 0).planes[j].anomalous_share());
   }
   EXPECT_NE(scaled.head(0, 0).attention.mean_entropy(), plain.head(0, 0).attention.mean_entropy());
@@ -279,7 +280,7 @@ TEST(Analyse, TheSameSeedDrawsTheSamePairs) {
   EXPECT_NE(json(1), json(2));
 }
 
-// The angles are those its decoder turns by: of the window's length factor, from the weights.
+// The analysis uses the decoder's angles, computed from the weights with the length factor of the window.
 TEST(Analyse, ClexHasTheAnglesOfItsWeights) {
   for (const model::AttentionKind kind : {model::AttentionKind::kRope, model::AttentionKind::kCocaStrict}) {
     const test::TinyModel m = test::clex_model(test::clex_spec(test::tiny_llama(kind)));
@@ -292,14 +293,14 @@ TEST(Analyse, ClexHasTheAnglesOfItsWeights) {
     const auto factor = static_cast<size_t>(model::clex_factor(m.spec, 20));
     ASSERT_GT(factor, 1u);
     EXPECT_EQ(a.rotation.frequencies, tables[factor - 1]);
-    ASSERT_EQ(a.borders.size(), 2u);  // its own scaling alone
+    ASSERT_EQ(a.borders.size(), 2u);  // only its own scaling
     for (size_t j = 0; j < tables[0].size(); ++j) {
       EXPECT_EQ(a.borders[0].planes[j].compression, 1);
       EXPECT_EQ(a.borders[1].planes[j].compression, tables[0][j] / tables[2][j]);
     }
     if (kind == model::AttentionKind::kRope) continue;
     const HeadStats all =
-        a.all();  // strict CoCA's initial angle is 0 when the right angles are taken out, and only then
+        a.all();  // strict CoCA's initial angle is 0 if k is taken before rotation with the right angles
     for (const AngleStats& plane : all.planes) EXPECT_EQ(plane.anomalous_share(), 0);
   }
 }
@@ -314,7 +315,7 @@ TEST(Analyse, RefusesWhatItCannotLookAt) {
   EXPECT_THAT([&] { with({{1}}); }, message("a window of 1 token"));
   EXPECT_THAT([&] { with({{1, 2, 3}, {1, 2}}); }, message("equally long"));
   EXPECT_THAT([&] { with(two_windows(m.spec), {.borders = {.multiples = {0}}}); }, message("multiples holds 0"));
-  model::ModelSpec patterned = m.spec, clex = m.spec;  // without the network
+  model::ModelSpec patterned = m.spec, clex = m.spec;  // clex is given without its network's weights
   patterned.pattern = model::default_pattern(model::Pattern::kReRope, 8);
   model::ModelSpec dilated = m.spec;
   dilated.layer_window.assign(static_cast<size_t>(dilated.L), 4);
@@ -334,7 +335,7 @@ TEST(Analyse, RefusesWhatItCannotLookAt) {
   clear_stop();
 }
 
-// Stopped within the second window, it is the analysis of the first.
+// If stopped within the second window, the result is that of the first.
 TEST(Analyse, KeepsTheWindowsThatAreDone) {
   const test::TinyModel m(test::tiny_neox(test::AttentionKind::kCocaSlack));
   AnalyseOptions options = everything();
@@ -349,7 +350,7 @@ TEST(Analyse, KeepsTheWindowsThatAreDone) {
   EXPECT_EQ(to_json(a).dump(), to_json(analyse(m.spec, m.params.weights(), Windows{windows[0]}, everything())).dump());
 }
 
-// ALiBi: its document alone, for it has few charts to draw; CoCA's is made by the test of the program.
+// Uses ALiBi only, because it has few charts to draw. A test of the program makes CoCA's document.
 TEST(Report, LeavesOutWhatDoesNotApply) {
   test::TinyModel m(test::tiny_neox(model::AttentionKind::kAlibi));
   const std::string html = report::to_html(

@@ -1,5 +1,4 @@
-// Attention rows and CoCA's figures in closed form.
-// SPDX-License-Identifier: Apache-2.0
+// Attention rows and CoCA's figures against closed forms.
 #include <gtest/gtest.h>
 
 #include <cmath>
@@ -11,7 +10,7 @@
 namespace coca::analyse::head_stats_test {
 namespace {
 
-constexpr double kRounding = 1e-12;  // sums of some ten doubles of size 1 to 10
+constexpr double kRounding = 1e-12;  // sums of about ten doubles of size 1 to 10
 
 TEST(AttentionStats, EqualScoresGiveTheEntropyOfAllKeys) {
   AttentionStats s(8);
@@ -35,7 +34,7 @@ TEST(AttentionStats, AHeadThatSeesOnlyTheFirstTokenIsASink) {
   EXPECT_EQ(s.mean_sink(), 1);
   EXPECT_EQ(s.mean_entropy(), 0);
   EXPECT_EQ(s.mean_distance(), 5);
-  std::vector<double> windowed(3, 0);  // keys 10, 11, 12: a sliding window that left the first tokens
+  std::vector<double> windowed(3, 0);  // keys 10, 11, 12: a sliding window that has moved past the first tokens
   AttentionStats w(20);
   w.add_row(windowed, 10);
   EXPECT_EQ(w.mean_sink(), 0);
@@ -49,7 +48,7 @@ std::vector<Rotation> rotations(double position) {
   return {std::polar(1.0, position), std::polar(1.0, position * 0.1)};
 }
 
-// Slack is the dot product of what the op makes, and strict - slack is the formula of docs/math/collinear.md.
+// Slack is the dot product of the op's outputs, and strict - slack is the formula of docs/math/collinear.md.
 TEST(Collinear, ScoresAreThoseOfTheOp) {
   const std::vector<float> q = test::random_values(4, 1), t = test::random_values(4, 2);
   for (const ops::Collinear kind : {ops::Collinear::kSlack, ops::Collinear::kStrict}) {

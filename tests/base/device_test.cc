@@ -1,5 +1,4 @@
-// Names of devices, there and back, and what is none.
-// SPDX-License-Identifier: Apache-2.0
+// Device names are parsed and printed, and invalid names are rejected.
 #include "coca/base/device.h"
 
 #include <gmock/gmock.h>

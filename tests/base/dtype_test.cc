@@ -14,7 +14,7 @@ namespace {
 
 constexpr float kInf = std::numeric_limits<float>::infinity();
 
-// IEEE value of sign, exponent and mantissa fields, straight from the standard.
+// Value of the sign, exponent and mantissa fields, as IEEE 754 defines it.
 double decode(uint32_t bits, int exponent_bits, int mantissa_bits) {
   const uint32_t mantissa = bits & ((1u << mantissa_bits) - 1);
   const int top = (1 << exponent_bits) - 1, bias = top / 2;
@@ -76,7 +76,7 @@ TEST_P(Halves, RoundsToNearestTiesToEven) {
   for (uint32_t bits = 0; bits + 1 < f.infinity; ++bits) {
     const double low = decode(bits, f.exponent_bits, f.mantissa_bits);
     const double high = decode(bits + 1, f.exponent_bits, f.mantissa_bits);
-    const float middle = static_cast<float>((low + high) / 2);  // exact: one more mantissa bit
+    const float middle = static_cast<float>((low + high) / 2);  // exact: needs one more mantissa bit
     ASSERT_EQ(static_cast<double>(middle), (low + high) / 2);
     const uint32_t even = bits % 2 == 0 ? bits : bits + 1;
     ASSERT_EQ(f.narrow(middle), even) << bits;

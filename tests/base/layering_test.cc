@@ -1,6 +1,4 @@
-// Holds every include under src/coca against cmake/layers.txt, and every file there against the house rules
-// that a machine can check: an SPDX line, at most 600 lines, no printing and no leaving.
-// SPDX-License-Identifier: Apache-2.0
+// Checks every include under src/coca against cmake/layers.txt, and every file there against the house rules.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -26,8 +24,8 @@ using ::testing::IsEmpty;
 constexpr size_t kMostLines = 600;
 
 struct Layer {
-  std::set<std::string> modules;         // that it may include, besides itself
-  std::vector<std::string> third_party;  // a header's exact name or a prefix of it
+  std::set<std::string> modules;         // modules that it may include, besides itself
+  std::vector<std::string> third_party;  // a header's exact name or a prefix
 };
 using Layers = std::map<std::string, Layer>;
 
@@ -77,7 +75,7 @@ bool is_system(const std::string& header) {
          kPosix.contains(header);
 }
 
-// The text with comments, and with strings if asked, blanked out; line breaks stay where they are.
+// Blanks out comments and, if asked, strings. Line breaks are kept.
 enum class Strings { kKeep, kBlank };
 std::string without_comments(const std::string& text, Strings strings) {
   std::string out = text;
@@ -109,7 +107,7 @@ std::string without_comments(const std::string& text, Strings strings) {
   return out;
 }
 
-// What is wrong with the includes of one file; `path` is relative to src/.
+// Errors in the includes of one file; `path` is relative to src/.
 std::vector<std::string> include_problems(const Layers& layers, const std::string& path, const std::string& text) {
   static const std::regex kInclude(R"(^\s*#\s*include\s*(.*?)\s*$)");
   const std::string module = module_of(path);
@@ -144,7 +142,7 @@ std::vector<std::string> include_problems(const Layers& layers, const std::strin
   return problems;
 }
 
-// Printing and leaving: only tools/ may.
+// Finds code that prints or exits, which only tools/ may do.
 std::vector<std::string> manner_problems(const std::string& path, const std::string& text) {
   static const std::regex kForbidden(R"(std::(cout|cerr|clog)\b|\b(v?printf|puts|putchar|perror)\s*\(|\bfmt::print\b)"
                                      R"(|\b(fprintf|fputs|fwrite|fputc|print|putc)\s*\([^;]*\b(stdout|stderr)\b)"
@@ -171,7 +169,7 @@ std::string read(const fs::path& file) {
   return text.str();
 }
 
-// Sources and headers under src/coca; paths relative to src/.
+// Sources and headers under src/coca, with paths relative to src/.
 std::map<std::string, std::string> sources() {
   std::map<std::string, std::string> files;
   const fs::path root = fs::path(COCA_SOURCE_DIR) / "src";
@@ -196,7 +194,7 @@ TEST(Layering, EveryIncludeIsAllowed) {
 
 TEST(Layering, LayersAreOneDirectional) {
   const Layers layers = project_layers();
-  // Repeatedly takes away modules all of whose dependencies are gone; a cycle stays.
+  // Repeatedly removes modules whose dependencies have all been removed. What remains is in a cycle.
   std::set<std::string> done;
   for (bool moved = true; moved;) {
     moved = false;
@@ -213,7 +211,7 @@ TEST(HouseRules, EveryFileKeepsThem) {
     for (const std::string& problem : manner_problems(path, text)) ADD_FAILURE() << problem;
 }
 
-// The checks themselves, so that they cannot go blind.
+// Tests of the checks themselves.
 const char* const kSampleLayers =
     "# comment\nbase : ; omp.h\nkernels/cpu : base ; hwy\nops : base kernels/cpu ;\ntext : base ; "
     "sentencepiece\n";

@@ -1,5 +1,4 @@
-// The generator: known values, independence of streams, resuming, and rough statistics.
-// SPDX-License-Identifier: Apache-2.0
+// The generator: known values, independence of streams, resuming and basic statistics.
 #include "coca/base/rng.h"
 
 #include <gtest/gtest.h>

@@ -1,5 +1,4 @@
-// Evenly spread indices: ascending, each in the middle of its part, for sizes that do and do not divide.
-// SPDX-License-Identifier: Apache-2.0
+// Evenly spread indices: ascending, each in the middle of its part, whether or not the sizes divide.
 #include "coca/base/spread.h"
 
 #include <gtest/gtest.h>
@@ -13,7 +12,7 @@ TEST(Spread, EachIsTheMiddleOfItsPart) {
       for (int64_t i = 0; i < chosen; ++i)
         EXPECT_EQ(spread_index(i, chosen, count), chosen == count ? i : (2 * i + 1) * count / (2 * chosen))
             << i << " of " << chosen << " of " << count;
-  EXPECT_EQ(spread_index(63, 64, int64_t{1} << 62), 127 * (int64_t{1} << 55));  // no product wraps
+  EXPECT_EQ(spread_index(63, 64, int64_t{1} << 62), 127 * (int64_t{1} << 55));  // no product overflows
 }
 
 }  // namespace

@@ -1,5 +1,4 @@
-// The name that a misspelt one may stand for.
-// SPDX-License-Identifier: Apache-2.0
+// Suggestions for misspelt names.
 #include "coca/base/suggest.h"
 
 #include <gmock/gmock.h>

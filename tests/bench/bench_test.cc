@@ -1,6 +1,5 @@
-// Every benchmark at tiny sizes: the rows it promises, its counts, and the errors of options that make no
-// sense. No times.
-// SPDX-License-Identifier: Apache-2.0
+// Every benchmark at tiny sizes: the rows and counts of its results, and errors for invalid options. Times are not
+// checked.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -28,7 +27,7 @@ using testing::HasSubstr;
 
 constexpr RepeatOptions kQuick{.repeats = 2, .warmup = 0, .sample_seconds = 0};
 constexpr ModelShape kTiny{.preset = Preset::k0_86m, .layers = 1, .width = 16, .heads = 2, .vocab = 31};
-// Of the parameters in fp32, each tensor a whole number of cache lines.
+// Bytes of the parameters in fp32; each tensor takes a whole number of cache lines.
 int64_t bytes_of(const model::ModelSpec& spec) { return static_cast<int64_t>(model::ParamStore(spec).flat().bytes()); }
 
 TEST(BenchAttention, EveryKindAndPass) {
@@ -66,7 +65,7 @@ TEST(BenchAttention, BF16) {
   EXPECT_EQ(bench_attention(cx, o, {}).results.size(), 3 * o.kind.size());
 }
 
-// A window and packed documents: only visible pairs count.
+// With windows and packed documents only visible pairs count.
 TEST(BenchAttention, WindowsAndDocuments) {
   AttentionOptions o{.kind = {AttentionForm::kCocaSlack, AttentionForm::kAlibi},
                      .lengths = {100},
@@ -160,7 +159,7 @@ TEST(BenchTrain, BF16AndRecomputation) {
   o.precision = Precision::kBF16;
   const TrainResult narrow = bench_train(cx, o, {})[1];
   EXPECT_LT(narrow.activation_bytes, remade);
-  EXPECT_GT(narrow.state_bytes, 16 * narrow.parameters);  // the bf16 copy of the weights comes on top
+  EXPECT_GT(narrow.state_bytes, 16 * narrow.parameters);  // in addition to the bf16 copy of the weights
   EXPECT_LE(narrow.state_bytes, 18 * narrow.parameters + 4096);
 }
 
@@ -187,7 +186,7 @@ TEST(BenchTrain, TheExportedModelGivesTheExportedNumbers) {
   }
 }
 
-// What the peak of a length rests on: memory given back before the mark is reset no longer counts.
+// The peak measured for a length must not include memory that was freed before the peak was reset.
 TEST(BenchEval, ThePeakCanBeReset) {
   constexpr int64_t kBytes = int64_t{256} << 20;
   {
@@ -227,7 +226,7 @@ TEST(BenchDecode, SmallerCaches) {
   DecodeOptions o{.lengths = {20}, .tokens = 2, .cache = KvType::kBF16, .shape = kTiny, .repeat = kQuick};
   EXPECT_EQ(bench_decode(cx, o, {})[0].cache_bytes_per_token, (16 + 8) * 2);
   o.cache = KvType::kInt8;
-  EXPECT_EQ(bench_decode(cx, o, {})[0].cache_bytes_per_token, 16 + 8 + 2 * 2 * 4);  // and two scales a head
+  EXPECT_EQ(bench_decode(cx, o, {})[0].cache_bytes_per_token, 16 + 8 + 2 * 2 * 4);  // plus two scales per head
 }
 
 TEST(BenchDecode, BF16HalvesTheWeights) {
@@ -270,14 +269,14 @@ TEST(BenchDecode, SpeedAndCacheByLength) {
     EXPECT_GT(r.prefill_tokens_per_second, 0);
   }
   const double bytes = results[2].gbytes_per_second * results[2].seconds.median * 1e9;
-  const auto weights = static_cast<double>(results[2].parameters - 31 * 16);  // of the embedding one row is read
+  const auto weights = static_cast<double>(results[2].parameters - 31 * 16);  // decoding reads one row of the embedding
   EXPECT_NEAR(bytes, 4 * weights + 2 * 20 * 2 * 16 * 4, 1e-3);
   EXPECT_EQ(decode_table(o, results).rows.size(), 4u);
   EXPECT_THAT(message([&] { bench_decode(cx, {.tokens = 0}, {}); }), HasSubstr("tokens is 0"));
 }
 
-// What travels is counted, and follows from shapes: t and v a quarter less than k and v; sums of gradients of the same
-// shapes, in fp32.
+// The bytes sent follow from the shapes: t and v take a quarter less than k and v. Gradients of the same shapes are
+// summed in fp32.
 TEST(BenchRing, BytesAndTheSimulationOfThem) {
   const RingOptions o{.lengths = {64},
                       .machines = {1, 2, 4},

@@ -1,5 +1,4 @@
-// The official formulation materialised, in both forms, against the plain loops of the library's ops.
-// SPDX-License-Identifier: Apache-2.0
+// Materialised attention as in the official code, in both forms, compared with the library's ops.
 #include <gtest/gtest.h>
 
 #include "coca/bench/answers.h"
@@ -14,7 +13,8 @@ namespace {
 
 class Einsum : public testing::TestWithParam<EinsumForm> {};
 
-// o and its gradients: 32 roundings, as in attention.cc; grouped heads, two sequences, ragged lengths.
+// o and its gradients, with grouped heads, two sequences and uneven lengths. The tolerance is 32 roundings, as in
+// attention.cc.
 TEST_P(Einsum, EqualsTheOps) {
   for (const EinsumShape s : {EinsumShape{2, 19, 4, 2, 6}, EinsumShape{1, 33, 2, 2, 16}, EinsumShape{1, 1, 1, 1, 2}}) {
     const Dims query{s.B, s.N, s.H, s.D}, key{s.B, s.N, s.G, s.D};
@@ -40,7 +40,7 @@ TEST_P(Einsum, EqualsTheOps) {
     einsum.backward(cx, {.rows = rows, .q = q, .t = t, .v = v, .d_o = d_o, .dq = edq, .dt = edt, .dv = edv});
     EXPECT_NO_THROW(check_close(eo, o, Precision::kF32, 32, "o"));
     EXPECT_NO_THROW(check_close(edv, dv, Precision::kF32, 32, "dv"));
-    if (s.N == 1) continue;  // one key: its probability is 1 whatever q and t are, and their gradients zero
+    if (s.N == 1) continue;  // with one key its probability is 1 for any q and t, whose gradients are zero
     EXPECT_NO_THROW(check_close(edq, dq, Precision::kF32, 32, "dq"));
     EXPECT_NO_THROW(check_close(edt, dt, Precision::kF32, 32, "dt"));
   }

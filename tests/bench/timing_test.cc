@@ -1,5 +1,4 @@
-// Rounds in turns, medians and quartiles, and the answer check.
-// SPDX-License-Identifier: Apache-2.0
+// Interleaved rounds, medians and quartiles, and the check of results.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -60,7 +59,7 @@ TEST(Timing, ProgressTellsWhatBeginsAndTheShareOfTheWork) {
   ProgressCounter progress{.sink = [&](const ProgressState& s) {
     s.begins ? begun.emplace_back(s.what) : (shares.push_back(s.share), begun.back());
   }};
-  progress.plan(2, 1), progress.plan(2, 9);  // 20 in all
+  progress.plan(2, 1), progress.plan(2, 9);  // 20 units of work in total
   const RepeatOptions o{.repeats = 1, .warmup = 1, .sample_seconds = 0};
   progress.work_of_step = 1;
   measure_interleaved(one, o, progress);
@@ -92,7 +91,7 @@ TEST(Timing, BadOptionsAreNamed) {
   EXPECT_THROW(check_repeats({.sample_seconds = -1}), Error);
 }
 
-// A benchmark of wrong numbers must fail.
+// A benchmark whose results are wrong must fail.
 TEST(Answers, AWrongOneIsAnError) {
   const Tensor right = random_tensor({100}, DType::kF32, 1);
   Tensor wrong = random_tensor({100}, DType::kF32, 1);

@@ -1,6 +1,5 @@
-// What cuBLASLt is asked for: a fake in its place reads the descriptions it is given, computes by columns as it does,
-// and fails where it is told to.
-// SPDX-License-Identifier: Apache-2.0
+// Calls to cuBLASLt. A fake library reads the descriptions it is given, computes in column-major order as cuBLASLt
+// does, and fails on request.
 #include "coca/kernels/cuda/cublaslt.h"
 
 #include <gmock/gmock.h>
@@ -40,9 +39,9 @@ struct Preference {
 struct Fake {
   std::string failing;
   int found = 1;
-  int open = 0;  // handles that are not destroyed
+  int open = 0;  // handles that have not been destroyed
   int heuristics = 0;
-  Preference wanted;  // at the last call of the heuristic
+  Preference wanted;  // in the last call of the heuristic
 } fake;
 
 cublasStatus_t status(const char* call) {
@@ -200,7 +199,7 @@ class CublasLtProducts : public testing::Test {
   std::optional<Context> cx;
 };
 
-// Wide tensors of which the product uses the first columns: rows are strided.
+// The product uses the first columns of wider tensors, so rows have a stride.
 TEST_F(CublasLtProducts, AreAskedForByColumns) {
   constexpr int64_t m = 5, n = 7, k = 3, gap = 2;
   uint64_t seed = 1;
@@ -214,7 +213,7 @@ TEST_F(CublasLtProducts, AreAskedForByColumns) {
                        c = random({m, n + gap}, out, seed++);
           const Tensor a_there = to_device(*cx, a), b_there = to_device(*cx, b);
           Tensor c_there = to_device(*cx, c);
-          memory->synchronize();  // the fake computes at once
+          memory->synchronize();  // so that the fake, which computes immediately, sees the copies
           cuda::matmul(*cx, {.a = a_there.ref().narrow(1, 0, da[1]),
                              .turn_a = ta,
                              .b = b_there.ref().narrow(1, 0, db[1]),
@@ -227,7 +226,7 @@ TEST_F(CublasLtProducts, AreAskedForByColumns) {
               double want = write == Write::kAccumulate || j >= n ? at(c, i, j) : 0.0;
               for (int64_t l = 0; l < k && j < n; ++l)
                 want += (ta == Turn::kYes ? at(a, l, i) : at(a, i, l)) * (tb == Turn::kYes ? at(b, j, l) : at(b, l, j));
-              // One rounding of sums below 2: half a unit of the last place.
+              // One rounding of sums below 2: half a unit in the last place.
               ASSERT_NEAR(at(got, i, j), want, out == DType::kBF16 ? 0x1p-8 : 0x1p-24) << i << " " << j;
             }
         }
@@ -245,10 +244,10 @@ TEST_F(CublasLtProducts, AShapeIsPlannedOnce) {
   EXPECT_EQ(fake.open, open);
 }
 
-// Each call that fails is an Error that names it, and nothing stays open.
+// Each failing call is an Error that names it, and no handle stays open.
 TEST_F(CublasLtProducts, EveryFailureIsNamed) {
   Tensor c({2, 2}, DType::kF32, memory.get());
-  int64_t k = 100;  // other shapes than before: none is planned yet
+  int64_t k = 100;  // new shapes, so that nothing is planned yet
   const auto error = [&](const char* failing) {
     fake.failing = failing;
     const int open = fake.open;

@@ -1,7 +1,5 @@
-// GPUs, their memory and their errors, as kernels/cuda makes them of what the CUDA runtime says. The runtime is a fake:
-// no GPU is needed, and each bad state can be made. What needs a real one: kernels, and that the runtime keeps its
-// word.
-// SPDX-License-Identifier: Apache-2.0
+// How kernels/cuda handles GPUs, their memory and their errors. The CUDA runtime is a fake, so no GPU is needed and
+// every error can be produced. Kernels, and whether the real runtime behaves like the fake, are tested elsewhere.
 #include "coca/kernels/cuda/device.h"
 
 #include <gmock/gmock.h>
@@ -31,7 +29,7 @@ class Cuda : public testing::Test {
     EXPECT_EQ(fake_cuda().device_blocks, 0u);
     EXPECT_EQ(fake_cuda().pinned_blocks, 0u);
   }
-  // Not cuda::device_memory, which stays open for the next test.
+  // cuda::device_memory would stay open for the next test.
   static std::unique_ptr<DeviceMemory> opened() { return cuda::open_memory(cuda::gpus().list.at(0)); }
 };
 
@@ -149,7 +147,7 @@ TEST_F(Cuda, EachFailingCallIsOneError) {
   failing("cudaMemcpyAsync", [&] { transfer(cx, host, there); });
   failing("cudaMemGetInfo", [&] { gpu->room(); });
   failing("cudaMalloc", [&] { Tensor({4}, DType::kF32, gpu.get()); });
-  failing("cudaMemsetAsync", [&] { Tensor({4}, DType::kF32, gpu.get()); });  // the block is given back: see ~Cuda
+  failing("cudaMemsetAsync", [&] { Tensor({4}, DType::kF32, gpu.get()); });  // the block is freed: see ~Cuda
   failing("cudaHostAlloc", [&] { allocate_pinned(gpu.get(), 4, "a batch"); });
   failing("cudaStreamCreateWithFlags", [&] { opened(); });
   failing("cudaGetDeviceProperties", [&] { cuda::gpus(); });

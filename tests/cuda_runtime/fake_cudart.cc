@@ -16,11 +16,11 @@ struct Block {
 std::map<char*, Block> blocks;
 std::map<void*, size_t> pinned;
 std::vector<std::function<void()>> queued;
-int present = 0;                 // the thread's GPU
-cudaError_t last = cudaSuccess;  // of cudaGetLastError
+int present = 0;                 // the GPU of this thread
+cudaError_t last = cudaSuccess;  // returned by cudaGetLastError
 
 cudaError_t failed(cudaError_t code) { return last = code; }
-// What the test wants of a call.
+// The result that the test has set for this call.
 cudaError_t wanted(const char* call) {
   const auto& failing = fake_cuda().failing;
   const auto it = failing.find(call);

@@ -1,6 +1,5 @@
-// tests/cuda_runtime/fake_cudart.h - in the CUDA runtime's place: as many GPUs as the test says, whose memory is the
-// host's but apart, whose copies happen when the stream is waited for, and which fails where it is told to.
-// SPDX-License-Identifier: Apache-2.0
+// tests/cuda_runtime/fake_cudart.h - a fake CUDA runtime. It has as many GPUs as the test sets; their memory is
+// separate blocks of host memory; copies are made when the stream is synchronized; calls fail on request.
 #pragma once
 
 #include <cuda_runtime_api.h>
@@ -19,13 +18,13 @@ struct FakeGpu {
 
 struct FakeCuda {
   std::vector<FakeGpu> gpus;
-  cudaError_t start = cudaSuccess;             // what cudaGetDeviceCount says
-  int driver = 13000;                          // the newest CUDA that the driver knows; 0: there is no driver
-  std::map<std::string, cudaError_t> failing;  // by call
-  // What is there now.
+  cudaError_t start = cudaSuccess;             // result of cudaGetDeviceCount
+  int driver = 13000;                          // the newest CUDA version that the driver supports; 0: no driver
+  std::map<std::string, cudaError_t> failing;  // by name of the call
+  // Blocks that are allocated now.
   size_t device_blocks = 0, pinned_blocks = 0;
 };
 FakeCuda& fake_cuda();
-bool on_fake_gpu(const void* p, size_t bytes);  // within one block
+bool on_fake_gpu(const void* p, size_t bytes);  // whether the bytes lie within one block
 
 }  // namespace coca::test

@@ -31,7 +31,7 @@ Read read(CorpusOptions options) {
   return out;
 }
 
-// A text in ASCII as units of so many bytes.
+// Encodes ASCII text in units of this many bytes.
 std::string wide(const std::string& text, size_t bytes, bool big, const std::string& mark) {
   std::string out = mark;
   for (const char c : text) out += big ? std::string(bytes - 1, '\0') + c : c + std::string(bytes - 1, '\0');
@@ -55,12 +55,13 @@ TEST(Corpus, Utf16AndUtf32AreReadAsText) {
             got.report.warnings,
             ElementsAre(AllOf(HasSubstr("x.txt"), HasSubstr(fmt::format("UTF-{}{}", 8 * bytes, big ? "BE" : "LE")))));
       }
-  put_file(dir / "x.txt", std::string("\xff\xfe\xac\x20\x3d\xd8\x00\xde\x3d\xd8", 10));  // a euro, a pair, half a pair
+  put_file(dir / "x.txt",
+           std::string("\xff\xfe\xac\x20\x3d\xd8\x00\xde\x3d\xd8", 10));  // a euro sign, a surrogate pair, half a pair
   EXPECT_THAT(read({.inputs = {(dir / "x.txt").string()}}).texts(),
               ElementsAre("\xe2\x82\xac\xf0\x9f\x98\x80\xef\xbf\xbd"));
   put_file(dir / "x.jsonl", wide("{\"text\": \"line\"}\n", 2, false, "\xff\xfe"));
   EXPECT_THAT(read({.inputs = {(dir / "x.jsonl").string()}}).texts(), ElementsAre("line"));
-  put_file(dir / "x.txt", std::string("a\0b and a plain text", 20));  // zeros in a text are no encoding
+  put_file(dir / "x.txt", std::string("a\0b and a plain text", 20));  // zeros in a text do not make it UTF-16
   EXPECT_THAT(read({.inputs = {(dir / "x.txt").string()}}).report.warnings, IsEmpty());
 }
 
@@ -70,7 +71,7 @@ TEST(Corpus, DocumentsInTwoTextsAreFoundByContent) {
   put_file(dir / "train/b.txt", "Another book");
   put_file(dir / "train/c.jsonl", "{\"text\": \"A line\"}\n{\"text\": \" \"}\n");
   put_file(dir / "test/x.txt", "\n Call me Ishmael. Some\tyears ago");
-  put_file(dir / "test/y.txt", "Anotherbook");  // no blank is another text than one
+  put_file(dir / "test/y.txt", "Anotherbook");  // differs from x.txt's "Another book" by a blank
   put_file(dir / "test/z.jsonl", "{\"text\": \"new\"}\n{\"text\": \"\\n\"}\n{\"text\": \"A line \"}\n");
   const auto list = [&](const char* folder) {
     std::string out;

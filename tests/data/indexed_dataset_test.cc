@@ -1,5 +1,4 @@
-// The format is written by hand here, byte by byte, and then made wrong in every way.
-// SPDX-License-Identifier: Apache-2.0
+// Writes the format by hand, byte by byte, and then corrupts it in every way.
 #include "coca/data/indexed_dataset.h"
 
 #include <limits>
@@ -37,7 +36,7 @@ struct Index {
   uint8_t type = 8;
   std::vector<int32_t> sizes;
   std::vector<int64_t> pointers, documents;
-  std::optional<uint64_t> sequence_count, document_count;  // others than there are
+  std::optional<uint64_t> sequence_count, document_count;  // replace the true counts
 
   std::string bytes() const {
     std::string out = magic + little(version) + little(type) + little(sequence_count.value_or(sizes.size())) +
@@ -141,7 +140,7 @@ TEST_F(Indexed, HeadersThatLie) {
     expect_bad(with([&](Index& i) { i.type = type; }), fmt::format("type {} of tokens", type));
   expect_bad(with([](Index& i) { i.sequence_count = 5; }), "do not add up to that");
   expect_bad(with([](Index& i) { i.document_count = 0; }), "do not add up to that");
-  // 12 n wraps to what 4 sequences take; 8 n to what 4 borders take.
+  // 12 n overflows to the size of 4 sequences, and 8 n to that of 4 borders.
   expect_bad(with([](Index& i) { i.sequence_count = (uint64_t{1} << 62) + 4; }), "do not add up to that");
   expect_bad(with([](Index& i) { i.document_count = (uint64_t{1} << 61) + 4; }), "do not add up to that");
   expect_bad(with([](Index& i) { i.sequence_count = std::numeric_limits<uint64_t>::max(); }), "do not add up to that");

@@ -23,7 +23,7 @@ std::vector<Example> read(const std::filesystem::path& file, ReadReport* report 
   return all;
 }
 
-// The example's text with [ ] around what counts and | for eos, ^ for bos.
+// The example's text with [ ] around the tokens that count, | for eos and ^ for bos.
 std::string shown(const Example& example, std::optional<int32_t> bos = std::nullopt,
                   const ChatTemplate& chat = plain_chat) {
   const auto tokenizer = text::make_byte_tokenizer();
@@ -79,7 +79,7 @@ TEST(Instruct, AChatTemplateSaysWhichPlacesAreAnswers) {
   EXPECT_THAT(shown, HasSubstr("<|im_start|>assistant\n[b<|im_end|>"));
   EXPECT_EQ(segments.size(), 4u);
   const auto tokenizer = text::make_byte_tokenizer();
-  EXPECT_NE(encode_segments(segments, *tokenizer, 256).ids.front(), 256);  // a template writes its own bos
+  EXPECT_NE(encode_segments(segments, *tokenizer, 256).ids.front(), 256);  // the template writes its own bos
   const auto refuses = chat_by(text::ChatTemplate::from_source("{{ raise_exception('no') }}", "t.jinja"));
   EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { segments_of(example, refuses); }), HasSubstr("x.jsonl:1: "));
 }
@@ -113,7 +113,7 @@ TEST(Instruct, FormsThatPeopleHave) {
             "request.\n\n### "
             "Instruction:\nHi.\n\n### Response:[Ho|]");
   EXPECT_EQ(shown(one(R"({"instruction":"Hi.","output":"Ho","text":"other"})", ExampleForm::kText)), "[other|]");
-  // prompt and completion, as texts and as messages; the prompt's answers do not count
+  // prompt and completion, as texts and as messages; answers within the prompt do not count
   EXPECT_EQ(shown(one(R"({"prompt":"p","completion":"c"})")), "p[c|]");
   EXPECT_EQ(shown(one(R"({"prompt":"p","chosen":"c","rejected":"r"})")), "p[c|]");
   EXPECT_EQ(
@@ -123,7 +123,7 @@ TEST(Instruct, FormsThatPeopleHave) {
   EXPECT_EQ(
       shown(one(R"({"chosen":[{"role":"user","content":"u"},{"role":"assistant","content":"a"}],"rejected":[]})")),
       "user: u\nassistant:[ a|]");
-  // parts, null beside calls, tools of the example, developers
+  // content in parts, null content beside tool calls, tools of the example, developer messages
   EXPECT_EQ(
       shown(one(
           R"({"messages":[{"role":"user","content":[{"type":"text","text":"u"},{"type":"text","text":"v"}]},{"role":"assistant","content":"a"}]})")),
@@ -139,7 +139,7 @@ TEST(Instruct, FormsThatPeopleHave) {
                             {{"x", true}});
   EXPECT_EQ(shown(calls, std::nullopt, chat),
             "fTrue;system:d;user:u;assistant:[{\"z\": 1, \"a\": 2};]tool:3;assistant:[a;]");
-  // weights
+  // Weights of messages
   EXPECT_EQ(
       shown(one(
           R"({"messages":[{"role":"user","content":"u"},{"role":"assistant","content":"a","weight":0},{"role":"user","content":"v"},{"role":"assistant","content":"b","weight":1}]})")),

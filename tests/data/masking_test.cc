@@ -39,14 +39,15 @@ TEST(Masking, TargetsAreWhatStoodThereAndTheRestIsUntouched) {
   EXPECT_EQ(same, targets);
 }
 
-// Over many windows: every place alike, and 80, 10 and 10 % of the chosen. Bounds of five standard deviations.
+// Over many windows every position is chosen equally often, and the chosen tokens are treated 80, 10 and 10 % of the
+// time. Bounds are five standard deviations.
 TEST(Masking, SharesAreThePublishedOnes) {
   constexpr int64_t kWindows = 20000, kLength = 20;
   std::vector<int64_t> places(kLength);
   int64_t masked = 0, kept = 0, random = 0;
   Rng rng(3);
   for (int64_t w = 0; w < kWindows; ++w) {
-    std::vector<int32_t> ids(kLength, 60), targets(kLength);  // 60 is no id that is drawn
+    std::vector<int32_t> ids(kLength, 60), targets(kLength);  // 60 is never drawn as a replacement
     mask_window({.mask_id = kMask, .vocabulary = kVocabulary}, rng, ids, targets);
     for (size_t i = 0; i < ids.size(); ++i) {
       if (targets[i] == kNoTarget) continue;

@@ -17,12 +17,12 @@ using test::error_of;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-// Documents of random lengths; every id is different, so that each token can be found again. The first half of each
+// Documents of random lengths whose ids are all different, so that each token can be traced. The first half of each
 // document is prompt.
 struct Made {
   TokenDocuments documents;
-  std::map<int32_t, int32_t> next;   // id to the id behind it in its document
-  std::map<int32_t, int64_t> place;  // id to its place in its document
+  std::map<int32_t, int32_t> next;   // id to the next id of its document
+  std::map<int32_t, int64_t> place;  // id to its index in its document
   std::set<int32_t> counted;         // ids that count as targets
 
   Made(int64_t count, int64_t longest, uint64_t seed) {
@@ -65,15 +65,15 @@ TEST(Packing, EveryCountedTokenIsATargetOnceAnEpoch) {
     const Filled f = shuffled(windows, k);
     for (size_t n = 0; n < static_cast<size_t>(kN); ++n) {
       const auto start = static_cast<size_t>(f.starts[n]);
-      if (f.ids[n] == 0) {  // padding: a document by itself
+      if (f.ids[n] == 0) {  // padding is a document of its own
         EXPECT_EQ(start, n);
         EXPECT_EQ(f.targets[n], kNoTarget);
         continue;
       }
       ++inputs;
-      EXPECT_EQ(f.ids[n] - f.ids[start], static_cast<int32_t>(n - start));  // the document runs on from its start
+      EXPECT_EQ(f.ids[n] - f.ids[start], static_cast<int32_t>(n - start));  // the document is contiguous from its start
       const auto next = made.next.find(f.ids[n]);
-      ASSERT_NE(next, made.next.end());  // a document's last token is no input
+      ASSERT_NE(next, made.next.end());  // the last token of a document is never an input
       EXPECT_EQ(f.targets[n], made.counted.contains(next->second) ? next->second : kNoTarget);
       if (f.targets[n] != kNoTarget) targets.insert(f.targets[n]);
     }
@@ -113,9 +113,9 @@ TEST(Packing, WindowsAreAFunctionOfSeedAndNumber) {
   std::vector<std::vector<int32_t>> first, second;
   for (int64_t k = 0; k < epoch; ++k)
     first.push_back(shuffled(one, k).ids), second.push_back(shuffled(one, epoch + k).ids);
-  EXPECT_NE(first, second);  // another order
+  EXPECT_NE(first, second);  // in a different order
   std::sort(first.begin(), first.end()), std::sort(second.begin(), second.end());
-  EXPECT_EQ(first, second);  // of the same windows
+  EXPECT_EQ(first, second);  // the same windows
   const PackedWindows other(made.documents, {.length = 32, .seed = 8});
   EXPECT_NE(shuffled(one, 0).ids, shuffled(other, 0).ids);
 }
@@ -124,8 +124,8 @@ TEST(Packing, WindowsAreFull) {
   const Made made(2000, 60, 4);
   const PackedWindows windows(made.documents, {.length = 128, .seed = 1});
   const double places = static_cast<double>(windows.windows() * 128);
-  // Best fit leaves room in a window only where no later document was short enough: with pieces of 1 to 59 in windows
-  // of 128 that is a few per cent, and the last windows.
+  // Best fit leaves space in a window only if no later document was short enough. With pieces of 1 to 59 tokens in
+  // windows of 128 that is a few per cent, plus the last windows.
   EXPECT_GT(static_cast<double>(windows.report().inputs) / places, 0.95);
 }
 
@@ -141,13 +141,13 @@ TEST(Packing, LongDocumentsAreSplitTruncatedOrDropped) {
   };
   add(100, 11, 0);  // 10 inputs: three windows of 4
   add(200, 5, 1);   // 4 inputs: just fits
-  add(300, 9, 8);   // truncated, its answer is out of reach
+  add(300, 9, 8);   // if truncated, its answer is cut off
   const auto report = [&](LongDocuments policy) {
     return PackedWindows(documents, {.length = 4, .seed = 0, .long_documents = policy}).report();
   };
   const PackingReport split = report(LongDocuments::kSplit);
   EXPECT_EQ(split.split, 2);
-  EXPECT_EQ(split.pieces, 3 + 1 + 1);  // of the last document only the piece with its answer
+  EXPECT_EQ(split.pieces, 3 + 1 + 1);  // of the last document only the piece with the answer
   EXPECT_EQ(split.targets, 10 + 4 + 1);
   EXPECT_EQ(split.without_loss, 0);
   const PackingReport cut = report(LongDocuments::kTruncate);

@@ -82,7 +82,7 @@ TEST(Passkey, UsesTheLengthAndNeverExceedsIt) {
           ASSERT_LE(count(*tokenizer, p), length);
           ASSERT_GE(count(*tokenizer, p), length - 4) << tokenizer->kind() << " " << enum_name(wording);
           const double at = static_cast<double>(p.text.find(std::to_string(p.key)));
-          // Intro and question shift the key by less than 250 bytes.
+          // The introduction and the question shift the key by less than 250 bytes.
           ASSERT_NEAR(at, depth * static_cast<double>(p.text.size()), 250) << p.text;
         }
     }
@@ -127,7 +127,7 @@ TEST(Passkey, TrainingWindowsEndWithTheAnswer) {
         ASSERT_EQ(static_cast<int64_t>(ids.size()), length);
         ++kinds[static_cast<int>(info.kind)];
         const std::string text = tokenizer->decode(ids), key = std::to_string(info.key);
-        if (info.kind == PasskeyWindow::kDigits) {  // periodic: 3 to 20 digits and the blank between
+        if (info.kind == PasskeyWindow::kDigits) {  // periodic: 3 to 20 digits and a space
           bool found = false;
           for (size_t period = 4; period <= 21; ++period)
             found |= std::equal(text.begin() + static_cast<std::ptrdiff_t>(period), text.end(), text.begin());
@@ -159,7 +159,8 @@ TEST(Passkey, RepeatedKeysAreDense) {
     PasskeyWindowInfo info;
     const std::string text =
         tokenizer->decode(passkey_training_window(PasskeyWording::kCompact, 129, *tokenizer, rng, 5, &info));
-    // A mention takes 22 bytes and its newline, the garbage between at most 20: at least three whole ones fit.
+    // A mention takes 22 bytes and a newline, and at most 20 bytes of garbage lie between mentions, so at least three
+    // fit.
     if (info.kind != PasskeyWindow::kRepeated) continue;
     EXPECT_GE(occurrences(text, std::to_string(info.key)), 3) << text;
   }

@@ -13,7 +13,7 @@ using ::testing::HasSubstr;
 
 TEST(Pg19, ListsWithAndWithoutHeader) {
   test::TempDir dir;
-  // The published file: no header, the comma of a title already removed; here one is quoted all the same.
+  // The published file has no header, and commas within titles have been removed. One title is quoted here anyway.
   put_file(dir / "a.csv",
            "1342,Pride and Prejudice by Jane Austen,1813,http://x/1342\n84,\"Frankenstein, or\",1818,u\n");
   put_file(dir / "b.csv", "book_id,book_title,publication_date\n1342,Pride and Prejudice,1813\n9,Undated,\n");
@@ -39,7 +39,8 @@ TEST(Pg19, TheFolderMeansItsTestSplit) {
   EXPECT_THAT(chosen.inputs, ElementsAre(pg + "/test", plain));
   EXPECT_EQ(chosen.used, Split::kTest);
   EXPECT_EQ(choose_split({plain}, std::nullopt).used, std::nullopt);
-  const std::string bare = (dir / "bare").string();  // splits without a list of books: training text is no test text
+  const std::string bare =
+      (dir / "bare").string();  // without a list of books too, training text is not used as test text
   EXPECT_THAT(choose_split({bare}, std::nullopt).inputs, ElementsAre(bare + "/test"));
   EXPECT_THAT(choose_split({plain}, Split::kTest).inputs, ElementsAre(plain + "/test"));
   EXPECT_THAT(choose_split({pg}, Split::kTrain).inputs, ElementsAre(pg + "/train"));

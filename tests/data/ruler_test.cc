@@ -1,5 +1,5 @@
-// RULER's prompts: they fit, hide what they ask for, and follow from the seed. Word counts are counted again.
-// SPDX-License-Identifier: Apache-2.0
+// RULER's prompts: they fit their length, contain their answers, and depend only on the seed. Word counts are
+// recounted.
 #include "coca/data/ruler.h"
 
 #include <gmock/gmock.h>
@@ -56,7 +56,7 @@ TEST_P(Ruler, PromptsFitAndNearlyFillTheirLength) {
       const RulerPrompt prompt = make(GetParam(), tokens, seed);
       const auto used = static_cast<int64_t>(bytes().encode(prompt.text).size());
       EXPECT_LE(used, tokens);
-      EXPECT_GE(used, tokens - 250);  // the next needle, line or word with all its repeats did not fit
+      EXPECT_GE(used, tokens - 250);  // the next needle, or the next line or word with all its repeats, did not fit
       const std::set<std::string> unique(prompt.answers.begin(), prompt.answers.end());
       EXPECT_EQ(unique.size(), prompt.answers.size());
       for (const std::string& answer : prompt.answers) EXPECT_GE(count(prompt.text, answer), 1) << answer;
@@ -94,7 +94,7 @@ TEST(RulerNeedles, SingleNeedle) {
 TEST(RulerNeedles, EachOfSeveralOccursOnce) {
   struct Case {
     RulerTask task;
-    int64_t needles;  // with the answers among them; -1: as many as fit
+    int64_t needles;  // including those of the answers; -1: as many as fit
     size_t answers;
   };
   for (const Case c : {Case{RulerTask::kNiahMultikey1, 4, 1},
@@ -150,7 +150,7 @@ TEST(RulerWords, TheAnswersAreTheMostFrequent) {
     ASSERT_EQ(prompt.answers.size(), 10u);
     const size_t begin = prompt.text.rfind("appear most often.\n"), end = prompt.text.rfind("\nQuestion");
     for (const auto& [word, n] : frequencies(prompt.text.substr(begin + 19, end - begin - 19))) {
-      if (word.back() == '.') continue;  // its number
+      if (word.back() == '.') continue;  // the number of a word in the list, such as 12.
       EXPECT_EQ(n, std::ranges::count(prompt.answers, word) ? common : other) << word;
     }
   }

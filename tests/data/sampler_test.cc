@@ -32,8 +32,8 @@ TEST(PermuteIndex, IsAPermutationForEverySize) {
   EXPECT_LT(permute_index(12345, uint64_t{1} << 62, 7), uint64_t{1} << 62);
 }
 
-// Over many keys each index should land everywhere equally often. Chi-square with n - 1 degrees of freedom;
-// its standard deviation is sqrt(2 (n - 1)), six of them are allowed.
+// Over many keys each index should land everywhere equally often. Chi-square with n - 1 degrees of freedom has a
+// standard deviation of sqrt(2 (n - 1)); six of them are allowed.
 TEST(PermuteIndex, LooksRandom) {
   for (const uint64_t n : {2ull, 3ull, 7ull, 16ull, 50ull})
     for (const uint64_t index : {uint64_t{0}, n - 1}) {
@@ -53,7 +53,7 @@ TEST(WindowSampler, EachWindowOncePerEpochWithoutOverlap) {
       const TokenFile file = counting_file(tokens);
       const WindowSampler sampler(file, length, 42);
       const int64_t per_epoch = sampler.windows_per_epoch();
-      // At most one window is given up for the random phase.
+      // The random phase costs at most one window.
       ASSERT_GE(per_epoch, std::max<int64_t>(1, (tokens - 1) / length - 1));
       for (int64_t epoch = 0; epoch < 4; ++epoch) {
         std::set<int64_t> starts;
@@ -91,7 +91,7 @@ TEST(WindowSampler, IsAPureFunctionAndEpochsDiffer) {
   EXPECT_EQ(phases.size(), 16u) << "every phase 0..15 must come up";
 }
 
-TEST(WindowSampler, StaysTheSameForEver) {  // saved runs resume by k: the order is part of the file format
+TEST(WindowSampler, StaysTheSameForEver) {  // saved runs resume by k, so the order must never change
   const TokenFile file = counting_file(1000);
   const WindowSampler sampler(file, 16, 1);
   std::vector<int64_t> starts;

@@ -17,7 +17,7 @@ using test::TempDir;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
-// A tokenizer of any size: one id per byte, spread over the vocabulary.
+// A tokenizer with any vocabulary size: one id per byte, spread over the vocabulary.
 class WideTokenizer final : public text::Tokenizer {
  public:
   explicit WideTokenizer(int32_t vocab) : vocab_(vocab) {}
@@ -84,7 +84,7 @@ TEST(TokenFile, ALongDocumentInPiecesIsOneDocument) {
   TempDir dir;
   std::string text;
   for (int i = 0; text.size() < (size_t{5} << 19); ++i)
-    text += std::to_string(i) + "\xe2\x82\xac";  // characters across pieces
+    text += std::to_string(i) + "\xe2\x82\xac";  // characters that cross the borders of pieces
   put_file(dir / "x.txt", text);
   const auto tokenizer = text::make_byte_tokenizer();
   build_token_file(*tokenizer, {.corpus = {.inputs = {(dir / "x.txt").string()}}, .output = dir / "x.tok"});
@@ -184,7 +184,7 @@ TEST(TokenFile, RefusesDamage) {
   EXPECT_THAT(refused(changed(41, "x")), HasSubstr("checksum"));
   EXPECT_THAT(refused(good + "x"), HasSubstr("take"));
   for (size_t n = 0; n < good.size(); ++n) refused(good.substr(0, n));
-  for (size_t at = 0; at < good.size(); ++at) {  // one flipped bit anywhere but in payload and padding
+  for (size_t at = 0; at < good.size(); ++at) {  // one flipped bit anywhere except in the payload and the padding
     const bool payload = at >= 192 && at < 192 + 24, trailing_zeros = at >= good.size() - 4;
     if (!payload && !trailing_zeros) refused(changed(at, std::string(1, static_cast<char>(good[at] ^ 4))));
   }
@@ -194,7 +194,7 @@ TEST(TokenFile, IdsBeyondTheVocabularyAreNamedOnReading) {
   TempDir dir;
   std::string bad = small_file(dir);
   bad[192 + 6] = '\x01';
-  bad[192 + 7] = '\x01';  // token 3 is 257 = vocabulary size
+  bad[192 + 7] = '\x01';  // token 3 becomes 257, the vocabulary size
   put_file(dir / "bad", bad);
   const TokenFile file(dir / "bad");
   EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { all_tokens(file); }),
@@ -211,7 +211,7 @@ TEST(TokenFile, ContentFingerprintIsOfTheIdsAlone) {
     return TokenFile::from_tokens(std::move(tokens), {0, n}, 1000).content_fingerprint();
   };
   EXPECT_EQ(file.content_fingerprint(), in_memory(ids));
-  for (size_t i = 0; i < ids.size(); ++i) {  // a file this small is read whole
+  for (size_t i = 0; i < ids.size(); ++i) {  // a file this small is read completely
     std::vector<int32_t> other = ids;
     other[i] ^= 1;
     EXPECT_NE(in_memory(other), in_memory(ids)) << i;
@@ -226,7 +226,7 @@ TEST(TokenFile, ContentFingerprintOfALongFileSeesItsEndsAndBlocksBetween) {
   const auto fingerprint = [](const std::vector<int32_t>& tokens) {
     return TokenFile::from_tokens(tokens, {0, static_cast<int64_t>(tokens.size())}, 1000).content_fingerprint();
   };
-  std::vector<int32_t> tokens(5'000'011);  // more than the 1024 blocks of 4096 that are read
+  std::vector<int32_t> tokens(5'000'011);  // more than the 1024 blocks of 4096 tokens that are read
   for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(i % 997);
   const std::string before = fingerprint(tokens);
   EXPECT_EQ(before, fingerprint(tokens));
@@ -235,7 +235,7 @@ TEST(TokenFile, ContentFingerprintOfALongFileSeesItsEndsAndBlocksBetween) {
     EXPECT_NE(fingerprint(tokens), before) << at;
     tokens[at] ^= 1;
   }
-  // Any change of 1000 tokens in a row: the gaps between blocks are shorter.
+  // Any change of 1000 consecutive tokens is seen, as the gaps between blocks are shorter.
   for (const size_t at : {size_t{100'000}, size_t{2'345'678}, size_t{4'990'000}}) {
     for (size_t i = 0; i < 1000; ++i) tokens[at + i] ^= 1;
     EXPECT_NE(fingerprint(tokens), before) << at;

@@ -1,5 +1,4 @@
-// Groups of messages and the collectives built on them, over threads and over nothing.
-// SPDX-License-Identifier: Apache-2.0
+// Messages and the collectives built on them, between threads and with a single rank.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -18,7 +17,7 @@ namespace {
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-// Rank r's message to rank s, of a length that differs for every pair and is zero for some.
+// The message from one rank to another. Its length differs for every pair, and some are empty.
 std::vector<int> message(int from, int to) {
   std::vector<int> values(static_cast<size_t>((3 * from + 5 * to) % 7 * 100));
   std::iota(values.begin(), values.end(), 1000 * from + 10 * to);
@@ -90,7 +89,7 @@ TEST(Communicator, AnErrorOnOneRankIsAnErrorOnAll) {
       EXPECT_EQ(error.kind(), ErrorKind::kIo);
       EXPECT_EQ(std::string(error.what()), ranks.rank() == 1 ? "the disk is full" : "rank 1: the disk is full");
     }
-    barrier(ranks);  // and they still agree on what comes next
+    barrier(ranks);  // they still agree on what comes next
   });
   EXPECT_EQ(failed, 3);
 }
@@ -109,12 +108,12 @@ TEST(Communicator, MemoryThatRunsOutOnOneRankIsAnErrorOnAll) {
   });
 }
 
-// Lists of other lengths, values with the separators of the message, facts that one side lacks: all ranks say the same,
-// and go on.
+// If the lists of the ranks differ in length, value or facts, all ranks report the same difference and can continue.
+// Some values contain the separators of the message.
 TEST(Communicator, WhatRanksDoNotHaveInCommonIsNamed) {
   struct Case {
     std::vector<Fact> usual, other;
-    std::string says;  // of rank 2, which has the other list
+    std::string says;  // the expected message; rank 2 has the other list
   };
   const std::vector<Fact> facts = {{"--steps", "20"}, {"--text: a b.txt", "12 bytes 3 4"}, {"--out", ""}};
   const std::vector<Case> cases = {
