@@ -1,5 +1,4 @@
-// tests/e2e/cli_fixture.h - a folder of its own for each test, the program run in it, and small texts for it.
-// SPDX-License-Identifier: Apache-2.0
+// tests/e2e/cli_fixture.h - a separate folder for each test, the program run in it, and small texts.
 #pragma once
 
 #include <gmock/gmock.h>
@@ -22,20 +21,20 @@ using Args = std::vector<std::string>;
 class CliFixture : public testing::Test {
  protected:
   Outcome coca(const Args& args) { return run_program(dir_.path(), args); }
-  // Another program, or several, by way of /bin/sh.
+  // Runs a command line in /bin/sh.
   Outcome shell(const std::string& command) {
     const std::string out = at("shell.out"), err = at("shell.err");
     const int status = std::system(("( " + command + " ) </dev/null >'" + out + "' 2>'" + err + "'").c_str());
     return {WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + WTERMSIG(status), io::read_file(out), io::read_file(err)};
   }
   std::string at(const std::string& name) const { return (dir_.path() / name).string(); }
-  // Writes a file, and the folders it lies in.
+  // Writes a file and creates its parent folders.
   std::string put(const std::string& name, const std::string& text) {
     std::filesystem::create_directories(std::filesystem::path(at(name)).parent_path());
     std::ofstream(at(name)) << text;
     return at(name);
   }
-  // So many lines of a text that a small model soon knows.
+  // A text that a small model learns quickly, with one sentence this many times.
   static std::string cats_and_dogs(int times) {
     std::string text;
     for (int i = 0; i < times; ++i) text += "the cat sat on the mat and the dog lay on the rug. ";
@@ -45,7 +44,7 @@ class CliFixture : public testing::Test {
     const std::string text = io::read_file(at(file));
     return std::ranges::count(text, '\n');
   }
-  // A flag of `more` takes the place of the same one in `args`.
+  // Flags in `more` replace those of the same name in `args`.
   static Args with(Args args, const Args& more) {
     for (size_t i = 0; i + 1 < more.size(); ++i)
       if (const auto given = std::ranges::find(args, more[i]); more[i].starts_with("--") && given != args.end())

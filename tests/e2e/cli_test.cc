@@ -24,7 +24,7 @@ using testing::HasSubstr;
 
 class Cli : public test::CliFixture {
  protected:
-  std::string text_file() {  // written once: a newer file would be tokenized anew
+  std::string text_file() {  // written once, because a newer file would be tokenized again
     return fs::exists(at("text.txt")) ? at("text.txt") : put("text.txt", cats_and_dogs(200));
   }
   Args tiny_train(const std::string& out, const Args& more = {}) {
@@ -34,7 +34,7 @@ class Cli : public test::CliFixture {
                        "2",     "--learning-rate", "0.01",      "--log-interval", "1"};
     return with(args, more);
   }
-  // Exit code and one clear line; after a wrong flag a second line says where help is.
+  // The exit code and a one-line message. After a wrong flag, a second line says how to get help.
   void expect_refused(const Args& args, int code, const std::string& text) {
     const Outcome o = coca(args);
     std::string line;
@@ -280,7 +280,7 @@ TEST_F(Cli, TrainsAtDrawnPositionsUnderAScaling) {
                  "ALiBi's bias depends on the distance");
 }
 
-// A CLEX network beside a trained model; evaluation past the trained length and generation take its frequencies.
+// Trains a CLEX network. Evaluation beyond the trained length and generation use its frequencies.
 TEST_F(Cli, FinetunesUnderClex) {
   ASSERT_EQ(coca(tiny_train("base")).code, 0);
   const Args model = {"--model", at("base") + "/model", "--text", text_file()};
@@ -353,7 +353,8 @@ TEST_F(Cli, AnalyseWritesTablesAndAReport) {
   expect_refused({"analyse", "--model", at("run/model")}, 2, "--text");
 }
 
-// A RoPE model becomes a CoCA model, in other types and shards, with its tokenizer; nothing is left of what fails.
+// A RoPE model becomes a CoCA model with another type and shards, and keeps its tokenizer. Failed conversions leave
+// nothing behind.
 TEST_F(Cli, ConvertAndDescribe) {
   ASSERT_EQ(coca(tiny_train("rope", {"--attention", "rope", "--architecture", "llama", "--steps", "3"})).code, 0);
   const std::string model = at("rope/model");
@@ -471,9 +472,9 @@ TEST_F(Cli, RandomModelsInEitherPrecision) {
     ASSERT_EQ(ppl.code, 0) << ppl.err;
     nll[precision] = io::read_json(at(precision + ".json")).at("results").at(0).at("nll").get<double>();
   }
-  EXPECT_NEAR(nll["f32"], std::log(300.0), 0.1);  // nothing is known
+  EXPECT_NEAR(nll["f32"], std::log(300.0), 0.1);  // the model is untrained
   EXPECT_NE(nll["bf16"], nll["f32"]);
-  EXPECT_NEAR(nll["bf16"], nll["f32"], 4 * 0x1p-8);  // a rounding of logits below 4
+  EXPECT_NEAR(nll["bf16"], nll["f32"], 4 * 0x1p-8);  // the rounding of logits below 4
   const Outcome text = coca({"generate", "--model", at("bf16"), "--prompt", "the cat", "--max-new-tokens", "8",
                              "--precision", "bf16", "--ignore-eos"});
   EXPECT_EQ(text.code, 0) << text.err;
@@ -513,8 +514,7 @@ TEST_F(Cli, ResumeAloneTakesTheSavedOptions) {
   expect_refused(alone, 2, "no checkpoint to resume from");
 }
 
-// Whatever integer is asked for, the answer comes soon: it is done, or refused by one line that names the flag and the
-// value.
+// For any integer the command ends soon: it either succeeds or prints one line that names the flag and the value.
 TEST_F(Cli, HugeAndNegativeIntegersAreRefused) {
   ASSERT_EQ(coca(tiny_train("run")).code, 0);
   const std::string model = at("run/model"), text = put("text.txt", cats_and_dogs(50));
@@ -539,7 +539,7 @@ TEST_F(Cli, HugeAndNegativeIntegersAreRefused) {
         expect_refused(with(c.command, {flag, value}), 2, fmt::format("{} is {}", flag, value));
 }
 
-// Waits until the run in `folder` has written two rows of metrics, or has ended.
+// Waits until the run in `folder` has written two rows of metrics or has ended.
 void wait_for_training(test::Program& program, const std::string& folder) {
   const fs::path metrics = folder + "/metrics.csv";
   const auto trained = [&] {
@@ -550,8 +550,8 @@ void wait_for_training(test::Program& program, const std::string& folder) {
   ASSERT_FALSE(program.ended()) << program.wait().err;
 }
 
-// oneDNN's products break when a signal handler runs on their stack (docs/decisions/007), so every thread but one
-// blocks the signals that the program handles.
+// oneDNN's products break if a signal handler runs on their stack (docs/decisions/007), so all threads but one must
+// block the signals that the program handles.
 TEST_F(Cli, SignalsStayAwayFromThreadsThatCompute) {
   Args endless = tiny_train("run");
   *std::ranges::find(endless, "30") = "1000000";
@@ -596,10 +596,10 @@ TEST_F(Cli, AnInterruptedRunGoesOn) {
   EXPECT_EQ(resumed.code, 0) << resumed.err;
   EXPECT_THAT(resumed.out, HasSubstr("resuming at step " + std::to_string(done)));
   const auto rows = train::read_metrics(metrics);
-  ASSERT_EQ(static_cast<int64_t>(rows.size()), done + 3);  // one row a step, none twice
+  ASSERT_EQ(static_cast<int64_t>(rows.size()), done + 3);  // one row per step, without duplicates
   for (size_t i = 0; i < rows.size(); ++i) EXPECT_EQ(rows[i].step, static_cast<int64_t>(i) + 1);
 
-  // What a run that was made longer leaves in the folder of its model.
+  // Checks what an extended run leaves in its model folder.
   test::Program longer(dir_.path(), {"train", "--out", at("run"), "--resume", "--steps", "1000000"});
   while (static_cast<int64_t>(train::read_metrics(metrics).size()) < done + 4 && !longer.ended()) usleep(1000);
   longer.interrupt();
@@ -657,7 +657,7 @@ TEST_F(Cli, DataThatVanishesIsNamed) {
   fs::remove(at("text.txt"));
   expect_refused(args, 1, "text.txt");
   EXPECT_TRUE(train::latest_sound_checkpoint(at("run")));
-  text_file();  // it is back
+  text_file();  // writes it again
   EXPECT_EQ(coca(args).code, 0);
 }
 

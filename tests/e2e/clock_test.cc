@@ -1,5 +1,4 @@
-// A wall clock that jumps, and files dated in the past and the future, change nothing about a training run.
-// SPDX-License-Identifier: Apache-2.0
+// A wall clock that jumps and files dated in the past or the future do not change a training run.
 #include <chrono>
 #include <thread>
 
@@ -56,7 +55,7 @@ TEST_F(Clock, ThatJumpsChangesNothing) {
   program.terminate();
   const test::Outcome stopped = program.wait();
   EXPECT_EQ(stopped.code, 130) << stopped.err;
-  // The newest checkpoint is the one of most steps, whatever the dates say.
+  // The newest checkpoint is the one with the most steps, whatever the dates.
   auto date = fs::file_time_type::clock::now();
   for (const auto& entry : fs::directory_iterator(train::checkpoint_root(at("jumping"))))
     fs::last_write_time(entry.path(), date -= std::chrono::hours(24 * 3650));

@@ -1,5 +1,4 @@
-// coca tokenizer, methods, verify and a tiny study, as a user calls them.
-// SPDX-License-Identifier: Apache-2.0
+// coca tokenizer, methods, verify and a tiny study, run as a user runs them.
 #include <map>
 #include <nlohmann/json.hpp>
 #include <regex>
@@ -26,7 +25,7 @@ class Commands : public test::CliFixture {
     EXPECT_EQ(o.err, "");
     return o.out;
   }
-  // Exit code 2 for what was asked wrongly, 1 for a file that is not as it should be.
+  // Exit code 2 for a wrong command line, 1 for an invalid file.
   void expect_refused(const Args& args, int code, const std::string& text) {
     const Outcome o = coca(args);
     EXPECT_EQ(o.code, code) << text;
@@ -189,7 +188,7 @@ TEST_F(Commands, AStudyNamesTheTrainingsThatWereGivenUp) {
                                   "rope seed 0, alibi seed 0; "));
   EXPECT_THAT(none.out, HasSubstr("report: " + at("out/report.html")));
   EXPECT_TRUE(std::filesystem::exists(at("out/results.json")));
-  // Another study, one training of which has a file that says it was given up.
+  // Another study, in which the stored result of one training says that it was given up.
   const Args sound = with(study, {"--learning-rate", "1e-3", "--out", at("some")});
   for (const std::string file : {"runs/alibi-s0/result.json", "runs/alibi-s0/metrics.csv"})
     put("some/" + file, io::read_file(at("out/" + file)));
@@ -198,7 +197,7 @@ TEST_F(Commands, AStudyNamesTheTrainingsThatWereGivenUp) {
   EXPECT_THAT(
       some.err,
       HasSubstr("warning: 1 of 2 trainings was given up, because its numbers were no longer finite: alibi seed 0\n"));
-  // A model that cannot be measured at one length.
+  // A model whose perplexity at one length is NaN.
   nlohmann::json result = io::read_json(at("some/runs/rope-s0/result.json"));
   result["evaluations"][0]["perplexity"][1]["perplexity"] = "nan";
   io::write_json(at("some/runs/rope-s0/result.json"), result);
@@ -210,7 +209,7 @@ TEST_F(Commands, AStudyNamesTheTrainingsThatWereGivenUp) {
   EXPECT_THAT(unmeasured.out, HasSubstr("report: " + at("some/report.html")));
 }
 
-// What of a Markdown text is code: lines of fenced blocks (continued ones joined), and spans between backquotes.
+// The code in a Markdown text: lines of fenced blocks, with continued lines joined, and spans between backquotes.
 std::vector<std::string> code_of(const std::string& markdown) {
   std::vector<std::string> out;
   const auto parts_of = [](const std::string& text, const std::string& mark) {
@@ -235,7 +234,7 @@ std::vector<std::string> code_of(const std::string& markdown) {
   return out;
 }
 
-// README and docs stay what the program takes: every command in them exists and has the flags that it is given there.
+// Every command in the README and docs exists and has the flags shown there.
 TEST_F(Commands, TheDocumentationsCommandsAndFlagsExist) {
   const std::filesystem::path root = COCA_SOURCE_DIR;
   std::vector<std::filesystem::path> files{root / "README.md", root / "bench" / "README.md"};
@@ -254,7 +253,7 @@ TEST_F(Commands, TheDocumentationsCommandsAndFlagsExist) {
     for (const std::string& code : code_of(io::read_file(file))) {
       std::smatch match;
       if (!std::regex_search(code, match, command)) continue;
-      if (match[4] == "help") continue;  // of any command
+      if (match[4] == "help") continue;  // applies to any command
       Args name{match[4]};
       if (match[3].matched) name.insert(name.begin(), match[3]);
       const std::string &text = help(name), rest = match[5];

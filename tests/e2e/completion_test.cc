@@ -1,5 +1,4 @@
-// Completions and the manual page hold what --help says: every command, flag and name of a value.
-// SPDX-License-Identifier: Apache-2.0
+// Completions and the manual page agree with --help on every command, flag and named value.
 #include <functional>
 #include <map>
 #include <regex>
@@ -19,7 +18,7 @@ using testing::IsEmpty;
 using testing::IsSupersetOf;
 
 struct HelpFlag {
-  std::string name, type;  // "--cache", "{f32, bf16, int8}"; "" without a value
+  std::string name, type;  // for example "--cache", "{f32, bf16, int8}"; type is "" for a flag without a value
 };
 
 class Completion : public test::CliFixture {
@@ -30,7 +29,7 @@ class Completion : public test::CliFixture {
     EXPECT_EQ(o.code, 0) << o.err;
     return put("coca." + shell_name, o.out);
   }
-  // What bash offers for each command line, whose words are separated by '|'; run in the folder of the test.
+  // What bash offers for each command line, run in the folder of the test. Words are separated by '|'.
   std::vector<std::set<std::string>> bash_offers(const std::vector<std::string>& lines) {
     std::string text = "cd '" + at("files") + "'\nsource '" + script("bash") + "'\n";
     for (const std::string& line : lines)
@@ -108,8 +107,8 @@ TEST_F(Completion, BashOffersFilesWhereAPathIsTaken) {
   EXPECT_THAT(bash_offer("coca|generate|"), IsEmpty()) << "no argument is taken there";
 }
 
-// For all commands at once: the flags of --help, for each flag the names or files that its type promises, and nothing
-// for numbers.
+// For all commands: bash offers the flags of --help, the names or files that the type of each flag promises, and
+// nothing for numbers.
 TEST_F(Completion, BashAndTheManualAgreeWithHelp) {
   const auto commands = help();
   ASSERT_GE(commands.size(), 30u);

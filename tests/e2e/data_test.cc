@@ -1,5 +1,5 @@
-// Token files from outside: what Megatron-LM's family of trainers wrote, imported, described and trained on.
-// SPDX-License-Identifier: Apache-2.0
+// Token files from the command line: importing files of trainers in the Megatron-LM family, describing them and
+// training on them.
 #include <nlohmann/json.hpp>
 
 #include "e2e/cli_fixture.h"
@@ -16,7 +16,7 @@ class DataCommand : public test::CliFixture {
   static std::string little(T value) {
     return {reinterpret_cast<const char*>(&value), sizeof value};
   }
-  // Two documents of 16-bit ids, as the byte tokenizer has them, each closed by its end-of-text.
+  // Two documents of 16-bit ids of the byte tokenizer, each ending with its end-of-text.
   void put_dataset(const std::string& prefix, uint16_t first_id = 't') {
     std::vector<std::string> documents = {cats_and_dogs(40), "the dog sat. " + cats_and_dogs(2)};
     std::string data, index("MMIDIDX\0\0", 9);
@@ -77,7 +77,7 @@ TEST_F(DataCommand, DocumentsInTrainingAndValidationTextAreNamed) {
     std::filesystem::remove_all(at("out/checkpoints")), std::filesystem::remove_all(at("out/model")),
         std::filesystem::remove(at("out/metrics.csv"));
   }
-  // Of a token file nobody knows the text.
+  // A token file holds no text to compare.
   ASSERT_EQ(coca({"data", "build", "--text", at("held"), "--tokenizer", "byte", "--out", at("held.tok")}).code, 0);
   const test::Outcome o = coca(with(train, {"--validation-text", at("held.tok"), "--out", at("other")}));
   ASSERT_EQ(o.code, 0) << o.err;
@@ -133,7 +133,7 @@ TEST_F(DataCommand, TrainingOnAPg19FolderTakesItsSplits) {
     EXPECT_THAT(o.err,
                 HasSubstr("warning: the split validation has 6 tokens; a window needs 17: there is no validation"));
   }
-  const auto estimate = [&](const Args& more) {  // the line of the steps: the others tell of time and of files
+  const auto estimate = [&](const Args& more) {  // the line about steps; the others contain times and file names
     const std::string out = coca(with(with(tune, more), {"--out", at("planned"), "--dry-run"})).out;
     const size_t at = out.find(": a model of");
     EXPECT_NE(at, std::string::npos) << out;

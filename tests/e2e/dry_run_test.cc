@@ -1,5 +1,4 @@
-// --dry-run: what long work would take, and that nothing is done.
-// SPDX-License-Identifier: Apache-2.0
+// --dry-run prints an estimate of long work and changes nothing.
 #include <set>
 #include <sstream>
 
@@ -16,7 +15,7 @@ using testing::HasSubstr;
 
 class DryRun : public test::CliFixture {
  protected:
-  // All files but what the program printed, with their times.
+  // All files except the program's captured output, with their times.
   std::set<std::pair<std::string, fs::file_time_type>> files() const {
     std::set<std::pair<std::string, fs::file_time_type>> found;
     for (const fs::directory_entry& e : fs::recursive_directory_iterator(dir_.path()))
@@ -46,11 +45,11 @@ TEST_F(DryRun, Training) {
   EXPECT_THAT(estimate(with(train("run"), {"--validation-text", text(), "--validation-windows", "8",
                                            "--validation-interval", "5", "--accumulation", "2"})),
               AllOf(HasSubstr("2,560"), HasSubstr("validation"), HasSubstr("512")));
-  // Speed is measured on the windows that run together: those of a slice.
+  // The speed is measured on the windows that run together, which are those of one slice.
   EXPECT_THAT(estimate(train("run")),
               HasSubstr("measured just now on a model of this shape and 4 windows of 32 tokens\n"));
   EXPECT_THAT(estimate(with(train("run"), {"--slices", "2"})), HasSubstr("and 2 windows of 32 tokens\n"));
-  // Activations that are remade are not counted, but those of one layer.
+  // Recomputed activations count for one layer only.
   const auto mib = [&](const std::string& recompute) {
     const std::string out = estimate(with(train("run"), {"--layers", "8", "--width", "64", "--length", "128", "--batch",
                                                          "64", "--recompute", recompute}));
@@ -73,7 +72,7 @@ TEST_F(DryRun, FineTuningAndEvaluations) {
   const Args tune = {"finetune", "--model", model, "--text", text(),     "--length",
                      "32",       "--batch", "4",   "--out",  at("tuned")};
   EXPECT_THAT(estimate(with(tune, {"--steps", "7"})), HasSubstr("parameters, 7 steps of 128 tokens"));
-  const auto tokens = static_cast<int64_t>(fs::file_size(text()));  // bytes
+  const auto tokens = static_cast<int64_t>(fs::file_size(text()));  // one byte is one token
   EXPECT_THAT(estimate(with(tune, {"--epochs", "2"})),
               HasSubstr(fmt::format("parameters, {} steps", (2 * ((tokens - 31) / 32) + 3) / 4)));
   const Args of_model = {"--model", model, "--lengths", "32,64"}, far = {"--model", model, "--lengths", "1100,2200"};
@@ -86,7 +85,7 @@ TEST_F(DryRun, FineTuningAndEvaluations) {
               AllOf(HasSubstr("3,300"), HasSubstr("6,600")));
 }
 
-// What a run refuses before it works, its dry run refuses in the same words, and neither leaves anything.
+// A dry run refuses what the real run would refuse, with the same message, and neither leaves any files.
 TEST_F(DryRun, RefusesWhatTheRunRefuses) {
   ASSERT_EQ(coca(train("base")).code, 0);
   fs::create_directories(at("other"));
@@ -146,7 +145,7 @@ TEST_F(DryRun, RefusesWhatTheRunRefuses) {
   }
 }
 
-// What a run warns of before its first step, its dry run warns of in the same words.
+// A dry run prints the same warnings as the real run prints before its first step.
 TEST_F(DryRun, WarnsOfWhatTheRunWarnsOf) {
   ASSERT_EQ(coca(train("base")).code, 0);
   put("bad.txt", "not UTF-8: \xff " + cats_and_dogs(20));
@@ -206,7 +205,7 @@ TEST_F(DryRun, CountsWhatIsLeft) {
                             {"--validation-text", text(), "--validation-windows", "8", "--validation-interval", "3"})),
               HasSubstr("1,024"))
       << "after 3, 6, 9 and 10";
-  // As many parameters as the run says: its vocabulary is rounded up.
+  // The same number of parameters as in the real run, which rounds up the vocabulary.
   const std::string all = coca(train("second")).out;
   EXPECT_THAT(estimate(train("third")),
               HasSubstr(all.substr(all.find(": ") + 2, all.find(" parameters") - all.find(": ") - 2) + " parameters"));

@@ -1,5 +1,4 @@
-// coca eval from outside: protocols and what wins over them, PG-19's layout, RULER's tasks.
-// SPDX-License-Identifier: Apache-2.0
+// coca eval from the command line: protocols and flags that override them, PG-19's layout, RULER's tasks.
 #include <chrono>
 #include <cmath>
 #include <cstring>
@@ -50,7 +49,7 @@ TEST_F(EvalCli, FlagsWinOverTheProtocol) {
   r = result();
   EXPECT_EQ(r["protocol"]["join"], "joined");
   EXPECT_EQ(r["results"][0]["scored_tokens"], 15 * 99);
-  EXPECT_EQ(r["results"][0]["words"], 15 * 20 - 15);  // the first letter of a window is not scored
+  EXPECT_EQ(r["results"][0]["words"], 15 * 20 - 15);  // a word whose first letter begins a window is not scored
   o = coca({"eval", "ppl", "--text", text, "--protocol", "yarm"});
   EXPECT_EQ(o.code, 2);
   EXPECT_THAT(o.err, HasSubstr("expected one of sliding, coca"));
@@ -95,8 +94,8 @@ TEST_F(EvalCli, Pg19FoldersAreReadAsPublished) {
   EXPECT_THAT(coca({"eval", "ppl", "--text", at("pg"), "--split", "validation"}).err, HasSubstr("pg/validation"));
 }
 
-// The excerpts of two books with title pages, cut by hand and by --max-tokens. With --min-tokens above --max-tokens the
-// program keeps a longer piece at first.
+// Two books with title pages, cut by hand and by --max-tokens. If --min-tokens exceeds --max-tokens, the program first
+// keeps a longer excerpt.
 TEST_F(EvalCli, MaxTokensTakesTheMiddleOfEachDocument) {
   std::string first(1001, 'a'), second(700, 'b');
   for (size_t i = 0; i < first.size(); ++i) first[i] = static_cast<char>('a' + i * i % 23);
@@ -181,12 +180,12 @@ TEST_F(EvalCli, ModelsSideBySide) {
   EXPECT_EQ(lines("both.csv"), 5);
   EXPECT_TRUE(io::read_file(at("both.csv")).starts_with("model,length,"));
   EXPECT_EQ(lines("documents.csv"), 5);
-  // One alone has the format it always had.
+  // A single model keeps its usual format.
   ASSERT_EQ(coca({"eval", "ppl", "--text", text, "--lengths", "16"}).code, 0);
   EXPECT_EQ(result()["model"], at("run/model"));
   EXPECT_EQ(result()["options"]["model"], at("run/model"));
   EXPECT_FALSE(result().contains("models") || result()["results"][0].contains("model"));
-  // An error with the second keeps what the first gave.
+  // If the second model fails, the results of the first are kept.
   const std::string weights = at("other/model/model.safetensors"), sound = io::read_file(weights);
   std::string bytes = sound;
   const float nan = std::numeric_limits<float>::quiet_NaN();
@@ -203,8 +202,8 @@ TEST_F(EvalCli, ModelsSideBySide) {
   EXPECT_EQ(kept["results"][1]["nll"], r["results"][1]["nll"]);
   EXPECT_EQ(lines("documents.csv"), 3);
   EXPECT_THAT(io::read_file(at("documents.csv")), HasSubstr("partial"));
-  // What can be seen without running a model is seen before any work: an adapter or a file that does not fit the second
-  // one.
+  // Errors that can be found without running a model are reported before any work: here an adapter or file that does
+  // not fit the second model.
   io::write_file_atomic(weights, sound);
   ASSERT_EQ(CliFixture::coca({"finetune", "--model", at("run/model"), "--text", text, "--length", "16", "--lora-rank",
                               "2", "--steps", "1", "--out", at("lora")})
@@ -233,7 +232,7 @@ TEST_F(EvalCli, ModelsSideBySide) {
   EXPECT_FALSE(std::filesystem::exists(at("none.json")));
 }
 
-// More prompts than can be run; it is stopped ever later, until some of them are done.
+// More prompts than can be run. Each attempt is stopped later, until some prompts are done.
 TEST_F(EvalCli, TermKeepsWhatIsDone) {
   Outcome o;
   for (int milliseconds = 250; !std::filesystem::exists(at("out.json")); milliseconds *= 2) {
@@ -245,7 +244,7 @@ TEST_F(EvalCli, TermKeepsWhatIsDone) {
     program.terminate();
     o = program.wait();
     ASSERT_TRUE(o.code == 130 || o.code == 1000 + SIGTERM)
-        << o.code << o.err;  // the latter: before it watches for signals
+        << o.code << o.err;  // SIGTERM: stopped before the program watches for signals
   }
   EXPECT_EQ(o.code, 130);
   const auto r = result();
@@ -262,7 +261,7 @@ TEST_F(EvalCli, TermKeepsWhatIsDone) {
   EXPECT_THAT(io::read_file(at("out.csv")), HasSubstr("partial"));
 }
 
-// Stopped within its first length, a perplexity is that of the windows until then, and marked as such.
+// If stopped within its first length, the perplexity covers the windows done so far and is marked as partial.
 TEST_F(EvalCli, TermKeepsTheWindowsOfAnUnfinishedLength) {
   const std::string text = put("long.txt", cats_and_dogs(20000));
   ASSERT_EQ(coca({"train",   "--text",      put("a.txt", cats_and_dogs(5)),
@@ -301,7 +300,7 @@ TEST_F(EvalCli, TermKeepsTheWindowsOfAnUnfinishedLength) {
   }
 }
 
-// The spread over a few windows, or over one and a tail, says nothing.
+// No interval is given for a few windows, or for one window and a tail.
 TEST_F(EvalCli, TooFewWindowsHaveNoInterval) {
   const auto row = [&](int64_t tokens) {
     const Outcome o = coca({"eval", "ppl", "--text", put("a.txt", cats_and_dogs(20)), "--lengths", "16", "--stride",
@@ -359,7 +358,7 @@ TEST_F(EvalCli, RulerByTaskAndLength) {
   EXPECT_THAT(coca({"eval", "ruler", "--tasks", "qa_1"}).err, HasSubstr("\"qa_1\""));
 }
 
-// 2^32 and more: refused by the flag, or no more than the text has.
+// 2^32 and more: refused by the flag, or limited to what the text has.
 TEST_F(EvalCli, CountsBeyondAllNeedAreRefusedAtOnce) {
   const std::string text = put("a.txt", cats_and_dogs(3)), most = "2147483647", tokens = "1099511627776";
   EXPECT_THAT(coca({"eval", "passkey", "--trials", "4294967296"}).err,
@@ -376,7 +375,7 @@ TEST_F(EvalCli, CountsBeyondAllNeedAreRefusedAtOnce) {
   EXPECT_EQ(coca({"eval", "stream", "--text", text, "--tokens", tokens, "--chunk", most, "--interval", most}).code, 0);
 }
 
-// Finite weights whose logits are not.
+// Finite weights that produce infinite logits.
 TEST_F(EvalCli, APerplexityThatIsNotFiniteIsWrittenAndFails) {
   const std::string text = put("a.txt", cats_and_dogs(5)), masked = at("masked/model");
   ASSERT_EQ(coca({"train", "--text",         text, "--out",       at("masked"),   "--layers", "1", "--width",

@@ -1,5 +1,4 @@
-// Names of flags and commands, old and misspelt; values that are missing; --config and --json everywhere; help.
-// SPDX-License-Identifier: Apache-2.0
+// Names of flags and commands, old and misspelt; missing values; --config and --json in every command; help.
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <set>
@@ -24,7 +23,7 @@ constexpr const char* kShape =
     R"({"model_type": "llama", "attention_type": "coca-slack", "vocab_size": 260, "hidden_size": 32,
   "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 32})";
 
-// A variable of the environment for the life of this.
+// Sets an environment variable during its lifetime.
 class Variable {
  public:
   Variable(const char* name, const char* value) : name_(name) { setenv(name, value, 1); }
@@ -42,7 +41,7 @@ const std::string kCommands =
 
 class Flags : public test::CliFixture {
  protected:
-  // Refused for the command line alone: the message, and where help is.
+  // Refused because of the command line: prints only the message and where to find help.
   void expect_refused(const Args& args, const std::string& message, const std::string& help) {
     const Outcome o = coca(args);
     EXPECT_EQ(o.code, 2) << message << "\n" << o.err;
@@ -67,7 +66,7 @@ class Flags : public test::CliFixture {
     for (std::string line; std::getline(lines, line);) most = std::max(most, line.size());
     return most;
   }
-  // All commands, "eval ppl" as two words.
+  // All commands, with "eval ppl" as two words.
   std::vector<Args> commands() {
     std::vector<Args> found;
     const std::function<void(Args)> walk = [&](const Args& command) {
@@ -136,7 +135,7 @@ TEST_F(Flags, AMissingCommandListsThem) {
     EXPECT_EQ(coca(args).code, 0);
 }
 
-// No message in the words of the library that reads the command line.
+// No message may come straight from the command-line library.
 TEST_F(Flags, NumbersAndWordsThatCannotBe) {
   const auto last = [&](const Args& args) { return coca(args).err; };
   for (const char* number : {"0", "4097", "-1"})
@@ -182,7 +181,7 @@ TEST_F(Flags, AWrongValueGetsTheNearest) {
               HasSubstr("unknown option \"lr\"; did you mean \"learning_rate\"?\n"));
 }
 
-// Of every option whose value is no good: the message begins with its flag.
+// If an option's value is invalid, the message begins with its flag.
 TEST_F(Flags, ErrorsBeginWithTheOption) {
   const Args train = {"train", "--text",   text(), "--layers", "1", "--width", "16",     "--heads",
                       "2",     "--length", "16",   "--steps",  "2", "--out",   at("out")};
@@ -338,7 +337,7 @@ TEST_F(Flags, EveryCommandTakesConfigAndOneKindOfJson) {
   EXPECT_TRUE(names.contains("convert") && names.contains("ruler") && names.contains("ring"));
 }
 
-// Every number of every command has a range, held before anything else is looked at.
+// Every numeric option has a range that is checked before anything else.
 TEST_F(Flags, EveryNumberHasARange) {
   const std::set<std::string> any_sign = {"--seed", "--seeds", "--shifts"}, any_size = {"--seed", "--seeds"};
   int flags = 0;
@@ -467,7 +466,7 @@ TEST_F(Flags, AnOptionIsCalledAsItWasGiven) {
   EXPECT_THAT(error_of({"study", "--text", text(), "--out", at("s"), "--steps", "-1"}), HasSubstr(": --steps is -1"));
 }
 
-// What it says may be given is what this command takes.
+// The minimum stated in a message is the one for this command.
 TEST_F(Flags, TheLeastValueIsThatOfTheCommand) {
   const auto refused = [&](const Args& args, const std::string& text) {
     const Outcome o = coca(args);

@@ -1,6 +1,5 @@
-// Ranks on hosts of their own - network namespaces joined by a switch with little bandwidth and some delay (tests/net)
-// - and what happens when a host is cut off, or a rank on it dies.
-// SPDX-License-Identifier: Apache-2.0
+// Ranks on separate hosts, simulated by network namespaces that are joined by a switch with low bandwidth and some
+// delay (tests/net), and what happens if a host is cut off or a rank on it dies.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>
@@ -22,7 +21,7 @@ namespace fs = std::filesystem;
 using Args = std::vector<std::string>;
 using testing::HasSubstr;
 
-constexpr const char* kTimeout = "15";  // seconds: more than a rank on a busy machine is ever late
+constexpr const char* kTimeout = "15";  // seconds; longer than any delay of a rank on a busy machine
 
 struct Network {
   int hosts = 2;
@@ -96,7 +95,7 @@ class Hosts : public testing::Test {
     return newest ? std::stoll(newest->filename().string().substr(5)) : 0;
   }
 
-  // Trains until step 40, gives the order, and looks at how the job ends; then goes on with one process.
+  // Trains until step 40, sends the order and checks how the job ends, then resumes as one process.
   test::Outcome broken_by(const std::string& order) {
     EXPECT_EQ(run(train("whole", 120)).code, 0);
     test::Program program(dir_.path(), train("broken", 120), hosts({.hosts = 2, .mbit = 50}));
@@ -106,7 +105,7 @@ class Hosts : public testing::Test {
       return {};
     }
     std::fstream(dir_ / "control", std::ios::in | std::ios::out)
-        << order << std::endl;  // both ways: opening waits for nobody
+        << order << std::endl;  // opened for reading too, so that opening does not block
     const auto start = std::chrono::steady_clock::now(), limit = start + std::chrono::seconds(120);
     while (!program.ended() && std::chrono::steady_clock::now() < limit)
       std::this_thread::sleep_for(std::chrono::milliseconds(20));
@@ -133,8 +132,8 @@ TEST_F(Hosts, TrainTheSameModelOverASlowNetwork) {
   ASSERT_EQ(three.code, 0) << three.err;
   EXPECT_TRUE(model_of("one") == model_of("three"));
   EXPECT_EQ(test::metrics_without_times(dir_ / "one"), test::metrics_without_times(dir_ / "three"));
-  // Two slices a rank, each 2/3 of the gradients sent, and 2/3 of the parameters received: that the network is as slow
-  // as asked for.
+  // Each of the two slices of a rank sends 2/3 of the gradients, and 2/3 of the parameters are received. The time shows
+  // that the network is as slow as requested.
   const auto bytes = static_cast<double>(fs::file_size(dir_ / "one" / "model" / "model.safetensors"));
   EXPECT_GT(seconds, 30 * (2 * 2.0 / 3 + 2.0 / 3) * bytes * 8 / (slow.mbit * 1e6));
 }

@@ -1,6 +1,5 @@
-// What cmake --install puts in place, and a project outside the tree that is built against it, with CMake and with
-// pkg-config. Nothing of coca itself is compiled here.
-// SPDX-License-Identifier: Apache-2.0
+// The files that cmake --install writes, and a project outside the tree built against them with CMake and with
+// pkg-config. coca itself is not compiled here.
 #include <nlohmann/json.hpp>
 #include <regex>
 #include <set>
@@ -30,7 +29,7 @@ class Install : public test::CliFixture {
   void install(const std::string& prefix, const std::string& before = "") {
     run(before + " " + quoted(COCA_CMAKE) + " --install " + quoted(COCA_BUILD_DIR) + " --prefix " + quoted(prefix));
   }
-  // The one of this name below `folder`, wherever the system puts such files.
+  // The file of this name below `folder`, since its location depends on the system.
   static fs::path found(const fs::path& folder, const std::string& name) {
     for (const auto& entry : fs::recursive_directory_iterator(folder))
       if (entry.path().filename() == name) return entry.path();
@@ -39,7 +38,7 @@ class Install : public test::CliFixture {
   }
 };
 
-// The example's perplexity and greedy ids are those of the program.
+// The example prints the same perplexity and greedy ids as the program.
 TEST_F(Install, AProjectOfItsOwnBuildsAgainstIt) {
   install(at("prefix"));
   fs::copy(found(at("prefix"), "continue.cc").parent_path(), at("outside"));
@@ -88,7 +87,7 @@ TEST_F(Install, AnotherVersionIsRefused) {
   EXPECT_THAT(o.err, AllOf(HasSubstr("99"), HasSubstr("coca-config.cmake, version: 0.")));
 }
 
-// DESTDIR is a folder in front of the prefix, and every header finds what it includes.
+// DESTDIR is put in front of the prefix, and every header finds the headers that it includes.
 TEST_F(Install, AllIsBelowDestdirAndHeadersAreComplete) {
   install("/opt/coca", "DESTDIR=" + quoted(at("stage")));
   std::set<std::string> top;
@@ -117,7 +116,7 @@ TEST_F(Install, AllIsBelowDestdirAndHeadersAreComplete) {
     EXPECT_TRUE(fs::exists(at("stage/opt/coca/share/") + file)) << file;
 }
 
-// The packages of scripts/package, unpacked into a folder.
+// Unpacks the packages of scripts/package into a folder.
 TEST_F(Install, PackagesHoldTheProgramItsManualAndCompletions) {
   for (const char* program : {"dpkg-deb", "dpkg-shlibdeps"})
     if (shell("command -v " + std::string(program)).code != 0) GTEST_SKIP() << program << " is not installed";

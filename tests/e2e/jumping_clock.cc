@@ -1,6 +1,5 @@
-// Preloaded into a program, makes its wall clock jump by decades, forwards and backwards, from one reading to the next.
-// The monotonic clock stays as it is.
-// SPDX-License-Identifier: Apache-2.0
+// When preloaded, makes the program's wall clock jump by decades, forwards or backwards, at every reading. The
+// monotonic clock is unchanged.
 #include <dlfcn.h>
 #include <sys/time.h>
 

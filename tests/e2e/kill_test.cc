@@ -1,6 +1,5 @@
-// A trainer that is killed again and again, at random moments of its life, and resumed each time ends in the same bits
-// as one that was left alone. COCA_KILLS sets how often (default 200).
-// SPDX-License-Identifier: Apache-2.0
+// A training run that is killed many times at random moments and resumed each time gives the same bits as an
+// undisturbed run. COCA_KILLS sets the number of kills (default 200).
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -27,7 +26,7 @@ int64_t wanted_kills() {
   return set ? std::atoll(set) : 200;
 }
 
-// Every file of the run that is not a time, a lock or a description of the machine.
+// The weights, optimizer state and configuration of the newest checkpoint and of the model.
 std::string bytes_of_run(const fs::path& out) {
   std::string all;
   for (const fs::path& folder : {*train::latest_checkpoint(out), out / "model"}) {
@@ -38,7 +37,7 @@ std::string bytes_of_run(const fs::path& out) {
   return all;
 }
 
-// Of the newest checkpoint.
+// The step of the newest checkpoint.
 int64_t step_of(const fs::path& out) {
   const auto newest = train::latest_checkpoint(out);
   return newest ? std::stoll(newest->filename().string().substr(5)) : 0;
@@ -90,8 +89,8 @@ TEST(Kill, ARunKilledAgainAndAgainEndsInTheSameBits) {
                 "3",
                 "--resume"};
   };
-  // Enough steps that the run is not over before it was killed often enough: the kills lie in the first nine tenths, as
-  // a fast machine goes some 40 steps in the time that one of them may take.
+  // The run must not finish before the last kill. All kills lie in the first nine tenths of the steps, at about 40
+  // steps per kill, which is what a fast machine trains in the time allowed for one.
   const int64_t kills = wanted_kills(), steps = 44 * kills, last_kill = 40 * kills;
   const auto started = Clock::now();
   const test::Outcome alone = test::run_program(dir.path(), train("undisturbed", steps));
@@ -101,7 +100,8 @@ TEST(Kill, ARunKilledAgainAndAgainEndsInTheSameBits) {
   int64_t killed = 0, cut_short = 0, while_training = 0;
   for (; killed < kills; ++killed) {
     test::Program program(dir.path(), train("killed", steps));
-    // Some time after its start, or after it went so far that it would be over before it was killed often enough.
+    // Kills the run at a random time after its start, or soon after it has trained its share of the steps up to the
+    // last kill.
     const auto in = [&](double seconds) { return Clock::now() + std::chrono::duration<double>(seconds); };
     auto deadline = in(rng.uniform() * (0.1 + 3 * whole / static_cast<double>(kills)));
     bool ahead = false;

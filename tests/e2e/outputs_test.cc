@@ -1,6 +1,5 @@
-// What becomes of outputs: devices, links, inputs that would be replaced, a standard output that fails, names of any
-// bytes, hang-ups, limits of the system.
-// SPDX-License-Identifier: Apache-2.0
+// Outputs in unusual places or conditions: devices, links, outputs that would replace inputs, a failing standard
+// output, file names of any bytes, hang-ups, limits of the system.
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -42,7 +41,7 @@ class Outputs : public test::CliFixture {
   Args ppl(const Args& more) const {
     return with({"eval", "ppl", "--model", at("model"), "--text", at("text.txt"), "--lengths", "32"}, more);
   }
-  // A line for bash in the test's folder, in which coca is the program; its standard error is kept.
+  // Runs a line of bash in the test's folder, in which coca is the program. Its standard error is kept.
   Outcome shell(const std::string& line) {
     put("line.sh", fmt::format("cd '{}'\ncoca() {{ '{}' --threads 1 \"$@\"; }}\n{{ {}\n}} 2> err.txt\n",
                                dir_.path().string(), COCA_PROGRAM, line));
@@ -106,7 +105,7 @@ TEST_F(Outputs, ReplaceNoInput) {
                  "--csv " + text);
   expect_refused(ppl({"--config", at("run.json"), "--json", at("run.json"), "--csv", at("c.csv")}), "--config");
   expect_refused({"data", "build", "--text", text, "--tokenizer", "byte", "--out", text}, "would replace an input");
-  // What a run writes by fixed names into its folder, through links too.
+  // Files that a run writes under fixed names in its folder, also through links.
   put("run/metrics.csv", before);
   fs::create_directories(at("linked"));
   fs::create_hard_link(text, at("linked/metrics.csv"));
@@ -328,12 +327,12 @@ TEST_F(Outputs, AByteOrderMarkIsNoText) {
   EXPECT_EQ(nlohmann::json::parse(chat.out)["prompt_ids"], nlohmann::json({'<', 'x', '>'})) << chat.err;
 }
 
-// A terminal of the test's own: what is written to it, and what is typed there.
+// A pseudo-terminal that captures what is written to it and can type into it.
 class Terminal {
  public:
   Terminal() : fd_(::posix_openpt(O_RDWR | O_NOCTTY)) {
     EXPECT_TRUE(fd_ >= 0 && ::grantpt(fd_) == 0 && ::unlockpt(fd_) == 0);
-    held_ = ::open(name().c_str(), O_RDWR | O_NOCTTY);  // what was written stays until it is read
+    held_ = ::open(name().c_str(), O_RDWR | O_NOCTTY);  // keeps output readable after the writer has closed it
     termios raw{};
     ::tcgetattr(held_, &raw);
     raw.c_oflag = 0, raw.c_lflag &= ~static_cast<tcflag_t>(ECHO);
@@ -447,7 +446,8 @@ TEST_F(Outputs, NamesThatAreNotUtf8) {
   EXPECT_THAT(missing.err, HasSubstr("caf\\xe9/none does not exist"));
 }
 
-// A flag that takes a text and is not known to be none of a path must be in the list of tools/paths.cc.
+// Every flag that takes text must either be in the list of tools/paths.cc or in the list here of flags that are not
+// paths.
 TEST_F(Outputs, EveryFlagThatNamesAPathIsKnownToBeOne) {
   const std::set<std::string> no_paths = {"--chat-var", "--cpu-target",   "--string",  "--force-impl",  "--field",
                                           "--freeze",   "--lora-targets", "--methods", "--ntk-methods", "--prompt",

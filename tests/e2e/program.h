@@ -1,5 +1,4 @@
-// tests/e2e/program.h - runs the built program: its exit code and what it wrote.
-// SPDX-License-Identifier: Apache-2.0
+// tests/e2e/program.h - runs the built program and captures its exit code and output.
 #pragma once
 
 #include <fcntl.h>
@@ -24,15 +23,15 @@ struct Outcome {
   std::string out, err;
 };
 
-// One running program with one thread; standard output and error go to files of `dir`. It may be started by a launcher,
-// such as mpirun and its arguments.
+// The program running with one thread; its standard output and error go to files in `dir`. A launcher such as mpirun,
+// with arguments, may start it.
 class Program {
  public:
   Program(const std::filesystem::path& dir, std::vector<std::string> args,
           const std::vector<std::string>& launcher = {})
       : out_(dir / "stdout.txt"), err_(dir / "stderr.txt") {
     for (const char* set_for_tests : {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"})
-      unsetenv(set_for_tests);  // as a user runs it
+      unsetenv(set_for_tests);  // so that it runs as for a user
     args.insert(args.begin(), {COCA_PROGRAM, "--threads", "1"});
     args.insert(args.begin(), launcher.begin(), launcher.end());
     std::vector<char*> argv;
@@ -57,7 +56,7 @@ class Program {
   void terminate() { kill(pid_, SIGTERM); }
   void kill_now() { kill(pid_, SIGKILL); }
   pid_t pid() const { return pid_; }
-  bool ended() {  // without waiting
+  bool ended() {  // does not wait
     if (running_ && waitpid(pid_, &status_, WNOHANG) == pid_) running_ = false;
     return !running_;
   }

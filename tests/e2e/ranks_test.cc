@@ -1,6 +1,5 @@
-// The program under mpirun: training and evaluation by several processes, and what becomes of a job when one of them
+// The program under mpirun: training and evaluation by several processes, and what happens to the job if one of them
 // dies.
-// SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -92,7 +91,7 @@ class Ranks : public testing::Test {
     while (!program.ended() && step_of(out) < step) std::this_thread::sleep_for(std::chrono::milliseconds(5));
     ASSERT_FALSE(program.ended()) << program.wait().err;
   }
-  // The processes of the program below the launcher.
+  // The program's processes below the launcher.
   static std::vector<pid_t> ranks_below(pid_t launcher) {
     std::vector<pid_t> found;
     for (const auto& entry : fs::directory_iterator("/proc")) {
@@ -153,7 +152,7 @@ TEST_F(Ranks, EvaluateAsOneProcess) {
   }
 }
 
-// Windows of 48 tokens are split, of 5 run whole: four ranks make eight chunks.
+// Windows of 48 tokens are split, windows of 5 are run whole: four ranks need eight chunks.
 TEST_F(Ranks, SplitWindowsHaveTheSamePerplexity) {
   for (const char* kind : {"rope", "coca-slack"}) {
     Args args = train(kind, 20);
@@ -182,7 +181,7 @@ TEST_F(Ranks, SplitWindowsHaveTheSamePerplexity) {
     ASSERT_EQ(a.size(), 3u);
     for (size_t i = 0; i < a.size(); ++i) {
       EXPECT_EQ(a[i]["scored_tokens"], b[i]["scored_tokens"]);
-      EXPECT_NEAR(a[i]["nll"].get<double>(), b[i]["nll"].get<double>(), 1e-5);  // roundings, as of one token
+      EXPECT_NEAR(a[i]["nll"].get<double>(), b[i]["nll"].get<double>(), 1e-5);  // roundings, as for one token
     }
   }
 }
@@ -211,7 +210,7 @@ TEST_F(Ranks, ARankThatDiesEndsTheJobAndTheRunGoesOnFromItsCheckpoint) {
   kill(ranks[1], SIGKILL);
   const test::Outcome outcome = program.wait();
   EXPECT_NE(outcome.code, 0);
-  EXPECT_THAT(outcome.out + outcome.err, HasSubstr("signal 9"));  // mpirun names the rank, its host and what killed it
+  EXPECT_THAT(outcome.out + outcome.err, HasSubstr("signal 9"));  // mpirun names the rank, its host and the signal
   EXPECT_GE(step_of("killed"), 40);
   EXPECT_LT(step_of("killed"), 200);
   const test::Outcome resumed = run(train("killed", 200), mpirun(2));
@@ -232,7 +231,7 @@ TEST_F(Ranks, TermToOneSavesAll) {
   EXPECT_NE(step_of("stopped") % 20, 0) << "saved by chance";
 }
 
-// One program a rank: "mpirun ... A : ... B". Each rank runs in a folder of its own where `folders` are given.
+// One program per rank: "mpirun ... A : ... B". If `folders` are given, each rank runs in its own.
 class UnequalRanks : public Ranks {
  protected:
   void SetUp() override {
@@ -255,7 +254,7 @@ class UnequalRanks : public Ranks {
     args.insert(args.end(), second.begin(), second.end());
     return run(args, launcher);
   }
-  // One message that says all of this, no result, and no wait for the time limit.
+  // One message that contains all of these texts, no result, and no waiting for the time limit.
   void expect_refused(const test::Outcome& o, const std::vector<std::string>& says) {
     EXPECT_NE(o.code, 0) << o.out;
     for (const std::string& text : says) EXPECT_THAT(o.err, HasSubstr(text));
@@ -325,8 +324,8 @@ TEST_F(UnequalRanks, FilesAreComparedByTheirContent) {
                  {"rank 0 has --model: model/model.safetensors", "which rank 1 does not have"});
 }
 
-// Ranks that write to folders of their own: the same command line in two folders, as on two machines without a shared
-// one.
+// Ranks that write to separate folders: the same command line in two folders, as on two machines without a shared file
+// system.
 TEST_F(UnequalRanks, AnOutThatIsNotSharedIsFoundAtOnce) {
   const std::vector<fs::path> folders = {dir_ / "first", dir_ / "second"};
   for (const fs::path& folder : folders) fs::create_directories(folder);
@@ -347,14 +346,14 @@ TEST_F(UnequalRanks, AnOutThatIsNotSharedIsFoundAtOnce) {
   };
   refuse_all();
   for (const fs::path& folder : folders) EXPECT_TRUE(io::list_folder(folder).empty());
-  // A run that only rank 0 finds is not resumed without the others.
+  // A run that only rank 0 can see is not resumed.
   fs::create_directories(folders[0] / "new");
   fs::copy(dir_ / "a", folders[0] / "new/out", fs::copy_options::recursive);
   const std::vector<fs::path> before = io::list_folder(folders[0] / "new/out");
   refuse_all();
   EXPECT_EQ(io::list_folder(folders[0] / "new/out"), before);
   EXPECT_TRUE(io::list_folder(folders[1]).empty());
-  // One folder under two names is shared.
+  // One folder with two names counts as shared.
   fs::create_directory_symlink(folders[0] / "new", folders[1] / "new");
   fs::remove_all(folders[0] / "new/out");
   const test::Outcome shared = run_two(fresh, fresh, folders);

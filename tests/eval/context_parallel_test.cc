@@ -1,5 +1,4 @@
-// Perplexity of windows that are split over ranks is that of whole ones.
-// SPDX-License-Identifier: Apache-2.0
+// Perplexity of windows split over ranks equals that of whole windows.
 #include <gtest/gtest.h>
 
 #include <mutex>
@@ -29,8 +28,8 @@ TEST(ContextParallel, IsThePerplexityOfOneProcess) {
       m.spec.bos_id = 1;
       const std::vector<std::vector<int32_t>> documents = {test::random_ids(150, m.spec.V, 1),
                                                            test::random_ids(67, m.spec.V, 2)};
-      // Windows too short for six chunks, ragged ones, overlapping ones that score a part of their rows, several in a
-      // batch.
+      // Covers windows too short for six chunks, windows of uneven length, overlapping windows that score only some
+      // rows, and several windows per batch.
       const PerplexityOptions options{.protocol = {.lengths = {4, 29, 64, 200}, .stride = 20, .bos = bos},
                                       .batch_tokens = 130};
       const std::vector<PerplexityResult> one = run(m, documents, options);
@@ -51,7 +50,7 @@ TEST(ContextParallel, IsThePerplexityOfOneProcess) {
           EXPECT_EQ(results[i].windows, one[i].windows);
           EXPECT_EQ(results[i].scored_tokens, one[i].scored_tokens);
           EXPECT_NEAR(results[i].nll, one[i].nll, 1e-5)
-              << one[i].length;  // a few roundings of values up to about 20, as of a token
+              << one[i].length;  // a few roundings of values up to about 20, as for one token
           EXPECT_EQ(results[i].nll, all[0][i].nll) << "ranks disagree";
           ASSERT_EQ(results[i].by_document.size(), one[i].by_document.size());
           for (size_t d = 0; d < one[i].by_document.size(); ++d)

@@ -30,7 +30,7 @@ model::ModelSpec encoder() {
   return s;
 }
 
-// The reference's nll of the same masked tokens, window by window.
+// The reference computes the nll of the same masked tokens, window by window.
 TEST(Mlm, PerplexityIsThatOfTheReference) {
   const test::TinyModel m(encoder());
   const std::vector<std::vector<int32_t>> documents = {test::random_ids(37, 20, 1), test::random_ids(5, 20, 2),
@@ -39,7 +39,7 @@ TEST(Mlm, PerplexityIsThatOfTheReference) {
   const std::vector<MlmResult> results = masked_perplexity(cx, m.spec, m.params.weights(), documents, 20,
                                                            {.lengths = {12}, .seed = 5, .batch_tokens = 30});
   ASSERT_EQ(results.size(), 1u);
-  EXPECT_EQ(results[0].windows, 5);  // three of the first document, none of the second, two of the third
+  EXPECT_EQ(results[0].windows, 5);  // three in the first document, none in the second, two in the third
   EXPECT_EQ(results[0].masked_tokens, 10);
   test::ReferenceDecoder<double> reference(m.spec, m.params);
   double nll = 0;
@@ -61,7 +61,7 @@ TEST(Mlm, PerplexityIsThatOfTheReference) {
       masked_perplexity(cx, m.spec, m.params.weights(), documents, 20, {.lengths = {6, 12}, .max_windows = 2});
   EXPECT_EQ(fewer[0].windows, 2);
   EXPECT_EQ(fewer[1].masked_tokens, 4);
-  // Two of the five windows of twelve: the second and the fourth.
+  // The second and fourth of the five windows of twelve.
   const std::vector<std::vector<int32_t>> second_and_fourth = {{documents[0].begin() + 12, documents[0].begin() + 24},
                                                                {documents[2].begin(), documents[2].begin() + 12}};
   EXPECT_EQ(fewer[1].nll,
@@ -73,7 +73,7 @@ TEST(Mlm, KeepsTheLengthsAndWindowsThatAreDone) {
   const std::vector<std::vector<int32_t>> documents = {test::random_ids(48, 20, 1)};
   MlmOptions options{.lengths = {12, 24}, .batch_tokens = 12};
   options.progress = [](int64_t, int64_t done, int64_t) {
-    if (done > 48) request_stop();  // within the second length
+    if (done > 48) request_stop();  // during the second length
   };
   std::vector<MlmResult> results;
   Context cx;
@@ -86,7 +86,7 @@ TEST(Mlm, KeepsTheLengthsAndWindowsThatAreDone) {
             masked_perplexity(cx, m.spec, m.params.weights(), documents, 20, {.lengths = {12}, .batch_tokens = 12})
                 .at(0)
                 .nll);
-  // Of the second length, the first of its two windows.
+  // At the second length, only the first of its two windows.
   EXPECT_EQ(results[1].length, 24);
   EXPECT_EQ(results[1].windows, 1);
   EXPECT_EQ(results[1].planned_windows, 2);

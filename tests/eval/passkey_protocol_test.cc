@@ -1,5 +1,5 @@
-// Each named passkey protocol: the prompts its published script would write, and when an answer counts.
-// SPDX-License-Identifier: Apache-2.0
+// Each named passkey protocol: the prompts must be those of its published script, and answers must be judged by its
+// rule.
 #include "coca/eval/passkey_protocol.h"
 
 #include <gmock/gmock.h>
@@ -14,7 +14,7 @@ namespace coca::eval::passkey_protocol_test {
 
 void PrintTo(const NamedPasskeyProtocol& named, std::ostream* out) {
   *out << named.name;
-}  // not its bytes, of which some are padding
+}  // GoogleTest would print the bytes, some of which are padding
 
 namespace {
 
@@ -41,7 +41,7 @@ class PasskeyProtocols : public testing::TestWithParam<NamedPasskeyProtocol> {
  protected:
   const std::unique_ptr<text::Tokenizer> tokenizer_ = text::make_byte_tokenizer();
 
-  // Prompt `i` of one length, at random places or at the middle; bytes are tokens.
+  // Prompt `i` of one length, at a random depth or in the middle. One byte is one token.
   PasskeyTrial trial(int64_t length, int64_t i, std::optional<int32_t> bos = std::nullopt) const {
     const PasskeyOptions o{.protocol = GetParam().protocol};
     const std::optional<double> depth = o.protocol.place == PasskeyPlace::kDepths ? std::optional(0.5) : std::nullopt;
@@ -74,18 +74,18 @@ TEST_P(PasskeyProtocols, KeysFillTheirRangeAndPlacesDiffer) {
     EXPECT_EQ(occurrences(text, std::to_string(t.key)) >= 2, true) << text;
     EXPECT_EQ(static_cast<size_t>(t.answer_start) == t.ids.size(), p.rule != PasskeyRule::kExact);
   }
-  // The chance that 200 draws leave the lowest or the highest twentieth free is 2 * 0.95^200 = 7e-5.
+  // The chance that 200 draws miss the lowest or the highest twentieth of the range is 2 * 0.95^200 = 7e-5.
   EXPECT_LT(least, p.keys.least + (p.keys.most - p.keys.least) / 20);
   EXPECT_GT(most, p.keys.most - (p.keys.most - p.keys.least) / 20);
   EXPECT_EQ(prompts.size() > 5, p.place != PasskeyPlace::kDepths);
 }
 
-// The garbage of a length, counted in the prompt itself.
+// Counts the garbage text in the prompt.
 TEST_P(PasskeyProtocols, LengthsMeanWhatTheScriptMakesOfThem) {
   const PasskeyProtocol& p = GetParam().protocol;
   const int64_t length = 3000;
-  if (p.length_control ==
-      PasskeyLength::kTokens) {  // the most that fit; with the answer, which rule contains does not run
+  if (p.length_control == PasskeyLength::kTokens) {
+    // The longest prompt that fits together with its answer. Rule "contains" does not append the answer.
     const PasskeyTrial t = trial(length, 0);
     const auto tokens = t.answer_start + static_cast<int64_t>(t.answer.size());
     EXPECT_LE(tokens, length);
@@ -98,7 +98,7 @@ TEST_P(PasskeyProtocols, LengthsMeanWhatTheScriptMakesOfThem) {
     const std::string key = std::to_string(t.key),
                       sentence = "The pass key is " + key + ". Remember it. " + key + " is the pass key.";
     if (p.length_control == PasskeyLength::kSentences) {
-      // Of bytes: (3000 - 64 - 2) / 89, "The pass key is {KEY}. Remember it. {KEY} is the pass key." having 58.
+      // In bytes: (3000 - 64 - 2) / 89, since "The pass key is {KEY}. Remember it. {KEY} is the pass key." takes 58.
       const int64_t units = (length - 58 - 2) / 89;
       EXPECT_EQ(occurrences(text, kFive), units);
       EXPECT_THAT(
@@ -106,7 +106,8 @@ TEST_P(PasskeyProtocols, LengthsMeanWhatTheScriptMakesOfThem) {
           StartsWith("There is an important info hidden inside a lot of irrelevant text. Find it and memorize it. "));
       EXPECT_THAT(
           text,
-          EndsWith("There and back again. What is the pass key? The pass key is "));  // never behind the last unit
+          EndsWith(
+              "There and back again. What is the pass key? The pass key is "));  // the key never follows the last unit
       EXPECT_EQ(text.find('\n'), std::string::npos);
       EXPECT_EQ(text.find("  "), std::string::npos);
       EXPECT_EQ(t.answer, key);
@@ -130,7 +131,8 @@ TEST_P(PasskeyProtocols, LengthsMeanWhatTheScriptMakesOfThem) {
       case PasskeyLength::kUnits: EXPECT_EQ(amount, 117 * 89); break;       // (3000 - 32 - 26 - 11) // 25
       case PasskeyLength::kGrown: {
         EXPECT_EQ(amount % 128, 0);
-        // Bytes: 128 more make the prompt at least as long as asked for. A key of five digits is what was measured.
+        // 128 more bytes would make the prompt at least as long as requested. The script measures with a key of five
+        // digits.
         const auto with_five = static_cast<int64_t>(text.size()) + 2 * (5 - static_cast<int64_t>(key.size()));
         EXPECT_LT(with_five, length);
         EXPECT_GE(with_five + 128, length);

@@ -1,5 +1,4 @@
-// Teacher-forced scoring is greedy decoding: held against infer::generate on models that are right now and then.
-// SPDX-License-Identifier: Apache-2.0
+// Teacher-forced scoring equals greedy decoding by infer::generate, on models that are right some of the time.
 #include "coca/eval/passkey.h"
 
 #include <gmock/gmock.h>
@@ -22,9 +21,8 @@ using test::TinyModel;
 
 auto message(const char* text) { return testing::ThrowsMessage<Error>(testing::HasSubstr(text)); }
 
-// A byte model that answers with a space and then digits of its own taste: after "s" comes a space, after a space or a
-// digit comes a digit; which one, the random rest of the model decides. Keys of one or two digits are then met by
-// chance, some whole, some in part.
+// A byte model that answers with a space and then digits: after "s" comes a space, after a space or a digit comes a
+// digit. The random weights decide which digit. Keys of one or two digits are then matched by chance, fully or in part.
 TinyModel babbler(AttentionKind kind, uint64_t seed) {
   model::ModelSpec spec = kind == AttentionKind::kRope ? test::tiny_neox(kind) : test::tiny_llama(kind);
   spec.V = 264;  // 257 and padding
@@ -61,7 +59,7 @@ PasskeyOptions compact(std::vector<int64_t> lengths, std::vector<double> depths,
                        .trials = trials}};
 }
 
-// The same by real greedy decoding, prompt by prompt, with the base of the whole request.
+// The same score from real greedy decoding, prompt by prompt, with the RoPE base of the whole request.
 PasskeyScore by_generation(const TinyModel& m, const PasskeyOptions& o, int64_t length, std::optional<double> depth) {
   const auto tokenizer = text::make_byte_tokenizer();
   const model::ModelSpec spec = with_scaling(m.spec, o.scaling);
@@ -116,7 +114,7 @@ TEST_P(Passkey, EqualsGreedyGeneration) {
   for (const int64_t digits : {1, 2}) {
     PasskeyOptions options = compact({60, 90}, {0.0, 0.3, 1.0}, 30, digits);
     if (model::uses_rotary(GetParam()))
-      options.scaling = model::RopeScaling{model::Scaling::kDynamic, 4.0};  // 90 > the trained 64
+      options.scaling = model::RopeScaling{model::Scaling::kDynamic, 4.0};  // 90 exceeds the trained length of 64
     const PasskeyResult result = run(m, options);
     ASSERT_EQ(result.cells.size(), 6u);
     EXPECT_EQ(result.bos, 256);
@@ -127,14 +125,14 @@ TEST_P(Passkey, EqualsGreedyGeneration) {
       EXPECT_EQ(cell.score.trials, 30);
       EXPECT_EQ(cell.score.correct, expected.correct);
       EXPECT_NEAR(cell.score.digit_accuracy, expected.digit_accuracy, 1e-12);
-      // Both are float passes over two layers with nll up to about 20: see the bound in perplexity_test.cc.
+      // Both are float passes over two layers with an nll up to about 20: see the bound in perplexity_test.cc.
       EXPECT_NEAR(*cell.score.nll, *expected.nll, 1e-4);
       EXPECT_DOUBLE_EQ(cell.score.accuracy, static_cast<double>(cell.score.correct) / 30);
       correct += cell.score.correct;
       trials += cell.score.trials;
       partly += cell.score.digit_accuracy > cell.score.accuracy;
     }
-    // The model is neither always wrong nor always right, or this would prove little.
+    // A model that was always right or always wrong would prove little.
     EXPECT_LT(correct, trials);
     EXPECT_GE(digits == 1 ? correct : partly, 3);
     int64_t total = 0;
@@ -157,7 +155,7 @@ TEST(PasskeyEval, BatchesChangeNothing) {
   }
 }
 
-// A prompt depends on seed, length, depth and number alone: other lengths and depths in the list change nothing.
+// A prompt depends only on seed, length, depth and index. Other lengths and depths in the list change nothing.
 TEST(PasskeyEval, PromptsDependOnTheirPlaceAlone) {
   const TinyModel m = babbler(AttentionKind::kRope, 2);
   PasskeyOptions options = compact({50, 70}, {0.0, 0.5}, 10, 1);
@@ -205,7 +203,7 @@ TEST(PasskeyEval, StopsWhenAsked) {
     done = p.done;
     if (p.done == 4) request_stop();
   };
-  PasskeyResult result;  // of what was done until then
+  PasskeyResult result;  // results up to the stop
   try {
     Context cx;
     passkey(cx, m.spec, m.params.weights(), *text::make_byte_tokenizer(), options, result);
@@ -221,7 +219,7 @@ TEST(PasskeyEval, StopsWhenAsked) {
   EXPECT_EQ(result.cells.at(0).score.accuracy_high, wilson_interval(result.totals[0].score.correct, 4).high);
 }
 
-// The depths take turns, in whatever batches.
+// The depths take turns for any batch size.
 TEST(PasskeyEval, WhatIsDoneOfALengthIsBalanced) {
   const TinyModel m = babbler(AttentionKind::kRope, 2);
   for (const int64_t together : {1, 2, 3}) {
@@ -239,7 +237,7 @@ TEST(PasskeyEval, WhatIsDoneOfALengthIsBalanced) {
   }
 }
 
-// A cell none of whose trials was run has no accuracy; a length none of whose trials was has no place.
+// A cell without trials has no accuracy, and a length without trials is not listed.
 TEST(PasskeyEval, WhatWasNotTriedHasNoAccuracy) {
   const TinyModel m = babbler(AttentionKind::kRope, 2);
   PasskeyOptions options = compact({60, 70}, {0, 1}, 2, 5);
@@ -280,13 +278,13 @@ TEST(PasskeyEval, MistakesAreNamed) {
   EXPECT_THAT(with([](auto& p) {
                 p.lengths = {4096, 60};
               }),
-              message("without any garbage it takes"));  // before any work is done
+              message("without any garbage it takes"));  // reported before any work
   const TinyModel small(test::tiny_neox(AttentionKind::kRope));
   EXPECT_THAT([&] { run(small, {}); }, message("257 ids"));
 }
 
-// Rules that generate: each prompt by itself through infer::generate, with the tokenizer's end tokens, judged here
-// again.
+// Rules that generate: each prompt is also run alone through infer::generate with the tokenizer's end tokens, and the
+// answer is judged by separate code.
 TEST_P(Passkey, GeneratedRulesEqualGeneration) {
   const TinyModel m = babbler(GetParam(), 2);
   const auto tokenizer = text::make_byte_tokenizer();
@@ -325,7 +323,7 @@ TEST_P(Passkey, GeneratedRulesEqualGeneration) {
   EXPECT_GT(wrong, 0);
 }
 
-// (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n), z = 1.959964, worked out apart.
+// (p + z^2/2n +- z sqrt(p(1-p)/n + z^2/4n^2)) / (1 + z^2/n) with z = 1.959964, computed independently.
 TEST(WilsonInterval, KnownValues) {
   const auto near = [](Interval interval, double low, double high) {
     EXPECT_NEAR(interval.low, low, 5e-5);

@@ -1,6 +1,5 @@
-// Each named protocol on a tiny document: exactly which (window, target) pairs are scored, and its mean against a naive
-// computation window by window.
-// SPDX-License-Identifier: Apache-2.0
+// Each named protocol on a tiny document: exactly which (window, target) pairs are scored, and the mean compared with a
+// naive computation window by window.
 #include "coca/eval/perplexity_protocol.h"
 
 #include <gmock/gmock.h>
@@ -17,7 +16,7 @@
 
 namespace coca::eval::perplexity_protocol_test {
 
-// "[0,4)>1-3": tokens run, and the targets from the first to the last one scored.
+// "[0,4)>1-3": the tokens run, and the first and last target scored.
 void PrintTo(const WindowSpan& s, std::ostream* out) {
   *out << fmt::format("[{},{})>{}-{}", s.begin, s.end, s.first_target, s.end_target - 1);
 }
@@ -29,8 +28,7 @@ using testing::ElementsAre;
 using testing::HasSubstr;
 constexpr int32_t kBos = 7;
 
-// The protocol at toy size: its choices, but W and S small and no demands on documents. A stride of the window stays
-// so.
+// The protocol with small W and S and no requirements on documents. If the stride equals the window it stays so.
 Protocol toy(std::string_view name, int64_t W, int64_t S) {
   Protocol p = protocol_of(name);
   p.lengths = {W};
@@ -44,7 +42,7 @@ std::vector<WindowSpan> spans(const Protocol& p, int64_t tokens, std::optional<i
   return plan_windows(static_cast<int64_t>(texts.texts.at(0).ids.size()), p, window_shape(p, p.lengths.at(0), bos));
 }
 
-// Windows that slide by two over ten tokens; with a bos they hold three tokens of text and score the first one too.
+// Windows slide by two over ten tokens. With a bos they hold three tokens of text, and the first one is scored too.
 TEST(Protocols, SlidingWindowsScoreWhatIsNew) {
   for (const char* name : {"sliding", "coca", "pi", "yarn", "pose"}) {
     SCOPED_TRACE(name);
@@ -57,13 +55,13 @@ TEST(Protocols, SlidingWindowsScoreWhatIsNew) {
   }
 }
 
-// One window of each document, cut to its length: of W tokens, the bos among them.
+// One window per document, of at most W tokens including the bos.
 TEST(Protocols, YarnTruncateScoresTheFirstWindowWhole) {
   EXPECT_THAT(spans(toy("yarn-truncate", 4, 2), 10, kBos), ElementsAre(WindowSpan{0, 3, 0, 3}));
   EXPECT_THAT(spans(toy("yarn-truncate", 4, 2), 10, std::nullopt), ElementsAre(WindowSpan{0, 4, 1, 4}));
 }
 
-// Every window is scored whole, so that most tokens count twice; one that ends the text is left out.
+// Every window is scored completely, so most tokens count twice. A window that ends at the end of the text is left out.
 TEST(Protocols, LongLoraScoresWholeWindows) {
   EXPECT_THAT(
       spans(toy("longlora", 4, 2), 11, std::nullopt),
@@ -71,32 +69,32 @@ TEST(Protocols, LongLoraScoresWholeWindows) {
   EXPECT_EQ(spans(toy("longlora", 4, 2), 10, std::nullopt).size(), 3u);
 }
 
-// x = data[i : i + W], y = data[i + 1 : i + 1 + W]; no window without its last y.
+// x = data[i : i + W], y = data[i + 1 : i + 1 + W]. A window that lacks its last y is left out.
 TEST(Protocols, LandmarkPredictsTheTokenBehindTheWindow) {
   EXPECT_THAT(spans(toy("landmark", 4, 2), 9, std::nullopt),
               ElementsAre(WindowSpan{0, 4, 1, 5}, WindowSpan{4, 8, 5, 9}));
   EXPECT_EQ(spans(toy("landmark", 4, 2), 8, std::nullopt).size(), 1u);
 }
 
-// fairseq: each block's input is shifted by one, so every token but the very first of the text is a target; with an
-// end-of-sentence token in front (index 0 here) that one too.
+// fairseq shifts each block's input by one, so every token except the first of the text is a target. With an
+// end-of-sentence token in front (index 0 here) the first token is a target too.
 TEST(Protocols, AlibiBlocksScoreEveryToken) {
-  EXPECT_THAT(spans(toy("alibi", 4, 2), 10, kBos),  // 11 with the bos
+  EXPECT_THAT(spans(toy("alibi", 4, 2), 10, kBos),  // 11 tokens with the bos
               ElementsAre(WindowSpan{0, 4, 1, 5}, WindowSpan{4, 8, 5, 9}, WindowSpan{8, 10, 9, 11}));
   EXPECT_THAT(spans(toy("alibi", 4, 2), 6, std::nullopt), ElementsAre(WindowSpan{0, 4, 1, 5}, WindowSpan{4, 5, 5, 6}));
 }
 
-// One new target a window, and the W tokens in front of it.
+// Each window adds one target and uses the W tokens before it.
 TEST(Protocols, AlibiSlidingGrowsToTheWindow) {
   EXPECT_THAT(spans(toy("alibi-sliding", 3, 2), 5, kBos),
               ElementsAre(WindowSpan{0, 1, 1, 2}, WindowSpan{0, 2, 2, 3}, WindowSpan{0, 3, 3, 4},
                           WindowSpan{1, 4, 4, 5}, WindowSpan{2, 5, 5, 6}));
-  Protocol two = toy("alibi-sliding", 4, 2);  // a context window of two: blocks of two behind it
+  Protocol two = toy("alibi-sliding", 4, 2);  // context_window = 2: blocks of two targets
   two.stride = 2;
   EXPECT_THAT(spans(two, 6, kBos), ElementsAre(WindowSpan{0, 2, 1, 3}, WindowSpan{0, 4, 3, 5}, WindowSpan{2, 6, 5, 7}));
 }
 
-// n_ctx - 1 - n_ctx / 2 targets a chunk: 255 of 512. What is left of the text is not run.
+// n_ctx - 1 - n_ctx / 2 targets per chunk: 255 of 512. The rest of the text is not run.
 TEST(Protocols, LlamaCppScoresTheSecondHalf) {
   EXPECT_THAT(spans(toy("llama.cpp", 6, 2), 14, kBos), ElementsAre(WindowSpan{0, 6, 4, 6}, WindowSpan{6, 12, 10, 12}));
   const auto chunks = spans(toy("llama.cpp", 512, 2), 1030, kBos);
@@ -104,14 +102,14 @@ TEST(Protocols, LlamaCppScoresTheSecondHalf) {
   EXPECT_EQ(chunks[0].targets(), 255);
 }
 
-// ceil((N - W) / S) windows, of which the last S targets count.
+// ceil((N - W) / S) windows; the last S targets of each count.
 TEST(Protocols, LlamaCppStrideScoresTheLastOfEachWindow) {
   EXPECT_THAT(spans(toy("llama.cpp-stride", 5, 2), 10, std::nullopt),
               ElementsAre(WindowSpan{0, 5, 3, 5}, WindowSpan{2, 7, 5, 7}, WindowSpan{4, 9, 7, 9}));
   EXPECT_EQ(spans(toy("llama.cpp-stride", 5, 2), 9, std::nullopt).size(), 2u);
 }
 
-// Naively: each (window, target) pair by itself, the ids of the window built here.
+// Runs each (window, target) pair separately and builds the window's ids here.
 double naive_nll(test::ReferenceDecoder<double>& exact, const model::ModelSpec& spec, const Text& text,
                  const Protocol& p, const WindowSpan& w, std::optional<int32_t> bos) {
   std::vector<int32_t> ids(text.ids.begin() + w.begin, text.ids.begin() + w.end);
@@ -150,7 +148,7 @@ TEST(Protocols, MeansEqualTheNaiveOnes) {
     const PerplexityResult r = perplexity(cx, m.spec, m.params.weights(), documents, {.protocol = p}).at(0);
     EXPECT_EQ(static_cast<double>(r.scored_tokens), scored);
     EXPECT_EQ(static_cast<double>(r.windows), windows);
-    // Two layers in float with an nll up to about 20: the bound of perplexity_test.cc's batches, taken twice.
+    // Two layers in float with an nll up to about 20: twice the bound for batches in perplexity_test.cc.
     EXPECT_NEAR(r.nll, sum / scored, 1e-4);
     EXPECT_NEAR(std::log(r.value(p.average)), p.average == Average::kTokens ? sum / scored : means / windows, 1e-4);
     EXPECT_EQ(r.by_document.size(), p.join == Join::kJoined ? 0u : 2u);
@@ -179,7 +177,7 @@ TEST(Protocols, DocumentsAreChosenCutAndJoined) {
               testing::ThrowsMessage<Error>(HasSubstr("min_tokens is 6; of 4 documents none has as many")));
 }
 
-// Scripts that cut a document keep its start; what is not published takes the middle.
+// Published scripts that cut documents keep the start. Our own protocol keeps the middle.
 TEST(Protocols, PublishedOnesCutAtTheStart) {
   for (const char* name : {"coca", "pose", "yarn", "yarn-truncate"})
     EXPECT_EQ(protocol_of(name).cut, Cut::kStart) << name;
@@ -198,7 +196,7 @@ TEST(Protocols, NamesAreUniqueAndMistakesListThem) {
               testing::ThrowsMessage<Error>(HasSubstr("placement ends")));
 }
 
-// Words are counted where they begin, so that parts add up to the whole.
+// A word is counted at its first byte, so the counts of parts add up to that of the whole.
 TEST(TextSizes, WordsOfPartsAddUp) {
   const auto tokenizer = text::make_byte_tokenizer();
   const std::vector<IdText> sizes = text_of_ids(*tokenizer);
@@ -213,7 +211,7 @@ TEST(TextSizes, WordsOfPartsAddUp) {
     EXPECT_EQ(front.words + back.words, 4) << cut;
     EXPECT_EQ(front.bytes + back.bytes, whole.bytes);
   }
-  ids.insert(ids.begin() + 4, 256);  // a control token inside "It" parts no word
+  ids.insert(ids.begin() + 4, 256);  // a control token inside "It" does not split the word
   EXPECT_EQ(text_size(sizes, ids, 5, N + 1).words, 3);
 }
 

@@ -1,5 +1,5 @@
-// The protocol of docs/evaluation.md against its plainest form: every window by the reference decoder in double.
-// SPDX-License-Identifier: Apache-2.0
+// The protocol of docs/evaluation.md compared with its simplest form: every window run by the reference decoder in
+// double.
 #include "coca/eval/perplexity.h"
 
 #include <gmock/gmock.h>
@@ -31,8 +31,8 @@ Documents documents_of(const TinyModel& m, const std::vector<int64_t>& sizes) {
   return documents;
 }
 
-// Position by position: target p is scored in the first window [b, b + room) that holds it, b a multiple of the
-// stride, unless it is the window's first token and nothing stands before it.
+// Target p is scored in the first window [b, b + room) that contains it, where b is a multiple of the stride. The first
+// token of a window is not scored unless a bos precedes it.
 struct Expected {
   int64_t windows = 0, scored = 0;
   double nll = 0, perplexity = 0, window_mean = 0, standard_error = 0, tolerance = 0;
@@ -87,7 +87,8 @@ Expected brute_force(const TinyModel& m, const Documents& documents, int64_t W, 
   for (size_t i = 0; i < sums.size(); ++i) e.standard_error += std::pow(sums[i] - counts[i] * e.nll, 2);
   e.standard_error =
       std::sqrt(e.standard_error * static_cast<double>(e.windows) / static_cast<double>(e.windows - 1)) / scored;
-  // A mean is off by no more than its worst term; twice that of naive float arithmetic, and the rounding of an nll.
+  // The error of a mean is at most that of its worst term. Allows twice the error of naive float arithmetic, plus the
+  // rounding of an nll.
   e.tolerance = 2 * e.tolerance + 1e-6;
   return e;
 }
@@ -125,7 +126,7 @@ TEST(Perplexity, EqualsTheBruteForce) {
         ASSERT_TRUE(r.standard_error);
         EXPECT_NEAR(*r.standard_error, e.standard_error, 2 * e.tolerance);
         EXPECT_EQ(r.perplexity == r.window_mean_perplexity || c.length == 2,
-                  c.length == 2);  // there a window has one target
+                  c.length == 2);  // a window of length 2 has one target
         EXPECT_EQ(r.value(Average::kTokens), r.perplexity);
         EXPECT_EQ(r.value(Average::kWindows), r.window_mean_perplexity);
       }
@@ -133,7 +134,7 @@ TEST(Perplexity, EqualsTheBruteForce) {
   }
 }
 
-// Each window reckons with its own length; the spec's scaling can be replaced.
+// Each window uses its own length for scaling, and options can replace the spec's scaling.
 TEST(Perplexity, ScalingIsThatOfTheOptions) {
   for (const model::RopeScaling& scaling :
        {model::RopeScaling{model::Scaling::kDynamic, 4.0}, {model::Scaling::kLinear, 2.0}}) {
@@ -163,7 +164,7 @@ TEST(Perplexity, CountsByHand) {
   r = run(m, documents_of(m, {10}), {.protocol = {.lengths = {4}, .stride = 4}}).at(0);
   EXPECT_EQ(r.windows, 3);
   EXPECT_EQ(r.scored_tokens, 7);
-  // 9 tokens: the last window would hold token 8 alone, which nothing predicts.
+  // 9 tokens: the last window would hold only token 8, which nothing predicts.
   r = run(m, documents_of(m, {9}), {.protocol = {.lengths = {4}, .stride = 4}}).at(0);
   EXPECT_EQ(r.windows, 2);
   EXPECT_EQ(r.scored_tokens, 6);
@@ -185,9 +186,9 @@ TEST(Perplexity, NothingDependsOnTheBatch) {
       all.insert(all.end(), {r.nll, r.window_mean_perplexity, *r.standard_error});
     return all;
   };
-  // oneDNN picks its kernel by the number of rows, so its last bits do depend on the batch: an nll of about 8 behind
-  // 800 roundings (two layers of ten operations with sums of about 40 terms) may move by sqrt(800) eps 16 = 5e-5, for
-  // logits up to 16. All that is ours does not move at all.
+  // oneDNN chooses its kernel by the number of rows, so its last bits depend on the batch. An nll of about 8 after 800
+  // roundings (two layers of ten operations with sums of about 40 terms) may change by sqrt(800) eps 16 = 5e-5, for
+  // logits up to 16. Our own code must give the same bits.
   const std::vector<double> one = results(1, "ref"), fast = results(1, "onednn");
   for (const int64_t batch_tokens : {64, 100, 1000, 8192}) {
     EXPECT_EQ(results(batch_tokens, "ref"), one) << batch_tokens;
@@ -207,14 +208,14 @@ TEST(Perplexity, ShortDocumentsAreEvaluatedAndCounted) {
   EXPECT_TRUE(r[1].reaches_length());
   EXPECT_FALSE(r[2].reaches_length());
   EXPECT_EQ(r[2].longest_window, 64);
-  EXPECT_EQ(r[2].windows, 3);  // a window that holds the whole document is enough
+  EXPECT_EQ(r[2].windows, 3);  // a window that holds a whole document reaches the length
   EXPECT_EQ(r[2].scored_tokens, 19 + 49 + 63);
   EXPECT_EQ(r[2].skipped_documents, 1);
   EXPECT_GT(r[2].peak_resident_bytes, 0);
   EXPECT_GT(r[2].tokens_per_second, 0);
 }
 
-// The middle of each stays, or its start where that is asked for.
+// Keeps the middle of each document, or its start if requested.
 TEST(Perplexity, LimitsCutDocumentsAndTheirNumber) {
   const TinyModel m(test::tiny_neox(AttentionKind::kRope));
   const Documents documents = documents_of(m, {1, 50, 40, 30});
@@ -238,7 +239,7 @@ TEST(Perplexity, BitsPerByteCountTheBytesOfWhatIsScored) {
   EXPECT_FALSE(run(m, documents, options).at(0).bits_per_byte);
   for (int32_t id = 0; id < 23; ++id) options.id_text.push_back({.bytes = id % 5});
   int64_t bytes = 0;
-  for (size_t p = 1; p < 30; ++p) bytes += documents[0][p] % 5;  // all but the first are scored
+  for (size_t p = 1; p < 30; ++p) bytes += documents[0][p] % 5;  // all tokens but the first are scored
   const PerplexityResult r = run(m, documents, options).at(0);
   EXPECT_DOUBLE_EQ(r.bits_per_byte.value(), r.nll * 29 / std::log(2.0) / static_cast<double>(bytes));
 }
@@ -254,10 +255,11 @@ TEST(Perplexity, BosRules) {
   const PerplexityResult never = run(m, documents, {.protocol = {.lengths = {8}, .bos = Bos::kNever}}).at(0);
   EXPECT_EQ(never.bos, std::nullopt);
   EXPECT_EQ(never.scored_tokens, 20 - 3);
-  EXPECT_EQ(run(m, documents, {.protocol = {.lengths = {8}}}).at(0).scored_tokens, 20);  // the first token too
+  EXPECT_EQ(run(m, documents, {.protocol = {.lengths = {8}}}).at(0).scored_tokens,
+            20);  // the first token is scored too
 }
 
-// A model that has broken down is reported as it is.
+// NaN and infinite results are reported as they are.
 TEST(Perplexity, ValuesThatAreNotFiniteAreReported) {
   TinyModel m(test::tiny_neox(AttentionKind::kRope));
   const Documents documents = documents_of(m, {20});
@@ -267,17 +269,18 @@ TEST(Perplexity, ValuesThatAreNotFiniteAreReported) {
   EXPECT_TRUE(std::isnan(run(m, documents, {.protocol = {.lengths = {8}}}).at(0).nll));
   for (int64_t i = 0; i < m.spec.V * m.spec.C; ++i) head[i] = 1e30f * static_cast<float>(1 + i % 7);
   const PerplexityResult r = run(m, documents, {.protocol = {.lengths = {8}}}).at(0);
-  EXPECT_FALSE(r.perplexity < 1e30);  // huge, infinite or no number: but no crash
+  EXPECT_FALSE(r.perplexity < 1e30);  // huge, infinite or NaN, but no crash
 }
 
-// What was done when it was asked to stop is there, on all ranks: whole lengths, and of the last one the windows that
+// When a run is stopped, all ranks keep what is done: the finished lengths, and the windows of the last length that
 // were run.
 TEST(Perplexity, KeepsTheWindowsThatAreDone) {
   const TinyModel m(test::tiny_neox(AttentionKind::kRope));
   const Documents documents = documents_of(m, {60});
   PerplexityOptions options{.protocol = {.lengths = {8, 16, 32}, .stride = 4}, .batch_tokens = 16};
   const std::vector<PerplexityResult> whole = run(m, documents, options);
-  // Those of length 16 that are run first begin the text: one a rank, as a batch takes one window.
+  // The windows of length 16 that are run first are at the beginning of the text, one per rank, since a batch holds one
+  // window.
   const auto beginning = [&](int64_t windows) {
     return run(m, {{documents[0].begin(), documents[0].begin() + 16 + 4 * (windows - 1)}},
                {.protocol = {.lengths = {16}, .stride = 4}, .batch_tokens = 16})

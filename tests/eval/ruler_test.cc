@@ -1,5 +1,4 @@
-// Scoring, intervals and places of RULER's tasks, on a model that says what it likes.
-// SPDX-License-Identifier: Apache-2.0
+// Scores, intervals and cells of RULER's tasks, on a model with arbitrary answers.
 #include "coca/eval/ruler.h"
 
 #include <gmock/gmock.h>
@@ -68,7 +67,7 @@ TEST(RulerEval, SamplesFitAndDependOnTheirPlaceAlone) {
   EXPECT_EQ(samples[1].prompt.text + samples[1].prediction, before);
 }
 
-// NaN logits end a prompt without a word.
+// NaN logits end the answer to a prompt at once.
 TEST(RulerEval, ModelsThatSayNothingScoreNothing) {
   TinyModel m = byte_model();
   m.params.tensors().head.as<float>()[5] = std::numeric_limits<float>::quiet_NaN();
@@ -82,7 +81,7 @@ TEST(RulerEval, ModelsThatSayNothingScoreNothing) {
   EXPECT_EQ(result.averages, (std::vector<double>{0, 0}));
 }
 
-// Stopped in its third of four cells.
+// Stopped in the third of four cells.
 TEST(RulerEval, KeepsWhatIsDone) {
   const TinyModel m = byte_model();
   RulerOptions options = small();
@@ -118,7 +117,7 @@ TEST(RulerEval, MistakesAreNamed) {
       message("the shortest prompt takes"));
 }
 
-// Twenty prompts at a mean of 0.25: as five whole hits.
+// Twenty prompts with a mean score of 0.25 count as five full successes.
 TEST(WilsonOfMean, EqualsTheShareOfSuccesses) {
   const Interval a = wilson_interval_of_mean(0.25, 20), b = wilson_interval(5, 20);
   EXPECT_EQ(a.low, b.low);

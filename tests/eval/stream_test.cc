@@ -1,6 +1,5 @@
-// The stream against the reference decoder in double, one token after another; what the cache keeps; where documents
-// meet.
-// SPDX-License-Identifier: Apache-2.0
+// The stream compared with the reference decoder in double, token by token; what the cache keeps; and the border
+// between documents.
 #include "coca/eval/stream.h"
 
 #include <gmock/gmock.h>
@@ -28,8 +27,7 @@ model::ModelSpec streaming(AttentionKind kind, model::Pattern type, int64_t wind
   return spec;
 }
 
-// Mean nll, and how far float runs of the naive form lie from it: twice the farthest of them is what a kernel may
-// differ.
+// The mean nll, and a tolerance for kernels: twice the largest error of a naive float run.
 struct Expected {
   double nll = 0, tolerance = 0;
   int64_t tokens = 0;
@@ -54,7 +52,7 @@ Expected by_reference(const TinyModel& m, const Documents& documents, std::optio
     }
   }
   e.nll /= static_cast<double>(e.tokens);
-  e.tolerance = 2 * rough;  // of a mean of nlls none of which is farther off
+  e.tolerance = 2 * rough;  // a mean's error is at most that of its terms
   return e;
 }
 
@@ -97,7 +95,7 @@ TEST(Stream, EqualsTheReferenceTokenByToken) {
       }
 }
 
-// Without a pattern and with one document it is the perplexity of the document.
+// Without a pattern and for a single document, the result is the perplexity of the document.
 TEST(Stream, OfOneDocumentIsItsPerplexity) {
   const TinyModel m(test::tiny_neox(AttentionKind::kCocaSlack));
   const Documents documents{test::random_ids(50, m.spec.V, 1)};
@@ -121,7 +119,7 @@ TEST(Stream, MemoryDoesNotGrow) {
   EXPECT_EQ(r.points.back().tokens, 3500);
   for (const StreamPoint& p : r.points) {
     EXPECT_LE(p.cache_tokens, 60 + 2 * kKvPage + 50);
-    EXPECT_LE(p.cache_bytes, r.points[1].cache_bytes);  // the first 500 tokens do not fill it
+    EXPECT_LE(p.cache_bytes, r.points[1].cache_bytes);  // the first 500 tokens do not fill the cache
   }
 }
 
@@ -147,7 +145,7 @@ TEST(Stream, MistakesAndStops) {
       },
       message("stopped after 8 tokens"));
   clear_stop();
-  ASSERT_EQ(result.points.size(), 1u);  // the interval is longer than what was done
+  ASSERT_EQ(result.points.size(), 1u);  // the interval is longer than the part that was done
   EXPECT_EQ(result.points[0].tokens, 8);
   EXPECT_EQ(result.documents, 1);
 }

@@ -47,7 +47,7 @@ void expect_equal(const ModelSpec& a, const ModelSpec& b) {
   EXPECT_EQ(a.direction, b.direction);
 }
 
-// Every number that the type has, none at its default.
+// Sets every number that the type uses to a value other than its default.
 RopeScaling full_scaling(Scaling type, int64_t pairs) {
   RopeScaling r = test::tiny_scaling(type, pairs);
   const bool yarn = type == Scaling::kYarn || type == Scaling::kYarnPaper;
@@ -79,7 +79,7 @@ TEST(Config, EverySpecRoundTrips) {
   }
 }
 
-// Windows that Hugging Face's fields can say are said by them, the others by a list.
+// Windows are written in Hugging Face's fields where these can express them, and otherwise as a list.
 TEST(Config, WindowsRoundTripInEveryArchitecture) {
   for (const Architecture architecture : {Architecture::kGptNeoX, Architecture::kLlama, Architecture::kMistral,
                                           Architecture::kQwen2, Architecture::kQwen3})
@@ -103,7 +103,7 @@ TEST(Config, WindowsRoundTripInEveryArchitecture) {
     }
 }
 
-// A head dim that is not width / heads, and rotary shares that floating point would cut short.
+// A head dim other than width / heads, and rotary fractions that floating point would round down.
 TEST(Config, UnevenSizesRoundTrip) {
   ModelSpec s = test::tiny_neox(AttentionKind::kCocaSlack);
   s.C = 50;
@@ -161,7 +161,7 @@ TEST(Config, HuggingFaceDefaults) {
   EXPECT_EQ(n.bos_id, std::nullopt);
   json quarter = neox();
   quarter.erase("rotary_pct");
-  EXPECT_EQ(read(quarter).R, 4);  // a quarter of the head
+  EXPECT_EQ(read(quarter).R, 4);  // a quarter of the head dim
   const ModelSpec l = read(llama());
   EXPECT_EQ(l.G, 2);
   EXPECT_EQ(l.R, 16);
@@ -183,7 +183,7 @@ TEST(Config, FieldsOfOtherSpellings) {
   EXPECT_EQ(read(llama(), {{"bos_token_id", nullptr}}).bos_id, std::nullopt);
   EXPECT_EQ(read(llama(), {{"head_dim", 20}}).D, 20);
   for (const json& nothing : {json(nullptr), json(false), json(""), json::array(), json::object()})
-    EXPECT_EQ(read(llama(), {{"some_new_field", nothing}}).V, 100);  // says nothing
+    EXPECT_EQ(read(llama(), {{"some_new_field", nothing}}).V, 100);  // an empty value has no effect
   EXPECT_EQ(read(llama(), {{"transformers_version", "4.30"}, {"_attn_implementation", "sdpa"}, {"pad_token_id", 3}}).V,
             100);
   for (const char* key : {"type", "rope_type"}) {
@@ -193,7 +193,7 @@ TEST(Config, FieldsOfOtherSpellings) {
   }
 }
 
-// Defaults are those of Hugging Face's classes.
+// Defaults must match those of Hugging Face's classes.
 TEST(Config, FamiliesOfLlama) {
   const ModelSpec llama_bias = read(llama(), {{"attention_bias", true}, {"mlp_bias", true}});
   EXPECT_EQ(llama_bias.output_bias, Bias::kYes);
@@ -224,7 +224,7 @@ TEST(Config, FamiliesOfLlama) {
   EXPECT_EQ(read(mistral, {{"sliding_window", 7}}).layer_window, (std::vector<int64_t>{7, 7}));
 }
 
-// transformers 4 and 5 write the same positions in two forms.
+// transformers 4 and 5 write the same positions in two different ways.
 TEST(Config, RopeOfBothForms) {
   const json llama3 = {{"rope_type", "llama3"},
                        {"factor", 8.0},
@@ -342,7 +342,7 @@ TEST(Config, MistakesAreNamed) {
               testing::ThrowsMessage<Error>(HasSubstr("expected a JSON object")));
 }
 
-// Fields of published files that say nothing about the logits. What is unknown and off is named in one note.
+// Fields of published files that do not affect the logits. Unknown fields that are off are named in one note.
 TEST(Config, HarmlessFieldsPass) {
   const test::Warnings notes;
   const json harmless = {{"is_llama_config", true},
@@ -384,7 +384,7 @@ TEST(Config, HarmlessFieldsPass) {
                                                         HasSubstr("\"odd_null\" (null)"))));
 }
 
-// What is on unless a file says otherwise: "false" means another model, "true" this one.
+// Features that are always on: a file that turns one off describes another model, "true" changes nothing.
 TEST(Config, PartsThatAreOnCannotBeTurnedOff) {
   const test::Warnings notes;
   for (const char* field : {"is_causal", "use_causal_mask", "scale_attn_weights", "scale_attention", "use_rope",
@@ -398,7 +398,7 @@ TEST(Config, PartsThatAreOnCannotBeTurnedOff) {
     expect_equal(read(llama(), {{field, true}}), read(llama(), json::object()));
     expect_equal(read(llama(), {{field, nullptr}}), read(llama(), json::object()));
   }
-  expect_equal(read(neox(), {{"gated_mlp", false}}), read(neox(), json::object()));  // it has none
+  expect_equal(read(neox(), {{"gated_mlp", false}}), read(neox(), json::object()));  // it has no gate
   expect_equal(read(llama(), {{"scale_attn_by_inverse_layer_idx", false}}), read(llama(), json::object()));
   EXPECT_EQ(read(neox(), {{"rotary_pct", 0.5}, {"partial_rotary_factor", 0.5}}).R, 8);
 }

@@ -50,7 +50,7 @@ struct Folders {
   }
 };
 
-// Rows of T within a matrix or bias, as indices of rows; all rows of others.
+// Whether a row of a matrix or bias belongs to T.
 bool is_t(const ModelSpec& s, const ParamInfo& info, int64_t row) {
   if (s.qkv == Qkv::kFused) return info.name.find("query_key_value") != std::string::npos && row / s.D % 3 == 1;
   return info.name.find("self_attn.t_") != std::string::npos;
@@ -67,7 +67,7 @@ std::vector<test::NamedSpec> rope_specs() {
 }
 INSTANTIATE_TEST_SUITE_P(Specs, ConvertToCoca, testing::ValuesIn(rope_specs()), test::spec_test_name);
 
-// q, v and everything else keep their bits; T is K.
+// T is a copy of K. Everything else keeps its bits.
 TEST_P(ConvertToCoca, FromKKeepsEveryBit) {
   Folders f(spec);
   const ConvertReport report =
@@ -81,7 +81,8 @@ TEST_P(ConvertToCoca, FromKKeepsEveryBit) {
         << to.params->infos()[i].name;
 }
 
-// Inputs of independent normalised features: what q_proj makes of them has the size by which T's rows were divided.
+// Draws inputs with independent normalised features. T's rows must be divided by the size of q_proj's output for such
+// inputs.
 TEST_P(ConvertToCoca, ScaledRowsAreDividedByTheSizeOfTheQueries) {
   Folders f(spec);
   f.convert({.attention = AttentionKind::kCocaStrict, .t_init = TInit::kFromKScaled, .t_width = TWidth::kFull});
@@ -123,14 +124,15 @@ TEST_P(ConvertToCoca, ScaledRowsAreDividedByTheSizeOfTheQueries) {
       const int64_t row = fused ? (3 * kv + 1) * spec.D + d : kv * spec.D + d;
       const auto at = static_cast<size_t>(row * spec.C);
       const double ratio = static_cast<double>(k[at]) / static_cast<double>(t[at]);
-      // The mean of kDraws squares of normals is off by sqrt(2 / kDraws) = 1 %, its root by half of that.
+      // The mean of kDraws squares of normals has a relative error of sqrt(2 / kDraws) = 1 %, and its root half of
+      // that.
       if (!normed)
         EXPECT_NEAR(ratio / std::sqrt(size), 1.0, 5 * 0.005) << d;
       else
         EXPECT_EQ(ratio, 1.0);
     }
   if (!normed) return;
-  // Behind norms |q_j| is what their weights say, and those of T are divided.
+  // With norms |q_j| follows from the norm weights, and T's norm weights are divided.
   const std::vector<float> gq = values(w.q_norm_w), gk = values(w.k_norm_w), gt = values(wt.k_norm_w);
   for (int64_t d = 0; d < spec.D; ++d) {
     double size = 0;
@@ -141,8 +143,9 @@ TEST_P(ConvertToCoca, ScaledRowsAreDividedByTheSizeOfTheQueries) {
   }
 }
 
-// A RoPE model does not change when its queries are four times as large and its keys a fourth. Nor, then, may the CoCA
-// model made from it; powers of two make that exact. Copied, T would give scores four times as large.
+// A RoPE model does not change if its queries are multiplied by four and its keys divided by four. The CoCA model made
+// from it must not change either; powers of two make that exact. A plain copy of T would give scores four times as
+// large.
 TEST(Convert, ScaledTDoesNotDependOnHowSizeIsSharedByQAndK) {
   const ModelSpec spec = test::tiny_llama(AttentionKind::kRope);
   const auto logits = [&](float factor, TInit init) {
@@ -204,7 +207,7 @@ TEST(Convert, WhatCannotBeReachedIsRefused) {
               ThrowsMessage<Error>(HasSubstr("expected F32, F16 or BF16")));
 }
 
-// The official GPT-NeoX's config.json does not tell it from a RoPE model.
+// The config.json of an official GPT-NeoX model looks like that of a RoPE model.
 TEST(Convert, TheSourceMayBeTold) {
   ModelSpec spec = test::tiny_neox(AttentionKind::kRope);
   spec.R = 4;
@@ -243,7 +246,7 @@ TEST(Convert, ElementTypes) {
     const auto rounded = stored(f.out);
     const fs::path again = f.temp.path() / "again", back = f.temp.path() / "back";
     for (const fs::path& dir : {again, back}) fs::remove_all(dir), fs::create_directories(dir);
-    convert_model(f.out, again, {.dtype = DType::kF32});  // widening and rounding back change nothing
+    convert_model(f.out, again, {.dtype = DType::kF32});  // widening and rounding again change nothing
     EXPECT_EQ(stored(again), rounded);
     convert_model(again, back, {.dtype = type});
     EXPECT_EQ(stored(back), rounded);
@@ -262,8 +265,8 @@ TEST(Convert, ValuesF16CannotHoldAreNamed) {
               ThrowsMessage<Error>(HasSubstr(m.params.infos()[3].name + "\" holds 70000 at element 5")));
 }
 
-// Meta's layout, made from ours by the inverse of what its readers do: pairs side by side, other names, cut for model
-// parallelism (rows of q, k, v, gate, up and the head; columns of o and down; the embedding either way).
+// Meta's layout, made from ours by inverting what the reader does: pairs next to each other, other names, split for
+// model parallelism (rows of q, k, v, gate, up and the head; columns of o and down; the embedding either way).
 void write_meta(const fs::path& dir, const Model& m, int64_t parts, int64_t embedding_dim) {
   const ModelSpec& s = m.spec;
   const auto interleave = [&](const std::vector<float>& x, int64_t heads) {
@@ -324,7 +327,7 @@ void write_meta(const fs::path& dir, const Model& m, int64_t parts, int64_t embe
 
 TEST(Convert, MetasLayoutBecomesTheModelItWasMadeFrom) {
   ModelSpec spec = test::tiny_llama(AttentionKind::kRope);
-  spec.V = 24;  // divisible, for the parts
+  spec.V = 24;  // divisible by the number of parts
   for (const auto& [parts, embedding_dim] : {std::pair<int64_t, int64_t>{1, 0}, {2, 0}, {2, 1}}) {
     Folders f(spec);
     const Model m = load_model(f.source);
@@ -336,14 +339,15 @@ TEST(Convert, MetasLayoutBecomesTheModelItWasMadeFrom) {
     const Model again = load_model(f.out);
     EXPECT_EQ(values(again.params->flat()), values(m.params->flat())) << parts;
     EXPECT_EQ(again.spec.rope_theta, spec.rope_theta);
-    f.convert(
-        {.attention = AttentionKind::kCocaSlack, .t_init = TInit::kFromK, .t_width = TWidth::kFull});  // in one go
+    f.convert({.attention = AttentionKind::kCocaSlack,
+               .t_init = TInit::kFromK,
+               .t_width = TWidth::kFull});  // in a single conversion
     EXPECT_EQ(values(load_model(f.out), "model.layers.1.self_attn.t_proj.weight"),
               values(m, "model.layers.1.self_attn.k_proj.weight"));
   }
 }
 
-// params.json does not tell LLaMA 3.1 from 3.2: the options do.
+// params.json is the same for LLaMA 3.1 and 3.2, so an option decides.
 TEST(Convert, MetasVersionsAreAskedFor) {
   ModelSpec spec = test::tiny_llama(AttentionKind::kRope);
   spec.V = 300;
@@ -394,8 +398,8 @@ TEST(Convert, MetasVersionsAreAskedFor) {
               ThrowsMessage<Error>(testing::StartsWith("--rope-factor, --eos: given for ")));
 }
 
-// Global projections begin as the ordinary ones, also in a CoCA model made at the same time; those of a source stay, or
-// go.
+// New global projections are copies of the ordinary ones, also if the model becomes a CoCA model in the same
+// conversion. Global projections of the source are kept, or dropped on request.
 TEST(Convert, WindowsAndGlobalTokens) {
   for (const bool fused : {false, true}) {
     Folders f(fused ? test::tiny_neox(AttentionKind::kRope) : test::tiny_llama(AttentionKind::kRope));
@@ -438,7 +442,7 @@ TEST(Convert, PicklesAreNamed) {
   EXPECT_THAT([&] { convert_model(temp.path(), temp.path(), {}); }, ThrowsMessage<Error>(HasSubstr("pickle")));
 }
 
-// A T that is made is the fold of the full one that would be made; T of a CoCA model stays as wide as it is.
+// A new T of half width equals the fold of the full-width T. A CoCA model keeps its width by default.
 TEST(Convert, TWidth) {
   for (const test::NamedSpec& source : {test::NamedSpec{"neox", test::tiny_neox(AttentionKind::kRope)},
                                         {"llama", test::tiny_llama(AttentionKind::kRope)}}) {

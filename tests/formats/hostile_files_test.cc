@@ -1,6 +1,5 @@
-// Model folders and adapters whose numbers promise more than the files hold: refused before anything is computed from
-// them or memory taken for them.
-// SPDX-License-Identifier: Apache-2.0
+// Model folders and adapters whose numbers promise more than the files hold. They must be refused before anything is
+// computed or memory is allocated.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -41,7 +40,7 @@ TEST(HostileConfig, ExtentsWhoseProductsOverflow) {
   expect({{"intermediate_size", k2_40}}, "mlp width 1099511627776");
   expect({{"head_dim", k2_40}}, "a head dim of 1099511627776");
   expect({{"num_attention_heads", k2_40}, {"num_key_value_heads", k2_40}, {"head_dim", 2}}, "heads 1099511627776");
-  // 2^33 heads of 2^31 dims: their product is 0 in 64 bits.
+  // 2^33 heads of 2^31 dims: the product overflows to 0 in 64 bits.
   expect({{"num_attention_heads", int64_t{1} << 33}, {"head_dim", int64_t{1} << 31}}, "at most");
   expect({{"num_attention_heads", 1 << 20}, {"head_dim", 1 << 20}}, "heads times head dim");
   expect({{"hidden_size", 1 << 24}, {"intermediate_size", 1 << 24}, {"num_hidden_layers", 10'000}},
@@ -78,7 +77,7 @@ TEST(HostileMetaFolder, ErrorsNameTheFile) {
   const fs::path dir = temp.path() / std::string(100, 'd');
   fs::create_directory(dir);
   io::write_json(dir / "params.json", json{{"dim", 24}, {"n_layers", 2}, {"n_heads", 2}, {"odd", "field"}});
-  // The name was read after it was gone.
+  // A regression test: the file's name used to be read after it was freed.
   EXPECT_THAT([&] { open_source(dir, std::nullopt); },
               ThrowsMessage<Error>(HasSubstr((dir / "params.json").string() + ": field \"odd\"")));
 }
@@ -125,7 +124,8 @@ TEST_F(HostileAdapter, RanksThatTheTensorsDoNotHave) {
 TEST_F(HostileAdapter, PatternsThatAreNotMeantToBeMatched) {
   expect_refused({{"target_modules", std::string(200'000, '(')}}, "at most 4,096");
   expect_refused({{"target_modules", std::string(2000, '(') + std::string(2000, ')')}}, "not a regular expression");
-  expect_refused({{"target_modules", "(([a-z._0-9]|.)+)+[^a-z]"}}, "cannot be matched");  // exponential
+  expect_refused({{"target_modules", "(([a-z._0-9]|.)+)+[^a-z]"}},
+                 "cannot be matched");  // takes exponential time to match
   expect_refused({{"target_modules", "((a{1000}){1000}){1000}"}}, "not a regular expression");
   expect_refused({{"target_modules", ".*q_proj"}, {"rank_pattern", {{"[", 2}}}}, "rank_pattern");
 }

@@ -1,5 +1,4 @@
-// Models saved and loaded: every kind of spec, both precisions, both widths of T, windows and CLEX.
-// SPDX-License-Identifier: Apache-2.0
+// Saving and loading models: every kind of spec, both precisions, both widths of T, windows and CLEX.
 #include "coca/formats/model_folder.h"
 
 #include <gtest/gtest.h>
@@ -36,7 +35,7 @@ ParamStore rounded_store(const TinyModel& m) {
   return rounded;
 }
 
-// The official files hold exactly what our list says, shapes included.
+// The official files hold exactly the tensors that our list names, with the same shapes.
 TEST(ModelFolder, OfficialFilesHoldTheList) {
   for (const char* name : {"gpt_neox_coca", "gpt_neox_coca_sequential", "llama_coca_gqa"}) {
     const std::filesystem::path dir = test::golden_dir() / name;
@@ -100,7 +99,7 @@ TEST(ModelFolder, ClexNetworkIsReadBack) {
   const test::TempDir dir;
   const TinyModel m = test::clex_model(test::clex_spec(test::tiny_llama(AttentionKind::kCocaSlack)));
   save_model(dir.path(), m.spec, m.params);
-  const Model back = load_model(dir.path(), Precision::kBF16);  // the network stays fp32
+  const Model back = load_model(dir.path(), Precision::kBF16);  // the CLEX network stays fp32
   EXPECT_EQ(back.spec.rope_scaling.type, Scaling::kClex);
   EXPECT_EQ(back.spec.rope_scaling.max_factor, 4);
   const ParamInfo& up = back.params->infos()[back.params->infos().size() - 2];

@@ -1,5 +1,4 @@
-// Shards and their index, and the ways in which they can be wrong.
-// SPDX-License-Identifier: Apache-2.0
+// Shards and their index, and errors in them.
 #include "coca/formats/weight_files.h"
 
 #include <gmock/gmock.h>
@@ -83,7 +82,7 @@ TEST_F(Shards, MistakesAreNamed) {
   with([&](json& j) { j["weight_map"][first_name()] = other; }, "but is in " + shard);
   io::write_json(index, good);
   fs::copy_file(dir / shard, dir / "copy.safetensors");
-  with([&](json& j) { j["weight_map"]["x"] = "copy.safetensors"; }, "is in");  // twice
+  with([&](json& j) { j["weight_map"]["x"] = "copy.safetensors"; }, "is in");  // present in two files
 }
 
 TEST_F(Shards, AMissingShardIsNamed) {
@@ -91,8 +90,8 @@ TEST_F(Shards, AMissingShardIsNamed) {
   expect_error("does not exist");
 }
 
-// config.json says tied, and the weights hold a head besides: another one counts, with one warning, and is saved and
-// converted as such; an equal one changes nothing.
+// config.json says that the embeddings are tied, but the weights include a head. A different head is used, with one
+// warning, and is saved and converted as untied. An equal head changes nothing.
 TEST(WeightFiles, AHeadOfItsOwnUntiesATiedModel) {
   for (const ModelSpec& tied_spec : {test::tiny_llama(AttentionKind::kRope), test::tiny_neox(AttentionKind::kRope)})
     for (const size_t shard_bytes : {size_t{1} << 30, size_t{8000}})
@@ -118,7 +117,7 @@ TEST(WeightFiles, AHeadOfItsOwnUntiesATiedModel) {
         const test::Warnings warnings;
         ModelFolder folder(dir);
         folder.weights();
-        fs::rename(dir, temp.path() / "elsewhere");  // it is read once
+        fs::rename(dir, temp.path() / "elsewhere");  // the folder has been read and is not opened again
         const Model loaded = load_model(folder);
         fs::rename(temp.path() / "elsewhere", dir);
         EXPECT_EQ(load_spec(dir).embeddings, loaded.spec.embeddings);

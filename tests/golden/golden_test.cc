@@ -1,5 +1,5 @@
-// Every stored case of the official code holds: logits, attention, hidden states, all gradients, loss, greedy ids.
-// SPDX-License-Identifier: Apache-2.0
+// Every stored case of the official code is reproduced: logits, attention, hidden states, all gradients, loss, greedy
+// ids.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -33,7 +33,7 @@ TEST_P(Golden, EveryTensorOfEveryCaseHolds) {
       logits = logits || t.name == "logits";
       gradients = gradients || t.name.starts_with("grad.");
     }
-    EXPECT_TRUE(logits && gradients) << c.file;  // a case that checks nothing proves nothing
+    EXPECT_TRUE(logits && gradients) << c.file;  // a case without checks would prove nothing
   }
 }
 
@@ -49,7 +49,7 @@ TEST(Golden, HoldsOnEverySimdTarget) {
   });
 }
 
-// The check can fail: one weight changed, and the tensors that depend on it are found out.
+// Changing one weight must make the check fail for the tensors that depend on it.
 TEST(Golden, AChangedWeightIsFound) {
   const fs::path dir = test::golden_dir() / "gpt_neox_coca_sequential";
   COCA_SKIP_WITHOUT(dir);

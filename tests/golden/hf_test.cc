@@ -1,6 +1,5 @@
-// Tiny models made by transformers (tests/parity/make_models.py): logits and greedy continuations, and again after a
-// round trip through our own files.
-// SPDX-License-Identifier: Apache-2.0
+// Tiny models made by transformers (tests/parity/make_models.py): logits and greedy continuations, also after a round
+// trip through our own files.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -62,7 +61,7 @@ class HuggingFace : public testing::TestWithParam<std::string> {
       error = std::max(error, std::abs(static_cast<double>(ours[i]) - static_cast<double>(logits[i])));
       largest = std::max(largest, std::abs(static_cast<double>(logits[i])));
     }
-    EXPECT_LE(error, 1e-4 * largest);  // two fp32 networks of some twenty operations: measured 1e-6 to 1e-5
+    EXPECT_LE(error, 1e-4 * largest);  // two fp32 networks of about twenty operations: measured 1e-6 to 1e-5
   }
 };
 INSTANTIATE_TEST_SUITE_P(Models, HuggingFace, testing::ValuesIn(model_names()),
@@ -82,7 +81,8 @@ TEST_P(HuggingFace, GreedyContinuationIsTheSame) {
     EXPECT_EQ(result.ids, greedy);
     return;
   }
-  for (size_t i = 0; i < greedy.size(); ++i) {  // theirs sees the whole sequence anew under the base of its length
+  for (size_t i = 0; i < greedy.size();
+       ++i) {  // transformers recomputes the whole sequence with the base of its current length
     const std::vector<float> all = logits_of(m, ids);
     const auto last = all.end() - m.spec.V;
     ids.push_back(static_cast<int32_t>(std::max_element(last, all.end()) - last));

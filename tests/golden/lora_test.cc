@@ -1,6 +1,4 @@
-// Adapters as PEFT saves them: logits, loss and gradients as PyTorch computes them (tests/parity/compare_lora.py
-// --store).
-// SPDX-License-Identifier: Apache-2.0
+// Adapters saved by PEFT: logits, loss and gradients as computed by PyTorch (tests/parity/compare_lora.py --store).
 #include <gmock/gmock.h>
 
 #include <cmath>
@@ -20,7 +18,8 @@ namespace fs = std::filesystem;
 
 class LoraGolden : public testing::TestWithParam<const char*> {};
 
-// Two fp32 programs that sum in other orders: 1e-4 of a tensor's largest number, as between coca and the official code.
+// Two fp32 programs that sum in a different order: 1e-4 of a tensor's largest number, as between coca and the official
+// code.
 void expect_near(const float* ours, const io::StoredTensor& stored) {
   const std::vector<float> expected = io::to_f32(stored);
   float largest = 0;

@@ -1,6 +1,5 @@
-// Sequences of different lengths in one step give what each gives alone, in every kind of model; forks share pages and
-// go their own ways.
-// SPDX-License-Identifier: Apache-2.0
+// Sequences of different lengths in one step give the same as each alone, for every kind of model. Forks share pages
+// until they diverge.
 #include "coca/infer/batch_decoder.h"
 
 #include <gmock/gmock.h>
@@ -17,8 +16,8 @@ using model::Pattern;
 using test::AttentionKind;
 using test::TinyModel;
 
-// Products of another number of rows may add up in another order: both are within a few roundings of sums of at most 64
-// terms of size 1, and three layers add up to no more than ten times that (as in session_test.cc).
+// Products with a different number of rows may sum in another order. Both results are within a few roundings of sums of
+// at most 64 terms of size 1, and three layers increase that at most tenfold (as in session_test.cc).
 constexpr float kRounding = 64 * 10 * 1.2e-7f;
 
 std::vector<test::NamedSpec> specs() {
@@ -59,7 +58,7 @@ class Batch : public testing::TestWithParam<test::NamedSpec> {
     const TensorRef x = decoder.last_logits(cx, wanted);
     return {x.as<float>(), x.as<float>() + m.spec.V};
   }
-  // After `count` more tokens of a text, alone.
+  // The logits after `count` more tokens of a text, run alone.
   std::vector<float> alone(BatchDecoder& decoder, Sequence& s, size_t text, int64_t count) {
     const Piece piece{.sequence = &s, .ids = next(s, text, count)};
     decoder.append(cx, {&piece, 1});
@@ -79,7 +78,7 @@ TEST_P(Batch, SequencesOfAnyLengthsGiveWhatEachGivesAlone) {
     size_t text;
     int64_t count;
   };
-  // Prompts beside single tokens; sequences come and pause, and stand in any order.
+  // Mixes prompts with single tokens. Sequences join, pause and change order.
   const std::vector<Part> steps[] = {
       {{0, 5}, {1, 1}}, {{1, 7}, {0, 1}, {2, 3}}, {{2, 1}, {0, 1}}, {{1, 2}}, {{2, 9}, {1, 1}, {0, 4}}};
   for (const std::vector<Part>& step : steps) {
@@ -98,7 +97,7 @@ TEST_P(Batch, SequencesOfAnyLengthsGiveWhatEachGivesAlone) {
   }
 }
 
-// The first tokens are worked through once; what follows is that of two texts which begin alike.
+// The common beginning is processed once. The continuations match those of two separate texts.
 TEST_P(Batch, ForksGoTheirOwnWays) {
   BatchDecoder decoder(m.spec, m.params.weights());
   std::copy_n(texts[0].begin(), 6, texts[1].begin());
@@ -120,7 +119,7 @@ TEST_P(Batch, ForksGoTheirOwnWays) {
   EXPECT_EQ(decoder.pool().in_use(), 4);
 }
 
-// Pages that are full are never copied, and all go back when their sequences end.
+// Full pages are never copied, and all pages return to the pool when their sequences end.
 TEST(BatchDecoder, FullPagesAreShared) {
   const TinyModel m(test::tiny_llama(AttentionKind::kCocaSlack));
   BatchDecoder decoder(m.spec, m.params.weights());

@@ -1,5 +1,4 @@
-// Decoding with bf16 weights: as near to fp32 as the whole sequence in bf16, whatever the pieces.
-// SPDX-License-Identifier: Apache-2.0
+// Decoding with bf16 weights is as close to fp32 as running the whole sequence in bf16, for any split into pieces.
 #include <gtest/gtest.h>
 
 #include <cmath>

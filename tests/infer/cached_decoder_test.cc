@@ -1,6 +1,5 @@
-// Decoding piece by piece gives what the whole sequence gives, in every kind of model; and under dynamic NTK it gives
-// what its policy promises.
-// SPDX-License-Identifier: Apache-2.0
+// Decoding in pieces equals running the whole sequence, for every kind of model. Under dynamic NTK it follows the
+// chosen policy.
 #include "coca/infer/cached_decoder.h"
 
 #include <gmock/gmock.h>
@@ -21,7 +20,7 @@ using Chunks = std::vector<int64_t>;
 
 constexpr int64_t kB = 2, kN = 19;
 
-// Behind a logit are two layers of about ten operations, each with sums of up to F = 40 terms: 800 roundings.
+// A logit depends on two layers of about ten operations, each with sums of up to F = 40 terms: 800 roundings.
 constexpr test::ErrorRule kRule{.terms = 800};
 
 std::vector<float> logits_of(Context& cx, const TinyModel& m, TensorRef hidden) {
@@ -31,7 +30,7 @@ std::vector<float> logits_of(Context& cx, const TinyModel& m, TensorRef hidden) 
   return {logits.values<float>().begin(), logits.values<float>().end()};
 }
 
-// Ids [B, N]; rows differ.
+// Ids [B, N]; all rows differ.
 std::vector<int32_t> batch_ids(const TinyModel& m) { return test::random_ids(kB * kN, m.spec.V, 5); }
 
 // Logits [B, N, V] of a decoder fed in chunks.
@@ -48,7 +47,7 @@ std::vector<float> cached_logits(const TinyModel& m, const std::vector<int32_t>&
     const std::vector<float> logits = logits_of(cx, m, decoder.append(cx, {part.data(), DType::kI32, {kB, n}, kHost}));
     for (int64_t b = 0; b < kB; ++b)
       std::copy_n(logits.begin() + b * n * m.spec.V, n * m.spec.V, all.begin() + (b * kN + begin) * m.spec.V);
-    const TensorRef last = decoder.last_logits(cx);  // the same numbers, asked for in another way
+    const TensorRef last = decoder.last_logits(cx);  // must equal the last row of the logits
     for (int64_t b = 0; b < kB; ++b)
       for (int64_t v = 0; v < m.spec.V; ++v)
         EXPECT_NEAR(last.as<float>()[b * m.spec.V + v], logits[static_cast<size_t>((b * n + n - 1) * m.spec.V + v)],
@@ -60,7 +59,7 @@ std::vector<float> cached_logits(const TinyModel& m, const std::vector<int32_t>&
   return all;
 }
 
-// The same by the reference; lengths[n] is what token n's step reckons with.
+// The same from the reference; lengths[n] is the length that the step of token n uses.
 template <typename T>
 std::vector<T> reference_logits(const TinyModel& m, const std::vector<int32_t>& ids,
                                 const std::vector<int64_t>& lengths, test::KeyMemory memory = test::KeyMemory::kPlain,
@@ -78,7 +77,7 @@ std::vector<T> reference_logits(const TinyModel& m, const std::vector<int32_t>& 
   return all;
 }
 
-// Exact logits, and those of the naive form that set the scale of the error.
+// The exact logits, and naive ones that set the scale of the error.
 struct Expected {
   std::vector<double> exact;
   std::vector<float> naive;
@@ -103,7 +102,7 @@ double largest_difference(const auto& a, const auto& b) {
   return largest;
 }
 
-// Each step reckons with the tokens so far, its whole chunk included.
+// Each step uses the number of tokens so far, including its whole chunk.
 std::vector<int64_t> lengths_by_chunk(const Chunks& chunks) {
   std::vector<int64_t> lengths;
   for (const int64_t n : chunks)
@@ -125,7 +124,7 @@ INSTANTIATE_TEST_SUITE_P(Specs, CachedRotary, testing::ValuesIn(test::rotary_spe
 TEST_P(Cached, EqualsTheWholeSequenceHoweverItIsCut) {
   const TinyModel m(GetParam().spec);
   const std::vector<int32_t> ids = batch_ids(m);
-  const std::vector<int64_t> lengths(static_cast<size_t>(kN), kN);  // no scaling: any length will do
+  const std::vector<int64_t> lengths(static_cast<size_t>(kN), kN);  // without scaling the length has no effect
   const Expected expected = expected_logits(m, ids, lengths);
   Context cx;
   model::Decoder whole(m.spec, m.params.weights());
@@ -144,7 +143,7 @@ TEST_P(CachedRotary, LinearScalingToo) {
                 expected_logits(m, ids, std::vector<int64_t>(kN, kN)), "linear");
 }
 
-// A base fixed for the request: what one pass over the sequence gives with that length.
+// With a fixed base per request, the result is that of one pass over the sequence with that length.
 TEST_P(CachedRotary, DynamicNtkPerRequestEqualsOnePassAtThePlannedLength) {
   TinyModel m(GetParam().spec);
   m.spec.rope_scaling = {model::Scaling::kDynamic, 4.0};
@@ -163,7 +162,7 @@ TEST_P(CachedRotary, DynamicNtkPerRequestEqualsOnePassAtThePlannedLength) {
   }
 }
 
-// CLEX's tables go by the length, as dynamic NTK's base does: trained on 8 tokens, 19 are factor 3.
+// CLEX chooses its table by the length, like dynamic NTK its base: with 8 trained tokens, 19 tokens use factor 3.
 TEST(CachedClex, TakesTheTableOfTheLength) {
   for (const NamedSpec& named : test::clex_specs()) {
     SCOPED_TRACE(named.name);
@@ -176,7 +175,7 @@ TEST(CachedClex, TakesTheTableOfTheLength) {
   }
 }
 
-// The base moves with every step beyond the trained length of 8; the cache must rotate what it holds anew.
+// The base changes with every step beyond the trained length of 8, so the cache must rotate all its keys again.
 TEST_P(CachedRotary, DynamicNtkPerStepRotatesAllKeysByTheBaseOfTheStep) {
   TinyModel m(GetParam().spec);
   m.spec.rope_scaling = {model::Scaling::kDynamic, 4.0};
@@ -188,7 +187,7 @@ TEST_P(CachedRotary, DynamicNtkPerStepRotatesAllKeysByTheBaseOfTheStep) {
     const std::vector<float> actual = cached_logits(m, ids, chunks);
     const Expected expected = expected_logits(m, ids, lengths);
     expect_logits(actual, expected, "per step");
-    // What this must be told from: keys that keep the rotation of their own step, and a base that never moves.
+    // Two wrong results to tell apart: keys that keep the rotation of their own step, and a base that never changes.
     const std::vector<double> stale = reference_logits<double>(m, ids, lengths, test::KeyMemory::kRotated);
     const std::vector<double> frozen = reference_logits<double>(m, ids, std::vector<int64_t>(kN, kN));
     const double error = largest_difference(actual, expected.exact);
@@ -218,8 +217,8 @@ TEST_P(Cached, TruncatedTokensAreForgotten) {
   EXPECT_EQ(logits_of(cx, m, used.append(cx, {ids.data() + 6, DType::kI32, {1, 6}, kHost})), expected);
 }
 
-// A rounded cache: near the exact one, and the same bits when tokens are forgotten and come again. That attention is
-// exact for what the cache holds is tests/ops/decode_attention_test.cc's business.
+// A rounded cache stays close to the exact one, and gives the same bits after tokens are truncated and appended again.
+// tests/ops/decode_attention_test.cc checks that attention is exact for what the cache holds.
 TEST_P(Cached, RoundedCachesStayNear) {
   const TinyModel m(GetParam().spec);
   const std::vector<int32_t> ids = test::random_ids(14, m.spec.V, 8);
@@ -242,8 +241,8 @@ TEST_P(Cached, RoundedCachesStayNear) {
       for (const float x : exact) spread = std::max(spread, std::abs(static_cast<double>(x)));
       continue;
     }
-    // Steps of 2^-8 (bf16, relative) and 1/127 (int8, of a head's largest) are at most 1 % each; two layers of keys and
-    // values add up to several of them, far below a wrong number's effect.
+    // Steps of 2^-8 (bf16, relative) and 1/127 (int8, of a head's largest number) are at most 1 % each. Over the keys
+    // and values of two layers they add up to a few per cent, far below the effect of a wrong number.
     EXPECT_LT(largest_difference(first, exact), 0.1 * spread);
     EXPECT_GT(largest_difference(first, exact), 0.0);
   }
@@ -258,7 +257,7 @@ TEST(CachedDecoder, MisuseIsNamed) {
   const std::vector<int32_t> ids = {1, 2, 23};
   EXPECT_THAT([&] { decoder.append(cx, {ids.data(), DType::kI32, {3, 1}, kHost}); }, message("[1, N]"));
   EXPECT_THAT([&] { decoder.append(cx, {ids.data(), DType::kI32, {1, 3}, kHost}); }, message("23"));
-  EXPECT_EQ(decoder.length(), 0);  // the failed append left nothing behind
+  EXPECT_EQ(decoder.length(), 0);  // the failed append changed nothing
   EXPECT_THAT([&] { CachedDecoder(m.spec, m.params.weights(), 1, DynamicBase::kRequest); }, message("planned length"));
 }
 

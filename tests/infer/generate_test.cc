@@ -14,7 +14,7 @@ namespace {
 using test::AttentionKind;
 using test::TinyModel;
 
-// Greedy by running the whole text anew for every token.
+// Greedy decoding that runs the whole text again for every token.
 std::vector<int32_t> slow_greedy(const TinyModel& m, std::vector<int32_t> ids, int64_t count, int64_t scaling_length) {
   Context cx;
   std::vector<int32_t> out;
@@ -48,7 +48,7 @@ TEST_P(Generate, GreedyEqualsRunningTheWholeTextForEachToken) {
   Context cx;
   EXPECT_EQ(continued(cx, m, prompt, kGreedy).ids, slow_greedy(m, prompt, 12, 0));
   if (!model::uses_rotary(m.spec.attention)) return;
-  // With the base of the request dynamic NTK is no different; 5 + 12 tokens exceed the trained 8.
+  // With the base of the request, dynamic NTK gives the same too. 5 + 12 tokens exceed the trained 8.
   m.spec.rope_scaling = {model::Scaling::kDynamic, 2.0};
   EXPECT_EQ(continued(cx, m, prompt, kGreedy, {.dynamic_base = DynamicBase::kRequest}).ids,
             slow_greedy(m, prompt, 12, 17));
@@ -71,12 +71,12 @@ TEST_F(GenerateOnce, EndsAtTheStopToken) {
   stop.stop_ids = {22, all[4]};
   ASSERT_EQ(std::count(all.begin(), all.end(), 22), 0);
   const auto first = std::find(all.begin(), all.end(), all[4]) - all.begin();
-  EXPECT_EQ(run(stop).ids, std::vector<int32_t>(all.begin(), all.begin() + first));  // not returned itself
+  EXPECT_EQ(run(stop).ids, std::vector<int32_t>(all.begin(), all.begin() + first));  // the stop token is not returned
   EXPECT_EQ(run(stop).finish, Finish::kStopId);
   EXPECT_EQ(run(kGreedy).finish, Finish::kLength);
 }
 
-// No token of the text so far can come again when its logit is driven down far enough.
+// A strong enough penalty prevents any token of the text so far from being repeated.
 TEST_F(GenerateOnce, APenaltyKeepsFromRepeating) {
   Request options = kGreedy;
   options.sampling.repetition_penalty = 1e6;
@@ -106,7 +106,7 @@ TEST_F(GenerateOnce, TheCacheHasTheTypeAskedFor) {
     request.prompt = prompt;
     const GenerateResult result = generate(cx, decoder, request);
     EXPECT_EQ(result.ids.size(), 12u);
-    EXPECT_EQ(result.cache_bytes, kv_pool(m.spec, type).page_bytes());  // 16 tokens take a page
+    EXPECT_EQ(result.cache_bytes, kv_pool(m.spec, type).page_bytes());  // 16 tokens fit in one page
   }
 }
 

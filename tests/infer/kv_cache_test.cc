@@ -52,7 +52,7 @@ TEST(KvCache, ShapesFollowTheAttention) {
   EXPECT_EQ(rope.view(0, 0).layout.key_sign, KeySign::kSigned);
 }
 
-// Every number written before growing is there afterwards, for every layer, at its old address.
+// After growth every number is still there, at its old address, for every layer.
 TEST(KvCache, GrowthKeepsWhatIsThere) {
   const model::ModelSpec s = test::tiny_neox(AttentionKind::kCocaSlack);
   KvCache cache(kv_pool(s));
@@ -84,7 +84,7 @@ TEST(KvCache, GrowthKeepsWhatIsThere) {
       EXPECT_TRUE(std::ranges::equal(v.values<float>(), v_read.values<float>()));
     }
   }
-  EXPECT_EQ(cache.capacity(), 5120);  // never shrinks, never more than a page too much
+  EXPECT_EQ(cache.capacity(), 5120);  // never shrinks, and exceeds the need by less than a page
 }
 
 TEST(KvCache, TruncateAndErrors) {
@@ -100,7 +100,7 @@ TEST(KvCache, TruncateAndErrors) {
   cache.truncate(0);
   EXPECT_EQ(cache.length(), 0);
   Tensor k({1, 2, s.G, s.D});
-  EXPECT_THROW(cache.store(0, 255, k, k), Error);  // beyond what is reserved
+  EXPECT_THROW(cache.store(0, 255, k, k), Error);  // beyond the reserved tokens
 }
 
 }  // namespace

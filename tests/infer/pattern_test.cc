@@ -1,6 +1,5 @@
-// Patterns against the reference, which places every query and key as the papers do: whole sequences, chunks, and
-// piece by piece through the cache, which forgets what no query will see again.
-// SPDX-License-Identifier: Apache-2.0
+// Patterns compared with the reference, which places every query and key as in the papers: whole sequences, chunks, and
+// pieces through the cache, which drops tokens that no later query can see.
 #include "coca/model/pattern.h"
 
 #include <gmock/gmock.h>
@@ -28,7 +27,7 @@ using testing::ThrowsMessage;
 constexpr int64_t kN = 40;
 constexpr test::ErrorRule kRule{.terms = 800};  // as cached_decoder_test.cc
 
-// Windows and groups small enough that 40 tokens reach every branch of each.
+// Windows and groups so small that 40 tokens reach every branch.
 AttentionPattern small(Pattern type) {
   AttentionPattern p{.type = type, .window = 9};
   if (p.forgets()) p.sinks = 3;
@@ -48,7 +47,7 @@ std::string identifier(std::string text) {
   return text;
 }
 
-// Every kind with every pattern that its spec allows, and dynamic NTK and YaRN on top of some.
+// Every attention kind with every pattern that it allows, and some with dynamic NTK or YaRN too.
 std::vector<Named> patterned_specs() {
   std::vector<Named> all;
   const auto add = [&](std::string name, ModelSpec s) {
@@ -63,7 +62,7 @@ std::vector<Named> patterned_specs() {
     if (pattern.value == Pattern::kFull) continue;
     const std::string suffix = "_" + std::string(pattern.name);
     if (pattern.value == Pattern::kLmInfinite)
-      for (const AttentionKind kind : test::attention_kinds()) {  // three keys of the middle, in the second layer only
+      for (const AttentionKind kind : test::attention_kinds()) {  // three middle keys, in the second layer only
         ModelSpec s = test::tiny_llama(kind);
         s.pattern = small(pattern.value);
         s.pattern.middle_top_k = 3, s.pattern.middle_from_layer = 1;
@@ -141,7 +140,7 @@ TEST_P(Patterned, ThroughTheCacheHoweverItIsCut) {
   }
 }
 
-// A chunk of 64 tokens and the rest: the chunks' far keys are gathered as they come.
+// With chunks of 64 tokens, far keys are gathered chunk by chunk.
 TEST_P(Patterned, ChunksChangeNothing) {
   constexpr int64_t kLong = 200;
   const std::vector<int32_t> text = test::random_ids(kLong, m.spec.V, 6);
@@ -150,11 +149,12 @@ TEST_P(Patterned, ChunksChangeNothing) {
     return logits_of(cx, m, decoder.forward(cx, TensorRef(text.data(), DType::kI32, {1, kLong}, kHost)));
   };
   const std::vector<float> whole = run(1024), parts = run(64);
-  for (size_t i = 0; i < whole.size(); ++i)  // products of other shapes round otherwise, as packed_test.cc
+  for (size_t i = 0; i < whole.size(); ++i)  // products of other shapes are rounded differently, as in packed_test.cc
     ASSERT_NEAR(whole[i], parts[i], 1e-4 * (1 + std::abs(whole[i]))) << i;
 }
 
-// The logits of ids, appended in pieces of 1 to `longest` tokens; `most` receives the largest capacity of the cache.
+// Appends the ids in pieces of 1 to `longest` tokens and compares the logits. `most` receives the largest capacity of
+// the cache.
 void expect_in_pieces(Context& cx, const TinyModel& m, CachedDecoder& decoder, const std::vector<int32_t>& ids,
                       int64_t longest, const std::vector<float>& expected, int64_t* most) {
   const auto tokens = static_cast<int64_t>(ids.size());
@@ -172,7 +172,7 @@ void expect_in_pieces(Context& cx, const TinyModel& m, CachedDecoder& decoder, c
   }
 }
 
-// Far beyond the pages that are kept: decoding equals the whole sequence, and memory does not grow.
+// Far more tokens than the cache keeps: decoding equals the whole sequence, and memory does not grow.
 TEST(Patterns, TheCacheForgets) {
   constexpr int64_t kTokens = 1700;
   for (const AttentionKind kind :
@@ -191,14 +191,14 @@ TEST(Patterns, TheCacheForgets) {
       int64_t most = 0;
       ASSERT_NO_FATAL_FAILURE(expect_in_pieces(cx, m, decoder, ids, 37, expected, &most));
       EXPECT_EQ(decoder.length(), kTokens);
-      EXPECT_LE(most, 4 * kKvPage);  // the first page, 300 tokens and a page begun on either side
+      EXPECT_LE(most, 4 * kKvPage);  // the first page, 300 tokens and a partly used page at either end
       EXPECT_THAT([&] { decoder.truncate(10); }, ThrowsMessage<Error>(HasSubstr("are forgotten")));
       decoder.truncate(kTokens - 5);
       EXPECT_EQ(decoder.length(), kTokens - 5);
     }
 }
 
-// With keys of the middle in sight nothing may be forgotten; over many pages, in pieces, with grouped heads.
+// While middle keys are attended to, nothing may be forgotten. Uses many pages, pieces and grouped heads.
 TEST(Patterns, TheMiddleIsKeptAndFound) {
   constexpr int64_t kTokens = 900;
   for (const AttentionKind kind : {AttentionKind::kRope, AttentionKind::kCocaSlack, AttentionKind::kAlibi}) {
@@ -220,7 +220,7 @@ TEST(Patterns, TheMiddleIsKeptAndFound) {
     int64_t most = 0;
     ASSERT_NO_FATAL_FAILURE(expect_in_pieces(cx, m, decoder, ids, 61, expected, &most));
     EXPECT_EQ(decoder.cache().forgotten(), 0);
-    // It is an attention of its own: without it the logits are others.
+    // Without middle keys the logits must differ.
     spec.pattern.middle_top_k = 0;
     model::Decoder without(spec, m.params.weights());
     const std::vector<float> others =
@@ -232,8 +232,8 @@ TEST(Patterns, TheMiddleIsKeptAndFound) {
   }
 }
 
-// Strict CoCA and RoPE know no positions but distances: the window's frame changes nothing. Slack does; and in its
-// frame what StreamingLLM keeps is what a sequence without the evicted tokens would see.
+// Strict CoCA and RoPE depend only on distances, so the window's frame changes nothing. Slack depends on positions. In
+// the frame of the window, StreamingLLM gives slack the same result as a sequence without the evicted tokens.
 TEST(Patterns, SlackInItsFrameEqualsATextWithoutTheForgottenTokens) {
   ModelSpec spec = test::tiny_llama(AttentionKind::kCocaSlack);
   spec.L = 1;
@@ -258,7 +258,7 @@ TEST(Patterns, SlackInItsFrameEqualsATextWithoutTheForgottenTokens) {
     frame = std::max(frame, std::abs(static_cast<double>(a[i] - b[i])));
     own = std::max(own, std::abs(static_cast<double>(c[i] - b[i])));
   }
-  EXPECT_LT(frame, 1e-4);  // one layer: the keys of a token are those of the token alone
+  EXPECT_LT(frame, 1e-4);  // in a single layer a token's key depends only on that token
   EXPECT_GT(own, 1e-2);
 }
 

@@ -26,7 +26,7 @@ std::map<int32_t, int64_t> draw(const std::vector<float>& logits, const Sampling
   return counts;
 }
 
-// Pearson's statistic against probabilities that are not zero.
+// Pearson's statistic over the cells whose probability is not zero.
 double statistic_of(const std::map<int32_t, int64_t>& counts, const std::vector<double>& probabilities, int64_t times) {
   double statistic = 0;
   for (size_t i = 0; i < probabilities.size(); ++i) {
@@ -40,8 +40,8 @@ double statistic_of(const std::map<int32_t, int64_t>& counts, const std::vector<
   return statistic;
 }
 
-// For k free cells, P(X >= k + 2 sqrt(k x) + 2 x) <= exp(-x) (Laurent and Massart 2000); x = 14 makes a false alarm
-// less likely than 1e-6, and the seed is fixed besides.
+// For k degrees of freedom, P(X >= k + 2 sqrt(k x) + 2 x) <= exp(-x) (Laurent and Massart 2000). With x = 14 a false
+// alarm is less likely than 1e-6, and the seed is fixed.
 double bound(double k) { return k + 2 * std::sqrt(k * 14) + 28; }
 
 void expect_distribution(const std::map<int32_t, int64_t>& counts, const std::vector<double>& probabilities,
@@ -80,7 +80,7 @@ TEST(Sampling, FollowsTheSoftmax) {
   }
 }
 
-TEST(Sampling, AWrongDistributionIsFoundOut) {  // the check has teeth
+TEST(Sampling, AWrongDistributionIsFoundOut) {  // the check can fail
   const std::vector<float> logits = {0.0f, 0.0f};
   const auto counts = draw(logits, {}, 40000);
   const std::vector<double> wrong = {0.52, 0.48};
@@ -96,7 +96,7 @@ TEST(Sampling, TopKKeepsTheLikeliest) {
   expect_distribution(draw(logits, {.top_k = 3}, 40000), p, 40000);
   EXPECT_EQ(draw(logits, {.top_k = 1}, 200), (std::map<int32_t, int64_t>{{2, 200}}));
   expect_distribution(draw(logits, {.top_k = 100}, 40000), softmax(logits, 1.0),
-                      40000);  // more than there are
+                      40000);  // top_k exceeds the vocabulary
 }
 
 // Probabilities 0.5, 0.3, 0.2 (tokens 1, 0, 2).
@@ -111,10 +111,10 @@ TEST(Sampling, TopPKeepsTheSmallestSetThatReachesIt) {
   expect_distribution(draw(three(), {.top_p = 0.79999}, 40000), {0.375, 0.625, 0}, 40000);
   expect_distribution(draw(three(), {.top_p = 0.81}, 40000), {0.3, 0.5, 0.2}, 40000);
   expect_distribution(draw(three(), {.top_p = 1.0}, 40000), {0.3, 0.5, 0.2}, 40000);
-  expect_distribution(draw(three(), {.top_p = 1e-9}, 4000), {0, 1, 0}, 4000);  // never an empty set
+  expect_distribution(draw(three(), {.top_p = 1e-9}, 4000), {0, 1, 0}, 4000);  // at least one token is always kept
 }
 
-// p counts within what top-k left: of 0.5 and 0.3, the first alone has 0.625.
+// p refers to what top-k kept: of 0.5 and 0.3, the first alone has 0.625.
 TEST(Sampling, TopPAfterTopK) {
   expect_distribution(draw(three(), {.top_k = 2, .top_p = 0.62}, 4000), {0, 1, 0}, 4000);
   expect_distribution(draw(three(), {.top_k = 2, .top_p = 0.63}, 40000), {0.375, 0.625, 0}, 40000);
@@ -142,7 +142,7 @@ TEST(Sampling, TheSameSeedDrawsTheSame) {
   EXPECT_NE(draw(logits, {}, 1000, 7), draw(logits, {}, 1000, 8));
 }
 
-// The choice by a full sort, as it is defined: ties by id.
+// The choice by definition: a full sort, with ties in order of ids.
 int32_t sample_by_sorting(const std::vector<float>& logits, const SamplingOptions& o, Rng& rng) {
   struct Candidate {
     int32_t id;
@@ -169,7 +169,7 @@ int32_t sample_by_sorting(const std::vector<float>& logits, const SamplingOption
   return all.back().id;
 }
 
-// Peaked, flat, and with many ties; more ids than are sorted at first.
+// Peaked, flat and tied logits, with more ids than are sorted at first.
 TEST(Sampling, DrawsWhatAFullSortDraws) {
   Rng make(3);
   for (const double spread : {0.0, 0.5, 6.0})
@@ -224,7 +224,7 @@ TEST(Sampling, MinPKeepsWhatIsNearTheLikeliest) {
   expect_distribution(draw(kFour, {.min_p = 0.4}, kTimes), {0, 0.5 / 0.75, 0, 0.25 / 0.75}, kTimes);
   expect_distribution(draw(kFour, {.min_p = 0.0}, kTimes), {0.15, 0.5, 0.1, 0.25}, kTimes);
   expect_distribution(draw(kFour, {.min_p = 1.0}, kTimes), {0, 1, 0, 0}, kTimes);
-  // After the temperature: at 2 the ratios are square roots, 0.707, 0.548, 0.447.
+  // Applied after the temperature: at 2 the ratios are square roots, 0.707, 0.548, 0.447.
   expect_distribution(draw(kFour, {.temperature = 2, .min_p = 0.6}, kTimes), {0, 1 / 1.7071, 0, 0.7071 / 1.7071},
                       kTimes);
   expect_distribution(draw(kFour, {.top_k = 3, .min_p = 0.25}, kTimes), {0.15 / 0.9, 0.5 / 0.9, 0, 0.25 / 0.9}, kTimes);
@@ -233,7 +233,7 @@ TEST(Sampling, MinPKeepsWhatIsNearTheLikeliest) {
 TEST(Sampling, RepetitionPenalty) {
   std::vector<float> logits = {2, -2, 4, 0};
   penalize_repetition(logits, std::vector<int32_t>{0, 1, 0, 3}, 2.0);
-  EXPECT_EQ(logits, (std::vector<float>{1, -4, 4, 0}));  // once each, both signs downwards
+  EXPECT_EQ(logits, (std::vector<float>{1, -4, 4, 0}));  // each penalized once; the penalty lowers logits of both signs
   penalize_repetition(logits, std::vector<int32_t>{0, 1, 2, 3}, 1.0);
   EXPECT_EQ(logits, (std::vector<float>{1, -4, 4, 0}));
   EXPECT_THAT([&] { penalize_repetition(logits, std::vector<int32_t>{4}, 2.0); },

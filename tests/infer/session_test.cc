@@ -1,5 +1,4 @@
-// Sessions: a prompt in pieces gives what it gives at once, and a session may end between any two steps.
-// SPDX-License-Identifier: Apache-2.0
+// Sessions: a prompt in pieces gives the same result as in one piece, and a session may end between any two steps.
 #include "coca/infer/session.h"
 
 #include <gmock/gmock.h>
@@ -24,8 +23,8 @@ std::vector<float> last_logits(CachedDecoder& decoder, Context& cx) {
   return {logits.as<float>(), logits.as<float>() + logits.numel()};
 }
 
-// Sums over keys, and products of another number of rows, in another order: both are within a few roundings of sums of
-// at most 64 terms of size 1, and three layers add up to no more than ten times that.
+// Sums over keys, and products with a different number of rows, may be summed in another order. Both results are within
+// a few roundings of sums of at most 64 terms of size 1, and three layers increase that at most tenfold.
 constexpr float kRounding = 64 * 10 * 1.2e-7f;
 
 class Prefill : public testing::TestWithParam<test::NamedSpec> {};
@@ -36,7 +35,7 @@ TEST_P(Prefill, PiecesGiveWhatTheWholePromptGives) {
     TinyModel m(GetParam().spec);
     if (dynamic && !model::uses_rotary(m.spec.attention)) continue;
     if (dynamic) m.spec.rope_scaling = {model::Scaling::kDynamic, 2.0};
-    constexpr int64_t B = 2, N = 19;  // beyond the 8 tokens of max_position: another base at every length
+    constexpr int64_t B = 2, N = 19;  // exceeds max_position (8), so that every length has its own base
     const std::vector<int32_t> ids = test::random_ids(B * N, m.spec.V, 5), next = test::random_ids(B, m.spec.V, 6);
     Context cx;
     std::vector<float> expected, expected_next;
@@ -113,7 +112,8 @@ TEST_F(OneSession, TwoAtATimeDoNotDisturbEachOther) {
   EXPECT_EQ(second.ids(), alone.ids());
 }
 
-// Sessions of other prompts, lengths and pieces, which come later and end earlier: each has the text it has alone.
+// Sessions with different prompts, lengths and pieces that start and end at different times. Each generates the text
+// that it generates alone.
 TEST_F(OneSession, ManyInOneStepHaveTheirOwnTexts) {
   std::vector<Request> requests;
   for (uint64_t i = 0; i < 6; ++i)
@@ -156,7 +156,7 @@ TEST_F(OneSession, GoesOnFromASequenceBegun) {
   EXPECT_THAT(message([&] { Session(decoder, request, begun.fork()); }), testing::HasSubstr("last token must be left"));
 }
 
-// A token whose embedding is NaN: the session that has it in its prompt fails, the other ends as alone.
+// One token's embedding is NaN. The session with that token in its prompt fails; the other ends as it does alone.
 TEST_F(OneSession, AFailureStaysWithItsSession) {
   Session alone(decoder, request);
   while (!alone.finished()) alone.step(cx);

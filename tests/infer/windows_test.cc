@@ -1,6 +1,4 @@
-// Models with windows, dilated ones and global tokens, fed piece by piece through the cache: what the whole sequence
-// gives.
-// SPDX-License-Identifier: Apache-2.0
+// Models with windows, dilated windows and global tokens, run in pieces through the cache, equal the whole sequence.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
@@ -22,7 +20,7 @@ class Windowed : public testing::TestWithParam<test::NamedSpec> {
   Context cx;
   std::vector<int32_t> ids = test::random_ids(kB * kN, m.spec.V, 5);
 
-  // Logits [B, N, V] of the tokens from `from` on, appended in pieces.
+  // Appends tokens in pieces from `from` on and writes their logits to all [B, N, V].
   void append(CachedDecoder& decoder, int64_t from, const std::vector<int64_t>& pieces, std::vector<float>& all) {
     for (const int64_t n : pieces) {
       std::vector<int32_t> part;
@@ -52,8 +50,8 @@ TEST_P(Windowed, ThroughTheCacheHoweverItIsCut) {
     CachedDecoder decoder(m.spec, m.params.weights(), kB, DynamicBase::kRequest, kN);
     std::vector<float> all(right.size());
     append(decoder, 0, pieces, all);
-    test::expect_close(all, right, rough, {.terms = 800}, "cached");  // as cached_decoder_test.cc
-    decoder.truncate(1);                                              // back among the global tokens, and on again
+    test::expect_close(all, right, rough, {.terms = 800}, "cached");  // as in cached_decoder_test.cc
+    decoder.truncate(1);                                              // back to the global tokens, then on again
     append(decoder, 1, {kN - 1}, all);
     test::expect_close(all, right, rough, {.terms = 800}, "cached again");
   }
@@ -74,7 +72,7 @@ TEST_P(Windowed, GeneratesAndRoundedCachesStayClose) {
     for (size_t i = 0; i < a.size(); ++i)
       difference += std::pow(a[i] - b[i], 2), size += static_cast<double>(a[i]) * a[i];
     EXPECT_LT(std::sqrt(difference / size), 0.1)
-        << enum_name(type);  // a wrong key or value would be of the logits' own size
+        << enum_name(type);  // a wrong key or value would differ by as much as the logits
   }
 }
 
