@@ -1,4 +1,5 @@
 // tools/arguments.h - the command line before parsing: old names, missing values, misspelt flags and commands.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <string>

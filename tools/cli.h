@@ -1,4 +1,5 @@
 // tools/cli.h - shared by the subcommands: options structs as flags, progress on the terminal, exit codes.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <functional>

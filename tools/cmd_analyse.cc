@@ -1,4 +1,5 @@
 // coca analyse: initial angles, attention and CoCA-specific figures of a model on a text. docs/analyse.md defines them.
+// SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <filesystem>
 

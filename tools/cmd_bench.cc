@@ -1,5 +1,6 @@
 // coca bench attention|train|eval|decode|ring: speed on this machine. The measurements are in coca/bench;
 // bench/README.md explains them.
+// SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
 #include "coca/bench/attention.h"
 #include "coca/bench/decode.h"

@@ -1,4 +1,5 @@
 // coca convert: converts a model folder to another format.
+// SPDX-License-Identifier: Apache-2.0
 #include <filesystem>
 
 #include "cli.h"

@@ -1,5 +1,6 @@
 // coca data: tokenizes a corpus into one file, imports a dataset that is already tokenized, and describes such files.
 // Formats: docs/formats.md.
+// SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <filesystem>
 

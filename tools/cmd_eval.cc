@@ -1,4 +1,5 @@
 // coca eval: evaluates a model at several lengths. Protocols: docs/evaluation.md.
+// SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cmath>
 #include <new>

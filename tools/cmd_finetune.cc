@@ -1,4 +1,5 @@
 // coca finetune: trains an existing model further, on examples or on text.
+// SPDX-License-Identifier: Apache-2.0
 #include <limits>
 
 #include "cli.h"

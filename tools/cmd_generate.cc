@@ -1,4 +1,5 @@
 // coca generate: continues a text.
+// SPDX-License-Identifier: Apache-2.0
 #include <fmt/ranges.h>
 #include <unistd.h>
 

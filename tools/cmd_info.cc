@@ -1,4 +1,5 @@
 // coca info: describes the program and this machine, or a model folder.
+// SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <array>
 #include <filesystem>

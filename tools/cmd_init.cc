@@ -1,4 +1,5 @@
 // coca init: creates a model folder with random weights, in the shape that a config.json describes.
+// SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
 #include "coca/base/count.h"
 #include "coca/eval/protocol.h"

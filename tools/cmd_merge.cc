@@ -1,4 +1,5 @@
 // coca merge: merges an adapter into a model.
+// SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
 #include "coca/formats/adapter_file.h"
 #include "coca/formats/model_folder.h"

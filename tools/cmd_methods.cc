@@ -1,5 +1,6 @@
 // coca methods: which attention kinds, position scalings and patterns can be combined, according to the code that
 // validates them.
+// SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <map>
 

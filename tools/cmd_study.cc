@@ -1,4 +1,5 @@
 // coca study: trains one small model per method, evaluates each by length, and writes the report.
+// SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 #include <filesystem>
 

@@ -1,4 +1,5 @@
 // coca tokenizer: trains a sentencepiece model, describes any tokenizer, and encodes or decodes text.
+// SPDX-License-Identifier: Apache-2.0
 #include <fmt/ranges.h>
 
 #include <algorithm>

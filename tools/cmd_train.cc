@@ -1,4 +1,5 @@
 // coca train: trains a decoder from scratch on text.
+// SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
 #include "coca/base/count.h"
 #include "coca/report/table.h"

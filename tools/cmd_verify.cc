@@ -1,4 +1,5 @@
 // coca verify DIR: compares a model folder with stored results of the official code.
+// SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
 #include "coca/base/count.h"
 #include "coca/eval/verify.h"

@@ -1,5 +1,6 @@
 // coca - Collinear Constrained Attention: train, evaluate, verify, generate, study. Each subcommand has its own file in
 // this folder.
+// SPDX-License-Identifier: Apache-2.0
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>

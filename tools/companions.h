@@ -1,4 +1,5 @@
 // tools/companions.h - the files in a model folder other than its weights and config.json.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <filesystem>

@@ -1,4 +1,5 @@
 // tools/estimate.h - predicts the time and memory of long work, for --dry-run and for the line printed before a study.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>

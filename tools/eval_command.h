@@ -1,5 +1,6 @@
 // tools/eval_command.h - shared by the subcommands that evaluate a model: output flags, the model's lines and JSON,
 // registration.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <exception>

@@ -1,4 +1,5 @@
 // coca eval mlm: perplexity of masked tokens by window length, for bidirectional models. docs/evaluation.md.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/base/count.h"
 #include "coca/eval/mlm.h"
 

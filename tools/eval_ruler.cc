@@ -1,4 +1,5 @@
 // coca eval ruler: RULER's synthetic tasks by length. Protocol: docs/evaluation.md.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/base/count.h"
 #include "coca/eval/ruler.h"
 

@@ -1,4 +1,5 @@
 // coca eval stream: perplexity of one endless text through the cache, measured as in StreamingLLM. docs/evaluation.md.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/base/count.h"
 #include "coca/eval/stream.h"
 

@@ -1,4 +1,5 @@
 // tools/help.h - help texts that fit the terminal, in colour if it supports it.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <CLI/CLI.hpp>

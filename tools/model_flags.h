@@ -1,4 +1,5 @@
 // tools/model_flags.h - the flags of subcommands that run a model, and the loading of that model.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <memory>

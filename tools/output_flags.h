@@ -1,4 +1,5 @@
 // tools/output_flags.h - --json and --csv of the subcommands that evaluate a model.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <functional>

@@ -1,6 +1,7 @@
 // tools/paths.h - the list of flags that name files and folders, and the checks made on them before a command starts.
 // Every flag in the list of paths.cc is checked in each command that has it, and its --help says PATH. A test reads the
 // help texts and fails if a flag takes TEXT and is not known to be something other than a path.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <filesystem>

@@ -1,4 +1,5 @@
 // tools/ranks.h - the ranks this program runs as: one, or those of the MPI job started by mpirun.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <filesystem>

@@ -1,5 +1,6 @@
 // Handling of Ctrl-C, SIGTERM and SIGHUP (a closed terminal). The first signal asks long work to save and stop; the
 // second ends the program at once.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 namespace coca::tools {

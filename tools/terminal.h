@@ -1,4 +1,5 @@
 // tools/terminal.h - the width and colours of standard output and standard error.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
 // tools/text_documents.h - the documents of evaluation subcommands: their flags, reading and tokenizing.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <optional>

@@ -1,4 +1,5 @@
 // tools/training.h - output shared by `coca train` and `coca finetune`.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <fmt/ranges.h>

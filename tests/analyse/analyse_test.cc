@@ -1,5 +1,6 @@
 // Analyses of whole models: every figure is recomputed by plain loops over all pairs, and CoCA's constraint and stored
 // models of other programs are checked.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/analyse/analyse.h"
 
 #include <gmock/gmock.h>

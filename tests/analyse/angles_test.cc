@@ -1,4 +1,5 @@
 // Angles, courses and borders of planes with known answers, and agreement of the sign convention with the rotation ops.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/analyse/angles.h"
 
 #include <gtest/gtest.h>

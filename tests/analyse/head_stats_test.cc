@@ -1,4 +1,5 @@
 // Attention rows and CoCA's figures against closed forms.
+// SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
 #include <cmath>

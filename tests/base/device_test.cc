@@ -1,4 +1,5 @@
 // Device names are parsed and printed, and invalid names are rejected.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/base/device.h"
 
 #include <gmock/gmock.h>

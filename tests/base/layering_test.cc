@@ -1,4 +1,6 @@
-// Checks every include under src/coca against cmake/layers.txt, and every file there against the house rules.
+// Checks every include under src/coca against cmake/layers.txt, and every file there against the house rules that a
+// machine can check: an SPDX line, at most 600 lines, no printing and no exiting.
+// SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

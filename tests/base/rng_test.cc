@@ -1,4 +1,5 @@
 // The generator: known values, independence of streams, resuming and basic statistics.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/base/rng.h"
 
 #include <gtest/gtest.h>

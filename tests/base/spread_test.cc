@@ -1,4 +1,5 @@
 // Evenly spread indices: ascending, each in the middle of its part, whether or not the sizes divide.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/base/spread.h"
 
 #include <gtest/gtest.h>

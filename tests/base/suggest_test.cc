@@ -1,4 +1,5 @@
 // Suggestions for misspelt names.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/base/suggest.h"
 
 #include <gmock/gmock.h>

@@ -1,5 +1,6 @@
 // Every benchmark at tiny sizes: the rows and counts of its results, and errors for invalid options. Times are not
 // checked.
+// SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -1,4 +1,5 @@
 // Materialised attention as in the official code, in both forms, compared with the library's ops.
+// SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
 #include "coca/bench/answers.h"

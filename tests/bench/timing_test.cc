@@ -1,4 +1,5 @@
 // Interleaved rounds, medians and quartiles, and the check of results.
+// SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -1,5 +1,6 @@
 // Calls to cuBLASLt. A fake library reads the descriptions it is given, computes in column-major order as cuBLASLt
 // does, and fails on request.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/kernels/cuda/cublaslt.h"
 
 #include <gmock/gmock.h>

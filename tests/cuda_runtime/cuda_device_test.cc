@@ -1,5 +1,6 @@
 // How kernels/cuda handles GPUs, their memory and their errors. The CUDA runtime is a fake, so no GPU is needed and
 // every error can be produced. Kernels, and whether the real runtime behaves like the fake, are tested elsewhere.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/kernels/cuda/device.h"
 
 #include <gmock/gmock.h>

@@ -1,5 +1,6 @@
 // tests/cuda_runtime/fake_cudart.h - a fake CUDA runtime. It has as many GPUs as the test sets; their memory is
 // separate blocks of host memory; copies are made when the stream is synchronized; calls fail on request.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <cuda_runtime_api.h>

@@ -1,4 +1,5 @@
 // Writes the format by hand, byte by byte, and then corrupts it in every way.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/data/indexed_dataset.h"
 
 #include <limits>

@@ -1,5 +1,6 @@
 // RULER's prompts: they fit their length, contain their answers, and depend only on the seed. Word counts are
 // recounted.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/data/ruler.h"
 
 #include <gmock/gmock.h>

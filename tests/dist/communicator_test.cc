@@ -1,4 +1,5 @@
 // Messages and the collectives built on them, between threads and with a single rank.
+// SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -1,4 +1,5 @@
 // tests/e2e/cli_fixture.h - a separate folder for each test, the program run in it, and small texts.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <gmock/gmock.h>

@@ -1,4 +1,5 @@
 // A wall clock that jumps and files dated in the past or the future do not change a training run.
+// SPDX-License-Identifier: Apache-2.0
 #include <chrono>
 #include <thread>
 

@@ -1,4 +1,5 @@
 // coca tokenizer, methods, verify and a tiny study, run as a user runs them.
+// SPDX-License-Identifier: Apache-2.0
 #include <map>
 #include <nlohmann/json.hpp>
 #include <regex>

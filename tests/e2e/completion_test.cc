@@ -1,4 +1,5 @@
 // Completions and the manual page agree with --help on every command, flag and named value.
+// SPDX-License-Identifier: Apache-2.0
 #include <functional>
 #include <map>
 #include <regex>

@@ -1,5 +1,6 @@
 // Token files from the command line: importing files of trainers in the Megatron-LM family, describing them and
 // training on them.
+// SPDX-License-Identifier: Apache-2.0
 #include <nlohmann/json.hpp>
 
 #include "e2e/cli_fixture.h"

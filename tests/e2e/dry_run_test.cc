@@ -1,4 +1,5 @@
 // --dry-run prints an estimate of long work and changes nothing.
+// SPDX-License-Identifier: Apache-2.0
 #include <set>
 #include <sstream>
 

@@ -1,4 +1,5 @@
 // coca eval from the command line: protocols and flags that override them, PG-19's layout, RULER's tasks.
+// SPDX-License-Identifier: Apache-2.0
 #include <chrono>
 #include <cmath>
 #include <cstring>

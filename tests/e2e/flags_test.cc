@@ -1,4 +1,5 @@
 // Names of flags and commands, old and misspelt; missing values; --config and --json in every command; help.
+// SPDX-License-Identifier: Apache-2.0
 #include <functional>
 #include <nlohmann/json.hpp>
 #include <set>

@@ -1,5 +1,6 @@
 // Ranks on separate hosts, simulated by network namespaces that are joined by a switch with low bandwidth and some
 // delay (tests/net), and what happens if a host is cut off or a rank on it dies.
+// SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <sys/stat.h>

@@ -1,5 +1,6 @@
 // The files that cmake --install writes, and a project outside the tree built against them with CMake and with
 // pkg-config. coca itself is not compiled here.
+// SPDX-License-Identifier: Apache-2.0
 #include <nlohmann/json.hpp>
 #include <regex>
 #include <set>

@@ -1,5 +1,6 @@
 // When preloaded, makes the program's wall clock jump by decades, forwards or backwards, at every reading. The
 // monotonic clock is unchanged.
+// SPDX-License-Identifier: Apache-2.0
 #include <dlfcn.h>
 #include <sys/time.h>
 

@@ -1,5 +1,6 @@
 // A training run that is killed many times at random moments and resumed each time gives the same bits as an
 // undisturbed run. COCA_KILLS sets the number of kills (default 200).
+// SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

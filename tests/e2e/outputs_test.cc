@@ -1,5 +1,6 @@
 // Outputs in unusual places or conditions: devices, links, outputs that would replace inputs, a failing standard
 // output, file names of any bytes, hang-ups, limits of the system.
+// SPDX-License-Identifier: Apache-2.0
 #include <poll.h>
 #include <stdlib.h>
 #include <sys/stat.h>

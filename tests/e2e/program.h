@@ -1,4 +1,5 @@
 // tests/e2e/program.h - runs the built program and captures its exit code and output.
+// SPDX-License-Identifier: Apache-2.0
 #pragma once
 
 #include <fcntl.h>

@@ -1,5 +1,6 @@
 // The program under mpirun: training and evaluation by several processes, and what happens to the job if one of them
 // dies.
+// SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

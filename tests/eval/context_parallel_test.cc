@@ -1,4 +1,5 @@
 // Perplexity of windows split over ranks equals that of whole windows.
+// SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
 #include <mutex>

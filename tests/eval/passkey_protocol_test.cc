@@ -1,5 +1,6 @@
 // Each named passkey protocol: the prompts must be those of its published script, and answers must be judged by its
 // rule.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/eval/passkey_protocol.h"
 
 #include <gmock/gmock.h>

@@ -1,4 +1,5 @@
 // Teacher-forced scoring equals greedy decoding by infer::generate, on models that are right some of the time.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/eval/passkey.h"
 
 #include <gmock/gmock.h>

@@ -1,5 +1,6 @@
 // Each named protocol on a tiny document: exactly which (window, target) pairs are scored, and the mean compared with a
 // naive computation window by window.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/eval/perplexity_protocol.h"
 
 #include <gmock/gmock.h>

@@ -1,5 +1,6 @@
 // The protocol of docs/evaluation.md compared with its simplest form: every window run by the reference decoder in
 // double.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/eval/perplexity.h"
 
 #include <gmock/gmock.h>

@@ -1,4 +1,5 @@
 // Scores, intervals and cells of RULER's tasks, on a model with arbitrary answers.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/eval/ruler.h"
 
 #include <gmock/gmock.h>

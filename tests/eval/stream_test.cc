@@ -1,5 +1,6 @@
 // The stream compared with the reference decoder in double, token by token; what the cache keeps; and the border
 // between documents.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/eval/stream.h"
 
 #include <gmock/gmock.h>

@@ -1,5 +1,6 @@
 // Model folders and adapters whose numbers promise more than the files hold. They must be refused before anything is
 // computed or memory is allocated.
+// SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -1,4 +1,5 @@
 // Saving and loading models: every kind of spec, both precisions, both widths of T, windows and CLEX.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/formats/model_folder.h"
 
 #include <gtest/gtest.h>

@@ -1,4 +1,5 @@
 // Shards and their index, and errors in them.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/formats/weight_files.h"
 
 #include <gmock/gmock.h>

@@ -1,5 +1,6 @@
 // Every stored case of the official code is reproduced: logits, attention, hidden states, all gradients, loss, greedy
 // ids.
+// SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

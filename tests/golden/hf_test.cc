@@ -1,5 +1,6 @@
 // Tiny models made by transformers (tests/parity/make_models.py): logits and greedy continuations, also after a round
 // trip through our own files.
+// SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

@@ -1,4 +1,5 @@
 // Adapters saved by PEFT: logits, loss and gradients as computed by PyTorch (tests/parity/compare_lora.py --store).
+// SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 
 #include <cmath>

@@ -1,5 +1,6 @@
 // Sequences of different lengths in one step give the same as each alone, for every kind of model. Forks share pages
 // until they diverge.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/infer/batch_decoder.h"
 
 #include <gmock/gmock.h>

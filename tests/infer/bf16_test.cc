@@ -1,4 +1,5 @@
 // Decoding with bf16 weights is as close to fp32 as running the whole sequence in bf16, for any split into pieces.
+// SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
 #include <cmath>

@@ -1,5 +1,6 @@
 // Decoding in pieces equals running the whole sequence, for every kind of model. Under dynamic NTK it follows the
 // chosen policy.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/infer/cached_decoder.h"
 
 #include <gmock/gmock.h>

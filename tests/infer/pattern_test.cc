@@ -1,5 +1,6 @@
 // Patterns compared with the reference, which places every query and key as in the papers: whole sequences, chunks, and
 // pieces through the cache, which drops tokens that no later query can see.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/model/pattern.h"
 
 #include <gmock/gmock.h>

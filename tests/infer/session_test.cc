@@ -1,4 +1,5 @@
 // Sessions: a prompt in pieces gives the same result as in one piece, and a session may end between any two steps.
+// SPDX-License-Identifier: Apache-2.0
 #include "coca/infer/session.h"
 
 #include <gmock/gmock.h>

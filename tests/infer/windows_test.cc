@@ -1,4 +1,5 @@
 // Models with windows, dilated windows and global tokens, run in pieces through the cache, equal the whole sequence.
+// SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 

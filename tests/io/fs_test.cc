@@ -188,7 +188,7 @@ TEST(Fs, DevicesAreWrittenToAndStay) {
   EXPECT_EQ(entries(dir.path()), 3u);
 }
 
-// Reads a FIFO to its end on a thread of its own; may come late.
+// Reads a FIFO to its end on its own thread, which may start late.
 class FifoReader {
  public:
   explicit FifoReader(std::filesystem::path fifo)
@@ -207,7 +207,7 @@ class FifoReader {
 TEST(Fs, FifosAreWrittenTo) {
   TempDir dir;
   ASSERT_EQ(::mkfifo((dir / "fifo").c_str(), 0666), 0);
-  const std::string large(200'000, 'x');  // more than a pipe holds
+  const std::string large(200'000, 'x');  // exceeds the capacity of a pipe
   {
     FifoReader reader(dir / "fifo");
     AtomicFile file(dir / "fifo");
@@ -313,7 +313,7 @@ TEST(Fs, AFolderThatMayNotBeEnteredIsNamed) {
   put_file(closed / "inner/file", "x");
   std::filesystem::permissions(dir.path(), std::filesystem::perms::all);
   std::filesystem::permissions(closed, std::filesystem::perms::none);
-  const bool root = ::geteuid() == 0;  // who may enter everything
+  const bool root = ::geteuid() == 0;  // root may enter any folder
   ASSERT_EQ(root ? ::seteuid(65534) : 0, 0);
   const std::string wanted = closed.string() + ": the folder cannot be entered: Permission denied (needed for file)";
   const std::string asked = error_of(ErrorKind::kIo, [&] { io::exists(closed / "inner/file"); });
@@ -356,7 +356,7 @@ TEST(Fs, APlaceTakenMeanwhileIsAnErrorAndLeavesNothing) {
                 testing::AllOf(HasSubstr((dir / "x").string()), HasSubstr("cannot rename into place")));
   }
   EXPECT_EQ(only_entry(dir.path()), "x");
-  const test::SmallDisk disk(dir / "y", "1m");  // a mount point can be neither swapped nor moved
+  const test::SmallDisk disk(dir / "y", "1m");  // a mount point can be neither exchanged nor moved
   if (!disk.mounted()) GTEST_SKIP() << "no right to mount a file system";
   put_file(dir / "y/old", "1");
   {

@@ -122,14 +122,14 @@ TEST(Csv, ErrorsNameTheFile) {
               HasSubstr("/dev/full"));
 }
 
-// A disk that is full for a while costs no row: what could not be written is written by the next flush.
+// A disk that is full for a while loses no rows: the next flush writes what could not be written.
 TEST(Csv, AFlushThatFailsKeepsTheRows) {
   TempDir dir;
   CsvWriter w(dir / "t.csv", {"a", "b"}, CsvWriter::Mode::kTruncate);
   w.row({"1", "2"});
   w.row({"3", "4"});
   {
-    const test::FileSizeLimit full(6);  // the header and half a row
+    const test::FileSizeLimit full(6);  // space for the header and half a row
     EXPECT_THAT(error_of(ErrorKind::kIo, [&] { w.flush(); }), AllOf(HasSubstr("t.csv"), HasSubstr("cannot write")));
   }
   EXPECT_EQ(get_file(dir / "t.csv"), "a,b\n1,");

@@ -31,7 +31,7 @@ TEST(Manifest, HoldsEveryFileButItselfAndFolders) {
   EXPECT_THAT(first, AllOf(HasSubstr("\"weights\""), HasSubstr("\"empty\""), Not(HasSubstr("other")),
                            Not(HasSubstr("manifest"))));
   EXPECT_NO_THROW(check_manifest(dir));
-  write_manifest(dir);  // its own file is not in it
+  write_manifest(dir);  // the manifest does not list itself
   EXPECT_EQ(get_file(dir / kManifestName), first);
 }
 

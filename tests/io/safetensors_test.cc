@@ -29,7 +29,7 @@ std::string entry(const std::string& name, const std::string& dtype, const std::
   return "\"" + name + R"(":{"dtype":")" + dtype + R"(","shape":)" + shape + R"(,"data_offsets":)" + offsets + "}";
 }
 
-// The message of opening a file with this header and that many bytes of data, which must be refused.
+// Opens a file with this header and this many bytes of data, which must be refused. Returns the message.
 std::string refused(const std::string& header, size_t data_bytes) {
   TempDir dir;
   put_file(dir / "bad.safetensors", raw_file(header, data_bytes));

@@ -1,4 +1,4 @@
-// The stand-in for a GPU (support/gpu/stand_in.h) finds what is wrong with a kernel, and nothing where nothing is.
+// The simulated GPU (support/gpu/stand_in.h) detects errors in kernels and accepts correct ones.
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -89,10 +89,10 @@ TEST_F(StandIn, RacesInSharedMemoryAreErrors) {
   EXPECT_THAT(error(Fault::kOverwrites), HasSubstr("with no barrier between them"));
   EXPECT_THAT(error(Fault::kReadsNothing), HasSubstr("that nobody has written"));
   EXPECT_THAT(error(Fault::kBeyond), HasSubstr("place 64 of 64"));
-  EXPECT_EQ(error(Fault::kNone), kFine);  // a failed launch leaves nothing behind
+  EXPECT_EQ(error(Fault::kNone), kFine);  // a failed launch has no effect on later ones
 }
 
-// Within a warp its own barrier is enough; between warps it is not.
+// The warp's barrier is enough within a warp, but not between warps.
 __global__ void of_warps(bool across) {
   __shared__ Shared<int, 64> cells;
   const int i = static_cast<int>(threadIdx.x), lane = i % 32;

@@ -43,7 +43,7 @@ Adapter adapter_of(const ModelSpec& spec, const LoraSettings& settings, const st
 
 class AdapterInSpec : public testing::TestWithParam<test::NamedSpec> {};
 
-// The branch beside a frozen matrix computes what the merged matrix does, and only then.
+// The low-rank branch computes the same as merged weights.
 TEST_P(AdapterInSpec, MergedWeightsComputeTheSame) {
   test::TinyModel m(GetParam().spec);
   const Ids batch(m.spec.V);
@@ -58,7 +58,7 @@ TEST_P(AdapterInSpec, MergedWeightsComputeTheSame) {
     return std::vector<float>(nll.as<float>(), nll.as<float>() + nll.numel());
   };
   const std::vector<float> plain = loss(m.params.weights()), branch = loss(bound);
-  Decoder forward(m.spec, bound);  // the forward-only decoder knows branches too
+  Decoder forward(m.spec, bound);  // the forward-only decoder supports branches too
   const TensorRef hidden = forward.forward(cx, batch.ids_ref());
   Tensor nll({kB * kN});
   ops::lm_loss_forward(cx,
@@ -67,16 +67,17 @@ TEST_P(AdapterInSpec, MergedWeightsComputeTheSame) {
   const std::vector<float> merged = loss(m.params.weights());
   double moved = 0;
   for (size_t i = 0; i < merged.size(); ++i) {
-    // Sums of at most 40 + 3 terms in another order through two layers: as in decoder_test.cc, roundings of values
+    // Sums of at most 40 + 3 terms in another order through two layers; as in decoder_test.cc, roundings of values up
     // to 20.
     EXPECT_NEAR(branch[i], merged[i], 1e-4) << i;
     EXPECT_NEAR(nll.values<float>()[i], branch[i], 1e-5) << i;
     moved = std::max(moved, std::abs(static_cast<double>(plain[i]) - static_cast<double>(merged[i])));
   }
-  EXPECT_GT(moved, 0.1);  // and it is not nothing
+  EXPECT_GT(moved, 0.1);  // the adapter has an effect
 }
 
-// d(sum of nll) of every A and B by central differences of the loss in double, computed by plain loops with W + s B A.
+// d(sum of nll) of every A and B, compared with exact derivatives of the loss in double, computed by plain loops with W
+// + s B A.
 TEST_P(AdapterInSpec, GradientsAreThoseOfPlainLoops) {
   const test::TinyModel m(GetParam().spec);
   const Ids batch(m.spec.V);
@@ -94,7 +95,7 @@ TEST_P(AdapterInSpec, GradientsAreThoseOfPlainLoops) {
 
   test::ReferenceDecoder<Complex> reference(m.spec, m.params);
   const std::vector<Complex> base = reference.weights();
-  // Complex step along one element of A or B: W moves by s B dA or s dB A.
+  // Complex step along one element of A or B: W changes by s B dA or s dB A.
   const auto exact = [&](size_t target, bool of_a, int64_t row, int64_t col) {
     constexpr double kStep = 1e-50;
     reference.weights() = base;
@@ -134,7 +135,7 @@ TEST_P(AdapterInSpec, GradientsAreThoseOfPlainLoops) {
     const auto largest = static_cast<double>(std::abs(ours[at]));
     ASSERT_GT(largest, 0.0) << info.name;
     for (const int64_t element : {at, static_cast<int64_t>(rng.below(static_cast<uint64_t>(info.shape.product())))})
-      // 2000 roundings, as decoder_test.cc reckons.
+      // 2000 roundings, as derived in decoder_test.cc.
       EXPECT_NEAR(ours[element], exact(i / 2, i % 2 == 0, element / info.shape[1], element % info.shape[1]),
                   2000 * 0x1p-24 * (largest + 1e-3))
           << info.name;
@@ -185,7 +186,7 @@ TEST(Adapter, DropoutIsAFunctionOfItsKey) {
     decoder.forward_backward(cx, bound, batch.ids_ref(), batch.targets_ref(), 1.0f, tensors);
     seen.emplace_back(grads.flat().as<float>(), grads.flat().as<float>() + grads.flat().numel());
   }
-  EXPECT_EQ(seen[0], seen[1]);  // what is remade has the same masks
+  EXPECT_EQ(seen[0], seen[1]);  // recomputation uses the same dropout masks
   EXPECT_NE(seen[0], seen[2]);
   EXPECT_NE(seen[0], seen[3]);
 }

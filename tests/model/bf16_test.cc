@@ -1,4 +1,4 @@
-// Models in bf16: storage, whole passes against fp32, and the same bits by every road that must not matter.
+// Models in bf16: storage, whole passes compared with fp32, and the same bits whichever way they are computed.
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -18,7 +18,7 @@ namespace {
 
 using test::TinyModel;
 
-constexpr int64_t kB = 2, kN = 70;  // more than a tile of attention
+constexpr int64_t kB = 2, kN = 70;  // more than one tile of attention
 
 std::vector<float> widened(TensorRef t) {
   std::vector<float> out(static_cast<size_t>(t.numel()));
@@ -27,7 +27,7 @@ std::vector<float> widened(TensorRef t) {
   return out;
 }
 
-// The model rounded to bf16, and that as fp32 again: both compute the same function.
+// The model rounded to bf16, and the same values as fp32. Both represent the same function.
 struct Pair {
   TinyModel exact;
   ParamStore rounded;
@@ -39,7 +39,7 @@ struct Pair {
   }
 };
 
-// kPlain: every op by its plain form, in bf16 all the same: what the type costs, whoever computes.
+// kPlain: the reference of every op, also in bf16. It shows the error that is due to the type alone.
 enum class Ops : uint8_t { kBest, kPlain, kPlainProducts };
 void force(Context& cx, Ops which) {
   for (const ops::OpTable& op : ops::op_tables())
@@ -81,8 +81,8 @@ double distance(std::span<const float> a, std::span<const float> b) {
 }
 double length(std::span<const float> a) { return distance(a, std::vector<float>(a.size())); }
 
-// At most twice as far from fp32 as the plain loops are; one rounding of the result where those happen to be exact.
-// `usual`: a relative distance of the plain loops that counts where this one happens to be smaller.
+// The error relative to fp32 may be twice that of the plain loops, plus one rounding in case those happen to be exact.
+// `usual`: a relative error of the plain loops to assume if theirs happens to be smaller here.
 void expect_as_near(std::span<const float> fast, std::span<const float> naive, std::span<const float> exact,
                     const std::string& what, double usual = 0) {
   ASSERT_GT(length(exact), 0.0) << what;
@@ -95,8 +95,8 @@ TEST_P(Bf16OfSpec, HiddenStatesAreAsNearAsTheTypeAllows) {
   expect_as_near(hidden(m.rounded), hidden(m.rounded, Ops::kPlain), hidden(m.exact.params), "hidden states");
 }
 
-// All gradients of norms' weights and biases as one vector. One of them may have as few numbers as a head has dims, and
-// two draws of a few rounding errors stand in any relation (tests/support/reference_decoder.h).
+// The gradients of all norms' weights and biases as one vector. A single one may have only as many numbers as a head
+// has dims, too few to compare two sets of rounding errors (tests/support/reference_decoder.h).
 std::vector<float> small_gradients(const ParamStore& grads) {
   std::vector<float> all;
   for (const ParamInfo& info : grads.infos()) {
@@ -107,9 +107,10 @@ std::vector<float> small_gradients(const ParamStore& grads) {
   return all;
 }
 
-// The root mean square over the matrices of how far the plain loops are from fp32. The errors of a model's gradients
-// have common causes (one rounding in front of a large score), and those of one matrix may be few: one draw of them,
-// ours against theirs, says little, and the mean over all matrices of the same run says how large they usually are.
+// The root mean square, over all matrices, of the relative error of the plain loops. Errors in the gradients of a model
+// have common causes, such as one rounding before a large score, and a single matrix may have only a few. Comparing our
+// error with that of one such matrix therefore says little. The mean over all matrices of the run shows how large the
+// errors usually are.
 double usual_distance(const ParamStore& naive, const ParamStore& exact) {
   double squares = 0, count = 0;
   for (const ParamInfo& info : exact.infos()) {
@@ -121,7 +122,7 @@ double usual_distance(const ParamStore& naive, const ParamStore& exact) {
   return std::sqrt(squares / count);
 }
 
-// Also where the CPU has no instructions for bf16.
+// Also runs if the CPU has no instructions for bf16.
 TEST_P(Bf16OfSpec, GradientsAreAsNearAsTheTypeAllows) {
   const ParamStore naive = gradients(m.rounded, Ops::kPlain), exact = gradients(m.exact.params);
   const double usual = usual_distance(naive, exact);
@@ -173,11 +174,11 @@ TEST(Bf16, HalfTheMemory) {
   const auto bytes = [&](Precision precision) {
     return static_cast<double>(ParamStore(spec, precision).flat().bytes());
   };
-  EXPECT_NEAR(bytes(Precision::kBF16) / bytes(Precision::kF32), 0.5, 0.05);  // norms stay as they are
+  EXPECT_NEAR(bytes(Precision::kBF16) / bytes(Precision::kF32), 0.5, 0.05);  // norms stay fp32
   const auto training = [&](Precision precision) {
     return static_cast<double>(TrainingDecoder(spec, kB, kN, {.precision = precision}).activation_bytes());
   };
-  EXPECT_LT(training(Precision::kBF16), 0.7 * training(Precision::kF32));  // the streams stay fp32
+  EXPECT_LT(training(Precision::kBF16), 0.7 * training(Precision::kF32));  // the residual streams stay fp32
 }
 
 TEST(Bf16, WeightsOfTheOtherPrecisionAreRefused) {

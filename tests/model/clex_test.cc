@@ -1,4 +1,5 @@
-// CLEX: its ODE against a second writing, its start, and the gradients of its network through solver and model.
+// CLEX: its ODE compared with a second implementation, its initial state, and the gradients of its network through the
+// solver and the model.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/model/clex.h"
 
@@ -33,7 +34,7 @@ TEST(Clex, FactorsAreThePublishedOnes) {
     EXPECT_EQ(clex_factor(s, length), t) << length;
 }
 
-// W_down = 0: what is left is d ln w / dt, so the frequencies are NTK's with alpha = 2 t - 1.
+// With W_down = 0 only d ln w / dt remains, so the frequencies are those of NTK with alpha = 2 t - 1.
 TEST(Clex, BeginsAsNtk) {
   for (const int64_t R : {2, 8, 64}) {
     ModelSpec s = test::tiny_neox(AttentionKind::kRope);
@@ -47,8 +48,8 @@ TEST(Clex, BeginsAsNtk) {
       ModelSpec ntk = s;
       ntk.rope_scaling = {.type = Scaling::kNtk, .factor = 2.0 * static_cast<double>(t) - 1.0};
       const std::vector<double> wanted = rope_rotation(ntk, 1).frequencies;
-      // The 3/8 rule on f(t) = -2 e / (2 t - 1), e <= 1, is Simpson's 3/8 quadrature: error of a step h^5 / 6480
-      // |f''''|, f'''' = 768 / (2 t - 1)^5; over steps of 0.01 the sum is below h^4 / 6480 * 768 / 8 = 1.5e-10.
+      // The 3/8 rule on f(t) = -2 e / (2 t - 1), e <= 1, is Simpson's 3/8 quadrature. The error of a step is h^5 / 6480
+      // |f''''| with f'''' = 768 / (2 t - 1)^5. Over steps of 0.01 the sum is below h^4 / 6480 * 768 / 8 = 1.5e-10.
       for (size_t j = 0; j < wanted.size(); ++j)
         EXPECT_NEAR(tables[static_cast<size_t>(t - 1)][j], wanted[j], 2e-10 * wanted[j]) << t << " " << j;
     }
@@ -68,14 +69,14 @@ TEST(Clex, AgreesWithTheSecondWriting) {
         const std::vector<double> wanted = test::reference_clex(s, up.data(), down.data(), t),
                                   alone = ode.frequencies(ode.path(t));
         for (size_t j = 0; j < wanted.size(); ++j) {
-          EXPECT_NEAR(alone[j], wanted[j], 1e-13 * wanted[j]);  // twelve steps of about 20 roundings
+          EXPECT_NEAR(alone[j], wanted[j], 1e-13 * wanted[j]);  // twelve steps of about 20 roundings each
           EXPECT_EQ(tables[static_cast<size_t>(t - 1)][j], alone[j]);
         }
       }
     }
 }
 
-// d (sum of c_j frequency_j) / d weights, by complex steps through the second writing.
+// d (sum of c_j frequency_j) / d weights, by complex steps through the second implementation.
 TEST(Clex, TheAdjointOfTheSolverIsExact) {
   for (const ClexActivation act : {ClexActivation::kTanh, ClexActivation::kSilu}) {
     ModelSpec s = clex_spec(test::tiny_neox(AttentionKind::kRope));
@@ -101,7 +102,7 @@ TEST(Clex, TheAdjointOfTheSolverIsExact) {
         }
         double largest = 0;
         for (const double w : wanted) largest = std::max(largest, std::abs(w));
-        EXPECT_EQ(largest == 0, t == 1) << name;    // at t = 1 nothing is solved
+        EXPECT_EQ(largest == 0, t == 1) << name;    // at t = 1 no equation is solved
         for (size_t i = 0; i < wanted.size(); ++i)  // rounded to float once
           EXPECT_NEAR(ours.as<float>()[i], wanted[i], 0x1p-24 * std::abs(wanted[i]) + 1e-12 * largest)
               << name << " " << i << " t " << t;
@@ -115,7 +116,8 @@ TEST(Clex, TheAdjointOfTheSolverIsExact) {
 class ClexOfSpec : public testing::TestWithParam<test::NamedSpec> {};
 INSTANTIATE_TEST_SUITE_P(Specs, ClexOfSpec, testing::ValuesIn(test::clex_specs()), test::spec_test_name);
 
-// The whole chain: loss, angles of all heads and layers, frequencies, solver, network; beside the other weights.
+// The whole chain from the loss through the angles of all heads and layers, the frequencies and the solver to the
+// network, together with the other weights.
 TEST_P(ClexOfSpec, GradientsAreThoseOfPlainLoops) {
   const TinyModel m = clex_model(GetParam().spec);
   constexpr int64_t kB = 2, kN = 6, kLength = 24;  // t = 3
@@ -155,8 +157,8 @@ TEST_P(ClexOfSpec, GradientsAreThoseOfPlainLoops) {
       weight += Complex(0, 1e-50);
       const double expected = loss().imag() / 1e-50;
       weight = weight.real();
-      // decoder_test.cc's bound for a gradient; a frequency sums all tokens' gradients of angles, times positions of
-      // both signs' effect: another factor of ten.
+      // decoder_test.cc's bound for a gradient. A frequency sums the gradients of all tokens' angles times their
+      // positions, with both signs: another factor of ten.
       EXPECT_NEAR(ours[i], expected, (network ? 1e-3 : 1e-4) * static_cast<double>(std::abs(ours[largest])))
           << info.name << " at " << i;
     }
@@ -180,7 +182,7 @@ TEST_P(ClexOfSpec, EvaluationTakesTheTableOfTheLength) {
     naive.set_first_term(first_term);
     return naive.run(ids, kN);
   });
-  test::expect_close(logits.values<float>(), right, rough, {.terms = 800}, "clex");  // as decoder_test.cc
+  test::expect_close(logits.values<float>(), right, rough, {.terms = 800}, "clex");  // as in decoder_test.cc
 }
 
 template <typename Body>

@@ -1,5 +1,5 @@
-// What a decoder holds in memory: forward in chunks of tokens, and training that remakes activations. Neither may
-// change a result.
+// The memory of a decoder: forward in chunks of tokens, and training that recomputes activations. Neither may change a
+// result.
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -38,9 +38,9 @@ class MemoryOfSpec : public testing::TestWithParam<test::NamedSpec> {
 };
 INSTANTIATE_TEST_SUITE_P(Specs, MemoryOfSpec, testing::ValuesIn(test::all_specs()), test::spec_test_name);
 
-// Parts of 64 tokens: none left over, a remainder that goes with the part in front, one that stands alone, one token
-// past a part. And chunks of several sequences, the last of them fewer. Attention has the same tiles, so that nothing
-// but the products may see the chunks: oneDNN sums in an order that depends on the number of rows.
+// Covers parts of 64 tokens without a remainder, with a remainder that joins the part before it, with one that stands
+// alone, and with a single extra token; and chunks of several sequences, the last with fewer. Attention uses the same
+// tiles, so chunks can affect only the products, which oneDNN sums in an order that depends on the number of rows.
 TEST_P(MemoryOfSpec, ChunksChangeNothingButTheOrderInProducts) {
   struct Case {
     int64_t B, N, chunk_tokens;
@@ -55,7 +55,7 @@ TEST_P(MemoryOfSpec, ChunksChangeNothingButTheOrderInProducts) {
                              whole = hidden_states(m, ids, c.B, 4096);
     float largest = 0;
     for (const float h : whole) largest = std::max(largest, std::abs(h));
-    // Two layers of six products with sums of up to 40 terms: 480 roundings on either side.
+    // Two layers of six products with sums of up to 40 terms: 480 roundings in either result.
     const double bound = 2 * std::sqrt(480.0) * 0x1p-24 * static_cast<double>(largest);
     for (size_t i = 0; i < whole.size(); ++i) ASSERT_NEAR(chunks[i], whole[i], bound) << at << ", " << i;
   }
@@ -70,7 +70,7 @@ TEST_P(MemoryOfSpec, RecomputationDoesNotChangeABit) {
     Context cx;
     ParamStore grads(m.spec);
     TrainingDecoder decoder(m.spec, kB, kN, {.recompute = recompute});
-    for (int step = 0; step < 2; ++step) {  // the second finds the first one's leavings in the shared tensors
+    for (int step = 0; step < 2; ++step) {  // the second step starts with old values in the shared tensors
       grads.zero();
       const TensorRef nll = decoder.forward_backward(cx, m.params.weights(), ids_ref(ids, kB), ids_ref(targets, kB),
                                                      0.5f, grads.tensors());
@@ -84,7 +84,7 @@ TEST_P(MemoryOfSpec, RecomputationDoesNotChangeABit) {
 
 int64_t aligned(int64_t floats) { return (4 * floats + 63) / 64 * 64; }
 
-// Beside x: k_eff and v of one sequence, and a chunk.
+// In addition to x: k_eff and v of one sequence, and one chunk.
 TEST(DecoderMemory, IsTheStreamTheKeysAndAChunk) {
   const TinyModel m(test::tiny_llama(AttentionKind::kCocaSlack));
   const ModelSpec& s = m.spec;
@@ -106,7 +106,7 @@ TEST(DecoderMemory, IsTheStreamTheKeysAndAChunk) {
     }
 }
 
-// In bf16 the stream is fp32 still, and the hidden states that leave it take the place of the last layer's tensors.
+// In bf16 the residual stream is still fp32. The hidden states returned reuse the memory of the last layer's tensors.
 TEST(DecoderMemory, InBf16HalfOfAllButTheStream) {
   const TinyModel m(test::tiny_llama(AttentionKind::kCocaSlack));
   const ModelSpec& s = m.spec;
@@ -119,7 +119,7 @@ TEST(DecoderMemory, InBf16HalfOfAllButTheStream) {
   EXPECT_EQ(decoder.forward(cx, ids_ref(ids, 1)).dtype, DType::kBF16);
   const int64_t chunk = 4 * n * s.C + 3 * n * s.H * s.D + n * s.G * s.D + 3 * n * s.F;
   EXPECT_EQ(static_cast<int64_t>(decoder.activation_bytes()),
-            4 * kN * s.C + 2 * (2 * kN * s.G * s.D) + 2 * chunk + 4 * n * s.C);  // the last: mid
+            4 * kN * s.C + 2 * (2 * kN * s.G * s.D) + 2 * chunk + 4 * n * s.C);  // the last term is mid
 }
 
 TEST(DecoderMemory, ChunksAreWholeTiles) {
@@ -142,16 +142,16 @@ TEST(DecoderMemory, TheNumberOfThreadsDoesNotChangeABit) {
   set_max_threads(before);
 }
 
-// Exactly what each policy keeps of a layer, in numbers per token (stat: two, lse: one per head).
+// Exactly what each policy keeps of a layer, in numbers per token (stat: two; lse: one per head).
 TEST(TrainingMemory, IsWhatThePolicyKeeps) {
   for (const auto& [name, s] : test::all_specs()) {
-    constexpr int64_t kB = 2, kN = 32, kM = kB * kN;  // every tensor is a whole number of cache lines
+    constexpr int64_t kB = 2, kN = 32, kM = kB * kN;  // so that every tensor is a whole number of cache lines
     const bool rotary = transforms_keys(s.attention), sequential = s.residual == ResidualKind::kSequential;
     const int64_t q = s.H * s.D, k = s.G * s.key_width(), v = s.G * s.D, mlp = s.F * (s.mlp == Mlp::kSwiGlu ? 2 : 1);
-    const bool head_norm = s.head_norm == HeadNorm::kRms;  // q and k are kept as they were in front of it
+    const bool head_norm = s.head_norm == HeadNorm::kRms;  // q and k are kept as they were before the norm
     const int64_t kept = q + k + v + q + s.H + 4 + (sequential ? s.C : 0) + mlp + (head_norm ? 2 * (s.H + s.G) : 0);
     const int64_t remade = 2 * s.C + (rotary ? q + v : 0) + s.F + (head_norm ? q + k : 0);
-    const int64_t grads = 2 * s.C + 2 * q + k + v + (rotary ? q + v : 0) + mlp + s.F + s.C;  // the last: dnormed
+    const int64_t grads = 2 * s.C + 2 * q + k + v + (rotary ? q + v : 0) + mlp + s.F + s.C;  // the last term is dnormed
     const int64_t whole = (s.L + 1) * s.C + s.C + 2 + 1 + s.C + grads;  // x, normed, stat, nll, stream
     const auto bytes = [&](Recompute recompute) {
       return static_cast<int64_t>(TrainingDecoder(s, kB, kN, {.recompute = recompute}).activation_bytes());

@@ -1,4 +1,4 @@
-// The whole decoder and its gradients against plain loops, for every choice a spec can make.
+// The whole decoder and its gradients compared with plain loops, for every choice in a spec.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/model/decoder.h"
 
@@ -34,7 +34,7 @@ Batch batch_of(const TinyModel& m) {
   return batch;
 }
 
-std::vector<float> packed(TensorRef t) {  // any strides in front, rank 4
+std::vector<float> packed(TensorRef t) {  // any strides, rank 4
   std::vector<float> out;
   const auto v = t.view<float, 4>();
   for (int64_t a = 0; a < v.size(0); ++a)
@@ -69,7 +69,7 @@ TEST_P(DecoderOfSpec, LogitsAreThoseOfPlainLoops) {
       ops::linear_forward(cx, {.x = hidden, .w = m.params.weights().head, .y = logits});
       return test::float_values(logits);
     };
-    // Behind a logit are two layers of about ten operations with sums of up to 40 terms: 800 roundings.
+    // A logit depends on two layers of about ten operations with sums of up to 40 terms: 800 roundings.
     const auto check = [&] {
       test::expect_close(ours(), right, rough, {.terms = 800}, std::string(enum_name(scaling)));
     };
@@ -90,7 +90,7 @@ TEST_P(DecoderOfSpec, ThreadsDoNotChangeABit) {
   set_max_threads(before);
 }
 
-// Training and evaluation are the same model: every layer's attention output bit by bit, and the loss.
+// Training and evaluation compute the same: every layer's attention output bit by bit, and the loss.
 TEST_P(DecoderOfSpec, TrainingForwardIsTheDecoder) {
   const auto record = [](std::map<std::string, std::vector<float>>& into) {
     return [&into](std::string_view name, TensorRef value) {
@@ -120,7 +120,7 @@ TEST_P(DecoderOfSpec, TrainingForwardIsTheDecoder) {
   EXPECT_EQ(ours.as<float>()[12], 0.0f);
 }
 
-// d(sum of nll) by complex steps through the plain loops, which subtract nothing and so are exact to double rounding.
+// d(sum of nll) by complex steps through the plain loops. Without subtraction they are exact to double rounding.
 double exact_gradient(test::ReferenceDecoder<Complex>& decoder, const Batch& batch, int64_t V, size_t at) {
   constexpr double kStep = 1e-50;
   decoder.weights()[at] += Complex(0, kStep);
@@ -138,7 +138,7 @@ double exact_gradient(test::ReferenceDecoder<Complex>& decoder, const Batch& bat
 
 TEST_P(DecoderOfSpec, GradientsAreThoseOfPlainLoops) {
   if (model::uses_rotary(m.spec.attention))
-    m.spec.rope_scaling = {Scaling::kDynamic, 2.0};  // nine tokens, trained on eight
+    m.spec.rope_scaling = {Scaling::kDynamic, 2.0};  // nine tokens with a trained length of eight
   TrainingDecoder training(m.spec, kB, kN);
   ParamStore grads(m.spec);
   constexpr float kScale = 0.5f;
@@ -155,8 +155,9 @@ TEST_P(DecoderOfSpec, GradientsAreThoseOfPlainLoops) {
     for (const int64_t i : {largest, static_cast<int64_t>(rng.below(static_cast<uint64_t>(n))),
                             static_cast<int64_t>(rng.below(static_cast<uint64_t>(n)))}) {
       const double expected = kScale * exact_gradient(reference, batch, m.spec.V, info.offset + static_cast<size_t>(i));
-      // Forward and back through two layers of ten operations, sums of up to 50 terms: 2000 roundings of float, that
-      // is sqrt(2000) eps = 5e-6 of the largest gradient; CoCA's products of three are worth another factor of ten.
+      // Forward and backward through two layers of ten operations, sums of up to 50 terms: 2000 roundings of float,
+      // which is sqrt(2000) eps = 5e-6 of the largest gradient. CoCA's products of three numbers allow another factor
+      // of ten.
       EXPECT_NEAR(ours[i], expected, 1e-4 * static_cast<double>(size(largest))) << info.name << " at " << i;
     }
   }
@@ -172,14 +173,14 @@ TEST_P(DecoderOfSpec, GradientsAccumulate) {
     double largest = 0;
     for (int64_t i = 0; i < info.shape.product(); ++i)
       largest = std::max(largest, std::abs(static_cast<double>(once.at(info).as<float>()[i])));
-    for (int64_t i = 0; i < info.shape.product(); ++i)  // adding to what is there rounds in another order
+    for (int64_t i = 0; i < info.shape.product(); ++i)  // accumulation rounds in another order
       ASSERT_NEAR(twice.at(info).as<float>()[i], 2.0 * static_cast<double>(once.at(info).as<float>()[i]),
                   1e-5 * largest)
           << info.name << " " << i;
   }
 }
 
-// Rows of a batch do not see each other, and no token sees a later one.
+// Rows of a batch do not see each other, and no token sees later ones.
 TEST_P(DecoderOfSpec, TokensSeeTheirPastAlone) {
   Decoder decoder(m.spec, m.params.weights());
   const auto hidden = [&](const Batch& b) {

@@ -1,4 +1,4 @@
-// Training at positions that are not 0, 1, 2, ...: values and gradients against plain loops.
+// Training at positions other than 0, 1, 2, ...: values and gradients compared with plain loops.
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -20,7 +20,7 @@ using test::TinyModel;
 
 constexpr int64_t kB = 2, kN = 7, kScalingLength = 64;
 
-// Sorted, distinct, other ones in each row; some are no whole numbers (CLEX divides them).
+// Sorted and distinct, with different positions in each row; some are fractions, since CLEX divides them.
 std::vector<double> drawn() { return {0, 3, 4.5, 17, 18, 40, 63, 2, 5, 6, 7, 31, 32.25, 50}; }
 
 struct Trained {
@@ -47,7 +47,7 @@ struct Trained {
   }
 };
 
-// Every form of score once; how angles come about under each architecture and scaling is decoder_test's.
+// Every form of score once. decoder_test covers how each architecture and scaling forms its angles.
 std::vector<test::NamedSpec> forms() {
   std::vector<test::NamedSpec> all = test::rotary_specs();
   std::erase_if(all, [](const test::NamedSpec& s) {
@@ -81,8 +81,8 @@ TEST_P(DrawnPositionsOfSpec, LossAndGradientsAreThoseOfPlainLoops) {
   run.forward_backward({.positions = positions, .scaling_length = kScalingLength});
   test::ReferenceDecoder<double> exact(run.m.spec, run.m.params);
   const double loss = std::accumulate(run.nll.begin(), run.nll.end(), 0.0);
-  // The bounds of decoder_test.cc: 2000 roundings for a gradient, of its tensor's largest; a loss is 14 logits with
-  // 800.
+  // The bounds of decoder_test.cc: 2000 roundings for a gradient, relative to its tensor's largest number; 14 logits
+  // with 800 roundings each for the loss.
   EXPECT_NEAR(loss, loss_at(exact, run, positions), 1e-4 * loss);
   test::ReferenceDecoder<Complex> reference(run.m.spec, run.m.params);
   Rng rng(3);

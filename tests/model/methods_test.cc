@@ -1,5 +1,5 @@
-// Every combination that the table calls valid computes what the reference does, in double; those that train have its
-// gradient; the others are refused with the reason.
+// Every combination that the table calls valid gives the reference's result in double, and every trainable one gives
+// its gradient. All others are refused with the reason.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/model/methods.h"
 
@@ -14,7 +14,7 @@
 namespace coca::model::methods_test {
 namespace {
 
-constexpr int64_t kN = 26;  // beyond the trained 8, and beyond the far keys of each pattern
+constexpr int64_t kN = 26;  // exceeds the 8 trained tokens and each pattern's border to far keys
 
 ModelSpec tiny() {
   ModelSpec s = test::tiny_llama(AttentionKind::kRope);
@@ -22,7 +22,7 @@ ModelSpec tiny() {
   return s;
 }
 
-// The combination with numbers that reach each branch within so few tokens.
+// The combination with parameters that reach each branch within so few tokens.
 ModelSpec spec_of(const Method& m) {
   ModelSpec s = method_spec(tiny(), m.attention, m.scaling, m.sight);
   s.rope_scaling = test::tiny_scaling(m.scaling, s.R / 2);
@@ -60,8 +60,8 @@ TEST(Methods, ValidOnesMatchTheReference) {
   EXPECT_GT(checked, 200);
 }
 
-// The derivative of the loss along one random direction of all weights, by complex step; the sum of gradient times
-// direction must be it. A gradient wrong in any large part of the weights shows in it.
+// The derivative of the loss along one random direction of all weights by complex step must equal the sum of gradient
+// times direction. An error in a large part of any gradient changes that sum.
 TEST(Methods, ThoseThatTrainHaveTheGradientOfTheReference) {
   using test::Complex;
   constexpr int64_t kTrain = 12;
@@ -91,7 +91,8 @@ TEST(Methods, ThoseThatTrainHaveTheGradientOfTheReference) {
     Complex loss(0);
     for (int64_t n = 0; n < kTrain; ++n)
       loss += test::reference_nll(logits.data() + n * m.spec.V, m.spec.V, ids[static_cast<size_t>(n) + 1]);
-    // Each weight's gradient carries some 400 roundings of its size; in the sum they add like independent draws.
+    // Each weight's gradient has an error of about 400 roundings of its size. In the sum they add up like independent
+    // random numbers.
     EXPECT_NEAR(ours, loss.imag() / kStep, 400 * 0x1p-24 * 4 * std::sqrt(size)) << std::sqrt(size);
     ++checked;
   }
@@ -115,7 +116,7 @@ TEST(Methods, TheOthersAreRefusedWithTheReason) {
   EXPECT_GT(refused, 100);
 }
 
-// Files, flags and reports hold these names.
+// Files, flags and reports use these names.
 TEST(Methods, EveryPairOfScoreAndPositionHasItsName) {
   std::vector<std::string> names;
   for (const Score score : {Score::kDot, Score::kSlack, Score::kStrict, Score::kTied})

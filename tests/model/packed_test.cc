@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t kN = 12;
 
-// One window of three documents, of 5, 1 and 4 tokens, and two tokens of padding.
+// One window with three documents of 5, 1 and 4 tokens and two tokens of padding.
 struct Packed {
   std::vector<int32_t> ids, targets, starts;
 
@@ -29,7 +29,7 @@ TensorRef row_of(const std::vector<int32_t>& values) {
 
 class PackedInSpec : public testing::TestWithParam<test::NamedSpec> {};
 
-// Loss and gradients of a window are the sums of those of its documents, each run by itself from position 0 on.
+// The loss and gradients of a window are the sums of those of its documents, each run alone from position 0.
 TEST_P(PackedInSpec, AWindowIsItsDocumentsByThemselves) {
   const test::TinyModel m(GetParam().spec);
   const Packed p(m.spec.V);
@@ -48,7 +48,7 @@ TEST_P(PackedInSpec, AWindowIsItsDocumentsByThemselves) {
     const TensorRef own =
         alone.forward_backward(cx, m.params.weights(), row_of(ids), row_of(targets), 1.0f, sum.tensors());
     for (size_t i = 0; i < length;
-         ++i)  // products of other shapes round otherwise: some roundings of values up to about 20
+         ++i)  // products of other shapes round differently: a few roundings of values up to about 20
       EXPECT_NEAR(ours[first + i], own.as<float>()[i], 1e-5) << first + i;
   }
   EXPECT_EQ(ours[10], 0.0f);
@@ -57,14 +57,14 @@ TEST_P(PackedInSpec, AWindowIsItsDocumentsByThemselves) {
     const float *a = grads.at(info).as<float>(), *b = sum.at(info).as<float>();
     double largest = 0;
     for (int64_t i = 0; i < info.shape.product(); ++i) largest = std::max(largest, std::abs(static_cast<double>(b[i])));
-    for (int64_t i = 0; i < info.shape.product(); ++i)  // 2000 roundings, as decoder_test.cc reckons
+    for (int64_t i = 0; i < info.shape.product(); ++i)  // 2000 roundings, as derived in decoder_test.cc
       ASSERT_NEAR(a[i], b[i], 2000 * 0x1p-24 * (largest + 1e-3)) << info.name << " " << i;
   }
   const TensorRef again = decoder.loss(cx, m.params.weights(), row_of(p.ids), row_of(p.targets), row_of(p.starts));
   for (int64_t i = 0; i < kN; ++i) EXPECT_NEAR(again.as<float>()[i], ours[static_cast<size_t>(i)], 1e-5) << i;
 }
 
-// What a document's neighbours and the padding hold changes nothing in it, not a bit.
+// The contents of neighbouring documents and padding do not change a single bit of a document.
 TEST_P(PackedInSpec, NeighboursChangeNothing) {
   const test::TinyModel m(GetParam().spec);
   Packed p(m.spec.V);

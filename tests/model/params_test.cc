@@ -17,7 +17,7 @@ std::vector<std::string> names_of(const ModelSpec& spec) {
   return names;
 }
 
-// Training keeps the gradients of a whole model and those of an adapter in one pointer.
+// Training holds the gradients of a whole model or of an adapter through one pointer type.
 static_assert(std::has_virtual_destructor_v<TensorStore>);
 
 TEST(Params, NamesOfGptNeoX) {
@@ -114,7 +114,7 @@ TEST_P(ParamsOfSpec, InitialValues) {
   EXPECT_GT(differences, 0.99 * n);
 }
 
-// Models that differ in the attention alone begin with the same numbers, so that a comparison compares attentions.
+// Models that differ only in attention start from the same numbers, so that comparisons isolate the attention.
 TEST(Params, KindsShareTheirDraws) {
   for (const auto make : {test::tiny_neox, test::tiny_llama}) {
     const ModelSpec rope = make(AttentionKind::kRope);

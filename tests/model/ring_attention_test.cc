@@ -1,5 +1,5 @@
-// Sequences split over ranks against one process: losses, gradients, bytes, and what is refused. Ranks are threads
-// here; over processes: tests/e2e/ring_test.cc.
+// Sequences split over ranks compared with one process: losses, gradients, bytes sent, and refused options. The ranks
+// are threads here; tests/e2e/ranks_test.cc uses processes.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/model/ring_attention.h"
 
@@ -24,8 +24,8 @@ namespace {
 
 using test::TinyModel;
 
-// All kinds without windows; scalings that go by the length, which must be that of the whole sequence, not of a rank's
-// part.
+// All attention kinds without windows, and scalings that depend on the length, which must be that of the whole sequence
+// rather than of a rank's part.
 std::vector<test::NamedSpec> ring_specs() {
   std::vector<test::NamedSpec> all = test::all_specs();
   std::erase_if(all, [](const test::NamedSpec& s) { return !s.spec.layer_window.empty(); });
@@ -80,7 +80,7 @@ void add(const ParamStore& more, ParamStore& sum) {
   for (size_t i = 0; i < to.size(); ++i) to[i] += more.flat().as<float>()[i];
 }
 
-// Each rank's losses back in their places, and the sum of the gradients.
+// Puts the losses of all ranks back in order and sums their gradients.
 template <typename T>
 void scatter(const RingSplit& split, int rank, const T* part, int64_t B, std::vector<T>& whole) {
   for (int64_t b = 0; b < B; ++b)
@@ -93,7 +93,7 @@ Outcome over_ranks(const ModelSpec& spec, const ParamStore& params, const Batch&
   Outcome out{std::vector<float>(batch.ids.size()), ParamStore(spec)};
   std::mutex mutex;
   dist::run_ranks(K, [&](dist::Communicator& ranks) {
-    set_max_threads(1);  // of this rank
+    set_max_threads(1);  // per rank
     RingAttention ring(spec, ranks, batch.N);
     const std::vector<int32_t> ids = ring.split().take<int32_t>(batch.ids, ranks.rank()),
                                targets = ring.split().take<int32_t>(batch.targets, ranks.rank());
@@ -124,7 +124,7 @@ double distance(std::span<const float> a, std::span<const float> b) {
 }
 double length(std::span<const float> a) { return distance(a, std::vector<float>(a.size())); }
 
-// Losses within the error rule of those of plain loops in double, with one process's errors for scale.
+// Losses must satisfy the error rule against plain loops in double, with the errors of one process for scale.
 void expect_losses(const TinyModel& m, const Batch& batch, std::span<const float> ours,
                    std::span<const float> one_process, const std::string& what) {
   test::ReferenceDecoder<double> exact(m.spec, m.params);
@@ -137,9 +137,10 @@ void expect_losses(const TinyModel& m, const Batch& batch, std::span<const float
   test::expect_close(ours, nll, one_process, {.terms = 800}, what);  // roundings behind a logit: decoder_test.cc
 }
 
-// As in the error rule, with one process in place of the truth: twice what one process by plain loops is away from it,
-// and, where that is little by chance, what decoder_test.cc reckons for nine tokens: 2000 roundings, and another factor
-// of ten for products of three. By tensors, of the largest number in each.
+// As in the error rule, with the gradients of one process as the exact ones: allows twice the difference between one
+// process and its plain loops. In case that is small by chance, also allows the bound of decoder_test.cc for nine
+// tokens: 2000 roundings, and another factor of ten for products of three. Relative to the largest number of each
+// tensor.
 void expect_same_gradients(const ParamStore& ours, const ParamStore& one_process, const ParamStore& plain,
                            const std::string& what) {
   for (const ParamInfo& info : ours.infos()) {
@@ -155,7 +156,7 @@ void expect_same_gradients(const ParamStore& ours, const ParamStore& one_process
   }
 }
 
-// d(sum of nll) by complex steps through the plain loops: decoder_test.cc.
+// d(sum of nll) by complex steps through the plain loops, as in decoder_test.cc.
 double exact_gradient(test::ReferenceDecoder<test::Complex>& decoder, const Batch& batch, int64_t V, size_t at) {
   constexpr double kStep = 1e-50;
   decoder.weights()[at] += test::Complex(0, kStep);
@@ -175,7 +176,7 @@ struct Case {
   int K;
   int64_t B, N;
 };
-// One rank, the fewest tokens, ragged chunks, chunks longer than a tile of attention.
+// One rank, the fewest tokens, uneven chunks, and chunks longer than a tile of attention.
 constexpr Case kCases[] = {{1, 2, 29}, {2, 1, 4}, {2, 1, 300}, {3, 2, 29}, {4, 1, 43}};
 
 TEST_P(RingOfSpec, LossesAndGradientsAreThoseOfOneProcess) {
@@ -192,7 +193,7 @@ TEST_P(RingOfSpec, LossesAndGradientsAreThoseOfOneProcess) {
 
 TEST_P(RingOfSpec, GradientsAreThoseOfPlainLoops) {
   const TinyModel m(GetParam().spec);
-  const Batch batch(m.spec, 1, 9);  // as in decoder_test.cc, and so the bound
+  const Batch batch(m.spec, 1, 9);  // as in decoder_test.cc, whose bound applies
   const ParamStore grads = over_ranks(m.spec, m.params, batch, 2).grads;
   test::ReferenceDecoder<test::Complex> reference(m.spec, m.params);
   for (const ParamInfo& info : grads.infos()) {
@@ -204,8 +205,8 @@ TEST_P(RingOfSpec, GradientsAreThoseOfPlainLoops) {
   }
 }
 
-// Evaluation: hidden states of chunked passes, bit by bit those of no chunks under plain products, and near one
-// process's.
+// In evaluation, chunked passes give the same hidden states bit by bit if products are plain loops, and all are close
+// to those of one process.
 TEST_P(RingOfSpec, TheDecoderGivesTheSameHiddenStates) {
   const TinyModel m(GetParam().spec);
   const Batch batch(m.spec, 2, 600);
@@ -236,7 +237,7 @@ TEST_P(RingOfSpec, TheDecoderGivesTheSameHiddenStates) {
   double largest = 0;
   for (const float x : expected) largest = std::max(largest, std::abs(static_cast<double>(x)));
   for (size_t i = 0; i < expected.size(); ++i)
-    ASSERT_NEAR(by_chunk[0][i], expected[i], 1e-4 * largest) << i;  // as gradients
+    ASSERT_NEAR(by_chunk[0][i], expected[i], 1e-4 * largest) << i;  // the bound for gradients
 }
 
 TEST_P(RingOfSpec, RecomputationDoesNotChangeABit) {
@@ -250,13 +251,12 @@ TEST_P(RingOfSpec, RecomputationDoesNotChangeABit) {
       EXPECT_EQ(values(again.grads, info), values(none.grads, info)) << info.name;
   }
   const Outcome three = over_ranks(m.spec, m.params, batch, 3,
-                                   Recompute::kLayer);  // in which order ranks are added up here, chance decides
+                                   Recompute::kLayer);  // the order of summation over ranks varies here
   expect_same_gradients(three.grads, none.grads, alone(m.spec, m.params, batch, true).grads, "three ranks");
   EXPECT_EQ(three.nll, over_ranks(m.spec, m.params, batch, 3).nll);
 }
 
-// At most twice as far from fp32 as one process in bf16: bf16_test.cc. CoCA's tbar is rounded once more on its way than
-// k_eff.
+// At most twice the error of one process in bf16, see bf16_test.cc. CoCA's tbar is rounded once more than k_eff.
 TEST_P(RingOfSpec, Bf16IsAsNearAsOneProcess) {
   TinyModel m(GetParam().spec);
   ParamStore rounded(m.spec, Precision::kBF16);
@@ -294,7 +294,7 @@ TEST(Ring, PlainLoopsGiveTheSame) {
   }
 }
 
-// CLEX: the factor of the whole sequence; its network may be evaluated and stay as it is.
+// CLEX uses the factor of the whole sequence. Its network can be evaluated but not trained.
 TEST(Ring, ClexGoesByTheWholeLength) {
   for (const AttentionKind kind : {AttentionKind::kRope, AttentionKind::kCocaSlack}) {
     const TinyModel m = test::clex_model(test::clex_spec(test::tiny_llama(kind)));
@@ -341,7 +341,7 @@ TEST(RingSplit, EveryTokenHasOneRankAndAllHaveTheSameWork) {
       EXPECT_EQ(split.chunks(r)[0].index + split.chunks(r)[1].index, 2 * K - 1);
     }
     EXPECT_EQ(tokens, N);
-    // Chunks differ by a token at most, each of whose queries sees N keys at most.
+    // Chunks differ by at most one token, and each of its queries sees at most N keys.
     EXPECT_LE(*std::ranges::max_element(seen) - *std::ranges::min_element(seen), 2 * N) << N << " over " << K;
   }
   const std::vector<int32_t> ids = {0, 1, 2, 3, 4, 5, 6, 7, 10, 11, 12, 13, 14, 15, 16, 17};
@@ -350,7 +350,8 @@ TEST(RingSplit, EveryTokenHasOneRankAndAllHaveTheSameWork) {
               testing::ThrowsMessage<Error>(testing::HasSubstr("7 tokens do not make the 8 chunks of 4 ranks")));
 }
 
-// A quarter less than K and V, forward (keys and values) and backward (these, and their gradients in fp32).
+// A quarter less than K and V, in the forward pass (keys and values) and in the backward pass (these and their
+// gradients in fp32).
 TEST(Ring, CocaSendsThreeQuartersOfTheBytes) {
   constexpr int K = 4;
   constexpr int64_t N = 64;

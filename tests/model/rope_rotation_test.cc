@@ -24,8 +24,8 @@ ModelSpec spec_of(int64_t R, double base, int64_t L, RopeScaling scaling) {
   return s;
 }
 
-// The second writing agrees: every scaling, kind and length on both sides of the original context. Two or three
-// roundings each of pow, log and a mix: 1e-14 of the value.
+// The second implementation agrees for every scaling, kind and length on both sides of the original context. Two or
+// three roundings of pow, log and a mix: 1e-14 of the value.
 TEST(RopeRotation, AgreesWithTheSecondWriting) {
   for (const Scaling scaling : test::weightless_scalings())
     for (const AttentionKind kind : test::attention_kinds()) {
@@ -48,7 +48,7 @@ TEST(RopeRotation, AgreesWithTheSecondWriting) {
     }
 }
 
-// Published values, to the six digits of the last: LLaMA 3's frequencies (base 5e5, 128 dims, factor 8 of 8192).
+// Published frequencies of LLaMA 3, to six digits (base 5e5, 128 dims, factor 8 of 8192).
 TEST(RopeRotation, Llama3sKnownFrequencies) {
   const auto f =
       rope_rotation(
@@ -59,7 +59,8 @@ TEST(RopeRotation, Llama3sKnownFrequencies) {
   for (const auto& [j, value] : known) EXPECT_NEAR(f[j], value, 2e-6 * value) << j;
 }
 
-// The ramp's borders of YaRN for known models: pairs up to low keep their frequency, pairs from high on are divided.
+// The borders of YaRN's ramp for known models: pairs up to low keep their frequency, pairs from high on are divided by
+// the factor.
 TEST(RopeRotation, YarnsKnownBorders) {
   const struct {
     int64_t R, L;
@@ -76,7 +77,7 @@ TEST(RopeRotation, YarnsKnownBorders) {
   }
 }
 
-// NTK: the first pair stays, the last is divided by exactly the factor.
+// NTK keeps the first pair and divides the last by exactly the factor.
 TEST(RopeRotation, NtkLeavesTheFirstPairAndDividesTheLast) {
   const auto scaled = rope_rotation(spec_of(64, 1e4, 512, {.type = Scaling::kNtk, .factor = 8}), 1).frequencies;
   const auto plain = rope_rotation(spec_of(64, 1e4, 512, {}), 1).frequencies;
@@ -84,8 +85,8 @@ TEST(RopeRotation, NtkLeavesTheFirstPairAndDividesTheLast) {
   EXPECT_NEAR(scaled.back() * 8, plain.back(), 1e-14 * plain.back());
 }
 
-// Phi-3's amplitude at 128k, sqrt(1 + ln 32 / ln 4096) = 1.1902; DeepSeek's quotient of two mscales; what is given
-// wins.
+// Phi-3's amplitude at 128k is sqrt(1 + ln 32 / ln 4096) = 1.1902; DeepSeek's is a quotient of two mscales. An explicit
+// value takes precedence.
 TEST(RopeRotation, Amplitudes) {
   RopeScaling longrope{.type = Scaling::kLongRope, .factor = 32, .original_max_position = 4096};
   longrope.short_factor = longrope.long_factor = std::vector<double>(4, 1.0);

@@ -23,7 +23,7 @@ std::vector<double> frequencies_of(const ModelSpec& s, int64_t seq_len) {
   return rope_rotation(s, seq_len).frequencies;
 }
 
-// base (factor n / L - (factor - 1))^(R / (R - 2)) for R = 64, base 1e4, factor 4, L = 512, worked out apart.
+// base (factor n / L - (factor - 1))^(R / (R - 2)) for R = 64, base 1e4, factor 4, L = 512, computed independently.
 TEST(RopeTable, DynamicBasesAreTheKnownOnes) {
   const ModelSpec s = spec_of(64, Scaling::kDynamic, 4.0);
   EXPECT_EQ(rope_base(s, 1), 10000.0);
@@ -42,7 +42,7 @@ TEST(RopeTable, FrequenciesOfEachScaling) {
   for (size_t j = 0; j < 4; ++j) EXPECT_NEAR(plain[j], std::pow(10.0, -static_cast<double>(j)), 1e-15);  // 1e4^(-2j/8)
   const std::vector<double> linear = frequencies_of(spec_of(8, Scaling::kLinear, 4.0), 2048);
   for (size_t j = 0; j < 4; ++j) EXPECT_DOUBLE_EQ(linear[j], plain[j] / 4);
-  // Dynamic NTK leaves the first frequency and divides the last by the whole stretch, 4 * 2048 / 512 - 3 = 13.
+  // Dynamic NTK keeps the first frequency and divides the last by the total stretch, 4 * 2048 / 512 - 3 = 13.
   const std::vector<double> dynamic = frequencies_of(spec_of(8, Scaling::kDynamic, 4.0), 2048);
   EXPECT_EQ(dynamic[0], 1.0);
   EXPECT_NEAR(dynamic[3], plain[3] / 13, 1e-15);
@@ -50,7 +50,7 @@ TEST(RopeTable, FrequenciesOfEachScaling) {
   EXPECT_EQ(frequencies_of(spec_of(8, Scaling::kDynamic, 4.0), 512), plain);
 }
 
-// A single rotary pair has frequency 1 under any base; R / (R - 2) has no value there.
+// A single rotary pair has frequency 1 for any base; R / (R - 2) is undefined.
 TEST(RopeTable, OnePairIsNotStretched) {
   EXPECT_EQ(rope_base(spec_of(2, Scaling::kDynamic, 4.0), 4096), 10000.0);
   EXPECT_EQ(frequencies_of(spec_of(2, Scaling::kDynamic, 4.0), 4096), std::vector<double>{1.0});
@@ -62,8 +62,8 @@ void expect_rows(const ModelSpec& s, const ops::RopeRows& rows, int64_t start, i
   ASSERT_EQ(rows.cos.shape, Dims({1, n, s.R / 2}));
   for (int64_t i = 0; i < n; ++i)
     for (int64_t j = 0; j < s.R / 2; ++j) {
-      // The angle is formed in double, so the entry is within half a float ulp of it, and the double's own
-      // rounding: position 32768 eps(double) = 4e-12.
+      // The angle is computed in double, so the entry is within half a float ulp of it plus the double's own rounding:
+      // position 32768 eps(double) = 4e-12.
       const auto angle = static_cast<long double>(start + i) * static_cast<long double>(theta[static_cast<size_t>(j)]);
       ASSERT_NEAR(cos(0, i, j), static_cast<double>(std::cos(angle)), 6.1e-8) << start + i << " " << j;
       ASSERT_NEAR(sin(0, i, j), static_cast<double>(std::sin(angle)), 6.1e-8) << start + i << " " << j;
@@ -80,7 +80,7 @@ TEST(RopeTable, RowsAreCosAndSinEvenFarOut) {
   expect_rows(s, table.rows(0, 68), 32700, 68, 32768);
 }
 
-// What was built serves again only where it is right: other lengths mean other frequencies, other starts other rows.
+// A table is reused only if it is still valid: other lengths have other frequencies, other starts have other rows.
 TEST(RopeTable, RebuildsWhenItMust) {
   const ModelSpec s = spec_of(16, Scaling::kDynamic, 4.0);
   RopeTable table;
@@ -95,7 +95,7 @@ TEST(RopeTable, RebuildsWhenItMust) {
   check(5, 10, 700);
   check(0, 1000, 1000);
   check(0, 20, 20);
-  check(0, 400, 400);  // more rows than the last build, fewer than there is room for
+  check(0, 400, 400);  // more rows than in the last build, but within the capacity
 }
 
 }  // namespace

@@ -64,7 +64,8 @@ TEST(Select, PartsOfAFusedProjection) {
   const std::string fused = "gpt_neox.layers.0.attention.query_key_value.";
   EXPECT_THAT(names_of(s, {"*.0.*query_key_value.t.*"}), ElementsAre(fused + "t.weight", fused + "t.bias"));
   EXPECT_THAT(names_of(s, {"*.0.*query_key_value.weight"}), ElementsAre(fused + "weight"));
-  EXPECT_THAT(names_of(s, {"*.0.*query_key_value.?.weight"}), ElementsAre(fused + "weight"));  // all three: the whole
+  EXPECT_THAT(names_of(s, {"*.0.*query_key_value.?.weight"}),
+              ElementsAre(fused + "weight"));  // all three parts select the whole tensor
   EXPECT_THAT(names_of(s, {"*.0.*query_key_value*", "!*.q.*"}),
               ElementsAre(fused + "t.weight", fused + "v.weight", fused + "t.bias", fused + "v.bias"));
   EXPECT_THAT(names_of(test::tiny_neox(AttentionKind::kRope), {"*.0.*query_key_value.k.weight"}),
@@ -90,7 +91,7 @@ TEST(Select, APatternWithoutAMatchIsNamedWithTheNearestName) {
 
 class SelectInSpec : public testing::TestWithParam<test::NamedSpec> {};
 
-// Gradients of a selection are those of everything; what is left out is not even stored.
+// Gradients of a selection equal those of a full backward pass. Gradients of other parameters are not even stored.
 TEST_P(SelectInSpec, GradientsOfASelection) {
   constexpr int64_t kB = 2, kN = 9;
   const test::TinyModel m(GetParam().spec);
@@ -117,7 +118,7 @@ TEST_P(SelectInSpec, GradientsOfASelection) {
       for (const MutTensorRef& block : all.blocks(info)) {
         for (int64_t i = 0; i < block.numel(); ++i, ++at) {
           const double whole = static_cast<double>(block.as<float>()[i]);
-          // A part is its own product over the same rows: sums of B N = 18 terms in another order.
+          // A part is a separate product over the same rows: sums of B N = 18 terms in another order.
           const double bound = info.part == ParamPart::kWhole ? 0.0 : 18 * 0x1p-23 * (1 + std::abs(whole));
           EXPECT_NEAR(static_cast<double>(some.at(info).as<float>()[at]), whole, bound) << info.name << " " << at;
         }

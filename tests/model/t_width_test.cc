@@ -1,4 +1,4 @@
-// T of half the width is the same function as a full one: outputs, draws and training.
+// T of half width is the same function as T of full width: outputs, initial weights and training.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/model/t_width.h"
 
@@ -23,7 +23,7 @@ using testing::ThrowsMessage;
 int64_t width_of(const ParamInfo& info) { return info.shape.rank == 2 ? info.shape[1] : 1; }
 std::vector<float> values(TensorRef t) { return {t.as<float>(), t.as<float>() + t.numel()}; }
 
-// Values whose means of two are exact, so that folding rounds nothing.
+// Rounds values so that means of two are exact and folding rounds nothing.
 void coarsen(ParamStore& params) {
   for (float& x : std::span(params.flat().as<float>(), static_cast<size_t>(params.flat().numel())))
     x = std::round(x * 1024) / 1024;
@@ -35,8 +35,7 @@ class HalfT : public testing::TestWithParam<test::NamedSpec> {
 };
 INSTANTIATE_TEST_SUITE_P(Specs, HalfT, testing::ValuesIn(test::half_t_and_window_specs()), test::spec_test_name);
 
-// In double the two forms differ only in the rounding of t: 2^-53 of sums whose terms are of order 1, through two
-// layers.
+// In double the two forms differ only in the rounding of t: 2^-53 of sums with terms of order 1, through two layers.
 TEST_P(HalfT, FoldedParametersAreTheSameFunction) {
   test::TinyModel m(full);
   coarsen(m.params);
@@ -72,8 +71,8 @@ TEST(TWidth, FoldsWherePossibleOnly) {
               ThrowsMessage<Error>(HasSubstr("has no t")));
 }
 
-// Plain gradient descent from `params`; a T of half the width moves at rate_of_t of the rate. The T's own rows alone,
-// as the fused projection's other rows move at the whole rate.
+// Plain gradient descent from `params`. The rate of T is multiplied by rate_of_t. In a fused projection this applies to
+// T's rows only.
 void descend(Context& cx, const ModelSpec& spec, ParamStore& params, int steps, float rate_of_t) {
   constexpr int64_t kB = 2, kN = 8;
   constexpr float kRate = 0.1f / (kB * kN);
@@ -105,9 +104,9 @@ double rms_distance(const ParamStore& a, const ParamStore& b) {
   return std::sqrt(sum / static_cast<double>(x.size()));
 }
 
-// The mean of two halves that move by eta g / 2 each moves by eta g / 2; one half-width row moves by eta g. So plain
-// descent agrees at half the rate for T. What both forms may differ by are roundings: their size is how far two forms
-// of the full model drift apart, one of them with the plain loops; a factor of 4 for the chance of one draw of them.
+// In the full form both halves move by eta g / 2, and so does their mean. The single row of half width moves by eta g.
+// Plain descent therefore agrees if T has half the rate. The two forms may differ by roundings. Their size is measured
+// as the distance between two runs of the full form, one of them by plain loops; a factor of 4 allows for chance.
 TEST(TWidth, PlainDescentIsTheSameAtHalfTheRate) {
   for (const ModelSpec& full :
        {test::tiny_neox(AttentionKind::kCocaSlack), test::tiny_llama(AttentionKind::kCocaStrict),

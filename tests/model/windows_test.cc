@@ -1,5 +1,5 @@
 // Longformer's windows, dilated windows and global tokens in whole models: values and gradients of every attention kind
-// against the double reference, chunks, recomputation, names, and what is refused.
+// compared with the double reference, chunks, recomputation, names, and refused options.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/model/windows.h"
 
@@ -50,16 +50,16 @@ TEST_P(Windowed, LogitsAreThoseOfTheReference) {
     naive.set_first_term(first_term);
     return test::run_rows(naive, ids, kB);
   });
-  test::expect_close(ours, right, rough, {.terms = 800}, "logits");  // two layers, as cached_decoder_test.cc
+  test::expect_close(ours, right, rough, {.terms = 800}, "logits");  // two layers, as in cached_decoder_test.cc
 }
 
-// Along a random direction of all weights, as methods_test.cc; and every weight's gradient is of the same bits however
-// little of a layer is kept.
+// Compares the derivative along a random direction of all weights, as in methods_test.cc. Every gradient has the same
+// bits under each recomputation policy.
 TEST_P(Windowed, GradientsAreThoseOfTheReferenceAndOfEveryRecomputation) {
   ParamStore grads(m.spec);
   TrainingDecoder decoder(m.spec, kB, kN);
   decoder.forward_backward(cx, m.params.weights(), ids_ref(), targets_ref(), 1.0f, grads.tensors());
-  for (const ParamInfo& info : grads.infos()) {  // each is reached
+  for (const ParamInfo& info : grads.infos()) {  // every parameter has a gradient
     const TensorRef g = grads.at(info);
     EXPECT_TRUE(std::any_of(g.as<float>(), g.as<float>() + g.numel(), [](float x) { return x != 0.0f; })) << info.name;
   }
@@ -78,7 +78,7 @@ TEST_P(Windowed, GradientsAreThoseOfTheReferenceAndOfEveryRecomputation) {
   Complex loss(0);
   for (int64_t n = 0; n < kB * kN; ++n)
     loss += test::reference_nll(logits.data() + n * m.spec.V, m.spec.V, targets[static_cast<size_t>(n)]);
-  // As methods_test.cc, over two layers and two sequences.
+  // As in methods_test.cc, over two layers and two sequences.
   EXPECT_NEAR(ours, loss.imag() / kStep, 800 * 0x1p-24 * 4 * std::sqrt(size)) << std::sqrt(size);
   for (const Recompute policy : {Recompute::kAttention, Recompute::kLayer}) {
     ParamStore again(m.spec);
@@ -96,11 +96,11 @@ TEST_P(Windowed, ChunksChangeNothing) {
     return logits_of(cx, m, decoder.forward(cx, TensorRef(text.data(), DType::kI32, {1, kLong}, kHost)));
   };
   const std::vector<float> whole = run(1024), parts = run(64);
-  for (size_t i = 0; i < whole.size(); ++i)  // products of other shapes round otherwise, as packed_test.cc
+  for (size_t i = 0; i < whole.size(); ++i)  // products of other shapes round differently, as in packed_test.cc
     ASSERT_NEAR(whole[i], parts[i], 1e-4 * (1 + std::abs(whole[i]))) << i;
 }
 
-// A sequence of no more than the global tokens.
+// Sequences no longer than the number of global tokens.
 TEST_P(Windowed, ShortSequences) {
   const int64_t n = std::max<int64_t>(1, m.spec.global_tokens);
   Decoder decoder(m.spec, m.params.weights());
@@ -165,7 +165,7 @@ TEST(Windows, WhatDoesNotGoTogetherIsRefused) {
       ThrowsMessage<Error>(HasSubstr("packed documents: 2 global tokens")));
 }
 
-// Packed documents under dilated windows: each computes what it computes alone.
+// Packed documents under dilated windows: each gives the same result as alone.
 TEST(Windows, DilatedDocumentsDoNotSeeEachOther) {
   for (const AttentionKind kind : {AttentionKind::kRope, AttentionKind::kCocaSlack, AttentionKind::kAlibi}) {
     ModelSpec s = test::tiny_llama(kind);
@@ -191,7 +191,7 @@ TEST(Windows, DilatedDocumentsDoNotSeeEachOther) {
   }
 }
 
-// Work as forward_flops_per_token() counts it follows from what is attended.
+// The work counted by forward_flops_per_token() follows the number of visible keys.
 TEST(Windows, WorkFollowsWhatIsAttended) {
   ModelSpec full = test::tiny_llama(AttentionKind::kRope), window = full, dilated = full;
   window.layer_window = dilated.layer_window = {16, 16};

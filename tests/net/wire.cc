@@ -1,6 +1,6 @@
-// A learning Ethernet switch in user space: moves frames between interfaces (the near ends of veth pairs), each port
-// with a bandwidth and a delay of its own, so that tests see slow and broken networks without the kernel's netem.
-//   wire --mbit M --delay-ms D INTERFACE...      SIGUSR1 cuts the last interface off, SIGUSR2 joins it again
+// A learning Ethernet switch in user space. It moves frames between interfaces (the near ends of veth pairs), each port
+// with its own bandwidth and delay, so that tests can use slow and broken networks without the kernel's netem.
+//   wire --mbit M --delay-ms D INTERFACE...      SIGUSR1 cuts off the last interface, SIGUSR2 reconnects it
 // SPDX-License-Identifier: Apache-2.0
 #include <arpa/inet.h>
 #include <linux/if_ether.h>
@@ -29,8 +29,8 @@ using Clock = std::chrono::steady_clock;
 using Seconds = std::chrono::duration<double>;
 using Address = std::array<unsigned char, ETH_ALEN>;
 
-constexpr size_t kHeader = 10;  // virtio_net_hdr: checksums and segments still to be made, passed from end to end
-constexpr size_t kMostQueued = size_t{8} << 20;  // bytes at a port; what comes beyond is lost, as in a switch
+constexpr size_t kHeader = 10;  // virtio_net_hdr: pending checksums and segmentation, passed on unchanged
+constexpr size_t kMostQueued = size_t{8} << 20;  // bytes queued at a port; a full queue drops frames, as in a switch
 
 volatile std::sig_atomic_t cut = 0;
 void on_signal(int signal) { cut = signal == SIGUSR1; }
@@ -44,7 +44,7 @@ struct Port {
   int fd = -1;
   std::deque<Frame> out;
   size_t queued = 0;
-  Clock::time_point busy_until;  // the line is still sending what came before
+  Clock::time_point busy_until;  // when the line has sent everything queued so far
 };
 
 [[noreturn]] void give_up(const std::string& what) {

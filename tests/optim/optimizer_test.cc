@@ -81,7 +81,7 @@ TEST(AdamW, MatchesTheFormulaInDouble) {
   for (const ParamInfo& info : params.infos())
     for (int64_t i = 0; i < info.shape.product(); ++i) {
       const size_t at = info.offset + static_cast<size_t>(i);
-      // Four steps of a dozen float operations on numbers of size one.
+      // Four steps of about a dozen float operations on numbers of size one.
       ASSERT_NEAR(params.at(info).as<float>()[i], p[at], 48 * 0x1p-24) << info.name << " " << i;
       ASSERT_NEAR(optimizer.first_moment().as<float>()[at], m[at], 16 * 0x1p-24) << info.name << " " << i;
       ASSERT_NEAR(optimizer.second_moment().as<float>()[at], v[at], 16 * 0x1p-24) << info.name << " " << i;
@@ -89,7 +89,7 @@ TEST(AdamW, MatchesTheFormulaInDouble) {
 }
 
 TEST(AdamW, OnlyMatricesAndEmbeddingsDecay) {
-  ParamStore params(tiny_spec()), grads(tiny_spec());  // zero gradients: what moves is decay
+  ParamStore params(tiny_spec()), grads(tiny_spec());  // zero gradients, so that only decay changes anything
   fill(params, 1, 1.0);
   const std::vector<float> before = copy_of(params);
   AdamW optimizer(tiny_spec(), {.weight_decay = 0.5});
@@ -106,7 +106,7 @@ TEST(AdamW, OnlyMatricesAndEmbeddingsDecay) {
   EXPECT_EQ(decayed, 6u);  // embedding, head, qkv, dense, mlp up and down
 }
 
-// The copy a model runs with: after each step that of copy_params, bit by bit.
+// After each step the model's bf16 copy equals the result of copy_params, bit by bit.
 TEST(AdamW, ABf16CopyFollowsTheParameters) {
   ParamStore params(tiny_spec()), grads(tiny_spec()), copy(tiny_spec(), model::Precision::kBF16),
       expected(tiny_spec(), model::Precision::kBF16);
@@ -121,8 +121,8 @@ TEST(AdamW, ABf16CopyFollowsTheParameters) {
   }
 }
 
-// Of a fused projection only k, and the biases of the mlp: these end as when all are trained, all others keep their
-// bits.
+// Trains only k of a fused projection and the biases of the mlp. These get the same values as when everything is
+// trained; all others keep their bits.
 TEST(AdamW, UpdatesASelectionAndNothingElse) {
   const std::vector<model::ParamInfo> trained = model::select_parameters(tiny_spec(), {"*.k.*", "*mlp*bias"});
   ParamStore all(tiny_spec()), all_grads(tiny_spec()), params(tiny_spec()), grads(tiny_spec(), trained),
@@ -130,7 +130,9 @@ TEST(AdamW, UpdatesASelectionAndNothingElse) {
   fill(all, 1, 1.0), fill(params, 1, 1.0);
   Context context;
   model::copy_params(context, params, copy);
-  const AdamWOptions options{.weight_decay = 0.5, .clip_norm = 0};  // the norm of all is not that of some
+  const AdamWOptions options{
+      .weight_decay = 0.5,
+      .clip_norm = 0};  // clipping would use the norm of all gradients in one case and of some in the other
   AdamW whole(tiny_spec(), options), some(trained, options);
   EXPECT_EQ(some.first_moment().numel(), grads.flat().numel());
   for (uint64_t step = 1; step <= 3; ++step) {

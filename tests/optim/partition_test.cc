@@ -40,7 +40,7 @@ TEST(Partition, EveryTileHasOneOwnerAndBucketsAreSharedEqually) {
   }
 }
 
-// Updates by several ranks, each with its share: the bits of one.
+// Several ranks that each update their share give the same bits as one.
 TEST(SharedAdamW, EndsInTheBitsOfOneRank) {
   model::ModelSpec spec;
   spec.V = 101, spec.C = 32, spec.F = 64, spec.L = 2, spec.H = 2, spec.G = 2, spec.D = 16, spec.R = 16;

@@ -27,8 +27,8 @@ TEST(Schedule, DecaysFromThePeakToTheFloor) {
     const double floor = decay == Decay::kConstant ? 1e-3 : 1e-4;
     EXPECT_DOUBLE_EQ(learning_rate(schedule(decay), 4), 1e-3);
     EXPECT_DOUBLE_EQ(learning_rate(schedule(decay), 20), floor);
-    EXPECT_DOUBLE_EQ(learning_rate(schedule(decay), 1000), floor);  // a longer resumed run stays there
-    // Half way (step 12 of 4..20) linear and cosine both stand in the middle; after a quarter they do not.
+    EXPECT_DOUBLE_EQ(learning_rate(schedule(decay), 1000), floor);  // a longer resumed run stays at the floor
+    // Halfway (step 12 of 4..20) linear and cosine decay have the same value; after a quarter they do not.
     EXPECT_DOUBLE_EQ(learning_rate(schedule(decay), 12), (1e-3 + floor) / 2);
     for (int64_t step = 5; step < 21; ++step)
       EXPECT_LE(learning_rate(schedule(decay), step), learning_rate(schedule(decay), step - 1)) << step;

@@ -11,7 +11,7 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).parents[2]
-TOLERANCE = 1e-5  # of the largest logit: the same program on the same weights, but for an element type in between
+TOLERANCE = 1e-5  # relative to the largest logit: the same program and weights, except for an element type in between
 
 
 def check(coca, source, out, shard_gib):

@@ -18,7 +18,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).parents[2]
 HF = ROOT / "tests" / "stored" / "hf"
-TOLERANCE = 1e-5  # of the largest logit
+TOLERANCE = 1e-5  # relative to the largest logit
 TARGETS = {"llama": ["q_proj", "v_proj", "o_proj", "gate_proj", "down_proj"], "gpt_neox": ["query_key_value", "dense_h_to_4h"]}
 
 
@@ -55,7 +55,7 @@ def check_ours(coca, name, torch, transformers, peft, temp):
     """An adapter that coca trained loads into PEFT."""
     (temp / "text.txt").write_text("the cat sat on the mat. " * 40)
     config = transformers.AutoConfig.from_pretrained(HF / name)
-    config.vocab_size = 272  # the byte tokenizer's 257, and some
+    config.vocab_size = 272  # the byte tokenizer's 257, and a few more
     base = transformers.AutoModelForCausalLM.from_config(config)
     base.save_pretrained(temp / "base")
     subprocess.run([coca, "finetune", "--model", temp / "base", "--tokenizer", "byte", "--text", temp / "text.txt", "--length", "16", "--steps", "2",

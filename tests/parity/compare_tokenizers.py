@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-# Compares coca with the tokenizers package: ids and decoded text of many hard lines, for every tokenizer of
-# tests/stored/tokenizers (or the tokenizer.json files given). Exit code 1 when anything differs.
+# Compares coca with the tokenizers package: ids and decoded text of many difficult lines, for every tokenizer of
+# tests/stored/tokenizers (or the given tokenizer.json files). Exits with 1 if anything differs.
 # SPDX-License-Identifier: Apache-2.0
 import argparse
 import json
@@ -61,7 +61,7 @@ def compare(options, file, lines, broken, work):
     ours = run(options.coca, "encode", "--tokenizer", file, "--lines", raw_lines)
     theirs = tokenizer.encode_batch(repaired, add_special_tokens=False)
     byte_level = "ByteLevel" in json.dumps(raw["pre_tokenizer"])
-    if not byte_level:  # as the package reads the repaired text; a byte-level model keeps the bytes instead
+    if not byte_level:  # the package repairs invalid text; a byte-level model keeps the bytes
         for line, a, b in zip(broken, ours, theirs, strict=True):
             result.add("ids of broken text", line, a, b.ids)
     rng = random.Random(3)
@@ -70,7 +70,7 @@ def compare(options, file, lines, broken, work):
     id_lines.write_text("".join(json.dumps(line) + "\n" for line in ids + ours))
     ours_text = run(options.coca, "decode", "--tokenizer", file, "--lines", id_lines)
     for line, a, b in zip(ids, ours_text, tokenizer.decode_batch(ids), strict=False):
-        if not (fallback and "\ufffd" in b):  # byte tokens that are no text: coca keeps them, the package writes U+FFFD
+        if not (fallback and "\ufffd" in b):  # byte tokens that are not valid text: coca keeps them, the package writes U+FFFD
             result.add("text", line, a, b)
     last = raw["pre_tokenizer"].get("pretokenizers", [raw["pre_tokenizer"]])[-1] if byte_level else {}
     if last.get("type") == "ByteLevel" and raw["normalizer"] is None and not last.get("add_prefix_space"):

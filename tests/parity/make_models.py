@@ -20,7 +20,7 @@ LLAMA3 = dict(rope_type="llama3", rope_theta=5000.0, factor=8.0, low_freq_factor
               original_max_position_embeddings=16)
 
 YARN = dict(rope_type="yarn", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=24, beta_fast=2.0, beta_slow=0.05)
-# The prompt is beyond the original context: long factors from the first token on.
+# The prompt exceeds the original context, so long factors apply from the first token on.
 LONGROPE = dict(rope_type="longrope", rope_theta=10000.0, factor=4.0, original_max_position_embeddings=24,
                 short_factor=[1.0, 1.1, 1.3, 1.7], long_factor=[1.2, 2.0, 3.5, 6.0])
 
@@ -85,7 +85,7 @@ def make(name, out):
     if name in ("llama3", "mistral"):
         to_v4(folder)
 
-    def load():  # anew: model.to(bfloat16) has rounded the frequencies as well
+    def load():  # loads again, because model.to(bfloat16) has rounded the frequencies as well
         return getattr(transformers, kind + "ForCausalLM").from_pretrained(folder, dtype=torch.float32,
                                                                            attn_implementation="eager").eval()
 
@@ -93,9 +93,9 @@ def make(name, out):
     prompt = torch.randint(0, settings["vocab_size"], (1, LENGTH))
     with torch.no_grad():
         logits = model(prompt).logits
-        ids = prompt  # token after token over the whole sequence: dynamic NTK with the length so far
+        ids = prompt  # runs the whole sequence for each token, so that dynamic NTK uses the current length
         for _ in range(NEW):
-            # a fresh model each time: transformers keeps the base of the longest sequence it saw
+            # A fresh model each time, because transformers keeps the base of the longest sequence it has seen.
             fresh = load() if "dynamic" in name or "longrope" in name else model
             ids = torch.cat([ids, fresh(ids).logits[:, -1:].argmax(-1)], dim=1)
     save_file({"prompt": prompt.int(), "logits": logits.contiguous(), "greedy": ids[:, LENGTH:].int().contiguous()},

@@ -63,7 +63,7 @@ def llama_3(corpus):
                                       special_tokens=[(names[0], tokenizer.token_to_id(names[0]))])])
     file = json.loads(tokenizer.to_str())
     file["model"]["ignore_merges"] = True
-    # A token that merges do not make, which ignore_merges reaches all the same.
+    # Adds a token that no merge produces but that ignore_merges can select.
     file["model"]["merges"] = [m for i, m in enumerate(file["model"]["merges"]) if i % 97 != 50 or i > 700]
     made = {"".join(m) for m in file["model"]["merges"]}
     file["model"]["merges"] = [m for m in file["model"]["merges"] if all(len(t) == 1 or t in made for t in m)]
@@ -152,7 +152,7 @@ def llama_2(corpus):
                               "pair": [{"SpecialToken": {"id": "<s>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
                                        {"Sequence": {"id": "B", "type_id": 1}}],
                               "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}}}
-    file["model"]["merges"] = [" ".join(pair) for pair in file["model"]["merges"]]  # how files were written before 2024
+    file["model"]["merges"] = [" ".join(pair) for pair in file["model"]["merges"]]  # the format of files before 2024
     return file
 
 

@@ -1,4 +1,4 @@
-# Texts that are hard on tokenizers, made from a seed: the same on every machine.
+# Texts that are difficult for tokenizers, generated from a seed: the same on every machine.
 # SPDX-License-Identifier: Apache-2.0
 import random
 
@@ -21,7 +21,7 @@ CODE = ["for (int i = 0; i < n; ++i) {\n    x[i] += y[i] * 2.5f;  // scale\n}\n"
         "<div class=\"a b\">&nbsp;</div>", "{\"k\": [1, 2.0, null, true]}", "$ ls -la | grep '^d' && echo \"done\"\n", "    \n\t  \n        }\n"]
 MIXES = ["".join(p) for p in ("הֶ", "بِسْمِ", "ক্ষ", "நி", "ཀྵ", "မြန်", "ខ្មែរ")]
 GROUPS = [WORDS, WORDS, BLANKS, BLANKS, CONTRACTIONS, DIGITS, EMOJI, MARKS, SPECIAL, CONTROLS, CODE, MIXES]
-# Blocks to draw single characters from; the last ones reach into what no standard has assigned yet.
+# Ranges from which single characters are drawn. The last ones include unassigned code points.
 RANGES = [(0x20, 0x7e), (0x20, 0x7e), (0xa0, 0x17f), (0x180, 0x24f), (0x250, 0x36f), (0x370, 0x52f), (0x590, 0x6ff), (0x900, 0xdff),
           (0xe00, 0x11ff), (0x1e00, 0x2fff), (0x3000, 0x33ff), (0x4e00, 0x9fff), (0xa000, 0xabff), (0xac00, 0xd7a3), (0xf900, 0xffff),
           (0x10000, 0x11fff), (0x12000, 0x1bfff), (0x1d000, 0x1ffff), (0x20000, 0x323af), (0x0, 0xd7ff), (0xe000, 0x10ffff)]

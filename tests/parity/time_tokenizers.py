@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-# Times coca against the tokenizers package, one thread each, in turns on this machine; prints medians and ratios. Both
-# in processor time, so that other work on the machine counts for neither.
+# Compares the speed of coca and the tokenizers package, alternately on this machine with one thread each. Prints
+# medians and ratios of processor time, so that other work on the machine has little effect.
 # SPDX-License-Identifier: Apache-2.0
 import os
 
@@ -53,7 +53,7 @@ def main():
     parser.add_argument("files", nargs="*", type=pathlib.Path, help="tokenizer.json files (default: those of the tests)")
     options = parser.parse_args()
     files = options.files or sorted((ROOT / "tests/stored/tokenizers").glob("*/tokenizer.json"))
-    # Documents of about 8 kB: what a data set or a prompt looks like.
+    # Documents of about 8 kB, the size of a prompt or of a document in a data set.
     text = "".join(p.read_text(errors="replace") for p in options.text) if options.text else "\n".join(texts.lines(30000, 11))
     documents = [text[i:i + 8000] for i in range(0, min(len(text), 4_000_000), 8000)]
     print(f"tokenizers {package_version}, one thread each, {options.rounds} rounds in turns, {sum(len(d.encode()) for d in documents) * 1e-6:.1f} MB")

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-# Prints src/coca/text/unicode_tables.inc: where the tokenizers package knows other characters than the libraries do.
+# Prints src/coca/text/unicode_tables.inc: characters that the tokenizers package treats differently from the libraries.
 # Run it when the pinned package changes:  build/parity-venv/bin/python tests/parity/unicode_tables.py > FILE
 # SPDX-License-Identifier: Apache-2.0
 import unicodedata

@@ -1,4 +1,4 @@
-// Charts: the script that gnuplot gets, and the SVG it returns. Tests that draw are skipped without gnuplot.
+// Charts: the script for gnuplot and the SVG it returns. Tests that draw are skipped without gnuplot.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/report/chart.h"
 
@@ -42,7 +42,7 @@ Chart sample() {
           .vertical_line = Marker{256, "trained length"}};
 }
 
-// Puts PATH back when the test ends.
+// Restores PATH when the test ends.
 class PathGuard {
  public:
   explicit PathGuard(const std::string& path) : old_(std::getenv("PATH")) { setenv("PATH", path.c_str(), 1); }

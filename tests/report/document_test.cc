@@ -1,4 +1,4 @@
-// One document, two renderings: self-contained HTML and Markdown.
+// One document in two formats: self-contained HTML and Markdown.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/report/document.h"
 
@@ -25,7 +25,7 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 
-// What gnuplot's SVG looks like, in little.
+// A small example of gnuplot's SVG.
 const char* const kSvg =
     "<?xml version=\"1.0\" encoding=\"utf-8\"  standalone=\"no\"?>\n<svg \n width=\"9\" height=\"9\"\n"
     " xmlns=\"http://www.w3.org/2000/svg\"\n "
@@ -55,12 +55,12 @@ void expect_self_contained(const std::string& html) {
   EXPECT_THAT(html, Not(HasSubstr("<?xml")));
 }
 
-// All ids of a page, which must be unique, and every reference, which must lead to one.
+// Checks that all ids of a page are unique and that every reference has a target.
 void expect_sound_ids(const std::string& html) {
   std::set<std::string> ids;
   for (const std::string quote : {"'", "\""})
     for (const std::string& id : all_between(html, " id=" + quote, quote)) {
-      if (id == "kept") continue;  // in a text, see kSvg
+      if (id == "kept") continue;  // part of a text, see kSvg
       EXPECT_TRUE(ids.insert(id).second) << id << " is there twice";
     }
   EXPECT_GE(ids.size(), 4u);
@@ -93,7 +93,7 @@ TEST(Html, HasEveryBlockEscaped) {
     EXPECT_THAT(html, HasSubstr(text));
 }
 
-// Measured in a browser at 1,200 px; these are the rules that do it.
+// Checks the CSS rules whose effect was measured in a browser at 1,200 px.
 TEST(Html, WideTablesBreakTheirHeadersAndScrollInABoxOfTheirOwn) {
   const std::string html = to_html(sample());
   EXPECT_THAT(html, HasSubstr("<div class=\"table\"><table>"));
@@ -107,7 +107,7 @@ TEST(Html, IsSelfContained) { expect_self_contained(to_html(sample())); }
 TEST(Html, IdsOfFiguresAreUnique) {
   const std::string html = to_html(sample());
   expect_sound_ids(html);
-  EXPECT_THAT(html, HasSubstr("<text>a > b id=\"kept\"</text>"));  // text is not touched
+  EXPECT_THAT(html, HasSubstr("<text>a > b id=\"kept\"</text>"));  // text is left unchanged
 }
 
 TEST(Html, WithRealCharts) {

@@ -1,4 +1,4 @@
-// Progress lines under a clock that the test moves.
+// Progress lines with a clock that the test controls.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/report/progress.h"
 
@@ -42,7 +42,7 @@ TEST(Progress, ShareOfTheWorkJudgesTheTimeLeft) {
   Bench bench;
   Progress p = bench.progress({.total = 4, .unit = "runs"});
   bench.now += 20;
-  p.update(2, "", 0.1);  // the longer half is to come
+  p.update(2, "", 0.1);  // the second half takes longer
   p.update(4, "", 1.0);
   ASSERT_EQ(bench.said.size(), 1u);
   EXPECT_EQ(bench.said[0], "2/4 runs (50%)  3 min 00 s left\n");

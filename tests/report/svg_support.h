@@ -1,4 +1,4 @@
-// tests/report/svg_support.h - a small well-formedness check for XML, and helpers to read an SVG.
+// tests/report/svg_support.h - a small check that XML is well-formed, and helpers to read an SVG.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -8,7 +8,7 @@
 
 namespace coca::report {
 
-// "" when every tag is closed in order, else what is wrong. Knows prologs, comments and quoted attributes.
+// Returns "" if all tags are closed in order, or else the error. Understands prologs, comments and quoted attributes.
 inline std::string xml_problem(std::string_view text) {
   std::vector<std::string> open;
   while (true) {

@@ -1,4 +1,4 @@
-// Tables in four formats, and the wording of numbers.
+// Tables in four formats, and the formatting of numbers.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/report/table.h"
 
