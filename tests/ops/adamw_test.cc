@@ -12,7 +12,7 @@ struct State {
   std::vector<T> param, m, v;
 };
 
-// Three steps, so that the moments and corrections take part.
+// Three steps, so that the moments and their corrections matter.
 constexpr int kSteps = 3;
 ops::AdamWStep step_options(int step) {
   ops::AdamWStep a;

@@ -15,8 +15,9 @@ struct Case {
   int64_t B, N, S, H, G, D;
   bool causal, alibi;
   int64_t window = 0;
-  std::vector<int64_t> documents = {};  // lengths of packed documents, S in all; batch b begins with the b-th of them
-  // Far keys, their range, and the most that ALiBi counts there; or a symmetric window.
+  std::vector<int64_t> documents = {};  // lengths of packed documents, S in total; batch b starts with document b
+  // Far keys: their number and range, and the largest distance and position that ALiBi uses for them. Or a symmetric
+  // window.
   int64_t far = 0;
   FarRange far_range = FarRange::kBehindWindow;
   int64_t most_distance = 0, most_position = 0;
@@ -28,7 +29,7 @@ inline std::ostream& operator<<(std::ostream& out, const Case& c) {
                             c.far);
 }
 
-// [B, N] starts of the documents that the queries stand in; empty without documents.
+// [B, N]: for each query, the start of its document; empty without documents.
 inline Tensor documents_of(const Case& c) {
   if (c.documents.empty()) return {};
   Tensor starts({c.B, c.N}, DType::kI32);

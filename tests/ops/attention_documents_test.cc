@@ -1,5 +1,5 @@
-// Packed documents: each as by itself, to the last bit where the sums are the same, nothing of another one is touched,
-// and the same bits for any number of threads.
+// Packed documents: each gives the same result as alone, to the last bit if the sums are the same; other documents are
+// not touched; the bits are the same for any number of threads.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/attention.h"
 
@@ -19,7 +19,7 @@
 namespace coca::ops::attention_documents_test {
 namespace {
 
-// o, lse, dq, dk, dv of packed documents, or of the document [start, start + length) alone, in one row of floats.
+// o, lse, dq, dk, dv of packed documents, or of the document [start, start + length) alone, in one vector.
 struct Packed {
   Dims qd, kd;
   Tensor q, k, v, d_o, starts;
@@ -62,7 +62,7 @@ Written run(Context& context, const Packed& p, DType type) {
   return w;
 }
 
-// Where documents begin at multiples of a tile, the same tiles are summed in the same order: equal to the last bit.
+// If documents start at multiples of a tile, the same tiles are summed in the same order: equal to the last bit.
 TEST(AttentionDocuments, DocumentsAtTilesEqualDocumentsAloneBitForBit) {
   const Case c{1, 500, 500, 4, 2, 24, true, false, 0, {64, 128, 192, 116}};
   for (const DType type : {DType::kF32, DType::kBF16}) {
@@ -99,7 +99,7 @@ TEST(AttentionDocuments, DocumentsAtTilesEqualDocumentsAloneBitForBit) {
   }
 }
 
-// A few queries go row by row from the first key they see: equal to the cache cut at the document's beginning.
+// A few queries are processed row by row from their first visible key: equal to a cache that starts at the document.
 TEST(AttentionDocuments, AFewQueriesOfADocumentEqualTheDocumentAloneBitForBit) {
   const Case c{1, 4, 150, 2, 1, 40, true, true, 0, {77, 73}};
   const Packed p(c, DType::kF32);
@@ -119,7 +119,7 @@ TEST(AttentionDocuments, AFewQueriesOfADocumentEqualTheDocumentAloneBitForBit) {
   });
 }
 
-// 0 * NaN would be NaN: tiles of other documents are not multiplied with anything, forward or backward.
+// 0 * NaN would be NaN, so tiles of other documents must not take part in any product, forward or backward.
 TEST(AttentionDocuments, TilesOfOtherDocumentsAreNeverTouched) {
   const Case c{1, 640, 640, 2, 1, 16, true, false, 0, {192, 320, 128}};
   for (const DType type : {DType::kF32, DType::kBF16}) {

@@ -1,5 +1,5 @@
-// Rows of 131,072 keys: a few queries at the end of a long text against the reference in double. (The cache of that
-// length: decode_attention_test.cc.)
+// Rows of 131,072 keys: a few queries at the end of a long text compared with the reference in double.
+// decode_attention_test.cc tests a cache of that length.
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
@@ -20,7 +20,8 @@ struct Row {
   std::vector<float> o, lse;
 };
 
-// The naive form in float; bf16 rounds the probabilities before they meet the values, as a framework does.
+// The naive form in float. For bf16 it rounds the probabilities before multiplying them by the values, as frameworks
+// do.
 template <typename T>
 Row naive(const ref::AttentionSpec& spec, int64_t N, const Tensor& q, const Tensor& k, const Tensor& v) {
   const auto qx = test::convert<float>(q), kx = test::convert<float>(k), vx = test::convert<float>(v);
@@ -71,7 +72,7 @@ void expect_long_rows_match(int64_t N, const std::vector<const char*>& impls) {
   });
 }
 
-// 3 queries go row by row, 9 over packed tiles.
+// 3 queries are processed row by row, 9 in packed tiles.
 TEST(AttentionLong, RowsOf131072KeysMatchTheReference) {
   for (const int64_t N : {3, 9}) {
     expect_long_rows_match<float>(N, {"cpu"});

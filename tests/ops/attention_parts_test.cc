@@ -1,5 +1,5 @@
-// Attention over keys that come in parts: forward sums that go from part to part, and gradients of a part from o and
-// lse of all keys, against the reference over all keys at once.
+// Attention over keys that arrive in parts: forward sums that continue from part to part, and gradients of one part
+// from o and lse of all keys, compared with the reference over all keys at once.
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -15,7 +15,8 @@ namespace {
 
 using test::as_view;
 
-// The last N of S tokens ask. Keys are cut at `cuts`; those from S - N on are one part, seen causally.
+// The queries are the last N of S tokens. Keys are split at `cuts`; the keys from S - N on are one part with a causal
+// mask.
 struct Case {
   int64_t B, N, S, H, G, D;
   bool alibi;
@@ -52,7 +53,7 @@ struct Results {
   std::vector<float> o, lse, dq, dk, dv;
 };
 
-// body(first key, number of keys, options) for every part.
+// Calls body(first key, number of keys, options) for every part.
 template <typename Body>
 void each_part(const Case& c, const Body& body) {
   std::vector<int64_t> bounds{0};
@@ -67,7 +68,7 @@ void each_part(const Case& c, const Body& body) {
 Results in_parts(Context& cx, const Case& c, const Inputs& in, TensorRef o_of_all) {
   Tensor o(in.qd), lse({c.B, c.H, c.N}), dq(in.qd), dk(in.kd), dv(in.kd);
   std::ranges::fill(lse.values<float>(), -std::numeric_limits<float>::infinity());
-  std::ranges::fill(o.values<float>(), std::numeric_limits<float>::quiet_NaN());  // not read where lse is -inf
+  std::ranges::fill(o.values<float>(), std::numeric_limits<float>::quiet_NaN());  // must not be read if lse is -inf
   each_part(c, [&](int64_t first, int64_t count, const AttentionOptions& options) {
     attention_forward(cx, options,
                       {.q = in.q,
@@ -138,14 +139,14 @@ Exact exact(const Case& c, const Inputs& in, const Tensor& o_of_all) {
                                  as_view<double, 4>(r.o, in.qd), lse);
   const ref::AttentionKeyGrads<double> grads{as_view<double, 4>(r.dq, in.qd), as_view<double, 4>(r.dk, in.kd)};
   const ref::AttentionSaved<double> saved{as_view<const double, 4>(given, in.qd),
-                                          lse};  // delta goes by the o that is stored
+                                          lse};  // delta is computed from the stored o
   ref::attention_backward<double>(std::span(&keys, 1), as_view<const double, 4>(v, in.kd),
                                   as_view<const double, 4>(d_o, in.qd), std::span(&grads, 1),
                                   as_view<double, 4>(r.dv, in.kd), &saved);
   return r;
 }
 
-// At most twice as far from the truth as one call over all keys. What a part adds is one rounding of o and lse a part.
+// The error may be twice that of one call over all keys. Each part adds one rounding of o and lse.
 template <typename T>
 void expect_parts_match(const Case& c, const std::vector<const char*>& impls) {
   const Inputs in = inputs_of<T>(c);

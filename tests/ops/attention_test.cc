@@ -1,5 +1,5 @@
-// Tiled attention against the naive one: ragged shapes, GQA, queries that start late, ALiBi, views, packed documents,
-// far keys, every target.
+// Tiled attention compared with the naive form: uneven shapes, GQA, queries that start late, ALiBi, views, packed
+// documents, far keys, every target.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/attention.h"
 
@@ -40,22 +40,23 @@ const Case kCases[] = {
     {1, 70, 70, 1, 1, 192, true, false},
     {1, 67, 67, 1, 1, 256, true, false},
     {1, 40, 40, 2, 1, 7, true, false},
-    // windows: inside a tile, across tiles, of one key, decoding, wider than the text, with ALiBi
+    // windows: within a tile, across tiles, of one key, while decoding, wider than the text, with ALiBi
     {1, 200, 200, 2, 1, 16, true, false, 5},
     {2, 150, 150, 2, 2, 32, true, false, 64},
     {1, 130, 130, 1, 1, 8, true, false, 1},
     {1, 3, 150, 2, 1, 24, true, false, 70},
     {1, 90, 200, 2, 1, 20, true, true, 97},
     {1, 70, 70, 1, 1, 16, true, false, 1000},
-    // documents: ends inside tiles and strips, at tiles, of one token, a row of them, decoding, with a window and ALiBi
+    // documents: ending within tiles and strips, at tiles, of one token, many of one token, while decoding, with a
+    // window and ALiBi
     {2, 200, 200, 2, 1, 16, true, false, 0, {37, 1, 90, 64, 1, 1, 6}},
     {1, 192, 192, 2, 2, 32, true, false, 0, {64, 128}},
     {1, 150, 150, 2, 1, 20, true, true, 0, {15, 16, 17, 18, 19, 65}},
     {2, 90, 200, 2, 1, 24, true, false, 0, {70, 60, 70}},
     {1, 5, 150, 4, 2, 34, true, true, 0, {146, 2, 2}},
     {2, 180, 180, 2, 2, 18, true, true, 33, {100, 75, 5}},
-    // far keys: a few first tokens, many, all behind the window; short queries, decoding, ALiBi with a ceiling,
-    // documents, every one for each query
+    // far keys: a few first tokens, many, all outside the window; few queries, decoding, ALiBi with a maximum,
+    // documents, and all far keys visible to each query
     {2, 150, 150, 2, 1, 16, true, false, 40, {}, 4},
     {1, 200, 200, 2, 2, 32, true, false, 64, {}, 100},
     {1, 170, 170, 3, 1, 20, true, false, 33, {}, 170},
@@ -66,7 +67,7 @@ const Case kCases[] = {
     {2, 180, 180, 2, 2, 18, true, false, 33, {100, 75, 5}, 180},
     {1, 140, 140, 2, 1, 16, true, false, 30, {}, 9, FarRange::kAll},
     {1, 3, 140, 2, 1, 16, true, true, 30, {}, 9, FarRange::kAll},
-    // symmetric windows: inside a tile, across tiles, wider than the text, one key
+    // symmetric windows: within a tile, across tiles, wider than the text, one key
     {1, 150, 150, 2, 1, 16, true, false, 9, {}, 0, FarRange::kBehindWindow, 0, 0, Mask::kSymmetricWindow},
     {2, 200, 200, 2, 2, 32, true, false, 70, {}, 0, FarRange::kBehindWindow, 0, 0, Mask::kSymmetricWindow},
     {1, 40, 40, 2, 1, 16, true, false, 90, {}, 0, FarRange::kBehindWindow, 0, 0, Mask::kSymmetricWindow},
@@ -85,7 +86,7 @@ const Case kCases[] = {
      FarRange::kBehindWindow,
      0,
      0,
-     Mask::kSymmetricWindow},  // ALiBi by the distance on either side
+     Mask::kSymmetricWindow},  // ALiBi by the distance in either direction
 };
 
 ref::AttentionSpec spec_of(const Case& c, const std::vector<float>& slopes, const Tensor& documents) {
@@ -98,7 +99,7 @@ ref::AttentionSpec spec_of(const Case& c, const std::vector<float>& slopes, cons
           .document_start = documents.ref().view<int32_t, 2>()};
 }
 
-// By which rules the far keys are seen.
+// The rules by which far keys are visible.
 ref::AttentionSpec far_spec_of(const Case& c, const ref::AttentionSpec& window) {
   ref::AttentionSpec far = window;
   far.window = 0;
@@ -126,7 +127,7 @@ struct Results {
         dk_far(static_cast<size_t>(in.far_k.numel())) {}
 };
 
-// The inputs in another type, seen as the reference takes them.
+// The inputs converted to another type and passed as the reference expects them.
 template <typename T>
 struct ReferenceInputs {
   std::vector<T> q, k, v, d_o, far_q, far_k;
@@ -175,7 +176,7 @@ TEST(Attention, ReferenceGradientMatchesComplexStep) {
     const ref::AttentionSpec spec = spec_of(c, slopes, documents);
     const Dims qd{c.B, c.N, c.H, c.D}, kd{c.B, c.S, c.G, c.D}, fd{c.B, c.far, c.G, c.D};
     const int64_t sizes[] = {qd.product(), kd.product(), kd.product(), c.far > 0 ? qd.product() : 0, fd.product()};
-    const auto cut = [&](auto all) {  // q, k, v, far q, far k
+    const auto cut = [&](auto all) {  // splits into q, k, v, far q, far k
       std::vector<decltype(all)> pieces;
       for (size_t at = 0, i = 0; i < 5; at += static_cast<size_t>(sizes[i++]))
         pieces.push_back(all.subspan(at, static_cast<size_t>(sizes[i])));
@@ -213,8 +214,8 @@ TEST(Attention, ReferenceGradientMatchesComplexStep) {
   }
 }
 
-// The naive form in bf16, as a framework computes it: each product's result is rounded to bf16. Only the roundings that
-// the tiles have too count here: probabilities, ds and the outputs.
+// The naive form in bf16 as frameworks compute it, rounding each product's result to bf16. Only roundings that the
+// tiled form has too are included: probabilities, ds and the outputs.
 Results<float> naive_bf16(const ref::AttentionSpec& spec, const Case& c, const Inputs& in) {
   const ReferenceInputs<float> x(spec, c, in);
   Results<float> r(c, in);
@@ -227,7 +228,7 @@ Results<float> naive_bf16(const ref::AttentionSpec& spec, const Case& c, const I
       for (int64_t n = 0; n < c.N; ++n) {
         const int64_t g = h / (c.H / c.G);
         const ref::AttentionRow<float> row(x.parts, b, n, h, g);
-        const auto over_keys = [&](const auto& body) {  // body(part, index in row.p, key)
+        const auto over_keys = [&](const auto& body) {  // calls body(part, index in row.p, key)
           for (size_t part = 0; part < x.parts.size(); ++part)
             for (size_t i = row.offset[part]; i < row.offset[part + 1]; ++i)
               body(part, i, row.begin[part] + static_cast<int64_t>(i - row.offset[part]));
@@ -256,8 +257,8 @@ Results<float> naive_bf16(const ref::AttentionSpec& spec, const Case& c, const I
   return r;
 }
 
-// Shares of gradients that are zero by nature: dv of keys that no query sees; dq of queries that see one key in all
-// (whose softmax is constant) or none of a part, and dk of keys that no other query sees.
+// Shares of gradients that are zero by definition: dv of keys that no query sees; dq of queries that see a single key
+// (whose softmax is constant) or none of a part; and dk of keys that only such queries see.
 struct Blank {
   double dq = 0, dk = 0, dv = 0, dq_far = 0, dk_far = 0;
 };
@@ -299,7 +300,7 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
   Tensor slopes({c.H});
   std::copy(slope_values.begin(), slope_values.end(), slopes.values<float>().begin());
   const Dims qd{c.B, c.N, c.H, c.D}, kd{c.B, c.S, c.G, c.D};
-  // Scores of several units, so that the softmax is far from uniform.
+  // Scores of several units make the softmax far from uniform.
   const auto make = [](const Dims& dims, uint64_t seed, double limit) {
     return test::tensor_of<T>(dims, test::random_values(dims.product(), seed, -limit, limit));
   };
@@ -312,13 +313,15 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
   const Results<double> expected = reference<double>(spec, c, in);
   const Results<float> naive = std::is_same_v<T, BF16> ? naive_bf16(spec, c, in) : reference<float>(spec, c, in);
   const auto S = static_cast<double>(c.S), rows = static_cast<double>(c.N * c.H / c.G);
-  // Scores carry the rounding of D products into the exponent, and exp(s - lse) turns an absolute error of
-  // eps |s| into a relative one of the probability: with terms = a^2 the rule's last term is a eps.
+  // Rounding D products changes the exponent, and exp(s - lse) turns an absolute error of eps |s| into a relative error
+  // of the probability. With terms = a^2 the rule's last term is a eps.
   double score = 0;
   for (const double l : expected.lse) score = std::max(score, std::abs(l));
   const double D = static_cast<double>(c.D) + 4 * score * score;
   const DType stored = DTypeOf<T>::value;
-  const auto zeros = [](double share) { return share + 0.5 * (1 - share); };  // of the others the rule's half
+  const auto zeros = [](double share) {
+    return share + 0.5 * (1 - share);
+  };  // of the remaining numbers, the rule's half
   const Blank blank = blank_of(spec, c);
   const auto run = [&](Context& cx) {
     const auto there = [&](const Tensor& t) { return t.empty() ? Tensor() : to_device(cx, t); };
@@ -369,7 +372,8 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
       test::expect_close(values(dk_far), expected.dk_far, naive.dk_far,
                          {.terms = rows + D, .zero_share = zeros(blank.dk_far), .stored = stored}, "dk_far");
     }
-    if (c.S == 1 || c.window == 1) return;  // one key: the softmax is constant, dq and dk are zero by nature
+    if (c.S == 1 || c.window == 1)
+      return;  // with one key the softmax is constant, and dq and dk are zero by definition
     test::expect_close(values(dq), expected.dq, naive.dq,
                        {.terms = S + D, .zero_share = zeros(blank.dq), .stored = stored}, "dq");
     test::expect_close(values(dk), expected.dk, naive.dk,
@@ -400,7 +404,7 @@ TEST(Attention, Bf16MatchesTheReferenceOnEveryTarget) {
 }
 
 TEST(Attention, MatchesTheReferenceOnAGpu) {
-  bool bf16 = true;  // of every other case: the arithmetic is the same
+  bool bf16 = true;  // only for every other case, since the arithmetic is the same
   for (const Case& c : kCases) {
     expect_matches_reference<float>(c, {}, Where::kGpu);
     if (std::exchange(bf16, !bf16)) expect_matches_reference<BF16>(c, {}, Where::kGpu);
@@ -412,7 +416,7 @@ TEST(Attention, Bf16MatchesTheReferenceByBf16Instructions) {
   for (const Case& c : kCases) expect_matches_reference<BF16>(c, {"avx512_bf16"});
 }
 
-// Few groups and many keys: the backward pass cuts the keys into parts whose dq are added in order.
+// With few groups and many keys the backward pass splits the keys into parts, whose dq are added in order.
 TEST(Attention, BackwardInPartsMatchesTheReference) {
   for (const Case& c : {Case{1, 1100, 1100, 2, 1, 8, true, false}, Case{1, 1100, 1100, 2, 1, 8, true, false, 300},
                         Case{1, 70, 1100, 1, 1, 8, true, false}, Case{1, 90, 1030, 3, 1, 8, false, false},
@@ -423,7 +427,7 @@ TEST(Attention, BackwardInPartsMatchesTheReference) {
 }
 
 TEST(Attention, RowsThatSeeNoKeyAreZero) {
-  const Case c{1, 40, 20, 1, 1, 16, true, false, 8};  // keys end at 20; queries stand at 0 .. 39
+  const Case c{1, 40, 20, 1, 1, 16, true, false, 8};  // keys end at 20; queries are at 0 .. 39
   const Dims qd{1, c.N, 1, c.D}, kd{1, c.S, 1, c.D};
   for (const DType type : {DType::kF32, DType::kBF16}) {
     const auto make = [&](const Dims& dims, uint64_t seed) {
@@ -516,7 +520,7 @@ TEST(Attention, LargeScoresStayFiniteAndNaNsShow) {
   for (const float x : o.values<float>()) ASSERT_TRUE(std::isfinite(x));
   k.values<float>()[40 * 16] = std::numeric_limits<float>::quiet_NaN();
   attention_forward(context, {}, {.q = q, .k = k, .v = v, .o = o});
-  for (int64_t n = 0; n < 70; ++n)  // exactly the rows that see key 40 are lost, none is silently wrong
+  for (int64_t n = 0; n < 70; ++n)  // only rows that see key 40 are NaN; none is silently wrong
     ASSERT_EQ(std::isnan(o.values<float>()[static_cast<size_t>(n * 16)]), n >= 40) << n;
 }
 

@@ -8,7 +8,7 @@
 namespace coca::test::cast_test {
 namespace {
 
-// Every bf16 pattern, and around each: the floats next to it, next to the tie above it, and the tie itself.
+// For every bf16 pattern: the neighbouring floats, the tie above it, and the neighbours of that tie.
 std::vector<float> awkward_floats() {
   std::vector<float> values;
   for (uint32_t high = 0; high < 0x10000; ++high)

@@ -1,4 +1,4 @@
-// The collinear prologue: values, gradients, the cache's pieces, and the paper's identities.
+// The collinear prologue: values, gradients, the functions used by the cache, and the paper's identities.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/collinear.h"
 
@@ -25,7 +25,7 @@ const Collinear kKinds[] = {Collinear::kSlack, Collinear::kStrict, Collinear::kT
 template <typename T>
 struct Reference {
   Shape s;
-  int64_t width;  // of t: D, or D/2 folded
+  int64_t width;  // of t: D, or D/2 if folded
   int kind;
   bool official;
   const test::Angles& angles;
@@ -50,7 +50,7 @@ struct Reference {
     each(s.G, [&](int64_t head, auto cos, auto sin) {
       ref::collinear_fold_head(t + head * width, width, official ? s.D : s.R, s.D, tbar.data());
       if (official) {
-        std::copy_n(tbar.begin(), s.D / 2, tbar.begin() + s.D / 2);  // folding [tbar, tbar] gives tbar back
+        std::copy_n(tbar.begin(), s.D / 2, tbar.begin() + s.D / 2);  // folding [tbar, tbar] gives tbar again
         ref::collinear_official_head<T>(nullptr, tbar.data(), s.R, s.D, cos, sin, nullptr, k_eff + head * s.D);
       } else {
         ref::collinear_key_head(kind, tbar.data(), s.R, s.D, cos, sin, k_eff + head * s.D);
@@ -163,7 +163,7 @@ Outputs<T> expected_outputs(const Shape& s, const CollinearOptions& options, con
   return out;
 }
 
-// One call of every function, on the context's device. T is the type of q, t and what is made of them.
+// Calls every function on the context's device. T is the type of q and t and of the results.
 template <typename T>
 struct Run {
   static constexpr DType kType = DTypeOf<T>::value;
@@ -179,7 +179,7 @@ struct Run {
   std::vector<float> k_eff{};
 
   const test::ErrorRule rule{.terms = 4, .stored = kType},
-      folded{.terms = 4, .zero_share = 0.9, .stored = kType};  // ReLU closes about half
+      folded{.terms = 4, .zero_share = 0.9, .stored = kType};  // ReLU sets about half to zero
 
   Tensor empty(const Dims& shape, DType type = kType) const { return Tensor(shape, type, cx.memory()); }
   std::vector<float> values(const Tensor& t) const { return test::float_values(to_host(cx, t)); }
@@ -198,7 +198,7 @@ struct Run {
     test::expect_close(values(dt), expected.dt, naive.dt, folded, "dt " + dt.shape().text());
   }
 
-  // In two steps by way of dtbar, which adds up: twice a half of dk_eff.
+  // In two steps through dtbar, which accumulates: half of dk_eff is added twice.
   void gradient_by_dtbar() {
     Tensor gk_half = test::tensor_of<float>(in.gk.shape(), test::float_values(in.gk));
     for (float& g : gk_half.values<float>()) g *= 0.5f;
@@ -210,8 +210,8 @@ struct Run {
     test::expect_close(values(dt), expected.dt, naive.dt, folded, "dt by way of dtbar " + dt.shape().text());
   }
 
-  // The cache's way: fold, keep half the width, rotate later. With an fp32 tbar the bits are those of the direct way;
-  // with the official fold a compiler may round one of two products together with their sum.
+  // As the cache does: fold, keep half the width, rotate later. With an fp32 tbar the bits are the same as for the
+  // direct call. With the official fold a compiler may fuse one of two products with their sum.
   void by_tbar() {
     Tensor tbar = empty(folded_shape(), DType::kF32), k_later = empty(in.gk.shape());
     collinear_fold(cx, options, {.R = s.R, .t = there.t, .tbar = tbar});
@@ -220,7 +220,7 @@ struct Run {
       test::expect_close(values(k_later), expected.k_eff, naive.k_eff, folded, "k_eff by way of tbar");
     else
       ASSERT_EQ(values(k_later), k_eff);
-    // A bf16 tbar is the fp32 one rounded, and keys of it are those of its fp32 copy.
+    // A bf16 tbar is the rounded fp32 one, and its keys equal those of its fp32 copy.
     Tensor tbar16 = empty(tbar.shape(), DType::kBF16), k16 = empty(in.gk.shape());
     collinear_fold(cx, options, {.R = s.R, .t = there.t, .tbar = tbar16});
     ASSERT_EQ(values(tbar16), test::as_stored<BF16>(values(tbar)));
@@ -264,8 +264,8 @@ TEST(Collinear, TheOfficialFoldMatchesItsReference) {
     }
 }
 
-// Results of views of a fused projection, keys with rows of their own (xPos), a row of angles for each sequence, and
-// gradients written over those that they are made of, against calls with tensors apart.
+// Views of a fused projection, key rows of their own (xPos), separate angles for each sequence, and gradients written
+// over their inputs give the same results as separate tensors.
 template <typename T>
 void run_views(Context& cx, const Shape& s, const CollinearOptions& options) {
   SCOPED_TRACE(fmt::format("kind {} D {} {}", static_cast<int>(options.kind), s.D, dtype_name(DTypeOf<T>::value)));
@@ -311,7 +311,7 @@ void run_views(Context& cx, const Shape& s, const CollinearOptions& options) {
                       .dk_eff = gk_view,
                       .dq = gq_view,
                       .dt = gk_view});
-  // Up to six roundings of numbers below 4, which another path may place elsewhere; bf16 then rounds to a neighbour.
+  // Up to six roundings of numbers below 4 may differ; bf16 may then round to a neighbour.
   const auto expect_same = [&](const Tensor& apart, const Tensor& view, const char* what) {
     const auto a = test::float_values(to_host(cx, apart)), b = test::float_values(to_host(cx, view));
     const float step = kType == DType::kBF16 ? 0x1p-7f : 0.0f;
@@ -336,7 +336,7 @@ TEST(Collinear, ViewsInPlaceAndRowsOfTheKeys) {
   });
 }
 
-// Score of query position m and key position n, as attention forms it.
+// Score of a query at position m and a key at position n, as attention computes it.
 double score(Collinear kind, const std::vector<double>& q, const std::vector<double>& t, double m, double n,
              const std::vector<double>& theta) {
   const auto D = static_cast<int64_t>(q.size());
@@ -410,8 +410,8 @@ TEST(Collinear, OfficialFoldEqualsOursWithFullRotaryAndDiffersWithPartial) {
       "slack only");
 }
 
-// A projection of half the width gives the mean of the two halves: the same keys, and twice the gradient of each half,
-// in the arithmetic of either fold.
+// A projection of half the width, equal to the mean of the two halves, gives the same keys and twice the gradient of
+// each half, for both folds.
 TEST(Collinear, FoldedTGivesTheSameKeys) {
   const Dims dims{1, 3, 2, 12}, half_dims{1, 3, 2, 6};
   const test::Angles angles(3, 2, 3);  // R = 4
@@ -434,7 +434,7 @@ TEST(Collinear, FoldedTGivesTheSameKeys) {
     test::for_each_way({"collinear"}, [&](Context& cx) {
       const test::RowsOn rows(cx, angles.rows());
       const Tensor q = to_device(cx, q_values), gq = to_device(cx, gq_values), gk = to_device(cx, gk_values);
-      const auto run = [&](const Tensor& values) {  // k_eff, dt
+      const auto run = [&](const Tensor& values) {  // returns k_eff and dt
         const Tensor t = to_device(cx, values);
         Tensor q_eff(dims, DType::kF32, cx.memory()), k_eff(dims, DType::kF32, cx.memory()),
             dq(dims, DType::kF32, cx.memory()), dt(t.shape(), DType::kF32, cx.memory());

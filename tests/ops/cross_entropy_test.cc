@@ -12,7 +12,7 @@ namespace {
 
 constexpr float kScale = 0.37f;
 
-// Every fifth row ignored (when there are several), the others with random targets.
+// Random targets; every fifth row is ignored if there are several rows.
 std::vector<int32_t> some_targets(int64_t M, int64_t V) {
   Rng rng(9);
   std::vector<int32_t> targets(static_cast<size_t>(M));
@@ -78,8 +78,8 @@ TEST(CrossEntropy, ReferenceGradientIsTheComplexStep) {
   expect_gradient(dlogits, expected, "cross_entropy");
 }
 
-// The fused loss from plain pieces: logits, cross entropy, the two products of its gradient. The naive form of bf16
-// rounds dlogits, because its products take one type; the double form, the truth, rounds nothing.
+// The fused loss from separate parts: logits, cross entropy, and the two products of its gradient. The naive form in
+// bf16 rounds dlogits, because its products take only one type. The form in double rounds nothing.
 template <typename T>
 struct ExpectedLm {
   std::vector<T> nll, dx, dw;
@@ -96,13 +96,15 @@ struct ExpectedLm {
     ref::cross_entropy_backward<T>(M, V, logits.data(), targets.data(), lse.data(), static_cast<T>(kScale),
                                    logits.data());
     if constexpr (std::is_same_v<T, float>)
-      if (type == DType::kBF16) std::ranges::copy(as_stored<BF16>(logits), logits.begin());  // lv stays where it is
+      if (type == DType::kBF16)
+        std::ranges::copy(as_stored<BF16>(logits),
+                          logits.begin());  // copied within the same memory, to which lv refers
     ref::linear_backward_x<T>(wv, lv, TensorView<T, 2>{dx.data(), {M, C}, {C, 1}});
     ref::linear_backward_w<T>(xv, lv, TensorView<T, 2>{dw.data(), {V, C}, {C, 1}});
   }
 };
 
-// X is the type of x and w, DX of dx.
+// X is the type of x and w, DX that of dx.
 template <typename X, typename DX>
 void run_lm(Context& context, int64_t M, int64_t V, int64_t C, int64_t chunk_rows) {
   const auto x_values = as_stored<X>(random_values(M * C, 1)), w_values = as_stored<X>(random_values(V * C, 2)),
@@ -137,7 +139,7 @@ void run_lm_types(Context& context, int64_t M, int64_t V, int64_t C, int64_t chu
   run_lm<BF16, BF16>(context, M, V, C, chunk_rows);
 }
 
-// Nobody reads targets there before the kernel does: a wrong one shows in the loss.
+// On a GPU targets are not checked before the kernel runs, so an invalid one makes the loss NaN.
 TEST(CrossEntropy, ATargetOutsideTheVocabularyIsNanOnAGpu) {
   if (const ops::Gpus found = ops::gpus(); found.list.empty()) GTEST_SKIP() << "not run on a GPU: " << found.none;
   Context gpu(ops::device_memory({DeviceKind::kCuda, 0}));
@@ -171,7 +173,7 @@ TEST(LmLoss, IgnoredRowsHaveNoLossAndNoGradient) {
   EXPECT_EQ(nll.values<float>()[1], 0.0f);
   EXPECT_GT(nll.values<float>()[0], 0.0f);
   for (int64_t c = 0; c < C; ++c) EXPECT_EQ(dx.values<float>()[static_cast<size_t>(C + c)], 0.0f);
-  // A change of the ignored row changes nothing in dw.
+  // Changing the ignored row does not change dw.
   Tensor dw_other({V, C});
   for (int64_t c = 0; c < C; ++c) x.values<float>()[static_cast<size_t>(C + c)] += 1.0f;
   ops::lm_loss_forward_backward(context, {.x = x, .w = w, .targets = targets, .nll = nll}, {.dx = dx, .dw = dw_other});

@@ -1,5 +1,5 @@
-// Attention over the cache against the reference in double, fed what the cache holds: every storage type and score,
-// grouped queries, partial rotary, ragged lengths, every target.
+// Attention over the cache compared with the reference in double, which reads the cache's contents: every storage type
+// and score, grouped queries, partial rotary, uneven lengths, every target.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/decode_attention.h"
 
@@ -54,22 +54,23 @@ const Case kCases[] = {
     {1, 8, 700, 4, 1, 32, 32, kRope, false, DecodeScore::kRope},
     {1, 1, 520, 2, 2, 24, 8, kOfficial, false, DecodeScore::kOfficial},   // R < D/2
     {1, 2, 130, 4, 2, 16, 12, kOfficial, false, DecodeScore::kOfficial},  // R > D/2
-    {1, 1, 90, 2, 2, 16, 16, kOfficial, false, DecodeScore::kSlack},      // R = D: the same as ours
+    {1, 1, 90, 2, 2, 16, 16, kOfficial, false, DecodeScore::kSlack},      // R = D: the same as our fold
     {2, 1, 333, 4, 2, 40, 0, {}, true},
     {1, 4, 70, 3, 3, 10, 0, {}, false},
     {1, 100, 100, 2, 2, 16, 16, kSlack, false, DecodeScore::kSlack},   // prefill
-    {2, 70, 333, 4, 2, 18, 10, kStrict, false, DecodeScore::kStrict},  // and behind something
+    {2, 70, 333, 4, 2, 18, 10, kStrict, false, DecodeScore::kStrict},  // prefill after other tokens
     {1, 75, 300, 2, 1, 16, 0, {}, true},
     {1, 1, 2100, 4, 1, 64, 64, kSlack, false, DecodeScore::kSlack},  // three ranges
     {1, 6, 1500, 2, 2, 34, 34, kRope, false, DecodeScore::kRope},
-    {1, 1, 700, 4, 2, 16, 16, kSlack, false, DecodeScore::kSlack, 100},   // windows: pages behind, part of a page,
-    {2, 9, 333, 2, 2, 18, 10, kRope, false, DecodeScore::kRope, 77},      // rows that begin at other tokens,
-    {1, 70, 600, 2, 1, 8, 8, kStrict, false, DecodeScore::kStrict, 1},    // the token itself only,
-    {1, 100, 100, 2, 1, 8, 0, {}, true, DecodeScore::kDot, 30},           // prefill,
-    {1, 2, 2100, 2, 2, 10, 10, kSlack, false, DecodeScore::kSlack, 257},  // ranges that see nothing
-    {1, 3, 90, 2, 2, 6, 6, kRope, false, DecodeScore::kRope, 500},        // wider than the cache
-    {1, 1, 700, 4, 2, 16, 16, kSlack, false, DecodeScore::kSlack, 40, {3, 3, 1, 1}},  // dilated: pages behind, others
-                                                                                      // whole,
+    {1, 1, 700, 4, 2, 16, 16, kSlack, false, DecodeScore::kSlack,
+     100},  // windows: pages before the window, part of a page,
+    {2, 9, 333, 2, 2, 18, 10, kRope, false, DecodeScore::kRope, 77},    // rows whose windows start at different tokens,
+    {1, 70, 600, 2, 1, 8, 8, kStrict, false, DecodeScore::kStrict, 1},  // only the token itself,
+    {1, 100, 100, 2, 1, 8, 0, {}, true, DecodeScore::kDot, 30},         // prefill,
+    {1, 2, 2100, 2, 2, 10, 10, kSlack, false, DecodeScore::kSlack, 257},              // ranges without visible keys
+    {1, 3, 90, 2, 2, 6, 6, kRope, false, DecodeScore::kRope, 500},                    // wider than the cache
+    {1, 1, 700, 4, 2, 16, 16, kSlack, false, DecodeScore::kSlack, 40, {3, 3, 1, 1}},  // dilated: pages before the
+                                                                                      // window,
     {2, 9, 333, 2, 2, 18, 10, kRope, false, DecodeScore::kRope, 30, {2, 7}},          // heads of different kinds,
     {1, 70, 600, 2, 1, 8, 0, {}, true, DecodeScore::kDot, 25, {5, 5}},                // ALiBi, several rows
 };
@@ -87,18 +88,18 @@ Rotation rotation_of(int64_t R) {
   return r;
 }
 
-// Of one or several sequences, to be changed by a test.
+// The arguments for one or several sequences, which a test may change.
 struct Args {
   std::vector<DecodeSequence> sequences;
   TensorRef slopes;
   operator DecodeAttention() const { return {.sequences = sequences, .slopes = slopes}; }
 };
 
-// Queries, filled caches, and where everything stands.
+// Queries, filled caches and their positions.
 struct Decoding {
   Case c;
   std::vector<KvPages> pages;                // of B sequences
-  Tensor q, keys, values, slopes, cos, sin;  // keys, values: as the cache gives them back; cos, sin [1, S, R/2]
+  Tensor q, keys, values, slopes, cos, sin;  // keys, values: as read from the cache; cos, sin [1, S, R/2]
   KeyAngles angles;
 
   Decoding(const Case& c_, KvType type, uint64_t seed = 1)
@@ -113,7 +114,7 @@ struct Decoding {
     const bool folded = c.options.score == Score::kCollinear;
     Tensor k = test::random_tensor(keys.shape(), seed + 1, -2, 2), v = test::random_tensor(values.shape(), seed + 2);
     if (folded)
-      for (float& x : k.values<float>()) x = std::max(x, 0.0f);  // zeros as ReLU makes them
+      for (float& x : k.values<float>()) x = std::max(x, 0.0f);  // with zeros, as after ReLU
     Context cx;
     for (int64_t b = 0; b < c.B; ++b) {
       KvPages& own = pages[static_cast<size_t>(b)];
@@ -158,7 +159,7 @@ struct Decoding {
                              .lse = lse.empty() ? lse : lse.narrow(0, b, 1)});
     return a;
   }
-  // In double with exact angles; in float with the rounded cos and sin of a table.
+  // In double with exact angles, or in float with the rounded cos and sin of a table.
   template <typename T>
   std::vector<T> reference(double* largest_lse = nullptr, std::vector<T>* all_lse = nullptr) const {
     const auto qx = test::convert<T>(q), kx = test::convert<T>(keys), vx = test::convert<T>(values);
@@ -180,8 +181,8 @@ struct Decoding {
       for (const T l : lse) *largest_lse = std::max(*largest_lse, std::abs(static_cast<double>(l)));
     return o;
   }
-  // Scores carry the rounding of D products into the exponent, and exp(s - max) turns an absolute error of eps |s| into
-  // a relative one of the probability: with terms = a^2 the rule's last term is a eps (as in attention_test.cc).
+  // Rounding D products changes the exponent, and exp(s - max) turns an absolute error of eps |s| into a relative error
+  // of the probability. With terms = a^2 the rule's last term is a eps (as in attention_test.cc).
   test::ErrorRule rule(double largest_lse) const {
     return {.terms = static_cast<double>(c.S + c.D) + 4 * largest_lse * largest_lse};
   }
@@ -219,7 +220,7 @@ TEST(DecodeAttention, MatchesTheReferenceOnEveryTarget) {
     }
 }
 
-// The first tokens seen by every query beside a dilated window that holds none of them.
+// All queries see the first tokens, in addition to a dilated window that contains none of them.
 TEST(DecodeAttention, TokensThatAllQueriesSee) {
   constexpr int64_t kFar = 5;
   for (const bool alibi : {false, true}) {
@@ -283,7 +284,7 @@ TEST(DecodeAttention, TokensThatAllQueriesSee) {
   }
 }
 
-// Rows of cos and sin that differ by sequence and follow no line.
+// Rows of cos and sin that differ between sequences and are not linear in the position.
 TEST(DecodeAttention, AnyPositionsPerSequence) {
   const Case c{2, 3, 300, 4, 2, 24, 16, kSlack, false, DecodeScore::kSlack};
   const Decoding s(c, KvType::kF32);
@@ -320,12 +321,12 @@ TEST(DecodeAttention, AnyPositionsPerSequence) {
   Context cx;
   decode_attention(cx, c.all_options(), args);
   double lse = 0;
-  s.reference<double>(&lse);  // scores of the same size
+  s.reference<double>(&lse);  // the scores have the same size
   test::expect_close(o.values<float>(), reference(0.0), reference(0.0f), s.rule(lse), "any positions");
 }
 
-// Sequences of other lengths and numbers of queries beside one change no bit of it: short ones, one with several
-// ranges, and one whose rows are more than a task holds.
+// Other sequences in the same call do not change a single bit: short ones, one with several ranges, and one with more
+// rows than a task handles.
 TEST(DecodeAttention, SequencesOfOneCallAreApart) {
   const Case cases[] = {{1, 1, 40, 4, 2, 16, 8, kSlack, false, DecodeScore::kSlack},
                         {1, 3, 2500, 4, 2, 16, 8, kSlack, false, DecodeScore::kSlack},
@@ -389,7 +390,7 @@ TEST(DecodeAttention, LseIsThatOfTheReference) {
   }
 }
 
-// bf16 queries and outputs: one rounding of o, so at most twice the error of the naive form rounded once.
+// bf16 queries and outputs: one rounding of o, so at most twice the error of the rounded naive form.
 TEST(DecodeAttention, Bf16QueriesAndOutputs) {
   for (const KvType type : kTypes) {
     const Case c{1, 3, 300, 4, 2, 20, 12, kSlack, false, DecodeScore::kSlack};
@@ -426,7 +427,7 @@ TEST(DecodeAttention, SameBitsForAnyNumberOfThreads) {
   }
 }
 
-// Angles grown piece by piece, or after another base, are those built at once.
+// Angles extended in several steps, or after another base, equal angles built at once.
 TEST(DecodeAttention, AnglesDependOnFrequenciesAlone) {
   const Case c{1, 1, 900, 2, 2, 16, 16, kSlack};
   Decoding s(c, KvType::kF32);
@@ -453,11 +454,11 @@ TEST(DecodeAttention, BrokenTokensShowAndForgottenOnesDoNot) {
     Tensor nan_keys({1, 1, 1, 8}), nan_values({1, 1, 1, 16});
     std::fill_n(nan_keys.values<float>().begin(), 8, std::numeric_limits<float>::quiet_NaN());
     std::fill_n(nan_values.values<float>().begin(), 16, std::numeric_limits<float>::quiet_NaN());
-    // Behind the end, as after truncation: no bit changes.
+    // NaNs beyond the end, as after truncation, change no bit.
     kv_store(cx, {.keys = nan_keys, .values = nan_values, .first = 300, .cache = s.pages[0].mut_view(0, 300, 301)});
     decode_attention(cx, c.all_options(), s.args(o));
     EXPECT_EQ(values_of(o), values_of(clean));
-    // A broken key: exactly the queries that see token 290 are lost.
+    // With a NaN key, exactly the queries that see token 290 are NaN.
     Tensor value({1, 1, 1, 16});
     kv_store(cx, {.keys = nan_keys, .values = value, .first = 290, .cache = s.pages[0].mut_view(0, 290, 300)});
     decode_attention(cx, c.all_options(), s.args(o));
@@ -469,7 +470,7 @@ TEST(DecodeAttention, BrokenTokensShowAndForgottenOnesDoNot) {
 TEST(DecodeAttention, LargeScoresStayFinite) {
   const Case c{1, 2, 2000, 2, 1, 16, 16, kSlack};
   Decoding s(c, KvType::kF32);
-  for (float& x : s.q.values<float>()) x *= 1000;  // CoCA's scores grow with the cube
+  for (float& x : s.q.values<float>()) x *= 1000;  // CoCA's scores grow with the cube of their inputs
   Context cx;
   Tensor o(s.q.shape());
   decode_attention(cx, c.all_options(), s.args(o));

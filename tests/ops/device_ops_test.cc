@@ -1,5 +1,5 @@
-// Ops and devices: operands and contexts on a device without kernels are refused by name, before anything is touched;
-// and the tests' own guarded tensors work on a device as they do on the host.
+// Ops and devices: operands and contexts on a device without kernels are refused by name before anything is touched,
+// and the guarded tensors of the tests work on a device as on the host.
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest-spi.h>
 
@@ -65,7 +65,7 @@ TEST(DeviceOps, OperandsMustLieWhereTheOpRuns) {
       "[rope] sin [1, 4, 4] lies on cuda:0; expected cpu");
 }
 
-// A Context of a device refuses what lies on the host.
+// A Context of a device refuses operands on the host.
 TEST(DeviceOps, AndTheOtherWayRound) {
   FakeDevice gpu(1 << 20);
   Context cx(&gpu);
@@ -75,7 +75,7 @@ TEST(DeviceOps, AndTheOtherWayRound) {
                "[norm] x [4, 8] lies on cpu; expected cuda:0");
 }
 
-// A forced row that does not take a call leaves it to the first row that does.
+// If a forced row does not support a call, the first row that does is used.
 TEST(OpTables, AForcedRowTakesWhatItCan) {
   Context cx;
   cx.force_impl("linear", "widened");
@@ -105,7 +105,7 @@ TEST(OpTables, ForcedNamesAreChecked) {
                "implementation \"ref\" forced for op \"magic\", which does not exist; expected adamw, ");
 }
 
-// The threads of a Context are those that its ops compute with, whatever the process has.
+// The ops of a Context use its number of threads, whatever that of the process.
 TEST(DeviceOps, AContextBringsItsNumberOfThreads) {
   const int before = max_threads();
   set_max_threads(3);
@@ -134,7 +134,7 @@ TEST(DeviceOps, EveryOpSaysWhereItCannotRun) {
                    fmt::format("[{}] has no implementation on cuda:0; expected cpu", op.op));
 }
 
-// What this machine and build have decides what is said; that something is said does not.
+// The message depends on the machine and the build, but there must be one.
 TEST(DeviceOps, DevicesByName) {
   EXPECT_EQ(ops::device_memory(parse_device("cpu")), nullptr);
   const ops::Gpus gpus = ops::gpus();
@@ -157,7 +157,7 @@ TEST(GuardedOnADevice, HoldsItsValuesThere) {
   g.expect_intact("as made");
 }
 
-// The fake's memory is the host's, so that a "kernel" here is an assignment.
+// The fake device uses host memory, so an assignment can act as a kernel.
 TEST(GuardedOnADevice, StrayAndMissingWritesShow) {
   static FakeDevice gpu(1 << 20);
   static Context cx(&gpu);

@@ -1,5 +1,5 @@
-// Dilated windows against the plain reference, which takes every D_h-th key: ragged lengths, several dilations, grouped
-// queries, ALiBi, documents, tokens that all see, symmetric windows, queries that start late.
+// Dilated windows compared with the plain reference, which visits every D_h-th key: uneven lengths, several dilations,
+// grouped queries, ALiBi, documents, tokens that all queries see, symmetric windows, queries that start late.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/dilated_attention.h"
 #include "coca/ops/attention.h"
@@ -24,8 +24,8 @@ struct Case {
   int64_t B, N, S, H, G, D, window;
   std::vector<int64_t> dilation;
   bool alibi = false, symmetric = false;
-  int64_t far = 0;                      // the first so many tokens are seen by all queries, which stand behind them
-  std::vector<int64_t> documents = {};  // lengths, S in all
+  int64_t far = 0;                      // number of first tokens that all queries see; the queries come after them
+  std::vector<int64_t> documents = {};  // lengths, S in total
 };
 std::ostream& operator<<(std::ostream& out, const Case& c) {
   return out << fmt::format("B{} N{} S{} H{} G{} D{} window {} dilation {}{}{} far {} documents {}", c.B, c.N, c.S, c.H,
@@ -38,8 +38,8 @@ const Case kCases[] = {
     {2, 67, 67, 4, 2, 16, 7, {2, 2, 5, 5}},
     {1, 200, 200, 2, 1, 20, 70, {2, 2}},
     {1, 3, 3, 2, 2, 8, 2, {5, 1}},                // fewer tokens than residues
-    {1, 13, 150, 2, 1, 24, 9, {4, 4}},            // decoding: queries of some residues come first
-    {1, 300, 300, 3, 3, 8, 20, {3, 3, 2}, true},  // ALiBi by true distances
+    {1, 13, 150, 2, 1, 24, 9, {4, 4}},            // decoding: the first query may have any residue
+    {1, 300, 300, 3, 3, 8, 20, {3, 3, 2}, true},  // ALiBi uses undilated distances
     {1, 150, 150, 2, 2, 16, 8, {3, 1}, false, true},
     {1, 90, 90, 2, 1, 8, 12, {4, 4}, true, true},
     {2, 60, 65, 2, 1, 16, 6, {3, 3}, false, false, 5},
@@ -65,7 +65,7 @@ Dims query_dims(const Case& c) { return {c.B, c.N, c.H, c.D}; }
 Dims key_dims(const Case& c) { return {c.B, c.S, c.G, c.D}; }
 Dims far_dims(const Case& c) { return {c.B, c.far, c.G, c.D}; }
 
-// The reference over q, k, v, far q, far k in type T.
+// The reference over q, k, v, far q and far k in type T.
 template <typename T>
 struct Plain {
   std::vector<float> slopes;
@@ -150,7 +150,7 @@ DilatedAttentionOptions options_of(const Case& c) {
           .dilation = c.dilation};
 }
 
-// What the op gives, and what it left of guard values in outputs it does not have.
+// The op's outputs. Outputs that the op does not have must keep their guard values.
 struct Outputs {
   Tensor o, lse, dq, dk, dv, dq_far, dk_far;
 };
@@ -192,7 +192,7 @@ Outputs run(Context& context, const Case& c, const Inputs& in) {
   return out;
 }
 
-// The reference's backward under dilation is the derivative of its forward.
+// The reference's backward pass is the derivative of its dilated forward pass.
 TEST(DilatedAttention, ReferenceGradientMatchesComplexStep) {
   for (const Case& c : {Case{1, 9, 9, 2, 1, 2, 2, {3, 3}, true}, Case{1, 7, 8, 2, 2, 2, 2, {2, 1}, true, true},
                         Case{2, 6, 8, 2, 1, 2, 2, {2, 2}, true, false, 2}}) {
@@ -237,15 +237,15 @@ TEST(DilatedAttention, ValuesAndGradientsMatchTheReferenceOnEveryTarget) {
     double score = 0;
     for (const double l : expected.lse) score = std::max(score, std::abs(l));
     const double keys = static_cast<double>(2 * c.window + c.far), rows = static_cast<double>(c.N * c.H / c.G);
-    const double D = static_cast<double>(c.D) + 4 * score * score;  // as attention_test.cc
+    const double D = static_cast<double>(c.D) + 4 * score * score;  // as in attention_test.cc
     test::for_each_target([&] {
       for (const char* impl : {"cpu", "ref"}) {
         SCOPED_TRACE(impl);
         Context context;
         context.force_impl("attention", impl);
         const Outputs out = run(context, c, in);
-        // Keys that no query sees or whose queries see nothing else have zero gradients: most of them where few queries
-        // stand.
+        // Keys that no query sees, or that are the only key of their queries, have zero gradients. With few queries
+        // these are the majority.
         const auto close = [&](const Tensor& actual, const std::vector<double>& right, const std::vector<float>& rough,
                                double terms, const char* what) {
           if (right.empty()) return;
@@ -262,7 +262,7 @@ TEST(DilatedAttention, ValuesAndGradientsMatchTheReferenceOnEveryTarget) {
   }
 }
 
-// A residue is a sequence: in either type, copying it out and back gives the same bits.
+// A residue is a separate sequence: copying it out and back gives the same bits in either type.
 template <typename T>
 void expect_residues_are_sequences(const Case& c) {
   const Inputs in = inputs_of<T>(c);
@@ -300,8 +300,9 @@ TEST(DilatedAttention, AResidueIsASequenceOfItsOwn) {
   }
 }
 
-// bf16: what each residue adds to the far keys' gradients is rounded once. Roundings of 2^-9 on average, of parts that
-// add like independent draws, and those of probabilities and ds: together below 2^-6 of the gradient's size.
+// In bf16 the contribution of each residue to the far keys' gradients is rounded once. These roundings of 2^-9 on
+// average add up like independent random numbers. With those of probabilities and ds they stay below 2^-6 of the
+// gradient's size.
 TEST(DilatedAttention, FarKeysInBf16) {
   const Case c{1, 150, 154, 4, 2, 8, 9, {3, 3, 1, 1}, false, false, 4};
   const Inputs in = inputs_of<BF16>(c);

@@ -28,7 +28,7 @@ std::vector<T> expected_gradient(const Shape& s, const std::vector<int32_t>& ids
   return d;
 }
 
-template <typename T>  // of the table
+template <typename T>  // type of the table
 void run_case(Context& context, const Shape& s) {
   const std::vector<int32_t> id_values = random_ids(s.M, s.V, 5);
   const Tensor ids = to_device(context, int_tensor(id_values));
@@ -40,7 +40,7 @@ void run_case(Context& context, const Shape& s) {
   std::vector<float> looked_up(static_cast<size_t>(s.M * s.C));
   ref::embedding_forward<float>(s.M, s.C, id_values.data(), table.values().data(), looked_up.data());
   EXPECT_EQ(y.values(), looked_up);
-  // The order of the additions is the reference's, so even the bits agree.
+  // The additions are in the reference's order, so even the bits agree.
   EXPECT_EQ(dtable.values(), expected_gradient<float>(s, id_values, dy_values, start));
   expect_close(dtable.values(), expected_gradient<double>(s, id_values, dy_values, start),
                expected_gradient<float>(s, id_values, dy_values, start), {.terms = static_cast<double>(s.M + 1)},
@@ -99,7 +99,7 @@ TEST(Embedding, Errors) {
                "[embedding] dtable has type BF16; expected F32");
 }
 
-// Nothing is written where an id is bad.
+// An invalid id must prevent any write.
 void expect_bad_id(Context& cx, const std::vector<int32_t>& values, const std::string& text) {
   const auto M = static_cast<int64_t>(values.size());
   const Tensor ids = to_device(cx, int_tensor(values));
@@ -116,7 +116,7 @@ TEST(Embedding, TheFirstBadIdIsNamed) {
     expect_bad_id(cx, {0, 77, 99}, "[embedding] ids[1] = 77 is not in 0..49");
     expect_bad_id(cx, {0, 1, -1}, "[embedding] ids[2] = -1 is not in 0..49");
     expect_bad_id(cx, {50}, "[embedding] ids[0] = 50 is not in 0..49");
-    std::vector<int32_t> many(600, 49);  // several blocks of a GPU
+    std::vector<int32_t> many(600, 49);  // several blocks on a GPU
     many[599] = -5, many[301] = 1 << 30, many[300] = 51;
     expect_bad_id(cx, many, "[embedding] ids[300] = 51 is not in 0..49");
   });

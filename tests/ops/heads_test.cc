@@ -1,5 +1,5 @@
-// Heads with any strides are zeroed, copied and added in place of the heads between them; types mix, and sums are
-// rounded once.
+// Heads with any strides are zeroed, copied and added without touching the heads between them. Types may be mixed, and
+// sums are rounded once.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/heads.h"
 
@@ -18,7 +18,7 @@ Tensor random(const Dims& shape, DType type, uint64_t seed) {
   return type == DType::kF32 ? tensor_of<float>(shape, values) : tensor_of<BF16>(shape, values);
 }
 
-// wanted, of `part`, in the first half of the heads of `whole` [B, N, 2 H, D]; the others as they were.
+// The first half of the heads of `whole` [B, N, 2 H, D] holds `wanted`; the other heads are unchanged.
 void expect_heads(Context& cx, const Tensor& whole, const Tensor& before, const std::vector<float>& wanted) {
   const int64_t D = whole.size(3);
   std::vector<float> all = float_values(before);
@@ -50,7 +50,7 @@ void run_case(Context& cx, int64_t D, DType from_type, DType to_type) {
 
 TEST(Heads, ZeroCopyAndAddOnlyTheirHeads) {
   for_each_way({"heads"}, [](Context& cx) {
-    for (const int64_t D : {5, 4, 64})  // numbers one by one, four by four, eight by eight
+    for (const int64_t D : {5, 4, 64})  // vectors of one, four and eight numbers
       for (const DType from_type : {DType::kF32, DType::kBF16})
         for (const DType to_type : {DType::kF32, DType::kBF16}) run_case(cx, D, from_type, to_type);
   });

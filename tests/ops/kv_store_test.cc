@@ -1,4 +1,4 @@
-// What goes into the cache comes out again, exactly or within half a step of its type.
+// Values read from the cache equal those written, exactly or within half a step of its type.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/kv_store.h"
 
@@ -33,7 +33,7 @@ Tokens load(const KvPages& pages, int64_t first, int64_t N) {
   return t;
 }
 
-// Each head's largest difference, in steps of that head's scale (largest magnitude / limit).
+// The largest difference of any head, in steps of that head's scale (largest magnitude / limit).
 double worst_steps(const Tensor& was, const Tensor& is, double limit) {
   const int64_t width = was.size(3);
   double worst = 0;
@@ -56,12 +56,12 @@ TEST(KvStore, ReadsBackWhatItsTypeHolds) {
       SCOPED_TRACE(enum_name(type));
       const KvLayout l = layout_of(type, sign);
       KvPages pages(KvPool(l, 1));
-      constexpr int64_t kN = 600;  // three pages, the last one not full
+      constexpr int64_t kN = 600;  // three pages, the last one partly filled
       pages.reserve(kN);
       const Tokens t = random_tokens(l, kN, 1);
       Context cx;
       int64_t first = 0;
-      for (const int64_t n : {1, 70, 250, 1, 278}) {  // pieces that begin and end within tiles and pages
+      for (const int64_t n : {1, 70, 250, 1, 278}) {  // pieces that start and end within tiles and pages
         kv_store(cx, {.keys = t.keys.ref().narrow(1, first, n),
                       .values = t.values.ref().narrow(1, first, n),
                       .first = first,
@@ -73,8 +73,8 @@ TEST(KvStore, ReadsBackWhatItsTypeHolds) {
       for (const bool keys : {true, false}) {
         const Tensor &was = keys ? t.keys : t.values, &is = keys ? back.keys : back.values;
         if (type == KvType::kInt8) {
-          // Half a step, and what the float divisions by the scale and by the limit and the product lose: each at most
-          // 2^-24 of 255 steps.
+          // Half a step, and the errors of the float divisions by the scale and by the limit and of the product: each
+          // at most 2^-24 of 255 steps.
           EXPECT_LE(worst_steps(was, is, keys && sign == KeySign::kNonNegative ? 255 : 127), 0.5 + 3 * 255 * 0x1p-24);
           EXPECT_GT(worst_steps(was, is, keys && sign == KeySign::kNonNegative ? 255 : 127), 0.4);
           continue;
@@ -91,7 +91,7 @@ TEST(KvStore, TakesBf16AndStridedViews) {
   const KvLayout l = layout_of(KvType::kF32, KeySign::kSigned);
   KvPages pages(KvPool(l, 1));
   pages.reserve(4);
-  Tensor wide = test::random_tensor({1, 4, 3, 2, 10}, 5);  // values are every other head
+  Tensor wide = test::random_tensor({1, 4, 3, 2, 10}, 5);  // values are every second head
   Tensor keys({1, 4, 3, 5}, DType::kBF16);
   for (size_t i = 0; i < keys.values<BF16>().size(); ++i) keys.values<BF16>()[i] = BF16(static_cast<float>(i) + 0.25f);
   Context cx;
@@ -103,7 +103,7 @@ TEST(KvStore, TakesBf16AndStridedViews) {
     ASSERT_EQ(back.values.values<float>()[i], wide.values<float>()[i / 10 * 20 + 10 + i % 10]);
 }
 
-// Sequences of any lengths in one call, one of them without new tokens.
+// Sequences of different lengths in one call, one of them without new tokens.
 TEST(KvStore, SeveralSequencesAtOnce) {
   for (const KvType type : kTypes) {
     const KvLayout l = layout_of(type, KeySign::kSigned);
@@ -144,9 +144,9 @@ TEST(KvStore, Int8Extremes) {
   pages.reserve(6);
   const std::vector<std::vector<float>> rows = {
       {0, 0, 0, 0},                  // exact
-      {1e-42f, -1e-42f, 1e-39f, 0},  // the smallest normal number is the scale: within half of that
+      {1e-42f, -1e-42f, 1e-39f, 0},  // the scale is the smallest normal number: within half of it
       {3e38f, -3e38f, 1, 1.2e36f},   // no overflow
-      {1, kNan, 2, 3},               // broken heads show
+      {1, kNan, 2, 3},               // NaNs are visible
       {1, 2, 3, -kInf},
       {127, -127, 63.4f, -0.6f},
   };

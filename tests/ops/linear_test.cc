@@ -26,12 +26,12 @@ TensorView<const T, 1> row(const std::vector<T>& v) {
   return {v.data(), {static_cast<int64_t>(v.size())}, {1}};
 }
 
-// Inputs of one case; y, dx, dw and db start from given values so that += shows.
+// Inputs of one case. y, dx, dw and db start from given values, so that accumulation can be checked.
 struct Case {
   Shape s;
   std::vector<float> x, w, b, dy, y0, dx0, dw0, db0;
 
-  // The operands as T holds them, what is added to (y and dx) as O does.
+  // Operands rounded to T; the initial values of y and dx rounded to O.
   template <typename T, typename O>
   static Case of(Shape shape) {
     Case c(shape);
@@ -102,7 +102,7 @@ void run_case(Context& context, const Case& c, const Expected<double>& want, con
   for (Guarded* out : {&dw, &db}) out->expect_intact(c.text());
 }
 
-// On every target, and by each implementation that can be forced.
+// Runs on every target with each implementation that can be forced.
 template <typename T, typename O>
 void run_types(const Shape& shape) {
   const Case c = Case::of<T, O>(shape);
@@ -146,7 +146,7 @@ TEST(Linear, ReferenceGradientIsTheComplexStep) {
 }
 
 TEST(Linear, BitsDoNotDependOnThreads) {
-  // oneDNN splits the sum of a whole product of this shape between threads; tiles must not.
+  // For a whole product of this shape oneDNN splits the sum between threads; for tiles it must not.
   constexpr int64_t M = 64, N = 128, K = 1100;
   const auto run = [&](const Tensor& x, const Tensor& w, const Tensor& dy, const char* impl) {
     const Tensor b = random_tensor({N}, 3);

@@ -78,7 +78,7 @@ struct Results {
   }
 };
 
-// Every number is a sum of products of two sums: of K and R terms (y), N and R (dx), N and M (da), K and M (db).
+// Every number is a sum of products of two sums, of K and R terms (y), N and R (dx), N and M (da), K and M (db).
 TEST(Lora, ValuesAndGradientsOnEveryTarget) {
   for (const Shape& shape : kShapes)
     for (const double rate : {0.0, 0.25}) {
@@ -98,8 +98,8 @@ TEST(Lora, ValuesAndGradientsOnEveryTarget) {
     }
 }
 
-// At most four bf16 roundings (of dropout(x), h, dh and the result) touch a term, each of 2^-9 of it at most; fp32 sums
-// add little to that. The sum of the terms' sizes is what the reference gives for the absolute values.
+// Each term has at most four bf16 roundings (of dropout(x), h, dh and the result) of at most 2^-9 of its size; fp32
+// sums add little. The sum of the terms' sizes is the reference's result for absolute values.
 TEST(Lora, InBf16) {
   for (const Shape& shape : kShapes) {
     const Case c = Case::of<BF16>(shape, 0.25);
@@ -154,7 +154,7 @@ TEST(Lora, DropoutKeepsItsShareAndForgetsNothing) {
       EXPECT_NEAR(count, share * kCount, 4 * std::sqrt(share * (1 - share) * kCount)) << rate;
     };
     near(kept, 1 - rate);
-    near(same, rate * rate + (1 - rate) * (1 - rate));  // another key: another mask
+    near(same, rate * rate + (1 - rate) * (1 - rate));  // another key gives another mask
   }
 }
 

@@ -13,7 +13,7 @@ struct Case {
   ops::NormKind kind;
   Bias bias;
   int64_t M, C;
-  double offset = 0;  // added to x: variance must survive a large mean
+  double offset = 0;  // added to x: the variance must stay accurate with a large mean
   std::vector<float> x, w, b, dy, dx0, dw0, db0;
 
   template <typename T>  // of y and dy
@@ -92,10 +92,11 @@ void run_case(Context& context, const Case& c, const Expected<double>& want, con
   EXPECT_EQ(x.values(), apart) << "in place, without stat";
 }
 
-// x, y, dy and dx of one type, dx written over what was there: the norms of heads.
+// x, y, dy and dx of one type, with dx overwriting dy: the norms of heads.
 template <typename T>
 void run_written(Context& context, const Case& c, const Expected<double>& want, const Expected<float>& naive) {
-  GuardedOf<T> x(context, c.M, c.C, c.x), y(context, c.M, c.C), dx(context, c.M, c.C, c.dy);  // dx is dy: in place
+  GuardedOf<T> x(context, c.M, c.C, c.x), y(context, c.M, c.C),
+      dx(context, c.M, c.C, c.dy);  // dx starts with dy: in place
   Guarded w(context, 1, c.C, c.w), stat(context, c.M, 2), dw(context, 1, c.C, c.dw0);
   ops::norm_forward(context, {.kind = c.kind, .x = x.ref(), .w = w.vector(), .y = y.ref(), .stat = stat.ref()});
   ops::norm_backward(context, {.kind = c.kind,

@@ -1,4 +1,4 @@
-// tests/ops/op_test.h - what the op tests share: guarded tensors, every way to run an op, error texts, equal bits.
+// tests/ops/op_test.h - helpers of the op tests: guarded tensors, every way to run an op, error messages, equal bits.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -18,13 +18,13 @@
 
 namespace coca::test {
 
-// A matrix of float or bf16 (or vector: one row) amid sentinels: before, behind and between strided rows. It lies on
-// the context's device.
+// A matrix (or a vector as one row) of float or bf16, surrounded by sentinels: before, after and between strided rows.
+// It is on the context's device.
 template <typename T>
 class GuardedOf {
  public:
   GuardedOf(Context& context, int64_t rows, int64_t cols, int64_t gap = 0) : GuardedOf(context, rows, cols, {}, gap) {}
-  // values: rows * cols, or none: to be written.
+  // values: rows * cols numbers, or empty for an output.
   GuardedOf(Context& context, int64_t rows, int64_t cols, const std::vector<float>& values, int64_t gap = 0)
       : context_(context), rows_(rows), cols_(cols), ld_(cols + gap) {
     Tensor cells({rows * ld_ + 2 * kMargin}, DTypeOf<T>::value);
@@ -52,7 +52,8 @@ class GuardedOf {
         out.push_back(static_cast<float>(cells.values<T>()[static_cast<size_t>(kMargin + m * ld_ + c)]));
     return out;
   }
-  // Every cell outside the matrix still holds the sentinel, and (written) none inside does.
+  // Checks that every cell outside the matrix still holds the sentinel and, unless values were given, that none inside
+  // does.
   void expect_intact(const std::string& what) const {
     const float sentinel = static_cast<float>(static_cast<T>(kSentinel));
     const Tensor cells = to_host(context_, cells_);
@@ -73,12 +74,12 @@ class GuardedOf {
 };
 using Guarded = GuardedOf<float>;
 
-// Rows of angles on the context's device.
+// Rows of angles, copied to the context's device.
 class RowsOn {
  public:
   RowsOn(Context& context, const ops::RopeRows& rows)
       : cos_(to_device(context, rows.cos)), sin_(to_device(context, rows.sin)) {}
-  operator ops::RopeRows() const { return {cos_.ref(), sin_.ref()}; }  // NOLINT: implicit on purpose
+  operator ops::RopeRows() const { return {cos_.ref(), sin_.ref()}; }  // NOLINT: intentionally implicit
 
  private:
   Tensor cos_, sin_;
@@ -94,7 +95,7 @@ inline void expect_error(const std::function<void()>& body, const std::string& t
   ADD_FAILURE() << "no error; expected: " << text;
 }
 
-// body's numbers have the same bits for 1, 2 and 3 threads.
+// Checks that body's numbers have the same bits with 1, 2 and 3 threads.
 inline void expect_same_bits(const std::function<std::vector<float>()>& body, const std::string& what) {
   const int before = max_threads();
   set_max_threads(1);
@@ -114,7 +115,7 @@ std::vector<To> as(const std::vector<float>& from) {
   return std::vector<To>(from.begin(), from.end());
 }
 
-// A loss that weighs every output differently: sum of weights * y.
+// A loss that weights every output differently: sum of weights * y.
 inline Complex weighted_sum(const std::vector<Complex>& y, const std::vector<double>& weights) {
   Complex sum = 0;
   for (size_t i = 0; i < y.size(); ++i) sum += y[i] * weights[i];

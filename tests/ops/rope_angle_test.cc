@@ -1,4 +1,4 @@
-// Gradients of angles: complex steps through the rotations themselves, ragged and strided shapes, both types.
+// Gradients of angles compared with complex steps through the rotations, for uneven and strided shapes and both types.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/rope_angle.h"
 
@@ -32,7 +32,7 @@ struct Case {
   size_t row(int64_t b, int64_t n) const { return static_cast<size_t>(((s.rows == 1 ? 0 : b) * s.N + n) * (s.R / 2)); }
 };
 
-// What attention sees of the head v under angles: rotary for kRotated, else q_eff.
+// The head v after rotation, as attention uses it: rotary for kRotated, otherwise q_eff.
 std::vector<Complex> seen(const Case& c, const std::vector<Complex>& v, const std::vector<Complex>& angles) {
   std::vector<Complex> out = v;
   const auto cos = [&](int64_t j) { return std::cos(angles[static_cast<size_t>(j)]); };
@@ -71,7 +71,7 @@ std::vector<double> exact(const Case& c, const std::vector<float>& v, const std:
   return out;
 }
 
-// The op's input for heads v: v itself, or with kRotated what attention sees of it.
+// The op's input for heads v: v itself, or for kRotated the rotated v.
 std::vector<float> op_input(const Case& c, const std::vector<float>& v) {
   if (c.kind != AngleOf::kRotated) return v;
   std::vector<float> y;
@@ -93,7 +93,7 @@ void run_case(const Case& c) {
     const test::RowsOn rows(cx, {c.cos, c.sin});
     const Tensor x_there = to_device(cx, x), d_there = to_device(cx, d);
     Tensor start({c.s.B, c.s.N, c.s.R / 2});
-    std::ranges::fill(start.values<float>(), 0.5f);  // added to
+    std::ranges::fill(start.values<float>(), 0.5f);  // the op accumulates
     Tensor dangle = to_device(cx, start);
     rope_angle_backward(cx, {.kind = c.kind, .rows = rows, .x = x_there, .dy = d_there, .dangle = dangle});
     return test::float_values(to_host(cx, dangle));
@@ -105,8 +105,8 @@ void run_case(const Case& c) {
       },
       "rope_angle");
   const std::vector<double> wanted = exact(c, v, dy);
-  // Six roundings a term and one for each of 2 H terms of a size below 4, random walk; rotated heads are inputs rounded
-  // to T.
+  // Six roundings per term and one for each of 2 H terms of size below 4, as a random walk. Rotated heads are inputs
+  // rounded to T.
   const double ulp = c.kind == AngleOf::kRotated && DTypeOf<T>::value == DType::kBF16 ? 0x1p-8 : 0x1p-24;
   const double bound = 4 * ulp * 8 * std::sqrt(2.0 * static_cast<double>(c.s.H)) + 0x1p-22;
   test::for_each_way({"rope_angle"}, [&](Context& cx) {
@@ -118,14 +118,14 @@ void run_case(const Case& c) {
 TEST(RopeAngle, GradientsAreThoseOfComplexSteps) {
   for (const Shape& s : kShapes)
     for (const AngleOf kind : {AngleOf::kRotated, AngleOf::kSlack, AngleOf::kTied}) {
-      if (kind == AngleOf::kTied && s.R != s.D) continue;  // pairs of the rest are none of the op's
+      if (kind == AngleOf::kTied && s.R != s.D) continue;  // the op does not handle pairs beyond R
       SCOPED_TRACE(fmt::format("kind {} N {} D {} R {}", static_cast<int>(kind), s.N, s.D, s.R));
       run_case<float>(Case(s, kind));
       run_case<BF16>(Case(s, kind));
     }
 }
 
-// q of a fused projection has other strides than a tensor of its own.
+// q of a fused projection has different strides from a tensor of its own.
 TEST(RopeAngle, StridedHeadsAreTheSame) {
   const Case c({2, 5, 3, 8, 8, 2}, AngleOf::kSlack);
   const Tensor fused = test::random_tensor({2, 5, 3, 3, 8}, 1), dy = test::random_tensor({2, 5, 3, 8}, 2);

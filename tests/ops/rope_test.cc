@@ -1,4 +1,4 @@
-// RoPE against its reference, its inverse, and the relative-position property.
+// RoPE compared with its reference, its inverse, and the relative-position property.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/rope.h"
 
@@ -66,8 +66,8 @@ TEST(Rope, StridedViewsInPlaceInBF16EqualTheReferenceRounded) {
     Tensor ours = to_device(context, test::tensor_of<BF16>(dims, values));
     const MutTensorRef q = ours.ref().select(3, 0);
     rope_forward(context, {.rows = rows, .x = q, .y = q});
-    // The float results differ by a few roundings of numbers below 2 (2^-22 in all), and may then round to
-    // neighbouring bf16 numbers: one step is at most 2^-7 of a number.
+    // The float results differ by a few roundings of numbers below 2 (2^-22 in total) and may therefore round to
+    // neighbouring bf16 numbers, which are at most 2^-7 of a number apart.
     const std::vector<float> got = test::float_values(to_host(context, ours));
     for (size_t i = 0; i < got.size(); ++i) ASSERT_NEAR(got[i], wanted[i], 0x1p-7 * std::abs(wanted[i]) + 0x1p-22) << i;
   });

@@ -1,4 +1,4 @@
-// How an op finds its row, and on which threads the row runs.
+// How an op finds its row, and which threads the row runs on.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/table.h"
 
@@ -16,7 +16,7 @@ struct CountFunctions {
 };
 using CountImpl = Implementation<CountFunctions>;
 
-// The most threads that are at work at once, of tasks that wait for each other for a while.
+// The largest number of threads at work at the same time. Each task waits a little so that others can join.
 int threads_at_work(Context&) {
   std::atomic<int> now = 0, most = 0;
   parallel_for(64, [&](int64_t) {
@@ -49,7 +49,7 @@ namespace {
 
 int counted(Context& cx) { return run<CountImpl>(cx, DType::kF32, &CountFunctions::threads); }
 
-// Whatever thread calls the op, and whatever the process has otherwise.
+// For any calling thread and any number of threads of the process.
 TEST(Run, UsesTheThreadsOfItsContext) {
   const int before = max_threads();
   for (const int process : {1, 4})

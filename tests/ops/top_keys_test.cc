@@ -1,4 +1,4 @@
-// The keys of the middle: lists and merged softmax against a reference in double, block by block, on every SIMD target.
+// The middle keys: lists and merged softmax compared with a reference in double, block by block, on every SIMD target.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/ops/top_keys.h"
 
@@ -28,7 +28,7 @@ const Case kCases[] = {{1, 1, 1, 1, 2, 9, 1, 0, 1},
                        {1, 5, 3, 3, 8, 12, 6, 2, 8},
                        {1, 2, 8, 1, 64, 1100, 5, 10, 1, 0, true}};
 
-// q, k, v, and an attention o, lse that is done: over the window, by the reference, so that the softmax goes on.
+// q, k and v, and o and lse of a preceding attention over the window, whose softmax is to be continued.
 template <typename T>
 struct Inputs {
   explicit Inputs(const Case& c_) : c(c_) {
@@ -50,7 +50,7 @@ struct Inputs {
   Tensor q, k, v, o, lse, slopes;
 };
 
-// Lists and sums over T; what is stored as bf16 is read exactly.
+// Lists and sums computed in Real; stored bf16 values are read exactly.
 template <typename Real, typename T>
 struct Expected {
   explicit Expected(const Inputs<T>& in) {
@@ -120,16 +120,16 @@ void run_case(const Case& c) {
     for (const int64_t block : {int64_t{4096}, int64_t{256}, int64_t{64}}) {
       const Result r = run(cx, in, block);
       const std::string what = fmt::format("S {} D {} block {}", c.S, c.D, block);
-      // Scores are draws of a density; that two of some thousand lie within their rounding of 1e-6 is not seen with
-      // these seeds.
+      // Scores are random draws from a density. With these seeds no two of some thousand scores are within their
+      // rounding of 1e-6.
       ASSERT_EQ(r.keys, exact.keys) << what;
       const std::vector<float> o_naive(naive.o.begin(), naive.o.end()), lse_naive(naive.lse.begin(), naive.lse.end());
-      // With bf16 o is rounded once for each block that holds one of the keys: at most `count` times.
+      // A bf16 o is rounded once for each block with a chosen key, at most `count` times.
       std::vector<double> o_exact(exact.o.begin(), exact.o.end());
       if constexpr (std::is_same_v<T, float>) {
         test::expect_close(r.o, o_exact, o_naive, {.terms = static_cast<double>(c.D + c.count)}, "o " + what);
       } else {
-        // |o| <= 1, values and o being drawn from there, and a rounding moves it by 2^-9 at most.
+        // |o| <= 1, as o and the values are drawn from that range, and one rounding changes it by at most 2^-9.
         for (size_t i = 0; i < r.o.size(); ++i)
           ASSERT_NEAR(r.o[i], o_exact[i], 0x1p-9 * static_cast<double>(c.count) + 1e-5) << what << " " << i;
       }
@@ -143,7 +143,7 @@ TEST(TopKeys, ListsAndSumsMatchTheReferenceOnEveryTarget) {
   for (const Case& c : kCases) run_case<float>(c), run_case<BF16>(c);
 }
 
-// Attention over the window, then the keys of the middle with a count that takes all: attention over all of them.
+// Attention over the window followed by all middle keys equals attention over all keys.
 TEST(TopKeys, AllOfTheMiddleIsFullAttention) {
   const Case c{1, 12, 4, 2, 8, 40, 64, 0, 6};
   const Inputs<float> in(c);

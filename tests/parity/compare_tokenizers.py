@@ -70,7 +70,7 @@ def compare(options, file, lines, broken, work):
     id_lines.write_text("".join(json.dumps(line) + "\n" for line in ids + ours))
     ours_text = run(options.coca, "decode", "--tokenizer", file, "--lines", id_lines)
     for line, a, b in zip(ids, ours_text, tokenizer.decode_batch(ids), strict=False):
-        if not (fallback and "\ufffd" in b):  # byte tokens that are not valid text: coca keeps them, the package writes U+FFFD
+        if not (fallback and "\ufffd" in b):  # invalid byte tokens: coca keeps them, the package writes U+FFFD
             result.add("text", line, a, b)
     last = raw["pre_tokenizer"].get("pretokenizers", [raw["pre_tokenizer"]])[-1] if byte_level else {}
     if last.get("type") == "ByteLevel" and raw["normalizer"] is None and not last.get("add_prefix_space"):
