@@ -85,9 +85,9 @@ TEST_F(StandIn, RacesInSharedMemoryAreErrors) {
   };
   EXPECT_EQ(error(Fault::kNone), kFine);
   EXPECT_THAT(error(Fault::kReadsEarly), HasSubstr("shared memory"));
-  EXPECT_THAT(error(Fault::kWritesTwice), HasSubstr("write to one place in shared memory, with no barrier"));
-  EXPECT_THAT(error(Fault::kOverwrites), HasSubstr("with no barrier between them"));
-  EXPECT_THAT(error(Fault::kReadsNothing), HasSubstr("that nobody has written"));
+  EXPECT_THAT(error(Fault::kWritesTwice), HasSubstr("write to the same place in shared memory without a barrier"));
+  EXPECT_THAT(error(Fault::kOverwrites), HasSubstr("without a barrier between them"));
+  EXPECT_THAT(error(Fault::kReadsNothing), HasSubstr("that no thread has written"));
   EXPECT_THAT(error(Fault::kBeyond), HasSubstr("place 64 of 64"));
   EXPECT_EQ(error(Fault::kNone), kFine);  // a failed launch has no effect on later ones
 }
@@ -129,13 +129,13 @@ __global__ void dynamic(int cells, float* out) {
 TEST_F(StandIn, OtherFaultsOfAKernel) {
   Tensor out({32}, DType::kF32, &gpu);
   float* there = out.ref().as<float>();
-  EXPECT_THAT(error_of({.blocks = 1, .threads = 32}, split_barrier), HasSubstr("wait for each other for ever"));
-  EXPECT_THAT(error_of({.blocks = 1, .threads = 32}, leaves_early, there), HasSubstr("lane 2 asks lane 3"));
+  EXPECT_THAT(error_of({.blocks = 1, .threads = 32}, split_barrier), HasSubstr("are deadlocked"));
+  EXPECT_THAT(error_of({.blocks = 1, .threads = 32}, leaves_early, there), HasSubstr("lane 2 reads from lane 3"));
   EXPECT_EQ(error_of({.blocks = 1, .threads = 32, .shared_floats = 32}, dynamic, 32, there), kFine);
   EXPECT_THAT(error_of({.blocks = 1, .threads = 32, .shared_floats = 31}, dynamic, 32, there),
               HasSubstr("place 31 of 31"));
   float here = 0;
-  EXPECT_THAT(error_of({.blocks = 1, .threads = 1}, number, reinterpret_cast<int*>(&here)), HasSubstr("of the host"));
+  EXPECT_THAT(error_of({.blocks = 1, .threads = 1}, number, reinterpret_cast<int*>(&here)), HasSubstr("of host memory"));
   EXPECT_THAT(error_of({.blocks = 1, .threads = 2000}, split_barrier), HasSubstr("2000 threads in a block"));
 }
 

@@ -1,4 +1,4 @@
-// A whole study at toy size: what it writes, that a stopped one goes on, and that it refuses to mix two.
+// A whole study at toy size: the files it writes, resuming after a stop, and the refusal to mix two studies.
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -22,7 +22,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// Twelve documents of random words out of a few: learnable, and long enough for four times the trained length.
+// Twelve documents of random words from a small vocabulary: learnable, and four times as long as the trained length.
 void write_documents(const fs::path& dir) {
   const char* words[] = {"the ", "cat ", "sat ", "on ", "a ", "mat ", "and ", "ran ", "off. "};
   Rng rng(5);
@@ -87,14 +87,15 @@ TEST_F(Study, TrainsEvaluatesAndReportsEveryMethod) {
       ASSERT_EQ(e.perplexity.size(), 3u);
       ASSERT_EQ(e.passkey.size(), 3u);
       for (const PerplexityPoint& p : e.perplexity) {
-        // All but the first of the document; where windows do not overlap, all but the first of each of the five.
+        // All tokens but the first of the document. At length 64 windows do not overlap, so the first token of each of
+        // the five is left out.
         EXPECT_EQ(p.scored_tokens, p.length == 64 ? 295 : 299);
         EXPECT_GT(p.perplexity, 1.0);
         EXPECT_LT(p.perplexity, 300.0);
       }
     }
   }
-  // Dynamic NTK does nothing at the trained length, and something beyond it.
+  // Dynamic NTK changes nothing at the trained length, but does beyond it.
   const RunResult& rope = results.runs[0];
   EXPECT_EQ(rope.evaluations[0].perplexity[0].nll, rope.evaluations[1].perplexity[0].nll);
   EXPECT_NE(rope.evaluations[0].perplexity[2].nll, rope.evaluations[1].perplexity[2].nll);
@@ -128,7 +129,7 @@ TEST_F(Study, AStoppedStudyGoesOnAndEndsInTheSameNumbers) {
   clear_stop();
   EXPECT_TRUE(fs::exists(fs::path(config.out) / "runs/rope-s0/result.json"));
   EXPECT_FALSE(fs::exists(fs::path(config.out) / "runs/coca-strict-s0/result.json"));
-  // A kill between the result and the removal of its checkpoints.
+  // As if killed between writing the result and removing its checkpoints.
   const fs::path left = fs::path(config.out) / "runs/rope-s0/checkpoints";
   EXPECT_FALSE(fs::exists(left));
   fs::create_directories(left / "step-00000002");
@@ -157,13 +158,13 @@ TEST_F(Study, PresetsOfComparisons) {
   EXPECT_EQ(ablation.factors, (std::vector<double>{2, 4, 8}));
   EXPECT_EQ(ablation.seeds, (std::vector<int64_t>{0, 1, 2}));
   c.preset = Preset::kSurvey;
-  const std::vector<std::string> surveyed = resolve(c).methods;  // which checks that each can be trained
+  const std::vector<std::string> surveyed = resolve(c).methods;  // resolve() checks that each can be trained
   for (const auto& kind : EnumTraits<model::AttentionKind>::names())
     EXPECT_THAT(surveyed, testing::Contains(std::string(kind.name)));
   for (const char* name :
        {"rope+random", "coca-slack+pose", "coca-strict+clex", "coca-slack+window", "alibi+longformer"})
     EXPECT_THAT(surveyed, testing::Contains(name));
-  // One model, evaluated under each factor.
+  // One model, evaluated with each factor.
   ablation.methods = ablation.ntk_methods = {"coca-strict"};
   ablation.seeds = {0};
   ablation.steps = 2;
@@ -204,7 +205,7 @@ TEST(StudyMethods, WriteTheirTrainingIntoTheConfig) {
   EXPECT_EQ(longformer.global_tokens, 1);
 }
 
-// Each way of training makes a model that is its own: the weights of another training, or what the saved config says.
+// Each way of training gives a different model, in its weights or in its saved config.
 TEST_F(Study, TrainsInEveryWay) {
   StudyConfig asked = toy(dir_);
   asked.methods = {"coca-slack"};
@@ -227,7 +228,7 @@ TEST_F(Study, TrainsInEveryWay) {
   EXPECT_THAT(to_csv(results), testing::HasSubstr("\ncoca-slack+window,ntk4,"));
 }
 
-// The rest of a survey is worth having when one of its methods breaks down.
+// If one method of a survey breaks down, the results of the others must be kept.
 TEST_F(Study, ATrainingThatBreaksDownIsGivenUpAndTheStudyGoesOn) {
   StudyConfig asked = toy(dir_);
   asked.methods = {"rope", "alibi"};
@@ -243,9 +244,9 @@ TEST_F(Study, ATrainingThatBreaksDownIsGivenUpAndTheStudyGoesOn) {
   }
   EXPECT_TRUE(summarise(results).empty());
   EXPECT_THAT(io::read_file(write_study(results).html), testing::HasSubstr("was given up"));
-  const StudyResults again = run_study(config, corpus);  // from its file
+  const StudyResults again = run_study(config, corpus);  // the failure is read from its file
   EXPECT_EQ(again.runs[1].failure, results.runs[1].failure);
-  // One seed of two is what there is.
+  // One of two seeds has a result.
   results.runs[2].failure = "";
   results.runs[2].evaluations = {{.variant = "",
                                   .perplexity = {{.length = 64, .perplexity = 5},
@@ -274,7 +275,7 @@ TEST_F(Study, RefusesWhatMakesNoSense) {
   EXPECT_THAT([&] { run_study(other, load_corpus(other)); },
               testing::ThrowsMessage<Error>(testing::HasSubstr("holds a study with steps = 2")));
   nlohmann::json saved = io::read_json(fs::path(config.out) / "study.json");
-  saved.erase("split");  // as a version without this option left it
+  saved.erase("split");  // as written by a version without this option
   io::write_json(fs::path(config.out) / "study.json", saved);
   EXPECT_EQ(run_study(config, load_corpus(config)).runs.size(), 1u);
   const auto refused = [&](auto change, const char* message) {
@@ -305,7 +306,7 @@ TEST_F(Study, PasskeysAreTaughtFirstForAtMostAThirdOfTheSteps) {
   EXPECT_EQ(resolve(c).passkey_first_steps, 0);
 }
 
-// Quantiles of Student's t as tables print them, and an interval worked out by hand: 1, 2, 6 has mean 3, deviation
+// Quantiles of Student's t as in published tables, and an interval computed by hand: 1, 2, 6 have mean 3, deviation
 // sqrt(7), and half width 4.302653 sqrt(7 / 3).
 TEST(SeedMeans, StudentsInterval) {
   EXPECT_NEAR(student_t(1), 12.7062, 5e-5);
@@ -342,7 +343,7 @@ TEST(SeedMeans, AreInTableJsonAndCsv) {
   EXPECT_THAT(summary_csv(s), testing::HasSubstr("\nrope,,64,3,3,"));
 }
 
-// A study of two lengths without training: perplexities by method and variant, [length][seed].
+// A study of two lengths without training: perplexities by method and variant, indexed [length][seed].
 StudyResults made_up(std::vector<std::pair<std::string, std::vector<std::vector<double>>>> lines) {
   StudyResults s;
   s.config.length = 64;
@@ -375,9 +376,8 @@ TEST(StudyFindings, OneSeedHasNumbersAndNoVerdict) {
   const std::vector<std::string> f =
       findings(made_up({{"rope", {{4}, {16}}}, {"rope ntk4", {{4}, {8}}}, {"alibi", {{5}, {5}}}}));
   EXPECT_THAT(f[0], HasSubstr("One seed"));
-  EXPECT_THAT(
-      f, Contains("Perplexity at 1x the trained length: **rope** 4.000 and **alibi** 5.000."));  // dynamic NTK is no
-                                                                                                 // other model there
+  // At the trained length dynamic NTK gives the same model, so it is not listed.
+  EXPECT_THAT(f, Contains("Perplexity at 1x the trained length: **rope** 4.000 and **alibi** 5.000."));
   EXPECT_THAT(
       f,
       Contains(
@@ -389,8 +389,8 @@ TEST(StudyFindings, OneSeedHasNumbersAndNoVerdict) {
   EXPECT_THAT(f, Each(Not(testing::ContainsRegex("lowest|agree|lowers|raises"))));
 }
 
-// The half width of three seeds is 4.302653 / sqrt(3) = 2.48 deviations: the log ratios of `below` lie within 0.007 of
-// -0.197, those of `near` (0.05, -0.04, 0.02) scatter by more than their mean.
+// The half width for three seeds is 4.302653 / sqrt(3) = 2.48 deviations. The log ratios of `below` are within 0.007 of
+// -0.197; those of `near` (0.05, -0.04, 0.02) scatter by more than their mean.
 TEST(StudyFindings, SeedsDecideOrDoNot) {
   const std::vector<double> base = {10, 12, 11}, below = {8.2, 9.8, 9.1}, near = {10.5, 11.5, 11.2};
   const auto lowest = [&](std::vector<double> second, std::vector<double> third) {
@@ -403,7 +403,7 @@ TEST(StudyFindings, SeedsDecideOrDoNot) {
   EXPECT_THAT(lowest(base, {8.3, 9.7, 9.2}),
               HasSubstr("The seeds agree that it is below **rope**; they do not decide between it and **alibi**."));
   EXPECT_THAT(lowest({8.4, 9.6, 9.2}, {8.3, 9.7, 9.2}), HasSubstr("The seeds do not decide between it and any other."));
-  // A wide spread over seeds hides nothing when the pairs agree.
+  // A wide spread over seeds does not matter if all pairs agree.
   EXPECT_THAT(lowest({16.4, 19.6, 18.2}, {820, 980, 910}), HasSubstr("below every other"));
 
   const auto rise = findings(made_up({{"rope", {base, near}}, {"alibi", {below, base}}}));
@@ -445,7 +445,7 @@ TEST_F(Study, TestDocumentsThatWereTrainedOnAreNamed) {
   StudyConfig c = resolve(toy(dir_));
   EXPECT_EQ(load_corpus(c).shared.documents, 0);
   fs::copy_file(dir_ / "text/doc00.txt", dir_ / "text/doc09.txt",
-                fs::copy_options::overwrite_existing);  // the one that is held out
+                fs::copy_options::overwrite_existing);  // overwrites the document that is held out
   c.out = (dir_ / "within").string();
   const Corpus within = load_corpus(c);
   ASSERT_EQ(within.shared.pairs.size(), 1u);

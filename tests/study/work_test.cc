@@ -1,4 +1,4 @@
-// How much a study computes, and the time that is left of it.
+// The amount of work in a study, and the time that remains.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/study/work.h"
 
@@ -17,10 +17,10 @@ TEST(WorkMeter, EachKindGoesByItsOwnSpeedAndWhatHasNotBegunByTheOthers) {
   meter.plan({40, 0, 0});
   EXPECT_FALSE(meter.seconds_left());
   now += 10;
-  meter.advance(Work::kTraining, 20);  // 2 a second: 80 / 2 + 50 / 2
+  meter.advance(Work::kTraining, 20);  // 2 per second: 80 / 2 + 50 / 2
   EXPECT_DOUBLE_EQ(*meter.seconds_left(), 65);
   now += 10;
-  meter.advance(Work::kPerplexity, 10);  // 1 a second: 80 / 2 + 40 / 1
+  meter.advance(Work::kPerplexity, 10);  // 1 per second: 80 / 2 + 40 / 1
   EXPECT_DOUBLE_EQ(*meter.seconds_left(), 80);
   meter.leave_out(Work::kTraining, 1000);
   EXPECT_DOUBLE_EQ(*meter.seconds_left(), 40) << "nothing is left of what was planned, and not less than nothing";

@@ -1,5 +1,5 @@
-// tests/support/fake_device.h - a device whose memory is the host's, but apart: it has so much and no more, what is
-// queued happens at synchronize(), and addresses that are not its own are refused.
+// tests/support/fake_device.h - a device simulated in separate blocks of host memory. Its memory is limited, queued
+// work runs at synchronize(), and addresses outside its blocks are refused.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -26,7 +26,7 @@ class FakeDevice : public DeviceMemory {
   std::string name() const override { return "a fake"; }
   Room room() const override { return {bytes_ - used_, bytes_}; }
   size_t used() const { return used_; }
-  size_t pinned() const { return pinned_; }  // blocks
+  size_t pinned() const { return pinned_; }  // number of blocks
 
   std::byte* allocate(size_t bytes) override {
     if (bytes > bytes_ - used_) return nullptr;
@@ -63,14 +63,14 @@ class FakeDevice : public DeviceMemory {
     queue(to, from, bytes, owns(to, bytes) && owns(from, bytes));
   }
   void zero(void* device, size_t bytes) override {
-    COCA_CHECK(owns(device, bytes), "fake device: zero() of what is not its own");
+    COCA_CHECK(owns(device, bytes), "fake device: zero() of memory that it does not own");
     queue_.push_back([=] { std::memset(device, 0, bytes); });
   }
   void synchronize() override {
     run();
     if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
   }
-  // What happens at synchronize(), behind what is queued already. The first that throws is the last that happens.
+  // Adds work that runs at synchronize(), after everything queued before. An exception ends the queue.
   void enqueue(std::function<void()> what) { queue_.push_back(std::move(what)); }
 
   bool owns(const void* p, size_t bytes) const {
@@ -82,7 +82,7 @@ class FakeDevice : public DeviceMemory {
 
  private:
   void queue(void* to, const void* from, size_t bytes, bool right_ends) {
-    COCA_CHECK(right_ends, "fake device: a copy between other memories than it says");
+    COCA_CHECK(right_ends, "fake device: a copy whose source or destination is in the wrong memory");
     queue_.push_back([=] { std::memcpy(to, from, bytes); });
   }
   void run() {

@@ -1,5 +1,5 @@
-// tests/support/faults.h - what can go wrong around a program, made on purpose: small disks, files that may not grow;
-// and the warnings that come of it.
+// tests/support/faults.h - faults in a program's environment: small disks and limits on file sizes; and a recorder for
+// the warnings that they cause.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -16,7 +16,7 @@
 
 namespace coca::test {
 
-// Warnings logged while it lives.
+// Records the warnings logged during its lifetime.
 class Warnings {
  public:
   Warnings() {
@@ -29,7 +29,7 @@ class Warnings {
   std::vector<std::string> texts_;
 };
 
-// A small file system of its own; needs the right to mount.
+// A small separate file system; needs permission to mount.
 class SmallDisk {
  public:
   SmallDisk(std::filesystem::path dir, const std::string& size) : dir_(std::move(dir)) {
@@ -47,7 +47,7 @@ class SmallDisk {
   bool mounted_ = false;
 };
 
-// While it lives, no file of this process grows beyond so many bytes: as on a disk that is full.
+// Limits the size of files that this process writes, as if the disk were full, during its lifetime.
 class FileSizeLimit {
  public:
   explicit FileSizeLimit(rlim_t bytes) : handler_(std::signal(SIGXFSZ, SIG_IGN)) {

@@ -1,4 +1,4 @@
-// tests/support/longformer_specs.h - tiny models with sliding windows, dilated ones and global tokens.
+// tests/support/longformer_specs.h - tiny models with sliding windows, dilated windows and global tokens.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -6,7 +6,7 @@
 
 namespace coca::test {
 
-// Windows alone for every attention kind; dilated ones and global tokens for those whose code differs.
+// Plain windows for every attention kind; dilated windows and global tokens for the kinds whose code differs.
 inline std::vector<NamedSpec> longformer_specs() {
   std::vector<NamedSpec> all;
   const auto add = [&](std::string name, const model::ModelSpec& s) {
@@ -19,7 +19,7 @@ inline std::vector<NamedSpec> longformer_specs() {
     neox.layer_window = {3, 0};
     add(name + "_window", neox);
     llama.layer_window = {3, 5};
-    llama.dilation = {1, 1, 3, 3, 2, 2, 2, 2};  // two query heads share each key/value head
+    llama.dilation = {1, 1, 3, 3, 2, 2, 2, 2};  // two query heads per key/value head
     add(name + "_dilated", llama);
     llama.global_tokens = 3;
     add(name + "_dilated_global", llama);
@@ -44,7 +44,7 @@ inline std::vector<NamedSpec> longformer_specs() {
   return all;
 }
 
-// The same in both directions; xPos has none.
+// The same models with bidirectional attention, which xPos lacks.
 inline std::vector<NamedSpec> encoder_specs() {
   std::vector<NamedSpec> all;
   for (const AttentionKind kind : attention_kinds()) {
@@ -68,7 +68,7 @@ inline std::vector<NamedSpec> encoder_specs() {
   return all;
 }
 
-// Both.
+// Causal and bidirectional models.
 inline std::vector<NamedSpec> trained_window_specs() {
   std::vector<NamedSpec> all = longformer_specs();
   const std::vector<NamedSpec> encoders = encoder_specs();
@@ -76,7 +76,7 @@ inline std::vector<NamedSpec> trained_window_specs() {
   return all;
 }
 
-// Of these a few attention kinds, for what does not depend on the kind.
+// A few attention kinds, for tests that do not depend on the kind.
 inline std::vector<NamedSpec> few_window_specs() {
   std::vector<NamedSpec> all = trained_window_specs();
   std::erase_if(all, [](const NamedSpec& s) {

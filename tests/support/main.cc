@@ -1,7 +1,7 @@
-// tests/support/main.cc - the main of every test program, which ctest starts once a test. A test that is written once
-// and holds for many models is one test there, with the models as its cases: a process for each of several thousand
-// would cost more than the tests. --gtest_list_tests names such a test Suite.Test, and --gtest_filter=Suite.Test runs
-// all of its cases.
+// tests/support/main.cc - the main function of every test program. ctest starts the program once for each test. A
+// parameterized test counts as one test with the models as its cases, since a separate process for each of several
+// thousand cases would take longer than the tests. --gtest_list_tests lists such a test as Suite.Test, and
+// --gtest_filter=Suite.Test runs all its cases.
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -22,7 +22,7 @@ void for_each_chosen(const std::function<void(const testing::TestInfo&)>& body) 
   }
 }
 
-// Specs/Suite and Test/llama are Suite and Test.
+// Removes the parts that parameterized tests add: Specs/Suite and Test/llama become Suite and Test.
 std::string suite_of(const testing::TestInfo& test) {
   const std::string name = test.test_suite_name();
   return test.value_param() ? name.substr(name.find('/') + 1) : name;
@@ -33,10 +33,10 @@ std::string test_of(const testing::TestInfo& test) {
 }
 
 int list() {
-  testing::internal::CaptureStdout();  // GoogleTest would list the cases
+  testing::internal::CaptureStdout();  // hides GoogleTest's list of cases
   const int code = RUN_ALL_TESTS();
   testing::internal::GetCapturedStdout();
-  std::set<std::pair<std::string, std::string>> names;  // tests of a suite follow each other
+  std::set<std::pair<std::string, std::string>> names;  // sorted, so that the tests of a suite are adjacent
   for_each_chosen([&](const testing::TestInfo& test) { names.emplace(suite_of(test), test_of(test)); });
   std::string suite;
   for (const auto& [of, test] : names) {
@@ -47,7 +47,7 @@ int list() {
   return code;
 }
 
-// ctest takes a test for skipped where it prints "[  SKIPPED ]", whatever else it prints: said only where no case ran.
+// ctest regards a test as skipped if its output contains "[  SKIPPED ]", so this is printed only if no case ran.
 class CasesPrinter : public testing::EmptyTestEventListener {
   void OnTestPartResult(const testing::TestPartResult& part) override {
     if (part.skipped())
@@ -89,7 +89,7 @@ int main(int argc, char** argv) {
     GTEST_FLAG_SET(filter, filter + "/*:*/" + filter + "/*");
     testing::TestEventListeners& listeners = testing::UnitTest::GetInstance()->listeners();
     delete listeners.Release(listeners.default_result_printer());
-    listeners.Append(new CasesPrinter);  // which owns it
+    listeners.Append(new CasesPrinter);  // takes ownership
   }
   return RUN_ALL_TESTS();
 }

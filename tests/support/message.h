@@ -1,4 +1,4 @@
-// tests/support/message.h - what an error says, for tests that compare all of it.
+// tests/support/message.h - the full message of an error, for tests that compare it.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -8,7 +8,7 @@
 
 namespace coca::test {
 
-// Of the Error that body throws.
+// The message of the Error that body throws.
 template <typename Body>
 std::string message(const Body& body) {
   try {

@@ -2,9 +2,9 @@
 //
 // Error rule (after FlashAttention's tests): with ref in double and naive the same formula in float,
 //   max|actual - ref| <= 2 max|naive - ref| + 2 max|((ref + c) - c) - ref| + sqrt(terms) eps max|ref|.
-// The second term is what any float arithmetic on values of this size costs, the third the random-walk rounding
-// of a sum of `terms` numbers in another order. An output stored as bf16 is such a float rounded once more, which
-// moves a number f by at most 2^-8 |f|; reference and naive form see the same (bf16) inputs.
+// The second term is the cost of any float arithmetic on values of this size, the third the random-walk rounding of a
+// sum of `terms` numbers in another order. An output stored as bf16 is such a float rounded once more, which changes a
+// number f by at most 2^-8 |f|; reference and naive form use the same (bf16) inputs.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -24,7 +24,7 @@
 
 namespace coca::test {
 
-// Uniform values in [low, high), the same for the same seed.
+// Uniform values in [low, high), always the same for a seed.
 inline std::vector<float> random_values(int64_t n, uint64_t seed, double low = -1.0, double high = 1.0) {
   Rng rng(seed, 0x7e57);
   std::vector<float> values(static_cast<size_t>(n));
@@ -32,14 +32,14 @@ inline std::vector<float> random_values(int64_t n, uint64_t seed, double low = -
   return values;
 }
 
-// The values as type T holds them (bf16: rounded), in float again.
+// The values rounded to T (bf16), as float.
 template <typename T>
 std::vector<float> as_stored(std::vector<float> values) {
   for (float& v : values) v = static_cast<float>(static_cast<T>(v));
   return values;
 }
 
-// A tensor's numbers in float, whatever type holds them.
+// A tensor's numbers as float, whatever its type.
 inline std::vector<float> float_values(const Tensor& t) {
   std::vector<float> out(static_cast<size_t>(t.numel()));
   if (t.dtype() == DType::kBF16)
@@ -57,7 +57,7 @@ inline Tensor random_tensor(const Dims& shape, uint64_t seed, double low = -1.0,
   return t;
 }
 
-// A tensor of type T with these values (bf16: rounded).
+// A tensor of type T with these values, rounded if T is bf16.
 template <typename T>
 Tensor tensor_of(const Dims& shape, const std::vector<float>& values) {
   Tensor t(shape, DTypeOf<T>::value);
@@ -74,16 +74,16 @@ std::vector<To> convert(const Tensor& from) {
   return convert<To>(std::span<const float>(float_values(from)));
 }
 
-// A tensor with one sentinel row before and behind: stray writes show.
+// Fills rows of sentinels before and after a tensor, which reveal stray writes.
 inline constexpr float kSentinel = -987654.25f;
 
 struct ErrorRule {
-  double terms = 1;            // longest sum behind one element
-  double zero_share = 0.5;     // more zeros than this in the reference: the test proves too little
-  DType stored = DType::kF32;  // element type of the output
+  double terms = 1;            // number of terms in the longest sum for one element
+  double zero_share = 0.5;     // more zeros than this in the reference would make the test meaningless
+  DType stored = DType::kF32;  // type of the output
 };
 
-// actual (float) against ref (double), with the naive float result for scale.
+// Compares actual (float) with ref (double), using the naive float result for scale.
 inline void expect_close(std::span<const float> actual, std::span<const double> ref, std::span<const float> naive,
                          const ErrorRule& rule, const std::string& what) {
   ASSERT_EQ(actual.size(), ref.size()) << what;
@@ -105,7 +105,7 @@ inline void expect_close(std::span<const float> actual, std::span<const double> 
   const double eps = std::numeric_limits<float>::epsilon();
   const double bound = 2 * naive_error + 2 * float_cost + std::sqrt(rule.terms) * eps * max_ref;
   const double rounding = rule.stored == DType::kBF16 ? 0x1p-8 : 0.0;
-  double worst = -1, error_there = 0, bound_there = 0;  // the element that is nearest to its bound, or beyond
+  double worst = -1, error_there = 0, bound_there = 0;  // the element closest to its bound, or farthest beyond it
   size_t worst_at = 0;
   for (size_t i = 0; i < ref.size(); ++i) {
     const double error = std::abs(static_cast<double>(actual[i]) - ref[i]);
@@ -119,8 +119,8 @@ inline void expect_close(std::span<const float> actual, std::span<const double> 
                                       << ")";
 }
 
-// Gradient of a real function by complex step: f takes complex inputs and returns a complex loss, and must be
-// analytic where it is evaluated. No subtraction, so the result is exact to double rounding.
+// Gradient of a real function by complex step: f takes complex inputs, returns a complex loss and must be analytic at
+// the point. Without subtraction the result is exact to double rounding.
 using Complex = std::complex<double>;
 inline std::vector<double> complex_step_gradient(std::span<const double> x,
                                                  const std::function<Complex(std::span<const Complex>)>& f) {
@@ -135,8 +135,8 @@ inline std::vector<double> complex_step_gradient(std::span<const double> x,
   return gradient;
 }
 
-// A double-precision gradient against the complex-step one: 1e-10 of the largest magnitude leaves room for sums of
-// up to about 1e5 terms at double rounding.
+// Compares a double-precision gradient with the complex-step one. 1e-10 of the largest magnitude allows sums of up to
+// about 1e5 terms at double rounding.
 inline void expect_gradient(std::span<const double> actual, std::span<const double> expected, const std::string& what) {
   ASSERT_EQ(actual.size(), expected.size()) << what;
   double largest = 0;

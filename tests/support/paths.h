@@ -1,5 +1,5 @@
-// tests/support/paths.h - data that is not part of the project: golden models and the book corpus. Tests that need
-// them skip with a message where they are missing.
+// tests/support/paths.h - data outside the project: golden models and the book corpus. Tests that need missing data are
+// skipped with a message.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -1,5 +1,5 @@
-// tests/support/reference_angles.h - docs/math/rope.md written out again: cos and sin of a position under each scaling,
-// after the published codes, one pair at a time.
+// tests/support/reference_angles.h - a second implementation of docs/math/rope.md: cos and sin of a position under each
+// scaling, following the published code, one pair at a time.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -15,7 +15,7 @@ namespace coca::test {
 struct ReferenceAngles {
   std::vector<double> theta;
   double size = 1.0;
-  std::vector<double> zeta;  // xPos; else empty
+  std::vector<double> zeta;  // xPos only
 
   // side: 1 for queries, -1 for keys.
   double cos(double position, int64_t j, double side) const {
@@ -37,7 +37,7 @@ inline double reference_yarn_border(const model::ModelSpec& s, double turns, dou
   return static_cast<double>(s.R) * std::log(L / (turns * 2 * std::numbers::pi)) / (2 * std::log(s.rope_theta));
 }
 
-// What a scaling makes of the frequency t of pair j; L is the original context.
+// The scaled frequency of pair j, given its frequency t; L is the original context.
 inline double reference_scaled(const model::ModelSpec& s, double j, double t, double L, int64_t seq_len) {
   using model::Scaling;
   const model::RopeScaling& r = s.rope_scaling;
@@ -56,7 +56,7 @@ inline double reference_scaled(const model::ModelSpec& s, double j, double t, do
     const double ramp = std::clamp((j - low) / (low == high ? 0.001 : high - low), 0.0, 1.0);
     return t / f * ramp + t * (1 - ramp);
   }
-  if (r.type == Scaling::kYarnPaper) {  // gamma of the paper, eq. 18: by the ratio of context and wavelength
+  if (r.type == Scaling::kYarnPaper) {  // gamma of the paper, eq. 18: by the ratio of context to wavelength
     const double ratio = L / wavelength;
     const double gamma = ratio < r.beta_slow   ? 0
                          : ratio > r.beta_fast ? 1

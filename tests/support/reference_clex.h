@@ -1,4 +1,4 @@
-// tests/support/reference_clex.h - CLEX's frequencies as docs/math/clex.md has them, over double or complex<double>.
+// tests/support/reference_clex.h - CLEX's frequencies as in docs/math/clex.md, in double or complex<double>.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -9,7 +9,7 @@
 
 namespace coca::test {
 
-// up [R/2, W], down [W, R/2] of a model; frequencies at length factor t.
+// Frequencies at length factor t, from the model's up [R/2, W] and down [W, R/2].
 template <typename T>
 std::vector<T> reference_clex(const model::ModelSpec& s, const T* up, const T* down, int64_t t) {
   const int64_t half = s.R / 2, W = s.rope_scaling.param_factor * s.R;

@@ -1,7 +1,7 @@
-// tests/support/reference_decoder.h - a decoder fed token by token, in plain loops over float, double or
-// complex<double>. Each step may reckon with another sequence length (dynamic NTK), and all keys seen so far are
-// rotated for it; the hidden states of earlier tokens stay what they were. With the same length at every step it
-// is the whole causal forward pass.
+// tests/support/reference_decoder.h - a decoder that processes token by token, in plain loops over float, double or
+// complex<double>. Each step may use another sequence length (dynamic NTK); all earlier keys are then rotated for it,
+// while the hidden states of earlier tokens do not change. With the same length at every step it equals the whole
+// causal forward pass.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -24,7 +24,7 @@
 
 namespace coca::test {
 
-// What the cache of the reference remembers: keys as they are, or (wrongly, under dynamic NTK) as once rotated.
+// Which keys the reference's cache holds: unrotated ones, or, as an error under dynamic NTK, ones rotated once.
 enum class KeyMemory : uint8_t { kPlain, kRotated };
 
 template <typename T>
@@ -35,10 +35,10 @@ class ReferenceDecoder {
     if (model::uses_alibi(spec.attention)) slopes_ = ops::alibi_slopes(spec.H);
   }
 
-  // Sums of linear layers begin with this term and go round: other roundings of the same formula.
+  // Makes the sums of linear layers start at this term and wrap around, for different roundings of the same formula.
   void set_first_term(int64_t term) { first_term_ = term; }
 
-  // Token n stands at positions[n]; none: at n.
+  // Token n is at positions[n]; if empty, at n.
   void set_positions(std::vector<double> positions) { positions_ = std::move(positions); }
 
   std::vector<T>& weights() { return flat_; }  // in the order of ParamStore::flat()
@@ -47,7 +47,7 @@ class ReferenceDecoder {
     position_ = 0;
   }
 
-  // Logits [V] of the token after `id`.
+  // Logits [V] after the token `id`.
   std::vector<T> step(int32_t id, int64_t seq_len) {
     const model::Weights& w = store_.weights();
     angles_ = reference_angles(s_, s_.pattern.used_length(seq_len));
@@ -58,7 +58,7 @@ class ReferenceDecoder {
     return linear(norm(x, w.norm_w, w.norm_b), w.head, {}, s_.V);
   }
 
-  // [N, V]: the whole sequence under one length.
+  // Logits [N, V] of the whole sequence with one length.
   std::vector<T> run(std::span<const int32_t> ids, int64_t seq_len) {
     restart();
     if (s_.direction == model::Direction::kBidirectional) return run_both_ways(ids, seq_len);
@@ -73,13 +73,13 @@ class ReferenceDecoder {
  private:
   struct Layer {
     std::vector<T> keys, values;                // [tokens, G, D] each
-    std::vector<T> global_keys, global_values;  // the same through the global tokens' projections
+    std::vector<T> global_keys, global_values;  // the same with the global tokens' projections
   };
   struct Heads {
     std::vector<T> q, k, v;  // of one token
   };
 
-  // All tokens go through a layer before the next one begins.
+  // Processes all tokens in one layer before the next.
   std::vector<T> run_both_ways(std::span<const int32_t> ids, int64_t seq_len) {
     const model::Weights& w = store_.weights();
     angles_ = reference_angles(s_, seq_len);
@@ -112,7 +112,7 @@ class ReferenceDecoder {
     return r.empty() ? nullptr : flat_.data() + (r.as<float>() - store_.flat().as<float>());
   }
 
-  // The frequencies of the step's length, from the weights as they are.
+  // The frequencies for the step's length, from the current weights.
   std::vector<T> learnt_frequencies(int64_t seq_len) {
     const int64_t t = std::min((seq_len + s_.max_position - 1) / s_.max_position, s_.rope_scaling.max_factor);
     const model::Weights& w = store_.weights();
@@ -127,7 +127,7 @@ class ReferenceDecoder {
     return y;
   }
 
-  // w [out, in], b [out] or empty.
+  // w [out, in]; b [out] or empty.
   std::vector<T> linear(const std::vector<T>& x, TensorRef w, TensorRef b, int64_t out) const {
     std::vector<T> y(static_cast<size_t>(out));
     const auto in = static_cast<int64_t>(x.size());
@@ -142,7 +142,7 @@ class ReferenceDecoder {
     return y;
   }
 
-  // One head of q (q_eff) or of a key (k_eff) at a position; the other output is null.
+  // Rotates one head of q (q_eff) or of a key (k_eff) to a position; the other output is null.
   void rotate(const T* x, int64_t token, T* q_eff, T* k_eff) const {
     const double position = positions_.empty() ? static_cast<double>(token) : positions_[static_cast<size_t>(token)];
     const double side = q_eff ? 1.0 : -1.0;
@@ -175,7 +175,7 @@ class ReferenceDecoder {
     }
   }
 
-  // RMSNorm of every head, where the spec has it.
+  // Applies RMSNorm to every head if the spec has it.
   void head_norms(std::vector<T>& heads, TensorRef w) const {
     if (s_.head_norm == model::HeadNorm::kNone) return;
     const std::vector<T> x = heads;
@@ -188,18 +188,17 @@ class ReferenceDecoder {
                          heads.data(), nullptr);
   }
 
-  // Where a query at n and a key at m stand towards each other under the pattern, as it is published; nothing: not
-  // seen.
+  // The positions of a query at n and a key at m under the published pattern. Empty if the key is not visible.
   struct Places {
     int64_t query, key;
-    double distance;      // for ALiBi
-    double factor = 1.0;  // of the score
+    double distance;      // used by ALiBi
+    double factor = 1.0;  // multiplies the score
   };
   std::optional<Places> places(int64_t n, int64_t m) const {
     const model::AttentionPattern& p = s_.pattern;
     const int64_t w = p.window;
     const double distance = static_cast<double>(n - m), trained = static_cast<double>(s_.max_position);
-    // Slack CoCA by default: the query inside the window, keys at their distances from it.
+    // Slack CoCA by default: the query is at its place in the window, and keys at their distances from it.
     const int64_t cached = std::min(n, p.type == model::Pattern::kStreamingLlm ? p.sinks + w - 1 : w - 1);
     const bool framed = s_.attention == model::AttentionKind::kCocaSlack && p.frame == model::SlackFrame::kWindow;
     const double log_factor = std::max(1.0, std::log(static_cast<double>(n + 1)) / std::log(trained));
@@ -219,7 +218,7 @@ class ReferenceDecoder {
     return std::nullopt;
   }
 
-  // Where keys of the middle stand for LM-Infinite: as its first ones do.
+  // LM-Infinite places middle keys like its first keys.
   Places middle_place(int64_t n, int64_t m) const {
     const int64_t d = s_.pattern.distance;
     return {std::min(n, d), 0, static_cast<double>(std::min(n - m, d))};
@@ -247,7 +246,7 @@ class ReferenceDecoder {
         else
           middle.emplace_back(score, m);
       }
-      // LM-Infinite's option: of the keys that are not seen, those that score highest.
+      // LM-Infinite's option: the highest-scoring keys among those that are not visible.
       std::stable_sort(middle.begin(), middle.end(),
                        [](const auto& a, const auto& b) { return std::real(a.first) > std::real(b.first); });
       middle.resize(std::min(
@@ -263,7 +262,7 @@ class ReferenceDecoder {
     return o;
   }
 
-  // Longformer's rules, one pair at a time.
+  // Longformer's rules, for one pair.
   bool sees(size_t layer, int64_t h, int64_t n, int64_t m) const {
     const bool both = s_.direction == model::Direction::kBidirectional;
     if (!both && m > n) return false;
@@ -353,7 +352,7 @@ class ReferenceDecoder {
     return linear(act, w.down_w, w.down_b, s_.C);
   }
 
-  // Fused: per head q, k or t, v.
+  // Fused: for each head q, k or t, v.
   Heads heads(const std::vector<T>& ln1, TensorRef qkv_w, TensorRef qkv_b, const std::array<TensorRef, 3>& w,
               const std::array<TensorRef, 3>& b) const {
     if (s_.qkv != model::Qkv::kFused)
@@ -371,7 +370,7 @@ class ReferenceDecoder {
     return out;
   }
 
-  // A t of half the width as the full one that folds to it: both members of a pair are its number.
+  // Expands t of half width to the full t that folds to it, with the same number in both members of a pair.
   std::vector<T> at_full_width(std::vector<T> t) const {
     if (s_.t_width == model::TWidth::kFull) return t;
     std::vector<T> full(2 * t.size());
@@ -383,12 +382,12 @@ class ReferenceDecoder {
       if (p < turned)
         head[p] = head[p + turned] = t[i];
       else
-        head[turned + p] = head[half + p] = t[i];  // behind the 2 * turned dims that rotate, half - turned apart
+        head[turned + p] = head[half + p] = t[i];  // after the 2 * turned rotary dims, half - turned apart
     }
     return full;
   }
 
-  // The cache takes the token's keys and values; returns its query, that of its own projection where it is global.
+  // Adds the token's keys and values to the cache. Returns its query, from the global projection for a global token.
   std::vector<T> remember(const std::vector<T>& ln1, const model::LayerTensors<TensorRef>& w, Layer& cache) const {
     Heads own = heads(ln1, w.qkv_w, w.qkv_b, {w.q_w, w.k_w, w.v_w}, {w.q_b, w.k_b, w.v_b});
     head_norms(own.q, w.q_norm_w);
@@ -429,20 +428,21 @@ class ReferenceDecoder {
   ReferenceAngles angles_;
   int64_t position_ = 0, first_term_ = 0;
   std::vector<double> positions_;
-  std::vector<T> theta_;  // of CLEX's network; else empty
+  std::vector<T> theta_;  // from CLEX's network; otherwise empty
 };
 
-// What the error rule takes for the naive form of a whole network: of eight float runs that begin their sums with other
-// terms, the one farthest from the exact result. run(first_term) gives the logits of one.
+// The naive form for the error rule of a whole network: eight float runs start their sums at different terms, and the
+// one farthest from the exact result is used. run(first_term) returns the logits of one.
 //
-// Why not one run: to first order the error of a logit is sum_i s_i r_i, with the roundings r_i behind it and the
-// network's sensitivities s_i, the same for kernel and naive form; the roundings are two draws of one distribution. In
-// one operation all s_i are alike and the largest of many errors varies little. Through layers they are not: a CoCA
-// score is cubic in its inputs and the softmax exponential in it, so one rounding in front of a large score can
-// outweigh all others. Then the two errors are two draws |g|, |g'| of one normal distribution, and |g| > 2 |g'| in 30 %
-// of all cases whatever the kernel; beyond twice the largest of eight draws it lies in 0.8 %. (Measured, 14 kinds of
-// model, 40 seeds, AVX-512 and scalar kernels: their error is 0.8 of one naive run's in the geometric mean, at
-// worst 3.9 times it, and at worst 1.9 times the largest of eight.)
+// Why one run is not enough: to first order the error of a logit is sum_i s_i r_i, with the roundings r_i that it
+// depends on and the sensitivities s_i of the network, which are the same for the kernel and the naive form. The
+// roundings are two draws from one distribution. Within one operation all s_i are similar, and the largest of many
+// errors varies little. Across layers they are not: a CoCA score is cubic in its inputs and the softmax exponential in
+// the score, so a single rounding before a large score can outweigh all others. The two errors are then two draws |g|,
+// |g'| from one normal distribution, and |g| > 2 |g'| in 30 % of all cases for any kernel. It exceeds twice the largest
+// of eight draws in 0.8 %. (Measured for 14 kinds of model and 40 seeds with AVX-512 and scalar kernels: their error is
+// 0.8 of that of one naive run in the geometric mean, at worst 3.9 times it, and at worst 1.9 times the largest of
+// eight.)
 template <typename Run>
 std::vector<float> farthest_naive(std::span<const double> exact, const Run& run) {
   constexpr int64_t kRuns = 8, kApart = 2;
@@ -458,7 +458,7 @@ std::vector<float> farthest_naive(std::span<const double> exact, const Run& run)
   return farthest;
 }
 
-// Logits of B sequences of equal length, one behind the other in ids.
+// Logits of B sequences of equal length, concatenated in ids.
 template <typename T>
 std::vector<T> run_rows(ReferenceDecoder<T>& decoder, std::span<const int32_t> ids, int64_t B) {
   const size_t N = ids.size() / static_cast<size_t>(B);

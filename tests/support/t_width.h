@@ -1,4 +1,4 @@
-// tests/support/t_width.h - parameters with T at another width, and the specs that have it at half.
+// tests/support/t_width.h - converts parameters to another width of T, and lists the specs with half width.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -12,7 +12,7 @@
 
 namespace coca::test {
 
-// The parameters of `from` at another width.
+// The parameters of `from` with another width of T.
 inline model::ParamStore with_width(const model::ModelSpec& from, const model::ParamStore& params,
                                     model::TWidth width) {
   const model::ModelSpec to = model::with_t_width(from, width);

@@ -1,5 +1,5 @@
-// tests/support/targets.h - run a test body on every SIMD target of this CPU, or in every way that ops can run here,
-// and leave the best target selected.
+// tests/support/targets.h - runs a test body on every SIMD target of this CPU, or in every way that ops can run here,
+// and then selects the best target again.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -21,14 +21,14 @@ void for_each_target(const Body& body) {
   const std::vector<std::string> targets = ops::cpu_targets();
   for (const std::string& target : targets) {
     ops::set_cpu_target(target);
-    ASSERT_EQ(ops::cpu_target(), target);  // what is tested is what is claimed
+    ASSERT_EQ(ops::cpu_target(), target);  // so that the named target is really tested
     SCOPED_TRACE("target " + target);
     body();
   }
   ops::set_cpu_target(targets.front());
 }
 
-// Whether some SIMD target of this CPU has the instructions of an implementation. What needs them skips where none has.
+// Whether any SIMD target of this CPU has the instructions for an implementation. If not, tests of it are skipped.
 inline bool some_target_runs(std::string_view op, std::string_view impl) {
   const std::vector<std::string> targets = ops::cpu_targets();
   const bool runs = std::any_of(targets.begin(), targets.end(), [&](const std::string& target) {
@@ -42,8 +42,8 @@ inline bool some_target_runs(std::string_view op, std::string_view impl) {
   if (!::coca::test::some_target_runs(op, impl)) \
   GTEST_SKIP() << "no SIMD target of this processor has the instructions of " << (impl)
 
-// Runs body once for every way that the ops can run here: every SIMD target, all of them by their references, and on
-// the first GPU where each has an implementation for GPUs.
+// Runs body in every way that the ops can run here: on every SIMD target, with the references of all of them, and on
+// the first GPU if each has a GPU implementation.
 inline void for_each_way(const std::vector<std::string_view>& names, const std::function<void(Context&)>& body) {
   for_each_target([&] {
     Context context;

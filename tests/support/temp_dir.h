@@ -1,4 +1,4 @@
-// tests/support/temp_dir.h - a folder that lives as long as the test, and small helpers around files and errors.
+// tests/support/temp_dir.h - a folder that is removed after the test, and small helpers for files and errors.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -32,7 +32,7 @@ class TempDir {
   TempDir& operator=(const TempDir&) = delete;
 
   const std::filesystem::path& path() const { return path_; }
-  operator const std::filesystem::path&() const { return path_; }  // NOLINT: implicit on purpose
+  operator const std::filesystem::path&() const { return path_; }  // NOLINT: intentionally implicit
   std::filesystem::path operator/(std::string_view name) const { return path_ / name; }
 
  private:

@@ -6,13 +6,13 @@
 
 namespace coca::test {
 
-// Trained on 8 tokens, up to 4 times that; a coarse solver keeps complex steps quick and has the same adjoint.
+// Trained on 8 tokens, for up to 4 times that. A coarse solver makes complex steps fast and has the same adjoint.
 inline model::ModelSpec clex_spec(model::ModelSpec s) {
   s.rope_scaling = {.type = model::Scaling::kClex, .max_factor = 4, .time_step = 0.25};
   return s;
 }
 
-// A network that does something, as after some training.
+// A model whose network has an effect, as after some training.
 inline TinyModel clex_model(const model::ModelSpec& spec) {
   TinyModel m(spec);
   Rng rng(9);

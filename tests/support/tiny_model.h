@@ -34,7 +34,7 @@ inline model::ModelSpec tiny_neox(AttentionKind kind) {
   return s;
 }
 
-// Grouped queries, D / 2 odd.
+// Grouped queries and an odd D / 2.
 inline model::ModelSpec tiny_llama(AttentionKind kind) {
   model::ModelSpec s;
   s.architecture = model::Architecture::kLlama;
@@ -56,7 +56,7 @@ struct NamedSpec {
   friend void PrintTo(const NamedSpec& s, std::ostream* out) { *out << s.name; }
 };
 
-// Norms of heads, and a window in one of the layers.
+// Head norms, and a window in one of the layers.
 inline model::ModelSpec tiny_qwen3(AttentionKind kind) {
   model::ModelSpec s = tiny_llama(kind);
   s.architecture = model::Architecture::kQwen3;
@@ -66,7 +66,7 @@ inline model::ModelSpec tiny_qwen3(AttentionKind kind) {
   return s;
 }
 
-// All but CLEX, whose frequencies come from weights that a spec alone does not bring.
+// All scalings except CLEX, whose frequencies depend on weights that a spec does not contain.
 inline std::vector<model::Scaling> weightless_scalings() {
   std::vector<model::Scaling> all;
   for (const auto& entry : EnumTraits<model::Scaling>::names())
@@ -74,7 +74,7 @@ inline std::vector<model::Scaling> weightless_scalings() {
   return all;
 }
 
-// Every scaling, with numbers under which the tiny contexts of tests reach each of its branches.
+// Every scaling, with parameters that reach each branch in the short contexts of tests.
 inline model::RopeScaling tiny_scaling(model::Scaling type, int64_t pairs) {
   model::RopeScaling r{.type = type, .factor = type == model::Scaling::kNone ? 1.0 : 4.0};
   if (type == model::Scaling::kLlama3) r.factor = 8, r.original_max_position = 16;
@@ -86,12 +86,12 @@ inline model::RopeScaling tiny_scaling(model::Scaling type, int64_t pairs) {
   return r;
 }
 
-// Dynamic NTK and longrope: a part of a sequence has other frequencies than the whole.
+// Dynamic NTK and longrope: the frequencies of a part of a sequence differ from those of the whole.
 inline bool goes_by_length(model::Scaling type) {
   return type == model::Scaling::kDynamic || type == model::Scaling::kLongRope;
 }
 
-// Scalings that do not go by the length, by attention kinds, one architecture each.
+// Combines the scalings that do not depend on the length with attention kinds, each in one architecture.
 inline std::vector<NamedSpec> scaled_specs() {
   std::vector<NamedSpec> all;
   for (const model::Scaling scaling : weightless_scalings())
@@ -106,7 +106,7 @@ inline std::vector<NamedSpec> scaled_specs() {
   return all;
 }
 
-// T at half its width: every form of CoCA, fused and grouped, with partial rotary, both folds and biases.
+// T of half width: every form of CoCA, fused and grouped, with partial rotary, both folds and biases.
 inline std::vector<NamedSpec> half_t_specs() {
   std::vector<NamedSpec> all;
   const auto add = [&](const std::string& name, model::ModelSpec s) {
@@ -135,8 +135,8 @@ inline std::vector<NamedSpec> half_t_specs() {
   return all;
 }
 
-// Every attention kind in both architectures, head norms and windows, and partial rotary, the official fold, sequential
-// GPT-NeoX, tied embeddings, attention biases and the tanh GELU.
+// Every attention kind in both architectures, head norms and windows, and also partial rotary, the official fold,
+// sequential GPT-NeoX, tied embeddings, attention biases and the tanh GELU.
 inline std::vector<NamedSpec> all_specs() {
   std::vector<NamedSpec> all;
   for (const AttentionKind kind : attention_kinds()) {
@@ -191,7 +191,7 @@ struct TinyModel {
 
   explicit TinyModel(const model::ModelSpec& s, uint64_t seed = 1) : spec(s), params(s) {
     model::initialise(s, seed, params);
-    Rng rng(seed, 0xb1a5);  // biases and norms that do something
+    Rng rng(seed, 0xb1a5);  // biases and norms that have an effect
     for (const model::ParamInfo& info : params.infos()) {
       const bool norm = info.role == model::ParamRole::kNormWeight;
       if (!norm && info.role != model::ParamRole::kBias) continue;

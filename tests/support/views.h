@@ -25,8 +25,8 @@ TensorView<T, Rank> as_view(Values& values, const Dims& shape) {
   return view;
 }
 
-// Rows of cos and sin [1, N, half] of random angles; the double tables hold the float values exactly, so that
-// reference and kernel see the same numbers.
+// Rows of cos and sin [1, N, half] of random angles. The double tables hold the same values as the float ones, so that
+// reference and kernel use the same numbers.
 class Angles {
  public:
   Angles(int64_t N, int64_t half, uint64_t seed) : shape_{1, N, half}, cos_(shape_), sin_(shape_) {

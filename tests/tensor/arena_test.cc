@@ -78,7 +78,7 @@ TEST(Arena, EmptyPlansWork) {
   EXPECT_EQ(none.numel(), 0);
 }
 
-// Sets the default options for one test.
+// Sets the default options during one test.
 class Forced {
  public:
   explicit Forced(std::string_view text) {
@@ -93,7 +93,7 @@ TEST(Context, ScratchGrowsAndStays) {
   EXPECT_EQ(reinterpret_cast<uintptr_t>(first) % 64, 0u);
   EXPECT_EQ(context.scratch(10), first);
   EXPECT_NE(context.scratch(0), nullptr);
-  void* outer = context.scratch(1000, ScratchUser::kLora);  // stays while ops use theirs
+  void* outer = context.scratch(1000, ScratchUser::kLora);  // must stay valid while other ops use their scratch
   EXPECT_NE(outer, first);
   context.scratch(100000);
   EXPECT_EQ(context.scratch(1000, ScratchUser::kLora), outer);
@@ -118,7 +118,8 @@ TEST(Context, ForcedImplementationsByCallWin) {
 }
 
 TEST(Context, BadForcedTextIsAnError) {
-  for (const char* text : {"attention", ":ref", "attention:", "a:b,,c:d"}) {  // a trailing comma is harmless
+  for (const char* text :
+       {"attention", ":ref", "attention:", "a:b,,c:d"}) {  // the trailing comma in the last one is ignored
     try {
       parse_forced("--force-impl", text);
       ADD_FAILURE() << "accepted " << text;

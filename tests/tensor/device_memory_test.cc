@@ -1,4 +1,4 @@
-// Tensors, arenas and contexts on a device, and transfers: held by a fake device that keeps its memory apart.
+// Tensors, arenas, contexts and transfers on a device, tested with a fake device that has separate memory.
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -87,7 +87,7 @@ TEST(Transfer, IsQueuedUntilSynchronize) {
   EXPECT_EQ(staged.as<float>()[14], 15.0f);
   pinned.reset();
   EXPECT_EQ(gpu.pinned(), 0u);
-  const Buffer plain = allocate_pinned(nullptr, 60, "a batch");  // the host's own
+  const Buffer plain = allocate_pinned(nullptr, 60, "a batch");  // host memory
   EXPECT_FALSE(plain.get_deleter().pinned);
 }
 
@@ -142,7 +142,7 @@ TEST(DeviceArena, IsPlannedAsOnTheHost) {
 
 TEST(OutOfMemory, NamesWhatHowMuchAndWhatToLower) {
   FakeDevice gpu(1 << 20);
-  const Tensor taken({1 << 17}, DType::kF32, &gpu);  // half of it
+  const Tensor taken({1 << 17}, DType::kF32, &gpu);  // half of the device's memory
   ArenaPlan plan;
   MutTensorRef a, b;
   plan.add("layer.0.q", {3, 5}, DType::kF32, &a);
@@ -158,7 +158,7 @@ TEST(OutOfMemory, NamesWhatHowMuchAndWhatToLower) {
 }
 
 TEST(OutOfMemory, OnTheHostAsWell) {
-  constexpr int64_t kTooMany = int64_t{1} << 58;  // numbers: an exbibyte
+  constexpr int64_t kTooMany = int64_t{1} << 58;  // an exbibyte of floats
   EXPECT_EQ(message([] { Tensor({kTooMany}); }),
             "out of memory: no 1099511627776.0 MiB for a tensor of shape [288230376151711744] and type F32");
   ArenaPlan small, huge;
@@ -169,7 +169,7 @@ TEST(OutOfMemory, OnTheHostAsWell) {
   EXPECT_THAT(message([&] { arena.bind(huge); }),
               HasSubstr("for 1 activation, the largest huge [288230376151711744] F32"));
   EXPECT_EQ(arena.bytes(), 0u);
-  arena.bind(small);  // still of use
+  arena.bind(small);  // the arena can still be used
   a.as<float>()[15] = 1.0f;
 }
 

@@ -1,4 +1,4 @@
-// Pages come from a pool and go back to it, and sequences that share them do not see each other's writing.
+// Pages come from a pool and return to it. Sequences that share pages do not see each other's writes.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/tensor/kv_pages.h"
 
@@ -40,7 +40,7 @@ TEST(KvPool, HasALimit) {
   b.reserve(1);
   EXPECT_THAT([&] { a.reserve(kKvPage + 1); },
               testing::ThrowsMessage<Error>(testing::HasSubstr("all 2 pages of the cache (512 tokens) are in use")));
-  EXPECT_EQ(a.capacity(), kKvPage);  // what it has stays
+  EXPECT_EQ(a.capacity(), kKvPage);  // it keeps its pages
   b.truncate(0);
   a.reserve(kKvPage + 1);
   EXPECT_EQ(pool.in_use(), 2);
@@ -64,19 +64,19 @@ TEST(KvPages, CopiesShareUntilOneWrites) {
   for (int64_t page = 0; page < 3; ++page) *run_of(a, page * kKvPage) = std::byte{7};
   KvPages b = a;
   EXPECT_EQ(pool.in_use(), 3);
-  *run_of(b, 2 * kKvPage + 10) = std::byte{9};  // the last page only
+  *run_of(b, 2 * kKvPage + 10) = std::byte{9};  // copies only the last page
   EXPECT_EQ(pool.in_use(), 4);
   const KvView va = a.view(1, a.capacity()), vb = b.view(1, b.capacity());
   for (int64_t page = 0; page < 3; ++page) {
     EXPECT_EQ(va.pages[page] == vb.pages[page], page < 2) << page;
     EXPECT_EQ(a.view(0, a.capacity()).run(0, page * kKvPage)[0], std::byte{7});
   }
-  EXPECT_EQ(vb.pages[2][0], std::byte{9});  // copied with what was there: run 0 begins with the token's key
+  EXPECT_EQ(vb.pages[2][0], std::byte{9});  // run 0 of the page starts with the token's key; the rest was copied
   EXPECT_EQ(std::memcmp(va.pages[2] + 1, vb.pages[2] + 1, pool.page_bytes() - 1), 0);
   std::byte* own = run_of(b, 2 * kKvPage);
-  *run_of(a, 0) = std::byte{8};  // all of a's pages that b has, too
+  *run_of(a, 0) = std::byte{8};  // copies all pages that a still shares with b
   EXPECT_EQ(*b.view(0, 1).run(0, 0), std::byte{7});
-  EXPECT_EQ(own, run_of(b, 2 * kKvPage));  // b's own stays where it is
+  EXPECT_EQ(own, run_of(b, 2 * kKvPage));  // b's own page does not move
 }
 
 TEST(KvPages, RecyclingKeepsOnlyOwnPages) {
@@ -85,7 +85,7 @@ TEST(KvPages, RecyclingKeepsOnlyOwnPages) {
   a.reserve(4 * kKvPage);
   for (int64_t page = 0; page < 4; ++page) *run_of(a, page * kKvPage) = std::byte(page);
   KvPages alone = a;
-  *run_of(alone, 0) = std::byte{0};  // pages of its own
+  *run_of(alone, 0) = std::byte{0};  // makes copies of the pages
   alone.recycle(1, 2);
   EXPECT_EQ(alone.capacity(), 4 * kKvPage);
   EXPECT_EQ(*alone.view(0, 4 * kKvPage).run(0, kKvPage), std::byte{3});

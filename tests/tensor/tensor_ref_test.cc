@@ -1,4 +1,4 @@
-// Dims, refs and views: strides, narrow, select, reshape and what they refuse.
+// Dims, refs and views: strides, narrow, select, reshape, and invalid arguments.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/tensor/tensor_ref.h"
 
@@ -149,7 +149,7 @@ TEST(Owner, AlignedZeroedAndMoveOnly) {
   EXPECT_THROW(Tensor(Dims{-1, 4}), Error);
 }
 
-// Whatever is made of a ref lies where it lay.
+// A ref derived from another one is on the same device.
 TEST(TensorRef, EveryViewKeepsItsDevice) {
   std::vector<float> memory(24);
   const Device gpu{DeviceKind::kCuda, 1};

@@ -1,4 +1,4 @@
-// Chat templates: stored renderings of the jinja2 package, places of answers, limits, and what is refused.
+// Chat templates: stored renderings of the jinja2 package, positions of answers, limits, and refused templates.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/text/chat_template.h"
 
@@ -88,8 +88,8 @@ TEST(ChatTemplate, PlacesOfAnswers) {
   EXPECT_THAT(answers_of(from_data("chatml"), {{"user", "a"}}), ElementsAre());
 }
 
-// Templates in the styles of published ones, which write earlier turns differently once later ones follow, or answers
-// differently from what the generation prompt begins.
+// Templates like published ones, which change earlier turns once later turns follow, or whose answers begin differently
+// from the generation prompt.
 constexpr const char* kQwen3 = R"({%- set ns = namespace(last=0) %}
 {%- for m in messages %}{% if m.role == 'user' %}{% set ns.last = loop.index0 %}{% endif %}{% endfor %}
 {%- for m in messages %}
@@ -120,7 +120,7 @@ constexpr const char* kR1 =
 {{- '<|Assistant|>' + content + '<|end_of_sentence|>' }}{% endif %}{% endfor %}
 {%- if add_generation_prompt %}{{- '<|Assistant|><think>\n' }}{% endif %})";
 
-// The system message stands in the last user turn; blanks of answers go.
+// The system message is part of the last user turn, and blanks around answers are removed.
 constexpr const char* kMistralTekken =
     R"({%- if messages[0].role == 'system' %}{% set system = messages[0].content %}{% set rest = messages[1:] %}{% else %}{% set rest = messages %}{% endif %}
 {{- bos_token }}{% for m in rest %}
@@ -132,22 +132,23 @@ constexpr const char* kMistralTekken =
 {%- else %}{{- raise_exception('no such role') }}{% endif %}
 {%- endfor %})";
 
-// Roles by another name, a date, and tokens between turns only, which nobody can tell from the next turn's beginning.
+// Another name for a role, a date, and a token that appears only between turns and therefore looks like the start of
+// the next turn.
 constexpr const char* kGemmaStyle =
     R"({{ strftime_now('%d %b %Y') }}{% for m in messages %}{{ '<start_of_turn>' + ('model' if m.role == 'assistant' else m.role) + '\n' + m.content | trim }}{% if not loop.last %}{{ '<end_of_turn>\n' }}{% endif %}{% endfor %}
 {%- if add_generation_prompt %}{{ '<end_of_turn>\n<start_of_turn>model\n' }}{% endif %})";
 
-// Answers open with a tag that the generation prompt lacks, and the conversation ends once.
+// Answers start with a tag that the generation prompt lacks, and a token ends the conversation.
 constexpr const char* kCommandStyle =
     R"({% for m in messages %}<|START_OF_TURN|>{% if m.role == 'assistant' %}<|CHATBOT|><|START_RESPONSE|>{{ m.content }}<|END_RESPONSE|>{% else %}<|USER|>{{ m.content }}{% endif %}<|END_OF_TURN|>{% endfor %}
 {%- if add_generation_prompt %}<|START_OF_TURN|><|CHATBOT|>{% else %}<eos>{% endif %})";
 
-// The last turn ends with another token.
+// The last turn ends with a different token.
 constexpr const char* kReturnStyle =
     R"({% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}{% if loop.last and not add_generation_prompt and m.role == 'assistant' %}<|return|>{% else %}<|end|>{% endif %}{% endfor %}
 {%- if add_generation_prompt %}<|start|>assistant{% endif %})";
 
-// The tool's result names the function that was called.
+// The result of a tool names the function that was called.
 constexpr const char* kResponseStyle =
     R"({% for m in messages %}{% if m.role == 'tool' %}{% continue %}{% endif %}<|{{ m.role }}|>{% if m.tool_calls %}<call>{{ m.tool_calls[0].function.name }}</call>
 {%- if not loop.last %}<response>{{ m.tool_calls[0].function.name }}={{ loop.nextitem.content }}</response>{% endif %}{% else %}{{ m.content }}{% endif %}{% endfor %}
@@ -187,7 +188,7 @@ TEST(ChatTemplate, PlacesOfAnswersThatTheTemplateRewrites) {
                           "<|START_RESPONSE|>second<|END_RESPONSE|><|END_OF_TURN|><eos>"));
   EXPECT_THAT(answers_of(from_text(kReturnStyle), kTalk),
               ElementsAre("<|message|>first<|end|>", "<|message|>second<|return|>"));
-  // Neither a question that repeats an answer, nor an answer that spells a turn, misleads.
+  // Neither a question that repeats an answer nor an answer that looks like a turn is misinterpreted.
   EXPECT_THAT(
       answers_of(
           from_data("chatml"),
@@ -214,7 +215,7 @@ TEST(ChatTemplate, AnswersThatCallTools) {
 }
 
 TEST(ChatTemplate, SaysWhenPlacesCannotBeTold) {
-  // Lengths tell marked answers from plain ones, and the system message moves.
+  // The lengths differ between marked and plain answers, so the positions cannot be determined.
   const ChatTemplate made = ChatTemplate::from_source(
       "{{ messages | length }}{% for m in messages %}{{ m.role ~ m.content ~ (m.content | length) }};{% endfor %}",
       "t.jinja");
@@ -363,7 +364,8 @@ TEST(ChatTemplate, OfAFolder) {
   EXPECT_EQ(load_chat_template(dir.path(), "tool_use")->render(messages), "T");
   EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { load_chat_template(dir.path(), "rag"); }),
               AllOf(HasSubstr("rag"), HasSubstr("tool_use")));
-  // chat_template.json comes before tokenizer_config.json and after chat_template.jinja; the tokens are the folder's.
+  // chat_template.json takes precedence over tokenizer_config.json, and chat_template.jinja over both. The tokens come
+  // from the folder.
   put_file(dir / "tokenizer_config.json", R"({"bos_token": "<b>", "chat_template": "C"})");
   put_file(dir / "chat_template.json", R"({"chat_template": "json {{ bos_token }}"})");
   EXPECT_EQ(load_chat_template(dir.path())->render(messages), "json <b>");

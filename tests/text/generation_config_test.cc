@@ -1,4 +1,4 @@
-// generation_config.json: what is applied, what is named, what is refused.
+// generation_config.json: settings that are applied, named in a note, or refused.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/text/generation_config.h"
 

@@ -1,5 +1,4 @@
-// tokenizer.json files and chat templates that are small and ask for more memory or time than anybody has, or for what
-// no machine can compute.
+// Small tokenizer.json files and chat templates that ask for excessive memory or time, or for impossible computations.
 // SPDX-License-Identifier: Apache-2.0
 #include <nlohmann/json.hpp>
 
@@ -50,7 +49,7 @@ TEST_F(HostileTokenizer, NormalizersThatFeedEachOther) {
                 HasSubstr("normalizer: makes a text of"));
     EXPECT_EQ(tokenizer->encode("b").size(), 1u);
   }
-  // What the forms of Unicode make of a text is within the bound.
+  // The expansion of Unicode normalization forms is within the limit.
   const auto tokenizer = load({{"normalizer", {{"type", "NFKD"}}}});
   std::string ligatures;
   for (int i = 0; i < 2000; ++i) ligatures += "\xef\xb7\xba";
@@ -100,7 +99,7 @@ std::string refused(const std::string& source) {
   return error_of(ErrorKind::kBadFile, [&] { render(source); });
 }
 
-// t is of two million letters.
+// t has two million letters.
 const std::string kLongText =
     "{% set ns = namespace(t='aaaaaaaa') %}{% for i in range(18) %}{% set ns.t = ns.t ~ ns.t %}{% endfor %}{% set t = "
     "ns.t %}";
@@ -120,7 +119,7 @@ TEST(HostileTemplate, TextsThatGrowInOneStep) {
 TEST(HostileTemplate, ComparisonsWithoutEnd) {
   EXPECT_THAT(refused("{{ range(100000)|unique|list|length }}"), HasSubstr("compares more than"));
   EXPECT_EQ(render("{{ [1, 2, 1, 3]|unique|list|length }}"), "3");
-  // Searches that a naive one would not finish.
+  // Searches that would take too long with a naive algorithm.
   EXPECT_EQ(
       render(kLongText + "{% set half = t[:1000000] ~ 'b' %}{{ half in t }}{{ t.find(half) }}{{ t.count(half) }}"),
       "False-10");

@@ -1,4 +1,4 @@
-// tokenizer.json: stored results of the tokenizers package, its rules one by one, and files that are wrong.
+// tokenizer.json: stored results of the tokenizers package, its rules one by one, and invalid files.
 // SPDX-License-Identifier: Apache-2.0
 #include <thread>
 
@@ -116,7 +116,7 @@ TEST(JsonTokenizer, ControlIdsOfTheFolder) {
   EXPECT_FALSE(bare->token_id("no such token"));
 }
 
-// A small file of letters, to be changed.
+// A small tokenizer of letters that tests modify.
 json small() {
   return json::parse(R"({"version": "1.0", "truncation": null, "padding": null, "added_tokens": [], "normalizer": null,
     "pre_tokenizer": null, "post_processor": null, "decoder": null,
@@ -173,7 +173,7 @@ TEST_F(SmallFile, RobertasFrame) {
   EXPECT_THAT(refused(file), AllOf(HasSubstr("post_processor.sep"), HasSubstr("a token and its id")));
 }
 
-// "cb" is c, b</w> here, and the b within a word is another symbol.
+// "cb" becomes c, b</w>; a b within a word is a different symbol.
 TEST_F(SmallFile, EndOfWordSuffix) {
   json file = small();
   file["model"]["end_of_word_suffix"] = "!";

@@ -1,4 +1,4 @@
-// Oniguruma's syntax on PCRE2, and the hand-written scanners against the patterns they stand for.
+// Oniguruma's syntax on PCRE2, and the hand-written scanners compared with the patterns that they implement.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/text/regex.h"
 
@@ -54,7 +54,7 @@ TEST(Regex, KnowsCharactersOfUnicode16) {
   EXPECT_THAT(matches("\\s", "\xe1\xa0\x8e\xc2\x85"), ElementsAre("\xc2\x85")) << "U+180E is no blank";
 }
 
-// Of the tokenizers package 0.23.3, whose engine is Oniguruma.
+// Expected results from the tokenizers package 0.23.3, which uses Oniguruma.
 TEST(Regex, ClassesWithinClassesAndIntersections) {
   const std::string text =
       "abcdef\xe4\xb8\xad"
@@ -145,7 +145,7 @@ TEST_P(ScannerTest, CutsAsThePatternDoes) {
     }
     ASSERT_EQ(words, matches(GetParam(), text)) << text;
   }
-  for (uint32_t page = 0; page < 0x1100; ++page) {  // every character, behind a space and in front of a letter
+  for (uint32_t page = 0; page < 0x1100; ++page) {  // every character, after a space and before a letter
     if (page >= 0xd8 && page < 0xe0) continue;
     std::string text;
     for (uint32_t c = page << 8; c < (page + 1) << 8; ++c) {

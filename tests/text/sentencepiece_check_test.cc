@@ -1,4 +1,4 @@
-// Models with the normalizer that most of them have, and tables that lead out of themselves.
+// Models with the usual normalizer tables, and tables that refer beyond their end.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/text/sentencepiece_check.h"
 
@@ -30,7 +30,7 @@ std::string little(uint32_t value) {
   return out;
 }
 
-// A model of two pieces whose normalizer has this table.
+// A model of two pieces with this normalizer table.
 std::string model_with(const std::string& charsmap) {
   return field(1, field(1, "<unk>") + "\x18\x02") + field(1, field(1, "a")) + field(3, field(2, charsmap));
 }
@@ -39,7 +39,7 @@ std::string map_of(const std::vector<uint32_t>& units, const std::string& text) 
   for (const uint32_t unit : units) table += little(unit);
   return little(static_cast<uint32_t>(table.size())) + table + text;
 }
-// The root's children are in the second block of 256 units: 'A' has a leaf there, which says where its text begins.
+// The root's children are in the second block of 256 units. 'A' has a leaf there, which holds the start of its text.
 std::vector<uint32_t> units_with(uint32_t value) {
   std::vector<uint32_t> units(512);
   units[0] = 256 << 10;
@@ -82,7 +82,7 @@ TEST(SentencePieceCheck, AHandMadeTableNormalizes) {
 TEST(SentencePieceCheck, TablesThatLeadOutOfThemselves) {
   const std::string text("a\0", 2);
   EXPECT_THAT(refusal(model_with(map_of(units_with(2), text))),
-              HasSubstr("unit 321 of 512 leads out"));  // behind the text
+              HasSubstr("unit 321 of 512 leads out"));  // beyond the text
   EXPECT_THAT(refusal(model_with(map_of(units_with(0x7fffffff), text))),
               HasSubstr("leads out of the table or its 2 bytes"));
   std::vector<uint32_t> units = units_with(0);
@@ -92,11 +92,11 @@ TEST(SentencePieceCheck, TablesThatLeadOutOfThemselves) {
   units[256 ^ 'A'] |= 0x1000 << 10;
   EXPECT_THAT(refusal(model_with(map_of(units, text))), HasSubstr("unit 321 of 512"));
   units = units_with(0);
-  units.resize(500);  // a block that is not whole
+  units.resize(500);  // an incomplete block
   EXPECT_THAT(refusal(model_with(map_of(units, text))), HasSubstr("unit 0 of 500"));
 }
 
-// A piece that is a zero byte: the library throws an exception of its own.
+// A piece that is a single zero byte, for which the library throws its own exception.
 TEST(SentencePieceCheck, APieceOfNothing) {
   const std::string pieces = field(1, field(1, "<unk>") + "\x18\x02") + field(1, field(1, std::string(1, '\0')));
   EXPECT_THAT(refusal(pieces), HasSubstr("not a sentencepiece model"));

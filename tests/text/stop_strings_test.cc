@@ -9,7 +9,7 @@
 namespace coca::text::stop_strings_test {
 namespace {
 
-// However the text is cut into pieces, what is shown is the text up to the first stop string.
+// For any split of the text into pieces, the output is the text up to the first stop string.
 void expect_shown(const std::vector<std::string>& stops, const std::string& text, const std::string& shown,
                   bool matched) {
   for (size_t step = 1; step <= text.size() + 1; ++step) {
@@ -32,7 +32,7 @@ TEST(StopStrings, EndTheTextWhereverItIsCut) {
   expect_shown({"aab"}, "aaaab", "aa", true);
   expect_shown({"abc", "bcd"}, "xabd abce", "xabd ", true);
   expect_shown({"stop"}, "it does not sto", "it does not sto", false);
-  expect_shown({"b", "abc"}, "zabc", "za", true);  // the one that is complete first
+  expect_shown({"b", "abc"}, "zabc", "za", true);  // the stop string that is completed first
 }
 
 TEST(StopStrings, NothingIsHeldBackThatCannotMatch) {

@@ -1,5 +1,5 @@
-// Tokenizers that vendors' own files say: tiktoken's, tekken.json, vocab.json with merges.txt. Ids are compared with
-// the stored results of the tokenizers package where it says the same.
+// Tokenizers in vendors' own formats: tiktoken's, tekken.json, vocab.json with merges.txt. Ids are compared with stored
+// results of the tokenizers package if it has the same tokenizer.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/text/tokenizer_import.h"
 
@@ -31,7 +31,7 @@ std::string base64(std::string_view bytes) {
   return out;
 }
 
-// All bytes, then "ab", "abc", " a", and "xyz", which no two tokens make.
+// All bytes, then "ab", "abc", " a", and "xyz", which no merge produces.
 std::vector<std::string> small_ranks() {
   std::vector<std::string> tokens;
   for (int b = 0; b < 256; ++b) tokens.emplace_back(1, static_cast<char>(b));
@@ -73,7 +73,7 @@ TEST(Tiktoken, ReadsAsMetasCodeDoes) {
   EXPECT_EQ(load_tokenizer(dir / "tokenizer.model")->encode("abc"), tokenizer->encode("abc")) << "the file on its own";
 }
 
-// A stored tokenizer of LLaMA 3's kind holds the same tokens in the order of their merges.
+// A stored tokenizer of LLaMA 3 has the same tokens in the order of their merges.
 TEST(Tiktoken, AgreesWithTheFileThatSaysTheSame) {
   const std::filesystem::path folder = std::filesystem::path(COCA_SOURCE_DIR) / "tests/stored/tokenizers";
   const json texts = io::read_json(folder / "texts.json");
@@ -158,7 +158,7 @@ TEST(Tekken, MistakesAreNamed) {
               HasSubstr("rank: 99"));
 }
 
-// vocab.json and merges.txt of a stored tokenizer.json, and what the class says of the rest.
+// vocab.json and merges.txt from a stored tokenizer.json; the tokenizer class determines the rest.
 TEST(VocabAndMerges, AgreeWithThePackage) {
   const std::filesystem::path stored = std::filesystem::path(COCA_SOURCE_DIR) / "tests/stored/tokenizers";
   const json texts = io::read_json(stored / "texts.json");

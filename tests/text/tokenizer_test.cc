@@ -52,7 +52,8 @@ const Tokenizer& trained() {
   return *kept->tokenizer;
 }
 
-// Valid UTF-8 of all lengths with blanks and newlines, without U+2581, which sentencepiece reads as a blank.
+// Random valid UTF-8 of all lengths with blanks and newlines, but without U+2581, which sentencepiece treats as a
+// blank.
 std::string random_text(Rng& rng, size_t characters) {
   const uint32_t ranges[][2] = {{0x20, 0x7e},  {0x20, 0x20},     {0x0a, 0x0a},
                                 {0xa1, 0x7ff}, {0x4e00, 0x9fff}, {0x1f300, 0x1f6ff}};
@@ -151,7 +152,7 @@ TEST(SentencePiece, ControlTokensAreParsedOnRequest) {
   EXPECT_FALSE(tokenizer.token_id("no such piece"));
 }
 
-// A model that puts a blank in front of a text, and the files beside it.
+// A model that adds a blank before the text, and the files beside it.
 class BesideAModel : public testing::Test {
  protected:
   BesideAModel() {
@@ -230,7 +231,7 @@ TEST_F(BesideAModel, TheDecoderOfTheConfigCounts) {
   EXPECT_EQ(tokenizer->encode("<b>"), std::vector<int32_t>{342});
   EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { tokenizer->decode(std::vector<int32_t>{341}); }),
               HasSubstr("341"));
-  // LLaMA's class without "legacy": the blank stands in front of the text only.
+  // LLaMA's tokenizer class without "legacy" adds the blank only before the text.
   EXPECT_EQ(parsed("</s> sky"), joined({{2}, plain("sky")}));
   EXPECT_NE(parsed("</s>sky"), joined({{2}, plain("sky")}));
   EXPECT_EQ(tokenizer->decode(parsed("</s>sky")), "sky");
@@ -285,7 +286,7 @@ TEST_F(BesideAModel, WhatCannotBeHonouredNamesTheFile) {
   EXPECT_THAT(with("added_tokens.json", R"({"<a>": "x"})"), HasSubstr("added_tokens.json"));
   EXPECT_THAT(with("tokenizer_config.json", R"({"added_tokens_decoder": {"x": {"content": "<a>"}}})"),
               HasSubstr("added_tokens_decoder.x"));
-  for (const char* id : {"1", "2", "300"})  // </s> is a control piece: only a name with a role may take its place
+  for (const char* id : {"1", "2", "300"})  // </s> is a control piece, which only a token with a role may replace
     EXPECT_THAT(
         with("tokenizer_config.json",
              fmt::format(R"({{"added_tokens_decoder": {{"{}": {{"content": "<a>", "special": true}}}}}})", id).c_str()),
@@ -338,7 +339,7 @@ TEST(SentencePiece, AgreesWithTheLibraryOnBothSpaceRules) {
         expect_stream_equals_decode(*tokenizer, ids, true);
       }
       Rng rng(5);
-      for (int i = 0; i < 300; ++i) {  // any ids but bytes, which the library mends differently
+      for (int i = 0; i < 300; ++i) {  // any ids except bytes, which the library repairs differently
         std::vector<int32_t> ids;
         for (int j = 0; j < 6; ++j) {
           const int32_t id = static_cast<int32_t>(rng.below(340));
@@ -349,8 +350,8 @@ TEST(SentencePiece, AgreesWithTheLibraryOnBothSpaceRules) {
     }
 }
 
-// Long lines are cut between words where the library would give the same ids, whatever it does to blanks; then it does
-// not hold the whole of them, at some 120 bytes a byte.
+// Long lines are split between words wherever the library gives the same ids, whatever it does with blanks. This avoids
+// its use of about 120 bytes of memory per byte of text.
 TEST(SentencePiece, LongLinesAreTheLibrarysInParts) {
   TempDir dir;
   put_file(dir / "in.txt", sample_text());
@@ -417,7 +418,7 @@ TEST(SentencePiece, TrainingIsDeterministicAndLeavesOneFile) {
 
 TEST(SentencePiece, TrainingVariants) {
   TempDir dir;
-  put_file(dir / "in.txt", sample_text() + std::string(20000, 'a') + "\xff\n");  // one long line, broken UTF-8
+  put_file(dir / "in.txt", sample_text() + std::string(20000, 'a') + "\xff\n");  // one long line, invalid UTF-8
   SentencePieceTraining training = small_training(dir / "in.txt", dir / "m");
   training.byte_fallback = false;
   training.vocab_size = 100;

@@ -19,7 +19,7 @@ TEST(Utf8, ValidSequences) {
   EXPECT_TRUE(is_valid_utf8(std::string_view("a\0b", 3)));
 }
 
-// Maximal subparts, as in table 3-8 and 3-11 of the Unicode standard.
+// Maximal subparts, as in tables 3-8 and 3-11 of the Unicode standard.
 TEST(Utf8, BrokenSequences) {
   const struct {
     const char* text;

@@ -29,7 +29,7 @@ TEST(Batches, AreAPureFunctionOfSeedAndStep) {
   c.length = 96, c.passkey_share = 0.5;
   const Batches batches(c, data.tokens, *data.tokenizer);
   Tensor ids({2, 96}, DType::kI32), targets({2, 96}, DType::kI32);
-  for (const int64_t step : {7, 0, 3, 7}) {  // any order, a fresh object each time: what resuming needs
+  for (const int64_t step : {7, 0, 3, 7}) {  // any order, with a new object each time, as resuming requires
     batches.fill(step, 0, {ids, targets, {}});
     const Made fresh = batch_of(c, data, step);
     EXPECT_TRUE(std::ranges::equal(ids.values<int32_t>(), fresh.ids.values<int32_t>())) << step;
@@ -74,7 +74,7 @@ TEST(Batches, AccumulationSplitsTheSameWindows) {
 }
 
 TEST(Batches, TheShareOfPasskeysIsRight) {
-  const test::TinyData data;  // letters only: a window with a digit is a passkey prompt
+  const test::TinyData data;  // the text has only letters, so a window with a digit is a passkey prompt
   TrainConfig c = test::tiny_config("unused");
   c.length = 96, c.batch = 50;
   for (const double share : {0.0, 0.3, 1.0}) {
@@ -87,7 +87,7 @@ TEST(Batches, TheShareOfPasskeysIsRight) {
             b.targets.values<int32_t>().subspan(static_cast<size_t>(row * c.length), static_cast<size_t>(c.length));
         const bool passkey = std::ranges::any_of(targets, [](int32_t id) { return id >= '0' && id <= '9'; });
         passkeys += passkey;
-        if (passkey) {  // the answer, or the last of the digits, ends the window
+        if (passkey) {  // the window ends with the answer or the last of the digits
           for (const int32_t id : targets.last(3)) EXPECT_TRUE(id >= '0' && id <= '9') << id;
         }
       }

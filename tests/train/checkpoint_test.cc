@@ -103,13 +103,13 @@ TEST(Checkpoint, UnfinishedFoldersAreIgnored) {
   State run(test::tiny_config(dir.path()), 1);
   run.save(4);
   const fs::path root = checkpoint_root(dir.path()), whole = root / "step-00000004";
-  fs::copy(whole, root / ".tmp-step-00000008-1");  // what a kill in the middle of saving leaves
+  fs::copy(whole, root / ".tmp-step-00000008-1");  // as left by a kill while saving
   fs::copy(whole, root / "step-00000009x");
   fs::create_directory(root / "step-00000010");
   io::write_file_atomic(root / "step-00000011", "a file");
   EXPECT_EQ(latest_checkpoint(dir.path()), whole);
   run.save(5);
-  run.save(6);  // pruning leaves them alone, too
+  run.save(6);  // pruning ignores them too
   EXPECT_FALSE(fs::exists(whole));
   EXPECT_TRUE(fs::exists(root / ".tmp-step-00000008-1"));
 }
@@ -119,7 +119,7 @@ TEST(Checkpoint, AnotherSpecIsNamed) {
   const TrainConfig slack = test::tiny_config(dir.path());
   State(slack, 1).save(4);
   TrainConfig rope = slack, wide = slack, partial = slack;
-  rope.attention = model::AttentionKind::kRope;  // the same names and shapes as slack
+  rope.attention = model::AttentionKind::kRope;  // has the same names and shapes as slack
   wide.width = 64;
   partial.rotary_pct = 0.5;
   expect_error([&] { State(rope, 1).load(); }, ErrorKind::kInvalidArgument,
@@ -177,7 +177,7 @@ TEST(Checkpoint, StatesThatSayNonsense) {
   };
   io::write_json(dir.path() / "train_state.json", good);
   EXPECT_EQ(load_state(dir.path()).tokens, 224);
-  expect("step", 1e300, "\"step\" is 1e+300; expected an integer");  // was converted, to nobody knows what
+  expect("step", 1e300, "\"step\" is 1e+300; expected an integer");  // used to be converted with undefined behaviour
   expect("step", 1.5, "\"step\" is 1.5");
   expect("tokens", true, "\"tokens\" is true");
   expect("updates", -1, "\"updates\" is -1; expected 0 or more");

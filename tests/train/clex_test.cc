@@ -1,4 +1,4 @@
-// CLEX in training: its draws, and runs that add, train, keep and drop its network.
+// CLEX in training: its random draws, and runs that add, train, keep and drop its network.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/model/clex.h"
 
@@ -39,7 +39,7 @@ std::vector<double> drawn(int64_t N, int64_t factor, int64_t trained_length) {
 TEST(ClexDraws, PositionsSpanTheLengthAskedFor) {
   const std::vector<double> once = drawn(16, 1, 16);
   for (size_t i = 0; i < once.size(); ++i) EXPECT_EQ(once[i], static_cast<double>(i));
-  const std::vector<double> twice_as_long = drawn(32, 1, 16);  // places of [0, 32) divided by 2
+  const std::vector<double> twice_as_long = drawn(32, 1, 16);  // positions in [0, 32) divided by 2
   for (size_t i = 0; i + 1 < twice_as_long.size(); ++i) EXPECT_EQ(twice_as_long[i], static_cast<double>(i) / 2);
   EXPECT_EQ(twice_as_long.back(), 15);
   std::vector<double> far = drawn(16, 5, 16);
@@ -78,7 +78,7 @@ TEST_F(ClexRuns, FinetuningAddsANetworkThatIsNtkAtFirst) {
   test::put_model(dir_.path() / "base", source());
   FinetuneConfig c = config("base", "start");
   c.positions = {.rope_scaling = Scaling::kClex, .factor = 4};
-  c.steps = 1, c.warmup_steps = 0, c.learning_rate = 1e-30;  // nothing moves
+  c.steps = 1, c.warmup_steps = 0, c.learning_rate = 1e-30;  // changes nothing
   const model::Model start = run(c);
   const model::Model base = formats::load_model(dir_.path() / "base", model::Precision::kF32, formats::LoadT::kFolded);
   EXPECT_EQ(start.spec.rope_scaling.max_factor, 4);
@@ -89,7 +89,7 @@ TEST_F(ClexRuns, FinetuningAddsANetworkThatIsNtkAtFirst) {
   const model::ModelSpec ntk = model::with_scaling(base.spec, Scaling::kNtk, 5.0);  // 2 * 3 - 1
   const std::vector<double> wanted = model::rope_rotation(ntk, 1).frequencies;
   for (size_t j = 0; j < wanted.size(); ++j)
-    EXPECT_NEAR(tables[2][j], wanted[j], 1e-9 * wanted[j]);  // the solver: clex_test.cc
+    EXPECT_NEAR(tables[2][j], wanted[j], 1e-9 * wanted[j]);  // tolerance of the solver: clex_test.cc
 
   c = config("base", "trained");
   c.positions = {.rope_scaling = Scaling::kClex, .factor = 4};
@@ -132,7 +132,7 @@ TEST_F(ClexRuns, AnotherScalingDropsTheNetwork) {
   EXPECT_TRUE(ntk.params->weights().clex_up.empty());
 }
 
-// At plain positions and the trained length nothing is solved: no gradient, no decay, the same bits.
+// At plain positions and the trained length the ODE is not solved: no gradient, no decay, the same bits.
 TEST_F(ClexRuns, PlainPositionsLeaveTheNetworkAlone) {
   const model::ModelSpec spec = test::byte_spec(test::clex_spec(test::tiny_llama(AttentionKind::kRope)));
   test::put_model(dir_.path() / "clex", spec);
@@ -146,7 +146,7 @@ TEST_F(ClexRuns, PlainPositionsLeaveTheNetworkAlone) {
   EXPECT_NE(floats(before.params->weights().embed), floats(after.params->weights().embed));
 }
 
-// From scratch too; the scaling and the network are the model's.
+// Pretraining also works; the model has the scaling and the network.
 TEST_F(ClexRuns, PretrainingTakesIt) {
   TrainConfig c = test::tiny_config(dir_.path() / "run");
   c.positions = {.rope_scaling = Scaling::kClex, .factor = 4};
@@ -157,7 +157,7 @@ TEST_F(ClexRuns, PretrainingTakesIt) {
             std::vector<float>(static_cast<size_t>(m.params->weights().clex_down.numel())));
 }
 
-// Plain steps leave it as it began; afterwards it has a rate of its own.
+// Plain steps do not change the network. Later steps train it with its own learning rate.
 TEST_F(ClexRuns, TheNetworkBeginsWithTheDrawsAndAtItsOwnRate) {
   int64_t seed = 0;
   while (draw_clex_factor(static_cast<uint64_t>(seed), 5, 4) != 1 ||
@@ -176,7 +176,7 @@ TEST_F(ClexRuns, TheNetworkBeginsWithTheDrawsAndAtItsOwnRate) {
     return most;
   };
   EXPECT_EQ(largest(weights_after("plain", 6, 5, 1)),
-            0);  // its down projection begins as zeros, and step 5 draws a factor of 1
+            0);  // the down projection starts at zero, and step 5 draws a factor of 1
   const float full = largest(weights_after("full", 12, 5, 1)), slow = largest(weights_after("slow", 12, 5, 0.01));
   EXPECT_GT(slow, 0);
   EXPECT_LT(slow, 0.1f * full);

@@ -68,8 +68,8 @@ TEST(TrainConfig, BadValuesAreNamed) {
   bad([](auto& c) { c.clip_norm = -1; }, "clip_norm is -1");
 }
 
-// Every integer option of a config, at values whose products wrap or that no machine holds: a seed is any number, all
-// else an error that names the option and the value.
+// Tries every integer option of a config at values whose products overflow or exceed any machine. Seeds accept any
+// number; all other options must fail with an error that names the option and the value.
 template <typename Config, typename Check>
 void expect_counts_are_bounded(const Config& good, const Check& check) {
   const auto json = io::options_to_json(const_cast<Config&>(good));
@@ -152,7 +152,7 @@ TEST(TrainConfig, SpecsFollowTheArchitecture) {
   EXPECT_EQ(llama.embeddings, model::Embeddings::kTied);
   c.init_std = 0.02;
   EXPECT_EQ(make_spec(c, 272, std::nullopt, std::nullopt).init_std, 0.02);
-  c.rotary_pct = 0.05;  // one dim of 24: not even
+  c.rotary_pct = 0.05;  // one dim of 24: not an even number
   expect_error([&] { make_spec(c, 272, std::nullopt, std::nullopt); }, ErrorKind::kInvalidArgument, "rotary dims 1");
 }
 

@@ -1,5 +1,5 @@
-// Training when something goes wrong around it: damaged checkpoints, a full or read-only disk, a second trainer,
-// numbers that stop being finite. Each ends with nothing lost and one message that names the thing.
+// Training when its environment fails: damaged checkpoints, a full or read-only disk, a second trainer, numbers that
+// become non-finite. Nothing is lost in any case, and one message names the cause.
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 #include <limits>
@@ -30,7 +30,7 @@ TrainConfig config_in(const fs::path& out) {
   return c;
 }
 
-// The bits that 12 undisturbed steps end in.
+// The final bits after 12 undisturbed steps.
 std::string undisturbed(const test::TinyData& data) {
   const test::TempDir dir;
   Trainer(config_in(dir.path()), data.without_validation(), Start::kFresh).run();
@@ -107,7 +107,7 @@ TEST(Faults, CheckpointsThatVanishedAreNoFreshStart) {
   expect_error(resume, ErrorKind::kInvalidArgument, "metrics up to step 12 of a run with a checkpoint every 4 steps");
   EXPECT_EQ(io::read_file(dir / "metrics.csv"), metrics);
   test::put_file(dir / "metrics.csv",
-                 metrics.substr(0, metrics.find("\n4,") + 1));  // killed before its first checkpoint
+                 metrics.substr(0, metrics.find("\n4,") + 1));  // as if killed before its first checkpoint
   EXPECT_EQ(resume(), 0);
 }
 
@@ -169,14 +169,14 @@ TEST(Faults, AFullDiskCostsNoCheckpointAndTrainingGoesOn) {
   };
   const Warnings warnings;
   Trainer(c, data.without_validation(), Start::kFresh).run([&](const StepReport& r) {
-    if (r.step == 5) fill_disk();  // the checkpoint of step 8 finds no room
+    if (r.step == 5) fill_disk();  // no space for the checkpoint of step 8
     if (r.step == 9) {
       EXPECT_EQ(latest_checkpoint(c.out)->filename(), "step-00000004");
       fs::remove(ballast);
     }
   });
   EXPECT_TRUE(test::newest_bytes(c.out) == wanted);
-  EXPECT_EQ(read_metrics(dir / "disk/run/metrics.csv").size(), 12u);  // rows that found no room came later
+  EXPECT_EQ(read_metrics(dir / "disk/run/metrics.csv").size(), 12u);  // rows that did not fit were written later
   EXPECT_THAT(warnings.texts(),
               testing::Contains(AllOf(HasSubstr("step 8 could not be saved"), HasSubstr("No space left"),
                                       HasSubstr("step-00000004"), HasSubstr("training continues"))));
@@ -202,7 +202,7 @@ TEST(Faults, AnOldCheckpointThatCannotBeRemovedDoesNotEndTheRun) {
 TEST(Faults, AFullDiskAtTheEndIsAnErrorAndResumesFromTheLastCheckpoint) {
   const test::TinyData data;
   const test::TempDir dir;
-  const SmallDisk disk(dir / "disk", "1m");  // room for a checkpoint, half a megabyte, and not for two
+  const SmallDisk disk(dir / "disk", "1m");  // space for one checkpoint of half a megabyte, but not for two
   if (!disk.mounted()) GTEST_SKIP() << "no right to mount a file system";
   const TrainConfig c = config_in(dir / "disk/run");
   {
@@ -211,7 +211,7 @@ TEST(Faults, AFullDiskAtTheEndIsAnErrorAndResumesFromTheLastCheckpoint) {
                  "step 12 could not be saved");
   }
   EXPECT_EQ(latest_checkpoint(c.out)->filename(), "step-00000004");
-  TrainConfig moved = c;  // to where there is room
+  TrainConfig moved = c;  // to a disk with enough space
   moved.out = (dir / "run").string();
   fs::copy(c.out, moved.out, fs::copy_options::recursive);
   Trainer(moved, data.without_validation(), Start::kResume).run();
@@ -249,7 +249,7 @@ TEST(NonFinite, TheFirstElementIsDescribed) {
   EXPECT_EQ(describe_nonfinite(half), "[2] is inf (1 of 3 are not finite)");
 }
 
-// What the warning of step 3 says when `spoil` was done to the parameters after step 2.
+// The warning of step 3 if `spoil` is applied to the parameters after step 2.
 std::string warning_after(AttentionKind kind, const std::function<void(model::ParamStore&)>& spoil,
                           model::Architecture architecture = model::Architecture::kGptNeoX) {
   const test::TempDir dir;
@@ -281,7 +281,8 @@ TEST(NonFinite, TheTensorAndLayerAreNamed) {
   EXPECT_THAT(warning_after(AttentionKind::kRope, poison("gpt_neox.layers.1.attention.dense.weight", nan)),
               AllOf(HasSubstr("step 3: "),
                     HasSubstr("parameter gpt_neox.layers.1.attention.dense.weight [0, 0] is nan (1024 of 1024")));
-  // Finite weights whose products overflow: q of the second layer is 1e30 times a normalised row, its square 1e60.
+  // Finite weights whose products overflow: q of the second layer is 1e30 times a normalised row, so its square is
+  // 1e60.
   EXPECT_THAT(
       warning_after(AttentionKind::kCocaSlack, poison("gpt_neox.layers.1.attention.query_key_value.weight", 1e30f)),
       HasSubstr("first in layer.1.q_eff ["));
@@ -291,7 +292,8 @@ TEST(NonFinite, TheTensorAndLayerAreNamed) {
               HasSubstr("hidden.2 ["));
   EXPECT_THAT(warning_after(AttentionKind::kRope, poison("embed_out.weight", 3e38f)),
               HasSubstr("first in the loss, of hidden states that are finite"));
-  // Forward the sizes cancel: 1e4 times 1e-44 times 1e38. Backward the gradient of v's weights is 1e38 times 1e4.
+  // In the forward pass the sizes cancel: 1e4 times 1e-44 times 1e38. In the backward pass the gradient of v's weights
+  // is 1e38 times 1e4.
   const auto opposed = [](model::ParamStore& params) {
     fill_parameter(params, "model.layers.1.input_layernorm.weight", 1e4f);
     fill_parameter(params, "model.layers.1.self_attn.v_proj.weight", 1e-44f);
@@ -301,8 +303,8 @@ TEST(NonFinite, TheTensorAndLayerAreNamed) {
               HasSubstr("first in the gradient of model.layers.1.self_attn.v_proj.weight ["));
 }
 
-// The run of c from its start, spoiled after step `at`: fails with this text, writes no model, and keeps these
-// checkpoints.
+// Runs c from the start and applies `spoil` after step `at`. The run must fail with this text, write no model, and keep
+// these checkpoints.
 void expect_no_model(TrainConfig c, const std::string& text, const std::vector<std::string>& checkpoints,
                      int64_t at = 0, const std::function<void(model::ParamStore&)>& spoil = {}) {
   SCOPED_TRACE(text);
@@ -358,11 +360,11 @@ TEST(NonFinite, ARunThatEndsInABadStepKeepsItsWeightsButWritesNoModel) {
   EXPECT_FALSE(fs::exists(dir / "model"));
 }
 
-// The validation text is said to be at fault only where the model is not.
+// The message blames the validation text only if the model is sound.
 TEST(NonFinite, AValidationLossIsJudgedWithTheModel) {
   test::TinyData data;
-  data.validation =
-      data::TokenFile::from_tokens(std::vector<int32_t>(100, 'A'), {0, 100}, 257);  // no training text has this token
+  data.validation = data::TokenFile::from_tokens(std::vector<int32_t>(100, 'A'), {0, 100},
+                                                 257);  // this token does not occur in the training text
   const test::TempDir sound, broken;
   TrainConfig c = config_in(sound.path());
   c.steps = 3, c.validation_interval = 1, c.warmup_steps = 0;
@@ -380,7 +382,7 @@ TEST(NonFinite, AValidationLossIsJudgedWithTheModel) {
                                                        HasSubstr("look at the validation text")));
   }
   c.out = broken.path().string(), c.learning_rate = 1e30,
-  c.min_learning_rate = 0;  // a loss that is not finite after the first update
+  c.min_learning_rate = 0;  // the loss is not finite after the first update
   for (const int64_t steps : {1, 3}) {
     c.steps = steps;
     const Warnings warnings;
@@ -391,7 +393,7 @@ TEST(NonFinite, AValidationLossIsJudgedWithTheModel) {
   }
 }
 
-// No step comes after the last update and finds what it did.
+// No later step would detect the effect of the last update.
 TEST(NonFinite, ALossThatIsNotFiniteAfterTheLastUpdateWritesNoModel) {
   const test::TempDir dir, other, whole;
   TrainConfig c = config_in(dir.path());
@@ -404,7 +406,7 @@ TEST(NonFinite, ALossThatIsNotFiniteAfterTheLastUpdateWritesNoModel) {
   c.steps = 8;
   const auto overflow = [](model::ParamStore& params) { fill_parameter(params, "embed_out.weight", 3e38f); };
   expect_no_model(c, "after the last update, step 8 of 8", {"step-00000004"}, 8, overflow);
-  // What is left goes on to where a run that had no such fault ends.
+  // Resuming from the remaining checkpoint gives the same result as an undisturbed run.
   const test::TinyData data;
   Trainer(c, data.without_validation(), Start::kResume).run();
   c.out = whole.path().string();

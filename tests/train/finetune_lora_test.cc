@@ -27,7 +27,7 @@ FinetuneConfig tiny_lora(const fs::path& model, const fs::path& out) {
   return c;
 }
 
-// Stopped after every single step: dropout's masks are those of the step, whoever comes to it.
+// Stopped after every step and resumed. Dropout masks depend only on the step.
 TEST(FinetuneLora, ResumesBitwise) {
   const test::TinyExamples made;
   for (const auto& [spec, precision] :
@@ -73,7 +73,8 @@ TEST(FinetuneLora, LearnsBesideAModelThatStaysAsItIs) {
   const model::Model base = formats::load_model(c.model);
   EXPECT_EQ(test::values_of(*base.params), test::values_of(run.loop().params()));
   EXPECT_FALSE(fs::exists(fs::path(c.out) / "model"));
-  // Merged, it has the loss of the branch: the validation of a further run whose first step is all but nothing.
+  // The merged model has the loss of the model with its adapter, shown by the validation of another run with a
+  // negligible first step.
   const auto adapter = formats::load_adapter(fs::path(c.out) / "adapter", spec);
   EXPECT_EQ(adapter->settings().base, c.model);
   model::Model merged = formats::load_model(c.model);
@@ -84,7 +85,7 @@ TEST(FinetuneLora, LearnsBesideAModelThatStaysAsItIs) {
   again.model = (dir.path() / "merged").string(), again.out = (dir.path() / "again").string();
   again.lora_rank = 0, again.steps = 1, again.warmup_steps = 0, again.learning_rate = 1e-30;
   EXPECT_NEAR(*Finetuner(again, made.data(), Start::kFresh).run().validation_loss, *summary.validation_loss, 1e-5);
-  // An adapter goes on from where it ended, with its own settings.
+  // Training of an adapter continues with the adapter's own settings.
   again.model = c.model, again.adapter = (fs::path(c.out) / "adapter").string(),
   again.out = (dir.path() / "further").string();
   EXPECT_NEAR(*Finetuner(again, made.data(), Start::kFresh).run().validation_loss, *summary.validation_loss, 1e-5);

@@ -39,8 +39,8 @@ TEST(Finetune, LearnsTheAnswers) {
     EXPECT_EQ(run.loop().trained_parameters(), model::parameter_count(spec));
     double first = 0;
     const TrainSummary summary = run.run([&](const StepReport& r) { first = r.step == 1 ? r.loss : first; });
-    // The answers count up from 0 and end after 1 to 5 digits: what is left to guess is where they end, five equally
-    // likely lengths over 4 tokens on average: log(5) / 4 = 0.40 nats a token; nothing else of it is hard.
+    // The answers count up from 0 and end after 1 to 5 digits. Only the end is unpredictable: five equally likely
+    // lengths over 4 tokens on average, log(5) / 4 = 0.40 nats per token.
     EXPECT_GT(first, 2.0);
     EXPECT_LT(*summary.validation_loss, 0.8) << name;
     EXPECT_EQ(summary.steps, 50);
@@ -49,7 +49,7 @@ TEST(Finetune, LearnsTheAnswers) {
   }
 }
 
-// The same function either way, so only its T may look different.
+// Both models are the same function; only the width of T differs.
 TEST(Finetune, AFullTIsFoldedUnlessItIsKept) {
   const test::TempDir dir;
   const test::TinyExamples made;
@@ -58,7 +58,7 @@ TEST(Finetune, AFullTIsFoldedUnlessItIsKept) {
   for (const bool keep : {false, true}) {
     FinetuneConfig c = test::tiny_finetune(dir.path() / "full", dir.path() / (keep ? "kept" : "folded"));
     c.keep_t_width = keep;
-    c.steps = 1, c.warmup_steps = 0, c.learning_rate = 1e-30;  // nothing moves
+    c.steps = 1, c.warmup_steps = 0, c.learning_rate = 1e-30;  // changes nothing
     Finetuner(c, made.data(), Start::kFresh).run();
     const model::Model out = formats::load_model(fs::path(c.out) / "model"),
                        wanted = formats::load_model(dir.path() / "full", model::Precision::kF32,
@@ -71,7 +71,7 @@ TEST(Finetune, AFullTIsFoldedUnlessItIsKept) {
   EXPECT_EQ(finetune_target(lora, *made.tokenizer).spec.t_width, model::TWidth::kFull) << "the adapter is the folder's";
 }
 
-// A folder that was opened is not looked at again: here it is gone by then.
+// A folder that is already open is not read again; here it has been deleted.
 TEST(Finetune, AModelThatIsOpenIsNotReadAgain) {
   const test::TempDir dir;
   const test::TinyExamples made;
@@ -85,7 +85,7 @@ TEST(Finetune, AModelThatIsOpenIsNotReadAgain) {
   EXPECT_EQ(test::values_of(Finetuner(c, data, Start::kFresh).loop().params()), test::values_of(*source.params));
 }
 
-// Runs of versions without the choice had T at full width, and go on so.
+// Options saved by versions without this choice mean full width, and such runs continue with it.
 TEST(Finetune, OptionsWithoutATWidthAreThoseOfFullWidth) {
   const test::TempDir dir;
   for (const auto& [file, key] :
@@ -149,7 +149,7 @@ TEST(Finetune, WhatIsNotTrainedKeepsItsBits) {
   }
 }
 
-// Stages of 3, 2 and 3 steps, stopped after every single step and resumed; and killed behind the last checkpoint.
+// Stages of 3, 2 and 3 steps: stopped after every step and resumed, and killed after the last checkpoint.
 void expect_resumes_bitwise(const model::ModelSpec& spec, const std::function<void(FinetuneConfig&)>& change) {
   const test::TempDir dir;
   const test::TinyExamples made;
@@ -229,7 +229,7 @@ TEST(Finetune, ThePapersStages) {
   const auto fused = model::select_parameters(specs()[0], {neox[1].train[0], neox[1].train[1], neox[1].train[2]});
   EXPECT_EQ(fused.size(), 4u);  // whole weights and biases of two layers
 
-  // Norms of heads train with their projection, global tokens' projections with the tokens' own.
+  // Head norms train with their projection, and global tokens' projections with the ordinary ones.
   model::ModelSpec qwen = specs()[1], global = specs()[1], global_neox = specs()[0];
   qwen.head_norm = model::HeadNorm::kRms;
   global.global_tokens = global_neox.global_tokens = 2;
@@ -246,7 +246,7 @@ TEST(Finetune, ThePapersStages) {
   EXPECT_THAT(seen_neox[1].train, testing::Contains("*.attention.query_key_value_global.*"));
   for (const auto& [spec, stages] : {std::pair{&qwen, &normed}, {&global, &seen}, {&global_neox, &seen_neox}})
     for (const Stage& stage : *stages)
-      EXPECT_FALSE(model::select_parameters(*spec, stage.train).empty());  // throws for a name there is not
+      EXPECT_FALSE(model::select_parameters(*spec, stage.train).empty());  // throws if a name does not exist
   c.stages.preset = "coca-paper";
   expect_error([&] { make_stages(c, test::byte_spec(test::tiny_llama(AttentionKind::kRope)), 1); },
                ErrorKind::kInvalidArgument, "has no T to train");
@@ -259,7 +259,7 @@ TEST(Finetune, TheLossCountsAnswersAlone) {
   FinetuneConfig c = test::tiny_finetune(dir.path() / "model", dir.path() / "run");
   c.steps = 1, c.batch = 2, c.accumulation = 1, c.validation_windows = 0;
   Finetuner run(c, made.data(), Start::kFresh);
-  // The first window's loss by hand: each document by itself, the mean over the answers of both windows.
+  // The loss by hand: each document alone, with the mean over the answers of both windows.
   const model::Model m = formats::load_model(c.model);
   Context cx;
   double sum = 0;
@@ -293,18 +293,18 @@ TEST(Finetune, TextTrainsOnWindowsAsPretrainingDoes) {
   c.data = {}, c.text = {"given"}, c.steps = 0, c.epochs = 0.2, c.length = 16;
   Finetuner run(c, {.tokenizer = *made.tokenizer, .text = &made.tokens, .validation_text = &made.validation},
                 Start::kFresh);
-  EXPECT_EQ(run.loop().steps(), 7);  // (1999 - 15) / 16 = 124 windows, a fifth of them, four a step
+  EXPECT_EQ(run.loop().steps(), 7);  // (1999 - 15) / 16 = 124 windows; a fifth of them, four per step
   const TrainSummary summary = run.run();
   EXPECT_TRUE(summary.validation_loss.has_value());
   EXPECT_EQ(summary.tokens, 7 * 4 * 16);
 }
 
-// A bidirectional model learns the masked tokens of windows, and is validated on masks of its own.
+// A bidirectional model is trained to predict masked tokens, and validated with separate masks.
 TEST(Finetune, BidirectionalModelsTrainOnMaskedTokens) {
   const test::TempDir dir;
   model::ModelSpec spec = test::byte_spec(test::tiny_llama(AttentionKind::kRope));
   spec.direction = model::Direction::kBidirectional, spec.mask_id = 271;
-  spec.init_std = 0.02;  // logits near 0: the loss begins at log(vocabulary), whichever tokens are masked
+  spec.init_std = 0.02;  // logits near 0, so that the loss starts at log(vocabulary) for any masks
   test::put_model(dir.path() / "model", spec);
   const test::TinyData made;
   FinetuneConfig c = test::tiny_finetune(dir.path() / "model", dir.path() / "run");
@@ -313,7 +313,8 @@ TEST(Finetune, BidirectionalModelsTrainOnMaskedTokens) {
                 Start::kFresh);
   const TrainSummary summary = run.run();
   ASSERT_TRUE(summary.validation_loss.has_value());
-  EXPECT_NEAR(*summary.validation_loss, std::log(272.0), 1.0);  // of the masked tokens' many ids, after three steps
+  EXPECT_NEAR(*summary.validation_loss, std::log(272.0),
+              1.0);  // over the many ids of the masked tokens, after three steps
   EXPECT_EQ(formats::load_model(dir.path() / "run/model").spec.direction, model::Direction::kBidirectional);
 }
 

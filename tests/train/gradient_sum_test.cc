@@ -1,4 +1,4 @@
-// Sums of gradients over ranks: their values, and that they travel before backward is over.
+// Sums of gradients over ranks: their values, and that they are sent before the backward pass ends.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/train/gradient_sum.h"
 
@@ -42,7 +42,7 @@ TEST(GradientSum, AddsSlicesInTheirOrderForAnyNumberOfRanks) {
       const optim::Partition partition = partition_gradients(spec, like, ranks);
       GradientSum all(partition, here);
       Tensor grads({size});
-      for (int step = 0; step < 2; ++step) {  // the second forgets the first
+      for (int step = 0; step < 2; ++step) {  // the second step must not include the first
         all.begin();
         for (int s = here.rank(); s < slices; s += ranks) {
           const std::vector<float> mine = gradients(s + 100 * (1 - step), size);
@@ -62,7 +62,8 @@ TEST(GradientSum, AddsSlicesInTheirOrderForAnyNumberOfRanks) {
   }
 }
 
-// Everything a bucket holds is complete when backward says so: with each tensor marked by the moment at which it is.
+// A bucket may contain only gradients that are complete when the backward pass hands it over. `complete` is the first
+// bucket at which a tensor is complete.
 TEST(GradientSum, ABucketHoldsNothingThatComesLater) {
   for (const model::Embeddings tied : {model::Embeddings::kTied, model::Embeddings::kUntied}) {
     model::ModelSpec spec = spec_of_several_tiles();
@@ -117,7 +118,8 @@ TEST(GradientSum, LayersTravelWhileBackwardRuns) {
     sum.begin();
     for (int64_t layer = spec.L; layer >= 0; --layer) {
       sum.done(gradient_bucket(spec, layer), grads);
-      // Backward would work on the next layer now. What was handed over arrives meanwhile; nothing else is asked for.
+      // The backward pass would continue with the next layer here. The gradients handed over are exchanged meanwhile,
+      // without further calls.
       const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(30);
       while (exchanges < spec.L - layer + 1 && std::chrono::steady_clock::now() < limit) std::this_thread::yield();
       EXPECT_EQ(exchanges, spec.L - layer + 1);

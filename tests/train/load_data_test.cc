@@ -11,7 +11,7 @@ namespace fs = std::filesystem;
 class LoadTokens : public testing::Test {
  protected:
   void put(const std::string& name, const std::string& text) { io::write_file_atomic(dir_.path() / name, text); }
-  // Tokenizes (or not), and says whether the cache was made anew.
+  // Loads the tokens. Returns whether the cache was rebuilt.
   bool load(const std::vector<std::string>& inputs, std::string* text = nullptr) {
     bool made = false;
     const data::TokenFile file = load_tokens(inputs, *tokenizer_, cache_, [&](int64_t, int64_t) { made = true; });
@@ -35,10 +35,10 @@ TEST_F(LoadTokens, CachesUntilTheInputsChange) {
   EXPECT_EQ(text, "first text");
   EXPECT_FALSE(load({a}, &text));
   EXPECT_EQ(text, "first text");
-  EXPECT_TRUE(load({a, b}, &text));  // one more file
+  EXPECT_TRUE(load({a, b}, &text));  // with one more file
   EXPECT_EQ(text, "first textsecond");
   EXPECT_FALSE(load({a, b}));
-  put("b.txt", "third!");  // the same size, another time
+  put("b.txt", "third!");  // the same size at another time
   fs::last_write_time(b, fs::last_write_time(b) + std::chrono::seconds(5));
   EXPECT_TRUE(load({a, b}, &text));
   EXPECT_EQ(text, "first textthird!");
@@ -57,7 +57,7 @@ TEST_F(LoadTokens, TakesOneSplitOfPg19) {
   EXPECT_EQ(text, "of train");
   const data::TokenFile validation =
       load_tokens({dir_.path().string()}, *tokenizer_, cache_, {}, std::nullopt, data::Split::kValidation);
-  EXPECT_EQ(validation.size(), static_cast<int64_t>(std::string("of validation").size()) + 1);  // and eos
+  EXPECT_EQ(validation.size(), static_cast<int64_t>(std::string("of validation").size()) + 1);  // plus eos
   const data::TokenFile asked =
       load_tokens({dir_.path().string()}, *tokenizer_, cache_, {}, data::Split::kTest, data::Split::kTrain);
   EXPECT_EQ(asked.size(), static_cast<int64_t>(std::string("of test").size()) + 1);

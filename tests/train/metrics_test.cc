@@ -63,7 +63,7 @@ TEST(Metrics, ARowTornByAKillIsDropped) {
   EXPECT_THAT(steps_of(file), testing::ElementsAre(2, 4, 6));
 }
 
-// A disk that is full for a while: one warning, and no row is lost.
+// A disk that is full for a while causes one warning and loses no rows.
 TEST(Metrics, AFullDiskCostsNoRow) {
   const test::TempDir dir;
   const auto file = dir.path() / "metrics.csv";
@@ -107,7 +107,7 @@ TEST(Metrics, ARowWithoutAStepIsNamedAndLeftOutByResuming) {
   EXPECT_THAT(steps_of(file), testing::ElementsAre(2, 5));
 }
 
-// Reads event files as TensorBoard does: frames with their checksums, then the fields of the messages.
+// Parses event files like TensorBoard: frames with checksums, then the fields of the messages.
 struct Event {
   int64_t step = 0;
   bool starts_session = false;
@@ -140,7 +140,7 @@ uint64_t take_varint(std::string_view& from) {
   return value;
 }
 
-// visit(field, varint or fixed bits, bytes)
+// Calls visit(field, varint or fixed bits, bytes).
 template <typename Visit>
 void fields_of(std::string_view message, const Visit& visit) {
   while (!message.empty()) {
@@ -182,8 +182,8 @@ Event event_of(std::string_view message) {
   return e;
 }
 
-// Of all files of a folder in the order of their names; a session that starts at a step voids what was there from it
-// on.
+// Events of all files in a folder in the order of their names. A session that starts at a step replaces earlier events
+// from that step on.
 std::vector<Event> events_of(const std::filesystem::path& folder) {
   std::set<std::filesystem::path> files;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) files.insert(entry.path());
@@ -217,7 +217,7 @@ TEST(Metrics, EventFilesHoldTheRowsAndGoOnFromACheckpoint) {
       if (step % 4 == 0) report.validation_loss = 3.0;
       metrics.row(report, 1.0 / static_cast<double>(step), {.step = step, .tokens = 10 * step});
     }
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));  // names are times
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));  // file names contain the time
   };
   const auto steps = [&] {
     std::vector<int64_t> all;
@@ -231,9 +231,9 @@ TEST(Metrics, EventFilesHoldTheRowsAndGoOnFromACheckpoint) {
               testing::ElementsAre(testing::Pair("loss", 0.5f), testing::Pair("learning_rate", 1e-3f),
                                    testing::Pair("grad_norm", 0.5f), testing::Pair("tokens_per_second", 300.0f)));
   EXPECT_THAT(events[1].scalars, testing::Contains(testing::Pair("validation_loss", 3.0f)));
-  write(300, {301, 302});  // 7000 was not saved
+  write(300, {301, 302});  // step 7000 was not saved
   EXPECT_THAT(steps(), testing::ElementsAre(2, 300, 301, 302));
-  write(0, {1});  // anew
+  write(0, {1});  // starts again
   EXPECT_THAT(steps(), testing::ElementsAre(1));
 }
 

@@ -1,4 +1,4 @@
-// Positions of training windows: the draws themselves, batches made of them, and runs.
+// Positions of training windows: the random draws, batches made from them, and runs.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/train/positions.h"
 
@@ -36,11 +36,11 @@ TEST(Positions, RandomDrawsAreSortedDistinctAndEven) {
       ++seen[static_cast<size_t>(at[i])];
     }
   }
-  // Each place is in a draw with p = 16 / 40; five standard deviations of the count of 4000 draws.
+  // Each position is in a draw with p = 16 / 40. Five standard deviations for the count in 4000 draws.
   const double p = 0.4, sigma = std::sqrt(kDraws * p * (1 - p));
   for (const int64_t count : seen) EXPECT_NEAR(static_cast<double>(count), kDraws * p, 5 * sigma);
   Rng rng(1);
-  draw_random(rng, kLength, at);  // all there are
+  draw_random(rng, kLength, at);  // all positions that exist
   for (size_t i = 0; i < kLength; ++i) EXPECT_EQ(at[i], static_cast<double>(i));
 }
 
@@ -57,10 +57,10 @@ TEST(Positions, PoseCutsReachTheirBorders) {
       ASSERT_EQ(at[static_cast<size_t>(i)], static_cast<double>(i < cut.first ? i : i + cut.skipped_positions));
     ASSERT_LT(at.back(), kTarget);
   }
-  EXPECT_THAT(firsts, testing::ElementsAre(1, 2, 3, 4, 5));  // randint(1, (9 + 1) // 2)
+  EXPECT_THAT(firsts, testing::ElementsAre(1, 2, 3, 4, 5));  // randint(1, (9 + 1)  // randint(1, (9 + 1) // 2)
   EXPECT_THAT(positions, testing::ElementsAre(0, 1, 2, 3));  // up to 12 - 9
   EXPECT_EQ(*tokens.begin(), 0);
-  EXPECT_EQ(*tokens.rbegin(), 4 * kN);  // five windows are read
+  EXPECT_EQ(*tokens.rbegin(), 4 * kN);  // reads five windows
   Rng rng(1);
   for (int i = 0; i < 50; ++i) EXPECT_EQ(draw_pose(rng, kN, kTarget, kN + 1).skipped_tokens, 0);
 }
@@ -84,7 +84,7 @@ TrainConfig drawn_config(PositionDraw draw) {
   return c;
 }
 
-// The text counts upwards, so that a token says where it stood.
+// The text counts upwards, so that each token shows where it came from.
 TEST(Positions, PoseSkipsContentAndPositions) {
   std::vector<int32_t> counting(200);
   for (size_t i = 0; i < counting.size(); ++i) counting[i] = static_cast<int32_t>(i);
@@ -106,10 +106,10 @@ TEST(Positions, PoseSkipsContentAndPositions) {
         joints += content || position;
         skipping += content && position;
       }
-      EXPECT_LE(joints, 1);  // both at the same place
+      EXPECT_LE(joints, 1);  // content and positions skip at the same place
     }
   }
-  EXPECT_GT(skipping, 80);  // of 120 windows: all but those that end with the text, or drew a 0
+  EXPECT_GT(skipping, 80);  // of 120 windows: all except those that end with the text or drew a 0
 }
 
 TEST(Positions, AreAPureFunctionOfSeedAndWindow) {
@@ -131,7 +131,7 @@ TEST(Positions, AreAPureFunctionOfSeedAndWindow) {
   }
 }
 
-// The first steps are those of a plain run, behind them all is drawn as without them.
+// The first steps equal those of a plain run. Later steps draw the same as a run without plain steps.
 TEST(Positions, PlainStepsComeFirst) {
   const test::TinyData data;
   const auto tokenizer = text::make_byte_tokenizer();
@@ -171,7 +171,7 @@ TEST(Positions, PlainStepsThatMakeNoSenseAreRefused) {
   refused({.draw = PositionDraw::kPose, .target_length = 64, .plain_steps = -1}, "plain_steps is -1");
 }
 
-// Passkey prompts are the same as without, whole, whatever their positions.
+// Passkey prompts are complete and the same as with plain positions.
 TEST(Positions, PasskeyPromptsStayWhole) {
   const test::TinyData data;
   TrainConfig c = drawn_config(PositionDraw::kPose);
@@ -183,7 +183,7 @@ TEST(Positions, PasskeyPromptsStayWhole) {
   EXPECT_NE(skipped.positions[95], 95);
 }
 
-// Stopped after step 5 and resumed; the rope scaling is part of the model.
+// Stopped after step 5 and resumed. The rope scaling is part of the model.
 TEST(Positions, RunsResumeBitwise) {
   const test::TinyData data;
   for (const PositionDraw draw : {PositionDraw::kRandom, PositionDraw::kPose}) {
@@ -214,7 +214,8 @@ TEST(Positions, RunsResumeBitwise) {
   }
 }
 
-// Plain positions and drawn ones are other runs; validation, at plain positions, is the same before the first update.
+// Runs with plain and drawn positions differ. Validation uses plain positions, so before the first update it is the
+// same.
 TEST(Positions, OnlyTrainingDraws) {
   const test::TinyData data;
   const auto run = [&](PositionDraw draw) {

@@ -1,5 +1,5 @@
-// Training by several ranks (threads here): the same bits as one rank where the slices are the same, the state shared
-// out, checkpoints that any number of ranks resumes.
+// Training by several ranks (threads here): the same bits as one rank for the same slices, a distributed optimizer
+// state, and checkpoints that any number of ranks can resume.
 // SPDX-License-Identifier: Apache-2.0
 #include <atomic>
 #include <cmath>
@@ -19,7 +19,7 @@ namespace {
 
 namespace fs = std::filesystem;
 
-// One thread each: they share the machine.
+// One thread per rank, since they share the machine.
 void run_ranks(int ranks, const std::function<void(dist::Communicator&)>& body) {
   dist::run_ranks(ranks, [&](dist::Communicator& here) {
     set_max_threads(1);
@@ -34,7 +34,7 @@ TrainConfig config_of_8_windows(const fs::path& out) {
   return c;
 }
 
-// The summary of rank 0, having seen that all say the same.
+// The summary of rank 0, after checking that all ranks agree.
 TrainSummary train_by(int ranks, const TrainConfig& c, Start start = Start::kFresh) {
   const test::TinyData data;
   std::vector<TrainSummary> all(static_cast<size_t>(ranks));
@@ -49,7 +49,7 @@ TrainSummary train_by(int ranks, const TrainConfig& c, Start start = Start::kFre
   return all[0];
 }
 
-// Moments by name, put together from all files of the newest checkpoint.
+// Moments by name, assembled from all files of the newest checkpoint.
 std::map<std::string, std::vector<float>> moments_of(const fs::path& out) {
   std::map<std::string, std::vector<float>> all;
   for (const fs::directory_entry& entry : fs::directory_iterator(*latest_checkpoint(out))) {
@@ -104,8 +104,8 @@ TEST(Ranks, OneSliceForEachIsTheSameLossToRounding) {
     c.out = (dir.path() / std::to_string(ranks)).string();
     const TrainSummary several = train_by(ranks, c);
     EXPECT_EQ(several.tokens, one.tokens);
-    // Gradients differ by roundings, of which Adam's first steps make at most a step: 12 steps of 3e-3 on losses of
-    // order 5.
+    // Gradients differ by roundings, which Adam's first steps can turn into whole steps: 12 steps of 3e-3 on losses of
+    // about 5.
     EXPECT_NEAR(several.final_loss, one.final_loss, 1e-3);
     EXPECT_NEAR(*several.validation_loss, *one.validation_loss, 1e-3);
   }
@@ -126,10 +126,10 @@ TEST(Ranks, EachKeepsItsShareOfTheState) {
   int64_t parameters = 0;
   for (const auto& [name, values] : moments_of(dir.path())) {
     parameters += static_cast<int64_t>(values.size());
-    for (const float x : values) ASSERT_FALSE(std::isnan(x)) << name;  // every element is in some file
+    for (const float x : values) ASSERT_FALSE(std::isnan(x)) << name;  // every element is in one of the files
   }
   EXPECT_EQ(total, parameters);
-  // Shares differ by a tile in each of the 4 buckets, for either moment.
+  // For each moment, shares differ by at most one tile in each of the 4 buckets.
   EXPECT_LE(most - least, 2 * 4 * optim::Partition::kTile);
 }
 
@@ -178,7 +178,7 @@ TEST(Ranks, FineTuneAdaptersAndPartsOfFusedProjections) {
   }
 }
 
-// Ring attention in training: the tokens of every window lie on all ranks.
+// Ring attention in training: the tokens of every window are distributed over all ranks.
 TEST(Ranks, ShareTheTokensOfWindows) {
   const test::TempDir dir;
   for (const auto attention : {model::AttentionKind::kCocaSlack, model::AttentionKind::kRope}) {
@@ -186,7 +186,7 @@ TEST(Ranks, ShareTheTokensOfWindows) {
     TrainConfig c = config_of_8_windows(dir.path() / (name + "1"));
     c.attention = attention, c.length = 19, c.slices = 0, c.context_parallel = true,
     c.recompute = model::Recompute::kLayer;
-    c.decay = optim::Decay::kConstant;  // so that a run of fewer steps is the beginning of this one
+    c.decay = optim::Decay::kConstant;  // so that a shorter run equals the beginning of this one
     const TrainSummary one = train_by(1, c);
     for (const int ranks : {2, 3}) {
       c.out = (dir.path() / (name + std::to_string(ranks))).string();
@@ -196,7 +196,7 @@ TEST(Ranks, ShareTheTokensOfWindows) {
       EXPECT_NEAR(several.final_loss, one.final_loss, 1e-3) << name << ranks;
       EXPECT_NEAR(*several.validation_loss, *one.validation_loss, 1e-3) << name << ranks;
     }
-    // Stopped on 3 ranks, it goes on over 2, and with whole windows on 2.
+    // Stopped on 3 ranks, the run continues on 2, and then on 2 with whole windows.
     c.out = (dir.path() / (name + "resumed")).string();
     c.steps = 6;
     train_by(3, c);
@@ -254,7 +254,7 @@ TEST(Ranks, ACheckpointThatOneCannotWriteCostsNothing) {
     });
   });
   set_log_sink({});
-  EXPECT_EQ(warnings, 1);  // rank 0 speaks for all
+  EXPECT_EQ(warnings, 1);  // rank 0 warns for all
   EXPECT_EQ(load_state(*latest_checkpoint(c.out)).step, 12);
 }
 

@@ -9,7 +9,7 @@
 
 namespace coca::test {
 
-// Two layers for the byte tokenizer.
+// Adapts a model of two layers to the byte tokenizer.
 inline model::ModelSpec byte_spec(model::ModelSpec s) {
   s.V = 272;
   s.max_position = 24;
@@ -25,7 +25,7 @@ inline void put_model(const std::filesystem::path& dir, const model::ModelSpec& 
   text::make_byte_tokenizer()->save(dir);
 }
 
-// "2+3=" and the like with their answers, of different lengths.
+// Questions such as "2+3=" with their answers, of different lengths.
 inline data::TokenDocuments tiny_examples(int64_t count, uint64_t seed, std::optional<int32_t> bos = 256) {
   Rng rng(seed);
   data::TokenDocuments documents;

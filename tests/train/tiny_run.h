@@ -1,4 +1,4 @@
-// tests/train/tiny_run.h - a tiny training run: config, data and whole runs, and their files compared.
+// tests/train/tiny_run.h - a tiny training run: config, data, whole runs, and comparison of their files.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -26,7 +26,7 @@ inline train::TrainConfig tiny_config(const std::filesystem::path& out) {
   return c;
 }
 
-// n random lower-case letters of `alphabet`, as tokens of the byte tokenizer.
+// n random lower-case letters, the first `alphabet` ones, as tokens of the byte tokenizer.
 inline data::TokenFile random_letters(int64_t n, uint64_t seed, uint64_t alphabet = 26) {
   Rng rng(seed);
   std::vector<int32_t> tokens(static_cast<size_t>(n));
@@ -49,7 +49,7 @@ inline std::vector<float> values_of(const model::TensorStore& params) {
   return {values, values + params.flat().numel()};
 }
 
-// Weights and moments of a run's newest checkpoint, as the bytes of the files.
+// Weights and moments of a run's newest checkpoint, as bytes of the files.
 inline std::string newest_bytes(const std::filesystem::path& out) {
   const auto newest = train::latest_checkpoint(out);
   if (!newest) return "no checkpoint";
@@ -57,7 +57,7 @@ inline std::string newest_bytes(const std::filesystem::path& out) {
          io::read_file(*newest / "optimizer.safetensors");
 }
 
-// metrics.csv without the columns that are times.
+// metrics.csv without the columns that hold times.
 inline std::vector<std::vector<std::string>> metrics_without_times(const std::filesystem::path& out) {
   auto rows = io::parse_csv(io::read_file(out / "metrics.csv"));
   const std::vector<std::string> header = rows.at(0);

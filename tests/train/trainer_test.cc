@@ -34,8 +34,8 @@ TEST(Trainer, LossFallsOnARepetitiveText) {
   const TrainSummary summary = trainer.run([&](const StepReport& r) {
     if (r.step == 1) first = r.loss;
   });
-  // Nothing is known yet. Initial logits are N(0, 0.64^2) (init_std sqrt(width)): the log sum exceeds log 272 by 0.64^2
-  // / 2, and the mean over the text's ten letters varies by 0.64 / sqrt(10) = 0.2, three times which is allowed.
+  // The model is untrained. Initial logits are N(0, 0.64^2) (init_std sqrt(width)): the log sum exceeds log 272 by
+  // 0.64^2 / 2. The mean over the text's ten letters varies by 0.64 / sqrt(10) = 0.2; three times that is allowed.
   EXPECT_NEAR(first, std::log(272.0) + 0.2, 0.6);
   EXPECT_LT(summary.final_loss, 0.3);
   EXPECT_EQ(summary.steps, 80);
@@ -45,7 +45,8 @@ TEST(Trainer, LossFallsOnARepetitiveText) {
   EXPECT_TRUE(fs::exists(fs::path(c.out) / "model" / "model.safetensors"));
 }
 
-// Straight through; stopped after step 5 and resumed; killed after step 6 and resumed from the checkpoint of step 4.
+// Runs without interruption; stopped after step 5 and resumed; and killed after step 6 and resumed from the checkpoint
+// of step 4.
 void expect_resumes_bitwise(TrainConfig c, const fs::path& dir) {
   const test::TinyData data;
   c.validation_interval = 6, c.validation_windows = 5;
@@ -109,7 +110,7 @@ TEST(Trainer, ResumesBitwiseInBf16) {
   }
 }
 
-// Master weights, moments and the exported model are fp32; what runs is their bf16 copy.
+// Master weights, moments and the exported model are fp32; the model computes with a bf16 copy.
 TEST(Trainer, Bf16TrainsAlmostAsFp32) {
   const test::TempDir dir;
   const test::TinyData data;
@@ -120,7 +121,7 @@ TEST(Trainer, Bf16TrainsAlmostAsFp32) {
   };
   const TrainSummary exact = run("f32", model::Precision::kF32), rounded = run("bf16", model::Precision::kBF16);
   EXPECT_NE(rounded.final_loss, exact.final_loss);
-  // A rounding moves a logit (below 4) by at most 2^-8 of itself, and a mean loss by less than one logit.
+  // A rounding changes a logit (below 4) by at most 2^-8 of itself, and a mean loss by less than one logit.
   EXPECT_NEAR(rounded.final_loss, exact.final_loss, 4 * 0x1p-8);
   EXPECT_NEAR(*rounded.validation_loss, *exact.validation_loss, 4 * 0x1p-8);
   EXPECT_LT(rounded.activation_bytes, exact.activation_bytes);
@@ -177,7 +178,8 @@ TEST(Trainer, AFreshStartRefusesAUsedFolder) {
                "already holds a training run");
   EXPECT_NO_THROW(Trainer(c, data.without_validation(), Start::kResume));
   c.out = (dir.path() / "other").string();
-  EXPECT_EQ(Trainer(c, data.without_validation(), Start::kResume).first_step(), 0);  // nothing there: fresh
+  EXPECT_EQ(Trainer(c, data.without_validation(), Start::kResume).first_step(),
+            0);  // the folder is empty: starts fresh
 }
 
 TEST(Trainer, OtherDataOnResumeIsRefused) {
@@ -189,7 +191,8 @@ TEST(Trainer, OtherDataOnResumeIsRefused) {
   const auto longer = test::random_letters(2001, 1);
   expect_error([&] { Trainer(c, {.tokens = longer, .tokenizer = *data.tokenizer}, Start::kResume); },
                ErrorKind::kInvalidArgument, "was trained on 2,000 tokens");
-  const auto other = test::random_letters(2000, 7);  // as many tokens of the same tokenizer, but another text
+  const auto other =
+      test::random_letters(2000, 7);  // the same number of tokens from the same tokenizer, but another text
   expect_error([&] { Trainer(c, {.tokens = other, .tokenizer = *data.tokenizer}, Start::kResume); },
                ErrorKind::kInvalidArgument, "content " + other.content_fingerprint());
 }
@@ -205,9 +208,9 @@ TEST(Trainer, ACheckpointFromBeforeFingerprintsOfTheDataResumes) {
   ASSERT_EQ(json.at("data_fingerprint"), data.tokens.content_fingerprint());
   json.erase("data_fingerprint");
   io::write_json(state, json);
-  fs::remove(state.parent_path() / "manifest.json");  // there was none either
+  fs::remove(state.parent_path() / "manifest.json");  // older versions had no manifest either
   c.steps = 2;
-  Trainer(c, data.without_validation(), Start::kResume).run();  // and knows it from here on
+  Trainer(c, data.without_validation(), Start::kResume).run();  // later checkpoints have the fingerprint
   EXPECT_EQ(io::read_json(*latest_checkpoint(dir.path()) / "train_state.json").at("data_fingerprint"),
             data.tokens.content_fingerprint());
 }
@@ -243,7 +246,7 @@ TEST(Trainer, NonFiniteStepsAreSkippedAndEndTheRun) {
       ErrorKind::kNumeric, "training stopped at step 4: 3 steps in a row");
   EXPECT_THAT(skipped, testing::ElementsAre(0, 1, 2));
   EXPECT_EQ(test::values_of(trainer.params()), after_first);
-  EXPECT_TRUE(std::isnan(read_metrics(dir.path() / "metrics.csv").at(1).loss));  // no finite loss in that interval
+  EXPECT_TRUE(std::isnan(read_metrics(dir.path() / "metrics.csv").at(1).loss));  // the interval has no finite loss
 }
 
 TEST(Trainer, ARunWithSkippedStepsResumes) {
@@ -266,12 +269,13 @@ TEST(Trainer, ValidationLossIsTheMeanOverWindowsSpreadOverTheText) {
   const test::TempDir dir;
   const test::TinyData data;
   for (const AttentionKind kind : {AttentionKind::kCocaSlack, AttentionKind::kRope})
-    for (const int64_t windows : {3, 64}) {  // of 12 whole windows; 3 and 12 leave a part of a batch of 2 or none
+    for (const int64_t windows :
+         {3, 64}) {  // of 12 whole windows; with batches of 2, 3 windows leave a partial batch and 12 none
       TrainConfig c = test::tiny_config(dir.path() / fmt::format("{}-{}", enum_name(kind), windows));
       c.attention = kind, c.validation_windows = windows, c.steps = 3, c.init_std = 0.3;
       Trainer trainer(c, data.with_validation(), Start::kFresh);
       const TrainSummary summary = trainer.run();
-      // Window by window, softmax over the whole vocabulary in double.
+      // Each window separately, with a softmax over the whole vocabulary in double.
       Context context;
       model::Decoder decoder(trainer.spec(), trainer.params().weights());
       const float* head = trainer.params().weights().head.as<float>();
@@ -281,7 +285,7 @@ TEST(Trainer, ValidationLossIsTheMeanOverWindowsSpreadOverTheText) {
       for (int64_t w = 0; w < count; ++w) {
         std::vector<int32_t> window(static_cast<size_t>(N) + 1);
         data.validation.read((windows == 3 ? 2 + 4 * w : w) * N,
-                             window);  // 3 of 12: the middle ones of three equal parts
+                             window);  // 3 of 12: the middle window of three equal parts
         const float* hidden =
             decoder.forward(context, TensorRef(window.data(), DType::kI32, {1, N}, kHost)).as<float>();
         for (int64_t n = 0; n < N; ++n) {
@@ -320,8 +324,8 @@ TEST(Trainer, AccumulationEqualsALargerBatch) {
   c.out = (dir.path() / "whole").string();
   c.batch = 4, c.accumulation = 1;
   const TrainSummary whole = Trainer(c, data.without_validation(), Start::kFresh).run();
-  // A logit is a sum of `width` products, and matrix products may add in an order that goes by the number of rows: as
-  // many roundings of numbers no larger than the loss. What is the same sums up in double.
+  // A logit is a sum of `width` products, which matrix products may add in an order that depends on the number of rows:
+  // as many roundings of numbers no larger than the loss. The remaining sums are in double.
   EXPECT_NEAR(split.final_loss, whole.final_loss, static_cast<double>(c.width) * 0x1p-24 * whole.final_loss);
   EXPECT_EQ(split.tokens, whole.tokens);
   const auto a = first_moments(dir.path() / "split"), b = first_moments(dir.path() / "whole");
@@ -333,7 +337,7 @@ TEST(Trainer, AccumulationEqualsALargerBatch) {
   for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 64 * 0x1p-24f * largest) << i;
 }
 
-// A run may even go on under another policy.
+// A run may also be resumed with another policy.
 TEST(Trainer, RecomputationDoesNotChangeABit) {
   const test::TempDir dir;
   const test::TinyData data;
@@ -360,7 +364,7 @@ TEST(Trainer, TheNumberOfThreadsDoesNotChangeABit) {
     TrainConfig c = test::tiny_config("");
     c.architecture = architecture, c.precision = precision;
     c.steps = 4, c.width = 64, c.length = 100, c.batch = 3, c.checkpoint_interval = 0,
-    c.validation_windows = 2;  // ragged, many blocks
+    c.validation_windows = 2;  // uneven sizes, many blocks
     for (const int threads : {1, 2, 3}) {
       set_max_threads(threads);
       c.out = (dir.path() / std::to_string(threads)).string();

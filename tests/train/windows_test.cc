@@ -1,5 +1,5 @@
-// Training under windows, dilation and global tokens, causal and masked: loss falls, resumed runs end in the same bits,
-// the result is a model that evaluation takes.
+// Training with windows, dilation and global tokens, causal and masked: the loss falls, resumed runs end in the same
+// bits, and the result can be evaluated.
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 
@@ -34,7 +34,7 @@ TEST(TrainWindows, TheConfigReachesTheModel) {
   expect_error([&] { check_config(c); }, ErrorKind::kInvalidArgument, "predicts no next token");
 }
 
-// Straight, and stopped after step 5 and resumed.
+// Runs without interruption, and stopped after step 5 and resumed.
 void expect_resumes_bitwise(TrainConfig c, const fs::path& dir) {
   const test::TinyData data;
   c.validation_interval = 6, c.validation_windows = 5;
@@ -68,7 +68,7 @@ TEST(TrainWindows, ResumesBitwiseWithEveryAttentionAndInBothDirections) {
     }
 }
 
-// A text of ten letters in a circle: both neighbours name a masked one.
+// The text repeats ten letters in order, so either neighbour determines a masked letter.
 TEST(TrainWindows, MaskedLossFallsAndTheModelNamesItsMask) {
   const test::TempDir dir;
   TrainConfig c = longformer(dir.path() / "run", model::AttentionKind::kRope);
@@ -80,14 +80,15 @@ TEST(TrainWindows, MaskedLossFallsAndTheModelNamesItsMask) {
   const auto tokenizer = text::make_byte_tokenizer();
   Trainer trainer(c, {.tokens = tokens, .validation = &tokens, .tokenizer = *tokenizer}, Start::kFresh);
   const TrainSummary summary = trainer.run();
-  EXPECT_LT(*summary.validation_loss, 0.5);  // log 272 = 5.6 where nothing is known, log 10 = 2.3 where the letters are
+  EXPECT_LT(*summary.validation_loss,
+            0.5);  // log 272 = 5.6 for an untrained model, log 10 = 2.3 if it knows only the letters
   const model::ModelSpec spec = formats::load_spec(fs::path(c.out) / "model");
   EXPECT_EQ(spec.mask_id, 257);
   EXPECT_EQ(spec.direction, model::Direction::kBidirectional);
   EXPECT_EQ(spec.global_tokens, 2);
 }
 
-// The masked batches of a step do not depend on what was run before, and differ from window to window.
+// The masked batches of a step do not depend on earlier steps and differ from window to window.
 TEST(TrainWindows, MasksAreAFunctionOfTheWindow) {
   const test::TinyData data;
   TrainConfig c = test::tiny_config("unused");

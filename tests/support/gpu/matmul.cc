@@ -1,4 +1,4 @@
-// In cuBLASLt's place: the same checks of arguments, and loops in double.
+// Replaces cuBLASLt: the same checks of arguments, and loops in double.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/kernels/cuda/matmul.h"
 

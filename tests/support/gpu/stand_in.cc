@@ -25,7 +25,7 @@ constexpr int kSeveral = -2;
 constexpr int kLanes = 32;
 constexpr size_t kStack = 128 * 1024;
 
-struct Unwind {};  // ends a fibre of a block that has failed
+struct Unwind {};  // thrown to end the fibres of a block after an error
 
 enum class State : uint8_t { kReady, kAtBlockBarrier, kAtWarpBarrier, kEnded };
 
@@ -33,20 +33,21 @@ struct Thread {
   Where where;
   int number = 0;
   State state = State::kReady;
-  int64_t exchanges = 0;  // so far
-  context::fiber fiber;   // while it waits
+  int64_t exchanges = 0;  // number of exchanges so far
+  context::fiber fiber;   // suspended while the thread waits
 };
 
 struct Warp {
-  // What the lanes gave in two exchanges in a row: the later one does not end before all have read the earlier.
+  // The values that the lanes passed in two successive exchanges. An exchange completes only when all lanes have read
+  // the one before.
   struct Exchange {
     uint64_t bits[kLanes] = {};
-    int64_t number[kLanes] = {};  // of the exchange in which a lane gave them
+    int64_t number[kLanes] = {};  // of the exchange that the lane's value belongs to
   } exchanges[2];
   int64_t barriers = 0;
 };
 
-// A stack that serves one fibre after another.
+// A stack that is reused for one fibre after another.
 class Stack {
  public:
   Stack() : memory_(std::make_unique<std::byte[]>(kStack)) {}
@@ -75,7 +76,7 @@ struct Scheduler {
   Thread* running = nullptr;
   context::fiber main;
   int64_t barriers = 0;
-  uint64_t run = 0;  // number of the block among all that ever ran
+  uint64_t run = 0;  // counts all blocks that have run in the program
   std::exception_ptr error;
 #if defined(__SANITIZE_ADDRESS__)
   void* main_fake = nullptr;
@@ -93,7 +94,7 @@ Scheduler& now() {
 
 Warp& warp_of(Scheduler& s, const Thread& t) { return s.warps[static_cast<size_t>(t.number / kLanes)]; }
 
-// Back to the scheduler, until it lets this thread go on.
+// Returns to the scheduler until it resumes this thread.
 void wait(State state) {
   Scheduler& s = now();
   if (s.error) throw Unwind();
@@ -122,7 +123,7 @@ void resume(Scheduler& s, Thread& t) {
   s.running = nullptr;
 }
 
-// What was waited for has come: everybody who has not ended is there.
+// Whether all threads that have not ended are waiting in this state, so that the wait is over.
 bool all_at(const Thread* first, const Thread* end, State state) {
   bool any = false;
   for (const Thread* t = first; t != end; ++t) {
@@ -178,7 +179,7 @@ void start(Scheduler& s, Thread& t, const std::function<void()>& body) {
                            });
 }
 
-// Threads that wait for each other for ever.
+// Describes a deadlock.
 std::string stuck(const Scheduler& s) {
   int64_t at_block = 0, at_warp = 0, ended = 0;
   for (const Thread& t : s.fibres) {
@@ -187,8 +188,7 @@ std::string stuck(const Scheduler& s) {
     ended += t.state == State::kEnded;
   }
   return fmt::format(
-      "a kernel's threads wait for each other for ever: {} at a barrier of the block, {} at one of their warp, {} have "
-      "ended",
+      "a kernel's threads are deadlocked: {} wait at a barrier of the block, {} at a barrier of a warp, and {} have ended",
       at_block, at_warp, ended);
 }
 
@@ -213,7 +213,7 @@ void run_block(Scheduler& s, const dim3& block, bool backwards, const std::funct
   if (!s.error && !std::ranges::all_of(s.fibres, [](const Thread& t) { return t.state == State::kEnded; }))
     s.error = std::make_exception_ptr(Error(ErrorKind::kInternal, stuck(s)));
   if (!s.error) return;
-  for (Thread& t : s.fibres)  // those that wait are unwound
+  for (Thread& t : s.fibres)  // unwinds the fibres that are waiting
     if (t.state != State::kEnded) resume(s, t);
   std::rethrow_exception(s.error);
 }
@@ -228,13 +228,13 @@ std::vector<Cell<float>>& dynamic_cells() { return now().dynamic; }
 void block_barrier() { wait(State::kAtBlockBarrier); }
 
 void warp_barrier(unsigned lanes) {
-  COCA_CHECK(lanes == 0xffffffffu, "a barrier of a part of a warp ({:#x}) is not stood in for", lanes);
+  COCA_CHECK(lanes == 0xffffffffu, "barriers for a part of a warp ({:#x}) are not simulated", lanes);
   wait(State::kAtWarpBarrier);
 }
 
 namespace {
 
-// What all lanes of the warp that are there give in this exchange; its number.
+// Collects the values of all lanes of the warp that take part in this exchange. Returns them with its number.
 std::pair<const Warp::Exchange*, int64_t> exchange(unsigned lanes, uint64_t bits) {
   Scheduler& s = now();
   Thread& self = *s.running;
@@ -251,7 +251,7 @@ std::pair<const Warp::Exchange*, int64_t> exchange(unsigned lanes, uint64_t bits
 uint64_t exchange(unsigned lanes, uint64_t bits, int from) {
   const int lane = now().running->number % kLanes;
   const auto [e, number] = exchange(lanes, bits);
-  COCA_CHECK(from >= 0 && from < kLanes && e->number[from] == number, "lane {} asks lane {}, which is not there", lane,
+  COCA_CHECK(from >= 0 && from < kLanes && e->number[from] == number, "lane {} reads from lane {}, which does not take part", lane,
              from);
   return e->bits[from];
 }
@@ -259,7 +259,7 @@ uint64_t exchange(unsigned lanes, uint64_t bits, int from) {
 uint64_t exchange_xor(unsigned lanes, uint64_t bits, int mask) {
   return exchange(lanes, bits, (now().running->number % kLanes) ^ mask);
 }
-// Beyond the warp a lane gets its own.
+// Lanes beyond the warp get their own value.
 uint64_t exchange_down(unsigned lanes, uint64_t bits, int delta) {
   const int lane = now().running->number % kLanes;
   return exchange(lanes, bits, lane + delta < kLanes ? lane + delta : lane);
@@ -282,10 +282,10 @@ void Access::read(const char* what) {
   const Thread& t = *s.running;
   const int warp = t.number / kLanes;
   const int64_t of_warp = s.warps[static_cast<size_t>(warp)].barriers;
-  COCA_CHECK(block_ == s.run, "thread {} reads {} that nobody has written", t.number, what);
+  COCA_CHECK(block_ == s.run, "thread {} reads {} that no thread has written", t.number, what);
   const bool apart =
       writer_ == t.number || written_ < s.barriers || (writer_ / kLanes == warp && written_warp_ < of_warp);
-  COCA_CHECK(apart, "thread {} reads {} that thread {} writes, with no barrier between them", t.number, what, writer_);
+  COCA_CHECK(apart, "thread {} reads {} that thread {} wrote, without a barrier between them", t.number, what, writer_);
   if (read_ < s.barriers || (reader_warp_ == warp && read_warp_ < of_warp)) {
     reader_ = t.number;
     reader_warp_ = warp;
@@ -305,10 +305,10 @@ void Access::write(const char* what) {
   if (block_ == s.run) {
     const bool after_write =
         writer_ == t.number || written_ < s.barriers || (writer_ / kLanes == warp && written_warp_ < of_warp);
-    COCA_CHECK(after_write, "threads {} and {} write to one place in {}, with no barrier between them", writer_,
+    COCA_CHECK(after_write, "threads {} and {} write to the same place in {} without a barrier between them", writer_,
                t.number, what);
     const bool after_read = read_ < s.barriers || reader_ == t.number || (reader_warp_ == warp && read_warp_ < of_warp);
-    COCA_CHECK(after_read, "thread {} writes {} that {} reads, with no barrier between them", t.number, what,
+    COCA_CHECK(after_read, "thread {} writes {} that {} has read, without a barrier between them", t.number, what,
                reader_ == kSeveral ? std::string("another thread") : fmt::format("thread {}", reader_));
   } else {
     read_ = -1;
@@ -323,9 +323,9 @@ void Access::write(const char* what) {
 
 void run_grid(const dim3& blocks, const dim3& threads, size_t shared_floats, const std::function<void()>& body) {
   const size_t count = static_cast<size_t>(threads.x) * threads.y * threads.z;
-  COCA_CHECK(count >= 1 && count <= 1024, "{} threads in a block; a GPU takes 1 to 1,024", count);
+  COCA_CHECK(count >= 1 && count <= 1024, "{} threads in a block; a GPU accepts 1 to 1,024", count);
   COCA_CHECK(blocks.x >= 1 && blocks.y >= 1 && blocks.z >= 1 && blocks.y < 65536 && blocks.z < 65536,
-             "a grid of {} x {} x {} blocks; a GPU takes 1 to 65,535 in y and z", blocks.x, blocks.y, blocks.z);
+             "a grid of {} x {} x {} blocks; a GPU accepts at most 65,535 in y and z", blocks.x, blocks.y, blocks.z);
   COCA_CHECK(shared_floats * sizeof(float) <= 99 * 1024, "{} bytes of shared memory; compute capability 8.6 has {}",
              shared_floats * sizeof(float), 99 * 1024);
   static thread_local Scheduler s;
@@ -342,7 +342,7 @@ void run_grid(const dim3& blocks, const dim3& threads, size_t shared_floats, con
     s.fibres[i].where.thread = {n % threads.x, n / threads.x % threads.y, n / threads.x / threads.y};
   }
   scheduler = &s;
-  // Orders differ from launch to launch, as they do on a GPU.
+  // The order changes from launch to launch, as on a GPU.
   const bool backwards = runs % 2 == 1;
   const uint64_t total = static_cast<uint64_t>(blocks.x) * blocks.y * blocks.z;
   for (uint64_t i = 0; i < total; ++i) {
@@ -358,7 +358,7 @@ namespace {
 
 test::FakeDevice& device_of(Context& cx) {
   auto* device = dynamic_cast<test::FakeDevice*>(cx.memory());
-  COCA_CHECK_AS(kInternal, device != nullptr, "a kernel's launch on what is no stand-in for a GPU");
+  COCA_CHECK_AS(kInternal, device != nullptr, "a kernel is launched on a device that is not the simulated GPU");
   return *device;
 }
 
@@ -367,7 +367,7 @@ test::FakeDevice& device_of(Context& cx) {
 void queue(Context& cx, std::function<void()> work) { device_of(cx).enqueue(std::move(work)); }
 
 void check_pointer(Context& cx, const void* p) {
-  COCA_CHECK_AS(kInternal, p == nullptr || device_of(cx).owns(p, 1), "a kernel is given an address of the host");
+  COCA_CHECK_AS(kInternal, p == nullptr || device_of(cx).owns(p, 1), "a kernel receives an address of host memory");
 }
 
 }  // namespace coca::gpu
@@ -377,12 +377,12 @@ namespace coca::cuda {
 Gpus gpus() {
   return {
       .list =
-          {{.device = {DeviceKind::kCuda, 0}, .name = "a stand-in", .major = 9, .minor = 0, .bytes = size_t{1} << 32}},
+          {{.device = {DeviceKind::kCuda, 0}, .name = "simulated GPU", .major = 9, .minor = 0, .bytes = size_t{1} << 32}},
       .none = {}};
 }
 
 DeviceMemory& device_memory(int index) {
-  COCA_CHECK(index == 0, "cuda:{} cannot be used: there is one stand-in", index);
+  COCA_CHECK(index == 0, "cuda:{} cannot be used: there is only one simulated GPU", index);
   static test::FakeDevice device(size_t{1} << 32);
   return device;
 }

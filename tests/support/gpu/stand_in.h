@@ -1,8 +1,8 @@
-// tests/support/gpu/stand_in.h - stands in for the CUDA runtime where kernels are compiled as C++
-// (kernels/cuda/simt.h). The threads of a block are fibres on one thread of the host, so barriers and exchanges within
-// a warp mean what they mean on a GPU. Errors, which fail the launch: threads that wait at different barriers, a lane
-// that asks one that has ended, shared memory that is read before it is written, and two accesses of different threads
-// to one place in shared memory, one of them a write, with no barrier between them.
+// tests/support/gpu/stand_in.h - simulates the CUDA runtime for kernels compiled as C++ (kernels/cuda/simt.h). The
+// threads of a block are fibres on one host thread, so barriers and exchanges within a warp work as on a GPU. A launch
+// fails if threads wait at different barriers, if a lane reads from a lane that has ended, if shared memory is read
+// before it is written, or if two threads access the same element of shared memory without a barrier in between and at
+// least one of them writes.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -42,31 +42,31 @@ namespace coca::gpu {
 struct Where {
   dim3 thread, block;
 };
-const Where& here();        // of the fibre that runs
-const dim3& block_shape();  // threads of a block
-const dim3& grid_shape();   // blocks
+const Where& here();        // of the running fibre
+const dim3& block_shape();  // threads in a block
+const dim3& grid_shape();   // blocks in the grid
 
-// All threads of the block, or of the warp, that have not ended.
+// Waits for all threads of the block, or of the warp, that have not ended.
 void block_barrier();
 void warp_barrier(unsigned lanes);
-// What lane `from` of the warp gave in the same call; all lanes call it.
+// Returns the value that lane `from` of the warp passed to the same call, which all lanes make.
 uint64_t exchange(unsigned lanes, uint64_t bits, int from);
 uint64_t exchange_xor(unsigned lanes, uint64_t bits, int mask);
 uint64_t exchange_down(unsigned lanes, uint64_t bits, int delta);
 uint64_t exchange_up(unsigned lanes, uint64_t bits, int delta);
 unsigned ballot(unsigned lanes, bool vote);
 
-// Who read and wrote a place in shared memory, and between which barriers.
+// Records which threads read and wrote an element of shared memory, and between which barriers.
 class Access {
  public:
   void read(const char* what);
   void write(const char* what);
 
  private:
-  uint64_t block_ = 0;                          // that wrote it, by number of the run; 0: none
-  int64_t written_ = -1, read_ = -1;            // barriers of the block before them
-  int64_t written_warp_ = -1, read_warp_ = -1;  // barriers of the warp
-  int writer_ = -1, reader_ = -1;               // threads; kSeveral
+  uint64_t block_ = 0;                          // the block that wrote it, as a number of the run; 0: none
+  int64_t written_ = -1, read_ = -1;            // number of block barriers before the access
+  int64_t written_warp_ = -1, read_warp_ = -1;  // number of warp barriers before it
+  int writer_ = -1, reader_ = -1;               // numbers of the threads, or kSeveral
   int reader_warp_ = -1;
 };
 
@@ -80,7 +80,7 @@ template <typename T>
 class CellRef {
  public:
   explicit CellRef(Cell<T>& cell) : cell_(cell) {}
-  operator T() const {  // NOLINT: as a variable is read
+  operator T() const {  // NOLINT: reads like a variable
     cell_.access.read("shared memory");
     return cell_.value;
   }
@@ -99,11 +99,11 @@ class CellRef {
 
 std::vector<Cell<float>>& dynamic_cells();
 
-// Runs the body once for every thread of a grid. Throws the first Error of a thread, or of the rules above.
+// Runs the body once for every thread of the grid. Throws the first error of a thread or of the rules above.
 void run_grid(const dim3& blocks, const dim3& threads, size_t shared_floats, const std::function<void()>& body);
-// Queues it on a device of stand_in_device.h.
+// Queues work on the simulated GPU of the context.
 void queue(Context&, std::function<void()>);
-// Error if this is not null and not in the device's memory.
+// Throws an error unless the pointer is null or in the device's memory.
 void check_pointer(Context&, const void*);
 
 }  // namespace coca::gpu
