@@ -306,7 +306,7 @@ TEST(Analyse, ClexHasTheAnglesOfItsWeights) {
   }
 }
 
-TEST(Analyse, RefusesWhatItCannotLookAt) {
+TEST(Analyse, RefusesUnsupportedInput) {
   test::TinyModel m(test::tiny_llama(model::AttentionKind::kRope));
   const auto with = [&](const Windows& windows, const AnalyseOptions& options = {}) {
     return analyse(m.spec, m.params.weights(), windows, options);
@@ -337,7 +337,7 @@ TEST(Analyse, RefusesWhatItCannotLookAt) {
 }
 
 // If stopped within the second window, the result is that of the first.
-TEST(Analyse, KeepsTheWindowsThatAreDone) {
+TEST(Analyse, KeepsFinishedWindows) {
   const test::TinyModel m(test::tiny_neox(test::AttentionKind::kCocaSlack));
   AnalyseOptions options = everything();
   options.progress = [&](int64_t done, int64_t) {

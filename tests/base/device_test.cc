@@ -8,7 +8,7 @@
 namespace coca::device_test {
 namespace {
 
-TEST(Device, NamesThereAndBack) {
+TEST(Device, NamesRoundTrip) {
   EXPECT_EQ(parse_device("cpu"), Device{});
   EXPECT_EQ(parse_device("cuda"), (Device{DeviceKind::kCuda, 0}));
   EXPECT_EQ(parse_device("cuda:12"), (Device{DeviceKind::kCuda, 12}));
@@ -18,7 +18,7 @@ TEST(Device, NamesThereAndBack) {
   for (const char* name : {"cpu", "cuda:0", "cuda:7"}) EXPECT_EQ(parse_device(name).text(), name);
 }
 
-TEST(Device, AnythingElseIsAnError) {
+TEST(Device, OtherNamesAreErrors) {
   for (const char* name : {"", "gpu", "CUDA", "cuda:", "cuda:-1", "cuda:+1", "cuda:1x", "cuda: 1", "cuda:0:1", "cuda1",
                            "cpu:0", "cpu:", "cuda:99999999999999999999", ":0"}) {
     try {

@@ -251,7 +251,7 @@ TEST(LayeringCheck, FindsWhatIsForbidden) {
   EXPECT_THAT(includes("coca/a.cc", ""), Contains(HasSubstr("no module")));
 }
 
-TEST(HouseRulesCheck, FindsPrintingAndLeaving) {
+TEST(HouseRulesCheck, FindsPrintingAndExiting) {
   const std::string spdx = "// SPDX-License-Identifier: Apache-2.0\n";
   for (const char* line : {"std::cout << 1;", "std::cerr<<1;", "printf(\"x\");", "std::printf (\"x\");",
                            "fprintf(stderr, \"x\");", "fmt::print(\"x\");", "puts(\"x\");", "abort();", "std::exit(1);",

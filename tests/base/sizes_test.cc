@@ -39,7 +39,7 @@ TEST(Sizes, ProductsDoNotWrap) {
   EXPECT_THAT([] { checked_product("a step", {{"batch", -2}}); }, ThrowsMessage<Error>(HasSubstr("batch is -2")));
 }
 
-TEST(Sizes, WhatExceedsTheMemoryIsNamed) {
+TEST(Sizes, TooMuchMemoryIsNamed) {
   EXPECT_GT(memory_limit(), int64_t{1} << 24);
   EXPECT_NO_THROW(check_memory("a step", {{"batch", 2}, {"bytes", 4}}, "lower the batch"));
   EXPECT_THAT(

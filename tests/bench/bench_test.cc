@@ -278,7 +278,7 @@ TEST(BenchDecode, SpeedAndCacheByLength) {
 
 // The bytes sent follow from the shapes: t and v take a quarter less than k and v. Gradients of the same shapes are
 // summed in fp32.
-TEST(BenchRing, BytesAndTheSimulationOfThem) {
+TEST(BenchRing, BytesAndSimulatedTransfers) {
   const RingOptions o{.lengths = {64},
                       .machines = {1, 2, 4},
                       .heads = 4,

@@ -41,7 +41,7 @@ TEST(Timing, ARateIsThatOfTheFastestRound) {
   EXPECT_DOUBLE_EQ(MatrixProduct::gflops(t), one / 2);
 }
 
-TEST(Timing, ContestantsRunInTurns) {
+TEST(Timing, ContestantsAlternate) {
   std::string order;
   const std::vector<Contestant> two = {{"a", [&] { order += 'a'; }}, {"b", [&] { order += 'b'; }}};
   ProgressCounter progress;
@@ -53,7 +53,7 @@ TEST(Timing, ContestantsRunInTurns) {
   EXPECT_EQ(progress.done, planned_steps(2, o));
 }
 
-TEST(Timing, ProgressTellsWhatBeginsAndTheShareOfTheWork) {
+TEST(Timing, ProgressNamesStepsAndTheShareOfTheWork) {
   const std::vector<Contestant> one = {{"a", [] {}}};
   std::vector<std::string> begun;
   std::vector<double> shares;
@@ -78,7 +78,7 @@ TEST(Timing, FastRunsAreRepeated) {
   EXPECT_GT(runs, 10);
 }
 
-TEST(Timing, AStopIsObeyed) {
+TEST(Timing, AStopRequestEndsIt) {
   ProgressCounter progress;
   const std::vector<Contestant> one = {{"a", [] {}}};
   request_stop();
@@ -93,7 +93,7 @@ TEST(Timing, BadOptionsAreNamed) {
 }
 
 // A benchmark whose results are wrong must fail.
-TEST(Answers, AWrongOneIsAnError) {
+TEST(Answers, AWrongResultIsAnError) {
   const Tensor right = random_tensor({100}, DType::kF32, 1);
   Tensor wrong = random_tensor({100}, DType::kF32, 1);
   EXPECT_EQ(relative_distance(wrong, right), 0);

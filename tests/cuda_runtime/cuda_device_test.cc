@@ -46,7 +46,7 @@ TEST_F(Cuda, ListsGpus) {
   EXPECT_EQ(found.list[1].device.text(), "cuda:1");
 }
 
-TEST_F(Cuda, SaysWhyThereIsNone) {
+TEST_F(Cuda, SaysWhyThereIsNoGpu) {
   FakeCuda& fake = fake_cuda();
   const auto why = [&](cudaError_t start, int driver) {
     fake.start = start;
@@ -79,7 +79,7 @@ TEST_F(Cuda, MissingAndOldGpusAreErrors) {
   EXPECT_EQ(memory.name(), "Fake A100");
 }
 
-TEST_F(Cuda, TensorsGoThereAndBack) {
+TEST_F(Cuda, TensorsAreCopiedThereAndBack) {
   const auto gpu = opened();
   Context cx(gpu.get());
   Tensor host({4, 4});

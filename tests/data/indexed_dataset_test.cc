@@ -127,7 +127,7 @@ TEST_F(Indexed, NoDocuments) {
               HasSubstr("no documents"));
 }
 
-TEST_F(Indexed, HeadersThatLie) {
+TEST_F(Indexed, InvalidHeaders) {
   expect_bad(Index{.magic = std::string("TNTIDX\0\0\0", 9)}, "old form");
   expect_bad(std::string("{\"a\": 1}"), "", "not an index");
   expect_bad(good_index().bytes().substr(0, 30), "", "truncated index of 30 bytes");
@@ -149,7 +149,7 @@ TEST_F(Indexed, HeadersThatLie) {
   expect_bad(Index{}, "no document borders");
 }
 
-TEST_F(Indexed, SequencesThatLie) {
+TEST_F(Indexed, InvalidSequences) {
   const auto with = [](auto change) {
     Index index = good_index();
     change(index);
@@ -166,7 +166,7 @@ TEST_F(Indexed, SequencesThatLie) {
   expect_bad(good_index().bytes(), data_of<uint16_t>(kIds) + "x", "has 13");
 }
 
-TEST_F(Indexed, DocumentsThatLie) {
+TEST_F(Indexed, InvalidDocuments) {
   const auto with = [](std::vector<int64_t> documents) {
     Index index = good_index();
     index.documents = std::move(documents);

@@ -84,7 +84,7 @@ TEST(Instruct, AChatTemplateSaysWhichPlacesAreAnswers) {
   EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { segments_of(example, refuses); }), HasSubstr("x.jsonl:1: "));
 }
 
-TEST(Instruct, FormsThatPeopleHave) {
+TEST(Instruct, CommonForms) {
   TempDir dir;
   const auto one = [&](const std::string& json, ExampleForm form = ExampleForm::kAuto) {
     put_file(dir / "x.json", json);

@@ -20,7 +20,7 @@ TEST(Masking, FifteenPercentAndAtLeastOne) {
   EXPECT_EQ(chosen_tokens(512), 77);
 }
 
-TEST(Masking, TargetsAreWhatStoodThereAndTheRestIsUntouched) {
+TEST(Masking, TargetsAreTheOriginalIdsAndTheRestIsUntouched) {
   std::vector<int32_t> ids(40), targets(40, 7);
   for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<int32_t>(i);
   const std::vector<int32_t> before = ids;

@@ -88,7 +88,7 @@ TEST(Passkey, UsesTheLengthAndNeverExceedsIt) {
     }
 }
 
-TEST(Passkey, KeysHaveTheirDigitsAndFollowTheGenerator) {
+TEST(Passkey, KeysHaveTheirDigitsAndDependOnTheGenerator) {
   const auto tokenizer = text::make_byte_tokenizer();
   for (const int64_t digits : {1, 3, 5, 18}) {
     Rng a(9), b(9);

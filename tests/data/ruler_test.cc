@@ -124,7 +124,7 @@ TEST(RulerNeedles, TextIsTheHaystackWhereThereIsOne) {
   EXPECT_THAT(make(RulerTask::kNiahSingle1, 1500, 3, essay).text, HasSubstr("The grass is green"));
 }
 
-TEST(RulerTracking, TheChainIsInOrderBehindASolvedExample) {
+TEST(RulerTracking, TheChainIsInOrderAfterASolvedExample) {
   const RulerPrompt prompt = make(RulerTask::kVariableTracking, 3000, 4);
   ASSERT_EQ(prompt.answers.size(), 5u);
   size_t at = prompt.text.find("VAR " + prompt.answers[0] + " = ");

@@ -91,7 +91,7 @@ TEST(WindowSampler, IsAPureFunctionAndEpochsDiffer) {
   EXPECT_EQ(phases.size(), 16u) << "every phase 0..15 must come up";
 }
 
-TEST(WindowSampler, StaysTheSameForEver) {  // saved runs resume by k, so the order must never change
+TEST(WindowSampler, NeverChanges) {  // saved runs resume by k, so the order must never change
   const TokenFile file = counting_file(1000);
   const WindowSampler sampler(file, 16, 1);
   std::vector<int64_t> starts;

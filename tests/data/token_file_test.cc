@@ -201,7 +201,7 @@ TEST(TokenFile, IdsBeyondTheVocabularyAreNamedOnReading) {
               AllOf(HasSubstr("bad"), HasSubstr("token 3 is 257")));
 }
 
-TEST(TokenFile, ContentFingerprintIsOfTheIdsAlone) {
+TEST(TokenFile, ContentFingerprintDependsOnlyOnTheIds) {
   TempDir dir;
   put_file(dir / "small", small_file(dir));
   const TokenFile file(dir / "small");
@@ -222,7 +222,7 @@ TEST(TokenFile, ContentFingerprintIsOfTheIdsAlone) {
   EXPECT_NE(in_memory({}), in_memory({0}));
 }
 
-TEST(TokenFile, ContentFingerprintOfALongFileSeesItsEndsAndBlocksBetween) {
+TEST(TokenFile, ContentFingerprintOfALongFileCoversEndsAndBlocks) {
   const auto fingerprint = [](const std::vector<int32_t>& tokens) {
     return TokenFile::from_tokens(tokens, {0, static_cast<int64_t>(tokens.size())}, 1000).content_fingerprint();
   };

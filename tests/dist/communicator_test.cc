@@ -111,7 +111,7 @@ TEST(Communicator, MemoryThatRunsOutOnOneRankIsAnErrorOnAll) {
 
 // If the lists of the ranks differ in length, value or facts, all ranks report the same difference and can continue.
 // Some values contain the separators of the message.
-TEST(Communicator, WhatRanksDoNotHaveInCommonIsNamed) {
+TEST(Communicator, DifferencesBetweenRanksAreNamed) {
   struct Case {
     std::vector<Fact> usual, other;
     std::string says;  // the expected message; rank 2 has the other list
@@ -173,7 +173,7 @@ TEST(Communicator, ARankThatLeavesIsNamed) {
   }
 }
 
-TEST(Communicator, ASilentRankIsWaitedForSoLongAsAsked) {
+TEST(Communicator, ASilentRankTimesOutAfterTheGivenTime) {
   setenv("COCA_DIST_TIMEOUT", "0.2", 1);
   run_ranks(2, [](Communicator& ranks) {
     if (ranks.rank() == 1) {

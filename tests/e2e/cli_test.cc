@@ -552,7 +552,7 @@ void wait_for_training(test::Program& program, const std::string& folder) {
 
 // oneDNN's products break if a signal handler runs on their stack (docs/decisions/007), so all threads but one must
 // block the signals that the program handles.
-TEST_F(Cli, SignalsStayAwayFromThreadsThatCompute) {
+TEST_F(Cli, ThreadsThatComputeBlockSignals) {
   Args endless = tiny_train("run");
   *std::ranges::find(endless, "30") = "1000000";
   test::Program program(dir_.path(), endless);
@@ -569,7 +569,7 @@ TEST_F(Cli, SignalsStayAwayFromThreadsThatCompute) {
   EXPECT_GE(blocked, 1);
 }
 
-TEST_F(Cli, AnInterruptedRunGoesOn) {
+TEST_F(Cli, AnInterruptedRunResumes) {
   Args endless = tiny_train("run");
   const auto steps = std::ranges::find(endless, "30");
   *steps = "1000000";
@@ -636,7 +636,7 @@ TEST_F(Cli, SigtermSavesToo) {
   EXPECT_TRUE(train::latest_checkpoint(at("run")));
 }
 
-TEST_F(Cli, ASecondTrainerIsTurnedAway) {
+TEST_F(Cli, ASecondTrainerIsRefused) {
   Args endless = tiny_train("run");
   *std::ranges::find(endless, "30") = "1000000";
   test::Program program(dir_.path(), endless);

@@ -45,7 +45,7 @@ class Clock : public test::CliFixture {
   }
 };
 
-TEST_F(Clock, ThatJumpsChangesNothing) {
+TEST_F(Clock, JumpsChangeNothing) {
   put("text.txt", cats_and_dogs(200));
   ASSERT_EQ(coca(train("still", 1000)).code, 0);
   setenv("LD_PRELOAD", COCA_JUMPING_CLOCK, 1);

@@ -36,7 +36,7 @@ class DataCommand : public test::CliFixture {
   }
 };
 
-TEST_F(DataCommand, ImportsAnIndexedDatasetThatTrainsAsItsTextDoes) {
+TEST_F(DataCommand, AnImportedDatasetTrainsLikeItsText) {
   put_dataset("corpus");
   const test::Outcome imported =
       coca({"data", "import", "--dataset", at("corpus"), "--tokenizer", "byte", "--out", at("corpus.tok")});

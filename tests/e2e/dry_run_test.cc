@@ -87,7 +87,7 @@ TEST_F(DryRun, FineTuningAndEvaluations) {
 }
 
 // A dry run refuses what the real run would refuse, with the same message, and neither leaves any files.
-TEST_F(DryRun, RefusesWhatTheRunRefuses) {
+TEST_F(DryRun, RefusesLikeTheRun) {
   ASSERT_EQ(coca(train("base")).code, 0);
   fs::create_directories(at("other"));
   fs::copy(at("base/model"), at("other/model"), fs::copy_options::recursive);
@@ -147,7 +147,7 @@ TEST_F(DryRun, RefusesWhatTheRunRefuses) {
 }
 
 // A dry run prints the same warnings as the real run prints before its first step.
-TEST_F(DryRun, WarnsOfWhatTheRunWarnsOf) {
+TEST_F(DryRun, PrintsTheWarningsOfTheRun) {
   ASSERT_EQ(coca(train("base")).code, 0);
   put("bad.txt", "not UTF-8: \xff " + cats_and_dogs(20));
   const std::string examples = put("examples.jsonl", R"({"prompt": "say", "answer": ")" + cats_and_dogs(5) + "\"}\n");
@@ -182,7 +182,7 @@ TEST_F(DryRun, WarnsOfWhatTheRunWarnsOf) {
   }
 }
 
-TEST_F(DryRun, SaysThatTheFolderIsADefault) {
+TEST_F(DryRun, ReportsADefaultFolder) {
   Args args = train("run");
   args.erase(args.begin() + 3, args.begin() + 5);
   args.emplace_back("--dry-run");

@@ -58,7 +58,7 @@ TEST_F(EvalCli, FlagsWinOverTheProtocol) {
   EXPECT_THAT(o.err, HasSubstr("--min-tokens is 32768; of 1 document none has as many"));
 }
 
-TEST_F(EvalCli, AStrideThatDoesNotFitIsSaid) {
+TEST_F(EvalCli, AShortenedStrideIsReported) {
   const Args ppl = {"eval", "ppl", "--text", put("a.txt", cats_and_dogs(5))};
   EXPECT_THAT(coca(with(ppl, {"--lengths", "8,16,64", "--stride", "16"})).out,
               HasSubstr("stride: 7 at length 8, 15 at length 16, since a window holds no more tokens of the text; bos "
@@ -130,7 +130,7 @@ TEST_F(EvalCli, BooksOfPg19sLayout) {
   }
 }
 
-TEST_F(EvalCli, PasskeyProtocolsAndWhatWinsOverThem) {
+TEST_F(EvalCli, PasskeyProtocolsAndTheirOverrides) {
   Outcome o = coca({"eval", "passkey", "--protocol", "landmark", "--lengths", "0,50", "--trials", "3"});
   ASSERT_EQ(o.code, 0) << o.err;
   EXPECT_THAT(o.out, HasSubstr("protocol: landmark (lengths in characters, wording landmark, place random, keys "
@@ -158,7 +158,7 @@ TEST_F(EvalCli, PasskeyProtocolsAndWhatWinsOverThem) {
   EXPECT_THAT(coca({"eval", "passkey", "--digits", "3", "--key-least", "5"}).err, HasSubstr("give one of them"));
 }
 
-TEST_F(EvalCli, ModelsSideBySide) {
+TEST_F(EvalCli, SeveralModels) {
   std::filesystem::create_directories(at("other"));
   std::filesystem::copy(at("run/model"), at("other/model"), std::filesystem::copy_options::recursive);
   const std::string text = put("a.txt", cats_and_dogs(20));
@@ -234,7 +234,7 @@ TEST_F(EvalCli, ModelsSideBySide) {
 }
 
 // More prompts than can be run. Each attempt is stopped later, until some prompts are done.
-TEST_F(EvalCli, TermKeepsWhatIsDone) {
+TEST_F(EvalCli, TermKeepsFinishedTrials) {
   Outcome o;
   for (int milliseconds = 250; !std::filesystem::exists(at("out.json")); milliseconds *= 2) {
     ASSERT_LT(milliseconds, 300000) << o.err;
@@ -360,7 +360,7 @@ TEST_F(EvalCli, RulerByTaskAndLength) {
 }
 
 // 2^32 and more: refused by the flag, or limited to what the text has.
-TEST_F(EvalCli, CountsBeyondAllNeedAreRefusedAtOnce) {
+TEST_F(EvalCli, HugeCountsAreRefusedAtOnce) {
   const std::string text = put("a.txt", cats_and_dogs(3)), most = "2147483647", tokens = "1099511627776";
   EXPECT_THAT(coca({"eval", "passkey", "--trials", "4294967296"}).err,
               HasSubstr("--trials is 4294967296; expected at most 1000000"));

@@ -137,7 +137,7 @@ TEST_F(Flags, AMissingCommandListsThem) {
 }
 
 // No message may come straight from the command-line library.
-TEST_F(Flags, NumbersAndWordsThatCannotBe) {
+TEST_F(Flags, InvalidNumbersAndWords) {
   const auto last = [&](const Args& args) { return coca(args).err; };
   for (const char* number : {"0", "4097", "-1"})
     expect_refused({"info", "--threads", number}, fmt::format("--threads is {}; expected 1 to 4096", number),
@@ -236,7 +236,7 @@ TEST_F(Flags, ErrorsBeginWithTheOption) {
   }
 }
 
-TEST_F(Flags, InputsThatAreNotThereAreNamedFirst) {
+TEST_F(Flags, MissingInputsAreNamedFirst) {
   const std::string none = at("none");
   for (const auto& [args, flag] : std::vector<std::pair<Args, std::string>>{
            {{"train", "--text", text(), "--validation-text", none, "--out", at("out")}, "--validation-text"},
@@ -254,7 +254,7 @@ TEST_F(Flags, InputsThatAreNotThereAreNamedFirst) {
   }
 }
 
-TEST_F(Flags, MissingValuesAndFlagsInTheirPlace) {
+TEST_F(Flags, MissingValues) {
   expect_refused({"train", "--steps"}, "--steps: needs a value (INT)", "train --help");
   expect_refused(
       {"train", "--steps", "--batch", "3"},
@@ -288,7 +288,7 @@ TEST_F(Flags, AValueMayLookLikeAFlag) {
   EXPECT_EQ(coca({"tokenizer", "encode", "--tokenizer", "byte", "--", "--abc"}).out, "45 45 97 98 99\n");
 }
 
-TEST_F(Flags, TheLastOfARepeatedFlagCountsAndIsSaid) {
+TEST_F(Flags, TheLastOfARepeatedFlagCountsWithANote) {
   const Outcome o = coca({"info", model(), "--length", "5", "--length", "7", "--json", "-"});
   EXPECT_EQ(o.err, "note: --length is given more than once; only the last, 7, counts\n");
   EXPECT_EQ(nlohmann::json::parse(o.out)["length"], 7);
@@ -297,7 +297,7 @@ TEST_F(Flags, TheLastOfARepeatedFlagCountsAndIsSaid) {
       << "lists add up";
 }
 
-TEST_F(Flags, OldNamesWorkAndAreSaidOnce) {
+TEST_F(Flags, OldNamesWorkWithOneNote) {
   const Outcome built =
       coca({"data", "build", "--input", text(), "--tokenizer", "byte", "--output", at("a.tok"), "--input", text()});
   EXPECT_EQ(built.code, 0) << built.err;
@@ -451,7 +451,7 @@ TEST_F(Flags, HelpIsACommandToo) {
   EXPECT_THAT(coca({"-V"}).out, StartsWith("coca 0."));
 }
 
-TEST_F(Flags, AnOptionIsCalledAsItWasGiven) {
+TEST_F(Flags, ErrorsNameAnOptionAsItWasGiven) {
   const auto error_of = [&](const Args& args) {
     const Outcome o = coca(args);
     EXPECT_EQ(o.code, 2) << o.err;
@@ -468,7 +468,7 @@ TEST_F(Flags, AnOptionIsCalledAsItWasGiven) {
 }
 
 // The minimum stated in a message is the one for this command.
-TEST_F(Flags, TheLeastValueIsThatOfTheCommand) {
+TEST_F(Flags, TheMinimumIsThatOfTheCommand) {
   const auto refused = [&](const Args& args, const std::string& text) {
     const Outcome o = coca(args);
     EXPECT_EQ(o.code, 2) << o.err;
@@ -499,7 +499,7 @@ TEST_F(Flags, ALengthGivenTwiceIsMeasuredOnce) {
   EXPECT_EQ(io::read_json(at("o.json"))["results"].size(), 2u);
 }
 
-TEST_F(Flags, HelpIsAsWideAsAsked) {
+TEST_F(Flags, HelpFitsTheWidth) {
   EXPECT_GT(widest({"train", "--help"}), 120u) << "in a file lines are as long as they are";
   for (const char* columns : {"80", "100", "132"}) {
     const Variable wide("COLUMNS", columns);
@@ -509,7 +509,7 @@ TEST_F(Flags, HelpIsAsWideAsAsked) {
   }
 }
 
-TEST_F(Flags, TablesAndSentencesAreAsWideAsAsked) {
+TEST_F(Flags, TablesAndSentencesFitTheWidth) {
   const std::string text = put("text.txt", cats_and_dogs(200)), dir = model();
   const std::vector<Args> printing = {
       {"eval", "ppl", "--model", dir, "--text", text, "--lengths", "32,64", "--by-document"},
@@ -533,7 +533,7 @@ TEST_F(Flags, TablesAndSentencesAreAsWideAsAsked) {
   EXPECT_THAT(coca(printing[0]).out, testing::ContainsRegex("[0-9] [KMG]iB\n")) << "a number keeps its unit";
 }
 
-TEST_F(Flags, ColoursAreForTerminalsUnlessAskedFor) {
+TEST_F(Flags, OnlyTerminalsGetColoursByDefault) {
   EXPECT_THAT(coca({"--help"}).out, Not(HasSubstr("\x1b[")));
   EXPECT_THAT(coca({"trian"}).err, Not(HasSubstr("\x1b[")));
   const Variable force("CLICOLOR_FORCE", "1");

@@ -40,7 +40,7 @@ class Install : public test::CliFixture {
 };
 
 // The example prints the same perplexity and greedy ids as the program.
-TEST_F(Install, AProjectOfItsOwnBuildsAgainstIt) {
+TEST_F(Install, ASeparateProjectBuildsAgainstIt) {
   install(at("prefix"));
   fs::copy(found(at("prefix"), "continue.cc").parent_path(), at("outside"));
   const std::string compiler = quoted(COCA_CXX);
@@ -89,7 +89,7 @@ TEST_F(Install, AnotherVersionIsRefused) {
 }
 
 // DESTDIR is put in front of the prefix, and every header finds the headers that it includes.
-TEST_F(Install, AllIsBelowDestdirAndHeadersAreComplete) {
+TEST_F(Install, EverythingIsInDestdirAndHeadersAreComplete) {
   install("/opt/coca", "DESTDIR=" + quoted(at("stage")));
   std::set<std::string> top;
   for (const auto& entry : fs::recursive_directory_iterator(at("stage"))) {

@@ -62,7 +62,7 @@ class Outputs : public test::CliFixture {
   }
 };
 
-TEST_F(Outputs, GoIntoDevicesLinksAndPipesWhichStay) {
+TEST_F(Outputs, GoToDevicesLinksAndPipesWhichAreKept) {
   const bool device = ::mknod(at("null").c_str(), S_IFCHR | 0666, ::makedev(1, 3)) == 0;
   ASSERT_EQ(::mkfifo(at("fifo").c_str(), 0666), 0);
   fs::create_symlink("real.json", at("link"));
@@ -135,7 +135,7 @@ TEST_F(Outputs, ReplaceNoInput) {
   EXPECT_EQ(coca(with(folder, {"--json", at("books/result.json")})).code, 0) << "and be replaced there";
 }
 
-TEST_F(Outputs, AreEachAFileOfTheirOwn) {
+TEST_F(Outputs, MustBeDifferentFiles) {
   fs::create_symlink("x", at("link"));
   for (const char* other : {"x", "./x", "model/../x", "link"})
     expect_refused(ppl({"--json", at("x"), "--csv", at(other)}), "are one file");
@@ -218,7 +218,7 @@ TEST_F(Outputs, AStandardOutputThatFailsFailsEveryCommand) {
   EXPECT_EQ(io::read_json(at("j.json")).at("trained_length"), 32) << "no file takes the place of a closed stream";
 }
 
-TEST_F(Outputs, WhatTheSystemRefusesIsNamed) {
+TEST_F(Outputs, ErrorsOfTheSystemAreNamed) {
   fs::create_symlink("loop", at("loop"));
   const std::string loop = at("loop"), name(300, 'n');
   const std::vector<std::pair<Args, std::string>> cases = {
@@ -367,7 +367,7 @@ TEST_F(Outputs, ControlCharactersOfATextDoNotSteerATerminal) {
   EXPECT_EQ(io::read_file(at("file.txt")), "a\x1b[31m\t\n\r\x7f\xc2\x9b\xc3\xa9\n") << "a file gets the bytes";
 }
 
-TEST_F(Outputs, ReadingFromATerminalIsSaid) {
+TEST_F(Outputs, ReadingFromATerminalIsReported) {
   const Terminal terminal;
   terminal.type("ab\n\x04");
   const Outcome o = shell("coca tokenizer encode --tokenizer byte < " + terminal.name() + " > ids.txt");
@@ -392,7 +392,7 @@ TEST_F(Outputs, AHangUpSavesUnlessItIsIgnored) {
   EXPECT_TRUE(fs::exists(at("nohup/model")));
 }
 
-TEST_F(Outputs, OfSeveralThatMakeOneFolderOneWins) {
+TEST_F(Outputs, OneOfSeveralThatCreateAFolderWins) {
   const Outcome o = shell(
       "for i in 1 2 3 4; do { coca init --model-config config.json --seed $i --out made 2>> errors.txt && echo $i >> "
       "won.txt; } & done; wait");

@@ -187,7 +187,7 @@ TEST_F(Ranks, SplitWindowsHaveTheSamePerplexity) {
   }
 }
 
-TEST_F(Ranks, TrainWithTheTokensOfAWindowOnAll) {
+TEST_F(Ranks, TrainWithTheTokensOfEveryWindowSplit) {
   const auto shared = [&](const std::string& out) {
     Args args = train(out, 40);
     args.insert(args.end(), {"--slices", "0", "--context-parallel", "true"});
@@ -202,7 +202,7 @@ TEST_F(Ranks, TrainWithTheTokensOfAWindowOnAll) {
   for (size_t i = 0; i < a.size(); ++i) EXPECT_NEAR(a[i].loss, b[i].loss, 1e-3);  // roundings, through 40 steps of Adam
 }
 
-TEST_F(Ranks, ARankThatDiesEndsTheJobAndTheRunGoesOnFromItsCheckpoint) {
+TEST_F(Ranks, ARankThatDiesEndsTheJobAndTheRunResumesFromItsCheckpoint) {
   ASSERT_EQ(run(train("whole", 200)).code, 0);
   test::Program program(dir_.path(), train("killed", 200), mpirun(3));
   wait_for_step(program, "killed", 40);
@@ -220,7 +220,7 @@ TEST_F(Ranks, ARankThatDiesEndsTheJobAndTheRunGoesOnFromItsCheckpoint) {
   EXPECT_EQ(test::metrics_without_times(dir_ / "killed"), test::metrics_without_times(dir_ / "whole"));
 }
 
-TEST_F(Ranks, TermToOneSavesAll) {
+TEST_F(Ranks, TermToOneRankSavesTheRun) {
   test::Program program(dir_.path(), train("stopped", 4000), mpirun(3));
   wait_for_step(program, "stopped", 20);
   const std::vector<pid_t> ranks = ranks_below(program.pid());
@@ -327,7 +327,7 @@ TEST_F(UnequalRanks, FilesAreComparedByTheirContent) {
 
 // Ranks that write to separate folders: the same command line in two folders, as on two machines without a shared file
 // system.
-TEST_F(UnequalRanks, AnOutThatIsNotSharedIsFoundAtOnce) {
+TEST_F(UnequalRanks, AnOutThatIsNotSharedIsRefusedAtOnce) {
   const std::vector<fs::path> folders = {dir_ / "first", dir_ / "second"};
   for (const fs::path& folder : folders) fs::create_directories(folder);
   const std::string model = (dir_ / "a/model").string(), text = (dir_ / "text.txt").string();

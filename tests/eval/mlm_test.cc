@@ -68,7 +68,7 @@ TEST(Mlm, PerplexityIsThatOfTheReference) {
             masked_perplexity(cx, m.spec, m.params.weights(), second_and_fourth, 20, {.lengths = {12}}).at(0).nll);
 }
 
-TEST(Mlm, KeepsTheLengthsAndWindowsThatAreDone) {
+TEST(Mlm, KeepsFinishedLengthsAndWindows) {
   const test::TinyModel m(encoder());
   const std::vector<std::vector<int32_t>> documents = {test::random_ids(48, 20, 1)};
   MlmOptions options{.lengths = {12, 24}, .batch_tokens = 12};
@@ -96,7 +96,7 @@ TEST(Mlm, KeepsTheLengthsAndWindowsThatAreDone) {
       masked_perplexity(cx, m.spec, m.params.weights(), first, 20, {.lengths = {24}, .batch_tokens = 12}).at(0).nll);
 }
 
-TEST(Mlm, EachKindOfModelIsRefusedWhereItDoesNotBelong) {
+TEST(Mlm, ModelsOfTheWrongDirectionAreRefused) {
   const test::TinyModel both(encoder()), causal(test::tiny_llama(test::AttentionKind::kRope));
   const std::vector<std::vector<int32_t>> documents = {test::random_ids(20, 20, 1)};
   Context cx;

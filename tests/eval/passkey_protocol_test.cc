@@ -55,7 +55,7 @@ INSTANTIATE_TEST_SUITE_P(All, PasskeyProtocols, testing::ValuesIn(named_passkey_
   return name;
 });
 
-TEST_P(PasskeyProtocols, MakeSense) {
+TEST_P(PasskeyProtocols, AreValid) {
   EXPECT_NO_THROW(check_protocol(GetParam().protocol));
   EXPECT_FALSE(GetParam().source.empty());
   EXPECT_TRUE(std::ranges::is_sorted(GetParam().protocol.lengths));
@@ -82,7 +82,7 @@ TEST_P(PasskeyProtocols, KeysFillTheirRangeAndPlacesDiffer) {
 }
 
 // Counts the garbage text in the prompt.
-TEST_P(PasskeyProtocols, LengthsMeanWhatTheScriptMakesOfThem) {
+TEST_P(PasskeyProtocols, LengthsHaveTheMeaningOfTheScript) {
   const PasskeyProtocol& p = GetParam().protocol;
   const int64_t length = 3000;
   if (p.length_control == PasskeyLength::kTokens) {
@@ -144,7 +144,7 @@ TEST_P(PasskeyProtocols, LengthsMeanWhatTheScriptMakesOfThem) {
   }
 }
 
-TEST(PasskeyRules, CountWhatThePublishedScriptsCount) {
+TEST(PasskeyRules, CountAsThePublishedScripts) {
   const auto first = [](const char* text, int64_t key) { return counts(PasskeyRule::kFirstNumber, text, key); };
   EXPECT_TRUE(first(" 12345. What", 12345));
   EXPECT_TRUE(first("is 00123\n", 123));

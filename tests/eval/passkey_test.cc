@@ -157,7 +157,7 @@ TEST(PasskeyEval, BatchesChangeNothing) {
 }
 
 // A prompt depends only on seed, length, depth and index. Other lengths and depths in the list change nothing.
-TEST(PasskeyEval, PromptsDependOnTheirPlaceAlone) {
+TEST(PasskeyEval, PromptsDependOnlyOnTheirPlace) {
   const TinyModel m = babbler(AttentionKind::kRope, 2);
   PasskeyOptions options = compact({50, 70}, {0.0, 0.5}, 10, 1);
   const PasskeyResult wide = run(m, options);
@@ -185,7 +185,7 @@ TEST(PasskeyEval, TrialsHoldBosPromptAndAnswer) {
   }
 }
 
-TEST(PasskeyEval, LogitsThatAreNoNumbersAreWrong) {
+TEST(PasskeyEval, NanLogitsAreWrongAnswers) {
   TinyModel m = babbler(AttentionKind::kRope, 2);
   m.params.tensors().head.as<float>()[5] = std::numeric_limits<float>::quiet_NaN();
   const PasskeyResult r = run(m, compact({60}, {0.5}, 5, 5));
@@ -221,7 +221,7 @@ TEST(PasskeyEval, StopsWhenAsked) {
 }
 
 // The depths take turns for any batch size.
-TEST(PasskeyEval, WhatIsDoneOfALengthIsBalanced) {
+TEST(PasskeyEval, PartialLengthsAreBalanced) {
   const TinyModel m = babbler(AttentionKind::kRope, 2);
   for (const int64_t together : {1, 2, 3}) {
     PasskeyOptions options = compact({60}, {0, 0.5, 1}, 9, 5);
@@ -239,7 +239,7 @@ TEST(PasskeyEval, WhatIsDoneOfALengthIsBalanced) {
 }
 
 // A cell without trials has no accuracy, and a length without trials is not listed.
-TEST(PasskeyEval, WhatWasNotTriedHasNoAccuracy) {
+TEST(PasskeyEval, CellsWithoutTrialsHaveNoAccuracy) {
   const TinyModel m = babbler(AttentionKind::kRope, 2);
   PasskeyOptions options = compact({60, 70}, {0, 1}, 2, 5);
   options.batch_tokens = 60;

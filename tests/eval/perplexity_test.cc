@@ -275,7 +275,7 @@ TEST(Perplexity, ValuesThatAreNotFiniteAreReported) {
 
 // When a run is stopped, all ranks keep what is done: the finished lengths, and the windows of the last length that
 // were run.
-TEST(Perplexity, KeepsTheWindowsThatAreDone) {
+TEST(Perplexity, KeepsFinishedWindows) {
   const TinyModel m(test::tiny_neox(AttentionKind::kRope));
   const Documents documents = documents_of(m, {60});
   PerplexityOptions options{.protocol = {.lengths = {8, 16, 32}, .stride = 4}, .batch_tokens = 16};

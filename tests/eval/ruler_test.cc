@@ -41,7 +41,7 @@ RulerOptions small() {
   return {.tasks = {RulerTask::kVariableTracking, RulerTask::kFrequentWords}, .lengths = {1100, 1200}, .samples = 2};
 }
 
-TEST(RulerEval, SamplesFitAndDependOnTheirPlaceAlone) {
+TEST(RulerEval, SamplesFitAndDependOnlyOnTheirPlace) {
   const TinyModel m = byte_model();
   RulerOptions options = small();
   std::vector<RulerSample> samples;
@@ -69,7 +69,7 @@ TEST(RulerEval, SamplesFitAndDependOnTheirPlaceAlone) {
 }
 
 // NaN logits end the answer to a prompt at once.
-TEST(RulerEval, ModelsThatSayNothingScoreNothing) {
+TEST(RulerEval, NanLogitsScoreZero) {
   TinyModel m = byte_model();
   m.params.tensors().head.as<float>()[5] = std::numeric_limits<float>::quiet_NaN();
   const RulerResult result = run(m, small());
@@ -83,7 +83,7 @@ TEST(RulerEval, ModelsThatSayNothingScoreNothing) {
 }
 
 // Stopped in the third of four cells.
-TEST(RulerEval, KeepsWhatIsDone) {
+TEST(RulerEval, KeepsFinishedSamples) {
   const TinyModel m = byte_model();
   RulerOptions options = small();
   options.progress = [](const RulerSample&, int64_t done, int64_t) {

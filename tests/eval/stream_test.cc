@@ -97,7 +97,7 @@ TEST(Stream, EqualsTheReferenceTokenByToken) {
 }
 
 // Without a pattern and for a single document, the result is the perplexity of the document.
-TEST(Stream, OfOneDocumentIsItsPerplexity) {
+TEST(Stream, OneDocumentGivesItsPerplexity) {
   const TinyModel m(test::tiny_neox(AttentionKind::kCocaSlack));
   const Documents documents{test::random_ids(50, m.spec.V, 1)};
   Context cx;

@@ -173,7 +173,7 @@ TEST(Config, HuggingFaceDefaults) {
   EXPECT_EQ(read(full).G, 4);
 }
 
-TEST(Config, FieldsOfOtherSpellings) {
+TEST(Config, AlternativeNamesOfFields) {
   EXPECT_EQ(read(neox(), {{"attention_type", "coca"}, {"rotary_pct", 0.5}}).fold, ops::Fold::kOfficial);
   EXPECT_EQ(read(neox(), {{"attention_type", "coca"}}).attention, AttentionKind::kCocaSlack);
   EXPECT_EQ(read(neox(), {{"rotary_emb_base", 500.0}}).rope_theta, 500.0);
@@ -225,7 +225,7 @@ TEST(Config, FamiliesOfLlama) {
 }
 
 // transformers 4 and 5 write the same positions in two different ways.
-TEST(Config, RopeOfBothForms) {
+TEST(Config, BothFormsOfRope) {
   const json llama3 = {{"rope_type", "llama3"},
                        {"factor", 8.0},
                        {"low_freq_factor", 1.0},
@@ -385,7 +385,7 @@ TEST(Config, HarmlessFieldsPass) {
 }
 
 // Features that are always on: a file that turns one off describes another model, "true" changes nothing.
-TEST(Config, PartsThatAreOnCannotBeTurnedOff) {
+TEST(Config, PartsThatAreAlwaysOnCannotBeTurnedOff) {
   const test::Warnings notes;
   for (const char* field : {"is_causal", "use_causal_mask", "scale_attn_weights", "scale_attention", "use_rope",
                             "use_rotary", "rotary", "do_layer_norm_before", "layer_norm_elementwise_affine"}) {

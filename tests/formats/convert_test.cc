@@ -169,7 +169,7 @@ TEST(Convert, ScaledTDoesNotDependOnHowSizeIsSharedByQAndK) {
   EXPECT_NE(logits(4.0f, TInit::kFromK), logits(1.0f, TInit::kFromK));
 }
 
-TEST_P(ConvertToCoca, RandomChangesTAlone) {
+TEST_P(ConvertToCoca, RandomChangesOnlyT) {
   Folders f(spec);
   const ConvertOptions options{
       .attention = AttentionKind::kCocaSlack, .t_init = TInit::kRandom, .t_width = TWidth::kFull, .seed = 3};
@@ -197,7 +197,7 @@ TEST(Convert, KindsOfCocaHaveTheSameWeights) {
   EXPECT_EQ(values(load_model(f.out).params->flat()), values(load_model(f.source).params->flat()));
 }
 
-TEST(Convert, WhatCannotBeReachedIsRefused) {
+TEST(Convert, UnsupportedConversionsAreRefused) {
   Folders alibi(test::tiny_llama(AttentionKind::kAlibi)), coca(test::tiny_llama(AttentionKind::kCocaSlack));
   EXPECT_THAT([&] { alibi.convert({.attention = AttentionKind::kCocaSlack}); },
               ThrowsMessage<Error>(HasSubstr("no rotary positions")));
@@ -208,7 +208,7 @@ TEST(Convert, WhatCannotBeReachedIsRefused) {
 }
 
 // The config.json of an official GPT-NeoX model looks like that of a RoPE model.
-TEST(Convert, TheSourceMayBeTold) {
+TEST(Convert, TheSourceAttentionIsAnOption) {
   ModelSpec spec = test::tiny_neox(AttentionKind::kRope);
   spec.R = 4;
   Folders f(spec);
@@ -325,7 +325,7 @@ void write_meta(const fs::path& dir, const Model& m, int64_t parts, int64_t embe
                                                      {"norm_eps", s.norm_eps}});
 }
 
-TEST(Convert, MetasLayoutBecomesTheModelItWasMadeFrom) {
+TEST(Convert, MetasLayoutGivesTheOriginalModel) {
   ModelSpec spec = test::tiny_llama(AttentionKind::kRope);
   spec.V = 24;  // divisible by the number of parts
   for (const auto& [parts, embedding_dim] : {std::pair<int64_t, int64_t>{1, 0}, {2, 0}, {2, 1}}) {
@@ -348,7 +348,7 @@ TEST(Convert, MetasLayoutBecomesTheModelItWasMadeFrom) {
 }
 
 // params.json is the same for LLaMA 3.1 and 3.2, so an option decides.
-TEST(Convert, MetasVersionsAreAskedFor) {
+TEST(Convert, TheLlamaVersionIsAnOption) {
   ModelSpec spec = test::tiny_llama(AttentionKind::kRope);
   spec.V = 300;
   Folders f(spec);

@@ -64,12 +64,12 @@ class HostileFolder : public testing::Test {
   }
 };
 
-TEST_F(HostileFolder, ConfigAsksForTensorsThatAreNotThere) {
+TEST_F(HostileFolder, ConfigAsksForMissingTensors) {
   expect_refused({{"vocab_size", (int64_t{1} << 31) - 1}, {"intermediate_size", 1 << 24}},
                  "config.json asks for [2147483647, 24]");
 }
 
-TEST_F(HostileFolder, ConfigAsksForLayersThatAreNotThere) {
+TEST_F(HostileFolder, ConfigAsksForMissingLayers) {
   expect_refused({{"num_hidden_layers", 10'000}}, "tensors for a model of 10,000 layers");
 }
 
@@ -83,7 +83,7 @@ TEST(HostileMetaFolder, ErrorsNameTheFile) {
               ThrowsMessage<Error>(HasSubstr((dir / "params.json").string() + ": field \"odd\"")));
 }
 
-TEST(HostileMetaFolder, LayersThatAreNotThere) {
+TEST(HostileMetaFolder, MissingLayers) {
   const TempDir temp;
   const test::TinyModel m(test::tiny_llama(AttentionKind::kRope));
   save_params(temp.path() / "consolidated.safetensors", m.params, {});

@@ -130,7 +130,7 @@ class HalfTFolder : public testing::TestWithParam<test::NamedSpec> {
 };
 INSTANTIATE_TEST_SUITE_P(Specs, HalfTFolder, testing::ValuesIn(test::half_t_and_window_specs()), test::spec_test_name);
 
-TEST_P(HalfTFolder, AFullOneIsFoldedWhileLoading) {
+TEST_P(HalfTFolder, AFullTIsFoldedWhileLoading) {
   const test::TempDir dir;
   const TinyModel m(full);
   save_model(dir.path(), full, m.params);
@@ -147,7 +147,7 @@ TEST_P(HalfTFolder, AFullOneIsFoldedWhileLoading) {
   }
 }
 
-TEST_P(HalfTFolder, AHalfOneIsReadBack) {
+TEST_P(HalfTFolder, AHalfTIsReadBack) {
   const test::TempDir dir;
   const TinyModel m(half);
   save_model(dir.path(), half, m.params);

@@ -91,7 +91,7 @@ TEST_P(HuggingFace, GreedyContinuationIsTheSame) {
   EXPECT_EQ(std::vector<int32_t>(ids.begin() + static_cast<std::ptrdiff_t>(prompt.size()), ids.end()), greedy);
 }
 
-TEST_P(HuggingFace, WhatWeSaveIsTheSameModel) {
+TEST_P(HuggingFace, SavedModelsAreTheSame) {
   const TempDir temp;
   const model::Model m = formats::load_model(dir);
   for (const size_t shard : {size_t{1} << 30, size_t{16} << 10}) {

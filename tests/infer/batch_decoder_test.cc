@@ -68,7 +68,7 @@ class Batch : public testing::TestWithParam<test::NamedSpec> {
 };
 INSTANTIATE_TEST_SUITE_P(Specs, Batch, testing::ValuesIn(specs()), test::spec_test_name);
 
-TEST_P(Batch, SequencesOfAnyLengthsGiveWhatEachGivesAlone) {
+TEST_P(Batch, SequencesGiveTheSameResultAsAlone) {
   BatchDecoder together(m.spec, m.params.weights()), apart(m.spec, m.params.weights());
   std::vector<Sequence> a, b;
   for (size_t i = 0; i < texts.size(); ++i) {
@@ -99,7 +99,7 @@ TEST_P(Batch, SequencesOfAnyLengthsGiveWhatEachGivesAlone) {
 }
 
 // The common beginning is processed once. The continuations match those of two separate texts.
-TEST_P(Batch, ForksGoTheirOwnWays) {
+TEST_P(Batch, ForksAreIndependent) {
   BatchDecoder decoder(m.spec, m.params.weights());
   std::copy_n(texts[0].begin(), 6, texts[1].begin());
   Sequence one = decoder.sequence();
@@ -141,7 +141,7 @@ TEST(BatchDecoder, FullPagesAreShared) {
   EXPECT_EQ(decoder.pool().in_use(), 0);
 }
 
-TEST(BatchDecoder, AStepThatCannotBeMadeMovesNobody) {
+TEST(BatchDecoder, AFailedStepChangesNoSequence) {
   const TinyModel m(test::tiny_llama(AttentionKind::kCocaSlack));
   BatchDecoder decoder(m.spec, m.params.weights(), {.most_pages = 2});
   Context cx;

@@ -122,7 +122,7 @@ INSTANTIATE_TEST_SUITE_P(Specs, Cached, testing::ValuesIn(test::all_specs()), te
 class CachedRotary : public testing::TestWithParam<NamedSpec> {};
 INSTANTIATE_TEST_SUITE_P(Specs, CachedRotary, testing::ValuesIn(test::rotary_specs()), test::spec_test_name);
 
-TEST_P(Cached, EqualsTheWholeSequenceHoweverItIsCut) {
+TEST_P(Cached, EqualsTheWholeSequenceForAnyChunks) {
   const TinyModel m(GetParam().spec);
   const std::vector<int32_t> ids = batch_ids(m);
   const std::vector<int64_t> lengths(static_cast<size_t>(kN), kN);  // without scaling the length has no effect
@@ -136,7 +136,7 @@ TEST_P(Cached, EqualsTheWholeSequenceHoweverItIsCut) {
   }
 }
 
-TEST_P(CachedRotary, LinearScalingToo) {
+TEST_P(CachedRotary, LinearScaling) {
   TinyModel m(GetParam().spec);
   m.spec.rope_scaling = {model::Scaling::kLinear, 4.0};
   const std::vector<int32_t> ids = batch_ids(m);

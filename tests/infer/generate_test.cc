@@ -77,7 +77,7 @@ TEST_F(GenerateOnce, EndsAtTheStopToken) {
 }
 
 // A strong enough penalty prevents any token of the text so far from being repeated.
-TEST_F(GenerateOnce, APenaltyKeepsFromRepeating) {
+TEST_F(GenerateOnce, APenaltyPreventsRepetition) {
   Request options = kGreedy;
   options.sampling.repetition_penalty = 1e6;
   std::vector<int32_t> ids = run(options).ids;
@@ -86,7 +86,7 @@ TEST_F(GenerateOnce, APenaltyKeepsFromRepeating) {
   EXPECT_EQ(std::adjacent_find(ids.begin(), ids.end()), ids.end());
 }
 
-TEST_F(GenerateOnce, TellsTokensAsTheyComeAndMayBeStopped) {
+TEST_F(GenerateOnce, ReportsTokensAtOnceAndMayBeStopped) {
   const std::vector<int32_t> all = run(kGreedy).ids;
   std::vector<int32_t> seen;
   const GenerateResult result = run(kGreedy, [&](int32_t id) {
@@ -99,7 +99,7 @@ TEST_F(GenerateOnce, TellsTokensAsTheyComeAndMayBeStopped) {
   EXPECT_GE(result.prefill_seconds, 0);
 }
 
-TEST_F(GenerateOnce, TheCacheHasTheTypeAskedFor) {
+TEST_F(GenerateOnce, TheCacheHasTheRequestedType) {
   for (const KvType type : {KvType::kF32, KvType::kBF16, KvType::kInt8}) {
     BatchDecoder decoder(m.spec, m.params.weights(), {.cache = type});
     Request request = kGreedy;
@@ -120,7 +120,7 @@ TEST_F(GenerateOnce, StopRequestEndsIt) {
   EXPECT_EQ(result.ids.size(), 2u);
 }
 
-TEST_F(GenerateOnce, SamplingDependsOnTheSeedAlone) {
+TEST_F(GenerateOnce, SamplingDependsOnlyOnTheSeed) {
   Request options{.prompt = {}, .max_new_tokens = 30, .seed = 1};
   const std::vector<int32_t> one = run(options).ids;
   EXPECT_EQ(run(options).ids, one);

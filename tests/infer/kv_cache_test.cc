@@ -53,7 +53,7 @@ TEST(KvCache, ShapesFollowTheAttention) {
 }
 
 // After growth every number is still there, at its old address, for every layer.
-TEST(KvCache, GrowthKeepsWhatIsThere) {
+TEST(KvCache, GrowthKeepsItsContents) {
   const model::ModelSpec s = test::tiny_neox(AttentionKind::kCocaSlack);
   KvCache cache(kv_pool(s));
   Context cx;

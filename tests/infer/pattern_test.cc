@@ -126,7 +126,7 @@ TEST_P(Patterned, LogitsAreThoseOfTheReference) {
   expect_logits(logits_of(cx, m, decoder.forward(cx, TensorRef(ids.data(), DType::kI32, {1, kN}, kHost))), "whole");
 }
 
-TEST_P(Patterned, ThroughTheCacheHoweverItIsCut) {
+TEST_P(Patterned, ThroughTheCacheInAnyPieces) {
   for (const std::vector<int64_t>& chunks : {std::vector<int64_t>(kN, 1), {17, 1, 1, 13, 8}}) {
     CachedDecoder decoder(m.spec, m.params.weights(), 1, DynamicBase::kRequest, kN);
     std::vector<float> all;
@@ -174,7 +174,7 @@ void expect_in_pieces(Context& cx, const TinyModel& m, CachedDecoder& decoder, c
 }
 
 // Far more tokens than the cache keeps: decoding equals the whole sequence, and memory does not grow.
-TEST(Patterns, TheCacheForgets) {
+TEST(Patterns, TheCacheDropsTokens) {
   constexpr int64_t kTokens = 1700;
   for (const AttentionKind kind :
        {AttentionKind::kRope, AttentionKind::kCocaSlack, AttentionKind::kCocaStrict, AttentionKind::kAlibi})
@@ -200,7 +200,7 @@ TEST(Patterns, TheCacheForgets) {
 }
 
 // While middle keys are attended to, nothing may be forgotten. Uses many pages, pieces and grouped heads.
-TEST(Patterns, TheMiddleIsKeptAndFound) {
+TEST(Patterns, MiddleKeysAreKeptAndAttended) {
   constexpr int64_t kTokens = 900;
   for (const AttentionKind kind : {AttentionKind::kRope, AttentionKind::kCocaSlack, AttentionKind::kAlibi}) {
     SCOPED_TRACE(enum_name(kind));
@@ -235,7 +235,7 @@ TEST(Patterns, TheMiddleIsKeptAndFound) {
 
 // Strict CoCA and RoPE depend only on distances, so the window's frame changes nothing. Slack depends on positions. In
 // the frame of the window, StreamingLLM gives slack the same result as a sequence without the evicted tokens.
-TEST(Patterns, SlackInItsFrameEqualsATextWithoutTheForgottenTokens) {
+TEST(Patterns, SlackInItsFrameEqualsATextWithoutForgottenTokens) {
   ModelSpec spec = test::tiny_llama(AttentionKind::kCocaSlack);
   spec.L = 1;
   spec.pattern = {.type = Pattern::kStreamingLlm, .window = 6, .sinks = 2};
@@ -263,7 +263,7 @@ TEST(Patterns, SlackInItsFrameEqualsATextWithoutTheForgottenTokens) {
   EXPECT_GT(own, 1e-2);
 }
 
-TEST(Patterns, WrongOnesAreNamed) {
+TEST(Patterns, MistakesAreNamed) {
   const auto error = [](AttentionKind kind, AttentionPattern p, const char* text) {
     ModelSpec s = test::tiny_llama(kind);
     s.pattern = p;

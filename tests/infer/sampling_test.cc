@@ -64,7 +64,7 @@ std::vector<double> softmax(const std::vector<float>& logits, double temperature
   return p;
 }
 
-TEST(Sampling, MoreThanTheVocabularyIsAllOfIt) {
+TEST(Sampling, TopKBeyondTheVocabularyKeepsAll) {
   const std::vector<float> logits = {0.5f, 2.0f, -1.0f, 1.5f};
   Rng all(3), most(3);
   for (int i = 0; i < 50; ++i)
@@ -80,7 +80,7 @@ TEST(Sampling, FollowsTheSoftmax) {
   }
 }
 
-TEST(Sampling, AWrongDistributionIsFoundOut) {  // the check can fail
+TEST(Sampling, AWrongDistributionIsDetected) {  // the check can fail
   const std::vector<float> logits = {0.0f, 0.0f};
   const auto counts = draw(logits, {}, 40000);
   const std::vector<double> wrong = {0.52, 0.48};
@@ -170,7 +170,7 @@ int32_t sample_by_sorting(const std::vector<float>& logits, const SamplingOption
 }
 
 // Peaked, flat and tied logits, with more ids than are sorted at first.
-TEST(Sampling, DrawsWhatAFullSortDraws) {
+TEST(Sampling, EqualsSamplingByAFullSort) {
   Rng make(3);
   for (const double spread : {0.0, 0.5, 6.0})
     for (const bool ties : {false, true}) {

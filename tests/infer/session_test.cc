@@ -31,7 +31,7 @@ constexpr float kRounding = 64 * 10 * 1.2e-7f;
 class Prefill : public testing::TestWithParam<test::NamedSpec> {};
 INSTANTIATE_TEST_SUITE_P(Specs, Prefill, testing::ValuesIn(test::all_specs()), test::spec_test_name);
 
-TEST_P(Prefill, PiecesGiveWhatTheWholePromptGives) {
+TEST_P(Prefill, PiecesEqualTheWholePrompt) {
   for (const bool dynamic : {false, true}) {
     TinyModel m(GetParam().spec);
     if (dynamic && !model::uses_rotary(m.spec.attention)) continue;
@@ -85,7 +85,7 @@ TEST_F(OneSession, AStepIsAPieceOrAToken) {
   EXPECT_EQ(s.ids().size(), 5u);
 }
 
-TEST_F(OneSession, MayBeCancelledInsideThePromptAndBehindIt) {
+TEST_F(OneSession, MayBeCancelledInsideAndAfterThePrompt) {
   Session inside(decoder, request, {.prefill_tokens = 3});
   inside.step(cx);
   inside.cancel();
@@ -115,7 +115,7 @@ TEST_F(OneSession, TwoAtATimeDoNotDisturbEachOther) {
 
 // Sessions with different prompts, lengths and pieces that start and end at different times. Each generates the text
 // that it generates alone.
-TEST_F(OneSession, ManyInOneStepHaveTheirOwnTexts) {
+TEST_F(OneSession, SessionsInOneStepAreIndependent) {
   std::vector<Request> requests;
   for (uint64_t i = 0; i < 6; ++i)
     requests.push_back({.prompt = test::random_ids(3 + 4 * static_cast<int64_t>(i), m.spec.V, i),
@@ -142,7 +142,7 @@ TEST_F(OneSession, ManyInOneStepHaveTheirOwnTexts) {
   }
 }
 
-TEST_F(OneSession, GoesOnFromASequenceBegun) {
+TEST_F(OneSession, ContinuesAStartedSequence) {
   Session whole(decoder, request);
   while (!whole.finished()) whole.step(cx);
   Sequence begun = decoder.sequence();
@@ -178,7 +178,7 @@ TEST_F(OneSession, AFailureStaysWithItsSession) {
   EXPECT_THROW(again.step(cx), Error);
 }
 
-TEST_F(OneSession, RefusesWhatMakesNoSense) {
+TEST_F(OneSession, RefusesInvalidRequests) {
   EXPECT_THAT(message([&] { Session(decoder, request, {.prefill_tokens = 0}); }),
               testing::HasSubstr("prefill-tokens 0"));
   request.prompt.clear();

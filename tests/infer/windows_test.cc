@@ -39,7 +39,7 @@ class Windowed : public testing::TestWithParam<test::NamedSpec> {
 };
 INSTANTIATE_TEST_SUITE_P(Specs, Windowed, testing::ValuesIn(test::longformer_specs()), test::spec_test_name);
 
-TEST_P(Windowed, ThroughTheCacheHoweverItIsCut) {
+TEST_P(Windowed, ThroughTheCacheInAnyPieces) {
   test::ReferenceDecoder<double> exact(m.spec, m.params);
   test::ReferenceDecoder<float> naive(m.spec, m.params);
   const std::vector<double> right = test::run_rows(exact, ids, kB);

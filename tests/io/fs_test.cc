@@ -109,7 +109,7 @@ TEST(Fs, ACommitHappensOnce) {
   EXPECT_EQ(entries(dir.path()), 2u);
 }
 
-TEST(Fs, AnAtomicDirThatWasTakenAwayIsAnError) {
+TEST(Fs, AnAtomicDirThatWasRemovedIsAnError) {
   TempDir dir;
   AtomicDir out(dir / "out");
   std::filesystem::remove_all(out.path());
@@ -143,7 +143,7 @@ TEST(Fs, ANameOf255BytesCanBeWritten) {
               HasSubstr("File name too long"));
 }
 
-TEST(Fs, LinksAreFollowedAndStay) {
+TEST(Fs, LinksAreFollowedAndKept) {
   TempDir dir;
   const auto link = [&](const std::string& to, const std::string& name) {
     std::filesystem::create_symlink(to, dir / name);
@@ -171,7 +171,7 @@ TEST(Fs, LinksAreFollowedAndStay) {
   EXPECT_TRUE(std::filesystem::is_symlink(dir / "folder"));
 }
 
-TEST(Fs, DevicesAreWrittenToAndStay) {
+TEST(Fs, DevicesAreWrittenToAndKept) {
   TempDir dir;
   ::umask(0);
   if (::mknod((dir / "null").c_str(), S_IFCHR | 0666, ::makedev(1, 3)) != 0)
@@ -241,7 +241,7 @@ TEST(Fs, AFifoWithoutAReaderIsAnError) {
   EXPECT_TRUE(std::filesystem::is_fifo(dir / "fifo"));
 }
 
-TEST(Fs, DescriptorsAreWrittenToWhereTheyStand) {
+TEST(Fs, DescriptorsAreWrittenToAtTheirPosition) {
   TempDir dir;
   const int fd = ::open((dir / "x").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   ASSERT_EQ(::write(fd, "before ", 7), 7);
@@ -306,7 +306,7 @@ TEST(Fs, AFileWhereAFolderIsNeededIsNamed) {
   EXPECT_EQ(error_of(ErrorKind::kIo, [&] { MappedFile(dir / "file/it"); }), wanted + "it)");
 }
 
-TEST(Fs, AFolderThatMayNotBeEnteredIsNamed) {
+TEST(Fs, AFolderWithoutPermissionIsNamed) {
   const TempDir dir;
   const std::filesystem::path closed = dir / "closed";
   std::filesystem::create_directories(closed / "inner");
@@ -347,7 +347,7 @@ TEST(Names, BytesThatAreNotUtf8AreEscapedAndComeBack) {
     }
 }
 
-TEST(Fs, APlaceTakenMeanwhileIsAnErrorAndLeavesNothing) {
+TEST(Fs, APathTakenMeanwhileIsAnErrorAndLeavesNothing) {
   TempDir dir;
   {
     AtomicFile file(dir / "x");

@@ -35,7 +35,7 @@ TEST(Manifest, HoldsEveryFileButItselfAndFolders) {
   EXPECT_EQ(get_file(dir / kManifestName), first);
 }
 
-TEST(Manifest, IsOfTheFilesThereAre) {
+TEST(Manifest, ListsTheFilesPresent) {
   TempDir dir;
   EXPECT_THAT(error_of(ErrorKind::kIo, [&] { write_manifest(dir / "gone"); }),
               HasSubstr("gone: cannot list its files"));
@@ -71,7 +71,7 @@ TEST(Manifest, NoticesEveryBitAndEveryMissingByte) {
   EXPECT_THAT(refused(dir), AllOf(HasSubstr("weights"), HasSubstr("No such file")));
 }
 
-TEST(Manifest, RefusesWhatIsNone) {
+TEST(Manifest, RefusesInvalidManifests) {
   TempDir dir;
   const std::filesystem::path folder = dir / "folder";
   put_file(dir / "outside", "x");

@@ -98,7 +98,7 @@ TEST(Options, JsonIsReadableAndOrdered) {
   EXPECT_EQ(options_to_json(a)["rate"].get<double>(), 5e-324);
 }
 
-TEST(Options, AbsentKeysKeepWhatIsThere) {
+TEST(Options, AbsentKeysKeepTheirValues) {
   Sample a;
   a.layers = 9;
   options_from_json(a, {{"rate", 1}}, "test");

@@ -103,7 +103,7 @@ __global__ void of_warps(bool across) {
   cells[i] = other;
 }
 
-TEST_F(StandIn, BarriersOfAWarpOrderOnlyTheWarp) {
+TEST_F(StandIn, WarpBarriersOrderOnlyTheirWarp) {
   EXPECT_EQ(error_of({.blocks = 2, .threads = 64}, of_warps, false), kFine);
   EXPECT_THAT(error_of({.blocks = 2, .threads = 64}, of_warps, true), HasSubstr("shared memory"));
 }
@@ -135,7 +135,8 @@ TEST_F(StandIn, OtherFaultsOfAKernel) {
   EXPECT_THAT(error_of({.blocks = 1, .threads = 32, .shared_floats = 31}, dynamic, 32, there),
               HasSubstr("place 31 of 31"));
   float here = 0;
-  EXPECT_THAT(error_of({.blocks = 1, .threads = 1}, number, reinterpret_cast<int*>(&here)), HasSubstr("of host memory"));
+  EXPECT_THAT(error_of({.blocks = 1, .threads = 1}, number, reinterpret_cast<int*>(&here)),
+              HasSubstr("of host memory"));
   EXPECT_THAT(error_of({.blocks = 1, .threads = 2000}, split_barrier), HasSubstr("2000 threads in a block"));
 }
 

@@ -35,7 +35,7 @@ TEST(Clex, FactorsAreThePublishedOnes) {
 }
 
 // With W_down = 0 only d ln w / dt remains, so the frequencies are those of NTK with alpha = 2 t - 1.
-TEST(Clex, BeginsAsNtk) {
+TEST(Clex, StartsAsNtk) {
   for (const int64_t R : {2, 8, 64}) {
     ModelSpec s = test::tiny_neox(AttentionKind::kRope);
     s.C = 3 * (s.D = s.R = R);
@@ -56,7 +56,7 @@ TEST(Clex, BeginsAsNtk) {
   }
 }
 
-TEST(Clex, AgreesWithTheSecondWriting) {
+TEST(Clex, AgreesWithTheSecondImplementation) {
   for (const ClexActivation act : {ClexActivation::kTanh, ClexActivation::kSilu})
     for (const int64_t param_factor : {1, 2}) {
       ModelSpec s = clex_spec(test::tiny_llama(AttentionKind::kCocaSlack));

@@ -85,7 +85,7 @@ TEST_P(MemoryOfSpec, RecomputationDoesNotChangeABit) {
 int64_t aligned(int64_t floats) { return (4 * floats + 63) / 64 * 64; }
 
 // In addition to x: k_eff and v of one sequence, and one chunk.
-TEST(DecoderMemory, IsTheStreamTheKeysAndAChunk) {
+TEST(DecoderMemory, HoldsTheStreamTheKeysAndAChunk) {
   const TinyModel m(test::tiny_llama(AttentionKind::kCocaSlack));
   const ModelSpec& s = m.spec;
   Context cx;
@@ -107,7 +107,7 @@ TEST(DecoderMemory, IsTheStreamTheKeysAndAChunk) {
 }
 
 // In bf16 the residual stream is still fp32. The hidden states returned reuse the memory of the last layer's tensors.
-TEST(DecoderMemory, InBf16HalfOfAllButTheStream) {
+TEST(DecoderMemory, Bf16HalvesAllButTheStream) {
   const TinyModel m(test::tiny_llama(AttentionKind::kCocaSlack));
   const ModelSpec& s = m.spec;
   Context cx;
@@ -143,7 +143,7 @@ TEST(DecoderMemory, TheNumberOfThreadsDoesNotChangeABit) {
 }
 
 // Exactly what each policy keeps of a layer, in numbers per token (stat: two; lse: one per head).
-TEST(TrainingMemory, IsWhatThePolicyKeeps) {
+TEST(TrainingMemory, EqualsWhatThePolicyKeeps) {
   for (const auto& [name, s] : test::all_specs()) {
     constexpr int64_t kB = 2, kN = 32, kM = kB * kN;  // so that every tensor is a whole number of cache lines
     const bool rotary = transforms_keys(s.attention), sequential = s.residual == ResidualKind::kSequential;

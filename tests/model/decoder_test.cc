@@ -181,7 +181,7 @@ TEST_P(DecoderOfSpec, GradientsAccumulate) {
 }
 
 // Rows of a batch do not see each other, and no token sees later ones.
-TEST_P(DecoderOfSpec, TokensSeeTheirPastAlone) {
+TEST_P(DecoderOfSpec, TokensSeeOnlyTheirPast) {
   Decoder decoder(m.spec, m.params.weights());
   const auto hidden = [&](const Batch& b) {
     const TensorRef h = decoder.forward(cx, b.ids_ref());

@@ -133,7 +133,7 @@ void expect_refused(const ModelSpec& spec, const DrawnPositions& at, TensorRef d
   }
 }
 
-TEST(DrawnPositions, WhatTakesNoneSaysSo) {
+TEST(DrawnPositions, UnsupportedPositionsAreRefused) {
   const std::vector<double> positions = drawn();
   expect_refused(test::tiny_neox(AttentionKind{Score::kSlack, Encoding::kAlibi}), {.positions = positions}, {},
                  "ALiBi's bias depends on the distance in tokens");

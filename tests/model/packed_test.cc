@@ -30,7 +30,7 @@ TensorRef row_of(const std::vector<int32_t>& values) {
 class PackedInSpec : public testing::TestWithParam<test::NamedSpec> {};
 
 // The loss and gradients of a window are the sums of those of its documents, each run alone from position 0.
-TEST_P(PackedInSpec, AWindowIsItsDocumentsByThemselves) {
+TEST_P(PackedInSpec, AWindowEqualsItsSeparateDocuments) {
   const test::TinyModel m(GetParam().spec);
   const Packed p(m.spec.V);
   Context cx;

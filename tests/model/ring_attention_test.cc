@@ -295,7 +295,7 @@ TEST(Ring, PlainLoopsGiveTheSame) {
 }
 
 // CLEX uses the factor of the whole sequence. Its network can be evaluated but not trained.
-TEST(Ring, ClexGoesByTheWholeLength) {
+TEST(Ring, ClexUsesTheWholeLength) {
   for (const AttentionKind kind : {AttentionKind::kRope, AttentionKind::kCocaSlack}) {
     const TinyModel m = test::clex_model(test::clex_spec(test::tiny_llama(kind)));
     const Batch batch(m.spec, 1, 29);
@@ -390,7 +390,7 @@ TEST(Ring, CocaSendsThreeQuartersOfTheBytes) {
   }
 }
 
-TEST(Ring, WhatItDoesNotDoIsNamed) {
+TEST(Ring, UnsupportedModelsAreNamed) {
   const auto refused = [](const ModelSpec& s, const char* text) {
     EXPECT_THAT([&] { RingAttention(s, dist::alone(), 16); }, testing::ThrowsMessage<Error>(testing::HasSubstr(text)));
   };

@@ -26,7 +26,7 @@ ModelSpec spec_of(int64_t R, double base, int64_t L, RopeScaling scaling) {
 
 // The second implementation agrees for every scaling, kind and length on both sides of the original context. Two or
 // three roundings of pow, log and a mix: 1e-14 of the value.
-TEST(RopeRotation, AgreesWithTheSecondWriting) {
+TEST(RopeRotation, AgreesWithTheSecondImplementation) {
   for (const Scaling scaling : test::weightless_scalings())
     for (const AttentionKind kind : test::attention_kinds()) {
       if (!uses_rotary(kind) && scaling != Scaling::kNone) continue;

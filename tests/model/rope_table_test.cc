@@ -81,7 +81,7 @@ TEST(RopeTable, RowsAreCosAndSinEvenFarOut) {
 }
 
 // A table is reused only if it is still valid: other lengths have other frequencies, other starts have other rows.
-TEST(RopeTable, RebuildsWhenItMust) {
+TEST(RopeTable, RebuildsWhenNecessary) {
   const ModelSpec s = spec_of(16, Scaling::kDynamic, 4.0);
   RopeTable table;
   const auto check = [&](int64_t start, int64_t n, int64_t seq_len) {

@@ -139,7 +139,7 @@ TEST(Windows, FlagsBecomeLists) {
   error({.global_tokens = 65}, "global tokens 65; expected 0 to 64");
 }
 
-TEST(Windows, WhatDoesNotGoTogetherIsRefused) {
+TEST(Windows, InvalidCombinationsAreRefused) {
   const auto error = [](ModelSpec s, const char* text) {
     EXPECT_THAT([&] { validate(s); }, ThrowsMessage<Error>(HasSubstr(text)));
   };

@@ -327,7 +327,7 @@ TEST(DecodeAttention, AnyPositionsPerSequence) {
 
 // Other sequences in the same call do not change a single bit: short ones, one with several ranges, and one with more
 // rows than a task handles.
-TEST(DecodeAttention, SequencesOfOneCallAreApart) {
+TEST(DecodeAttention, SequencesOfOneCallAreIndependent) {
   const Case cases[] = {{1, 1, 40, 4, 2, 16, 8, kSlack, false, DecodeScore::kSlack},
                         {1, 3, 2500, 4, 2, 16, 8, kSlack, false, DecodeScore::kSlack},
                         {1, 130, 200, 4, 2, 16, 8, kSlack, false, DecodeScore::kSlack},
@@ -444,7 +444,7 @@ TEST(DecodeAttention, AnglesDependOnFrequenciesAlone) {
   EXPECT_EQ(values_of(once), values_of(grown));
 }
 
-TEST(DecodeAttention, BrokenTokensShowAndForgottenOnesDoNot) {
+TEST(DecodeAttention, NansAffectOnlyQueriesThatSeeThem) {
   for (const KvType type : kTypes) {
     const Case c{1, 20, 300, 2, 1, 16, 16, kSlack};
     Decoding s(c, type);

@@ -66,7 +66,7 @@ TEST(DeviceOps, OperandsMustLieWhereTheOpRuns) {
 }
 
 // A Context of a device refuses operands on the host.
-TEST(DeviceOps, AndTheOtherWayRound) {
+TEST(DeviceOps, HostOperandsAreRefusedOnADevice) {
   FakeDevice gpu(1 << 20);
   Context cx(&gpu);
   const Tensor x({4, 8}), w({8});
@@ -76,7 +76,7 @@ TEST(DeviceOps, AndTheOtherWayRound) {
 }
 
 // If a forced row does not support a call, the first row that does is used.
-TEST(OpTables, AForcedRowTakesWhatItCan) {
+TEST(OpTables, AForcedRowRunsTheCallsItSupports) {
   Context cx;
   cx.force_impl("linear", "widened");
   EXPECT_EQ(ops::running_impl(cx, "linear", DType::kBF16), "widened");
@@ -106,7 +106,7 @@ TEST(OpTables, ForcedNamesAreChecked) {
 }
 
 // The ops of a Context use its number of threads, whatever that of the process.
-TEST(DeviceOps, AContextBringsItsNumberOfThreads) {
+TEST(DeviceOps, AContextSetsTheNumberOfThreads) {
   const int before = max_threads();
   set_max_threads(3);
   Context one(nullptr, {.threads = 1}), same;

@@ -50,7 +50,7 @@ double worst_steps(const Tensor& was, const Tensor& is, double limit) {
   return worst;
 }
 
-TEST(KvStore, ReadsBackWhatItsTypeHolds) {
+TEST(KvStore, ReadsBackValuesToThePrecisionOfItsType) {
   for (const KvType type : kTypes)
     for (const KeySign sign : {KeySign::kSigned, KeySign::kNonNegative}) {
       SCOPED_TRACE(enum_name(type));

@@ -94,7 +94,7 @@ TEST(Html, HasEveryBlockEscaped) {
 }
 
 // Checks the CSS rules whose effect was measured in a browser at 1,200 px.
-TEST(Html, WideTablesBreakTheirHeadersAndScrollInABoxOfTheirOwn) {
+TEST(Html, WideTablesBreakHeadersAndScroll) {
   const std::string html = to_html(sample());
   EXPECT_THAT(html, HasSubstr("<div class=\"table\"><table>"));
   EXPECT_THAT(html, HasSubstr(".table { overflow-x: auto;"));

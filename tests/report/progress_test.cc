@@ -48,7 +48,7 @@ TEST(Progress, ShareOfTheWorkJudgesTheTimeLeft) {
   EXPECT_EQ(bench.said[0], "2/4 runs (50%)  3 min 00 s left\n");
 }
 
-TEST(Progress, WhatBeginsIsSaidAtOnceAndThenNotTooOften) {
+TEST(Progress, StartsAreShownAtOnceAndThenNotTooOften) {
   Bench bench;
   Progress p = bench.progress({.total = 3, .unit = "runs", .label = "ring"});
   p.begin("making the model");
@@ -117,7 +117,7 @@ TEST(Progress, ResumedWorkJudgesTimeLeftByThisRun) {
   EXPECT_EQ(bench.said.at(0), "910/1,000 steps (91%)  3 min 00 s left\n");
 }
 
-TEST(Progress, FinishSpeaksOnceAndEndsIt) {
+TEST(Progress, FinishPrintsOnceAndEndsTheLine) {
   Bench bench;
   Progress p = bench.progress({.total = 5});
   bench.now += 2;

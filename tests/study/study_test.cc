@@ -114,7 +114,7 @@ TEST_F(Study, TrainsEvaluatesAndReportsEveryMethod) {
   EXPECT_EQ(perplexity_table(results).rows.size(), 4u);
 }
 
-TEST_F(Study, AStoppedStudyGoesOnAndEndsInTheSameNumbers) {
+TEST_F(Study, AStoppedStudyResumesWithTheSameResults) {
   StudyConfig asked = toy(dir_);
   asked.methods = {"rope", "coca-strict"};
   asked.ntk_methods = {};
@@ -229,7 +229,7 @@ TEST_F(Study, TrainsInEveryWay) {
 }
 
 // If one method of a survey breaks down, the results of the others must be kept.
-TEST_F(Study, ATrainingThatBreaksDownIsGivenUpAndTheStudyGoesOn) {
+TEST_F(Study, ATrainingThatBreaksDownIsGivenUpAndTheStudyContinues) {
   StudyConfig asked = toy(dir_);
   asked.methods = {"rope", "alibi"};
   asked.ntk_methods = {};
@@ -261,7 +261,7 @@ TEST_F(Study, ATrainingThatBreaksDownIsGivenUpAndTheStudyGoesOn) {
   EXPECT_THAT(findings(results), testing::Contains(testing::HasSubstr("**alibi seed 1** was given up")));
 }
 
-TEST_F(Study, RefusesWhatMakesNoSense) {
+TEST_F(Study, RefusesInvalidOptions) {
   const StudyConfig config = resolve([&] {
     StudyConfig c = toy(dir_);
     c.methods = {"rope"};
@@ -372,7 +372,7 @@ using testing::Each;
 using testing::HasSubstr;
 using testing::Not;
 
-TEST(StudyFindings, OneSeedHasNumbersAndNoVerdict) {
+TEST(StudyFindings, OneSeedGivesNumbersWithoutAVerdict) {
   const std::vector<std::string> f =
       findings(made_up({{"rope", {{4}, {16}}}, {"rope ntk4", {{4}, {8}}}, {"alibi", {{5}, {5}}}}));
   EXPECT_THAT(f[0], HasSubstr("One seed"));

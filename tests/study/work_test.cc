@@ -10,7 +10,7 @@
 namespace coca::study::work_test {
 namespace {
 
-TEST(WorkMeter, EachKindGoesByItsOwnSpeedAndWhatHasNotBegunByTheOthers) {
+TEST(WorkMeter, EachKindUsesItsOwnSpeedAndUnstartedKindsTheOthers) {
   double now = 5;
   WorkMeter meter([&] { return now; });
   meter.plan({60, 50, 0});

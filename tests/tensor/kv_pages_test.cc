@@ -17,7 +17,7 @@ constexpr KvLayout kLayout{.type = KvType::kF32, .G = 2, .W = 3, .D = 5};
 
 std::byte* run_of(KvPages& pages, int64_t token) { return pages.mut_view(0, token, pages.capacity()).run(0, token); }
 
-TEST(KvPool, PagesGivenBackAreUsedAgain) {
+TEST(KvPool, ReleasedPagesAreReused) {
   const KvPool pool(kLayout, 2);
   const std::byte* first = nullptr;
   {

@@ -214,7 +214,7 @@ TEST(ChatTemplate, AnswersThatCallTools) {
   EXPECT_EQ(none.render(Messages{{"assistant", "", {{"content", nullptr}}}}), "True");
 }
 
-TEST(ChatTemplate, SaysWhenPlacesCannotBeTold) {
+TEST(ChatTemplate, AmbiguousPositionsOfAnswersAreErrors) {
   // The lengths differ between marked and plain answers, so the positions cannot be determined.
   const ChatTemplate made = ChatTemplate::from_source(
       "{{ messages | length }}{% for m in messages %}{{ m.role ~ m.content ~ (m.content | length) }};{% endfor %}",
@@ -239,7 +239,7 @@ std::string refused(const std::string& source, ErrorKind kind = ErrorKind::kBadF
   return error_of(kind, [&] { ChatTemplate::from_source(source, "t.jinja").render(messages); });
 }
 
-TEST(ChatTemplate, NamesWhatIsNotDefined) {
+TEST(ChatTemplate, NamesUndefinedVariables) {
   for (const char* use : {"'a' + eos_token", "eos_token + 'a'", "2 * eos_token", "-eos_token", "eos_token < 1",
                           "eos_token - 1", "eos_token.x", "eos_token[0]", "eos_token | abs", "[eos_token, 1] | sort",
                           "'%d' % eos_token", "'a' * eos_token", "eos_token[1:2]", "range(eos_token)"})

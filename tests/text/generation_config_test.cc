@@ -45,7 +45,7 @@ TEST(GenerationConfig, IsRead) {
   EXPECT_EQ(load_generation_config(temp).do_sample, std::nullopt);
 }
 
-TEST(GenerationConfig, NamesWhatItLacks) {
+TEST(GenerationConfig, NamesUnsupportedSettings) {
   EXPECT_THAT(
       read(R"({"num_beams": 1, "no_repeat_ngram_size": 0, "typical_p": 1.0, "suppress_tokens": [], "max_time": null,
                        "min_length": 0, "pad_token_id": 2, "use_cache": true, "early_stopping": true, "_from_model_config": true,
@@ -71,7 +71,7 @@ TEST(GenerationConfig, LengthsAreThoseOfTransformers) {
       HasSubstr("here: max_length is 12 tokens, and the prompt alone has 12; give --max-new-tokens"));
 }
 
-TEST(GenerationConfig, RefusesWhatMeansNothing) {
+TEST(GenerationConfig, RefusesInvalidValues) {
   EXPECT_THAT(refusal(R"({"temperature": "warm"})"), HasSubstr("here: temperature: \"warm\"; expected a number"));
   EXPECT_THAT(refusal(R"({"temperature": -1})"), HasSubstr("here: temperature: -1; expected a number of at least 0"));
   EXPECT_THAT(refusal(R"({"top_p": 0})"), HasSubstr("here: top_p: 0; expected a number above 0 and at most 1"));

@@ -41,7 +41,7 @@ json sequence(const char* type, const char* field, const json& item, size_t time
   return {{"type", type}, {field, list}};
 }
 
-TEST_F(HostileTokenizer, NormalizersThatFeedEachOther) {
+TEST_F(HostileTokenizer, NormalizersThatMultiplyTheText) {
   for (const char* kind : {"String", "Regex"}) {
     const json grows = {{"type", "Replace"}, {"pattern", {{kind, "a"}}}, {"content", std::string(256, 'a')}};
     const auto tokenizer = load({{"normalizer", sequence("Sequence", "normalizers", grows, 8)}});  // 256^8
@@ -56,7 +56,7 @@ TEST_F(HostileTokenizer, NormalizersThatFeedEachOther) {
   EXPECT_NO_THROW(tokenizer->encode(ligatures));
 }
 
-TEST_F(HostileTokenizer, DecodersThatFeedEachOther) {
+TEST_F(HostileTokenizer, DecodersThatMultiplyTheText) {
   const json grows = {{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", std::string(256, 'a')}};
   const auto tokenizer = load({{"decoder", sequence("Sequence", "decoders", grows, 8)}});
   EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { tokenizer->decode(std::vector<int32_t>{0}); }),
@@ -73,7 +73,7 @@ TEST_F(HostileTokenizer, StepsWithoutEnd) {
               HasSubstr("at most 64 steps"));
 }
 
-TEST_F(HostileTokenizer, AFrameOfManyTimesManyIds) {
+TEST_F(HostileTokenizer, ATemplateOfTooManyIds) {
   json single = json::array({{{"Sequence", {{"id", "A"}}}}});
   for (int i = 0; i < 500; ++i) single.push_back({{"SpecialToken", {{"id", "x"}}}});
   const json processor = {

@@ -226,7 +226,7 @@ TEST_F(SmallFile, HolesAreNamed) {
   EXPECT_THAT(error_of(ErrorKind::kInvalidArgument, [&] { tokenizer->decode(Ids{10}); }), HasSubstr("10"));
 }
 
-TEST_F(SmallFile, ModelsThatCannotBe) {
+TEST_F(SmallFile, InvalidModels) {
   const auto changed = [&](const char* pointer, const json& value) {
     json file = small();
     file[json::json_pointer(pointer)] = value;
@@ -257,7 +257,7 @@ TEST_F(SmallFile, ModelsThatCannotBe) {
   EXPECT_THAT(refused(file), HasSubstr("\"model\""));
 }
 
-TEST_F(SmallFile, AddedTokensThatCannotBe) {
+TEST_F(SmallFile, InvalidAddedTokens) {
   const auto with = [&](const json& tokens) {
     json file = small();
     file["added_tokens"] = tokens;
@@ -308,7 +308,7 @@ TEST_F(SmallFile, PartsThatAreNotSupported) {
       HasSubstr("77"));
 }
 
-TEST_F(SmallFile, TextThatIsNoTokenizer) {
+TEST_F(SmallFile, InvalidJson) {
   const std::string good = small().dump();
   for (size_t size : {size_t{0}, size_t{1}, good.size() / 2, good.size() - 1})
     EXPECT_THAT(refused_text(good.substr(0, size)), HasSubstr("not valid JSON"));

@@ -96,7 +96,7 @@ TEST(Regex, MatchingHasLimits) {
 
 class ScannerTest : public testing::TestWithParam<std::string_view> {};
 
-TEST_P(ScannerTest, CutsAsThePatternDoes) {
+TEST_P(ScannerTest, SplitsLikeThePattern) {
   const Scanner scanner = *scanner_for(GetParam());
   const Regex regex(GetParam(), "pattern");
   const std::string_view pieces[] = {" ",

@@ -79,7 +79,7 @@ TEST(SentencePieceCheck, AHandMadeTableNormalizes) {
   EXPECT_EQ(tokenizer->encode("A").back(), 1);  // 'A' becomes 'a'
 }
 
-TEST(SentencePieceCheck, TablesThatLeadOutOfThemselves) {
+TEST(SentencePieceCheck, TablesThatReferBeyondTheirEnd) {
   const std::string text("a\0", 2);
   EXPECT_THAT(refusal(model_with(map_of(units_with(2), text))),
               HasSubstr("unit 321 of 512 leads out"));  // beyond the text
@@ -97,12 +97,12 @@ TEST(SentencePieceCheck, TablesThatLeadOutOfThemselves) {
 }
 
 // A piece that is a single zero byte, for which the library throws its own exception.
-TEST(SentencePieceCheck, APieceOfNothing) {
+TEST(SentencePieceCheck, APieceOfOneZeroByte) {
   const std::string pieces = field(1, field(1, "<unk>") + "\x18\x02") + field(1, field(1, std::string(1, '\0')));
   EXPECT_THAT(refusal(pieces), HasSubstr("not a sentencepiece model"));
 }
 
-TEST(SentencePieceCheck, MapsThatLie) {
+TEST(SentencePieceCheck, InvalidTables) {
   EXPECT_THAT(refusal(model_with("abc")), HasSubstr("precompiled_charsmap: a table of"));
   EXPECT_THAT(refusal(model_with(little(0xfffffffc) + std::string(64, '\0'))),
               HasSubstr("a table of 4,294,967,292 bytes within 68"));

@@ -45,7 +45,7 @@ std::string tiktoken_file(const std::vector<std::string>& tokens) {
   return text;
 }
 
-TEST(Tiktoken, ReadsAsMetasCodeDoes) {
+TEST(Tiktoken, EncodesLikeMetasCode) {
   TempDir dir;
   put_file(dir / "tokenizer.model", tiktoken_file(small_ranks()));
   EXPECT_TRUE(is_imported(dir.path()));
@@ -74,7 +74,7 @@ TEST(Tiktoken, ReadsAsMetasCodeDoes) {
 }
 
 // A stored tokenizer of LLaMA 3 has the same tokens in the order of their merges.
-TEST(Tiktoken, AgreesWithTheFileThatSaysTheSame) {
+TEST(Tiktoken, AgreesWithTheEquivalentFile) {
   const std::filesystem::path folder = std::filesystem::path(COCA_SOURCE_DIR) / "tests/stored/tokenizers";
   const json texts = io::read_json(folder / "texts.json");
   const auto whole = load_tokenizer(folder / "llama_3" / "tokenizer.json");

@@ -259,7 +259,7 @@ TEST_F(BesideAModel, AControlPieceIsRenamedByARoleOnly) {
   EXPECT_EQ(load()->token_id("<|end|>"), 2);
 }
 
-TEST_F(BesideAModel, WhatIsIgnoredOrMadeUpIsNamed) {
+TEST_F(BesideAModel, IgnoredTokensAndNewIdsAreNamed) {
   const test::Warnings notes;
   put("added_tokens.json", R"({"": 300})");
   put("tokenizer_config.json", R"({"eos_token": "<|nope|>"})");
@@ -270,7 +270,7 @@ TEST_F(BesideAModel, WhatIsIgnoredOrMadeUpIsNamed) {
                            AllOf(HasSubstr("tokenizer_config.json"), HasSubstr("\"<|nope|>\""), HasSubstr("340"))));
 }
 
-TEST_F(BesideAModel, WhatCannotBeHonouredNamesTheFile) {
+TEST_F(BesideAModel, UnsupportedTokensNameTheFile) {
   const auto with = [&](const char* file, const char* content) {
     put(file, content);
     const std::string message = refused();
@@ -352,7 +352,7 @@ TEST(SentencePiece, AgreesWithTheLibraryOnBothSpaceRules) {
 
 // Long lines are split between words wherever the library gives the same ids, whatever it does with blanks. This avoids
 // its use of about 120 bytes of memory per byte of text.
-TEST(SentencePiece, LongLinesAreTheLibrarysInParts) {
+TEST(SentencePiece, LongLinesInPartsEqualTheLibrarys) {
   TempDir dir;
   put_file(dir / "in.txt", sample_text());
   Rng rng(8);
@@ -519,7 +519,7 @@ TEST(StreamDecoder, EqualsDecodeOnRandomIds) {
     }
 }
 
-TEST(StreamDecoder, HoldsBackHalfACharacterAndStartsAnew) {
+TEST(StreamDecoder, HoldsBackPartialCharactersAndRestarts) {
   const auto tokenizer = make_byte_tokenizer();
   StreamDecoder stream(*tokenizer);
   EXPECT_EQ(stream.push('a'), "a");

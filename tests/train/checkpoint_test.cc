@@ -161,7 +161,7 @@ TEST(Checkpoint, DamagedFilesAreErrors) {
   expect_error([&] { run.load(); }, ErrorKind::kIo, "optimizer.safetensors");
 }
 
-TEST(Checkpoint, StatesThatSayNonsense) {
+TEST(Checkpoint, InvalidStatesAreErrors) {
   const test::TempDir dir;
   const State saved(test::tiny_config(dir.path()), 1);
   const nlohmann::json good = {{"step", 7},          {"updates", 6},

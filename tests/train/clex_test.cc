@@ -36,7 +36,7 @@ std::vector<double> drawn(int64_t N, int64_t factor, int64_t trained_length) {
   return at;
 }
 
-TEST(ClexDraws, PositionsSpanTheLengthAskedFor) {
+TEST(ClexDraws, PositionsSpanTheRequestedLength) {
   const std::vector<double> once = drawn(16, 1, 16);
   for (size_t i = 0; i < once.size(); ++i) EXPECT_EQ(once[i], static_cast<double>(i));
   const std::vector<double> twice_as_long = drawn(32, 1, 16);  // positions in [0, 32) divided by 2
@@ -147,7 +147,7 @@ TEST_F(ClexRuns, PlainPositionsLeaveTheNetworkAlone) {
 }
 
 // Pretraining also works; the model has the scaling and the network.
-TEST_F(ClexRuns, PretrainingTakesIt) {
+TEST_F(ClexRuns, PretrainingTrainsTheNetwork) {
   TrainConfig c = test::tiny_config(dir_.path() / "run");
   c.positions = {.rope_scaling = Scaling::kClex, .factor = 4};
   Trainer(c, data_.with_validation(), Start::kFresh).run();
@@ -158,7 +158,7 @@ TEST_F(ClexRuns, PretrainingTakesIt) {
 }
 
 // Plain steps do not change the network. Later steps train it with its own learning rate.
-TEST_F(ClexRuns, TheNetworkBeginsWithTheDrawsAndAtItsOwnRate) {
+TEST_F(ClexRuns, TheNetworkTrainsAfterPlainStepsAtItsOwnRate) {
   int64_t seed = 0;
   while (draw_clex_factor(static_cast<uint64_t>(seed), 5, 4) != 1 ||
          draw_clex_factor(static_cast<uint64_t>(seed), 6, 4) == 1)
@@ -182,7 +182,7 @@ TEST_F(ClexRuns, TheNetworkBeginsWithTheDrawsAndAtItsOwnRate) {
   EXPECT_LT(slow, 0.1f * full);
 }
 
-TEST_F(ClexRuns, WhatDoesNotGoTogetherIsNamed) {
+TEST_F(ClexRuns, InvalidCombinationsAreNamed) {
   test::put_model(dir_.path() / "base", source());
   FinetuneConfig c = config("base", "run");
   c.positions = {.draw = PositionDraw::kPose, .target_length = 100, .rope_scaling = Scaling::kClex};

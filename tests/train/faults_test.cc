@@ -92,7 +92,7 @@ TEST(Faults, WithoutASoundCheckpointNothingIsTrained) {
   EXPECT_TRUE(test::newest_bytes(dir.path()) == before);
 }
 
-TEST(Faults, CheckpointsThatVanishedAreNoFreshStart) {
+TEST(Faults, MissingCheckpointsAreNotAFreshStart) {
   const test::TempDir dir;
   const test::TinyData data;
   const TrainConfig c = config_in(dir.path());
@@ -111,7 +111,7 @@ TEST(Faults, CheckpointsThatVanishedAreNoFreshStart) {
   EXPECT_EQ(resume(), 0);
 }
 
-TEST(Faults, AWarmUpLongerThanTheRunIsSaid) {
+TEST(Faults, AWarmUpLongerThanTheRunIsReported) {
   const test::TempDir dir;
   const test::TinyData data;
   TrainConfig c = config_in(dir.path());
@@ -138,7 +138,7 @@ TEST(Faults, TwoTrainersDoNotShareAFolder) {
   EXPECT_NO_THROW(Trainer(config_in(dir.path()), data.without_validation(), Start::kResume));
 }
 
-TEST(Faults, WhatAKillLeftIsRemoved) {
+TEST(Faults, TemporaryFilesOfAKillAreRemoved) {
   const test::TempDir dir;
   const test::TinyData data;
   TrainConfig c = config_in(dir.path());
@@ -153,7 +153,7 @@ TEST(Faults, WhatAKillLeftIsRemoved) {
   EXPECT_TRUE(test::newest_bytes(dir.path()) == wanted);
 }
 
-TEST(Faults, AFullDiskCostsNoCheckpointAndTrainingGoesOn) {
+TEST(Faults, AFullDiskLosesNoCheckpointAndTrainingContinues) {
   const test::TinyData data;
   const test::TempDir dir;
   const SmallDisk disk(dir / "disk", "4m");
@@ -361,7 +361,7 @@ TEST(NonFinite, ARunThatEndsInABadStepKeepsItsWeightsButWritesNoModel) {
 }
 
 // The message blames the validation text only if the model is sound.
-TEST(NonFinite, AValidationLossIsJudgedWithTheModel) {
+TEST(NonFinite, AValidationLossIsBlamedOnTheTextOnlyIfTheModelIsSound) {
   test::TinyData data;
   data.validation = data::TokenFile::from_tokens(std::vector<int32_t>(100, 'A'), {0, 100},
                                                  257);  // this token does not occur in the training text

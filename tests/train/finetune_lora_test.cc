@@ -58,7 +58,7 @@ TEST(FinetuneLora, ResumesBitwise) {
   }
 }
 
-TEST(FinetuneLora, LearnsBesideAModelThatStaysAsItIs) {
+TEST(FinetuneLora, LearnsWithoutChangingTheModel) {
   const test::TempDir dir;
   const test::TinyExamples made;
   const model::ModelSpec spec = test::byte_spec(test::tiny_llama(AttentionKind::kCocaSlack));
@@ -105,7 +105,7 @@ TEST(FinetuneLora, AnotherBaseOnResumeIsRefused) {
                "is an adapter of a model with fingerprint");
 }
 
-TEST(FinetuneLora, WhatContradictsAnAdapterIsNamed) {
+TEST(FinetuneLora, ContradictionsWithAnAdapterAreNamed) {
   const auto bad = [](auto change, const std::string& text) {
     FinetuneConfig c = tiny_lora("m", "o");
     change(c);

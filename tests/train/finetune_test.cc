@@ -72,7 +72,7 @@ TEST(Finetune, AFullTIsFoldedUnlessItIsKept) {
 }
 
 // A folder that is already open is not read again; here it has been deleted.
-TEST(Finetune, AModelThatIsOpenIsNotReadAgain) {
+TEST(Finetune, AnOpenModelIsNotReadAgain) {
   const test::TempDir dir;
   const test::TinyExamples made;
   const FinetuneConfig c = test::tiny_finetune(dir.path() / "model", dir.path() / "run");
@@ -122,7 +122,7 @@ std::vector<std::string> changed(const fs::path& before, const fs::path& after) 
   return names;
 }
 
-TEST(Finetune, WhatIsNotTrainedKeepsItsBits) {
+TEST(Finetune, UntrainedParametersKeepTheirBits) {
   const test::TempDir dir;
   const test::TinyExamples made;
   test::put_model(dir.path() / "neox", specs()[0]);
@@ -252,7 +252,7 @@ TEST(Finetune, ThePapersStages) {
                ErrorKind::kInvalidArgument, "has no T to train");
 }
 
-TEST(Finetune, TheLossCountsAnswersAlone) {
+TEST(Finetune, TheLossCountsOnlyAnswers) {
   const test::TempDir dir;
   test::put_model(dir.path() / "model", specs()[0]);
   const test::TinyExamples made;

@@ -64,7 +64,7 @@ TEST(GradientSum, AddsSlicesInTheirOrderForAnyNumberOfRanks) {
 
 // A bucket may contain only gradients that are complete when the backward pass hands it over. `complete` is the first
 // bucket at which a tensor is complete.
-TEST(GradientSum, ABucketHoldsNothingThatComesLater) {
+TEST(GradientSum, ABucketHoldsOnlyFinishedGradients) {
   for (const model::Embeddings tied : {model::Embeddings::kTied, model::Embeddings::kUntied}) {
     model::ModelSpec spec = spec_of_several_tiles();
     spec.embeddings = tied;
@@ -107,7 +107,7 @@ class Counting : public dist::Communicator {
   std::atomic<int>& exchanges_;
 };
 
-TEST(GradientSum, LayersTravelWhileBackwardRuns) {
+TEST(GradientSum, LayersAreSentWhileBackwardRuns) {
   const model::ModelSpec spec = spec_of_several_tiles();
   const model::ParamStore like(spec);
   dist::run_ranks(2, [&](dist::Communicator& here) {

@@ -64,7 +64,7 @@ TEST(Metrics, ARowTornByAKillIsDropped) {
 }
 
 // A disk that is full for a while causes one warning and loses no rows.
-TEST(Metrics, AFullDiskCostsNoRow) {
+TEST(Metrics, AFullDiskLosesNoRow) {
   const test::TempDir dir;
   const auto file = dir.path() / "metrics.csv";
   MetricsFile metrics(file, 0);
@@ -208,7 +208,7 @@ std::vector<Event> events_of(const std::filesystem::path& folder) {
   return events;
 }
 
-TEST(Metrics, EventFilesHoldTheRowsAndGoOnFromACheckpoint) {
+TEST(Metrics, EventFilesHoldTheRowsAndContinueFromACheckpoint) {
   const test::TempDir dir;
   const auto write = [&](int64_t kept, std::initializer_list<int64_t> steps) {
     MetricsFile metrics(dir / "metrics.csv", kept, dir / "events");

@@ -159,7 +159,7 @@ TEST(Positions, PlainStepsComeFirst) {
   EXPECT_EQ(longest, 4 * clex.length);
 }
 
-TEST(Positions, PlainStepsThatMakeNoSenseAreRefused) {
+TEST(Positions, InvalidPlainStepsAreRefused) {
   const auto refused = [](const PositionOptions& positions, const char* message) {
     TrainConfig c = test::tiny_config("unused");
     c.steps = 20, c.positions = positions;
@@ -252,7 +252,7 @@ TEST(Positions, FinetuningDrawsAndReplacesTheScaling) {
   EXPECT_NE(test::values_of(*run("plain").params), test::values_of(*tuned.params));
 }
 
-TEST(Positions, WhatDoesNotGoTogetherIsNamed) {
+TEST(Positions, InvalidCombinationsAreNamed) {
   const auto refused = [](const std::function<void(TrainConfig&)>& change, const std::string& text) {
     TrainConfig c = drawn_config(PositionDraw::kPose);
     change(c);

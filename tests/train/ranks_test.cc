@@ -133,7 +133,7 @@ TEST(Ranks, EachKeepsItsShareOfTheState) {
   EXPECT_LE(most - least, 2 * 4 * optim::Partition::kTile);
 }
 
-TEST(Ranks, AnotherNumberResumes) {
+TEST(Ranks, ADifferentNumberResumes) {
   const test::TempDir dir;
   TrainConfig c = config_of_8_windows(dir.path() / "whole");
   train_by(1, c);
@@ -236,7 +236,7 @@ TEST(Ranks, MistakesAreNamed) {
   test::expect_error(by(2), ErrorKind::kInvalidArgument, "already holds a training run");
 }
 
-TEST(Ranks, ACheckpointThatOneCannotWriteCostsNothing) {
+TEST(Ranks, ACheckpointThatOneCannotWriteLosesNothing) {
   const test::TempDir dir;
   TrainConfig c = config_of_8_windows(dir.path() / "run");
   const test::TinyData data;

@@ -197,7 +197,7 @@ TEST(Trainer, OtherDataOnResumeIsRefused) {
                ErrorKind::kInvalidArgument, "content " + other.content_fingerprint());
 }
 
-TEST(Trainer, ACheckpointFromBeforeFingerprintsOfTheDataResumes) {
+TEST(Trainer, ACheckpointWithoutADataFingerprintResumes) {
   const test::TempDir dir;
   const test::TinyData data;
   TrainConfig c = test::tiny_config(dir.path());
@@ -215,7 +215,7 @@ TEST(Trainer, ACheckpointFromBeforeFingerprintsOfTheDataResumes) {
             data.tokens.content_fingerprint());
 }
 
-TEST(Trainer, DataThatDoesNotFitIsNamed) {
+TEST(Trainer, UnsuitableDataIsNamed) {
   const test::TempDir dir;
   const test::TinyData data;
   const TrainConfig c = test::tiny_config(dir.path());

@@ -188,7 +188,8 @@ std::string stuck(const Scheduler& s) {
     ended += t.state == State::kEnded;
   }
   return fmt::format(
-      "a kernel's threads are deadlocked: {} wait at a barrier of the block, {} at a barrier of a warp, and {} have ended",
+      "a kernel's threads are deadlocked: {} wait at a barrier of the block, {} at a barrier of a warp, and {} have "
+      "ended",
       at_block, at_warp, ended);
 }
 
@@ -251,8 +252,8 @@ std::pair<const Warp::Exchange*, int64_t> exchange(unsigned lanes, uint64_t bits
 uint64_t exchange(unsigned lanes, uint64_t bits, int from) {
   const int lane = now().running->number % kLanes;
   const auto [e, number] = exchange(lanes, bits);
-  COCA_CHECK(from >= 0 && from < kLanes && e->number[from] == number, "lane {} reads from lane {}, which does not take part", lane,
-             from);
+  COCA_CHECK(from >= 0 && from < kLanes && e->number[from] == number,
+             "lane {} reads from lane {}, which does not take part", lane, from);
   return e->bits[from];
 }
 
@@ -375,10 +376,12 @@ void check_pointer(Context& cx, const void* p) {
 namespace coca::cuda {
 
 Gpus gpus() {
-  return {
-      .list =
-          {{.device = {DeviceKind::kCuda, 0}, .name = "simulated GPU", .major = 9, .minor = 0, .bytes = size_t{1} << 32}},
-      .none = {}};
+  return {.list = {{.device = {DeviceKind::kCuda, 0},
+                    .name = "simulated GPU",
+                    .major = 9,
+                    .minor = 0,
+                    .bytes = size_t{1} << 32}},
+          .none = {}};
 }
 
 DeviceMemory& device_memory(int index) {
