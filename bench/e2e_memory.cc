@@ -1,6 +1,6 @@
-// Memory and time of a training step under each recomputation policy and in either precision, at length 2048, batch 1:
-// the 10M shape (8 x 320) and the 100M shape (12 x 768, vocabulary 32,000). "activations" is what the arena holds.
-// "peak" is the process's high-water mark: run one case at a time (--benchmark_filter) for it.
+// Memory and time of a training step for each recomputation policy and precision, at length 2048 and batch 1, for the
+// 10M shape (8 x 320) and the 100M shape (12 x 768, vocabulary 32,000). "activations" is the size of the arena. "peak"
+// is the largest memory use of the process so far, so run one case at a time (--benchmark_filter) to measure it.
 // SPDX-License-Identifier: Apache-2.0
 #include <benchmark/benchmark.h>
 

@@ -1,5 +1,5 @@
 // A whole training step (forward, backward, AdamW) of two model shapes, rope and coca-slack: tokens/s, GFLOP/s of the
-// matrix products (3 x forward), and the share of the rate a 2048^3 product reaches in the same process.
+// matrix products (3 x forward), and the share of the rate that a 2048^3 product reaches in the same process.
 // SPDX-License-Identifier: Apache-2.0
 #include <benchmark/benchmark.h>
 

@@ -1,5 +1,5 @@
-// The AdamW update (28 bytes a parameter, 30 with a bf16 copy; 34 where a cast follows), and the sum of squares for
-// clipping (4 bytes).
+// The AdamW update (28 bytes per parameter, 30 with a bf16 copy, 34 if a separate cast makes it), and the sum of
+// squares for clipping (4 bytes).
 // SPDX-License-Identifier: Apache-2.0
 #include <benchmark/benchmark.h>
 

@@ -1,8 +1,8 @@
-// Causal attention forward and backward: GFLOP/s (products under the mask only: 4 D per visible pair forward,
-// 10 D backward) next to the rate of a large matrix product in the same process. "layer" is prologue and attention
-// together, RoPE beside CoCA, for head dims 32 to 256; bench/README.md says how to compare the two. "packed": several
-// documents in one row, beside the same row as a single one. "window": windows with and without far keys. "dilated":
-// dilated windows beside the causal mask.
+// Causal attention, forward and backward: GFLOP/s (only products under the mask: 4 D per visible pair forward, 10 D
+// backward) and the rate of a large matrix product in the same process. "layer" is the prologue and attention together,
+// for RoPE and CoCA with head dims 32 to 256; bench/README.md says how to compare the two. "packed" compares several
+// documents in one row with the same row as a single document. "window" has windows with and without far keys.
+// "dilated" compares dilated windows with the causal mask.
 // SPDX-License-Identifier: Apache-2.0
 #include <benchmark/benchmark.h>
 
@@ -63,7 +63,7 @@ void BM_Attention(benchmark::State& state, bool backward) {
   count(state, backward ? 10 : 4);
 }
 
-// Args: B, N, H, D, documents of equal length in a row. One document: the causal mask without document_start.
+// Args: B, N, H, D, documents of equal length in a row. A single document uses the causal mask without document_start.
 void BM_Packed(benchmark::State& state, bool backward) {
   const int64_t B = state.range(0), N = state.range(1), H = state.range(2), D = state.range(3),
                 documents = state.range(4);
@@ -104,7 +104,7 @@ void packings(benchmark::internal::Benchmark* b) {
 BENCHMARK_CAPTURE(BM_Packed, forward, false)->Apply(packings);
 BENCHMARK_CAPTURE(BM_Packed, backward, true)->Apply(packings);
 
-// Args: N, window, far keys. Beside the causal mask (window 0): the work is that of the pairs attended.
+// Args: N, window, far keys. The causal mask (window 0) is included for comparison. The work counts visible pairs.
 void BM_Window(benchmark::State& state) {
   constexpr int64_t H = 4, D = 64;
   const int64_t N = state.range(0), window = state.range(1), far = state.range(2);
@@ -134,8 +134,8 @@ BENCHMARK(BM_Window)
     ->UseRealTime()
     ->Unit(benchmark::kMillisecond);
 
-// Args: N, window, dilation of all heads. The pairs attended are those of the window whatever the dilation, and so is
-// the time.
+// Args: N, window, dilation of all heads. The number of visible pairs does not depend on the dilation, so neither
+// should the time.
 void BM_Dilated(benchmark::State& state, bool backward) {
   constexpr int64_t H = 4, D = 64;
   const int64_t N = state.range(0), window = state.range(1), dilation = state.range(2);
@@ -170,7 +170,7 @@ BENCHMARK_CAPTURE(BM_Dilated, backward, true)->Apply(dilations);
 
 enum class Positions { kRope, kCocaSlack, kCocaStrict };
 
-// Forward and backward of prologue and attention, as a decoder layer runs them.
+// Forward and backward pass of prologue and attention, as in a decoder layer.
 void BM_Layer(benchmark::State& state, Positions kind) {
   const int64_t B = state.range(0), N = state.range(1), H = state.range(2), D = state.range(3);
   Tensor q({B, N, H, D}), t({B, N, H, D}), v({B, N, H, D}), d_o({B, N, H, D}), q_eff({B, N, H, D}), k_eff({B, N, H, D});

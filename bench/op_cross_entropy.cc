@@ -1,4 +1,4 @@
-// Cross entropy over given logits, and the language-model loss fused with its head (three products a step).
+// Cross entropy of given logits, and the language-model loss fused with its head (three products per step).
 // SPDX-License-Identifier: Apache-2.0
 #include <benchmark/benchmark.h>
 
@@ -46,7 +46,7 @@ void cross_entropy_backward(benchmark::State& state) {
   state.counters["GB/s"] = Counter(8e-9 * static_cast<double>(M * V), Counter::kIsIterationInvariantRate);
 }
 
-// chunk 0: the op's own choice. T is the type of x, w and dx.
+// chunk 0: the op chooses. T is the type of x, w and dx.
 template <typename T>
 void lm_loss_forward_backward(benchmark::State& state) {
   const int64_t M = state.range(0), V = state.range(1), C = state.range(2);

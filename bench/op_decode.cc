@@ -1,5 +1,5 @@
-// One new token over a cache: CoCA's folded keys (D/2 + D numbers a token and head) against keys and values (2 D) in
-// the same kernel, per storage type. Bytes are those of the cache; the rate of plain reading is measured beside.
+// One new token over a cache: CoCA's folded keys (D/2 + D numbers per token and head) compared with keys and values (2
+// D) in the same kernel, by storage type. Bytes are those of the cache; the rate of plain reading is measured too.
 // SPDX-License-Identifier: Apache-2.0
 #include <benchmark/benchmark.h>
 
@@ -21,7 +21,7 @@ void fill(Tensor& t, uint64_t seed, double low = -0.5) {
   for (float& x : t.values<float>()) x = static_cast<float>(low + rng.uniform());
 }
 
-// The sum over 1 GiB with all threads: what reading memory costs here.
+// Sums 1 GiB with all threads, to measure the rate of reading memory.
 void BM_ReadMemory(benchmark::State& state) {
   constexpr int64_t kWords = int64_t{1} << 27, kBlock = int64_t{1} << 17;
   Tensor memory({kWords, 2});
@@ -42,7 +42,7 @@ BENCHMARK(BM_ReadMemory)->UseRealTime()->Unit(benchmark::kMillisecond);
 
 enum class Keys { kRope, kCoca };
 constexpr int64_t kLayers =
-    4;  // taken in turn: in a model no layer's cache survives the others in the last-level cache
+    4;  // used in turn, since in a model the other layers evict each cache from the last-level cache
 
 // Args: S, H, G, D, new tokens
 void BM_Decode(benchmark::State& state, Keys keys, KvType type) {
@@ -83,7 +83,7 @@ void BM_Decode(benchmark::State& state, Keys keys, KvType type) {
   state.counters["GFLOP/s"] = Counter(4e-9 * static_cast<double>(S * N * H * D), Counter::kIsIterationInvariantRate);
 }
 void shapes(benchmark::internal::Benchmark* b) {
-  b->Args({1024, 1, 1, 64, 1});  // stays in L2: arithmetic alone
+  b->Args({1024, 1, 1, 64, 1});  // stays in L2, so that only arithmetic counts
   for (const int64_t S : {2048, 8192, 32768}) b->Args({S, 16, 16, 64, 1})->Args({S, 32, 8, 128, 1});
   b->ArgNames({"S", "H", "G", "D", "N"})->UseRealTime()->Unit(benchmark::kMicrosecond);
 }
@@ -94,7 +94,7 @@ BENCHMARK_CAPTURE(BM_Decode, coca_bf16, Keys::kCoca, KvType::kBF16)->Apply(shape
 BENCHMARK_CAPTURE(BM_Decode, rope_int8, Keys::kRope, KvType::kInt8)->Apply(shapes);
 BENCHMARK_CAPTURE(BM_Decode, coca_int8, Keys::kCoca, KvType::kInt8)->Apply(shapes);
 
-// Prefill through the same op: many new tokens at once.
+// Prefill with the same op: many new tokens at once.
 BENCHMARK_CAPTURE(BM_Decode, prefill, Keys::kCoca, KvType::kF32)
     ->Args({2048, 16, 16, 64, 2048})
     ->ArgNames({"S", "H", "G", "D", "N"})

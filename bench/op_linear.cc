@@ -1,4 +1,4 @@
-// Linear layers of real configurations: rows M = 4096 of training, M = 1 and 8 of decoding.
+// Linear layers of real configurations: M = 4096 rows as in training, M = 1 and 8 as in decoding.
 // SPDX-License-Identifier: Apache-2.0
 #include <benchmark/benchmark.h>
 

@@ -1,5 +1,5 @@
-// LayerNorm and RMSNorm over M = 4096 rows. GB/s counts each operand once: x, y | x, dy, dx read
-// and written; y and dy in fp32 or bf16.
+// LayerNorm and RMSNorm over M = 4096 rows. GB/s counts each operand once: x and y forward; x, dy and dx (read and
+// written) backward; y and dy in fp32 or bf16.
 // SPDX-License-Identifier: Apache-2.0
 #include <benchmark/benchmark.h>
 
@@ -8,7 +8,7 @@
 namespace coca {
 namespace {
 
-// Bytes an element of [M, C].
+// Bytes per element of [M, C].
 void report(benchmark::State& state, double per_element) {
   const double bytes = per_element * static_cast<double>(state.range(0) * state.range(1));
   state.counters["GB/s"] = benchmark::Counter(bytes * 1e-9, benchmark::Counter::kIsIterationInvariantRate);

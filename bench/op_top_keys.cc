@@ -1,5 +1,5 @@
-// The keys of the middle for N queries among S keys, 16 heads of 64: finding them, and adding five of each to the
-// softmax. GFLOP/s counts 2 D for each score.
+// Middle keys for N queries and S keys, 16 heads of 64: finding them, and adding five per query to the softmax. GFLOP/s
+// counts 2 D for each score.
 // SPDX-License-Identifier: Apache-2.0
 #include <benchmark/benchmark.h>
 
@@ -20,7 +20,7 @@ struct Middle {
         scores({1, N, kHeads, kCount}),
         keys({1, N, kHeads, kCount}, DType::kI32),
         options{.count = kCount, .query_start = S - N} {
-    uint32_t state = 1;  // scores must differ, or no list is ever changed
+    uint32_t state = 1;  // the scores must differ, or the lists would never change
     for (Tensor* t : {&q, &k, &v})
       for (float& x : t->values<float>())
         x = static_cast<float>((state = state * 1664525u + 1013904223u) >> 8) * 0x1p-24f - 0.5f;

@@ -1,6 +1,7 @@
-// Encoding with tokenizer.json, one thread, over made-up text, and over a given file:
+// Encoding with tokenizer.json in one thread, for generated text and for a given file whose documents are separated by
+// two zero bytes:
 //   COCA_BENCH_TOKENIZER=tokenizer.json COCA_BENCH_TEXT=file bench/text_tokenizer --benchmark_filter=encode_file
-// whose documents are separated by two zero bytes. MB/s of text.
+// Prints MB/s of text.
 // SPDX-License-Identifier: Apache-2.0
 #include <benchmark/benchmark.h>
 
@@ -40,7 +41,7 @@ void encode_file(benchmark::State& state) {
 }
 BENCHMARK(encode_file)->Unit(benchmark::kMillisecond);
 
-// Words whose frequencies fall as in prose: 2,000 of one to nine letters.
+// 2,000 words of one to nine letters with frequencies like those of prose.
 std::string prose(size_t bytes) {
   Rng rng(1);
   std::vector<std::string> words(2000);

@@ -5,7 +5,8 @@ find_package(OpenMP REQUIRED COMPONENTS CXX)
 find_package(fmt REQUIRED)
 find_package(nlohmann_json REQUIRED)
 find_package(CLI11 REQUIRED)
-# Debian's dnnl-config.cmake demands OpenCL headers for its GPU engine, which we do not use: find it directly.
+# Debian's dnnl-config.cmake requires OpenCL headers for its GPU engine, which coca does not use, so oneDNN is found
+# directly.
 find_path(DNNL_INCLUDE_DIR dnnl.h REQUIRED)
 find_library(DNNL_LIBRARY dnnl REQUIRED)
 add_library(coca_dnnl INTERFACE)
@@ -15,8 +16,8 @@ pkg_check_modules(HWY REQUIRED IMPORTED_TARGET libhwy)
 pkg_check_modules(SENTENCEPIECE REQUIRED IMPORTED_TARGET sentencepiece)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
 pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
-# Several processes are an option: without MPI everything else is there (coca/dist/mpi.h). Sanitizers get the ranks as
-# threads instead: MPI itself is not clean under them.
+# MPI is optional: without it coca runs as a single process (coca/dist/mpi.h). Builds with sanitizers use threads as
+# ranks, because MPI itself is not clean under them.
 if(COCA_MPI STREQUAL "AUTO" AND NOT COCA_SANITIZE)
   set(MPI_CXX_SKIP_MPICXX ON)
   find_package(MPI QUIET COMPONENTS CXX)
@@ -41,5 +42,5 @@ endif()
 if(COCA_DEV)
   find_package(GTest REQUIRED)
   find_package(benchmark REQUIRED)
-  find_package(Boost REQUIRED COMPONENTS context)  # the stand-in for a GPU
+  find_package(Boost REQUIRED COMPONENTS context)  # for the simulated GPU
 endif()

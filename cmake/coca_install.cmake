@@ -1,12 +1,12 @@
-# What `cmake --install` puts where. Components: runtime (program, manual, completions) and dev (library, headers, example).
-# The prefix may be chosen while installing, so nothing here depends on CMAKE_INSTALL_PREFIX.
+# Where `cmake --install` puts files. Components: runtime (program, manual, completions) and dev (library, headers,
+# example). The prefix may be chosen while installing, so nothing here depends on CMAKE_INSTALL_PREFIX.
 include(CMakePackageConfigHelpers)
 set(coca_package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/coca)
 
 install(TARGETS coca_program RUNTIME COMPONENT runtime)
 install(TARGETS coca_library EXPORT coca ARCHIVE COMPONENT dev)
 install(EXPORT coca NAMESPACE coca:: FILE coca-targets.cmake DESTINATION ${coca_package_dir} COMPONENT dev)
-# The headers of the modules in the library, without those that only its kernels include.
+# The headers of the library's modules, except those that only its kernels include.
 install(DIRECTORY src/coca DESTINATION ${CMAKE_INSTALL_INCLUDEDIR} COMPONENT dev FILES_MATCHING PATTERN "*.h"
   PATTERN bench EXCLUDE REGEX "kernels/(cpu|cuda|cuda_stub|onednn|ref)$" EXCLUDE)
 install(FILES src/coca/kernels/cuda/device.h DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}/coca/kernels/cuda COMPONENT dev)
@@ -18,7 +18,8 @@ write_basic_package_version_file(${CMAKE_CURRENT_BINARY_DIR}/coca-config-version
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/coca-config.cmake ${CMAKE_CURRENT_BINARY_DIR}/coca-config-version.cmake
   DESTINATION ${coca_package_dir} COMPONENT dev)
 
-# There is no shared library, so what libcoca.a needs is needed by everyone who links it: Requires and Libs, not *.private.
+# There is only a static library, so everyone who links libcoca.a needs its dependencies: Requires and Libs, not
+# *.private.
 set(COCA_PC_LIBS -ldnnl ${OpenMP_CXX_FLAGS} -pthread)
 if(COCA_WITH_MPI)
   list(APPEND COCA_PC_LIBS ${MPI_CXX_LINK_FLAGS} ${MPI_CXX_LIBRARIES})
@@ -32,7 +33,7 @@ string(REGEX REPLACE "/$" "" COCA_PC_UP ${COCA_PC_UP})
 configure_file(cmake/coca.pc.in ${CMAKE_CURRENT_BINARY_DIR}/coca.pc @ONLY)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/coca.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig COMPONENT dev)
 
-# The manual page and the completions: the program writes them.
+# The program generates the manual page and the completions.
 set(coca_texts ${CMAKE_CURRENT_BINARY_DIR}/texts)
 set(coca_text_files)
 foreach(text "coca.1=man" "coca=completion bash" "_coca=completion zsh" "coca.fish=completion fish")
@@ -45,7 +46,7 @@ foreach(text "coca.1=man" "coca=completion bash" "_coca=completion zsh" "coca.fi
   list(APPEND coca_text_files ${coca_texts}/${file})
 endforeach()
 add_custom_target(coca_texts ALL DEPENDS ${coca_text_files})
-# Debian wants some files under other names, or compressed: they are installed instead when the component is packed.
+# Debian expects some files under other names or compressed, so these files are installed separately when packaging.
 install(FILES ${coca_texts}/coca.1 DESTINATION ${CMAKE_INSTALL_MANDIR}/man1 COMPONENT local)
 install(FILES ${coca_texts}/coca DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions COMPONENT runtime)
 install(FILES ${coca_texts}/coca.fish DESTINATION ${CMAKE_INSTALL_DATADIR}/fish/vendor_completions.d COMPONENT runtime)
@@ -75,10 +76,10 @@ install(FILES ${coca_texts}/_coca DESTINATION ${CMAKE_INSTALL_DATADIR}/zsh/vendo
 install(FILES cmake/copyright DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/coca COMPONENT runtime EXCLUDE_FROM_ALL)
 install(FILES cmake/copyright DESTINATION ${CMAKE_INSTALL_DATADIR}/doc/libcoca-dev COMPONENT dev EXCLUDE_FROM_ALL)
 
-# scripts/package: the packages coca and libcoca-dev.
+# The packages coca and libcoca-dev, made by scripts/package.
 set(CPACK_GENERATOR DEB)
 set(CPACK_PACKAGE_NAME coca)
-set(CPACK_PACKAGE_CONTACT "coca maintainers <maintainers@coca.invalid>")  # scripts/package takes DEBFULLNAME and DEBEMAIL
+set(CPACK_PACKAGE_CONTACT "coca maintainers <maintainers@coca.invalid>")  # scripts/package uses DEBFULLNAME and DEBEMAIL
 set(CPACK_PACKAGING_INSTALL_PREFIX /usr)
 set(CPACK_INSTALL_DEFAULT_DIRECTORY_PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE GROUP_READ GROUP_EXECUTE WORLD_READ
   WORLD_EXECUTE)

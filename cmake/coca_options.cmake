@@ -1,4 +1,4 @@
-# Build options and the compile flags every target shares (interface target coca_flags).
+# Build options, and the compile flags of all targets (interface target coca_flags).
 option(COCA_DEV "Build tests, benchmarks and examples; warnings are errors" ${PROJECT_IS_TOP_LEVEL})
 option(COCA_SCALAR "Compile the Highway kernels for the scalar target only" OFF)
 option(COCA_CUDA "Build the kernels for NVIDIA GPUs; needs the CUDA toolkit" OFF)
@@ -29,7 +29,7 @@ if(NOT CMAKE_BUILD_TYPE AND NOT CMAKE_CONFIGURATION_TYPES)
   set(CMAKE_BUILD_TYPE Release CACHE STRING "" FORCE)
 endif()
 
-# -O2 and never -ffast-math: NaN checks must work and results must not depend on the optimizer's mood.
+# -O2 and never -ffast-math: NaN checks must work, and results must not depend on the optimizer.
 set(CMAKE_CXX_FLAGS_RELEASE "-O2 -DNDEBUG")
 set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O2 -g")
 
@@ -46,13 +46,14 @@ if(COCA_SCALAR)
 endif()
 if(COCA_SANITIZE)
   string(REPLACE ";" "," _sanitize "${COCA_SANITIZE}")
-  # g++ warns falsely about maybe-uninitialized values in sanitized code. -O1 -g1 builds sooner, and reports still
-  # name lines.
+  # g++ warns falsely about maybe-uninitialized values in sanitized code. -O1 -g1 builds faster, and reports still name
+  # lines.
   target_compile_options(coca_flags INTERFACE -fsanitize=${_sanitize} -fno-omit-frame-pointer
     -fno-sanitize-recover=all -Wno-maybe-uninitialized -O1 -g1)
   target_link_options(coca_flags INTERFACE -fsanitize=${_sanitize})
 endif()
-# Tests are not counted, and compile as they do for users. Counters are atomic: threads share them.
+# Lines of tests are not counted, and tests compile as they do for users. Threads share the counters, so these are
+# atomic.
 add_library(coca_counted INTERFACE)
 if(COCA_COVERAGE)
   target_compile_options(coca_counted INTERFACE --coverage -fprofile-update=atomic -O1)

@@ -1,6 +1,6 @@
 # coca_module(NAME x SOURCES a.cc b.cc DEPS y z PRIVATE_DEPS fmt::fmt)
-#   a static library coca_x (alias coca::x). DEPS names other modules: this list is the link graph, and the
-#   layering test holds the includes against cmake/layers.txt. PROGRAM_ONLY: not part of the library coca::coca.
+#   Defines a static library coca_x (alias coca::x). DEPS names other modules. It is the link graph; the layering test
+#   checks the includes against cmake/layers.txt. PROGRAM_ONLY: not part of the library coca::coca.
 function(coca_module)
   cmake_parse_arguments(ARG "PROGRAM_ONLY" "NAME" "SOURCES;DEPS;PUBLIC_DEPS;PRIVATE_DEPS" ${ARGN})
   set(target coca_${ARG_NAME})
@@ -17,11 +17,12 @@ function(coca_module)
   endif()
 endfunction()
 
-# coca_tests(DEPS modules LABEL fast SLOW Suite): the tests of this folder in one GoogleTest program, FOLDER_test. ctest asks it for
-#   their names (FOLDER.Suite.Test) when it starts, and runs each by itself. The suites named by SLOW have that label instead.
-#   Several files are compiled as one (-DCMAKE_UNITY_BUILD=OFF: each by itself) and without optimisation, as nearly all the time would
-#   go to reading and optimising GoogleTest's and other headers. NUMERICS: with -O1, for folders whose tests compute a lot themselves (in base:
-#   regular expressions).
+# coca_tests(DEPS modules LABEL fast SLOW Suite)
+#   Builds the tests of this folder into one GoogleTest program, FOLDER_test. ctest asks it for their names
+#   (FOLDER.Suite.Test) when it starts, and runs each one separately. SLOW: suites that have this label instead.
+#   Several files are compiled as one (unless -DCMAKE_UNITY_BUILD=OFF) and without optimisation, since nearly all of
+#   the time would be spent on reading and optimising headers such as GoogleTest's. NUMERICS: compiles with -O1, for
+#   folders whose tests compute a lot themselves (in base: regular expressions).
 function(coca_tests)
   cmake_parse_arguments(ARG "NUMERICS" "LABEL" "SOURCES;DEPS;PRIVATE_DEPS;SLOW" ${ARGN})
   get_filename_component(folder ${CMAKE_CURRENT_SOURCE_DIR} NAME)
@@ -57,7 +58,7 @@ function(coca_tests)
   endif()
 endfunction()
 
-# Suites as a filter of GoogleTest's: the tests of a suite with parameters are Instance/Suite.Test/parameter.
+# Turns suites into a GoogleTest filter. Parameterised tests are named Instance/Suite.Test/parameter.
 function(coca_test_filter variable)
   list(TRANSFORM ARGN REPLACE "(.+)" "\\1.*:*/\\1.*" OUTPUT_VARIABLE patterns)
   list(JOIN patterns ":" filter)
@@ -70,13 +71,13 @@ function(coca_discover_tests target label filter)
     set(seconds 3600)
   endif()
   string(REPLACE "_test" "." prefix ${target})
-  # Tests share the machine with other builds and tests: waiting threads should give way (tools/coca.cc says why).
+  # Waiting threads should yield, since tests share the machine with other builds and tests (tools/coca.cc explains).
   gtest_discover_tests(${target} TEST_PREFIX ${prefix} TEST_FILTER "${filter}" WORKING_DIRECTORY ${PROJECT_SOURCE_DIR}
     DISCOVERY_MODE PRE_TEST DISCOVERY_TIMEOUT 120
     PROPERTIES LABELS ${label} TIMEOUT ${seconds} ENVIRONMENT GOMP_SPINCOUNT=2000)
 endfunction()
 
-# coca_bench(NAME op_x SOURCES op_x.cc DEPS modules): a Google Benchmark binary.
+# coca_bench(NAME op_x SOURCES op_x.cc DEPS modules): defines a Google Benchmark program.
 function(coca_bench)
   cmake_parse_arguments(ARG "" "NAME" "SOURCES;DEPS" ${ARGN})
   add_executable(${ARG_NAME} ${ARG_SOURCES})

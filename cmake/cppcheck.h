@@ -1,4 +1,5 @@
-// What cppcheck does not see, as scripts/lint leaves the headers of other libraries out: macros it would stumble over.
+// Macros that confuse cppcheck. It does not see their definitions, since scripts/lint leaves out the headers of other
+// libraries.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #define HWY_NAMESPACE N_SIMD

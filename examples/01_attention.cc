@@ -1,5 +1,5 @@
-// CoCA is ordinary attention of q_eff and k_eff: make both, attend, and see what slack and strict scores do when all
-// positions move. Math: docs/math/collinear.md.
+// CoCA is ordinary attention with q_eff and k_eff. Computes both, attends, and shows how slack and strict scores change
+// when all positions are shifted. Math: docs/math/collinear.md.
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
 #include <cstdio>
@@ -21,7 +21,7 @@ Tensor random_heads(uint64_t seed) {
   return t;
 }
 
-// Attends tokens at positions start, start + 1, ...; returns the score of the last query and the first key.
+// Attends with tokens at positions start, start + 1, ... Returns the score of the last query and the first key.
 double attend(ops::Collinear kind, int64_t start, const Tensor& q, const Tensor& t, const Tensor& v, Tensor& o) {
   Tensor cos({1, N, D / 2}), sin({1, N, D / 2});
   for (int64_t n = 0; n < N; ++n)

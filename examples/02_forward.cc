@@ -1,4 +1,4 @@
-// A small random decoder: what it is made of, and the next-token distribution after three tokens.
+// A small random decoder: its parameters, and the distribution of the next token after three tokens.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <cmath>
@@ -10,7 +10,7 @@
 using namespace coca;
 
 int main() {
-  model::ModelSpec spec;  // GPT-NeoX blocks unless said otherwise
+  model::ModelSpec spec;  // GPT-NeoX blocks by default
   spec.attention = model::AttentionKind::kCocaSlack;
   spec.V = 100, spec.C = 64, spec.F = 256, spec.L = 2;
   spec.H = 4, spec.G = 4, spec.D = 16, spec.R = 16;
@@ -26,7 +26,7 @@ int main() {
       }
 
   Context cx;
-  cx.set_trace([](std::string_view name, TensorRef value) {  // every named intermediate passes here
+  cx.set_trace([](std::string_view name, TensorRef value) {  // receives every named intermediate tensor
     std::printf("  %-16.*s %s\n", static_cast<int>(name.size()), name.data(), value.shape.text().c_str());
   });
   std::printf("intermediates of a forward pass:\n");

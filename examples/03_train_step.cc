@@ -1,4 +1,4 @@
-// Training steps by hand: forward and backward, then AdamW; the loss on one small batch falls.
+// Training steps by hand: forward and backward, then AdamW. The loss on one small batch falls.
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdio>
 
@@ -15,7 +15,7 @@ int main() {
   spec.H = 2, spec.G = 2, spec.D = 32, spec.R = 32;
   constexpr int64_t B = 4, N = 16;
 
-  model::ParamStore params(spec), grads(spec);  // one layout for weights, gradients and moments
+  model::ParamStore params(spec), grads(spec);  // the same layout for weights, gradients and moments
   model::initialise(spec, 1, params);
   optim::AdamW optimizer(spec, {.weight_decay = 0.1, .clip_norm = 1.0});
   model::TrainingDecoder decoder(spec, B, N);
@@ -26,7 +26,7 @@ int main() {
   Rng rng(2);
   for (int64_t row = 0; row < B; ++row) {
     auto token = static_cast<int32_t>(rng.below(32));
-    for (int64_t n = 0; n < N; ++n) {  // each token tells the next: t -> 3 t + 1 mod 32
+    for (int64_t n = 0; n < N; ++n) {  // each token determines the next: t -> 3 t + 1 mod 32
       ids.values<int32_t>()[static_cast<size_t>(row * N + n)] = token;
       token = (3 * token + 1) % 32;
       targets.values<int32_t>()[static_cast<size_t>(row * N + n)] = token;

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # Attention in PyTorch on the shapes of `coca bench attention`: prologue and scaled_dot_product_attention, forward and
-# backward, and the official einsum in both forms. Prints JSON with the field names of coca's.
+# backward, and the official einsum in both forms. Prints JSON with coca's field names.
 # SPDX-License-Identifier: Apache-2.0
 import torch
 import torch.nn.functional as F
@@ -31,7 +31,7 @@ class Case:
         def values():
             return (torch.rand(shape, generator=generator) - 0.5).to(dtype)
         self.kind = kind
-        self.leaves = [values().requires_grad_() for _ in range(3)]  # q, t, v as projections leave them, [B, N, H, D]
+        self.leaves = [values().requires_grad_() for _ in range(3)]  # q, t, v as projected, [B, N, H, D]
         self.d_o = values().transpose(1, 2)
         self.cos, self.sin = (table.to(dtype) for table in peer.rope_tables(length, options.head_dim))
         self.o = None

@@ -1,4 +1,4 @@
-# What the PyTorch scripts share: CoCA and RoPE in plain torch, timing in turns, and the JSON they print.
+# Shared by the PyTorch scripts: CoCA and RoPE in plain torch, interleaved timing, and the JSON output.
 # SPDX-License-Identifier: Apache-2.0
 import argparse
 import json

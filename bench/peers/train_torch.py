@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-# The training step of `coca bench train` in PyTorch: the same GPT-NeoX-form model with RoPE or CoCA (q_eff and k_eff
-# into scaled_dot_product_attention), cross entropy, clipping, AdamW; eager and compiled. Reads a folder that
-# `coca bench train --export` wrote, holds logits, losses and gradients against it, times, prints JSON.
+# The training step of `coca bench train` in PyTorch: the same GPT-NeoX-style model with RoPE or CoCA (q_eff and k_eff
+# passed to scaled_dot_product_attention), cross entropy, clipping, AdamW; eager and compiled. Reads a folder that `coca
+# bench train --export` wrote, compares logits, losses and gradients with it, measures the time and prints JSON.
 # SPDX-License-Identifier: Apache-2.0
 import json
 import pathlib

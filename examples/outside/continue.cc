@@ -37,7 +37,7 @@ int main(int argc, char** argv) try {
   for (const int32_t id : coca::infer::generate(cx, decoder, request).ids) std::printf(" %d", static_cast<int>(id));
   std::printf("\n");
   return 0;
-} catch (const std::exception& error) {  // coca::Error says what is wrong with which file
+} catch (const std::exception& error) {  // coca::Error names the file and the problem
   std::fprintf(stderr, "continue: %s\n", error.what());
   return 1;
 }

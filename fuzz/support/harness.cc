@@ -23,7 +23,7 @@ namespace {
 
 constexpr std::string_view kSeparator = "\n%%%%\n";
 
-// The memory of the parser that runs now. Hooks must not allocate.
+// The memory used by the running parser. Hooks must not allocate.
 struct Meter {
   std::atomic<bool> armed{false};
   std::atomic<int64_t> live{0};
@@ -60,7 +60,7 @@ struct Armed {
   ~Armed() { meter.armed = false; }
 };
 
-std::string folder_root;  // empty: opens are not watched
+std::string folder_root;  // empty: opened files are not checked
 
 }  // namespace
 
@@ -106,7 +106,7 @@ Folder::Folder() {
   if (::mkdtemp(name.data()) == nullptr) finding("cannot make a folder " + name);
   path_ = fs::path(name) / "model";
   fs::create_directory(path_);
-  // One tensor "t" of two bytes.
+  // A file with one tensor "t" of two bytes.
   const std::string header = R"({"t":{"dtype":"U8","shape":[2],"data_offsets":[0,2]}}  )";
   std::string file(8, '\0');
   file[0] = static_cast<char>(header.size());
@@ -152,7 +152,7 @@ std::vector<std::string_view> parts_of(std::string_view input) {
 
 }  // namespace coca::fuzz
 
-// The linker sends every open() of the library here.
+// The linker redirects every open() of the library to this function.
 extern "C" int __real_open(const char* path, int flags, ...);
 extern "C" int __wrap_open(const char* path, int flags, ...) {
   std::va_list arguments;

@@ -1,5 +1,5 @@
-// fuzz/support/harness.h - what every fuzz target shares: the rule of what a parser may do with a hostile file, files
-// in memory, folders on tmpfs, several files in one input. README.md says how targets are made and run.
+// fuzz/support/harness.h - shared by the fuzz targets: the rules for parsing hostile files, files in memory, folders on
+// tmpfs, and inputs that contain several files. README.md explains how targets are written and run.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -13,26 +13,27 @@
 
 namespace coca::fuzz {
 
-// Heap bytes alive at once that an input of n bytes may cost: base + per_byte * n. Mapped files do not count.
+// Heap bytes that may be allocated at the same time for an input of n bytes: base + per_byte * n. Mapped files do not
+// count.
 struct Budget {
   size_t base = size_t{1} << 20;
   size_t per_byte = 64;
 };
 
-// Runs the parser. An Error is its proper answer to a bad file; kInternal, any other exception, and more memory than
-// the budget are findings: the process ends, and libFuzzer keeps the input.
+// Runs the parser. It may throw an Error for a bad file. An Error of kind kInternal, any other exception, or more
+// memory than the budget is a finding: the process ends, and libFuzzer keeps the input.
 void check(std::string_view input, Budget budget, const std::function<void(std::string_view)>& parse);
 
-// Runs one of several parsers of an input, of which each may refuse it.
+// Runs one of several parsers of an input, each of which may refuse it.
 void attempt(const std::function<void()>& parse);
 
-// Ends the process with a message: a promise of the library is broken.
+// Ends the process with a message, because the library broke a guarantee.
 [[noreturn]] void finding(const std::string& what);
 inline void require(bool holds, const char* what) {
   if (!holds) finding(what);
 }
 
-// A file without a name, to be opened by path(): quicker than one of a file system.
+// An unnamed file in memory, opened through path(). Faster than a file system.
 class MemoryFile {
  public:
   explicit MemoryFile(std::string_view content);
@@ -45,14 +46,14 @@ class MemoryFile {
   int fd_;
 };
 
-// An empty folder on tmpfs, the same for the whole process and emptied by clear(). Beside it lies a good weight file,
-// "outside.safetensors", which no file inside may name. While one exists, opening anything that is neither in it nor a
-// MemoryFile is a finding.
+// An empty folder on tmpfs, shared by the whole process and emptied by clear(). Next to it is a valid weight file,
+// "outside.safetensors", which no file inside may refer to. While a Folder exists, opening anything else than its files
+// and MemoryFiles is a finding.
 class Folder {
  public:
   static Folder& instance();
   const std::filesystem::path& path() const { return path_; }
-  std::filesystem::path write(std::string_view name, std::string_view content);  // its full name
+  std::filesystem::path write(std::string_view name, std::string_view content);  // returns the full path
   void clear();
 
  private:
@@ -61,16 +62,16 @@ class Folder {
   std::vector<std::filesystem::path> written_;
 };
 
-// The files of an input that stands for several: separated by lines of "%%%%".
+// Splits an input into several files at lines of "%%%%".
 std::vector<std::string_view> parts_of(std::string_view input);
-// The part of that number, or nothing.
+// The part with that index, or "".
 inline std::string_view part(const std::vector<std::string_view>& parts, size_t i) {
   return i < parts.size() ? parts[i] : std::string_view{};
 }
 
 }  // namespace coca::fuzz
 
-// COCA_FUZZ_TARGET(Budget) { ... uses std::string_view input ... }
+// Usage: COCA_FUZZ_TARGET(Budget) { ... uses std::string_view input ... }
 #define COCA_FUZZ_TARGET(...)                                                                                     \
   static void fuzz_one(std::string_view input);                                                                   \
   extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {                                       \

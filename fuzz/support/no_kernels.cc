@@ -1,4 +1,4 @@
-// Stands in for what computes: parsers link it and must never reach it. Loops run on the calling thread.
+// Replaces code that computes, which parsers link but must never call. Loops run on the calling thread.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/base/parallel.h"
 #include "coca/ops/adamw.h"

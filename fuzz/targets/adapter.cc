@@ -1,4 +1,4 @@
-// A LoRA adapter's folder (adapter_config.json, adapter_model.safetensors) read for a small model.
+// The folder of a LoRA adapter (adapter_config.json, adapter_model.safetensors), loaded for a small model.
 // SPDX-License-Identifier: Apache-2.0
 #include <nlohmann/json.hpp>
 

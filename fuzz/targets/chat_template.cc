@@ -1,5 +1,5 @@
-// A chat template and what the user says (parts 0 and 1). A template is a program: its memory is bounded by limits on
-// steps, values and text, not by its size.
+// A chat template and the user's message (parts 0 and 1). A template is a program, so its memory is bounded by limits
+// on steps, values and text, not by its size.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/text/chat_template.h"
 #include "coca/text/utf8.h"

@@ -1,5 +1,5 @@
-// What a checkpoint says beside its tensors: train_state.json, train_config.json, and the run's metrics.csv (parts 0 to
-// 2).
+// Files of a checkpoint other than its tensors: train_state.json, train_config.json, and the run's metrics.csv (parts 0
+// to 2).
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/train/checkpoint.h"
 #include "coca/train/metrics.h"

@@ -1,5 +1,6 @@
-// config.json of a model folder, with rope_scaling or rope_parameters: what is accepted can be written and read again
-// to the same, and gives angles. Memory: a layer is a number here, and a config.json may have 10000 of them.
+// config.json of a model folder, with rope_scaling or rope_parameters. An accepted file can be written and read again
+// with the same result, and its angles can be computed. Memory: a config.json may state up to 10000 layers in one
+// number.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/formats/config.h"
 #include "coca/io/json_file.h"

@@ -1,9 +1,9 @@
-// CSV text: what is read can be written and read again.
+// CSV text. Rows that were read can be written and read again.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/io/csv.h"
 #include "support/harness.h"
 
-COCA_FUZZ_TARGET({.per_byte = 200}) {  // a field of one letter is a std::string
+COCA_FUZZ_TARGET({.per_byte = 200}) {  // a field of one letter becomes a std::string
   using namespace coca;
   size_t complete = 0;
   const auto records = io::parse_csv(input, &complete);

@@ -14,7 +14,7 @@ COCA_FUZZ_TARGET({.per_byte = 16}) {
   int64_t covered = 0;
   for (int64_t i = 0; i < dataset.documents(); ++i) {
     const std::pair<int64_t, int64_t> bounds = dataset.document(i);
-    const int64_t begin = bounds.first, end = bounds.second;  // a lambda takes no structured bindings
+    const int64_t begin = bounds.first, end = bounds.second;  // a lambda cannot capture structured bindings
     fuzz::require(begin == covered && begin <= end && end <= dataset.tokens(), "a document outside the data");
     std::vector<int32_t> ids(static_cast<size_t>(end - begin));
     fuzz::attempt([&] {

@@ -1,4 +1,4 @@
-// Examples for fine-tuning, in JSON lines, down to tokens.
+// Fine-tuning examples in JSON lines, converted to tokens.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/data/instruct.h"
 #include "support/harness.h"

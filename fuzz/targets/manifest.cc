@@ -1,4 +1,4 @@
-// manifest.json of a checkpoint (part 0) and one file it may speak of (part 1).
+// manifest.json of a checkpoint (part 0) and one file that it may list (part 1).
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/io/manifest.h"
 #include "support/harness.h"

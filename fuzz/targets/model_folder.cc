@@ -1,5 +1,5 @@
 // A model folder: config.json, index, two shards (parts 0 to 3; without an index the first shard is model.safetensors).
-// All files opened lie in the folder, and nothing is allocated for tensors that are not there.
+// Only files in the folder are opened, and no memory is allocated for missing tensors.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/formats/model_folder.h"
 #include "coca/formats/tensor_source.h"

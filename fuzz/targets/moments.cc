@@ -1,5 +1,5 @@
-// The optimizer's moments of a checkpoint, as one file or as the files of two ranks (parts 0 and 1): what is read is
-// there, and whole.
+// The optimizer's moments in a checkpoint, as one file or as the files of two ranks (parts 0 and 1). Moments that are
+// accepted are present and complete.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/train/moments.h"
 #include "support/harness.h"

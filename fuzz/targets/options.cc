@@ -1,4 +1,5 @@
-// --config files of the program: the first byte says of which command. What is read can be written and read again.
+// --config files of the program; the first byte selects the command. Options that were read can be written and read
+// again.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/io/json_file.h"
 #include "coca/study/config.h"

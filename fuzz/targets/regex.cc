@@ -4,7 +4,7 @@
 #include "coca/text/utf8.h"
 #include "support/harness.h"
 
-// PCRE2 may take 64 MiB for matching, a limit that the library sets.
+// PCRE2 may use 64 MiB for matching, a limit set by the library.
 COCA_FUZZ_TARGET({.base = size_t{72} << 20, .per_byte = 1024}) {
   using namespace coca;
   const size_t line = std::min(input.find('\n'), input.size());

@@ -1,4 +1,4 @@
-// A safetensors file: every byte of every tensor can be read.
+// A safetensors file. If it is accepted, every byte of every tensor can be read.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/io/safetensors.h"
 #include "support/harness.h"

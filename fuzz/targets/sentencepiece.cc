@@ -1,7 +1,7 @@
-// A tokenizer.model and the files beside it, added_tokens.json, tokenizer_config.json, special_tokens_map.json (parts 0
-// to 3). The model is LLaMA 3's tiktoken file, or a sentencepiece model, of which the library parses most: that one is
-// not built with sanitizers here, so that of its errors only those count that end the process or take memory beyond
-// measure.
+// A tokenizer.model and the files beside it: added_tokens.json, tokenizer_config.json, special_tokens_map.json (parts 0
+// to 3). The model is LLaMA 3's tiktoken file or a sentencepiece model. The sentencepiece library, which parses most of
+// the latter, is not built with sanitizers here. Of its errors, only those that end the process or use excessive memory
+// are found.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/text/tokenizer.h"
 #include "support/harness.h"

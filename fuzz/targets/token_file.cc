@@ -1,4 +1,4 @@
-// A token file, as it is and with the checksum made right, so that what lies behind that is reached too.
+// A token file, both unchanged and with a corrected checksum, so that the checks after the checksum are reached too.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/data/token_file.h"
 #include "coca/data/token_layout.h"

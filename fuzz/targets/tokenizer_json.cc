@@ -1,6 +1,6 @@
-// A tokenizer's folder: tokenizer.json, tokenizer_config.json, special_tokens_map.json, generation_config.json, and a
-// text to encode (parts 0 to 4). All ids are of the vocabulary, and decoding by pieces gives what decoding at once
-// does.
+// The folder of a tokenizer: tokenizer.json, tokenizer_config.json, special_tokens_map.json, generation_config.json,
+// and a text to encode (parts 0 to 4). All ids are in the vocabulary, and decoding in pieces gives the same text as
+// decoding at once.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/text/chat_template.h"
 #include "coca/text/tokenizer.h"
@@ -22,7 +22,7 @@ static void use(const text::Tokenizer& tokenizer, std::string_view text) {
     fuzz::attempt([&] { tokenizer.decode(std::vector<int32_t>{id}); });
 }
 
-// Besides the file, matching may take PCRE2's memory limit, on which the library sets 64 MiB.
+// In addition to the file, matching may use 64 MiB, the library's limit for PCRE2.
 COCA_FUZZ_TARGET({.base = size_t{72} << 20, .per_byte = 512}) {
   const auto parts = fuzz::parts_of(input);
   fuzz::Folder& folder = fuzz::Folder::instance();

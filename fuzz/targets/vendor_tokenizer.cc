@@ -1,11 +1,11 @@
-// Tokenizers that become a tokenizer.json: tekken.json (part 0), or where that is empty vocab.json, merges.txt and
-// tokenizer_config.json (parts 1 to 3). All ids are of the vocabulary.
+// Tokenizers that are converted to a tokenizer.json: tekken.json (part 0), or if that is empty, vocab.json, merges.txt
+// and tokenizer_config.json (parts 1 to 3). All ids are in the vocabulary.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/text/tokenizer.h"
 #include "support/harness.h"
 
-// Besides the file, matching may take PCRE2's memory limit, on which the library sets 64 MiB; the parsed JSON takes
-// more than its text.
+// In addition to the file, matching may use 64 MiB, the library's limit for PCRE2. The parsed JSON is larger than its
+// text.
 COCA_FUZZ_TARGET({.base = size_t{80} << 20, .per_byte = 1024}) {
   using namespace coca;
   const auto parts = fuzz::parts_of(input);
