@@ -193,7 +193,7 @@ TEST(Patterns, TheCacheDropsTokens) {
       ASSERT_NO_FATAL_FAILURE(expect_in_pieces(cx, m, decoder, ids, 37, expected, &most));
       EXPECT_EQ(decoder.length(), kTokens);
       EXPECT_LE(most, 4 * kKvPage);  // the first page, 300 tokens and a partly used page at either end
-      EXPECT_THAT([&] { decoder.truncate(10); }, ThrowsMessage<Error>(HasSubstr("are forgotten")));
+      EXPECT_THAT([&] { decoder.truncate(10); }, ThrowsMessage<Error>(HasSubstr("the cache has dropped")));
       decoder.truncate(kTokens - 5);
       EXPECT_EQ(decoder.length(), kTokens - 5);
     }

@@ -154,7 +154,8 @@ TEST_F(OneSession, ContinuesAStartedSequence) {
   EXPECT_EQ(rest.ids(), whole.ids());
   const Piece all{.sequence = &begun, .ids = std::span(request.prompt).subspan(4)};
   decoder.append(cx, {&all, 1});
-  EXPECT_THAT(message([&] { Session(decoder, request, begun.fork()); }), testing::HasSubstr("last token must be left"));
+  EXPECT_THAT(message([&] { Session(decoder, request, begun.fork()); }),
+              testing::HasSubstr("leave at least its last token"));
 }
 
 // One token's embedding is NaN. The session with that token in its prompt fails; the other ends as it does alone.

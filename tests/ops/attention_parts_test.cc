@@ -217,7 +217,7 @@ TEST(AttentionParts, BadShapesAreNamed) {
             cx, {.mask = Mask::kSlidingWindow, .window = 2},
             {.q = q, .k = q, .v = q, .far = {.q = q, .k = q}, .o = q, .lse = lse, .write = Write::kAccumulate});
       },
-      "keys in parts have no far keys");
+      "keys in parts cannot be combined with far keys");
 }
 
 }  // namespace

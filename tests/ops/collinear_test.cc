@@ -407,7 +407,7 @@ TEST(Collinear, OfficialFoldEqualsOursWithFullRotaryAndDiffersWithPartial) {
         collinear_forward(context, {.kind = Collinear::kStrict, .fold = Fold::kOfficial},
                           {.rows = angles.rows(), .q = q_values, .t = t_values, .q_eff = q_eff, .k_eff = k_eff});
       },
-      "slack only");
+      "supports only slack");
 }
 
 // A projection of half the width, equal to the mean of the two halves, gives the same keys and twice the gradient of

@@ -502,7 +502,7 @@ TEST(DecodeAttention, MisuseIsNamed) {
   };
   test::expect_error(with([](DecodeSequence&) {}, dilated(short_list, 3)), "2 dilations; expected 4");
   test::expect_error(with([](DecodeSequence&) {}, dilated(split, 3)),
-                     "dilation[1]=1 must be at least 1, and that of all heads with its key/value head");
+                     "dilation[1]=1 must be at least 1, and the same for all heads that share a key/value head");
   test::expect_error(with([](DecodeSequence&) {}, dilated(twos, 0)), "dilation[0]=2 needs a window");
   KeyAngles small;
   small.build(rotation_of(4), 10);

@@ -194,7 +194,7 @@ TEST(KvStore, MisuseIsNamed) {
   test::expect_error(store(ints, values, 0), "keys has type I32");
   test::expect_error(store(keys, keys, 0), "values has shape");
   test::expect_error(store(keys, values, 5), "tokens 5 to 9 are not among the 8");
-  test::expect_error([&] { pages.view(0, 257); }, "257 tokens do not fit 256");
+  test::expect_error([&] { pages.view(0, 257); }, "257 tokens requested; expected 0 to 256");
 }
 
 }  // namespace

@@ -116,8 +116,9 @@ TEST(DeviceContext, ScratchLiesOnTheDevice) {
   EXPECT_TRUE(gpu.owns(t.data, t.bytes()));
   EXPECT_EQ(t.device, gpu.device());
   EXPECT_TRUE(Context().device().is_cpu());
-  EXPECT_EQ(message([&] { cx.scratch(1 << 21); }),
-            "out of memory on cuda:0 (a fake): no 2.0 MiB for the workings of an op; 1.0 MiB of 1.0 MiB are free");
+  EXPECT_EQ(
+      message([&] { cx.scratch(1 << 21); }),
+      "out of memory on cuda:0 (a fake): no 2.0 MiB for the scratch memory of an op; 1.0 MiB of 1.0 MiB are free");
   EXPECT_TRUE(gpu.owns(cx.scratch(1000), 1000)) << "after the failure";
 }
 

@@ -291,7 +291,7 @@ TEST(NonFinite, TheTensorAndLayerAreNamed) {
   EXPECT_THAT(warning_after(AttentionKind::kRope, poison("gpt_neox.final_layer_norm.weight", 3e38f)),
               HasSubstr("hidden.2 ["));
   EXPECT_THAT(warning_after(AttentionKind::kRope, poison("embed_out.weight", 3e38f)),
-              HasSubstr("first in the loss, of hidden states that are finite"));
+              HasSubstr("first in the loss, although the hidden states are finite"));
   // In the forward pass the sizes cancel: 1e4 times 1e-44 times 1e38. In the backward pass the gradient of v's weights
   // is 1e38 times 1e4.
   const auto opposed = [](model::ParamStore& params) {

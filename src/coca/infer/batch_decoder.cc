@@ -31,7 +31,7 @@ ops::DecodeAttentionOptions attention_options(const model::ModelSpec& s, size_t 
 
 }  // namespace
 
-// The caches of the sequences in one layer, and the call's tokens, which are added to them.
+// The key source of a call in one layer: appends the call's tokens to the caches of the sequences and attends to these.
 class BatchDecoder::Caches : public model::KeySource {
  public:
   Caches(BatchDecoder& decoder, size_t layer) : decoder_(decoder), layer_(layer) {}
@@ -63,7 +63,8 @@ void BatchDecoder::check(std::span<const Piece> pieces) const {
   for (size_t i = 0; i < pieces.size(); ++i) {
     COCA_CHECK(!pieces[i].ids.empty(), "[generate] piece {} has no ids; expected at least one", i);
     for (size_t j = 0; j < i; ++j)
-      COCA_CHECK(pieces[i].sequence != pieces[j].sequence, "[generate] pieces {} and {} belong to one sequence", j, i);
+      COCA_CHECK(pieces[i].sequence != pieces[j].sequence, "[generate] pieces {} and {} belong to the same sequence", j,
+                 i);
   }
 }
 
@@ -73,7 +74,7 @@ void BatchDecoder::prepare(int64_t M) {
   M_ = M;
 }
 
-// What the attention of one sequence reads and writes.
+// The rows of the activations that belong to one sequence.
 model::LayerActs BatchDecoder::rows_of(int64_t first, int64_t N) const {
   model::LayerActs a = acts_;
   for (MutTensorRef* t : {&a.q, &a.kt, &a.v, &a.q_far, &a.top_scores, &a.top_keys, &a.o})
@@ -127,7 +128,8 @@ TensorRef BatchDecoder::append(Context& cx, std::span<const Piece> pieces) {
   return hidden();
 }
 
-// The new tokens' t (or k) and v go into the caches un-rotated; attention reads them back with today's angles.
+// Stores t (or k) and v of the new tokens un-rotated. Attention rotates them with the current angles when it reads
+// them.
 void BatchDecoder::store(Context& cx, size_t layer) {
   MutTensorRef keys = acts_.kt;
   if (model::is_coca(spec_.attention)) {
@@ -144,7 +146,7 @@ void BatchDecoder::store(Context& cx, size_t layer) {
 void BatchDecoder::attend(Context& cx, size_t layer) {
   store(cx, layer);
   const auto l = static_cast<int64_t>(layer);
-  const bool windowed = spec_.window_of(layer) > 0;  // without a window nothing is beyond it
+  const bool windowed = spec_.window_of(layer) > 0;  // without a window every token is within it
   sequences_.clear();
   for (Part& part : parts_) {
     if (part.globals > 0) attend_globals(cx, layer, part);
@@ -169,7 +171,7 @@ void BatchDecoder::attend(Context& cx, size_t layer) {
     middle_.attend(cx, spec_, part.place.at, part.sequence->cache().view(l, part.held), part.acts);
 }
 
-// The rows of global tokens among the new ones of a sequence, which see the global tokens up to themselves.
+// Attention of the global tokens among a sequence's new rows. Each sees the global tokens up to itself.
 void BatchDecoder::attend_globals(Context& cx, size_t layer, Part& part) {
   Sequence& s = *part.sequence;
   const int64_t first = s.length(), count = part.globals, seen = first + count;
@@ -208,7 +210,7 @@ TensorRef BatchDecoder::last_logits(Context& cx, std::span<const int64_t> pieces
   for (int64_t i = 0; i < n; ++i) {
     const int64_t piece = pieces[static_cast<size_t>(i)];
     COCA_CHECK(piece >= 0 && piece < static_cast<int64_t>(parts_.size()),
-               "[generate] there is no piece {} of {} that were appended", piece, parts_.size());
+               "[generate] piece {} does not exist; {} were appended", piece, parts_.size());
     const Part& part = parts_[static_cast<size_t>(piece)];
     const MutTensorRef row = last.narrow(0, i, 1);
     std::memcpy(row.data, hidden().narrow(0, part.first + part.N - 1, 1).data, row.bytes());

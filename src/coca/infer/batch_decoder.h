@@ -1,6 +1,6 @@
-// coca/infer/batch_decoder.h - the decoder over caches: one step appends to any number of sequences, each with a length
-// of its own and any number of new tokens. Matrix products take all new tokens together; attention takes each
-// sequence's with its own cache.
+// coca/infer/batch_decoder.h - the decoder over caches. One step appends to any number of sequences, which may differ
+// in length and in the number of new tokens. Matrix products process all new tokens together; attention processes each
+// sequence with its own cache.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -14,15 +14,15 @@
 namespace coca::infer {
 
 struct BatchOptions {
-  KvType cache = KvType::kF32;  // what is appended attends to the cache's numbers, rounded to this type
-  int64_t most_pages = 0;       // pages of 256 tokens that all sequences hold together; 0: no limit
+  KvType cache = KvType::kF32;  // new tokens attend to the cached numbers, which are rounded to this type
+  int64_t most_pages = 0;       // pages of 256 tokens in use by all sequences together; 0: no limit
 };
 
 // The new tokens of one sequence.
 struct Piece {
   Sequence* sequence = nullptr;
   std::span<const int32_t> ids;  // at least one
-  int64_t end = 0;               // of a piece of a longer prompt, where that ends, for dynamic NTK; 0: here
+  int64_t end = 0;  // for dynamic NTK: length of the prompt that this piece belongs to; 0: length after this piece
 };
 
 class BatchDecoder {
@@ -33,10 +33,10 @@ class BatchDecoder {
   // An empty sequence. It must not outlive the decoder.
   Sequence sequence(const SequenceOptions& = {}) const;
 
-  // Appends to sequences, each of which may be there once. Returns the hidden states after the final norm, [M, C] of
-  // the matrices' type, pieces one behind the other, valid until the next call.
+  // Appends to the sequences, each of which may occur only once. Returns the hidden states after the final norm, [M, C]
+  // in the type of the matrices: the pieces one after another, valid until the next call.
   TensorRef append(Context&, std::span<const Piece>);
-  // Logits [n, V] of the last token of these pieces of the last call, by number; valid until the next call.
+  // Logits [n, V] of the last token of these pieces, given by their index in the last call; valid until the next call.
   TensorRef last_logits(Context&, std::span<const int64_t> pieces);
 
   const model::ModelSpec& spec() const { return spec_; }
@@ -44,19 +44,19 @@ class BatchDecoder {
 
  private:
   class Caches;
-  // A piece in the batch: rows first .. first + N - 1 of the activations.
+  // A piece in the batch, with rows first .. first + N - 1 of the activations.
   struct Part {
     Sequence* sequence;
-    int64_t first, N, held;  // held: tokens in the cache with these
-    int64_t globals;         // global tokens among these
+    int64_t first, N, held;  // held: tokens in the cache, including these
+    int64_t globals;         // number of global tokens among these
     Sequence::Place place;
-    model::LayerActs acts;  // views of its rows
+    model::LayerActs acts;  // views of the piece's rows
   };
   void check(std::span<const Piece>) const;
   void prepare(int64_t M);
   void begin(std::span<const Piece>, int64_t M);
   model::LayerActs rows_of(int64_t first, int64_t N) const;
-  MutTensorRef hidden() const { return acts_.ln1; }  // of the last layer no longer needed, and of the right type
+  MutTensorRef hidden() const { return acts_.ln1; }  // the last layer no longer needs it, and its type is right
   void store(Context&, size_t layer);
   void attend(Context&, size_t layer);
   void attend_globals(Context&, size_t layer, Part&);
@@ -64,7 +64,7 @@ class BatchDecoder {
   const model::ModelSpec& spec_;
   const model::Weights& weights_;
   KvPool pool_;
-  model::PositionSource angles_;  // rotations, which sequences have in common
+  model::PositionSource angles_;  // rotations, shared by the sequences
   int64_t M_ = 0;
   Arena arena_;
   model::LayerActs acts_;

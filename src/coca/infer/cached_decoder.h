@@ -1,4 +1,4 @@
-// coca/infer/cached_decoder.h - B sequences of one length, fed together: prefill, then token by token.
+// coca/infer/cached_decoder.h - B sequences of the same length, processed together: prefill, then token by token.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -8,16 +8,16 @@ namespace coca::infer {
 
 class CachedDecoder {
  public:
-  // Spec and weights must outlive the decoder. planned_length (> 0) is needed with kRequest.
+  // Spec and weights must outlive the decoder. kRequest needs planned_length > 0.
   CachedDecoder(const model::ModelSpec&, const model::Weights&, int64_t B, DynamicBase policy = DynamicBase::kStep,
                 int64_t planned_length = 0, KvType cache = KvType::kF32);
 
-  // Appends ids [B, N] i32; returns their hidden states after the final norm, [B, N, C] of the matrices' type, valid
-  // until the next call. A piece of a longer prompt says where that ends (`end`: the length in tokens then; 0: here),
-  // for dynamic NTK.
+  // Appends ids [B, N] i32. Returns their hidden states after the final norm, [B, N, C] in the type of the matrices,
+  // valid until the next call. end: for dynamic NTK, the length of the prompt that this piece belongs to; 0: the length
+  // after this piece.
   TensorRef append(Context&, TensorRef ids, int64_t end = 0);
-  // The same in pieces of at most `piece` tokens, whose activations alone are in memory; dynamic NTK reckons with the
-  // length at the end of ids throughout. Only last_logits() is of use afterwards.
+  // The same in pieces of at most `piece` tokens, so that only their activations are in memory. Dynamic NTK uses the
+  // length at the end of ids for all pieces. Afterwards only last_logits() is available.
   void prefill(Context&, TensorRef ids, int64_t piece);
   // Logits [B, V] of the last appended token, valid until the next call.
   TensorRef last_logits(Context&);
@@ -34,7 +34,7 @@ class CachedDecoder {
 
   BatchDecoder decoder_;
   std::vector<Sequence> sequences_;
-  std::vector<int64_t> all_;  // 0 .. B - 1 once something has been appended
+  std::vector<int64_t> all_;  // 0 .. B - 1; empty until something is appended
 };
 
 }  // namespace coca::infer

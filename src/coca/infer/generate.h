@@ -1,4 +1,4 @@
-// coca/infer/generate.h - continue a prompt token by token.
+// coca/infer/generate.h - continues a prompt token by token.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -16,8 +16,8 @@ struct GenerateResult {
   Finish finish = Finish::kLength;
 };
 
-// Runs a session (session.h) to its end. on_token sees each new id as it comes and may return false to stop;
-// stop_requested() ends it as well, inside the prompt too.
+// Runs a session (session.h) until it finishes. on_token receives each new id at once and may return false to stop.
+// stop_requested() also ends the session, even within the prompt.
 GenerateResult generate(Context&, BatchDecoder&, const Request&, const SessionOptions& = {},
                         const std::function<bool(int32_t)>& on_token = {});
 

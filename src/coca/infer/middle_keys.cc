@@ -12,7 +12,7 @@ namespace coca::infer {
 
 namespace {
 
-// The first n tokens of a page's buffer: what kv_load writes.
+// The first n tokens of a page's buffer, as kv_load writes them.
 MutTensorRef first(Tensor& page, int64_t n) { return page.ref().narrow(1, 0, n); }
 
 }  // namespace
@@ -29,7 +29,7 @@ void MiddleKeys::prepare(const model::ModelSpec& s, const model::Positions& at, 
     cos_ = Tensor({1, kKvPage, half});
     sin_ = Tensor({1, kKvPage, half});
   }
-  // All far keys stand at position 0, so one row serves; a scaling's amplitude is in it.
+  // All far keys are at position 0, so one row is enough. It includes the scaling's amplitude.
   const float *c = at.far_key_rows.cos.as<float>(), *z = at.far_key_rows.sin.as<float>();
   for (int64_t n = 0; n < kKvPage; ++n) {
     std::copy_n(c, half, cos_.values<float>().data() + n * half);
@@ -37,7 +37,7 @@ void MiddleKeys::prepare(const model::ModelSpec& s, const model::Positions& at, 
   }
 }
 
-// The keys in stored_ as attention sees them.
+// The stored keys, transformed as attention sees them.
 TensorRef MiddleKeys::placed(Context& cx, const model::ModelSpec& s, int64_t tokens) {
   const TensorRef stored = first(stored_, tokens);
   if (!model::transforms_keys(s.attention)) return stored;
@@ -54,11 +54,11 @@ void MiddleKeys::attend(Context& cx, const model::ModelSpec& s, const model::Att
                         const KvView& cache, model::LayerActs& acts) {
   const auto& [at, scope] = inputs;
   const int64_t N = acts.q.size(1), S = cache.length,
-                last = S - s.pattern.window;  // one behind what the last query may pick
+                last = S - s.pattern.window;  // one past the last key that the last query may choose
   prepare(s, at, cache.layout);
   model::transform_far_queries(cx, s, at, acts);
   const ops::TopKeysOptions options = model::middle_options(s, scope, S - N);
-  // The first page begins the lists, empty ones too.
+  // The first page is always processed, since it initializes the lists.
   for (int64_t page = 0; page == 0 || page < last; page += kKvPage) {
     const int64_t n = std::min(kKvPage, S - page);
     ops::kv_load(cx, {.cache = cache, .first = page, .keys = first(stored_, n), .values = {}});

@@ -1,6 +1,6 @@
-// coca/infer/middle_keys.h - LM-Infinite's keys of the middle (model/pattern.h) while decoding: the cache holds them
-// un-rotated, so a page at a time is read and placed as the pattern says. Two passes: keys, then the values of those
-// that were picked.
+// coca/infer/middle_keys.h - LM-Infinite's middle keys (model/pattern.h) while decoding. The cache holds them
+// un-rotated, so each page is read and rotated as the pattern requires. There are two passes: over keys, and over the
+// values of the chosen keys.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -11,16 +11,16 @@ namespace coca::infer {
 
 class MiddleKeys {
  public:
-  // Of one sequence: the keys picked join the softmax behind acts.o and acts.lse. `cache` holds everything so far; the
-  // queries are its last N.
+  // For one sequence: adds the chosen keys to the softmax of acts.o and acts.lse. `cache` holds all tokens so far, and
+  // the queries are its last N.
   void attend(Context&, const model::ModelSpec&, const model::AttentionInputs&, const KvView& cache, model::LayerActs&);
 
  private:
   void prepare(const model::ModelSpec&, const model::Positions&, const KvLayout&);
   TensorRef placed(Context&, const model::ModelSpec&, int64_t tokens);
 
-  Tensor stored_, placed_, values_;  // [1, 256, G, W], [1, 256, G, D] twice: a page
-  Tensor cos_, sin_;                 // [1, 256, R/2]: of position 0
+  Tensor stored_, placed_, values_;  // one page: [1, 256, G, W], and twice [1, 256, G, D]
+  Tensor cos_, sin_;                 // [1, 256, R/2], all rows at position 0
 };
 
 }  // namespace coca::infer

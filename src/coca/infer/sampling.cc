@@ -45,11 +45,11 @@ namespace {
 
 struct Candidate {
   int32_t id;
-  double weight;  // relative to the likeliest
+  double weight;  // relative to the likeliest token
 };
 
-// Candidates, the likeliest first, sorted as far as somebody looks: a token needs the first few of a large vocabulary.
-// Ties by id, so that the choice is the same everywhere.
+// Candidates, the likeliest first, sorted only as far as they are accessed, since sampling needs only the first few of
+// a large vocabulary. Ties are in order of ids, so that the choice is the same on every machine.
 class Ranked {
  public:
   Ranked(std::span<const float> logits, double largest, double temperature) : all_(logits.size()) {
@@ -60,12 +60,12 @@ class Ranked {
   }
 
   size_t size() const { return all_.size(); }
-  double total() const { return total_; }  // of all weights that are kept
+  double total() const { return total_; }  // of all kept candidates
   const Candidate& operator[](size_t i) {
     if (i >= sorted_) sort(std::max<size_t>(64, 4 * i));
     return all_[i];
   }
-  void keep(size_t count) {  // the first so many
+  void keep(size_t count) {  // keeps the first `count` candidates
     if (count >= all_.size()) return;
     sort(count);
     all_.resize(count);
@@ -75,7 +75,7 @@ class Ranked {
   }
 
  private:
-  // At least the first `count` are in order afterwards, all that are smaller behind them.
+  // Afterwards at least the first `count` are in order, and all others follow.
   void sort(size_t count) {
     if (count <= sorted_) return;
     const auto likelier = [](const Candidate& a, const Candidate& b) {

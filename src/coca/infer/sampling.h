@@ -1,4 +1,4 @@
-// coca/infer/sampling.h - the next token from logits.
+// coca/infer/sampling.h - chooses the next token from logits.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -14,18 +14,18 @@ struct SamplingOptions {
   int64_t top_k = 0;         // keep the k most likely; 0: all
   double top_p = 1.0;        // of those, keep the smallest set whose probability reaches p
   double min_p = 0.0;        // of those, keep tokens at least min_p times as likely as the most likely
-  // Logits of tokens seen before are divided (when negative: multiplied) by it, also when greedy (Keskar et al. 2019);
-  // 1: none.
+  // Divides the logits of tokens seen before by this, or multiplies negative ones, also when greedy (Keskar et al.
+  // 2019). 1: no penalty.
   double repetition_penalty = 1.0;
 };
 
-// Throws for a negative temperature, p outside (0, 1], min_p outside [0, 1], negative k, a penalty that is not
+// Throws for a negative temperature, p outside (0, 1], min_p outside [0, 1], negative k or a penalty that is not
 // positive.
 void check_sampling(const SamplingOptions&);
-// Every id of `seen` counts once.
+// Each id in `seen` is penalized once.
 void penalize_repetition(std::span<float> logits, std::span<const int32_t> seen, double penalty);
 int32_t argmax(std::span<const float> logits);
-// Throws Error kNumeric when a logit is NaN. The penalty has been applied by the caller.
+// Throws Error (kNumeric) if a logit is NaN. The caller has already applied the penalty.
 int32_t sample(std::span<const float> logits, const SamplingOptions&, Rng&);
 
 }  // namespace coca::infer

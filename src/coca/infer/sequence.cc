@@ -27,7 +27,7 @@ Sequence::Sequence(const model::ModelSpec& spec, DType dtype, const KvPool& pool
       positions_(spec),
       global_positions_(spec) {
   COCA_CHECK(options.dynamic_base == DynamicBase::kStep || options.planned_length > 0,
-             "[generate] a base fixed per request needs the planned length, found {}", options.planned_length);
+             "[generate] a base fixed per request needs a planned length; found {}", options.planned_length);
   for (int64_t i = 0; i < spec.L && spec.global_tokens > 0; ++i)
     globals_.push_back({.keys = Tensor({1, spec.global_tokens, spec.G, spec.key_width()}, dtype),
                         .values = Tensor({1, spec.global_tokens, spec.G, spec.D}, dtype)});
@@ -43,9 +43,10 @@ Sequence Sequence::fork() const {
 
 void Sequence::truncate(int64_t length) {
   const int64_t behind = cache_.forgotten() > 0 ? cache_.forgotten() + kKvPage : 0;
-  COCA_CHECK(behind == 0 || length + 1 - spec_.pattern.window >= behind,
-             "[generate] cannot go back to {}: the {} in front of {} that their window reaches are forgotten",
-             counted(length, "token"), cache_.forgotten(), behind);
+  COCA_CHECK(
+      behind == 0 || length + 1 - spec_.pattern.window >= behind,
+      "[generate] cannot truncate to {}: the window would need tokens that the cache has dropped ({} before token {})",
+      counted(length, "token"), cache_.forgotten(), behind);
   cache_.truncate(length);
 }
 
@@ -54,7 +55,7 @@ int64_t Sequence::scaling_length(int64_t N, int64_t end) const {
   return options_.dynamic_base == DynamicBase::kRequest ? std::max(options_.planned_length, reached) : reached;
 }
 
-// The angles at which the cached keys are seen: those in the window (or all), and those beyond it.
+// Builds the angles of the cached keys: those in the window (or all), and those beyond it.
 void Sequence::build_angles(int64_t N, const ops::Rotation& rotation) {
   const int64_t length = cache_.length(), held = cache_.held() + N;
   angles_.build(rotation, held,
@@ -63,7 +64,7 @@ void Sequence::build_angles(int64_t N, const ops::Rotation& rotation) {
   if (!pattern.far()) return;
   ops::Rotation far = rotation;
   const bool all_alike = pattern.type == model::Pattern::kLmInfinite || pattern.type == model::Pattern::kReRope;
-  if (all_alike) std::fill(far.frequencies.begin(), far.frequencies.end(), 0.0);  // at position 0
+  if (all_alike) std::fill(far.frequencies.begin(), far.frequencies.end(), 0.0);  // all at position 0
   far_angles_.build(far, pattern.far_tokens(held),
                     {.group = pattern.type == model::Pattern::kSelfExtend ? pattern.group : 1});
 }
@@ -81,7 +82,7 @@ ops::DecodeFar Sequence::far_side(const model::AttentionInputs& inputs, int64_t 
   return far;
 }
 
-// Tokens that stand behind the global ones and see them beyond their window, at the same positions.
+// For tokens after the global ones, which see these beyond their window at the same positions.
 ops::DecodeFar Sequence::global_side(const model::Positions& at, int64_t N) const {
   ops::DecodeFar far;
   const int64_t S = cache_.length() + N, first = std::max(cache_.length(), spec_.global_tokens);
@@ -93,7 +94,7 @@ ops::DecodeFar Sequence::global_side(const model::Positions& at, int64_t N) cons
 }
 
 Sequence::Place Sequence::place(int64_t N, int64_t scaling_length, const ops::Rotation& rotation) {
-  // Keys that no query from the next one on will see make room, a page at a time.
+  // Keys that no later query can see make room, one page at a time.
   if (spec_.pattern.forgets()) cache_.forget_before(cache_.length() + 1 - spec_.pattern.window);
   cache_.reserve(cache_.held() + N);
   const int64_t length = cache_.length();

@@ -1,5 +1,5 @@
-// coca/infer/sequence.h - one text as the decoder has it: its cache, and where its tokens stand. BatchDecoder
-// (batch_decoder.h) makes sequences and appends to them.
+// coca/infer/sequence.h - one text in the decoder: its cache and the positions of its tokens. BatchDecoder
+// (batch_decoder.h) creates sequences and appends to them.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -12,14 +12,14 @@
 
 namespace coca::infer {
 
-// Which length dynamic NTK reckons with while a sequence grows. The keys are rotated afresh either way.
-//   kStep:    the length so far, as the official code. Hidden states of earlier tokens were made under earlier bases.
-//   kRequest: the planned final length, from the first token on: equal to running the whole sequence at once.
+// The length that dynamic NTK uses while a sequence grows. Keys are rotated again in either case.
+//   kStep:    the length so far, as in the official code. Earlier tokens keep hidden states from earlier bases.
+//   kRequest: the planned final length from the first token on: equal to running the whole sequence at once.
 enum class DynamicBase : uint8_t { kStep, kRequest };
 
 struct SequenceOptions {
   DynamicBase dynamic_base = DynamicBase::kStep;
-  int64_t planned_length = 0;  // tokens in the end; needed with kRequest
+  int64_t planned_length = 0;  // final number of tokens; needed with kRequest
 };
 
 class Sequence {
@@ -27,10 +27,10 @@ class Sequence {
   Sequence(Sequence&&) = default;
   Sequence& operator=(Sequence&&) = delete;
 
-  // A sequence of its own with the same tokens. Pages are shared until one of the two writes to them: only the last,
-  // unfinished page is ever copied.
+  // A separate sequence with the same tokens. Pages are shared until one of the two writes to them; only the last,
+  // partly filled page is ever copied.
   Sequence fork() const;
-  // Drops the tokens from `length` on. Throws where the cache has forgotten what the token then next would see.
+  // Drops the tokens from `length` on. Throws if the next token would see tokens that the cache has dropped.
   void truncate(int64_t length);
 
   const KvCache& cache() const { return cache_; }
@@ -38,21 +38,21 @@ class Sequence {
 
  private:
   friend class BatchDecoder;
-  // Keys (or t) and values of the global tokens of a layer through their own projections, un-rotated: [1, global
-  // tokens, G, K], K = key_width(), and [1, global tokens, G, D]. Only these tokens read them.
+  // Keys (or t) and values of a layer's global tokens from their own projections, un-rotated: [1, global tokens, G, K]
+  // with K = key_width(), and [1, global tokens, G, D]. Only global tokens use them.
   struct Globals {
     Tensor keys, values;
   };
-  // Where the tokens of a piece stand, and what they see beside the window.
+  // The positions of a piece's tokens, and what they see outside the window.
   struct Place {
     model::AttentionInputs at;
     ops::DecodeFar far;
   };
 
   Sequence(const model::ModelSpec&, DType, const KvPool&, const SequenceOptions&);
-  // The length that the rotation of N more tokens goes by, of a piece of a prompt that ends at `end`.
+  // The length to scale the rotation by for N more tokens of a prompt that ends at `end`.
   int64_t scaling_length(int64_t N, int64_t end) const;
-  // Makes room for N tokens and places them. Valid until the next call.
+  // Reserves room for N tokens and determines their positions. Valid until the next call.
   Place place(int64_t N, int64_t scaling_length, const ops::Rotation&);
   void build_angles(int64_t N, const ops::Rotation&);
   ops::DecodeFar far_side(const model::AttentionInputs&, int64_t N) const;
@@ -65,7 +65,7 @@ class Sequence {
   KvCache cache_;
   model::PositionSource positions_, global_positions_;
   ops::KeyAngles angles_, far_angles_;
-  std::vector<Globals> globals_;  // by layer; without global tokens empty
+  std::vector<Globals> globals_;  // one per layer; empty without global tokens
   model::Positions globals_at_;
 };
 

@@ -10,7 +10,7 @@ namespace coca::infer {
 
 namespace {
 
-// Checked before anything is made of it.
+// Checks the request before a sequence is created for it.
 Request checked(Request r, const model::ModelSpec& spec) {
   COCA_CHECK(!r.prompt.empty(), "the prompt is empty; give at least one token");
   for (const int32_t id : r.prompt)
@@ -43,11 +43,11 @@ Session::Session(BatchDecoder& decoder, Request request, Sequence begun, const S
       seen_(request_.prompt),
       logits_(static_cast<size_t>(decoder.spec().V)) {
   COCA_CHECK(options.prefill_tokens >= 1, "prefill-tokens {} must be at least 1", options.prefill_tokens);
-  COCA_CHECK(in_prompt(), "the sequence begun has {}, the prompt {}; at least its last token must be left",
+  COCA_CHECK(in_prompt(), "the sequence already holds {}, but the prompt has only {}; leave at least its last token",
              counted(done_, "token"), length_of(request_.prompt));
 }
 
-// What this step appends; nothing where the logits of the next token are known.
+// The tokens to append in this step; empty if the logits of the next token are known.
 std::optional<Piece> Session::next_piece() {
   const int64_t length = length_of(request_.prompt);
   if (in_prompt()) {
@@ -73,11 +73,11 @@ void Session::sample_next() {
 }
 
 void Session::step(Context& cx, std::span<Session* const> sessions) {
-  std::vector<Session*> running, wanting;  // wanting: those whose next logits this step finds
+  std::vector<Session*> running, wanting;  // wanting: the sessions that need logits of this step
   std::vector<Piece> pieces;
   std::vector<int64_t> wanted;
   for (Session* s : sessions) {
-    COCA_CHECK(&s->decoder_ == &sessions.front()->decoder_, "sessions of one step must have one decoder");
+    COCA_CHECK(&s->decoder_ == &sessions.front()->decoder_, "all sessions of a step must have the same decoder");
     if (s->finished()) continue;
     running.push_back(s);
     const std::optional<Piece> piece = s->next_piece();

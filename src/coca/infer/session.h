@@ -1,5 +1,5 @@
-// coca/infer/session.h - one request: a prompt, worked through in pieces, then token after token. The caller drives
-// sessions step by step, one alone or many together, and so may stop between any two steps, inside a long prompt too.
+// coca/infer/session.h - one request: a prompt processed in pieces, then one token after another. The caller runs one
+// session or several together, step by step, and may stop between any two steps, even within a long prompt.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -15,7 +15,7 @@
 
 namespace coca::infer {
 
-// Tokens of a prompt that go through the model at a time: the activations of so many are in memory.
+// Tokens of a prompt that go through the model at a time; their activations are in memory together.
 inline constexpr int64_t kPrefillTokens = 1024;
 
 struct Request {
@@ -23,7 +23,7 @@ struct Request {
   int64_t max_new_tokens = 128;
   SamplingOptions sampling;
   uint64_t seed = 0;
-  std::vector<int32_t> stop_ids;  // the text ends where one of them is drawn; it is not part of the text
+  std::vector<int32_t> stop_ids;  // generation ends when one of them is drawn; it is not part of the text
 };
 
 struct SessionOptions {
@@ -35,30 +35,30 @@ enum class Finish : uint8_t { kLength, kStopId, kCallback, kInterrupted, kCancel
 
 class Session {
  public:
-  // The decoder must outlive the session. Error for an empty prompt, ids outside the vocabulary, or options out of
-  // range.
+  // The decoder must outlive the session. Throws an error for an empty prompt, ids outside the vocabulary or options
+  // out of range.
   Session(BatchDecoder&, Request, const SessionOptions& = {});
-  // `begun` has been through the beginning of the prompt, at least one token less than all of it: a fork of another
-  // session's sequence, for example. With dynamic NTK beyond the trained length its hidden states are those of the base
-  // that was in force then.
+  // `begun` already holds the beginning of the prompt, but not its last token, for example as a fork of another
+  // session's sequence. With dynamic NTK beyond the trained length, its hidden states keep the base that was used for
+  // them.
   Session(BatchDecoder&, Request, Sequence begun, const SessionOptions& = {});
 
-  // Works through one piece of the prompt, or makes one token and returns it. Nothing when it has finished. Throws
-  // where the session fails: its logits are NaN, for example.
+  // Processes one piece of the prompt, or generates one token and returns it. Returns nothing if finished. Throws if
+  // the session fails, for example because its logits are NaN.
   std::optional<int32_t> step(Context&);
-  // The same for each of these sessions of one decoder, in one pass through the model. A session that fails keeps its
-  // error and disturbs no other. Throws where the pass itself cannot be made (the pages of the cache are used up, for
-  // example); then no session has moved, and the step may be repeated.
+  // The same for several sessions of one decoder, in a single pass through the model. A session that fails keeps its
+  // error and does not affect the others. Throws if the pass itself fails, for example because all cache pages are in
+  // use. In that case no session has changed, and the step may be repeated.
   static void step(Context&, std::span<Session* const>);
-  // No step does anything from here on. May be called from another thread, while a step runs.
+  // Makes all further steps do nothing. May be called from another thread while a step runs.
   void cancel() { cancelled_ = true; }
 
   bool finished() const { return finish_.has_value() || cancelled_; }
   Finish finish() const { return finish_.value_or(Finish::kCancelled); }  // once finished
-  std::exception_ptr error() const { return error_; }                     // of kFailed
+  std::exception_ptr error() const { return error_; }                     // set if kFailed
   int64_t prompt_tokens_done() const { return done_; }
-  const std::vector<int32_t>& ids() const { return ids_; }  // the new tokens so far
-  const Sequence& sequence() const { return sequence_; }    // all of the prompt and the new tokens but the last
+  const std::vector<int32_t>& ids() const { return ids_; }  // new tokens so far
+  const Sequence& sequence() const { return sequence_; }    // the prompt and all new tokens but the last
 
  private:
   bool in_prompt() const { return done_ < static_cast<int64_t>(request_.prompt.size()); }
@@ -72,7 +72,7 @@ class Session {
   Rng rng_;
   int64_t done_ = 0;
   std::vector<int32_t> ids_, seen_;
-  std::vector<float> logits_;  // [V] of the next token, once the prompt is done
+  std::vector<float> logits_;  // [V], of the next token; valid after the prompt
   std::optional<Finish> finish_;
   std::exception_ptr error_;
   std::atomic<bool> cancelled_ = false;

@@ -28,7 +28,7 @@ void check_attention(const Site& at, const AttentionOptions& options, TensorRef 
   COCA_CHECK(options.query_start >= 0, "[attention] query_start={} is negative", options.query_start);
   COCA_CHECK(options.scale >= 0, "[attention] scale={} must be positive (0: 1/sqrt(D))", options.scale);
   COCA_CHECK(options.spacing >= 1 && options.first_place >= 0,
-             "[attention] spacing={} must be at least 1, first_place={} not negative", options.spacing,
+             "[attention] spacing={} must be at least 1 and first_place={} must not be negative", options.spacing,
              options.first_place);
   const bool windowed = options.mask == Mask::kSlidingWindow || options.mask == Mask::kSymmetricWindow;
   COCA_CHECK(windowed ? options.window >= 1 : options.window == 0, "[attention] window={}: expected {}", options.window,
@@ -39,7 +39,7 @@ void check_far(const Site& at, const AttentionOptions& options, const FarKeys& f
   if (far.q.empty() && far.k.empty()) return;
   COCA_CHECK(
       options.mask == Mask::kSlidingWindow || (options.mask == Mask::kSymmetricWindow && far.range == FarRange::kAll),
-      "[attention] far keys need a sliding window, or all of them to be seen beside a symmetric one");
+      "[attention] far keys need a sliding window, or a symmetric window and FarRange::kAll");
   check_heads(at, "far.q", far.q, q.shape, std::span(&q.dtype, 1));
   COCA_CHECK(far.k.rank() == 4 && (far.k.size(1) <= k.size(1) || !far.v.empty()),
              "[attention] far.k {} must be [B, F, G, D] with F at most {}", far.k.shape.text(), k.size(1));
@@ -54,7 +54,7 @@ constexpr DType kF32[] = {DType::kF32};
 
 bool check_parts(Write write, const FarKeys& far) {
   const bool parts = write == Write::kAccumulate;
-  COCA_CHECK(!parts || far.k.empty(), "[attention] keys in parts have no far keys beside them");
+  COCA_CHECK(!parts || far.k.empty(), "[attention] keys in parts cannot be combined with far keys");
   return parts;
 }
 

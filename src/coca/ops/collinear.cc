@@ -13,8 +13,8 @@ constexpr std::string_view kOp = "collinear";
 // With R = D the two folds are the same.
 bool official_partial(const CollinearOptions& options, int64_t R, int64_t D) {
   if (options.fold != Fold::kOfficial || R == D) return false;
-  COCA_CHECK(options.kind == Collinear::kSlack, "[collinear] the official fold with rotary dims {} < {} is slack only",
-             R, D);
+  COCA_CHECK(options.kind == Collinear::kSlack,
+             "[collinear] the official fold with rotary dims {} < {} supports only slack", R, D);
   return true;
 }
 

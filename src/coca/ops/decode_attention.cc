@@ -24,9 +24,10 @@ void check_options(const DecodeAttentionOptions& options, const Heads& x, const 
   for (size_t h = 0; h < options.dilation.size(); ++h) {
     COCA_CHECK(options.dilation[h] == 1 || options.window > 0, "[decode_attention] dilation[{}]={} needs a window", h,
                options.dilation[h]);
-    COCA_CHECK(options.dilation[h] >= 1 && options.dilation[h] == options.dilation[h / group * group],
-               "[decode_attention] dilation[{}]={} must be at least 1, and that of all heads with its key/value head",
-               h, options.dilation[h]);
+    COCA_CHECK(
+        options.dilation[h] >= 1 && options.dilation[h] == options.dilation[h / group * group],
+        "[decode_attention] dilation[{}]={} must be at least 1, and the same for all heads that share a key/value head",
+        h, options.dilation[h]);
   }
   const bool folded = options.score == Score::kCollinear;
   COCA_CHECK(!folded || x.D % 2 == 0, "[decode_attention] the head dim {} must be even", x.D);
@@ -34,7 +35,7 @@ void check_options(const DecodeAttentionOptions& options, const Heads& x, const 
              folded ? x.D / 2 : x.D);
   COCA_CHECK(!folded || options.collinear.fold != Fold::kOfficial || 2 * x.half == x.D ||
                  options.collinear.kind == Collinear::kSlack,
-             "[decode_attention] the official fold with rotary dims {} < {} is slack only", 2 * x.half, x.D);
+             "[decode_attention] the official fold with rotary dims {} < {} supports only slack", 2 * x.half, x.D);
 }
 
 void check_angles(const Site& at, const DecodeSequence& a, const Heads& x) {
@@ -86,8 +87,9 @@ void check_decode(const Site& at, const DecodeAttentionOptions& options, const D
   for (const DecodeSequence& a : all.sequences) {
     COCA_CHECK(a.q.rank() == 4 && (a.q.dtype == DType::kF32 || a.q.dtype == DType::kBF16),
                "[decode_attention] q {} {} must be F32 or BF16 [1, N, H, D]", dtype_name(a.q.dtype), a.q.shape.text());
-    COCA_CHECK(a.q.dtype == first.q.dtype && a.cache.layout == first.cache.layout,
-               "[decode_attention] sequences of one call must have one type of q and one layout of the cache");
+    COCA_CHECK(
+        a.q.dtype == first.q.dtype && a.cache.layout == first.cache.layout,
+        "[decode_attention] all sequences of a call must have the same type of q and the same layout of the cache");
   }
   const int64_t half = first.rows.cos.rank() == 3 ? first.rows.cos.size(2) : 0;
   const Heads x{.H = first.q.size(2), .D = first.q.size(3), .half = options.score == Score::kDot ? 0 : half};

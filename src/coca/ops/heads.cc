@@ -14,8 +14,8 @@ constexpr std::string_view kOp = "heads";
 void check_pair(const Site& at, TensorRef from, TensorRef to) {
   check_given(at, "from", from);
   check_given(at, "to", to);
-  COCA_CHECK(from.rank() == 4 && from.shape == to.shape, "[{}] from {} and to {} must have one shape [B, N, H, D]", kOp,
-             from.shape.text(), to.shape.text());
+  COCA_CHECK(from.rank() == 4 && from.shape == to.shape, "[{}] from {} and to {} must have the same shape [B, N, H, D]",
+             kOp, from.shape.text(), to.shape.text());
 }
 
 }  // namespace

@@ -31,7 +31,7 @@ void kv_store(Context& context, std::span<const KvStore> sequences) {
     const KvLayout& l = a.cache.layout;
     COCA_CHECK(a.keys.rank() == 4, "[kv_store] keys {} must be [1, N, G, W]", a.keys.shape.text());
     COCA_CHECK(l == sequences[0].cache.layout && a.keys.dtype == sequences[0].keys.dtype,
-               "[kv_store] sequences of one call must have one layout and one type of keys");
+               "[kv_store] all sequences of a call must have the same layout and the same type of keys");
     const int64_t N = a.keys.size(1);
     check_source(at, "keys", a.keys, {1, N, l.G, l.W});
     check_source(at, "values", a.values, {1, N, l.G, l.D});

@@ -13,7 +13,7 @@ void ArenaPlan::add(std::string name, const Dims& shape, DType dtype, MutTensorR
   const auto bytes = static_cast<size_t>(
       checked_product(name, {{"elements", shape.product()}, {"bytes", static_cast<int64_t>(dtype_size(dtype))}}));
   COCA_CHECK_AS(kIo, cursor_ + bytes < size_t{1} << 62,
-                "out of memory: {} {} and what lies before it need more than 2^62 bytes", name, shape.text());
+                "out of memory: {} {} and the tensors before it need more than 2^62 bytes", name, shape.text());
   entries_.push_back({std::move(name), cursor_, shape, dtype, slot});
   cursor_ += (bytes + 63) / 64 * 64;
   peak_ = std::max(peak_, cursor_);

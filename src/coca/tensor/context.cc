@@ -39,7 +39,7 @@ void* Context::scratch(size_t bytes, ScratchUser user) {
   if (bytes > scratch.bytes || !scratch.buffer) {
     scratch.buffer.reset();
     scratch.bytes = 0;
-    scratch.buffer = allocate(memory_, bytes, "the workings of an op");
+    scratch.buffer = allocate(memory_, bytes, "the scratch memory of an op");
     scratch.bytes = bytes;
   }
   return scratch.buffer.get();

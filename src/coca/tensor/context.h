@@ -21,7 +21,7 @@ using TraceHook = std::function<void(std::string_view name, TensorRef value)>;
 struct ContextOptions {
   // Forced implementations, by op: {"attention", "ref"}. ops::check_forced compares them with the table of ops.
   std::map<std::string, std::string, std::less<>> forced = {};
-  int threads = 0;  // that compute for the Context; 0: as many as for the whole process (base/parallel.h)
+  int threads = 0;  // number of threads that compute for the Context; 0: as for the process (base/parallel.h)
 };
 // Parses "attention:ref,linear:ref"; for any other form throws Error (kInvalidArgument) naming `source`, a flag or
 // variable.
@@ -43,7 +43,7 @@ class Context {
   // The device on which ops run; their operands must lie there.
   Device device() const { return memory_ ? memory_->device() : Device{}; }
   DeviceMemory* memory() const { return memory_; }
-  int threads() const { return options_.threads; }  // 0: as many as for the whole process
+  int threads() const { return options_.threads; }  // 0: as many as the process uses
 
   // Scratch of at least `bytes` on the device, 64-byte aligned, contents unspecified; valid until the next call for the
   // same user.
@@ -67,7 +67,7 @@ class Context {
     size_t bytes = 0;
   };
   DeviceMemory* memory_;
-  std::array<Scratch, kScratchUsers> scratch_;  // by ScratchUser
+  std::array<Scratch, kScratchUsers> scratch_;  // indexed by ScratchUser
   ContextOptions options_;
   TraceHook trace_;
 };

@@ -16,7 +16,8 @@ namespace {
 std::byte* allocate_on_host(size_t bytes) {
   // Large blocks use huge pages if the system has them (decoding reads the cache up to a third faster).
   constexpr size_t kHugePage = size_t{2} << 20;
-  static const auto most = static_cast<size_t>(memory_limit());  // the system may grant more, and kill it later
+  // Beyond this limit the system may grant memory and later kill the process.
+  static const auto most = static_cast<size_t>(memory_limit());
   if (bytes > most) return nullptr;
   const size_t rounded = (bytes + 63) / 64 * 64, alignment = rounded >= kHugePage ? kHugePage : 64;
   void* p = nullptr;

@@ -18,7 +18,7 @@ class KvPool::Memory : public std::enable_shared_from_this<KvPool::Memory> {
     COCA_CHECK(most_ == 0 || in_use_ < most_, "[kv_pages] all {} pages of the cache ({} tokens) are in use", most_,
                most_ * kKvPage);
     if (free_.empty()) {
-      free_.reserve(static_cast<size_t>(in_use_) + 1);  // so that giving back cannot fail
+      free_.reserve(static_cast<size_t>(in_use_) + 1);  // so that releasing a page cannot fail
       free_.push_back(allocate(page_bytes_, "keys and values of 256 tokens"));
     }
     ++in_use_;
@@ -94,7 +94,8 @@ void KvPages::recycle(int64_t first, int64_t count) {
 
 KvView KvPages::view(int64_t layer, int64_t length) const {
   COCA_CHECK(layer >= 0 && layer < pool_.layers(), "[kv_pages] there is no layer {} of {}", layer, pool_.layers());
-  COCA_CHECK(length >= 0 && length <= capacity(), "[kv_pages] {} tokens do not fit {}", length, capacity());
+  COCA_CHECK(length >= 0 && length <= capacity(), "[kv_pages] {} tokens requested; expected 0 to {}", length,
+             capacity());
   return {layout(), starts_.data(), static_cast<size_t>(layer) * layout().layer_bytes(), length};
 }
 

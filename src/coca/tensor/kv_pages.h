@@ -77,21 +77,21 @@ struct BasicKvView {
 using KvView = BasicKvView<const std::byte>;
 using MutKvView = BasicKvView<std::byte>;
 
-// Where sequences take pages from. The memory of a page that no sequence holds any more is used again. A pool may be
-// used by several threads, and pages may outlive it.
+// Provides pages to sequences. Pages that no sequence holds any more are reused. Several threads may use a pool, and
+// pages may outlive it.
 class KvPool {
  public:
-  using Page = std::shared_ptr<std::byte>;  // zeros, or what an earlier sequence left
+  using Page = std::shared_ptr<std::byte>;  // zeros, or the contents of an earlier sequence
 
-  // most_pages: pages in use at a time; 0: no limit.
+  // most_pages: limit on the pages in use at a time; 0: no limit.
   KvPool(const KvLayout&, int64_t layers, int64_t most_pages = 0);
   const KvLayout& layout() const { return layout_; }
   int64_t layers() const { return layers_; }
   size_t page_bytes() const;
-  // Throws where the limit is reached, or memory ends.
+  // Throws if the limit is reached or memory runs out.
   Page take() const;
   int64_t in_use() const;
-  int64_t allocated() const;  // in use, and kept for later
+  int64_t allocated() const;  // in use or kept for reuse
 
  private:
   class Memory;
@@ -100,27 +100,27 @@ class KvPool {
   std::shared_ptr<Memory> memory_;
 };
 
-// The pages of one sequence. A copy shares them. The pool's layout and layers are those of the views.
+// The pages of one sequence. A copy shares them. Views use the layout and number of layers of the pool.
 class KvPages {
  public:
   explicit KvPages(const KvPool& pool) : pool_(pool) {}
   const KvLayout& layout() const { return pool_.layout(); }
   int64_t capacity() const { return static_cast<int64_t>(pages_.size()) * kKvPage; }
-  size_t bytes() const { return pages_.size() * pool_.page_bytes(); }  // shared pages included
+  size_t bytes() const { return pages_.size() * pool_.page_bytes(); }  // including shared pages
   void reserve(int64_t tokens);                                        // takes pages from the pool
-  // Gives back pages of which no token is among the first `tokens`.
+  // Releases pages that hold none of the first `tokens`.
   void truncate(int64_t tokens);
-  // Drops pages [first, first + count); the tokens after them move up. Those that are not shared are kept at the end,
-  // to be written again.
+  // Drops pages [first, first + count); the tokens after them move up. Pages that are not shared are appended again for
+  // new tokens.
   void recycle(int64_t first, int64_t count);
   KvView view(int64_t layer, int64_t length) const;
-  // For writing the tokens from `first` on: shared pages that hold such tokens are copied first.
+  // For writing from token `first` on. Shared pages that hold such tokens are copied first.
   MutKvView mut_view(int64_t layer, int64_t first, int64_t length);
 
  private:
   KvPool pool_;
   std::vector<KvPool::Page> pages_;
-  std::vector<std::byte*> starts_;  // of pages_, as views want them
+  std::vector<std::byte*> starts_;  // of pages_, in the form that views use
 };
 
 }  // namespace coca

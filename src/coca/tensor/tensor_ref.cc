@@ -29,7 +29,7 @@ Dims contiguous_strides(const Dims& shape) {
   int64_t step = 1;
   for (int i = shape.rank - 1; i >= 0; --i) {
     strides[i] = step;
-    if (__builtin_mul_overflow(step, shape[i], &step)) step = 0;  // product() is an error
+    if (__builtin_mul_overflow(step, shape[i], &step)) step = 0;  // product() reports the overflow
   }
   return strides;
 }

@@ -1,4 +1,4 @@
-// coca/train/loop_options.h - what a training loop is given: stages, the shape of a step, data.
+// coca/train/loop_options.h - the options and data of a training loop: stages, the shape of a step, data.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -14,7 +14,7 @@
 
 namespace coca::train {
 
-// A number of steps with their own trained parameters, optimizer (its moments begin at zero) and schedule.
+// A number of steps with its own trained parameters, optimizer (whose moments start at zero) and schedule.
 struct Stage {
   std::vector<std::string> train;  // patterns (model/select.h); none: everything
   int64_t steps = 0;
@@ -27,22 +27,21 @@ struct LoopOptions {
   std::vector<Stage> stages;
   model::Recompute recompute = model::Recompute::kNone;
   model::Precision precision = model::Precision::kF32;
-  int64_t slices = 1;  // of a step; no micro-batch of `shape` spans two slices (shape_in_slices)
-  enum class Share : uint8_t {
-    kWindows,
-    kTokens
-  } share = Share::kWindows;  // of ranks; kTokens: one slice, every rank's tokens of all windows
+  int64_t slices = 1;  // per step; no micro-batch of `shape` spans two slices (shape_in_slices)
+  // How ranks divide the work: kWindows by windows; kTokens: a single slice, and every rank has some tokens of each
+  // window.
+  enum class Share : uint8_t { kWindows, kTokens } share = Share::kWindows;
   int64_t max_bad_steps = 10, log_interval = 10, validation_interval = 0;
-  int64_t validation_windows = 64;  // per validation, spread evenly over all windows; the same ones every time
+  int64_t validation_windows = 64;  // per validation, spread evenly over all windows; always the same ones
   int64_t checkpoint_interval = 0;
   CheckpointPlan checkpoints;
   std::filesystem::path tensorboard;        // folder for event files; empty: none
   std::shared_ptr<model::Adapter> adapter;  // trained instead of the parameters, which do not change; null: none
-  uint64_t dropout_seed = 0;                // of the adapter
+  uint64_t dropout_seed = 0;                // of the adapter's dropout
 };
 
-// The options that pretraining and fine-tuning have in common. `given`: as they are saved; `c`: with micro-batches cut
-// into slices, as they are run.
+// The options shared by pretraining and fine-tuning. `given`: as saved; `c`: as run, with micro-batches split into
+// slices.
 template <class Config>
 LoopOptions loop_options_of(const Config& c, const Config& given, const BatchShape& shape, std::vector<Stage> stages) {
   return {.shape = shape,
@@ -65,7 +64,7 @@ struct LoopData {
   const BatchSource& batches;
   const ValidationSource* validation = nullptr;  // null: no validation
   const text::Tokenizer& tokenizer;
-  int64_t tokens = 0;  // identity of the data: a checkpoint can be resumed only with the same data
+  int64_t tokens = 0;  // identifies the data: a checkpoint can be resumed only with the same data
   std::string fingerprint;
 };
 

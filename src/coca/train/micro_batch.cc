@@ -35,8 +35,8 @@ MicroBatch::MicroBatch(const model::ModelSpec& spec, const LoopOptions& o, const
   if (ring_) {
     decoder_.set_ring(ring_.get());
     COCA_CHECK(data.batches.packing() == Packing::kNone && data.batches.drawn_length(0) == 0,
-               "ranks that share the tokens of windows (context_parallel) train on text at its own positions, not on "
-               "packed examples or drawn positions");
+               "ranks that share the tokens of windows (context_parallel) cannot train on packed examples or at drawn "
+               "positions");
   }
   if (data.batches.packing() == Packing::kDocuments ||
       (data.validation && data.validation->packing() == Packing::kDocuments))
@@ -104,9 +104,10 @@ double MicroBatch::forward_backward(const model::Weights& weights, float scale, 
 double validation_loss(MicroBatch& batch, const ValidationSource& validation, int64_t wanted, int64_t B,
                        TrainedModel& model, dist::Communicator& ranks) {
   const int64_t K = ranks.size(), all = validation.windows(), windows = std::min(wanted, all);
-  const int64_t batches = (windows + B - 1) / B, shares = batch.shares_tokens() ? K : 1;  // of a batch
+  const int64_t batches = (windows + B - 1) / B,
+                shares = batch.shares_tokens() ? K : 1;  // shares: the parts of a batch
   model.clear_dropout();
-  std::vector<MicroBatch::Loss> parts(static_cast<size_t>(batches * shares));  // part i is computed by rank i % K
+  std::vector<MicroBatch::Loss> parts(static_cast<size_t>(batches * shares));  // rank i % K computes part i
   for (auto i = static_cast<size_t>(ranks.rank()); i < parts.size(); i += static_cast<size_t>(K)) {
     const int64_t first = static_cast<int64_t>(i) / shares * B;
     batch.fill_validation(first, std::min(B, windows - first),

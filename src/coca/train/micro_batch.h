@@ -1,5 +1,5 @@
-// coca/train/micro_batch.h - the windows at work on this rank, and the model's passes over them: whole windows, or with
-// a ring this rank's tokens of each.
+// coca/train/micro_batch.h - the windows that this rank processes, and the passes of the model over them: whole
+// windows, or with a ring this rank's tokens of each window.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -19,28 +19,28 @@ class TrainedModel;
 
 class MicroBatch {
  public:
-  // Everything given must outlive this.
+  // All arguments must outlive this object.
   MicroBatch(const model::ModelSpec&, const LoopOptions&, const LoopData&, dist::Communicator&);
   MicroBatch(const MicroBatch&) = delete;  // the decoder keeps references to members
   MicroBatch& operator=(const MicroBatch&) = delete;
 
-  bool shares_tokens() const { return ring_ != nullptr; }  // ranks have their own tokens of all windows
+  bool shares_tokens() const { return ring_ != nullptr; }  // each rank has its own tokens of all windows
   size_t activation_bytes() const { return decoder_.activation_bytes(); }
   Context& context() { return context_; }
 
-  // Windows of a step of training.
+  // Fills in the windows of a training step.
   void fill(int64_t step, int64_t part);
-  // Windows of the validation: `windows` of them, from `first` on, of which window_at(i) is the i-th. Rows without one
-  // have no targets.
+  // Fills in validation windows: `windows` of them starting at `first`, where window_at(i) gives the i-th. Remaining
+  // rows have no targets.
   void fill_validation(int64_t first, int64_t windows, const std::function<int64_t(int64_t)>& window_at);
 
   struct Loss {
-    double nll = 0;       // sum over the targets here
+    double nll = 0;       // sum over this rank's targets
     int64_t targets = 0;  // their number
   };
   Loss loss(const model::Weights&);
-  // The same, without the number of targets; scale * its gradient is added to grads. on_gradients: see
-  // TrainingDecoder::on_gradients; empty: nothing is called.
+  // Returns the sum of the nll and adds scale times its gradient to grads. on_gradients: see
+  // TrainingDecoder::on_gradients; empty: no calls.
   double forward_backward(const model::Weights&, float scale, model::MutWeights& grads,
                           const std::function<void(int64_t layer)>& on_gradients = {});
 
@@ -57,14 +57,14 @@ class MicroBatch {
   model::TrainingDecoder decoder_;
   Tensor ids_, targets_, starts_;             // of whole windows
   std::vector<int32_t> my_ids_, my_targets_;  // this rank's tokens of them, with a ring
-  std::vector<double> positions_;             // [B, N], if the batches draw them
-  bool packed_ = false;                       // of what is filled in
-  int64_t drawn_length_ = 0;                  // likewise; 0: at its own positions
+  std::vector<double> positions_;             // [B, N]; only if the batches draw positions
+  bool packed_ = false;                       // whether the current batch is packed
+  int64_t drawn_length_ = 0;                  // of the current batch; 0: plain positions
 };
 
 // Mean loss over `windows` windows of data.validation, spread evenly over all of them, so that it represents the whole
-// text and not just its beginning. Ranks take batches in turn, or each its tokens of every batch; the results are added
-// up in the order of the batches.
+// text and not just its beginning. Ranks take batches in turn, or each takes its tokens of every batch. The results are
+// added in the order of the batches.
 double validation_loss(MicroBatch&, const ValidationSource&, int64_t windows, int64_t batch, TrainedModel&,
                        dist::Communicator&);
 

@@ -44,8 +44,8 @@ std::pair<int64_t, int64_t> Step::parts_of(int64_t slice) const {
   return {first, first + parts};
 }
 
-// One slice: its gradients in grads_, the sum of its nll. The loss is the mean over the targets of the whole step,
-// whatever its slices and micro-batches are.
+// Processes one slice: adds its gradients to grads_ and returns the sum of its nll. The loss is the mean over the
+// targets of the whole step, for any number of slices and micro-batches.
 double Step::slice(int64_t step, int64_t slice, Add add) {
   grads_->zero();
   const double scale = 1.0 / static_cast<double>(batches_.counted(step));
@@ -67,7 +67,7 @@ double Step::slice(int64_t step, int64_t slice, Add add) {
   return sum;
 }
 
-// Slice s is computed by rank s % K.
+// Rank s % K computes slice s.
 double Step::forward_backward(int64_t step) {
   if (sum_) sum_->begin();
   const auto K = static_cast<size_t>(ranks_.size());
@@ -99,14 +99,14 @@ std::string Step::nonfinite_here(int64_t step) {
     const double loss = slice(step, s, Add::kNot);
     batch_.context().set_trace({});
     if (!first.found().empty()) return "first in " + first.found();
-    if (!std::isfinite(loss)) return "first in the loss, of hidden states that are finite";
+    if (!std::isfinite(loss)) return "first in the loss, although the hidden states are finite";
     const std::string bad = first_nonfinite_tensor(*grads_, ListOrder::kBackward);
     if (!bad.empty()) return "first in the gradient of " + bad;
   }
   return "";
 }
 
-// Ranks share the windows as they do in training.
+// Ranks share the windows as in training.
 bool Step::stays_finite(int64_t step) {
   model_.clear_dropout();
   double sum = 0;

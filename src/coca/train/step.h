@@ -1,4 +1,4 @@
-// coca/train/step.h - one step of training: gradients of its micro-batches, slice by slice over the ranks, and the
+// coca/train/step.h - one training step: the gradients of its micro-batches, slice by slice over the ranks, and the
 // update.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -16,30 +16,31 @@ namespace coca::train {
 
 class Step {
  public:
-  // Everything given must outlive this. All ranks construct it together, and make every call together.
+  // All arguments must outlive this object. All ranks construct it together and make every call together.
   Step(const model::ModelSpec&, const LoopOptions&, const LoopData&, TrainedModel&, dist::Communicator&);
 
-  // Gradients and an optimizer for what this stage trains.
+  // Creates the gradients and the optimizer for the parameters that this stage trains.
   void begin_stage(const Stage&);
-  // Gradients of all micro-batches; returns the mean loss over the targets of the step.
+  // Computes the gradients of all micro-batches. Returns the mean loss over the targets of the step.
   double forward_backward(int64_t step);
   optim::UpdateReport update(double learning_rate);
 
-  // Computes the step again, which gives the same numbers, and names the first that is not finite, on the lowest rank
-  // where there is one.
+  // Computes the step again, which gives the same numbers, and names the first value that is not finite, on the lowest
+  // rank that has one.
   std::string locate_nonfinite(int64_t step);
-  // Whether the loss of the step's windows is finite with the present weights, without dropout, as the model will be
+  // Whether the loss of the step's windows is finite with the current weights and without dropout, as the model will be
   // used later.
   bool stays_finite(int64_t step);
 
   MicroBatch& batch() { return batch_; }
   optim::AdamW& optimizer() { return *optimizer_; }
-  int64_t trained_parameters() const { return model::element_count(grads_->infos()); }  // of the stage
+  int64_t trained_parameters() const { return model::element_count(grads_->infos()); }  // in this stage
   size_t activation_bytes() const { return batch_.activation_bytes(); }
 
  private:
   enum class Add : uint8_t { kToSum, kNot };
-  std::pair<int64_t, int64_t> parts_of(int64_t slice) const;  // its micro-batches: the first, and one past the last
+  std::pair<int64_t, int64_t> parts_of(
+      int64_t slice) const;  // the slice's micro-batches: the first, and one past the last
   double slice(int64_t step, int64_t slice, Add);
   std::string nonfinite_here(int64_t step);
 
@@ -50,7 +51,7 @@ class Step {
   dist::Communicator& ranks_;
   MicroBatch batch_;
   std::unique_ptr<model::TensorStore> grads_;  // of the stage's parameters
-  model::MutWeights grad_tensors_;             // the same, by place in the model
+  model::MutWeights grad_tensors_;             // the same, by their place in the model
   std::unique_ptr<optim::AdamW> optimizer_;
   std::unique_ptr<GradientSum> sum_;  // with several ranks or slices
 };

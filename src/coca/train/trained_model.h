@@ -1,5 +1,5 @@
-// coca/train/trained_model.h - the weights of a training: those that the optimizer moves, and those with which the
-// model runs.
+// coca/train/trained_model.h - the weights in training: those that the optimizer updates, and those that the model
+// uses.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -13,28 +13,30 @@ namespace coca::train {
 
 class TrainedModel {
  public:
-  // Without an adapter (null) all of the model may be trained; with one, only the adapter is. The spec must outlive
-  // this.
+  // Without an adapter (null) the whole model may be trained; with one, only the adapter is. The spec must outlive this
+  // object.
   TrainedModel(const model::ModelSpec&, model::Precision, std::shared_ptr<model::Adapter>);
   TrainedModel(const TrainedModel&) = delete;  // weights() refers to members
   TrainedModel& operator=(const TrainedModel&) = delete;
 
-  // Once params() and the adapter have their values: makes what the model runs with.
+  // Call once params() and the adapter have their values: prepares the weights that the model uses.
   void bind(Context&);
 
-  model::ParamStore& params() { return params_; }  // fp32; under an adapter frozen, in the precision of the run
+  model::ParamStore& params() { return params_; }  // fp32; with an adapter frozen, in the precision of the run
   const model::ParamStore& params() const { return params_; }
   model::Adapter* adapter() const { return adapter_.get(); }
-  model::TensorStore& master() { return adapter_ ? adapter_->tensors() : params_; }  // what the optimizer moves
-  model::TensorStore* copy();  // of it in the precision of the run; null in fp32
+  model::TensorStore& master() {
+    return adapter_ ? adapter_->tensors() : params_;
+  }                            // the tensors that the optimizer updates
+  model::TensorStore* copy();  // of these in the precision of the run; null for fp32
   const model::Weights& weights() const { return weights_; }
 
-  // Of an adapter, for the passes to come; nothing without one.
+  // Sets the adapter's dropout for the following passes; does nothing without one.
   void set_dropout(uint64_t key);
   void clear_dropout();
 
-  std::string fingerprint() const;  // of params(), from the beginning of every tensor
-  std::string first_nonfinite();    // the first parameter that is not finite, in the order of the model; "": none
+  std::string fingerprint() const;  // of params(), from the first numbers of every tensor
+  std::string first_nonfinite();    // the first parameter that is not finite, in model order; "": none
 
  private:
   const model::ModelSpec& spec_;

@@ -44,7 +44,7 @@ void launch(Context& context, const Grid& grid, void (*kernel)(Parameters...), c
     check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes)),
           "cudaFuncSetAttribute");
   kernel<<<grid.blocks, grid.threads, bytes, stream>>>(static_cast<Parameters>(args)...);
-  check(cudaGetLastError(), "a kernel's launch");
+  check(cudaGetLastError(), "launch of a kernel");
 }
 
 }  // namespace coca::cuda

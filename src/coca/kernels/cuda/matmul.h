@@ -38,7 +38,8 @@ inline MatmulExtents check_matmul(const Matmul& p) {
                 p.a.shape.text(), p.b.shape.text(), p.c.shape.text());
   const MatmulExtents e{p.c.size(0), p.c.size(1), p.a.size(ta ? 0 : 1)};
   COCA_CHECK_AS(kInternal, p.a.size(ta ? 1 : 0) == e.m && p.b.size(tb ? 1 : 0) == e.k && p.b.size(tb ? 0 : 1) == e.n,
-                "[matmul] {} and {} do not give {}", p.a.shape.text(), p.b.shape.text(), p.c.shape.text());
+                "[matmul] the product of {} and {} does not have the shape {}", p.a.shape.text(), p.b.shape.text(),
+                p.c.shape.text());
   COCA_CHECK_AS(kInternal, p.a.dtype == p.b.dtype && (p.c.dtype == DType::kF32 || p.a.dtype == DType::kBF16),
                 "[matmul] {} times {} cannot give {}", dtype_name(p.a.dtype), dtype_name(p.b.dtype),
                 dtype_name(p.c.dtype));
