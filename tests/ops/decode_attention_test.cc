@@ -513,7 +513,7 @@ TEST(DecodeAttention, MisuseIsNamed) {
   const Decoding other({1, 1, 10, 4, 2, 8, 8, kSlack}, KvType::kInt8);
   Args mixed = s.args(o);
   mixed.sequences.push_back(other.args(o).sequences.front());
-  test::expect_error([&] { decode_attention(cx, kSlack, mixed); }, "one layout of the cache");
+  test::expect_error([&] { decode_attention(cx, kSlack, mixed); }, "the same layout of the cache");
 }
 
 }  // namespace
