@@ -173,7 +173,7 @@ TEST(BatchDecoder, MisuseIsNamed) {
   const Piece twice[] = {{.sequence = &s, .ids = ids}, {.sequence = &s, .ids = ids}};
   EXPECT_THAT([&] { decoder.append(cx, twice); }, message("pieces 0 and 1 belong to the same sequence"));
   const int64_t wanted[] = {0};
-  EXPECT_THAT([&] { decoder.last_logits(cx, wanted); }, message("no piece 0 of 0"));
+  EXPECT_THAT([&] { decoder.last_logits(cx, wanted); }, message("piece 0 does not exist"));
   EXPECT_THAT([&] { decoder.sequence({.dynamic_base = DynamicBase::kRequest}); }, message("planned length"));
 }
 

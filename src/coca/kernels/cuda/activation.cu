@@ -23,7 +23,7 @@ __device__ float gelu_slope(float x) {
   if (!kTanh) return 0.5f * (1.0f + erff(x * kRootHalf)) + 0.5f * kTwoOverRootPi * kRootHalf * x * expf(-0.5f * x * x);
   const float t = tanhf(kRootTwoOverPi * (x + kCubic * x * x * x));
   const float du = kRootTwoOverPi * (1.0f + 3.0f * kCubic * x * x);
-  // Where t has reached 1, x may be so large that du is infinite.
+  // With t = 1, x may be so large that du is infinite.
   const float slope = t * t == 1.0f ? 0.0f : (1.0f - t * t) * du;
   return 0.5f * (1.0f + t) + 0.5f * x * slope;
 }

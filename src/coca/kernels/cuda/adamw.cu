@@ -16,7 +16,7 @@ struct Factors {
   float grad_scale, beta1, one_minus_beta1, beta2, one_minus_beta2, decay, step_size, root_scale, eps;
 };
 
-// As kernels/cpu/adamw_op.cc: the corrections in double, on the host.
+// Computes the corrections in double on the host, as in kernels/cpu/adamw_op.cc.
 Factors factors(const ops::AdamWStep& a) {
   const double beta1 = a.beta1, beta2 = a.beta2, lr = a.learning_rate, step = static_cast<double>(a.step);
   return {.grad_scale = a.grad_scale,
@@ -47,7 +47,7 @@ __device__ inline double warp_sum_double(double x) {
   return x;
 }
 
-// out[block] = the sum of squares of `tile` elements.
+// out[block] = sum of the squares of `tile` elements.
 __global__ void squares_kernel(const float* x, int64_t n, int64_t tile, double* out) {
   __shared__ Shared<double, kWarp> work;
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp,

@@ -1,10 +1,10 @@
-// Attention in fp32 arithmetic: what cuDNN does not take (ALiBi, far keys, fp32), and the reference for what it does.
-// Math: docs/math/attention.md.
+// Attention in fp32 arithmetic, for calls that cuDNN does not support (ALiBi, far keys, fp32), and as a reference for
+// those it does. Math: docs/math/attention.md.
 //
-// A warp has some rows (queries, or keys where their gradients are computed), and its lanes are the 32 rows of the
-// other side that stand in shared memory. Each lane computes one score; then, one number of the other side's rows after
-// another, a lane adds up its dims: d = lane, lane + 32, ... So sums need no atomics, and have the same order in every
-// run.
+// A warp owns some rows (queries, or keys when computing their gradients). Tiles of 32 rows of the other side are in
+// shared memory, one row per lane. Each lane first computes the score of its row. Then the warp adds up the 32 rows one
+// after another, where each lane sums the dims d = lane, lane + 32, ... Sums therefore need no atomics and have the
+// same order in every run.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/kernels/args/attention.h"
 
@@ -22,7 +22,7 @@ constexpr int kWarps = 8, kBlock = kWarps * kWarp;
 constexpr int64_t kMostDims = 256;
 constexpr float kInf = INFINITY;
 
-// Heads [B, N, H, D] of any strides but the innermost, which is 1.
+// Heads [B, N, H, D] with an innermost stride of 1 and any other strides.
 template <typename T>
 struct Heads {
   T* data = nullptr;
@@ -32,7 +32,7 @@ struct Heads {
   }
 };
 
-// Which keys a query at place m sees, and what ALiBi takes for their distance (args/attention.h).
+// The keys that a query at position m sees, and the distances that ALiBi uses for them (args/attention.h).
 struct Rules {
   int64_t keys = 0;
   bool causal = true;
@@ -62,7 +62,7 @@ __device__ inline float alibi(const Rules& r, float slope, int64_t m, int64_t s)
   return slope * static_cast<float>(distance);
 }
 
-// Queries and keys of one kind: those of the window (or all), or the far ones.
+// One group of queries and keys: those of the window (or all), or the far ones.
 template <typename T>
 struct Side {
   Rules rules;
@@ -75,12 +75,12 @@ struct Call {
   float scale;
   const float* slopes;          // [H] or null
   const int32_t* documents;     // [B, N] or null
-  int64_t document_step;        // of a batch
-  float *lse, *delta;           // of [B, H, N]
-  int64_t lse_b, lse_h, lse_n;  // strides; delta is packed
-  int sides;                    // 2 with far keys
+  int64_t document_step;        // between batches
+  float *lse, *delta;           // [B, H, N]
+  int64_t lse_b, lse_h, lse_n;  // strides of lse; delta is packed
+  int sides;                    // 1, or 2 with far keys
   Side<T> side[2];
-  Heads<const T> o, d_o;  // backward
+  Heads<const T> o, d_o;  // backward only
 
   __device__ int64_t document(int64_t b, int64_t n) const {
     return documents == nullptr ? 0 : documents[b * document_step + n];
@@ -89,7 +89,8 @@ struct Call {
   __device__ float* delta_of(int64_t b, int64_t h, int64_t n) const { return delta + (b * H + h) * N + n; }
 };
 
-// Rows first .. first + rows - 1 of a head as floats, [rows, step] in shared memory from `at` on; zeros beyond `count`.
+// Copies rows first .. first + rows - 1 of a head as floats to [rows, step] in shared memory at `at`. Rows beyond
+// `count` are zero.
 template <typename T>
 __device__ void load_rows(const Heads<const T>& from, int64_t b, int64_t head, int64_t first, int64_t count, int rows,
                           int64_t D, int64_t step, const DynamicShared& shared, int64_t at) {
@@ -105,7 +106,7 @@ __device__ inline float dot(const DynamicShared& shared, int64_t x, int64_t y, i
   return sum;
 }
 
-// sums[j] += factor of each lane times that lane's row, of which this lane has the dims lane + 32 j.
+// For each lane, sums[j] += factor of that lane times its row, of which this lane handles the dims lane + 32 j.
 template <int kDims>
 __device__ void add_rows(const DynamicShared& shared, int64_t rows, int64_t step, int64_t D, float factor, int lane,
                          float* sums) {
@@ -116,7 +117,7 @@ __device__ void add_rows(const DynamicShared& shared, int64_t rows, int64_t step
   }
 }
 
-// The keys that any of the queries first .. first + rows - 1 sees, from a multiple of 32 on.
+// The keys that any of the queries first .. first + rows - 1 sees. The range starts at a multiple of 32.
 template <typename T>
 __device__ Range keys_of(const Call<T>& a, const Rules& r, int64_t b, int64_t first, int rows) {
   const int64_t last = first + rows < a.N ? first + rows - 1 : a.N - 1;
@@ -125,7 +126,8 @@ __device__ Range keys_of(const Call<T>& a, const Rules& r, int64_t b, int64_t fi
   return {low.begin / kWarp * kWarp, high.end};
 }
 
-// A block: 8 kRows queries of one head. With `merge` (o is f32) they join what earlier keys gave.
+// One block for 8 kRows queries of one head. With `merge` (o is f32) the results are combined with those of earlier
+// keys.
 template <typename T, typename O, int kDims, int kRows>
 __global__ void attention_forward_kernel(Call<T> a, Heads<O> o, bool merge) {
   const DynamicShared shared;
@@ -158,7 +160,7 @@ __global__ void attention_forward_kernel(Call<T> a, Heads<O> o, bool merge) {
         if (a.slopes) score -= alibi(side.rules, a.slopes[h], m, s);
         const float largest = warp_max(sees ? score : -kInf),
                     now = largest > max[r] || !(largest == largest) ? largest : max[r];
-        if (now == -kInf) continue;  // the same in all lanes
+        if (now == -kInf) continue;  // the same for all lanes
         const float p = sees ? expf(score - now) : 0.0f, before = expf(max[r] - now);
         sum[r] = sum[r] * before + warp_sum(p);
         for (int j = 0; j < kDims; ++j) acc[r][j] *= before;
@@ -186,17 +188,17 @@ __global__ void attention_forward_kernel(Call<T> a, Heads<O> o, bool merge) {
       const int64_t d = lane + kWarp * j;
       if (d < D) store(out + d, acc[r][j] * own + (earlier > 0.0f ? earlier * load(out + d) : 0.0f));
     }
-    __syncwarp();  // all have read the old lse
+    __syncwarp();  // all lanes have read the old lse
     if (a.lse && lane == 0) *a.lse_of(b, h, n) = lse;
   }
 }
 
-// delta = sum_d do o, a warp a row.
+// delta = sum_d do o, with one warp per row.
 template <typename T>
 __global__ void attention_delta_kernel(Call<T> a) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp;
   const int64_t n = static_cast<int64_t>(blockIdx.x) * kWarps + warp, h = blockIdx.y, b = blockIdx.z;
-  if (n >= a.N) return;  // all lanes of the warp
+  if (n >= a.N) return;  // the same for all lanes of the warp
   const T *o = a.o.row(b, n, h), *d_o = a.d_o.row(b, n, h);
   float sum = 0.0f;
   for (int64_t d = lane; d < a.D; d += kWarp) sum += load(o + d) * load(d_o + d);
@@ -204,7 +206,7 @@ __global__ void attention_delta_kernel(Call<T> a) {
   if (lane == 0) *a.delta_of(b, h, n) = sum;
 }
 
-// p and ds of one query and one key, from their products: ds = p (dp - delta).
+// p and ds of a query and a key, from their dot products: ds = p (dp - delta).
 struct Slope {
   float p, ds;
 };
@@ -213,7 +215,7 @@ __device__ inline Slope slope_of(float score, float dp, float lse, float delta, 
   return {p, sees ? p * (dp - delta) : 0.0f};
 }
 
-// dq of 8 kRows queries of one head and one side.
+// dq for 8 kRows queries of one head and one side.
 template <typename T, typename O, int kDims, int kRows>
 __global__ void attention_dq_kernel(Call<T> a, int which, Heads<O> dq, bool add) {
   const DynamicShared shared;
@@ -235,7 +237,7 @@ __global__ void attention_dq_kernel(Call<T> a, int which, Heads<O> dq, bool add)
     for (int r = 0; r < kRows; ++r) {
       const int row = warp * kRows + r;
       const int64_t n = first + row, m = a.query_start + n, s = tile + lane;
-      if (n >= a.N) continue;  // all lanes of the warp
+      if (n >= a.N) continue;  // the same for all lanes of the warp
       const Range seen = visible(side.rules, m, a.document(b, n));
       float score = a.scale * dot(shared, q_at + row * D, k_at + lane * (D + 1), D);
       if (a.slopes) score -= alibi(side.rules, a.slopes[h], m, s);
@@ -264,7 +266,7 @@ __device__ Range queries_of(const Call<T>& a, const Rules& r, int64_t first, int
   return {begin, end < 0 ? 0 : end};
 }
 
-// Of 8 kRows keys of one kv head, from all queries of its group: dk += ds q, dv += p do.
+// For 8 kRows keys of one kv head, over all queries of its group: dk += ds q, dv += p do.
 template <typename T, int kDims, int kRows>
 __device__ void add_key_gradients(const Call<T>& a, const Side<T>& side, int64_t first, const DynamicShared& shared,
                                   float (*dk)[kDims], float (*dv)[kDims]) {
@@ -311,8 +313,8 @@ __device__ void store_row(const Heads<O>& to, int64_t b, int64_t s, int64_t g, i
   }
 }
 
-// Gradients of the keys of side `which`, and of their values. The values of far keys without values of their own are
-// those of the first keys, so side 1 adds to their dv here (dk_far.data is not null then).
+// Gradients of the keys of side `which` and of their values. If far keys have no values of their own, they use those of
+// the first keys, so side 1 contributes to their dv here (dk_far.data is not null in that case).
 template <typename T, typename O, int kDims, int kRows>
 __global__ void attention_dkv_kernel(Call<T> a, int which, Heads<O> dk, Heads<O> dv, Heads<T> dk_far, bool add) {
   const DynamicShared shared;
@@ -390,7 +392,7 @@ Call<T> call_of(const ops::AttentionOptions& o, const Args& a, TensorRef lse) {
   return c;
 }
 
-// body(dims, rows) with the dims of a lane and the rows of a warp as constants.
+// Calls body(dims, rows) with the number of dims per lane and rows per warp as constants.
 template <int n>
 struct Constant {
   static constexpr int value = n;

@@ -1,4 +1,4 @@
-// coca/kernels/cuda/check.h - CUDA's error codes as Errors. Internal to kernels/cuda.
+// coca/kernels/cuda/check.h - turns CUDA's error codes into Errors. Internal to kernels/cuda.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

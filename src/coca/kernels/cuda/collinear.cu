@@ -1,4 +1,4 @@
-// The collinear prologue, pair by pair: each tensor is read once and written once. Math: docs/math/collinear.md.
+// The collinear prologue, pair by pair. Each tensor is read once and written once. Math: docs/math/collinear.md.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/kernels/args/collinear.h"
 
@@ -12,7 +12,8 @@ namespace {
 
 using ops::Collinear;
 
-// Pair j of D/2: (j, j + R/2) with the row's angle while j < R/2; then (R + i, R + (D-R)/2 + i), i = j - R/2, angle 0.
+// Pair j of D/2. For j < R/2 it is (j, j + R/2) with the row's angle; then, with i = j - R/2, it is (R + i, R + (D-R)/2
+// + i) with angle 0.
 struct Pairs {
   AngleRows rows;
   int half, rest;  // R/2, (D-R)/2
@@ -38,7 +39,7 @@ struct Turn {
   }
 };
 
-// What keys are made of: t [D], t that a projection has folded [D/2], or tbar [D/2].
+// Input for the keys: t [D], t from a projection of half width [D/2], or tbar [D/2].
 enum class Source : uint8_t { kWhole, kHalf, kFolded };
 
 template <int V, typename T>
@@ -53,7 +54,7 @@ __device__ Floats<V> tbar_of(const T* head, Source source, const Pairs& fold, in
   return a;
 }
 
-// The gradient of what tbar_of() read, written.
+// Writes the gradient with respect to the input of tbar_of().
 template <int V, typename T>
 __device__ void store_fold_gradient(const T* head, Source source, const Pairs& fold, int j, Floats<V> dtbar, T* out) {
   Floats<V> t = load_part<V>(head + (source == Source::kWhole ? fold.first(j) : j));
@@ -212,13 +213,13 @@ struct KeyBackPart {
   }
 };
 
-// The official fold with R < D: [tbar, tbar] of pairs (j, j + D/2), of which dims (i, i + R/2), i < R/2, then rotate.
-// Parts are those pairs, and after them the dims R..D-1, which pass.
+// The official fold with R < D: [tbar, tbar] is made from pairs (j, j + D/2), and then dims (i, i + R/2), i < R/2,
+// rotate. The parts are those pairs, followed by the dims R..D-1, which do not rotate.
 template <typename X, typename Y, int V>
 struct OfficialKeyPart {
   AngleRows rows;
   int half;    // R/2
-  Pairs fold;  // half: D/2
+  Pairs fold;  // with half = D/2
   Source source;
   Heads<const X> from;
   Heads<Y> k_eff;
@@ -246,7 +247,7 @@ struct OfficialTbarBackPart {
   int half, width;  // R/2, D/2
   Heads<const T> dk_eff;
   Heads<float> dtbar;
-  // The gradient of the numbers i .. i + V - 1 before they rotated.
+  // The gradient of the numbers i .. i + V - 1 before the rotation.
   __device__ Floats<V> back(const Place& p, const T* g, int i) const {
     Floats<V> x = load_part<V>(g + i);
     if (i >= 2 * half) return x;
@@ -274,11 +275,11 @@ Pairs pairs_of(int64_t R, int64_t D, const ops::RopeRows& rows = {}) {
           .rest = static_cast<int>((D - R) / 2)};
 }
 
-// R of the pairs that fold.
+// The R that determines the pairs for folding.
 int64_t fold_dims(const ops::CollinearOptions& options, int64_t R, int64_t D) {
   return options.fold == ops::Fold::kOfficial ? D : R;
 }
-// With R = D the two folds are the same.
+// If R = D the two folds are the same.
 bool official(const ops::CollinearOptions& options, int64_t R, int64_t D) {
   return options.fold == ops::Fold::kOfficial && R != D;
 }
@@ -319,7 +320,7 @@ void fold_backward(Context& cx, const ops::CollinearOptions& options, const ops:
   });
 }
 
-// The official fold leaves queries as slack makes them: what does not rotate has the angle zero either way.
+// For queries the official fold equals slack: dims that do not rotate have the angle zero in both.
 void query(Context& cx, const ops::CollinearOptions& options, const ops::CollinearQuery& a) {
   const int64_t D = a.q.size(3), R = rotary_dims(a.rows);
   ops::with_float_type(a.q.dtype, [&]<typename T>(T) {
@@ -414,7 +415,7 @@ void key_backward_from_t(Context& cx, const ops::CollinearOptions& options, cons
   const ops::RopeRows& rows = rows_of_keys(a.rows, a.key_rows);
   const int64_t D = a.q.size(3), R = rotary_dims(rows);
   if (official(options, R, D)) {
-    // Its pairs before and after the fold are others: by way of dtbar, so that dt may be dk_eff.
+    // The pairs differ before and after the fold. Going through dtbar allows dt and dk_eff to be the same tensor.
     const MutTensorRef dtbar = cx.scratch_tensor({a.t.size(0), a.t.size(1), a.t.size(2), D / 2});
     official_tbar_backward<false>(cx, rows, a.dk_eff, dtbar);
     return fold_backward(cx, options, {.R = R, .t = a.t, .dtbar = dtbar, .dt = a.dt});

@@ -1,4 +1,5 @@
-// A block takes a row of V logits: once for the largest and the sum of exponentials, once more for the gradient.
+// One block per row of V logits. It reads the row once for the maximum and the sum of exponentials, and once more for
+// the gradient.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/kernels/args/cross_entropy.h"
 
@@ -12,7 +13,7 @@ namespace coca::cuda {
 
 namespace {
 
-// log sum exp of a row, in all threads.
+// log sum exp of a row, returned in all threads.
 __device__ inline float log_sum_exp(const float* x, int64_t V, BlockWork& work_max, BlockWork& work_sum) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp,
             warps = static_cast<int>(blockDim.x) / kWarp;
@@ -39,7 +40,7 @@ struct Rows {
   float scale;
 };
 
-// The loss of a target; NaN for one outside the vocabulary.
+// The loss for a target; NaN for a target outside the vocabulary.
 __device__ inline float loss_of(int32_t target, int64_t V, float lse, const float* x) {
   if (target == ops::kIgnoreTarget) return 0.0f;
   return target >= 0 && target < V ? lse - x[target] : NAN;
@@ -55,7 +56,7 @@ __global__ void forward_kernel(Rows a, const float* logits, float* nll, float* l
   if (lse) lse[m] = sum;
 }
 
-// dx = scale (softmax - one at the target); may be x.
+// dx = scale (softmax - one at the target); dx may be x.
 template <typename T>
 __device__ void gradient_row(const Rows& a, int64_t m, const float* x, float lse, T* dx) {
   const int32_t target = a.targets[m];

@@ -1,5 +1,5 @@
-// coca/kernels/cuda/cublaslt.h - the functions of cuBLASLt that we use. The library is opened when it is first needed,
-// so the program starts without it. Internal to kernels/cuda.
+// coca/kernels/cuda/cublaslt.h - the functions of cuBLASLt that coca uses. The library is opened on first use, so the
+// program starts without it. Internal to kernels/cuda.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -22,9 +22,9 @@ struct CublasLt {
   decltype(&cublasLtMatmul) matmul = nullptr;
 };
 
-// Throws Error (kIo) naming the library and where it was looked for, if it is not there or lacks a function.
+// If the library is missing or lacks a function, throws Error (kIo) naming the library and where it was searched for.
 const CublasLt& cublaslt();
-// In its place from here on, for tests; null: the library again.
+// Replaces the library in tests; null restores it.
 void replace_cublaslt(const CublasLt*);
 
 }  // namespace coca::cuda

@@ -13,12 +13,12 @@ namespace {
 
 std::string version_text(int version) { return fmt::format("{}.{}", version / 1000, version % 1000 / 10); }
 
-// Why CUDA counts no devices.
+// Why CUDA reports no devices.
 std::string no_gpus(cudaError_t code) {
   if (code == cudaSuccess || code == cudaErrorNoDevice) return "CUDA finds no GPU here";
   if (code == cudaErrorInsufficientDriver) {
     int driver = 0, runtime = 0;
-    cudaDriverGetVersion(&driver);  // 0 where there is none
+    cudaDriverGetVersion(&driver);  // 0 without a driver
     cudaRuntimeGetVersion(&runtime);
     if (driver == 0) return "there is no NVIDIA driver here";
     return fmt::format(
@@ -54,7 +54,8 @@ Gpus gpus() {
 
 DeviceMemory& device_memory(int index) {
   static std::mutex mutex;
-  static auto& open = *new std::map<int, std::unique_ptr<DeviceMemory>>;  // never closed: the driver may be gone before
+  // Never destroyed, since the driver may shut down first.
+  static auto& open = *new std::map<int, std::unique_ptr<DeviceMemory>>;
   const std::lock_guard lock(mutex);
   std::unique_ptr<DeviceMemory>& memory = open[index];
   if (memory) return *memory;

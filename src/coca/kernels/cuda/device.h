@@ -1,5 +1,5 @@
-// coca/kernels/cuda/device.h - the GPUs that CUDA finds, and their memory. Builds without CUDA have the same functions
-// from kernels/cuda_stub, which find none.
+// coca/kernels/cuda/device.h - the GPUs that CUDA finds, and their memory. In builds without CUDA, kernels/cuda_stub
+// provides the same functions, which find no GPU.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -10,7 +10,7 @@
 
 namespace coca::cuda {
 
-// The kernels are compiled for this compute capability and newer ones.
+// The oldest compute capability that the kernels are compiled for.
 inline constexpr int kLeastMajor = 8, kLeastMinor = 0;
 
 struct Gpu {
@@ -25,8 +25,8 @@ struct Gpus {
 };
 Gpus gpus();
 
-// Lives as long as the process. Throws Error (kInvalidArgument) where there is no such GPU, or it is too old, saying
-// why.
+// Lives as long as the process. Throws Error (kInvalidArgument) with the reason if there is no such GPU or it is too
+// old.
 DeviceMemory& device_memory(int index);
 
 }  // namespace coca::cuda

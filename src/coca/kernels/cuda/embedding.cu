@@ -10,16 +10,16 @@ namespace coca::cuda {
 
 namespace {
 
-// left = M - m of the first bad id m; it stays 0 if there is none.
+// left = M - m for the first invalid id m; it stays 0 if all ids are valid.
 __global__ void first_bad_kernel(const int32_t* ids, int64_t M, int64_t V, int* left) {
   for (int64_t m = grid_start(); m < M; m += grid_stride())
     if (ids[m] < 0 || ids[m] >= V) {
       atomicMax(left, static_cast<int>(M - m));
-      return;  // this thread's later ones are no earlier
+      return;  // later ids of this thread come after it
     }
 }
 
-// Waits for the device: an Error must say which id is bad, and a bad one must not be used.
+// Waits for the device, because an error must name the first invalid id, and invalid ids must not be used.
 void check_ids(Context& cx, TensorRef ids, int64_t V) {
   const int64_t M = ids.size(0);
   const auto* there = ids.as<int32_t>();
@@ -58,12 +58,12 @@ void forward(Context& cx, const ops::EmbeddingForward& a) {
   });
 }
 
-// Places that a block looks at between two barriers: a bit each, in order.
+// Number of ids that a block searches between two barriers. Each has one bit, in order.
 constexpr int kRounds = 4, kLook = kRounds * kThreads, kWords = kLook / kWarp;
-using Found = Shared<unsigned, 2 * kWords>;  // two halves, used in turn
+using Found = Shared<unsigned, 2 * kWords>;  // two halves, used alternately
 
-// Which of ids[begin .. end) are `id`, at most kLook of them, by all threads of the block: bit i of the word `half *
-// kWords + w` stands for begin + 32 w + i.
+// Finds which of ids[begin .. end), at most kLook, equal `id`. All threads of the block take part. Bit i of word `half
+// * kWords + w` is for begin + 32 w + i.
 __device__ void find(const int32_t* ids, int64_t begin, int64_t end, int32_t id, int half, Found& found) {
   const int thread = static_cast<int>(threadIdx.x);
   for (int round = 0; round < kRounds; ++round) {
@@ -74,7 +74,7 @@ __device__ void find(const int32_t* ids, int64_t begin, int64_t end, int32_t id,
   __syncthreads();
 }
 
-// sum += the rows begin + i of column c of dy, for the bits i of the word, in order; four loads at a time.
+// Adds column c of the rows begin + i of dy to sum, for all set bits i of the word in order, with four loads at a time.
 template <int V>
 __device__ void add_rows(unsigned word, const float* dy, int64_t C, Floats<V>& sum) {
   constexpr int kLoads = 4;
@@ -91,9 +91,9 @@ __device__ void add_rows(unsigned word, const float* dy, int64_t C, Floats<V>& s
   }
 }
 
-// Block (m, s): if row m is the first with its id, all rows with this id, in order, for the columns of slab s. The
-// order of a sum is thus that of the rows, and no two blocks add to one number. The search compares at most M^2 ids,
-// which lie in the cache; most rows find an earlier one at once.
+// Block (m, s): if row m is the first with its id, adds all rows with this id in order, for the columns of slab s. Rows
+// are thus added in order, and no two blocks add to the same number. The search compares at most M^2 ids, which are in
+// the cache; most rows find an earlier one quickly.
 template <int V>
 __global__ void embedding_backward_kernel(const int32_t* ids, const float* dy, float* dtable, int64_t M, int64_t C) {
   __shared__ Found found;

@@ -1,5 +1,5 @@
-// coca/kernels/cuda/head_parts.h - kernels over [B, N, H, D] tensors whose strides before D are free: each thread takes
-// parts of heads, V neighbouring numbers in one access of memory. Internal to kernels/cuda.
+// coca/kernels/cuda/head_parts.h - kernels over [B, N, H, D] tensors with any strides before D. Each thread processes
+// parts of heads: V neighbouring numbers with a single memory access. Internal to kernels/cuda.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -13,7 +13,7 @@
 
 namespace coca::cuda {
 
-// V neighbours, read or written at once: aligned to their size, at most 16 bytes.
+// V neighbouring numbers that are read or written with one access, aligned to their size, at most 16 bytes.
 template <typename T, int V>
 struct alignas(sizeof(T) * V < 16 ? sizeof(T) * V : 16) Pack {
   T x[V];
@@ -73,7 +73,7 @@ struct AngleRows {
   __device__ const float* sin_at(const Place& p) const { return sin + p.b * sin_b + p.n * sin_n; }
 };
 
-// Whether every row of t, all dimensions but the last, starts where V of its numbers may be read at once.
+// Whether every row of t (along the last dimension) is aligned so that V of its numbers can be read with one access.
 inline bool takes_parts_of(int V, const TensorRef& t) {
   const auto size = static_cast<int64_t>(dtype_size(t.dtype));
   const auto bytes = static_cast<uintptr_t>(std::min<int64_t>(16, V * size));
@@ -82,8 +82,8 @@ inline bool takes_parts_of(int V, const TensorRef& t) {
   return takes;
 }
 
-// body(std::integral_constant<int, V>): the largest V of 8 (if some tensor has elements of 2 bytes or fewer), 4 and 1
-// that divides all `counts` and that all tensors take.
+// Calls body(std::integral_constant<int, V>) with the largest V of 8 (only if a tensor has elements of 2 bytes or
+// fewer), 4 and 1 that divides all `counts` and suits the alignment of all tensors.
 template <typename Body>
 void with_parts(std::initializer_list<int64_t> counts, std::initializer_list<TensorRef> tensors, const Body& body) {
   const auto fits = [&](int V) {
@@ -101,7 +101,7 @@ struct PartCounts {
   int64_t B, N, H, parts;
 };
 
-// A row of threads takes the heads of one token, whose parts lie side by side.
+// A row of threads processes the heads of one token, whose parts are adjacent.
 template <typename Body>
 __global__ void parts_kernel(int64_t tokens, int64_t N, int parts, int all, Body body) {
   const int64_t token = static_cast<int64_t>(blockIdx.x) * blockDim.y + threadIdx.y;
@@ -113,7 +113,7 @@ __global__ void parts_kernel(int64_t tokens, int64_t N, int parts, int all, Body
   }
 }
 
-// body(Place) for every part of every head. Body: a struct of numbers and device pointers.
+// Calls body(Place) for every part of every head. Body is a struct of numbers and device pointers.
 template <typename Body>
 void each_part(Context& cx, const PartCounts& c, const Body& body) {
   const int64_t tokens = c.B * c.N, all = c.H * c.parts;

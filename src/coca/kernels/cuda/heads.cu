@@ -1,4 +1,4 @@
-// Heads are zeroed, copied and added: one pass over memory each.
+// Zeroing, copying and adding of heads: one pass over memory each.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/kernels/args/float_types.h"
 #include "coca/kernels/cuda/head_parts.h"
@@ -14,7 +14,7 @@ struct Zero {
   __device__ void operator()(const Place& p) const { store_part<V>(to.at(p) + p.part * V, Floats<V>{}); }
 };
 
-// Elements of any type, by their size.
+// Elements of any type, identified by their size.
 template <typename T, int V>
 struct Copy {
   Heads<const T> from;
@@ -25,7 +25,7 @@ struct Copy {
   }
 };
 
-// to = from, or to += from, in fp32 and rounded once.
+// to = from, or to += from in fp32, rounded once.
 template <typename X, typename Y, int V, bool kAdd>
 struct Combine {
   Heads<const X> from;

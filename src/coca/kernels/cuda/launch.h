@@ -1,4 +1,4 @@
-// coca/kernels/cuda/launch.h - what simt.h needs of the CUDA runtime, for nvcc. Internal to kernels/cuda.
+// coca/kernels/cuda/launch.h - the CUDA runtime's part of simt.h, for nvcc. Internal to kernels/cuda.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -10,14 +10,14 @@
 
 namespace coca::cuda {
 
-// n numbers of a block's shared memory.
+// n numbers in the block's shared memory.
 template <typename T, int n>
 struct Shared {
   T values[n];
   __device__ T& operator[](int i) { return values[i]; }
 };
 
-// The block's shared memory of the size that launch() was given.
+// The block's shared memory whose size launch() determines.
 class DynamicShared {
  public:
   __device__ DynamicShared() {
@@ -32,7 +32,7 @@ class DynamicShared {
 
 struct Grid {
   dim3 blocks, threads;
-  size_t shared_floats = 0;  // of DynamicShared, for each block
+  size_t shared_floats = 0;  // size of DynamicShared in each block
 };
 
 // Queues a kernel on the stream of the context's device.

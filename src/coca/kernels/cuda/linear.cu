@@ -1,4 +1,4 @@
-// Linear: three products of matrices (matmul.h), biases and their gradients.
+// Linear: three matrix products (matmul.h), biases and their gradients.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/kernels/args/linear.h"
 
@@ -17,7 +17,7 @@ __global__ void add_bias_kernel(const float* b, float* y, int64_t M, int64_t N, 
   for (int64_t i = grid_start(); i < M * N; i += grid_stride()) y[i / N * ld + i % N] += b[i % N];
 }
 
-// y = x + b, or y += x + b, rounded once; x [M, N] packed.
+// y = x + b, or y += x + b, rounded once; x [M, N] is packed.
 template <typename T>
 __global__ void round_kernel(const float* x, const float* b, T* y, int64_t M, int64_t N, int64_t ld, bool add) {
   for (int64_t i = grid_start(); i < M * N; i += grid_stride()) {
@@ -26,8 +26,8 @@ __global__ void round_kernel(const float* x, const float* b, T* y, int64_t M, in
   }
 }
 
-// Sums of columns: a block takes 32 columns and some rows, a warp every eighth of these; then the blocks' sums are
-// added in their order.
+// Column sums. A block processes 32 columns of some rows, and each warp every eighth of these rows. Then the sums of
+// the blocks are added in order.
 constexpr int kColumns = 32, kWarps = 8;
 template <typename T>
 __global__ void column_sums_kernel(const T* x, int64_t M, int64_t N, int64_t ld, int64_t rows, float* partial) {
@@ -54,9 +54,9 @@ __global__ void add_partial_sums_kernel(const float* partial, int64_t blocks, in
 
 int64_t leading(TensorRef t) { return t.size(0) <= 1 ? std::max<int64_t>(1, t.size(1)) : t.stride(0); }
 
-constexpr int64_t kExactNumbers = int64_t{1} << 24;  // of c in fp32 at a time
+constexpr int64_t kExactNumbers = int64_t{1} << 24;  // numbers of c kept in fp32 at a time
 
-// c in bf16 is rounded once: with a bias, or from operands in fp32, it goes through fp32, some rows at a time.
+// A bf16 result is rounded once. With a bias, or with fp32 operands, it is computed in fp32 first, some rows at a time.
 // (cuBLASLt's own epilogue would round the bias to bf16.)
 void rounded_product(Context& cx, const Matmul& p, const float* bias) {
   const int64_t M = p.c.size(0), N = p.c.size(1), most = std::clamp<int64_t>(kExactNumbers / N, 1, M);

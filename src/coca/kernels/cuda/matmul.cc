@@ -1,5 +1,5 @@
-// Products by cuBLASLt. It reads matrices by columns: what we hold by rows is its transposed, so c^T = op(b)^T op(a)^T
-// is asked for, with b as its first operand.
+// Products by cuBLASLt, which reads matrices in column-major order. A row-major matrix then looks transposed, so the
+// request is c^T = op(b)^T op(a)^T with b as the first operand.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/kernels/cuda/matmul.h"
 
@@ -15,7 +15,7 @@ namespace coca::cuda {
 
 namespace {
 
-constexpr size_t kWorkspace = size_t{32} << 20;  // what NVIDIA recommends for compute capability 9.0
+constexpr size_t kWorkspace = size_t{32} << 20;  // NVIDIA's recommendation for compute capability 9.0
 
 void check(cublasStatus_t status, const char* call) {
   COCA_CHECK_AS(kIo, status == CUBLAS_STATUS_SUCCESS, "[cuda] {}: {}", call, cublaslt().status_text(status));
@@ -25,7 +25,7 @@ cudaDataType_t data_type(DType type) { return type == DType::kBF16 ? CUDA_R_16BF
 
 int64_t leading(TensorRef t) { return t.size(0) <= 1 ? std::max<int64_t>(1, t.size(1)) : t.stride(0); }
 
-// What a matrix's first element and its rows have in common, up to 16 bytes.
+// The common alignment of a matrix's first element and its rows, up to 16 bytes.
 uint32_t alignment(TensorRef t) {
   const auto places = reinterpret_cast<uintptr_t>(t.data) | static_cast<uintptr_t>(leading(t)) * dtype_size(t.dtype);
   uint32_t bytes = 16;
@@ -47,10 +47,10 @@ using Description = Owned<cublasLtMatmulDesc_t, &CublasLt::desc_destroy>;
 using Layout = Owned<cublasLtMatrixLayout_t, &CublasLt::layout_destroy>;
 using Preference = Owned<cublasLtMatmulPreference_t, &CublasLt::preference_destroy>;
 
-// A product of one shape: described once, with the algorithm that was chosen for it.
+// The descriptions for products of one shape, with the chosen algorithm.
 struct Planned {
   Description description;
-  Layout a, b, c;  // of cuBLASLt's a, our b
+  Layout a, b, c;  // cuBLASLt's a is our b
   cublasLtMatmulAlgo_t algorithm{};
   size_t workspace = 0;
 };
@@ -122,7 +122,7 @@ class Products {
 
  private:
   using Key = std::array<int64_t, 9>;
-  cublasLtHandle_t handle_ = nullptr;  // as long as the process
+  cublasLtHandle_t handle_ = nullptr;  // lives as long as the process
   std::map<Key, std::unique_ptr<Planned>> plans_;
 };
 

@@ -1,5 +1,5 @@
-// coca/kernels/cuda/matmul.h - products of matrices on the device. matmul.cc asks cuBLASLt; the tests' stand-in
-// (tests/support/gpu/matmul.cc) checks the same arguments and computes by loops.
+// coca/kernels/cuda/matmul.h - matrix products on the device. matmul.cc uses cuBLASLt; in tests,
+// tests/support/gpu/matmul.cc checks the same arguments and computes with loops.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -10,12 +10,12 @@ namespace coca::cuda {
 
 enum class Turn : uint8_t { kNo, kYes };
 
-// c [m, n] = op(a) op(b), or c += it. Rows may be strided; the innermost stride is 1. a and b have one type, f32 or
-// bf16; c has f32, or bf16 where a and b have it too. Sums in fp32 (not TF32), c rounded once.
+// c [m, n] = op(a) op(b), or c += it. Rows may be strided; the innermost stride is 1. a and b have the same type, f32
+// or bf16; c has f32, or bf16 if a and b have it too. Sums are in fp32 (not TF32), and c is rounded once.
 struct Matmul {
-  TensorRef a;  // [m, k]; turned [k, m]
+  TensorRef a;  // [m, k], or [k, m] if turned
   Turn turn_a = Turn::kNo;
-  TensorRef b;  // [k, n]; turned [n, k]
+  TensorRef b;  // [k, n], or [n, k] if turned
   Turn turn_b = Turn::kNo;
   MutTensorRef c;
   ops::Write write = ops::Write::kAssign;

@@ -37,7 +37,7 @@ class CudaMemory : public DeviceMemory {
     check(zeroed, "cudaMemsetAsync");
     return static_cast<std::byte*>(p);
   }
-  void release(std::byte* p) noexcept override {  // waits for what is queued
+  void release(std::byte* p) noexcept override {  // waits for queued work
     cudaSetDevice(gpu_.device.index);
     cudaFree(p);
   }
@@ -50,7 +50,7 @@ class CudaMemory : public DeviceMemory {
   }
   void release_pinned(std::byte* p) noexcept override {
     cudaSetDevice(gpu_.device.index);
-    cudaStreamSynchronize(stream_);  // a copy may be queued
+    cudaStreamSynchronize(stream_);  // a copy may still be queued
     cudaFreeHost(p);
   }
 
@@ -75,16 +75,16 @@ class CudaMemory : public DeviceMemory {
   }
 
  private:
-  static size_t some(size_t bytes) { return bytes ? bytes : 1; }  // no bytes would be no address
+  static size_t some(size_t bytes) { return bytes ? bytes : 1; }  // an allocation of 0 bytes would return no address
   static bool none_left(cudaError_t code, const char* call) {
     if (code == cudaErrorMemoryAllocation) {
-      cudaGetLastError();  // or the next call would report it again
+      cudaGetLastError();  // clears the error, which the next call would report again
       return true;
     }
     check(code, call);
     return false;
   }
-  void use() const { check(cudaSetDevice(gpu_.device.index), "cudaSetDevice"); }  // of this thread
+  void use() const { check(cudaSetDevice(gpu_.device.index), "cudaSetDevice"); }  // for the calling thread
   void queue(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
     use();
     check(cudaMemcpyAsync(to, from, bytes, kind, stream_), "cudaMemcpyAsync");

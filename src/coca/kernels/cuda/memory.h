@@ -11,7 +11,7 @@
 namespace coca::cuda {
 
 std::unique_ptr<DeviceMemory> open_memory(const Gpu& gpu);
-// The stream of a GPU that open_memory or device_memory gave; its device becomes the calling thread's.
+// The stream of a GPU whose memory came from open_memory or device_memory. Makes it the calling thread's current GPU.
 cudaStream_t use_stream(DeviceMemory&);
 
 }  // namespace coca::cuda

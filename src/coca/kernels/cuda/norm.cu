@@ -1,5 +1,5 @@
-// A block takes a row of C numbers; backward a block takes several rows one after another, and each thread keeps the
-// sums over rows of its own columns.
+// Forward, one block per row of C numbers. Backward, a block processes several rows one after another, and each thread
+// keeps the sums over rows for its own columns.
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 
@@ -54,13 +54,13 @@ struct NormRowsBack {
   const float *w, *stat;
   const DY* dy;
   DX* dx;
-  float* partial;  // [blocks, 2, C]: of dw and db; null: neither is wanted
+  float* partial;  // [blocks, 2, C], for dw and db; null if neither is needed
   int64_t M, C, rows;
   bool layer, accumulate;
 };
 
-// y = xhat w + b, xhat = (x - mean) r: dx += r (g - mean(g) - xhat mean(g xhat)), g = dy w, without mean(g) for
-// RMSNorm.
+// y = xhat w + b with xhat = (x - mean) r. dx += r (g - mean(g) - xhat mean(g xhat)) with g = dy w; RMSNorm has no
+// mean(g).
 template <typename X, typename DY, typename DX>
 __global__ void norm_backward_kernel(NormRowsBack<X, DY, DX> a) {
   __shared__ BlockWork work_g, work_gx;
@@ -88,11 +88,11 @@ __global__ void norm_backward_kernel(NormRowsBack<X, DY, DX> a) {
       const float xhat = (load(x + c) - mean) * r, g = load(dy + c) * a.w[c];
       store(dx + c, (a.accumulate ? load(dx + c) : 0.0f) + r * (g - mean_g - xhat * mean_gx));
     }
-    __syncthreads();  // before the next row's sums use the work again
+    __syncthreads();  // the next row's sums reuse `work`
   }
 }
 
-// dw += the partial sums of all blocks, in their order; db likewise.
+// dw += the partial sums of all blocks, in order; likewise db.
 __global__ void norm_parameters_kernel(const float* partial, int64_t blocks, int64_t C, float* dw, float* db) {
   for (int64_t c = grid_start(); c < C; c += grid_stride()) {
     float w = 0.0f, b = 0.0f;
@@ -124,7 +124,7 @@ template <typename X, typename DY, typename DX>
 void backward_as(Context& cx, const ops::NormBackward& a) {
   const int64_t M = a.x.size(0), C = a.x.size(1);
   if (M == 0) return;
-  // Enough blocks for every multiprocessor, few enough partial sums.
+  // Enough blocks for every multiprocessor, but few enough partial sums.
   const int64_t rows = std::max<int64_t>(8, (M + 511) / 512), blocks = (M + rows - 1) / rows;
   const bool parameters = !a.dw.empty() || !a.db.empty();
   float* partial = parameters ? cx.scratch_tensor({blocks, 2, C}).as<float>() : nullptr;

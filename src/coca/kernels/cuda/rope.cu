@@ -7,14 +7,14 @@ namespace coca::cuda {
 
 namespace {
 
-// The first half / V parts are pairs (j, j + half); the others are dims that pass through.
+// The first half / V parts are pairs (j, j + half); the other dims do not rotate.
 template <typename T, int V>
 struct Rotate {
   AngleRows rows;
   Heads<const T> x;
   Heads<T> y;
   int half;
-  float sign;  // -1: back
+  float sign;  // -1: rotates back
   __device__ void operator()(const Place& p) const {
     const T* from = x.at(p);
     T* to = y.at(p);
@@ -47,7 +47,7 @@ void rotate(Context& cx, const ops::RopeRows& rows, TensorRef x, MutTensorRef y,
 }
 
 void forward(Context& cx, const ops::RopeForward& a) { rotate(cx, a.rows, a.x, a.y, 1.0f); }
-// The rotation is orthogonal: its gradient is the rotation by the negative angle.
+// The rotation is orthogonal, so its gradient is the rotation by the negative angle.
 void backward(Context& cx, const ops::RopeBackward& a) { rotate(cx, a.rows, a.dy, a.dx, -1.0f); }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// A thread takes neighbouring angles of a token and sums over its heads, in order.
+// A thread processes neighbouring angles of a token and sums over its heads, in order.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/kernels/args/rope_angle.h"
 

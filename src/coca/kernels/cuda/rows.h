@@ -1,5 +1,5 @@
-// coca/kernels/cuda/rows.h - the rows of ops/table.cc for NVIDIA GPUs. Builds without CUDA have rows that never run,
-// from kernels/cuda_stub.
+// coca/kernels/cuda/rows.h - the rows of ops/table.cc for NVIDIA GPUs. In builds without CUDA, kernels/cuda_stub
+// defines rows that never run.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -1,9 +1,10 @@
-// coca/kernels/cuda/simt.h - what our kernels are written in: plain CUDA C++, and the few helpers below. Kernels are
-// compiled twice: by nvcc for GPUs, and as C++ against tests/support/gpu, where the threads of a block are fibres. So
-// the op tests hold them on a machine without a GPU, and shared memory is watched for races. Rules that follow:
-//   - kernels are started by launch(), and see only numbers and device pointers by value
-//   - shared memory is Shared<T, n> or dynamic_shared(), so that its accesses can be watched
-//   - no inline PTX, no libraries of device code; sums are in a fixed order, without atomics
+// coca/kernels/cuda/simt.h - the language of the GPU kernels: plain CUDA C++ and the few helpers below. Kernels are
+// compiled twice: by nvcc for GPUs, and as C++ against tests/support/gpu, which runs the threads of a block as fibres.
+// The op tests can therefore check them on a machine without a GPU, including races in shared memory. This requires
+// some rules:
+//   - kernels are started by launch(), and receive only numbers and device pointers by value
+//   - shared memory is Shared<T, n> or dynamic_shared(), so that its accesses can be checked
+//   - no inline PTX and no device libraries; sums are in a fixed order, without atomics
 // Internal to kernels/cuda.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -12,7 +13,7 @@
 #ifdef __CUDACC__
 #include "coca/kernels/cuda/launch.h"
 #else
-#include "gpu/stand_in.h"  // of the tests
+#include "gpu/stand_in.h"  // from tests/support
 #endif
 
 namespace coca::cuda {
@@ -20,13 +21,13 @@ namespace coca::cuda {
 inline constexpr int kWarp = 32;
 inline constexpr unsigned kAllLanes = 0xffffffffu;
 
-// Elements as floats: f32 and bf16 (rounded to nearest even).
+// Elements as floats. Stores to bf16 round to nearest even.
 __device__ inline float load(const float* p) { return *p; }
 __device__ inline float load(const BF16* p) { return static_cast<float>(*p); }
 __device__ inline void store(float* p, float x) { *p = x; }
 __device__ inline void store(BF16* p, float x) { *p = BF16(x); }
 
-// The sum (or the largest) over the lanes of a warp, in all of them: the same order in every run.
+// The sum (or maximum) over the lanes of a warp, returned in all lanes, with the same order in every run.
 __device__ inline float warp_sum(float x) {
   for (int lanes = kWarp / 2; lanes > 0; lanes /= 2) x += __shfl_xor_sync(kAllLanes, x, lanes);
   return x;
@@ -34,12 +35,12 @@ __device__ inline float warp_sum(float x) {
 __device__ inline float warp_max(float x) {
   for (int lanes = kWarp / 2; lanes > 0; lanes /= 2) {
     const float other = __shfl_xor_sync(kAllLanes, x, lanes);
-    x = x > other || !(x == x) ? x : other;  // NaN stays
+    x = x > other || !(x == x) ? x : other;  // keeps NaN
   }
   return x;
 }
 
-// The same over a block of whole warps. `work` may be used again after the next __syncthreads().
+// The same over a block of whole warps. `work` may be reused after the next __syncthreads().
 using BlockWork = Shared<float, kWarp>;
 __device__ inline float block_sum(float x, BlockWork& work) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp,
@@ -50,13 +51,13 @@ __device__ inline float block_sum(float x, BlockWork& work) {
   return warp_sum(lane < warps ? static_cast<float>(work[lane]) : 0.0f);
 }
 
-// A thread for each element, at most so many blocks that each of them has several rounds (grid_stride).
+// One thread for each element, up to a number of blocks beyond which each thread processes several (grid_stride).
 inline constexpr int kThreads = 256;
 inline unsigned blocks_for(int64_t elements) {
   const int64_t blocks = (elements + kThreads - 1) / kThreads;
   return static_cast<unsigned>(blocks < 1 ? 1 : blocks > 65536 ? 65536 : blocks);
 }
-// for (int64_t i = grid_start(); i < n; i += grid_stride())
+// Usage: for (int64_t i = grid_start(); i < n; i += grid_stride())
 __device__ inline int64_t grid_start() { return static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; }
 __device__ inline int64_t grid_stride() { return static_cast<int64_t>(gridDim.x) * blockDim.x; }
 

@@ -1,5 +1,5 @@
-// A warp takes one query and head. Its lanes compute the scores of 32 keys at a time; those that belong into the list
-// are put there one after another, in the order of the keys, so that the earlier of two equal scores stays in front.
+// One warp per query and head. Its lanes compute the scores of 32 keys at a time. Scores that belong in the list are
+// inserted one after another in the order of the keys, so that of two equal scores the earlier one stays first.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/kernels/args/top_keys.h"
 
@@ -20,7 +20,7 @@ struct Strides {
 };
 Strides strides_of(TensorRef t) { return {t.stride(0), t.stride(1), t.stride(2)}; }
 
-// NaN comes first, so that a broken key shows.
+// NaN ranks first, so that a NaN key is visible in the result.
 __device__ inline bool in_front(float a, float b) { return a == a ? a > b : b == b; }
 
 struct Find {
@@ -33,7 +33,7 @@ struct Find {
   int32_t* names;
 };
 
-// The lanes whose score belongs into the list give it to lane 0.
+// Inserts a score into the sorted list if it belongs there. Lane 0 does this for all lanes.
 __device__ inline void insert(const Find& a, float* scores, int32_t* names, float score, int64_t key) {
   int at = a.count;
   while (at > 0 && (names[at - 1] < 0 || in_front(score, scores[at - 1]))) --at;
@@ -50,7 +50,7 @@ template <typename Q, typename K>
 __global__ void find_kernel(Find a, const Q* q_data, const K* k_data, int64_t rows) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
-  if (row >= rows) return;  // all lanes of the warp
+  if (row >= rows) return;  // the same for all lanes of the warp
   const int64_t h = row % a.H, n = row / a.H % a.N, b = row / a.H / a.N, m = a.query_start + n;
   float* scores = a.scores + row * a.count;
   int32_t* names = a.names + row * a.count;
@@ -80,7 +80,7 @@ __global__ void find_kernel(Find a, const Q* q_data, const K* k_data, int64_t ro
       const float given = __shfl_sync(kAllLanes, score, from);
       if (lane == 0 && (left & 1u) != 0) insert(a, scores, names, given, tile + from);
     }
-    __syncwarp();  // the list is read again
+    __syncwarp();  // the next tile reads the list
   }
 }
 
@@ -98,7 +98,7 @@ template <typename V, typename O>
 __global__ void add_kernel(Add a, const V* v, O* o_data, int64_t rows) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp;
   const int64_t row = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / kWarp;
-  if (row >= rows) return;  // all lanes of the warp
+  if (row >= rows) return;  // the same for all lanes of the warp
   const int64_t h = row % a.H, n = row / a.H % a.N, b = row / a.H / a.N;
   const float* scores = a.scores + row * a.count;
   const int32_t* names = a.names + row * a.count;
@@ -112,7 +112,7 @@ __global__ void add_kernel(Add a, const V* v, O* o_data, int64_t rows) {
       any = true;
       if (in_front(scores[i], largest)) largest = scores[i];
     }
-  if (!any) return;  // the same in all lanes
+  if (!any) return;  // the same for all lanes
   const float before = expf(old - largest);
   float sum = before;
   for (int i = 0; i < a.count; ++i)
@@ -126,7 +126,7 @@ __global__ void add_kernel(Add a, const V* v, O* o_data, int64_t rows) {
              load(v + b * a.v.b + (names[i] - a.key_start) * a.v.n + h / a.group * a.v.h + d);
     store(o + d, x / sum);
   }
-  __syncwarp();  // all have read the old lse
+  __syncwarp();  // all lanes have read the old lse
   if (lane == 0) *lse = largest + logf(sum);
 }
 
