@@ -9,6 +9,7 @@
 #include <optional>
 
 #include "coca/base/error.h"
+#include "support/fake_device.h"
 
 namespace coca::kv_pages_test {
 namespace {
@@ -77,6 +78,35 @@ TEST(KvPages, CopiesShareUntilOneWrites) {
   *run_of(a, 0) = std::byte{8};  // copies all pages that a still shares with b
   EXPECT_EQ(*b.view(0, 1).run(0, 0), std::byte{7});
   EXPECT_EQ(own, run_of(b, 2 * kKvPage));  // b's own page does not move
+}
+
+TEST(KvPages, OfADeviceAreCopiedThere) {
+  test::FakeDevice gpu(1 << 20);
+  const auto first_byte = [&](const KvPages& pages) {
+    std::byte b{};
+    gpu.download(&b, pages.view(0, 1).run(0, 0), 1);
+    gpu.synchronize();
+    return b;
+  };
+  const std::byte seven{7}, nine{9};
+  {
+    const KvPool pool(kLayout, 1, 0, &gpu);
+    KvPages a(pool);
+    a.reserve(1);
+    EXPECT_EQ(a.view(0, 1).device, gpu.device());
+    EXPECT_EQ(gpu.used(), pool.page_bytes());
+    gpu.upload(run_of(a, 0), &seven, 1);
+    gpu.synchronize();
+    KvPages b = a;
+    std::byte* own = run_of(b, 0);
+    EXPECT_EQ(first_byte(b), seven);
+    gpu.upload(own, &nine, 1);
+    gpu.synchronize();
+    EXPECT_EQ(first_byte(a), seven);
+    EXPECT_EQ(first_byte(b), nine);
+    EXPECT_EQ(b.mut_view(0, 0, 1).device, gpu.device());
+  }
+  EXPECT_EQ(gpu.used(), 0);
 }
 
 TEST(KvPages, RecyclingKeepsOnlyOwnPages) {

@@ -9,6 +9,7 @@
 
 #include "coca/kernels/args/rope.h"
 #include "coca/tensor/context.h"
+#include "coca/tensor/kv_pages.h"
 
 namespace coca::ops {
 
@@ -24,6 +25,13 @@ inline void check_given(const Site& at, std::string_view name, TensorRef t) {
   COCA_CHECK(t.rank() > 0 && (!t.empty() || t.numel() == 0), "[{}] {} is missing", at.op, name);
   COCA_CHECK(t.device == at.device, "[{}] {} {} lies on {}; expected {}", at.op, name, t.shape.text(), t.device.text(),
              at.device.text());
+}
+
+// The pages of the cache lie where the op runs.
+template <typename Byte>
+void check_cache(const Site& at, const BasicKvView<Byte>& cache) {
+  COCA_CHECK(cache.device == at.device, "[{}] the pages of the cache lie on {}; expected {}", at.op,
+             cache.device.text(), at.device.text());
 }
 
 // The element types an argument may have.

@@ -67,6 +67,7 @@ void check_angles(const Site& at, const DecodeSequence& a, const Heads& x) {
 
 void check_sequence(const Site& at, const DecodeAttentionOptions& options, const DecodeSequence& a, const Heads& x) {
   const int64_t S = a.cache.length, N = a.q.size(1);
+  check_cache(at, a.cache);
   check_heads(at, "q", a.q, {1, N, x.H, a.cache.layout.D});
   check_heads(at, "o", a.o, a.q.shape);
   COCA_CHECK(a.o.dtype == a.q.dtype, "[decode_attention] o has type {}; expected {}, that of q", dtype_name(a.o.dtype),

@@ -29,6 +29,7 @@ void kv_store(Context& context, std::span<const KvStore> sequences) {
   const Site at("kv_store", context);
   for (const KvStore& a : sequences) {
     const KvLayout& l = a.cache.layout;
+    check_cache(at, a.cache);
     COCA_CHECK(a.keys.rank() == 4, "[kv_store] keys {} must be [1, N, G, W]", a.keys.shape.text());
     COCA_CHECK(l == sequences[0].cache.layout && a.keys.dtype == sequences[0].keys.dtype,
                "[kv_store] all sequences of a call must have the same layout and the same type of keys");
@@ -43,6 +44,7 @@ void kv_store(Context& context, std::span<const KvStore> sequences) {
 void kv_load(Context& context, const KvLoad& a) {
   const Site at("kv_load", context);
   const KvLayout& l = a.cache.layout;
+  check_cache(at, a.cache);
   const MutTensorRef& given = a.keys.empty() ? a.values : a.keys;
   COCA_CHECK(given.rank() == 4, "[kv_load] neither keys nor values [1, N, G, width] are given");
   const int64_t N = given.size(1);

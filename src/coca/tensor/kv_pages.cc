@@ -11,7 +11,8 @@ namespace coca {
 
 class KvPool::Memory : public std::enable_shared_from_this<KvPool::Memory> {
  public:
-  Memory(size_t page_bytes, int64_t most) : page_bytes_(page_bytes), most_(most) {}
+  Memory(size_t page_bytes, int64_t most, DeviceMemory* device)
+      : page_bytes_(page_bytes), most_(most), device_(device) {}
 
   Page take() {
     const std::lock_guard lock(mutex_);
@@ -19,7 +20,7 @@ class KvPool::Memory : public std::enable_shared_from_this<KvPool::Memory> {
                most_ * kKvPage);
     if (free_.empty()) {
       free_.reserve(static_cast<size_t>(in_use_) + 1);  // so that releasing a page cannot fail
-      free_.push_back(allocate(page_bytes_, "keys and values of 256 tokens"));
+      free_.push_back(allocate(device_, page_bytes_, "keys and values of 256 tokens"));
     }
     ++in_use_;
     std::byte* data = free_.back().release();
@@ -38,23 +39,25 @@ class KvPool::Memory : public std::enable_shared_from_this<KvPool::Memory> {
  private:
   void give_back(std::byte* page) {
     const std::lock_guard lock(mutex_);
-    free_.emplace_back(page);
+    free_.push_back(Buffer(page, BufferDeleter{.memory = device_}));
     --in_use_;
   }
 
   const size_t page_bytes_;
   const int64_t most_;
+  DeviceMemory* const device_;
   mutable std::mutex mutex_;
   std::vector<Buffer> free_;
   int64_t in_use_ = 0;
 };
 
-KvPool::KvPool(const KvLayout& layout, int64_t layers, int64_t most_pages) : layout_(layout), layers_(layers) {
+KvPool::KvPool(const KvLayout& layout, int64_t layers, int64_t most_pages, DeviceMemory* device)
+    : layout_(layout), layers_(layers), device_(device) {
   COCA_CHECK(layers >= 1 && layout.G >= 1 && layout.W >= 1 && layout.D >= 1,
              "[kv_pages] layers {}, kv heads {}, key width {} and value width {} must be positive", layers, layout.G,
              layout.W, layout.D);
   COCA_CHECK(most_pages >= 0, "[kv_pages] a limit of {} pages must be positive, or 0 for none", most_pages);
-  memory_ = std::make_shared<Memory>(page_bytes(), most_pages);
+  memory_ = std::make_shared<Memory>(page_bytes(), most_pages, device);
 }
 
 size_t KvPool::page_bytes() const {
@@ -96,7 +99,8 @@ KvView KvPages::view(int64_t layer, int64_t length) const {
   COCA_CHECK(layer >= 0 && layer < pool_.layers(), "[kv_pages] there is no layer {} of {}", layer, pool_.layers());
   COCA_CHECK(length >= 0 && length <= capacity(), "[kv_pages] {} tokens requested; expected 0 to {}", length,
              capacity());
-  return {layout(), starts_.data(), static_cast<size_t>(layer) * layout().layer_bytes(), length};
+  return {layout(), starts_.data(), static_cast<size_t>(layer) * layout().layer_bytes(), length,
+          pool_.device() ? pool_.device()->device() : Device{}};
 }
 
 MutKvView KvPages::mut_view(int64_t layer, int64_t first, int64_t length) {
@@ -104,11 +108,14 @@ MutKvView KvPages::mut_view(int64_t layer, int64_t first, int64_t length) {
   for (auto page = static_cast<size_t>(first / kKvPage); page < pages_.size(); ++page) {
     if (pages_[page].use_count() == 1) continue;
     KvPool::Page own = pool_.take();
-    std::memcpy(own.get(), pages_[page].get(), pool_.page_bytes());
+    if (pool_.device())
+      pool_.device()->copy(own.get(), pages_[page].get(), pool_.page_bytes());
+    else
+      std::memcpy(own.get(), pages_[page].get(), pool_.page_bytes());
     pages_[page] = std::move(own);
     starts_[page] = pages_[page].get();
   }
-  return {v.layout, v.pages, v.offset, v.length};
+  return {v.layout, v.pages, v.offset, v.length, v.device};
 }
 
 }  // namespace coca

@@ -36,26 +36,28 @@ struct KvLayout {
   KeySign key_sign = KeySign::kSigned;
   int64_t G = 0, W = 0, D = 0;  // kv heads, numbers per key, numbers per value
 
-  size_t element_bytes() const { return type == KvType::kF32 ? 4 : type == KvType::kBF16 ? 2 : 1; }
-  size_t scale_bytes() const { return type == KvType::kInt8 ? 2 * sizeof(float) : 0; }
-  size_t head_bytes() const { return static_cast<size_t>(W + D) * element_bytes() + scale_bytes(); }  // of one token
-  size_t run_bytes() const { return static_cast<size_t>(kKvPage) * head_bytes(); }
-  size_t layer_bytes() const { return static_cast<size_t>(G) * run_bytes(); }  // of one page
+  constexpr size_t element_bytes() const { return type == KvType::kF32 ? 4 : type == KvType::kBF16 ? 2 : 1; }
+  constexpr size_t scale_bytes() const { return type == KvType::kInt8 ? 2 * sizeof(float) : 0; }
+  constexpr size_t head_bytes() const {
+    return static_cast<size_t>(W + D) * element_bytes() + scale_bytes();
+  }  // of one token
+  constexpr size_t run_bytes() const { return static_cast<size_t>(kKvPage) * head_bytes(); }
+  constexpr size_t layer_bytes() const { return static_cast<size_t>(G) * run_bytes(); }  // of one page
   // The place of lane l in a tile's row. bf16: lanes l and l + 32 share 32 bits, so that one operation each widens
   // them.
-  int64_t key_element(int64_t lane) const {
+  constexpr int64_t key_element(int64_t lane) const {
     constexpr int64_t kHalf = kKvTile / 2;
     return type == KvType::kBF16 ? lane % kHalf * 2 + lane / kHalf : lane;
   }
   // Offsets in a run, for token n of the page: of its key's first number (the next ones are 64 elements apart), and its
   // value.
-  size_t key_tile_at(int64_t tile) const { return static_cast<size_t>(tile * W * kKvTile) * element_bytes(); }
-  size_t key_at(int64_t n) const {
+  constexpr size_t key_tile_at(int64_t tile) const { return static_cast<size_t>(tile * W * kKvTile) * element_bytes(); }
+  constexpr size_t key_at(int64_t n) const {
     return key_tile_at(n / kKvTile) + static_cast<size_t>(key_element(kv_lane(n % kKvTile))) * element_bytes();
   }
-  size_t value_at(int64_t n) const { return static_cast<size_t>(kKvPage * W + n * D) * element_bytes(); }
-  size_t key_scale_at(int64_t n) const { return value_at(kKvPage) + static_cast<size_t>(n) * sizeof(float); }
-  size_t value_scale_at(int64_t n) const { return key_scale_at(kKvPage + n); }
+  constexpr size_t value_at(int64_t n) const { return static_cast<size_t>(kKvPage * W + n * D) * element_bytes(); }
+  constexpr size_t key_scale_at(int64_t n) const { return value_at(kKvPage) + static_cast<size_t>(n) * sizeof(float); }
+  constexpr size_t value_scale_at(int64_t n) const { return key_scale_at(kKvPage + n); }
 
   friend bool operator==(const KvLayout&, const KvLayout&) = default;
 };
@@ -68,6 +70,7 @@ struct BasicKvView {
   std::byte* const* pages = nullptr;
   size_t offset = 0;  // of the layer in each page
   int64_t length = 0;
+  Device device = {};  // on which the pages lie; the list of them is the host's
 
   // The run of kv head g in the page of this token.
   Byte* run(int64_t g, int64_t token) const {
@@ -77,16 +80,18 @@ struct BasicKvView {
 using KvView = BasicKvView<const std::byte>;
 using MutKvView = BasicKvView<std::byte>;
 
-// Provides pages to sequences. Pages that no sequence holds any more are reused. Several threads may use a pool, and
-// pages may outlive it.
+// Provides pages to sequences. Pages that no sequence holds any more are reused. Several threads may use a pool of host
+// memory, one thread a pool of device memory; pages may outlive their pool.
 class KvPool {
  public:
   using Page = std::shared_ptr<std::byte>;  // zeros, or the contents of an earlier sequence
 
-  // most_pages: limit on the pages in use at a time; 0: no limit.
-  KvPool(const KvLayout&, int64_t layers, int64_t most_pages = 0);
+  // most_pages: limit on the pages in use at a time; 0: no limit. `device`: where the pages are allocated; null: on the
+  // host.
+  KvPool(const KvLayout&, int64_t layers, int64_t most_pages = 0, DeviceMemory* device = nullptr);
   const KvLayout& layout() const { return layout_; }
   int64_t layers() const { return layers_; }
+  DeviceMemory* device() const { return device_; }  // null: the host
   size_t page_bytes() const;
   // Throws if the limit is reached or memory runs out.
   Page take() const;
@@ -97,6 +102,7 @@ class KvPool {
   class Memory;
   KvLayout layout_;
   int64_t layers_;
+  DeviceMemory* device_;
   std::shared_ptr<Memory> memory_;
 };
 

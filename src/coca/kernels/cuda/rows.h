@@ -16,6 +16,7 @@ extern const ops::DilatedAttentionImpl dilated_attention_row;
 extern const ops::EmbeddingImpl embedding_row;
 extern const ops::GeluImpl gelu_row;
 extern const ops::HeadsImpl heads_row;
+extern const ops::KvStoreImpl kv_store_row;
 extern const ops::LinearImpl linear_row;
 extern const ops::LoraImpl lora_row;
 extern const ops::NormImpl norm_row;

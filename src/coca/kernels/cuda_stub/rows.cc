@@ -20,6 +20,7 @@ const ops::DilatedAttentionImpl dilated_attention_row = kNone<ops::DilatedAttent
 const ops::EmbeddingImpl embedding_row = kNone<ops::EmbeddingImpl>;
 const ops::GeluImpl gelu_row = kNone<ops::GeluImpl>;
 const ops::HeadsImpl heads_row = kNone<ops::HeadsImpl>;
+const ops::KvStoreImpl kv_store_row = kNone<ops::KvStoreImpl>;
 const ops::LinearImpl linear_row = kNone<ops::LinearImpl>;
 const ops::LoraImpl lora_row = kNone<ops::LoraImpl>;
 const ops::NormImpl norm_row = kNone<ops::NormImpl>;
