@@ -22,7 +22,9 @@ void step(benchmark::State& state, model::Architecture architecture, const Shape
           const model::TrainingOptions& options) {
   train::TrainConfig config;
   config.architecture = architecture;
-  config.layers = shape.layers, config.width = shape.width, config.heads = shape.heads;
+  config.layers = shape.layers;
+  config.width = shape.width;
+  config.heads = shape.heads;
   config.length = 2048;
   const model::ModelSpec spec = train::make_spec(config, shape.vocabulary, std::nullopt, std::nullopt);
   model::ParamStore params(spec, options.precision), grads(spec);

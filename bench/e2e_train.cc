@@ -46,8 +46,11 @@ struct Shape {
 void training_step(benchmark::State& state, model::AttentionKind attention, const Shape& shape) {
   train::TrainConfig config;
   config.attention = attention;
-  config.layers = shape.layers, config.width = shape.width, config.heads = shape.heads;
-  config.length = shape.length, config.batch = shape.batch;
+  config.layers = shape.layers;
+  config.width = shape.width;
+  config.heads = shape.heads;
+  config.length = shape.length;
+  config.batch = shape.batch;
   const model::ModelSpec spec = train::make_spec(config, 272, std::nullopt, std::nullopt);
   model::ParamStore params(spec), grads(spec);
   model::initialise(spec, 1, params);

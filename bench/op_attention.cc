@@ -30,7 +30,8 @@ void fill(Tensor& t, uint64_t seed) {
 void BM_MatrixProduct(benchmark::State& state) {
   const int64_t n = state.range(0);
   Tensor x({n, n}), w({n, n}), y({n, n});
-  fill(x, 1), fill(w, 2);
+  fill(x, 1);
+  fill(w, 2);
   Context context;
   for (auto _ : state) coca::ops::linear_forward(context, {.x = x, .w = w, .y = y});
   state.counters["GFLOP/s"] =
@@ -50,7 +51,10 @@ void BM_Attention(benchmark::State& state, bool backward) {
   const int64_t B = state.range(0), N = state.range(1), H = state.range(2), D = state.range(3);
   Tensor q({B, N, H, D}), k({B, N, H, D}), v({B, N, H, D}), o({B, N, H, D}), lse({B, H, N});
   Tensor d_o({B, N, H, D}), dq({B, N, H, D}), dk({B, N, H, D}), dv({B, N, H, D});
-  fill(q, 1), fill(k, 2), fill(v, 3), fill(d_o, 4);
+  fill(q, 1);
+  fill(k, 2);
+  fill(v, 3);
+  fill(d_o, 4);
   Context context;
   coca::ops::attention_forward(context, {}, {.q = q, .k = k, .v = v, .o = o, .lse = lse});
   for (auto _ : state) {
@@ -69,7 +73,10 @@ void BM_Packed(benchmark::State& state, bool backward) {
                 documents = state.range(4);
   Tensor q({B, N, H, D}), k({B, N, H, D}), v({B, N, H, D}), o({B, N, H, D}), lse({B, H, N});
   Tensor d_o({B, N, H, D}), dq({B, N, H, D}), dk({B, N, H, D}), dv({B, N, H, D}), starts;
-  fill(q, 1), fill(k, 2), fill(v, 3), fill(d_o, 4);
+  fill(q, 1);
+  fill(k, 2);
+  fill(v, 3);
+  fill(d_o, 4);
   if (documents > 1) {
     const int64_t length = N / documents;
     starts = Tensor({B, N}, coca::DType::kI32);
@@ -109,11 +116,18 @@ void BM_Window(benchmark::State& state) {
   constexpr int64_t H = 4, D = 64;
   const int64_t N = state.range(0), window = state.range(1), far = state.range(2);
   Tensor q({1, N, H, D}), k({1, N, H, D}), v({1, N, H, D}), o({1, N, H, D}), far_q({1, N, H, D}), far_k({1, far, H, D});
-  fill(q, 1), fill(k, 2), fill(v, 3), fill(far_q, 4), fill(far_k, 5);
+  fill(q, 1);
+  fill(k, 2);
+  fill(v, 3);
+  fill(far_q, 4);
+  fill(far_k, 5);
   const coca::ops::AttentionOptions options{
       .mask = window > 0 ? coca::ops::Mask::kSlidingWindow : coca::ops::Mask::kCausal, .window = window};
   coca::ops::FarKeys keys;
-  if (far > 0) keys.q = far_q, keys.k = far_k;
+  if (far > 0) {
+    keys.q = far_q;
+    keys.k = far_k;
+  }
   Context context;
   for (auto _ : state) coca::ops::attention_forward(context, options, {.q = q, .k = k, .v = v, .far = keys, .o = o});
   double pairs = 0;
@@ -141,7 +155,10 @@ void BM_Dilated(benchmark::State& state, bool backward) {
   const int64_t N = state.range(0), window = state.range(1), dilation = state.range(2);
   Tensor q({1, N, H, D}), k({1, N, H, D}), v({1, N, H, D}), o({1, N, H, D}), lse({1, H, N});
   Tensor d_o({1, N, H, D}), dq({1, N, H, D}), dk({1, N, H, D}), dv({1, N, H, D});
-  fill(q, 1), fill(k, 2), fill(v, 3), fill(d_o, 4);
+  fill(q, 1);
+  fill(k, 2);
+  fill(v, 3);
+  fill(d_o, 4);
   const std::vector<int64_t> heads(H, dilation);
   const coca::ops::DilatedAttentionOptions options{
       .attention = {.mask = window > 0 ? coca::ops::Mask::kSlidingWindow : coca::ops::Mask::kCausal, .window = window},
@@ -175,7 +192,10 @@ void BM_Layer(benchmark::State& state, Positions kind) {
   const int64_t B = state.range(0), N = state.range(1), H = state.range(2), D = state.range(3);
   Tensor q({B, N, H, D}), t({B, N, H, D}), v({B, N, H, D}), d_o({B, N, H, D}), q_eff({B, N, H, D}), k_eff({B, N, H, D});
   Tensor o({B, N, H, D}), lse({B, H, N}), dq({B, N, H, D}), dt({B, N, H, D}), dv({B, N, H, D});
-  fill(q, 1), fill(t, 2), fill(v, 3), fill(d_o, 4);
+  fill(q, 1);
+  fill(t, 2);
+  fill(v, 3);
+  fill(d_o, 4);
   Tensor cos({1, N, D / 2}), sin({1, N, D / 2});
   for (int64_t i = 0; i < N * D / 2; ++i) {
     const int64_t position = i / (D / 2), pair = i % (D / 2);

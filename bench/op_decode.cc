@@ -56,7 +56,8 @@ void BM_Decode(benchmark::State& state, Keys keys, KvType type) {
   Context context;
   constexpr int64_t kPart = 1024;
   Tensor k({1, kPart, G, W}), v({1, kPart, G, D});
-  fill(k, 1, coca ? 0.0 : -0.5), fill(v, 2);
+  fill(k, 1, coca ? 0.0 : -0.5);
+  fill(v, 2);
   for (int64_t layer = 0; layer < kLayers; ++layer)
     for (int64_t first = 0; first < S; first += kPart)
       coca::ops::kv_store(context, {.keys = k, .values = v, .first = first, .cache = pages.mut_view(layer, first, S)});
@@ -66,7 +67,9 @@ void BM_Decode(benchmark::State& state, Keys keys, KvType type) {
   coca::ops::KeyAngles angles;
   angles.build(rotation, S);
   Tensor q({1, N, H, D}), o({1, N, H, D}), cos({1, N, D / 2}), sin({1, N, D / 2});
-  fill(q, 3), fill(cos, 4), fill(sin, 5);
+  fill(q, 3);
+  fill(cos, 4);
+  fill(sin, 5);
   const coca::ops::DecodeAttentionOptions options{.score =
                                                       coca ? coca::ops::Score::kCollinear : coca::ops::Score::kRope};
   int64_t layer = 0;

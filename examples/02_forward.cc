@@ -12,8 +12,14 @@ using namespace coca;
 int main() {
   model::ModelSpec spec;  // GPT-NeoX blocks by default
   spec.attention = model::AttentionKind::kCocaSlack;
-  spec.V = 100, spec.C = 64, spec.F = 256, spec.L = 2;
-  spec.H = 4, spec.G = 4, spec.D = 16, spec.R = 16;
+  spec.V = 100;
+  spec.C = 64;
+  spec.F = 256;
+  spec.L = 2;
+  spec.H = 4;
+  spec.G = 4;
+  spec.D = 16;
+  spec.R = 16;
   model::ParamStore params(spec);
   model::initialise(spec, 1, params);
   std::printf("%lld parameters in %zu tensors, for example:\n", static_cast<long long>(model::parameter_count(spec)),

@@ -11,8 +11,14 @@ using namespace coca;
 int main() {
   model::ModelSpec spec;
   spec.attention = model::AttentionKind::kCocaSlack;
-  spec.V = 32, spec.C = 64, spec.F = 256, spec.L = 2;
-  spec.H = 2, spec.G = 2, spec.D = 32, spec.R = 32;
+  spec.V = 32;
+  spec.C = 64;
+  spec.F = 256;
+  spec.L = 2;
+  spec.H = 2;
+  spec.G = 2;
+  spec.D = 32;
+  spec.R = 32;
   constexpr int64_t B = 4, N = 16;
 
   model::ParamStore params(spec), grads(spec);  // the same layout for weights, gradients and moments

@@ -42,13 +42,16 @@ TEST(PlanePair, KeyTurnedByPhiHasAngleMinusPhi) {
 // The rotation of ops/rope.h at positions m and n gives |q||k| cos(angle + (m - n) theta).
 TEST(PlanePair, FormulaIsTheScoreOfTheRotationOp) {
   model::ModelSpec spec = test::tiny_llama(model::AttentionKind::kRope);
-  spec.H = spec.G = 1, spec.D = spec.R = 2;
+  spec.H = spec.G = 1;
+  spec.D = spec.R = 2;
   const int64_t m = 7, n = 3;
   model::RopeTable table;
   table.build(plane_rotation(spec, 8), 0, 8);
   Tensor x({1, 8, 1, 2}), y({1, 8, 1, 2});
-  x.values<float>()[2 * m] = 0.7f, x.values<float>()[2 * m + 1] = 0.2f;
-  x.values<float>()[2 * n] = -0.4f, x.values<float>()[2 * n + 1] = 0.9f;
+  x.values<float>()[2 * m] = 0.7f;
+  x.values<float>()[2 * m + 1] = 0.2f;
+  x.values<float>()[2 * n] = -0.4f;
+  x.values<float>()[2 * n + 1] = 0.9f;
   Context cx;
   ops::rope_forward(cx, {.rows = table.rows(0, 8), .x = x, .y = y});
   const auto v = y.values<float>();
@@ -105,7 +108,8 @@ TEST(Borders, UnseenShareByHand) {
 // One fast and one slow plane: theta = 1 and 10000^(-1/2) = 0.01, with lengths L = 100 and 4 L.
 TEST(Borders, ScalingsOfTwoPlanesByHand) {
   model::ModelSpec spec = test::tiny_llama(model::AttentionKind::kRope);
-  spec.D = spec.R = 4, spec.max_position = 100;
+  spec.D = spec.R = 4;
+  spec.max_position = 100;
   std::vector<AngleStats> angles(2);
   for (AngleStats& a : angles) a.add({.angle = 0.02, .weight = 1}, Course::kFalls);  // the centre of its bin is 0.044
   const std::vector<ScaledBorders> all = scaled_borders(spec, angles, {.multiples = {4}, .dynamic_factor = 2});

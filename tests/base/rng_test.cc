@@ -41,7 +41,8 @@ TEST(Rng, UniformStaysBelowOneAndHasTheRightMoments) {
     const double u = rng.uniform();
     ASSERT_GE(u, 0.0);
     ASSERT_LT(u, 1.0);
-    sum += u, squares += u * u;
+    sum += u;
+    squares += u * u;
   }
   // Five standard errors: sd(u) = sqrt(1/12) = 0.289, sd(u^2) = sqrt(1/5 - 1/9) = 0.298, over sqrt(200000) =
   // 447.
@@ -67,7 +68,9 @@ TEST(Rng, NormalHasTheRightMoments) {
   for (int i = 0; i < kCount; ++i) {
     const double z = rng.normal();
     ASSERT_TRUE(std::isfinite(z));
-    sum += z, squares += z * z, fourth += z * z * z * z;
+    sum += z;
+    squares += z * z;
+    fourth += z * z * z * z;
   }
   // Five standard errors: variances of z, z^2 and z^4 are 1, 2 and 96.
   EXPECT_NEAR(sum / kCount, 0.0, 5 * 1.0 / 447);

@@ -74,7 +74,8 @@ TEST(BenchAttention, WindowsAndDocuments) {
                      .head_dim = 8,
                      .repeat = {.repeats = 1, .warmup = 0, .sample_seconds = 0}};
   const auto pairs_with = [&](int64_t window, int64_t documents) {
-    o.window = window, o.documents = documents;
+    o.window = window;
+    o.documents = documents;
     Context cx;
     const AttentionResult r = bench_attention(cx, o, {}).results.front();
     return r.gflops * r.seconds.median * 1e9 / (4.0 * 8 * 2);

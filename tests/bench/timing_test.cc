@@ -58,9 +58,13 @@ TEST(Timing, ProgressNamesStepsAndTheShareOfTheWork) {
   std::vector<std::string> begun;
   std::vector<double> shares;
   ProgressCounter progress{.sink = [&](const ProgressState& s) {
-    s.begins ? begun.emplace_back(s.what) : (shares.push_back(s.share), begun.back());
+    if (s.begins)
+      begun.emplace_back(s.what);
+    else
+      shares.push_back(s.share);
   }};
-  progress.plan(2, 1), progress.plan(2, 9);  // 20 units of work in total
+  progress.plan(2, 1);
+  progress.plan(2, 9);  // 20 units of work in total
   const RepeatOptions o{.repeats = 1, .warmup = 1, .sample_seconds = 0};
   progress.work_of_step = 1;
   measure_interleaved(one, o, progress);

@@ -52,7 +52,9 @@ TEST(Masking, SharesAreThePublishedOnes) {
     for (size_t i = 0; i < ids.size(); ++i) {
       if (targets[i] == kNoTarget) continue;
       ++places[i];
-      masked += ids[i] == kMask, kept += ids[i] == 60, random += ids[i] < kVocabulary;
+      masked += ids[i] == kMask;
+      kept += ids[i] == 60;
+      random += ids[i] < kVocabulary;
     }
   }
   const double chosen = 3.0 * kWindows;
@@ -60,7 +62,9 @@ TEST(Masking, SharesAreThePublishedOnes) {
   const auto near = [](int64_t count, double n, double p) {
     EXPECT_NEAR(static_cast<double>(count), n * p, 5 * std::sqrt(n * p * (1 - p)));
   };
-  near(masked, chosen, 0.8), near(kept, chosen, 0.1), near(random, chosen, 0.1);
+  near(masked, chosen, 0.8);
+  near(kept, chosen, 0.1);
+  near(random, chosen, 0.1);
   for (const int64_t count : places) near(count, kWindows, 0.15);
 }
 

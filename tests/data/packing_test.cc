@@ -111,8 +111,10 @@ TEST(Packing, WindowsAreAFunctionOfSeedAndNumber) {
     EXPECT_EQ(a.starts, b.starts);
   }
   std::vector<std::vector<int32_t>> first, second;
-  for (int64_t k = 0; k < epoch; ++k)
-    first.push_back(shuffled(one, k).ids), second.push_back(shuffled(one, epoch + k).ids);
+  for (int64_t k = 0; k < epoch; ++k) {
+    first.push_back(shuffled(one, k).ids);
+    second.push_back(shuffled(one, epoch + k).ids);
+  }
   EXPECT_NE(first, second);  // in a different order
   std::sort(first.begin(), first.end()), std::sort(second.begin(), second.end());
   EXPECT_EQ(first, second);  // the same windows

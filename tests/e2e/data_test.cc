@@ -32,7 +32,8 @@ class DataCommand : public test::CliFixture {
     for (const std::string& text : documents) index += little(static_cast<int32_t>(text.size() + 1));
     for (const int64_t pointer : pointers) index += little(pointer);
     for (const int64_t document : {0, 1, 2}) index += little(document);
-    put(prefix + ".idx", index), put(prefix + ".bin", data);
+    put(prefix + ".idx", index);
+    put(prefix + ".bin", data);
   }
 };
 
@@ -48,7 +49,8 @@ TEST_F(DataCommand, AnImportedDatasetTrainsLikeItsText) {
   EXPECT_EQ(json["documents"], 2);
   EXPECT_EQ(json["tokens"],
             cats_and_dogs(40).size() + 1 + std::string("the dog sat. ").size() + cats_and_dogs(2).size() + 1);
-  put("text/a.txt", cats_and_dogs(40)), put("text/b.txt", "the dog sat. " + cats_and_dogs(2));
+  put("text/a.txt", cats_and_dogs(40));
+  put("text/b.txt", "the dog sat. " + cats_and_dogs(2));
   const auto train = [&](const std::string& text, const std::string& out) {
     return Args{"train",   "--text", text,       "--out", at(out),   "--layers", "1",       "--width", "32",
                 "--heads", "2",      "--length", "24",    "--batch", "4",        "--steps", "5"};
@@ -60,8 +62,10 @@ TEST_F(DataCommand, AnImportedDatasetTrainsLikeItsText) {
 }
 
 TEST_F(DataCommand, DocumentsInTrainingAndValidationTextAreNamed) {
-  put("books/a.txt", cats_and_dogs(20)), put("books/c.txt", "Something else. " + cats_and_dogs(3));
-  put("held/b.txt", "\n\n" + cats_and_dogs(20)), put("held/d.txt", "New: " + cats_and_dogs(3));
+  put("books/a.txt", cats_and_dogs(20));
+  put("books/c.txt", "Something else. " + cats_and_dogs(3));
+  put("held/b.txt", "\n\n" + cats_and_dogs(20));
+  put("held/d.txt", "New: " + cats_and_dogs(3));
   const std::string sentence = fmt::format("warning: {} (training) and {} (validation) are the same document",
                                            at("books/a.txt"), at("held/b.txt"));
   const Args train = {"train",   "--text",   at("books"), "--validation-text", at("held"), "--out",
@@ -75,8 +79,9 @@ TEST_F(DataCommand, DocumentsInTrainingAndValidationTextAreNamed) {
     EXPECT_THAT(o.err, HasSubstr(sentence));
     EXPECT_THAT(o.err, testing::Not(HasSubstr("d.txt")));
     EXPECT_THAT(o.out, testing::ContainsRegex("validation documents also trained on +1\n"));
-    std::filesystem::remove_all(at("out/checkpoints")), std::filesystem::remove_all(at("out/model")),
-        std::filesystem::remove(at("out/metrics.csv"));
+    std::filesystem::remove_all(at("out/checkpoints"));
+    std::filesystem::remove_all(at("out/model"));
+    std::filesystem::remove(at("out/metrics.csv"));
   }
   // A token file holds no text to compare.
   ASSERT_EQ(coca({"data", "build", "--text", at("held"), "--tokenizer", "byte", "--out", at("held.tok")}).code, 0);
@@ -87,8 +92,9 @@ TEST_F(DataCommand, DocumentsInTrainingAndValidationTextAreNamed) {
 
 TEST_F(DataCommand, TrainingOnAPg19FolderTakesItsSplits) {
   put("pg/metadata.csv", "1,T,1900\n");
-  put("pg/train/1.txt", cats_and_dogs(20)), put("pg/validation/2.txt", "Held. " + cats_and_dogs(6)),
-      put("pg/test/3.txt", "Test. " + cats_and_dogs(60));
+  put("pg/train/1.txt", cats_and_dogs(20));
+  put("pg/validation/2.txt", "Held. " + cats_and_dogs(6));
+  put("pg/test/3.txt", "Test. " + cats_and_dogs(60));
   const Args train = {"train",   "--text", at("pg"),   "--out", at("out"), "--layers", "1",       "--width", "16",
                       "--heads", "2",      "--length", "16",    "--batch", "2",        "--steps", "2"};
   const std::string said = "validation text: " + at("pg/validation") + " (--validation-text chooses another)\n";

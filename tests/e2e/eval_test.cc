@@ -101,9 +101,12 @@ TEST_F(EvalCli, MaxTokensTakesTheMiddleOfEachDocument) {
   std::string first(1001, 'a'), second(700, 'b');
   for (size_t i = 0; i < first.size(); ++i) first[i] = static_cast<char>('a' + i * i % 23);
   for (size_t i = 0; i < second.size(); ++i) second[i] = static_cast<char>('a' + i * i % 19);
-  put("whole/1.txt", first), put("whole/2.txt", second);
-  put("middle/1.txt", first.substr(450, 100)), put("middle/2.txt", second.substr(300, 100));
-  put("start/1.txt", first.substr(0, 100)), put("start/2.txt", second.substr(0, 100));
+  put("whole/1.txt", first);
+  put("whole/2.txt", second);
+  put("middle/1.txt", first.substr(450, 100));
+  put("middle/2.txt", second.substr(300, 100));
+  put("start/1.txt", first.substr(0, 100));
+  put("start/2.txt", second.substr(0, 100));
   const auto nll = [&](const Args& flags) {
     const Outcome o = coca(with({"eval", "ppl", "--lengths", "32", "--stride", "16"}, flags));
     EXPECT_EQ(o.code, 0) << o.err;

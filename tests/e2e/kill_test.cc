@@ -107,8 +107,10 @@ TEST(Kill, ARunKilledAgainAndAgainEndsInTheSameBits) {
     auto deadline = in(rng.uniform() * (0.1 + 3 * whole / static_cast<double>(kills)));
     bool ahead = false;
     while (!program.ended() && Clock::now() < deadline) {
-      if (!ahead && step_of(dir / "killed") > last_kill * (killed + 1) / (kills + 1))
-        ahead = true, deadline = in(rng.uniform() * 0.02);
+      if (!ahead && step_of(dir / "killed") > last_kill * (killed + 1) / (kills + 1)) {
+        ahead = true;
+        deadline = in(rng.uniform() * 0.02);
+      }
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
     ASSERT_FALSE(program.ended()) << killed << " kills: " << program.wait().err;

@@ -336,7 +336,8 @@ class Terminal {
     held_ = ::open(name().c_str(), O_RDWR | O_NOCTTY);  // keeps output readable after the writer has closed it
     termios raw{};
     ::tcgetattr(held_, &raw);
-    raw.c_oflag = 0, raw.c_lflag &= ~static_cast<tcflag_t>(ECHO);
+    raw.c_oflag = 0;
+    raw.c_lflag &= ~static_cast<tcflag_t>(ECHO);
     ::tcsetattr(held_, TCSANOW, &raw);
   }
   ~Terminal() { ::close(fd_), ::close(held_); }

@@ -48,7 +48,10 @@ class Program {
     COCA_CHECK_AS(kIo, error == 0, "cannot run {}: error {}", COCA_PROGRAM, error);
   }
   ~Program() {
-    if (running_) kill(pid_, SIGKILL), waitpid(pid_, nullptr, 0);
+    if (running_) {
+      kill(pid_, SIGKILL);
+      waitpid(pid_, nullptr, 0);
+    }
   }
   Program(const Program&) = delete;
   Program& operator=(const Program&) = delete;

@@ -69,7 +69,8 @@ TEST_P(PasskeyProtocols, KeysFillTheirRangeAndPlacesDiffer) {
     const PasskeyTrial t = trial(2000, i);
     EXPECT_GE(t.key, p.keys.least);
     EXPECT_LE(t.key, p.keys.most);
-    least = std::min(least, t.key), most = std::max(most, t.key);
+    least = std::min(least, t.key);
+    most = std::max(most, t.key);
     const std::string text = tokenizer_->decode(t.ids);
     prompts.insert(text.substr(0, text.find("The pass")));
     EXPECT_EQ(occurrences(text, std::to_string(t.key)) >= 2, true) << text;

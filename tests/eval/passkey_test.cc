@@ -317,7 +317,8 @@ TEST_P(Passkey, GeneratedRulesEqualGeneration) {
         correct += rule == PasskeyRule::kFirstNumber ? first : text.find(std::to_string(t.key)) != std::string::npos;
       }
       EXPECT_EQ(cell.score.correct, correct) << enum_name(rule) << " " << cell.length;
-      right += correct, wrong += o.protocol.trials - correct;
+      right += correct;
+      wrong += o.protocol.trials - correct;
     }
   }
   EXPECT_GT(right, 0);

@@ -115,7 +115,10 @@ double naive_nll(test::ReferenceDecoder<double>& exact, const model::ModelSpec& 
                  const Protocol& p, const WindowSpan& w, std::optional<int32_t> bos) {
   std::vector<int32_t> ids(text.ids.begin() + w.begin, text.ids.begin() + w.end);
   int64_t front = 0;
-  if (bos && p.bos_place == BosPlace::kEveryWindow) ids.insert(ids.begin(), *bos), front = 1;
+  if (bos && p.bos_place == BosPlace::kEveryWindow) {
+    ids.insert(ids.begin(), *bos);
+    front = 1;
+  }
   if (bos && p.bos_place == BosPlace::kFirstToken) ids[0] = *bos;
   const std::vector<double> logits = exact.run(ids, static_cast<int64_t>(ids.size()));
   double sum = 0;
@@ -142,8 +145,10 @@ TEST(Protocols, MeansEqualTheNaiveOnes) {
     for (const Text& text : texts.texts)
       for (const WindowSpan& w : plan_windows(static_cast<int64_t>(text.ids.size()), p, window_shape(p, 8, bos))) {
         const double nll = naive_nll(exact, m.spec, text, p, w, bos);
-        sum += nll, scored += static_cast<double>(w.targets());
-        means += nll / static_cast<double>(w.targets()), windows += 1;
+        sum += nll;
+        scored += static_cast<double>(w.targets());
+        means += nll / static_cast<double>(w.targets());
+        windows += 1;
       }
     Context cx;
     const PerplexityResult r = perplexity(cx, m.spec, m.params.weights(), documents, {.protocol = p}).at(0);

@@ -173,7 +173,11 @@ TEST(Perplexity, CountsByHand) {
 
 TEST(Perplexity, NothingDependsOnTheBatch) {
   model::ModelSpec spec = test::tiny_llama(AttentionKind::kCocaSlack);
-  spec.C = 48, spec.D = 12, spec.R = 12, spec.F = 130, spec.V = 300;
+  spec.C = 48;
+  spec.D = 12;
+  spec.R = 12;
+  spec.F = 130;
+  spec.V = 300;
   const TinyModel m(spec);
   const Documents documents = documents_of(m, {400, 150, 33, 400, 7});
   const std::vector<int64_t> lengths = {8, 32, 100};

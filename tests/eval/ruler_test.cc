@@ -60,7 +60,8 @@ TEST(RulerEval, SamplesFitAndDependOnlyOnTheirPlace) {
   EXPECT_NE(samples[0].prompt.text, samples[1].prompt.text);
   EXPECT_EQ(make_ruler_sample(*text::make_byte_tokenizer(), options, 256, RulerTask::kFrequentWords, 1200, 1).text,
             samples[7].prompt.text);
-  options.tasks = {RulerTask::kFrequentWords}, options.lengths = {1200};
+  options.tasks = {RulerTask::kFrequentWords};
+  options.lengths = {1200};
   const std::string before = samples[7].prompt.text + samples[7].prediction;
   samples.clear();
   options.progress = [&](const RulerSample& s, int64_t, int64_t) { samples.push_back(s); };

@@ -38,7 +38,8 @@ Expected by_reference(const TinyModel& m, const Documents& documents, std::optio
   test::ReferenceDecoder<float> naive(m.spec, m.params);
   Expected e;
   double rough = 0;
-  exact.restart(), naive.restart();
+  exact.restart();
+  naive.restart();
   for (const std::vector<int32_t>& document : documents) {
     std::vector<int32_t> ids = document;
     if (ids.size() < 2) continue;

@@ -33,7 +33,8 @@ TEST(AdapterFile, RoundTripsBitwise) {
   const LoraSettings settings{
       .rank = 3, .alpha = 5, .dropout = 0.25, .scaling = LoraSettings::Scaling::kByRootOfRank, .base = "some/model"};
   std::vector<LoraTarget> targets = select_lora_targets(spec, settings, {"*t_proj", "*.1.mlp.up_proj"});
-  targets[0].rank = 2, targets[1].alpha = 7;
+  targets[0].rank = 2;
+  targets[1].alpha = 7;
   Adapter saved(spec, settings, targets);
   fill_randomly(saved, 1.0, 2);
   save_adapter(dir.path(), saved);

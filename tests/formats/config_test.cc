@@ -53,10 +53,22 @@ RopeScaling full_scaling(Scaling type, int64_t pairs) {
   const bool yarn = type == Scaling::kYarn || type == Scaling::kYarnPaper;
   if (yarn || type == Scaling::kLlama3 || type == Scaling::kLongRope || type == Scaling::kClex)
     r.original_max_position = 5;
-  if (type == Scaling::kClex)
-    r.factor = 1, r.max_factor = 5, r.param_factor = 3, r.activation = ClexActivation::kSilu, r.time_step = 0.125;
-  if (type == Scaling::kLlama3) r.low_freq_factor = 2, r.high_freq_factor = 9;
-  if (yarn) r.borders = YarnBorders::kFractional, r.mscale = 0.7, r.mscale_all_dim = 0.9;
+  if (type == Scaling::kClex) {
+    r.factor = 1;
+    r.max_factor = 5;
+    r.param_factor = 3;
+    r.activation = ClexActivation::kSilu;
+    r.time_step = 0.125;
+  }
+  if (type == Scaling::kLlama3) {
+    r.low_freq_factor = 2;
+    r.high_freq_factor = 9;
+  }
+  if (yarn) {
+    r.borders = YarnBorders::kFractional;
+    r.mscale = 0.7;
+    r.mscale_all_dim = 0.9;
+  }
   if (yarn || type == Scaling::kLongRope) r.attention_factor = 1.25;
   return r;
 }

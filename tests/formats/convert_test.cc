@@ -245,7 +245,10 @@ TEST(Convert, ElementTypes) {
     EXPECT_EQ(io::read_json(f.out / "config.json")["torch_dtype"], type == DType::kBF16 ? "bfloat16" : "float16");
     const auto rounded = stored(f.out);
     const fs::path again = f.temp.path() / "again", back = f.temp.path() / "back";
-    for (const fs::path& dir : {again, back}) fs::remove_all(dir), fs::create_directories(dir);
+    for (const fs::path& dir : {again, back}) {
+      fs::remove_all(dir);
+      fs::create_directories(dir);
+    }
     convert_model(f.out, again, {.dtype = DType::kF32});  // widening and rounding again change nothing
     EXPECT_EQ(stored(again), rounded);
     convert_model(again, back, {.dtype = type});

@@ -23,7 +23,8 @@ TEST(KvCache, CocaNeedsThreeQuartersOfTheBytes) {
       for (const KvType type : kTypes) {
         KvCache c(kv_pool(coca, type)), r(kv_pool(rope, type));
         EXPECT_EQ(c.bytes(), 0u);
-        c.reserve(512), r.reserve(512);
+        c.reserve(512);
+        r.reserve(512);
         const int64_t scales = type == KvType::kInt8 ? 8 : 0, number = type == KvType::kF32    ? 4
                                                                        : type == KvType::kBF16 ? 2
                                                                                                : 1;

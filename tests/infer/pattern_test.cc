@@ -66,11 +66,13 @@ std::vector<Named> patterned_specs() {
       for (const AttentionKind kind : test::attention_kinds()) {  // three middle keys, in the second layer only
         ModelSpec s = test::tiny_llama(kind);
         s.pattern = small(pattern.value);
-        s.pattern.middle_top_k = 3, s.pattern.middle_from_layer = 1;
+        s.pattern.middle_top_k = 3;
+        s.pattern.middle_from_layer = 1;
         add(std::string(enum_name(kind)) + "_middle" + suffix, s);
         if (kind != AttentionKind::kCocaSlack) continue;
         s.pattern.frame = SlackFrame::kAbsolute;
-        s.pattern.sinks = 0, s.pattern.middle_from_layer = 0;
+        s.pattern.sinks = 0;
+        s.pattern.middle_from_layer = 0;
         s.rope_scaling = test::tiny_scaling(model::Scaling::kYarn, s.R / 2);
         add("coca-slack_middle_alone" + suffix, s);
       }

@@ -70,8 +70,10 @@ TEST_P(Windowed, GeneratesAndRoundedCachesStayClose) {
     append(exact, 0, {7, 10}, a);
     append(rounded, 0, {7, 10}, b);
     double difference = 0, size = 0;
-    for (size_t i = 0; i < a.size(); ++i)
-      difference += std::pow(a[i] - b[i], 2), size += static_cast<double>(a[i]) * a[i];
+    for (size_t i = 0; i < a.size(); ++i) {
+      difference += std::pow(a[i] - b[i], 2);
+      size += static_cast<double>(a[i]) * a[i];
+    }
     EXPECT_LT(std::sqrt(difference / size), 0.1)
         << enum_name(type);  // a wrong key or value would differ by as much as the logits
   }

@@ -60,7 +60,8 @@ TEST(Clex, AgreesWithTheSecondImplementation) {
   for (const ClexActivation act : {ClexActivation::kTanh, ClexActivation::kSilu})
     for (const int64_t param_factor : {1, 2}) {
       ModelSpec s = clex_spec(test::tiny_llama(AttentionKind::kCocaSlack));
-      s.rope_scaling.activation = act, s.rope_scaling.param_factor = param_factor;
+      s.rope_scaling.activation = act;
+      s.rope_scaling.param_factor = param_factor;
       const TinyModel m = clex_model(s);
       const ClexOde ode = ode_of(m);
       const auto tables = ode.tables(4);

@@ -92,7 +92,8 @@ TEST(RopeRotation, Amplitudes) {
   longrope.short_factor = longrope.long_factor = std::vector<double>(4, 1.0);
   EXPECT_NEAR(rope_rotation(spec_of(8, 1e4, 131072, longrope), 1).amplitude, 1.1902, 5e-5);
   RopeScaling yarn{.type = Scaling::kYarn, .factor = 40};
-  yarn.mscale = 0.707, yarn.mscale_all_dim = 1.0;
+  yarn.mscale = 0.707;
+  yarn.mscale_all_dim = 1.0;
   const double g = std::log(40.0);
   EXPECT_NEAR(rope_rotation(spec_of(8, 1e4, 4096, yarn), 1).amplitude, (0.0707 * g + 1) / (0.1 * g + 1), 1e-14);
   yarn.attention_factor = 1.5;

@@ -121,7 +121,9 @@ TEST(TWidth, PlainDescentIsTheSameAtHalfTheRate) {
       return spec.t_width == TWidth::kHalf ? std::move(params) : with_width(full, params, TWidth::kHalf);
     };
     Context cx, plain;
-    plain.force_impl("collinear", "ref"), plain.force_impl("attention", "ref"), plain.force_impl("linear", "ref");
+    plain.force_impl("collinear", "ref");
+    plain.force_impl("attention", "ref");
+    plain.force_impl("linear", "ref");
     const ParamStore wide = run(cx, full, 1.0f), other = run(plain, full, 1.0f), narrow = run(cx, half, 0.5f),
                      wrong = run(cx, half, 1.0f);
     const double roundings = rms_distance(wide, other), distance = rms_distance(wide, narrow);

@@ -28,7 +28,10 @@ struct Packed {
       const auto values = test::random_values(dims.product(), seed, -2, 2);
       return type == DType::kF32 ? test::tensor_of<float>(dims, values) : test::tensor_of<BF16>(dims, values);
     };
-    q = make(qd, 1), k = make(kd, 2), v = make(kd, 3), d_o = make(qd, 4);
+    q = make(qd, 1);
+    k = make(kd, 2);
+    v = make(kd, 3);
+    d_o = make(qd, 4);
   }
 };
 struct Written {
@@ -133,7 +136,10 @@ TEST(AttentionDocuments, TilesOfOtherDocumentsAreNeverTouched) {
           t.values<BF16>()[static_cast<size_t>(i)] = BF16(std::numeric_limits<float>::quiet_NaN());
       }
     };
-    for (Tensor* t : {&p.q, &p.k, &p.v, &p.d_o}) spoil(*t, 0, 192), spoil(*t, 512, 640);
+    for (Tensor* t : {&p.q, &p.k, &p.v, &p.d_o}) {
+      spoil(*t, 0, 192);
+      spoil(*t, 512, 640);
+    }
     Context context;
     const Written w = run(context, p, type);
     for (const Tensor* t : {&w.o, &w.dq, &w.dk, &w.dv}) {

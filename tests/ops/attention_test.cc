@@ -106,7 +106,10 @@ ref::AttentionSpec far_spec_of(const Case& c, const ref::AttentionSpec& window) 
   far.hidden = c.window;
   far.most_distance = c.most_distance;
   far.most_position = c.most_position;
-  if (c.far_range == FarRange::kAll) far.causal = false, far.document_start = {};
+  if (c.far_range == FarRange::kAll) {
+    far.causal = false;
+    far.document_start = {};
+  }
   return far;
 }
 
@@ -143,7 +146,8 @@ struct ReferenceInputs {
         gradient(as_view<const T, 4>(d_o, in.q.shape())) {
     parts.push_back({spec, as_view<const T, 4>(q, in.q.shape()), as_view<const T, 4>(k, in.k.shape())});
     if (c.far == 0) return;
-    far_q = test::convert<T>(in.far_q), far_k = test::convert<T>(in.far_k);
+    far_q = test::convert<T>(in.far_q);
+    far_k = test::convert<T>(in.far_k);
     parts.push_back(
         {far_spec_of(c, spec), as_view<const T, 4>(far_q, in.q.shape()), as_view<const T, 4>(far_k, in.far_k.shape())});
   }
@@ -307,7 +311,10 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
   const Dims fd{c.B, c.far, c.G, c.D};
   Inputs in{
       .q = make(qd, 1, 3), .k = make(kd, 2, 2), .v = make(kd, 3, 1), .d_o = make(qd, 4, 1), .far_q = {}, .far_k = {}};
-  if (c.far > 0) in.far_q = make(qd, 5, 3), in.far_k = make(fd, 6, 2);
+  if (c.far > 0) {
+    in.far_q = make(qd, 5, 3);
+    in.far_k = make(fd, 6, 2);
+  }
   const Tensor documents = documents_of(c);
   const ref::AttentionSpec spec = spec_of(c, slope_values, documents);
   const Results<double> expected = reference<double>(spec, c, in);
@@ -336,7 +343,10 @@ void expect_matches_reference(const Case& c, const std::vector<const char*>& imp
                       .most_position = c.most_position};
     Tensor o = made(qd, stored), lse = made({c.B, c.H, c.N}, DType::kF32), dq = made(qd, stored), dk = made(kd, stored),
            dv = made(kd, stored), dq_far, dk_far;
-    if (c.far > 0) dq_far = made(qd, stored), dk_far = made(fd, stored);
+    if (c.far > 0) {
+      dq_far = made(qd, stored);
+      dk_far = made(fd, stored);
+    }
     attention_forward(cx, options_of(c),
                       {.q = q_in,
                        .k = k_in,

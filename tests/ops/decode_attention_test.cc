@@ -261,7 +261,11 @@ TEST(DecodeAttention, TokensThatAllQueriesSee) {
                               .key_cos = angle(cosine, 0),
                               .key_sin = angle(sine, 0)};
       ref::DecodeSide<T> far = near;
-      far.tokens = kFar, far.spec.window = 0, far.spec.dilation = nullptr, far.spec.first = 0, far.spec.causal = false;
+      far.tokens = kFar;
+      far.spec.window = 0;
+      far.spec.dilation = nullptr;
+      far.spec.first = 0;
+      far.spec.causal = false;
       const ref::DecodeSide<T> sides[] = {near, far};
       ref::decode_attention<T>(sides, c.ref_score, c.R, as_view<const T, 4>(qx, s.q.shape()),
                                as_view<const T, 4>(kx, s.keys.shape()), as_view<const T, 4>(vx, s.values.shape()),
@@ -497,7 +501,8 @@ TEST(DecodeAttention, MisuseIsNamed) {
   const std::vector<int64_t> short_list = {1, 1}, split = {2, 1, 1, 1}, twos = {2, 2, 2, 2};
   const auto dilated = [](const std::vector<int64_t>& dilation, int64_t window) {
     DecodeAttentionOptions options = kSlack;
-    options.dilation = dilation, options.window = window;
+    options.dilation = dilation;
+    options.window = window;
     return options;
   };
   test::expect_error(with([](DecodeSequence&) {}, dilated(short_list, 3)), "2 dilations; expected 4");

@@ -123,7 +123,10 @@ Inputs inputs_of(const Case& c) {
             .d_o = make(query_dims(c), 4, 1),
             .far_q = {},
             .far_k = {}};
-  if (c.far > 0) in.far_q = make(query_dims(c), 5, 3), in.far_k = make(far_dims(c), 6, 2);
+  if (c.far > 0) {
+    in.far_q = make(query_dims(c), 5, 3);
+    in.far_k = make(far_dims(c), 6, 2);
+  }
   return in;
 }
 
@@ -167,7 +170,10 @@ Outputs run(Context& context, const Case& c, const Inputs& in) {
               .dv = Tensor(key_dims(c), type),
               .dq_far = {},
               .dk_far = {}};
-  if (c.far > 0) out.dq_far = Tensor(query_dims(c), type), out.dk_far = Tensor(far_dims(c), type);
+  if (c.far > 0) {
+    out.dq_far = Tensor(query_dims(c), type);
+    out.dk_far = Tensor(far_dims(c), type);
+  }
   const TensorRef s = c.alibi ? TensorRef(slopes) : TensorRef();
   const FarKeys far{.q = in.far_q, .k = in.far_k, .v = {}, .range = FarRange::kAll};
   dilated_attention_forward(
@@ -254,7 +260,10 @@ TEST(DilatedAttention, ValuesAndGradientsMatchTheReferenceOnEveryTarget) {
         close(out.o, expected.o, naive.o, keys, "o");
         close(out.lse, expected.lse, naive.lse, keys, "lse");
         close(out.dv, expected.dv, naive.dv, rows, "dv");
-        if (c.S > 3) close(out.dq, expected.dq, naive.dq, keys, "dq"), close(out.dk, expected.dk, naive.dk, rows, "dk");
+        if (c.S > 3) {
+          close(out.dq, expected.dq, naive.dq, keys, "dq");
+          close(out.dk, expected.dk, naive.dk, rows, "dk");
+        }
         close(out.dq_far, expected.dq_far, naive.dq_far, keys, "dq_far");
         close(out.dk_far, expected.dk_far, naive.dk_far, rows, "dk_far");
       }
@@ -312,8 +321,10 @@ TEST(DilatedAttention, FarKeysInBf16) {
   const auto error = [](const Tensor& actual, const std::vector<double>& right) {
     const std::vector<float> values = test::float_values(actual);
     double difference = 0, size = 0;
-    for (size_t i = 0; i < right.size(); ++i)
-      difference += std::pow(values[i] - right[i], 2), size += right[i] * right[i];
+    for (size_t i = 0; i < right.size(); ++i) {
+      difference += std::pow(values[i] - right[i], 2);
+      size += right[i] * right[i];
+    }
     return std::sqrt(difference / size);
   };
   EXPECT_LT(error(out.dk_far, expected.dk_far), 0x1p-6);

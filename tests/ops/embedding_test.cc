@@ -117,7 +117,9 @@ TEST(Embedding, TheFirstBadIdIsNamed) {
     expect_bad_id(cx, {0, 1, -1}, "[embedding] ids[2] = -1 is not in 0..49");
     expect_bad_id(cx, {50}, "[embedding] ids[0] = 50 is not in 0..49");
     std::vector<int32_t> many(600, 49);  // several blocks on a GPU
-    many[599] = -5, many[301] = 1 << 30, many[300] = 51;
+    many[599] = -5;
+    many[301] = 1 << 30;
+    many[300] = 51;
     expect_bad_id(cx, many, "[embedding] ids[300] = 51 is not in 0..49");
   });
 }

@@ -39,7 +39,10 @@ void run_case(Context& cx, int64_t D, DType from_type, DType to_type) {
     const auto row = i / static_cast<size_t>(H * D);
     sum[i] += y[i + row * static_cast<size_t>(H * D)];
   }
-  if (to_type == DType::kBF16) sum = as_stored<BF16>(sum), copy = as_stored<BF16>(copy);
+  if (to_type == DType::kBF16) {
+    sum = as_stored<BF16>(sum);
+    copy = as_stored<BF16>(copy);
+  }
   ops::add_heads(cx, from_there, part);
   expect_heads(cx, to, before, sum);
   ops::copy_heads(cx, from_there, part);

@@ -23,10 +23,14 @@ struct Case {
   static Case of(const Shape& s, double rate) {
     Case c{.s = s, .scale = 0.5, .rate = rate};
     const auto seed = static_cast<uint64_t>(s.M * 1009 + s.N);
-    c.x = as_stored<T>(random_values(s.M * s.K, seed)), c.a = as_stored<T>(random_values(s.R * s.K, seed + 1));
-    c.b = as_stored<T>(random_values(s.N * s.R, seed + 2)), c.dy = as_stored<T>(random_values(s.M * s.N, seed + 3));
-    c.y0 = as_stored<T>(random_values(s.M * s.N, seed + 4)), c.dx0 = random_values(s.M * s.K, seed + 5);
-    c.da0 = random_values(s.R * s.K, seed + 6), c.db0 = random_values(s.N * s.R, seed + 7);
+    c.x = as_stored<T>(random_values(s.M * s.K, seed));
+    c.a = as_stored<T>(random_values(s.R * s.K, seed + 1));
+    c.b = as_stored<T>(random_values(s.N * s.R, seed + 2));
+    c.dy = as_stored<T>(random_values(s.M * s.N, seed + 3));
+    c.y0 = as_stored<T>(random_values(s.M * s.N, seed + 4));
+    c.dx0 = random_values(s.M * s.K, seed + 5);
+    c.da0 = random_values(s.R * s.K, seed + 6);
+    c.db0 = random_values(s.N * s.R, seed + 7);
     return c;
   }
   std::string text() const { return fmt::format("M={} K={} N={} R={} rate={}", s.M, s.K, s.N, s.R, rate); }
@@ -74,7 +78,10 @@ struct Results {
                             .db = gdb.ref()});
     gy.expect_intact(c.text());
     for (Guarded* out : {&gdx, &gda, &gdb}) out->expect_intact(c.text());
-    y = gy.values(), dx = gdx.values(), da = gda.values(), db = gdb.values();
+    y = gy.values();
+    dx = gdx.values();
+    da = gda.values();
+    db = gdb.values();
   }
 };
 

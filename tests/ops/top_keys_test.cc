@@ -58,7 +58,8 @@ struct Expected {
     const Dims lists{c.B, c.N, c.H, c.count}, heads{c.B, c.N, c.H, c.D}, tokens{c.B, c.S, c.G, c.D};
     scores.assign(static_cast<size_t>(lists.product()), -std::numeric_limits<Real>::infinity());
     keys.assign(scores.size(), -1);
-    o = test::convert<Real>(in.o), lse = test::convert<Real>(in.lse);
+    o = test::convert<Real>(in.o);
+    lse = test::convert<Real>(in.lse);
     const auto q = test::convert<Real>(in.q), k = test::convert<Real>(in.k), v = test::convert<Real>(in.v);
     const TopKeysOptions options = in.options();
     ref::top_keys_find<Real>({.count = c.count,
@@ -140,7 +141,10 @@ void run_case(const Case& c) {
 }
 
 TEST(TopKeys, ListsAndSumsMatchTheReferenceOnEveryTarget) {
-  for (const Case& c : kCases) run_case<float>(c), run_case<BF16>(c);
+  for (const Case& c : kCases) {
+    run_case<float>(c);
+    run_case<BF16>(c);
+  }
 }
 
 // Attention over the window followed by all middle keys equals attention over all keys.

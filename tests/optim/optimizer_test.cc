@@ -17,7 +17,14 @@ using model::ParamStore;
 
 model::ModelSpec tiny_spec() {
   model::ModelSpec s;
-  s.V = 11, s.C = 8, s.F = 12, s.L = 1, s.H = 2, s.G = 2, s.D = 4, s.R = 4;
+  s.V = 11;
+  s.C = 8;
+  s.F = 12;
+  s.L = 1;
+  s.H = 2;
+  s.G = 2;
+  s.D = 4;
+  s.R = 4;
   return s;
 }
 
@@ -127,7 +134,8 @@ TEST(AdamW, UpdatesASelectionAndNothingElse) {
   const std::vector<model::ParamInfo> trained = model::select_parameters(tiny_spec(), {"*.k.*", "*mlp*bias"});
   ParamStore all(tiny_spec()), all_grads(tiny_spec()), params(tiny_spec()), grads(tiny_spec(), trained),
       copy(tiny_spec(), model::Precision::kBF16), expected(tiny_spec(), model::Precision::kBF16);
-  fill(all, 1, 1.0), fill(params, 1, 1.0);
+  fill(all, 1, 1.0);
+  fill(params, 1, 1.0);
   Context context;
   model::copy_params(context, params, copy);
   const AdamWOptions options{

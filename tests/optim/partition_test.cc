@@ -32,7 +32,8 @@ TEST(Partition, EveryTileHasOneOwnerAndBucketsAreSharedEqually) {
             EXPECT_EQ(buckets[static_cast<size_t>(i / tile)], bucket);
           }
         }
-        least = std::min(least, total_size(ranges)), most = std::max(most, total_size(ranges));
+        least = std::min(least, total_size(ranges));
+        most = std::max(most, total_size(ranges));
       }
       EXPECT_LE(most - least, 2 * tile) << ranks;
     }
@@ -43,7 +44,14 @@ TEST(Partition, EveryTileHasOneOwnerAndBucketsAreSharedEqually) {
 // Several ranks that each update their share give the same bits as one.
 TEST(SharedAdamW, EndsInTheBitsOfOneRank) {
   model::ModelSpec spec;
-  spec.V = 101, spec.C = 32, spec.F = 64, spec.L = 2, spec.H = 2, spec.G = 2, spec.D = 16, spec.R = 16;
+  spec.V = 101;
+  spec.C = 32;
+  spec.F = 64;
+  spec.L = 2;
+  spec.H = 2;
+  spec.G = 2;
+  spec.D = 16;
+  spec.R = 16;
   const AdamWOptions options{.weight_decay = 0.2, .clip_norm = 0.5};
   const auto gradients = [&](int step, model::ParamStore& grads) {
     const auto values = test::random_values(grads.flat().numel(), static_cast<uint64_t>(step), -1.0, 1.0);
@@ -90,10 +98,18 @@ TEST(SharedAdamW, EndsInTheBitsOfOneRank) {
 
 TEST(SharedAdamW, ANonFiniteGradientOfOneRankChangesNothingOnAny) {
   model::ModelSpec spec;
-  spec.V = 101, spec.C = 32, spec.F = 64, spec.L = 1, spec.H = 2, spec.G = 2, spec.D = 16, spec.R = 16;
+  spec.V = 101;
+  spec.C = 32;
+  spec.F = 64;
+  spec.L = 1;
+  spec.H = 2;
+  spec.G = 2;
+  spec.D = 16;
+  spec.R = 16;
   dist::run_ranks(3, [&](dist::Communicator& here) {
     model::ParamStore params(spec), before(spec), grads(spec);
-    model::initialise(spec, 1, params), model::initialise(spec, 1, before);
+    model::initialise(spec, 1, params);
+    model::initialise(spec, 1, before);
     Context cx;
     const std::vector<int> buckets(
         static_cast<size_t>((grads.flat().numel() + Partition::kTile - 1) / Partition::kTile), 0);

@@ -140,7 +140,10 @@ TEST(Chart, EmptyAndTinyChartsAreDrawn) {
 TEST(Chart, LargeInputDoesNotBlock) {
   SKIP_WITHOUT_GNUPLOT();
   Series s{.label = "long"};
-  for (int i = 1; i <= 50000; ++i) s.x.push_back(i), s.y.push_back(i % 97);
+  for (int i = 1; i <= 50000; ++i) {
+    s.x.push_back(i);
+    s.y.push_back(i % 97);
+  }
   EXPECT_EQ(xml_problem(render_svg(Chart{.title = "long", .series = {s}})), "");
 }
 

@@ -38,9 +38,17 @@ StudyConfig toy(const fs::path& dir) {
   c.ntk_methods = {"rope"};
   c.text = {(dir / "text").string()};
   c.out = (dir / "out").string();
-  c.layers = 1, c.width = 16, c.heads = 2, c.length = 64, c.batch = 2, c.steps = 12, c.warmup_steps = 2;
+  c.layers = 1;
+  c.width = 16;
+  c.heads = 2;
+  c.length = 64;
+  c.batch = 2;
+  c.steps = 12;
+  c.warmup_steps = 2;
   c.multiples = {1, 2, 4};
-  c.eval_documents = 1, c.eval_tokens = 300, c.passkey_trials = 1;
+  c.eval_documents = 1;
+  c.eval_tokens = 300;
+  c.passkey_trials = 1;
   return c;
 }
 
@@ -150,7 +158,8 @@ TEST_F(Study, AStoppedStudyResumesWithTheSameResults) {
 
 TEST_F(Study, PresetsOfComparisons) {
   StudyConfig c = toy(dir_);
-  c.methods = {}, c.ntk_methods = StudyConfig{}.ntk_methods;
+  c.methods = {};
+  c.ntk_methods = StudyConfig{}.ntk_methods;
   c.preset = Preset::kAblation;
   StudyConfig ablation = resolve(c);
   EXPECT_EQ(ablation.methods, (std::vector<std::string>{"coca-slack", "coca-strict", "coca-tied"}));
@@ -185,7 +194,10 @@ TEST(StudyMethods, NamesAreReadAsWritten) {
 
 TEST(StudyMethods, WriteTheirTrainingIntoTheConfig) {
   train::TrainConfig sizes;
-  sizes.layers = 4, sizes.heads = 4, sizes.length = 64, sizes.steps = 900;
+  sizes.layers = 4;
+  sizes.heads = 4;
+  sizes.length = 64;
+  sizes.steps = 900;
   const auto applied = [&](const char* name) {
     train::TrainConfig c = sizes;
     apply_method(method_from_name(name), 512, c);
@@ -233,7 +245,9 @@ TEST_F(Study, ATrainingThatBreaksDownIsGivenUpAndTheStudyContinues) {
   StudyConfig asked = toy(dir_);
   asked.methods = {"rope", "alibi"};
   asked.ntk_methods = {};
-  asked.learning_rate = 1e30, asked.steps = 40, asked.seeds = {0, 1};
+  asked.learning_rate = 1e30;
+  asked.steps = 40;
+  asked.seeds = {0, 1};
   const StudyConfig config = resolve(asked);
   const Corpus corpus = load_corpus(config);
   StudyResults results = run_study(config, corpus);

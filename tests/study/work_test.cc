@@ -31,7 +31,13 @@ TEST(WorkOf, CountsWhatTheModelRuns) {
   c.methods = {"rope", "alibi"};
   c.ntk_methods = {"rope"};
   c.factors = {2, 4};
-  c.layers = 1, c.width = 16, c.heads = 2, c.length = 64, c.batch = 2, c.steps = 12, c.multiples = {1, 2},
+  c.layers = 1;
+  c.width = 16;
+  c.heads = 2;
+  c.length = 64;
+  c.batch = 2;
+  c.steps = 12;
+  c.multiples = {1, 2};
   c.passkey_trials = 3;
   c = resolve(c);
   const int64_t documents[] = {100};

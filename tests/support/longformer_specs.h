@@ -31,14 +31,18 @@ inline std::vector<NamedSpec> longformer_specs() {
     add(name + "_half_t_fused_global", neox);
   }
   model::ModelSpec partial = tiny_neox(AttentionKind::kCocaSlack);
-  partial.R = 4, partial.fold = ops::Fold::kOfficial;
-  partial.layer_window = {4, 2}, partial.dilation = {1, 2, 4, 1, 1, 1}, partial.global_tokens = 1;
+  partial.R = 4;
+  partial.fold = ops::Fold::kOfficial;
+  partial.layer_window = {4, 2};
+  partial.dilation = {1, 2, 4, 1, 1, 1};
+  partial.global_tokens = 1;
   add("official_fold", partial);
   model::ModelSpec qwen = tiny_qwen3(AttentionKind::kCocaStrict);
   qwen.dilation = {1, 1, 1, 1, 2, 2, 1, 1};
   add("qwen3_dilated", qwen);
   model::ModelSpec scaled = tiny_llama(AttentionKind::kRope);
-  scaled.layer_window = {3, 5}, scaled.global_tokens = 4;
+  scaled.layer_window = {3, 5};
+  scaled.global_tokens = 4;
   scaled.rope_scaling = {.type = model::Scaling::kDynamic, .factor = 2};
   add("dynamic_global", scaled);
   return all;
@@ -54,7 +58,8 @@ inline std::vector<NamedSpec> encoder_specs() {
     model::ModelSpec neox = tiny_neox(kind), llama = tiny_llama(kind);
     neox.direction = llama.direction = model::Direction::kBidirectional;
     all.push_back({name + "_encoder", neox});
-    neox.layer_window = {3, 0}, neox.global_tokens = 2;
+    neox.layer_window = {3, 0};
+    neox.global_tokens = 2;
     all.push_back({name + "_encoder_fused_global", neox});
     llama.layer_window = {3, 5};
     llama.dilation = {1, 1, 3, 3, 2, 2, 2, 2};

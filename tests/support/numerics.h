@@ -111,7 +111,12 @@ inline void expect_close(std::span<const float> actual, std::span<const double> 
     const double error = std::abs(static_cast<double>(actual[i]) - ref[i]);
     const double element_bound = bound + rounding * (std::abs(ref[i]) + bound);
     const double share = error / std::max(element_bound, std::numeric_limits<double>::min());
-    if (share > worst) worst = share, worst_at = i, error_there = error, bound_there = element_bound;
+    if (share > worst) {
+      worst = share;
+      worst_at = i;
+      error_there = error;
+      bound_there = element_bound;
+    }
   }
   if (ref.empty()) return;
   EXPECT_LE(error_there, bound_there) << what << ": worst at " << worst_at << ": " << actual[worst_at] << " against "

@@ -51,8 +51,12 @@ inline double reference_scaled(const model::ModelSpec& s, double j, double t, do
   }
   if (r.type == Scaling::kYarn) {
     double low = reference_yarn_border(s, r.beta_fast, L), high = reference_yarn_border(s, r.beta_slow, L);
-    if (r.borders == model::YarnBorders::kWhole) low = std::floor(low), high = std::ceil(high);
-    low = std::max(low, 0.0), high = std::min(high, static_cast<double>(s.R) - 1);
+    if (r.borders == model::YarnBorders::kWhole) {
+      low = std::floor(low);
+      high = std::ceil(high);
+    }
+    low = std::max(low, 0.0);
+    high = std::min(high, static_cast<double>(s.R) - 1);
     const double ramp = std::clamp((j - low) / (low == high ? 0.001 : high - low), 0.0, 1.0);
     return t / f * ramp + t * (1 - ramp);
   }

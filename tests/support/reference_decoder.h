@@ -241,9 +241,10 @@ class ReferenceDecoder {
         for (size_t d = 0; d < q_eff.size(); ++d) dot += q_eff[d] * k_eff[d];
         T score = dot * T(at.factor / std::sqrt(static_cast<double>(s_.D)));
         if (!slopes_.empty()) score -= T(static_cast<double>(slopes_[static_cast<size_t>(h)]) * at.distance);
-        if (here)
-          p.push_back(score), seen.push_back(m);
-        else
+        if (here) {
+          p.push_back(score);
+          seen.push_back(m);
+        } else
           middle.emplace_back(score, m);
       }
       // LM-Infinite's option: the highest-scoring keys among those that are not visible.
@@ -253,7 +254,10 @@ class ReferenceDecoder {
           middle.size(),
           static_cast<size_t>(static_cast<int64_t>(index) >= s_.pattern.middle_from_layer ? s_.pattern.middle_top_k
                                                                                           : 0)));
-      for (const auto& [score, m] : middle) p.push_back(score), seen.push_back(m);
+      for (const auto& [score, m] : middle) {
+        p.push_back(score);
+        seen.push_back(m);
+      }
       ref::softmax_row(p);
       for (size_t i = 0; i < p.size(); ++i)
         for (int64_t d = 0; d < s_.D; ++d)
@@ -453,7 +457,10 @@ std::vector<float> farthest_naive(std::span<const double> exact, const Run& run)
     double error = 0;
     for (size_t j = 0; j < exact.size(); ++j)
       error = std::max(error, std::abs(static_cast<double>(naive[j]) - exact[j]));
-    if (error > largest) largest = error, farthest = std::move(naive);
+    if (error > largest) {
+      largest = error;
+      farthest = std::move(naive);
+    }
   }
   return farthest;
 }

@@ -28,7 +28,14 @@ inline model::ModelSpec tiny_neox(AttentionKind kind) {
   model::ModelSpec s;
   s.architecture = model::Architecture::kGptNeoX;
   s.attention = kind;
-  s.V = 23, s.C = 24, s.F = 40, s.L = 2, s.H = 3, s.G = 3, s.D = 8, s.R = 8;
+  s.V = 23;
+  s.C = 24;
+  s.F = 40;
+  s.L = 2;
+  s.H = 3;
+  s.G = 3;
+  s.D = 8;
+  s.R = 8;
   s.max_position = 8;
   s.init_std = 0.3;
   return s;
@@ -44,7 +51,14 @@ inline model::ModelSpec tiny_llama(AttentionKind kind) {
   s.residual = model::ResidualKind::kSequential;
   s.qkv = model::Qkv::kSeparate;
   s.attention_bias = s.output_bias = s.mlp_bias = model::Bias::kNone;
-  s.V = 23, s.C = 24, s.F = 36, s.L = 2, s.H = 4, s.G = 2, s.D = 6, s.R = 6;
+  s.V = 23;
+  s.C = 24;
+  s.F = 36;
+  s.L = 2;
+  s.H = 4;
+  s.G = 2;
+  s.D = 6;
+  s.R = 6;
   s.max_position = 8;
   s.init_std = 0.3;
   return s;
@@ -77,8 +91,14 @@ inline std::vector<model::Scaling> weightless_scalings() {
 // Every scaling, with parameters that reach each branch in the short contexts of tests.
 inline model::RopeScaling tiny_scaling(model::Scaling type, int64_t pairs) {
   model::RopeScaling r{.type = type, .factor = type == model::Scaling::kNone ? 1.0 : 4.0};
-  if (type == model::Scaling::kLlama3) r.factor = 8, r.original_max_position = 16;
-  if (type == model::Scaling::kYarn || type == model::Scaling::kYarnPaper) r.beta_fast = 1.2, r.beta_slow = 0.01;
+  if (type == model::Scaling::kLlama3) {
+    r.factor = 8;
+    r.original_max_position = 16;
+  }
+  if (type == model::Scaling::kYarn || type == model::Scaling::kYarnPaper) {
+    r.beta_fast = 1.2;
+    r.beta_slow = 0.01;
+  }
   for (int64_t j = 0; type == model::Scaling::kLongRope && j < pairs; ++j) {
     r.short_factor.push_back(1.0 + 0.125 * static_cast<double>(j));
     r.long_factor.push_back(1.5 + static_cast<double>(j));

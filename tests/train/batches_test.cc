@@ -26,7 +26,8 @@ Made batch_of(const TrainConfig& c, const test::TinyData& data, int64_t step, in
 TEST(Batches, AreAPureFunctionOfSeedAndStep) {
   const test::TinyData data;
   TrainConfig c = test::tiny_config("unused");
-  c.length = 96, c.passkey_share = 0.5;
+  c.length = 96;
+  c.passkey_share = 0.5;
   const Batches batches(c, data.tokens, *data.tokenizer);
   Tensor ids({2, 96}, DType::kI32), targets({2, 96}, DType::kI32);
   for (const int64_t step : {7, 0, 3, 7}) {  // any order, with a new object each time, as resuming requires
@@ -63,7 +64,8 @@ TEST(Batches, AccumulationSplitsTheSameWindows) {
   const test::TinyData data;
   TrainConfig whole = test::tiny_config("unused"), split = whole;
   whole.batch = 4;
-  split.batch = 2, split.accumulation = 2;
+  split.batch = 2;
+  split.accumulation = 2;
   for (int64_t step = 0; step < 3; ++step) {
     const Made all = batch_of(whole, data, step);
     const size_t half = static_cast<size_t>(2 * whole.length);
@@ -76,7 +78,8 @@ TEST(Batches, AccumulationSplitsTheSameWindows) {
 TEST(Batches, TheShareOfPasskeysIsRight) {
   const test::TinyData data;  // the text has only letters, so a window with a digit is a passkey prompt
   TrainConfig c = test::tiny_config("unused");
-  c.length = 96, c.batch = 50;
+  c.length = 96;
+  c.batch = 50;
   for (const double share : {0.0, 0.3, 1.0}) {
     c.passkey_share = share;
     int passkeys = 0, windows = 0;
@@ -100,7 +103,9 @@ TEST(Batches, TheShareOfPasskeysIsRight) {
 TEST(Batches, TheFirstStepsAreAllPasskeys) {
   const test::TinyData data;
   TrainConfig c = test::tiny_config("unused");
-  c.length = 96, c.batch = 20, c.passkey_first_steps = 3;
+  c.length = 96;
+  c.batch = 20;
+  c.passkey_first_steps = 3;
   for (int64_t step = 0; step < 6; ++step) {
     const Made b = batch_of(c, data, step);
     for (int64_t row = 0; row < c.batch; ++row) {

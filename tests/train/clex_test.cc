@@ -58,7 +58,10 @@ class ClexRuns : public testing::Test {
   }
   FinetuneConfig config(const char* model, const char* out) {
     FinetuneConfig c = test::tiny_finetune(dir_.path() / model, dir_.path() / out);
-    c.data = {}, c.text = {"given"}, c.validation_interval = 0, c.steps = 6;
+    c.data = {};
+    c.text = {"given"};
+    c.validation_interval = 0;
+    c.steps = 6;
     return c;
   }
   model::Model run(const FinetuneConfig& c, Start start = Start::kFresh,
@@ -78,7 +81,9 @@ TEST_F(ClexRuns, FinetuningAddsANetworkThatIsNtkAtFirst) {
   test::put_model(dir_.path() / "base", source());
   FinetuneConfig c = config("base", "start");
   c.positions = {.rope_scaling = Scaling::kClex, .factor = 4};
-  c.steps = 1, c.warmup_steps = 0, c.learning_rate = 1e-30;  // changes nothing
+  c.steps = 1;
+  c.warmup_steps = 0;
+  c.learning_rate = 1e-30;  // changes nothing
   const model::Model start = run(c);
   const model::Model base = formats::load_model(dir_.path() / "base", model::Precision::kF32, formats::LoadT::kFolded);
   EXPECT_EQ(start.spec.rope_scaling.max_factor, 4);
@@ -165,7 +170,10 @@ TEST_F(ClexRuns, TheNetworkTrainsAfterPlainStepsAtItsOwnRate) {
     ++seed;
   const auto weights_after = [&](const char* out, int64_t steps, int64_t plain_steps, double rate) {
     TrainConfig c = test::tiny_config(dir_.path() / out);
-    c.steps = steps, c.weight_decay = 0, c.clex_rate = rate, c.seed = seed;
+    c.steps = steps;
+    c.weight_decay = 0;
+    c.clex_rate = rate;
+    c.seed = seed;
     c.positions = {.plain_steps = plain_steps, .rope_scaling = Scaling::kClex, .factor = 4};
     Trainer(c, data_.without_validation(), Start::kFresh).run();
     return floats(formats::load_model(dir_.path() / out / "model").params->weights().clex_down);

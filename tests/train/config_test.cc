@@ -17,10 +17,20 @@ TEST(TrainConfig, JsonRoundTrip) {
   TrainConfig c;
   c.architecture = model::Architecture::kLlama;
   c.attention = model::AttentionKind::kCocaStrict;
-  c.width = 96, c.kv_heads = 2, c.rotary_pct = 0.5, c.tie_embeddings = true, c.parallel_residual = false;
-  c.text = {"a.txt", "b"}, c.tokenizer = "x.model", c.passkey_share = 0.1,
+  c.width = 96;
+  c.kv_heads = 2;
+  c.rotary_pct = 0.5;
+  c.tie_embeddings = true;
+  c.parallel_residual = false;
+  c.text = {"a.txt", "b"};
+  c.tokenizer = "x.model";
+  c.passkey_share = 0.1;
   c.passkey_wording = data::PasskeyWording::kCoca;
-  c.learning_rate = 1.0 / 3, c.decay = optim::Decay::kLinear, c.seed = 7, c.out = "o", c.keep_checkpoints = 5;
+  c.learning_rate = 1.0 / 3;
+  c.decay = optim::Decay::kLinear;
+  c.seed = 7;
+  c.out = "o";
+  c.keep_checkpoints = 5;
   const auto json = io::options_to_json(c);
   TrainConfig back;
   io::options_from_json(back, nlohmann::json::parse(json.dump()), "saved");
@@ -111,13 +121,16 @@ TEST(TrainConfig, CountsAreBounded) {
 
 TEST(FinetuneConfig, CountsAreBounded) {
   FinetuneConfig c;
-  c.model = "m", c.text = {"t"}, c.lora_rank = 4;
+  c.model = "m";
+  c.text = {"t"};
+  c.lora_rank = 4;
   expect_counts_are_bounded(c, [](const FinetuneConfig& given) { check_config(given); });
   c.stages.list.emplace_back().steps = kMostCount + 1;
   c.lora_rank = 0;
   expect_error([&] { check_config(c); }, ErrorKind::kInvalidArgument, "steps is 2147483648");
   c.stages = {};
-  c.epochs = -1, c.steps = 5;
+  c.epochs = -1;
+  c.steps = 5;
   expect_error([&] { check_config(c); }, ErrorKind::kInvalidArgument, "epochs is -1");
 }
 
@@ -133,7 +146,10 @@ TEST(TrainConfig, AMicroBatchBeyondTheMemoryIsNamedBeforeAnythingIsMade) {
 
 TEST(TrainConfig, SpecsFollowTheArchitecture) {
   TrainConfig c;
-  c.width = 96, c.heads = 4, c.length = 64, c.rotary_pct = 0.5;
+  c.width = 96;
+  c.heads = 4;
+  c.length = 64;
+  c.rotary_pct = 0.5;
   const model::ModelSpec neox = make_spec(c, 272, 1, 2);
   EXPECT_EQ(neox.F, 4 * 96);
   EXPECT_EQ(neox.D, 24);
@@ -143,7 +159,9 @@ TEST(TrainConfig, SpecsFollowTheArchitecture) {
   EXPECT_EQ(neox.residual, model::ResidualKind::kParallel);
   EXPECT_EQ(neox.eos_id(), 2);
   EXPECT_DOUBLE_EQ(neox.init_std, 0.64 / std::sqrt(96.0));  // 0.02 at width 1024
-  c.architecture = model::Architecture::kLlama, c.kv_heads = 2, c.tie_embeddings = true;
+  c.architecture = model::Architecture::kLlama;
+  c.kv_heads = 2;
+  c.tie_embeddings = true;
   const model::ModelSpec llama = make_spec(c, 272, std::nullopt, std::nullopt);
   EXPECT_EQ(llama.F, 256);  // 8 / 3 x 96
   EXPECT_EQ(llama.G, 2);

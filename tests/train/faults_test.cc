@@ -255,7 +255,9 @@ std::string warning_after(AttentionKind kind, const std::function<void(model::Pa
   const test::TempDir dir;
   const test::TinyData data;
   TrainConfig c = config_in(dir.path());
-  c.attention = kind, c.architecture = architecture, c.steps = 3;
+  c.attention = kind;
+  c.architecture = architecture;
+  c.steps = 3;
   const Warnings warnings;
   Trainer trainer(c, data.without_validation(), Start::kFresh);
   expect_error(
@@ -327,7 +329,8 @@ void expect_no_model(TrainConfig c, const std::string& text, const std::vector<s
 TEST(NonFinite, ARunWithoutOneGoodStepWritesNoModel) {
   const auto with = [](const fs::path& out, const auto& change) {
     TrainConfig c = config_in(out);
-    c.steps = 3, c.checkpoint_interval = 1;
+    c.steps = 3;
+    c.checkpoint_interval = 1;
     change(c);
     return c;
   };
@@ -367,7 +370,9 @@ TEST(NonFinite, AValidationLossIsBlamedOnTheTextOnlyIfTheModelIsSound) {
                                                  257);  // this token does not occur in the training text
   const test::TempDir sound, broken;
   TrainConfig c = config_in(sound.path());
-  c.steps = 3, c.validation_interval = 1, c.warmup_steps = 0;
+  c.steps = 3;
+  c.validation_interval = 1;
+  c.warmup_steps = 0;
   {
     const Warnings warnings;
     Trainer trainer(c, data.with_validation(), Start::kFresh);
@@ -381,8 +386,10 @@ TEST(NonFinite, AValidationLossIsBlamedOnTheTextOnlyIfTheModelIsSound) {
     EXPECT_THAT(warnings.texts(), testing::ElementsAre(HasSubstr("step 2: the validation loss is nan"),
                                                        HasSubstr("look at the validation text")));
   }
-  c.out = broken.path().string(), c.learning_rate = 1e30,
-  c.min_learning_rate = 0;  // the loss is not finite after the first update
+  // The loss is not finite after the first update.
+  c.out = broken.path().string();
+  c.learning_rate = 1e30;
+  c.min_learning_rate = 0;
   for (const int64_t steps : {1, 3}) {
     c.steps = steps;
     const Warnings warnings;
@@ -397,7 +404,10 @@ TEST(NonFinite, AValidationLossIsBlamedOnTheTextOnlyIfTheModelIsSound) {
 TEST(NonFinite, ALossThatIsNotFiniteAfterTheLastUpdateWritesNoModel) {
   const test::TempDir dir, other, whole;
   TrainConfig c = config_in(dir.path());
-  c.steps = 1, c.learning_rate = 1e30, c.min_learning_rate = 0, c.warmup_steps = 0;
+  c.steps = 1;
+  c.learning_rate = 1e30;
+  c.min_learning_rate = 0;
+  c.warmup_steps = 0;
   expect_no_model(c,
                   "after the last update, step 1 of 1, the loss is not finite, so this step is not saved and no model "
                   "is written; there is no checkpoint",

@@ -23,7 +23,11 @@ std::string newest_bytes(const fs::path& out) {
 
 FinetuneConfig tiny_lora(const fs::path& model, const fs::path& out) {
   FinetuneConfig c = test::tiny_finetune(model, out);
-  c.steps = 6, c.lora_rank = 4, c.lora_alpha = 8, c.lora_dropout = 0.2, c.learning_rate = 1e-2;
+  c.steps = 6;
+  c.lora_rank = 4;
+  c.lora_alpha = 8;
+  c.lora_dropout = 0.2;
+  c.learning_rate = 1e-2;
   return c;
 }
 
@@ -38,7 +42,8 @@ TEST(FinetuneLora, ResumesBitwise) {
     const auto run = [&](const std::string& name, Start start,
                          const std::function<void(const StepReport&)>& on_step = {}) {
       FinetuneConfig c = tiny_lora(dir.path() / "model", dir.path() / name);
-      c.precision = precision, c.recompute = name == "straight" ? model::Recompute::kNone : model::Recompute::kLayer;
+      c.precision = precision;
+      c.recompute = name == "straight" ? model::Recompute::kNone : model::Recompute::kLayer;
       return Finetuner(c, made.data(), start).run(on_step);
     };
     const TrainSummary whole = run("straight", Start::kFresh);
@@ -64,7 +69,10 @@ TEST(FinetuneLora, LearnsWithoutChangingTheModel) {
   const model::ModelSpec spec = test::byte_spec(test::tiny_llama(AttentionKind::kCocaSlack));
   test::put_model(dir.path() / "model", spec);
   FinetuneConfig c = tiny_lora(dir.path() / "model", dir.path() / "run");
-  c.steps = 60, c.log_interval = 10, c.validation_interval = 0, c.validation_windows = 64;
+  c.steps = 60;
+  c.log_interval = 10;
+  c.validation_interval = 0;
+  c.validation_windows = 64;
   Finetuner run(c, made.data(), Start::kFresh);
   EXPECT_LT(run.loop().trained_parameters(), model::parameter_count(spec));
   double first = 0;
@@ -82,11 +90,16 @@ TEST(FinetuneLora, LearnsWithoutChangingTheModel) {
   io::make_dirs(dir.path() / "merged");
   formats::save_model(dir.path() / "merged", spec, *merged.params);
   FinetuneConfig again = c;
-  again.model = (dir.path() / "merged").string(), again.out = (dir.path() / "again").string();
-  again.lora_rank = 0, again.steps = 1, again.warmup_steps = 0, again.learning_rate = 1e-30;
+  again.model = (dir.path() / "merged").string();
+  again.out = (dir.path() / "again").string();
+  again.lora_rank = 0;
+  again.steps = 1;
+  again.warmup_steps = 0;
+  again.learning_rate = 1e-30;
   EXPECT_NEAR(*Finetuner(again, made.data(), Start::kFresh).run().validation_loss, *summary.validation_loss, 1e-5);
   // Training of an adapter continues with the adapter's own settings.
-  again.model = c.model, again.adapter = (fs::path(c.out) / "adapter").string(),
+  again.model = c.model;
+  again.adapter = (fs::path(c.out) / "adapter").string();
   again.out = (dir.path() / "further").string();
   EXPECT_NEAR(*Finetuner(again, made.data(), Start::kFresh).run().validation_loss, *summary.validation_loss, 1e-5);
 }
@@ -136,7 +149,9 @@ TEST(FinetuneLora, ALossThatIsNotFiniteAfterTheLastUpdateWritesNoAdapter) {
   const test::TinyExamples made;
   test::put_model(dir.path() / "model", test::byte_spec(test::tiny_llama(AttentionKind::kCocaSlack)));
   FinetuneConfig c = tiny_lora(dir.path() / "model", dir.path() / "run");
-  c.steps = 1, c.learning_rate = 1e30, c.warmup_steps = 0;
+  c.steps = 1;
+  c.learning_rate = 1e30;
+  c.warmup_steps = 0;
   expect_error([&] { Finetuner(c, made.data(), Start::kFresh).run(); }, ErrorKind::kNumeric,
                "step 1 of 1, the loss is not finite, so this step is not saved and no adapter");
   EXPECT_FALSE(fs::exists(dir.path() / "run/adapter"));

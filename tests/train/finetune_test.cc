@@ -34,7 +34,11 @@ TEST(Finetune, LearnsTheAnswers) {
     const std::string name(enum_name(spec.architecture));
     test::put_model(dir.path() / name, spec);
     FinetuneConfig c = test::tiny_finetune(dir.path() / name, dir.path() / (name + "-run"));
-    c.steps = 50, c.learning_rate = 1e-2, c.validation_windows = 64, c.log_interval = 10, c.validation_interval = 0;
+    c.steps = 50;
+    c.learning_rate = 1e-2;
+    c.validation_windows = 64;
+    c.log_interval = 10;
+    c.validation_interval = 0;
     Finetuner run(c, made.data(), Start::kFresh);
     EXPECT_EQ(run.loop().trained_parameters(), model::parameter_count(spec));
     double first = 0;
@@ -58,7 +62,9 @@ TEST(Finetune, AFullTIsFoldedUnlessItIsKept) {
   for (const bool keep : {false, true}) {
     FinetuneConfig c = test::tiny_finetune(dir.path() / "full", dir.path() / (keep ? "kept" : "folded"));
     c.keep_t_width = keep;
-    c.steps = 1, c.warmup_steps = 0, c.learning_rate = 1e-30;  // changes nothing
+    c.steps = 1;
+    c.warmup_steps = 0;
+    c.learning_rate = 1e-30;  // changes nothing
     Finetuner(c, made.data(), Start::kFresh).run();
     const model::Model out = formats::load_model(fs::path(c.out) / "model"),
                        wanted = formats::load_model(dir.path() / "full", model::Precision::kF32,
@@ -130,7 +136,10 @@ TEST(Finetune, UntrainedParametersKeepTheirBits) {
   const auto run = [&](const char* name, const std::vector<std::string>& train, const std::vector<std::string>& freeze,
                        model::Precision precision) {
     FinetuneConfig c = test::tiny_finetune(dir.path() / name, dir.path() / "run");
-    c.train = train, c.freeze = freeze, c.precision = precision, c.weight_decay = 0.1;
+    c.train = train;
+    c.freeze = freeze;
+    c.precision = precision;
+    c.weight_decay = 0.1;
     fs::remove_all(c.out);
     Finetuner(c, made.data(), Start::kFresh).run();
     return changed(c.model, fs::path(c.out) / "model");
@@ -161,7 +170,8 @@ void expect_resumes_bitwise(const model::ModelSpec& spec, const std::function<vo
     const bool fused = spec.qkv == model::Qkv::kFused;
     c.stages.list[0].train = {fused ? "*.t.*" : "*t_proj*"};
     c.stages.list[1].train = {fused ? "*query_key_value*" : "*_proj*"};
-    c.stages.list[1].steps = 2, c.stages.list[1].learning_rate = 1e-3;
+    c.stages.list[1].steps = 2;
+    c.stages.list[1].learning_rate = 1e-3;
     change(c);
     Finetuner tuner(c, made.data(), start);
     return tuner.run(on_step);
@@ -198,7 +208,8 @@ TEST(Finetune, ResumesBitwiseInEveryStage) {
 
 TEST(Finetune, ResumesBitwiseInBf16WithRecomputation) {
   expect_resumes_bitwise(specs()[0], [](FinetuneConfig& c) {
-    c.precision = model::Precision::kBF16, c.recompute = model::Recompute::kLayer;
+    c.precision = model::Precision::kBF16;
+    c.recompute = model::Recompute::kLayer;
   });
 }
 
@@ -257,7 +268,10 @@ TEST(Finetune, TheLossCountsOnlyAnswers) {
   test::put_model(dir.path() / "model", specs()[0]);
   const test::TinyExamples made;
   FinetuneConfig c = test::tiny_finetune(dir.path() / "model", dir.path() / "run");
-  c.steps = 1, c.batch = 2, c.accumulation = 1, c.validation_windows = 0;
+  c.steps = 1;
+  c.batch = 2;
+  c.accumulation = 1;
+  c.validation_windows = 0;
   Finetuner run(c, made.data(), Start::kFresh);
   // The loss by hand: each document alone, with the mean over the answers of both windows.
   const model::Model m = formats::load_model(c.model);
@@ -274,8 +288,10 @@ TEST(Finetune, TheLossCountsOnlyAnswers) {
       const TensorRef nll =
           decoder.loss(cx, m.params->weights(), TensorRef(ids.data() + first, DType::kI32, {1, n}, kHost),
                        TensorRef(targets.data() + first, DType::kI32, {1, n}, kHost));
-      for (int64_t i = 0; i < n; ++i)
-        sum += nll.as<float>()[i], counted += targets[first + static_cast<size_t>(i)] != data::kNoTarget;
+      for (int64_t i = 0; i < n; ++i) {
+        sum += nll.as<float>()[i];
+        counted += targets[first + static_cast<size_t>(i)] != data::kNoTarget;
+      }
     }
   }
   double loss = 0;
@@ -290,7 +306,11 @@ TEST(Finetune, TextTrainsOnWindowsAsPretrainingDoes) {
   test::put_model(dir.path() / "model", specs()[1]);
   const test::TinyData made;
   FinetuneConfig c = test::tiny_finetune(dir.path() / "model", dir.path() / "run");
-  c.data = {}, c.text = {"given"}, c.steps = 0, c.epochs = 0.2, c.length = 16;
+  c.data = {};
+  c.text = {"given"};
+  c.steps = 0;
+  c.epochs = 0.2;
+  c.length = 16;
   Finetuner run(c, {.tokenizer = *made.tokenizer, .text = &made.tokens, .validation_text = &made.validation},
                 Start::kFresh);
   EXPECT_EQ(run.loop().steps(), 7);  // (1999 - 15) / 16 = 124 windows; a fifth of them, four per step
@@ -303,12 +323,15 @@ TEST(Finetune, TextTrainsOnWindowsAsPretrainingDoes) {
 TEST(Finetune, BidirectionalModelsTrainOnMaskedTokens) {
   const test::TempDir dir;
   model::ModelSpec spec = test::byte_spec(test::tiny_llama(AttentionKind::kRope));
-  spec.direction = model::Direction::kBidirectional, spec.mask_id = 271;
+  spec.direction = model::Direction::kBidirectional;
+  spec.mask_id = 271;
   spec.init_std = 0.02;  // logits near 0, so that the loss starts at log(vocabulary) for any masks
   test::put_model(dir.path() / "model", spec);
   const test::TinyData made;
   FinetuneConfig c = test::tiny_finetune(dir.path() / "model", dir.path() / "run");
-  c.data = {}, c.text = {"given"}, c.length = 16;
+  c.data = {};
+  c.text = {"given"};
+  c.length = 16;
   Finetuner run(c, {.tokenizer = *made.tokenizer, .text = &made.tokens, .validation_text = &made.validation},
                 Start::kFresh);
   const TrainSummary summary = run.run();

@@ -18,7 +18,12 @@ namespace {
 
 model::ModelSpec spec_of_several_tiles() {
   model::ModelSpec s = test::tiny_neox(model::AttentionKind::kCocaSlack);
-  s.C = 72, s.F = 160, s.L = 3, s.V = 101, s.D = 24, s.R = 24;
+  s.C = 72;
+  s.F = 160;
+  s.L = 3;
+  s.V = 101;
+  s.D = 24;
+  s.R = 24;
   return s;
 }
 

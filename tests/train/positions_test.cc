@@ -50,7 +50,9 @@ TEST(Positions, PoseCutsReachTheirBorders) {
   for (int64_t k = 0; k < 2000; ++k) {
     Rng rng = position_rng(3, k);
     const PoseCut cut = draw_pose(rng, kN, kTarget, 1000);
-    firsts.insert(cut.first), tokens.insert(cut.skipped_tokens), positions.insert(cut.skipped_positions);
+    firsts.insert(cut.first);
+    tokens.insert(cut.skipped_tokens);
+    positions.insert(cut.skipped_positions);
     std::vector<double> at(kN);
     pose_positions(cut, at);
     for (int64_t i = 0; i < kN; ++i)
@@ -116,7 +118,9 @@ TEST(Positions, AreAPureFunctionOfSeedAndWindow) {
   const test::TinyData data;
   for (const PositionDraw draw : {PositionDraw::kRandom, PositionDraw::kPose}) {
     TrainConfig c = drawn_config(draw), split = c, other = c;
-    c.batch = 4, other.batch = 4, other.seed = 1;
+    c.batch = 4;
+    other.batch = 4;
+    other.seed = 1;
     split.accumulation = 2;
     const auto rows = [&](const Made& b) {
       return std::pair(std::vector(b.ids.values<int32_t>().begin(), b.ids.values<int32_t>().end()), b.positions);
@@ -138,7 +142,8 @@ TEST(Positions, PlainStepsComeFirst) {
   for (const PositionDraw draw : {PositionDraw::kRandom, PositionDraw::kPose}) {
     const TrainConfig always = drawn_config(draw);
     TrainConfig c = always, plain = always;
-    c.positions.plain_steps = 3, plain.positions = {};
+    c.positions.plain_steps = 3;
+    plain.positions = {};
     const Batches batches(c, data.tokens, *tokenizer);
     const Made before = batch_of(c, data.tokens, 2), behind = batch_of(c, data.tokens, 3);
     for (int64_t i = 0; i < c.batch * c.length; ++i)
@@ -162,7 +167,8 @@ TEST(Positions, PlainStepsComeFirst) {
 TEST(Positions, InvalidPlainStepsAreRefused) {
   const auto refused = [](const PositionOptions& positions, const char* message) {
     TrainConfig c = test::tiny_config("unused");
-    c.steps = 20, c.positions = positions;
+    c.steps = 20;
+    c.positions = positions;
     test::expect_error([&] { check_config(c); }, ErrorKind::kInvalidArgument, message);
   };
   refused({.plain_steps = 3}, "plain_steps is 3; without positions random or pose, or rope scaling clex");
@@ -175,7 +181,9 @@ TEST(Positions, InvalidPlainStepsAreRefused) {
 TEST(Positions, PasskeyPromptsStayWhole) {
   const test::TinyData data;
   TrainConfig c = drawn_config(PositionDraw::kPose);
-  c.length = 96, c.positions.target_length = 400, c.passkey_share = 1;
+  c.length = 96;
+  c.positions.target_length = 400;
+  c.passkey_share = 1;
   TrainConfig plain = c;
   plain.positions = {};
   const Made skipped = batch_of(c, data.tokens, 3), whole = batch_of(plain, data.tokens, 3);
@@ -191,8 +199,11 @@ TEST(Positions, RunsResumeBitwise) {
     const auto run = [&](const char* name, Start start, const std::function<void(const StepReport&)>& on_step = {}) {
       TrainConfig c = drawn_config(draw);
       c.out = (dir.path() / name).string();
-      c.accumulation = 2, c.validation_interval = 6, c.validation_windows = 5;
-      c.positions.rope_scaling = Scaling::kYarn, c.positions.factor = 4;
+      c.accumulation = 2;
+      c.validation_interval = 6;
+      c.validation_windows = 5;
+      c.positions.rope_scaling = Scaling::kYarn;
+      c.positions.factor = 4;
       return Trainer(c, data.with_validation(), start).run(on_step);
     };
     run("straight", Start::kFresh);
@@ -222,7 +233,11 @@ TEST(Positions, OnlyTrainingDraws) {
     const test::TempDir dir;
     TrainConfig c = draw == PositionDraw::kPlain ? test::tiny_config("") : drawn_config(draw);
     c.out = dir.path().string();
-    c.steps = 1, c.warmup_steps = 0, c.learning_rate = 1e-30, c.min_learning_rate = 0, c.weight_decay = 0;
+    c.steps = 1;
+    c.warmup_steps = 0;
+    c.learning_rate = 1e-30;
+    c.min_learning_rate = 0;
+    c.weight_decay = 0;
     return Trainer(c, data.with_validation(), Start::kFresh).run();
   };
   const TrainSummary plain = run(PositionDraw::kPlain), random = run(PositionDraw::kRandom);
@@ -237,7 +252,8 @@ TEST(Positions, FinetuningDrawsAndReplacesTheScaling) {
   spec.rope_scaling = {.type = Scaling::kLinear, .factor = 2};
   test::put_model(dir.path() / "model", spec);
   FinetuneConfig c = test::tiny_finetune(dir.path() / "model", dir.path() / "run");
-  c.data = {}, c.text = {"given"};
+  c.data = {};
+  c.text = {"given"};
   c.positions = {.draw = PositionDraw::kPose, .target_length = 96, .rope_scaling = Scaling::kNtk, .factor = 4};
   const auto run = [&](const char* out) {
     c.out = (dir.path() / out).string();
@@ -248,7 +264,8 @@ TEST(Positions, FinetuningDrawsAndReplacesTheScaling) {
   EXPECT_EQ(tuned.spec.rope_scaling.type, Scaling::kNtk);
   EXPECT_EQ(tuned.spec.rope_scaling.factor, 4.0);
   EXPECT_EQ(tuned.spec.max_position, spec.max_position);
-  c.positions.draw = PositionDraw::kPlain, c.positions.target_length = 0;
+  c.positions.draw = PositionDraw::kPlain;
+  c.positions.target_length = 0;
   EXPECT_NE(test::values_of(*run("plain").params), test::values_of(*tuned.params));
 }
 

@@ -29,8 +29,11 @@ void run_ranks(int ranks, const std::function<void(dist::Communicator&)>& body) 
 
 TrainConfig config_of_8_windows(const fs::path& out) {
   TrainConfig c = test::tiny_config(out);
-  c.batch = 4, c.accumulation = 2, c.slices = 4;
-  c.validation_interval = 6, c.validation_windows = 5;
+  c.batch = 4;
+  c.accumulation = 2;
+  c.slices = 4;
+  c.validation_interval = 6;
+  c.validation_windows = 5;
   return c;
 }
 
@@ -82,7 +85,9 @@ TEST(Ranks, AnyNumberThatDividesTheSlicesEndsInTheSameBits) {
             [](TrainConfig& c) { c.tie_embeddings = true, c.architecture = model::Architecture::kLlama; }},
            {"remade", [](TrainConfig& c) { c.recompute = model::Recompute::kLayer; }},
            {"masked", [](TrainConfig& c) {
-              c.direction = model::Direction::kBidirectional, c.windows.layer_window = {4}, c.windows.global_tokens = 2;
+              c.direction = model::Direction::kBidirectional;
+              c.windows.layer_window = {4};
+              c.windows.global_tokens = 2;
             }}}) {
     TrainConfig c = config_of_8_windows(dir.path() / (name + "1"));
     change(c);
@@ -98,7 +103,9 @@ TEST(Ranks, AnyNumberThatDividesTheSlicesEndsInTheSameBits) {
 TEST(Ranks, OneSliceForEachIsTheSameLossToRounding) {
   const test::TempDir dir;
   TrainConfig c = config_of_8_windows(dir.path() / "one");
-  c.slices = 0, c.batch = 6, c.accumulation = 1;
+  c.slices = 0;
+  c.batch = 6;
+  c.accumulation = 1;
   const TrainSummary one = train_by(1, c);
   for (const int ranks : {2, 3}) {
     c.out = (dir.path() / std::to_string(ranks)).string();
@@ -121,7 +128,9 @@ TEST(Ranks, EachKeepsItsShareOfTheState) {
     const io::SafetensorsFile file(*newest / fmt::format("optimizer-{:05}-of-00004.safetensors", r));
     int64_t count = 0;
     for (const io::StoredTensor& t : file.tensors()) count += t.shape.product();
-    least = std::min(least, count), most = std::max(most, count), total += count;
+    least = std::min(least, count);
+    most = std::max(most, count);
+    total += count;
   }
   int64_t parameters = 0;
   for (const auto& [name, values] : moments_of(dir.path())) {
@@ -164,7 +173,9 @@ TEST(Ranks, FineTuneAdaptersAndPartsOfFusedProjections) {
                                                                                         }}}) {
     for (const int ranks : {1, 2}) {
       FinetuneConfig c = test::tiny_finetune(dir.path() / "model", dir.path() / (name + std::to_string(ranks)));
-      c.batch = 2, c.accumulation = 2, c.slices = 2;
+      c.batch = 2;
+      c.accumulation = 2;
+      c.slices = 2;
       change(c);
       run_ranks(ranks, [&](dist::Communicator& here) { Finetuner(c, examples.data(), Start::kFresh, here).run(); });
     }
@@ -184,7 +195,10 @@ TEST(Ranks, ShareTheTokensOfWindows) {
   for (const auto attention : {model::AttentionKind::kCocaSlack, model::AttentionKind::kRope}) {
     const std::string name(enum_name(attention));
     TrainConfig c = config_of_8_windows(dir.path() / (name + "1"));
-    c.attention = attention, c.length = 19, c.slices = 0, c.context_parallel = true,
+    c.attention = attention;
+    c.length = 19;
+    c.slices = 0;
+    c.context_parallel = true;
     c.recompute = model::Recompute::kLayer;
     c.decay = optim::Decay::kConstant;  // so that a shorter run equals the beginning of this one
     const TrainSummary one = train_by(1, c);
@@ -202,7 +216,8 @@ TEST(Ranks, ShareTheTokensOfWindows) {
     train_by(3, c);
     c.steps = 9;
     train_by(2, c, Start::kResume);
-    c.steps = 12, c.context_parallel = false;
+    c.steps = 12;
+    c.context_parallel = false;
     EXPECT_NEAR(train_by(2, c, Start::kResume).final_loss, one.final_loss, 1e-3) << name;
   }
 }
@@ -224,14 +239,19 @@ TEST(Ranks, MistakesAreNamed) {
   c.slices = 3;
   test::expect_error(by(1), ErrorKind::kInvalidArgument,
                      "slices is 3; expected 0 (one a rank) or a divisor of the 8 windows");
-  c.context_parallel = true, c.slices = 4;
+  c.context_parallel = true;
+  c.slices = 4;
   test::expect_error(by(2), ErrorKind::kInvalidArgument,
                      "slices is 4; with context_parallel a step is not cut into slices");
-  c.slices = 0, c.windows.layer_window = {4};
+  c.slices = 0;
+  c.windows.layer_window = {4};
   test::expect_error(by(2), ErrorKind::kInvalidArgument, "[ring] layer 0 has a window of 4 tokens");
-  c.windows.layer_window = {}, c.positions.draw = PositionDraw::kRandom, c.positions.target_length = 32;
+  c.windows.layer_window = {};
+  c.positions.draw = PositionDraw::kRandom;
+  c.positions.target_length = 32;
   test::expect_error(by(2), ErrorKind::kInvalidArgument, "drawn positions");
-  c.positions = {}, c.context_parallel = false;
+  c.positions = {};
+  c.context_parallel = false;
   train_by(2, c);
   test::expect_error(by(2), ErrorKind::kInvalidArgument, "already holds a training run");
 }
@@ -249,8 +269,14 @@ TEST(Ranks, ACheckpointThatOneCannotWriteLosesNothing) {
     trainer.run([&](const StepReport& r) {
       if (here.rank() > 0) return;
       const fs::path root = checkpoint_root(c.out), aside = dir.path() / "aside";
-      if (r.step == 7) fs::rename(root, aside), io::write_file_atomic(root, "a file in the way");
-      if (r.step == 9) fs::remove(root), fs::rename(aside, root);
+      if (r.step == 7) {
+        fs::rename(root, aside);
+        io::write_file_atomic(root, "a file in the way");
+      }
+      if (r.step == 9) {
+        fs::remove(root);
+        fs::rename(aside, root);
+      }
     });
   });
   set_log_sink({});

@@ -53,10 +53,18 @@ struct TinyExamples {
 
 inline train::FinetuneConfig tiny_finetune(const std::filesystem::path& model, const std::filesystem::path& out) {
   train::FinetuneConfig c;
-  c.model = model.string(), c.out = out.string();
+  c.model = model.string();
+  c.out = out.string();
   c.data = {"given"};
-  c.steps = 3, c.batch = 2, c.accumulation = 2, c.warmup_steps = 1, c.learning_rate = 3e-3;
-  c.validation_interval = 2, c.validation_windows = 3, c.log_interval = 2, c.checkpoint_interval = 0;
+  c.steps = 3;
+  c.batch = 2;
+  c.accumulation = 2;
+  c.warmup_steps = 1;
+  c.learning_rate = 3e-3;
+  c.validation_interval = 2;
+  c.validation_windows = 3;
+  c.log_interval = 2;
+  c.checkpoint_interval = 0;
   return c;
 }
 

@@ -19,10 +19,19 @@ namespace coca::test {
 
 inline train::TrainConfig tiny_config(const std::filesystem::path& out) {
   train::TrainConfig c;
-  c.layers = 2, c.width = 32, c.heads = 2, c.length = 16, c.batch = 2;
-  c.steps = 12, c.warmup_steps = 3, c.learning_rate = 3e-3, c.min_learning_rate = 3e-4;
+  c.layers = 2;
+  c.width = 32;
+  c.heads = 2;
+  c.length = 16;
+  c.batch = 2;
+  c.steps = 12;
+  c.warmup_steps = 3;
+  c.learning_rate = 3e-3;
+  c.min_learning_rate = 3e-4;
   c.out = out.string();
-  c.log_interval = 3, c.validation_interval = 0, c.checkpoint_interval = 4;
+  c.log_interval = 3;
+  c.validation_interval = 0;
+  c.checkpoint_interval = 4;
   return c;
 }
 

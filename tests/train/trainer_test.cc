@@ -24,7 +24,10 @@ constexpr AttentionKind kKinds[] = {AttentionKind::kRope,     AttentionKind::kCo
 TEST(Trainer, LossFallsOnARepetitiveText) {
   const test::TempDir dir;
   TrainConfig c = test::tiny_config(dir.path() / "run");
-  c.steps = 80, c.batch = 4, c.learning_rate = 1e-2, c.log_interval = 10;
+  c.steps = 80;
+  c.batch = 4;
+  c.learning_rate = 1e-2;
+  c.log_interval = 10;
   std::vector<int32_t> ids(600);
   for (size_t i = 0; i < ids.size(); ++i) ids[i] = "collinear "[i % 10];
   const auto tokens = data::TokenFile::from_tokens(ids, {0, 600}, 257);
@@ -49,7 +52,8 @@ TEST(Trainer, LossFallsOnARepetitiveText) {
 // of step 4.
 void expect_resumes_bitwise(TrainConfig c, const fs::path& dir) {
   const test::TinyData data;
-  c.validation_interval = 6, c.validation_windows = 5;
+  c.validation_interval = 6;
+  c.validation_windows = 5;
   const auto run = [&](const char* name, Start start, const std::function<void(const StepReport&)>& on_step = {}) {
     c.out = (dir / name).string();
     Trainer trainer(c, data.with_validation(), start);
@@ -97,7 +101,12 @@ TEST(Trainer, ResumesBitwiseWithAccumulationLlamaAndPasskeys) {
   const test::TempDir dir;
   TrainConfig c = test::tiny_config("");
   c.architecture = model::Architecture::kLlama;
-  c.accumulation = 2, c.kv_heads = 1, c.tie_embeddings = true, c.length = 80, c.passkey_share = 0.3, c.log_interval = 5;
+  c.accumulation = 2;
+  c.kv_heads = 1;
+  c.tie_embeddings = true;
+  c.length = 80;
+  c.passkey_share = 0.3;
+  c.log_interval = 5;
   expect_resumes_bitwise(c, dir.path());
 }
 
@@ -105,7 +114,9 @@ TEST(Trainer, ResumesBitwiseInBf16) {
   for (const auto architecture : {model::Architecture::kGptNeoX, model::Architecture::kLlama}) {
     const test::TempDir dir;
     TrainConfig c = test::tiny_config("");
-    c.architecture = architecture, c.precision = model::Precision::kBF16, c.recompute = model::Recompute::kAttention;
+    c.architecture = architecture;
+    c.precision = model::Precision::kBF16;
+    c.recompute = model::Recompute::kAttention;
     expect_resumes_bitwise(c, dir.path());
   }
 }
@@ -116,7 +127,8 @@ TEST(Trainer, Bf16TrainsAlmostAsFp32) {
   const test::TinyData data;
   const auto run = [&](const char* name, model::Precision precision) {
     TrainConfig c = test::tiny_config(dir.path() / name);
-    c.precision = precision, c.steps = 40;
+    c.precision = precision;
+    c.steps = 40;
     return Trainer(c, data.with_validation(), Start::kFresh).run();
   };
   const TrainSummary exact = run("f32", model::Precision::kF32), rounded = run("bf16", model::Precision::kBF16);
@@ -155,7 +167,8 @@ TEST(Trainer, ResumingWithOtherOptionsWarnsOrRefuses) {
   c.log_interval = 1;
   Trainer(c, data.without_validation(), Start::kResume);
   EXPECT_TRUE(warnings.empty());
-  c.steps = 20, c.batch = 4;
+  c.steps = 20;
+  c.batch = 4;
   Trainer(c, data.without_validation(), Start::kResume);
   set_log_sink({});
   EXPECT_THAT(warnings, testing::ElementsAre("resuming with steps = 20; the run so far had 12",
@@ -163,7 +176,8 @@ TEST(Trainer, ResumingWithOtherOptionsWarnsOrRefuses) {
   c.steps = 11;
   expect_error([&] { Trainer(c, data.without_validation(), Start::kResume); }, ErrorKind::kInvalidArgument,
                "beyond the 11 steps");
-  c.steps = 12, c.attention = AttentionKind::kRope;
+  c.steps = 12;
+  c.attention = AttentionKind::kRope;
   expect_error([&] { Trainer(c, data.without_validation(), Start::kResume); }, ErrorKind::kInvalidArgument,
                "attention_type");
 }
@@ -232,7 +246,10 @@ TEST(Trainer, NonFiniteStepsAreSkippedAndEndTheRun) {
   const test::TempDir dir;
   const test::TinyData data;
   TrainConfig c = test::tiny_config(dir.path());
-  c.learning_rate = 1e30, c.warmup_steps = 0, c.max_bad_steps = 3, c.log_interval = 1;
+  c.learning_rate = 1e30;
+  c.warmup_steps = 0;
+  c.max_bad_steps = 3;
+  c.log_interval = 1;
   Trainer trainer(c, data.without_validation(), Start::kFresh);
   std::vector<float> after_first;
   std::vector<int64_t> skipped;
@@ -253,7 +270,10 @@ TEST(Trainer, ARunWithSkippedStepsResumes) {
   const test::TempDir dir;
   const test::TinyData data;
   TrainConfig c = test::tiny_config(dir.path());
-  c.learning_rate = 1e30, c.warmup_steps = 0, c.log_interval = 100, c.steps = 3;
+  c.learning_rate = 1e30;
+  c.warmup_steps = 0;
+  c.log_interval = 100;
+  c.steps = 3;
   const auto run = [&](Start start) { Trainer(c, data.without_validation(), start).run(); };
   expect_error([&] { run(Start::kFresh); }, ErrorKind::kNumeric, "the last 2 of 3 steps");
   const std::vector<MetricsRow> rows = read_metrics(dir / "metrics.csv");
@@ -272,7 +292,10 @@ TEST(Trainer, ValidationLossIsTheMeanOverWindowsSpreadOverTheText) {
     for (const int64_t windows :
          {3, 64}) {  // of 12 whole windows; with batches of 2, 3 windows leave a partial batch and 12 none
       TrainConfig c = test::tiny_config(dir.path() / fmt::format("{}-{}", enum_name(kind), windows));
-      c.attention = kind, c.validation_windows = windows, c.steps = 3, c.init_std = 0.3;
+      c.attention = kind;
+      c.validation_windows = windows;
+      c.steps = 3;
+      c.init_std = 0.3;
       Trainer trainer(c, data.with_validation(), Start::kFresh);
       const TrainSummary summary = trainer.run();
       // Each window separately, with a softmax over the whole vocabulary in double.
@@ -319,10 +342,14 @@ TEST(Trainer, AccumulationEqualsALargerBatch) {
   const test::TempDir dir;
   const test::TinyData data;
   TrainConfig c = test::tiny_config(dir.path() / "split");
-  c.steps = 1, c.clip_norm = 0, c.batch = 2, c.accumulation = 2;
+  c.steps = 1;
+  c.clip_norm = 0;
+  c.batch = 2;
+  c.accumulation = 2;
   const TrainSummary split = Trainer(c, data.without_validation(), Start::kFresh).run();
   c.out = (dir.path() / "whole").string();
-  c.batch = 4, c.accumulation = 1;
+  c.batch = 4;
+  c.accumulation = 1;
   const TrainSummary whole = Trainer(c, data.without_validation(), Start::kFresh).run();
   // A logit is a sum of `width` products, which matrix products may add in an order that depends on the number of rows:
   // as many roundings of numbers no larger than the loss. The remaining sums are in double.
@@ -343,7 +370,10 @@ TEST(Trainer, RecomputationDoesNotChangeABit) {
   const test::TinyData data;
   const auto run = [&](const char* name, model::Recompute recompute, int64_t steps, Start start) {
     TrainConfig c = test::tiny_config(dir.path() / name);
-    c.recompute = recompute, c.steps = steps, c.warmup_steps = 0, c.decay = optim::Decay::kConstant;
+    c.recompute = recompute;
+    c.steps = steps;
+    c.warmup_steps = 0;
+    c.decay = optim::Decay::kConstant;
     Trainer(c, data.without_validation(), start).run();
   };
   run("none", model::Recompute::kNone, 8, Start::kFresh);
@@ -362,7 +392,8 @@ TEST(Trainer, TheNumberOfThreadsDoesNotChangeABit) {
                                                 std::pair{model::Architecture::kGptNeoX, model::Precision::kBF16}}) {
     const test::TempDir dir;
     TrainConfig c = test::tiny_config("");
-    c.architecture = architecture, c.precision = precision;
+    c.architecture = architecture;
+    c.precision = precision;
     c.steps = 4, c.width = 64, c.length = 100, c.batch = 3, c.checkpoint_interval = 0,
     c.validation_windows = 2;  // uneven sizes, many blocks
     for (const int threads : {1, 2, 3}) {

@@ -30,14 +30,16 @@ TEST(TrainWindows, TheConfigReachesTheModel) {
   expect_error([&] { make_spec(c, 272, std::nullopt, std::nullopt); }, ErrorKind::kInvalidArgument,
                "layer_window has 3 numbers; expected 1 or 2");
   c = longformer("unused", model::AttentionKind::kRope);
-  c.direction = model::Direction::kBidirectional, c.passkey_share = 0.5;
+  c.direction = model::Direction::kBidirectional;
+  c.passkey_share = 0.5;
   expect_error([&] { check_config(c); }, ErrorKind::kInvalidArgument, "predicts no next token");
 }
 
 // Runs without interruption, and stopped after step 5 and resumed.
 void expect_resumes_bitwise(TrainConfig c, const fs::path& dir) {
   const test::TinyData data;
-  c.validation_interval = 6, c.validation_windows = 5;
+  c.validation_interval = 6;
+  c.validation_windows = 5;
   const auto run = [&](const char* name, Start start, int64_t stop_at) {
     c.out = (dir / name).string();
     Trainer trainer(c, data.with_validation(), start);
@@ -63,7 +65,10 @@ TEST(TrainWindows, ResumesBitwiseWithEveryAttentionAndInBothDirections) {
       TrainConfig c = longformer("", kind.value);
       c.direction = direction;
       if (kind.value == model::AttentionKind::kCocaStrict) c.recompute = model::Recompute::kAttention;
-      if (kind.value == model::AttentionKind::kRope) c.architecture = model::Architecture::kLlama, c.accumulation = 2;
+      if (kind.value == model::AttentionKind::kRope) {
+        c.architecture = model::Architecture::kLlama;
+        c.accumulation = 2;
+      }
       expect_resumes_bitwise(c, dir.path());
     }
 }
@@ -73,7 +78,11 @@ TEST(TrainWindows, MaskedLossFallsAndTheModelNamesItsMask) {
   const test::TempDir dir;
   TrainConfig c = longformer(dir.path() / "run", model::AttentionKind::kRope);
   c.direction = model::Direction::kBidirectional;
-  c.steps = 150, c.batch = 8, c.learning_rate = 1e-2, c.log_interval = 10, c.validation_windows = 20;
+  c.steps = 150;
+  c.batch = 8;
+  c.learning_rate = 1e-2;
+  c.log_interval = 10;
+  c.validation_windows = 20;
   std::vector<int32_t> ids(600);
   for (size_t i = 0; i < ids.size(); ++i) ids[i] = "collinear "[i % 10];
   const auto tokens = data::TokenFile::from_tokens(ids, {0, 600}, 257);
