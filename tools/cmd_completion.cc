@@ -1,4 +1,4 @@
-// coca completion SHELL and coca man: what the package installs beside the program.
+// coca completion SHELL and coca man: print the completions and the manual page that the package installs.
 // SPDX-License-Identifier: Apache-2.0
 #include "cli.h"
 #include "describe.h"

@@ -1,5 +1,5 @@
-// Completion scripts for bash, zsh and fish. Each finds the command in the words before the cursor, and then offers its
-// commands, flags or, behind a flag, that flag's values.
+// Completion scripts for bash, zsh and fish. Each determines the command from the words before the cursor, and then
+// offers its subcommands, its flags or, after a flag, the flag's values.
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
@@ -25,7 +25,7 @@ std::string replaced(std::string text, std::string_view what, std::string_view b
 
 std::string join(const std::vector<std::string>& words) { return fmt::format("{}", fmt::join(words, " ")); }
 
-// The first part of a description, as lists beside flags have little room.
+// The first part of a description, since lists of flags have little room.
 std::string brief(const std::string& text) {
   const std::string part = text.substr(0, std::min(text.find("; "), text.size()));
   constexpr size_t kMost = 70;
@@ -34,10 +34,10 @@ std::string brief(const std::string& text) {
   return part.substr(0, space) + " ...";
 }
 
-// "eval ppl" -> "eval_ppl", with '_' in front; "" stays.
+// "eval ppl" becomes "_eval_ppl"; "" stays "".
 std::string suffix(const std::string& path) { return path.empty() ? "" : "_" + replaced(path, " ", "_"); }
 
-// Names of flags behind which no value follows, in any command.
+// Names of all flags, in any command, that are not followed by a value.
 std::vector<std::string> switches(const Commands& commands) {
   std::set<std::string> names;
   for (const CommandDescription& command : commands)
@@ -46,13 +46,14 @@ std::vector<std::string> switches(const Commands& commands) {
   return {names.begin(), names.end()};
 }
 
-// What the program's own flags and this command's are, for the command.
+// The flags that a command accepts: its own and the program's.
 std::vector<const FlagDescription*> all_flags(const Commands& commands, const CommandDescription& command) {
   std::vector<const FlagDescription*> flags;
   for (const FlagDescription& flag : command.flags) flags.push_back(&flag);
   if (!command.path.empty())
     for (const FlagDescription& flag : commands.front().flags)
-      if (flag.takes == Takes::kValue) flags.push_back(&flag);  // not --help, which is there, and not --version
+      if (flag.takes == Takes::kValue)
+        flags.push_back(&flag);  // leaves out --help, which is listed already, and --version
   return flags;
 }
 
@@ -158,7 +159,7 @@ std::string bash_script(const Commands& commands) {
 
 // ---- zsh ----
 
-std::string zsh_text(const std::string& text) {  // inside '...[text]...'
+std::string zsh_text(const std::string& text) {  // for use inside '...[text]...'
   std::string out;
   for (const char c : text) {
     if (c == '[' || c == ']' || c == ':' || c == '\\') out += '\\';
@@ -167,7 +168,7 @@ std::string zsh_text(const std::string& text) {  // inside '...[text]...'
   return replaced(out, "'", "'\\''");
 }
 
-// What completes a value: "(a b c)", "_files", ...
+// The zsh action that completes a value: "(a b c)", "_files", ...
 std::string zsh_action(const FlagDescription& flag) {
   if (flag.takes == Takes::kPerhapsBool) return "(true false)";
   const std::string names = join(flag.values);
@@ -188,7 +189,7 @@ std::string zsh_spec(const FlagDescription& flag) {
     return specs;
   }
   const std::string front = flag.list ? "*" : "", name = flag.names.back();
-  if (flag.takes == Takes::kPerhapsBool)  // without a space between them: --chat=false
+  if (flag.takes == Takes::kPerhapsBool)  // the value follows without a space: --chat=false
     return fmt::format("'{}=-{}::{}:{}'", name, text, label, zsh_action(flag));
   return fmt::format("'{}{}={}:{}:{}'", front, name, text, label, zsh_action(flag));
 }
@@ -221,7 +222,7 @@ std::string zsh_script(const Commands& commands) {
       script += fmt::format("    {}) _coca{}_{} ;;\n", name, suffix(command.path), name);
     script += "    esac\n    ;;\n  esac\n}\n\n";
   }
-  // Found in $fpath, the file is the function's body; read with source or eval, it defines it.
+  // If found in $fpath, the file is the body of the function. If read with source or eval, it defines the function.
   return script + "if [[ $funcstack[1] == _coca ]]; then\n  _coca \"$@\"\nelse\n  compdef _coca coca\nfi\n";
 }
 
@@ -256,14 +257,14 @@ function __coca_is
     test (__coca_command) = "$argv"
 end
 
-# These names behind the last comma of the word at the cursor.
+# Completes the given names after the last comma of the word at the cursor.
 function __coca_list
     set -l start (commandline -ct | string replace -r '^--[^=]*=' '' | string match -r '^.*,')
     test -n "$start"; or set start ''
     printf '%s\n' $start$argv
 end
 
-# Files behind the last comma; without a comma fish completes them itself.
+# Completes files after the last comma; without a comma fish does it itself.
 function __coca_files
     set -l word (commandline -ct | string replace -r '^--[^=]*=' '')
     set -l start (string match -r '^.*,' -- $word); or return

@@ -26,7 +26,7 @@ std::vector<std::string> split(std::string_view names) {  // "a, b, c"
   return out;
 }
 
-// Names that texts may have. Those of enums are in the flag's type.
+// Adds the known values of flags that take text. The type of a flag already lists those of enums.
 void add_known_names(const std::string& command, const std::string& flag, FlagDescription& out) {
   if (flag == "protocol" && command == "eval ppl") out.values = split(eval::protocol_names());
   if (flag == "protocol" && command == "eval passkey") out.values = split(eval::passkey_protocol_names());
@@ -38,10 +38,10 @@ void add_known_names(const std::string& command, const std::string& flag, FlagDe
     out.values.insert(out.values.begin(), "auto");
   }
   if (flag == "methods" || flag == "ntk-methods") {
-    out.values = study::survey_methods();  // the other combinations are allowed, too
+    out.values = study::survey_methods();  // other combinations are allowed too
     out.open = true;
   }
-  if (flag == "stages") {  // or a file
+  if (flag == "stages") {  // or the name of a file
     out.values = {"coca-paper"};
     out.path = true;
   }

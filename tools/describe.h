@@ -1,5 +1,5 @@
-// tools/describe.h - the commands and flags of the program as data, read from the objects that --help prints.
-// Completions and the manual page are made from them.
+// tools/describe.h - the commands and flags of the program as data, taken from the objects that print --help.
+// Completions and the manual page are generated from it.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -18,31 +18,31 @@ namespace coca::tools {
 struct FlagDescription {
   enum class Takes : uint8_t { kNothing, kPerhapsBool, kValue };
 
-  std::vector<std::string> names;  // "-V" "--version"; of an argument without a flag its label, "DIR"
+  std::vector<std::string> names;  // "-V", "--version"; for a positional argument its label, "DIR"
   bool positional = false;
   Takes takes = Takes::kValue;
-  bool list = false;                // values may be separated by commas, and the flag given several times
+  bool list = false;                // several values, separated by commas or given with repeated flags
   bool path = false;                // the value may be a file or folder
-  std::vector<std::string> values;  // names that the value may have; with `path` or `open` it may be another
+  std::vector<std::string> values;  // known values; with `path` or `open` others are allowed
   bool open = false;
   std::string type, fallback, text, group;
 };
 
 struct CommandDescription {
-  std::string path;  // "train", "eval ppl"; "" of the program itself
+  std::string path;  // "train", "eval ppl"; "" for the program itself
   std::string text, footer;
-  std::vector<std::string> commands;   // its own: "ppl", "ruler"
-  std::vector<FlagDescription> flags;  // without the program's, which every command takes
+  std::vector<std::string> commands;   // its subcommands: "ppl", "ruler"
+  std::vector<FlagDescription> flags;  // without the program's own, which every command accepts
 };
 
-// The program first, then every command, in front of its own commands.
+// The program first, then every command followed by its subcommands.
 std::vector<CommandDescription> describe(const CLI::App& root);
 
 enum class Shell : uint8_t { kBash, kZsh, kFish };
 
-// A script that the shell reads to complete commands, flags and values.
+// A script with which the shell completes commands, flags and values.
 std::string completion_script(Shell, const std::vector<CommandDescription>&);
-// In the man(7) macros of roff.
+// The manual page in roff, using the man(7) macros.
 std::string manual_page(const std::vector<CommandDescription>&);
 
 }  // namespace coca::tools

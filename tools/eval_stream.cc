@@ -120,8 +120,8 @@ int run_stream(StreamFlags& flags) {
   for (const auto& ids : documents.ids) total += static_cast<int64_t>(ids.size());
   const int64_t wanted = flags.tokens == 0 ? total : std::min(total, flags.tokens);
   report::Progress progress = make_progress({.total = wanted, .unit = "tokens", .label = "stream"});
-  // Where nothing is forgotten a token costs more the more there are before it; a window of so many tokens does the
-  // same work.
+  // If nothing is forgotten, the cost of a token grows with the number of tokens before it, and a window of `tokens`
+  // tokens does the same work.
   const auto cost = [&](int64_t tokens) {
     const double n = static_cast<double>(std::max<int64_t>(1, tokens));
     return m.model.spec.pattern.forgets()

@@ -1,4 +1,4 @@
-// The manual page, from the same descriptions as --help.
+// The manual page, generated from the descriptions that --help prints.
 // SPDX-License-Identifier: Apache-2.0
 #include <fmt/format.h>
 
@@ -9,7 +9,7 @@ namespace coca::tools {
 
 namespace {
 
-// Text as roff reads it: nothing in it is a request or an escape.
+// Escapes text so that roff does not find requests or escapes in it.
 std::string roff(std::string_view text) {
   std::string out;
   bool at_start = true;
@@ -43,7 +43,7 @@ std::string flag_entry(const FlagDescription& flag) {
   return ".TP\n" + names + type + "\n" + roff(flag.text) + "\n";
 }
 
-// Lines of a footer stay lines: they are commands.
+// Keeps the line breaks of a footer, whose lines are commands.
 std::string footer_text(const std::string& footer) {
   return footer.empty() ? "" : ".PP\n.nf\n" + roff(footer) + "\n.fi\n";
 }

@@ -20,8 +20,8 @@ bool coloured(Stream);
 std::string painted(Stream, Style, std::string_view text);  // unchanged without colours
 
 bool is_terminal(Stream);
-// Makes text of any bytes safe for a terminal: control characters other than line breaks and tabs, and bytes that are not
-// UTF-8, become \x1b and the like.
+// Makes text of any bytes safe for a terminal: control characters other than line breaks and tabs, and bytes that are
+// not UTF-8, become \x1b and the like.
 std::string harmless(std::string_view text);
 
 // Wraps lines longer than `columns` at spaces and indents the continuation by `indent`. 0 columns: no wrapping.

@@ -57,7 +57,7 @@ double worst_steps(const Tensor& was, const Tensor& is, double limit) {
   return worst;
 }
 
-// Each number as its type holds it.
+// Each number rounded to the type of the cache.
 void expect_stored(const KvLayout& l, const Tokens& was, const Tokens& is) {
   const KvType type = l.type;
   if (type == KvType::kInt8) {
@@ -98,7 +98,7 @@ TEST(KvStore, ReadsBackValuesToThePrecisionOfItsType) {
         }
         ASSERT_EQ(first, kN);
         expect_stored(l, t, load(cx, pages, 0, kN));
-        Tensor some({1, 100, l.G, l.W}, DType::kF32, cx.memory());  // keys alone, from within a tile on
+        Tensor some({1, 100, l.G, l.W}, DType::kF32, cx.memory());  // keys only, starting within a tile
         kv_load(cx, {.cache = pages.view(0, kN), .first = 201, .keys = some});
         const std::vector<float> all = test::float_values(load(cx, pages, 0, kN).keys);
         EXPECT_TRUE(std::ranges::equal(
@@ -108,7 +108,7 @@ TEST(KvStore, ReadsBackValuesToThePrecisionOfItsType) {
     }
 }
 
-// The bytes of a page, from wherever it lies.
+// The bytes of a page, on the host or a device.
 std::vector<std::byte> bytes_of(Context& cx, const KvPages& pages) {
   std::vector<std::byte> bytes(pages.layout().layer_bytes());
   const std::byte* page = pages.view(0, 1).pages[0];
@@ -118,7 +118,8 @@ std::vector<std::byte> bytes_of(Context& cx, const KvPages& pages) {
   return bytes;
 }
 
-// Attention reads the pages directly, so every byte must be in its place, and bytes that are not stored unchanged.
+// Attention reads the pages directly, so every byte must be in its place, and bytes that are not stored must not
+// change.
 TEST(KvStore, EveryByteEqualsTheReference) {
   for (const KvType type : kTypes)
     for (const KeySign sign : {KeySign::kSigned, KeySign::kNonNegative})
@@ -165,7 +166,7 @@ TEST(KvStore, TakesBf16AndStridedViews) {
   });
 }
 
-// Sequences of different lengths in one call, one of them without new tokens, and more of them than one launch takes.
+// Sequences of different lengths in one call: one has no new tokens, and there are more than a single launch can take.
 TEST(KvStore, SeveralSequencesAtOnce) {
   for (const KvType type : kTypes) {
     const KvLayout l = layout_of(type, KeySign::kSigned);
@@ -233,7 +234,7 @@ TEST(KvStore, Int8Extremes) {
 TEST(KvStore, NegativeNumbersOfNonNegativeKeysAreZero) {
   const KvLayout l{.type = KvType::kInt8, .key_sign = KeySign::kNonNegative, .G = 1, .W = 4, .D = 4};
   Tokens x{Tensor({1, 2, 1, 4}), Tensor({1, 2, 1, 4})};
-  const float values[] = {-9, 2, 0, 1, -kInf, 0, 5, 1};  // an infinity of the wrong sign is 0, too
+  const float values[] = {-9, 2, 0, 1, -kInf, 0, 5, 1};  // a negative infinity also becomes 0
   std::copy_n(values, 8, x.keys.values<float>().begin());
   test::for_each_way({"kv_store"}, [&](Context& cx) {
     KvPages pages = pages_on(cx, l);

@@ -27,7 +27,7 @@ inline void check_given(const Site& at, std::string_view name, TensorRef t) {
              at.device.text());
 }
 
-// The pages of the cache lie where the op runs.
+// Checks that the pages of the cache are on the device where the op runs.
 template <typename Byte>
 void check_cache(const Site& at, const BasicKvView<Byte>& cache) {
   COCA_CHECK(cache.device == at.device, "[{}] the pages of the cache lie on {}; expected {}", at.op,

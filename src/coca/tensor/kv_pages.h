@@ -70,7 +70,7 @@ struct BasicKvView {
   std::byte* const* pages = nullptr;
   size_t offset = 0;  // of the layer in each page
   int64_t length = 0;
-  Device device = {};  // on which the pages lie; the list of them is the host's
+  Device device = {};  // where the pages are; the list of pages is on the host
 
   // The run of kv head g in the page of this token.
   Byte* run(int64_t g, int64_t token) const {

@@ -1,5 +1,5 @@
-// A block takes a tile of 64 tokens of one kv head. Keys go through shared memory, because the cache has them
-// transposed. What a number becomes is as in kernels/ref/kv_store.h.
+// One block per tile of 64 tokens of a kv head. Keys go through shared memory, because the cache stores them
+// transposed. Numbers are rounded as in kernels/ref/kv_store.h.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/kernels/args/kv_store.h"
 
@@ -15,7 +15,7 @@ namespace coca::cuda {
 
 namespace {
 
-// One side of a row: keys or values [count, G, width] outside the cache, f32 or bf16. Null: not wanted.
+// The keys or values [count, G, width] outside the cache, f32 or bf16. Null: not needed.
 struct Side {
   void* data;
   int64_t stride_n, stride_g;
@@ -27,14 +27,14 @@ struct Side {
   }
 };
 
-// `count` tokens in a row in one page of one sequence, from token `at` of the page on.
+// `count` consecutive tokens in one page of a sequence, starting at token `at` of the page.
 struct Piece {
   Side keys, values;
-  std::byte* page;  // what the layer has of it
+  std::byte* page;  // the layer's part of the page
   int at, count;
 };
 
-// All of a launch; kernels take at most 4 KiB.
+// All pieces of a launch; a kernel's arguments may take at most 4 KiB.
 constexpr int kPieces = 40, kTiles = static_cast<int>(kKvPage / kKvTile);
 struct Pieces {
   KvLayout layout;
@@ -42,15 +42,15 @@ struct Pieces {
 };
 static_assert(sizeof(Pieces) <= 4096);
 
-constexpr int kTile = static_cast<int>(kKvTile), kColumns = kWarp, kPitch = kColumns + 1;  // no two in one bank
-using Columns = Shared<float, kTile * kPitch>;  // [token, column] of a part of a tile's keys
+constexpr int kTile = static_cast<int>(kKvTile), kColumns = kWarp, kPitch = kColumns + 1;  // avoids bank conflicts
+using Columns = Shared<float, kTile * kPitch>;  // [token, column] for some columns of a tile's keys
 
-// What a block works on.
+// The work of one block.
 struct Tile {
   Piece piece;
   std::byte* run;
   int64_t g;
-  int first, begin, end;  // the tile's first token in the page, and those of the piece
+  int first, begin, end;  // the tile's first token in the page, and the range of the piece
 
   __device__ explicit Tile(const Pieces& all)
       : piece(all.list[blockIdx.x / kTiles]),
@@ -62,11 +62,11 @@ struct Tile {
   __device__ int row(int token) const { return token - piece.at; }
 };
 
-// The integers of int8, and the scale that fits the largest magnitude to them.
+// Converts to the integers of int8, with the scale that fits the largest magnitude.
 struct Range {
   float low, high;
   __device__ float magnitude(float x) const { return low == 0.0f && x < 0.0f ? 0.0f : fabsf(x); }
-  // Not below the smallest normal number; NaN if there is a NaN or an infinity.
+  // At least the smallest normal number; NaN if there is a NaN or an infinity.
   __device__ float scale_of(float most) const {
     return most <= FLT_MAX ? fmaxf(most / high, FLT_MIN) : std::numeric_limits<float>::quiet_NaN();
   }
@@ -96,7 +96,8 @@ __device__ float get(KvType type, const std::byte* numbers, int64_t at, float sc
          scale;
 }
 
-// By a warp: int8's scale of one token's numbers, in all lanes; 1 for the other types. Written at `scales`.
+// Called by a whole warp: the int8 scale for the numbers of one token, returned in all lanes and written to `scales`. 1
+// for the other types.
 __device__ float write_scale(KvType type, const Side& side, int64_t n, int64_t g, int64_t width, const Range& range,
                              std::byte* scale_at) {
   if (type != KvType::kInt8) return 1.0f;
@@ -104,7 +105,7 @@ __device__ float write_scale(KvType type, const Side& side, int64_t n, int64_t g
   float most = 0.0f;
   for (int64_t i = lane; i < width; i += kWarp) {
     const float x = range.magnitude(side.load_at(n, g, i));
-    if (x > most || !(x == x)) most = x;  // nothing is larger than NaN, so it stays
+    if (x > most || !(x == x)) most = x;  // comparisons with NaN are false, so a NaN stays
   }
   const float scale = range.scale_of(warp_max(most));
   if (lane == 0) *reinterpret_cast<float*>(scale_at) = scale;
@@ -114,14 +115,14 @@ __device__ float read_scale(KvType type, const std::byte* scale_at) {
   return type == KvType::kInt8 ? *reinterpret_cast<const float*>(scale_at) : 1.0f;
 }
 
-// The token at a place of a tile's rows: the inverse of KvLayout::key_element(kv_lane(n)).
+// The token at a position in a tile's rows: the inverse of KvLayout::key_element(kv_lane(n)).
 __device__ int token_at(KvType type, int place) {
   const int lane = type == KvType::kBF16 ? place / 2 + place % 2 * (kTile / 2) : place;
   return static_cast<int>(kv_lane(lane));
 }
 
-// visit(token of the page, place, column) for a part of a tile's keys as the cache has them: neighbouring threads have
-// neighbouring places.
+// Calls visit(token of the page, position, column) for some columns of a tile's keys in the order of the cache:
+// neighbouring threads have neighbouring positions.
 template <typename Visit>
 __device__ void each_place(const KvLayout& l, const Tile& tile, int64_t columns, const Visit& visit) {
   const int place = static_cast<int>(threadIdx.x) % kTile, token = tile.first + token_at(l.type, place);
@@ -195,31 +196,31 @@ __global__ void kv_load_kernel(Pieces all) {
   }
 }
 
-// Rows from n on of a tensor [1, N, G, width].
+// The rows of a tensor [1, N, G, width] from n on.
 template <typename Ref>
 Side side_of(const Ref& t, int64_t n) {
   if (t.empty()) return {};
   const int64_t at = n * t.stride(1) * static_cast<int64_t>(dtype_size(t.dtype));
-  return {.data = const_cast<std::byte*>(static_cast<const std::byte*>(t.data) + at),  // stores only read there
+  return {.data = const_cast<std::byte*>(static_cast<const std::byte*>(t.data) + at),  // a store only reads from it
           .stride_n = t.stride(1),
           .stride_g = t.stride(2),
           .is_bf16 = t.dtype == DType::kBF16};
 }
 
-// Gathers pieces, and launches a kernel for as many as it takes.
+// Collects pieces and launches a kernel whenever the arguments are full.
 class Launches {
  public:
   Launches(Context& cx, const KvLayout& layout, void (*kernel)(Pieces)) : cx_(cx), kernel_(kernel) {
     all_.layout = layout;
   }
-  // Tokens first .. first + N - 1 of the cache, which are rows 0 .. N - 1 of keys and values.
+  // Adds tokens first .. first + N - 1 of the cache, which are rows 0 .. N - 1 of keys and values.
   template <typename View, typename Ref>
   void add(const View& cache, int64_t first, int64_t N, const Ref& keys, const Ref& values) {
     for (int64_t n = 0; n < N;) {
       const int64_t token = first + n, at = token % kKvPage, count = std::min(kKvPage - at, N - n);
       all_.list[pieces_++] = {.keys = side_of(keys, n),
                               .values = side_of(values, n),
-                              .page = const_cast<std::byte*>(cache.run(0, token)),  // loads only read there
+                              .page = const_cast<std::byte*>(cache.run(0, token)),  // a load only reads from it
                               .at = static_cast<int>(at),
                               .count = static_cast<int>(count)};
       if (pieces_ == kPieces) flush();
