@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""What coca saves, transformers loads: every model of tests/stored/hf goes through `coca convert` (as it is, and in shards)
-and must give transformers the same logits as the original, without a missing or unexpected tensor.
+"""Checks that transformers loads what coca saves: converts every model of tests/stored/hf with `coca convert` (unchanged, and
+in shards). transformers must get the same logits as from the original, without missing or unexpected tensors.
 
-Exit code 77 (skipped) when transformers is not there; tests/parity/setup makes the environment.
+Exit code 77 (skipped) if transformers is not installed; tests/parity/setup creates the environment.
 """
 import argparse
 import pathlib

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""LoRA against PEFT and PyTorch, on the small models of tests/stored/hf.
+"""Compares LoRA with PEFT and PyTorch, on the small models of tests/stored/hf.
 
   compare_lora.py            an adapter that PEFT saves, merged by `coca merge`, must give transformers the logits that PEFT
                              computes; one that coca's own files describe must load into PEFT without a missing tensor
   compare_lora.py --store    writes tests/stored/lora: an adapter as PEFT saves it, with logits, loss and gradients of its
-                             tensors as PyTorch computes them, against which tests/golden/lora_test.cc holds coca
+                             tensors as PyTorch computes them; tests/golden/lora_test.cc compares coca with them
 
-Exit code 77 (skipped) when peft is not there (pip install torch transformers peft).
+Exit code 77 (skipped) if peft is not installed (pip install torch transformers peft).
 """
 import argparse
 import json

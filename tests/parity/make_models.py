@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Tiny random models made by transformers, with the logits and greedy tokens it gets from them: tests/stored/hf.
+"""Makes the tiny random models of tests/stored/hf with transformers, and stores their logits and greedy tokens.
 
-tests/parity/setup makes the environment. The weights are rounded to the type they are stored in before anything is
+tests/parity/setup creates the environment. The weights are rounded to the type they are stored in before anything is
 computed; everything is computed in fp32.
 """
 import argparse
