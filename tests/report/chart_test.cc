@@ -10,6 +10,7 @@
 #include <filesystem>
 #include <fstream>
 #include <limits>
+#include <set>
 
 #include "coca/base/error.h"
 #include "report/svg_support.h"
@@ -62,6 +63,31 @@ TEST(ChartScript, DropsWhatCannotBeDrawnAndLeavesAGap) {
 
 TEST(ChartScript, TicksOfLog2AxisAreTheLengths) {
   EXPECT_THAT(gnuplot_script(sample()), HasSubstr("set xtics ('128' 128, '256' 256, '512' 512, '1024' 1024)"));
+}
+
+// The labels in `set xtics ('a' 1, 'b' 2)`.
+std::vector<std::string> tick_labels(const std::string& script, const std::string& axis) {
+  const std::vector<std::string> lists = all_between(script, "set " + axis + "tics (", ")\n");
+  return lists.size() == 1 ? all_between(", " + lists[0], ", '", "' ") : std::vector<std::string>();
+}
+
+TEST(ChartScript, CloseValuesHaveTwoDifferentTicksAtLeast) {
+  for (const Scale scale : {Scale::kLog, Scale::kLog2, Scale::kLinear})
+    for (const double low : {14.16, 6.05, 9.1, 1.01, 0.99, 123456.7, 3e-5, 2.5e9})
+      for (const double ratio : {1 + 1e-9, 1.00001, 1.0106, 1.09, 1.3, 1.36, 2.1, 7.0}) {
+        const Chart c = {.y_scale = scale, .series = {{.label = "a", .x = {1, 2}, .y = {low, low * ratio}}}};
+        const std::vector<std::string> labels = tick_labels(gnuplot_script(c), "y");
+        if (scale == Scale::kLinear && ratio > 1.0001) continue;  // left to gnuplot
+        ASSERT_GE(labels.size(), 2u) << low << " * " << ratio;
+        EXPECT_EQ(std::set<std::string>(labels.begin(), labels.end()).size(), labels.size()) << low << " * " << ratio;
+      }
+}
+
+TEST(ChartScript, OneLengthHasNeighbouringTicks) {
+  Chart c = {.x_scale = Scale::kLog2, .series = {{.label = "a", .x = {300}, .y = {5}}}};
+  EXPECT_THAT(tick_labels(gnuplot_script(c), "x"), testing::ElementsAre("150", "300", "600"));
+  c.vertical_line = Marker{256, "trained length"};
+  EXPECT_THAT(tick_labels(gnuplot_script(c), "x"), testing::ElementsAre("256", "300"));
 }
 
 TEST(ChartScript, SameColorIndexSameColor) {

@@ -111,7 +111,20 @@ Range y_range(const Chart& chart) {
 
 int floor_int(double v) { return static_cast<int>(std::floor(v)); }
 
-// Tick positions on a logarithmic axis: whole decades when there are enough, else finer steps within them.
+// Round numbers at equal distances: four to nine of them in any range.
+std::vector<double> even_ticks(const Range& range) {
+  const double rough = (range.high - range.low) / 8, decade = std::pow(10.0, floor_int(std::log10(rough)));
+  double step = 10 * decade;
+  for (const double factor : {5.0, 2.0})
+    if (factor * decade >= rough) step = factor * decade;
+  std::vector<double> ticks;
+  const double first = std::ceil(range.low / step);
+  for (int i = 0; i < 10 && (first + i) * step <= range.high; ++i) ticks.push_back((first + i) * step);
+  return ticks;
+}
+
+// Tick positions on a logarithmic axis: whole decades when there are enough, else finer steps within them, and
+// even steps where the axis is nearly linear.
 std::vector<double> log_ticks(const Range& range) {
   const double decades = std::log10(range.high / range.low);
   std::vector<double> steps = {1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8};
@@ -121,14 +134,14 @@ std::vector<double> log_ticks(const Range& range) {
     steps = {1, 2, 5};
   else if (decades > 1.0)
     steps = {1, 1.5, 2, 3, 5, 7};
-  if (decades < 0.12 || decades > 12) return {};  // nearly linear, or huge: gnuplot's choice is good
+  if (decades > 12) return {};  // gnuplot's choice is good
   std::vector<double> ticks;
   for (int decade = floor_int(std::log10(range.low)); decade <= floor_int(std::log10(range.high)); ++decade)
     for (const double step : steps) {
       const double tick = step * std::pow(10.0, decade);
       if (tick >= range.low && tick <= range.high) ticks.push_back(tick);
     }
-  return ticks;
+  return ticks.size() < 3 ? even_ticks(range) : ticks;
 }
 
 std::vector<double> log2_ticks(const Range& range) {
@@ -136,27 +149,48 @@ std::vector<double> log2_ticks(const Range& range) {
   if (last - first >= static_cast<int>(kMostTicks)) return {};
   std::vector<double> ticks;
   for (int power = first; power <= last; ++power) ticks.push_back(std::exp2(power));
-  return ticks;
+  return ticks.size() < 2 ? even_ticks(range) : ticks;
+}
+
+// gnuplot labels the ticks of a linear axis with six digits, which read the same when the values are this close.
+std::vector<double> linear_ticks(const Range& range) {
+  const double largest = std::max(std::abs(range.low), std::abs(range.high));
+  return range.high - range.low < 1e-4 * largest ? even_ticks(range) : std::vector<double>();
 }
 
 std::vector<double> x_ticks(const Chart& chart, const Range& range) {
   if (!chart.x_ticks.empty()) return chart.x_ticks;
-  if (chart.x_scale == Scale::kLinear) return {};
+  if (chart.x_scale == Scale::kLinear) return linear_ticks(range);
   if (chart.x_scale == Scale::kLog) return log_ticks(range);
   std::set<double> values;
   for (const Series& s : chart.series)
     for (size_t i = 0; i < s.x.size(); ++i)
       if (drawable(chart, s, i)) values.insert(s.x[i]);
   if (values.empty() || values.size() > kMostTicks) return log2_ticks(range);
+  if (values.size() == 1 && chart.vertical_line)
+    values.insert(std::clamp(chart.vertical_line->x, range.low, range.high));
+  if (values.size() == 1) return {*values.begin() / 2, *values.begin(), *values.begin() * 2};  // x_range reaches there
   return {values.begin(), values.end()};
 }
 
-std::string tick_label(double v) { return v >= 1e-4 && v < 1e7 ? fmt::format("{:.7g}", v) : fmt::format("{:.2g}", v); }
+std::vector<double> y_ticks(const Chart& chart, const Range& range) {
+  if (chart.y_scale == Scale::kLinear) return linear_ticks(range);
+  return chart.y_scale == Scale::kLog ? log_ticks(range) : log2_ticks(range);
+}
+
+std::string tick_label(double v, int digits) {
+  return v >= 1e-4 && v < 1e7 ? fmt::format("{:.{}g}", v, digits) : fmt::format("{:.{}g}", v, std::max(digits - 5, 2));
+}
 
 std::string tick_command(std::string_view axis, const std::vector<double>& ticks) {
   if (ticks.empty()) return "";
+  // More digits where neighbours would read the same.
+  int digits = 7;
+  for (size_t i = 1; i < ticks.size(); ++i)
+    while (digits < 17 && tick_label(ticks[i - 1], digits) == tick_label(ticks[i], digits)) ++digits;
   std::string list;
-  for (const double tick : ticks) list += fmt::format("{}'{}' {}", list.empty() ? "" : ", ", tick_label(tick), tick);
+  for (const double tick : ticks)
+    list += fmt::format("{}'{}' {}", list.empty() ? "" : ", ", tick_label(tick, digits), tick);
   return fmt::format("set {}tics ({})\n", axis, list);
 }
 
@@ -264,8 +298,7 @@ std::string gnuplot_script(const Chart& chart) {
   out += scale_command("x", chart.x_scale) + scale_command("y", chart.y_scale);
   out += fmt::format("set xrange [{}:{}]\nset yrange [{}:{}]\n", x.low, x.high, y.low, y.high);
   out += tick_command("x", x_ticks(chart, x));
-  if (chart.y_scale == Scale::kLog) out += tick_command("y", log_ticks(y));
-  if (chart.y_scale == Scale::kLog2) out += tick_command("y", log2_ticks(y));
+  out += tick_command("y", y_ticks(chart, y));
   out += legend_command(legend) + marker_command(chart, x);
   const bool any = std::any_of(chart.series.begin(), chart.series.end(),
                                [&](const Series& s) { return count_drawable(chart, s) > 0; });
