@@ -11,6 +11,7 @@
 
 #include "coca/kernels/ref/decode_attention.h"
 #include "coca/ops/attention.h"
+#include "coca/ops/device.h"
 #include "coca/ops/kv_store.h"
 #include "ops/op_test.h"
 #include "support/views.h"
@@ -188,6 +189,45 @@ struct Decoding {
   }
 };
 
+// The same operands on a device.
+class OnDevice {
+ public:
+  OnDevice(Context& cx, const Decoding& s)
+      : s_(s),
+        q_(to_device(cx, s.q)),
+        cos_(to_device(cx, s.cos)),
+        sin_(to_device(cx, s.sin)),
+        slopes_(to_device(cx, s.slopes)) {
+    const KvPool pool(s.pages.front().layout(), 1, 0, cx.memory());
+    for (const KvPages& host : s.pages) {
+      KvPages& own = pages_.emplace_back(pool);
+      own.reserve(s.c.S);
+      const KvView from = host.view(0, s.c.S);
+      const MutKvView to = own.mut_view(0, 0, s.c.S);
+      for (int64_t page = 0; page * kKvPage < s.c.S; ++page)
+        cx.memory()->upload(to.pages[page], from.pages[page], pool.page_bytes());
+    }
+    cx.memory()->synchronize();
+  }
+  Args args(MutTensorRef o, MutTensorRef lse = {}) const {
+    Args a = s_.args(o, lse);
+    a.slopes = s_.c.alibi ? slopes_.ref() : TensorRef();
+    for (size_t b = 0; b < a.sequences.size(); ++b) {
+      DecodeSequence& one = a.sequences[b];
+      one.q = q_.ref().narrow(0, static_cast<int64_t>(b), 1);
+      one.rows = s_.c.R == 0 ? RopeRows{} : key_rows().narrow(s_.c.S - s_.c.N, s_.c.N);
+      one.cache = pages_[b].view(0, s_.c.S);
+    }
+    return a;
+  }
+  RopeRows key_rows() const { return {cos_, sin_}; }
+
+ private:
+  const Decoding& s_;
+  Tensor q_, cos_, sin_, slopes_;
+  std::vector<KvPages> pages_;
+};
+
 std::vector<float> values_of(const Tensor& t) { return {t.values<float>().begin(), t.values<float>().end()}; }
 
 TEST(DecodeAttention, MatchesTheReferenceOnEveryTarget) {
@@ -218,6 +258,72 @@ TEST(DecodeAttention, MatchesTheReferenceOnEveryTarget) {
       decode_attention(reference, c.all_options(), s.args(o));
       test::expect_close(o.values<float>(), expected, naive, s.rule(lse), "forced reference");
     }
+}
+
+TEST(DecodeAttention, MatchesTheReferenceOnAGpu) {
+  if (const Gpus found = gpus(); found.list.empty()) GTEST_SKIP() << "not run on a GPU: " << found.none;
+  Context cx(device_memory({DeviceKind::kCuda, 0}));
+  size_t turn = 0;
+  for (const Case& c : kCases)
+    for (const KvType type : {kTypes[turn++ % std::size(kTypes)]}) {  // the types take turns
+      SCOPED_TRACE(testing::PrintToString(c) + " " + std::string(enum_name(type)));
+      const Decoding s(c, type);
+      const OnDevice there(cx, s);
+      double largest = 0;
+      std::vector<double> lse_expected;
+      std::vector<float> lse_naive;
+      const std::vector<double> expected = s.reference<double>(&largest, &lse_expected);
+      const std::vector<float> naive = s.reference<float>(nullptr, &lse_naive);
+      Tensor o(s.q.shape(), DType::kF32, cx.memory()), lse({c.B, c.H, c.N}, DType::kF32, cx.memory());
+      decode_attention(cx, c.all_options(), there.args(o, lse));
+      test::expect_close(values_of(to_host(cx, o)), expected, naive, s.rule(largest), "evenly spaced");
+      test::expect_close(values_of(to_host(cx, lse)), lse_expected, lse_naive, s.rule(largest), "lse");
+      if (c.R == 0 || c.N > 5) continue;
+      Args given = there.args(o);
+      for (DecodeSequence& a : given.sequences) {
+        a.angles = nullptr;
+        a.key_rows = there.key_rows();
+      }
+      decode_attention(cx, c.all_options(), given);
+      test::expect_close(values_of(to_host(cx, o)), expected, naive, s.rule(largest), "given rows");
+    }
+}
+
+// The tables of angles change with the base, and sequences in the same call change no bit of each other.
+TEST(DecodeAttention, AnglesAndSequencesOnAGpu) {
+  if (const Gpus found = gpus(); found.list.empty()) GTEST_SKIP() << "not run on a GPU: " << found.none;
+  Context cx(device_memory({DeviceKind::kCuda, 0}));
+  const Case cases[] = {{1, 1, 40, 4, 2, 16, 8, kSlack, false, DecodeScore::kSlack},
+                        {1, 3, 1500, 4, 2, 16, 8, kSlack, false, DecodeScore::kSlack},
+                        {1, 1, 1, 4, 2, 16, 8, kSlack, false, DecodeScore::kSlack}};
+  std::vector<Decoding> all;
+  std::vector<OnDevice> there;
+  std::vector<Tensor> together, alone;
+  all.reserve(std::size(cases));  // OnDevice refers to them
+  for (const Case& c : cases) {
+    Decoding& s = all.emplace_back(c, KvType::kBF16, 10 * all.size() + 1);
+    there.emplace_back(cx, s);
+    const Rotation right = rotation_of(c.R);
+    Rotation other = right;
+    for (double& f : other.frequencies) f *= 0.9;
+    Tensor o(s.q.shape(), DType::kF32, cx.memory());
+    s.angles.build(other, c.S);
+    decode_attention(cx, c.all_options(), there.back().args(o));
+    const std::vector<float> wrong = values_of(to_host(cx, o));
+    s.angles.build(right, c.S);
+    decode_attention(cx, c.all_options(), there.back().args(o));
+    alone.push_back(to_host(cx, o));
+    if (c.S > 1) {
+      EXPECT_NE(values_of(alone.back()), wrong);
+    }
+  }
+  Args args;
+  for (size_t i = 0; i < all.size(); ++i) {
+    together.emplace_back(all[i].q.shape(), DType::kF32, cx.memory());
+    args.sequences.push_back(there[i].args(together.back()).sequences.front());
+  }
+  decode_attention(cx, cases[0].all_options(), args);
+  for (size_t i = 0; i < all.size(); ++i) EXPECT_EQ(values_of(to_host(cx, together[i])), values_of(alone[i])) << i;
 }
 
 // All queries see the first tokens, in addition to a dilated window that contains none of them.

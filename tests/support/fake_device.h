@@ -56,6 +56,13 @@ class FakeDevice : public DeviceMemory {
   void upload(void* device, const void* host, size_t bytes) override {
     queue(device, host, bytes, owns(device, bytes) && !owns(host, bytes));
   }
+  void upload_copy(void* device, const void* host, size_t bytes) override {
+    COCA_CHECK(owns(device, bytes) && !owns(host, bytes), "fake device: a copy between other memories than it says");
+    const auto* first = static_cast<const std::byte*>(host);
+    queue_.push_back([device, kept = std::vector<std::byte>(first, first + bytes)] {
+      std::memcpy(device, kept.data(), kept.size());
+    });
+  }
   void download(void* host, const void* device, size_t bytes) override {
     queue(host, device, bytes, !owns(host, bytes) && owns(device, bytes));
   }

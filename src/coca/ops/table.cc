@@ -30,7 +30,8 @@ COCA_OP_TABLE(CastImpl, "cast", &cpu::cast_row, &ref::cast_row, &cuda::cast_row)
 COCA_OP_TABLE(CollinearImpl, "collinear", &cpu::collinear_row, &ref::collinear_row, &cuda::collinear_row)
 COCA_OP_TABLE(CrossEntropyImpl, "cross_entropy", &cpu::cross_entropy_row, &ref::cross_entropy_row,
               &cuda::cross_entropy_row)
-COCA_OP_TABLE(DecodeAttentionImpl, "decode_attention", &cpu::decode_attention_row, &ref::decode_attention_row)
+COCA_OP_TABLE(DecodeAttentionImpl, "decode_attention", &cpu::decode_attention_row, &ref::decode_attention_row,
+              &cuda::decode_attention_row)
 COCA_OP_TABLE(DilatedAttentionImpl, "dilated_attention", &cpu::dilated_attention_row, &cuda::dilated_attention_row)
 COCA_OP_TABLE(EmbeddingImpl, "embedding", &cpu::embedding_row, &ref::embedding_row, &cuda::embedding_row)
 COCA_OP_TABLE(GeluImpl, "gelu", &cpu::gelu_row, &ref::gelu_row, &cuda::gelu_row)

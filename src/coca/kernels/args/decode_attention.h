@@ -10,6 +10,7 @@
 #include "coca/kernels/args/implementation.h"
 #include "coca/kernels/args/rotation.h"
 #include "coca/tensor/kv_pages.h"
+#include "coca/tensor/tensor.h"
 
 namespace coca::ops {
 
@@ -38,6 +39,15 @@ class KeyAngles {
   const float* offset_cos() const { return offset_cos_.data(); }  // [half, 64]
   const float* offset_sin() const { return offset_sin_.data(); }
 
+  // Where an implementation on a device keeps its copy of these tables; version() grows with every change.
+  struct OnDevice {
+    uint64_t version = 0;
+    const DeviceMemory* memory = nullptr;
+    Tensor start_cos, start_sin, offset_cos, offset_sin;
+  };
+  OnDevice& on_device() const { return on_device_; }
+  uint64_t version() const { return version_; }
+
  private:
   void build_offsets();
   void build_starts(int64_t begin, int64_t end);
@@ -46,6 +56,8 @@ class KeyAngles {
   KeySpacing spacing_;
   std::vector<float> start_cos_, start_sin_, offset_cos_, offset_sin_;
   int64_t tiles_ = 0;
+  uint64_t version_ = 0;
+  mutable OnDevice on_device_;
 };
 
 // kDot: q . k without rotation. kRope: both rotated. kCollinear: the cache holds CoCA's folded t (W = D/2).

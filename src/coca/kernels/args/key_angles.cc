@@ -62,10 +62,14 @@ void KeyAngles::build(const Rotation& rotation, int64_t S, const KeySpacing& spa
   const bool same = rotation == rotation_ && wanted.group == spacing_.group, same_starts = same && wanted == spacing_;
   rotation_ = rotation;
   spacing_ = wanted;
-  if (!same) build_offsets();
+  if (!same) {
+    build_offsets();
+    ++version_;
+  }
   const int64_t tiles = (S + kKvTile - 1) / kKvTile, kept = same_starts ? tiles_ : 0;
   if (tiles <= kept) return;
   build_starts(kept, tiles);
+  ++version_;
   tiles_ = tiles;
 }
 

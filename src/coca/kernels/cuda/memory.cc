@@ -57,6 +57,10 @@ class CudaMemory : public DeviceMemory {
   void upload(void* device, const void* host, size_t bytes) override {
     queue(device, host, bytes, cudaMemcpyHostToDevice);
   }
+  // CUDA copies from pageable memory before it returns.
+  void upload_copy(void* device, const void* host, size_t bytes) override {
+    queue(device, host, bytes, cudaMemcpyHostToDevice);
+  }
   void download(void* host, const void* device, size_t bytes) override {
     queue(host, device, bytes, cudaMemcpyDeviceToHost);
   }

@@ -12,6 +12,7 @@ extern const ops::AttentionImpl attention_row;
 extern const ops::CastImpl cast_row;
 extern const ops::CollinearImpl collinear_row;
 extern const ops::CrossEntropyImpl cross_entropy_row;
+extern const ops::DecodeAttentionImpl decode_attention_row;
 extern const ops::DilatedAttentionImpl dilated_attention_row;
 extern const ops::EmbeddingImpl embedding_row;
 extern const ops::GeluImpl gelu_row;

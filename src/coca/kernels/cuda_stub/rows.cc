@@ -16,6 +16,7 @@ const ops::AttentionImpl attention_row = kNone<ops::AttentionImpl>;
 const ops::CastImpl cast_row = kNone<ops::CastImpl>;
 const ops::CollinearImpl collinear_row = kNone<ops::CollinearImpl>;
 const ops::CrossEntropyImpl cross_entropy_row = kNone<ops::CrossEntropyImpl>;
+const ops::DecodeAttentionImpl decode_attention_row = kNone<ops::DecodeAttentionImpl>;
 const ops::DilatedAttentionImpl dilated_attention_row = kNone<ops::DilatedAttentionImpl>;
 const ops::EmbeddingImpl embedding_row = kNone<ops::EmbeddingImpl>;
 const ops::GeluImpl gelu_row = kNone<ops::GeluImpl>;

@@ -13,14 +13,14 @@ namespace coca::ref {
 struct Pair {
   int64_t a, b;
 };
-inline Pair collinear_pair(int64_t j, int64_t R, int64_t D) {
+constexpr Pair collinear_pair(int64_t j, int64_t R, int64_t D) {
   if (j < R / 2) return {j, j + R / 2};
   const int64_t i = j - R / 2;
   return {R + i, R + (D - R) / 2 + i};
 }
 
 template <typename T>
-T folded(T a, T b) {
+constexpr T folded(T a, T b) {
   const T mean = (a + b) * T(0.5);
   return real_part(mean) > 0 ? mean : T(0);
 }
@@ -52,7 +52,7 @@ void collinear_fold_head_backward(const T* t, const T* dtbar, int64_t width, int
 
 // cos(j), sin(j) return the row's values for j < R/2.
 template <typename T, typename Cos, typename Sin>
-void collinear_query_head(int kind, const T* q, int64_t R, int64_t D, Cos cos, Sin sin, T* q_eff) {
+constexpr void collinear_query_head(int kind, const T* q, int64_t R, int64_t D, Cos cos, Sin sin, T* q_eff) {
   for (int64_t j = 0; j < D / 2; ++j) {
     const Pair p = collinear_pair(j, R, D);
     const T c = j < R / 2 ? T(cos(j)) : T(1);
@@ -83,7 +83,8 @@ void collinear_key_head(int kind, const T* tbar, int64_t R, int64_t D, Cos cos, 
 
 // The official GPT-NeoX code with rotary_pct < 1: fold over the whole head, then rotate the first R dims only.
 template <typename T, typename Cos, typename Sin>
-void collinear_official_head(const T* q, const T* t, int64_t R, int64_t D, Cos cos, Sin sin, T* q_eff, T* k_eff) {
+constexpr void collinear_official_head(const T* q, const T* t, int64_t R, int64_t D, Cos cos, Sin sin, T* q_eff,
+                                       T* k_eff) {
   for (int64_t i = 0; i < D; ++i) {
     const int64_t half = R / 2, j = i % (half ? half : 1);
     const auto tb = [&](int64_t at) { return folded(t[at % (D / 2)], t[at % (D / 2) + D / 2]); };

@@ -24,7 +24,7 @@ inline DecodeScore decode_score(const ops::DecodeAttentionOptions& o, int64_t R,
 
 // One head of a query [D] or a stored key ([D], collinear: tbar [D/2]) as the operand of the dot product.
 template <typename T, typename Cos, typename Sin>
-void decode_query_head(DecodeScore score, const T* q, int64_t R, int64_t D, Cos cos, Sin sin, T* out) {
+constexpr void decode_query_head(DecodeScore score, const T* q, int64_t R, int64_t D, Cos cos, Sin sin, T* out) {
   switch (score) {
     case DecodeScore::kDot: std::copy(q, q + D, out); return;
     case DecodeScore::kRope:

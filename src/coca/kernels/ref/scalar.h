@@ -8,8 +8,8 @@
 namespace coca::ref {
 
 // Comparisons (max, ReLU, masks) act on the real part: a complex step of 1e-50 never crosses them.
-inline float real_part(float x) { return x; }
-inline double real_part(double x) { return x; }
-inline double real_part(const std::complex<double>& x) { return x.real(); }
+constexpr float real_part(float x) { return x; }
+constexpr double real_part(double x) { return x; }
+constexpr double real_part(const std::complex<double>& x) { return x.real(); }
 
 }  // namespace coca::ref
