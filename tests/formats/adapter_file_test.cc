@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <cstring>
 
 #include "coca/base/rng.h"
@@ -53,6 +54,24 @@ TEST(AdapterFile, RoundTripsBitwise) {
   EXPECT_EQ(config["target_modules"], (nlohmann::json{"model.layers.1.mlp.up_proj", "t_proj"}));
   const io::SafetensorsFile file(dir / "adapter_model.safetensors");
   EXPECT_NE(file.find("base_model.model.model.layers.0.self_attn.t_proj.lora_A.weight"), nullptr);
+}
+
+TEST(AdapterFile, RefusesValuesThatAreNotFinite) {
+  const test::TempDir dir;
+  const ModelSpec spec = test::tiny_llama(AttentionKind::kRope);
+  const LoraSettings settings{.rank = 2, .alpha = 4};
+  Adapter adapter(spec, settings, select_lora_targets(spec, settings, {"*q_proj"}));
+  fill_randomly(adapter, 1.0, 2);
+  const ParamInfo& last = adapter.tensors().infos().back();
+  for (const auto& [value, shown] :
+       {std::pair(std::nanf(""), "nan"), std::pair(-std::nanf(""), "nan"), std::pair(-HUGE_VALF, "-inf")}) {
+    adapter.tensors().at(last).as<float>()[3] = value;
+    save_adapter(dir.path(), adapter);
+    const std::string message = (dir / "adapter_model.safetensors").string() + ": tensor \"base_model.model." +
+                                last.name + "\" holds " + shown + " at element 3; expected finite values";
+    EXPECT_EQ(test::error_of(ErrorKind::kBadFile, [&] { load_adapter(dir.path(), spec); }), message);
+    EXPECT_EQ(test::error_of(ErrorKind::kBadFile, [&] { load_adapter_tensors(dir.path(), adapter); }), message);
+  }
 }
 
 TEST(AdapterFile, ConfigsAsPeftWritesThem) {

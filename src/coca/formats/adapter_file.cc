@@ -8,6 +8,7 @@
 
 #include "coca/formats/config_fields.h"
 #include "coca/formats/name_pattern.h"
+#include "coca/formats/weight_files.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
 #include "coca/io/safetensors.h"
@@ -157,6 +158,7 @@ void read_tensors(const fs::path& file, model::TensorStore& store) {
     COCA_CHECK_AS(kBadFile, tensor.shape == info.shape, "{}: tensor \"{}\" has shape {}; expected {}", file.string(),
                   name, tensor.shape.text(), info.shape.text());
     const std::vector<float> values = io::to_f32(tensor);
+    check_finite(values, file.string(), name);
     std::copy(values.begin(), values.end(), store.at(info).as<float>());
   }
   for (const io::StoredTensor& tensor : stored.tensors())

@@ -14,6 +14,7 @@ namespace coca::formats {
 // modules, other initialisations that change the base, ...) is an Error naming the field, and so are tensors that do
 // not fit.
 void save_adapter(const std::filesystem::path& dir, const model::Adapter&);
+// Errors name the folder, the file, and the field or the tensor: missing, of another shape, or not finite.
 std::unique_ptr<model::Adapter> load_adapter(const std::filesystem::path& dir, const model::ModelSpec&);
 // Values into an adapter of the same targets, bit for bit (F32).
 void load_adapter_tensors(const std::filesystem::path& dir, model::Adapter&);

@@ -4,7 +4,6 @@
 #include <fmt/ranges.h>
 
 #include <algorithm>
-#include <cmath>
 #include <set>
 
 #include "coca/base/count.h"
@@ -20,13 +19,6 @@ namespace coca::formats {
 namespace fs = std::filesystem;
 
 namespace {
-
-void check_finite(const std::vector<float>& values, const std::string& where, std::string_view name) {
-  for (size_t i = 0; i < values.size(); ++i)
-    COCA_CHECK_AS(kBadFile, std::isfinite(values[i]),
-                  "{}: tensor \"{}\" holds {} at element {}; expected finite values", where, name,
-                  without_nan_sign(values[i]), i);
-}
 
 class HuggingFaceSource final : public TensorSource {
  public:

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/formats/weight_files.h"
 
+#include <cmath>
 #include <set>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
@@ -107,6 +109,13 @@ size_t WeightFiles::bytes() const {
   size_t total = 0;
   for (const auto& [name, entry] : entries_) total += entry.tensor->bytes;
   return total;
+}
+
+void check_finite(std::span<const float> values, const std::string& where, std::string_view tensor) {
+  for (size_t i = 0; i < values.size(); ++i)
+    COCA_CHECK_AS(kBadFile, std::isfinite(values[i]),
+                  "{}: tensor \"{}\" holds {} at element {}; expected finite values", where, tensor,
+                  without_nan_sign(values[i]), i);
 }
 
 }  // namespace coca::formats

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <map>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -42,5 +43,8 @@ class WeightFiles {
   std::vector<std::unique_ptr<io::SafetensorsFile>> files_;
   std::map<std::string, Entry, std::less<>> entries_;
 };
+
+// Error naming the file or folder, the tensor, its first value that is not finite and that value's place.
+void check_finite(std::span<const float> values, const std::string& where, std::string_view tensor);
 
 }  // namespace coca::formats
