@@ -39,7 +39,8 @@ struct Loaded {
   std::optional<data::TokenDocuments> examples, validation_examples;
   std::optional<data::TokenFile> text, validation_text;
   std::shared_ptr<formats::ModelFolder> model;
-  int64_t shared = 0;  // documents or examples that occur in both training and validation data
+  int64_t rendered = 0;  // examples that the chat template wrote
+  int64_t shared = 0;    // documents or examples that occur in both training and validation data
 };
 
 // "read as ShareGPT: 1,203 conversations, 2,411 answers (12 with weight 0)".
@@ -66,7 +67,8 @@ std::string describe(const data::ReadReport& r) {
 std::optional<data::TokenDocuments> load_examples(const std::vector<std::string>& inputs,
                                                   const text::Tokenizer& tokenizer, std::optional<int32_t> bos,
                                                   const data::ChatTemplate& chat, data::ExampleForm form,
-                                                  const std::string& what, std::string* list = nullptr) {
+                                                  const std::string& what, int64_t& rendered,
+                                                  std::string* list = nullptr) {
   if (inputs.empty()) return std::nullopt;
   data::LoadReport report;
   std::optional<data::TokenDocuments> loaded;
@@ -78,6 +80,7 @@ std::optional<data::TokenDocuments> load_examples(const std::vector<std::string>
         &report);
   }
   print_prose(what + " " + describe(report.read) + "\n");
+  rendered += report.read.rendered;
   return loaded;
 }
 
@@ -104,13 +107,15 @@ Loaded load_data(const train::FinetuneConfig& c, const std::shared_ptr<formats::
                                 &documents);
   };
   std::string list, validation_list;
-  Loaded all{.examples = load_examples(c.data, tokenizer, bos, chat, c.format, "examples", &list),
+  int64_t rendered = 0, validation_rendered = 0;
+  Loaded all{.examples = load_examples(c.data, tokenizer, bos, chat, c.format, "examples", rendered, &list),
              .validation_examples = load_examples(c.validation_data, tokenizer, bos, chat, c.format,
-                                                  "validation examples", &validation_list),
+                                                  "validation examples", validation_rendered, &validation_list),
              .text = load_text(c.text, train_file, "text", c.split, data::Split::kTrain, list),
              .validation_text = load_text(validation_text, validation_file, "validation text", std::nullopt,
                                           data::Split::kValidation, validation_list),
-             .model = model};
+             .model = model,
+             .rendered = rendered};
   leave_out_short_choice(c, c.length > 0 ? c.length : target.spec.max_position, all.validation_text);
   if (c.text.empty() || all.validation_text) all.shared = warn_of_overlap(list, validation_list);
   return all;
@@ -242,6 +247,18 @@ void check_lora_options(const OptionFlags& flags, const Options& options) {
   }
 }
 
+// Adds the chat template that the result has learned, so that `coca generate --chat` uses it too, and what else belongs
+// to a model.
+void complete_result(const train::FinetuneConfig& c, const Loaded& data, const std::filesystem::path& result) {
+  const bool adapter = train::trains_adapter(c);
+  const bool from_model = c.chat_template == "auto" && c.adapter.empty() && text::load_chat_template(c.model);
+  if (data.rendered > 0 && !from_model)
+    save_chat_template(train::chosen_chat_template(c), result);
+  else if (const auto chat = c.adapter.empty() ? std::nullopt : text::load_chat_template(c.adapter); chat)
+    save_chat_template(*chat, result);
+  if (!adapter) copy_companions(c.model, result);
+}
+
 int run(OptionFlags& flags, Options& options) {
   BeforeBegin before(options.config.out);
   require_shared_out(options.config.out);
@@ -269,7 +286,7 @@ int run(OptionFlags& flags, Options& options) {
   print_summary(summary, data.shared);
   const std::filesystem::path out = c.out;
   const std::string result = train::trains_adapter(c) ? "adapter" : "model";
-  if (result == "model" && first_rank()) copy_companions(c.model, out / result);
+  if (first_rank()) complete_result(c, data, out / result);
   print_prose(fmt::format("{}: {}\nmetrics: {}\n", result, (out / result).string(), (out / "metrics.csv").string()));
   return 0;
 }

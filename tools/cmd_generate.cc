@@ -80,25 +80,64 @@ struct Options : ModelFlags {
   }
 };
 
+struct Prompt {
+  std::string text;
+  std::vector<int32_t> ids;
+};
+
 // A conversation and its chat template.
 class Chat {
  public:
-  explicit Chat(const Options& o) : template_(chosen(o)) {
+  explicit Chat(const Options& o) : template_(chosen(o)), bos_(o.bos) {
     options_ = {.prompt = text::GenerationPrompt::kAdd, .variables = o.chat_var.values};
-    if (o.system) messages_.push_back({"system", *o.system});
+    if (o.system) say(data::Role::kSystem, *o.system);
     if (!o.messages.empty()) read(o.messages);
   }
 
-  // Templates accept only UTF-8, and a small model's answer may not be.
-  void say(const std::string& role, const std::string& text) {
-    messages_.push_back({role, text::replace_invalid(text)});
+  // Templates accept only UTF-8, and a small model's answer may not be. The plain template writes the answer's space.
+  void say(data::Role role, const std::string& text) {
+    const bool spaced = role == data::Role::kAssistant && template_.is_plain() && text.starts_with(' ');
+    messages_.push_back({.role = role, .content = text::replace_invalid(spaced ? text.substr(1) : text)});
   }
-  std::string framed() const { return template_.render(messages_, options_); }
+
+  // As fine-tuning writes it.
+  Prompt prompt(const LoadedModel& m) const {
+    if (!template_.is_plain()) {
+      std::string text = template_.render(data::chat_messages(messages_, template_), options_);
+      std::vector<int32_t> ids = m.tokenizer->encode(text, text::SpecialTokens::kParse);
+      return {std::move(text), std::move(ids)};
+    }
+    const std::vector<data::Segment> segments = data::plain_prompt(messages_);
+    Prompt out{.text = "",
+               .ids = data::encode_segments(segments, *m.tokenizer, eval::bos_token(m.model.spec, bos_)).ids};
+    for (const data::Segment& segment : segments) out.text += segment.text;
+    return out;
+  }
+
+  // The text that the template writes after an answer, such as <|im_end|>; empty: eos, or it cannot be told.
+  std::string end_of_answer() const {
+    if (template_.is_plain()) return "";
+    constexpr std::string_view kAnswer = "answer";
+    const std::vector<text::ChatMessage> sample = {{"user", "question"}, {"assistant", std::string(kAnswer)}};
+    try {
+      const text::RenderedChat chat = template_.render_with_answers(sample);
+      if (chat.answers.empty()) return "";
+      const std::string answer = chat.text.substr(0, chat.answers.back().end);
+      const size_t at = answer.rfind(kAnswer);
+      if (at == std::string::npos || at < chat.answers.back().begin) return "";
+      const std::string end = answer.substr(at + kAnswer.size());
+      const size_t first = end.find_first_not_of(" \n"), last = end.find_last_not_of(" \n");
+      return first == std::string::npos ? "" : end.substr(first, last + 1 - first);
+    } catch (const Error&) {
+      return "";  // a template that needs more than this; generation_config.json says where its answers end
+    }
+  }
 
  private:
   static text::ChatTemplate chosen(const Options& o) {
-    auto chat = text::choose_chat_template(o.chat_template, o.model);
-    COCA_CHECK(chat, "--chat: {} has no chat template; name one with --chat-template", o.model);
+    auto chat = text::choose_chat_template(o.chat_template, o.model, o.adapter);
+    COCA_CHECK(chat, "--chat: {} has no chat template; name one with --chat-template: a file, or {}", o.model,
+               fmt::join(text::chat_template_names(), ", "));
     return std::move(*chat);
   }
 
@@ -109,18 +148,14 @@ class Chat {
     if (json.is_object()) json = nlohmann::ordered_json(json.contains("messages") ? json["messages"] : nullptr);
     COCA_CHECK_AS(kBadFile, json.is_array() && !json.empty(),
                   "{}: expected a list of messages, or an object with \"messages\"", file);
-    const std::vector<data::Message> given = data::read_messages(json, "messages", file);
-    for (text::ChatMessage& message : data::chat_messages(given, template_)) messages_.push_back(std::move(message));
+    for (data::Message& message : data::read_messages(json, "messages", file)) messages_.push_back(std::move(message));
   }
 
   text::ChatTemplate template_;
   text::ChatOptions options_;
-  std::vector<text::ChatMessage> messages_;
+  eval::Bos bos_;  // of the plain template; the others write their own
+  std::vector<data::Message> messages_;
 };
-
-std::vector<int32_t> framed_ids(const LoadedModel& m, const std::string& framed) {
-  return m.tokenizer->encode(framed, text::SpecialTokens::kParse);
-}
 
 std::vector<int32_t> prompt_ids(const Options& o, const LoadedModel& m, const std::string& prompt) {
   std::vector<int32_t> ids = m.tokenizer->encode(prompt);
@@ -198,6 +233,18 @@ class Generator {
   const LoadedModel& model() const { return *model_; }
   const infer::SamplingOptions& sampling() const { return sampling_; }
 
+  // Answers also end at this text, or if it is empty at the tokenizer's eos.
+  void end_answers_at(const std::string& text) {
+    if (o_.ignore_eos) return;
+    const auto eos = model_->tokenizer->eos_id();
+    const std::vector<int32_t> ids = text.empty() ? (eos ? std::vector{*eos} : std::vector<int32_t>{})
+                                                  : model_->tokenizer->encode(text, text::SpecialTokens::kParse);
+    if (ids.size() == 1)
+      more_stop_ids_.push_back(ids[0]);
+    else if (!text.empty())
+      config_.stop_strings.push_back(text);
+  }
+
   // turn: selects a separate random stream for each answer of a conversation.
   Answer run(const std::vector<int32_t>& ids, int64_t turn, const std::string& echo) {
     infer::Request request{.prompt = ids,
@@ -206,6 +253,7 @@ class Generator {
                            .seed = static_cast<uint64_t>(o_.seed + turn),
                            .stop_ids = {}};
     if (!o_.ignore_eos) request.stop_ids = stop_ids_of(*model_, config_);
+    request.stop_ids.insert(request.stop_ids.end(), more_stop_ids_.begin(), more_stop_ids_.end());
     text::StopStrings stops(config_.stop_strings);
     text::StreamDecoder stream(*model_->tokenizer);
     Answer answer;
@@ -235,6 +283,7 @@ class Generator {
 
   const Options& o_;
   text::GenerationConfig config_;
+  std::vector<int32_t> more_stop_ids_;
   infer::SamplingOptions sampling_;
   std::optional<LoadedModel> model_;
   model::ModelSpec spec_;
@@ -277,9 +326,8 @@ void converse(Generator& generator, Chat& chat) {
     std::fprintf(stderr, "> ");
     if (!std::getline(std::cin, line)) break;
     if (line.empty()) continue;
-    chat.say("user", line);
-    const std::vector<int32_t> ids = framed_ids(generator.model(), chat.framed());
-    chat.say("assistant", generator.run(ids, turn++, "").text);
+    chat.say(data::Role::kUser, line);
+    chat.say(data::Role::kAssistant, generator.run(chat.prompt(generator.model()).ids, turn++, "").text);
   }
   std::fprintf(stderr, "\n");
 }
@@ -292,20 +340,23 @@ int run(const Options& o) {
   std::optional<Chat> chat;
   if (o.chat) chat.emplace(o);
   Generator generator(o);
+  if (chat) generator.end_answers_at(chat->end_of_answer());
   if (chat && !o.prompt && o.messages.empty() && o.json.empty() && ::isatty(STDIN_FILENO)) {
     converse(generator, *chat);
     if (stop_requested()) fail(ErrorKind::kInterrupted, "stopped");
     return 0;
   }
   // With --messages the file already holds the message to answer, so standard input is not read.
-  std::string prompt = chat && !o.prompt && !o.messages.empty() ? "" : text_or_stdin(o.prompt);
-  if (chat && (o.prompt || o.messages.empty())) chat->say("user", prompt);
-  if (chat) prompt = chat->framed();
-  const LoadedModel& model = generator.model();
-  const std::vector<int32_t> ids = chat ? framed_ids(model, prompt) : prompt_ids(o, model, prompt);
-  const Answer answer = generator.run(ids, 0, o.echo ? prompt : "");
-  if (!o.json.empty()) write_result(o.json, ids, answer, generator.sampling());
-  print_speed(ids, answer.result);
+  Prompt prompt;
+  if (!chat || o.prompt || o.messages.empty()) prompt.text = text_or_stdin(o.prompt);
+  if (chat && (o.prompt || o.messages.empty())) chat->say(data::Role::kUser, prompt.text);
+  if (chat)
+    prompt = chat->prompt(generator.model());
+  else
+    prompt.ids = prompt_ids(o, generator.model(), prompt.text);
+  const Answer answer = generator.run(prompt.ids, 0, o.echo ? prompt.text : "");
+  if (!o.json.empty()) write_result(o.json, prompt.ids, answer, generator.sampling());
+  print_speed(prompt.ids, answer.result);
   if (stop_requested()) fail(ErrorKind::kInterrupted, "stopped after {}", counted(answer.result.ids.size(), "token"));
   return 0;
 }

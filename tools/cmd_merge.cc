@@ -36,6 +36,7 @@ int run(const Options& o) {
   formats::ModelFolder source(o.model);
   const auto adapter = formats::load_adapter(o.adapter, source.spec());  // reports mistakes before the weights are read
   check_companions(o.model);
+  const auto chat = text::load_chat_template(o.adapter);  // the adapter may have learned another than the model's
   io::AtomicDir folder(o.out, io::AtomicDir::Existing::kRefuse);
   model::Model merged = formats::load_model(source);
   model::merge_adapter(*adapter, *merged.params);
@@ -46,6 +47,7 @@ int run(const Options& o) {
     merged.params = std::move(rounded);
   }
   formats::save_model(folder.path(), merged.spec, *merged.params);
+  if (chat) save_chat_template(*chat, folder.path());
   copy_companions(o.model, folder.path());
   folder.commit();
   print_prose(fmt::format("{}: {} with {} changed by {}\n", o.out, o.model,

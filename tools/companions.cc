@@ -36,6 +36,10 @@ void check_companions(const fs::path& from) {
   }
 }
 
+void save_chat_template(const text::ChatTemplate& chat, const fs::path& to) {
+  io::write_file_atomic(to / "chat_template.jinja", chat.source_with_tokens());
+}
+
 std::vector<std::string> copy_companions(const fs::path& from, const fs::path& to) {
   std::vector<std::string> copied;
   const bool imported = !io::exists(to / "tokenizer.json") && text::is_imported(from);

@@ -6,11 +6,16 @@
 #include <string>
 #include <vector>
 
+#include "coca/text/chat_template.h"
+
 namespace coca::tools {
 
 // Throws an error that names the file if one of them cannot be read: a damaged tokenizer.model or an invalid .json
 // file. Call it before anything is written.
 void check_companions(const std::filesystem::path& from);
+
+// Writes chat_template.jinja, which takes precedence over other files with a template.
+void save_chat_template(const text::ChatTemplate&, const std::filesystem::path& to);
 
 // Copies the tokenizer, the chat template and the generation defaults that `from` has and `to` lacks. Returns the names
 // of the files copied.

@@ -84,6 +84,31 @@ TEST(Instruct, AChatTemplateSaysWhichPlacesAreAnswers) {
   EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { segments_of(example, refuses); }), HasSubstr("x.jsonl:1: "));
 }
 
+// Other programs read the plain template's source; it writes what plain_chat writes.
+TEST(Instruct, ThePlainTemplateAsJinja) {
+  const std::vector<Message> talk = {
+      {Role::kSystem, "s"},
+      {Role::kUser, "u"},
+      {.role = Role::kAssistant, .content = "a", .fields = {{"tool_calls", {{{"name", "f"}, {"value", {1, 2}}}}}}},
+      {Role::kTool, "t"},
+      {Role::kAssistant, "b"}};
+  auto jinja = text::ChatTemplate::named("plain");
+  EXPECT_TRUE(jinja.is_plain());
+  EXPECT_FALSE(text::ChatTemplate::named("chatml").is_plain());
+  jinja.set_token("eos_token", "$");
+  std::string written;
+  for (const Segment& s : plain_chat(talk)) written += s.text + (s.close == Close::kEos ? "$" : "");
+  EXPECT_THAT(written, HasSubstr(R"(a)"
+                                 "\n"
+                                 R"([{"name":"f","value":[1,2]}]$tool: t)"));
+  EXPECT_EQ(jinja.render(chat_messages(talk, jinja)), written);
+  std::string prompt;
+  for (const Segment& s : plain_prompt({{Role::kUser, "u"}})) prompt += s.text;
+  EXPECT_EQ(prompt, "user: u\nassistant:");
+  EXPECT_EQ(jinja.render(std::vector<text::ChatMessage>{{"user", "u"}}, {.prompt = text::GenerationPrompt::kAdd}),
+            prompt);
+}
+
 TEST(Instruct, CommonForms) {
   TempDir dir;
   const auto one = [&](const std::string& json, ExampleForm form = ExampleForm::kAuto) {

@@ -135,6 +135,54 @@ TEST_F(Finetune, AnAdapterIsTrainedUsedAndMerged) {
   }
 }
 
+// The prompt's ids are those of training, so that the model can be asked what it has learned.
+TEST_F(Finetune, AModelIsChattedWithByTheTemplateItLearned) {
+  std::string talks;
+  for (int i = 0; i < 20; ++i)
+    talks += R"({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ok"}]})"
+             "\n";
+  put("talks.jsonl", talks);
+  const auto ask = [&](const Args& more) {
+    const Outcome o = coca(with(
+        {"generate", "--chat", "--prompt", "hi", "--temperature", "0", "--max-new-tokens", "30", "--json", "-"}, more));
+    EXPECT_EQ(o.code, 0) << o.err;
+    return o.code == 0 ? nlohmann::json::parse(o.out) : nlohmann::json::object();
+  };
+  const Args chats = {"--data", at("talks.jsonl"), "--steps", "60", "--learning-rate", "0.02", "--length", "64"};
+  ASSERT_EQ(coca(tune("plain", chats)).code, 0);
+  const auto plain = ask({"--model", at("plain/model")});
+  EXPECT_EQ(plain["text"], " ok");
+  EXPECT_EQ(plain["finish"], "end of text");
+  EXPECT_EQ(ask({"--model", at("plain/model"), "--chat-template", "plain"})["prompt_ids"], plain["prompt_ids"]);
+  ASSERT_EQ(coca(tune("chatml", with(chats, {"--chat-template", "chatml"}))).code, 0);
+  const auto chatml = ask({"--model", at("chatml/model")});
+  EXPECT_EQ(chatml["text"], "ok");
+  EXPECT_EQ(chatml["finish"], "stop string") << "<|im_end|> is text for this tokenizer";
+  // An adapter brings its template along, to what is trained on top of it and merged too.
+  const Args lora = with(chats, {"--lora-rank", "4", "--steps", "2"});
+  ASSERT_EQ(coca(tune("lora", with(lora, {"--chat-template", "chatml"}))).code, 0);
+  ASSERT_EQ(coca(tune("more",
+                      {"--data", at("talks.jsonl"), "--length", "64", "--steps", "1", "--adapter", at("lora/adapter")}))
+                .code,
+            0);
+  ASSERT_EQ(coca({"merge", "--model", at("base/model"), "--adapter", at("more/adapter"), "--out", at("merged")}).code,
+            0);
+  const auto ids = chatml["prompt_ids"];
+  EXPECT_EQ(ask({"--model", at("base/model"), "--adapter", at("lora/adapter")})["prompt_ids"], ids);
+  EXPECT_EQ(ask({"--model", at("base/model"), "--adapter", at("more/adapter")})["prompt_ids"], ids);
+  EXPECT_EQ(ask({"--model", at("merged")})["prompt_ids"], ids);
+  // Trained further, by default on the template it knows; on prompts and answers, with none.
+  ASSERT_EQ(coca(tune("again",
+                      {"--model", at("chatml/model"), "--data", at("talks.jsonl"), "--steps", "1", "--length", "64"}))
+                .code,
+            0);
+  EXPECT_EQ(ask({"--model", at("again/model")})["prompt_ids"], ids);
+  ASSERT_EQ(coca(tune("pairs")).code, 0);
+  const Outcome none = coca({"generate", "--model", at("pairs/model"), "--chat", "--prompt", "x"});
+  EXPECT_EQ(none.code, 2);
+  EXPECT_THAT(none.err, HasSubstr("has no chat template; name one with --chat-template: a file, or plain, chatml, "));
+}
+
 TEST_F(Finetune, WrongUseIsRefusedInOneLine) {
   const auto refused = [&](const Args& args, int code, const std::string& text) {
     const Outcome o = coca(args);

@@ -390,6 +390,14 @@ TEST(ChatTemplate, OfAFolder) {
               AllOf(HasSubstr("default"), HasSubstr("rag")));
   put_file(dir / "own.json", R"({"chat_template": "own"})");
   EXPECT_EQ(choose_chat_template((dir / "own.json").string(), dir.path())->render(messages), "own");
+  put_file(dir / "own.jinja", "{{ eos_token }}");
+  put_file(dir / "other/tokenizer_config.json", R"({"eos_token": {"content": "it's\\"}})");
+  const ChatTemplate chosen = *choose_chat_template((dir / "own.jinja").string(), dir / "other");
+  EXPECT_EQ(chosen.render(messages), "it's\\") << "with the tokens of the folder";
+  EXPECT_EQ(ChatTemplate::from_source(chosen.source_with_tokens(), "t").render(messages), "it's\\");
+  put_file(dir / "other/chat_template.jinja", "O");
+  EXPECT_EQ(choose_chat_template("auto", dir.path(), dir / "other")->render(messages), "O") << "an adapter's first";
+  EXPECT_EQ(choose_chat_template("auto", dir / "other", dir / "none")->render(messages), "O");
   put_file(dir / "own.json", R"({"template": "own"})");
   EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { choose_chat_template((dir / "own.json").string(), dir.path()); }),
               AllOf(HasSubstr("own.json"), HasSubstr("chat_template")));

@@ -108,6 +108,7 @@ struct Reader {
     Example example = read_example(object, name, options.form);
     ++report.examples;
     ++report.forms[example.form];
+    report.rendered += example.form != ExampleForm::kText && !example.joined ? 1 : 0;
     for (const Message& message : example.messages) {
       if (message.role != Role::kAssistant) continue;
       ++report.answers;
@@ -170,6 +171,14 @@ std::vector<Segment> plain_chat(const std::vector<Message>& messages, const nloh
     before.clear();
   }
   return segments;  // what follows the last answer would be read for nothing
+}
+
+std::vector<Segment> plain_prompt(const std::vector<Message>& messages) {
+  std::vector<Message> all = messages;
+  all.push_back({.role = Role::kAssistant});
+  std::vector<Segment> segments = plain_chat(all);
+  segments.pop_back();  // the answer to come
+  return segments;
 }
 
 std::vector<text::ChatMessage> chat_messages(const std::vector<Message>& messages, const text::ChatTemplate& chat) {

@@ -32,6 +32,8 @@ using ChatTemplate =
 // "system: ...\n", "user: ...\n", "assistant: ..." and eos; the answers, their leading space included, and eos count.
 // Other roles are written by their names, calls of tools as JSON.
 std::vector<Segment> plain_chat(const std::vector<Message>&, const nlohmann::ordered_json& variables = {});
+// The same for generation: what follows the last answer is kept, and "assistant:" ends the prompt.
+std::vector<Segment> plain_prompt(const std::vector<Message>&);
 
 // In the form that the template expects: templates that do not know the role "developer" get "system" instead.
 std::vector<text::ChatMessage> chat_messages(const std::vector<Message>&, const text::ChatTemplate&);
@@ -50,6 +52,7 @@ TokenDocument encode_segments(const std::vector<Segment>&, const text::Tokenizer
 
 struct ReadReport {
   int64_t files = 0, examples = 0, skipped_lines = 0;  // blank lines are skipped
+  int64_t rendered = 0;                                // examples that the chat template writes
   int64_t answers = 0, masked_answers = 0;             // of the examples; of them with a weight of 0
   std::map<ExampleForm, int64_t> forms;                // examples of each
 };

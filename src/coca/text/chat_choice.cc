@@ -23,14 +23,21 @@ void ChatVariables::from_option_text(std::string_view flag, const std::string& t
       value.is_discarded() ? nlohmann::ordered_json(text.substr(equals + 1)) : std::move(value);
 }
 
-std::optional<ChatTemplate> choose_chat_template(const std::string& choice, const std::filesystem::path& model_dir) {
-  if (choice == "auto") return load_chat_template(model_dir);
+std::optional<ChatTemplate> choose_chat_template(const std::string& choice, const std::filesystem::path& model_dir,
+                                                 const std::filesystem::path& adapter_dir) {
+  if (choice == "auto") {
+    std::optional<ChatTemplate> own;
+    if (!adapter_dir.empty()) own = load_chat_template(adapter_dir);
+    return own ? std::move(own) : load_chat_template(model_dir);
+  }
   const std::vector<std::string> names = chat_template_names();
   if (std::find(names.begin(), names.end(), choice) != names.end()) return ChatTemplate::named(choice);
   COCA_CHECK(choice.ends_with(".jinja") || io::is_regular_file(choice),
              "chat_template is \"{}\"; expected a file, or one of auto, {}{}", choice, fmt::join(names, ", "),
              did_you_mean(choice, names));
-  return load_template_file(choice);
+  ChatTemplate made = load_template_file(choice);
+  set_folder_tokens(made, model_dir);
+  return made;
 }
 
 }  // namespace coca::text

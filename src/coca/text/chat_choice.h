@@ -20,7 +20,9 @@ struct ChatVariables {
   void from_option_text(std::string_view flag, const std::string& text);
 };
 
-// "auto": the model folder's, if it has one; one of chat_template_names(); or a file with a template.
-std::optional<ChatTemplate> choose_chat_template(const std::string& choice, const std::filesystem::path& model_dir);
+// "auto": that of the adapter's folder (empty: no adapter), else the model folder's, if either has one; one of
+// chat_template_names(); or a file with a template.
+std::optional<ChatTemplate> choose_chat_template(const std::string& choice, const std::filesystem::path& model_dir,
+                                                 const std::filesystem::path& adapter_dir = {});
 
 }  // namespace coca::text

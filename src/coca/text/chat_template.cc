@@ -1,4 +1,4 @@
-// coca/text/chat_template.cc - see chat_template.h. The named templates are in chat_template_names.cc.
+// coca/text/chat_template.cc - see chat_template.h. The named templates are in named_templates.cc.
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/text/chat_template.h"
 
@@ -71,6 +71,26 @@ ChatTemplate::ChatTemplate(ChatTemplate&&) noexcept = default;
 ChatTemplate& ChatTemplate::operator=(ChatTemplate&&) noexcept = default;
 
 const std::string& ChatTemplate::source() const { return parsed_->source; }
+
+std::string ChatTemplate::source_with_tokens() const {
+  std::string out;
+  for (const auto& [name, text] : parsed_->tokens) {
+    if (text.empty() || parsed_->source.find(name) == std::string::npos) continue;
+    std::string quoted;
+    for (const char c : text) {
+      if (c == '\\' || c == '\'') quoted += '\\';
+      quoted += c;
+    }
+    out += fmt::format("{{% set {} = '{}' %}}\n", name, quoted);
+  }
+  return out + parsed_->source;
+}
+
+bool ChatTemplate::is_plain() const {
+  return std::ranges::any_of(named_templates(), [&](const NamedTemplate& entry) {
+    return entry.name == kPlainName && entry.source == parsed_->cleaned;
+  });
+}
 
 ChatTemplate ChatTemplate::from_source(std::string source, std::string origin) {
   COCA_CHECK_AS(kBadFile, source.size() <= kMaxSource, "{}: a template of {}; at most {}", origin,
@@ -166,24 +186,30 @@ ChatTemplate load_template_file(const stdfs::path& file) {
   return std::move(*made);
 }
 
+void set_folder_tokens(ChatTemplate& made, const stdfs::path& dir) {
+  const stdfs::path config_file = dir / "tokenizer_config.json";
+  if (!io::exists(config_file)) return;
+  const nlohmann::json config = io::read_json(config_file);
+  const JsonField field(config, config_file.string());
+  for (const auto& [key, value] : config.items()) {
+    if (!key.ends_with("_token") || value.is_null()) continue;
+    if (value.is_string()) made.set_token(key, value.get<std::string>());
+    if (value.is_object() && value.contains("content")) made.set_token(key, field.at(key).at("content").string());
+  }
+}
+
 std::optional<ChatTemplate> load_chat_template(const stdfs::path& dir, std::string_view which) {
   const stdfs::path config_file = dir / "tokenizer_config.json", jinja_file = dir / "chat_template.jinja",
                     json_file = dir / "chat_template.json";
   nlohmann::json config = nlohmann::json::object();
   if (io::exists(config_file)) config = io::read_json(config_file);
-  const JsonField field(config, config_file.string());
   std::optional<ChatTemplate> made;
   if (io::exists(jinja_file))
     made = load_template_file(jinja_file);
   else if (io::exists(json_file))
     made = template_in(io::read_json(json_file), json_file, which);
   if (!made) made = template_in(config, config_file, which);
-  if (!made) return std::nullopt;
-  for (const auto& [key, value] : config.items()) {
-    if (!key.ends_with("_token") || value.is_null()) continue;
-    if (value.is_string()) made->set_token(key, value.get<std::string>());
-    if (value.is_object() && value.contains("content")) made->set_token(key, field.at(key).at("content").string());
-  }
+  if (made) set_folder_tokens(*made, dir);
   return made;
 }
 

@@ -65,6 +65,10 @@ class ChatTemplate {
   RenderedChat render_with_answers(std::span<const ChatMessage> messages, const ChatOptions& options = {}) const;
 
   const std::string& source() const;
+  // The source for a file that renders the same in every folder: it begins by setting the tokens it uses.
+  std::string source_with_tokens() const;
+  // Whether this is the named template "plain", whose text data::plain_chat() makes, with the ids of bos and eos.
+  bool is_plain() const;
 
  private:
   struct Parsed;
@@ -73,6 +77,8 @@ class ChatTemplate {
 };
 
 std::vector<std::string> chat_template_names();
+// bos_token, eos_token and the other tokens of the folder's tokenizer_config.json, if it has one.
+void set_folder_tokens(ChatTemplate&, const std::filesystem::path& dir);
 // From a file: the template itself, or if its name ends in .json the field "chat_template" (of a list, the one called
 // "default").
 ChatTemplate load_template_file(const std::filesystem::path& file);

@@ -6,6 +6,17 @@ namespace coca::text {
 
 namespace {
 
+constexpr std::string_view kPlain = R"({% for message in messages %}
+{% set text = message['content'] or '' %}
+{% if message['tool_calls'] %}
+{% set text = text + ('\n' if text else '') + message['tool_calls'] | tojson(separators=(',', ':')) %}
+{% endif %}
+{{ message['role'] + ': ' + text + (eos_token | default('') if message['role'] == 'assistant' else '\n') }}
+{%- endfor %}
+{% if add_generation_prompt %}
+{{ 'assistant:' }}
+{%- endif %})";
+
 constexpr std::string_view kChatml = R"({% for message in messages %}
 {{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n' }}
 {%- endfor %}
@@ -118,14 +129,12 @@ constexpr std::string_view kAlpaca = R"({% if messages and messages[0]['role'] =
 {{ '### Response:\n' }}
 {%- endif %})";
 
-constexpr NamedTemplate kTemplates[] = {{"chatml", "", "<|im_end|>", kChatml},
-                                        {"llama-2", "<s>", "</s>", kLlama2},
-                                        {"llama-3", "<|begin_of_text|>", "<|eot_id|>", kLlama3},
-                                        {"mistral", "<s>", "</s>", kMistral},
-                                        {"zephyr", "<s>", "</s>", kZephyr},
-                                        {"gemma", "<bos>", "<eos>", kGemma},
-                                        {"vicuna", "<s>", "</s>", kVicuna},
-                                        {"alpaca", "<s>", "</s>", kAlpaca}};
+constexpr NamedTemplate kTemplates[] = {
+    {kPlainName, "", "", kPlain},         {"chatml", "", "<|im_end|>", kChatml},
+    {"llama-2", "<s>", "</s>", kLlama2},  {"llama-3", "<|begin_of_text|>", "<|eot_id|>", kLlama3},
+    {"mistral", "<s>", "</s>", kMistral}, {"zephyr", "<s>", "</s>", kZephyr},
+    {"gemma", "<bos>", "<eos>", kGemma},  {"vicuna", "<s>", "</s>", kVicuna},
+    {"alpaca", "<s>", "</s>", kAlpaca}};
 
 }  // namespace
 

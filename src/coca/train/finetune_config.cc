@@ -75,10 +75,14 @@ void StageList::from_option_text(std::string_view flag, const std::string& text)
 
 bool trains_adapter(const FinetuneConfig& c) { return c.lora_rank > 0 || !c.adapter.empty(); }
 
+text::ChatTemplate chosen_chat_template(const FinetuneConfig& c) {
+  std::optional<text::ChatTemplate> chosen = text::choose_chat_template(c.chat_template, c.model, c.adapter);
+  return chosen ? std::move(*chosen) : text::ChatTemplate::named("plain");
+}
+
 data::ChatTemplate chat_template_for(const FinetuneConfig& c) {
-  if (c.chat_template == "plain") return data::plain_chat;
-  std::optional<text::ChatTemplate> chosen = text::choose_chat_template(c.chat_template, c.model);
-  return chosen ? data::chat_by(std::move(*chosen), c.chat_var.values) : data::plain_chat;
+  text::ChatTemplate chosen = chosen_chat_template(c);
+  return chosen.is_plain() ? data::plain_chat : data::chat_by(std::move(chosen), c.chat_var.values);
 }
 
 void check_config(const FinetuneConfig& c) {

@@ -120,7 +120,8 @@ struct FinetuneConfig {
       validation_text);
     v("length", "tokens per window; 0: max_position_embeddings of the model", length);
     v("long_documents", "what to do with examples longer than a window", long_documents);
-    v("chat_template", "for messages: plain, a name or .jinja file, or auto: the model folder's, else plain",
+    v("chat_template",
+      "for messages: plain, a name or .jinja file, or auto: the adapter's or the model folder's, else plain",
       chat_template);
     v("chat_var", "NAME=VALUE for the chat template (enable_thinking=false); may be given several times", chat_var);
     v("bos", "whether each example begins with a bos token; auto: if config.json names one", bos);
@@ -162,7 +163,8 @@ struct FinetuneConfig {
 };
 
 bool trains_adapter(const FinetuneConfig&);
-// How messages become text.
+// The chat template of the run, and how it makes text of messages.
+text::ChatTemplate chosen_chat_template(const FinetuneConfig&);
 data::ChatTemplate chat_template_for(const FinetuneConfig&);
 // Throws Error naming the first invalid option.
 void check_config(const FinetuneConfig&);
