@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <unistd.h>
 
+#include <chrono>
 #include <csignal>
 #include <cstdint>
 #include <cstdlib>
@@ -74,6 +75,18 @@ void on_bus_error(int, siginfo_t* info, void*) {
   ::_exit(kExitFailed);
 }
 
+// `timeout` and service managers signal a process and then its group: what comes this soon is the same request.
+constexpr std::chrono::seconds kSameRequest{1};
+
+// Other threads may hold any lock here, so the message is written without stdio.
+[[noreturn]] void end_at_once(int signal) {
+  say(::isatty(STDERR_FILENO) ? "\ncoca: " : "coca: ");  // below a line of progress
+  say("ended at once by a second signal (");
+  say(signal == SIGINT ? "SIGINT" : signal == SIGTERM ? "SIGTERM" : "SIGHUP");
+  say("); work that was not saved yet is lost\n");
+  std::_Exit(128 + signal);
+}
+
 }  // namespace
 
 void watch_signals() {
@@ -93,9 +106,15 @@ void watch_signals() {
   if (hangup.sa_handler != SIG_IGN) sigaddset(&watched, SIGHUP);  // stays ignored under nohup
   pthread_sigmask(SIG_BLOCK, &watched, nullptr);
   std::thread([watched] {
+    using Clock = std::chrono::steady_clock;
+    Clock::time_point first;
     for (int signal = 0; sigwait(&watched, &signal) == 0;) {
-      if (stop_requested()) std::_Exit(128 + signal);
-      request_stop();
+      if (!stop_requested()) {
+        first = Clock::now();
+        request_stop();
+      } else if (Clock::now() - first >= kSameRequest) {
+        end_at_once(signal);
+      }
     }
   }).detach();
 }

@@ -1,5 +1,5 @@
-// Handling of Ctrl-C, SIGTERM and SIGHUP (a closed terminal). The first signal asks long work to save and stop; the
-// second ends the program at once.
+// Handling of Ctrl-C, SIGTERM and SIGHUP (a closed terminal). The first signal asks long work to save and stop.
+// Further signals within a second count as the same request; a later one ends the program at once and says so.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -636,6 +636,37 @@ TEST_F(Cli, SigtermSavesToo) {
   EXPECT_TRUE(train::latest_checkpoint(at("run")));
 }
 
+// `timeout` signals its child and then the child's group. The steps are long, so that the run is still at work.
+TEST_F(Cli, SignalsWithinASecondAreOneRequest) {
+  for (const int second : {SIGTERM, SIGINT}) {
+    const std::string name = fmt::format("run{}", second);
+    test::Program program(dir_.path(), tiny_train(name, {"--steps", "1000000", "--accumulation", "400"}));
+    wait_for_training(program, at(name));
+    program.terminate();
+    usleep(5000);
+    ::kill(program.pid(), second);
+    const Outcome stopped = program.wait();
+    EXPECT_EQ(stopped.code, 130) << stopped.err;
+    EXPECT_THAT(stopped.err, HasSubstr("which is saved in"));
+    EXPECT_TRUE(train::latest_sound_checkpoint(at(name)));
+  }
+}
+
+TEST_F(Cli, ALaterSignalEndsTheProgramAtOnce) {
+  // One step of these takes minutes, and a request to stop is heard after it.
+  test::Program program(dir_.path(), tiny_train("run", {"--steps", "2", "--accumulation", "4000000"}));
+  for (int i = 0; i < 6000 && !program.ended() && !fs::exists(at("run/metrics.csv")); ++i) usleep(10000);
+  program.terminate();
+  usleep(1200000);
+  ASSERT_FALSE(program.ended()) << program.wait().err;
+  program.terminate();
+  const Outcome stopped = program.wait();
+  EXPECT_EQ(stopped.code, 128 + SIGTERM) << stopped.err;
+  EXPECT_THAT(stopped.err,
+              HasSubstr("coca: ended at once by a second signal (SIGTERM); work that was not saved yet is lost\n"));
+  EXPECT_FALSE(train::latest_checkpoint(at("run")));
+}
+
 TEST_F(Cli, ASecondTrainerIsRefused) {
   Args endless = tiny_train("run");
   *std::ranges::find(endless, "30") = "1000000";
