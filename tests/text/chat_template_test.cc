@@ -277,7 +277,27 @@ TEST(ChatTemplate, RefusesWhatItDoesNotKnowByNameAndPlace) {
   EXPECT_THAT(refused("{% macro m(a) %}{% endmacro %}{{ m(b=2) }}"), HasSubstr("no parameter"));
   EXPECT_THAT(refused("{{ 1 // 0 }}"), HasSubstr("division"));
   EXPECT_THAT(refused("{{ 'a' < 1 }}"), HasSubstr("str < int"));
+  EXPECT_THAT(refused("{{ messages[99]['content'] }}"), HasSubstr("messages has 1 item; there is no item 99"));
+  EXPECT_THAT(refused("{{ messages[-2].content }}"), HasSubstr("messages has 1 item; there is no item -2"));
+  EXPECT_THAT(refused("{{ [1, 2][2] + 1 }}"), HasSubstr("the list has 2 items; there is no item 2"));
   EXPECT_THAT(refused("{{ messages[0].__class__.__mro__ }}"), HasSubstr("not defined"));
+}
+
+// A float in its place would write other digits than Python, whose whole numbers have no end.
+TEST(ChatTemplate, RefusesWholeNumbersBeyond64Bits) {
+  constexpr const char* kLeast = "(-9223372036854775807 - 1)";
+  EXPECT_THAT(refused("{{ 2 ** 100 }}"), HasSubstr("2 ** 100 is too large"));
+  EXPECT_THAT(refused("{{ 2 ** 63 }}"), HasSubstr("2 ** 63 is too large"));
+  EXPECT_THAT(refused("{{ (-3) ** 41 }}"), HasSubstr("-3 ** 41 is too large"));
+  EXPECT_THAT(refused(fmt::format("{{{{ -{} }}}}", kLeast)), HasSubstr("is too large"));
+  EXPECT_THAT(refused(fmt::format("{{{{ {} | abs }}}}", kLeast)), HasSubstr("is too large"));
+  EXPECT_THAT(refused("{{ [9223372036854775807, 1] | sum }}"), HasSubstr("too large"));
+  EXPECT_THAT(refused("{{ 1e30 | int }}"), HasSubstr("int: 1e+30 is too large"));
+  EXPECT_THAT(refused("{{ '9223372036854775808' | int }}"), HasSubstr("is too large"));
+  EXPECT_EQ(from_text("{{ '9223372036854775807' | int }}").render(Messages{}), "9223372036854775807");
+  EXPECT_THAT(refused("{{ 0 ** -1 }}"), HasSubstr("division by zero"));
+  EXPECT_EQ(from_text("{{ 2 ** 62 }} {{ (-2) ** 63 }} {{ 7 ** 0 }} {{ 1 ** 9000000000 }} {{ 2 ** -1 }}").render({}),
+            "4611686018427387904 -9223372036854775808 1 1 0.5");
 }
 
 TEST(ChatTemplate, RefusesWrongSyntax) {

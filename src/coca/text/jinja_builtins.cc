@@ -128,13 +128,15 @@ Value end_item(const Value& v, bool last) {
 }
 
 Value filter_int(const Value& v, const Arguments& a) {
-  if (const auto* real = v.real(); real && std::abs(*real) < 9e18) return static_cast<int64_t>(*real);
   if (const auto integer = v.integer()) return *integer;
-  if (const auto number = text_number(v); number && std::abs(*number) < 9e18) {
+  if (const auto number = v.real() ? std::optional(*v.real()) : text_number(v); number && std::isfinite(*number)) {
     int64_t value = 0;  // exact where it is written as a whole number
-    const std::string text = to_text(method("strip", v, {}));
+    std::string text = to_text(method("strip", to_text(v), {}));
+    if (text.starts_with('+')) text.erase(0, 1);
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    return error == std::errc() && end == text.data() + text.size() ? value : static_cast<int64_t>(*number);
+    if (error == std::errc() && end == text.data() + text.size()) return value;
+    COCA_CHECK_AS(kBadFile, std::abs(*number) < 0x1p63, "int: {} is too large", text);
+    return static_cast<int64_t>(*number);
   }
   const Value* given = a.get(0, "default");
   return given ? *given : Value(int64_t{0});
@@ -278,7 +280,8 @@ Value filter_sum(const Value& v, const Arguments& a) {
     const Value x = attribute && !attribute->is_none() ? path_of(item, *attribute) : item;
     COCA_CHECK_AS(kBadFile, x.number(), "sum: {} is not a number", x.described());
     real += *x.number();
-    exact = exact && x.integer() && !__builtin_add_overflow(whole, *x.integer(), &whole);
+    exact = exact && x.integer();
+    COCA_CHECK_AS(kBadFile, !exact || !__builtin_add_overflow(whole, *x.integer(), &whole), "sum: it is too large");
   }
   return exact ? Value(whole) : Value(real);
 }
@@ -367,7 +370,10 @@ Value filter_format(const Value& v, const Arguments& a) {
 Value filter_wordcount(const Value& v, const Arguments&) { return std::ssize(iterate(method("split", v, {}))); }
 
 Value filter_abs(const Value& v, const Arguments&) {
-  if (const auto integer = v.integer(); integer && *integer != INT64_MIN) return *integer < 0 ? -*integer : *integer;
+  if (const auto integer = v.integer(); integer) {
+    COCA_CHECK_AS(kBadFile, *integer != INT64_MIN, "abs: that of {} is too large", *integer);
+    return *integer < 0 ? -*integer : *integer;
+  }
   COCA_CHECK_AS(kBadFile, v.number(), "abs: {} is not a number", v.described());
   return std::abs(*v.number());
 }

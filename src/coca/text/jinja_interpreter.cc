@@ -246,7 +246,9 @@ class Interpreter {
       }
       case Kind::kItem: {
         const Value object = evaluate(*e.parts[0], scope), key = evaluate(*e.parts[1], scope);
-        return placed(e.at, [&] { return item_of(object, key); });
+        Value item = placed(e.at, [&] { return item_of(object, key); });
+        if (e.parts[0]->kind == Kind::kName) item.name_list(e.parts[0]->name);
+        return item;
       }
       case Kind::kSlice: {
         const Value object = evaluate(*e.parts[0], scope);
@@ -429,7 +431,10 @@ class Interpreter {
   Value unary(const Expression& e, Scope& scope) {
     const Value v = evaluate(*e.parts[0], scope);
     if (e.name == "not") return !v.truth();
-    if (const auto integer = v.integer(); integer && *integer != INT64_MIN) return e.name == "-" ? -*integer : *integer;
+    if (const auto integer = v.integer(); integer) {
+      if (e.name == "-" && *integer == INT64_MIN) wrong(e.at, fmt::format("-({}) is too large", *integer));
+      return e.name == "-" ? -*integer : *integer;
+    }
     if (const auto number = v.number()) return e.name == "-" ? -*number : *number;
     require_defined(e.at, {&v});
     wrong(e.at, fmt::format("{} has no sign", v.described()));
@@ -453,7 +458,8 @@ class Interpreter {
                        return left.is_tuple() ? Value::tuple(std::move(joined)) : Value(std::move(joined));
                      }));
     }
-    if (const auto x = left.integer(), y = right.integer(); x && y && op != "/" && op != "**") return whole(e, *x, *y);
+    if (const auto x = left.integer(), y = right.integer(); x && y && op != "/" && (op != "**" || *y >= 0))
+      return whole(e, *x, *y);
     const auto x = left.number(), y = right.number();
     require_defined(e.at, {&left, &right});
     if (!x || !y) wrong(e.at, fmt::format("{} {} {} is not supported", left.described(), op, right.described()));
@@ -464,9 +470,8 @@ class Interpreter {
     if (op == "/") return *x / *y;
     if (op == "//") return std::floor(*x / *y);
     if (op == "%") return *x - *y * std::floor(*x / *y);
-    const double power = std::pow(*x, *y);
-    if (left.integer() && right.integer() && *y >= 0 && std::abs(power) < 9e15) return static_cast<int64_t>(power);
-    return power;
+    if (*x == 0 && *y < 0) wrong(e.at, "division by zero");
+    return std::pow(*x, *y);
   }
 
   // A text or list times a number.
@@ -489,12 +494,22 @@ class Interpreter {
     return placed(e.at, [&] { return Value(std::move(out)); });
   }
 
+  // x to the y-th, y >= 0; false beyond 64 bits.
+  static bool power(int64_t x, int64_t y, int64_t& out) {
+    for (out = 1; y > 0; y /= 2) {
+      if (y % 2 == 1 && __builtin_mul_overflow(out, x, &out)) return false;
+      if (y > 1 && __builtin_mul_overflow(x, x, &x)) return false;
+    }
+    return true;
+  }
+
   Value whole(const Expression& e, int64_t x, int64_t y) const {
     int64_t out = 0;
     bool overflow = false;
     if (e.name == "+") overflow = __builtin_add_overflow(x, y, &out);
     if (e.name == "-") overflow = __builtin_sub_overflow(x, y, &out);
     if (e.name == "*") overflow = __builtin_mul_overflow(x, y, &out);
+    if (e.name == "**") overflow = !power(x, y, out);
     if (e.name == "//" || e.name == "%") {
       if (y == 0) wrong(e.at, "division by zero");
       overflow = x == INT64_MIN && y == -1;

@@ -128,7 +128,8 @@ Value item_of(const Value& value, const Value& key) {
   int64_t at = *key.integer();
   const auto item = [&](const List& items) {
     if (at < 0) at += std::ssize(items);
-    return at < 0 || at >= std::ssize(items) ? Value(Undefined{to_text(key)}) : items[static_cast<size_t>(at)];
+    if (at < 0 || at >= std::ssize(items)) return Value(Undefined{to_text(key), false, std::ssize(items)});
+    return items[static_cast<size_t>(at)];
   };
   return value.list() ? item(*value.list()) : item(iterate(value));
 }

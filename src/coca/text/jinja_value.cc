@@ -212,7 +212,8 @@ std::string Value::described() const {
 }
 
 std::string Value::undefined_text(std::string_view so) const {
-  const auto& [name, variable] = std::get<Undefined>(data_);
+  const auto& [name, variable, items, list] = std::get<Undefined>(data_);
+  if (items) return fmt::format("{} has {}; there is no item {}", list, counted(*items, "item"), name);
   std::string text = fmt::format("\"{}\" is not defined{}", name, so);
   if (variable)
     text += fmt::format("; define it with --chat-var {}=VALUE{}", name,

@@ -27,6 +27,9 @@ struct Dict {
 struct Undefined {
   std::string name;       // of what is not there, for messages
   bool variable = false;  // of the template, rather than a field of a value
+  // Of a list or string that is too short for item `name`: its number of items, and what the template calls it.
+  std::optional<int64_t> items = std::nullopt;
+  std::string list = "the list";
 };
 // Something callable: a function by name, a method of a value, or a macro; self of a caller() holds the variables
 // visible to it.
@@ -64,6 +67,9 @@ class Value {
   Dict* mutable_dict() const;
   const Callable* callable() const { return std::get_if<Callable>(&data_); }
   const double* real() const { return std::get_if<double>(&data_); }
+  void name_list(const std::string& name) {  // of an item that is not there, for messages
+    if (auto* undefined = std::get_if<Undefined>(&data_)) undefined->list = name;
+  }
   const std::string& undefined_name() const { return std::get<Undefined>(data_).name; }
   std::optional<int64_t> integer() const;  // true and false are 1 and 0
   std::optional<double> number() const;
