@@ -226,6 +226,29 @@ TEST(ChatTemplate, AmbiguousPositionsOfAnswersAreErrors) {
               HasSubstr("none of the answers"));
 }
 
+// Pieces of role names and the like are no answers, whether or not marks around answers stay where they are.
+TEST(ChatTemplate, PlacesOfAnswersHoldTheirText) {
+  const Messages talk = {{"user", "What?"}, {"assistant", "A cat \"sat\"."}};
+  const auto refused_as = [&](const char* source) {
+    return error_of(ErrorKind::kInvalidArgument, [&] { from_text(source).render_with_answers(talk); });
+  };
+  for (const char* source : {"{% for m in messages %}{{ m.role }}{% endfor %}",
+                             "{% for m in messages %}{{ m.role ~ loop.index }}\n{% endfor %}",
+                             "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}",
+                             "{% for m in messages %}{{ m.content[:0] ~ m.role }}{% endfor %}",
+                             "{% for m in messages %}{% generation %}{{ m.role }}{% endgeneration %}{% endfor %}"})
+    EXPECT_THAT(refused_as(source), HasSubstr("none of the answers")) << source;
+  EXPECT_THAT(refused_as("{% for m in messages %}{{ m.role ~ (m.content | length) }}{% endfor %}"),
+              HasSubstr("cannot be told"));
+  EXPECT_THAT(answers_of(from_text("{% for m in messages %}{{ m.role ~ ':' ~ (m.content | upper) }}\n{% endfor %}"
+                                   "{% if add_generation_prompt %}assistant:{% endif %}"),
+                         talk),
+              ElementsAre("A CAT \"SAT\"."));
+  EXPECT_THAT(answers_of(from_text("{% for m in messages %}{{ m.content }};{% endfor %}"),
+                         {{"user", "a"}, {"assistant", "<br>"}}),
+              ElementsAre("<br>;"));
+}
+
 TEST(ChatTemplate, VariablesAndTime) {
   const ChatTemplate made = ChatTemplate::from_source("{{ strftime_now('%Y') }} {{ x.y[1] }}{{ tools is none }}", "t");
   ChatOptions options;

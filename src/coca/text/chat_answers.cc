@@ -85,6 +85,24 @@ std::string marked_text(const std::string& text, const std::string& mark, Markin
   return out.empty() && how == Marking::kWords ? mark : out;
 }
 
+bool is_word(char c) { return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z'); }
+
+// The longest run of letters and digits of ASCII, which no escaping changes; "": there is none.
+std::string_view longest_word(std::string_view text) {
+  std::string_view longest;
+  for (size_t at = 0; at < text.size(); ++at) {
+    const size_t begin = at;
+    while (at < text.size() && is_word(text[at])) ++at;
+    if (at - begin > longest.size()) longest = text.substr(begin, at - begin);
+  }
+  return longest;
+}
+
+bool holds_ignoring_case(std::string_view text, std::string_view word) {
+  const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c; };
+  return !std::ranges::search(text, word, {}, lower, lower).empty();
+}
+
 void mark_strings(nlohmann::ordered_json& json, const std::string& mark, Marking how) {
   if (json.is_string()) json = marked_text(json.get<std::string>(), mark, how);
   if (json.is_structured())
@@ -281,6 +299,15 @@ class Finder {
     return last == std::string::npos ? "" : without_marks(std::string_view(*with).substr(last));
   }
 
+  // Whether `text`, which grows with answer i, has the words of it rather than a role's name or the like. Where marks
+  // were lost, the longest word stands for the answer: templates may escape or cut the rest.
+  bool says_answer(size_t i, std::string_view text) const {
+    const std::string& content = messages_[i].content;
+    if (trusted_ && marked_text(content, mark_of(i), how_) != content) return content.empty() || !marks_[i].empty();
+    const std::string_view word = longest_word(content);
+    return word.empty() || holds_ignoring_case(text, word);
+  }
+
   // Without marks: the conversation up to the answer, without it and with it, where the text only grows.
   std::optional<TextSpan> by_growth(size_t i) const {
     const auto before = try_render(i, GenerationPrompt::kAdd, false);
@@ -288,7 +315,7 @@ class Finder {
     if (before && with) {
       while (with->size() > before->size() && is_blank(with->back())) with->pop_back();
       if (before->size() >= floor_ && with->size() > before->size() && with->starts_with(*before) &&
-          text_.starts_with(*with))
+          text_.starts_with(*with) && says_answer(i, std::string_view(*with).substr(before->size())))
         return TextSpan{before->size(), with->size()};
     }
     COCA_CHECK(
@@ -305,13 +332,19 @@ class Finder {
     std::vector<size_t> answers;
     for (size_t i = 0; i < messages_.size(); ++i)
       if (is_answer(messages_[i])) answers.push_back(i);
+    bool any = blocks.empty() || answers.empty();
     for (size_t k = 0; k < blocks.size(); ++k) {
       const auto [begin, end] = blocks[k];
+      const std::string_view block = std::string_view(text_).substr(begin, end - begin);
+      for (const size_t i : answers)
+        any = any || (places_[i] ? places_[i]->begin < end && begin <= places_[i]->end : says_answer(i, block));
       size_t message = answers.empty() ? 0 : answers[std::min(k, answers.size() - 1)];
       for (const size_t i : answers)
         if (places_[i] && places_[i]->begin >= begin && places_[i]->end <= end) message = i;
       out.answers.push_back({begin, end, message});
     }
+    COCA_CHECK(any, "{}: the template writes none of the answers of these messages in its {{% generation %}} blocks",
+               origin_);
     out.text = std::move(text_);
     return out;
   }
