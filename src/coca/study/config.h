@@ -51,9 +51,15 @@ struct StudyConfig {
       "files",
       tensorboard);
     v.group("Text");
-    v("text", "training text (files, folders, globs, jsonl); none: the compiler's C++ standard library headers", text);
+    v("text",
+      "training text (files, folders, globs, jsonl), of which a twentieth is held out for validation; none: the "
+      "compiler's C++ standard library headers",
+      text);
     v("split", "split of training text in PG-19's layout; default for such text: train", split);
-    v("test_text", "text to evaluate on; none: a tenth of the documents is held out", test_text);
+    v("test_text",
+      "text to evaluate on; none: about a tenth of the text is held out: whole documents, or the end of each if there "
+      "are few",
+      test_text);
     v("tokenizer", "byte, a sentencepiece .model, or a folder with one", tokenizer);
     v.group("Model and training (0: from the preset)");
     v("architecture", "block form and weight names", architecture);

@@ -35,43 +35,105 @@ fs::path library_folder(const std::string& compiler) {
   return {};
 }
 
+struct Piece {  // of a document; [begin, end) are tokens of the file
+  int64_t document, begin, end;
+  int64_t size() const { return end - begin; }
+};
+
 // `most` at most, from the middle.
-std::vector<int32_t> tokens_of(const data::TokenFile& file, int64_t document, int64_t most = 0) {
-  const auto [begin, end] = file.document(document);
-  const int64_t count = most > 0 ? std::min(most, end - begin) : end - begin;
-  std::vector<int32_t> ids(static_cast<size_t>(count));
-  file.read(begin + eval::cut_begin(end - begin, most, eval::Cut::kMiddle), ids);
+std::vector<int32_t> tokens_of(const data::TokenFile& file, const Piece& piece, int64_t most = 0) {
+  std::vector<int32_t> ids(static_cast<size_t>(most > 0 ? std::min(most, piece.size()) : piece.size()));
+  file.read(piece.begin + eval::cut_begin(piece.size(), most, eval::Cut::kMiddle), ids);
   return ids;
 }
 
-class Part {  // documents gathered into one token file in memory
- public:
-  void add(const std::vector<int32_t>& ids) {
-    tokens_.insert(tokens_.end(), ids.begin(), ids.end());
-    offsets_.push_back(static_cast<int64_t>(tokens_.size()));
+struct Pieces {
+  std::vector<Piece> all;
+  int64_t tokens() const {
+    int64_t sum = 0;
+    for (const Piece& p : all) sum += p.size();
+    return sum;
   }
-  bool empty() const { return tokens_.empty(); }
-  data::TokenFile file(int64_t vocabulary) && {
-    return data::TokenFile::from_tokens(std::move(tokens_), std::move(offsets_), vocabulary);
-  }
-
- private:
-  std::vector<int32_t> tokens_;
-  std::vector<int64_t> offsets_{0};
 };
 
+constexpr double kValidationShare = 0.05, kTestShare = 0.1;
+
+struct Parts {
+  Pieces train, validation, test;
+  bool whole = false;  // documents are whole; else the end of each is held out
+};
+
+Parts whole_documents(const data::TokenFile& file, bool with_test) {
+  Parts parts{.train = {}, .validation = {}, .test = {}, .whole = true};
+  const int64_t documents = file.documents();
+  for (int64_t d = 0; d < documents; ++d) {
+    const bool test = with_test && (d % 10 == 9 || (documents < 10 && d == documents - 1));
+    const bool validation = d % 20 == 4 || (documents < 5 && d == 0);
+    const auto [begin, end] = file.document(d);
+    (test ? parts.test : validation ? parts.validation : parts.train).all.push_back({d, begin, end});
+  }
+  return parts;
+}
+
+Parts ends_of_documents(const data::TokenFile& file, bool with_test) {
+  Parts parts;
+  for (int64_t d = 0; d < file.documents(); ++d) {
+    const auto [begin, end] = file.document(d);
+    const int64_t test = with_test ? end - (end - begin) / 10 : end, validation = test - (end - begin) / 20;
+    parts.train.all.push_back({d, begin, validation});
+    parts.validation.all.push_back({d, validation, test});
+    if (with_test) parts.test.all.push_back({d, test, end});
+  }
+  return parts;
+}
+
+// Whole documents, unless a few of very different sizes would make a part half or twice as large as it is meant to be.
+Parts split(const data::TokenFile& file, bool with_test) {
+  Parts parts = whole_documents(file, with_test);
+  const auto near = [&](const Pieces& part, double wanted) {
+    const double share = static_cast<double>(part.tokens()) / static_cast<double>(std::max<int64_t>(1, file.size()));
+    return share >= wanted / 2 && share <= wanted * 2.2;  // ten documents of about the same size: one is a tenth
+  };
+  if (near(parts.validation, kValidationShare) && (!with_test || near(parts.test, kTestShare))) return parts;
+  return ends_of_documents(file, with_test);
+}
+
+// "1,234 tokens (5.1 %: the end of each document)"
+std::string part_text(const Parts& parts, const Pieces& part, int64_t all) {
+  const double percent = 100 * static_cast<double>(part.tokens()) / static_cast<double>(std::max<int64_t>(1, all));
+  return fmt::format("{} ({:.1f} %: {})", counted(part.tokens(), "token"), percent,
+                     parts.whole ? counted(part.all.size(), "whole document") : "the end of each document");
+}
+
+// One token file in memory.
+data::TokenFile gather(const data::TokenFile& file, const Pieces& pieces) {
+  std::vector<int32_t> tokens;
+  std::vector<int64_t> offsets{0};
+  for (const Piece& piece : pieces.all) {
+    const std::vector<int32_t> ids = tokens_of(file, piece);
+    tokens.insert(tokens.end(), ids.begin(), ids.end());
+    offsets.push_back(static_cast<int64_t>(tokens.size()));
+  }
+  return data::TokenFile::from_tokens(std::move(tokens), std::move(offsets), file.vocab_size());
+}
+
+Pieces everything(const data::TokenFile& file) {
+  Pieces pieces;
+  for (int64_t d = 0; d < file.documents(); ++d)
+    pieces.all.push_back({d, file.document(d).first, file.document(d).second});
+  return pieces;
+}
+
 // Long documents first, then in the corpus's order; so that every length can be reached where the text allows it.
-void choose_test(const StudyConfig& c, const data::TokenFile& file, std::vector<int64_t> documents, Corpus& corpus) {
+void choose_test(const StudyConfig& c, const data::TokenFile& file, Pieces pieces, const char* name, Corpus& corpus) {
   const int64_t longest = eval_lengths(c).back();
-  std::stable_partition(documents.begin(), documents.end(), [&](int64_t d) {
-    return file.document(d).second - file.document(d).first >= std::min(longest, c.eval_tokens);
-  });
-  for (const int64_t d : documents) {
+  std::ranges::stable_partition(pieces.all,
+                                [&](const Piece& p) { return p.size() >= std::min(longest, c.eval_tokens); });
+  for (const Piece& piece : pieces.all) {
     if (static_cast<int64_t>(corpus.test.size()) == c.eval_documents) break;
-    std::vector<int32_t> ids = tokens_of(file, d, c.eval_tokens);
+    std::vector<int32_t> ids = tokens_of(file, piece, c.eval_tokens);
     if (ids.size() < 2) continue;
-    corpus.test_names.push_back(
-        fmt::format("document {} ({})", d, counted(file.document(d).second - file.document(d).first, "token")));
+    corpus.test_names.push_back(fmt::format("{} {} ({})", name, piece.document, counted(piece.size(), "token")));
     corpus.test.push_back(std::move(ids));
   }
   COCA_CHECK(!corpus.test.empty(), "the test text holds no document of at least two tokens");
@@ -104,13 +166,13 @@ std::vector<std::string> standard_library_headers() {
 namespace {
 
 // Of one list of documents, those that the training takes and those that are held out.
-data::Overlap overlap_within(std::string_view list, const std::vector<int64_t>& held_out) {
+data::Overlap overlap_within(std::string_view list, const Pieces& held_out) {
   std::string training, test;
-  auto next = held_out.begin();
+  auto next = held_out.all.begin();
   for (int64_t d = 0; !list.empty(); ++d) {
     const std::string_view line = list.substr(0, std::min(list.find('\n') + 1, list.size()));
     list.remove_prefix(line.size());
-    const bool out = next != held_out.end() && *next == d;
+    const bool out = next != held_out.all.end() && next->document == d;
     (out ? test : training) += line;
     if (out) ++next;
   }
@@ -141,41 +203,26 @@ Corpus load_corpus(const StudyConfig& c, Keep keep) {
              "text: has {}; at least 3 are needed to hold some out; give more text, or --test-text",
              counted(documents, "document"));
 
-  Part train, validation;
-  std::vector<int64_t> held_out;
-  for (int64_t d = 0; d < documents; ++d) {
-    if (!own_test && (d % 10 == 9 || (documents < 10 && d == documents - 1))) {
-      held_out.push_back(d);
-    } else if (documents == 1) {
-      std::vector<int32_t> ids = tokens_of(all, 0);
-      const auto cut = static_cast<std::ptrdiff_t>(ids.size() - ids.size() / 20);
-      train.add({ids.begin(), ids.begin() + cut});
-      validation.add({ids.begin() + cut, ids.end()});
-    } else if (d % 20 == 4 || (documents < 5 && d == 0)) {
-      validation.add(tokens_of(all, d));
-    } else {
-      train.add(tokens_of(all, d));
-    }
-  }
-  corpus.train = std::move(train).file(all.vocab_size());
-  corpus.validation = std::move(validation).file(all.vocab_size());
+  const Parts parts = split(all, !own_test);
+  corpus.train = gather(all, parts.train);
+  corpus.validation = gather(all, parts.validation);
   if (own_test) {
     const data::TokenFile test = load(c.test_text, "test.tok", std::nullopt, data::Split::kTest, test_list);
-    std::vector<int64_t> order(static_cast<size_t>(test.documents()));
-    for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int64_t>(i);
-    choose_test(c, test, order, corpus);
+    choose_test(c, test, everything(test), "document", corpus);
     corpus.shared = data::find_overlap(list, test_list);
   } else {
-    choose_test(c, all, held_out, corpus);
-    corpus.shared = overlap_within(list, held_out);
+    choose_test(c, all, parts.test, parts.whole ? "document" : "end of document", corpus);
+    if (parts.whole) corpus.shared = overlap_within(list, parts.test);  // copies end alike: both ends are held out
   }
-  corpus.description =
-      fmt::format("{}: {}, {} ({} tokenizer); {} for training, {} for validation; {} of at most {} each, {}",
-                  c.text.empty() ? "The C++ standard library headers of the installed compiler" : "The given text",
-                  counted(documents, "document"), counted(all.size(), "token"), corpus.tokenizer->kind(),
-                  counted(corpus.train->size(), "token"), grouped(corpus.validation->size()),
-                  counted(corpus.test.size(), "test document"), counted(c.eval_tokens, "token"),
-                  own_test ? "from the given test text" : "held out from it");
+  corpus.description = fmt::format(
+      "{}: {}, {} ({} tokenizer); {} for training, held out for validation {}{}; evaluated on {} of at most {} each, "
+      "{}",
+      c.text.empty() ? "The C++ standard library headers of the installed compiler" : "The given text",
+      counted(documents, "document"), counted(all.size(), "token"), corpus.tokenizer->kind(),
+      counted(corpus.train->size(), "token"), part_text(parts, parts.validation, all.size()),
+      own_test ? "" : " and for the test " + part_text(parts, parts.test, all.size()),
+      counted(corpus.test.size(), "test document"), counted(c.eval_tokens, "token"),
+      own_test ? "from the given test text" : "from the middle of what is held out for it");
   return corpus;
 }
 

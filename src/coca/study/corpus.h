@@ -1,5 +1,5 @@
 // coca/study/corpus.h - the text of a study: given, or the C++ standard library headers of the installed compiler;
-// split by documents into training, validation and test.
+// split into training, validation and test.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -21,13 +21,14 @@ struct Corpus {
   std::unique_ptr<text::Tokenizer> tokenizer;
   std::optional<data::TokenFile> train, validation;
   std::vector<std::vector<int32_t>> test;  // documents to evaluate on, of each at most eval_tokens from its middle
-  std::vector<std::string> test_names;     // "document 12 (345,678 tokens)"
+  std::vector<std::string> test_names;     // "document 12 (345,678 tokens)", "end of document 1 (...)"
   data::Overlap shared;                    // documents to train on that are in the test text as well
 };
 
-// Tokenizes into <out>/data. With test_text: all of `text` is for training and validation (a twentieth of the
-// documents, at least one; of a single document its last twentieth); else every tenth document is held out for the
-// test as well. Test documents that reach the longest evaluated length come first.
+// Tokenizes into <out>/data and holds out about a twentieth of the tokens of `text` for validation and, without
+// test_text, a tenth for the test. These are whole documents (every twentieth, every tenth) if their share is between
+// half of that and twice it; else, as with few documents or very unequal ones, the end of each document. Test documents
+// that reach the longest evaluated length come first.
 // kNothing: nothing is written, and of a text of more than 2^24 tokens and 60 documents no more is tokenized.
 enum class Keep : uint8_t { kInFolder, kNothing };
 Corpus load_corpus(const StudyConfig& resolved, Keep keep = Keep::kInFolder);
