@@ -12,6 +12,7 @@
 #include <utility>
 #include <vector>
 
+#include "coca/base/clock.h"
 #include "coca/base/count.h"
 #include "coca/base/enum_names.h"
 #include "coca/io/json_file.h"
@@ -33,8 +34,28 @@ inline constexpr int kExitFailed = 1, kExitUsage = 2, kExitInterrupted = 130, kE
 // "note: ..." on stderr. With several ranks, only the first prints.
 void print_note(std::string_view text);
 report::Progress make_progress(report::ProgressOptions options);  // on stderr; rewrites its line on a terminal
-std::string command_name(const CLI::App& command);                // "train", "eval ppl"
-std::vector<TypedFlag> typed_flags(const CLI::App& command);      // the flags that take a value
+// The progress of work whose extent is known only at its first report. The work begins when this is constructed.
+class LateProgress {
+ public:
+  // The options of the first call count.
+  report::Progress& shown(report::ProgressOptions options) {
+    options.began = watch_.seconds();
+    if (!progress_) progress_ = make_progress(std::move(options));
+    return *progress_;
+  }
+  // Writes nothing if there was no report. The next work begins.
+  void finish(std::string_view text = {}) {
+    if (progress_) progress_->finish(text);
+    progress_.reset();
+    watch_.restart();
+  }
+
+ private:
+  Stopwatch watch_;
+  std::optional<report::Progress> progress_;
+};
+std::string command_name(const CLI::App& command);            // "train", "eval ppl"
+std::vector<TypedFlag> typed_flags(const CLI::App& command);  // the flags that take a value
 // Writes to standard output without buffering. With several ranks, only the first prints. File names in `text` that are
 // not UTF-8 are escaped (io/names.h). If a write fails, nothing more is printed but the command continues, since it may
 // still have files to write; check_output() then sets the exit code.

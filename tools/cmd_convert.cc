@@ -158,7 +158,7 @@ int run(const Options& o) {
   check_outside("OUT", o.out, "SOURCE", o.source);
   check_companions(o.source);
   io::AtomicDir folder(o.out, io::AtomicDir::Existing::kRefuse);
-  std::unique_ptr<report::Progress> progress;  // created at the first tensor, when the total is known
+  LateProgress progress;
   const formats::ConvertOptions options{.source_attention = o.source_attention,
                                         .attention = o.attention,
                                         .t_init = o.t_init,
@@ -170,12 +170,9 @@ int run(const Options& o) {
                                         .max_shard_bytes = static_cast<size_t>(o.max_shard_gib * 1024 * 1024 * 1024)};
   const formats::ConvertReport report =
       formats::convert_model(o.source, folder.path(), options, [&](int64_t done, int64_t total) {
-        if (!progress)
-          progress = std::make_unique<report::Progress>(
-              make_progress({.total = total, .unit = "bytes", .label = "converting"}));
-        progress->update(done);
+        progress.shown({.total = total, .unit = "bytes", .label = "converting"}).update(done);
       });
-  if (progress) progress->finish();
+  progress.finish();
   const std::vector<std::string> copied = copy_companions(o.source, folder.path());
   const std::vector<ConfigChange> changes = config_changes(o.source, folder.path());
   folder.commit();

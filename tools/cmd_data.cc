@@ -45,7 +45,7 @@ int run_build(const BuildFlags& flags) {
   COCA_CHECK(!flags.tokenizer.empty(), "--tokenizer: none given; \"byte\" needs no file");
   COCA_CHECK(!flags.out.empty(), "--out: no file given");
   const auto tokenizer = text::load_tokenizer(flags.tokenizer);
-  std::optional<report::Progress> progress;
+  LateProgress progress;
   data::BuildOptions options{
       .corpus = {.inputs = data::choose_split(flags.text, flags.split, data::Split::kTrain).inputs,
                  .invalid_utf8 = flags.invalid_utf8,
@@ -54,12 +54,11 @@ int run_build(const BuildFlags& flags) {
       .output = flags.out,
       .add_eos = !flags.no_eos};
   options.progress = [&](int64_t done, int64_t total) {
-    if (!progress) progress = make_progress({.total = total, .unit = "bytes", .label = "tokenizing"});
-    progress->update(done);
+    progress.shown({.total = total, .unit = "bytes", .label = "tokenizing"}).update(done);
   };
   const Stopwatch watch;
   const data::BuildReport r = data::build_token_file(*tokenizer, options);
-  if (progress) progress->finish();
+  progress.finish();
   for (const std::string& warning : r.corpus.warnings) std::fprintf(stderr, "warning: %s\n", warning.c_str());
   report::Table table{.title = flags.out, .header = {"", "value"}, .rows = {}, .align = {}};
   table.rows = {{"files", grouped(r.corpus.files)},

@@ -21,24 +21,19 @@ namespace {
 class StageProgress {
  public:
   void operator()(const study::StudyProgress& p) {
-    if (!progress_ || p.stage != stage_) {
-      finish();
-      stage_ = p.stage;
-      progress_.emplace(make_progress({.total = p.total, .start = p.start, .unit = p.unit, .label = p.stage}));
-    }
+    if (p.stage != stage_) finish();
+    stage_ = p.stage;
     text_ = p.text;
     const std::string whole =
         p.seconds_left ? fmt::format("  whole study {} left", report::format_duration(*p.seconds_left)) : "";
-    progress_->update(p.done, p.text + whole);
+    progress_.shown({.total = p.total, .start = p.start, .unit = p.unit, .label = p.stage})
+        .update(p.done, p.text + whole);
   }
-  void finish() {
-    if (progress_) progress_->finish(text_);
-    progress_.reset();
-  }
+  void finish() { progress_.finish(text_); }
 
  private:
   std::string stage_, text_;
-  std::optional<report::Progress> progress_;
+  LateProgress progress_;
 };
 
 struct Options {

@@ -60,7 +60,7 @@ int run_mlm(MlmFlags& flags) {
   const LoadedModel m = load_with_flags(flags);
   model::require_masked(m.model.spec, "eval mlm");
   if (flags.lengths.empty()) flags.lengths = {m.model.spec.max_position};
-  std::optional<report::Progress> progress;
+  std::optional<LateProgress> progress;
   std::optional<WorkShare> share;
   const eval::MlmOptions options{.lengths = flags.lengths,
                                  .max_windows = flags.max_windows,
@@ -69,22 +69,21 @@ int run_mlm(MlmFlags& flags) {
                                  .scaling = m.scaling,
                                  .progress =
                                      [&](int64_t length, int64_t done, int64_t total) {
-                                       if (!progress)
-                                         progress = make_progress({.total = total, .unit = "tokens", .label = "mlm"});
-                                       progress->update(done, fmt::format("length {}", length),
-                                                        share->at(length, done));
+                                       progress->shown({.total = total, .unit = "tokens", .label = "mlm"})
+                                           .update(done, fmt::format("length {}", length), share->at(length, done));
                                      },
                                  .ranks = ranks()};
   const Documents documents =
       read_documents(flags.text, {.max_tokens = flags.max_tokens, .cut = flags.cut}, *m.tokenizer);
   share.emplace(parts_of(flags, m.model.spec, documents));
   Context cx;
+  progress.emplace();
   std::vector<eval::MlmResult> results;
   Measurement measurement([&] {
     eval::masked_perplexity(cx, m.model.spec, m.model.params->weights(), documents.ids, m.tokenizer->vocab_size(),
                             options, results);
   });
-  if (progress) progress->finish();
+  progress->finish();
   if (results.empty()) measurement.rethrow();
   if (const eval::MlmResult& last = results.back(); !last.whole())
     measurement.missing.push_back(fmt::format("{} of {} of length {}", grouped(last.planned_windows - last.windows),

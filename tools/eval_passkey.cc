@@ -231,17 +231,17 @@ int run_passkey(PasskeyFlags& flags) {
   }
   const LoadedModel m = load_with_flags(flags, std::move(shape));
   WorkShare share(parts);
-  std::optional<report::Progress> progress;
+  LateProgress progress;
   options.progress = [&](const eval::PasskeyProgress& p) {
-    if (!progress) progress = make_progress({.total = p.total, .unit = "prompts", .label = "passkey"});
-    progress->update(p.done, fmt::format("length {} correct {}/{}", p.length, p.correct, p.tried),
-                     share.at(p.length, p.done));
+    progress.shown({.total = p.total, .unit = "prompts", .label = "passkey"})
+        .update(p.done, fmt::format("length {} correct {}/{}", p.length, p.correct, p.tried),
+                share.at(p.length, p.done));
   };
   Context cx;
   eval::PasskeyResult result;
   Measurement measurement(
       [&] { eval::passkey(cx, m.model.spec, m.model.params->weights(), *m.tokenizer, options, result); });
-  if (progress) progress->finish();
+  progress.finish();
   if (result.totals.empty()) measurement.rethrow();
   measurement.missing = missing_trials(protocol, result);
   ordered_json json = header_json(flags.model, m, io::options_to_json(flags));

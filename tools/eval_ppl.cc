@@ -484,19 +484,19 @@ void measure(const PplFlags& flags, const eval::Protocol& protocol, Candidate& o
       all.emplace_back(Measured{.model = one.flags.model, .loaded = load_with_flags(one.flags, std::move(one.shape))});
   m.split = documents.split;
   const Measurement measurement([&] {
-    std::optional<report::Progress> progress;
+    LateProgress progress;
     options.id_text = eval::text_of_ids(*m.loaded.tokenizer);
     options.progress = [&](const eval::PerplexityProgress& p) {
-      if (!progress)
-        progress = make_progress({.total = p.total_tokens,
-                                  .unit = "tokens",
-                                  .label = flags.models.items.size() == 1 ? "ppl" : "ppl " + m.model});
-      progress->update(p.done_tokens, fmt::format("length {} ppl {}", p.length, report::format_number(p.perplexity)),
-                       share.at(p.length, p.done_tokens));
+      progress
+          .shown({.total = p.total_tokens,
+                  .unit = "tokens",
+                  .label = flags.models.items.size() == 1 ? "ppl" : "ppl " + m.model})
+          .update(p.done_tokens, fmt::format("length {} ppl {}", p.length, report::format_number(p.perplexity)),
+                  share.at(p.length, p.done_tokens));
     };
     Context cx;
     eval::perplexity(cx, m.loaded.model.spec, m.loaded.model.params->weights(), documents.ids, options, m.results);
-    if (progress) progress->finish();
+    progress.finish();
   });
   m.loaded.model.params.reset();
   m.documents = documents_json(m.results, documents);

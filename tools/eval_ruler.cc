@@ -208,12 +208,12 @@ int run_ruler(RulerFlags& flags) {
   }
   const LoadedModel m = load_with_flags(flags, std::move(shape));
   WorkShare share(parts);
-  std::optional<report::Progress> progress;
+  LateProgress progress;
   std::string predictions;
   options.progress = [&](const eval::RulerSample& s, int64_t done, int64_t total) {
-    if (!progress) progress = make_progress({.total = total, .unit = "prompts", .label = "ruler"});
-    progress->update(done, fmt::format("{} length {} score {:.2f}", enum_name(s.task), s.length, s.score),
-                     share.at(s.length, done));
+    progress.shown({.total = total, .unit = "prompts", .label = "ruler"})
+        .update(done, fmt::format("{} length {} score {:.2f}", enum_name(s.task), s.length, s.score),
+                share.at(s.length, done));
     if (!flags.predictions.empty())
       predictions += sample_json(s).dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
   };
@@ -221,7 +221,7 @@ int run_ruler(RulerFlags& flags) {
   eval::RulerResult result;
   Measurement measurement(
       [&] { eval::ruler(cx, m.model.spec, m.model.params->weights(), *m.tokenizer, options, result); });
-  if (progress) progress->finish();
+  progress.finish();
   if (result.cells.empty()) measurement.rethrow();
   measurement.missing = missing_cells(result, options);
   return measurement.report([&] {

@@ -26,17 +26,14 @@ namespace coca::tools {
 class BytesProgress {
  public:
   explicit BytesProgress(std::string label) : label_(std::move(label)) {}
-  ~BytesProgress() {
-    if (progress_) progress_->finish();
-  }
+  ~BytesProgress() { progress_.finish(); }
   void operator()(int64_t done, int64_t total) {
-    if (!progress_) progress_ = make_progress({.total = total, .unit = "bytes", .label = label_});
-    progress_->update(done);
+    progress_.shown({.total = total, .unit = "bytes", .label = label_}).update(done);
   }
 
  private:
   std::string label_;
-  std::optional<report::Progress> progress_;
+  LateProgress progress_;
 };
 
 // Tokenizes text into a token file through `cache`. The first rank does the work and the others open the file.

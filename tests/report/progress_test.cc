@@ -134,6 +134,25 @@ TEST(Progress, FinishPrintsOnceAndEndsTheLine) {
   EXPECT_THAT(one.said.back(), testing::StartsWith("1 step in "));
 }
 
+TEST(Progress, TheLastLineSaysTheWorkOfThisRun) {
+  Bench bench;
+  Progress p = bench.progress({.total = 400, .start = 295});
+  bench.now += 44;
+  p.update(400);
+  p.finish("loss 2.5");
+  EXPECT_EQ(bench.said.back(), "105 steps in 44.0 s (400 in all)  loss 2.5\n");
+}
+
+TEST(Progress, TimeBeforeTheFirstReportCounts) {
+  Bench bench;
+  Progress p = bench.progress({.total = 4, .began = 30, .unit = "prompts"});
+  p.update(2);
+  bench.now += 10;
+  p.update(2);
+  p.finish();
+  EXPECT_THAT(bench.said, testing::ElementsAre("2/4 prompts (50%)  40.0 s left\n", "2 prompts in 40.0 s\n"));
+}
+
 TEST(Progress, EmptySinkIsSilentAndOptionsAreChecked) {
   Progress p({.total = 3}, {});
   p.update(3);

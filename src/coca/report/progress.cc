@@ -30,7 +30,8 @@ Progress::Progress(ProgressOptions options, Sink sink) : options_(std::move(opti
              options_.columns);
   if (!options_.clock) options_.clock = [watch = Stopwatch()] { return watch.seconds(); };
   interval_ = options_.min_seconds.value_or(options_.terminal == Terminal::kYes ? 0.2 : 10.0);
-  start_seconds_ = last_seconds_ = options_.clock();
+  last_seconds_ = options_.clock();
+  start_seconds_ = last_seconds_ - options_.began;
   done_ = last_done_ = options_.start;
 }
 
@@ -64,8 +65,10 @@ void Progress::finish(std::string_view text) {
   const double seconds = options_.clock() - start_seconds_;
   std::string out = options_.label.empty() ? "" : options_.label + "  ";
   std::string_view unit = options_.unit;
-  if (done_ == 1 && unit.ends_with('s')) unit.remove_suffix(1);
-  out += fmt::format("{} {} in {}", grouped(done_), unit, format_duration(seconds));
+  const int64_t done = done_ - options_.start;
+  if (done == 1 && unit.ends_with('s')) unit.remove_suffix(1);
+  out += fmt::format("{} {} in {}", grouped(done), unit, format_duration(seconds));
+  if (options_.start > 0) out += fmt::format(" ({} in all)", grouped(done_));
   if (!text.empty()) out += "  " + std::string(text);
   write(std::move(out), true);
 }

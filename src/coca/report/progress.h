@@ -18,7 +18,8 @@ enum class Terminal : uint8_t { kNo, kYes };
 
 struct ProgressOptions {
   int64_t total = 0;  // 0: not known; then neither share nor time left is shown
-  int64_t start = 0;  // done before this run; the time left is estimated from this run alone
+  int64_t start = 0;  // done before this run; the times are of this run alone
+  double began = 0;   // seconds that this run took before the Progress was made
   std::string unit = "steps";
   std::string label;
   Terminal terminal = Terminal::kNo;
@@ -40,7 +41,7 @@ class Progress {
   void update(int64_t done, std::string_view text, std::optional<double> share);
   // Writes a line about the present work at once, before a part that may take long. Not again within `min_seconds`.
   void begin(std::string_view text);
-  // Writes the last line: the work done, how long it took, and `text`. Later calls do nothing.
+  // Writes the last line: the work of this run, how long it took, and `text`. Later calls do nothing.
   void finish(std::string_view text = {});
 
  private:
