@@ -14,6 +14,7 @@
 #include "coca/text/tokenizer.h"
 #include "model_flags.h"
 #include "output_flags.h"
+#include "signals.h"
 
 namespace coca::tools {
 
@@ -41,6 +42,8 @@ struct TrainFlags {
   }
 };
 
+constexpr int64_t kLongText = int64_t{1} << 20;  // bytes; shorter text takes seconds
+
 int run_train(const TrainFlags& flags) {
   COCA_CHECK(!flags.text.empty(), "--text: no text given");
   COCA_CHECK(!flags.out.empty(), "--out: no folder or file given");
@@ -50,14 +53,28 @@ int run_train(const TrainFlags& flags) {
     model /= "tokenizer.model";
   }
   const Stopwatch watch;
-  text::train_sentencepiece({.inputs = io::expand_inputs(flags.text, {".txt"}),
+  const std::vector<fs::path> inputs = io::expand_inputs(flags.text, {".txt"});
+  int64_t bytes = 0;
+  for (const fs::path& file : inputs) bytes += static_cast<int64_t>(io::file_bytes(file));
+  const auto say = [&](const std::string& stage) {
+    if (bytes >= kLongText) std::fprintf(stderr, "%s\n", stage.c_str());
+  };
+  say(fmt::format("reading {} of text", report::format_bytes(bytes)));
+  std::optional<EndsAtFirstSignal> at_once;  // sentencepiece's trainer runs to its end
+  text::train_sentencepiece({.inputs = inputs,
                              .model_prefix = fs::path(model).replace_extension(),
                              .vocab_size = flags.vocab_size,
                              .model_type = flags.type,
                              .byte_fallback = flags.byte_fallback,
                              .split_digits = flags.split_digits,
                              .character_coverage = flags.character_coverage,
-                             .max_sentences = flags.max_sentences});
+                             .max_sentences = flags.max_sentences,
+                             .training_begins =
+                                 [&](int64_t lines) {
+                                   at_once.emplace();
+                                   say(fmt::format("training on {}; this can take minutes", counted(lines, "line")));
+                                 },
+                             .training_ended = [&] { at_once.reset(); }});
   const auto tokenizer = text::load_tokenizer(model);
   print_prose(fmt::format("{}: {}, trained in {}\n", model.string(), counted(tokenizer->vocab_size(), "id"),
                           report::format_duration(watch.seconds())));

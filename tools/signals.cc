@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <mutex>
 #include <thread>
 
 #include "cli.h"
@@ -87,7 +88,18 @@ constexpr std::chrono::seconds kSameRequest{1};
   std::_Exit(128 + signal);
 }
 
+std::mutex ending;  // held while the program ends, so that no EndsAtFirstSignal is destroyed meanwhile
+bool ends_at_once = false;
+
+void set_ends_at_once(bool value) {
+  const std::lock_guard lock(ending);
+  ends_at_once = value;
+}
+
 }  // namespace
+
+EndsAtFirstSignal::EndsAtFirstSignal() { set_ends_at_once(true); }
+EndsAtFirstSignal::~EndsAtFirstSignal() { set_ends_at_once(false); }
 
 void watch_signals() {
   struct sigaction bus {};
@@ -109,6 +121,12 @@ void watch_signals() {
     using Clock = std::chrono::steady_clock;
     Clock::time_point first;
     for (int signal = 0; sigwait(&watched, &signal) == 0;) {
+      const std::lock_guard lock(ending);
+      if (ends_at_once) {
+        say(::isatty(STDERR_FILENO) ? "\ncoca: " : "coca: ");
+        say("stopped; nothing was written\n");
+        std::_Exit(kExitInterrupted);
+      }
       if (!stop_requested()) {
         first = Clock::now();
         request_stop();

@@ -10,4 +10,14 @@ namespace coca::tools {
 // that was truncated. Call first in main.
 void watch_signals();
 
+// While one lives, the first signal ends the program at once, with exit code kExitInterrupted and one line that says
+// that nothing was written. For work that cannot be asked to stop, and that must not write meanwhile.
+class EndsAtFirstSignal {
+ public:
+  EndsAtFirstSignal();
+  ~EndsAtFirstSignal();
+  EndsAtFirstSignal(const EndsAtFirstSignal&) = delete;
+  EndsAtFirstSignal& operator=(const EndsAtFirstSignal&) = delete;
+};
+
 }  // namespace coca::tools

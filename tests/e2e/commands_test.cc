@@ -6,6 +6,7 @@
 #include <set>
 #include <sstream>
 
+#include "coca/base/rng.h"
 #include "coca/io/json_file.h"
 #include "e2e/cli_fixture.h"
 
@@ -77,6 +78,24 @@ TEST_F(Commands, TokenizerIsTrainedUsedAndDescribed) {
   expect_refused({"tokenizer", "train", "--out", at("tok2")}, 2, "--text: no text given");
   expect_refused({"tokenizer", "train", "--text", text}, 2, "--out: no folder or file given");
   expect_refused({"tokenizer", "train", "--text", at("none.txt"), "--out", at("tok2")}, 1, "none.txt");
+}
+
+TEST_F(Commands, TokenizerTrainingStopsAtTheFirstSignal) {
+  Rng rng(1);
+  std::string text;  // words that hardly repeat keep the trainer busy
+  while (text.size() < 6'000'000) {
+    for (uint64_t letters = 3 + rng.below(9); letters > 0; --letters) text += static_cast<char>('a' + rng.below(26));
+    text += rng.below(12) == 0 ? '\n' : ' ';
+  }
+  test::Program program(dir_.path(), {"tokenizer", "train", "--text", put("long.txt", text), "--out", at("tok"),
+                                      "--vocab-size", "20000"});
+  while (io::read_file(at("stderr.txt")).find("training on ") == std::string::npos && !program.ended()) usleep(1000);
+  program.interrupt();
+  const Outcome stopped = program.wait();
+  EXPECT_EQ(stopped.code, 130) << stopped.err;
+  EXPECT_THAT(stopped.err,
+              AllOf(HasSubstr("reading 5.7 MiB of text\n"), HasSubstr("coca: stopped; nothing was written\n")));
+  EXPECT_FALSE(std::filesystem::exists(at("tok")));
 }
 
 TEST_F(Commands, MethodsAreListedAndCounted) {

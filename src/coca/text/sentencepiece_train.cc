@@ -7,6 +7,7 @@
 
 #include "coca/base/count.h"
 #include "coca/base/error.h"
+#include "coca/base/stop.h"
 #include "coca/io/fs.h"
 #include "coca/text/tokenizer.h"
 #include "coca/text/utf8.h"
@@ -18,9 +19,12 @@ namespace {
 // The trainer drops longer sentences without a word; longer lines are cut, at a space if there is one.
 constexpr size_t kMaxSentenceBytes = 4096;
 
+void check_stop() { COCA_CHECK_AS(kInterrupted, !stop_requested(), "stopped; nothing was written"); }
+
 // Calls take(sentence) for the lines of a file, without their newlines: "\n" is a token by itself.
 template <typename Take>
 void for_each_sentence(const std::filesystem::path& file, const Take& take) {
+  check_stop();
   std::string text = io::read_file(file);
   strip_bom(text);
   if (!is_valid_utf8(text)) text = replace_invalid(text);
@@ -116,9 +120,13 @@ void train_sentencepiece(const SentencePieceTraining& training) {
 
   Sentences iterator(sentences);
   std::string model;
+  if (training.training_begins) training.training_begins(static_cast<int64_t>(sentences.size()));
+  check_stop();
   const auto status = sentencepiece::SentencePieceTrainer::Train(arguments, &iterator, &model);
   COCA_CHECK(status.ok(), "vocab_size is {}; sentencepiece cannot train that on {}: {}", training.vocab_size,
              counted(sentences.size(), "line"), reason(status.error_message()));
+  if (training.training_ended) training.training_ended();
+  check_stop();
   std::filesystem::path file = training.model_prefix;
   file += ".model";
   if (file.has_parent_path()) io::make_dirs(file.parent_path());

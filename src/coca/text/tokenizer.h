@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -85,10 +86,13 @@ struct SentencePieceTraining {
   bool split_digits = true;        // each digit is a token of its own
   double character_coverage = 0.9995;
   int64_t max_sentences = 2'000'000;  // lines used, spread evenly over the inputs; 0 = all
+  // Called before and after the library's trainer, which cannot be stopped and writes nothing.
+  std::function<void(int64_t lines)> training_begins;
+  std::function<void()> training_ended;
 };
 
 // Deterministic. Text is kept as it is: no normalization, no space added in front, runs of spaces and
-// newlines kept.
+// newlines kept. Error kInterrupted, with nothing written, on a request to stop before or after the library's trainer.
 void train_sentencepiece(const SentencePieceTraining& training);
 
 // Turns ids into text as they arrive, emitting only whole UTF-8 sequences (bytes that can never become one are
