@@ -355,6 +355,10 @@ TEST(SeedMeans, AreInTableJsonAndCsv) {
   EXPECT_EQ(j["perplexity"]["n"], 3);
   EXPECT_NEAR(j["passkey_accuracy"]["high"].get<double>(), 0.3 + 0.1 * 4.302653 * std::sqrt(7.0 / 3), 1e-12);
   EXPECT_THAT(summary_csv(s), testing::HasSubstr("\nrope,,64,3,3,"));
+  s.config.seeds = {0};
+  s.runs.resize(1);
+  EXPECT_THAT(summary_csv(s), testing::HasSubstr("\nrope,,64,1,1,,,,0.1,,,,"));
+  EXPECT_TRUE(to_json(s)["summary"][0]["points"][0]["perplexity"]["low"].is_null());
 }
 
 // A study of two lengths without training: perplexities by method and variant, indexed [length][seed].
@@ -453,6 +457,40 @@ TEST(StudyFindings, WindowsNoDocumentFillsAreNamed) {
   s.runs[0].evaluations[0].perplexity[1].reached = false;
   EXPECT_THAT(findings(s),
               Contains("No test document is as long as the window at 2x: these perplexities are of shorter windows."));
+}
+
+TEST_F(Study, WhatIsHeldOutIsAShareOfTheTokens) {
+  StudyConfig c = resolve(toy(dir_));
+  const auto share = [](const data::TokenFile& part, int64_t all) {
+    return static_cast<double>(part.size()) / static_cast<double>(all);
+  };
+  // The first text is 5/8 of all, or the last: whole documents would be far from a twentieth and a tenth.
+  for (const std::vector<int>& sizes : {std::vector{5000, 3000}, {3000, 5000}, {4000, 300, 300, 300, 3100}, {8000}}) {
+    c.text.clear();
+    c.out = (dir_ / fmt::format("out{}", sizes[0] + static_cast<int>(sizes.size()))).string();
+    int64_t all = 0;
+    for (const int size : sizes) {
+      c.text.push_back((dir_ / fmt::format("book{}of{}.txt", c.text.size(), size)).string());
+      std::ofstream(c.text.back()) << std::string(static_cast<size_t>(size), static_cast<char>('a' + c.text.size()));
+      all += size + 1;  // eos
+    }
+    c.test_text = {(dir_ / "text").string()};
+    const Corpus given = load_corpus(c);
+    EXPECT_NEAR(share(*given.validation, all), 0.05, 0.005) << given.description;
+    EXPECT_NEAR(share(*given.train, all), 0.95, 0.005) << given.description;
+    EXPECT_THAT(given.description, testing::HasSubstr("the end of each document"));
+    c.test_text.clear();
+    if (sizes.size() < 3) continue;  // refused: a test text is needed
+    const Corpus own = load_corpus(c);
+    EXPECT_NEAR(share(*own.validation, all), 0.05, 0.005) << own.description;
+    EXPECT_NEAR(share(*own.train, all), 0.85, 0.005) << own.description;
+    EXPECT_THAT(own.test_names.at(0), testing::StartsWith("end of document 0"));
+  }
+  c.text = {(dir_ / "text").string()};  // ten documents of about the same size stay whole
+  c.out = (dir_ / "whole").string();
+  const Corpus whole = load_corpus(c);
+  EXPECT_THAT(whole.description, testing::HasSubstr("1 whole document"));
+  EXPECT_EQ(whole.validation->documents(), 1);
 }
 
 TEST_F(Study, TestDocumentsThatWereTrainedOnAreNamed) {

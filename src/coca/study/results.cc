@@ -52,11 +52,12 @@ std::vector<const Evaluation*> evaluations_of(const StudyResults& s, const std::
 }
 
 nlohmann::ordered_json to_json(const SeedMean& m) {
+  const auto spread = [&](double x) { return m.n > 1 ? number(x) : nlohmann::ordered_json(); };
   return {{"n", m.n},
           {"mean", number(m.mean)},
-          {"deviation", number(m.deviation)},
-          {"low", number(m.low)},
-          {"high", number(m.high)}};
+          {"deviation", spread(m.deviation)},
+          {"low", spread(m.low)},
+          {"high", spread(m.high)}};
 }
 
 nlohmann::ordered_json to_json(const SummaryLine& line) {
@@ -101,8 +102,8 @@ std::string summary_csv(const StudyResults& s) {
     for (const SummaryPoint& p : line.points) {
       std::vector<std::string> row{line.method, line.variant, std::to_string(p.length), std::to_string(p.perplexity.n)};
       for (const SeedMean* m : {&p.perplexity, &p.passkey_accuracy, &p.passkey_digits})
-        for (const double x : {m->mean, m->deviation, m->low, m->high})
-          row.push_back(m->n > 0 ? io::csv_number(x) : "");
+        for (const double* x : {&m->mean, &m->deviation, &m->low, &m->high})  // one seed has no deviation, no interval
+          row.push_back(m->n > (x == &m->mean ? 0 : 1) ? io::csv_number(*x) : "");
       out += io::csv_line(row);
     }
   return out;
