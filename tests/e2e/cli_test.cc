@@ -668,16 +668,20 @@ TEST_F(Cli, ALaterSignalEndsTheProgramAtOnce) {
 }
 
 TEST_F(Cli, ASecondTrainerIsRefused) {
-  Args endless = tiny_train("run");
+  Args endless = tiny_train("run", {"--checkpoint-interval", "5"});
   *std::ranges::find(endless, "30") = "1000000";
   test::Program program(dir_.path(), endless);
   wait_for_training(program, at("run"));
   fs::create_directory(at("second"));
   Args again = endless;
-  again.push_back("--resume");
-  const Outcome second = test::run_program(at("second"), again);
-  EXPECT_EQ(second.code, 1);
-  EXPECT_THAT(second.err, HasSubstr(fmt::format("run: another process ({}) writes to this folder", program.pid())));
+  while (!train::latest_checkpoint(at("run")) && !program.ended()) usleep(1000);
+  for (const bool resume : {false, true}) {
+    if (resume) again.push_back("--resume");
+    const Outcome second = test::run_program(at("second"), again);
+    EXPECT_EQ(second.code, 1);
+    EXPECT_THAT(second.err, HasSubstr(fmt::format("run: another process ({}) writes to this folder", program.pid())));
+    EXPECT_THAT(second.err, testing::Not(HasSubstr("resume it")));
+  }
 }
 
 TEST_F(Cli, DataThatVanishesIsNamed) {

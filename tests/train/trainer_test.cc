@@ -171,8 +171,12 @@ TEST(Trainer, ResumingWithOtherOptionsWarnsOrRefuses) {
   c.batch = 4;
   Trainer(c, data.without_validation(), Start::kResume);
   set_log_sink({});
-  EXPECT_THAT(warnings, testing::ElementsAre("resuming with steps = 20; the run so far had 12",
-                                             "resuming with batch = 4; the run so far had 2"));
+  EXPECT_THAT(warnings,
+              testing::ElementsAre("resuming with steps = 20; the run so far had 12",
+                                   "resuming with batch = 4; the run so far had 2",
+                                   fmt::format("the learning rate follows another schedule now: at step 13 it "
+                                               "changes from {:.3g} to {:.3g}",
+                                               c.min_learning_rate, optim::learning_rate(make_schedule(c), 12))));
   c.steps = 11;
   expect_error([&] { Trainer(c, data.without_validation(), Start::kResume); }, ErrorKind::kInvalidArgument,
                "beyond the 11 steps");

@@ -5,6 +5,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <string>
 
@@ -15,22 +16,39 @@ namespace coca::io {
 
 namespace fs = std::filesystem;
 
+namespace {
+
+// Locks the open file or closes it and throws, unless `own` is the holder's process id.
+void lock_or_close(const fs::path& dir, int fd, int how, const std::string& own = "") {
+  int status = -1;
+  do status = ::flock(fd, how | LOCK_NB);
+  while (status != 0 && errno == EINTR);
+  if (status == 0) return;
+  const int error = errno;
+  char holder[32] = {};
+  const ssize_t n = ::pread(fd, holder, sizeof holder - 1, 0);
+  const std::string id(holder, static_cast<size_t>(std::max<ssize_t>(n, 0)));
+  if (error == EWOULDBLOCK && !own.empty() && id == own) return;
+  ::close(fd);
+  if (error != EWOULDBLOCK) fail_errno(dir, "cannot lock the folder", error);
+  fail(ErrorKind::kIo, "{}: another process{} writes to this folder; wait for it, or choose another", dir.string(),
+       id.empty() ? "" : fmt::format(" ({})", id));
+}
+
+}  // namespace
+
+void FolderLock::check_free(const fs::path& dir) {
+  const int fd = ::open((dir / ".lock").c_str(), O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return;  // nobody has written here, or nobody can
+  lock_or_close(dir, fd, LOCK_SH, std::to_string(::getpid()));
+  ::close(fd);
+}
+
 FolderLock::FolderLock(const fs::path& dir) {
   const fs::path file = dir / ".lock";
   fd_ = ::open(file.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   if (fd_ < 0) fail_errno(dir, "cannot lock the folder", errno);
-  int status = -1;
-  do status = ::flock(fd_, LOCK_EX | LOCK_NB);
-  while (status != 0 && errno == EINTR);
-  if (status != 0) {
-    const int error = errno;
-    char holder[32] = {};
-    const ssize_t n = ::pread(fd_, holder, sizeof holder - 1, 0);
-    ::close(fd_);
-    if (error != EWOULDBLOCK) fail_errno(dir, "cannot lock the folder", error);
-    fail(ErrorKind::kIo, "{}: another process{} writes to this folder; wait for it, or choose another", dir.string(),
-         n > 0 ? fmt::format(" ({})", std::string(holder, static_cast<size_t>(n))) : "");
-  }
+  lock_or_close(dir, fd_, LOCK_EX);
   // For the other's message only: what cannot be written is left out.
   const std::string text = std::to_string(::getpid());
   if (::ftruncate(fd_, 0) != 0 || ::pwrite(fd_, text.data(), text.size(), 0) < 0) return;

@@ -12,6 +12,8 @@ class FolderLock {
  public:
   explicit FolderLock(const std::filesystem::path& dir);
   ~FolderLock();
+  // The same error, without taking the lock, if another process has it. Nothing is written.
+  static void check_free(const std::filesystem::path& dir);
   FolderLock(const FolderLock&) = delete;
   FolderLock& operator=(const FolderLock&) = delete;
 

@@ -74,6 +74,28 @@ void warn_of_warm_up(const std::vector<Stage>& stages) {
                   others == 0 ? "" : fmt::format("; the same holds for {}", counted(others, "other stage"))));
 }
 
+// Of a run with one stage: what other options do to the learning rate of the next step.
+void warn_of_schedule(const LoopOptions& o, const fs::path& checkpoint) {
+  const int64_t step = load_state(checkpoint).step;
+  if (o.stages.size() != 1 || step >= o.stages[0].steps) return;
+  const nlohmann::json was = io::read_json(checkpoint / o.checkpoints.config_name);
+  const optim::Schedule& now = o.stages[0].schedule;
+  optim::Schedule before = now;
+  const nlohmann::json is = o.checkpoints.config;
+  const auto change = [&](const char* key, auto& value) {  // 0 stands for a number that depends on others
+    if (was.contains(key) && is.contains(key) && was[key] != is[key] && was[key] != 0) value = was[key];
+  };
+  change("steps", before.total_steps);
+  change("warmup_steps", before.warmup_steps);
+  change("learning_rate", before.peak);
+  change("min_learning_rate", before.floor);
+  if (was.contains("decay")) before.decay = enum_from_name<optim::Decay>(was["decay"].get<std::string>());
+  const double from = optim::learning_rate(before, step), to = optim::learning_rate(now, step);
+  if (from != to)
+    log_warning("the learning rate follows another schedule now: at step {} it changes from {:.3g} to {:.3g}",
+                grouped(step + 1), from, to);
+}
+
 int64_t steps_of(const std::vector<Stage>& stages) {
   return std::accumulate(stages.begin(), stages.end(), int64_t{0},
                          [](int64_t sum, const Stage& stage) { return sum + stage.steps; });
@@ -87,6 +109,7 @@ void check_step(const fs::path& checkpoint, int64_t step, int64_t steps) {
 }  // namespace
 
 fs::path check_folder(const fs::path& out, Start start) {
+  io::FolderLock::check_free(out);
   const auto held = latest_checkpoint(out);
   COCA_CHECK(start == Start::kResume || !held,
              "{} already holds a training run ({}); resume it, or choose another folder", out.string(),
@@ -105,7 +128,9 @@ fs::path check_start(const LoopOptions& o, const model::ModelSpec& spec, Start s
 
 void warn_of_start(const LoopOptions& o, const fs::path& checkpoint) {
   warn_of_warm_up(o.stages);
-  if (!checkpoint.empty()) warn_of_changes(checkpoint, o.checkpoints);
+  if (checkpoint.empty()) return;
+  warn_of_changes(checkpoint, o.checkpoints);
+  warn_of_schedule(o, checkpoint);
 }
 
 Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& data, Start start,
