@@ -237,6 +237,10 @@ void understand_flag(Walk& walk, const std::vector<std::string>& args, size_t& i
   }
   const auto [before, first] = walk.given.try_emplace(option, value);
   if (!first && !is_list(*option) && before->second != value) {
+    COCA_CHECK(flag != "--model",
+               "--model: given more than once ({}, {}), but `coca {}` takes one model; run it once for each{}",
+               before->second, value, path,
+               path.starts_with("eval ") ? ", or compare several with `coca eval ppl`" : "");
     walk.note(fmt::format("{} is given more than once; only the last, {}, counts", flag, value));
     before->second = value;
   }
