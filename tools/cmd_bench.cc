@@ -42,10 +42,21 @@ Measured measured(report::Table table, const std::vector<Result>& results, std::
 
 constexpr const char* kSpreadNote =
     "+-: half the distance between the quartiles of the rounds, as a share of their median";
+constexpr const char* kAboveNote =
+    "a share above 100 %: the rate is that of one product or reading of fixed size, and smaller data, which stay in "
+    "the "
+    "caches, can be faster; so can rounds in which the machine's clock was higher";
 constexpr const char* kRateNote = "matrix rate: the fastest product of 2048 x 2048 x 2048 in the same rounds";
 
 std::string rate_note(double matrix_gflops) {
   return fmt::format("{}, in the last rows {} GFLOP/s", kRateNote, report::format_number(matrix_gflops));
+}
+
+bool any_share_above_one(const ordered_json& results) {
+  for (const ordered_json& result : results)
+    for (const auto& [key, value] : result.items())
+      if (key.starts_with("share_of_") && value.is_number() && value.get<double>() > 1) return true;
+  return false;
 }
 
 Measured run_attention(Context& cx, const bench::AttentionOptions& o, bench::ProgressCounter progress) {
@@ -89,22 +100,23 @@ Measured run_ring(Context& cx, const bench::RingOptions& o, bench::ProgressCount
 template <class Options>
 int run(const char* name, BenchFlags<Options>& flags,
         Measured (*measure)(Context&, const Options&, bench::ProgressCounter)) {
-  std::optional<report::Progress> progress;
+  LateProgress progress;
   const auto show = [&](const bench::ProgressState& s) {
-    if (!progress) progress = make_progress({.total = s.total, .unit = "runs", .label = name});
+    report::Progress& shown = progress.shown({.total = s.total, .unit = "runs", .label = name});
     if (s.begins)
-      progress->begin(s.what);
+      shown.begin(s.what);
     else
-      progress->update(s.done, s.what, s.share);
+      shown.update(s.done, s.what, s.share);
   };
   Context cx;
   const Measured m = measure(cx, flags, {.sink = show});
-  if (progress) progress->finish();
+  progress.finish();
   const bench::Machine machine = bench::this_machine();
   print_prose(machine.text() + "\n\n");
   print(table_text(m.table) + "\n");
   for (const std::string& note : m.notes) print_prose(note + "\n");
-  print_prose(std::string(kSpreadNote) + "\n");
+  if (any_share_above_one(m.results)) print_prose(std::string(kAboveNote) + "\n");
+  print_prose(std::string(kSpreadNote) + (flags.repeat.repeats > 1 ? "\n" : "; -: one round has none\n"));
   if constexpr (requires { flags.against; })
     if (flags.against)
       print_prose(
@@ -132,8 +144,9 @@ void add_one(CLI::App& bench_app, Action* action, const char* name, const char* 
 }  // namespace
 
 void add_bench(CLI::App& root, Action* action) {
-  CLI::App& app =
-      add_group(root, "bench", "Measure this machine: attention, training, evaluation, decoding, a rank of many");
+  CLI::App& app = add_group(
+      root, "bench",
+      "Measure this machine: attention, training, evaluation, decoding; ring: simulate a sequence over many machines");
   add_one(app, action, "attention", "Attention with its prologue, forward and backward, by length",
           "Times rotation or CoCA's prologue together with attention. GFLOP/s counts the products of pairs that "
           "the mask, the\n"
@@ -150,7 +163,7 @@ void add_bench(CLI::App& root, Action* action) {
           "times the forward ones.\n\n"
           "Examples:\n"
           "  coca bench train --preset 10m --attention coca-slack --against rope\n"
-          "  coca bench train --preset 100m --length 2048 --batch 1 --json train.json",
+          "  coca bench train --preset 100m --length 2048 --batch 1 --json out/train.json",
           run_train);
   add_one(app, action, "eval", "One long window of a random model: speed and peak memory by length",
           "Runs what `coca eval ppl` runs for one window. Peak memory is the process's while that length ran.\n\n"

@@ -92,7 +92,7 @@ def main():
             both = {key: forward[key] + backward[key] for key in ("seconds", "seconds_low", "seconds_high")}
             both["rounds"] = forward["rounds"]
             for name, timing, products in (("forward", forward, 4), ("backward", backward, 10), ("both", both, 14)):
-                results.append({"length": length, "kind": kind, "pass": name, **timing,
+                results.append({"length": length, "attention": kind, "pass": name, **timing,
                                 "gflops": 1e-9 * products * pairs * options.head_dim / timing["seconds"],
                                 "matrix_gflops": gflop / timings["matrix"]["seconds"],
                                 "tokens_per_second": options.batch * length / timing["seconds"]})

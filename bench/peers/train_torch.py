@@ -164,7 +164,7 @@ def main():
     results = []
     for name in contestants:
         kind, mode = name.split()
-        results.append({"kind": kind, "mode": mode, "length": options.length, "batch": options.batch,
+        results.append({"attention": kind, "mode": mode, "length": options.length, "batch": options.batch,
                         "parameters": parameters[kind], **timings[name],
                         "tokens_per_second": options.batch * options.length / timings[name]["seconds"],
                         "matrix_gflops": gflop / timings["matrix"]["seconds"]})

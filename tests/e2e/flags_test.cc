@@ -297,6 +297,27 @@ TEST_F(Flags, TheLastOfARepeatedFlagCountsWithANote) {
       << "lists add up";
 }
 
+TEST_F(Flags, TwoModelsForACommandThatTakesOneAreRefused) {
+  for (const char* command : {"passkey", "stream", "ruler", "mlm"}) {
+    const Outcome o = coca({"eval", command, "--model", model(), "--model", at("other")});
+    EXPECT_EQ(o.code, 2) << o.err;
+    EXPECT_THAT(o.err,
+                testing::AllOf(testing::HasSubstr("--model: given more than once (" + model() + ", " + at("other")),
+                               testing::HasSubstr(fmt::format("`coca eval {}` takes one model", command))));
+  }
+}
+
+TEST_F(Flags, BenchTablesSayAttentionAndNoSpreadOfOneRound) {
+  const Outcome o = coca({"bench", "attention", "--lengths", "16", "--heads", "1", "--head-dim", "8", "--repeats", "1",
+                          "--warmup", "0", "--csv", at("bench.csv")});
+  ASSERT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.out, testing::AllOf(testing::HasSubstr("attention"), testing::Not(testing::HasSubstr("kind"))));
+  EXPECT_THAT(o.out,
+              testing::AllOf(testing::Not(testing::HasSubstr(" 0.0 %")), testing::HasSubstr("one round has none")));
+  EXPECT_THAT(io::read_file(at("bench.csv")), testing::StartsWith("length,attention,pass,seconds,"));
+  EXPECT_THAT(coca({"bench", "--help"}).out, testing::HasSubstr("ring"));
+}
+
 TEST_F(Flags, OldNamesWorkWithOneNote) {
   const Outcome built =
       coca({"data", "build", "--input", text(), "--tokenizer", "byte", "--output", at("a.tok"), "--input", text()});

@@ -318,15 +318,14 @@ AttentionReport bench_attention(Context& cx, const AttentionOptions& o, Progress
 
 report::Table attention_table(const AttentionOptions& o, const AttentionReport& report) {
   report::Table table{.title = "",
-                      .header = {"length", "kind", "pass", "ms", "+-", "GFLOP/s", "of matrix rate", "tokens/s"},
+                      .header = {"length", "attention", "pass", "ms", "+-", "GFLOP/s", "of matrix rate", "tokens/s"},
                       .rows = {},
                       .align = {report::Align::kRight, report::Align::kLeft, report::Align::kLeft}};
   if (o.against) table.header.push_back(fmt::format("x {}", enum_name(*o.against)));
   for (const AttentionResult& r : report.results) {
     table.rows.push_back({fmt::format("{}", r.length), std::string(enum_name(r.kind)), std::string(enum_name(r.pass)),
-                          report::format_number(1e3 * r.seconds.median),
-                          fmt::format("{:.1f} %", 100 * r.seconds.spread()), report::format_number(r.gflops),
-                          fmt::format("{:.1f} %", 100 * r.gflops / r.matrix_gflops),
+                          report::format_number(1e3 * r.seconds.median), r.seconds.spread_text(),
+                          report::format_number(r.gflops), fmt::format("{:.1f} %", 100 * r.gflops / r.matrix_gflops),
                           grouped(static_cast<int64_t>(r.tokens_per_second))});
     if (o.against) table.rows.back().push_back(r.ratio ? fmt::format("{:.3f}", r.ratio->median) : "-");
   }
@@ -336,7 +335,7 @@ report::Table attention_table(const AttentionOptions& o, const AttentionReport& 
 nlohmann::ordered_json to_json(const AttentionResult& r) {
   nlohmann::ordered_json j;
   j["length"] = r.length;
-  j["kind"] = std::string(enum_name(r.kind));
+  j["attention"] = std::string(enum_name(r.kind));
   j["pass"] = std::string(enum_name(r.pass));
   add_timing(j, "seconds", r.seconds);
   add_rates(j, r.gflops, r.matrix_gflops);

@@ -165,15 +165,15 @@ std::vector<DecodeResult> bench_decode(Context& cx, const DecodeOptions& o, Prog
 
 report::Table decode_table(const DecodeOptions& o, const std::vector<DecodeResult>& results) {
   report::Table table{.title = "",
-                      .header = {"length", "kind", "parameters", "ms/token", "+-", "tokens/s", "prefill tokens/s",
+                      .header = {"length", "attention", "parameters", "ms/token", "+-", "tokens/s", "prefill tokens/s",
                                  "cache/token", "GB/s", "of memory rate"},
                       .rows = {},
                       .align = {report::Align::kRight, report::Align::kLeft}};
   if (o.against) table.header.push_back(fmt::format("x {}", enum_name(*o.against)));
   for (const DecodeResult& r : results) {
     table.rows.push_back({fmt::format("{}", r.length), std::string(enum_name(r.kind)), grouped(r.parameters),
-                          report::format_number(1e3 * r.seconds.median),
-                          fmt::format("{:.1f} %", 100 * r.seconds.spread()), report::format_number(r.tokens_per_second),
+                          report::format_number(1e3 * r.seconds.median), r.seconds.spread_text(),
+                          report::format_number(r.tokens_per_second),
                           report::format_number(r.prefill_tokens_per_second),
                           report::format_bytes(r.cache_bytes_per_token), report::format_number(r.gbytes_per_second),
                           fmt::format("{:.1f} %", 100 * r.gbytes_per_second / r.memory_gbytes_per_second)});
@@ -185,7 +185,7 @@ report::Table decode_table(const DecodeOptions& o, const std::vector<DecodeResul
 nlohmann::ordered_json to_json(const DecodeResult& r) {
   nlohmann::ordered_json j;
   j["length"] = r.length;
-  j["kind"] = std::string(enum_name(r.kind));
+  j["attention"] = std::string(enum_name(r.kind));
   j["batch"] = r.batch;
   j["parameters"] = r.parameters;
   add_timing(j, "seconds", r.seconds);

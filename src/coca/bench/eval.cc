@@ -109,14 +109,14 @@ std::vector<EvalResult> bench_eval(Context& cx, const EvalOptions& o, ProgressCo
 
 report::Table eval_table(const EvalOptions& o, const std::vector<EvalResult>& results) {
   report::Table table{.title = "",
-                      .header = {"length", "kind", "parameters", "seconds", "+-", "tokens/s", "GFLOP/s",
+                      .header = {"length", "attention", "parameters", "seconds", "+-", "tokens/s", "GFLOP/s",
                                  "of matrix rate", "weights", "peak memory"},
                       .rows = {},
                       .align = {report::Align::kRight, report::Align::kLeft}};
   if (o.against) table.header.push_back(fmt::format("x {}", enum_name(*o.against)));
   for (const EvalResult& r : results) {
     table.rows.push_back({fmt::format("{}", r.length), std::string(enum_name(r.kind)), grouped(r.parameters),
-                          report::format_number(r.seconds.median), fmt::format("{:.1f} %", 100 * r.seconds.spread()),
+                          report::format_number(r.seconds.median), r.seconds.spread_text(),
                           grouped(static_cast<int64_t>(r.tokens_per_second)), report::format_number(r.gflops),
                           fmt::format("{:.1f} %", 100 * r.gflops / r.matrix_gflops),
                           report::format_bytes(r.weight_bytes), report::format_bytes(r.peak_resident_bytes)});
@@ -128,7 +128,7 @@ report::Table eval_table(const EvalOptions& o, const std::vector<EvalResult>& re
 nlohmann::ordered_json to_json(const EvalResult& r) {
   nlohmann::ordered_json j;
   j["length"] = r.length;
-  j["kind"] = std::string(enum_name(r.kind));
+  j["attention"] = std::string(enum_name(r.kind));
   j["parameters"] = r.parameters;
   add_timing(j, "seconds", r.seconds);
   j["tokens_per_second"] = r.tokens_per_second;

@@ -208,7 +208,7 @@ std::vector<RingResult> bench_ring(Context& cx, const RingOptions& o, ProgressCo
 report::Table ring_table(const RingOptions&, const std::vector<RingResult>& results) {
   report::Table table{
       .title = "",
-      .header = {"length", "machines", "kind", "work forward", "+-", "work backward", "+-", "sent forward",
+      .header = {"length", "machines", "attention", "work forward", "+-", "work backward", "+-", "sent forward",
                  "sent backward", "on the wire", "pass, hidden", "pass, apart", "x one, hidden", "x one, apart"},
       .rows = {},
       .align = {report::Align::kRight, report::Align::kRight, report::Align::kLeft}};
@@ -216,11 +216,10 @@ report::Table ring_table(const RingOptions&, const std::vector<RingResult>& resu
   const auto seconds = [](double s) { return report::format_number(s) + " s"; };
   for (const RingResult& r : results)
     table.rows.push_back({fmt::format("{}", r.length), fmt::format("{}", r.machines), std::string(enum_name(r.kind)),
-                          seconds(r.forward.work.median), fmt::format("{:.1f} %", 100 * r.forward.work.spread()),
-                          seconds(r.backward.work.median), fmt::format("{:.1f} %", 100 * r.backward.work.spread()),
-                          report::format_bytes(r.forward.bytes), report::format_bytes(r.backward.bytes),
-                          seconds(r.forward.link + r.backward.link), seconds(r.hidden()), seconds(r.apart()),
-                          factor(r.speedup), factor(r.speedup_apart)});
+                          seconds(r.forward.work.median), r.forward.work.spread_text(), seconds(r.backward.work.median),
+                          r.backward.work.spread_text(), report::format_bytes(r.forward.bytes),
+                          report::format_bytes(r.backward.bytes), seconds(r.forward.link + r.backward.link),
+                          seconds(r.hidden()), seconds(r.apart()), factor(r.speedup), factor(r.speedup_apart)});
   return table;
 }
 
@@ -228,7 +227,7 @@ nlohmann::ordered_json to_json(const RingResult& r) {
   nlohmann::ordered_json j;
   j["length"] = r.length;
   j["machines"] = r.machines;
-  j["kind"] = std::string(enum_name(r.kind));
+  j["attention"] = std::string(enum_name(r.kind));
   for (const auto& [name, pass] : {std::pair{"forward", &r.forward}, std::pair{"backward", &r.backward}}) {
     const std::string prefix = std::string(name) + "_";
     add_timing(j, prefix + "work_seconds", pass->work);

@@ -30,6 +30,13 @@ double seconds_of(const Contestant& contestant, int64_t runs) {
   return watch.seconds() / static_cast<double>(runs);
 }
 
+// Null where there are none: one round has no spread.
+void add_quartiles(nlohmann::ordered_json& to, const std::string& name, const Timing* t) {
+  const bool spread = t && t->samples.size() > 1;
+  to[name + "_low"] = spread ? nlohmann::ordered_json(t->low) : nlohmann::ordered_json(nullptr);
+  to[name + "_high"] = spread ? nlohmann::ordered_json(t->high) : nlohmann::ordered_json(nullptr);
+}
+
 }  // namespace
 
 void check_repeats(const RepeatOptions& o) {
@@ -55,6 +62,8 @@ Timing summarise(std::vector<double> samples) {
 
 double Timing::fastest() const { return *std::ranges::min_element(samples); }
 
+std::string Timing::spread_text() const { return samples.size() < 2 ? "-" : fmt::format("{:.1f} %", 100 * spread()); }
+
 Timing operator+(const Timing& a, const Timing& b) {
   return combine(a, b, [](double x, double y) { return x + y; });
 }
@@ -65,16 +74,14 @@ Timing ratio_of(const Timing& a, const Timing& b) {
 
 void add_timing(nlohmann::ordered_json& to, const std::string& name, const Timing& t) {
   to[name] = t.median;
-  to[name + "_low"] = t.low;
-  to[name + "_high"] = t.high;
+  add_quartiles(to, name, &t);
   to["rounds"] = t.samples.size();
 }
 
 void add_ratio(nlohmann::ordered_json& to, const std::optional<Timing>& ratio) {
   const nlohmann::ordered_json none(nullptr);
   to["ratio"] = ratio ? nlohmann::ordered_json(ratio->median) : none;
-  to["ratio_low"] = ratio ? nlohmann::ordered_json(ratio->low) : none;
-  to["ratio_high"] = ratio ? nlohmann::ordered_json(ratio->high) : none;
+  add_quartiles(to, "ratio", ratio ? &*ratio : nullptr);
 }
 
 void add_rates(nlohmann::ordered_json& to, double gflops, double matrix_gflops) {

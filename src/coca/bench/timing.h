@@ -38,11 +38,13 @@ struct Timing {
 
   double fastest() const;  // of a rate that others are held against: what slows a round down is not the machine's
   double spread() const { return median > 0 ? (high - low) / 2 / median : 0; }  // as a share of the median
+  std::string spread_text() const;  // "1.5 %"; "-" of one round, which has none
 };
 Timing summarise(std::vector<double> samples);
 Timing operator+(const Timing& a, const Timing& b);  // round by round
 Timing ratio_of(const Timing& a, const Timing& b);   // a / b, round by round: drift cancels
-// name, name_low, name_high and rounds; "ratio", "ratio_low", "ratio_high", null where nothing was compared.
+// name, name_low, name_high and rounds; "ratio", "ratio_low", "ratio_high", null where nothing was compared. The
+// quartiles of a single round are null.
 void add_timing(nlohmann::ordered_json& to, const std::string& name, const Timing&);
 void add_ratio(nlohmann::ordered_json& to, const std::optional<Timing>&);
 void add_rates(nlohmann::ordered_json& to, double gflops, double matrix_gflops);  // and the share of the latter

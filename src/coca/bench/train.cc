@@ -151,7 +151,7 @@ std::vector<TrainResult> bench_train(Context& cx, const TrainOptions& o, Progres
 
 report::Table train_table(const TrainOptions& o, const std::vector<TrainResult>& results) {
   report::Table table{.title = "",
-                      .header = {"kind", "parameters", "length", "batch", "ms/step", "+-", "tokens/s", "GFLOP/s",
+                      .header = {"attention", "parameters", "length", "batch", "ms/step", "+-", "tokens/s", "GFLOP/s",
                                  "of matrix rate", "state", "activations"},
                       .rows = {},
                       .align = {}};
@@ -159,9 +159,8 @@ report::Table train_table(const TrainOptions& o, const std::vector<TrainResult>&
   for (const TrainResult& r : results) {
     table.rows.push_back({std::string(enum_name(r.kind)), grouped(r.parameters), fmt::format("{}", r.length),
                           fmt::format("{}", r.batch), report::format_number(1e3 * r.seconds.median),
-                          fmt::format("{:.1f} %", 100 * r.seconds.spread()),
-                          grouped(static_cast<int64_t>(r.tokens_per_second)), report::format_number(r.gflops),
-                          fmt::format("{:.1f} %", 100 * r.gflops / r.matrix_gflops),
+                          r.seconds.spread_text(), grouped(static_cast<int64_t>(r.tokens_per_second)),
+                          report::format_number(r.gflops), fmt::format("{:.1f} %", 100 * r.gflops / r.matrix_gflops),
                           report::format_bytes(r.state_bytes), report::format_bytes(r.activation_bytes)});
     if (r.ratio) table.rows.back().push_back(fmt::format("{:.3f}", r.ratio->median));
   }
@@ -170,7 +169,7 @@ report::Table train_table(const TrainOptions& o, const std::vector<TrainResult>&
 
 nlohmann::ordered_json to_json(const TrainResult& r) {
   nlohmann::ordered_json j;
-  j["kind"] = std::string(enum_name(r.kind));
+  j["attention"] = std::string(enum_name(r.kind));
   j["length"] = r.length;
   j["batch"] = r.batch;
   j["parameters"] = r.parameters;
