@@ -1,5 +1,7 @@
 // coca eval: evaluates a model at several lengths. Protocols: docs/evaluation.md.
 // SPDX-License-Identifier: Apache-2.0
+#include <fmt/ranges.h>
+
 #include <algorithm>
 #include <cmath>
 #include <new>
@@ -64,14 +66,22 @@ int Measurement::report(const std::function<void()>& print_and_write) const {
     log_message(LogLevel::kError, error.what());
   }
   rethrow();
-  if (unmeasured_.empty()) return 0;
-  if (first_rank()) log_warning("the perplexity is {}: the model cannot be measured there", unmeasured_);
+  if (unmeasured_.empty() && not_finite_.empty()) return 0;
+  if (first_rank() && !not_finite_.empty())
+    log_warning("the model's numbers are not finite at length {}: the model cannot be measured there",
+                fmt::join(not_finite_, ", "));
+  if (first_rank() && !unmeasured_.empty())
+    log_warning("the perplexity is {}: the model cannot be measured there", unmeasured_);
   return kExitFailed;
 }
 
 void Measurement::check(double perplexity, const std::string& of) {
   if (std::isfinite(perplexity)) return;
   unmeasured_ += fmt::format("{}{} at {}", unmeasured_.empty() ? "" : ", ", std::isnan(perplexity) ? "nan" : "inf", of);
+}
+
+void Measurement::check_score(double score, int64_t length) {
+  if (std::isnan(score) && std::ranges::find(not_finite_, length) == not_finite_.end()) not_finite_.push_back(length);
 }
 
 void Measurement::rethrow() const {

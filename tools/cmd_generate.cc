@@ -267,7 +267,12 @@ class Generator {
         emit(stops.push(stream.push(id)));  // larger ids are padding rows of the embedding and have no text
       return !output_is_lost() && !stops.matched();
     };
-    answer.result = infer::generate(cx_, *decoder_, request, {.dynamic_base = o_.dynamic_base}, on_token);
+    try {
+      answer.result = infer::generate(cx_, *decoder_, request, {.dynamic_base = o_.dynamic_base}, on_token);
+    } catch (const Error& error) {
+      if (error.kind() != ErrorKind::kNumeric) throw;
+      fail(ErrorKind::kNumeric, "{}: {}", o_.model, error.what());
+    }
     if (!stops.matched()) emit(stops.push(stream.finish()));
     emit(stops.finish());
     if (!is_stdout(o_.json)) print("\n");

@@ -47,6 +47,8 @@ class Measurement {
   std::string line() const;                   // to print under the tables; "" for a complete result
   // Records a perplexity and what it is of. If it is not finite, report() warns and returns kExitFailed.
   void check(double perplexity, const std::string& of);
+  // The same for the accuracy or score of a length, which is NaN where the model's numbers are not finite.
+  void check_score(double score, int64_t length);
   // Reports the results, then rethrows the error of the measurement, if any. An error while reporting a partial result
   // is only logged.
   int report(const std::function<void()>& print_and_write) const;
@@ -55,7 +57,8 @@ class Measurement {
  private:
   std::exception_ptr error_;
   std::string reason_;
-  std::string unmeasured_;  // set by check()
+  std::string unmeasured_;           // set by check()
+  std::vector<int64_t> not_finite_;  // lengths, set by check_score()
 };
 
 void check_outputs(const EvalOutputFlags&);

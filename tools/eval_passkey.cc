@@ -4,6 +4,7 @@
 #include "coca/eval/passkey.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "coca/base/memory.h"
@@ -130,12 +131,12 @@ report::Table passkey_table(const eval::PasskeyResult& result) {
   return table;
 }
 
-// Explains a table of zeros; "" if any prompt was answered correctly.
+// Explains a table of zeros; "" if any prompt was answered correctly or could not be measured.
 std::string zeros_note(const eval::PasskeyResult& result, const LoadedModel& m) {
   const int64_t trained = m.model.spec.max_position;
   int64_t shortest = std::numeric_limits<int64_t>::max();
   for (const eval::PasskeyTotal& total : result.totals) {
-    if (total.score.correct > 0) return "";
+    if (total.score.correct > 0 || std::isnan(total.score.accuracy)) return "";
     shortest = std::min(shortest, total.least_tokens);
   }
   if (shortest > trained)
@@ -244,6 +245,7 @@ int run_passkey(PasskeyFlags& flags) {
   progress.finish();
   if (result.totals.empty()) measurement.rethrow();
   measurement.missing = missing_trials(protocol, result);
+  for (const eval::PasskeyTotal& total : result.totals) measurement.check_score(total.score.accuracy, total.length);
   ordered_json json = header_json(flags.model, m, io::options_to_json(flags));
   measurement.mark(json);
   json["protocol"] = io::options_to_json(protocol);

@@ -84,6 +84,10 @@ std::string score_text(const eval::RulerCell* cell) {
   return fmt::format("{:.2f} ({:.2f}-{:.2f})", s.score, s.interval.low, s.interval.high);
 }
 
+bool measured(const eval::RulerResult& result) {
+  return std::ranges::none_of(result.cells, [](const eval::RulerCell& c) { return std::isnan(c.score.score); });
+}
+
 report::Table ruler_table(const eval::RulerResult& result, const eval::RulerOptions& o) {
   report::Table table{.title = "", .header = {"task"}, .rows = {}, .align = {}};
   for (const int64_t length : o.lengths) table.header.push_back(fmt::format("{}", length));
@@ -93,16 +97,17 @@ report::Table ruler_table(const eval::RulerResult& result, const eval::RulerOpti
     table.rows.push_back(std::move(row));
   }
   std::vector<std::string> average{"average"};
-  for (const double a : result.averages) average.push_back(std::isnan(a) ? "-" : fmt::format("{:.3f}", a));
+  for (const double a : result.averages)
+    average.push_back(std::isnan(a) ? (measured(result) ? "-" : "nan") : fmt::format("{:.3f}", a));
   table.rows.push_back(std::move(average));
   return table;
 }
 
-// Explains a table of zeros; "" if any answer was correct.
+// Explains a table of zeros; "" if any answer was correct or could not be measured.
 std::string zeros_note(const eval::RulerResult& result, const LoadedModel& m) {
   int64_t shortest = std::numeric_limits<int64_t>::max();
   for (const eval::RulerCell& cell : result.cells) {
-    if (cell.score.score > 0) return "";
+    if (cell.score.score > 0 || std::isnan(cell.score.score)) return "";
     shortest = std::min(shortest, cell.least_tokens);
   }
   const int64_t trained = m.model.spec.max_position;
@@ -171,7 +176,7 @@ ordered_json result_json(RulerFlags& flags, const LoadedModel& m, const eval::Ru
   for (const double average : result.averages)
     json["averages"].push_back(number_or_null(std::isnan(average) ? std::nullopt : std::optional(average)));
   json["threshold"] = eval::kRulerThreshold;
-  json["effective_length"] = result.effective_length;
+  json["effective_length"] = measured(result) ? ordered_json(result.effective_length) : ordered_json(nullptr);
   return json;
 }
 
@@ -183,7 +188,9 @@ void print_result(const RulerFlags& flags, const eval::RulerOptions& options, co
                           options.haystack.empty() ? "noise" : "the text given"));
   print(table_text(ruler_table(result, options)));
   print_prose(fmt::format("effective length (average at least {:g}): {}\n", eval::kRulerThreshold,
-                          result.effective_length > 0 ? std::to_string(result.effective_length) : "none of these"));
+                          !measured(result)             ? "nan"
+                          : result.effective_length > 0 ? std::to_string(result.effective_length)
+                                                        : "none of these"));
 }
 
 int run_ruler(RulerFlags& flags) {
@@ -224,6 +231,7 @@ int run_ruler(RulerFlags& flags) {
   progress.finish();
   if (result.cells.empty()) measurement.rethrow();
   measurement.missing = missing_cells(result, options);
+  for (const eval::RulerCell& cell : result.cells) measurement.check_score(cell.score.score, cell.length);
   return measurement.report([&] {
     print_model_line(flags.model, m);
     print_result(flags, options, result);

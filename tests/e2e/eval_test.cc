@@ -420,5 +420,41 @@ TEST_F(EvalCli, APerplexityThatIsNotFiniteIsWrittenAndFails) {
   expect_fails(mlm, "length 16");
 }
 
+// Zeros would say that the model has not learned the task.
+TEST_F(EvalCli, RetrievalByAModelWhoseNumbersAreNotFiniteFails) {
+  const std::string file = at("run/model/model.safetensors");
+  std::string bytes = io::read_file(file);
+  uint64_t header = 0;
+  std::memcpy(&header, bytes.data(), sizeof header);
+  const auto range = nlohmann::json::parse(bytes.substr(8, header)).at("embed_out.weight").at("data_offsets");
+  const float huge = 3e38f;
+  for (uint64_t i = range[0]; i < range[1]; i += sizeof huge)
+    std::memcpy(bytes.data() + 8 + header + i, &huge, sizeof huge);
+  io::write_file_atomic(file, bytes);
+  const auto expect_fails = [&](const Args& args, const std::string& length) {
+    const Outcome o = coca(args);
+    EXPECT_EQ(o.code, 1) << args[1];
+    EXPECT_THAT(o.err, HasSubstr("warning: the model's numbers are not finite at length " + length +
+                                 ": the model cannot be measured there\n"));
+    EXPECT_THAT(o.out, testing::AllOf(HasSubstr("nan"), testing::Not(HasSubstr("was found"))));
+    return result();
+  };
+  const nlohmann::json passkey =
+      expect_fails({"eval", "passkey", "--lengths", "400", "--depths", "0.5", "--trials", "2"}, "400");
+  for (const char* key : {"accuracy", "accuracy_low", "accuracy_high", "digit_accuracy", "nll"})
+    EXPECT_TRUE(passkey.at("totals")[0].at(key).is_null()) << key;
+  const nlohmann::json ruler =
+      expect_fails({"eval", "ruler", "--tasks", "niah_single_1", "--lengths", "700", "--samples", "1"}, "700");
+  for (const char* key : {"score", "score_low", "score_high"})
+    EXPECT_TRUE(ruler.at("cells")[0].at(key).is_null()) << key;
+  EXPECT_TRUE(ruler.at("averages")[0].is_null());
+  EXPECT_TRUE(ruler.at("effective_length").is_null());
+  const Outcome generated = CliFixture::coca({"generate", "--model", at("run/model"), "--prompt", "a"});
+  EXPECT_EQ(generated.code, 1);
+  EXPECT_THAT(generated.err,
+              testing::ContainsRegex(at("run/model") + ": the logit of token [0-9]+ is -?(nan|inf): the "
+                                                       "model's numbers are not finite, so no token can be chosen"));
+}
+
 }  // namespace
 }  // namespace coca::eval_test

@@ -185,13 +185,20 @@ TEST(PasskeyEval, TrialsHoldBosPromptAndAnswer) {
   }
 }
 
-TEST(PasskeyEval, NanLogitsAreWrongAnswers) {
+TEST(PasskeyEval, LogitsThatAreNotFiniteMakeTheScoresNan) {
   TinyModel m = babbler(AttentionKind::kRope, 2);
   m.params.tensors().head.as<float>()[5] = std::numeric_limits<float>::quiet_NaN();
-  const PasskeyResult r = run(m, compact({60}, {0.5}, 5, 5));
+  PasskeyOptions options = compact({60}, {0.5}, 5, 5);
+  const PasskeyResult r = run(m, options);
   EXPECT_EQ(r.totals[0].score.correct, 0);
-  EXPECT_EQ(r.totals[0].score.digit_accuracy, 0);
   EXPECT_TRUE(std::isnan(*r.totals[0].score.nll));
+  options.protocol.rule = PasskeyRule::kContains;
+  options.protocol.new_tokens = 4;
+  for (const PasskeyScore& score : {r.totals[0].score, r.cells[0].score, run(m, options).totals[0].score}) {
+    EXPECT_EQ(score.trials, 5);
+    for (const double x : {score.accuracy, score.accuracy_low, score.accuracy_high, score.digit_accuracy})
+      EXPECT_TRUE(std::isnan(x)) << x;
+  }
 }
 
 TEST(PasskeyEval, StopsWhenAsked) {

@@ -69,18 +69,17 @@ TEST(RulerEval, SamplesFitAndDependOnlyOnTheirPlace) {
   EXPECT_EQ(samples[1].prompt.text + samples[1].prediction, before);
 }
 
-// NaN logits end the answer to a prompt at once.
-TEST(RulerEval, NanLogitsScoreZero) {
+TEST(RulerEval, NanLogitsMakeTheScoresNan) {
   TinyModel m = byte_model();
   m.params.tensors().head.as<float>()[5] = std::numeric_limits<float>::quiet_NaN();
   const RulerResult result = run(m, small());
   for (const RulerCell& cell : result.cells) {
-    EXPECT_EQ(cell.score.score, 0);
-    EXPECT_EQ(cell.score.interval.low, 0);
-    EXPECT_NEAR(cell.score.interval.high, 0.6576, 5e-5);  // Wilson, 0 of 2
+    EXPECT_EQ(cell.score.samples, 2);
+    for (const double x : {cell.score.score, cell.score.interval.low, cell.score.interval.high})
+      EXPECT_TRUE(std::isnan(x)) << x;
   }
   EXPECT_EQ(result.effective_length, 0);
-  EXPECT_EQ(result.averages, (std::vector<double>{0, 0}));
+  for (const double average : result.averages) EXPECT_TRUE(std::isnan(average));
 }
 
 // Stopped in the third of four cells.

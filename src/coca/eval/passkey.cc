@@ -23,11 +23,12 @@ namespace coca::eval {
 
 namespace {
 
-constexpr int32_t kNoToken = -1;  // what NaN logits choose
+constexpr int32_t kNoToken = -1;  // what logits that are NaN or infinite choose
 
 struct Outcome {
   bool correct = false;
-  double digits_right = 0, nll = 0;  // share of the digits; mean over the answer's tokens, with rule exact
+  // NaN for logits that are NaN or infinite. Share of the digits; mean over the answer's tokens, with rule exact
+  double digits_right = 0, nll = 0;
 };
 
 struct Trial {
@@ -51,7 +52,7 @@ Choice choose(const float* logits, int64_t V, int32_t target) {
     nan = nan || std::isnan(logits[v]);
     if (logits[v] > logits[best]) best = v;
   }
-  if (nan) return {kNoToken, std::nan("")};
+  if (nan || !std::isfinite(logits[best])) return {kNoToken, std::nan("")};
   double sum = 0;
   for (int64_t v = 0; v < V; ++v) sum += std::exp(static_cast<double>(logits[v]) - static_cast<double>(logits[best]));
   return {static_cast<int32_t>(best),
@@ -177,6 +178,9 @@ class TrialRunner {
       hits += i < text.size() && text[i] == right[i];
     }
     t.outcome.digits_right = static_cast<double>(hits) / static_cast<double>(digits);
+    bool broken = std::isnan(t.outcome.nll);
+    for (int64_t i = 0; i < A_; ++i) broken = broken || chosen(b, i) == kNoToken;
+    if (broken) t.outcome.digits_right = std::nan("");
   }
 
   Context& cx_;
@@ -207,6 +211,10 @@ void finish(PasskeyScore& score, PasskeyRule rule) {
   score.accuracy = static_cast<double>(score.correct) / n;
   score.digit_accuracy /= n;
   score.nll = rule == PasskeyRule::kExact ? std::optional(*score.nll / n) : std::nullopt;
+  if (std::isnan(score.digit_accuracy)) {  // the model cannot be measured here
+    score.accuracy = score.accuracy_low = score.accuracy_high = std::nan("");
+    return;
+  }
   const Interval interval = wilson_interval(score.correct, score.trials);
   score.accuracy_low = interval.low;
   score.accuracy_high = interval.high;

@@ -38,6 +38,7 @@ struct PasskeyOptions {
   dist::Communicator& ranks = dist::alone();             // who share the prompts; all get the same results
 };
 
+// If any trial's logits are NaN or infinite, all but the counts are NaN.
 struct PasskeyScore {
   int64_t trials = 0, correct = 0;
   double accuracy = 0;
@@ -64,7 +65,7 @@ struct PasskeyResult {
   std::optional<int32_t> bos;        // before every prompt
 };
 
-// Throws Error kInterrupted when asked to stop; logits that are NaN count as wrong.
+// Throws Error kInterrupted when asked to stop; logits that are NaN or infinite make the scores NaN.
 PasskeyResult passkey(Context&, const model::ModelSpec&, const model::Weights&, const text::Tokenizer&,
                       const PasskeyOptions&);
 // The same; after an error, `result` has the finished lengths, and the cells of the last one as far as they are done:

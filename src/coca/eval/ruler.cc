@@ -49,7 +49,8 @@ class Answerer {
                        .stop_ids = tokenizer_.eos_ids()},
                       {.dynamic_base = infer::DynamicBase::kRequest}, on_token);
     } catch (const Error& error) {
-      if (error.kind() != ErrorKind::kNumeric) throw;  // NaN: the model has broken down, and what it said counts
+      if (error.kind() != ErrorKind::kNumeric) throw;
+      sample.score = std::nan("");  // the model's numbers are not finite: it cannot be measured here
     }
   }
 
@@ -112,7 +113,8 @@ void run_cell(Answerer& answerer, const text::Tokenizer& tokenizer, const RulerO
   const auto close = [&] {
     if (cell.score.samples == 0) return;
     cell.score.score = sum / static_cast<double>(cell.score.samples);
-    cell.score.interval = wilson_interval_of_mean(cell.score.score, cell.score.samples);
+    cell.score.interval = {std::nan(""), std::nan("")};
+    if (!std::isnan(sum)) cell.score.interval = wilson_interval_of_mean(cell.score.score, cell.score.samples);
     cell.seconds = watch.seconds();
     result.cells.push_back(cell);
   };

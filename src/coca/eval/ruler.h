@@ -26,7 +26,7 @@ struct RulerSample {
   int64_t tokens = 0;              // of bos and prompt
   data::RulerPrompt prompt;
   std::string prediction;  // the decoded text; decoding ends early once all answers are found
-  double score = 0;        // share of the answers found in it
+  double score = 0;        // share of the answers found in it; NaN where the logits are NaN or infinite
 };
 
 struct RulerOptions {
@@ -58,7 +58,7 @@ struct RulerCell {
 };
 struct RulerResult {
   std::vector<RulerCell> cells;  // tasks in their order, within a task lengths in theirs
-  std::vector<double> averages;  // over the tasks, per length; NaN where not all of it was done
+  std::vector<double> averages;  // over the tasks, per length; NaN where not all of it was done or a score is NaN
   std::optional<int32_t> bos;    // before every prompt
   // RULER's effective length: the longest up to which every average is at least 0.856, Llama-2-7B's at 4k; 0: none.
   int64_t effective_length = 0;
@@ -77,7 +77,7 @@ void check_ruler(const model::ModelSpec&, const text::Tokenizer&, const RulerOpt
 data::RulerPrompt make_ruler_sample(const text::Tokenizer&, const RulerOptions&, std::optional<int32_t> bos,
                                     data::RulerTask, int64_t length, int64_t number);
 
-// Throws Error kInterrupted on a request to stop. A model whose logits are NaN gives no answer.
+// Throws Error kInterrupted on a request to stop. Where logits are NaN or infinite, the scores are NaN.
 RulerResult ruler(Context&, const model::ModelSpec&, const model::Weights&, const text::Tokenizer&,
                   const RulerOptions&);
 // The same; after an error, `result` has everything done so far, the last cell with the samples until then.

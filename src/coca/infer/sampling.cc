@@ -5,6 +5,7 @@
 #include <cmath>
 #include <vector>
 
+#include "coca/base/count.h"
 #include "coca/base/error.h"
 
 namespace coca::infer {
@@ -35,9 +36,12 @@ void penalize_repetition(std::span<float> logits, std::span<const int32_t> seen,
 int32_t argmax(std::span<const float> logits) {
   size_t best = 0;
   for (size_t i = 0; i < logits.size(); ++i) {
-    COCA_CHECK_AS(kNumeric, !std::isnan(logits[i]), "logit {} is not a number", i);
-    if (logits[i] > logits[best]) best = i;
+    if (std::isnan(logits[i]) || logits[i] > logits[best]) best = i;
+    if (std::isnan(logits[i])) break;
   }
+  COCA_CHECK_AS(kNumeric, std::isfinite(logits[best]),
+                "the logit of token {} is {}: the model's numbers are not finite, so no token can be chosen", best,
+                without_nan_sign(logits[best]));
   return static_cast<int32_t>(best);
 }
 

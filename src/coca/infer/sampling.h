@@ -24,8 +24,9 @@ struct SamplingOptions {
 void check_sampling(const SamplingOptions&);
 // Each id in `seen` is penalized once.
 void penalize_repetition(std::span<float> logits, std::span<const int32_t> seen, double penalty);
+// Error (kNumeric) for a logit that is NaN or infinite; those that are -inf are never chosen.
 int32_t argmax(std::span<const float> logits);
-// Throws Error (kNumeric) if a logit is NaN. The caller has already applied the penalty.
+// Throws as argmax(). The caller has already applied the penalty.
 int32_t sample(std::span<const float> logits, const SamplingOptions&, Rng&);
 
 }  // namespace coca::infer

@@ -135,10 +135,10 @@ nlohmann::ordered_json to_json(const RunResult& r) {
       key.push_back({{"length", p.length},
                      {"trials", p.trials},
                      {"correct", p.correct},
-                     {"accuracy", p.accuracy},
-                     {"low", p.low},
-                     {"high", p.high},
-                     {"digit_accuracy", p.digit_accuracy}});
+                     {"accuracy", number(p.accuracy)},
+                     {"low", number(p.low)},
+                     {"high", number(p.high)},
+                     {"digit_accuracy", number(p.digit_accuracy)}});
     j["evaluations"].push_back({{"variant", e.variant}, {"perplexity", ppl}, {"passkey", key}});
   }
   return j;
@@ -164,8 +164,8 @@ RunResult run_from_json(const nlohmann::json& j, const std::string& where) {
         evaluation.perplexity.push_back({p.at("length"), p.at("scored_tokens"), number_from(p, "perplexity"),
                                          number_from(p, "nll"), number_from(p, "standard_error"), p.at("reached")});
       for (const nlohmann::json& p : e.at("passkey"))
-        evaluation.passkey.push_back({p.at("length"), p.at("trials"), p.at("correct"), p.at("accuracy"), p.at("low"),
-                                      p.at("high"), p.at("digit_accuracy")});
+        evaluation.passkey.push_back({p.at("length"), p.at("trials"), p.at("correct"), number_from(p, "accuracy"),
+                                      number_from(p, "low"), number_from(p, "high"), number_from(p, "digit_accuracy")});
       r.evaluations.push_back(std::move(evaluation));
     }
     return r;
