@@ -32,7 +32,7 @@ struct TrainFlags {
   template <class V>
   void visit(V&& v) {
     v("text", "files, globs or folders (their .txt files)", text);
-    v("out", "folder, for OUT/tokenizer.model; or a name that ends in .model", out);
+    v("out", "folder, for OUT/tokenizer.model; or a name that ends in .model; must not hold a tokenizer yet", out);
     v("vocab_size", "ids", vocab_size, Least{5});
     v("type", "bpe or unigram", type);
     v("byte_fallback", "encode characters outside the vocabulary as bytes", byte_fallback);
@@ -50,6 +50,9 @@ int run_train(const TrainFlags& flags) {
   fs::path model = flags.out;
   if (model.extension() != ".model" || io::is_folder(model)) {
     check_is_no_file("--out", model);
+    for (const char* name : {"tokenizer.json", "tokenizer.model", "tekken.json", "vocab.json"})
+      COCA_CHECK_AS(kIo, !io::exists(model / name), "--out {}: {} exists already; choose another folder",
+                    model.string(), (model / name).string());
     model /= "tokenizer.model";
   }
   const Stopwatch watch;

@@ -75,6 +75,13 @@ TEST_F(Commands, TokenizerIsTrainedUsedAndDescribed) {
       nlohmann::json::parse(out_of({"tokenizer", "info", "--json", "-", "--tokenizer", "byte"}));
   EXPECT_EQ(facts.at("vocab_size"), 257);
   EXPECT_EQ(facts.at("bos"), 256);
+  const std::string trained = io::read_file(at("tok/tokenizer.model"));
+  for (const std::string& out : {at("tok"), at("tok/tokenizer.model")})
+    expect_refused({"tokenizer", "train", "--text", text, "--out", out, "--vocab-size", "280"}, 1, "exists already");
+  EXPECT_EQ(io::read_file(at("tok/tokenizer.model")), trained);
+  put("json/tokenizer.json", "{}");
+  expect_refused({"tokenizer", "train", "--text", text, "--out", at("json"), "--vocab-size", "280"}, 1,
+                 "json/tokenizer.json exists already; choose another folder");
   expect_refused({"tokenizer", "train", "--out", at("tok2")}, 2, "--text: no text given");
   expect_refused({"tokenizer", "train", "--text", text}, 2, "--out: no folder or file given");
   expect_refused({"tokenizer", "train", "--text", at("none.txt"), "--out", at("tok2")}, 1, "none.txt");

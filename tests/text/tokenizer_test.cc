@@ -407,6 +407,7 @@ TEST(SentencePiece, TrainingIsDeterministicAndLeavesOneFile) {
     std::string models[2];
     for (std::string& model : models) {
       SentencePieceTraining training = small_training(dir / "in.txt", dir / "out/m");
+      std::filesystem::remove_all(dir / "out");
       std::filesystem::create_directories(dir / "out");
       training.model_type = type;
       training.vocab_size = 310;
@@ -433,11 +434,11 @@ TEST(SentencePiece, TrainingVariants) {
   train_sentencepiece(training);
   const auto plain = load_sentencepiece(dir / "m.model");
   EXPECT_EQ(plain->decode(plain->encode("sky\nblue  go")), "sky\nblue  go") << "newlines need a piece without bytes";
-  training = small_training(dir / "in.txt", dir / "m");
+  training = small_training(dir / "in.txt", dir / "m2");
   training.max_sentences = 30;
   training.vocab_size = 310;
   train_sentencepiece(training);
-  const auto sampled = load_sentencepiece(dir / "m.model");
+  const auto sampled = load_sentencepiece(dir / "m2.model");
   EXPECT_EQ(sampled->decode(sampled->encode("green\n\nsky")), "green\n\nsky");
   EXPECT_NE(sampled->fingerprint(), plain->fingerprint());
 }
@@ -457,6 +458,9 @@ TEST(SentencePiece, TrainingErrors) {
   EXPECT_THAT(refused([](auto& t) { t.vocab_size = 262; }), HasSubstr("262"));
   EXPECT_THAT(refused([](auto& t) { t.model_type = "word"; }), HasSubstr("word"));
   EXPECT_THAT(refused([](auto& t) { t.character_coverage = 0.5; }), HasSubstr("0.5"));
+  put_file(dir / "old.model", "old");
+  EXPECT_THAT(refused([&](auto& t) { t.model_prefix = dir / "old"; }, ErrorKind::kIo), HasSubstr("exists already"));
+  EXPECT_EQ(get_file(dir / "old.model"), "old");
   EXPECT_THAT(refused([](auto& t) { t.inputs.clear(); }), HasSubstr("no input"));
   EXPECT_THAT(refused([&](auto& t) { t.inputs = {dir / "empty.txt"}; }, ErrorKind::kBadFile),
               HasSubstr("there is none in 1 input file"));

@@ -82,6 +82,25 @@ std::string reason(const std::string& message) {
   return text;
 }
 
+void refuse_existing(const std::filesystem::path& file) {
+  COCA_CHECK_AS(kIo, !io::exists(file), "{} exists already; remove it, or choose another place for the new tokenizer",
+                file.string());
+}
+
+// Atomically, and never over a file that another process has written in the meantime.
+void write_new(const std::filesystem::path& file, const std::string& content) {
+  refuse_existing(file);
+  const io::AtomicDir scratch(file);  // never committed: it only holds the file until that has its name
+  const std::filesystem::path whole = scratch.path() / file.filename();
+  io::write_file_atomic(whole, content);
+  std::error_code error;
+  std::filesystem::create_hard_link(whole, file, error);
+  const bool taken = error == std::errc::file_exists;
+  if (error && !taken) std::filesystem::rename(whole, file, error);  // a file system without hard links
+  COCA_CHECK_AS(kIo, !error, "{}: cannot write: {}", file.string(), error.message());
+  io::fsync_path(file.has_parent_path() ? file.parent_path() : ".");
+}
+
 const char* flag(bool value) { return value ? "true" : "false"; }
 
 }  // namespace
@@ -97,6 +116,10 @@ void train_sentencepiece(const SentencePieceTraining& training) {
   COCA_CHECK(training.character_coverage >= 0.98 && training.character_coverage <= 1.0,
              "character_coverage is {}; expected 0.98 to 1", training.character_coverage);
   COCA_CHECK(training.max_sentences >= 0, "max_sentences is {}; expected 0 or more", training.max_sentences);
+
+  std::filesystem::path file = training.model_prefix;
+  file += ".model";
+  refuse_existing(file);
 
   const std::vector<std::string> sentences = load_sentences(training);
   std::unordered_map<std::string, std::string> arguments = {
@@ -127,10 +150,7 @@ void train_sentencepiece(const SentencePieceTraining& training) {
              counted(sentences.size(), "line"), reason(status.error_message()));
   if (training.training_ended) training.training_ended();
   check_stop();
-  std::filesystem::path file = training.model_prefix;
-  file += ".model";
-  if (file.has_parent_path()) io::make_dirs(file.parent_path());
-  io::write_file_atomic(file, model);
+  write_new(file, model);
 }
 
 }  // namespace coca::text

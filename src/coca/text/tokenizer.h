@@ -79,7 +79,7 @@ std::unique_ptr<Tokenizer> load_tokenizer(const std::filesystem::path& dir_or_fi
 
 struct SentencePieceTraining {
   std::vector<std::filesystem::path> inputs;  // text files; invalid UTF-8 is replaced
-  std::filesystem::path model_prefix;         // writes <model_prefix>.model
+  std::filesystem::path model_prefix;         // writes <model_prefix>.model, which must not exist
   int64_t vocab_size = 4096;
   std::string model_type = "bpe";  // bpe | unigram
   bool byte_fallback = true;       // characters outside the vocabulary become bytes, so that any text round-trips
