@@ -315,8 +315,8 @@ void check_inputs_stay(const std::vector<Use>& inputs, const std::vector<OutputF
       std::ranges::any_of(files, [](const OutputFile& file) { return file.identity.place.empty(); });
   for (const Use& input : inputs) {
     const auto refuse = [&](const OutputFile& output) {
-      fail(ErrorKind::kInvalidArgument, "{} would replace an input, {}; choose another file", output.use->text(),
-           input.text());
+      fail(ErrorKind::kInvalidArgument, "{} would replace an input, {}; choose another {}", output.use->text(),
+           input.text(), io::is_folder(output.use->path) ? "folder" : "file");
     };
     for (const OutputFile& output : files) {
       const fs::path folder = output.path.has_parent_path() ? output.path.parent_path() : fs::path(".");

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "coca/base/rng.h"
+#include "coca/base/sizes.h"
 #include "coca/model/architecture.h"
 #include "coca/model/select.h"
 #include "coca/ops/cast.h"
@@ -85,6 +86,12 @@ std::vector<LoraTarget> select_lora_targets(const ModelSpec& spec, const LoraSet
     chosen.back().rank = settings.rank;
     chosen.back().alpha = settings.alpha;
   }
+  double numbers = 0;
+  for (const LoraTarget& t : chosen) numbers += static_cast<double>(t.rank) * static_cast<double>(t.in + t.out);
+  const double bytes = numbers * 4 * sizeof(float);  // with the gradient and the two moments
+  COCA_CHECK(bytes <= static_cast<double>(memory_limit()),
+             "lora_rank is {}: its adapter takes {} to train; there are {}; give a lower rank", settings.rank,
+             memory_text(bytes), memory_text(static_cast<double>(memory_limit())));
   return chosen;
 }
 
