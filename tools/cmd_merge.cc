@@ -34,7 +34,8 @@ int run(const Options& o) {
   check_outside("--out", o.out, "--model", o.model);
   check_outside("--out", o.out, "--adapter", o.adapter);
   formats::ModelFolder source(o.model);
-  const auto adapter = formats::load_adapter(o.adapter, source.spec());  // reports mistakes before the weights are read
+  // Reports mistakes before the weights are read.
+  const auto adapter = formats::load_adapter(o.adapter, source.spec(), source.fingerprint());
   check_companions(o.model);
   const auto chat = text::load_chat_template(o.adapter);  // the adapter may have learned another than the model's
   io::AtomicDir folder(o.out, io::AtomicDir::Existing::kRefuse);

@@ -74,7 +74,7 @@ ModelShape load_shape(const ModelFlags& flags) {
   shape.tokenizer = text::load_tokenizer(flags.tokenizer.empty() ? flags.model : flags.tokenizer);
   eval::check_tokenizer(*shape.tokenizer, shape.spec);
   folder->weights();
-  if (!flags.adapter.empty()) shape.adapter = formats::load_adapter(flags.adapter, shape.spec);
+  if (!flags.adapter.empty()) shape.adapter = formats::load_adapter(flags.adapter, shape.spec, folder->fingerprint());
   if (!shape.adapter)
     shape.spec = model::folded_t(shape.spec);  // an adapter's tensors match the width of T in the folder
   shape.spec.pattern = patterned.pattern;

@@ -135,6 +135,38 @@ TEST_F(Finetune, AnAdapterIsTrainedUsedAndMerged) {
   }
 }
 
+TEST_F(Finetune, AnAdapterKnowsItsModel) {
+  ASSERT_EQ(coca(tune("lora", {"--lora-rank", "2", "--steps", "1"})).code, 0);
+  ASSERT_EQ(coca(tune("other", {"--steps", "1"})).code, 0);
+  ASSERT_EQ(coca({"convert", at("base/model"), at("strict"), "--attention", "coca-strict"}).code, 0);
+  const auto uses = [&](const std::string& model) {
+    return std::vector<Args>{
+        {"merge", "--model", model, "--adapter", at("lora/adapter"), "--out", at("merged")},
+        {"generate", "--model", model, "--adapter", at("lora/adapter"), "--prompt", "x", "--max-new-tokens", "1"},
+        {"eval", "ppl", "--model", model, "--adapter", at("lora/adapter"), "--text", at("text.txt"), "--lengths", "16",
+         "--max-tokens", "32"},
+        with(tune("more", {"--model", model, "--adapter", at("lora/adapter"), "--steps", "1"}), {})};
+  };
+  for (const auto& [model, code, text] :
+       {std::tuple{"base/model", 0, ""},
+        {"other/model", 0,
+         "warning: "
+         "LORA: the adapter was trained on a model with fingerprint "},
+        {"strict", 1,
+         "LORA: the adapter was trained on a model with attention \"coca-slack\" (base_model_name_or_path "}})
+    for (const Args& args : uses(at(model))) {
+      SCOPED_TRACE(args[0] + " " + model);
+      const Outcome o = coca(args);
+      EXPECT_EQ(o.code, code) << o.err;
+      std::string wanted = text;
+      if (const size_t place = wanted.find("LORA"); place != std::string::npos)
+        wanted.replace(place, 4, at("lora/adapter/adapter_config.json"));
+      EXPECT_THAT(o.err, HasSubstr(wanted));
+      if (wanted.empty()) EXPECT_THAT(o.err, testing::Not(HasSubstr("was trained on a model")));
+      for (const char* made : {"merged", "more"}) fs::remove_all(at(made));
+    }
+}
+
 // The prompt's ids are those of training, so that the model can be asked what it has learned.
 TEST_F(Finetune, AModelIsChattedWithByTheTemplateItLearned) {
   std::string talks;

@@ -109,7 +109,11 @@ TEST(AdapterFile, ConfigsAsPeftWritesThem) {
   refused("target_modules", {"q_proj"}, "fits no module");
   refused("target_modules", {"dense"}, "belongs to no module");
   refused("target_modules", "(", "regular expression");
-  refused("r", 3, "shape [2, 24]; expected [3, 24]");
+  refused("r", 3, "shape [2, 24]; expected [3, 24]: the adapter probably belongs to another model");
+  refused("coca_attention", "coca-strict",
+          "was trained on a model with attention \"coca-strict\" (base_model_name_or_path \"\"); this model has "
+          "attention \"coca-slack\"");
+  EXPECT_NO_THROW(with("coca_attention", nullptr)) << "PEFT writes none";
   refused("rank_pattern", {{"dense", "x"}}, "rank_pattern");
 }
 

@@ -6,6 +6,7 @@
 #include <memory>
 #include <set>
 
+#include "coca/base/log.h"
 #include "coca/formats/config_fields.h"
 #include "coca/formats/name_pattern.h"
 #include "coca/formats/weight_files.h"
@@ -22,6 +23,8 @@ namespace {
 
 constexpr std::string_view kPrefix = "base_model.model.";
 constexpr const char* kConfigName = "adapter_config.json";
+constexpr const char* kAttention = "coca_attention";
+constexpr const char* kFingerprint = "coca_base_fingerprint";
 constexpr const char* kTensorsName = "adapter_model.safetensors";
 
 std::string_view leaf_of(std::string_view module) { return module.substr(module.rfind('.') + 1); }
@@ -132,13 +135,27 @@ json target_names(const model::Adapter& adapter, const std::vector<model::LoraTa
   return json(names);
 }
 
+void check_base(const ConfigFields& f, const model::ModelSpec& spec, const std::string& fingerprint) {
+  const std::string attention = f.text(kAttention, ""), base = f.text(kFingerprint, "");
+  COCA_CHECK_AS(
+      kBadFile, attention.empty() || attention == enum_name(spec.attention),
+      "{}: the adapter was trained on a model with attention \"{}\" (base_model_name_or_path \"{}\"); this model "
+      "has attention \"{}\"",
+      f.origin(), attention, f.text("base_model_name_or_path", ""), enum_name(spec.attention));
+  if (base.empty() || fingerprint.empty() || base == fingerprint) return;
+  log_warning(
+      "{}: the adapter was trained on a model with fingerprint {} (base_model_name_or_path \"{}\"); this model has {}",
+      f.origin(), base, f.text("base_model_name_or_path", ""), fingerprint);
+}
+
 // Before memory is taken for them: a rank is a number that anybody can write.
 void check_shapes(const fs::path& file, const std::vector<model::LoraTarget>& targets) {
   const io::SafetensorsFile stored(file);
   const auto check = [&](const model::LoraTarget& t, const char* which, const Dims& shape) {
     const io::StoredTensor& tensor = stored.at(std::string(kPrefix) + t.module + which);
-    COCA_CHECK_AS(kBadFile, tensor.shape == shape, "{}: tensor \"{}\" has shape {}; expected {}", file.string(),
-                  tensor.name, tensor.shape.text(), shape.text());
+    COCA_CHECK_AS(kBadFile, tensor.shape == shape,
+                  "{}: tensor \"{}\" has shape {}; expected {}: the adapter probably belongs to another model",
+                  file.string(), tensor.name, tensor.shape.text(), shape.text());
   };
   for (const model::LoraTarget& t : targets) {
     COCA_CHECK_AS(kBadFile, t.rank >= 1, "{}: the rank of {} is {}; expected at least 1", file.string(), t.module,
@@ -175,6 +192,8 @@ void save_adapter(const fs::path& dir, const model::Adapter& adapter) {
   c["peft_type"] = "LORA";
   c["task_type"] = "CAUSAL_LM";
   c["base_model_name_or_path"] = s.base;
+  c[kAttention] = enum_name(adapter.spec().attention);
+  if (!s.base_fingerprint.empty()) c[kFingerprint] = s.base_fingerprint;
   c["inference_mode"] = true;
   c["r"] = s.rank;
   c["lora_alpha"] = s.alpha;
@@ -199,7 +218,8 @@ void save_adapter(const fs::path& dir, const model::Adapter& adapter) {
   io::save_safetensors(dir / kTensorsName, tensors, {{"format", "pt"}});
 }
 
-std::unique_ptr<model::Adapter> load_adapter(const fs::path& dir, const model::ModelSpec& spec) {
+std::unique_ptr<model::Adapter> load_adapter(const fs::path& dir, const model::ModelSpec& spec,
+                                             const std::string& fingerprint) {
   const fs::path file = dir / kConfigName;
   COCA_CHECK_AS(kIo, io::exists(dir), "adapter folder {} does not exist", dir.string());
   COCA_CHECK_AS(kIo, io::exists(file), "{} has no {}: not an adapter folder", dir.string(), kConfigName);
@@ -207,7 +227,9 @@ std::unique_ptr<model::Adapter> load_adapter(const fs::path& dir, const model::M
   const json config = io::read_json(file);
   const std::string origin = file.string();
   const ConfigFields f(config, origin);
-  const model::LoraSettings settings = read_settings(f);
+  model::LoraSettings settings = read_settings(f);
+  check_base(f, spec, fingerprint);
+  settings.base_fingerprint = fingerprint;
   std::vector<model::LoraTarget> targets = read_targets(f, spec, settings);
   f.refuse_unread();  // use_dora, modules_to_save, layers_to_transform, fan_in_fan_out, ...
   check_shapes(dir / kTensorsName, targets);

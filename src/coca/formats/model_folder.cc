@@ -15,6 +15,7 @@
 #include "coca/formats/config.h"
 #include "coca/formats/shards.h"
 #include "coca/io/fs.h"
+#include "coca/io/hash.h"
 #include "coca/io/json_file.h"
 #include "coca/io/safetensors.h"
 #include "coca/model/architecture.h"
@@ -110,6 +111,19 @@ const WeightFiles& ModelFolder::weights() {
   if (!checked_) check_tensors(*weights_, spec_);
   checked_ = true;
   return *weights_;
+}
+
+std::string ModelFolder::fingerprint() {
+  constexpr size_t kBytes = 65536;
+  const WeightFiles& stored = weights();
+  std::set<std::string> names;
+  for (const model::ParamInfo& info : model::parameter_list(spec_)) names.insert(info.name);
+  uint32_t sum = 0;
+  for (const std::string& name : names) {
+    const io::StoredTensor& tensor = *stored.at(name).tensor;
+    sum = io::crc32c(tensor.data, std::min(tensor.bytes, kBytes), sum);
+  }
+  return fmt::format("{:08x}", sum);
 }
 
 model::ModelSpec load_spec(const fs::path& dir) { return ModelFolder(dir).spec(); }

@@ -27,6 +27,8 @@ class ModelFolder {
 
   const model::ModelSpec& spec() const { return spec_; }
   const WeightFiles& weights();  // opened, and checked as by check_tensors(), by the first call
+  // CRC-32C of the first 64 KiB of every tensor as it is stored, in the order of their names: 8 hexadecimal digits.
+  std::string fingerprint();
 
  private:
   std::filesystem::path dir_;

@@ -17,7 +17,8 @@ struct LoraSettings {
   double alpha = 8.0;
   double dropout = 0.0;
   Scaling scaling = Scaling::kByRank;
-  std::string base;  // "base_model_name_or_path": for readers, not opened
+  std::string base;                   // "base_model_name_or_path": for readers, not opened
+  std::string base_fingerprint = {};  // of the model it was trained on (formats::ModelFolder); empty: unknown
 };
 
 // One matrix with an addition.

@@ -26,14 +26,16 @@ int64_t steps_of(double epochs, int64_t windows, const BatchShape& shape) {
   return std::max<int64_t>(1, static_cast<int64_t>(std::ceil(steps - 1e-9)));
 }
 
-std::shared_ptr<model::Adapter> adapter_of(const FinetuneConfig& c, const model::ModelSpec& spec) {
-  if (!c.adapter.empty()) return formats::load_adapter(c.adapter, spec);
+std::shared_ptr<model::Adapter> adapter_of(const FinetuneConfig& c, const FinetuneTarget& target) {
+  const model::ModelSpec& spec = target.spec;
+  if (!c.adapter.empty()) return formats::load_adapter(c.adapter, spec, target.source->fingerprint());
   if (c.lora_rank == 0) return nullptr;
   const model::LoraSettings settings{.rank = c.lora_rank,
                                      .alpha = c.lora_alpha,
                                      .dropout = c.lora_dropout,
                                      .scaling = c.lora_scaling,
-                                     .base = c.model};
+                                     .base = c.model,
+                                     .base_fingerprint = target.source->fingerprint()};
   auto adapter =
       std::make_shared<model::Adapter>(spec, settings, model::select_lora_targets(spec, settings, c.lora_targets));
   adapter->initialise(static_cast<uint64_t>(c.seed));
@@ -87,7 +89,7 @@ FinetuneSetup::FinetuneSetup(const FinetuneConfig& given, const FinetuneData& da
   }
   options_ =
       loop_options_of(config, given, shape, make_stages(config, target_.spec, steps_of(config.epochs, windows, shape)));
-  options_.adapter = adapter_of(config, target_.spec);
+  options_.adapter = adapter_of(config, target_);
   options_.dropout_seed = static_cast<uint64_t>(config.seed);
   int64_t steps = 0;
   for (const Stage& stage : options_.stages) steps += stage.steps;
