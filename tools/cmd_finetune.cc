@@ -262,7 +262,7 @@ void complete_result(const train::FinetuneConfig& c, const Loaded& data, const s
 int run(OptionFlags& flags, Options& options) {
   BeforeBegin before(options.config.out);
   require_shared_out(options.config.out);
-  if (options.resume) resume_options(flags, options.config, "finetune_config.json");
+  const bool found = options.resume && resume_options(flags, options.config, "finetune_config.json");
   const train::FinetuneConfig& c = options.config;
   COCA_CHECK(!options.resume || !c.model.empty(), "--model: none given, and {} holds no run to resume", c.out);
   train::check_config(c);
@@ -281,7 +281,7 @@ int run(OptionFlags& flags, Options& options) {
   train::Finetuner tuner(c, data_of(data, *tokenizer), start, ranks());
   before.begun();
   print_start(c, tuner);
-  if (options.resume) print_resumed(c.out, tuner.loop().first_step(), tuner.loop().steps());
+  if (options.resume) print_resumed(c.out, found, tuner.loop().first_step(), tuner.loop().steps());
   const train::TrainSummary summary = run_with_progress(tuner);
   print_summary(summary, data.shared);
   const std::filesystem::path out = c.out;

@@ -68,7 +68,7 @@ int estimate(const train::TrainConfig& c, const text::Tokenizer& tokenizer, cons
 int run(OptionFlags& flags, Options& options) {
   BeforeBegin before(options.config.out);
   require_shared_out(options.config.out);
-  if (options.resume) resume_options(flags, options.config, "train_config.json");
+  const bool found = options.resume && resume_options(flags, options.config, "train_config.json");
   const train::TrainConfig& c = options.config;
   train::check_config(c);
   COCA_CHECK(!c.text.empty(), "--text: no training text given{}",
@@ -101,7 +101,7 @@ int run(OptionFlags& flags, Options& options) {
                           counted(model::parameter_count(trainer.spec()), "parameter"), enum_name(c.attention),
                           counted(tokens.size(), "training token"), grouped(c.batch * c.length * c.accumulation),
                           report::format_bytes(static_cast<int64_t>(trainer.activation_bytes())), ranks_text()));
-  if (options.resume) print_resumed(c.out, trainer.first_step(), c.steps);
+  if (options.resume) print_resumed(c.out, found, trainer.first_step(), c.steps);
   report::Progress progress =
       make_progress({.total = c.steps, .start = trainer.first_step(), .unit = "steps", .label = "train"});
   const train::TrainSummary summary =

@@ -66,7 +66,8 @@ std::string steps_text(int64_t done, int64_t steps, int64_t step_tokens) {
   return done == 0 ? left : fmt::format("{} left of {}, after step {}", left, grouped(steps), grouped(done));
 }
 
-void print_resumed(const std::string& out, int64_t first_step, int64_t steps) {
+void print_resumed(const std::string& out, bool found, int64_t first_step, int64_t steps) {
+  if (!found) return print_note(fmt::format("--resume: no run in {}: starts from the beginning", out));
   if (first_step >= steps)
     return print_prose(fmt::format("{} is already complete: all {} are done\n", out, counted(steps, "step")));
   print_prose(first_step > 0 ? fmt::format("resuming at step {}\n", grouped(first_step))

@@ -66,14 +66,15 @@ void leave_out_short_choice(const Config& c, int64_t length, std::optional<data:
 // With --resume, starts from the options saved in config.out and applies --config and the flags to them. A change that
 // is not allowed is an error that names the flag. name: of the saved file.
 template <class Config>
-void resume_options(OptionFlags& flags, Config& config, const std::string& name) {
+bool resume_options(OptionFlags& flags, Config& config, const std::string& name) {
   const auto saved = train::saved_options(config.out, name);
-  if (!saved) return;
+  if (!saved) return false;
   const std::string out = config.out;
   io::options_from_json(config, saved->second, saved->first.string());
   config.out = out;
   flags.finish();
   train::check_resumed_options(saved->first, saved->second, train::checkpoint_plan(config));
+  return true;
 }
 // Prints the output folder if the user did not choose one.
 void note_default_out(const OptionFlags&, const std::string& out);
@@ -100,7 +101,8 @@ int64_t validations_left(int64_t done, int64_t steps, int64_t interval);
 std::string steps_text(int64_t done, int64_t steps, int64_t step_tokens);  // "10 steps of 128 tokens"; "... left of 40"
 
 // Prints what --resume found in the folder.
-void print_resumed(const std::string& out, int64_t first_step, int64_t steps);
+// found: whether `out` held a run, as resume_options() says.
+void print_resumed(const std::string& out, bool found, int64_t first_step, int64_t steps);
 
 // Loss, learning rate, gradient norm and speed, and the validation and skipped steps if any.
 std::string step_text(const train::StepReport&);
