@@ -42,7 +42,7 @@ struct PasskeyFlags : ModelFlags {
     v("protocol", protocol_help, protocol);
     v("lengths", "lengths, in the unit of --length-control; ours: tokens of bos, prompt and answer together", lengths);
     v("length_control", "what a length means", length_control);
-    v("wording", "text of the prompt", wording);
+    v("wording", "text of the prompt; models trained with --passkey-share know compact unless told otherwise", wording);
     v("place", "where the key is", place);
     v("depths", "share of the garbage before the key; implies --place depths", depths);
     v("digits", "keys with exactly this many digits, instead of --key-least and --key-most", digits, Least{1});
@@ -146,6 +146,15 @@ std::string zeros_note(const eval::PasskeyResult& result, const LoadedModel& m) 
         counted(trained, "token"));
   return fmt::format("No key was found, not even within the trained {}: the model has not learned this task.",
                      counted(trained, "token"));
+}
+
+// A model that learned passkeys knows one wording. Its folder does not say which.
+std::string wording_note(data::PasskeyWording wording) {
+  if (wording == data::PasskeyWording::kCompact) return "";
+  return fmt::format(
+      " These passkeys were worded \"{}\"; a model trained with --passkey-share knows \"compact\" unless "
+      "--passkey-wording said otherwise: ask with --wording compact.",
+      enum_name(wording));
 }
 
 std::string passkey_svg(const eval::PasskeyResult& result, const LoadedModel& m, const Measurement& measurement) {
@@ -256,7 +265,8 @@ int run_passkey(PasskeyFlags& flags) {
     print(table_text(passkey_table(result)));
     print_prose(measurement.line());
     if (const std::string note = zeros_note(result, m); !note.empty() && !measurement.partial())
-      print_prose(note + " The zeros say nothing about length; digits (chance: 0.10) and nll are finer measures.\n");
+      print_prose(note + wording_note(protocol.wording) +
+                  " The zeros say nothing about length; digits (chance: 0.10) and nll are finer measures.\n");
     std::vector<int64_t> tokens;
     for (const eval::PasskeyTotal& total : result.totals) tokens.push_back(total.most_tokens);
     note_extrapolation(m, tokens);

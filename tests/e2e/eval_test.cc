@@ -140,6 +140,8 @@ TEST_F(EvalCli, PasskeyProtocolsAndTheirOverrides) {
                                "1..50000, 3 trials a cell)"));
   EXPECT_THAT(o.out, HasSubstr("rule first-number in 10 tokens"));
   EXPECT_THAT(o.out, HasSubstr("No key was found. No length lies within the trained 16 tokens"));
+  EXPECT_THAT(o.out, HasSubstr("These passkeys were worded \"landmark\"; a model trained with --passkey-share knows "
+                               "\"compact\""));
   auto r = result();
   EXPECT_EQ(r["protocol"]["new_tokens"], 10);
   ASSERT_EQ(r["cells"].size(), 2u);

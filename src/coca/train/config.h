@@ -85,7 +85,9 @@ struct TrainConfig {
       "validation text, in the same forms; none: the split validation of text in PG-19's layout, else no validation",
       validation_text);
     v("tokenizer", "byte, a sentencepiece .model, or a folder with one", tokenizer);
-    v("passkey_share", "share of training windows that teach the passkey task", passkey_share);
+    v("passkey_share",
+      "share of training windows that teach the passkey task; ask with coca eval passkey --wording compact",
+      passkey_share);
     v("passkey_wording", "wording of those prompts", passkey_wording);
     v("passkey_digits", "digits of the key", passkey_digits, Least{1});
     v("passkey_first_steps", "first steps, in which all windows teach it", passkey_first_steps);
