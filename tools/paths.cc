@@ -13,6 +13,7 @@
 
 #include "cli.h"
 #include "coca/base/error.h"
+#include "coca/formats/model_folder.h"
 #include "coca/io/fs.h"
 #include "output_flags.h"
 
@@ -202,7 +203,8 @@ void check_input_is_there(const Use& input) {
     COCA_CHECK_AS(kIo, found, "{}: there is no such file or folder{}", input.text(),
                   pattern ? ", and the pattern matches none" : "");
   } else {
-    COCA_CHECK_AS(kIo, io::exists(input.path), "{} does not exist", input.text());
+    COCA_CHECK_AS(kIo, io::exists(input.path), "{} does not exist{}", input.text(),
+                  input.flag == "--model" ? formats::what_instead(input.path) : "");
   }
 }
 

@@ -135,6 +135,30 @@ TEST_F(Finetune, AnAdapterIsTrainedUsedAndMerged) {
   }
 }
 
+TEST_F(Finetune, ResumingNothingIsSaid) {
+  const Outcome o = coca(tune("new", {"--steps", "1", "--resume"}));
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_THAT(o.err, HasSubstr("--resume: no run in " + at("new") + ": starts from the beginning"));
+  EXPECT_THAT(coca({"finetune", "--out", at("new"), "--resume"}).err, testing::Not(HasSubstr("no run in")));
+}
+
+TEST_F(Finetune, AFolderThatIsNoModelIsExplained) {
+  ASSERT_EQ(coca(tune("lora", {"--lora-rank", "2", "--steps", "1"})).code, 0);
+  const auto said = [&](const std::string& folder, const std::string& text) {
+    const Outcome o = coca({"generate", "--model", at(folder), "--prompt", "x"});
+    EXPECT_EQ(o.code, 1);
+    EXPECT_THAT(o.err, HasSubstr(text));
+  };
+  said("base", "not a model folder; the model is in " + at("base/model"));
+  said("lora/adapter", "it holds an adapter: give it as --adapter, and the model it was trained on as --model");
+  said("lora", "give " + at("lora/adapter") + " as --adapter");
+  fs::remove_all(at("base/model"));
+  fs::create_directories(at("base/checkpoints/step-x"));
+  const std::string newest = "is not finished: its newest checkpoint is " + at("base/checkpoints/step-");
+  said("base", newest);
+  said("base/model", newest);
+}
+
 TEST_F(Finetune, AnAdapterKnowsItsModel) {
   ASSERT_EQ(coca(tune("lora", {"--lora-rank", "2", "--steps", "1"})).code, 0);
   ASSERT_EQ(coca(tune("other", {"--steps", "1"})).code, 0);
@@ -162,7 +186,7 @@ TEST_F(Finetune, AnAdapterKnowsItsModel) {
       if (const size_t place = wanted.find("LORA"); place != std::string::npos)
         wanted.replace(place, 4, at("lora/adapter/adapter_config.json"));
       EXPECT_THAT(o.err, HasSubstr(wanted));
-      if (wanted.empty()) EXPECT_THAT(o.err, testing::Not(HasSubstr("was trained on a model")));
+      EXPECT_EQ(wanted.empty(), o.err.find("was trained on a model") == std::string::npos);
       for (const char* made : {"merged", "more"}) fs::remove_all(at(made));
     }
 }

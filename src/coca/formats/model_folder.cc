@@ -96,10 +96,39 @@ void untie_another_head(const fs::path& config, const WeightFiles& stored, model
 
 }  // namespace
 
+std::string what_instead(const fs::path& dir) {
+  const auto holds = [](const fs::path& folder, const char* file) { return io::exists(folder / file); };
+  if (holds(dir, "adapter_config.json"))
+    return "; it holds an adapter: give it as --adapter, and the model it was trained on as --model";
+  if (holds(dir / "model", "config.json")) return fmt::format("; the model is in {}", (dir / "model").string());
+  const fs::path run = io::exists(dir / "checkpoints") ? dir : dir.parent_path();
+  if (holds(run / "adapter", "adapter_config.json"))
+    return fmt::format(
+        "; the run {} trained an adapter: give {} as --adapter, and the model it was trained on as --model",
+        run.string(), (run / "adapter").string());
+  fs::path newest;
+  int64_t most = -1;
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(run / "checkpoints", none)) {
+    const std::string name = entry.path().filename().string();
+    const std::string digits = name.starts_with("step-") ? name.substr(5) : "";
+    if (digits.empty() || digits.size() > 18 || digits.find_first_not_of("0123456789") != std::string::npos) continue;
+    if (const int64_t step = std::stoll(digits); step > most) {
+      most = step;
+      newest = entry.path();
+    }
+  }
+  if (most < 0) return "";
+  if (holds(newest, "adapter_config.json"))
+    return fmt::format("; the run {} is not finished: give its newest checkpoint, {}, as --adapter", run.string(),
+                       newest.string());
+  return fmt::format("; the run {} is not finished: its newest checkpoint is {}", run.string(), newest.string());
+}
+
 ModelFolder::ModelFolder(const fs::path& dir) : dir_(dir) {
   const fs::path file = dir / "config.json";
-  COCA_CHECK_AS(kIo, io::exists(dir), "model folder {} does not exist", dir.string());
-  COCA_CHECK_AS(kIo, io::exists(file), "{} has no config.json: not a model folder", dir.string());
+  COCA_CHECK_AS(kIo, io::exists(dir), "model folder {} does not exist{}", dir.string(), what_instead(dir));
+  COCA_CHECK_AS(kIo, io::exists(file), "{} has no config.json: not a model folder{}", dir.string(), what_instead(dir));
   spec_ = spec_from_json(io::read_json(file), file.string());
   if (spec_.embeddings != model::Embeddings::kTied || !WeightFiles::are_in(dir)) return;
   weights_ = std::make_unique<WeightFiles>(dir);

@@ -37,6 +37,10 @@ class ModelFolder {
   bool checked_ = false;
 };
 
+// For an error about a folder that is no model but belongs to a run, or is an adapter: "; ..." with what to give
+// instead; else empty.
+std::string what_instead(const std::filesystem::path& dir);
+
 // Errors name the folder, the file and the tensor: missing, unexpected, of another shape, or not finite.
 model::Model load_model(ModelFolder&, model::Precision = model::Precision::kF32, LoadT = LoadT::kAsStored);
 model::Model load_model(const std::filesystem::path& dir, model::Precision = model::Precision::kF32,
