@@ -18,6 +18,7 @@
 #include "coca/text/generation_config.h"
 #include "coca/text/stop_strings.h"
 #include "coca/text/utf8.h"
+#include "eval_command.h"
 #include "model_flags.h"
 #include "output_flags.h"
 
@@ -88,7 +89,8 @@ struct Prompt {
 // A conversation and its chat template.
 class Chat {
  public:
-  explicit Chat(const Options& o) : template_(chosen(o)), bos_(o.bos) {
+  explicit Chat(const Options& o)
+      : template_(chosen(o)), bos_(o.bos), system_(o.system.has_value()), prompt_(o.prompt.has_value()) {
     options_ = {.prompt = text::GenerationPrompt::kAdd, .variables = o.chat_var.values};
     if (o.system) say(data::Role::kSystem, *o.system);
     if (!o.messages.empty()) read(o.messages);
@@ -148,12 +150,25 @@ class Chat {
     if (json.is_object()) json = nlohmann::ordered_json(json.contains("messages") ? json["messages"] : nullptr);
     COCA_CHECK_AS(kBadFile, json.is_array() && !json.empty(),
                   "{}: expected a list of messages, or an object with \"messages\"", file);
-    for (data::Message& message : data::read_messages(json, "messages", file)) messages_.push_back(std::move(message));
+    for (data::Message& message : data::read_messages(json, "messages", file)) {
+      COCA_CHECK(message.role != data::Role::kSystem || !system_,
+                 "--system: {} has a system message of its own; leave one of them out", file);
+      messages_.push_back(std::move(message));
+    }
+    const data::Role last = messages_.back().role;
+    COCA_CHECK(!prompt_ || last != data::Role::kUser,
+               "--prompt: {} ends with a user's message already; leave --prompt out, or add the answer to the file",
+               file);
+    COCA_CHECK(
+        prompt_ || last != data::Role::kAssistant,
+        "{}: the conversation ends with an answer of the assistant; add a user's message, or give it as --prompt",
+        file);
   }
 
   text::ChatTemplate template_;
   text::ChatOptions options_;
-  eval::Bos bos_;  // of the plain template; the others write their own
+  eval::Bos bos_;         // of the plain template; the others write their own
+  bool system_, prompt_;  // whether given
   std::vector<data::Message> messages_;
 };
 
@@ -305,9 +320,10 @@ void print_speed(const std::vector<int32_t>& ids, const infer::GenerateResult& r
           .c_str());
 }
 
-void write_result(const std::string& file, const std::vector<int32_t>& ids, const Answer& answer,
+void write_result(const Options& o, const LoadedModel& m, const std::vector<int32_t>& ids, const Answer& answer,
                   const infer::SamplingOptions& sampling) {
-  nlohmann::ordered_json j;
+  Options options = o;  // its visitor is not const
+  nlohmann::ordered_json j = header_json(o.model, m, io::options_to_json(options));
   j["prompt_ids"] = ids;
   j["ids"] = answer.result.ids;
   j["text"] = answer.text;
@@ -320,7 +336,7 @@ void write_result(const std::string& file, const std::vector<int32_t>& ids, cons
   j["prefill_seconds"] = answer.result.prefill_seconds;
   j["decode_seconds"] = answer.result.decode_seconds;
   j["cache_bytes"] = answer.result.cache_bytes;
-  write_json_output(file, j);
+  write_json_output(o.json, j);
 }
 
 // Reads messages from the terminal until Ctrl-D. Empty lines are ignored.
@@ -360,7 +376,7 @@ int run(const Options& o) {
   else
     prompt.ids = prompt_ids(o, generator.model(), prompt.text);
   const Answer answer = generator.run(prompt.ids, 0, o.echo ? prompt.text : "");
-  if (!o.json.empty()) write_result(o.json, prompt.ids, answer, generator.sampling());
+  if (!o.json.empty()) write_result(o, generator.model(), prompt.ids, answer, generator.sampling());
   print_speed(prompt.ids, answer.result);
   if (stop_requested()) fail(ErrorKind::kInterrupted, "stopped after {}", counted(answer.result.ids.size(), "token"));
   return 0;

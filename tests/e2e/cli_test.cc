@@ -450,6 +450,26 @@ TEST_F(Cli, GenerationEndsAtAStopStringAndFollowsItsConfig) {
                  "--system: needs --chat");
   expect_refused({"generate", "--model", at("run/model"), "--prompt", "x", "--chat", "--chat-template", "odd"}, 2,
                  "chatml");
+  EXPECT_TRUE(chat.contains("coca") && chat["options"]["seed"] == 0 && chat["options"]["precision"] == "f32" &&
+              chat["options"]["cache"] == "f32" && chat["model"] == at("run/model"))
+      << chat.dump(1);
+  const std::string user = R"({"role": "user", "content": "u"})", answer = R"(, {"role": "assistant", "content": "a"})";
+  const auto talk = [&](const std::string& messages, const Args& more) {
+    Args args = {"generate",         "--model",
+                 at("run/model"),    "--chat",
+                 "--chat-template",  "chatml",
+                 "--max-new-tokens", "1",
+                 "--messages",       put("talk.json", "[" + messages + "]")};
+    args.insert(args.end(), more.begin(), more.end());
+    return args;
+  };
+  const std::string file = at("talk.json");
+  expect_refused(talk(R"({"role": "system", "content": "s"}, )" + user, {"--system", "t"}), 2,
+                 "--system: " + file + " has a system message of its own");
+  expect_refused(talk(user, {"--prompt", "x"}), 2, "--prompt: " + file + " ends with a user's message already");
+  expect_refused(talk(user + answer, {}), 2, file + ": the conversation ends with an answer of the assistant");
+  EXPECT_EQ(coca(talk(user + answer, {"--prompt", "x", "--system", "s"})).code, 0);
+  EXPECT_EQ(coca(talk(user, {})).code, 0);
   std::ofstream(at("run/model/generation_config.json")) << R"({"temperature": "hot"})";
   expect_refused(base, 1, "generation_config.json");
 }
@@ -496,7 +516,7 @@ TEST_F(Cli, AUsedFolderNeedsResume) {
 TEST_F(Cli, ResumeAloneTakesTheSavedOptions) {
   const Outcome fresh = coca(tiny_train("run", {"--resume"}));
   ASSERT_EQ(fresh.code, 0) << fresh.err;
-  EXPECT_THAT(fresh.out, HasSubstr("no checkpoint in"));
+  EXPECT_THAT(fresh.err, HasSubstr("no run in"));
   const Args alone = {"train", "--resume", "--out", at("run")};
   const Outcome again = coca(alone);
   EXPECT_EQ(again.code, 0) << again.err;
