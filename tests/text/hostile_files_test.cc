@@ -127,7 +127,7 @@ TEST(HostileTemplate, ComparisonsWithoutEnd) {
 
 TEST(HostileTemplate, NumbersAtTheEndOfTheirRange) {
   EXPECT_EQ(render("{{ (-9223372036854775807 - 1) is divisibleby(-1) }}"), "True");
-  EXPECT_EQ(render("{{ (-9223372036854775807 - 1)|abs }}"), "9.223372036854776e+18");
+  EXPECT_THAT(refused("{{ (-9223372036854775807 - 1)|abs }}"), HasSubstr("too large"));
   EXPECT_THAT(refused("{{ (-9223372036854775807 - 1) // -1 }}"), HasSubstr("too large"));
 }
 
