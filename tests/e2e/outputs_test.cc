@@ -119,7 +119,7 @@ TEST_F(Outputs, ReplaceNoInput) {
   put("set.idx", "x");
   expect_refused({"data", "import", "--dataset", at("set"), "--tokenizer", "byte", "--out", at("set.idx")},
                  "would replace an input");
-  expect_refused({"tokenizer", "train", "--text", text, "--out", at("hard")}, "choose another folder");
+  expect_refused({"tokenizer", "train", "--text", text, "--out", at("hard")}, "choose another file");
   expect_refused({"eval", "stream", "--model", at("model"), "--text", text, "--csv", text}, "would replace an input");
   expect_refused({"eval", "ruler", "--model", at("model"), "--text", text, "--predictions", text},
                  "would replace an input");

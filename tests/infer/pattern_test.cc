@@ -284,7 +284,7 @@ TEST(Patterns, MistakesAreNamed) {
   ModelSpec partial = test::tiny_neox(AttentionKind::kRope);
   partial.R = 4;
   partial.pattern = small(Pattern::kReRope);
-  EXPECT_THAT([&] { validate(partial); }, ThrowsMessage<Error>(HasSubstr("4 of 8 rotate")));
+  EXPECT_THAT([&] { validate(partial); }, ThrowsMessage<Error>(HasSubstr("4 of 8 do")));
   ModelSpec windowed = test::tiny_qwen3(AttentionKind::kRope);
   windowed.pattern = small(Pattern::kReRope);
   EXPECT_THAT([&] { validate(windowed); }, ThrowsMessage<Error>(HasSubstr("trained with sliding windows")));
