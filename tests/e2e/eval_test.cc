@@ -447,8 +447,7 @@ TEST_F(EvalCli, RetrievalByAModelWhoseNumbersAreNotFiniteFails) {
     EXPECT_EQ(passkey.at("totals")[0].at(key), "nan") << key;
   const nlohmann::json ruler =
       expect_fails({"eval", "ruler", "--tasks", "niah_single_1", "--lengths", "700", "--samples", "1"}, "700");
-  for (const char* key : {"score", "score_low", "score_high"})
-    EXPECT_EQ(ruler.at("cells")[0].at(key), "nan") << key;
+  for (const char* key : {"score", "score_low", "score_high"}) EXPECT_EQ(ruler.at("cells")[0].at(key), "nan") << key;
   EXPECT_TRUE(ruler.at("averages")[0].is_null());
   EXPECT_TRUE(ruler.at("effective_length").is_null());
   const Outcome generated = CliFixture::coca({"generate", "--model", at("run/model"), "--prompt", "a"});
