@@ -14,7 +14,8 @@ namespace coca::cpu::HWY_NAMESPACE {
 
 // m = beta1 m + (1 - beta1) g, v = beta2 v + (1 - beta2) g^2,
 // param = decay param - step_size m / (sqrt(v) root_scale + eps)
-void adamw_block(const AdamWFactors& f, const float* grad, float* param, float* m, float* v, BF16* copy, int64_t n) {
+void adamw_block(const ops::AdamWFactors& f, const float* grad, float* param, float* m, float* v, BF16* copy,
+                 int64_t n) {
   for_lanes(n, [&](auto d, int64_t i) HWY_ATTR {
     const auto g = hn::Mul(hn::LoadU(d, grad + i), hn::Set(d, f.grad_scale));
     const auto mi = hn::MulAdd(hn::LoadU(d, m + i), hn::Set(d, f.beta1), hn::Mul(g, hn::Set(d, f.one_minus_beta1)));
@@ -61,7 +62,7 @@ namespace coca::cpu {
 HWY_EXPORT(adamw_block);
 HWY_EXPORT(squares_block);
 
-void adamw_update(const AdamWFactors& factors, const float* grad, float* param, float* m, float* v, BF16* copy,
+void adamw_update(const ops::AdamWFactors& factors, const float* grad, float* param, float* m, float* v, BF16* copy,
                   int64_t n) noexcept {
   HWY_DYNAMIC_DISPATCH(adamw_block)(factors, grad, param, m, v, copy, n);
 }

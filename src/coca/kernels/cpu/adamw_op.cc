@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
-#include <cmath>
 #include <span>
 
 #include "coca/base/parallel.h"
@@ -13,25 +12,12 @@ namespace {
 
 constexpr int64_t kGrain = 65536;  // elements a task, and a block of the sum of squares
 
-AdamWFactors factors(const ops::AdamWStep& a) {
-  const double beta1 = a.beta1, beta2 = a.beta2, lr = a.learning_rate, step = static_cast<double>(a.step);
-  return {.grad_scale = a.grad_scale,
-          .beta1 = a.beta1,
-          .one_minus_beta1 = static_cast<float>(1.0 - beta1),
-          .beta2 = a.beta2,
-          .one_minus_beta2 = static_cast<float>(1.0 - beta2),
-          .decay = static_cast<float>(1.0 - lr * static_cast<double>(a.weight_decay)),
-          .step_size = static_cast<float>(lr / (1.0 - std::pow(beta1, step))),
-          .root_scale = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(beta2, step))),
-          .eps = a.eps};
-}
-
 void step(Context&, const ops::AdamWStep& a) {
   const int64_t n = a.grad.numel();
   const float* grad = a.grad.as<float>();
   float *param = a.param.as<float>(), *m = a.m.as<float>(), *v = a.v.as<float>();
   BF16* copy = a.copy.as<BF16>();
-  const AdamWFactors f = factors(a);
+  const ops::AdamWFactors f = ops::adamw_factors(a);
   parallel_blocks(n, kGrain, [&](int64_t i0, int64_t i1) {
     adamw_update(f, grad + i0, param + i0, m + i0, v + i0, copy ? copy + i0 : nullptr, i1 - i0);
   });

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "coca/kernels/args/adamw.h"
+#include "coca/kernels/args/adamw_factors.h"
 
-#include <cmath>
 #include <numeric>
 #include <vector>
 
@@ -12,25 +11,8 @@ namespace coca::cuda {
 
 namespace {
 
-struct Factors {
-  float grad_scale, beta1, one_minus_beta1, beta2, one_minus_beta2, decay, step_size, root_scale, eps;
-};
-
-// Computes the corrections in double on the host, as in kernels/cpu/adamw_op.cc.
-Factors factors(const ops::AdamWStep& a) {
-  const double beta1 = a.beta1, beta2 = a.beta2, lr = a.learning_rate, step = static_cast<double>(a.step);
-  return {.grad_scale = a.grad_scale,
-          .beta1 = a.beta1,
-          .one_minus_beta1 = static_cast<float>(1.0 - beta1),
-          .beta2 = a.beta2,
-          .one_minus_beta2 = static_cast<float>(1.0 - beta2),
-          .decay = static_cast<float>(1.0 - lr * static_cast<double>(a.weight_decay)),
-          .step_size = static_cast<float>(lr / (1.0 - std::pow(beta1, step))),
-          .root_scale = static_cast<float>(1.0 / std::sqrt(1.0 - std::pow(beta2, step))),
-          .eps = a.eps};
-}
-
-__global__ void adamw_kernel(Factors f, const float* grad, float* param, float* m, float* v, BF16* copy, int64_t n) {
+__global__ void adamw_kernel(ops::AdamWFactors f, const float* grad, float* param, float* m, float* v, BF16* copy,
+                             int64_t n) {
   for (int64_t i = grid_start(); i < n; i += grid_stride()) {
     const float g = grad[i] * f.grad_scale;
     const float mi = f.beta1 * m[i] + f.one_minus_beta1 * g, vi = f.beta2 * v[i] + f.one_minus_beta2 * g * g;
@@ -77,7 +59,7 @@ void sums_of_tiles(Context& cx, TensorRef x, int64_t tile, std::span<double> out
 
 void step(Context& cx, const ops::AdamWStep& a) {
   const int64_t n = a.grad.numel();
-  launch(cx, {.blocks = blocks_for(n), .threads = kThreads}, adamw_kernel, factors(a), a.grad.as<float>(),
+  launch(cx, {.blocks = blocks_for(n), .threads = kThreads}, adamw_kernel, ops::adamw_factors(a), a.grad.as<float>(),
          a.param.as<float>(), a.m.as<float>(), a.v.as<float>(), a.copy.empty() ? nullptr : a.copy.as<BF16>(), n);
 }
 

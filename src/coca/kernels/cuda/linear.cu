@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "coca/kernels/args/float_types.h"
+#include "coca/kernels/args/leading.h"
 #include "coca/kernels/cuda/matmul.h"
 #include "coca/kernels/cuda/rows.h"
 #include "coca/kernels/cuda/simt.h"
@@ -52,8 +53,6 @@ __global__ void add_partial_sums_kernel(const float* partial, int64_t blocks, in
   }
 }
 
-int64_t leading(TensorRef t) { return t.size(0) <= 1 ? std::max<int64_t>(1, t.size(1)) : t.stride(0); }
-
 constexpr int64_t kExactNumbers = int64_t{1} << 24;  // numbers of c kept in fp32 at a time
 
 // A bf16 result is rounded once. With a bias, or with fp32 operands, it is computed in fp32 first, some rows at a time.
@@ -70,7 +69,7 @@ void rounded_product(Context& cx, const Matmul& p, const float* bias) {
     part.write = ops::Write::kAssign;
     matmul(cx, part);
     launch(cx, {.blocks = blocks_for(rows * N), .threads = kThreads}, round_kernel<BF16>, sums.as<float>(), bias,
-           c.as<BF16>(), rows, N, leading(c), p.write == ops::Write::kAccumulate);
+           c.as<BF16>(), rows, N, ops::leading(c), p.write == ops::Write::kAccumulate);
   }
 }
 
@@ -82,7 +81,7 @@ void product(Context& cx, const Matmul& p, TensorRef bias) {
   matmul(cx, p);
   if (b == nullptr) return;
   launch(cx, {.blocks = blocks_for(M * N), .threads = kThreads}, add_bias_kernel, b, p.c.as<float>(), M, N,
-         leading(p.c));
+         ops::leading(p.c));
 }
 
 void bias_gradient(Context& cx, TensorRef dy, MutTensorRef db) {
@@ -91,8 +90,8 @@ void bias_gradient(Context& cx, TensorRef dy, MutTensorRef db) {
   float* partial = cx.scratch_tensor({blocks, N}).as<float>();
   const dim3 grid(static_cast<unsigned>((N + kColumns - 1) / kColumns), static_cast<unsigned>(blocks));
   ops::with_float_type(dy.dtype, [&]<typename T>(T) {
-    launch(cx, {.blocks = grid, .threads = kWarp * kWarps}, column_sums_kernel<T>, dy.as<T>(), M, N, leading(dy), rows,
-           partial);
+    launch(cx, {.blocks = grid, .threads = kWarp * kWarps}, column_sums_kernel<T>, dy.as<T>(), M, N, ops::leading(dy),
+           rows, partial);
   });
   launch(cx, {.blocks = blocks_for(N), .threads = kThreads}, add_partial_sums_kernel, partial, blocks, N,
          db.as<float>());

@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 
+#include "coca/kernels/args/leading.h"
 #include "coca/kernels/cuda/cublaslt.h"
 #include "coca/kernels/cuda/memory.h"
 
@@ -23,11 +24,10 @@ void check(cublasStatus_t status, const char* call) {
 
 cudaDataType_t data_type(DType type) { return type == DType::kBF16 ? CUDA_R_16BF : CUDA_R_32F; }
 
-int64_t leading(TensorRef t) { return t.size(0) <= 1 ? std::max<int64_t>(1, t.size(1)) : t.stride(0); }
-
 // The common alignment of a matrix's first element and its rows, up to 16 bytes.
 uint32_t alignment(TensorRef t) {
-  const auto places = reinterpret_cast<uintptr_t>(t.data) | static_cast<uintptr_t>(leading(t)) * dtype_size(t.dtype);
+  const auto places =
+      reinterpret_cast<uintptr_t>(t.data) | static_cast<uintptr_t>(ops::leading(t)) * dtype_size(t.dtype);
   uint32_t bytes = 16;
   while (places % bytes != 0) bytes /= 2;
   return bytes;
@@ -57,7 +57,7 @@ struct Planned {
 
 void make_layout(Layout& layout, TensorRef t) {
   check(cublaslt().layout_create(&layout.handle, data_type(t.dtype), static_cast<uint64_t>(t.size(1)),
-                                 static_cast<uint64_t>(t.size(0)), leading(t)),
+                                 static_cast<uint64_t>(t.size(0)), ops::leading(t)),
         "cublasLtMatrixLayoutCreate");
 }
 
@@ -108,9 +108,9 @@ class Products {
     const Key key{e.m,
                   e.n,
                   e.k,
-                  leading(p.a),
-                  leading(p.b),
-                  leading(p.c),
+                  ops::leading(p.a),
+                  ops::leading(p.b),
+                  ops::leading(p.c),
                   alignment(p.a) << 10 | alignment(p.b) << 5 | alignment(p.c),
                   static_cast<int64_t>(p.a.dtype) << 8 | static_cast<int64_t>(p.c.dtype),
                   static_cast<int64_t>(p.turn_a) << 1 | static_cast<int64_t>(p.turn_b)};

@@ -9,6 +9,7 @@
 #include "coca/base/parallel.h"
 #include "coca/kernels/args/blocks.h"
 #include "coca/kernels/args/float_types.h"
+#include "coca/kernels/args/leading.h"
 #include "coca/kernels/cpu/cast.h"
 #include "coca/kernels/cpu/linear.h"
 #include "coca/kernels/cpu/target.h"
@@ -144,11 +145,9 @@ void product(Context& context, Bf16Product how, const Product& p) {
   COCA_CHECK_AS(kInternal, ok.load(), "[linear] oneDNN refused a product of {} x {} x {}", p.m, p.n, p.k);
 }
 
-int64_t leading(TensorRef t) { return t.size(0) <= 1 ? std::max<int64_t>(1, t.size(1)) : t.stride(0); }
-
 // db[n] += sum of dy[:, n]: partial sums of fixed blocks of rows, added in order.
 void bias_gradient(Context& context, TensorRef dy, MutTensorRef db) {
-  const int64_t M = dy.size(0), N = dy.size(1), block_rows = ops::reduction_rows(M), ld = leading(dy);
+  const int64_t M = dy.size(0), N = dy.size(1), block_rows = ops::reduction_rows(M), ld = ops::leading(dy);
   const int64_t blocks = (M + block_rows - 1) / block_rows;
   float* partial = context.scratch_tensor({std::max<int64_t>(1, blocks), N}).as<float>();
   ops::with_float_type(dy.dtype, [&](auto zero) {
@@ -173,12 +172,12 @@ Product operands(TensorRef a, Trans trans_a, TensorRef b, Trans trans_b, MutTens
           .k = trans_a == Trans::kNo ? a.size(1) : a.size(0),
           .type = a.dtype,
           .a = a.data,
-          .lda = leading(a),
+          .lda = ops::leading(a),
           .b = b.data,
-          .ldb = leading(b),
+          .ldb = ops::leading(b),
           .c_type = c.dtype,
           .c = c.data,
-          .ldc = leading(c),
+          .ldc = ops::leading(c),
           .write = write};
 }
 
