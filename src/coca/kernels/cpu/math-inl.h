@@ -17,15 +17,21 @@ namespace coca::cpu::HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Calls step(tag, i) for whole vectors of floats, then for the single lanes left.
+template <class D, class Step>
+HWY_INLINE void for_lanes_from(D d, int64_t i, int64_t n, const Step& step) {
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  for (; i + lanes <= n; i += lanes) step(d, i);
+  if constexpr (hn::MaxLanes(D()) > 1) {
+    if (i < n) for_lanes_from(hn::CappedTag<float, hn::MaxLanes(D()) / 2>(), i, n, step);
+  }
+}
+
+// Calls step(tag, i) for whole vectors of floats, then for the lanes left in shorter and shorter vectors down to one
+// lane: the 20 pairs of a head of 40 are one vector of 16 and one of 4. What step computes for a lane must not depend
+// on the tag.
 template <class Step>
 HWY_INLINE void for_lanes(int64_t n, const Step& step) {
-  const hn::ScalableTag<float> d;
-  const hn::CappedTag<float, 1> d1;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes) step(d, i);
-  for (; i < n; ++i) step(d1, i);
+  for_lanes_from(hn::ScalableTag<float>(), 0, n, step);
 }
 
 // Sum over i < n of term(tag, i): four vectors of partial sums hide the latency and shorten the chains of

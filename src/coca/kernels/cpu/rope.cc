@@ -38,6 +38,14 @@ HWY_INLINE HeadRuns head_runs(const RopeTables& tables, int64_t b, int64_t n, in
   return {{0, half, half, tables.cos.ptr(tb, n), tables.sin.ptr(tb, n)}, {R, R + rest, rest, nullptr, nullptr}};
 }
 
+// Not a loop over a list of the two: copying them into it makes loads that span several stores, and those wait until
+// all stores before them, of whole rows of results, have reached the cache.
+template <class Body>
+HWY_INLINE void for_runs(const HeadRuns& runs, const Body& body) {
+  body(runs.rotary);
+  body(runs.rest);
+}
+
 template <typename T, class Body>
 HWY_INLINE void for_heads(Heads<T> x, int64_t row0, int64_t row1, const Body& body) {
   for (int64_t row = row0; row < row1; ++row) {
@@ -147,16 +155,16 @@ void key_from_t(int kind, const RopeTables& tables, Heads<const T> t, Heads<T> k
     const HeadRuns runs = head_runs(tables, b, n, k_eff.size(3));
     const T* in = t.ptr(b, n, g);
     T* out = k_eff.ptr(b, n, g);
-    for (const PairRun& run : {runs.rotary, runs.rest}) {
+    for_runs(runs, [&](const PairRun& run) HWY_ATTR {
       if (is_half) {
         for_lanes(run.count, [&](auto d, int64_t i) HWY_ATTR { store_key(d, kind, run, i, positive(d, in + i), out); });
         in += run.count;
-        continue;
+        return;
       }
       for_lanes(run.count, [&](auto d, int64_t i) HWY_ATTR {
         store_key(d, kind, run, i, folded(d, in + run.a + i, in + run.b + i), out);
       });
-    }
+    });
   });
 }
 
@@ -211,7 +219,7 @@ void key_backward(int kind, const RopeTables& tables, Heads<const T> t, Heads<co
     const T* in = t.ptr(b, n, h);
     const T* g = dk_eff.ptr(b, n, h);
     T* out = dt.ptr(b, n, h);
-    for (const PairRun& run : {runs.rotary, runs.rest}) {
+    for_runs(runs, [&](const PairRun& run) HWY_ATTR {
       const auto dtbar = [&](auto d, int64_t i) HWY_ATTR { return key_gradient(d, kind, run, i, g); };
       if (is_half) {
         for_lanes(run.count, [&](auto d, int64_t i) HWY_ATTR {
@@ -219,7 +227,7 @@ void key_backward(int kind, const RopeTables& tables, Heads<const T> t, Heads<co
         });
         in += run.count;
         out += run.count;
-        continue;
+        return;
       }
       for_lanes(run.count, [&](auto d, int64_t i) HWY_ATTR {
         const auto open = hn::Gt(hn::Add(load_f32(d, in + run.a + i), load_f32(d, in + run.b + i)), hn::Zero(d));
@@ -227,7 +235,7 @@ void key_backward(int kind, const RopeTables& tables, Heads<const T> t, Heads<co
         store_f32(each, d, out + run.a + i);
         store_f32(each, d, out + run.b + i);
       });
-    }
+    });
   });
 }
 
@@ -237,12 +245,12 @@ void tbar_backward(int kind, const RopeTables& tables, Heads<const float> dk_eff
     const HeadRuns runs = head_runs(tables, b, n, dk_eff.size(3));
     const float* in = dk_eff.ptr(b, n, g);
     float* out = dtbar.ptr(b, n, g);
-    for (const PairRun& run : {runs.rotary, runs.rest}) {
+    for_runs(runs, [&](const PairRun& run) HWY_ATTR {
       for_lanes(run.count, [&](auto d, int64_t i) HWY_ATTR {
         hn::StoreU(hn::Add(hn::LoadU(d, out + i), key_gradient(d, kind, run, i, in)), d, out + i);
       });
       out += run.count;
-    }
+    });
   });
 }
 
