@@ -275,10 +275,11 @@ int run(OptionFlags& flags, Options& options) {
   const auto tokenizer = text::load_tokenizer(c.tokenizer.empty() ? c.model : c.tokenizer);
   const train::Start start = options.resume ? train::Start::kResume : train::Start::kFresh;
   if (options.dry_run) return estimate(flags, c, model, *tokenizer, start);
+  before.claim();
   first_rank_checks([&] { return train::check_folder(c.out, start); });
   const Loaded data = load_data(c, model, *tokenizer, Keep::kInFolder);
   note_default_out(flags, c.out);
-  train::Finetuner tuner(c, data_of(data, *tokenizer), start, ranks());
+  train::Finetuner tuner(c, data_of(data, *tokenizer), start, ranks(), before.lock());
   before.begun();
   print_start(c, tuner);
   if (options.resume) print_resumed(c.out, found, tuner.loop().first_step(), tuner.loop().steps());

@@ -148,6 +148,7 @@ int run(const OptionFlags& flags, const Options& options) {
   BeforeBegin before(config.out);
   note_default_out(flags, config.out);
   if (options.dry_run) return dry_run(config);
+  before.claim();
   const study::Corpus corpus = study::load_corpus(config);
   print_prose(corpus.description + "\n");
   warn_of_shared(corpus);

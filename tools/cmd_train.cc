@@ -76,6 +76,7 @@ int run(OptionFlags& flags, Options& options) {
   const std::filesystem::path out = c.out;
   const auto tokenizer = text::load_tokenizer(c.tokenizer);
   const train::Start start = options.resume ? train::Start::kResume : train::Start::kFresh;
+  if (!options.dry_run) before.claim();
   const std::filesystem::path from =
       first_rank_checks([&] { return train::check_start(c, *tokenizer, start, ranks().size()); });
   note_default_out(flags, c.out);
@@ -95,7 +96,7 @@ int run(OptionFlags& flags, Options& options) {
 
   train::Trainer trainer(c,
                          {.tokens = tokens, .validation = validation ? &*validation : nullptr, .tokenizer = *tokenizer},
-                         start, ranks());
+                         start, ranks(), before.lock());
   before.begun();
   print_prose(fmt::format("{}: {}, attention {}, {}, {} per step, activations {}{}\n", c.out,
                           counted(model::parameter_count(trainer.spec()), "parameter"), enum_name(c.attention),

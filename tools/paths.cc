@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "paths.h"
 
+#include <fnmatch.h>
 #include <glob.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -304,11 +305,16 @@ std::vector<fs::path> files_read(const Use& input) {
   return files;
 }
 
-// Whether the output lies in a folder of texts and has the ending of a text.
+// Whether the output lies in a folder of texts and has the ending of a text, or matches a pattern of texts.
 bool would_be_text(const Use& input, const OutputFile& output) {
-  if (input.role != Role::kTexts || output.use->role != Role::kResult || !io::is_folder(input.path)) return false;
+  if (input.role != Role::kTexts || io::is_folder(output.path)) return false;
+  if (!io::exists(input.path)) {
+    const auto whole = [](const fs::path& path) { return fs::absolute(path).lexically_normal().string(); };
+    return ::fnmatch(whole(input.path).c_str(), whole(output.path).c_str(), FNM_PATHNAME | FNM_PERIOD) == 0;
+  }
   const std::string ending = output.path.extension().string();
-  return (ending == ".txt" || ending == ".jsonl" || (ending == ".json" && input.flag.ends_with("data"))) &&
+  return io::is_folder(input.path) &&
+         (ending == ".txt" || ending == ".jsonl" || (ending == ".json" && input.flag.ends_with("data"))) &&
          lies_in(output.path, input.path);
 }
 
@@ -332,8 +338,8 @@ void check_inputs_stay(const std::vector<Use>& inputs, const std::vector<OutputF
     }
     for (const OutputFile& output : files)
       COCA_CHECK(!would_be_text(input, output),
-                 "{} lies in the folder {} and would be read as text the next time; choose another", output.use->text(),
-                 input.text());
+                 "{} is where {} finds its texts, and would be read as text the next time; choose another",
+                 output.use->text(), input.text());
   }
 }
 

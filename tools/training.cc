@@ -20,27 +20,50 @@ data::TokenFile load_tokens(const std::vector<std::string>& inputs, const text::
   return std::move(*tokens);
 }
 
+std::pair<std::string, nlohmann::json> saved_options_for_all(const std::filesystem::path& out,
+                                                             const std::string& name) {
+  std::string file, text;
+  dist::together(ranks(), [&] {
+    if (!first_rank()) return;
+    if (const auto saved = train::saved_options(out, name)) {
+      file = saved->first.string();
+      text = saved->second.dump();
+    }
+  });
+  file = dist::broadcast_text(ranks(), 0, file);
+  text = dist::broadcast_text(ranks(), 0, text);
+  return {file, file.empty() ? nlohmann::json() : nlohmann::json::parse(text)};
+}
+
 void note_default_out(const OptionFlags& flags, const std::string& out) {
   if (!flags.given("--out")) print_note(fmt::format("results go into {}, the default of --out", out));
 }
 
-BeforeBegin::BeforeBegin(const std::filesystem::path& out) {
+BeforeBegin::BeforeBegin(const std::filesystem::path& out) : out_(std::filesystem::absolute(out).lexically_normal()) {
   check_is_no_file("--out", out);
-  if (!first_rank()) return;
-  for (std::filesystem::path at = std::filesystem::absolute(out / "data").lexically_normal();
-       !io::exists(at) && at.has_relative_path(); at = at.parent_path())
-    if (at.has_filename()) made_.push_back(at);
+  dist::together(ranks(), [&] {
+    if (first_rank()) io::FolderLock::check_free(out_);
+  });
+}
+
+void BeforeBegin::claim() {
+  dist::together(ranks(), [&] {
+    if (!first_rank()) return;
+    std::vector<std::filesystem::path> made;
+    for (const char* name : {"data", ".lock"})
+      if (!io::exists(out_ / name)) made.push_back(out_ / name);
+    for (std::filesystem::path at = out_; !io::exists(at) && at.has_relative_path(); at = at.parent_path())
+      if (at.has_filename()) made.push_back(at);
+    lock_ = std::make_shared<io::FolderLock>(out_);
+    made_ = std::move(made);
+  });
 }
 
 BeforeBegin::~BeforeBegin() {
   if (made_.empty()) return;
   std::error_code ignored;
-  const std::filesystem::path& data = made_.front();
-  for (std::filesystem::directory_iterator it(data.parent_path(), ignored), end; !ignored && it != end;
-       it.increment(ignored))
-    if (it->path() != data) return;  // written by another run that has started in the meantime
-  std::filesystem::remove_all(data, ignored);
-  for (const std::filesystem::path& folder : made_) std::filesystem::remove(folder, ignored);  // only if empty
+  if (made_.front().filename() == "data") std::filesystem::remove_all(made_.front(), ignored);
+  for (const std::filesystem::path& path : made_) std::filesystem::remove(path, ignored);  // folders only if empty
 }
 
 std::filesystem::path first_rank_checks(const std::function<std::filesystem::path()>& check) {

@@ -6,8 +6,10 @@
 
 #include <filesystem>
 #include <functional>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "cli.h"
@@ -63,33 +65,42 @@ void leave_out_short_choice(const Config& c, int64_t length, std::optional<data:
   validation.reset();
 }
 
+// What train::saved_options finds on the first rank, for all ranks; "": no run.
+std::pair<std::string, nlohmann::json> saved_options_for_all(const std::filesystem::path& out, const std::string& name);
+
 // With --resume, starts from the options saved in config.out and applies --config and the flags to them. A change that
 // is not allowed is an error that names the flag. name: of the saved file.
 template <class Config>
 bool resume_options(OptionFlags& flags, Config& config, const std::string& name) {
-  const auto saved = train::saved_options(config.out, name);
-  if (!saved) return false;
+  const auto [file, saved] = saved_options_for_all(config.out, name);
+  if (file.empty()) return false;
   const std::string out = config.out;
-  io::options_from_json(config, saved->second, saved->first.string());
+  io::options_from_json(config, saved, file);
   config.out = out;
   flags.finish();
-  train::check_resumed_options(saved->first, saved->second, train::checkpoint_plan(config));
+  train::check_resumed_options(file, saved, train::checkpoint_plan(config));
   return true;
 }
 // Prints the output folder if the user did not choose one.
 void note_default_out(const OptionFlags&, const std::string& out);
-// The files that a run writes before it begins: its tokenized text, in the folder `data` of --out. If the run is
-// refused, everything created here is removed. Throws an error if --out is a file.
+// The folder of a run until the run begins. Throws an error if --out is a file, or if another process writes there.
 class BeforeBegin {
  public:
   explicit BeforeBegin(const std::filesystem::path& out);
+  // If the run is refused, removes what was made since claim(): the tokenized text in the folder `data` of --out, the
+  // lock, and the folders themselves.
   ~BeforeBegin();
   BeforeBegin(const BeforeBegin&) = delete;
   BeforeBegin& operator=(const BeforeBegin&) = delete;
+  // Makes the folder and locks it, before anything is written there: all ranks together, the first does it.
+  void claim();
+  const train::Claim& lock() const { return lock_; }
   void begun() { made_.clear(); }
 
  private:
-  std::vector<std::filesystem::path> made_;  // the folders created, innermost first
+  const std::filesystem::path out_;
+  train::Claim lock_;
+  std::vector<std::filesystem::path> made_;  // made here, innermost first
 };
 // Runs the check on the first rank. If it fails, all ranks throw its error. Only the first rank gets the result.
 std::filesystem::path first_rank_checks(const std::function<std::filesystem::path()>& check);

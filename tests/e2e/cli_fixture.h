@@ -54,6 +54,28 @@ class CliFixture : public testing::Test {
     return args;
   }
 
+  std::string text_file() {  // written once, because a newer file would be tokenized again
+    return fs::exists(at("text.txt")) ? at("text.txt") : put("text.txt", cats_and_dogs(200));
+  }
+  Args tiny_train(const std::string& out, const Args& more = {}) {
+    const Args args = {"train", "--text",          text_file(), "--out",          at(out), "--layers",
+                       "1",     "--width",         "32",        "--heads",        "2",     "--length",
+                       "24",    "--batch",         "4",         "--steps",        "30",    "--warmup-steps",
+                       "2",     "--learning-rate", "0.01",      "--log-interval", "1"};
+    return with(args, more);
+  }
+  // The exit code and a one-line message. After a wrong flag, a second line says how to get help.
+  void expect_refused(const Args& args, int code, const std::string& text) {
+    const Outcome o = coca(args);
+    std::string line;
+    for (const std::string& arg : args) line += arg + " ";
+    EXPECT_EQ(o.code, code) << line << o.err;
+    EXPECT_THAT(o.err, testing::StartsWith("coca: ")) << line;
+    EXPECT_THAT(o.err.substr(0, o.err.find('\n')), HasSubstr(text)) << line;
+    EXPECT_LE(std::ranges::count(o.err, '\n'), 2) << line << o.err;
+    EXPECT_EQ(o.out, "") << line;
+  }
+
   TempDir dir_;
 };
 

@@ -1,16 +1,13 @@
-// The program from outside: help, messages and exit codes; train, evaluate, generate; interrupt and resume.
+// The program from outside: help, messages and exit codes; train, evaluate, generate. Runs that stop and
+// continue are in runs_test.cc.
 // SPDX-License-Identifier: Apache-2.0
-#include <chrono>
 #include <cmath>
 #include <functional>
 #include <map>
 #include <nlohmann/json.hpp>
 #include <sstream>
-#include <thread>
 
-#include "coca/base/count.h"
 #include "coca/io/json_file.h"
-#include "coca/train/checkpoint.h"
 #include "coca/train/metrics.h"
 #include "e2e/cli_fixture.h"
 
@@ -22,30 +19,7 @@ using test::Args;
 using test::Outcome;
 using testing::HasSubstr;
 
-class Cli : public test::CliFixture {
- protected:
-  std::string text_file() {  // written once, because a newer file would be tokenized again
-    return fs::exists(at("text.txt")) ? at("text.txt") : put("text.txt", cats_and_dogs(200));
-  }
-  Args tiny_train(const std::string& out, const Args& more = {}) {
-    const Args args = {"train", "--text",          text_file(), "--out",          at(out), "--layers",
-                       "1",     "--width",         "32",        "--heads",        "2",     "--length",
-                       "24",    "--batch",         "4",         "--steps",        "30",    "--warmup-steps",
-                       "2",     "--learning-rate", "0.01",      "--log-interval", "1"};
-    return with(args, more);
-  }
-  // The exit code and a one-line message. After a wrong flag, a second line says how to get help.
-  void expect_refused(const Args& args, int code, const std::string& text) {
-    const Outcome o = coca(args);
-    std::string line;
-    for (const std::string& arg : args) line += arg + " ";
-    EXPECT_EQ(o.code, code) << line << o.err;
-    EXPECT_THAT(o.err, testing::StartsWith("coca: ")) << line;
-    EXPECT_THAT(o.err.substr(0, o.err.find('\n')), HasSubstr(text)) << line;
-    EXPECT_LE(std::ranges::count(o.err, '\n'), 2) << line << o.err;
-    EXPECT_EQ(o.out, "") << line;
-  }
-};
+using Cli = test::CliFixture;
 
 // The names listed under "Subcommands:" in a help text.
 Args subcommands_of(const std::string& help) {
@@ -503,37 +477,6 @@ TEST_F(Cli, RandomModelsInEitherPrecision) {
   expect_refused({"init", "--model-config", at("nowhere.json"), "--out", at("x")}, 1, "nowhere.json");
 }
 
-TEST_F(Cli, AUsedFolderNeedsResume) {
-  ASSERT_EQ(coca(tiny_train("run")).code, 0);
-  expect_refused(tiny_train("run"), 2, "already holds a training run");
-  const Outcome again = coca(tiny_train("run", {"--resume"}));  // nothing left to do
-  EXPECT_EQ(again.code, 0) << again.err;
-  EXPECT_THAT(again.out, HasSubstr("run is already complete: all 30 steps are done"));
-  expect_refused(tiny_train("run", {"--resume", "--attention", "rope"}), 2,
-                 "--attention is \"rope\"; the run that is resumed has \"coca-slack\"");
-}
-
-TEST_F(Cli, ResumeAloneTakesTheSavedOptions) {
-  const Outcome fresh = coca(tiny_train("run", {"--resume"}));
-  ASSERT_EQ(fresh.code, 0) << fresh.err;
-  EXPECT_THAT(fresh.err, HasSubstr("no run in"));
-  const Args alone = {"train", "--resume", "--out", at("run")};
-  const Outcome again = coca(alone);
-  EXPECT_EQ(again.code, 0) << again.err;
-  EXPECT_THAT(again.out, HasSubstr("run is already complete: all 30 steps are done"));
-  const Outcome longer = coca(
-      with(alone, {"--steps", "32", "--learning-rate", "0.001", "--log-interval", "1", "--tensorboard", at("events")}));
-  EXPECT_EQ(longer.code, 0) << longer.err;
-  EXPECT_EQ(train::read_metrics(at("run/metrics.csv")).back().step, 32);
-  EXPECT_FALSE(fs::is_empty(at("events")));
-  EXPECT_EQ(io::read_json(at("run/train_config.json"))["steps"], 32);
-  expect_refused(with(alone, {"--kv-heads", "1"}), 2, "--kv-heads is 1; the run that is resumed has 0");
-  expect_refused(with(alone, {"--batch", "3"}), 2, "--batch is 3; the run that is resumed has");
-  expect_refused(with(alone, {"--seed", "8"}), 2, "--seed is 8");
-  fs::remove_all(at("run/checkpoints"));
-  expect_refused(alone, 2, "no checkpoint to resume from");
-}
-
 // For any integer the command ends soon: it either succeeds or prints one line that names the flag and the value.
 TEST_F(Cli, HugeAndNegativeIntegersAreRefused) {
   ASSERT_EQ(coca(tiny_train("run")).code, 0);
@@ -557,176 +500,6 @@ TEST_F(Cli, HugeAndNegativeIntegersAreRefused) {
     for (const char* flag : c.flags)
       for (const char* value : {"4611686018427387904", "9223372036854775807", "-9223372036854775808"})
         expect_refused(with(c.command, {flag, value}), 2, fmt::format("{} is {}", flag, value));
-}
-
-// Waits until the run in `folder` has written two rows of metrics or has ended.
-void wait_for_training(test::Program& program, const std::string& folder) {
-  const fs::path metrics = folder + "/metrics.csv";
-  const auto trained = [&] {
-    return fs::exists(metrics) && fs::file_size(metrics) > 0 && train::read_metrics(metrics).size() >= 2;
-  };
-  for (int i = 0; i < 6000 && !program.ended() && !trained(); ++i)
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  ASSERT_FALSE(program.ended()) << program.wait().err;
-}
-
-// oneDNN's products break if a signal handler runs on their stack (docs/decisions/007), so all threads but one must
-// block the signals that the program handles.
-TEST_F(Cli, ThreadsThatComputeBlockSignals) {
-  Args endless = tiny_train("run");
-  *std::ranges::find(endless, "30") = "1000000";
-  test::Program program(dir_.path(), endless);
-  wait_for_training(program, at("run"));
-  const uint64_t handled = (1u << (SIGINT - 1)) | (1u << (SIGTERM - 1));
-  int open = 0, blocked = 0;
-  for (const auto& thread : fs::directory_iterator(fmt::format("/proc/{}/task", program.pid()))) {
-    const std::string status = io::read_file(thread.path() / "status");
-    const auto field = [&](const char* name) { return std::stoull(status.substr(status.find(name) + 8), nullptr, 16); };
-    const bool catches = (field("SigCgt:") & handled) != 0 && (field("SigBlk:") & handled) != handled;
-    ++(catches ? open : blocked);
-  }
-  EXPECT_EQ(open, 0);
-  EXPECT_GE(blocked, 1);
-}
-
-TEST_F(Cli, AnInterruptedRunResumes) {
-  Args endless = tiny_train("run");
-  const auto steps = std::ranges::find(endless, "30");
-  *steps = "1000000";
-  test::Program program(dir_.path(), endless);
-  const fs::path metrics = at("run") + "/metrics.csv";
-  wait_for_training(program, at("run"));
-  program.interrupt();
-  const Outcome stopped = program.wait();
-  EXPECT_EQ(stopped.code, 130) << stopped.err;
-  const auto checkpoint = train::latest_checkpoint(at("run"));
-  ASSERT_TRUE(checkpoint);
-  const int64_t done = io::read_json(*checkpoint / "train_state.json")["step"];
-  const auto saved = [&](int64_t step, const std::string& model) {
-    return HasSubstr(
-        fmt::format("stopped at step {} of 1,000,000, which is saved in {}; {} {}; to continue, run the command with "
-                    "--resume\n",
-                    grouped(step), train::latest_checkpoint(at("run"))->string(), at("run/model"), model));
-  };
-  EXPECT_THAT(stopped.err, saved(done, "is written at the end"));
-  EXPECT_GE(done, 2);
-  *steps = std::to_string(done + 3);
-  endless.push_back("--resume");
-  const Outcome resumed = coca(endless);
-  EXPECT_EQ(resumed.code, 0) << resumed.err;
-  EXPECT_THAT(resumed.out, HasSubstr("resuming at step " + std::to_string(done)));
-  const auto rows = train::read_metrics(metrics);
-  ASSERT_EQ(static_cast<int64_t>(rows.size()), done + 3);  // one row per step, without duplicates
-  for (size_t i = 0; i < rows.size(); ++i) EXPECT_EQ(rows[i].step, static_cast<int64_t>(i) + 1);
-
-  // Checks what an extended run leaves in its model folder.
-  test::Program longer(dir_.path(), {"train", "--out", at("run"), "--resume", "--steps", "1000000"});
-  while (static_cast<int64_t>(train::read_metrics(metrics).size()) < done + 4 && !longer.ended()) usleep(1000);
-  longer.interrupt();
-  const std::string again = longer.wait().err;
-  const int64_t last = io::read_json(*train::latest_checkpoint(at("run")) / "train_state.json")["step"];
-  EXPECT_THAT(again, saved(last, fmt::format("is still that of step {}", grouped(done + 3))));
-  const Outcome refused = coca({"train", "--out", at("run"), "--resume", "--steps", "2"});
-  EXPECT_EQ(refused.code, 2);
-  EXPECT_THAT(refused.err,
-              testing::AllOf(HasSubstr("beyond the 2 steps asked for"), testing::Not(HasSubstr("warning"))));
-  EXPECT_EQ(coca({"train", "--out", at("run"), "--resume", "--steps", "2", "--dry-run"}).err, refused.err);
-}
-
-TEST_F(Cli, AGenerationThatIsStoppedSaysSo) {
-  ASSERT_EQ(coca(tiny_train("run")).code, 0);
-  test::Program program(dir_.path(),
-                        {"generate", "--model", at("run/model"), "--prompt", "a", "--ignore-eos", "--max-new-tokens",
-                         "100000000", "--pattern", "streaming-llm", "--sinks", "2", "--window", "8"});
-  while (fs::file_size(at("stdout.txt")) < 10 && !program.ended()) usleep(1000);
-  program.interrupt();
-  const Outcome stopped = program.wait();
-  EXPECT_EQ(stopped.code, 130) << stopped.err;
-  EXPECT_THAT(stopped.err, testing::ContainsRegex("coca: stopped after [0-9,]+ tokens\n"));
-}
-
-TEST_F(Cli, SigtermSavesToo) {
-  Args endless = tiny_train("run");
-  *std::ranges::find(endless, "30") = "1000000";
-  test::Program program(dir_.path(), endless);
-  wait_for_training(program, at("run"));
-  program.terminate();
-  const Outcome stopped = program.wait();
-  EXPECT_EQ(stopped.code, 130) << stopped.err;
-  EXPECT_TRUE(train::latest_checkpoint(at("run")));
-}
-
-// `timeout` signals its child and then the child's group. The steps are long, so that the run is still at work.
-TEST_F(Cli, SignalsWithinASecondAreOneRequest) {
-  for (const int second : {SIGTERM, SIGINT}) {
-    const std::string name = fmt::format("run{}", second);
-    test::Program program(dir_.path(), tiny_train(name, {"--steps", "1000000", "--accumulation", "400"}));
-    wait_for_training(program, at(name));
-    program.terminate();
-    usleep(5000);
-    ::kill(program.pid(), second);
-    const Outcome stopped = program.wait();
-    EXPECT_EQ(stopped.code, 130) << stopped.err;
-    EXPECT_THAT(stopped.err, HasSubstr("which is saved in"));
-    EXPECT_TRUE(train::latest_sound_checkpoint(at(name)));
-  }
-}
-
-TEST_F(Cli, ALaterSignalEndsTheProgramAtOnce) {
-  // One step of these takes minutes, and a request to stop is heard after it.
-  test::Program program(dir_.path(), tiny_train("run", {"--steps", "2", "--accumulation", "4000000"}));
-  for (int i = 0; i < 6000 && !program.ended() && !fs::exists(at("run/metrics.csv")); ++i) usleep(10000);
-  program.terminate();
-  usleep(1200000);
-  ASSERT_FALSE(program.ended()) << program.wait().err;
-  program.terminate();
-  const Outcome stopped = program.wait();
-  EXPECT_EQ(stopped.code, 128 + SIGTERM) << stopped.err;
-  EXPECT_THAT(stopped.err,
-              HasSubstr("coca: ended at once by a second signal (SIGTERM); work that was not saved yet is lost\n"));
-  EXPECT_FALSE(train::latest_checkpoint(at("run")));
-}
-
-TEST_F(Cli, ASecondTrainerIsRefused) {
-  Args endless = tiny_train("run", {"--checkpoint-interval", "5"});
-  *std::ranges::find(endless, "30") = "1000000";
-  test::Program program(dir_.path(), endless);
-  wait_for_training(program, at("run"));
-  fs::create_directory(at("second"));
-  Args again = endless;
-  while (!train::latest_checkpoint(at("run")) && !program.ended()) usleep(1000);
-  for (const bool resume : {false, true}) {
-    if (resume) again.push_back("--resume");
-    const Outcome second = test::run_program(at("second"), again);
-    EXPECT_EQ(second.code, 1);
-    EXPECT_THAT(second.err, HasSubstr(fmt::format("run: another process ({}) writes to this folder", program.pid())));
-    EXPECT_THAT(second.err, testing::Not(HasSubstr("resume it")));
-  }
-}
-
-TEST_F(Cli, DataThatVanishesIsNamed) {
-  Args args = tiny_train("run", {"--checkpoint-interval", "10"});
-  ASSERT_EQ(coca(args).code, 0);
-  *std::ranges::find(args, "30") = "40";
-  args.push_back("--resume");
-  fs::remove(at("text.txt"));
-  expect_refused(args, 1, "text.txt");
-  EXPECT_TRUE(train::latest_sound_checkpoint(at("run")));
-  text_file();  // writes it again
-  EXPECT_EQ(coca(args).code, 0);
-}
-
-TEST_F(Cli, ATokenFileCutShortWhileInUseIsNamed) {
-  ASSERT_EQ(coca({"data", "build", "--text", text_file(), "--tokenizer", "byte", "--out", at("text.tok")}).code, 0);
-  Args endless = tiny_train("run");
-  *std::ranges::find(endless, "30") = "1000000";
-  *std::ranges::find(endless, text_file()) = at("text.tok");
-  test::Program program(dir_.path(), endless);
-  wait_for_training(program, at("run"));
-  fs::resize_file(at("text.tok"), 0);
-  const Outcome stopped = program.wait();
-  EXPECT_EQ(stopped.code, 1) << stopped.err;
-  EXPECT_THAT(stopped.err, HasSubstr("coca: " + at("text.tok") + ": cannot be read any more: it was cut short"));
 }
 
 }  // namespace

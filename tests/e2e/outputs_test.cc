@@ -127,6 +127,8 @@ TEST_F(Outputs, ReplaceNoInput) {
   EXPECT_EQ(io::read_file(text), before);
   for (const char* file : {"books/new.txt", "books/sub/new.jsonl"})
     expect_refused(with(folder, {"--csv", at(file)}), "would be read as text the next time");
+  expect_refused({"eval", "ppl", "--model", at("model"), "--text", at("books/*.txt"), "--csv", at("books/r.txt")},
+                 "would be read as text");
   for (const char* file : {"chart.png", "chart.SVG.pdf"})
     expect_refused(ppl({"--plot", at(file)}), "give it a name that ends in .svg");
   expect_refused({"analyse", "--model", at("model"), "--text", text, "--html", at("a.svg")}, "ends in .html or .htm");

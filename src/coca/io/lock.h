@@ -6,13 +6,14 @@
 
 namespace coca::io {
 
-// Holds a lock (flock) on the file ".lock" in `dir` until it is destroyed or the process ends in any way. Error kIo
-// if another process has it, naming that process, or if the file cannot be made. The file remains.
+// Holds a lock (flock) on the file ".lock" in `dir` until it is destroyed or the process ends in any way. Makes the
+// folder if it does not exist. Error kIo if somebody else has the lock, naming the process, or if the file cannot be
+// made. The file remains; only who holds the lock may remove it.
 class FolderLock {
  public:
   explicit FolderLock(const std::filesystem::path& dir);
   ~FolderLock();
-  // The same error, without taking the lock, if another process has it. Nothing is written.
+  // The same error, without taking the lock, if somebody has it. Nothing is written.
   static void check_free(const std::filesystem::path& dir);
   FolderLock(const FolderLock&) = delete;
   FolderLock& operator=(const FolderLock&) = delete;

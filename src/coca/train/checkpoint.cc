@@ -169,7 +169,7 @@ CheckpointPlan checkpoint_plan(const TrainConfig& config) {
 }
 
 std::optional<std::pair<fs::path, nlohmann::json>> saved_options(const fs::path& out, const std::string& config_name) {
-  for (const auto& dir : {latest_checkpoint(out), std::optional(out)})
+  for (const auto& dir : {latest_sound_checkpoint(out), std::optional(out)})
     if (dir && io::exists(*dir / config_name)) return std::pair{*dir / config_name, read_options(*dir / config_name)};
   return std::nullopt;
 }

@@ -73,8 +73,8 @@ TrainState load_state(const std::filesystem::path& dir);
 // Weights, moments and state, bit for bit. Throws for a folder whose config.json differs from the spec.
 enum class Moments : uint8_t { kLoad, kLeave };  // kLeave: a new stage begins here
 TrainState load_checkpoint(const std::filesystem::path& dir, const CheckpointParts&, Moments = Moments::kLoad);
-// The options with which the run in this folder was started, from its newest checkpoint or, if it has none yet, from
-// the run's own copy; with the file they come from. nullopt: no run.
+// The options with which the run in this folder was started, from latest_sound_checkpoint (the one that is resumed) or,
+// if it has none yet, from the run's own copy; with the file they come from. nullopt: no run.
 std::optional<std::pair<std::filesystem::path, nlohmann::json>> saved_options(const std::filesystem::path& out,
                                                                               const std::string& config_name);
 // Error naming the flag of the first option that differs from the saved one and may not change during a run.

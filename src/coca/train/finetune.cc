@@ -96,7 +96,8 @@ FinetuneSetup::FinetuneSetup(const FinetuneConfig& given, const FinetuneData& da
   check_plain_steps(config.positions, steps);
 }
 
-Finetuner::Finetuner(const FinetuneConfig& config, const FinetuneData& data, Start start, dist::Communicator& ranks)
+Finetuner::Finetuner(const FinetuneConfig& config, const FinetuneData& data, Start start, dist::Communicator& ranks,
+                     Claim claim)
     : setup_(config, data, ranks.size()) {
   const LoopData loop_data{
       .batches = setup_.batches(),
@@ -107,7 +108,7 @@ Finetuner::Finetuner(const FinetuneConfig& config, const FinetuneData& data, Sta
   const model::ModelSpec& spec = setup_.target().spec;
   loop_ = std::make_unique<Loop>(
       setup_.loop_options(), spec, loop_data, start,
-      [&](model::ParamStore& params) { load_start(config, setup_.target(), params); }, ranks);
+      [&](model::ParamStore& params) { load_start(config, setup_.target(), params); }, ranks, std::move(claim));
 }
 
 void FinetuneSetup::pack(const FinetuneConfig& config, const FinetuneData& data) {

@@ -60,7 +60,9 @@ class FinetuneSetup {
 class Finetuner {
  public:
   // Loads the model, or the newest checkpoint. A fresh start refuses an out folder that already holds checkpoints.
-  Finetuner(const FinetuneConfig&, const FinetuneData&, Start, dist::Communicator& ranks = dist::alone());
+  // claim: see Loop.
+  Finetuner(const FinetuneConfig&, const FinetuneData&, Start, dist::Communicator& ranks = dist::alone(),
+            Claim claim = nullptr);
 
   TrainSummary run(const std::function<void(const StepReport&)>& on_step = {}) { return loop_->run(on_step); }
 

@@ -49,10 +49,10 @@ LoopOptions checked(LoopOptions o, const model::ModelSpec& spec, int ranks) {
   return o;
 }
 
-// Locks the out folder and removes what a killed run left there. Returns the newest intact checkpoint, or "".
-std::string open_folder(const fs::path& out, Start start, std::optional<io::FolderLock>& lock) {
-  io::make_dirs(out);
-  lock.emplace(out);
+// Locks the out folder, if the caller has not, and removes what a killed run left there. Returns the newest intact
+// checkpoint, or "".
+std::string open_folder(const fs::path& out, Start start, Claim& claim) {
+  if (!claim) claim = std::make_shared<io::FolderLock>(out);
   const fs::path newest = check_folder(out, start);
   for (const fs::path& dir : {out, out / "data", checkpoint_root(out)}) io::remove_leftovers(dir);
   return newest.string();
@@ -109,7 +109,6 @@ void check_step(const fs::path& checkpoint, int64_t step, int64_t steps) {
 }  // namespace
 
 fs::path check_folder(const fs::path& out, Start start) {
-  io::FolderLock::check_free(out);
   const auto held = latest_checkpoint(out);
   COCA_CHECK(start == Start::kResume || !held,
              "{} already holds a training run ({}); resume it, or choose another folder", out.string(),
@@ -134,17 +133,18 @@ void warn_of_start(const LoopOptions& o, const fs::path& checkpoint) {
 }
 
 Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& data, Start start,
-           const Initialise& initialise, dist::Communicator& ranks)
+           const Initialise& initialise, dist::Communicator& ranks, Claim claim)
     : options_(checked(std::move(options), spec, ranks.size())),
       data_(data),
       ranks_(ranks),
+      claim_(std::move(claim)),
       spec_(spec),
       model_(spec_, options_.precision, options_.adapter),
       step_(spec_, options_, data_, model_, ranks),
       steps_(steps_of(options_.stages)) {
   std::string newest;
   dist::together(ranks_, [&] {
-    if (first_rank()) newest = open_folder(options_.checkpoints.out, start, lock_);
+    if (first_rank()) newest = open_folder(options_.checkpoints.out, start, claim_);
   });
   newest = dist::broadcast_text(ranks_, 0, newest);
   dist::together(ranks_, [&] {
@@ -159,6 +159,7 @@ Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& da
   } else {
     begin_stage(stage_at(load_state(newest).step));
     dist::together(ranks_, [&] { resume(newest); });
+    saved_step_ = state_.step;
   }
   if (first_rank()) warn_of_start(options_, newest);
   model_.bind(step_.batch().context());
@@ -215,12 +216,15 @@ double Loop::checked_validation(double training_loss) {
   return loss;
 }
 
-void Loop::one_step(StepReport& report) {
+// false: a stop was requested before the step was complete, and nothing of it counts.
+bool Loop::one_step(StepReport& report) {
   if (const int64_t stage = stage_at(state_.step); stage != stage_) begin_stage(stage);
   report.stage = stage_;
   report.learning_rate =
       optim::learning_rate(options_.stages[static_cast<size_t>(stage_)].schedule, state_.step - stage_start(stage_));
-  report.loss = step_.forward_backward(state_.step);
+  const std::optional<double> loss = step_.forward_backward(state_.step);
+  if (!loss) return false;
+  report.loss = *loss;
   // A non-finite loss has non-finite gradients somewhere; the update checks the gradients, this checks the loss.
   bool applied = std::isfinite(report.loss);
   if (applied) {
@@ -246,6 +250,7 @@ void Loop::one_step(StepReport& report) {
   }
   report.step = state_.step;
   report.skipped = state_.skipped;
+  return true;
 }
 
 // Mean of the finite losses since the last row; the sum is part of the state, so that a resumed run has the same rows.
@@ -264,6 +269,7 @@ void Loop::save(MetricsFile* metrics, Save how) {
       if (metrics) metrics->flush();
     });
     save_checkpoint(options_.checkpoints, state_, parts());
+    saved_step_ = state_.step;
   } catch (const Error& error) {
     if (error.kind() != ErrorKind::kIo) throw;
     const std::string kept = newest_text();
@@ -291,6 +297,14 @@ std::string Loop::stopped_text() const {
   return fmt::format(
       "stopped at step {} of {}, which is saved in {}; {} {}; to continue, run the command with --resume",
       grouped(state_.step), grouped(steps_), saved ? saved->string() : "", result, held);
+}
+
+void Loop::stop(MetricsFile* metrics) {
+  if (saved_step_ != state_.step) {
+    require_sound_weights();
+    save(metrics, Save::kMust);
+  }
+  fail(ErrorKind::kInterrupted, "{}", stopped_text());
 }
 
 // Non-finite numbers never become finite again, so they are neither saved nor trained further. No step follows the last
@@ -344,7 +358,7 @@ TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
   while (state_.step < steps_) {
     StepReport report{.steps = steps_};
     Stopwatch watch;
-    one_step(report);
+    if (!one_step(report)) stop(metrics);
     seconds += watch.seconds();
     state_.seconds += watch.seconds();
     report.tokens_per_second = static_cast<double>((state_.step - first) * options_.shape.step_tokens()) / seconds;
@@ -357,14 +371,13 @@ TrainSummary Loop::run(const std::function<void(const StepReport&)>& on_step) {
       summary.validation_loss = report.validation_loss = checked_validation(report.loss);
     if (last || due(options_.log_interval) || report.validation_loss) log_row(metrics, report, summary);
     if (on_step) on_step(report);
-    const bool stop = dist::any(ranks_, stop_requested()) && !last;  // one rank's signal stops all
-    if (stop || due(options_.checkpoint_interval) || last) {
+    if (dist::any(ranks_, stop_requested()) && !last) stop(metrics);  // one rank's signal stops all
+    if (due(options_.checkpoint_interval) || last) {
       require_sound_weights();
       if (last && state_.skipped == state_.step) break;
       if (last) state_.model_step = state_.step;
-      save(metrics, stop || last ? Save::kMust : Save::kMay);
+      save(metrics, last ? Save::kMust : Save::kMay);
     }
-    if (stop) fail(ErrorKind::kInterrupted, "{}", stopped_text());
   }
   require_result();
   dist::together(ranks_, [&] {

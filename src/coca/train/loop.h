@@ -33,6 +33,9 @@ struct TrainSummary {
   size_t activation_bytes = 0;
 };
 
+// The lock of an out folder.
+using Claim = std::shared_ptr<io::FolderLock>;
+
 enum class Start : uint8_t { kFresh, kResume };  // kResume: from the newest checkpoint, or fresh if there is none
 
 // The checkpoint from which a run in this folder begins, "" for none. Error if a fresh run would begin in the folder of
@@ -47,22 +50,24 @@ void warn_of_start(const LoopOptions&, const std::filesystem::path& checkpoint);
 
 class Loop {
  public:
-  // Locks the out folder during its lifetime: Error kIo if another process trains there.
+  // Holds the lock of the out folder during its lifetime: `claim`, which rank 0's caller has taken, or else its own.
+  // Error kIo if another process trains there.
   // A fresh start refuses an out folder that already holds checkpoints, and calls `initialise` for the weights.
   // Otherwise weights, moments and state are those of the newest intact checkpoint. With an adapter, the frozen
   // weights, in the run's precision, always come from `initialise`.
   using Initialise = std::function<void(model::ParamStore&)>;
   // All ranks construct it together, and make every call together; `ranks` must outlive it.
   Loop(LoopOptions, const model::ModelSpec&, const LoopData&, Start, const Initialise&,
-       dist::Communicator& ranks = dist::alone());
+       dist::Communicator& ranks = dist::alone(), Claim claim = nullptr);
   Loop(const Loop&) = delete;  // its members refer to each other
   Loop& operator=(const Loop&) = delete;
 
   // Trains to the last step of the last stage; writes out/metrics.csv, checkpoints and out/model (or out/adapter).
-  // on_step is called for every step, on every rank. On stop_requested() of any rank: saves a checkpoint and throws
-  // Error{kInterrupted}. After max_bad_steps non-finite steps in a row: throws Error{kNumeric}; the last checkpoint
-  // remains. It throws the same if parameters are not finite when a checkpoint is due. It also does, and writes no
-  // model, if no step was good, if the last step was not, or if the loss after the last update is not finite.
+  // on_step is called for every step, on every rank. On stop_requested() of any rank, between two micro-batches: saves
+  // a checkpoint of the last whole step and throws Error{kInterrupted}. After max_bad_steps non-finite steps in a row:
+  // throws Error{kNumeric}; the last checkpoint remains. It throws the same if parameters are not finite when a
+  // checkpoint is due. It also does, and writes no model, if no step was good, if the last step was not, or if the loss
+  // after the last update is not finite.
   TrainSummary run(const std::function<void(const StepReport&)>& on_step = {});
 
   const model::ModelSpec& spec() const { return spec_; }
@@ -82,7 +87,8 @@ class Loop {
   std::filesystem::path result_folder() const;
   void require_sound_weights();
   void require_result();
-  void one_step(StepReport&);
+  bool one_step(StepReport&);
+  [[noreturn]] void stop(MetricsFile*);
   void resume(const std::filesystem::path& checkpoint);
   void log_row(MetricsFile*, const StepReport&, TrainSummary&);
   enum class Save : uint8_t { kMust, kMay };
@@ -94,11 +100,12 @@ class Loop {
   const LoopOptions options_;
   const LoopData data_;
   dist::Communicator& ranks_;
-  std::optional<io::FolderLock> lock_;  // of the out folder; rank 0's
+  Claim claim_;  // rank 0's
   const model::ModelSpec spec_;
   TrainedModel model_;
   Step step_;
   TrainState state_;
+  int64_t saved_step_ = -1;  // of the newest checkpoint that this run wrote or began from
   int64_t steps_ = 0, stage_ = -1;
 };
 

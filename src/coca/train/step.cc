@@ -7,6 +7,7 @@
 
 #include "coca/base/count.h"
 #include "coca/base/rng.h"
+#include "coca/base/stop.h"
 #include "coca/train/nonfinite.h"
 
 namespace coca::train {
@@ -44,9 +45,16 @@ std::pair<int64_t, int64_t> Step::parts_of(int64_t slice) const {
   return {first, first + parts};
 }
 
-// Processes one slice: adds its gradients to grads_ and returns the sum of its nll. The loss is the mean over the
-// targets of the whole step, for any number of slices and micro-batches.
-double Step::slice(int64_t step, int64_t slice, Add add) {
+// Whether to give the step up before this micro-batch, which is not its first: a step can take hours. All ranks have
+// the same number of micro-batches, so they ask each other at the same places.
+bool Step::stops_before(int64_t slice, int64_t part) {
+  const bool first = slice < ranks_.size() && part == parts_of(slice).first;
+  return !first && dist::any(ranks_, stop_requested());
+}
+
+// Processes one slice: adds its gradients to grads_ and returns the sum of its nll, or nullopt if it was given up. The
+// loss is the mean over the targets of the whole step, for any number of slices and micro-batches.
+std::optional<double> Step::slice(int64_t step, int64_t slice, Add add) {
   grads_->zero();
   const double scale = 1.0 / static_cast<double>(batches_.counted(step));
   const auto [first, end] = parts_of(slice);
@@ -55,6 +63,7 @@ double Step::slice(int64_t step, int64_t slice, Add add) {
   };
   double sum = 0;
   for (int64_t part = first; part < end; ++part) {
+    if (add == Add::kToSum && stops_before(slice, part)) return std::nullopt;
     batch_.fill(step, part);
     const auto place = static_cast<uint64_t>(step * options_.shape.accumulation + part);
     model_.set_dropout(mix64(options_.dropout_seed ^ mix64(place)) +
@@ -68,12 +77,15 @@ double Step::slice(int64_t step, int64_t slice, Add add) {
 }
 
 // Rank s % K computes slice s.
-double Step::forward_backward(int64_t step) {
+std::optional<double> Step::forward_backward(int64_t step) {
   if (sum_) sum_->begin();
   const auto K = static_cast<size_t>(ranks_.size());
   std::vector<double> nll(static_cast<size_t>(options_.slices));
-  for (auto s = static_cast<size_t>(ranks_.rank()); s < nll.size(); s += K)
-    nll[s] = slice(step, static_cast<int64_t>(s), Add::kToSum);
+  for (auto s = static_cast<size_t>(ranks_.rank()); s < nll.size(); s += K) {
+    const std::optional<double> sum = slice(step, static_cast<int64_t>(s), Add::kToSum);
+    if (!sum) return std::nullopt;
+    nll[s] = *sum;
+  }
   dist::share(ranks_, std::span(nll), [&](size_t s) { return s % K; });
   return without_nan_sign(std::accumulate(nll.begin(), nll.end(), 0.0) / static_cast<double>(batches_.counted(step)));
 }
@@ -96,7 +108,7 @@ std::string Step::nonfinite_here(int64_t step) {
   for (int64_t s = ranks_.rank(); s < options_.slices; s += ranks_.size()) {
     FirstNonFinite first;
     batch_.context().set_trace([&](std::string_view name, TensorRef value) { first.look(name, value); });
-    const double loss = slice(step, s, Add::kNot);
+    const double loss = *slice(step, s, Add::kNot);
     batch_.context().set_trace({});
     if (!first.found().empty()) return "first in " + first.found();
     if (!std::isfinite(loss)) return "first in the loss, although the hidden states are finite";

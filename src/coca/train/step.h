@@ -4,6 +4,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -21,8 +22,10 @@ class Step {
 
   // Creates the gradients and the optimizer for the parameters that this stage trains.
   void begin_stage(const Stage&);
-  // Computes the gradients of all micro-batches. Returns the mean loss over the targets of the step.
-  double forward_backward(int64_t step);
+  // Computes the gradients of all micro-batches. Returns the mean loss over the targets of the step; nullopt if a stop
+  // was requested on any rank before the last micro-batch (base/stop.h). Then the weights and the optimizer are those
+  // before the step, and no other step may follow.
+  std::optional<double> forward_backward(int64_t step);
   optim::UpdateReport update(double learning_rate);
 
   // Computes the step again, which gives the same numbers, and names the first value that is not finite, on the lowest
@@ -41,7 +44,8 @@ class Step {
   enum class Add : uint8_t { kToSum, kNot };
   std::pair<int64_t, int64_t> parts_of(
       int64_t slice) const;  // the slice's micro-batches: the first, and one past the last
-  double slice(int64_t step, int64_t slice, Add);
+  std::optional<double> slice(int64_t step, int64_t slice, Add);
+  bool stops_before(int64_t slice, int64_t part);
   std::string nonfinite_here(int64_t step);
 
   const model::ModelSpec& spec_;

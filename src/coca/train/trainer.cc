@@ -88,7 +88,7 @@ void check_data(const TrainConfig& config, const TrainData& data) {
   validation_for(config, data);
 }
 
-Trainer::Trainer(const TrainConfig& config, const TrainData& data, Start start, dist::Communicator& ranks)
+Trainer::Trainer(const TrainConfig& config, const TrainData& data, Start start, dist::Communicator& ranks, Claim claim)
     : config_(in_slices(checked(config), ranks.size())),
       batches_(config_, data.tokens, data.tokenizer),
       validation_(validation_for(config_, data)),
@@ -104,6 +104,6 @@ Trainer::Trainer(const TrainConfig& config, const TrainData& data, Start start, 
           [&](model::ParamStore& params) {
             model::initialise(spec_for(config, data), static_cast<uint64_t>(config.seed), params);
           },
-          ranks) {}
+          ranks, std::move(claim)) {}
 
 }  // namespace coca::train

@@ -28,8 +28,9 @@ void check_data(const TrainConfig&, const TrainData&);
 class Trainer {
  public:
   // Builds model and optimizer. A fresh start refuses an out folder that already holds checkpoints. Several ranks
-  // construct it together, with the same config and data.
-  Trainer(const TrainConfig&, const TrainData&, Start, dist::Communicator& ranks = dist::alone());
+  // construct it together, with the same config and data. claim: see Loop.
+  Trainer(const TrainConfig&, const TrainData&, Start, dist::Communicator& ranks = dist::alone(),
+          Claim claim = nullptr);
 
   TrainSummary run(const std::function<void(const StepReport&)>& on_step = {}) { return loop_.run(on_step); }
 
