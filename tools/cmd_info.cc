@@ -33,7 +33,10 @@ struct Facts {
   ordered_json json = ordered_json::object();
   std::vector<std::string> damages;  // reasons why the folder cannot be used
 
-  explicit Facts(std::string title) { table.title = std::move(title), table.header = {"", "value"}; }
+  explicit Facts(std::string title) {
+    table.title = std::move(title);
+    table.header = {"", "value"};
+  }
   void text(const char* name, const char* key, std::string value) {
     json[key] = value;
     table.rows.push_back({name, std::move(value)});

@@ -55,7 +55,7 @@ class CliFixture : public testing::Test {
   }
 
   std::string text_file() {  // written once, because a newer file would be tokenized again
-    return fs::exists(at("text.txt")) ? at("text.txt") : put("text.txt", cats_and_dogs(200));
+    return std::filesystem::exists(at("text.txt")) ? at("text.txt") : put("text.txt", cats_and_dogs(200));
   }
   Args tiny_train(const std::string& out, const Args& more = {}) {
     const Args args = {"train", "--text",          text_file(), "--out",          at(out), "--layers",
@@ -71,7 +71,7 @@ class CliFixture : public testing::Test {
     for (const std::string& arg : args) line += arg + " ";
     EXPECT_EQ(o.code, code) << line << o.err;
     EXPECT_THAT(o.err, testing::StartsWith("coca: ")) << line;
-    EXPECT_THAT(o.err.substr(0, o.err.find('\n')), HasSubstr(text)) << line;
+    EXPECT_THAT(o.err.substr(0, o.err.find('\n')), testing::HasSubstr(text)) << line;
     EXPECT_LE(std::ranges::count(o.err, '\n'), 2) << line << o.err;
     EXPECT_EQ(o.out, "") << line;
   }

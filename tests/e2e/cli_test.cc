@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "coca/io/json_file.h"
+#include "coca/train/config.h"
 #include "coca/train/metrics.h"
 #include "e2e/cli_fixture.h"
 

@@ -176,7 +176,8 @@ TEST_F(Runs, AStopIsHeardWithinAStep) {
   first.terminate();
   const Outcome stopped = first.wait();
   EXPECT_EQ(stopped.code, 130) << stopped.err;
-  EXPECT_THAT(stopped.err, HasSubstr("stopped at step 0 of 30, which is saved in"));
+  EXPECT_THAT(stopped.err, testing::AllOf(HasSubstr("stopped at step 0 of 30, which is saved in"),
+                                          HasSubstr("each step reads the 10,201 training tokens about")));
   EXPECT_EQ(coca({"train", "--out", at("endless"), "--resume", "--dry-run"}).code, 0);
 
   // Wherever the signal comes, the resumed run has the bits of one that was never stopped.

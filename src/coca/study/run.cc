@@ -41,7 +41,10 @@ class Telling {
   }
   Telling(const Telling&) = delete;
 
-  void begin_run(const std::string& method) { run_ = &works_.at(method), of_run_ = {}; }
+  void begin_run(const std::string& method) {
+    run_ = &works_.at(method);
+    of_run_ = {};
+  }
   // What was planned for this run and not done: results of earlier, a training that failed, an estimate that was too
   // high.
   void end_run() {

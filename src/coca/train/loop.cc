@@ -96,6 +96,15 @@ void warn_of_schedule(const LoopOptions& o, const fs::path& checkpoint) {
                 grouped(step + 1), from, to);
 }
 
+// Such a step is rarely meant, and nothing is shown before it ends.
+void warn_of_long_steps(const LoopOptions& o, int64_t tokens) {
+  constexpr int64_t kTimes = 16;
+  const int64_t step = o.shape.step_tokens();
+  if (step / kTimes >= tokens)
+    log_warning("each step reads the {} about {} times over; with a lower batch or accumulation there are more updates",
+                counted(tokens, "training token"), grouped(step / tokens));
+}
+
 int64_t steps_of(const std::vector<Stage>& stages) {
   return std::accumulate(stages.begin(), stages.end(), int64_t{0},
                          [](int64_t sum, const Stage& stage) { return sum + stage.steps; });
@@ -161,7 +170,10 @@ Loop::Loop(LoopOptions options, const model::ModelSpec& spec, const LoopData& da
     dist::together(ranks_, [&] { resume(newest); });
     saved_step_ = state_.step;
   }
-  if (first_rank()) warn_of_start(options_, newest);
+  if (first_rank()) {
+    warn_of_start(options_, newest);
+    warn_of_long_steps(options_, data.tokens);
+  }
   model_.bind(step_.batch().context());
 }
 

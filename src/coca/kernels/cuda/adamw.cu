@@ -24,26 +24,16 @@ __global__ void adamw_kernel(ops::AdamWFactors f, const float* grad, float* para
   }
 }
 
-__device__ inline double warp_sum_double(double x) {
-  for (int lanes = kWarp / 2; lanes > 0; lanes /= 2) x += __shfl_xor_sync(kAllLanes, x, lanes);
-  return x;
-}
-
 // out[block] = sum of the squares of `tile` elements.
 __global__ void squares_kernel(const float* x, int64_t n, int64_t tile, double* out) {
-  __shared__ Shared<double, kWarp> work;
-  const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp,
-            warps = static_cast<int>(blockDim.x) / kWarp;
+  __shared__ BlockWork<double> work;
   const int64_t first = static_cast<int64_t>(blockIdx.x) * tile, end = first + tile < n ? first + tile : n;
   double sum = 0.0;
   for (int64_t i = first + threadIdx.x; i < end; i += blockDim.x) {
     const double xi = x[i];
     sum += xi * xi;
   }
-  sum = warp_sum_double(sum);
-  if (lane == 0) work[warp] = sum;
-  __syncthreads();
-  sum = warp_sum_double(lane < warps ? static_cast<double>(work[lane]) : 0.0);
+  sum = block_sum(sum, work);
   if (threadIdx.x == 0) out[blockIdx.x] = sum;
 }
 

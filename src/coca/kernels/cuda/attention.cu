@@ -11,6 +11,7 @@
 #include <cmath>
 
 #include "coca/kernels/args/float_types.h"
+#include "coca/kernels/cuda/head_parts.h"
 #include "coca/kernels/cuda/rows.h"
 #include "coca/kernels/cuda/simt.h"
 
@@ -21,16 +22,6 @@ namespace {
 constexpr int kWarps = 8, kBlock = kWarps * kWarp;
 constexpr int64_t kMostDims = 256;
 constexpr float kInf = INFINITY;
-
-// Heads [B, N, H, D] with an innermost stride of 1 and any other strides.
-template <typename T>
-struct Heads {
-  T* data = nullptr;
-  int64_t b = 0, n = 0, h = 0;
-  __device__ T* row(int64_t batch, int64_t token, int64_t head) const {
-    return data + batch * b + token * n + head * h;
-  }
-};
 
 // The keys that a query at position m sees, and the distances that ALiBi uses for them (args/attention.h).
 struct Rules {
@@ -333,15 +324,6 @@ __global__ void attention_dkv_kernel(Call<T> a, int which, Heads<O> dk, Heads<O>
   }
 }
 
-template <typename T>
-Heads<const T> read(TensorRef t) {
-  return t.empty() ? Heads<const T>{} : Heads<const T>{t.as<T>(), t.stride(0), t.stride(1), t.stride(2)};
-}
-template <typename T>
-Heads<T> written(MutTensorRef t) {
-  return t.empty() ? Heads<T>{} : Heads<T>{t.as<T>(), t.stride(0), t.stride(1), t.stride(2)};
-}
-
 template <typename T, typename Args>
 Call<T> call_of(const ops::AttentionOptions& o, const Args& a, TensorRef lse) {
   const int64_t D = a.q.size(3);
@@ -371,9 +353,9 @@ Call<T> call_of(const ops::AttentionOptions& o, const Args& a, TensorRef lse) {
                     .documents = c.documents != nullptr,
                     .query_step = o.spacing,
                     .key_step = o.spacing},
-          .q = read<T>(a.q),
-          .k = read<T>(a.k),
-          .v = read<T>(a.v)};
+          .q = heads_of<T>(a.q),
+          .k = heads_of<T>(a.k),
+          .v = heads_of<T>(a.v)};
   if (c.sides == 1) return c;
   const bool all = a.far.range == ops::FarRange::kAll;
   c.side[1] = {.rules = {.keys = a.far.k.size(1),
@@ -386,9 +368,9 @@ Call<T> call_of(const ops::AttentionOptions& o, const Args& a, TensorRef lse) {
                          .key_step = 1,
                          .most_distance = a.far.most_distance,
                          .most_position = a.far.most_position},
-               .q = read<T>(a.far.q),
-               .k = read<T>(a.far.k),
-               .v = read<T>(a.far.v.empty() ? a.v : a.far.v)};
+               .q = heads_of<T>(a.far.q),
+               .k = heads_of<T>(a.far.k),
+               .v = heads_of<T>(a.far.v.empty() ? a.v : a.far.v)};
   return c;
 }
 
@@ -420,7 +402,7 @@ void forward_as(Context& cx, const ops::AttentionOptions& options, const ops::At
   with_dims(D, [&](auto dims, auto rows) {
     constexpr int kDims = decltype(dims)::value, kRows = decltype(rows)::value, kQueries = kWarps * kRows;
     launch(cx, grid_of(c.N, kQueries, c.H, B, kQueries * D + kWarp * (2 * D + 1)),
-           attention_forward_kernel<T, O, kDims, kRows>, c, written<O>(a.o), a.write == ops::Write::kAccumulate);
+           attention_forward_kernel<T, O, kDims, kRows>, c, mut_heads_of<O>(a.o), a.write == ops::Write::kAccumulate);
   });
 }
 
@@ -429,25 +411,25 @@ void backward_as(Context& cx, const ops::AttentionOptions& options, const ops::A
   Call<T> c = call_of<T>(options, a, a.lse);
   const int64_t B = a.q.size(0), S = a.k.size(1), D = c.D;
   if (B == 0 || c.N == 0) return;
-  c.o = read<T>(a.o);
-  c.d_o = read<T>(a.d_o);
+  c.o = heads_of<T>(a.o);
+  c.d_o = heads_of<T>(a.d_o);
   c.delta = cx.scratch_tensor(Dims{B, c.H, c.N}).as<float>();
   const bool add = a.write == ops::Write::kAccumulate;
   launch(cx, grid_of(c.N, kWarps, c.H, B, 0), attention_delta_kernel<T>, c);
   with_dims(D, [&](auto dims, auto rows) {
     constexpr int kDims = decltype(dims)::value, kRows = decltype(rows)::value, kTile = kWarps * kRows;
     const int64_t shared = 2 * kTile * D + 2 * kWarp * (D + 1);
-    launch(cx, grid_of(c.N, kTile, c.H, B, shared), attention_dq_kernel<T, O, kDims, kRows>, c, 0, written<O>(a.dq),
-           add);
+    launch(cx, grid_of(c.N, kTile, c.H, B, shared), attention_dq_kernel<T, O, kDims, kRows>, c, 0,
+           mut_heads_of<O>(a.dq), add);
     const bool own_values = !a.far.v.empty();
-    launch(cx, grid_of(S, kTile, c.G, B, shared), attention_dkv_kernel<T, O, kDims, kRows>, c, 0, written<O>(a.dk),
-           written<O>(a.dv), c.sides == 2 && !own_values ? written<T>(a.dk_far) : Heads<T>{}, add);
+    launch(cx, grid_of(S, kTile, c.G, B, shared), attention_dkv_kernel<T, O, kDims, kRows>, c, 0, mut_heads_of<O>(a.dk),
+           mut_heads_of<O>(a.dv), c.sides == 2 && !own_values ? mut_heads_of<T>(a.dk_far) : Heads<T>{}, add);
     if (c.sides == 1) return;
-    launch(cx, grid_of(c.N, kTile, c.H, B, shared), attention_dq_kernel<T, T, kDims, kRows>, c, 1, written<T>(a.dq_far),
-           false);
+    launch(cx, grid_of(c.N, kTile, c.H, B, shared), attention_dq_kernel<T, T, kDims, kRows>, c, 1,
+           mut_heads_of<T>(a.dq_far), false);
     if (own_values)
       launch(cx, grid_of(a.far.k.size(1), kTile, c.G, B, shared), attention_dkv_kernel<T, T, kDims, kRows>, c, 1,
-             written<T>(a.dk_far), written<T>(a.dv_far), Heads<T>{}, false);
+             mut_heads_of<T>(a.dk_far), mut_heads_of<T>(a.dv_far), Heads<T>{}, false);
   });
 }
 

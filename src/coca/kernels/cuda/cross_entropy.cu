@@ -14,7 +14,7 @@ namespace coca::cuda {
 namespace {
 
 // log sum exp of a row, returned in all threads.
-__device__ inline float log_sum_exp(const float* x, int64_t V, BlockWork& work_max, BlockWork& work_sum) {
+__device__ inline float log_sum_exp(const float* x, int64_t V, BlockWork<float>& work_max, BlockWork<float>& work_sum) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp,
             warps = static_cast<int>(blockDim.x) / kWarp;
   float max = -INFINITY, sum = 0.0f;  // of this thread's logits
@@ -47,7 +47,7 @@ __device__ inline float loss_of(int32_t target, int64_t V, float lse, const floa
 }
 
 __global__ void forward_kernel(Rows a, const float* logits, float* nll, float* lse) {
-  __shared__ BlockWork work_max, work_sum;
+  __shared__ BlockWork<float> work_max, work_sum;
   const int64_t m = blockIdx.x;
   const float* x = logits + m * a.V;
   const float sum = log_sum_exp(x, a.V, work_max, work_sum);
@@ -73,7 +73,7 @@ __global__ void backward_kernel(Rows a, const float* logits, const float* lse, f
 
 template <typename T>
 __global__ void fused_kernel(Rows a, const float* logits, float* nll, T* dlogits) {
-  __shared__ BlockWork work_max, work_sum;
+  __shared__ BlockWork<float> work_max, work_sum;
   const int64_t m = blockIdx.x;
   const float* x = logits + m * a.V;
   const float lse = log_sum_exp(x, a.V, work_max, work_sum);

@@ -41,19 +41,22 @@ struct Place {
   int h, part;
 };
 
+// Heads [B, N, H, D] with an innermost stride of 1 and any other strides. Data is null for an empty tensor.
 template <typename T>
 struct Heads {
-  T* data;
-  int64_t stride_b, stride_n, stride_h;
-  __device__ T* at(const Place& p) const { return data + p.b * stride_b + p.n * stride_n + p.h * stride_h; }
+  T* data = nullptr;
+  int64_t stride_b = 0, stride_n = 0, stride_h = 0;
+  __device__ T* row(int64_t b, int64_t n, int64_t h) const { return data + b * stride_b + n * stride_n + h * stride_h; }
+  __device__ T* at(const Place& p) const { return row(p.b, p.n, p.h); }
 };
 template <typename T>
 Heads<const T> heads_of(const TensorRef& t) {
-  return {static_cast<const T*>(t.data), t.stride(0), t.stride(1), t.stride(2)};
+  return t.empty() ? Heads<const T>{}
+                   : Heads<const T>{static_cast<const T*>(t.data), t.stride(0), t.stride(1), t.stride(2)};
 }
 template <typename T>
 Heads<T> mut_heads_of(const MutTensorRef& t) {
-  return {static_cast<T*>(t.data), t.stride(0), t.stride(1), t.stride(2)};
+  return t.empty() ? Heads<T>{} : Heads<T>{static_cast<T*>(t.data), t.stride(0), t.stride(1), t.stride(2)};
 }
 
 // cos and sin [1 or B, N, R/2].

@@ -24,7 +24,7 @@ struct NormRow {
 
 template <typename X, typename Y>
 __global__ void norm_forward_kernel(NormRow<X, Y> a) {
-  __shared__ BlockWork work_mean, work_square;
+  __shared__ BlockWork<float> work_mean, work_square;
   const int64_t m = blockIdx.x;
   const X* x = a.x + m * a.C;
   const float inv_C = 1.0f / static_cast<float>(a.C);
@@ -63,7 +63,7 @@ struct NormRowsBack {
 // mean(g).
 template <typename X, typename DY, typename DX>
 __global__ void norm_backward_kernel(NormRowsBack<X, DY, DX> a) {
-  __shared__ BlockWork work_g, work_gx;
+  __shared__ BlockWork<float> work_g, work_gx;
   const float inv_C = 1.0f / static_cast<float>(a.C);
   float* sums = a.partial + (a.partial ? static_cast<int64_t>(blockIdx.x) * 2 * a.C : 0);
   for (int64_t c = threadIdx.x; a.partial && c < a.C; c += blockDim.x) sums[c] = sums[a.C + c] = 0.0f;

@@ -28,7 +28,8 @@ __device__ inline void store(float* p, float x) { *p = x; }
 __device__ inline void store(BF16* p, float x) { *p = BF16(x); }
 
 // The sum (or maximum) over the lanes of a warp, returned in all lanes, with the same order in every run.
-__device__ inline float warp_sum(float x) {
+template <typename T>
+__device__ inline T warp_sum(T x) {
   for (int lanes = kWarp / 2; lanes > 0; lanes /= 2) x += __shfl_xor_sync(kAllLanes, x, lanes);
   return x;
 }
@@ -41,14 +42,16 @@ __device__ inline float warp_max(float x) {
 }
 
 // The same over a block of whole warps. `work` may be reused after the next __syncthreads().
-using BlockWork = Shared<float, kWarp>;
-__device__ inline float block_sum(float x, BlockWork& work) {
+template <typename T>
+using BlockWork = Shared<T, kWarp>;
+template <typename T>
+__device__ inline T block_sum(T x, BlockWork<T>& work) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, warp = static_cast<int>(threadIdx.x) / kWarp,
             warps = static_cast<int>(blockDim.x) / kWarp;
   x = warp_sum(x);
   if (lane == 0) work[warp] = x;
   __syncthreads();
-  return warp_sum(lane < warps ? static_cast<float>(work[lane]) : 0.0f);
+  return warp_sum(lane < warps ? static_cast<T>(work[lane]) : T(0));
 }
 
 // One thread for each element, up to a number of blocks beyond which each thread processes several (grid_stride).
