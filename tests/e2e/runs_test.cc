@@ -160,7 +160,7 @@ TEST_F(Runs, ResumeTakesTheOptionsOfTheCheckpointItUses) {
     EXPECT_THAT(resumed.out, HasSubstr("resuming at step 10")) << damaged;
     EXPECT_THAT(resumed.err, HasSubstr("step-00000020 is damaged: ")) << damaged;
     EXPECT_THAT(resumed.err, testing::Not(HasSubstr("resuming with"))) << damaged;
-    EXPECT_EQ(std::ranges::count(resumed.err, '\n'), 1) << resumed.err;
+    EXPECT_EQ(resumed.err.find("warning: "), resumed.err.rfind("warning: ")) << resumed.err;
     EXPECT_TRUE(io::read_file(at("copy/model/model.safetensors")) == weights) << damaged;
   }
 }
