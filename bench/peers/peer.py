@@ -70,7 +70,7 @@ def official_attention(q, t, v, cos, sin, form):
         scores = torch.einsum("bpnd,bpsd,bpnd->bpns", q, t_rot, q_rot)
     scores = scores / math.sqrt(q.shape[-1])
     length = q.shape[-2]
-    mask = torch.ones(length, length, dtype=torch.bool).tril()
+    mask = torch.ones(length, length, dtype=torch.bool, device=q.device).tril()
     scores = torch.where(mask, scores, torch.finfo(scores.dtype).min)
     return torch.softmax(scores, dim=-1) @ v
 
