@@ -15,6 +15,7 @@
 #include "coca/report/chart.h"
 #include "coca/study/report.h"
 #include "coca/study/run.h"
+#include "coca/train/trainer.h"
 #include "support/paths.h"
 
 namespace coca::study::study_test {
@@ -154,6 +155,19 @@ TEST_F(Study, AStoppedStudyResumesWithTheSameResults) {
   for (size_t r = 0; r < whole.runs.size(); ++r)
     for (size_t i = 0; i < 3; ++i)
       EXPECT_EQ(resumed.runs[r].evaluations[0].perplexity[i].nll, whole.runs[r].evaluations[0].perplexity[i].nll);
+}
+
+TEST(StudyConfigs, PresetsForACardCompareSixKinds) {
+  const auto tokenizer = text::load_tokenizer("byte");
+  for (const auto& [preset, parameters] : {std::pair(Preset::kGpu, 25e6), std::pair(Preset::kGpuLarge, 60e6)}) {
+    StudyConfig c;
+    c.preset = preset;
+    c = resolve(c);
+    EXPECT_EQ(c.methods.size(), 6u);
+    EXPECT_EQ(c.batch * c.length, 32768);
+    const int64_t count = model::parameter_count(train::trained_spec(train_config(c, "rope", 0, "out"), *tokenizer));
+    EXPECT_NEAR(static_cast<double>(count), parameters, 0.05 * parameters);
+  }
 }
 
 TEST_F(Study, PresetsOfComparisons) {

@@ -14,7 +14,8 @@ struct PresetNumbers {
   double learning_rate;
 };
 
-// tiny: nine minutes for the whole default study on two cores; small: an afternoon; base: days.
+// tiny: nine minutes for the whole default study on two cores; small: an afternoon; base: days. A step of gpu and
+// gpu-large is 32,768 tokens, enough to keep a card busy.
 PresetNumbers numbers_of(Preset preset) {
   switch (preset) {
     case Preset::kTiny:
@@ -22,18 +23,22 @@ PresetNumbers numbers_of(Preset preset) {
     case Preset::kSurvey: return {4, 128, 4, 128, 8, 2400, 70, 4, 5120, 4, 3e-3};
     case Preset::kSmall: return {6, 256, 8, 256, 16, 4000, 200, 8, 16384, 10, 1e-3};
     case Preset::kBase: return {8, 512, 8, 512, 16, 20000, 500, 8, 32768, 20, 6e-4};
+    case Preset::kGpu: return {8, 512, 8, 512, 64, 900, 50, 8, 65536, 20, 1e-3};
+    case Preset::kGpuLarge: return {12, 640, 10, 512, 64, 1800, 100, 8, 65536, 20, 8e-4};
   }
   return {};
 }
 
 // What the preset compares, where nothing was asked for.
 void fill_comparison(StudyConfig& c) {
-  const bool ablation = c.preset == Preset::kAblation, survey = c.preset == Preset::kSurvey;
+  const bool ablation = c.preset == Preset::kAblation, survey = c.preset == Preset::kSurvey,
+             gpu = c.preset == Preset::kGpu || c.preset == Preset::kGpuLarge;
   if (c.methods.empty() && survey) {
     c.methods = survey_methods();
   } else if (c.methods.empty()) {
-    c.methods = ablation ? std::vector<std::string>{"coca-slack", "coca-strict", "coca-tied"}
-                         : std::vector<std::string>{"rope", "coca-slack", "coca-strict", "alibi"};
+    c.methods = {"rope", "coca-slack", "coca-strict", "alibi"};
+    if (ablation) c.methods = {"coca-slack", "coca-strict", "coca-tied"};
+    if (gpu) c.methods = {"rope", "coca-slack", "coca-strict", "coca-strict-alibi", "alibi", "xpos"};
   }
   if (c.factors.empty()) c.factors = ablation ? std::vector<double>{2, 4, 8} : std::vector<double>{4};
   if (c.seeds.empty()) c.seeds = ablation || survey ? std::vector<int64_t>{0, 1, 2} : std::vector<int64_t>{0};

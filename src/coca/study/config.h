@@ -12,8 +12,9 @@
 namespace coca::study {
 
 // Sizes; ablation and survey are tiny ones with methods, factors and seeds of their own: the paper's table 3 (slack,
-// strict and tied under dynamic NTK 2, 4, 8), and every method that trains (method.h).
-enum class Preset : uint8_t { kTiny, kSmall, kBase, kAblation, kSurvey };
+// strict and tied under dynamic NTK 2, 4, 8), and every method that trains (method.h). gpu (25M parameters) and
+// gpu-large (60M) compare six kinds of attention, trained on 30 and 60 million tokens each.
+enum class Preset : uint8_t { kTiny, kSmall, kBase, kAblation, kSurvey, kGpu, kGpuLarge };
 
 struct StudyConfig {
   Preset preset = Preset::kTiny;
@@ -97,4 +98,5 @@ train::TrainConfig train_config(const StudyConfig&, const std::string& method, i
 
 COCA_ENUM_NAMES(coca::study::Preset, "preset", {coca::study::Preset::kTiny, "tiny"},
                 {coca::study::Preset::kSmall, "small"}, {coca::study::Preset::kBase, "base"},
-                {coca::study::Preset::kAblation, "ablation"}, {coca::study::Preset::kSurvey, "survey"})
+                {coca::study::Preset::kAblation, "ablation"}, {coca::study::Preset::kSurvey, "survey"},
+                {coca::study::Preset::kGpu, "gpu"}, {coca::study::Preset::kGpuLarge, "gpu-large"})
