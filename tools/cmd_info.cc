@@ -19,6 +19,7 @@
 #include "coca/text/generation_config.h"
 #include "model_flags.h"
 #include "output_flags.h"
+#include "plan.h"
 
 namespace coca::tools {
 
@@ -250,19 +251,31 @@ Facts model_facts(const std::string& dir, std::optional<int64_t> length) {
 }
 
 struct Options {
-  std::string dir, json;
+  std::string dir, plan, json;
   std::optional<int64_t> length;
+  int64_t vocab_size = 0;
 
   template <class V>
   void visit(V&& v) {
     v("model", "model folder; default: this program and machine", dir);
     v("length", "tokens to estimate memory for; default: the trained length", length, Least{1});
+    v("plan", "memory and disk of a training: its options, as for the --config of coca train or coca finetune", plan);
+    v("vocab_size", "ids of the model that is planned, if its tokenizer is not here yet; 0: the tokenizer's",
+      vocab_size);
     v("json", "write this to a file, as JSON; -: to standard output, instead of the table", json);
   }
 };
 
 int run(const Options& o) {
-  const auto& [dir, json, length] = o;
+  const auto& [dir, plan_file, json, length, vocab_size] = o;
+  if (!plan_file.empty()) {
+    COCA_CHECK(!length, "--length: --plan takes it from {}; leave it out", plan_file);
+    const Plan plan = memory_plan(plan_file, dir, vocab_size);
+    write_json_output(json, plan.json);
+    if (!is_stdout(json)) print(table_text(plan.table));
+    return 0;
+  }
+  COCA_CHECK(vocab_size == 0, "--vocab-size: only --plan uses it");
   COCA_CHECK(!length || !dir.empty(), "--length: needs a model folder");
   Facts facts = dir.empty() ? program_facts() : model_facts(dir, length);
   if (!dir.empty()) {  // which implementations would run the model here
@@ -282,7 +295,11 @@ int run(const Options& o) {
 
 void add_info(CLI::App& root, Action* action) {
   add_command<Options>(root, action, "info", "Describe this program and machine, or a model folder",
-                       "Example: coca info out/model --length 4096", run, {{"model", "DIR"}});
+                       "Examples:\n"
+                       "  coca info out/model --length 4096\n"
+                       "  coca info --plan configs/train-350m.json --vocab-size 100864\n"
+                       "  coca info configs/model-llama-7b.json --plan configs/finetune-7b.json",
+                       run, {{"model", "DIR"}});
 }
 
 }  // namespace coca::tools

@@ -121,16 +121,18 @@ int end_dry_run() {
   return 0;
 }
 
-int64_t training_memory(const Work& work, int64_t trained_parameters) {
+TrainingMemory training_memory_parts(const Work& work, int64_t trained_parameters) {
   const auto activations = [&](int64_t batch) {
     return static_cast<int64_t>(model::TrainingDecoder(work.spec, batch, work.length,
                                                        {.recompute = work.recompute, .precision = work.precision})
                                     .activation_bytes());
   };
-  const int64_t copy = work.precision == model::Precision::kF32 ? 0 : weight_bytes(work.spec, work.precision),
-                one = activations(1);
-  return 4 * model::parameter_count(work.spec) + 12 * trained_parameters + copy + one +
-         (work.batch - 1) * (activations(2) - one);
+  const int64_t one = activations(1);
+  return {.weights = 4 * model::parameter_count(work.spec),
+          .copy = work.precision == model::Precision::kF32 ? 0 : weight_bytes(work.spec, work.precision),
+          .gradients = 4 * trained_parameters,
+          .moments = 8 * trained_parameters,
+          .activations = one + (work.batch - 1) * (activations(2) - one)};
 }
 
 int64_t training_disk(int64_t parameters, int64_t checkpoints) {

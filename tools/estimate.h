@@ -51,9 +51,15 @@ inline int print_dry_run(const Work& work) {
   return end_dry_run();
 }
 
-// Bytes of weights, gradients, moments and activations during training. Gradients and moments exist only for the
-// trained parameters.
-int64_t training_memory(const Work&, int64_t trained_parameters);
+// Bytes during training. Gradients and moments exist only for the trained parameters; copy: of the weights in bf16.
+struct TrainingMemory {
+  int64_t weights = 0, copy = 0, gradients = 0, moments = 0, activations = 0;
+  int64_t all() const { return weights + copy + gradients + moments + activations; }
+};
+TrainingMemory training_memory_parts(const Work&, int64_t trained_parameters);
+inline int64_t training_memory(const Work& work, int64_t trained_parameters) {
+  return training_memory_parts(work, trained_parameters).all();
+}
 // Bytes of a model folder and of this many checkpoints.
 int64_t training_disk(int64_t parameters, int64_t checkpoints);
 // Bytes of the weights, and of the activations of one batch of windows.

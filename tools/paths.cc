@@ -57,6 +57,7 @@ std::optional<Role> role_of(const std::string& name) {
                                                      {"OUT", Role::kMade},
                                                      {"out", Role::kMade},
                                                      {"output", Role::kMade},
+                                                     {"plan", Role::kFile},
                                                      {"plot", Role::kResult},
                                                      {"predictions", Role::kResult},
                                                      {"SOURCE", Role::kModel},

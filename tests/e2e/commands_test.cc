@@ -292,6 +292,37 @@ TEST_F(Commands, TheDocumentationsCommandsAndFlagsExist) {
   EXPECT_GT(seen, 300);
 }
 
+// Of the configurations that come with coca, which need neither text, tokenizer nor weights here.
+TEST_F(Commands, ThePlanOfATrainingIsItsMemory) {
+  const auto plan = [&](Args args) {
+    args.insert(args.end(), {"--json", at("plan.json")});
+    out_of(args);
+    return io::read_json(at("plan.json"));
+  };
+  const std::string configs = COCA_SOURCE_DIR "/configs/";
+  const nlohmann::json scratch = plan({"info", "--plan", configs + "train-350m.json", "--vocab-size", "100864"});
+  const int64_t parameters = scratch["parameters"], width = 1024, layers = 24;
+  // T has half the width; the biases of the four projections, of the mlp, and three norms.
+  EXPECT_EQ(parameters, 2 * 100864 * width +
+                            layers * (5 * width * width / 2 + width * width + 8 * width * width + 5 * width / 2 +
+                                      width + 5 * width + 4 * width) +
+                            2 * width);
+  const nlohmann::json only = scratch["stages"][0];
+  EXPECT_EQ(only["weights"], 4 * parameters);
+  EXPECT_EQ(only["gradients"], 4 * parameters);
+  EXPECT_EQ(only["moments"], 8 * parameters);
+  EXPECT_EQ(only["all"], scratch["most"]);
+  EXPECT_LT(scratch["activations"]["layer"], scratch["activations"]["none"]);
+  const nlohmann::json tuned = plan({"info", configs + "model-llama-7b.json", "--plan", configs + "finetune-7b.json"});
+  const int64_t t = 32 * 4096 * 2048;  // 32 layers
+  ASSERT_EQ(tuned["stages"].size(), 3u);
+  EXPECT_EQ(tuned["stages"][0]["trained_parameters"], t);
+  EXPECT_EQ(tuned["stages"][1]["trained_parameters"], 5 * t);
+  EXPECT_EQ(tuned["parameters"], 6738415616 - t);
+  expect_refused({"info", "--plan", configs + "train-350m.json"}, 1, "give the number of its ids with --vocab-size");
+  expect_refused({"info", "--plan", configs + "finetune-7b.json"}, 1, "its model, out/llama-7b-coca, is not here");
+}
+
 TEST_F(Commands, VerifyPassesAndFails) {
   const auto golden = test::golden_dir();
   COCA_SKIP_WITHOUT(golden);
