@@ -89,7 +89,8 @@ void attention_forward(Context& context, const AttentionOptions& options, const 
   if (!a.lse.empty()) check_dtype(at, "lse", a.lse, DType::kF32);
   COCA_CHECK(a.lse.empty() || a.lse.shape == lse_shape, "[attention] lse has shape {}; expected {}", a.lse.shape.text(),
              lse_shape.text());
-  run<AttentionImpl>(context, a.q.dtype, &AttentionFunctions::forward, options, a);
+  run<AttentionImpl>(context, {.type = a.q.dtype, .options = &options, .forward = &a}, &AttentionFunctions::forward,
+                     options, a);
 }
 
 void attention_backward(Context& context, const AttentionOptions& options, const AttentionBackward& a) {
@@ -114,7 +115,8 @@ void attention_backward(Context& context, const AttentionOptions& options, const
   check_dtype(at, "lse", a.lse, DType::kF32);
   COCA_CHECK(!a.lse.empty() && a.lse.shape == lse_shape, "[attention] lse has shape {}; expected {}",
              a.lse.shape.text(), lse_shape.text());
-  run<AttentionImpl>(context, a.q.dtype, &AttentionFunctions::backward, options, a);
+  run<AttentionImpl>(context, {.type = a.q.dtype, .options = &options, .backward = &a}, &AttentionFunctions::backward,
+                     options, a);
 }
 
 std::vector<float> alibi_slopes(int64_t H) {

@@ -67,10 +67,17 @@ struct AttentionBackward {
   Write write = Write::kAssign;
 };
 
+// What decides which implementation runs: the type, and the call if there is one (its pass, and null for the other).
+struct AttentionCase {
+  DType type;
+  const AttentionOptions* options = nullptr;  // null: the simplest call of this type
+  const AttentionForward* forward = nullptr;
+  const AttentionBackward* backward = nullptr;
+};
 struct AttentionFunctions {
   void (*forward)(Context&, const AttentionOptions&, const AttentionForward&);
   void (*backward)(Context&, const AttentionOptions&, const AttentionBackward&);
 };
-using AttentionImpl = Implementation<AttentionFunctions>;
+using AttentionImpl = Implementation<AttentionFunctions, AttentionCase>;
 
 }  // namespace coca::ops

@@ -262,7 +262,7 @@ void backward(Context& context, const ops::AttentionOptions& options, const ops:
   ops::with_float_type(a.q.dtype, [&](auto zero) { backward_typed<decltype(zero)>(context, kMath, options, a); });
 }
 
-bool dots(const DType& type) { return type == DType::kBF16; }
+bool dots(const ops::AttentionCase& c) { return c.type == DType::kBF16; }
 
 }  // namespace
 
