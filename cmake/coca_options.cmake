@@ -2,6 +2,7 @@
 option(COCA_DEV "Build tests, benchmarks and examples; warnings are errors" ${PROJECT_IS_TOP_LEVEL})
 option(COCA_SCALAR "Compile the Highway kernels for the scalar target only" OFF)
 option(COCA_CUDA "Build the kernels for NVIDIA GPUs; needs the CUDA toolkit" OFF)
+set(COCA_CUDNN AUTO CACHE STRING "Attention by cuDNN: ON, OFF, or AUTO (with COCA_CUDA, where the headers of cuDNN and cudnn-frontend are found)")
 set(COCA_MPI AUTO CACHE STRING "Runs of several processes over MPI: ON, OFF, or AUTO (where MPI is found, without sanitizers)")
 option(COCA_NCCL "Build the ranks over NCCL, for the CUDA backend to come; needs the CUDA toolkit and NCCL" OFF)
 option(COCA_FUZZ "Build the fuzz targets instead of the program; needs clang (fuzz/README.md)" OFF)

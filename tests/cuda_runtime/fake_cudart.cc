@@ -72,6 +72,23 @@ cudaError_t cudaSetDevice(int gpu) {
   present = gpu;
   return wanted("cudaSetDevice");
 }
+cudaError_t cudaGetDevice(int* gpu) { return *gpu = present, wanted("cudaGetDevice"); }
+cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr which, int gpu) {
+  const FakeGpu& g = fake_cuda().gpus.at(static_cast<size_t>(gpu));
+  *value = which == cudaDevAttrComputeCapabilityMajor   ? g.major
+           : which == cudaDevAttrComputeCapabilityMinor ? g.minor
+                                                        : 0;
+  return wanted("cudaDeviceGetAttribute");
+}
+#if CUDART_VERSION >= 13000
+cudaError_t cudaStreamGetCaptureInfo(cudaStream_t, cudaStreamCaptureStatus* status, unsigned long long*, cudaGraph_t*,
+                                     const cudaGraphNode_t**, const cudaGraphEdgeData**, size_t*) {
+#else
+cudaError_t cudaStreamGetCaptureInfo_v2(cudaStream_t, cudaStreamCaptureStatus* status, unsigned long long*,
+                                        cudaGraph_t*, const cudaGraphNode_t**, size_t*) {
+#endif
+  return *status = cudaStreamCaptureStatusNone, cudaSuccess;
+}
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   *stream = reinterpret_cast<cudaStream_t>(&queued);
   return wanted("cudaStreamCreateWithFlags");

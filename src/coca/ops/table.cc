@@ -25,7 +25,7 @@ namespace coca::ops {
 
 COCA_OP_TABLE(AdamWImpl, "adamw", &cpu::adamw_row, &ref::adamw_row, &cuda::adamw_row)
 COCA_OP_TABLE(AttentionImpl, "attention", &cpu::attention_bf16_row, &cpu::attention_row, &ref::attention_row,
-              &cuda::attention_row)
+              &cuda::cudnn_attention_row, &cuda::attention_row)
 COCA_OP_TABLE(CastImpl, "cast", &cpu::cast_row, &ref::cast_row, &cuda::cast_row)
 COCA_OP_TABLE(CollinearImpl, "collinear", &cpu::collinear_row, &ref::collinear_row, &cuda::collinear_row)
 COCA_OP_TABLE(CrossEntropyImpl, "cross_entropy", &cpu::cross_entropy_row, &ref::cross_entropy_row,

@@ -8,7 +8,7 @@
 namespace coca::cuda {
 
 extern const ops::AdamWImpl adamw_row;
-extern const ops::AttentionImpl attention_row;
+extern const ops::AttentionImpl attention_row, cudnn_attention_row;
 extern const ops::CastImpl cast_row;
 extern const ops::CollinearImpl collinear_row;
 extern const ops::CrossEntropyImpl cross_entropy_row;

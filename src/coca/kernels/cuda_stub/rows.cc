@@ -13,6 +13,11 @@ constexpr Impl kNone{
 
 const ops::AdamWImpl adamw_row = kNone<ops::AdamWImpl>;
 const ops::AttentionImpl attention_row = kNone<ops::AttentionImpl>;
+const ops::AttentionImpl cudnn_attention_row{.name = "cudnn",
+                                             .device = DeviceKind::kCuda,
+                                             .needs = "CUDA and cuDNN",
+                                             .runs_here = [] { return false; },
+                                             .run = {}};
 const ops::CastImpl cast_row = kNone<ops::CastImpl>;
 const ops::CollinearImpl collinear_row = kNone<ops::CollinearImpl>;
 const ops::CrossEntropyImpl cross_entropy_row = kNone<ops::CrossEntropyImpl>;
