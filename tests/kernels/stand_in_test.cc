@@ -41,7 +41,7 @@ TEST_F(StandIn, RunsEveryThreadOfEveryBlock) {
 }
 
 __global__ void sums(const float* x, float* out, int n) {
-  __shared__ BlockWork work;
+  __shared__ BlockWork<float> work;
   float sum = 0;
   for (int i = static_cast<int>(threadIdx.x); i < n; i += static_cast<int>(blockDim.x)) sum += x[i];
   const float all = block_sum(sum, work);
