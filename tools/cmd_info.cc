@@ -74,7 +74,7 @@ Facts program_facts() {
   f.count("threads", "threads", max_threads());
   f.text("MPI", "mpi", dist::mpi_version());
   f.text("GPUs", "gpus", gpus_text());
-  const Context cx;
+  const Context cx(nullptr);
   for (const ops::OpTable& op : ops::op_tables()) {
     const std::string_view forced = cx.forced_impl(op.op);
     const std::string used(ops::running_impl(cx, op.op, DType::kF32)), bf16(ops::running_impl(cx, op.op, DType::kBF16));

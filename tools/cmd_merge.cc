@@ -43,7 +43,7 @@ int run(const Options& o) {
   model::merge_adapter(*adapter, *merged.params);
   if (o.precision != model::Precision::kF32) {
     auto rounded = std::make_unique<model::ParamStore>(merged.spec, o.precision);
-    Context cx;
+    Context cx(nullptr);
     model::copy_params(cx, *merged.params, *rounded);
     merged.params = std::move(rounded);
   }

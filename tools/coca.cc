@@ -61,16 +61,34 @@ void bound_spinning(char** argv) {
   execv(self, argv);  // returns only on failure; the program then continues with the default
 }
 
-// Sets the SIMD target and the implementations that every Context of this run must use, from the flags or else from the
-// environment.
-void set_computing(const std::string& target, const std::string& forced) {
+// The commands that compute, where --device says.
+bool takes_device(std::string_view command) {
+  for (const std::string_view name : {"study", "train", "finetune", "analyse", "generate", "verify"})
+    if (command == name) return true;
+  return command.starts_with("eval ") || (command.starts_with("bench ") && command != "bench ring");
+}
+
+// The memory of the chosen device; null: the CPU's. `auto` is the CPU for commands and jobs that need it.
+coca::DeviceMemory* chosen_memory(const std::string& name, const std::string& command) {
+  const coca::Device device = coca::ops::chosen_device(name);
+  const bool alone = coca::tools::ranks().size() == 1, takes = takes_device(command);
+  if (device.is_cpu() || (name == "auto" && (!takes || !alone))) return nullptr;
+  COCA_CHECK(takes, "--device is {}; coca {} runs on the CPU", name, command);
+  COCA_CHECK(alone, "--device is {}; several ranks compute on the CPU", name);
+  return coca::ops::device_memory(device);
+}
+
+// Sets the SIMD target, the device, and the implementations that every Context of this run must use, from the flags or
+// else from the environment.
+void set_computing(const std::string& target, const std::string& forced, coca::DeviceMemory* memory) {
   const auto given = [](const std::string& flag, const char* variable) {
     const char* value = flag.empty() ? std::getenv(variable) : nullptr;
     return value ? std::string(value) : flag;
   };
   if (const std::string name = given(target, "COCA_CPU_TARGET"); !name.empty()) coca::ops::set_cpu_target(name);
   coca::set_default_context_options({.forced = coca::parse_forced(forced.empty() ? "COCA_FORCE_IMPL" : "--force-impl",
-                                                                  given(forced, "COCA_FORCE_IMPL"))});
+                                                                  given(forced, "COCA_FORCE_IMPL"))},
+                                    memory);
   coca::ops::check_forced(coca::Context());
 }
 
@@ -127,7 +145,9 @@ int run(int argc, char** argv) {
   int64_t threads = 0;
   app.add_option("--threads", threads_given, "threads to use (default: all cores, or OMP_NUM_THREADS)")
       ->type_name("INT");
-  std::string target, forced;
+  std::string target, forced, device = "cpu";
+  app.add_option("--device", device, "where to compute: cpu, cuda or cuda:N, auto (a GPU if there is one)")
+      ->default_str("cpu");
   app.add_option("--cpu-target", target,
                  "SIMD target to use, one of those that coca info lists (default: the best, or COCA_CPU_TARGET)");
   app.add_option("--force-impl", forced,
@@ -174,7 +194,7 @@ int run(int argc, char** argv) {
   coca::tools::start_ranks();
   for (const std::string& note : arguments.notes) coca::tools::print_note(note);
   coca::tools::check_ranks(coca::tools::command_name(chosen_command(app)));
-  set_computing(target, forced);
+  set_computing(target, forced, chosen_memory(device, coca::tools::command_name(chosen_command(app))));
   note_sizes(chosen_command(app));
   coca::tools::check_paths(coca::tools::typed_flags(chosen_command(app)), {});
   return action();

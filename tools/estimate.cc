@@ -66,16 +66,22 @@ double measured_rate(const Work& work, Pass pass) {
   const auto [B, N] = measured_windows(work);
   const std::vector<int32_t> ids = bench::random_ids(B * N, spec.V, 1);
   const TensorRef windows(ids.data(), DType::kI32, {B, N}, kHost);
-  const model::ParamStore params = bench::random_params(spec, work.precision);
+  const model::ParamStore params = bench::random_params(spec, work.precision, cx.memory());
   const double forward = static_cast<double>(B * N) * model::forward_flops_per_token(spec, N);
   if (pass == Pass::kForward) {
     model::Decoder decoder(spec, params.weights());
-    return forward / seconds_of_run([&] { decoder.forward(cx, windows); });
+    return forward / seconds_of_run([&] {
+             decoder.forward(cx, windows);
+             cx.synchronize();
+           });
   }
-  model::ParamStore grads(spec);
-  model::TrainingDecoder decoder(spec, B, N, {.recompute = work.recompute, .precision = work.precision});
-  return 3 * forward /
-         seconds_of_run([&] { decoder.forward_backward(cx, params.weights(), windows, windows, 1, grads.tensors()); });
+  model::ParamStore grads(spec, model::Precision::kF32, cx.memory());
+  model::TrainingDecoder decoder(spec, B, N,
+                                 {.recompute = work.recompute, .precision = work.precision, .memory = cx.memory()});
+  return 3 * forward / seconds_of_run([&] {
+           decoder.forward_backward(cx, params.weights(), windows, windows, 1, grads.tensors());
+           cx.synchronize();
+         });
 }
 
 double seconds_of(const Work& work) {

@@ -47,8 +47,9 @@ class HelpFormatter : public CLI::Formatter {
   std::string make_footer(const CLI::App* app) const override {
     std::string text = app->get_footer();
     if (app->get_parent())
-      text += std::string(text.empty() ? "" : "\n") +
-              "Every command also takes --threads, --cpu-target and --force-impl; coca --help describes them.";
+      text +=
+          std::string(text.empty() ? "" : "\n") +
+          "Every command also takes --device, --threads, --cpu-target and --force-impl; coca --help describes them.";
     return text.empty() ? "" : wrapped(text, columns(), 4) + "\n";
   }
 

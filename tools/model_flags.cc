@@ -94,6 +94,7 @@ LoadedModel load_with_flags(const ModelFlags& flags, ModelShape shape) {
                   .scaling = shape.scaling,
                   .used_scaling = shape.scaling.value_or(shape.spec.rope_scaling)};
   if (shape.adapter) model::merge_adapter(*shape.adapter, *out.model.params);
+  out.model.params->move_to(Context().memory());
   out.model.spec = std::move(shape.spec);
   return out;
 }

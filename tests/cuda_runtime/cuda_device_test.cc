@@ -29,6 +29,7 @@ class Cuda : public testing::Test {
   ~Cuda() override {
     EXPECT_EQ(fake_cuda().device_blocks, 0u);
     EXPECT_EQ(fake_cuda().pinned_blocks, 0u);
+    EXPECT_EQ(fake_cuda().events, 0u);
   }
   // cuda::device_memory would stay open for the next test.
   static std::unique_ptr<DeviceMemory> opened() { return cuda::open_memory(cuda::gpus().list.at(0)); }
@@ -114,6 +115,33 @@ TEST_F(Cuda, PinnedCopiesAreQueued) {
   EXPECT_EQ(staged.as<float>()[3], 7.0f);
 }
 
+// Copies of things that the host goes on to change pass through pinned memory, in order and of any size. The host waits
+// only when it comes to a half that the device has still to read.
+TEST_F(Cuda, CopiesThroughPinnedMemoryDoNotWait) {
+  constexpr size_t kBytes = size_t{20} << 20;  // two and a half halves
+  fake_cuda().gpus[0].bytes = size_t{64} << 20;
+  const auto gpu = opened();
+  const Buffer there = allocate(gpu.get(), kBytes, "a test");
+  std::vector<uint32_t> host(kBytes / 4), back(kBytes / 4);
+  for (int i = 0; i < 100; ++i) {
+    host[0] = static_cast<uint32_t>(i);
+    gpu->upload_copy(there.get() + 4 * i, host.data(), 4);
+  }
+  EXPECT_EQ(fake_cuda().waits, 0u);
+  gpu->download(back.data(), there.get(), 400);
+  gpu->synchronize();
+  for (uint32_t i = 0; i < 100; ++i) EXPECT_EQ(back[i], i);
+  for (size_t i = 0; i < host.size(); ++i) host[i] = static_cast<uint32_t>(i * 2654435761u);
+  const std::vector<uint32_t> wanted = host;
+  gpu->upload_copy(there.get(), host.data(), kBytes);
+  std::fill(host.begin(), host.end(), 0u);
+  gpu->download(back.data(), there.get(), kBytes);
+  gpu->synchronize();
+  EXPECT_TRUE(back == wanted);
+  EXPECT_GE(fake_cuda().waits, 1u);
+  EXPECT_EQ(fake_cuda().pinned_blocks, 1u);
+}
+
 TEST_F(Cuda, OutOfMemoryNamesTheTensorAndLeavesTheGpuUsable) {
   const auto gpu = opened();
   ArenaPlan plan;
@@ -151,6 +179,12 @@ TEST_F(Cuda, EachFailingCallIsOneError) {
   failing("cudaMemsetAsync", [&] { Tensor({4}, DType::kF32, gpu.get()); });  // the block is freed: see ~Cuda
   failing("cudaHostAlloc", [&] { allocate_pinned(gpu.get(), 4, "a batch"); });
   failing("cudaStreamCreateWithFlags", [&] { opened(); });
+  failing("cudaHostAlloc", [&] { gpu->upload_copy(there.ref().data, host.ref().data, 16); });
+  failing("cudaEventCreateWithFlags", [&] {
+    const auto other = opened();
+    other->upload_copy(there.ref().data, host.ref().data, 16);
+  });
+  failing("cudaMemcpyAsync", [&] { gpu->upload_copy(there.ref().data, host.ref().data, 16); });
   failing("cudaGetDeviceProperties", [&] { cuda::gpus(); });
 }
 

@@ -98,6 +98,29 @@ cudaError_t cudaStreamSynchronize(cudaStream_t) {
   run();
   return wanted("cudaStreamSynchronize");
 }
+cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
+  if (const cudaError_t code = wanted("cudaEventCreateWithFlags"); code != cudaSuccess) return code;
+  *event = reinterpret_cast<cudaEvent_t>(new bool(false));
+  ++fake_cuda().events;
+  return cudaSuccess;
+}
+cudaError_t cudaEventDestroy(cudaEvent_t event) {
+  delete reinterpret_cast<bool*>(event);
+  --fake_cuda().events;
+  return cudaSuccess;
+}
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  if (!stream) return failed(cudaErrorInvalidValue);
+  *reinterpret_cast<bool*>(event) = true;
+  return wanted("cudaEventRecord");
+}
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  if (*reinterpret_cast<bool*>(event)) {
+    ++fake_cuda().waits;
+    run();
+  }
+  return wanted("cudaEventSynchronize");
+}
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   *total = fake_cuda().gpus.at(static_cast<size_t>(present)).bytes;
   *free = *total;

@@ -22,8 +22,9 @@ struct FakeCuda {
   cudaError_t start = cudaSuccess;             // result of cudaGetDeviceCount
   int driver = 13000;                          // the newest CUDA version that the driver supports; 0: no driver
   std::map<std::string, cudaError_t> failing;  // by name of the call
-  // Blocks that are allocated now.
-  size_t device_blocks = 0, pinned_blocks = 0;
+  // What is there now.
+  size_t device_blocks = 0, pinned_blocks = 0, events = 0;
+  size_t waits = 0;  // for events that have been recorded
 };
 FakeCuda& fake_cuda();
 bool on_fake_gpu(const void* p, size_t bytes);  // whether the bytes lie within one block

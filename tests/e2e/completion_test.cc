@@ -125,7 +125,7 @@ TEST_F(Completion, BashAndTheManualAgreeWithHelp) {
   for (const auto& [path, flags] : commands) {
     const std::string words = path.empty() ? "coca|" : "coca|" + std::regex_replace(path, std::regex(" "), "|") + "|";
     std::set<std::string> names;
-    if (!path.empty()) names = {"--cpu-target", "--force-impl", "--threads"};
+    if (!path.empty()) names = {"--cpu-target", "--device", "--force-impl", "--threads"};
     for (const HelpFlag& flag : flags) {
       names.insert(flag.name);
       EXPECT_THAT(zsh, HasSubstr(flag.name)) << path;

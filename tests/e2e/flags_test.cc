@@ -465,7 +465,7 @@ TEST_F(Flags, HelpIsACommandToo) {
   EXPECT_EQ(coca({"help", "help"}).out, coca({"--help"}).out);
   EXPECT_THAT(coca({"help"}).out, HasSubstr("--threads INT  "));
   EXPECT_THAT(coca({"help", "train"}).out,
-              HasSubstr("Every command also takes --threads, --cpu-target and --force-impl"));
+              HasSubstr("Every command also takes --device, --threads, --cpu-target and --force-impl"));
   EXPECT_THAT(coca({"tokenizer", "info", "byte"}).out, HasSubstr("byte-257"));
   EXPECT_THAT(coca({"help", "eval", "ppl"}).out, HasSubstr("Usage: coca eval ppl"));
   EXPECT_EQ(coca({"-V"}).out, coca({"--version"}).out);

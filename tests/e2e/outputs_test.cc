@@ -453,10 +453,10 @@ TEST_F(Outputs, NamesThatAreNotUtf8) {
 // Every flag that takes text must either be in the list of tools/paths.cc or in the list here of flags that are not
 // paths.
 TEST_F(Outputs, EveryFlagThatNamesAPathIsKnownToBeOne) {
-  const std::set<std::string> no_paths = {"--chat-var", "--cpu-target",   "--string",  "--force-impl",  "--field",
-                                          "--freeze",   "--lora-targets", "--methods", "--ntk-methods", "--prompt",
-                                          "--protocol", "--stages",       "--stop",    "--system",      "--tasks",
-                                          "--train",    "--type"};
+  const std::set<std::string> no_paths = {
+      "--chat-var", "--cpu-target",   "--string",  "--force-impl",  "--field",  "--device",
+      "--freeze",   "--lora-targets", "--methods", "--ntk-methods", "--prompt", "--protocol",
+      "--stages",   "--stop",         "--system",  "--tasks",       "--train",  "--type"};
   std::set<std::string> texts, paths;
   const std::function<void(const Args&)> walk = [&](const Args& command) {
     const std::string help = coca(with(command, {"--help"})).out;

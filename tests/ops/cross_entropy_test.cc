@@ -123,6 +123,17 @@ void run_lm(Context& context, int64_t M, int64_t V, int64_t C, int64_t chunk_row
   loss_only.nll = nll_only.vector();
   ops::lm_loss_forward(context, loss_only);
   ops::lm_loss_forward_backward(context, loss, {.scale = kScale, .dx = dx_only.ref()});
+  // Targets and nll on the host: sent, and fetched.
+  Tensor on_host = int_tensor(target_values), nll_here({M}), nll_only_here({M});
+  ops::LmLoss here = loss;
+  here.targets = on_host;
+  here.nll = nll_only_here;
+  ops::lm_loss_forward(context, here);
+  here.nll = nll_here;
+  ops::lm_loss_forward_backward(context, here, {.scale = kScale, .dx = dx_only.ref()});
+  on_host.set_zero();
+  EXPECT_EQ(convert<float>(nll_here), nll.values());
+  EXPECT_EQ(convert<float>(nll_only_here), nll_only.values());
   const ErrorRule rule{.terms = static_cast<double>(V + C)};
   expect_close(nll.values(), want.nll, naive.nll, rule, "nll");
   expect_close(nll_only.values(), want.nll, naive.nll, rule, "nll of the forward pass alone");

@@ -40,6 +40,14 @@ void run_case(Context& context, const Shape& s) {
   std::vector<float> looked_up(static_cast<size_t>(s.M * s.C));
   ref::embedding_forward<float>(s.M, s.C, id_values.data(), table.values().data(), looked_up.data());
   EXPECT_EQ(y.values(), looked_up);
+  // Ids on the host are sent where the op runs; the host may change them at once.
+  Guarded y_sent(context, s.M, s.C), dtable_sent(context, s.V, s.C, start);
+  Tensor on_host = int_tensor(id_values);
+  ops::embedding_forward(context, {.ids = on_host, .table = table.ref(), .y = y_sent.ref()});
+  ops::embedding_backward(context, {.ids = on_host, .dy = dy.ref(), .dtable = dtable_sent.ref()});
+  on_host.set_zero();
+  EXPECT_EQ(y_sent.values(), looked_up);
+  EXPECT_EQ(dtable_sent.values(), dtable.values());
   // The additions are in the reference's order, so even the bits agree.
   EXPECT_EQ(dtable.values(), expected_gradient<float>(s, id_values, dy_values, start));
   expect_close(dtable.values(), expected_gradient<double>(s, id_values, dy_values, start),
@@ -102,11 +110,13 @@ TEST(Embedding, Errors) {
 // An invalid id must prevent any write.
 void expect_bad_id(Context& cx, const std::vector<int32_t>& values, const std::string& text) {
   const auto M = static_cast<int64_t>(values.size());
-  const Tensor ids = to_device(cx, int_tensor(values));
+  const Tensor here = int_tensor(values), there = to_device(cx, here);
   Guarded table(cx, 50, 4, random_values(200, 1)), y(cx, M, 4, random_values(4 * M, 2));
   const std::vector<float> table_before = table.values(), y_before = y.values();
-  expect_error([&] { ops::embedding_forward(cx, {.ids = ids, .table = table.ref(), .y = y.ref()}); }, text);
-  expect_error([&] { ops::embedding_backward(cx, {.ids = ids, .dy = y.ref(), .dtable = table.ref()}); }, text);
+  for (const Tensor* ids : {&here, &there}) {
+    expect_error([&] { ops::embedding_forward(cx, {.ids = *ids, .table = table.ref(), .y = y.ref()}); }, text);
+    expect_error([&] { ops::embedding_backward(cx, {.ids = *ids, .dy = y.ref(), .dtable = table.ref()}); }, text);
+  }
   EXPECT_EQ(table.values(), table_before);
   EXPECT_EQ(y.values(), y_before);
 }

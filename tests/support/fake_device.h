@@ -27,9 +27,13 @@ class FakeDevice : public DeviceMemory {
   Room room() const override { return {bytes_ - used_, bytes_}; }
   size_t used() const { return used_; }
   size_t pinned() const { return pinned_; }  // number of blocks
+  // So far: calls of synchronize(), and blocks allocated.
+  size_t waits() const { return waits_; }
+  size_t allocations() const { return allocations_; }
 
   std::byte* allocate(size_t bytes) override {
     if (bytes > bytes_ - used_) return nullptr;
+    ++allocations_;
     auto* p = static_cast<std::byte*>(std::aligned_alloc(256, (bytes / 256 + 1) * 256));
     std::memset(p, 0x5a, bytes);
     blocks_[p] = bytes;
@@ -74,6 +78,7 @@ class FakeDevice : public DeviceMemory {
     queue_.push_back([=] { std::memset(device, 0, bytes); });
   }
   void synchronize() override {
+    ++waits_;
     run();
     if (error_) std::rethrow_exception(std::exchange(error_, nullptr));
   }
@@ -101,7 +106,7 @@ class FakeDevice : public DeviceMemory {
     queue_.clear();
   }
 
-  size_t bytes_, used_ = 0, pinned_ = 0;
+  size_t bytes_, used_ = 0, pinned_ = 0, waits_ = 0, allocations_ = 0;
   int index_;
   std::map<std::byte*, size_t> blocks_;
   std::vector<std::function<void()>> queue_;

@@ -91,6 +91,57 @@ TEST(Transfer, IsQueuedUntilSynchronize) {
   EXPECT_FALSE(plain.get_deleter().pinned);
 }
 
+TEST(SentTensor, TheHostMayWriteAgainAtOnce) {
+  FakeDevice gpu(1 << 20);
+  Context cx(&gpu);
+  SentTensor rows({2, 3}, DType::kF32, &gpu);
+  EXPECT_TRUE(gpu.owns(rows.ref().data, 24));
+  std::iota(rows.host().as<float>(), rows.host().as<float>() + 6, 1.0f);
+  rows.send();
+  std::fill_n(rows.host().as<float>(), 6, 9.0f);
+  EXPECT_THAT(to_host(cx, rows.ref()).values<float>(), ElementsAreArray({1, 2, 3, 4, 5, 6}));
+  rows.send(2);
+  EXPECT_THAT(to_host(cx, rows.ref()).values<float>(), ElementsAreArray({9, 9, 3, 4, 5, 6}));
+  SentTensor here({2}, DType::kF32, nullptr);
+  EXPECT_EQ(here.ref().data, here.host().data) << "on the CPU there is one tensor";
+  here.send();
+}
+
+TEST(FetchedTensor, IsACopyWithTheSameStrides) {
+  FakeDevice gpu(1 << 20);
+  Context cx(&gpu), cpu(nullptr);
+  const Tensor host = counted({3, 5}), there = to_device(cx, host);
+  FetchedTensor fetched;
+  const TensorRef part = fetched.now(cx, TensorRef(there).narrow(1, 1, 2));
+  EXPECT_TRUE(part.device.is_cpu());
+  EXPECT_EQ(part.shape, Dims({3, 2}));
+  EXPECT_EQ((part.view<float, 2>()(2, 1)), 13.0f);
+  fetched.queue(cx, TensorRef(there).narrow(0, 1, 1));
+  cx.synchronize();
+  EXPECT_EQ(fetched.ref().as<float>()[0], 6.0f);
+  EXPECT_EQ(gpu.pinned(), 1u) << "the memory is kept";
+  EXPECT_EQ(fetched.now(cpu, host).data, host.ref().data) << "what is on the host is not copied";
+  FetchedTensor kept;
+  kept.queue(cpu, host);
+  EXPECT_NE(kept.ref().data, host.ref().data);
+  EXPECT_EQ(kept.ref().as<float>()[14], 15.0f);
+}
+
+TEST(Transfer, ZerosAreQueued) {
+  FakeDevice gpu(1 << 20);
+  Context cx(&gpu), cpu(nullptr);
+  Tensor host = counted({3, 5}), there = to_device(cx, host);
+  set_zero(cx, there.ref().narrow(0, 1, 1));
+  EXPECT_THAT(to_host(cx, there).values<float>(), ElementsAreArray({1, 2, 3, 4, 5, 0, 0, 0, 0, 0, 11, 12, 13, 14, 15}));
+  there.set_zero();
+  EXPECT_THAT(to_host(cx, there).values<float>(), Each(0.0f));
+  set_zero(cpu, host.ref().narrow(0, 1, 2));
+  EXPECT_EQ(host.values<float>()[4], 5.0f);
+  EXPECT_EQ(host.values<float>()[5], 0.0f);
+  host.set_zero();
+  EXPECT_THAT(host.values<float>(), Each(0.0f));
+}
+
 TEST(Transfer, Errors) {
   FakeDevice gpu(1 << 20), other(1 << 20, 1);
   Context cx(&gpu), cpu;
@@ -120,6 +171,25 @@ TEST(DeviceContext, ScratchLiesOnTheDevice) {
       message([&] { cx.scratch(1 << 21); }),
       "out of memory on cuda:0 (a fake): no 2.0 MiB for the scratch memory of an op; 1.0 MiB of 1.0 MiB are free");
   EXPECT_TRUE(gpu.owns(cx.scratch(1000), 1000)) << "after the failure";
+}
+
+TEST(DeviceContext, TheDefaultDevice) {
+  FakeDevice gpu(1 << 20);
+  set_default_context_options({}, &gpu);
+  EXPECT_EQ(Context().device(), gpu.device());
+  EXPECT_TRUE(Context(nullptr).device().is_cpu());
+  set_default_context_options({});
+  EXPECT_TRUE(Context().device().is_cpu());
+}
+
+// What grows little by little, as the cache of a text does, is not allocated anew each time.
+TEST(DeviceContext, ScratchGetsRoomToGrow) {
+  FakeDevice gpu(1 << 20);
+  Context cx(&gpu);
+  cx.scratch(1000);
+  const size_t blocks = gpu.allocations();
+  for (size_t bytes = 1001; bytes <= 1250; ++bytes) EXPECT_TRUE(gpu.owns(cx.scratch(bytes), bytes));
+  EXPECT_EQ(gpu.allocations(), blocks + 1);
 }
 
 TEST(DeviceArena, IsPlannedAsOnTheHost) {

@@ -2,6 +2,7 @@
 #include "coca/analyse/analyse.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <optional>
 #include <string>
@@ -14,6 +15,7 @@
 #include "coca/model/decoder.h"
 #include "coca/ops/attention.h"
 #include "coca/tensor/float_copies.h"
+#include "coca/tensor/transfer.h"
 
 namespace coca::analyse {
 
@@ -162,16 +164,17 @@ void check_finite(const HeadView& v, size_t layer) {
 // Waits for the traced tensors of a layer, and looks at it when the last of them, k_eff, has come.
 class LayerListener {
  public:
-  LayerListener(const ModelSpec& spec, WindowScan& scan, std::span<HeadStats> heads, std::function<void()> layer_done)
-      : spec_(spec), scan_(scan), heads_(heads), layer_done_(std::move(layer_done)) {}
+  LayerListener(Context& cx, const ModelSpec& spec, WindowScan& scan, std::span<HeadStats> heads,
+                std::function<void()> layer_done)
+      : cx_(cx), spec_(spec), scan_(scan), heads_(heads), layer_done_(std::move(layer_done)) {}
 
   void operator()(std::string_view name, TensorRef value) {
-    if (name.ends_with(".q")) q_ = value;
-    if (name.ends_with(".k")) k_ = value;
-    if (name.ends_with(".q_eff")) q_eff_ = value;
+    if (name.ends_with(".q")) q_ = fetched_[0].now(cx_, value);
+    if (name.ends_with(".k")) k_ = fetched_[1].now(cx_, value);
+    if (name.ends_with(".q_eff")) q_eff_ = fetched_[2].now(cx_, value);
     if (!name.ends_with(".k_eff")) return;
     COCA_CHECK_AS(kInterrupted, !stop_requested(), "stopped in layer {} of {}", layer_, spec_.L);
-    look(value);
+    look(fetched_[3].now(cx_, value));
     ++layer_;
     layer_done_();
   }
@@ -198,12 +201,14 @@ class LayerListener {
     });
   }
 
+  Context& cx_;  // the decoder's
   const ModelSpec& spec_;
   WindowScan& scan_;
   std::span<HeadStats> heads_;
   std::function<void()> layer_done_;
-  Context fold_context_;  // the decoder's own is at work
-  Tensor tbar_;           // [1, N, G, D/2]
+  Context fold_context_{nullptr};
+  Tensor tbar_;  // [1, N, G, D/2]
+  std::array<FetchedTensor, 4> fetched_;
   TensorRef q_, k_, q_eff_;
   size_t layer_ = 0;
 };
@@ -313,7 +318,7 @@ void analyse(const ModelSpec& spec, const model::Weights& weights, std::span<con
     WindowScan scan(spec, options, out.rotation, N, i);
     out.pairs = static_cast<int64_t>(scan.pairs());
     out.rows = static_cast<int64_t>(scan.rows());
-    LayerListener listener(spec, scan, out.heads, [&] {
+    LayerListener listener(cx, spec, scan, out.heads, [&] {
       if (options.progress) options.progress(++done, layers);
     });
     cx.set_trace([&](std::string_view name, TensorRef value) { listener(name, value); });

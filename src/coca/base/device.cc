@@ -7,7 +7,7 @@ namespace coca {
 
 std::string Device::text() const { return is_cpu() ? "cpu" : fmt::format("{}:{}", enum_name(kind), index); }
 
-Device parse_device(std::string_view text) {
+Device parse_device(std::string_view text, std::string_view others) {
   const size_t colon = text.find(':');
   Device device;
   bool good = false;
@@ -21,7 +21,7 @@ Device parse_device(std::string_view text) {
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), device.index);
     good = error == std::errc() && end == digits.data() + digits.size() && device.index >= 0 && !device.is_cpu();
   }
-  COCA_CHECK(good, "device \"{}\" does not exist; expected cpu, cuda or cuda:N", text);
+  COCA_CHECK(good, "device \"{}\" does not exist; expected cpu, {}cuda or cuda:N", text, others);
   return device;
 }
 

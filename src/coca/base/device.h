@@ -24,8 +24,9 @@ struct Device {
 // Memory of the host.
 inline constexpr Device kHost{};
 
-// "cpu", "cuda" (the first GPU) or "cuda:1"; throws Error naming the text for anything else.
-Device parse_device(std::string_view text);
+// "cpu", "cuda" (the first GPU) or "cuda:1"; throws Error naming the text for anything else. `others`: what the caller
+// takes besides, for the message: "auto, ".
+Device parse_device(std::string_view text, std::string_view others = {});
 
 }  // namespace coca
 

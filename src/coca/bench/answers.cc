@@ -4,7 +4,9 @@
 #include <cmath>
 
 #include "coca/base/count.h"
+#include "coca/ops/device.h"
 #include "coca/ops/table.h"
+#include "coca/tensor/transfer.h"
 
 namespace coca::bench {
 
@@ -16,7 +18,10 @@ double value_at(TensorRef t, int64_t i) {
 
 }  // namespace
 
-double relative_distance(TensorRef a, TensorRef b) {
+double relative_distance(TensorRef there_a, TensorRef there_b) {
+  Context cx_a(ops::device_memory(there_a.device)), cx_b(ops::device_memory(there_b.device));
+  FetchedTensor fetched_a, fetched_b;
+  const TensorRef a = fetched_a.now(cx_a, there_a), b = fetched_b.now(cx_b, there_b);
   COCA_CHECK_AS(kInternal, a.numel() == b.numel() && a.contiguous() && b.contiguous(),
                 "[bench] {} cannot be compared with {}", a.shape.text(), b.shape.text());
   double off = 0, size = 0;
@@ -36,7 +41,7 @@ void check_close(TensorRef actual, TensorRef expected, Precision precision, doub
 }
 
 Context reference_context() {
-  Context cx;
+  Context cx(nullptr);
   for (const ops::OpTable& op : ops::op_tables())
     cx.force_impl(std::string(op.op), std::string(op.names(DeviceKind::kCpu).back()));
   return cx;

@@ -62,27 +62,31 @@ ops::CollinearOptions collinear_options(Form f) {
 
 // q, t (or k), v and the gradient of o, the same for every kind.
 struct Inputs {
-  Inputs(const Shape& shape, DType dtype)
+  Inputs(Context& cx, const Shape& shape, DType dtype)
       : s(shape),
-        q(random_tensor({s.B, s.N, s.H, s.D}, dtype, 11)),
-        t(random_tensor({s.B, s.N, s.G, s.D}, dtype, 12)),
-        v(random_tensor({s.B, s.N, s.G, s.D}, dtype, 13)),
-        d_o(random_tensor({s.B, s.N, s.H, s.D}, dtype, 14)),
-        slopes({s.H}) {
+        q(to_device(cx, random_tensor({s.B, s.N, s.H, s.D}, dtype, 11))),
+        t(to_device(cx, random_tensor({s.B, s.N, s.G, s.D}, dtype, 12))),
+        v(to_device(cx, random_tensor({s.B, s.N, s.G, s.D}, dtype, 13))),
+        d_o(to_device(cx, random_tensor({s.B, s.N, s.H, s.D}, dtype, 14))),
+        slopes({s.H}, DType::kF32, cx.memory()),
+        table(cx.memory()) {
     model::ModelSpec spec;  // only for its positions
     spec.D = spec.R = s.D;
     table.build(model::rope_rotation(spec, s.N), 0, s.N);
     rows = table.rows(0, s.N);
-    std::ranges::copy(ops::alibi_slopes(s.H), slopes.values<float>().begin());
+    std::ranges::copy(ops::alibi_slopes(s.H), slopes.host().as<float>());
+    slopes.send();
     if (s.documents == 1) return;
-    starts = Tensor({s.B, s.N}, DType::kI32);
+    starts = SentTensor({s.B, s.N}, DType::kI32, cx.memory());
     for (int64_t i = 0; i < s.B * s.N; ++i)
-      starts.values<int32_t>()[static_cast<size_t>(i)] = static_cast<int32_t>(document_start(s, i % s.N));
+      starts.host().as<int32_t>()[i] = static_cast<int32_t>(document_start(s, i % s.N));
+    starts.send();
   }
   Inputs(const Inputs&) = delete;
 
   Shape s;
-  Tensor q, t, v, d_o, slopes, starts;
+  Tensor q, t, v, d_o;
+  SentTensor slopes, starts;
   model::RopeTable table;
   ops::RopeRows rows;
 };
@@ -91,21 +95,22 @@ struct Inputs {
 class AttentionCase {
  public:
   AttentionCase(Context& cx, Form form, const Inputs& in, Gradients gradients)
-      : cx_(cx), form_(form), in_(in), o_(in.q.shape(), in.q.dtype()) {
+      : cx_(cx), form_(form), in_(in), o_(in.q.shape(), in.q.dtype(), cx.memory()) {
     const Shape& s = in.s;
     const DType dtype = in.q.dtype();
     if (is_einsum(form)) {
       COCA_CHECK(dtype == DType::kF32, "[bench] {} runs in F32 only, not {}", enum_name(form), dtype_name(dtype));
+      COCA_CHECK(!cx.memory(), "[bench] {} runs on the CPU only", enum_name(form));
       einsum_.emplace(einsum_form(form), EinsumShape{s.B, s.N, s.H, s.G, s.D}, gradients);
     } else if (rotates()) {
-      q_eff_ = Tensor(in.q.shape(), dtype);
-      k_eff_ = Tensor(in.t.shape(), dtype);
+      q_eff_ = Tensor(in.q.shape(), dtype, cx.memory());
+      k_eff_ = Tensor(in.t.shape(), dtype, cx.memory());
     }
     if (gradients == Gradients::kNone) return;
-    if (!is_einsum(form)) lse_ = Tensor({s.B, s.H, s.N});
-    dq_ = Tensor(in.q.shape(), dtype);
-    dt_ = Tensor(in.t.shape(), dtype);
-    dv_ = Tensor(in.v.shape(), dtype);
+    if (!is_einsum(form)) lse_ = Tensor({s.B, s.H, s.N}, DType::kF32, cx.memory());
+    dq_ = Tensor(in.q.shape(), dtype, cx.memory());
+    dt_ = Tensor(in.t.shape(), dtype, cx.memory());
+    dv_ = Tensor(in.v.shape(), dtype, cx.memory());
   }
   AttentionCase(const AttentionCase&) = delete;
 
@@ -120,7 +125,7 @@ class AttentionCase {
     }
     ops::attention_forward(
         cx_, mask_of(in_.s),
-        {.q = q(), .k = k(), .v = in_.v, .slopes = slopes(), .document_start = in_.starts, .o = o_, .lse = lse_});
+        {.q = q(), .k = k(), .v = in_.v, .slopes = slopes(), .document_start = in_.starts.ref(), .o = o_, .lse = lse_});
   }
 
   void backward() {
@@ -132,7 +137,7 @@ class AttentionCase {
                              .k = k(),
                              .v = in_.v,
                              .slopes = slopes(),
-                             .document_start = in_.starts,
+                             .document_start = in_.starts.ref(),
                              .o = o_,
                              .lse = lse_,
                              .d_o = in_.d_o,
@@ -159,7 +164,7 @@ class AttentionCase {
   bool rotates() const { return form_ == Form::kRope || is_coca(form_); }
   TensorRef q() const { return rotates() ? q_eff_ : in_.q; }
   TensorRef k() const { return rotates() ? k_eff_ : in_.t; }
-  TensorRef slopes() const { return form_ == Form::kAlibi ? TensorRef(in_.slopes) : TensorRef(); }
+  TensorRef slopes() const { return form_ == Form::kAlibi ? in_.slopes.ref() : TensorRef(); }
 
   Context& cx_;
   Form form_;
@@ -218,10 +223,10 @@ void check_answer(Context& cx, Form form, const AttentionOptions& o) {
   // Of a window of one token, and of documents of one, dq is zero, and roundings are no share of it.
   if (s.window > 0) s.window = std::clamp<int64_t>(s.window, 2, kCheckLength / 3);
   s.documents = std::min(s.documents, kCheckLength / 3);
-  const Inputs in(s, dtype_of(o.dtype));
-  AttentionCase actual(cx, form, in, Gradients::kWanted);
   Context plain = reference_context();
-  AttentionCase expected(plain, is_einsum(form) ? Form::kCocaSlack : form, in, Gradients::kWanted);
+  const Inputs in(cx, s, dtype_of(o.dtype)), plain_in(plain, s, dtype_of(o.dtype));
+  AttentionCase actual(cx, form, in, Gradients::kWanted);
+  AttentionCase expected(plain, is_einsum(form) ? Form::kCocaSlack : form, plain_in, Gradients::kWanted);
   for (AttentionCase* c : {&actual, &expected}) {
     c->forward();
     c->backward();
@@ -264,7 +269,7 @@ void bench_length(Context& cx, const AttentionOptions& o, int64_t N, ProgressCou
                   AttentionReport& report) {
   progress.work_of_step = pairs_of(N);
   progress.begin(fmt::format("making {}", counted(N, "token")));
-  const Inputs in(shape_of(o, N), dtype_of(o.dtype));
+  const Inputs in(cx, shape_of(o, N), dtype_of(o.dtype));
   MatrixProduct product(cx, dtype_of(o.dtype));
   std::vector<std::unique_ptr<AttentionCase>> cases;
   std::vector<Contestant> contestants{product.contestant()};  // first and last, so that a slow moment hits one of two
@@ -276,8 +281,16 @@ void bench_length(Context& cx, const AttentionOptions& o, int64_t N, ProgressCou
     AttentionCase& c = *cases.emplace_back(std::make_unique<AttentionCase>(cx, form, in, gradients_of(o.pass)));
     const std::string name = fmt::format("{} {}", enum_name(form), N);
     if (o.pass == Pass::kBackward) c.forward();  // what backward needs
-    if (o.pass != Pass::kBackward) contestants.push_back({name + " forward", [&c] { c.forward(); }});
-    if (o.pass != Pass::kForward) contestants.push_back({name + " backward", [&c] { c.backward(); }});
+    if (o.pass != Pass::kBackward)
+      contestants.push_back({name + " forward", [&c, &cx] {
+                               c.forward();
+                               cx.synchronize();
+                             }});
+    if (o.pass != Pass::kForward)
+      contestants.push_back({name + " backward", [&c, &cx] {
+                               c.backward();
+                               cx.synchronize();
+                             }});
   }
   contestants.push_back(product.contestant());
   const std::vector<Timing> timings = measure_interleaved(contestants, o.repeat, progress);

@@ -2,7 +2,6 @@
 #include "coca/bench/decode.h"
 
 #include <algorithm>
-#include <cstring>
 #include <memory>
 #include <nlohmann/json.hpp>
 
@@ -13,6 +12,7 @@
 #include "coca/bench/answers.h"
 #include "coca/bench/machine.h"
 #include "coca/infer/cached_decoder.h"
+#include "coca/tensor/transfer.h"
 
 namespace coca::bench {
 
@@ -39,6 +39,7 @@ struct DecodeCase {
       if (stop_requested()) fail(ErrorKind::kInterrupted, "stopped; nothing is saved");
       append(std::min(piece, length - decoder.length()));
     }
+    cx.synchronize();
     return static_cast<double>(B * (decoder.length() - before)) / watch.seconds();
   }
   void decode(int64_t tokens) {
@@ -75,16 +76,16 @@ void check_options(const DecodeOptions& o) {
 
 void check_answer(Context& cx, const DecodeOptions& o, AttentionKind kind) {
   const model::ModelSpec spec = make_check_spec(o.shape, kind, kCheckLength);
-  const model::ParamStore params = random_params(spec, o.precision), exact = random_params(spec);
+  const model::ParamStore params = random_params(spec, o.precision, cx.memory()), exact = random_params(spec);
   const std::vector<int32_t> ids = random_ids(kCheckLength, spec.V, 4);
   Context plain = reference_context();
   model::Decoder whole(spec, exact.weights());
   const TensorRef expected = whole.forward(plain, {ids.data(), DType::kI32, {1, kCheckLength}, kHost});
   infer::CachedDecoder cached(spec, params.weights(), 1, infer::DynamicBase::kStep, 0, o.cache);
-  Tensor actual({kCheckLength, spec.C}, dtype_of(o.precision));
+  Tensor actual({kCheckLength, spec.C}, dtype_of(o.precision), cx.memory());
   for (int64_t n = 0; n < kCheckLength; ++n) {
     const TensorRef hidden = cached.append(cx, {ids.data() + n, DType::kI32, {1, 1}, kHost});
-    std::memcpy(actual.ref().select(0, n).data, hidden.data, hidden.bytes());
+    transfer(cx, actual.ref().select(0, n), hidden.reshape({spec.C}));
   }
   // int8 has 127 steps of its largest number to either side: the rounding of bf16 or a little more.
   const Precision precision = o.cache == KvType::kF32 ? o.precision : Precision::kBF16;
@@ -131,7 +132,7 @@ std::vector<DecodeResult> bench_decode(Context& cx, const DecodeOptions& o, Prog
   }
 
   progress.begin(fmt::format("making a model of {}", counted(model::parameter_count(first), "parameter")));
-  const ParamsOfKinds params(o.shape, kinds, lengths.back(), o.precision);
+  const ParamsOfKinds params(o.shape, kinds, lengths.back(), o.precision, cx.memory());
   MemoryRead read(cx);
   std::vector<std::unique_ptr<DecodeCase>> cases;
   std::vector<Contestant> contestants;

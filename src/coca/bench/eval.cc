@@ -29,7 +29,7 @@ double nll_of(Context& cx, const model::ModelSpec& spec, const model::ParamStore
 
 void check_answer(Context& cx, const EvalOptions& o, AttentionKind kind) {
   const model::ModelSpec spec = make_check_spec(o.shape, kind, kCheckLength);
-  const model::ParamStore params = random_params(spec, o.precision), exact = random_params(spec);
+  const model::ParamStore params = random_params(spec, o.precision, cx.memory()), exact = random_params(spec);
   const std::vector<int32_t> ids = random_ids(kCheckLength, spec.V, 2);
   Context plain = reference_context();
   const auto actual = static_cast<float>(nll_of(cx, spec, params, ids)),
@@ -67,7 +67,7 @@ std::vector<EvalResult> bench_eval(Context& cx, const EvalOptions& o, ProgressCo
   }
 
   progress.begin(fmt::format("making a model of {}", counted(model::parameter_count(first), "parameter")));
-  const ParamsOfKinds params(o.shape, kinds, o.lengths.front(), o.precision);
+  const ParamsOfKinds params(o.shape, kinds, o.lengths.front(), o.precision, cx.memory());
   std::vector<EvalResult> results;
   for (const int64_t N : o.lengths) {
     progress.work_of_step = work(N);

@@ -11,6 +11,7 @@
 #include "coca/ops/adamw.h"
 #include "coca/ops/linear.h"
 #include "coca/ops/table.h"
+#include "coca/tensor/transfer.h"
 
 namespace coca::bench {
 
@@ -79,19 +80,22 @@ Tensor random_tensor(const Dims& shape, DType dtype, uint64_t seed) {
 
 MatrixProduct::MatrixProduct(Context& cx, DType dtype)
     : cx_(cx),
-      x_(random_tensor({kProduct, kProduct}, dtype, 1)),
-      w_(random_tensor({kProduct, kProduct}, dtype, 2)),
-      y_({kProduct, kProduct}) {}
+      x_(to_device(cx, random_tensor({kProduct, kProduct}, dtype, 1))),
+      w_(to_device(cx, random_tensor({kProduct, kProduct}, dtype, 2))),
+      y_({kProduct, kProduct}, DType::kF32, cx.memory()) {}
 
 Contestant MatrixProduct::contestant() {
-  return {"matrix product", [this] { ops::linear_forward(cx_, {.x = x_, .w = w_, .y = y_}); }};
+  return {"matrix product", [this] {
+            ops::linear_forward(cx_, {.x = x_, .w = w_, .y = y_});
+            cx_.synchronize();
+          }};
 }
 
 double MatrixProduct::gflops(const Timing& t) {
   return 2e-9 * static_cast<double>(kProduct * kProduct * kProduct) / t.fastest();
 }
 
-MemoryRead::MemoryRead(Context& cx) : cx_(cx), x_(random_tensor({kReadFloats}, DType::kF32, 3)) {}
+MemoryRead::MemoryRead(Context& cx) : cx_(cx), x_(to_device(cx, random_tensor({kReadFloats}, DType::kF32, 3))) {}
 
 Contestant MemoryRead::contestant() {
   return {"memory read", [this] { ops::sum_of_squares(cx_, x_); }};

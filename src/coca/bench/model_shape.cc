@@ -69,17 +69,18 @@ model::ModelSpec make_check_spec(const ModelShape& shape, model::AttentionKind k
   return spec;
 }
 
-model::ParamStore random_params(const model::ModelSpec& spec, model::Precision precision) {
+model::ParamStore random_params(const model::ModelSpec& spec, model::Precision precision, DeviceMemory* memory) {
   model::ParamStore params(spec, precision);
   model::initialise(spec, 1, params);
+  params.move_to(memory);
   return params;
 }
 
 ParamsOfKinds::ParamsOfKinds(const ModelShape& shape, std::span<const model::AttentionKind> kinds, int64_t length,
-                             model::Precision precision) {
+                             model::Precision precision, DeviceMemory* memory) {
   for (const model::AttentionKind kind : kinds) {
     const model::ModelSpec spec = make_spec(shape, kind, length);
-    if (!sets_.contains(spec.t_width)) sets_.emplace(spec.t_width, random_params(spec, precision));
+    if (!sets_.contains(spec.t_width)) sets_.emplace(spec.t_width, random_params(spec, precision, memory));
   }
 }
 

@@ -49,13 +49,15 @@ model::ModelSpec make_spec(const ModelShape&, model::AttentionKind, int64_t leng
 // Two layers of two heads of the same form, for checking answers.
 model::ModelSpec make_check_spec(const ModelShape&, model::AttentionKind, int64_t length);
 
-// Parameters as initialise() draws them from seed 1.
-model::ParamStore random_params(const model::ModelSpec&, model::Precision = model::Precision::kF32);
+// Parameters as initialise() draws them from seed 1, in this memory (null: the host's).
+model::ParamStore random_params(const model::ModelSpec&, model::Precision = model::Precision::kF32,
+                                DeviceMemory* = nullptr);
 // Such parameters of several kinds of one shape. Kinds share them where their tensors have the same shapes: CoCA's T is
 // narrower than K, so two sets serve all.
 class ParamsOfKinds {
  public:
-  ParamsOfKinds(const ModelShape&, std::span<const model::AttentionKind>, int64_t length, model::Precision);
+  ParamsOfKinds(const ModelShape&, std::span<const model::AttentionKind>, int64_t length, model::Precision,
+                DeviceMemory*);
   const model::ParamStore& of(const model::ModelSpec& spec) const { return sets_.at(spec.t_width); }
   int64_t bytes_of_others(const model::ModelSpec&) const;
 

@@ -16,6 +16,7 @@
 #include "coca/model/decoder.h"
 #include "coca/ops/linear.h"
 #include "coca/optim/optimizer.h"
+#include "coca/tensor/transfer.h"
 
 namespace coca::bench {
 
@@ -33,12 +34,12 @@ struct Batch {
         N(length),
         ids(random_ids(B * N, s.V, 2)),
         targets(random_ids(B * N, s.V, 3)),
-        params(random_params(spec)),
-        grads(spec),
+        params(random_params(spec, Precision::kF32, options.memory)),
+        grads(spec, Precision::kF32, options.memory),
         decoder(spec, B, N, options) {
     if (options.precision == Precision::kF32) return;
-    Context cx;
-    copy = std::make_unique<model::ParamStore>(spec, options.precision);
+    Context cx(options.memory);
+    copy = std::make_unique<model::ParamStore>(spec, options.precision, options.memory);
     model::copy_params(cx, params, *copy);
   }
   Batch(const Batch&) = delete;
@@ -62,11 +63,14 @@ struct Batch {
 
 struct TrainCase {
   TrainCase(Context& context, const model::ModelSpec& spec, const Window& window, const model::TrainingOptions& options)
-      : cx(context), batch(spec, window.batch, window.length, options), optimizer(spec, {}) {}
+      : cx(context),
+        batch(spec, window.batch, window.length, options),
+        optimizer(batch.params.infos(), {}, options.memory) {}
 
   void step() {
     batch.forward_backward(cx, 1.0f / static_cast<float>(batch.B * batch.N));
     optimizer.step(cx, 1e-4, batch.grads, batch.params, batch.copy.get());
+    cx.synchronize();
   }
 
   Context& cx;
@@ -74,8 +78,8 @@ struct TrainCase {
   optim::AdamW optimizer;
 };
 
-model::TrainingOptions training_options(const TrainOptions& o) {
-  return {.recompute = o.recompute, .precision = o.precision};
+model::TrainingOptions training_options(Context& cx, const TrainOptions& o) {
+  return {.recompute = o.recompute, .precision = o.precision, .memory = cx.memory()};
 }
 
 Window window_of(const TrainOptions& o) {
@@ -87,7 +91,7 @@ Window window_of(const TrainOptions& o) {
 
 void check_answer(Context& cx, const TrainOptions& o, AttentionKind kind) {
   const model::ModelSpec spec = make_check_spec(o.shape, kind, kCheckLength);
-  Batch actual(spec, kCheckBatch, kCheckLength, training_options(o)), expected(spec, kCheckBatch, kCheckLength, {});
+  Batch actual(spec, kCheckBatch, kCheckLength, training_options(cx, o)), expected(spec, kCheckBatch, kCheckLength, {});
   Context plain = reference_context();
   const TensorRef nll = actual.forward_backward(cx, 1), nll_expected = expected.forward_backward(plain, 1);
   check_close(nll, nll_expected, o.precision, model_roundings(o.precision), fmt::format("nll of {}", enum_name(kind)));
@@ -120,7 +124,7 @@ std::vector<TrainResult> bench_train(Context& cx, const TrainOptions& o, Progres
     progress.begin(fmt::format("making a {} model of {}", enum_name(kind),
                                counted(model::parameter_count(make_spec(o.shape, kind, window.length)), "parameter")));
     TrainCase& c = *cases.emplace_back(
-        std::make_unique<TrainCase>(cx, make_spec(o.shape, kind, window.length), window, training_options(o)));
+        std::make_unique<TrainCase>(cx, make_spec(o.shape, kind, window.length), window, training_options(cx, o)));
     contestants.push_back({std::string(enum_name(kind)), [&c] { c.step(); }});
   }
   MatrixProduct product(cx, dtype_of(o.precision));
@@ -188,18 +192,19 @@ void export_models(Context& cx, const TrainOptions& o) {
     const model::ModelSpec spec = make_spec(o.shape, kind, window_of(o).length);
     const std::filesystem::path dir = std::filesystem::path(o.export_to) / enum_name(kind);
     io::make_dirs(dir);
-    Batch batch(spec, kCheckBatch, N, {});
-    formats::save_model(dir, spec, batch.params);
+    Batch batch(spec, kCheckBatch, N, {.memory = cx.memory()});
+    formats::save_model(dir, spec, random_params(spec));
     model::Decoder decoder(batch.spec, batch.params.weights());
-    Tensor logits({kCheckBatch, N, spec.V});
+    Tensor logits({kCheckBatch, N, spec.V}, DType::kF32, cx.memory());
     ops::linear_forward(cx, {.x = decoder.forward(cx, batch.ids_ref()),
                              .w = batch.params.weights().head,
                              .y = logits.ref().reshape({kCheckBatch * N, spec.V})});
-    const TensorRef nll = batch.forward_backward(cx, 1);
+    const Tensor nll = to_host(cx, batch.forward_backward(cx, 1)), logits_here = to_host(cx, logits);
+    batch.grads.move_to(nullptr);
     std::vector<io::TensorToSave> tensors = {{"ids", batch.ids_ref()},
                                              {"targets", batch.targets_ref()},
-                                             {"logits", logits},
-                                             {"nll", nll.reshape({kCheckBatch, N})}};
+                                             {"logits", logits_here},
+                                             {"nll", nll.ref().reshape({kCheckBatch, N})}};
     for (const model::ParamInfo& info : batch.grads.infos())
       tensors.push_back({"grad." + info.name, batch.grads.at(info)});
     io::save_safetensors(dir / "check.safetensors", tensors);

@@ -18,6 +18,7 @@
 #include "coca/infer/session.h"
 #include "coca/model/windows.h"
 #include "coca/ops/linear.h"
+#include "coca/tensor/transfer.h"
 
 namespace coca::eval {
 
@@ -127,9 +128,10 @@ class TrialRunner {
     for (int64_t b = 0; b < B_; ++b) take(b, 0, first + b * spec_.V);
     if (A_ == 1) return first_wrong;
     const TensorRef hidden = decoder.append(cx_, columns(start_, A_ - 1)).reshape({B_ * (A_ - 1), spec_.C});
-    if (logits_.empty() || logits_.size(0) != B_ * (A_ - 1)) logits_ = Tensor({B_ * (A_ - 1), spec_.V});
+    if (logits_.empty() || logits_.size(0) != B_ * (A_ - 1))
+      logits_ = Tensor({B_ * (A_ - 1), spec_.V}, DType::kF32, cx_.memory());
     ops::linear_forward(cx_, {.x = hidden, .w = weights_.head, .y = logits_});
-    const float* logits = logits_.ref().as<float>();
+    const float* logits = fetched_.now(cx_, logits_).as<float>();
     for (int64_t b = 0; b < B_; ++b)
       for (int64_t i = 1; i < A_; ++i) take(b, i, logits + (b * (A_ - 1) + i - 1) * spec_.V);
     return first_wrong;
@@ -193,6 +195,7 @@ class TrialRunner {
   int64_t B_ = 0, start_ = 0, A_ = 0;
   std::vector<int32_t> ids_, chosen_;  // chosen_ [B, A]
   Tensor logits_;
+  FetchedTensor fetched_;
 };
 
 void add(PasskeyScore& score, const Trial& trial) {

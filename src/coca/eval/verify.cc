@@ -15,8 +15,10 @@
 #include "coca/io/json_file.h"
 #include "coca/io/safetensors.h"
 #include "coca/model/decoder.h"
+#include "coca/ops/attention.h"
 #include "coca/ops/cross_entropy.h"
 #include "coca/ops/linear.h"
+#include "coca/tensor/transfer.h"
 
 namespace coca::eval {
 
@@ -60,7 +62,9 @@ TensorCheck compare(const std::string& name, std::span<const float> ours, const 
   return check;
 }
 
+// The elements of a tensor on the host: contiguous, or with four dimensions.
 std::vector<float> packed(TensorRef t) {
+  if (t.contiguous()) return {t.as<float>(), t.as<float>() + t.numel()};
   std::vector<float> out;
   out.reserve(static_cast<size_t>(t.numel()));
   const auto v = t.view<float, 4>();
@@ -126,22 +130,19 @@ struct OneCase {
 
   void forward() {
     Context cx;
+    FetchedTensor fetched;
     std::map<std::string, std::vector<float>> traced;
-    cx.set_trace([&](std::string_view name, TensorRef value) {
-      if (value.rank() == 2)
-        traced[std::string(name)].assign(value.as<float>(), value.as<float>() + value.numel());
-      else
-        traced[std::string(name)] = packed(value);
+    cx.set_trace([&](std::string_view name, TensorRef there) {
+      const TensorRef value = fetched.now(cx, there);
+      traced[std::string(name)] = packed(value);
     });
     model::Decoder decoder(spec, params.weights());
     const TensorRef hidden = decoder.forward(cx, TensorRef(ids.data(), DType::kI32, {B, N}, kHost));
-    Tensor logits({B * N, spec.V});
+    Tensor logits({B * N, spec.V}, DType::kF32, cx.memory());
     ops::linear_forward(cx, {.x = hidden, .w = params.weights().head, .y = logits});
-    ours["logits"].assign(logits.values<float>().begin(), logits.values<float>().end());
-    model::PositionSource source(spec, &params.weights());
-    const model::Positions at = source.at(0, N, N).positions;
-    std::vector<float> slopes;
-    if (!at.slopes.empty()) slopes.assign(at.slopes.as<float>(), at.slopes.as<float>() + spec.H);
+    ours["logits"] = packed(fetched.now(cx, logits));
+    const std::vector<float> slopes =
+        model::uses_alibi(spec.attention) ? ops::alibi_slopes(spec.H) : std::vector<float>();
     for (int64_t i = 0; i <= spec.L; ++i) ours[fmt::format("hidden.{}", i)] = traced[fmt::format("hidden.{}", i)];
     for (int64_t i = 0; i < spec.L; ++i)
       if (file.find(fmt::format("attention.{}", i)))
@@ -156,17 +157,18 @@ struct OneCase {
       for (int64_t n = 0; n + 1 < N; ++n)
         targets[static_cast<size_t>(b * N + n)] = ids[static_cast<size_t>(b * N + n + 1)];
     const double count = static_cast<double>(B * (N - 1));
-    model::ParamStore grads(spec);
-    model::TrainingDecoder decoder(spec, B, N);
-    const TensorRef nll = decoder.forward_backward(
+    model::ParamStore grads(spec, model::Precision::kF32, cx.memory());
+    model::TrainingDecoder decoder(spec, B, N, {.memory = cx.memory()});
+    FetchedTensor fetched;
+    const TensorRef there = decoder.forward_backward(
         cx, params.weights(), TensorRef(ids.data(), DType::kI32, {B, N}, kHost),
         TensorRef(targets.data(), DType::kI32, {B, N}, kHost), static_cast<float>(1.0 / count), grads.tensors());
+    const TensorRef nll = fetched.now(cx, there);
     double loss = 0;
     for (int64_t i = 0; i < B * N; ++i) loss += nll.as<float>()[i];
     ours["loss"] = {static_cast<float>(loss / count)};
     for (const model::ParamInfo& info : grads.infos()) {
-      const TensorRef g = std::as_const(grads).at(info);
-      ours["grad." + info.name].assign(g.as<float>(), g.as<float>() + g.numel());
+      ours["grad." + info.name] = packed(fetched.now(cx, std::as_const(grads).at(info)));
     }
   }
 
@@ -229,6 +231,7 @@ struct OneCase {
 std::vector<CaseCheck> verify_folder(const fs::path& dir, const VerifyOptions& options) {
   COCA_CHECK(options.tolerance > 0, "tolerance {} must be positive", options.tolerance);
   const model::Model model = formats::load_model(dir);
+  model.params->move_to(Context().memory());
   const fs::path manifest_path = dir / "manifest.json";
   COCA_CHECK_AS(kIo, io::exists(manifest_path), "{} has no manifest.json naming the cases", dir.string());
   const nlohmann::json manifest = io::read_json(manifest_path);

@@ -2,13 +2,13 @@
 #include "coca/infer/batch_decoder.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "coca/base/count.h"
 #include "coca/model/layer_attention.h"
 #include "coca/model/windows.h"
 #include "coca/ops/collinear.h"
+#include "coca/ops/device.h"
 #include "coca/ops/embedding.h"
 #include "coca/ops/heads.h"
 #include "coca/ops/linear.h"
@@ -46,7 +46,12 @@ class BatchDecoder::Caches : public model::KeySource {
 };
 
 BatchDecoder::BatchDecoder(const model::ModelSpec& spec, const model::Weights& weights, const BatchOptions& options)
-    : spec_(spec), weights_(weights), pool_(kv_pool(spec, options.cache, options.most_pages)), angles_(spec, &weights) {
+    : spec_(spec),
+      weights_(weights),
+      memory_(ops::device_memory(weights.embed.device)),
+      pool_(kv_pool(spec, options.cache, options.most_pages, memory_)),
+      angles_(spec, &weights, memory_),
+      arena_(memory_) {
   model::validate(spec);
   model::require_causal(spec, "generation");
   COCA_CHECK(!spec.pattern.forgets() || spec.pattern.sinks <= kKvPage,
@@ -184,7 +189,7 @@ void BatchDecoder::attend_globals(Context& cx, size_t layer, Part& part) {
   MutTensorRef q_eff = acts.q_g_eff.narrow(1, 0, count), k_eff = keys.narrow(1, 0, seen);
   Tensor turned;
   if (model::transforms_keys(spec_.attention)) {
-    turned = Tensor({1, seen, spec_.G, spec_.D}, keys.dtype);
+    turned = Tensor({1, seen, spec_.G, spec_.D}, keys.dtype, memory_);
     k_eff = turned.ref();
     model::transform_apart(cx, spec_, s.globals_at_.rows.narrow(first, count), s.globals_at_.keys(), q, k, q_eff,
                            k_eff);
@@ -203,8 +208,8 @@ void BatchDecoder::attend_globals(Context& cx, size_t layer, Part& part) {
 TensorRef BatchDecoder::last_logits(Context& cx, std::span<const int64_t> pieces) {
   const auto n = static_cast<int64_t>(pieces.size());
   if (last_.empty() || last_.size(0) < n) {
-    last_ = Tensor({n, spec_.C}, weights_.embed.dtype);
-    logits_ = Tensor({n, spec_.V});
+    last_ = Tensor({n, spec_.C}, weights_.embed.dtype, memory_);
+    logits_ = Tensor({n, spec_.V}, DType::kF32, memory_);
   }
   const MutTensorRef last = last_.ref().narrow(0, 0, n), logits = logits_.ref().narrow(0, 0, n);
   for (int64_t i = 0; i < n; ++i) {
@@ -212,11 +217,10 @@ TensorRef BatchDecoder::last_logits(Context& cx, std::span<const int64_t> pieces
     COCA_CHECK(piece >= 0 && piece < static_cast<int64_t>(parts_.size()),
                "[generate] piece {} does not exist; {} were appended", piece, parts_.size());
     const Part& part = parts_[static_cast<size_t>(piece)];
-    const MutTensorRef row = last.narrow(0, i, 1);
-    std::memcpy(row.data, hidden().narrow(0, part.first + part.N - 1, 1).data, row.bytes());
+    transfer(cx, last.narrow(0, i, 1), hidden().narrow(0, part.first + part.N - 1, 1));
   }
   ops::linear_forward(cx, {.x = last, .w = weights_.head, .y = logits});
-  return logits;
+  return fetched_.now(cx, logits);
 }
 
 }  // namespace coca::infer

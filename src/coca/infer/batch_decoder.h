@@ -1,6 +1,6 @@
-// coca/infer/batch_decoder.h - the decoder over caches. One step appends to any number of sequences, which may differ
-// in length and in the number of new tokens. Matrix products process all new tokens together; attention processes each
-// sequence with its own cache.
+// coca/infer/batch_decoder.h - the decoder over caches, on the device where the weights lie. One step appends to any
+// number of sequences, which may differ in length and in the number of new tokens. Matrix products process all new
+// tokens together; attention processes each sequence with its own cache.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -10,6 +10,7 @@
 
 #include "coca/infer/middle_keys.h"
 #include "coca/infer/sequence.h"
+#include "coca/tensor/transfer.h"
 
 namespace coca::infer {
 
@@ -36,7 +37,8 @@ class BatchDecoder {
   // Appends to the sequences, each of which may occur only once. Returns the hidden states after the final norm, [M, C]
   // in the type of the matrices: the pieces one after another, valid until the next call.
   TensorRef append(Context&, std::span<const Piece>);
-  // Logits [n, V] of the last token of these pieces, given by their index in the last call; valid until the next call.
+  // Logits [n, V] on the host, of the last token of these pieces, given by their index in the last call; valid until
+  // the next call.
   TensorRef last_logits(Context&, std::span<const int64_t> pieces);
 
   const model::ModelSpec& spec() const { return spec_; }
@@ -63,6 +65,7 @@ class BatchDecoder {
 
   const model::ModelSpec& spec_;
   const model::Weights& weights_;
+  DeviceMemory* memory_;
   KvPool pool_;
   model::PositionSource angles_;  // rotations, shared by the sequences
   int64_t M_ = 0;
@@ -74,6 +77,7 @@ class BatchDecoder {
   std::vector<ops::DecodeSequence> sequences_;
   MiddleKeys middle_;
   Tensor last_, logits_;  // [n, C] [n, V]
+  FetchedTensor fetched_;
 };
 
 }  // namespace coca::infer

@@ -12,14 +12,14 @@ class CachedDecoder {
   CachedDecoder(const model::ModelSpec&, const model::Weights&, int64_t B, DynamicBase policy = DynamicBase::kStep,
                 int64_t planned_length = 0, KvType cache = KvType::kF32);
 
-  // Appends ids [B, N] i32. Returns their hidden states after the final norm, [B, N, C] in the type of the matrices,
-  // valid until the next call. end: for dynamic NTK, the length of the prompt that this piece belongs to; 0: the length
-  // after this piece.
+  // Appends ids [B, N] i32 on the host. Returns their hidden states after the final norm, [B, N, C] in the type of the
+  // matrices, valid until the next call. end: for dynamic NTK, the length of the prompt that this piece belongs to; 0:
+  // the length after this piece.
   TensorRef append(Context&, TensorRef ids, int64_t end = 0);
   // The same in pieces of at most `piece` tokens, so that only their activations are in memory. Dynamic NTK uses the
   // length at the end of ids for all pieces. Afterwards only last_logits() is available.
   void prefill(Context&, TensorRef ids, int64_t piece);
-  // Logits [B, V] of the last appended token, valid until the next call.
+  // Logits [B, V] on the host, of the last appended token, valid until the next call.
   TensorRef last_logits(Context&);
   void truncate(int64_t length);  // Sequence::truncate
 

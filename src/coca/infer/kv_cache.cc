@@ -3,8 +3,8 @@
 
 namespace coca::infer {
 
-KvPool kv_pool(const model::ModelSpec& spec, KvType type, int64_t most_pages) {
-  return {model::cache_layout(spec, type), spec.L, most_pages};
+KvPool kv_pool(const model::ModelSpec& spec, KvType type, int64_t most_pages, DeviceMemory* memory) {
+  return {model::cache_layout(spec, type), spec.L, most_pages, memory};
 }
 
 ops::KvStore KvCache::store(int64_t layer, int64_t first, TensorRef keys, TensorRef values) {

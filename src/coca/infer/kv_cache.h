@@ -9,8 +9,9 @@
 
 namespace coca::infer {
 
-// Pages for sequences of this model, with at most most_pages in use at a time (0: no limit).
-KvPool kv_pool(const model::ModelSpec&, KvType = KvType::kF32, int64_t most_pages = 0);
+// Pages for sequences of this model, with at most most_pages in use at a time (0: no limit), in this memory (null: the
+// host's).
+KvPool kv_pool(const model::ModelSpec&, KvType = KvType::kF32, int64_t most_pages = 0, DeviceMemory* = nullptr);
 
 class KvCache {
  public:

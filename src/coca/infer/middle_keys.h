@@ -6,6 +6,7 @@
 
 #include "coca/model/decoder_layer.h"
 #include "coca/tensor/kv_pages.h"
+#include "coca/tensor/transfer.h"
 
 namespace coca::infer {
 
@@ -16,11 +17,12 @@ class MiddleKeys {
   void attend(Context&, const model::ModelSpec&, const model::AttentionInputs&, const KvView& cache, model::LayerActs&);
 
  private:
-  void prepare(const model::ModelSpec&, const model::Positions&, const KvLayout&);
+  void prepare(Context&, const model::ModelSpec&, const model::Positions&, const KvLayout&);
   TensorRef placed(Context&, const model::ModelSpec&, int64_t tokens);
 
   Tensor stored_, placed_, values_;  // one page: [1, 256, G, W], and twice [1, 256, G, D]
-  Tensor cos_, sin_;                 // [1, 256, R/2], all rows at position 0
+  SentTensor cos_, sin_;             // [1, 256, R/2], all rows at position 0
+  FetchedTensor fetched_;
 };
 
 }  // namespace coca::infer

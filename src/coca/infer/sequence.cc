@@ -2,21 +2,11 @@
 #include "coca/infer/sequence.h"
 
 #include <algorithm>
-#include <cstring>
 
 #include "coca/base/count.h"
+#include "coca/tensor/transfer.h"
 
 namespace coca::infer {
-
-namespace {
-
-Tensor copy_of(const Tensor& t) {
-  Tensor copy(t.shape(), t.dtype());
-  std::memcpy(copy.ref().data, t.ref().data, t.ref().bytes());
-  return copy;
-}
-
-}  // namespace
 
 Sequence::Sequence(const model::ModelSpec& spec, DType dtype, const KvPool& pool, const SequenceOptions& options)
     : spec_(spec),
@@ -24,20 +14,23 @@ Sequence::Sequence(const model::ModelSpec& spec, DType dtype, const KvPool& pool
       pool_(pool),
       options_(options),
       cache_(pool),
-      positions_(spec),
-      global_positions_(spec) {
+      positions_(spec, nullptr, pool.device()),
+      global_positions_(spec, nullptr, pool.device()) {
   COCA_CHECK(options.dynamic_base == DynamicBase::kStep || options.planned_length > 0,
              "[generate] a base fixed per request needs a planned length; found {}", options.planned_length);
   for (int64_t i = 0; i < spec.L && spec.global_tokens > 0; ++i)
-    globals_.push_back({.keys = Tensor({1, spec.global_tokens, spec.G, spec.key_width()}, dtype),
-                        .values = Tensor({1, spec.global_tokens, spec.G, spec.D}, dtype)});
+    globals_.push_back({.keys = Tensor({1, spec.global_tokens, spec.G, spec.key_width()}, dtype, pool.device()),
+                        .values = Tensor({1, spec.global_tokens, spec.G, spec.D}, dtype, pool.device())});
 }
 
 Sequence Sequence::fork() const {
   Sequence copy(spec_, dtype_, pool_, options_);
   copy.cache_ = cache_;
-  for (size_t i = 0; i < globals_.size(); ++i)
-    copy.globals_[i] = {.keys = copy_of(globals_[i].keys), .values = copy_of(globals_[i].values)};
+  Context cx(pool_.device());
+  for (size_t i = 0; i < globals_.size(); ++i) {
+    transfer(cx, copy.globals_[i].keys, globals_[i].keys);
+    transfer(cx, copy.globals_[i].values, globals_[i].values);
+  }
   return copy;
 }
 

@@ -145,7 +145,7 @@ void Adapter::clear_dropout(Weights& weights) const {
 }
 
 void merge_adapter(const Adapter& adapter, ParamStore& params) {
-  Context cx;
+  Context cx(nullptr);
   Weights bound = params.weights();
   adapter.bind(adapter.tensors(), bound);
   for (const LoraTarget& t : adapter.targets()) {

@@ -71,7 +71,7 @@ class Adapter {
 std::vector<LoraTarget> select_lora_targets(const ModelSpec&, const LoraSettings&,
                                             const std::vector<std::string>& patterns);
 
-// The parameters plus scale * B A, in fp32, rounded to their type.
+// The parameters plus scale * B A, in fp32, rounded to their type; all on the host.
 void merge_adapter(const Adapter&, ParamStore&);
 
 }  // namespace coca::model

@@ -2,16 +2,17 @@
 #include "coca/model/decoder.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "coca/model/clex.h"
 #include "coca/model/layer_attention.h"
 #include "coca/ops/attention.h"
 #include "coca/ops/cross_entropy.h"
+#include "coca/ops/device.h"
 #include "coca/ops/embedding.h"
 #include "coca/ops/heads.h"
 #include "coca/ops/norm.h"
+#include "coca/tensor/transfer.h"
 
 namespace coca::model {
 
@@ -52,21 +53,43 @@ constexpr int64_t kTile = 64;
 int64_t part_length(int64_t left, int64_t chunk) { return left < chunk + kTile ? left : chunk; }
 int64_t longest_part(int64_t N, int64_t chunk) { return N % chunk < kTile ? chunk + N % chunk : chunk; }
 
+// CLEX's network as it is in the weights, which may lie on a device.
+ClexOde clex_ode(Context& cx, const ModelSpec& spec, const Weights& w) {
+  FetchedTensor up, down;
+  return {spec, up.now(cx, w.clex_up), down.now(cx, w.clex_down)};
+}
+
+// i32 [n], written by the host.
+std::span<int32_t> room(SentTensor& t, int64_t n, DeviceMemory* memory) {
+  if (t.empty() || t.shape().product() < n) t = SentTensor({n}, DType::kI32, memory);
+  return {t.host().as<int32_t>(), static_cast<size_t>(n)};
+}
+
 }  // namespace
 
-PositionSource::PositionSource(const ModelSpec& spec, const Weights* weights) : spec_(spec), weights_(weights) {
+PositionSource::PositionSource(const ModelSpec& spec, const Weights* weights, DeviceMemory* memory)
+    : spec_(spec),
+      weights_(weights),
+      memory_(memory),
+      table_(memory),
+      keys_(memory),
+      turn_(memory),
+      far_(memory),
+      far_keys_(memory) {
   if (!uses_alibi(spec.attention)) return;
-  const std::vector<float> slopes = ops::alibi_slopes(spec.H);
-  slopes_ = Tensor({spec.H});
-  std::copy(slopes.begin(), slopes.end(), slopes_.values<float>().begin());
+  slopes_ = SentTensor({spec.H}, DType::kF32, memory);
+  std::ranges::copy(ops::alibi_slopes(spec.H), slopes_.host().as<float>());
+  slopes_.send();
 }
 
 ops::Rotation PositionSource::rotation(int64_t seq_len) {
   if (spec_.rope_scaling.type != Scaling::kClex) return rope_rotation(spec_, seq_len);
   if (!frequencies_.empty()) return {.frequencies = frequencies_};
   COCA_CHECK_AS(kInternal, weights_ != nullptr, "[decoder] positions of a CLEX model need its weights");
-  if (clex_.empty())
-    clex_ = ClexOde(spec_, weights_->clex_up, weights_->clex_down).tables(spec_.rope_scaling.max_factor);
+  if (clex_.empty()) {
+    Context cx(ops::device_memory(weights_->clex_up.device));
+    clex_ = clex_ode(cx, spec_, *weights_).tables(spec_.rope_scaling.max_factor);
+  }
   return {.frequencies = clex_[static_cast<size_t>(clex_factor(spec_, spec_.pattern.used_length(seq_len)) - 1)]};
 }
 
@@ -79,8 +102,8 @@ AttentionInputs PositionSource::without_rows() const {
 AttentionInputs PositionSource::of_table(int64_t n) {
   AttentionInputs p = without_rows();
   if (spec_.global_tokens > 0) {
-    if (global_start_.empty() || global_start_.numel() < n) global_start_ = Tensor({n}, DType::kI32);
-    std::ranges::fill(global_start_.values<int32_t>(), static_cast<int32_t>(spec_.global_tokens));
+    std::ranges::fill(room(global_start_, n, memory_), static_cast<int32_t>(spec_.global_tokens));
+    global_start_.send(n);
     p.scope.global_start = global_start_.ref();
   }
   if (!transforms_keys(spec_.attention)) return p;
@@ -156,12 +179,19 @@ AttentionInputs PositionSource::packed(TensorRef document_start, int64_t seq_len
   const int32_t* start = document_start.as<int32_t>();
   for (int64_t i = 0; i < B * N; ++i) positions[static_cast<size_t>(i)] = static_cast<double>(i % N - start[i]);
   AttentionInputs p = uses_alibi(spec_.attention) ? at(0, N, seq_len) : at_positions(positions, N, seq_len);
-  p.scope.document_start = document_start;
+  std::ranges::copy_n(start, B * N, room(document_start_, B * N, memory_).begin());
+  document_start_.send(B * N);
+  p.scope.document_start = document_start_.ref().narrow(0, 0, B * N).reshape({B, N});
   return p;
 }
 
 Decoder::Decoder(const ModelSpec& spec, const Weights& weights, const DecoderOptions& options)
-    : spec_(spec), weights_(weights), options_(options), positions_(spec, &weights) {
+    : spec_(spec),
+      weights_(weights),
+      options_(options),
+      memory_(ops::device_memory(weights.embed.device)),
+      positions_(spec, &weights, memory_),
+      arena_(memory_) {
   validate(spec);
   COCA_CHECK(options.chunk_tokens >= kTile && options.chunk_tokens % kTile == 0,
              "[decoder] chunk_tokens {} must be a positive multiple of {}", options.chunk_tokens, kTile);
@@ -220,6 +250,8 @@ void Decoder::plan_ring(const ModelSpec& s, DType type, int64_t B, int64_t N, in
 }
 
 void Decoder::set_ring(RingAttention* ring) {
+  COCA_CHECK(!ring || !memory_, "[ring] sequences are split over ranks on the CPU only; the weights lie on {}",
+             weights_.embed.device.text());
   if (!ring != !ring_) B_ = 0;  // plan anew
   ring_ = ring;
 }
@@ -315,7 +347,8 @@ TrainingDecoder::TrainingDecoder(const ModelSpec& spec, int64_t B, int64_t N, co
       B_(B),
       N_(N),
       options_(options),
-      positions_(spec),
+      positions_(spec, nullptr, options.memory),
+      arena_(options.memory),
       acts_(static_cast<size_t>(spec.L)),
       x_(static_cast<size_t>(spec.L) + 1) {
   validate(spec);
@@ -363,27 +396,29 @@ void TrainingDecoder::plan() {
 }
 
 void TrainingDecoder::set_ring(RingAttention* ring) {
+  COCA_CHECK(!ring || !options_.memory, "[ring] sequences are split over ranks on the CPU only");
   COCA_CHECK(!ring || ring->tokens() == N_, "[decoder] planned for {} tokens; this rank holds {} of {}", N_,
              ring->tokens(), ring->split().length());
   ring_ = ring;
 }
 
 // The frequencies of this step's weights. With factor 1 there is nothing to solve.
-void TrainingDecoder::prepare_clex(const Weights& w, int64_t seq_len) {
+void TrainingDecoder::prepare_clex(Context& cx, const Weights& w, int64_t seq_len) {
   if (spec_.rope_scaling.type != Scaling::kClex) return;
-  const ClexOde ode(spec_, w.clex_up, w.clex_down);
+  const ClexOde ode = clex_ode(cx, spec_, w);
   clex_path_ = ode.path(clex_factor(spec_, seq_len));
   positions_.set_frequencies(ode.frequencies(clex_path_));
 }
 
-AttentionInputs TrainingDecoder::inputs(const Weights& w, TensorRef document_start, const DrawnPositions& drawn) {
+AttentionInputs TrainingDecoder::inputs(Context& cx, const Weights& w, TensorRef document_start,
+                                        const DrawnPositions& drawn) {
   if (ring_) {
     COCA_CHECK(document_start.empty(), "[ring] packed documents are not split over ranks");
     COCA_CHECK(drawn.positions.empty(), "[ring] drawn positions are not split over ranks");
-    prepare_clex(w, ring_->split().length());
+    prepare_clex(cx, w, ring_->split().length());
     return ring_->begin(positions_);
   }
-  prepare_clex(w, !drawn.positions.empty() && drawn.scaling_length > 0 ? drawn.scaling_length : N_);
+  prepare_clex(cx, w, !drawn.positions.empty() && drawn.scaling_length > 0 ? drawn.scaling_length : N_);
   if (!drawn.positions.empty()) {
     const auto given = static_cast<int64_t>(drawn.positions.size());
     COCA_CHECK(given == N_ || given == B_ * N_, "[decoder] {} positions; expected [1, {}] or [{}, {}]", given, N_, B_,
@@ -425,7 +460,7 @@ void TrainingDecoder::forward(Context& cx, const Weights& w, const AttentionInpu
 
 void TrainingDecoder::backward(Context& cx, const Weights& w, const AttentionInputs& at, TensorRef ids,
                                MutWeights& grads) {
-  std::memset(stream_.data, 0, stream_.bytes());
+  set_zero(cx, stream_);
   ops::norm_backward(cx, {.kind = spec_.norm,
                           .x = x_.back(),
                           .w = w.norm_w,
@@ -442,9 +477,8 @@ void TrainingDecoder::backward(Context& cx, const Weights& w, const AttentionInp
     layer_backward(cx, spec_, w.layers[i], here, ring_, x_[i], acts_[i], grad_acts_, grads.layers[i], stream_);
     gradients_done(static_cast<int64_t>(i));
   }
-  if (!grads.embed.empty())  // the forward pass has looked at the ids
-    ops::embedding_backward(
-        cx, {.ids = ids.reshape({B_ * N_}), .dy = stream_, .dtable = grads.embed, .check = ops::IdCheck::kDone});
+  if (!grads.embed.empty())
+    ops::embedding_backward(cx, {.ids = ids.reshape({B_ * N_}), .dy = stream_, .dtable = grads.embed});
 }
 
 void TrainingDecoder::check(const Weights& w, TensorRef ids, TensorRef targets) const {
@@ -457,10 +491,11 @@ void TrainingDecoder::check(const Weights& w, TensorRef ids, TensorRef targets) 
 }
 
 // d loss / d frequency is the sum of position times d loss / d angle; from there on through the solver.
-void TrainingDecoder::clex_backward(const Weights& w, TensorRef document_start, const DrawnPositions& drawn,
-                                    MutWeights& grads) {
+void TrainingDecoder::clex_backward(Context& cx, const Weights& w, TensorRef document_start,
+                                    const DrawnPositions& drawn, MutWeights& grads) {
   if (grad_acts_.dangle.empty()) return;
-  const auto dangle = dangle_.ref().view<float, 3>();
+  FetchedTensor fetched;
+  const auto dangle = fetched.now(cx, dangle_).view<float, 3>();
   std::vector<double> dfrequencies(static_cast<size_t>(spec_.R / 2));
   for (int64_t i = 0; i < B_ * N_; ++i) {
     const int64_t b = i / N_, n = i % N_;
@@ -471,15 +506,20 @@ void TrainingDecoder::clex_backward(const Weights& w, TensorRef document_start, 
     for (size_t j = 0; j < dfrequencies.size(); ++j)
       dfrequencies[j] += place * static_cast<double>(*dangle.ptr(b, n, static_cast<int64_t>(j)));
   }
-  ClexOde(spec_, w.clex_up, w.clex_down).backward(clex_path_, dfrequencies, grads.clex_up, grads.clex_down);
+  const auto here = [&](TensorRef t) { return t.empty() ? Tensor() : to_host(cx, t); };
+  Tensor up = here(grads.clex_up), down = here(grads.clex_down);
+  clex_ode(cx, spec_, w).backward(clex_path_, dfrequencies, up, down);
+  if (!up.empty()) transfer(cx, grads.clex_up, up);
+  if (!down.empty()) transfer(cx, grads.clex_down, down);
+  cx.synchronize();
 }
 
 // Zeroed, where the gradient of CLEX's network is wanted; else empty.
 MutTensorRef TrainingDecoder::angle_gradient(const MutWeights& grads) {
   if (grads.clex_up.empty() && grads.clex_down.empty()) return {};
   COCA_CHECK(!ring_, "[ring] the network of CLEX is not trained over ranks; freeze it");
-  if (dangle_.empty()) dangle_ = Tensor({B_, N_, spec_.R / 2});
-  std::ranges::fill(dangle_.values<float>(), 0.0f);
+  if (dangle_.empty()) dangle_ = Tensor({B_, N_, spec_.R / 2}, DType::kF32, options_.memory);
+  dangle_.set_zero();
   return dangle_.ref();
 }
 
@@ -487,20 +527,20 @@ TensorRef TrainingDecoder::forward_backward(Context& cx, const Weights& w, Tenso
                                             float scale, MutWeights& grads, TensorRef document_start,
                                             const DrawnPositions& drawn) {
   check(w, ids, targets);
-  const AttentionInputs at = inputs(w, document_start, drawn);
+  const AttentionInputs at = inputs(cx, w, document_start, drawn);
   grad_acts_.dangle = angle_gradient(grads);
   forward(cx, w, at, ids);
   ops::lm_loss_forward_backward(cx, {.x = normed_, .w = w.head, .targets = targets.reshape({B_ * N_}), .nll = nll_},
                                 {.scale = scale, .dx = dnormed_, .dw = grads.head});
   backward(cx, w, at, ids, grads);
-  clex_backward(w, document_start, drawn, grads);
+  clex_backward(cx, w, document_start, drawn, grads);
   return nll_;
 }
 
 TensorRef TrainingDecoder::loss(Context& cx, const Weights& w, TensorRef ids, TensorRef targets,
                                 TensorRef document_start, const DrawnPositions& drawn) {
   check(w, ids, targets);
-  forward(cx, w, inputs(w, document_start, drawn), ids);
+  forward(cx, w, inputs(cx, w, document_start, drawn), ids);
   ops::lm_loss_forward(cx, {.x = normed_, .w = w.head, .targets = targets.reshape({B_ * N_}), .nll = nll_});
   return nll_;
 }

@@ -17,8 +17,9 @@ namespace coca::model {
 // Keeps the position tables of a spec.
 class PositionSource {
  public:
-  // The weights, for what positions need of them (CLEX's network); they must not change, and outlive this.
-  explicit PositionSource(const ModelSpec&, const Weights* = nullptr);
+  // The weights, for what positions need of them (CLEX's network); they must not change, and outlive this. What ops
+  // read lies in `memory`; null: the host's.
+  explicit PositionSource(const ModelSpec&, const Weights* = nullptr, DeviceMemory* memory = nullptr);
   // The angles of a sequence of seq_len. CLEX's tables are solved at the first call.
   ops::Rotation rotation(int64_t seq_len);
   // `n` tokens from `start` of a sequence of seq_len; with its rotation, where the caller has that.
@@ -31,8 +32,8 @@ class PositionSource {
   AttentionInputs at_places(std::span<const double> positions, int64_t seq_len, int64_t N);
   // From here on these: the frequencies of weights that are being trained.
   void set_frequencies(std::vector<double> frequencies) { frequencies_ = std::move(frequencies); }
-  // Packed documents: rows for each token's place in its own document. document_start [B, N] i32, as attention takes
-  // it.
+  // Packed documents: rows for each token's place in its own document. document_start [B, N] i32 on the host, as
+  // attention takes it.
   AttentionInputs packed(TensorRef document_start, int64_t seq_len);
 
  private:
@@ -42,28 +43,29 @@ class PositionSource {
 
   const ModelSpec& spec_;
   const Weights* weights_;
+  DeviceMemory* memory_;
   std::vector<std::vector<double>> clex_;  // by length factor
   std::vector<double> frequencies_;        // set_frequencies(); else empty
   RopeTable table_;
   RopeTable keys_, turn_, far_, far_keys_;  // patterns
-  Tensor slopes_, global_start_;
+  SentTensor slopes_, global_start_, document_start_;
 };
 
 struct DecoderOptions {
   int64_t chunk_tokens = 1024;  // tokens at work at a time; a multiple of 64, as the tiles of attention
 };
 
-// Forward only. Each layer is one causal pass over chunks of tokens: beside the weights live the stream x [M, C], k_eff
-// and v of one layer and one sequence, and the activations of one chunk. The activations have the type of the matrices
-// (params.h). Chunks change no result beyond the rounding of the matrix products. The spec and the weights must outlive
-// the decoder.
+// Forward only, on the device where the weights lie. Each layer is one causal pass over chunks of tokens: beside the
+// weights live the stream x [M, C], k_eff and v of one layer and one sequence, and the activations of one chunk. The
+// activations have the type of the matrices (params.h). Chunks change no result beyond the rounding of the matrix
+// products. The spec and the weights must outlive the decoder.
 class Decoder {
  public:
   Decoder(const ModelSpec&, const Weights&, const DecoderOptions& = {});
 
-  // ids [B, N] i32. scaling_length is the sequence length dynamic NTK reckons with (0: N). Returns the hidden states
-  // after the final norm, [B * N, C] of the matrices' type, valid until the next call.
-  // Trace names: hidden.<i> (input of layer i; the last one after the final norm), layer.<i>.<name of LayerActs>. While
+  // ids [B, N] i32, on the host or the device. scaling_length is the sequence length dynamic NTK reckons with (0: N).
+  // Returns the hidden states after the final norm, [B * N, C] of the matrices' type, valid until the next call. Trace
+  // names: hidden.<i> (input of layer i; the last one after the final norm), layer.<i>.<name of LayerActs>. While
   // tracing, a chunk is the whole batch.
   TensorRef forward(Context&, TensorRef ids, int64_t scaling_length = 0);
   const ModelSpec& spec() const { return spec_; }
@@ -94,6 +96,7 @@ class Decoder {
   const ModelSpec& spec_;
   const Weights& weights_;
   DecoderOptions options_;
+  DeviceMemory* memory_;
   RingAttention* ring_ = nullptr;
   PositionSource positions_;
   int64_t B_ = 0, N_ = 0, chunk_ = 0;
@@ -111,6 +114,7 @@ struct DrawnPositions {
 struct TrainingOptions {
   Recompute recompute = Recompute::kNone;
   Precision precision = Precision::kF32;  // of the weights passed in
+  DeviceMemory* memory = nullptr;         // where these lie; null: the host's
 };
 
 // Forward and backward for fixed B and N, all activations planned in one arena. Gradients have the same bits under
@@ -119,11 +123,11 @@ class TrainingDecoder {
  public:
   TrainingDecoder(const ModelSpec&, int64_t B, int64_t N, const TrainingOptions& = {});
 
-  // ids, targets [B, N] i32 (targets may be ops::kIgnoreTarget). Adds scale * d(sum of nll) to the gradients and
-  // returns the nll per position, [B * N], valid until the next call. Gradients that are empty are not computed, and
-  // the backward pass ends at the lowest layer that has one. document_start [B, N] i32: packed documents
-  // (ops/attention.h), each with positions from 0 on; empty: one a row. Drawn positions and packed documents exclude
-  // each other.
+  // ids, targets [B, N] i32 on the host (targets may be ops::kIgnoreTarget). Adds scale * d(sum of nll) to the
+  // gradients and returns the nll per position, [B * N] on the device, valid until the next call. Nothing waits for the
+  // device (but training CLEX's network does). Gradients that are empty are not computed, and the backward pass ends at
+  // the lowest layer that has one. document_start [B, N] i32: packed documents (ops/attention.h), each with positions
+  // from 0 on; empty: one a row. Drawn positions and packed documents exclude each other.
   TensorRef forward_backward(Context&, const Weights&, TensorRef ids, TensorRef targets, float scale, MutWeights& grads,
                              TensorRef document_start = {}, const DrawnPositions& = {});
   // The nll alone.
@@ -144,10 +148,10 @@ class TrainingDecoder {
   }
   void plan();
   void check(const Weights&, TensorRef ids, TensorRef targets) const;
-  void prepare_clex(const Weights&, int64_t seq_len);
-  AttentionInputs inputs(const Weights&, TensorRef document_start, const DrawnPositions&);
+  void prepare_clex(Context&, const Weights&, int64_t seq_len);
+  AttentionInputs inputs(Context&, const Weights&, TensorRef document_start, const DrawnPositions&);
   MutTensorRef angle_gradient(const MutWeights& grads);
-  void clex_backward(const Weights&, TensorRef document_start, const DrawnPositions&, MutWeights& grads);
+  void clex_backward(Context&, const Weights&, TensorRef document_start, const DrawnPositions&, MutWeights& grads);
   KeySource& keys() { return ring_ ? static_cast<KeySource&>(*ring_) : own_keys_; }
   void forward(Context&, const Weights&, const AttentionInputs&, TensorRef ids);
   void backward(Context&, const Weights&, const AttentionInputs&, TensorRef ids, MutWeights& grads);

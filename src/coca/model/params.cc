@@ -4,16 +4,17 @@
 #include <algorithm>
 #include <charconv>
 #include <cmath>
-#include <cstring>
 #include <functional>
 #include <map>
 
+#include "coca/base/count.h"
 #include "coca/base/parallel.h"
 #include "coca/base/rng.h"
 #include "coca/model/architecture.h"
 #include "coca/model/clex.h"
 #include "coca/model/t_width.h"
 #include "coca/ops/cast.h"
+#include "coca/tensor/transfer.h"
 
 namespace coca::model {
 
@@ -174,7 +175,7 @@ void assign_offsets(std::vector<ParamInfo>& infos) {
   }
 }
 
-TensorStore::TensorStore(std::vector<ParamInfo> infos, Precision precision)
+TensorStore::TensorStore(std::vector<ParamInfo> infos, Precision precision, DeviceMemory* memory)
     : precision_(precision), infos_(std::move(infos)) {
   size_t total = 0;
   for (const ParamInfo& info : infos_) {
@@ -184,7 +185,17 @@ TensorStore::TensorStore(std::vector<ParamInfo> infos, Precision precision)
     total += (static_cast<size_t>(info.shape.product()) * dtype_size(param_dtype(info.role, precision)) + 63) / 64 * 64;
   }
   const auto count = static_cast<int64_t>(total);
-  flat_ = precision == Precision::kF32 ? Tensor({count / 4}) : Tensor({count}, DType::kU8);
+  const std::string what = fmt::format("{} in {}", counted(infos_.size(), "parameter"), enum_name(precision));
+  flat_ = precision == Precision::kF32 ? Tensor({count / 4}, DType::kF32, memory, what)
+                                       : Tensor({count}, DType::kU8, memory, what);
+}
+
+void TensorStore::move_to(DeviceMemory* memory) {
+  if (memory == flat_.memory()) return;
+  COCA_CHECK_AS(kInternal, !memory || !flat_.memory(), "tensors cannot go from {} to {} at once", flat_.device().text(),
+                memory->device().text());
+  Context cx(memory ? memory : flat_.memory());
+  flat_ = memory ? to_device(cx, flat_) : to_host(cx, flat_);
 }
 
 size_t TensorStore::place(const ParamInfo& info) const {
@@ -209,17 +220,24 @@ std::vector<MutTensorRef> TensorStore::blocks(const ParamInfo& info) {
   return blocks;
 }
 
-void TensorStore::zero() { std::memset(flat_.ref().data, 0, flat_.ref().bytes()); }
+void TensorStore::zero() { flat_.set_zero(); }
 
-ParamStore::ParamStore(const ModelSpec& spec, Precision precision) : TensorStore(parameter_list(spec), precision) {
-  bind(spec);
+ParamStore::ParamStore(const ModelSpec& spec, Precision precision, DeviceMemory* memory)
+    : TensorStore(parameter_list(spec), precision, memory), spec_(spec) {
+  bind();
 }
 
-ParamStore::ParamStore(const ModelSpec& spec, std::vector<ParamInfo> selection) : TensorStore(std::move(selection)) {
-  bind(spec);
+ParamStore::ParamStore(const ModelSpec& spec, std::vector<ParamInfo> selection, DeviceMemory* memory)
+    : TensorStore(std::move(selection), Precision::kF32, memory), spec_(spec) {
+  bind();
 }
 
-void ParamStore::bind(const ModelSpec& spec) {
+void ParamStore::move_to(DeviceMemory* memory) {
+  TensorStore::move_to(memory);
+  bind();
+}
+
+void ParamStore::bind() {
   std::map<std::string, const ParamInfo*, std::less<>> here;
   for (const ParamInfo& info : infos()) here[info.name] = &info;
   const auto bind_to = [&](auto& tensors) {
@@ -227,7 +245,7 @@ void ParamStore::bind(const ModelSpec& spec) {
       if (const auto it = here.find(name); it != here.end()) slot = at(*it->second);
     };
     for_each_parameter(
-        spec, tensors, [&](const std::string& name, const Dims&, ParamRole, auto& slot) { set(name, slot); },
+        spec_, tensors, [&](const std::string& name, const Dims&, ParamRole, auto& slot) { set(name, slot); },
         [&](const std::string& name, const Dims&, ParamRole, ParamPart, int64_t, auto& slot) { set(name, slot); });
   };
   bind_to(tensors_);
@@ -289,10 +307,11 @@ void copy_params(Context& cx, const TensorStore& from, TensorStore& to) {
     const TensorRef x = from.at(info);
     const MutTensorRef y = to.at(info);
     if (x.dtype == y.dtype)
-      std::memcpy(y.data, x.data, x.bytes());
+      transfer(cx, y, x);
     else
       ops::cast(cx, {.x = x, .y = y});
   }
+  if (from.memory() != to.memory()) cx.synchronize();
 }
 
 }  // namespace coca::model

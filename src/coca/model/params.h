@@ -95,13 +95,17 @@ std::vector<ParamInfo> part_list(const ModelSpec&);
 // Places for the tensors of a list, one behind the other.
 void assign_offsets(std::vector<ParamInfo>&);
 
-// Storage of a list of tensors in one block.
+// Storage of a list of tensors in one block, on the host or a device.
 class TensorStore {
  public:
-  explicit TensorStore(std::vector<ParamInfo>, Precision = Precision::kF32);
+  explicit TensorStore(std::vector<ParamInfo>, Precision = Precision::kF32, DeviceMemory* = nullptr);
   TensorStore(TensorStore&&) = default;
   TensorStore& operator=(TensorStore&&) = default;
   virtual ~TensorStore() = default;  // owners hold a ParamStore by this type
+
+  // Brings the tensors to this memory (null: the host's). What refers to them must be bound anew.
+  virtual void move_to(DeviceMemory*);
+  DeviceMemory* memory() const { return flat_.memory(); }  // null: the host's
 
   Precision precision() const { return precision_; }
   const std::vector<ParamInfo>& infos() const { return infos_; }
@@ -116,7 +120,7 @@ class TensorStore {
   // Everything as one vector, fp32 stores only: in a bf16 store these are bytes.
   MutTensorRef flat() { return flat_; }
   TensorRef flat() const { return flat_; }
-  void zero();
+  void zero();  // on a device queued
 
  private:
   static constexpr size_t kAbsent = ~size_t{0};
@@ -136,15 +140,17 @@ class TensorStore {
 // three or four of these. Of a selection (select.h) the others are empty.
 class ParamStore : public TensorStore {
  public:
-  explicit ParamStore(const ModelSpec&, Precision = Precision::kF32);
-  ParamStore(const ModelSpec&, std::vector<ParamInfo> selection);  // f32
+  explicit ParamStore(const ModelSpec&, Precision = Precision::kF32, DeviceMemory* = nullptr);
+  ParamStore(const ModelSpec&, std::vector<ParamInfo> selection, DeviceMemory* = nullptr);  // f32
 
+  void move_to(DeviceMemory*) override;
   MutWeights& tensors() { return tensors_; }
   const Weights& weights() const { return weights_; }
 
  private:
-  void bind(const ModelSpec&);
+  void bind();
 
+  ModelSpec spec_;
   MutWeights tensors_;
   Weights weights_;
 };
@@ -158,12 +164,13 @@ struct Model {
 // Linear and embedding weights N(0, init_std), norms 1, biases 0 (as the official code). Each tensor draws from its
 // own stream (seed, position in the list), so that models of different kinds share all draws they can; a T of half the
 // width is the mean of the pairs of what is drawn for a full one, and so the same function. A bf16 store holds the fp32
-// values, rounded.
+// values, rounded. The store must be on the host.
 void initialise(const ModelSpec&, uint64_t seed, TensorStore&);
 // CLEX's network alone, as initialise() has it: W_up uniform within 1 / sqrt(W) (as published), W_down zero.
 void initialise_clex(uint64_t seed, TensorStore&);
 
-// All parameters of a store of the same spec, rounded or widened where the precisions differ.
+// All parameters of a store of the same spec, rounded or widened where the precisions differ; then both stores must be
+// on the context's device. Where they lie apart, the copy is complete on return.
 void copy_params(Context&, const TensorStore& from, TensorStore& to);
 
 }  // namespace coca::model

@@ -10,11 +10,13 @@ namespace coca::model {
 namespace {
 
 // Rows that there is room for serve again, whatever stood there.
-void make_room(Tensor& t, int64_t sequences, int64_t n, int64_t half) {
-  if (t.empty() || t.size(0) != sequences || t.size(1) < n || t.size(2) != half) t = Tensor({sequences, n, half});
+void make_room(SentTensor& t, int64_t sequences, int64_t n, int64_t half, DeviceMemory* memory) {
+  const Dims& there = t.shape();
+  if (t.empty() || there[0] != sequences || there[1] < n || there[2] != half)
+    t = SentTensor({sequences, n, half}, DType::kF32, memory);
 }
 
-ops::RopeRows narrowed(const Tensor& cos, const Tensor& sin, int64_t first, int64_t count) {
+ops::RopeRows narrowed(const SentTensor& cos, const SentTensor& sin, int64_t first, int64_t count) {
   return {cos.ref().narrow(1, first, count), sin.ref().narrow(1, first, count)};
 }
 
@@ -25,9 +27,9 @@ template <typename PositionOf>
 void RopeTable::fill(Rows& rows, double growth_sign, int64_t sequences, int64_t n, std::span<const double> sizes,
                      const PositionOf& position_of) const {
   const int64_t half = rotation_.pairs();
-  make_room(rows.cos, sequences, n, half);
-  make_room(rows.sin, sequences, n, half);
-  const auto cos = rows.cos.ref().view<float, 3>(), sin = rows.sin.ref().view<float, 3>();
+  make_room(rows.cos, sequences, n, half, memory_);
+  make_room(rows.sin, sequences, n, half, memory_);
+  const auto cos = rows.cos.host().view<float, 3>(), sin = rows.sin.host().view<float, 3>();
   parallel_blocks(sequences * n, 256, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       const double position = position_of(i);
@@ -41,6 +43,9 @@ void RopeTable::fill(Rows& rows, double growth_sign, int64_t sequences, int64_t 
       }
     }
   });
+  const int64_t written = ((sequences - 1) * rows.cos.shape()[1] + n) * half;
+  rows.cos.send(written);
+  rows.sin.send(written);
 }
 
 void RopeTable::build(const ops::Rotation& rotation, int64_t start, int64_t n, double origin) {

@@ -7,11 +7,14 @@
 
 #include "coca/model/rope_rotation.h"
 #include "coca/ops/rope.h"
+#include "coca/tensor/transfer.h"
 
 namespace coca::model {
 
 class RopeTable {
  public:
+  // The rows lie in this memory; null: the host's.
+  explicit RopeTable(DeviceMemory* memory = nullptr) : memory_(memory) {}
   // Rows for positions start, start + 1, ..., start + n - 1.
   void build(const ops::Rotation&, int64_t start, int64_t n, double origin = 0.0);
   // Rows for any positions, [sequences, n] of them; sequences is 1 or B. If `sizes` is given, the rows are
@@ -24,12 +27,13 @@ class RopeTable {
 
  private:
   struct Rows {
-    Tensor cos, sin;  // [sequences, at least n, R/2]
+    SentTensor cos, sin;  // [sequences, at least n, R/2]
   };
   template <typename PositionOf>
   void fill(Rows&, double growth_sign, int64_t sequences, int64_t n, std::span<const double> sizes,
             const PositionOf&) const;
 
+  DeviceMemory* memory_;
   ops::Rotation rotation_;
   Rows queries_, keys_;
   double origin_ = 0.0;

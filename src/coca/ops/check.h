@@ -66,11 +66,25 @@ inline void check_packed(const Site& at, std::string_view name, TensorRef t, con
   check_packed(at, name, t, wanted, std::span(&type, 1));
 }
 
-// Contiguous [M] i32.
+// The same place, or the host for a tensor that lies there: ops carry over ids, and the losses of lm_loss.
+inline Site or_host(Site at, TensorRef t) {
+  if (t.device.is_cpu()) at.device = kHost;
+  return at;
+}
+
+// Contiguous [M] i32, on the op's device or the host.
 inline void check_ids(const Site& at, std::string_view name, TensorRef t, int64_t M) {
-  check_dtype(at, name, t, DType::kI32);
+  check_dtype(or_host(at, t), name, t, DType::kI32);
   COCA_CHECK(t.shape == Dims{M}, "[{}] {} has shape {}; expected {}", at.op, name, t.shape.text(), Dims{M}.text());
   COCA_CHECK(t.contiguous(), "[{}] {} {} must be contiguous", at.op, name, t.shape.text());
+}
+
+// Ids where the op runs: on a device, those that lie on the host are sent into scratch.
+inline TensorRef sent_ids(Context& context, TensorRef ids) {
+  if (ids.device == context.device()) return ids;
+  const MutTensorRef there = context.scratch_tensor(ids.shape, DType::kI32, ScratchUser::kIds);
+  context.memory()->upload_copy(there.data, ids.data, ids.bytes());
+  return there;
 }
 
 inline void check_rank2(const Site& at, std::string_view name, TensorRef t) {

@@ -17,7 +17,7 @@ constexpr std::string_view kOp = "cross_entropy";
 
 void check_targets(const Site& at, TensorRef targets, int64_t M, int64_t V) {
   check_ids(at, "targets", targets, M);
-  if (!at.device.is_cpu()) return;  // its implementations read the targets themselves
+  if (!targets.device.is_cpu()) return;  // a loss of a bad target is NaN there
   const int32_t* id = targets.as<int32_t>();
   for (int64_t m = 0; m < M; ++m)
     COCA_CHECK((id[m] >= 0 && id[m] < V) || id[m] == kIgnoreTarget, "[{}] targets[{}] = {} is not in 0..{} and not {}",
@@ -48,8 +48,30 @@ void check_lm_loss(const Site& at, const LmLoss& a) {
   check_packed(at, "x", a.x, kF32OrBF16);
   check_packed(at, "w", a.w, a.w.shape, a.x.dtype);
   check_targets(at, a.targets, a.x.size(0), a.w.size(0));
-  check_packed(at, "nll", a.nll, {a.x.size(0)});
+  check_packed(or_host(at, a.nll), "nll", a.nll, {a.x.size(0)});
 }
+
+// A loss whose targets and nll lie where the op runs. finish() brings the nll to where it is wanted.
+class Carried {
+ public:
+  Carried(Context& context, const LmLoss& wanted) : context_(context), wanted_(wanted), here_(wanted) {
+    here_.targets = sent_ids(context, wanted.targets);
+    if (fetches()) here_.nll = context.scratch_tensor(wanted.nll.shape, DType::kF32, ScratchUser::kLoss);
+  }
+  const LmLoss& loss() const { return here_; }
+  void finish() {
+    if (!fetches()) return;
+    context_.memory()->download(wanted_.nll.data, here_.nll.data, here_.nll.bytes());
+    context_.memory()->synchronize();
+  }
+
+ private:
+  bool fetches() const { return wanted_.nll.device != context_.device(); }
+
+  Context& context_;
+  const LmLoss& wanted_;
+  LmLoss here_;
+};
 
 enum class Sweep { kLoss, kLossAndGradient };
 
@@ -85,7 +107,9 @@ void cross_entropy_forward(Context& context, const CrossEntropyForward& a) {
   check_logits(at, a.logits, a.targets);
   check_packed(at, "nll", a.nll, {a.logits.size(0)});
   if (!a.lse.empty()) check_packed(at, "lse", a.lse, {a.logits.size(0)});
-  run<CrossEntropyImpl>(context, a.logits.dtype, &CrossEntropyFunctions::forward, a);
+  CrossEntropyForward here = a;
+  here.targets = sent_ids(context, a.targets);
+  run<CrossEntropyImpl>(context, a.logits.dtype, &CrossEntropyFunctions::forward, here);
 }
 
 void cross_entropy_backward(Context& context, const CrossEntropyBackward& a) {
@@ -93,22 +117,29 @@ void cross_entropy_backward(Context& context, const CrossEntropyBackward& a) {
   check_logits(at, a.logits, a.targets);
   check_packed(at, "lse", a.lse, {a.logits.size(0)});
   check_packed(at, "dlogits", a.dlogits, a.logits.shape);
-  run<CrossEntropyImpl>(context, a.logits.dtype, &CrossEntropyFunctions::backward, a);
+  CrossEntropyBackward here = a;
+  here.targets = sent_ids(context, a.targets);
+  run<CrossEntropyImpl>(context, a.logits.dtype, &CrossEntropyFunctions::backward, here);
 }
 
-void lm_loss_forward(Context& context, const LmLoss& a) {
-  check_lm_loss(Site("lm_loss", context), a);
+void lm_loss_forward(Context& context, const LmLoss& wanted) {
+  check_lm_loss(Site("lm_loss", context), wanted);
+  Carried carried(context, wanted);
+  const LmLoss& a = carried.loss();
   for_chunks(context, a, Sweep::kLoss, [&](const Chunk& c) {
     run<CrossEntropyImpl>(context, DType::kF32, &CrossEntropyFunctions::forward,
                           CrossEntropyForward{.logits = c.logits,
                                               .targets = a.targets.narrow(0, c.row0, c.rows),
                                               .nll = a.nll.narrow(0, c.row0, c.rows)});
   });
+  carried.finish();
 }
 
-void lm_loss_forward_backward(Context& context, const LmLoss& a, const LmLossGrad& grad) {
+void lm_loss_forward_backward(Context& context, const LmLoss& wanted, const LmLossGrad& grad) {
   const Site at("lm_loss", context);
-  check_lm_loss(at, a);
+  check_lm_loss(at, wanted);
+  Carried carried(context, wanted);
+  const LmLoss& a = carried.loss();
   if (a.x.dtype == DType::kBF16)
     check_packed(at, "dx", grad.dx, a.x.shape, kF32OrBF16);
   else
@@ -127,6 +158,7 @@ void lm_loss_forward_backward(Context& context, const LmLoss& a, const LmLossGra
                               .dx = grad.dx.narrow(0, c.row0, c.rows),
                               .dw = grad.dw});
   });
+  carried.finish();
 }
 
 }  // namespace coca::ops

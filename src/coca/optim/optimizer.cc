@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "coca/ops/cast.h"
+#include "coca/tensor/transfer.h"
 
 namespace coca::optim {
 
@@ -42,19 +43,19 @@ void check_adamw(const AdamWOptions& o) {
 
 AdamW::AdamW(const model::ModelSpec& spec, const AdamWOptions& options) : AdamW(model::parameter_list(spec), options) {}
 
-AdamW::AdamW(const std::vector<model::ParamInfo>& trained, const AdamWOptions& options)
-    : AdamW(trained, options, Partition(flat_size(trained)), dist::alone()) {}
+AdamW::AdamW(const std::vector<model::ParamInfo>& trained, const AdamWOptions& options, DeviceMemory* memory)
+    : AdamW(trained, options, Partition(flat_size(trained)), dist::alone(), memory) {}
 
 AdamW::AdamW(std::vector<model::ParamInfo> trained, const AdamWOptions& options, Partition partition,
-             dist::Communicator& ranks)
+             dist::Communicator& ranks, DeviceMemory* memory)
     : options_(options),
       infos_(std::move(trained)),
       partition_(std::move(partition)),
       ranks_(ranks),
       owned_(partition_.of(ranks.rank())),
       pieces_(pieces_in(owned_)),
-      m_({total_size(owned_)}),
-      v_({total_size(owned_)}) {
+      m_({total_size(owned_)}, DType::kF32, memory, "the optimizer's first moments"),
+      v_({total_size(owned_)}, DType::kF32, memory, "the optimizer's second moments") {
   check_adamw(options);
   COCA_CHECK_AS(kInternal, partition_.size() == flat_size(infos_) && partition_.ranks() == ranks.size(),
                 "[adamw] a partition of {} floats for {} ranks; the parameters have {}, the job {}", partition_.size(),
@@ -160,7 +161,7 @@ UpdateReport AdamW::update(Context& cx, double learning_rate, TensorRef owned, m
       one.v = part(v_.ref());
       one.copy = copy && copies[i].dtype == DType::kBF16 ? copies[i] : MutTensorRef();
       ops::adamw_step(cx, one);
-      if (copy && one.copy.empty()) std::memcpy(copies[i].data, block.data, block.bytes());
+      if (copy && one.copy.empty()) transfer(cx, copies[i], block);
       ++i;
     });
   }

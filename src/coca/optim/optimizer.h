@@ -29,24 +29,27 @@ struct UpdateReport {
 class AdamW {
  public:
   AdamW(const model::ModelSpec&, const AdamWOptions&);
-  AdamW(const std::vector<model::ParamInfo>& trained, const AdamWOptions&);  // has moments of these only
+  // Has moments of these only, where the parameters and gradients lie: in this memory (null: the host's).
+  AdamW(const std::vector<model::ParamInfo>& trained, const AdamWOptions&, DeviceMemory* = nullptr);
   // Has the moments of that part of the flat vector of gradients which rank ranks.rank() owns. `ranks` must outlive
   // this.
-  AdamW(std::vector<model::ParamInfo> trained, const AdamWOptions&, Partition, dist::Communicator& ranks);
+  AdamW(std::vector<model::ParamInfo> trained, const AdamWOptions&, Partition, dist::Communicator& ranks,
+        DeviceMemory* = nullptr);
 
   // One update of the parameters that have a gradient, those for which the optimizer was made. All others of params
   // keep their bits. A non-finite gradient norm changes nothing and is reported. Grads and params are fp32; a bf16 copy
   // of the params, if given, is written in the same pass.
   UpdateReport step(Context&, double learning_rate, const model::TensorStore& grads, model::TensorStore& params,
                     model::TensorStore* copy = nullptr);
-  // The same by all ranks together, each with the gradients it owns, packed in the order of its ranges. On return every
-  // rank has all updated parameters, and the gradients and `room` (as many floats) are overwritten.
+  // The same by all ranks together, on the CPU, each with the gradients it owns, packed in the order of its ranges. On
+  // return every rank has all updated parameters, and the gradients and `room` (as many floats) are overwritten.
   UpdateReport step_owned(Context&, double learning_rate, MutTensorRef owned, MutTensorRef room,
                           model::TensorStore& params, model::TensorStore* copy = nullptr);
 
   int64_t updates() const { return updates_; }  // applied so far; the step in the bias corrections
   void set_updates(int64_t updates) { updates_ = updates; }
 
+  DeviceMemory* memory() const { return m_.memory(); }  // where the moments lie; null: the host's
   // The moments owned here, packed in the order of owned().
   MutTensorRef first_moment() { return m_; }
   MutTensorRef second_moment() { return v_; }

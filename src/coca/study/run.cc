@@ -250,6 +250,7 @@ RunResult run_one(const StudyConfig& c, const Corpus& corpus, const std::string&
     return result;
   }
   const model::Model m = formats::load_model(dir / "model", model::Precision::kF32, formats::LoadT::kFolded);
+  m.params->move_to(Context().memory());
   const std::string name = fmt::format("{} seed {}", method, seed);
   for (const std::optional<double> factor : variants_of(c, method))
     result.evaluations.push_back(evaluate_one(

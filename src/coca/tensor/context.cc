@@ -1,15 +1,20 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/tensor/context.h"
 
+#include <algorithm>
 #include <utility>
 
 namespace coca {
 
 namespace {
 
-ContextOptions& defaults() {
-  static ContextOptions options;
-  return options;
+struct Defaults {
+  ContextOptions options;
+  DeviceMemory* memory = nullptr;
+};
+Defaults& defaults() {
+  static Defaults defaults;
+  return defaults;
 }
 
 }  // namespace
@@ -28,15 +33,21 @@ std::map<std::string, std::string, std::less<>> parse_forced(std::string_view so
   return forced;
 }
 
-void set_default_context_options(ContextOptions options) { defaults() = std::move(options); }
+void set_default_context_options(ContextOptions options, DeviceMemory* memory) {
+  defaults() = {std::move(options), memory};
+}
 
-Context::Context(DeviceMemory* memory) : Context(memory, defaults()) {}
+Context::Context() : Context(defaults().memory) {}
+
+Context::Context(DeviceMemory* memory) : Context(memory, defaults().options) {}
 
 Context::Context(DeviceMemory* memory, ContextOptions options) : memory_(memory), options_(std::move(options)) {}
 
 void* Context::scratch(size_t bytes, ScratchUser user) {
   Scratch& scratch = scratch_[static_cast<size_t>(user)];
   if (bytes > scratch.bytes || !scratch.buffer) {
+    // On a device allocating waits for all queued work, so what grows little by little gets room to grow.
+    if (memory_) bytes = std::max(bytes, scratch.bytes + scratch.bytes / 4);
     scratch.buffer.reset();
     scratch.bytes = 0;
     scratch.buffer = allocate(memory_, bytes, "the scratch memory of an op");

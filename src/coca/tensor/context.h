@@ -27,22 +27,28 @@ struct ContextOptions {
 // variable.
 std::map<std::string, std::string, std::less<>> parse_forced(std::string_view source, std::string_view text);
 
-// Sets the options of Contexts that are made without any. Programs call it once, at their start; empty before.
-void set_default_context_options(ContextOptions);
+// Sets the options of Contexts that are made without any, and the device of those made without one. Programs call it
+// once, at their start; before that, the options are empty and the device is the CPU.
+void set_default_context_options(ContextOptions, DeviceMemory* = nullptr);
 
 // Users of scratch memory. kOp: any op; the next op overwrites it. The others stay valid while their user calls other
 // ops.
-enum class ScratchUser : uint8_t { kOp, kLora, kLogits, kDilated, kFoldedT, kProduct };
-inline constexpr size_t kScratchUsers = 6;
+enum class ScratchUser : uint8_t { kOp, kLora, kLogits, kDilated, kFoldedT, kProduct, kIds, kLoss };
+inline constexpr size_t kScratchUsers = 8;
 
 class Context {
  public:
-  explicit Context(DeviceMemory* memory = nullptr);  // null: the CPU; with the default options
+  Context();                               // on the default device, with the default options
+  explicit Context(DeviceMemory* memory);  // null: the CPU; with the default options
   Context(DeviceMemory* memory, ContextOptions options);
 
   // The device on which ops run; their operands must lie there.
   Device device() const { return memory_ ? memory_->device() : Device{}; }
   DeviceMemory* memory() const { return memory_; }
+  // Returns when everything queued on the device is done; on the CPU nothing is queued.
+  void synchronize() const {
+    if (memory_) memory_->synchronize();
+  }
   int threads() const { return options_.threads; }  // 0: as many as the process uses
 
   // Scratch of at least `bytes` on the device, 64-byte aligned, contents unspecified; valid until the next call for the

@@ -35,7 +35,8 @@ class DeviceMemory {
 
   // Queued; the host's memory must not change until synchronize().
   virtual void upload(void* device, const void* host, size_t bytes) = 0;
-  // The same for something small; the host's memory may change as soon as this returns.
+  // The same through pinned memory of its own: the host's memory may change as soon as this returns, which it does
+  // without waiting unless many megabytes are queued.
   virtual void upload_copy(void* device, const void* host, size_t bytes) = 0;
   virtual void download(void* host, const void* device, size_t bytes) = 0;
   virtual void copy(void* to, const void* from, size_t bytes) = 0;  // both on the device

@@ -12,8 +12,10 @@ namespace coca {
 class Tensor {
  public:
   Tensor() = default;
-  // `memory` null: on the host. If there is not enough memory, throws Error (kIo) naming shape and size.
-  explicit Tensor(const Dims& shape, DType dtype = DType::kF32, DeviceMemory* memory = nullptr);
+  // `memory` null: on the host. If there is not enough memory, throws Error (kIo) naming `what`, or else the shape, and
+  // the size.
+  explicit Tensor(const Dims& shape, DType dtype = DType::kF32, DeviceMemory* memory = nullptr,
+                  std::string_view what = {});
 
   MutTensorRef ref() { return {buffer_.get(), dtype_, shape_, device()}; }
   TensorRef ref() const { return {buffer_.get(), dtype_, shape_, device()}; }
@@ -28,6 +30,7 @@ class Tensor {
   int64_t size(int dim) const { return ref().size(dim); }
   int64_t numel() const { return shape_.product(); }
   bool empty() const { return buffer_ == nullptr; }
+  void set_zero();  // on a device queued
 
   // The elements; throws unless T is the dtype and the tensor is on the host (tensor/transfer.h copies it there).
   template <typename T>

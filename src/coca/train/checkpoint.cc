@@ -114,11 +114,23 @@ std::string shown(const nlohmann::json& value) {
   return value.is_number_integer() ? grouped(value.get<int64_t>()) : value.dump();
 }
 
+// Files are written from the host: weights on a device are copied there first.
 void save_weights(const fs::path& dir, const CheckpointParts& parts) {
-  if (parts.adapter)
+  const model::TensorStore& trained = parts.adapter ? parts.adapter->tensors() : parts.params;
+  Context cx(trained.memory());
+  if (parts.adapter && trained.memory()) {
+    model::Adapter host(parts.adapter->spec(), parts.adapter->settings(), parts.adapter->targets());
+    model::copy_params(cx, trained, host.tensors());
+    formats::save_adapter(dir, host);
+  } else if (parts.adapter) {
     formats::save_adapter(dir, *parts.adapter);
-  else
+  } else if (trained.memory()) {
+    model::ParamStore host(parts.spec, trained.precision());
+    model::copy_params(cx, trained, host);
+    formats::save_model(dir, parts.spec, host);
+  } else {
     formats::save_model(dir, parts.spec, parts.params);
+  }
   parts.tokenizer.save(dir);
 }
 

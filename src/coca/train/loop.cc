@@ -45,6 +45,9 @@ void check_sizes(const LoopOptions& o, const model::ModelSpec& s, int ranks) {
 
 LoopOptions checked(LoopOptions o, const model::ModelSpec& spec, int ranks) {
   check_sizes(o, spec, ranks);
+  if (const Context cx; cx.memory())
+    COCA_CHECK(ranks == 1 && o.slices == 1, "training on {} is for one rank and one slice; found {} and {}",
+               cx.device().text(), counted(ranks, "rank"), counted(o.slices, "slice"));
   if (o.share == LoopOptions::Share::kTokens) o.slices = ranks;  // one for each rank: its tokens
   return o;
 }

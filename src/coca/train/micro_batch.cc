@@ -29,7 +29,7 @@ MicroBatch::MicroBatch(const model::ModelSpec& spec, const LoopOptions& o, const
       ranks_(ranks),
       ring_(ring_of(spec, o, ranks)),
       decoder_(spec, o.shape.batch, ring_ ? ring_->tokens() : o.shape.length,
-               {.recompute = o.recompute, .precision = o.precision}),
+               {.recompute = o.recompute, .precision = o.precision, .memory = context_.memory()}),
       ids_({o.shape.batch, o.shape.length}, DType::kI32),
       targets_(ids_.shape(), DType::kI32) {
   if (ring_) {
@@ -81,7 +81,7 @@ model::DrawnPositions MicroBatch::drawn() const {
 
 MicroBatch::Loss MicroBatch::loss(const model::Weights& weights) {
   const auto [ids, targets] = tokens_here();
-  const TensorRef nll = decoder_.loss(context_, weights, ids, targets, starts(), drawn());
+  const TensorRef nll = fetched_.now(context_, decoder_.loss(context_, weights, ids, targets, starts(), drawn()));
   Loss sum;
   for (int64_t m = 0; m < nll.numel(); ++m) {
     sum.nll += nll.as<float>()[m];
@@ -90,15 +90,27 @@ MicroBatch::Loss MicroBatch::loss(const model::Weights& weights) {
   return sum;
 }
 
-double MicroBatch::forward_backward(const model::Weights& weights, float scale, model::MutWeights& grads,
-                                    const std::function<void(int64_t layer)>& on_gradients) {
+void MicroBatch::forward_backward(const model::Weights& weights, float scale, model::MutWeights& grads,
+                                  const std::function<void(int64_t layer)>& on_gradients) {
   decoder_.on_gradients(on_gradients);
   const auto [ids, targets] = tokens_here();
   const TensorRef nll = decoder_.forward_backward(context_, weights, ids, targets, scale, grads, starts(), drawn());
   decoder_.on_gradients({});
-  double sum = 0;
-  for (int64_t i = 0; i < nll.numel(); ++i) sum += nll.as<float>()[i];
-  return sum;
+  if (calls_ == nll_.size()) nll_.emplace_back();
+  nll_[calls_++].queue(context_, nll);
+}
+
+double MicroBatch::nll() {
+  context_.synchronize();
+  double all = 0;
+  for (size_t i = 0; i < calls_; ++i) {
+    const TensorRef nll = nll_[i].ref();
+    double sum = 0;
+    for (int64_t m = 0; m < nll.numel(); ++m) sum += nll.as<float>()[m];
+    all += sum;
+  }
+  calls_ = 0;
+  return all;
 }
 
 double validation_loss(MicroBatch& batch, const ValidationSource& validation, int64_t wanted, int64_t B,

@@ -11,6 +11,7 @@
 
 #include "coca/dist/communicator.h"
 #include "coca/model/ring_attention.h"
+#include "coca/tensor/transfer.h"
 #include "coca/train/loop_options.h"
 
 namespace coca::train {
@@ -39,10 +40,12 @@ class MicroBatch {
     int64_t targets = 0;  // their number
   };
   Loss loss(const model::Weights&);
-  // Returns the sum of the nll and adds scale times its gradient to grads. on_gradients: see
+  // Adds scale times the gradient of the sum of the nll to grads, without waiting for the device. on_gradients: see
   // TrainingDecoder::on_gradients; empty: no calls.
-  double forward_backward(const model::Weights&, float scale, model::MutWeights& grads,
-                          const std::function<void(int64_t layer)>& on_gradients = {});
+  void forward_backward(const model::Weights&, float scale, model::MutWeights& grads,
+                        const std::function<void(int64_t layer)>& on_gradients = {});
+  // The sum of the nll of the calls of forward_backward() since the last nll(); waits for the device.
+  double nll();
 
  private:
   std::pair<TensorRef, TensorRef> tokens_here();  // ids and targets [B, n]
@@ -58,8 +61,11 @@ class MicroBatch {
   Tensor ids_, targets_, starts_;             // of whole windows
   std::vector<int32_t> my_ids_, my_targets_;  // this rank's tokens of them, with a ring
   std::vector<double> positions_;             // [B, N]; only if the batches draw positions
-  bool packed_ = false;                       // whether the current batch is packed
-  int64_t drawn_length_ = 0;                  // of the current batch; 0: plain positions
+  FetchedTensor fetched_;
+  std::vector<FetchedTensor> nll_;  // of the calls since the last nll(), `calls_` of them
+  size_t calls_ = 0;
+  bool packed_ = false;       // whether the current batch is packed
+  int64_t drawn_length_ = 0;  // of the current batch; 0: plain positions
 };
 
 // Mean loss over `windows` windows of data.validation, spread evenly over all of them, so that it represents the whole

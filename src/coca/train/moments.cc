@@ -11,6 +11,7 @@
 
 #include "coca/io/fs.h"
 #include "coca/io/safetensors.h"
+#include "coca/tensor/transfer.h"
 
 namespace coca::train {
 
@@ -96,16 +97,19 @@ class StoredMoments {
 }  // namespace
 
 void save_moments(const fs::path& dir, optim::AdamW& optimizer, const dist::Communicator& ranks) {
+  Context cx(optimizer.memory());
+  FetchedTensor first, second;  // files are written from the host
+  const TensorRef m = first.now(cx, optimizer.first_moment()), v = second.now(cx, optimizer.second_moment());
   std::vector<io::TensorToSave> moments;
   for (const optim::AdamW::Piece& piece : optimizer.pieces()) {
     const int64_t count = piece.end - piece.begin;
     const bool whole = count == piece.info->shape.product();
     const std::string name = piece.info->name + (whole ? "" : fmt::format("[{}:{}]", piece.begin, piece.end));
-    const auto value = [&](MutTensorRef all) {
-      return TensorRef(all.narrow(0, piece.packed, count)).reshape(whole ? piece.info->shape : Dims({count}));
+    const auto value = [&](TensorRef all) {
+      return all.narrow(0, piece.packed, count).reshape(whole ? piece.info->shape : Dims({count}));
     };
-    moments.push_back({"m." + name, value(optimizer.first_moment())});
-    moments.push_back({"v." + name, value(optimizer.second_moment())});
+    moments.push_back({"m." + name, value(m)});
+    moments.push_back({"v." + name, value(v)});
   }
   const std::string name = ranks.size() == 1
                                ? "optimizer.safetensors"
@@ -115,13 +119,19 @@ void save_moments(const fs::path& dir, optim::AdamW& optimizer, const dist::Comm
 
 void load_moments(const fs::path& dir, optim::AdamW& optimizer) {
   const StoredMoments stored(dir);
-  for (const optim::AdamW::Piece& piece : optimizer.pieces()) {
-    const auto read = [&](const char* prefix, MutTensorRef all) {
-      stored.read(prefix + piece.info->name, *piece.info, piece.begin, piece.end, all.as<float>() + piece.packed);
-    };
-    read("m.", optimizer.first_moment());
-    read("v.", optimizer.second_moment());
-  }
+  Context cx(optimizer.memory());
+  const auto read = [&](const char* prefix, MutTensorRef all) {
+    Tensor host;
+    if (cx.memory()) host = Tensor(all.shape);
+    float* to = cx.memory() ? host.ref().as<float>() : all.as<float>();
+    for (const optim::AdamW::Piece& piece : optimizer.pieces())
+      stored.read(prefix + piece.info->name, *piece.info, piece.begin, piece.end, to + piece.packed);
+    if (!cx.memory()) return;
+    transfer(cx, all, host);
+    cx.synchronize();
+  };
+  read("m.", optimizer.first_moment());
+  read("v.", optimizer.second_moment());
 }
 
 }  // namespace coca::train

@@ -59,11 +59,13 @@ std::string describe_nonfinite(TensorRef t) {
 
 void FirstNonFinite::look(std::string_view name, TensorRef value) {
   if (!found_.empty()) return;
-  if (const std::string bad = describe_nonfinite(value); !bad.empty()) found_ = fmt::format("{} {}", name, bad);
+  if (const std::string bad = describe_nonfinite(fetched_.now(cx_, value)); !bad.empty())
+    found_ = fmt::format("{} {}", name, bad);
 }
 
 std::string first_nonfinite_tensor(const model::TensorStore& store, ListOrder order) {
-  FirstNonFinite first;
+  Context cx(store.memory());
+  FirstNonFinite first(cx);
   const auto& infos = store.infos();
   for (size_t i = 0; i < infos.size(); ++i) {
     const model::ParamInfo& info = infos[order == ListOrder::kForward ? i : infos.size() - 1 - i];

@@ -20,18 +20,19 @@ void Step::begin_stage(const Stage& stage) {
   grads_.reset();  // frees the old ones before the new ones are allocated
   optimizer_.reset();
   sum_.reset();
+  DeviceMemory* memory = batch_.context().memory();
   if (const model::Adapter* adapter = model_.adapter()) {
-    grads_ = std::make_unique<model::TensorStore>(model_.master().infos());
+    grads_ = std::make_unique<model::TensorStore>(model_.master().infos(), model::Precision::kF32, memory);
     grad_tensors_ = {};
     grad_tensors_.layers.resize(static_cast<size_t>(spec_.L));
     adapter->bind_gradients(*grads_, grad_tensors_);
   } else {
-    auto grads = std::make_unique<model::ParamStore>(spec_, model::select_parameters(spec_, stage.train));
+    auto grads = std::make_unique<model::ParamStore>(spec_, model::select_parameters(spec_, stage.train), memory);
     grad_tensors_ = grads->tensors();
     grads_ = std::move(grads);
   }
   if (options_.slices == 1) {
-    optimizer_ = std::make_unique<optim::AdamW>(grads_->infos(), stage.adamw);
+    optimizer_ = std::make_unique<optim::AdamW>(grads_->infos(), stage.adamw, memory);
     return;
   }
   const optim::Partition partition = partition_gradients(spec_, *grads_, ranks_.size());
@@ -61,7 +62,6 @@ std::optional<double> Step::slice(int64_t step, int64_t slice, Add add) {
   const std::function<void(int64_t)> send = [this](int64_t layer) {
     sum_->done(gradient_bucket(spec_, layer), grads_->flat());
   };
-  double sum = 0;
   for (int64_t part = first; part < end; ++part) {
     if (add == Add::kToSum && stops_before(slice, part)) return std::nullopt;
     batch_.fill(step, part);
@@ -69,11 +69,11 @@ std::optional<double> Step::slice(int64_t step, int64_t slice, Add add) {
     model_.set_dropout(mix64(options_.dropout_seed ^ mix64(place)) +
                        (batch_.shares_tokens() ? static_cast<uint64_t>(slice) : 0));
     const bool sends = sum_ && add == Add::kToSum && part + 1 == end;
-    sum += batch_.forward_backward(model_.weights(), static_cast<float>(scale), grad_tensors_,
-                                   sends ? send : std::function<void(int64_t)>());
+    batch_.forward_backward(model_.weights(), static_cast<float>(scale), grad_tensors_,
+                            sends ? send : std::function<void(int64_t)>());
   }
   if (sum_ && add == Add::kToSum) sum_->finish(grads_->flat());
-  return sum;
+  return batch_.nll();
 }
 
 // Rank s % K computes slice s.
@@ -106,7 +106,7 @@ std::string Step::locate_nonfinite(int64_t step) {
 std::string Step::nonfinite_here(int64_t step) {
   if (const std::string broken = model_.first_nonfinite(); !broken.empty()) return "parameter " + broken;
   for (int64_t s = ranks_.rank(); s < options_.slices; s += ranks_.size()) {
-    FirstNonFinite first;
+    FirstNonFinite first(batch_.context());
     batch_.context().set_trace([&](std::string_view name, TensorRef value) { first.look(name, value); });
     const double loss = *slice(step, s, Add::kNot);
     batch_.context().set_trace({});

@@ -18,11 +18,13 @@ TrainedModel::TrainedModel(const model::ModelSpec& spec, model::Precision precis
 
 void TrainedModel::bind(Context& cx) {
   const bool rounded = precision_ != model::Precision::kF32;
+  params_.move_to(cx.memory());
+  if (adapter_) adapter_->tensors().move_to(cx.memory());
   if (rounded && adapter_) {
-    adapter_copy_ = std::make_unique<model::TensorStore>(adapter_->tensors().infos(), precision_);
+    adapter_copy_ = std::make_unique<model::TensorStore>(adapter_->tensors().infos(), precision_, cx.memory());
     model::copy_params(cx, adapter_->tensors(), *adapter_copy_);
   } else if (rounded) {
-    copy_ = std::make_unique<model::ParamStore>(spec_, precision_);
+    copy_ = std::make_unique<model::ParamStore>(spec_, precision_, cx.memory());
     model::copy_params(cx, params_, *copy_);
   }
   weights_ = (copy_ ? *copy_ : params_).weights();

@@ -19,7 +19,8 @@ class TrainedModel {
   TrainedModel(const TrainedModel&) = delete;  // weights() refers to members
   TrainedModel& operator=(const TrainedModel&) = delete;
 
-  // Call once params() and the adapter have their values: prepares the weights that the model uses.
+  // Call once params() and the adapter have their values, on the host: brings them to the context's device and prepares
+  // the weights that the model uses.
   void bind(Context&);
 
   model::ParamStore& params() { return params_; }  // fp32; with an adapter frozen, in the precision of the run
@@ -35,7 +36,7 @@ class TrainedModel {
   void set_dropout(uint64_t key);
   void clear_dropout();
 
-  std::string fingerprint() const;  // of params(), from the first numbers of every tensor
+  std::string fingerprint() const;  // of params(), from the first numbers of every tensor; before bind()
   std::string first_nonfinite();    // the first parameter that is not finite, in model order; "": none
 
  private:

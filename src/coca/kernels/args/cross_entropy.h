@@ -24,7 +24,8 @@ struct CrossEntropyBackward {
 };
 
 // The loss fused with logits = x W^T. Scratch from the Context: chunk_rows * V logits in f32 and, for bf16 gradients,
-// as many dlogits in bf16, rounded once, because the operands of the gradient's products must have one type.
+// as many dlogits in bf16, rounded once, because the operands of the gradient's products must have one type. On a
+// device, targets may lie on the host, from where they are sent, and so may nll: then the op waits for the device.
 struct LmLoss {
   TensorRef x;             // [M, C] final hidden states, f32 or bf16
   TensorRef w;             // [V, C] output embedding, x's type

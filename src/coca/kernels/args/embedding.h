@@ -8,12 +8,12 @@
 
 namespace coca::ops {
 
-// Who compares the ids with V. On a GPU the op has to wait for the device to do it; a caller that has seen to it spares
-// that. On the CPU the op always does.
+// Who compares ids on a device with V. The op has to wait for the device to do it; a caller that has seen to it spares
+// that. Ids on the host are always checked there, and then sent to the device: this waits for nothing.
 enum class IdCheck : uint8_t { kHere, kDone };
 
 struct EmbeddingForward {
-  TensorRef ids;    // [M] i32, 0 <= id < V, else Error naming the first bad id and its place
+  TensorRef ids;    // [M] i32, 0 <= id < V, else Error naming the first bad id and its place; may lie on the host
   TensorRef table;  // [V, C] f32 or bf16
   MutTensorRef y;   // [M, C] f32 written
   IdCheck check = IdCheck::kHere;

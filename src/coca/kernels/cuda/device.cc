@@ -61,14 +61,13 @@ DeviceMemory& device_memory(int index) {
   if (memory) return *memory;
   const Gpus found = gpus();
   COCA_CHECK(!found.list.empty(), "cuda:{} cannot be used: {}", index, found.none);
-  COCA_CHECK(index >= 0 && index<static_cast<int>(found.list.size()), "cuda:{} does not exist; expected cuda:0{}",
-                                 index, found.list.size()> 1
-                 ? fmt::format(" to cuda:{}", found.list.size() - 1)
+  const auto count = static_cast<int>(found.list.size());
+  COCA_CHECK(index >= 0 && index<count, "cuda:{} does not exist; expected cuda:0{}", index, count> 1
+                 ? fmt::format(" to cuda:{}", count - 1)
                  : "");
   const Gpu& gpu = found.list[static_cast<size_t>(index)];
-  COCA_CHECK(gpu.major > kLeastMajor || (gpu.major == kLeastMajor && gpu.minor >= kLeastMinor),
-             "cuda:{} ({}) has compute capability {}.{}; expected {}.{} or newer", index, gpu.name, gpu.major,
-             gpu.minor, kLeastMajor, kLeastMinor);
+  COCA_CHECK(new_enough(gpu), "cuda:{} ({}) has compute capability {}.{}; expected {}.{} or newer", index, gpu.name,
+             gpu.major, gpu.minor, kLeastMajor, kLeastMinor);
   memory = open_memory(gpu);
   return *memory;
 }

@@ -19,6 +19,9 @@ struct Gpu {
   int major = 0, minor = 0;  // compute capability
   size_t bytes = 0;          // of memory
 };
+inline bool new_enough(const Gpu& gpu) {
+  return gpu.major > kLeastMajor || (gpu.major == kLeastMajor && gpu.minor >= kLeastMinor);
+}
 struct Gpus {
   std::vector<Gpu> list;
   std::string none;  // why the list is empty: no driver, an old one, no device, a build without CUDA

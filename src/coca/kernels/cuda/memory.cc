@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/kernels/cuda/memory.h"
 
+#include <algorithm>
 #include <cstring>
 
 #include "coca/kernels/cuda/check.h"
@@ -9,13 +10,28 @@ namespace coca::cuda {
 
 namespace {
 
+// Pinned memory through which small copies pass, so that neither the caller nor the device waits for the other. It has
+// two halves, which are filled in turn: the host waits only if the device is a half behind.
+struct Staging {
+  static constexpr size_t kHalf = size_t{8} << 20;  // bytes
+  std::byte* memory = nullptr;                      // both halves; null before the first use
+  cudaEvent_t filled[2] = {};                       // when the copies from a half are done
+  int half = 0;                                     // the one that is being filled
+  size_t used = 0;                                  // bytes of it
+};
+
 class CudaMemory : public DeviceMemory {
  public:
   explicit CudaMemory(const Gpu& gpu) : gpu_(gpu) {
     use();
     check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreateWithFlags");
   }
-  ~CudaMemory() override { cudaStreamDestroy(stream_); }
+  ~CudaMemory() override {
+    for (cudaEvent_t event : staging_.filled)
+      if (event) cudaEventDestroy(event);
+    if (staging_.memory) release_pinned(staging_.memory);
+    cudaStreamDestroy(stream_);
+  }
   CudaMemory(const CudaMemory&) = delete;
   CudaMemory& operator=(const CudaMemory&) = delete;
 
@@ -57,9 +73,18 @@ class CudaMemory : public DeviceMemory {
   void upload(void* device, const void* host, size_t bytes) override {
     queue(device, host, bytes, cudaMemcpyHostToDevice);
   }
-  // CUDA copies from pageable memory before it returns.
   void upload_copy(void* device, const void* host, size_t bytes) override {
-    queue(device, host, bytes, cudaMemcpyHostToDevice);
+    use();
+    prepare_staging();
+    for (size_t at = 0; at < bytes;) {
+      if (staging_.used == Staging::kHalf) other_half();
+      const size_t part = std::min(bytes - at, Staging::kHalf - staging_.used);
+      std::byte* staged = staging_.memory + static_cast<size_t>(staging_.half) * Staging::kHalf + staging_.used;
+      std::memcpy(staged, static_cast<const std::byte*>(host) + at, part);
+      queue(static_cast<std::byte*>(device) + at, staged, part, cudaMemcpyHostToDevice);
+      staging_.used = std::min(Staging::kHalf, staging_.used + (part + 63) / 64 * 64);
+      at += part;
+    }
   }
   void download(void* host, const void* device, size_t bytes) override {
     queue(host, device, bytes, cudaMemcpyDeviceToHost);
@@ -88,6 +113,20 @@ class CudaMemory : public DeviceMemory {
     check(code, call);
     return false;
   }
+  void prepare_staging() {
+    if (staging_.memory) return;
+    for (cudaEvent_t& event : staging_.filled)
+      if (!event) check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "cudaEventCreateWithFlags");
+    staging_.memory = allocate_pinned(2 * Staging::kHalf);
+    COCA_CHECK_AS(kIo, staging_.memory, "out of memory: no {} MiB on the host, pinned for {}, for copies",
+                  (2 * Staging::kHalf) >> 20, gpu_.device.text());
+  }
+  void other_half() {
+    check(cudaEventRecord(staging_.filled[staging_.half], stream_), "cudaEventRecord");
+    staging_.half = 1 - staging_.half;
+    staging_.used = 0;
+    check(cudaEventSynchronize(staging_.filled[staging_.half]), "cudaEventSynchronize");
+  }
   void use() const { check(cudaSetDevice(gpu_.device.index), "cudaSetDevice"); }  // for the calling thread
   void queue(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
     use();
@@ -96,6 +135,7 @@ class CudaMemory : public DeviceMemory {
 
   Gpu gpu_;
   cudaStream_t stream_ = nullptr;
+  Staging staging_;
 };
 
 }  // namespace
