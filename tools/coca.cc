@@ -21,6 +21,7 @@
 #include "coca/base/parallel.h"
 #include "coca/base/version.h"
 #include "coca/io/names.h"
+#include "coca/ops/device.h"
 #include "coca/ops/table.h"
 #include "help.h"
 #include "ranks.h"
