@@ -207,6 +207,57 @@ TEST(Instruct, ArraysAndOtherEncodings) {
   EXPECT_EQ(read(dir / "only").size(), 1u);
 }
 
+TEST(Instruct, FieldsThatCouldBeMeantAreNamedOnceForEachFile) {
+  TempDir dir;
+  const auto warned = [&](const std::string& line, ExampleForm form = ExampleForm::kAuto) {
+    static int number = 0;
+    const std::filesystem::path file = dir / fmt::format("{}.jsonl", ++number);
+    put_file(file, line + "\n" + line + "\n");
+    const test::Warnings warnings;
+    EXPECT_EQ(read(file, nullptr, form).size(), 2u);
+    EXPECT_LE(warnings.texts().size(), 1u);
+    return warnings.texts().empty() ? "" : warnings.texts()[0].substr(file.string().size());
+  };
+  const std::string talk = R"("messages":[{"role":"user","content":"u"},{"role":"assistant","content":"a"}])";
+  EXPECT_EQ(warned("{" + talk + R"(,"id":1,"source":"x"})"), "");
+  EXPECT_EQ(warned("{" + talk + R"(,"prompt":null})"), "") << "columns of a table that this row does not have";
+  EXPECT_EQ(warned(R"({"messages":null,"prompt":"p","completion":"c"})"), "");
+  const std::string advice = "; --format reads another form of examples";
+  EXPECT_EQ(warned("{" + talk + R"(,"prompt":"p"})"), ": \"messages\" is read, \"prompt\" is ignored" + advice);
+  EXPECT_EQ(warned("{" + talk + R"(,"prompt":"p","chosen":"c","rejected":"r"})"),
+            ": \"messages\" is read, \"prompt\", \"chosen\" and \"rejected\" are ignored" + advice);
+  EXPECT_EQ(warned(R"({"prompt":"p","chosen":"c","rejected":"r"})"),
+            ": \"prompt\" and \"chosen\" are read, \"rejected\" is ignored" + advice);
+  EXPECT_EQ(warned(R"({"prompt":"p","chosen":"c","rejected":"r"})", ExampleForm::kPrompt),
+            ": \"prompt\" and \"chosen\" are read, \"rejected\" is ignored");
+  EXPECT_EQ(warned(R"({"prompt":"p","answer":"a","completion":"c"})"),
+            ": \"prompt\" and \"answer\" are read, \"completion\" is ignored" + advice);
+  EXPECT_EQ(warned(R"({"instruction":"i","output":"o","text":"t"})"),
+            ": \"instruction\" and \"output\" are read, \"text\" is ignored" + advice);
+  EXPECT_EQ(warned(R"({"text":"t","content":"c"})"), ": \"content\" is read, \"text\" is ignored" + advice);
+}
+
+TEST(Instruct, ExamplesWithoutTextAreSkippedAndCounted) {
+  TempDir dir;
+  const std::vector<std::string> blank = {
+      R"({"prompt":"","completion":""})", R"({"prompt":" \n","answer":""})", R"({"text":""})",
+      R"({"instruction":"","input":"","output":""})",
+      R"({"messages":[{"role":"user","content":""},{"role":"assistant","content":" "}]})"};
+  std::string lines = "{\"prompt\":\"\",\"answer\":\"a\"}\n{\"prompt\":\"p\",\"answer\":\"\"}\n";
+  for (const std::string& line : blank) lines += line + "\n";
+  put_file(dir / "x.jsonl", lines);
+  ReadReport report;
+  const test::Warnings warnings;
+  EXPECT_EQ(read(dir / "x.jsonl", &report).size(), 2u);
+  EXPECT_EQ(report.examples, 2);
+  EXPECT_EQ(report.blank, 5);
+  EXPECT_THAT(warnings.texts(), ElementsAre(HasSubstr("x.jsonl: 5 examples without any text skipped, the first at ")));
+  EXPECT_THAT(warnings.texts()[0], HasSubstr("x.jsonl:3"));
+  put_file(dir / "none.jsonl", blank[0] + "\n");
+  EXPECT_THAT(error_of(ErrorKind::kBadFile, [&] { read(dir / "none.jsonl"); }),
+              HasSubstr("; 1 example without any text"));
+}
+
 TEST(Instruct, ErrorsNameFileLineAndField) {
   TempDir dir;
   const auto refused = [&](const std::string& line) {

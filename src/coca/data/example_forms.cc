@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <optional>
+#include <span>
+#include <string_view>
 
 #include "coca/base/count.h"
 #include "coca/base/error.h"
@@ -13,8 +15,6 @@ namespace coca::data {
 using nlohmann::ordered_json;
 
 namespace {
-
-constexpr const char* kAnswerFields[] = {"answer", "completion", "response", "chosen"};
 
 std::string take_text(ordered_json& object, const char* field, const std::string& where) {
   const auto it = object.find(field);
@@ -103,15 +103,26 @@ void need_answer(const std::vector<Message>& messages, const char* field, const 
                 counted(messages.size(), "message"));
 }
 
+bool has(const ordered_json& object, const char* field) {
+  const auto found = object.find(field);
+  return found != object.end() && !found->is_null();
+}
+
 // The first of the fields that the object has; null: none.
-const char* first_of(const ordered_json& object, std::initializer_list<const char*> fields) {
-  const auto found = std::ranges::find_if(fields, [&](const char* field) { return object.contains(field); });
+const char* first_of(const ordered_json& object, std::span<const char* const> fields) {
+  const auto found = std::ranges::find_if(fields, [&](const char* field) { return has(object, field); });
   return found == fields.end() ? nullptr : *found;
 }
-const char* answer_field(const ordered_json& object) {
-  const auto found = std::ranges::find_if(kAnswerFields, [&](const char* field) { return object.contains(field); });
-  return found == std::end(kAnswerFields) ? nullptr : *found;
-}
+
+// The fields that hold an example of each form, the first that an object has being read.
+constexpr const char* kMessageFields[] = {"messages", "chat_rounds"};
+constexpr const char* kShareGptFields[] = {"conversations", "conversation"};
+constexpr const char* kAnyMessages[] = {"messages", "chat_rounds", "conversations", "conversation"};
+constexpr const char* kAnyShareGpt[] = {"conversations", "conversation", "messages"};
+constexpr const char* kOutputFields[] = {"output", "response"};
+constexpr const char* kInputFields[] = {"input", "context"};
+constexpr const char* kAnswerFields[] = {"answer", "completion", "response", "chosen"};
+constexpr const char* kTextFields[] = {"content", "text"};
 
 Example conversation(ordered_json& object, const std::string& name, ExampleForm form, const char* field) {
   Example example{.name = name, .form = form, .text = "", .messages = {}};
@@ -125,12 +136,14 @@ Example conversation(ordered_json& object, const std::string& name, ExampleForm 
   return example;
 }
 
+bool is_blank(const std::string& text) { return text.find_first_not_of(" \t\r\n") == std::string::npos; }
+
 // The prompts of Stanford Alpaca, byte by byte.
 Example alpaca(ordered_json& object, const std::string& name) {
   const std::string instruction = take_text(object, "instruction", name);
-  const std::string input =
-      take_optional(object, object.contains("context") && !object.contains("input") ? "context" : "input", name);
-  const char* const answer = first_of(object, {"output", "response"});
+  const char* const context = first_of(object, kInputFields);
+  const std::string input = context ? take_text(object, context, name) : "";
+  const char* const answer = first_of(object, kOutputFields);
   const std::string output = take_text(object, answer ? answer : "output", name);
   const std::string prompt = input.empty()
                                  ? "Below is an instruction that describes a task. Write a response that appropriately "
@@ -145,22 +158,23 @@ Example alpaca(ordered_json& object, const std::string& name) {
           .form = ExampleForm::kAlpaca,
           .text = "",
           .messages = {{.role = Role::kUser, .content = prompt}, {.role = Role::kAssistant, .content = output}},
-          .joined = true};
+          .joined = true,
+          .blank = is_blank(instruction) && is_blank(input) && is_blank(output)};
 }
 
 // Texts, or lists of messages: the answers of the prompt do not count, and of a preference the chosen answer is learnt.
 Example prompt_and_answer(ordered_json& object, const std::string& name) {
   Example example{.name = name, .form = ExampleForm::kPrompt, .text = "", .messages = {}};
-  const char* const found = answer_field(object);
+  const char* const found = first_of(object, kAnswerFields);
   const char* const answer = found ? found : "answer";
-  if (!object.contains("prompt") || !object["prompt"].is_array()) {
-    if (object.contains(answer) && object[answer].is_array() && !object.contains("prompt")) {
+  if (!has(object, "prompt") || !object["prompt"].is_array()) {
+    if (has(object, answer) && object[answer].is_array() && !has(object, "prompt")) {
       example.messages = read_messages(object[answer], answer, name);
       need_answer(example.messages, answer, name);
       return example;
     }
     example.joined = true;
-    if (object.contains("system"))
+    if (has(object, "system"))
       example.messages.push_back({.role = Role::kSystem, .content = take_text(object, "system", name)});
     example.messages.push_back({.role = Role::kUser, .content = take_text(object, "prompt", name)});
     example.messages.push_back({.role = Role::kAssistant, .content = take_text(object, answer, name)});
@@ -182,14 +196,60 @@ Example prompt_and_answer(ordered_json& object, const std::string& name) {
 }
 
 std::optional<ExampleForm> form_of(const ordered_json& object) {
-  if (first_of(object, {"messages", "chat_rounds"})) return ExampleForm::kMessages;
-  if (first_of(object, {"conversations", "conversation"})) return ExampleForm::kShareGpt;
-  if (object.contains("instruction") && first_of(object, {"output", "response"})) return ExampleForm::kAlpaca;
-  if (object.contains("prompt") || object.contains("answer") || object.contains("completion") ||
-      object.contains("chosen"))
+  if (first_of(object, kMessageFields)) return ExampleForm::kMessages;
+  if (first_of(object, kShareGptFields)) return ExampleForm::kShareGpt;
+  if (has(object, "instruction") && first_of(object, kOutputFields)) return ExampleForm::kAlpaca;
+  if (has(object, "prompt") || has(object, "answer") || has(object, "completion") || has(object, "chosen"))
     return ExampleForm::kPrompt;
-  if (first_of(object, {"content", "text"})) return ExampleForm::kText;
+  if (first_of(object, kTextFields)) return ExampleForm::kText;
   return std::nullopt;
+}
+
+std::vector<const char*> fields_read(const ordered_json& object, ExampleForm form) {
+  std::vector<const char*> fields;
+  switch (form) {
+    case ExampleForm::kMessages: fields = {first_of(object, kAnyMessages)}; break;
+    case ExampleForm::kShareGpt: fields = {first_of(object, kAnyShareGpt)}; break;
+    case ExampleForm::kAlpaca:
+      fields = {"instruction", first_of(object, kInputFields), first_of(object, kOutputFields)};
+      break;
+    case ExampleForm::kPrompt: fields = {"prompt", first_of(object, kAnswerFields)}; break;
+    default: fields = {first_of(object, kTextFields)};
+  }
+  std::erase_if(fields, [&](const char* field) { return !field || !has(object, field); });
+  return fields;
+}
+
+std::string listed(const std::vector<const char*>& fields, const char* what) {
+  std::string text;
+  for (size_t i = 0; i < fields.size(); ++i)
+    text += fmt::format("{}\"{}\"", i == 0 ? "" : i + 1 < fields.size() ? ", " : " and ", fields[i]);
+  return fmt::format("{} {} {}", text, fields.size() == 1 ? "is" : "are", what);
+}
+
+// Names the fields that hold an example of their own, or a part of one, and are not read.
+std::string ignored_text(const ordered_json& object, ExampleForm form) {
+  const std::vector<const char*> read = fields_read(object, form);
+  std::vector<const char*> ignored;
+  const auto add = [&](std::span<const char* const> fields) {
+    for (const char* field : fields)
+      if (has(object, field) && std::ranges::find(read, std::string_view(field)) == read.end() &&
+          std::ranges::find(ignored, std::string_view(field)) == ignored.end())
+        ignored.push_back(field);
+  };
+  add(kAnyMessages);
+  if (has(object, "instruction")) {
+    constexpr const char* kInstruction[] = {"instruction"};
+    add(kInstruction);
+    add(kInputFields);
+    add(kOutputFields);
+  }
+  constexpr const char *kPrompt[] = {"prompt"}, *kRejected[] = {"rejected"};
+  add(kPrompt);
+  add(kAnswerFields);
+  add(kRejected);
+  add(kTextFields);
+  return read.empty() || ignored.empty() ? "" : listed(read, "read") + ", " + listed(ignored, "ignored");
 }
 
 [[noreturn]] void unknown(const ordered_json& object, const std::string& name) {
@@ -226,6 +286,27 @@ std::vector<Message> read_messages(ordered_json& list, const char* field, const 
   return messages;
 }
 
+namespace {
+
+Example read_as(ordered_json& object, const std::string& name, ExampleForm form) {
+  const auto need = [&](std::span<const char* const> fields) {
+    const char* const found = first_of(object, fields);
+    if (!found) unknown(object, name);
+    return found;
+  };
+  switch (form) {
+    case ExampleForm::kMessages: return conversation(object, name, form, need(kAnyMessages));
+    case ExampleForm::kShareGpt: return conversation(object, name, form, need(kAnyShareGpt));
+    case ExampleForm::kAlpaca: return alpaca(object, name);
+    case ExampleForm::kPrompt: return prompt_and_answer(object, name);
+    default:
+      return {
+          .name = name, .form = ExampleForm::kText, .text = take_text(object, need(kTextFields), name), .messages = {}};
+  }
+}
+
+}  // namespace
+
 Example read_example(ordered_json& object, const std::string& name, ExampleForm form) {
   if (object.is_array() && !object.empty() && object[0].is_object())  // a conversation without a name
     object = ordered_json{{object[0].contains("from") ? "conversations" : "messages", std::move(object)}};
@@ -235,24 +316,14 @@ Example read_example(ordered_json& object, const std::string& name, ExampleForm 
     if (!found) unknown(object, name);
     form = *found;
   }
-  const auto need = [&](std::initializer_list<const char*> fields) {
-    const char* const found = first_of(object, fields);
-    if (!found) unknown(object, name);
-    return found;
-  };
-  switch (form) {
-    case ExampleForm::kMessages:
-      return conversation(object, name, form, need({"messages", "chat_rounds", "conversations", "conversation"}));
-    case ExampleForm::kShareGpt:
-      return conversation(object, name, form, need({"conversations", "conversation", "messages"}));
-    case ExampleForm::kAlpaca: return alpaca(object, name);
-    case ExampleForm::kPrompt: return prompt_and_answer(object, name);
-    default:
-      return {.name = name,
-              .form = ExampleForm::kText,
-              .text = take_text(object, need({"content", "text"}), name),
-              .messages = {}};
-  }
+  std::string ignored = ignored_text(object, form);
+  Example example = read_as(object, name, form);
+  example.ignored = std::move(ignored);
+  example.blank =
+      example.blank || (is_blank(example.text) && std::ranges::all_of(example.messages, [](const Message& m) {
+                          return is_blank(m.content) && m.fields.empty();
+                        }));
+  return example;
 }
 
 }  // namespace coca::data

@@ -39,6 +39,8 @@ struct Example {
   std::string text;               // kText only
   std::vector<Message> messages;  // kAlpaca, and kPrompt of texts: [system,] user, assistant
   bool joined = false;            // whether the texts of the messages are joined as they are: no chat template
+  bool blank = false;             // whether there is nothing but white space in all its texts
+  std::string ignored;            // where other fields could be meant: "\"messages\" is read, \"prompt\" is ignored"
   nlohmann::ordered_json variables = nlohmann::ordered_json::object();  // for the chat template: "tools"
 };
 
@@ -46,7 +48,7 @@ struct Example {
 std::vector<Message> read_messages(nlohmann::ordered_json& list, const char* field, const std::string& name);
 
 // `name` is the example's; errors (kBadFile) begin with it and name the field. kAuto selects the first of the forms
-// above that has the object's fields. The object's strings are moved out.
+// above that has the object's fields; a field that is null counts as absent. The object's strings are moved out.
 Example read_example(nlohmann::ordered_json& object, const std::string& name, ExampleForm form);
 
 }  // namespace coca::data

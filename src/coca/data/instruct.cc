@@ -7,6 +7,7 @@
 #include <iterator>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "coca/base/count.h"
 #include "coca/base/error.h"
@@ -70,9 +71,28 @@ struct Reader {
   const ReadOptions& options;
   const std::function<void(Example&&, int64_t bytes)>& take;
   ReadReport report;
+  // Of the file that is read.
+  std::set<std::string> ignored = {};
+  int64_t blank = 0;
+  std::string first_blank = {};
 
   void file(const std::filesystem::path& path) {
     ++report.files;
+    read(path);
+    const std::string name = io::shown_name(path.string());
+    for (const std::string& fields : ignored)
+      log_once(LogLevel::kWarning,
+               fmt::format("{}: {}{}", name, fields,
+                           options.form == ExampleForm::kAuto ? "; --format reads another form of examples" : ""));
+    if (blank > 0)
+      log_once(LogLevel::kWarning, fmt::format("{}: {} without any text skipped, the first at {}", name,
+                                               counted(blank, "example"), io::shown_name(first_blank)));
+    report.blank += blank;
+    ignored.clear();
+    blank = 0;
+  }
+
+  void read(const std::filesystem::path& path) {
     const io::MappedFile mapped(path);
     std::string_view text(reinterpret_cast<const char*>(mapped.bytes().data()), mapped.bytes().size());
     const std::optional<text::WideText> wide = text::read_wide(text);
@@ -106,6 +126,11 @@ struct Reader {
   void one(std::string_view source, const std::string& name) {
     nlohmann::ordered_json object = io::parse_ordered_json(source, name);
     Example example = read_example(object, name, options.form);
+    if (!example.ignored.empty()) ignored.insert(example.ignored);
+    if (example.blank) {
+      if (blank++ == 0) first_blank = name;
+      return;
+    }
     ++report.examples;
     ++report.forms[example.form];
     report.rendered += example.form != ExampleForm::kText && !example.joined ? 1 : 0;
@@ -139,8 +164,9 @@ ReadReport read_all(const ReadOptions& options, const std::function<void(Example
   COCA_CHECK(!options.inputs.empty(), "examples: no .jsonl or .json files, folders or globs given");
   Reader reader{options, take, {}};
   for (const auto& file : example_files(options.inputs)) reader.file(file);
-  COCA_CHECK_AS(kBadFile, reader.report.examples > 0, "examples: none in {}, first input \"{}\"",
-                counted(reader.report.files, "file"), options.inputs.front());
+  COCA_CHECK_AS(kBadFile, reader.report.examples > 0, "examples: none in {}, first input \"{}\"{}",
+                counted(reader.report.files, "file"), options.inputs.front(),
+                reader.report.blank == 0 ? "" : "; " + counted(reader.report.blank, "example") + " without any text");
   return reader.report;
 }
 

@@ -52,6 +52,7 @@ TokenDocument encode_segments(const std::vector<Segment>&, const text::Tokenizer
 
 struct ReadReport {
   int64_t files = 0, examples = 0, skipped_lines = 0;  // blank lines are skipped
+  int64_t blank = 0;                                   // examples without any text, which are skipped with a warning
   int64_t rendered = 0;                                // examples that the chat template writes
   int64_t answers = 0, masked_answers = 0;             // of the examples; of them with a weight of 0
   std::map<ExampleForm, int64_t> forms;                // examples of each
