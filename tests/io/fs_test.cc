@@ -260,20 +260,45 @@ TEST(Fs, OfTwoWritersOfAFolderOneWins) {
   TempDir dir;
   using Existing = AtomicDir::Existing;
   {
-    AtomicDir one(dir / "out", Existing::kRefuse), two(dir / "out", Existing::kRefuse);
+    AtomicDir one(dir / "out", Existing::kRefuse), other(dir / "out-1-0123456789abcdef", Existing::kRefuse);
+    EXPECT_THAT(
+        error_of(ErrorKind::kIo, [&] { AtomicDir two(dir / "out", Existing::kRefuse); }),
+        HasSubstr((dir / "out").string() + ": another process (" + std::to_string(::getpid()) + ") is writing it"));
     put_file(one.path() / "who", "one");
-    put_file(two.path() / "who", "two");
     one.commit();
-    EXPECT_THAT(error_of(ErrorKind::kIo, [&] { two.commit(); }),
-                testing::AllOf(HasSubstr((dir / "out").string()), HasSubstr("another process has created it")));
   }
   EXPECT_EQ(get_file(dir / "out/who"), "one");
   EXPECT_EQ(entries(dir.path()), 1u) << "the loser's folder must go";
+  {
+    AtomicDir late(dir / "late", Existing::kRefuse);
+    std::filesystem::create_directory(dir / "late");  // by a writer that could not be seen
+    EXPECT_THAT(error_of(ErrorKind::kIo, [&] { late.commit(); }),
+                testing::AllOf(HasSubstr((dir / "late").string()), HasSubstr("another process has created it")));
+  }
+  std::filesystem::remove(dir / "late");
+  std::filesystem::create_directory(dir / ".tmp-late-1-0123456789abcdef");  // of a killed writer
+  AtomicDir(dir / "late", Existing::kRefuse).commit();
   EXPECT_THAT(error_of(ErrorKind::kIo, [&] { AtomicDir late(dir / "out/", Existing::kRefuse); }),
               HasSubstr("exists already"));
   std::filesystem::create_directory(dir / "empty");
   EXPECT_THAT(error_of(ErrorKind::kIo, [&] { AtomicDir late(dir / "empty", Existing::kRefuse); }),
               HasSubstr("exists already"));
+}
+
+TEST(Fs, AFileMayHaveOneWriter) {
+  TempDir dir;
+  using Writers = AtomicFile::Writers;
+  {
+    AtomicFile one(dir / "x", Writers::kOne);
+    EXPECT_THAT(error_of(ErrorKind::kIo, [&] { AtomicFile two(dir / "./x", Writers::kOne); }),
+                HasSubstr("/x: another process (" + std::to_string(::getpid()) + ") is writing it; wait for it"));
+    AtomicFile other(dir / "y", Writers::kOne);
+    write_file_atomic(dir / "x", "any");
+    one.write("one", 3);
+    one.commit();
+  }
+  EXPECT_EQ(get_file(dir / "x"), "one");
+  AtomicFile(dir / "x", Writers::kOne).commit();
 }
 
 TEST(Fs, QuestionsAboutPaths) {

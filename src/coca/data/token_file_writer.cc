@@ -21,7 +21,9 @@ void put_text(std::byte* p, size_t bytes, const std::string& text, const char* w
 }  // namespace
 
 TokenFileWriter::TokenFileWriter(const std::filesystem::path& output, const text::Tokenizer& tokenizer)
-    : file_(output), vocab_size_(tokenizer.vocab_size()), token_bytes_(vocab_size_ <= 65536 ? 2 : 4) {
+    : file_(output, io::AtomicFile::Writers::kOne),
+      vocab_size_(tokenizer.vocab_size()),
+      token_bytes_(vocab_size_ <= 65536 ? 2 : 4) {
   put_text(header_.data() + layout::kKindAt, layout::kKindBytes, tokenizer.kind(), "tokenizer kind");
   put_text(header_.data() + layout::kFingerprintAt, layout::kFingerprintBytes, tokenizer.fingerprint(),
            "tokenizer fingerprint");

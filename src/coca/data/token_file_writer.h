@@ -14,7 +14,7 @@
 
 namespace coca::data {
 
-// The file appears under its name at finish(), or not at all.
+// The file appears under its name at finish(), or not at all. Error kIo if another process is writing it.
 class TokenFileWriter {
  public:
   TokenFileWriter(const std::filesystem::path& output, const text::Tokenizer& tokenizer);

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <glob.h>
 #include <poll.h>
+#include <sys/file.h>
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -70,6 +71,33 @@ stdfs::path temporary_sibling(const stdfs::path& final_path) {
   while (::getrandom(&random, sizeof random, 0) < 0 && errno == EINTR) continue;
   const std::string name = final_path.filename().string().substr(0, 100);  // room for the rest within 255 bytes
   return final_path.parent_path() / fmt::format(".tmp-{}-{}-{:016x}", name, ::getpid(), random);
+}
+
+// Whether a file name is one that temporary_sibling() makes for this output; if so, with which process id.
+std::optional<std::string> writer_of(const std::string& name, const stdfs::path& final_path) {
+  const std::string begin = fmt::format(".tmp-{}-", final_path.filename().string().substr(0, 100));
+  const size_t dash = name.rfind('-');
+  if (!name.starts_with(begin) || dash < begin.size() || dash == std::string::npos || name.size() - dash != 17)
+    return std::nullopt;
+  const std::string id = name.substr(begin.size(), dash - begin.size());
+  return id.find_first_not_of("0123456789") == std::string::npos ? std::optional(id) : std::nullopt;
+}
+
+// Error if another process is writing this output. Writers lock (flock) their temporary files and folders, and those
+// that killed writers left are not locked.
+void refuse_second_writer(const stdfs::path& final_path) {
+  std::error_code error;
+  const stdfs::path folder = final_path.has_parent_path() ? final_path.parent_path() : stdfs::path(".");
+  for (stdfs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
+    const std::optional<std::string> id = writer_of(it->path().filename().string(), final_path);
+    if (!id) continue;
+    const int fd = ::open(it->path().c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) continue;  // just finished
+    const bool locked = ::flock(fd, LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    ::close(fd);
+    COCA_CHECK_AS(kIo, !locked, "{}: another process ({}) is writing it; wait for it, or choose another name",
+                  final_path.string(), *id);
+  }
 }
 
 // "a/b/" means the same folder as "a/b"; a path without a last component names nothing that could be made.
@@ -263,7 +291,8 @@ bool is_file_name(std::string_view name) {
   return !name.empty() && name != "." && name != ".." && stdfs::path(name).filename() == name;
 }
 
-AtomicFile::AtomicFile(const stdfs::path& final_path) : name_(final_path), place_(output_place(final_path)) {
+AtomicFile::AtomicFile(const stdfs::path& final_path, Writers writers)
+    : name_(final_path), place_(output_place(final_path)) {
   if (place_.stream) {
     if (place_.descriptor && ::fcntl(*place_.descriptor, F_GETFD) < 0) fail_errno(name_, "cannot open", errno);
     fd_ = open_unnamed();
@@ -271,11 +300,13 @@ AtomicFile::AtomicFile(const stdfs::path& final_path) : name_(final_path), place
   }
   place_.target = without_trailing_slash(place_.target);
   COCA_CHECK_AS(kIo, !is_folder(place_.target), "{}: is a folder where a file is to be written", name_.string());
+  if (writers == Writers::kOne) refuse_second_writer(place_.target);
   do {
     temporary_ = temporary_sibling(place_.target);
     fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
   } while (fd_ < 0 && errno == EEXIST);
   if (fd_ < 0) fail_errno(name_, "cannot create", errno);
+  if (writers == Writers::kOne) ::flock(fd_, LOCK_EX | LOCK_NB);  // where it fails, nobody else is kept out
 }
 
 AtomicFile::~AtomicFile() {
@@ -341,15 +372,20 @@ AtomicDir::AtomicDir(const stdfs::path& final_path, Existing existing)
                 final_path.string());
   COCA_CHECK_AS(kIo, !there || is_folder(final_), "{}: exists and is not a folder", final_.string());
   if (final_.has_parent_path()) make_dirs(final_.parent_path());
+  if (existing == Existing::kRefuse) refuse_second_writer(final_);
   int status = 0;
   do {
     temporary_ = temporary_sibling(final_);
     status = ::mkdir(temporary_.c_str(), 0777);
   } while (status != 0 && errno == EEXIST);
   if (status != 0) fail_errno(final_, "cannot create folder", errno);
+  if (existing == Existing::kReplace) return;
+  fd_ = ::open(temporary_.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (fd_ >= 0) ::flock(fd_, LOCK_EX | LOCK_NB);  // where it fails, commit() decides who is the first
 }
 
 AtomicDir::~AtomicDir() {
+  if (fd_ >= 0) ::close(fd_);
   std::error_code ignored;
   if (!committed_) stdfs::remove_all(temporary_, ignored);
 }

@@ -44,7 +44,11 @@ bool is_file_name(std::string_view name);
 // that is the error.
 class AtomicFile {
  public:
-  explicit AtomicFile(const std::filesystem::path& final_path);
+  enum class Writers {
+    kAny,  // the last of several has the name in the end
+    kOne,  // Error kIo at once if another one of this kind is writing the file, unless both begin in the same instant
+  };
+  explicit AtomicFile(const std::filesystem::path& final_path, Writers writers = Writers::kAny);
   ~AtomicFile();  // removes the temporary unless committed
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
@@ -72,7 +76,8 @@ class AtomicDir {
  public:
   enum class Existing {
     kReplace,
-    kRefuse,  // Error if the folder exists, at once and at commit(): of several writers one succeeds
+    kRefuse,  // Error if the folder exists or another process is writing it, at once, and if it exists at commit(): of
+              // several writers one succeeds
   };
   explicit AtomicDir(const std::filesystem::path& final_path, Existing existing = Existing::kReplace);
   ~AtomicDir();  // removes the temporary folder unless committed
@@ -89,6 +94,7 @@ class AtomicDir {
 
   std::filesystem::path final_, temporary_;
   Existing existing_;
+  int fd_ = -1;  // of the temporary folder, locked
   bool committed_ = false;
 };
 
