@@ -102,7 +102,7 @@ double print_work(const Work& work) {
     double& rate = rates[static_cast<size_t>(part.pass)];
     if (rate == 0) rate = measured_rate(work, part.pass);
     all += part.flops / rate;
-    table.rows.push_back({part.name, grouped(part.tokens), report::format_number(part.flops, 3),
+    table.rows.push_back({part.name, grouped(part.tokens), fmt::format("{:.2e}", part.flops),
                           report::format_duration(part.flops / rate)});
   }
   if (work.parts.size() > 1) table.rows.push_back({"all", "", "", report::format_duration(all)});

@@ -142,9 +142,12 @@ TEST(Format, Number) {
   EXPECT_EQ(format_number(4.6274), "4.627");
   EXPECT_EQ(format_number(122.34), "122.3");
   EXPECT_EQ(format_number(4.5), "4.500");
-  EXPECT_EQ(format_number(1234.4), "1234");
-  EXPECT_EQ(format_number(123456, 2), "1.2e+05");
-  EXPECT_EQ(format_number(100000, 1), "1e+05");
+  EXPECT_EQ(format_number(1234.4), "1,234");
+  EXPECT_EQ(format_number(-1234.5, 5), "-1,234.5");
+  EXPECT_EQ(format_number(999.96), "1,000");
+  EXPECT_EQ(format_number(123456, 2), "120,000");
+  EXPECT_EQ(format_number(100000, 1), "100,000");
+  EXPECT_EQ(format_number(1e15), "1.000e+15");
   EXPECT_EQ(format_number(0.0), "0.000");
   EXPECT_EQ(format_number(-2.5, 2), "-2.5");
   EXPECT_EQ(format_number(std::nullopt), "-");

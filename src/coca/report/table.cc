@@ -6,6 +6,7 @@
 #include <cctype>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <numeric>
 #include <set>
 #include <string_view>
@@ -277,8 +278,17 @@ std::string format_number(std::optional<double> value, int significant) {
   if (!value) return "-";
   if (std::isnan(*value)) return "nan";
   if (std::isinf(*value)) return *value > 0 ? "inf" : "-inf";
+  const int precision = std::clamp(significant, 1, 17);
   char digits[64];
-  std::snprintf(digits, sizeof digits, "%#.*g", std::clamp(significant, 1, 17), *value);  // fmt's # adds ".0"
+  std::snprintf(digits, sizeof digits, "%.*e", precision - 1, *value);
+  const double rounded = std::strtod(digits, nullptr), size = std::abs(rounded);
+  if (size >= 1000 && size < 1e15) {
+    const int decimals = std::max(0, precision - 1 - static_cast<int>(std::log10(size)));
+    const std::string plain = fmt::format("{:.{}f}", rounded, decimals);
+    const size_t point = std::min(plain.find('.'), plain.size());
+    return grouped(std::stoll(plain.substr(0, point))) + plain.substr(point);
+  }
+  std::snprintf(digits, sizeof digits, "%#.*g", precision, *value);  // fmt's # adds ".0"
   std::string text = digits;
   const size_t e = text.find('e');  // "1235." and "1.e+05" lose their point
   const size_t end = e == std::string::npos ? text.size() : e;

@@ -28,8 +28,8 @@ std::string to_markdown(const Table& table);
 std::string to_html(const Table& table);
 std::string to_csv(const Table& table);  // RFC 4180 with "\n"; without the title
 
-// "4.627", "122.3", "1.235e+05"; trailing zeros stay, so that columns line up; "inf", "nan", and "-" for no
-// value.
+// So many significant digits: "4.627", "122.3", "123,500"; powers of ten only from 1e15 on and below 1e-4. Trailing
+// zeros stay, so that columns line up; "inf", "nan", and "-" for no value.
 std::string format_number(std::optional<double> value, int significant = 4);
 std::string format_duration(double seconds);  // "45.2 s", "12 min 05 s", "1 h 02 min"; "-" when not finite
 std::string format_bytes(int64_t bytes);      // "512 B", "1.5 KiB", "3.2 GiB"
