@@ -245,6 +245,7 @@ void understand_flag(Walk& walk, const std::vector<std::string>& args, size_t& i
     before->second = value;
   }
   walk.last = option;
+  walk.out.flags.push_back(flag);
   walk.out.args.push_back(flag);
   walk.out.args.push_back(value);
 }

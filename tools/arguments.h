@@ -21,6 +21,7 @@ std::string_view renamed(std::string_view command, std::string_view name);
 struct Arguments {
   std::vector<std::string> args;   // every flag belongs to the command, and every value follows its flag
   std::vector<std::string> notes;  // for the user: old names used, values overridden
+  std::vector<std::string> flags;  // those that were typed with a value: "--model"
 };
 
 // `args` does not include the program's name. "help X" becomes "X --help". An argument that is neither a flag, a value

@@ -44,13 +44,25 @@ report::Progress make_progress(report::ProgressOptions options) {
 
 std::string command_name(const CLI::App& command) { return command_path(command); }
 
+namespace {
+
+std::set<std::string, std::less<>> typed_as_flags;
+
+bool typed_as_flag(std::string_view flag) { return typed_as_flags.contains(flag); }
+
+}  // namespace
+
+void note_typed_as_flags(const std::vector<std::string>& flags) { typed_as_flags.insert(flags.begin(), flags.end()); }
+
 std::vector<TypedFlag> typed_flags(const CLI::App& command) {
   std::vector<TypedFlag> flags;
   for (const CLI::Option* option : command.get_options()) {
     if (option->get_type_size_max() == 0) continue;
-    const bool positional = option->get_lnames().empty();
-    flags.push_back(
-        {positional ? std::vector{option->get_name()} : option->get_lnames(), positional, option->results()});
+    const std::vector<std::string>& names = option->get_lnames();
+    const bool argument = option->get_positional() && std::ranges::none_of(names, [](const std::string& name) {
+                            return typed_as_flag("--" + name);
+                          });
+    flags.push_back({names, argument ? option->get_name(true, false) : "", option->results()});
   }
   return flags;
 }
@@ -201,7 +213,8 @@ std::shared_ptr<std::vector<std::string>> OptionFlags::add(std::string_view name
   const bool list = repeats == Repeats::kAddUp;
   option->multi_option_policy(list ? CLI::MultiOptionPolicy::TakeAll : CLI::MultiOptionPolicy::TakeLast);
   if (list && option->get_positional()) option->expected(1, CLI::detail::expected_max_vector_size)->allow_extra_args();
-  if (!fallback.empty()) option->default_str(std::move(fallback));
+  const bool in_words = help.find("default: ") != std::string_view::npos;  // a 0 that stands for another number
+  if (!fallback.empty() && !in_words) option->default_str(std::move(fallback));
   return texts;
 }
 
@@ -241,10 +254,18 @@ void show_flags(std::string& text, const std::string& key, const std::string& fl
 
 }  // namespace
 
+std::string OptionFlags::shown(std::string_view option) const {
+  const std::string flag = detail::flag_name(option);
+  const auto argument = std::ranges::find(positionals_, option, &Positional::option);
+  return argument == positionals_.end() || typed_as_flag(flag) ? flag : std::string(argument->label);
+}
+
 void OptionFlags::refuse(const Error& error) const {
   std::string text = error.what();
-  for (const auto& [flag, texts] : given_) {
-    const std::string option = flag.substr(2), key = option_name(option);
+  for (const auto& [typed, texts] : given_) {
+    const std::string option = typed.substr(2), key = option_name(option), flag = shown(key);
+    if (flag != typed && (text.starts_with(typed + ":") || text.starts_with(typed + " ")))
+      text.replace(0, typed.size(), flag);
     const bool in_file = texts->empty() && config_.is_object() && config_.contains(key);
     if (texts->empty() && !in_file) {
       if (text.starts_with(key + ":")) text.replace(0, key.size(), flag);
@@ -271,6 +292,12 @@ bool OptionFlags::given(std::string_view flag) const {
   return typed(flag) || (config_.is_object() && config_.contains(option_name(flag.substr(2))));
 }
 
+void OptionFlags::check_effect(std::string_view flag, bool has_effect, std::string_view why) const {
+  const std::string key = option_name(flag.substr(2));
+  const bool chosen = typed(flag) || (given(flag) && to_json_()[key] != defaults_[key]);
+  COCA_CHECK(has_effect || !chosen, "{}: {}", flag, why);
+}
+
 void OptionFlags::finish() {
   if (!config_file_.empty()) {
     nlohmann::json object = io::read_json(config_file_);
@@ -284,7 +311,15 @@ void OptionFlags::finish() {
       object.erase(key);
     }
     config_ = object;
-    from_json_(object, config_file_);
+    try {
+      from_json_(object, config_file_);
+    } catch (const Error&) {
+      COCA_CHECK(!object.is_object() || !(object.contains("model_type") || object.contains("hidden_size")),
+                 "--config {}: describes a model; expected the options of coca {}. coca init --model-config {} makes a "
+                 "model folder of it",
+                 config_file_, command_path(*app_), config_file_);
+      throw;
+    }
   }
   for (const auto& apply : apply_) apply();
   std::vector<SettledFlag> settled;

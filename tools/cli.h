@@ -56,6 +56,9 @@ class LateProgress {
 };
 std::string command_name(const CLI::App& command);            // "train", "eval ppl"
 std::vector<TypedFlag> typed_flags(const CLI::App& command);  // the flags that take a value
+// Call after the command line is understood (arguments.h). Values of other flags were typed as arguments without a
+// flag.
+void note_typed_as_flags(const std::vector<std::string>& flags);
 // Writes to standard output without buffering. With several ranks, only the first prints. File names in `text` that are
 // not UTF-8 are escaped (io/names.h). If a write fails, nothing more is printed but the command continues, since it may
 // still have files to write; check_output() then sets the exit code.
@@ -199,6 +202,7 @@ class OptionFlags {
       io::options_from_json(options, object, origin);
     };
     to_json_ = [&options] { return io::options_to_json(options); };
+    defaults_ = to_json_();
     options.visit(*this);
     add_config_flag();
   }
@@ -207,6 +211,10 @@ class OptionFlags {
   [[noreturn]] void refuse(const Error&) const;
   bool typed(std::string_view flag) const;  // on the command line; `flag` is "--lora-alpha"
   bool given(std::string_view flag) const;  // on the command line or in the --config file
+  // What the user calls the option: its flag, or as in --help if it was given as an argument without a flag.
+  std::string shown(std::string_view option) const;
+  // Error "FLAG: WHY" unless the flag has an effect. A --config file may have its default value.
+  void check_effect(std::string_view flag, bool has_effect, std::string_view why) const;
   void finish();  // call after parsing; checks paths, and compares the options of all ranks (ranks.h)
 
   void group(std::string_view name) { group_ = name; }
@@ -217,11 +225,11 @@ class OptionFlags {
     const auto texts = add(name, help, name == "json" ? "FILE" : detail::type_text<T>(), detail::default_text(field),
                            list ? Repeats::kAddUp : Repeats::kLastCounts);
     const bool set = name == "lengths" || name == "multiples" || name == "machines" || name == "shifts";
-    apply_.push_back([texts, set, least, flag = detail::flag_name(name), option = std::string(name), &field] {
-      if (!texts->empty()) detail::parse_value(flag, *texts, field);
+    apply_.push_back([this, texts, set, least, option = std::string(name), &field] {
+      if (!texts->empty()) detail::parse_value(shown(option), *texts, field);
       io::detail::check_option_range(option, option, field, least);
       if constexpr (std::is_same_v<T, std::vector<int64_t>>)
-        if (set) detail::drop_repeated(flag, field);
+        if (set) detail::drop_repeated(shown(option), field);
     });
     if constexpr (requires { detail::texts_of(field); })
       settled_.push_back([flag = detail::flag_name(name), &field] {
@@ -241,6 +249,7 @@ class OptionFlags {
   std::string group_ = "Options";
   std::string config_file_;
   nlohmann::json config_;  // contents of the --config file
+  nlohmann::ordered_json defaults_;
   std::vector<std::pair<std::string, std::shared_ptr<std::vector<std::string>>>> given_;  // by flag
   std::function<void(const nlohmann::json&, std::string_view)> from_json_;
   std::function<nlohmann::ordered_json()> to_json_;

@@ -34,7 +34,7 @@ struct AnalyseFlags : ModelFlags {
     ModelFlags::visit(v);
     text.visit(v);
     v("max_documents", "use only this many documents, the first ones; 0: all", max_documents);
-    v("length", "tokens of a window, a leading bos included; 0: the trained length", length);
+    v("length", "tokens of a window, a leading bos included; default: the trained length", length);
     v("windows", "windows, spread evenly over the text", windows, Least{1});
     v("bos", "whether every window begins with a bos token; auto: if config.json names one", bos);
     v.group("Samples");

@@ -151,7 +151,9 @@ void print_report(const Options& o, const formats::ConvertReport& report, const 
                              : fmt::format("copied: {}\n", fmt::join(copied, ", ")));
 }
 
-int run(const Options& o) {
+int run(const OptionFlags& flags, const Options& o) {
+  flags.check_effect("--seed", o.t_init == formats::TInit::kRandom,
+                     "only --t-init random draws numbers; add it, or leave the option out");
   COCA_CHECK(!o.source.empty(), "SOURCE: no model folder given");
   COCA_CHECK(!o.out.empty(), "OUT: no folder to write given");
   check_is_no_file("OUT", o.out);
@@ -173,6 +175,7 @@ int run(const Options& o) {
         progress.shown({.total = total, .unit = "bytes", .label = "converting"}).update(done);
       });
   progress.finish();
+  if (flags.typed("--t-init") && report.made == 0) print_note("--t-init has no effect: no T had to be made");
   const std::vector<std::string> copied = copy_companions(o.source, folder.path());
   const std::vector<ConfigChange> changes = config_changes(o.source, folder.path());
   folder.commit();

@@ -19,7 +19,9 @@ struct Options {
 
   template <class V>
   void visit(V&& v) {
-    v("model_config", "config.json that describes the model", model_config);
+    v("model_config",
+      "config.json that describes the model (model_type, hidden_size, ...); not the options of coca train",
+      model_config);
     v("out", "model folder to write", out);
     v("tokenizer", "byte, a sentencepiece .model, or a folder with one", tokenizer);
     v("precision", "of matrices and embeddings in the file", precision);
@@ -34,11 +36,25 @@ struct Options {
   }
 };
 
+// Points out a file with the options of a command, whose names for sizes differ from those of a config.json.
+void check_describes_model(const nlohmann::json& config, const std::string& file) {
+  if (!config.is_object() || config.contains("model_type") || config.contains("hidden_size")) return;
+  std::string found;
+  for (const char* option : {"preset", "layers", "width", "heads", "length", "steps", "batch", "learning_rate"})
+    if (config.contains(option)) found += fmt::format("{}\"{}\"", found.empty() ? "" : ", ", option);
+  COCA_CHECK_AS(kBadFile, found.empty(),
+                "--model-config {}: holds options of a command ({}), where a model's config.json with \"model_type\", "
+                "\"hidden_size\" and so on is expected; to train a model of these sizes, run coca train --config {}",
+                file, found, file);
+}
+
 int run(const Options& o) {
   COCA_CHECK(!o.model_config.empty(), "--model-config: no config.json given");
   COCA_CHECK(!o.out.empty(), "--out: no folder given");
   check_is_no_file("--out", o.out);
-  const model::ModelSpec spec = formats::spec_from_json(io::read_json(o.model_config), o.model_config);
+  const nlohmann::json config = io::read_json(o.model_config);
+  check_describes_model(config, o.model_config);
+  const model::ModelSpec spec = formats::spec_from_json(config, o.model_config);
   const auto tokenizer = text::load_tokenizer(o.tokenizer);
   eval::check_tokenizer(*tokenizer, spec);
   io::AtomicDir folder(o.out, io::AtomicDir::Existing::kRefuse);

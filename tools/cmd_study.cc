@@ -73,7 +73,7 @@ StudyWork work_of(const study::StudyConfig& c, const text::Tokenizer& tokenizer,
         all.work.parts[i].tokens += tokens[i];
         all.work.parts[i].flops += w.all()[i];
       }
-      const int64_t done = first_step(train::latest_checkpoint(run).value_or(""));
+      const int64_t done = first_step(train::latest_sound_checkpoint(run).value_or(""));
       all.work.parts[0].tokens -= done * c.batch * c.length;
       all.work.parts[0].flops -= static_cast<double>(done) * w.step_flops;
       all.work.disk += training_disk(w.parameters, 0);
@@ -105,7 +105,7 @@ int dry_run(const study::StudyConfig& c) {
       if (const std::filesystem::path run = study::run_folder(c, method, seed);
           !std::filesystem::exists(run / "result.json"))
         train::warn_of_start(study::train_config(c, method, seed, run.string()),
-                             train::latest_checkpoint(run).value_or(""), 1);
+                             train::latest_sound_checkpoint(run).value_or(""), 1);
   const StudyWork all = work_of(c, *corpus.tokenizer, test_tokens(corpus));
   print_prose(fmt::format("{}: {} of {}, {} of at most {}\n\n", c.out, counted(all.trainings, "training"),
                           counted(c.steps, "step"), counted(all.evaluations, "evaluation"),
@@ -142,8 +142,20 @@ int tell_of_unmeasured(const study::StudyResults& results) {
   return kExitFailed;
 }
 
+// Rejects options that would have no effect.
+void check_effects(const OptionFlags& flags, const study::StudyConfig& c) {
+  for (const char* flag : {"--passkey-wording", "--passkey-digits", "--passkey-trials", "--passkey-first-steps"})
+    flags.check_effect(flag, c.passkey_share > 0,
+                       "passkeys are neither taught nor measured with --passkey-share 0; leave the option out");
+  flags.check_effect(
+      "--factors", !c.ntk_methods.empty(),
+      "no method is evaluated with dynamic NTK scaling; name one with --ntk-methods, or leave the option "
+      "out");
+}
+
 int run(const OptionFlags& flags, const Options& options) {
   const study::StudyConfig config = study::resolve(options.config);
+  check_effects(flags, config);
   study::check_study(config, *text::load_tokenizer(config.tokenizer));
   BeforeBegin before(config.out);
   note_default_out(flags, config.out);

@@ -185,7 +185,7 @@ int run_decode(const DecodeFlags& c) {
     std::istringstream words(text_or_stdin(std::nullopt));
     for (std::string word; words >> word;) {
       int64_t id = 0;
-      detail::parse_text("ids", word, id);
+      detail::parse_text("standard input", word, id);
       ids.push_back(id);
     }
   }

@@ -65,12 +65,31 @@ int estimate(const train::TrainConfig& c, const text::Tokenizer& tokenizer, cons
   return print_dry_run(work);
 }
 
+// Rejects options that would have no effect.
+void check_effects(const OptionFlags& flags, const train::TrainConfig& c) {
+  for (const char* flag : {"--passkey-wording", "--passkey-digits"})
+    flags.check_effect(flag, c.passkey_share > 0 || c.passkey_first_steps > 0,
+                       "no passkeys are taught; add --passkey-share (such as --passkey-share 0.2), or leave the option "
+                       "out");
+  flags.check_effect("--clex-rate", c.positions.rope_scaling == model::Scaling::kClex,
+                     "only rope scaling clex has a network with a rate of its own; add --rope-scaling clex, or leave "
+                     "the option out");
+  flags.check_effect("--t-width", model::is_coca(c.attention), "only CoCA has a T projection; leave the option out");
+  flags.check_effect("--parallel-residual", c.architecture == model::Architecture::kGptNeoX,
+                     "only --architecture gpt_neox has it; leave the option out");
+  for (const char* flag : {"--rotary-pct", "--rope-theta"})
+    flags.check_effect(
+        flag, model::uses_rotary(c.attention),
+        fmt::format("--attention {} has no rotary positions; leave the option out", enum_name(c.attention)));
+}
+
 int run(OptionFlags& flags, Options& options) {
   BeforeBegin before(options.config.out);
   require_shared_out(options.config.out);
   const bool found = options.resume && resume_options(flags, options.config, "train_config.json");
   const train::TrainConfig& c = options.config;
   train::check_config(c);
+  check_effects(flags, c);
   COCA_CHECK(!c.text.empty(), "--text: no training text given{}",
              options.resume ? fmt::format(", and {} holds no run to resume", c.out) : "");
   const std::filesystem::path out = c.out;

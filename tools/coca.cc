@@ -191,6 +191,7 @@ int run(int argc, char** argv) {
   } catch (const coca::Error& error) {
     return refuse(understood, error.what());
   }
+  coca::tools::note_typed_as_flags(arguments.flags);
   if (threads > 0) coca::set_max_threads(static_cast<int>(threads));
   coca::tools::start_ranks();
   for (const std::string& note : arguments.notes) coca::tools::print_note(note);

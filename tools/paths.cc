@@ -32,7 +32,7 @@ enum class Role {
   kMade,    // a file or folder to write; missing parent folders are created
 };
 
-// Flags by their long names, positional arguments by their names in --help.
+// Flags by their long names.
 std::optional<Role> role_of(const std::string& name) {
   static const std::map<std::string, Role> kRoles = {{"adapter", Role::kModel},
                                                      {"chat-template", Role::kFile},
@@ -41,10 +41,8 @@ std::optional<Role> role_of(const std::string& name) {
                                                      {"file", Role::kFile},
                                                      {"csv", Role::kResult},
                                                      {"data", Role::kTexts},
-                                                     {"DIR", Role::kModel},
                                                      {"document-csv", Role::kResult},
                                                      {"export", Role::kMade},
-                                                     {"FILE", Role::kFile},
                                                      {"haystack", Role::kTexts},
                                                      {"html", Role::kResult},
                                                      {"input", Role::kTexts},
@@ -54,13 +52,11 @@ std::optional<Role> role_of(const std::string& name) {
                                                      {"messages", Role::kFile},
                                                      {"model", Role::kModel},
                                                      {"model-config", Role::kFile},
-                                                     {"OUT", Role::kMade},
                                                      {"out", Role::kMade},
                                                      {"output", Role::kMade},
                                                      {"plan", Role::kFile},
                                                      {"plot", Role::kResult},
                                                      {"predictions", Role::kResult},
-                                                     {"SOURCE", Role::kModel},
                                                      {"tensorboard", Role::kMade},
                                                      {"test-text", Role::kTexts},
                                                      {"text", Role::kTexts},
@@ -87,6 +83,8 @@ bool is_model_file(const fs::path& file) {
                                            "merges.txt",
                                            "vocab.txt",
                                            "chat_template.json",
+                                           "chat_variables.json",
+                                           "passkey.json",
                                            "coca_tokenizer.json",
                                            "tekken.json"};
   static constexpr const char* kEndings[] = {".safetensors", ".safetensors.index.json", ".model", ".jinja",
@@ -126,7 +124,8 @@ bool lies_in(const fs::path& path, const fs::path& folder) {
 struct Use {
   std::string flag, path;
   Role role;
-  std::string text() const { return flag + " " + path; }
+  std::string shown;  // what the user calls the flag
+  std::string text() const { return shown + " " + path; }
 };
 
 // The nearest existing parent folder must be writable. An output that already exists is left for the command to refuse.
@@ -153,9 +152,7 @@ struct Uses {
   std::vector<std::string> to_stdout;  // flags whose output goes there
 };
 
-void add(Uses& uses, const std::string& flag, const std::string& path, Role role) {
-  (is_output(role) ? uses.outputs : uses.inputs).push_back({flag, path, role});
-}
+void add(Uses& uses, const Use& use) { (is_output(use.role) ? uses.outputs : uses.inputs).push_back(use); }
 
 std::vector<std::string> split(const std::string& text) {
   std::vector<std::string> parts;
@@ -174,9 +171,9 @@ Uses uses_of(const std::vector<TypedFlag>& typed, const std::vector<SettledFlag>
     const auto named = std::ranges::find_if(names, takes_path);
     if (named == names.end()) continue;
     const Role role = *role_of(*named);
-    const std::string flag = (flag_typed.positional ? "" : "--") + *named;
+    const std::string flag = "--" + *named, shown = flag_typed.label.empty() ? flag : flag_typed.label;
     for (const std::string& value : flag_typed.values)
-      COCA_CHECK(!value.empty(), "{}: the path is empty; name a file or a folder, or leave the flag out", flag);
+      COCA_CHECK(!value.empty(), "{}: the path is empty; name a file or a folder, or leave the flag out", shown);
     const auto known = std::ranges::find_if(settled, [&](const SettledFlag& s) {
       return std::ranges::any_of(names, [&](const std::string& name) { return s.flag == "--" + name; });
     });
@@ -185,7 +182,7 @@ Uses uses_of(const std::vector<TypedFlag>& typed, const std::vector<SettledFlag>
         if ((*named == "json" || *named == "csv") && is_stdout(path))
           uses.to_stdout.push_back(flag);
         else if (!path.empty())
-          add(uses, flag, path, role);
+          add(uses, {flag, path, role, shown});
   }
   return uses;
 }

@@ -13,8 +13,8 @@ namespace coca::tools {
 
 // A flag as the user typed it.
 struct TypedFlag {
-  std::vector<std::string> names;  // long names without dashes; for a positional argument, its name in --help
-  bool positional = false;
+  std::vector<std::string> names;   // long names without dashes
+  std::string label;                // its name in --help if it may be given without the flag, and was not given with it
   std::vector<std::string> values;  // empty: not typed
 };
 

@@ -198,6 +198,25 @@ TEST_F(DryRun, ReportsADefaultFolder) {
               testing::Not(HasSubstr("the default of --out")));
 }
 
+// The newest checkpoint that is intact counts, as in the run itself.
+TEST_F(DryRun, AStudyCountsFromTheCheckpointItWouldResume) {
+  const auto args = [&](const Args& more) {
+    return with({"study", "--text",   text(), "--test-text", text(),     "--methods",      "rope", "--passkey-share",
+                 "0",     "--layers", "1",    "--width",     "32",       "--heads",        "2",    "--length",
+                 "32",    "--batch",  "4",    "--steps",     "120",      "--warmup-steps", "1",    "--eval-tokens",
+                 "64",    "--seeds",  "0",    "--out",       at("study")},
+                more);
+  };
+  ASSERT_EQ(coca(with(train("run"), {"--attention", "rope", "--steps", "100", "--checkpoint-interval", "50"})).code, 0);
+  fs::create_directories(at("study/runs/rope-s0"));
+  fs::rename(at("run/checkpoints"), at("study/runs/rope-s0/checkpoints"));
+  EXPECT_THAT(estimate(args({})), HasSubstr("2,560")) << "20 steps of 4 x 32";
+  fs::resize_file(at("study/runs/rope-s0/checkpoints/step-00000100/model.safetensors"), 100);
+  EXPECT_THAT(estimate(args({})), HasSubstr("8,960")) << "70 steps";
+  fs::resize_file(at("study/runs/rope-s0/checkpoints/step-00000050/model.safetensors"), 100);
+  EXPECT_THAT(coca(args({"--dry-run"})).err, HasSubstr("no checkpoint is intact"));
+}
+
 TEST_F(DryRun, CountsWhatIsLeft) {
   ASSERT_EQ(coca(train("run")).code, 0);
   EXPECT_THAT(estimate({"train", "--resume", "--out", at("run"), "--steps", "25"}),

@@ -44,7 +44,7 @@ struct AttentionOptions {
     v("lengths", "queries and keys of one sequence", lengths, Least{1});
     v("batch", "sequences", batch, Least{1});
     v("heads", "query heads", heads, Least{1});
-    v("kv_heads", "key/value heads; 0: as many as heads", kv_heads);
+    v("kv_heads", "key/value heads; default: as many as heads", kv_heads);
     v("head_dim", "numbers per head; all rotate", head_dim, Least{2});
     v("window", "keys visible to a query, itself included (sliding window); 0: all before it", window);
     v("documents", "packed documents of about equal length, without attention between them", documents, Least{1});

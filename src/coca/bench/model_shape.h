@@ -25,11 +25,11 @@ struct ModelShape {
     v.group("Model");
     v("preset", "sizes that are not given: 4 x 128, 8 x 320, 12 x 768 or 24 x 1024 (vocabulary 100864)", preset);
     v("architecture", "block form", architecture);
-    v("layers", "decoder layers; 0: the preset's, here and below", layers);
+    v("layers", "decoder layers; default: the preset's", layers);
     v("width", "hidden size", width);
     v("heads", "query heads", heads);
-    v("kv_heads", "key/value heads; 0: as many as heads", kv_heads);
-    v("mlp_width", "mlp hidden size; 0: as `coca train` chooses", mlp_width);
+    v("kv_heads", "key/value heads; default: as many as heads", kv_heads);
+    v("mlp_width", "mlp hidden size; default: as `coca train` chooses", mlp_width);
     v("vocab_size", "vocabulary; input and output embeddings are two matrices", vocab);
   }
 };

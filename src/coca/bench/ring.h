@@ -32,7 +32,7 @@ struct RingOptions {
     v("machines", "numbers of ranks, one per machine; 1: attention in one process", machines, Least{1});
     v("precision", "type of q, k or t, and v; sums of gradients are sent in fp32", dtype);
     v("heads", "query heads", heads, Least{1});
-    v("kv_heads", "key/value heads; 0: as many as heads", kv_heads);
+    v("kv_heads", "key/value heads; default: as many as heads", kv_heads);
     v("head_dim", "numbers per head; all rotate", head_dim, Least{2});
     v.group("The simulated machines");
     v("gbit", "bandwidth of a link in Gbit/s, in both directions at once", gbit);

@@ -33,8 +33,8 @@ struct TrainOptions {
     v("against", "time this one too, in turns, and print the others' times divided by its time", against);
     shape.visit(v);
     v.group("Step");
-    v("length", "tokens per window; 0: the preset's", length);
-    v("batch", "windows per step; 0: the preset's", batch);
+    v("length", "tokens per window; default: the preset's", length);
+    v("batch", "windows per step; default: the preset's", batch);
     v("precision", "type of matrices and activations; bf16 keeps fp32 master weights and optimizer state", precision);
     v("recompute", "activations to recompute instead of keeping: less memory, the same results", recompute);
     repeat.visit(v);

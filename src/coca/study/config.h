@@ -62,28 +62,29 @@ struct StudyConfig {
       "are few",
       test_text);
     v("tokenizer", "byte, a sentencepiece .model, or a folder with one", tokenizer);
-    v.group("Model and training (0: from the preset)");
+    v.group("Model and training");
     v("architecture", "block form and weight names", architecture);
-    v("layers", "decoder layers", layers);
-    v("width", "hidden size", width);
-    v("heads", "heads", heads);
-    v("length", "trained length", length);
-    v("batch", "windows per step", batch);
-    v("steps", "training steps", steps);
-    v("warmup_steps", "warm-up steps", warmup_steps);
-    v("learning_rate", "peak learning rate; decays to a tenth of it along a cosine", learning_rate);
+    v("layers", "decoder layers; default: the preset's", layers);
+    v("width", "hidden size; default: the preset's", width);
+    v("heads", "heads; default: the preset's", heads);
+    v("length", "trained length; default: the preset's", length);
+    v("batch", "windows per step; default: the preset's", batch);
+    v("steps", "training steps; default: the preset's", steps);
+    v("warmup_steps", "warm-up steps; default: the preset's, at most a tenth of all steps", warmup_steps);
+    v("learning_rate", "peak learning rate, which decays to a tenth of it along a cosine; default: the preset's",
+      learning_rate);
     v("passkey_share",
       "share of training windows that teach the passkey task; 0: the task is neither taught nor measured",
       passkey_share);
     v("passkey_first_steps", "first steps, in which all windows teach it; at most a third of all steps",
       passkey_first_steps);
     v("precision", "of training; evaluation is in fp32", precision);
-    v.group("Evaluation (0: from the preset)");
+    v.group("Evaluation");
     v("multiples", "evaluated lengths, as multiples of the trained one", multiples, Least{1});
-    v("eval_documents", "test documents used", eval_documents);
-    v("eval_tokens", "tokens of each, from its middle", eval_tokens);
-    v("stride", "stride of the sliding window; 0: the trained length", stride);
-    v("passkey_trials", "passkey prompts per length and depth", passkey_trials);
+    v("eval_documents", "test documents used; default: the preset's", eval_documents);
+    v("eval_tokens", "tokens of each, from its middle; default: the preset's", eval_tokens);
+    v("stride", "stride of the sliding window; default: the trained length", stride);
+    v("passkey_trials", "passkey prompts per length and depth; default: the preset's", passkey_trials);
     v("passkey_wording", "wording of the passkey prompts", passkey_wording);
     v("passkey_digits", "digits of the key", passkey_digits, Least{1});
   }

@@ -63,13 +63,13 @@ struct TrainConfig {
     v("layers", "decoder layers", layers, Least{1});
     v("width", "hidden size", width, Least{1});
     v("heads", "query heads", heads, Least{1});
-    v("kv_heads", "key/value heads; 0: as many as heads", kv_heads);
-    v("mlp_width", "mlp hidden size; 0: 4 x width, or 8/3 x width with SwiGLU, rounded up to 32", mlp_width);
+    v("kv_heads", "key/value heads; default: as many as heads", kv_heads);
+    v("mlp_width", "mlp hidden size; default: 4 x width, or 8/3 x width with SwiGLU, rounded up to 32", mlp_width);
     v("length", "tokens per training window, and max_position_embeddings", length, Least{1});
     v("rotary_pct", "share of the head dim that rotates", rotary_pct, kAboveZero);
     v("rope_theta", "base of the rotary frequencies", rope_theta);
     v("norm_eps", "eps of the norms", norm_eps);
-    v("init_std", "standard deviation of the initial weights; 0: 0.64 / sqrt(width), which is 0.02 at width 1024",
+    v("init_std", "standard deviation of the initial weights; default: 0.64 / sqrt(width), which is 0.02 at width 1024",
       init_std);
     v("tie_embeddings", "share input and output embeddings", tie_embeddings);
     v("parallel_residual", "GPT-NeoX: attention and mlp in parallel", parallel_residual);
@@ -86,7 +86,7 @@ struct TrainConfig {
       validation_text);
     v("tokenizer", "byte, a sentencepiece .model, or a folder with one", tokenizer);
     v("passkey_share",
-      "share of training windows that teach the passkey task; ask with coca eval passkey --wording compact",
+      "share of training windows that teach the passkey task; coca eval passkey asks in the same wording",
       passkey_share);
     v("passkey_wording", "wording of those prompts", passkey_wording);
     v("passkey_digits", "digits of the key", passkey_digits, Least{1});
@@ -97,7 +97,7 @@ struct TrainConfig {
     v("accumulation", "micro-batches per step", accumulation, Least{1});
     v("slices",
       "equal parts of a step whose gradients are added in order; any number of ranks that divides it gives the same "
-      "bits; 0: one per rank",
+      "bits; default: one per rank",
       slices);
     v("context_parallel",
       "split the tokens of every window over the ranks, instead of the windows of a step (docs/parallel.md)",

@@ -42,7 +42,8 @@ struct PositionOptions {
       "positions of a window's tokens in training: plain, random (sorted draws), or pose (two chunks, the second "
       "shifted)",
       draw);
-    v("target_length", "positions are drawn below this; larger than the length", target_length);
+    v("target_length", "positions are drawn below this; larger than the length; default: none, for plain positions",
+      target_length);
     v("plain_steps", "first steps, in which positions are plain", plain_steps);
     v("rope_scaling", "scaling of the rotary frequencies; default: that of the model", rope_scaling);
     v("factor", "factor of the scaling; clex: the largest length factor (default 16)", factor);
