@@ -61,6 +61,7 @@ std::string describe(const data::ReadReport& r) {
   }
   if (r.answers > 0) out += ", " + counted(r.answers, "answer");
   if (r.masked_answers > 0) out += fmt::format(" ({} with weight 0)", grouped(r.masked_answers));
+  if (r.blank > 0) out += fmt::format("; {} without any text skipped", grouped(r.blank));
   return out;
 }
 
@@ -126,13 +127,15 @@ const T* pointer(const std::optional<T>& value) {
   return value ? &*value : nullptr;
 }
 
-train::FinetuneData data_of(const Loaded& data, const text::Tokenizer& tokenizer) {
+train::FinetuneData data_of(const Loaded& data, const text::Tokenizer& tokenizer,
+                            const train::CompleteFolder& complete = {}) {
   return {.tokenizer = tokenizer,
           .examples = pointer(data.examples),
           .validation_examples = pointer(data.validation_examples),
           .text = pointer(data.text),
           .validation_text = pointer(data.validation_text),
-          .model = data.model};
+          .model = data.model,
+          .complete = complete};
 }
 
 // Reports what the window length costs examples that are longer.
@@ -229,33 +232,39 @@ int estimate(const OptionFlags& flags, const train::FinetuneConfig& c,
   return print_dry_run(work);
 }
 
-// Rejects options of a new adapter if none is created, since they would have no effect.
-void check_lora_options(const OptionFlags& flags, const Options& options) {
-  const train::FinetuneConfig& c = options.config;
-  const train::FinetuneConfig unset;
-  if (c.lora_rank != 0) return;
-  const std::pair<const char*, bool> changed[] = {{"--lora-alpha", c.lora_alpha != unset.lora_alpha},
-                                                  {"--lora-dropout", c.lora_dropout != unset.lora_dropout},
-                                                  {"--lora-targets", c.lora_targets != unset.lora_targets},
-                                                  {"--lora-scaling", c.lora_scaling != unset.lora_scaling}};
-  for (const auto& [flag, differs] : changed) {
+// Rejects options that would have no effect.
+void check_effects(const OptionFlags& flags, const train::FinetuneConfig& c) {
+  for (const char* flag : {"--lora-alpha", "--lora-dropout", "--lora-targets", "--lora-scaling"}) {
     COCA_CHECK(c.adapter.empty() || !flags.typed(flag),
                "{}: the adapter that is trained further, {}, has its own; leave the option out", flag, c.adapter);
-    COCA_CHECK(!c.adapter.empty() || !(flags.typed(flag) || (differs && !options.resume)),
-               "{}: no LoRA adapter is trained; add --lora-rank (such as --lora-rank 8), or leave the option out",
-               flag);
+    flags.check_effect(flag, c.lora_rank != 0 || !c.adapter.empty(),
+                       "no LoRA adapter is trained; add --lora-rank (such as --lora-rank 8), or leave the option out");
   }
+  for (const char* flag : {"--format", "--long-documents", "--chat-template", "--chat-var", "--bos"})
+    flags.check_effect(flag, !c.data.empty(), "is about examples, and plain text has none; leave the option out");
+  if (flags.given("--chat-var") && !c.data.empty())
+    flags.check_effect("--chat-var", !train::chosen_chat_template(c).is_plain(),
+                       "the template plain has no variables; choose another with --chat-template");
+  if (flags.typed("--epochs") && c.steps > 0)
+    print_note(fmt::format("--epochs has no effect beside --steps {}", c.steps));
 }
 
-// Adds the chat template that the result has learned, so that `coca generate --chat` uses it too, and what else belongs
-// to a model.
-void complete_result(const train::FinetuneConfig& c, const Loaded& data, const std::filesystem::path& result) {
+void check_clex_rate(const OptionFlags& flags, const train::FinetuneConfig& c, const model::ModelSpec& spec) {
+  flags.check_effect("--clex-rate", train::scaled_spec(c.positions, spec).rope_scaling.type == model::Scaling::kClex,
+                     "only rope scaling clex has a network with a rate of its own; add --rope-scaling clex, or leave "
+                     "the option out");
+}
+
+// Adds the chat template and variables that the model has learned, so that `coca generate --chat` uses them too, and
+// what else belongs to a model.
+void complete_folder(const train::FinetuneConfig& c, const Loaded& data, const std::filesystem::path& result) {
   const bool adapter = train::trains_adapter(c);
   const bool from_model = c.chat_template == "auto" && c.adapter.empty() && text::load_chat_template(c.model);
   if (data.rendered > 0 && !from_model)
     save_chat_template(train::chosen_chat_template(c), result);
   else if (const auto chat = c.adapter.empty() ? std::nullopt : text::load_chat_template(c.adapter); chat)
     save_chat_template(*chat, result);
+  if (data.rendered > 0) save_chat_variables(train::chat_variables_for(c), c.model, result);
   if (!adapter) copy_companions(c.model, result);
 }
 
@@ -266,8 +275,9 @@ int run(OptionFlags& flags, Options& options) {
   const train::FinetuneConfig& c = options.config;
   COCA_CHECK(!options.resume || !c.model.empty(), "--model: none given, and {} holds no run to resume", c.out);
   train::check_config(c);
-  check_lora_options(flags, options);
+  check_effects(flags, c);
   const auto model = std::make_shared<formats::ModelFolder>(c.model);  // reports a wrong folder early
+  check_clex_rate(flags, c, model->spec());
   const std::filesystem::path result_folder =
       std::filesystem::path(c.out) / (train::trains_adapter(c) ? "adapter" : "model");
   check_apart("--out", result_folder, train::trains_adapter(c) ? "--adapter" : "--model",
@@ -279,7 +289,10 @@ int run(OptionFlags& flags, Options& options) {
   first_rank_checks([&] { return train::check_folder(c.out, start); });
   const Loaded data = load_data(c, model, *tokenizer, Keep::kInFolder);
   note_default_out(flags, c.out);
-  train::Finetuner tuner(c, data_of(data, *tokenizer), start, ranks(), before.lock());
+  if (data.rendered == 0 && flags.typed("--chat-template"))
+    print_note("--chat-template has no effect: no example holds messages");
+  const auto complete = [&](const std::filesystem::path& folder) { complete_folder(c, data, folder); };
+  train::Finetuner tuner(c, data_of(data, *tokenizer, complete), start, ranks(), before.lock());
   before.begun();
   print_start(c, tuner);
   if (options.resume) print_resumed(c.out, found, tuner.loop().first_step(), tuner.loop().steps());
@@ -287,7 +300,6 @@ int run(OptionFlags& flags, Options& options) {
   print_summary(summary, data.shared);
   const std::filesystem::path out = c.out;
   const std::string result = train::trains_adapter(c) ? "adapter" : "model";
-  if (first_rank()) complete_result(c, data, out / result);
   print_prose(fmt::format("{}: {}\nmetrics: {}\n", result, (out / result).string(), (out / "metrics.csv").string()));
   return 0;
 }

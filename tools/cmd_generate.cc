@@ -56,10 +56,14 @@ struct Options : ModelFlags {
       "with --chat: a JSON file with the conversation so far, a list of messages or an object with \"messages\"",
       messages);
     v("chat_template", "with --chat: auto (the model's), a template's name, or a file", chat_template);
-    v("chat_var", "NAME=VALUE for the chat template (enable_thinking=false); may be given several times", chat_var);
+    v("chat_var",
+      "NAME=VALUE for the chat template (enable_thinking=false); may be given several times; overrides the variables "
+      "saved with the model",
+      chat_var);
     v("bos", "whether the prompt begins with a bos token; auto: if config.json names one", bos);
     v("max_new_tokens",
-      "most tokens to generate; default: what generation_config.json says (max_new_tokens or max_length), else 128",
+      "most tokens to generate; 0: none, the prompt is only run; default: what generation_config.json says "
+      "(max_new_tokens or max_length), else 128",
       max_new_tokens);
     v("stop",
       "end the text before this string; may be given several times; default: stop_strings of generation_config.json",
@@ -67,7 +71,9 @@ struct Options : ModelFlags {
     v("chat", "the prompt is a user's message, to which the model's chat template is applied", chat);
     v("ignore_eos", "continue after the end-of-text token", ignore_eos);
     v.group("Sampling (what is not given comes from the model's generation_config.json)");
-    v("temperature", "0: always the most likely token; default 1, or 0 unless generation_config.json sets do_sample",
+    v("temperature",
+      "divides the logits before a token is drawn; 0: always the most likely token; default: 1, or with a "
+      "generation_config.json its temperature if it sets do_sample, else 0",
       temperature);
     v("top_k", "draw from the k most likely tokens; 0, the default: all", top_k);
     v("top_p", "draw from the smallest set of tokens with this total probability; default 1: all", top_p, kAboveZero);
@@ -91,7 +97,9 @@ class Chat {
  public:
   explicit Chat(const Options& o)
       : template_(chosen(o)), bos_(o.bos), system_(o.system.has_value()), prompt_(o.prompt.has_value()) {
-    options_ = {.prompt = text::GenerationPrompt::kAdd, .variables = o.chat_var.values};
+    options_ = {.prompt = text::GenerationPrompt::kAdd,
+                .variables = text::saved_chat_variables(o.chat_template, o.model, o.adapter)};
+    options_.variables.update(o.chat_var.values);
     if (o.system) say(data::Role::kSystem, *o.system);
     if (!o.messages.empty()) read(o.messages);
   }
@@ -138,6 +146,8 @@ class Chat {
  private:
   static text::ChatTemplate chosen(const Options& o) {
     auto chat = text::choose_chat_template(o.chat_template, o.model, o.adapter);
+    COCA_CHECK(!chat || !chat->is_plain() || o.chat_var.values.empty(),
+               "--chat-var: the template plain has no variables; choose another with --chat-template");
     COCA_CHECK(chat, "--chat: {} has no chat template; name one with --chat-template: a file, or {}", o.model,
                fmt::join(text::chat_template_names(), ", "));
     return std::move(*chat);
@@ -292,6 +302,10 @@ class Generator {
     emit(stops.finish());
     if (!is_stdout(o_.json)) print("\n");
     answer.finish = finish_text(answer.result.finish, stops.matched());
+    if (request.max_new_tokens == 0)
+      print_note(fmt::format(
+          "nothing was generated, as {}; the prompt was run",
+          o_.max_new_tokens ? "--max-new-tokens is 0" : generation_config_of(o_) + " allows no new tokens"));
     return answer;
   }
 
@@ -358,6 +372,10 @@ int run(const Options& o) {
   COCA_CHECK(o.chat || o.messages.empty(), "--messages: needs --chat");
   COCA_CHECK(o.chat || o.chat_template == Options{}.chat_template, "--chat-template {}: needs --chat", o.chat_template);
   COCA_CHECK(o.chat || o.chat_var.values.empty(), "--chat-var: needs --chat");
+  for (const auto& [flag, given] :
+       {std::pair("--top-k", o.top_k.has_value()), {"--top-p", o.top_p.has_value()}, {"--min-p", o.min_p.has_value()}})
+    if (given && o.temperature == 0.0)
+      print_note(fmt::format("{} has no effect with --temperature 0, which always takes the most likely token", flag));
   std::optional<Chat> chat;
   if (o.chat) chat.emplace(o);
   Generator generator(o);

@@ -5,6 +5,7 @@
 #include "coca/formats/model_folder.h"
 #include "coca/io/fs.h"
 #include "coca/report/table.h"
+#include "coca/text/chat_choice.h"
 #include "companions.h"
 
 namespace coca::tools {
@@ -49,6 +50,7 @@ int run(const Options& o) {
   }
   formats::save_model(folder.path(), merged.spec, *merged.params);
   if (chat) save_chat_template(*chat, folder.path());
+  save_chat_variables(text::saved_chat_variables("auto", o.model, o.adapter), o.model, folder.path());
   copy_companions(o.model, folder.path());
   folder.commit();
   print_prose(fmt::format("{}: {} with {} changed by {}\n", o.out, o.model,

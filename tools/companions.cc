@@ -3,6 +3,7 @@
 
 #include "coca/io/fs.h"
 #include "coca/io/json_file.h"
+#include "coca/text/chat_choice.h"
 #include "coca/text/tokenizer_import.h"
 
 namespace coca::tools {
@@ -20,6 +21,8 @@ constexpr const char* kCompanions[] = {"tokenizer.json",
                                        "merges.txt",
                                        "chat_template.jinja",
                                        "chat_template.json",
+                                       text::kChatVariablesFile,
+                                       "passkey.json",
                                        "coca_tokenizer.json",
                                        "generation_config.json"};
 
@@ -38,6 +41,11 @@ void check_companions(const fs::path& from) {
 
 void save_chat_template(const text::ChatTemplate& chat, const fs::path& to) {
   io::write_file_atomic(to / "chat_template.jinja", chat.source_with_tokens());
+}
+
+void save_chat_variables(const nlohmann::ordered_json& values, const fs::path& from, const fs::path& to) {
+  if (!values.empty() || io::exists(from / text::kChatVariablesFile))
+    io::write_json(to / text::kChatVariablesFile, values);
 }
 
 std::vector<std::string> copy_companions(const fs::path& from, const fs::path& to) {

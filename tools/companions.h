@@ -17,8 +17,13 @@ void check_companions(const std::filesystem::path& from);
 // Writes chat_template.jinja, which takes precedence over other files with a template.
 void save_chat_template(const text::ChatTemplate&, const std::filesystem::path& to);
 
-// Copies the tokenizer, the chat template and the generation defaults that `from` has and `to` lacks. Returns the names
-// of the files copied.
+// Writes chat_variables.json (text/chat_choice.h) if there are any variables, or if copy_companions(from, to) would
+// bring others along.
+void save_chat_variables(const nlohmann::ordered_json& values, const std::filesystem::path& from,
+                         const std::filesystem::path& to);
+
+// Copies the tokenizer, the chat template, the generation defaults and the passkey task that `from` has and `to` lacks.
+// Returns the names of the files copied.
 std::vector<std::string> copy_companions(const std::filesystem::path& from, const std::filesystem::path& to);
 
 }  // namespace coca::tools

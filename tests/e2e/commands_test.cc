@@ -19,8 +19,19 @@ using testing::AllOf;
 using testing::HasSubstr;
 using testing::StartsWith;
 
+constexpr const char* kShape =
+    R"({"model_type": "llama", "attention_type": "coca-slack", "vocab_size": 260, "hidden_size": 32,
+  "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2, "num_key_value_heads": 2, "max_position_embeddings": 32})";
+
 class Commands : public test::CliFixture {
  protected:
+  std::string model() {
+    if (!std::filesystem::exists(at("model"))) {
+      EXPECT_EQ(coca({"init", "--model-config", put("shape.json", kShape), "--out", at("model")}).code, 0);
+    }
+    return at("model");
+  }
+  std::string text() { return put("text.txt", cats_and_dogs(20)); }
   std::string out_of(const Args& args) {
     const Outcome o = coca(args);
     EXPECT_EQ(o.code, 0) << o.err;
@@ -55,6 +66,155 @@ TEST_F(Commands, TokenizerOfBytes) {
   expect_refused(with(decode, {"--lines", json}), 1, "texts.jsonl:1: expected a JSON array of ids");
   expect_refused(with(decode, {"--lines", ids, "97"}), 2, "exclude each other");
   expect_refused({"tokenizer", "encode", "--tokenizer", at("none"), "abc"}, 1, "none");
+}
+
+TEST_F(Commands, AConfigurationOfAnotherKindIsRecognised) {
+  const std::string options = put("options.json", R"({"layers": 8, "width": 320, "steps": 800})"),
+                    shape = put("shape.json", kShape);
+  const Outcome init = coca({"init", "--model-config", options, "--out", at("out")});
+  EXPECT_EQ(init.code, 1);
+  EXPECT_THAT(init.err, AllOf(StartsWith("coca: --model-config " + options +
+                                         ": holds options of a command (\"layers\", "
+                                         "\"width\", \"steps\")"),
+                              HasSubstr("run coca train --config " + options)));
+  for (const Args& command : {Args{"train"}, Args{"eval", "ppl"}}) {
+    const Outcome o = coca(with(command, {"--config", shape}));
+    EXPECT_EQ(o.code, 2);
+    EXPECT_THAT(o.err, StartsWith("coca: --config " + shape + ": describes a model; expected the options of coca " +
+                                  (command.size() == 1 ? "train" : "eval ppl") + ". coca init --model-config"));
+  }
+  EXPECT_FALSE(std::filesystem::exists(at("out")));
+}
+
+// Options that do nothing unless another is given. In a --config file, the default value is no mistake.
+TEST_F(Commands, OptionsWithoutEffectAreRefused) {
+  const Args train = {"train", "--text", text(), "--out", at("out")},
+             study = {"study", "--text", text(), "--out", at("out"), "--passkey-share", "0"};
+  const Args on_text = {"finetune", "--model", model(), "--text", text(), "--out", at("out")},
+             on_examples = {"finetune", "--model", model(), "--data", put("e.jsonl", R"({"text": "a"})"),
+                            "--out",    at("out")};
+  const Args ppl = {"eval", "ppl", "--model", model(), "--text", text()};
+  for (const auto& [args, more, why] : std::vector<std::tuple<Args, Args, std::string>>{
+           {train, {"--passkey-wording", "coca"}, "no passkeys are taught; add --passkey-share"},
+           {train, {"--passkey-digits", "5"}, "no passkeys are taught; add --passkey-share"},
+           {train, {"--clex-rate", "0.1"}, "only rope scaling clex"},
+           {with(train, {"--attention", "rope"}), {"--t-width", "full"}, "only CoCA has a T projection"},
+           {with(train, {"--architecture", "llama"}), {"--parallel-residual", "true"}, "only --architecture gpt_neox"},
+           {with(train, {"--attention", "alibi"}), {"--rope-theta", "1000"}, "--attention alibi has no rotary"},
+           {with(train, {"--attention", "alibi"}), {"--rotary-pct", "0.5"}, "--attention alibi has no rotary"},
+           {study, {"--passkey-wording", "coca"}, "passkeys are neither taught nor measured"},
+           {study, {"--passkey-digits", "3"}, "passkeys are neither taught nor measured"},
+           {study, {"--passkey-trials", "3"}, "passkeys are neither taught nor measured"},
+           {study, {"--passkey-first-steps", "3"}, "passkeys are neither taught nor measured"},
+           {with(study, {"--methods", "alibi"}), {"--factors", "2"}, "no method is evaluated with dynamic NTK"},
+           {on_text, {"--format", "text"}, "is about examples"},
+           {on_text, {"--long-documents", "truncate"}, "is about examples"},
+           {on_text, {"--chat-template", "chatml"}, "is about examples"},
+           {on_text, {"--bos", "never"}, "is about examples"},
+           {on_text, {"--clex-rate", "0.1"}, "only rope scaling clex"},
+           {on_examples, {"--chat-var", "a=1"}, "the template plain has no variables"},
+           {ppl, {"--cut", "start"}, "add --max-tokens"},
+           {{"eval", "passkey", "--model", model(), "--place", "random"}, {"--depths", "0,1"}, "--place random"},
+           {{"generate", "--model", model(), "--prompt", "x", "--chat", "--chat-template", "plain"},
+            {"--chat-var", "a=1"},
+            "the template plain has no variables"},
+           {{"convert", model(), at("out")}, {"--seed", "1"}, "only --t-init random"}}) {
+    const Outcome o = coca(with(args, more));
+    EXPECT_EQ(o.code, 2) << more[0];
+    EXPECT_THAT(o.err, AllOf(StartsWith("coca: " + more[0] + ": "), HasSubstr(why)));
+    EXPECT_FALSE(std::filesystem::exists(at("out"))) << more[0];
+  }
+  const Args tiny = with(train, {"--layers", "1", "--width", "16", "--heads", "2", "--length", "16", "--steps", "1",
+                                 "--warmup-steps", "1"});
+  const auto config = [&](const std::string& json) { return with(tiny, {"--config", put("c.json", json)}); };
+  EXPECT_THAT(coca(config(R"({"passkey_digits": 3})")).err, StartsWith("coca: --passkey-digits: no passkeys"));
+  EXPECT_EQ(coca(config(R"({"passkey_digits": 5, "passkey_share": 0})")).code, 0) << "what a saved configuration holds";
+  const Args generate = {"generate",         "--model", model(),         "--prompt", "x",
+                         "--max-new-tokens", "1",       "--temperature", "0"};
+  EXPECT_THAT(coca(with(generate, {"--top-k", "4"})).err,
+              HasSubstr("note: --top-k has no effect with --temperature 0"));
+}
+
+// Arguments are named as in --help; the same option given by its flag is named by that.
+TEST_F(Commands, ArgumentsWithoutFlagsAreNamedAsInHelp) {
+  struct Case {
+    Args command, values;
+    std::string flag, label, text;
+  };
+  const std::string none = at("none"), missing = " " + none + " does not exist";
+  for (const Case& c :
+       {Case{{"tokenizer", "decode", "--tokenizer", "byte"}, {"x"}, "--ids", "IDS", ": \"x\" is not an"},
+        {{"tokenizer", "decode", "--tokenizer", "byte"}, {"99999999999999999999"}, "--ids", "IDS", ": 9999"},
+        {{"info"}, {none}, "--model", "DIR", missing},
+        {{"info"}, {""}, "--model", "DIR", ": the path is empty"},
+        {{"verify"}, {none}, "--model", "DIR", missing},
+        {{"data", "info"}, {none}, "--file", "FILE", missing},
+        {{"tokenizer", "info"}, {none}, "--tokenizer", "TOKENIZER", missing},
+        {{"convert", "--out", at("out")}, {none}, "--model", "SOURCE", missing},
+        {{"convert", "--model", model()}, {""}, "--out", "OUT", ": the path is empty"},
+        {{"completion"}, {"dash"}, "--shell", "SHELL", ": \"dash\" is unknown"}}) {
+    Args plain = c.command, flagged = c.command;
+    plain.push_back(c.values[0]);
+    flagged.insert(flagged.end(), {c.flag, c.values[0]});
+    EXPECT_THAT(coca(plain).err, StartsWith("coca: " + c.label + c.text));
+    EXPECT_THAT(coca(flagged).err, StartsWith("coca: " + c.flag + c.text));
+    Args help(c.command.begin(), std::ranges::find_if(c.command, [](const std::string& a) { return a[0] == '-'; }));
+    help.emplace_back("--help");
+    EXPECT_THAT(coca(help).out, HasSubstr("[" + c.label));
+  }
+  EXPECT_THAT(coca({"tokenizer", "info"}).err, StartsWith("coca: TOKENIZER: none given"));
+  EXPECT_THAT(shell("echo 97 y | '" + std::string(COCA_PROGRAM) + "' tokenizer decode --tokenizer byte").err,
+              StartsWith("coca: standard input: \"y\" is not an integer"));
+}
+
+// The output of a writer that has not finished is refused before any work. One that was killed keeps nobody out.
+TEST_F(Commands, OneWriterOfAnOutputAtATime) {
+  const std::string folder = at("made"), file = at("made.tok"), shape = put("shape.json", kShape);
+  const std::vector<Args> of_folder = {{"init", "--model-config", shape, "--out", folder},
+                                       {"convert", model(), folder}};
+  const Args build = {"data", "build", "--text", text(), "--tokenizer", "byte", "--out", file};
+  {
+    const io::AtomicDir held(folder, io::AtomicDir::Existing::kRefuse);
+    const io::AtomicFile also(file, io::AtomicFile::Writers::kOne);
+    for (const Args& args : of_folder) expect_refused(args, 1, folder + ": another process (");
+    expect_refused(build, 1, file + ": another process (");
+    EXPECT_FALSE(std::filesystem::exists(folder) || std::filesystem::exists(file));
+  }
+  std::filesystem::create_directory(at(".tmp-made-1-0123456789abcdef"));
+  for (const Args& args : {of_folder[1], build}) EXPECT_EQ(coca(args).code, 0);
+}
+
+TEST_F(Commands, ChartsNameTheMethodWithoutEmptyParentheses) {
+  const Args ppl = {"eval", "ppl", "--model", model(), "--text", text(), "--lengths", "16,32", "--plot", at("p.svg")};
+  const auto drawn = [&](const Args& more) {
+    const Outcome o = coca(with(ppl, more));
+    EXPECT_EQ(o.code, 0) << o.err;
+    return o.code == 0 ? io::read_file(at("p.svg")) : "";
+  };
+  if (const Outcome o = coca(ppl); o.err.find("gnuplot is not installed") != std::string::npos)
+    GTEST_SKIP() << "no gnuplot";
+  EXPECT_THAT(drawn({}), AllOf(HasSubstr("coca-slack"), testing::Not(HasSubstr("none"))));
+  EXPECT_THAT(drawn({"--rope-scaling", "dynamic", "--factor", "2", "--pattern", "lm-infinite", "--window", "8"}),
+              HasSubstr("coca-slack (dynamic x2, lm-infinite, window 8"));
+}
+
+TEST_F(Commands, GeneratingNoTokensIsSaid) {
+  const Args generate = {"generate", "--model", model(), "--prompt", "abc"};
+  const Outcome o = coca(with(generate, {"--max-new-tokens", "0"}));
+  EXPECT_EQ(o.code, 0) << o.err;
+  EXPECT_EQ(o.out, "\n");
+  EXPECT_THAT(o.err, AllOf(StartsWith("note: nothing was generated, as --max-new-tokens is 0; the prompt was run\n"),
+                           HasSubstr("decode 0 tokens")));
+  EXPECT_EQ(coca(with(generate, {"--max-new-tokens", "0", "--echo"})).out, "abc\n");
+  const Outcome json = coca(with(generate, {"--max-new-tokens", "0", "--json", "-"}));
+  EXPECT_THAT(json.err, HasSubstr("note: nothing was generated"));
+  const auto result = nlohmann::json::parse(json.out);
+  EXPECT_EQ(result["text"], "");
+  EXPECT_EQ(result["ids"], nlohmann::json::array());
+  EXPECT_EQ(result["finish"], "length");
+  put("model/generation_config.json", R"({"max_new_tokens": 0})");
+  EXPECT_THAT(coca(generate).err, HasSubstr("model/generation_config.json allows no new tokens"));
+  EXPECT_THAT(coca(with(generate, {"--max-new-tokens", "1"})).err, testing::Not(HasSubstr("nothing was generated")));
 }
 
 TEST_F(Commands, TokenizerIsTrainedUsedAndDescribed) {

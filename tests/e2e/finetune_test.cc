@@ -214,6 +214,7 @@ TEST_F(Finetune, AModelIsChattedWithByTheTemplateItLearned) {
   const auto chatml = ask({"--model", at("chatml/model")});
   EXPECT_EQ(chatml["text"], "ok");
   EXPECT_EQ(chatml["finish"], "stop string") << "<|im_end|> is text for this tokenizer";
+  EXPECT_EQ(ask({"--model", at("chatml/checkpoints/step-00000060")}), chatml) << "a checkpoint is such a model too";
   // An adapter brings its template along, to what is trained on top of it and merged too.
   const Args lora = with(chats, {"--lora-rank", "4", "--steps", "2"});
   ASSERT_EQ(coca(tune("lora", with(lora, {"--chat-template", "chatml"}))).code, 0);
@@ -224,7 +225,8 @@ TEST_F(Finetune, AModelIsChattedWithByTheTemplateItLearned) {
   ASSERT_EQ(coca({"merge", "--model", at("base/model"), "--adapter", at("more/adapter"), "--out", at("merged")}).code,
             0);
   const auto ids = chatml["prompt_ids"];
-  EXPECT_EQ(ask({"--model", at("base/model"), "--adapter", at("lora/adapter")})["prompt_ids"], ids);
+  for (const char* adapter : {"lora/adapter", "lora/checkpoints/step-00000002"})
+    EXPECT_EQ(ask({"--model", at("base/model"), "--adapter", at(adapter)})["prompt_ids"], ids);
   EXPECT_EQ(ask({"--model", at("base/model"), "--adapter", at("more/adapter")})["prompt_ids"], ids);
   EXPECT_EQ(ask({"--model", at("merged")})["prompt_ids"], ids);
   // Trained further, by default on the template it knows; on prompts and answers, with none.
@@ -237,6 +239,40 @@ TEST_F(Finetune, AModelIsChattedWithByTheTemplateItLearned) {
   const Outcome none = coca({"generate", "--model", at("pairs/model"), "--chat", "--prompt", "x"});
   EXPECT_EQ(none.code, 2);
   EXPECT_THAT(none.err, HasSubstr("has no chat template; name one with --chat-template: a file, or plain, chatml, "));
+}
+
+// What --chat-var said in training holds for the model, until it is overridden.
+TEST_F(Finetune, VariablesOfTheTemplateAreSaved) {
+  put("talks.jsonl", R"({"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "ok"}]})");
+  const std::string chat = put("loud.jinja",
+                               "{% for m in messages %}{% if loud %}!{% endif %}{{ m.role }}:{{ m.content }}\n"
+                               "{% endfor %}{% if add_generation_prompt %}assistant:{% endif %}");
+  const auto prompt = [&](const Args& more) {
+    const Outcome o = coca(with({"generate", "--chat", "--prompt", "hi", "--max-new-tokens", "1", "--echo"}, more));
+    EXPECT_EQ(o.code, 0) << o.err;
+    return o.out.substr(0, o.out.find('\n'));
+  };
+  const Args talks = {"--data", at("talks.jsonl"), "--steps", "1", "--length", "48"};
+  const Args loud = with(talks, {"--chat-template", chat, "--chat-var", "loud=true"});
+  ASSERT_EQ(coca(tune("loud", loud)).code, 0);
+  for (const char* model : {"loud/model", "loud/checkpoints/step-00000001"}) {
+    EXPECT_EQ(prompt({"--model", at(model)}), "!user:hi");
+    EXPECT_EQ(prompt({"--model", at(model), "--chat-var", "loud=false"}), "user:hi");
+    EXPECT_EQ(prompt({"--model", at(model), "--chat-template", chat}), "user:hi") << "another template's variables";
+  }
+  ASSERT_EQ(coca(tune("more", with(talks, {"--model", at("loud/model")}))).code, 0);
+  EXPECT_EQ(prompt({"--model", at("more/model")}), "!user:hi");
+  ASSERT_EQ(coca(tune("quiet", with(talks, {"--model", at("loud/model"), "--chat-template", chat}))).code, 0);
+  EXPECT_EQ(prompt({"--model", at("quiet/model")}), "user:hi");
+  ASSERT_EQ(coca(tune("lora", with(loud, {"--lora-rank", "2"}))).code, 0);
+  EXPECT_EQ(prompt({"--model", at("base/model"), "--adapter", at("lora/adapter")}), "!user:hi");
+  ASSERT_EQ(coca({"merge", "--model", at("base/model"), "--adapter", at("lora/adapter"), "--out", at("merged")}).code,
+            0);
+  EXPECT_EQ(prompt({"--model", at("merged")}), "!user:hi");
+  put("merged/chat_variables.json", "[1]");
+  const Outcome damaged = coca({"generate", "--model", at("merged"), "--chat", "--prompt", "hi"});
+  EXPECT_EQ(damaged.code, 1);
+  EXPECT_THAT(damaged.err, HasSubstr("chat_variables.json: found array; expected an object of names and values"));
 }
 
 TEST_F(Finetune, WrongUseIsRefusedInOneLine) {

@@ -8,6 +8,9 @@
 
 #include "coca/base/count.h"
 #include "coca/base/error.h"
+#include "coca/io/fs.h"
+#include "coca/io/json_file.h"
+#include "coca/io/options.h"
 
 namespace coca::data {
 
@@ -206,6 +209,28 @@ KeyRange keys_of_digits(int64_t digits) {
   int64_t least = 1;
   for (int64_t i = 1; i < digits; ++i) least *= 10;
   return {least, 10 * least - 1};
+}
+
+namespace {
+constexpr const char* kTaskFile = "passkey.json";
+}
+
+void save_passkey_task(const std::filesystem::path& model_dir, PasskeyTask task) {
+  io::write_json(model_dir / kTaskFile, io::options_to_json(task));
+}
+
+std::optional<PasskeyTask> load_passkey_task(const std::filesystem::path& model_dir) {
+  const std::filesystem::path file = model_dir / kTaskFile;
+  if (!io::exists(file)) return std::nullopt;
+  PasskeyTask task;
+  try {
+    io::options_from_json(task, io::read_json(file), file.string());
+    keys_of_digits(task.digits);
+  } catch (const Error& error) {
+    const std::string text = error.what();
+    fail(ErrorKind::kBadFile, "{}{}", text.starts_with(file.string()) ? "" : file.string() + ": ", text);
+  }
+  return task;
 }
 
 int64_t passkey_garbage(PasskeyLength control, PasskeyWording wording, int64_t length, int64_t front,

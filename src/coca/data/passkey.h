@@ -3,11 +3,14 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "coca/base/enum_names.h"
 #include "coca/base/rng.h"
+#include "coca/base/sizes.h"
 #include "coca/text/tokenizer.h"
 
 namespace coca::data {
@@ -42,6 +45,21 @@ struct KeyRange {
   bool operator==(const KeyRange&) const = default;
 };
 KeyRange keys_of_digits(int64_t digits);  // exactly this many decimal digits, without a leading zero
+
+// The passkeys that a model was taught in training. Its folder has them as passkey.json.
+struct PasskeyTask {
+  PasskeyWording wording = PasskeyWording::kCompact;
+  int64_t digits = 5;
+
+  template <class V>
+  void visit(V&& v) {
+    v("wording", "wording of the prompts", wording);
+    v("digits", "digits of the key", digits, Least{1});
+  }
+};
+void save_passkey_task(const std::filesystem::path& model_dir, PasskeyTask);
+// nullopt: the folder has no such file.
+std::optional<PasskeyTask> load_passkey_task(const std::filesystem::path& model_dir);
 
 // Garbage before and after the key, in characters or units.
 struct PasskeyGarbage {

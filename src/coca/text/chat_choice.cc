@@ -6,6 +6,7 @@
 #include "coca/base/error.h"
 #include "coca/base/suggest.h"
 #include "coca/io/fs.h"
+#include "coca/io/json_file.h"
 
 namespace coca::text {
 
@@ -21,6 +22,19 @@ void ChatVariables::from_option_text(std::string_view flag, const std::string& t
   auto value = nlohmann::ordered_json::parse(text.substr(equals + 1), nullptr, false);
   values[text.substr(0, equals)] =
       value.is_discarded() ? nlohmann::ordered_json(text.substr(equals + 1)) : std::move(value);
+}
+
+nlohmann::ordered_json saved_chat_variables(const std::string& choice, const std::filesystem::path& model_dir,
+                                            const std::filesystem::path& adapter_dir) {
+  nlohmann::ordered_json values = nlohmann::ordered_json::object();
+  if (choice != "auto") return values;
+  const bool adapters =
+      !adapter_dir.empty() && (io::exists(adapter_dir / kChatVariablesFile) || load_chat_template(adapter_dir));
+  const std::filesystem::path file = (adapters ? adapter_dir : model_dir) / kChatVariablesFile;
+  if (io::exists(file)) values = io::parse_ordered_json(io::read_file(file), file.string());
+  COCA_CHECK_AS(kBadFile, values.is_object(), "{}: found {}; expected an object of names and values", file.string(),
+                values.type_name());
+  return values;
 }
 
 std::optional<ChatTemplate> choose_chat_template(const std::string& choice, const std::filesystem::path& model_dir,

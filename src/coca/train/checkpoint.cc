@@ -132,6 +132,7 @@ void save_weights(const fs::path& dir, const CheckpointParts& parts) {
     formats::save_model(dir, parts.spec, parts.params);
   }
   parts.tokenizer.save(dir);
+  if (parts.complete) parts.complete(dir);
 }
 
 }  // namespace

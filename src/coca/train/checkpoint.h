@@ -5,6 +5,7 @@
 #pragma once
 
 #include <filesystem>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <set>
@@ -48,6 +49,10 @@ struct CheckpointPlan {
   std::set<std::string> adjustable;  // options that may change and affect it: length and step size of the training
 };
 
+// Adds the other files of a model to a folder that has its weights and tokenizer, before the folder gets its name; may
+// be empty. The calling rank does it alone.
+using CompleteFolder = std::function<void(const std::filesystem::path& dir)>;
+
 struct CheckpointParts {
   const model::ModelSpec& spec;
   model::ParamStore& params;
@@ -55,6 +60,7 @@ struct CheckpointParts {
   const text::Tokenizer& tokenizer;
   model::Adapter* adapter = nullptr;          // if an adapter is trained: saved and loaded instead of the parameters
   dist::Communicator& ranks = dist::alone();  // they save and load together, in a folder that all of them see
+  CompleteFolder complete;
 };
 
 std::filesystem::path checkpoint_root(const std::filesystem::path& out);

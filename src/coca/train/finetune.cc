@@ -104,7 +104,8 @@ Finetuner::Finetuner(const FinetuneConfig& config, const FinetuneData& data, Sta
       .validation = setup_.validation(),
       .tokenizer = data.tokenizer,
       .tokens = data.examples ? data.examples->tokens() : data.text->size(),
-      .fingerprint = data.examples ? data.examples->fingerprint() : data.text->content_fingerprint()};
+      .fingerprint = data.examples ? data.examples->fingerprint() : data.text->content_fingerprint(),
+      .complete = data.complete};
   const model::ModelSpec& spec = setup_.target().spec;
   loop_ = std::make_unique<Loop>(
       setup_.loop_options(), spec, loop_data, start,

@@ -20,6 +20,7 @@ struct FinetuneData {
   const data::TokenFile* text = nullptr;
   const data::TokenFile* validation_text = nullptr;
   std::shared_ptr<formats::ModelFolder> model;  // the config's model folder, if it has been opened before
+  CompleteFolder complete = {};                 // for checkpoints and the result; may be empty
 };
 
 // The spec of the model folder, with the window length of the run; data and stages are made for it.

@@ -82,7 +82,13 @@ text::ChatTemplate chosen_chat_template(const FinetuneConfig& c) {
 
 data::ChatTemplate chat_template_for(const FinetuneConfig& c) {
   text::ChatTemplate chosen = chosen_chat_template(c);
-  return chosen.is_plain() ? data::plain_chat : data::chat_by(std::move(chosen), c.chat_var.values);
+  return chosen.is_plain() ? data::plain_chat : data::chat_by(std::move(chosen), chat_variables_for(c));
+}
+
+nlohmann::ordered_json chat_variables_for(const FinetuneConfig& c) {
+  nlohmann::ordered_json values = text::saved_chat_variables(c.chat_template, c.model, c.adapter);
+  values.update(c.chat_var.values);
+  return values;
 }
 
 void check_config(const FinetuneConfig& c) {

@@ -118,26 +118,28 @@ struct FinetuneConfig {
     v("split", "split of text in PG-19's layout; default for such text: train", split);
     v("validation_text", "validation text, in the same forms; none: the split validation of text in PG-19's layout",
       validation_text);
-    v("length", "tokens per window; 0: max_position_embeddings of the model", length);
+    v("length", "tokens per window; default: the trained length of the model (max_position_embeddings)", length);
     v("long_documents", "what to do with examples longer than a window", long_documents);
     v("chat_template",
       "for messages: plain, a name or .jinja file, or auto: the adapter's or the model folder's, else plain",
       chat_template);
-    v("chat_var", "NAME=VALUE for the chat template (enable_thinking=false); may be given several times", chat_var);
+    v("chat_var",
+      "NAME=VALUE for the chat template (enable_thinking=false), saved with the result; may be given several times",
+      chat_var);
     v("bos", "whether each example begins with a bos token; auto: if config.json names one", bos);
     v.group("Optimization");
-    v("steps", "optimizer steps (for stages without their own number); 0: as given by --epochs", steps);
-    v("epochs", "passes over all windows, if --steps is 0", epochs, kAboveZero);
+    v("steps", "optimizer steps (for stages without their own number); default: as given by --epochs", steps);
+    v("epochs", "passes over all windows, unless --steps is given", epochs, kAboveZero);
     v("batch", "windows per micro-batch", batch, Least{1});
     v("accumulation", "micro-batches per step", accumulation, Least{1});
     v("slices",
       "equal parts of a step whose gradients are added in order; any number of ranks that divides it gives the same "
-      "bits; 0: one per rank",
+      "bits; default: one per rank",
       slices);
     v("context_parallel",
       "split the tokens of every window over the ranks, instead of the windows of a step (docs/parallel.md)",
       context_parallel);
-    v("learning_rate", "peak learning rate; 0: 2e-5, for an adapter 2e-4", learning_rate);
+    v("learning_rate", "peak learning rate; default: 2e-5, for an adapter 2e-4", learning_rate);
     v("min_learning_rate", "floor of the decay", min_learning_rate);
     v("warmup_steps", "steps of linear warm-up", warmup_steps);
     v("decay", "decay after the warm-up", decay);
@@ -166,6 +168,8 @@ bool trains_adapter(const FinetuneConfig&);
 // The chat template of the run, and how it makes text of messages.
 text::ChatTemplate chosen_chat_template(const FinetuneConfig&);
 data::ChatTemplate chat_template_for(const FinetuneConfig&);
+// The variables for it: those saved beside the template, and chat_var, which overrides them.
+nlohmann::ordered_json chat_variables_for(const FinetuneConfig&);
 // Throws Error naming the first invalid option.
 void check_config(const FinetuneConfig&);
 // The stages of a run on a model of this spec; steps_of_epochs: the number of steps if neither stage nor run gives one.

@@ -214,7 +214,7 @@ void Loop::resume(const fs::path& checkpoint) {
 }
 
 CheckpointParts Loop::parts() {
-  return {spec_, model_.params(), step_.optimizer(), data_.tokenizer, options_.adapter.get(), ranks_};
+  return {spec_, model_.params(), step_.optimizer(), data_.tokenizer, options_.adapter.get(), ranks_, data_.complete};
 }
 
 // If training itself is finite, after this step's update too, the validation text is at fault, and the model should not

@@ -66,6 +66,7 @@ struct LoopData {
   const text::Tokenizer& tokenizer;
   int64_t tokens = 0;  // identifies the data: a checkpoint can be resumed only with the same data
   std::string fingerprint;
+  CompleteFolder complete = {};  // for checkpoints and the result
 };
 
 }  // namespace coca::train

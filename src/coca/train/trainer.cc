@@ -48,12 +48,21 @@ std::optional<MaskedValidation> masked_validation(const TrainConfig& c, const Tr
   return std::optional<MaskedValidation>(std::in_place, *source, data::masked_tokens(data.tokenizer));
 }
 
-LoopData loop_data(const TrainData& data, const BatchSource& batches, const ValidationSource* validation) {
+// What the model was taught beside its text.
+CompleteFolder completed_by(const TrainConfig& c) {
+  if (c.passkey_share == 0 && c.passkey_first_steps == 0) return {};
+  return [task = data::PasskeyTask{.wording = c.passkey_wording, .digits = c.passkey_digits}](
+             const std::filesystem::path& dir) { data::save_passkey_task(dir, task); };
+}
+
+LoopData loop_data(const TrainConfig& c, const TrainData& data, const BatchSource& batches,
+                   const ValidationSource* validation) {
   return {.batches = batches,
           .validation = validation,
           .tokenizer = data.tokenizer,
           .tokens = data.tokens.size(),
-          .fingerprint = data.tokens.content_fingerprint()};
+          .fingerprint = data.tokens.content_fingerprint(),
+          .complete = completed_by(c)};
 }
 
 }  // namespace
@@ -96,7 +105,7 @@ Trainer::Trainer(const TrainConfig& config, const TrainData& data, Start start, 
       masked_validation_(masked_validation(config_, data, validation_)),
       loop_(
           loop_options(config_, config), spec_for(config, data),
-          loop_data(data, masked_ ? static_cast<const BatchSource&>(*masked_) : batches_,
+          loop_data(config, data, masked_ ? static_cast<const BatchSource&>(*masked_) : batches_,
                     masked_validation_ ? static_cast<const ValidationSource*>(&*masked_validation_)
                     : validation_      ? &*validation_
                                        : nullptr),
