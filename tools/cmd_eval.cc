@@ -97,6 +97,7 @@ ordered_json header_json(const std::string& dir, const LoadedModel& m, ordered_j
   ordered_json j;
   j["coca"] = fmt::format("{} ({})", version(), git_commit());
   j["model"] = dir;
+  j["adapter"] = m.adapter.empty() ? ordered_json(nullptr) : ordered_json(m.adapter);
   j["attention"] = std::string(enum_name(m.model.spec.attention));
   j["trained_length"] = m.model.spec.max_position;
   j["rope_scaling"] = scaling_text(m.used_scaling);
@@ -121,6 +122,14 @@ void note_extrapolation(const LoadedModel& m, const std::vector<int64_t>& length
     print_prose(fmt::format(
         "note: lengths above {} exceed the trained length, without position scaling (see --rope-scaling, --pattern)\n",
         m.model.spec.max_position));
+}
+
+std::string method_text(const LoadedModel& m) {
+  std::string how;
+  if (m.used_scaling.type != model::Scaling::kNone) how = scaling_text(m.used_scaling);
+  if (m.model.spec.pattern.far()) how += (how.empty() ? "" : ", ") + pattern_text(m.model.spec.pattern);
+  const std::string kind(enum_name(m.model.spec.attention));
+  return how.empty() ? kind : fmt::format("{} ({})", kind, how);
 }
 
 std::string bos_text(std::optional<int32_t> bos, const char* with, const char* without) {

@@ -86,6 +86,8 @@ nlohmann::ordered_json header_json(const std::string& dir, const LoadedModel&, n
 void print_model_line(const std::string& dir, const LoadedModel&);
 // Without scaling, rotary models break down beyond the trained length. That is not an error, so it is only a note.
 void note_extrapolation(const LoadedModel&, const std::vector<int64_t>& lengths);
+// "coca-slack", "rope (dynamic x4)", "rope (streaming-llm, window 252, 4 sinks)", for charts.
+std::string method_text(const LoadedModel&);
 std::string bos_text(std::optional<int32_t> bos, const char* with, const char* without);
 
 void add_eval_ppl(CLI::App& eval_app, Action*);

@@ -21,7 +21,7 @@ struct MlmFlags : ModelFlags {
   TextFlags text;
   std::vector<int64_t> lengths;
   int64_t max_tokens = 0, max_windows = 0, seed = 0, batch_tokens = 8192;
-  eval::Cut cut = eval::Cut::kMiddle;
+  std::optional<eval::Cut> cut;
   OutputFlags output;
 
   template <class V>
@@ -31,7 +31,7 @@ struct MlmFlags : ModelFlags {
     v.group("Protocol");
     v("lengths", "tokens of a window, 15 % of them masked; default: the trained length", lengths, Least{2});
     v("max_tokens", "use at most this many tokens of each document; 0: all", max_tokens);
-    v("cut", "which tokens: the middle of the document, or its start", cut);
+    v("cut", "which tokens: the middle of the document (the default), or its start", cut);
     v("max_windows", "windows of each length, spread evenly over the text; 0: all", max_windows);
     v("seed", "of the choice of tokens", seed);
     v("batch_tokens", "run windows together up to about this many tokens", batch_tokens, Least{1});
@@ -57,6 +57,8 @@ std::vector<Part> parts_of(const MlmFlags& flags, const model::ModelSpec& spec, 
 }
 
 int run_mlm(MlmFlags& flags) {
+  COCA_CHECK(!flags.cut || flags.max_tokens > 0,
+             "--cut: all tokens of each document are used; add --max-tokens, or leave the option out");
   const LoadedModel m = load_with_flags(flags);
   model::require_masked(m.model.spec, "eval mlm");
   if (flags.lengths.empty()) flags.lengths = {m.model.spec.max_position};
@@ -73,8 +75,8 @@ int run_mlm(MlmFlags& flags) {
                                            .update(done, fmt::format("length {}", length), share->at(length, done));
                                      },
                                  .ranks = ranks()};
-  const Documents documents =
-      read_documents(flags.text, {.max_tokens = flags.max_tokens, .cut = flags.cut}, *m.tokenizer);
+  const Documents documents = read_documents(
+      flags.text, {.max_tokens = flags.max_tokens, .cut = flags.cut.value_or(eval::Cut::kMiddle)}, *m.tokenizer);
   share.emplace(parts_of(flags, m.model.spec, documents));
   Context cx;
   progress.emplace();

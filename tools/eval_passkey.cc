@@ -40,12 +40,20 @@ struct PasskeyFlags : ModelFlags {
     ModelFlags::visit(v);
     v.group("Protocol (options given here override --protocol)");
     v("protocol", protocol_help, protocol);
-    v("lengths", "lengths, in the unit of --length-control; ours: tokens of bos, prompt and answer together", lengths);
+    v("lengths",
+      "lengths, in the unit of --length-control; ours: tokens of bos, prompt and answer together; default of ours: 1, "
+      "2, 4 and 8 times the trained length, or the first of its doublings into which a prompt fits",
+      lengths);
     v("length_control", "what a length means", length_control);
-    v("wording", "text of the prompt; models trained with --passkey-share know compact unless told otherwise", wording);
+    v("wording",
+      "text of the prompt; default of ours: what a model trained with --passkey-share was taught, else landmark",
+      wording);
     v("place", "where the key is", place);
     v("depths", "share of the garbage before the key; implies --place depths", depths);
-    v("digits", "keys with exactly this many digits, instead of --key-least and --key-most", digits, Least{1});
+    v("digits",
+      "keys with exactly this many digits, instead of --key-least and --key-most; default of ours: what the model was "
+      "taught, else 5",
+      digits, Least{1});
     v("key_least", "smallest key", key_least);
     v("key_most", "largest key", key_most);
     v("trials", "prompts per length and depth, or per length at random places", trials, Least{1});
@@ -60,8 +68,17 @@ struct PasskeyFlags : ModelFlags {
   }
 };
 
-eval::PasskeyProtocol protocol_from(const PasskeyFlags& flags) {
+using Taught = std::optional<data::PasskeyTask>;  // what the model's folder says that it was taught
+
+bool is_ours(const PasskeyFlags& flags) { return flags.protocol == PasskeyFlags{}.protocol; }
+
+// Our own protocol asks for the passkeys that the model was taught. Published ones and flags override that.
+eval::PasskeyProtocol protocol_from(const PasskeyFlags& flags, const Taught& taught) {
   eval::PasskeyProtocol p = eval::passkey_protocol_of(flags.protocol);
+  if (taught && is_ours(flags)) {
+    p.wording = taught->wording;
+    p.keys = data::keys_of_digits(taught->digits);
+  }
   const auto set = [](auto& choice, const auto& given) {
     if (given) choice = *given;
   };
@@ -73,6 +90,8 @@ eval::PasskeyProtocol protocol_from(const PasskeyFlags& flags) {
     p.place = eval::PasskeyPlace::kDepths;
   }
   set(p.place, flags.place);
+  COCA_CHECK(flags.depths.empty() || p.place == eval::PasskeyPlace::kDepths,
+             "--depths: with --place {} the places are drawn; leave one of the options out", enum_name(p.place));
   COCA_CHECK(!flags.digits || (!flags.key_least && !flags.key_most),
              "--digits {} and --key-least or --key-most: give one of them", *flags.digits);
   if (flags.digits) p.keys = data::keys_of_digits(*flags.digits);
@@ -148,9 +167,12 @@ std::string zeros_note(const eval::PasskeyResult& result, const LoadedModel& m) 
                      counted(trained, "token"));
 }
 
-// A model that learned passkeys knows one wording. Its folder does not say which.
-std::string wording_note(data::PasskeyWording wording) {
-  if (wording == data::PasskeyWording::kCompact) return "";
+// A model that learned passkeys knows one wording. Its folder says which, unless an older version made it.
+std::string wording_note(data::PasskeyWording wording, const Taught& taught) {
+  if (taught && taught->wording != wording)
+    return fmt::format(" These passkeys were worded \"{}\"; the model was taught \"{}\": ask with --wording {}.",
+                       enum_name(wording), enum_name(taught->wording), enum_name(taught->wording));
+  if (taught || wording == data::PasskeyWording::kCompact) return "";
   return fmt::format(
       " These passkeys were worded \"{}\"; a model trained with --passkey-share knows \"compact\" unless "
       "--passkey-wording said otherwise: ask with --wording compact.",
@@ -158,12 +180,10 @@ std::string wording_note(data::PasskeyWording wording) {
 }
 
 std::string passkey_svg(const eval::PasskeyResult& result, const LoadedModel& m, const Measurement& measurement) {
-  report::HeatMap map{
-      .title = measurement.title(
-          fmt::format("Passkey accuracy, {} ({})", enum_name(m.model.spec.attention), scaling_text(m.used_scaling))),
-      .x_label = "length (tokens)",
-      .y_label = "depth",
-      .note = measurement.partial() ? "" : zeros_note(result, m)};
+  report::HeatMap map{.title = measurement.title("Passkey accuracy, " + method_text(m)),
+                      .x_label = "length (tokens)",
+                      .y_label = "depth",
+                      .note = measurement.partial() ? "" : zeros_note(result, m)};
   const size_t depths = result.cells.size() / result.totals.size();
   for (const eval::PasskeyTotal& total : result.totals) map.x_ticks.push_back(fmt::format("{}", total.most_tokens));
   for (size_t d = 0; d < depths; ++d) {
@@ -175,10 +195,13 @@ std::string passkey_svg(const eval::PasskeyResult& result, const LoadedModel& m,
   return report::render_svg(map);
 }
 
-void print_protocol(const PasskeyFlags& flags, const eval::PasskeyProtocol& p, const eval::PasskeyResult& result) {
+void print_protocol(const PasskeyFlags& flags, const eval::PasskeyProtocol& p, const eval::PasskeyResult& result,
+                    const Taught& taught) {
   print_prose(fmt::format("protocol: {} (lengths in {}, wording {}, place {}, keys {}..{}, {} a cell)\n",
                           flags.protocol, enum_name(p.length_control), enum_name(p.wording), enum_name(p.place),
                           p.keys.least, p.keys.most, counted(p.trials, "trial")));
+  if (taught && p.wording == taught->wording && p.keys == data::keys_of_digits(taught->digits))
+    print_prose("wording and digits of the key: those that the model was taught\n");
   const std::string rule =
       p.rule == eval::PasskeyRule::kExact
           ? "greedy, all tokens of the answer must be right"
@@ -220,19 +243,36 @@ std::vector<std::string> missing_trials(const eval::PasskeyProtocol& p, const ev
   return missing;
 }
 
-int run_passkey(PasskeyFlags& flags) {
-  check_outputs(flags.output);
-  eval::PasskeyProtocol protocol = protocol_from(flags);
-  const int64_t prompts =
-      protocol.trials *
-      (protocol.place == eval::PasskeyPlace::kDepths ? static_cast<int64_t>(protocol.depths.size()) : 1);
-  ModelShape shape = load_shape(flags);
-  eval::PasskeyOptions options{.protocol = protocol,
+eval::PasskeyOptions options_of(const PasskeyFlags& flags, const ModelShape& shape, const Taught& taught) {
+  eval::PasskeyOptions options{.protocol = protocol_from(flags, taught),
                                .seed = flags.seed,
                                .scaling = shape.scaling,
                                .batch_tokens = flags.batch_tokens,
                                .progress = {},
                                .ranks = ranks()};
+  if (!flags.lengths.empty() || !is_ours(flags)) return options;
+  eval::PasskeyOptions one = options;
+  options.protocol.lengths = eval::default_lengths(shape.spec.max_position, [&](int64_t length) {
+    one.protocol.lengths = {length};
+    try {
+      eval::check_passkey(shape.spec, *shape.tokenizer, one);
+      return true;
+    } catch (const Error&) {
+      return false;
+    }
+  });
+  return options;
+}
+
+int run_passkey(PasskeyFlags& flags) {
+  check_outputs(flags.output);
+  ModelShape shape = load_shape(flags);
+  const Taught taught = data::load_passkey_task(flags.model);
+  eval::PasskeyOptions options = options_of(flags, shape, taught);
+  eval::PasskeyProtocol& protocol = options.protocol;
+  const int64_t prompts =
+      protocol.trials *
+      (protocol.place == eval::PasskeyPlace::kDepths ? static_cast<int64_t>(protocol.depths.size()) : 1);
   eval::check_passkey(shape.spec, *shape.tokenizer, options);
   const std::vector<Part> parts = prompt_parts(shape.spec, protocol.lengths, prompts);
   if (flags.dry_run) {
@@ -261,11 +301,11 @@ int run_passkey(PasskeyFlags& flags) {
   json = passkey_json(result, std::move(json));
   return measurement.report([&] {
     print_model_line(flags.model, m);
-    print_protocol(flags, protocol, result);
+    print_protocol(flags, protocol, result, taught);
     print(table_text(passkey_table(result)));
     print_prose(measurement.line());
     if (const std::string note = zeros_note(result, m); !note.empty() && !measurement.partial())
-      print_prose(note + wording_note(protocol.wording) +
+      print_prose(note + wording_note(protocol.wording, taught) +
                   " The zeros say nothing about length; digits (chance: 0.10) and nll are finer measures.\n");
     std::vector<int64_t> tokens;
     for (const eval::PasskeyTotal& total : result.totals) tokens.push_back(total.most_tokens);

@@ -56,7 +56,10 @@ struct PplFlags : ModelFlags {
     text.visit(v);
     v.group("Protocol (options given here override --protocol)");
     v("protocol", protocol_help, protocol);
-    v("lengths", "lengths of windows in tokens, including a leading bos", lengths, Least{2});
+    v("lengths",
+      "lengths of windows in tokens, including a leading bos; default of the protocol sliding: 1, 2, 4 and 8 times the "
+      "trained length (of several models: the shortest)",
+      lengths, Least{2});
     v("stride", "tokens from window to window, at most the window; 0: the window", stride);
     v("placement", "where windows begin or end", placement);
     v("scored", "which targets of a window count", scored);
@@ -82,8 +85,10 @@ struct PplFlags : ModelFlags {
   }
 };
 
-eval::Protocol protocol_from(const PplFlags& flags) {
+// trained: the shortest trained length of the models.
+eval::Protocol protocol_from(const PplFlags& flags, int64_t trained) {
   eval::Protocol p = eval::protocol_of(flags.protocol);
+  if (flags.protocol == PplFlags{}.protocol) p.lengths = eval::default_lengths(std::max<int64_t>(2, trained));
   if (!flags.lengths.empty()) p.lengths = flags.lengths;
   const auto set = [](auto& choice, const auto& given) {
     if (given) choice = *given;
@@ -102,6 +107,8 @@ eval::Protocol protocol_from(const PplFlags& flags) {
   set(p.cut, flags.cut);
   set(p.max_documents, flags.max_documents);
   eval::check_protocol(p);
+  COCA_CHECK(!flags.cut || p.max_tokens > 0,
+             "--cut: all tokens of each document are used; add --max-tokens, or leave the option out");
   return p;
 }
 
@@ -263,8 +270,7 @@ std::string ppl_svg(const std::vector<Measured>& all, eval::Average average, con
   double low = std::numeric_limits<double>::infinity(),
          high = 0;  // a range of a decade or more needs a logarithmic axis
   for (const Measured& one : all) {
-    const std::string kind =
-        fmt::format("{} ({})", enum_name(one.loaded.model.spec.attention), scaling_text(one.loaded.used_scaling));
+    const std::string kind = method_text(one.loaded);
     report::Series& series =
         lines.emplace_back(report::Series{.label = all.size() == 1 ? kind : names[lines.size()] + ": " + kind});
     for (const eval::PerplexityResult& r : one.results) {
@@ -555,8 +561,10 @@ ordered_json all_json(PplFlags& flags, eval::Protocol protocol, const std::vecto
 
 int run_ppl(PplFlags& flags) {
   check_outputs(flags.output);
-  const eval::Protocol protocol = protocol_from(flags);
   std::vector<Candidate> candidates = candidates_of(flags);
+  const auto shortest =
+      std::ranges::min_element(candidates, {}, [](const Candidate& one) { return one.shape.spec.max_position; });
+  const eval::Protocol protocol = protocol_from(flags, shortest->shape.spec.max_position);
   if (flags.dry_run) return dry_run(flags, protocol, candidates);
   std::vector<Measured> all;
   Measurement measurement([&] {

@@ -4,8 +4,10 @@
 #include "coca/eval/ruler.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
+#include <map>
 
 #include "coca/data/corpus.h"
 #include "coca/io/fs.h"
@@ -31,7 +33,7 @@ struct RulerFlags : ModelFlags {
                                     "vt",
                                     "cwe",
                                     "fwe"};
-  std::vector<int64_t> lengths = {4096, 8192};
+  std::vector<int64_t> lengths;
   int64_t samples = 50, seed = 42;
   bool dry_run = false;
   std::vector<std::string> text;
@@ -45,7 +47,10 @@ struct RulerFlags : ModelFlags {
     ModelFlags::visit(v);
     v.group("Protocol");
     v("tasks", tasks_help, tasks);
-    v("lengths", "tokens of bos, prompt and generated text together", lengths, Least{1});
+    v("lengths",
+      "tokens of bos, prompt and generated text together; default: 1, 2, 4 and 8 times the trained length, or the "
+      "first of its doublings into which the prompts fit",
+      lengths, Least{1});
     v("samples", "prompts per task and length; RULER takes 500", samples, Least{1});
     v("seed", "seed of the prompts; the same seed gives the same prompts", seed);
     v("text", "files or folders for the tasks that hide needles in essays; none: noise", text);
@@ -122,8 +127,7 @@ std::string zeros_note(const eval::RulerResult& result, const LoadedModel& m) {
 
 std::string ruler_svg(const eval::RulerResult& result, const eval::RulerOptions& o, const LoadedModel& m,
                       const Measurement& measurement) {
-  report::HeatMap map{.title = measurement.title(fmt::format("RULER tasks, {} ({})", enum_name(m.model.spec.attention),
-                                                             scaling_text(m.used_scaling))),
+  report::HeatMap map{.title = measurement.title("RULER tasks, " + method_text(m)),
                       .x_label = "length (tokens)",
                       .y_label = "",
                       .note = measurement.partial() ? "" : zeros_note(result, m)};
@@ -193,20 +197,39 @@ void print_result(const RulerFlags& flags, const eval::RulerOptions& options, co
                                                         : "none of these"));
 }
 
-int run_ruler(RulerFlags& flags) {
-  check_outputs(flags.output);
+int64_t place_in(const auto& list, const auto& item) { return std::ranges::find(list, item) - list.begin(); }
+
+std::vector<int64_t> default_lengths(const ModelShape& shape, eval::RulerOptions options) {
+  return eval::default_lengths(shape.spec.max_position, [&](int64_t length) {
+    options.lengths = {length};
+    try {
+      eval::check_ruler(shape.spec, *shape.tokenizer, options);
+      return true;
+    } catch (const Error&) {
+      return false;
+    }
+  });
+}
+
+eval::RulerOptions options_of(RulerFlags& flags, const ModelShape& shape) {
   eval::RulerOptions options{.lengths = flags.lengths,
                              .samples = flags.samples,
                              .seed = flags.seed,
                              .haystack = haystack_text(flags.text),
                              .bos = flags.bos,
-                             .scaling = {},
+                             .scaling = shape.scaling,
                              .progress = {},
                              .ranks = ranks()};
   for (const std::string& task : flags.tasks) detail::parse_value("--tasks", {task}, options.tasks.emplace_back());
-  const int64_t prompts = flags.samples * static_cast<int64_t>(options.tasks.size());
+  if (flags.lengths.empty()) options.lengths = flags.lengths = default_lengths(shape, options);
+  return options;
+}
+
+int run_ruler(RulerFlags& flags) {
+  check_outputs(flags.output);
   ModelShape shape = load_shape(flags);
-  options.scaling = shape.scaling;
+  eval::RulerOptions options = options_of(flags, shape);
+  const int64_t prompts = flags.samples * static_cast<int64_t>(options.tasks.size());
   eval::check_ruler(shape.spec, *shape.tokenizer, options);
   const std::vector<Part> parts = prompt_parts(shape.spec, flags.lengths, prompts);
   if (flags.dry_run) {
@@ -216,13 +239,14 @@ int run_ruler(RulerFlags& flags) {
   const LoadedModel m = load_with_flags(flags, std::move(shape));
   WorkShare share(parts);
   LateProgress progress;
-  std::string predictions;
+  std::map<std::array<int64_t, 3>, std::string> predictions;  // by task, length and number, in the order of the cells
   options.progress = [&](const eval::RulerSample& s, int64_t done, int64_t total) {
     progress.shown({.total = total, .unit = "prompts", .label = "ruler"})
         .update(done, fmt::format("{} length {} score {:.2f}", enum_name(s.task), s.length, s.score),
                 share.at(s.length, done));
     if (!flags.predictions.empty())
-      predictions += sample_json(s).dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
+      predictions[{place_in(options.tasks, s.task), place_in(options.lengths, s.length), s.number}] =
+          sample_json(s).dump(-1, ' ', false, ordered_json::error_handler_t::replace) + "\n";
   };
   Context cx;
   eval::RulerResult result;
@@ -246,7 +270,9 @@ int run_ruler(RulerFlags& flags) {
                                 [&] { return ruler_svg(result, options, m, measurement); });
                 },
                 [&] {
-                  if (!flags.predictions.empty() && first_rank()) io::write_file_atomic(flags.predictions, predictions);
+                  std::string lines;
+                  for (const auto& [place, line] : predictions) lines += line;
+                  if (!flags.predictions.empty() && first_rank()) io::write_file_atomic(flags.predictions, lines);
                 }});
   });
 }

@@ -76,12 +76,10 @@ std::string stream_svg(const std::vector<eval::StreamPoint>& points, const Loade
     part.x.push_back(static_cast<double>(p.tokens));
     part.y.push_back(p.part_perplexity());
   }
-  return report::render_svg(report::Chart{
-      .title = measurement.title(fmt::format("Perplexity of a stream, {} ({})", enum_name(m.model.spec.attention),
-                                             pattern_text(m.model.spec.pattern))),
-      .x_label = "tokens",
-      .y_label = "perplexity",
-      .series = {std::move(all), std::move(part)}});
+  return report::render_svg(report::Chart{.title = measurement.title("Perplexity of a stream, " + method_text(m)),
+                                          .x_label = "tokens",
+                                          .y_label = "perplexity",
+                                          .series = {std::move(all), std::move(part)}});
 }
 
 void print_stream(const StreamFlags& flags, const LoadedModel& m, const eval::StreamResult& result,

@@ -23,22 +23,38 @@ namespace {
 
 using nlohmann::ordered_json;
 
-enum class Whole { kYes, kNo };
+// The header of the model that the row is of; null if no model was measured.
+const ordered_json* model_of(const ordered_json& json, const ordered_json& row) {
+  if (!json.contains("models")) return json.contains("pattern") ? &json : nullptr;
+  const auto found =
+      std::ranges::find_if(json["models"], [&](const auto& one) { return one["model"] == row["model"]; });
+  return found == json["models"].end() ? nullptr : &*found;
+}
 
-std::string csv_of(const ordered_json& results, Whole whole) {
-  std::vector<std::string> header;
-  for (const auto& item : results.front().items()) header.push_back(item.key());
-  if (whole == Whole::kNo) header.emplace_back("partial");
-  std::string text = io::csv_line(header);
-  for (const ordered_json& result : results) {
-    std::vector<std::string> row;
-    for (const auto& item : result.items()) {
+// The columns of a row, after those that say which model it is of.
+ordered_json columns_of(const ordered_json& json, const ordered_json& row) {
+  const ordered_json* const model = model_of(json, row);
+  if (!model) return row;
+  ordered_json columns;
+  for (const char* key : {"model", "adapter", "rope_scaling", "pattern"}) columns[key] = model->at(key);
+  columns.update(row);
+  return columns;
+}
+
+std::string csv_of(const ordered_json& json, const char* results) {
+  std::string text;
+  for (const ordered_json& result : json.at(results)) {
+    ordered_json columns = columns_of(json, result);
+    if (json.contains("partial")) columns["partial"] = true;
+    std::vector<std::string> header, row;
+    for (const auto& item : columns.items()) {
       const auto& value = item.value();
+      header.push_back(item.key());
       row.push_back(value.is_string() ? io::shown_name(value.get_ref<const std::string&>())
                     : value.is_null() ? ""
                                       : value.dump());
     }
-    if (whole == Whole::kNo) row.emplace_back("true");
+    if (text.empty()) text = io::csv_line(header);
     text += io::csv_line(row);
   }
   return text;
@@ -68,11 +84,10 @@ void write_json_output(const std::string& file, const ordered_json& json) {
 
 void write_outputs(const OutputFlags& o, const ordered_json& json, const char* results) {
   if (!first_rank()) return;
-  const Whole whole = json.contains("partial") ? Whole::kNo : Whole::kYes;
   write_each({[&] { write_json_output(o.json, json); },
               [&] {
                 if (o.csv.empty()) return;
-                const std::string csv = csv_of(json.at(results), whole);
+                const std::string csv = csv_of(json, results);
                 if (is_stdout(o.csv))
                   write_stdout(csv);
                 else

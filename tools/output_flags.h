@@ -29,7 +29,8 @@ bool is_stdout(const std::string& file);  // whether the name means standard out
 void write_json_output(const std::string& file, const nlohmann::ordered_json&);
 
 // Writes everything as JSON, and the list of flat objects under `results` as CSV: one row per result, one column per
-// key, numbers at full precision. A partial result has a column "partial" too.
+// key, numbers at full precision. The first columns say which model a row is of: model, adapter, rope_scaling, pattern
+// (of header_json; none if no model was measured). A partial result has a column "partial" too.
 void write_outputs(const OutputFlags&, const nlohmann::ordered_json& json, const char* results);
 
 // Calls every writer even if one fails, so that a full disk under one file does not lose the others. Then throws the

@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <sstream>
 #include <thread>
 
 #include "coca/base/count.h"
@@ -163,6 +164,60 @@ TEST_F(EvalCli, PasskeyProtocolsAndTheirOverrides) {
   EXPECT_THAT(coca({"eval", "passkey", "--digits", "3", "--key-least", "5"}).err, HasSubstr("give one of them"));
 }
 
+TEST_F(EvalCli, PasskeysAreThoseThatTheModelWasTaught) {
+  const Args length = {"--trials", "1", "--depths", "0", "--lengths", "400"};
+  ASSERT_EQ(CliFixture::coca({"train",
+                              "--text",
+                              put("train.txt", cats_and_dogs(20)),
+                              "--out",
+                              at("taught"),
+                              "--layers",
+                              "1",
+                              "--width",
+                              "16",
+                              "--heads",
+                              "2",
+                              "--length",
+                              "400",
+                              "--batch",
+                              "1",
+                              "--steps",
+                              "1",
+                              "--warmup-steps",
+                              "1",
+                              "--passkey-share",
+                              "0.5",
+                              "--passkey-wording",
+                              "coca",
+                              "--passkey-digits",
+                              "3"})
+                .code,
+            0);
+  ASSERT_EQ(CliFixture::coca({"finetune", "--model", at("taught/model"), "--text", at("train.txt"), "--steps", "1",
+                              "--length", "32", "--out", at("tuned")})
+                .code,
+            0);
+  const auto asked = [&](const std::string& model, const Args& more, bool said) {
+    const Outcome o =
+        CliFixture::coca(with(with({"eval", "passkey", "--model", at(model), "--json", at("out.json")}, length), more));
+    EXPECT_EQ(o.code, 0) << o.err;
+    EXPECT_EQ(o.out.find("those that the model was taught") != std::string::npos, said) << o.out;
+    const auto protocol = result()["protocol"];
+    return std::pair(protocol["wording"].get<std::string>(), protocol["key_most"].get<int64_t>());
+  };
+  const std::pair<std::string, int64_t> taught = {"coca", 999}, ours = {"landmark", 99999};
+  for (const char* model : {"taught/model", "taught/checkpoints/step-00000001", "tuned/model"})
+    EXPECT_EQ(asked(model, {}, true), taught) << model;
+  EXPECT_EQ(asked("run/model", {}, false), ours);
+  EXPECT_EQ(asked("taught/model", {"--wording", "compact"}, false), (std::pair<std::string, int64_t>{"compact", 999}));
+  EXPECT_EQ(asked("taught/model", {"--digits", "5"}, false), (std::pair<std::string, int64_t>{"coca", 99999}));
+  EXPECT_EQ(asked("taught/model", {"--protocol", "landmark"}, false).first, "landmark");
+  put("taught/model/passkey.json", R"({"wording": "coca", "digits": 30})");
+  const Outcome damaged = CliFixture::coca({"eval", "passkey", "--model", at("taught/model")});
+  EXPECT_EQ(damaged.code, 1);
+  EXPECT_THAT(damaged.err, HasSubstr("taught/model/passkey.json: digits is 30; expected 1 to 18"));
+}
+
 TEST_F(EvalCli, SeveralModels) {
   std::filesystem::create_directories(at("other"));
   std::filesystem::copy(at("run/model"), at("other/model"), std::filesystem::copy_options::recursive);
@@ -184,7 +239,7 @@ TEST_F(EvalCli, SeveralModels) {
   EXPECT_EQ(r["results"][1]["nll"], r["results"][3]["nll"]);  // the same weights
   EXPECT_EQ(r["documents"][3]["model"], at("other/model"));
   EXPECT_EQ(lines("both.csv"), 5);
-  EXPECT_TRUE(io::read_file(at("both.csv")).starts_with("model,length,"));
+  EXPECT_TRUE(io::read_file(at("both.csv")).starts_with("model,adapter,rope_scaling,pattern,length,"));
   EXPECT_EQ(lines("documents.csv"), 5);
   // A single model keeps its usual format.
   ASSERT_EQ(coca({"eval", "ppl", "--text", text, "--lengths", "16"}).code, 0);
@@ -236,6 +291,80 @@ TEST_F(EvalCli, SeveralModels) {
                   .err,
               HasSubstr("nowhere"));
   EXPECT_FALSE(std::filesystem::exists(at("none.json")));
+}
+
+// The model was trained on 16 tokens. No passkey prompt is so short, so its lengths begin at a later doubling.
+TEST_F(EvalCli, LengthsFollowTheTrainedLength) {
+  const std::string text = put("a.txt", cats_and_dogs(20));
+  ASSERT_EQ(coca({"eval", "ppl", "--text", text}).code, 0);
+  EXPECT_EQ(result()["protocol"]["lengths"], (nlohmann::json{16, 32, 64, 128}));
+  ASSERT_EQ(coca({"eval", "ppl", "--text", text, "--protocol", "alibi"}).code, 0);
+  EXPECT_EQ(result()["protocol"]["lengths"], (nlohmann::json{512, 1024, 2048, 4096})) << "a published protocol's own";
+  ASSERT_EQ(CliFixture::coca({"train", "--text", text, "--out", at("longer"), "--layers", "1", "--width", "16",
+                              "--heads", "2", "--length", "24", "--batch", "1", "--steps", "1", "--warmup-steps", "1"})
+                .code,
+            0);
+  ASSERT_EQ(coca({"eval", "ppl", "--text", text, "--model", at("longer/model")}).code, 0);
+  EXPECT_EQ(result()["protocol"]["lengths"], (nlohmann::json{16, 32, 64, 128})) << "of the shortest";
+  const auto expect_doublings = [&](const Args& args, const nlohmann::json& lengths) {
+    const int64_t first = lengths.at(0);
+    EXPECT_GT(first, 16);
+    EXPECT_EQ(first & (first - 1), 0) << first;
+    EXPECT_EQ(lengths, (nlohmann::json{first, 2 * first, 4 * first, 8 * first}));
+    EXPECT_EQ(coca(with(args, {"--lengths", std::to_string(first / 2)})).code, 2) << "no prompt fits";
+  };
+  const Args passkey = {"eval", "passkey", "--trials", "1", "--depths", "0", "--wording", "compact"},
+             ruler = {"eval", "ruler", "--samples", "1", "--tasks", "niah_single_1"};
+  ASSERT_EQ(coca(passkey).code, 0);
+  expect_doublings(passkey, result()["protocol"]["lengths"]);
+  ASSERT_EQ(coca(ruler).code, 0);
+  expect_doublings(ruler, result()["options"]["lengths"]);
+  EXPECT_THAT(coca({"eval", "ruler", "--tasks", "niah_single_2"}).err, HasSubstr("--tasks holds niah_single_2"));
+}
+
+// The same columns for one model as for several.
+TEST_F(EvalCli, EveryCsvRowSaysWhatWasMeasured) {
+  const std::string text = put("a.txt", cats_and_dogs(20)), model = at("run/model"), adapter = at("lora/adapter"),
+                    masked = at("masked/model");
+  ASSERT_EQ(CliFixture::coca({"finetune", "--model", model, "--text", text, "--length", "16", "--lora-rank", "2",
+                              "--steps", "1", "--out", at("lora")})
+                .code,
+            0);
+  ASSERT_EQ(
+      CliFixture::coca({"train", "--text",         text, "--out",       at("masked"),   "--layers", "1", "--width",
+                        "16",    "--heads",        "2",  "--length",    "16",           "--batch",  "1", "--steps",
+                        "1",     "--warmup-steps", "1",  "--direction", "bidirectional"})
+          .code,
+      0);
+  const Args ppl = {"eval", "ppl", "--model", model, "--text", text, "--lengths", "16,32"};
+  const std::string none = ",,none,full,", streaming = ",,none,\"streaming-llm, window 12, 4 sinks\",";
+  const std::vector<std::pair<Args, std::string>> cases = {
+      {ppl, model + none},
+      {with(ppl, {"--adapter", adapter, "--rope-scaling", "dynamic", "--factor", "2"}),
+       model + "," + adapter + ",dynamic x2,full,"},
+      {with(ppl, {"--model", model}), model + none},
+      {{"eval", "stream", "--model", model, "--text", text, "--tokens", "50", "--pattern", "streaming-llm", "--sinks",
+        "4", "--window", "12"},
+       model + streaming},
+      {{"eval", "passkey", "--model", model, "--lengths", "400", "--trials", "1", "--depths", "0"}, model + none},
+      {{"eval", "ruler", "--model", model, "--lengths", "700", "--samples", "1", "--tasks", "niah_single_1"},
+       model + none},
+      {{"eval", "mlm", "--model", masked, "--text", text, "--lengths", "16"}, masked + none},
+      {{"analyse", "--model", model, "--text", text, "--windows", "1"}, model + none}};
+  for (const auto& [args, of] : cases) {
+    const Outcome o = CliFixture::coca(with(args, {"--csv", at("rows.csv")}));
+    ASSERT_EQ(o.code, 0) << o.err;
+    std::istringstream csv(io::read_file(at("rows.csv")));
+    std::string line;
+    std::getline(csv, line);
+    EXPECT_THAT(line, testing::StartsWith("model,adapter,rope_scaling,pattern,")) << args[1];
+    int rows = 0;
+    for (; std::getline(csv, line); ++rows) EXPECT_THAT(line, testing::StartsWith(of)) << args[1];
+    EXPECT_GT(rows, 0);
+  }
+  ASSERT_EQ(CliFixture::coca(with(ppl, {"--document-csv", at("rows.csv")})).code, 0);
+  EXPECT_THAT(io::read_file(at("rows.csv")),
+              testing::StartsWith("model,adapter,rope_scaling,pattern,length,document,"));
 }
 
 // More prompts than can be run. Each attempt is stopped later, until some prompts are done.
@@ -360,6 +489,14 @@ TEST_F(EvalCli, RulerByTaskAndLength) {
   EXPECT_LE(r["cells"][1]["most_tokens"], 1200 - 50);
   EXPECT_EQ(lines("out.csv"), 5);
   EXPECT_EQ(lines("pred.jsonl"), 8);
+  std::istringstream predictions(io::read_file(at("pred.jsonl")));
+  std::string line;
+  for (int i = 0; std::getline(predictions, line); ++i) {  // in the order of the cells, though the tasks take turns
+    const auto sample = nlohmann::json::parse(line);
+    EXPECT_EQ(sample["task"], i < 4 ? "fwe" : "niah_multivalue");
+    EXPECT_EQ(sample["length"], i % 4 < 2 ? 1100 : 1200);
+    EXPECT_EQ(sample["index"], i % 2);
+  }
   EXPECT_THAT(o.out, HasSubstr("No answer was found. No length lies within the trained 16 tokens"));
   EXPECT_THAT(coca({"eval", "ruler", "--tasks", "qa_1"}).err, HasSubstr("\"qa_1\""));
 }

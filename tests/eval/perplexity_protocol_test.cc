@@ -56,6 +56,14 @@ TEST(Protocols, SlidingWindowsScoreWhatIsNew) {
   }
 }
 
+TEST(DefaultLengths, DoubleFromTheTrainedLength) {
+  EXPECT_THAT(default_lengths(100), ElementsAre(100, 200, 400, 800));
+  EXPECT_THAT(default_lengths(100, [](int64_t length) { return length >= 400; }), ElementsAre(400, 800, 1600, 3200));
+  EXPECT_THAT(default_lengths(100, [](int64_t) { return false; }), ElementsAre(100, 200, 400, 800));
+  EXPECT_THAT(default_lengths(100000, [](int64_t) { return true; }), ElementsAre(100000, 200000, 400000, 800000));
+  EXPECT_THAT(default_lengths(int64_t{1} << 30), ElementsAre(int64_t{1} << 30)) << "--lengths takes no greater one";
+}
+
 // One window per document, of at most W tokens including the bos.
 TEST(Protocols, YarnTruncateScoresTheFirstWindowWhole) {
   EXPECT_THAT(spans(toy("yarn-truncate", 4, 2), 10, kBos), ElementsAre(WindowSpan{0, 3, 0, 3}));

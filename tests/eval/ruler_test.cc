@@ -82,24 +82,35 @@ TEST(RulerEval, NanLogitsMakeTheScoresNan) {
   for (const double average : result.averages) EXPECT_TRUE(std::isnan(average));
 }
 
-// Stopped in the third of four cells.
+// Stopped within the second length, where the tasks take turns.
 TEST(RulerEval, KeepsFinishedSamples) {
   const TinyModel m = byte_model();
   RulerOptions options = small();
   options.progress = [](const RulerSample&, int64_t done, int64_t) {
-    if (done == 5) request_stop();
+    if (done == 6) request_stop();
   };
   RulerResult result;
   Context cx;
   EXPECT_THROW(ruler(cx, m.spec, m.params.weights(), *text::make_byte_tokenizer(), options, result), Error);
   clear_stop();
-  ASSERT_EQ(result.cells.size(), 3u);
-  EXPECT_EQ(result.cells[1].score.samples, 2);
-  EXPECT_EQ(result.cells[2].score.samples, 1);
-  EXPECT_EQ(result.cell(RulerTask::kFrequentWords, 1100), &result.cells[2]);
-  EXPECT_EQ(result.cell(RulerTask::kFrequentWords, 1200), nullptr);
+  ASSERT_EQ(result.cells.size(), 4u);
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(result.cells[i].task, options.tasks[i / 2]);
+    EXPECT_EQ(result.cells[i].length, options.lengths[i % 2]);
+    EXPECT_EQ(result.cells[i].score.samples, i % 2 == 0 ? 2 : 1);
+  }
   ASSERT_EQ(result.averages.size(), 2u);
-  EXPECT_TRUE(std::isnan(result.averages[0]) && std::isnan(result.averages[1]));
+  EXPECT_FALSE(std::isnan(result.averages[0]));
+  EXPECT_TRUE(std::isnan(result.averages[1]));
+  // Within the first length.
+  options.progress = [](const RulerSample&, int64_t done, int64_t) {
+    if (done == 1) request_stop();
+  };
+  RulerResult first;
+  EXPECT_THROW(ruler(cx, m.spec, m.params.weights(), *text::make_byte_tokenizer(), options, first), Error);
+  clear_stop();
+  ASSERT_EQ(first.cells.size(), 1u);
+  EXPECT_EQ(first.cell(RulerTask::kFrequentWords, 1100), nullptr);
 }
 
 TEST(RulerEval, MistakesAreNamed) {

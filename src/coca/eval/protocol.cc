@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "coca/eval/protocol.h"
 
+#include <algorithm>
 #include <string>
 #include <string_view>
 
 #include "coca/base/count.h"
+#include "coca/base/sizes.h"
 
 namespace coca::eval {
 
@@ -12,6 +14,20 @@ std::optional<int32_t> bos_token(const model::ModelSpec& spec, Bos rule) {
   if (rule == Bos::kNever) return std::nullopt;
   COCA_CHECK(rule == Bos::kAuto || spec.bos_id, "bos \"always\": the model's config.json names no bos_token_id");
   return spec.bos_id ? std::optional<int32_t>(static_cast<int32_t>(*spec.bos_id)) : std::nullopt;
+}
+
+std::vector<int64_t> default_lengths(int64_t trained, const std::function<bool(int64_t)>& fits) {
+  constexpr int64_t kFarthest = 32768;
+  int64_t first = trained;  // if nothing fits, the error about this length says why
+  for (int64_t length = trained; fits && length <= std::max(trained, kFarthest); length *= 2)
+    if (fits(length)) {
+      first = length;
+      break;
+    }
+  std::vector<int64_t> lengths{first};
+  for (const int64_t multiple : {2, 4, 8})
+    if (multiple * first <= kMostCount) lengths.push_back(multiple * first);
+  return lengths;
 }
 
 int64_t cut_begin(int64_t N, int64_t most, Cut cut) {

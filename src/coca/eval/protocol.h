@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <span>
 #include <string>
@@ -25,6 +26,10 @@ enum class Bos : uint8_t {
   kAlways,  // Error when config.json names none
 };
 std::optional<int32_t> bos_token(const model::ModelSpec&, Bos);
+
+// The lengths measured if none are given: the trained length times 1, 2, 4 and 8. If a prompt does not fit into the
+// trained length, they begin at the first of its doublings into which one fits (as far as 32,768).
+std::vector<int64_t> default_lengths(int64_t trained, const std::function<bool(int64_t)>& fits = {});
 
 // Which part of a document is kept when only some of its tokens are used.
 enum class Cut : uint8_t {

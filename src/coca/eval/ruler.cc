@@ -103,50 +103,50 @@ void summarise(RulerResult& result, const RulerOptions& o) {
   }
 }
 
-// Answers samples one for each rank, round after round, and adds the cell as far as it came.
-void run_cell(Answerer& answerer, const text::Tokenizer& tokenizer, const RulerOptions& o, data::RulerTask task,
-              int64_t length, int64_t& done, RulerResult& result) {
+struct RunningCell {
+  RulerCell cell;
+  double sum = 0;  // of the scores
+};
+
+// Answers samples of a cell from number `first` on, one for each rank.
+void run_round(Answerer& answerer, const text::Tokenizer& tokenizer, const RulerOptions& o, std::optional<int32_t> bos,
+               int64_t first, int64_t& done, RunningCell& running) {
   const Stopwatch watch;
+  RulerCell& cell = running.cell;
   const int64_t total = static_cast<int64_t>(o.tasks.size() * o.lengths.size()) * o.samples;
-  RulerCell cell{.task = task, .length = length};
-  double sum = 0;
-  const auto close = [&] {
-    if (cell.score.samples == 0) return;
-    cell.score.score = sum / static_cast<double>(cell.score.samples);
-    cell.score.interval = {std::nan(""), std::nan("")};
-    if (!std::isnan(sum)) cell.score.interval = wilson_interval_of_mean(cell.score.score, cell.score.samples);
-    cell.seconds = watch.seconds();
-    result.cells.push_back(cell);
-  };
   const auto stopped = [&] {
-    return fmt::format("ruler: stopped at {}, length {}, {} of {} done", enum_name(task), length, grouped(done),
-                       counted(total, "prompt"));
+    return fmt::format("ruler: stopped at {}, length {}, {} of {} done", enum_name(cell.task), cell.length,
+                       grouped(done), counted(total, "prompt"));
   };
-  try {
-    for (int64_t first = 0; first < o.samples; first += o.ranks.size()) {
-      std::vector<RulerSample> round;
-      do_round(o.ranks, stopped, [&] {
-        for (int64_t i = first; i < std::min(first + o.ranks.size(), o.samples); ++i) {
-          round.push_back({.task = task, .length = length, .number = i});
-          round.back().prompt = make_ruler_sample(tokenizer, o, result.bos, task, length, i);
-        }
-        const auto mine = static_cast<size_t>(o.ranks.rank());
-        if (mine < round.size()) answerer.answer(round[mine]);
-      });
-      share_answers(round, o.ranks);
-      for (const RulerSample& sample : round) {
-        sum += sample.score;
-        ++cell.score.samples;
-        cell.least_tokens = sample.number == 0 ? sample.tokens : std::min(cell.least_tokens, sample.tokens);
-        cell.most_tokens = std::max(cell.most_tokens, sample.tokens);
-        if (o.progress) o.progress(sample, ++done, total);
-      }
+  std::vector<RulerSample> round;
+  do_round(o.ranks, stopped, [&] {
+    for (int64_t i = first; i < std::min(first + o.ranks.size(), o.samples); ++i) {
+      round.push_back({.task = cell.task, .length = cell.length, .number = i});
+      round.back().prompt = make_ruler_sample(tokenizer, o, bos, cell.task, cell.length, i);
     }
-  } catch (...) {
-    close();
-    throw;
+    const auto mine = static_cast<size_t>(o.ranks.rank());
+    if (mine < round.size()) answerer.answer(round[mine]);
+  });
+  share_answers(round, o.ranks);
+  for (const RulerSample& sample : round) {
+    running.sum += sample.score;
+    ++cell.score.samples;
+    cell.least_tokens = sample.number == 0 ? sample.tokens : std::min(cell.least_tokens, sample.tokens);
+    cell.most_tokens = std::max(cell.most_tokens, sample.tokens);
   }
-  close();
+  cell.seconds += watch.seconds();
+  for (const RulerSample& sample : round)
+    if (o.progress) o.progress(sample, ++done, total);
+}
+
+// Adds the cell as far as it came.
+void close(const RunningCell& running, RulerResult& result) {
+  RulerCell cell = running.cell;
+  if (cell.score.samples == 0) return;
+  cell.score.score = running.sum / static_cast<double>(cell.score.samples);
+  cell.score.interval = {std::nan(""), std::nan("")};
+  if (!std::isnan(running.sum)) cell.score.interval = wilson_interval_of_mean(cell.score.score, cell.score.samples);
+  result.cells.push_back(cell);
 }
 
 }  // namespace
@@ -205,15 +205,25 @@ void ruler(Context& cx, const model::ModelSpec& model_spec, const model::Weights
   const model::ModelSpec spec = with_scaling(model_spec, o.scaling);
   result.bos = bos_token(spec, o.bos);
   Answerer answerer(cx, spec, weights, tokenizer, result.bos);
+  const size_t lengths = o.lengths.size();
+  std::vector<RunningCell> cells;
+  for (const data::RulerTask task : o.tasks)
+    for (const int64_t length : o.lengths) cells.push_back({.cell = {.task = task, .length = length}});
+  const auto finish = [&] {
+    for (const RunningCell& cell : cells) close(cell, result);
+    summarise(result, o);
+  };
   int64_t done = 0;
   try {
-    for (const data::RulerTask task : o.tasks)
-      for (const int64_t length : o.lengths) run_cell(answerer, tokenizer, o, task, length, done, result);
+    for (size_t l = 0; l < lengths; ++l)
+      for (int64_t first = 0; first < o.samples; first += o.ranks.size())
+        for (size_t t = 0; t < o.tasks.size(); ++t)  // in turn, so that a part of them is balanced
+          run_round(answerer, tokenizer, o, result.bos, first, done, cells[t * lengths + l]);
   } catch (...) {
-    summarise(result, o);
+    finish();
     throw;
   }
-  summarise(result, o);
+  finish();
 }
 
 }  // namespace coca::eval

@@ -80,7 +80,8 @@ data::RulerPrompt make_ruler_sample(const text::Tokenizer&, const RulerOptions&,
 // Throws Error kInterrupted on a request to stop. Where logits are NaN or infinite, the scores are NaN.
 RulerResult ruler(Context&, const model::ModelSpec&, const model::Weights&, const text::Tokenizer&,
                   const RulerOptions&);
-// The same; after an error, `result` has everything done so far, the last cell with the samples until then.
+// The same; after an error, `result` has everything done so far. The lengths are done one after the other, and at each
+// the tasks take turns, so that the cells of the last length have about equally many samples.
 void ruler(Context&, const model::ModelSpec&, const model::Weights&, const text::Tokenizer&, const RulerOptions&,
            RulerResult& result);
 
