@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <filesystem>
 #include <map>
 
@@ -38,9 +39,11 @@ struct Facts {
     table.title = std::move(title);
     table.header = {"", "value"};
   }
-  void text(const char* name, const char* key, std::string value) {
-    json[key] = value;
-    table.rows.push_back({name, std::move(value)});
+  void text(const char* name, const char* key, const std::string& value) { shown(name, {{key, value}}, value); }
+  // `values` are for programs, where numbers are numbers; `text` is for people.
+  void shown(const char* name, const ordered_json& values, std::string text) {
+    json.update(values);
+    table.rows.push_back({name, std::move(text)});
   }
   void count(const char* name, const char* key, int64_t value) {
     json[key] = value;
@@ -70,7 +73,7 @@ Facts program_facts() {
   f.text("commit", "commit", std::string(git_commit()));
   f.text("build", "build_type", std::string(build_type()));
   f.text("SIMD target", "cpu_target", ops::cpu_target());
-  f.text("SIMD targets of this CPU", "cpu_targets", joined(ops::cpu_targets()));
+  f.shown("SIMD targets of this CPU", {{"cpu_targets", ops::cpu_targets()}}, joined(ops::cpu_targets()));
   f.count("threads", "threads", max_threads());
   f.text("MPI", "mpi", dist::mpi_version());
   f.text("GPUs", "gpus", gpus_text());
@@ -98,15 +101,24 @@ std::string mlp_text(const model::ModelSpec& s) {
   return s.mlp == model::Mlp::kSwiGlu ? "swiglu" : s.mlp == model::Mlp::kGelu ? "gelu" : "gelu (tanh)";
 }
 
-std::string windows_text(const model::ModelSpec& s) {
-  if (s.layer_window.empty()) return "none";
-  const auto count = std::count_if(s.layer_window.begin(), s.layer_window.end(), [](int64_t w) { return w > 0; });
+void window_facts(const model::ModelSpec& s, Facts& f) {
+  const int64_t layers = std::ranges::count_if(s.layer_window, [](int64_t w) { return w > 0; }),
+                longest = layers > 0 ? std::ranges::max(s.layer_window) : 0,
+                dilation = s.dilation.empty() ? 1 : std::ranges::max(s.dilation);
   std::string text =
-      fmt::format("{} in {} of {}", counted(*std::max_element(s.layer_window.begin(), s.layer_window.end()), "token"),
-                  count, counted(s.L, "layer"));
-  if (!s.dilation.empty())
-    text += fmt::format(", dilation up to {}", *std::max_element(s.dilation.begin(), s.dilation.end()));
-  return text;
+      layers > 0 ? fmt::format("{} in {} of {}", counted(longest, "token"), layers, counted(s.L, "layer")) : "none";
+  if (dilation > 1) text += fmt::format(", dilation up to {}", dilation);
+  f.shown("sliding window",
+          {{"sliding_window", layers > 0 ? ordered_json(longest) : ordered_json(nullptr)},
+           {"sliding_window_layers", layers},
+           {"largest_dilation", dilation}},
+          text);
+}
+
+void end_facts(const model::ModelSpec& s, Facts& f) {
+  f.shown("bos, eos", {{"bos_id", s.bos_id ? ordered_json(*s.bos_id) : ordered_json(nullptr)}, {"eos_ids", s.eos_ids}},
+          fmt::format("{}, {}", s.bos_id ? fmt::format("{}", *s.bos_id) : "none",
+                      s.eos_ids.empty() ? "none" : joined(s.eos_ids)));
 }
 
 // Counts parameters by component, which their names identify in every architecture.
@@ -135,23 +147,23 @@ void parameter_facts(const model::ModelSpec& s, Facts& f) {
   f.count("  norms", "parameters_norms", norms);
   if (clex > 0) f.count("  clex", "parameters_clex", clex);
   if (s.embeddings == model::Embeddings::kTied)
-    f.text("  output", "parameters_output", "the embedding's");
+    f.shown("  output", {{"parameters_output", 0}}, "the embedding's");
   else
     f.count("  output", "parameters_output", head);
 }
 
 void tokenizer_facts(const std::string& dir, Facts& f) {
-  std::string tokenizer;
   try {
     const auto loaded = text::load_tokenizer(dir);
-    tokenizer = fmt::format("{}, {}", loaded->kind(), counted(loaded->vocab_size(), "id"));
+    f.shown("tokenizer", {{"tokenizer", loaded->kind()}, {"tokenizer_ids", loaded->vocab_size()}},
+            fmt::format("{}, {}", loaded->kind(), counted(loaded->vocab_size(), "id")));
   } catch (const Error& error) {
     const bool some = std::ranges::any_of(std::array{"tokenizer.json", "tokenizer.model", "coca_tokenizer.json"},
                                           [&](const char* name) { return io::exists(fs::path(dir) / name); });
-    tokenizer = some ? fmt::format("not usable: {}", error.what()) : "none";
+    f.shown("tokenizer", {{"tokenizer", nullptr}, {"tokenizer_ids", nullptr}},
+            some ? fmt::format("not usable: {}", error.what()) : "none");
     if (some) f.damages.push_back(error.what());
   }
-  f.text("tokenizer", "tokenizer", tokenizer);
 }
 
 void cache_facts(const model::ModelSpec& s, Facts& f) {
@@ -205,7 +217,7 @@ void file_facts(const std::string& dir, const model::ModelSpec& spec, Facts& f) 
     parts.reserve(types.size());
     for (const auto& [type, bytes] : types) parts.push_back(fmt::format("{} {}", type, report::format_bytes(bytes)));
     f.bytes("weights on disk", "file_bytes", static_cast<int64_t>(files.bytes()));
-    f.text("element types", "element_types", joined(parts));
+    f.shown("element types", {{"element_types", types}}, joined(parts));  // bytes of each
     formats::check_tensors(files, spec);
   } catch (const Error& error) {
     const bool some = formats::WeightFiles::are_in(dir);
@@ -230,18 +242,20 @@ Facts model_facts(const std::string& dir, std::optional<int64_t> length) {
   f.count("head dim", "head_dim", s.D);
   f.text("norms of heads", "head_norm", s.head_norm == model::HeadNorm::kNone ? "none" : "rms");
   f.count("rotary dims", "rotary_dims", model::uses_rotary(s.attention) ? s.R : 0);
-  f.text("sliding window", "sliding_window", windows_text(s));
+  window_facts(s, f);
   if (s.global_tokens > 0) f.count("global tokens", "global_tokens", s.global_tokens);
   if (s.direction != model::Direction::kCausal) f.text("direction", "direction", std::string(enum_name(s.direction)));
   f.text("mlp", "mlp", mlp_text(s));
   f.count("mlp width", "mlp_width", s.F);
   f.count("vocabulary", "vocab_size", s.V);
   f.count("trained length", "trained_length", s.max_position);
-  f.text("rope theta", "rope_theta", fmt::format("{:g}", s.rope_theta));
-  f.text("rope scaling", "rope_scaling", scaling_text(s.rope_scaling));
-  f.text("bos, eos", "bos_eos",
-         fmt::format("{}, {}", s.bos_id ? fmt::format("{}", *s.bos_id) : "none",
-                     s.eos_ids.empty() ? "none" : joined(s.eos_ids)));
+  const bool whole = s.rope_theta == std::floor(s.rope_theta) && s.rope_theta < 1e15;
+  f.shown("rope theta", {{"rope_theta", s.rope_theta}},
+          whole ? grouped(static_cast<int64_t>(s.rope_theta)) : fmt::format("{}", s.rope_theta));
+  f.shown("rope scaling",
+          {{"rope_scaling", std::string(enum_name(s.rope_scaling.type))}, {"rope_factor", s.rope_scaling.factor}},
+          scaling_text(s.rope_scaling));
+  end_facts(s, f);
   tokenizer_facts(dir, f);
   generation_facts(dir, f);
   cache_facts(s, f);
@@ -278,12 +292,6 @@ int run(const Options& o) {
   COCA_CHECK(vocab_size == 0, "--vocab-size: only --plan uses it");
   COCA_CHECK(!length || !dir.empty(), "--length: needs a model folder");
   Facts facts = dir.empty() ? program_facts() : model_facts(dir, length);
-  if (!dir.empty()) {  // which implementations would run the model here
-    const Facts program = program_facts();
-    facts.json["ops"] = program.json["ops"];
-    for (const auto& row : program.table.rows)
-      if (row.front().starts_with("op ")) facts.table.rows.push_back(row);
-  }
   if (!dir.empty()) facts.json["damages"] = facts.damages;
   write_json_output(json, facts.json);
   if (!is_stdout(json)) print(table_text(facts.table));

@@ -195,7 +195,12 @@ TEST_F(Cli, LongformerFromTrainingToGeneration) {
       coca({"generate", "--model", model, "--prompt", "the cat", "--max-new-tokens", "20", "--temperature", "0"}).code,
       0);
   EXPECT_THAT(coca({"info", model}).out,
-              testing::AllOf(HasSubstr("6 tokens in 1 of 1 layer, dilation up to 2"), HasSubstr("global tokens")));
+              testing::AllOf(HasSubstr("6 tokens in 1 of 1 layer, dilation up to 2"), HasSubstr("global tokens"),
+                             testing::Not(HasSubstr("op attention"))));
+  const auto window = nlohmann::json::parse(coca({"info", model, "--json", "-"}).out);
+  EXPECT_EQ(window["sliding_window"], 6);
+  EXPECT_EQ(window["sliding_window_layers"], 1);
+  EXPECT_EQ(window["largest_dilation"], 2);
   const Outcome tuned = coca({"finetune", "--model", model, "--text", text_file(), "--length", "24", "--steps", "2",
                               "--train", "*_global*", "--out", at("tuned")});
   ASSERT_EQ(tuned.code, 0) << tuned.err;
@@ -316,7 +321,7 @@ TEST_F(Cli, AnalyseWritesTablesAndAReport) {
   EXPECT_LT(j["all"]["largest_angle"], 1e-6);
   EXPECT_EQ(j["layers"].size(), 1u);
   const std::string csv = io::read_file(at("a.csv")), html = io::read_file(at("a.html"));
-  EXPECT_THAT(csv, testing::StartsWith("layer,head,plane,theta,"));
+  EXPECT_THAT(csv, testing::StartsWith("model,adapter,rope_scaling,pattern,layer,head,plane,theta,"));
   EXPECT_EQ(std::ranges::count(csv, '\n'), 1 + 1 * 2 * 8);  // layers, heads, planes
   EXPECT_THAT(html, HasSubstr("Collinear constraint"));
   const Outcome too_long = coca(with({"--length", "100000"}));
@@ -354,7 +359,14 @@ TEST_F(Cli, ConvertAndDescribe) {
   for (const char* part : {"embedding", "attention", "mlp", "norms", "output"})
     parts += facts[std::string("parameters_") + part].get<int64_t>();
   EXPECT_EQ(parts, facts["parameters"]);
-  EXPECT_TRUE(facts["ops"].contains("attention"));
+  EXPECT_FALSE(facts.contains("ops")) << "these are the program's";
+  EXPECT_EQ(facts["rope_theta"], 10000.0);
+  EXPECT_EQ(facts["rope_factor"], 1.0);
+  EXPECT_EQ(facts["eos_ids"], nlohmann::json::array({256}));
+  EXPECT_EQ(facts["tokenizer_ids"], 257);
+  EXPECT_EQ(facts["element_types"]["F32"], facts["weights_bytes"]);
+  for (const auto& [key, value] : facts.items())
+    if (value.is_string()) EXPECT_THAT(value.get<std::string>(), testing::Not(testing::ContainsRegex("^[0-9]"))) << key;
   EXPECT_EQ(coca({"generate", "--model", at("coca"), "--prompt", "the cat", "--max-new-tokens", "5"}).code, 0);
   expect_refused({"convert", model, at("coca")}, 1, "exists already");
   expect_refused({"convert", at("coca"), at("back"), "--attention", "rope"}, 2, "cannot convert to attention");
