@@ -214,7 +214,8 @@ TEST_F(Finetune, AModelIsChattedWithByTheTemplateItLearned) {
   const auto chatml = ask({"--model", at("chatml/model")});
   EXPECT_EQ(chatml["text"], "ok");
   EXPECT_EQ(chatml["finish"], "stop string") << "<|im_end|> is text for this tokenizer";
-  EXPECT_EQ(ask({"--model", at("chatml/checkpoints/step-00000060")}), chatml) << "a checkpoint is such a model too";
+  const auto checkpoint = ask({"--model", at("chatml/checkpoints/step-00000060")});
+  for (const char* key : {"prompt_ids", "ids", "finish"}) EXPECT_EQ(checkpoint[key], chatml[key]) << key;
   // An adapter brings its template along, to what is trained on top of it and merged too.
   const Args lora = with(chats, {"--lora-rank", "4", "--steps", "2"});
   ASSERT_EQ(coca(tune("lora", with(lora, {"--chat-template", "chatml"}))).code, 0);

@@ -539,7 +539,6 @@ TEST_F(Flags, TablesAndSentencesFitTheWidth) {
       {"analyse", "--model", dir, "--text", text, "--windows", "1"},
       {"bench", "ring", "--lengths", "64", "--machines", "1,2", "--repeats", "1"},
       {"bench", "attention", "--attention", "coca-strict", "--against", "rope", "--lengths", "16", "--repeats", "1"},
-      {"info", "--model", dir},
       {"info"},
       {"methods", "--reasons"}};
   for (const Args& args : printing)

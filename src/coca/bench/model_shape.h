@@ -26,11 +26,11 @@ struct ModelShape {
     v("preset", "sizes that are not given: 4 x 128, 8 x 320, 12 x 768 or 24 x 1024 (vocabulary 100864)", preset);
     v("architecture", "block form", architecture);
     v("layers", "decoder layers; default: the preset's", layers);
-    v("width", "hidden size", width);
-    v("heads", "query heads", heads);
+    v("width", "hidden size; default: the preset's", width);
+    v("heads", "query heads; default: the preset's", heads);
     v("kv_heads", "key/value heads; default: as many as heads", kv_heads);
     v("mlp_width", "mlp hidden size; default: as `coca train` chooses", mlp_width);
-    v("vocab_size", "vocabulary; input and output embeddings are two matrices", vocab);
+    v("vocab_size", "vocabulary; input and output embeddings are two matrices; default: the preset's", vocab);
   }
 };
 
