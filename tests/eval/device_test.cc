@@ -1,4 +1,4 @@
-// Evaluation on a device, here the simulated GPU: the figures are those of the CPU.
+// Evaluation on a device: the figures are those of the CPU.
 // SPDX-License-Identifier: Apache-2.0
 #include <gtest/gtest.h>
 
@@ -6,7 +6,10 @@
 #include "coca/eval/passkey.h"
 #include "coca/eval/perplexity.h"
 #include "coca/eval/stream.h"
-#include "support/simulated_gpu.h"
+#include "coca/model/decoder.h"
+#include "coca/ops/cross_entropy.h"
+#include "coca/text/tokenizer.h"
+#include "support/first_gpu.h"
 #include "support/tiny_model.h"
 
 namespace coca::eval::device_test {

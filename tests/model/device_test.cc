@@ -1,4 +1,4 @@
-// The decoder on a device, here the simulated GPU: loss, gradients and hidden states are those of the CPU, nothing
+// The decoder on a device: loss, gradients and hidden states are those of the CPU, nothing
 // waits for the device within a pass, and nothing is allocated after the first.
 // SPDX-License-Identifier: Apache-2.0
 #include <gmock/gmock.h>
@@ -9,9 +9,9 @@
 #include "coca/model/decoder.h"
 #include "coca/ops/cross_entropy.h"
 #include "coca/tensor/transfer.h"
+#include "support/first_gpu.h"
 #include "support/longformer_specs.h"
 #include "support/message.h"
-#include "support/simulated_gpu.h"
 #include "support/tiny_clex.h"
 #include "support/tiny_model.h"
 
@@ -152,7 +152,8 @@ TEST(DecoderOnADevice, Bf16IsAsNearAsOnTheCpu) {
 }
 
 TEST(DecoderOnADevice, PassesNeitherWaitNorAllocate) {
-  test::FakeDevice& device = gpu();
+  COCA_SKIP_ON_A_CARD();
+  test::FakeDevice& device = *test::simulated_gpu();
   TinyModel m(test::tiny_llama(AttentionKind::kCocaSlack));
   m.params.move_to(&device);
   Context cx(&device);
