@@ -43,8 +43,8 @@ if(COCA_CUDA AND COCA_CUDNN)
   if(CUDNN_INCLUDE_DIR AND CUDNN_FRONTEND_INCLUDE_DIR)
     set(COCA_WITH_CUDNN TRUE)
   elseif(NOT COCA_CUDNN STREQUAL "AUTO")
-    message(FATAL_ERROR "COCA_CUDNN: cudnn.h or cudnn_frontend.h is not found (CUDNN_INCLUDE_DIR, CUDNN_FRONTEND_INCLUDE_DIR); "
-      "install cuDNN's headers and run scripts/setup --cuda")
+    message(FATAL_ERROR "COCA_CUDNN: cudnn.h or cudnn_frontend.h is not found (CUDNN_INCLUDE_DIR, "
+      "CUDNN_FRONTEND_INCLUDE_DIR); install cuDNN's headers and run scripts/setup --cuda")
   endif()
 endif()
 if(COCA_CUDA AND NOT COCA_WITH_CUDNN)
